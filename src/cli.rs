@@ -1,0 +1,221 @@
+//! The command line: libtest's flags, the seed's and ours in one struct.
+
+use std::{fmt::Write, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand, builder::FalseyValueParser};
+
+use crate::{
+    metric::{METRICS, SUCCESS_RATE},
+    sim::{Fault, FaultKind, Script},
+};
+
+/// Measures how fast LLM endpoints stream, one trial for each model, prompt and run.
+///
+/// Models come from configs.yaml. A FILTER selects the trials whose name, MODEL::PROMPT::run-N,
+/// contains it; with several, any may match.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "llm",
+    version,
+    disable_version_flag = false,
+    help_template = "{about-section}\n{usage-heading} {usage}\n\n{all-args}{after-help}",
+    override_usage = "cargo bench -- [OPTIONS] [FILTER]...\n       \
+                      llm-stream-bench run [OPTIONS] [FILTER]...",
+    after_help = AFTER_HELP
+)]
+pub struct Cli {
+    /// libtest's own flags.
+    #[command(flatten)]
+    pub libtest: libtest_mimic::Arguments,
+
+    /// Further filters; a trial runs when any matches.
+    #[arg(value_name = "FILTER", hide = true)]
+    pub more_filters: Vec<String>,
+
+    /// Run only these models, by their key or name in the config
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        env = "LLM_STREAM_BENCH_MODELS",
+        help_heading = OURS
+    )]
+    pub models: Vec<String>,
+
+    /// Run each prompt this often [default: `runs` of the config, else 3]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LLM_STREAM_BENCH_RUNS",
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
+        help_heading = OURS
+    )]
+    pub runs: Option<u32>,
+
+    /// Write the results there, over what is there
+    /// [default: target/llm-stream-bench/TIMESTAMP/results.csv]
+    #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_OUTPUT", help_heading = OURS)]
+    pub output: Option<PathBuf>,
+
+    /// Read the models from there
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LLM_STREAM_BENCH_CONFIG",
+        default_value = "configs.yaml",
+        help_heading = OURS
+    )]
+    pub config: PathBuf,
+
+    /// Send no warm-up request before a model's first trial
+    #[arg(
+        long,
+        env = "LLM_STREAM_BENCH_NO_WARMUP",
+        value_parser = FalseyValueParser::new(),
+        help_heading = OURS
+    )]
+    pub no_warmup: bool,
+
+    /// Keep what each trial received, byte for byte with its time, as JSON lines in this folder
+    #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_RECORD", help_heading = OURS)]
+    pub record: Option<PathBuf>,
+}
+
+const OURS: &str = "Benchmark options (each also as the environment variable named)";
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 all well; 101 a trial failed or a threshold was missed; 2 the command line or the
+config is unusable, or the filters select nothing; 130 interrupted (finished rows are kept).
+
+stdout carries libtest's lines only: one iteration is one output token, so `ns/iter` is the time
+per output token (tpot) and `+/-` the standard deviation of the gaps between tokens. All else goes
+to stderr and into the CSV.";
+
+impl Cli {
+    /// The filters, of which any may match.
+    pub fn filters(&self) -> Vec<&str> {
+        self.libtest.filter.iter().chain(&self.more_filters).map(String::as_str).collect()
+    }
+}
+
+/// `cargo bench` for LLM endpoints: measures how fast they stream, and fails when they got slower.
+#[derive(Debug, Parser)]
+#[command(name = "llm-stream-bench", version)]
+pub struct Commands {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure the models of configs.yaml, as `cargo bench` does
+    Run(Box<Cli>),
+    /// Serve a simulated endpoint until Ctrl-C, to try things against
+    Serve(ServeOptions),
+}
+
+/// The simulated endpoint's rhythm and faults.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServeOptions {
+    /// Listen there
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+
+    /// Speak this protocol
+    #[arg(long, value_name = "NAME", default_value = "openai_chat")]
+    pub protocol: String,
+
+    /// Request → first token
+    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = duration)]
+    pub ttft: Duration,
+
+    /// Between token events
+    #[arg(long, value_name = "DURATION", default_value = "10ms", value_parser = duration)]
+    pub itl: Duration,
+
+    /// Be off by up to this, either way
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = duration)]
+    pub jitter: Duration,
+
+    /// Generate this many tokens, fewer where `max_tokens` asks for fewer
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub tokens: u64,
+
+    /// Send this many tokens in an event
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub tokens_per_event: u64,
+
+    /// Have the first N tokens be reasoning
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub reasoning_tokens: u64,
+
+    /// Report N tokens of the prompt as cached
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub cached_tokens: u64,
+
+    /// Seed of the jitter
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Go wrong: status=503, stall=N, truncate=N, reset=N or error=N (after N token events),
+    /// missing_usage, missing_end, split=BYTES, merge=EVENTS, no_stream; with @K only the K-th
+    /// request does. May be repeated
+    #[arg(long = "fault", value_name = "FAULT[@K]", value_parser = fault)]
+    pub faults: Vec<Fault>,
+}
+
+impl ServeOptions {
+    /// The script that the options describe.
+    pub fn script(&self) -> Script {
+        Script {
+            ttft: self.ttft,
+            itl: self.itl,
+            jitter: self.jitter,
+            tokens: self.tokens,
+            tokens_per_event: self.tokens_per_event,
+            reasoning_tokens: self.reasoning_tokens,
+            cached_tokens: self.cached_tokens,
+            seed: self.seed,
+            faults: self.faults.clone(),
+        }
+    }
+}
+
+/// A duration with its unit, such as `11.5ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = |_| format!("`{text}` is not a duration such as `500ms` or `2s`");
+    let signed: jiff::SignedDuration = text.parse().map_err(wrong)?;
+    signed.try_into().map_err(|_| format!("`{text}` is negative"))
+}
+
+/// A fault such as `reset=10@2`.
+fn fault(text: &str) -> Result<Fault, String> {
+    let number = |digits: &str| {
+        digits.parse::<u64>().map_err(|_| format!("`{digits}` in `{text}` is not a number"))
+    };
+    let (kind, request) = match text.split_once('@') {
+        Some((kind, request)) => (kind, Some(number(request)?)),
+        None => (text, None),
+    };
+    let kind = match kind.split_once('=') {
+        Some((name, value)) => FaultKind::with_number(name, number(value)?),
+        None => FaultKind::flag(kind),
+    };
+    let kind = kind.ok_or_else(|| {
+        format!("`{text}` is not a fault such as `stall=10`, `missing_usage` or `status=503@2`")
+    })?;
+    Ok(Fault { kind, request })
+}
+
+/// Every metric with its unit and definition, for `--help`.
+pub fn glossary() -> String {
+    let mut text = format!("{AFTER_HELP}\n\nMetrics, for thresholds such as `ttft p95 <= 500 ms`:");
+    for metric in METRICS.iter().chain([&SUCCESS_RATE]) {
+        let alias = metric.alias.map(|alias| format!(" (also {alias})")).unwrap_or_default();
+        let unit = metric.unit.display().0;
+        let _ = write!(text, "\n  {} [{unit}]{alias}\n      {}", metric.name, metric.definition);
+    }
+    text
+}

@@ -1,0 +1,226 @@
+//! What a value must be beyond its type: URLs, headers, names of variables, names of trials.
+
+use std::collections::HashMap;
+
+use http::{HeaderName, HeaderValue, Uri};
+use serde_json::Value;
+use serde_saphyr::Spanned;
+
+use super::{
+    Config, Model,
+    read::{Entry, Reader},
+    sanitise, secrets,
+    source::ConfigError,
+    yaml::Yaml,
+};
+use crate::protocol::Protocol;
+
+/// Headers that the client sets, and what to do instead of setting them.
+const RESERVED: &[(&str, &str)] = &[
+    ("accept-encoding", "answers are measured uncompressed"),
+    ("authorization", "name the variable that holds the key: `api_key_env: MY_API_KEY`"),
+    ("connection", "the client sets it"),
+    ("content-length", "the client sets it"),
+    ("content-type", "the client sets it"),
+    ("host", "it is taken from `base_url`"),
+    ("transfer-encoding", "the client sets it"),
+];
+
+/// Why something is refused, and what would be right.
+type Refusal = (String, String);
+
+/// Notes what is wrong with a model's `base_url` and `port`.
+pub(super) fn url(
+    reader: &mut Reader<'_>,
+    base_url: (&Entry<'_>, &str),
+    port: Option<&Entry<'_>>,
+    protocol: &dyn Protocol,
+) {
+    let (entry, url) = base_url;
+    match parse_url(url, protocol) {
+        Err((what, help)) => reader.error(entry, what, help),
+        Ok(uri) => {
+            if let (Some(own), Some(port)) = (uri.port_u16(), port) {
+                let what = format!("`base_url` already has a port: {own}");
+                reader.error_at_key(port, what, "write the port in one of the two places");
+            }
+        }
+    }
+}
+
+fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
+    let refuse = |what: &str, help: String| Err((format!("`base_url` {what}"), help));
+    let lower = url.to_ascii_lowercase();
+    if !lower.starts_with("http://") && !lower.starts_with("https://") {
+        return match url.split_once("://") {
+            Some((_, rest)) => refuse(
+                "has a scheme that is not HTTP",
+                format!("did you mean `http://{rest}` or `https://{rest}`?"),
+            ),
+            None => refuse("has no scheme", with_scheme(url)),
+        };
+    }
+    if url.contains('@') {
+        return refuse("must not hold a user and password", KEY_HELP.to_owned());
+    }
+    if url.contains(['?', '#']) {
+        let help = format!("remove it; {KEY_HELP}");
+        return refuse("must not have a query or a fragment", help);
+    }
+    if lower.trim_end_matches('/').ends_with(':') {
+        return refuse("has no host", URL_HELP.to_owned());
+    }
+    let uri: Uri = match url.parse() {
+        Ok(uri) => uri,
+        Err(why) => return refuse(&format!("is not a URL: {why}"), URL_HELP.to_owned()),
+    };
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let after_host = authority.rsplit(']').next().unwrap_or_default();
+    if after_host.contains(':') && uri.port_u16().is_none_or(|port| port == 0) {
+        return refuse("has no valid port", "a port is a whole number from 1 to 65535".to_owned());
+    }
+    if let Some(base) = url.trim_end_matches('/').strip_suffix(protocol.path()) {
+        let what = format!("must not end with `{}`: that is added to it", protocol.path());
+        return refuse(&what, format!("did you mean `{base}`?"));
+    }
+    Ok(uri)
+}
+
+const URL_HELP: &str = "for example `base_url: \"http://localhost:8000\"`";
+const KEY_HELP: &str = "a key is read from a variable: `api_key_env: MY_API_KEY`";
+
+/// What a URL without a scheme was probably to be.
+fn with_scheme(url: &str) -> String {
+    let scheme = url.len() - url.trim_start_matches(|ch: char| ch.is_ascii_alphabetic()).len();
+    let rest = match url[..scheme].to_ascii_lowercase().as_str() {
+        "http" | "https" => url[scheme..].trim_start_matches([':', '/']),
+        _ => url.trim_start_matches('/'),
+    };
+    format!("did you mean `http://{rest}` or `https://{rest}`?")
+}
+
+/// The name of the environment variable that holds a key. A key itself is refused, unseen.
+pub(super) fn api_key_env(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Spanned<String>> {
+    let name = reader.text(entry, "OPENAI_API_KEY")?;
+    if secrets::is_variable(&name.value) {
+        return Some(name);
+    }
+    let what = "`api_key_env` is not the name of an environment variable";
+    let help = match secrets::variable_in(&name.value) {
+        Some(name) => format!("did you mean `api_key_env: {name}`?"),
+        None => "put the key into a variable, `export MY_API_KEY=…`, and write\n\
+                 `api_key_env: MY_API_KEY`; the key itself does not belong in this file"
+            .to_owned(),
+    };
+    reader.error(entry, what, help);
+    None
+}
+
+/// The headers that a request gets. Their values are not shown anywhere.
+pub(super) fn headers(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for (name, field) in reader.map(entry, "a map of headers", "{ x-tenant: \"a\" }") {
+        let (name, value) = (header_name(reader, name, &field), header_value(reader, &field));
+        let (Some(name), Some(value)) = (name, value) else {
+            continue;
+        };
+        if headers.iter().any(|(known, _)| *known == name) {
+            let help = "names of headers are the same in capitals and small letters; remove one";
+            reader.error_at_key(&field, format!("the header `{name}` is written twice"), help);
+        }
+        headers.push((name, value));
+    }
+    headers
+}
+
+fn header_name(reader: &mut Reader<'_>, name: &str, field: &Entry<'_>) -> Option<HeaderName> {
+    let Ok(header) = name.parse::<HeaderName>() else {
+        let what = format!("`{name}` is not the name of a header");
+        reader.error_at_key(field, what, "it has letters, digits and `-`: `x-tenant: \"a\"`");
+        return None;
+    };
+    let reserved = RESERVED.iter().find(|(reserved, _)| header == *reserved);
+    if let Some((_, help)) = reserved {
+        reader.error_at_key(field, format!("the header `{header}` cannot be set"), *help);
+        return None;
+    }
+    Some(header)
+}
+
+fn header_value(reader: &mut Reader<'_>, field: &Entry<'_>) -> Option<HeaderValue> {
+    let text = match &field.value.value {
+        Yaml::Text(text) if text.is_empty() => "",
+        _ => &reader.text(field, "\"a\"")?.value,
+    };
+    let Ok(mut value) = HeaderValue::from_str(text) else {
+        let what = format!("the value of {} cannot be sent in a header", field.label);
+        reader.error(field, what, "it is one line of visible ASCII characters");
+        return None;
+    };
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Notes each field of an `extra_body` that would break the measurement.
+pub(super) fn extra_body(reader: &mut Reader<'_>, entry: &Entry<'_>, protocol: &dyn Protocol) {
+    let Yaml::Map(_) = &entry.value.value else {
+        return;
+    };
+    for (name, field) in reader.text_keyed(entry) {
+        let Some(value) = reader.json(&field) else {
+            continue;
+        };
+        if let Some(why) = protocol.refuses(name, &value) {
+            let what = match value {
+                Value::Array(_) | Value::Object(_) => {
+                    format!("`extra_body` must not hold `{name}`")
+                }
+                _ => format!("`extra_body` must not hold `{name}: {value}`"),
+            };
+            reader.error_at_key(&field, what, why);
+        }
+    }
+}
+
+/// What in the trials' names two things of the config would share.
+pub(super) fn names(config: &Config) -> Vec<ConfigError> {
+    let models = config.models.iter().map(Model::display_name);
+    let prompts = config.prompts.iter().flatten().map(|prompt| &prompt.name);
+    let mut errors = collisions(config, models, "models", "give one of them another `name`");
+    errors.extend(collisions(config, prompts, "prompts", "rename one of them"));
+    errors
+}
+
+fn collisions<'a>(
+    config: &Config,
+    names: impl Iterator<Item = &'a Spanned<String>>,
+    things: &str,
+    advice: &str,
+) -> Vec<ConfigError> {
+    let mut first: HashMap<String, &Spanned<String>> = HashMap::new();
+    let mut errors = Vec::new();
+    for name in names {
+        let called = sanitise(&name.value);
+        let Some(other) = first.get(&called) else {
+            first.insert(called, name);
+            continue;
+        };
+        let what = match name.value == other.value {
+            true => format!("two {things} are called `{called}`"),
+            false => format!(
+                "the {things} `{}` and `{}` would both be called `{called}` in the results",
+                other.value, name.value
+            ),
+        };
+        let line = other.defined.line();
+        let help = match line == name.defined.line() {
+            true => advice.to_owned(),
+            false => format!("{advice}; the other is in line {line}"),
+        };
+        errors.push(config.error_in(name, &what, &help));
+    }
+    errors
+}

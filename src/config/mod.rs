@@ -1,0 +1,401 @@
+//! `configs.yaml` as it is written: checked, nothing resolved.
+//!
+//! ```text
+//! text ─yaml→ tree with places ─sections→ Config
+//!                                  └─ every mistake → ConfigErrors
+//! ```
+
+mod check;
+mod read;
+mod secrets;
+mod sections;
+mod source;
+mod words;
+mod yaml;
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value};
+pub use serde_saphyr::Spanned;
+
+pub use self::source::{ConfigError, ConfigErrors};
+use self::{
+    read::{Entry, Fields, Reader},
+    source::Source,
+    words::TOP_SECTION,
+    yaml::{Node, Yaml},
+};
+use crate::{protocol::Protocol, sim::Script};
+
+/// The smallest config, for the help of messages.
+const MINIMAL: &str = "\
+a minimal config:
+models:
+  my-model:
+    base_url: \"http://localhost:8000\"";
+
+/// A config as it is written.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `models`, in the order in which they are written. Never empty.
+    pub models: Vec<Model>,
+    /// `defaults`: what holds for each model that does not say otherwise.
+    pub defaults: Settings,
+    /// `prompts`, files already read; `None` for the built-in ones. Never empty.
+    pub prompts: Option<Vec<Prompt>>,
+    /// `runs`: how often each model gets each prompt, 1 to 10,000. Default: 3.
+    pub runs: u32,
+    /// `thresholds` of every model. Default: none.
+    pub thresholds: Vec<Spanned<String>>,
+    source: Source,
+    /// The path of each text in the document, by its first byte.
+    paths: BTreeMap<usize, String>,
+}
+
+/// An entry of `models`.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Its key.
+    pub key: Spanned<String>,
+    /// `name`: what it is called in the results. Default: the key.
+    pub name: Option<Spanned<String>>,
+    /// `model_name`: what it is called in requests. Default: the key.
+    pub model_name: Option<String>,
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// The keys that `defaults` may have, too.
+    pub settings: Settings,
+}
+
+/// Where a model is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Endpoint {
+    /// A server.
+    Server {
+        /// `base_url`: `http://` or `https://`, without user, query and fragment. As it is
+        /// written, so with or without a port, a path and a slash at the end.
+        base_url: String,
+        /// `port`, 1 to 65,535; `None` when `base_url` has one. Default: that of the scheme.
+        port: Option<u16>,
+    },
+    /// `simulate`: no server, the rhythm of a simulated one. Durations are at most a day, the
+    /// jitter no longer than `ttft` and `itl`; for what is not written see [`Script::default`].
+    Simulate(Script),
+}
+
+/// The keys that a model and `defaults` share. What is not written is `None` or empty.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// `temperature`, 0 to 2. Default: 0.7.
+    pub temperature: Option<f64>,
+    /// `max_tokens`: most tokens to generate, 1 or more. Default: 1024.
+    pub max_tokens: Option<u64>,
+    /// `extra_body`: fields that are merged into the request's body. Default: none.
+    pub extra_body: Map<String, Value>,
+    /// `api_key_env`: the environment variable that holds the key. Default: no key is sent.
+    pub api_key_env: Option<Spanned<String>>,
+    /// `headers` of each request, their values marked as sensitive. Default: none.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// `protocol`. Default: `openai_chat`.
+    pub protocol: Option<&'static dyn Protocol>,
+    /// `token_count`. Default: `usage`.
+    pub token_count: Option<TokenCount>,
+    /// `timeouts`.
+    pub timeouts: Timeouts,
+    /// `thresholds`, besides those of the top level. Default: none.
+    pub thresholds: Vec<Spanned<String>>,
+}
+
+/// `token_count`: who counts a response's tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TokenCount {
+    /// `usage`: the server; an answer without its usage is a failure.
+    #[default]
+    Usage,
+    /// `chunks`: the server, and where it does not, each event with a token counts as one token.
+    Chunks,
+}
+
+impl TokenCount {
+    /// The name in the config and the results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Chunks => "chunks",
+        }
+    }
+}
+
+/// `timeouts`, each longer than nothing and at most a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timeouts {
+    /// `connect`: DNS, TCP and TLS.
+    pub connect: Option<Duration>,
+    /// `first_token`: request sent → first generated token.
+    pub first_token: Option<Duration>,
+    /// `inter_token`: from one token to the next.
+    pub inter_token: Option<Duration>,
+    /// `total`: request sent → end of the answer.
+    pub total: Option<Duration>,
+}
+
+/// An entry of `prompts`, or a file of its folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// `name`; of a folder's file, its name without the extension.
+    pub name: Spanned<String>,
+    /// `text`, or the whole of `file`: UTF-8, not blank.
+    pub text: String,
+    /// `system`: the system prompt. Default: none.
+    pub system: Option<String>,
+}
+
+impl Config {
+    /// Reads the config at `path`, and the prompts that it names.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = path.display().to_string();
+        let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
+        let text = String::from_utf8(bytes).map_err(|error| not_utf8(&file, &error))?;
+        Self::parse(&text, &file, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Reads the config `text`, which came from `file_name`; paths in it are relative to
+    /// `base_dir`.
+    pub fn parse(text: &str, file_name: &str, base_dir: &Path) -> Result<Self, ConfigErrors> {
+        let mut source = Source::new(file_name, text);
+        let root = yaml::parse(source.text()).map_err(|error| not_yaml(&mut source, &error))?;
+        source.hide(secrets::in_tree(&root, source.text()));
+        let config = Self::of_tree(source, &root, base_dir)?;
+        let collisions = check::names(&config);
+        match collisions.is_empty() {
+            true => Ok(config),
+            false => Err(ConfigErrors(collisions)),
+        }
+    }
+
+    fn of_tree(source: Source, root: &Node, base_dir: &Path) -> Result<Self, ConfigErrors> {
+        if root.value == Yaml::Null {
+            let comments = source.text().contains('#');
+            let holds = if comments { "holds nothing but comments" } else { "is empty" };
+            let what = format!("{} {holds}", source.file());
+            return Err(source.error(0..0, "", what, MINIMAL).into());
+        }
+        let mut reader = Reader::new(&source, base_dir);
+        let root = Entry::root(root);
+        let fields = reader.fields(&root, &TOP_SECTION, "a map with the key `models`", "models: …");
+        let (defaults, default_fields) = match fields.get("defaults") {
+            Some(entry) => sections::defaults(&mut reader, entry),
+            None => (Settings::default(), Fields::default()),
+        };
+        let models = match fields.get("models") {
+            Some(entry) => sections::models(&mut reader, entry, (&defaults, &default_fields)),
+            None => no_models(&mut reader, &root, &fields),
+        };
+        let prompts = fields.get("prompts").map(|entry| sections::prompts(&mut reader, entry));
+        let runs = fields.get("runs").and_then(|entry| reader.whole(entry, 1..=10_000, "3"));
+        let thresholds = fields.get("thresholds");
+        let thresholds = thresholds.map(|entry| sections::thresholds(&mut reader, entry));
+        let paths = reader.finish()?;
+        Ok(Self {
+            models,
+            defaults,
+            prompts,
+            runs: runs.and_then(|runs| u32::try_from(runs).ok()).unwrap_or(3),
+            thresholds: thresholds.unwrap_or_default(),
+            source,
+            paths,
+        })
+    }
+
+    /// The file's name, as it was given.
+    pub fn file(&self) -> &str {
+        self.source.file()
+    }
+
+    /// An error in a text of this config, such as a threshold: `offset` is the byte of its value
+    /// at which it begins.
+    pub fn error_at(
+        &self,
+        at: &Spanned<String>,
+        offset: usize,
+        message: &str,
+        help: &str,
+    ) -> ConfigError {
+        let whole = self.source.bytes(at.defined);
+        let written = &self.source.text()[whole.clone()];
+        let quote = usize::from(written.starts_with(['"', '\'']));
+        let value = at.value.as_str();
+        // What is escaped or folded has no column of its own: the whole text is pointed at.
+        let place = match (written[quote..].get(..offset), value.get(..offset)) {
+            (Some(before), Some(same)) if before == same => {
+                let start = whole.start + quote + offset;
+                start..start + first_word(&value[offset..])
+            }
+            _ => whole.clone(),
+        };
+        let path = self.paths.get(&whole.start).map_or("", String::as_str);
+        self.source.error(place, path, message, help)
+    }
+
+    /// An error in a text of this config as a whole.
+    pub fn error_in(&self, at: &Spanned<String>, message: &str, help: &str) -> ConfigError {
+        let place = self.source.bytes(at.defined);
+        let path = self.paths.get(&place.start).map_or("", String::as_str);
+        self.source.error(place, path, message, help)
+    }
+
+    /// The key in the environment variable that an `api_key_env` of this config names.
+    #[allow(clippy::disallowed_methods, reason = "the config is what reads the environment")]
+    pub fn api_key(&self, api_key_env: &Spanned<String>) -> Result<String, ConfigError> {
+        let name = &api_key_env.value;
+        let what = match env::var(name) {
+            Ok(key) if key.trim().is_empty() => "is empty",
+            Ok(key) if HeaderValue::from_str(key.trim()).is_ok() => {
+                return Ok(key.trim().to_owned());
+            }
+            Err(env::VarError::NotPresent) => "is not set",
+            Ok(_) | Err(env::VarError::NotUnicode(_)) => "holds characters that no key has",
+        };
+        let what = format!("the environment variable `{name}` {what}");
+        Err(self.error_in(api_key_env, &what, &format!("set it: `export {name}=…`")))
+    }
+}
+
+impl Model {
+    /// What it is called in the results.
+    pub fn display_name(&self) -> &Spanned<String> {
+        self.name.as_ref().unwrap_or(&self.key)
+    }
+
+    /// What it is called in requests.
+    pub fn request_name(&self) -> &str {
+        self.model_name.as_deref().unwrap_or(&self.key.value)
+    }
+}
+
+impl Settings {
+    /// These settings, and those of `defaults` where these say nothing. Fields of `extra_body`
+    /// and headers are taken one by one; thresholds add up.
+    pub fn over(&self, defaults: &Self) -> Self {
+        let mut extra_body = defaults.extra_body.clone();
+        extra_body.extend(self.extra_body.clone());
+        let overridden = |name| self.headers.iter().any(|(own, _)| own == name);
+        let inherited = defaults.headers.iter().filter(|(name, _)| !overridden(name));
+        Self {
+            temperature: self.temperature.or(defaults.temperature),
+            max_tokens: self.max_tokens.or(defaults.max_tokens),
+            extra_body,
+            api_key_env: self.api_key_env.clone().or_else(|| defaults.api_key_env.clone()),
+            headers: inherited.chain(&self.headers).cloned().collect(),
+            protocol: self.protocol.or(defaults.protocol),
+            token_count: self.token_count.or(defaults.token_count),
+            timeouts: self.timeouts.over(defaults.timeouts),
+            thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),
+        }
+    }
+}
+
+impl Timeouts {
+    /// These timeouts, and those of `defaults` where these say nothing.
+    pub fn over(self, defaults: Self) -> Self {
+        Self {
+            connect: self.connect.or(defaults.connect),
+            first_token: self.first_token.or(defaults.first_token),
+            inter_token: self.inter_token.or(defaults.inter_token),
+            total: self.total.or(defaults.total),
+        }
+    }
+}
+
+/// `name` as a part of a trial's name: each run of blanks, control characters and
+/// `:` `,` `"` `'` `` ` `` becomes one `_`; all else, such as `/`, `.` and `中`, stays.
+pub fn sanitise(name: &str) -> String {
+    let splits = |ch: char| ch.is_whitespace() || ch.is_control() || ":,\"'`".contains(ch);
+    let mut sanitised = String::with_capacity(name.len());
+    let mut in_run = false;
+    for ch in name.chars() {
+        let replaced = splits(ch);
+        match replaced {
+            true if !in_run => sanitised.push('_'),
+            true => {}
+            false => sanitised.push(ch),
+        }
+        in_run = replaced;
+    }
+    sanitised
+}
+
+/// The length of the word that `text` begins with.
+fn first_word(text: &str) -> usize {
+    text.find(char::is_whitespace).unwrap_or(text.len())
+}
+
+fn no_models(reader: &mut Reader<'_>, root: &Entry<'_>, fields: &Fields<'_>) -> Vec<Model> {
+    if matches!(root.value.value, Yaml::Map(_)) && !fields.meant.contains(&"models") {
+        reader.error(root, "there are no `models`", MINIMAL);
+    }
+    Vec::new()
+}
+
+/// Why there is nothing to read at `path`.
+fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
+    let looked_for = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let place = looked_for.display().to_string();
+    let name = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            let help = match sibling(path) {
+                Some(sibling) => format!("did you mean `{}`?", sibling.display()),
+                None => MINIMAL.to_owned(),
+            };
+            ConfigError::of_file(place, format!("there is no config `{name}`"), help)
+        }
+        io::ErrorKind::IsADirectory => {
+            let help = format!("name the file: `{}`", path.join("configs.yaml").display());
+            ConfigError::of_file(place, format!("the config `{name}` is a folder"), help)
+        }
+        _ => {
+            let what = format!("the config `{name}` cannot be read: {error}");
+            ConfigError::of_file(place, what, "check its permissions, and those of its folder")
+        }
+    }
+}
+
+/// A config beside `path` that has another of the usual names.
+fn sibling(path: &Path) -> Option<PathBuf> {
+    let names = ["configs.yaml", "configs.yml", "config.yaml", "config.yml"];
+    let mut siblings = names.iter().map(|name| path.with_file_name(name));
+    siblings.find(|sibling| sibling.is_file())
+}
+
+fn not_utf8(file: &str, error: &std::string::FromUtf8Error) -> ConfigError {
+    let text = String::from_utf8_lossy(error.as_bytes());
+    let mut source = Source::new(file, &text);
+    let mark = text.len() - source.text().len();
+    let at = error.utf8_error().valid_up_to() - mark;
+    source.hide(secrets::in_lines(source.text()));
+    let help = "save the file as UTF-8";
+    source.error(at..at + 3, "", format!("{file} is not UTF-8 text"), help)
+}
+
+/// The error of the YAML parser in our words.
+fn not_yaml(source: &mut Source, error: &serde_saphyr::Error) -> ConfigError {
+    source.hide(secrets::in_lines(source.text()));
+    let place = error.location().map_or(0..0, |location| source.bytes(location));
+    let said = error.render_with_options(serde_saphyr::render_options! {
+        formatter: &serde_saphyr::UserMessageFormatter,
+        snippets: serde_saphyr::SnippetMode::Off,
+    });
+    let said = said.split(" at line ").next().unwrap_or_default();
+    let tabs = source.text()[..place.start].len()
+        - source.text()[..place.start].trim_end_matches('\t').len();
+    let place = place.start - tabs..place.end;
+    let (what, help) = words::syntax(said);
+    source.error(place, "", what, help)
+}

@@ -1,0 +1,530 @@
+//! The tree → values of the types that are wanted, noting every mistake on the way.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::{Range, RangeInclusive},
+    path::Path,
+    time::Duration,
+};
+
+use jiff::fmt::friendly::SpanParser;
+use serde_json::{Map, Number, Value};
+use serde_saphyr::Spanned;
+
+use super::{
+    source::{ConfigError, ConfigErrors, Source},
+    words::Section,
+    yaml::{Node, Yaml},
+};
+
+/// Longest duration that is accepted.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Reads values of a document and gathers the mistakes.
+#[derive(Debug)]
+pub(super) struct Reader<'s> {
+    pub(super) source: &'s Source,
+    /// The folder that the config's paths are relative to.
+    pub(super) base_dir: &'s Path,
+    errors: Vec<ConfigError>,
+    /// The path of each text that was read, by its first byte.
+    paths: BTreeMap<usize, String>,
+}
+
+/// A value, and what is needed to speak about it.
+#[derive(Debug, Clone)]
+pub(super) struct Entry<'n> {
+    /// How a message calls it: "`port`".
+    pub(super) label: String,
+    /// Its path in the document.
+    pub(super) path: String,
+    /// What stands before it in its line: `port: `.
+    pub(super) lead: String,
+    /// Its key; for an item of a list, itself.
+    pub(super) key: &'n Node,
+    pub(super) value: &'n Node,
+}
+
+/// The entries of a map whose keys are known.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'n> {
+    entries: Vec<(&'n str, Entry<'n>)>,
+    /// Known keys that were probably meant by unknown ones.
+    pub(super) meant: Vec<&'static str>,
+}
+
+impl<'n> Fields<'n> {
+    pub(super) fn get(&self, key: &str) -> Option<&Entry<'n>> {
+        let mut entries = self.entries.iter();
+        entries.find(|(known, _)| *known == key).map(|(_, entry)| entry)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(&'n str, Entry<'n>)> {
+        self.entries.iter()
+    }
+}
+
+impl<'n> Entry<'n> {
+    /// The document itself.
+    pub(super) fn root(node: &'n Node) -> Self {
+        Self {
+            label: "the config".to_owned(),
+            path: String::new(),
+            lead: String::new(),
+            key: node,
+            value: node,
+        }
+    }
+
+    fn child(&self, name: &str, key: &'n Node, value: &'n Node) -> Self {
+        Self {
+            label: format!("`{name}`"),
+            path: join(&self.path, name),
+            lead: format!("{}: ", quoted_key(name)),
+            key,
+            value,
+        }
+    }
+
+    /// The items of the list `items`, which is this entry's value.
+    pub(super) fn items(&self, items: &'n [Node]) -> impl Iterator<Item = Self> {
+        items.iter().enumerate().map(|(index, item)| Self {
+            label: format!("an entry of {}", self.label),
+            path: format!("{}[{index}]", self.path),
+            lead: "- ".to_owned(),
+            key: item,
+            value: item,
+        })
+    }
+}
+
+impl<'s> Reader<'s> {
+    pub(super) fn new(source: &'s Source, base_dir: &'s Path) -> Self {
+        Self { source, base_dir, errors: Vec::new(), paths: BTreeMap::new() }
+    }
+
+    /// The paths of the texts, or every mistake, once each and in the order of the text.
+    pub(super) fn finish(mut self) -> Result<BTreeMap<usize, String>, ConfigErrors> {
+        if self.errors.is_empty() {
+            return Ok(self.paths);
+        }
+        self.errors.sort_by_key(|error| (error.line(), error.column()));
+        let mut seen = HashSet::new();
+        self.errors.retain(|error| {
+            seen.insert((error.line(), error.column(), error.message().to_owned()))
+        });
+        Err(ConfigErrors(self.errors))
+    }
+
+    /// Where the value is; its key where there is nothing to see of it.
+    pub(super) fn place(&self, entry: &Entry<'_>) -> Range<usize> {
+        let place = self.source.bytes(entry.value.defined);
+        match entry.value.value {
+            Yaml::Null if place.is_empty() => self.source.bytes(entry.key.defined),
+            _ => place,
+        }
+    }
+
+    /// Notes a mistake in an entry's value.
+    pub(super) fn error(
+        &mut self,
+        entry: &Entry<'_>,
+        what: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let place = self.place(entry);
+        self.error_at(place, &entry.path, what, help);
+    }
+
+    /// Notes a mistake in an entry as a whole, at its key.
+    pub(super) fn error_at_key(
+        &mut self,
+        entry: &Entry<'_>,
+        what: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.error_at(self.source.bytes(entry.key.defined), &entry.path, what, help);
+    }
+
+    pub(super) fn error_at(
+        &mut self,
+        place: Range<usize>,
+        path: &str,
+        what: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let error = self.source.error(place, path, what, help);
+        self.errors.push(error);
+    }
+
+    /// Notes that a value is not what it must be.
+    pub(super) fn wrong(&mut self, entry: &Entry<'_>, expected: &str, example: &str) {
+        let (label, lead) = (&entry.label, &entry.lead);
+        if entry.value.value == Yaml::Null {
+            let example = format!("for example `{lead}{example}`");
+            let help = match expected.len() + example.len() {
+                ..70 => format!("it must be {expected}, {example}"),
+                _ => format!("it must be {expected},\n{example}"),
+            };
+            return self.error(entry, format!("{label} has no value"), help);
+        }
+        let what = format!("{label} must be {expected}, not {}", self.described(entry));
+        self.error(entry, what, format!("for example `{lead}{example}`"));
+    }
+
+    /// A value in a few words.
+    fn described(&self, entry: &Entry<'_>) -> String {
+        match &entry.value.value {
+            Yaml::Null => "nothing".to_owned(),
+            Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) => format!("`{}`", self.written(entry)),
+            Yaml::Text(_) => format!("the text `{}`", self.written(entry)),
+            Yaml::List(_) => "a list".to_owned(),
+            Yaml::Map(_) => "a map".to_owned(),
+        }
+    }
+
+    /// A value as it is written.
+    pub(super) fn written(&self, entry: &Entry<'_>) -> String {
+        let place = self.source.bytes(entry.value.defined);
+        self.source.shown(place)
+    }
+
+    /// The entries of a map of any text keys.
+    pub(super) fn map<'n>(
+        &mut self,
+        entry: &Entry<'n>,
+        expected: &str,
+        example: &str,
+    ) -> Vec<(&'n str, Entry<'n>)> {
+        let Yaml::Map(entries) = &entry.value.value else {
+            self.wrong(entry, expected, example);
+            return Vec::new();
+        };
+        for (key, _) in entries {
+            if !matches!(key.value, Yaml::Text(_)) {
+                self.key_is_no_text(key, entry);
+            }
+        }
+        let named = self.text_keyed(entry);
+        self.without_duplicates(named)
+    }
+
+    fn key_is_no_text(&mut self, key: &Node, of: &Entry<'_>) {
+        let place = self.source.bytes(key.defined);
+        let what = format!("a key of {} must be text", of.label);
+        let help = match key.value {
+            Yaml::Null | Yaml::List(_) | Yaml::Map(_) => "write a name before the colon".to_owned(),
+            _ => format!("put it in quotes: `\"{}\":`", self.source.shown(place.clone())),
+        };
+        self.error_at(place, &of.path, what, help);
+    }
+
+    /// Notes each key that comes a second time.
+    fn without_duplicates<'n>(
+        &mut self,
+        entries: Vec<(&'n str, Entry<'n>)>,
+    ) -> Vec<(&'n str, Entry<'n>)> {
+        let mut first: HashMap<&str, u64> = HashMap::new();
+        let mut unique = Vec::new();
+        for (name, entry) in entries {
+            match first.get(name) {
+                Some(line) => {
+                    let what = format!("{} is written twice", entry.label);
+                    let help = match *line == entry.key.defined.line() {
+                        true => "it is already written before, in the same line".to_owned(),
+                        false => format!("it is already written in line {line}"),
+                    };
+                    self.error_at_key(&entry, what, help);
+                }
+                None => {
+                    first.insert(name, entry.key.defined.line());
+                    unique.push((name, entry));
+                }
+            }
+        }
+        unique
+    }
+
+    /// The entries of a map with text keys, without a word about the others.
+    pub(super) fn text_keyed<'n>(&self, entry: &Entry<'n>) -> Vec<(&'n str, Entry<'n>)> {
+        let Yaml::Map(entries) = &entry.value.value else {
+            return Vec::new();
+        };
+        let named = entries.iter().filter_map(|(key, value)| match &key.value {
+            Yaml::Text(name) => Some((name.as_str(), entry.child(name, key, value))),
+            _ => None,
+        });
+        named.collect()
+    }
+
+    /// Keeps the path of an entry whose key is a text of the config.
+    pub(super) fn remember(&mut self, entry: &Entry<'_>) {
+        let start = self.source.bytes(entry.key.defined).start;
+        self.paths.insert(start, entry.path.clone());
+    }
+
+    /// How many mistakes there are so far.
+    pub(super) fn mistakes(&self) -> usize {
+        self.errors.len()
+    }
+
+    /// The entries of a map with the keys of `section`.
+    pub(super) fn fields<'n>(
+        &mut self,
+        entry: &Entry<'n>,
+        section: &Section,
+        expected: &str,
+        example: &str,
+    ) -> Fields<'n> {
+        let mut fields = Fields::default();
+        for (name, field) in self.map(entry, expected, example) {
+            if section.keys.contains(&name) {
+                fields.entries.push((name, field));
+                continue;
+            }
+            fields.meant.extend(section.meant(name));
+            let place = self.source.bytes(field.key.defined);
+            let what = format!("unknown key `{}`", self.source.shown(place.clone()));
+            self.error_at(place, &entry.path, what, section.help(name));
+        }
+        fields
+    }
+
+    /// The items of a list.
+    pub(super) fn list<'n>(
+        &mut self,
+        entry: &Entry<'n>,
+        expected: &str,
+        example: &str,
+    ) -> Vec<Entry<'n>> {
+        match &entry.value.value {
+            Yaml::List(items) => entry.items(items).collect(),
+            _ => {
+                self.wrong(entry, expected, example);
+                Vec::new()
+            }
+        }
+    }
+
+    /// A text that is not blank.
+    pub(super) fn text(&mut self, entry: &Entry<'_>, example: &str) -> Option<Spanned<String>> {
+        match &entry.value.value {
+            Yaml::Text(text) if text.trim().is_empty() => {
+                let help = format!("for example `{}{example}`", entry.lead);
+                self.error(entry, format!("{} is empty", entry.label), help);
+                None
+            }
+            Yaml::Text(text) => {
+                let node = entry.value;
+                let start = self.source.bytes(node.defined).start;
+                self.paths.insert(start, entry.path.clone());
+                Some(Spanned::new(text.clone(), node.referenced, node.defined))
+            }
+            Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) => {
+                let written = self.written(entry);
+                let what = format!("{} must be text, not `{written}`", entry.label);
+                let help = format!("put it in quotes: `{}\"{written}\"`", entry.lead);
+                self.error(entry, what, help);
+                None
+            }
+            _ => {
+                self.wrong(entry, "text", example);
+                None
+            }
+        }
+    }
+
+    /// The list of texts that `entry` is.
+    pub(super) fn texts(&mut self, entry: &Entry<'_>, example: &str) -> Vec<Spanned<String>> {
+        let items = self.list(entry, "a list", &format!("[{example}]"));
+        let texts = items.iter().filter_map(|item| match item.value.value {
+            Yaml::Text(_) => self.text(item, example),
+            _ => {
+                self.wrong(item, "text", example);
+                None
+            }
+        });
+        texts.collect()
+    }
+
+    /// A whole number in `range`.
+    pub(super) fn whole(
+        &mut self,
+        entry: &Entry<'_>,
+        range: RangeInclusive<u64>,
+        example: &str,
+    ) -> Option<u64> {
+        let value = match entry.value.value {
+            Yaml::Int(value) => u64::try_from(value).ok(),
+            _ => None,
+        };
+        let value = value.filter(|value| range.contains(value));
+        if value.is_none() {
+            let (low, high) = (range.start(), range.end());
+            let expected = match *high {
+                u64::MAX => format!("a whole number, {low} or more"),
+                _ => format!("a whole number from {low} to {high}"),
+            };
+            self.no_number(entry, &expected, example);
+        }
+        value
+    }
+
+    /// A number in `range`.
+    pub(super) fn number(
+        &mut self,
+        entry: &Entry<'_>,
+        range: RangeInclusive<f64>,
+        example: &str,
+    ) -> Option<f64> {
+        let value = match entry.value.value {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "far beyond any range that is asked for"
+            )]
+            Yaml::Int(value) => Some(value as f64),
+            Yaml::Float(value) => Some(value),
+            _ => None,
+        };
+        let value = value.filter(|value| range.contains(value));
+        if value.is_none() {
+            let expected = format!("a number from {} to {}", range.start(), range.end());
+            self.no_number(entry, &expected, example);
+        }
+        value
+    }
+
+    /// Notes that a value is not the number that it must be.
+    fn no_number(&mut self, entry: &Entry<'_>, expected: &str, example: &str) {
+        match &entry.value.value {
+            Yaml::Text(text) if text.parse::<f64>().is_ok() => {
+                let what = format!("{} must be {expected}, not text", entry.label);
+                let help = format!("leave the quotes out: `{}{text}`", entry.lead);
+                self.error(entry, what, help);
+            }
+            _ => self.wrong(entry, expected, example),
+        }
+    }
+
+    /// A duration with its unit, at most a day. `zero` says whether it may be nothing, `unit`
+    /// what is suggested where the unit is missing.
+    pub(super) fn duration(
+        &mut self,
+        entry: &Entry<'_>,
+        zero: bool,
+        unit: &str,
+        example: &str,
+    ) -> Option<Duration> {
+        let number = match &entry.value.value {
+            Yaml::Int(0) if zero => return Some(Duration::ZERO),
+            Yaml::Int(_) | Yaml::Float(_) => Some(self.written(entry)),
+            Yaml::Text(text) if text.parse::<f64>().is_ok() => Some(text.clone()),
+            _ => None,
+        };
+        if let Some(number) = number {
+            let help = format!("did you mean `{}{number}{unit}`?", entry.lead);
+            self.error(entry, format!("{} needs a unit", entry.label), help);
+            return None;
+        }
+        let Yaml::Text(text) = &entry.value.value else {
+            self.wrong(entry, "a duration", example);
+            return None;
+        };
+        match parse_duration(text, zero) {
+            Ok(duration) => Some(duration),
+            Err((what, help)) => {
+                let what = format!("{} {what}", entry.label);
+                self.error(entry, what, format!("{help}`{}{example}`", entry.lead));
+                None
+            }
+        }
+    }
+
+    /// Any value as JSON.
+    pub(super) fn json(&mut self, entry: &Entry<'_>) -> Option<Value> {
+        match &entry.value.value {
+            Yaml::Null => Some(Value::Null),
+            Yaml::Bool(value) => Some(Value::Bool(*value)),
+            Yaml::Int(value) => Number::from_i128(*value).map(Value::Number),
+            Yaml::Float(value) => self.json_float(entry, *value),
+            Yaml::Text(text) => Some(Value::String(text.clone())),
+            Yaml::List(items) => {
+                let items = entry.items(items);
+                items.map(|item| self.json(&item)).collect::<Option<_>>().map(Value::Array)
+            }
+            Yaml::Map(entries) => self.json_map(entry, entries).map(Value::Object),
+        }
+    }
+
+    fn json_float(&mut self, entry: &Entry<'_>, value: f64) -> Option<Value> {
+        let number = Number::from_f64(value);
+        if number.is_none() {
+            let what =
+                format!("{} cannot be sent: JSON has no `{}`", entry.label, self.written(entry));
+            self.error(entry, what, "write a finite number, or text in quotes");
+        }
+        number.map(Value::Number)
+    }
+
+    /// A map as JSON, whose keys are text: `50256:` is the key `"50256"`.
+    fn json_map<'n>(
+        &mut self,
+        entry: &Entry<'n>,
+        entries: &'n [(Node, Node)],
+    ) -> Option<Map<String, Value>> {
+        let mut named = Vec::new();
+        for (key, value) in entries {
+            match &key.value {
+                Yaml::Text(name) => named.push((name.clone(), key, value)),
+                Yaml::Int(_) | Yaml::Float(_) | Yaml::Bool(_) => {
+                    let written = self.source.bytes(key.defined);
+                    named.push((self.source.text()[written].to_owned(), key, value));
+                }
+                _ => self.key_is_no_text(key, entry),
+            }
+        }
+        let children =
+            named.iter().map(|(name, key, value)| (name.as_str(), entry.child(name, key, value)));
+        let children = self.without_duplicates(children.collect());
+        let pairs =
+            children.iter().map(|(name, child)| Some(((*name).to_owned(), self.json(child)?)));
+        pairs.collect()
+    }
+}
+
+/// A duration, or what is wrong with it, "is …", and a help that an example follows.
+fn parse_duration(text: &str, zero: bool) -> Result<Duration, (String, &'static str)> {
+    let text = text.trim();
+    if text.starts_with('-') {
+        return Err(("must not be negative".to_owned(), "for example "));
+    }
+    let Ok(duration) = SpanParser::new().parse_unsigned_duration(text) else {
+        let help = "a number with its unit, such as `11.5ms` or `1m 30s`; for example ";
+        return Err((format!("is not a duration: `{text}`"), help));
+    };
+    match duration {
+        Duration::ZERO if !zero => {
+            let help = "leave it out for the default, or write for example ";
+            Err(("must be longer than nothing".to_owned(), help))
+        }
+        duration if duration > LONGEST => {
+            let help = "the longest is `24h`; for example ";
+            Err((format!("is longer than a day: `{text}`"), help))
+        }
+        duration => Ok(duration),
+    }
+}
+
+/// The path of `name` in `path`; a name with other than letters, digits, `_` and `-` is quoted.
+fn join(path: &str, name: &str) -> String {
+    let dot = if path.is_empty() { "" } else { "." };
+    format!("{path}{dot}{}", quoted_key(name))
+}
+
+fn quoted_key(name: &str) -> String {
+    let plain = |ch: char| ch.is_alphanumeric() || ch == '_' || ch == '-';
+    match name.chars().all(plain) && !name.is_empty() {
+        true => name.to_owned(),
+        false => format!("{name:?}"),
+    }
+}

@@ -1,0 +1,483 @@
+//! The parts of a config, each read from its entry.
+
+use std::{fs, io, path::PathBuf};
+
+use serde_json::Map;
+use serde_saphyr::Spanned;
+
+use super::{
+    Endpoint, Model, Prompt, Settings, Timeouts, TokenCount, check,
+    read::{Entry, Fields, Reader},
+    words::{
+        self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, PROMPT_SECTION,
+        SIMULATE_SECTION, TIMEOUTS_SECTION,
+    },
+    yaml::Yaml,
+};
+use crate::{
+    protocol::{self, OpenAiChat, Protocol},
+    sim::{Fault, FaultKind, Script},
+};
+
+/// An example of each section in one line.
+const MODELS_EXAMPLE: &str = "{ my-model: { base_url: \"http://localhost:8000\" } }";
+const MODEL_EXAMPLE: &str = "{ base_url: \"http://localhost:8000\" }";
+const DEFAULTS_EXAMPLE: &str = "{ temperature: 0 }";
+const SIMULATE_EXAMPLE: &str = "{ ttft: 50ms, itl: 10ms }";
+const TIMEOUTS_EXAMPLE: &str = "{ first_token: 60s }";
+const PROMPT_EXAMPLE: &str = "{ name: hello, text: \"Say hello.\" }";
+const FAULT_EXAMPLE: &str = "{ stall: 10 }";
+
+/// `defaults`, with its entries.
+pub(super) fn defaults<'n>(reader: &mut Reader<'_>, entry: &Entry<'n>) -> (Settings, Fields<'n>) {
+    let fields =
+        reader.fields(entry, &DEFAULTS_SECTION, "a map of a model's keys", DEFAULTS_EXAMPLE);
+    let settings = settings(reader, &fields);
+    if let Some(body) = fields.get("extra_body") {
+        check::extra_body(reader, body, settings.protocol.unwrap_or(&OpenAiChat));
+    }
+    (settings, fields)
+}
+
+/// `models`.
+pub(super) fn models(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    defaults: (&Settings, &Fields<'_>),
+) -> Vec<Model> {
+    let expected = "a map of models by their names";
+    let named = reader.map(entry, expected, MODELS_EXAMPLE);
+    if named.is_empty() && matches!(&entry.value.value, Yaml::Map(entries) if entries.is_empty()) {
+        let help = format!("for example `models: {MODELS_EXAMPLE}`");
+        reader.error_at_key(entry, "`models` has no model", help);
+    }
+    let models = named.into_iter();
+    models.filter_map(|(name, field)| model(reader, name, &field, defaults)).collect()
+}
+
+fn model(
+    reader: &mut Reader<'_>,
+    key: &str,
+    entry: &Entry<'_>,
+    defaults: (&Settings, &Fields<'_>),
+) -> Option<Model> {
+    let key = Spanned::new(key.to_owned(), entry.key.referenced, entry.key.defined);
+    reader.remember(entry);
+    if key.value.trim().is_empty() {
+        reader.error_at_key(entry, "a model has an empty name", "write its name before the colon");
+    }
+    let fields = reader.fields(entry, &MODEL_SECTION, "a map of a model's keys", MODEL_EXAMPLE);
+    let settings = settings(reader, &fields);
+    let protocol = settings.protocol.or(defaults.0.protocol).unwrap_or(&OpenAiChat);
+    for fields in [defaults.1, &fields] {
+        if let Some(body) = fields.get("extra_body") {
+            check::extra_body(reader, body, protocol);
+        }
+    }
+    let text = |reader: &mut Reader<'_>, name: &str| reader.text(fields.get(name)?, "\"My model\"");
+    Some(Model {
+        name: text(reader, "name"),
+        model_name: text(reader, "model_name").map(|name| name.value),
+        endpoint: endpoint(reader, entry, &fields, protocol)?,
+        settings,
+        key,
+    })
+}
+
+/// Where a model is: exactly one of `base_url` and `simulate`.
+fn endpoint(
+    reader: &mut Reader<'_>,
+    model: &Entry<'_>,
+    fields: &Fields<'_>,
+    protocol: &dyn Protocol,
+) -> Option<Endpoint> {
+    let base_url = fields.get("base_url");
+    let simulated = fields.get("simulate");
+    let port = fields.get("port");
+    match (base_url, simulated) {
+        (Some(entry), None) => {
+            let number = port.and_then(|port| reader.whole(port, 1..=65535, "8000"));
+            let base_url = reader.text(entry, "\"http://localhost:8000\"")?.value;
+            check::url(reader, (entry, &base_url), port, protocol);
+            let port = number.and_then(|port| u16::try_from(port).ok());
+            Some(Endpoint::Server { base_url, port })
+        }
+        (None, Some(entry)) => {
+            if let Some(port) = port {
+                let help = "a simulated endpoint chooses its own port; remove `port` or `simulate`";
+                reader.error_at_key(port, "`port` has no use beside `simulate`", help);
+            }
+            Some(Endpoint::Simulate(simulate(reader, entry)))
+        }
+        (Some(_), Some(entry)) => {
+            let what = format!("{} has both `base_url` and `simulate`", model.label);
+            reader.error_at_key(
+                entry,
+                what,
+                "keep `base_url` for a real server, `simulate` for none",
+            );
+            None
+        }
+        (None, None) => {
+            no_endpoint(reader, model, fields);
+            None
+        }
+    }
+}
+
+fn no_endpoint(reader: &mut Reader<'_>, model: &Entry<'_>, fields: &Fields<'_>) {
+    let misspelt = fields.meant.iter().any(|meant| ["base_url", "simulate"].contains(meant));
+    if misspelt || !matches!(model.value.value, Yaml::Map(_)) {
+        return; // has been said
+    }
+    let what = format!("{} has neither `base_url` nor `simulate`", model.label);
+    let help = "add `base_url: \"http://localhost:8000\"`, or `simulate: {}` for no real server";
+    reader.error_at_key(model, what, help);
+}
+
+/// The keys that a model and `defaults` share.
+fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
+    let temperature = fields.get("temperature");
+    let max_tokens = fields.get("max_tokens");
+    let thresholds = fields.get("thresholds");
+    Settings {
+        temperature: temperature.and_then(|entry| reader.number(entry, 0.0..=2.0, "0.7")),
+        max_tokens: max_tokens.and_then(|entry| reader.whole(entry, 1..=u64::MAX, "1024")),
+        extra_body: fields
+            .get("extra_body")
+            .map_or_else(Map::new, |entry| extra_body(reader, entry)),
+        api_key_env: fields.get("api_key_env").and_then(|entry| check::api_key_env(reader, entry)),
+        headers: fields.get("headers").map_or_else(Vec::new, |entry| check::headers(reader, entry)),
+        protocol: fields.get("protocol").and_then(|entry| protocol(reader, entry)),
+        token_count: fields.get("token_count").and_then(|entry| token_count(reader, entry)),
+        timeouts: fields
+            .get("timeouts")
+            .map_or_else(Timeouts::default, |entry| timeouts(reader, entry)),
+        thresholds: thresholds.map_or_else(Vec::new, |entry| self::thresholds(reader, entry)),
+    }
+}
+
+fn extra_body(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Map<String, serde_json::Value> {
+    let Yaml::Map(_) = &entry.value.value else {
+        reader.wrong(entry, "a map of fields for the request's body", "{ top_p: 0.9 }");
+        return Map::new();
+    };
+    match reader.json(entry) {
+        Some(serde_json::Value::Object(body)) => body,
+        _ => Map::new(),
+    }
+}
+
+/// A list of thresholds, here or at the top level.
+pub(super) fn thresholds(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Spanned<String>> {
+    reader.texts(entry, "\"ttft p95 <= 500 ms\"")
+}
+
+fn protocol(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<&'static dyn Protocol> {
+    let name = reader.text(entry, OpenAiChat.name())?.value;
+    let protocol = protocol::by_name(&name);
+    if protocol.is_none() {
+        let known: Vec<&str> = protocol::ALL.iter().map(|protocol| protocol.name()).collect();
+        let help = words::did_you_mean(&name, &known);
+        reader.error(entry, format!("there is no protocol `{name}`"), help);
+    }
+    protocol
+}
+
+fn token_count(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<TokenCount> {
+    match reader.text(entry, "usage")?.value.as_str() {
+        "usage" => Some(TokenCount::Usage),
+        "chunks" => Some(TokenCount::Chunks),
+        name => {
+            let what = format!("there is no token count `{name}`");
+            reader.error(entry, what, words::did_you_mean(name, &["usage", "chunks"]));
+            None
+        }
+    }
+}
+
+fn timeouts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Timeouts {
+    let fields = reader.fields(entry, &TIMEOUTS_SECTION, "a map of durations", TIMEOUTS_EXAMPLE);
+    let mut get = |name| reader.duration(fields.get(name)?, false, "s", "30s");
+    Timeouts {
+        connect: get("connect"),
+        first_token: get("first_token"),
+        inter_token: get("inter_token"),
+        total: get("total"),
+    }
+}
+
+fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
+    if entry.value.value == Yaml::Null {
+        reader.error(entry, "`simulate` has no value", "write `simulate: {}` for its defaults");
+        return Script::default();
+    }
+    let before = reader.mistakes();
+    let fields = reader.fields(entry, &SIMULATE_SECTION, "a map of a rhythm", SIMULATE_EXAMPLE);
+    let default = Script::default();
+    let faults = fields.get("faults").map_or_else(Vec::new, |entry| faults(reader, entry));
+    let mut time = |name| reader.duration(fields.get(name)?, true, "ms", "10ms");
+    let (ttft, itl, jitter) = (time("ttft"), time("itl"), time("jitter"));
+    let mut count = |name, low, example| reader.whole(fields.get(name)?, low..=u64::MAX, example);
+    let simulate = Script {
+        ttft: ttft.unwrap_or(default.ttft),
+        itl: itl.unwrap_or(default.itl),
+        jitter: jitter.unwrap_or(default.jitter),
+        tokens: count("tokens", 1, "64").unwrap_or(default.tokens),
+        tokens_per_event: count("tokens_per_event", 1, "1").unwrap_or(default.tokens_per_event),
+        reasoning_tokens: count("reasoning_tokens", 0, "16").unwrap_or(default.reasoning_tokens),
+        cached_tokens: count("cached_tokens", 0, "16").unwrap_or(default.cached_tokens),
+        seed: count("seed", 0, "7").unwrap_or(default.seed),
+        faults,
+    };
+    if reader.mistakes() == before {
+        rhythm(reader, &fields, &simulate);
+    }
+    simulate
+}
+
+/// What of a rhythm cannot be kept.
+fn rhythm(reader: &mut Reader<'_>, fields: &Fields<'_>, simulate: &Script) {
+    let shortest = simulate.itl.min(simulate.ttft);
+    if let Some(entry) = fields.get("jitter").filter(|_| simulate.jitter > shortest) {
+        let limit = if simulate.itl <= simulate.ttft { "itl" } else { "ttft" };
+        let what = format!("`jitter` is longer than `{limit}`, which is {shortest:?}");
+        let help = "it is taken from and added to `ttft` and `itl`, so it can be as long as the shorter one";
+        reader.error(entry, what, help);
+    }
+    if let Some(entry) =
+        fields.get("reasoning_tokens").filter(|_| simulate.reasoning_tokens > simulate.tokens)
+    {
+        let what = format!("there are more `reasoning_tokens` than `tokens`, {}", simulate.tokens);
+        reader.error(entry, what, "reasoning tokens are the first ones of `tokens`");
+    }
+}
+
+fn faults(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Fault> {
+    let items = reader.list(entry, "a list of faults", "[{ stall: 10 }, missing_usage]");
+    items.iter().filter_map(|item| fault(reader, item)).collect()
+}
+
+fn fault(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Fault> {
+    if let Yaml::Text(word) = &item.value.value {
+        let kind = bare_fault(reader, item, word)?;
+        return Some(Fault { kind, request: None });
+    }
+    let fields = reader.fields(item, &FAULT_SECTION, "a fault", FAULT_EXAMPLE);
+    let request = fields.get("request").and_then(|entry| reader.whole(entry, 1..=u64::MAX, "2"));
+    let mut kinds = fields.iter().filter(|(name, _)| *name != "request");
+    let Some((name, entry)) = kinds.next() else {
+        if fields.meant.is_empty() && matches!(item.value.value, Yaml::Map(_)) {
+            reader.error(
+                item,
+                "this entry names no fault",
+                "for example `- { stall: 10, request: 2 }`",
+            );
+        }
+        return None;
+    };
+    if let Some((_, second)) = kinds.next() {
+        reader.error_at_key(
+            second,
+            "there are two faults in one entry",
+            "begin each with a `-` of its own",
+        );
+    }
+    let kind = fault_kind(reader, name, entry)?;
+    Some(Fault { kind, request })
+}
+
+/// A fault that is a word by itself.
+fn bare_fault(reader: &mut Reader<'_>, item: &Entry<'_>, word: &str) -> Option<FaultKind> {
+    let flag = FaultKind::flag(word);
+    if flag.is_none() {
+        let (what, help) = match FAULTS.contains(&word) {
+            true => (
+                format!("`{word}` needs a number"),
+                format!("for example `- {word}: {}`", example(word)),
+            ),
+            false => (format!("there is no fault `{word}`"), words::did_you_mean(word, FAULTS)),
+        };
+        reader.error(item, what, help);
+    }
+    flag
+}
+
+/// The fault `name` of a map.
+fn fault_kind(reader: &mut Reader<'_>, name: &str, entry: &Entry<'_>) -> Option<FaultKind> {
+    if let Some(kind) = FaultKind::flag(name) {
+        if entry.value.value != Yaml::Bool(true) {
+            reader.wrong(entry, "`true`", "true");
+        }
+        return Some(kind);
+    }
+    let range = match name {
+        "status" => 400..=599,
+        "split" | "merge" => 1..=u64::MAX,
+        _ => 0..=u64::MAX,
+    };
+    let number = reader.whole(entry, range, example(name))?;
+    FaultKind::with_number(name, number)
+}
+
+/// A number that makes sense for the fault `name`.
+fn example(name: &str) -> &'static str {
+    if name == "status" { "503" } else { "10" }
+}
+
+/// `prompts`: a list, or a folder.
+pub(super) fn prompts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
+    match &entry.value.value {
+        Yaml::Text(_) => folder(reader, entry),
+        Yaml::List(items) if items.is_empty() => {
+            let help = "list at least one, or remove `prompts` for the built-in ones";
+            reader.error(entry, "`prompts` is empty", help);
+            Vec::new()
+        }
+        _ => {
+            let expected = "a list of prompts or the name of a folder";
+            let items = reader.list(entry, expected, &format!("[{PROMPT_EXAMPLE}]"));
+            items.iter().filter_map(|item| prompt(reader, item)).collect()
+        }
+    }
+}
+
+fn prompt(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Prompt> {
+    let fields = reader.fields(item, &PROMPT_SECTION, "a map of a prompt's keys", PROMPT_EXAMPLE);
+    let name = match fields.get("name") {
+        Some(entry) => reader.text(entry, "hello"),
+        None => missing(reader, item, &fields, &["name"], "`name`"),
+    };
+    let text = match (fields.get("text"), fields.get("file")) {
+        (Some(entry), None) => reader.text(entry, "\"Say hello.\"").map(|text| text.value),
+        (None, Some(entry)) => {
+            let file = reader.text(entry, "\"prompts/hello.txt\"")?.value;
+            read(reader, entry, &reader.base_dir.join(file))
+        }
+        (Some(_), Some(second)) => {
+            reader.error_at_key(
+                second,
+                "a prompt has both `text` and `file`",
+                "remove one of them",
+            );
+            None
+        }
+        (None, None) => missing(reader, item, &fields, &["text", "file"], "`text` nor `file`"),
+    };
+    let system = fields.get("system").and_then(|entry| reader.text(entry, "\"Be brief.\""));
+    Some(Prompt { name: name?, text: text?, system: system.map(|system| system.value) })
+}
+
+/// Notes that a prompt lacks `keys`, unless that has been said.
+fn missing<T>(
+    reader: &mut Reader<'_>,
+    item: &Entry<'_>,
+    fields: &Fields<'_>,
+    keys: &[&str],
+    lacks: &str,
+) -> Option<T> {
+    let misspelt = fields.meant.iter().any(|meant| keys.contains(meant));
+    if !misspelt && matches!(item.value.value, Yaml::Map(_)) {
+        let lacks =
+            if keys.len() == 1 { format!("no {lacks}") } else { format!("neither {lacks}") };
+        reader.error(
+            item,
+            format!("a prompt has {lacks}"),
+            format!("for example `- {PROMPT_EXAMPLE}`"),
+        );
+    }
+    None
+}
+
+/// A prompt from each text file of a folder.
+fn folder(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
+    let Some(name) = reader.text(entry, "\"prompts\"") else {
+        return Vec::new();
+    };
+    let folder = reader.base_dir.join(&name.value);
+    let files = match text_files(&folder) {
+        Ok(files) => files,
+        Err(error) => {
+            unreadable(reader, entry, &folder, &error);
+            return Vec::new();
+        }
+    };
+    if files.is_empty() {
+        let what = format!("there is no prompt in the folder {}", folder.display());
+        reader.error(entry, what, "each of its files that end in `.txt` or `.md` is a prompt");
+    }
+    let prompts = files.iter().filter_map(|file| {
+        let stem = file.file_stem()?.to_string_lossy().into_owned();
+        let text = read(reader, entry, file)?;
+        let name = Spanned::new(stem, name.referenced, name.defined);
+        Some(Prompt { name, text, system: None })
+    });
+    prompts.collect()
+}
+
+/// The text files of `folder`, by their names.
+fn text_files(folder: &std::path::Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if matches!(extension, Some("txt" | "md")) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The text of a prompt's file, as it is there.
+fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &std::path::Path) -> Option<String> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            unreadable(reader, entry, path, &error);
+            return None;
+        }
+    };
+    let Ok(text) = String::from_utf8(bytes) else {
+        let what = format!("{} is not UTF-8 text", path.display());
+        reader.error(entry, what, "save the prompt as UTF-8");
+        return None;
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    if text.trim().is_empty() {
+        let what = format!("{} is empty", path.display());
+        reader.error(entry, what, "write the prompt into it, or remove it");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn unreadable(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    path: &std::path::Path,
+    error: &io::Error,
+) {
+    let (what, help) = match error.kind() {
+        io::ErrorKind::NotFound => (
+            format!("{} does not exist", path.display()),
+            "a path is relative to the folder of the config".to_owned(),
+        ),
+        io::ErrorKind::IsADirectory => (
+            format!("{} is a folder", path.display()),
+            "for every file of a folder write `prompts: FOLDER`".to_owned(),
+        ),
+        io::ErrorKind::NotADirectory => (
+            format!("{} is not a folder", path.display()),
+            format!(
+                "for a single file write `prompts: [{{ name: hello, file: {} }}]`",
+                reader.written(entry)
+            ),
+        ),
+        _ => (
+            format!("{} cannot be read: {error}", path.display()),
+            "check its permissions".to_owned(),
+        ),
+    };
+    reader.error(entry, what, help);
+}

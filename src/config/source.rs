@@ -1,0 +1,372 @@
+//! The config's text, places in it, and errors that show them.
+
+use std::{fmt, ops::Range};
+
+use serde_saphyr::Location;
+use unicode_width::UnicodeWidthStr;
+
+use super::secrets;
+
+/// Characters of a line that are shown on either side of the caret.
+const CONTEXT: usize = 60;
+
+/// Shorter ones are not looked for in messages, whose own words they could be.
+const SHORTEST_SECRET: usize = 4;
+
+/// Columns of a help line.
+const HELP_WIDTH: usize = 90;
+
+/// The text of a config, and what must not be shown of it.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    file: String,
+    text: String,
+    masks: Vec<Range<usize>>,
+}
+
+impl Source {
+    /// `text` as it was read from `file`.
+    pub(super) fn new(file: &str, text: &str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
+        let masks = secrets::in_text(&text);
+        let file = file.to_owned();
+        Self { file, text, masks }
+    }
+
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Never shows these bytes.
+    pub(super) fn hide(&mut self, masks: Vec<Range<usize>>) {
+        self.masks.extend(masks);
+    }
+
+    /// The bytes at `location`.
+    pub(super) fn bytes(&self, location: Location) -> Range<usize> {
+        bytes(&self.text, location)
+    }
+
+    /// What is written at `bytes`, fit for one line of a message.
+    pub(super) fn shown(&self, bytes: Range<usize>) -> String {
+        let shown = self.show(bytes.clone(), bytes);
+        match shown.text.char_indices().nth(CONTEXT) {
+            Some((at, _)) => format!("{}…", &shown.text[..at]),
+            None => shown.text,
+        }
+    }
+
+    /// The error `what` at `bytes`.
+    pub(super) fn error(
+        &self,
+        bytes: Range<usize>,
+        path: &str,
+        what: impl Into<String>,
+        help: impl Into<String>,
+    ) -> ConfigError {
+        let (number, line) = self.line(bytes.start);
+        let start = bytes.start.min(line.end);
+        let end = bytes.end.clamp(start, line.end);
+        ConfigError {
+            file: self.file.clone(),
+            message: visible(&self.without_secrets(what.into())),
+            help: self.without_secrets(help.into()),
+            path: visible(&self.without_secrets(path.to_owned())),
+            at: Some(Box::new(At {
+                line: number,
+                column: self.text[line.start..start].chars().count() + 1,
+                shown: self.show(line, start..end).around_the_caret(),
+            })),
+        }
+    }
+
+    /// `said`, if it repeats a secret, without it.
+    fn without_secrets(&self, said: String) -> String {
+        let secrets = self.masks.iter().filter_map(|mask| self.text.get(mask.clone()));
+        let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
+        secrets.fold(said, |said, secret| said.replace(secret, "***"))
+    }
+
+    /// The number of the line that holds the byte `at`, and its bytes without the line end.
+    fn line(&self, at: usize) -> (usize, Range<usize>) {
+        let mut lines = lines(&self.text).enumerate();
+        let first = lines.next().map_or(0..0, |(_, line)| line);
+        let (index, line) = lines
+            .take_while(|(_, line)| line.start <= at && line.start < self.text.len())
+            .last()
+            .unwrap_or((0, first));
+        (index + 1, line)
+    }
+
+    /// `bytes` of the text, secrets hidden, and where `caret` is in that.
+    fn show(&self, bytes: Range<usize>, caret: Range<usize>) -> Shown {
+        let mut text = String::new();
+        let (mut from, mut to) = (None, None);
+        let mut hidden = false;
+        for (index, ch) in self.text[bytes.clone()].char_indices() {
+            let at = bytes.start + index;
+            if at >= caret.start {
+                from.get_or_insert(text.len());
+            }
+            if at >= caret.end {
+                to.get_or_insert(text.len());
+            }
+            let hide = self.masks.iter().any(|mask| mask.contains(&at));
+            match hide {
+                true if !hidden => text.push_str("***"),
+                true => {}
+                false => push_visible(&mut text, ch),
+            }
+            hidden = hide;
+        }
+        let from = from.unwrap_or(text.len());
+        let to = to.unwrap_or(text.len()).max(from);
+        let caret = from..to;
+        Shown { text, caret }
+    }
+}
+
+/// The bytes of `text` at `location`; the library knows them for values, not for syntax errors.
+pub(super) fn bytes(text: &str, location: Location) -> Range<usize> {
+    let span = location.span();
+    let known = span.byte_offset().zip(span.byte_len()).and_then(|(start, len)| {
+        let start = usize::try_from(start).ok()?;
+        let end = start.checked_add(usize::try_from(len).ok()?)?;
+        text.get(start..end).map(|_| start..end)
+    });
+    known.unwrap_or_else(|| {
+        let start = byte_at(text, location.line(), location.column());
+        let len = text[start..].chars().next().map_or(0, char::len_utf8);
+        start..start + len
+    })
+}
+
+/// The byte at a line and a column that count from 1.
+fn byte_at(text: &str, line: u64, column: u64) -> usize {
+    let index = |number: u64| usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
+    let Some(line) = lines(text).nth(index(line)) else {
+        return text.len();
+    };
+    let mut chars = text[line.clone()].char_indices();
+    chars.nth(index(column)).map_or(line.end, |(at, _)| line.start + at)
+}
+
+/// The bytes of each line, without its end: LF, CRLF or CR. Never none.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut next = Some(0);
+    std::iter::from_fn(move || {
+        let start = next?;
+        let Some(len) = text[start..].find(['\n', '\r']) else {
+            next = None;
+            return Some(start..text.len());
+        };
+        let end = start + len;
+        next = Some(end + if text[end..].starts_with("\r\n") { 2 } else { 1 });
+        Some(start..end)
+    })
+}
+
+/// `text` such that it is one line and cannot move the cursor.
+fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    text.chars().for_each(|ch| push_visible(&mut visible, ch));
+    visible
+}
+
+/// Adds `ch` such that it cannot move the cursor.
+fn push_visible(text: &mut String, ch: char) {
+    match ch {
+        '\t' => text.push_str("    "),
+        '\n' | '\r' => text.push(' '),
+        _ if ch.is_control() || is_bidi_control(ch) => text.push('\u{fffd}'),
+        _ => text.push(ch),
+    }
+}
+
+/// Whether `ch` reorders the text around it.
+fn is_bidi_control(ch: char) -> bool {
+    matches!(ch, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A piece of the text as it is shown, and the caret's bytes in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shown {
+    text: String,
+    caret: Range<usize>,
+}
+
+impl Shown {
+    /// Cuts a long line to what is near the caret.
+    fn around_the_caret(self) -> Self {
+        let (before, after) = self.text.split_at(self.caret.start);
+        let cut = before.char_indices().rev().nth(CONTEXT - 1).map_or(0, |(at, _)| at);
+        let keep = after.char_indices().nth(CONTEXT).map_or(after.len(), |(at, _)| at);
+        let (head, tail) =
+            (if cut > 0 { "…" } else { "" }, if keep < after.len() { "…" } else { "" });
+        let start = head.len() + before.len() - cut;
+        let len = (self.caret.end - self.caret.start).min(keep);
+        Self {
+            text: format!("{head}{}{}{tail}", &before[cut..], &after[..keep]),
+            caret: start..start + len,
+        }
+    }
+
+    /// Blanks, then the carets that underline the caret's bytes.
+    fn underline(&self) -> String {
+        let blanks = self.text[..self.caret.start].width();
+        let carets = self.text[self.caret.clone()].width().max(1);
+        format!("{}{}", " ".repeat(blanks), "^".repeat(carets))
+    }
+}
+
+/// A mistake in a config: what it is, where, and what would be right. It is displayed as
+///
+/// ```text
+/// error: unknown key `modelname`
+///   --> configs.yaml:5:5
+///    |
+///  5 |     modelname: "Qwen3"
+///    |     ^^^^^^^^^ in models.Qwen3
+///    = help: did you mean `model_name`?
+/// ```
+///
+/// Keys, passwords and the values of headers are shown as `***`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    file: String,
+    message: String,
+    help: String,
+    path: String,
+    at: Option<Box<At>>,
+}
+
+/// The place of an error in a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct At {
+    line: usize,
+    column: usize,
+    shown: Shown,
+}
+
+impl ConfigError {
+    /// An error of the file as a whole.
+    pub(super) fn of_file(
+        file: impl Into<String>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self {
+            file: file.into(),
+            message: message.into(),
+            help: help.into(),
+            path: String::new(),
+            at: None,
+        }
+    }
+
+    /// The file, as it was given.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The line, counted from 1; `None` when the file could not be read.
+    pub fn line(&self) -> Option<usize> {
+        self.at.as_ref().map(|at| at.line)
+    }
+
+    /// The column, in characters, counted from 1; `None` when the file could not be read.
+    pub fn column(&self) -> Option<usize> {
+        self.at.as_ref().map(|at| at.column)
+    }
+
+    /// The path in the document, such as `models.Qwen3.port`; empty for the document itself.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What is wrong, in one line.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What would be right.
+    pub fn help(&self) -> &str {
+        &self.help
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error: {}", self.message)?;
+        let Some(at) = &self.at else {
+            writeln!(f, " --> {}", self.file)?;
+            return write_help(f, "", &self.help);
+        };
+        let number = at.line.to_string();
+        let margin = " ".repeat(number.len());
+        writeln!(f, "{margin} --> {}:{}:{}", self.file, at.line, at.column)?;
+        writeln!(f, "{margin}  |")?;
+        writeln!(f, " {}", format!("{number} | {}", at.shown.text).trim_end())?;
+        write!(f, "{margin}  | {}", at.shown.underline())?;
+        match self.path.as_str() {
+            "" => writeln!(f)?,
+            path => writeln!(f, " in {path}")?,
+        }
+        write_help(f, &margin, &self.help)
+    }
+}
+
+/// Writes the help; its further lines are set under the first.
+fn write_help(f: &mut fmt::Formatter<'_>, margin: &str, help: &str) -> fmt::Result {
+    let lines: Vec<String> = help.lines().flat_map(wrapped).collect();
+    let indent = format!("\n{margin}          ");
+    write!(f, "{margin}  = help: {}", lines.join(&indent))
+}
+
+/// `line` in pieces that are not much wider than [`HELP_WIDTH`], unless a word is.
+fn wrapped(line: &str) -> Vec<String> {
+    if line.width() <= HELP_WIDTH {
+        return vec![line.to_owned()];
+    }
+    let mut lines = vec![String::new()];
+    for word in line.split_inclusive(' ') {
+        let last = lines.last().map_or(0, |last| last.width());
+        if last > 0 && last + word.trim_end().width() > HELP_WIDTH {
+            lines.push(String::new());
+        }
+        if let Some(last) = lines.last_mut() {
+            last.push_str(word);
+        }
+    }
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Every mistake that was found in a config, in the order of the text. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

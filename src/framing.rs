@@ -1,0 +1,357 @@
+//! Bytes → frames. Server-sent events as the WHATWG specification has them.
+//!
+//! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
+//!
+//! Two things are not as in a browser, because a measurement has to see them: comments are handed
+//! over, and so is an event that the end of the body cut off, marked as such.
+
+use std::{mem, str};
+
+use memchr::{memchr, memchr2};
+
+/// One piece of an event stream, borrowed from the pushed bytes or from the decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// An event: its `event:` name (empty when there is none) and its `data:` lines, joined by LF.
+    Event {
+        /// The `event:` field's value; empty when there is none.
+        name: &'a str,
+        /// The `data:` fields' values, joined by LF.
+        data: &'a [u8],
+        /// Whether the blank line came. `false` only for the tail of a body that ended without.
+        terminated: bool,
+    },
+    /// A comment line, without its colon: a keep-alive.
+    Comment(&'a [u8]),
+}
+
+/// The stream cannot be framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FramingError {
+    /// A line is longer than any event of a real server.
+    #[error("a line of the event stream is longer than {limit} bytes")]
+    LineTooLong {
+        /// The limit, bytes.
+        limit: usize,
+    },
+}
+
+/// Reads server-sent events from bytes that come in any pieces.
+///
+/// Each byte is searched for a line end once, whatever the pieces: only the unfinished line and
+/// the unfinished event are kept between two pushes. An event with one `data:` line that lies
+/// within one push, the common case, is handed over without a copy.
+#[derive(Debug)]
+pub struct SseDecoder {
+    line_limit: usize,
+    failed: bool,
+    /// No line has been read yet: the first one may begin with a byte order mark.
+    at_start: bool,
+    /// The last line ended with CR: an LF that follows belongs to it.
+    after_cr: bool,
+    /// The unfinished line.
+    line: Vec<u8>,
+    /// The unfinished event's name.
+    name: String,
+    /// The unfinished event's data lines, each followed by LF.
+    data: Vec<u8>,
+}
+
+impl SseDecoder {
+    /// Longest line accepted by default, bytes.
+    pub const LINE_LIMIT: usize = 16 << 20;
+
+    /// A decoder at the start of a stream, for lines of at most `line_limit` bytes.
+    pub fn new(line_limit: usize) -> Self {
+        Self {
+            line_limit,
+            failed: false,
+            at_start: true,
+            after_cr: false,
+            line: Vec::new(),
+            name: String::new(),
+            data: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes and hands every frame that they complete to `sink`.
+    ///
+    /// After an error the decoder stays failed: each further push gives the error again, and
+    /// [`finish`](Self::finish) gives nothing.
+    pub fn push(
+        &mut self,
+        bytes: &[u8],
+        sink: &mut dyn FnMut(Frame<'_>),
+    ) -> Result<(), FramingError> {
+        // The event's only data line so far, as long as it lies in `bytes`.
+        let mut held = None;
+        let mut rest = self.skip_lf(bytes);
+        while let Some(end) = memchr2(b'\n', b'\r', rest) {
+            self.check_length(end)?;
+            let line = &rest[..end];
+            self.after_cr = rest[end] == b'\r';
+            rest = self.skip_lf(&rest[end + 1..]);
+            if self.line.is_empty() {
+                self.take_line(line, &mut held, sink);
+            } else {
+                self.take_split_line(line, sink);
+            }
+        }
+        self.keep(held);
+        self.check_length(rest.len())?;
+        self.line.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// Ends the stream: hands over what lacks its end, a last comment and an event.
+    pub fn finish(mut self, sink: &mut dyn FnMut(Frame<'_>)) {
+        if self.failed {
+            return;
+        }
+        let line = mem::take(&mut self.line);
+        let mut held = None;
+        if !line.is_empty() {
+            self.take_line(&line, &mut held, sink);
+        }
+        self.dispatch(held, false, sink);
+    }
+
+    /// Skips the LF of a CRLF. A CR ends its line at once, so the LF may come a push later.
+    fn skip_lf<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        if bytes.is_empty() || !mem::take(&mut self.after_cr) {
+            return bytes;
+        }
+        bytes.strip_prefix(b"\n").unwrap_or(bytes)
+    }
+
+    /// Fails if the unfinished line grows too long by `more` bytes.
+    fn check_length(&mut self, more: usize) -> Result<(), FramingError> {
+        self.failed |= self.line.len() + more > self.line_limit;
+        match self.failed {
+            true => Err(FramingError::LineTooLong { limit: self.line_limit }),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes a line whose first bytes came with an earlier push.
+    fn take_split_line(&mut self, tail: &[u8], sink: &mut dyn FnMut(Frame<'_>)) {
+        let mut line = mem::take(&mut self.line);
+        line.extend_from_slice(tail);
+        let mut held = None;
+        self.take_line(&line, &mut held, sink);
+        self.keep(held);
+        line.clear();
+        self.line = line; // for its capacity
+    }
+
+    /// Takes one line, without its end.
+    fn take_line<'a>(
+        &mut self,
+        line: &'a [u8],
+        held: &mut Option<&'a [u8]>,
+        sink: &mut dyn FnMut(Frame<'_>),
+    ) {
+        match self.strip_bom(line) {
+            [] => self.dispatch(held.take(), true, sink),
+            [b':', comment @ ..] => sink(Frame::Comment(comment)),
+            line => self.take_field(line, held),
+        }
+    }
+
+    fn strip_bom<'a>(&mut self, line: &'a [u8]) -> &'a [u8] {
+        match mem::take(&mut self.at_start) {
+            true => line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line),
+            false => line,
+        }
+    }
+
+    fn take_field<'a>(&mut self, line: &'a [u8], held: &mut Option<&'a [u8]>) {
+        match split_field(line) {
+            (b"data", value) if held.is_none() && self.data.is_empty() => *held = Some(value),
+            (b"data", value) => {
+                self.keep(held.take());
+                self.keep(Some(value));
+            }
+            (b"event", value) => {
+                self.name.clear();
+                self.name.push_str(str::from_utf8(value).unwrap_or_default());
+            }
+            _ => {} // `id` and `retry` are for reconnecting; the rest is to be ignored
+        }
+    }
+
+    /// Copies a data line into the unfinished event.
+    fn keep(&mut self, data_line: Option<&[u8]>) {
+        if let Some(value) = data_line {
+            self.data.extend_from_slice(value);
+            self.data.push(b'\n');
+        }
+    }
+
+    /// Hands the event over, if it has a data line, and begins the next one. `held` is its only
+    /// data line, if that was not copied.
+    fn dispatch(&mut self, held: Option<&[u8]>, terminated: bool, sink: &mut dyn FnMut(Frame<'_>)) {
+        if let Some(data) = held.or_else(|| self.data.strip_suffix(b"\n")) {
+            sink(Frame::Event { name: &self.name, data, terminated });
+        }
+        self.name.clear();
+        self.data.clear();
+    }
+}
+
+/// A line's field name and its value, without the one space that may stand before the value.
+fn split_field(line: &[u8]) -> (&[u8], &[u8]) {
+    match memchr(b':', line) {
+        Some(colon) => {
+            let value = &line[colon + 1..];
+            (&line[..colon], value.strip_prefix(b" ").unwrap_or(value))
+        }
+        None => (line, b""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The frames of `pieces`, each written as `name|data`, `name|data…` (cut off) or `:comment`.
+    fn frames(pieces: &[&[u8]]) -> Vec<String> {
+        let mut frames = Vec::new();
+        let mut sink = |frame: Frame<'_>| frames.push(written(frame));
+        let mut decoder = SseDecoder::new(SseDecoder::LINE_LIMIT);
+        for piece in pieces {
+            decoder.push(piece, &mut sink).expect("lines are short");
+        }
+        decoder.finish(&mut sink);
+        frames
+    }
+
+    fn written(frame: Frame<'_>) -> String {
+        match frame {
+            Frame::Comment(text) => format!(":{}", text.escape_ascii()),
+            Frame::Event { name, data, terminated } => {
+                let end = if terminated { "" } else { "…" };
+                format!("{name}|{}{end}", data.escape_ascii())
+            }
+        }
+    }
+
+    fn of(stream: &str) -> Vec<String> {
+        frames(&[stream.as_bytes()])
+    }
+
+    #[test]
+    fn lines_end_with_lf_crlf_or_cr() {
+        for end in ["\n", "\r\n", "\r"] {
+            let stream = ["data: a", "", "event: e", "data: b", "", ""].join(end);
+            assert_eq!(of(&stream), ["|a", "e|b"], "{end:?}");
+        }
+        assert_eq!(of("data: a\r\n\rdata: b\n\r\ndata: c\r\r"), ["|a", "|b", "|c"]);
+    }
+
+    #[test]
+    fn a_cr_at_the_end_of_a_push_ends_the_event_at_once() {
+        let mut decoder = SseDecoder::new(SseDecoder::LINE_LIMIT);
+        let mut seen = Vec::new();
+        let mut sink = |frame: Frame<'_>| seen.push(written(frame));
+        decoder.push(b"data: a\r\n\r", &mut sink).expect("short");
+        assert_eq!(mem::take(&mut seen), ["|a"]);
+        let mut sink = |frame: Frame<'_>| seen.push(written(frame));
+        for piece in [&b""[..], b"\n", b"data: b\n\n"] {
+            decoder.push(piece, &mut sink).expect("short");
+        }
+        assert_eq!(seen, ["|b"]);
+    }
+
+    #[test]
+    fn one_byte_order_mark_is_dropped_wherever_it_is_cut() {
+        let stream = "\u{feff}data: a\n\n\u{feff}data: b\n\n".as_bytes();
+        for cut in 0..stream.len() {
+            assert_eq!(frames(&[&stream[..cut], &stream[cut..]]), ["|a"], "{cut}");
+        }
+        assert_eq!(of("\u{feff}\u{feff}data: a\n\n"), [""; 0]);
+        assert_eq!(of("\u{feff}:hello\n"), [":hello"]);
+    }
+
+    #[test]
+    fn comments_are_handed_over_as_they_come_and_end_no_event() {
+        assert_eq!(of(":\n\n: ping\n\n"), [":", ": ping"]);
+        assert_eq!(of("data: a\n:between\ndata: b\n\n"), [":between", "|a\\nb"]);
+    }
+
+    #[test]
+    fn data_lines_are_joined_by_lf() {
+        assert_eq!(of("data: a\ndata:\ndata: b\n\n"), ["|a\\n\\nb"]);
+        assert_eq!(of("data\n\n"), ["|"]);
+        assert_eq!(of("data:\ndata\n\n"), ["|\\n"]);
+    }
+
+    #[test]
+    fn one_space_after_the_colon_is_dropped() {
+        assert_eq!(
+            of("data:a\n\ndata: a\n\ndata:  a\n\ndata:\ta\n\n"),
+            ["|a", "|a", "| a", "|\\ta"]
+        );
+        assert_eq!(of("data: a: b\n\n"), ["|a: b"]);
+    }
+
+    #[test]
+    fn other_fields_are_ignored() {
+        assert_eq!(of("id: 7\nretry: 1\n data: x\nDATA: y\ndatas: z\ndata: a\n\n"), ["|a"]);
+    }
+
+    #[test]
+    fn an_event_without_a_data_line_is_not_dispatched_and_leaves_no_name() {
+        assert_eq!(of("event: error\n\ndata: a\n\n\n\n"), ["|a"]);
+    }
+
+    #[test]
+    fn the_last_event_field_names_the_event() {
+        assert_eq!(of("event: a\ndata: x\nevent: b\n\ndata: y\n\n"), ["b|x", "|y"]);
+        assert_eq!(of("event: a\nevent\ndata: x\n\n"), ["|x"]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_pass_in_data_and_not_in_a_name() {
+        assert_eq!(frames(&[b"event: \xff\ndata: \0\xff\n\n"]), ["|\\x00\\xff"]);
+    }
+
+    #[test]
+    fn a_tail_without_its_blank_line_is_handed_over_as_cut_off() {
+        assert_eq!(of("data: a\n\ndata: b\n"), ["|a", "|b…"]);
+        assert_eq!(of("event: e\ndata: b\nda"), ["e|b…"]);
+        assert_eq!(of("data: {\"cut"), ["|{\\\"cut…"]);
+        assert_eq!(of(":pi"), [":pi"]);
+        assert_eq!(of("event: e"), [""; 0]);
+    }
+
+    #[test]
+    fn a_line_over_the_limit_fails_the_decoder_for_good() {
+        for pieces in
+            [&[&b"data: ok\n\ndata: 12345\n\n"[..]][..], &[b"data: ok\n\ndata: ", b"12345"]]
+        {
+            let mut decoder = SseDecoder::new(10);
+            let mut count = 0;
+            let mut sink = |_: Frame<'_>| count += 1;
+            let results: Vec<_> =
+                pieces.iter().map(|piece| decoder.push(piece, &mut sink)).collect();
+            let error = Err(FramingError::LineTooLong { limit: 10 });
+            assert_eq!(results.last(), Some(&error));
+            assert_eq!(decoder.push(b"\n", &mut sink), error);
+            decoder.finish(&mut sink);
+            assert_eq!(count, 1);
+        }
+    }
+
+    #[test]
+    fn an_event_within_one_push_is_not_copied() {
+        let pushed = b"data: a\n\ndata: b\n\n";
+        let mut decoder = SseDecoder::new(SseDecoder::LINE_LIMIT);
+        decoder
+            .push(pushed, &mut |frame| {
+                let Frame::Event { data, .. } = frame else { panic!("{frame:?}") };
+                assert!(pushed.as_ptr_range().contains(&data.as_ptr()));
+            })
+            .expect("short");
+    }
+}

@@ -1,0 +1,335 @@
+//! cargo ⇄ us: arguments → trials → reports → exit code. The only module that knows libtest-mimic
+//! and the only one that writes to the terminal.
+
+mod interrupt;
+mod output;
+mod progress;
+mod relay;
+mod serve;
+mod session;
+mod smoke;
+mod terminal;
+
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use libtest_mimic::{Arguments, Conclusion, Trial};
+
+use self::{
+    interrupt::Interrupt,
+    output::Output,
+    progress::Progress,
+    relay::Relay,
+    session::{Keys, Parts, Session, Stopped},
+    terminal::Terminal,
+};
+use crate::{
+    cli::{self, Cli, Command},
+    config::{Config, ConfigErrors},
+    plan::{Case, Plan, Secret, Target},
+    report::{Format, Run, ranking::Ranking, summary::SummaryTables, thresholds},
+    threshold::Verdict,
+};
+
+const FAILED: u8 = 101;
+const UNUSABLE: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+/// What the bench target does: `fn main() -> ExitCode { llm_stream_bench::main() }`.
+///
+/// With `--bench`, which `cargo bench` passes, it measures; without, as under `cargo test`, each
+/// case is tried once against the simulated endpoint.
+pub fn main() -> ExitCode {
+    let matches = Cli::command().after_long_help(cli::glossary()).get_matches();
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => exit(run(cli)),
+        Err(error) => error.exit(),
+    }
+}
+
+/// What the binary does: the same without cargo, and the simulated endpoint on a port.
+pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match cli::Commands::parse_from(arguments).command {
+        Command::Run(mut cli) => {
+            cli.libtest.bench = true;
+            exit(run(*cli))
+        }
+        Command::Serve(options) => exit(serve::serve(&options)),
+    }
+}
+
+/// An error here means that nothing could be run.
+fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
+    ExitCode::from(outcome.unwrap_or_else(|error| {
+        let message = format!("{error:#}");
+        // An error of the config brings its own head and place.
+        match message.starts_with("error: ") {
+            true => terminal::note(&message),
+            false => terminal::note(&format!("error: {message}")),
+        }
+        UNUSABLE
+    }))
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    let config = Config::load(&cli.config)?;
+    let plan = Plan::new(&config, &cli)?;
+    let all = plan.cases.len();
+    // A smoke test tries each case once.
+    let measures = cli.libtest.bench;
+    let plan = plan.select(|case| is_selected(&cli, case) && (measures || case.run == 1));
+    let filtered_out = all - plan.cases.len();
+    if plan.cases.is_empty() && must_match(&cli) {
+        anyhow::bail!(nothing_selected(&cli, &plan));
+    }
+    if cli.libtest.list {
+        list(&cli.libtest, &plan);
+        return Ok(0);
+    }
+    match cli.libtest.bench {
+        true => measure(cli, &config, plan, filtered_out),
+        false => smoke::run(&cli.libtest, plan),
+    }
+}
+
+/// Filters as libtest has them, except that there may be several.
+fn is_selected(cli: &Cli, case: &Case) -> bool {
+    let trial = Trial::bench(case.name.as_str(), |_| Ok(None));
+    let passes = |filter: Option<&str>| {
+        let mut arguments = cli.libtest.clone();
+        arguments.filter = filter.map(Into::into);
+        !arguments.is_filtered_out(&trial)
+    };
+    match cli.filters().as_slice() {
+        [] => passes(None),
+        filters => filters.iter().any(|filter| passes(Some(filter))),
+    }
+}
+
+/// Under `cargo test` a filter is meant for other targets too, and `--ignored` selects what is
+/// marked as ignored, which no trial is.
+fn must_match(cli: &Cli) -> bool {
+    cli.libtest.bench && !cli.libtest.ignored
+}
+
+fn nothing_selected(cli: &Cli, plan: &Plan) -> String {
+    let mut message = match cli.filters().as_slice() {
+        [] => "no trial is selected".into(),
+        filters => format!("no trial matches {}", quoted(filters)),
+    };
+    if !cli.libtest.skip.is_empty() {
+        let skip: Vec<_> = cli.libtest.skip.iter().map(String::as_str).collect();
+        message.push_str(&format!(" (and `--skip` leaves out {})", quoted(&skip)));
+    }
+    let models: Vec<_> = plan.targets.iter().map(|target| target.trial_name.as_str()).collect();
+    let prompts: Vec<_> = plan.prompts.iter().map(|prompt| prompt.name.as_str()).collect();
+    let exact = if cli.libtest.exact { " (with `--exact`, in full)" } else { "" };
+    format!(
+        "{message}: a filter is looked for in MODEL::PROMPT::run-N{exact}\n  \
+         models: {}\n  prompts: {}\n  help: `--list` shows every name",
+        models.join(", "),
+        prompts.join(", ")
+    )
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Prints the names as nextest reads them: libtest-mimic writes `: bench`, which it refuses.
+fn list(arguments: &Arguments, plan: &Plan) {
+    if arguments.ignored {
+        return;
+    }
+    for case in &plan.cases {
+        terminal::say(&format!("{}: benchmark", case.name));
+    }
+    if let Some(note) = simulated(plan).filter(|_| arguments.bench) {
+        terminal::note(&note);
+    }
+}
+
+/// Says which of the selected models are simulated.
+fn simulated(plan: &Plan) -> Option<String> {
+    let targets = plan.selected_targets();
+    let names: Vec<_> = targets
+        .iter()
+        .filter(|target| target.is_simulated())
+        .map(|target| target.name.as_str())
+        .collect();
+    (!names.is_empty())
+        .then(|| format!("note: simulated, so these are figures of a script: {}", names.join(", ")))
+}
+
+/// Measures the selected cases.
+fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
+    if cli.libtest.test_threads.is_some_and(|threads| threads > 1) {
+        anyhow::bail!(
+            "`--test-threads` must be 1: trials at the same time would measure each other"
+        );
+    }
+    let keys = keys(config, &plan)?;
+    let output = Output::create(cli.output.as_deref())?;
+    let progress = terminal::is_watched().then(Progress::new);
+    let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
+    let bar = progress.as_ref().map(Progress::bar);
+    let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
+    let mut arguments = cli.libtest;
+    let relay = Relay::new(&mut arguments, filtered_out)?;
+    if let Some(note) = simulated(&plan) {
+        terminal.err(&format!("{note}\n"));
+    }
+    let cases = plan.cases.clone();
+    let interrupt = Interrupt::listen()?;
+    let parts = Parts {
+        plan,
+        keys,
+        terminal: terminal.clone(),
+        progress,
+        relay,
+        interrupt,
+        results: output.writer,
+    };
+    let session = Arc::new(Mutex::new(Session::new(parts)?));
+    let closing = Closing { terminal, path: output.path };
+    let conclusion = run_trials(&arguments, &cases, &session, &closing);
+    let mut session = lock(&session);
+    session.pass_on();
+    Ok(closing.report(&session.finish(), Some(&conclusion)))
+}
+
+/// The keys of the selected models. One that is missing is better known before minutes are spent.
+fn keys(config: &Config, plan: &Plan) -> Result<Keys, ConfigErrors> {
+    let (mut keys, mut errors) = (Keys::new(), Vec::new());
+    for target in plan.selected_targets() {
+        match target.api_key_env.as_ref().map(|name| config.api_key(name)) {
+            None => {}
+            Some(Ok(key)) => keys.push((target, Secret(key))),
+            Some(Err(error)) => errors.push(error),
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(keys),
+        false => Err(ConfigErrors(errors)),
+    }
+}
+
+fn lock(session: &Mutex<Session>) -> std::sync::MutexGuard<'_, Session> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives every case to libtest-mimic as a trial, one after the other on this thread.
+fn run_trials(
+    arguments: &Arguments,
+    cases: &[Arc<Case>],
+    session: &Arc<Mutex<Session>>,
+    closing: &Closing,
+) -> Conclusion {
+    let trial = |case: &Arc<Case>| {
+        let (case, session, closing) = (case.clone(), session.clone(), closing.clone());
+        Trial::bench(case.name.clone(), move |_| {
+            let mut session = lock(&session);
+            session.trial(&case).map(Some).map_err(|stopped| match stopped {
+                Stopped::Failed(message) => message.into(),
+                // libtest-mimic has no way to end early.
+                Stopped::Interrupted => {
+                    let code = closing.report(&session.finish(), None);
+                    std::process::exit(code.into())
+                }
+            })
+        })
+    };
+    let arguments = Arguments {
+        filter: None,
+        skip: Vec::new(),
+        exact: false,
+        ignored: false,
+        test_threads: Some(1),
+        ..arguments.clone()
+    };
+    libtest_mimic::run(&arguments, cases.iter().map(trial).collect())
+}
+
+/// The end of a run: reports, verdict, path, exit code.
+#[derive(Clone)]
+struct Closing {
+    terminal: Arc<Terminal>,
+    path: PathBuf,
+}
+
+impl Closing {
+    /// Prints the reports and gives the exit code; without a conclusion, of an interrupted run.
+    fn report(&self, run: &Run, conclusion: Option<&Conclusion>) -> u8 {
+        self.terminal.end_progress();
+        let (code, reasons) = match conclusion {
+            Some(conclusion) => verdict(run, conclusion),
+            None => (INTERRUPTED, vec![interrupted(run)]),
+        };
+        let mut text = String::new();
+        if run.summary.finished() > 0 {
+            text.push_str(&format!("{}\n{}\n", SummaryTables.render(run), Ranking.render(run)));
+        }
+        if conclusion.is_some() {
+            text.push_str(&format!("{}\n", thresholds::Thresholds.render(run)));
+        }
+        for reason in reasons {
+            text.push_str(&format!("{reason}\n"));
+        }
+        text.push_str(&format!("Results: {}\n", self.path.display()));
+        self.terminal.err(&text);
+        code
+    }
+}
+
+fn interrupted(run: &Run) -> String {
+    let planned: usize = run.summary.models.iter().map(|model| model.planned).sum();
+    format!(
+        "interrupted: {} of {planned} trials finished, their rows are kept; thresholds not judged",
+        run.summary.finished()
+    )
+}
+
+/// The exit code, and a line for each reason that it is not 0.
+fn verdict(run: &Run, conclusion: &Conclusion) -> (u8, Vec<String>) {
+    let mut reasons = Vec::new();
+    if conclusion.has_failed() {
+        let all = run.rows.len();
+        reasons.push(format!("FAILED: {} of {all} trials failed", conclusion.num_failed));
+    }
+    let missed: Vec<_> = run.verdicts.iter().filter(|(_, verdict)| !verdict.passed()).collect();
+    if !missed.is_empty() {
+        let (count, all) = (missed.len(), run.verdicts.len());
+        reasons.push(format!("FAILED: {count} of {all} thresholds missed: {}", why(&missed)));
+    }
+    match reasons.is_empty() {
+        true => (0, vec![passed(run)]),
+        false => (FAILED, reasons),
+    }
+}
+
+/// The first few of the thresholds that were missed; the table has the others.
+fn why(missed: &[&(Arc<Target>, Verdict)]) -> String {
+    const SHOWN: usize = 3;
+    let one = |(target, verdict): &&(Arc<Target>, Verdict)| {
+        let actual = thresholds::actual(verdict);
+        format!("{}: {} (actual: {actual})", target.name, verdict.threshold)
+    };
+    let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
+    if missed.len() > SHOWN {
+        words.push(format!("and {} more", missed.len() - SHOWN));
+    }
+    words.join("; ")
+}
+
+fn passed(run: &Run) -> String {
+    let trials = run.rows.len();
+    match run.verdicts.len() {
+        0 => format!("passed: {trials} trials"),
+        thresholds => format!("passed: {trials} trials, {thresholds} thresholds"),
+    }
+}

@@ -1,0 +1,72 @@
+//! Where the results go: a file that is there, and open, before the first request.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use crate::report::csv;
+
+/// The results' file.
+pub(super) struct Output {
+    pub(super) path: PathBuf,
+    pub(super) writer: csv::Writer<File>,
+}
+
+impl Output {
+    /// Creates `path` with its folder, or a new file in cargo's target folder.
+    pub(super) fn create(path: Option<&Path>) -> anyhow::Result<Self> {
+        let path = match path {
+            Some(path) => path.to_owned(),
+            None => fresh_folder(&target_folder().join("llm-stream-bench"))?.join("results.csv"),
+        };
+        let writer = open(&path)
+            .and_then(|file| Ok(csv::Writer::new(file)?))
+            .with_context(|| format!("failed to write the results to {}", path.display()))?;
+        let path = std::path::absolute(&path).unwrap_or(path);
+        Ok(Self { path, writer })
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("failed to create the folder {}", folder.display()))?;
+    }
+    Ok(File::create(path)?)
+}
+
+/// A folder of this run alone, named by its start.
+fn fresh_folder(parent: &Path) -> anyhow::Result<PathBuf> {
+    let stamp = today().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let context = || format!("failed to create a folder for the results in {}", parent.display());
+    fs::create_dir_all(parent).with_context(context)?;
+    let names = std::iter::once(stamp.clone()).chain((2..).map(|n| format!("{stamp}-{n}")));
+    for folder in names.map(|name| parent.join(name)) {
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| folder).with_context(context),
+        }
+    }
+    unreachable!("the names do not end")
+}
+
+/// The date, by the wall clock. No figure comes from it.
+#[expect(clippy::disallowed_methods, reason = "the harness dates runs and rows")]
+pub(super) fn today() -> Timestamp {
+    Timestamp::now()
+}
+
+/// cargo's target folder: the one that this executable lies in, which cargo marks with a
+/// `CACHEDIR.TAG`; else `target` in the current folder.
+fn target_folder() -> PathBuf {
+    let executable = std::env::current_exe().unwrap_or_default();
+    executable
+        .ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file())
+        .map_or_else(|| PathBuf::from("target"), Path::to_owned)
+}

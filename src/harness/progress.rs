@@ -1,0 +1,174 @@
+//! The progress line for whoever watches the terminal: which trial, how far, how fast, how long
+//! still. The receive loop only hands its bytes over; they are counted on the display's thread.
+
+use std::{
+    fmt::Write,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use crate::{
+    framing::{Frame, SseDecoder},
+    plan::Case,
+    protocol::{Part, Protocol},
+    recording::Chunk,
+};
+
+/// How often the line is drawn anew.
+const TICK: Duration = Duration::from_millis(125);
+
+/// The progress line's state, shared with the thread that draws it.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    shared: Arc<Mutex<Shared>>,
+    chunks: mpsc::Sender<Chunk>,
+}
+
+/// A trial's place among the selected ones.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) trial: usize,
+    pub(super) trials: usize,
+    /// Which of the model's selected prompts.
+    pub(super) prompt: usize,
+    pub(super) prompts: usize,
+    /// Which of the prompt's selected runs.
+    pub(super) run: usize,
+    pub(super) runs: usize,
+}
+
+struct Shared {
+    heading: String,
+    place: Option<Place>,
+    stream: Option<Stream>,
+    chunks: mpsc::Receiver<Chunk>,
+}
+
+/// The answer that is coming in.
+struct Stream {
+    decoder: SseDecoder,
+    protocol: &'static dyn Protocol,
+    tokens: u64,
+    first: Duration,
+    last: Duration,
+}
+
+impl Progress {
+    /// A progress line on stderr.
+    pub(super) fn new() -> Self {
+        let (chunks, receiver) = mpsc::channel();
+        let shared = Shared { heading: String::new(), place: None, stream: None, chunks: receiver };
+        let shared = Arc::new(Mutex::new(shared));
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+        let drawn = shared.clone();
+        let line = move |state: &ProgressState, out: &mut dyn Write| {
+            let _ = out.write_str(&lock(&drawn).line(state.elapsed()));
+        };
+        let style = ProgressStyle::with_template("{spinner} {line}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        bar.set_style(style.with_key("line", line));
+        bar.enable_steady_tick(TICK);
+        Self { bar, shared, chunks }
+    }
+
+    /// The line as others see it, which has to step aside for theirs.
+    pub(super) fn bar(&self) -> ProgressBar {
+        self.bar.clone()
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&self, heading: String, case: &Case, place: Place) {
+        if place.trial == 1 {
+            self.bar.reset_elapsed();
+        }
+        let mut shared = lock(&self.shared);
+        shared.drain();
+        shared.heading = heading;
+        shared.place = Some(place);
+        shared.stream = Some(Stream::new(case.target.protocol));
+    }
+
+    /// Some bytes arrived.
+    pub(super) fn arrived(&self, chunk: &Chunk) {
+        // The display's end is no concern of the measurement.
+        let _ = self.chunks.send(chunk.clone());
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn drain(&mut self) {
+        while let Ok(chunk) = self.chunks.try_recv() {
+            if let Some(stream) = &mut self.stream {
+                stream.take(&chunk);
+            }
+        }
+    }
+
+    fn line(&mut self, elapsed: Duration) -> String {
+        self.drain();
+        let Some(place) = self.place else { return String::new() };
+        let mut line = format!("{}  {}/{}", self.heading, place.trial, place.trials);
+        if let Some(stream) = self.stream.as_ref().filter(|stream| stream.tokens > 0) {
+            let _ = write!(line, "  {} tokens", stream.tokens);
+            if let Some(speed) = stream.speed() {
+                let _ = write!(line, "  {speed:.1} tok/s");
+            }
+        }
+        if let Some(left) = left(place, elapsed) {
+            let _ = write!(line, "  {} left", clock(left));
+        }
+        line
+    }
+}
+
+/// The time that is left if the other trials take as long as those so far.
+fn left(place: Place, elapsed: Duration) -> Option<Duration> {
+    let done = u32::try_from(place.trial.checked_sub(1)?).ok().filter(|&done| done > 0)?;
+    let all = u32::try_from(place.trials).ok()?;
+    Some((elapsed / done * all).saturating_sub(elapsed))
+}
+
+impl Stream {
+    fn new(protocol: &'static dyn Protocol) -> Self {
+        Self {
+            decoder: SseDecoder::new(SseDecoder::LINE_LIMIT),
+            protocol,
+            tokens: 0,
+            first: Duration::ZERO,
+            last: Duration::ZERO,
+        }
+    }
+
+    /// Counts the token events of `chunk`. What cannot be read is shown when the trial has ended.
+    fn take(&mut self, chunk: &Chunk) {
+        let (protocol, mut events) = (self.protocol, 0);
+        let mut sink = |frame: Frame<'_>| {
+            let message = protocol.decode(&frame).unwrap_or_default();
+            events += u64::from(message.parts.iter().any(|part| matches!(part, Part::Token(..))));
+        };
+        let _ = self.decoder.push(&chunk.bytes, &mut sink);
+        if events > 0 {
+            if self.tokens == 0 {
+                self.first = chunk.at;
+            }
+            self.last = chunk.at;
+            self.tokens += events;
+        }
+    }
+
+    fn speed(&self) -> Option<f64> {
+        let time = (self.last - self.first).as_secs_f64();
+        (time > 0.0).then(|| (self.tokens - 1) as f64 / time)
+    }
+}
+
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}

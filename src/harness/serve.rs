@@ -1,0 +1,27 @@
+//! `llm-stream-bench serve`: the simulated endpoint on a port.
+
+use anyhow::Context as _;
+
+use super::terminal;
+use crate::{cli::ServeOptions, protocol, sim::Simulator};
+
+pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
+    let known = || protocol::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", ");
+    let protocol = protocol::by_name(&options.protocol)
+        .with_context(|| format!("no protocol `{}`; there is {}", options.protocol, known()))?;
+    let simulator = Simulator::bind(options.listen, options.script(), protocol)
+        .with_context(|| format!("failed to listen on {}", options.listen))?;
+    let address = simulator.addr();
+    terminal::note(&format!(
+        "Serving a simulated {} endpoint: {}/v1{}\n\
+         In configs.yaml:\n  models:\n    my-model:\n      base_url: \"http://{}\"\n      port: {}\n\
+         Ctrl-C ends it.",
+        protocol.name(),
+        simulator.url(),
+        protocol.path(),
+        address.ip(),
+        address.port()
+    ));
+    simulator.wait();
+    Ok(0)
+}

@@ -1,0 +1,316 @@
+//! A measured run, trial by trial: warm-up, request, row, lines.
+
+use std::{
+    fs::{self, File},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use libtest_mimic::Measurement;
+use tokio::runtime::Runtime;
+
+use super::{
+    interrupt::Interrupt,
+    output::today,
+    progress::{Place, Progress},
+    relay::{NO_TPOT, Relay},
+    terminal::Terminal,
+};
+use crate::{
+    client::{self, Client},
+    load::{self, Answer},
+    metric::Metric,
+    plan::{Case, Endpoint, Plan, Secret, Target},
+    protocol::Protocol,
+    recording::{ErrorKind, Recording, RequestError},
+    report::{Run, csv},
+    sample::Sample,
+    sim::Simulator,
+    summary::{Row, Statistic, Summary},
+    threshold::Verdict,
+};
+
+/// A run in progress.
+pub(super) struct Session {
+    plan: Plan,
+    keys: Keys,
+    terminal: Arc<Terminal>,
+    progress: Option<Progress>,
+    relay: Relay,
+    interrupt: Interrupt,
+    runtime: Runtime,
+    results: csv::Writer<File>,
+    live: Option<Live>,
+    rows: Vec<Row>,
+}
+
+/// The keys of the models that have one.
+pub(super) type Keys = Vec<(Arc<Target>, Secret)>;
+
+/// What a session is made of.
+pub(super) struct Parts {
+    pub(super) plan: Plan,
+    pub(super) keys: Keys,
+    pub(super) terminal: Arc<Terminal>,
+    pub(super) progress: Option<Progress>,
+    pub(super) relay: Relay,
+    pub(super) interrupt: Interrupt,
+    pub(super) results: csv::Writer<File>,
+}
+
+/// The model that is measured now: its connection, and its server when that is ours.
+struct Live {
+    target: Arc<Target>,
+    client: Client,
+    _simulator: Option<Simulator>,
+}
+
+/// Why there is no row after a trial.
+pub(super) enum Stopped {
+    /// The user wants it to end.
+    Interrupted,
+    /// The trial failed, with the line to show.
+    Failed(String),
+}
+
+impl Session {
+    pub(super) fn new(parts: Parts) -> anyhow::Result<Self> {
+        let Parts { plan, keys, terminal, progress, relay, interrupt, results } = parts;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("failed to start the runtime")?;
+        let rows = Vec::with_capacity(plan.cases.len());
+        Ok(Self {
+            plan,
+            keys,
+            terminal,
+            progress,
+            relay,
+            interrupt,
+            runtime,
+            results,
+            live: None,
+            rows,
+        })
+    }
+
+    /// Runs one trial from the warm-up to the row.
+    pub(super) fn trial(&mut self, case: &Arc<Case>) -> Result<Measurement, Stopped> {
+        self.relay.pass_on(&self.terminal);
+        let place = place(&self.plan.cases, case);
+        if self.interrupt.came() {
+            return Err(Stopped::Interrupted);
+        }
+        let started = today();
+        let answer = match self.prepare(case, place) {
+            Ok(()) => self.ask(case, place),
+            Err(error) => Answer {
+                recording: None,
+                outcome: Err(RequestError::new(ErrorKind::Connect, format!("{error:#}"))),
+            },
+        };
+        if self.interrupt.came() {
+            return Err(Stopped::Interrupted);
+        }
+        self.keep(case, started, answer)
+    }
+
+    /// Passes on what libtest-mimic has still to say.
+    pub(super) fn pass_on(&mut self) {
+        self.relay.pass_on(&self.terminal);
+    }
+
+    /// What the rows say together.
+    pub(super) fn finish(&mut self) -> Run {
+        self.live = None;
+        let rows = std::mem::take(&mut self.rows);
+        let summary = Summary::new(&self.plan.cases, &rows);
+        let verdicts = summary
+            .models
+            .iter()
+            .flat_map(|model| {
+                let verdict = |threshold| (model.target.clone(), Verdict::of(threshold, model));
+                model.target.thresholds.iter().copied().map(verdict)
+            })
+            .collect();
+        Run { rows, summary, verdicts }
+    }
+
+    /// Makes the case's model the live one, and says where we are.
+    fn prepare(&mut self, case: &Arc<Case>, place: Place) -> anyhow::Result<()> {
+        let target = &case.target;
+        if !self.live.as_ref().is_some_and(|live| Arc::ptr_eq(&live.target, target)) {
+            self.live = None;
+            self.terminal.err(&format!("Testing {}...\n", target.name));
+            let key = self.keys.iter().find(|(of, _)| Arc::ptr_eq(of, target)).map(|(_, key)| key);
+            self.live = Some(Live::new(target, key)?);
+            if self.plan.warm_up {
+                self.warm_up(case, place);
+            }
+        }
+        if place.run == 1 {
+            let Place { prompt, prompts, .. } = place;
+            self.terminal.err(&format!("  Prompt {prompt}/{prompts}: {}\n", case.prompt.name));
+        }
+        self.terminal.err(&format!("    Run {}/{}\n", place.run, place.runs));
+        Ok(())
+    }
+
+    fn warm_up(&self, case: &Arc<Case>, place: Place) {
+        let Some(live) = &self.live else { return };
+        self.terminal.err("  Warmup...\n");
+        if let Some(progress) = &self.progress {
+            progress.begin(format!("{}  warm-up", case.target.name), case, place);
+        }
+        let warm_up = self.interrupt.or(load::warm_up(&live.target, &live.client));
+        let line = match self.runtime.block_on(warm_up).map(|answer| answer.outcome) {
+            None => return,
+            Some(Ok(sample)) => format!(
+                "    Warmup completed: {} generation tokens/sec\n",
+                figure("generation_speed", 1, &sample)
+            ),
+            Some(Err(error)) => format!("    Warmup failed: {}: {error}\n", error.kind),
+        };
+        self.terminal.err(&line);
+    }
+
+    fn ask(&self, case: &Arc<Case>, place: Place) -> Answer {
+        let interrupted = || Answer {
+            recording: None,
+            outcome: Err(RequestError::new(ErrorKind::Interrupted, "interrupted")),
+        };
+        let Some(live) = &self.live else { return interrupted() };
+        let asking = match &self.progress {
+            None => {
+                self.runtime.block_on(self.interrupt.or(load::run(case, &live.client, &|_| {})))
+            }
+            Some(progress) => {
+                let Place { prompt, prompts, run, runs, .. } = place;
+                let heading =
+                    format!("{}  prompt {prompt}/{prompts}  run {run}/{runs}", case.target.name);
+                progress.begin(heading, case, place);
+                let arrived = |chunk: &_| progress.arrived(chunk);
+                self.runtime.block_on(self.interrupt.or(load::run(case, &live.client, &arrived)))
+            }
+        };
+        asking.unwrap_or_else(interrupted)
+    }
+
+    /// Writes the row and the recording, and says how it went.
+    fn keep(
+        &mut self,
+        case: &Arc<Case>,
+        started: Timestamp,
+        answer: Answer,
+    ) -> Result<Measurement, Stopped> {
+        let Answer { recording, outcome } = answer;
+        let line = match &outcome {
+            Ok(sample) => success(sample),
+            Err(error) => format!("      Failed: {}: {error}\n", error.kind),
+        };
+        let row = Row { case: case.clone(), started, outcome };
+        // Before anyone is told, so that whoever was told finds it.
+        let written = self.results.write(&row).context("failed to write the row");
+        self.terminal.err(&line);
+        let recorded = recording.map_or(Ok(()), |recording| self.record(case, &recording));
+        let measured = match &row.outcome {
+            Ok(sample) => Ok(measurement(sample)),
+            Err(error) => Err(Stopped::Failed(format!("{}: {error}", error.kind))),
+        };
+        self.rows.push(row);
+        written.and(recorded).map_err(|error| Stopped::Failed(format!("{error:#}")))?;
+        measured
+    }
+
+    fn record(&self, case: &Case, recording: &Recording) -> anyhow::Result<()> {
+        let Some(folder) = &self.plan.record else { return Ok(()) };
+        let path = folder.join(format!("{}.jsonl", file_name(&case.name)));
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&path, recording.to_jsonl()))
+            .with_context(|| format!("failed to write {}", path.display()))
+    }
+}
+
+impl Live {
+    fn new(target: &Arc<Target>, key: Option<&Secret>) -> anyhow::Result<Self> {
+        let (url, simulator) = match &target.endpoint {
+            Endpoint::Url(url) => (url.clone(), None),
+            Endpoint::Simulated(script) => {
+                let simulator = Simulator::start(script.clone(), target.protocol)
+                    .context("failed to start the simulated endpoint")?;
+                (simulated_url(&simulator, target.protocol), Some(simulator))
+            }
+        };
+        let client = Client::new(&client::Options {
+            url: &url,
+            headers: &target.headers,
+            api_key: key,
+            timeouts: target.timeouts,
+        })?;
+        Ok(Self { target: target.clone(), client, _simulator: simulator })
+    }
+}
+
+/// Where a simulated endpoint takes requests.
+pub(super) fn simulated_url(simulator: &Simulator, protocol: &dyn Protocol) -> String {
+    format!("{}/v1{}", simulator.url(), protocol.path())
+}
+
+/// The case's place among the selected ones.
+fn place(cases: &[Arc<Case>], case: &Arc<Case>) -> Place {
+    let of_model: Vec<_> =
+        cases.iter().filter(|other| Arc::ptr_eq(&other.target, &case.target)).collect();
+    let mut prompts: Vec<_> = of_model.iter().map(|other| &other.prompt).collect();
+    prompts.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    let runs: Vec<_> =
+        of_model.iter().filter(|other| Arc::ptr_eq(&other.prompt, &case.prompt)).collect();
+    let nth = |found: Option<usize>| found.map_or(0, |index| index + 1);
+    Place {
+        trial: nth(cases.iter().position(|other| Arc::ptr_eq(other, case))),
+        trials: cases.len(),
+        prompt: nth(prompts.iter().position(|prompt| Arc::ptr_eq(prompt, &case.prompt))),
+        prompts: prompts.len(),
+        run: nth(runs.iter().position(|other| Arc::ptr_eq(other, case))),
+        runs: runs.len(),
+    }
+}
+
+/// libtest's figure: the time per output token, and the spread of the gaps between token events,
+/// scaled to a token where events hold several.
+fn measurement(sample: &Sample) -> Measurement {
+    let nanoseconds = |seconds: f64| (seconds * 1e9).round() as u64;
+    let tpot = Metric::named("tpot").and_then(|metric| (metric.read)(sample));
+    let itl = Metric::named("itl").and_then(|metric| (metric.read)(sample));
+    let Some((tpot, itl)) = tpot.zip(itl) else { return NO_TPOT };
+    let gaps: Vec<_> = sample.gaps().map(|gap| gap.as_secs_f64()).collect();
+    let spread = Statistic::Sd.of(&gaps).unwrap_or_default() * tpot / itl;
+    Measurement { avg: nanoseconds(tpot), variance: nanoseconds(spread) }
+}
+
+fn success(sample: &Sample) -> String {
+    let mut line = format!(
+        "      Success: {} total tokens/sec, {} generation tokens/sec, {} preprocess tokens/sec",
+        figure("total_tokens_per_second", 2, sample),
+        figure("generation_speed", 1, sample),
+        figure("preprocess_speed", 1, sample),
+    );
+    let notes: Vec<_> = sample.notes.iter().map(|note| note.name()).collect();
+    if !notes.is_empty() {
+        line.push_str(&format!(" ({})", notes.join(", ")));
+    }
+    line.push('\n');
+    line
+}
+
+fn figure(name: &str, digits: usize, sample: &Sample) -> String {
+    let value = Metric::named(name).and_then(|metric| (metric.read)(sample));
+    value.map_or_else(|| "n/a".into(), |value| format!("{value:.digits$}"))
+}
+
+/// A trial's name as a file's.
+fn file_name(trial: &str) -> String {
+    let safe = |c: char| if c.is_alphanumeric() || "-._".contains(c) { c } else { '_' };
+    trial.chars().map(safe).collect()
+}

@@ -1,0 +1,59 @@
+//! Smoke mode, `cargo test --benches`: does each case still work? Once, against the simulated
+//! endpoint in the case's protocol. No real endpoint is called and nothing is written.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use super::session::simulated_url;
+use crate::{
+    client::{self, Client},
+    load,
+    plan::{Case, Plan},
+    sim::{Script, Simulator},
+};
+
+/// A rhythm that is over soon.
+fn script() -> Script {
+    Script {
+        ttft: Duration::from_millis(2),
+        itl: Duration::from_millis(1),
+        tokens: 4,
+        ..Script::default()
+    }
+}
+
+pub(super) fn run(arguments: &Arguments, plan: Plan) -> anyhow::Result<u8> {
+    let trial = |case: Arc<Case>| {
+        Trial::bench(case.name.clone(), move |_| match attempt(&case) {
+            Ok(()) => Ok(None),
+            Err(error) => Err(Failed::from(format!("{error:#}"))),
+        })
+    };
+    // What the filters leave out is left out already.
+    let arguments = Arguments {
+        filter: None,
+        skip: Vec::new(),
+        test_threads: arguments.test_threads.or(Some(1)),
+        ..arguments.clone()
+    };
+    let trials = plan.cases.into_iter().map(trial).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    Ok(if conclusion.has_failed() { super::FAILED } else { 0 })
+}
+
+fn attempt(case: &Case) -> anyhow::Result<()> {
+    let target = &case.target;
+    let simulator = Simulator::start(script(), target.protocol)
+        .context("failed to start the simulated endpoint")?;
+    let client = Client::new(&client::Options {
+        url: &simulated_url(&simulator, target.protocol),
+        headers: &target.headers,
+        api_key: None,
+        timeouts: target.timeouts,
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(load::run(case, &client, &|_| {})).outcome?;
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! `cargo bench` for LLM endpoints: how fast do they stream, and did they get slower?
+//!
+//! A bench target of one line turns each model × prompt × run of `configs.yaml` into a libtest
+//! trial:
+//!
+//! ```no_run
+//! // benches/llm.rs, with `harness = false`
+//! fn main() -> std::process::ExitCode {
+//!     llm_stream_bench::main()
+//! }
+//! ```
+//!
+//! # The pipeline
+//!
+//! ```text
+//! configs.yaml ─config→ Config ─plan→ Plan{Case…} ─harness→ libtest trials
+//!                                       │ one Case
+//!                             load + client                async, network, clock
+//!                                       ↓
+//!                   Result<Recording, RequestError>        raw bytes with arrival times
+//!                    framing → protocol → sample           pure
+//!                                       ↓
+//!                   Result<Sample, RequestError>
+//!                    metric → summary → threshold          pure
+//!                                       ↓
+//!                   Row, Summary, Verdict ─report→ bytes ─harness→ exit code
+//! ```
+//!
+//! Record first, interpret later: the receive loop notes when bytes arrived and looks into none of
+//! them. A number is either right or absent with its reason, and an absent number fails the
+//! threshold that asks for it.
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod framing;
+mod harness;
+pub mod load;
+pub mod metric;
+pub mod plan;
+pub mod prompt;
+pub mod protocol;
+pub mod recording;
+pub mod report;
+pub mod sample;
+pub mod sim;
+pub mod summary;
+pub mod threshold;
+
+pub use harness::{command, main};

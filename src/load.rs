@@ -1,0 +1,85 @@
+//! Runs a [`Case`]: asks, waits, and reads the answer once it has ended.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{
+    client::{Client, Watch},
+    plan::{Case, Target},
+    prompt::{self, Prompt},
+    protocol::{Ask, Protocol},
+    recording::{Chunk, Recording, RequestError},
+    sample::{self, Sample},
+};
+
+/// Most tokens that a warm-up asks for: enough to have every part of the server at work.
+const WARM_UP_TOKENS: u64 = 64;
+
+/// Told of bytes as they arrive, for the progress display. Must return at once.
+pub type OnArrival<'a> = &'a dyn Fn(&Chunk);
+
+/// A trial's two halves: what arrived and what it means.
+#[derive(Debug)]
+pub struct Answer {
+    /// What arrived; `None` when nothing did.
+    pub recording: Option<Recording>,
+    /// What it means.
+    pub outcome: Result<Sample, RequestError>,
+}
+
+/// Runs one trial.
+pub async fn run(case: &Case, client: &Client, on_arrival: OnArrival<'_>) -> Answer {
+    ask(&case.target, &case.prompt, case.target.max_tokens, client, on_arrival).await
+}
+
+/// Asks the warm-up question, over the connection that the trials will use.
+pub async fn warm_up(target: &Target, client: &Client) -> Answer {
+    let max_tokens = target.max_tokens.min(WARM_UP_TOKENS);
+    ask(target, &prompt::warm_up(), max_tokens, client, &|_| {}).await
+}
+
+async fn ask(
+    target: &Target,
+    prompt: &Prompt,
+    max_tokens: u64,
+    client: &Client,
+    on_arrival: OnArrival<'_>,
+) -> Answer {
+    let watch = Watcher { protocol: target.protocol, on_arrival };
+    match client.send(body(target, prompt, max_tokens), &watch).await {
+        Err(error) => Answer { recording: None, outcome: Err(error) },
+        Ok(recording) => {
+            let outcome = sample::read(&recording, target.protocol, target.token_count);
+            Answer { recording: Some(recording), outcome }
+        }
+    }
+}
+
+/// The request's body as it is sent.
+pub fn body(target: &Target, prompt: &Prompt, max_tokens: u64) -> Bytes {
+    let ask = Ask {
+        model: &target.model,
+        system: prompt.system.as_deref(),
+        prompt: &prompt.text,
+        temperature: target.temperature,
+        max_tokens,
+        extra_body: &target.extra_body,
+    };
+    target.protocol.body(&ask).to_string().into()
+}
+
+struct Watcher<'a> {
+    protocol: &'static dyn Protocol,
+    on_arrival: OnArrival<'a>,
+}
+
+impl Watch for Watcher<'_> {
+    fn arrived(&self, chunk: &Chunk) {
+        (self.on_arrival)(chunk);
+    }
+
+    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
+        sample::tokens_so_far(chunks, self.protocol).0
+    }
+}

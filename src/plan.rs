@@ -1,0 +1,342 @@
+//! Config × arguments → [`Plan`]: every combination as a [`Case`] with nothing left to decide.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Uri};
+use serde_json::{Map, Value};
+
+use crate::{
+    cli::Cli,
+    config::{self, Config, ConfigError, ConfigErrors, Settings, Spanned, TokenCount, sanitise},
+    prompt::{self, Prompt},
+    protocol::{OpenAiChat, Protocol},
+    sim::Script,
+    threshold::Threshold,
+};
+
+/// All that a run will do.
+#[derive(Debug)]
+pub struct Plan {
+    /// The models, in the config's order.
+    pub targets: Vec<Arc<Target>>,
+    /// The prompts, in the config's order.
+    pub prompts: Vec<Arc<Prompt>>,
+    /// The trials, in the order in which they run: model by model, prompt by prompt.
+    pub cases: Vec<Arc<Case>>,
+    /// Whether a model is warmed up before its first trial.
+    pub warm_up: bool,
+    /// Where recordings are kept.
+    pub record: Option<PathBuf>,
+}
+
+/// A model at an endpoint, with all that a request to it needs but the key.
+#[derive(Debug)]
+pub struct Target {
+    /// Its key in the config.
+    pub key: String,
+    /// Its name in reports. That of a simulated one says so.
+    pub name: String,
+    /// Its name in trial names.
+    pub trial_name: String,
+    /// Its name for the server.
+    pub model: String,
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// What is spoken there.
+    pub protocol: &'static dyn Protocol,
+    /// Sampling temperature.
+    pub temperature: f64,
+    /// Most tokens to generate.
+    pub max_tokens: u64,
+    /// The user's own fields of the request's body.
+    pub extra_body: Map<String, Value>,
+    /// Headers of every request, besides our own.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The environment variable that holds the key, where the config names it.
+    pub api_key_env: Option<Spanned<String>>,
+    /// Who counts tokens when the server does not.
+    pub token_count: TokenCount,
+    /// When to give up.
+    pub timeouts: Timeouts,
+    /// The limits that it is held to.
+    pub thresholds: Vec<Threshold>,
+}
+
+impl Target {
+    /// Whether its figures are those of a script.
+    pub fn is_simulated(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Simulated(_))
+    }
+
+    /// Its endpoint in reports.
+    pub fn endpoint_name(&self) -> &str {
+        match &self.endpoint {
+            Endpoint::Url(url) => url,
+            Endpoint::Simulated(_) => "simulated",
+        }
+    }
+}
+
+/// Where a model is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Endpoint {
+    /// The URL that requests go to.
+    Url(String),
+    /// A server of our own, started for the run.
+    Simulated(Script),
+}
+
+/// When to give up on a request, each limit by its own name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// DNS, TCP and TLS of a new connection.
+    pub connect: Duration,
+    /// Request → first generated token.
+    pub first_token: Duration,
+    /// Between generated tokens.
+    pub inter_token: Duration,
+    /// Request → end of the answer.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_token: Duration::from_secs(300),
+            inter_token: Duration::from_secs(60),
+            total: Duration::from_secs(1800),
+        }
+    }
+}
+
+/// One trial: a model, a prompt, a run.
+#[derive(Debug)]
+pub struct Case {
+    /// `MODEL::PROMPT::run-N`.
+    pub name: String,
+    /// The model.
+    pub target: Arc<Target>,
+    /// The prompt.
+    pub prompt: Arc<Prompt>,
+    /// Which run of it, from 1.
+    pub run: u32,
+}
+
+/// Why the config and the arguments make no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A text in the config means nothing.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// `--models` names one that is not there.
+    #[error("no model `{name}` in {file}\n  models: {}", known.join(", "))]
+    UnknownModel {
+        /// The name as it was given.
+        name: String,
+        /// The config's file.
+        file: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// Two models would have the same name in the results.
+    #[error("two models are called `{0}`: give one of them another `name`")]
+    SameName(String),
+}
+
+impl Plan {
+    /// Every combination of what `config` names and `cli` asks for.
+    pub fn new(config: &Config, cli: &Cli) -> Result<Self, PlanError> {
+        let targets = targets(config)?;
+        let targets = chosen(targets, &cli.models, config.file())?;
+        let prompts: Vec<_> = prompts(config).into_iter().map(Arc::new).collect();
+        let runs = cli.runs.unwrap_or(config.runs);
+        let cases = cases(&targets, &prompts, runs);
+        let record = cli.record.clone();
+        Ok(Self { targets, prompts, cases, warm_up: !cli.no_warmup, record })
+    }
+
+    /// Only the cases that `keep` keeps.
+    pub fn select(mut self, keep: impl Fn(&Case) -> bool) -> Self {
+        self.cases.retain(|case| keep(case));
+        self
+    }
+
+    /// The models of the cases, in their order.
+    pub fn selected_targets(&self) -> Vec<Arc<Target>> {
+        let mut targets: Vec<_> = self.cases.iter().map(|case| case.target.clone()).collect();
+        targets.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        targets
+    }
+}
+
+fn cases(targets: &[Arc<Target>], prompts: &[Arc<Prompt>], runs: u32) -> Vec<Arc<Case>> {
+    let mut cases = Vec::new();
+    for target in targets {
+        for prompt in prompts {
+            cases.extend((1..=runs).map(|run| {
+                let (model, prompt_name) = (&target.trial_name, sanitise(&prompt.name));
+                let name = format!("{model}::{prompt_name}::run-{run}");
+                Arc::new(Case { name, target: target.clone(), prompt: prompt.clone(), run })
+            }));
+        }
+    }
+    cases
+}
+
+fn prompts(config: &Config) -> Vec<Prompt> {
+    let written = |prompts: &Vec<config::Prompt>| {
+        let prompt = |prompt: &config::Prompt| Prompt {
+            name: prompt.name.value.clone(),
+            text: prompt.text.clone(),
+            system: prompt.system.clone(),
+        };
+        prompts.iter().map(prompt).collect()
+    };
+    config.prompts.as_ref().map_or_else(prompt::built_in, written)
+}
+
+/// The models that `--models` names, by key or name; all of them when it names none.
+fn chosen(
+    targets: Vec<Arc<Target>>,
+    names: &[String],
+    file: &str,
+) -> Result<Vec<Arc<Target>>, PlanError> {
+    let is = |target: &Target, name: &str| {
+        [&target.key, &target.name, &target.trial_name].iter().any(|known| *known == name)
+    };
+    let names: Vec<_> =
+        names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+    let unknown = names.iter().find(|name| !targets.iter().any(|target| is(target, name)));
+    if let Some(name) = unknown {
+        let known = targets.iter().map(|target| target.key.clone()).collect();
+        return Err(PlanError::UnknownModel { name: (*name).into(), file: file.into(), known });
+    }
+    let keep = |target: &Arc<Target>| names.is_empty() || names.iter().any(|name| is(target, name));
+    Ok(targets.into_iter().filter(keep).collect())
+}
+
+fn targets(config: &Config) -> Result<Vec<Arc<Target>>, PlanError> {
+    let mut errors = Vec::new();
+    let mut targets: Vec<Arc<Target>> = Vec::new();
+    let everywhere = thresholds(config, &config.thresholds, &mut errors);
+    for model in &config.models {
+        let settings = model.settings.over(&config.defaults);
+        let mut limits = everywhere.clone();
+        limits.extend(thresholds(config, &settings.thresholds, &mut errors));
+        let target = target(model, settings, limits);
+        if targets.iter().any(|other| other.trial_name == target.trial_name) {
+            return Err(PlanError::SameName(target.name));
+        }
+        targets.push(Arc::new(target));
+    }
+    // A threshold of `defaults` is met once for each model.
+    errors.dedup_by_key(|error: &mut ConfigError| error.to_string());
+    match errors.is_empty() {
+        true => Ok(targets),
+        false => Err(ConfigErrors(errors).into()),
+    }
+}
+
+fn thresholds(
+    config: &Config,
+    texts: &[Spanned<String>],
+    errors: &mut Vec<ConfigError>,
+) -> Vec<Threshold> {
+    let mut parse = |text: &Spanned<String>| match Threshold::parse(&text.value) {
+        Ok(threshold) => Some(threshold),
+        Err(error) => {
+            errors.push(config.error_at(text, error.offset, &error.message, &error.help));
+            None
+        }
+    };
+    texts.iter().filter_map(&mut parse).collect()
+}
+
+fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>) -> Target {
+    let protocol = settings.protocol.unwrap_or(&OpenAiChat);
+    let display = &model.display_name().value;
+    let (endpoint, name) = match &model.endpoint {
+        config::Endpoint::Server { base_url, port } => {
+            (Endpoint::Url(url(base_url, *port, protocol.path())), display.clone())
+        }
+        config::Endpoint::Simulate(script) => {
+            (Endpoint::Simulated(script.clone()), simulated_name(display))
+        }
+    };
+    let defaults = Timeouts::default();
+    Target {
+        key: model.key.value.clone(),
+        trial_name: sanitise(&name),
+        name,
+        model: model.request_name().to_owned(),
+        endpoint,
+        protocol,
+        temperature: settings.temperature.unwrap_or(0.7),
+        max_tokens: settings.max_tokens.unwrap_or(1024),
+        extra_body: settings.extra_body,
+        headers: settings.headers,
+        api_key_env: settings.api_key_env,
+        token_count: settings.token_count.unwrap_or_default(),
+        timeouts: Timeouts {
+            connect: settings.timeouts.connect.unwrap_or(defaults.connect),
+            first_token: settings.timeouts.first_token.unwrap_or(defaults.first_token),
+            inter_token: settings.timeouts.inter_token.unwrap_or(defaults.inter_token),
+            total: settings.timeouts.total.unwrap_or(defaults.total),
+        },
+        thresholds,
+    }
+}
+
+/// A figure that is copied out of a report must not pass for one of a real model, so the name of
+/// a simulated one says so wherever it goes.
+fn simulated_name(name: &str) -> String {
+    match name.to_lowercase().contains("simulated") {
+        true => name.to_owned(),
+        false => format!("{name}-simulated"),
+    }
+}
+
+/// `BASE_URL:PORT/v1` + `path`; a base URL that has a path of its own keeps it in place of `/v1`.
+fn url(base_url: &str, port: Option<u16>, path: &str) -> String {
+    let base = base_url.trim_end_matches('/');
+    let uri: Uri = base.parse().unwrap_or_default();
+    let (scheme, authority) = (uri.scheme_str().unwrap_or("http"), uri.authority());
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    let prefix = match uri.path().trim_end_matches('/') {
+        "" => "/v1",
+        own => own,
+    };
+    format!("{scheme}://{}{port}{prefix}{path}", authority.map_or("", |name| name.as_str()))
+}
+
+/// A key. It cannot be printed.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_gets_v1_unless_it_has_a_path() {
+        let path = "/chat/completions";
+        let cases = [
+            ("http://10.180.116.2", Some(6384), "http://10.180.116.2:6384/v1/chat/completions"),
+            ("http://localhost:8000", None, "http://localhost:8000/v1/chat/completions"),
+            ("http://localhost:8000/", None, "http://localhost:8000/v1/chat/completions"),
+            ("https://api.example.com/v1", None, "https://api.example.com/v1/chat/completions"),
+            ("https://h/api/v3/", Some(8443), "https://h:8443/api/v3/chat/completions"),
+            ("http://[::1]", Some(8000), "http://[::1]:8000/v1/chat/completions"),
+        ];
+        for (base, port, expected) in cases {
+            assert_eq!(url(base, port, path), expected);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What is said over the wire, apart from how it is carried: a request's body, an event's meaning,
+//! and, for the simulated endpoint, the way back.
+//!
+//! A protocol is one file here, one arm of [`by_name`] and one folder of fixtures.
+
+mod openai_chat;
+
+use std::{borrow::Cow, fmt};
+
+use serde_json::{Map, Value};
+
+pub use self::openai_chat::OpenAiChat;
+use crate::framing::Frame;
+
+/// A wire protocol: both directions of its messages.
+pub trait Protocol: fmt::Debug + Send + Sync {
+    /// Its name in the config and the results, such as `openai_chat`.
+    fn name(&self) -> &'static str;
+
+    /// The path that is appended to the base URL, such as `/chat/completions`.
+    fn path(&self) -> &'static str;
+
+    /// The request's body.
+    fn body(&self, ask: &Ask<'_>) -> Value;
+
+    /// Why `key: value` of a model's `extra_body` must not be sent: it would break the
+    /// measurement. `None` when it may.
+    fn refuses(&self, key: &str, value: &Value) -> Option<String>;
+
+    /// What one frame of the answer says. A frame that says nothing gives no parts.
+    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError>;
+
+    /// The bytes of the frame that says `message`; `decode` of them gives `message` again.
+    fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8>;
+
+    /// The JSON body of an error answer with HTTP status `status`.
+    fn encode_error(&self, status: u16, message: &str) -> Vec<u8>;
+
+    /// What a JSON body says went wrong, if it is an error answer.
+    fn decode_error(&self, body: &[u8]) -> Option<String>;
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The model's name for the server.
+    pub model: &'a str,
+    /// The system prompt.
+    pub system: Option<&'a str>,
+    /// The user's prompt.
+    pub prompt: &'a str,
+    /// Sampling temperature.
+    pub temperature: f64,
+    /// Most tokens to generate.
+    pub max_tokens: u64,
+    /// The user's own fields, merged last.
+    pub extra_body: &'a Map<String, Value>,
+}
+
+/// What the simulated endpoint puts around each message.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// The model's name as it was asked for.
+    pub model: &'a str,
+    /// Seconds since 1970.
+    pub created: u64,
+}
+
+/// What one frame says.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Message<'a> {
+    /// The completion's id.
+    pub id: Option<Cow<'a, str>>,
+    /// What it says, in the order in which it says it.
+    pub parts: Vec<Part<'a>>,
+}
+
+/// One thing that a frame says. A frame can say several: some servers put the last text, the
+/// finish reason and the usage into one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part<'a> {
+    /// The answer begins: a role, without a token.
+    Role,
+    /// Generated text that is not empty.
+    Token(TokenKind, Cow<'a, str>),
+    /// Why generation ended.
+    Finish(Cow<'a, str>),
+    /// Token counts so far. The last one counts.
+    Usage(Usage),
+    /// The server reports an error inside the stream.
+    Error(String),
+    /// The end marker, `[DONE]`.
+    End,
+}
+
+/// What a generated token is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TokenKind {
+    /// The answer's text.
+    Answer,
+    /// The reasoning before it.
+    Reasoning,
+    /// A tool call's name or arguments.
+    ToolCall,
+}
+
+/// Token counts, by the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens generated, reasoning included.
+    pub completion_tokens: Option<u64>,
+    /// Their sum as the server states it.
+    pub total_tokens: Option<u64>,
+    /// Tokens of the prompt that came from a cache.
+    pub cached_tokens: Option<u64>,
+    /// Generated tokens that were reasoning.
+    pub reasoning_tokens: Option<u64>,
+}
+
+/// A frame that is not of this protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(pub String);
+
+/// The protocols by name.
+pub fn by_name(name: &str) -> Option<&'static dyn Protocol> {
+    ALL.iter().copied().find(|protocol| protocol.name() == name)
+}
+
+/// Every protocol.
+pub const ALL: &[&dyn Protocol] = &[&OpenAiChat];

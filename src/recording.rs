@@ -1,0 +1,352 @@
+//! What one request brought: the bytes as they arrived, each read with its time, or why there is
+//! nothing to measure.
+//!
+//! A [`Recording`] is made by the client and read by everything after it. It holds no clock and no
+//! socket, so the arithmetic can be tried again, exactly, on a file.
+//!
+//! Such a file is JSON lines, see [`Recording::to_jsonl`]; `fixtures/streams` holds those of real
+//! servers.
+
+use std::{borrow::Cow, fmt, str, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The bytes that one read returned. The time is taken when they arrived, before anyone looks
+/// into them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Arrival, counted from the start of the request.
+    pub at: Duration,
+    /// The body bytes of this read, any transfer coding removed.
+    pub bytes: Bytes,
+}
+
+/// One answered request: its body as it arrived. Nothing in it is interpreted.
+///
+/// All times count from the moment the request was handed to an open connection, so the set-up of
+/// a connection is in none of them but [`connect`](Self::connect).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// HTTP status.
+    pub status: u16,
+    /// The `content-type` header as it came.
+    pub content_type: Option<String>,
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub http_version: String,
+    /// DNS, TCP and TLS of a new connection; `None` on a reused one.
+    pub connect: Option<Duration>,
+    /// Arrival of the response headers ("first byte").
+    pub headers_at: Duration,
+    /// The body, a chunk a read.
+    pub chunks: Vec<Chunk>,
+    /// When the body ended, or broke.
+    pub ended_at: Duration,
+    /// How the body ended: `None` as HTTP says it must, else what broke it.
+    pub broken: Option<RequestError>,
+}
+
+impl Recording {
+    /// The recording as a file: a line for the head, then a line a chunk, each a JSON object.
+    ///
+    /// ```text
+    /// {"status":200,"content_type":"text/event-stream","http_version":"HTTP/1.1","connect_ns":1410000,"headers_ns":3443000,"ended_ns":3311100000}
+    /// {"at_ns":138341000,"text":"data: {…}\n\n"}
+    /// {"at_ns":162103000,"hex":"646174613a20e2"}
+    /// ```
+    ///
+    /// Times are whole nanoseconds, so nothing is lost on the way. A chunk's bytes are `text`, or
+    /// `hex` where they are not UTF-8 by themselves: a read may end within a character. A body that
+    /// broke adds `"broken":{"kind":…,"message":…}` to the head. [`from_jsonl`](Self::from_jsonl)
+    /// also takes a `note` there, free text for the reader of the file.
+    pub fn to_jsonl(&self) -> String {
+        let mut file = json_line(&Head::from(self));
+        file.extend(self.chunks.iter().map(|chunk| json_line(&Line::from(chunk))));
+        file
+    }
+
+    /// Reads what [`to_jsonl`](Self::to_jsonl) wrote. Blank lines are skipped.
+    pub fn from_jsonl(file: &str) -> Result<Self, BadRecording> {
+        let mut lines = (1..).zip(file.lines()).filter(|(_, line)| !line.trim().is_empty());
+        let (number, line) = lines.next().unwrap_or((1, ""));
+        let head: Head = parse_line(number, line)?;
+        let chunks = lines.map(|(number, line)| {
+            let line: Line<'_> = parse_line(number, line)?;
+            line.into_chunk().map_err(|problem| bad(number, problem))
+        });
+        Ok(head.with_chunks(chunks.collect::<Result<_, _>>()?))
+    }
+}
+
+/// Why a request gave no sample: a kind to count by and a sentence to read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{message}")]
+pub struct RequestError {
+    /// The kind, the same word in the CSV, the summary and the docs.
+    pub kind: ErrorKind,
+    /// What happened, where, and what to do next, in one line.
+    pub message: String,
+}
+
+impl RequestError {
+    /// An error of `kind` that says `message`.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+macro_rules! error_kinds {
+    ($($(#[$doc:meta])+ $kind:ident = $name:literal,)+) => {
+        /// What went wrong with a request. The name of each is what reports print.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum ErrorKind { $($(#[$doc])+ #[serde(rename = $name)] $kind,)+ }
+
+        impl ErrorKind {
+            /// Every kind, in the order in which a request can meet them.
+            pub const ALL: &[Self] = &[$(Self::$kind,)+];
+
+            /// The kind's name in reports.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)+ }
+            }
+        }
+    };
+}
+
+error_kinds! {
+    /// No connection: DNS, refused, unreachable.
+    Connect = "connect",
+    /// The TLS handshake failed.
+    Tls = "tls",
+    /// `timeouts.connect` passed.
+    ConnectTimeout = "connect_timeout",
+    /// `timeouts.first_token` passed without a generated token.
+    FirstTokenTimeout = "first_token_timeout",
+    /// `timeouts.inter_token` passed since the last token.
+    InterTokenTimeout = "inter_token_timeout",
+    /// `timeouts.total` passed before the answer ended.
+    TotalTimeout = "total_timeout",
+    /// An HTTP status that is not 2xx.
+    HttpStatus = "http_status",
+    /// A redirect, which is never followed.
+    Redirect = "redirect",
+    /// The body is not an event stream.
+    NotAStream = "not_a_stream",
+    /// The connection broke before the body's end.
+    Broken = "broken",
+    /// The bytes are no event stream of this protocol.
+    Malformed = "malformed",
+    /// An error inside the stream, after a 200.
+    InBand = "in_band",
+    /// The stream ended without one generated token.
+    NoToken = "no_token",
+    /// The stream ended without a finish reason: the answer was cut off.
+    NoFinishReason = "no_finish_reason",
+    /// The server gave no token counts and the model names no other source.
+    NoUsage = "no_usage",
+    /// The run was interrupted.
+    Interrupted = "interrupted",
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn json_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("numbers and strings are JSON") + "\n"
+}
+
+fn parse_line<'a, T: Deserialize<'a>>(number: usize, line: &'a str) -> Result<T, BadRecording> {
+    serde_json::from_str(line).map_err(|error| bad(number, error))
+}
+
+fn bad(line: usize, problem: impl ToString) -> BadRecording {
+    BadRecording { line, problem: problem.to_string() }
+}
+
+/// A file is not a recording.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of the recording is wrong: {problem}")]
+pub struct BadRecording {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// The first line of a recording's file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    http_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_ns: Option<u64>,
+    headers_ns: u64,
+    ended_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<RequestError>,
+    #[serde(skip_serializing)]
+    #[expect(dead_code, reason = "for the reader of the file, not for us")]
+    note: Option<String>,
+}
+
+/// Each further line: a chunk, its bytes as `text` or as `hex`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    at_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hex: Option<String>,
+}
+
+impl From<&Recording> for Head {
+    fn from(recording: &Recording) -> Self {
+        Self {
+            status: recording.status,
+            content_type: recording.content_type.clone(),
+            http_version: recording.http_version.clone(),
+            connect_ns: recording.connect.map(nanos),
+            headers_ns: nanos(recording.headers_at),
+            ended_ns: nanos(recording.ended_at),
+            broken: recording.broken.clone(),
+            note: None,
+        }
+    }
+}
+
+impl Head {
+    fn with_chunks(self, chunks: Vec<Chunk>) -> Recording {
+        Recording {
+            status: self.status,
+            content_type: self.content_type,
+            http_version: self.http_version,
+            connect: self.connect_ns.map(Duration::from_nanos),
+            headers_at: Duration::from_nanos(self.headers_ns),
+            chunks,
+            ended_at: Duration::from_nanos(self.ended_ns),
+            broken: self.broken,
+        }
+    }
+}
+
+impl<'a> From<&'a Chunk> for Line<'a> {
+    fn from(chunk: &'a Chunk) -> Self {
+        let text = str::from_utf8(&chunk.bytes).ok();
+        let hex = text.is_none().then(|| to_hex(&chunk.bytes));
+        Self { at_ns: nanos(chunk.at), text: text.map(Cow::from), hex }
+    }
+}
+
+impl Line<'_> {
+    fn into_chunk(self) -> Result<Chunk, &'static str> {
+        let bytes = match (self.text, self.hex) {
+            (Some(text), None) => text.into_owned().into_bytes(),
+            (None, Some(hex)) => from_hex(&hex).ok_or("`hex` needs pairs of hex digits")?,
+            _ => return Err("a chunk needs either `text` or `hex`"),
+        };
+        Ok(Chunk { at: Duration::from_nanos(self.at_ns), bytes: bytes.into() })
+    }
+}
+
+/// Whole nanoseconds: a `u64` has room for 584 years of them.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = |[high, low]: &[u8; 2]| u8::try_from(digit(*high)? << 4 | digit(*low)?).ok();
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    fn any_recording() -> impl Strategy<Value = Recording> {
+        let time = || any::<u64>().prop_map(Duration::from_nanos);
+        let bytes = prop_oneof![vec(any::<u8>(), 0..40), ".*".prop_map(String::into_bytes)];
+        let chunk = (time(), bytes).prop_map(|(at, bytes)| Chunk { at, bytes: bytes.into() });
+        let error = (proptest::sample::select(ErrorKind::ALL), ".*")
+            .prop_map(|(kind, message)| RequestError::new(kind, message));
+        let head = (any::<u16>(), option::of(".*"), ".*", option::of(time()), time(), time());
+        (head, vec(chunk, 0..5), option::of(error)).prop_map(|(head, chunks, broken)| {
+            let (status, content_type, http_version, connect, headers_at, ended_at) = head;
+            Recording {
+                status,
+                content_type,
+                http_version,
+                connect,
+                headers_at,
+                chunks,
+                ended_at,
+                broken,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_gives_the_recording_again(recording in any_recording()) {
+            prop_assert_eq!(Recording::from_jsonl(&recording.to_jsonl()), Ok(recording));
+        }
+    }
+
+    const HEAD: &str = r#"{"status":200,"http_version":"HTTP/1.1","headers_ns":1,"ended_ns":2"#;
+
+    #[test]
+    fn bytes_that_are_no_text_by_themselves_are_hex() {
+        let file = format!("{HEAD}}}\n{}\n", r#"{"at_ns":1,"hex":"e282"}"#);
+        let recording = Recording::from_jsonl(&file).expect("a recording");
+        assert_eq!(recording.chunks[0].bytes, &b"\xe2\x82"[..]);
+        assert_eq!(recording.to_jsonl(), file);
+    }
+
+    #[test]
+    fn a_note_is_for_the_reader() {
+        let file = format!("{HEAD},\"note\":\"by hand\"}}\n");
+        assert!(Recording::from_jsonl(&file).is_ok());
+    }
+
+    #[test]
+    fn a_bad_file_says_which_line() {
+        let problem = |file: &str| Recording::from_jsonl(file).map(drop).map_err(|e| e.to_string());
+        let [no_bytes, bad_hex, bad_field] = [
+            format!("{HEAD}}}\n\n{{\"at_ns\":1}}\n"),
+            format!("{HEAD}}}\n{{\"at_ns\":1,\"hex\":\"e2f\"}}\n"),
+            format!("{HEAD},\"conect_ns\":1}}\n"),
+        ]
+        .map(|file| problem(&file).expect_err("bad"));
+        let no_bytes_says =
+            "line 3 of the recording is wrong: a chunk needs either `text` or `hex`";
+        assert_eq!(no_bytes, no_bytes_says);
+        assert_eq!(bad_hex, "line 2 of the recording is wrong: `hex` needs pairs of hex digits");
+        assert!(
+            bad_field.starts_with("line 1 of the recording is wrong: unknown field `conect_ns`")
+        );
+        assert!(problem("").is_err());
+    }
+
+    #[test]
+    fn a_body_that_broke_says_its_kind_by_name() {
+        let broken = r#""broken":{"kind":"broken","message":"reset"}"#;
+        let file = format!("{HEAD},{broken}}}\n");
+        let recording = Recording::from_jsonl(&file).expect("a recording");
+        assert_eq!(recording.broken, Some(RequestError::new(ErrorKind::Broken, "reset")));
+        assert_eq!(recording.to_jsonl(), file);
+    }
+}

@@ -1,0 +1,142 @@
+//! The results as CSV: a row a trial. The seed's 14 columns first, in its order and meaning, then
+//! ours. Times are in seconds, speeds in tokens a second; what is unknown is an empty cell.
+
+use std::io::{self, Write};
+
+use super::{Format, Run};
+use crate::{
+    metric::{DEFINITIONS, Metric, Unit},
+    sample::{Note, Sample},
+    summary::Row,
+};
+
+/// The whole run as CSV.
+#[derive(Debug, Clone, Copy)]
+pub struct Csv;
+
+impl Format for Csv {
+    fn render(&self, run: &Run) -> String {
+        let mut bytes = Vec::new();
+        // Writing to memory cannot fail.
+        if let Ok(mut writer) = Writer::new(&mut bytes) {
+            for row in &run.rows {
+                let _ = writer.write(row);
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// Writes rows as they come, each whole and flushed, so that a run that is killed loses at most
+/// the trial in flight.
+#[derive(Debug)]
+pub struct Writer<W: Write>(csv::Writer<W>);
+
+impl<W: Write> Writer<W> {
+    /// Writes the column heads to `out`.
+    pub fn new(out: W) -> io::Result<Self> {
+        // Every record is flushed, so the buffer has to hold one whole.
+        let mut writer = csv::WriterBuilder::new().buffer_capacity(1 << 20).from_writer(out);
+        writer.write_record(COLUMNS.iter().map(|column| column.name))?;
+        writer.flush()?;
+        Ok(Self(writer))
+    }
+
+    /// Writes one row.
+    pub fn write(&mut self, row: &Row) -> io::Result<()> {
+        self.0.write_record(COLUMNS.iter().map(|column| (column.cell)(row)))?;
+        self.0.flush()
+    }
+}
+
+struct Column {
+    name: &'static str,
+    cell: fn(&Row) -> String,
+}
+
+macro_rules! columns {
+    ($($name:literal => $cell:expr,)+) => { &[$(Column { name: $name, cell: $cell },)+] };
+}
+
+const COLUMNS: &[Column] = columns! {
+    "model_name" => |row| text(&row.case.target.name),
+    "prompt_tokens" => |row| of(row, |sample| whole(sample.prompt_tokens)),
+    "response_tokens" => |row| of(row, |sample| sample.response_tokens.to_string()),
+    "total_tokens" => |row| of(row, |sample| whole(sample.total_tokens)),
+    "total_time" => |row| figure(row, "total_time"),
+    "preprocess_time" => |row| figure(row, "ttft"),
+    "generation_time" => |row| figure(row, "generation_time"),
+    "total_tokens_per_second" => |row| figure(row, "total_tokens_per_second"),
+    "preprocess_speed" => |row| figure(row, "preprocess_speed"),
+    "generation_speed" => |row| figure(row, "generation_speed"),
+    "timestamp" => |row| format!("{:.6}", row.started),
+    "success" => |row| row.outcome.is_ok().to_string(),
+    "error_message" => |row| row.outcome.as_ref().err().map(|e| text(&e.message)).unwrap_or_default(),
+    "streaming_used" => |_| "true".into(),
+    "trial" => |row| text(&row.case.name),
+    "prompt" => |row| text(&row.case.prompt.name),
+    "run" => |row| row.case.run.to_string(),
+    "model" => |row| text(&row.case.target.model),
+    "endpoint" => |row| text(row.case.target.endpoint_name()),
+    "simulated" => |row| row.case.target.is_simulated().to_string(),
+    "protocol" => |row| row.case.target.protocol.name().into(),
+    "request_id" => |row| of(row, |sample| text(sample.request_id.as_deref().unwrap_or_default())),
+    "ttfo" => |row| figure(row, "ttfo"),
+    "tpot" => |row| figure(row, "tpot"),
+    "itl" => |row| figure(row, "itl"),
+    "itl_max" => |row| figure(row, "itl_max"),
+    "e2e" => |row| figure(row, "e2e"),
+    "first_byte_time" => |row| figure(row, "first_byte_time"),
+    "first_event_time" => |row| figure(row, "first_event_time"),
+    "connect_time" => |row| figure(row, "connect_time"),
+    "finish_reason" => |row| of(row, |sample| text(&sample.finish_reason)),
+    "cached_tokens" => |row| of(row, |sample| whole(sample.cached_tokens)),
+    "uncached_preprocess_speed" => |row| figure(row, "uncached_preprocess_speed"),
+    "reasoning_tokens" => |row| of(row, |sample| whole(sample.reasoning_tokens)),
+    "token_events" => |row| of(row, |sample| sample.token_events.len().to_string()),
+    "shared_arrivals" => |row| of(row, |sample| sample.shared_arrivals().to_string()),
+    "tokens_per_event" => |row| of(row, tokens_per_event),
+    "token_count_source" => |row| of(row, |sample| sample.token_count.name().into()),
+    "notes" => |row| of(row, |sample| notes(&sample.notes)),
+    "error_kind" => |row| row.outcome.as_ref().err().map(|e| e.kind.to_string()).unwrap_or_default(),
+    "definitions" => |_| DEFINITIONS.into(),
+    "version" => |_| env!("CARGO_PKG_VERSION").into(),
+};
+
+fn of(row: &Row, read: impl Fn(&Sample) -> String) -> String {
+    row.outcome.as_ref().map(read).unwrap_or_default()
+}
+
+fn whole(count: Option<u64>) -> String {
+    count.map(|count| count.to_string()).unwrap_or_default()
+}
+
+/// The metric's value: times to the nanosecond, speeds to a thousandth of a token a second.
+fn figure(row: &Row, name: &str) -> String {
+    let metric = Metric::named(name);
+    let value = metric.zip(row.outcome.as_ref().ok()).and_then(|(metric, sample)| {
+        let digits = if metric.unit == Unit::Seconds { 9 } else { 3 };
+        (metric.read)(sample).map(|value| format!("{value:.digits$}"))
+    });
+    value.unwrap_or_default()
+}
+
+fn tokens_per_event(sample: &Sample) -> String {
+    format!("{:.3}", sample.response_tokens as f64 / sample.token_events.len() as f64)
+}
+
+fn notes(notes: &[Note]) -> String {
+    notes.iter().map(|note| note.name()).collect::<Vec<_>>().join(" ")
+}
+
+/// A text that no spreadsheet runs: one that begins like a formula gets a leading apostrophe.
+///
+/// <https://owasp.org/www-community/attacks/CSV_Injection>
+fn text(text: &str) -> String {
+    match text.chars().next() {
+        Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => {
+            format!("'{text}")
+        }
+        _ => text.into(),
+    }
+}

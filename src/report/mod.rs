@@ -1,0 +1,41 @@
+//! A run → bytes. A format is one file, one pure method, one snapshot.
+
+pub mod csv;
+pub mod ranking;
+pub mod summary;
+mod table;
+pub mod thresholds;
+
+use crate::{
+    plan::Target,
+    summary::{Row, Summary},
+    threshold::Verdict,
+};
+
+/// A finished run: all that a report can show.
+#[derive(Debug)]
+pub struct Run {
+    /// The trials in the order in which they ran.
+    pub rows: Vec<Row>,
+    /// What they say together.
+    pub summary: Summary,
+    /// What came of each model's thresholds.
+    pub verdicts: Vec<(std::sync::Arc<Target>, Verdict)>,
+}
+
+/// A way to write a run down.
+pub trait Format {
+    /// The whole report.
+    fn render(&self, run: &Run) -> String;
+}
+
+/// A figure in its unit on the terminal, with the digits that it is worth.
+fn number(value: f64) -> String {
+    let digits = match value.abs() {
+        magnitude if magnitude >= 1000.0 => 0,
+        magnitude if magnitude >= 100.0 => 1,
+        magnitude if magnitude >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}

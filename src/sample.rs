@@ -1,0 +1,405 @@
+//! A recording read as a chat: [`Recording`] × [`Protocol`] → [`Sample`], or the reason why there
+//! is nothing to measure. Pure: the same recording gives the same sample for ever.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    config::TokenCount,
+    framing::{Frame, SseDecoder},
+    protocol::{DecodeError, Message, Part, Protocol, TokenKind, Usage},
+    recording::{Chunk, ErrorKind, Recording, RequestError},
+};
+
+/// A generation shorter than this cannot be told from one that a proxy held back and delivered in
+/// one piece, so nothing that divides by it is reported.
+pub const SHORTEST_GENERATION: Duration = Duration::from_millis(1);
+
+/// Token events closer together than this came out of one read or were held back together: their
+/// gap is no time between tokens.
+pub const SHARED_ARRIVAL: Duration = Duration::from_micros(50);
+
+/// One valid answer: what the server counted and when its tokens arrived.
+///
+/// All times count from the moment the request was handed to an open connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The completion's id.
+    pub request_id: Option<String>,
+    /// Why generation ended.
+    pub finish_reason: String,
+    /// Tokens of the prompt, by the server.
+    pub prompt_tokens: Option<u64>,
+    /// Generated tokens, reasoning included.
+    pub response_tokens: u64,
+    /// Both together, as the server states it, else their sum.
+    pub total_tokens: Option<u64>,
+    /// Tokens of the prompt that came from a cache.
+    pub cached_tokens: Option<u64>,
+    /// Generated tokens that were reasoning.
+    pub reasoning_tokens: Option<u64>,
+    /// Who counted the generated tokens.
+    pub token_count: TokenCount,
+    /// DNS, TCP and TLS of a new connection; `None` on a reused one.
+    pub connect: Option<Duration>,
+    /// Arrival of the response headers.
+    pub first_byte: Duration,
+    /// Arrival of the first event of any kind.
+    pub first_event: Duration,
+    /// Arrival of the first answer or tool-call token; `None` when all was reasoning.
+    pub first_answer: Option<Duration>,
+    /// Arrival of each event that held a generated token. Never empty.
+    pub token_events: Vec<Duration>,
+    /// Tokens of the first token event, where the server says so with usage on every chunk.
+    pub first_event_tokens: Option<u64>,
+    /// End of the body.
+    pub end: Duration,
+    /// What a reader of the figures should know.
+    pub notes: Vec<Note>,
+}
+
+impl Sample {
+    /// Arrival of the first generated token.
+    pub fn first_token(&self) -> Duration {
+        self.token_events.first().copied().unwrap_or_default()
+    }
+
+    /// Arrival of the last token-bearing event.
+    pub fn last_token(&self) -> Duration {
+        self.token_events.last().copied().unwrap_or_default()
+    }
+
+    /// First → last token-bearing event; `None` for a single event, or when all of them came at
+    /// once ([`SHORTEST_GENERATION`]).
+    pub fn generation_time(&self) -> Option<Duration> {
+        let time = self.last_token() - self.first_token();
+        (time >= SHORTEST_GENERATION).then_some(time)
+    }
+
+    /// The gaps between successive token-bearing events.
+    pub fn gaps(&self) -> impl Iterator<Item = Duration> {
+        self.token_events.windows(2).map(|pair| pair[1] - pair[0])
+    }
+
+    /// How many of the gaps are none: events that arrived together with the one before.
+    pub fn shared_arrivals(&self) -> usize {
+        self.gaps().filter(|gap| *gap < SHARED_ARRIVAL).count()
+    }
+
+    /// Tokens that arrived after the first event: those whose time `generation_time` spans. The
+    /// first event is taken to hold one token unless the server said otherwise.
+    pub fn tokens_after_first_event(&self) -> u64 {
+        self.response_tokens.saturating_sub(self.first_event_tokens.unwrap_or(1))
+    }
+}
+
+/// Something that a reader of a row should know before using it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Note {
+    /// The stream ended without its end marker (`[DONE]`).
+    NoEndMarker,
+    /// Part of the prompt came from a cache: `preprocess_speed` is not the speed of prefill.
+    CachedPrefix,
+    /// All token events arrived within a millisecond: the server or a proxy held the answer back.
+    Burst,
+    /// More than a tenth of the token events arrived together with the one before: `itl` and
+    /// `itl_max` are those of reads, and the ends of `generation_time` may be off by such a read.
+    SharedArrivals,
+    /// The server counted fewer tokens than token-bearing events arrived.
+    FewerTokensThanEvents,
+}
+
+impl Note {
+    /// The note's name in the results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoEndMarker => "no_end_marker",
+            Self::CachedPrefix => "cached_prefix",
+            Self::Burst => "burst",
+            Self::SharedArrivals => "shared_arrivals",
+            Self::FewerTokensThanEvents => "fewer_tokens_than_events",
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Reads `recording`; `fallback` says who counts when the server does not.
+pub fn read(
+    recording: &Recording,
+    protocol: &dyn Protocol,
+    fallback: TokenCount,
+) -> Result<Sample, RequestError> {
+    refuse_status(recording, protocol)?;
+    let mut stream = Stream::default();
+    let decoded = stream.read(&recording.chunks, protocol);
+    if let Some(message) = stream.in_band {
+        let after = after_tokens(stream.token_events.len());
+        let message = format!("the server reported an error inside the stream, {after}: {message}");
+        return Err(RequestError::new(ErrorKind::InBand, message));
+    }
+    if let Some(broken) = &recording.broken {
+        let after = after_tokens(stream.token_events.len());
+        return Err(RequestError::new(broken.kind, format!("{}, {after}", broken.message)));
+    }
+    if stream.events == 0 {
+        return Err(no_events(recording, protocol));
+    }
+    decoded?;
+    stream.into_sample(recording, fallback)
+}
+
+/// The arrival of the last token-bearing event of an unfinished answer, and how many there were.
+pub fn tokens_so_far(chunks: &[Chunk], protocol: &dyn Protocol) -> (Option<Duration>, usize) {
+    let mut stream = Stream::default();
+    // An answer that cannot be read has the tokens that could be.
+    let _ = stream.read(chunks, protocol);
+    (stream.token_events.last().copied(), stream.token_events.len())
+}
+
+/// What a stream said, gathered frame by frame.
+#[derive(Debug, Default)]
+struct Stream {
+    id: Option<String>,
+    events: usize,
+    first_event: Option<Duration>,
+    first_answer: Option<Duration>,
+    token_events: Vec<Duration>,
+    first_event_tokens: Option<u64>,
+    finish_reason: Option<String>,
+    usage: Option<Usage>,
+    in_band: Option<String>,
+    ended: bool,
+}
+
+impl Stream {
+    /// Reads the body up to its end or to the first frame that cannot be read.
+    fn read(&mut self, chunks: &[Chunk], protocol: &dyn Protocol) -> Result<(), RequestError> {
+        let mut decoder = SseDecoder::new(SseDecoder::LINE_LIMIT);
+        let mut failure = None;
+        for chunk in chunks {
+            let mut sink = |frame: Frame<'_>| self.frame(chunk.at, &frame, protocol, &mut failure);
+            decoder
+                .push(&chunk.bytes, &mut sink)
+                .map_err(|error| RequestError::new(ErrorKind::Malformed, error.to_string()))?;
+        }
+        let end = chunks.last().map(|chunk| chunk.at).unwrap_or_default();
+        decoder.finish(&mut |frame| self.frame(end, &frame, protocol, &mut failure));
+        match failure {
+            None => Ok(()),
+            Some(DecodeError(message)) => {
+                let after = after_tokens(self.token_events.len());
+                Err(RequestError::new(ErrorKind::Malformed, format!("{after}: {message}")))
+            }
+        }
+    }
+
+    fn frame(
+        &mut self,
+        at: Duration,
+        frame: &Frame<'_>,
+        protocol: &dyn Protocol,
+        failure: &mut Option<DecodeError>,
+    ) {
+        if failure.is_some() || matches!(frame, Frame::Comment(_)) {
+            return;
+        }
+        self.events += 1;
+        self.first_event.get_or_insert(at);
+        match protocol.decode(frame) {
+            Ok(message) => self.message(at, message),
+            Err(error) => *failure = Some(error),
+        }
+    }
+
+    fn message(&mut self, at: Duration, message: Message<'_>) {
+        if self.id.is_none() {
+            self.id = message.id.map(|id| id.into_owned());
+        }
+        let events_before = self.token_events.len();
+        let mut usage_here = None;
+        for part in message.parts {
+            match part {
+                Part::Role => {}
+                Part::Token(kind, _) => self.token(at, kind, events_before),
+                Part::Finish(reason) => self.finish_reason = Some(reason.into_owned()),
+                Part::Usage(usage) => usage_here = Some(usage),
+                Part::Error(message) => {
+                    self.in_band.get_or_insert(message);
+                }
+                Part::End => self.ended = true,
+            }
+        }
+        if let Some(usage) = usage_here {
+            if events_before == 0 && self.token_events.len() == 1 {
+                self.first_event_tokens = usage.completion_tokens.filter(|&tokens| tokens > 0);
+            }
+            self.usage = Some(usage);
+        }
+    }
+
+    /// One event is one arrival, however many tokens or kinds of token it holds.
+    fn token(&mut self, at: Duration, kind: TokenKind, events_before: usize) {
+        if self.token_events.len() == events_before {
+            self.token_events.push(at);
+        }
+        if kind != TokenKind::Reasoning {
+            self.first_answer.get_or_insert(at);
+        }
+    }
+
+    fn into_sample(
+        self,
+        recording: &Recording,
+        fallback: TokenCount,
+    ) -> Result<Sample, RequestError> {
+        if self.token_events.is_empty() {
+            return Err(RequestError::new(
+                ErrorKind::NoToken,
+                "the stream ended without one generated token",
+            ));
+        }
+        let events = self.token_events.len() as u64;
+        let Some(finish_reason) = self.finish_reason else {
+            let message = format!(
+                "the stream ended without a finish reason, {}: the answer was cut off",
+                after_tokens(self.token_events.len())
+            );
+            return Err(RequestError::new(ErrorKind::NoFinishReason, message));
+        };
+        let usage = self.usage.unwrap_or_default();
+        let (response_tokens, token_count) = count(usage.completion_tokens, events, fallback)?;
+        // A lone event holds all there is, whatever a usage in the same event says.
+        let first_event_tokens = self.first_event_tokens.filter(|_| events > 1);
+        let mut sample = Sample {
+            request_id: self.id,
+            finish_reason,
+            prompt_tokens: usage.prompt_tokens,
+            response_tokens,
+            total_tokens: usage
+                .total_tokens
+                .or_else(|| usage.prompt_tokens.map(|prompt| prompt + response_tokens)),
+            cached_tokens: usage.cached_tokens,
+            reasoning_tokens: usage.reasoning_tokens,
+            token_count,
+            connect: recording.connect,
+            first_byte: recording.headers_at,
+            first_event: self.first_event.unwrap_or_default(),
+            first_answer: self.first_answer,
+            token_events: self.token_events,
+            first_event_tokens,
+            end: recording.ended_at,
+            notes: Vec::new(),
+        };
+        sample.notes = notes(&sample, self.ended);
+        Ok(sample)
+    }
+}
+
+fn notes(sample: &Sample, ended: bool) -> Vec<Note> {
+    let events = sample.token_events.len();
+    let burst = events > 1 && sample.generation_time().is_none();
+    let found = [
+        (!ended, Note::NoEndMarker),
+        (sample.cached_tokens.is_some_and(|tokens| tokens > 0), Note::CachedPrefix),
+        (burst, Note::Burst),
+        (!burst && sample.shared_arrivals() * 10 > events, Note::SharedArrivals),
+        (sample.response_tokens < events as u64, Note::FewerTokensThanEvents),
+    ];
+    found.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect()
+}
+
+/// The number of generated tokens and who counted them.
+fn count(
+    by_server: Option<u64>,
+    events: u64,
+    fallback: TokenCount,
+) -> Result<(u64, TokenCount), RequestError> {
+    match (by_server, fallback) {
+        (Some(tokens), _) if tokens > 0 => Ok((tokens, TokenCount::Usage)),
+        (_, TokenCount::Chunks) => Ok((events, TokenCount::Chunks)),
+        (counted, TokenCount::Usage) => {
+            let what = match counted {
+                None => "the server sent no usage, so the tokens are not counted",
+                Some(_) => "the server's usage counts no generated token, though tokens arrived",
+            };
+            let message = format!(
+                "{what}; `token_count: chunks` in the model's config would take each event for \
+                 a token"
+            );
+            Err(RequestError::new(ErrorKind::NoUsage, message))
+        }
+    }
+}
+
+/// An answer with another status than 2xx, as what it says.
+fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), RequestError> {
+    let status = recording.status;
+    if (200..300).contains(&status) {
+        return Ok(());
+    }
+    let says = says(&body(recording), protocol);
+    let (kind, hint) = match status {
+        300..=399 => (ErrorKind::Redirect, " (redirects are not followed: name the final URL)"),
+        401 | 403 => (ErrorKind::HttpStatus, " (see `api_key_env` in the config)"),
+        404 => (ErrorKind::HttpStatus, " (see `base_url`, `port` and `model_name` in the config)"),
+        _ => (ErrorKind::HttpStatus, ""),
+    };
+    let reason = http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|code| code.canonical_reason())
+        .map(|reason| format!(" {reason}"))
+        .unwrap_or_default();
+    Err(RequestError::new(kind, format!("HTTP {status}{reason}{says}{hint}")))
+}
+
+/// A 2xx body in which there is no event.
+fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
+    let body = body(recording);
+    if body.trim_ascii().is_empty() {
+        return RequestError::new(
+            ErrorKind::NoToken,
+            "the server answered with an empty stream (some servers do so when the prompt is too \
+             long for the model)",
+        );
+    }
+    let what = match recording.content_type.as_deref() {
+        Some(kind) => format!("the answer is `{}`, not an event stream", kind.trim()),
+        None => "the answer is not an event stream".into(),
+    };
+    RequestError::new(ErrorKind::NotAStream, format!("{what}{}", says(&body, protocol)))
+}
+
+fn body(recording: &Recording) -> Vec<u8> {
+    recording.chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect()
+}
+
+/// `: what the body says`, or nothing.
+fn says(body: &[u8], protocol: &dyn Protocol) -> String {
+    let text = protocol
+        .decode_error(body)
+        .unwrap_or_else(|| String::from_utf8_lossy(body.trim_ascii()).into_owned());
+    let line = one_line(&text, 300);
+    if line.is_empty() { String::new() } else { format!(": {line}") }
+}
+
+/// `text` on one line, at most `limit` characters of it.
+fn one_line(text: &str, limit: usize) -> String {
+    let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((cut, _)) = line.char_indices().nth(limit) {
+        line.truncate(cut);
+        line.push('…');
+    }
+    line
+}
+
+fn after_tokens(events: usize) -> String {
+    match events {
+        0 => "before the first token".into(),
+        1 => "after 1 token event".into(),
+        _ => format!("after {events} token events"),
+    }
+}

@@ -1,0 +1,367 @@
+//! One client of the simulated endpoint: what it sent, what it is owed, and how far both are.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write as _},
+    mem,
+    net::Shutdown,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use mio::net::TcpStream;
+use socket2::SockRef;
+
+use super::{
+    log::{AnswerLog, Entry, Write},
+    pace,
+    script::{Ending, Step, Stream},
+    wire::{self, HEAD_LIMIT, Head},
+};
+use crate::protocol::{Envelope, Message, Part, Protocol};
+
+/// What a connection is at.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Waits for the head of a request.
+    Head,
+    /// Waits for the body of this one.
+    Body(Head),
+    /// Writes an answer step by step.
+    Streaming(Box<Streaming>),
+    /// Writes the last bytes of an answer.
+    Answered,
+    /// Waits until the client has surely read what was written, then resets.
+    Resetting,
+    /// Owes more, and never writes it.
+    Stalled,
+    /// Has said all; waits until the client closes.
+    Draining,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// The socket, non-blocking.
+    pub(super) socket: TcpStream,
+    /// Tells it from others that have its place before and after it.
+    pub(super) serial: u64,
+    /// What it is at.
+    pub(super) phase: Phase,
+    /// Bytes that were read and not yet used.
+    pub(super) inbox: BytesMut,
+    /// Whether there may be bytes to read, of which no event will tell again.
+    pub(super) unread: bool,
+    /// What is to be written.
+    pub(super) outbox: Outbox,
+    /// Whether the socket accepts no more for now.
+    pub(super) blocked: bool,
+    /// Whether another request may follow the present one.
+    pub(super) keep_alive: bool,
+    /// The log of the present answer.
+    pub(super) entry: Option<Entry>,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    pub(super) fn new(socket: TcpStream, serial: u64) -> Self {
+        Self {
+            socket,
+            serial,
+            phase: Phase::Head,
+            inbox: BytesMut::new(),
+            unread: false,
+            outbox: Outbox::default(),
+            blocked: false,
+            keep_alive: true,
+            entry: None,
+        }
+    }
+
+    /// Reads what there is, within what the present phase has use for. The client's close, even
+    /// of its sending side alone, is an error: its answer is of no use to it any more.
+    pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<()> {
+        self.unread = true;
+        while self.has_room() {
+            match self.socket.read(scratch) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) if matches!(self.phase, Phase::Draining) => {}
+                Ok(read) => self.inbox.extend_from_slice(&scratch[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.unread = false;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        match &self.phase {
+            Phase::Body(head) => self.inbox.len() < head.body,
+            Phase::Draining => true,
+            _ => self.inbox.len() <= HEAD_LIMIT,
+        }
+    }
+
+    /// Writes what is owed. `false` when the socket accepts no more for now.
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        // Locked before a byte goes: who has read an answer finds all of it in the log.
+        let mut log = self.entry.as_ref().map(Entry::lock);
+        let flushed = self.outbox.flush(&mut self.socket, log.as_deref_mut())?;
+        if let Some(log) = &mut log {
+            log.completed = flushed && matches!(self.phase, Phase::Answered);
+        }
+        self.blocked = !flushed;
+        Ok(flushed)
+    }
+
+    /// Closes the sending side, so that the client can still read everything; closing both with
+    /// bytes unread would reset the connection.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.phase = Phase::Draining;
+        self.inbox.clear();
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Makes the close that follows a reset.
+    pub(super) fn reset(&self) -> io::Result<()> {
+        SockRef::from(&self.socket).set_linger(Some(Duration::ZERO))
+    }
+}
+
+/// Bytes on their way to the client, in pieces that are written one by one.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pieces: VecDeque<Piece>,
+    /// Bytes of the first piece that the socket has accepted.
+    written: usize,
+    /// When the first piece was first tried.
+    began: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Piece {
+    bytes: Vec<u8>,
+    mark: Mark,
+}
+
+impl Piece {
+    fn note(&self, log: &mut AnswerLog, began: Instant, returned: Instant) {
+        match self.mark {
+            Mark::Head => log.head_returned = Some(returned),
+            Mark::Body { due, token_events } => log.writes.push(Write {
+                due,
+                began,
+                returned,
+                bytes: self.bytes.len(),
+                token_events,
+            }),
+        }
+    }
+}
+
+/// What the log is told of a piece.
+#[derive(Debug, Clone, Copy)]
+enum Mark {
+    Head,
+    Body { due: Instant, token_events: u64 },
+}
+
+impl Outbox {
+    fn flush(
+        &mut self,
+        socket: &mut TcpStream,
+        mut log: Option<&mut AnswerLog>,
+    ) -> io::Result<bool> {
+        while let Some(piece) = self.pieces.front() {
+            let began = *self.began.get_or_insert_with(pace::now);
+            match socket.write(&piece.bytes[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+            if self.written == piece.bytes.len() {
+                let returned = pace::now();
+                if let Some(log) = log.as_deref_mut() {
+                    piece.note(log, began, returned);
+                }
+                self.pieces.pop_front();
+                self.written = 0;
+                self.began = None;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds a response's head, or all of a short answer.
+    pub(super) fn push_head(&mut self, bytes: Vec<u8>) {
+        let mark = Mark::Head;
+        self.pieces.push_back(Piece { bytes, mark });
+    }
+
+    /// Adds a piece of a response's body. One without bytes is none.
+    pub(super) fn push_body(&mut self, bytes: Vec<u8>, due: Instant, token_events: u64) {
+        let mark = Mark::Body { due, token_events };
+        if !bytes.is_empty() {
+            self.pieces.push_back(Piece { bytes, mark });
+        }
+    }
+}
+
+/// When a stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// At this moment, when the next step is due.
+    At(Instant),
+    /// As soon as nothing else is due. For the trailer: it is due with the last token event, but
+    /// nobody measures it, and it must not make token events of others late.
+    Spare,
+    /// Not at all: it has ended in this way, with its last step due at this moment.
+    End(Ending, Instant),
+}
+
+/// An answer in progress.
+#[derive(Debug)]
+pub(super) struct Streaming {
+    /// The steps to come.
+    pub(super) stream: Stream,
+    /// The completion's id.
+    pub(super) id: String,
+    /// The model, as it was asked for.
+    pub(super) model: String,
+    /// Seconds since 1970.
+    pub(super) created: u64,
+    /// When the request had been read.
+    pub(super) received: Instant,
+}
+
+impl Streaming {
+    /// Puts the next step into `outbox` and says when to write it. Done ahead of time: when a
+    /// step is due, it only has to be written.
+    pub(super) fn prepare(&mut self, protocol: &dyn Protocol, outbox: &mut Outbox) -> Turn {
+        let is_trailer = self.stream.is_past_tokens();
+        let Some(Step { at, messages }) = self.stream.next() else {
+            return Turn::End(self.stream.ending(), self.received + self.stream.at());
+        };
+        let due = self.received + at;
+        let frames = messages.into_iter().map(|parts| self.frame(parts, protocol)).collect();
+        for (bytes, token_events) in pieces(frames, self.stream.is_merged(), self.stream.split()) {
+            outbox.push_body(bytes, due, token_events);
+        }
+        if is_trailer { Turn::Spare } else { Turn::At(due) }
+    }
+
+    fn frame(&self, parts: Vec<Part<'_>>, protocol: &dyn Protocol) -> Frame {
+        let token = parts.iter().any(|part| matches!(part, Part::Token(..)));
+        let message = Message { id: Some(self.id.as_str().into()), parts };
+        let envelope = Envelope { model: &self.model, created: self.created };
+        (protocol.encode(&message, &envelope), u64::from(token))
+    }
+}
+
+/// Encoded bytes, and the token events that they complete.
+type Frame = (Vec<u8>, u64);
+
+/// The writes that carry `frames`, with their transfer coding.
+fn pieces(frames: Vec<Frame>, merged: bool, split: Option<usize>) -> Vec<Frame> {
+    let frames =
+        if merged { vec![frames] } else { frames.into_iter().map(|frame| vec![frame]).collect() };
+    match split {
+        Some(size) => frames.iter().flat_map(|frames| cut(frames, size)).collect(),
+        None => vec![gather(&frames)],
+    }
+}
+
+/// One write, with a chunk for each of the lists.
+fn gather(chunks: &[Vec<Frame>]) -> Frame {
+    let mut bytes = Vec::new();
+    for chunk in chunks {
+        wire::push_chunk(&mut bytes, &joined(chunk));
+    }
+    let token_events = chunks.iter().flatten().map(|(_, events)| events).sum();
+    (bytes, token_events)
+}
+
+/// Writes of `size` bytes each, each a chunk.
+fn cut(frames: &[Frame], size: usize) -> Vec<Frame> {
+    let mut frames_left = frames.iter();
+    let mut next = frames_left.next();
+    let mut next_end = next.map_or(0, |(bytes, _)| bytes.len());
+    let mut end = 0;
+    let mut piece = |bytes: &[u8]| {
+        let mut chunk = Vec::new();
+        wire::push_chunk(&mut chunk, bytes);
+        end += bytes.len();
+        let mut completed = 0;
+        while let Some((_, events)) = next.filter(|_| next_end <= end) {
+            completed += events;
+            next = frames_left.next();
+            next_end += next.map_or(0, |(bytes, _)| bytes.len());
+        }
+        (chunk, completed)
+    };
+    joined(frames).chunks(size).map(&mut piece).collect()
+}
+
+fn joined(frames: &[Frame]) -> Vec<u8> {
+    let bytes: Vec<&[u8]> = frames.iter().map(|(bytes, _)| bytes.as_slice()).collect();
+    bytes.concat()
+}
+
+impl Phase {
+    /// Takes the body's head out, leaving [`Phase::Head`], if there is one.
+    pub(super) fn take_head(&mut self) -> Option<Head> {
+        match mem::replace(self, Self::Head) {
+            Self::Body(head) => Some(head),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames() -> Vec<Frame> {
+        vec![(b"role".to_vec(), 0), (b"ab".to_vec(), 1), (b"c".to_vec(), 1)]
+    }
+
+    #[test]
+    fn a_step_is_one_write_with_a_chunk_a_frame() {
+        assert_eq!(
+            pieces(frames(), false, None),
+            [(b"4\r\nrole\r\n2\r\nab\r\n1\r\nc\r\n".to_vec(), 2)]
+        );
+    }
+
+    #[test]
+    fn a_merged_step_is_one_chunk() {
+        assert_eq!(pieces(frames(), true, None), [(b"7\r\nroleabc\r\n".to_vec(), 2)]);
+    }
+
+    #[test]
+    fn split_pieces_count_an_event_where_its_last_byte_is() {
+        let chunk = |text: &str, events| (text.as_bytes().to_vec(), events);
+        assert_eq!(
+            pieces(frames(), false, Some(3)),
+            [
+                chunk("3\r\nrol\r\n", 0),
+                chunk("1\r\ne\r\n", 0),
+                chunk("2\r\nab\r\n", 1),
+                chunk("1\r\nc\r\n", 1),
+            ]
+        );
+        assert_eq!(
+            pieces(frames(), true, Some(5)),
+            [chunk("5\r\nrolea\r\n", 0), chunk("2\r\nbc\r\n", 2)]
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! What the simulated endpoint really did, and when: what a measurement is compared with.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+/// One answer, as far as it has come. The plan says when a token was due; this says when it went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerLog {
+    /// Its place among the requests for a completion, from 1.
+    pub request: u64,
+    /// The completion's id, as the client sees it.
+    pub id: String,
+    /// When the whole request had been read. All deadlines count from here.
+    pub received: Instant,
+    /// The request's body; empty when it was longer than [`BODY_LIMIT`](Self::BODY_LIMIT).
+    pub body: Bytes,
+    /// When the write of the response's head returned; of all the response, when it is no stream.
+    pub head_returned: Option<Instant>,
+    /// The writes of the stream, in order.
+    pub writes: Vec<Write>,
+    /// Whether the response ended as HTTP says it must. Also true when a fault cut the
+    /// answer short; false while it runs, after a reset, and when the client left.
+    pub completed: bool,
+}
+
+impl AnswerLog {
+    /// Longest request body that is kept, bytes.
+    pub const BODY_LIMIT: usize = 64 << 10;
+
+    /// The write that completed the first token event.
+    pub fn first_token(&self) -> Option<&Write> {
+        self.writes.iter().find(|write| write.token_events > 0)
+    }
+}
+
+/// One write of a response's body. On loopback its bytes reach the client between
+/// [`began`](Self::began) and [`returned`](Self::returned).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write {
+    /// When the script wanted it.
+    pub due: Instant,
+    /// When it was handed to the system, for the first time if the system did not accept it all.
+    pub began: Instant,
+    /// When the system had accepted its last byte.
+    pub returned: Instant,
+    /// Its size on the wire, transfer coding included.
+    pub bytes: usize,
+    /// Token events that it completes.
+    pub token_events: u64,
+}
+
+/// The answers of one endpoint, shared by its thread and its owner.
+///
+/// Each answer has a lock of its own, so that reading the log holds no write up for longer than
+/// the copy of one answer.
+#[derive(Debug, Default)]
+pub(super) struct Log(Mutex<Answers>);
+
+#[derive(Debug, Default)]
+struct Answers {
+    entries: Vec<Entry>,
+    closed: bool,
+}
+
+/// An answer's place in the log.
+#[derive(Debug, Clone)]
+pub(super) struct Entry(Arc<Mutex<AnswerLog>>);
+
+impl Log {
+    /// Opens the log of an answer.
+    pub(super) fn open(&self, request: u64, id: String, received: Instant, body: &[u8]) -> Entry {
+        let body = if body.len() > AnswerLog::BODY_LIMIT {
+            Bytes::new()
+        } else {
+            Bytes::copy_from_slice(body)
+        };
+        let entry = Entry(Arc::new(Mutex::new(AnswerLog {
+            request,
+            id,
+            received,
+            body,
+            head_returned: None,
+            writes: Vec::new(),
+            completed: false,
+        })));
+        let mut answers = lock(&self.0);
+        if !answers.closed {
+            answers.entries.push(entry.clone());
+        }
+        entry
+    }
+
+    /// Keeps nothing from now on: for an endpoint that runs for ever and is never asked.
+    pub(super) fn close(&self) {
+        let mut answers = lock(&self.0);
+        answers.closed = true;
+        drop(mem::take(&mut answers.entries));
+    }
+
+    /// A copy of every answer so far.
+    pub(super) fn answers(&self) -> Vec<AnswerLog> {
+        let entries = lock(&self.0).entries.clone();
+        entries.iter().map(|entry| entry.lock().clone()).collect()
+    }
+}
+
+impl Entry {
+    /// The answer's log, to be read or continued.
+    pub(super) fn lock(&self) -> MutexGuard<'_, AnswerLog> {
+        lock(&self.0)
+    }
+}
+
+/// A log is of use even after a panic elsewhere.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::pace;
+
+    #[test]
+    fn a_closed_log_keeps_nothing_and_long_bodies_are_never_kept() {
+        let log = Log::default();
+        let open = |number, size| log.open(number, String::new(), pace::now(), &vec![0; size]);
+        open(1, AnswerLog::BODY_LIMIT);
+        open(2, AnswerLog::BODY_LIMIT + 1);
+        let sizes: Vec<usize> = log.answers().iter().map(|a| a.body.len()).collect();
+        assert_eq!(sizes, [AnswerLog::BODY_LIMIT, 0]);
+        log.close();
+        open(3, 0).lock().completed = true;
+        assert_eq!(log.answers(), []);
+    }
+}

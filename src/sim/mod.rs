@@ -1,0 +1,21 @@
+//! The simulated endpoint: a real HTTP server on loopback that streams answers at a stated rhythm,
+//! with faults on request, and logs when each write returned.
+//!
+//! In reading order: [`Script`] says what is due when; `routing` says which answer a request gets;
+//! `wire` is HTTP as bytes; `connection` is one client; `reactor` is the thread that keeps every
+//! deadline of every client; `pace` is its clock; [`AnswerLog`] is what it really did.
+
+mod connection;
+mod log;
+mod pace;
+mod reactor;
+mod routing;
+mod script;
+mod server;
+mod wire;
+
+pub use self::{
+    log::{AnswerLog, Write},
+    script::{Fault, FaultKind, Script},
+    server::Simulator,
+};

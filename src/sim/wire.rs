@@ -1,0 +1,217 @@
+//! HTTP/1.1 as bytes: the heads of requests, the answers, the chunks. Pure.
+
+use http::StatusCode;
+use httparse::{EMPTY_HEADER, Header, Status};
+
+/// Longest head of a request, bytes.
+pub(super) const HEAD_LIMIT: usize = 64 << 10;
+
+/// Longest body of a request, bytes.
+pub(super) const BODY_LIMIT: usize = 64 << 20;
+
+/// Most header fields of a request.
+const FIELD_LIMIT: usize = 128;
+
+/// The end of a chunked body.
+pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// The interim answer to a client that asks before it sends its body.
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+const SERVER: &str = "server: llm-stream-bench-sim\r\n";
+
+/// What matters of a request's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Head {
+    /// `POST`, `GET`…
+    pub(super) method: String,
+    /// The path, without query.
+    pub(super) path: String,
+    /// Size of the body that follows, bytes.
+    pub(super) body: usize,
+    /// Whether the connection stays open afterwards.
+    pub(super) keep_alive: bool,
+    /// Whether the client waits for [`CONTINUE`].
+    pub(super) expects_continue: bool,
+}
+
+/// Why a request cannot be read. After it the connection must be closed: where the next request
+/// would begin is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// HTTP status.
+    pub(super) status: u16,
+    /// The reason, for people.
+    pub(super) message: &'static str,
+}
+
+const fn refusal(status: u16, message: &'static str) -> Refusal {
+    Refusal { status, message }
+}
+
+/// Reads a head from the beginning of `bytes`: it and its size, or `None` when there is more to
+/// come.
+pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
+    let mut fields = [EMPTY_HEADER; FIELD_LIMIT];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(bytes) {
+        Ok(Status::Partial) if bytes.len() > HEAD_LIMIT => Err(TOO_LONG),
+        Ok(Status::Partial) => Ok(None),
+        Ok(Status::Complete(size)) if size > HEAD_LIMIT => Err(TOO_LONG),
+        Ok(Status::Complete(size)) => Ok(Some((head(&request)?, size))),
+        Err(httparse::Error::TooManyHeaders) => Err(TOO_LONG),
+        Err(_) => Err(refusal(400, "this is not an HTTP request")),
+    }
+}
+
+const TOO_LONG: Refusal = refusal(431, "the request's head is too long");
+
+fn head(request: &httparse::Request<'_, '_>) -> Result<Head, Refusal> {
+    if request.version != Some(1) {
+        return Err(refusal(505, "only HTTP/1.1 is spoken here"));
+    }
+    let method = request.method.unwrap_or_default();
+    let path = request.path.unwrap_or_default();
+    let path = path.split_once('?').map_or(path, |(path, _query)| path);
+    Ok(Head {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        body: body_size(method, request.headers)?,
+        keep_alive: !has_word(request.headers, "connection", "close"),
+        expects_continue: has_word(request.headers, "expect", "100-continue"),
+    })
+}
+
+fn body_size(method: &str, fields: &[Header<'_>]) -> Result<usize, Refusal> {
+    const LENGTH_REQUIRED: Refusal = refusal(411, "a body needs a content-length");
+    if values(fields, "transfer-encoding").next().is_some() {
+        return Err(LENGTH_REQUIRED);
+    }
+    let mut sizes = values(fields, "content-length").map(parse_size);
+    let Some(size) = sizes.next() else {
+        return if method == "POST" { Err(LENGTH_REQUIRED) } else { Ok(0) };
+    };
+    match size {
+        None => Err(refusal(400, "the content-length is not a number")),
+        Some(_) if sizes.any(|other| other != size) => {
+            Err(refusal(400, "the content-lengths contradict each other"))
+        }
+        Some(size) if size > BODY_LIMIT => Err(refusal(413, "the body is too long")),
+        Some(size) => Ok(size),
+    }
+}
+
+/// Digits only: the standard parser would accept a sign. What is too large to count is larger
+/// than any limit.
+fn parse_size(value: &str) -> Option<usize> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| value.parse().unwrap_or(usize::MAX))
+}
+
+fn values<'a>(fields: &'a [Header<'_>], name: &str) -> impl Iterator<Item = &'a str> {
+    fields
+        .iter()
+        .filter(move |field| field.name.eq_ignore_ascii_case(name))
+        .map(|field| str::from_utf8(field.value).unwrap_or_default().trim())
+}
+
+fn has_word(fields: &[Header<'_>], name: &str, word: &str) -> bool {
+    values(fields, name)
+        .flat_map(|value| value.split(','))
+        .any(|value| value.trim().eq_ignore_ascii_case(word))
+}
+
+/// The head of an answer that is an event stream.
+pub(super) fn stream_head(keep_alive: bool) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 200 OK\r\n{SERVER}content-type: text/event-stream\r\n\
+         cache-control: no-cache\r\ntransfer-encoding: chunked\r\n{}\r\n",
+        connection(keep_alive)
+    )
+    .into_bytes()
+}
+
+/// A whole answer with a JSON body. `location` is for redirects.
+pub(super) fn json_answer(
+    status: u16,
+    body: &[u8],
+    location: Option<&str>,
+    keep_alive: bool,
+) -> Vec<u8> {
+    let location = location.map_or_else(String::new, |to| format!("location: {to}\r\n"));
+    let mut answer = format!(
+        "HTTP/1.1 {status} {}\r\n{SERVER}content-type: application/json\r\n\
+         content-length: {}\r\n{location}{}\r\n",
+        reason(status),
+        body.len(),
+        connection(keep_alive),
+    )
+    .into_bytes();
+    answer.extend_from_slice(body);
+    answer
+}
+
+fn connection(keep_alive: bool) -> &'static str {
+    if keep_alive { "" } else { "connection: close\r\n" }
+}
+
+fn reason(status: u16) -> &'static str {
+    StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Simulated")
+}
+
+/// Appends `bytes` as one chunk; nothing when there are none, since an empty chunk ends the body.
+pub(super) fn push_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(request: &str) -> u16 {
+        parse_head(request.as_bytes()).expect_err("must be refused").status
+    }
+
+    #[test]
+    fn a_head_is_read_whatever_the_case_of_its_fields() {
+        let request = b"POST /v1/chat?x=1 HTTP/1.1\r\nCONTENT-Length: 12\r\n\
+            Connection: foo, Close\r\nexpect: 100-Continue\r\n\r\n{";
+        let head = Head {
+            method: "POST".to_owned(),
+            path: "/v1/chat".to_owned(),
+            body: 12,
+            keep_alive: false,
+            expects_continue: true,
+        };
+        assert_eq!(parse_head(request), Ok(Some((head, request.len() - 1))));
+        assert_eq!(parse_head(&request[..40]), Ok(None));
+    }
+
+    #[test]
+    fn a_head_that_gives_no_certain_body_size_is_refused() {
+        let post = |fields: &str| status(&format!("POST / HTTP/1.1\r\n{fields}\r\n"));
+        assert_eq!(post(""), 411);
+        assert_eq!(post("transfer-encoding: chunked\r\n"), 411);
+        assert_eq!(post("content-length: +1\r\n"), 400);
+        assert_eq!(post("content-length: 1\r\ncontent-length: 2\r\n"), 400);
+        assert_eq!(post("content-length: 99999999999999999999999\r\n"), 413);
+    }
+
+    #[test]
+    fn garbage_old_versions_and_endless_heads_are_refused() {
+        assert_eq!(status("\u{16}\u{3}\u{1} hello"), 400);
+        assert_eq!(status("GET / HTTP/1.0\r\n\r\n"), 505);
+        let endless = format!("GET / HTTP/1.1\r\na: {}", "a".repeat(HEAD_LIMIT));
+        assert_eq!(status(&endless), 431);
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200));
+        assert_eq!(status(&many), 431);
+    }
+}

@@ -1,0 +1,332 @@
+//! `ttft p95 <= 500 ms` → [`Threshold`]; [`Threshold`] × [`ModelSummary`] → [`Verdict`]. Pure.
+
+use std::fmt;
+
+use crate::{
+    metric::{Metric, Unit},
+    summary::{Absent, ModelSummary, Statistic},
+};
+
+/// A limit on one statistic of one metric.
+///
+/// Written `METRIC [STATISTIC] COMPARISON VALUE [UNIT]`: the statistic is `mean` unless it is
+/// named; a time and a rate need their unit, so that `ttft <= 500` cannot mean 500 seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Threshold {
+    /// What is limited.
+    pub metric: &'static Metric,
+    /// Which statistic of it.
+    pub statistic: Statistic,
+    /// How it is compared.
+    pub comparison: Comparison,
+    /// The limit, in the metric's base unit.
+    pub limit: f64,
+}
+
+/// How a figure is compared with its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// `>=`
+    AtLeast,
+    /// `>`
+    Above,
+    /// `<=`
+    AtMost,
+    /// `<`
+    Below,
+}
+
+/// Why a text is no threshold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParseError {
+    /// What is wrong.
+    pub message: String,
+    /// Where in the text, in bytes.
+    pub offset: usize,
+    /// What would be right.
+    pub help: String,
+}
+
+/// What came of a threshold.
+#[derive(Debug, Clone, Copy)]
+pub struct Verdict {
+    /// The threshold.
+    pub threshold: Threshold,
+    /// The figure, in the metric's base unit, or why there is none.
+    pub actual: Result<f64, Absent>,
+}
+
+impl Verdict {
+    /// Judges a model. A figure that is absent never passes.
+    pub fn of(threshold: Threshold, model: &ModelSummary) -> Self {
+        Self { threshold, actual: model.figure(threshold.metric, threshold.statistic) }
+    }
+
+    /// Whether the figure is there and on the right side.
+    pub fn passed(&self) -> bool {
+        self.actual.is_ok_and(|actual| self.threshold.holds(actual))
+    }
+}
+
+impl Threshold {
+    /// Reads a threshold as it is written in the config.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let mut words = Words { text, at: 0 };
+        let metric = parse_metric(&mut words)?;
+        let statistic = parse_statistic(&mut words, metric)?;
+        let comparison = parse_comparison(&mut words)?;
+        let limit = parse_limit(&mut words, metric)?;
+        if let Some((offset, rest)) = words.rest() {
+            return Err(ParseError {
+                message: format!("unexpected `{rest}` after the threshold"),
+                offset,
+                help: "write one threshold an entry, such as `ttft p95 <= 500 ms`".into(),
+            });
+        }
+        Ok(Self { metric, statistic, comparison, limit })
+    }
+
+    /// Whether `actual`, in the base unit, is on the right side of the limit.
+    pub fn holds(&self, actual: f64) -> bool {
+        match self.comparison {
+            Comparison::AtLeast => actual >= self.limit,
+            Comparison::Above => actual > self.limit,
+            Comparison::AtMost => actual <= self.limit,
+            Comparison::Below => actual < self.limit,
+        }
+    }
+}
+
+impl fmt::Display for Threshold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, scale) = self.metric.unit.display();
+        f.write_str(self.metric.name)?;
+        if self.metric.unit != Unit::Percent {
+            write!(f, " {}", self.statistic)?;
+        }
+        // Ten digits, so that 0.3 s is 300 ms and not 299.99999999999994.
+        let limit = format!("{:.10}", self.limit * scale);
+        let limit = limit.trim_end_matches('0').trim_end_matches('.');
+        write!(f, " {} {limit} {unit}", self.comparison.symbol())
+    }
+}
+
+impl Comparison {
+    const ALL: [Self; 4] = [Self::AtLeast, Self::AtMost, Self::Above, Self::Below];
+
+    /// How it is written.
+    pub const fn symbol(self) -> &'static str {
+        match self {
+            Self::AtLeast => ">=",
+            Self::Above => ">",
+            Self::AtMost => "<=",
+            Self::Below => "<",
+        }
+    }
+}
+
+/// The text as words: runs of letters, runs of comparison signs, numbers, units.
+struct Words<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Words<'a> {
+    fn skip_space(&mut self) {
+        let rest = &self.text[self.at..];
+        self.at += rest.len() - rest.trim_start().len();
+    }
+
+    /// The next characters that `belongs` accepts, with their offset; empty when there are none.
+    fn take(&mut self, belongs: impl Fn(char) -> bool) -> (usize, &'a str) {
+        self.skip_space();
+        let rest = &self.text[self.at..];
+        let end = rest.find(|c| !belongs(c)).unwrap_or(rest.len());
+        let offset = self.at;
+        self.at += end;
+        (offset, &rest[..end])
+    }
+
+    fn rest(&mut self) -> Option<(usize, &'a str)> {
+        self.skip_space();
+        let rest = self.text[self.at..].trim_end();
+        (!rest.is_empty()).then_some((self.at, rest))
+    }
+}
+
+fn is_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '.'
+}
+
+fn parse_metric(words: &mut Words<'_>) -> Result<&'static Metric, ParseError> {
+    let (offset, name) = words.take(is_name);
+    Metric::named(name).ok_or_else(|| ParseError {
+        message: match name {
+            "" => "a threshold begins with a metric".into(),
+            _ => format!("unknown metric `{name}`"),
+        },
+        offset,
+        help: suggest(name, Metric::names()),
+    })
+}
+
+fn parse_statistic(words: &mut Words<'_>, metric: &Metric) -> Result<Statistic, ParseError> {
+    let (offset, name) = words.take(is_name);
+    if name.is_empty() {
+        return Ok(Statistic::Mean);
+    }
+    if metric.unit == Unit::Percent {
+        return Err(ParseError {
+            message: format!("`{}` has no statistic: it is one figure of all trials", metric.name),
+            offset,
+            help: format!("write `{} >= 99 %`", metric.name),
+        });
+    }
+    Statistic::by_name(name).ok_or_else(|| ParseError {
+        message: format!("unknown statistic `{name}`"),
+        offset,
+        help: "one of mean, median, min, max, sd, or a percentile such as p95 or p99.9".into(),
+    })
+}
+
+fn parse_comparison(words: &mut Words<'_>) -> Result<Comparison, ParseError> {
+    let (offset, symbol) = words.take(|c| "<>=!≤≥".contains(c));
+    Comparison::ALL.into_iter().find(|comparison| comparison.symbol() == symbol).ok_or_else(|| {
+        ParseError {
+            message: match symbol {
+                "" => "a comparison is missing".into(),
+                _ => format!("unknown comparison `{symbol}`"),
+            },
+            offset,
+            help: "one of >=, <=, >, <".into(),
+        }
+    })
+}
+
+/// The limit in the metric's base unit.
+fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<f64, ParseError> {
+    let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
+    let value: f64 = digits.parse().map_err(|_| ParseError {
+        message: match digits {
+            "" => "the limit is missing".into(),
+            _ => format!("`{digits}` is not a number"),
+        },
+        offset,
+        help: format!("write a number, such as `{}`", example(metric)),
+    })?;
+    let (offset, unit) = words.take(|c| !c.is_whitespace());
+    let Some(scale) = scale(metric.unit, unit) else {
+        let (message, help) = if unit.is_empty() {
+            ("the limit needs a unit".into(), format!("did you mean `{digits} {}`?", usual(metric)))
+        } else {
+            let message = format!("`{unit}` is not a unit of {}", metric.name);
+            (message, format!("write it in {}", units(metric.unit)))
+        };
+        return Err(ParseError { message, offset, help });
+    };
+    Ok(value * scale)
+}
+
+/// How many base units one `unit` is.
+fn scale(kind: Unit, unit: &str) -> Option<f64> {
+    match (kind, unit) {
+        (Unit::Seconds, "s") => Some(1.0),
+        (Unit::Seconds, "ms") => Some(1e-3),
+        (Unit::Seconds, "us" | "µs" | "μs") => Some(1e-6),
+        (Unit::TokensPerSecond, "" | "tok/s" | "tokens/s" | "tokens/sec" | "tps") => Some(1.0),
+        (Unit::Tokens, "" | "tok" | "tokens") => Some(1.0),
+        (Unit::Percent, "%") => Some(1.0),
+        _ => None,
+    }
+}
+
+fn units(kind: Unit) -> &'static str {
+    match kind {
+        Unit::Seconds => "s, ms or us",
+        Unit::TokensPerSecond => "tok/s, or without a unit",
+        Unit::Tokens => "tokens, or without a unit",
+        Unit::Percent => "%",
+    }
+}
+
+fn usual(metric: &Metric) -> &'static str {
+    metric.unit.display().0
+}
+
+fn example(metric: &Metric) -> String {
+    match metric.unit {
+        Unit::Seconds => format!("{} <= 500 ms", metric.name),
+        Unit::TokensPerSecond => format!("{} >= 80", metric.name),
+        Unit::Tokens => format!("{} >= 64", metric.name),
+        Unit::Percent => format!("{} >= 99 %", metric.name),
+    }
+}
+
+/// The known name nearest to `name`, or all of them.
+fn suggest(name: &str, known: impl Iterator<Item = &'static str>) -> String {
+    let known: Vec<_> = known.collect();
+    let near = known
+        .iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match near {
+        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+        None => format!("one of {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        match Threshold::parse(text) {
+            Ok(threshold) => threshold.to_string(),
+            Err(error) => format!("{}: {} ({})", error.offset, error.message, error.help),
+        }
+    }
+
+    #[test]
+    fn thresholds_are_read_and_written_again_with_all_that_was_left_out() {
+        let cases = [
+            ("generation_speed >= 80", "generation_speed mean >= 80 tok/s"),
+            ("generation_speed median>80.5tok/s", "generation_speed median > 80.5 tok/s"),
+            ("ttft p95 <= 500 ms", "ttft p95 <= 500 ms"),
+            ("ttft p99.9<0.5s", "ttft p99.9 < 500 ms"),
+            ("preprocess_time max <= 300000us", "ttft max <= 300 ms"),
+            ("tpot sd <= 2ms", "tpot sd <= 2 ms"),
+            ("success_rate >= 99 %", "success_rate >= 99 %"),
+            ("  response_tokens min >= 16  ", "response_tokens min >= 16 tokens"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(shown(text), expected);
+            assert_eq!(shown(expected), expected);
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_threshold_says_what_and_where() {
+        let messages: Vec<String> = [
+            "",
+            "generation_sped >= 80",
+            "speed >= 80",
+            "ttft p95",
+            "ttft p95 = 500 ms",
+            "ttft p0 <= 500 ms",
+            "ttft average <= 500 ms",
+            "ttft <= 500",
+            "ttft <= fast",
+            "ttft <= 500 min",
+            "ttft <= 1.2.3 ms",
+            "generation_speed >= 80 ms",
+            "success_rate p95 >= 99 %",
+            "success_rate >= 0.99",
+            "ttft <= 500 ms, tpot <= 20 ms",
+        ]
+        .into_iter()
+        .map(|text| format!("{text:?}\n  {}", shown(text)))
+        .collect();
+        insta::assert_snapshot!(messages.join("\n"));
+    }
+}

@@ -1,0 +1,169 @@
+//! The real bench target, run as cargo runs it: `llm --bench ARGUMENTS` in a folder with a config.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use tempfile::TempDir;
+
+/// Two quick models, no warm-up question hidden in their figures.
+pub(crate) const TWO_MODELS: &str = "\
+runs: 2
+prompts:
+  - { name: hello, text: \"Say hello.\" }
+  - { name: bye, text: \"Say goodbye.\" }
+models:
+  Qwen-30B: { simulate: { ttft: 6ms, itl: 2ms, tokens: 6 } }
+  Llama-70B: { simulate: { ttft: 8ms, itl: 3ms, tokens: 6 } }
+";
+
+/// A folder with a config, in which the bench target runs.
+pub(crate) struct Bench {
+    pub(crate) folder: TempDir,
+}
+
+/// What a run printed and how it ended.
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Bench {
+    pub(crate) fn new(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("configs.yaml"), config).expect("a config");
+        Self { folder }
+    }
+
+    /// The command, with `--bench` as cargo passes it, and results in the folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.smoke(arguments);
+        command.arg("--bench").args(["--output", "results.csv"]);
+        command
+    }
+
+    /// The command without `--bench`: smoke mode.
+    pub(crate) fn smoke(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(executable());
+        command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("LLM_STREAM_BENCH_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        ran(&mut self.command(arguments))
+    }
+
+    pub(crate) fn results(&self) -> Vec<csv::StringRecord> {
+        records(&self.folder.path().join("results.csv"))
+    }
+
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the bench target")
+    }
+}
+
+pub(crate) fn ran(command: &mut Command) -> Ran {
+    Ran::from(command.output().expect("the bench target"))
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+impl Ran {
+    /// All of it, with `#` for every number that differs from run to run.
+    pub(crate) fn told(&self, folder: &Path) -> String {
+        let stderr = self.stderr.replace(&folder.display().to_string(), "FOLDER");
+        let stderr =
+            stderr.replace(&fs::canonicalize(folder).unwrap().display().to_string(), "FOLDER");
+        let all = format!(
+            "exit code: {:?}\n--- stdout\n{}--- stderr\n{stderr}",
+            self.code.unwrap_or(-1),
+            self.stdout
+        );
+        mask(&all)
+    }
+}
+
+/// `#` for each number with a fraction or a thousands separator; widths that depend on them are
+/// one.
+fn mask(text: &str) -> String {
+    text.lines().map(|line| mask_line(line) + "\n").collect()
+}
+
+fn mask_line(line: &str) -> String {
+    let indent = line.len() - line.trim_start().len();
+    let words: Vec<_> = line[indent..].split(' ').map(mask_word).collect();
+    let mut masked = words.join(" ");
+    for (run, single) in [("  ", " "), ("──", "─")] {
+        while masked.contains(run) {
+            masked = masked.replace(run, single);
+        }
+    }
+    format!("{}{masked}", &line[..indent])
+}
+
+fn mask_word(word: &str) -> String {
+    let core = word.trim_matches(['(', ')', ',', 's']);
+    let measured = core.contains(|c: char| c.is_ascii_digit())
+        && core.contains(['.', ','])
+        && !core.ends_with('.')
+        && core.chars().all(|c| c.is_ascii_digit() || ".,".contains(c));
+    if measured { word.replace(core, "#") } else { word.to_owned() }
+}
+
+pub(crate) fn records(path: &Path) -> Vec<csv::StringRecord> {
+    let mut reader = csv::Reader::from_path(path).expect("results");
+    reader.records().map(|record| record.expect("a row")).collect()
+}
+
+/// The bench target's executable. cargo tells where it is; it is built already, as one of the
+/// targets that `cargo test` builds.
+pub(crate) fn executable() -> &'static Path {
+    static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
+    EXECUTABLE.get_or_init(|| {
+        let output = cargo(Path::new(env!("CARGO_MANIFEST_DIR")))
+            .args(["test", "--bench", "llm", "--no-run", "--message-format=json"])
+            .output()
+            .expect("cargo");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("JSON");
+        let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let mut found = messages.filter_map(|message: serde_json::Value| {
+            (message["target"]["name"] == "llm")
+                .then(|| message["executable"].as_str().map(Into::into))?
+        });
+        found.next_back().expect("cargo names the bench target's executable")
+    })
+}
+
+/// cargo, offline, in `folder`, without the variables that the outer cargo sets for tests: some
+/// build scripts watch them, and their crates would be built anew each time.
+pub(crate) fn cargo(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    for (name, _) in env::vars_os() {
+        let of_tests = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME"];
+        if of_tests.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command.arg("--offline").current_dir(folder).stdin(Stdio::null());
+    command
+}

@@ -1,0 +1,607 @@
+//! The bench target as its user and their CI see it: names, lines, files, exit codes.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::bench::{Bench, Ran, TWO_MODELS, cargo, executable, ran, records};
+
+fn names(ran: &Ran) -> Vec<&str> {
+    ran.stdout.lines().filter_map(|line| line.strip_suffix(": benchmark")).collect()
+}
+
+/// The trials that libtest's lines say were measured.
+fn measured(ran: &Ran) -> Vec<&str> {
+    ran.stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("test ")?.split_once(" ... bench: "))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+// -- whole outputs --------------------------------------------------------------------------------
+
+#[test]
+fn a_run_says() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&[]);
+    insta::assert_snapshot!(ran.told(bench.folder.path()));
+}
+
+#[test]
+fn a_run_with_every_sort_of_trouble_says() {
+    let bench = Bench::new(
+        "runs: 2
+prompts: [{ name: hello, text: \"Say hello.\" }]
+thresholds: [\"success_rate >= 100 %\", \"ttft p95 <= 1 s\"]
+models:
+  good: { simulate: { ttft: 5ms, itl: 2ms, tokens: 4 }, thresholds: [\"generation_speed >= 1\"] }
+  breaks: { simulate: { ttft: 5ms, itl: 6ms, tokens: 4, faults: [{ reset: 2, request: 2 }] } }
+  refuses: { simulate: { faults: [{ status: 503 }] }, thresholds: [\"ttft <= 1s\"] }
+  too slow: { simulate: { ttft: 5ms, itl: 20ms, tokens: 4 }, thresholds: [\"generation_speed >= 1000000\"] }
+",
+    );
+    let ran = bench.run(&[]);
+    insta::assert_snapshot!(ran.told(bench.folder.path()));
+}
+
+#[test]
+fn help_says() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["--help"]);
+    assert_eq!(ran.code, Some(0));
+    insta::assert_snapshot!(ran.stdout);
+}
+
+// -- names and filters ----------------------------------------------------------------------------
+
+#[test]
+fn the_list_has_a_trial_for_each_model_prompt_and_run_in_the_configs_order() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["--list"]);
+    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    assert!(!bench.folder.path().join("results.csv").exists());
+}
+
+#[test]
+fn filters_select_as_libtest_does_and_any_of_several_may_match() {
+    let bench = Bench::new(TWO_MODELS);
+    let selected = |arguments: &[&str]| {
+        let ran = bench.run(&[&["--list"], arguments].concat());
+        (ran.code, names(&ran).join(" "))
+    };
+    let qwen = "Qwen-30B-simulated::hello::run-1 Qwen-30B-simulated::hello::run-2 \
+                Qwen-30B-simulated::bye::run-1 Qwen-30B-simulated::bye::run-2";
+    let one = "Llama-70B-simulated::bye::run-2";
+    let cases: &[(&[&str], &str)] = &[
+        (&["Qwen"], qwen),
+        (&["Qwen", one], &format!("{qwen} {one}")),
+        (&["Qwen", "Nothing"], qwen),
+        (&["--exact", one], one),
+        (&["--exact", one, "Qwen"], one),
+        (&["--skip", "Llama"], qwen),
+        (&["Qwen", "--skip", "hello", "--skip", "run-1"], "Qwen-30B-simulated::bye::run-2"),
+        (&["--models", "Qwen-30B"], qwen),
+        (
+            &["--models", "Qwen-30B-simulated", "run-1", "--skip", "bye"],
+            "Qwen-30B-simulated::hello::run-1",
+        ),
+        (&["--runs", "1", "Llama", "--skip", "hello"], "Llama-70B-simulated::bye::run-1"),
+        (&["--ignored"], ""),
+    ];
+    for (arguments, expected) in cases {
+        assert_eq!(selected(arguments), (Some(0), (*expected).to_owned()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_filter_that_selects_nothing_is_an_error() {
+    let bench = Bench::new(TWO_MODELS);
+    let mut text = String::new();
+    for arguments in [
+        &["Mistral"][..],
+        &["Mistral", "Gemma", "--skip", "x"],
+        &["--exact", "Qwen"],
+        &["--skip", "run"],
+        &["Mistral", "--list"],
+    ] {
+        let ran = bench.run(arguments);
+        text.push_str(&format!("{arguments:?}\n{}", ran.told(bench.folder.path())));
+    }
+    insta::assert_snapshot!(text);
+    assert!(!bench.folder.path().join("results.csv").exists());
+}
+
+#[test]
+fn what_cannot_be_used_ends_with_2_before_anything_runs() {
+    let bench = Bench::new(TWO_MODELS);
+    fs::write(bench.folder.path().join("file"), "").unwrap();
+    fs::write(
+        bench.folder.path().join("key.yaml"),
+        "models:\n  m:\n    base_url: \"http://127.0.0.1:9\"\n    api_key_env: LLM_TEST_NO_SUCH_KEY\n",
+    )
+    .unwrap();
+    fs::write(
+        bench.folder.path().join("limits.yaml"),
+        "thresholds: [\"speed >= 80\"]\nmodels:\n  m:\n    simulate: {}\n    thresholds:\n      \
+         - \"ttft <= 500\"\n      - 'ttft p95 =< 500ms'\n",
+    )
+    .unwrap();
+    fs::write(
+        bench.folder.path().join("same.yaml"),
+        "models:\n  m: { simulate: {} }\n  m-simulated: { base_url: \"http://h\" }\n",
+    )
+    .unwrap();
+    let mut text = String::new();
+    for arguments in [
+        &["--models", "Qwen-30B,Qwne"][..],
+        &["--runs", "0"],
+        &["--runs", "many"],
+        &["--no-such-flag"],
+        &["--test-threads", "4"],
+        &["--config", "missing.yaml"],
+        &["--config", "key.yaml"],
+        &["--config", "limits.yaml"],
+        &["--config", "same.yaml"],
+    ] {
+        let ran = bench.run(arguments);
+        text.push_str(&format!("{arguments:?}\n{}\n", ran.told(bench.folder.path())));
+    }
+    let mut unwritable = bench.smoke(&["--bench", "--output", "file/results.csv"]);
+    text.push_str(&ran(&mut unwritable).told(bench.folder.path()));
+    insta::assert_snapshot!(text);
+    assert!(!bench.folder.path().join("results.csv").exists());
+}
+
+#[test]
+fn each_option_has_a_twin_in_the_environment() {
+    let bench = Bench::new(TWO_MODELS);
+    fs::rename(bench.folder.path().join("configs.yaml"), bench.folder.path().join("my.yaml"))
+        .unwrap();
+    let mut command = bench.smoke(&["--bench", "hello"]);
+    command
+        .env("LLM_STREAM_BENCH_CONFIG", "my.yaml")
+        .env("LLM_STREAM_BENCH_MODELS", "Llama-70B")
+        .env("LLM_STREAM_BENCH_RUNS", "3")
+        .env("LLM_STREAM_BENCH_OUTPUT", "a/b/out.csv")
+        .env("LLM_STREAM_BENCH_NO_WARMUP", "1")
+        .env("LLM_STREAM_BENCH_RECORD", "recordings");
+    let ran = ran(&mut command);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(measured(&ran).len(), 3);
+    assert!(!ran.stderr.contains("Warmup"));
+    assert_eq!(records(&bench.folder.path().join("a/b/out.csv")).len(), 3);
+    assert_eq!(fs::read_dir(bench.folder.path().join("recordings")).unwrap().count(), 3);
+}
+
+// -- lines ----------------------------------------------------------------------------------------
+
+/// `^test \S+ \.\.\. bench: +[0-9,]+ ns/iter \(\+/- [0-9,]+\)$`
+fn is_libtest_line(line: &str) -> bool {
+    let number =
+        |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == ',');
+    let parts = || {
+        let (name, rest) = line.strip_prefix("test ")?.split_once(" ... bench: ")?;
+        let (time, spread) = rest.trim_start().split_once(" ns/iter (+/- ")?;
+        Some((name, time, spread.strip_suffix(')')?))
+    };
+    parts().is_some_and(|(name, time, spread)| {
+        !name.contains(char::is_whitespace) && number(time) && number(spread)
+    })
+}
+
+#[test]
+fn stdout_has_one_whole_libtest_line_a_trial_and_nothing_of_ours() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["Qwen"]);
+    let lines: Vec<_> = ran.stdout.lines().filter(|line| is_libtest_line(line)).collect();
+    assert_eq!(lines.len(), 4, "{}", ran.stdout);
+    let others: Vec<_> =
+        ran.stdout.lines().filter(|line| !line.is_empty() && !is_libtest_line(line)).collect();
+    assert_eq!(others[0], "running 4 tests");
+    assert!(others[1].starts_with(
+        "test result: ok. 0 passed; 0 failed; 0 ignored; 4 measured; 4 filtered out; "
+    ));
+    assert_eq!(others.len(), 2, "{others:?}");
+}
+
+#[test]
+fn a_trial_without_a_time_per_token_is_ok() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  \
+         m: { max_tokens: 1, simulate: { ttft: 5ms } }\n",
+    );
+    let ran = bench.run(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("test m-simulated::hello::run-1 ... ok\n"), "{}", ran.stdout);
+    let json = bench.run(&["--format", "json", "-Z", "unstable-options"]);
+    for line in json.stdout.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|_| panic!("{line}"));
+    }
+    assert!(
+        json.stdout.contains(r#""name": "m-simulated::hello::run-1", "event": "ok""#),
+        "{}",
+        json.stdout
+    );
+}
+
+#[test]
+fn a_logfile_takes_the_place_of_stdout() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["Qwen", "--logfile", "log.txt"]);
+    assert_eq!(ran.stdout, "");
+    let log = fs::read_to_string(bench.folder.path().join("log.txt")).unwrap();
+    assert_eq!(log.lines().filter(|line| is_libtest_line(line)).count(), 4, "{log}");
+}
+
+// -- files ----------------------------------------------------------------------------------------
+
+#[test]
+fn the_seeds_columns_come_first_and_every_row_says_that_it_is_simulated() {
+    let bench = Bench::new(TWO_MODELS);
+    bench.run(&["Qwen"]);
+    let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+    let seed = "model_name,prompt_tokens,response_tokens,total_tokens,total_time,preprocess_time,\
+                generation_time,total_tokens_per_second,preprocess_speed,generation_speed,\
+                timestamp,success,error_message,streaming_used,";
+    assert!(file.starts_with(seed), "{}", file.lines().next().unwrap());
+    insta::assert_snapshot!("columns", file.lines().next().unwrap().replace(',', "\n"));
+    let rows = bench.results();
+    assert_eq!(rows.len(), 4);
+    for row in &rows {
+        assert_eq!(&row[0], "Qwen-30B-simulated");
+        assert_eq!((&row[2], &row[11], &row[12], &row[13]), ("6", "true", "", "true"));
+        assert!(row.iter().any(|cell| cell == "simulated"));
+        let number = |index: usize| row[index].parse::<f64>().unwrap();
+        let (response, generation, speed) = (number(2), number(6), number(9));
+        assert!((response / generation - speed).abs() < 0.001);
+        assert!(number(5) >= 0.006, "no token comes before it is written");
+    }
+}
+
+#[test]
+fn results_go_to_the_target_folder_and_their_path_is_printed_last() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = ran(&mut bench.smoke(&["--bench", "Qwen", "--skip", "bye"]));
+    let path = ran.stderr.lines().last().unwrap().strip_prefix("Results: ").unwrap();
+    let path = Path::new(path);
+    assert!(path.ends_with("results.csv") && path.is_absolute(), "{path:?}");
+    let run = path.parent().unwrap();
+    assert!(run.parent().unwrap().ends_with("llm-stream-bench"));
+    assert!(executable().starts_with(run.parent().unwrap().parent().unwrap()));
+    assert_eq!(records(path).len(), 2);
+    fs::remove_dir_all(run).unwrap();
+}
+
+#[test]
+fn recordings_give_the_same_sample_again() {
+    use llm_stream_bench::{
+        config::TokenCount, protocol::OpenAiChat, recording::Recording, sample,
+    };
+    let bench = Bench::new(TWO_MODELS);
+    bench.run(&["Qwen", "--skip", "run-2", "--skip", "bye", "--record", "kept"]);
+    let file =
+        fs::read_to_string(bench.folder.path().join("kept/Qwen-30B-simulated__hello__run-1.jsonl"))
+            .unwrap();
+    let recording = Recording::from_jsonl(&file).unwrap();
+    let sample = sample::read(&recording, &OpenAiChat, TokenCount::Usage).unwrap();
+    let row = &bench.results()[0];
+    assert_eq!(format!("{:.9}", sample.first_token().as_secs_f64()), row[5]);
+    assert_eq!(format!("{:.9}", sample.generation_time().unwrap().as_secs_f64()), row[6]);
+}
+
+// -- exit codes -----------------------------------------------------------------------------------
+
+fn code_with(threshold: &str, simulate: &str) -> (Option<i32>, String) {
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nthresholds: [\"{threshold}\"]\n\
+         models:\n  m: {{ simulate: {{ ttft: 5ms, itl: 2ms, tokens: 4, {simulate} }} }}\n"
+    ));
+    let ran = bench.run(&["--no-warmup"]);
+    let why = ran.stderr.lines().find(|line| line.starts_with("FAILED: ")).unwrap_or_default();
+    (ran.code, why.to_owned())
+}
+
+#[test]
+fn a_missed_or_missing_figure_fails_the_run() {
+    assert_eq!(code_with("generation_speed >= 1", ""), (Some(0), String::new()));
+    let (code, why) = code_with("generation_speed >= 1000000", "");
+    assert_eq!(code, Some(101));
+    assert!(why.starts_with(
+        "FAILED: 1 of 1 thresholds missed: m-simulated: generation_speed mean >= 1000000 tok/s (actual: "
+    ), "{why}");
+    let (code, why) = code_with("ttft p95 <= 1 s", "");
+    assert_eq!(code, Some(101));
+    assert!(
+        why.ends_with("m-simulated: ttft p95 <= 1000 ms (actual: needs 20 trials, has 1)"),
+        "{why}"
+    );
+    // All in one write: there is no generation to time.
+    let (code, why) = code_with("generation_speed >= 1", "faults: [{ merge: 4 }]");
+    assert_eq!(code, Some(101));
+    assert!(why.ends_with("(actual: 1 of 1 trials have no such figure)"), "{why}");
+    let (code, why) = code_with("generation_speed >= 1", "faults: [{ status: 500 }]");
+    assert_eq!(code, Some(101));
+    assert_eq!(why, "FAILED: 1 of 1 trials failed");
+}
+
+#[test]
+fn a_failed_trial_fails_the_run_without_any_threshold_and_the_others_still_run() {
+    let bench = Bench::new(
+        "runs: 3\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \
+         simulate: { ttft: 5ms, itl: 2ms, tokens: 4, faults: [{ reset: 2, request: 2 }] }\n",
+    );
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(101));
+    let rows = bench.results();
+    let success: Vec<_> = rows.iter().map(|row| &row[11]).collect();
+    assert_eq!(success, ["true", "false", "true"]);
+    let failed = &rows[1];
+    assert!(failed[12].starts_with("the connection broke inside the answer: "), "{failed:?}");
+    assert_eq!(failed.iter().filter(|cell| *cell == "broken").count(), 1);
+    assert!(
+        (1..=9).all(|index| failed[index].is_empty()),
+        "no figure of a failed trial: {failed:?}"
+    );
+}
+
+#[test]
+fn a_failed_warm_up_is_shown_and_fails_nothing() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \
+         simulate: { ttft: 5ms, itl: 2ms, tokens: 4, faults: [{ status: 503, request: 1 }] }\n",
+    );
+    let ran = bench.run(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("    Warmup failed: http_status: HTTP 503 "), "{}", ran.stderr);
+}
+
+#[test]
+fn the_warm_up_opens_the_connection_that_the_trials_use() {
+    let bench = Bench::new(TWO_MODELS);
+    let connects = |arguments: &[&str]| {
+        bench.run(arguments);
+        let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+        let column =
+            file.lines().next().unwrap().split(',').position(|name| name == "connect_time");
+        let rows = bench.results();
+        rows.iter().map(|row| !row[column.unwrap()].is_empty()).collect::<Vec<_>>()
+    };
+    assert_eq!(connects(&["Qwen"]), [false, false, false, false]);
+    assert_eq!(connects(&["Qwen", "--no-warmup"]), [true, false, false, false]);
+}
+
+// -- ends before the end --------------------------------------------------------------------------
+
+const LONG: &str = "runs: 50\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  \
+                    m: { simulate: { ttft: 20ms, itl: 5ms, tokens: 6 } }\n";
+
+/// Reads the child's stderr up to the line that has `text` for the `count`th time.
+fn wait_for(child: &mut std::process::Child, text: &str, count: usize) -> String {
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = String::new();
+    let mut seen = 0;
+    while seen < count {
+        let line = lines.next().expect("more to come").unwrap();
+        seen += usize::from(line.contains(text));
+        said.push_str(&format!("{line}\n"));
+    }
+    // The rest stays to be read by whoever wants it.
+    std::thread::spawn(move || lines.for_each(drop));
+    said
+}
+
+#[cfg(unix)]
+#[test]
+fn a_kill_loses_at_most_the_trial_in_flight() {
+    let bench = Bench::new(LONG);
+    let mut child = bench.start(&[]);
+    wait_for(&mut child, "Success: ", 5);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+    assert!(file.ends_with('\n'));
+    let rows = bench.results();
+    assert!(rows.len() >= 5 && rows.iter().all(|row| &row[11] == "true"), "{}", rows.len());
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_reports_what_has_finished_and_exits_130() {
+    let bench = Bench::new(LONG);
+    let mut child = bench.start(&[]);
+    let mut stderr = child.stderr.take().unwrap();
+    // Enough of it to know that trials have finished.
+    let mut said = Vec::new();
+    let mut piece = [0; 256];
+    while String::from_utf8_lossy(&said).matches("Success: ").count() < 3 {
+        let read = stderr.read(&mut piece).unwrap();
+        assert!(read > 0, "ended early");
+        said.extend_from_slice(&piece[..read]);
+    }
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    stderr.read_to_end(&mut said).unwrap();
+    let code = child.wait().unwrap().code();
+    let said = String::from_utf8(said).unwrap();
+    assert_eq!(code, Some(130), "{said}");
+    let rows = bench.results().len();
+    assert!(rows >= 3);
+    assert!(
+        said.contains(&format!("interrupted: {rows} of 50 trials finished, their rows are kept")),
+        "{said}"
+    );
+    assert!(said.contains("\nRanking by generation_speed"), "{said}");
+    assert!(said.trim_end().lines().last().unwrap().starts_with("Results: "), "{said}");
+}
+
+// -- smoke mode -----------------------------------------------------------------------------------
+
+#[test]
+fn without_bench_each_case_is_tried_once_and_no_real_endpoint_is_called() {
+    // Nothing listens there: a call would fail.
+    let config = "runs: 5\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  \
+                  real: { base_url: \"http://127.0.0.1:9\", api_key_env: LLM_TEST_NO_SUCH_KEY }\n  \
+                  sim: { simulate: { ttft: 30s } }\n";
+    let bench = Bench::new(config);
+    let ran = ran(&mut bench.smoke(&[]));
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    let left: Vec<_> = fs::read_dir(bench.folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the config: {left:?}");
+}
+
+#[test]
+fn nextest_can_list_and_run_single_trials() {
+    let bench = Bench::new(TWO_MODELS);
+    let list = ran(&mut bench.smoke(&["--list", "--format", "terse"]));
+    assert_eq!(names(&list).len(), 4, "each case once: {}", list.stdout);
+    assert_eq!(list.stderr, "");
+    let ignored = ran(&mut bench.smoke(&["--list", "--format", "terse", "--ignored"]));
+    assert_eq!((ignored.code, ignored.stdout.as_str()), (Some(0), ""));
+    let one = ran(&mut bench.smoke(&["--exact", names(&list)[3], "--nocapture"]));
+    assert_eq!(one.code, Some(0));
+    assert!(one.stdout.contains("1 passed; 0 failed"), "{}", one.stdout);
+    let none = ran(&mut bench.smoke(&["a_test_of_another_target"]));
+    assert_eq!(none.code, Some(0), "a filter of `cargo test` is meant for other targets too");
+}
+
+// -- other ways in --------------------------------------------------------------------------------
+
+#[test]
+fn the_binary_runs_the_same() {
+    let bench = Bench::new(TWO_MODELS);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"));
+    command.args(["run", "--output", "results.csv", "Qwen"]).current_dir(bench.folder.path());
+    let ran = ran(&mut command);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(measured(&ran).len(), 4);
+    assert_eq!(bench.results().len(), 4);
+}
+
+#[test]
+fn the_served_endpoint_is_one_that_can_be_measured() {
+    let mut server = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"))
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--ttft",
+            "5ms",
+            "--itl",
+            "2ms",
+            "--tokens",
+            "5",
+        ])
+        .args(["--fault", "stall=2@3", "--reasoning-tokens", "2"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut stderr = BufReader::new(server.stderr.take().unwrap());
+    stderr.read_line(&mut first).unwrap();
+    let url =
+        first.trim().rsplit_once("endpoint: ").unwrap().1.strip_suffix("/v1/chat/completions");
+    let bench = Bench::new(&format!(
+        "runs: 3\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  m:\n    \
+         base_url: \"{}\"\n    timeouts: {{ inter_token: 60ms }}\n",
+        url.unwrap()
+    ));
+    let ran = bench.run(&[]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let rows = bench.results();
+    let success: Vec<_> = rows.iter().map(|row| &row[11]).collect();
+    // The warm-up was the first request.
+    assert_eq!(success, ["true", "false", "true"], "{}", ran.stderr);
+    assert_eq!(&rows[1][12], "no token for 60ms (timeouts.inter_token), after 2 token events");
+    assert_eq!(&rows[0][0], "m");
+}
+
+#[test]
+fn a_server_that_dies_midway_fails_the_trial_and_the_rest_still_run() {
+    let mut server = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"))
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--ttft",
+            "5ms",
+            "--itl",
+            "20ms",
+            "--tokens",
+            "20",
+        ])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut stderr = BufReader::new(server.stderr.take().unwrap());
+    stderr.read_line(&mut first).unwrap();
+    let url =
+        first.trim().rsplit_once("endpoint: ").unwrap().1.strip_suffix("/v1/chat/completions");
+    let bench = Bench::new(&format!(
+        "runs: 4\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  m: {{ base_url: \"{}\" }}\n",
+        url.unwrap()
+    ));
+    let mut child = bench.start(&["--no-warmup"]);
+    wait_for(&mut child, "Run 2/4", 1);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(101));
+    let rows = bench.results();
+    assert_eq!(rows.len(), 4);
+    let kinds: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            ["broken", "connect"].into_iter().find(|kind| row.iter().any(|cell| cell == *kind))
+        })
+        .collect();
+    // The third may still reach a socket that is about to close.
+    assert_eq!((kinds[0], kinds[1], kinds[3]), (None, Some("broken"), Some("connect")));
+    assert!(kinds[2].is_some());
+}
+
+#[test]
+fn another_crate_writes_the_same_line_and_has_its_own_config() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join("tests/downstream");
+    // The versions that are built already.
+    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    let target = executable().ancestors().find(|path| path.join("CACHEDIR.TAG").is_file()).unwrap();
+    let output = cargo(&folder)
+        .args(["bench", "--profile", "dev", "--target-dir"])
+        .arg(target)
+        .args(["--", "--output"])
+        .arg(folder.join("results.csv"))
+        .output()
+        .unwrap();
+    let ran = Ran::from(output);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(measured(&ran), ["downstream-simulated::greeting::run-1"]);
+    assert_eq!(records(&folder.join("results.csv")).len(), 1);
+    fs::remove_file(folder.join("results.csv")).unwrap();
+}
+
+// -- secrets --------------------------------------------------------------------------------------
+
+#[test]
+fn nothing_prints_a_key() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \
+         base_url: \"http://127.0.0.1:9\"\n    api_key_env: LLM_TEST_KEY\n    \
+         headers: { x-secret: \"hush-hush\" }\n",
+    );
+    for arguments in [&[][..], &["--list"], &["--format", "json"]] {
+        let mut command = bench.command(&[arguments, &["--record", "kept"]].concat());
+        let ran = ran(command.env("LLM_TEST_KEY", "sk-very-secret"));
+        let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap_or_default();
+        for text in [ran.stdout, ran.stderr, file] {
+            assert!(!text.contains("very-secret") && !text.contains("hush"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The integration tests, one binary.
+
+#![expect(clippy::disallowed_methods, reason = "tests set and read what users do")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bench;
+mod config;
+mod framing;
+mod harness;
+mod http;
+mod protocol;
+mod reports;
+mod streams;
+mod timing;

@@ -1,0 +1,116 @@
+//! The reports of a run whose every time is known.
+
+use std::{path::Path, sync::Arc};
+
+use clap::Parser;
+use llm_stream_bench::{
+    cli::Cli,
+    config::{Config, TokenCount},
+    plan::{Case, Plan},
+    protocol::OpenAiChat,
+    recording::{ErrorKind, RequestError},
+    report::{
+        Format, Run, csv::Csv, ranking::Ranking, summary::SummaryTables, thresholds::Thresholds,
+    },
+    sample,
+    summary::{Row, Summary},
+    threshold::Verdict,
+};
+use unicode_width::UnicodeWidthStr;
+
+use crate::streams::{STOP, TOKEN, USAGE, stream};
+
+const CONFIG: &str = "
+runs: 3
+prompts:
+  - { name: hello, text: \"Say hello.\" }
+  - { name: \"=1+1\", text: \"Add.\" }
+thresholds: [\"success_rate >= 100 %\", \"ttft median <= 60 ms\", \"ttft p95 <= 1 s\"]
+models:
+  fast: { base_url: \"http://10.0.0.1:8000\", thresholds: [\"generation_speed >= 100.5\"] }
+  '@formula': { simulate: {} }
+  通义千问-一个名字很长很长很长很长很长很长很长很长很长很长的模型: { base_url: \"https://api.example.com\" }
+  broken: { base_url: \"http://10.0.0.3:8000\" }
+  never-run: { base_url: \"http://10.0.0.4:8000\" }
+";
+
+/// Each model with answers of its own pace; the one called `broken` with none, and the last not
+/// begun.
+fn run() -> Run {
+    let config = Config::parse(CONFIG, "configs.yaml", Path::new("."))
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    let cases = Plan::new(&config, &Cli::parse_from(["llm"])).expect("a plan").cases;
+    let rows: Vec<_> = cases.iter().enumerate().filter_map(|(nth, case)| row(nth, case)).collect();
+    let summary = Summary::new(&cases, &rows);
+    let verdicts = summary.models.iter().flat_map(|model| {
+        let verdict = |&threshold| (model.target.clone(), Verdict::of(threshold, model));
+        model.target.thresholds.iter().map(verdict)
+    });
+    let verdicts = verdicts.collect();
+    Run { rows, summary, verdicts }
+}
+
+fn row(nth: usize, case: &Arc<Case>) -> Option<Row> {
+    let nth = nth as u64;
+    let outcome = match case.target.key.as_str() {
+        "never-run" => return None,
+        "broken" => Err(RequestError::new(ErrorKind::Broken, "=the connection\nbroke, \"so\"")),
+        "fast" if nth == 2 => Err(RequestError::new(ErrorKind::NoUsage, "no usage")),
+        _ => {
+            let (first, gap) = (50 + nth, 10 + 3 * (nth / 6));
+            let events = [
+                (first, TOKEN),
+                (first + gap, TOKEN),
+                (first + 2 * gap, TOKEN),
+                (first + 3 * gap + nth % 3, TOKEN),
+                (first + 3 * gap + 5, STOP),
+                (first + 3 * gap + 6, USAGE),
+                (first + 3 * gap + 6, "[DONE]"),
+            ];
+            sample::read(&stream(&events), &OpenAiChat, TokenCount::Usage)
+        }
+    };
+    let started = jiff::Timestamp::from_second(1_795_500_000 + nth as i64).expect("a time");
+    Some(Row { case: case.clone(), started, outcome })
+}
+
+#[test]
+fn the_summary_is() {
+    insta::assert_snapshot!(SummaryTables.render(&run()));
+}
+
+#[test]
+fn the_ranking_is() {
+    insta::assert_snapshot!(Ranking.render(&run()));
+}
+
+#[test]
+fn the_thresholds_are() {
+    insta::assert_snapshot!(Thresholds.render(&run()));
+}
+
+#[test]
+fn the_csv_is() {
+    insta::assert_snapshot!(Csv.render(&run()));
+}
+
+#[test]
+fn tables_fit_80_columns() {
+    let run = run();
+    for report in [SummaryTables.render(&run), Thresholds.render(&run)] {
+        for line in report.lines().filter(|line| line.starts_with("  ")) {
+            assert!(line.width() <= 80, "{} columns: {line}", line.width());
+        }
+    }
+}
+
+#[test]
+fn no_cell_begins_like_a_formula() {
+    let text = Csv.render(&run());
+    let mut reader = ::csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
+    let records: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(records.len(), 1 + 24);
+    for cell in records.iter().flat_map(::csv::StringRecord::iter) {
+        assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell:?}");
+    }
+}

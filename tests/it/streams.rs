@@ -1,0 +1,215 @@
+//! What the recorded answers of real servers amount to: the sample with every figure, or why there
+//! is none.
+
+use std::fmt::Write as _;
+
+use llm_stream_bench::{
+    config::TokenCount,
+    metric::METRICS,
+    protocol::OpenAiChat,
+    recording::{Chunk, ErrorKind, Recording, RequestError},
+    sample::{self, Sample},
+};
+
+use crate::protocol::{Fixture, fixtures};
+
+#[test]
+fn recorded_answers_amount_to() {
+    for Fixture { name, recording } in fixtures() {
+        let outcome = sample::read(&recording, &OpenAiChat, TokenCount::Usage);
+        insta::assert_snapshot!(name, told(&outcome));
+    }
+}
+
+#[test]
+fn an_answer_without_usage_is_counted_by_events_when_the_model_says_so() {
+    for Fixture { name, recording } in fixtures() {
+        let strict = sample::read(&recording, &OpenAiChat, TokenCount::Usage);
+        let Err(RequestError { kind: ErrorKind::NoUsage, .. }) = strict else { continue };
+        let counted = sample::read(&recording, &OpenAiChat, TokenCount::Chunks);
+        insta::assert_snapshot!(format!("{name}-chunks"), told(&counted));
+    }
+}
+
+fn told(outcome: &Result<Sample, RequestError>) -> String {
+    match outcome {
+        Err(error) => format!("{}: {error}\n", error.kind),
+        Ok(sample) => told_sample(sample),
+    }
+}
+
+fn told_sample(sample: &Sample) -> String {
+    let mut text = String::new();
+    for metric in METRICS {
+        let (unit, scale) = metric.unit.display();
+        let value = (metric.read)(sample)
+            .map_or("-".to_owned(), |value| format!("{:.6} {unit}", value * scale));
+        let _ = writeln!(text, "{}: {value}", metric.name);
+    }
+    let _ = writeln!(text, "finish_reason: {}", sample.finish_reason);
+    let _ = writeln!(text, "token_events: {}", sample.token_events.len());
+    let _ = writeln!(text, "first_event_tokens: {:?}", sample.first_event_tokens);
+    let _ = writeln!(text, "token_count: {}", sample.token_count.name());
+    let _ = writeln!(text, "cached_tokens: {:?}", sample.cached_tokens);
+    let _ = writeln!(text, "reasoning_tokens: {:?}", sample.reasoning_tokens);
+    let _ = writeln!(text, "notes: {:?}", sample.notes);
+    text
+}
+
+// -- arithmetic, exact ----------------------------------------------------------------------------
+
+/// A stream with an event at each time, in ms.
+pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
+    let chunk = |(at, data): &(u64, &str)| Chunk {
+        at: std::time::Duration::from_millis(*at),
+        bytes: format!("data: {data}\n\n").into(),
+    };
+    let ended_at = events.last().map(|(at, _)| std::time::Duration::from_millis(at + 1));
+    Recording {
+        status: 200,
+        content_type: Some("text/event-stream".into()),
+        http_version: "HTTP/1.1".into(),
+        connect: None,
+        headers_at: std::time::Duration::from_millis(2),
+        chunks: events.iter().map(chunk).collect(),
+        ended_at: ended_at.unwrap_or_default(),
+        broken: None,
+    }
+}
+
+const ROLE: &str = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
+pub(crate) const TOKEN: &str = r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#;
+const THOUGHT: &str = r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}"#;
+const TOOL: &str = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f","arguments":""}}]}}]}"#;
+pub(crate) const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+pub(crate) const USAGE: &str =
+    r#"{"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":4,"total_tokens":104}}"#;
+
+fn read(recording: &Recording) -> Result<Sample, RequestError> {
+    sample::read(recording, &OpenAiChat, TokenCount::Usage)
+}
+
+fn figure(sample: &Sample, name: &str) -> Option<f64> {
+    METRICS.iter().find(|metric| metric.name == name).and_then(|metric| (metric.read)(sample))
+}
+
+#[test]
+fn each_figure_is_its_formula() {
+    let recording = stream(&[
+        (10, ROLE),
+        (50, TOKEN),
+        (60, TOKEN),
+        (80, TOKEN),
+        (90, TOKEN),
+        (95, STOP),
+        (100, USAGE),
+        (100, "[DONE]"),
+    ]);
+    let sample = read(&recording).unwrap();
+    let expected = [
+        ("ttft", 0.050),
+        ("ttfo", 0.050),
+        ("first_byte_time", 0.002),
+        ("first_event_time", 0.010),
+        ("generation_time", 0.040),
+        ("e2e", 0.090),
+        ("total_time", 0.101),
+        ("generation_speed", 4.0 / 0.040),
+        ("tpot", 0.040 / 3.0),
+        ("itl", 0.040 / 3.0),
+        ("itl_max", 0.020),
+        ("preprocess_speed", 100.0 / 0.050),
+        ("total_tokens_per_second", 104.0 / 0.101),
+        ("response_tokens", 4.0),
+        ("prompt_tokens", 100.0),
+    ];
+    for (name, value) in expected {
+        assert_eq!(figure(&sample, name), Some(value), "{name}");
+    }
+    assert_eq!(figure(&sample, "uncached_preprocess_speed"), None);
+    assert_eq!(figure(&sample, "connect_time"), None);
+    assert!(sample.notes.is_empty());
+}
+
+#[test]
+fn reasoning_is_the_first_token_and_the_answer_is_the_first_of_the_output() {
+    let recording =
+        stream(&[(20, THOUGHT), (30, THOUGHT), (70, TOKEN), (80, TOOL), (80, STOP), (81, USAGE)]);
+    let sample = read(&recording).unwrap();
+    assert_eq!(figure(&sample, "ttft"), Some(0.020));
+    assert_eq!(figure(&sample, "ttfo"), Some(0.070));
+    assert_eq!(figure(&sample, "generation_time"), Some(0.060));
+}
+
+#[test]
+fn a_tool_call_alone_is_an_answer() {
+    let recording = stream(&[(20, TOOL), (40, TOOL), (41, STOP), (41, USAGE)]);
+    assert_eq!(figure(&read(&recording).unwrap(), "ttfo"), Some(0.020));
+}
+
+#[test]
+fn usage_on_every_chunk_tells_how_many_tokens_the_first_event_held() {
+    let counted = |tokens: u32| {
+        format!(
+            r#"{{"choices":[{{"index":0,"delta":{{"content":"ab"}}}}],"usage":{{"prompt_tokens":9,"completion_tokens":{tokens}}}}}"#
+        )
+    };
+    let (first, second) = (counted(3), counted(7));
+    let recording = stream(&[(10, &first), (50, &second), (50, STOP), (51, "[DONE]")]);
+    let sample = read(&recording).unwrap();
+    assert_eq!(sample.first_event_tokens, Some(3));
+    assert_eq!(sample.response_tokens, 7);
+    assert_eq!(figure(&sample, "tpot"), Some(0.040 / 4.0));
+    assert_eq!(sample.total_tokens, Some(16));
+}
+
+#[test]
+fn an_answer_in_one_piece_has_no_speed() {
+    for events in [
+        &[(50, TOKEN), (51, STOP), (51, USAGE)][..],
+        &[(50, TOKEN), (50, TOKEN), (50, TOKEN), (51, STOP), (51, USAGE)][..],
+    ] {
+        let sample = read(&stream(events)).unwrap();
+        for name in ["generation_time", "generation_speed", "tpot", "itl", "itl_max"] {
+            assert_eq!(figure(&sample, name), None, "{name}");
+        }
+        assert_eq!(figure(&sample, "ttft"), Some(0.050));
+    }
+}
+
+#[test]
+fn what_is_not_valid_is_no_sample() {
+    let error = r#"{"error":{"message":"out of memory"}}"#;
+    let nothing = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":0}}"#;
+    let broken = |mut recording: Recording| {
+        recording.broken = Some(RequestError::new(ErrorKind::Broken, "the connection broke"));
+        recording
+    };
+    let cases = [
+        ("no token", stream(&[(1, ROLE), (2, STOP), (3, USAGE)])),
+        ("no finish reason", stream(&[(1, TOKEN), (3, TOKEN), (4, USAGE), (4, "[DONE]")])),
+        ("no usage", stream(&[(1, TOKEN), (3, TOKEN), (4, STOP), (4, "[DONE]")])),
+        ("a usage of nothing", stream(&[(1, TOKEN), (3, TOKEN), (4, STOP), (4, nothing)])),
+        ("an error inside", stream(&[(1, TOKEN), (3, error), (4, "[DONE]")])),
+        ("an error at once", stream(&[(1, error)])),
+        ("no JSON", stream(&[(1, TOKEN), (3, "{\"choices\":[")])),
+        ("an empty body", stream(&[])),
+        ("a break", broken(stream(&[(1, TOKEN), (3, TOKEN)]))),
+        ("a break after all was said", broken(stream(&[(1, TOKEN), (4, STOP), (4, USAGE)]))),
+    ];
+    let mut text = String::new();
+    for (name, recording) in &cases {
+        let _ = write!(text, "{name}\n  {}", told(&read(recording)));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_missing_end_marker_and_cached_tokens_are_notes() {
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":96}}}"#;
+    let sample = read(&stream(&[(50, TOKEN), (60, TOKEN), (61, STOP), (61, usage)])).unwrap();
+    let notes: Vec<_> = sample.notes.iter().map(|note| note.name()).collect();
+    assert_eq!(notes, ["no_end_marker", "cached_prefix"]);
+    assert_eq!(figure(&sample, "preprocess_speed"), Some(100.0 / 0.050));
+    assert_eq!(figure(&sample, "uncached_preprocess_speed"), Some(4.0 / 0.050));
+}
