@@ -42,6 +42,8 @@ pub(super) struct Place {
 struct Shared {
     heading: String,
     place: Option<Place>,
+    /// When the trial in flight began, since the first one did.
+    begun: Duration,
     stream: Option<Stream>,
     chunks: mpsc::Receiver<Chunk>,
 }
@@ -59,7 +61,13 @@ impl Progress {
     /// A progress line on stderr.
     pub(super) fn new() -> Self {
         let (chunks, receiver) = mpsc::channel();
-        let shared = Shared { heading: String::new(), place: None, stream: None, chunks: receiver };
+        let shared = Shared {
+            heading: String::new(),
+            place: None,
+            begun: Duration::ZERO,
+            stream: None,
+            chunks: receiver,
+        };
         let shared = Arc::new(Mutex::new(shared));
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
         let drawn = shared.clone();
@@ -83,8 +91,11 @@ impl Progress {
         if place.trial == 1 {
             self.bar.reset_elapsed();
         }
+        // Before the lock: whoever draws holds the bar and wants what is shared.
+        let begun = self.bar.elapsed();
         let mut shared = lock(&self.shared);
         shared.drain();
+        shared.begun = begun;
         shared.heading = heading;
         shared.place = Some(place);
         shared.stream = Some(Stream::new(case.target.protocol));
@@ -120,18 +131,18 @@ impl Shared {
                 let _ = write!(line, "  {speed:.1} tok/s");
             }
         }
-        if let Some(left) = left(place, elapsed) {
+        if let Some(left) = left(place, self.begun, elapsed) {
             let _ = write!(line, "  {} left", clock(left));
         }
         line
     }
 }
 
-/// The time that is left if the other trials take as long as those so far.
-fn left(place: Place, elapsed: Duration) -> Option<Duration> {
+/// The time that is left if this trial and the others take as long as those before.
+fn left(place: Place, begun: Duration, elapsed: Duration) -> Option<Duration> {
     let done = u32::try_from(place.trial.checked_sub(1)?).ok().filter(|&done| done > 0)?;
     let all = u32::try_from(place.trials).ok()?;
-    Some((elapsed / done * all).saturating_sub(elapsed))
+    Some((begun / done * all).saturating_sub(elapsed))
 }
 
 impl Stream {

@@ -103,8 +103,9 @@ impl Session {
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
+        let prepared = self.prepare(case, place);
         let started = today();
-        let answer = match self.prepare(case, place) {
+        let answer = match prepared {
             Ok(()) => self.ask(case, place),
             Err(error) => Answer {
                 recording: None,
