@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
@@ -128,6 +129,41 @@ fn mask_word(word: &str) -> String {
         && !core.ends_with('.')
         && core.chars().all(|c| c.is_ascii_digit() || ".,".contains(c));
     if measured { word.replace(core, "#") } else { word.to_owned() }
+}
+
+/// `llm-stream-bench serve` on a free port, until it is dropped.
+pub(crate) struct Served {
+    pub(crate) process: Child,
+    pub(crate) base_url: String,
+}
+
+impl Served {
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"))
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(options)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary");
+        let mut first = String::new();
+        let mut stderr = BufReader::new(process.stderr.take().expect("a pipe"));
+        stderr.read_line(&mut first).expect("a line");
+        let url = first.trim().rsplit_once("endpoint: ").map(|(_, url)| url);
+        let base_url = url.and_then(|url| url.strip_suffix("/v1/chat/completions"));
+        Self { base_url: base_url.expect("its URL").to_owned(), process }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().expect("still there");
+        self.process.wait().expect("an end");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 pub(crate) fn records(path: &Path) -> Vec<csv::StringRecord> {

@@ -4,10 +4,10 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
 };
 
-use crate::bench::{Bench, Ran, TWO_MODELS, cargo, executable, ran, records};
+use crate::bench::{Bench, Ran, Served, TWO_MODELS, cargo, executable, ran, records};
 
 fn names(ran: &Ran) -> Vec<&str> {
     ran.stdout.lines().filter_map(|line| line.strip_suffix(": benchmark")).collect()
@@ -484,35 +484,19 @@ fn the_binary_runs_the_same() {
 
 #[test]
 fn the_served_endpoint_is_one_that_can_be_measured() {
-    let mut server = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"))
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--ttft",
-            "5ms",
-            "--itl",
-            "2ms",
-            "--tokens",
-            "5",
-        ])
-        .args(["--fault", "stall=2@3", "--reasoning-tokens", "2"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut first = String::new();
-    let mut stderr = BufReader::new(server.stderr.take().unwrap());
-    stderr.read_line(&mut first).unwrap();
-    let url =
-        first.trim().rsplit_once("endpoint: ").unwrap().1.strip_suffix("/v1/chat/completions");
+    let served = Served::start(&[
+        "--ttft=5ms",
+        "--itl=2ms",
+        "--tokens=5",
+        "--fault=stall=2@3",
+        "--reasoning-tokens=2",
+    ]);
     let bench = Bench::new(&format!(
         "runs: 3\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  m:\n    \
          base_url: \"{}\"\n    timeouts: {{ inter_token: 60ms }}\n",
-        url.unwrap()
+        served.base_url
     ));
     let ran = bench.run(&[]);
-    server.kill().unwrap();
-    server.wait().unwrap();
     let rows = bench.results();
     let success: Vec<_> = rows.iter().map(|row| &row[11]).collect();
     // The warm-up was the first request.
@@ -523,35 +507,15 @@ fn the_served_endpoint_is_one_that_can_be_measured() {
 
 #[test]
 fn a_server_that_dies_midway_fails_the_trial_and_the_rest_still_run() {
-    let mut server = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"))
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--ttft",
-            "5ms",
-            "--itl",
-            "20ms",
-            "--tokens",
-            "20",
-        ])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut first = String::new();
-    let mut stderr = BufReader::new(server.stderr.take().unwrap());
-    stderr.read_line(&mut first).unwrap();
-    let url =
-        first.trim().rsplit_once("endpoint: ").unwrap().1.strip_suffix("/v1/chat/completions");
+    let mut served = Served::start(&["--ttft=5ms", "--itl=20ms", "--tokens=20"]);
     let bench = Bench::new(&format!(
         "runs: 4\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  m: {{ base_url: \"{}\" }}\n",
-        url.unwrap()
+        served.base_url
     ));
     let mut child = bench.start(&["--no-warmup"]);
     wait_for(&mut child, "Run 2/4", 1);
     std::thread::sleep(std::time::Duration::from_millis(100));
-    server.kill().unwrap();
-    server.wait().unwrap();
+    served.kill();
     assert_eq!(child.wait().unwrap().code(), Some(101));
     let rows = bench.results();
     assert_eq!(rows.len(), 4);
