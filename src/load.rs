@@ -16,8 +16,19 @@ use crate::{
 /// Most tokens that a warm-up asks for: enough to have every part of the server at work.
 const WARM_UP_TOKENS: u64 = 64;
 
-/// Told of bytes as they arrive, for the progress display. Must return at once.
-pub type OnArrival<'a> = &'a dyn Fn(&Chunk);
+/// Whoever follows a request while it runs. Each call must return at once.
+pub trait Follow {
+    /// Some bytes arrived.
+    fn arrived(&self, _: &Chunk) {}
+
+    /// Whether the answer is not wanted any more.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Nobody follows.
+impl Follow for () {}
 
 /// A trial's two halves: what arrived and what it means.
 #[derive(Debug)]
@@ -29,14 +40,14 @@ pub struct Answer {
 }
 
 /// Runs one trial.
-pub async fn run(case: &Case, client: &Client, on_arrival: OnArrival<'_>) -> Answer {
-    ask(&case.target, &case.prompt, case.target.max_tokens, client, on_arrival).await
+pub async fn run(case: &Case, client: &Client, follow: &dyn Follow) -> Answer {
+    ask(&case.target, &case.prompt, case.target.max_tokens, client, follow).await
 }
 
 /// Asks the warm-up question, over the connection that the trials will use.
-pub async fn warm_up(target: &Target, client: &Client) -> Answer {
+pub async fn warm_up(target: &Target, client: &Client, follow: &dyn Follow) -> Answer {
     let max_tokens = target.max_tokens.min(WARM_UP_TOKENS);
-    ask(target, &prompt::warm_up(), max_tokens, client, &|_| {}).await
+    ask(target, &prompt::warm_up(), max_tokens, client, follow).await
 }
 
 async fn ask(
@@ -44,9 +55,9 @@ async fn ask(
     prompt: &Prompt,
     max_tokens: u64,
     client: &Client,
-    on_arrival: OnArrival<'_>,
+    follow: &dyn Follow,
 ) -> Answer {
-    let watch = Watcher { protocol: target.protocol, on_arrival };
+    let watch = Watcher { protocol: target.protocol, follow };
     match client.send(body(target, prompt, max_tokens), &watch).await {
         Err(error) => Answer { recording: None, outcome: Err(error) },
         Ok(recording) => {
@@ -71,15 +82,19 @@ pub fn body(target: &Target, prompt: &Prompt, max_tokens: u64) -> Bytes {
 
 struct Watcher<'a> {
     protocol: &'static dyn Protocol,
-    on_arrival: OnArrival<'a>,
+    follow: &'a dyn Follow,
 }
 
 impl Watch for Watcher<'_> {
     fn arrived(&self, chunk: &Chunk) {
-        (self.on_arrival)(chunk);
+        self.follow.arrived(chunk);
     }
 
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
         sample::tokens_so_far(chunks, self.protocol).0
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.follow.is_cancelled()
     }
 }

@@ -225,6 +225,26 @@ pub const METRICS: &[Metric] = &[
                      one",
         read: |sample| sample.connect.and_then(seconds),
     },
+    Metric {
+        name: "tls_time",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        in_summary: false,
+        definition: "the TLS handshake in connect_time; absent where there was none or the \
+                     transport cannot tell",
+        read: |sample| sample.tls.and_then(seconds),
+    },
+    Metric {
+        name: "send_time",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        in_summary: false,
+        definition: "request → its last byte taken by the kernel; absent where the transport \
+                     cannot tell",
+        read: |sample| sample.sent.and_then(seconds),
+    },
 ];
 
 /// The share of trials that succeeded, in percent: a figure of all trials, not of one.

@@ -54,6 +54,8 @@ pub struct Target {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The environment variable that holds the key, where the config names it.
     pub api_key_env: Option<Spanned<String>>,
+    /// What carries the requests.
+    pub transport: Transport,
     /// Who counts tokens when the server does not.
     pub token_count: TokenCount,
     /// When to give up.
@@ -84,6 +86,15 @@ pub enum Endpoint {
     Url(String),
     /// A server of our own, started for the run.
     Simulated(Script),
+}
+
+/// What carries a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP/1.1 over a socket of ours, arrivals stamped by the kernel where it does.
+    Stamped,
+    /// reqwest: HTTP/2 and proxies, arrivals stamped by the program.
+    Reqwest,
 }
 
 /// When to give up on a request, each limit by its own name.
@@ -270,8 +281,9 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         trial_name: sanitise(&name),
         name,
         model: model.request_name().to_owned(),
-        endpoint,
         protocol,
+        transport: transport(settings.transport.unwrap_or_default(), &endpoint),
+        endpoint,
         temperature: settings.temperature.unwrap_or(0.7),
         max_tokens: settings.max_tokens.unwrap_or(1024),
         extra_body: settings.extra_body,
@@ -285,6 +297,22 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
             total: settings.timeouts.total.unwrap_or(defaults.total),
         },
         thresholds,
+    }
+}
+
+/// The stamped transport where it can be had: on Linux, and not through a proxy.
+fn transport(wanted: config::Transport, endpoint: &Endpoint) -> Transport {
+    let through_proxy = || match endpoint {
+        Endpoint::Url(url) => config::proxied(url),
+        Endpoint::Simulated(_) => false,
+    };
+    match wanted {
+        config::Transport::Stamped => Transport::Stamped,
+        config::Transport::Reqwest => Transport::Reqwest,
+        config::Transport::Auto if cfg!(target_os = "linux") && !through_proxy() => {
+            Transport::Stamped
+        }
+        config::Transport::Auto => Transport::Reqwest,
     }
 }
 

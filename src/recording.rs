@@ -36,12 +36,18 @@ pub struct Recording {
     pub http_version: String,
     /// DNS, TCP and TLS of a new connection; `None` on a reused one.
     pub connect: Option<Duration>,
+    /// The TLS handshake in it, where the transport can tell.
+    pub tls: Option<Duration>,
+    /// When the kernel had taken the last byte of the request, where the transport can tell.
+    pub sent: Option<Duration>,
     /// Arrival of the response headers ("first byte").
     pub headers_at: Duration,
     /// The body, a chunk a read.
     pub chunks: Vec<Chunk>,
     /// When the body ended, or broke.
     pub ended_at: Duration,
+    /// Whose clock stamped the reads.
+    pub stamped_by: StampedBy,
     /// How the body ended: `None` as HTTP says it must, else what broke it.
     pub broken: Option<RequestError>,
 }
@@ -75,6 +81,27 @@ impl Recording {
             line.into_chunk().map_err(|problem| bad(number, problem))
         });
         Ok(head.with_chunks(chunks.collect::<Result<_, _>>()?))
+    }
+}
+
+/// Whose clock says when bytes arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StampedBy {
+    /// The kernel's, when the packet came: late by nothing that this program does.
+    Kernel,
+    /// The program's, when it had read: late by what the scheduler adds.
+    #[default]
+    Program,
+}
+
+impl StampedBy {
+    /// The name in the results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Program => "program",
+        }
     }
 }
 
@@ -186,13 +213,23 @@ struct Head {
     http_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_ns: Option<u64>,
     headers_ns: u64,
     ended_ns: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    stamped_by: StampedBy,
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<RequestError>,
     #[serde(skip_serializing)]
     #[expect(dead_code, reason = "for the reader of the file, not for us")]
     note: Option<String>,
+}
+
+fn is_default(stamped_by: &StampedBy) -> bool {
+    *stamped_by == StampedBy::default()
 }
 
 /// Each further line: a chunk, its bytes as `text` or as `hex`.
@@ -213,8 +250,11 @@ impl From<&Recording> for Head {
             content_type: recording.content_type.clone(),
             http_version: recording.http_version.clone(),
             connect_ns: recording.connect.map(nanos),
+            tls_ns: recording.tls.map(nanos),
+            sent_ns: recording.sent.map(nanos),
             headers_ns: nanos(recording.headers_at),
             ended_ns: nanos(recording.ended_at),
+            stamped_by: recording.stamped_by,
             broken: recording.broken.clone(),
             note: None,
         }
@@ -228,9 +268,12 @@ impl Head {
             content_type: self.content_type,
             http_version: self.http_version,
             connect: self.connect_ns.map(Duration::from_nanos),
+            tls: self.tls_ns.map(Duration::from_nanos),
+            sent: self.sent_ns.map(Duration::from_nanos),
             headers_at: Duration::from_nanos(self.headers_ns),
             chunks,
             ended_at: Duration::from_nanos(self.ended_ns),
+            stamped_by: self.stamped_by,
             broken: self.broken,
         }
     }
@@ -283,17 +326,23 @@ mod tests {
         let chunk = (time(), bytes).prop_map(|(at, bytes)| Chunk { at, bytes: bytes.into() });
         let error = (proptest::sample::select(ErrorKind::ALL), ".*")
             .prop_map(|(kind, message)| RequestError::new(kind, message));
-        let head = (any::<u16>(), option::of(".*"), ".*", option::of(time()), time(), time());
+        let stamped_by = prop_oneof![Just(StampedBy::Kernel), Just(StampedBy::Program)];
+        let set_up = (option::of(time()), option::of(time()), option::of(time()), stamped_by);
+        let head = (any::<u16>(), option::of(".*"), ".*", set_up, time(), time());
         (head, vec(chunk, 0..5), option::of(error)).prop_map(|(head, chunks, broken)| {
-            let (status, content_type, http_version, connect, headers_at, ended_at) = head;
+            let (status, content_type, http_version, set_up, headers_at, ended_at) = head;
+            let (connect, tls, sent, stamped_by) = set_up;
             Recording {
                 status,
                 content_type,
                 http_version,
                 connect,
+                tls,
+                sent,
                 headers_at,
                 chunks,
                 ended_at,
+                stamped_by,
                 broken,
             }
         })

@@ -7,7 +7,7 @@ use crate::{
     config::TokenCount,
     framing::{Frame, SseDecoder},
     protocol::{DecodeError, Message, Part, Protocol, TokenKind, Usage},
-    recording::{Chunk, ErrorKind, Recording, RequestError},
+    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
 };
 
 /// A generation shorter than this cannot be told from one that a proxy held back and delivered in
@@ -41,6 +41,12 @@ pub struct Sample {
     pub token_count: TokenCount,
     /// DNS, TCP and TLS of a new connection; `None` on a reused one.
     pub connect: Option<Duration>,
+    /// The TLS handshake in it, where the transport can tell.
+    pub tls: Option<Duration>,
+    /// When the request was handed to the kernel, whole, where the transport can tell.
+    pub sent: Option<Duration>,
+    /// Whose clock stamped the arrivals.
+    pub stamped_by: StampedBy,
     /// Arrival of the response headers.
     pub first_byte: Duration,
     /// Arrival of the first event of any kind.
@@ -286,6 +292,9 @@ impl Stream {
             reasoning_tokens: usage.reasoning_tokens,
             token_count,
             connect: recording.connect,
+            tls: recording.tls,
+            sent: recording.sent,
+            stamped_by: recording.stamped_by,
             first_byte: recording.headers_at,
             first_event: self.first_event.unwrap_or_default(),
             first_answer: self.first_answer,

@@ -16,11 +16,12 @@ mod yaml;
 use std::{
     collections::BTreeMap,
     env, fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Uri};
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
@@ -104,12 +105,26 @@ pub struct Settings {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// `protocol`. Default: `openai_chat`.
     pub protocol: Option<&'static dyn Protocol>,
+    /// `transport`. Default: `auto`.
+    pub transport: Option<Transport>,
     /// `token_count`. Default: `usage`.
     pub token_count: Option<TokenCount>,
     /// `timeouts`.
     pub timeouts: Timeouts,
     /// `thresholds`, besides those of the top level. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+}
+
+/// `transport`: what carries the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// `auto`: `stamped` where it can be had, else `reqwest`.
+    #[default]
+    Auto,
+    /// `stamped`: HTTP/1.1 over a socket of ours, arrivals stamped by the kernel where it does.
+    Stamped,
+    /// `reqwest`: HTTP/2 and proxies, arrivals stamped by the program.
+    Reqwest,
 }
 
 /// `token_count`: who counts a response's tokens.
@@ -294,6 +309,7 @@ impl Settings {
             api_key_env: self.api_key_env.clone().or_else(|| defaults.api_key_env.clone()),
             headers: inherited.chain(&self.headers).cloned().collect(),
             protocol: self.protocol.or(defaults.protocol),
+            transport: self.transport.or(defaults.transport),
             token_count: self.token_count.or(defaults.token_count),
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),
@@ -329,6 +345,27 @@ pub fn sanitise(name: &str) -> String {
         in_run = replaced;
     }
     sanitised
+}
+
+/// Whether the environment sends requests to `url` through a proxy. One on this machine is never
+/// reached through one.
+#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
+pub fn proxied(url: &str) -> bool {
+    let names: &[&str] = match url.starts_with("https:") {
+        true => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
+        false => &["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"],
+    };
+    let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    names.iter().any(is_set) && !is_loopback(url)
+}
+
+/// Whether `url` is on this machine, so that no proxy can stand between.
+pub fn is_loopback(url: &str) -> bool {
+    let uri: Uri = url.parse().unwrap_or_default();
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.to_ascii_lowercase().ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The length of the word that `text` begins with.

@@ -6,7 +6,7 @@ use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    Endpoint, Model, Prompt, Settings, Timeouts, TokenCount, check,
+    Endpoint, Model, Prompt, Settings, Timeouts, TokenCount, Transport, check,
     read::{Entry, Fields, Reader},
     words::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, PROMPT_SECTION,
@@ -149,6 +149,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
         api_key_env: fields.get("api_key_env").and_then(|entry| check::api_key_env(reader, entry)),
         headers: fields.get("headers").map_or_else(Vec::new, |entry| check::headers(reader, entry)),
         protocol: fields.get("protocol").and_then(|entry| protocol(reader, entry)),
+        transport: fields.get("transport").and_then(|entry| transport(reader, entry)),
         token_count: fields.get("token_count").and_then(|entry| token_count(reader, entry)),
         timeouts: fields
             .get("timeouts")
@@ -184,16 +185,35 @@ fn protocol(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<&'static dyn P
     protocol
 }
 
+fn transport(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Transport> {
+    let known = [
+        ("auto", Transport::Auto),
+        ("stamped", Transport::Stamped),
+        ("reqwest", Transport::Reqwest),
+    ];
+    one_of(reader, entry, "transport", &known)
+}
+
 fn token_count(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<TokenCount> {
-    match reader.text(entry, "usage")?.value.as_str() {
-        "usage" => Some(TokenCount::Usage),
-        "chunks" => Some(TokenCount::Chunks),
-        name => {
-            let what = format!("there is no token count `{name}`");
-            reader.error(entry, what, words::did_you_mean(name, &["usage", "chunks"]));
-            None
-        }
+    let known = [("usage", TokenCount::Usage), ("chunks", TokenCount::Chunks)];
+    one_of(reader, entry, "token count", &known)
+}
+
+/// The value that goes by the name that is written.
+fn one_of<T: Copy>(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    what: &str,
+    known: &[(&str, T)],
+) -> Option<T> {
+    let name = reader.text(entry, known[0].0)?.value;
+    let found = known.iter().find(|(word, _)| *word == name);
+    if found.is_none() {
+        let words: Vec<_> = known.iter().map(|(word, _)| *word).collect();
+        let help = words::did_you_mean(&name, &words);
+        reader.error(entry, format!("there is no {what} `{name}`"), help);
     }
+    found.map(|(_, value)| *value)
 }
 
 fn timeouts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Timeouts {

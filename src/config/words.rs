@@ -26,6 +26,7 @@ pub(super) const MODEL: &[&str] = &[
     "headers",
     "protocol",
     "token_count",
+    "transport",
     "timeouts",
     "thresholds",
 ];

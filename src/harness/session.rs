@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     client::{self, Client},
-    load::{self, Answer},
+    load::{self, Answer, Follow},
     metric::Metric,
     plan::{Case, Endpoint, Plan, Secret, Target},
     protocol::Protocol,
-    recording::{ErrorKind, Recording, RequestError},
+    recording::{Chunk, ErrorKind, Recording, RequestError},
     report::{Run, csv},
     sample::Sample,
     sim::Simulator,
@@ -165,7 +165,9 @@ impl Session {
         if let Some(progress) = &self.progress {
             progress.begin(format!("{}  warm-up", case.target.name), case, place);
         }
-        let warm_up = self.interrupt.or(load::warm_up(&live.target, &live.client));
+        let follower = self.follower();
+        let warm_up = load::warm_up(&live.target, &live.client, &follower);
+        let warm_up = self.interrupt.or(warm_up);
         let line = match self.runtime.block_on(warm_up).map(|answer| answer.outcome) {
             None => return,
             Some(Ok(sample)) => format!(
@@ -183,20 +185,20 @@ impl Session {
             outcome: Err(RequestError::new(ErrorKind::Interrupted, "interrupted")),
         };
         let Some(live) = &self.live else { return interrupted() };
-        let asking = match &self.progress {
-            None => {
-                self.runtime.block_on(self.interrupt.or(load::run(case, &live.client, &|_| {})))
-            }
-            Some(progress) => {
-                let Place { prompt, prompts, run, runs, .. } = place;
-                let heading =
-                    format!("{}  prompt {prompt}/{prompts}  run {run}/{runs}", case.target.name);
-                progress.begin(heading, case, place);
-                let arrived = |chunk: &_| progress.arrived(chunk);
-                self.runtime.block_on(self.interrupt.or(load::run(case, &live.client, &arrived)))
-            }
-        };
+        if let Some(progress) = &self.progress {
+            let Place { prompt, prompts, run, runs, .. } = place;
+            let name = &case.target.name;
+            let heading = format!("{name}  prompt {prompt}/{prompts}  run {run}/{runs}");
+            progress.begin(heading, case, place);
+        }
+        let follower = self.follower();
+        let asking = self.interrupt.or(load::run(case, &live.client, &follower));
+        let asking = self.runtime.block_on(asking);
         asking.unwrap_or_else(interrupted)
+    }
+
+    fn follower(&self) -> Follower<'_> {
+        Follower { progress: self.progress.as_ref(), interrupt: &self.interrupt }
     }
 
     /// Writes the row and the recording, and says how it went.
@@ -234,6 +236,24 @@ impl Session {
     }
 }
 
+/// Shows a request's progress and stops it at the user's wish.
+struct Follower<'a> {
+    progress: Option<&'a Progress>,
+    interrupt: &'a Interrupt,
+}
+
+impl Follow for Follower<'_> {
+    fn arrived(&self, chunk: &Chunk) {
+        if let Some(progress) = self.progress {
+            progress.arrived(chunk);
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.interrupt.came()
+    }
+}
+
 impl Live {
     fn new(target: &Arc<Target>, key: Option<&Secret>) -> anyhow::Result<Self> {
         let (url, simulator) = match &target.endpoint {
@@ -249,6 +269,7 @@ impl Live {
             headers: &target.headers,
             api_key: key,
             timeouts: target.timeouts,
+            transport: target.transport,
         })?;
         Ok(Self { target: target.clone(), client, _simulator: simulator })
     }

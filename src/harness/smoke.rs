@@ -52,8 +52,9 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
         headers: &target.headers,
         api_key: None,
         timeouts: target.timeouts,
+        transport: target.transport,
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(load::run(case, &client, &|_| {})).outcome?;
+    runtime.block_on(load::run(case, &client, &())).outcome?;
     Ok(())
 }

@@ -1,6 +1,11 @@
 //! What is sent, and what comes of answers that are no stream, against wiremock.
 
-use std::{net::TcpListener, path::Path};
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+    thread,
+};
 
 use clap::Parser;
 use llm_stream_bench::{
@@ -46,24 +51,39 @@ fn plan_at(url: &str, more: &str) -> Plan {
 fn client(case: &Case, key: Option<&Secret>) -> Client {
     let Endpoint::Url(url) = &case.target.endpoint else { panic!("not a server") };
     let target = &case.target;
-    Client::new(&Options { url, headers: &target.headers, api_key: key, timeouts: target.timeouts })
-        .expect("a client")
+    Client::new(&Options {
+        url,
+        headers: &target.headers,
+        api_key: key,
+        timeouts: target.timeouts,
+        transport: target.transport,
+    })
+    .expect("a client")
 }
 
 async fn outcome(server: &MockServer, more: &str) -> Result<Sample, RequestError> {
     let plan = plan(server, more);
     let case = &plan.cases[0];
-    load::run(case, &client(case, None), &|_| {}).await.outcome
+    load::run(case, &client(case, None), &()).await.outcome
 }
 
-/// What `answer` to the request comes to, in a line.
+/// The lines of the config that choose a transport.
+const TRANSPORTS: [&str; 2] = ["    transport: stamped\n", "    transport: reqwest\n"];
+
+/// What `answer` to the request comes to, in a line; the same by every transport.
 async fn told(answer: ResponseTemplate) -> String {
-    let server = MockServer::start().await;
-    Mock::given(method("POST")).respond_with(answer).mount(&server).await;
-    match outcome(&server, "").await {
-        Ok(sample) => format!("ok: {} tokens", sample.response_tokens),
-        Err(error) => format!("{}: {error}", error.kind).replace(&server.uri(), "http://SERVER"),
+    let mut lines = Vec::new();
+    for transport in TRANSPORTS {
+        let server = MockServer::start().await;
+        Mock::given(method("POST")).respond_with(answer.clone()).mount(&server).await;
+        let line = match outcome(&server, transport).await {
+            Ok(sample) => format!("ok: {} tokens", sample.response_tokens),
+            Err(error) => format!("{}: {error}", error.kind),
+        };
+        lines.push(line.replace(&server.uri(), "http://SERVER"));
     }
+    assert_eq!(lines[0], lines[1]);
+    lines.swap_remove(0)
 }
 
 async fn sent(server: &MockServer) -> wiremock::Request {
@@ -74,58 +94,68 @@ async fn sent(server: &MockServer) -> wiremock::Request {
 
 #[tokio::test]
 async fn the_body_is_the_seeds_with_extra_body_merged_in() {
-    let server = MockServer::start().await;
-    Mock::given(path("/v1/chat/completions")).respond_with(stream()).mount(&server).await;
     let more = "    model_name: org/model\n    max_tokens: 99\n    extra_body:\n      \
                 chat_template_kwargs: { enable_thinking: false }\n      top_k: 5\n";
-    outcome(&server, more).await.unwrap();
-    let body: Value = sent(&server).await.body_json().unwrap();
-    assert_eq!(
-        body,
-        json!({
-            "model": "org/model",
-            "messages": [
-                {"role": "system", "content": "Be brief."},
-                {"role": "user", "content": "Say hi."},
-            ],
-            "temperature": 0.7,
-            "max_tokens": 99,
-            "stream": true,
-            "stream_options": {"include_usage": true},
-            "chat_template_kwargs": {"enable_thinking": false},
-            "top_k": 5,
-        })
-    );
+    for transport in TRANSPORTS {
+        let server = MockServer::start().await;
+        Mock::given(path("/v1/chat/completions")).respond_with(stream()).mount(&server).await;
+        outcome(&server, &format!("{more}{transport}")).await.unwrap();
+        let body: Value = sent(&server).await.body_json().unwrap();
+        assert_eq!(body, expected_body());
+    }
+}
+
+fn expected_body() -> Value {
+    json!({
+        "model": "org/model",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Say hi."},
+        ],
+        "temperature": 0.7,
+        "max_tokens": 99,
+        "stream": true,
+        "stream_options": {"include_usage": true},
+        "chat_template_kwargs": {"enable_thinking": false},
+        "top_k": 5,
+    })
 }
 
 #[tokio::test]
 async fn the_key_goes_as_a_bearer_token_beside_the_users_headers() {
-    let server = MockServer::start().await;
-    Mock::given(method("POST"))
-        .and(header("authorization", "Bearer s3cret"))
-        .and(header("x-tenant", "a"))
-        .and(header("accept", "text/event-stream"))
-        .and(header("content-type", "application/json"))
-        .respond_with(stream())
-        .mount(&server)
-        .await;
-    let plan = plan(&server, "    headers: { x-tenant: a }\n");
-    let (case, key) = (&plan.cases[0], Secret("s3cret".into()));
-    let client = client(case, Some(&key));
-    load::run(case, &client, &|_| {}).await.outcome.unwrap();
-    for shown in [format!("{client:?}"), format!("{key:?}")] {
-        assert!(!shown.contains("s3cret"), "{shown}");
+    for transport in TRANSPORTS {
+        let server = MockServer::start().await;
+        Mock::given(method("POST"))
+            .and(header("authorization", "Bearer s3cret"))
+            .and(header("x-tenant", "a"))
+            .and(header("accept", "text/event-stream"))
+            .and(header("content-type", "application/json"))
+            .and(header("user-agent", concat!("llm-stream-bench/", env!("CARGO_PKG_VERSION"))))
+            .and(header("host", server.address().to_string().as_str()))
+            .respond_with(stream())
+            .mount(&server)
+            .await;
+        let plan = plan(&server, &format!("    headers: {{ x-tenant: a }}\n{transport}"));
+        let (case, key) = (&plan.cases[0], Secret("s3cret".into()));
+        let client = client(case, Some(&key));
+        load::run(case, &client, &()).await.outcome.unwrap();
+        for shown in [format!("{client:?}"), format!("{key:?}")] {
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
     }
 }
 
 #[tokio::test]
 async fn without_a_key_no_authorization_is_sent() {
-    let server = MockServer::start().await;
-    Mock::given(method("POST")).respond_with(stream()).mount(&server).await;
-    outcome(&server, "").await.unwrap();
-    let request = sent(&server).await;
-    assert!(!request.headers.contains_key("authorization"));
-    assert!(!request.headers.contains_key("accept-encoding"), "a compressed stream is buffered");
+    for transport in TRANSPORTS {
+        let server = MockServer::start().await;
+        Mock::given(method("POST")).respond_with(stream()).mount(&server).await;
+        outcome(&server, transport).await.unwrap();
+        let request = sent(&server).await;
+        assert!(!request.headers.contains_key("authorization"));
+        let buffers = request.headers.contains_key("accept-encoding");
+        assert!(!buffers, "a compressed stream is held back");
+    }
 }
 
 #[tokio::test]
@@ -179,33 +209,131 @@ async fn a_stream_under_another_content_type_is_a_stream() {
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    let server = MockServer::start().await;
-    let elsewhere = format!("{}/elsewhere", server.uri());
-    let redirect = ResponseTemplate::new(307).insert_header("location", elsewhere.as_str());
-    Mock::given(path("/v1/chat/completions")).respond_with(redirect).mount(&server).await;
-    let error = outcome(&server, "").await.unwrap_err();
-    assert_eq!(
-        format!("{}: {error}", error.kind),
-        "redirect: HTTP 307 Temporary Redirect (redirects are not followed: name the final URL)"
-    );
-    assert_eq!(sent(&server).await.url.path(), "/v1/chat/completions");
+    for transport in TRANSPORTS {
+        let server = MockServer::start().await;
+        let elsewhere = format!("{}/elsewhere", server.uri());
+        let redirect = ResponseTemplate::new(307).insert_header("location", elsewhere.as_str());
+        Mock::given(path("/v1/chat/completions")).respond_with(redirect).mount(&server).await;
+        let error = outcome(&server, transport).await.unwrap_err();
+        assert_eq!(
+            format!("{}: {error}", error.kind),
+            "redirect: HTTP 307 Temporary Redirect (redirects are not followed: name the final \
+             URL)"
+        );
+        assert_eq!(sent(&server).await.url.path(), "/v1/chat/completions");
+    }
 }
 
 #[tokio::test]
 async fn nothing_is_asked_twice() {
-    let server = MockServer::start().await;
-    Mock::given(method("POST")).respond_with(ResponseTemplate::new(503)).mount(&server).await;
-    outcome(&server, "").await.unwrap_err();
-    sent(&server).await;
+    for transport in TRANSPORTS {
+        let server = MockServer::start().await;
+        Mock::given(method("POST")).respond_with(ResponseTemplate::new(503)).mount(&server).await;
+        outcome(&server, transport).await.unwrap_err();
+        sent(&server).await;
+    }
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_a_connect_failure() {
-    // Free, since it has just been given back.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-    let plan = plan_at(&format!("http://{}", port.expect("a port")), "");
-    let case = &plan.cases[0];
-    let error = load::run(case, &client(case, None), &|_| {}).await.outcome.unwrap_err();
-    assert_eq!(error.kind.name(), "connect");
-    assert!(error.message.contains("Connection refused"), "{error}");
+    for transport in TRANSPORTS {
+        // Free, since it has just been given back.
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let address = address.expect("a port");
+        for (host, why) in [
+            (format!("http://{address}"), "Connection refused"),
+            ("http://no-such-host.invalid".to_owned(), "no-such-host.invalid:80: "),
+        ] {
+            let plan = plan_at(&host, transport);
+            let case = &plan.cases[0];
+            let error = load::run(case, &client(case, None), &()).await.outcome.unwrap_err();
+            assert_eq!(error.kind.name(), "connect", "{error}");
+            assert!(error.message.contains(why), "{error}");
+        }
+    }
+}
+
+// -- the same bytes by both transports ------------------------------------------------------------
+
+/// A server that answers each connection with `answer`, then closes.
+fn raw(answer: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("a port"));
+    thread::spawn(move || {
+        for socket in listener.incoming().take(TRANSPORTS.len()) {
+            let mut socket = socket.expect("a client");
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            while !request.windows(8).any(|bytes| bytes == b"\"stream\"") {
+                let read = socket.read(&mut piece).expect("a request");
+                request.extend_from_slice(&piece[..read]);
+            }
+            socket.write_all(&answer).expect("a client");
+            // All of the request has to be read, or the close is a reset.
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+            while socket.read(&mut piece).is_ok_and(|read| read > 0) {}
+        }
+    });
+    url
+}
+
+/// What comes of `answer` by each transport, without what differs from run to run.
+async fn both(answer: &[u8]) -> [String; 2] {
+    let url = raw(answer.to_vec());
+    TRANSPORTS.map(|transport| plan_at(&url, transport)).map(|plan| {
+        let case = plan.cases[0].clone();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let asked = async { load::run(&case, &client(&case, None), &()).await.outcome };
+            match runtime.expect("a runtime").block_on(asked) {
+                Err(error) => error.kind.name().to_owned(),
+                Ok(sample) => format!(
+                    "{} tokens in {} events, {}, {:?}",
+                    sample.response_tokens,
+                    sample.token_events.len(),
+                    sample.finish_reason,
+                    sample.request_id
+                ),
+            }
+        })
+        .join()
+        .expect("an outcome")
+    })
+}
+
+fn chunked(stream: &str) -> Vec<u8> {
+    let mut answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+        Transfer-Encoding: chunked\r\n\r\n"
+        .to_vec();
+    for event in stream.split_inclusive("\n\n") {
+        answer.extend_from_slice(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes());
+    }
+    answer.extend_from_slice(b"0\r\n\r\n");
+    answer
+}
+
+#[tokio::test]
+async fn a_stream_cut_at_any_byte_comes_to_the_same_by_both_transports() {
+    let whole = chunked(STREAM);
+    for end in 0..=whole.len() {
+        let [stamped, reqwest] = both(&whole[..end]).await;
+        assert_eq!(stamped, reqwest, "{:?}", String::from_utf8_lossy(&whole[..end]));
+        let is_whole = end == whole.len();
+        assert_eq!(stamped == "2 tokens in 2 events, stop, Some(\"c1\")", is_whole, "{stamped}");
+    }
+}
+
+#[tokio::test]
+async fn every_way_to_end_a_body_is_understood() {
+    let length = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{STREAM}", STREAM.len());
+    let close = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{STREAM}");
+    let old = format!("HTTP/1.0 200 OK\r\n\r\n{STREAM}");
+    let early = format!("HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n{length}");
+    for answer in [length, close, old, early] {
+        let expected = "2 tokens in 2 events, stop, Some(\"c1\")";
+        assert_eq!(both(answer.as_bytes()).await, [expected, expected], "{answer}");
+    }
+    for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "", "HTTP/1.1 200 OK\r\ncontent-le"] {
+        assert_eq!(both(answer.as_bytes()).await, ["broken", "broken"], "{answer}");
+    }
 }

@@ -12,3 +12,4 @@ mod protocol;
 mod reports;
 mod streams;
 mod timing;
+mod tls;

@@ -7,7 +7,7 @@ use llm_stream_bench::{
     config::TokenCount,
     metric::METRICS,
     protocol::OpenAiChat,
-    recording::{Chunk, ErrorKind, Recording, RequestError},
+    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     sample::{self, Sample},
 };
 
@@ -70,9 +70,12 @@ pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
         content_type: Some("text/event-stream".into()),
         http_version: "HTTP/1.1".into(),
         connect: None,
+        tls: None,
+        sent: None,
         headers_at: std::time::Duration::from_millis(2),
         chunks: events.iter().map(chunk).collect(),
         ended_at: ended_at.unwrap_or_default(),
+        stamped_by: StampedBy::Program,
         broken: None,
     }
 }

@@ -33,8 +33,9 @@ fn case(model: &str) -> Arc<Case> {
 }
 
 fn client(case: &Case, url: &str) -> Client {
-    let timeouts = case.target.timeouts;
-    Client::new(&Options { url, headers: &[], api_key: None, timeouts }).expect("a client")
+    let (timeouts, transport) = (case.target.timeouts, case.target.transport);
+    Client::new(&Options { url, headers: &[], api_key: None, timeouts, transport })
+        .expect("a client")
 }
 
 fn simulator(case: &Case) -> Simulator {
@@ -48,7 +49,7 @@ async fn answers(model: &str, count: usize) -> (Vec<Answer>, Simulator) {
     let client = client(&case, &format!("{}/v1/chat/completions", simulator.url()));
     let mut answers = Vec::new();
     for _ in 0..count {
-        answers.push(load::run(&case, &client, &|_| {}).await);
+        answers.push(load::run(&case, &client, &()).await);
     }
     (answers, simulator)
 }
@@ -57,7 +58,16 @@ async fn sample(model: &str) -> Sample {
     answers(model, 1).await.0.remove(0).outcome.expect("a valid answer")
 }
 
+/// What `model` comes to, the same by every transport.
 async fn told(model: &str) -> String {
+    let keys = model.strip_prefix('{').and_then(|keys| keys.strip_suffix('}')).expect("a map");
+    let by = async |transport| told_by(&format!("{{ transport: {transport}, {keys} }}")).await;
+    let (stamped, reqwest) = (by("stamped").await, by("reqwest").await);
+    assert_eq!(stamped, reqwest);
+    stamped
+}
+
+async fn told_by(model: &str) -> String {
     match answers(model, 1).await.0.remove(0).outcome {
         Ok(sample) => {
             // A busy machine can have events arrive together.
@@ -152,7 +162,8 @@ async fn faults_are_failures_by_their_kind() {
     ];
     let mut lines = Vec::new();
     for fault in faults {
-        let model = format!("simulate: {{ ttft: 3ms, itl: 2ms, tokens: 6, faults: [{fault}] }}");
+        let model =
+            format!("{{ simulate: {{ ttft: 3ms, itl: 2ms, tokens: 6, faults: [{fault}] }} }}");
         lines.push(format!("{fault}\n  {}", told(&model).await));
     }
     insta::assert_snapshot!(lines.join("\n"));
@@ -200,7 +211,7 @@ async fn comments_and_roles_do_not_pass_for_tokens() {
     let limits = "timeouts: { first_token: 60ms, inter_token: 60ms }";
     for (head, kind) in [(role, "first_token_timeout"), (token, "inter_token_timeout")] {
         let case = case(&format!("{{ base_url: \"http://h\", {limits} }}"));
-        let answer = load::run(&case, &client(&case, &pings(head)), &|_| {}).await;
+        let answer = load::run(&case, &client(&case, &pings(head)), &()).await;
         assert_eq!(answer.outcome.unwrap_err().kind.name(), kind);
     }
 }
@@ -217,7 +228,7 @@ async fn a_connection_that_is_not_made_in_time_is_a_connect_timeout() {
     let fill = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50));
     let _held: Vec<_> = (0..4).map(|_| fill()).collect();
     let client = client(&case, &format!("http://{address}/v1/chat/completions"));
-    let error = load::run(&case, &client, &|_| {}).await.outcome.unwrap_err();
+    let error = load::run(&case, &client, &()).await.outcome.unwrap_err();
     assert_eq!(error.kind.name(), "connect_timeout", "{error}");
     assert!(error.message.ends_with("within 80ms (timeouts.connect)"), "{error}");
 }

@@ -1,0 +1,116 @@
+//! A TCP socket whose reads say when their bytes arrived.
+//!
+//! On Linux the kernel notes the arrival of every packet (`SO_TIMESTAMPNS`, socket(7)) and hands it
+//! over with the bytes, so a read that comes late does not make the stamp late. One read has one
+//! stamp: that of the last segment it took. Where the kernel gives none, the reader's clock is all
+//! there is.
+
+use std::{
+    io::{self, Read as _, Write},
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use mio::net::TcpStream;
+
+use super::clock::Now;
+
+/// What one read took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Read {
+    /// How many bytes; 0 at the end of the stream.
+    pub(super) bytes: usize,
+    /// When the last of them arrived, by the wall clock, if the kernel says so.
+    pub(super) arrived: Option<Duration>,
+}
+
+/// A connected, or connecting, socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) stream: TcpStream,
+    control: Vec<u8>,
+}
+
+impl Socket {
+    /// Begins to connect.
+    pub(super) fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        let control = ask_for_stamps(&stream);
+        Ok(Self { stream, control })
+    }
+
+    /// Takes what has arrived; `WouldBlock` when nothing has.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+        loop {
+            match self.read_once(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+        if self.control.is_empty() {
+            let bytes = self.stream.read(buffer)?;
+            return Ok(Read { bytes, arrived: None });
+        }
+        read_stamped(&self.stream, buffer, &mut self.control)
+    }
+
+    /// Hands over what the kernel takes of `bytes`.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => return written,
+            }
+        }
+    }
+}
+
+/// Both clocks, one right after the other.
+#[expect(clippy::disallowed_methods, reason = "stamps are taken here")]
+pub(super) fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { monotonic: Instant::now(), wall }
+}
+
+/// Room for a stamp, when the kernel agrees to give them; else none.
+#[cfg(target_os = "linux")]
+fn ask_for_stamps(stream: &TcpStream) -> Vec<u8> {
+    use nix::sys::{
+        socket::{setsockopt, sockopt::ReceiveTimestampns},
+        time::TimeSpec,
+    };
+    match setsockopt(stream, ReceiveTimestampns, &true) {
+        Ok(()) => nix::cmsg_space!(TimeSpec),
+        Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_stamps(_: &TcpStream) -> Vec<u8> {
+    Vec::new()
+}
+
+#[cfg(target_os = "linux")]
+fn read_stamped(stream: &TcpStream, buffer: &mut [u8], control: &mut [u8]) -> io::Result<Read> {
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let fd = stream.as_raw_fd();
+    let message = recvmsg::<()>(fd, &mut parts, Some(control), MsgFlags::empty())?;
+    let arrived = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+        _ => None,
+    });
+    Ok(Read { bytes: message.bytes, arrived })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_stamped(_: &TcpStream, _: &mut [u8], _: &mut [u8]) -> io::Result<Read> {
+    Err(io::ErrorKind::Unsupported.into())
+}

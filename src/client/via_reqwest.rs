@@ -1,0 +1,289 @@
+//! The transport by way of reqwest: HTTP/2, proxies, and systems whose kernel gives no stamps.
+//! Arrivals are stamped when the program has read them.
+
+use std::{
+    error::Error as StdError,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use reqwest::{Response, redirect, retry};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{Watch, limits::Limits, now, tls};
+use crate::{
+    config,
+    plan::Timeouts,
+    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
+};
+
+/// Sends requests to one endpoint, over one connection that is kept while the server keeps it.
+#[derive(Debug)]
+pub(super) struct ViaReqwest {
+    http: reqwest::Client,
+    url: reqwest::Url,
+    headers: HeaderMap,
+    timeouts: Timeouts,
+    connects: Connects,
+}
+
+impl ViaReqwest {
+    /// A client for `url` that has no connection yet.
+    pub(super) fn new(
+        url: reqwest::Url,
+        headers: HeaderMap,
+        timeouts: Timeouts,
+    ) -> anyhow::Result<Self> {
+        let connects = Connects::default();
+        let mut builder = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .tcp_nodelay(true)
+            .connect_timeout(timeouts.connect)
+            .connector_layer(connects.clone());
+        if config::is_loopback(url.as_str()) {
+            builder = builder.no_proxy();
+        }
+        builder = match url.scheme() {
+            "https" => {
+                // An error says that another crate has chosen a provider before us.
+                let _ = rustls::crypto::ring::default_provider().install_default();
+                builder
+            }
+            _ => builder.tls_backend_preconfigured(tls::trusting_nobody()?),
+        };
+        Ok(Self { http: builder.build()?, url, headers, timeouts, connects })
+    }
+
+    /// Sends `body` and records the answer to its end.
+    ///
+    /// An error means that there was no answer. An answer that broke off is a recording that says
+    /// so, since what came before is worth reading.
+    pub(super) async fn send(
+        &self,
+        body: Bytes,
+        watch: &dyn Watch,
+    ) -> Result<Recording, RequestError> {
+        let request = self.http.post(self.url.clone()).headers(self.headers.clone()).body(body);
+        self.connects.take();
+        let begun = now();
+        let (response, connect) = self.head(request, begun).await?;
+        let origin = connect.map_or(begun, |connect| connect.ended);
+        let limits = Limits { origin, timeouts: self.timeouts };
+        let headers_at = limits.elapsed();
+        let mut recording = Recording {
+            status: response.status().as_u16(),
+            content_type: content_type(&response),
+            http_version: format!("{:?}", response.version()),
+            connect: connect.map(|connect| connect.ended - connect.begun),
+            tls: None,
+            sent: None,
+            headers_at,
+            chunks: Vec::new(),
+            ended_at: headers_at,
+            stamped_by: StampedBy::Program,
+            broken: None,
+        };
+        recording.broken = receive(response, &limits, watch, &mut recording.chunks).await.err();
+        recording.ended_at = limits.elapsed();
+        Ok(recording)
+    }
+
+    /// Awaits the response's headers, within the limits that can run out before them, and tells
+    /// whether a connection was made for it.
+    async fn head(
+        &self,
+        request: reqwest::RequestBuilder,
+        begun: Instant,
+    ) -> Result<(Response, Option<Connect>), RequestError> {
+        let sending = request.send();
+        tokio::pin!(sending);
+        let limits_from = |origin| Limits { origin, timeouts: self.timeouts };
+        let mut deadline = limits_from(begun).first_deadline();
+        loop {
+            let answer = tokio::time::timeout_at(deadline.into(), &mut sending).await;
+            let connect = self.connects.get();
+            match answer {
+                Ok(Ok(response)) => return Ok((response, connect)),
+                Ok(Err(error)) => return Err(self.failure(&error)),
+                // While a connection is made, its own limit holds; these count from its end.
+                Err(_) if connect.is_none() && self.connects.in_progress() => {
+                    deadline = now() + self.timeouts.connect;
+                }
+                Err(_) => {
+                    let origin = connect.map_or(begun, |connect| connect.ended);
+                    deadline = limits_from(origin).expired(None)?;
+                }
+            }
+        }
+    }
+
+    /// Why there is no response, in our words.
+    fn failure(&self, error: &reqwest::Error) -> RequestError {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        let cause = root_cause(error);
+        let (kind, message) = if error.is_connect() && error.is_timeout() {
+            let limit = self.timeouts.connect;
+            let message =
+                format!("no connection to {host}:{port} within {limit:?} (timeouts.connect)");
+            (ErrorKind::ConnectTimeout, message)
+        } else if is_tls(error) {
+            (ErrorKind::Tls, format!("TLS with {host}:{port} failed: {cause}"))
+        } else if error.is_connect() {
+            (ErrorKind::Connect, format!("cannot connect to {host}:{port}: {cause}"))
+        } else {
+            (ErrorKind::Broken, format!("the connection broke before the answer began: {cause}"))
+        };
+        RequestError::new(kind, message)
+    }
+}
+
+/// Records the body to its end. The loop that every figure rests on.
+async fn receive(
+    mut response: Response,
+    limits: &Limits,
+    watch: &dyn Watch,
+    chunks: &mut Vec<Chunk>,
+) -> Result<(), RequestError> {
+    let limit = tokio::time::sleep_until(limits.first_deadline().into());
+    tokio::pin!(limit);
+    loop {
+        tokio::select! {
+            biased;
+            read = response.chunk() => match read {
+                Ok(Some(bytes)) => {
+                    let chunk = Chunk { at: limits.elapsed(), bytes };
+                    watch.arrived(&chunk);
+                    chunks.push(chunk);
+                }
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(broken(&error)),
+            },
+            () = &mut limit => {
+                let later = limits.expired(watch.last_token(chunks))?;
+                limit.as_mut().reset(later.into());
+            }
+        }
+    }
+}
+
+/// A connection's set-up.
+#[derive(Debug, Clone, Copy)]
+struct Connect {
+    begun: Instant,
+    ended: Instant,
+}
+
+/// Notes when the client opens a connection. Shared with the connector that it wraps.
+#[derive(Debug, Clone, Default)]
+struct Connects(Arc<Mutex<State>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    begun: Option<Instant>,
+    last: Option<Connect>,
+}
+
+impl Connects {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> State {
+        std::mem::take(&mut self.state())
+    }
+
+    fn get(&self) -> Option<Connect> {
+        self.state().last
+    }
+
+    fn in_progress(&self) -> bool {
+        self.state().begun.is_some()
+    }
+}
+
+impl<S> Layer<S> for Connects {
+    type Service = TimedConnector<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        TimedConnector { inner, connects: self.clone() }
+    }
+}
+
+/// A connector that notes when it began and ended.
+#[derive(Debug, Clone)]
+struct TimedConnector<S> {
+    inner: S,
+    connects: Connects,
+}
+
+impl<S, R> Service<R> for TimedConnector<S>
+where
+    S: Service<R>,
+    S::Future: Send + 'static,
+    S::Response: 'static,
+    S::Error: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, target: R) -> Self::Future {
+        let begun = now();
+        let connects = self.connects.clone();
+        connects.state().begun = Some(begun);
+        let connecting = self.inner.call(target);
+        Box::pin(async move {
+            let connection = connecting.await;
+            let ended = now();
+            let last = connection.is_ok().then_some(Connect { begun, ended });
+            *connects.state() = State { begun: None, last };
+            connection
+        })
+    }
+}
+
+fn content_type(response: &Response) -> Option<String> {
+    let value = response.headers().get(header::CONTENT_TYPE)?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// A body that broke off. reqwest calls all of these "error decoding response body".
+fn broken(error: &reqwest::Error) -> RequestError {
+    let message = format!("the connection broke inside the answer: {}", root_cause(error));
+    RequestError::new(ErrorKind::Broken, message)
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(error.source(), source)
+}
+
+fn source<'a>(cause: &&'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    let cause: &'a (dyn StdError + 'static) = *cause;
+    cause.source()
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn is_tls(error: &reqwest::Error) -> bool {
+    causes(error).any(holds_tls)
+}
+
+/// Whether `cause` is TLS's error, be it wrapped in I/O errors, which do not name it as a source.
+fn holds_tls(cause: &(dyn StdError + 'static)) -> bool {
+    let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    cause.is::<rustls::Error>() || wrapped.is_some_and(|inner| holds_tls(inner))
+}
