@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use self::{stamped::Stamped, via_reqwest::ViaReqwest};
 use crate::{
     plan::{Secret, Timeouts, Transport},
-    recording::{Chunk, Recording, RequestError},
+    recording::{Chunk, ErrorKind, Recording, RequestError},
 };
 
 /// Sends requests to one endpoint, over one connection that is kept while the server keeps it.
@@ -63,6 +63,70 @@ pub trait Watch {
     fn is_cancelled(&self) -> bool;
 }
 
+/// Requests for one server: what to send when, and who takes the answers.
+pub trait Jobs {
+    /// What to send now, if anything.
+    fn next(&mut self, now: Instant) -> Next;
+
+    /// Some bytes of answer `id` arrived. Must return at once.
+    fn arrived(&mut self, id: usize, chunk: &Chunk);
+
+    /// When the last generated token in `chunks` arrived, if one did.
+    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration>;
+
+    /// Whether no answer is wanted any more.
+    fn is_cancelled(&self) -> bool;
+
+    /// Answer `id` has ended. An error means that there was none; one that broke off is a
+    /// recording that says so.
+    fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>);
+}
+
+/// What [`Jobs`] have to be sent.
+#[derive(Debug, Clone)]
+pub enum Next {
+    /// This, now.
+    Send {
+        /// By which the answer is told from others.
+        id: usize,
+        /// The request's body.
+        body: Bytes,
+    },
+    /// Something, then.
+    At(Instant),
+    /// Nothing before an answer has ended; nothing at all when none is under way.
+    AfterAnAnswer,
+}
+
+/// One request, its watcher, and its answer.
+struct Single<'a> {
+    body: Option<Bytes>,
+    watch: &'a dyn Watch,
+    answer: Option<Result<Recording, RequestError>>,
+}
+
+impl Jobs for Single<'_> {
+    fn next(&mut self, _: Instant) -> Next {
+        self.body.take().map_or(Next::AfterAnAnswer, |body| Next::Send { id: 0, body })
+    }
+
+    fn arrived(&mut self, _: usize, chunk: &Chunk) {
+        self.watch.arrived(chunk);
+    }
+
+    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
+        self.watch.last_token(chunks)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.watch.is_cancelled()
+    }
+
+    fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {
+        self.answer = Some(answer);
+    }
+}
+
 impl Client {
     /// A client that has no connection yet.
     pub fn new(options: &Options<'_>) -> anyhow::Result<Self> {
@@ -86,7 +150,10 @@ impl Client {
     pub async fn send(&self, body: Bytes, watch: &dyn Watch) -> Result<Recording, RequestError> {
         match &self.0 {
             Inner::Stamped(stamped) => {
-                stamped.lock().unwrap_or_else(PoisonError::into_inner).send(&body, watch)
+                let mut single = Single { body: Some(body), watch, answer: None };
+                stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(&mut single);
+                let none = || Err(RequestError::new(ErrorKind::Interrupted, "interrupted"));
+                single.answer.unwrap_or_else(none)
             }
             Inner::Reqwest(reqwest) => reqwest.send(body, watch).await,
         }

@@ -1,38 +1,45 @@
 //! The stamped transport: HTTP/1.1 over TCP or TLS, arrivals stamped by the kernel.
 //!
 //! A clock that is read when the program gets round to it says when the program ran, not when the
-//! bytes came. The kernel knows the latter; [`socket`](super::socket) asks it. What is left is that
-//! a read has the stamp of its last segment, so what came in several has the time of the last of
-//! them, and that the stamp is taken on this machine: the network is in it.
+//! bytes came. The kernel knows the latter; [`socket`](super::socket) asks it. So lateness does not
+//! matter, and with many streams the program can rest between rounds and take all that has come in
+//! one go. What is left is that a read has the stamp of its last segment: what came in several has
+//! the time of the last of them, and events that one read took share one stamp.
 //!
-//! A connection is set up, TLS included, before a request's clock starts; a kept one that the
-//! server has closed is noticed before the request is sent. Nothing is sent twice.
+//! One thread drives all requests. A connection is set up, TLS included, before its request's
+//! clock starts; a kept one that the server has closed is noticed before the request is sent.
+//! Nothing is sent twice.
+
+mod connection;
+mod incoming;
+mod server;
 
 use std::{
-    io::{self, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
-    sync::{Arc, mpsc},
+    cmp::Reverse,
+    collections::BinaryHeap,
+    io,
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use mio::{Events, Interest, Poll, Token};
-use rustls::{ClientConnection, pki_types::ServerName};
 
+use self::{
+    connection::Connection,
+    incoming::{Incoming, SetUp},
+    server::Server,
+};
 use super::{
-    Watch,
+    Jobs, Next,
     clock::{WallClock, moment},
-    http1::{Head, ResponseReader},
     limits::Limits,
-    now,
-    socket::{self, Socket},
-    tls,
+    now, socket,
 };
 use crate::{
     plan::Timeouts,
-    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
+    recording::{ErrorKind, Recording, RequestError, StampedBy},
 };
 
 /// Most that one read takes, bytes.
@@ -41,44 +48,63 @@ const READ: usize = 64 << 10;
 /// How often a wait looks whether the user has lost patience.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-const TOKEN: Token = Token(0);
+/// How long to let arrivals gather when many streams are on the way. Their stamps do not suffer;
+/// events of one stream closer than this share one.
+const REST: Duration = Duration::from_millis(1);
 
-/// Sends requests to one server over one connection.
+/// From how many streams on a rest is worth it.
+const MANY: usize = 8;
+
+/// Sends requests to one server.
 pub(super) struct Stamped {
     server: Server,
+    /// The server's addresses, once they are known.
+    addresses: Vec<SocketAddr>,
     /// The head of every request up to its content length.
     head: Vec<u8>,
     timeouts: Timeouts,
     poll: Poll,
     events: Events,
-    connection: Option<Connection>,
     wall: WallClock,
     buffer: Vec<u8>,
+    lanes: Vec<Lane>,
+    /// The lanes without work, the one that was used last on top.
+    free: Vec<usize>,
+    deadlines: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
-/// Where to connect to.
-struct Server {
-    host: String,
-    port: u16,
-    tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+/// A place for one connection and one request on it.
+#[derive(Default)]
+struct Lane {
+    connection: Option<Connection>,
+    work: Option<Work>,
 }
 
-struct Connection {
-    socket: Socket,
-    tls: Option<Box<ClientConnection>>,
+/// A request on its way.
+struct Work {
+    id: usize,
+    stage: Stage,
+    /// The request; once it is encrypted, nothing.
+    request: Vec<u8>,
+    written: usize,
+    begun: Instant,
+    connected: Instant,
+    /// The next address to try.
+    address: usize,
+    set_up: Option<SetUp>,
+    limits: Limits,
+    sent: Duration,
+    incoming: Incoming,
+    /// The next time to see whether a limit has run out.
+    deadline: Instant,
 }
 
-/// A response as it comes in.
-struct Incoming {
-    origin: Instant,
-    reader: ResponseReader,
-    body: BytesMut,
-    chunks: Vec<Chunk>,
-    headers_at: Option<Duration>,
-    last_read: Duration,
-    stamped_by: StampedBy,
-    /// Bytes after the answer's end, or the connection's end: it is not to be used again.
-    leftover: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    Handshaking,
+    Sending,
+    Receiving,
 }
 
 impl Stamped {
@@ -90,513 +116,345 @@ impl Stamped {
     ) -> anyhow::Result<Self> {
         Ok(Self {
             server: Server::of(url)?,
+            addresses: Vec::new(),
             head: request_head(url, headers),
             timeouts,
             poll: Poll::new()?,
-            events: Events::with_capacity(8),
-            connection: None,
+            events: Events::with_capacity(1024),
             wall: WallClock::new(),
             buffer: vec![0; READ],
+            lanes: Vec::new(),
+            free: Vec::new(),
+            deadlines: BinaryHeap::new(),
         })
     }
 
-    /// Sends `body` and records the answer to its end.
-    pub(super) fn send(
-        &mut self,
-        body: &[u8],
-        watch: &dyn Watch,
-    ) -> Result<Recording, RequestError> {
-        let (mut connection, set_up) = self.connected(watch)?;
+    /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
+    pub(super) fn drive(&mut self, jobs: &mut dyn Jobs) {
+        loop {
+            let next_start = self.start(jobs);
+            let active = self.lanes.len() - self.free.len();
+            let Some(until) = self.next_look(next_start).filter(|_| !jobs.is_cancelled()) else {
+                return self.abandon(jobs);
+            };
+            self.wait(until);
+            self.take_events(jobs);
+            self.expire(jobs);
+            if active > MANY {
+                rest(next_start);
+            }
+        }
+    }
+
+    /// Starts what is due; when the next is, if that is known.
+    fn start(&mut self, jobs: &mut dyn Jobs) -> Option<Instant> {
+        loop {
+            match jobs.next(now()) {
+                Next::Send { id, body } => self.begin(id, &body, jobs),
+                Next::At(start) => return Some(start),
+                Next::AfterAnAnswer => return None,
+            }
+        }
+    }
+
+    /// When to look again at the latest; `None` when there is nothing to look for.
+    fn next_look(&self, next_start: Option<Instant>) -> Option<Instant> {
+        let idle = self.free.len() == self.lanes.len();
+        let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
+        let patience = now() + PATIENCE;
+        match (next_start, idle) {
+            (None, true) => None,
+            (start, _) => [start, deadline].into_iter().flatten().chain([patience]).min(),
+        }
+    }
+
+    fn wait(&mut self, until: Instant) {
+        let left = until.saturating_duration_since(now());
+        // An interrupted wait is over sooner, which is all.
+        let _ = self.poll.poll(&mut self.events, Some(left));
+    }
+
+    fn take_events(&mut self, jobs: &mut dyn Jobs) {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            let drain = event.is_read_closed() || event.is_error();
+            self.advance(event.token().0, drain, jobs);
+        }
+        self.events = events;
+    }
+
+    /// Gives a request a lane and takes its first step.
+    fn begin(&mut self, id: usize, body: &[u8], jobs: &mut dyn Jobs) {
+        let lane = self.free.pop().unwrap_or_else(|| {
+            self.lanes.push(Lane::default());
+            self.lanes.len() - 1
+        });
+        let kept = self.lanes[lane].connection.take();
+        let kept = kept.and_then(|mut kept| kept.is_open(&mut self.buffer).then_some(kept));
+        let begun = now();
+        let stage = if kept.is_some() { Stage::Sending } else { Stage::Connecting };
         let mut request = self.head.clone();
         request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
         request.extend_from_slice(body);
-        let limits = Limits { origin: now(), timeouts: self.timeouts };
-        self.write(&mut connection, &request, &limits, watch)?;
-        let sent = limits.elapsed();
-        let mut incoming = Incoming::new(limits.origin);
-        let broken = self.receive(&mut connection, &mut incoming, &limits, watch).err();
-        let ended_at = match broken {
-            None => incoming.last_read,
-            Some(_) => limits.elapsed(),
+        let limits = Limits { origin: begun, timeouts: self.timeouts };
+        let work = Work {
+            id,
+            stage,
+            request,
+            written: 0,
+            begun,
+            connected: begun,
+            address: 0,
+            set_up: None,
+            limits,
+            sent: Duration::ZERO,
+            incoming: Incoming::new(begun),
+            deadline: begun + self.timeouts.connect,
         };
-        if broken.is_none() && !incoming.leftover && incoming.reader.keeps_alive() {
-            self.connection = Some(connection);
+        self.lanes[lane] = Lane { connection: kept, work: Some(work) };
+        match stage {
+            Stage::Sending => self.send(lane, jobs),
+            _ => self.connect(lane, jobs),
         }
-        incoming.into_recording(set_up, sent, ended_at, broken)
     }
 
-    /// The kept connection if it is still open, else a new one.
-    fn connected(
-        &mut self,
-        watch: &dyn Watch,
-    ) -> Result<(Connection, Option<SetUp>), RequestError> {
-        if let Some(mut kept) = self.connection.take()
-            && kept.is_open(&mut self.buffer)
-        {
-            return Ok((kept, None));
+    /// Begins to connect to the next address.
+    fn connect(&mut self, lane: usize, jobs: &mut dyn Jobs) {
+        match self.try_connect(lane) {
+            Ok(()) => self.arm(lane),
+            Err(error) => self.finish(lane, Err(error), jobs),
         }
-        let deadline = now() + self.timeouts.connect;
-        let (connection, set_up) = self.open(deadline, watch)?;
-        Ok((connection, Some(set_up)))
     }
 
-    /// Opens a connection by `deadline`.
-    fn open(
-        &mut self,
-        deadline: Instant,
-        watch: &dyn Watch,
-    ) -> Result<(Connection, SetUp), RequestError> {
-        let begun = now();
-        let addresses = self.server.resolve(deadline, self.timeouts.connect)?;
-        let socket = self.first_that_answers(&addresses, deadline, watch)?;
-        let connected = now();
-        let mut connection = Connection { socket, tls: None };
-        if let Some((config, name)) = &self.server.tls {
-            let tls = ClientConnection::new(config.clone(), name.clone())
-                .map_err(|error| self.server.tls_failed(error.into()))?;
-            connection.tls = Some(Box::new(tls));
-            self.handshake(&mut connection, deadline, watch)?;
+    fn try_connect(&mut self, lane: usize) -> Result<(), RequestError> {
+        if self.addresses.is_empty() {
+            self.addresses = self.server.resolve(self.timeouts.connect)?;
         }
-        let shaken = now();
-        let tls = connection.tls.is_some().then(|| shaken - connected);
-        let set_up = SetUp { total: shaken - begun, tls };
-        Ok((connection, set_up))
-    }
-
-    fn first_that_answers(
-        &mut self,
-        addresses: &[SocketAddr],
-        deadline: Instant,
-        watch: &dyn Watch,
-    ) -> Result<Socket, RequestError> {
-        let mut last = None;
-        for &address in addresses {
-            match self.connect(address, deadline, watch) {
-                Ok(socket) => return Ok(socket),
-                Err(error) if error.kind == ErrorKind::Connect => last = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        let none = || self.server.failed("the name has no address");
-        Err(last.unwrap_or_else(none))
-    }
-
-    fn connect(
-        &mut self,
-        address: SocketAddr,
-        deadline: Instant,
-        watch: &dyn Watch,
-    ) -> Result<Socket, RequestError> {
-        let failed = |server: &Server, error: &io::Error| server.failed(&error.to_string());
-        let mut socket = Socket::connect(address).map_err(|error| failed(&self.server, &error))?;
+        let Some(work) = &mut self.lanes[lane].work else { return Ok(()) };
+        let address = self.addresses[work.address.min(self.addresses.len() - 1)];
+        work.address += 1;
+        let failed = |error: io::Error| self.server.failed(&error.to_string());
+        let mut connection = Connection::to(address).map_err(failed)?;
+        let stream = &mut connection.socket.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let registry = self.poll.registry();
-        registry
-            .register(&mut socket.stream, TOKEN, interest)
-            .map_err(|error| failed(&self.server, &error))?;
-        loop {
-            if let Ok(Some(error)) = socket.stream.take_error() {
-                return Err(failed(&self.server, &error));
-            }
-            if socket.stream.peer_addr().is_ok() {
-                return Ok(socket);
-            }
-            self.wait_to_connect(deadline, watch)?;
-        }
-    }
-
-    fn handshake(
-        &mut self,
-        connection: &mut Connection,
-        deadline: Instant,
-        watch: &dyn Watch,
-    ) -> Result<(), RequestError> {
-        while connection.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
-            let moved = connection.shake().map_err(|error| self.server.tls_failed(error))?;
-            if !moved {
-                self.wait_to_connect(deadline, watch)?;
-            }
-        }
+        self.poll.registry().register(stream, Token(lane), interest).map_err(failed)?;
+        self.lanes[lane].connection = Some(connection);
         Ok(())
     }
 
-    fn wait_to_connect(
-        &mut self,
-        deadline: Instant,
-        watch: &dyn Watch,
-    ) -> Result<(), RequestError> {
-        self.wait(deadline, watch)?;
-        match now() < deadline {
-            true => Ok(()),
-            false => Err(self.server.too_late(self.timeouts.connect)),
+    /// Notes when to look at the lane's limits.
+    fn arm(&mut self, lane: usize) {
+        if let Some(work) = &self.lanes[lane].work {
+            self.deadlines.push(Reverse((work.deadline, lane)));
         }
     }
 
-    /// Waits until something can be read or written, `until`, or a while.
-    fn wait(&mut self, until: Instant, watch: &dyn Watch) -> Result<(), RequestError> {
-        if watch.is_cancelled() {
-            return Err(RequestError::new(ErrorKind::Interrupted, "interrupted"));
-        }
-        let left = until.saturating_duration_since(now()).min(PATIENCE);
-        match self.poll.poll(&mut self.events, Some(left)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                let message = format!("waiting for the network failed: {error}");
-                Err(RequestError::new(ErrorKind::Broken, message))
-            }
-            _ => Ok(()),
+    /// Takes a lane's request as far as it goes.
+    fn advance(&mut self, lane: usize, drain: bool, jobs: &mut dyn Jobs) {
+        let stage = self.lanes.get(lane).and_then(|lane| lane.work.as_ref()).map(|work| work.stage);
+        match stage {
+            // A kept connection is looked at when it is wanted.
+            None => {}
+            Some(Stage::Connecting) => self.connecting(lane, jobs),
+            Some(Stage::Handshaking) => self.handshaking(lane, jobs),
+            Some(Stage::Sending) => self.sending(lane, jobs),
+            Some(Stage::Receiving) => self.receiving(lane, drain, jobs),
         }
     }
 
-    /// Hands the request over, all of it.
-    fn write(
-        &mut self,
-        connection: &mut Connection,
-        request: &[u8],
-        limits: &Limits,
-        watch: &dyn Watch,
-    ) -> Result<(), RequestError> {
-        let mut rest = connection.seal(request).map_err(|error| broke_off(&error))?;
-        let mut deadline = limits.first_deadline();
-        while connection.write(&mut rest).map_err(|error| broke_off(&error))? {
-            self.wait(deadline, watch)?;
-            if now() >= deadline {
-                deadline = limits.expired(None)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Records the response to its end.
-    fn receive(
-        &mut self,
-        connection: &mut Connection,
-        incoming: &mut Incoming,
-        limits: &Limits,
-        watch: &dyn Watch,
-    ) -> Result<(), RequestError> {
-        let mut deadline = limits.first_deadline();
-        while !incoming.reader.is_done() {
-            match connection.socket.read(&mut self.buffer) {
-                Ok(read) => {
-                    let now = socket::now();
-                    let steady = self.wall.round(now);
-                    let stamp = read.arrived.filter(|_| steady).map(|stamp| moment(stamp, now));
-                    if stamp.is_none() && read.bytes > 0 {
-                        incoming.stamped_by = StampedBy::Program;
-                    }
-                    let at = stamp.unwrap_or(now.monotonic);
-                    connection.take(&self.buffer[..read.bytes], at, incoming, watch)?;
+    fn connecting(&mut self, lane: usize, jobs: &mut dyn Jobs) {
+        let Lane { connection: Some(connection), work: Some(work) } = &mut self.lanes[lane] else {
+            return;
+        };
+        match connection.is_connected() {
+            Ok(false) => {}
+            Ok(true) => match self.server.tls() {
+                Ok(tls) => {
+                    connection.tls = tls;
+                    work.connected = now();
+                    work.stage = Stage::Handshaking;
+                    self.handshaking(lane, jobs);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(deadline, watch)?;
-                    if now() >= deadline {
-                        deadline = limits.expired(watch.last_token(&incoming.chunks))?;
-                    }
-                }
-                Err(error) => return Err(incoming.broken(&error)),
+                Err(error) => self.finish(lane, Err(error), jobs),
+            },
+            Err(_) if work.address < self.addresses.len() => self.connect(lane, jobs),
+            Err(error) => {
+                let error = self.server.failed(&error.to_string());
+                self.finish(lane, Err(error), jobs);
             }
         }
-        Ok(())
     }
-}
 
-impl Connection {
-    /// Whether nothing speaks against sending on a connection that was kept.
-    fn is_open(&mut self, buffer: &mut [u8]) -> bool {
-        loop {
-            match self.socket.read(buffer) {
-                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
-                Ok(read) if read.bytes == 0 => return false,
-                // TLS sends session tickets unasked; HTTP sends nothing.
-                Ok(read) => {
-                    let bytes = &buffer[..read.bytes];
-                    if !self.tls.as_mut().is_some_and(|tls| takes_silently(tls, bytes)) {
-                        return false;
-                    }
+    fn handshaking(&mut self, lane: usize, jobs: &mut dyn Jobs) {
+        let Lane { connection: Some(connection), work: Some(work) } = &mut self.lanes[lane] else {
+            return;
+        };
+        while connection.is_handshaking() {
+            match connection.shake() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    let error = self.server.tls_failed(error);
+                    return self.finish(lane, Err(error), jobs);
                 }
             }
         }
+        let opened = now();
+        let tls = connection.tls.is_some().then(|| opened - work.connected);
+        work.set_up = Some(SetUp { total: opened - work.begun, tls });
+        self.send(lane, jobs);
     }
 
-    /// Moves the TLS handshake on; whether anything moved.
-    fn shake(&mut self) -> Result<bool, TlsError> {
-        let Some(tls) = &mut self.tls else { return Ok(false) };
-        let mut moved = false;
-        while tls.wants_write() {
-            match tls.write_tls(&mut self.socket.stream) {
-                Ok(_) => moved = true,
+    /// Hands the request to the open connection: its clock starts.
+    fn send(&mut self, lane: usize, jobs: &mut dyn Jobs) {
+        let Lane { connection: Some(connection), work: Some(work) } = &mut self.lanes[lane] else {
+            return;
+        };
+        work.stage = Stage::Sending;
+        work.limits.origin = now();
+        work.incoming = Incoming::new(work.limits.origin);
+        work.deadline = work.limits.first_deadline();
+        match connection.seal(std::mem::take(&mut work.request)) {
+            Ok(request) => {
+                work.request = request;
+                self.arm(lane);
+                self.sending(lane, jobs);
+            }
+            Err(error) => self.finish(lane, Err(broke_off(&error)), jobs),
+        }
+    }
+
+    fn sending(&mut self, lane: usize, jobs: &mut dyn Jobs) {
+        let Lane { connection: Some(connection), work: Some(work) } = &mut self.lanes[lane] else {
+            return;
+        };
+        let mut rest = &work.request[work.written..];
+        let written = connection.write(&mut rest);
+        work.written = work.request.len() - rest.len();
+        match written {
+            Ok(true) => {}
+            Ok(false) => {
+                work.sent = work.limits.elapsed();
+                work.stage = Stage::Receiving;
+                work.request = Vec::new();
+                self.receiving(lane, true, jobs);
+            }
+            Err(error) => self.finish(lane, Err(broke_off(&error)), jobs),
+        }
+    }
+
+    /// Takes what has arrived. The loop that every figure rests on.
+    ///
+    /// A read that is short has emptied the socket (epoll(7), question 9), so that another one
+    /// would be for nothing, unless the end of the stream may lie behind it: `drain`.
+    fn receiving(&mut self, lane: usize, drain: bool, jobs: &mut dyn Jobs) {
+        let Lane { connection: Some(connection), work: Some(work) } = &mut self.lanes[lane] else {
+            return;
+        };
+        let before = work.incoming.chunks.len();
+        let mut ended = None;
+        while ended.is_none() {
+            let read = match connection.socket.read(&mut self.buffer) {
+                Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    ended = Some(Err(work.incoming.broken(&error)));
+                    break;
+                }
+            };
+            let now = socket::now();
+            let steady = self.wall.round(now);
+            let stamp = read.arrived.filter(|_| steady).map(|stamp| moment(stamp, now));
+            if stamp.is_none() && read.bytes > 0 {
+                work.incoming.stamped_by = StampedBy::Program;
+            }
+            let bytes = &self.buffer[..read.bytes];
+            let taken = connection.take(bytes, stamp.unwrap_or(now.monotonic), &mut work.incoming);
+            if taken.is_err() || work.incoming.reader.is_done() {
+                ended = Some(taken);
+            } else if read.bytes < READ && !drain {
+                break;
             }
         }
-        if tls.wants_read() {
-            match tls.read_tls(&mut self.socket.stream) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Ok(_) => moved = true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
-                Err(error) => return Err(error.into()),
-            }
-            let processed = tls.process_new_packets();
-            if processed.is_err() {
-                // The server should learn why; it is gone if it does not.
-                let _ = tls.write_tls(&mut self.socket.stream);
-            }
-            processed?;
+        for chunk in &work.incoming.chunks[before..] {
+            jobs.arrived(work.id, chunk);
         }
-        Ok(moved)
-    }
-
-    /// Encrypts the request where that is wanted; what is then left to write as it is.
-    fn seal<'a>(&mut self, request: &'a [u8]) -> io::Result<&'a [u8]> {
-        match &mut self.tls {
-            None => Ok(request),
-            Some(tls) => {
-                tls.set_buffer_limit(None);
-                tls.writer().write_all(request)?;
-                Ok(&[])
-            }
+        if let Some(ended) = ended {
+            self.finish(lane, ended, jobs);
         }
     }
 
-    /// Writes what the kernel takes; whether something is left.
-    fn write(&mut self, rest: &mut &[u8]) -> io::Result<bool> {
-        let blocks = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        while !rest.is_empty() {
-            match self.socket.write(rest) {
-                Ok(written) => *rest = &rest[written..],
-                Err(error) if blocks(&error) => return Ok(true),
-                Err(error) => return Err(error),
+    /// Looks at the limits whose time has come.
+    fn expire(&mut self, jobs: &mut dyn Jobs) {
+        let now = now();
+        while let Some(&Reverse((deadline, lane))) = self.deadlines.peek() {
+            if deadline > now {
+                return;
+            }
+            self.deadlines.pop();
+            let Some(work) = &mut self.lanes[lane].work else { continue };
+            // An entry of an earlier stage or request.
+            if work.deadline != deadline {
+                continue;
+            }
+            let expired = match work.stage {
+                Stage::Connecting | Stage::Handshaking => {
+                    Err(self.server.too_late(self.timeouts.connect))
+                }
+                Stage::Sending => work.limits.expired(None),
+                Stage::Receiving => work.limits.expired(jobs.last_token(&work.incoming.chunks)),
+            };
+            match expired {
+                Ok(later) => {
+                    work.deadline = later;
+                    self.arm(lane);
+                }
+                Err(error) => self.finish(lane, Err(error), jobs),
             }
         }
-        while let Some(tls) = self.tls.as_mut().filter(|tls| tls.wants_write()) {
-            match tls.write_tls(&mut self.socket.stream) {
-                Ok(_) => {}
-                Err(error) if blocks(&error) => return Ok(true),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(false)
     }
 
-    /// Takes one read, which arrived at `at`; none means that the server has closed.
-    fn take(
-        &mut self,
-        bytes: &[u8],
-        at: Instant,
-        incoming: &mut Incoming,
-        watch: &dyn Watch,
-    ) -> Result<(), RequestError> {
-        if bytes.is_empty() {
-            return incoming.close();
+    /// Ends a lane's request, well or not.
+    fn finish(&mut self, lane: usize, ended: Result<(), RequestError>, jobs: &mut dyn Jobs) {
+        let Some(work) = self.lanes[lane].work.take() else { return };
+        self.free.push(lane);
+        let keeps = ended.is_ok() && work.incoming.keeps_alive();
+        if !keeps {
+            self.lanes[lane].connection = None;
         }
-        match &mut self.tls {
-            None => incoming.take(bytes, at)?,
-            Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, at))
-                .map_err(|error| incoming.undecrypted(error))?,
+        jobs.finished(work.id, work.into_answer(ended));
+    }
+
+    /// Ends what is left of a run that is over or not wanted any more.
+    fn abandon(&mut self, jobs: &mut dyn Jobs) {
+        for lane in 0..self.lanes.len() {
+            let error = RequestError::new(ErrorKind::Interrupted, "interrupted");
+            self.finish(lane, Err(error), jobs);
         }
-        incoming.end_read(at, watch);
-        let closed = self.tls.as_mut().is_some_and(|tls| {
-            tls.process_new_packets().is_ok_and(|state| state.peer_has_closed())
-        });
-        match closed && !incoming.reader.is_done() {
-            true => incoming.close(),
-            false => Ok(()),
-        }
+        self.deadlines.clear();
     }
 }
 
-/// Why a TLS connection failed.
-enum TlsError {
-    Io(io::Error),
-    Tls(rustls::Error),
-    /// What was decrypted is no answer.
-    Answer(RequestError),
-}
-
-impl From<io::Error> for TlsError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<rustls::Error> for TlsError {
-    fn from(error: rustls::Error) -> Self {
-        Self::Tls(error)
-    }
-}
-
-impl From<RequestError> for TlsError {
-    fn from(error: RequestError) -> Self {
-        Self::Answer(error)
-    }
-}
-
-/// Hands the plain text in `bytes` to `sink`, piece by piece.
-fn decrypt(
-    tls: &mut ClientConnection,
-    mut bytes: &[u8],
-    mut sink: impl FnMut(&[u8]) -> Result<(), RequestError>,
-) -> Result<(), TlsError> {
-    let mut plain = [0; 16 << 10];
-    while !bytes.is_empty() {
-        tls.read_tls(&mut bytes)?;
-        let mut left = tls.process_new_packets()?.plaintext_bytes_to_read();
-        while left > 0 {
-            let read = tls.reader().read(&mut plain)?;
-            sink(&plain[..read])?;
-            left -= read;
-        }
-    }
-    Ok(())
-}
-
-/// Whether `bytes` are TLS's own affair and the server has not closed.
-fn takes_silently(tls: &mut ClientConnection, bytes: &[u8]) -> bool {
-    let mut silent = true;
-    let taken = decrypt(tls, bytes, |_| {
-        silent = false;
-        Ok(())
-    });
-    let closed = tls.process_new_packets().map_or(true, |state| state.peer_has_closed());
-    taken.is_ok() && silent && !closed
-}
-
-impl Incoming {
-    fn new(origin: Instant) -> Self {
-        Self {
-            origin,
-            reader: ResponseReader::new(),
-            body: BytesMut::new(),
-            chunks: Vec::new(),
-            headers_at: None,
-            last_read: Duration::ZERO,
-            stamped_by: StampedBy::Kernel,
-            leftover: false,
-        }
-    }
-
-    /// Takes a piece of a read.
-    fn take(&mut self, bytes: &[u8], at: Instant) -> Result<(), RequestError> {
-        let taken = self.reader.push(bytes, &mut self.body).map_err(|error| self.broken(&error))?;
-        self.leftover |= taken < bytes.len();
-        if self.headers_at.is_none() && self.reader.head().is_some() {
-            self.headers_at = Some(at.saturating_duration_since(self.origin));
-        }
-        Ok(())
-    }
-
-    /// All that a read brought of the body is one chunk: it has one stamp.
-    fn end_read(&mut self, at: Instant, watch: &dyn Watch) {
-        self.last_read = at.saturating_duration_since(self.origin);
-        if !self.body.is_empty() {
-            let chunk = Chunk { at: self.last_read, bytes: self.body.split().freeze() };
-            watch.arrived(&chunk);
-            self.chunks.push(chunk);
-        }
-    }
-
-    fn close(&mut self) -> Result<(), RequestError> {
-        self.leftover = true;
-        self.reader.close().map_err(|error| self.broken(&error))
-    }
-
-    fn broken(&self, cause: &dyn std::fmt::Display) -> RequestError {
-        let message = match self.reader.head() {
-            None => format!("the connection broke before the answer began: {cause}"),
-            Some(_) => format!("the connection broke inside the answer: {cause}"),
+impl Work {
+    /// What came of it: an error when there was no answer, a broken recording when there was one.
+    fn into_answer(self, ended: Result<(), RequestError>) -> Result<Recording, RequestError> {
+        let ended_at = match ended {
+            Ok(()) => self.incoming.last_read,
+            Err(_) => self.limits.elapsed(),
         };
-        RequestError::new(ErrorKind::Broken, message)
-    }
-
-    fn undecrypted(&self, error: TlsError) -> RequestError {
-        match error {
-            TlsError::Io(error) => self.broken(&error),
-            TlsError::Tls(error) => self.broken(&error),
-            TlsError::Answer(error) => error,
+        match self.stage {
+            Stage::Receiving => {
+                self.incoming.into_recording(self.set_up, self.sent, ended_at, ended.err())
+            }
+            _ => Err(ended.err().unwrap_or_else(|| self.incoming.broken(&"nothing was sent"))),
         }
-    }
-
-    fn into_recording(
-        self,
-        set_up: Option<SetUp>,
-        sent: Duration,
-        ended_at: Duration,
-        broken: Option<RequestError>,
-    ) -> Result<Recording, RequestError> {
-        let Some(Head { status, version, headers }) = self.reader.head() else {
-            return Err(broken.unwrap_or_else(|| self.broken(&"nothing came")));
-        };
-        let content_type = headers.get(header::CONTENT_TYPE);
-        Ok(Recording {
-            status: status.as_u16(),
-            content_type: content_type.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()),
-            http_version: format!("{version:?}"),
-            connect: set_up.map(|set_up| set_up.total),
-            tls: set_up.and_then(|set_up| set_up.tls),
-            sent: Some(sent),
-            headers_at: self.headers_at.unwrap_or_default(),
-            chunks: self.chunks,
-            ended_at,
-            stamped_by: self.stamped_by,
-            broken,
-        })
     }
 }
 
-impl Server {
-    fn of(url: &reqwest::Url) -> anyhow::Result<Self> {
-        let host = url.host_str().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = url.port_or_known_default().unwrap_or(80);
-        let tls = match url.scheme() {
-            "https" => Some((tls::trusting_the_system()?, ServerName::try_from(host.clone())?)),
-            _ => None,
-        };
-        Ok(Self { host, port, tls })
-    }
-
-    /// The addresses of the host. The system's resolver knows no limit, so it runs beside.
-    fn resolve(&self, deadline: Instant, limit: Duration) -> Result<Vec<SocketAddr>, RequestError> {
-        if let Ok(address) = self.host.parse::<IpAddr>() {
-            return Ok(vec![(address, self.port).into()]);
-        }
-        let (found, addresses) = mpsc::channel();
-        let name = (self.host.clone(), self.port);
-        thread::spawn(move || found.send(name.to_socket_addrs().map(Iterator::collect)));
-        match addresses.recv_timeout(deadline.saturating_duration_since(now())) {
-            Ok(Ok(addresses)) => Ok(addresses),
-            Ok(Err(error)) => Err(self.failed(&error.to_string())),
-            Err(_) => Err(self.too_late(limit)),
-        }
-    }
-
-    fn failed(&self, cause: &str) -> RequestError {
-        let Self { host, port, .. } = self;
-        RequestError::new(ErrorKind::Connect, format!("cannot connect to {host}:{port}: {cause}"))
-    }
-
-    fn tls_failed(&self, cause: TlsError) -> RequestError {
-        let Self { host, port, .. } = self;
-        let cause = match cause {
-            TlsError::Io(error) => error.to_string(),
-            TlsError::Tls(error) => error.to_string(),
-            TlsError::Answer(error) => error.message,
-        };
-        RequestError::new(ErrorKind::Tls, format!("TLS with {host}:{port} failed: {cause}"))
-    }
-
-    fn too_late(&self, limit: Duration) -> RequestError {
-        let Self { host, port, .. } = self;
-        let message = format!("no connection to {host}:{port} within {limit:?} (timeouts.connect)");
-        RequestError::new(ErrorKind::ConnectTimeout, message)
-    }
-}
-
-/// A set-up's times.
-#[derive(Debug, Clone, Copy)]
-struct SetUp {
-    total: Duration,
-    tls: Option<Duration>,
+/// Lets arrivals gather, but not past the next start.
+fn rest(next_start: Option<Instant>) {
+    let left = next_start.map_or(REST, |start| start.saturating_duration_since(now()));
+    thread::sleep(left.min(REST));
 }
 
 fn broke_off(error: &io::Error) -> RequestError {

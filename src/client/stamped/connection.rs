@@ -1,0 +1,192 @@
+//! A connection: a stamping socket, with TLS over it or not.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use rustls::ClientConnection;
+
+use super::incoming::Incoming;
+use crate::{client::socket::Socket, recording::RequestError};
+
+/// A connection that is open or being opened.
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    pub(super) tls: Option<Box<ClientConnection>>,
+}
+
+impl Connection {
+    /// Begins to connect.
+    pub(super) fn to(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { socket: Socket::connect(address)?, tls: None })
+    }
+
+    /// Whether the connection has been made; an error when it cannot be.
+    pub(super) fn is_connected(&self) -> io::Result<bool> {
+        match self.socket.stream.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(self.socket.stream.peer_addr().is_ok()),
+        }
+    }
+
+    /// Whether the TLS handshake is still to be done.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Whether nothing speaks against sending on a connection that was kept.
+    pub(super) fn is_open(&mut self, buffer: &mut [u8]) -> bool {
+        loop {
+            match self.socket.read(buffer) {
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+                Ok(read) if read.bytes == 0 => return false,
+                // TLS sends session tickets unasked; HTTP sends nothing.
+                Ok(read) => {
+                    let bytes = &buffer[..read.bytes];
+                    if !self.tls.as_mut().is_some_and(|tls| takes_silently(tls, bytes)) {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves the TLS handshake on; whether anything moved.
+    pub(super) fn shake(&mut self) -> Result<bool, TlsError> {
+        let Some(tls) = &mut self.tls else { return Ok(false) };
+        let mut moved = false;
+        while tls.wants_write() {
+            match tls.write_tls(&mut self.socket.stream) {
+                Ok(_) => moved = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if tls.wants_read() {
+            match tls.read_tls(&mut self.socket.stream) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(_) => moved = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
+                Err(error) => return Err(error.into()),
+            }
+            let processed = tls.process_new_packets();
+            if processed.is_err() {
+                // The server should learn why; it is gone if it does not.
+                let _ = tls.write_tls(&mut self.socket.stream);
+            }
+            processed?;
+        }
+        Ok(moved)
+    }
+
+    /// Encrypts the request where that is wanted; what is then left to write as it is.
+    pub(super) fn seal(&mut self, request: Vec<u8>) -> io::Result<Vec<u8>> {
+        let Some(tls) = &mut self.tls else { return Ok(request) };
+        tls.set_buffer_limit(None);
+        tls.writer().write_all(&request)?;
+        Ok(Vec::new())
+    }
+
+    /// Writes what the kernel takes; whether something is left.
+    pub(super) fn write(&mut self, rest: &mut &[u8]) -> io::Result<bool> {
+        let blocks = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        while !rest.is_empty() {
+            match self.socket.write(rest) {
+                Ok(written) => *rest = &rest[written..],
+                Err(error) if blocks(&error) => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+        while let Some(tls) = self.tls.as_mut().filter(|tls| tls.wants_write()) {
+            match tls.write_tls(&mut self.socket.stream) {
+                Ok(_) => {}
+                Err(error) if blocks(&error) => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes one read, which arrived at `at`; none means that the server has closed.
+    pub(super) fn take(
+        &mut self,
+        bytes: &[u8],
+        at: Instant,
+        incoming: &mut Incoming,
+    ) -> Result<(), RequestError> {
+        if bytes.is_empty() {
+            return incoming.close();
+        }
+        match &mut self.tls {
+            None => incoming.take(bytes, at)?,
+            Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, at))
+                .map_err(|error| incoming.undecrypted(error))?,
+        }
+        incoming.end_read(at);
+        let closed = self.tls.as_mut().is_some_and(|tls| {
+            tls.process_new_packets().is_ok_and(|state| state.peer_has_closed())
+        });
+        match closed && !incoming.reader.is_done() {
+            true => incoming.close(),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Why a TLS connection failed.
+pub(super) enum TlsError {
+    Io(io::Error),
+    Tls(rustls::Error),
+    /// What was decrypted is no answer.
+    Answer(RequestError),
+}
+
+impl From<io::Error> for TlsError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Tls(error)
+    }
+}
+
+impl From<RequestError> for TlsError {
+    fn from(error: RequestError) -> Self {
+        Self::Answer(error)
+    }
+}
+
+/// Hands the plain text in `bytes` to `sink`, piece by piece.
+fn decrypt(
+    tls: &mut ClientConnection,
+    mut bytes: &[u8],
+    mut sink: impl FnMut(&[u8]) -> Result<(), RequestError>,
+) -> Result<(), TlsError> {
+    let mut plain = [0; 16 << 10];
+    while !bytes.is_empty() {
+        tls.read_tls(&mut bytes)?;
+        let mut left = tls.process_new_packets()?.plaintext_bytes_to_read();
+        while left > 0 {
+            let read = tls.reader().read(&mut plain)?;
+            sink(&plain[..read])?;
+            left -= read;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `bytes` are TLS's own affair and the server has not closed.
+fn takes_silently(tls: &mut ClientConnection, bytes: &[u8]) -> bool {
+    let mut silent = true;
+    let taken = decrypt(tls, bytes, |_| {
+        silent = false;
+        Ok(())
+    });
+    let closed = tls.process_new_packets().map_or(true, |state| state.peer_has_closed());
+    taken.is_ok() && silent && !closed
+}

@@ -1,0 +1,122 @@
+//! A response as it comes in.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use http::header;
+
+use super::connection::TlsError;
+use crate::{
+    client::http1::{Head, ResponseReader},
+    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
+};
+
+/// A response as it comes in.
+pub(super) struct Incoming {
+    origin: Instant,
+    pub(super) reader: ResponseReader,
+    body: BytesMut,
+    pub(super) chunks: Vec<Chunk>,
+    headers_at: Option<Duration>,
+    pub(super) last_read: Duration,
+    pub(super) stamped_by: StampedBy,
+    /// Bytes after the answer's end, or the connection's end: it is not to be used again.
+    leftover: bool,
+}
+
+/// A connection's set-up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SetUp {
+    /// DNS, TCP and TLS.
+    pub(super) total: Duration,
+    /// TLS alone.
+    pub(super) tls: Option<Duration>,
+}
+
+impl Incoming {
+    pub(super) fn new(origin: Instant) -> Self {
+        Self {
+            origin,
+            reader: ResponseReader::new(),
+            body: BytesMut::new(),
+            chunks: Vec::new(),
+            headers_at: None,
+            last_read: Duration::ZERO,
+            stamped_by: StampedBy::Kernel,
+            leftover: false,
+        }
+    }
+
+    /// Takes a piece of a read.
+    pub(super) fn take(&mut self, bytes: &[u8], at: Instant) -> Result<(), RequestError> {
+        let taken = self.reader.push(bytes, &mut self.body).map_err(|error| self.broken(&error))?;
+        self.leftover |= taken < bytes.len();
+        if self.headers_at.is_none() && self.reader.head().is_some() {
+            self.headers_at = Some(at.saturating_duration_since(self.origin));
+        }
+        Ok(())
+    }
+
+    /// All that a read brought of the body is one chunk: it has one stamp.
+    pub(super) fn end_read(&mut self, at: Instant) {
+        self.last_read = at.saturating_duration_since(self.origin);
+        if !self.body.is_empty() {
+            self.chunks.push(Chunk { at: self.last_read, bytes: self.body.split().freeze() });
+        }
+    }
+
+    /// Whether the connection may carry another request.
+    pub(super) fn keeps_alive(&self) -> bool {
+        !self.leftover && self.reader.keeps_alive()
+    }
+
+    pub(super) fn close(&mut self) -> Result<(), RequestError> {
+        self.leftover = true;
+        self.reader.close().map_err(|error| self.broken(&error))
+    }
+
+    pub(super) fn broken(&self, cause: &dyn fmt::Display) -> RequestError {
+        let message = match self.reader.head() {
+            None => format!("the connection broke before the answer began: {cause}"),
+            Some(_) => format!("the connection broke inside the answer: {cause}"),
+        };
+        RequestError::new(ErrorKind::Broken, message)
+    }
+
+    pub(super) fn undecrypted(&self, error: TlsError) -> RequestError {
+        match error {
+            TlsError::Io(error) => self.broken(&error),
+            TlsError::Tls(error) => self.broken(&error),
+            TlsError::Answer(error) => error,
+        }
+    }
+
+    pub(super) fn into_recording(
+        self,
+        set_up: Option<SetUp>,
+        sent: Duration,
+        ended_at: Duration,
+        broken: Option<RequestError>,
+    ) -> Result<Recording, RequestError> {
+        let Some(Head { status, version, headers }) = self.reader.head() else {
+            return Err(broken.unwrap_or_else(|| self.broken(&"nothing came")));
+        };
+        let content_type = headers.get(header::CONTENT_TYPE);
+        Ok(Recording {
+            status: status.as_u16(),
+            content_type: content_type.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()),
+            http_version: format!("{version:?}"),
+            connect: set_up.map(|set_up| set_up.total),
+            tls: set_up.and_then(|set_up| set_up.tls),
+            sent: Some(sent),
+            headers_at: self.headers_at.unwrap_or_default(),
+            chunks: self.chunks,
+            ended_at,
+            stamped_by: self.stamped_by,
+            broken,
+        })
+    }
+}
