@@ -76,6 +76,15 @@ pub struct Cli {
     )]
     pub no_warmup: bool,
 
+    /// Do not measure the instrument's own error first; no verdict is inconclusive then
+    #[arg(
+        long,
+        env = "LLM_STREAM_BENCH_NO_CALIBRATION",
+        value_parser = FalseyValueParser::new(),
+        help_heading = OURS
+    )]
+    pub no_calibration: bool,
+
     /// Keep what each trial received, byte for byte with its time, as JSON lines in this folder
     #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_RECORD", help_heading = OURS)]
     pub record: Option<PathBuf>,
@@ -114,6 +123,26 @@ pub enum Command {
     Run(Box<Cli>),
     /// Serve a simulated endpoint until Ctrl-C, to try things against
     Serve(ServeOptions),
+    /// Measure the instrument's own error on this machine, against a simulated endpoint that logs
+    /// when it wrote
+    Calibrate(CalibrateOptions),
+}
+
+/// What to calibrate with.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CalibrateOptions {
+    /// Numbers of streams at the same time
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,16,64,256,1024",
+          value_parser = streams)]
+    pub streams: Vec<usize>,
+}
+
+/// A number of streams that two file descriptors each leave room for.
+fn streams(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(streams @ 1..=4096) => Ok(streams),
+        _ => Err(format!("`{text}` is not a number from 1 to 4096")),
+    }
 }
 
 /// The simulated endpoint's rhythm and faults.

@@ -160,6 +160,22 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Sends all that `jobs` has, when it wants it sent; an error when the transport sends one
+    /// request at a time.
+    pub fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<()> {
+        match &self.0 {
+            Inner::Stamped(stamped) => {
+                stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(jobs);
+                Ok(())
+            }
+            Inner::Reqwest(_) => {
+                anyhow::bail!("requests at the same time need `transport: stamped`")
+            }
+        }
+    }
+}
+
 /// Without the headers, which may hold secrets.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

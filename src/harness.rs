@@ -1,6 +1,7 @@
 //! cargo ⇄ us: arguments → trials → reports → exit code. The only module that knows libtest-mimic
 //! and the only one that writes to the terminal.
 
+mod calibrate;
 mod interrupt;
 mod output;
 mod progress;
@@ -25,7 +26,7 @@ use self::{
     output::Output,
     progress::Progress,
     relay::Relay,
-    session::{Keys, Parts, Session, Stopped},
+    session::{Instruments, Keys, Parts, Session, Stopped},
     terminal::Terminal,
 };
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
     config::{Config, ConfigErrors},
     plan::{Case, Plan, Secret, Target},
     report::{Format, Run, ranking::Ranking, summary::SummaryTables, thresholds},
-    threshold::Verdict,
+    threshold::{Outcome, Verdict},
 };
 
 const FAILED: u8 = 101;
@@ -60,6 +61,7 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             exit(run(*cli))
         }
         Command::Serve(options) => exit(serve::serve(&options)),
+        Command::Calibrate(options) => exit(calibrate::run(&options)),
     }
 }
 
@@ -174,6 +176,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
         );
     }
     let keys = keys(config, &plan)?;
+    let calibrates = !cli.no_calibration;
     let output = Output::create(cli.output.as_deref())?;
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
@@ -200,7 +203,11 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let conclusion = run_trials(&arguments, &cases, &session, &closing);
     let mut session = lock(&session);
     session.pass_on();
-    Ok(closing.report(&session.finish(), Some(&conclusion)))
+    let instruments = match calibrates {
+        true => calibrate::before_judging(&cases, &closing.terminal, &closing.path)?,
+        false => Instruments::new(),
+    };
+    Ok(closing.report(&session.finish(&instruments), Some(&conclusion)))
 }
 
 /// The keys of the selected models. One that is missing is better known before minutes are spent.
@@ -238,7 +245,7 @@ fn run_trials(
                 Stopped::Failed(message) => message.into(),
                 // libtest-mimic has no way to end early.
                 Stopped::Interrupted => {
-                    let code = closing.report(&session.finish(), None);
+                    let code = closing.report(&session.finish(&Instruments::new()), None);
                     std::process::exit(code.into())
                 }
             })
@@ -301,21 +308,38 @@ fn verdict(run: &Run, conclusion: &Conclusion) -> (u8, Vec<String>) {
         let all = run.rows.len();
         reasons.push(format!("FAILED: {} of {all} trials failed", conclusion.num_failed));
     }
-    let missed: Vec<_> = run.verdicts.iter().filter(|(_, verdict)| !verdict.passed()).collect();
+    let missed = judged(run, Outcome::Fail);
+    let all = run.verdicts.len();
     if !missed.is_empty() {
-        let (count, all) = (missed.len(), run.verdicts.len());
+        let count = missed.len();
         reasons.push(format!("FAILED: {count} of {all} thresholds missed: {}", why(&missed)));
     }
-    match reasons.is_empty() {
-        true => (0, vec![passed(run)]),
-        false => (FAILED, reasons),
+    let code = if reasons.is_empty() { 0 } else { FAILED };
+    let unclear = judged(run, Outcome::Inconclusive);
+    if !unclear.is_empty() {
+        let count = unclear.len();
+        reasons.push(format!(
+            "WARNING: {count} of {all} thresholds inconclusive, nearer than the instrument's \
+             error: {}",
+            why(&unclear)
+        ));
     }
+    if reasons.is_empty() {
+        reasons.push(passed(run));
+    }
+    (code, reasons)
 }
 
-/// The first few of the thresholds that were missed; the table has the others.
-fn why(missed: &[&(Arc<Target>, Verdict)]) -> String {
+type Judged = (Arc<Target>, Verdict);
+
+fn judged(run: &Run, outcome: Outcome) -> Vec<&Judged> {
+    run.verdicts.iter().filter(|(_, verdict)| verdict.outcome() == outcome).collect()
+}
+
+/// The first few of these thresholds; the table has the others.
+fn why(missed: &[&Judged]) -> String {
     const SHOWN: usize = 3;
-    let one = |(target, verdict): &&(Arc<Target>, Verdict)| {
+    let one = |(target, verdict): &&Judged| {
         let actual = thresholds::actual(verdict);
         format!("{}: {} (actual: {actual})", target.name, verdict.threshold)
     };

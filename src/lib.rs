@@ -30,6 +30,7 @@
 //! them. A number is either right or absent with its reason, and an absent number fails the
 //! threshold that asks for it.
 
+pub mod calibrate;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -21,6 +21,8 @@ pub struct Metric {
     pub unit: Unit,
     /// Which way is better.
     pub better: Better,
+    /// Which error of the instrument it has.
+    pub error: ErrorOf,
     /// Whether the summary on the terminal shows it; the CSV has every figure.
     pub in_summary: bool,
     /// Its definition, in one line.
@@ -54,6 +56,23 @@ impl Unit {
     }
 }
 
+/// Which of the instrument's errors a figure has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorOf {
+    /// A time to one arrival: that arrival's.
+    Arrival,
+    /// A single gap's.
+    Gap,
+    /// `generation_time`'s, in proportion.
+    Generation,
+    /// `ttft`'s, in proportion.
+    FirstToken,
+    /// `total_time`'s, in proportion.
+    Whole,
+    /// None that is known: a count, or a time that the instrument sets.
+    Nothing,
+}
+
 /// Which way a figure is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {
@@ -72,6 +91,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::TokensPerSecond,
         better: Better::Higher,
+        error: ErrorOf::Generation,
         in_summary: true,
         definition: "response_tokens / generation_time; the figure that models are ranked by",
         read: |sample| per_second(sample.response_tokens, sample.generation_time()),
@@ -81,6 +101,7 @@ pub const METRICS: &[Metric] = &[
         alias: Some("preprocess_time"),
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request handed to the connection → first generated token (content, reasoning \
                      or tool call; a role alone is not a token)",
@@ -91,6 +112,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → first token of the answer, reasoning excluded",
         read: |sample| sample.first_answer.and_then(seconds),
@@ -100,6 +122,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Generation,
         in_summary: true,
         definition: "time per output token: generation_time / (response_tokens − tokens in the \
                      first event)",
@@ -110,6 +133,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Generation,
         in_summary: true,
         definition: "mean gap between successive token-bearing events",
         read: mean_gap,
@@ -119,6 +143,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Gap,
         in_summary: true,
         definition: "longest gap between successive token-bearing events",
         read: |sample| sample.generation_time().and(sample.gaps().max()).and_then(seconds),
@@ -128,6 +153,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Generation,
         in_summary: true,
         definition: "first → last token-bearing event; finish chunk, usage and [DONE] excluded",
         read: |sample| sample.generation_time().and_then(seconds),
@@ -137,6 +163,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → last token-bearing event",
         read: |sample| seconds(sample.last_token()),
@@ -146,6 +173,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → end of the stream",
         read: |sample| seconds(sample.end),
@@ -155,6 +183,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::TokensPerSecond,
         better: Better::Higher,
+        error: ErrorOf::Whole,
         in_summary: true,
         definition: "total_tokens / total_time",
         read: |sample| per_second(sample.total_tokens?, Some(sample.end)),
@@ -164,6 +193,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::TokensPerSecond,
         better: Better::Higher,
+        error: ErrorOf::FirstToken,
         in_summary: true,
         definition: "prompt_tokens / ttft; not the speed of prefill where part of the prompt was \
                      cached",
@@ -174,6 +204,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::TokensPerSecond,
         better: Better::Higher,
+        error: ErrorOf::FirstToken,
         in_summary: true,
         definition: "(prompt_tokens − cached_tokens) / ttft; absent where the server does not \
                      report cached tokens",
@@ -184,6 +215,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Tokens,
         better: Better::Neither,
+        error: ErrorOf::Nothing,
         in_summary: true,
         definition: "generated tokens, reasoning included, by the server's usage",
         read: |sample| Some(sample.response_tokens as f64),
@@ -193,6 +225,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Tokens,
         better: Better::Neither,
+        error: ErrorOf::Nothing,
         in_summary: true,
         definition: "tokens of the prompt, by the server's usage",
         read: |sample| sample.prompt_tokens.map(|tokens| tokens as f64),
@@ -202,6 +235,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Arrival,
         in_summary: false,
         definition: "request → response headers",
         read: |sample| seconds(sample.first_byte),
@@ -211,6 +245,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Arrival,
         in_summary: false,
         definition: "request → first event of any kind, even one without a token",
         read: |sample| seconds(sample.first_event),
@@ -220,6 +255,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Nothing,
         in_summary: false,
         definition: "DNS + TCP + TLS of a new connection, in no other figure; absent on a reused \
                      one",
@@ -230,6 +266,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Nothing,
         in_summary: false,
         definition: "the TLS handshake in connect_time; absent where there was none or the \
                      transport cannot tell",
@@ -240,6 +277,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
+        error: ErrorOf::Nothing,
         in_summary: false,
         definition: "request → its last byte taken by the kernel; absent where the transport \
                      cannot tell",
@@ -253,6 +291,7 @@ pub const SUCCESS_RATE: Metric = Metric {
     alias: None,
     unit: Unit::Percent,
     better: Better::Higher,
+    error: ErrorOf::Nothing,
     in_summary: false,
     definition: "valid trials / all trials",
     read: |_| None,

@@ -97,6 +97,16 @@ pub enum Transport {
     Reqwest,
 }
 
+impl Transport {
+    /// The name in the config and the results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stamped => "stamped",
+            Self::Reqwest => "reqwest",
+        }
+    }
+}
+
 /// When to give up on a request, each limit by its own name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {

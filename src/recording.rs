@@ -7,7 +7,11 @@
 //! Such a file is JSON lines, see [`Recording::to_jsonl`]; `fixtures/streams` holds those of real
 //! servers.
 
-use std::{borrow::Cow, fmt, str, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt, str,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -28,6 +32,8 @@ pub struct Chunk {
 /// a connection is in none of them but [`connect`](Self::connect).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording {
+    /// The moment from which all times count. Files do not keep it.
+    pub origin: Option<Instant>,
     /// HTTP status.
     pub status: u16,
     /// The `content-type` header as it came.
@@ -264,6 +270,7 @@ impl From<&Recording> for Head {
 impl Head {
     fn with_chunks(self, chunks: Vec<Chunk>) -> Recording {
         Recording {
+            origin: None,
             status: self.status,
             content_type: self.content_type,
             http_version: self.http_version,
@@ -333,6 +340,7 @@ mod tests {
             let (status, content_type, http_version, set_up, headers_at, ended_at) = head;
             let (connect, tls, sent, stamped_by) = set_up;
             Recording {
+                origin: None,
                 status,
                 content_type,
                 http_version,

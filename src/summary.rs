@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use jiff::Timestamp;
 
 use crate::{
-    metric::{Metric, SUCCESS_RATE},
+    metric::{ErrorOf, Metric, SUCCESS_RATE},
     plan::{Case, Target},
     recording::{ErrorKind, RequestError},
     sample::Sample,
@@ -20,6 +20,36 @@ pub struct Row {
     pub started: Timestamp,
     /// What came.
     pub outcome: Result<Sample, RequestError>,
+}
+
+/// The 99th percentiles of the instrument's errors.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InstrumentError {
+    /// Of an arrival, seconds.
+    pub arrival: f64,
+    /// Of a gap between tokens, seconds.
+    pub gap: f64,
+    /// Of `generation_time`, as a part of it.
+    pub generation: f64,
+}
+
+impl InstrumentError {
+    /// How far `actual`, a figure of `model` in the metric's base unit, can be off. `None` where no
+    /// error is known.
+    pub fn of(&self, metric: &Metric, actual: f64, model: &ModelSummary) -> Option<f64> {
+        let in_proportion_to = |name| {
+            let time = model.figure(Metric::named(name)?, Statistic::Mean).ok()?;
+            (time > 0.0).then(|| actual.abs() * self.arrival / time)
+        };
+        match metric.error {
+            ErrorOf::Arrival => Some(self.arrival),
+            ErrorOf::Gap => Some(self.gap),
+            ErrorOf::Generation => Some(actual.abs() * self.generation),
+            ErrorOf::FirstToken => in_proportion_to("ttft"),
+            ErrorOf::Whole => in_proportion_to("total_time"),
+            ErrorOf::Nothing => None,
+        }
+    }
 }
 
 /// All models of a run, in the config's order.

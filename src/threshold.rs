@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     metric::{Metric, Unit},
-    summary::{Absent, ModelSummary, Statistic},
+    summary::{Absent, InstrumentError, ModelSummary, Statistic},
 };
 
 /// A limit on one statistic of one metric.
@@ -54,17 +54,46 @@ pub struct Verdict {
     pub threshold: Threshold,
     /// The figure, in the metric's base unit, or why there is none.
     pub actual: Result<f64, Absent>,
+    /// How far the figure can be off, in the base unit, where that is known.
+    pub error: Option<f64>,
+}
+
+/// On which side of its limit a figure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// On the right side.
+    Pass,
+    /// On the wrong side, or there is none.
+    Fail,
+    /// Nearer to the limit than the instrument is exact.
+    Inconclusive,
 }
 
 impl Verdict {
-    /// Judges a model. A figure that is absent never passes.
-    pub fn of(threshold: Threshold, model: &ModelSummary) -> Self {
-        Self { threshold, actual: model.figure(threshold.metric, threshold.statistic) }
+    /// Judges a model by figures of an instrument that is off by up to `instrument`, where that
+    /// was measured. A figure that is absent never passes.
+    pub fn of(
+        threshold: Threshold,
+        model: &ModelSummary,
+        instrument: Option<InstrumentError>,
+    ) -> Self {
+        let actual = model.figure(threshold.metric, threshold.statistic);
+        let error = actual
+            .ok()
+            .zip(instrument)
+            .and_then(|(actual, instrument)| instrument.of(threshold.metric, actual, model));
+        Self { threshold, actual, error }
     }
 
-    /// Whether the figure is there and on the right side.
-    pub fn passed(&self) -> bool {
-        self.actual.is_ok_and(|actual| self.threshold.holds(actual))
+    /// The verdict.
+    pub fn outcome(&self) -> Outcome {
+        let Ok(actual) = self.actual else { return Outcome::Fail };
+        let distance = (actual - self.threshold.limit).abs();
+        match self.error {
+            Some(error) if distance < error => Outcome::Inconclusive,
+            _ if self.threshold.holds(actual) => Outcome::Pass,
+            _ => Outcome::Fail,
+        }
     }
 }
 

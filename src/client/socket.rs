@@ -69,11 +69,21 @@ impl Socket {
     }
 }
 
-/// Both clocks, one right after the other.
+/// Both clocks, read so close to one another that nothing can have come between.
 #[expect(clippy::disallowed_methods, reason = "stamps are taken here")]
 pub(super) fn now() -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { monotonic: Instant::now(), wall }
+    const CLOSE: Duration = Duration::from_micros(5);
+    const TRIES: usize = 8;
+    let mut before = Instant::now();
+    for attempt in 1.. {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let after = Instant::now();
+        if after - before <= CLOSE || attempt == TRIES {
+            return Now { monotonic: after, wall };
+        }
+        before = after;
+    }
+    unreachable!("the tries end")
 }
 
 /// Room for a stamp, when the kernel agrees to give them; else none.

@@ -78,6 +78,7 @@ impl ViaReqwest {
         let limits = Limits { origin, timeouts: self.timeouts };
         let headers_at = limits.elapsed();
         let mut recording = Recording {
+            origin: Some(origin),
             status: response.status().as_u16(),
             content_type: content_type(&response),
             http_version: format!("{:?}", response.version()),

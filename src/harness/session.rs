@@ -21,13 +21,13 @@ use crate::{
     client::{self, Client},
     load::{self, Answer, Follow},
     metric::Metric,
-    plan::{Case, Endpoint, Plan, Secret, Target},
+    plan::{Case, Endpoint, Plan, Secret, Target, Transport},
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     report::{Run, csv},
     sample::Sample,
     sim::Simulator,
-    summary::{Row, Statistic, Summary},
+    summary::{InstrumentError, Row, Statistic, Summary},
     threshold::Verdict,
 };
 
@@ -47,6 +47,9 @@ pub(super) struct Session {
 
 /// The keys of the models that have one.
 pub(super) type Keys = Vec<(Arc<Target>, Secret)>;
+
+/// How exact each transport in use is, where that was measured.
+pub(super) type Instruments = Vec<(Transport, InstrumentError)>;
 
 /// What a session is made of.
 pub(super) struct Parts {
@@ -123,8 +126,8 @@ impl Session {
         self.relay.pass_on(&self.terminal);
     }
 
-    /// What the rows say together.
-    pub(super) fn finish(&mut self) -> Run {
+    /// What the rows say together, by instruments that are as exact as `instruments` says.
+    pub(super) fn finish(&mut self, instruments: &Instruments) -> Run {
         self.live = None;
         let rows = std::mem::take(&mut self.rows);
         let summary = Summary::new(&self.plan.cases, &rows);
@@ -132,7 +135,11 @@ impl Session {
             .models
             .iter()
             .flat_map(|model| {
-                let verdict = |threshold| (model.target.clone(), Verdict::of(threshold, model));
+                let used = |(transport, _): &&(Transport, _)| *transport == model.target.transport;
+                let instrument = instruments.iter().find(used).map(|(_, error)| *error);
+                let verdict = move |threshold| {
+                    (model.target.clone(), Verdict::of(threshold, model, instrument))
+                };
                 model.target.thresholds.iter().copied().map(verdict)
             })
             .collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Format, Run, number, table};
-use crate::threshold::Verdict;
+use crate::threshold::{Outcome, Verdict};
 
 /// A table a model, a line a threshold.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +18,12 @@ impl Format for Thresholds {
         for of_model in run.verdicts.chunk_by(|(a, _), (b, _)| Arc::ptr_eq(a, b)) {
             let mut table = table::table(&["limit", ">actual", "verdict"]);
             for (_, verdict) in of_model {
-                let passed = if verdict.passed() { "pass" } else { "FAIL" };
-                table.add_row([verdict.threshold.to_string(), actual(verdict), passed.into()]);
+                let word = match verdict.outcome() {
+                    Outcome::Pass => "pass",
+                    Outcome::Fail => "FAIL",
+                    Outcome::Inconclusive => "inconclusive",
+                };
+                table.add_row([verdict.threshold.to_string(), actual(verdict), word.into()]);
             }
             let name = &of_model[0].0.name;
             out.push_str(&format!("\n{name}\n{}", table::lines(&table)));
@@ -32,7 +36,17 @@ impl Format for Thresholds {
 pub fn actual(verdict: &Verdict) -> String {
     let (unit, scale) = verdict.threshold.metric.unit.display();
     match &verdict.actual {
-        Ok(value) => format!("{} {unit}", number(value * scale)),
+        Ok(value) => match verdict.error {
+            Some(error) if verdict.outcome() == Outcome::Inconclusive => {
+                format!("{} ± {} {unit}", exact(value * scale), exact(error * scale))
+            }
+            _ => format!("{} {unit}", number(value * scale)),
+        },
         Err(absent) => absent.to_string(),
     }
+}
+
+/// A figure with more digits than usual, so that it can be told from its limit.
+fn exact(value: f64) -> String {
+    format!("{value:.4}")
 }

@@ -150,7 +150,8 @@ fn what_cannot_be_used_ends_with_2_before_anything_runs() {
         let ran = bench.run(arguments);
         text.push_str(&format!("{arguments:?}\n{}\n", ran.told(bench.folder.path())));
     }
-    let mut unwritable = bench.smoke(&["--bench", "--output", "file/results.csv"]);
+    let mut unwritable =
+        bench.smoke(&["--bench", "--no-calibration", "--output", "file/results.csv"]);
     text.push_str(&ran(&mut unwritable).told(bench.folder.path()));
     insta::assert_snapshot!(text);
     assert!(!bench.folder.path().join("results.csv").exists());
@@ -168,11 +169,12 @@ fn each_option_has_a_twin_in_the_environment() {
         .env("LLM_STREAM_BENCH_RUNS", "3")
         .env("LLM_STREAM_BENCH_OUTPUT", "a/b/out.csv")
         .env("LLM_STREAM_BENCH_NO_WARMUP", "1")
+        .env("LLM_STREAM_BENCH_NO_CALIBRATION", "true")
         .env("LLM_STREAM_BENCH_RECORD", "recordings");
     let ran = ran(&mut command);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(measured(&ran).len(), 3);
-    assert!(!ran.stderr.contains("Warmup"));
+    assert!(!ran.stderr.contains("Warmup") && !ran.stderr.contains("instrument"));
     assert_eq!(records(&bench.folder.path().join("a/b/out.csv")).len(), 3);
     assert_eq!(fs::read_dir(bench.folder.path().join("recordings")).unwrap().count(), 3);
 }
@@ -263,9 +265,22 @@ fn the_seeds_columns_come_first_and_every_row_says_that_it_is_simulated() {
 }
 
 #[test]
+fn the_instruments_error_is_measured_before_the_verdict_and_kept_with_the_results() {
+    let bench = Bench::new(TWO_MODELS);
+    let mut command = bench.smoke(&["--bench", "--output", "my/results.csv", "Qwen"]);
+    let ran = ran(&mut command);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let said = ran.stderr.find("instrument, here and now: stamps by the ").unwrap();
+    assert!(said < ran.stderr.find("Thresholds").unwrap(), "{}", ran.stderr);
+    let kept = fs::read_to_string(bench.folder.path().join("my/results.instrument.json")).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    assert!(kept[0]["ttft"]["p99"].as_f64().unwrap() > 0.0, "{kept}");
+}
+
+#[test]
 fn results_go_to_the_target_folder_and_their_path_is_printed_last() {
     let bench = Bench::new(TWO_MODELS);
-    let ran = ran(&mut bench.smoke(&["--bench", "Qwen", "--skip", "bye"]));
+    let ran = ran(&mut bench.smoke(&["--bench", "--no-calibration", "Qwen", "--skip", "bye"]));
     let path = ran.stderr.lines().last().unwrap().strip_prefix("Results: ").unwrap();
     let path = Path::new(path);
     assert!(path.ends_with("results.csv") && path.is_absolute(), "{path:?}");

@@ -13,7 +13,7 @@ use llm_stream_bench::{
         Format, Run, csv::Csv, ranking::Ranking, summary::SummaryTables, thresholds::Thresholds,
     },
     sample,
-    summary::{Row, Summary},
+    summary::{InstrumentError, Row, Summary},
     threshold::Verdict,
 };
 use unicode_width::UnicodeWidthStr;
@@ -27,12 +27,15 @@ prompts:
   - { name: \"=1+1\", text: \"Add.\" }
 thresholds: [\"success_rate >= 100 %\", \"ttft median <= 60 ms\", \"ttft p95 <= 1 s\"]
 models:
-  fast: { base_url: \"http://10.0.0.1:8000\", thresholds: [\"generation_speed >= 100.5\"] }
+  fast: { base_url: \"http://10.0.0.1:8000\", thresholds: [\"generation_speed >= 100.5\", \"ttft median <= 53.02 ms\"] }
   '@formula': { simulate: {} }
   通义千问-一个名字很长很长很长很长很长很长很长很长很长很长的模型: { base_url: \"https://api.example.com\" }
   broken: { base_url: \"http://10.0.0.3:8000\" }
   never-run: { base_url: \"http://10.0.0.4:8000\" }
 ";
+
+const INSTRUMENT: Option<InstrumentError> =
+    Some(InstrumentError { arrival: 50e-6, gap: 20e-6, generation: 0.0002 });
 
 /// Each model with answers of its own pace; the one called `broken` with none, and the last not
 /// begun.
@@ -43,7 +46,8 @@ fn run() -> Run {
     let rows: Vec<_> = cases.iter().enumerate().filter_map(|(nth, case)| row(nth, case)).collect();
     let summary = Summary::new(&cases, &rows);
     let verdicts = summary.models.iter().flat_map(|model| {
-        let verdict = |&threshold| (model.target.clone(), Verdict::of(threshold, model));
+        let verdict =
+            |&threshold| (model.target.clone(), Verdict::of(threshold, model, INSTRUMENT));
         model.target.thresholds.iter().map(verdict)
     });
     let verdicts = verdicts.collect();

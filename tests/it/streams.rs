@@ -66,6 +66,7 @@ pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
     };
     let ended_at = events.last().map(|(at, _)| std::time::Duration::from_millis(at + 1));
     Recording {
+        origin: None,
         status: 200,
         content_type: Some("text/event-stream".into()),
         http_version: "HTTP/1.1".into(),

@@ -106,6 +106,7 @@ impl Incoming {
         };
         let content_type = headers.get(header::CONTENT_TYPE);
         Ok(Recording {
+            origin: Some(self.origin),
             status: status.as_u16(),
             content_type: content_type.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()),
             http_version: format!("{version:?}"),

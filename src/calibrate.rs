@@ -1,0 +1,252 @@
+//! How wrong is the instrument, on this machine, now? Streams from the simulated endpoint, whose
+//! log says when each write was made, measured by the same code as any other.
+//!
+//! The endpoint runs in this process, so the clocks are one, and it takes time from the client as a
+//! server elsewhere would not. The start of a request is exact by definition: the clock is read,
+//! then the request is handed over. What can be wrong is the arrival of a token. Its truth is the
+//! moment before the endpoint's write call: no byte can have come sooner. So what the loopback
+//! takes is in the error, and the error is an upper bound.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Map;
+
+use crate::{
+    client::{Client, Jobs, Next, Options},
+    config::TokenCount,
+    plan::{Timeouts, Transport},
+    protocol::{Ask, OpenAiChat, Protocol},
+    recording::{Chunk, Recording, RequestError, StampedBy},
+    sample::{self, Sample},
+    sim::{AnswerLog, Script, Simulator},
+    summary::{InstrumentError, Statistic},
+};
+
+/// What to stream, and how much of it at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Streams at the same time.
+    pub streams: usize,
+    /// Streams in all.
+    pub requests: usize,
+    /// Request → first token.
+    pub ttft: Duration,
+    /// Between tokens.
+    pub itl: Duration,
+    /// Tokens a stream.
+    pub tokens: u64,
+}
+
+impl Load {
+    /// A few short streams, one at a time: done in a third of a second.
+    pub const SHORT: Self = Self {
+        streams: 1,
+        requests: 6,
+        ttft: Duration::from_millis(5),
+        itl: Duration::from_millis(2),
+        tokens: 20,
+    };
+
+    /// The rhythm of the table of `calibrate`: first token at 50 ms, then one each 10 ms, each
+    /// 20 ms from 1,024 streams on; two rounds of streams, at least eight.
+    pub fn of(streams: usize) -> Self {
+        let itl = if streams < 1024 { 10 } else { 20 };
+        Self {
+            streams,
+            requests: (2 * streams).max(8),
+            ttft: Duration::from_millis(50),
+            itl: Duration::from_millis(itl),
+            tokens: 64,
+        }
+    }
+}
+
+/// The errors of the instrument: its figure less that of the endpoint's log.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Calibration {
+    /// Streams at the same time.
+    pub streams: usize,
+    /// Whose clock stamped the arrivals.
+    pub stamped_by: StampedBy,
+    /// Of `ttft`, seconds.
+    pub ttft: Spread,
+    /// Of single gaps between tokens, seconds.
+    pub gap: Spread,
+    /// Of `generation_time`, as a part of it; that of `generation_speed` is as large.
+    pub generation: Spread,
+}
+
+impl Calibration {
+    /// How far a figure can be off.
+    pub fn bounds(&self) -> InstrumentError {
+        InstrumentError {
+            arrival: self.ttft.p99,
+            gap: self.gap.p99,
+            generation: self.generation.p99,
+        }
+    }
+}
+
+/// How errors are spread.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Spread {
+    /// The median, with its sign: the bias.
+    pub median: f64,
+    /// The 99th percentile of their size; of fewer than 100, the largest.
+    pub p99: f64,
+}
+
+impl Spread {
+    fn of(errors: &[f64]) -> anyhow::Result<Self> {
+        let sizes: Vec<_> = errors.iter().map(|error| error.abs()).collect();
+        let of = |statistic: Statistic, values: &[f64]| {
+            statistic.of(values).map_err(|absent| anyhow::anyhow!("no calibration: {absent}"))
+        };
+        let p99 =
+            of(Statistic::Percentile(99.0), &sizes).or_else(|_| of(Statistic::Max, &sizes))?;
+        Ok(Self { median: of(Statistic::Median, errors)?, p99 })
+    }
+}
+
+/// Measures the instrument's errors with `transport` under `load`.
+pub fn measure(load: Load, transport: Transport) -> anyhow::Result<Calibration> {
+    let Load { ttft, itl, tokens, .. } = load;
+    let script = Script { ttft, itl, tokens, ..Script::default() };
+    let simulator =
+        Simulator::start(script, &OpenAiChat).context("failed to start the simulated endpoint")?;
+    let url = format!("{}/v1{}", simulator.url(), OpenAiChat.path());
+    let timeouts = Timeouts::default();
+    let client =
+        Client::new(&Options { url: &url, headers: &[], api_key: None, timeouts, transport })?;
+    let mut streams = Streams::new(load);
+    match transport {
+        Transport::Stamped => client.drive(&mut streams)?,
+        Transport::Reqwest => streams.one_by_one(&client)?,
+    }
+    compare(load.streams, &streams.recordings, &simulator.log())
+}
+
+/// Keeps as many streams on the way as the load has, until all have been sent.
+struct Streams {
+    load: Load,
+    body: Bytes,
+    sent: usize,
+    under_way: usize,
+    recordings: Vec<Recording>,
+}
+
+impl Streams {
+    fn new(load: Load) -> Self {
+        let ask = Ask {
+            model: "calibration",
+            system: None,
+            prompt: "How late are you?",
+            temperature: 0.0,
+            max_tokens: load.tokens,
+            extra_body: &Map::new(),
+        };
+        let body = OpenAiChat.body(&ask).to_string().into();
+        Self { load, body, sent: 0, under_way: 0, recordings: Vec::new() }
+    }
+
+    fn one_by_one(&mut self, client: &Client) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        for _ in 0..self.load.requests {
+            self.recordings.push(runtime.block_on(client.send(self.body.clone(), &Nobody))?);
+        }
+        Ok(())
+    }
+}
+
+impl Jobs for Streams {
+    fn next(&mut self, _: Instant) -> Next {
+        if self.under_way == self.load.streams || self.sent == self.load.requests {
+            return Next::AfterAnAnswer;
+        }
+        self.under_way += 1;
+        self.sent += 1;
+        Next::Send { id: self.sent, body: self.body.clone() }
+    }
+
+    fn arrived(&mut self, _: usize, _: &Chunk) {}
+
+    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
+        chunks.last().map(|chunk| chunk.at)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+
+    fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {
+        self.under_way -= 1;
+        self.recordings.extend(answer);
+    }
+}
+
+struct Nobody;
+
+impl crate::client::Watch for Nobody {
+    fn arrived(&self, _: &Chunk) {}
+
+    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
+        chunks.last().map(|chunk| chunk.at)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// What was measured against what was written.
+fn compare(
+    streams: usize,
+    recordings: &[Recording],
+    log: &[AnswerLog],
+) -> anyhow::Result<Calibration> {
+    let written: HashMap<_, _> = log.iter().map(|answer| (answer.id.as_str(), answer)).collect();
+    let (mut ttft, mut gap, mut generation) = (Vec::new(), Vec::new(), Vec::new());
+    let mut stamped_by = StampedBy::Kernel;
+    for recording in recordings {
+        let sample = sample::read(recording, &OpenAiChat, TokenCount::Usage)
+            .context("calibration: a stream of the simulated endpoint is not valid")?;
+        if sample.stamped_by == StampedBy::Program {
+            stamped_by = StampedBy::Program;
+        }
+        let answer = sample.request_id.as_deref().and_then(|id| written.get(id));
+        let answer = answer.context("calibration: a stream is not in the endpoint's log")?;
+        let origin = recording.origin.context("calibration: a recording without its start")?;
+        errors(origin, &sample, answer, (&mut ttft, &mut gap, &mut generation));
+    }
+    Ok(Calibration {
+        streams,
+        stamped_by,
+        ttft: Spread::of(&ttft)?,
+        gap: Spread::of(&gap)?,
+        generation: Spread::of(&generation)?,
+    })
+}
+
+/// Adds the errors of one stream.
+fn errors(
+    origin: Instant,
+    sample: &Sample,
+    answer: &AnswerLog,
+    (ttft, gap, generation): (&mut Vec<f64>, &mut Vec<f64>, &mut Vec<f64>),
+) {
+    let writes = answer.writes.iter().filter(|write| write.token_events > 0);
+    let truth: Vec<_> = writes.map(|write| write.began.saturating_duration_since(origin)).collect();
+    let (Some(first), Some(last)) = (truth.first(), truth.last()) else { return };
+    let less = |figure: Duration, truth: Duration| figure.as_secs_f64() - truth.as_secs_f64();
+    ttft.push(less(sample.first_token(), *first));
+    let gaps = sample.gaps().zip(truth.windows(2).map(|pair| pair[1] - pair[0]));
+    gap.extend(gaps.map(|(figure, truth)| less(figure, truth)));
+    let (figure, truth) = (sample.last_token() - sample.first_token(), *last - *first);
+    generation.push(less(figure, truth) / truth.as_secs_f64());
+}

@@ -1,0 +1,98 @@
+//! `llm-stream-bench calibrate`: the instrument's errors on this machine, as a table.
+
+use std::{fs, path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{
+    session::Instruments,
+    terminal::{self, Terminal},
+};
+use crate::{
+    calibrate::{self, Calibration, Load},
+    cli::CalibrateOptions,
+    plan::{Case, Transport},
+};
+
+/// After the trials, before they are judged: how exact is each transport that they used? A third
+/// of a second each. The answer is printed and kept beside the results.
+pub(super) fn before_judging(
+    cases: &[Arc<Case>],
+    terminal: &Terminal,
+    results: &Path,
+) -> anyhow::Result<Instruments> {
+    let mut calibrations: Vec<(Transport, Calibration)> = Vec::new();
+    for case in cases {
+        let transport = case.target.transport;
+        if !calibrations.iter().any(|(known, _)| *known == transport) {
+            let calibration = calibrate::measure(Load::SHORT, transport)?;
+            terminal.err(&line(&calibration));
+            calibrations.push((transport, calibration));
+        }
+    }
+    let path = results.with_extension("instrument.json");
+    let kept: Vec<_> = calibrations
+        .iter()
+        .map(|(transport, calibration)| Kept { transport: transport.name(), calibration })
+        .collect();
+    fs::write(&path, serde_json::to_vec_pretty(&kept)?)
+        .with_context(|| format!("failed to write {}", path.display()))?;
+    let bounds = calibrations.iter().map(|(transport, known)| (*transport, known.bounds()));
+    Ok(bounds.collect())
+}
+
+/// A calibration as it is kept; times in seconds.
+#[derive(Serialize)]
+struct Kept<'a> {
+    transport: &'static str,
+    #[serde(flatten)]
+    calibration: &'a Calibration,
+}
+
+fn line(calibration: &Calibration) -> String {
+    let Calibration { stamped_by, ttft, gap, generation, .. } = calibration;
+    format!(
+        "instrument, here and now: stamps by the {}; ttft {:+.3} ms, 99 % within {:.3} ms; gaps \
+         within {:.3} ms; generation_speed within {:.2} %\n\n",
+        stamped_by.name(),
+        ttft.median * 1e3,
+        ttft.p99 * 1e3,
+        gap.p99 * 1e3,
+        generation.p99 * 1e2
+    )
+}
+
+pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
+    let head = ["streams", "clock", "ttft error", "", "gap error", "", "generation error", ""];
+    terminal::say(&row(head));
+    terminal::say(&row(["", "", "median", "p99", "median", "p99", "median", "p99"]));
+    for &streams in &options.streams {
+        let calibration = calibrate::measure(Load::of(streams), Transport::Stamped)?;
+        terminal::say(&told(&calibration));
+    }
+    Ok(0)
+}
+
+fn told(calibration: &Calibration) -> String {
+    let Calibration { streams, stamped_by, ttft, gap, generation } = calibration;
+    let micros = |seconds: f64| format!("{:.0} µs", seconds * 1e6);
+    let percent = |part: f64| format!("{:.3} %", part * 1e2);
+    row([
+        &streams.to_string(),
+        stamped_by.name(),
+        &micros(ttft.median),
+        &micros(ttft.p99),
+        &micros(gap.median),
+        &micros(gap.p99),
+        &percent(generation.median),
+        &percent(generation.p99),
+    ])
+}
+
+fn row(cells: [&str; 8]) -> String {
+    let [streams, clock, a, b, c, d, e, f] = cells;
+    format!("{streams:>7}  {clock:<7}  {a:>10} {b:>9}  {c:>9} {d:>9}  {e:>16} {f:>9}")
+        .trim_end()
+        .to_owned()
+}
