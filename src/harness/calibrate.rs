@@ -76,8 +76,9 @@ pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
 
 fn told(calibration: &Calibration) -> String {
     let Calibration { streams, stamped_by, ttft, gap, generation } = calibration;
-    let micros = |seconds: f64| format!("{:.0} µs", seconds * 1e6);
-    let percent = |part: f64| format!("{:.3} %", part * 1e2);
+    // Adding zero takes the sign off a negative one.
+    let micros = |seconds: f64| format!("{:.0} µs", (seconds * 1e6).round() + 0.0);
+    let percent = |part: f64| format!("{:.3} %", (part * 1e5).round() / 1e3 + 0.0);
     row([
         &streams.to_string(),
         stamped_by.name(),
