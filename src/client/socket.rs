@@ -69,6 +69,21 @@ impl Socket {
     }
 }
 
+/// Keeps the kernel stamping while it is there: it stops when no socket asks any more, and takes a
+/// while to begin anew.
+#[derive(Debug)]
+pub(super) struct Stamping(
+    #[expect(dead_code, reason = "only has to be there")] std::net::UdpSocket,
+);
+
+impl Stamping {
+    pub(super) fn begin() -> io::Result<Self> {
+        let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))?;
+        ask_for_stamps(&socket);
+        Ok(Self(socket))
+    }
+}
+
 /// Both clocks, read so close to one another that nothing can have come between.
 #[expect(clippy::disallowed_methods, reason = "stamps are taken here")]
 pub(super) fn now() -> Now {
@@ -88,19 +103,19 @@ pub(super) fn now() -> Now {
 
 /// Room for a stamp, when the kernel agrees to give them; else none.
 #[cfg(target_os = "linux")]
-fn ask_for_stamps(stream: &TcpStream) -> Vec<u8> {
+fn ask_for_stamps(socket: &impl std::os::fd::AsFd) -> Vec<u8> {
     use nix::sys::{
         socket::{setsockopt, sockopt::ReceiveTimestampns},
         time::TimeSpec,
     };
-    match setsockopt(stream, ReceiveTimestampns, &true) {
+    match setsockopt(socket, ReceiveTimestampns, &true) {
         Ok(()) => nix::cmsg_space!(TimeSpec),
         Err(_) => Vec::new(),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ask_for_stamps(_: &TcpStream) -> Vec<u8> {
+fn ask_for_stamps<T>(_: &T) -> Vec<u8> {
     Vec::new()
 }
 

@@ -28,14 +28,15 @@ use mio::{Events, Interest, Poll, Token};
 
 use self::{
     connection::Connection,
-    incoming::{Incoming, SetUp},
+    incoming::{Arrival, Incoming, SetUp},
     server::Server,
 };
 use super::{
     Jobs, Next,
     clock::{WallClock, moment},
     limits::Limits,
-    now, socket,
+    now,
+    socket::{self, Stamping},
 };
 use crate::{
     plan::Timeouts,
@@ -65,6 +66,7 @@ pub(super) struct Stamped {
     timeouts: Timeouts,
     poll: Poll,
     events: Events,
+    _stamping: Option<Stamping>,
     wall: WallClock,
     buffer: Vec<u8>,
     lanes: Vec<Lane>,
@@ -121,6 +123,7 @@ impl Stamped {
             timeouts,
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
+            _stamping: Stamping::begin().ok(),
             wall: WallClock::new(),
             buffer: vec![0; READ],
             lanes: Vec::new(),
@@ -364,12 +367,12 @@ impl Stamped {
             };
             let now = socket::now();
             let steady = self.wall.round(now);
-            let stamp = read.arrived.filter(|_| steady).map(|stamp| moment(stamp, now));
-            if stamp.is_none() && read.bytes > 0 {
-                work.incoming.stamped_by = StampedBy::Program;
-            }
-            let bytes = &self.buffer[..read.bytes];
-            let taken = connection.take(bytes, stamp.unwrap_or(now.monotonic), &mut work.incoming);
+            let kernel = read.arrived.filter(|_| steady).map(|stamp| moment(stamp, now));
+            let arrival = match kernel {
+                Some(at) => Arrival { at, by: StampedBy::Kernel },
+                None => Arrival { at: now.monotonic, by: StampedBy::Program },
+            };
+            let taken = connection.take(&self.buffer[..read.bytes], arrival, &mut work.incoming);
             if taken.is_err() || work.incoming.reader.is_done() {
                 ended = Some(taken);
             } else if read.bytes < READ && !drain {

@@ -3,12 +3,11 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::SocketAddr,
-    time::Instant,
 };
 
 use rustls::ClientConnection;
 
-use super::incoming::Incoming;
+use super::incoming::{Arrival, Incoming};
 use crate::{client::socket::Socket, recording::RequestError};
 
 /// A connection that is open or being opened.
@@ -109,22 +108,22 @@ impl Connection {
         Ok(false)
     }
 
-    /// Takes one read, which arrived at `at`; none means that the server has closed.
+    /// Takes one read and its arrival; nothing read means that the server has closed.
     pub(super) fn take(
         &mut self,
         bytes: &[u8],
-        at: Instant,
+        arrival: Arrival,
         incoming: &mut Incoming,
     ) -> Result<(), RequestError> {
         if bytes.is_empty() {
             return incoming.close();
         }
         match &mut self.tls {
-            None => incoming.take(bytes, at)?,
-            Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, at))
+            None => incoming.take(bytes, arrival)?,
+            Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, arrival))
                 .map_err(|error| incoming.undecrypted(error))?,
         }
-        incoming.end_read(at);
+        incoming.end_read(arrival);
         let closed = self.tls.as_mut().is_some_and(|tls| {
             tls.process_new_packets().is_ok_and(|state| state.peer_has_closed())
         });

@@ -22,9 +22,16 @@ pub(super) struct Incoming {
     pub(super) chunks: Vec<Chunk>,
     headers_at: Option<Duration>,
     pub(super) last_read: Duration,
-    pub(super) stamped_by: StampedBy,
+    stamped_by: StampedBy,
     /// Bytes after the answer's end, or the connection's end: it is not to be used again.
     leftover: bool,
+}
+
+/// When a read's bytes came, and who says so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) at: Instant,
+    pub(super) by: StampedBy,
 }
 
 /// A connection's set-up.
@@ -51,19 +58,25 @@ impl Incoming {
     }
 
     /// Takes a piece of a read.
-    pub(super) fn take(&mut self, bytes: &[u8], at: Instant) -> Result<(), RequestError> {
+    pub(super) fn take(&mut self, bytes: &[u8], arrival: Arrival) -> Result<(), RequestError> {
         let taken = self.reader.push(bytes, &mut self.body).map_err(|error| self.broken(&error))?;
         self.leftover |= taken < bytes.len();
         if self.headers_at.is_none() && self.reader.head().is_some() {
-            self.headers_at = Some(at.saturating_duration_since(self.origin));
+            self.headers_at = Some(arrival.at.saturating_duration_since(self.origin));
         }
         Ok(())
     }
 
     /// All that a read brought of the body is one chunk: it has one stamp.
-    pub(super) fn end_read(&mut self, at: Instant) {
-        self.last_read = at.saturating_duration_since(self.origin);
+    ///
+    /// Whoever stamped the worst of them stamped the answer. The head does not count: the kernel
+    /// takes about a millisecond to begin, after the first socket has asked.
+    pub(super) fn end_read(&mut self, arrival: Arrival) {
+        self.last_read = arrival.at.saturating_duration_since(self.origin);
         if !self.body.is_empty() {
+            if arrival.by == StampedBy::Program {
+                self.stamped_by = StampedBy::Program;
+            }
             self.chunks.push(Chunk { at: self.last_read, bytes: self.body.split().freeze() });
         }
     }
