@@ -1,11 +1,16 @@
 //! Runs a [`Case`]: asks, waits, and reads the answer once it has ended.
 
-use std::time::Duration;
+use std::{
+    borrow::Cow,
+    hash::{BuildHasher, Hasher, RandomState},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
 use crate::{
     client::{Client, Watch},
+    config::PrefixCache,
     plan::{Case, Target},
     prompt::{self, Prompt},
     protocol::{Ask, Protocol},
@@ -68,7 +73,11 @@ async fn ask(
 }
 
 /// The request's body as it is sent.
-pub fn body(target: &Target, prompt: &Prompt, max_tokens: u64) -> Bytes {
+fn body(target: &Target, prompt: &Prompt, max_tokens: u64) -> Bytes {
+    let prompt = match target.prefix_cache {
+        PrefixCache::Reuse => Cow::Borrowed(prompt),
+        PrefixCache::Fresh => Cow::Owned(prompt.begun_with(&nonce())),
+    };
     let ask = Ask {
         model: &target.model,
         system: prompt.system.as_deref(),
@@ -78,6 +87,13 @@ pub fn body(target: &Target, prompt: &Prompt, max_tokens: u64) -> Bytes {
         extra_body: &target.extra_body,
     };
     target.protocol.body(&ask).to_string().into()
+}
+
+/// A line that no request had before, not even one of an earlier run: a cache may have kept those.
+fn nonce() -> String {
+    // The standard library keys its hash tables at random, each anew.
+    let random = RandomState::new().build_hasher().finish();
+    format!("[{:012x}]\n", random & 0xffff_ffff_ffff)
 }
 
 struct Watcher<'a> {

@@ -7,7 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     cli::Cli,
-    config::{self, Config, ConfigError, ConfigErrors, Settings, Spanned, TokenCount, sanitise},
+    config::{
+        self, Config, ConfigError, ConfigErrors, PrefixCache, Settings, Spanned, TokenCount,
+        sanitise,
+    },
     prompt::{self, Prompt},
     protocol::{OpenAiChat, Protocol},
     sim::Script,
@@ -56,6 +59,8 @@ pub struct Target {
     pub api_key_env: Option<Spanned<String>>,
     /// What carries the requests.
     pub transport: Transport,
+    /// Whether a server's prefix cache may help.
+    pub prefix_cache: PrefixCache,
     /// Who counts tokens when the server does not.
     pub token_count: TokenCount,
     /// When to give up.
@@ -299,6 +304,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         extra_body: settings.extra_body,
         headers: settings.headers,
         api_key_env: settings.api_key_env,
+        prefix_cache: settings.prefix_cache.unwrap_or_default(),
         token_count: settings.token_count.unwrap_or_default(),
         timeouts: Timeouts {
             connect: settings.timeouts.connect.unwrap_or(defaults.connect),

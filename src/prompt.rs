@@ -11,6 +11,17 @@ pub struct Prompt {
     pub system: Option<String>,
 }
 
+impl Prompt {
+    /// The prompt with `text` at the very front of what is sent, where a prefix cache looks first.
+    pub fn begun_with(&self, text: &str) -> Self {
+        let begun = |old: &str| format!("{text}{old}");
+        match &self.system {
+            Some(system) => Self { system: Some(begun(system)), ..self.clone() },
+            None => Self { text: begun(&self.text), ..self.clone() },
+        }
+    }
+}
+
 /// The question that warms a model up before its first trial.
 pub fn warm_up() -> Prompt {
     Prompt { name: "warm-up".into(), text: "Hello, how are you?".into(), system: None }

@@ -86,6 +86,11 @@ impl Sample {
         self.token_events.windows(2).map(|pair| pair[1] - pair[0])
     }
 
+    /// Whether this is a repeat of `first` whose first token came implausibly fast.
+    pub fn is_much_faster_than(&self, first: &Self) -> bool {
+        self.first_token() * 5 < first.first_token()
+    }
+
     /// How many of the gaps are none: events that arrived together with the one before.
     pub fn shared_arrivals(&self) -> usize {
         self.gaps().filter(|gap| *gap < SHARED_ARRIVAL).count()
@@ -105,6 +110,9 @@ pub enum Note {
     NoEndMarker,
     /// Part of the prompt came from a cache: `preprocess_speed` is not the speed of prefill.
     CachedPrefix,
+    /// Its first token came in less than a fifth of the time that this prompt's first run took: the
+    /// server seems to have cached the prompt, whether it says so or not.
+    MuchFasterRepeat,
     /// All token events arrived within a millisecond: the server or a proxy held the answer back.
     Burst,
     /// More than a tenth of the token events arrived together with the one before: `itl` and
@@ -120,6 +128,7 @@ impl Note {
         match self {
             Self::NoEndMarker => "no_end_marker",
             Self::CachedPrefix => "cached_prefix",
+            Self::MuchFasterRepeat => "much_faster_repeat",
             Self::Burst => "burst",
             Self::SharedArrivals => "shared_arrivals",
             Self::FewerTokensThanEvents => "fewer_tokens_than_events",

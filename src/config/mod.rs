@@ -107,6 +107,8 @@ pub struct Settings {
     pub protocol: Option<&'static dyn Protocol>,
     /// `transport`. Default: `auto`.
     pub transport: Option<Transport>,
+    /// `prefix_cache`. Default: `fresh`.
+    pub prefix_cache: Option<PrefixCache>,
     /// `token_count`. Default: `usage`.
     pub token_count: Option<TokenCount>,
     /// `timeouts`.
@@ -125,6 +127,16 @@ pub enum Transport {
     Stamped,
     /// `reqwest`: HTTP/2 and proxies, arrivals stamped by the program.
     Reqwest,
+}
+
+/// `prefix_cache`: whether a server's prefix cache may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrefixCache {
+    /// `fresh`: each request begins with a text of its own, so that prefill is measured.
+    #[default]
+    Fresh,
+    /// `reuse`: a prompt is sent as it is, so that its repeats may come from the cache.
+    Reuse,
 }
 
 /// `token_count`: who counts a response's tokens.
@@ -310,6 +322,7 @@ impl Settings {
             headers: inherited.chain(&self.headers).cloned().collect(),
             protocol: self.protocol.or(defaults.protocol),
             transport: self.transport.or(defaults.transport),
+            prefix_cache: self.prefix_cache.or(defaults.prefix_cache),
             token_count: self.token_count.or(defaults.token_count),
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),

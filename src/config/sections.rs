@@ -6,7 +6,7 @@ use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    Endpoint, Model, Prompt, Settings, Timeouts, TokenCount, Transport, check,
+    Endpoint, Model, PrefixCache, Prompt, Settings, Timeouts, TokenCount, Transport, check,
     read::{Entry, Fields, Reader},
     words::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, PROMPT_SECTION,
@@ -150,6 +150,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
         headers: fields.get("headers").map_or_else(Vec::new, |entry| check::headers(reader, entry)),
         protocol: fields.get("protocol").and_then(|entry| protocol(reader, entry)),
         transport: fields.get("transport").and_then(|entry| transport(reader, entry)),
+        prefix_cache: fields.get("prefix_cache").and_then(|entry| prefix_cache(reader, entry)),
         token_count: fields.get("token_count").and_then(|entry| token_count(reader, entry)),
         timeouts: fields
             .get("timeouts")
@@ -192,6 +193,11 @@ fn transport(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Transport> {
         ("reqwest", Transport::Reqwest),
     ];
     one_of(reader, entry, "transport", &known)
+}
+
+fn prefix_cache(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<PrefixCache> {
+    let known = [("fresh", PrefixCache::Fresh), ("reuse", PrefixCache::Reuse)];
+    one_of(reader, entry, "prefix cache mode", &known)
 }
 
 fn token_count(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<TokenCount> {

@@ -27,6 +27,7 @@ pub(super) const MODEL: &[&str] = &[
     "protocol",
     "token_count",
     "transport",
+    "prefix_cache",
     "timeouts",
     "thresholds",
 ];

@@ -25,7 +25,7 @@ use crate::{
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     report::{Run, csv},
-    sample::Sample,
+    sample::{Note, Sample},
     sim::Simulator,
     summary::{InstrumentError, Row, Statistic, Summary},
     threshold::Verdict,
@@ -215,7 +215,12 @@ impl Session {
         started: Timestamp,
         answer: Answer,
     ) -> Result<Measurement, Stopped> {
-        let Answer { recording, outcome } = answer;
+        let Answer { recording, mut outcome } = answer;
+        if let (Ok(sample), Some(first)) = (&mut outcome, self.first_run(case))
+            && sample.is_much_faster_than(first)
+        {
+            sample.notes.push(Note::MuchFasterRepeat);
+        }
         let line = match &outcome {
             Ok(sample) => success(sample),
             Err(error) => format!("      Failed: {}: {error}\n", error.kind),
@@ -232,6 +237,15 @@ impl Session {
         self.rows.push(row);
         written.and(recorded).map_err(|error| Stopped::Failed(format!("{error:#}")))?;
         measured
+    }
+
+    /// The first valid answer to the case's prompt in this run.
+    fn first_run(&self, case: &Case) -> Option<&Sample> {
+        let same = |row: &&Row| {
+            Arc::ptr_eq(&row.case.target, &case.target)
+                && Arc::ptr_eq(&row.case.prompt, &case.prompt)
+        };
+        self.rows.iter().filter(same).find_map(|row| row.outcome.as_ref().ok())
     }
 
     fn record(&self, case: &Case, recording: &Recording) -> anyhow::Result<()> {

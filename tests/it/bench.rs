@@ -132,7 +132,9 @@ fn mask_word(word: &str) -> String {
         && core.contains(['.', ','])
         && !core.ends_with('.')
         && core.chars().all(|c| c.is_ascii_digit() || ".,".contains(c));
-    if measured { word.replace(core, "#") } else { word.to_owned() }
+    // Tables show large numbers without a fraction.
+    let large = core.len() >= 4 && core.chars().all(|c| c.is_ascii_digit());
+    if measured || large { word.replace(core, "#") } else { word.to_owned() }
 }
 
 /// `llm-stream-bench serve` on a free port, until it is dropped.

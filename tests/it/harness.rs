@@ -364,6 +364,40 @@ fn a_failed_trial_fails_the_run_without_any_threshold_and_the_others_still_run()
 }
 
 #[test]
+fn a_repeat_that_is_implausibly_fast_is_marked() {
+    // The first request is answered after a pause, the others at once.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let event = |delta: &str| format!("data: {{\"choices\":[{{\"index\":0,{delta}}}]}}\n\n");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{}{}\
+         data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":1}}}}\n\n",
+        event("\"delta\":{\"content\":\"a\"}"),
+        event("\"delta\":{},\"finish_reason\":\"stop\""),
+    );
+    std::thread::spawn(move || {
+        for (nth, socket) in listener.incoming().enumerate() {
+            let mut socket = socket.unwrap();
+            let _ = socket.read(&mut [0; 1 << 16]);
+            std::thread::sleep(std::time::Duration::from_millis(if nth == 0 { 500 } else { 0 }));
+            let _ = std::io::Write::write_all(&mut socket, answer.as_bytes());
+        }
+    });
+    let bench = Bench::new(&format!(
+        "runs: 2\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  \
+         m: {{ base_url: \"http://{address}\" }}\n"
+    ));
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let marked: Vec<_> = bench
+        .results()
+        .iter()
+        .map(|row| row.iter().any(|cell| cell.contains("much_faster_repeat")))
+        .collect();
+    assert_eq!(marked, [false, true], "{}", ran.stderr);
+}
+
+#[test]
 fn a_failed_warm_up_is_shown_and_fails_nothing() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \

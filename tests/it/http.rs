@@ -94,7 +94,7 @@ async fn sent(server: &MockServer) -> wiremock::Request {
 
 #[tokio::test]
 async fn the_body_is_the_seeds_with_extra_body_merged_in() {
-    let more = "    model_name: org/model\n    max_tokens: 99\n    extra_body:\n      \
+    let more = "    model_name: org/model\n    prefix_cache: reuse\n    max_tokens: 99\n    extra_body:\n      \
                 chat_template_kwargs: { enable_thinking: false }\n      top_k: 5\n";
     for transport in TRANSPORTS {
         let server = MockServer::start().await;
@@ -119,6 +119,30 @@ fn expected_body() -> Value {
         "chat_template_kwargs": {"enable_thinking": false},
         "top_k": 5,
     })
+}
+
+#[tokio::test]
+async fn each_request_begins_with_a_text_of_its_own() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(stream()).mount(&server).await;
+    for _ in 0..3 {
+        outcome(&server, "").await.unwrap();
+    }
+    let requests = server.received_requests().await.unwrap();
+    let mut nonces: Vec<_> = requests
+        .iter()
+        .map(|request| {
+            let body: Value = request.body_json().unwrap();
+            assert_eq!(body["messages"][1]["content"], "Say hi.");
+            let system = body["messages"][0]["content"].as_str().unwrap();
+            let (nonce, rest) = system.split_at("[0123456789ab]\n".len());
+            assert_eq!(rest, "Be brief.");
+            nonce.to_owned()
+        })
+        .collect();
+    nonces.sort();
+    nonces.dedup();
+    assert_eq!(nonces.len(), 3);
 }
 
 #[tokio::test]
