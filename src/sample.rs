@@ -88,7 +88,8 @@ impl Sample {
 
     /// Whether this is a repeat of `first` whose first token came implausibly fast.
     pub fn is_much_faster_than(&self, first: &Self) -> bool {
-        self.first_token() * 5 < first.first_token()
+        first.first_token() >= Duration::from_millis(10)
+            && self.first_token() * 5 < first.first_token()
     }
 
     /// How many of the gaps are none: events that arrived together with the one before.
@@ -103,6 +104,9 @@ impl Sample {
     }
 }
 
+/// What a gzip file begins with (RFC 1952).
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
 /// Something that a reader of a row should know before using it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Note {
@@ -110,8 +114,9 @@ pub enum Note {
     NoEndMarker,
     /// Part of the prompt came from a cache: `preprocess_speed` is not the speed of prefill.
     CachedPrefix,
-    /// Its first token came in less than a fifth of the time that this prompt's first run took: the
-    /// server seems to have cached the prompt, whether it says so or not.
+    /// Its first token came in less than a fifth of the time that this prompt's first run took, and
+    /// that was ten milliseconds at least: the server seems to have cached the prompt, whether it
+    /// says so or not.
     MuchFasterRepeat,
     /// All token events arrived within a millisecond: the server or a proxy held the answer back.
     Burst,
@@ -294,9 +299,9 @@ impl Stream {
             finish_reason,
             prompt_tokens: usage.prompt_tokens,
             response_tokens,
-            total_tokens: usage
-                .total_tokens
-                .or_else(|| usage.prompt_tokens.map(|prompt| prompt + response_tokens)),
+            total_tokens: usage.total_tokens.or_else(|| {
+                usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens))
+            }),
             cached_tokens: usage.cached_tokens,
             reasoning_tokens: usage.reasoning_tokens,
             token_count,
@@ -384,6 +389,13 @@ fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
              long for the model)",
         );
     }
+    if body.starts_with(GZIP) {
+        return RequestError::new(
+            ErrorKind::NotAStream,
+            "the answer is compressed with gzip, which nobody asked for and which hides when \
+             tokens came: turn compression off at the server or the proxy before it",
+        );
+    }
     let what = match recording.content_type.as_deref() {
         Some(kind) => format!("the answer is `{}`, not an event stream", kind.trim()),
         None => "the answer is not an event stream".into(),
@@ -407,6 +419,7 @@ fn says(body: &[u8], protocol: &dyn Protocol) -> String {
 /// `text` on one line, at most `limit` characters of it.
 fn one_line(text: &str, limit: usize) -> String {
     let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line = line.replace(char::is_control, "\u{fffd}");
     if let Some((cut, _)) = line.char_indices().nth(limit) {
         line.truncate(cut);
         line.push('…');

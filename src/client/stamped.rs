@@ -95,7 +95,7 @@ struct Work {
     address: usize,
     set_up: Option<SetUp>,
     limits: Limits,
-    sent: Duration,
+    sent: Option<Duration>,
     incoming: Incoming,
     /// The next time to see whether a limit has run out.
     deadline: Instant,
@@ -210,7 +210,7 @@ impl Stamped {
             address: 0,
             set_up: None,
             limits,
-            sent: Duration::ZERO,
+            sent: None,
             incoming: Incoming::new(begun),
             deadline: begun + self.timeouts.connect,
         };
@@ -335,14 +335,18 @@ impl Stamped {
         let written = connection.write(&mut rest);
         work.written = work.request.len() - rest.len();
         match written {
-            Ok(true) => {}
+            // Some servers answer, and close, before they have read it all.
+            Ok(true) => self.receiving(lane, false, jobs),
             Ok(false) => {
-                work.sent = work.limits.elapsed();
+                work.sent = Some(work.limits.elapsed());
                 work.stage = Stage::Receiving;
                 work.request = Vec::new();
                 self.receiving(lane, true, jobs);
             }
-            Err(error) => self.finish(lane, Err(broke_off(&error)), jobs),
+            Err(error) => {
+                self.receiving(lane, true, jobs);
+                self.finish(lane, Err(broke_off(&error)), jobs);
+            }
         }
     }
 
@@ -421,7 +425,7 @@ impl Stamped {
     fn finish(&mut self, lane: usize, ended: Result<(), RequestError>, jobs: &mut dyn Jobs) {
         let Some(work) = self.lanes[lane].work.take() else { return };
         self.free.push(lane);
-        let keeps = ended.is_ok() && work.incoming.keeps_alive();
+        let keeps = ended.is_ok() && work.sent.is_some() && work.incoming.keeps_alive();
         if !keeps {
             self.lanes[lane].connection = None;
         }
@@ -446,10 +450,12 @@ impl Work {
             Err(_) => self.limits.elapsed(),
         };
         match self.stage {
-            Stage::Receiving => {
+            Stage::Connecting | Stage::Handshaking => {
+                Err(ended.err().unwrap_or_else(|| self.incoming.broken(&"nothing was sent")))
+            }
+            Stage::Sending | Stage::Receiving => {
                 self.incoming.into_recording(self.set_up, self.sent, ended_at, ended.err())
             }
-            _ => Err(ended.err().unwrap_or_else(|| self.incoming.broken(&"nothing was sent"))),
         }
     }
 }

@@ -66,6 +66,7 @@ pub(super) struct Parts {
 struct Live {
     target: Arc<Target>,
     client: Client,
+    secrets: Secrets,
     _simulator: Option<Simulator>,
 }
 
@@ -181,7 +182,10 @@ impl Session {
                 "    Warmup completed: {} generation tokens/sec\n",
                 figure("generation_speed", 1, &sample)
             ),
-            Some(Err(error)) => format!("    Warmup failed: {}: {error}\n", error.kind),
+            Some(Err(error)) => {
+                let message = live.secrets.masked(&error.message);
+                format!("    Warmup failed: {}: {message}\n", error.kind)
+            }
         };
         self.terminal.err(&line);
     }
@@ -216,6 +220,10 @@ impl Session {
         answer: Answer,
     ) -> Result<Measurement, Stopped> {
         let Answer { recording, mut outcome } = answer;
+        // A server may send back what it was sent.
+        if let (Err(error), Some(live)) = (&mut outcome, &self.live) {
+            error.message = live.secrets.masked(&error.message);
+        }
         if let (Ok(sample), Some(first)) = (&mut outcome, self.first_run(case))
             && sample.is_much_faster_than(first)
         {
@@ -251,9 +259,29 @@ impl Session {
     fn record(&self, case: &Case, recording: &Recording) -> anyhow::Result<()> {
         let Some(folder) = &self.plan.record else { return Ok(()) };
         let path = folder.join(format!("{}.jsonl", file_name(&case.name)));
+        let file = recording.to_jsonl();
+        let masked = self.live.as_ref().map_or(file.clone(), |live| live.secrets.masked(&file));
         fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&path, recording.to_jsonl()))
+            .and_then(|()| fs::write(&path, masked))
             .with_context(|| format!("failed to write {}", path.display()))
+    }
+}
+
+/// What a model's requests carry and nobody is to see.
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// Shorter values are no secrets, and would be found in any text.
+    const SHORTEST: usize = 6;
+
+    fn of(target: &Target, key: Option<&Secret>) -> Self {
+        let headers = target.headers.iter().filter_map(|(_, value)| value.to_str().ok());
+        let all = headers.chain(key.map(|Secret(key)| key.as_str()));
+        Self(all.filter(|text| text.len() >= Self::SHORTEST).map(str::to_owned).collect())
+    }
+
+    fn masked(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
     }
 }
 
@@ -292,7 +320,8 @@ impl Live {
             timeouts: target.timeouts,
             transport: target.transport,
         })?;
-        Ok(Self { target: target.clone(), client, _simulator: simulator })
+        let secrets = Secrets::of(target, key);
+        Ok(Self { target: target.clone(), client, secrets, _simulator: simulator })
     }
 }
 

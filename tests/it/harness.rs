@@ -602,18 +602,39 @@ fn another_crate_writes_the_same_line_and_has_its_own_config() {
 
 // -- secrets --------------------------------------------------------------------------------------
 
+/// A server whose answer is what it was sent.
+fn echo() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut request = vec![0; 1 << 16];
+            let read = socket.read(&mut request).unwrap();
+            let head = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {read}\r\n\r\n");
+            let _ = std::io::Write::write_all(&mut socket, head.as_bytes());
+            let _ = std::io::Write::write_all(&mut socket, &request[..read]);
+        }
+    });
+    address
+}
+
 #[test]
 fn nothing_prints_a_key() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \
          base_url: \"http://127.0.0.1:9\"\n    api_key_env: LLM_TEST_KEY\n    \
-         headers: { x-secret: \"hush-hush\" }\n",
+         headers: { x-secret: \"hush-hush\" }\n"
+            .replace("127.0.0.1:9", &echo().to_string())
+            .as_str(),
     );
     for arguments in [&[][..], &["--list"], &["--format", "json"]] {
         let mut command = bench.command(&[arguments, &["--record", "kept"]].concat());
         let ran = ran(command.env("LLM_TEST_KEY", "sk-very-secret"));
         let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap_or_default();
-        for text in [ran.stdout, ran.stderr, file] {
+        let kept = bench.folder.path().join("kept/m__hello__run-1.jsonl");
+        let kept = fs::read_to_string(kept).unwrap_or_default();
+        for text in [ran.stdout, ran.stderr, file, kept] {
             assert!(!text.contains("very-secret") && !text.contains("hush"), "{text}");
         }
     }

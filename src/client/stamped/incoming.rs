@@ -110,7 +110,7 @@ impl Incoming {
     pub(super) fn into_recording(
         self,
         set_up: Option<SetUp>,
-        sent: Duration,
+        sent: Option<Duration>,
         ended_at: Duration,
         broken: Option<RequestError>,
     ) -> Result<Recording, RequestError> {
@@ -125,7 +125,7 @@ impl Incoming {
             http_version: format!("{version:?}"),
             connect: set_up.map(|set_up| set_up.total),
             tls: set_up.and_then(|set_up| set_up.tls),
-            sent: Some(sent),
+            sent,
             headers_at: self.headers_at.unwrap_or_default(),
             chunks: self.chunks,
             ended_at,
