@@ -25,7 +25,8 @@ use crate::{
     recording::{Chunk, Recording, RequestError, StampedBy},
     sample::{self, Sample},
     sim::{AnswerLog, Script, Simulator},
-    summary::{InstrumentError, Statistic},
+    statistic::Statistic,
+    verdict::InstrumentError,
 };
 
 /// What to stream, and how much of it at once.

@@ -34,7 +34,7 @@ use crate::{
     config::{Config, ConfigErrors},
     plan::{Case, Plan, Secret, Target},
     report::{Format, Run, ranking::Ranking, summary::SummaryTables, thresholds},
-    threshold::{Outcome, Verdict},
+    verdict::{Outcome, Verdict},
 };
 
 const FAILED: u8 = 101;

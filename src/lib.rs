@@ -21,7 +21,7 @@
 //!                    framing → protocol → sample           pure
 //!                                       ↓
 //!                   Result<Sample, RequestError>
-//!                    metric → summary → threshold          pure
+//!              metric → statistic → summary → verdict      pure
 //!                                       ↓
 //!                   Row, Summary, Verdict ─report→ bytes ─harness→ exit code
 //! ```
@@ -45,7 +45,9 @@ pub mod recording;
 pub mod report;
 pub mod sample;
 pub mod sim;
+pub mod statistic;
 pub mod summary;
 pub mod threshold;
+pub mod verdict;
 
 pub use harness::{command, main};

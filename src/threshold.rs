@@ -1,10 +1,10 @@
-//! `ttft p95 <= 500 ms` → [`Threshold`]; [`Threshold`] × [`ModelSummary`] → [`Verdict`]. Pure.
+//! `ttft p95 <= 500 ms` → [`Threshold`]. Pure.
 
 use std::fmt;
 
 use crate::{
     metric::{Metric, Unit},
-    summary::{Absent, InstrumentError, ModelSummary, Statistic},
+    statistic::Statistic,
 };
 
 /// A limit on one statistic of one metric.
@@ -45,56 +45,6 @@ pub struct ParseError {
     pub offset: usize,
     /// What would be right.
     pub help: String,
-}
-
-/// What came of a threshold.
-#[derive(Debug, Clone, Copy)]
-pub struct Verdict {
-    /// The threshold.
-    pub threshold: Threshold,
-    /// The figure, in the metric's base unit, or why there is none.
-    pub actual: Result<f64, Absent>,
-    /// How far the figure can be off, in the base unit, where that is known.
-    pub error: Option<f64>,
-}
-
-/// On which side of its limit a figure is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// On the right side.
-    Pass,
-    /// On the wrong side, or there is none.
-    Fail,
-    /// Nearer to the limit than the instrument is exact.
-    Inconclusive,
-}
-
-impl Verdict {
-    /// Judges a model by figures of an instrument that is off by up to `instrument`, where that
-    /// was measured. A figure that is absent never passes.
-    pub fn of(
-        threshold: Threshold,
-        model: &ModelSummary,
-        instrument: Option<InstrumentError>,
-    ) -> Self {
-        let actual = model.figure(threshold.metric, threshold.statistic);
-        let error = actual
-            .ok()
-            .zip(instrument)
-            .and_then(|(actual, instrument)| instrument.of(threshold.metric, actual, model));
-        Self { threshold, actual, error }
-    }
-
-    /// The verdict.
-    pub fn outcome(&self) -> Outcome {
-        let Ok(actual) = self.actual else { return Outcome::Fail };
-        let distance = (actual - self.threshold.limit).abs();
-        match self.error {
-            Some(error) if distance < error => Outcome::Inconclusive,
-            _ if self.threshold.holds(actual) => Outcome::Pass,
-            _ => Outcome::Fail,
-        }
-    }
 }
 
 impl Threshold {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use http::HeaderName;
 
 use super::{
-    source::{bytes, lines},
+    places::{bytes, lines},
     words::{self, MODEL},
     yaml::{Node, Yaml},
 };

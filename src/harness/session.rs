@@ -27,8 +27,9 @@ use crate::{
     report::{Run, csv},
     sample::{Note, Sample},
     sim::Simulator,
-    summary::{InstrumentError, Row, Statistic, Summary},
-    threshold::Verdict,
+    statistic::Statistic,
+    summary::{Row, Summary},
+    verdict::{InstrumentError, Verdict},
 };
 
 /// A run in progress.

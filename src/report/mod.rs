@@ -9,7 +9,7 @@ pub mod thresholds;
 use crate::{
     plan::Target,
     summary::{Row, Summary},
-    threshold::Verdict,
+    verdict::Verdict,
 };
 
 /// A finished run: all that a report can show.

@@ -1,10 +1,7 @@
 //! The models by mean `generation_speed`.
 
 use super::{Format, Run, number};
-use crate::{
-    metric::Metric,
-    summary::{ModelSummary, Statistic},
-};
+use crate::{metric::Metric, statistic::Statistic, summary::ModelSummary};
 
 /// `1. name: X generation tokens/sec`, fastest first.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::{Format, Run, number, table};
 use crate::{
     metric::{METRICS, Metric},
-    summary::{ModelSummary, Statistic},
+    statistic::Statistic,
+    summary::ModelSummary,
 };
 
 /// Every figure of every model.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Format, Run, number, table};
-use crate::threshold::{Outcome, Verdict};
+use crate::verdict::{Outcome, Verdict};
 
 /// A table a model, a line a threshold.
 #[derive(Debug, Clone, Copy)]

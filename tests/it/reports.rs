@@ -13,8 +13,8 @@ use llm_stream_bench::{
         Format, Run, csv::Csv, ranking::Ranking, summary::SummaryTables, thresholds::Thresholds,
     },
     sample,
-    summary::{InstrumentError, Row, Summary},
-    threshold::Verdict,
+    summary::{Row, Summary},
+    verdict::{InstrumentError, Verdict},
 };
 use unicode_width::UnicodeWidthStr;
 

@@ -121,7 +121,7 @@ impl Connection {
         match &mut self.tls {
             None => incoming.take(bytes, arrival)?,
             Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, arrival))
-                .map_err(|error| incoming.undecrypted(error))?,
+                .map_err(|error| undecrypted(incoming, error))?,
         }
         incoming.end_read(arrival);
         let closed = self.tls.as_mut().is_some_and(|tls| {
@@ -157,6 +157,14 @@ impl From<rustls::Error> for TlsError {
 impl From<RequestError> for TlsError {
     fn from(error: RequestError) -> Self {
         Self::Answer(error)
+    }
+}
+
+fn undecrypted(incoming: &Incoming, error: TlsError) -> RequestError {
+    match error {
+        TlsError::Io(error) => incoming.broken(&error),
+        TlsError::Tls(error) => incoming.broken(&error),
+        TlsError::Answer(error) => error,
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
 use bytes::BytesMut;
 use http::header;
 
-use super::connection::TlsError;
 use crate::{
     client::http1::{Head, ResponseReader},
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
@@ -97,14 +96,6 @@ impl Incoming {
             Some(_) => format!("the connection broke inside the answer: {cause}"),
         };
         RequestError::new(ErrorKind::Broken, message)
-    }
-
-    pub(super) fn undecrypted(&self, error: TlsError) -> RequestError {
-        match error {
-            TlsError::Io(error) => self.broken(&error),
-            TlsError::Tls(error) => self.broken(&error),
-            TlsError::Answer(error) => error,
-        }
     }
 
     pub(super) fn into_recording(

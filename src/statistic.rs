@@ -1,0 +1,185 @@
+//! What is taken of a figure's values, and when nothing can be. Pure.
+
+use std::fmt;
+
+/// Why there is no figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// No trial succeeded.
+    NoValidTrial {
+        /// Trials that failed.
+        failed: usize,
+    },
+    /// Some valid trials do not have it.
+    Lacking {
+        /// How many lack it.
+        lack: usize,
+        /// How many valid trials there are.
+        all: usize,
+    },
+    /// The statistic wants more trials than there are.
+    TooFew {
+        /// Valid trials that it takes.
+        needs: usize,
+        /// Valid trials that there are.
+        has: usize,
+    },
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoValidTrial { failed: 0 } => f.write_str("no trial has finished"),
+            Self::NoValidTrial { .. } => f.write_str("no trial succeeded"),
+            Self::Lacking { lack, all } => write!(f, "{lack} of {all} trials have no such figure"),
+            Self::TooFew { needs, has } => write!(f, "needs {needs} trials, has {has}"),
+        }
+    }
+}
+
+/// What is taken of a figure's values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Statistic {
+    /// Arithmetic mean.
+    Mean,
+    /// The 50th percentile.
+    Median,
+    /// Smallest.
+    Min,
+    /// Largest.
+    Max,
+    /// Sample standard deviation (n − 1); wants two values.
+    Sd,
+    /// Percentile, in percent, above 0 and below 100.
+    Percentile(f64),
+}
+
+impl Statistic {
+    /// The statistic called `name`: `mean`, `median`, `min`, `max`, `sd`, `p95`, `p99.9`.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "mean" => Self::Mean,
+            "median" => Self::Median,
+            "min" => Self::Min,
+            "max" => Self::Max,
+            "sd" => Self::Sd,
+            _ => {
+                let digits = name.strip_prefix('p')?;
+                if !digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+                    return None;
+                }
+                let percent = digits.parse().ok()?;
+                (percent > 0.0 && percent < 100.0).then_some(Self::Percentile(percent))?
+            }
+        })
+    }
+
+    /// The statistic of `values`, which need not be sorted.
+    pub fn of(self, values: &[f64]) -> Result<f64, Absent> {
+        let needs = self.needs();
+        if values.len() < needs {
+            return Err(Absent::TooFew { needs, has: values.len() });
+        }
+        Ok(match self {
+            Self::Mean => mean(values),
+            Self::Median => percentile(values, 50.0),
+            Self::Min => values.iter().copied().fold(f64::INFINITY, f64::min),
+            Self::Max => values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            Self::Sd => standard_deviation(values),
+            Self::Percentile(percent) => percentile(values, percent),
+        })
+    }
+
+    /// How many values it takes. A percentile wants so many that one of them is expected to lie
+    /// beyond it: `1 / (1 − p)`, 20 for p95 and 100 for p99; with fewer it would be the largest
+    /// value under another name.
+    pub fn needs(self) -> usize {
+        match self {
+            Self::Mean | Self::Median | Self::Min | Self::Max => 1,
+            Self::Sd => 2,
+            Self::Percentile(percent) => {
+                let beyond = percent.min(100.0 - percent);
+                // 100 / 0.1 is a hair above 1000 in floating point.
+                (100.0 / beyond - 1e-9).ceil() as usize
+            }
+        }
+    }
+}
+
+impl fmt::Display for Statistic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mean => f.write_str("mean"),
+            Self::Median => f.write_str("median"),
+            Self::Min => f.write_str("min"),
+            Self::Max => f.write_str("max"),
+            Self::Sd => f.write_str("sd"),
+            Self::Percentile(percent) => write!(f, "p{percent}"),
+        }
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn standard_deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (squares / (values.len() - 1) as f64).sqrt()
+}
+
+/// Linear interpolation between the closest ranks: definition 7 of Hyndman and Fan (1996), the
+/// default of NumPy, R and Excel's `PERCENTILE.INC`.
+fn percentile(values: &[f64], percent: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = percent / 100.0 * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
+    low + (high - low) * rank.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIVE: [f64; 5] = [40.0, 10.0, 20.0, 50.0, 30.0];
+
+    #[test]
+    fn statistics_are_numpys() {
+        // numpy: mean, median, std(ddof=1), percentile(75)
+        assert_eq!(Statistic::Mean.of(&FIVE), Ok(30.0));
+        assert_eq!(Statistic::Median.of(&FIVE), Ok(30.0));
+        assert_eq!(Statistic::Min.of(&FIVE), Ok(10.0));
+        assert_eq!(Statistic::Max.of(&FIVE), Ok(50.0));
+        assert!((Statistic::Sd.of(&FIVE).unwrap() - 15.811_388_300_841_896).abs() < 1e-12);
+        assert_eq!(Statistic::Percentile(75.0).of(&FIVE), Ok(40.0));
+        assert_eq!(Statistic::Median.of(&[1.0, 2.0]), Ok(1.5));
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert!((Statistic::Percentile(95.0).of(&hundred).unwrap() - 95.05).abs() < 1e-9);
+        assert!((Statistic::Percentile(99.0).of(&hundred).unwrap() - 99.01).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_percentile_that_the_sample_cannot_support_is_refused() {
+        for (name, needs) in
+            [("p50", 2), ("p90", 10), ("p95", 20), ("p99", 100), ("p99.9", 1000), ("p5", 20)]
+        {
+            assert_eq!(Statistic::by_name(name).unwrap().needs(), needs, "{name}");
+        }
+        let p95 = Statistic::Percentile(95.0);
+        assert_eq!(p95.of(&FIVE), Err(Absent::TooFew { needs: 20, has: 5 }));
+        assert_eq!(Statistic::Sd.of(&[1.0]), Err(Absent::TooFew { needs: 2, has: 1 }));
+        assert_eq!(Statistic::Mean.of(&[]), Err(Absent::TooFew { needs: 1, has: 0 }));
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for name in ["mean", "median", "min", "max", "sd", "p5", "p95", "p99.9"] {
+            assert_eq!(Statistic::by_name(name).unwrap().to_string(), name);
+        }
+        for name in ["", "p", "p0", "p100", "p-5", "p1e1", "p9..5", "pinf", "average", "P95"] {
+            assert_eq!(Statistic::by_name(name), None, "{name}");
+        }
+    }
+}
