@@ -18,6 +18,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use libtest_mimic::{Arguments, Conclusion, Trial};
 
@@ -181,7 +182,9 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
-    let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
+    let terminal =
+        Terminal::new(bar, logfile.as_deref()).context("failed to create the log file")?;
+    let terminal = Arc::new(terminal);
     let mut arguments = cli.libtest;
     let relay = Relay::new(&mut arguments, filtered_out)?;
     if let Some(note) = simulated(&plan) {
@@ -204,7 +207,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let mut session = lock(&session);
     session.pass_on();
     let instruments = match calibrates {
-        true => calibrate::before_judging(&cases, &closing.terminal, &closing.path)?,
+        true => calibrate::before_judging(&cases, &closing.terminal, &closing.path),
         false => Instruments::new(),
     };
     Ok(closing.report(&session.finish(&instruments), Some(&conclusion)))

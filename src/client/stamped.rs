@@ -221,12 +221,21 @@ impl Stamped {
         }
     }
 
-    /// Begins to connect to the next address.
+    /// Begins to connect to the next address that can be tried.
     fn connect(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        match self.try_connect(lane) {
-            Ok(()) => self.arm(lane),
-            Err(error) => self.finish(lane, Err(error), jobs),
+        loop {
+            match self.try_connect(lane) {
+                Ok(()) => return self.arm(lane),
+                Err(_) if self.has_address_left(lane) => {}
+                Err(error) => return self.finish(lane, Err(error), jobs),
+            }
         }
+    }
+
+    /// Whether the lane has not tried every address.
+    fn has_address_left(&self, lane: usize) -> bool {
+        let work = self.lanes[lane].work.as_ref();
+        work.is_some_and(|work| work.address < self.addresses.len())
     }
 
     fn try_connect(&mut self, lane: usize) -> Result<(), RequestError> {
@@ -280,7 +289,7 @@ impl Stamped {
                 }
                 Err(error) => self.finish(lane, Err(error), jobs),
             },
-            Err(_) if work.address < self.addresses.len() => self.connect(lane, jobs),
+            Err(_) if self.has_address_left(lane) => self.connect(lane, jobs),
             Err(error) => {
                 let error = self.server.failed(&error.to_string());
                 self.finish(lane, Err(error), jobs);

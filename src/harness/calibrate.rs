@@ -17,29 +17,49 @@ use crate::{
 
 /// After the trials, before they are judged: how exact is each transport that they used? A third
 /// of a second each. The answer is printed and kept beside the results.
+///
+/// When it cannot be had that is said, and the figures are judged as if they were exact: it is no
+/// reason to lose them.
 pub(super) fn before_judging(
     cases: &[Arc<Case>],
     terminal: &Terminal,
     results: &Path,
-) -> anyhow::Result<Instruments> {
+) -> Instruments {
+    let calibrations = calibrations(cases);
+    let kept = calibrations.and_then(|calibrations| {
+        keep(&calibrations, &results.with_extension("instrument.json"))?;
+        Ok(calibrations)
+    });
+    match kept {
+        Ok(calibrations) => {
+            calibrations.iter().for_each(|(_, calibration)| terminal.err(&line(calibration)));
+            calibrations.into_iter().map(|(transport, known)| (transport, known.bounds())).collect()
+        }
+        Err(error) => {
+            terminal.err(&format!("WARNING: the instrument was not measured: {error:#}\n\n"));
+            Instruments::new()
+        }
+    }
+}
+
+fn calibrations(cases: &[Arc<Case>]) -> anyhow::Result<Vec<(Transport, Calibration)>> {
     let mut calibrations: Vec<(Transport, Calibration)> = Vec::new();
     for case in cases {
         let transport = case.target.transport;
         if !calibrations.iter().any(|(known, _)| *known == transport) {
-            let calibration = calibrate::measure(Load::SHORT, transport)?;
-            terminal.err(&line(&calibration));
-            calibrations.push((transport, calibration));
+            calibrations.push((transport, calibrate::measure(Load::SHORT, transport)?));
         }
     }
-    let path = results.with_extension("instrument.json");
+    Ok(calibrations)
+}
+
+fn keep(calibrations: &[(Transport, Calibration)], path: &Path) -> anyhow::Result<()> {
     let kept: Vec<_> = calibrations
         .iter()
         .map(|(transport, calibration)| Kept { transport: transport.name(), calibration })
         .collect();
-    fs::write(&path, serde_json::to_vec_pretty(&kept)?)
-        .with_context(|| format!("failed to write {}", path.display()))?;
-    let bounds = calibrations.iter().map(|(transport, known)| (*transport, known.bounds()));
-    Ok(bounds.collect())
+    fs::write(path, serde_json::to_vec_pretty(&kept)?)
+        .with_context(|| format!("failed to write {}", path.display()))
 }
 
 /// A calibration as it is kept; times in seconds.
