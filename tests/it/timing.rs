@@ -175,7 +175,7 @@ async fn each_limit_that_runs_out_has_its_name() {
         "{ timeouts: { first_token: 40ms }, simulate: { ttft: 30s } }",
         "{ timeouts: { inter_token: 40ms }, simulate: { ttft: 3ms, itl: 2ms, faults: [{ stall: 3 }] } }",
         "{ timeouts: { inter_token: 40ms }, simulate: { ttft: 3ms, itl: 30s } }",
-        "{ timeouts: { inter_token: 30ms, first_token: 10s }, simulate: { ttft: 120ms, itl: 1ms, tokens: 3 } }",
+        "{ timeouts: { inter_token: 30ms, first_token: 10s }, simulate: { ttft: 120ms, itl: 6ms, tokens: 3 } }",
         "{ timeouts: { total: 40ms }, simulate: { ttft: 3ms, itl: 2ms, faults: [{ stall: 3 }] } }",
         "{ timeouts: { total: 40ms }, simulate: { ttft: 30s } }",
         "{ token_count: chunks, simulate: { ttft: 3ms, itl: 2ms, tokens: 6, faults: [missing_usage] } }",
