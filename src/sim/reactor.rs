@@ -46,7 +46,7 @@ const POLL_EVERY: Duration = Duration::from_millis(1);
 const POLL_TIME: Duration = Duration::from_micros(20);
 
 /// How long the client has to read the last bytes before a reset, which would discard them.
-const RESET_DELAY: Duration = Duration::from_millis(20);
+const RESET_DELAY: Duration = Duration::from_millis(100);
 
 /// Events taken from one poll, and bytes read at once.
 const EVENTS: usize = 256;

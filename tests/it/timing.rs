@@ -163,7 +163,7 @@ async fn faults_are_failures_by_their_kind() {
     let mut lines = Vec::new();
     for fault in faults {
         let model =
-            format!("{{ simulate: {{ ttft: 3ms, itl: 2ms, tokens: 6, faults: [{fault}] }} }}");
+            format!("{{ simulate: {{ ttft: 3ms, itl: 6ms, tokens: 6, faults: [{fault}] }} }}");
         lines.push(format!("{fault}\n  {}", told(&model).await));
     }
     insta::assert_snapshot!(lines.join("\n"));
