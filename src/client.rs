@@ -28,7 +28,16 @@ use crate::{
 };
 
 /// Sends requests to one endpoint, over one connection that is kept while the server keeps it.
-pub struct Client(Inner);
+pub struct Client {
+    inner: Inner,
+    /// When the last answer ended.
+    last_end: Mutex<Option<Instant>>,
+}
+
+/// How long a server is given, after an answer, to close a connection that it does not mean to
+/// keep. Some close without announcing it, llama.cpp's among them; a request that crosses with the
+/// close is lost.
+const SETTLE: Duration = Duration::from_millis(2);
 
 enum Inner {
     /// One request at a time, on the caller's thread.
@@ -133,14 +142,15 @@ impl Client {
         let url = reqwest::Url::parse(options.url)?;
         let headers = headers(options)?;
         let timeouts = options.timeouts;
-        Ok(Self(match options.transport {
+        let inner = match options.transport {
             Transport::Stamped => {
                 Inner::Stamped(Box::new(Mutex::new(Stamped::new(&url, &headers, timeouts)?)))
             }
             Transport::Reqwest => {
                 Inner::Reqwest(Box::new(ViaReqwest::new(url, headers, timeouts)?))
             }
-        }))
+        };
+        Ok(Self { inner, last_end: Mutex::new(None) })
     }
 
     /// Sends `body` and records the answer to its end.
@@ -148,7 +158,22 @@ impl Client {
     /// An error means that there was no answer. An answer that broke off is a recording that says
     /// so, since what came before is worth reading.
     pub async fn send(&self, body: Bytes, watch: &dyn Watch) -> Result<Recording, RequestError> {
-        match &self.0 {
+        self.settle().await;
+        let answer = self.send_now(body, watch).await;
+        *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+        answer
+    }
+
+    /// Lets the end of the last answer be followed by the end of its connection.
+    async fn settle(&self) {
+        let last_end = *self.last_end.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last_end) = last_end {
+            tokio::time::sleep_until((last_end + SETTLE).into()).await;
+        }
+    }
+
+    async fn send_now(&self, body: Bytes, watch: &dyn Watch) -> Result<Recording, RequestError> {
+        match &self.inner {
             Inner::Stamped(stamped) => {
                 let mut single = Single { body: Some(body), watch, answer: None };
                 stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(&mut single);
@@ -164,7 +189,7 @@ impl Client {
     /// Sends all that `jobs` has, when it wants it sent; an error when the transport sends one
     /// request at a time.
     pub fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<()> {
-        match &self.0 {
+        match &self.inner {
             Inner::Stamped(stamped) => {
                 stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(jobs);
                 Ok(())
@@ -179,7 +204,7 @@ impl Client {
 /// Without the headers, which may hold secrets.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.inner {
             Inner::Stamped(_) => "Client(Stamped)",
             Inner::Reqwest(_) => "Client(Reqwest)",
         })

@@ -68,6 +68,8 @@ pub(super) struct Stamped {
     events: Events,
     _stamping: Option<Stamping>,
     wall: WallClock,
+    /// Whether connections are kept: not once the server has closed one that was.
+    keeps: bool,
     buffer: Vec<u8>,
     lanes: Vec<Lane>,
     /// The lanes without work, the one that was used last on top.
@@ -125,6 +127,7 @@ impl Stamped {
             events: Events::with_capacity(1024),
             _stamping: Stamping::begin().ok(),
             wall: WallClock::new(),
+            keeps: true,
             buffer: vec![0; READ],
             lanes: Vec::new(),
             free: Vec::new(),
@@ -193,7 +196,9 @@ impl Stamped {
             self.lanes.len() - 1
         });
         let kept = self.lanes[lane].connection.take();
+        let was_kept = kept.is_some();
         let kept = kept.and_then(|mut kept| kept.is_open(&mut self.buffer).then_some(kept));
+        self.keeps &= kept.is_some() == was_kept;
         let begun = now();
         let stage = if kept.is_some() { Stage::Sending } else { Stage::Connecting };
         let mut request = self.head.clone();
@@ -434,7 +439,8 @@ impl Stamped {
     fn finish(&mut self, lane: usize, ended: Result<(), RequestError>, jobs: &mut dyn Jobs) {
         let Some(work) = self.lanes[lane].work.take() else { return };
         self.free.push(lane);
-        let keeps = ended.is_ok() && work.sent.is_some() && work.incoming.keeps_alive();
+        let keeps =
+            self.keeps && ended.is_ok() && work.sent.is_some() && work.incoming.keeps_alive();
         if !keeps {
             self.lanes[lane].connection = None;
         }

@@ -5,7 +5,10 @@ use std::{
     error::Error as StdError,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Instant,
 };
@@ -31,6 +34,10 @@ pub(super) struct ViaReqwest {
     headers: HeaderMap,
     timeouts: Timeouts,
     connects: Connects,
+    /// Whether connections are kept: not once a request has found its connection closed.
+    keeps: AtomicBool,
+    /// Whether an answer has come to its end, so that a connection could have been kept.
+    answered: AtomicBool,
 }
 
 impl ViaReqwest {
@@ -58,7 +65,8 @@ impl ViaReqwest {
             }
             _ => builder.tls_backend_preconfigured(tls::trusting_nobody()?),
         };
-        Ok(Self { http: builder.build()?, url, headers, timeouts, connects })
+        let (keeps, answered) = (AtomicBool::new(true), AtomicBool::new(false));
+        Ok(Self { http: builder.build()?, url, headers, timeouts, connects, keeps, answered })
     }
 
     /// Sends `body` and records the answer to its end.
@@ -70,11 +78,17 @@ impl ViaReqwest {
         body: Bytes,
         watch: &dyn Watch,
     ) -> Result<Recording, RequestError> {
-        let request = self.http.post(self.url.clone()).headers(self.headers.clone()).body(body);
+        let mut request = self.http.post(self.url.clone()).headers(self.headers.clone()).body(body);
+        if !self.keeps.load(Ordering::Relaxed) {
+            request = request.header(header::CONNECTION, "close");
+        }
         self.connects.take();
         let begun = now();
         let (response, connect) = self.head(request, begun).await?;
         let origin = connect.map_or(begun, |connect| connect.ended);
+        if connect.is_some() && self.answered.load(Ordering::Relaxed) {
+            self.keeps.store(false, Ordering::Relaxed);
+        }
         let limits = Limits { origin, timeouts: self.timeouts };
         let headers_at = limits.elapsed();
         let mut recording = Recording {
@@ -93,6 +107,7 @@ impl ViaReqwest {
         };
         recording.broken = receive(response, &limits, watch, &mut recording.chunks).await.err();
         recording.ended_at = limits.elapsed();
+        self.answered.store(recording.broken.is_none(), Ordering::Relaxed);
         Ok(recording)
     }
 

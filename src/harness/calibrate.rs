@@ -32,7 +32,10 @@ pub(super) fn before_judging(
     });
     match kept {
         Ok(calibrations) => {
-            calibrations.iter().for_each(|(_, calibration)| terminal.err(&line(calibration)));
+            calibrations
+                .iter()
+                .for_each(|(transport, known)| terminal.err(&line(*transport, known)));
+            terminal.err("\n");
             calibrations.into_iter().map(|(transport, known)| (transport, known.bounds())).collect()
         }
         Err(error) => {
@@ -70,11 +73,12 @@ struct Kept<'a> {
     calibration: &'a Calibration,
 }
 
-fn line(calibration: &Calibration) -> String {
+fn line(transport: Transport, calibration: &Calibration) -> String {
     let Calibration { stamped_by, ttft, gap, generation, .. } = calibration;
     format!(
-        "instrument, here and now: stamps by the {}; ttft {:+.3} ms, 99 % within {:.3} ms; gaps \
-         within {:.3} ms; generation_speed within {:.2} %\n\n",
+        "instrument ({}), here and now: stamps by the {}; ttft {:+.3} ms, 99 % within {:.3} ms; \
+         gaps within {:.3} ms; generation_speed within {:.2} %\n",
+        transport.name(),
         stamped_by.name(),
         ttft.median * 1e3,
         ttft.p99 * 1e3,

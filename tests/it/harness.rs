@@ -270,7 +270,7 @@ fn the_instruments_error_is_measured_before_the_verdict_and_kept_with_the_result
     let mut command = bench.smoke(&["--bench", "--output", "my/results.csv", "Qwen"]);
     let ran = ran(&mut command);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let said = ran.stderr.find("instrument, here and now: stamps by the ").unwrap();
+    let said = ran.stderr.find("instrument (").unwrap();
     assert!(said < ran.stderr.find("Thresholds").unwrap(), "{}", ran.stderr);
     let kept = fs::read_to_string(bench.folder.path().join("my/results.instrument.json")).unwrap();
     let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();

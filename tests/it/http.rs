@@ -347,6 +347,34 @@ async fn a_stream_cut_at_any_byte_comes_to_the_same_by_both_transports() {
     }
 }
 
+/// A server that answers each connection once and closes it, without a word of it in the answer.
+fn closes_silently(requests: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("a port"));
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{STREAM}", STREAM.len());
+    thread::spawn(move || {
+        for socket in listener.incoming().take(requests) {
+            let mut socket = socket.expect("a client");
+            let _ = socket.read(&mut [0; 1 << 16]);
+            socket.write_all(answer.as_bytes()).expect("a client");
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn no_request_crosses_with_the_close_of_a_kept_connection() {
+    const REQUESTS: usize = 20;
+    for transport in TRANSPORTS {
+        let plan = plan_at(&closes_silently(REQUESTS), transport);
+        let case = &plan.cases[0];
+        let client = client(case, None);
+        for _ in 0..REQUESTS {
+            load::run(case, &client, &()).await.outcome.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_way_to_end_a_body_is_understood() {
     let length = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{STREAM}", STREAM.len());
