@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
 pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli::Commands::parse_from(arguments).command {
         Command::Run(mut cli) => {
-            cli.libtest.bench = true;
+            cli.libtest.bench = !cli.libtest.test;
             exit(run(*cli))
         }
         Command::Serve(options) => exit(serve::serve(&options)),

@@ -179,6 +179,8 @@ error_kinds! {
     NoUsage = "no_usage",
     /// The run was interrupted.
     Interrupted = "interrupted",
+    /// A defect of this program.
+    Internal = "internal",
 }
 
 impl fmt::Display for ErrorKind {

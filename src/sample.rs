@@ -77,13 +77,13 @@ impl Sample {
     /// First → last token-bearing event; `None` for a single event, or when all of them came at
     /// once ([`SHORTEST_GENERATION`]).
     pub fn generation_time(&self) -> Option<Duration> {
-        let time = self.last_token() - self.first_token();
+        let time = self.last_token().saturating_sub(self.first_token());
         (time >= SHORTEST_GENERATION).then_some(time)
     }
 
     /// The gaps between successive token-bearing events.
     pub fn gaps(&self) -> impl Iterator<Item = Duration> {
-        self.token_events.windows(2).map(|pair| pair[1] - pair[0])
+        self.token_events.windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
     }
 
     /// Whether this is a repeat of `first` whose first token came implausibly fast.
@@ -104,6 +104,10 @@ impl Sample {
     }
 }
 
+/// Finish reasons by which a server says that it failed: vLLM's and SGLang's `abort`, and what
+/// gateways make of errors behind them.
+const FAILURES: &[&str] = &["abort", "aborted", "cancelled", "error"];
+
 /// What a gzip file begins with (RFC 1952).
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
@@ -112,6 +116,8 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 pub enum Note {
     /// The stream ended without its end marker (`[DONE]`).
     NoEndMarker,
+    /// More came after the end marker; it is not counted.
+    MoreAfterEnd,
     /// Part of the prompt came from a cache: `preprocess_speed` is not the speed of prefill.
     CachedPrefix,
     /// Its first token came in less than a fifth of the time that this prompt's first run took, and
@@ -132,6 +138,7 @@ impl Note {
     pub const fn name(self) -> &'static str {
         match self {
             Self::NoEndMarker => "no_end_marker",
+            Self::MoreAfterEnd => "more_after_end",
             Self::CachedPrefix => "cached_prefix",
             Self::MuchFasterRepeat => "much_faster_repeat",
             Self::Burst => "burst",
@@ -157,6 +164,7 @@ pub fn read(
     let mut stream = Stream::default();
     let decoded = stream.read(&recording.chunks, protocol);
     if let Some(message) = stream.in_band {
+        let message = one_line(&message, 300);
         let after = after_tokens(stream.token_events.len());
         let message = format!("the server reported an error inside the stream, {after}: {message}");
         return Err(RequestError::new(ErrorKind::InBand, message));
@@ -193,6 +201,7 @@ struct Stream {
     usage: Option<Usage>,
     in_band: Option<String>,
     ended: bool,
+    more_after_end: bool,
 }
 
 impl Stream {
@@ -227,6 +236,11 @@ impl Stream {
         if failure.is_some() || matches!(frame, Frame::Comment(_)) {
             return;
         }
+        // The end marker is the end.
+        if self.ended {
+            self.more_after_end = true;
+            return;
+        }
         self.events += 1;
         self.first_event.get_or_insert(at);
         match protocol.decode(frame) {
@@ -252,6 +266,10 @@ impl Stream {
                 }
                 Part::End => self.ended = true,
             }
+        }
+        // Counts from before the last token are not those of the answer.
+        if usage_here.is_none() && self.token_events.len() > events_before {
+            self.usage = None;
         }
         if let Some(usage) = usage_here {
             if events_before == 0 && self.token_events.len() == 1 {
@@ -290,8 +308,18 @@ impl Stream {
             );
             return Err(RequestError::new(ErrorKind::NoFinishReason, message));
         };
+        if FAILURES.contains(&finish_reason.as_str()) {
+            let message = format!(
+                "the server ended the answer with the finish reason `{finish_reason}`, {}",
+                after_tokens(self.token_events.len())
+            );
+            return Err(RequestError::new(ErrorKind::InBand, message));
+        }
         let usage = self.usage.unwrap_or_default();
-        let (response_tokens, token_count) = count(usage.completion_tokens, events, fallback)?;
+        let counted = usage
+            .completion_tokens
+            .filter(|tokens| usage.total_tokens.is_none_or(|total| *tokens <= total));
+        let (response_tokens, token_count) = count(counted, events, fallback)?;
         // A lone event holds all there is, whatever a usage in the same event says.
         let first_event_tokens = self.first_event_tokens.filter(|_| events > 1);
         let mut sample = Sample {
@@ -317,16 +345,17 @@ impl Stream {
             end: recording.ended_at,
             notes: Vec::new(),
         };
-        sample.notes = notes(&sample, self.ended);
+        sample.notes = notes(&sample, self.ended, self.more_after_end);
         Ok(sample)
     }
 }
 
-fn notes(sample: &Sample, ended: bool) -> Vec<Note> {
+fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
     let events = sample.token_events.len();
     let burst = events > 1 && sample.generation_time().is_none();
     let found = [
         (!ended, Note::NoEndMarker),
+        (more_after_end, Note::MoreAfterEnd),
         (sample.cached_tokens.is_some_and(|tokens| tokens > 0), Note::CachedPrefix),
         (burst, Note::Burst),
         (!burst && sample.shared_arrivals() * 10 > events, Note::SharedArrivals),
@@ -346,7 +375,7 @@ fn count(
         (_, TokenCount::Chunks) => Ok((events, TokenCount::Chunks)),
         (counted, TokenCount::Usage) => {
             let what = match counted {
-                None => "the server sent no usage, so the tokens are not counted",
+                None => "the server sent no usage that counts the whole answer",
                 Some(_) => "the server's usage counts no generated token, though tokens arrived",
             };
             let message = format!(

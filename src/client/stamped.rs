@@ -317,6 +317,10 @@ impl Stamped {
             }
         }
         let opened = now();
+        // The next connection need not try those that failed.
+        if let Some(last) = work.address.checked_sub(1).filter(|&at| at < self.addresses.len()) {
+            self.addresses.swap(0, last);
+        }
         let tls = connection.tls.is_some().then(|| opened - work.connected);
         work.set_up = Some(SetUp { total: opened - work.begun, tls });
         self.send(lane, jobs);

@@ -376,10 +376,11 @@ pub fn proxied(url: &str) -> bool {
 /// Whether `url` is on this machine, so that no proxy can stand between.
 pub fn is_loopback(url: &str) -> bool {
     let uri: Uri = url.parse().unwrap_or_default();
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches([']', '.']);
+    let address = host.parse::<IpAddr>().map(|address| address.to_canonical());
     host.eq_ignore_ascii_case("localhost")
         || host.to_ascii_lowercase().ends_with(".localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || address.is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }
 
 /// The length of the word that `text` begins with.

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    panic::{self, AssertUnwindSafe},
     sync::Arc,
 };
 
@@ -109,13 +110,13 @@ impl Session {
             return Err(Stopped::Interrupted);
         }
         let prepared = self.prepare(case, place);
+        if self.interrupt.came() {
+            return Err(Stopped::Interrupted);
+        }
         let started = today();
         let answer = match prepared {
-            Ok(()) => self.ask(case, place),
-            Err(error) => Answer {
-                recording: None,
-                outcome: Err(RequestError::new(ErrorKind::Connect, format!("{error:#}"))),
-            },
+            Ok(()) => self.ask_guarded(case, place),
+            Err(error) => failed(ErrorKind::Connect, &format!("{error:#}")),
         };
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
@@ -160,6 +161,9 @@ impl Session {
                 self.warm_up(case, place);
             }
         }
+        if self.interrupt.came() {
+            return Ok(());
+        }
         if place.run == 1 {
             let Place { prompt, prompts, .. } = place;
             self.terminal.err(&format!("  Prompt {prompt}/{prompts}: {}\n", case.prompt.name));
@@ -178,6 +182,7 @@ impl Session {
         let warm_up = load::warm_up(&live.target, &live.client, &follower);
         let warm_up = self.interrupt.or(warm_up);
         let line = match self.runtime.block_on(warm_up).map(|answer| answer.outcome) {
+            _ if self.interrupt.came() => return,
             None => return,
             Some(Ok(sample)) => format!(
                 "    Warmup completed: {} generation tokens/sec\n",
@@ -191,11 +196,18 @@ impl Session {
         self.terminal.err(&line);
     }
 
+    /// Asks; a panic, which is a defect of ours, is a failed trial with a row like any other.
+    fn ask_guarded(&mut self, case: &Arc<Case>, place: Place) -> Answer {
+        let asked = panic::catch_unwind(AssertUnwindSafe(|| self.ask(case, place)));
+        asked.unwrap_or_else(|_| {
+            // Its connection may be in any state.
+            self.live = None;
+            failed(ErrorKind::Internal, "a defect of llm-stream-bench: see the panic above")
+        })
+    }
+
     fn ask(&self, case: &Arc<Case>, place: Place) -> Answer {
-        let interrupted = || Answer {
-            recording: None,
-            outcome: Err(RequestError::new(ErrorKind::Interrupted, "interrupted")),
-        };
+        let interrupted = || failed(ErrorKind::Interrupted, "interrupted");
         let Some(live) = &self.live else { return interrupted() };
         if let Some(progress) = &self.progress {
             let Place { prompt, prompts, run, runs, .. } = place;
@@ -266,6 +278,11 @@ impl Session {
             .and_then(|()| fs::write(&path, masked))
             .with_context(|| format!("failed to write {}", path.display()))
     }
+}
+
+/// An answer of which nothing came.
+fn failed(kind: ErrorKind, message: &str) -> Answer {
+    Answer { recording: None, outcome: Err(RequestError::new(kind, message)) }
 }
 
 /// What a model's requests carry and nobody is to see.

@@ -35,6 +35,7 @@ pub(super) fn run(arguments: &Arguments, plan: Plan) -> anyhow::Result<u8> {
     let arguments = Arguments {
         filter: None,
         skip: Vec::new(),
+        test: false,
         test_threads: arguments.test_threads.or(Some(1)),
         ..arguments.clone()
     };

@@ -532,6 +532,16 @@ fn the_binary_runs_the_same() {
 }
 
 #[test]
+fn the_binary_can_be_asked_for_the_smoke_test() {
+    let bench = Bench::new(TWO_MODELS);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"));
+    command.args(["run", "--test"]).current_dir(bench.folder.path());
+    let ran = ran(&mut command);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("4 passed; 0 failed; 0 ignored"), "{}", ran.stdout);
+}
+
+#[test]
 fn the_served_endpoint_is_one_that_can_be_measured() {
     let served = Served::start(&[
         "--ttft=5ms",

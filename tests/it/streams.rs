@@ -185,6 +185,8 @@ fn an_answer_in_one_piece_has_no_speed() {
 fn what_is_not_valid_is_no_sample() {
     let error = r#"{"error":{"message":"out of memory"}}"#;
     let nothing = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":0}}"#;
+    let odd = r#"{"choices":[],"usage":{"completion_tokens":9999,"total_tokens":8}}"#;
+    let abort = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"abort"}]}"#;
     let broken = |mut recording: Recording| {
         recording.broken = Some(RequestError::new(ErrorKind::Broken, "the connection broke"));
         recording
@@ -194,6 +196,9 @@ fn what_is_not_valid_is_no_sample() {
         ("no finish reason", stream(&[(1, TOKEN), (3, TOKEN), (4, USAGE), (4, "[DONE]")])),
         ("no usage", stream(&[(1, TOKEN), (3, TOKEN), (4, STOP), (4, "[DONE]")])),
         ("a usage of nothing", stream(&[(1, TOKEN), (3, TOKEN), (4, STOP), (4, nothing)])),
+        ("a usage that contradicts itself", stream(&[(1, TOKEN), (3, TOKEN), (4, STOP), (4, odd)])),
+        ("a usage before the last token", stream(&[(1, TOKEN), (2, USAGE), (3, TOKEN), (4, STOP)])),
+        ("an abort", stream(&[(1, TOKEN), (3, TOKEN), (4, abort), (4, USAGE), (4, "[DONE]")])),
         ("an error inside", stream(&[(1, TOKEN), (3, error), (4, "[DONE]")])),
         ("an error at once", stream(&[(1, error)])),
         ("no JSON", stream(&[(1, TOKEN), (3, "{\"choices\":[")])),
@@ -206,6 +211,21 @@ fn what_is_not_valid_is_no_sample() {
         let _ = write!(text, "{name}\n  {}", told(&read(recording)));
     }
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn what_follows_the_end_marker_is_not_counted() {
+    let end = [(60, STOP), (60, USAGE), (60, "[DONE]")];
+    for late in [TOKEN, "junk"] {
+        let events = [&[(50, TOKEN), (60, TOKEN)][..], &end, &[(900, late)]].concat();
+        let sample = read(&stream(&events)).unwrap();
+        assert_eq!(sample.token_events.len(), 2);
+        assert_eq!(figure(&sample, "generation_time"), Some(0.010));
+        assert_eq!(
+            sample.notes.iter().map(|note| note.name()).collect::<Vec<_>>(),
+            ["more_after_end"]
+        );
+    }
 }
 
 #[test]

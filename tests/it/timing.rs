@@ -110,6 +110,17 @@ async fn no_token_is_stamped_before_it_was_written_or_after_it_was_read() {
 }
 
 #[tokio::test]
+async fn time_does_not_run_backwards_in_a_firehose() {
+    let model = "{ max_tokens: 20000, simulate: { ttft: 1ms, itl: 0, tokens: 20000 } }";
+    let (answers, _simulator) = answers(model, 4).await;
+    for answer in answers {
+        let recording = answer.recording.unwrap();
+        assert!(recording.chunks.is_sorted_by_key(|chunk| chunk.at));
+        assert_eq!(answer.outcome.unwrap().token_events.len(), 20_000);
+    }
+}
+
+#[tokio::test]
 async fn the_connection_is_set_up_once_and_is_in_no_other_figure() {
     let (answers, _simulator) = answers("simulate: { ttft: 5ms, itl: 1ms, tokens: 3 }", 2).await;
     let samples: Vec<_> = answers.iter().map(|answer| answer.outcome.as_ref().unwrap()).collect();

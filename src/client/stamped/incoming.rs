@@ -56,12 +56,18 @@ impl Incoming {
         }
     }
 
+    /// The arrival of the next read, as time since the start. Reads of what came in one piece share
+    /// a stamp, and each is moved by clocks of its own: time must not run backwards for that.
+    fn since_start(&self, arrival: Arrival) -> Duration {
+        arrival.at.saturating_duration_since(self.origin).max(self.last_read)
+    }
+
     /// Takes a piece of a read.
     pub(super) fn take(&mut self, bytes: &[u8], arrival: Arrival) -> Result<(), RequestError> {
         let taken = self.reader.push(bytes, &mut self.body).map_err(|error| self.broken(&error))?;
         self.leftover |= taken < bytes.len();
         if self.headers_at.is_none() && self.reader.head().is_some() {
-            self.headers_at = Some(arrival.at.saturating_duration_since(self.origin));
+            self.headers_at = Some(self.since_start(arrival));
         }
         Ok(())
     }
@@ -71,7 +77,7 @@ impl Incoming {
     /// Whoever stamped the worst of them stamped the answer. The head does not count: the kernel
     /// takes about a millisecond to begin, after the first socket has asked.
     pub(super) fn end_read(&mut self, arrival: Arrival) {
-        self.last_read = arrival.at.saturating_duration_since(self.origin);
+        self.last_read = self.since_start(arrival);
         if !self.body.is_empty() {
             if arrival.by == StampedBy::Program {
                 self.stamped_by = StampedBy::Program;
