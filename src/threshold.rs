@@ -196,7 +196,10 @@ fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<f64, ParseError
     let (offset, unit) = words.take(|c| !c.is_whitespace());
     let Some(scale) = scale(metric.unit, unit) else {
         let (message, help) = if unit.is_empty() {
-            ("the limit needs a unit".into(), format!("did you mean `{digits} {}`?", usual(metric)))
+            // 0.99 of all is 99 %, not 0.99 %.
+            let share = metric.unit == Unit::Percent && value <= 1.0;
+            let meant = if share { (value * 100.0).to_string() } else { digits.to_owned() };
+            ("the limit needs a unit".into(), format!("did you mean `{meant} {}`?", usual(metric)))
         } else {
             let message = format!("`{unit}` is not a unit of {}", metric.name);
             (message, format!("write it in {}", units(metric.unit)))
