@@ -595,19 +595,20 @@ fn another_crate_writes_the_same_line_and_has_its_own_config() {
     let folder = root.join("tests/downstream");
     // The versions that are built already.
     fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let results = elsewhere.path().join("results.csv");
     let target = executable().ancestors().find(|path| path.join("CACHEDIR.TAG").is_file()).unwrap();
     let output = cargo(&folder)
         .args(["bench", "--profile", "dev", "--target-dir"])
         .arg(target)
         .args(["--", "--output"])
-        .arg(folder.join("results.csv"))
+        .arg(&results)
         .output()
         .unwrap();
     let ran = Ran::from(output);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(measured(&ran), ["downstream-simulated::greeting::run-1"]);
-    assert_eq!(records(&folder.join("results.csv")).len(), 1);
-    fs::remove_file(folder.join("results.csv")).unwrap();
+    assert_eq!(records(&results).len(), 1);
 }
 
 // -- secrets --------------------------------------------------------------------------------------
