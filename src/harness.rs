@@ -317,20 +317,20 @@ fn verdict(run: &Run, conclusion: &Conclusion) -> (u8, Vec<String>) {
         let count = missed.len();
         reasons.push(format!("FAILED: {count} of {all} thresholds missed: {}", why(&missed)));
     }
-    let code = if reasons.is_empty() { 0 } else { FAILED };
+    // A limit that cannot be checked is not one that was met.
     let unclear = judged(run, Outcome::Inconclusive);
     if !unclear.is_empty() {
         let count = unclear.len();
         reasons.push(format!(
-            "WARNING: {count} of {all} thresholds inconclusive, nearer than the instrument's \
+            "FAILED: {count} of {all} thresholds inconclusive, nearer than the instrument's \
              error: {}",
             why(&unclear)
         ));
     }
-    if reasons.is_empty() {
-        reasons.push(passed(run));
+    match reasons.is_empty() {
+        true => (0, vec![passed(run)]),
+        false => (FAILED, reasons),
     }
-    (code, reasons)
 }
 
 type Judged = (Arc<Target>, Verdict);
@@ -358,5 +358,36 @@ fn passed(run: &Run) -> String {
     match run.verdicts.len() {
         0 => format!("passed: {trials} trials"),
         thresholds => format!("passed: {trials} trials, {thresholds} thresholds"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{statistic::Absent, summary::Summary, threshold::Threshold};
+
+    /// The exit code of a run with one threshold, `ttft <= 500 ms`.
+    fn code(actual: Result<f64, Absent>, error: Option<f64>) -> u8 {
+        let yaml = "models: { m: { simulate: {} } }";
+        let config = Config::parse(yaml, "configs.yaml", Path::new(".")).unwrap();
+        let plan = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap();
+        let threshold = Threshold::parse("ttft <= 500 ms").unwrap();
+        let verdicts = vec![(plan.targets[0].clone(), Verdict { threshold, actual, error })];
+        let run = Run { rows: Vec::new(), summary: Summary::default(), verdicts };
+        let conclusion =
+            libtest_mimic::run(&Arguments { quiet: true, ..Arguments::default() }, vec![]);
+        verdict(&run, &conclusion).0
+    }
+
+    #[test]
+    fn only_a_limit_that_is_clearly_met_exits_0() {
+        assert_eq!(code(Ok(0.4), Some(0.001)), 0);
+        assert_eq!(code(Ok(0.6), Some(0.001)), FAILED);
+        assert_eq!(code(Ok(0.499), Some(0.01)), FAILED, "inconclusive, on the right side");
+        assert_eq!(code(Ok(0.501), Some(0.01)), FAILED, "inconclusive, on the wrong side");
+        assert_eq!(code(Ok(0.6), Some(10.0)), FAILED, "an instrument that says nothing");
+        assert_eq!(code(Err(Absent::NoValidTrial { failed: 1 }), None), FAILED);
     }
 }
