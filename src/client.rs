@@ -7,6 +7,7 @@
 mod clock;
 mod http1;
 mod limits;
+mod secrets;
 mod socket;
 mod stamped;
 mod tls;
@@ -21,6 +22,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+pub use self::secrets::Secrets;
 use self::{stamped::Stamped, via_reqwest::ViaReqwest};
 use crate::{
     plan::{Secret, Timeouts, Transport},
@@ -30,6 +32,7 @@ use crate::{
 /// Sends requests to one endpoint, over one connection that is kept while the server keeps it.
 pub struct Client {
     inner: Inner,
+    secrets: Secrets,
     /// When the last answer ended.
     last_end: Mutex<Option<Instant>>,
 }
@@ -141,6 +144,8 @@ impl Client {
     pub fn new(options: &Options<'_>) -> anyhow::Result<Self> {
         let url = reqwest::Url::parse(options.url)?;
         let headers = headers(options)?;
+        let key = headers.get(header::AUTHORIZATION);
+        let secrets = Secrets::of(options.headers.iter().map(|(_, value)| value).chain(key));
         let timeouts = options.timeouts;
         let inner = match options.transport {
             Transport::Stamped => {
@@ -150,7 +155,7 @@ impl Client {
                 Inner::Reqwest(Box::new(ViaReqwest::new(url, headers, timeouts)?))
             }
         };
-        Ok(Self { inner, last_end: Mutex::new(None) })
+        Ok(Self { inner, secrets, last_end: Mutex::new(None) })
     }
 
     /// Sends `body` and records the answer to its end.
@@ -160,8 +165,18 @@ impl Client {
     pub async fn send(&self, body: Bytes, watch: &dyn Watch) -> Result<Recording, RequestError> {
         self.settle().await;
         let answer = self.send_now(body, watch).await;
+        // A server may send back what it was sent.
+        let answer = match answer {
+            Ok(recording) => Ok(self.secrets.hide(recording)),
+            Err(error) => Err(self.secrets.hide_in_error(error)),
+        };
         *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
         answer
+    }
+
+    /// What this client's requests carry and nobody is to see.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// Lets the end of the last answer be followed by the end of its connection.

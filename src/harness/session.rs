@@ -19,7 +19,7 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    client::{self, Client},
+    client::{self, Client, Secrets},
     load::{self, Answer, Follow},
     metric::Metric,
     plan::{Case, Endpoint, Plan, Secret, Target, Transport},
@@ -68,7 +68,6 @@ pub(super) struct Parts {
 struct Live {
     target: Arc<Target>,
     client: Client,
-    secrets: Secrets,
     _simulator: Option<Simulator>,
 }
 
@@ -189,7 +188,7 @@ impl Session {
                 figure("generation_speed", 1, &sample)
             ),
             Some(Err(error)) => {
-                let message = live.secrets.masked(&error.message);
+                let message = live.client.secrets().hidden_in(&error.message);
                 format!("    Warmup failed: {}: {message}\n", error.kind)
             }
         };
@@ -233,9 +232,8 @@ impl Session {
         answer: Answer,
     ) -> Result<Measurement, Stopped> {
         let Answer { recording, mut outcome } = answer;
-        // A server may send back what it was sent.
-        if let (Err(error), Some(live)) = (&mut outcome, &self.live) {
-            error.message = live.secrets.masked(&error.message);
+        if let Some(live) = &self.live {
+            hide(&mut outcome, live.client.secrets());
         }
         if let (Ok(sample), Some(first)) = (&mut outcome, self.first_run(case))
             && sample.is_much_faster_than(first)
@@ -273,9 +271,10 @@ impl Session {
         let Some(folder) = &self.plan.record else { return Ok(()) };
         let path = folder.join(format!("{}.jsonl", file_name(&case.name)));
         let file = recording.to_jsonl();
-        let masked = self.live.as_ref().map_or(file.clone(), |live| live.secrets.masked(&file));
+        let hidden = self.live.as_ref().map(|live| live.client.secrets().hidden_in(&file));
+        let file = hidden.unwrap_or(file);
         fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&path, masked))
+            .and_then(|()| fs::write(&path, file))
             .with_context(|| format!("failed to write {}", path.display()))
     }
 }
@@ -285,21 +284,14 @@ fn failed(kind: ErrorKind, message: &str) -> Answer {
     Answer { recording: None, outcome: Err(RequestError::new(kind, message)) }
 }
 
-/// What a model's requests carry and nobody is to see.
-struct Secrets(Vec<String>);
-
-impl Secrets {
-    /// Shorter values are no secrets, and would be found in any text.
-    const SHORTEST: usize = 6;
-
-    fn of(target: &Target, key: Option<&Secret>) -> Self {
-        let headers = target.headers.iter().filter_map(|(_, value)| value.to_str().ok());
-        let all = headers.chain(key.map(|Secret(key)| key.as_str()));
-        Self(all.filter(|text| text.len() >= Self::SHORTEST).map(str::to_owned).collect())
-    }
-
-    fn masked(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+/// Hides what an answer's texts hold of `secrets`, where its bytes could not be masked.
+fn hide(outcome: &mut Result<Sample, RequestError>, secrets: &Secrets) {
+    match outcome {
+        Err(error) => error.message = secrets.hidden_in(&error.message),
+        Ok(sample) => {
+            sample.finish_reason = secrets.hidden_in(&sample.finish_reason);
+            sample.request_id = sample.request_id.take().map(|id| secrets.hidden_in(&id));
+        }
     }
 }
 
@@ -338,8 +330,7 @@ impl Live {
             timeouts: target.timeouts,
             transport: target.transport,
         })?;
-        let secrets = Secrets::of(target, key);
-        Ok(Self { target: target.clone(), client, secrets, _simulator: simulator })
+        Ok(Self { target: target.clone(), client, _simulator: simulator })
     }
 }
 

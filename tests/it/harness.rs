@@ -630,6 +630,66 @@ fn echo() -> std::net::SocketAddr {
     address
 }
 
+/// A server that puts these into the answer of each request, the second half of a piece later
+/// than the first.
+fn repeats(answer: Vec<u8>) -> std::net::SocketAddr {
+    use std::io::Write as _;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let _ = socket.set_nodelay(true);
+            let _ = socket.read(&mut [0; 1 << 16]);
+            for piece in answer.split_inclusive(|&byte| byte == b'7') {
+                let _ = socket.write_all(piece);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn nothing_keeps_a_key_that_a_server_repeats() {
+    let key = "sk-very-secret-0123456789";
+    let stream = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; x={key}\r\n\r\n\
+         data: {{\"id\":\"req-{key}\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{key}\"}}}}]}}\n\n\
+         data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"b\"}},\"finish_reason\":\"stop-{key}\"}}]}}\n\n\
+         data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":2}}}}\n\n"
+    );
+    // The cut of a long message falls inside the key.
+    let long = format!("HTTP/1.1 400 Bad Request\r\n\r\n{} {key}", "x".repeat(288));
+    let binary = [b"HTTP/1.1 400 Bad Request\r\n\r\n\xff\xfe ", key.as_bytes()].concat();
+    let answers = [stream.into_bytes(), long.into_bytes(), binary];
+    let models = answers.map(repeats).map(|address| {
+        format!(
+            "  m{}: {{ base_url: \"http://{address}\", api_key_env: LLM_TEST_KEY }}\n",
+            address.port()
+        )
+    });
+    for transport in ["stamped", "reqwest"] {
+        let bench = Bench::new(&format!(
+            "runs: 1\nprompts: [{{ name: p, text: hi }}]\ndefaults: {{ transport: {transport} }}\nmodels:\n{}",
+            models.concat()
+        ));
+        let ran = ran(bench.command(&["--record", "kept"]).env("LLM_TEST_KEY", key));
+        let rows = bench.results();
+        let success: Vec<_> = rows.iter().map(|row| &row[11]).collect();
+        assert_eq!(success, ["true", "false", "false"], "{}", ran.stderr);
+        let mut texts = vec![ran.stdout, ran.stderr, format!("{rows:?}")];
+        let kept = fs::read_dir(bench.folder.path().join("kept")).unwrap();
+        texts.extend(kept.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()));
+        assert_eq!(texts.len(), 6);
+        for text in texts {
+            assert!(!text.contains("sk-very"), "{text}");
+            // Nor as hexadecimal digits.
+            assert!(!text.contains("736b2d76657279") && !text.contains("303132333435"), "{text}");
+        }
+    }
+}
+
 #[test]
 fn nothing_prints_a_key() {
     let bench = Bench::new(
