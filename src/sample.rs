@@ -14,6 +14,9 @@ use crate::{
 /// one piece, so nothing that divides by it is reported.
 pub const SHORTEST_GENERATION: Duration = Duration::from_millis(1);
 
+/// With fewer pieces than this, one piece more or less at either end is a tenth of the generation.
+pub const FEWEST_ARRIVALS: usize = 10;
+
 /// Token events closer together than this came out of one read or were held back together: their
 /// gap is no time between tokens.
 pub const SHARED_ARRIVAL: Duration = Duration::from_micros(50);
@@ -74,11 +77,23 @@ impl Sample {
         self.token_events.last().copied().unwrap_or_default()
     }
 
-    /// First → last token-bearing event; `None` for a single event, or when all of them came at
-    /// once ([`SHORTEST_GENERATION`]).
+    /// First → last token-bearing event; `None` for a single event, or when they were held back and
+    /// came in few pieces ([`is_burst`](Self::is_burst)).
     pub fn generation_time(&self) -> Option<Duration> {
-        let time = self.last_token().saturating_sub(self.first_token());
-        (time >= SHORTEST_GENERATION).then_some(time)
+        (self.token_events.len() > 1 && !self.is_burst()).then(|| self.span())
+    }
+
+    /// Whether several token events came at once ([`SHORTEST_GENERATION`]), or most of them in
+    /// fewer than [`FEWEST_ARRIVALS`] pieces: the time between those is not that of generation.
+    pub fn is_burst(&self) -> bool {
+        let gaps = self.token_events.len().saturating_sub(1);
+        let shared = self.shared_arrivals();
+        let few = shared * 2 > gaps && gaps - shared < FEWEST_ARRIVALS;
+        gaps > 0 && (self.span() < SHORTEST_GENERATION || few)
+    }
+
+    fn span(&self) -> Duration {
+        self.last_token().saturating_sub(self.first_token())
     }
 
     /// The gaps between successive token-bearing events.
@@ -104,9 +119,18 @@ impl Sample {
     }
 }
 
-/// Finish reasons by which a server says that it failed: vLLM's and SGLang's `abort`, and what
-/// gateways make of errors behind them.
-const FAILURES: &[&str] = &["abort", "aborted", "cancelled", "error"];
+/// Finish reasons by which a server says that it failed: vLLM's and SGLang's `abort`, DeepSeek's
+/// `insufficient_system_resource`, and what gateways make of errors behind them.
+const FAILURES: &[&str] = &[
+    "abort",
+    "aborted",
+    "cancelled",
+    "canceled",
+    "error",
+    "failed",
+    "insufficient_system_resource",
+    "timeout",
+];
 
 /// What a gzip file begins with (RFC 1952).
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -124,7 +148,7 @@ pub enum Note {
     /// that was ten milliseconds at least: the server seems to have cached the prompt, whether it
     /// says so or not.
     MuchFasterRepeat,
-    /// All token events arrived within a millisecond: the server or a proxy held the answer back.
+    /// The token events arrived within a millisecond, or most of them in fewer than ten pieces: the server or a proxy held the answer back.
     Burst,
     /// More than a tenth of the token events arrived together with the one before: `itl` and
     /// `itl_max` are those of reads, and the ends of `generation_time` may be off by such a read.
@@ -352,7 +376,7 @@ impl Stream {
 
 fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
     let events = sample.token_events.len();
-    let burst = events > 1 && sample.generation_time().is_none();
+    let burst = sample.is_burst();
     let found = [
         (!ended, Note::NoEndMarker),
         (more_after_end, Note::MoreAfterEnd),

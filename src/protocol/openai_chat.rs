@@ -93,7 +93,7 @@ impl Protocol for OpenAiChat {
             b"" => Ok(Message::default()),
             b"[DONE]" => Ok(alone(Part::End)),
             data => match serde_json::from_slice::<Chunk<'a>>(data) {
-                Ok(chunk) => Ok(self.message(chunk, data)),
+                Ok(chunk) => self.message(chunk, data),
                 Err(error) => Err(undecodable(data, terminated, &error)),
             },
         }
@@ -139,6 +139,7 @@ struct Chunk<'a> {
 
 #[derive(Deserialize)]
 struct Choice<'a> {
+    index: Option<i64>,
     #[serde(borrow)]
     delta: Option<Delta<'a>>,
     #[serde(borrow)]
@@ -202,17 +203,21 @@ struct CompletionDetails {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl OpenAiChat {
-    fn message<'a>(&self, chunk: Chunk<'a>, data: &[u8]) -> Message<'a> {
+    fn message<'a>(&self, chunk: Chunk<'a>, data: &[u8]) -> Result<Message<'a>, DecodeError> {
         let may_be_error = chunk.error.is_some() || chunk.choices.is_none();
         let mut parts = Vec::new();
         for choice in chunk.choices.into_iter().flatten() {
+            if choice.index.is_some_and(|index| index != 0) {
+                let why = "the answer has several choices, whose tokens are not counted apart";
+                return Err(DecodeError(why.into()));
+            }
             choice.say(&mut parts);
         }
         parts.extend(chunk.usage.and_then(Counts::usage).map(Part::Usage));
         if may_be_error {
             parts.extend(self.decode_error(data).map(Part::Error));
         }
-        Message { id: chunk.id.map(|id| id.0), parts }
+        Ok(Message { id: chunk.id.map(|id| id.0), parts })
     }
 
     /// What an event with the name `error` says: anything in it is the error.

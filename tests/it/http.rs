@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::Path,
     thread,
+    time::Duration,
 };
 
 use clap::Parser;
@@ -372,6 +373,28 @@ async fn no_request_crosses_with_the_close_of_a_kept_connection() {
         for _ in 0..REQUESTS {
             load::run(case, &client, &()).await.outcome.unwrap();
         }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_with_the_connection_ends_when_it_does() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("a port"));
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.expect("a client");
+            let _ = socket.read(&mut [0; 1 << 16]);
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+            let _ = socket.write_all(format!("{head}{STREAM}").as_bytes());
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    for transport in TRANSPORTS {
+        let plan = plan_at(&url, transport);
+        let case = &plan.cases[0];
+        let sample = load::run(case, &client(case, None), &()).await.outcome.unwrap();
+        // The server closes a tenth of a second after its last token, and not before.
+        assert!(sample.end - sample.last_token() >= Duration::from_millis(90), "{sample:?}");
     }
 }
 

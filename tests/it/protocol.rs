@@ -212,17 +212,15 @@ fn tool_calls_are_tokens_by_name_and_by_arguments() {
 }
 
 #[test]
-fn the_last_chunk_may_hold_text_finish_and_usage_and_several_choices() {
+fn the_last_chunk_may_hold_text_finish_and_usage() {
     assert_says(
-        r#"{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"length"},
-                       {"index":1,"delta":{"content":"b"}}],
+        r#"{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"length"}],
             "usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,
                      "prompt_tokens_details":{"cached_tokens":1},
                      "completion_tokens_details":{"reasoning_tokens":0}}}"#,
         &[
             answer("a"),
             Part::Finish("length".into()),
-            answer("b"),
             Part::Usage(Usage {
                 prompt_tokens: Some(3),
                 completion_tokens: Some(2),
@@ -232,6 +230,14 @@ fn the_last_chunk_may_hold_text_finish_and_usage_and_several_choices() {
             }),
         ],
     );
+}
+
+#[test]
+fn a_second_choice_is_refused_since_the_counts_would_be_of_both_or_of_one() {
+    let data = r#"{"choices":[{"index":1,"delta":{"content":"b"}}]}"#;
+    let frame = Frame::Event { name: "", data: data.as_bytes(), terminated: true };
+    let error = OpenAiChat.decode(&frame).unwrap_err().to_string();
+    assert_eq!(error, "the answer has several choices, whose tokens are not counted apart");
 }
 
 #[test]

@@ -182,6 +182,17 @@ fn an_answer_in_one_piece_has_no_speed() {
 }
 
 #[test]
+fn an_answer_that_was_held_back_and_came_in_few_pieces_has_no_speed() {
+    let many = |at: u64| (0..20).map(move |_| (at, TOKEN));
+    let events: Vec<_> = many(50).chain(many(52)).chain([(53, STOP), (53, USAGE)]).collect();
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":40}}"#;
+    let events = [&events[..41], &[(53, usage)]].concat();
+    let sample = read(&stream(&events)).unwrap();
+    assert_eq!(figure(&sample, "generation_speed"), None);
+    assert!(sample.notes.iter().any(|note| note.name() == "burst"));
+}
+
+#[test]
 fn what_is_not_valid_is_no_sample() {
     let error = r#"{"error":{"message":"out of memory"}}"#;
     let nothing = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":0}}"#;

@@ -116,7 +116,7 @@ impl Connection {
         incoming: &mut Incoming,
     ) -> Result<(), RequestError> {
         if bytes.is_empty() {
-            return incoming.close();
+            return incoming.close(arrival);
         }
         match &mut self.tls {
             None => incoming.take(bytes, arrival)?,
@@ -128,7 +128,7 @@ impl Connection {
             tls.process_new_packets().is_ok_and(|state| state.peer_has_closed())
         });
         match closed && !incoming.reader.is_done() {
-            true => incoming.close(),
+            true => incoming.close(arrival),
             false => Ok(()),
         }
     }

@@ -91,8 +91,10 @@ impl Incoming {
         !self.leftover && self.reader.keeps_alive()
     }
 
-    pub(super) fn close(&mut self) -> Result<(), RequestError> {
+    /// The server has closed: the end of a body that says of no other.
+    pub(super) fn close(&mut self, arrival: Arrival) -> Result<(), RequestError> {
         self.leftover = true;
+        self.last_read = self.since_start(arrival);
         self.reader.close().map_err(|error| self.broken(&error))
     }
 
