@@ -48,6 +48,15 @@ enum Inner {
     Reqwest(Box<ViaReqwest>),
 }
 
+/// Longest body that is kept, bytes: beyond it an answer is none of a language model.
+const BODY_LIMIT: usize = 256 << 20;
+
+/// What is wrong with a longer one.
+fn too_long() -> RequestError {
+    let message = format!("the answer is longer than {} MiB", BODY_LIMIT >> 20);
+    RequestError::new(ErrorKind::Malformed, message)
+}
+
 /// Where and how to send.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {

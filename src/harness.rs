@@ -13,13 +13,14 @@ mod terminal;
 
 use std::{
     ffi::OsString,
+    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::Context as _;
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches};
 use libtest_mimic::{Arguments, Conclusion, Trial};
 
 use self::{
@@ -56,7 +57,14 @@ pub fn main() -> ExitCode {
 
 /// What the binary does: the same without cargo, and the simulated endpoint on a port.
 pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match cli::Commands::parse_from(arguments).command {
+    let with_glossary = |run: clap::Command| run.after_long_help(cli::glossary());
+    let matches =
+        cli::Commands::command().mut_subcommand("run", with_glossary).get_matches_from(arguments);
+    let commands = match cli::Commands::from_arg_matches(&matches) {
+        Ok(commands) => commands,
+        Err(error) => error.exit(),
+    };
+    match commands.command {
         Command::Run(mut cli) => {
             cli.libtest.bench = !cli.libtest.test;
             exit(run(*cli))
@@ -114,10 +122,10 @@ fn is_selected(cli: &Cli, case: &Case) -> bool {
     }
 }
 
-/// Under `cargo test` a filter is meant for other targets too, and `--ignored` selects what is
-/// marked as ignored, which no trial is.
+/// Under `cargo test` a filter is meant for other targets too, and nextest asks for a list of what
+/// is ignored, which no trial is.
 fn must_match(cli: &Cli) -> bool {
-    cli.libtest.bench && !cli.libtest.ignored
+    cli.libtest.bench && !(cli.libtest.list && cli.libtest.ignored)
 }
 
 fn nothing_selected(cli: &Cli, plan: &Plan) -> String {
@@ -178,7 +186,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     }
     let keys = keys(config, &plan)?;
     let calibrates = !cli.no_calibration;
-    let output = Output::create(cli.output.as_deref())?;
+    let output = cli.output.clone();
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
@@ -186,12 +194,16 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
         Terminal::new(bar, logfile.as_deref()).context("failed to create the log file")?;
     let terminal = Arc::new(terminal);
     let mut arguments = cli.libtest;
-    let relay = Relay::new(&mut arguments, filtered_out)?;
+    let relay = Relay::new(&mut arguments, filtered_out)
+        .context("failed to create a file in the temporary folder (see TMPDIR)")?;
     if let Some(note) = simulated(&plan) {
         terminal.err(&format!("{note}\n"));
     }
     let cases = plan.cases.clone();
     let interrupt = Interrupt::listen()?;
+    let interrupted = interrupt.clone();
+    // Last, since it empties a file that may be there.
+    let output = Output::create(output.as_deref())?;
     let parts = Parts {
         plan,
         keys,
@@ -203,21 +215,31 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     };
     let session = Arc::new(Mutex::new(Session::new(parts)?));
     let closing = Closing { terminal, path: output.path };
-    let conclusion = run_trials(&arguments, &cases, &session, &closing);
+    // libtest-mimic panics when it cannot write: what was measured is still worth reporting.
+    let trials = || run_trials(&arguments, &cases, &session, &closing).num_failed;
+    let failed = panic::catch_unwind(AssertUnwindSafe(trials)).unwrap_or_else(|_| {
+        closing
+            .terminal
+            .err("FAILED: the trials' lines could not be written: see the panic above\n");
+        1
+    });
     let mut session = lock(&session);
     session.pass_on();
     let instruments = match calibrates {
         true => calibrate::before_judging(&cases, &closing.terminal, &closing.path),
         false => Instruments::new(),
     };
-    Ok(closing.report(&session.finish(&instruments), Some(&conclusion)))
+    let failed = Some(failed).filter(|_| !interrupted.came());
+    Ok(closing.report(&session.finish(&instruments), failed))
 }
 
 /// The keys of the selected models. One that is missing is better known before minutes are spent.
 fn keys(config: &Config, plan: &Plan) -> Result<Keys, ConfigErrors> {
     let (mut keys, mut errors) = (Keys::new(), Vec::new());
     for target in plan.selected_targets() {
-        match target.api_key_env.as_ref().map(|name| config.api_key(name)) {
+        // A simulated model needs none, whatever `defaults` says, and is not told any.
+        let wanted = target.api_key_env.as_ref().filter(|_| !target.is_simulated());
+        match wanted.map(|name| config.api_key(name)) {
             None => {}
             Some(Ok(key)) => keys.push((target, Secret(key))),
             Some(Err(error)) => errors.push(error),
@@ -273,18 +295,19 @@ struct Closing {
 }
 
 impl Closing {
-    /// Prints the reports and gives the exit code; without a conclusion, of an interrupted run.
-    fn report(&self, run: &Run, conclusion: Option<&Conclusion>) -> u8 {
+    /// Prints the reports and gives the exit code of a run with `failed` trials; without a number,
+    /// of an interrupted one.
+    fn report(&self, run: &Run, failed: Option<u64>) -> u8 {
         self.terminal.end_progress();
-        let (code, reasons) = match conclusion {
-            Some(conclusion) => verdict(run, conclusion.num_failed),
+        let (code, reasons) = match failed {
+            Some(failed) => verdict(run, failed),
             None => (INTERRUPTED, vec![interrupted(run)]),
         };
         let mut text = String::new();
         if run.summary.finished() > 0 {
             text.push_str(&format!("{}\n{}\n", SummaryTables.render(run), Ranking.render(run)));
         }
-        if conclusion.is_some() {
+        if failed.is_some() {
             text.push_str(&format!("{}\n", thresholds::Thresholds.render(run)));
         }
         for reason in reasons {
@@ -364,6 +387,8 @@ fn passed(run: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use clap::Parser as _;
 
     use super::*;
     use crate::{statistic::Absent, summary::Summary, threshold::Threshold};

@@ -165,9 +165,6 @@ pub enum PlanError {
         /// The names that there are.
         known: Vec<String>,
     },
-    /// Two models would have the same name in the results.
-    #[error("two models are called `{0}`: give one of them another `name`")]
-    SameName(String),
 }
 
 impl Plan {
@@ -252,7 +249,10 @@ fn targets(config: &Config) -> Result<Vec<Arc<Target>>, PlanError> {
         limits.extend(thresholds(config, &settings.thresholds, &mut errors));
         let target = target(model, settings, limits);
         if targets.iter().any(|other| other.trial_name == target.trial_name) {
-            return Err(PlanError::SameName(target.name));
+            let what = format!("two models are called `{}` in the results", target.name);
+            let help =
+                "give one of them another `name`; that of a simulated one ends in `-simulated`";
+            errors.push(config.error_in(model.display_name(), &what, help));
         }
         targets.push(Arc::new(target));
     }

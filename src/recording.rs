@@ -179,6 +179,8 @@ error_kinds! {
     NoUsage = "no_usage",
     /// The run was interrupted.
     Interrupted = "interrupted",
+    /// The results could not be written, so that the trial is not in them.
+    NotWritten = "not_written",
     /// A defect of this program.
     Internal = "internal",
 }

@@ -245,6 +245,7 @@ impl Stream {
             None => Ok(()),
             Some(DecodeError(message)) => {
                 let after = after_tokens(self.token_events.len());
+                let message = one_line(&message, 300);
                 Err(RequestError::new(ErrorKind::Malformed, format!("{after}: {message}")))
             }
         }
@@ -450,6 +451,7 @@ fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
         );
     }
     let what = match recording.content_type.as_deref() {
+        Some(kind) if kind.contains("event-stream") => "there is no event in the answer".into(),
         Some(kind) => format!("the answer is `{}`, not an event stream", kind.trim()),
         None => "the answer is not an event stream".into(),
     };

@@ -19,7 +19,7 @@ use reqwest::{Response, redirect, retry};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Watch, limits::Limits, now, tls};
+use super::{BODY_LIMIT, Watch, limits::Limits, now, tls, too_long};
 use crate::{
     config,
     plan::Timeouts,
@@ -170,11 +170,16 @@ async fn receive(
 ) -> Result<(), RequestError> {
     let limit = tokio::time::sleep_until(limits.first_deadline().into());
     tokio::pin!(limit);
+    let mut received = 0;
     loop {
         tokio::select! {
             biased;
             read = response.chunk() => match read {
                 Ok(Some(bytes)) => {
+                    received += bytes.len();
+                    if received > BODY_LIMIT {
+                        return Err(too_long());
+                    }
                     let chunk = Chunk { at: limits.elapsed(), bytes };
                     watch.arrived(&chunk);
                     chunks.push(chunk);

@@ -83,6 +83,9 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
         let what = format!("must not end with `{}`: that is added to it", protocol.path());
         return refuse(&what, format!("did you mean `{base}`?"));
     }
+    if let Err(why) = reqwest::Url::parse(url) {
+        return refuse(&format!("is not a URL: {why}"), URL_HELP.to_owned());
+    }
     Ok(uri)
 }
 

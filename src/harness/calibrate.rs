@@ -25,24 +25,22 @@ pub(super) fn before_judging(
     terminal: &Terminal,
     results: &Path,
 ) -> Instruments {
-    let calibrations = calibrations(cases);
-    let kept = calibrations.and_then(|calibrations| {
-        keep(&calibrations, &results.with_extension("instrument.json"))?;
-        Ok(calibrations)
-    });
-    match kept {
-        Ok(calibrations) => {
-            calibrations
-                .iter()
-                .for_each(|(transport, known)| terminal.err(&line(*transport, known)));
-            terminal.err("\n");
-            calibrations.into_iter().map(|(transport, known)| (transport, known.bounds())).collect()
-        }
+    let calibrations = match calibrations(cases) {
+        Ok(calibrations) => calibrations,
         Err(error) => {
             terminal.err(&format!("WARNING: the instrument was not measured: {error:#}\n\n"));
-            Instruments::new()
+            return Instruments::new();
         }
+    };
+    calibrations.iter().for_each(|(transport, known)| terminal.err(&line(*transport, known)));
+    terminal.err("\n");
+    // Beside a device or a pipe there is no place for it.
+    if results.is_file()
+        && let Err(error) = keep(&calibrations, &results.with_extension("instrument.json"))
+    {
+        terminal.err(&format!("WARNING: the instrument's error is not kept: {error:#}\n\n"));
     }
+    calibrations.into_iter().map(|(transport, known)| (transport, known.bounds())).collect()
 }
 
 fn calibrations(cases: &[Arc<Case>]) -> anyhow::Result<Vec<(Transport, Calibration)>> {

@@ -7,7 +7,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
 };
 
@@ -40,6 +40,10 @@ impl Relay {
     /// Turns `arguments` to write into a new relay.
     pub(super) fn new(arguments: &mut Arguments, filtered_out: usize) -> io::Result<Self> {
         let file = NamedTempFile::new()?;
+        // libtest-mimic takes the path as text.
+        if file.path().to_str().is_none() {
+            return Err(io::Error::other("the temporary folder's path is not UTF-8"));
+        }
         arguments.color = Some(color(arguments));
         arguments.logfile = Some(file.path().to_string_lossy().into_owned());
         let terse = arguments.quiet || arguments.format == Some(FormatSetting::Terse);
@@ -87,9 +91,10 @@ fn color(arguments: &Arguments) -> ColorSetting {
     match arguments.color {
         Some(ColorSetting::Always) => ColorSetting::Always,
         Some(ColorSetting::Never) => ColorSetting::Never,
+        // Parsers read what is no terminal, whatever CLICOLOR_FORCE says.
         Some(ColorSetting::Auto) | None => match anstream::AutoStream::choice(&io::stdout()) {
             anstream::ColorChoice::Never => ColorSetting::Never,
-            _ if arguments.logfile.is_some() => ColorSetting::Never,
+            _ if arguments.logfile.is_some() || !io::stdout().is_terminal() => ColorSetting::Never,
             _ => ColorSetting::Always,
         },
     }

@@ -11,16 +11,14 @@ pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
         .with_context(|| format!("no protocol `{}`; there is {}", options.protocol, known()))?;
     let simulator = Simulator::bind(options.listen, options.script(), protocol)
         .with_context(|| format!("failed to listen on {}", options.listen))?;
-    let address = simulator.addr();
     terminal::note(&format!(
         "Serving a simulated {} endpoint: {}/v1{}\n\
-         In configs.yaml:\n  models:\n    my-model:\n      base_url: \"http://{}\"\n      port: {}\n\
+         In configs.yaml:\n  models:\n    my-model:\n      base_url: \"{}\"\n\
          Ctrl-C ends it.",
         protocol.name(),
         simulator.url(),
         protocol.path(),
-        address.ip(),
-        address.port()
+        simulator.url()
     ));
     simulator.wait();
     Ok(0)

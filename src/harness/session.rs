@@ -1,6 +1,7 @@
 //! A measured run, trial by trial: warm-up, request, row, lines.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     panic::{self, AssertUnwindSafe},
     sync::Arc,
@@ -45,6 +46,8 @@ pub(super) struct Session {
     results: csv::Writer<File>,
     live: Option<Live>,
     rows: Vec<Row>,
+    /// The names of this run's recordings.
+    recorded: HashSet<String>,
 }
 
 /// The keys of the models that have one.
@@ -98,6 +101,7 @@ impl Session {
             results,
             live: None,
             rows,
+            recorded: HashSet::new(),
         })
     }
 
@@ -240,21 +244,25 @@ impl Session {
         {
             sample.notes.push(Note::MuchFasterRepeat);
         }
-        let line = match &outcome {
-            Ok(sample) => success(sample),
-            Err(error) => format!("      Failed: {}: {error}\n", error.kind),
-        };
-        let row = Row { case: case.clone(), started, outcome };
+        let mut row = Row { case: case.clone(), started, outcome };
         // Before anyone is told, so that whoever was told finds it.
         let written = self.results.write(&row).context("failed to write the row");
-        self.terminal.err(&line);
         let recorded = recording.map_or(Ok(()), |recording| self.record(case, &recording));
+        if let Err(error) = written.and(recorded) {
+            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
+        }
         let measured = match &row.outcome {
-            Ok(sample) => Ok(measurement(sample)),
-            Err(error) => Err(Stopped::Failed(format!("{}: {error}", error.kind))),
+            Ok(sample) => {
+                self.terminal.err(&success(sample));
+                Ok(measurement(sample))
+            }
+            Err(error) => {
+                let message = format!("{}: {error}", error.kind);
+                self.terminal.err(&format!("      Failed: {message}\n"));
+                Err(Stopped::Failed(message))
+            }
         };
         self.rows.push(row);
-        written.and(recorded).map_err(|error| Stopped::Failed(format!("{error:#}")))?;
         measured
     }
 
@@ -267,9 +275,10 @@ impl Session {
         self.rows.iter().filter(same).find_map(|row| row.outcome.as_ref().ok())
     }
 
-    fn record(&self, case: &Case, recording: &Recording) -> anyhow::Result<()> {
+    fn record(&mut self, case: &Case, recording: &Recording) -> anyhow::Result<()> {
         let Some(folder) = &self.plan.record else { return Ok(()) };
-        let path = folder.join(format!("{}.jsonl", file_name(&case.name)));
+        let name = unused(&file_name(&case.name), &mut self.recorded);
+        let path = folder.join(format!("{name}.jsonl"));
         let file = recording.to_jsonl();
         let hidden = self.live.as_ref().map(|live| live.client.secrets().hidden_in(&file));
         let file = hidden.unwrap_or(file);
@@ -390,8 +399,18 @@ fn figure(name: &str, digits: usize, sample: &Sample) -> String {
     value.map_or_else(|| "n/a".into(), |value| format!("{value:.digits$}"))
 }
 
-/// A trial's name as a file's.
+/// A trial's name as a file's: without what a file system may refuse, and not too long for one.
 fn file_name(trial: &str) -> String {
+    const LONGEST: usize = 200;
     let safe = |c: char| if c.is_alphanumeric() || "-._".contains(c) { c } else { '_' };
-    trial.chars().map(safe).collect()
+    let mut name: String = trial.chars().map(safe).collect();
+    name.truncate(name.floor_char_boundary(LONGEST));
+    name
+}
+
+/// `name`, or with a number what is not in `used` yet: two trials may have one file name.
+fn unused(name: &str, used: &mut HashSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| used.insert(name.clone())).unwrap_or_default()
 }

@@ -179,6 +179,74 @@ fn each_option_has_a_twin_in_the_environment() {
     assert_eq!(fs::read_dir(bench.folder.path().join("recordings")).unwrap().count(), 3);
 }
 
+#[test]
+fn a_simulated_model_needs_no_key_and_an_unusable_logfile_empties_no_results() {
+    let key =
+        TWO_MODELS.replace("models:", "defaults: { api_key_env: LLM_TEST_NO_SUCH_KEY }\nmodels:");
+    let bench = Bench::new(&key);
+    fs::write(bench.folder.path().join("results.csv"), "of yesterday").unwrap();
+    let ran = bench.run(&["--logfile", "no/such/folder/log.txt"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("failed to create the log file"), "{}", ran.stderr);
+    let kept = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+    assert_eq!(kept, "of yesterday");
+    assert_eq!(bench.run(&["Qwen"]).code, Some(0));
+}
+
+#[test]
+fn a_run_of_nothing_is_no_success() {
+    let bench = Bench::new(TWO_MODELS);
+    assert_eq!(bench.run(&["--ignored"]).code, Some(2));
+    assert_eq!(bench.run(&["--ignored", "--list"]).code, Some(0));
+}
+
+#[test]
+fn a_parser_gets_no_colours_that_it_did_not_ask_for() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = ran(bench.command(&["Qwen"]).env("CLICOLOR_FORCE", "1"));
+    assert_eq!(
+        ran.stdout.lines().filter(|line| is_libtest_line(line)).count(),
+        4,
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn recordings_of_trials_with_like_names_are_all_kept() {
+    let long = "x".repeat(300);
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: p, text: hi }}]\ndefaults: {{ max_tokens: 2 }}\nmodels:\n  \
+         a/b: {{ simulate: {{ ttft: 2ms }} }}\n  a_b: {{ simulate: {{ ttft: 2ms }} }}\n  \
+         {long}: {{ simulate: {{ ttft: 2ms }} }}\n"
+    ));
+    let ran = bench.run(&["--record", "kept"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(fs::read_dir(bench.folder.path().join("kept")).unwrap().count(), 3);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_trial_whose_row_cannot_be_written_is_a_failed_one_in_every_report() {
+    // A file system that is full after the head: the limit on the size of files.
+    let bench = Bench::new(TWO_MODELS);
+    let command = bench.command(&["Qwen"]);
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let script = format!("trap '' XFSZ; ulimit -f 1; exec {}", words.join(" "));
+    let mut shell = Command::new("bash");
+    let ran = ran(shell.args(["-c", &script]).current_dir(bench.folder.path()));
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("not_written: failed to write the row: File too large"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stderr.contains("4 successful, 0 failed"), "{}", ran.stderr);
+}
+
 // -- lines ----------------------------------------------------------------------------------------
 
 /// `^test \S+ \.\.\. bench: +[0-9,]+ ns/iter \(\+/- [0-9,]+\)$`

@@ -9,7 +9,11 @@ use bytes::BytesMut;
 use http::header;
 
 use crate::{
-    client::http1::{Head, ResponseReader},
+    client::{
+        BODY_LIMIT,
+        http1::{Head, ResponseReader},
+        too_long,
+    },
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
 };
 
@@ -18,6 +22,7 @@ pub(super) struct Incoming {
     origin: Instant,
     pub(super) reader: ResponseReader,
     body: BytesMut,
+    received: usize,
     pub(super) chunks: Vec<Chunk>,
     headers_at: Option<Duration>,
     pub(super) last_read: Duration,
@@ -48,6 +53,7 @@ impl Incoming {
             origin,
             reader: ResponseReader::new(),
             body: BytesMut::new(),
+            received: 0,
             chunks: Vec::new(),
             headers_at: None,
             last_read: Duration::ZERO,
@@ -65,6 +71,10 @@ impl Incoming {
     /// Takes a piece of a read.
     pub(super) fn take(&mut self, bytes: &[u8], arrival: Arrival) -> Result<(), RequestError> {
         let taken = self.reader.push(bytes, &mut self.body).map_err(|error| self.broken(&error))?;
+        self.received += bytes.len();
+        if self.received > BODY_LIMIT {
+            return Err(too_long());
+        }
         self.leftover |= taken < bytes.len();
         if self.headers_at.is_none() && self.reader.head().is_some() {
             self.headers_at = Some(self.since_start(arrival));
