@@ -19,7 +19,7 @@ use serde_json::Map;
 
 use crate::{
     client::{Client, Jobs, Next, Options},
-    config::TokenCount,
+    config::{Connection, TokenCount},
     plan::{Timeouts, Transport},
     protocol::{Ask, OpenAiChat, Protocol},
     recording::{Chunk, Recording, RequestError, StampedBy},
@@ -53,6 +53,20 @@ impl Load {
         itl: Duration::from_millis(2),
         tokens: 20,
     };
+
+    /// As short for that many streams at a time: one round of them.
+    pub const fn short(streams: usize) -> Self {
+        match streams {
+            0 | 1 => Self::SHORT,
+            _ => Self {
+                streams,
+                requests: streams,
+                ttft: Duration::from_millis(20),
+                itl: Duration::from_millis(if streams < 1024 { 10 } else { 20 }),
+                tokens: 20,
+            },
+        }
+    }
 
     /// The rhythm of the table of `calibrate`: first token at 50 ms, then one each 10 ms, each
     /// 20 ms from 1,024 streams on; two rounds of streams, at least eight.
@@ -123,11 +137,17 @@ pub fn measure(load: Load, transport: Transport) -> anyhow::Result<Calibration> 
         Simulator::start(script, &OpenAiChat).context("failed to start the simulated endpoint")?;
     let url = format!("{}/v1{}", simulator.url(), OpenAiChat.path());
     let timeouts = Timeouts::default();
-    let client =
-        Client::new(&Options { url: &url, headers: &[], api_key: None, timeouts, transport })?;
+    let client = Client::new(&Options {
+        url: &url,
+        headers: &[],
+        api_key: None,
+        timeouts,
+        transport,
+        connection: Connection::Warm,
+    })?;
     let mut streams = Streams::new(load);
     match transport {
-        Transport::Stamped => client.drive(&mut streams)?,
+        Transport::Stamped => drop(client.drive(&mut streams)?),
         Transport::Reqwest => streams.one_by_one(&client)?,
     }
     compare(load.streams, &streams.recordings, &simulator.log())
@@ -166,7 +186,7 @@ impl Streams {
 }
 
 impl Jobs for Streams {
-    fn next(&mut self, _: Instant) -> Next {
+    fn next(&mut self, _: Instant, _: usize) -> Next {
         if self.under_way == self.load.streams || self.sent == self.load.requests {
             return Next::AfterAnAnswer;
         }

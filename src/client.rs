@@ -25,6 +25,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 pub use self::secrets::Secrets;
 use self::{stamped::Stamped, via_reqwest::ViaReqwest};
 use crate::{
+    config::Connection,
     plan::{Secret, Timeouts, Transport},
     recording::{Chunk, ErrorKind, Recording, RequestError},
 };
@@ -70,6 +71,8 @@ pub struct Options<'a> {
     pub timeouts: Timeouts,
     /// What carries the request.
     pub transport: Transport,
+    /// Whether connections are kept.
+    pub connection: Connection,
 }
 
 /// What the receive loop needs to know of the bytes that it does not look into.
@@ -86,8 +89,8 @@ pub trait Watch {
 
 /// Requests for one server: what to send when, and who takes the answers.
 pub trait Jobs {
-    /// What to send now, if anything.
-    fn next(&mut self, now: Instant) -> Next;
+    /// What to send now, if anything, when `idle` connections are open and not in use.
+    fn next(&mut self, now: Instant, idle: usize) -> Next;
 
     /// Some bytes of answer `id` arrived. Must return at once.
     fn arrived(&mut self, id: usize, chunk: &Chunk);
@@ -97,6 +100,9 @@ pub trait Jobs {
 
     /// Whether no answer is wanted any more.
     fn is_cancelled(&self) -> bool;
+
+    /// A connection that was to be opened is open, or cannot be.
+    fn opened(&mut self, _: Result<(), RequestError>) {}
 
     /// Answer `id` has ended. An error means that there was none; one that broke off is a
     /// recording that says so.
@@ -113,10 +119,27 @@ pub enum Next {
         /// The request's body.
         body: Bytes,
     },
+    /// Nothing yet, but open a connection.
+    Open,
     /// Something, then.
     At(Instant),
     /// Nothing before an answer has ended; nothing at all when none is under way.
     AfterAnAnswer,
+}
+
+/// How the requests were driven.
+#[derive(Debug, Clone, Copy)]
+pub struct Driven {
+    /// The share of the time in which the driving thread had something to do, where that is known.
+    /// Near 1 it was too slow for its load.
+    pub busy: Option<f64>,
+}
+
+impl Driven {
+    fn of(elapsed: Duration, waited: Duration) -> Self {
+        let (elapsed, waited) = (elapsed.as_secs_f64(), waited.as_secs_f64());
+        Self { busy: (elapsed > 0.0).then(|| (1.0 - waited / elapsed).clamp(0.0, 1.0)) }
+    }
 }
 
 /// One request, its watcher, and its answer.
@@ -127,7 +150,7 @@ struct Single<'a> {
 }
 
 impl Jobs for Single<'_> {
-    fn next(&mut self, _: Instant) -> Next {
+    fn next(&mut self, _: Instant, _: usize) -> Next {
         self.body.take().map_or(Next::AfterAnAnswer, |body| Next::Send { id: 0, body })
     }
 
@@ -157,12 +180,18 @@ impl Client {
         let secrets = Secrets::of(options.headers.iter().map(|(_, value)| value).chain(key));
         let timeouts = options.timeouts;
         let inner = match options.transport {
-            Transport::Stamped => {
-                Inner::Stamped(Box::new(Mutex::new(Stamped::new(&url, &headers, timeouts)?)))
-            }
-            Transport::Reqwest => {
-                Inner::Reqwest(Box::new(ViaReqwest::new(url, headers, timeouts)?))
-            }
+            Transport::Stamped => Inner::Stamped(Box::new(Mutex::new(Stamped::new(
+                &url,
+                &headers,
+                timeouts,
+                options.connection,
+            )?))),
+            Transport::Reqwest => Inner::Reqwest(Box::new(ViaReqwest::new(
+                url,
+                headers,
+                timeouts,
+                options.connection,
+            )?)),
         };
         Ok(Self { inner, secrets, last_end: Mutex::new(None) })
     }
@@ -172,14 +201,12 @@ impl Client {
     /// An error means that there was no answer. An answer that broke off is a recording that says
     /// so, since what came before is worth reading.
     pub async fn send(&self, body: Bytes, watch: &dyn Watch) -> Result<Recording, RequestError> {
-        self.settle().await;
+        if let Some(until) = self.settled_at() {
+            tokio::time::sleep_until(until.into()).await;
+        }
         let answer = self.send_now(body, watch).await;
-        // A server may send back what it was sent.
-        let answer = match answer {
-            Ok(recording) => Ok(self.secrets.hide(recording)),
-            Err(error) => Err(self.secrets.hide_in_error(error)),
-        };
-        *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+        let answer = self.secrets.hidden_from(answer);
+        self.has_ended();
         answer
     }
 
@@ -188,12 +215,14 @@ impl Client {
         &self.secrets
     }
 
-    /// Lets the end of the last answer be followed by the end of its connection.
-    async fn settle(&self) {
+    /// When the end of the last answer has had the time to be followed by that of its connection.
+    fn settled_at(&self) -> Option<Instant> {
         let last_end = *self.last_end.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last_end) = last_end {
-            tokio::time::sleep_until((last_end + SETTLE).into()).await;
-        }
+        last_end.map(|last_end| last_end + SETTLE)
+    }
+
+    fn has_ended(&self) {
+        *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
     }
 
     async fn send_now(&self, body: Bytes, watch: &dyn Watch) -> Result<Recording, RequestError> {
@@ -212,11 +241,15 @@ impl Client {
 impl Client {
     /// Sends all that `jobs` has, when it wants it sent; an error when the transport sends one
     /// request at a time.
-    pub fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<()> {
+    pub fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<Driven> {
         match &self.inner {
             Inner::Stamped(stamped) => {
-                stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(jobs);
-                Ok(())
+                if let Some(until) = self.settled_at() {
+                    std::thread::sleep(until.saturating_duration_since(now()));
+                }
+                let driven = stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(jobs);
+                self.has_ended();
+                Ok(driven)
             }
             Inner::Reqwest(_) => {
                 anyhow::bail!("requests at the same time need `transport: stamped`")

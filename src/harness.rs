@@ -34,8 +34,8 @@ use self::{
 use crate::{
     cli::{self, Cli, Command},
     config::{Config, ConfigErrors},
-    plan::{Case, Plan, Secret, Target},
-    report::{Format, Run, ranking::Ranking, summary::SummaryTables, thresholds},
+    plan::{Case, Plan, Secret},
+    report::{Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds},
     verdict::{Outcome, Verdict},
 };
 
@@ -139,10 +139,15 @@ fn nothing_selected(cli: &Cli, plan: &Plan) -> String {
     }
     let models: Vec<_> = plan.targets.iter().map(|target| target.trial_name.as_str()).collect();
     let prompts: Vec<_> = plan.prompts.iter().map(|prompt| prompt.name.as_str()).collect();
+    let workloads: Vec<_> = plan.workloads.iter().map(|load| load.name.as_str()).collect();
+    let workloads = match workloads.is_empty() {
+        true => String::new(),
+        false => format!("\n  workloads: {}", workloads.join(", ")),
+    };
     let exact = if cli.libtest.exact { " (with `--exact`, in full)" } else { "" };
     format!(
         "{message}: a filter is looked for in MODEL::PROMPT::run-N{exact}\n  \
-         models: {}\n  prompts: {}\n  help: `--list` shows every name",
+         models: {}\n  prompts: {}{workloads}\n  help: `--list` shows every name",
         models.join(", "),
         prompts.join(", ")
     )
@@ -203,7 +208,8 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let interrupt = Interrupt::listen()?;
     let interrupted = interrupt.clone();
     // Last, since it empties a file that may be there.
-    let output = Output::create(output.as_deref())?;
+    let with_loads = cases.iter().any(|case| case.task.workload().is_some());
+    let output = Output::create(output.as_deref(), with_loads)?;
     let parts = Parts {
         plan,
         keys,
@@ -211,7 +217,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
         progress,
         relay,
         interrupt,
-        results: output.writer,
+        results: output.results,
     };
     let session = Arc::new(Mutex::new(Session::new(parts)?));
     let closing = Closing { terminal, path: output.path };
@@ -226,7 +232,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let mut session = lock(&session);
     session.pass_on();
     let instruments = match calibrates {
-        true => calibrate::before_judging(&cases, &closing.terminal, &closing.path),
+        true => calibrate::before_judging(session.summary(), &closing.terminal, &closing.path),
         false => Instruments::new(),
     };
     let failed = Some(failed).filter(|_| !interrupted.came());
@@ -320,10 +326,10 @@ impl Closing {
 }
 
 fn interrupted(run: &Run) -> String {
-    let planned: usize = run.summary.models.iter().map(|model| model.planned).sum();
     format!(
-        "interrupted: {} of {planned} trials finished, their rows are kept; thresholds not judged",
-        run.summary.finished()
+        "interrupted: {} of {} trials finished, their rows are kept; thresholds not judged",
+        run.summary.finished(),
+        run.summary.planned()
     )
 }
 
@@ -331,11 +337,11 @@ fn interrupted(run: &Run) -> String {
 fn verdict(run: &Run, failed: u64) -> (u8, Vec<String>) {
     let mut reasons = Vec::new();
     if failed > 0 {
-        let all = run.rows.len();
+        let all = run.summary.finished();
         reasons.push(format!("FAILED: {failed} of {all} trials failed"));
     }
     let missed = judged(run, Outcome::Fail);
-    let all = run.verdicts.len();
+    let all = number_of_thresholds(run);
     if !missed.is_empty() {
         let count = missed.len();
         reasons.push(format!("FAILED: {count} of {all} thresholds missed: {}", why(&missed)));
@@ -356,18 +362,25 @@ fn verdict(run: &Run, failed: u64) -> (u8, Vec<String>) {
     }
 }
 
-type Judged = (Arc<Target>, Verdict);
+/// How many thresholds there are.
+fn number_of_thresholds(run: &Run) -> usize {
+    run.verdicts.iter().map(|judged| judged.verdicts.len()).sum()
+}
 
-fn judged(run: &Run, outcome: Outcome) -> Vec<&Judged> {
-    run.verdicts.iter().filter(|(_, verdict)| verdict.outcome() == outcome).collect()
+/// The verdicts of one sort, each with the name of its group.
+fn judged(run: &Run, outcome: Outcome) -> Vec<(&str, &Verdict)> {
+    let verdicts = run.verdicts.iter().flat_map(|Judged { name, verdicts }| {
+        verdicts.iter().map(move |verdict| (name.as_str(), verdict))
+    });
+    verdicts.filter(|(_, verdict)| verdict.outcome() == outcome).collect()
 }
 
 /// The first few of these thresholds; the table has the others.
-fn why(missed: &[&Judged]) -> String {
+fn why(missed: &[(&str, &Verdict)]) -> String {
     const SHOWN: usize = 3;
-    let one = |(target, verdict): &&Judged| {
+    let one = |(name, verdict): &(&str, &Verdict)| {
         let actual = thresholds::actual(verdict);
-        format!("{}: {} (actual: {actual})", target.name, verdict.threshold)
+        format!("{name}: {} (actual: {actual})", verdict.threshold)
     };
     let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
     if missed.len() > SHOWN {
@@ -377,8 +390,8 @@ fn why(missed: &[&Judged]) -> String {
 }
 
 fn passed(run: &Run) -> String {
-    let trials = run.rows.len();
-    match run.verdicts.len() {
+    let trials = run.summary.finished();
+    match number_of_thresholds(run) {
         0 => format!("passed: {trials} trials"),
         thresholds => format!("passed: {trials} trials, {thresholds} thresholds"),
     }
@@ -399,8 +412,9 @@ mod tests {
         let config = Config::parse(yaml, "configs.yaml", Path::new(".")).unwrap();
         let plan = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap();
         let threshold = Threshold::parse("ttft <= 500 ms").unwrap();
-        let verdicts = vec![(plan.targets[0].clone(), Verdict { threshold, actual, error })];
-        let run = Run { rows: Vec::new(), summary: Summary::default(), verdicts };
+        let verdicts = vec![Verdict { threshold, actual, error }];
+        let verdicts = vec![Judged { name: plan.targets[0].name.clone(), verdicts }];
+        let run = Run { summary: Summary::default(), verdicts };
         verdict(&run, 0).0
     }
 

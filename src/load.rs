@@ -1,4 +1,6 @@
-//! Runs a [`Case`]: asks, waits, and reads the answer once it has ended.
+//! Asks, waits, and reads the answer once it has ended: one prompt, or a whole load.
+
+mod offer;
 
 use std::{
     borrow::Cow,
@@ -8,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
+pub use self::offer::{Ended, Offered, offer};
 use crate::{
     client::{Client, Watch},
     config::PrefixCache,
@@ -44,9 +47,9 @@ pub struct Answer {
     pub outcome: Result<Sample, RequestError>,
 }
 
-/// Runs one trial.
+/// Asks the prompt of `case`; of a load, its first one.
 pub async fn run(case: &Case, client: &Client, follow: &dyn Follow) -> Answer {
-    ask(&case.target, &case.prompt, case.target.max_tokens, client, follow).await
+    ask(&case.target, case.task.prompt(), case.target.max_tokens, client, follow).await
 }
 
 /// Asks the warm-up question, over the connection that the trials will use.
@@ -63,11 +66,19 @@ async fn ask(
     follow: &dyn Follow,
 ) -> Answer {
     let watch = Watcher { protocol: target.protocol, follow };
-    match client.send(body(target, prompt, max_tokens), &watch).await {
-        Err(error) => Answer { recording: None, outcome: Err(error) },
-        Ok(recording) => {
-            let outcome = sample::read(&recording, target.protocol, target.token_count);
-            Answer { recording: Some(recording), outcome }
+    let answer = client.send(body(target, prompt, max_tokens), &watch).await;
+    Answer::of(answer, target)
+}
+
+impl Answer {
+    /// Reads what came.
+    fn of(answer: Result<Recording, RequestError>, target: &Target) -> Self {
+        match answer {
+            Err(error) => Self { recording: None, outcome: Err(error) },
+            Ok(recording) => {
+                let outcome = sample::read(&recording, target.protocol, target.token_count);
+                Self { recording: Some(recording), outcome }
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! [`METRICS`]: every figure once, with its name, unit, direction, definition, and how to read it
-//! off a [`Sample`]. Help, CSV, summary, thresholds and glossary all read this table.
+//! off a [`Sample`], or off what a load has [`Reached`]. Help, CSV, summary, thresholds and glossary all read this table.
 //!
 //! Names and formulas are fixed under [`DEFINITIONS`]; a change of either is a new version.
 
 use std::time::Duration;
 
-use crate::sample::Sample;
+use crate::{reached::Reached, sample::Sample};
 
 /// Version of the definitions below and of the built-in prompts; in every row of the results.
 pub const DEFINITIONS: &str = "1";
@@ -27,8 +27,19 @@ pub struct Metric {
     pub in_summary: bool,
     /// Its definition, in one line.
     pub definition: &'static str,
-    /// Reads it off a sample, in the base unit; `None` when the sample has no such figure.
-    pub read: fn(&Sample) -> Option<f64>,
+    /// How it is read, in the base unit.
+    pub read: Read,
+}
+
+/// What a figure is read off. `None` when there is no such figure.
+#[derive(Debug, Clone, Copy)]
+pub enum Read {
+    /// One valid answer.
+    Sample(fn(&Sample) -> Option<f64>),
+    /// One run of a load.
+    Load(fn(&Reached) -> Option<f64>),
+    /// All requests together.
+    All,
 }
 
 /// What a figure is counted in. The base unit of a time is the second.
@@ -40,6 +51,10 @@ pub enum Unit {
     TokensPerSecond,
     /// A number of tokens.
     Tokens,
+    /// Requests a second.
+    RequestsPerSecond,
+    /// A number of requests.
+    Requests,
     /// A share, in percent.
     Percent,
 }
@@ -51,6 +66,8 @@ impl Unit {
             Self::Seconds => ("ms", 1e3),
             Self::TokensPerSecond => ("tok/s", 1.0),
             Self::Tokens => ("tokens", 1.0),
+            Self::RequestsPerSecond => ("req/s", 1.0),
+            Self::Requests => ("requests", 1.0),
             Self::Percent => ("%", 1.0),
         }
     }
@@ -84,7 +101,7 @@ pub enum Better {
     Neither,
 }
 
-/// Every figure that a sample has.
+/// Every figure that a sample or a run of a load has.
 pub const METRICS: &[Metric] = &[
     Metric {
         name: "generation_speed",
@@ -94,7 +111,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Generation,
         in_summary: true,
         definition: "response_tokens / generation_time; the figure that models are ranked by",
-        read: |sample| per_second(sample.response_tokens, sample.generation_time()),
+        read: Read::Sample(|sample| per_second(sample.response_tokens, sample.generation_time())),
     },
     Metric {
         name: "ttft",
@@ -105,7 +122,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "request handed to the connection → first generated token (content, reasoning \
                      or tool call; a role alone is not a token)",
-        read: |sample| seconds(sample.first_token()),
+        read: Read::Sample(|sample| seconds(sample.first_token())),
     },
     Metric {
         name: "ttfo",
@@ -115,7 +132,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → first token of the answer, reasoning excluded",
-        read: |sample| sample.first_answer.and_then(seconds),
+        read: Read::Sample(|sample| sample.first_answer.and_then(seconds)),
     },
     Metric {
         name: "tpot",
@@ -126,7 +143,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "time per output token: generation_time / (response_tokens − tokens in the \
                      first event)",
-        read: tpot,
+        read: Read::Sample(tpot),
     },
     Metric {
         name: "itl",
@@ -136,7 +153,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Generation,
         in_summary: true,
         definition: "mean gap between successive token-bearing events",
-        read: mean_gap,
+        read: Read::Sample(mean_gap),
     },
     Metric {
         name: "itl_max",
@@ -146,7 +163,9 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Gap,
         in_summary: true,
         definition: "longest gap between successive token-bearing events",
-        read: |sample| sample.generation_time().and(sample.gaps().max()).and_then(seconds),
+        read: Read::Sample(|sample| {
+            sample.generation_time().and(sample.gaps().max()).and_then(seconds)
+        }),
     },
     Metric {
         name: "generation_time",
@@ -156,7 +175,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Generation,
         in_summary: true,
         definition: "first → last token-bearing event; finish chunk, usage and [DONE] excluded",
-        read: |sample| sample.generation_time().and_then(seconds),
+        read: Read::Sample(|sample| sample.generation_time().and_then(seconds)),
     },
     Metric {
         name: "e2e",
@@ -166,7 +185,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → last token-bearing event",
-        read: |sample| seconds(sample.last_token()),
+        read: Read::Sample(|sample| seconds(sample.last_token())),
     },
     Metric {
         name: "total_time",
@@ -176,7 +195,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → end of the stream",
-        read: |sample| seconds(sample.end),
+        read: Read::Sample(|sample| seconds(sample.end)),
     },
     Metric {
         name: "total_tokens_per_second",
@@ -186,7 +205,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Whole,
         in_summary: true,
         definition: "total_tokens / total_time",
-        read: |sample| per_second(sample.total_tokens?, Some(sample.end)),
+        read: Read::Sample(|sample| per_second(sample.total_tokens?, Some(sample.end))),
     },
     Metric {
         name: "preprocess_speed",
@@ -197,7 +216,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "prompt_tokens / ttft; not the speed of prefill where part of the prompt was \
                      cached",
-        read: |sample| per_second(sample.prompt_tokens?, Some(sample.first_token())),
+        read: Read::Sample(|sample| per_second(sample.prompt_tokens?, Some(sample.first_token()))),
     },
     Metric {
         name: "uncached_preprocess_speed",
@@ -208,7 +227,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "(prompt_tokens − cached_tokens) / ttft; absent where the server does not \
                      report cached tokens",
-        read: uncached_preprocess_speed,
+        read: Read::Sample(uncached_preprocess_speed),
     },
     Metric {
         name: "response_tokens",
@@ -218,7 +237,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: true,
         definition: "generated tokens, reasoning included, by the server's usage",
-        read: |sample| Some(sample.response_tokens as f64),
+        read: Read::Sample(|sample| Some(sample.response_tokens as f64)),
     },
     Metric {
         name: "prompt_tokens",
@@ -228,7 +247,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: true,
         definition: "tokens of the prompt, by the server's usage",
-        read: |sample| sample.prompt_tokens.map(|tokens| tokens as f64),
+        read: Read::Sample(|sample| sample.prompt_tokens.map(|tokens| tokens as f64)),
     },
     Metric {
         name: "first_byte_time",
@@ -238,7 +257,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: false,
         definition: "request → response headers",
-        read: |sample| seconds(sample.first_byte),
+        read: Read::Sample(|sample| seconds(sample.first_byte)),
     },
     Metric {
         name: "first_event_time",
@@ -248,7 +267,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: false,
         definition: "request → first event of any kind, even one without a token",
-        read: |sample| seconds(sample.first_event),
+        read: Read::Sample(|sample| seconds(sample.first_event)),
     },
     Metric {
         name: "connect_time",
@@ -259,7 +278,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "DNS + TCP + TLS of a new connection, in no other figure; absent on a reused \
                      one",
-        read: |sample| sample.connect.and_then(seconds),
+        read: Read::Sample(|sample| sample.connect.and_then(seconds)),
     },
     Metric {
         name: "tls_time",
@@ -270,7 +289,60 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "the TLS handshake in connect_time; absent where there was none or the \
                      transport cannot tell",
-        read: |sample| sample.tls.and_then(seconds),
+        read: Read::Sample(|sample| sample.tls.and_then(seconds)),
+    },
+    Metric {
+        name: "send_lag",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        error: ErrorOf::Nothing,
+        in_summary: true,
+        definition: "scheduled start → request handed to the connection, in an open loop, whose \
+                     other times count from the scheduled start and so hold it",
+        read: Read::Sample(|sample| sample.lag.and_then(seconds)),
+    },
+    Metric {
+        name: "output_throughput",
+        alias: None,
+        unit: Unit::TokensPerSecond,
+        better: Better::Higher,
+        error: ErrorOf::Nothing,
+        in_summary: true,
+        definition: "of a load's run: tokens generated by all valid requests / time from its first \
+                     request to its last answer's end",
+        read: Read::Load(|reached| Some(reached.output_throughput)),
+    },
+    Metric {
+        name: "request_throughput",
+        alias: None,
+        unit: Unit::RequestsPerSecond,
+        better: Better::Higher,
+        error: ErrorOf::Nothing,
+        in_summary: true,
+        definition: "of a load's run: valid requests / the same time",
+        read: Read::Load(|reached| Some(reached.request_throughput)),
+    },
+    Metric {
+        name: "concurrency",
+        alias: None,
+        unit: Unit::Requests,
+        better: Better::Neither,
+        error: ErrorOf::Nothing,
+        in_summary: true,
+        definition: "of a load's run: requests under way, on average from the first to the last \
+                     one's start",
+        read: Read::Load(|reached| Some(reached.concurrency)),
+    },
+    Metric {
+        name: "request_rate",
+        alias: None,
+        unit: Unit::RequestsPerSecond,
+        better: Better::Neither,
+        error: ErrorOf::Nothing,
+        in_summary: true,
+        definition: "of a load's run: requests started a second",
+        read: Read::Load(|reached| reached.request_rate),
     },
     Metric {
         name: "send_time",
@@ -281,11 +353,11 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "request → its last byte taken by the kernel; absent where the transport \
                      cannot tell",
-        read: |sample| sample.sent.and_then(seconds),
+        read: Read::Sample(|sample| sample.sent.and_then(seconds)),
     },
 ];
 
-/// The share of trials that succeeded, in percent: a figure of all trials, not of one.
+/// The share of requests that succeeded, in percent: a figure of all of them, not of one.
 pub const SUCCESS_RATE: Metric = Metric {
     name: "success_rate",
     alias: None,
@@ -293,8 +365,8 @@ pub const SUCCESS_RATE: Metric = Metric {
     better: Better::Higher,
     error: ErrorOf::Nothing,
     in_summary: false,
-    definition: "valid trials / all trials",
-    read: |_| None,
+    definition: "valid requests / all requests",
+    read: Read::All,
 };
 
 impl Metric {
@@ -304,6 +376,14 @@ impl Metric {
             .iter()
             .chain([&SUCCESS_RATE])
             .find(|metric| metric.name == name || metric.alias == Some(name))
+    }
+
+    /// Its value for one answer, if it is a figure of one.
+    pub fn of(&self, sample: &Sample) -> Option<f64> {
+        match self.read {
+            Read::Sample(read) => read(sample),
+            Read::Load(_) | Read::All => None,
+        }
     }
 
     /// Every name that [`named`](Self::named) knows.

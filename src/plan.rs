@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 use crate::{
     cli::Cli,
     config::{
-        self, Config, ConfigError, ConfigErrors, PrefixCache, Settings, Spanned, TokenCount,
-        sanitise,
+        self, Config, ConfigError, ConfigErrors, Connection, PrefixCache, Settings, Spanned,
+        TokenCount, sanitise,
     },
     prompt::{self, Prompt},
     protocol::{OpenAiChat, Protocol},
+    schedule::{Shape, Until},
     sim::Script,
     threshold::Threshold,
 };
@@ -24,7 +25,10 @@ pub struct Plan {
     pub targets: Vec<Arc<Target>>,
     /// The prompts, in the config's order.
     pub prompts: Vec<Arc<Prompt>>,
-    /// The trials, in the order in which they run: model by model, prompt by prompt.
+    /// The workloads, in the config's order.
+    pub workloads: Vec<Arc<Workload>>,
+    /// The trials, in the order in which they run: model by model, prompt by prompt, then workload
+    /// by workload.
     pub cases: Vec<Arc<Case>>,
     /// Whether a model is warmed up before its first trial.
     pub warm_up: bool,
@@ -59,6 +63,8 @@ pub struct Target {
     pub api_key_env: Option<Spanned<String>>,
     /// What carries the requests.
     pub transport: Transport,
+    /// What a request finds when it starts.
+    pub connection: Connection,
     /// Whether a server's prefix cache may help.
     pub prefix_cache: PrefixCache,
     /// Who counts tokens when the server does not.
@@ -136,17 +142,78 @@ impl Default for Timeouts {
     }
 }
 
-/// One trial: a model, a prompt, a run.
+/// One trial: a model, what it is asked, a run.
 #[derive(Debug)]
 pub struct Case {
-    /// `MODEL::PROMPT::run-N`.
+    /// `MODEL::PROMPT::run-N` or `MODEL::WORKLOAD::run-N`.
     pub name: String,
     /// The model.
     pub target: Arc<Target>,
-    /// The prompt.
-    pub prompt: Arc<Prompt>,
+    /// What it is asked.
+    pub task: Task,
     /// Which run of it, from 1.
     pub run: u32,
+}
+
+/// What a model is asked in one trial.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// One prompt, by itself.
+    Prompt(Arc<Prompt>),
+    /// Many requests.
+    Workload(Arc<Workload>),
+}
+
+impl Task {
+    /// Its name in trial names, before it is made fit for one.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Prompt(prompt) => &prompt.name,
+            Self::Workload(workload) => &workload.name,
+        }
+    }
+
+    /// The prompt; of a workload the first one.
+    pub fn prompt(&self) -> &Arc<Prompt> {
+        match self {
+            Self::Prompt(prompt) => prompt,
+            Self::Workload(workload) => &workload.prompts[0],
+        }
+    }
+
+    /// The workload, if it is one.
+    pub fn workload(&self) -> Option<&Arc<Workload>> {
+        match self {
+            Self::Prompt(_) => None,
+            Self::Workload(workload) => Some(workload),
+        }
+    }
+
+    /// Whether both are the same prompt or workload.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Prompt(a), Self::Prompt(b)) => Arc::ptr_eq(a, b),
+            (Self::Workload(a), Self::Workload(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+/// A load of many requests.
+#[derive(Debug)]
+pub struct Workload {
+    /// Its name.
+    pub name: String,
+    /// When requests are sent.
+    pub shape: Shape,
+    /// When it is over.
+    pub until: Until,
+    /// The prompts that it takes, one after the other. Never empty.
+    pub prompts: Vec<Arc<Prompt>>,
+    /// How often each model gets it.
+    pub runs: u32,
+    /// The limits that each model is held to under it.
+    pub thresholds: Vec<Threshold>,
 }
 
 /// Why the config and the arguments make no plan.
@@ -173,10 +240,11 @@ impl Plan {
         let targets = targets(config)?;
         let targets = chosen(targets, &cli.models, config.file())?;
         let prompts: Vec<_> = prompts(config).into_iter().map(Arc::new).collect();
+        let workloads = workloads(config, cli, &prompts)?;
         let runs = cli.runs.unwrap_or(config.runs);
-        let cases = cases(&targets, &prompts, runs);
+        let cases = cases(&targets, &prompts, runs, &workloads);
         let record = cli.record.clone();
-        Ok(Self { targets, prompts, cases, warm_up: !cli.no_warmup, record })
+        Ok(Self { targets, prompts, workloads, cases, warm_up: !cli.no_warmup, record })
     }
 
     /// Only the cases that `keep` keeps.
@@ -193,18 +261,53 @@ impl Plan {
     }
 }
 
-fn cases(targets: &[Arc<Target>], prompts: &[Arc<Prompt>], runs: u32) -> Vec<Arc<Case>> {
+fn cases(
+    targets: &[Arc<Target>],
+    prompts: &[Arc<Prompt>],
+    runs: u32,
+    workloads: &[Arc<Workload>],
+) -> Vec<Arc<Case>> {
+    let prompts = prompts.iter().map(|prompt| (Task::Prompt(prompt.clone()), runs));
+    let workloads =
+        workloads.iter().map(|workload| (Task::Workload(workload.clone()), workload.runs));
+    let tasks: Vec<_> = prompts.chain(workloads).collect();
     let mut cases = Vec::new();
     for target in targets {
-        for prompt in prompts {
-            cases.extend((1..=runs).map(|run| {
-                let (model, prompt_name) = (&target.trial_name, sanitise(&prompt.name));
-                let name = format!("{model}::{prompt_name}::run-{run}");
-                Arc::new(Case { name, target: target.clone(), prompt: prompt.clone(), run })
+        for (task, runs) in &tasks {
+            cases.extend((1..=*runs).map(|run| {
+                let name = format!("{}::{}::run-{run}", target.trial_name, sanitise(task.name()));
+                Arc::new(Case { name, target: target.clone(), task: task.clone(), run })
             }));
         }
     }
     cases
+}
+
+fn workloads(
+    config: &Config,
+    cli: &Cli,
+    prompts: &[Arc<Prompt>],
+) -> Result<Vec<Arc<Workload>>, PlanError> {
+    let mut errors = Vec::new();
+    let workload = |workload: &config::Workload| {
+        let wanted = |prompt: &&Arc<Prompt>| {
+            workload.prompts.is_empty()
+                || workload.prompts.iter().any(|name| name.value == prompt.name)
+        };
+        Arc::new(Workload {
+            name: workload.name.value.clone(),
+            shape: workload.shape,
+            until: workload.until,
+            prompts: prompts.iter().filter(wanted).cloned().collect(),
+            runs: cli.runs.or(workload.runs).unwrap_or(config.runs),
+            thresholds: thresholds(config, &workload.thresholds, &mut errors),
+        })
+    };
+    let workloads = config.workloads.iter().map(workload).collect();
+    match errors.is_empty() {
+        true => Ok(workloads),
+        false => Err(ConfigErrors(errors).into()),
+    }
 }
 
 fn prompts(config: &Config) -> Vec<Prompt> {
@@ -304,6 +407,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         extra_body: settings.extra_body,
         headers: settings.headers,
         api_key_env: settings.api_key_env,
+        connection: settings.connection.unwrap_or_default(),
         prefix_cache: settings.prefix_cache.unwrap_or_default(),
         token_count: settings.token_count.unwrap_or_default(),
         timeouts: Timeouts {

@@ -48,6 +48,9 @@ pub struct Sample {
     pub tls: Option<Duration>,
     /// When the request was handed to the kernel, whole, where the transport can tell.
     pub sent: Option<Duration>,
+    /// In an open loop: how long after its scheduled start the request was handed over. All other
+    /// times then count from the scheduled start, so that they hold it.
+    pub lag: Option<Duration>,
     /// Whose clock stamped the arrivals.
     pub stamped_by: StampedBy,
     /// Arrival of the response headers.
@@ -101,10 +104,22 @@ impl Sample {
         self.token_events.windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
     }
 
-    /// Whether this is a repeat of `first` whose first token came implausibly fast.
-    pub fn is_much_faster_than(&self, first: &Self) -> bool {
-        first.first_token() >= Duration::from_millis(10)
-            && self.first_token() * 5 < first.first_token()
+    /// The same with its times counted from a scheduled start that was `lag` before the request was
+    /// handed over.
+    #[must_use]
+    pub fn scheduled_before(mut self, lag: Duration) -> Self {
+        let times = [&mut self.first_byte, &mut self.first_event, &mut self.end].into_iter();
+        let optional = [self.first_answer.as_mut(), self.sent.as_mut()].into_iter().flatten();
+        for time in times.chain(optional).chain(&mut self.token_events) {
+            *time += lag;
+        }
+        self.lag = Some(lag);
+        self
+    }
+
+    /// Whether this is a repeat whose first token came implausibly fast, given that of the first.
+    pub fn is_much_faster_than(&self, first: Duration) -> bool {
+        first >= Duration::from_millis(10) && self.first_token() * 5 < first
     }
 
     /// How many of the gaps are none: events that arrived together with the one before.
@@ -361,6 +376,7 @@ impl Stream {
             connect: recording.connect,
             tls: recording.tls,
             sent: recording.sent,
+            lag: None,
             stamped_by: recording.stamped_by,
             first_byte: recording.headers_at,
             first_event: self.first_event.unwrap_or_default(),

@@ -10,18 +10,20 @@ pub enum Absent {
         /// Trials that failed.
         failed: usize,
     },
-    /// Some valid trials do not have it.
+    /// It is a figure of a load, and there was none.
+    NoLoad,
+    /// Some valid requests do not have it.
     Lacking {
         /// How many lack it.
         lack: usize,
-        /// How many valid trials there are.
+        /// How many there are.
         all: usize,
     },
-    /// The statistic wants more trials than there are.
+    /// The statistic wants more values than there are.
     TooFew {
-        /// Valid trials that it takes.
+        /// Values that it takes.
         needs: usize,
-        /// Valid trials that there are.
+        /// Values that there are.
         has: usize,
     },
 }
@@ -31,8 +33,9 @@ impl fmt::Display for Absent {
         match self {
             Self::NoValidTrial { failed: 0 } => f.write_str("no trial has finished"),
             Self::NoValidTrial { .. } => f.write_str("no trial succeeded"),
-            Self::Lacking { lack, all } => write!(f, "{lack} of {all} trials have no such figure"),
-            Self::TooFew { needs, has } => write!(f, "needs {needs} trials, has {has}"),
+            Self::NoLoad => f.write_str("a figure of workloads, and this is none"),
+            Self::Lacking { lack, all } => write!(f, "{lack} of {all} have no such figure"),
+            Self::TooFew { needs, has } => write!(f, "needs n = {needs}, has {has}"),
         }
     }
 }

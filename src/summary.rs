@@ -1,126 +1,275 @@
 //! Rows → [`Summary`]: what a model's trials say together. Pure.
+//!
+//! Of each valid answer the figures are kept and no more, so that a long run fits into memory.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use crate::{
-    metric::{Metric, SUCCESS_RATE},
-    plan::{Case, Target},
+    metric::{METRICS, Metric, Read},
+    plan::{Case, Target, Task, Workload},
+    prompt::Prompt,
+    reached::Reached,
     recording::{ErrorKind, RequestError},
     sample::Sample,
     statistic::{Absent, Statistic},
+    threshold::Threshold,
 };
 
-/// One finished trial.
+/// One finished request.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// What was asked.
+    /// The trial that it belongs to.
     pub case: Arc<Case>,
+    /// What was asked.
+    pub prompt: Arc<Prompt>,
     /// When the request was begun, by the wall clock.
     pub started: Timestamp,
+    /// Its place in a load.
+    pub place: Option<Place>,
     /// What came.
     pub outcome: Result<Sample, RequestError>,
 }
 
-/// All models of a run, in the config's order.
-#[derive(Debug, Clone, Default)]
-pub struct Summary {
-    /// One entry for each model that was selected.
-    pub models: Vec<ModelSummary>,
+/// A request's place in a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Which of its requests, from 1, in the order of their starts.
+    pub request: usize,
+    /// When it was due, counted from the load's start; in an open loop.
+    pub scheduled: Option<Duration>,
+    /// When it was handed to an open connection, counted from the load's start; `None` when there
+    /// was none.
+    pub sent: Option<Duration>,
 }
 
-/// One model's trials.
-#[derive(Debug, Clone)]
-pub struct ModelSummary {
-    /// The model.
-    pub target: Arc<Target>,
-    /// Trials that were selected.
-    pub planned: usize,
+/// The figures of some requests.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Valid answers.
+    pub valid: usize,
     /// Failures by kind.
     pub failures: BTreeMap<ErrorKind, usize>,
-    /// The valid trials.
-    pub samples: Vec<Sample>,
+    /// A list for each of [`METRICS`]: the value of each valid answer that has one.
+    figures: Vec<Vec<f64>>,
 }
 
-impl Summary {
-    /// Gathers `rows` by the models of `cases`, the trials that were selected.
-    pub fn new(cases: &[Arc<Case>], rows: &[Row]) -> Self {
-        let mut models: Vec<ModelSummary> = Vec::new();
-        for case in cases {
-            match models.iter_mut().find(|model| Arc::ptr_eq(&model.target, &case.target)) {
-                Some(model) => model.planned += 1,
-                None => models.push(ModelSummary::of(&case.target, rows)),
+impl Tally {
+    /// Counts one more request.
+    pub fn add(&mut self, outcome: &Result<Sample, RequestError>) {
+        match outcome {
+            Err(error) => *self.failures.entry(error.kind).or_default() += 1,
+            Ok(sample) => {
+                self.valid += 1;
+                self.figures.resize_with(METRICS.len(), Vec::new);
+                for (values, metric) in self.figures.iter_mut().zip(METRICS) {
+                    values.extend(metric.of(sample));
+                }
             }
         }
-        Self { models }
     }
 
-    /// The models by mean `generation_speed`, fastest first; those without one last, as they came.
-    pub fn ranking(&self) -> Vec<&ModelSummary> {
-        let mut ranked: Vec<_> = self.models.iter().collect();
-        ranked.sort_by(|a, b| b.speed().total_cmp(&a.speed()));
-        ranked
-    }
-
-    /// Trials that finished.
-    pub fn finished(&self) -> usize {
-        self.models.iter().map(ModelSummary::finished).sum()
-    }
-
-    /// Trials that failed.
-    pub fn failed(&self) -> usize {
-        self.models.iter().map(ModelSummary::failed).sum()
-    }
-}
-
-impl ModelSummary {
-    fn of(target: &Arc<Target>, rows: &[Row]) -> Self {
-        let mut failures = BTreeMap::new();
-        let mut samples = Vec::new();
-        for row in rows.iter().filter(|row| Arc::ptr_eq(&row.case.target, target)) {
-            match &row.outcome {
-                Ok(sample) => samples.push(sample.clone()),
-                Err(error) => *failures.entry(error.kind).or_default() += 1,
-            }
+    /// Counts those of `other`, too.
+    pub fn merge(&mut self, other: Self) {
+        self.valid += other.valid;
+        for (kind, count) in other.failures {
+            *self.failures.entry(kind).or_default() += count;
         }
-        Self { target: target.clone(), planned: 1, failures, samples }
+        self.figures.resize_with(METRICS.len(), Vec::new);
+        for (values, more) in self.figures.iter_mut().zip(other.figures) {
+            values.extend(more);
+        }
     }
 
-    /// Trials that failed.
+    /// Requests that failed.
     pub fn failed(&self) -> usize {
         self.failures.values().sum()
     }
 
-    /// Trials that finished, well or not.
+    /// Requests that ended.
     pub fn finished(&self) -> usize {
-        self.samples.len() + self.failed()
+        self.valid + self.failed()
     }
 
-    /// The figure of each valid trial that has it.
-    pub fn values(&self, metric: &Metric) -> Vec<f64> {
-        self.samples.iter().filter_map(metric.read).collect()
+    /// The figure of each valid answer that has it.
+    pub fn values(&self, metric: &Metric) -> &[f64] {
+        let index = METRICS.iter().position(|known| known.name == metric.name);
+        index.and_then(|index| self.figures.get(index)).map_or(&[], Vec::as_slice)
     }
+}
 
-    /// `statistic` of `metric` over the valid trials, in the metric's base unit.
-    ///
-    /// A figure that some valid trials lack is absent as a whole: the rest would be a selection.
-    pub fn figure(&self, metric: &Metric, statistic: Statistic) -> Result<f64, Absent> {
-        if metric.name == SUCCESS_RATE.name {
-            return self.success_rate();
+/// All models of a run, in the config's order, each with its prompts first and then its loads.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// One entry for each model that was selected with prompts, and one for each of its workloads.
+    pub groups: Vec<Group>,
+}
+
+/// One model's trials, with prompts one by one or under one load.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// The model.
+    pub target: Arc<Target>,
+    /// The load that it was under.
+    pub workload: Option<Arc<Workload>>,
+    /// Trials that were selected.
+    pub planned: usize,
+    /// Trials that finished, well or not.
+    pub finished: usize,
+    /// Trials that failed.
+    pub failed: usize,
+    /// The requests: all of those with prompts one by one, and those of each load that was offered
+    /// as it was asked for.
+    pub tally: Tally,
+    /// What the loads reached that were offered as they were asked for.
+    pub loads: Vec<Reached>,
+    /// Why other runs were not the load that was asked for.
+    pub shortfalls: Vec<String>,
+}
+
+impl Summary {
+    /// Of the trials that were selected, none of which has finished.
+    pub fn new(cases: &[Arc<Case>]) -> Self {
+        let mut summary = Self::default();
+        for case in cases {
+            match summary.group(case) {
+                Some(group) => group.planned += 1,
+                None => summary.groups.push(Group::of(case)),
+            }
         }
+        summary
+    }
+
+    fn group(&mut self, case: &Case) -> Option<&mut Group> {
+        self.groups.iter_mut().find(|group| group.is_of(case))
+    }
+
+    /// Counts a trial of one request that has finished.
+    pub fn add(&mut self, row: &Row) {
+        if let Some(group) = self.group(&row.case) {
+            group.finished += 1;
+            group.failed += usize::from(row.outcome.is_err());
+            group.tally.add(&row.outcome);
+        }
+    }
+
+    /// Counts a load that has ended, with `tally` of its requests. One that was not the load that
+    /// was asked for gives a reason and no figure.
+    pub fn add_load(&mut self, case: &Case, load: Result<(Tally, Reached), String>, failed: bool) {
+        let Some(group) = self.group(case) else { return };
+        group.finished += 1;
+        group.failed += usize::from(failed);
+        match load {
+            Ok((tally, reached)) => {
+                group.tally.merge(tally);
+                group.loads.push(reached);
+            }
+            Err(shortfall) => group.shortfalls.push(shortfall),
+        }
+    }
+
+    /// The groups in which models can be compared: those with prompts one by one, then those of
+    /// each workload.
+    pub fn comparable(&self) -> Vec<Vec<&Group>> {
+        let mut comparable: Vec<Vec<&Group>> = Vec::new();
+        for group in &self.groups {
+            match comparable.iter_mut().find(|of| of[0].is_comparable_to(group)) {
+                Some(of) => of.push(group),
+                None => comparable.push(vec![group]),
+            }
+        }
+        comparable.iter_mut().for_each(|of| of.sort_by(|a, b| b.speed().total_cmp(&a.speed())));
+        comparable.sort_by_key(|of| of[0].workload.is_some());
+        comparable
+    }
+
+    /// Trials that finished.
+    pub fn finished(&self) -> usize {
+        self.groups.iter().map(|group| group.finished).sum()
+    }
+
+    /// Trials that were selected.
+    pub fn planned(&self) -> usize {
+        self.groups.iter().map(|group| group.planned).sum()
+    }
+}
+
+impl Group {
+    fn of(case: &Case) -> Self {
+        Self {
+            target: case.target.clone(),
+            workload: case.task.workload().cloned(),
+            planned: 1,
+            finished: 0,
+            failed: 0,
+            tally: Tally::default(),
+            loads: Vec::new(),
+            shortfalls: Vec::new(),
+        }
+    }
+
+    fn is_of(&self, case: &Case) -> bool {
+        let same_task = match (&self.workload, &case.task) {
+            (None, Task::Prompt(_)) => true,
+            (Some(ours), Task::Workload(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
+        };
+        same_task && Arc::ptr_eq(&self.target, &case.target)
+    }
+
+    fn is_comparable_to(&self, other: &Self) -> bool {
+        match (&self.workload, &other.workload) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
+        }
+    }
+
+    /// The model's name, and its load's where it was under one.
+    pub fn name(&self) -> String {
+        match &self.workload {
+            None => self.target.name.clone(),
+            Some(workload) => format!("{}, {}", self.target.name, workload.name),
+        }
+    }
+
+    /// The limits that it is held to.
+    pub fn thresholds(&self) -> &[Threshold] {
+        self.workload.as_ref().map_or(&self.target.thresholds, |workload| &workload.thresholds)
+    }
+
+    /// The figure of each valid request that has it, or of each load.
+    pub fn values(&self, metric: &Metric) -> Vec<f64> {
+        match metric.read {
+            Read::Load(read) => self.loads.iter().filter_map(read).collect(),
+            Read::Sample(_) | Read::All => self.tally.values(metric).to_vec(),
+        }
+    }
+
+    /// `statistic` of `metric` over the valid requests, or over the loads, in the metric's base
+    /// unit.
+    ///
+    /// A figure that some of them lack is absent as a whole: the rest would be a selection.
+    pub fn figure(&self, metric: &Metric, statistic: Statistic) -> Result<f64, Absent> {
+        let all = match metric.read {
+            Read::All => return self.success_rate(),
+            Read::Sample(_) => self.tally.valid,
+            Read::Load(_) if self.workload.is_none() => return Err(Absent::NoLoad),
+            Read::Load(_) => self.loads.len(),
+        };
         let values = self.values(metric);
-        match self.samples.len() {
-            0 => Err(Absent::NoValidTrial { failed: self.failed() }),
-            all if values.len() < all => Err(Absent::Lacking { lack: all - values.len(), all }),
+        match all {
+            0 => Err(Absent::NoValidTrial { failed: self.failed.max(self.tally.failed()) }),
+            _ if values.len() < all => Err(Absent::Lacking { lack: all - values.len(), all }),
             _ => statistic.of(&values),
         }
     }
 
     fn success_rate(&self) -> Result<f64, Absent> {
-        match self.finished() {
-            0 => Err(Absent::NoValidTrial { failed: 0 }),
-            all => Ok(100.0 * self.samples.len() as f64 / all as f64),
+        match self.tally.finished() {
+            0 => Err(Absent::NoValidTrial { failed: self.failed }),
+            all => Ok(100.0 * self.tally.valid as f64 / all as f64),
         }
     }
 

@@ -217,6 +217,8 @@ fn scale(kind: Unit, unit: &str) -> Option<f64> {
         (Unit::Seconds, "us" | "µs" | "μs") => Some(1e-6),
         (Unit::TokensPerSecond, "" | "tok/s" | "tokens/s" | "tokens/sec" | "tps") => Some(1.0),
         (Unit::Tokens, "" | "tok" | "tokens") => Some(1.0),
+        (Unit::RequestsPerSecond, "" | "req/s" | "requests/s" | "rps" | "qps") => Some(1.0),
+        (Unit::Requests, "" | "requests") => Some(1.0),
         (Unit::Percent, "%") => Some(1.0),
         _ => None,
     }
@@ -227,6 +229,8 @@ fn units(kind: Unit) -> &'static str {
         Unit::Seconds => "s, ms or us",
         Unit::TokensPerSecond => "tok/s, or without a unit",
         Unit::Tokens => "tokens, or without a unit",
+        Unit::RequestsPerSecond => "req/s, or without a unit",
+        Unit::Requests => "requests, or without a unit",
         Unit::Percent => "%",
     }
 }
@@ -239,7 +243,8 @@ fn example(metric: &Metric) -> String {
     match metric.unit {
         Unit::Seconds => format!("{} <= 500 ms", metric.name),
         Unit::TokensPerSecond => format!("{} >= 80", metric.name),
-        Unit::Tokens => format!("{} >= 64", metric.name),
+        Unit::Tokens | Unit::Requests => format!("{} >= 64", metric.name),
+        Unit::RequestsPerSecond => format!("{} >= 10", metric.name),
         Unit::Percent => format!("{} >= 99 %", metric.name),
     }
 }

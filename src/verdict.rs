@@ -1,10 +1,10 @@
-//! [`Threshold`] × [`ModelSummary`] → [`Verdict`]: on which side of its limit is a figure, and is the
+//! [`Threshold`] × [`Group`] → [`Verdict`]: on which side of its limit is a figure, and is the
 //! instrument exact enough to say? Pure.
 
 use crate::{
     metric::{ErrorOf, Metric},
     statistic::{Absent, Statistic},
-    summary::ModelSummary,
+    summary::Group,
     threshold::Threshold,
 };
 
@@ -33,16 +33,12 @@ pub enum Outcome {
 impl Verdict {
     /// Judges a model by figures of an instrument that is off by up to `instrument`, where that
     /// was measured. A figure that is absent never passes.
-    pub fn of(
-        threshold: Threshold,
-        model: &ModelSummary,
-        instrument: Option<InstrumentError>,
-    ) -> Self {
-        let actual = model.figure(threshold.metric, threshold.statistic);
+    pub fn of(threshold: Threshold, group: &Group, instrument: Option<InstrumentError>) -> Self {
+        let actual = group.figure(threshold.metric, threshold.statistic);
         let error = actual
             .ok()
             .zip(instrument)
-            .and_then(|(actual, instrument)| instrument.of(threshold.metric, actual, model));
+            .and_then(|(actual, instrument)| instrument.of(threshold.metric, actual, group));
         Self { threshold, actual, error }
     }
 
@@ -72,9 +68,9 @@ pub struct InstrumentError {
 impl InstrumentError {
     /// How far `actual`, a figure of `model` in the metric's base unit, can be off. `None` where no
     /// error is known.
-    pub fn of(&self, metric: &Metric, actual: f64, model: &ModelSummary) -> Option<f64> {
+    pub fn of(&self, metric: &Metric, actual: f64, group: &Group) -> Option<f64> {
         let in_proportion_to = |name| {
-            let time = model.figure(Metric::named(name)?, Statistic::Mean).ok()?;
+            let time = group.figure(Metric::named(name)?, Statistic::Mean).ok()?;
             (time > 0.0).then(|| actual.abs() * self.arrival / time)
         };
         match metric.error {

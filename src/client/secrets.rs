@@ -52,6 +52,17 @@ impl Secrets {
         self.in_text.extend([in_json(&text), text, latin1]);
     }
 
+    /// An answer without them: a server may send back what it was sent.
+    pub fn hidden_from(
+        &self,
+        answer: Result<Recording, RequestError>,
+    ) -> Result<Recording, RequestError> {
+        match answer {
+            Ok(recording) => Ok(self.hide(recording)),
+            Err(error) => Err(self.hide_in_error(error)),
+        }
+    }
+
     /// `text` without them.
     pub fn hidden_in(&self, text: &str) -> String {
         self.in_text.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
@@ -66,6 +77,9 @@ impl Secrets {
     pub(super) fn hide(&self, mut recording: Recording) -> Recording {
         recording.broken = recording.broken.map(|error| self.hide_in_error(error));
         recording.content_type = recording.content_type.map(|kind| self.hidden_in(&kind));
+        if self.in_bytes.is_empty() {
+            return recording;
+        }
         let mut body: Vec<u8> =
             recording.chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect();
         if self.mask(&mut body) {

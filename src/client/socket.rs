@@ -14,6 +14,7 @@ use std::{
 use mio::net::TcpStream;
 
 use super::clock::Now;
+use crate::recording::StampedBy;
 
 /// What one read took.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +82,15 @@ impl Stamping {
         let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))?;
         ask_for_stamps(&socket);
         Ok(Self(socket))
+    }
+}
+
+/// Whether the kernel agrees to stamp.
+pub(super) fn stamped_by() -> StampedBy {
+    let asked = std::net::UdpSocket::bind(("127.0.0.1", 0)).map(|socket| ask_for_stamps(&socket));
+    match asked {
+        Ok(control) if !control.is_empty() => StampedBy::Kernel,
+        _ => StampedBy::Program,
     }
 }
 

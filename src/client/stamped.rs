@@ -16,7 +16,7 @@ mod server;
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, VecDeque},
     io,
     net::SocketAddr,
     thread,
@@ -32,13 +32,14 @@ use self::{
     server::Server,
 };
 use super::{
-    Jobs, Next,
+    Driven, Jobs, Next, SETTLE,
     clock::{WallClock, moment},
     limits::Limits,
     now,
     socket::{self, Stamping},
 };
 use crate::{
+    config::Connection as Warmth,
     plan::Timeouts,
     recording::{ErrorKind, Recording, RequestError, StampedBy},
 };
@@ -56,6 +57,16 @@ const REST: Duration = Duration::from_millis(1);
 /// From how many streams on a rest is worth it.
 const MANY: usize = 8;
 
+/// How long before a start the thread is awake: a sleep may be that much too long.
+const AWAKE: Duration = Duration::from_micros(100);
+
+/// epoll counts in milliseconds and rounds up.
+const COARSE: Duration = Duration::from_millis(1);
+
+/// A kept connection that is closed this soon after an answer was closed for the answer's end, not
+/// for having been idle.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 /// Sends requests to one server.
 pub(super) struct Stamped {
     server: Server,
@@ -67,13 +78,21 @@ pub(super) struct Stamped {
     poll: Poll,
     events: Events,
     _stamping: Option<Stamping>,
+    /// Who stamps, as far as is known.
+    stamps: StampedBy,
     wall: WallClock,
     /// Whether connections are kept: not once the server has closed one that was.
     keeps: bool,
+    /// Whether the server has been seen to keep a connection.
+    kept_one: bool,
     buffer: Vec<u8>,
     lanes: Vec<Lane>,
-    /// The lanes without work, the one that was used last on top.
-    free: Vec<usize>,
+    /// The lanes with a connection and without work, the one that was used last at the end.
+    idle: VecDeque<usize>,
+    /// The lanes with neither.
+    empty: Vec<usize>,
+    /// How long this thread has waited since it began to drive.
+    waited: Duration,
     deadlines: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
@@ -81,12 +100,17 @@ pub(super) struct Stamped {
 #[derive(Default)]
 struct Lane {
     connection: Option<Connection>,
+    /// When the connection became idle.
+    idle_since: Option<Instant>,
+    /// How a connection was set up that has carried no request yet.
+    fresh: Option<SetUp>,
     work: Option<Work>,
 }
 
-/// A request on its way.
+/// A request on its way, or a connection that is opened for later ones.
 struct Work {
-    id: usize,
+    /// `None` when there is no request.
+    id: Option<usize>,
     stage: Stage,
     /// The request; once it is encrypted, nothing.
     request: Vec<u8>,
@@ -117,6 +141,7 @@ impl Stamped {
         url: &reqwest::Url,
         headers: &HeaderMap,
         timeouts: Timeouts,
+        connection: Warmth,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             server: Server::of(url)?,
@@ -126,37 +151,48 @@ impl Stamped {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             _stamping: Stamping::begin().ok(),
+            stamps: socket::stamped_by(),
             wall: WallClock::new(),
-            keeps: true,
+            keeps: connection == Warmth::Warm,
+            kept_one: false,
             buffer: vec![0; READ],
             lanes: Vec::new(),
-            free: Vec::new(),
+            idle: VecDeque::new(),
+            empty: Vec::new(),
+            waited: Duration::ZERO,
             deadlines: BinaryHeap::new(),
         })
     }
 
     /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
-    pub(super) fn drive(&mut self, jobs: &mut dyn Jobs) {
+    pub(super) fn drive(&mut self, jobs: &mut dyn Jobs) -> Driven {
+        let begun = now();
+        self.waited = Duration::ZERO;
         loop {
             let next_start = self.start(jobs);
-            let active = self.lanes.len() - self.free.len();
+            let active = self.active();
             let Some(until) = self.next_look(next_start).filter(|_| !jobs.is_cancelled()) else {
-                return self.abandon(jobs);
+                self.abandon(jobs);
+                return Driven::of(now() - begun, self.waited);
             };
-            self.wait(until);
+            self.rest(active, next_start);
+            self.wait(until, next_start);
             self.take_events(jobs);
             self.expire(jobs);
-            if active > MANY {
-                rest(next_start);
-            }
         }
+    }
+
+    /// The lanes that have work.
+    fn active(&self) -> usize {
+        self.lanes.len() - self.idle.len() - self.empty.len()
     }
 
     /// Starts what is due; when the next is, if that is known.
     fn start(&mut self, jobs: &mut dyn Jobs) -> Option<Instant> {
         loop {
-            match jobs.next(now()) {
+            match jobs.next(now(), self.idle.len()) {
                 Next::Send { id, body } => self.begin(id, &body, jobs),
+                Next::Open => self.open(jobs),
                 Next::At(start) => return Some(start),
                 Next::AfterAnAnswer => return None,
             }
@@ -165,19 +201,48 @@ impl Stamped {
 
     /// When to look again at the latest; `None` when there is nothing to look for.
     fn next_look(&self, next_start: Option<Instant>) -> Option<Instant> {
-        let idle = self.free.len() == self.lanes.len();
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
         let patience = now() + PATIENCE;
-        match (next_start, idle) {
-            (None, true) => None,
+        match (next_start, self.active()) {
+            (None, 0) => None,
             (start, _) => [start, deadline].into_iter().flatten().chain([patience]).min(),
         }
     }
 
-    fn wait(&mut self, until: Instant) {
-        let left = until.saturating_duration_since(now());
+    /// Waits for something to happen, until then at most; for a start not quite so long, since it
+    /// must not be late.
+    fn wait(&mut self, until: Instant, next_start: Option<Instant>) {
+        let begun = now();
+        let left = until.saturating_duration_since(begun);
+        let left = match next_start {
+            Some(start) if start <= until => whole_millis(left.saturating_sub(COARSE)),
+            _ => left,
+        };
         // An interrupted wait is over sooner, which is all.
         let _ = self.poll.poll(&mut self.events, Some(left));
+        if !left.is_zero() {
+            self.waited += now() - begun;
+        }
+    }
+
+    /// Lets arrivals gather, but not past the next start; and sleeps through the last of the time
+    /// before it.
+    fn rest(&mut self, active: usize, next_start: Option<Instant>) {
+        // What the program stamps it must see at once.
+        if self.stamps == StampedBy::Program {
+            return;
+        }
+        let begun = now();
+        let left = next_start.map(|start| start.saturating_duration_since(begun + AWAKE));
+        let rest = match left {
+            Some(left) if active > MANY || left < 2 * COARSE => left.min(REST),
+            None if active > MANY => REST,
+            _ => return,
+        };
+        if !rest.is_zero() {
+            thread::sleep(rest);
+            self.waited += now() - begun;
+        }
     }
 
     fn take_events(&mut self, jobs: &mut dyn Jobs) {
@@ -191,38 +256,71 @@ impl Stamped {
 
     /// Gives a request a lane and takes its first step.
     fn begin(&mut self, id: usize, body: &[u8], jobs: &mut dyn Jobs) {
-        let lane = self.free.pop().unwrap_or_else(|| {
-            self.lanes.push(Lane::default());
-            self.lanes.len() - 1
-        });
-        let kept = self.lanes[lane].connection.take();
-        let was_kept = kept.is_some();
-        let kept = kept.and_then(|mut kept| kept.is_open(&mut self.buffer).then_some(kept));
-        self.keeps &= kept.is_some() == was_kept;
-        let begun = now();
-        let stage = if kept.is_some() { Stage::Sending } else { Stage::Connecting };
         let mut request = self.head.clone();
         request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
         request.extend_from_slice(body);
-        let limits = Limits { origin: begun, timeouts: self.timeouts };
-        let work = Work {
-            id,
-            stage,
-            request,
-            written: 0,
-            begun,
-            connected: begun,
-            address: 0,
-            set_up: None,
-            limits,
-            sent: None,
-            incoming: Incoming::new(begun),
-            deadline: begun + self.timeouts.connect,
-        };
-        self.lanes[lane] = Lane { connection: kept, work: Some(work) };
-        match stage {
-            Stage::Sending => self.send(lane, jobs),
-            _ => self.connect(lane, jobs),
+        let begun = now();
+        match self.take_idle(begun) {
+            Some(lane) => {
+                let set_up = self.lanes[lane].fresh.take();
+                let work = Work { set_up, ..Work::new(Some(id), request, begun, self.timeouts) };
+                self.lanes[lane].work = Some(work);
+                self.send(lane, jobs);
+            }
+            None => self.connect_for(Work::new(Some(id), request, begun, self.timeouts), jobs),
+        }
+    }
+
+    /// Opens a connection for a later request.
+    fn open(&mut self, jobs: &mut dyn Jobs) {
+        self.connect_for(Work::new(None, Vec::new(), now(), self.timeouts), jobs);
+    }
+
+    /// Gives `work` a lane without a connection, and begins to make one.
+    fn connect_for(&mut self, work: Work, jobs: &mut dyn Jobs) {
+        let lane = self.empty.pop().unwrap_or_else(|| {
+            self.lanes.push(Lane::default());
+            self.lanes.len() - 1
+        });
+        self.lanes[lane] = Lane { work: Some(work), ..Lane::default() };
+        self.connect(lane, jobs);
+    }
+
+    /// A lane with a connection that can be used. Of those that the server may still be about to
+    /// close, none, before it is known to keep them.
+    fn take_idle(&mut self, now: Instant) -> Option<usize> {
+        loop {
+            let is_usable = |lane: &usize| self.kept_one || self.lanes[*lane].has_rested(now);
+            let at = self.idle.iter().position(is_usable)?;
+            let lane = self.idle.remove(at)?;
+            let was_used = self.lanes[lane].fresh.is_none();
+            let rested = self.lanes[lane].has_rested(now);
+            if self.is_open(lane, now) {
+                self.kept_one |= was_used && rested;
+                return Some(lane);
+            }
+            self.empty.push(lane);
+        }
+    }
+
+    /// Whether the idle lane's connection is still open; if it is not, it is gone.
+    fn is_open(&mut self, lane: usize, now: Instant) -> bool {
+        let Lane { connection, idle_since, fresh, .. } = &mut self.lanes[lane];
+        if connection.as_mut().is_some_and(|kept| kept.is_open(&mut self.buffer)) {
+            return true;
+        }
+        let at_once =
+            idle_since.is_some_and(|since| now.saturating_duration_since(since) < AT_ONCE);
+        self.keeps &= fresh.is_some() || !at_once;
+        self.lanes[lane] = Lane::default();
+        false
+    }
+
+    /// Something happened to a connection that is not in use.
+    fn idling(&mut self, lane: usize) {
+        if !self.is_open(lane, now()) {
+            self.idle.retain(|&idle| idle != lane);
+            self.empty.push(lane);
         }
     }
 
@@ -270,7 +368,9 @@ impl Stamped {
     fn advance(&mut self, lane: usize, drain: bool, jobs: &mut dyn Jobs) {
         let stage = self.lanes.get(lane).and_then(|lane| lane.work.as_ref()).map(|work| work.stage);
         match stage {
-            // A kept connection is looked at when it is wanted.
+            None if self.lanes.get(lane).is_some_and(|lane| lane.connection.is_some()) => {
+                self.idling(lane);
+            }
             None => {}
             Some(Stage::Connecting) => self.connecting(lane, jobs),
             Some(Stage::Handshaking) => self.handshaking(lane, jobs),
@@ -280,7 +380,8 @@ impl Stamped {
     }
 
     fn connecting(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work) } = &mut self.lanes[lane] else {
+        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+        else {
             return;
         };
         match connection.is_connected() {
@@ -303,7 +404,8 @@ impl Stamped {
     }
 
     fn handshaking(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work) } = &mut self.lanes[lane] else {
+        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+        else {
             return;
         };
         while connection.is_handshaking() {
@@ -322,13 +424,25 @@ impl Stamped {
             self.addresses.swap(0, last);
         }
         let tls = connection.tls.is_some().then(|| opened - work.connected);
-        work.set_up = Some(SetUp { total: opened - work.begun, tls });
-        self.send(lane, jobs);
+        let set_up = SetUp { total: opened - work.begun, tls };
+        match work.id {
+            Some(_) => {
+                work.set_up = Some(set_up);
+                self.send(lane, jobs);
+            }
+            None => {
+                let connection = self.lanes[lane].connection.take();
+                self.lanes[lane] = Lane { connection, fresh: Some(set_up), ..Lane::default() };
+                self.idle.push_back(lane);
+                jobs.opened(Ok(()));
+            }
+        }
     }
 
     /// Hands the request to the open connection: its clock starts.
     fn send(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work) } = &mut self.lanes[lane] else {
+        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+        else {
             return;
         };
         work.stage = Stage::Sending;
@@ -346,7 +460,8 @@ impl Stamped {
     }
 
     fn sending(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work) } = &mut self.lanes[lane] else {
+        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+        else {
             return;
         };
         let mut rest = &work.request[work.written..];
@@ -373,7 +488,8 @@ impl Stamped {
     /// A read that is short has emptied the socket (epoll(7), question 9), so that another one
     /// would be for nothing, unless the end of the stream may lie behind it: `drain`.
     fn receiving(&mut self, lane: usize, drain: bool, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work) } = &mut self.lanes[lane] else {
+        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+        else {
             return;
         };
         let before = work.incoming.chunks.len();
@@ -401,8 +517,8 @@ impl Stamped {
                 break;
             }
         }
-        for chunk in &work.incoming.chunks[before..] {
-            jobs.arrived(work.id, chunk);
+        if let Some(id) = work.id {
+            work.incoming.chunks[before..].iter().for_each(|chunk| jobs.arrived(id, chunk));
         }
         if let Some(ended) = ended {
             self.finish(lane, ended, jobs);
@@ -442,13 +558,22 @@ impl Stamped {
     /// Ends a lane's request, well or not.
     fn finish(&mut self, lane: usize, ended: Result<(), RequestError>, jobs: &mut dyn Jobs) {
         let Some(work) = self.lanes[lane].work.take() else { return };
-        self.free.push(lane);
         let keeps =
             self.keeps && ended.is_ok() && work.sent.is_some() && work.incoming.keeps_alive();
-        if !keeps {
-            self.lanes[lane].connection = None;
+        match keeps {
+            true => {
+                self.lanes[lane].idle_since = Some(now());
+                self.idle.push_back(lane);
+            }
+            false => {
+                self.lanes[lane] = Lane::default();
+                self.empty.push(lane);
+            }
         }
-        jobs.finished(work.id, work.into_answer(ended));
+        match work.id {
+            Some(id) => jobs.finished(id, work.into_answer(ended)),
+            None => jobs.opened(ended),
+        }
     }
 
     /// Ends what is left of a run that is over or not wanted any more.
@@ -461,7 +586,31 @@ impl Stamped {
     }
 }
 
+impl Lane {
+    /// Whether its server has had the time to close the connection after the last answer.
+    fn has_rested(&self, now: Instant) -> bool {
+        self.idle_since.is_none_or(|since| now.saturating_duration_since(since) >= SETTLE)
+    }
+}
+
 impl Work {
+    fn new(id: Option<usize>, request: Vec<u8>, begun: Instant, timeouts: Timeouts) -> Self {
+        Self {
+            id,
+            stage: Stage::Connecting,
+            request,
+            written: 0,
+            begun,
+            connected: begun,
+            address: 0,
+            set_up: None,
+            limits: Limits { origin: begun, timeouts },
+            sent: None,
+            incoming: Incoming::new(begun),
+            deadline: begun + timeouts.connect,
+        }
+    }
+
     /// What came of it: an error when there was no answer, a broken recording when there was one.
     fn into_answer(self, ended: Result<(), RequestError>) -> Result<Recording, RequestError> {
         let ended_at = match ended {
@@ -479,10 +628,8 @@ impl Work {
     }
 }
 
-/// Lets arrivals gather, but not past the next start.
-fn rest(next_start: Option<Instant>) {
-    let left = next_start.map_or(REST, |start| start.saturating_duration_since(now()));
-    thread::sleep(left.min(REST));
+fn whole_millis(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn broke_off(error: &io::Error) -> RequestError {

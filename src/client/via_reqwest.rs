@@ -21,7 +21,7 @@ use tower_service::Service;
 
 use super::{BODY_LIMIT, Watch, limits::Limits, now, tls, too_long};
 use crate::{
-    config,
+    config::{self, Connection},
     plan::Timeouts,
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
 };
@@ -46,6 +46,7 @@ impl ViaReqwest {
         url: reqwest::Url,
         headers: HeaderMap,
         timeouts: Timeouts,
+        connection: Connection,
     ) -> anyhow::Result<Self> {
         let connects = Connects::default();
         let mut builder = reqwest::Client::builder()
@@ -54,6 +55,9 @@ impl ViaReqwest {
             .tcp_nodelay(true)
             .connect_timeout(timeouts.connect)
             .connector_layer(connects.clone());
+        if connection == Connection::Cold {
+            builder = builder.pool_max_idle_per_host(0);
+        }
         if config::is_loopback(url.as_str()) {
             builder = builder.no_proxy();
         }

@@ -13,7 +13,7 @@ use super::{
     source::ConfigError,
     yaml::Yaml,
 };
-use crate::protocol::Protocol;
+use crate::{prompt, protocol::Protocol};
 
 /// Headers that the client sets, and what to do instead of setting them.
 const RESERVED: &[(&str, &str)] = &[
@@ -194,7 +194,29 @@ pub(super) fn names(config: &Config) -> Vec<ConfigError> {
     let prompts = config.prompts.iter().flatten().map(|prompt| &prompt.name);
     let mut errors = collisions(config, models, "models", "give one of them another `name`");
     errors.extend(collisions(config, prompts, "prompts", "rename one of them"));
+    let workloads = config.workloads.iter().map(|workload| &workload.name);
+    errors.extend(collisions(config, workloads, "workloads", "rename one of them"));
+    errors.extend(prompts_and_workloads(config));
     errors
+}
+
+/// Workloads that are called like a prompt.
+fn prompts_and_workloads(config: &Config) -> Vec<ConfigError> {
+    let prompts: Vec<String> = match &config.prompts {
+        Some(prompts) => prompts.iter().map(|prompt| sanitise(&prompt.name.value)).collect(),
+        None => prompt::built_in().iter().map(|prompt| sanitise(&prompt.name)).collect(),
+    };
+    let names = config.workloads.iter().map(|workload| &workload.name);
+    let taken = names.filter(|name| prompts.contains(&sanitise(&name.value)));
+    let error = |name: &Spanned<String>| {
+        let what = format!("the workload `{}` is called like a prompt", name.value);
+        let help = format!(
+            "trials of both would be called `MODEL::{}::run-N`; rename one of them",
+            sanitise(&name.value)
+        );
+        config.error_in(name, &what, &help)
+    };
+    taken.map(error).collect()
 }
 
 fn collisions<'a>(

@@ -12,6 +12,7 @@ mod secrets;
 mod sections;
 mod source;
 mod words;
+mod workloads;
 mod yaml;
 
 use std::{
@@ -33,7 +34,11 @@ use self::{
     words::TOP_SECTION,
     yaml::{Node, Yaml},
 };
-use crate::{protocol::Protocol, sim::Script};
+use crate::{
+    protocol::Protocol,
+    schedule::{Shape, Until},
+    sim::Script,
+};
 
 /// The smallest config, for the help of messages.
 const MINIMAL: &str = "\
@@ -55,6 +60,8 @@ pub struct Config {
     pub runs: u32,
     /// `thresholds` of every model. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// `workloads`, in the order in which they are written. Default: none.
+    pub workloads: Vec<Workload>,
     source: Source,
     /// The path of each text in the document, by its first byte.
     paths: BTreeMap<usize, String>,
@@ -108,6 +115,8 @@ pub struct Settings {
     pub protocol: Option<&'static dyn Protocol>,
     /// `transport`. Default: `auto`.
     pub transport: Option<Transport>,
+    /// `connection`. Default: `warm`.
+    pub connection: Option<Connection>,
     /// `prefix_cache`. Default: `fresh`.
     pub prefix_cache: Option<PrefixCache>,
     /// `token_count`. Default: `usage`.
@@ -128,6 +137,17 @@ pub enum Transport {
     Stamped,
     /// `reqwest`: HTTP/2 and proxies, arrivals stamped by the program.
     Reqwest,
+}
+
+/// `connection`: what a request finds when it starts. Setting a connection up is in no figure but
+/// its own either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Connection {
+    /// `warm`: one that is open, kept from the request before or opened for this one beforehand.
+    #[default]
+    Warm,
+    /// `cold`: none; each request opens its own.
+    Cold,
 }
 
 /// `prefix_cache`: whether a server's prefix cache may help.
@@ -184,6 +204,23 @@ pub struct Prompt {
     pub system: Option<String>,
 }
 
+/// An entry of `workloads`.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Its key.
+    pub name: Spanned<String>,
+    /// `concurrency`, or `rate` with `arrivals`, `seed` and `max_in_flight`.
+    pub shape: Shape,
+    /// `requests`, `duration`, or both.
+    pub until: Until,
+    /// `prompts`: the names of those that it takes, one after the other. Default: all.
+    pub prompts: Vec<Spanned<String>>,
+    /// `runs`. Default: that of the top level.
+    pub runs: Option<u32>,
+    /// `thresholds` of each model under this load. Default: none.
+    pub thresholds: Vec<Spanned<String>>,
+}
+
 impl Config {
     /// Reads the config at `path`, and the prompts that it names.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
@@ -229,6 +266,15 @@ impl Config {
         let runs = fields.get("runs").and_then(|entry| reader.whole(entry, 1..=10_000, "3"));
         let thresholds = fields.get("thresholds");
         let thresholds = thresholds.map(|entry| sections::thresholds(&mut reader, entry));
+        let workloads = fields.get("workloads");
+        let workloads = workloads.map(|entry| {
+            workloads::workloads(
+                &mut reader,
+                entry,
+                fields.get("prompts").is_some(),
+                prompts.as_deref(),
+            )
+        });
         let paths = reader.finish()?;
         Ok(Self {
             models,
@@ -236,6 +282,7 @@ impl Config {
             prompts,
             runs: runs.and_then(|runs| u32::try_from(runs).ok()).unwrap_or(3),
             thresholds: thresholds.unwrap_or_default(),
+            workloads: workloads.unwrap_or_default(),
             source,
             paths,
         })
@@ -323,6 +370,7 @@ impl Settings {
             headers: inherited.chain(&self.headers).cloned().collect(),
             protocol: self.protocol.or(defaults.protocol),
             transport: self.transport.or(defaults.transport),
+            connection: self.connection.or(defaults.connection),
             prefix_cache: self.prefix_cache.or(defaults.prefix_cache),
             token_count: self.token_count.or(defaults.token_count),
             timeouts: self.timeouts.over(defaults.timeouts),

@@ -6,7 +6,8 @@ use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    Endpoint, Model, PrefixCache, Prompt, Settings, Timeouts, TokenCount, Transport, check,
+    Connection, Endpoint, Model, PrefixCache, Prompt, Settings, Timeouts, TokenCount, Transport,
+    check,
     read::{Entry, Fields, Reader},
     words::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, PROMPT_SECTION,
@@ -150,6 +151,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
         headers: fields.get("headers").map_or_else(Vec::new, |entry| check::headers(reader, entry)),
         protocol: fields.get("protocol").and_then(|entry| protocol(reader, entry)),
         transport: fields.get("transport").and_then(|entry| transport(reader, entry)),
+        connection: fields.get("connection").and_then(|entry| connection(reader, entry)),
         prefix_cache: fields.get("prefix_cache").and_then(|entry| prefix_cache(reader, entry)),
         token_count: fields.get("token_count").and_then(|entry| token_count(reader, entry)),
         timeouts: fields
@@ -193,6 +195,11 @@ fn transport(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Transport> {
         ("reqwest", Transport::Reqwest),
     ];
     one_of(reader, entry, "transport", &known)
+}
+
+fn connection(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Connection> {
+    let known = [("warm", Connection::Warm), ("cold", Connection::Cold)];
+    one_of(reader, entry, "connection mode", &known)
 }
 
 fn prefix_cache(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<PrefixCache> {

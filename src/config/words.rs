@@ -27,6 +27,7 @@ pub(super) const MODEL: &[&str] = &[
     "protocol",
     "token_count",
     "transport",
+    "connection",
     "prefix_cache",
     "timeouts",
     "thresholds",
@@ -34,7 +35,7 @@ pub(super) const MODEL: &[&str] = &[
 
 pub(super) const TOP_SECTION: Section = Section {
     name: "the top level",
-    keys: &["models", "defaults", "prompts", "runs", "thresholds"],
+    keys: &["models", "defaults", "prompts", "runs", "thresholds", "workloads"],
 };
 pub(super) const MODEL_SECTION: Section = Section { name: "a model", keys: MODEL };
 pub(super) const DEFAULTS_SECTION: Section =
@@ -76,6 +77,22 @@ pub(super) const TIMEOUTS_SECTION: Section =
 pub(super) const PROMPT_SECTION: Section =
     Section { name: "a prompt", keys: &["name", "text", "file", "system"] };
 
+pub(super) const WORKLOAD_SECTION: Section = Section {
+    name: "a workload",
+    keys: &[
+        "concurrency",
+        "rate",
+        "arrivals",
+        "seed",
+        "max_in_flight",
+        "requests",
+        "duration",
+        "prompts",
+        "runs",
+        "thresholds",
+    ],
+};
+
 const SECTIONS: &[Section] = &[
     TOP_SECTION,
     MODEL_SECTION,
@@ -83,11 +100,20 @@ const SECTIONS: &[Section] = &[
     FAULT_SECTION,
     TIMEOUTS_SECTION,
     PROMPT_SECTION,
+    WORKLOAD_SECTION,
 ];
 
 /// Words that other tools use, and ours.
 const SYNONYMS: &[(&str, &str)] = &[
     ("api_base", "base_url"),
+    ("burstiness", "arrivals"),
+    ("max_concurrency", "max_in_flight"),
+    ("num_prompts", "requests"),
+    ("num_requests", "requests"),
+    ("qps", "rate"),
+    ("request_rate", "rate"),
+    ("rps", "rate"),
+    ("users", "concurrency"),
     ("api_key", "api_key_env"),
     ("api_url", "base_url"),
     ("apikey", "api_key_env"),

@@ -1,38 +1,42 @@
 //! `llm-stream-bench calibrate`: the instrument's errors on this machine, as a table.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{
-    session::Instruments,
+    session::{Instruments, Setting},
     terminal::{self, Terminal},
 };
 use crate::{
     calibrate::{self, Calibration, Load},
     cli::CalibrateOptions,
-    plan::{Case, Transport},
+    plan::Transport,
+    summary::{Group, Summary},
 };
 
-/// After the trials, before they are judged: how exact is each transport that they used? A third
-/// of a second each. The answer is printed and kept beside the results.
+/// Numbers of streams at which the instrument is measured; a load is judged by the next higher one.
+const LEVELS: [usize; 5] = [1, 16, 64, 256, 1024];
+
+/// After the trials, before they are judged: how exact is each transport under the loads that it
+/// was used for? Less than half a second each. The answer is printed and kept beside the results.
 ///
 /// When it cannot be had that is said, and the figures are judged as if they were exact: it is no
 /// reason to lose them.
 pub(super) fn before_judging(
-    cases: &[Arc<Case>],
+    summary: &Summary,
     terminal: &Terminal,
     results: &Path,
 ) -> Instruments {
-    let calibrations = match calibrations(cases) {
+    let calibrations = match calibrations(summary) {
         Ok(calibrations) => calibrations,
         Err(error) => {
             terminal.err(&format!("WARNING: the instrument was not measured: {error:#}\n\n"));
             return Instruments::new();
         }
     };
-    calibrations.iter().for_each(|(transport, known)| terminal.err(&line(*transport, known)));
+    calibrations.iter().for_each(|(setting, known)| terminal.err(&line(setting.0, known)));
     terminal.err("\n");
     // Beside a device or a pipe there is no place for it.
     if results.is_file()
@@ -40,24 +44,32 @@ pub(super) fn before_judging(
     {
         terminal.err(&format!("WARNING: the instrument's error is not kept: {error:#}\n\n"));
     }
-    calibrations.into_iter().map(|(transport, known)| (transport, known.bounds())).collect()
+    calibrations.into_iter().map(|(setting, known)| (setting, known.bounds())).collect()
 }
 
-fn calibrations(cases: &[Arc<Case>]) -> anyhow::Result<Vec<(Transport, Calibration)>> {
-    let mut calibrations: Vec<(Transport, Calibration)> = Vec::new();
-    for case in cases {
-        let transport = case.target.transport;
-        if !calibrations.iter().any(|(known, _)| *known == transport) {
-            calibrations.push((transport, calibrate::measure(Load::SHORT, transport)?));
+/// By which calibration a group is judged.
+pub(super) fn setting(group: &Group) -> Setting {
+    let peak = group.loads.iter().map(|reached| reached.peak).max().unwrap_or(1);
+    let most = LEVELS[LEVELS.len() - 1];
+    let level = LEVELS.into_iter().find(|level| *level >= peak).unwrap_or(most);
+    (group.target.transport, level)
+}
+
+fn calibrations(summary: &Summary) -> anyhow::Result<Vec<(Setting, Calibration)>> {
+    let mut calibrations: Vec<(Setting, Calibration)> = Vec::new();
+    for setting in summary.groups.iter().map(setting) {
+        if !calibrations.iter().any(|(known, _)| *known == setting) {
+            let (transport, streams) = setting;
+            calibrations.push((setting, calibrate::measure(Load::short(streams), transport)?));
         }
     }
     Ok(calibrations)
 }
 
-fn keep(calibrations: &[(Transport, Calibration)], path: &Path) -> anyhow::Result<()> {
+fn keep(calibrations: &[(Setting, Calibration)], path: &Path) -> anyhow::Result<()> {
     let kept: Vec<_> = calibrations
         .iter()
-        .map(|(transport, calibration)| Kept { transport: transport.name(), calibration })
+        .map(|((transport, _), calibration)| Kept { transport: transport.name(), calibration })
         .collect();
     fs::write(path, serde_json::to_vec_pretty(&kept)?)
         .with_context(|| format!("failed to write {}", path.display()))
@@ -72,9 +84,13 @@ struct Kept<'a> {
 }
 
 fn line(transport: Transport, calibration: &Calibration) -> String {
-    let Calibration { stamped_by, ttft, gap, generation, .. } = calibration;
+    let Calibration { streams, stamped_by, ttft, gap, generation } = calibration;
+    let streams = match streams {
+        1 => String::new(),
+        _ => format!(", {streams} streams at a time"),
+    };
     format!(
-        "instrument ({}), here and now: stamps by the {}; ttft {:+.3} ms, 99 % within {:.3} ms; \
+        "instrument ({}{streams}), here and now: stamps by the {}; ttft {:+.3} ms, 99 % within {:.3} ms; \
          gaps within {:.3} ms; generation_speed within {:.2} %\n",
         transport.name(),
         stamped_by.name(),

@@ -9,26 +9,62 @@ use std::{
 use anyhow::Context as _;
 use jiff::Timestamp;
 
-use crate::report::csv;
+use crate::{
+    report::{
+        csv,
+        loads::{self, LoadRow},
+    },
+    summary::Row,
+};
 
-/// The results' file.
+/// The results' file, and its path.
 pub(super) struct Output {
     pub(super) path: PathBuf,
-    pub(super) writer: csv::Writer<File>,
+    pub(super) results: Results,
+}
+
+/// Where rows go.
+pub(super) struct Results {
+    requests: csv::Writer<File>,
+    loads: Option<loads::Writer<File>>,
 }
 
 impl Output {
-    /// Creates `path` with its folder, or a new file in cargo's target folder.
-    pub(super) fn create(path: Option<&Path>) -> anyhow::Result<Self> {
+    /// Creates `path` with its folder, or a new file in cargo's target folder; where there are
+    /// loads, another one beside it for them.
+    pub(super) fn create(path: Option<&Path>, with_loads: bool) -> anyhow::Result<Self> {
         let path = match path {
             Some(path) => path.to_owned(),
             None => fresh_folder(&target_folder().join("llm-stream-bench"))?.join("results.csv"),
         };
-        let writer = open(&path)
+        let context = |path: &Path| format!("failed to write the results to {}", path.display());
+        let requests = open(&path)
             .and_then(|file| Ok(csv::Writer::new(file)?))
-            .with_context(|| format!("failed to write the results to {}", path.display()))?;
+            .with_context(|| context(&path))?;
         let path = std::path::absolute(&path).unwrap_or(path);
-        Ok(Self { path, writer })
+        let beside = path.with_extension("workloads.csv");
+        // Beside a device or a pipe there is no place for it.
+        let loads = match with_loads && path.is_file() {
+            false => None,
+            true => Some(
+                open(&beside)
+                    .and_then(|file| Ok(loads::Writer::new(file)?))
+                    .with_context(|| context(&beside))?,
+            ),
+        };
+        Ok(Self { path, results: Results { requests, loads } })
+    }
+}
+
+impl Results {
+    /// Writes the row of a request.
+    pub(super) fn write(&mut self, row: &Row) -> io::Result<()> {
+        self.requests.write(row)
+    }
+
+    /// Writes the row of a load.
+    pub(super) fn write_load(&mut self, row: &LoadRow<'_>) -> io::Result<()> {
+        self.loads.as_mut().map_or(Ok(()), |loads| loads.write(row))
     }
 }
 

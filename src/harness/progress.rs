@@ -31,10 +31,10 @@ pub(super) struct Progress {
 pub(super) struct Place {
     pub(super) trial: usize,
     pub(super) trials: usize,
-    /// Which of the model's selected prompts.
-    pub(super) prompt: usize,
-    pub(super) prompts: usize,
-    /// Which of the prompt's selected runs.
+    /// Which of the model's selected prompts, or workloads.
+    pub(super) task: usize,
+    pub(super) tasks: usize,
+    /// Which of its selected runs.
     pub(super) run: usize,
     pub(super) runs: usize,
 }
@@ -45,7 +45,16 @@ struct Shared {
     /// When the trial in flight began, since the first one did.
     begun: Duration,
     stream: Option<Stream>,
+    load: Option<Load>,
     chunks: mpsc::Receiver<Chunk>,
+}
+
+/// The load that is being offered.
+#[derive(Clone, Copy)]
+struct Load {
+    ended: usize,
+    of: Option<usize>,
+    tokens: u64,
 }
 
 /// The answer that is coming in.
@@ -66,6 +75,7 @@ impl Progress {
             place: None,
             begun: Duration::ZERO,
             stream: None,
+            load: None,
             chunks: receiver,
         };
         let shared = Arc::new(Mutex::new(shared));
@@ -99,6 +109,14 @@ impl Progress {
         shared.heading = heading;
         shared.place = Some(place);
         shared.stream = Some(Stream::new(case.target.protocol));
+        shared.load = None;
+    }
+
+    /// Another request of a load has ended, with so many tokens if it is valid.
+    pub(super) fn counted(&self, ended: usize, of: Option<usize>, tokens: Option<u64>) {
+        let mut shared = lock(&self.shared);
+        let before = shared.load.map_or(0, |load| load.tokens);
+        shared.load = Some(Load { ended, of, tokens: before + tokens.unwrap_or(0) });
     }
 
     /// Some bytes arrived.
@@ -130,6 +148,11 @@ impl Shared {
             if let Some(speed) = stream.speed() {
                 let _ = write!(line, "  {speed:.1} tok/s");
             }
+        }
+        if let Some(Load { ended, of, tokens }) = self.load {
+            let of = of.map(|of| format!("/{of}")).unwrap_or_default();
+            let seconds = elapsed.saturating_sub(self.begun).as_secs_f64();
+            let _ = write!(line, "  {ended}{of} requests  {:.1} tok/s", tokens as f64 / seconds);
         }
         if let Some(left) = left(place, self.begun, elapsed) {
             let _ = write!(line, "  {} left", clock(left));

@@ -1,10 +1,14 @@
 //! A measured run, trial by trial: warm-up, request, row, lines.
 
+mod workload;
+
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs,
     panic::{self, AssertUnwindSafe},
+    path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -13,8 +17,9 @@ use libtest_mimic::Measurement;
 use tokio::runtime::Runtime;
 
 use super::{
+    calibrate,
     interrupt::Interrupt,
-    output::today,
+    output::{Results, today},
     progress::{Place, Progress},
     relay::{NO_TPOT, Relay},
     terminal::Terminal,
@@ -23,14 +28,15 @@ use crate::{
     client::{self, Client, Secrets},
     load::{self, Answer, Follow},
     metric::Metric,
-    plan::{Case, Endpoint, Plan, Secret, Target, Transport},
+    plan::{Case, Endpoint, Plan, Secret, Target, Task, Transport, Workload},
+    prompt::Prompt,
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
-    report::{Run, csv},
+    report::{Judged, Run},
     sample::{Note, Sample},
     sim::Simulator,
     statistic::Statistic,
-    summary::{Row, Summary},
+    summary::{Group, Row, Summary},
     verdict::{InstrumentError, Verdict},
 };
 
@@ -43,18 +49,22 @@ pub(super) struct Session {
     relay: Relay,
     interrupt: Interrupt,
     runtime: Runtime,
-    results: csv::Writer<File>,
+    results: Results,
     live: Option<Live>,
-    rows: Vec<Row>,
-    /// The names of this run's recordings.
-    recorded: HashSet<String>,
+    summary: Summary,
+    /// When the first token of each model's first valid answer to a prompt came.
+    first_runs: Vec<(Arc<Case>, Duration)>,
+    recordings: Recordings,
 }
 
 /// The keys of the models that have one.
 pub(super) type Keys = Vec<(Arc<Target>, Secret)>;
 
-/// How exact each transport in use is, where that was measured.
-pub(super) type Instruments = Vec<(Transport, InstrumentError)>;
+/// How exact each transport in use is, by the number of streams at a time, where that was measured.
+pub(super) type Instruments = Vec<(Setting, InstrumentError)>;
+
+/// A transport and a number of streams at a time.
+pub(super) type Setting = (Transport, usize);
 
 /// What a session is made of.
 pub(super) struct Parts {
@@ -64,7 +74,7 @@ pub(super) struct Parts {
     pub(super) progress: Option<Progress>,
     pub(super) relay: Relay,
     pub(super) interrupt: Interrupt,
-    pub(super) results: csv::Writer<File>,
+    pub(super) results: Results,
 }
 
 /// The model that is measured now: its connection, and its server when that is ours.
@@ -89,7 +99,8 @@ impl Session {
             .enable_all()
             .build()
             .context("failed to start the runtime")?;
-        let rows = Vec::with_capacity(plan.cases.len());
+        let summary = Summary::new(&plan.cases);
+        let recordings = Recordings { folder: plan.record.clone(), used: HashSet::new() };
         Ok(Self {
             plan,
             keys,
@@ -100,12 +111,13 @@ impl Session {
             runtime,
             results,
             live: None,
-            rows,
-            recorded: HashSet::new(),
+            summary,
+            first_runs: Vec::new(),
+            recordings,
         })
     }
 
-    /// Runs one trial from the warm-up to the row.
+    /// Runs one trial from the warm-up to its rows.
     pub(super) fn trial(&mut self, case: &Arc<Case>) -> Result<Measurement, Stopped> {
         self.relay.pass_on(&self.terminal);
         let place = place(&self.plan.cases, case);
@@ -116,6 +128,20 @@ impl Session {
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
+        match &case.task {
+            Task::Prompt(prompt) => self.ask_one(case, prompt, place, prepared),
+            Task::Workload(workload) => self.offer(case, workload, place, prepared),
+        }
+    }
+
+    /// One prompt, one row.
+    fn ask_one(
+        &mut self,
+        case: &Arc<Case>,
+        prompt: &Arc<Prompt>,
+        place: Place,
+        prepared: anyhow::Result<()>,
+    ) -> Result<Measurement, Stopped> {
         let started = today();
         let answer = match prepared {
             Ok(()) => self.ask_guarded(case, place),
@@ -124,7 +150,7 @@ impl Session {
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
-        self.keep(case, started, answer)
+        self.keep(case, prompt, started, answer)
     }
 
     /// Passes on what libtest-mimic has still to say.
@@ -132,24 +158,18 @@ impl Session {
         self.relay.pass_on(&self.terminal);
     }
 
+    /// What the trials said so far.
+    pub(super) fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
     /// What the rows say together, by instruments that are as exact as `instruments` says.
     pub(super) fn finish(&mut self, instruments: &Instruments) -> Run {
         self.live = None;
-        let rows = std::mem::take(&mut self.rows);
-        let summary = Summary::new(&self.plan.cases, &rows);
-        let verdicts = summary
-            .models
-            .iter()
-            .flat_map(|model| {
-                let used = |(transport, _): &&(Transport, _)| *transport == model.target.transport;
-                let instrument = instruments.iter().find(used).map(|(_, error)| *error);
-                let verdict = move |threshold| {
-                    (model.target.clone(), Verdict::of(threshold, model, instrument))
-                };
-                model.target.thresholds.iter().copied().map(verdict)
-            })
-            .collect();
-        Run { rows, summary, verdicts }
+        let summary = std::mem::take(&mut self.summary);
+        let judged = summary.groups.iter().map(|group| judge(group, instruments));
+        let verdicts = judged.filter(|judged| !judged.verdicts.is_empty()).collect();
+        Run { summary, verdicts }
     }
 
     /// Makes the case's model the live one, and says where we are.
@@ -168,8 +188,15 @@ impl Session {
             return Ok(());
         }
         if place.run == 1 {
-            let Place { prompt, prompts, .. } = place;
-            self.terminal.err(&format!("  Prompt {prompt}/{prompts}: {}\n", case.prompt.name));
+            let Place { task, tasks, .. } = place;
+            let line = match &case.task {
+                Task::Prompt(prompt) => format!("  Prompt {task}/{tasks}: {}\n", prompt.name),
+                Task::Workload(workload) => {
+                    let Workload { name, shape, until, .. } = &**workload;
+                    format!("  Workload {task}/{tasks}: {name}: {shape}, {until}\n")
+                }
+            };
+            self.terminal.err(&line);
         }
         self.terminal.err(&format!("    Run {}/{}\n", place.run, place.runs));
         Ok(())
@@ -213,9 +240,9 @@ impl Session {
         let interrupted = || failed(ErrorKind::Interrupted, "interrupted");
         let Some(live) = &self.live else { return interrupted() };
         if let Some(progress) = &self.progress {
-            let Place { prompt, prompts, run, runs, .. } = place;
+            let Place { task, tasks, run, runs, .. } = place;
             let name = &case.target.name;
-            let heading = format!("{name}  prompt {prompt}/{prompts}  run {run}/{runs}");
+            let heading = format!("{name}  prompt {task}/{tasks}  run {run}/{runs}");
             progress.begin(heading, case, place);
         }
         let follower = self.follower();
@@ -232,6 +259,7 @@ impl Session {
     fn keep(
         &mut self,
         case: &Arc<Case>,
+        prompt: &Arc<Prompt>,
         started: Timestamp,
         answer: Answer,
     ) -> Result<Measurement, Stopped> {
@@ -239,49 +267,72 @@ impl Session {
         if let Some(live) = &self.live {
             hide(&mut outcome, live.client.secrets());
         }
-        if let (Ok(sample), Some(first)) = (&mut outcome, self.first_run(case))
-            && sample.is_much_faster_than(first)
-        {
-            sample.notes.push(Note::MuchFasterRepeat);
+        if let Ok(sample) = &mut outcome {
+            self.compare_with_first(case, sample);
         }
-        let mut row = Row { case: case.clone(), started, outcome };
+        let mut row =
+            Row { case: case.clone(), prompt: prompt.clone(), started, place: None, outcome };
         // Before anyone is told, so that whoever was told finds it.
         let written = self.results.write(&row).context("failed to write the row");
-        let recorded = recording.map_or(Ok(()), |recording| self.record(case, &recording));
+        let recorded = match (recording, &self.live) {
+            (Some(recording), Some(live)) => {
+                self.recordings.keep(&case.name, &recording, live.client.secrets())
+            }
+            _ => Ok(()),
+        };
         if let Err(error) = written.and(recorded) {
             row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
         }
-        let measured = match &row.outcome {
+        self.summary.add(&row);
+        match &row.outcome {
             Ok(sample) => {
                 self.terminal.err(&success(sample));
                 Ok(measurement(sample))
             }
-            Err(error) => {
-                let message = format!("{}: {error}", error.kind);
-                self.terminal.err(&format!("      Failed: {message}\n"));
-                Err(Stopped::Failed(message))
+            Err(error) => Err(self.failed(format!("{}: {error}", error.kind))),
+        }
+    }
+
+    /// Says that a trial failed.
+    fn failed(&self, message: String) -> Stopped {
+        self.terminal.err(&format!("      Failed: {message}\n"));
+        Stopped::Failed(message)
+    }
+
+    /// Marks a repeat that came implausibly fast.
+    fn compare_with_first(&mut self, case: &Arc<Case>, sample: &mut Sample) {
+        let same = |(first, _): &&(Arc<Case>, Duration)| {
+            Arc::ptr_eq(&first.target, &case.target) && first.task.is(&case.task)
+        };
+        match self.first_runs.iter().find(same) {
+            None => self.first_runs.push((case.clone(), sample.first_token())),
+            Some((_, first)) if sample.is_much_faster_than(*first) => {
+                sample.notes.push(Note::MuchFasterRepeat);
             }
-        };
-        self.rows.push(row);
-        measured
+            Some(_) => {}
+        }
     }
+}
 
-    /// The first valid answer to the case's prompt in this run.
-    fn first_run(&self, case: &Case) -> Option<&Sample> {
-        let same = |row: &&Row| {
-            Arc::ptr_eq(&row.case.target, &case.target)
-                && Arc::ptr_eq(&row.case.prompt, &case.prompt)
-        };
-        self.rows.iter().filter(same).find_map(|row| row.outcome.as_ref().ok())
-    }
+/// Where recordings are kept, if they are.
+struct Recordings {
+    folder: Option<PathBuf>,
+    /// The names of this run's recordings.
+    used: HashSet<String>,
+}
 
-    fn record(&mut self, case: &Case, recording: &Recording) -> anyhow::Result<()> {
-        let Some(folder) = &self.plan.record else { return Ok(()) };
-        let name = unused(&file_name(&case.name), &mut self.recorded);
+impl Recordings {
+    /// Keeps `recording` under the name of its trial.
+    fn keep(
+        &mut self,
+        trial: &str,
+        recording: &Recording,
+        secrets: &Secrets,
+    ) -> anyhow::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let name = unused(&file_name(trial), &mut self.used);
         let path = folder.join(format!("{name}.jsonl"));
-        let file = recording.to_jsonl();
-        let hidden = self.live.as_ref().map(|live| live.client.secrets().hidden_in(&file));
-        let file = hidden.unwrap_or(file);
+        let file = secrets.hidden_in(&recording.to_jsonl());
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(&path, file))
             .with_context(|| format!("failed to write {}", path.display()))
@@ -338,6 +389,7 @@ impl Live {
             api_key: key,
             timeouts: target.timeouts,
             transport: target.transport,
+            connection: target.connection,
         })?;
         Ok(Self { target: target.clone(), client, _simulator: simulator })
     }
@@ -350,33 +402,47 @@ pub(super) fn simulated_url(simulator: &Simulator, protocol: &dyn Protocol) -> S
 
 /// The case's place among the selected ones.
 fn place(cases: &[Arc<Case>], case: &Arc<Case>) -> Place {
-    let of_model: Vec<_> =
-        cases.iter().filter(|other| Arc::ptr_eq(&other.target, &case.target)).collect();
-    let mut prompts: Vec<_> = of_model.iter().map(|other| &other.prompt).collect();
-    prompts.dedup_by(|a, b| Arc::ptr_eq(a, b));
-    let runs: Vec<_> =
-        of_model.iter().filter(|other| Arc::ptr_eq(&other.prompt, &case.prompt)).collect();
+    let is_load = |case: &Case| case.task.workload().is_some();
+    let alike: Vec<_> = cases
+        .iter()
+        .filter(|other| Arc::ptr_eq(&other.target, &case.target) && is_load(other) == is_load(case))
+        .collect();
+    let mut tasks: Vec<_> = alike.iter().map(|other| &other.task).collect();
+    tasks.dedup_by(|a, b| a.is(b));
+    let runs: Vec<_> = alike.iter().filter(|other| other.task.is(&case.task)).collect();
     let nth = |found: Option<usize>| found.map_or(0, |index| index + 1);
     Place {
         trial: nth(cases.iter().position(|other| Arc::ptr_eq(other, case))),
         trials: cases.len(),
-        prompt: nth(prompts.iter().position(|prompt| Arc::ptr_eq(prompt, &case.prompt))),
-        prompts: prompts.len(),
+        task: nth(tasks.iter().position(|task| task.is(&case.task))),
+        tasks: tasks.len(),
         run: nth(runs.iter().position(|other| Arc::ptr_eq(other, case))),
         runs: runs.len(),
     }
 }
 
+/// What came of a group's thresholds.
+fn judge(group: &Group, instruments: &Instruments) -> Judged {
+    let setting = calibrate::setting(group);
+    let used = |(known, _): &&(Setting, _)| *known == setting;
+    let instrument = instruments.iter().find(used).map(|(_, error)| *error);
+    let verdict = |&threshold| Verdict::of(threshold, group, instrument);
+    Judged { name: group.name(), verdicts: group.thresholds().iter().map(verdict).collect() }
+}
+
 /// libtest's figure: the time per output token, and the spread of the gaps between token events,
 /// scaled to a token where events hold several.
 fn measurement(sample: &Sample) -> Measurement {
-    let nanoseconds = |seconds: f64| (seconds * 1e9).round() as u64;
-    let tpot = Metric::named("tpot").and_then(|metric| (metric.read)(sample));
-    let itl = Metric::named("itl").and_then(|metric| (metric.read)(sample));
+    let tpot = Metric::named("tpot").and_then(|metric| metric.of(sample));
+    let itl = Metric::named("itl").and_then(|metric| metric.of(sample));
     let Some((tpot, itl)) = tpot.zip(itl) else { return NO_TPOT };
     let gaps: Vec<_> = sample.gaps().map(|gap| gap.as_secs_f64()).collect();
     let spread = Statistic::Sd.of(&gaps).unwrap_or_default() * tpot / itl;
     Measurement { avg: nanoseconds(tpot), variance: nanoseconds(spread) }
+}
+
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9).round() as u64
 }
 
 fn success(sample: &Sample) -> String {
@@ -395,7 +461,7 @@ fn success(sample: &Sample) -> String {
 }
 
 fn figure(name: &str, digits: usize, sample: &Sample) -> String {
-    let value = Metric::named(name).and_then(|metric| (metric.read)(sample));
+    let value = Metric::named(name).and_then(|metric| metric.of(sample));
     value.map_or_else(|| "n/a".into(), |value| format!("{value:.digits$}"))
 }
 

@@ -54,6 +54,7 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
         api_key: None,
         timeouts: target.timeouts,
         transport: target.transport,
+        connection: target.connection,
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(load::run(case, &client, &())).outcome?;

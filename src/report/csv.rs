@@ -1,31 +1,16 @@
-//! The results as CSV: a row a trial. The seed's 14 columns first, in its order and meaning, then
+//! The results as CSV: a row a request. The seed's 14 columns first, in its order and meaning, then
 //! ours. Times are in seconds, speeds in tokens a second; what is unknown is an empty cell.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
-use super::{Format, Run};
 use crate::{
     metric::{DEFINITIONS, Metric, Unit},
     sample::{Note, Sample},
-    summary::Row,
+    summary::{Place, Row},
 };
-
-/// The whole run as CSV.
-#[derive(Debug, Clone, Copy)]
-pub struct Csv;
-
-impl Format for Csv {
-    fn render(&self, run: &Run) -> String {
-        let mut bytes = Vec::new();
-        // Writing to memory cannot fail.
-        if let Ok(mut writer) = Writer::new(&mut bytes) {
-            for row in &run.rows {
-                let _ = writer.write(row);
-            }
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-}
 
 /// Writes rows as they come, each whole and flushed, so that a run that is killed loses at most
 /// the trial in flight.
@@ -74,8 +59,13 @@ const COLUMNS: &[Column] = columns! {
     "error_message" => |row| row.outcome.as_ref().err().map(|e| text(&e.message)).unwrap_or_default(),
     "streaming_used" => |_| "true".into(),
     "trial" => |row| text(&row.case.name),
-    "prompt" => |row| text(&row.case.prompt.name),
+    "prompt" => |row| text(&row.prompt.name),
     "run" => |row| row.case.run.to_string(),
+    "workload" => |row| text(row.case.task.workload().map_or("", |workload| &workload.name)),
+    "request" => |row| placed(row, |place| Some(place.request.to_string())),
+    "scheduled" => |row| placed(row, |place| place.scheduled.map(seconds)),
+    "sent" => |row| placed(row, |place| place.sent.map(seconds)),
+    "send_lag" => |row| figure(row, "send_lag"),
     "model" => |row| text(&row.case.target.model),
     "endpoint" => |row| text(row.case.target.endpoint_name()),
     "simulated" => |row| row.case.target.is_simulated().to_string(),
@@ -110,6 +100,14 @@ fn of(row: &Row, read: impl Fn(&Sample) -> String) -> String {
     row.outcome.as_ref().map(read).unwrap_or_default()
 }
 
+fn placed(row: &Row, read: impl Fn(&Place) -> Option<String>) -> String {
+    row.place.as_ref().and_then(read).unwrap_or_default()
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.9}", time.as_secs_f64())
+}
+
 fn whole(count: Option<u64>) -> String {
     count.map(|count| count.to_string()).unwrap_or_default()
 }
@@ -119,7 +117,7 @@ fn figure(row: &Row, name: &str) -> String {
     let metric = Metric::named(name);
     let value = metric.zip(row.outcome.as_ref().ok()).and_then(|(metric, sample)| {
         let digits = if metric.unit == Unit::Seconds { 9 } else { 3 };
-        (metric.read)(sample).map(|value| format!("{value:.digits$}"))
+        metric.of(sample).map(|value| format!("{value:.digits$}"))
     });
     value.unwrap_or_default()
 }
@@ -135,7 +133,7 @@ fn notes(notes: &[Note]) -> String {
 /// A text that no spreadsheet runs: one that begins like a formula gets a leading apostrophe.
 ///
 /// <https://owasp.org/www-community/attacks/CSV_Injection>
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     match text.chars().next() {
         Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => {
             format!("'{text}")

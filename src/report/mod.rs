@@ -1,26 +1,30 @@
 //! A run → bytes. A format is one file, one pure method, one snapshot.
 
 pub mod csv;
+pub mod loads;
 pub mod ranking;
 pub mod summary;
 mod table;
 pub mod thresholds;
 
-use crate::{
-    plan::Target,
-    summary::{Row, Summary},
-    verdict::Verdict,
-};
+use crate::{summary::Summary, verdict::Verdict};
 
 /// A finished run: all that a report can show.
 #[derive(Debug)]
 pub struct Run {
-    /// The trials in the order in which they ran.
-    pub rows: Vec<Row>,
-    /// What they say together.
+    /// What the trials say together.
     pub summary: Summary,
-    /// What came of each model's thresholds.
-    pub verdicts: Vec<(std::sync::Arc<Target>, Verdict)>,
+    /// What came of each model's thresholds: a list for each of the summary's groups that has any.
+    pub verdicts: Vec<Judged>,
+}
+
+/// What came of the thresholds of one group.
+#[derive(Debug)]
+pub struct Judged {
+    /// The group's name.
+    pub name: String,
+    /// One verdict a threshold.
+    pub verdicts: Vec<Verdict>,
 }
 
 /// A way to write a run down.

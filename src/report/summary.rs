@@ -5,8 +5,9 @@ use std::fmt::Write;
 use super::{Format, Run, number, table};
 use crate::{
     metric::{METRICS, Metric},
+    plan::Workload,
     statistic::Statistic,
-    summary::ModelSummary,
+    summary::{Group, Tally},
 };
 
 /// Every figure of every model.
@@ -19,28 +20,40 @@ const STATISTICS: [Statistic; 5] =
 impl Format for SummaryTables {
     fn render(&self, run: &Run) -> String {
         let mut out = String::from("Summary\n");
-        for model in &run.summary.models {
+        for group in &run.summary.groups {
             out.push('\n');
-            out.push_str(&heading(model));
-            if !model.samples.is_empty() {
-                out.push_str(&figures(model));
+            out.push_str(&heading(group));
+            if group.tally.valid > 0 {
+                out.push_str(&figures(group));
             }
         }
         out
     }
 }
 
-fn heading(model: &ModelSummary) -> String {
-    let mut out = model.target.name.clone();
-    if model.target.is_simulated() {
+fn heading(group: &Group) -> String {
+    let mut out = group.name();
+    if group.target.is_simulated() {
         out.push_str(" (simulated: figures of a script, not of a model)");
     }
     out.push('\n');
-    let _ = write!(out, "  {} successful, {} failed", model.samples.len(), model.failed());
-    if model.finished() < model.planned {
-        let _ = write!(out, ", {} not run", model.planned - model.finished());
+    let Tally { valid, failures, .. } = &group.tally;
+    if let Some(workload) = &group.workload {
+        let Workload { shape, until, .. } = &**workload;
+        let runs = group.loads.len();
+        let runs = of(runs, group.planned);
+        let _ = writeln!(out, "  {shape}, {until}: {runs}");
+        for shortfall in &group.shortfalls {
+            let _ = writeln!(out, "  invalid: {shortfall}");
+        }
     }
-    let kinds: Vec<_> = model.failures.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+    let requests = if group.workload.is_some() { " requests" } else { "" };
+    let failed = group.tally.failed();
+    let _ = write!(out, "  {valid}{requests} successful, {failed} failed");
+    if group.finished < group.planned && group.workload.is_none() {
+        let _ = write!(out, ", {} not run", group.planned - group.finished);
+    }
+    let kinds: Vec<_> = failures.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
     if !kinds.is_empty() {
         let _ = write!(out, " ({})", kinds.join(", "));
     }
@@ -48,13 +61,23 @@ fn heading(model: &ModelSummary) -> String {
     out
 }
 
-fn figures(model: &ModelSummary) -> String {
+/// `2 runs`, or `1 of 2 runs`.
+fn of(valid: usize, planned: usize) -> String {
+    match (valid, planned) {
+        (1, 1) => "1 run".into(),
+        _ if valid == planned => format!("{planned} runs"),
+        (_, 1) => "0 of 1 run".into(),
+        _ => format!("{valid} of {planned} runs"),
+    }
+}
+
+fn figures(group: &Group) -> String {
     let mut heads = vec!["figure", "unit", ">n"];
     let names: Vec<_> = STATISTICS.iter().map(|statistic| format!(">{statistic}")).collect();
     heads.extend(names.iter().map(String::as_str));
     let mut table = table::table(&heads);
     for metric in METRICS.iter().filter(|metric| metric.in_summary) {
-        let values = model.values(metric);
+        let values = group.values(metric);
         if !values.is_empty() {
             table.add_row(row(metric, &values));
         }

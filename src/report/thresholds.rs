@@ -1,8 +1,6 @@
 //! What came of the thresholds: limit, actual, verdict.
 
-use std::sync::Arc;
-
-use super::{Format, Run, number, table};
+use super::{Format, Judged, Run, number, table};
 use crate::verdict::{Outcome, Verdict};
 
 /// A table a model, a line a threshold.
@@ -15,9 +13,9 @@ impl Format for Thresholds {
         if run.verdicts.is_empty() {
             out.push_str("\n  none in the config: only that trials succeed is checked\n");
         }
-        for of_model in run.verdicts.chunk_by(|(a, _), (b, _)| Arc::ptr_eq(a, b)) {
+        for Judged { name, verdicts } in &run.verdicts {
             let mut table = table::table(&["limit", ">actual", "verdict"]);
-            for (_, verdict) in of_model {
+            for verdict in verdicts {
                 let word = match verdict.outcome() {
                     Outcome::Pass => "pass",
                     Outcome::Fail => "FAIL",
@@ -25,7 +23,6 @@ impl Format for Thresholds {
                 };
                 table.add_row([verdict.threshold.to_string(), actual(verdict), word.into()]);
             }
-            let name = &of_model[0].0.name;
             out.push_str(&format!("\n{name}\n{}", table::lines(&table)));
         }
         out

@@ -692,3 +692,83 @@ proptest! {
         }
     }
 }
+
+mod workloads {
+    use super::*;
+    use llm_stream_bench::schedule::{Arrivals, Gaps, Shape, Until};
+
+    fn workload(lines: &str) -> String {
+        top(&format!("workloads:\n  load: {lines}"))
+    }
+
+    #[test]
+    fn are_closed_or_open_loops() {
+        let of = |lines: &str| {
+            let workload = accepted(&workload(lines)).workloads.remove(0);
+            (workload.shape, workload.until)
+        };
+        let open = |rate, gaps, seed, max_in_flight| Shape::Open {
+            arrivals: Arrivals { rate, gaps, seed },
+            max_in_flight,
+        };
+        let requests = |requests| Until { requests: Some(requests), duration: None };
+        let seconds =
+            |seconds| Until { requests: None, duration: Some(Duration::from_secs(seconds)) };
+        assert_eq!(
+            of("{ concurrency: 64, requests: 512 }"),
+            (Shape::Closed { concurrency: 64 }, requests(512))
+        );
+        assert_eq!(
+            of("{ rate: 20/s, duration: 60s }"),
+            (open(20.0, Gaps::Poisson, 0, 1000), seconds(60))
+        );
+        assert_eq!(
+            of("{ rate: 90/min, arrivals: constant, requests: 9, seed: 3, max_in_flight: 50 }"),
+            (open(1.5, Gaps::Constant, 3, 50), requests(9))
+        );
+        let burstiness = 0.25;
+        assert_eq!(
+            of("{ rate: \"0.5 / s\", arrivals: gamma(0.25), requests: 9 }"),
+            (open(0.5, Gaps::Gamma { burstiness }, 0, 1000), requests(9))
+        );
+        let both = Until { requests: Some(9), duration: Some(Duration::from_millis(1500)) };
+        assert_eq!(of("{ concurrency: 1, requests: 9, duration: 1.5s }").1, both);
+    }
+
+    refused! {
+        workload_without_shape => workload("{ requests: 5 }"),
+        workload_with_both_shapes => workload("{ concurrency: 5, rate: 20/s, requests: 5 }"),
+        workload_without_end => workload("{ concurrency: 5 }"),
+        workload_of_no_time => workload("{ concurrency: 5, duration: 0s }"),
+        workload_with_a_misspelt_key => workload("{ concurency: 5, requests: 5 }"),
+        workload_with_anothers_word => workload("{ request_rate: 20/s, num_prompts: 5 }"),
+        workload_of_none => workload("{ concurrency: 0, requests: 5 }"),
+        rate_without_unit => workload("{ rate: 20, requests: 5 }"),
+        rate_with_another_unit => workload("{ rate: 20/day, requests: 5 }"),
+        rate_of_nothing => workload("{ rate: 0/s, requests: 5 }"),
+        rate_as_a_word => workload("{ rate: fast, requests: 5 }"),
+        arrivals_beside_concurrency =>
+            workload("{ concurrency: 5, arrivals: poisson, seed: 1, requests: 5 }"),
+        arrivals_misspelt => workload("{ rate: 5/s, arrivals: poison, requests: 5 }"),
+        arrivals_without_burstiness => workload("{ rate: 5/s, arrivals: gamma, requests: 5 }"),
+        workload_as_a_number => workload("64"),
+        workloads_as_a_list => top("workloads: [{ concurrency: 5, requests: 5 }]"),
+        workload_of_an_unknown_prompt =>
+            workload("{ concurrency: 5, requests: 5, prompts: [chat-eng] }"),
+        workload_of_no_prompt => workload("{ concurrency: 5, requests: 5, prompts: [] }"),
+        workload_called_like_a_prompt =>
+            top("workloads: { code: { concurrency: 5, requests: 5 } }"),
+        workloads_of_one_name =>
+            top("workloads:\n  a b: { concurrency: 5, requests: 5 }\n  a:b: { rate: 5/s, requests: 5 }"),
+        connection_misspelt => model("connection: hot"),
+    }
+
+    #[test]
+    fn thresholds_of_a_workload_are_checked_when_the_plan_is_made() {
+        use clap::Parser as _;
+        use llm_stream_bench::{cli::Cli, plan::Plan};
+        let text = workload("{ concurrency: 5, requests: 5, thresholds: [\"ttft <= 5\"] }");
+        let plan = Plan::new(&accepted(&text), &Cli::parse_from(["llm"]));
+        insta::assert_snapshot!(plan.unwrap_err());
+    }
+}

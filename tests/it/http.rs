@@ -58,6 +58,7 @@ fn client(case: &Case, key: Option<&Secret>) -> Client {
         api_key: key,
         timeouts: target.timeouts,
         transport: target.transport,
+        connection: target.connection,
     })
     .expect("a client")
 }

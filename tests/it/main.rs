@@ -13,3 +13,4 @@ mod reports;
 mod streams;
 mod timing;
 mod tls;
+mod workloads;

@@ -42,7 +42,8 @@ fn told_sample(sample: &Sample) -> String {
     let mut text = String::new();
     for metric in METRICS {
         let (unit, scale) = metric.unit.display();
-        let value = (metric.read)(sample)
+        let value = metric
+            .of(sample)
             .map_or("-".to_owned(), |value| format!("{:.6} {unit}", value * scale));
         let _ = writeln!(text, "{}: {value}", metric.name);
     }
@@ -94,7 +95,7 @@ fn read(recording: &Recording) -> Result<Sample, RequestError> {
 }
 
 fn figure(sample: &Sample, name: &str) -> Option<f64> {
-    METRICS.iter().find(|metric| metric.name == name).and_then(|metric| (metric.read)(sample))
+    METRICS.iter().find(|metric| metric.name == name).and_then(|metric| metric.of(sample))
 }
 
 #[test]

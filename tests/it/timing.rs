@@ -33,9 +33,16 @@ fn case(model: &str) -> Arc<Case> {
 }
 
 fn client(case: &Case, url: &str) -> Client {
-    let (timeouts, transport) = (case.target.timeouts, case.target.transport);
-    Client::new(&Options { url, headers: &[], api_key: None, timeouts, transport })
-        .expect("a client")
+    let target = &case.target;
+    Client::new(&Options {
+        url,
+        headers: &[],
+        api_key: None,
+        timeouts: target.timeouts,
+        transport: target.transport,
+        connection: target.connection,
+    })
+    .expect("a client")
 }
 
 fn simulator(case: &Case) -> Simulator {

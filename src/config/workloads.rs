@@ -1,0 +1,250 @@
+//! `workloads`: loads of many requests at once.
+
+use std::time::Duration;
+
+use serde_saphyr::Spanned;
+
+use super::{
+    Prompt, Workload,
+    read::{Entry, Fields, Reader},
+    sections,
+    words::{self, WORKLOAD_SECTION},
+    yaml::Yaml,
+};
+use crate::{
+    prompt,
+    schedule::{Arrivals, Gaps, Shape, Until},
+};
+
+const WORKLOADS_EXAMPLE: &str = "{ chat-c64: { concurrency: 64, requests: 512 } }";
+const WORKLOAD_EXAMPLE: &str = "{ concurrency: 64, requests: 512 }";
+
+/// Most requests under way at once: each takes a file descriptor, and one more where the server is
+/// ours.
+const MOST_IN_FLIGHT: u64 = 16_384;
+
+/// The keys that only an open loop has.
+const OF_OPEN_LOOPS: [&str; 3] = ["arrivals", "seed", "max_in_flight"];
+
+/// `workloads`. Each takes of `prompts`, or of the built-in ones where there are none; of none
+/// that can be told when `prompts` is written and wrong.
+pub(super) fn workloads(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    prompts_written: bool,
+    prompts: Option<&[Prompt]>,
+) -> Vec<Workload> {
+    let known: Vec<String> = match prompts {
+        Some(prompts) => prompts.iter().map(|prompt| prompt.name.value.clone()).collect(),
+        None if prompts_written => Vec::new(),
+        None => prompt::built_in().into_iter().map(|prompt| prompt.name).collect(),
+    };
+    let named = reader.map(entry, "a map of workloads by their names", WORKLOADS_EXAMPLE);
+    let workloads = named.into_iter();
+    workloads.filter_map(|(name, field)| workload(reader, name, &field, &known)).collect()
+}
+
+fn workload(
+    reader: &mut Reader<'_>,
+    name: &str,
+    entry: &Entry<'_>,
+    prompts: &[String],
+) -> Option<Workload> {
+    reader.remember(entry);
+    if name.trim().is_empty() {
+        let help = "write its name before the colon";
+        reader.error_at_key(entry, "a workload has an empty name", help);
+    }
+    let fields =
+        reader.fields(entry, &WORKLOAD_SECTION, "a map of a workload's keys", WORKLOAD_EXAMPLE);
+    let shape = shape(reader, entry, &fields);
+    let until = until(reader, entry, &fields);
+    let runs = fields.get("runs").and_then(|entry| reader.whole(entry, 1..=10_000, "3"));
+    let thresholds = fields.get("thresholds");
+    let thresholds = thresholds.map(|entry| sections::thresholds(reader, entry));
+    let chosen = fields.get("prompts").map(|entry| chosen(reader, entry, prompts));
+    Some(Workload {
+        name: Spanned::new(name.to_owned(), entry.key.referenced, entry.key.defined),
+        shape: shape?,
+        until: until?,
+        prompts: chosen.unwrap_or_default(),
+        runs: runs.and_then(|runs| u32::try_from(runs).ok()),
+        thresholds: thresholds.unwrap_or_default(),
+    })
+}
+
+/// Exactly one of `concurrency` and `rate`.
+fn shape(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> Option<Shape> {
+    match (fields.get("concurrency"), fields.get("rate")) {
+        (Some(entry), None) => {
+            for entry in OF_OPEN_LOOPS.iter().filter_map(|name| fields.get(name)) {
+                let what = format!("{} has no use beside `concurrency`", entry.label);
+                let help = "it is for an open loop, which has a `rate`; remove one of them";
+                reader.error_at_key(entry, what, help);
+            }
+            let concurrency = in_flight(reader, entry, "64")?;
+            Some(Shape::Closed { concurrency })
+        }
+        (None, Some(entry)) => open(reader, entry, fields),
+        (Some(_), Some(entry)) => {
+            let what = format!("{} has both `concurrency` and `rate`", workload.label);
+            let help = "keep `concurrency` for so many requests under way, `rate` for so many a \
+                        second;\n`max_in_flight` limits what a rate may have under way";
+            reader.error_at_key(entry, what, help);
+            None
+        }
+        (None, None) => {
+            let told = fields.meant.iter().any(|meant| ["concurrency", "rate"].contains(meant));
+            if !told && matches!(workload.value.value, Yaml::Map(_)) {
+                let what = format!("{} has neither `concurrency` nor `rate`", workload.label);
+                let help = "add `concurrency: 64` for a closed loop, `rate: 20/s` for an open one";
+                reader.error_at_key(workload, what, help);
+            }
+            None
+        }
+    }
+}
+
+fn open(reader: &mut Reader<'_>, rate: &Entry<'_>, fields: &Fields<'_>) -> Option<Shape> {
+    let rate = self::rate(reader, rate);
+    let gaps = fields.get("arrivals").map(|entry| gaps(reader, entry));
+    let seed = fields.get("seed").map(|entry| reader.whole(entry, 0..=u64::MAX, "7"));
+    let most = fields.get("max_in_flight").map(|entry| in_flight(reader, entry, "500"));
+    let arrivals = Arrivals {
+        rate: rate?,
+        gaps: gaps.unwrap_or(Some(Gaps::Poisson))?,
+        seed: seed.unwrap_or(Some(0))?,
+    };
+    Some(Shape::Open { arrivals, max_in_flight: most.unwrap_or(Some(1_000))? })
+}
+
+fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>, example: &str) -> Option<usize> {
+    let whole = reader.whole(entry, 1..=MOST_IN_FLIGHT, example)?;
+    usize::try_from(whole).ok()
+}
+
+/// A rate with its unit: `20/s`, `90/min`.
+fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
+    const MOST: f64 = 100_000.0;
+    let example = "20/s";
+    let text = match &entry.value.value {
+        Yaml::Text(text) => text.clone(),
+        Yaml::Int(_) | Yaml::Float(_) => reader.written(entry),
+        _ => {
+            reader.wrong(entry, "a rate", example);
+            return None;
+        }
+    };
+    let (number, unit) = text.split_once('/').unwrap_or((&text, ""));
+    let Ok(number) = number.trim().parse::<f64>() else {
+        reader.wrong(entry, "a rate", example);
+        return None;
+    };
+    let seconds = match unit.trim() {
+        "s" | "sec" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "" => {
+            let help = format!("did you mean `rate: {}/s`?", text.trim().trim_end_matches('/'));
+            reader.error(entry, "`rate` needs a unit", help);
+            return None;
+        }
+        other => {
+            let what = format!("`{other}` is no unit of a rate");
+            reader.error(
+                entry,
+                what,
+                "write it a second, minute or hour: `20/s`, `90/min`, `60/h`",
+            );
+            return None;
+        }
+    };
+    let rate = number / seconds;
+    if !(rate > 0.0 && rate <= MOST) {
+        let what = format!("`rate` must be above 0 and at most {MOST} a second");
+        reader.error(entry, what, format!("for example `rate: {example}`"));
+        return None;
+    }
+    Some(rate)
+}
+
+/// `constant`, `poisson` or `gamma(BURSTINESS)`.
+fn gaps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Gaps> {
+    let text = reader.text(entry, "poisson")?.value;
+    let burstiness =
+        text.strip_prefix("gamma").map(|rest| rest.trim().strip_prefix('(')?.strip_suffix(')'));
+    match (text.as_str(), burstiness) {
+        ("constant", _) => Some(Gaps::Constant),
+        ("poisson", _) => Some(Gaps::Poisson),
+        (_, Some(number)) => {
+            let burstiness = number.and_then(|number| number.trim().parse::<f64>().ok());
+            let burstiness = burstiness.filter(|number| (0.001..=1000.0).contains(number));
+            if burstiness.is_none() {
+                let help = "1 is like `poisson`, less is burstier, more is more even:\n\
+                            for example `arrivals: gamma(0.5)`";
+                reader.error(entry, "`gamma` takes its burstiness, from 0.001 to 1000", help);
+            }
+            burstiness.map(|burstiness| Gaps::Gamma { burstiness })
+        }
+        (other, None) => {
+            let help = match words::nearest(other, ["constant", "poisson"]) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "there are `constant`, `poisson` and `gamma(0.5)`".to_owned(),
+            };
+            reader.error(entry, format!("there are no arrivals `{other}`"), help);
+            None
+        }
+    }
+}
+
+/// `requests`, `duration`, or both.
+fn until(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> Option<Until> {
+    let requests = fields.get("requests");
+    let duration = fields.get("duration");
+    if requests.is_none() && duration.is_none() {
+        let told = fields.meant.iter().any(|meant| ["requests", "duration"].contains(meant));
+        if !told && matches!(workload.value.value, Yaml::Map(_)) {
+            let what = format!("{} has no end", workload.label);
+            reader.error_at_key(workload, what, "add `requests: 512` or `duration: 60s`");
+        }
+        return None;
+    }
+    let requests = requests.map(|entry| reader.whole(entry, 1..=10_000_000, "512"));
+    let duration: Option<Option<Duration>> =
+        duration.map(|entry| reader.duration(entry, false, "s", "60s"));
+    Some(Until {
+        requests: match requests {
+            Some(requests) => Some(usize::try_from(requests?).ok()?),
+            None => None,
+        },
+        duration: match duration {
+            Some(duration) => Some(duration?),
+            None => None,
+        },
+    })
+}
+
+/// The names in `prompts`, of the `known`.
+fn chosen(reader: &mut Reader<'_>, entry: &Entry<'_>, known: &[String]) -> Vec<Spanned<String>> {
+    let names = reader.texts(entry, "chat-en");
+    if let (Yaml::List(items), true) = (&entry.value.value, names.is_empty())
+        && items.is_empty()
+    {
+        let help = "name at least one, or remove `prompts` for all of them";
+        reader.error(entry, "`prompts` is empty", help);
+    }
+    let known: Vec<_> = known.iter().map(String::as_str).collect();
+    for name in names.iter().filter(|_| !known.is_empty()) {
+        if !known.contains(&name.value.as_str()) {
+            let place = reader.source.bytes(name.defined);
+            let help = words::did_you_mean(&name.value, &known);
+            reader.error_at(
+                place,
+                &entry.path,
+                format!("there is no prompt `{}`", name.value),
+                help,
+            );
+        }
+    }
+    names
+}

@@ -1,0 +1,222 @@
+//! A trial that is a load: many requests, a row each, and what they reached together.
+
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use jiff::SignedDuration;
+use libtest_mimic::Measurement;
+
+use super::{Live, NO_TPOT, Place, Recordings, Session, Stopped, hide, nanoseconds};
+use crate::{
+    harness::output::{Results, today},
+    load::{self, Ended, Offered},
+    metric::{Metric, SUCCESS_RATE},
+    plan::{Case, Workload},
+    reached::{Reached, Span},
+    recording::{ErrorKind, RequestError},
+    report::loads::LoadRow,
+    statistic::Statistic,
+    summary::{Row, Tally},
+};
+
+/// What a load's requests brought so far.
+#[derive(Default)]
+struct Gathered {
+    tally: Tally,
+    spans: Vec<Span>,
+    /// The first failure's message.
+    failure: Option<String>,
+}
+
+/// A load that was offered as it was asked for, or why it was not.
+type Outcome = Result<(Tally, Reached), String>;
+
+impl Session {
+    /// Offers the load, writes a row for each request, and says how it went.
+    pub(super) fn offer(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+        place: Place,
+        prepared: anyhow::Result<()>,
+    ) -> Result<Measurement, Stopped> {
+        let offered = match prepared {
+            Ok(()) => self.offer_guarded(case, workload, place),
+            Err(error) => Err(error),
+        };
+        if self.interrupt.came() {
+            return Err(Stopped::Interrupted);
+        }
+        let (gathered, offered) = match offered {
+            Ok(offered) => offered,
+            Err(error) => return Err(self.not_offered(case, format!("{error:#}"))),
+        };
+        let failure = gathered.failure.clone();
+        let reached = Reached::of(&gathered.spans, offered.driven.busy);
+        let outcome = judge(gathered.tally, reached, &offered, workload);
+        if let Err(error) = self.results.write_load(&LoadRow::of(case, workload, reached, &outcome))
+        {
+            return Err(self.not_offered(case, format!("failed to write the results: {error}")));
+        }
+        let failed = failed(&outcome, workload, failure.as_deref());
+        let told = match &outcome {
+            Ok((tally, reached)) => (success(tally, reached, workload), measurement(tally)),
+            Err(_) => (String::new(), NO_TPOT),
+        };
+        self.summary.add_load(case, outcome, failed.is_some());
+        match failed {
+            Some(message) => Err(self.failed(message)),
+            None => {
+                self.terminal.err(&told.0);
+                Ok(told.1)
+            }
+        }
+    }
+
+    /// Counts a load of which there is nothing.
+    fn not_offered(&mut self, case: &Arc<Case>, message: String) -> Stopped {
+        self.summary.add_load(case, Err(message.clone()), true);
+        self.failed(format!("not offered: {message}"))
+    }
+
+    /// Offers the load; a panic, which is a defect of ours, is a failed trial like any other.
+    fn offer_guarded(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+        place: Place,
+    ) -> anyhow::Result<(Gathered, Offered)> {
+        let offered = panic::catch_unwind(AssertUnwindSafe(|| self.gather(case, workload, place)));
+        offered.unwrap_or_else(|_| {
+            // Its connections may be in any state.
+            self.live = None;
+            anyhow::bail!("a defect of llm-stream-bench: see the panic above")
+        })
+    }
+
+    fn gather(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+        place: Place,
+    ) -> anyhow::Result<(Gathered, Offered)> {
+        if let Some(progress) = &self.progress {
+            let Place { task, tasks, run, runs, .. } = place;
+            let name = &case.target.name;
+            let heading = format!("{name}  workload {task}/{tasks}  run {run}/{runs}");
+            progress.begin(heading, case, place);
+        }
+        let Self { live, results, recordings, progress, interrupt, .. } = self;
+        let live = live.as_ref().context("no connection")?;
+        let follower = super::Follower { progress: None, interrupt };
+        let mut gathered = Gathered::default();
+        let take = |ended: Ended| {
+            gathered.take(case, live, (results, recordings), ended);
+            if let Some(progress) = progress {
+                let Gathered { spans, .. } = &gathered;
+                let tokens = spans.last().and_then(|span| span.tokens);
+                progress.counted(spans.len(), workload.until.requests, tokens);
+            }
+        };
+        let offered =
+            load::offer((&case.target, workload, case.run), &live.client, &follower, take)?;
+        Ok((gathered, offered))
+    }
+}
+
+impl Gathered {
+    /// Writes the row and the recording of a request that has ended, and keeps its figures.
+    fn take(
+        &mut self,
+        case: &Arc<Case>,
+        live: &Live,
+        (results, recordings): (&mut Results, &mut Recordings),
+        ended: Ended,
+    ) {
+        let Ended { prompt, place, span, since_begun, answer } = ended;
+        let secrets = live.client.secrets();
+        let mut outcome = answer.outcome;
+        hide(&mut outcome, secrets);
+        let age = SignedDuration::try_from(since_begun).unwrap_or_default();
+        let now = today();
+        let started = now.checked_sub(age).unwrap_or(now);
+        let mut row = Row { case: case.clone(), prompt, started, place: Some(place), outcome };
+        let written = results.write(&row).context("failed to write the row");
+        let name = format!("{}::request-{}", case.name, place.request);
+        let recorded = answer
+            .recording
+            .map_or(Ok(()), |recording| recordings.keep(&name, &recording, secrets));
+        if let Err(error) = written.and(recorded) {
+            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
+        }
+        if let Err(error) = &row.outcome {
+            self.failure.get_or_insert_with(|| format!("{}: {error}", error.kind));
+        }
+        self.tally.add(&row.outcome);
+        self.spans.push(span);
+    }
+}
+
+/// Whether what was offered is the load that was asked for.
+fn judge(
+    tally: Tally,
+    reached: Option<Reached>,
+    offered: &Offered,
+    workload: &Workload,
+) -> Outcome {
+    if let Some((unopened, error)) = &offered.unopened {
+        return Err(format!("{unopened} connections could not be opened: {error}"));
+    }
+    let reached = reached.ok_or("no request has ended")?;
+    match reached.shortfall(&workload.shape, &workload.until) {
+        Some(shortfall) => Err(shortfall),
+        None => Ok((tally, reached)),
+    }
+}
+
+/// Why the trial failed, if it did. Requests may fail where a threshold says how many.
+fn failed(outcome: &Outcome, workload: &Workload, failure: Option<&str>) -> Option<String> {
+    let (tally, _) = match outcome {
+        Ok(reached) => reached,
+        Err(shortfall) => return Some(format!("not the load that was asked for: {shortfall}")),
+    };
+    let tolerates =
+        workload.thresholds.iter().any(|threshold| threshold.metric.name == SUCCESS_RATE.name);
+    match tally.failed() {
+        0 => None,
+        _ if tolerates && tally.valid > 0 => None,
+        failed => {
+            let all = tally.finished();
+            let first = failure.map(|message| format!(", the first: {message}"));
+            Some(format!("{failed} of {all} requests failed{}", first.unwrap_or_default()))
+        }
+    }
+}
+
+fn success(tally: &Tally, reached: &Reached, workload: &Workload) -> String {
+    let Reached { requests, request_throughput, output_throughput, concurrency, .. } = reached;
+    let failed = match tally.failed() {
+        0 => String::new(),
+        failed => format!(", {failed} failed"),
+    };
+    let offered = match (workload.shape.asked_rate(), reached.request_rate) {
+        (Some(asked), Some(rate)) => format!("{rate:.2} requests/sec started of {asked}"),
+        _ => format!("{concurrency:.1} under way"),
+    };
+    format!(
+        "      Success: {requests} requests{failed}, {output_throughput:.1} output tokens/sec, \
+         {request_throughput:.2} requests/sec, {offered}\n"
+    )
+}
+
+/// libtest's figure: the mean time per output token, and its spread over the requests.
+fn measurement(tally: &Tally) -> Measurement {
+    let Some(metric) = Metric::named("tpot") else { return NO_TPOT };
+    let values = tally.values(metric);
+    let Ok(mean) = Statistic::Mean.of(values) else { return NO_TPOT };
+    let spread = Statistic::Sd.of(values).unwrap_or_default();
+    Measurement { avg: nanoseconds(mean), variance: nanoseconds(spread) }
+}

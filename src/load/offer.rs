@@ -1,0 +1,319 @@
+//! A load: many requests at once or at their times, each read once it has ended.
+//!
+//! One thread sends and stamps; another reads the answers, so that no answer waits for the reading
+//! of another.
+
+use std::{
+    collections::HashMap,
+    iter::Peekable,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{Answer, Follow, body};
+use crate::{
+    client::{Client, Driven, Jobs, Next},
+    config::Connection,
+    plan::{Target, Workload},
+    prompt::Prompt,
+    protocol::Protocol,
+    reached::Span,
+    recording::{Chunk, ErrorKind, Recording, RequestError},
+    sample,
+    schedule::{Shape, Starts},
+    summary::Place,
+};
+
+/// Most connections that are being opened at the same time: servers queue no more than some.
+const OPENING: usize = 64;
+
+/// How long before an open loop's requests their connections are open.
+const AHEAD: f64 = 0.25;
+
+/// A request of a load that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What was asked.
+    pub prompt: Arc<Prompt>,
+    /// Its place in the load.
+    pub place: Place,
+    /// When it was begun and over.
+    pub span: Span,
+    /// How long ago it was begun.
+    pub since_begun: Duration,
+    /// What came.
+    pub answer: Answer,
+}
+
+/// How a load was offered.
+#[derive(Debug)]
+pub struct Offered {
+    /// How it was driven.
+    pub driven: Driven,
+    /// The connections that could not be opened beforehand, with the first reason.
+    pub unopened: Option<(usize, RequestError)>,
+}
+
+/// Offers the `run`-th run of `workload` to `target`, and gives each request that has ended to
+/// `take`, on another thread. What the user's interrupt cut off is not given.
+pub fn offer(
+    (target, workload, run): (&Target, &Workload, u32),
+    client: &Client,
+    follow: &dyn Follow,
+    mut take: impl FnMut(Ended) + Send,
+) -> anyhow::Result<Offered> {
+    let mut opening = Opening::new(target, workload, follow);
+    client.drive(&mut opening)?;
+    let (sender, receiver) = mpsc::channel::<Over>();
+    let driven = thread::scope(|scope| {
+        let reading = scope.spawn(move || {
+            for over in receiver {
+                take(over.read(target, client));
+            }
+        });
+        let mut jobs = Load::new((target, workload, run), follow, sender);
+        let driven = client.drive(&mut jobs);
+        drop(jobs);
+        if let Err(panic) = reading.join() {
+            std::panic::resume_unwind(panic);
+        }
+        driven
+    })?;
+    Ok(Offered { driven, unopened: opening.failed })
+}
+
+/// The connections that are open before the clock starts.
+struct Opening<'a> {
+    left: usize,
+    under_way: usize,
+    failed: Option<(usize, RequestError)>,
+    protocol: &'static dyn Protocol,
+    follow: &'a dyn Follow,
+}
+
+impl<'a> Opening<'a> {
+    fn new(target: &Target, workload: &Workload, follow: &'a dyn Follow) -> Self {
+        let left = match target.connection {
+            Connection::Warm => slots(workload),
+            Connection::Cold => 0,
+        };
+        Self { left, under_way: 0, failed: None, protocol: target.protocol, follow }
+    }
+}
+
+/// How many connections a load needs at its start.
+fn slots(workload: &Workload) -> usize {
+    let most = workload.until.requests.unwrap_or(usize::MAX);
+    match workload.shape {
+        Shape::Closed { concurrency } => concurrency.min(most),
+        Shape::Open { .. } => reserve(&workload.shape).min(most),
+    }
+}
+
+/// How many open connections an open loop keeps ready.
+fn reserve(shape: &Shape) -> usize {
+    match *shape {
+        Shape::Closed { .. } => 0,
+        Shape::Open { arrivals, max_in_flight } => {
+            ((arrivals.rate * AHEAD).ceil() as usize + 1).min(max_in_flight)
+        }
+    }
+}
+
+impl Jobs for Opening<'_> {
+    fn next(&mut self, _: Instant, idle: usize) -> Next {
+        // One may be left from the warm-up.
+        if self.left <= idle + self.under_way || self.under_way == OPENING {
+            return Next::AfterAnAnswer;
+        }
+        self.under_way += 1;
+        Next::Open
+    }
+
+    fn opened(&mut self, opened: Result<(), RequestError>) {
+        self.under_way -= 1;
+        if let Err(error) = opened {
+            self.left -= 1;
+            self.failed.get_or_insert((0, error)).0 += 1;
+        }
+    }
+
+    fn arrived(&mut self, _: usize, _: &Chunk) {}
+
+    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
+        sample::tokens_so_far(chunks, self.protocol).0
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.follow.is_cancelled()
+    }
+
+    fn finished(&mut self, _: usize, _: Result<Recording, RequestError>) {}
+}
+
+/// A load under way.
+struct Load<'a> {
+    target: &'a Target,
+    workload: &'a Workload,
+    follow: &'a dyn Follow,
+    started: Option<Instant>,
+    /// The starts of an open loop that are still to come.
+    starts: Option<Peekable<Starts>>,
+    sent: usize,
+    under_way: HashMap<usize, Asked>,
+    opening: usize,
+    reserve: usize,
+    over: mpsc::Sender<Over>,
+}
+
+/// A request that was sent.
+struct Asked {
+    prompt: Arc<Prompt>,
+    scheduled: Option<Duration>,
+    begun: Instant,
+}
+
+/// A request that is over and not read yet.
+struct Over {
+    id: usize,
+    asked: Asked,
+    started: Instant,
+    ended: Instant,
+    answer: Result<Recording, RequestError>,
+}
+
+impl<'a> Load<'a> {
+    fn new(
+        (target, workload, run): (&'a Target, &'a Workload, u32),
+        follow: &'a dyn Follow,
+        over: mpsc::Sender<Over>,
+    ) -> Self {
+        let starts = match workload.shape {
+            Shape::Closed { .. } => None,
+            Shape::Open { arrivals, .. } => Some(Starts::new(arrivals, run).peekable()),
+        };
+        let reserve = match target.connection {
+            Connection::Warm => reserve(&workload.shape),
+            Connection::Cold => 0,
+        };
+        Self {
+            target,
+            workload,
+            follow,
+            started: None,
+            starts,
+            sent: 0,
+            under_way: HashMap::new(),
+            opening: 0,
+            reserve,
+            over,
+        }
+    }
+
+    /// When the next request is due, counted from the start; `None` when there is none any more.
+    fn next_start(&mut self, elapsed: Duration) -> Option<Duration> {
+        let until = self.workload.until;
+        let start = match &mut self.starts {
+            None => elapsed,
+            Some(starts) => *starts.peek()?,
+        };
+        let in_time = until.duration.is_none_or(|duration| start < duration);
+        let in_number = until.requests.is_none_or(|requests| self.sent < requests);
+        (in_time && in_number).then_some(start)
+    }
+
+    fn send(&mut self, now: Instant) -> Next {
+        let scheduled = self.starts.as_mut().and_then(Iterator::next);
+        let prompts = &self.workload.prompts;
+        let prompt = prompts[self.sent % prompts.len()].clone();
+        let body = body(self.target, &prompt, self.target.max_tokens);
+        self.sent += 1;
+        self.under_way.insert(self.sent, Asked { prompt, scheduled, begun: now });
+        Next::Send { id: self.sent, body }
+    }
+}
+
+impl Jobs for Load<'_> {
+    fn next(&mut self, now: Instant, idle: usize) -> Next {
+        let started = *self.started.get_or_insert(now);
+        let Some(start) = self.next_start(now - started) else { return Next::AfterAnAnswer };
+        let most = match self.workload.shape {
+            Shape::Closed { concurrency } => concurrency,
+            Shape::Open { max_in_flight, .. } => max_in_flight,
+        };
+        if self.under_way.len() >= most {
+            return Next::AfterAnAnswer;
+        }
+        if started + start <= now {
+            return self.send(now);
+        }
+        let wanted = self.reserve.min(most - self.under_way.len());
+        if idle + self.opening < wanted && self.opening < OPENING {
+            self.opening += 1;
+            return Next::Open;
+        }
+        Next::At(started + start)
+    }
+
+    fn opened(&mut self, opened: Result<(), RequestError>) {
+        self.opening -= 1;
+        // Requests will say why.
+        if opened.is_err() {
+            self.reserve = 0;
+        }
+    }
+
+    fn arrived(&mut self, _: usize, _: &Chunk) {}
+
+    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
+        sample::tokens_so_far(chunks, self.target.protocol).0
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.follow.is_cancelled()
+    }
+
+    fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>) {
+        let Some((asked, started)) = self.under_way.remove(&id).zip(self.started) else { return };
+        if was_interrupted(&answer) {
+            return;
+        }
+        let ended = now();
+        // The reader is gone only when it has panicked, which is told when it is joined.
+        let _ = self.over.send(Over { id, asked, started, ended, answer });
+    }
+}
+
+fn was_interrupted(answer: &Result<Recording, RequestError>) -> bool {
+    let error = match answer {
+        Ok(recording) => recording.broken.as_ref(),
+        Err(error) => Some(error),
+    };
+    error.is_some_and(|error| error.kind == ErrorKind::Interrupted)
+}
+
+impl Over {
+    /// Reads the answer; in an open loop its times count from the scheduled start.
+    fn read(self, target: &Target, client: &Client) -> Ended {
+        let Self { id, asked, started, ended, answer } = self;
+        let Asked { prompt, scheduled, begun } = asked;
+        let since_start = |at: Instant| at.saturating_duration_since(started);
+        let sent = answer.as_ref().ok().and_then(|recording| recording.origin).map(since_start);
+        let mut answer = Answer::of(client.secrets().hidden_from(answer), target);
+        if let Some((scheduled, sent)) = scheduled.zip(sent) {
+            let lag = sent.saturating_sub(scheduled);
+            answer.outcome = answer.outcome.map(|sample| sample.scheduled_before(lag));
+        }
+        let tokens = answer.outcome.as_ref().ok().map(|sample| sample.response_tokens);
+        let span = Span { scheduled, begun: since_start(begun), ended: since_start(ended), tokens };
+        let place = Place { request: id, scheduled, sent };
+        Ended { prompt, place, span, since_begun: now().saturating_duration_since(begun), answer }
+    }
+}
+
+/// The clock of a load: that of every stamp.
+#[expect(clippy::disallowed_methods, reason = "a load has its times")]
+fn now() -> Instant {
+    Instant::now()
+}

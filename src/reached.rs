@@ -1,0 +1,228 @@
+//! What came of a load: how much of it was really offered, and what the server made of it. Pure.
+
+use std::time::Duration;
+
+use crate::{
+    schedule::{Shape, Until},
+    statistic::Statistic,
+};
+
+/// Least part of the concurrency asked for that must have been under way.
+const LEAST_CONCURRENCY: f64 = 0.95;
+
+/// Most that starts may be late by this program's fault, as a part of the mean gap between them
+/// (99th percentile).
+const LATEST: f64 = 0.1;
+
+/// Lateness that is none, however short the gap.
+const LATENESS: f64 = 1e-3;
+
+/// Busiest that the receiving thread may be: beyond it, requests were sent when it had time.
+const BUSIEST: f64 = 0.9;
+
+/// One request of a load. All times count from the load's start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Span {
+    /// When it was due, in an open loop.
+    pub scheduled: Option<Duration>,
+    /// When it was begun: a connection taken, or the opening of one.
+    pub begun: Duration,
+    /// When its answer ended, or failed.
+    pub ended: Duration,
+    /// Tokens generated, of a valid answer.
+    pub tokens: Option<u64>,
+}
+
+/// What a run of a load reached.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reached {
+    /// Requests that ended.
+    pub requests: usize,
+    /// Valid answers among them.
+    pub valid: usize,
+    /// From the first request's start to the last answer's end, seconds.
+    pub seconds: f64,
+    /// Requests under way, on average from the first start to the last.
+    pub concurrency: f64,
+    /// Most requests under way.
+    pub peak: usize,
+    /// Starts a second, where there were several.
+    pub request_rate: Option<f64>,
+    /// Valid requests a second.
+    pub request_throughput: f64,
+    /// Tokens of valid answers a second.
+    pub output_throughput: f64,
+    /// How late requests were begun, 99th percentile (of fewer than 100 the largest), seconds; in
+    /// an open loop.
+    pub lateness: Option<f64>,
+    /// The share of the time in which the receiving thread was busy, where that is known.
+    pub busy: Option<f64>,
+}
+
+impl Reached {
+    /// What `spans` say together; `None` when there are none.
+    pub fn of(spans: &[Span], busy: Option<f64>) -> Option<Self> {
+        let first = spans.iter().map(|span| span.begun).min()?;
+        let last_start = spans.iter().map(|span| span.begun).max()?;
+        let end = spans.iter().map(|span| span.ended).max()?;
+        let starting = (last_start - first).as_secs_f64();
+        let seconds = (end - first).as_secs_f64();
+        let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+        let tokens: u64 = spans.iter().filter_map(|span| span.tokens).sum();
+        let valid = spans.iter().filter(|span| span.tokens.is_some()).count();
+        let peak = peak(spans);
+        Some(Self {
+            requests: spans.len(),
+            valid,
+            seconds,
+            concurrency: match starting > 0.0 {
+                true => under_way(spans, last_start) / starting,
+                false => peak as f64,
+            },
+            peak,
+            request_rate: (starting > 0.0).then(|| (spans.len() - 1) as f64 / starting),
+            request_throughput: per_second(valid as f64),
+            output_throughput: per_second(tokens as f64),
+            lateness: lateness(spans),
+            busy,
+        })
+    }
+
+    /// Why this is not the load that was asked for, if it is not: its figures then say nothing of
+    /// the server.
+    pub fn shortfall(&self, shape: &Shape, until: &Until) -> Option<String> {
+        if let Some(busy) = self.busy.filter(|busy| *busy > BUSIEST) {
+            return Some(format!(
+                "this machine was too slow for it: the receiving thread was busy {:.0} % of the \
+                 time",
+                busy * 100.0
+            ));
+        }
+        match *shape {
+            Shape::Closed { concurrency } => {
+                let asked = until.requests.map_or(concurrency, |most| most.min(concurrency));
+                let reached = self.concurrency.max(if self.requests <= asked {
+                    self.peak as f64
+                } else {
+                    0.0
+                });
+                (reached < LEAST_CONCURRENCY * asked as f64).then(|| {
+                    format!("{reached:.1} requests were under way on average, not {asked}")
+                })
+            }
+            Shape::Open { arrivals, max_in_flight } => {
+                let most = (LATEST / arrivals.rate).max(LATENESS);
+                let late = self.lateness.filter(|lateness| *lateness > most)?;
+                let late = format!("requests were begun {:.1} ms late", late * 1e3);
+                Some(match self.peak >= max_in_flight {
+                    true => format!(
+                        "{late}, since `max_in_flight` ({max_in_flight}) were under way: the \
+                         server is slower than the rate, or the limit too low"
+                    ),
+                    false => format!(
+                        "{late} (99th percentile), more than a tenth of the mean gap between them"
+                    ),
+                })
+            }
+        }
+    }
+}
+
+/// Seconds that requests spent under way before `end`, all together.
+fn under_way(spans: &[Span], end: Duration) -> f64 {
+    let before = |span: &Span| span.ended.min(end).saturating_sub(span.begun).as_secs_f64();
+    spans.iter().map(before).sum()
+}
+
+/// Most requests under way at once.
+fn peak(spans: &[Span]) -> usize {
+    let mut begun: Vec<_> = spans.iter().map(|span| span.begun).collect();
+    let mut ended: Vec<_> = spans.iter().map(|span| span.ended).collect();
+    begun.sort_unstable();
+    ended.sort_unstable();
+    let mut over = 0;
+    let under_way = begun.iter().enumerate().map(|(nth, start)| {
+        // One that ends as another starts has made room for it.
+        while ended.get(over).is_some_and(|end| end <= start) {
+            over += 1;
+        }
+        nth + 1 - over.min(nth + 1)
+    });
+    under_way.max().unwrap_or(0)
+}
+
+fn lateness(spans: &[Span]) -> Option<f64> {
+    let late: Vec<_> = spans
+        .iter()
+        .filter_map(|span| Some(span.begun.saturating_sub(span.scheduled?).as_secs_f64()))
+        .collect();
+    Statistic::Percentile(99.0).of(&late).or_else(|_| Statistic::Max.of(&late)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{Arrivals, Gaps};
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn span(scheduled: Option<u64>, begun: u64, ended: u64, tokens: Option<u64>) -> Span {
+        Span { scheduled: scheduled.map(ms), begun: ms(begun), ended: ms(ended), tokens }
+    }
+
+    const UNTIL: Until = Until { requests: Some(6), duration: None };
+
+    #[test]
+    fn two_at_a_time() {
+        let spans: Vec<_> = (0..3)
+            .flat_map(|nth| [0, 50].map(|shift| (shift + nth * 100, shift + (nth + 1) * 100)))
+            .map(|(begun, ended)| span(None, begun, ended, Some(10)))
+            .collect();
+        let reached = Reached::of(&spans, Some(0.1)).unwrap();
+        assert_eq!((reached.requests, reached.valid, reached.peak), (6, 6, 2));
+        // 0 to 50 ms one, 50 to 250 ms two.
+        assert!((reached.concurrency - 450.0 / 250.0).abs() < 1e-9);
+        assert_eq!(reached.seconds, 0.35);
+        assert!((reached.output_throughput - 60.0 / 0.35).abs() < 1e-9);
+        assert!((reached.request_throughput - 6.0 / 0.35).abs() < 1e-9);
+        assert!((reached.request_rate.unwrap() - 5.0 / 0.25).abs() < 1e-9);
+        let asked = |concurrency| reached.shortfall(&Shape::Closed { concurrency }, &UNTIL);
+        assert_eq!(asked(1), None);
+        assert_eq!(asked(2).as_deref(), Some("1.8 requests were under way on average, not 2"),);
+    }
+
+    #[test]
+    fn a_load_of_one_round_has_its_peak() {
+        let spans = [span(None, 0, 100, Some(1)), span(None, 0, 90, None)];
+        let reached = Reached::of(&spans, None).unwrap();
+        assert_eq!((reached.valid, reached.concurrency), (1, 2.0));
+        assert_eq!(reached.request_rate, None);
+        let until = Until { requests: Some(2), duration: None };
+        assert_eq!(reached.shortfall(&Shape::Closed { concurrency: 64 }, &until), None);
+    }
+
+    #[test]
+    fn an_open_loop_must_keep_its_times() {
+        let arrivals = Arrivals { rate: 10.0, gaps: Gaps::Constant, seed: 0 };
+        let open = |max_in_flight| Shape::Open { arrivals, max_in_flight };
+        let late = |late: u64| {
+            let spans: Vec<_> = (0..5)
+                .map(|nth| span(Some(nth * 100), nth * 100 + late, nth * 100 + 150, Some(1)))
+                .collect();
+            Reached::of(&spans, None).unwrap()
+        };
+        assert_eq!(late(9).shortfall(&open(500), &UNTIL), None);
+        let told = |max| late(11).shortfall(&open(max), &UNTIL).unwrap();
+        assert!(told(500).starts_with("requests were begun 11.0 ms late (99th percentile)"));
+        assert!(told(2).contains("`max_in_flight` (2) were under way"));
+        let busy = Reached { busy: Some(0.95), ..late(0) };
+        assert!(busy.shortfall(&open(500), &UNTIL).unwrap().contains("busy 95 %"));
+    }
+
+    #[test]
+    fn no_request_is_no_load() {
+        assert_eq!(Reached::of(&[], None), None);
+    }
+}
