@@ -146,10 +146,7 @@ pub fn measure(load: Load, transport: Transport) -> anyhow::Result<Calibration> 
         connection: Connection::Warm,
     })?;
     let mut streams = Streams::new(load);
-    match transport {
-        Transport::Stamped => drop(client.drive(&mut streams)?),
-        Transport::Reqwest => streams.one_by_one(&client)?,
-    }
+    client.drive(&mut streams)?;
     compare(load.streams, &streams.recordings, &simulator.log())
 }
 
@@ -174,14 +171,6 @@ impl Streams {
         };
         let body = OpenAiChat.body(&ask).to_string().into();
         Self { load, body, sent: 0, under_way: 0, recordings: Vec::new() }
-    }
-
-    fn one_by_one(&mut self, client: &Client) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        for _ in 0..self.load.requests {
-            self.recordings.push(runtime.block_on(client.send(self.body.clone(), &Nobody))?);
-        }
-        Ok(())
     }
 }
 
@@ -208,20 +197,6 @@ impl Jobs for Streams {
     fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {
         self.under_way -= 1;
         self.recordings.extend(answer);
-    }
-}
-
-struct Nobody;
-
-impl crate::client::Watch for Nobody {
-    fn arrived(&self, _: &Chunk) {}
-
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        chunks.last().map(|chunk| chunk.at)
-    }
-
-    fn is_cancelled(&self) -> bool {
-        false
     }
 }
 

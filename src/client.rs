@@ -43,6 +43,9 @@ pub struct Client {
 /// close is lost.
 const SETTLE: Duration = Duration::from_millis(2);
 
+/// How often a wait looks whether the user has lost patience.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 enum Inner {
     /// One request at a time, on the caller's thread.
     Stamped(Box<Mutex<Stamped>>),
@@ -89,7 +92,8 @@ pub trait Watch {
 
 /// Requests for one server: what to send when, and who takes the answers.
 pub trait Jobs {
-    /// What to send now, if anything, when `idle` connections are open and not in use.
+    /// What to send now, if anything, when `idle` connections are open and not in use; where none
+    /// can be opened without a request, as if there were any number of them.
     fn next(&mut self, now: Instant, idle: usize) -> Next;
 
     /// Some bytes of answer `id` arrived. Must return at once.
@@ -239,8 +243,8 @@ impl Client {
 }
 
 impl Client {
-    /// Sends all that `jobs` has, when it wants it sent; an error when the transport sends one
-    /// request at a time.
+    /// Sends all that `jobs` has, when it wants it sent, each over a connection that carries nothing
+    /// else meanwhile. Not to be called from within a runtime.
     pub fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<Driven> {
         match &self.inner {
             Inner::Stamped(stamped) => {
@@ -251,9 +255,7 @@ impl Client {
                 self.has_ended();
                 Ok(driven)
             }
-            Inner::Reqwest(_) => {
-                anyhow::bail!("requests at the same time need `transport: stamped`")
-            }
+            Inner::Reqwest(reqwest) => reqwest.drive(jobs),
         }
     }
 }

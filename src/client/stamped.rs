@@ -32,7 +32,7 @@ use self::{
     server::Server,
 };
 use super::{
-    Driven, Jobs, Next, SETTLE,
+    Driven, Jobs, Next, PATIENCE, SETTLE,
     clock::{WallClock, moment},
     limits::Limits,
     now,
@@ -46,9 +46,6 @@ use crate::{
 
 /// Most that one read takes, bytes.
 const READ: usize = 64 << 10;
-
-/// How often a wait looks whether the user has lost patience.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long to let arrivals gather when many streams are on the way. Their stamps do not suffer;
 /// events of one stream closer than this share one.
@@ -129,6 +126,8 @@ struct Work {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// The server may still be about to close the connection.
+    Resting,
     Connecting,
     Handshaking,
     Sending,
@@ -260,15 +259,37 @@ impl Stamped {
         request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
         request.extend_from_slice(body);
         let begun = now();
-        match self.take_idle(begun) {
-            Some(lane) => {
-                let set_up = self.lanes[lane].fresh.take();
-                let work = Work { set_up, ..Work::new(Some(id), request, begun, self.timeouts) };
-                self.lanes[lane].work = Some(work);
-                self.send(lane, jobs);
-            }
-            None => self.connect_for(Work::new(Some(id), request, begun, self.timeouts), jobs),
+        let work = Work::new(Some(id), request, begun, self.timeouts);
+        if let Some(lane) = self.take_idle(begun) {
+            let set_up = self.lanes[lane].fresh.take();
+            self.lanes[lane].work = Some(Work { set_up, ..work });
+            return self.send(lane, jobs);
         }
+        match self.idle.pop_front() {
+            Some(lane) => self.let_rest(lane, work),
+            None => self.connect_for(work, jobs),
+        }
+    }
+
+    /// Gives `work` a lane whose connection has not rested yet.
+    fn let_rest(&mut self, lane: usize, work: Work) {
+        let deadline = self.lanes[lane].idle_since.map_or(work.begun, |since| since + SETTLE);
+        self.lanes[lane].work = Some(Work { stage: Stage::Resting, deadline, ..work });
+        self.arm(lane);
+    }
+
+    /// The lane's connection has rested: it is used, or replaced when the server has closed it.
+    fn rested(&mut self, lane: usize, jobs: &mut dyn Jobs) {
+        let Some(work) = self.lanes[lane].work.take() else { return };
+        if self.is_open(lane, now()) {
+            self.kept_one = true;
+            self.lanes[lane].work = Some(work);
+            return self.send(lane, jobs);
+        }
+        self.empty.push(lane);
+        let begun = now();
+        let deadline = begun + self.timeouts.connect;
+        self.connect_for(Work { stage: Stage::Connecting, begun, deadline, ..work }, jobs);
     }
 
     /// Opens a connection for a later request.
@@ -286,8 +307,8 @@ impl Stamped {
         self.connect(lane, jobs);
     }
 
-    /// A lane with a connection that can be used. Of those that the server may still be about to
-    /// close, none, before it is known to keep them.
+    /// A lane with a connection that can be used at once: not one that the server may still be about
+    /// to close, before it is known to keep them.
     fn take_idle(&mut self, now: Instant) -> Option<usize> {
         loop {
             let is_usable = |lane: &usize| self.kept_one || self.lanes[*lane].has_rested(now);
@@ -371,7 +392,7 @@ impl Stamped {
             None if self.lanes.get(lane).is_some_and(|lane| lane.connection.is_some()) => {
                 self.idling(lane);
             }
-            None => {}
+            None | Some(Stage::Resting) => {}
             Some(Stage::Connecting) => self.connecting(lane, jobs),
             Some(Stage::Handshaking) => self.handshaking(lane, jobs),
             Some(Stage::Sending) => self.sending(lane, jobs),
@@ -539,6 +560,10 @@ impl Stamped {
                 continue;
             }
             let expired = match work.stage {
+                Stage::Resting => {
+                    self.rested(lane, jobs);
+                    continue;
+                }
                 Stage::Connecting | Stage::Handshaking => {
                     Err(self.server.too_late(self.timeouts.connect))
                 }
@@ -618,7 +643,7 @@ impl Work {
             Err(_) => self.limits.elapsed(),
         };
         match self.stage {
-            Stage::Connecting | Stage::Handshaking => {
+            Stage::Resting | Stage::Connecting | Stage::Handshaking => {
                 Err(ended.err().unwrap_or_else(|| self.incoming.broken(&"nothing was sent")))
             }
             Stage::Sending | Stage::Receiving => {

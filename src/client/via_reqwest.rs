@@ -1,6 +1,8 @@
 //! The transport by way of reqwest: HTTP/2, proxies, and systems whose kernel gives no stamps.
 //! Arrivals are stamped when the program has read them.
 
+mod crowd;
+
 use std::{
     error::Error as StdError,
     future::Future,
@@ -16,26 +18,47 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use reqwest::{Response, redirect, retry};
+use rustls::ClientConfig;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{BODY_LIMIT, Watch, limits::Limits, now, tls, too_long};
+use self::crowd::Crowd;
+use super::{BODY_LIMIT, Driven, Jobs, Watch, limits::Limits, now, tls, too_long};
 use crate::{
     config::{self, Connection},
     plan::Timeouts,
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
 };
 
-/// Sends requests to one endpoint, over one connection that is kept while the server keeps it.
+/// Sends requests to one endpoint: one at a time on the caller's runtime, or many at once on its
+/// own.
 #[derive(Debug)]
 pub(super) struct ViaReqwest {
-    http: reqwest::Client,
+    target: Target,
+    /// For one request at a time.
+    lane: Lane,
+    /// For many. Apart, since a connection is served by the runtime that made it.
+    crowd: Mutex<Option<Crowd>>,
+}
+
+/// Where and how to send, the same for every lane.
+#[derive(Debug)]
+struct Target {
     url: reqwest::Url,
     headers: HeaderMap,
     timeouts: Timeouts,
-    connects: Connects,
+    connection: Connection,
+    tls: ClientConfig,
     /// Whether connections are kept: not once a request has found its connection closed.
     keeps: AtomicBool,
+}
+
+/// A place for one connection and one request on it. It has a pool of its own, so that it is known
+/// which connection carries which request.
+#[derive(Debug)]
+struct Lane {
+    http: reqwest::Client,
+    connects: Connects,
     /// Whether an answer has come to its end, so that a connection could have been kept.
     answered: AtomicBool,
 }
@@ -48,29 +71,14 @@ impl ViaReqwest {
         timeouts: Timeouts,
         connection: Connection,
     ) -> anyhow::Result<Self> {
-        let connects = Connects::default();
-        let mut builder = reqwest::Client::builder()
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .tcp_nodelay(true)
-            .connect_timeout(timeouts.connect)
-            .connector_layer(connects.clone());
-        if connection == Connection::Cold {
-            builder = builder.pool_max_idle_per_host(0);
-        }
-        if config::is_loopback(url.as_str()) {
-            builder = builder.no_proxy();
-        }
-        builder = match url.scheme() {
-            "https" => {
-                // An error says that another crate has chosen a provider before us.
-                let _ = rustls::crypto::ring::default_provider().install_default();
-                builder
-            }
-            _ => builder.tls_backend_preconfigured(tls::trusting_nobody()?),
+        let tls = match url.scheme() {
+            "https" => tls::trusting_the_system(tls::HTTP_2)?,
+            _ => tls::trusting_nobody()?,
         };
-        let (keeps, answered) = (AtomicBool::new(true), AtomicBool::new(false));
-        Ok(Self { http: builder.build()?, url, headers, timeouts, connects, keeps, answered })
+        let keeps = AtomicBool::new(true);
+        let target = Target { url, headers, timeouts, connection, tls, keeps };
+        let lane = target.lane()?;
+        Ok(Self { target, lane, crowd: Mutex::new(None) })
     }
 
     /// Sends `body` and records the answer to its end.
@@ -82,15 +90,56 @@ impl ViaReqwest {
         body: Bytes,
         watch: &dyn Watch,
     ) -> Result<Recording, RequestError> {
-        let mut request = self.http.post(self.url.clone()).headers(self.headers.clone()).body(body);
+        self.target.send(&self.lane, body, watch).await
+    }
+
+    /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
+    pub(super) fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<Driven> {
+        let mut crowd = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
+        let crowd = match &mut *crowd {
+            Some(crowd) => crowd,
+            none => none.insert(Crowd::new()?),
+        };
+        crowd.drive(&self.target, jobs)
+    }
+}
+
+impl Target {
+    /// A lane that has no connection yet.
+    fn lane(&self) -> anyhow::Result<Lane> {
+        let connects = Connects::default();
+        let mut builder = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .tcp_nodelay(true)
+            .connect_timeout(self.timeouts.connect)
+            .tls_backend_preconfigured(self.tls.clone())
+            .connector_layer(connects.clone());
+        if self.connection == Connection::Cold {
+            builder = builder.pool_max_idle_per_host(0);
+        }
+        if config::is_loopback(self.url.as_str()) {
+            builder = builder.no_proxy();
+        }
+        Ok(Lane { http: builder.build()?, connects, answered: AtomicBool::new(false) })
+    }
+
+    /// Sends `body` by `lane`, which carries nothing else meanwhile.
+    async fn send(
+        &self,
+        lane: &Lane,
+        body: Bytes,
+        watch: &dyn Watch,
+    ) -> Result<Recording, RequestError> {
+        let mut request = lane.http.post(self.url.clone()).headers(self.headers.clone()).body(body);
         if !self.keeps.load(Ordering::Relaxed) {
             request = request.header(header::CONNECTION, "close");
         }
-        self.connects.take();
+        lane.connects.take();
         let begun = now();
-        let (response, connect) = self.head(request, begun).await?;
+        let (response, connect) = self.head(lane, request, begun).await?;
         let origin = connect.map_or(begun, |connect| connect.ended);
-        if connect.is_some() && self.answered.load(Ordering::Relaxed) {
+        if connect.is_some() && lane.answered.load(Ordering::Relaxed) {
             self.keeps.store(false, Ordering::Relaxed);
         }
         let limits = Limits { origin, timeouts: self.timeouts };
@@ -111,7 +160,7 @@ impl ViaReqwest {
         };
         recording.broken = receive(response, &limits, watch, &mut recording.chunks).await.err();
         recording.ended_at = limits.elapsed();
-        self.answered.store(recording.broken.is_none(), Ordering::Relaxed);
+        lane.answered.store(recording.broken.is_none(), Ordering::Relaxed);
         Ok(recording)
     }
 
@@ -119,6 +168,7 @@ impl ViaReqwest {
     /// whether a connection was made for it.
     async fn head(
         &self,
+        lane: &Lane,
         request: reqwest::RequestBuilder,
         begun: Instant,
     ) -> Result<(Response, Option<Connect>), RequestError> {
@@ -128,12 +178,12 @@ impl ViaReqwest {
         let mut deadline = limits_from(begun).first_deadline();
         loop {
             let answer = tokio::time::timeout_at(deadline.into(), &mut sending).await;
-            let connect = self.connects.get();
+            let connect = lane.connects.get();
             match answer {
                 Ok(Ok(response)) => return Ok((response, connect)),
                 Ok(Err(error)) => return Err(self.failure(&error)),
                 // While a connection is made, its own limit holds; these count from its end.
-                Err(_) if connect.is_none() && self.connects.in_progress() => {
+                Err(_) if connect.is_none() && lane.connects.in_progress() => {
                     deadline = now() + self.timeouts.connect;
                 }
                 Err(_) => {
@@ -206,7 +256,7 @@ struct Connect {
     ended: Instant,
 }
 
-/// Notes when the client opens a connection. Shared with the connector that it wraps.
+/// Notes when a lane opens a connection. Shared with the connector that it wraps.
 #[derive(Debug, Clone, Default)]
 struct Connects(Arc<Mutex<State>>);
 

@@ -124,7 +124,7 @@ fn reserve(shape: &Shape) -> usize {
 impl Jobs for Opening<'_> {
     fn next(&mut self, _: Instant, idle: usize) -> Next {
         // One may be left from the warm-up.
-        if self.left <= idle + self.under_way || self.under_way == OPENING {
+        if self.left <= idle.saturating_add(self.under_way) || self.under_way == OPENING {
             return Next::AfterAnAnswer;
         }
         self.under_way += 1;
@@ -249,7 +249,7 @@ impl Jobs for Load<'_> {
             return self.send(now);
         }
         let wanted = self.reserve.min(most - self.under_way.len());
-        if idle + self.opening < wanted && self.opening < OPENING {
+        if idle.saturating_add(self.opening) < wanted && self.opening < OPENING {
             self.opening += 1;
             return Next::Open;
         }

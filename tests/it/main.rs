@@ -5,6 +5,7 @@
 
 mod bench;
 mod config;
+mod drive;
 mod framing;
 mod harness;
 mod http;

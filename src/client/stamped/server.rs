@@ -28,7 +28,10 @@ impl Server {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = url.port_or_known_default().unwrap_or(80);
         let tls = match url.scheme() {
-            "https" => Some((tls::trusting_the_system()?, ServerName::try_from(host.clone())?)),
+            "https" => {
+                let config = tls::trusting_the_system(tls::HTTP_1)?;
+                Some((Arc::new(config), ServerName::try_from(host.clone())?))
+            }
             _ => None,
         };
         Ok(Self { host, port, tls })

@@ -1,0 +1,147 @@
+//! Many requests at the same time, on one thread.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time,
+};
+
+use super::{Lane, Target};
+use crate::{
+    client::{Driven, Jobs, Next, PATIENCE, SETTLE, Watch, now},
+    recording::{Chunk, ErrorKind, Recording, RequestError},
+};
+
+/// The lanes without work, and the runtime that serves their connections.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    runtime: Runtime,
+    /// Each with the end of its last answer, the latest on top.
+    free: Vec<(Lane, Instant)>,
+}
+
+impl Crowd {
+    /// Nothing that is open yet.
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { runtime, free: Vec::new() })
+    }
+
+    /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
+    pub(super) fn drive(&mut self, target: &Target, jobs: &mut dyn Jobs) -> anyhow::Result<Driven> {
+        let Self { runtime, free } = self;
+        runtime.block_on(async {
+            // Closes that came while nobody looked are to be noticed first.
+            if !free.is_empty() {
+                time::sleep(SETTLE).await;
+            }
+            drive(target, free, &RefCell::new(jobs)).await?;
+            Ok(Driven { busy: None })
+        })
+    }
+}
+
+async fn drive(
+    target: &Target,
+    free: &mut Vec<(Lane, Instant)>,
+    jobs: &RefCell<&mut dyn Jobs>,
+) -> anyhow::Result<()> {
+    let mut under_way = FuturesUnordered::new();
+    let mut ids = BTreeSet::new();
+    loop {
+        let next_start = loop {
+            // reqwest opens a connection with its request only.
+            let next = jobs.borrow_mut().next(now(), usize::MAX);
+            match next {
+                Next::Open => jobs.borrow_mut().opened(Ok(())),
+                Next::Send { id, body } => {
+                    ids.insert(id);
+                    under_way.push(carry(target, lane(target, free)?, id, body, jobs));
+                }
+                Next::At(start) => break Some(start),
+                Next::AfterAnAnswer => break None,
+            }
+        };
+        if jobs.borrow().is_cancelled() || (under_way.is_empty() && next_start.is_none()) {
+            break;
+        }
+        let patience = now() + PATIENCE;
+        let until = next_start.map_or(patience, |start| start.min(patience));
+        tokio::select! {
+            biased;
+            Some(Carried { lane, id, answer }) = under_way.next() => {
+                ids.remove(&id);
+                free.push((lane, now()));
+                jobs.borrow_mut().finished(id, answer);
+            }
+            () = time::sleep_until(until.into()) => {}
+        }
+    }
+    // The connections of those that are not wanted any more end here.
+    drop(under_way);
+    for id in ids {
+        let error = RequestError::new(ErrorKind::Interrupted, "interrupted");
+        jobs.borrow_mut().finished(id, Err(error));
+    }
+    Ok(())
+}
+
+/// A lane, and when it may be used: the one that was used last among those whose server had time to
+/// close the connection, else the one that has waited longest; a new one when none is free.
+fn lane(target: &Target, free: &mut Vec<(Lane, Instant)>) -> anyhow::Result<(Lane, Instant)> {
+    let now = now();
+    let place = free.iter().rposition(|(_, end)| *end + SETTLE <= now);
+    if free.is_empty() {
+        return Ok((target.lane()?, now));
+    }
+    let (lane, end) = free.remove(place.unwrap_or_default());
+    Ok((lane, end + SETTLE))
+}
+
+/// A request that has ended, and the lane that it leaves.
+struct Carried {
+    lane: Lane,
+    id: usize,
+    answer: Result<Recording, RequestError>,
+}
+
+async fn carry(
+    target: &Target,
+    (lane, from): (Lane, Instant),
+    id: usize,
+    body: Bytes,
+    jobs: &RefCell<&mut dyn Jobs>,
+) -> Carried {
+    if from > now() {
+        time::sleep_until(from.into()).await;
+    }
+    let answer = target.send(&lane, body, &JobWatch { jobs, id }).await;
+    Carried { lane, id, answer }
+}
+
+/// One of the jobs, followed.
+struct JobWatch<'a, 'b> {
+    jobs: &'a RefCell<&'b mut dyn Jobs>,
+    id: usize,
+}
+
+impl Watch for JobWatch<'_, '_> {
+    fn arrived(&self, chunk: &Chunk) {
+        self.jobs.borrow_mut().arrived(self.id, chunk);
+    }
+
+    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
+        self.jobs.borrow().last_token(chunks)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.jobs.borrow().is_cancelled()
+    }
+}
