@@ -175,6 +175,38 @@ impl Jobs for Single<'_> {
     }
 }
 
+/// Jobs that are given each answer without the secrets that a server may send back.
+struct Masked<'a> {
+    jobs: &'a mut dyn Jobs,
+    secrets: &'a Secrets,
+}
+
+impl Jobs for Masked<'_> {
+    fn next(&mut self, now: Instant, idle: usize) -> Next {
+        self.jobs.next(now, idle)
+    }
+
+    fn opened(&mut self, opened: Result<(), RequestError>) {
+        self.jobs.opened(opened);
+    }
+
+    fn arrived(&mut self, id: usize, chunk: &Chunk) {
+        self.jobs.arrived(id, chunk);
+    }
+
+    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
+        self.jobs.last_token(chunks)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.jobs.is_cancelled()
+    }
+
+    fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>) {
+        self.jobs.finished(id, self.secrets.masked(answer));
+    }
+}
+
 impl Client {
     /// A client that has no connection yet.
     pub fn new(options: &Options<'_>) -> anyhow::Result<Self> {
@@ -208,8 +240,8 @@ impl Client {
         if let Some(until) = self.settled_at() {
             tokio::time::sleep_until(until.into()).await;
         }
-        let answer = self.send_now(body, watch).await;
-        let answer = self.secrets.hidden_from(answer);
+        // A server may send back what it was sent.
+        let answer = self.secrets.masked(self.send_now(body, watch).await);
         self.has_ended();
         answer
     }
@@ -246,16 +278,18 @@ impl Client {
     /// Sends all that `jobs` has, when it wants it sent, each over a connection that carries nothing
     /// else meanwhile. Not to be called from within a runtime.
     pub fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<Driven> {
+        let mut jobs = Masked { jobs, secrets: &self.secrets };
         match &self.inner {
             Inner::Stamped(stamped) => {
                 if let Some(until) = self.settled_at() {
                     std::thread::sleep(until.saturating_duration_since(now()));
                 }
-                let driven = stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(jobs);
+                let driven =
+                    stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(&mut jobs);
                 self.has_ended();
                 Ok(driven)
             }
-            Inner::Reqwest(reqwest) => reqwest.drive(jobs),
+            Inner::Reqwest(reqwest) => reqwest.drive(&mut jobs),
         }
     }
 }

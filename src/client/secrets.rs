@@ -52,8 +52,13 @@ impl Secrets {
         self.in_text.extend([in_json(&text), text, latin1]);
     }
 
-    /// An answer without them: a server may send back what it was sent.
-    pub fn hidden_from(
+    /// `text` without them.
+    pub fn hidden_in(&self, text: &str) -> String {
+        self.in_text.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+
+    /// `answer` without them.
+    pub(super) fn masked(
         &self,
         answer: Result<Recording, RequestError>,
     ) -> Result<Recording, RequestError> {
@@ -61,11 +66,6 @@ impl Secrets {
             Ok(recording) => Ok(self.hide(recording)),
             Err(error) => Err(self.hide_in_error(error)),
         }
-    }
-
-    /// `text` without them.
-    pub fn hidden_in(&self, text: &str) -> String {
-        self.in_text.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
     }
 
     /// `error` without them.

@@ -69,7 +69,7 @@ pub fn offer(
     let driven = thread::scope(|scope| {
         let reading = scope.spawn(move || {
             for over in receiver {
-                take(over.read(target, client));
+                take(over.read(target));
             }
         });
         let mut jobs = Load::new((target, workload, run), follow, sender);
@@ -295,12 +295,12 @@ fn was_interrupted(answer: &Result<Recording, RequestError>) -> bool {
 
 impl Over {
     /// Reads the answer; in an open loop its times count from the scheduled start.
-    fn read(self, target: &Target, client: &Client) -> Ended {
+    fn read(self, target: &Target) -> Ended {
         let Self { id, asked, started, ended, answer } = self;
         let Asked { prompt, scheduled, begun } = asked;
         let since_start = |at: Instant| at.saturating_duration_since(started);
         let sent = answer.as_ref().ok().and_then(|recording| recording.origin).map(since_start);
-        let mut answer = Answer::of(client.secrets().hidden_from(answer), target);
+        let mut answer = Answer::of(answer, target);
         if let Some((scheduled, sent)) = scheduled.zip(sent) {
             let lag = sent.saturating_sub(scheduled);
             answer.outcome = answer.outcome.map(|sample| sample.scheduled_before(lag));

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use llm_stream_bench::{
     client::{Client, Jobs, Next, Options},
     config::{Connection, TokenCount},
-    plan::{Timeouts, Transport},
+    plan::{Secret, Timeouts, Transport},
     protocol::OpenAiChat,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     sample::{self, Sample},
@@ -218,4 +218,31 @@ fn no_request_crosses_with_a_close_that_was_not_announced() {
     // With each connection closed, each has one of its own.
     let connects = load.recordings().iter().filter(|r| r.connect.is_some()).count();
     assert_eq!(connects, 60);
+}
+
+#[test]
+fn a_key_that_a_server_sends_back_is_masked() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("a port"));
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.expect("a client");
+            let mut request = [0; 1 << 16];
+            let read = socket.read(&mut request).expect("a request");
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+            let _ = socket.write_all(&[head.as_bytes(), &request[..read]].concat());
+        }
+    });
+    for transport in TRANSPORTS {
+        let key = Secret("s3cret-key".into());
+        let (timeouts, api_key) = (Timeouts::default(), Some(&key));
+        let connection = Connection::Warm;
+        let options = Options { url: &url, headers: &[], api_key, timeouts, transport, connection };
+        let load = Load::of(1, 1).driven(&Client::new(&options).unwrap());
+        let recording = load.recordings()[0];
+        let body: Vec<u8> =
+            recording.chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect();
+        let body = String::from_utf8(body).unwrap();
+        assert!(body.contains("Bearer ") && !body.contains("s3cret-key"), "{body}");
+    }
 }
