@@ -7,6 +7,10 @@
 //! moment before the endpoint's write call: no byte can have come sooner. So what the loopback
 //! takes is in the error, and the error is an upper bound.
 
+pub mod full;
+mod machine;
+pub mod part;
+
 use std::{
     collections::HashMap,
     time::{Duration, Instant},

@@ -126,6 +126,16 @@ pub enum Command {
     /// Measure the instrument's own error on this machine, against a simulated endpoint that logs
     /// when it wrote
     Calibrate(CalibrateOptions),
+    /// Do a part of `calibrate --full`
+    #[command(hide = true)]
+    Part(PartOptions),
+}
+
+/// What `calibrate --full` has a child do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PartOptions {
+    /// The task, as JSON
+    pub task: String,
 }
 
 /// What to calibrate with.
@@ -135,6 +145,13 @@ pub struct CalibrateOptions {
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,16,64,256,1024",
           value_parser = streams)]
     pub streams: Vec<usize>,
+
+    /// Measure both transports beside a reference reader that is hardly more than sockets: errors,
+    /// CPU, memory, speed limit and start, at 1, 64, 256 and 1024 streams, medians of three runs,
+    /// with the endpoint in a process of its own on another core. Takes two minutes, and the
+    /// machine should do nothing else
+    #[arg(long, conflicts_with = "streams")]
+    pub full: bool,
 }
 
 /// A number of streams that two file descriptors each leave room for.

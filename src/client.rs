@@ -4,6 +4,7 @@
 //! nothing but HTTP's own framing. Only when a limit on tokens has run out does it ask what has
 //! arrived, which costs no stamp: nothing came.
 
+mod bare;
 mod clock;
 mod http1;
 mod limits;
@@ -22,7 +23,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-pub use self::secrets::Secrets;
+pub use self::{
+    bare::{Bare, Heard},
+    secrets::Secrets,
+};
 use self::{stamped::Stamped, via_reqwest::ViaReqwest};
 use crate::{
     config::Connection,
@@ -45,6 +49,13 @@ const SETTLE: Duration = Duration::from_millis(2);
 
 /// How often a wait looks whether the user has lost patience.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long to let arrivals gather when many streams are on the way. Their stamps do not suffer;
+/// events of one stream closer than this share one.
+const REST: Duration = Duration::from_millis(1);
+
+/// From how many streams on a rest is worth it.
+const MANY: usize = 8;
 
 enum Inner {
     /// One request at a time, on the caller's thread.

@@ -2,8 +2,10 @@
 //! and the only one that writes to the terminal.
 
 mod calibrate;
+mod full;
 mod interrupt;
 mod output;
+mod part;
 mod progress;
 mod relay;
 mod serve;
@@ -71,6 +73,7 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Serve(options) => exit(serve::serve(&options)),
         Command::Calibrate(options) => exit(calibrate::run(&options)),
+        Command::Part(options) => exit(part::run(&options)),
     }
 }
 

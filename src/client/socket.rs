@@ -41,6 +41,14 @@ impl Socket {
         Ok(Self { stream, control })
     }
 
+    /// One that is connected.
+    pub(super) fn of(stream: std::net::TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let control = ask_for_stamps(&stream);
+        Ok(Self { stream: TcpStream::from_std(stream), control })
+    }
+
     /// Takes what has arrived; `WouldBlock` when nothing has.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
         loop {

@@ -32,7 +32,7 @@ use self::{
     server::Server,
 };
 use super::{
-    Driven, Jobs, Next, PATIENCE, SETTLE,
+    Driven, Jobs, MANY, Next, PATIENCE, REST, SETTLE,
     clock::{WallClock, moment},
     limits::Limits,
     now,
@@ -46,13 +46,6 @@ use crate::{
 
 /// Most that one read takes, bytes.
 const READ: usize = 64 << 10;
-
-/// How long to let arrivals gather when many streams are on the way. Their stamps do not suffer;
-/// events of one stream closer than this share one.
-const REST: Duration = Duration::from_millis(1);
-
-/// From how many streams on a rest is worth it.
-const MANY: usize = 8;
 
 /// How long before a start the thread is awake: a sleep may be that much too long.
 const AWAKE: Duration = Duration::from_micros(100);

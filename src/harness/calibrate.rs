@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{
+    full,
     session::{Instruments, Setting},
     terminal::{self, Terminal},
 };
@@ -102,6 +103,9 @@ fn line(transport: Transport, calibration: &Calibration) -> String {
 }
 
 pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
+    if options.full {
+        return full::run();
+    }
     let head = ["streams", "clock", "ttft error", "", "gap error", "", "generation error", ""];
     terminal::say(&row(head));
     terminal::say(&row(["", "", "median", "p99", "median", "p99", "median", "p99"]));

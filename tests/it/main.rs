@@ -9,6 +9,7 @@ mod drive;
 mod framing;
 mod harness;
 mod http;
+mod instrument;
 mod protocol;
 mod reports;
 mod streams;

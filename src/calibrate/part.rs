@@ -1,0 +1,304 @@
+//! The halves of a measurement, each in a process of its own: the simulated endpoint, and one
+//! reader of it. They meet the process that compares them in JSON, with times on a clock that
+//! processes share.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Load, Streams,
+    machine::{self, SharedClock},
+};
+use crate::{
+    client::{Bare, Client, Heard, Options},
+    config::{Connection, TokenCount},
+    plan::{Timeouts, Transport},
+    protocol::{OpenAiChat, Protocol},
+    recording::{Recording, StampedBy},
+    sample::{self, Sample},
+    sim::{self, Fault, FaultKind, Script, Simulator},
+};
+
+/// What a process is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Task {
+    /// Be the simulated endpoint of this trial.
+    Serve(Trial),
+    /// Read the streams of a trial.
+    Read(Reading),
+}
+
+/// What is streamed, how, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Streams at the same time.
+    pub streams: usize,
+    /// How often as many, one round after the other.
+    pub rounds: usize,
+    /// Request → first token.
+    pub ttft: Duration,
+    /// Between tokens; without, single tokens have no times of their own, and none are compared.
+    pub itl: Duration,
+    /// Tokens a stream.
+    pub tokens: u64,
+    /// Token events in a write.
+    pub merged: u64,
+}
+
+/// Who reads the streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Reader {
+    /// Hardly more than the sockets: what the others are compared with.
+    Reference,
+    /// The transport `stamped`.
+    Stamped,
+    /// The transport `reqwest`.
+    Reqwest,
+}
+
+impl Reader {
+    /// All of them, the one that others are compared with first.
+    pub const ALL: [Self; 3] = [Self::Reference, Self::Stamped, Self::Reqwest];
+
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+            Self::Stamped => Transport::Stamped.name(),
+            Self::Reqwest => Transport::Reqwest.name(),
+        }
+    }
+}
+
+/// Whose streams to read, and by what.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reading {
+    pub(super) trial: Trial,
+    pub(super) address: SocketAddr,
+    pub(super) reader: Reader,
+}
+
+/// The endpoint of a trial, in its own process.
+#[derive(Debug)]
+pub struct Server {
+    simulator: Simulator,
+    core: Option<usize>,
+}
+
+/// What an endpoint says first.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    pub(super) address: SocketAddr,
+    pub(super) core: Option<usize>,
+}
+
+/// What an endpoint did.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Served {
+    /// CPU time that the process has taken in all.
+    pub(super) cpu: Option<Duration>,
+    pub(super) answers: Vec<Answered>,
+}
+
+/// One answer of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answered {
+    pub(super) id: String,
+    pub(super) received: u64,
+    /// Those that held a token.
+    pub(super) writes: Vec<Written>,
+}
+
+/// One write: when it was due, when the call began, and when it returned.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Written(pub(super) u64, pub(super) u64, pub(super) u64);
+
+impl Server {
+    /// An endpoint that runs.
+    pub fn start(trial: Trial) -> anyhow::Result<Self> {
+        let core = machine::pin(0);
+        let merge = Fault { kind: FaultKind::Merge(trial.merged), request: None };
+        let faults = if trial.merged > 1 { vec![merge] } else { Vec::new() };
+        let Trial { ttft, itl, tokens, .. } = trial;
+        let script = Script { ttft, itl, tokens, faults, ..Script::default() };
+        let simulator = Simulator::start(script, &OpenAiChat)?;
+        Ok(Self { simulator, core })
+    }
+
+    /// Where it is.
+    pub fn hello(&self) -> Hello {
+        Hello { address: self.simulator.addr(), core: self.core }
+    }
+
+    /// What it did.
+    pub fn served(&self) -> Served {
+        let cpu = machine::cpu_time();
+        let clock = SharedClock::new();
+        let written = |write: &sim::Write| {
+            let [due, began, returned] =
+                [write.due, write.began, write.returned].map(|moment| clock.of(moment));
+            Written(due, began, returned)
+        };
+        let answered = |answer: sim::AnswerLog| Answered {
+            received: clock.of(answer.received),
+            writes: answer.writes.iter().filter(|w| w.token_events > 0).map(written).collect(),
+            id: answer.id,
+        };
+        Served { cpu, answers: self.simulator.log().into_iter().map(answered).collect() }
+    }
+}
+
+/// What a reader read and what it took.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub(super) core: Option<usize>,
+    pub(super) stamped_by: StampedBy,
+    pub(super) cpu: Option<Duration>,
+    pub(super) took: Duration,
+    /// Most memory beyond that of the process before it had a client, bytes.
+    pub(super) memory: Option<u64>,
+    pub(super) tokens: u64,
+    pub(super) streams: Vec<Streamed>,
+}
+
+/// One stream: its id, its start, and how long after that each token came.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Streamed {
+    pub(super) id: String,
+    pub(super) origin: u64,
+    pub(super) tokens: Vec<Duration>,
+}
+
+/// Reads the streams of a trial; an error when one is not as it was sent.
+pub fn read(reading: &Reading) -> anyhow::Result<Report> {
+    let core = machine::pin(1);
+    let before = machine::memory();
+    let mut source = Source::of(reading)?;
+    let (begun, cpu) = (machine::shared_nanoseconds(), machine::cpu_time());
+    let mut heard = Vec::new();
+    for _ in 0..reading.trial.rounds {
+        source.round(reading.trial, &mut heard)?;
+    }
+    let cpu = machine::cpu_time().zip(cpu).map(|(after, before)| after.saturating_sub(before));
+    let took = Duration::from_nanos(machine::shared_nanoseconds() - begun);
+    let memory = machine::memory().zip(before);
+    let streams = heard.len();
+    anyhow::ensure!(
+        streams == reading.trial.rounds * reading.trial.streams
+            && heard.iter().all(|one| one.tokens.len() as u64 == reading.trial.tokens),
+        "a stream lacks tokens"
+    );
+    Ok(Report {
+        core,
+        stamped_by: match heard.iter().all(|one| one.by_kernel) {
+            true => StampedBy::Kernel,
+            false => StampedBy::Program,
+        },
+        cpu,
+        took,
+        memory: memory.map(|(after, before)| after.peak.saturating_sub(before.resident)),
+        tokens: streams as u64 * reading.trial.tokens,
+        streams: match reading.trial.is_timed() {
+            true => streamed(heard),
+            false => Vec::new(),
+        },
+    })
+}
+
+impl Trial {
+    /// Whether times are compared.
+    pub(super) fn is_timed(&self) -> bool {
+        !self.itl.is_zero()
+    }
+
+    fn load(&self) -> Load {
+        let Self { streams, ttft, itl, tokens, .. } = *self;
+        Load { streams, requests: streams, ttft, itl, tokens }
+    }
+}
+
+fn streamed(heard: Vec<Stream>) -> Vec<Streamed> {
+    let clock = SharedClock::new();
+    let of = |Stream { id, origin, tokens, .. }| Streamed { id, origin: clock.of(origin), tokens };
+    heard.into_iter().map(of).collect()
+}
+
+/// One stream that has been read, on this process's clock.
+struct Stream {
+    id: String,
+    origin: std::time::Instant,
+    tokens: Vec<Duration>,
+    by_kernel: bool,
+}
+
+/// A reader at work.
+enum Source {
+    Bare(Box<Bare>),
+    Client(Client),
+}
+
+impl Source {
+    fn of(reading: &Reading) -> anyhow::Result<Self> {
+        let path = format!("/v1{}", OpenAiChat.path());
+        let transport = match reading.reader {
+            Reader::Reference => {
+                let body = Streams::new(reading.trial.load()).body;
+                return Ok(Self::Bare(Box::new(Bare::new(reading.address, &path, &body)?)));
+            }
+            Reader::Stamped => Transport::Stamped,
+            Reader::Reqwest => Transport::Reqwest,
+        };
+        let url = format!("http://{}{path}", reading.address);
+        let timeouts = Timeouts::default();
+        let connection = Connection::Warm;
+        let options =
+            Options { url: &url, headers: &[], api_key: None, timeouts, transport, connection };
+        Ok(Self::Client(Client::new(&options)?))
+    }
+
+    /// Reads a round of streams, and what they say.
+    fn round(&mut self, trial: Trial, streams: &mut Vec<Stream>) -> anyhow::Result<()> {
+        match self {
+            Self::Bare(bare) => {
+                for heard in bare.round(trial.streams)? {
+                    streams.push(Stream::heard(heard, trial.tokens)?);
+                }
+            }
+            Self::Client(client) => {
+                let mut jobs = Streams::new(trial.load());
+                client.drive(&mut jobs)?;
+                for recording in jobs.recordings {
+                    let sample = sample::read(&recording, &OpenAiChat, TokenCount::Usage)?;
+                    streams.push(Stream::recorded(&recording, sample)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stream {
+    fn recorded(recording: &Recording, sample: Sample) -> anyhow::Result<Self> {
+        Ok(Self {
+            id: sample.request_id.context("a stream without its id")?,
+            origin: recording.origin.context("a recording without its start")?,
+            by_kernel: sample.stamped_by == StampedBy::Kernel,
+            tokens: sample.token_events,
+        })
+    }
+
+    /// The first line is the role's; after the last token come its reason, the usage and the end.
+    fn heard(heard: Heard, tokens: u64) -> anyhow::Result<Self> {
+        let first = String::from_utf8_lossy(&heard.first);
+        let id = first.split_once("\"id\":\"").and_then(|(_, rest)| rest.split_once('"'));
+        let lines = heard.lines.iter().skip(1).take(usize::try_from(tokens)?);
+        Ok(Self {
+            id: id.context("a stream without its id")?.0.to_owned(),
+            origin: heard.origin,
+            by_kernel: heard.by_kernel,
+            tokens: lines.map(|at| at.saturating_duration_since(heard.origin)).collect(),
+        })
+    }
+}

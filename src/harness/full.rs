@@ -1,0 +1,130 @@
+//! `llm-stream-bench calibrate --full`: the instrument beside the reference reader, as tables.
+
+use std::env;
+
+use anyhow::Context as _;
+
+use super::terminal;
+use crate::calibrate::{
+    full::{Figure, Full},
+    part::{Reader, Trial},
+};
+
+pub(super) fn run() -> anyhow::Result<u8> {
+    let program = env::current_exe().context("cannot start myself")?;
+    let full =
+        Full::measure(&program, &Trial::all(), Trial::RUNS, &mut |what| terminal::note(what))?;
+    errors(&full);
+    costs(&full);
+    limits(&full);
+    endpoint(&full);
+    terminal::say(&format!(
+        "\nMedians of {} runs; × is the ratio to the reference reader.",
+        Trial::RUNS
+    ));
+    terminal::say(&match full.cores {
+        Some((server, reader)) => {
+            format!("Endpoint on core {server}, readers on core {reader}, each in its own process.")
+        }
+        None => "Not pinned: the system has one core for this, or does not let a process be kept \
+                 on one."
+            .to_owned(),
+    });
+    terminal::say(&format!("Machine: {}", full.machine));
+    Ok(0)
+}
+
+/// Which rows the tables of readers have.
+fn rows(full: &Full) -> impl Iterator<Item = (usize, Reader)> {
+    full.streams().into_iter().flat_map(|streams| Reader::ALL.map(|reader| (streams, reader)))
+}
+
+/// A figure in `unit`s, and its ratio to that of the reference reader.
+fn cell(full: &Full, (streams, reader): (usize, Reader), figure: Figure, unit: f64) -> String {
+    let of = |reader| full.of(streams, reader, figure);
+    let Some(value) = of(reader) else { return "absent".into() };
+    let ratio = match of(Reader::Reference).filter(|_| reader != Reader::Reference) {
+        Some(reference) if reference > 0.0 => format!("{:.1}×", value / reference),
+        _ => String::new(),
+    };
+    let digits = if value / unit < 10.0 { 1 } else { 0 };
+    format!("{:.digits$} {ratio:>6}", value / unit)
+}
+
+fn errors(full: &Full) {
+    const MICROSECOND: f64 = 1e-6;
+    terminal::say("Errors, µs: the arrival less the moment before the endpoint's write call\n");
+    line(["streams", "reader", "clock", "ttft p50", "ttft p99", "gap p99"]);
+    for row @ (streams, reader) in rows(full) {
+        let micros = |figure| cell(full, row, figure, MICROSECOND);
+        line([
+            &streams.to_string(),
+            reader.name(),
+            full.clocks.get(&reader).copied().unwrap_or_default(),
+            &micros(Figure::TtftMedian),
+            &micros(Figure::TtftP99),
+            &micros(Figure::GapP99),
+        ]);
+    }
+}
+
+fn costs(full: &Full) {
+    terminal::say("\nCosts: CPU seconds a million tokens, decoding included; most memory, MB\n");
+    line(["streams", "reader", "", "CPU", "memory", ""]);
+    for row @ (streams, reader) in rows(full) {
+        let cpu = cell(full, row, Figure::Cpu, 1.0);
+        let memory = cell(full, row, Figure::Memory, 1e6);
+        line([&streams.to_string(), reader.name(), "", &cpu, &memory, ""]);
+    }
+}
+
+fn limits(full: &Full) {
+    terminal::say(
+        "\nLimits: thousand tokens a second of one core without delays, decoding included;",
+    );
+    terminal::say("start of the process until the endpoint has its request, ms\n");
+    line(["", "reader", "", "ceiling", "start", ""]);
+    for reader in Reader::ALL {
+        let of = |reader| full.ceiling(reader).map(|tokens| tokens / 1e3);
+        let ceiling = match (of(reader), of(Reader::Reference)) {
+            (Some(own), Some(reference)) if reader != Reader::Reference => {
+                format!("{own:.0} {:>6}", format!("{:.2}×", own / reference))
+            }
+            (Some(own), _) => format!("{own:.0} {:>6}", ""),
+            (None, _) => "absent".into(),
+        };
+        let start = cell(full, (1, reader), Figure::FirstRequest, 1e-3);
+        line(["", reader.name(), "", &ceiling, &start, ""]);
+    }
+}
+
+fn endpoint(full: &Full) {
+    terminal::say(
+        "\nThe simulated endpoint, read by `stamped`, µs: how late it writes, and what its",
+    );
+    terminal::say(
+        "write call takes, within which the loopback delivers; the part of a core it takes\n",
+    );
+    line(["streams", "", "late p50", "late p99", "write p50", "write p99   core"]);
+    for streams in full.streams() {
+        let micros = |figure| {
+            let value = full.of(streams, Reader::Stamped, figure);
+            value.map_or_else(|| "absent".into(), |seconds| format!("{:.1}", seconds * 1e6))
+        };
+        let core = full.of(streams, Reader::Stamped, Figure::ServerCpu);
+        let core = core.map_or_else(|| "absent".into(), |part| format!("{:.0} %", part * 100.0));
+        line([
+            &streams.to_string(),
+            "",
+            &micros(Figure::LateMedian),
+            &micros(Figure::LateP99),
+            &micros(Figure::WriteMedian),
+            &format!("{} {core:>6}", micros(Figure::WriteP99)),
+        ]);
+    }
+}
+
+fn line([a, b, c, d, e, f]: [&str; 6]) {
+    let line = format!("{a:>7}  {b:<9}  {c:>9}  {d:>15}  {e:>15}  {f:>16}");
+    terminal::say(line.trim_end());
+}

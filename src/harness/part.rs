@@ -1,0 +1,31 @@
+//! `llm-stream-bench part`: what `calibrate --full` has its children do.
+
+use std::io;
+
+use serde::Serialize;
+
+use super::terminal;
+use crate::{
+    calibrate::part::{self, Server, Task},
+    cli::PartOptions,
+};
+
+pub(super) fn run(options: &PartOptions) -> anyhow::Result<u8> {
+    match serde_json::from_str(&options.task)? {
+        Task::Read(reading) => say(&part::read(&reading)?)?,
+        Task::Serve(trial) => {
+            let server = Server::start(trial)?;
+            say(&server.hello())?;
+            // A line asks for the log; the end of them is the end.
+            for _ in io::stdin().lines() {
+                say(&server.served())?;
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn say(value: &impl Serialize) -> anyhow::Result<()> {
+    terminal::say(&serde_json::to_string(value)?);
+    Ok(())
+}
