@@ -5,6 +5,7 @@ use std::{fmt::Write, net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand, builder::FalseyValueParser};
 
 use crate::{
+    config,
     metric::{METRICS, SUCCESS_RATE},
     sim::{Fault, FaultKind, Script},
 };
@@ -253,6 +254,15 @@ fn fault(text: &str) -> Result<Fault, String> {
         format!("`{text}` is not a fault such as `stall=10`, `missing_usage` or `status=503@2`")
     })?;
     Ok(Fault { kind, request })
+}
+
+/// `command`, in which an option whose variable is set to nothing is one whose variable is not set:
+/// what a CI job passes on when it has nothing to pass on.
+pub fn without_empty_variables(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| match arg.get_env().is_some_and(config::is_empty_variable) {
+        true => arg.env(None::<&str>),
+        false => arg,
+    })
 }
 
 /// Every metric with its unit and definition, for `--help`.

@@ -50,7 +50,7 @@ const INTERRUPTED: u8 = 130;
 /// With `--bench`, which `cargo bench` passes, it measures; without, as under `cargo test`, each
 /// case is tried once against the simulated endpoint.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().after_long_help(cli::glossary()).get_matches();
+    let matches = complete(Cli::command()).get_matches();
     match Cli::from_arg_matches(&matches) {
         Ok(cli) => exit(run(cli)),
         Err(error) => error.exit(),
@@ -59,9 +59,8 @@ pub fn main() -> ExitCode {
 
 /// What the binary does: the same without cargo, and the simulated endpoint on a port.
 pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let with_glossary = |run: clap::Command| run.after_long_help(cli::glossary());
     let matches =
-        cli::Commands::command().mut_subcommand("run", with_glossary).get_matches_from(arguments);
+        cli::Commands::command().mut_subcommand("run", complete).get_matches_from(arguments);
     let commands = match cli::Commands::from_arg_matches(&matches) {
         Ok(commands) => commands,
         Err(error) => error.exit(),
@@ -75,6 +74,11 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Calibrate(options) => exit(calibrate::run(&options)),
         Command::Part(options) => exit(part::run(&options)),
     }
+}
+
+/// The command that measures, with what no attribute can say.
+fn complete(command: clap::Command) -> clap::Command {
+    cli::without_empty_variables(command).after_long_help(cli::glossary())
 }
 
 /// An error here means that nothing could be run.

@@ -232,6 +232,17 @@ pub enum PlanError {
         /// The names that there are.
         known: Vec<String>,
     },
+    /// `--models` is there and names none.
+    #[error(
+        "`--models` names no model\n  models: {}\n  help: leave it out to run every model of {file}",
+        known.join(", ")
+    )]
+    NoModelNamed {
+        /// The config's file.
+        file: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
 }
 
 impl Plan {
@@ -322,23 +333,30 @@ fn prompts(config: &Config) -> Vec<Prompt> {
     config.prompts.as_ref().map_or_else(prompt::built_in, written)
 }
 
-/// The models that `--models` names, by key or name; all of them when it names none.
+/// The models that `--models` names, by key or name; all of them without it.
 fn chosen(
     targets: Vec<Arc<Target>>,
-    names: &[String],
+    given: &[String],
     file: &str,
 ) -> Result<Vec<Arc<Target>>, PlanError> {
+    if given.is_empty() {
+        return Ok(targets);
+    }
     let is = |target: &Target, name: &str| {
         [&target.key, &target.name, &target.trial_name].iter().any(|known| *known == name)
     };
+    let known = || targets.iter().map(|target| target.key.clone()).collect();
     let names: Vec<_> =
-        names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+        given.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        return Err(PlanError::NoModelNamed { file: file.into(), known: known() });
+    }
     let unknown = names.iter().find(|name| !targets.iter().any(|target| is(target, name)));
     if let Some(name) = unknown {
-        let known = targets.iter().map(|target| target.key.clone()).collect();
-        return Err(PlanError::UnknownModel { name: (*name).into(), file: file.into(), known });
+        let (name, file) = ((*name).into(), file.into());
+        return Err(PlanError::UnknownModel { name, file, known: known() });
     }
-    let keep = |target: &Arc<Target>| names.is_empty() || names.iter().any(|name| is(target, name));
+    let keep = |target: &Arc<Target>| names.iter().any(|name| is(target, name));
     Ok(targets.into_iter().filter(keep).collect())
 }
 

@@ -17,7 +17,9 @@ mod yaml;
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    env,
+    ffi::OsStr,
+    fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -407,6 +409,12 @@ pub fn sanitise(name: &str) -> String {
         in_run = replaced;
     }
     sanitised
+}
+
+/// Whether the environment variable `name` is set to nothing.
+#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
+pub fn is_empty_variable(name: &OsStr) -> bool {
+    env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
 /// Whether the environment sends requests to `url` through a proxy. One on this machine is never

@@ -138,6 +138,8 @@ fn what_cannot_be_used_ends_with_2_before_anything_runs() {
     let mut text = String::new();
     for arguments in [
         &["--models", "Qwen-30B,Qwne"][..],
+        &["--models", ""],
+        &["--models", " , "],
         &["--runs", "0"],
         &["--runs", "many"],
         &["--no-such-flag"],
@@ -177,6 +179,22 @@ fn each_option_has_a_twin_in_the_environment() {
     assert!(!ran.stderr.contains("Warmup") && !ran.stderr.contains("instrument"));
     assert_eq!(records(&bench.folder.path().join("a/b/out.csv")).len(), 3);
     assert_eq!(fs::read_dir(bench.folder.path().join("recordings")).unwrap().count(), 3);
+}
+
+#[test]
+fn a_variable_that_is_set_to_nothing_is_as_good_as_not_set() {
+    let bench = Bench::new(TWO_MODELS);
+    let twins = ["MODELS", "RUNS", "OUTPUT", "CONFIG", "NO_WARMUP", "NO_CALIBRATION", "RECORD"];
+    let empty = |command: &mut Command| {
+        ran(command.envs(twins.map(|twin| (format!("LLM_STREAM_BENCH_{twin}"), ""))))
+    };
+    let of_target = empty(&mut bench.command(&[]));
+    assert_eq!(of_target.code, Some(0), "{}", of_target.stderr);
+    assert_eq!(measured(&of_target).len(), 8);
+    assert!(of_target.stderr.contains("Warmup"), "{}", of_target.stderr);
+    let mut binary = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"));
+    let of_binary = empty(binary.args(["run", "--list"]).current_dir(bench.folder.path()));
+    assert_eq!(names(&of_binary).len(), 8, "{}", of_binary.stderr);
 }
 
 #[test]
