@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand, builder::FalseyValueParser};
+use clap::{
+    Parser, Subcommand,
+    builder::{FalseyValueParser, Resettable},
+};
 
 use crate::{
     config,
@@ -254,6 +257,13 @@ fn fault(text: &str) -> Result<Fault, String> {
         format!("`{text}` is not a fault such as `stall=10`, `missing_usage` or `status=503@2`")
     })?;
     Ok(Fault { kind, request })
+}
+
+/// `command`, in which `--test` wins over the `--bench` that `cargo bench` adds, as in libtest;
+/// libtest-mimic has them conflict.
+pub fn with_test_over_bench(command: clap::Command) -> clap::Command {
+    let help = "Try each case once against the simulated endpoint, also with --bench";
+    command.mut_arg("test", |arg| arg.conflicts_with(Resettable::Reset).help(help))
 }
 
 /// `command`, in which an option whose variable is set to nothing is one whose variable is not set:

@@ -21,7 +21,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
 use libtest_mimic::{Arguments, Conclusion, Trial};
 
@@ -78,7 +77,8 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// The command that measures, with what no attribute can say.
 fn complete(command: clap::Command) -> clap::Command {
-    cli::without_empty_variables(command).after_long_help(cli::glossary())
+    let command = cli::without_empty_variables(cli::with_test_over_bench(command));
+    command.after_long_help(cli::glossary())
 }
 
 /// An error here means that nothing could be run.
@@ -94,13 +94,15 @@ fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
     }))
 }
 
-fn run(cli: Cli) -> anyhow::Result<u8> {
+fn run(mut cli: Cli) -> anyhow::Result<u8> {
+    // `cargo bench -- --test` passes both.
+    cli.libtest.bench &= !cli.libtest.test;
     let config = Config::load(&cli.config)?;
-    let plan = Plan::new(&config, &cli)?;
-    let all = plan.cases.len();
     // A smoke test tries each case once.
     let measures = cli.libtest.bench;
-    let plan = plan.select(|case| is_selected(&cli, case) && (measures || case.run == 1));
+    let plan = Plan::new(&config, &cli)?.select(|case| measures || case.run == 1);
+    let all = plan.cases.len();
+    let plan = plan.select(|case| is_selected(&cli, case));
     let filtered_out = all - plan.cases.len();
     if plan.cases.is_empty() && must_match(&cli) {
         anyhow::bail!(nothing_selected(&cli, &plan));
@@ -109,9 +111,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         list(&cli.libtest, &plan);
         return Ok(0);
     }
-    match cli.libtest.bench {
+    match measures {
         true => measure(cli, &config, plan, filtered_out),
-        false => smoke::run(&cli.libtest, plan),
+        false => smoke::run(cli.libtest, plan, filtered_out),
     }
 }
 
@@ -202,12 +204,9 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
-    let terminal =
-        Terminal::new(bar, logfile.as_deref()).context("failed to create the log file")?;
-    let terminal = Arc::new(terminal);
+    let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
     let mut arguments = cli.libtest;
-    let relay = Relay::new(&mut arguments, filtered_out)
-        .context("failed to create a file in the temporary folder (see TMPDIR)")?;
+    let relay = Relay::new(&mut arguments, filtered_out)?;
     if let Some(note) = simulated(&plan) {
         terminal.err(&format!("{note}\n"));
     }

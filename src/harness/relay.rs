@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
 use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Measurement};
 use tempfile::NamedTempFile;
 
@@ -38,17 +39,18 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Turns `arguments` to write into a new relay.
-    pub(super) fn new(arguments: &mut Arguments, filtered_out: usize) -> io::Result<Self> {
-        let file = NamedTempFile::new()?;
+    pub(super) fn new(arguments: &mut Arguments, filtered_out: usize) -> anyhow::Result<Self> {
+        let context = "failed to create a file in the temporary folder (see TMPDIR)";
+        let file = NamedTempFile::new().context(context)?;
         // libtest-mimic takes the path as text.
         if file.path().to_str().is_none() {
-            return Err(io::Error::other("the temporary folder's path is not UTF-8"));
+            anyhow::bail!("{context}: its path is not UTF-8");
         }
         arguments.color = Some(color(arguments));
         arguments.logfile = Some(file.path().to_string_lossy().into_owned());
         let terse = arguments.quiet || arguments.format == Some(FormatSetting::Terse);
         Ok(Self {
-            written: file.reopen()?,
+            written: file.reopen().context(context)?,
             path: file.path().to_owned(),
             partial: Vec::new(),
             whole_lines: !terse,

@@ -1,12 +1,16 @@
 //! Smoke mode, `cargo test --benches`: does each case still work? Once, against the simulated
 //! endpoint in the case's protocol. No real endpoint is called and nothing is written.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::session::simulated_url;
+use super::{relay::Relay, session::simulated_url, terminal::Terminal};
 use crate::{
     client::{self, Client},
     load,
@@ -24,24 +28,35 @@ fn script() -> Script {
     }
 }
 
-pub(super) fn run(arguments: &Arguments, plan: Plan) -> anyhow::Result<u8> {
-    let trial = |case: Arc<Case>| {
-        Trial::bench(case.name.clone(), move |_| match attempt(&case) {
-            Ok(()) => Ok(None),
-            Err(error) => Err(Failed::from(format!("{error:#}"))),
-        })
-    };
+pub(super) fn run(arguments: Arguments, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
+    let terminal = Terminal::new(None, arguments.logfile.as_deref().map(Path::new))?;
     // What the filters leave out is left out already.
-    let arguments = Arguments {
+    let mut arguments = Arguments {
         filter: None,
         skip: Vec::new(),
         test: false,
         test_threads: arguments.test_threads.or(Some(1)),
-        ..arguments.clone()
+        ..arguments
+    };
+    let relay = Relay::new(&mut arguments, filtered_out)?;
+    let lines = Arc::new(Mutex::new((relay, terminal)));
+    let trial = |case: Arc<Case>| {
+        let lines = lines.clone();
+        Trial::bench(case.name.clone(), move |_| {
+            pass_on(&lines);
+            attempt(&case).map(|()| None).map_err(|error| Failed::from(format!("{error:#}")))
+        })
     };
     let trials = plan.cases.into_iter().map(trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    pass_on(&lines);
     Ok(if conclusion.has_failed() { super::FAILED } else { 0 })
+}
+
+/// Passes on the lines of the trials that have ended.
+fn pass_on(lines: &Mutex<(Relay, Terminal)>) {
+    let (relay, terminal) = &mut *lines.lock().unwrap_or_else(PoisonError::into_inner);
+    relay.pass_on(terminal);
 }
 
 fn attempt(case: &Case) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use std::{
     sync::Mutex,
 };
 
+use anyhow::Context as _;
 use indicatif::ProgressBar;
 
 /// stdout for libtest's lines, stderr for all else.
@@ -18,8 +19,12 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    pub(super) fn new(bar: Option<ProgressBar>, logfile: Option<&Path>) -> io::Result<Self> {
-        let logfile = logfile.map(File::create).transpose()?.map(Mutex::new);
+    pub(super) fn new(bar: Option<ProgressBar>, logfile: Option<&Path>) -> anyhow::Result<Self> {
+        let create = |path: &Path| {
+            File::create(path)
+                .with_context(|| format!("failed to create the log file {}", path.display()))
+        };
+        let logfile = logfile.map(create).transpose()?.map(Mutex::new);
         Ok(Self { bar, logfile })
     }
 

@@ -591,6 +591,34 @@ fn without_bench_each_case_is_tried_once_and_no_real_endpoint_is_called() {
 }
 
 #[test]
+fn the_smoke_test_counts_what_filters_left_out_and_writes_where_it_is_told() {
+    let bench = Bench::new(TWO_MODELS);
+    let smoke = |arguments: &[&str]| ran(&mut bench.smoke(arguments));
+    let filtered = smoke(&["Qwen", "--skip", "bye", "--test-threads", "2"]);
+    let line = "test Qwen-30B-simulated::hello::run-1 ... ok\n";
+    assert!(filtered.stdout.contains(line), "{}", filtered.stdout);
+    let end = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; ";
+    assert!(filtered.stdout.contains(end), "{}", filtered.stdout);
+    let nowhere = smoke(&["--logfile", "no/such/folder/log.txt"]);
+    assert_eq!(nowhere.code, Some(2), "{}", nowhere.stderr);
+    let why = "error: failed to create the log file no/such/folder/log.txt: ";
+    assert!(nowhere.stderr.starts_with(why), "{}", nowhere.stderr);
+    let logged = smoke(&["--logfile", "log.txt"]);
+    assert_eq!((logged.code, logged.stdout.as_str()), (Some(0), ""));
+    let log = fs::read_to_string(bench.folder.path().join("log.txt")).unwrap();
+    assert!(log.contains("4 passed; 0 failed"), "{log}");
+}
+
+#[test]
+fn test_wins_over_the_bench_that_cargo_adds() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["--test"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("4 passed; 0 failed; 0 ignored; 0 measured"), "{}", ran.stdout);
+    assert!(!bench.folder.path().join("results.csv").exists());
+}
+
+#[test]
 fn nextest_can_list_and_run_single_trials() {
     let bench = Bench::new(TWO_MODELS);
     let list = ran(&mut bench.smoke(&["--list", "--format", "terse"]));
