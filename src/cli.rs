@@ -4,7 +4,7 @@ use std::{fmt::Write, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     Parser, Subcommand,
-    builder::{FalseyValueParser, Resettable},
+    builder::{FalseyValueParser, RangedU64ValueParser, Resettable},
 };
 
 use crate::{
@@ -178,23 +178,23 @@ pub struct ServeOptions {
     pub protocol: String,
 
     /// Request → first token
-    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = config::duration)]
     pub ttft: Duration,
 
     /// Between token events
-    #[arg(long, value_name = "DURATION", default_value = "10ms", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10ms", value_parser = config::duration)]
     pub itl: Duration,
 
     /// Be off by up to this, either way
-    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = config::duration)]
     pub jitter: Duration,
 
     /// Generate this many tokens, fewer where `max_tokens` asks for fewer
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = tokens())]
     pub tokens: u64,
 
     /// Send this many tokens in an event
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = tokens())]
     pub tokens_per_event: u64,
 
     /// Have the first N tokens be reasoning
@@ -233,11 +233,9 @@ impl ServeOptions {
     }
 }
 
-/// A duration with its unit, such as `11.5ms`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = |_| format!("`{text}` is not a duration such as `500ms` or `2s`");
-    let signed: jiff::SignedDuration = text.parse().map_err(wrong)?;
-    signed.try_into().map_err(|_| format!("`{text}` is negative"))
+/// A number of tokens, as in the config.
+fn tokens() -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(1..=Script::MOST_TOKENS)
 }
 
 /// A fault such as `reset=10@2`.

@@ -411,6 +411,11 @@ pub fn sanitise(name: &str) -> String {
     sanitised
 }
 
+/// A duration with its unit, at most a day, as in the config; or what is wrong with it, "it is …".
+pub fn duration(text: &str) -> Result<Duration, String> {
+    read::parse_duration(text, true).map_err(|(what, help)| format!("it {what}; {help}`50ms`"))
+}
+
 /// Whether the environment variable `name` is set to nothing.
 #[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
 pub fn is_empty_variable(name: &OsStr) -> bool {

@@ -493,7 +493,7 @@ impl<'s> Reader<'s> {
 }
 
 /// A duration, or what is wrong with it, "is …", and a help that an example follows.
-fn parse_duration(text: &str, zero: bool) -> Result<Duration, (String, &'static str)> {
+pub(super) fn parse_duration(text: &str, zero: bool) -> Result<Duration, (String, &'static str)> {
     let text = text.trim();
     if text.starts_with('-') {
         return Err(("must not be negative".to_owned(), "for example "));

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     protocol::{self, OpenAiChat, Protocol},
-    sim::{Fault, FaultKind, Script},
+    sim::{Fault, FaultKind, Mistake, Script},
 };
 
 /// An example of each section in one line.
@@ -251,39 +251,26 @@ fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
     let faults = fields.get("faults").map_or_else(Vec::new, |entry| faults(reader, entry));
     let mut time = |name| reader.duration(fields.get(name)?, true, "ms", "10ms");
     let (ttft, itl, jitter) = (time("ttft"), time("itl"), time("jitter"));
-    let mut count = |name, low, example| reader.whole(fields.get(name)?, low..=u64::MAX, example);
+    let mut count = |name, range, example| reader.whole(fields.get(name)?, range, example);
+    let some = 1..=Script::MOST_TOKENS;
     let simulate = Script {
         ttft: ttft.unwrap_or(default.ttft),
         itl: itl.unwrap_or(default.itl),
         jitter: jitter.unwrap_or(default.jitter),
-        tokens: count("tokens", 1, "64").unwrap_or(default.tokens),
-        tokens_per_event: count("tokens_per_event", 1, "1").unwrap_or(default.tokens_per_event),
-        reasoning_tokens: count("reasoning_tokens", 0, "16").unwrap_or(default.reasoning_tokens),
-        cached_tokens: count("cached_tokens", 0, "16").unwrap_or(default.cached_tokens),
-        seed: count("seed", 0, "7").unwrap_or(default.seed),
+        tokens: count("tokens", some.clone(), "64").unwrap_or(default.tokens),
+        tokens_per_event: count("tokens_per_event", some, "1").unwrap_or(default.tokens_per_event),
+        reasoning_tokens: count("reasoning_tokens", 0..=u64::MAX, "16")
+            .unwrap_or(default.reasoning_tokens),
+        cached_tokens: count("cached_tokens", 0..=u64::MAX, "16").unwrap_or(default.cached_tokens),
+        seed: count("seed", 0..=u64::MAX, "7").unwrap_or(default.seed),
         faults,
     };
     if reader.mistakes() == before {
-        rhythm(reader, &fields, &simulate);
+        for Mistake { field, what, help } in simulate.mistakes() {
+            reader.error(fields.get(field).unwrap_or(entry), what, help);
+        }
     }
     simulate
-}
-
-/// What of a rhythm cannot be kept.
-fn rhythm(reader: &mut Reader<'_>, fields: &Fields<'_>, simulate: &Script) {
-    let shortest = simulate.itl.min(simulate.ttft);
-    if let Some(entry) = fields.get("jitter").filter(|_| simulate.jitter > shortest) {
-        let limit = if simulate.itl <= simulate.ttft { "itl" } else { "ttft" };
-        let what = format!("`jitter` is longer than `{limit}`, which is {shortest:?}");
-        let help = "it is taken from and added to `ttft` and `itl`, so it can be as long as the shorter one";
-        reader.error(entry, what, help);
-    }
-    if let Some(entry) =
-        fields.get("reasoning_tokens").filter(|_| simulate.reasoning_tokens > simulate.tokens)
-    {
-        let what = format!("there are more `reasoning_tokens` than `tokens`, {}", simulate.tokens);
-        reader.error(entry, what, "reasoning tokens are the first ones of `tokens`");
-    }
 }
 
 fn faults(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Fault> {

@@ -3,13 +3,21 @@
 use anyhow::Context as _;
 
 use super::terminal;
-use crate::{cli::ServeOptions, protocol, sim::Simulator};
+use crate::{
+    cli::ServeOptions,
+    protocol,
+    sim::{Mistake, Simulator},
+};
 
 pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     let known = || protocol::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", ");
     let protocol = protocol::by_name(&options.protocol)
         .with_context(|| format!("no protocol `{}`; there is {}", options.protocol, known()))?;
-    let simulator = Simulator::bind(options.listen, options.script(), protocol)
+    let script = options.script();
+    if let Some(Mistake { what, help, .. }) = script.mistakes().first() {
+        anyhow::bail!("{what}\n  help: {help}");
+    }
+    let simulator = Simulator::bind(options.listen, script, protocol)
         .with_context(|| format!("failed to listen on {}", options.listen))?;
     terminal::note(&format!(
         "Serving a simulated {} endpoint: {}/v1{}\n\
@@ -20,6 +28,6 @@ pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
         protocol.path(),
         simulator.url()
     ));
-    simulator.wait();
+    simulator.wait().context("the simulated endpoint stopped")?;
     Ok(0)
 }

@@ -16,6 +16,6 @@ mod wire;
 
 pub use self::{
     log::{AnswerLog, Write},
-    script::{Fault, FaultKind, Script},
+    script::{Fault, FaultKind, Mistake, Script},
     server::Simulator,
 };

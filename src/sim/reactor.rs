@@ -125,12 +125,12 @@ impl Reactor {
         })
     }
 
-    /// Serves until it is stopped.
-    pub(super) fn run(mut self) {
+    /// Serves until it is stopped, or until nothing more can be learnt of the sockets.
+    pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while !self.stop.load(Ordering::Acquire) {
-            if self.poll_has_time() && self.poll(&mut events).is_err() {
-                return;
+            if self.poll_has_time() {
+                self.poll(&mut events)?;
             }
             for event in &events {
                 self.serve_due();
@@ -140,6 +140,7 @@ impl Reactor {
             self.await_deadline();
             self.serve_due();
         }
+        Ok(())
     }
 
     /// Time until there is something to do, zero when there is; `None` when there is nothing.

@@ -22,7 +22,8 @@ pub struct Script {
     /// independent of the others: jitter does not add up over an answer. Where it would put an
     /// event before the one it follows, both are due together.
     pub jitter: Duration,
-    /// Tokens to generate, at most; the request's `max_tokens` may ask for fewer.
+    /// Tokens to generate, at most; the request's `max_tokens` may ask for fewer. More than
+    /// [`MOST_TOKENS`](Self::MOST_TOKENS) count as that many.
     pub tokens: u64,
     /// Tokens a token event holds; the last one of a kind holds the rest. 0 counts as 1.
     pub tokens_per_event: u64,
@@ -178,7 +179,43 @@ pub(super) enum Ending {
     Reset,
 }
 
+/// What of a [`Script`] cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The field to change.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub what: String,
+    /// What would be right.
+    pub help: &'static str,
+}
+
 impl Script {
+    /// Longest answer. A write can gather all of it, and a whole answer does.
+    pub const MOST_TOKENS: u64 = 1_000_000;
+
+    /// What of it cannot be kept.
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        let shortest = self.itl.min(self.ttft);
+        if self.jitter > shortest {
+            let limit = if self.itl <= self.ttft { "itl" } else { "ttft" };
+            mistakes.push(Mistake {
+                field: "jitter",
+                what: format!("`jitter` is longer than `{limit}`, which is {shortest:?}"),
+                help: "it is taken from and added to `ttft` and `itl`, so it can be as long as the shorter one",
+            });
+        }
+        if self.reasoning_tokens > self.tokens {
+            mistakes.push(Mistake {
+                field: "reasoning_tokens",
+                what: format!("there are more `reasoning_tokens` than `tokens`, {}", self.tokens),
+                help: "reasoning tokens are the first ones of `tokens`",
+            });
+        }
+        mistakes
+    }
+
     /// The id of the answer to request `number`.
     pub(super) fn id(&self, number: u64) -> String {
         format!("chatcmpl-sim-{:x}-{number}", self.seed)
@@ -215,7 +252,8 @@ impl Script {
     }
 
     fn tokens_for(&self, facts: &Facts) -> u64 {
-        facts.max_tokens.map_or(self.tokens, |most| most.min(self.tokens))
+        let most = facts.max_tokens.unwrap_or(u64::MAX);
+        self.tokens.min(Self::MOST_TOKENS).min(most)
     }
 
     fn finish(&self, facts: &Facts) -> &'static str {
@@ -275,7 +313,7 @@ impl Stream {
             role: true,
             tail: script.tail(facts),
             ending: Ending::Clean,
-            at: script.ttft,
+            at: Duration::from_nanos(nanoseconds(script.ttft)),
         };
         let mut cut = None;
         for kind in script.faults_of(facts.number) {
@@ -481,6 +519,7 @@ fn words(tokens: Range<u64>) -> String {
     tokens.map(|token| WORDS[(token % length) as usize]).collect()
 }
 
+/// Five centuries at most, which can be added to any moment.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -680,6 +719,32 @@ mod tests {
                 usage: Usage { reasoning_tokens: Some(1), ..usage(3, 3) },
             }
         );
+    }
+
+    #[test]
+    fn what_is_too_large_for_any_answer_is_as_large_as_one_can_be() {
+        let boundless = |kind| Script {
+            ttft: Duration::MAX,
+            itl: Duration::MAX,
+            jitter: Duration::MAX,
+            tokens: u64::MAX,
+            tokens_per_event: u64::MAX,
+            reasoning_tokens: 1,
+            cached_tokens: u64::MAX,
+            seed: u64::MAX,
+            faults: vec![Fault { kind, request: None }],
+        };
+        let mut stream = stream(&boundless(FaultKind::Merge(u64::MAX)), &FACTS);
+        let _ = super::super::pace::now() + stream.at();
+        let first = stream.next().expect("the tokens");
+        assert_eq!(first.messages.len(), 3, "a role, a token of reasoning, the answer");
+        let _ = super::super::pace::now() + first.at;
+        assert_eq!(stream.next().map(|tail| tail.at), Some(first.at));
+        let Answer::Whole(whole) = boundless(FaultKind::NoStream).answer(&FACTS) else {
+            panic!("a stream");
+        };
+        assert_eq!(whole.finish, "length");
+        assert_eq!(whole.usage.completion_tokens, Some(Script::MOST_TOKENS));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Simulator {
     log: Arc<Log>,
     stop: Arc<AtomicBool>,
     waker: Waker,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Simulator {
@@ -74,15 +74,16 @@ impl Simulator {
         self.log.answers()
     }
 
-    /// Waits for as long as the endpoint runs, which is for ever. Keeps no log meanwhile.
-    pub fn wait(mut self) {
+    /// Waits for as long as the endpoint runs, which is for ever, unless something is wrong with
+    /// it. Keeps no log meanwhile.
+    pub fn wait(mut self) -> io::Result<()> {
         self.log.close();
-        self.join();
+        self.join()
     }
 
-    /// A panic of the thread has been reported by the thread; there is nothing to add to it.
-    fn join(&mut self) {
-        let _ = self.thread.take().map(JoinHandle::join);
+    fn join(&mut self) -> io::Result<()> {
+        let ended = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
+        ended.unwrap_or_else(|_| Err(io::Error::other("its thread panicked: see above")))
     }
 }
 
@@ -90,7 +91,8 @@ impl Drop for Simulator {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         if self.waker.wake().is_ok() {
-            self.join();
+            // Nobody asks any more how it ended.
+            let _ = self.join();
         }
     }
 }
@@ -126,7 +128,10 @@ mod tests {
 
     /// A protocol that anyone can read.
     #[derive(Debug)]
-    struct Plain;
+    struct Plain {
+        /// Whether it panics over the first token.
+        breaks: bool,
+    }
 
     impl Protocol for Plain {
         fn name(&self) -> &'static str {
@@ -151,6 +156,7 @@ mod tests {
 
         fn encode(&self, message: &Message<'_>, _: &Envelope<'_>) -> Vec<u8> {
             let said = match &message.parts[..] {
+                [Part::Token(..)] if self.breaks => panic!("as asked for"),
                 [Part::Token(_, text)] => text,
                 [Part::Role] => "ROLE",
                 [Part::Finish(reason)] => reason,
@@ -184,7 +190,7 @@ mod tests {
     }
 
     fn with(script: Script) -> Simulator {
-        Simulator::start(script, &Plain).expect("the simulator starts")
+        Simulator::start(script, &Plain { breaks: false }).expect("the simulator starts")
     }
 
     fn script(faults: Vec<Fault>) -> Script {
@@ -422,8 +428,8 @@ mod tests {
     fn a_client_that_reads_late_gets_everything() {
         let simulator = with(Script {
             itl: Duration::ZERO,
-            tokens: 4_000_000,
-            tokens_per_event: 100_000,
+            tokens: Script::MOST_TOKENS,
+            tokens_per_event: Script::MOST_TOKENS / 40,
             ..script(Vec::new())
         });
         let mut client = connect(&simulator);
@@ -438,6 +444,16 @@ mod tests {
         assert!(answer.ends_with(b"data:END\n\n\r\n0\r\n\r\n"));
         assert_eq!(token_events(&log.writes).iter().sum::<u64>(), 40);
         assert!(log.completed);
+    }
+
+    #[test]
+    fn a_thread_that_dies_is_no_clean_end() {
+        let simulator = Simulator::start(script(Vec::new()), &Plain { breaks: true });
+        let simulator = simulator.expect("the simulator starts");
+        let mut client = connect(&simulator);
+        ask(&mut client, &request("", STREAMED));
+        let error = simulator.wait().expect_err("it panicked");
+        assert_eq!(error.to_string(), "its thread panicked: see above");
     }
 
     #[test]

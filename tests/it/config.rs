@@ -228,6 +228,7 @@ mod rhythms {
         jitter_longer_than_ttft => simulated("ttft: 5ms\njitter: 8ms"),
         jitter_beside_no_itl => simulated("itl: 0\njitter: 1us"),
         tokens_zero => simulated("tokens: 0"),
+        tokens_too_many => simulated("tokens: 1000001"),
         tokens_negative => simulated("tokens: -1"),
         tokens_per_event_zero => simulated("tokens_per_event: 0"),
         more_reasoning_than_tokens => simulated("tokens: 8\nreasoning_tokens: 9"),

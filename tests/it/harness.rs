@@ -680,6 +680,26 @@ fn the_served_endpoint_is_one_that_can_be_measured() {
 }
 
 #[test]
+fn the_served_endpoint_refuses_a_rhythm_as_the_config_does() {
+    let mut text = String::new();
+    for arguments in [
+        &["--ttft", "99999999999999h"][..],
+        &["--itl=500"],
+        &["--jitter=-5ms"],
+        &["--itl=5ms", "--jitter=6ms"],
+        &["--tokens=8", "--reasoning-tokens=9"],
+        &["--tokens=18446744073709551615"],
+        &["--tokens-per-event=0"],
+        &["--protocol=smoke_signals"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"));
+        let ran = ran(command.args(["serve", "--listen=127.0.0.1:0"]).args(arguments));
+        text.push_str(&format!("{arguments:?}\n{}\n", ran.told(Path::new("/"))));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
 fn a_server_that_dies_midway_fails_the_trial_and_the_rest_still_run() {
     let mut served = Served::start(&["--ttft=5ms", "--itl=20ms", "--tokens=20"]);
     let bench = Bench::new(&format!(
