@@ -191,6 +191,19 @@ fn simulated(plan: &Plan) -> Option<String> {
         .then(|| format!("note: simulated, so these are figures of a script: {}", names.join(", ")))
 }
 
+/// Says which of the selected models do without the proxy that the environment names for them.
+fn past_proxies(plan: &Plan) -> Vec<String> {
+    let note = |target: Arc<Target>| {
+        let variable = target.bypassed_proxy()?;
+        Some(format!(
+            "note: `transport: stamped` goes past the proxy in {variable}: {} (`transport: auto` \
+             would go through it)",
+            target.name
+        ))
+    };
+    plan.selected_targets().into_iter().filter_map(note).collect()
+}
+
 /// Measures the selected cases.
 fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
     if cli.libtest.test_threads.is_some_and(|threads| threads > 1) {
@@ -207,7 +220,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
     let mut arguments = cli.libtest;
     let relay = Relay::new(&mut arguments, filtered_out)?;
-    if let Some(note) = simulated(&plan) {
+    for note in simulated(&plan).into_iter().chain(past_proxies(&plan)) {
         terminal.err(&format!("{note}\n"));
     }
     let cases = plan.cases.clone();

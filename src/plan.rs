@@ -81,6 +81,15 @@ impl Target {
         matches!(self.endpoint, Endpoint::Simulated(_))
     }
 
+    /// The environment variable with the proxy that its requests do not go through, though they
+    /// should: only reqwest knows proxies.
+    pub fn bypassed_proxy(&self) -> Option<&'static str> {
+        match (&self.endpoint, self.transport) {
+            (Endpoint::Url(url), Transport::Stamped) => config::proxy_variable(url),
+            _ => None,
+        }
+    }
+
     /// Its endpoint in reports.
     pub fn endpoint_name(&self) -> &str {
         match &self.endpoint {
@@ -441,7 +450,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
 /// The stamped transport where it can be had: on Linux, and not through a proxy.
 fn transport(wanted: config::Transport, endpoint: &Endpoint) -> Transport {
     let through_proxy = || match endpoint {
-        Endpoint::Url(url) => config::proxied(url),
+        Endpoint::Url(url) => config::proxy_variable(url).is_some(),
         Endpoint::Simulated(_) => false,
     };
     match wanted {

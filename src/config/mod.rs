@@ -26,6 +26,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Uri};
+use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
@@ -422,16 +423,28 @@ pub fn is_empty_variable(name: &OsStr) -> bool {
     env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
-/// Whether the environment sends requests to `url` through a proxy. One on this machine is never
+/// The environment variable that names a proxy for requests to `url`, unless `NO_PROXY` exempts it:
+/// as reqwest reads them, since it is what goes through one. A server on this machine is never
 /// reached through one.
 #[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
-pub fn proxied(url: &str) -> bool {
-    let names: &[&str] = match url.starts_with("https:") {
-        true => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
-        false => &["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"],
+pub fn proxy_variable(url: &str) -> Option<&'static str> {
+    let uri: Uri = url.parse().ok()?;
+    if is_loopback(url) || Matcher::from_env().intercept(&uri).is_none() {
+        return None;
+    }
+    let of_scheme = match uri.scheme_str() {
+        Some("https") => ["HTTPS_PROXY", "https_proxy"],
+        _ => ["HTTP_PROXY", "http_proxy"],
     };
-    let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
-    names.iter().any(is_set) && !is_loopback(url)
+    let of_all = ["ALL_PROXY", "all_proxy"];
+    // Of two spellings, the first that is set counts.
+    let spelt = |pair: [&'static str; 2]| {
+        pair.into_iter().find_map(|name| Some((name, env::var(name).ok()?)))
+    };
+    let names_proxy = |(_, value): &(_, String)| {
+        Matcher::builder().all(value.as_str()).build().intercept(&uri).is_some()
+    };
+    [of_scheme, of_all].into_iter().filter_map(spelt).find(names_proxy).map(|(name, _)| name)
 }
 
 /// Whether `url` is on this machine, so that no proxy can stand between.

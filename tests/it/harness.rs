@@ -484,6 +484,59 @@ fn a_repeat_that_is_implausibly_fast_is_marked() {
     assert_eq!(marked, [false, true], "{}", ran.stderr);
 }
 
+/// A run of these models, which nobody can reach, in an environment with this proxy.
+fn with_proxy(models: &str, variable: &str, proxy: &str, no_proxy: &str) -> (Bench, Ran) {
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
+         defaults: {{ timeouts: {{ connect: 50ms }} }}\nmodels:\n{models}"
+    ));
+    let mut command = bench.command(&["--no-warmup"]);
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    let ran = ran(command.env(variable, proxy).env("NO_PROXY", no_proxy));
+    (bench, ran)
+}
+
+#[test]
+fn a_transport_that_goes_past_a_proxy_says_so_unless_the_host_is_exempt() {
+    let models = "  ip: { base_url: \"http://192.0.2.7\" }\n  \
+                  net: { base_url: \"http://198.51.100.7\" }\n  \
+                  domain: { base_url: \"http://corp.invalid\" }\n  \
+                  host: { base_url: \"http://llm.corp.invalid\" }\n  \
+                  other: { base_url: \"http://notcorp.invalid\" }\n  \
+                  tls: { base_url: \"https://notcorp.invalid\" }\n  \
+                  own: { base_url: \"http://127.0.0.1:9\" }\n"
+        .replace(" }", ", transport: stamped }");
+    let noted = |variable: &str, no_proxy: &str| {
+        let (_, ran) = with_proxy(&models, variable, "http://user:hush@127.0.0.1:9", no_proxy);
+        assert!(!ran.stderr.contains("hush"), "{}", ran.stderr);
+        let start = format!("note: `transport: stamped` goes past the proxy in {variable}: ");
+        let notes = ran.stderr.lines().filter_map(|line| line.strip_prefix(&start));
+        let notes: Vec<_> = notes.filter_map(|rest| rest.split(' ').next()).collect();
+        notes.join(" ")
+    };
+    let exempt = "192.0.2.7, 198.51.100.0/24,.corp.invalid";
+    assert_eq!(noted("HTTP_PROXY", exempt), "other");
+    assert_eq!(noted("https_proxy", exempt), "tls");
+    assert_eq!(noted("all_proxy", exempt), "other tls");
+    assert_eq!(noted("all_proxy", ""), "ip net domain host other tls");
+    // To reqwest, every name is every name: addresses are not in it.
+    assert_eq!(noted("all_proxy", "*"), "ip net");
+}
+
+#[test]
+fn by_itself_a_host_is_asked_through_the_proxy_unless_it_is_exempt() {
+    let models = "  ip: { base_url: \"http://192.0.2.7\" }\n  \
+                  other: { base_url: \"http://notcorp.invalid\" }\n";
+    let proxy = format!("http://{}", echo());
+    let (bench, ran) = with_proxy(models, "http_proxy", &proxy, "192.0.2.0/24");
+    assert!(!ran.stderr.contains("note: "), "{}", ran.stderr);
+    let rows = bench.results();
+    let proxied = |row: &csv::StringRecord| row[12].starts_with("HTTP 401 ");
+    assert_eq!(rows.iter().map(proxied).collect::<Vec<_>>(), [false, true], "{rows:?}");
+}
+
 #[test]
 fn a_failed_warm_up_is_shown_and_fails_nothing() {
     let bench = Bench::new(
