@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, de::IgnoredAny};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use super::{Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage};
 use crate::framing::Frame;
@@ -130,7 +130,7 @@ impl Protocol for OpenAiChat {
 #[derive(Deserialize)]
 struct Chunk<'a> {
     #[serde(borrow)]
-    id: Option<Text<'a>>,
+    id: Option<Id<'a>>,
     #[serde(borrow)]
     choices: Option<Vec<Choice<'a>>>,
     usage: Option<Counts>,
@@ -150,7 +150,7 @@ struct Choice<'a> {
 struct Delta<'a> {
     role: Option<IgnoredAny>,
     #[serde(borrow)]
-    content: Option<Text<'a>>,
+    content: Option<Content<'a>>,
     #[serde(borrow)]
     refusal: Option<Text<'a>>,
     /// llama.cpp, SGLang, DeepSeek.
@@ -181,21 +181,53 @@ struct Function<'a> {
 
 #[derive(Deserialize)]
 struct Counts {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    total_tokens: Option<u64>,
+    prompt_tokens: Option<Count>,
+    completion_tokens: Option<Count>,
+    total_tokens: Option<Count>,
     prompt_tokens_details: Option<PromptDetails>,
     completion_tokens_details: Option<CompletionDetails>,
 }
 
 #[derive(Deserialize)]
 struct PromptDetails {
-    cached_tokens: Option<u64>,
+    cached_tokens: Option<Count>,
 }
 
 #[derive(Deserialize)]
 struct CompletionDetails {
-    reasoning_tokens: Option<u64>,
+    reasoning_tokens: Option<Count>,
+}
+
+/// A number of tokens, `None` where it is negative: -1 stands for one that is not known. Gateways
+/// in languages without integers write `12.0`.
+#[derive(Deserialize)]
+#[serde(try_from = "Number")]
+struct Count(Option<u64>);
+
+/// Some gateways number their answers.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "the id is neither text nor a number")]
+enum Id<'a> {
+    Text(#[serde(borrow)] Text<'a>),
+    Number(Number),
+}
+
+/// The answer's text, or as Mistral's reasoning models write it, a list of parts.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "the content is neither text nor a list of parts")]
+enum Content<'a> {
+    Text(#[serde(borrow)] Text<'a>),
+    Parts(#[serde(borrow)] Vec<ContentPart<'a>>),
+}
+
+/// `{"type": "text", "text": …}`, or `{"type": "thinking", "thinking": …}` with such parts or text
+/// again. Of others, such as references, nothing is a token.
+#[derive(Deserialize)]
+struct ContentPart<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    #[serde(borrow)]
+    thinking: Option<Content<'a>>,
 }
 
 /// A string that borrows where it has no escapes: serde copies a bare `Option<Cow<str>>`.
@@ -217,7 +249,7 @@ impl OpenAiChat {
         if may_be_error {
             parts.extend(self.decode_error(data).map(Part::Error));
         }
-        Ok(Message { id: chunk.id.map(|id| id.0), parts })
+        Ok(Message { id: chunk.id.map(Id::text), parts })
     }
 
     /// What an event with the name `error` says: anything in it is the error.
@@ -242,10 +274,12 @@ impl<'a> Choice<'a> {
 impl<'a> Delta<'a> {
     fn say(self, parts: &mut Vec<Part<'a>>) {
         let before = parts.len();
+        let (thinking, answer) = self.content.map_or((None, None), Content::thinking_and_answer);
         // Some servers send the same reasoning under both names.
         let reasoning = filled(self.reasoning_content).or_else(|| filled(self.reasoning));
+        let reasoning = reasoning.or(thinking);
         parts.extend(reasoning.map(|text| Part::Token(TokenKind::Reasoning, text)));
-        let answer = [self.content, self.refusal].into_iter().filter_map(filled);
+        let answer = answer.into_iter().chain(filled(self.refusal));
         parts.extend(answer.map(|text| Part::Token(TokenKind::Answer, text)));
         let calls = self.tool_calls.into_iter().flatten().filter_map(|call| call.function);
         let calls = calls.chain(self.function_call).filter_map(Function::text);
@@ -266,17 +300,63 @@ impl<'a> Function<'a> {
     }
 }
 
+impl<'a> Id<'a> {
+    fn text(self) -> Cow<'a, str> {
+        match self {
+            Self::Text(text) => text.0,
+            Self::Number(number) => number.to_string().into(),
+        }
+    }
+}
+
+impl<'a> Content<'a> {
+    /// What of it is reasoning and what is not, where it is not empty.
+    fn thinking_and_answer(self) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>) {
+        let parts = match self {
+            Self::Text(text) => return (None, filled(Some(text))),
+            Self::Parts(parts) => parts,
+        };
+        let (mut thinking, mut answer) = (String::new(), String::new());
+        for part in parts {
+            answer.extend(filled(part.text));
+            if let Some(content) = part.thinking {
+                let (deeper, thought) = content.thinking_and_answer();
+                thinking.extend(deeper.into_iter().chain(thought));
+            }
+        }
+        let filled = |text: String| Some(Cow::from(text)).filter(|text| !text.is_empty());
+        (filled(thinking), filled(answer))
+    }
+}
+
+impl TryFrom<Number> for Count {
+    type Error = String;
+
+    fn try_from(number: Number) -> Result<Self, String> {
+        /// Beyond it, not every whole number is an `f64`.
+        const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+        let whole = |value: &f64| value.fract() == 0.0 && *value <= EXACT;
+        match (number.as_u64(), number.as_f64()) {
+            (Some(count), _) => Ok(Self(Some(count))),
+            (None, Some(value)) if value < 0.0 => Ok(Self(None)),
+            (None, Some(value)) if whole(&value) => Ok(Self(Some(value as u64))),
+            _ => Err(format!("`{number}` is no number of tokens")),
+        }
+    }
+}
+
 impl Counts {
     /// `None` if it counts nothing.
     fn usage(self) -> Option<Usage> {
+        let known = |count: Option<Count>| count.and_then(|count| count.0);
+        let of_prompt = self.prompt_tokens_details.and_then(|details| details.cached_tokens);
+        let of_answer = self.completion_tokens_details.and_then(|details| details.reasoning_tokens);
         let usage = Usage {
-            prompt_tokens: self.prompt_tokens,
-            completion_tokens: self.completion_tokens,
-            total_tokens: self.total_tokens,
-            cached_tokens: self.prompt_tokens_details.and_then(|details| details.cached_tokens),
-            reasoning_tokens: self
-                .completion_tokens_details
-                .and_then(|details| details.reasoning_tokens),
+            prompt_tokens: known(self.prompt_tokens),
+            completion_tokens: known(self.completion_tokens),
+            total_tokens: known(self.total_tokens),
+            cached_tokens: known(of_prompt),
+            reasoning_tokens: known(of_answer),
         };
         (usage != Usage::default()).then_some(usage)
     }

@@ -192,6 +192,58 @@ fn reasoning_has_two_names_and_comes_first() {
 }
 
 #[test]
+fn content_in_parts_is_answer_and_reasoning() {
+    let thinks = |text| token(TokenKind::Reasoning, text);
+    let says = |content: &str, parts: &[Part<'_>]| {
+        assert_says(&delta(&format!(r#"{{"content":{content}}}"#)), parts);
+    };
+    let text = r#"{"type":"text","text":"a"}"#;
+    let thinking =
+        r#"{"type":"thinking","thinking":[{"type":"text","text":"h"},{"type":"text","text":"m"}]}"#;
+    says(&format!("[{text}]"), &[answer("a")]);
+    says(&format!("[{text},{text}]"), &[answer("aa")]);
+    says(&format!("[{thinking}]"), &[thinks("hm")]);
+    says(&format!("[{text},{thinking}]"), &[thinks("hm"), answer("a")]);
+    says(r#"[{"type":"thinking","thinking":"hm"}]"#, &[thinks("hm")]);
+    says("[]", &[]);
+    says(r#"[{"type":"text","text":""},{"type":"thinking","thinking":[]}]"#, &[]);
+    says(r#"[{"type":"reference","reference_ids":[1]},{"type":"text","text":null}]"#, &[]);
+    assert_says(&delta(r#"{"role":"assistant","content":[]}"#), &[Part::Role]);
+}
+
+#[test]
+fn an_id_may_be_a_number() {
+    for (id, read) in [("17", "17"), ("\"17\"", "17"), ("-1", "-1"), ("1.5", "1.5")] {
+        let data = format!(r#"{{"id":{id},"choices":[{{"delta":{{"content":"a"}}}}]}}"#);
+        let message = OpenAiChat.decode(&event("", &data, true)).expect("decodable");
+        assert_eq!(message.id.as_deref(), Some(read), "{data}");
+        assert_eq!(message.parts, [answer("a")]);
+    }
+}
+
+#[test]
+fn counts_may_be_written_as_floats_and_negative_ones_are_not_known() {
+    let usage = |completion: &str| {
+        format!(
+            r#"{{"choices":[],"usage":{{"prompt_tokens":9.0,"completion_tokens":{completion},
+                "prompt_tokens_details":{{"cached_tokens":-1}}}}}}"#
+        )
+    };
+    for (written, completion_tokens) in
+        [("12.0", Some(12)), ("1.2e1", Some(12)), ("0.0", Some(0)), ("-1", None), ("-1.0", None)]
+    {
+        let read = Usage { prompt_tokens: Some(9), completion_tokens, ..Usage::default() };
+        assert_says(&usage(written), &[Part::Usage(read)]);
+    }
+    for written in ["12.5", "1e300"] {
+        let said = usage(written);
+        let error = decode(&said).expect_err("no count").to_string();
+        assert!(error.contains("` is no number of tokens at line 1"), "{error}");
+    }
+    assert_says(r#"{"choices":[],"usage":{"completion_tokens":-1}}"#, &[]);
+}
+
+#[test]
 fn a_refusal_is_an_answer() {
     assert_says(&delta(r#"{"content":null,"refusal":"I can't"}"#), &[answer("I can't")]);
 }
@@ -303,7 +355,9 @@ fn what_is_no_chunk_is_shown() {
         |frame: Frame<'_>| OpenAiChat.decode(&frame).expect_err("undecodable").to_string();
     insta::assert_snapshot!(problem(event("", "<html>\r\n\t<b>Bad gateway", true)), @r"an event is not JSON (expected value at line 1 column 1): <html>\r\n\t<b>Bad gateway");
     insta::assert_snapshot!(problem(event("", r#"{"choices":"none"}"#, true)), @r#"an event is no chat completion chunk (invalid type: string "none", expected a sequence at line 1 column 17): {"choices":"none"}"#);
-    insta::assert_snapshot!(problem(event("", "[1]", true)), @"an event is no chat completion chunk (invalid type: integer `1`, expected a string at line 1 column 2): [1]");
+    insta::assert_snapshot!(problem(event("", "[1]", true)), @"an event is no chat completion chunk (invalid length 1, expected struct Chunk with 4 elements at line 1 column 3): [1]");
+    insta::assert_snapshot!(problem(event("", &delta(r#"{"content":7}"#), true)), @r#"an event is no chat completion chunk (the content is neither text nor a list of parts at line 1 column 44): {"choices":[{"index":0,"delta":{"content":7},"finish_reason":null}]}"#);
+    insta::assert_snapshot!(problem(event("", r#"{"id":[]}"#, true)), @r#"an event is no chat completion chunk (the id is neither text nor a number at line 1 column 9): {"id":[]}"#);
     insta::assert_snapshot!(problem(event("", r#"{"choices":[{"del"#, true)), @r#"an event is not JSON (EOF while parsing a string at line 1 column 17): {"choices":[{"del"#);
     insta::assert_snapshot!(problem(event("", r#"{"choices":[{"del"#, false)), @r#"the stream was cut in the middle of an event: {"choices":[{"del"#);
     let long = problem(event("", &"é".repeat(121), true));
