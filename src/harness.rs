@@ -35,7 +35,7 @@ use self::{
 use crate::{
     cli::{self, Cli, Command},
     config::{Config, ConfigErrors},
-    plan::{Case, Plan, Secret},
+    plan::{Case, Plan, Secret, Target},
     report::{Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds},
     verdict::{Outcome, Verdict},
 };

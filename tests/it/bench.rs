@@ -17,8 +17,8 @@ prompts:
   - { name: hello, text: \"Say hello.\" }
   - { name: bye, text: \"Say goodbye.\" }
 models:
-  Qwen-30B: { simulate: { ttft: 6ms, itl: 2ms, tokens: 6 } }
-  Llama-70B: { simulate: { ttft: 8ms, itl: 3ms, tokens: 6 } }
+  Qwen-30B: { simulate: { ttft: 6ms, itl: 6ms, tokens: 6 } }
+  Llama-70B: { simulate: { ttft: 8ms, itl: 7ms, tokens: 6 } }
 ";
 
 /// A folder with a config, in which the bench target runs.
