@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::Map;
 
 use crate::{
-    client::{Client, Jobs, Next, Options},
+    client::{self, Client, Jobs, Next, Options},
     config::{Connection, TokenCount},
     plan::{Timeouts, Transport},
     protocol::{Ask, OpenAiChat, Protocol},
@@ -136,6 +136,8 @@ impl Spread {
 /// Measures the instrument's errors with `transport` under `load`.
 pub fn measure(load: Load, transport: Transport) -> anyhow::Result<Calibration> {
     let Load { ttft, itl, tokens, .. } = load;
+    // The simulated endpoint has the other end of each connection.
+    client::allow(load.streams, 2)?;
     let script = Script { ttft, itl, tokens, ..Script::default() };
     let simulator =
         Simulator::start(script, &OpenAiChat).context("failed to start the simulated endpoint")?;

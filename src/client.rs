@@ -315,6 +315,21 @@ impl fmt::Debug for Client {
     }
 }
 
+/// Lets this process have `connections` open, each of which takes `files` files; an error says why
+/// it cannot.
+pub fn allow(connections: usize, files: usize) -> anyhow::Result<()> {
+    /// What else is open: the results, the terminal, a TLS store.
+    const OTHERS: usize = 64;
+    let needs = connections.saturating_mul(files).saturating_add(OTHERS);
+    match socket::open_files() {
+        Some(most) if most < needs as u64 => anyhow::bail!(
+            "{connections} connections need {needs} open files, and this process may have {most}: \
+             raise the limit with `ulimit -n {needs}`"
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// The clock of every stamp: monotonic.
 #[expect(clippy::disallowed_methods, reason = "stamps are taken here")]
 fn now() -> Instant {

@@ -67,7 +67,7 @@ impl Unit {
             Self::TokensPerSecond => ("tok/s", 1.0),
             Self::Tokens => ("tokens", 1.0),
             Self::RequestsPerSecond => ("req/s", 1.0),
-            Self::Requests => ("requests", 1.0),
+            Self::Requests => ("req", 1.0),
             Self::Percent => ("%", 1.0),
         }
     }

@@ -218,7 +218,7 @@ fn scale(kind: Unit, unit: &str) -> Option<f64> {
         (Unit::TokensPerSecond, "" | "tok/s" | "tokens/s" | "tokens/sec" | "tps") => Some(1.0),
         (Unit::Tokens, "" | "tok" | "tokens") => Some(1.0),
         (Unit::RequestsPerSecond, "" | "req/s" | "requests/s" | "rps" | "qps") => Some(1.0),
-        (Unit::Requests, "" | "requests") => Some(1.0),
+        (Unit::Requests, "" | "req" | "requests") => Some(1.0),
         (Unit::Percent, "%") => Some(1.0),
         _ => None,
     }
@@ -230,7 +230,7 @@ fn units(kind: Unit) -> &'static str {
         Unit::TokensPerSecond => "tok/s, or without a unit",
         Unit::Tokens => "tokens, or without a unit",
         Unit::RequestsPerSecond => "req/s, or without a unit",
-        Unit::Requests => "requests, or without a unit",
+        Unit::Requests => "req, or without a unit",
         Unit::Percent => "%",
     }
 }

@@ -93,6 +93,21 @@ impl Stamping {
     }
 }
 
+/// How many files this process may have open, a socket being one: as many as the system lets it,
+/// which is asked for. `None` where that is not known.
+#[cfg(target_os = "linux")]
+pub(super) fn open_files() -> Option<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    Some(if raised { hard } else { soft })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn open_files() -> Option<u64> {
+    None
+}
+
 /// Whether the kernel agrees to stamp.
 pub(super) fn stamped_by() -> StampedBy {
     let asked = std::net::UdpSocket::bind(("127.0.0.1", 0)).map(|socket| ask_for_stamps(&socket));

@@ -379,7 +379,8 @@ impl Live {
             Endpoint::Url(url) => (url.clone(), None),
             Endpoint::Simulated(script) => {
                 let simulator = Simulator::start(script.clone(), target.protocol)
-                    .context("failed to start the simulated endpoint")?;
+                    .context("failed to start the simulated endpoint")?
+                    .unlogged();
                 (simulated_url(&simulator, target.protocol), Some(simulator))
             }
         };

@@ -13,7 +13,7 @@ use std::{
 
 use super::{Answer, Follow, body};
 use crate::{
-    client::{Client, Driven, Jobs, Next},
+    client::{self, Client, Driven, Jobs, Next},
     config::Connection,
     plan::{Target, Workload},
     prompt::Prompt,
@@ -63,6 +63,8 @@ pub fn offer(
     follow: &dyn Follow,
     mut take: impl FnMut(Ended) + Send,
 ) -> anyhow::Result<Offered> {
+    // A simulated endpoint has the other end of each connection.
+    client::allow(slots(workload), if target.is_simulated() { 2 } else { 1 })?;
     let mut opening = Opening::new(target, workload, follow);
     client.drive(&mut opening)?;
     let (sender, receiver) = mpsc::channel::<Over>();

@@ -68,6 +68,12 @@ impl Simulator {
         format!("http://{}", self.addr)
     }
 
+    /// Keeps no log from now on: for many requests, whose log nobody reads.
+    pub fn unlogged(self) -> Self {
+        self.log.close();
+        self
+    }
+
     /// What it did so far: every request for a completion in order of arrival, also those that
     /// still run.
     pub fn log(&self) -> Vec<AnswerLog> {

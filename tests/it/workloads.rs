@@ -242,3 +242,23 @@ fn smoke_mode_tries_a_load_with_one_request() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stdout.contains("test m-simulated::load::run-1 ... ok"), "{}", ran.stdout);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_load_that_needs_more_open_files_than_there_may_be_says_so() {
+    let bench = bench(SLOW, "  load: { concurrency: 200, requests: 400 }");
+    let command = bench.command(&["load"]);
+    let run = |limit: &str| {
+        let mut shell = Command::new("sh");
+        let line = format!("ulimit -Sn 100; ulimit -Hn {limit}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &line]).arg(command.get_program()).args(command.get_args());
+        crate::bench::ran(shell.current_dir(bench.folder.path()))
+    };
+    let ran = run("300");
+    assert_eq!(ran.code, Some(101));
+    says(&ran, "200 connections need 464 open files, and this process may have 300");
+    says(&ran, "`ulimit -n 464`");
+    // A soft limit is raised.
+    let ran = run("2000");
+    says(&ran, "400 requests successful, 0 failed");
+}
