@@ -80,8 +80,8 @@ impl Secrets {
         if self.in_bytes.is_empty() {
             return recording;
         }
-        let mut body: Vec<u8> =
-            recording.chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect();
+        let chunks: Vec<_> = recording.chunks.iter().map(|chunk| &chunk.bytes[..]).collect();
+        let mut body = chunks.concat();
         if self.mask(&mut body) {
             let mut rest = Bytes::from(body);
             for chunk in &mut recording.chunks {

@@ -234,7 +234,9 @@ async fn receive(
                     if received > BODY_LIMIT {
                         return Err(too_long());
                     }
-                    let chunk = Chunk { at: limits.elapsed(), bytes };
+                    let at = limits.elapsed();
+                    // The buffer it is a part of may be a hundred times as large.
+                    let chunk = Chunk { at, bytes: Bytes::copy_from_slice(&bytes) };
                     watch.arrived(&chunk);
                     chunks.push(chunk);
                 }

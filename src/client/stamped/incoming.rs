@@ -17,6 +17,10 @@ use crate::{
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
 };
 
+/// How much of a body's chunks is allocated at once, bytes.
+const SMALLEST_BLOCK: usize = 1 << 10;
+const LARGEST_BLOCK: usize = 64 << 10;
+
 /// A response as it comes in.
 pub(super) struct Incoming {
     origin: Instant,
@@ -70,6 +74,7 @@ impl Incoming {
 
     /// Takes a piece of a read.
     pub(super) fn take(&mut self, bytes: &[u8], arrival: Arrival) -> Result<(), RequestError> {
+        self.make_room(bytes.len());
         let taken = self.reader.push(bytes, &mut self.body).map_err(|error| self.broken(&error))?;
         self.received += bytes.len();
         if self.received > BODY_LIMIT {
@@ -80,6 +85,15 @@ impl Incoming {
             self.headers_at = Some(self.since_start(arrival));
         }
         Ok(())
+    }
+
+    /// Begins a block that the next chunks share, as large as what came before: a chunk has no
+    /// allocation of its own, and little is left over at the end.
+    fn make_room(&mut self, bytes: usize) {
+        if self.body.is_empty() && self.body.capacity() < bytes {
+            let block = self.received.clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
+            self.body = BytesMut::with_capacity(block.max(bytes));
+        }
     }
 
     /// All that a read brought of the body is one chunk: it has one stamp.
