@@ -92,7 +92,7 @@ impl Protocol for OpenAiChat {
             data if name == "error" => Ok(alone(Part::Error(self.error_event(data)))),
             b"" => Ok(Message::default()),
             b"[DONE]" => Ok(alone(Part::End)),
-            data => match serde_json::from_slice::<Chunk<'a>>(data) {
+            data => match chunk(data) {
                 Ok(chunk) => self.message(chunk, data),
                 Err(error) => Err(undecodable(data, terminated, &error)),
             },
@@ -126,14 +126,23 @@ impl Protocol for OpenAiChat {
 
 // -- from the server ------------------------------------------------------------------------------
 
-/// A `chat.completion.chunk`, as far as it is read.
+/// Reads the JSON of an event. To check once that all of it is text is faster than string by string.
+fn chunk(data: &[u8]) -> Result<Chunk<'_>, serde_json::Error> {
+    match str::from_utf8(data) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(data),
+    }
+}
+
+/// A `chat.completion.chunk`, as far as it is read. What few events have is boxed: each event moves
+/// this several times.
 #[derive(Deserialize)]
 struct Chunk<'a> {
     #[serde(borrow)]
     id: Option<Id<'a>>,
     #[serde(borrow)]
     choices: Option<Vec<Choice<'a>>>,
-    usage: Option<Counts>,
+    usage: Option<Box<Counts>>,
     error: Option<IgnoredAny>,
 }
 
@@ -162,7 +171,7 @@ struct Delta<'a> {
     #[serde(borrow)]
     tool_calls: Option<Vec<ToolCall<'a>>>,
     #[serde(borrow)]
-    function_call: Option<Function<'a>>,
+    function_call: Option<Box<Function<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -237,7 +246,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 impl OpenAiChat {
     fn message<'a>(&self, chunk: Chunk<'a>, data: &[u8]) -> Result<Message<'a>, DecodeError> {
         let may_be_error = chunk.error.is_some() || chunk.choices.is_none();
-        let mut parts = Vec::new();
+        let mut parts = Vec::with_capacity(1);
         for choice in chunk.choices.into_iter().flatten() {
             if choice.index.is_some_and(|index| index != 0) {
                 let why = "the answer has several choices, whose tokens are not counted apart";
@@ -245,7 +254,7 @@ impl OpenAiChat {
             }
             choice.say(&mut parts);
         }
-        parts.extend(chunk.usage.and_then(Counts::usage).map(Part::Usage));
+        parts.extend(chunk.usage.and_then(|counts| counts.usage()).map(Part::Usage));
         if may_be_error {
             parts.extend(self.decode_error(data).map(Part::Error));
         }
@@ -282,7 +291,7 @@ impl<'a> Delta<'a> {
         let answer = answer.into_iter().chain(filled(self.refusal));
         parts.extend(answer.map(|text| Part::Token(TokenKind::Answer, text)));
         let calls = self.tool_calls.into_iter().flatten().filter_map(|call| call.function);
-        let calls = calls.chain(self.function_call).filter_map(Function::text);
+        let calls = calls.chain(self.function_call.map(|call| *call)).filter_map(Function::text);
         parts.extend(calls.map(|text| Part::Token(TokenKind::ToolCall, text)));
         if parts.len() == before && self.role.is_some() {
             parts.push(Part::Role);
