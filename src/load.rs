@@ -66,25 +66,30 @@ async fn ask(
     follow: &dyn Follow,
 ) -> Answer {
     let watch = Watcher { protocol: target.protocol, follow };
-    let answer = client.send(body(target, prompt, max_tokens), &watch).await;
-    Answer::of(answer, target)
+    let (body, most_tokens) = request(target, prompt, max_tokens);
+    Answer::of(client.send(body, &watch).await, target, most_tokens)
 }
 
 impl Answer {
-    /// Reads what came.
-    fn of(answer: Result<Recording, RequestError>, target: &Target) -> Self {
+    /// Reads what came, of a request that allowed `most_tokens`.
+    fn of(
+        answer: Result<Recording, RequestError>,
+        target: &Target,
+        most_tokens: Option<u64>,
+    ) -> Self {
         match answer {
             Err(error) => Self { recording: None, outcome: Err(error) },
             Ok(recording) => {
-                let outcome = sample::read(&recording, target.protocol, target.token_count);
+                let outcome = sample::read(&recording, target.protocol, target.token_count)
+                    .map(|sample| sample.asked_for(most_tokens));
                 Self { recording: Some(recording), outcome }
             }
         }
     }
 }
 
-/// The request's body as it is sent.
-fn body(target: &Target, prompt: &Prompt, max_tokens: u64) -> Bytes {
+/// The request's body as it is sent, and how many tokens it allows.
+fn request(target: &Target, prompt: &Prompt, max_tokens: u64) -> (Bytes, Option<u64>) {
     let prompt = match target.prefix_cache {
         PrefixCache::Reuse => Cow::Borrowed(prompt),
         PrefixCache::Fresh => Cow::Owned(prompt.begun_with(&nonce())),
@@ -97,7 +102,8 @@ fn body(target: &Target, prompt: &Prompt, max_tokens: u64) -> Bytes {
         max_tokens,
         extra_body: &target.extra_body,
     };
-    target.protocol.body(&ask).to_string().into()
+    let body = target.protocol.body(&ask).to_string().into();
+    (body, target.protocol.most_tokens(&ask))
 }
 
 /// A line that no request had before, not even one of an earlier run: a cache may have kept those.

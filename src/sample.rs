@@ -99,6 +99,14 @@ impl Sample {
         self.last_token().saturating_sub(self.first_token())
     }
 
+    /// This sample, with a note where the server counted more tokens than the request allowed.
+    pub fn asked_for(mut self, most_tokens: Option<u64>) -> Self {
+        if most_tokens.is_some_and(|most| self.response_tokens > most) {
+            self.notes.push(Note::MoreTokensThanAsked);
+        }
+        self
+    }
+
     /// The gaps between successive token-bearing events.
     pub fn gaps(&self) -> impl Iterator<Item = Duration> {
         self.token_events.windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
@@ -170,6 +178,12 @@ pub enum Note {
     SharedArrivals,
     /// The server counted fewer tokens than token-bearing events arrived.
     FewerTokensThanEvents,
+    /// The server counted more generated tokens than the request allowed: its count, and every
+    /// speed made of it, is in doubt. Some servers leave reasoning out of the limit.
+    MoreTokensThanAsked,
+    /// The server's total is less than its two counts together: one of them is wrong, and so may
+    /// be `total_tokens_per_second`.
+    TotalBelowSum,
 }
 
 impl Note {
@@ -183,6 +197,8 @@ impl Note {
             Self::Burst => "burst",
             Self::SharedArrivals => "shared_arrivals",
             Self::FewerTokensThanEvents => "fewer_tokens_than_events",
+            Self::MoreTokensThanAsked => "more_tokens_than_asked",
+            Self::TotalBelowSum => "total_below_sum",
         }
     }
 }
@@ -394,6 +410,7 @@ impl Stream {
 fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
     let events = sample.token_events.len();
     let burst = sample.is_burst();
+    let sum = sample.prompt_tokens.map(|prompt| prompt.saturating_add(sample.response_tokens));
     let found = [
         (!ended, Note::NoEndMarker),
         (more_after_end, Note::MoreAfterEnd),
@@ -401,6 +418,7 @@ fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
         (burst, Note::Burst),
         (!burst && sample.shared_arrivals() * 10 > events, Note::SharedArrivals),
         (sample.response_tokens < events as u64, Note::FewerTokensThanEvents),
+        (sample.total_tokens < sum, Note::TotalBelowSum),
     ];
     found.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect()
 }

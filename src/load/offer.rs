@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Answer, Follow, body};
+use super::{Answer, Follow, request};
 use crate::{
     client::{self, Client, Driven, Jobs, Next},
     config::Connection,
@@ -172,6 +172,7 @@ struct Load<'a> {
 /// A request that was sent.
 struct Asked {
     prompt: Arc<Prompt>,
+    most_tokens: Option<u64>,
     scheduled: Option<Duration>,
     begun: Instant,
 }
@@ -229,9 +230,9 @@ impl<'a> Load<'a> {
         let scheduled = self.starts.as_mut().and_then(Iterator::next);
         let prompts = &self.workload.prompts;
         let prompt = prompts[self.sent % prompts.len()].clone();
-        let body = body(self.target, &prompt, self.target.max_tokens);
+        let (body, most_tokens) = request(self.target, &prompt, self.target.max_tokens);
         self.sent += 1;
-        self.under_way.insert(self.sent, Asked { prompt, scheduled, begun: now });
+        self.under_way.insert(self.sent, Asked { prompt, most_tokens, scheduled, begun: now });
         Next::Send { id: self.sent, body }
     }
 }
@@ -299,10 +300,10 @@ impl Over {
     /// Reads the answer; in an open loop its times count from the scheduled start.
     fn read(self, target: &Target) -> Ended {
         let Self { id, asked, started, ended, answer } = self;
-        let Asked { prompt, scheduled, begun } = asked;
+        let Asked { prompt, most_tokens, scheduled, begun } = asked;
         let since_start = |at: Instant| at.saturating_duration_since(started);
         let sent = answer.as_ref().ok().and_then(|recording| recording.origin).map(since_start);
-        let mut answer = Answer::of(answer, target);
+        let mut answer = Answer::of(answer, target, most_tokens);
         if let Some((scheduled, sent)) = scheduled.zip(sent) {
             let lag = sent.saturating_sub(scheduled);
             answer.outcome = answer.outcome.map(|sample| sample.scheduled_before(lag));

@@ -23,6 +23,11 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// The request's body.
     fn body(&self, ask: &Ask<'_>) -> Value;
 
+    /// Most tokens that the request lets the server generate, where it says so.
+    fn most_tokens(&self, ask: &Ask<'_>) -> Option<u64> {
+        Some(ask.max_tokens)
+    }
+
     /// Why `key: value` of a model's `extra_body` must not be sent: it would break the
     /// measurement. `None` when it may.
     fn refuses(&self, key: &str, value: &Value) -> Option<String>;

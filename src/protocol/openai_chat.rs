@@ -53,6 +53,13 @@ impl Protocol for OpenAiChat {
         body
     }
 
+    fn most_tokens(&self, ask: &Ask<'_>) -> Option<u64> {
+        match ask.extra_body.get("max_completion_tokens") {
+            Some(other) => other.as_u64(),
+            None => Some(ask.max_tokens),
+        }
+    }
+
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
         // `null` asks for the default.
         let sets_other_than = |neutral: Value| !value.is_null() && *value != neutral;

@@ -538,6 +538,25 @@ fn by_itself_a_host_is_asked_through_the_proxy_unless_it_is_exempt() {
 }
 
 #[test]
+fn a_count_beyond_what_was_asked_for_is_marked() {
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+         data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n\
+         data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5000}}\n\n\
+         data: [DONE]\n\n";
+    let url = format!("base_url: \"http://{}\"", repeats(answer.into()));
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  \
+         default: {{ {url} }}\n  more: {{ {url}, max_tokens: 5000 }}\n  \
+         other: {{ {url}, extra_body: {{ max_completion_tokens: 6000 }} }}\n"
+    ));
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let marked = |row: &csv::StringRecord| row.iter().any(|cell| cell == "more_tokens_than_asked");
+    let marked: Vec<_> = bench.results().iter().map(marked).collect();
+    assert_eq!(marked, [true, false, false], "{}", ran.stderr);
+}
+
+#[test]
 fn a_failed_warm_up_is_shown_and_fails_nothing() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \

@@ -241,6 +241,27 @@ fn what_follows_the_end_marker_is_not_counted() {
 }
 
 #[test]
+fn counts_that_do_not_agree_are_notes() {
+    let notes = |counts: &str, asked: Option<u64>| {
+        let usage = format!(r#"{{"choices":[],"usage":{{{counts}}}}}"#);
+        let events = [(50, TOKEN), (60, TOKEN), (61, STOP), (61, &usage), (61, "[DONE]")];
+        let sample = read(&stream(&events)).unwrap().asked_for(asked);
+        let names: Vec<_> = sample.notes.iter().map(|note| note.name()).collect();
+        names.join(" ")
+    };
+    let parts = r#""prompt_tokens":100,"completion_tokens":64"#;
+    assert_eq!(notes(parts, Some(64)), "");
+    assert_eq!(notes(parts, Some(63)), "more_tokens_than_asked");
+    assert_eq!(notes(parts, None), "");
+    let with_total = |total: u64| notes(&format!(r#"{parts},"total_tokens":{total}"#), None);
+    assert_eq!(with_total(163), "total_below_sum");
+    // Where reasoning is counted apart.
+    assert_eq!(with_total(200), "");
+    // The prompt is not known.
+    assert_eq!(notes(r#""completion_tokens":64,"total_tokens":64"#, None), "");
+}
+
+#[test]
 fn a_missing_end_marker_and_cached_tokens_are_notes() {
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":96}}}"#;
     let sample = read(&stream(&[(50, TOKEN), (60, TOKEN), (61, STOP), (61, usage)])).unwrap();
