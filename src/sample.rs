@@ -350,42 +350,20 @@ impl Stream {
         recording: &Recording,
         fallback: TokenCount,
     ) -> Result<Sample, RequestError> {
-        if self.token_events.is_empty() {
-            return Err(RequestError::new(
-                ErrorKind::NoToken,
-                "the stream ended without one generated token",
-            ));
-        }
+        let finish_reason = self.finish_reason()?.to_owned();
         let events = self.token_events.len() as u64;
-        let Some(finish_reason) = self.finish_reason else {
-            let message = format!(
-                "the stream ended without a finish reason, {}: the answer was cut off",
-                after_tokens(self.token_events.len())
-            );
-            return Err(RequestError::new(ErrorKind::NoFinishReason, message));
-        };
-        if FAILURES.contains(&finish_reason.as_str()) {
-            let message = format!(
-                "the server ended the answer with the finish reason `{finish_reason}`, {}",
-                after_tokens(self.token_events.len())
-            );
-            return Err(RequestError::new(ErrorKind::InBand, message));
-        }
         let usage = self.usage.unwrap_or_default();
         let counted = usage
             .completion_tokens
             .filter(|tokens| usage.total_tokens.is_none_or(|total| *tokens <= total));
         let (response_tokens, token_count) = count(counted, events, fallback)?;
-        // A lone event holds all there is, whatever a usage in the same event says.
-        let first_event_tokens = self.first_event_tokens.filter(|_| events > 1);
+        let sum = usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens));
         let mut sample = Sample {
             request_id: self.id,
             finish_reason,
             prompt_tokens: usage.prompt_tokens,
             response_tokens,
-            total_tokens: usage.total_tokens.or_else(|| {
-                usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens))
-            }),
+            total_tokens: usage.total_tokens.or(sum),
             cached_tokens: usage.cached_tokens,
             reasoning_tokens: usage.reasoning_tokens,
             token_count,
@@ -398,12 +376,35 @@ impl Stream {
             first_event: self.first_event.unwrap_or_default(),
             first_answer: self.first_answer,
             token_events: self.token_events,
-            first_event_tokens,
+            // A lone event holds all there is, whatever a usage in the same event says.
+            first_event_tokens: self.first_event_tokens.filter(|_| events > 1),
             end: recording.ended_at,
             notes: Vec::new(),
         };
         sample.notes = notes(&sample, self.ended, self.more_after_end);
         Ok(sample)
+    }
+
+    /// Why generation ended, of an answer that was generated to its end.
+    fn finish_reason(&self) -> Result<&str, RequestError> {
+        let after = after_tokens(self.token_events.len());
+        let (kind, message) = match self.finish_reason.as_deref() {
+            _ if self.token_events.is_empty() => {
+                (ErrorKind::NoToken, "the stream ended without one generated token".to_owned())
+            }
+            None => (
+                ErrorKind::NoFinishReason,
+                format!(
+                    "the stream ended without a finish reason, {after}: the answer was cut off"
+                ),
+            ),
+            Some(reason) if FAILURES.contains(&reason) => (
+                ErrorKind::InBand,
+                format!("the server ended the answer with the finish reason `{reason}`, {after}"),
+            ),
+            Some(reason) => return Ok(reason),
+        };
+        Err(RequestError::new(kind, message))
     }
 }
 

@@ -75,12 +75,6 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    /// The names of the faults that stand alone, and of those that have a number.
-    pub const NAMES: (&[&str], &[&str]) = (
-        &["missing_usage", "missing_end", "no_stream"],
-        &["status", "stall", "truncate", "reset", "error", "split", "merge"],
-    );
-
     /// The fault that stands alone, such as `missing_usage`.
     pub fn flag(name: &str) -> Option<Self> {
         match name {
