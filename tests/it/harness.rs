@@ -38,14 +38,26 @@ fn a_run_with_every_sort_of_trouble_says() {
 prompts: [{ name: hello, text: \"Say hello.\" }]
 thresholds: [\"success_rate >= 100 %\", \"ttft p95 <= 1 s\"]
 models:
-  good: { simulate: { ttft: 5ms, itl: 2ms, tokens: 4 }, thresholds: [\"generation_speed >= 1\"] }
-  breaks: { simulate: { ttft: 5ms, itl: 6ms, tokens: 4, faults: [{ reset: 2, request: 2 }] } }
+  good: { simulate: { ttft: 5ms, itl: 15ms, tokens: 4 }, thresholds: [\"generation_speed >= 1\"] }
+  breaks: { simulate: { ttft: 5ms, itl: 30ms, tokens: 4, faults: [{ reset: 2, request: 2 }] } }
   refuses: { simulate: { faults: [{ status: 503 }] }, thresholds: [\"ttft <= 1s\"] }
-  too slow: { simulate: { ttft: 5ms, itl: 20ms, tokens: 4 }, thresholds: [\"generation_speed >= 1000000\"] }
+  too slow: { simulate: { ttft: 5ms, itl: 60ms, tokens: 4 }, thresholds: [\"generation_speed >= 1000000\"] }
 ",
     );
     let ran = bench.run(&[]);
     insta::assert_snapshot!(ran.told(bench.folder.path()));
+}
+
+#[test]
+fn the_line_of_a_trial_tells_its_notes() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  \
+         m: { simulate: { ttft: 5ms, itl: 1ms, tokens: 4, faults: [{ merge: 4 }, missing_end] } }\n",
+    );
+    let ran = bench.run(&["--no-warmup"]);
+    let line = ran.stderr.lines().find(|line| line.contains("Success: ")).unwrap_or_default();
+    assert!(line.contains(" n/a generation tokens/sec, "), "{}", ran.stderr);
+    assert!(line.ends_with(" preprocess tokens/sec (no_end_marker, burst)"), "{line}");
 }
 
 #[test]
@@ -400,7 +412,7 @@ fn recordings_give_the_same_sample_again() {
 fn code_with(threshold: &str, simulate: &str) -> (Option<i32>, String) {
     let bench = Bench::new(&format!(
         "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nthresholds: [\"{threshold}\"]\n\
-         models:\n  m: {{ simulate: {{ ttft: 5ms, itl: 2ms, tokens: 4, {simulate} }} }}\n"
+         models:\n  m: {{ simulate: {{ ttft: 5ms, itl: 30ms, tokens: 4, {simulate} }} }}\n"
     ));
     let ran = bench.run(&["--no-warmup"]);
     let why = ran.stderr.lines().find(|line| line.starts_with("FAILED: ")).unwrap_or_default();
