@@ -112,10 +112,18 @@ impl Connection {
         let mut log = self.entry.as_ref().map(Entry::lock);
         let flushed = self.outbox.flush(&mut self.socket, log.as_deref_mut())?;
         if let Some(log) = &mut log {
-            log.completed = flushed && matches!(self.phase, Phase::Answered);
+            log.completed = flushed && self.is_whole();
         }
         self.blocked = !flushed;
         Ok(flushed)
+    }
+
+    /// Whether the answer ends with what was put into the outbox.
+    pub(super) fn is_whole(&self) -> bool {
+        match &self.phase {
+            Phase::Streaming(streaming) => streaming.is_whole,
+            phase => matches!(phase, Phase::Answered),
+        }
     }
 
     /// Closes the sending side, so that the client can still read everything; closing both with
@@ -218,9 +226,6 @@ impl Outbox {
 pub(super) enum Turn {
     /// At this moment, when the next step is due.
     At(Instant),
-    /// As soon as nothing else is due. For the trailer: it is due with the last token event, but
-    /// nobody measures it, and it must not make token events of others late.
-    Spare,
     /// Not at all: it has ended in this way, with its last step due at this moment.
     End(Ending, Instant),
 }
@@ -238,22 +243,42 @@ pub(super) struct Streaming {
     pub(super) created: u64,
     /// When the request had been read.
     pub(super) received: Instant,
+    /// Whether all of the answer, to the end of its body, has been put into the outbox.
+    pub(super) is_whole: bool,
 }
 
 impl Streaming {
     /// Puts the next step into `outbox` and says when to write it. Done ahead of time: when a
     /// step is due, it only has to be written.
+    ///
+    /// The trailer is due with the last token event and follows it at once, in a write of its own:
+    /// a reader that takes both in one read is wrong by no more than that write.
     pub(super) fn prepare(&mut self, protocol: &dyn Protocol, outbox: &mut Outbox) -> Turn {
-        let is_trailer = self.stream.is_past_tokens();
-        let Some(Step { at, messages }) = self.stream.next() else {
+        let Some(step) = self.stream.next() else {
             return Turn::End(self.stream.ending(), self.received + self.stream.at());
         };
-        let due = self.received + at;
-        let frames = messages.into_iter().map(|parts| self.frame(parts, protocol)).collect();
-        for (bytes, token_events) in pieces(frames, self.stream.is_merged(), self.stream.split()) {
+        let due = self.received + step.at;
+        for (bytes, token_events) in self.pieces(step, protocol) {
             outbox.push_body(bytes, due, token_events);
         }
-        if is_trailer { Turn::Spare } else { Turn::At(due) }
+        if self.stream.is_past_tokens()
+            && let Some(trailer) = self.stream.next()
+        {
+            let mut pieces = self.pieces(trailer, protocol);
+            self.is_whole = self.stream.ending() == Ending::Clean;
+            if let Some((bytes, _)) = pieces.last_mut().filter(|_| self.is_whole) {
+                bytes.extend_from_slice(wire::LAST_CHUNK);
+            }
+            pieces.into_iter().for_each(|(bytes, events)| outbox.push_body(bytes, due, events));
+        }
+        Turn::At(due)
+    }
+
+    /// The writes that carry a step.
+    fn pieces(&self, step: Step, protocol: &dyn Protocol) -> Vec<Frame> {
+        let messages = step.messages.into_iter();
+        let frames = messages.map(|parts| self.frame(parts, protocol)).collect();
+        pieces(frames, self.stream.is_merged(), self.stream.split())
     }
 
     fn frame(&self, parts: Vec<Part<'_>>, protocol: &dyn Protocol) -> Frame {

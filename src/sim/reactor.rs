@@ -6,7 +6,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque, binary_heap::PeekMut},
+    collections::{BinaryHeap, binary_heap::PeekMut},
     io,
     net::SocketAddr,
     sync::{
@@ -82,8 +82,6 @@ pub(super) struct Reactor {
     /// Places without a connection.
     free: Vec<usize>,
     deadlines: BinaryHeap<Reverse<Deadline>>,
-    /// Places and serials of connections that go on when no deadline is past.
-    spare: VecDeque<(usize, u64)>,
     /// Connections accepted and deadlines made so far.
     serial: u64,
     /// Requests for a completion so far.
@@ -116,7 +114,6 @@ impl Reactor {
             connections: Vec::new(),
             free: Vec::new(),
             deadlines: BinaryHeap::new(),
-            spare: VecDeque::new(),
             serial: 0,
             requests: 0,
             accept_again: false,
@@ -143,11 +140,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// Time until there is something to do, zero when there is; `None` when there is nothing.
+    /// Time until the next deadline; `None` when there is none.
     fn left(&self) -> Option<Duration> {
-        if !self.spare.is_empty() {
-            return Some(Duration::ZERO);
-        }
         let Reverse(next) = self.deadlines.peek()?;
         Some(next.due.saturating_duration_since(pace::now()))
     }
@@ -193,12 +187,9 @@ impl Reactor {
 
     /// The connection whose turn it is, by its place and serial.
     fn next_due(&mut self, now: Instant) -> Option<(usize, u64)> {
-        let next = self.deadlines.peek_mut();
-        if let Some(next) = next.filter(|next| next.0.due <= now) {
-            let Reverse(Deadline { place, serial, .. }) = PeekMut::pop(next);
-            return Some((place, serial));
-        }
-        self.spare.pop_front()
+        let next = self.deadlines.peek_mut().filter(|next| next.0.due <= now)?;
+        let Reverse(Deadline { place, serial, .. }) = PeekMut::pop(next);
+        Some((place, serial))
     }
 
     fn handle(&mut self, event: &Event) {
@@ -373,10 +364,10 @@ impl Reactor {
     fn take_turn(&mut self, turn: Turn, place: usize, connection: &mut Connection) -> Flow {
         match turn {
             Turn::At(due) => self.wake_at(due, place, connection.serial),
-            Turn::Spare => self.spare.push_back((place, connection.serial)),
             Turn::End(Ending::Clean, due) => {
-                let last = wire::LAST_CHUNK.to_vec();
-                connection.outbox.push_body(last, due, 0);
+                if !connection.is_whole() {
+                    connection.outbox.push_body(wire::LAST_CHUNK.to_vec(), due, 0);
+                }
                 connection.phase = Phase::Answered;
                 return Flow::On;
             }
@@ -453,6 +444,7 @@ impl Reactor {
             model: wish.model,
             created: pace::unix_seconds(),
             received,
+            is_whole: false,
         }));
     }
 
