@@ -221,6 +221,36 @@ fn no_request_crosses_with_a_close_that_was_not_announced() {
 }
 
 #[test]
+fn a_firehose_on_64_streams_loses_no_event() {
+    // 750 events a second of some 230 bytes on each: 11 MB a second; then as fast as it goes.
+    let script = |itl, tokens| {
+        let merge = Fault { kind: FaultKind::Merge(16), request: None };
+        let faults = if itl == 0 { vec![merge] } else { Vec::new() };
+        Script {
+            ttft: Duration::ZERO,
+            itl: Duration::from_micros(itl),
+            tokens,
+            faults,
+            ..Script::default()
+        }
+    };
+    for (itl, tokens) in [(1333, 150), (0, 480)] {
+        for transport in TRANSPORTS {
+            let simulator =
+                Simulator::start(script(itl, tokens), &OpenAiChat).expect("an endpoint");
+            let load = Load::of(64, 64).driven(&client(&simulator.url(), transport));
+            let recordings = load.recordings();
+            assert_eq!(recordings.len(), 64);
+            for sample in recordings.into_iter().map(read) {
+                assert_eq!(sample.token_events.len() as u64, tokens);
+                assert_eq!(sample.response_tokens, tokens);
+                assert!(sample.token_events.is_sorted());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_key_that_a_server_sends_back_is_masked() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));

@@ -18,6 +18,7 @@ use llm_stream_bench::{
     recording::RequestError,
     sample::Sample,
 };
+use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
 use wiremock::{
     Mock, MockServer, ResponseTemplate,
@@ -283,6 +284,11 @@ async fn a_server_that_is_not_there_is_a_connect_failure() {
 
 /// A server that answers each connection with `answer`, then closes.
 fn raw(answer: Vec<u8>) -> String {
+    in_pieces(vec![answer])
+}
+
+/// The same, with a write for each piece, and time to read it by itself.
+fn in_pieces(pieces: Vec<Vec<u8>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
     thread::spawn(move || {
@@ -294,7 +300,13 @@ fn raw(answer: Vec<u8>) -> String {
                 let read = socket.read(&mut piece).expect("a request");
                 request.extend_from_slice(&piece[..read]);
             }
-            socket.write_all(&answer).expect("a client");
+            socket.set_nodelay(true).expect("a client");
+            for (number, piece) in pieces.iter().enumerate() {
+                if number > 0 {
+                    thread::sleep(Duration::from_micros(300));
+                }
+                socket.write_all(piece).expect("a client");
+            }
             // All of the request has to be read, or the close is a reset.
             let _ = socket.shutdown(std::net::Shutdown::Write);
             while socket.read(&mut piece).is_ok_and(|read| read > 0) {}
@@ -305,8 +317,12 @@ fn raw(answer: Vec<u8>) -> String {
 
 /// What comes of `answer` by each transport, without what differs from run to run.
 async fn both(answer: &[u8]) -> [String; 2] {
-    let url = raw(answer.to_vec());
-    TRANSPORTS.map(|transport| plan_at(&url, transport)).map(|plan| {
+    both_at(&raw(answer.to_vec()))
+}
+
+/// The same of a server that answers twice.
+fn both_at(url: &str) -> [String; 2] {
+    TRANSPORTS.map(|transport| plan_at(url, transport)).map(|plan| {
         let case = plan.cases[0].clone();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -347,6 +363,40 @@ async fn a_stream_cut_at_any_byte_comes_to_the_same_by_both_transports() {
         let is_whole = end == whole.len();
         assert_eq!(stamped == "2 tokens in 2 events, stop, Some(\"c1\")", is_whole, "{stamped}");
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_stream_in_any_pieces_comes_to_the_same_by_both_transports(
+        cuts in vec(any::<Index>(), 0..24),
+    ) {
+        let whole = chunked(&of_many_sorts());
+        let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(whole.len())).collect();
+        ends.extend([0, whole.len()]);
+        ends.sort();
+        ends.dedup();
+        let pieces = ends.windows(2).map(|ends| whole[ends[0]..ends[1]].to_vec()).collect();
+        let expected = "4 tokens in 4 events, stop, Some(\"c1\")";
+        prop_assert_eq!(both_at(&in_pieces(pieces)), [expected, expected]);
+    }
+}
+
+/// With characters of several bytes, a comment, and events that end in each way there is.
+fn of_many_sorts() -> String {
+    let token = |text: &str| {
+        format!(
+            "data: {{\"id\":\"c1\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}"
+        )
+    };
+    let (a, b, c, d) = (token("Grüße"), token("，"), token("一个"), token("🙂"));
+    format!(
+        ": ping\n\n{a}\n\n{b}\r\n\r\n{c}\n\n{d}\n\n\
+         data: {{\"choices\":[{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"stop\"}}]}}\n\n\
+         data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":4}}}}\n\n\
+         data: [DONE]\n\n"
+    )
 }
 
 /// A server that answers each connection once and closes it, without a word of it in the answer.
