@@ -8,7 +8,7 @@ use clap::{
 };
 
 use crate::{
-    config,
+    config::{self, Inconclusive},
     metric::{METRICS, SUCCESS_RATE},
     sim::{Fault, FaultKind, Script},
 };
@@ -89,6 +89,28 @@ pub struct Cli {
     )]
     pub no_calibration: bool,
 
+    /// What becomes of the run when a threshold cannot be decided: pass, warn or fail
+    /// [default: `inconclusive` of the config, else warn]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "LLM_STREAM_BENCH_INCONCLUSIVE",
+        value_parser = inconclusive,
+        help_heading = OURS
+    )]
+    pub inconclusive: Option<Inconclusive>,
+
+    /// Where thresholds are not decided, go on up to this many runs [default: `max_runs` of the
+    /// config, else no more than `runs`]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LLM_STREAM_BENCH_MAX_RUNS",
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
+        help_heading = OURS
+    )]
+    pub max_runs: Option<u32>,
+
     /// Keep what each trial received, byte for byte with its time, as JSON lines in this folder
     #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_RECORD", help_heading = OURS)]
     pub record: Option<PathBuf>,
@@ -97,7 +119,8 @@ pub struct Cli {
 const OURS: &str = "Benchmark options (each also as the environment variable named)";
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 all well; 101 a trial failed or a threshold was missed; 2 the command line or the
+Exit codes: 0 all well, or a threshold is inconclusive and that only warns; 101 a trial failed or a
+threshold was missed; 2 the command line or the
 config is unusable, or the filters select nothing; 130 interrupted (finished rows are kept).
 
 stdout carries libtest's lines only: one iteration is one output token, so `ns/iter` is the time
@@ -271,6 +294,15 @@ pub fn without_empty_variables(command: clap::Command) -> clap::Command {
         true => arg.env(None::<&str>),
         false => arg,
     })
+}
+
+fn inconclusive(text: &str) -> Result<Inconclusive, String> {
+    match text {
+        "pass" => Ok(Inconclusive::Pass),
+        "warn" => Ok(Inconclusive::Warn),
+        "fail" => Ok(Inconclusive::Fail),
+        _ => Err(format!("`{text}` is none of pass, warn and fail")),
+    }
 }
 
 /// Every metric with its unit and definition, for `--help`.

@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     cli::{self, Cli, Command},
-    config::{Config, ConfigErrors},
+    config::{Config, ConfigErrors, Inconclusive},
     plan::{Case, Plan, Secret, Target},
     report::{Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds},
     verdict::{Outcome, Verdict},
@@ -218,6 +218,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
     let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
+    let inconclusive = cli.inconclusive.unwrap_or(config.inconclusive);
     let mut arguments = cli.libtest;
     let relay = Relay::new(&mut arguments, filtered_out)?;
     for note in simulated(&plan).into_iter().chain(past_proxies(&plan)) {
@@ -225,37 +226,28 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     }
     let cases = plan.cases.clone();
     let interrupt = Interrupt::listen()?;
-    let interrupted = interrupt.clone();
     // Last, since it empties a file that may be there.
     let with_loads = cases.iter().any(|case| case.task.workload().is_some());
-    let output = Output::create(output.as_deref(), with_loads)?;
-    let parts = Parts {
-        plan,
-        keys,
-        terminal: terminal.clone(),
-        progress,
-        relay,
-        interrupt,
-        results: output.results,
-    };
+    let Output { path, results } = Output::create(output.as_deref(), with_loads)?;
+    let parts =
+        Parts { plan, keys, terminal: terminal.clone(), progress, relay, interrupt, results };
     let session = Arc::new(Mutex::new(Session::new(parts)?));
-    let closing = Closing { terminal, path: output.path };
-    // libtest-mimic panics when it cannot write: what was measured is still worth reporting.
-    let trials = || run_trials(&arguments, &cases, &session, &closing).num_failed;
-    let failed = panic::catch_unwind(AssertUnwindSafe(trials)).unwrap_or_else(|_| {
-        closing
-            .terminal
-            .err("FAILED: the trials' lines could not be written: see the panic above\n");
-        1
-    });
+    let closing = Closing { terminal, path, inconclusive };
+    let failed = run_trials(&arguments, &cases, &session, &closing);
     let mut session = lock(&session);
     session.pass_on();
+    Ok(conclude(&mut session, &closing, failed, calibrates))
+}
+
+/// What follows the trials that libtest knows of: the instrument, more runs, the verdict.
+fn conclude(session: &mut Session, closing: &Closing, failed: u64, calibrates: bool) -> u8 {
     let instruments = match calibrates {
         true => calibrate::before_judging(session.summary(), &closing.terminal, &closing.path),
         false => Instruments::new(),
     };
-    let failed = Some(failed).filter(|_| !interrupted.came());
-    Ok(closing.report(&session.finish(&instruments), failed))
+    let more = session.go_on(&instruments);
+    let failed = more.ok().filter(|_| !session.is_interrupted()).map(|more| failed + more);
+    closing.report(&session.finish(&instruments), failed)
 }
 
 /// The keys of the selected models. One that is missing is better known before minutes are spent.
@@ -280,8 +272,24 @@ fn lock(session: &Mutex<Session>) -> std::sync::MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Gives every case to libtest-mimic as a trial, one after the other on this thread.
+/// Runs the trials and gives the number of those that failed.
 fn run_trials(
+    arguments: &Arguments,
+    cases: &[Arc<Case>],
+    session: &Arc<Mutex<Session>>,
+    closing: &Closing,
+) -> u64 {
+    // libtest-mimic panics when it cannot write: what was measured is still worth reporting.
+    let trials = || offer_trials(arguments, cases, session, closing).num_failed;
+    panic::catch_unwind(AssertUnwindSafe(trials)).unwrap_or_else(|_| {
+        let line = "FAILED: the trials' lines could not be written: see the panic above\n";
+        closing.terminal.err(line);
+        1
+    })
+}
+
+/// Gives every case to libtest-mimic as a trial, one after the other on this thread.
+fn offer_trials(
     arguments: &Arguments,
     cases: &[Arc<Case>],
     session: &Arc<Mutex<Session>>,
@@ -317,6 +325,7 @@ fn run_trials(
 struct Closing {
     terminal: Arc<Terminal>,
     path: PathBuf,
+    inconclusive: Inconclusive,
 }
 
 impl Closing {
@@ -325,7 +334,7 @@ impl Closing {
     fn report(&self, run: &Run, failed: Option<u64>) -> u8 {
         self.terminal.end_progress();
         let (code, reasons) = match failed {
-            Some(failed) => verdict(run, failed),
+            Some(failed) => verdict(run, failed, self.inconclusive),
             None => (INTERRUPTED, vec![interrupted(run)]),
         };
         let mut text = String::new();
@@ -353,7 +362,7 @@ fn interrupted(run: &Run) -> String {
 }
 
 /// The exit code, and a line for each reason that it is not 0.
-fn verdict(run: &Run, failed: u64) -> (u8, Vec<String>) {
+fn verdict(run: &Run, failed: u64, inconclusive: Inconclusive) -> (u8, Vec<String>) {
     let mut reasons = Vec::new();
     if failed > 0 {
         let all = run.summary.finished();
@@ -365,20 +374,21 @@ fn verdict(run: &Run, failed: u64) -> (u8, Vec<String>) {
         let count = missed.len();
         reasons.push(format!("FAILED: {count} of {all} thresholds missed: {}", why(&missed)));
     }
-    // A limit that cannot be checked is not one that was met.
     let unclear = judged(run, Outcome::Inconclusive);
-    if !unclear.is_empty() {
-        let count = unclear.len();
-        reasons.push(format!(
-            "FAILED: {count} of {all} thresholds inconclusive, nearer than the instrument's \
-             error: {}",
-            why(&unclear)
-        ));
+    let undecided = (!unclear.is_empty())
+        .then(|| format!("{} of {all} thresholds inconclusive: {}", unclear.len(), why(&unclear)));
+    if let (Some(undecided), Inconclusive::Fail) = (&undecided, inconclusive) {
+        reasons.push(format!("FAILED: {undecided}"));
     }
-    match reasons.is_empty() {
-        true => (0, vec![passed(run)]),
-        false => (FAILED, reasons),
+    if !reasons.is_empty() {
+        return (FAILED, reasons);
     }
+    let warning = match (undecided, inconclusive) {
+        (Some(undecided), Inconclusive::Warn) => Some(format!("WARNING: {undecided}")),
+        (Some(undecided), _) => Some(undecided),
+        (None, _) => None,
+    };
+    (0, warning.into_iter().chain([passed(run, unclear.len())]).collect())
 }
 
 /// How many thresholds there are.
@@ -399,7 +409,8 @@ fn why(missed: &[(&str, &Verdict)]) -> String {
     const SHOWN: usize = 3;
     let one = |(name, verdict): &(&str, &Verdict)| {
         let actual = thresholds::actual(verdict);
-        format!("{name}: {} (actual: {actual})", verdict.threshold)
+        let wanting = thresholds::wanting(verdict).map(|wanting| format!("; {wanting}"));
+        format!("{name}: {} (actual: {actual}{})", verdict.threshold, wanting.unwrap_or_default())
     };
     let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
     if missed.len() > SHOWN {
@@ -408,11 +419,15 @@ fn why(missed: &[(&str, &Verdict)]) -> String {
     words.join("; ")
 }
 
-fn passed(run: &Run) -> String {
+fn passed(run: &Run, undecided: usize) -> String {
     let trials = run.summary.finished();
-    match number_of_thresholds(run) {
-        0 => format!("passed: {trials} trials"),
-        thresholds => format!("passed: {trials} trials, {thresholds} thresholds"),
+    match (number_of_thresholds(run), undecided) {
+        (0, _) => format!("passed: {trials} trials"),
+        (thresholds, 0) => format!("passed: {trials} trials, {thresholds} thresholds"),
+        (thresholds, undecided) => {
+            let decided = thresholds - undecided;
+            format!("passed: {trials} trials, {decided} of {thresholds} thresholds")
+        }
     }
 }
 
@@ -423,27 +438,54 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::{statistic::Absent, summary::Summary, threshold::Threshold};
+    use crate::{
+        interval::Interval,
+        statistic::Absent,
+        summary::{Estimate, Summary},
+        threshold::Threshold,
+    };
 
     /// The exit code of a run with one threshold, `ttft <= 500 ms`.
-    fn code(actual: Result<f64, Absent>, error: Option<f64>) -> u8 {
+    fn code(
+        actual: Result<(f64, Result<Option<Interval>, Absent>), Absent>,
+        error: Option<f64>,
+        inconclusive: Inconclusive,
+    ) -> u8 {
         let yaml = "models: { m: { simulate: {} } }";
         let config = Config::parse(yaml, "configs.yaml", Path::new(".")).unwrap();
         let plan = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap();
         let threshold = Threshold::parse("ttft <= 500 ms").unwrap();
+        let actual = actual.map(|(value, interval)| Estimate { value, interval, n: 20 });
         let verdicts = vec![Verdict { threshold, actual, error }];
         let verdicts = vec![Judged { name: plan.targets[0].name.clone(), verdicts }];
-        let run = Run { summary: Summary::default(), verdicts };
-        verdict(&run, 0).0
+        let run = Run { summary: Summary::default(), verdicts, confidence: 0.95 };
+        verdict(&run, 0, inconclusive).0
+    }
+
+    const fn within(low: f64, high: f64) -> Result<Option<Interval>, Absent> {
+        Ok(Some(Interval { low, high }))
     }
 
     #[test]
-    fn only_a_limit_that_is_clearly_met_exits_0() {
-        assert_eq!(code(Ok(0.4), Some(0.001)), 0);
-        assert_eq!(code(Ok(0.6), Some(0.001)), FAILED);
-        assert_eq!(code(Ok(0.499), Some(0.01)), FAILED, "inconclusive, on the right side");
-        assert_eq!(code(Ok(0.501), Some(0.01)), FAILED, "inconclusive, on the wrong side");
-        assert_eq!(code(Ok(0.6), Some(10.0)), FAILED, "an instrument that says nothing");
-        assert_eq!(code(Err(Absent::NoValidTrial { failed: 1 }), None), FAILED);
+    fn only_a_limit_that_is_clearly_met_passes() {
+        // What is inconclusive has all three exit codes.
+        let codes = |actual, error| {
+            [Inconclusive::Pass, Inconclusive::Warn, Inconclusive::Fail]
+                .map(|inconclusive| code(actual, error, inconclusive))
+        };
+        let (pass, fail, inconclusive) = ([0; 3], [FAILED; 3], [0, 0, FAILED]);
+        assert_eq!(codes(Ok((0.4, within(0.35, 0.45))), Some(0.001)), pass);
+        assert_eq!(codes(Ok((0.6, within(0.55, 0.65))), Some(0.001)), fail);
+        assert_eq!(codes(Ok((0.49, within(0.45, 0.53))), Some(0.001)), inconclusive);
+        assert_eq!(codes(Ok((0.51, within(0.45, 0.53))), Some(0.001)), inconclusive);
+        assert_eq!(codes(Ok((0.4, within(0.35, 0.499))), Some(0.01)), inconclusive, "instrument");
+        assert_eq!(codes(Ok((0.6, within(0.55, 0.65))), Some(10.0)), inconclusive, "no instrument");
+        let few = Err(Absent::TooFew { needs: 8, has: 3 });
+        assert_eq!(codes(Ok((0.4, few)), None), inconclusive, "too few to tell");
+        assert_eq!(codes(Ok((0.6, few)), None), fail, "too few, and on the wrong side");
+        assert_eq!(codes(Ok((0.4, Ok(None))), None), pass, "a statement on these requests alone");
+        assert_eq!(codes(Ok((0.6, Ok(None))), None), fail);
+        assert_eq!(codes(Err(Absent::NoValidTrial { failed: 1 }), None), fail);
+        assert_eq!(codes(Err(Absent::TooFew { needs: 93, has: 3 }), None), fail);
     }
 }

@@ -36,6 +36,7 @@ pub mod client;
 pub mod config;
 pub mod framing;
 mod harness;
+pub mod interval;
 pub mod load;
 pub mod metric;
 pub mod plan;

@@ -32,6 +32,11 @@ pub struct Plan {
     pub cases: Vec<Arc<Case>>,
     /// Whether a model is warmed up before its first trial.
     pub warm_up: bool,
+    /// How often each model gets each prompt at first.
+    pub runs: u32,
+    /// How often a prompt or workload is run at most where thresholds are undecided, as a multiple of
+    /// its runs; 1 or more.
+    pub most_runs: f64,
     /// Where recordings are kept.
     pub record: Option<PathBuf>,
 }
@@ -164,6 +169,14 @@ pub struct Case {
     pub run: u32,
 }
 
+impl Case {
+    /// The `run`-th run of `task` by `target`.
+    pub fn new(target: &Arc<Target>, task: &Task, run: u32) -> Self {
+        let name = format!("{}::{}::run-{run}", target.trial_name, sanitise(task.name()));
+        Self { name, target: target.clone(), task: task.clone(), run }
+    }
+}
+
 /// What a model is asked in one trial.
 #[derive(Debug, Clone)]
 pub enum Task {
@@ -264,13 +277,21 @@ impl Plan {
         let runs = cli.runs.unwrap_or(config.runs);
         let cases = cases(&targets, &prompts, runs, &workloads);
         let record = cli.record.clone();
-        Ok(Self { targets, prompts, workloads, cases, warm_up: !cli.no_warmup, record })
+        let max_runs = cli.max_runs.or(config.max_runs).unwrap_or(runs).max(runs);
+        let most_runs = f64::from(max_runs) / f64::from(runs);
+        let warm_up = !cli.no_warmup;
+        Ok(Self { targets, prompts, workloads, cases, warm_up, runs, most_runs, record })
     }
 
     /// Only the cases that `keep` keeps.
     pub fn select(mut self, keep: impl Fn(&Case) -> bool) -> Self {
         self.cases.retain(|case| keep(case));
         self
+    }
+
+    /// How often `workload`, or without one each prompt, is run at first.
+    pub fn first_runs(&self, workload: Option<&Workload>) -> u32 {
+        workload.map_or(self.runs, |workload| workload.runs)
     }
 
     /// The models of the cases, in their order.
@@ -294,10 +315,7 @@ fn cases(
     let mut cases = Vec::new();
     for target in targets {
         for (task, runs) in &tasks {
-            cases.extend((1..=*runs).map(|run| {
-                let name = format!("{}::{}::run-{run}", target.trial_name, sanitise(task.name()));
-                Arc::new(Case { name, target: target.clone(), task: task.clone(), run })
-            }));
+            cases.extend((1..=*runs).map(|run| Arc::new(Case::new(target, task, run))));
         }
     }
     cases

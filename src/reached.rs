@@ -34,7 +34,7 @@ pub struct Span {
 }
 
 /// What a run of a load reached.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Reached {
     /// Requests that ended.
     pub requests: usize,
@@ -52,11 +52,22 @@ pub struct Reached {
     pub request_throughput: f64,
     /// Tokens of valid answers a second.
     pub output_throughput: f64,
+    /// The same of pieces of the run that follow one another, as its replicates.
+    pub batches: Vec<Batch>,
     /// How late requests were begun, 99th percentile (of fewer than 100 the largest), seconds; in
     /// an open loop.
     pub lateness: Option<f64>,
     /// The share of the time in which the receiving thread was busy, where that is known.
     pub busy: Option<f64>,
+}
+
+/// A piece of a run: as many answers as were under way at most, or a twentieth of all.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Batch {
+    /// Valid requests a second.
+    pub request_throughput: f64,
+    /// Tokens of valid answers a second.
+    pub output_throughput: f64,
 }
 
 impl Reached {
@@ -83,6 +94,7 @@ impl Reached {
             request_rate: (starting > 0.0).then(|| (spans.len() - 1) as f64 / starting),
             request_throughput: per_second(valid as f64),
             output_throughput: per_second(tokens as f64),
+            batches: batches(spans, first, peak),
             lateness: lateness(spans),
             busy,
         })
@@ -126,6 +138,28 @@ impl Reached {
             }
         }
     }
+}
+
+/// The run in pieces, by the ends of its answers: batch means (Schmeiser 1982). A piece is so long
+/// that each place ends about one request in it.
+fn batches(spans: &[Span], first: Duration, peak: usize) -> Vec<Batch> {
+    const MOST: usize = 20;
+    let mut spans: Vec<_> = spans.iter().collect();
+    spans.sort_by_key(|span| span.ended);
+    let size = peak.max(spans.len().div_ceil(MOST)).max(1);
+    let mut from = first;
+    let batch = |piece: &[&Span]| {
+        let end = piece.last().map_or(from, |span| span.ended);
+        let seconds = (end - from).as_secs_f64();
+        from = end;
+        let tokens: u64 = piece.iter().filter_map(|span| span.tokens).sum();
+        let valid = piece.iter().filter(|span| span.tokens.is_some()).count();
+        (seconds > 0.0).then(|| Batch {
+            request_throughput: valid as f64 / seconds,
+            output_throughput: tokens as f64 / seconds,
+        })
+    };
+    spans.chunks_exact(size).filter_map(batch).collect()
 }
 
 /// Seconds that requests spent under way before `end`, all together.

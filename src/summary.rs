@@ -7,10 +7,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
+    interval::{self, Interval, Sampled},
     metric::{METRICS, Metric, Read},
     plan::{Case, Target, Task, Workload},
     prompt::Prompt,
-    reached::Reached,
+    reached::{Batch, Reached},
     recording::{ErrorKind, RequestError},
     sample::Sample,
     statistic::{Absent, Statistic},
@@ -53,21 +54,37 @@ pub struct Tally {
     pub failures: BTreeMap<ErrorKind, usize>,
     /// A list for each of [`METRICS`]: the value of each valid answer that has one.
     figures: Vec<Vec<f64>>,
+    /// The prompts that were asked.
+    prompts: Vec<Arc<Prompt>>,
+    /// Which of them each valid answer is to.
+    strata: Vec<u16>,
 }
 
 impl Tally {
     /// Counts one more request.
-    pub fn add(&mut self, outcome: &Result<Sample, RequestError>) {
+    pub fn add(&mut self, prompt: &Arc<Prompt>, outcome: &Result<Sample, RequestError>) {
         match outcome {
             Err(error) => *self.failures.entry(error.kind).or_default() += 1,
             Ok(sample) => {
                 self.valid += 1;
+                let stratum = self.stratum(prompt);
+                self.strata.push(stratum);
                 self.figures.resize_with(METRICS.len(), Vec::new);
                 for (values, metric) in self.figures.iter_mut().zip(METRICS) {
                     values.extend(metric.of(sample));
                 }
             }
         }
+    }
+
+    /// The number by which `prompt` goes.
+    fn stratum(&mut self, prompt: &Arc<Prompt>) -> u16 {
+        let known = self.prompts.iter().position(|known| Arc::ptr_eq(known, prompt));
+        let stratum = known.unwrap_or_else(|| {
+            self.prompts.push(prompt.clone());
+            self.prompts.len() - 1
+        });
+        u16::try_from(stratum).unwrap_or(u16::MAX)
     }
 
     /// Counts those of `other`, too.
@@ -80,6 +97,18 @@ impl Tally {
         for (values, more) in self.figures.iter_mut().zip(other.figures) {
             values.extend(more);
         }
+        let strata: Vec<_> = other.prompts.iter().map(|prompt| self.stratum(prompt)).collect();
+        self.strata.extend(other.strata.iter().map(|stratum| strata[usize::from(*stratum)]));
+    }
+
+    /// The names of the prompts that were asked, by the numbers of [`strata`](Self::strata).
+    pub fn prompts(&self) -> impl Iterator<Item = &str> {
+        self.prompts.iter().map(|prompt| prompt.name.as_str())
+    }
+
+    /// Which prompt each valid answer is to.
+    pub fn strata(&self) -> &[u16] {
+        &self.strata
     }
 
     /// Requests that failed.
@@ -97,6 +126,18 @@ impl Tally {
         let index = METRICS.iter().position(|known| known.name == metric.name);
         index.and_then(|index| self.figures.get(index)).map_or(&[], Vec::as_slice)
     }
+}
+
+/// A statistic, and how far it may be from the truth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// The statistic, in the metric's base unit.
+    pub value: f64,
+    /// Where the truth is; `None` for what describes these requests alone, such as the largest
+    /// value. An error where there are too few for an interval.
+    pub interval: Result<Option<Interval>, Absent>,
+    /// Of how many values it is.
+    pub n: usize,
 }
 
 /// All models of a run, in the config's order, each with its prompts first and then its loads.
@@ -141,6 +182,13 @@ impl Summary {
         summary
     }
 
+    /// One more trial is planned.
+    pub fn plan(&mut self, case: &Case) {
+        if let Some(group) = self.group(case) {
+            group.planned += 1;
+        }
+    }
+
     fn group(&mut self, case: &Case) -> Option<&mut Group> {
         self.groups.iter_mut().find(|group| group.is_of(case))
     }
@@ -150,7 +198,7 @@ impl Summary {
         if let Some(group) = self.group(&row.case) {
             group.finished += 1;
             group.failed += usize::from(row.outcome.is_err());
-            group.tally.add(&row.outcome);
+            group.tally.add(&row.prompt, &row.outcome);
         }
     }
 
@@ -209,7 +257,8 @@ impl Group {
         }
     }
 
-    fn is_of(&self, case: &Case) -> bool {
+    /// Whether `case` is one of its trials.
+    pub fn is_of(&self, case: &Case) -> bool {
         let same_task = match (&self.workload, &case.task) {
             (None, Task::Prompt(_)) => true,
             (Some(ours), Task::Workload(theirs)) => Arc::ptr_eq(ours, theirs),
@@ -264,6 +313,57 @@ impl Group {
             _ if values.len() < all => Err(Absent::Lacking { lack: all - values.len(), all }),
             _ => statistic.of(&values),
         }
+    }
+
+    /// The same with its interval, as sure as `confidence`.
+    pub fn estimate(
+        &self,
+        metric: &Metric,
+        statistic: Statistic,
+        confidence: f64,
+    ) -> Result<Estimate, Absent> {
+        let value = self.figure(metric, statistic)?;
+        let interval = match metric.read {
+            Read::Sample(_) => {
+                let values = self.tally.values(metric);
+                interval::of(statistic, Sampled { values, strata: &self.tally.strata }, confidence)
+            }
+            Read::Load(_) => self.interval_of_loads(metric, value, statistic, confidence),
+            // It says of these requests how many failed, and no more.
+            Read::All => Ok(None),
+        };
+        let n = match metric.read {
+            Read::Load(_) => self.loads.len(),
+            Read::Sample(_) | Read::All => self.tally.valid,
+        };
+        Ok(Estimate { value, interval, n })
+    }
+
+    /// The interval of a load's mean throughput, by the pieces of its runs.
+    fn interval_of_loads(
+        &self,
+        metric: &Metric,
+        value: f64,
+        statistic: Statistic,
+        confidence: f64,
+    ) -> Result<Option<Interval>, Absent> {
+        let read: fn(&Batch) -> f64 = match metric.name {
+            "output_throughput" => |batch| batch.output_throughput,
+            "request_throughput" => |batch| batch.request_throughput,
+            // What was offered, not what came of it.
+            _ => return Ok(None),
+        };
+        let batches = self.loads.iter().flat_map(|reached| &reached.batches);
+        let values: Vec<_> = batches.map(read).collect();
+        let mean = Statistic::Mean.of(&values)?;
+        if statistic != Statistic::Mean {
+            return Ok(None);
+        }
+        let sampled = Sampled { values: &values, strata: &[] };
+        let interval = interval::of(statistic, sampled, confidence)?;
+        // The pieces need not have the mean of the whole.
+        let scale = if mean > 0.0 { value / mean } else { 1.0 };
+        Ok(interval.map(|Interval { low, high }| Interval { low: low * scale, high: high * scale }))
     }
 
     fn success_rate(&self) -> Result<f64, Absent> {

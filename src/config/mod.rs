@@ -63,6 +63,11 @@ pub struct Config {
     pub runs: u32,
     /// `thresholds` of every model. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// `inconclusive`. Default: `warn`.
+    pub inconclusive: Inconclusive,
+    /// `max_runs`, `runs` to 10,000: how often at most, where thresholds are not decided before.
+    /// Default: `runs`.
+    pub max_runs: Option<u32>,
     /// `workloads`, in the order in which they are written. Default: none.
     pub workloads: Vec<Workload>,
     source: Source,
@@ -140,6 +145,18 @@ pub enum Transport {
     Stamped,
     /// `reqwest`: HTTP/2 and proxies, arrivals stamped by the program.
     Reqwest,
+}
+
+/// `inconclusive`: what becomes of a run with a threshold that could not be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Inconclusive {
+    /// `pass`: nothing.
+    Pass,
+    /// `warn`: a warning, and exit code 0.
+    #[default]
+    Warn,
+    /// `fail`: it fails.
+    Fail,
 }
 
 /// `connection`: what a request finds when it starts. Setting a connection up is in no figure but
@@ -278,13 +295,22 @@ impl Config {
                 prompts.as_deref(),
             )
         });
+        let inconclusive = fields.get("inconclusive");
+        let inconclusive =
+            inconclusive.and_then(|entry| sections::inconclusive(&mut reader, entry));
+        let runs = runs.and_then(|runs| u32::try_from(runs).ok()).unwrap_or(3);
+        let max_runs = fields
+            .get("max_runs")
+            .and_then(|entry| reader.whole(entry, u64::from(runs)..=10_000, "30"));
         let paths = reader.finish()?;
         Ok(Self {
             models,
             defaults,
             prompts,
-            runs: runs.and_then(|runs| u32::try_from(runs).ok()).unwrap_or(3),
+            runs,
             thresholds: thresholds.unwrap_or_default(),
+            inconclusive: inconclusive.unwrap_or_default(),
+            max_runs: max_runs.and_then(|runs| u32::try_from(runs).ok()),
             workloads: workloads.unwrap_or_default(),
             source,
             paths,

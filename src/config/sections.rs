@@ -6,8 +6,8 @@ use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    Connection, Endpoint, Model, PrefixCache, Prompt, Settings, Timeouts, TokenCount, Transport,
-    check,
+    Connection, Endpoint, Inconclusive, Model, PrefixCache, Prompt, Settings, Timeouts, TokenCount,
+    Transport, check,
     read::{Entry, Fields, Reader},
     words::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, PROMPT_SECTION,
@@ -195,6 +195,12 @@ fn transport(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Transport> {
         ("reqwest", Transport::Reqwest),
     ];
     one_of(reader, entry, "transport", &known)
+}
+
+pub(super) fn inconclusive(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Inconclusive> {
+    let known =
+        [("warn", Inconclusive::Warn), ("pass", Inconclusive::Pass), ("fail", Inconclusive::Fail)];
+    one_of(reader, entry, "way with the inconclusive", &known)
 }
 
 fn connection(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Connection> {

@@ -35,7 +35,16 @@ pub(super) const MODEL: &[&str] = &[
 
 pub(super) const TOP_SECTION: Section = Section {
     name: "the top level",
-    keys: &["models", "defaults", "prompts", "runs", "thresholds", "workloads"],
+    keys: &[
+        "models",
+        "defaults",
+        "prompts",
+        "runs",
+        "thresholds",
+        "workloads",
+        "inconclusive",
+        "max_runs",
+    ],
 };
 pub(super) const MODEL_SECTION: Section = Section { name: "a model", keys: MODEL };
 pub(super) const DEFAULTS_SECTION: Section =

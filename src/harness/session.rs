@@ -1,5 +1,6 @@
 //! A measured run, trial by trial: warm-up, request, row, lines.
 
+mod more;
 mod workload;
 
 use std::{
@@ -52,6 +53,8 @@ pub(super) struct Session {
     results: Results,
     live: Option<Live>,
     summary: Summary,
+    /// The last case whose place was told.
+    told: Option<Arc<Case>>,
     /// When the first token of each model's first valid answer to a prompt came.
     first_runs: Vec<(Arc<Case>, Duration)>,
     recordings: Recordings,
@@ -112,6 +115,7 @@ impl Session {
             results,
             live: None,
             summary,
+            told: None,
             first_runs: Vec::new(),
             recordings,
         })
@@ -158,6 +162,11 @@ impl Session {
         self.relay.pass_on(&self.terminal);
     }
 
+    /// Whether the user wants it to end.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupt.came()
+    }
+
     /// What the trials said so far.
     pub(super) fn summary(&self) -> &Summary {
         &self.summary
@@ -167,9 +176,10 @@ impl Session {
     pub(super) fn finish(&mut self, instruments: &Instruments) -> Run {
         self.live = None;
         let summary = std::mem::take(&mut self.summary);
-        let judged = summary.groups.iter().map(|group| judge(group, instruments));
+        let confidence = self.confidence();
+        let judged = summary.groups.iter().map(|group| judge(group, instruments, confidence));
         let verdicts = judged.filter(|judged| !judged.verdicts.is_empty()).collect();
-        Run { summary, verdicts }
+        Run { summary, verdicts, confidence }
     }
 
     /// Makes the case's model the live one, and says where we are.
@@ -177,6 +187,7 @@ impl Session {
         let target = &case.target;
         if !self.live.as_ref().is_some_and(|live| Arc::ptr_eq(&live.target, target)) {
             self.live = None;
+            self.told = None;
             self.terminal.err(&format!("Testing {}...\n", target.name));
             let key = self.keys.iter().find(|(of, _)| Arc::ptr_eq(of, target)).map(|(_, key)| key);
             self.live = Some(Live::new(target, key)?);
@@ -187,7 +198,8 @@ impl Session {
         if self.interrupt.came() {
             return Ok(());
         }
-        if place.run == 1 {
+        let told = self.told.replace(case.clone());
+        if told.is_none_or(|told| !told.task.is(&case.task)) {
             let Place { task, tasks, .. } = place;
             let line = match &case.task {
                 Task::Prompt(prompt) => format!("  Prompt {task}/{tasks}: {}\n", prompt.name),
@@ -423,11 +435,11 @@ fn place(cases: &[Arc<Case>], case: &Arc<Case>) -> Place {
 }
 
 /// What came of a group's thresholds.
-fn judge(group: &Group, instruments: &Instruments) -> Judged {
+fn judge(group: &Group, instruments: &Instruments, confidence: f64) -> Judged {
     let setting = calibrate::setting(group);
     let used = |(known, _): &&(Setting, _)| *known == setting;
     let instrument = instruments.iter().find(used).map(|(_, error)| *error);
-    let verdict = |&threshold| Verdict::of(threshold, group, instrument);
+    let verdict = |&threshold| Verdict::of(threshold, group, instrument, confidence);
     Judged { name: group.name(), verdicts: group.thresholds().iter().map(verdict).collect() }
 }
 

@@ -16,6 +16,8 @@ pub struct Run {
     pub summary: Summary,
     /// What came of each model's thresholds: a list for each of the summary's groups that has any.
     pub verdicts: Vec<Judged>,
+    /// How sure each interval is.
+    pub confidence: f64,
 }
 
 /// What came of the thresholds of one group.
@@ -35,6 +37,9 @@ pub trait Format {
 
 /// A figure in its unit on the terminal, with the digits that it is worth.
 fn number(value: f64) -> String {
+    if value.is_infinite() {
+        return if value > 0.0 { "∞".into() } else { "-∞".into() };
+    }
     let digits = match value.abs() {
         magnitude if magnitude >= 1000.0 => 0,
         magnitude if magnitude >= 100.0 => 1,

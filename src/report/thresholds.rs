@@ -1,7 +1,12 @@
-//! What came of the thresholds: limit, actual, verdict.
+//! What came of the thresholds: limit, actual with its interval, verdict.
 
 use super::{Format, Judged, Run, number, table};
-use crate::verdict::{Outcome, Verdict};
+use crate::{
+    interval::Interval,
+    metric::Metric,
+    summary::Estimate,
+    verdict::{Outcome, Verdict, Wanting},
+};
 
 /// A table a model, a line a threshold.
 #[derive(Debug, Clone, Copy)]
@@ -9,41 +14,72 @@ pub struct Thresholds;
 
 impl Format for Thresholds {
     fn render(&self, run: &Run) -> String {
-        let mut out = String::from("Thresholds\n");
+        let percent = run.confidence * 100.0;
+        let mut out = format!("Thresholds (actual with its {percent:.3} % interval)\n");
+        out = out.replace(".000 %", " %");
         if run.verdicts.is_empty() {
             out.push_str("\n  none in the config: only that trials succeed is checked\n");
         }
         for Judged { name, verdicts } in &run.verdicts {
             let mut table = table::table(&["limit", ">actual", "verdict"]);
             for verdict in verdicts {
-                let word = match verdict.outcome() {
-                    Outcome::Pass => "pass",
-                    Outcome::Fail => "FAIL",
-                    Outcome::Inconclusive => "inconclusive",
-                };
+                let word = word(verdict.outcome());
                 table.add_row([verdict.threshold.to_string(), actual(verdict), word.into()]);
             }
             out.push_str(&format!("\n{name}\n{}", table::lines(&table)));
+            for verdict in verdicts {
+                if let Some(wanting) = wanting(verdict) {
+                    out.push_str(&format!("  {}: {wanting}\n", verdict.threshold));
+                }
+            }
         }
         out
     }
 }
 
-/// The figure in its unit, or why there is none.
-pub fn actual(verdict: &Verdict) -> String {
-    let (unit, scale) = verdict.threshold.metric.unit.display();
-    match &verdict.actual {
-        Ok(value) => match verdict.error {
-            Some(error) if verdict.outcome() == Outcome::Inconclusive => {
-                format!("{} ± {} {unit}", exact(value * scale), exact(error * scale))
+/// The verdict in a word.
+pub fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass => "pass",
+        Outcome::Fail => "FAIL",
+        Outcome::Inconclusive => "inconclusive",
+    }
+}
+
+/// What would decide an inconclusive verdict, in words.
+pub fn wanting(verdict: &Verdict) -> Option<String> {
+    Some(match verdict.wanting()? {
+        Wanting::Requests(more) => format!("about {more} more requests would decide it"),
+        Wanting::Exactness => match verdict.error {
+            Some(error) => {
+                let (unit, scale) = verdict.threshold.metric.unit.display();
+                let error = number(error * scale);
+                format!(
+                    "no number of requests would decide it: the instrument is off by {error} {unit}"
+                )
             }
-            _ => format!("{} {unit}", number(value * scale)),
+            None => "no number of requests would decide it: the figure is at its limit".into(),
         },
+    })
+}
+
+/// The figure in its unit with its interval, or why there is none.
+pub fn actual(verdict: &Verdict) -> String {
+    match &verdict.actual {
+        Ok(estimate) => estimated(verdict.threshold.metric, estimate),
         Err(absent) => absent.to_string(),
     }
 }
 
-/// A figure with more digits than usual, so that it can be told from its limit.
-fn exact(value: f64) -> String {
-    format!("{value:.4}")
+/// A figure in its unit with its interval.
+pub fn estimated(metric: &Metric, estimate: &Estimate) -> String {
+    let (unit, scale) = metric.unit.display();
+    let Estimate { value, interval, .. } = estimate;
+    let value = number(value * scale);
+    match interval {
+        Ok(Some(Interval { low, high })) => {
+            format!("{value} [{}, {}] {unit}", number(low * scale), number(high * scale))
+        }
+        Ok(None) | Err(_) => format!("{value} {unit}"),
+    }
 }

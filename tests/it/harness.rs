@@ -429,7 +429,7 @@ fn a_missed_or_missing_figure_fails_the_run() {
     let (code, why) = code_with("ttft p95 <= 1 s", "");
     assert_eq!(code, Some(101));
     assert!(
-        why.ends_with("m-simulated: ttft p95 <= 1000 ms (actual: needs n = 20, has 1)"),
+        why.ends_with("m-simulated: ttft p95 <= 1000 ms (actual: needs n = 93, has 1)"),
         "{why}"
     );
     // All in one write: there is no generation to time.

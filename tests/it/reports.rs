@@ -6,6 +6,7 @@ use clap::Parser;
 use llm_stream_bench::{
     cli::Cli,
     config::{Config, TokenCount},
+    interval::CONFIDENCE,
     plan::{Case, Plan},
     protocol::OpenAiChat,
     recording::{ErrorKind, RequestError},
@@ -52,11 +53,11 @@ fn run() -> Run {
     let mut summary = Summary::new(&cases);
     rows.iter().for_each(|row| summary.add(row));
     let judged = |group: &Group| {
-        let verdict = |&threshold| Verdict::of(threshold, group, INSTRUMENT);
+        let verdict = |&threshold| Verdict::of(threshold, group, INSTRUMENT, CONFIDENCE);
         Judged { name: group.name(), verdicts: group.thresholds().iter().map(verdict).collect() }
     };
     let verdicts = summary.groups.iter().map(judged).collect();
-    Run { summary, verdicts }
+    Run { summary, verdicts, confidence: CONFIDENCE }
 }
 
 fn csv() -> String {

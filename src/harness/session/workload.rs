@@ -56,7 +56,7 @@ impl Session {
         };
         let failure = gathered.failure.clone();
         let reached = Reached::of(&gathered.spans, offered.driven.busy);
-        let outcome = judge(gathered.tally, reached, &offered, workload);
+        let outcome = judge(gathered.tally, reached.clone(), &offered, workload);
         if let Err(error) = self.results.write_load(&LoadRow::of(case, workload, reached, &outcome))
         {
             return Err(self.not_offered(case, format!("failed to write the results: {error}")));
@@ -155,7 +155,7 @@ impl Gathered {
         if let Err(error) = &row.outcome {
             self.failure.get_or_insert_with(|| format!("{}: {error}", error.kind));
         }
-        self.tally.add(&row.outcome);
+        self.tally.add(&row.prompt, &row.outcome);
         self.spans.push(span);
     }
 }

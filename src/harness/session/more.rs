@@ -1,0 +1,108 @@
+//! More runs, where thresholds are not decided: twice as many, and twice as many again, up to the
+//! most that is allowed.
+//!
+//! Whoever looks often sees something some time. Every look, the first included, is therefore as
+//! sure as leaves all of them together as sure as one alone (Bonferroni): with `k` looks an interval
+//! has a confidence of `1 − 0.05 / k`, whatever the looks have to do with one another.
+
+use std::sync::Arc;
+
+use super::{Instruments, Session, Stopped, judge};
+use crate::{
+    interval::CONFIDENCE,
+    plan::{Case, Task},
+    statistic::Absent,
+    summary::Group,
+    verdict::{Verdict, Wanting},
+};
+
+impl Session {
+    /// How sure each interval is, given how often it may be looked at.
+    pub(super) fn confidence(&self) -> f64 {
+        let looks = factors(self.plan.most_runs).len() + 1;
+        1.0 - (1.0 - CONFIDENCE) / looks as f64
+    }
+
+    /// Goes on measuring while that may decide a threshold; the number of trials that failed, or
+    /// `Interrupted`.
+    pub(in crate::harness) fn go_on(&mut self, instruments: &Instruments) -> Result<u64, Stopped> {
+        let mut failed = 0;
+        for factor in factors(self.plan.most_runs) {
+            let cases = self.undecided(instruments, factor);
+            if cases.is_empty() || self.interrupt.came() {
+                return Ok(failed);
+            }
+            let line =
+                format!("Going on, since thresholds are undecided: {} trials\n", cases.len());
+            self.terminal.err(&line);
+            for case in &cases {
+                self.summary.plan(case);
+                self.plan.cases.push(case.clone());
+            }
+            for case in &cases {
+                match self.trial(case) {
+                    Ok(_) => {}
+                    Err(Stopped::Failed(_)) => failed += 1,
+                    Err(Stopped::Interrupted) => return Err(Stopped::Interrupted),
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    /// The further trials of each group that more requests may decide, up to `factor` times its
+    /// first number of runs.
+    fn undecided(&self, instruments: &Instruments, factor: f64) -> Vec<Arc<Case>> {
+        let confidence = self.confidence();
+        let groups = self.summary.groups.iter().filter(|group| {
+            let judged = judge(group, instruments, confidence);
+            judged.verdicts.iter().any(more_may_decide)
+        });
+        groups.flat_map(|group| self.further(group, factor)).collect()
+    }
+
+    /// The next runs of all that the group was asked.
+    fn further(&self, group: &Group, factor: f64) -> Vec<Arc<Case>> {
+        let mut tasks: Vec<(&Task, u32)> = Vec::new();
+        for case in self.plan.cases.iter().filter(|case| group.is_of(case)) {
+            match tasks.iter_mut().find(|(task, _)| task.is(&case.task)) {
+                Some((_, last)) => *last = case.run.max(*last),
+                None => tasks.push((&case.task, case.run)),
+            }
+        }
+        let first = self.plan.first_runs(group.workload.as_deref());
+        let most = (f64::from(first) * factor).ceil() as u32;
+        let further = tasks.into_iter().flat_map(|(task, last)| {
+            (last + 1..=most).map(move |run| Arc::new(Case::new(&group.target, task, run)))
+        });
+        further.collect()
+    }
+}
+
+fn more_may_decide(verdict: &Verdict) -> bool {
+    let refused = matches!(verdict.actual, Err(Absent::TooFew { .. }));
+    refused || matches!(verdict.wanting(), Some(Wanting::Requests(_)))
+}
+
+/// By how much the runs are multiplied at each further look: 2, 4, … and the most at last.
+fn factors(most: f64) -> Vec<f64> {
+    let doubled = std::iter::successors(Some(2.0), |factor| Some(factor * 2.0));
+    let mut factors: Vec<_> = doubled.take_while(|factor| *factor < most).collect();
+    if most > 1.0 {
+        factors.push(most);
+    }
+    factors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_double_up_to_the_most() {
+        assert_eq!(factors(1.0), [0.0; 0]);
+        assert_eq!(factors(1.5), [1.5]);
+        assert_eq!(factors(2.0), [2.0]);
+        assert_eq!(factors(10.0), [2.0, 4.0, 8.0, 10.0]);
+    }
+}
