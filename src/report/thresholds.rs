@@ -29,7 +29,7 @@ impl Format for Thresholds {
             out.push_str(&format!("\n{name}\n{}", table::lines(&table)));
             for verdict in verdicts {
                 if let Some(wanting) = wanting(verdict) {
-                    out.push_str(&format!("  {}: {wanting}\n", verdict.threshold));
+                    out.push_str(&format!("  {}:\n    {wanting}\n", verdict.threshold));
                 }
             }
         }
@@ -55,10 +55,10 @@ pub fn wanting(verdict: &Verdict) -> Option<String> {
                 let (unit, scale) = verdict.threshold.metric.unit.display();
                 let error = number(error * scale);
                 format!(
-                    "no number of requests would decide it: the instrument is off by {error} {unit}"
+                    "no number of requests would decide it: the instrument has ± {error} {unit}"
                 )
             }
-            None => "no number of requests would decide it: the figure is at its limit".into(),
+            None => "no number of requests would decide it: it is at its limit".into(),
         },
     })
 }
