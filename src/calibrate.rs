@@ -33,6 +33,11 @@ use crate::{
     verdict::InstrumentError,
 };
 
+/// The machine that measures, in a line.
+pub fn machine_name() -> String {
+    machine::description()
+}
+
 /// What to stream, and how much of it at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {

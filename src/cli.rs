@@ -111,6 +111,29 @@ pub struct Cli {
     )]
     pub max_runs: Option<u32>,
 
+    /// Keep the run as a baseline: NAME in the target folder, or a FILE.json to be committed
+    #[arg(long, value_name = "NAME", env = "LLM_STREAM_BENCH_SAVE_BASELINE", help_heading = OURS)]
+    pub save_baseline: Option<String>,
+
+    /// Compare with this baseline, for thresholds such as `generation_speed >= -3 % of baseline`
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "LLM_STREAM_BENCH_BASELINE",
+        conflicts_with = "baseline_lenient",
+        help_heading = OURS
+    )]
+    pub baseline: Option<String>,
+
+    /// The same, and go on without those thresholds where there is no such baseline
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "LLM_STREAM_BENCH_BASELINE_LENIENT",
+        help_heading = OURS
+    )]
+    pub baseline_lenient: Option<String>,
+
     /// Keep what each trial received, byte for byte with its time, as JSON lines in this folder
     #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_RECORD", help_heading = OURS)]
     pub record: Option<PathBuf>,
@@ -150,6 +173,8 @@ pub enum Command {
     Run(Box<Cli>),
     /// Serve a simulated endpoint until Ctrl-C, to try things against
     Serve(ServeOptions),
+    /// Compare two baselines, and fail where the second is slower
+    Compare(CompareOptions),
     /// Measure the instrument's own error on this machine, against a simulated endpoint that logs
     /// when it wrote
     Calibrate(CalibrateOptions),
@@ -163,6 +188,27 @@ pub enum Command {
 pub struct PartOptions {
     /// The task, as JSON
     pub task: String,
+}
+
+/// What to compare.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CompareOptions {
+    /// The earlier baseline: its NAME, or a FILE.json
+    pub before: String,
+
+    /// The later one
+    pub now: String,
+
+    /// How many percent worse is a regression, where it is significant
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = percent)]
+    pub size: f64,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').trim().parse::<f64>().ok();
+    number
+        .filter(|number| (0.0..1000.0).contains(number))
+        .ok_or_else(|| format!("`{text}` is not a percentage such as `3`"))
 }
 
 /// What to calibrate with.

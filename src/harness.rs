@@ -1,7 +1,9 @@
 //! cargo ⇄ us: arguments → trials → reports → exit code. The only module that knows libtest-mimic
 //! and the only one that writes to the terminal.
 
+mod baselines;
 mod calibrate;
+mod compare;
 mod full;
 mod interrupt;
 mod output;
@@ -25,6 +27,7 @@ use clap::{CommandFactory, FromArgMatches};
 use libtest_mimic::{Arguments, Conclusion, Trial};
 
 use self::{
+    baselines::Baselines,
     interrupt::Interrupt,
     output::Output,
     progress::Progress,
@@ -70,6 +73,7 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             exit(run(*cli))
         }
         Command::Serve(options) => exit(serve::serve(&options)),
+        Command::Compare(options) => exit(compare::run(&options)),
         Command::Calibrate(options) => exit(calibrate::run(&options)),
         Command::Part(options) => exit(part::run(&options)),
     }
@@ -219,6 +223,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let bar = progress.as_ref().map(Progress::bar);
     let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
     let inconclusive = cli.inconclusive.unwrap_or(config.inconclusive);
+    let baselines = Baselines::of(&cli, &plan, &terminal)?;
     let mut arguments = cli.libtest;
     let relay = Relay::new(&mut arguments, filtered_out)?;
     for note in simulated(&plan).into_iter().chain(past_proxies(&plan)) {
@@ -229,8 +234,16 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     // Last, since it empties a file that may be there.
     let with_loads = cases.iter().any(|case| case.task.workload().is_some());
     let Output { path, results } = Output::create(output.as_deref(), with_loads)?;
-    let parts =
-        Parts { plan, keys, terminal: terminal.clone(), progress, relay, interrupt, results };
+    let parts = Parts {
+        plan,
+        keys,
+        terminal: terminal.clone(),
+        progress,
+        relay,
+        interrupt,
+        results,
+        baselines,
+    };
     let session = Arc::new(Mutex::new(Session::new(parts)?));
     let closing = Closing { terminal, path, inconclusive };
     let failed = run_trials(&arguments, &cases, &session, &closing);
@@ -247,7 +260,16 @@ fn conclude(session: &mut Session, closing: &Closing, failed: u64, calibrates: b
     };
     let more = session.go_on(&instruments);
     let failed = more.ok().filter(|_| !session.is_interrupted()).map(|more| failed + more);
-    closing.report(&session.finish(&instruments), failed)
+    let run = session.finish(&instruments);
+    let kept = session.keep_baseline(&run, failed == Some(0));
+    let code = closing.report(&run, failed);
+    match kept {
+        Ok(()) => code,
+        Err(error) => {
+            closing.terminal.err(&format!("FAILED: {error:#}\n"));
+            code.max(FAILED)
+        }
+    }
 }
 
 /// The keys of the selected models. One that is missing is better known before minutes are spent.
@@ -398,7 +420,7 @@ fn number_of_thresholds(run: &Run) -> usize {
 
 /// The verdicts of one sort, each with the name of its group.
 fn judged(run: &Run, outcome: Outcome) -> Vec<(&str, &Verdict)> {
-    let verdicts = run.verdicts.iter().flat_map(|Judged { name, verdicts }| {
+    let verdicts = run.verdicts.iter().flat_map(|Judged { name, verdicts, .. }| {
         verdicts.iter().map(move |verdict| (name.as_str(), verdict))
     });
     verdicts.filter(|(_, verdict)| verdict.outcome() == outcome).collect()
@@ -456,8 +478,9 @@ mod tests {
         let plan = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap();
         let threshold = Threshold::parse("ttft <= 500 ms").unwrap();
         let actual = actual.map(|(value, interval)| Estimate { value, interval, n: 20 });
-        let verdicts = vec![Verdict { threshold, actual, error }];
-        let verdicts = vec![Judged { name: plan.targets[0].name.clone(), verdicts }];
+        let verdicts = vec![Verdict { threshold, actual, error, change: None }];
+        let verdicts =
+            vec![Judged { name: plan.targets[0].name.clone(), verdicts, notes: Vec::new() }];
         let run = Run { summary: Summary::default(), verdicts, confidence: 0.95 };
         verdict(&run, 0, inconclusive).0
     }

@@ -86,16 +86,50 @@ pub fn of(
             if strata.freedom() < FEWEST {
                 return strata.student(statistic, sampled.values, confidence).map(Some);
             }
-            let mut resamples = strata.resamples(statistic);
-            resamples.sort_by(f64::total_cmp);
             let tail = expanded((1.0 - confidence) / 2.0, strata.freedom());
-            let at = |part: f64| {
-                let last = resamples.len() - 1;
-                resamples[((part * last as f64).round() as usize).min(last)]
-            };
-            Ok(Some(Interval { low: at(tail), high: at(1.0 - tail) }))
+            Ok(Some(between(strata.resamples(statistic, 0), tail)))
         }
     }
+}
+
+/// The interval of the statistic of `above` divided by that of `below`, two samples of their own.
+pub fn of_ratio(
+    statistic: Statistic,
+    above: Sampled<'_>,
+    below: Sampled<'_>,
+    confidence: f64,
+) -> Result<Interval, Absent> {
+    let (upper, lower) = (Strata::of(above), Strata::of(below));
+    let ratio = statistic.of(above.values)? / statistic.of(below.values)?;
+    let freedom = upper.freedom().min(lower.freedom());
+    let tail = (1.0 - confidence) / 2.0;
+    if freedom < FEWEST {
+        // Their relative variances add up, as far as they are small.
+        let relative = |strata: &Strata, values: &[f64]| {
+            let mean = Statistic::Mean.of(values).unwrap_or(f64::NAN);
+            strata.variance_of_mean() / mean.powi(2)
+        };
+        let variance = relative(&upper, above.values) + relative(&lower, below.values);
+        let freedom = freedom.max(1) as f64;
+        let t = StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |t| t.inverse_cdf(tail));
+        let half = t.abs() * MEDIAN * ratio * variance.sqrt();
+        return Ok(Interval { low: ratio - half, high: ratio + half });
+    }
+    let pairs = upper.resamples(statistic, 1).into_iter().zip(lower.resamples(statistic, 2));
+    let ratios = pairs.map(|(above, below)| above / below).collect();
+    let freedom = upper.freedom() + lower.freedom();
+    Ok(between(ratios, expanded(tail, freedom)))
+}
+
+/// What is left of `resamples` without the part `tail` at either end.
+fn between(mut resamples: Vec<f64>, tail: f64) -> Interval {
+    resamples.retain(|value| value.is_finite());
+    resamples.sort_by(f64::total_cmp);
+    let Some(last) = resamples.len().checked_sub(1) else {
+        return Interval { low: f64::NEG_INFINITY, high: f64::INFINITY };
+    };
+    let at = |part: f64| resamples[((part * last as f64).round() as usize).min(last)];
+    Interval { low: at(tail), high: at(1.0 - tail) }
 }
 
 /// The values by their strata. Those alone in theirs are one stratum together.
@@ -157,10 +191,10 @@ impl Strata {
     }
 
     /// The statistic of each resample.
-    fn resamples(&self, statistic: Statistic) -> Vec<f64> {
+    fn resamples(&self, statistic: Statistic, seed: u64) -> Vec<f64> {
         let n: usize = self.values.iter().map(Vec::len).sum();
         let count = (DRAWS / n).clamp(RESAMPLES / 8, RESAMPLES);
-        let mut random = Pcg64Mcg::seed_from_u64(n as u64);
+        let mut random = Pcg64Mcg::seed_from_u64(n as u64 + (seed << 32));
         let mut drawn = Vec::with_capacity(n);
         let mut resample = || {
             drawn.clear();
@@ -178,7 +212,7 @@ impl Strata {
                 _ => statistic.of(&drawn).unwrap_or(f64::NAN),
             }
         };
-        (0..count).map(|_| resample()).filter(|value| value.is_finite()).collect()
+        (0..count).map(|_| resample()).collect()
     }
 }
 

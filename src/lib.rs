@@ -30,7 +30,9 @@
 //! them. A number is either right or absent with its reason, and an absent number fails the
 //! threshold that asks for it.
 
+pub mod baseline;
 pub mod calibrate;
+pub mod change;
 pub mod cli;
 pub mod client;
 pub mod config;

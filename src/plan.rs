@@ -170,6 +170,11 @@ pub struct Case {
 }
 
 impl Case {
+    /// The limits of the group that it is one of.
+    pub fn thresholds(&self) -> &[Threshold] {
+        self.task.workload().map_or(&self.target.thresholds, |workload| &workload.thresholds)
+    }
+
     /// The `run`-th run of `task` by `target`.
     pub fn new(target: &Arc<Target>, task: &Task, run: u32) -> Self {
         let name = format!("{}::{}::run-{run}", target.trial_name, sanitise(task.name()));
@@ -287,6 +292,11 @@ impl Plan {
     pub fn select(mut self, keep: impl Fn(&Case) -> bool) -> Self {
         self.cases.retain(|case| keep(case));
         self
+    }
+
+    /// Whether a selected model is held to a change against a baseline.
+    pub fn has_relative_thresholds(&self) -> bool {
+        self.cases.iter().any(|case| case.thresholds().iter().any(|limit| limit.is_relative))
     }
 
     /// How often `workload`, or without one each prompt, is run at first.

@@ -101,9 +101,9 @@ impl Tally {
         self.strata.extend(other.strata.iter().map(|stratum| strata[usize::from(*stratum)]));
     }
 
-    /// The names of the prompts that were asked, by the numbers of [`strata`](Self::strata).
-    pub fn prompts(&self) -> impl Iterator<Item = &str> {
-        self.prompts.iter().map(|prompt| prompt.name.as_str())
+    /// The prompts that were asked, by the numbers of [`strata`](Self::strata).
+    pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
+        self.prompts.iter().map(|prompt| &**prompt)
     }
 
     /// Which prompt each valid answer is to.

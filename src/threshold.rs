@@ -19,8 +19,10 @@ pub struct Threshold {
     pub statistic: Statistic,
     /// How it is compared.
     pub comparison: Comparison,
-    /// The limit, in the metric's base unit.
+    /// The limit, in the metric's base unit; of one that is relative, a part of the baseline.
     pub limit: f64,
+    /// Whether it limits the change against a baseline: `-3 % of baseline`.
+    pub is_relative: bool,
 }
 
 /// How a figure is compared with its limit.
@@ -54,7 +56,7 @@ impl Threshold {
         let metric = parse_metric(&mut words)?;
         let statistic = parse_statistic(&mut words, metric)?;
         let comparison = parse_comparison(&mut words)?;
-        let limit = parse_limit(&mut words, metric)?;
+        let (limit, is_relative) = parse_limit(&mut words, metric)?;
         if let Some((offset, rest)) = words.rest() {
             return Err(ParseError {
                 message: format!("unexpected `{rest}` after the threshold"),
@@ -62,10 +64,11 @@ impl Threshold {
                 help: "write one threshold an entry, such as `ttft p95 <= 500 ms`".into(),
             });
         }
-        Ok(Self { metric, statistic, comparison, limit })
+        Ok(Self { metric, statistic, comparison, limit, is_relative })
     }
 
-    /// Whether `actual`, in the base unit, is on the right side of the limit.
+    /// Whether `actual`, in the base unit or as a part of the baseline, is on the right side of the
+    /// limit.
     pub fn holds(&self, actual: f64) -> bool {
         match self.comparison {
             Comparison::AtLeast => actual >= self.limit,
@@ -83,10 +86,15 @@ impl fmt::Display for Threshold {
         if self.metric.unit != Unit::Percent {
             write!(f, " {}", self.statistic)?;
         }
+        let (unit, scale) = match self.is_relative {
+            true => ("% of baseline", 100.0),
+            false => (unit, scale),
+        };
+        let sign = if self.is_relative && self.limit >= 0.0 { "+" } else { "" };
         // Ten digits, so that 0.3 s is 300 ms and not 299.99999999999994.
         let limit = format!("{:.10}", self.limit * scale);
         let limit = limit.trim_end_matches('0').trim_end_matches('.');
-        write!(f, " {} {limit} {unit}", self.comparison.symbol())
+        write!(f, " {} {sign}{limit} {unit}", self.comparison.symbol())
     }
 }
 
@@ -182,8 +190,8 @@ fn parse_comparison(words: &mut Words<'_>) -> Result<Comparison, ParseError> {
     })
 }
 
-/// The limit in the metric's base unit.
-fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<f64, ParseError> {
+/// The limit in the metric's base unit, or relative to a baseline.
+fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), ParseError> {
     let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
     let value: f64 = digits.parse().map_err(|_| ParseError {
         message: match digits {
@@ -193,7 +201,11 @@ fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<f64, ParseError
         offset,
         help: format!("write a number, such as `{}`", example(metric)),
     })?;
+    let signed = digits.starts_with(['+', '-']);
     let (offset, unit) = words.take(|c| !c.is_whitespace());
+    if unit == "%" && metric.unit != Unit::Percent {
+        return parse_relative(words, value, signed, offset).map(|limit| (limit, true));
+    }
     let Some(scale) = scale(metric.unit, unit) else {
         let (message, help) = if unit.is_empty() {
             // 0.99 of all is 99 %, not 0.99 %.
@@ -206,7 +218,31 @@ fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<f64, ParseError
         };
         return Err(ParseError { message, offset, help });
     };
-    Ok(value * scale)
+    Ok((value * scale, false))
+}
+
+/// What follows the `%` of a limit on the change against a baseline.
+fn parse_relative(
+    words: &mut Words<'_>,
+    value: f64,
+    signed: bool,
+    percent: usize,
+) -> Result<f64, ParseError> {
+    let help = "a limit on the change is written `-3 % of baseline` or `+5 % of baseline`";
+    let refuse = |message: &str, offset: usize| {
+        Err(ParseError { message: message.into(), offset, help: help.into() })
+    };
+    for expected in ["of", "baseline"] {
+        let (offset, word) = words.take(is_name);
+        if word != expected {
+            let at = if word.is_empty() { percent } else { offset };
+            return refuse("a percentage is one of the baseline", at);
+        }
+    }
+    if !signed {
+        return refuse("the change against the baseline has no sign", percent);
+    }
+    Ok(value / 100.0)
 }
 
 /// How many base units one `unit` is.
@@ -284,6 +320,8 @@ mod tests {
             ("preprocess_time max <= 300000us", "ttft max <= 300 ms"),
             ("tpot sd <= 2ms", "tpot sd <= 2 ms"),
             ("success_rate >= 99 %", "success_rate >= 99 %"),
+            ("generation_speed >= -3 % of baseline", "generation_speed mean >= -3 % of baseline"),
+            ("ttft p95 <= +12.5% of baseline", "ttft p95 <= +12.5 % of baseline"),
             ("  response_tokens min >= 16  ", "response_tokens min >= 16 tokens"),
         ];
         for (text, expected) in cases {
@@ -310,6 +348,9 @@ mod tests {
             "success_rate p95 >= 99 %",
             "success_rate >= 0.99",
             "ttft <= 500 ms, tpot <= 20 ms",
+            "generation_speed >= 97 % of baseline",
+            "generation_speed >= -3 %",
+            "generation_speed >= -3 % of main",
         ]
         .into_iter()
         .map(|text| format!("{text:?}\n  {}", shown(text)))

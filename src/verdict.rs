@@ -2,6 +2,8 @@
 //! requests to say, and is the instrument exact enough? Pure.
 
 use crate::{
+    baseline::{Baseline, Kept, NoBaseline},
+    change::Change,
     interval::Interval,
     metric::{ErrorOf, Metric},
     statistic::{Absent, Statistic},
@@ -10,7 +12,7 @@ use crate::{
 };
 
 /// What came of a threshold.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Verdict {
     /// The threshold.
     pub threshold: Threshold,
@@ -18,6 +20,31 @@ pub struct Verdict {
     pub actual: Result<Estimate, Absent>,
     /// How far the instrument can be off, in the base unit, where that is known.
     pub error: Option<f64>,
+    /// Of a threshold that is relative: the change, or why it is not known.
+    pub change: Option<Result<Change, NoChange>>,
+}
+
+/// A run to compare with, and what measures now.
+#[derive(Debug, Clone, Copy)]
+pub struct Reference<'a> {
+    /// The run.
+    pub baseline: &'a Baseline,
+    /// The machine that measures now.
+    pub machine: &'a str,
+}
+
+/// Why a change against a baseline is not known.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NoChange {
+    /// There is nothing to compare with.
+    #[error(transparent)]
+    Baseline(#[from] NoBaseline),
+    /// A figure is missing, then or now.
+    #[error("{0}")]
+    Absent(Absent),
+    /// The baseline does not have the figure.
+    #[error("the baseline has no {0}")]
+    Figure(&'static str),
 }
 
 /// On which side of its limit a figure is.
@@ -47,6 +74,7 @@ impl Verdict {
         threshold: Threshold,
         group: &Group,
         instrument: Option<InstrumentError>,
+        reference: Option<Reference<'_>>,
         confidence: f64,
     ) -> Self {
         let actual = group.estimate(threshold.metric, threshold.statistic, confidence);
@@ -54,11 +82,39 @@ impl Verdict {
             .ok()
             .zip(instrument)
             .and_then(|(actual, instrument)| instrument.of(threshold.metric, actual.value, group));
-        Self { threshold, actual, error }
+        let change = threshold
+            .is_relative
+            .then_some(reference)
+            .flatten()
+            .map(|reference| change(threshold, group, reference, confidence));
+        Self { threshold, actual, error, change }
     }
 
     /// The verdict.
     pub fn outcome(&self) -> Outcome {
+        match &self.change {
+            Some(Ok(change)) => self.of_change(change),
+            Some(Err(_)) => Outcome::Fail,
+            None if self.threshold.is_relative => Outcome::Fail,
+            None => self.of_figure(),
+        }
+    }
+
+    /// A regression is more than luck, larger than its limit, and larger than what the instrument
+    /// may have been off in either run.
+    fn of_change(&self, change: &Change) -> Outcome {
+        let floor = 2.0 * self.error.unwrap_or(0.0);
+        let is_beyond =
+            !self.threshold.holds(change.relative) && (change.now - change.before).abs() > floor;
+        let Interval { low, high } = change.interval.widened(floor / change.before);
+        match (self.threshold.holds(low), self.threshold.holds(high)) {
+            _ if is_beyond && change.is_significant() => Outcome::Fail,
+            (true, true) => Outcome::Pass,
+            _ => Outcome::Inconclusive,
+        }
+    }
+
+    fn of_figure(&self) -> Outcome {
         let Ok(actual) = self.actual else { return Outcome::Fail };
         let as_it_is = Interval { low: actual.value, high: actual.value };
         let interval = actual.interval.map(|interval| interval.unwrap_or(as_it_is));
@@ -77,6 +133,9 @@ impl Verdict {
     /// of the number of requests.
     pub fn wanting(&self) -> Option<Wanting> {
         let actual = self.actual.ok().filter(|_| self.outcome() == Outcome::Inconclusive)?;
+        if let Some(Ok(change)) = &self.change {
+            return Some(self.wanting_of_change(change, actual.n));
+        }
         let interval = match actual.interval {
             Ok(Some(interval)) => interval,
             Ok(None) => return Some(Wanting::Exactness),
@@ -86,13 +145,44 @@ impl Verdict {
         let above = actual.value > self.threshold.limit;
         let half = if above { actual.value - interval.low } else { interval.high - actual.value };
         let room = (actual.value - self.threshold.limit).abs() - self.error.unwrap_or(0.0);
-        let times = (half / room).powi(2);
-        let more = (times - 1.0) * actual.n as f64;
-        Some(match room > 0.0 && more.is_finite() && more < 1e7 {
-            true => Wanting::Requests((more.ceil() as usize).max(1)),
-            false => Wanting::Exactness,
-        })
+        Some(wanting(half, room, actual.n))
     }
+
+    /// What keeps it from passing, or from being significant.
+    fn wanting_of_change(&self, change: &Change, n: usize) -> Wanting {
+        let floor = 2.0 * self.error.unwrap_or(0.0) / change.before;
+        let (interval, limit) = match self.threshold.holds(change.relative) {
+            true => (change.interval, self.threshold.limit),
+            false => (change.medians, 0.0),
+        };
+        let half = (interval.high - interval.low) / 2.0;
+        wanting(half, (change.relative - limit).abs() - floor, n)
+    }
+}
+
+/// How many requests more than `n` make an interval so narrow that the half of it is `room`.
+fn wanting(half: f64, room: f64, n: usize) -> Wanting {
+    let more = ((half / room).powi(2) - 1.0) * n as f64;
+    match room > 0.0 && more.is_finite() && more < 1e7 {
+        true => Wanting::Requests((more.ceil() as usize).max(1)),
+        false => Wanting::Exactness,
+    }
+}
+
+fn change(
+    threshold: Threshold,
+    group: &Group,
+    reference: Reference<'_>,
+    confidence: f64,
+) -> Result<Change, NoChange> {
+    let Threshold { metric, statistic, .. } = threshold;
+    let now = Kept::of(group, reference.machine);
+    let then = reference.baseline.group(&now.name)?;
+    then.comparable_to(&now)?;
+    let absent = || Absent::NoValidTrial { failed: group.tally.failed() };
+    let before = then.sampled(metric).ok_or(NoChange::Figure(metric.name))?;
+    let now = now.sampled(metric).ok_or_else(|| NoChange::Absent(absent()))?;
+    Change::of(statistic, before, now, confidence).map_err(NoChange::Absent)
 }
 
 /// The 99th percentiles of the instrument's errors.

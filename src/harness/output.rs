@@ -99,7 +99,7 @@ pub(super) fn today() -> Timestamp {
 
 /// cargo's target folder: the one that this executable lies in, which cargo marks with a
 /// `CACHEDIR.TAG`; else `target` in the current folder.
-fn target_folder() -> PathBuf {
+pub(super) fn target_folder() -> PathBuf {
     let executable = std::env::current_exe().unwrap_or_default();
     executable
         .ancestors()

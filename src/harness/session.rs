@@ -18,6 +18,7 @@ use libtest_mimic::Measurement;
 use tokio::runtime::Runtime;
 
 use super::{
+    baselines::Baselines,
     calibrate,
     interrupt::Interrupt,
     output::{Results, today},
@@ -26,6 +27,7 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
+    baseline::Kept,
     client::{self, Client, Secrets},
     load::{self, Answer, Follow},
     metric::Metric,
@@ -38,7 +40,7 @@ use crate::{
     sim::Simulator,
     statistic::Statistic,
     summary::{Group, Row, Summary},
-    verdict::{InstrumentError, Verdict},
+    verdict::{InstrumentError, Reference, Verdict},
 };
 
 /// A run in progress.
@@ -58,6 +60,7 @@ pub(super) struct Session {
     /// When the first token of each model's first valid answer to a prompt came.
     first_runs: Vec<(Arc<Case>, Duration)>,
     recordings: Recordings,
+    baselines: Baselines,
 }
 
 /// The keys of the models that have one.
@@ -78,6 +81,7 @@ pub(super) struct Parts {
     pub(super) relay: Relay,
     pub(super) interrupt: Interrupt,
     pub(super) results: Results,
+    pub(super) baselines: Baselines,
 }
 
 /// The model that is measured now: its connection, and its server when that is ours.
@@ -97,7 +101,7 @@ pub(super) enum Stopped {
 
 impl Session {
     pub(super) fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { plan, keys, terminal, progress, relay, interrupt, results } = parts;
+        let Parts { plan, keys, terminal, progress, relay, interrupt, results, baselines } = parts;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -118,6 +122,7 @@ impl Session {
             told: None,
             first_runs: Vec::new(),
             recordings,
+            baselines,
         })
     }
 
@@ -162,6 +167,17 @@ impl Session {
         self.relay.pass_on(&self.terminal);
     }
 
+    /// Keeps the run as a baseline, where that is asked for.
+    pub(super) fn keep_baseline(&self, run: &Run, well: bool) -> anyhow::Result<()> {
+        self.baselines.keep(run, well, &self.terminal)
+    }
+
+    /// What the run is compared with, if anything.
+    fn reference(&self) -> Option<Reference<'_>> {
+        let Baselines { compared, machine, .. } = &self.baselines;
+        compared.as_ref().map(|baseline| Reference { baseline, machine })
+    }
+
     /// Whether the user wants it to end.
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupt.came()
@@ -177,7 +193,9 @@ impl Session {
         self.live = None;
         let summary = std::mem::take(&mut self.summary);
         let confidence = self.confidence();
-        let judged = summary.groups.iter().map(|group| judge(group, instruments, confidence));
+        let reference = self.reference();
+        let judged =
+            summary.groups.iter().map(|group| judge(group, instruments, reference, confidence));
         let verdicts = judged.filter(|judged| !judged.verdicts.is_empty()).collect();
         Run { summary, verdicts, confidence }
     }
@@ -435,12 +453,26 @@ fn place(cases: &[Arc<Case>], case: &Arc<Case>) -> Place {
 }
 
 /// What came of a group's thresholds.
-fn judge(group: &Group, instruments: &Instruments, confidence: f64) -> Judged {
+fn judge(
+    group: &Group,
+    instruments: &Instruments,
+    reference: Option<Reference<'_>>,
+    confidence: f64,
+) -> Judged {
     let setting = calibrate::setting(group);
     let used = |(known, _): &&(Setting, _)| *known == setting;
     let instrument = instruments.iter().find(used).map(|(_, error)| *error);
-    let verdict = |&threshold| Verdict::of(threshold, group, instrument, confidence);
-    Judged { name: group.name(), verdicts: group.thresholds().iter().map(verdict).collect() }
+    let verdict = |&threshold| Verdict::of(threshold, group, instrument, reference, confidence);
+    // Without a baseline there is no change: whoever allows that has said so.
+    let judged =
+        group.thresholds().iter().filter(|limit| reference.is_some() || !limit.is_relative);
+    let verdicts: Vec<_> = judged.map(verdict).collect();
+    let compares = verdicts.iter().any(|verdict| verdict.change.is_some());
+    let notes = reference.filter(|_| compares).and_then(|reference| {
+        let now = Kept::of(group, reference.machine);
+        reference.baseline.group(&now.name).ok()?.comparable_to(&now).ok()
+    });
+    Judged { name: group.name(), verdicts, notes: notes.unwrap_or_default() }
 }
 
 /// libtest's figure: the time per output token, and the spread of the gaps between token events,

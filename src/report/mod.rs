@@ -1,5 +1,6 @@
 //! A run → bytes. A format is one file, one pure method, one snapshot.
 
+pub mod changes;
 pub mod csv;
 pub mod loads;
 pub mod ranking;
@@ -27,6 +28,8 @@ pub struct Judged {
     pub name: String,
     /// One verdict a threshold.
     pub verdicts: Vec<Verdict>,
+    /// What is different from the baseline and should not be.
+    pub notes: Vec<String>,
 }
 
 /// A way to write a run down.

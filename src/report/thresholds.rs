@@ -2,6 +2,7 @@
 
 use super::{Format, Judged, Run, number, table};
 use crate::{
+    change::Change,
     interval::Interval,
     metric::Metric,
     summary::Estimate,
@@ -20,13 +21,16 @@ impl Format for Thresholds {
         if run.verdicts.is_empty() {
             out.push_str("\n  none in the config: only that trials succeed is checked\n");
         }
-        for Judged { name, verdicts } in &run.verdicts {
+        for Judged { name, verdicts, notes } in &run.verdicts {
             let mut table = table::table(&["limit", ">actual", "verdict"]);
             for verdict in verdicts {
                 let word = word(verdict.outcome());
                 table.add_row([verdict.threshold.to_string(), actual(verdict), word.into()]);
             }
             out.push_str(&format!("\n{name}\n{}", table::lines(&table)));
+            for note in notes {
+                out.push_str(&format!("  note: {note}\n"));
+            }
             for verdict in verdicts {
                 if let Some(wanting) = wanting(verdict) {
                     out.push_str(&format!("  {}:\n    {wanting}\n", verdict.threshold));
@@ -50,6 +54,9 @@ pub fn word(outcome: Outcome) -> &'static str {
 pub fn wanting(verdict: &Verdict) -> Option<String> {
     Some(match verdict.wanting()? {
         Wanting::Requests(more) => format!("about {more} more requests would decide it"),
+        Wanting::Exactness if verdict.change.is_some() => {
+            "no number of requests would decide it: it is at its limit".into()
+        }
         Wanting::Exactness => match verdict.error {
             Some(error) => {
                 let (unit, scale) = verdict.threshold.metric.unit.display();
@@ -65,10 +72,22 @@ pub fn wanting(verdict: &Verdict) -> Option<String> {
 
 /// The figure in its unit with its interval, or why there is none.
 pub fn actual(verdict: &Verdict) -> String {
+    match &verdict.change {
+        Some(Ok(change)) => return format!("{} %", changed(change)),
+        Some(Err(why)) => return why.to_string(),
+        None if verdict.threshold.is_relative => return "no baseline".into(),
+        None => {}
+    }
     match &verdict.actual {
         Ok(estimate) => estimated(verdict.threshold.metric, estimate),
         Err(absent) => absent.to_string(),
     }
+}
+
+/// A change with its interval, in percent.
+pub fn changed(change: &Change) -> String {
+    let Change { relative, interval: Interval { low, high }, .. } = change;
+    format!("{:+.1} [{:+.1}, {:+.1}]", relative * 100.0, low * 100.0, high * 100.0)
 }
 
 /// A figure in its unit with its interval.

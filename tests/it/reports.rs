@@ -53,8 +53,9 @@ fn run() -> Run {
     let mut summary = Summary::new(&cases);
     rows.iter().for_each(|row| summary.add(row));
     let judged = |group: &Group| {
-        let verdict = |&threshold| Verdict::of(threshold, group, INSTRUMENT, CONFIDENCE);
-        Judged { name: group.name(), verdicts: group.thresholds().iter().map(verdict).collect() }
+        let verdict = |&threshold| Verdict::of(threshold, group, INSTRUMENT, None, CONFIDENCE);
+        let verdicts = group.thresholds().iter().map(verdict).collect();
+        Judged { name: group.name(), verdicts, notes: Vec::new() }
     };
     let verdicts = summary.groups.iter().map(judged).collect();
     Run { summary, verdicts, confidence: CONFIDENCE }

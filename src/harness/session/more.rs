@@ -55,7 +55,7 @@ impl Session {
     fn undecided(&self, instruments: &Instruments, factor: f64) -> Vec<Arc<Case>> {
         let confidence = self.confidence();
         let groups = self.summary.groups.iter().filter(|group| {
-            let judged = judge(group, instruments, confidence);
+            let judged = judge(group, instruments, self.reference(), confidence);
             judged.verdicts.iter().any(more_may_decide)
         });
         groups.flat_map(|group| self.further(group, factor)).collect()

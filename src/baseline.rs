@@ -1,0 +1,236 @@
+//! A run that later ones are compared with: its values, and under what they were measured. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    interval::Sampled,
+    metric::{DEFINITIONS, METRICS, Metric, Read},
+    plan::{Endpoint, Target, Workload},
+    summary::{Group, Summary},
+};
+
+/// What a baseline's file says it is.
+const SCHEMA: &str = "llm-stream-bench/baseline/1";
+
+/// A run that was kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    schema: String,
+    /// The version of the definitions.
+    definitions: String,
+    /// The version of this program.
+    pub version: String,
+    /// The machine that measured.
+    pub machine: String,
+    /// Each model with its prompts, and under each load.
+    pub groups: Vec<Kept>,
+}
+
+/// One model's requests, with prompts one by one or under one load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The name of the group.
+    pub name: String,
+    /// What must be the same for its figures to be comparable.
+    setting: BTreeMap<String, String>,
+    /// What should be, and is told where it is not.
+    surroundings: BTreeMap<String, String>,
+    /// The prompts that were asked, each with a hash of its text.
+    prompts: Vec<(String, String)>,
+    /// Which of them each value is of.
+    strata: Vec<u16>,
+    /// The values by their metrics, in base units.
+    figures: BTreeMap<String, Vec<f64>>,
+}
+
+/// Why there is nothing to compare with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoBaseline {
+    /// The baseline does not have the model, or the load.
+    #[error("the baseline has no `{0}`")]
+    Missing(String),
+    /// It was measured otherwise.
+    #[error("the baseline has another {what}: {then}, not {now}")]
+    Differs {
+        /// What is different.
+        what: String,
+        /// As it was.
+        then: String,
+        /// As it is.
+        now: String,
+    },
+}
+
+/// A file is no baseline.
+#[derive(Debug, thiserror::Error)]
+pub enum BadBaseline {
+    /// It is not what it should be.
+    #[error("it is not a baseline: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// It is of another kind or version.
+    #[error("it is `{0}`, not `{SCHEMA}`")]
+    Other(String),
+    /// Its figures mean something else.
+    #[error("its figures have the definitions {0}, not {DEFINITIONS}")]
+    Definitions(String),
+}
+
+impl Baseline {
+    /// What is to be kept of `summary`.
+    pub fn of(summary: &Summary, machine: &str) -> Self {
+        let measured = summary.groups.iter().filter(|group| group.tally.valid > 0);
+        Self {
+            schema: SCHEMA.into(),
+            definitions: DEFINITIONS.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            machine: machine.into(),
+            groups: measured.map(|group| Kept::of(group, machine)).collect(),
+        }
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote.
+    pub fn from_json(text: &str) -> Result<Self, BadBaseline> {
+        let value: serde_json::Value = serde_json::from_str(text)?;
+        let says = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        if says("schema") != SCHEMA {
+            return Err(BadBaseline::Other(says("schema")));
+        }
+        if says("definitions") != DEFINITIONS {
+            return Err(BadBaseline::Definitions(says("definitions")));
+        }
+        Ok(serde_json::from_value(value)?)
+    }
+
+    /// The baseline as a file.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
+    /// The group of this name.
+    pub fn group(&self, name: &str) -> Result<&Kept, NoBaseline> {
+        let found = self.groups.iter().find(|group| group.name == name);
+        found.ok_or_else(|| NoBaseline::Missing(name.into()))
+    }
+}
+
+impl Kept {
+    /// What is to be kept of `group`, measured by `machine`.
+    pub fn of(group: &Group, machine: &str) -> Self {
+        let mut prompts: Vec<_> = group.tally.prompts().map(|prompt| (prompt, 0_u16)).collect();
+        // By name, so that an order of asking changes no number.
+        for (nth, prompt) in prompts.iter_mut().enumerate() {
+            prompt.1 = u16::try_from(nth).unwrap_or(u16::MAX);
+        }
+        prompts.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+        let number = |stratum: &u16| {
+            let place = prompts.iter().position(|(_, own)| own == stratum);
+            u16::try_from(place.unwrap_or_default()).unwrap_or(u16::MAX)
+        };
+        let of_requests = METRICS.iter().filter(|metric| matches!(metric.read, Read::Sample(_)));
+        // A figure that some lack is none.
+        let whole = of_requests.filter_map(|metric| {
+            let values = group.tally.values(metric);
+            (values.len() == group.tally.valid).then(|| (metric.name.into(), values.to_vec()))
+        });
+        let of_loads = group.loads.iter().flat_map(|reached| &reached.batches);
+        let mut figures: BTreeMap<String, Vec<f64>> = whole.collect();
+        if group.workload.is_some() {
+            let output = of_loads.clone().map(|batch| batch.output_throughput).collect();
+            let requests = of_loads.map(|batch| batch.request_throughput).collect();
+            figures.insert("output_throughput".into(), output);
+            figures.insert("request_throughput".into(), requests);
+        }
+        Self {
+            name: group.name(),
+            setting: setting(&group.target, group.workload.as_deref()),
+            surroundings: surroundings(&group.target, machine),
+            strata: group.tally.strata().iter().map(number).collect(),
+            prompts: prompts
+                .iter()
+                .map(|(prompt, _)| {
+                    let text = [prompt.system.as_deref().unwrap_or_default(), &prompt.text];
+                    (prompt.name.clone(), hash(&text.join("\0")))
+                })
+                .collect(),
+            figures,
+        }
+    }
+
+    /// The values of `metric`, where every request had one.
+    pub fn sampled(&self, metric: &Metric) -> Option<Sampled<'_>> {
+        let values = self.figures.get(metric.name)?;
+        let of_requests = matches!(metric.read, Read::Sample(_));
+        let strata: &[u16] = if of_requests { &self.strata } else { &[] };
+        Some(Sampled { values, strata })
+    }
+
+    /// Whether `now` was measured in the same way; what else is different besides.
+    pub fn comparable_to(&self, now: &Self) -> Result<Vec<String>, NoBaseline> {
+        if let Some((what, then, now)) = differences(&self.setting, &now.setting).next() {
+            return Err(NoBaseline::Differs {
+                what: what.into(),
+                then: then.into(),
+                now: now.into(),
+            });
+        }
+        if self.prompts != now.prompts {
+            let names = |prompts: &[(String, String)]| {
+                let named: Vec<_> =
+                    prompts.iter().map(|(name, hash)| format!("{name} ({hash})")).collect();
+                named.join(", ")
+            };
+            let (then, now) = (names(&self.prompts), names(&now.prompts));
+            return Err(NoBaseline::Differs { what: "set of prompts".into(), then, now });
+        }
+        let others = differences(&self.surroundings, &now.surroundings);
+        Ok(others.map(|(what, then, now)| format!("another {what}: {then}, now {now}")).collect())
+    }
+}
+
+/// What has another value in `now`.
+fn differences<'a>(
+    then: &'a BTreeMap<String, String>,
+    now: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+    now.iter().filter_map(|(key, value)| {
+        let old = then.get(key).map_or("unknown", String::as_str);
+        (old != value).then_some((key.as_str(), old, value.as_str()))
+    })
+}
+
+fn setting(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, String> {
+    let mut setting = vec![
+        ("transport", target.transport.name().to_owned()),
+        ("protocol", target.protocol.name().to_owned()),
+        ("temperature", target.temperature.to_string()),
+        ("max_tokens", target.max_tokens.to_string()),
+        ("extra_body", hash(&serde_json::to_string(&target.extra_body).unwrap_or_default())),
+        ("prefix_cache", format!("{:?}", target.prefix_cache).to_lowercase()),
+        ("connection", format!("{:?}", target.connection).to_lowercase()),
+        ("token_count", target.token_count.name().to_owned()),
+    ];
+    if let Some(workload) = workload {
+        setting.push(("load", format!("{}, {}", workload.shape, workload.until)));
+    }
+    setting.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn surroundings(target: &Target, machine: &str) -> BTreeMap<String, String> {
+    let endpoint = match &target.endpoint {
+        Endpoint::Url(url) => url.clone(),
+        Endpoint::Simulated(_) => "simulated".into(),
+    };
+    [("machine", machine.to_owned()), ("endpoint", endpoint), ("model", target.model.clone())]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into()
+}
+
+/// A hash of `text` that stays the same for ever: FNV-1a, 64 bits.
+fn hash(text: &str) -> String {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}

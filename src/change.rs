@@ -1,0 +1,183 @@
+//! Has a figure changed against an earlier run? Pure and seeded.
+//!
+//! Prompts are strata here, too: a change is seen through the noise of one prompt, not through the
+//! difference between a short prompt and a long one. For ranks, each value is therefore taken as a
+//! multiple of its prompt's median in both runs together (aligned ranks, Hodges and Lehmann 1962).
+
+use statrs::distribution::{ContinuousCDF, Normal};
+
+use crate::{
+    interval::{self, Interval, Sampled},
+    statistic::{Absent, Statistic},
+};
+
+/// Most that a change may be luck for it to be significant.
+pub const SIGNIFICANT: f64 = 0.01;
+
+/// Fewest values of either run for which ranks say anything at that level.
+const FEWEST: usize = 5;
+
+/// A figure then and now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Change {
+    /// The statistic of the earlier run.
+    pub before: f64,
+    /// That of this one.
+    pub now: f64,
+    /// `now / before − 1`.
+    pub relative: f64,
+    /// The 95 % interval of that.
+    pub interval: Interval,
+    /// How likely so large a difference in ranks is by luck (Mann and Whitney 1947, two-sided,
+    /// normal approximation with ties).
+    pub p: f64,
+    /// The 99 % interval of the relative difference of medians.
+    pub medians: Interval,
+}
+
+impl Change {
+    /// The change of `statistic`. An error where there are too few values of either run, or the
+    /// earlier statistic is nothing.
+    pub fn of(
+        statistic: Statistic,
+        before: Sampled<'_>,
+        now: Sampled<'_>,
+        confidence: f64,
+    ) -> Result<Self, Absent> {
+        for sampled in [before, now] {
+            let has = sampled.values.len();
+            if has < FEWEST {
+                return Err(Absent::TooFew { needs: FEWEST, has });
+            }
+        }
+        let (old, new) = (statistic.of(before.values)?, statistic.of(now.values)?);
+        if old <= 0.0 {
+            return Err(Absent::Lacking { lack: 1, all: 1 });
+        }
+        let interval = interval::of_ratio(statistic, now, before, confidence)?;
+        let (aligned_before, aligned_now) = aligned(before, now);
+        let medians = interval::of_ratio(
+            Statistic::Median,
+            Sampled { values: &aligned_now, strata: now.strata },
+            Sampled { values: &aligned_before, strata: before.strata },
+            1.0 - SIGNIFICANT,
+        )?;
+        let less_one = |Interval { low, high }| Interval { low: low - 1.0, high: high - 1.0 };
+        Ok(Self {
+            before: old,
+            now: new,
+            relative: new / old - 1.0,
+            interval: less_one(interval),
+            p: mann_whitney(&aligned_before, &aligned_now),
+            medians: less_one(medians),
+        })
+    }
+
+    /// Whether it is more than luck: by ranks, by medians, and by the statistic itself.
+    pub fn is_significant(&self) -> bool {
+        self.p < SIGNIFICANT && !self.medians.holds(0.0) && !self.interval.holds(0.0)
+    }
+}
+
+/// Each value as a multiple of its stratum's median in both.
+fn aligned(before: Sampled<'_>, now: Sampled<'_>) -> (Vec<f64>, Vec<f64>) {
+    let stratum = |sampled: Sampled<'_>, nth: usize| sampled.strata.get(nth).copied();
+    let center = |wanted: Option<u16>| {
+        let of = |sampled: Sampled<'_>| {
+            let values = sampled.values.to_vec();
+            let strata: Vec<_> = (0..values.len()).map(|nth| stratum(sampled, nth)).collect();
+            let both = values.into_iter().zip(strata);
+            both.filter(|(_, own)| *own == wanted).map(|(value, _)| value).collect::<Vec<_>>()
+        };
+        let values = [of(before), of(now)].concat();
+        Statistic::Median.of(&values).unwrap_or(1.0)
+    };
+    let mut strata: Vec<_> = (0..before.values.len())
+        .map(|nth| stratum(before, nth))
+        .chain((0..now.values.len()).map(|nth| stratum(now, nth)))
+        .collect();
+    strata.sort_unstable();
+    strata.dedup();
+    let centers: Vec<_> = strata.iter().map(|stratum| (*stratum, center(*stratum))).collect();
+    let align = |sampled: Sampled<'_>| {
+        let value = |(nth, value): (usize, &f64)| {
+            let own = stratum(sampled, nth);
+            let center = centers.iter().find(|(known, _)| *known == own).map_or(1.0, |c| c.1);
+            if center == 0.0 { *value } else { value / center }
+        };
+        sampled.values.iter().enumerate().map(value).collect()
+    };
+    (align(before), align(now))
+}
+
+/// The two-sided p value of the rank sum.
+fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
+    let mut all: Vec<_> =
+        a.iter().map(|value| (*value, true)).chain(b.iter().map(|value| (*value, false))).collect();
+    all.sort_by(|x, y| x.0.total_cmp(&y.0));
+    let (mut rank_sum, mut ties, mut from) = (0.0, 0.0, 0);
+    for tied in all.chunk_by(|x, y| x.0 == y.0) {
+        let count = tied.len() as f64;
+        // Ranks count from 1; those of equal values are their mean.
+        let rank = from as f64 + (count + 1.0) / 2.0;
+        rank_sum += rank * tied.iter().filter(|(_, of_a)| *of_a).count() as f64;
+        ties += count.powi(3) - count;
+        from += tied.len();
+    }
+    let (n, m) = (a.len() as f64, b.len() as f64);
+    let all = n + m;
+    let u = rank_sum - n * (n + 1.0) / 2.0;
+    let variance = n * m / 12.0 * (all + 1.0 - ties / (all * (all - 1.0)));
+    if variance <= 0.0 {
+        return 1.0;
+    }
+    // Half a rank nearer, since ranks are whole.
+    let z = ((u - n * m / 2.0).abs() - 0.5).max(0.0) / variance.sqrt();
+    2.0 * Normal::standard().sf(z)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampled(values: &[f64]) -> Sampled<'_> {
+        Sampled { values, strata: &[] }
+    }
+
+    #[test]
+    fn ranks_are_summed_up() {
+        // U = 1 of 12.5 ± 4.787, so z = (11.5 − 0.5) / 4.787.
+        let p = mann_whitney(&[1.0, 2.0, 3.0, 4.0, 5.0], &[4.5, 6.0, 7.0, 8.0, 9.0]);
+        assert!((p - 0.021_572).abs() < 5e-5, "{p}");
+        assert_eq!(mann_whitney(&[1.0; 6], &[1.0; 6]), 1.0);
+    }
+
+    #[test]
+    fn a_clear_change_is_significant_and_none_is_not() {
+        let before: Vec<_> = (0..30).map(|nth| 100.0 + f64::from(nth % 7)).collect();
+        let slower: Vec<_> = before.iter().map(|value| value * 0.9).collect();
+        let of = |now: &[f64]| {
+            Change::of(Statistic::Mean, sampled(&before), sampled(now), 0.95).unwrap()
+        };
+        let change = of(&slower);
+        assert!((change.relative + 0.1).abs() < 1e-12);
+        assert!(change.interval.low < -0.1 && change.interval.high > -0.1);
+        assert!(change.is_significant());
+        assert!(!of(&before).is_significant());
+    }
+
+    #[test]
+    fn a_change_is_seen_behind_the_difference_between_prompts() {
+        let strata: Vec<u16> = (0..30).map(|nth| nth % 10).collect();
+        let of_prompt = |stratum: u16, noise: f64| 10.0_f64.powi(stratum.into()) * (1.0 + noise);
+        let noise = |nth: usize| ((nth * 7) % 11) as f64 / 1000.0;
+        let before: Vec<_> =
+            strata.iter().enumerate().map(|(nth, s)| of_prompt(*s, noise(nth))).collect();
+        let now: Vec<_> = before.iter().map(|value| value * 1.05).collect();
+        let of = |values| Sampled { values, strata: &strata };
+        let change = Change::of(Statistic::Median, of(&before), of(&now), 0.95).unwrap();
+        assert!(change.is_significant(), "{change:?}");
+        let few = Change::of(Statistic::Mean, of(&before[..4]), of(&now), 0.95);
+        assert_eq!(few, Err(Absent::TooFew { needs: 5, has: 4 }));
+    }
+}
