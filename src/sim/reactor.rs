@@ -312,7 +312,10 @@ impl Reactor {
         }
     }
 
+    /// Has a connection go on when something is due. What is late already waits behind all else
+    /// that is: a stream without delays must not keep others from theirs.
     fn wake_at(&mut self, due: Instant, place: usize, serial: u64) {
+        let due = due.max(pace::now());
         self.serial += 1;
         self.deadlines.push(Reverse(Deadline { due, order: self.serial, place, serial }));
     }
