@@ -137,7 +137,6 @@ impl Full {
         anyhow::ensure!(read.status.success(), "the reader failed ({})", read.status);
         let report: Report = serde_json::from_slice(&read.stdout)?;
         self.cores = server.hello.core.zip(report.core);
-        self.clocks.insert(reader, report.stamped_by.name());
         let mut note = |figure, value| {
             self.figures.entry((trial.streams, reader, figure)).or_default().push(value);
         };
@@ -146,6 +145,7 @@ impl Full {
             per_token.into_iter().for_each(|each| note(Figure::Ceiling, 1.0 / each));
             return Ok(());
         }
+        self.clocks.insert(reader, report.stamped_by.name());
         per_token.into_iter().for_each(|each| note(Figure::Cpu, each * 1e6));
         report.memory.into_iter().for_each(|bytes| note(Figure::Memory, bytes as f64));
         let served = server.served()?;

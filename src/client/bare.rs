@@ -128,8 +128,9 @@ impl Heard {
     }
 
     fn take(&mut self, bytes: &[u8], arrived: Option<Duration>, now: Now) {
-        self.by_kernel &= arrived.is_some();
         let at = arrived.map_or(now.monotonic, |stamp| moment(stamp, now));
+        // The head does not count: the kernel takes a while to begin.
+        let lines = self.lines.len();
         let mut rest = bytes;
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let line = &rest[..end];
@@ -144,6 +145,7 @@ impl Heard {
             rest = &rest[end + 1..];
         }
         self.partial.extend_from_slice(rest);
+        self.by_kernel &= arrived.is_some() || self.lines.len() == lines;
     }
 
     fn line(&mut self, line: &[u8], at: Instant) {
