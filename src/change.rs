@@ -31,7 +31,7 @@ pub struct Change {
     /// How likely so large a difference in ranks is by luck (Mann and Whitney 1947, two-sided,
     /// normal approximation with ties).
     pub p: f64,
-    /// The 99 % interval of the relative difference of medians.
+    /// The 95 % interval of the relative difference of medians.
     pub medians: Interval,
 }
 
@@ -60,7 +60,7 @@ impl Change {
             Statistic::Median,
             Sampled { values: &aligned_now, strata: now.strata },
             Sampled { values: &aligned_before, strata: before.strata },
-            1.0 - SIGNIFICANT,
+            interval::CONFIDENCE,
         )?;
         let less_one = |Interval { low, high }| Interval { low: low - 1.0, high: high - 1.0 };
         Ok(Self {

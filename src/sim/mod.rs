@@ -6,6 +6,7 @@
 //! deadline of every client; `pace` is its clock; [`AnswerLog`] is what it really did.
 
 mod connection;
+mod in_virtual_time;
 mod log;
 mod pace;
 mod reactor;

@@ -16,4 +16,5 @@ mod reports;
 mod streams;
 mod timing;
 mod tls;
+mod verdicts;
 mod workloads;
