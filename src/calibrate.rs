@@ -155,6 +155,7 @@ pub fn measure(load: Load, transport: Transport) -> anyhow::Result<Calibration> 
         timeouts,
         transport,
         connection: Connection::Warm,
+        protocol: &OpenAiChat,
     })?;
     let mut streams = Streams::new(load);
     client.drive(&mut streams)?;

@@ -31,6 +31,7 @@ use self::{stamped::Stamped, via_reqwest::ViaReqwest};
 use crate::{
     config::Connection,
     plan::{Secret, Timeouts, Transport},
+    protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
 };
 
@@ -79,7 +80,7 @@ pub struct Options<'a> {
     pub url: &'a str,
     /// Headers besides our own.
     pub headers: &'a [(HeaderName, HeaderValue)],
-    /// Sent as a bearer token; never shown.
+    /// Sent as the protocol wants it; never shown.
     pub api_key: Option<&'a Secret>,
     /// When to give up.
     pub timeouts: Timeouts,
@@ -87,6 +88,8 @@ pub struct Options<'a> {
     pub transport: Transport,
     /// Whether connections are kept.
     pub connection: Connection,
+    /// What is spoken.
+    pub protocol: &'static dyn Protocol,
 }
 
 /// What the receive loop needs to know of the bytes that it does not look into.
@@ -223,7 +226,7 @@ impl Client {
     pub fn new(options: &Options<'_>) -> anyhow::Result<Self> {
         let url = reqwest::Url::parse(options.url)?;
         let headers = headers(options)?;
-        let key = headers.get(header::AUTHORIZATION);
+        let key = headers.get(options.protocol.key_header().0);
         let secrets = Secrets::of(options.headers.iter().map(|(_, value)| value).chain(key));
         let timeouts = options.timeouts;
         let inner = match options.transport {
@@ -341,12 +344,19 @@ fn headers(options: &Options<'_>) -> anyhow::Result<HeaderMap> {
     let agent = concat!("llm-stream-bench/", env!("CARGO_PKG_VERSION"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+    let accepted = options.protocol.framing().content_type();
+    headers.insert(header::ACCEPT, HeaderValue::from_static(accepted));
+    for (name, value) in options.protocol.headers() {
+        if !options.headers.iter().any(|(own, _)| *own == name) {
+            headers.insert(name, value);
+        }
+    }
     if let Some(Secret(key)) = options.api_key {
-        let mut value = HeaderValue::try_from(format!("Bearer {key}"))
+        let (name, before) = options.protocol.key_header();
+        let mut value = HeaderValue::try_from(format!("{before}{key}"))
             .map_err(|_| anyhow::anyhow!("the key has characters that no header may have"))?;
         value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
+        headers.insert(name, value);
     }
     headers.extend(options.headers.iter().cloned());
     Ok(headers)

@@ -1,4 +1,4 @@
-//! Bytes → frames. Server-sent events as the WHATWG specification has them.
+//! Bytes → frames: server-sent events as the WHATWG specification has them, or JSON lines.
 //!
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
 //!
@@ -34,6 +34,130 @@ pub enum FramingError {
         /// The limit, bytes.
         limit: usize,
     },
+}
+
+/// How the frames of a body are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Server-sent events.
+    Events,
+    /// A JSON document a line.
+    Lines,
+}
+
+impl Framing {
+    /// The media type of such a body.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Events => "text/event-stream",
+            Self::Lines => "application/x-ndjson",
+        }
+    }
+
+    /// A decoder at the start of a body, for lines of at most [`SseDecoder::LINE_LIMIT`].
+    pub fn decoder(self) -> Decoder {
+        match self {
+            Self::Events => Decoder::Events(SseDecoder::new(SseDecoder::LINE_LIMIT)),
+            Self::Lines => Decoder::Lines(LineDecoder::new(SseDecoder::LINE_LIMIT)),
+        }
+    }
+}
+
+/// Reads frames from bytes that come in any pieces.
+#[derive(Debug)]
+pub enum Decoder {
+    /// Server-sent events.
+    Events(SseDecoder),
+    /// A JSON document a line.
+    Lines(LineDecoder),
+}
+
+impl Decoder {
+    /// Takes the next bytes and hands every frame that they complete to `sink`. After an error it
+    /// stays failed.
+    pub fn push(
+        &mut self,
+        bytes: &[u8],
+        sink: &mut dyn FnMut(Frame<'_>),
+    ) -> Result<(), FramingError> {
+        match self {
+            Self::Events(decoder) => decoder.push(bytes, sink),
+            Self::Lines(decoder) => decoder.push(bytes, sink),
+        }
+    }
+
+    /// Ends the body: hands over what lacks its end.
+    pub fn finish(self, sink: &mut dyn FnMut(Frame<'_>)) {
+        match self {
+            Self::Events(decoder) => decoder.finish(sink),
+            Self::Lines(decoder) => decoder.finish(sink),
+        }
+    }
+}
+
+/// Reads lines from bytes that come in any pieces, each as an event without a name. Blank ones are
+/// none. A line that lies within one push is handed over without a copy.
+#[derive(Debug)]
+pub struct LineDecoder {
+    limit: usize,
+    failed: bool,
+    /// The unfinished line.
+    line: Vec<u8>,
+}
+
+impl LineDecoder {
+    /// A decoder at the start of a body, for lines of at most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, failed: false, line: Vec::new() }
+    }
+
+    /// Takes the next bytes and hands every line that they complete to `sink`. After an error it
+    /// stays failed.
+    pub fn push(
+        &mut self,
+        bytes: &[u8],
+        sink: &mut dyn FnMut(Frame<'_>),
+    ) -> Result<(), FramingError> {
+        let mut rest = bytes;
+        while let Some(end) = memchr(b'\n', rest) {
+            self.check_length(end)?;
+            let tail = &rest[..end];
+            rest = &rest[end + 1..];
+            if self.line.is_empty() {
+                hand_over(tail, true, sink);
+            } else {
+                self.line.extend_from_slice(tail);
+                hand_over(&self.line, true, sink);
+                self.line.clear();
+            }
+        }
+        self.check_length(rest.len())?;
+        self.line.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// Ends the body: hands over a line without its end.
+    pub fn finish(self, sink: &mut dyn FnMut(Frame<'_>)) {
+        if !self.failed {
+            hand_over(&self.line, false, sink);
+        }
+    }
+
+    /// Fails if the unfinished line grows too long by `more` bytes.
+    fn check_length(&mut self, more: usize) -> Result<(), FramingError> {
+        self.failed |= self.line.len() + more > self.limit;
+        match self.failed {
+            true => Err(FramingError::LineTooLong { limit: self.limit }),
+            false => Ok(()),
+        }
+    }
+}
+
+fn hand_over(line: &[u8], terminated: bool, sink: &mut dyn FnMut(Frame<'_>)) {
+    let data = line.trim_ascii();
+    if !data.is_empty() {
+        sink(Frame::Event { name: "", data, terminated });
+    }
 }
 
 /// Reads server-sent events from bytes that come in any pieces.
@@ -238,6 +362,47 @@ mod tests {
 
     fn of(stream: &str) -> Vec<String> {
         frames(&[stream.as_bytes()])
+    }
+
+    /// The lines of `pieces`, written as by `written`.
+    fn lines(pieces: &[&[u8]]) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut sink = |frame: Frame<'_>| lines.push(written(frame));
+        let mut decoder = Framing::Lines.decoder();
+        for piece in pieces {
+            decoder.push(piece, &mut sink).expect("lines are short");
+        }
+        decoder.finish(&mut sink);
+        lines
+    }
+
+    #[test]
+    fn lines_are_the_same_wherever_they_are_cut() {
+        let body = "{\"a\":\"é\"}\n\n{\"b\":1}\r\n{\"c\":2}\n{\"cut".as_bytes();
+        let whole = lines(&[body]);
+        assert_eq!(whole.len(), 4);
+        assert_eq!(whole[1..], ["|{\\\"b\\\":1}", "|{\\\"c\\\":2}", "|{\\\"cut…"]);
+        for cut in 0..body.len() {
+            assert_eq!(lines(&[&body[..cut], &body[cut..]]), whole, "{cut}");
+        }
+        let bytes: Vec<_> = body.chunks(1).collect();
+        assert_eq!(lines(&bytes), whole);
+    }
+
+    #[test]
+    fn a_json_line_over_the_limit_fails_the_decoder_for_good() {
+        for pieces in [&[&b"{}\n1234567890\n"[..]][..], &[b"{}\n12345", b"67890"]] {
+            let mut decoder = LineDecoder::new(9);
+            let mut count = 0;
+            let mut sink = |_: Frame<'_>| count += 1;
+            let results: Vec<_> =
+                pieces.iter().map(|piece| decoder.push(piece, &mut sink)).collect();
+            let error = Err(FramingError::LineTooLong { limit: 9 });
+            assert_eq!(results.last(), Some(&error));
+            assert_eq!(decoder.push(b"\n", &mut sink), error);
+            decoder.finish(&mut sink);
+            assert_eq!(count, 1);
+        }
     }
 
     #[test]

@@ -442,7 +442,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
     let display = &model.display_name().value;
     let (endpoint, name) = match &model.endpoint {
         config::Endpoint::Server { base_url, port } => {
-            (Endpoint::Url(url(base_url, *port, protocol.path())), display.clone())
+            (Endpoint::Url(url(base_url, *port, protocol)), display.clone())
         }
         config::Endpoint::Simulate(script) => {
             (Endpoint::Simulated(script.clone()), simulated_name(display))
@@ -500,16 +500,18 @@ fn simulated_name(name: &str) -> String {
     }
 }
 
-/// `BASE_URL:PORT/v1` + `path`; a base URL that has a path of its own keeps it in place of `/v1`.
-fn url(base_url: &str, port: Option<u16>, path: &str) -> String {
+/// `BASE_URL:PORT` + the protocol's prefix, such as `/v1`, + its path; a base URL that has a path of
+/// its own keeps it in place of the prefix.
+fn url(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> String {
     let base = base_url.trim_end_matches('/');
     let uri: Uri = base.parse().unwrap_or_default();
     let (scheme, authority) = (uri.scheme_str().unwrap_or("http"), uri.authority());
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let prefix = match uri.path().trim_end_matches('/') {
-        "" => "/v1",
+        "" => protocol.prefix(),
         own => own,
     };
+    let path = protocol.path();
     format!("{scheme}://{}{port}{prefix}{path}", authority.map_or("", |name| name.as_str()))
 }
 
@@ -529,7 +531,6 @@ mod tests {
 
     #[test]
     fn a_url_gets_v1_unless_it_has_a_path() {
-        let path = "/chat/completions";
         let cases = [
             ("http://10.180.116.2", Some(6384), "http://10.180.116.2:6384/v1/chat/completions"),
             ("http://localhost:8000", None, "http://localhost:8000/v1/chat/completions"),
@@ -539,7 +540,7 @@ mod tests {
             ("http://[::1]", Some(8000), "http://[::1]:8000/v1/chat/completions"),
         ];
         for (base, port, expected) in cases {
-            assert_eq!(url(base, port, path), expected);
+            assert_eq!(url(base, port, &OpenAiChat), expected);
         }
     }
 }

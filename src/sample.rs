@@ -1,11 +1,11 @@
 //! A recording read as a chat: [`Recording`] × [`Protocol`] → [`Sample`], or the reason why there
 //! is nothing to measure. Pure: the same recording gives the same sample for ever.
 
-use std::{fmt, time::Duration};
+use std::{fmt, mem, time::Duration};
 
 use crate::{
     config::TokenCount,
-    framing::{Frame, SseDecoder},
+    framing::Frame,
     protocol::{DecodeError, Message, Part, Protocol, TokenKind, Usage},
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
 };
@@ -253,7 +253,7 @@ struct Stream {
     token_events: Vec<Duration>,
     first_event_tokens: Option<u64>,
     finish_reason: Option<String>,
-    usage: Option<Usage>,
+    usage: Usage,
     in_band: Option<String>,
     ended: bool,
     more_after_end: bool,
@@ -262,7 +262,7 @@ struct Stream {
 impl Stream {
     /// Reads the body up to its end or to the first frame that cannot be read.
     fn read(&mut self, chunks: &[Chunk], protocol: &dyn Protocol) -> Result<(), RequestError> {
-        let mut decoder = SseDecoder::new(SseDecoder::LINE_LIMIT);
+        let mut decoder = protocol.framing().decoder();
         let mut failure = None;
         for chunk in chunks {
             let mut sink = |frame: Frame<'_>| self.frame(chunk.at, &frame, protocol, &mut failure);
@@ -294,7 +294,9 @@ impl Stream {
         }
         // The end marker is the end.
         if self.ended {
-            self.more_after_end = true;
+            // vLLM sends `[DONE]` after Anthropic's `message_stop`: an end twice is no more.
+            let said = protocol.decode(frame).map(|message| message.parts);
+            self.more_after_end |= said.as_deref() != Ok(&[Part::End]);
             return;
         }
         self.events += 1;
@@ -323,16 +325,30 @@ impl Stream {
                 Part::End => self.ended = true,
             }
         }
-        // Counts from before the last token are not those of the answer.
-        if usage_here.is_none() && self.token_events.len() > events_before {
-            self.usage = None;
+        // Counts of the answer from before its last token are not those of the answer.
+        if self.token_events.len() > events_before {
+            let Usage { prompt_tokens, cached_tokens, .. } = self.usage;
+            self.usage = Usage { prompt_tokens, cached_tokens, ..Usage::default() };
         }
         if let Some(usage) = usage_here {
             if events_before == 0 && self.token_events.len() == 1 {
                 self.first_event_tokens = usage.completion_tokens.filter(|&tokens| tokens > 0);
             }
-            self.usage = Some(usage);
+            self.count(usage);
         }
+    }
+
+    /// What a later usage counts again holds; what it leaves out was said before, as Anthropic does
+    /// with the prompt.
+    fn count(&mut self, usage: Usage) {
+        let before = mem::take(&mut self.usage);
+        self.usage = Usage {
+            prompt_tokens: usage.prompt_tokens.or(before.prompt_tokens),
+            completion_tokens: usage.completion_tokens.or(before.completion_tokens),
+            total_tokens: usage.total_tokens.or(before.total_tokens),
+            cached_tokens: usage.cached_tokens.or(before.cached_tokens),
+            reasoning_tokens: usage.reasoning_tokens.or(before.reasoning_tokens),
+        };
     }
 
     /// One event is one arrival, however many tokens or kinds of token it holds.
@@ -352,7 +368,7 @@ impl Stream {
     ) -> Result<Sample, RequestError> {
         let finish_reason = self.finish_reason()?.to_owned();
         let events = self.token_events.len() as u64;
-        let usage = self.usage.unwrap_or_default();
+        let usage = self.usage;
         let counted = usage
             .completion_tokens
             .filter(|tokens| usage.total_tokens.is_none_or(|total| *tokens <= total));

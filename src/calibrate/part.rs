@@ -253,8 +253,15 @@ impl Source {
         let url = format!("http://{}{path}", reading.address);
         let timeouts = Timeouts::default();
         let connection = Connection::Warm;
-        let options =
-            Options { url: &url, headers: &[], api_key: None, timeouts, transport, connection };
+        let options = Options {
+            url: &url,
+            headers: &[],
+            api_key: None,
+            timeouts,
+            transport,
+            connection,
+            protocol: &OpenAiChat,
+        };
         Ok(Self::Client(Client::new(&options)?))
     }
 

@@ -10,7 +10,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::{
-    framing::{Frame, SseDecoder},
+    framing::{Decoder, Frame},
     plan::Case,
     protocol::{Part, Protocol},
     recording::Chunk,
@@ -59,7 +59,7 @@ struct Load {
 
 /// The answer that is coming in.
 struct Stream {
-    decoder: SseDecoder,
+    decoder: Decoder,
     protocol: &'static dyn Protocol,
     tokens: u64,
     first: Duration,
@@ -171,7 +171,7 @@ fn left(place: Place, begun: Duration, elapsed: Duration) -> Option<Duration> {
 impl Stream {
     fn new(protocol: &'static dyn Protocol) -> Self {
         Self {
-            decoder: SseDecoder::new(SseDecoder::LINE_LIMIT),
+            decoder: protocol.framing().decoder(),
             protocol,
             tokens: 0,
             first: Duration::ZERO,

@@ -20,13 +20,15 @@ pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     let simulator = Simulator::bind(options.listen, script, protocol)
         .with_context(|| format!("failed to listen on {}", options.listen))?;
     terminal::note(&format!(
-        "Serving a simulated {} endpoint: {}/v1{}\n\
-         In configs.yaml:\n  models:\n    my-model:\n      base_url: \"{}\"\n\
+        "Serving a simulated {} endpoint: {}{}{}\n\
+         In configs.yaml:\n  models:\n    my-model:\n      base_url: \"{}\"\n      protocol: {}\n\
          Ctrl-C ends it.",
         protocol.name(),
         simulator.url(),
+        protocol.prefix(),
         protocol.path(),
-        simulator.url()
+        simulator.url(),
+        protocol.name(),
     ));
     simulator.wait().context("the simulated endpoint stopped")?;
     Ok(0)

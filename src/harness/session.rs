@@ -421,6 +421,7 @@ impl Live {
             timeouts: target.timeouts,
             transport: target.transport,
             connection: target.connection,
+            protocol: target.protocol,
         })?;
         Ok(Self { target: target.clone(), client, _simulator: simulator })
     }
@@ -428,7 +429,7 @@ impl Live {
 
 /// Where a simulated endpoint takes requests.
 pub(super) fn simulated_url(simulator: &Simulator, protocol: &dyn Protocol) -> String {
-    format!("{}/v1{}", simulator.url(), protocol.path())
+    format!("{}{}{}", simulator.url(), protocol.prefix(), protocol.path())
 }
 
 /// The case's place among the selected ones.

@@ -70,6 +70,7 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
         timeouts: target.timeouts,
         transport: target.transport,
         connection: target.connection,
+        protocol: target.protocol,
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(load::run(case, &client, &())).outcome?;

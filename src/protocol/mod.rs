@@ -3,14 +3,19 @@
 //!
 //! A protocol is one file here, one arm of [`by_name`] and one folder of fixtures.
 
+mod openai;
 mod openai_chat;
+mod openai_completions;
+mod wire;
 
 use std::{borrow::Cow, fmt};
 
+use http::{HeaderName, HeaderValue, header};
+
 use serde_json::{Map, Value};
 
-pub use self::openai_chat::OpenAiChat;
-use crate::framing::Frame;
+pub use self::{openai_chat::OpenAiChat, openai_completions::OpenAiCompletions};
+use crate::framing::{Frame, Framing};
 
 /// A wire protocol: both directions of its messages.
 pub trait Protocol: fmt::Debug + Send + Sync {
@@ -19,6 +24,26 @@ pub trait Protocol: fmt::Debug + Send + Sync {
 
     /// The path that is appended to the base URL, such as `/chat/completions`.
     fn path(&self) -> &'static str;
+
+    /// What stands between the two where the base URL has no path of its own.
+    fn prefix(&self) -> &'static str {
+        "/v1"
+    }
+
+    /// How its frames are told apart.
+    fn framing(&self) -> Framing {
+        Framing::Events
+    }
+
+    /// Headers that it wants with every request.
+    fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        Vec::new()
+    }
+
+    /// The header that carries a key, and what stands before the key in it.
+    fn key_header(&self) -> (HeaderName, &'static str) {
+        (header::AUTHORIZATION, "Bearer ")
+    }
 
     /// The request's body.
     fn body(&self, ask: &Ask<'_>) -> Value;
@@ -32,17 +57,28 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// measurement. `None` when it may.
     fn refuses(&self, key: &str, value: &Value) -> Option<String>;
 
+    /// What a request's body asks for, as the simulated endpoint has to know it.
+    fn wish(&self, body: &Map<String, Value>) -> Wish;
+
     /// What one frame of the answer says. A frame that says nothing gives no parts.
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError>;
 
     /// The bytes of the frame that says `message`; `decode` of them gives `message` again.
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8>;
 
+    /// The messages that end an answer of the simulated endpoint, from what they say: a finish
+    /// reason, a usage, the end, whichever of them there are.
+    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+        parts.into_iter().map(|part| vec![part]).collect()
+    }
+
     /// The JSON body of an error answer with HTTP status `status`.
     fn encode_error(&self, status: u16, message: &str) -> Vec<u8>;
 
     /// What a JSON body says went wrong, if it is an error answer.
-    fn decode_error(&self, body: &[u8]) -> Option<String>;
+    fn decode_error(&self, body: &[u8]) -> Option<String> {
+        wire::complaint_in(body)
+    }
 }
 
 /// What a request asks for.
@@ -60,6 +96,35 @@ pub struct Ask<'a> {
     pub max_tokens: u64,
     /// The user's own fields, merged last.
     pub extra_body: &'a Map<String, Value>,
+}
+
+/// What a request's body asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The model, which is only repeated in the answer.
+    pub model: String,
+    /// Most tokens to generate.
+    pub max_tokens: Option<u64>,
+    /// Characters of the prompt's text.
+    pub prompt_chars: u64,
+    /// Whether the answer is to be streamed.
+    pub stream: bool,
+    /// Whether the usage is to be told.
+    pub usage: bool,
+}
+
+impl Wish {
+    /// What is the same in most protocols: the model, and `stream: true`.
+    pub fn of(body: &Map<String, Value>) -> Self {
+        let model = body.get("model").and_then(Value::as_str);
+        Self {
+            model: model.unwrap_or("simulated").to_owned(),
+            max_tokens: None,
+            prompt_chars: 0,
+            stream: body.get("stream") == Some(&Value::Bool(true)),
+            usage: true,
+        }
+    }
 }
 
 /// What the simulated endpoint puts around each message.
@@ -135,4 +200,4 @@ pub fn by_name(name: &str) -> Option<&'static dyn Protocol> {
 }
 
 /// Every protocol.
-pub const ALL: &[&dyn Protocol] = &[&OpenAiChat];
+pub const ALL: &[&dyn Protocol] = &[&OpenAiChat, &OpenAiCompletions];

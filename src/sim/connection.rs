@@ -276,7 +276,7 @@ impl Streaming {
 
     /// The writes that carry a step.
     fn pieces(&self, step: Step, protocol: &dyn Protocol) -> Vec<Frame> {
-        let messages = step.messages.into_iter();
+        let messages = with_ending(step.messages, protocol).into_iter();
         let frames = messages.map(|parts| self.frame(parts, protocol)).collect();
         pieces(frames, self.stream.is_merged(), self.stream.split())
     }
@@ -287,6 +287,20 @@ impl Streaming {
         let envelope = Envelope { model: &self.model, created: self.created };
         (protocol.encode(&message, &envelope), u64::from(token))
     }
+}
+
+/// The messages of a step, with those that end an answer as the protocol has them.
+fn with_ending(
+    mut messages: Vec<Vec<Part<'static>>>,
+    protocol: &dyn Protocol,
+) -> Vec<Vec<Part<'static>>> {
+    let ends = |parts: &Vec<Part<'_>>| {
+        matches!(parts[..], [Part::Finish(_) | Part::Usage(_) | Part::End, ..])
+    };
+    let first = messages.iter().position(ends).unwrap_or(messages.len());
+    let ending = messages.split_off(first).into_iter().flatten().collect();
+    messages.extend(protocol.ending(ending));
+    messages
 }
 
 /// Encoded bytes, and the token events that they complete.

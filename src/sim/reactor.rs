@@ -27,11 +27,11 @@ use super::{
     connection::{Connection, Phase, Streaming, Turn},
     log::Log,
     pace,
-    routing::{self, Route, Wish},
+    routing::{self, Route},
     script::{Answer, Ending, Facts, Script, Stream},
     wire::{self, Head, Refusal},
 };
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, Wish};
 
 /// The token of the listening socket. Others are places in the list of connections.
 const LISTENER: Token = Token(usize::MAX);
@@ -403,7 +403,7 @@ impl Reactor {
     }
 
     fn complete(&mut self, connection: &mut Connection, received: Instant, body: &[u8]) {
-        let wish = match Wish::read(body) {
+        let wish = match routing::wish(body, self.protocol) {
             Ok(wish) => wish,
             Err(message) => return self.answer_error(connection, 400, message),
         };
@@ -427,7 +427,7 @@ impl Reactor {
             number: self.requests,
             max_tokens: wish.max_tokens,
             prompt_chars: wish.prompt_chars,
-            include_usage: wish.include_usage,
+            include_usage: wish.usage,
         }
     }
 
@@ -439,7 +439,7 @@ impl Reactor {
         wish: Wish,
         received: Instant,
     ) {
-        let head = wire::stream_head(connection.keep_alive);
+        let head = wire::stream_head(self.protocol.framing().content_type(), connection.keep_alive);
         connection.outbox.push_head(head);
         connection.phase = Phase::Streaming(Box::new(Streaming {
             stream,

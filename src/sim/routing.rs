@@ -1,9 +1,9 @@
 //! What a request to the simulated endpoint is for, and what its body asks. Pure.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{script::Whole, wire::Head};
-use crate::protocol::Usage;
+use crate::protocol::{Protocol, Usage, Wish};
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,49 +37,13 @@ pub(super) const MODELS: &[u8] =
 /// The body of the answer to [`Route::Health`].
 pub(super) const HEALTH: &[u8] = br#"{"status":"ok"}"#;
 
-/// What the body of a request for a completion asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wish {
-    /// The model, which is only repeated in the answer.
-    pub(super) model: String,
-    /// Most tokens to generate.
-    pub(super) max_tokens: Option<u64>,
-    /// Characters of the messages' text.
-    pub(super) prompt_chars: u64,
-    /// Whether the usage is asked for.
-    pub(super) include_usage: bool,
-}
-
-impl Wish {
-    /// Reads a body, or says why it cannot be answered.
-    pub(super) fn read(body: &[u8]) -> Result<Self, &'static str> {
-        let body: Map<String, Value> =
-            serde_json::from_slice(body).map_err(|_| "the body is not a JSON object")?;
-        if body.get("stream") != Some(&Value::Bool(true)) {
-            return Err("the simulated endpoint only streams: send \"stream\": true");
-        }
-        let number = |key| body.get(key).and_then(Value::as_u64);
-        let model = body.get("model").and_then(Value::as_str);
-        let options = body.get("stream_options");
-        Ok(Self {
-            model: model.unwrap_or("simulated").to_owned(),
-            max_tokens: number("max_completion_tokens").or_else(|| number("max_tokens")),
-            prompt_chars: body.get("messages").map_or(0, text_chars),
-            include_usage: options.and_then(|options| options.get("include_usage"))
-                == Some(&Value::Bool(true)),
-        })
-    }
-}
-
-/// Characters of the text of messages: strings, or lists of parts with a `text`.
-fn text_chars(value: &Value) -> u64 {
-    match value {
-        Value::String(text) => text.chars().count() as u64,
-        Value::Array(items) => items.iter().map(text_chars).sum(),
-        Value::Object(fields) => {
-            ["content", "text"].iter().filter_map(|key| fields.get(*key)).map(text_chars).sum()
-        }
-        _ => 0,
+/// Reads the body of a request for a completion, or says why it cannot be answered.
+pub(super) fn wish(body: &[u8], protocol: &dyn Protocol) -> Result<Wish, &'static str> {
+    let body = serde_json::from_slice(body).map_err(|_| "the body is not a JSON object")?;
+    let wish = protocol.wish(&body);
+    match wish.stream {
+        true => Ok(wish),
+        false => Err("the simulated endpoint only streams: send \"stream\": true"),
     }
 }
 
@@ -120,6 +84,7 @@ fn usage(usage: &Usage) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::OpenAiChat;
 
     #[test]
     fn a_wish_is_read_from_either_kind_of_content() {
@@ -134,12 +99,13 @@ mod tests {
             ],
         });
         assert_eq!(
-            Wish::read(body.to_string().as_bytes()),
+            wish(body.to_string().as_bytes(), &OpenAiChat),
             Ok(Wish {
                 model: "m".to_owned(),
                 max_tokens: Some(7),
                 prompt_chars: 7,
-                include_usage: true,
+                stream: true,
+                usage: true,
             })
         );
     }
@@ -147,7 +113,7 @@ mod tests {
     #[test]
     fn a_body_that_is_no_object_or_wants_no_stream_is_refused() {
         for body in ["", "[1]", "\"x\"", "{}", r#"{"stream":false}"#] {
-            assert!(Wish::read(body.as_bytes()).is_err(), "{body}");
+            assert!(wish(body.as_bytes(), &OpenAiChat).is_err(), "{body}");
         }
     }
 }

@@ -64,7 +64,7 @@ pub enum FaultKind {
     ErrorInBand(u64),
     /// Leaves the usage out.
     MissingUsage,
-    /// Leaves the end marker out.
+    /// Leaves the end marker out, and with it what the same event would say.
     MissingEnd,
     /// Writes every event in pieces of this many bytes, each with a write of its own.
     Split(u64),

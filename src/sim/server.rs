@@ -123,12 +123,12 @@ mod tests {
         time::Duration,
     };
 
-    use serde_json::{Value, json};
+    use serde_json::{Map, Value, json};
 
     use super::*;
     use crate::{
         framing::Frame,
-        protocol::{Ask, DecodeError, Envelope, Message, Part},
+        protocol::{Ask, DecodeError, Envelope, Message, Part, Wish},
         sim::{Fault, FaultKind, Write, wire},
     };
 
@@ -150,6 +150,12 @@ mod tests {
 
         fn body(&self, _: &Ask<'_>) -> Value {
             Value::Null
+        }
+
+        fn wish(&self, body: &Map<String, Value>) -> Wish {
+            let max_tokens = body.get("max_tokens").and_then(Value::as_u64);
+            let usage = body.contains_key("stream_options");
+            Wish { max_tokens, usage, ..Wish::of(body) }
         }
 
         fn refuses(&self, _: &str, _: &Value) -> Option<String> {

@@ -121,10 +121,10 @@ fn has_word(fields: &[Header<'_>], name: &str, word: &str) -> bool {
         .any(|value| value.trim().eq_ignore_ascii_case(word))
 }
 
-/// The head of an answer that is an event stream.
-pub(super) fn stream_head(keep_alive: bool) -> Vec<u8> {
+/// The head of an answer that is a stream of this type.
+pub(super) fn stream_head(content_type: &str, keep_alive: bool) -> Vec<u8> {
     format!(
-        "HTTP/1.1 200 OK\r\n{SERVER}content-type: text/event-stream\r\n\
+        "HTTP/1.1 200 OK\r\n{SERVER}content-type: {content_type}\r\n\
          cache-control: no-cache\r\ntransfer-encoding: chunked\r\n{}\r\n",
         connection(keep_alive)
     )

@@ -89,6 +89,7 @@ fn client_of(url: &str, transport: Transport, timeouts: Timeouts) -> Client {
         timeouts,
         transport,
         connection,
+        protocol: &OpenAiChat,
     })
     .unwrap()
 }
@@ -267,7 +268,9 @@ fn a_key_that_a_server_sends_back_is_masked() {
         let key = Secret("s3cret-key".into());
         let (timeouts, api_key) = (Timeouts::default(), Some(&key));
         let connection = Connection::Warm;
-        let options = Options { url: &url, headers: &[], api_key, timeouts, transport, connection };
+        let protocol = &OpenAiChat;
+        let options =
+            Options { url: &url, headers: &[], api_key, timeouts, transport, connection, protocol };
         let load = Load::of(1, 1).driven(&Client::new(&options).unwrap());
         let recording = load.recordings()[0];
         let body: Vec<u8> =

@@ -60,6 +60,7 @@ fn client(case: &Case, key: Option<&Secret>) -> Client {
         timeouts: target.timeouts,
         transport: target.transport,
         connection: target.connection,
+        protocol: target.protocol,
     })
     .expect("a client")
 }

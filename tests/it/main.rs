@@ -12,6 +12,7 @@ mod harness;
 mod http;
 mod instrument;
 mod protocol;
+mod protocols;
 mod reports;
 mod streams;
 mod timing;

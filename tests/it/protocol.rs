@@ -4,16 +4,19 @@
 use std::{borrow::Cow, fmt::Write as _, fs, path::Path};
 
 use llm_stream_bench::{
-    framing::{Frame, SseDecoder},
-    protocol::{Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, TokenKind, Usage},
+    framing::Frame,
+    protocol::{
+        self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, TokenKind, Usage,
+    },
     recording::Recording,
 };
-use proptest::{option, prelude::*};
+use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// A recorded answer of a real server.
+/// A recorded answer of a real server, or one that was written after documentation.
 pub(crate) struct Fixture {
     pub(crate) name: String,
+    pub(crate) protocol: &'static dyn Protocol,
     pub(crate) recording: Recording,
 }
 
@@ -21,59 +24,77 @@ impl Fixture {
     pub(crate) fn body(&self) -> Vec<u8> {
         self.recording.chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect()
     }
+
+    /// Its name among the snapshots.
+    pub(crate) fn snapshot(&self) -> String {
+        match self.protocol.name() {
+            "openai_chat" => self.name.clone(),
+            protocol => format!("{protocol}-{}", self.name),
+        }
+    }
 }
 
-/// All of `fixtures/streams/openai_chat`, by name.
+/// All of `fixtures/streams`, by protocol and name.
 pub(crate) fn fixtures() -> Vec<Fixture> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/streams/openai_chat");
-    let files = fs::read_dir(folder).expect("the folder of fixtures");
+    protocol::ALL.iter().flat_map(|protocol| fixtures_of(*protocol)).collect()
+}
+
+fn fixtures_of(protocol: &'static dyn Protocol) -> Vec<Fixture> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/streams");
+    let files = fs::read_dir(folder.join(protocol.name())).expect("a folder of fixtures");
     let mut paths: Vec<_> = files.map(|file| file.expect("a readable folder").path()).collect();
     paths.sort();
-    assert!(!paths.is_empty(), "no fixtures");
-    paths.iter().map(|path| fixture(path)).collect()
+    assert!(!paths.is_empty(), "no fixtures of {}", protocol.name());
+    paths.iter().map(|path| fixture(path, protocol)).collect()
 }
 
-fn fixture(path: &Path) -> Fixture {
+fn fixture(path: &Path, protocol: &'static dyn Protocol) -> Fixture {
     let name = path.file_stem().and_then(|name| name.to_str()).expect("a plain name").to_owned();
     let file = fs::read_to_string(path).expect("a readable file");
     let recording = Recording::from_jsonl(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
-    Fixture { name, recording }
+    Fixture { name, protocol, recording }
 }
 
 // -- recorded streams -----------------------------------------------------------------------------
 
 #[test]
 fn recorded_answers_say() {
-    for Fixture { name, recording } in fixtures() {
-        insta::assert_snapshot!(name, told(&recording));
+    for fixture in fixtures() {
+        insta::assert_snapshot!(fixture.snapshot(), told(&fixture.recording, fixture.protocol));
     }
 }
 
 /// A line a frame, with its time in ms.
-fn told(recording: &Recording) -> String {
+fn told(recording: &Recording, protocol: &dyn Protocol) -> String {
     let mut text = format!("{} {:?}\n", recording.status, recording.content_type);
     writeln!(text, "{:>9}  headers", ms(recording.headers_at)).expect("a string");
-    let is_stream = recording.content_type.as_ref().is_some_and(|t| t.contains("event-stream"));
-    text += &if is_stream { told_frames(recording) } else { told_body(recording) };
+    let streamed = protocol.framing().content_type();
+    let is_stream = recording.content_type.as_ref().is_some_and(|t| t.contains(streamed));
+    text += &match is_stream {
+        true => told_frames(recording, protocol),
+        false => told_body(recording, protocol),
+    };
     let end = recording.broken.as_ref().map_or("end".into(), |broken| format!("{broken:?}"));
     writeln!(text, "{:>9}  {end}", ms(recording.ended_at)).expect("a string");
     text
 }
 
-fn told_body(recording: &Recording) -> String {
+fn told_body(recording: &Recording, protocol: &dyn Protocol) -> String {
     let body: Vec<_> = recording.chunks.iter().flat_map(|chunk| chunk.bytes.clone()).collect();
     let at = recording.chunks.last().map_or_else(String::new, |chunk| ms(chunk.at));
-    format!("{at:>9}  body says {:?}\n", OpenAiChat.decode_error(&body))
+    format!("{at:>9}  body says {:?}\n", protocol.decode_error(&body))
 }
 
-fn told_frames(recording: &Recording) -> String {
+fn told_frames(recording: &Recording, protocol: &dyn Protocol) -> String {
     let mut lines = Vec::new();
-    let mut decoder = SseDecoder::new(SseDecoder::LINE_LIMIT);
+    let mut decoder = protocol.framing().decoder();
     for chunk in &recording.chunks {
-        let mut sink = |frame: Frame<'_>| lines.push((ms(chunk.at), told_frame(&frame)));
+        let mut sink = |frame: Frame<'_>| lines.push((ms(chunk.at), told_frame(&frame, protocol)));
         decoder.push(&chunk.bytes, &mut sink).expect("short lines");
     }
-    decoder.finish(&mut |frame| lines.push((ms(recording.ended_at), told_frame(&frame))));
+    decoder.finish(&mut |frame| {
+        lines.push((ms(recording.ended_at), told_frame(&frame, protocol)));
+    });
     lines.chunk_by(|(_, a), (_, b)| is_token(a) && is_token(b)).map(told_run).collect()
 }
 
@@ -93,11 +114,11 @@ fn is_token(said: &str) -> bool {
         && !said.contains(" + ")
 }
 
-fn told_frame(frame: &Frame<'_>) -> String {
+fn told_frame(frame: &Frame<'_>, protocol: &dyn Protocol) -> String {
     if let Frame::Comment(text) = frame {
         return format!("comment \"{}\"", text.escape_ascii());
     }
-    match OpenAiChat.decode(frame) {
+    match protocol.decode(frame) {
         Ok(message) if message.parts.is_empty() => "nothing".into(),
         Ok(message) => message.parts.iter().map(told_part).collect::<Vec<_>>().join(" + "),
         Err(error) => format!("undecodable: {error}"),
@@ -431,70 +452,6 @@ fn messages_are_written_as_vllm_writes_them() {
     let written = messages.map(|parts| encoded(&Message { id: id.clone(), parts })).concat();
     insta::assert_snapshot!(written);
     insta::assert_snapshot!(encoded(&Message { id: None, parts: vec![Part::End] }), @"data: [DONE]");
-}
-
-/// The messages that one frame can say, as [`OpenAiChat`] defines them.
-fn any_message() -> impl Strategy<Value = Message<'static>> {
-    let alone = prop_oneof![Just(Part::End), ".+".prop_map(Part::Error)];
-    prop_oneof![
-        4 => any_chunk(),
-        1 => alone.prop_map(|part| Message { id: None, parts: vec![part] }),
-    ]
-}
-
-fn any_chunk() -> impl Strategy<Value = Message<'static>> {
-    let text = || ".+".prop_map(Cow::Owned);
-    let finish = option::of(text().prop_map(Part::Finish));
-    let usage = option::of(any_usage().prop_map(Part::Usage));
-    (option::of(".*".prop_map(Cow::Owned)), any_start(), finish, usage).prop_map(
-        |(id, start, finish, usage)| Message {
-            id,
-            parts: start.into_iter().chain(finish).chain(usage).collect(),
-        },
-    )
-}
-
-fn any_start() -> impl Strategy<Value = Vec<Part<'static>>> {
-    let token = |kind| option::of(".+".prop_map(move |text| Part::Token(kind, text.into())));
-    let tokens =
-        (token(TokenKind::Reasoning), token(TokenKind::Answer), token(TokenKind::ToolCall));
-    prop_oneof![
-        1 => Just(vec![Part::Role]),
-        4 => tokens.prop_map(|(a, b, c)| [a, b, c].into_iter().flatten().collect()),
-    ]
-}
-
-fn any_usage() -> impl Strategy<Value = Usage> {
-    let count = || option::of(any::<u64>());
-    (count(), count(), count(), count(), count())
-        .prop_map(
-            |(prompt_tokens, completion_tokens, total_tokens, cached_tokens, reasoning_tokens)| {
-                Usage {
-                    prompt_tokens,
-                    completion_tokens,
-                    total_tokens,
-                    cached_tokens,
-                    reasoning_tokens,
-                }
-            },
-        )
-        .prop_filter("one count at least", |usage| *usage != Usage::default())
-}
-
-proptest! {
-    #[test]
-    fn what_is_encoded_decodes_to_the_same_message(message in any_message()) {
-        let bytes = OpenAiChat.encode(&message, &ENVELOPE);
-        let mut count = 0;
-        let mut decoder = SseDecoder::new(SseDecoder::LINE_LIMIT);
-        let mut sink = |frame: Frame<'_>| {
-            count += 1;
-            assert_eq!(OpenAiChat.decode(&frame).as_ref(), Ok(&message));
-        };
-        decoder.push(&bytes, &mut sink).expect("short lines");
-        decoder.finish(&mut sink);
-        prop_assert_eq!(count, 1);
-    }
 }
 
 // -- the request ----------------------------------------------------------------------------------

@@ -11,23 +11,25 @@ use llm_stream_bench::{
     sample::{self, Sample},
 };
 
-use crate::protocol::{Fixture, fixtures};
+use crate::protocol::fixtures;
 
 #[test]
 fn recorded_answers_amount_to() {
-    for Fixture { name, recording } in fixtures() {
-        let outcome = sample::read(&recording, &OpenAiChat, TokenCount::Usage);
-        insta::assert_snapshot!(name, told(&outcome));
+    for fixture in fixtures() {
+        let outcome = sample::read(&fixture.recording, fixture.protocol, TokenCount::Usage);
+        insta::assert_snapshot!(fixture.snapshot(), told(&outcome));
     }
 }
 
 #[test]
 fn an_answer_without_usage_is_counted_by_events_when_the_model_says_so() {
-    for Fixture { name, recording } in fixtures() {
-        let strict = sample::read(&recording, &OpenAiChat, TokenCount::Usage);
-        let Err(RequestError { kind: ErrorKind::NoUsage, .. }) = strict else { continue };
-        let counted = sample::read(&recording, &OpenAiChat, TokenCount::Chunks);
-        insta::assert_snapshot!(format!("{name}-chunks"), told(&counted));
+    for fixture in fixtures() {
+        let read = |count| sample::read(&fixture.recording, fixture.protocol, count);
+        let Err(RequestError { kind: ErrorKind::NoUsage, .. }) = read(TokenCount::Usage) else {
+            continue;
+        };
+        let name = format!("{}-chunks", fixture.snapshot());
+        insta::assert_snapshot!(name, told(&read(TokenCount::Chunks)));
     }
 }
 

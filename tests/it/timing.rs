@@ -41,6 +41,7 @@ fn client(case: &Case, url: &str) -> Client {
         timeouts: target.timeouts,
         transport: target.transport,
         connection: target.connection,
+        protocol: target.protocol,
     })
     .expect("a client")
 }

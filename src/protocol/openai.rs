@@ -1,0 +1,131 @@
+//! What OpenAI's own protocols share: the chat's and the completion's usage, errors and options.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Usage, Wish,
+    wire::{self, Count, known},
+};
+
+/// The `usage` of a chat completion or a completion, as far as it is read.
+#[derive(Deserialize)]
+pub(super) struct Counts {
+    prompt_tokens: Option<Count>,
+    completion_tokens: Option<Count>,
+    total_tokens: Option<Count>,
+    prompt_tokens_details: Option<PromptDetails>,
+    completion_tokens_details: Option<CompletionDetails>,
+}
+
+#[derive(Deserialize)]
+struct PromptDetails {
+    cached_tokens: Option<Count>,
+}
+
+#[derive(Deserialize)]
+struct CompletionDetails {
+    reasoning_tokens: Option<Count>,
+}
+
+impl Counts {
+    pub(super) fn usage(self) -> Usage {
+        let of_prompt = self.prompt_tokens_details.and_then(|details| details.cached_tokens);
+        let of_answer = self.completion_tokens_details.and_then(|details| details.reasoning_tokens);
+        Usage {
+            prompt_tokens: known(self.prompt_tokens),
+            completion_tokens: known(self.completion_tokens),
+            total_tokens: known(self.total_tokens),
+            cached_tokens: known(of_prompt),
+            reasoning_tokens: known(of_answer),
+        }
+    }
+}
+
+/// The same as it is written.
+pub(super) fn usage_json(usage: &Usage) -> Value {
+    let mut counts = json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "total_tokens": usage.total_tokens,
+        "completion_tokens": usage.completion_tokens,
+    });
+    if let Some(cached) = usage.cached_tokens {
+        counts["prompt_tokens_details"] = json!({"cached_tokens": cached});
+    }
+    if let Some(reasoning) = usage.reasoning_tokens {
+        counts["completion_tokens_details"] = json!({"reasoning_tokens": reasoning});
+    }
+    counts
+}
+
+/// An error's body, as vLLM writes it.
+pub(super) fn error_json(status: u16, message: &str) -> Value {
+    let kind = match status {
+        401 | 403 => "AuthenticationError",
+        404 => "NotFoundError",
+        429 => "RateLimitError",
+        400..500 => "BadRequestError",
+        _ => "InternalServerError",
+    };
+    json!({"error": {"message": message, "type": kind, "code": status}})
+}
+
+/// Adds the stream, its usage and the user's own fields to a body.
+pub(super) fn add_stream(body: &mut Value, extra_body: &Map<String, Value>) {
+    body["stream"] = true.into();
+    body["stream_options"] = json!({"include_usage": true});
+    for (key, value) in extra_body {
+        match key.as_str() {
+            "stream_options" => wire::merge(body, key, value),
+            _ => body[key] = value.clone(),
+        }
+    }
+}
+
+/// Why `key: value` must not be sent, where both protocols agree; `prompt` is the field that holds
+/// the prompt.
+pub(super) fn refuses(prompt: &str, key: &str, value: &Value) -> Option<String> {
+    // `null` asks for the default.
+    let sets_other_than = |neutral: Value| !value.is_null() && *value != neutral;
+    let why = match key {
+        _ if key == prompt => {
+            return Some(format!("`{prompt}` is made from the prompts: use `prompts`"));
+        }
+        "model" => return Some("`model` is set by the model's own field `model_name`".into()),
+        "temperature" | "max_tokens" => {
+            return Some(format!("`{key}` is set by the model's own field `{key}`"));
+        }
+        "stream" if *value != true => "would turn off the stream that is measured",
+        "stream_options" if !value.is_object() => "is no mapping",
+        "stream_options" if value.get("include_usage").is_some_and(|on| *on != true) => {
+            "would turn off the token counts that the speeds are computed from"
+        }
+        "n" if sets_other_than(1.into()) => {
+            "would mix several answers in the stream that is measured"
+        }
+        "best_of" if sets_other_than(1.into()) => {
+            "would have answers generated that are never streamed"
+        }
+        "use_beam_search" if sets_other_than(false.into()) => {
+            "would hold tokens back until the search ends"
+        }
+        "echo" if sets_other_than(false.into()) => {
+            "would stream the prompt as if it were generated"
+        }
+        _ => return None,
+    };
+    Some(format!("`{key}: {value}` {why}"))
+}
+
+/// What a body asks for; `prompt` is the field that holds the prompt.
+pub(super) fn wish(prompt: &str, body: &Map<String, Value>) -> Wish {
+    let options = body.get("stream_options");
+    let include_usage = options.and_then(|options| options.get("include_usage"));
+    Wish {
+        max_tokens: wire::number(body, "max_completion_tokens")
+            .or_else(|| wire::number(body, "max_tokens")),
+        prompt_chars: body.get(prompt).map_or(0, wire::text_chars),
+        usage: include_usage == Some(&Value::Bool(true)),
+        ..Wish::of(body)
+    }
+}

@@ -1,0 +1,137 @@
+//! OpenAI completions: text that goes on, without the roles of a chat. vLLM, SGLang and llama.cpp
+//! speak it.
+//!
+//! <https://platform.openai.com/docs/api-reference/completions>
+
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Wish,
+    openai::{self, Counts},
+    wire::{self, Id, Text, counted, event, filled},
+};
+use crate::framing::Frame;
+
+/// `POST /completions` with `stream: true`.
+///
+/// One frame can say, in this order: an answer token, a finish reason, a usage with at least one
+/// count. Or, without an id, an error alone or the end alone. There are no roles, and neither
+/// reasoning nor tool calls: what a model thinks is part of its text.
+#[derive(Debug)]
+pub struct OpenAiCompletions;
+
+impl Protocol for OpenAiCompletions {
+    fn name(&self) -> &'static str {
+        "openai_completions"
+    }
+
+    fn path(&self) -> &'static str {
+        "/completions"
+    }
+
+    fn body(&self, ask: &Ask<'_>) -> Value {
+        let mut body = json!({
+            "model": ask.model,
+            "prompt": wire::plain_prompt(ask),
+            "temperature": ask.temperature,
+            "max_tokens": ask.max_tokens,
+        });
+        openai::add_stream(&mut body, ask.extra_body);
+        body
+    }
+
+    fn refuses(&self, key: &str, value: &Value) -> Option<String> {
+        openai::refuses("prompt", key, value)
+    }
+
+    fn wish(&self, body: &Map<String, Value>) -> Wish {
+        openai::wish("prompt", body)
+    }
+
+    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
+        wire::decode(frame, "completion chunk", message)
+    }
+
+    fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
+        let parts = &message.parts;
+        let (usage, finish) = (wire::usage_of(parts), wire::finish_of(parts));
+        let mut frames = String::new();
+        if let Some(text) = wire::all_text(parts) {
+            frames += &event(&chunk_json(message, envelope, &text, usage.as_ref()));
+        } else if finish.is_some() || usage.is_some() {
+            frames += &event(&chunk_json(message, envelope, "", usage.as_ref()));
+        }
+        for error in wire::errors_of(parts) {
+            frames += &event(&openai::error_json(500, error));
+        }
+        if parts.contains(&Part::End) {
+            frames += "data: [DONE]\n\n";
+        }
+        frames.into_bytes()
+    }
+
+    fn encode_error(&self, status: u16, message: &str) -> Vec<u8> {
+        openai::error_json(status, message).to_string().into_bytes()
+    }
+}
+
+/// A streamed `text_completion`, as far as it is read.
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    id: Option<Id<'a>>,
+    #[serde(borrow)]
+    choices: Option<Vec<Choice<'a>>>,
+    usage: Option<Counts>,
+    error: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    index: Option<i64>,
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    #[serde(borrow)]
+    finish_reason: Option<Text<'a>>,
+}
+
+fn message<'a>(chunk: Chunk<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
+    let may_be_error = chunk.error.is_some() || chunk.choices.is_none();
+    let mut parts = Vec::new();
+    for choice in chunk.choices.into_iter().flatten() {
+        wire::refuse_others(choice.index)?;
+        let text = filled(choice.text).map(|text| Part::Token(TokenKind::Answer, text));
+        parts.extend(text);
+        parts.extend(filled(choice.finish_reason).map(Part::Finish));
+    }
+    parts.extend(chunk.usage.and_then(|counts| counted(counts.usage())));
+    if may_be_error {
+        parts.extend(wire::complaint_in(data).map(Part::Error));
+    }
+    Ok(Message { id: chunk.id.map(Id::text), parts })
+}
+
+/// The message as vLLM writes it, without its errors and its end.
+fn chunk_json(
+    message: &Message<'_>,
+    envelope: &Envelope<'_>,
+    text: &str,
+    usage: Option<&super::Usage>,
+) -> Value {
+    let finish = wire::finish_of(&message.parts);
+    let says = !text.is_empty() || finish.is_some();
+    let choice =
+        says.then(|| json!({"index": 0, "text": text, "logprobs": null, "finish_reason": finish}));
+    let mut chunk = json!({
+        "id": message.id,
+        "object": "text_completion",
+        "created": envelope.created,
+        "model": envelope.model,
+        "choices": choice.into_iter().collect::<Vec<_>>(),
+    });
+    if let Some(usage) = usage {
+        chunk["usage"] = openai::usage_json(usage);
+    }
+    chunk
+}

@@ -1,0 +1,562 @@
+//! What holds for every protocol alike: both directions, one definition of each figure, what is
+//! sent and where to.
+
+use std::{borrow::Cow, fmt::Write as _, path::Path, time::Duration};
+
+use clap::Parser as _;
+use llm_stream_bench::{
+    cli::Cli,
+    client::{Client, Options},
+    config::{Config, Connection, TokenCount},
+    framing::Frame,
+    load,
+    metric::Metric,
+    plan::{Endpoint, Plan, Secret, Timeouts, Transport},
+    protocol::{self, Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage},
+    recording::{Chunk, ErrorKind, Recording, StampedBy},
+    sample::{self, Note, Sample},
+    sim::Simulator,
+};
+use proptest::{option, prelude::*};
+use serde_json::{Map, json};
+
+use crate::protocol::fixtures;
+
+const ENVELOPE: Envelope<'static> = Envelope { model: "m", created: 1_795_501_696 };
+
+// -- both directions ------------------------------------------------------------------------------
+
+/// What a protocol's frames can say, as its documentation has it.
+#[derive(Debug, Clone, Copy)]
+struct Scope {
+    kinds: &'static [TokenKind],
+    /// Whether one frame holds tokens of several kinds, and what ends an answer beside them.
+    together: bool,
+    role: bool,
+    /// Frames that have an id: all, none, or those that begin or end an answer.
+    ids: Ids,
+    /// Whether one frame says how the answer ended and is the end marker.
+    one_ending: bool,
+    total: bool,
+    cached: bool,
+    reasoning: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Ids {
+    All,
+    Start,
+    Ends,
+    None,
+}
+
+fn scope(protocol: &dyn Protocol) -> Scope {
+    use TokenKind::{Answer, Reasoning, ToolCall};
+    let text = Scope {
+        kinds: &[Answer],
+        together: true,
+        role: false,
+        ids: Ids::None,
+        one_ending: true,
+        total: false,
+        cached: false,
+        reasoning: false,
+    };
+    let all = Scope {
+        kinds: &[Reasoning, Answer, ToolCall],
+        role: true,
+        cached: true,
+        reasoning: true,
+        ..text
+    };
+    match protocol.name() {
+        "openai_chat" => Scope { ids: Ids::All, one_ending: false, total: true, ..all },
+        "openai_completions" => Scope {
+            ids: Ids::All,
+            one_ending: false,
+            total: true,
+            cached: true,
+            reasoning: true,
+            ..text
+        },
+        "openai_responses" => Scope { ids: Ids::Ends, together: false, total: true, ..all },
+        "anthropic_messages" => {
+            Scope { ids: Ids::Start, together: false, one_ending: false, ..all }
+        }
+        "ollama_chat" => Scope { cached: false, reasoning: false, ..all },
+        "llamacpp_completion" => Scope { cached: true, ..text },
+        "tgi_generate_stream" => text,
+        other => panic!("no scope for {other}"),
+    }
+}
+
+/// The messages that one frame of any protocol can say, with it.
+fn any_message() -> impl Strategy<Value = (&'static dyn Protocol, Message<'static>)> {
+    prop::sample::select(protocol::ALL).prop_flat_map(|protocol| {
+        let scope = scope(protocol);
+        let message = prop_oneof![
+            1 => ".+".prop_map(|error| alone(Part::Error(error))),
+            2 => start(scope),
+            4 => option::of(".*".prop_map(Cow::Owned)).prop_flat_map(move |id| middle(scope, id)),
+            2 => ending(scope),
+        ];
+        message.prop_map(move |message| (protocol, message))
+    })
+}
+
+fn alone(part: Part<'static>) -> Message<'static> {
+    Message { id: None, parts: vec![part] }
+}
+
+fn start(scope: Scope) -> BoxedStrategy<Message<'static>> {
+    let id = option::of(".*".prop_map(Cow::Owned));
+    if !scope.role {
+        return middle(scope, None).boxed();
+    }
+    id.prop_map(move |id: Option<Cow<'static, str>>| Message {
+        id: id.filter(|_| scope.ids != Ids::None),
+        parts: vec![Part::Role],
+    })
+    .boxed()
+}
+
+/// Tokens, one of a kind.
+fn middle(scope: Scope, id: Option<Cow<'static, str>>) -> BoxedStrategy<Message<'static>> {
+    let id = id.filter(|_| scope.ids == Ids::All);
+    let most = if scope.together { scope.kinds.len() } else { 1 };
+    let kinds = prop::sample::subsequence(scope.kinds, 1..=most);
+    let texts = prop::collection::vec(".+", most);
+    (kinds, texts)
+        .prop_map(move |(kinds, texts)| {
+            let tokens = kinds.into_iter().zip(texts);
+            let parts = tokens.map(|(kind, text)| Part::Token(kind, text.into())).collect();
+            Message { id: id.clone(), parts }
+        })
+        .boxed()
+}
+
+/// A finish reason, a usage and the end, as far as one frame says them.
+fn ending(scope: Scope) -> BoxedStrategy<Message<'static>> {
+    let id = option::of(".*".prop_map(Cow::Owned));
+    let finish = ".+".prop_map(|reason| Part::Finish(reason.into()));
+    let usage = option::of(any_usage(scope).prop_map(Part::Usage));
+    if !scope.one_ending {
+        let said = (id, option::of(finish), usage).prop_map(move |(id, finish, usage)| Message {
+            id: id.filter(|_| scope.ids == Ids::All),
+            parts: finish.into_iter().chain(usage).collect(),
+        });
+        let said = said.prop_filter("something", |message| !message.parts.is_empty());
+        return prop_oneof![said, Just(alone(Part::End))].boxed();
+    }
+    let said = (id, finish, usage).prop_map(move |(id, finish, usage)| Message {
+        id: id.filter(|_| scope.ids == Ids::Ends),
+        parts: [finish].into_iter().chain(usage).chain([Part::End]).collect(),
+    });
+    said.boxed()
+}
+
+/// A usage that counts the answer at least.
+fn any_usage(scope: Scope) -> impl Strategy<Value = Usage> {
+    let count = || option::of(any::<u64>());
+    // Anthropic's prompt is a sum, of which the cached tokens are a part.
+    let prompt = (any::<u64>(), any::<u64>());
+    (prompt, any::<u64>(), count(), any::<bool>(), count()).prop_map(
+        move |((a, b), completion_tokens, total, has_cached, reasoning)| Usage {
+            prompt_tokens: Some(a.max(b)),
+            completion_tokens: Some(completion_tokens),
+            total_tokens: total.filter(|_| scope.total),
+            cached_tokens: Some(a.min(b)).filter(|_| scope.cached && has_cached),
+            reasoning_tokens: reasoning.filter(|_| scope.reasoning),
+        },
+    )
+}
+
+fn decoded(protocol: &dyn Protocol, bytes: &[u8]) -> Vec<Result<Message<'static>, DecodeError>> {
+    let mut messages = Vec::new();
+    let mut decoder = protocol.framing().decoder();
+    let mut sink = |frame: Frame<'_>| messages.push(protocol.decode(&frame).map(owned));
+    decoder.push(bytes, &mut sink).expect("short lines");
+    decoder.finish(&mut sink);
+    messages
+}
+
+fn owned(message: Message<'_>) -> Message<'static> {
+    let text = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+    let part = |part| match part {
+        Part::Token(kind, said) => Part::Token(kind, text(said)),
+        Part::Finish(reason) => Part::Finish(text(reason)),
+        Part::Role => Part::Role,
+        Part::Usage(usage) => Part::Usage(usage),
+        Part::Error(error) => Part::Error(error),
+        Part::End => Part::End,
+    };
+    Message { id: message.id.map(text), parts: message.parts.into_iter().map(part).collect() }
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_decodes_to_the_same_message((protocol, message) in any_message()) {
+        let bytes = protocol.encode(&message, &ENVELOPE);
+        prop_assert_eq!(decoded(protocol, &bytes), [Ok(message)], "{}", protocol.name());
+    }
+
+    #[test]
+    fn an_error_body_is_read_back(status in 400..600_u16, message in ".+") {
+        for protocol in protocol::ALL {
+            let body = protocol.encode_error(status, &message);
+            prop_assert_eq!(protocol.decode_error(&body), Some(message.clone()));
+        }
+    }
+
+    #[test]
+    fn anything_is_decoded_without_a_panic(name in "(error|)", data in prop::collection::vec(any::<u8>(), 0..64)) {
+        for protocol in protocol::ALL {
+            let _ = protocol.decode(&Frame::Event { name: &name, data: &data, terminated: true });
+        }
+    }
+}
+
+#[test]
+fn the_recorded_streams_are_said_again_by_what_they_say() {
+    for fixture in fixtures() {
+        let protocol = fixture.protocol;
+        for message in decoded(protocol, &fixture.body()).into_iter().flatten() {
+            let parts = || message.parts.iter();
+            let tokens = parts().filter(|part| matches!(part, Part::Token(..))).count();
+            // Which of several tokens stand in one frame differs between servers.
+            if tokens > 1 || message.parts.is_empty() {
+                continue;
+            }
+            let bytes = protocol.encode(&message, &ENVELOPE);
+            assert_eq!(decoded(protocol, &bytes), [Ok(message)], "{}", fixture.snapshot());
+        }
+    }
+}
+
+#[test]
+fn a_text_without_escapes_is_not_copied() {
+    for protocol in protocol::ALL {
+        let message =
+            Message { id: None, parts: vec![Part::Token(TokenKind::Answer, "Grüße".into())] };
+        let bytes = protocol.encode(&message, &ENVELOPE);
+        let mut decoder = protocol.framing().decoder();
+        let mut seen = 0;
+        let mut sink = |frame: Frame<'_>| {
+            let message = protocol.decode(&frame).expect("a token");
+            assert!(
+                matches!(&message.parts[..], [Part::Token(_, Cow::Borrowed("Grüße"))]),
+                "{}",
+                protocol.name()
+            );
+            seen += 1;
+        };
+        decoder.push(&bytes, &mut sink).expect("short");
+        assert_eq!(seen, 1);
+    }
+}
+
+// -- one definition -------------------------------------------------------------------------------
+
+/// An answer with an event at each time, in ms.
+fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
+    let ended_at = events.last().map(|(at, _)| Duration::from_millis(*at)).unwrap_or_default();
+    let chunk =
+        |(at, bytes): (u64, Vec<u8>)| Chunk { at: Duration::from_millis(at), bytes: bytes.into() };
+    Recording {
+        origin: None,
+        status: 200,
+        content_type: None,
+        http_version: "HTTP/1.1".into(),
+        connect: None,
+        tls: None,
+        sent: None,
+        headers_at: Duration::from_millis(1),
+        chunks: events.into_iter().map(chunk).collect(),
+        ended_at,
+        stamped_by: StampedBy::Program,
+        broken: None,
+    }
+}
+
+/// The start of an answer: a role at 5 ms, then twenty tokens from 50 ms on, 10 ms apart.
+fn rhythm(protocol: &dyn Protocol) -> Vec<(u64, Vec<u8>)> {
+    let encode = |part| protocol.encode(&alone(part), &ENVELOPE);
+    let token = |n: u64| (50 + 10 * n, encode(Part::Token(TokenKind::Answer, "a".into())));
+    [(5, encode(Part::Role))].into_iter().chain((0..20).map(token)).collect()
+}
+
+/// The end of an answer, long after its last token.
+fn trailer(protocol: &dyn Protocol) -> Vec<(u64, Vec<u8>)> {
+    let usage = Usage { prompt_tokens: Some(7), completion_tokens: Some(20), ..Usage::default() };
+    let parts = vec![Part::Finish("stop".into()), Part::Usage(usage), Part::End];
+    let encode = |parts| (900, protocol.encode(&Message { id: None, parts }, &ENVELOPE));
+    protocol.ending(parts).into_iter().map(encode).collect()
+}
+
+fn read(
+    protocol: &dyn Protocol,
+    events: Vec<(u64, Vec<u8>)>,
+) -> Result<Sample, llm_stream_bench::recording::RequestError> {
+    sample::read(&recording(events), protocol, TokenCount::Usage)
+}
+
+#[test]
+fn one_rhythm_has_the_same_figures_in_every_protocol() {
+    for protocol in protocol::ALL {
+        let events = [rhythm(*protocol), trailer(*protocol)].concat();
+        let sample = read(*protocol, events).unwrap_or_else(|e| panic!("{}: {e}", protocol.name()));
+        let figure = |name| Metric::named(name).and_then(|metric| metric.of(&sample));
+        let expected = [
+            ("ttft", 0.050),
+            ("ttfo", 0.050),
+            ("generation_time", 0.190),
+            ("generation_speed", 20.0 / 0.190),
+            ("tpot", 0.190 / 19.0),
+            ("e2e", 0.240),
+            ("total_time", 0.900),
+            ("preprocess_speed", 7.0 / 0.050),
+            ("response_tokens", 20.0),
+        ];
+        for (name, value) in expected {
+            assert_eq!(figure(name), Some(value), "{}: {name}", protocol.name());
+        }
+        assert_eq!(sample.notes, [], "{}", protocol.name());
+    }
+}
+
+#[test]
+fn an_error_in_the_stream_fails_in_every_protocol() {
+    for protocol in protocol::ALL {
+        let error = protocol.encode(&alone(Part::Error("out of memory".into())), &ENVELOPE);
+        let outcome = read(*protocol, [rhythm(*protocol), vec![(300, error)]].concat());
+        let error = outcome.expect_err(protocol.name());
+        assert_eq!(error.kind, ErrorKind::InBand, "{}", protocol.name());
+        assert!(error.message.contains("out of memory"), "{error}");
+    }
+}
+
+#[test]
+fn an_answer_without_a_finish_reason_fails_in_every_protocol() {
+    for protocol in protocol::ALL {
+        let error = read(*protocol, rhythm(*protocol)).expect_err(protocol.name());
+        assert_eq!(error.kind, ErrorKind::NoFinishReason, "{}: {error}", protocol.name());
+    }
+}
+
+// -- the simulated endpoint -----------------------------------------------------------------------
+
+fn plan(yaml: &str) -> Plan {
+    let config = Config::parse(yaml, "configs.yaml", Path::new("."))
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    Plan::new(&config, &Cli::parse_from(["llm"])).expect("a plan")
+}
+
+/// What a case's simulated endpoint answers.
+fn simulated(protocol: &dyn Protocol, script: &str) -> Result<Sample, String> {
+    let yaml = format!(
+        "prompts: [{{ name: p, system: Be brief., text: Hello }}]\nmodels:\n  m:\n    protocol: {}\n    \
+         simulate: {{ ttft: 5ms, itl: 2ms, tokens: 30, {script} }}\n",
+        protocol.name()
+    );
+    let case = plan(&yaml).cases[0].clone();
+    let target = &case.target;
+    let Endpoint::Simulated(script) = &target.endpoint else { panic!("not simulated") };
+    let simulator = Simulator::start(script.clone(), target.protocol).expect("an endpoint");
+    let url = format!("{}{}{}", simulator.url(), protocol.prefix(), protocol.path());
+    let client = Client::new(&Options {
+        url: &url,
+        headers: &[],
+        api_key: None,
+        timeouts: target.timeouts,
+        transport: target.transport,
+        connection: target.connection,
+        protocol: target.protocol,
+    })
+    .expect("a client");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(load::run(&case, &client, &())).outcome.map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_simulated_endpoint_speaks_every_protocol() {
+    let mut told = String::new();
+    for protocol in protocol::ALL {
+        let sample = simulated(*protocol, "reasoning_tokens: 10, cached_tokens: 2").unwrap();
+        let _ = writeln!(
+            told,
+            "{}: {} events, {} tokens of {:?} prompt tokens, {:?} cached, {:?} reasoning, {}, {}",
+            protocol.name(),
+            sample.token_events.len(),
+            sample.response_tokens,
+            sample.prompt_tokens,
+            sample.cached_tokens,
+            sample.reasoning_tokens,
+            sample.finish_reason,
+            sample.request_id.as_deref().unwrap_or("no id"),
+        );
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn the_faults_of_the_simulated_endpoint_show_in_every_protocol() {
+    let mut told = String::new();
+    for fault in ["status: 503", "truncate: 3", "error: 3", "missing_usage", "missing_end"] {
+        let _ = writeln!(told, "{fault}");
+        for protocol in protocol::ALL {
+            let fault = if fault.contains(':') { format!("{{ {fault} }}") } else { fault.into() };
+            let outcome = simulated(*protocol, &format!("faults: [{fault}]"));
+            let ended = |sample: Sample| !sample.notes.contains(&Note::NoEndMarker);
+            let said = outcome.map(|sample| format!("valid, end marker: {}", ended(sample)));
+            let _ = writeln!(told, "  {}: {}", protocol.name(), said.unwrap_or_else(|e| e));
+        }
+    }
+    insta::assert_snapshot!(told);
+}
+
+// -- what is sent, and where to -------------------------------------------------------------------
+
+#[test]
+fn each_request_asks_for_the_same_in_its_protocols_words() {
+    let extra = json!({
+        "seed": 1,
+        "options": {"top_k": 1},
+        "parameters": {"top_k": 1},
+        "stream_options": {"continuous_usage_stats": true},
+    });
+    let mut told = String::new();
+    for protocol in protocol::ALL {
+        let own: Map<_, _> = extra
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(key, _)| match key.as_str() {
+                "options" => protocol.name() == "ollama_chat",
+                "parameters" => protocol.name() == "tgi_generate_stream",
+                "stream_options" => protocol.name() == "openai_completions",
+                _ => true,
+            })
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        for (temperature, system) in [(0.0, Some("Be brief.")), (0.7, None)] {
+            let body = protocol.body(&Ask {
+                model: "m",
+                system,
+                prompt: "Hello",
+                temperature,
+                max_tokens: 64,
+                extra_body: &own,
+            });
+            let _ = writeln!(told, "{}: {body}", protocol.name());
+            let wish = protocol.wish(body.as_object().unwrap());
+            assert_eq!(wish.max_tokens, Some(64), "{}", protocol.name());
+            assert!(wish.stream && wish.usage, "{}", protocol.name());
+            assert!(wish.prompt_chars >= 5, "{}", protocol.name());
+        }
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn fields_that_would_break_the_measurement_are_refused_in_every_protocol() {
+    let fields = [
+        ("stream", json!(false)),
+        ("messages", json!([])),
+        ("prompt", json!("a")),
+        ("input", json!("a")),
+        ("inputs", json!("a")),
+        ("system", json!("a")),
+        ("instructions", json!("a")),
+        ("model", json!("m")),
+        ("temperature", json!(1)),
+        ("max_tokens", json!(1)),
+        ("max_output_tokens", json!(1)),
+        ("n_predict", json!(1)),
+        ("options", json!({"num_predict": 1})),
+        ("options", json!({"temperature": 1})),
+        ("options", json!(1)),
+        ("parameters", json!({"max_new_tokens": 1})),
+        ("parameters", json!({"details": false})),
+        ("parameters", json!({"best_of": 2})),
+        ("parameters", json!(1)),
+        ("n", json!(2)),
+        ("n_cmpl", json!(2)),
+        ("background", json!(true)),
+        ("response_fields", json!(["content"])),
+    ];
+    let mut told = String::new();
+    for protocol in protocol::ALL {
+        let _ = writeln!(told, "{}", protocol.name());
+        for (key, value) in &fields {
+            if let Some(why) = protocol.refuses(key, value) {
+                let _ = writeln!(told, "  {why}");
+            }
+        }
+        for (key, value) in [("seed", json!(1)), ("stream", json!(true))] {
+            assert_eq!(protocol.refuses(key, &value), None, "{}: {key}", protocol.name());
+        }
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn each_protocol_has_its_url() {
+    let mut told = String::new();
+    for protocol in protocol::ALL {
+        for base in ["http://localhost:8000", "https://example.com/api/v3/"] {
+            let yaml = format!(
+                "models:\n  m: {{ base_url: \"{base}\", protocol: {} }}\n",
+                protocol.name()
+            );
+            let plan = plan(&yaml);
+            let _ = writeln!(told, "{}", plan.targets[0].endpoint_name());
+        }
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn each_protocol_sends_its_headers_and_the_key_as_it_wants_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut told = String::new();
+    for protocol in protocol::ALL {
+        let server = runtime.block_on(wiremock::MockServer::start());
+        let url = server.uri();
+        let key = Secret("s3cret-key".into());
+        let client = Client::new(&Options {
+            url: &url,
+            headers: &[],
+            api_key: Some(&key),
+            timeouts: Timeouts::default(),
+            transport: Transport::Reqwest,
+            connection: Connection::Warm,
+            protocol: *protocol,
+        })
+        .unwrap();
+        assert_eq!(client.secrets().hidden_in("a s3cret-key"), "a ***", "{}", protocol.name());
+        assert!(!format!("{client:?}").contains("s3cret"));
+        let _ = runtime.block_on(client.send("{}".into(), &NoWatch));
+        let sent = runtime.block_on(server.received_requests()).unwrap();
+        let _ = writeln!(told, "{}", protocol.name());
+        for name in ["accept", "anthropic-version", "authorization", "x-api-key"] {
+            if let Some(value) = sent[0].headers.get(name) {
+                let _ = writeln!(told, "  {name}: {}", value.to_str().unwrap());
+            }
+        }
+    }
+    insta::assert_snapshot!(told);
+}
+
+struct NoWatch;
+
+impl llm_stream_bench::client::Watch for NoWatch {
+    fn arrived(&self, _: &Chunk) {}
+
+    fn last_token(&self, _: &[Chunk]) -> Option<Duration> {
+        None
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
