@@ -3,9 +3,11 @@
 //!
 //! A protocol is one file here, one arm of [`by_name`] and one folder of fixtures.
 
+mod maybe_text;
 mod openai;
 mod openai_chat;
 mod openai_completions;
+mod openai_responses;
 mod wire;
 
 use std::{borrow::Cow, fmt};
@@ -14,7 +16,10 @@ use http::{HeaderName, HeaderValue, header};
 
 use serde_json::{Map, Value};
 
-pub use self::{openai_chat::OpenAiChat, openai_completions::OpenAiCompletions};
+pub use self::{
+    openai_chat::OpenAiChat, openai_completions::OpenAiCompletions,
+    openai_responses::OpenAiResponses,
+};
 use crate::framing::{Frame, Framing};
 
 /// A wire protocol: both directions of its messages.
@@ -200,4 +205,4 @@ pub fn by_name(name: &str) -> Option<&'static dyn Protocol> {
 }
 
 /// Every protocol.
-pub const ALL: &[&dyn Protocol] = &[&OpenAiChat, &OpenAiCompletions];
+pub const ALL: &[&dyn Protocol] = &[&OpenAiChat, &OpenAiCompletions, &OpenAiResponses];

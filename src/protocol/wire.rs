@@ -284,12 +284,45 @@ pub(super) fn usage_of(parts: &[Part<'_>]) -> Option<Usage> {
     })
 }
 
+/// The finish reason in the protocol's `words`: for an answer that the model ended, and for one
+/// that ran into `max_tokens`.
+pub(super) fn in_words(
+    parts: Vec<Part<'static>>,
+    words: (&'static str, &'static str),
+) -> Vec<Part<'static>> {
+    let word = |part| match part {
+        Part::Finish(reason) if reason == "length" => Part::Finish(words.1.into()),
+        Part::Finish(_) => Part::Finish(words.0.into()),
+        other => other,
+    };
+    parts.into_iter().map(word).collect()
+}
+
+/// The ending of a protocol whose last event says all of it and is the end marker: that event, or
+/// none.
+pub(super) fn in_one(
+    parts: Vec<Part<'static>>,
+    words: (&'static str, &'static str),
+) -> Vec<Vec<Part<'static>>> {
+    let parts = in_words(parts, words);
+    let is_whole = finish_of(&parts).is_some() && parts.contains(&Part::End);
+    is_whole.then_some(parts).into_iter().collect()
+}
+
 /// The errors in `parts`.
 pub(super) fn errors_of<'a>(parts: &'a [Part<'_>]) -> impl Iterator<Item = &'a str> {
     parts.iter().filter_map(|part| match part {
         Part::Error(message) => Some(message.as_str()),
         _ => None,
     })
+}
+
+/// `object` without the fields that are null.
+pub(super) fn without_nulls(mut object: Value) -> Value {
+    if let Value::Object(fields) = &mut object {
+        fields.retain(|_, value| !value.is_null());
+    }
+    object
 }
 
 /// Characters of a request's text: strings, lists of such, or objects with a `content` or a `text`
