@@ -3,6 +3,7 @@
 //!
 //! A protocol is one file here, one arm of [`by_name`] and one folder of fixtures.
 
+mod anthropic_messages;
 mod maybe_text;
 mod openai;
 mod openai_chat;
@@ -17,8 +18,8 @@ use http::{HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 pub use self::{
-    openai_chat::OpenAiChat, openai_completions::OpenAiCompletions,
-    openai_responses::OpenAiResponses,
+    anthropic_messages::AnthropicMessages, openai_chat::OpenAiChat,
+    openai_completions::OpenAiCompletions, openai_responses::OpenAiResponses,
 };
 use crate::framing::{Frame, Framing};
 
@@ -205,4 +206,5 @@ pub fn by_name(name: &str) -> Option<&'static dyn Protocol> {
 }
 
 /// Every protocol.
-pub const ALL: &[&dyn Protocol] = &[&OpenAiChat, &OpenAiCompletions, &OpenAiResponses];
+pub const ALL: &[&dyn Protocol] =
+    &[&OpenAiChat, &OpenAiCompletions, &OpenAiResponses, &AnthropicMessages];

@@ -18,7 +18,7 @@ use llm_stream_bench::{
     sim::Simulator,
 };
 use proptest::{option, prelude::*};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use crate::protocol::fixtures;
 
@@ -455,6 +455,24 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
         }
     }
     insta::assert_snapshot!(told);
+}
+
+#[test]
+fn a_temperature_can_be_left_out_where_models_refuse_it() {
+    let extra = json!({"temperature": null});
+    let ask = Ask {
+        model: "m",
+        system: None,
+        prompt: "Hello",
+        temperature: 0.7,
+        max_tokens: 1,
+        extra_body: extra.as_object().unwrap(),
+    };
+    for name in ["openai_responses", "anthropic_messages"] {
+        let protocol = protocol::by_name(name).unwrap();
+        assert_eq!(protocol.refuses("temperature", &Value::Null), None, "{name}");
+        assert_eq!(protocol.body(&ask).get("temperature"), None, "{name}");
+    }
 }
 
 #[test]
