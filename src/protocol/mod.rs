@@ -5,6 +5,7 @@
 
 mod anthropic_messages;
 mod maybe_text;
+mod ollama_chat;
 mod openai;
 mod openai_chat;
 mod openai_completions;
@@ -18,7 +19,7 @@ use http::{HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 pub use self::{
-    anthropic_messages::AnthropicMessages, openai_chat::OpenAiChat,
+    anthropic_messages::AnthropicMessages, ollama_chat::OllamaChat, openai_chat::OpenAiChat,
     openai_completions::OpenAiCompletions, openai_responses::OpenAiResponses,
 };
 use crate::framing::{Frame, Framing};
@@ -207,4 +208,4 @@ pub fn by_name(name: &str) -> Option<&'static dyn Protocol> {
 
 /// Every protocol.
 pub const ALL: &[&dyn Protocol] =
-    &[&OpenAiChat, &OpenAiCompletions, &OpenAiResponses, &AnthropicMessages];
+    &[&OpenAiChat, &OpenAiCompletions, &OpenAiResponses, &AnthropicMessages, &OllamaChat];

@@ -309,6 +309,12 @@ pub(super) fn in_one(
     is_whole.then_some(parts).into_iter().collect()
 }
 
+/// `seconds` since 1970 as RFC 3339 has it.
+pub(super) fn utc(seconds: u64) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
 /// The errors in `parts`.
 pub(super) fn errors_of<'a>(parts: &'a [Part<'_>]) -> impl Iterator<Item = &'a str> {
     parts.iter().filter_map(|part| match part {
