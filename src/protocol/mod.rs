@@ -4,6 +4,7 @@
 //! A protocol is one file here, one arm of [`by_name`] and one folder of fixtures.
 
 mod anthropic_messages;
+mod llamacpp_completion;
 mod maybe_text;
 mod ollama_chat;
 mod openai;
@@ -19,8 +20,9 @@ use http::{HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 pub use self::{
-    anthropic_messages::AnthropicMessages, ollama_chat::OllamaChat, openai_chat::OpenAiChat,
-    openai_completions::OpenAiCompletions, openai_responses::OpenAiResponses,
+    anthropic_messages::AnthropicMessages, llamacpp_completion::LlamaCppCompletion,
+    ollama_chat::OllamaChat, openai_chat::OpenAiChat, openai_completions::OpenAiCompletions,
+    openai_responses::OpenAiResponses,
 };
 use crate::framing::{Frame, Framing};
 
@@ -207,5 +209,11 @@ pub fn by_name(name: &str) -> Option<&'static dyn Protocol> {
 }
 
 /// Every protocol.
-pub const ALL: &[&dyn Protocol] =
-    &[&OpenAiChat, &OpenAiCompletions, &OpenAiResponses, &AnthropicMessages, &OllamaChat];
+pub const ALL: &[&dyn Protocol] = &[
+    &OpenAiChat,
+    &OpenAiCompletions,
+    &OpenAiResponses,
+    &AnthropicMessages,
+    &OllamaChat,
+    &LlamaCppCompletion,
+];

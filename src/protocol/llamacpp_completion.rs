@@ -1,0 +1,165 @@
+//! llama.cpp's own completion.
+//!
+//! <https://github.com/ggml-org/llama.cpp/tree/master/tools/server#post-completion-given-a-prompt-it-returns-the-predicted-completion>
+
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish, openai,
+    wire::{self, Count, Text, counted, event, filled, known},
+};
+use crate::framing::Frame;
+
+/// `POST /completion` with `stream: true`.
+///
+/// One frame can say, in this order: an answer token; a finish reason; the numbers of the prompt's,
+/// the answer's and, in the last one, the cached tokens; the end. Or an error alone. There are no
+/// ids and no roles, and neither reasoning nor tool calls: what a model thinks is part of its text.
+#[derive(Debug)]
+pub struct LlamaCppCompletion;
+
+impl Protocol for LlamaCppCompletion {
+    fn name(&self) -> &'static str {
+        "llamacpp_completion"
+    }
+
+    fn path(&self) -> &'static str {
+        "/completion"
+    }
+
+    fn prefix(&self) -> &'static str {
+        ""
+    }
+
+    fn body(&self, ask: &Ask<'_>) -> Value {
+        let mut body = json!({
+            "model": ask.model,
+            "prompt": wire::plain_prompt(ask),
+            "temperature": ask.temperature,
+            "n_predict": ask.max_tokens,
+            "stream": true,
+        });
+        for (key, value) in ask.extra_body {
+            body[key] = value.clone();
+        }
+        body
+    }
+
+    fn refuses(&self, key: &str, value: &Value) -> Option<String> {
+        Some(match key {
+            "prompt" => "`prompt` is made from the prompts: use `prompts`".into(),
+            "model" => "`model` is set by the model's own field `model_name`".into(),
+            "temperature" => "`temperature` is set by the model's own field `temperature`".into(),
+            "n_predict" | "max_tokens" => {
+                format!("`{key}` is set by the model's own field `max_tokens`")
+            }
+            "stream" if *value != true => {
+                format!("`stream: {value}` would turn off the stream that is measured")
+            }
+            "n_cmpl" | "n" if *value != 1 => {
+                format!("`{key}: {value}` would mix several answers in the stream that is measured")
+            }
+            "response_fields" => {
+                "`response_fields` would leave out what the speeds are computed from".into()
+            }
+            _ => return None,
+        })
+    }
+
+    fn wish(&self, body: &Map<String, Value>) -> Wish {
+        Wish {
+            max_tokens: wire::number(body, "n_predict"),
+            prompt_chars: body.get("prompt").map_or(0, wire::text_chars),
+            ..Wish::of(body)
+        }
+    }
+
+    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
+        wire::decode(frame, "piece of a completion", message)
+    }
+
+    fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
+        let parts = &message.parts;
+        let says = |part: &Part<'_>| !matches!(part, Part::Error(_) | Part::Role);
+        let mut frames = String::new();
+        if parts.iter().any(says) {
+            frames += &event(&piece_json(parts, envelope));
+        }
+        for error in wire::errors_of(parts) {
+            frames += &event(&openai::error_json(500, error));
+        }
+        frames.into_bytes()
+    }
+
+    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+        wire::in_one(parts, ("eos", "limit"))
+    }
+
+    fn encode_error(&self, status: u16, message: &str) -> Vec<u8> {
+        openai::error_json(status, message).to_string().into_bytes()
+    }
+}
+
+/// A piece, as far as it is read.
+///
+/// `tokens_cached` is no count of a prefix: it is the size of the cache afterwards. `timings` has
+/// what was cached before.
+#[derive(Deserialize)]
+struct Piece<'a> {
+    index: Option<i64>,
+    #[serde(borrow)]
+    content: Option<Text<'a>>,
+    stop: Option<bool>,
+    #[serde(borrow)]
+    stop_type: Option<Text<'a>>,
+    stopped_eos: Option<bool>,
+    stopped_word: Option<bool>,
+    stopped_limit: Option<bool>,
+    tokens_predicted: Option<Count>,
+    tokens_evaluated: Option<Count>,
+    timings: Option<Timings>,
+    error: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Timings {
+    cache_n: Option<Count>,
+}
+
+fn message<'a>(piece: Piece<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
+    wire::refuse_others(piece.index)?;
+    let usage = Usage {
+        prompt_tokens: known(piece.tokens_evaluated),
+        completion_tokens: known(piece.tokens_predicted),
+        cached_tokens: piece.timings.and_then(|timings| known(timings.cache_n)),
+        ..Usage::default()
+    };
+    // Before `stop_type` there was a flag a reason.
+    let flags =
+        [(piece.stopped_eos, "eos"), (piece.stopped_word, "word"), (piece.stopped_limit, "limit")];
+    let flagged = flags.iter().find(|(flag, _)| *flag == Some(true));
+    let reason = filled(piece.stop_type).filter(|reason| reason != "none");
+    let reason = reason.or(flagged.map(|(_, reason)| (*reason).into()));
+    let token = filled(piece.content).map(|text| Part::Token(TokenKind::Answer, text));
+    let end = (piece.stop == Some(true)).then_some(Part::End);
+    let error = piece.error.and_then(|_| wire::complaint_in(data)).map(Part::Error);
+    let parts = token.into_iter().chain(reason.map(Part::Finish)).chain(counted(usage));
+    Ok(Message { id: None, parts: parts.chain(end).chain(error).collect() })
+}
+
+/// The message as llama.cpp writes it, without its errors.
+fn piece_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
+    let usage = wire::usage_of(parts).unwrap_or_default();
+    let is_last = parts.contains(&Part::End);
+    wire::without_nulls(json!({
+        "index": 0,
+        "content": wire::all_text(parts).unwrap_or_default(),
+        "stop": is_last,
+        "model": is_last.then_some(envelope.model),
+        "tokens_predicted": usage.completion_tokens,
+        "tokens_evaluated": usage.prompt_tokens,
+        "stop_type": wire::finish_of(parts),
+        "timings": usage.cached_tokens.map(|cached| json!({"cache_n": cached})),
+    }))
+}
