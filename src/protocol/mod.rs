@@ -11,6 +11,7 @@ mod openai;
 mod openai_chat;
 mod openai_completions;
 mod openai_responses;
+mod tgi_generate_stream;
 mod wire;
 
 use std::{borrow::Cow, fmt};
@@ -22,7 +23,7 @@ use serde_json::{Map, Value};
 pub use self::{
     anthropic_messages::AnthropicMessages, llamacpp_completion::LlamaCppCompletion,
     ollama_chat::OllamaChat, openai_chat::OpenAiChat, openai_completions::OpenAiCompletions,
-    openai_responses::OpenAiResponses,
+    openai_responses::OpenAiResponses, tgi_generate_stream::TgiGenerateStream,
 };
 use crate::framing::{Frame, Framing};
 
@@ -216,4 +217,5 @@ pub const ALL: &[&dyn Protocol] = &[
     &AnthropicMessages,
     &OllamaChat,
     &LlamaCppCompletion,
+    &TgiGenerateStream,
 ];
