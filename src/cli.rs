@@ -242,7 +242,8 @@ pub struct ServeOptions {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
 
-    /// Speak this protocol
+    /// Speak this protocol: openai_chat, openai_completions, openai_responses, anthropic_messages,
+    /// ollama_chat, llamacpp_completion or tgi_generate_stream
     #[arg(long, value_name = "NAME", default_value = "openai_chat")]
     pub protocol: String,
 
@@ -280,7 +281,8 @@ pub struct ServeOptions {
 
     /// Go wrong: status=503, stall=N, truncate=N, reset=N or error=N (after N token events),
     /// missing_usage, missing_end, split=BYTES, merge=EVENTS, no_stream; with @K only the K-th
-    /// request does. May be repeated
+    /// request does. May be repeated. Where one event holds the finish reason, the usage and the end,
+    /// missing_end leaves out all three
     #[arg(long = "fault", value_name = "FAULT[@K]", value_parser = fault)]
     pub faults: Vec<Fault>,
 }

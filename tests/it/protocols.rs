@@ -1,7 +1,7 @@
 //! What holds for every protocol alike: both directions, one definition of each figure, what is
 //! sent and where to.
 
-use std::{borrow::Cow, fmt::Write as _, path::Path, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, fs, path::Path, time::Duration};
 
 use clap::Parser as _;
 use llm_stream_bench::{
@@ -576,5 +576,47 @@ impl llm_stream_bench::client::Watch for NoWatch {
 
     fn is_cancelled(&self) -> bool {
         false
+    }
+}
+
+// -- the table of the README ----------------------------------------------------------------------
+
+/// What the streams of each protocol show, as a row of the README's table.
+fn rows() -> BTreeMap<&'static str, String> {
+    let mut shown: BTreeMap<&str, [bool; 7]> = BTreeMap::new();
+    for fixture in fixtures() {
+        let shows = shown.entry(fixture.protocol.name()).or_default();
+        for message in decoded(fixture.protocol, &fixture.body()).into_iter().flatten() {
+            for part in &message.parts {
+                match part {
+                    Part::Token(TokenKind::Answer, _) => shows[0] = true,
+                    Part::Token(TokenKind::Reasoning, _) => shows[1] = true,
+                    Part::Token(TokenKind::ToolCall, _) => shows[2] = true,
+                    Part::Usage(usage) => {
+                        shows[3] |= usage.completion_tokens.is_some();
+                        shows[4] |= usage.cached_tokens.is_some();
+                    }
+                    Part::Error(_) => shows[5] |= fixture.recording.status == 200,
+                    Part::End => shows[6] = true,
+                    Part::Role | Part::Finish(_) => {}
+                }
+            }
+        }
+    }
+    let cell = |shows: bool| if shows { "✓" } else { "–" };
+    let row = |(name, shows): (_, [bool; 7])| {
+        (name, format!("| `{name}` | {} |", shows.map(cell).join(" | ")))
+    };
+    shown.into_iter().map(row).collect()
+}
+
+#[test]
+fn the_readmes_table_is_what_the_streams_show() {
+    for file in ["README.md", "README.zh-CN.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let readme = fs::read_to_string(path).expect("a README");
+        for (name, row) in rows() {
+            assert!(readme.contains(&row), "{file} says other of {name} than\n{row}");
+        }
     }
 }
