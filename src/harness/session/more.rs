@@ -32,8 +32,8 @@ impl Session {
             if cases.is_empty() || self.interrupt.came() {
                 return Ok(failed);
             }
-            let line =
-                format!("Going on, since thresholds are undecided: {} trials\n", cases.len());
+            let (more, s) = (cases.len(), if cases.len() == 1 { "" } else { "s" });
+            let line = format!("Going on, since thresholds are undecided: {more} more trial{s}\n");
             self.terminal.err(&line);
             for case in &cases {
                 self.summary.plan(case);
