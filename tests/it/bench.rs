@@ -54,7 +54,8 @@ impl Bench {
         let mut command = Command::new(executable());
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
         for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("LLM_STREAM_BENCH_") {
+            let name_text = name.to_string_lossy();
+            if name_text.starts_with("LLM_STREAM_BENCH_") || name_text.starts_with("GITHUB_") {
                 command.env_remove(name);
             }
         }
@@ -126,7 +127,7 @@ fn mask_line(line: &str) -> String {
 }
 
 fn mask_word(word: &str) -> String {
-    let core = word.trim_matches(['(', ')', ',', 's', '+']);
+    let core = word.trim_matches(['(', ')', '[', ']', ',', 's', '+']);
     if word.strip_suffix(')').is_some_and(|spread| spread.parse::<u64>().is_ok()) {
         return "#)".into();
     }
