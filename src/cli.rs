@@ -137,14 +137,19 @@ pub struct Cli {
     /// Keep what each trial received, byte for byte with its time, as JSON lines in this folder
     #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_RECORD", help_heading = OURS)]
     pub record: Option<PathBuf>,
+
+    /// Write the trials and thresholds there as JUnit XML: a test case each, an inconclusive
+    /// threshold as skipped
+    #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_JUNIT", help_heading = OURS)]
+    pub junit: Option<PathBuf>,
 }
 
 const OURS: &str = "Benchmark options (each also as the environment variable named)";
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 all well, or a threshold is inconclusive and that only warns; 101 a trial failed or a
-threshold was missed; 2 the command line or the
-config is unusable, or the filters select nothing; 130 interrupted (finished rows are kept).
+Exit codes: 0 all well, or a threshold is inconclusive and that only warns; 101 a trial failed, a
+threshold was missed, or a report could not be written; 2 the command line or the config is
+unusable, or the filters select nothing; 130 interrupted (finished rows are kept).
 
 stdout carries libtest's lines only: one iteration is one output token, so `ns/iter` is the time
 per output token (tpot) and `+/-` the standard deviation of the gaps between tokens. All else goes

@@ -4,6 +4,7 @@
 mod baselines;
 mod calibrate;
 mod compare;
+mod files;
 mod full;
 mod interrupt;
 mod output;
@@ -28,6 +29,7 @@ use libtest_mimic::{Arguments, Conclusion, Trial};
 
 use self::{
     baselines::Baselines,
+    files::Files,
     interrupt::Interrupt,
     output::Output,
     progress::Progress,
@@ -39,7 +41,9 @@ use crate::{
     cli::{self, Cli, Command},
     config::{Config, ConfigErrors, Inconclusive},
     plan::{Case, Plan, Secret, Target},
-    report::{Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds},
+    report::{
+        Ended, Ending, Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds,
+    },
     verdict::{Outcome, Verdict},
 };
 
@@ -218,6 +222,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let keys = keys(config, &plan)?;
     let calibrates = !cli.no_calibration;
     let output = cli.output.clone();
+    let files = Arc::new(Files::open(&cli)?);
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
@@ -234,6 +239,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     // Last, since it empties a file that may be there.
     let with_loads = cases.iter().any(|case| case.task.workload().is_some());
     let Output { path, results } = Output::create(output.as_deref(), with_loads)?;
+    files.empty();
     let parts = Parts {
         plan,
         keys,
@@ -245,7 +251,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
         baselines,
     };
     let session = Arc::new(Mutex::new(Session::new(parts)?));
-    let closing = Closing { terminal, path, inconclusive };
+    let closing = Closing { terminal, path, files, inconclusive };
     let failed = run_trials(&arguments, &cases, &session, &closing);
     let mut session = lock(&session);
     session.pass_on();
@@ -262,7 +268,7 @@ fn conclude(session: &mut Session, closing: &Closing, failed: u64, calibrates: b
     let failed = more.ok().filter(|_| !session.is_interrupted()).map(|more| failed + more);
     let run = session.finish(&instruments);
     let kept = session.keep_baseline(&run, failed == Some(0));
-    let code = closing.report(&run, failed);
+    let code = closing.report(run, failed);
     match kept {
         Ok(()) => code,
         Err(error) => {
@@ -325,7 +331,7 @@ fn offer_trials(
                 Stopped::Failed(message) => message.into(),
                 // libtest-mimic has no way to end early.
                 Stopped::Interrupted => {
-                    let code = closing.report(&session.finish(&Instruments::new()), None);
+                    let code = closing.report(session.finish(&Instruments::new()), None);
                     std::process::exit(code.into())
                 }
             })
@@ -347,30 +353,51 @@ fn offer_trials(
 struct Closing {
     terminal: Arc<Terminal>,
     path: PathBuf,
+    files: Arc<Files>,
     inconclusive: Inconclusive,
 }
 
 impl Closing {
     /// Prints the reports and gives the exit code of a run with `failed` trials; without a number,
     /// of an interrupted one.
-    fn report(&self, run: &Run, failed: Option<u64>) -> u8 {
+    fn report(&self, mut run: Run, failed: Option<u64>) -> u8 {
         self.terminal.end_progress();
-        let (code, reasons) = match failed {
-            Some(failed) => verdict(run, failed, self.inconclusive),
-            None => (INTERRUPTED, vec![interrupted(run)]),
-        };
+        let mut code = self.end(&mut run, failed);
         let mut text = String::new();
         if run.summary.finished() > 0 {
-            text.push_str(&format!("{}\n{}\n", SummaryTables.render(run), Ranking.render(run)));
+            text.push_str(&format!("{}\n{}\n", SummaryTables.render(&run), Ranking.render(&run)));
         }
         if failed.is_some() {
-            text.push_str(&format!("{}\n", thresholds::Thresholds.render(run)));
+            text.push_str(&format!("{}\n", thresholds::Thresholds.render(&run)));
         }
-        for reason in reasons {
+        let unwritten = self.files.write(&run);
+        if code == 0 && !unwritten.is_empty() {
+            code = FAILED;
+        }
+        for reason in run.ending.reasons.iter().chain(&unwritten) {
             text.push_str(&format!("{reason}\n"));
         }
         text.push_str(&format!("Results: {}\n", self.path.display()));
         self.terminal.err(&text);
+        code
+    }
+
+    /// Notes how the run ended; the exit code of that.
+    fn end(&self, run: &mut Run, failed: Option<u64>) -> u8 {
+        let (code, reasons) = match failed {
+            Some(failed) => verdict(run, failed, self.inconclusive),
+            None => (INTERRUPTED, vec![interrupted(run)]),
+        };
+        let ended = match code {
+            0 => Ended::Passed,
+            INTERRUPTED => Ended::Interrupted,
+            _ => Ended::Failed,
+        };
+        if ended == Ended::Interrupted {
+            // Of fewer requests than were to decide.
+            run.verdicts.clear();
+        }
+        run.ending = Ending { ended, reasons, inconclusive: self.inconclusive };
         code
     }
 }
@@ -481,7 +508,15 @@ mod tests {
         let verdicts = vec![Verdict { threshold, actual, error, change: None }];
         let verdicts =
             vec![Judged { name: plan.targets[0].name.clone(), verdicts, notes: Vec::new() }];
-        let run = Run { summary: Summary::default(), verdicts, confidence: 0.95 };
+        let run = Run {
+            summary: Summary::default(),
+            verdicts,
+            confidence: 0.95,
+            trials: Vec::new(),
+            instruments: Vec::new(),
+            machine: String::new(),
+            ending: Ending::default(),
+        };
         verdict(&run, 0, inconclusive).0
     }
 

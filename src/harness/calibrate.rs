@@ -45,7 +45,7 @@ pub(super) fn before_judging(
     {
         terminal.err(&format!("WARNING: the instrument's error is not kept: {error:#}\n\n"));
     }
-    calibrations.into_iter().map(|(setting, known)| (setting, known.bounds())).collect()
+    calibrations
 }
 
 /// By which calibration a group is judged.

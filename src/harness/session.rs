@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     baseline::Kept,
+    calibrate::Calibration,
     client::{self, Client, Secrets},
     load::{self, Answer, Follow},
     metric::Metric,
@@ -35,12 +36,12 @@ use crate::{
     prompt::Prompt,
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
-    report::{Judged, Run},
+    report::{Ending, Finished, Instrument, Judged, Run},
     sample::{Note, Sample},
     sim::Simulator,
     statistic::Statistic,
     summary::{Group, Row, Summary},
-    verdict::{InstrumentError, Reference, Verdict},
+    verdict::{Reference, Verdict},
 };
 
 /// A run in progress.
@@ -55,6 +56,8 @@ pub(super) struct Session {
     results: Results,
     live: Option<Live>,
     summary: Summary,
+    /// The trials that have finished, in short.
+    trials: Vec<Finished>,
     /// The last case whose place was told.
     told: Option<Arc<Case>>,
     /// When the first token of each model's first valid answer to a prompt came.
@@ -67,7 +70,7 @@ pub(super) struct Session {
 pub(super) type Keys = Vec<(Arc<Target>, Secret)>;
 
 /// How exact each transport in use is, by the number of streams at a time, where that was measured.
-pub(super) type Instruments = Vec<(Setting, InstrumentError)>;
+pub(super) type Instruments = Vec<(Setting, Calibration)>;
 
 /// A transport and a number of streams at a time.
 pub(super) type Setting = (Transport, usize);
@@ -119,6 +122,7 @@ impl Session {
             results,
             live: None,
             summary,
+            trials: Vec::new(),
             told: None,
             first_runs: Vec::new(),
             recordings,
@@ -197,7 +201,19 @@ impl Session {
         let judged =
             summary.groups.iter().map(|group| judge(group, instruments, reference, confidence));
         let verdicts = judged.filter(|judged| !judged.verdicts.is_empty()).collect();
-        Run { summary, verdicts, confidence }
+        let instrument = |&((transport, _), calibration): &(Setting, Calibration)| Instrument {
+            transport,
+            calibration,
+        };
+        Run {
+            summary,
+            verdicts,
+            confidence,
+            trials: std::mem::take(&mut self.trials),
+            instruments: instruments.iter().map(instrument).collect(),
+            machine: self.baselines.machine.clone(),
+            ending: Ending::default(),
+        }
     }
 
     /// Makes the case's model the live one, and says where we are.
@@ -314,6 +330,7 @@ impl Session {
             row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
         }
         self.summary.add(&row);
+        self.trials.push(Finished::request(&row, today()));
         match &row.outcome {
             Ok(sample) => {
                 self.terminal.err(&success(sample));
@@ -462,7 +479,7 @@ fn judge(
 ) -> Judged {
     let setting = calibrate::setting(group);
     let used = |(known, _): &&(Setting, _)| *known == setting;
-    let instrument = instruments.iter().find(used).map(|(_, error)| *error);
+    let instrument = instruments.iter().find(used).map(|(_, known)| known.bounds());
     let verdict = |&threshold| Verdict::of(threshold, group, instrument, reference, confidence);
     // Without a baseline there is no change: whoever allows that has said so.
     let judged =

@@ -2,13 +2,19 @@
 
 pub mod changes;
 pub mod csv;
+pub mod finished;
+pub mod junit;
 pub mod loads;
 pub mod ranking;
 pub mod summary;
 mod table;
 pub mod thresholds;
 
-use crate::{summary::Summary, verdict::Verdict};
+pub use self::finished::Finished;
+use crate::{
+    calibrate::Calibration, config::Inconclusive, plan::Transport, summary::Summary,
+    verdict::Verdict,
+};
 
 /// A finished run: all that a report can show.
 #[derive(Debug)]
@@ -19,6 +25,46 @@ pub struct Run {
     pub verdicts: Vec<Judged>,
     /// How sure each interval is.
     pub confidence: f64,
+    /// The trials that finished, in the order in which they ran.
+    pub trials: Vec<Finished>,
+    /// How exact the instrument is, where that was measured.
+    pub instruments: Vec<Instrument>,
+    /// The machine, in a line.
+    pub machine: String,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+/// How exact a transport is, under so many streams as it was used for.
+#[derive(Debug, Clone, Copy)]
+pub struct Instrument {
+    /// The transport.
+    pub transport: Transport,
+    /// Its errors.
+    pub calibration: Calibration,
+}
+
+/// How a run ended, and why so.
+#[derive(Debug, Clone, Default)]
+pub struct Ending {
+    /// How it ended.
+    pub ended: Ended,
+    /// Why, a line each.
+    pub reasons: Vec<String>,
+    /// What becomes of a run with inconclusive thresholds.
+    pub inconclusive: Inconclusive,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ended {
+    /// All trials succeeded, and no threshold failed it.
+    #[default]
+    Passed,
+    /// A trial or a threshold failed it.
+    Failed,
+    /// The user ended it; thresholds are not judged.
+    Interrupted,
 }
 
 /// What came of the thresholds of one group.

@@ -5,6 +5,7 @@
 
 mod baselines;
 mod bench;
+mod ci;
 mod config;
 mod drive;
 mod framing;

@@ -5,13 +5,14 @@ use std::{path::Path, sync::Arc};
 use clap::Parser;
 use llm_stream_bench::{
     cli::Cli,
-    config::{Config, TokenCount},
+    config::{Config, Inconclusive, TokenCount},
     interval::CONFIDENCE,
     plan::{Case, Plan},
     protocol::OpenAiChat,
     recording::{ErrorKind, RequestError},
     report::{
-        Format, Judged, Run, csv, ranking::Ranking, summary::SummaryTables, thresholds::Thresholds,
+        Ended, Ending, Finished, Format, Judged, Run, csv, junit::Junit, ranking::Ranking,
+        summary::SummaryTables, thresholds::Thresholds,
     },
     sample,
     summary::{Group, Row, Summary},
@@ -58,7 +59,20 @@ fn run() -> Run {
         Judged { name: group.name(), verdicts, notes: Vec::new() }
     };
     let verdicts = summary.groups.iter().map(judged).collect();
-    Run { summary, verdicts, confidence: CONFIDENCE }
+    let ended = |row: &Row| row.started + std::time::Duration::from_millis(120);
+    Run {
+        summary,
+        verdicts,
+        confidence: CONFIDENCE,
+        trials: rows.iter().map(|row| Finished::request(row, ended(row))).collect(),
+        instruments: Vec::new(),
+        machine: "EPYC <9>, 2 cores, linux 6".into(),
+        ending: Ending {
+            ended: Ended::Failed,
+            reasons: vec!["FAILED: 7 of 24 trials failed".into()],
+            inconclusive: Inconclusive::Warn,
+        },
+    }
 }
 
 fn csv() -> String {
@@ -107,6 +121,31 @@ fn the_ranking_is() {
 #[test]
 fn the_thresholds_are() {
     insta::assert_snapshot!(Thresholds.render(&run()));
+}
+
+#[test]
+fn the_junit_xml_is() {
+    insta::assert_snapshot!(junit(&run()));
+}
+
+/// The report without the version, which changes.
+fn junit(run: &Run) -> String {
+    Junit.render(run).replace(env!("CARGO_PKG_VERSION"), "VERSION")
+}
+
+#[test]
+fn in_junit_xml_a_run_that_was_interrupted_is_an_error_and_undecided_may_be_a_failure() {
+    let mut run = run();
+    let count = |run: &Run, what: &str| junit(run).matches(what).count();
+    let failures = count(&run, "<failure ");
+    let undecided = count(&run, "<skipped ");
+    assert!(undecided > 0);
+    run.ending.inconclusive = Inconclusive::Fail;
+    assert_eq!(count(&run, "<skipped "), 0);
+    assert_eq!(count(&run, "<failure "), failures + undecided);
+    assert_eq!(count(&run, "<error "), 0);
+    run.ending.ended = Ended::Interrupted;
+    assert_eq!(count(&run, "<error "), 1);
 }
 
 #[test]

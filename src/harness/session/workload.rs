@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use libtest_mimic::Measurement;
 
 use super::{Live, NO_TPOT, Place, Recordings, Session, Stopped, hide, nanoseconds};
@@ -17,7 +17,7 @@ use crate::{
     plan::{Case, Workload},
     reached::{Reached, Span},
     recording::{ErrorKind, RequestError},
-    report::loads::LoadRow,
+    report::{Finished, loads::LoadRow},
     statistic::Statistic,
     summary::{Row, Tally},
 };
@@ -43,6 +43,7 @@ impl Session {
         place: Place,
         prepared: anyhow::Result<()>,
     ) -> Result<Measurement, Stopped> {
+        let started = today();
         let offered = match prepared {
             Ok(()) => self.offer_guarded(case, workload, place),
             Err(error) => Err(error),
@@ -52,20 +53,24 @@ impl Session {
         }
         let (gathered, offered) = match offered {
             Ok(offered) => offered,
-            Err(error) => return Err(self.not_offered(case, format!("{error:#}"))),
+            Err(error) => return Err(self.not_offered(case, started, format!("{error:#}"))),
         };
         let failure = gathered.failure.clone();
         let reached = Reached::of(&gathered.spans, offered.driven.busy);
         let outcome = judge(gathered.tally, reached.clone(), &offered, workload);
         if let Err(error) = self.results.write_load(&LoadRow::of(case, workload, reached, &outcome))
         {
-            return Err(self.not_offered(case, format!("failed to write the results: {error}")));
+            let message = format!("failed to write the results: {error}");
+            return Err(self.not_offered(case, started, message));
         }
         let failed = failed(&outcome, workload, failure.as_deref());
         let told = match &outcome {
             Ok((tally, reached)) => (success(tally, reached, workload), measurement(tally)),
             Err(_) => (String::new(), NO_TPOT),
         };
+        let reached = outcome.as_ref().ok().map(|(_, reached)| reached);
+        let times = (started, today());
+        self.trials.push(Finished::load(case, times, reached, failed.as_deref()));
         self.summary.add_load(case, outcome, failed.is_some());
         match failed {
             Some(message) => Err(self.failed(message)),
@@ -77,9 +82,11 @@ impl Session {
     }
 
     /// Counts a load of which there is nothing.
-    fn not_offered(&mut self, case: &Arc<Case>, message: String) -> Stopped {
-        self.summary.add_load(case, Err(message.clone()), true);
-        self.failed(format!("not offered: {message}"))
+    fn not_offered(&mut self, case: &Arc<Case>, started: Timestamp, message: String) -> Stopped {
+        let failure = format!("not offered: {message}");
+        self.trials.push(Finished::load(case, (started, today()), None, Some(&failure)));
+        self.summary.add_load(case, Err(message), true);
+        self.failed(failure)
     }
 
     /// Offers the load; a panic, which is a defect of ours, is a failed trial like any other.

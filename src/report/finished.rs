@@ -1,0 +1,95 @@
+//! A trial that has finished, in short: what reports about trials show. A load of many requests is
+//! one, so that a long run stays small.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::{
+    metric::{METRICS, Metric, Read},
+    plan::Case,
+    reached::Reached,
+    summary::Row,
+};
+
+/// A trial that has finished.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The trial.
+    pub case: Arc<Case>,
+    /// When it began, by the wall clock.
+    pub started: Timestamp,
+    /// How long it took, by the wall clock.
+    pub seconds: f64,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+    /// Its figures, in their base units; those of a load are what it reached.
+    pub figures: Vec<(&'static Metric, f64)>,
+    /// What a reader of the figures should know.
+    pub notes: Vec<&'static str>,
+}
+
+/// Why a trial failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The name of the request's kind of error, or [`LOAD`].
+    pub kind: &'static str,
+    /// What went wrong.
+    pub message: String,
+}
+
+/// The kind of a load's failure.
+pub const LOAD: &str = "load";
+
+impl Finished {
+    /// A trial of one request.
+    pub fn request(row: &Row, ended: Timestamp) -> Self {
+        let sample = row.outcome.as_ref().ok();
+        let figures = sample.map(|sample| figures(|metric| metric.of(sample)));
+        let notes = sample.map(|sample| sample.notes.iter().map(|note| note.name()).collect());
+        let failure = row.outcome.as_ref().err();
+        Self {
+            case: row.case.clone(),
+            started: row.started,
+            seconds: seconds(row.started, ended),
+            failure: failure
+                .map(|error| Failure { kind: error.kind.name(), message: error.message.clone() }),
+            figures: figures.unwrap_or_default(),
+            notes: notes.unwrap_or_default(),
+        }
+    }
+
+    /// A trial that was a load; `reached` is what it reached if it was the load asked for.
+    pub fn load(
+        case: &Arc<Case>,
+        (started, ended): (Timestamp, Timestamp),
+        reached: Option<&Reached>,
+        failure: Option<&str>,
+    ) -> Self {
+        let of = |reached| {
+            figures(|metric| match metric.read {
+                Read::Load(read) => read(reached),
+                Read::Sample(_) | Read::All => None,
+            })
+        };
+        Self {
+            case: case.clone(),
+            started,
+            seconds: seconds(started, ended),
+            failure: failure.map(|message| Failure { kind: LOAD, message: message.into() }),
+            figures: reached.map(of).unwrap_or_default(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// The figures of the summary, as far as there are any.
+fn figures(read: impl Fn(&Metric) -> Option<f64>) -> Vec<(&'static Metric, f64)> {
+    let shown = METRICS.iter().filter(|metric| metric.in_summary);
+    shown.filter_map(|metric| Some((metric, read(metric)?))).collect()
+}
+
+/// The wall clock may have been set back in between.
+fn seconds(started: Timestamp, ended: Timestamp) -> f64 {
+    ended.duration_since(started).as_secs_f64().max(0.0)
+}

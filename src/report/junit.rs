@@ -1,0 +1,139 @@
+//! JUnit XML, which every CI can show: a suite a model or load, a case a trial and one a threshold.
+//!
+//! A threshold that is inconclusive is a *skipped* case with its reason. JUnit has no third
+//! verdict, and viewers show a skipped case apart from the others and its message beside it, while
+//! they fold away what a passed case has to say. Where inconclusive ones fail the run, they are
+//! failures here, too.
+
+use std::time::Duration;
+
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+
+use super::{Ended, Finished, Format, Run, number, thresholds};
+use crate::{
+    config::Inconclusive,
+    metric::DEFINITIONS,
+    plan::Workload,
+    summary::Group,
+    verdict::{Outcome, Verdict},
+};
+
+/// Trials and thresholds as test cases.
+#[derive(Debug, Clone, Copy)]
+pub struct Junit;
+
+impl Format for Junit {
+    fn render(&self, run: &Run) -> String {
+        let mut report = Report::new("llm-stream-bench");
+        report.set_time(time(&run.trials));
+        report.add_test_suites(run.summary.groups.iter().map(|group| suite(group, run)));
+        if run.ending.ended == Ended::Interrupted {
+            report.add_test_suite(interrupted(run));
+        }
+        report.to_string().unwrap_or_else(|error| unreachable!("memory takes all: {error}"))
+    }
+}
+
+fn suite(group: &Group, run: &Run) -> TestSuite {
+    let mut suite = TestSuite::new(group.name());
+    let trials: Vec<_> = run.trials.iter().filter(|trial| group.is_of(&trial.case)).collect();
+    suite.set_time(time(trials.iter().copied()));
+    if let Some(first) = trials.first() {
+        let stamp = first.started.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string();
+        suite.extra.insert("timestamp".into(), stamp.into());
+    }
+    suite.add_property(("endpoint", group.target.endpoint_name()));
+    suite.add_property(("transport", group.target.transport.name()));
+    if let Some(workload) = &group.workload {
+        let Workload { shape, until, .. } = &**workload;
+        suite.add_property(("load", format!("{shape}, {until}").as_str()));
+    }
+    suite.add_property(("machine", run.machine.as_str()));
+    suite.add_property(("definitions", DEFINITIONS));
+    suite.add_property(("version", env!("CARGO_PKG_VERSION")));
+    suite.add_test_cases(trials.into_iter().map(trial));
+    let judged = run.verdicts.iter().filter(|judged| judged.name == group.name());
+    let verdicts = judged.flat_map(|judged| &judged.verdicts);
+    suite.add_test_cases(verdicts.map(|verdict| threshold(group, verdict, run)));
+    suite
+}
+
+fn trial(trial: &Finished) -> TestCase {
+    let status = match &trial.failure {
+        None => TestCaseStatus::success(),
+        Some(failure) => status(NonSuccessKind::Failure, failure.kind, &failure.message),
+    };
+    let mut case = TestCase::new(trial.case.name.as_str(), status);
+    case.set_classname(trial.case.target.name.as_str());
+    case.set_time(duration(trial.seconds));
+    for (metric, value) in &trial.figures {
+        let (unit, scale) = metric.unit.display();
+        let value = format!("{} {unit}", number(value * scale));
+        case.add_property((metric.name, value.as_str()));
+    }
+    if !trial.notes.is_empty() {
+        case.add_property(("notes", trial.notes.join(" ").as_str()));
+    }
+    case
+}
+
+fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
+    let actual = thresholds::actual(verdict);
+    let status = match (verdict.outcome(), run.ending.inconclusive) {
+        (Outcome::Pass, _) => TestCaseStatus::success(),
+        (Outcome::Fail, _) => {
+            status(NonSuccessKind::Failure, "threshold", &format!("missed (actual: {actual})"))
+        }
+        (Outcome::Inconclusive, Inconclusive::Fail) => {
+            status(NonSuccessKind::Failure, "inconclusive", &undecided(verdict))
+        }
+        (Outcome::Inconclusive, _) => {
+            let mut skipped = TestCaseStatus::skipped();
+            skipped.set_type("inconclusive").set_message(undecided(verdict));
+            skipped
+        }
+    };
+    let limit = verdict.threshold.to_string();
+    let name = match &group.workload {
+        None => limit,
+        Some(workload) => format!("{}: {limit}", workload.name),
+    };
+    let mut case = TestCase::new(name, status);
+    case.set_classname(group.target.name.as_str());
+    case.set_time(Duration::ZERO);
+    case.add_property(("verdict", thresholds::word(verdict.outcome())));
+    case.add_property(("actual", actual.as_str()));
+    case
+}
+
+fn undecided(verdict: &Verdict) -> String {
+    let actual = thresholds::actual(verdict);
+    let wanting = thresholds::wanting(verdict).map(|wanting| format!("; {wanting}"));
+    format!("inconclusive (actual: {actual}{})", wanting.unwrap_or_default())
+}
+
+/// Some viewers show the message, others the text inside.
+fn status(kind: NonSuccessKind, name: &str, message: &str) -> TestCaseStatus {
+    let mut status = TestCaseStatus::non_success(kind);
+    status.set_type(name).set_message(message).set_description(message);
+    status
+}
+
+/// Trials that were never run are no passes: the run as a whole is an error.
+fn interrupted(run: &Run) -> TestSuite {
+    let message = run.ending.reasons.join("; ");
+    let status = status(NonSuccessKind::Error, "interrupted", &message);
+    let mut case = TestCase::new("the run ends by itself", status);
+    case.set_classname("llm-stream-bench").set_time(Duration::ZERO);
+    let mut suite = TestSuite::new("llm-stream-bench");
+    suite.add_test_case(case);
+    suite
+}
+
+fn time<'a>(trials: impl IntoIterator<Item = &'a Finished>) -> Duration {
+    duration(trials.into_iter().map(|trial| trial.seconds).sum())
+}
+
+fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}

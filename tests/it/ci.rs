@@ -1,0 +1,155 @@
+//! The reports for CI: when they are written, and that their readers can read them.
+
+use std::{fs, io::Read, path::Path, process::Command};
+
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus};
+
+use crate::bench::{Bench, Ran, TWO_MODELS, ran};
+
+/// Every report, with its flag.
+const REPORTS: [&str; 1] = ["--junit"];
+
+/// A threshold that fails, one that passes, and a trial that fails.
+const TROUBLE: &str = "\
+runs: 2
+prompts: [{ name: hello, text: \"Say hello.\" }]
+workloads: { pair: { concurrency: 2, requests: 4, runs: 1, thresholds: [\"ttft >= 1 ms\"] } }
+models:
+  slow: { simulate: { ttft: 6ms, itl: 20ms, tokens: 6 }, thresholds: [\"generation_speed >= 1000000\"] }
+  breaks: { simulate: { ttft: 6ms, itl: 20ms, tokens: 6, faults: [{ status: 503, request: 2 }] } }
+";
+
+/// Arguments that ask for every report, each in a file of that name.
+fn asking(folder: &str) -> Vec<String> {
+    let ask = |(nth, flag): (usize, &&str)| match flag.split_once('=') {
+        Some((flag, format)) => format!("{flag}={format}={folder}/{nth}"),
+        None => format!("{flag}={folder}/{nth}"),
+    };
+    REPORTS.iter().enumerate().map(ask).collect()
+}
+
+fn run(bench: &Bench, arguments: &[String]) -> Ran {
+    ran(bench.command(&[]).args(arguments))
+}
+
+fn junit(path: &Path) -> Report {
+    Report::deserialize_from_str(&fs::read_to_string(path).unwrap()).expect("JUnit XML")
+}
+
+fn cases(report: &Report) -> impl Iterator<Item = &TestCase> {
+    report.test_suites.iter().flat_map(|suite| &suite.test_cases)
+}
+
+fn said(case: &TestCase) -> &str {
+    match &case.status {
+        TestCaseStatus::Success { .. } => "",
+        TestCaseStatus::NonSuccess { message, .. } | TestCaseStatus::Skipped { message, .. } => {
+            message.as_deref().unwrap_or_default()
+        }
+    }
+}
+
+#[test]
+fn every_report_is_written_also_of_a_run_that_fails_in_a_folder_that_is_made() {
+    let bench = Bench::new(TROUBLE);
+    let ran = run(&bench, &asking("new/folder"));
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    let folder = bench.folder.path().join("new/folder");
+    for (nth, flag) in REPORTS.iter().enumerate() {
+        assert!(fs::metadata(folder.join(nth.to_string())).unwrap().len() > 0, "{flag}");
+    }
+}
+
+#[test]
+fn junit_has_a_case_for_each_trial_and_threshold() {
+    let bench = Bench::new(TROUBLE);
+    let ran = run(&bench, &["--junit=junit.xml".into(), "--no-warmup".into()]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    let report = junit(&bench.folder.path().join("junit.xml"));
+    let names: Vec<_> = cases(&report).map(|case| case.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "slow-simulated::hello::run-1",
+            "slow-simulated::hello::run-2",
+            "generation_speed mean >= 1000000 tok/s",
+            "slow-simulated::pair::run-1",
+            "pair: ttft mean >= 1 ms",
+            "breaks-simulated::hello::run-1",
+            "breaks-simulated::hello::run-2",
+            "breaks-simulated::pair::run-1",
+            "pair: ttft mean >= 1 ms",
+        ]
+    );
+    let messages: Vec<_> = cases(&report).map(said).collect();
+    assert!(messages[2].starts_with("missed (actual: "), "{messages:?}");
+    assert!(messages[6].starts_with("HTTP 503"), "{messages:?}");
+    assert_eq!((report.tests, report.failures, report.errors), (9, 2, 0), "{messages:?}");
+    let throughput = cases(&report).nth(3).unwrap().properties.iter();
+    assert!(throughput.into_iter().any(|property| property.name == *"output_throughput"));
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_refused_before_anything_runs() {
+    for flag in REPORTS {
+        let bench = Bench::new(TWO_MODELS);
+        fs::write(bench.folder.path().join("file"), "").unwrap();
+        fs::write(bench.folder.path().join("results.csv"), "of yesterday").unwrap();
+        let ran = run(&bench, &[format!("{flag}=file/report")]);
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        let why = format!("error: failed to write `{}` to file/report: ", flag.replace('=', " "));
+        assert!(ran.stderr.starts_with(&why), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("Testing"), "{}", ran.stderr);
+        let kept = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+        assert_eq!(kept, "of yesterday");
+        let onto_results = run(&bench, &[format!("{flag}=results.csv")]);
+        assert_eq!(onto_results.code, Some(2), "{}", onto_results.stderr);
+        let why = "` and `--output` both go to results.csv: give each a file of its own";
+        assert!(onto_results.stderr.contains(why), "{}", onto_results.stderr);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_report_that_cannot_be_written_at_the_end_fails_the_run() {
+    let bench = Bench::new(TWO_MODELS);
+    for flag in REPORTS {
+        let ran = run(&bench, &[format!("{flag}=/dev/full"), "Qwen".into()]);
+        assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+        assert!(ran.stderr.contains("\npassed: 4 trials"), "{}", ran.stderr);
+        let flag = flag.replace('=', " ");
+        let why = format!("\nFAILED: `{flag}` cannot be written to /dev/full: No space left");
+        assert!(ran.stderr.contains(&why), "{}", ran.stderr);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_writes_the_reports_of_what_has_finished() {
+    let long = TWO_MODELS.replace("runs: 2", "runs: 500\nthresholds: [\"ttft <= 1 s\"]");
+    let bench = Bench::new(&long);
+    let arguments = asking("reports");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    fs::create_dir(bench.folder.path().join("reports")).unwrap();
+    let old = bench.folder.path().join("reports/0");
+    fs::write(&old, "of yesterday ".repeat(10_000)).unwrap();
+    let mut child = bench.start(&arguments);
+    let mut stderr = child.stderr.take().unwrap();
+    let (mut told, mut piece) = (Vec::new(), [0; 256]);
+    while String::from_utf8_lossy(&told).matches("Success: ").count() < 2 {
+        let read = stderr.read(&mut piece).unwrap();
+        assert!(read > 0, "ended early");
+        told.extend_from_slice(&piece[..read]);
+    }
+    assert_eq!(fs::metadata(&old).unwrap().len(), 0, "no report of another run stays");
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    stderr.read_to_end(&mut told).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let report = junit(&old);
+    assert!(report.tests >= 3 && report.tests < 100, "{}", report.tests);
+    let last = cases(&report).last().unwrap();
+    assert!(said(last).starts_with("interrupted: "), "{}", said(last));
+    assert!(matches!(last.status, TestCaseStatus::NonSuccess { kind: NonSuccessKind::Error, .. }));
+    assert_eq!(cases(&report).filter(|case| case.name.contains("ttft")).count(), 0, "not judged");
+}
