@@ -142,6 +142,10 @@ pub struct Cli {
     /// threshold as skipped
     #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_JUNIT", help_heading = OURS)]
     pub junit: Option<PathBuf>,
+
+    /// Write all that is known of the run there as JSON; fixtures/schema/run.v1.json describes it
+    #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_JSON", help_heading = OURS)]
+    pub json: Option<PathBuf>,
 }
 
 const OURS: &str = "Benchmark options (each also as the environment variable named)";

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 
 use crate::{
     cli::Cli,
-    report::{Format, Run, junit::Junit},
+    report::{Format, Run, json::Json, junit::Junit},
 };
 
 /// Reports with the files that they go to.
@@ -78,6 +78,9 @@ fn asked(cli: &Cli) -> Vec<Asked<'_>> {
     let mut asked: Vec<Asked<'_>> = Vec::new();
     if let Some(path) = &cli.junit {
         asked.push(("--junit".into(), path, &Junit));
+    }
+    if let Some(path) = &cli.json {
+        asked.push(("--json".into(), path, &Json));
     }
     asked
 }

@@ -3,6 +3,7 @@
 pub mod changes;
 pub mod csv;
 pub mod finished;
+pub mod json;
 pub mod junit;
 pub mod loads;
 pub mod ranking;

@@ -3,11 +3,12 @@
 use std::{fs, io::Read, path::Path, process::Command};
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus};
+use serde_json::Value;
 
 use crate::bench::{Bench, Ran, TWO_MODELS, ran};
 
 /// Every report, with its flag.
-const REPORTS: [&str; 1] = ["--junit"];
+const REPORTS: [&str; 2] = ["--junit", "--json"];
 
 /// A threshold that fails, one that passes, and a trial that fails.
 const TROUBLE: &str = "\
@@ -87,6 +88,81 @@ fn junit_has_a_case_for_each_trial_and_threshold() {
     assert_eq!((report.tests, report.failures, report.errors), (9, 2, 0), "{messages:?}");
     let throughput = cases(&report).nth(3).unwrap().properties.iter();
     assert!(throughput.into_iter().any(|property| property.name == *"output_throughput"));
+}
+
+/// The schema, in which nothing is allowed that it does not describe.
+fn schema() -> Value {
+    fn close(schema: &mut Value) {
+        match schema {
+            Value::Object(fields) => {
+                fields.values_mut().for_each(close);
+                if fields.contains_key("properties") {
+                    fields.entry("additionalProperties").or_insert(false.into());
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(close),
+            _ => {}
+        }
+    }
+    let mut schema =
+        serde_json::from_str(include_str!("../../fixtures/schema/run.v1.json")).unwrap();
+    close(&mut schema);
+    schema
+}
+
+/// The report as a value, if it is by its schema.
+pub(crate) fn is_by_the_schema(report: &str) -> Value {
+    let mut compiler = boon::Compiler::new();
+    compiler.enable_format_assertions();
+    compiler.add_resource("file:///run.json", schema()).unwrap();
+    let mut schemas = boon::Schemas::new();
+    let schema = compiler.compile("file:///run.json", &mut schemas).unwrap();
+    let report = serde_json::from_str(report).expect("JSON");
+    schemas.validate(&report, schema).unwrap_or_else(|error| panic!("{error:#}\n{report:#}"));
+    report
+}
+
+#[test]
+fn json_is_by_its_schema_and_says_what_the_run_found() {
+    let bench = Bench::new(TROUBLE);
+    let mut command = bench.smoke(&["--bench", "--json=run.json", "--output=results.csv"]);
+    let ran = ran(&mut command);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    let text = fs::read_to_string(bench.folder.path().join("run.json")).unwrap();
+    let report = is_by_the_schema(&text);
+    assert_eq!(report["result"]["ended"], "failed");
+    let groups = report["groups"].as_array().unwrap();
+    let names: Vec<_> = groups.iter().map(|group| group["name"].as_str().unwrap()).collect();
+    let breaks = ["breaks-simulated", "breaks-simulated, pair"];
+    assert_eq!(names, [["slow-simulated", "slow-simulated, pair"], breaks].concat());
+    assert_eq!(groups[2]["requests"]["failures"]["http_status"], 1);
+    assert_eq!(groups[1]["loads"][0]["requests"], 4);
+    let ttft = &groups[1]["metrics"]["ttft"];
+    assert_eq!(
+        (&ttft["n"], &ttft["p99"], &ttft["needs"]["p99"]),
+        (&4.into(), &Value::Null, &473.into())
+    );
+    assert!(ttft["intervals"]["mean"]["low"].as_f64() <= ttft["mean"].as_f64());
+    assert_eq!(report["thresholds"][0]["verdict"], "fail");
+    assert_eq!(report["instruments"][0]["streams"], 1);
+    assert_eq!(report["trials"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn json_of_a_run_against_a_baseline_is_by_its_schema_too() {
+    let config =
+        TWO_MODELS.replace("runs: 2", "runs: 5\nthresholds: [\"ttft <= +900 % of baseline\"]");
+    let bench = Bench::new(&config);
+    run(
+        &bench,
+        &["--save-baseline=b.json".into(), "--baseline-lenient=b.json".into(), "Qwen".into()],
+    );
+    let ran = run(&bench, &["--baseline=b.json".into(), "--json=run.json".into(), "Qwen".into()]);
+    let text = fs::read_to_string(bench.folder.path().join("run.json")).unwrap();
+    let report = is_by_the_schema(&text);
+    let threshold = &report["thresholds"][0];
+    assert_eq!((&threshold["relative"], &threshold["limit"]), (&true.into(), &9.0.into()));
+    assert!(threshold["change"]["before"].as_f64().unwrap() > 0.0, "{}", ran.stderr);
 }
 
 #[test]

@@ -185,21 +185,31 @@ fn each_option_has_a_twin_in_the_environment() {
         .env("LLM_STREAM_BENCH_NO_WARMUP", "1")
         .env("LLM_STREAM_BENCH_NO_CALIBRATION", "true")
         .env("LLM_STREAM_BENCH_RECORD", "recordings")
-        .env("LLM_STREAM_BENCH_JUNIT", "reports/junit.xml");
+        .env("LLM_STREAM_BENCH_JUNIT", "reports/junit.xml")
+        .env("LLM_STREAM_BENCH_JSON", "reports/run.json");
     let ran = ran(&mut command);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(measured(&ran).len(), 3);
     assert!(!ran.stderr.contains("Warmup") && !ran.stderr.contains("instrument"));
     assert_eq!(records(&bench.folder.path().join("a/b/out.csv")).len(), 3);
     assert_eq!(fs::read_dir(bench.folder.path().join("recordings")).unwrap().count(), 3);
-    assert_eq!(fs::read_dir(bench.folder.path().join("reports")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(bench.folder.path().join("reports")).unwrap().count(), 2);
 }
 
 #[test]
 fn a_variable_that_is_set_to_nothing_is_as_good_as_not_set() {
     let bench = Bench::new(TWO_MODELS);
-    let twins =
-        ["MODELS", "RUNS", "OUTPUT", "CONFIG", "NO_WARMUP", "NO_CALIBRATION", "RECORD", "JUNIT"];
+    let twins = [
+        "MODELS",
+        "RUNS",
+        "OUTPUT",
+        "CONFIG",
+        "NO_WARMUP",
+        "NO_CALIBRATION",
+        "RECORD",
+        "JUNIT",
+        "JSON",
+    ];
     let empty = |command: &mut Command| {
         ran(command.envs(twins.map(|twin| (format!("LLM_STREAM_BENCH_{twin}"), ""))))
     };

@@ -11,13 +11,14 @@ use llm_stream_bench::{
     protocol::OpenAiChat,
     recording::{ErrorKind, RequestError},
     report::{
-        Ended, Ending, Finished, Format, Judged, Run, csv, junit::Junit, ranking::Ranking,
-        summary::SummaryTables, thresholds::Thresholds,
+        Ended, Ending, Finished, Format, Judged, Run, csv, json::Json, junit::Junit,
+        ranking::Ranking, summary::SummaryTables, thresholds::Thresholds,
     },
     sample,
     summary::{Group, Row, Summary},
     verdict::{InstrumentError, Verdict},
 };
+use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
 use crate::streams::{STOP, TOKEN, USAGE, stream};
@@ -146,6 +147,37 @@ fn in_junit_xml_a_run_that_was_interrupted_is_an_error_and_undecided_may_be_a_fa
     assert_eq!(count(&run, "<error "), 0);
     run.ending.ended = Ended::Interrupted;
     assert_eq!(count(&run, "<error "), 1);
+}
+
+#[test]
+fn the_json_is() {
+    let mut run = run();
+    run.verdicts[0].verdicts[0].error = Some(f64::INFINITY);
+    let mut json = crate::ci::is_by_the_schema(&Json.render(&run));
+    // One of each is enough to see it.
+    for list in ["groups", "thresholds"] {
+        json[list].as_array_mut().unwrap().truncate(1);
+    }
+    json["trials"].as_array_mut().unwrap().truncate(3);
+    for figures in ["/metrics", "/groups/0/metrics", "/trials/0/figures", "/trials/1/figures"] {
+        let figures = json.pointer_mut(figures).unwrap().as_object_mut().unwrap();
+        figures.retain(|name, _| name == "ttft");
+    }
+    json["tool"]["version"] = "VERSION".into();
+    round(&mut json);
+    insta::assert_snapshot!(format!("{json:#}"));
+}
+
+/// Rounds to the nanosecond, beyond which platforms differ.
+fn round(json: &mut Value) {
+    match json {
+        Value::Number(number) if number.is_f64() => {
+            *json = ((number.as_f64().unwrap() * 1e9).round() / 1e9).into();
+        }
+        Value::Array(values) => values.iter_mut().for_each(round),
+        Value::Object(fields) => fields.values_mut().for_each(round),
+        _ => {}
+    }
 }
 
 #[test]

@@ -1,0 +1,268 @@
+//! The whole run as JSON, for programs. `fixtures/schema/run.v1.json` says what each field means,
+//! and a test holds every report to it; what a reader could trip over is a new version of it.
+//!
+//! Times are in seconds, as in every file. What is unknown is `null`, and no number is infinite.
+
+use serde_json::{Map, Value, json};
+
+use super::{Ended, Finished, Format, Instrument, Judged, Run, thresholds};
+use crate::{
+    interval::Interval,
+    metric::{Better, DEFINITIONS, METRICS, Metric, Read, SUCCESS_RATE, Unit},
+    plan::{Target, Workload},
+    reached::Reached,
+    schedule::Shape,
+    statistic::{Absent, Statistic},
+    summary::{Group, Tally},
+    verdict::{Outcome, Verdict, Wanting},
+};
+
+/// Version of the schema.
+const VERSION: u32 = 1;
+
+const STATISTICS: [Statistic; 11] = [
+    Statistic::Mean,
+    Statistic::Median,
+    Statistic::Sd,
+    Statistic::Min,
+    Statistic::Max,
+    Statistic::Percentile(5.0),
+    Statistic::Percentile(25.0),
+    Statistic::Percentile(75.0),
+    Statistic::Percentile(90.0),
+    Statistic::Percentile(95.0),
+    Statistic::Percentile(99.0),
+];
+
+/// All that is known of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Json;
+
+impl Format for Json {
+    fn render(&self, run: &Run) -> String {
+        let ended = match run.ending.ended {
+            Ended::Passed => "passed",
+            Ended::Failed => "failed",
+            Ended::Interrupted => "interrupted",
+        };
+        let groups = run.summary.groups.iter();
+        let report = json!({
+            "schema": "llm-stream-bench/run",
+            "version": VERSION,
+            "tool": { "name": "llm-stream-bench", "version": env!("CARGO_PKG_VERSION") },
+            "definitions": DEFINITIONS,
+            "machine": run.machine,
+            "result": { "ended": ended, "reasons": run.ending.reasons },
+            "confidence": number(run.confidence),
+            "metrics": METRICS.iter().chain([&SUCCESS_RATE]).map(definition).collect::<Map<_, _>>(),
+            "groups": groups.map(|of| group(of, run.confidence)).collect::<Vec<_>>(),
+            "thresholds": run.verdicts.iter().flat_map(judged).collect::<Vec<_>>(),
+            "instruments": run.instruments.iter().map(instrument).collect::<Vec<_>>(),
+            "trials": run.trials.iter().map(trial).collect::<Vec<_>>(),
+        });
+        format!("{report:#}\n")
+    }
+}
+
+/// The number, unless it is not finite, as the end of an interval may be.
+fn number(value: f64) -> Value {
+    serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+fn optional(value: Option<f64>) -> Value {
+    value.map_or(Value::Null, number)
+}
+
+/// The unit in files.
+const fn unit(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Seconds => "s",
+        _ => unit.display().0,
+    }
+}
+
+fn definition(metric: &Metric) -> (String, Value) {
+    let better = match metric.better {
+        Better::Higher => "higher",
+        Better::Lower => "lower",
+        Better::Neither => "neither",
+    };
+    let Metric { name, definition, .. } = metric;
+    let unit = unit(metric.unit);
+    ((*name).into(), json!({ "unit": unit, "better": better, "definition": definition }))
+}
+
+fn group(group: &Group, confidence: f64) -> Value {
+    let Target { name, model, protocol, transport, connection, prefix_cache, .. } = &*group.target;
+    let Tally { valid, failures, .. } = &group.tally;
+    let kinds: Map<_, _> =
+        failures.iter().map(|(kind, n)| (kind.name().to_owned(), json!(n))).collect();
+    let of_metric = |metric| Some((metric_name(metric), figures(group, metric, confidence)?));
+    json!({
+        "name": group.name(),
+        "model": name,
+        "model_name": model,
+        "endpoint": group.target.endpoint_name(),
+        "simulated": group.target.is_simulated(),
+        "protocol": protocol.name(),
+        "transport": transport.name(),
+        "connection": format!("{connection:?}").to_lowercase(),
+        "prefix_cache": format!("{prefix_cache:?}").to_lowercase(),
+        "workload": group.workload.as_deref().map(workload),
+        "trials": {
+            "planned": group.planned,
+            "finished": group.finished,
+            "failed": group.failed,
+        },
+        "requests": { "valid": valid, "failed": group.tally.failed(), "failures": kinds },
+        "metrics": METRICS.iter().filter_map(of_metric).collect::<Map<_, _>>(),
+        "loads": group.loads.iter().map(load).collect::<Vec<_>>(),
+        "shortfalls": group.shortfalls,
+    })
+}
+
+fn metric_name(metric: &Metric) -> String {
+    metric.name.to_owned()
+}
+
+fn workload(workload: &Workload) -> Value {
+    let Workload { name, shape, until, prompts, .. } = workload;
+    let (concurrency, most) = match shape {
+        Shape::Closed { concurrency } => (Some(concurrency), None),
+        Shape::Open { max_in_flight, .. } => (None, Some(max_in_flight)),
+    };
+    json!({
+        "name": name,
+        "load": format!("{shape}, {until}"),
+        "concurrency": concurrency,
+        "rate": optional(shape.asked_rate()),
+        "max_in_flight": most,
+        "requests": until.requests,
+        "duration": until.duration.map(|duration| duration.as_secs_f64()),
+        "prompts": prompts.iter().map(|prompt| &prompt.name).collect::<Vec<_>>(),
+    })
+}
+
+/// The statistics of a metric over the values that there are; `None` when there are none.
+fn figures(group: &Group, metric: &Metric, confidence: f64) -> Option<Value> {
+    let values = group.values(metric);
+    if values.is_empty() {
+        return None;
+    }
+    // Of loads, a value is a run.
+    let all =
+        if matches!(metric.read, Read::Load(_)) { group.loads.len() } else { group.tally.valid };
+    let mut figures = Map::from_iter([
+        ("n".to_owned(), json!(values.len())),
+        ("lacking".to_owned(), json!(all - values.len())),
+    ]);
+    let mut needs = Map::new();
+    for statistic in STATISTICS {
+        let value = statistic.of(&values);
+        if let Err(Absent::TooFew { needs: least, .. }) = value {
+            needs.insert(statistic.to_string(), json!(least));
+        }
+        figures.insert(statistic.to_string(), optional(value.ok()));
+    }
+    figures.insert("needs".into(), needs.into());
+    let of = |statistic| {
+        let estimate = group.estimate(metric, statistic, confidence).ok()?;
+        estimate.interval.ok()?.map(interval)
+    };
+    let intervals = json!({ "mean": of(Statistic::Mean), "median": of(Statistic::Median) });
+    figures.insert("intervals".into(), intervals);
+    Some(figures.into())
+}
+
+fn interval(Interval { low, high }: Interval) -> Value {
+    json!({ "low": number(low), "high": number(high) })
+}
+
+fn load(reached: &Reached) -> Value {
+    let Reached { requests, valid, peak, .. } = reached;
+    json!({
+        "requests": requests,
+        "valid": valid,
+        "seconds": number(reached.seconds),
+        "concurrency": number(reached.concurrency),
+        "peak": peak,
+        "request_rate": optional(reached.request_rate),
+        "request_throughput": number(reached.request_throughput),
+        "output_throughput": number(reached.output_throughput),
+        "lateness_p99": optional(reached.lateness),
+        "receiver_busy": optional(reached.busy),
+    })
+}
+
+fn judged(judged: &Judged) -> impl Iterator<Item = Value> {
+    judged.verdicts.iter().map(|verdict| threshold(&judged.name, verdict))
+}
+
+fn threshold(group: &str, verdict: &Verdict) -> Value {
+    let limit = &verdict.threshold;
+    let actual = verdict.actual.as_ref().ok();
+    let outcome = match verdict.outcome() {
+        Outcome::Pass => "pass",
+        Outcome::Fail => "fail",
+        Outcome::Inconclusive => "inconclusive",
+    };
+    let requests = verdict.wanting().and_then(|wanting| match wanting {
+        Wanting::Requests(more) => Some(more),
+        Wanting::Exactness => None,
+    });
+    let bounds = actual.and_then(|actual| actual.interval.ok().flatten());
+    let change = verdict.change.as_ref().and_then(|change| change.as_ref().ok());
+    json!({
+        "group": group,
+        "threshold": limit.to_string(),
+        "metric": limit.metric.name,
+        "statistic": limit.statistic.to_string(),
+        "comparison": limit.comparison.symbol(),
+        "limit": number(limit.limit),
+        "relative": limit.is_relative,
+        "unit": unit(limit.metric.unit),
+        "actual": optional(actual.map(|actual| actual.value)),
+        "n": actual.map(|actual| actual.n),
+        "interval": bounds.map(interval),
+        "change": change.map(|change| json!({
+            "before": number(change.before),
+            "now": number(change.now),
+            "relative": number(change.relative),
+            "interval": interval(change.interval),
+            "p": number(change.p),
+        })),
+        "instrument_error": optional(verdict.error),
+        "verdict": outcome,
+        "told": thresholds::actual(verdict),
+        "wanting": thresholds::wanting(verdict),
+        "more_requests": requests,
+    })
+}
+
+/// As `results.instrument.json` has it.
+fn instrument(Instrument { transport, calibration }: &Instrument) -> Value {
+    let errors = serde_json::to_value(calibration).unwrap_or_default();
+    let mut instrument = Map::from_iter([("transport".to_owned(), transport.name().into())]);
+    instrument.extend(errors.as_object().cloned().unwrap_or_default());
+    instrument.into()
+}
+
+fn trial(trial: &Finished) -> Value {
+    let Finished { case, started, failure, figures, notes, .. } = trial;
+    let failure =
+        failure.as_ref().map(|failure| json!({ "kind": failure.kind, "message": failure.message }));
+    let figures = figures.iter().map(|(metric, value)| (metric_name(metric), number(*value)));
+    let workload = case.task.workload();
+    json!({
+        "name": case.name,
+        "model": case.target.name,
+        "prompt": workload.is_none().then(|| case.task.name()),
+        "workload": workload.map(|workload| &workload.name),
+        "run": case.run,
+        "started": format!("{started:.3}"),
+        "seconds": number(trial.seconds),
+        "failure": failure,
+        "figures": figures.collect::<Map<_, _>>(),
+        "notes": notes,
+    })
+}
