@@ -6,6 +6,7 @@ mod calibrate;
 mod compare;
 mod files;
 mod full;
+mod github;
 mod interrupt;
 mod output;
 mod part;
@@ -39,7 +40,7 @@ use self::{
 };
 use crate::{
     cli::{self, Cli, Command},
-    config::{Config, ConfigErrors, Inconclusive},
+    config::{Config, ConfigErrors, Github, Inconclusive},
     plan::{Case, Plan, Secret, Target},
     report::{
         Ended, Ending, Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds,
@@ -251,7 +252,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
         baselines,
     };
     let session = Arc::new(Mutex::new(Session::new(parts)?));
-    let closing = Closing { terminal, path, files, inconclusive };
+    let closing = Closing { terminal, path, files, github: Github::from_env(), inconclusive };
     let failed = run_trials(&arguments, &cases, &session, &closing);
     let mut session = lock(&session);
     session.pass_on();
@@ -354,6 +355,7 @@ struct Closing {
     terminal: Arc<Terminal>,
     path: PathBuf,
     files: Arc<Files>,
+    github: Github,
     inconclusive: Inconclusive,
 }
 
@@ -377,6 +379,7 @@ impl Closing {
         for reason in run.ending.reasons.iter().chain(&unwritten) {
             text.push_str(&format!("{reason}\n"));
         }
+        text.push_str(&github::tell(&self.github, &run));
         text.push_str(&format!("Results: {}\n", self.path.display()));
         self.terminal.err(&text);
         code

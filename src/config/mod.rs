@@ -6,6 +6,7 @@
 //! ```
 
 mod check;
+mod github;
 mod places;
 mod read;
 mod secrets;
@@ -30,7 +31,10 @@ use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
-pub use self::source::{ConfigError, ConfigErrors};
+pub use self::{
+    github::Github,
+    source::{ConfigError, ConfigErrors},
+};
 use self::{
     read::{Entry, Fields, Reader},
     source::Source,

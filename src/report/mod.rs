@@ -1,5 +1,6 @@
 //! A run → bytes. A format is one file, one pure method, one snapshot.
 
+pub mod annotations;
 pub mod changes;
 pub mod csv;
 pub mod finished;
@@ -7,6 +8,7 @@ pub mod json;
 pub mod junit;
 pub mod loads;
 pub mod ranking;
+pub mod step_summary;
 pub mod summary;
 mod table;
 pub mod thresholds;

@@ -166,6 +166,33 @@ fn json_of_a_run_against_a_baseline_is_by_its_schema_too() {
 }
 
 #[test]
+fn a_job_on_github_is_told_without_being_asked() {
+    let bench = Bench::new(TROUBLE);
+    let summary = bench.folder.path().join("summary.md");
+    fs::write(&summary, "of the step before\n").unwrap();
+    let github = |actions: &str, summary: &Path| {
+        let mut command = bench.command(&["--no-warmup"]);
+        ran(command.env("GITHUB_ACTIONS", actions).env("GITHUB_STEP_SUMMARY", summary))
+    };
+    let on = github("true", &summary);
+    let commands: Vec<_> = on.stderr.lines().filter(|line| line.starts_with("::")).collect();
+    assert_eq!(commands.len(), 2, "{}", on.stderr);
+    let missed =
+        "::error title=Threshold missed%3A slow-simulated::generation_speed mean >= 1000000";
+    assert!(commands[0].starts_with(missed), "{commands:?}");
+    let failed = "::error title=Trial failed%3A breaks-simulated%3A%3Ahello%3A%3Arun-2::http_status: HTTP 503";
+    assert!(commands[1].starts_with(failed), "{commands:?}");
+    assert!(on.stdout.lines().all(|line| !line.starts_with("::")), "{}", on.stdout);
+    let text = fs::read_to_string(&summary).unwrap();
+    assert!(text.starts_with("of the step before\n### llm-stream-bench: failed\n"), "{text}");
+    assert!(text.contains("| `breaks-simulated, pair` | 4 | 0 |"), "{text}");
+    let nowhere = github("false", Path::new("no/such/summary.md"));
+    assert!(!nowhere.stderr.contains("\n::"), "{}", nowhere.stderr);
+    let warning = "WARNING: the step's summary is not written to no/such/summary.md: ";
+    assert!(nowhere.stderr.contains(warning), "{}", nowhere.stderr);
+}
+
+#[test]
 fn a_report_that_cannot_be_written_is_refused_before_anything_runs() {
     for flag in REPORTS {
         let bench = Bench::new(TWO_MODELS);

@@ -11,8 +11,9 @@ use llm_stream_bench::{
     protocol::OpenAiChat,
     recording::{ErrorKind, RequestError},
     report::{
-        Ended, Ending, Finished, Format, Judged, Run, csv, json::Json, junit::Junit,
-        ranking::Ranking, summary::SummaryTables, thresholds::Thresholds,
+        Ended, Ending, Finished, Format, Judged, Run, annotations::Annotations, csv, json::Json,
+        junit::Junit, ranking::Ranking, step_summary::StepSummary, summary::SummaryTables,
+        thresholds::Thresholds,
     },
     sample,
     summary::{Group, Row, Summary},
@@ -178,6 +179,26 @@ fn round(json: &mut Value) {
         Value::Object(fields) => fields.values_mut().for_each(round),
         _ => {}
     }
+}
+
+#[test]
+fn the_annotations_are() {
+    let mut run = run();
+    // A name and a message that would end a command, were they not escaped.
+    run.verdicts[0].name = "100 %: a, b\r\nc".into();
+    let mut all = String::new();
+    for inconclusive in [Inconclusive::Warn, Inconclusive::Fail, Inconclusive::Pass] {
+        run.ending.inconclusive = inconclusive;
+        all.push_str(&format!("{inconclusive:?}\n{}", Annotations.render(&run)));
+    }
+    run.verdicts.clear();
+    all.push_str(&format!("of trials alone\n{}", Annotations.render(&run)));
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn the_step_summary_is() {
+    insta::assert_snapshot!(StepSummary.render(&run()));
 }
 
 #[test]
