@@ -146,6 +146,54 @@ pub struct Cli {
     /// Write all that is known of the run there as JSON; fixtures/schema/run.v1.json describes it
     #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_JSON", help_heading = OURS)]
     pub json: Option<PathBuf>,
+
+    /// Write the means of the metrics there for a tool that tracks them; may be repeated. FORMAT is
+    /// bencher (Bencher Metric Format), github-action-benchmark-bigger (its customBiggerIsBetter) or
+    /// github-action-benchmark-smaller (its customSmallerIsBetter): there a file has one direction,
+    /// so speeds are in the one and times in the other
+    #[arg(
+        long = "export",
+        value_name = "FORMAT=FILE",
+        value_delimiter = ',',
+        env = "LLM_STREAM_BENCH_EXPORT",
+        value_parser = export,
+        help_heading = OURS
+    )]
+    pub exports: Vec<Export>,
+}
+
+/// A file for a tool that tracks figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// What the tool reads.
+    pub format: ExportFormat,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// What tools that track figures read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// Bencher Metric Format.
+    Bencher,
+    /// github-action-benchmark's `customBiggerIsBetter`.
+    GithubActionBenchmarkBigger,
+    /// github-action-benchmark's `customSmallerIsBetter`.
+    GithubActionBenchmarkSmaller,
+}
+
+impl ExportFormat {
+    const ALL: [Self; 3] =
+        [Self::Bencher, Self::GithubActionBenchmarkBigger, Self::GithubActionBenchmarkSmaller];
+
+    /// Its name in `--export`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bencher => "bencher",
+            Self::GithubActionBenchmarkBigger => "github-action-benchmark-bigger",
+            Self::GithubActionBenchmarkSmaller => "github-action-benchmark-smaller",
+        }
+    }
 }
 
 const OURS: &str = "Benchmark options (each also as the environment variable named)";
@@ -351,6 +399,19 @@ pub fn without_empty_variables(command: clap::Command) -> clap::Command {
         true => arg.env(None::<&str>),
         false => arg,
     })
+}
+
+/// A file to export to, such as `bencher=bmf.json`.
+fn export(text: &str) -> Result<Export, String> {
+    let known = ExportFormat::ALL.map(ExportFormat::name).join(", ");
+    let named = |name: &str| ExportFormat::ALL.into_iter().find(|format| format.name() == name);
+    match text.split_once('=') {
+        Some((name, path)) if !path.is_empty() => match named(name) {
+            Some(format) => Ok(Export { format, path: path.into() }),
+            None => Err(format!("`{name}` is none of {known}")),
+        },
+        _ => Err(format!("`{text}` is not FORMAT=FILE; formats: {known}")),
+    }
 }
 
 fn inconclusive(text: &str) -> Result<Inconclusive, String> {

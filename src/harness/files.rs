@@ -10,8 +10,12 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    cli::Cli,
-    report::{Format, Run, json::Json, junit::Junit},
+    cli::{Cli, Export, ExportFormat},
+    metric::Better,
+    report::{
+        Format, Run, bencher::Bencher, github_action_benchmark::GithubActionBenchmark, json::Json,
+        junit::Junit,
+    },
 };
 
 /// Reports with the files that they go to.
@@ -82,7 +86,18 @@ fn asked(cli: &Cli) -> Vec<Asked<'_>> {
     if let Some(path) = &cli.json {
         asked.push(("--json".into(), path, &Json));
     }
+    for Export { format, path } in &cli.exports {
+        asked.push((format!("--export {}", format.name()), path, tool(*format)));
+    }
     asked
+}
+
+fn tool(format: ExportFormat) -> &'static (dyn Format + Sync) {
+    match format {
+        ExportFormat::Bencher => &Bencher,
+        ExportFormat::GithubActionBenchmarkBigger => &GithubActionBenchmark(Better::Higher),
+        ExportFormat::GithubActionBenchmarkSmaller => &GithubActionBenchmark(Better::Lower),
+    }
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {

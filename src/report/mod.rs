@@ -1,9 +1,11 @@
 //! A run → bytes. A format is one file, one pure method, one snapshot.
 
 pub mod annotations;
+pub mod bencher;
 pub mod changes;
 pub mod csv;
 pub mod finished;
+pub mod github_action_benchmark;
 pub mod json;
 pub mod junit;
 pub mod loads;
@@ -15,7 +17,12 @@ pub mod thresholds;
 
 pub use self::finished::Finished;
 use crate::{
-    calibrate::Calibration, config::Inconclusive, plan::Transport, summary::Summary,
+    calibrate::Calibration,
+    config::Inconclusive,
+    metric::{Better, METRICS, Metric, SUCCESS_RATE},
+    plan::Transport,
+    statistic::Statistic,
+    summary::{Estimate, Group, Summary},
     verdict::Verdict,
 };
 
@@ -85,6 +92,23 @@ pub struct Judged {
 pub trait Format {
     /// The whole report.
     fn render(&self, run: &Run) -> String;
+}
+
+/// The means that a tool can follow from run to run: of the summary's metrics that have a better
+/// direction, those that the group has.
+fn tracked(group: &Group, confidence: f64) -> Vec<(&'static Metric, Estimate)> {
+    let shown = METRICS.iter().filter(|metric| metric.in_summary).chain([&SUCCESS_RATE]);
+    let directed = shown.filter(|metric| metric.better != Better::Neither);
+    let mean = |metric| {
+        let estimate = group.estimate(metric, Statistic::Mean, confidence);
+        Some((metric, estimate.ok()?))
+    };
+    directed.filter_map(mean).collect()
+}
+
+/// A figure for other tools, without the noise of its last digits.
+fn exported(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
 }
 
 /// A figure in its unit on the terminal, with the digits that it is worth.

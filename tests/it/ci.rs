@@ -8,7 +8,13 @@ use serde_json::Value;
 use crate::bench::{Bench, Ran, TWO_MODELS, ran};
 
 /// Every report, with its flag.
-const REPORTS: [&str; 2] = ["--junit", "--json"];
+const REPORTS: [&str; 5] = [
+    "--junit",
+    "--json",
+    "--export=bencher",
+    "--export=github-action-benchmark-bigger",
+    "--export=github-action-benchmark-smaller",
+];
 
 /// A threshold that fails, one that passes, and a trial that fails.
 const TROUBLE: &str = "\
@@ -163,6 +169,28 @@ fn json_of_a_run_against_a_baseline_is_by_its_schema_too() {
     let threshold = &report["thresholds"][0];
     assert_eq!((&threshold["relative"], &threshold["limit"]), (&true.into(), &9.0.into()));
     assert!(threshold["change"]["before"].as_f64().unwrap() > 0.0, "{}", ran.stderr);
+}
+
+#[test]
+fn exports_are_of_formats_that_there_are() {
+    let bench = Bench::new(TWO_MODELS);
+    for (export, why) in [
+        (
+            "bencher",
+            "`bencher` is not FORMAT=FILE; formats: bencher, github-action-benchmark-bigger,",
+        ),
+        ("bencher=", "`bencher=` is not FORMAT=FILE;"),
+        ("criterion=x.json", "`criterion` is none of bencher, github-action-benchmark-bigger,"),
+    ] {
+        let ran = run(&bench, &[format!("--export={export}")]);
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains(why), "{}", ran.stderr);
+    }
+    let exports = ["bencher=a.json", "github-action-benchmark-smaller=a.json"];
+    let ran = run(&bench, &exports.map(|export| format!("--export={export}")));
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    let why = "`--export github-action-benchmark-smaller` and `--export bencher` both go to a.json";
+    assert!(ran.stderr.contains(why), "{}", ran.stderr);
 }
 
 #[test]

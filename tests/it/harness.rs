@@ -186,14 +186,18 @@ fn each_option_has_a_twin_in_the_environment() {
         .env("LLM_STREAM_BENCH_NO_CALIBRATION", "true")
         .env("LLM_STREAM_BENCH_RECORD", "recordings")
         .env("LLM_STREAM_BENCH_JUNIT", "reports/junit.xml")
-        .env("LLM_STREAM_BENCH_JSON", "reports/run.json");
+        .env("LLM_STREAM_BENCH_JSON", "reports/run.json")
+        .env(
+            "LLM_STREAM_BENCH_EXPORT",
+            "bencher=reports/bmf.json,github-action-benchmark-bigger=reports/bigger.json",
+        );
     let ran = ran(&mut command);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(measured(&ran).len(), 3);
     assert!(!ran.stderr.contains("Warmup") && !ran.stderr.contains("instrument"));
     assert_eq!(records(&bench.folder.path().join("a/b/out.csv")).len(), 3);
     assert_eq!(fs::read_dir(bench.folder.path().join("recordings")).unwrap().count(), 3);
-    assert_eq!(fs::read_dir(bench.folder.path().join("reports")).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(bench.folder.path().join("reports")).unwrap().count(), 4);
 }
 
 #[test]
@@ -209,6 +213,7 @@ fn a_variable_that_is_set_to_nothing_is_as_good_as_not_set() {
         "RECORD",
         "JUNIT",
         "JSON",
+        "EXPORT",
     ];
     let empty = |command: &mut Command| {
         ran(command.envs(twins.map(|twin| (format!("LLM_STREAM_BENCH_{twin}"), ""))))

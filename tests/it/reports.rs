@@ -7,12 +7,14 @@ use llm_stream_bench::{
     cli::Cli,
     config::{Config, Inconclusive, TokenCount},
     interval::CONFIDENCE,
+    metric::Better,
     plan::{Case, Plan},
     protocol::OpenAiChat,
     recording::{ErrorKind, RequestError},
     report::{
-        Ended, Ending, Finished, Format, Judged, Run, annotations::Annotations, csv, json::Json,
-        junit::Junit, ranking::Ranking, step_summary::StepSummary, summary::SummaryTables,
+        Ended, Ending, Finished, Format, Judged, Run, annotations::Annotations, bencher::Bencher,
+        csv, github_action_benchmark::GithubActionBenchmark, json::Json, junit::Junit,
+        ranking::Ranking, step_summary::StepSummary, summary::SummaryTables,
         thresholds::Thresholds,
     },
     sample,
@@ -199,6 +201,28 @@ fn the_annotations_are() {
 #[test]
 fn the_step_summary_is() {
     insta::assert_snapshot!(StepSummary.render(&run()));
+}
+
+#[test]
+fn the_exports_are() {
+    let mut run = run();
+    run.summary.groups.truncate(1);
+    let tools: [(&str, &dyn Format); 3] = [
+        ("bencher", &Bencher),
+        ("github-action-benchmark-bigger", &GithubActionBenchmark(Better::Higher)),
+        ("github-action-benchmark-smaller", &GithubActionBenchmark(Better::Lower)),
+    ];
+    let texts = tools.map(|(name, tool)| format!("{name}\n{}", tool.render(&run)));
+    insta::assert_snapshot!(texts.concat());
+}
+
+#[test]
+fn a_run_of_nothing_valid_exports_no_figure_but_its_failure() {
+    let mut run = run();
+    run.summary.groups.retain(|group| group.target.key == "broken");
+    assert_eq!(GithubActionBenchmark(Better::Lower).render(&run), "[]\n");
+    let bmf: Value = serde_json::from_str(&Bencher.render(&run)).unwrap();
+    assert_eq!(bmf, serde_json::json!({ "broken": { "success_rate (%)": { "value": 0.0 } } }));
 }
 
 #[test]

@@ -1,0 +1,48 @@
+//! The JSON of github-action-benchmark's tools `customBiggerIsBetter` and `customSmallerIsBetter`:
+//! a list of name, unit, value, range and extra. Which way is better belongs to the tool and not to
+//! an entry, so that the metrics of each direction are a file of their own.
+//!
+//! <https://github.com/benchmark-action/github-action-benchmark#examples>, and the schema
+//! `BenchmarkResult` in its `src/extract.ts`.
+
+use serde_json::{Value, json};
+
+use super::{Format, Run, exported, number, tracked};
+use crate::{
+    metric::{Better, Metric, Read},
+    summary::{Estimate, Group},
+};
+
+/// Means of the metrics that are better this way.
+#[derive(Debug, Clone, Copy)]
+pub struct GithubActionBenchmark(pub Better);
+
+impl Format for GithubActionBenchmark {
+    fn render(&self, run: &Run) -> String {
+        let entries = run.summary.groups.iter().flat_map(|group| {
+            let tracked = tracked(group, run.confidence).into_iter();
+            let tracked = tracked.filter(|(metric, _)| metric.better == self.0);
+            tracked.map(move |(metric, estimate)| entry(group, metric, &estimate))
+        });
+        format!("{:#}\n", Value::from(entries.collect::<Vec<_>>()))
+    }
+}
+
+fn entry(group: &Group, metric: &Metric, estimate: &Estimate) -> Value {
+    let (unit, scale) = metric.unit.display();
+    let of = match metric.read {
+        Read::All => format!("of {} requests", group.tally.finished()),
+        Read::Sample(_) | Read::Load(_) => format!("mean, n = {}", estimate.n),
+    };
+    let mut entry = json!({
+        "name": format!("{}: {}", group.name(), metric.name),
+        "unit": unit,
+        "value": exported(estimate.value * scale),
+        "extra": of,
+    });
+    if let Ok(Some(interval)) = estimate.interval {
+        let [low, high] = [interval.low, interval.high].map(|bound| number(bound * scale));
+        entry["range"] = format!("{low} to {high}").into();
+    }
+    entry
+}
