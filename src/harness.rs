@@ -30,12 +30,13 @@ use libtest_mimic::{Arguments, Conclusion, Trial};
 
 use self::{
     baselines::Baselines,
+    calibrate::Instruments,
     files::Files,
     interrupt::Interrupt,
     output::Output,
     progress::Progress,
     relay::Relay,
-    session::{Instruments, Keys, Parts, Session, Stopped},
+    session::{Keys, Parts, Session, Stopped},
     terminal::Terminal,
 };
 use crate::{

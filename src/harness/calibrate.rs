@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::{
     full,
-    session::{Instruments, Setting},
     terminal::{self, Terminal},
 };
 use crate::{
@@ -16,6 +15,12 @@ use crate::{
     plan::Transport,
     summary::{Group, Summary},
 };
+
+/// How exact each transport in use is, by the number of streams at a time, where that was measured.
+pub(super) type Instruments = Vec<(Setting, Calibration)>;
+
+/// A transport and a number of streams at a time.
+pub(super) type Setting = (Transport, usize);
 
 /// Numbers of streams at which the instrument is measured; a load is judged by the next higher one.
 const LEVELS: [usize; 5] = [1, 16, 64, 256, 1024];

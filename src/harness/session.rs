@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     baselines::Baselines,
-    calibrate,
+    calibrate::{self, Instruments, Setting},
     interrupt::Interrupt,
     output::{Results, today},
     progress::{Place, Progress},
@@ -32,7 +32,7 @@ use crate::{
     client::{self, Client, Secrets},
     load::{self, Answer, Follow},
     metric::Metric,
-    plan::{Case, Endpoint, Plan, Secret, Target, Task, Transport, Workload},
+    plan::{Case, Endpoint, Plan, Secret, Target, Task, Workload},
     prompt::Prompt,
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
@@ -68,12 +68,6 @@ pub(super) struct Session {
 
 /// The keys of the models that have one.
 pub(super) type Keys = Vec<(Arc<Target>, Secret)>;
-
-/// How exact each transport in use is, by the number of streams at a time, where that was measured.
-pub(super) type Instruments = Vec<(Setting, Calibration)>;
-
-/// A transport and a number of streams at a time.
-pub(super) type Setting = (Transport, usize);
 
 /// What a session is made of.
 pub(super) struct Parts {

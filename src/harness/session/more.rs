@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
-use super::{Instruments, Session, Stopped, judge};
+use super::{Session, Stopped, judge};
 use crate::{
+    harness::calibrate::Instruments,
     interval::CONFIDENCE,
     plan::{Case, Task},
     statistic::Absent,
