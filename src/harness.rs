@@ -516,6 +516,7 @@ mod tests {
             summary: Summary::default(),
             verdicts,
             confidence: 0.95,
+            took_turns: false,
             trials: Vec::new(),
             instruments: Vec::new(),
             machine: String::new(),

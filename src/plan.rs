@@ -3,12 +3,14 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_pcg::Pcg64Mcg;
 use serde_json::{Map, Value};
 
 use crate::{
     cli::Cli,
     config::{
-        self, Config, ConfigError, ConfigErrors, Connection, PrefixCache, Settings, Spanned,
+        self, Config, ConfigError, ConfigErrors, Connection, Order, PrefixCache, Settings, Spanned,
         TokenCount, sanitise,
     },
     prompt::{self, Prompt},
@@ -30,6 +32,8 @@ pub struct Plan {
     /// The trials, in the order in which they run: model by model, prompt by prompt, then workload
     /// by workload.
     pub cases: Vec<Arc<Case>>,
+    /// In which order they run.
+    pub order: Order,
     /// Whether a model is warmed up before its first trial.
     pub warm_up: bool,
     /// How often each model gets each prompt at first.
@@ -280,12 +284,14 @@ impl Plan {
         let prompts: Vec<_> = prompts(config).into_iter().map(Arc::new).collect();
         let workloads = workloads(config, cli, &prompts)?;
         let runs = cli.runs.unwrap_or(config.runs);
-        let cases = cases(&targets, &prompts, runs, &workloads);
+        let mut cases = cases(&targets, &prompts, runs, &workloads);
+        arrange(&mut cases, config.order);
+        let order = config.order;
         let record = cli.record.clone();
         let max_runs = cli.max_runs.or(config.max_runs).unwrap_or(runs).max(runs);
         let most_runs = f64::from(max_runs) / f64::from(runs);
         let warm_up = !cli.no_warmup;
-        Ok(Self { targets, prompts, workloads, cases, warm_up, runs, most_runs, record })
+        Ok(Self { targets, prompts, workloads, cases, order, warm_up, runs, most_runs, record })
     }
 
     /// Only the cases that `keep` keeps.
@@ -306,9 +312,9 @@ impl Plan {
 
     /// The models of the cases, in their order.
     pub fn selected_targets(&self) -> Vec<Arc<Target>> {
-        let mut targets: Vec<_> = self.cases.iter().map(|case| case.target.clone()).collect();
-        targets.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        targets
+        let is_selected =
+            |target: &&Arc<Target>| self.cases.iter().any(|case| Arc::ptr_eq(&case.target, target));
+        self.targets.iter().filter(is_selected).cloned().collect()
     }
 }
 
@@ -329,6 +335,25 @@ fn cases(
         }
     }
     cases
+}
+
+/// Puts trials, which are as they are listed, into their order.
+pub fn arrange(cases: &mut [Arc<Case>], order: Order) {
+    match order {
+        Order::AsListed => {}
+        Order::Interleaved => {
+            // Each task by its first place among them; the sort keeps the models' order.
+            let firsts = cases.to_vec();
+            let place = |case: &Arc<Case>| {
+                firsts.iter().position(|other| other.task.is(&case.task)).unwrap_or_default()
+            };
+            cases.sort_by_cached_key(|case| (case.run, place(case)));
+        }
+        Order::Shuffled(seed) => {
+            let mut random = Pcg64Mcg::seed_from_u64(seed);
+            cases.shuffle(&mut random);
+        }
+    }
 }
 
 fn workloads(

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
+    change::Change,
     interval::{self, Interval, Sampled},
     metric::{METRICS, Metric, Read},
     plan::{Case, Target, Task, Workload},
@@ -58,17 +59,20 @@ pub struct Tally {
     prompts: Vec<Arc<Prompt>>,
     /// Which of them each valid answer is to.
     strata: Vec<u16>,
+    /// Which run of it each valid answer is.
+    runs: Vec<u32>,
 }
 
 impl Tally {
-    /// Counts one more request.
-    pub fn add(&mut self, prompt: &Arc<Prompt>, outcome: &Result<Sample, RequestError>) {
+    /// Counts one more request: a run of `prompt`.
+    pub fn add(&mut self, prompt: &Arc<Prompt>, run: u32, outcome: &Result<Sample, RequestError>) {
         match outcome {
             Err(error) => *self.failures.entry(error.kind).or_default() += 1,
             Ok(sample) => {
                 self.valid += 1;
                 let stratum = self.stratum(prompt);
                 self.strata.push(stratum);
+                self.runs.push(run);
                 self.figures.resize_with(METRICS.len(), Vec::new);
                 for (values, metric) in self.figures.iter_mut().zip(METRICS) {
                     values.extend(metric.of(sample));
@@ -98,6 +102,7 @@ impl Tally {
             values.extend(more);
         }
         let strata: Vec<_> = other.prompts.iter().map(|prompt| self.stratum(prompt)).collect();
+        self.runs.extend(other.runs);
         self.strata.extend(other.strata.iter().map(|stratum| strata[usize::from(*stratum)]));
     }
 
@@ -198,7 +203,7 @@ impl Summary {
         if let Some(group) = self.group(&row.case) {
             group.finished += 1;
             group.failed += usize::from(row.outcome.is_err());
-            group.tally.add(&row.prompt, &row.outcome);
+            group.tally.add(&row.prompt, row.case.run, &row.outcome);
         }
     }
 
@@ -337,6 +342,57 @@ impl Group {
             Read::Sample(_) | Read::All => self.tally.valid,
         };
         Ok(Estimate { value, interval, n })
+    }
+
+    /// How much more of `metric` each answer has than that of `other` to the same run of the same
+    /// prompt, as a part of the latter; with the prompts as strata. For trials that took turns.
+    pub fn pairs(&self, other: &Self, metric: &Metric) -> (Vec<f64>, Vec<u16>) {
+        let keyed = |group: &Self| -> BTreeMap<(String, u32), f64> {
+            let tally = &group.tally;
+            let values = tally.values(metric);
+            let names = tally.strata.iter().map(|s| tally.prompts[usize::from(*s)].name.clone());
+            // A figure that some lack has no place here.
+            let whole = values.len() == tally.valid;
+            let keys = names.zip(tally.runs.iter().copied()).filter(|_| whole);
+            keys.zip(values.iter().copied()).collect()
+        };
+        let others = keyed(other);
+        let mut names: Vec<String> = Vec::new();
+        let pairs = keyed(self).into_iter().filter_map(|((name, run), value)| {
+            let base = others.get(&(name.clone(), run)).filter(|base| **base > 0.0)?;
+            let known = names.iter().position(|known| *known == name).unwrap_or_else(|| {
+                names.push(name);
+                names.len() - 1
+            });
+            Some((value / base - 1.0, u16::try_from(known).unwrap_or(u16::MAX)))
+        });
+        pairs.unzip()
+    }
+
+    /// The change of the median of `metric` from the first half of each prompt's answers to the
+    /// second, in the order in which they came.
+    pub fn drift(&self, metric: &Metric) -> Result<Change, Absent> {
+        let (strata, values) = (&self.tally.strata, self.tally.values(metric));
+        if values.len() < self.tally.valid {
+            let all = self.tally.valid;
+            return Err(Absent::Lacking { lack: all - values.len(), all });
+        }
+        let (mut halves, mut seen) = ([(vec![], vec![]), (vec![], vec![])], BTreeMap::new());
+        let all = |stratum: u16| strata.iter().filter(|other| **other == stratum).count();
+        let totals: BTreeMap<u16, usize> =
+            (0..self.tally.prompts.len()).map(|s| s as u16).map(|s| (s, all(s))).collect();
+        for (value, stratum) in values.iter().zip(strata) {
+            let nth: &mut usize = seen.entry(*stratum).or_default();
+            let half = usize::from(*nth >= totals[stratum] / 2);
+            *nth += 1;
+            halves[half].0.push(*value);
+            halves[half].1.push(*stratum);
+        }
+        let sampled = |half: usize| {
+            let (values, strata): &(Vec<f64>, Vec<u16>) = &halves[half];
+            Sampled { values, strata }
+        };
+        Change::of(Statistic::Median, sampled(0), sampled(1), interval::CONFIDENCE)
     }
 
     /// The interval of a load's mean throughput, by the pieces of its runs.

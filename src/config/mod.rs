@@ -67,6 +67,8 @@ pub struct Config {
     pub runs: u32,
     /// `thresholds` of every model. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// `order`. Default: `as-listed`.
+    pub order: Order,
     /// `inconclusive`. Default: `warn`.
     pub inconclusive: Inconclusive,
     /// `max_runs`, `runs` to 10,000: how often at most, where thresholds are not decided before.
@@ -149,6 +151,19 @@ pub enum Transport {
     Stamped,
     /// `reqwest`: HTTP/2 and proxies, arrivals stamped by the program.
     Reqwest,
+}
+
+/// `order`: in which order trials run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// `as-listed`: model by model.
+    #[default]
+    AsListed,
+    /// `interleaved`: each run of each prompt by one model after the other, so that what drifts
+    /// meets all of them.
+    Interleaved,
+    /// `shuffled(SEED)`: by chance.
+    Shuffled(u64),
 }
 
 /// `inconclusive`: what becomes of a run with a threshold that could not be decided.
@@ -299,6 +314,7 @@ impl Config {
                 prompts.as_deref(),
             )
         });
+        let order = fields.get("order").and_then(|entry| sections::order(&mut reader, entry));
         let inconclusive = fields.get("inconclusive");
         let inconclusive =
             inconclusive.and_then(|entry| sections::inconclusive(&mut reader, entry));
@@ -313,6 +329,7 @@ impl Config {
             prompts,
             runs,
             thresholds: thresholds.unwrap_or_default(),
+            order: order.unwrap_or_default(),
             inconclusive: inconclusive.unwrap_or_default(),
             max_runs: max_runs.and_then(|runs| u32::try_from(runs).ok()),
             workloads: workloads.unwrap_or_default(),

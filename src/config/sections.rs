@@ -6,8 +6,8 @@ use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    Connection, Endpoint, Inconclusive, Model, PrefixCache, Prompt, Settings, Timeouts, TokenCount,
-    Transport, check,
+    Connection, Endpoint, Inconclusive, Model, Order, PrefixCache, Prompt, Settings, Timeouts,
+    TokenCount, Transport, check,
     read::{Entry, Fields, Reader},
     words::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, PROMPT_SECTION,
@@ -195,6 +195,31 @@ fn transport(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Transport> {
         ("reqwest", Transport::Reqwest),
     ];
     one_of(reader, entry, "transport", &known)
+}
+
+/// `as-listed`, `interleaved`, `shuffled` or `shuffled(SEED)`.
+pub(super) fn order(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Order> {
+    let text = reader.text(entry, "interleaved")?.value;
+    let seed = text.strip_prefix("shuffled").map(|rest| match rest.trim() {
+        "" => Some(0),
+        rest => rest.strip_prefix('(')?.strip_suffix(')')?.trim().parse().ok(),
+    });
+    match (text.as_str(), seed) {
+        ("as-listed", _) => Some(Order::AsListed),
+        ("interleaved", _) => Some(Order::Interleaved),
+        (_, Some(Some(seed))) => Some(Order::Shuffled(seed)),
+        (other, _) => {
+            let known = ["as-listed", "interleaved", "shuffled"];
+            let help = match words::nearest(other, known) {
+                Some(meant) if meant != other => format!("did you mean `{meant}`?"),
+                _ => {
+                    "there are `as-listed`, `interleaved` and `shuffled(7)`, 7 being a seed".into()
+                }
+            };
+            reader.error(entry, format!("there is no order `{other}`"), help);
+            None
+        }
+    }
 }
 
 pub(super) fn inconclusive(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Inconclusive> {

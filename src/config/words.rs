@@ -44,6 +44,7 @@ pub(super) const TOP_SECTION: Section = Section {
         "workloads",
         "inconclusive",
         "max_runs",
+        "order",
     ],
 };
 pub(super) const MODEL_SECTION: Section = Section { name: "a model", keys: MODEL };

@@ -30,6 +30,7 @@ use crate::{
     baseline::Kept,
     calibrate::Calibration,
     client::{self, Client, Secrets},
+    config::Order,
     load::{self, Answer, Follow},
     metric::Metric,
     plan::{Case, Endpoint, Plan, Secret, Target, Task, Workload},
@@ -55,6 +56,8 @@ pub(super) struct Session {
     runtime: Runtime,
     results: Results,
     live: Option<Live>,
+    /// The models that are measured in turn with it.
+    parked: Vec<Live>,
     summary: Summary,
     /// The trials that have finished, in short.
     trials: Vec<Finished>,
@@ -115,6 +118,7 @@ impl Session {
             runtime,
             results,
             live: None,
+            parked: Vec::new(),
             summary,
             trials: Vec::new(),
             told: None,
@@ -189,8 +193,10 @@ impl Session {
     /// What the rows say together, by instruments that are as exact as `instruments` says.
     pub(super) fn finish(&mut self, instruments: &Instruments) -> Run {
         self.live = None;
+        self.parked.clear();
         let summary = std::mem::take(&mut self.summary);
         let confidence = self.confidence();
+        let took_turns = self.plan.order == Order::Interleaved;
         let reference = self.reference();
         let judged =
             summary.groups.iter().map(|group| judge(group, instruments, reference, confidence));
@@ -203,6 +209,7 @@ impl Session {
             summary,
             verdicts,
             confidence,
+            took_turns,
             trials: std::mem::take(&mut self.trials),
             instruments: instruments.iter().map(instrument).collect(),
             machine: self.baselines.machine.clone(),
@@ -214,13 +221,18 @@ impl Session {
     fn prepare(&mut self, case: &Arc<Case>, place: Place) -> anyhow::Result<()> {
         let target = &case.target;
         if !self.live.as_ref().is_some_and(|live| Arc::ptr_eq(&live.target, target)) {
-            self.live = None;
+            let before = self.live.take();
             self.told = None;
             self.terminal.err(&format!("Testing {}...\n", target.name));
-            let key = self.keys.iter().find(|(of, _)| Arc::ptr_eq(of, target)).map(|(_, key)| key);
-            self.live = Some(Live::new(target, key)?);
-            if self.plan.warm_up {
-                self.warm_up(case, place);
+            // What is measured model by model needs no connections of another model.
+            if self.plan.order != Order::AsListed {
+                self.parked.extend(before);
+            }
+            let parked = self.parked.iter().position(|live| Arc::ptr_eq(&live.target, target));
+            if let Some(parked) = parked {
+                self.live = Some(self.parked.swap_remove(parked));
+            } else {
+                self.begin(case, place)?;
             }
         }
         if self.interrupt.came() {
@@ -239,6 +251,17 @@ impl Session {
             self.terminal.err(&line);
         }
         self.terminal.err(&format!("    Run {}/{}\n", place.run, place.runs));
+        Ok(())
+    }
+
+    /// Connects to the case's model, which is new.
+    fn begin(&mut self, case: &Arc<Case>, place: Place) -> anyhow::Result<()> {
+        let target = &case.target;
+        let key = self.keys.iter().find(|(of, _)| Arc::ptr_eq(of, target)).map(|(_, key)| key);
+        self.live = Some(Live::new(target, key)?);
+        if self.plan.warm_up {
+            self.warm_up(case, place);
+        }
         Ok(())
     }
 

@@ -35,6 +35,8 @@ pub struct Run {
     pub verdicts: Vec<Judged>,
     /// How sure each interval is.
     pub confidence: f64,
+    /// Whether models took turns, so that their answers are pairs.
+    pub took_turns: bool,
     /// The trials that finished, in the order in which they ran.
     pub trials: Vec<Finished>,
     /// How exact the instrument is, where that was measured.

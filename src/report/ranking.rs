@@ -1,7 +1,12 @@
 //! The models by mean `generation_speed`.
 
 use super::{Format, Run, number};
-use crate::{metric::Metric, statistic::Statistic, summary::Group};
+use crate::{
+    interval::{self, CONFIDENCE, Interval, Sampled},
+    metric::Metric,
+    statistic::{Absent, Statistic},
+    summary::Group,
+};
 
 /// `1. name: X generation tokens/sec`, fastest first, and so under each load.
 #[derive(Debug, Clone, Copy)]
@@ -9,9 +14,46 @@ pub struct Ranking;
 
 impl Format for Ranking {
     fn render(&self, run: &Run) -> String {
-        let rankings: Vec<_> = run.summary.comparable().iter().map(|of| ranking(of)).collect();
+        let ranked = |groups: &Vec<&Group>| {
+            let mut text = ranking(groups);
+            if run.took_turns {
+                text.push_str(&differences(groups));
+            }
+            text
+        };
+        let rankings: Vec<_> = run.summary.comparable().iter().map(ranked).collect();
         rankings.join("\n")
     }
+}
+
+/// By how much each model is slower than the first, run by run.
+fn differences(groups: &[&Group]) -> String {
+    let Some((first, others)) = groups.split_first() else { return String::new() };
+    if others.is_empty() || first.workload.is_some() {
+        return String::new();
+    }
+    let mut out = format!("\n  paired with {}, run by run:\n", first.target.name);
+    for other in others {
+        let told = difference(other, first).unwrap_or_else(|absent| absent.to_string());
+        out.push_str(&format!("    {}: {told}\n", other.target.name));
+    }
+    out
+}
+
+fn difference(group: &Group, first: &Group) -> Result<String, Absent> {
+    let none = Absent::NoValidTrial { failed: group.failed };
+    let metric = Metric::named("generation_speed").ok_or(none)?;
+    let (values, strata) = group.pairs(first, metric);
+    let mean = Statistic::Mean.of(&values).map_err(|_| none)?;
+    let sampled = Sampled { values: &values, strata: &strata };
+    let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE);
+    let within = match interval {
+        Ok(Some(Interval { low, high })) => {
+            format!(" [{:+.2}, {:+.2}]", low * 100.0, high * 100.0)
+        }
+        Ok(None) | Err(_) => String::new(),
+    };
+    Ok(format!("{:+.2}{within} % (n = {})", mean * 100.0, values.len()))
 }
 
 fn ranking(groups: &[&Group]) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Format, Run, number, table};
+use super::{Format, Run, number, table, thresholds};
 use crate::{
     metric::{METRICS, Metric},
     plan::Workload,
@@ -25,6 +25,7 @@ impl Format for SummaryTables {
             out.push_str(&heading(group));
             if group.tally.valid > 0 {
                 out.push_str(&figures(group));
+                out.push_str(&drifts(group));
             }
         }
         out
@@ -69,6 +70,18 @@ fn of(valid: usize, planned: usize) -> String {
         (_, 1) => "0 of 1 run".into(),
         _ => format!("{valid} of {planned} runs"),
     }
+}
+
+/// What changed between the first half of each prompt's requests and the second.
+fn drifts(group: &Group) -> String {
+    let told = ["generation_speed", "ttft"].into_iter().filter_map(|name| {
+        let change = group.drift(Metric::named(name)?).ok()?;
+        change.is_significant().then(|| {
+            let changed = thresholds::changed(&change);
+            format!("  drift: {name} {changed} % from the first half to the second\n")
+        })
+    });
+    told.collect()
 }
 
 fn figures(group: &Group) -> String {

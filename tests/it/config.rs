@@ -762,6 +762,8 @@ mod workloads {
         workloads_of_one_name =>
             top("workloads:\n  a b: { concurrency: 5, requests: 5 }\n  a:b: { rate: 5/s, requests: 5 }"),
         connection_misspelt => model("connection: hot"),
+        order_misspelt => top("order: interleave"),
+        order_without_seed => top("order: shuffled(x)"),
     }
 
     #[test]

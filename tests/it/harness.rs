@@ -355,6 +355,37 @@ fn a_logfile_takes_the_place_of_stdout() {
     assert_eq!(log.lines().filter(|line| is_libtest_line(line)).count(), 4, "{log}");
 }
 
+// -- order ----------------------------------------------------------------------------------------
+
+#[test]
+fn models_take_turns_or_come_by_chance_when_the_config_says_so() {
+    let bench = Bench::new(TWO_MODELS);
+    let ordered = |order: &str| {
+        fs::write(bench.folder.path().join("o.yaml"), format!("{TWO_MODELS}order: {order}\n"))
+            .unwrap();
+        let listed = bench.run(&["--list", "--config", "o.yaml"]);
+        names(&listed).join(" ").replace("-simulated", "")
+    };
+    assert_eq!(
+        ordered("interleaved"),
+        "Qwen-30B::hello::run-1 Llama-70B::hello::run-1 Qwen-30B::bye::run-1 \
+         Llama-70B::bye::run-1 Qwen-30B::hello::run-2 Llama-70B::hello::run-2 \
+         Qwen-30B::bye::run-2 Llama-70B::bye::run-2"
+    );
+    let shuffled = ordered("shuffled(3)");
+    assert_eq!(shuffled, ordered("shuffled(3)"));
+    assert_ne!(shuffled, ordered("shuffled(4)"));
+    assert_eq!(shuffled.split(' ').count(), 8);
+    ordered("interleaved");
+    let ran = bench.run(&["--config", "o.yaml"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    // Each is warmed up once, on the connection that it keeps while the other is measured.
+    assert_eq!(ran.stderr.matches("Warmup...").count(), 2);
+    assert!(ran.stderr.contains("paired with Qwen-30B-simulated, run by run:"), "{}", ran.stderr);
+    let paired = ran.stderr.lines().find(|line| line.ends_with("% (n = 4)")).unwrap_or_default();
+    assert!(paired.starts_with("    Llama-70B-simulated: -"), "{}", ran.stderr);
+}
+
 // -- files ----------------------------------------------------------------------------------------
 
 #[test]

@@ -68,6 +68,7 @@ fn run() -> Run {
         summary,
         verdicts,
         confidence: CONFIDENCE,
+        took_turns: true,
         trials: rows.iter().map(|row| Finished::request(row, ended(row))).collect(),
         instruments: Vec::new(),
         machine: "EPYC <9>, 2 cores, linux 6".into(),

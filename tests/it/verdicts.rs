@@ -185,3 +185,23 @@ fn what_is_not_there_never_passes() {
         }
     }
 }
+
+#[test]
+fn drift_is_seen_where_it_is_and_not_where_there_is_none() {
+    let endpoint = Endpoint::new(8, 1.0);
+    let metric = Metric::named("tpot").unwrap();
+    let seen = |slower: f64| {
+        percent(RUNS, |seed| {
+            let mut random = Pcg64Mcg::seed_from_u64(seed);
+            let mut summary = Summary::new(&endpoint.cases);
+            for (nth, case) in endpoint.cases.iter().enumerate() {
+                let late = if case.run > 4 { slower } else { 1.0 };
+                let endpoint = Endpoint { cases: endpoint.cases.clone(), slower: late };
+                summary.add(&row(case, Ok(endpoint.sample(nth, &mut random))));
+            }
+            summary.groups[0].drift(metric).unwrap().is_significant()
+        })
+    };
+    let (none, some) = (seen(1.0), seen(1.15));
+    assert!(none <= 3.0 && some >= 95.0, "{none} {some}");
+}

@@ -11,7 +11,7 @@ use super::{Session, Stopped, judge};
 use crate::{
     harness::calibrate::Instruments,
     interval::CONFIDENCE,
-    plan::{Case, Task},
+    plan::{self, Case, Task},
     statistic::Absent,
     summary::Group,
     verdict::{Verdict, Wanting},
@@ -59,7 +59,9 @@ impl Session {
             let judged = judge(group, instruments, self.reference(), confidence);
             judged.verdicts.iter().any(more_may_decide)
         });
-        groups.flat_map(|group| self.further(group, factor)).collect()
+        let mut cases: Vec<_> = groups.flat_map(|group| self.further(group, factor)).collect();
+        plan::arrange(&mut cases, self.plan.order);
+        cases
     }
 
     /// The next runs of all that the group was asked.

@@ -162,7 +162,7 @@ impl Gathered {
         if let Err(error) = &row.outcome {
             self.failure.get_or_insert_with(|| format!("{}: {error}", error.kind));
         }
-        self.tally.add(&row.prompt, &row.outcome);
+        self.tally.add(&row.prompt, case.run, &row.outcome);
         self.spans.push(span);
     }
 }
