@@ -13,10 +13,10 @@ use crate::{
     sim::{Fault, FaultKind, Script},
 };
 
-/// Measures how fast LLM endpoints stream, one trial for each model, prompt and run.
+/// Measures how fast LLM endpoints stream: a trial for each model, prompt or workload, and run.
 ///
-/// Models come from configs.yaml. A FILTER selects the trials whose name, MODEL::PROMPT::run-N,
-/// contains it; with several, any may match.
+/// Models come from configs.yaml. A FILTER selects the trials whose name, MODEL::PROMPT::run-N or
+/// MODEL::WORKLOAD::run-N, contains it; with several, any may match.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "llm",
@@ -80,7 +80,7 @@ pub struct Cli {
     )]
     pub no_warmup: bool,
 
-    /// Do not measure the instrument's own error first; no verdict is inconclusive then
+    /// Do not measure the instrument's own error before judging; it then counts as none
     #[arg(
         long,
         env = "LLM_STREAM_BENCH_NO_CALIBRATION",
@@ -425,7 +425,7 @@ fn inconclusive(text: &str) -> Result<Inconclusive, String> {
 
 /// Every metric with its unit and definition, for `--help`.
 pub fn glossary() -> String {
-    let mut text = format!("{AFTER_HELP}\n\nMetrics, for thresholds such as `ttft p95 <= 500 ms`:");
+    let mut text = format!("{AFTER_HELP}\n\nMetrics, for thresholds such as `ttft p95 <= 500 ms` or\n`generation_speed >= -3 % of baseline`:");
     for metric in METRICS.iter().chain([&SUCCESS_RATE]) {
         let alias = metric.alias.map(|alias| format!(" (also {alias})")).unwrap_or_default();
         let unit = metric.unit.display().0;
