@@ -425,7 +425,9 @@ fn inconclusive(text: &str) -> Result<Inconclusive, String> {
 
 /// Every metric with its unit and definition, for `--help`.
 pub fn glossary() -> String {
-    let mut text = format!("{AFTER_HELP}\n\nMetrics, for thresholds such as `ttft p95 <= 500 ms` or\n`generation_speed >= -3 % of baseline`:");
+    let mut text = format!(
+        "{AFTER_HELP}\n\nMetrics, for thresholds such as `ttft p95 <= 500 ms` or\n`generation_speed >= -3 % of baseline`:"
+    );
     for metric in METRICS.iter().chain([&SUCCESS_RATE]) {
         let alias = metric.alias.map(|alias| format!(" (also {alias})")).unwrap_or_default();
         let unit = metric.unit.display().0;

@@ -214,3 +214,6 @@ impl InstrumentError {
         }
     }
 }
+
+#[cfg(test)]
+mod simulations;

@@ -72,11 +72,15 @@ fn of(valid: usize, planned: usize) -> String {
     }
 }
 
+/// A change that is smaller is none to speak of, however significant.
+const SMALL: f64 = 0.01;
+
 /// What changed between the first half of each prompt's requests and the second.
 fn drifts(group: &Group) -> String {
     let told = ["generation_speed", "ttft"].into_iter().filter_map(|name| {
         let change = group.drift(Metric::named(name)?).ok()?;
-        change.is_significant().then(|| {
+        let drifts = change.is_significant() && change.relative.abs() > SMALL;
+        drifts.then(|| {
             let changed = thresholds::changed(&change);
             format!("  drift: {name} {changed} % from the first half to the second\n")
         })

@@ -18,5 +18,4 @@ mod reports;
 mod streams;
 mod timing;
 mod tls;
-mod verdicts;
 mod workloads;

@@ -3,8 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use clap::Parser as _;
-use llm_stream_bench::{
+use crate::{
     baseline::Baseline,
     cli::Cli,
     config::{Config, TokenCount},
@@ -20,6 +19,7 @@ use llm_stream_bench::{
     threshold::Threshold,
     verdict::{Outcome, Reference, Verdict},
 };
+use clap::Parser as _;
 use rand::SeedableRng as _;
 use rand_distr::{Distribution as _, Normal};
 use rand_pcg::Pcg64Mcg;
