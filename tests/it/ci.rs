@@ -284,3 +284,30 @@ fn ctrl_c_writes_the_reports_of_what_has_finished() {
     assert!(matches!(last.status, TestCaseStatus::NonSuccess { kind: NonSuccessKind::Error, .. }));
     assert_eq!(cases(&report).filter(|case| case.name.contains("ttft")).count(), 0, "not judged");
 }
+
+#[test]
+fn the_action_and_its_example_name_what_there_is() {
+    let action = include_str!("../../action.yml");
+    let example = include_str!("../../fixtures/github/llm-bench.yml");
+    let help = ran(&mut Bench::new(TWO_MODELS).smoke(&["--help"])).stdout;
+    let words =
+        |text: &'static str| text.split(|c: char| !(c.is_alphanumeric() || "_-".contains(c)));
+    let variables: Vec<_> =
+        words(action).filter(|word| word.starts_with("LLM_STREAM_BENCH_")).collect();
+    assert_eq!(variables.len(), 5, "{variables:?}");
+    for variable in variables {
+        assert!(help.contains(&format!("[env: {variable}=")), "{variable}");
+    }
+    for flag in words(example).filter(|word| word.starts_with("--")) {
+        assert!(help.contains(&format!("{flag} <")), "{flag}");
+    }
+    let (_, with) = example.split_once("with:\n").unwrap();
+    let (with, _) = with.split_once("env:").unwrap();
+    let inputs = with.lines().filter_map(|line| line.strip_prefix("          ")?.split_once(": "));
+    let inputs: Vec<_> =
+        inputs.map(|(input, _)| input).filter(|input| !input.starts_with(' ')).collect();
+    assert_eq!(inputs, ["config", "arguments", "export"]);
+    for input in inputs {
+        assert!(action.contains(&format!("\n  {input}:\n")), "{input}");
+    }
+}
