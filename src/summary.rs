@@ -272,6 +272,11 @@ impl Group {
         same_task && Arc::ptr_eq(&self.target, &case.target)
     }
 
+    /// Whether both are the same group.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.target, &other.target) && self.is_comparable_to(other)
+    }
+
     fn is_comparable_to(&self, other: &Self) -> bool {
         match (&self.workload, &other.workload) {
             (None, None) => true,

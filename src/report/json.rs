@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Ended, Finished, Format, Instrument, Judged, Run, thresholds};
+use super::{Ended, Finished, Format, Instrument, Judged, Run, ranking::Paired, thresholds};
 use crate::{
     interval::Interval,
     metric::{Better, DEFINITIONS, METRICS, Metric, Read, SUCCESS_RATE, Unit},
@@ -55,7 +55,7 @@ impl Format for Json {
             "result": { "ended": ended, "reasons": run.ending.reasons },
             "confidence": number(run.confidence),
             "metrics": METRICS.iter().chain([&SUCCESS_RATE]).map(definition).collect::<Map<_, _>>(),
-            "groups": groups.map(|of| group(of, run.confidence)).collect::<Vec<_>>(),
+            "groups": groups.map(|of| group(of, run)).collect::<Vec<_>>(),
             "thresholds": run.verdicts.iter().flat_map(judged).collect::<Vec<_>>(),
             "instruments": run.instruments.iter().map(instrument).collect::<Vec<_>>(),
             "trials": run.trials.iter().map(trial).collect::<Vec<_>>(),
@@ -92,7 +92,8 @@ fn definition(metric: &Metric) -> (String, Value) {
     ((*name).into(), json!({ "unit": unit, "better": better, "definition": definition }))
 }
 
-fn group(group: &Group, confidence: f64) -> Value {
+fn group(group: &Group, run: &Run) -> Value {
+    let confidence = run.confidence;
     let Target { name, model, protocol, transport, connection, prefix_cache, .. } = &*group.target;
     let Tally { valid, failures, .. } = &group.tally;
     let kinds: Map<_, _> =
@@ -118,6 +119,40 @@ fn group(group: &Group, confidence: f64) -> Value {
         "metrics": METRICS.iter().filter_map(of_metric).collect::<Map<_, _>>(),
         "loads": group.loads.iter().map(load).collect::<Vec<_>>(),
         "shortfalls": group.shortfalls,
+        "drift": drift(group),
+        "paired": paired(group, run),
+    })
+}
+
+/// The change between the halves of each prompt's requests, where there are enough.
+fn drift(group: &Group) -> Value {
+    let of = |name: &str| {
+        let change = group.drift(Metric::named(name)?).ok()?;
+        let told = json!({
+            "relative": number(change.relative),
+            "interval": interval(change.interval),
+            "p": number(change.p),
+            "significant": change.is_significant(),
+        });
+        Some((name.to_owned(), told))
+    };
+    ["generation_speed", "ttft"].into_iter().filter_map(of).collect::<Map<_, _>>().into()
+}
+
+/// How the model's speed differs from that of the fastest, when they took turns.
+fn paired(group: &Group, run: &Run) -> Value {
+    let comparable = run.summary.comparable();
+    let first = comparable.first().and_then(|groups| groups.first());
+    let first =
+        first.filter(|first| run.took_turns && group.workload.is_none() && !first.is(group));
+    let paired = first.and_then(|first| Some((first, Paired::of(group, first).ok()?)));
+    paired.map_or(Value::Null, |(first, Paired { mean, interval: within, n })| {
+        json!({
+            "with": first.name(),
+            "n": n,
+            "generation_speed": number(mean),
+            "interval": within.map(interval),
+        })
     })
 }
 

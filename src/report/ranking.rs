@@ -41,19 +41,34 @@ fn differences(groups: &[&Group]) -> String {
 }
 
 fn difference(group: &Group, first: &Group) -> Result<String, Absent> {
-    let none = Absent::NoValidTrial { failed: group.failed };
-    let metric = Metric::named("generation_speed").ok_or(none)?;
-    let (values, strata) = group.pairs(first, metric);
-    let mean = Statistic::Mean.of(&values).map_err(|_| none)?;
-    let sampled = Sampled { values: &values, strata: &strata };
-    let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE);
-    let within = match interval {
-        Ok(Some(Interval { low, high })) => {
-            format!(" [{:+.2}, {:+.2}]", low * 100.0, high * 100.0)
-        }
-        Ok(None) | Err(_) => String::new(),
-    };
-    Ok(format!("{:+.2}{within} % (n = {})", mean * 100.0, values.len()))
+    let Paired { mean, interval, n } = Paired::of(group, first)?;
+    let within = interval.map_or_else(String::new, |Interval { low, high }| {
+        format!(" [{:+.2}, {:+.2}]", low * 100.0, high * 100.0)
+    });
+    Ok(format!("{:+.2}{within} % (n = {n})", mean * 100.0))
+}
+
+/// How `generation_speed` differs between two models that took turns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paired {
+    /// The mean difference, as a part of the first one's.
+    pub(super) mean: f64,
+    /// Its interval, where there are enough pairs.
+    pub(super) interval: Option<Interval>,
+    /// The number of pairs.
+    pub(super) n: usize,
+}
+
+impl Paired {
+    pub(super) fn of(group: &Group, first: &Group) -> Result<Self, Absent> {
+        let none = Absent::NoValidTrial { failed: group.failed };
+        let metric = Metric::named("generation_speed").ok_or(none)?;
+        let (values, strata) = group.pairs(first, metric);
+        let mean = Statistic::Mean.of(&values).map_err(|_| none)?;
+        let sampled = Sampled { values: &values, strata: &strata };
+        let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE);
+        Ok(Self { mean, interval: interval.ok().flatten(), n: values.len() })
+    }
 }
 
 fn ranking(groups: &[&Group]) -> String {

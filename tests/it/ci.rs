@@ -311,3 +311,28 @@ fn the_action_and_its_example_name_what_there_is() {
         assert!(action.contains(&format!("\n  {input}:\n")), "{input}");
     }
 }
+
+#[test]
+fn json_tells_how_models_that_took_turns_differ_and_whether_one_drifted() {
+    let bench = Bench::new(
+        "runs: 10
+order: interleaved
+prompts: [{ name: hello, text: \"Say hello.\" }]
+models:
+  fast: { simulate: { ttft: 5ms, itl: 10ms, tokens: 4 } }
+  slow: { simulate: { ttft: 5ms, itl: 20ms, tokens: 4 } }
+",
+    );
+    let ran = run(&bench, &["--json=run.json".into()]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let text = fs::read_to_string(bench.folder.path().join("run.json")).unwrap();
+    let report = is_by_the_schema(&text);
+    let [fast, slow] = [&report["groups"][0], &report["groups"][1]];
+    assert_eq!(fast["paired"], Value::Null);
+    assert_eq!(slow["paired"]["with"], "fast-simulated");
+    assert_eq!(slow["paired"]["n"], 10);
+    // Half as fast.
+    assert!(slow["paired"]["generation_speed"].as_f64().unwrap() < -0.25, "{slow:#}");
+    assert!(slow["paired"]["interval"]["high"].as_f64().unwrap() < 0.0, "{slow:#}");
+    assert!(slow["drift"]["ttft"]["p"].as_f64().is_some(), "{slow:#}");
+}
