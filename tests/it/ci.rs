@@ -301,7 +301,8 @@ fn the_action_and_its_example_name_what_there_is() {
     for flag in words(example).filter(|word| word.starts_with("--")) {
         assert!(help.contains(&format!("{flag} <")), "{flag}");
     }
-    let (_, with) = example.split_once("with:\n").unwrap();
+    let (_, step) = example.split_once("uses: OWNER/llm-stream-bench").unwrap();
+    let (_, with) = step.split_once("with:\n").unwrap();
     let (with, _) = with.split_once("env:").unwrap();
     let inputs = with.lines().filter_map(|line| line.strip_prefix("          ")?.split_once(": "));
     let inputs: Vec<_> =
