@@ -129,10 +129,9 @@ impl Kept {
             u16::try_from(place.unwrap_or_default()).unwrap_or(u16::MAX)
         };
         let of_requests = METRICS.iter().filter(|metric| matches!(metric.read, Read::Sample(_)));
-        // A figure that some lack is none.
         let whole = of_requests.filter_map(|metric| {
-            let values = group.tally.values(metric);
-            (values.len() == group.tally.valid).then(|| (metric.name.into(), values.to_vec()))
+            let sampled = group.tally.whole(metric).ok()?;
+            Some((metric.name.into(), sampled.values.to_vec()))
         });
         let of_loads = group.loads.iter().flat_map(|reached| &reached.batches);
         let mut figures: BTreeMap<String, Vec<f64>> = whole.collect();

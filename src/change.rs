@@ -4,6 +4,8 @@
 //! difference between a short prompt and a long one. For ranks, each value is therefore taken as a
 //! multiple of its prompt's median in both runs together (aligned ranks, Hodges and Lehmann 1962).
 
+use std::collections::BTreeMap;
+
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::{
@@ -82,28 +84,19 @@ impl Change {
 /// Each value as a multiple of its stratum's median in both.
 fn aligned(before: Sampled<'_>, now: Sampled<'_>) -> (Vec<f64>, Vec<f64>) {
     let stratum = |sampled: Sampled<'_>, nth: usize| sampled.strata.get(nth).copied();
-    let center = |wanted: Option<u16>| {
-        let of = |sampled: Sampled<'_>| {
-            let values = sampled.values.to_vec();
-            let strata: Vec<_> = (0..values.len()).map(|nth| stratum(sampled, nth)).collect();
-            let both = values.into_iter().zip(strata);
-            both.filter(|(_, own)| *own == wanted).map(|(value, _)| value).collect::<Vec<_>>()
-        };
-        let values = [of(before), of(now)].concat();
-        Statistic::Median.of(&values).unwrap_or(1.0)
-    };
-    let mut strata: Vec<_> = (0..before.values.len())
-        .map(|nth| stratum(before, nth))
-        .chain((0..now.values.len()).map(|nth| stratum(now, nth)))
-        .collect();
-    strata.sort_unstable();
-    strata.dedup();
-    let centers: Vec<_> = strata.iter().map(|stratum| (*stratum, center(*stratum))).collect();
+    let mut both: BTreeMap<Option<u16>, Vec<f64>> = BTreeMap::new();
+    for sampled in [before, now] {
+        for (nth, value) in sampled.values.iter().enumerate() {
+            both.entry(stratum(sampled, nth)).or_default().push(*value);
+        }
+    }
+    let median = |values: Vec<f64>| Statistic::Median.of(&values).unwrap_or(1.0);
+    let centers: BTreeMap<_, _> =
+        both.into_iter().map(|(of, values)| (of, median(values))).collect();
     let align = |sampled: Sampled<'_>| {
-        let value = |(nth, value): (usize, &f64)| {
-            let own = stratum(sampled, nth);
-            let center = centers.iter().find(|(known, _)| *known == own).map_or(1.0, |c| c.1);
-            if center == 0.0 { *value } else { value / center }
+        let value = |(nth, value): (usize, &f64)| match centers[&stratum(sampled, nth)] {
+            0.0 => *value,
+            center => value / center,
         };
         sampled.values.iter().enumerate().map(value).collect()
     };

@@ -106,6 +106,16 @@ impl Tally {
         self.strata.extend(other.strata.iter().map(|stratum| strata[usize::from(*stratum)]));
     }
 
+    /// The figure of every valid answer, by prompts. One that some lack is none: the rest would be a
+    /// selection.
+    pub fn whole(&self, metric: &Metric) -> Result<Sampled<'_>, Absent> {
+        let (all, values) = (self.valid, self.values(metric));
+        match all - values.len() {
+            0 => Ok(Sampled { values, strata: &self.strata }),
+            lack => Err(Absent::Lacking { lack, all }),
+        }
+    }
+
     /// The prompts that were asked, by the numbers of [`strata`](Self::strata).
     pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
         self.prompts.iter().map(|prompt| &**prompt)
@@ -334,10 +344,7 @@ impl Group {
     ) -> Result<Estimate, Absent> {
         let value = self.figure(metric, statistic)?;
         let interval = match metric.read {
-            Read::Sample(_) => {
-                let values = self.tally.values(metric);
-                interval::of(statistic, Sampled { values, strata: &self.tally.strata }, confidence)
-            }
+            Read::Sample(_) => interval::of(statistic, self.tally.whole(metric)?, confidence),
             Read::Load(_) => self.interval_of_loads(metric, value, statistic, confidence),
             // It says of these requests how many failed, and no more.
             Read::All => Ok(None),
@@ -354,12 +361,11 @@ impl Group {
     pub fn pairs(&self, other: &Self, metric: &Metric) -> (Vec<f64>, Vec<u16>) {
         let keyed = |group: &Self| -> BTreeMap<(String, u32), f64> {
             let tally = &group.tally;
-            let values = tally.values(metric);
-            let names = tally.strata.iter().map(|s| tally.prompts[usize::from(*s)].name.clone());
-            // A figure that some lack has no place here.
-            let whole = values.len() == tally.valid;
-            let keys = names.zip(tally.runs.iter().copied()).filter(|_| whole);
-            keys.zip(values.iter().copied()).collect()
+            let Ok(Sampled { values, strata }) = tally.whole(metric) else {
+                return BTreeMap::new();
+            };
+            let names = strata.iter().map(|s| tally.prompts[usize::from(*s)].name.clone());
+            names.zip(tally.runs.iter().copied()).zip(values.iter().copied()).collect()
         };
         let others = keyed(other);
         let mut names: Vec<String> = Vec::new();
@@ -377,21 +383,17 @@ impl Group {
     /// The change of the median of `metric` from the first half of each prompt's answers to the
     /// second, in the order in which they came.
     pub fn drift(&self, metric: &Metric) -> Result<Change, Absent> {
-        let (strata, values) = (&self.tally.strata, self.tally.values(metric));
-        if values.len() < self.tally.valid {
-            let all = self.tally.valid;
-            return Err(Absent::Lacking { lack: all - values.len(), all });
-        }
-        let (mut halves, mut seen) = ([(vec![], vec![]), (vec![], vec![])], BTreeMap::new());
-        let all = |stratum: u16| strata.iter().filter(|other| **other == stratum).count();
-        let totals: BTreeMap<u16, usize> =
-            (0..self.tally.prompts.len()).map(|s| s as u16).map(|s| (s, all(s))).collect();
+        let Sampled { values, strata } = self.tally.whole(metric)?;
+        // Of each prompt: all of its answers, and those seen so far.
+        let mut counts = vec![(0, 0); self.tally.prompts.len()];
+        strata.iter().for_each(|stratum| counts[usize::from(*stratum)].0 += 1);
+        let mut halves = [(vec![], vec![]), (vec![], vec![])];
         for (value, stratum) in values.iter().zip(strata) {
-            let nth: &mut usize = seen.entry(*stratum).or_default();
-            let half = usize::from(*nth >= totals[stratum] / 2);
-            *nth += 1;
-            halves[half].0.push(*value);
-            halves[half].1.push(*stratum);
+            let (all, seen) = &mut counts[usize::from(*stratum)];
+            let half = &mut halves[usize::from(*seen >= *all / 2)];
+            *seen += 1;
+            half.0.push(*value);
+            half.1.push(*stratum);
         }
         let sampled = |half: usize| {
             let (values, strata): &(Vec<f64>, Vec<u16>) = &halves[half];

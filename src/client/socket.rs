@@ -81,15 +81,21 @@ impl Socket {
 /// Keeps the kernel stamping while it is there: it stops when no socket asks any more, and takes a
 /// while to begin anew.
 #[derive(Debug)]
-pub(super) struct Stamping(
-    #[expect(dead_code, reason = "only has to be there")] std::net::UdpSocket,
-);
+pub(super) struct Stamping {
+    #[expect(dead_code, reason = "only has to be there")]
+    socket: std::net::UdpSocket,
+    /// Whether the kernel agrees to stamp.
+    pub(super) by: StampedBy,
+}
 
 impl Stamping {
     pub(super) fn begin() -> io::Result<Self> {
         let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))?;
-        ask_for_stamps(&socket);
-        Ok(Self(socket))
+        let by = match ask_for_stamps(&socket).is_empty() {
+            true => StampedBy::Program,
+            false => StampedBy::Kernel,
+        };
+        Ok(Self { socket, by })
     }
 }
 
@@ -106,15 +112,6 @@ pub(super) fn open_files() -> Option<u64> {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn open_files() -> Option<u64> {
     None
-}
-
-/// Whether the kernel agrees to stamp.
-pub(super) fn stamped_by() -> StampedBy {
-    let asked = std::net::UdpSocket::bind(("127.0.0.1", 0)).map(|socket| ask_for_stamps(&socket));
-    match asked {
-        Ok(control) if !control.is_empty() => StampedBy::Kernel,
-        _ => StampedBy::Program,
-    }
 }
 
 /// Both clocks, read so close to one another that nothing can have come between.

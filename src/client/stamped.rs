@@ -67,9 +67,7 @@ pub(super) struct Stamped {
     timeouts: Timeouts,
     poll: Poll,
     events: Events,
-    _stamping: Option<Stamping>,
-    /// Who stamps, as far as is known.
-    stamps: StampedBy,
+    stamping: Option<Stamping>,
     wall: WallClock,
     /// Whether connections are kept: not once the server has closed one that was.
     keeps: bool,
@@ -142,8 +140,7 @@ impl Stamped {
             timeouts,
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
-            _stamping: Stamping::begin().ok(),
-            stamps: socket::stamped_by(),
+            stamping: Stamping::begin().ok(),
             wall: WallClock::new(),
             keeps: connection == Warmth::Warm,
             kept_one: false,
@@ -221,7 +218,7 @@ impl Stamped {
     /// before it.
     fn rest(&mut self, active: usize, next_start: Option<Instant>) {
         // What the program stamps it must see at once.
-        if self.stamps == StampedBy::Program {
+        if self.stamping.as_ref().is_none_or(|stamping| stamping.by == StampedBy::Program) {
             return;
         }
         let begun = now();

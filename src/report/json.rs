@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Ended, Finished, Format, Instrument, Judged, Run, ranking::Paired, thresholds};
+use super::{Finished, Format, Instrument, Judged, Run, ranking::Paired, thresholds};
 use crate::{
     interval::Interval,
     metric::{Better, DEFINITIONS, METRICS, Metric, Read, SUCCESS_RATE, Unit},
@@ -40,11 +40,7 @@ pub struct Json;
 
 impl Format for Json {
     fn render(&self, run: &Run) -> String {
-        let ended = match run.ending.ended {
-            Ended::Passed => "passed",
-            Ended::Failed => "failed",
-            Ended::Interrupted => "interrupted",
-        };
+        let ended = run.ending.ended.name();
         let groups = run.summary.groups.iter();
         let report = json!({
             "schema": "llm-stream-bench/run",

@@ -79,6 +79,17 @@ pub enum Ended {
     Interrupted,
 }
 
+impl Ended {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
 /// What came of the thresholds of one group.
 #[derive(Debug)]
 pub struct Judged {

@@ -3,7 +3,7 @@
 //! Whatever a config or a server names stands in code spans, so that nothing of it is a link or any
 //! other markup.
 
-use super::{Ended, Finished, Format, Run, number, thresholds};
+use super::{Finished, Format, Run, number, thresholds};
 use crate::{
     metric::Metric,
     statistic::Statistic,
@@ -26,11 +26,7 @@ const LONGEST: usize = 300;
 
 impl Format for StepSummary {
     fn render(&self, run: &Run) -> String {
-        let ended = match run.ending.ended {
-            Ended::Passed => "passed",
-            Ended::Failed => "failed",
-            Ended::Interrupted => "interrupted",
-        };
+        let ended = run.ending.ended.name();
         let mut out = format!("### llm-stream-bench: {ended}\n\n");
         out.push_str(&figures(run));
         out.push_str(&verdicts(run));
