@@ -1,12 +1,12 @@
 //! A recording read as a chat: [`Recording`] × [`Protocol`] → [`Sample`], or the reason why there
 //! is nothing to measure. Pure: the same recording gives the same sample for ever.
 
-use std::{fmt, mem, time::Duration};
+use std::{borrow::Cow, fmt, mem, time::Duration};
 
 use crate::{
     config::TokenCount,
     framing::Frame,
-    protocol::{DecodeError, Message, Part, Protocol, TokenKind, Usage},
+    protocol::{DecodeError, Part, Protocol, Template, TokenKind, Usage},
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
 };
 
@@ -257,6 +257,7 @@ struct Stream {
     in_band: Option<String>,
     ended: bool,
     more_after_end: bool,
+    template: Template,
 }
 
 impl Stream {
@@ -301,19 +302,25 @@ impl Stream {
         }
         self.events += 1;
         self.first_event.get_or_insert(at);
+        if let Some((kind, text)) = self.template.read(frame) {
+            return self.say(at, [Part::Token(kind, Cow::Borrowed(text))]);
+        }
         match protocol.decode(frame) {
-            Ok(message) => self.message(at, message),
+            Ok(message) => {
+                self.template.learn(frame, &message);
+                if self.id.is_none() {
+                    self.id = message.id.map(|id| id.into_owned());
+                }
+                self.say(at, message.parts);
+            }
             Err(error) => *failure = Some(error),
         }
     }
 
-    fn message(&mut self, at: Duration, message: Message<'_>) {
-        if self.id.is_none() {
-            self.id = message.id.map(|id| id.into_owned());
-        }
+    fn say<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = Part<'a>>) {
         let events_before = self.token_events.len();
         let mut usage_here = None;
-        for part in message.parts {
+        for part in parts {
             match part {
                 Part::Role => {}
                 Part::Token(kind, _) => self.token(at, kind, events_before),

@@ -11,6 +11,7 @@ mod openai;
 mod openai_chat;
 mod openai_completions;
 mod openai_responses;
+mod template;
 mod tgi_generate_stream;
 mod wire;
 
@@ -23,7 +24,7 @@ use serde_json::{Map, Value};
 pub use self::{
     anthropic_messages::AnthropicMessages, llamacpp_completion::LlamaCppCompletion,
     ollama_chat::OllamaChat, openai_chat::OpenAiChat, openai_completions::OpenAiCompletions,
-    openai_responses::OpenAiResponses, tgi_generate_stream::TgiGenerateStream,
+    openai_responses::OpenAiResponses, template::Template, tgi_generate_stream::TgiGenerateStream,
 };
 use crate::framing::{Frame, Framing};
 
@@ -161,7 +162,7 @@ pub struct Message<'a> {
 pub enum Part<'a> {
     /// The answer begins: a role, without a token.
     Role,
-    /// Generated text that is not empty.
+    /// Generated text that is not empty. A borrowed one is all of a JSON string.
     Token(TokenKind, Cow<'a, str>),
     /// Why generation ended.
     Finish(Cow<'a, str>),

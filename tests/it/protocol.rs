@@ -6,7 +6,8 @@ use std::{borrow::Cow, fmt::Write as _, fs, path::Path};
 use llm_stream_bench::{
     framing::Frame,
     protocol::{
-        self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, TokenKind, Usage,
+        self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Template, TokenKind,
+        Usage,
     },
     recording::Recording,
 };
@@ -62,6 +63,29 @@ fn recorded_answers_say() {
     for fixture in fixtures() {
         insta::assert_snapshot!(fixture.snapshot(), told(&fixture.recording, fixture.protocol));
     }
+}
+
+/// What `sample::read` takes from a template, it would have read frame by frame.
+#[test]
+fn a_template_says_what_the_protocol_says() {
+    let mut by_template = 0;
+    for fixture in fixtures() {
+        let mut template = Template::default();
+        let mut sink = |frame: Frame<'_>| {
+            let decoded = fixture.protocol.decode(&frame);
+            if let Some((kind, text)) = template.read(&frame) {
+                let parts = decoded.expect("a frame like one that was read").parts;
+                assert_eq!(parts, [Part::Token(kind, text.into())], "{}", fixture.snapshot());
+                by_template += 1;
+            } else if let Ok(message) = decoded {
+                template.learn(&frame, &message);
+            }
+        };
+        let mut decoder = fixture.protocol.framing().decoder();
+        decoder.push(&fixture.body(), &mut sink).expect("short lines");
+        decoder.finish(&mut sink);
+    }
+    assert!(by_template > 100, "{by_template} frames were like the one before");
 }
 
 /// A line a frame, with its time in ms.

@@ -1,0 +1,126 @@
+//! Frames that are like the one before but for their text, which most of a stream is.
+
+use std::{borrow::Cow, ops::Range, str};
+
+use super::{Message, Part, TokenKind};
+use crate::framing::Frame;
+
+/// The last frame that said one generated text and nothing else, to read its like by.
+///
+/// A text that was borrowed is all of a JSON string. A frame with the same bytes before and after
+/// it, and between them what needs no escape in a string, is the same document with another text
+/// there: to read its JSON again would give the same message with this text. That is most of the
+/// work of reading a stream.
+#[derive(Debug, Default)]
+pub struct Template {
+    name: String,
+    data: Vec<u8>,
+    /// Where in `data` the text is.
+    text: Range<usize>,
+    kind: Option<TokenKind>,
+}
+
+impl Template {
+    /// What `frame` says if it is like the last one that was [learned](Self::learn).
+    pub fn read<'a>(&self, frame: &Frame<'a>) -> Option<(TokenKind, &'a str)> {
+        let Frame::Event { name, data, terminated: true } = *frame else { return None };
+        let kind = self.kind.filter(|_| name == self.name)?;
+        let rest = data.strip_prefix(&self.data[..self.text.start])?;
+        let text = rest.strip_suffix(&self.data[self.text.end..])?;
+        let is_plain = |byte: &u8| *byte >= b' ' && !matches!(byte, b'"' | b'\\');
+        let says_something = !text.is_empty() && text.iter().all(is_plain);
+        says_something.then(|| str::from_utf8(text).ok().map(|text| (kind, text)))?
+    }
+
+    /// Takes `frame`, which says `message`, as the template of those after it, if it can be one.
+    pub fn learn(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
+        let Frame::Event { name, data, .. } = *frame else { return };
+        let [Part::Token(kind, Cow::Borrowed(text))] = message.parts.as_slice() else { return };
+        let Some(range) = place(data, text) else { return };
+        self.name.clear();
+        self.name.push_str(name);
+        self.data.clear();
+        self.data.extend_from_slice(data);
+        self.text = range;
+        self.kind = Some(*kind);
+    }
+}
+
+/// Where in `data` the string is that `text` was borrowed from.
+fn place(data: &[u8], text: &str) -> Option<Range<usize>> {
+    let start = text.as_ptr().addr().checked_sub(data.as_ptr().addr())?;
+    let end = start.checked_add(text.len())?;
+    let is_quoted = data.get(start.checked_sub(1)?) == Some(&b'"') && data.get(end) == Some(&b'"');
+    is_quoted.then_some(start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{OpenAiChat, Protocol as _};
+
+    fn frame(data: &str) -> Frame<'_> {
+        Frame::Event { name: "", data: data.as_bytes(), terminated: true }
+    }
+
+    fn content(json: &str) -> String {
+        format!(r#"{{"id":"a","choices":[{{"index":0,"delta":{{"content":{json}}}}}]}}"#)
+    }
+
+    /// A template of a frame whose text is `x`.
+    fn learned() -> Template {
+        let mut template = Template::default();
+        let data = content(r#""x""#);
+        let message = OpenAiChat.decode(&frame(&data)).expect("a chunk");
+        template.learn(&frame(&data), &message);
+        template
+    }
+
+    #[test]
+    fn a_frame_with_another_text_is_read_by_it() {
+        for text in ["y", " word", "longer than the template's", "é 你好 🙂", "}]"] {
+            let data = content(&format!("\"{text}\""));
+            assert_eq!(learned().read(&frame(&data)), Some((TokenKind::Answer, text)));
+        }
+    }
+
+    #[test]
+    fn what_may_say_something_else_is_left_to_the_protocol() {
+        let texts =
+            [r#""""#, r#""a\n""#, r#""a\"""#, "\"a\u{1}\"", "null", r#""y","role":"assistant""#];
+        let others = texts.map(content).into_iter();
+        let others = others.chain([
+            content(r#""y""#).replace("\"a\"", "\"b\""),
+            content(r#""y""#).replace("index\":0", "index\":1"),
+            content(r#""y""#) + " ",
+            content("\"").replace("\"}", "}"),
+            "[DONE]".into(),
+            String::new(),
+        ]);
+        for data in others {
+            assert_eq!(learned().read(&frame(&data)), None, "{data}");
+        }
+        let data = content(r#""y""#);
+        let other = Frame::Event { name: "error", data: data.as_bytes(), terminated: true };
+        assert_eq!(learned().read(&other), None);
+        let cut = Frame::Event { name: "", data: data.as_bytes(), terminated: false };
+        assert_eq!(learned().read(&cut), None);
+        assert_eq!(learned().read(&Frame::Comment(data.as_bytes())), None);
+        assert_eq!(Template::default().read(&frame("")), None);
+    }
+
+    #[test]
+    fn only_a_lone_borrowed_text_is_a_template() {
+        let not = [
+            r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#,
+            r#"{"choices":[{"index":0,"delta":{"content":"a\n"}}]}"#,
+            r#"{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}"#,
+            r#"{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"completion_tokens":1}}"#,
+        ];
+        for data in not {
+            let mut template = Template::default();
+            template.learn(&frame(data), &OpenAiChat.decode(&frame(data)).expect("a chunk"));
+            assert_eq!(template.kind, None, "{data}");
+        }
+    }
+}
