@@ -27,6 +27,7 @@ use crate::{
     plan::{Timeouts, Transport},
     protocol::{Ask, OpenAiChat, Protocol},
     recording::{Chunk, Recording, RequestError, StampedBy},
+    route::Route,
     sample::{self, Sample},
     sim::{AnswerLog, Script, Simulator},
     statistic::Statistic,
@@ -156,6 +157,7 @@ pub fn measure(load: Load, transport: Transport) -> anyhow::Result<Calibration> 
         transport,
         connection: Connection::Warm,
         protocol: &OpenAiChat,
+        route: &Route::default(),
     })?;
     let mut streams = Streams::new(load);
     client.drive(&mut streams)?;

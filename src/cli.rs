@@ -299,6 +299,14 @@ pub struct ServeOptions {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
 
+    /// Speak TLS, with the certificate in this PEM file, followed by those that vouch for it
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
     /// Speak this protocol: openai_chat, openai_completions, openai_responses, anthropic_messages,
     /// ollama_chat, llamacpp_completion or tgi_generate_stream
     #[arg(long, value_name = "NAME", default_value = "openai_chat")]

@@ -33,6 +33,7 @@ use crate::{
     plan::{Secret, Timeouts, Transport},
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
+    route::Route,
 };
 
 /// Sends requests to one endpoint, over one connection that is kept while the server keeps it.
@@ -90,6 +91,8 @@ pub struct Options<'a> {
     pub connection: Connection,
     /// What is spoken.
     pub protocol: &'static dyn Protocol,
+    /// How to get to the endpoint.
+    pub route: &'a Route,
 }
 
 /// What the receive loop needs to know of the bytes that it does not look into.
@@ -235,12 +238,14 @@ impl Client {
                 &headers,
                 timeouts,
                 options.connection,
+                options.route,
             )?))),
             Transport::Reqwest => Inner::Reqwest(Box::new(ViaReqwest::new(
                 url,
                 headers,
                 timeouts,
                 options.connection,
+                options.route,
             )?)),
         };
         Ok(Self { inner, secrets, last_end: Mutex::new(None) })

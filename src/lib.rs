@@ -47,6 +47,7 @@ pub mod protocol;
 pub mod reached;
 pub mod recording;
 pub mod report;
+pub mod route;
 pub mod sample;
 pub mod schedule;
 pub mod sim;

@@ -17,6 +17,7 @@ use crate::{
     plan::{Timeouts, Transport},
     protocol::{OpenAiChat, Protocol},
     recording::{Recording, StampedBy},
+    route::Route,
     sample::{self, Sample},
     sim::{self, Fault, FaultKind, Script, Simulator},
 };
@@ -261,6 +262,7 @@ impl Source {
             transport,
             connection,
             protocol: &OpenAiChat,
+            route: &Route::default(),
         };
         Ok(Self::Client(Client::new(&options)?))
     }

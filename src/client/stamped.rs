@@ -42,6 +42,7 @@ use crate::{
     config::Connection as Warmth,
     plan::Timeouts,
     recording::{ErrorKind, Recording, RequestError, StampedBy},
+    route::Route,
 };
 
 /// Most that one read takes, bytes.
@@ -132,9 +133,10 @@ impl Stamped {
         headers: &HeaderMap,
         timeouts: Timeouts,
         connection: Warmth,
+        route: &Route,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            server: Server::of(url)?,
+            server: Server::of(url, route)?,
             addresses: Vec::new(),
             head: request_head(url, headers),
             timeouts,

@@ -28,6 +28,7 @@ use crate::{
     config::{self, Connection},
     plan::Timeouts,
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
+    route::Route,
 };
 
 /// Sends requests to one endpoint: one at a time on the caller's runtime, or many at once on its
@@ -70,9 +71,10 @@ impl ViaReqwest {
         headers: HeaderMap,
         timeouts: Timeouts,
         connection: Connection,
+        route: &Route,
     ) -> anyhow::Result<Self> {
         let tls = match url.scheme() {
-            "https" => tls::trusting_the_system(tls::HTTP_2)?,
+            "https" => tls::trusting(&route.tls, tls::HTTP_2)?,
             _ => tls::trusting_nobody()?,
         };
         let keeps = AtomicBool::new(true);

@@ -38,6 +38,7 @@ use crate::{
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     report::{Ending, Finished, Instrument, Judged, Run},
+    route::Route,
     sample::{Note, Sample},
     sim::Simulator,
     statistic::Statistic,
@@ -456,6 +457,7 @@ impl Live {
             transport: target.transport,
             connection: target.connection,
             protocol: target.protocol,
+            route: &Route::default(),
         })?;
         Ok(Self { target: target.clone(), client, _simulator: simulator })
     }

@@ -15,6 +15,7 @@ use crate::{
     client::{self, Client},
     load,
     plan::{Case, Plan},
+    route::Route,
     sim::{Script, Simulator},
 };
 
@@ -71,6 +72,7 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
+        route: &Route::default(),
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(load::run(case, &client, &())).outcome?;

@@ -16,6 +16,7 @@ use super::{
     log::{AnswerLog, Entry, Write},
     pace,
     script::{Ending, Step, Stream},
+    tls::Tls,
     wire::{self, HEAD_LIMIT, Head},
 };
 use crate::protocol::{Envelope, Message, Part, Protocol};
@@ -86,7 +87,7 @@ impl Connection {
             match self.socket.read(scratch) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) if matches!(self.phase, Phase::Draining) => {}
-                Ok(read) => self.inbox.extend_from_slice(&scratch[..read]),
+                Ok(read) => self.take(&scratch[..read])?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.unread = false;
@@ -96,6 +97,22 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Takes bytes that were read.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(tls) = &mut self.outbox.tls else {
+            self.inbox.extend_from_slice(bytes);
+            return Ok(());
+        };
+        let opened = tls.open(bytes, &mut self.inbox);
+        let owed = tls.owed()?;
+        if opened.is_err() {
+            // The client should learn why; it is gone if it does not.
+            let _ = self.socket.write(&owed);
+        }
+        self.outbox.push(owed, Mark::Tls);
+        opened
     }
 
     fn has_room(&self) -> bool {
@@ -143,6 +160,8 @@ impl Connection {
 /// Bytes on their way to the client, in pieces that are written one by one.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
+    /// Encrypts what is put in here, in this order, where TLS is spoken.
+    pub(super) tls: Option<Tls>,
     pieces: VecDeque<Piece>,
     /// Bytes of the first piece that the socket has accepted.
     written: usize,
@@ -159,14 +178,11 @@ struct Piece {
 impl Piece {
     fn note(&self, log: &mut AnswerLog, began: Instant, returned: Instant) {
         match self.mark {
+            Mark::Tls => {}
             Mark::Head => log.head_returned = Some(returned),
-            Mark::Body { due, token_events } => log.writes.push(Write {
-                due,
-                began,
-                returned,
-                bytes: self.bytes.len(),
-                token_events,
-            }),
+            Mark::Body { due, bytes, token_events } => {
+                log.writes.push(Write { due, began, returned, bytes, token_events })
+            }
         }
     }
 }
@@ -174,8 +190,14 @@ impl Piece {
 /// What the log is told of a piece.
 #[derive(Debug, Clone, Copy)]
 enum Mark {
+    /// Nothing: it is TLS's own.
+    Tls,
     Head,
-    Body { due: Instant, token_events: u64 },
+    Body {
+        due: Instant,
+        bytes: usize,
+        token_events: u64,
+    },
 }
 
 impl Outbox {
@@ -208,13 +230,36 @@ impl Outbox {
 
     /// Adds a response's head, or all of a short answer.
     pub(super) fn push_head(&mut self, bytes: Vec<u8>) {
-        let mark = Mark::Head;
-        self.pieces.push_back(Piece { bytes, mark });
+        self.push_sealed(bytes, Mark::Head);
     }
 
     /// Adds a piece of a response's body. One without bytes is none.
     pub(super) fn push_body(&mut self, bytes: Vec<u8>, due: Instant, token_events: u64) {
-        let mark = Mark::Body { due, token_events };
+        let mark = Mark::Body { due, bytes: bytes.len(), token_events };
+        self.push_sealed(bytes, mark);
+    }
+
+    /// Adds the end of what the client gets over TLS; whether there was something to add.
+    pub(super) fn push_goodbye(&mut self) -> bool {
+        let goodbye = self.tls.as_mut().map(Tls::goodbye).transpose();
+        // Without one, the end is one that was cut: as it is when TLS is out of order.
+        let goodbye = goodbye.ok().flatten().unwrap_or_default();
+        let some = !goodbye.is_empty();
+        self.push(goodbye, Mark::Tls);
+        some
+    }
+
+    /// Adds a piece, encrypted where TLS is spoken: ahead of its time, as all that is done to it.
+    fn push_sealed(&mut self, bytes: Vec<u8>, mark: Mark) {
+        let sealed = match &mut self.tls {
+            Some(tls) if !bytes.is_empty() => tls.seal(&bytes).unwrap_or_default(),
+            _ => bytes,
+        };
+        self.push(sealed, mark);
+    }
+
+    /// Adds a piece as it is. One without bytes is none.
+    fn push(&mut self, bytes: Vec<u8>, mark: Mark) {
         if !bytes.is_empty() {
             self.pieces.push_back(Piece { bytes, mark });
         }

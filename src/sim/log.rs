@@ -48,7 +48,7 @@ pub struct Write {
     pub began: Instant,
     /// When the system had accepted its last byte.
     pub returned: Instant,
-    /// Its size on the wire, transfer coding included.
+    /// Its size on the wire, transfer coding included; over TLS, before it is encrypted.
     pub bytes: usize,
     /// Token events that it completes.
     pub token_events: u64,

@@ -2,7 +2,7 @@
 //! with faults on request, and logs when each write returned.
 //!
 //! In reading order: [`Script`] says what is due when; `routing` says which answer a request gets;
-//! `wire` is HTTP as bytes; `connection` is one client; `reactor` is the thread that keeps every
+//! `wire` is HTTP as bytes, `tls` the same encrypted; `connection` is one client; `reactor` is the thread that keeps every
 //! deadline of every client; `pace` is its clock; [`AnswerLog`] is what it really did.
 
 mod connection;
@@ -13,10 +13,12 @@ mod reactor;
 mod routing;
 mod script;
 mod server;
+mod tls;
 mod wire;
 
 pub use self::{
     log::{AnswerLog, Write},
     script::{Fault, FaultKind, Mistake, Script},
     server::Simulator,
+    tls::{self_signed, server_tls},
 };

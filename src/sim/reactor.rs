@@ -22,6 +22,7 @@ use mio::{
     event::Event,
     net::{TcpListener, TcpStream},
 };
+use rustls::ServerConfig;
 
 use super::{
     connection::{Connection, Phase, Streaming, Turn},
@@ -29,6 +30,7 @@ use super::{
     pace,
     routing::{self, Route},
     script::{Answer, Ending, Facts, Script, Stream},
+    tls::Tls,
     wire::{self, Head, Refusal},
 };
 use crate::protocol::{Protocol, Wish};
@@ -73,6 +75,7 @@ pub(super) struct Reactor {
     poll: Poll,
     listener: TcpListener,
     addr: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
     protocol: &'static dyn Protocol,
     script: Script,
     log: Arc<Log>,
@@ -97,6 +100,7 @@ impl Reactor {
     pub(super) fn new(
         poll: Poll,
         mut listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
         script: Script,
         protocol: &'static dyn Protocol,
         log: Arc<Log>,
@@ -107,6 +111,7 @@ impl Reactor {
             addr: listener.local_addr()?,
             poll,
             listener,
+            tls,
             protocol,
             script,
             log,
@@ -276,7 +281,12 @@ impl Reactor {
             .set_nodelay(true)
             .and_then(|()| registry.register(&mut socket, Token(place), interests));
         self.serial += 1;
-        self.put(place, Box::new(Connection::new(socket, self.serial)), ready);
+        let mut connection = Box::new(Connection::new(socket, self.serial));
+        let ready = ready.and_then(|()| {
+            connection.outbox.tls = self.tls.clone().map(Tls::new).transpose()?;
+            Ok(())
+        });
+        self.put(place, connection, ready);
     }
 
     /// Takes a connection as far as it can go now.
@@ -356,6 +366,9 @@ impl Reactor {
         connection.entry = None;
         if connection.keep_alive {
             connection.phase = Phase::Head;
+            return Ok(Flow::On);
+        }
+        if connection.outbox.push_goodbye() {
             return Ok(Flow::On);
         }
         connection.finish()?;
@@ -462,7 +475,8 @@ impl Reactor {
     }
 
     fn answer_json(&self, connection: &mut Connection, status: u16, body: &[u8]) {
-        let elsewhere = format!("http://{}/elsewhere", self.addr);
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let elsewhere = format!("{scheme}://{}/elsewhere", self.addr);
         let location = (300..400).contains(&status).then_some(elsewhere.as_str());
         let answer = wire::json_answer(status, body, location, connection.keep_alive);
         connection.outbox.push_head(answer);

@@ -11,6 +11,7 @@ use std::{
 };
 
 use mio::{Poll, Waker, net::TcpListener};
+use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
 
 use super::{
@@ -29,6 +30,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Simulator {
     addr: SocketAddr,
+    scheme: &'static str,
     log: Arc<Log>,
     stop: Arc<AtomicBool>,
     waker: Waker,
@@ -47,15 +49,35 @@ impl Simulator {
         script: Script,
         protocol: &'static dyn Protocol,
     ) -> io::Result<Self> {
-        let listener = listen(addr)?;
+        Self::spawn(listen(addr)?, script, protocol, None)
+    }
+
+    /// Starts an endpoint on `addr` that speaks TLS.
+    pub fn over_tls(
+        addr: SocketAddr,
+        script: Script,
+        protocol: &'static dyn Protocol,
+        tls: Arc<ServerConfig>,
+    ) -> io::Result<Self> {
+        Self::spawn(listen(addr)?, script, protocol, Some(tls))
+    }
+
+    fn spawn(
+        listener: TcpListener,
+        script: Script,
+        protocol: &'static dyn Protocol,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> io::Result<Self> {
         let addr = listener.local_addr()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let log = Arc::<Log>::default();
         let stop = Arc::<AtomicBool>::default();
-        let reactor = Reactor::new(poll, listener, script, protocol, log.clone(), stop.clone())?;
+        let reactor =
+            Reactor::new(poll, listener, tls, script, protocol, log.clone(), stop.clone())?;
         let thread = thread::Builder::new().name("simulator".to_owned()).spawn(|| reactor.run())?;
-        Ok(Self { addr, log, stop, waker, thread: Some(thread) })
+        Ok(Self { addr, scheme, log, stop, waker, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -63,9 +85,9 @@ impl Simulator {
         self.addr
     }
 
-    /// Its base URL, without a path: `http://127.0.0.1:PORT`.
+    /// Its base URL, without a path: `http://127.0.0.1:PORT`, or `https://` over TLS.
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("{}://{}", self.scheme, self.addr)
     }
 
     /// Keeps no log from now on: for many requests, whose log nobody reads.

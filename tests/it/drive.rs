@@ -15,6 +15,7 @@ use llm_stream_bench::{
     plan::{Secret, Timeouts, Transport},
     protocol::OpenAiChat,
     recording::{Chunk, ErrorKind, Recording, RequestError},
+    route::Route,
     sample::{self, Sample},
     sim::{AnswerLog, Fault, FaultKind, Script, Simulator},
 };
@@ -90,6 +91,7 @@ fn client_of(url: &str, transport: Transport, timeouts: Timeouts) -> Client {
         transport,
         connection,
         protocol: &OpenAiChat,
+        route: &Route::default(),
     })
     .unwrap()
 }
@@ -269,8 +271,17 @@ fn a_key_that_a_server_sends_back_is_masked() {
         let (timeouts, api_key) = (Timeouts::default(), Some(&key));
         let connection = Connection::Warm;
         let protocol = &OpenAiChat;
-        let options =
-            Options { url: &url, headers: &[], api_key, timeouts, transport, connection, protocol };
+        let route = &Route::default();
+        let options = Options {
+            url: &url,
+            headers: &[],
+            api_key,
+            timeouts,
+            transport,
+            connection,
+            protocol,
+            route,
+        };
         let load = Load::of(1, 1).driven(&Client::new(&options).unwrap());
         let recording = load.recordings()[0];
         let body: Vec<u8> =

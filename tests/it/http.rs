@@ -16,6 +16,7 @@ use llm_stream_bench::{
     load,
     plan::{Case, Endpoint, Plan, Secret},
     recording::RequestError,
+    route::Route,
     sample::Sample,
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
@@ -26,7 +27,7 @@ use wiremock::{
 };
 
 /// An answer of two tokens.
-const STREAM: &str = "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
+pub(crate) const STREAM: &str = "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
     data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n\
     data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\n\
     data: [DONE]\n\n";
@@ -40,7 +41,7 @@ fn plan(server: &MockServer, more: &str) -> Plan {
     plan_at(&server.uri(), more)
 }
 
-fn plan_at(url: &str, more: &str) -> Plan {
+pub(crate) fn plan_at(url: &str, more: &str) -> Plan {
     let yaml = format!(
         "runs: 1\nprompts: [{{ name: hi, text: \"Say hi.\", system: \"Be brief.\" }}]\n\
          models:\n  m:\n    base_url: \"{url}\"\n    timeouts: {{ total: 5s }}\n{more}"
@@ -51,6 +52,10 @@ fn plan_at(url: &str, more: &str) -> Plan {
 }
 
 fn client(case: &Case, key: Option<&Secret>) -> Client {
+    client_by(&Route::default(), case, key)
+}
+
+pub(crate) fn client_by(route: &Route, case: &Case, key: Option<&Secret>) -> Client {
     let Endpoint::Url(url) = &case.target.endpoint else { panic!("not a server") };
     let target = &case.target;
     Client::new(&Options {
@@ -61,6 +66,7 @@ fn client(case: &Case, key: Option<&Secret>) -> Client {
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
+        route,
     })
     .expect("a client")
 }
@@ -72,7 +78,7 @@ async fn outcome(server: &MockServer, more: &str) -> Result<Sample, RequestError
 }
 
 /// The lines of the config that choose a transport.
-const TRANSPORTS: [&str; 2] = ["    transport: stamped\n", "    transport: reqwest\n"];
+pub(crate) const TRANSPORTS: [&str; 2] = ["    transport: stamped\n", "    transport: reqwest\n"];
 
 /// What `answer` to the request comes to, in a line; the same by every transport.
 async fn told(answer: ResponseTemplate) -> String {
@@ -328,23 +334,28 @@ fn both_at(url: &str) -> [String; 2] {
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let asked = async { load::run(&case, &client(&case, None), &()).await.outcome };
-            match runtime.expect("a runtime").block_on(asked) {
-                Err(error) => error.kind.name().to_owned(),
-                Ok(sample) => format!(
-                    "{} tokens in {} events, {}, {:?}",
-                    sample.response_tokens,
-                    sample.token_events.len(),
-                    sample.finish_reason,
-                    sample.request_id
-                ),
-            }
+            came_to(runtime.expect("a runtime").block_on(asked))
         })
         .join()
         .expect("an outcome")
     })
 }
 
-fn chunked(stream: &str) -> Vec<u8> {
+/// What came of a request, without what differs from run to run.
+pub(crate) fn came_to(outcome: Result<Sample, RequestError>) -> String {
+    match outcome {
+        Err(error) => error.kind.name().to_owned(),
+        Ok(sample) => format!(
+            "{} tokens in {} events, {}, {:?}",
+            sample.response_tokens,
+            sample.token_events.len(),
+            sample.finish_reason,
+            sample.request_id
+        ),
+    }
+}
+
+pub(crate) fn chunked(stream: &str) -> Vec<u8> {
     let mut answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
         Transfer-Encoding: chunked\r\n\r\n"
         .to_vec();

@@ -14,6 +14,7 @@ use llm_stream_bench::{
     plan::{Endpoint, Plan, Secret, Timeouts, Transport},
     protocol::{self, Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage},
     recording::{Chunk, ErrorKind, Recording, StampedBy},
+    route::Route,
     sample::{self, Note, Sample},
     sim::Simulator,
 };
@@ -371,6 +372,7 @@ fn simulated(protocol: &dyn Protocol, script: &str) -> Result<Sample, String> {
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
+        route: &Route::default(),
     })
     .expect("a client");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -549,6 +551,7 @@ fn each_protocol_sends_its_headers_and_the_key_as_it_wants_it() {
             transport: Transport::Reqwest,
             connection: Connection::Warm,
             protocol: *protocol,
+            route: &Route::default(),
         })
         .unwrap();
         assert_eq!(client.secrets().hidden_in("a s3cret-key"), "a ***", "{}", protocol.name());

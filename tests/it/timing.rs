@@ -18,6 +18,7 @@ use llm_stream_bench::{
     config::Config,
     load::{self, Answer},
     plan::{Case, Endpoint, Plan},
+    route::Route,
     sample::{Note, Sample},
     sim::Simulator,
 };
@@ -42,6 +43,7 @@ fn client(case: &Case, url: &str) -> Client {
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
+        route: &Route::default(),
     })
     .expect("a client")
 }

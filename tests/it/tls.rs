@@ -6,12 +6,24 @@ use std::{
     net::{TcpListener, TcpStream},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring, pki_types::PrivateKeyDer};
 
-use crate::bench::{Bench, ran};
+use llm_stream_bench::{
+    load,
+    protocol::OpenAiChat,
+    route::Route,
+    sim::{self, Fault, FaultKind, Script, Simulator},
+};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    bench::{Bench, Served, ran},
+    http::{STREAM, TRANSPORTS, came_to, chunked, client_by, plan_at},
+};
 
 const HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -60,7 +72,7 @@ fn serve(socket: TcpStream, config: Arc<ServerConfig>) {
                 if stream.write_all(piece.as_bytes()).and_then(|()| stream.flush()).is_err() {
                     return;
                 }
-                thread::sleep(std::time::Duration::from_millis(5));
+                thread::sleep(Duration::from_millis(5));
             }
         }
     }
@@ -122,4 +134,199 @@ fn a_server_that_speaks_no_tls_is_a_tls_failure() {
     let bench = Bench::new(&config(port));
     bench.run(&["--no-warmup"]);
     assert_eq!(column(&bench, "error_kind"), ["tls"; 4], "{:?}", column(&bench, "error_message"));
+}
+
+// -- the simulated endpoint over TLS -----------------------------------------------------------------
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// What two requests to an endpoint come to, one after the other.
+fn outcomes(url: &str, route: &Route, transport: &str) -> Vec<String> {
+    let plan = plan_at(url, transport);
+    let case = &plan.cases[0];
+    let client = client_by(route, case, None);
+    let ask = |_| came_to(runtime().block_on(load::run(case, &client, &())).outcome);
+    (0..2).map(ask).collect()
+}
+
+#[test]
+fn every_answer_of_the_simulated_endpoint_comes_to_the_same_over_tls() {
+    let faults = [
+        None,
+        Some(FaultKind::Status(503)),
+        Some(FaultKind::Truncate(2)),
+        Some(FaultKind::Reset(2)),
+        FaultKind::with_number("error", 2),
+        Some(FaultKind::MissingUsage),
+        Some(FaultKind::MissingEnd),
+        Some(FaultKind::Split(3)),
+        Some(FaultKind::Merge(4)),
+        Some(FaultKind::NoStream),
+    ];
+    for kind in faults {
+        let faults = kind.map(|kind| Fault { kind, request: None }).into_iter().collect();
+        let (ttft, itl) = (Duration::from_millis(5), Duration::from_millis(2));
+        let script = Script { ttft, itl, tokens: 8, faults, ..Script::default() };
+        let (tls, certificate) = sim::self_signed().expect("a certificate");
+        let address = "127.0.0.1:0".parse().unwrap();
+        let sealed =
+            Simulator::over_tls(address, script.clone(), &OpenAiChat, tls).expect("an endpoint");
+        let plain = Simulator::start(script, &OpenAiChat).expect("an endpoint");
+        let route = Route::trusting([certificate]);
+        for transport in TRANSPORTS {
+            let expected = outcomes(&plain.url(), &Route::default(), transport);
+            assert_eq!(outcomes(&sealed.url(), &route, transport), expected, "{kind:?}");
+        }
+        let log = |simulator: &Simulator| {
+            let of = |answer: sim::AnswerLog| {
+                let sizes: Vec<_> =
+                    answer.writes.iter().map(|write| (write.bytes, write.token_events)).collect();
+                (answer.completed, answer.head_returned.is_some(), sizes)
+            };
+            simulator.log().into_iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(log(&sealed), log(&plain), "{kind:?}");
+    }
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// As TLS wants it.
+    Told,
+    /// Without a word.
+    Cut,
+    /// Within the last record.
+    Torn,
+}
+
+/// A server that gives each connection one of these answers, in their order.
+fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("a port"));
+    thread::spawn(move || {
+        for (answer, end) in answers {
+            let (mut socket, _) = listener.accept().expect("a client");
+            let mut server = ServerConnection::new(tls.clone()).expect("a server");
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                server.complete_io(&mut socket).expect("a client");
+                let mut piece = [0; 4096];
+                if let Ok(read) = server.reader().read(&mut piece) {
+                    request.extend_from_slice(&piece[..read]);
+                }
+            }
+            server.writer().write_all(&answer).expect("room");
+            if matches!(end, End::Told) {
+                server.send_close_notify();
+            }
+            let mut sealed = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut sealed).expect("room");
+            }
+            if matches!(end, End::Torn) {
+                sealed.pop();
+            }
+            let _ = socket.write_all(&sealed);
+            // All that the client sent has to be read, or the close is a reset.
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+            while socket.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {}
+        }
+    });
+    url
+}
+
+#[test]
+fn a_stream_that_is_cut_anywhere_over_tls_comes_to_the_same_by_both_transports() {
+    let (tls, certificate) = sim::self_signed().expect("a certificate");
+    let route = Route::trusting([certificate]);
+    let until_close = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{STREAM}");
+    let mut answers = Vec::new();
+    for whole in [chunked(STREAM), until_close.into_bytes()] {
+        for end in [End::Told, End::Cut, End::Torn] {
+            let lengths = (0..whole.len()).step_by(13).chain([whole.len()]);
+            answers.extend(lengths.map(|length| (whole[..length].to_vec(), end)));
+        }
+    }
+    let [stamped, reqwest] = TRANSPORTS.map(|transport| {
+        let plan = plan_at(&answering(answers.clone(), tls.clone()), transport);
+        let case = &plan.cases[0];
+        let client = client_by(&route, case, None);
+        let ask = |_: &_| came_to(runtime().block_on(load::run(case, &client, &())).outcome);
+        answers.iter().map(ask).collect::<Vec<_>>()
+    });
+    for ((answer, end), (stamped, reqwest)) in answers.iter().zip(stamped.iter().zip(&reqwest)) {
+        assert_eq!(stamped, reqwest, "{end:?} {:?}", String::from_utf8_lossy(answer));
+        if matches!(end, End::Torn) {
+            assert_eq!(stamped, "broken", "{:?}", String::from_utf8_lossy(answer));
+        }
+    }
+    // Whole are the chunked one, told and cut, and the other one, told: a close without a word may
+    // be anyone's.
+    let is_whole = |answer: &[u8], end| match end {
+        End::Told => answer.ends_with(b"[DONE]\n\n") || answer.ends_with(b"0\r\n\r\n"),
+        End::Cut => answer.ends_with(b"0\r\n\r\n"),
+        End::Torn => false,
+    };
+    let whole = answers.iter().zip(&stamped).filter(|((answer, end), _)| is_whole(answer, *end));
+    let told: Vec<_> = whole.map(|(_, line)| line.as_str()).collect();
+    assert_eq!(told, ["2 tokens in 2 events, stop, Some(\"c1\")"; 3]);
+}
+
+#[test]
+fn serve_speaks_tls_with_the_certificate_that_it_is_given() {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (certificate, key) = (path("cert.pem"), path("key.pem"));
+    fs::write(&certificate, cert.pem()).unwrap();
+    fs::write(&key, signing_key.serialize_pem()).unwrap();
+    let served = Served::start(&[
+        "--ttft=5ms",
+        "--itl=5ms",
+        "--tokens=6",
+        "--tls-cert",
+        &certificate,
+        "--tls-key",
+        &key,
+    ]);
+    assert!(served.base_url.starts_with("https://127.0.0.1:"), "{}", served.base_url);
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
+         models: {{ m: {{ base_url: \"{}\" }} }}\n",
+        served.base_url
+    ));
+    let ran = ran(bench.command(&[]).env("SSL_CERT_FILE", &certificate));
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(column(&bench, "response_tokens"), ["6"]);
+}
+
+#[test]
+fn serve_says_what_is_wrong_with_a_certificate() {
+    let make = || generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let (one, other) = (make(), make());
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    file("cert.pem", &one.cert.pem());
+    file("key.pem", &one.signing_key.serialize_pem());
+    file("other.pem", &other.signing_key.serialize_pem());
+    file("notes.txt", "no certificate");
+    let mut told = String::new();
+    for (certificate, key) in [
+        ("missing.pem", "key.pem"),
+        ("notes.txt", "key.pem"),
+        ("cert.pem", "cert.pem"),
+        ("cert.pem", "other.pem"),
+    ] {
+        let ran = ran(std::process::Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"))
+            .current_dir(folder.path())
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["--tls-cert", certificate, "--tls-key", key]));
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        told += &ran.stderr;
+    }
+    insta::assert_snapshot!(told);
 }

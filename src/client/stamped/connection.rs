@@ -116,7 +116,11 @@ impl Connection {
         incoming: &mut Incoming,
     ) -> Result<(), RequestError> {
         if bytes.is_empty() {
-            return incoming.close(arrival);
+            return match self.tls.is_some() && !incoming.reader.is_done() {
+                // Anyone could have cut it: only what was encrypted says that it was the server.
+                true => Err(incoming.broken(&"it was closed without TLS's own end")),
+                false => incoming.close(arrival),
+            };
         }
         match &mut self.tls {
             None => incoming.take(bytes, arrival)?,

@@ -13,6 +13,7 @@ use super::connection::TlsError;
 use crate::{
     client::tls,
     recording::{ErrorKind, RequestError},
+    route::Route,
 };
 
 /// A host and how to speak to it.
@@ -23,13 +24,13 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn of(url: &reqwest::Url) -> anyhow::Result<Self> {
+    pub(super) fn of(url: &reqwest::Url, route: &Route) -> anyhow::Result<Self> {
         let host = url.host_str().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = url.port_or_known_default().unwrap_or(80);
         let tls = match url.scheme() {
             "https" => {
-                let config = tls::trusting_the_system(tls::HTTP_1)?;
+                let config = tls::trusting(&route.tls, tls::HTTP_1)?;
                 Some((Arc::new(config), ServerName::try_from(host.clone())?))
             }
             _ => None,
