@@ -148,10 +148,7 @@ impl Kept {
             strata: group.tally.strata().iter().map(number).collect(),
             prompts: prompts
                 .iter()
-                .map(|(prompt, _)| {
-                    let text = [prompt.system.as_deref().unwrap_or_default(), &prompt.text];
-                    (prompt.name.clone(), hash(&text.join("\0")))
-                })
+                .map(|(prompt, _)| (prompt.name.clone(), hash(&prompt.identity())))
                 .collect(),
             figures,
         }

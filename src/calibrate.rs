@@ -25,6 +25,7 @@ use crate::{
     client::{self, Client, Jobs, Next, Options},
     config::{Connection, TokenCount},
     plan::{Timeouts, Transport},
+    prompt::{ChatMessage, Role},
     protocol::{Ask, OpenAiChat, Protocol},
     recording::{Chunk, Recording, RequestError, StampedBy},
     route::Route,
@@ -177,8 +178,7 @@ impl Streams {
     fn new(load: Load) -> Self {
         let ask = Ask {
             model: "calibration",
-            system: None,
-            prompt: "How late are you?",
+            messages: &[ChatMessage::text(Role::User, "How late are you?")],
             temperature: 0.0,
             max_tokens: load.tokens,
             extra_body: &Map::new(),

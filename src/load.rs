@@ -96,8 +96,7 @@ fn request(target: &Target, prompt: &Prompt, max_tokens: u64) -> (Bytes, Option<
     };
     let ask = Ask {
         model: &target.model,
-        system: prompt.system.as_deref(),
-        prompt: &prompt.text,
+        messages: &prompt.messages,
         temperature: target.temperature,
         max_tokens,
         extra_body: &target.extra_body,

@@ -385,12 +385,7 @@ fn workloads(
 
 fn prompts(config: &Config) -> Vec<Prompt> {
     let written = |prompts: &Vec<config::Prompt>| {
-        let prompt = |prompt: &config::Prompt| Prompt {
-            name: prompt.name.value.clone(),
-            text: prompt.text.clone(),
-            system: prompt.system.clone(),
-        };
-        prompts.iter().map(prompt).collect()
+        prompts.iter().map(|prompt| prompt.prompt.clone()).collect()
     };
     config.prompts.as_ref().map_or_else(prompt::built_in, written)
 }

@@ -1,41 +1,166 @@
-//! The prompts: ten of our own, compiled in, and the user's by text, file or folder.
+//! The prompts: ten of our own, compiled in, and the user's by text, file, folder or data set.
+
+use std::{borrow::Cow, sync::Arc};
 
 /// One prompt as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
     /// Its name in trial names and results.
     pub name: String,
-    /// The user message.
-    pub text: String,
-    /// The system message.
-    pub system: Option<String>,
+    /// The conversation so far. Never empty; its last message is the user's, and a system message
+    /// can only be the first.
+    pub messages: Vec<ChatMessage>,
+}
+
+/// A message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatMessage {
+    /// Who says it.
+    pub role: Role,
+    /// What is said, in its order.
+    pub content: Vec<Piece>,
+}
+
+/// Who says a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Whoever set the model up.
+    System,
+    /// The user.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// A piece of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Text.
+    Text(String),
+    /// A picture.
+    Image(Image),
+}
+
+/// A picture in a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Image {
+    /// One that is sent with the message.
+    Data {
+        /// Its media type, such as `image/png`.
+        mime: String,
+        /// Its bytes in base64.
+        base64: Arc<str>,
+    },
+    /// One that the server fetches.
+    Url(String),
+}
+
+impl Role {
+    /// Its name in most protocols.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+impl Image {
+    /// Its URL, which holds all of it where it is sent.
+    pub fn url(&self) -> Cow<'_, str> {
+        match self {
+            Self::Data { mime, base64 } => format!("data:{mime};base64,{base64}").into(),
+            Self::Url(url) => url.into(),
+        }
+    }
+}
+
+impl ChatMessage {
+    /// A message of text only.
+    pub fn text(role: Role, text: impl Into<String>) -> Self {
+        Self { role, content: vec![Piece::Text(text.into())] }
+    }
+
+    /// All of its text.
+    pub fn joined(&self) -> Cow<'_, str> {
+        let mut texts = self.content.iter().filter_map(Piece::as_text);
+        match (texts.next(), texts.next()) {
+            (None, _) => "".into(),
+            (Some(text), None) => text.into(),
+            (Some(first), Some(second)) => {
+                [first, second].into_iter().chain(texts).collect::<Vec<_>>().join("\n").into()
+            }
+        }
+    }
+
+    /// Its images.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        self.content.iter().filter_map(|piece| match piece {
+            Piece::Text(_) => None,
+            Piece::Image(image) => Some(image),
+        })
+    }
+
+    /// Puts `text` in front of what it says.
+    fn begin_with(&mut self, text: &str) {
+        match self.content.first_mut() {
+            Some(Piece::Text(first)) => first.insert_str(0, text),
+            _ => self.content.insert(0, Piece::Text(text.to_owned())),
+        }
+    }
+}
+
+impl Piece {
+    /// Its text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Image(_) => None,
+        }
+    }
 }
 
 impl Prompt {
+    /// A question, and what the model is to be.
+    pub fn new(name: impl Into<String>, system: Option<&str>, text: impl Into<String>) -> Self {
+        let system = system.map(|system| ChatMessage::text(Role::System, system));
+        let user = ChatMessage::text(Role::User, text);
+        Self { name: name.into(), messages: system.into_iter().chain([user]).collect() }
+    }
+
     /// The prompt with `text` at the very front of what is sent, where a prefix cache looks first.
     pub fn begun_with(&self, text: &str) -> Self {
-        let begun = |old: &str| format!("{text}{old}");
-        match &self.system {
-            Some(system) => Self { system: Some(begun(system)), ..self.clone() },
-            None => Self { text: begun(&self.text), ..self.clone() },
+        let mut begun = self.clone();
+        if let Some(first) = begun.messages.first_mut() {
+            first.begin_with(text);
         }
+        begun
+    }
+
+    /// All that it asks, in one text that no other prompt has: the system message, or nothing, and
+    /// each further message.
+    pub fn identity(&self) -> String {
+        let begins = self.messages.first().is_some_and(|first| first.role == Role::System);
+        let mut texts: Vec<Cow<'_, str>> = if begins { vec![] } else { vec!["".into()] };
+        for message in &self.messages {
+            texts.push(message.joined());
+            texts.extend(message.images().map(Image::url));
+        }
+        texts.join("\0")
     }
 }
 
 /// The question that warms a model up before its first trial.
 pub fn warm_up() -> Prompt {
-    Prompt { name: "warm-up".into(), text: "Hello, how are you?".into(), system: None }
+    Prompt::new("warm-up", None, "Hello, how are you?")
 }
 
 /// The built-in prompts, in their order.
 pub fn built_in() -> Vec<Prompt> {
     BUILT_IN
         .iter()
-        .map(|(name, text)| Prompt {
-            name: (*name).into(),
-            text: text.trim_end_matches('\n').into(),
-            system: None,
-        })
+        .map(|(name, text)| Prompt::new(*name, None, text.trim_end_matches('\n')))
         .collect()
 }
 

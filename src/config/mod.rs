@@ -42,6 +42,7 @@ use self::{
     yaml::{Node, Yaml},
 };
 use crate::{
+    prompt,
     protocol::Protocol,
     schedule::{Shape, Until},
     sim::Script,
@@ -237,10 +238,8 @@ pub struct Timeouts {
 pub struct Prompt {
     /// `name`; of a folder's file, its name without the extension.
     pub name: Spanned<String>,
-    /// `text`, or the whole of `file`: UTF-8, not blank.
-    pub text: String,
-    /// `system`: the system prompt. Default: none.
-    pub system: Option<String>,
+    /// What is asked: `system`, and `text` or the whole of `file`, which is UTF-8 and not blank.
+    pub prompt: prompt::Prompt,
 }
 
 /// An entry of `workloads`.

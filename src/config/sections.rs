@@ -16,6 +16,7 @@ use super::{
     yaml::Yaml,
 };
 use crate::{
+    prompt,
     protocol::{self, OpenAiChat, Protocol},
     sim::{Fault, FaultKind, Mistake, Script},
 };
@@ -416,7 +417,10 @@ fn prompt(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Prompt> {
         (None, None) => missing(reader, item, &fields, &["text", "file"], "`text` nor `file`"),
     };
     let system = fields.get("system").and_then(|entry| reader.text(entry, "\"Be brief.\""));
-    Some(Prompt { name: name?, text: text?, system: system.map(|system| system.value) })
+    let name = name?;
+    let system = system.as_ref().map(|system| system.value.as_str());
+    let prompt = prompt::Prompt::new(name.value.as_str(), system, text?);
+    Some(Prompt { name, prompt })
 }
 
 /// Notes that a prompt lacks `keys`, unless that has been said.
@@ -460,8 +464,8 @@ fn folder(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
     let prompts = files.iter().filter_map(|file| {
         let stem = file.file_stem()?.to_string_lossy().into_owned();
         let text = read(reader, entry, file)?;
-        let name = Spanned::new(stem, name.referenced, name.defined);
-        Some(Prompt { name, text, system: None })
+        let prompt = prompt::Prompt::new(stem.as_str(), None, text);
+        Some(Prompt { name: Spanned::new(stem, name.referenced, name.defined), prompt })
     });
     prompts.collect()
 }

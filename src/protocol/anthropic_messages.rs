@@ -15,7 +15,10 @@ use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish,
     wire::{self, Count, Id, Text, alone, counted, filled, known},
 };
-use crate::framing::Frame;
+use crate::{
+    framing::Frame,
+    prompt::{ChatMessage, Image},
+};
 
 /// The version of the API that is spoken.
 const VERSION: &str = "2023-06-01";
@@ -49,10 +52,12 @@ impl Protocol for AnthropicMessages {
 
     fn body(&self, ask: &Ask<'_>) -> Value {
         let mut body = json!({"model": ask.model, "max_tokens": ask.max_tokens});
-        if let Some(system) = ask.system {
+        let (system, messages) = wire::system_apart(ask);
+        if let Some(system) = system {
             body["system"] = system.into();
         }
-        body["messages"] = json!([{"role": "user", "content": ask.prompt}]);
+        let message = |message: &ChatMessage| json!({"role": message.role.name(), "content": wire::content(message, "text", image)});
+        body["messages"] = messages.iter().map(message).collect();
         body["temperature"] = ask.temperature.into();
         body["stream"] = true.into();
         for (key, value) in ask.extra_body {
@@ -60,6 +65,10 @@ impl Protocol for AnthropicMessages {
         }
         // Some models refuse a temperature: `temperature: null` leaves it out.
         wire::without_nulls(body)
+    }
+
+    fn takes(&self, _: &Image) -> bool {
+        true
     }
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
@@ -128,6 +137,17 @@ impl Protocol for AnthropicMessages {
     fn encode_error(&self, status: u16, message: &str) -> Vec<u8> {
         error_json(status, message).to_string().into_bytes()
     }
+}
+
+/// An image of a message.
+fn image(image: &Image) -> Value {
+    let source = match image {
+        Image::Data { mime, base64 } => {
+            json!({"type": "base64", "media_type": mime, "data": &**base64})
+        }
+        Image::Url(url) => json!({"type": "url", "url": url}),
+    };
+    json!({"type": "image", "source": source})
 }
 
 // -- from the server ------------------------------------------------------------------------------

@@ -26,7 +26,10 @@ pub use self::{
     ollama_chat::OllamaChat, openai_chat::OpenAiChat, openai_completions::OpenAiCompletions,
     openai_responses::OpenAiResponses, template::Template, tgi_generate_stream::TgiGenerateStream,
 };
-use crate::framing::{Frame, Framing};
+use crate::{
+    framing::{Frame, Framing},
+    prompt::{ChatMessage, Image},
+};
 
 /// A wire protocol: both directions of its messages.
 pub trait Protocol: fmt::Debug + Send + Sync {
@@ -58,6 +61,11 @@ pub trait Protocol: fmt::Debug + Send + Sync {
 
     /// The request's body.
     fn body(&self, ask: &Ask<'_>) -> Value;
+
+    /// Whether `image` can be sent.
+    fn takes(&self, _image: &Image) -> bool {
+        false
+    }
 
     /// Most tokens that the request lets the server generate, where it says so.
     fn most_tokens(&self, ask: &Ask<'_>) -> Option<u64> {
@@ -97,10 +105,8 @@ pub trait Protocol: fmt::Debug + Send + Sync {
 pub struct Ask<'a> {
     /// The model's name for the server.
     pub model: &'a str,
-    /// The system prompt.
-    pub system: Option<&'a str>,
-    /// The user's prompt.
-    pub prompt: &'a str,
+    /// The conversation: as in [`Prompt`](crate::prompt::Prompt).
+    pub messages: &'a [ChatMessage],
     /// Sampling temperature.
     pub temperature: f64,
     /// Most tokens to generate.

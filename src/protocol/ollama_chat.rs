@@ -9,7 +9,10 @@ use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish,
     wire::{self, Count, Text, counted, filled, known},
 };
-use crate::framing::{Frame, Framing};
+use crate::{
+    framing::{Frame, Framing},
+    prompt::{ChatMessage, Image},
+};
 
 /// `POST /api/chat`.
 ///
@@ -39,12 +42,9 @@ impl Protocol for OllamaChat {
     }
 
     fn body(&self, ask: &Ask<'_>) -> Value {
-        let system = ask.system.map(|text| json!({"role": "system", "content": text}));
-        let user = json!({"role": "user", "content": ask.prompt});
-        let messages: Vec<_> = system.into_iter().chain([user]).collect();
         let mut body = json!({
             "model": ask.model,
-            "messages": messages,
+            "messages": ask.messages.iter().map(message_json).collect::<Vec<_>>(),
             "stream": true,
             "options": {"temperature": ask.temperature, "num_predict": ask.max_tokens},
         });
@@ -55,6 +55,10 @@ impl Protocol for OllamaChat {
             }
         }
         body
+    }
+
+    fn takes(&self, image: &Image) -> bool {
+        matches!(image, Image::Data { .. })
     }
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
@@ -110,6 +114,22 @@ impl Protocol for OllamaChat {
     fn encode_error(&self, _: u16, message: &str) -> Vec<u8> {
         json!({"error": message}).to_string().into_bytes()
     }
+}
+
+/// A message of the conversation. Its images stand beside its text, and none is fetched.
+fn message_json(message: &ChatMessage) -> Value {
+    let images: Vec<_> = message
+        .images()
+        .filter_map(|image| match image {
+            Image::Data { base64, .. } => Some(&**base64),
+            Image::Url(_) => None,
+        })
+        .collect();
+    let mut json = json!({"role": message.role.name(), "content": message.joined()});
+    if !images.is_empty() {
+        json["images"] = images.into();
+    }
+    json
 }
 
 /// A line, as far as it is read.

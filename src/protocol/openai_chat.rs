@@ -15,7 +15,7 @@ use super::{
     openai::{self, Counts},
     wire::{self, Id, Text, counted, event, filled, text_of},
 };
-use crate::framing::Frame;
+use crate::{framing::Frame, prompt::Image};
 
 /// `POST /chat/completions` with `stream: true`.
 ///
@@ -37,17 +37,17 @@ impl Protocol for OpenAiChat {
     }
 
     fn body(&self, ask: &Ask<'_>) -> Value {
-        let system = ask.system.map(|text| json!({"role": "system", "content": text}));
-        let user = json!({"role": "user", "content": ask.prompt});
-        let messages: Vec<_> = system.into_iter().chain([user]).collect();
-        let mut body =
-            json!({"model": ask.model, "messages": messages, "temperature": ask.temperature});
+        let mut body = json!({"model": ask.model, "messages": wire::chat_messages(ask), "temperature": ask.temperature});
         // OpenAI refuses a request that has both.
         if !ask.extra_body.contains_key("max_completion_tokens") {
             body["max_tokens"] = ask.max_tokens.into();
         }
         openai::add_stream(&mut body, ask.extra_body);
         body
+    }
+
+    fn takes(&self, _: &Image) -> bool {
+        true
     }
 
     fn most_tokens(&self, ask: &Ask<'_>) -> Option<u64> {

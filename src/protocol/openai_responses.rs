@@ -16,7 +16,10 @@ use super::{
     openai,
     wire::{self, Count, Id, Text, alone, counted, filled, known},
 };
-use crate::framing::Frame;
+use crate::{
+    framing::Frame,
+    prompt::{ChatMessage, Image, Piece, Role},
+};
 
 /// `POST /responses` with `stream: true`.
 ///
@@ -40,10 +43,11 @@ impl Protocol for OpenAiResponses {
 
     fn body(&self, ask: &Ask<'_>) -> Value {
         let mut body = json!({"model": ask.model});
-        if let Some(system) = ask.system {
+        let (system, messages) = wire::system_apart(ask);
+        if let Some(system) = system {
             body["instructions"] = system.into();
         }
-        body["input"] = ask.prompt.into();
+        body["input"] = input(messages);
         body["temperature"] = ask.temperature.into();
         body["max_output_tokens"] = ask.max_tokens.into();
         body["stream"] = true.into();
@@ -52,6 +56,10 @@ impl Protocol for OpenAiResponses {
         }
         // Reasoning models refuse a temperature: `temperature: null` leaves it out.
         wire::without_nulls(body)
+    }
+
+    fn takes(&self, _: &Image) -> bool {
+        true
     }
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
@@ -118,6 +126,21 @@ impl Protocol for OpenAiResponses {
     fn encode_error(&self, status: u16, message: &str) -> Vec<u8> {
         openai::error_json(status, message).to_string().into_bytes()
     }
+}
+
+/// The conversation: a single question of text as it is, all else as messages.
+fn input(messages: &[ChatMessage]) -> Value {
+    if let [only] = messages
+        && let [Piece::Text(text)] = only.content.as_slice()
+    {
+        return text.as_str().into();
+    }
+    let image = |image: &Image| json!({"type": "input_image", "image_url": image.url()});
+    let message = |message: &ChatMessage| {
+        let kind = if message.role == Role::Assistant { "output_text" } else { "input_text" };
+        json!({"role": message.role.name(), "content": wire::content(message, kind, image)})
+    };
+    messages.iter().map(message).collect()
 }
 
 // -- from the server ------------------------------------------------------------------------------

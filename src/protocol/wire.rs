@@ -4,10 +4,13 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, json};
 
 use super::{Ask, DecodeError, Message, Part, TokenKind, Usage};
-use crate::framing::Frame;
+use crate::{
+    framing::Frame,
+    prompt::{ChatMessage, Image, Piece, Role},
+};
 
 // -- from the server ------------------------------------------------------------------------------
 
@@ -242,11 +245,36 @@ pub(super) fn merge(body: &mut Value, key: &str, more: &Value) {
     }
 }
 
-/// The prompt where there are no roles: the system prompt, a blank line, the user's.
+/// The prompt where there are no roles: one message after the other, a blank line between them.
 pub(super) fn plain_prompt(ask: &Ask<'_>) -> String {
-    match ask.system {
-        Some(system) => format!("{system}\n\n{}", ask.prompt),
-        None => ask.prompt.to_owned(),
+    ask.messages.iter().map(ChatMessage::joined).collect::<Vec<_>>().join("\n\n")
+}
+
+/// The messages as OpenAI's chat has them.
+pub(super) fn chat_messages(ask: &Ask<'_>) -> Value {
+    let image = |image: &Image| json!({"type": "image_url", "image_url": {"url": image.url()}});
+    let message = |message: &ChatMessage| json!({"role": message.role.name(), "content": content(message, "text", image)});
+    ask.messages.iter().map(message).collect()
+}
+
+/// The system message, and the others.
+pub(super) fn system_apart<'a>(ask: &Ask<'a>) -> (Option<Cow<'a, str>>, &'a [ChatMessage]) {
+    match ask.messages {
+        [first, others @ ..] if first.role == Role::System => (Some(first.joined()), others),
+        all => (None, all),
+    }
+}
+
+/// What a message says: text as it is where it is nothing else, or a list of its pieces, of which
+/// those of text have the type `text` and images are made by `image`.
+pub(super) fn content(message: &ChatMessage, text: &str, image: impl Fn(&Image) -> Value) -> Value {
+    let piece = |piece: &Piece| match piece {
+        Piece::Text(said) => json!({"type": text, "text": said}),
+        Piece::Image(shown) => image(shown),
+    };
+    match message.content.as_slice() {
+        [Piece::Text(only)] => only.as_str().into(),
+        pieces => pieces.iter().map(piece).collect(),
     }
 }
 

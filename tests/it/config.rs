@@ -3,7 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use llm_stream_bench::{
-    config::{Config, ConfigErrors, Endpoint, Settings, Timeouts, TokenCount, sanitise},
+    config::{Config, ConfigErrors, Endpoint, Prompt, Settings, Timeouts, TokenCount, sanitise},
+    prompt::{ChatMessage, Role},
     protocol::Protocol,
     sim::{Fault, FaultKind, Script},
 };
@@ -26,6 +27,11 @@ fn rendered(text: &str) -> String {
         Ok(config) => panic!("accepted: {text}\n{config:#?}"),
         Err(errors) => errors.to_string(),
     }
+}
+
+/// What a prompt asks last.
+fn text(prompt: &Prompt) -> &str {
+    prompt.prompt.messages.last().unwrap().content[0].as_text().unwrap()
 }
 
 /// A config of one model with these lines.
@@ -386,10 +392,10 @@ fn every_key_is_read() {
     };
     assert_eq!(qwen.settings.timeouts, timeouts);
     assert_eq!(no.key.value, "no");
-    let prompts: Vec<_> =
-        config.prompts.as_ref().unwrap().iter().map(|p| p.text.as_str()).collect();
+    let prompts: Vec<_> = config.prompts.as_ref().unwrap().iter().map(text).collect();
     assert_eq!(prompts, ["Say hello.", "Say hello.\n"]);
-    assert_eq!(config.prompts.as_ref().unwrap()[1].system.as_deref(), Some("Be brief."));
+    let system = ChatMessage::text(Role::System, "Be brief.");
+    assert_eq!(config.prompts.as_ref().unwrap()[1].prompt.messages[0], system);
     assert_eq!((config.runs, config.thresholds[0].value.as_str()), (5, "ttft p95 <= 500 ms"));
 }
 
@@ -515,7 +521,7 @@ fn fields_that_break_the_measurement_are_refused() {
 fn a_folder_of_prompts_is_read_by_name() {
     let config = accepted(&top("prompts: prompts"));
     let prompts = config.prompts.unwrap();
-    let read: Vec<_> = prompts.iter().map(|p| (p.name.value.as_str(), p.text.as_str())).collect();
+    let read: Vec<_> = prompts.iter().map(|p| (p.name.value.as_str(), text(p))).collect();
     assert_eq!(read, [("a-hello", "Say hello.\n"), ("b-诗", "写一首诗。\n")]);
 }
 
@@ -569,7 +575,7 @@ fn a_config_is_loaded_with_the_files_beside_it() {
     let path = Path::new(FIXTURES).join("configs.yaml");
     let config = Config::load(&path).unwrap();
     assert_eq!(config.file(), path.display().to_string());
-    assert_eq!(config.prompts.unwrap()[0].text, "Say hello.\n");
+    assert_eq!(text(&config.prompts.unwrap()[0]), "Say hello.\n");
 }
 
 #[test]

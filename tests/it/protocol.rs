@@ -5,6 +5,7 @@ use std::{borrow::Cow, fmt::Write as _, fs, path::Path};
 
 use llm_stream_bench::{
     framing::Frame,
+    prompt::Prompt,
     protocol::{
         self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Template, TokenKind,
         Usage,
@@ -482,11 +483,9 @@ fn messages_are_written_as_vllm_writes_them() {
 
 fn body(extra: Value) -> Value {
     let extra_body = extra.as_object().expect("an object");
-    let (system, prompt) = (Some("Be brief."), "Hello");
     OpenAiChat.body(&Ask {
         model: "m",
-        system,
-        prompt,
+        messages: &Prompt::new("p", Some("Be brief."), "Hello").messages,
         temperature: 0.0,
         max_tokens: 64,
         extra_body,
@@ -498,8 +497,7 @@ fn the_body_asks_for_a_stream_with_usage() {
     insta::assert_snapshot!(body(json!({})), @r#"{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hello"}],"temperature":0.0,"max_tokens":64,"stream":true,"stream_options":{"include_usage":true}}"#);
     let ask = Ask {
         model: "m",
-        system: None,
-        prompt: "Hello",
+        messages: &Prompt::new("p", None, "Hello").messages,
         temperature: 0.7,
         max_tokens: 1,
         extra_body: &Map::new(),

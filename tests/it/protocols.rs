@@ -12,6 +12,7 @@ use llm_stream_bench::{
     load,
     metric::Metric,
     plan::{Endpoint, Plan, Secret, Timeouts, Transport},
+    prompt::{ChatMessage, Image, Piece, Prompt, Role},
     protocol::{self, Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage},
     recording::{Chunk, ErrorKind, Recording, StampedBy},
     route::Route,
@@ -443,8 +444,7 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
         for (temperature, system) in [(0.0, Some("Be brief.")), (0.7, None)] {
             let body = protocol.body(&Ask {
                 model: "m",
-                system,
-                prompt: "Hello",
+                messages: &Prompt::new("p", system, "Hello").messages,
                 temperature,
                 max_tokens: 64,
                 extra_body: &own,
@@ -460,12 +460,44 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
 }
 
 #[test]
+fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
+    let image = Image::Data { mime: "image/png".into(), base64: "iVBORw0=".into() };
+    let mut last = ChatMessage::text(Role::User, "And this?");
+    last.content.push(Piece::Image(image.clone()));
+    let messages = [
+        ChatMessage::text(Role::System, "Be brief."),
+        ChatMessage::text(Role::User, "What is it?"),
+        ChatMessage::text(Role::Assistant, "A cat."),
+        last,
+    ];
+    let mut told = String::new();
+    for protocol in protocol::ALL {
+        let body = protocol.body(&Ask {
+            model: "m",
+            messages: &messages,
+            temperature: 0.0,
+            max_tokens: 64,
+            extra_body: &Map::new(),
+        });
+        let _ = writeln!(told, "{}: {body}", protocol.name());
+        // The image is sent wherever that is said.
+        assert_eq!(body.to_string().contains("iVBORw0="), protocol.takes(&image));
+        let chars = protocol.wish(body.as_object().unwrap()).prompt_chars;
+        assert!((35..45).contains(&chars), "{}: {chars}", protocol.name());
+    }
+    insta::assert_snapshot!(told);
+    let url = Image::Url("https://example.com/cat.png".into());
+    let fetched = protocol::ALL.iter().filter(|protocol| protocol.takes(&url));
+    let fetched: Vec<_> = fetched.map(|protocol| protocol.name()).collect();
+    assert_eq!(fetched, ["openai_chat", "openai_responses", "anthropic_messages"]);
+}
+
+#[test]
 fn a_temperature_can_be_left_out_where_models_refuse_it() {
     let extra = json!({"temperature": null});
     let ask = Ask {
         model: "m",
-        system: None,
-        prompt: "Hello",
+        messages: &Prompt::new("p", None, "Hello").messages,
         temperature: 0.7,
         max_tokens: 1,
         extra_body: extra.as_object().unwrap(),
