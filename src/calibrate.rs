@@ -181,6 +181,8 @@ impl Streams {
             messages: &[ChatMessage::text(Role::User, "How late are you?")],
             temperature: 0.0,
             max_tokens: load.tokens,
+            min_tokens: None,
+            ignore_eos: false,
             extra_body: &Map::new(),
         };
         let body = OpenAiChat.body(&ask).to_string().into();

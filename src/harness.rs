@@ -43,6 +43,7 @@ use crate::{
     cli::{self, Cli, Command},
     config::{Config, ConfigErrors, Github, Inconclusive},
     plan::{Case, Plan, Secret, Target},
+    prompt::Prompt,
     report::{
         Ended, Ending, Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds,
     },
@@ -157,7 +158,13 @@ fn nothing_selected(cli: &Cli, plan: &Plan) -> String {
         message.push_str(&format!(" (and `--skip` leaves out {})", quoted(&skip)));
     }
     let models: Vec<_> = plan.targets.iter().map(|target| target.trial_name.as_str()).collect();
-    let prompts: Vec<_> = plan.prompts.iter().map(|prompt| prompt.name.as_str()).collect();
+    // The records of a data set are many.
+    let label = |prompt: &Arc<Prompt>| match &prompt.set {
+        Some(set) => format!("{set}-…"),
+        None => prompt.name.clone(),
+    };
+    let mut prompts: Vec<_> = plan.prompts.iter().map(label).collect();
+    prompts.dedup();
     let workloads: Vec<_> = plan.workloads.iter().map(|load| load.name.as_str()).collect();
     let workloads = match workloads.is_empty() {
         true => String::new(),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde_json::Value;
 
 pub use self::offer::{Ended, Offered, offer};
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     prompt::{self, Prompt},
     protocol::{Ask, Protocol},
     recording::{Chunk, Recording, RequestError},
-    sample::{self, Sample},
+    sample::{self, Asked, Sample},
 };
 
 /// Most tokens that a warm-up asks for: enough to have every part of the server at work.
@@ -49,7 +50,8 @@ pub struct Answer {
 
 /// Asks the prompt of `case`; of a load, its first one.
 pub async fn run(case: &Case, client: &Client, follow: &dyn Follow) -> Answer {
-    ask(&case.target, case.task.prompt(), case.target.max_tokens, client, follow).await
+    let prompt = case.task.prompt();
+    ask(&case.target, prompt, max_tokens(&case.target, prompt), client, follow).await
 }
 
 /// Asks the warm-up question, over the connection that the trials will use.
@@ -66,30 +68,26 @@ async fn ask(
     follow: &dyn Follow,
 ) -> Answer {
     let watch = Watcher { protocol: target.protocol, follow };
-    let (body, most_tokens) = request(target, prompt, max_tokens);
-    Answer::of(client.send(body, &watch).await, target, most_tokens)
+    let (body, asked) = request(target, prompt, max_tokens);
+    Answer::of(client.send(body, &watch).await, target, asked)
 }
 
 impl Answer {
-    /// Reads what came, of a request that allowed `most_tokens`.
-    fn of(
-        answer: Result<Recording, RequestError>,
-        target: &Target,
-        most_tokens: Option<u64>,
-    ) -> Self {
+    /// Reads what came, of a request that `asked` for so many tokens.
+    fn of(answer: Result<Recording, RequestError>, target: &Target, asked: Asked) -> Self {
         match answer {
             Err(error) => Self { recording: None, outcome: Err(error) },
             Ok(recording) => {
                 let outcome = sample::read(&recording, target.protocol, target.token_count)
-                    .map(|sample| sample.asked_for(most_tokens));
+                    .map(|sample| sample.asked_for(asked));
                 Self { recording: Some(recording), outcome }
             }
         }
     }
 }
 
-/// The request's body as it is sent, and how many tokens it allows.
-fn request(target: &Target, prompt: &Prompt, max_tokens: u64) -> (Bytes, Option<u64>) {
+/// The request's body as it is sent, and how many tokens it wants.
+fn request(target: &Target, prompt: &Prompt, max_tokens: u64) -> (Bytes, Asked) {
     let prompt = match target.prefix_cache {
         PrefixCache::Reuse => Cow::Borrowed(prompt),
         PrefixCache::Fresh => Cow::Owned(prompt.begun_with(&nonce())),
@@ -99,10 +97,26 @@ fn request(target: &Target, prompt: &Prompt, max_tokens: u64) -> (Bytes, Option<
         messages: &prompt.messages,
         temperature: target.temperature,
         max_tokens,
+        min_tokens: prompt.output.min_tokens,
+        ignore_eos: target.ignore_eos.unwrap_or(prompt.output.ignore_eos),
         extra_body: &target.extra_body,
     };
     let body = target.protocol.body(&ask).to_string().into();
-    (body, target.protocol.most_tokens(&ask))
+    (body, asked(&ask, target.protocol))
+}
+
+/// How many tokens a request wants; what the user's own fields say is said last.
+fn asked(ask: &Ask<'_>, protocol: &dyn Protocol) -> Asked {
+    let own = |key| ask.extra_body.get(key);
+    let most = protocol.most_tokens(ask);
+    let ignores_eos = own("ignore_eos").and_then(Value::as_bool).unwrap_or(ask.ignore_eos);
+    let min_tokens = own("min_tokens").and_then(Value::as_u64).or(ask.min_tokens);
+    Asked { most, least: if ignores_eos { most } else { min_tokens } }
+}
+
+/// Most tokens of the answer to `prompt`.
+fn max_tokens(target: &Target, prompt: &Prompt) -> u64 {
+    prompt.output.tokens.unwrap_or(target.max_tokens)
 }
 
 /// A line that no request had before, not even one of an earlier run: a cache may have kept those.

@@ -64,6 +64,8 @@ pub struct Target {
     pub temperature: f64,
     /// Most tokens to generate.
     pub max_tokens: u64,
+    /// Whether the model is not to end by itself, whatever a prompt says.
+    pub ignore_eos: Option<bool>,
     /// The user's own fields of the request's body.
     pub extra_body: Map<String, Value>,
     /// Headers of every request, besides our own.
@@ -365,7 +367,7 @@ fn workloads(
     let workload = |workload: &config::Workload| {
         let wanted = |prompt: &&Arc<Prompt>| {
             workload.prompts.is_empty()
-                || workload.prompts.iter().any(|name| name.value == prompt.name)
+                || workload.prompts.iter().any(|name| prompt.is_called(&name.value))
         };
         Arc::new(Workload {
             name: workload.name.value.clone(),
@@ -478,7 +480,8 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         transport: transport(settings.transport.unwrap_or_default(), &endpoint),
         endpoint,
         temperature: settings.temperature.unwrap_or(0.7),
-        max_tokens: settings.max_tokens.unwrap_or(1024),
+        max_tokens: settings.max_tokens.unwrap_or(config::DEFAULT_MAX_TOKENS),
+        ignore_eos: settings.ignore_eos,
         extra_body: settings.extra_body,
         headers: settings.headers,
         api_key_env: settings.api_key_env,

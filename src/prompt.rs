@@ -10,6 +10,21 @@ pub struct Prompt {
     /// The conversation so far. Never empty; its last message is the user's, and a system message
     /// can only be the first.
     pub messages: Vec<ChatMessage>,
+    /// The data set that it is a record of.
+    pub set: Option<String>,
+    /// How long its answer is to be.
+    pub output: Output,
+}
+
+/// How long an answer is to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Most tokens to generate, in place of the model's own number.
+    pub tokens: Option<u64>,
+    /// Fewest tokens to generate, of servers that can be told so.
+    pub min_tokens: Option<u64>,
+    /// Whether the model is not to end by itself, of servers that can be told so.
+    pub ignore_eos: bool,
 }
 
 /// A message of a conversation.
@@ -126,7 +141,17 @@ impl Prompt {
     pub fn new(name: impl Into<String>, system: Option<&str>, text: impl Into<String>) -> Self {
         let system = system.map(|system| ChatMessage::text(Role::System, system));
         let user = ChatMessage::text(Role::User, text);
-        Self { name: name.into(), messages: system.into_iter().chain([user]).collect() }
+        Self {
+            name: name.into(),
+            messages: system.into_iter().chain([user]).collect(),
+            set: None,
+            output: Output::default(),
+        }
+    }
+
+    /// Whether `name` is its own or its data set's.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.set.as_deref() == Some(name)
     }
 
     /// The prompt with `text` at the very front of what is sent, where a prefix cache looks first.
@@ -138,14 +163,17 @@ impl Prompt {
         begun
     }
 
-    /// All that it asks, in one text that no other prompt has: the system message, or nothing, and
-    /// each further message.
+    /// All that it asks, in one text that no other prompt has: the system message, or nothing, each
+    /// further message, and how long the answer is to be where that is said.
     pub fn identity(&self) -> String {
         let begins = self.messages.first().is_some_and(|first| first.role == Role::System);
         let mut texts: Vec<Cow<'_, str>> = if begins { vec![] } else { vec!["".into()] };
         for message in &self.messages {
             texts.push(message.joined());
             texts.extend(message.images().map(Image::url));
+        }
+        if self.output != Output::default() {
+            texts.push(format!("{:?}", self.output).into());
         }
         texts.join("\0")
     }

@@ -21,6 +21,15 @@ pub const FEWEST_ARRIVALS: usize = 10;
 /// gap is no time between tokens.
 pub const SHARED_ARRIVAL: Duration = Duration::from_micros(50);
 
+/// How many tokens a request wants to have generated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The most that it allows.
+    pub most: Option<u64>,
+    /// The fewest that it demands.
+    pub least: Option<u64>,
+}
+
 /// One valid answer: what the server counted and when its tokens arrived.
 ///
 /// All times count from the moment the request was handed to an open connection.
@@ -99,10 +108,14 @@ impl Sample {
         self.last_token().saturating_sub(self.first_token())
     }
 
-    /// This sample, with a note where the server counted more tokens than the request allowed.
-    pub fn asked_for(mut self, most_tokens: Option<u64>) -> Self {
-        if most_tokens.is_some_and(|most| self.response_tokens > most) {
+    /// This sample, with a note where the server counted other numbers of tokens than the request
+    /// allowed or demanded.
+    pub fn asked_for(mut self, asked: Asked) -> Self {
+        if asked.most.is_some_and(|most| self.response_tokens > most) {
             self.notes.push(Note::MoreTokensThanAsked);
+        }
+        if asked.least.is_some_and(|least| self.response_tokens < least) {
+            self.notes.push(Note::ShorterThanAsked);
         }
         self
     }
@@ -181,6 +194,9 @@ pub enum Note {
     /// The server counted more generated tokens than the request allowed: its count, and every
     /// speed made of it, is in doubt. Some servers leave reasoning out of the limit.
     MoreTokensThanAsked,
+    /// The answer has fewer tokens than the request demanded by `ignore_eos` or `min_tokens`: the
+    /// server does not know them, or ended the answer all the same.
+    ShorterThanAsked,
     /// The server's total is less than its two counts together: one of them is wrong, and so may
     /// be `total_tokens_per_second`.
     TotalBelowSum,
@@ -198,6 +214,7 @@ impl Note {
             Self::SharedArrivals => "shared_arrivals",
             Self::FewerTokensThanEvents => "fewer_tokens_than_events",
             Self::MoreTokensThanAsked => "more_tokens_than_asked",
+            Self::ShorterThanAsked => "shorter_than_asked",
             Self::TotalBelowSum => "total_below_sum",
         }
     }

@@ -7,13 +7,17 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Config, Model,
+    Config, DEFAULT_MAX_TOKENS, Model, Prompt,
     read::{Entry, Reader},
     sanitise, secrets,
     source::ConfigError,
+    words,
     yaml::Yaml,
 };
-use crate::{prompt, protocol::Protocol};
+use crate::{
+    prompt::{self, ChatMessage, Image, Output},
+    protocol::{self, OpenAiChat, Protocol},
+};
 
 /// Headers that the client sets, and what to do instead of setting them.
 const RESERVED: &[(&str, &str)] = &[
@@ -192,12 +196,85 @@ pub(super) fn extra_body(reader: &mut Reader<'_>, entry: &Entry<'_>, protocol: &
 pub(super) fn names(config: &Config) -> Vec<ConfigError> {
     let models = config.models.iter().map(Model::display_name);
     let prompts = config.prompts.iter().flatten().map(|prompt| &prompt.name);
+    let sets = data_sets(config);
     let mut errors = collisions(config, models, "models", "give one of them another `name`");
-    errors.extend(collisions(config, prompts, "prompts", "rename one of them"));
+    errors.extend(collisions(config, prompts.chain(&sets), "prompts", "rename one of them"));
     let workloads = config.workloads.iter().map(|workload| &workload.name);
     errors.extend(collisions(config, workloads, "workloads", "rename one of them"));
     errors.extend(prompts_and_workloads(config));
     errors
+}
+
+/// The names of the data sets.
+fn data_sets(config: &Config) -> Vec<Spanned<String>> {
+    let name = |prompt: &Prompt| {
+        let set = prompt.prompt.set.clone()?;
+        Some(Spanned::new(set, prompt.name.referenced, prompt.name.defined))
+    };
+    let mut names: Vec<_> = config.prompts.iter().flatten().filter_map(name).collect();
+    // Each record has the place of its set.
+    names.dedup_by_key(|name| name.defined);
+    names
+}
+
+/// What of the prompts some model cannot be asked.
+pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    for model in &config.models {
+        let settings = model.settings.over(&config.defaults);
+        let protocol = settings.protocol.unwrap_or(&OpenAiChat);
+        let max_tokens = settings.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
+        for prompt in config.prompts.iter().flatten() {
+            let refused = refused(&prompt.prompt, protocol, (settings.ignore_eos, max_tokens));
+            errors.extend(refused.map(|(what, help)| {
+                let what =
+                    format!("{} cannot be asked `{}`: {what}", model.key.value, prompt.name.value);
+                config.error_in(&prompt.name, &what, &help)
+            }));
+        }
+    }
+    errors
+}
+
+/// Why a model cannot be asked `prompt`, if it cannot.
+fn refused(
+    prompt: &prompt::Prompt,
+    protocol: &dyn Protocol,
+    (ignore_eos, max_tokens): (Option<bool>, u64),
+) -> Option<Refusal> {
+    let Output { tokens, min_tokens, ignore_eos: wants_eos_ignored } = prompt.output;
+    let most = tokens.unwrap_or(max_tokens);
+    let name = protocol.name();
+    let wants = |field: &str| match field {
+        "ignore_eos" => ignore_eos.unwrap_or(wants_eos_ignored),
+        _ => min_tokens.is_some(),
+    };
+    let lacks = |field: &&&str| wants(field) && !protocol.length_fields().contains(*field);
+    if let Some(field) = ["ignore_eos", "min_tokens"].iter().find(lacks) {
+        return Some(no_length(field, protocol));
+    }
+    if let Some(least) = min_tokens.filter(|least| *least > most) {
+        let what = format!("its `min_tokens` of {least} are more than the {most} that may come");
+        return Some((what, format!("give it `output_tokens: {least}`, or fewer `min_tokens`")));
+    }
+    let mut images = prompt.messages.iter().flat_map(ChatMessage::images);
+    images.find(|image| !protocol.takes(image)).map(|_| {
+        let data = Image::Data { mime: "image/png".into(), base64: "".into() };
+        let sort = if protocol.takes(&data) { "images by their URL" } else { "images" };
+        (format!("`{name}` sends no {sort}"), "leave the prompt or the model out".to_owned())
+    })
+}
+
+/// Why `field` cannot be sent.
+pub(super) fn no_length(field: &str, protocol: &dyn Protocol) -> Refusal {
+    let others = protocol::ALL.iter().filter(|other| other.length_fields().contains(&field));
+    let others: Vec<_> = others.map(|other| other.name()).collect();
+    let what = format!("`{}` knows no `{field}`", protocol.name());
+    let help = format!(
+        "{} do; what a server of yours takes all the same can be put into `extra_body`",
+        words::list(&others)
+    );
+    (what, help)
 }
 
 /// Workloads that are called like a prompt.

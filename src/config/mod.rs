@@ -6,8 +6,10 @@
 //! ```
 
 mod check;
+mod dataset;
 mod github;
 mod places;
+mod prompts;
 mod read;
 mod secrets;
 mod sections;
@@ -54,6 +56,9 @@ a minimal config:
 models:
   my-model:
     base_url: \"http://localhost:8000\"";
+
+/// Most tokens to generate, where nothing is said of it.
+pub const DEFAULT_MAX_TOKENS: u64 = 1024;
 
 /// A config as it is written.
 #[derive(Debug, Clone)]
@@ -120,6 +125,9 @@ pub struct Settings {
     pub temperature: Option<f64>,
     /// `max_tokens`: most tokens to generate, 1 or more. Default: 1024.
     pub max_tokens: Option<u64>,
+    /// `ignore_eos`: whether the model is not to end by itself; `false` also where a prompt says so.
+    /// Default: as the prompt says.
+    pub ignore_eos: Option<bool>,
     /// `extra_body`: fields that are merged into the request's body. Default: none.
     pub extra_body: Map<String, Value>,
     /// `api_key_env`: the environment variable that holds the key. Default: no key is sent.
@@ -236,9 +244,10 @@ pub struct Timeouts {
 /// An entry of `prompts`, or a file of its folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// `name`; of a folder's file, its name without the extension.
+    /// `name`; of a folder's file, its name without the extension; of a record, the `name` of the
+    /// data set, and its own or its number.
     pub name: Spanned<String>,
-    /// What is asked: `system`, and `text` or the whole of `file`, which is UTF-8 and not blank.
+    /// What is asked: `system`, and `text`, the whole of `file`, or a record of `dataset`.
     pub prompt: prompt::Prompt,
 }
 
@@ -275,10 +284,11 @@ impl Config {
         let root = yaml::parse(source.text()).map_err(|error| not_yaml(&mut source, &error))?;
         source.hide(secrets::in_tree(&root, source.text()));
         let config = Self::of_tree(source, &root, base_dir)?;
-        let collisions = check::names(&config);
-        match collisions.is_empty() {
+        let mut errors = check::names(&config);
+        errors.extend(check::prompts_fit(&config));
+        match errors.is_empty() {
             true => Ok(config),
-            false => Err(ConfigErrors(collisions)),
+            false => Err(ConfigErrors(errors)),
         }
     }
 
@@ -300,7 +310,7 @@ impl Config {
             Some(entry) => sections::models(&mut reader, entry, (&defaults, &default_fields)),
             None => no_models(&mut reader, &root, &fields),
         };
-        let prompts = fields.get("prompts").map(|entry| sections::prompts(&mut reader, entry));
+        let prompts = fields.get("prompts").map(|entry| prompts::prompts(&mut reader, entry));
         let runs = fields.get("runs").and_then(|entry| reader.whole(entry, 1..=10_000, "3"));
         let thresholds = fields.get("thresholds");
         let thresholds = thresholds.map(|entry| sections::thresholds(&mut reader, entry));
@@ -414,6 +424,7 @@ impl Settings {
         Self {
             temperature: self.temperature.or(defaults.temperature),
             max_tokens: self.max_tokens.or(defaults.max_tokens),
+            ignore_eos: self.ignore_eos.or(defaults.ignore_eos),
             extra_body,
             api_key_env: self.api_key_env.clone().or_else(|| defaults.api_key_env.clone()),
             headers: inherited.chain(&self.headers).cloned().collect(),

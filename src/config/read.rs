@@ -12,6 +12,7 @@ use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
 use super::{
+    dataset::Mistake,
     source::{ConfigError, ConfigErrors, Source},
     words::Section,
     yaml::{Node, Yaml},
@@ -155,6 +156,17 @@ impl<'s> Reader<'s> {
     ) {
         let error = self.source.error(place, path, what, help);
         self.errors.push(error);
+    }
+
+    /// Notes a mistake in the data file that an entry names; `text` is all of it.
+    pub(super) fn error_in_data(
+        &mut self,
+        entry: &Entry<'_>,
+        file: &str,
+        text: &str,
+        mistake: Mistake,
+    ) {
+        self.errors.push(ConfigError::in_data(file, text, &entry.path, mistake));
     }
 
     /// Notes that a value is not what it must be.
@@ -345,6 +357,17 @@ impl<'s> Reader<'s> {
             }
         });
         texts.collect()
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, entry: &Entry<'_>) -> Option<bool> {
+        match entry.value.value {
+            Yaml::Bool(flag) => Some(flag),
+            _ => {
+                self.wrong(entry, "`true` or `false`", "true");
+                None
+            }
+        }
     }
 
     /// A whole number in `range`.

@@ -1,22 +1,19 @@
 //! The parts of a config, each read from its entry.
 
-use std::{fs, io, path::PathBuf};
-
 use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    Connection, Endpoint, Inconclusive, Model, Order, PrefixCache, Prompt, Settings, Timeouts,
-    TokenCount, Transport, check,
+    Connection, Endpoint, Inconclusive, Model, Order, PrefixCache, Settings, Timeouts, TokenCount,
+    Transport, check,
     read::{Entry, Fields, Reader},
     words::{
-        self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, PROMPT_SECTION,
-        SIMULATE_SECTION, TIMEOUTS_SECTION,
+        self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, SIMULATE_SECTION,
+        TIMEOUTS_SECTION,
     },
     yaml::Yaml,
 };
 use crate::{
-    prompt,
     protocol::{self, OpenAiChat, Protocol},
     sim::{Fault, FaultKind, Mistake, Script},
 };
@@ -27,7 +24,6 @@ const MODEL_EXAMPLE: &str = "{ base_url: \"http://localhost:8000\" }";
 const DEFAULTS_EXAMPLE: &str = "{ temperature: 0 }";
 const SIMULATE_EXAMPLE: &str = "{ ttft: 50ms, itl: 10ms }";
 const TIMEOUTS_EXAMPLE: &str = "{ first_token: 60s }";
-const PROMPT_EXAMPLE: &str = "{ name: hello, text: \"Say hello.\" }";
 const FAULT_EXAMPLE: &str = "{ stall: 10 }";
 
 /// `defaults`, with its entries.
@@ -71,6 +67,13 @@ fn model(
     let fields = reader.fields(entry, &MODEL_SECTION, "a map of a model's keys", MODEL_EXAMPLE);
     let settings = settings(reader, &fields);
     let protocol = settings.protocol.or(defaults.0.protocol).unwrap_or(&OpenAiChat);
+    if settings.ignore_eos == Some(true)
+        && !protocol.length_fields().contains(&"ignore_eos")
+        && let Some(entry) = fields.get("ignore_eos")
+    {
+        let (what, help) = check::no_length("ignore_eos", protocol);
+        reader.error_at_key(entry, what, help);
+    }
     for fields in [defaults.1, &fields] {
         if let Some(body) = fields.get("extra_body") {
             check::extra_body(reader, body, protocol);
@@ -145,6 +148,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
     Settings {
         temperature: temperature.and_then(|entry| reader.number(entry, 0.0..=2.0, "0.7")),
         max_tokens: max_tokens.and_then(|entry| reader.whole(entry, 1..=u64::MAX, "1024")),
+        ignore_eos: fields.get("ignore_eos").and_then(|entry| reader.flag(entry)),
         extra_body: fields
             .get("extra_body")
             .map_or_else(Map::new, |entry| extra_body(reader, entry)),
@@ -375,164 +379,4 @@ fn fault_kind(reader: &mut Reader<'_>, name: &str, entry: &Entry<'_>) -> Option<
 /// A number that makes sense for the fault `name`.
 fn example(name: &str) -> &'static str {
     if name == "status" { "503" } else { "10" }
-}
-
-/// `prompts`: a list, or a folder.
-pub(super) fn prompts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
-    match &entry.value.value {
-        Yaml::Text(_) => folder(reader, entry),
-        Yaml::List(items) if items.is_empty() => {
-            let help = "list at least one, or remove `prompts` for the built-in ones";
-            reader.error(entry, "`prompts` is empty", help);
-            Vec::new()
-        }
-        _ => {
-            let expected = "a list of prompts or the name of a folder";
-            let items = reader.list(entry, expected, &format!("[{PROMPT_EXAMPLE}]"));
-            items.iter().filter_map(|item| prompt(reader, item)).collect()
-        }
-    }
-}
-
-fn prompt(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Prompt> {
-    let fields = reader.fields(item, &PROMPT_SECTION, "a map of a prompt's keys", PROMPT_EXAMPLE);
-    let name = match fields.get("name") {
-        Some(entry) => reader.text(entry, "hello"),
-        None => missing(reader, item, &fields, &["name"], "`name`"),
-    };
-    let text = match (fields.get("text"), fields.get("file")) {
-        (Some(entry), None) => reader.text(entry, "\"Say hello.\"").map(|text| text.value),
-        (None, Some(entry)) => {
-            let file = reader.text(entry, "\"prompts/hello.txt\"")?.value;
-            read(reader, entry, &reader.base_dir.join(file))
-        }
-        (Some(_), Some(second)) => {
-            reader.error_at_key(
-                second,
-                "a prompt has both `text` and `file`",
-                "remove one of them",
-            );
-            None
-        }
-        (None, None) => missing(reader, item, &fields, &["text", "file"], "`text` nor `file`"),
-    };
-    let system = fields.get("system").and_then(|entry| reader.text(entry, "\"Be brief.\""));
-    let name = name?;
-    let system = system.as_ref().map(|system| system.value.as_str());
-    let prompt = prompt::Prompt::new(name.value.as_str(), system, text?);
-    Some(Prompt { name, prompt })
-}
-
-/// Notes that a prompt lacks `keys`, unless that has been said.
-fn missing<T>(
-    reader: &mut Reader<'_>,
-    item: &Entry<'_>,
-    fields: &Fields<'_>,
-    keys: &[&str],
-    lacks: &str,
-) -> Option<T> {
-    let misspelt = fields.meant.iter().any(|meant| keys.contains(meant));
-    if !misspelt && matches!(item.value.value, Yaml::Map(_)) {
-        let lacks =
-            if keys.len() == 1 { format!("no {lacks}") } else { format!("neither {lacks}") };
-        reader.error(
-            item,
-            format!("a prompt has {lacks}"),
-            format!("for example `- {PROMPT_EXAMPLE}`"),
-        );
-    }
-    None
-}
-
-/// A prompt from each text file of a folder.
-fn folder(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
-    let Some(name) = reader.text(entry, "\"prompts\"") else {
-        return Vec::new();
-    };
-    let folder = reader.base_dir.join(&name.value);
-    let files = match text_files(&folder) {
-        Ok(files) => files,
-        Err(error) => {
-            unreadable(reader, entry, &folder, &error);
-            return Vec::new();
-        }
-    };
-    if files.is_empty() {
-        let what = format!("there is no prompt in the folder {}", folder.display());
-        reader.error(entry, what, "each of its files that end in `.txt` or `.md` is a prompt");
-    }
-    let prompts = files.iter().filter_map(|file| {
-        let stem = file.file_stem()?.to_string_lossy().into_owned();
-        let text = read(reader, entry, file)?;
-        let prompt = prompt::Prompt::new(stem.as_str(), None, text);
-        Some(Prompt { name: Spanned::new(stem, name.referenced, name.defined), prompt })
-    });
-    prompts.collect()
-}
-
-/// The text files of `folder`, by their names.
-fn text_files(folder: &std::path::Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if matches!(extension, Some("txt" | "md")) && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// The text of a prompt's file, as it is there.
-fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &std::path::Path) -> Option<String> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            unreadable(reader, entry, path, &error);
-            return None;
-        }
-    };
-    let Ok(text) = String::from_utf8(bytes) else {
-        let what = format!("{} is not UTF-8 text", path.display());
-        reader.error(entry, what, "save the prompt as UTF-8");
-        return None;
-    };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    if text.trim().is_empty() {
-        let what = format!("{} is empty", path.display());
-        reader.error(entry, what, "write the prompt into it, or remove it");
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-fn unreadable(
-    reader: &mut Reader<'_>,
-    entry: &Entry<'_>,
-    path: &std::path::Path,
-    error: &io::Error,
-) {
-    let (what, help) = match error.kind() {
-        io::ErrorKind::NotFound => (
-            format!("{} does not exist", path.display()),
-            "a path is relative to the folder of the config".to_owned(),
-        ),
-        io::ErrorKind::IsADirectory => (
-            format!("{} is a folder", path.display()),
-            "for every file of a folder write `prompts: FOLDER`".to_owned(),
-        ),
-        io::ErrorKind::NotADirectory => (
-            format!("{} is not a folder", path.display()),
-            format!(
-                "for a single file write `prompts: [{{ name: hello, file: {} }}]`",
-                reader.written(entry)
-            ),
-        ),
-        _ => (
-            format!("{} cannot be read: {error}", path.display()),
-            "check its permissions".to_owned(),
-        ),
-    };
-    reader.error(entry, what, help);
 }

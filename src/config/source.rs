@@ -6,6 +6,7 @@ use serde_saphyr::Location;
 use unicode_width::UnicodeWidthStr;
 
 use super::{
+    dataset::Mistake,
     places::{bytes, lines},
     secrets,
 };
@@ -228,6 +229,30 @@ impl ConfigError {
             help: help.into(),
             path: String::new(),
             at: None,
+        }
+    }
+
+    /// The `mistake` in the data file `file`, all of which is `text`; `path` leads to where the
+    /// config names it.
+    pub(super) fn in_data(file: &str, text: &str, path: &str, mistake: Mistake) -> Self {
+        let Mistake { at, what, help } = mistake;
+        let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        let line = text[start..].lines().next().unwrap_or_default();
+        let column = (at - start).min(line.len());
+        let before = visible(&line[..column]);
+        let pointed = line[column..].chars().next().map_or(0, char::len_utf8);
+        let caret = before.len()..before.len() + visible(&line[column..column + pointed]).len();
+        let shown = Shown { text: before + &visible(&line[column..]), caret };
+        Self {
+            file: file.to_owned(),
+            message: visible(&what),
+            help: help.to_owned(),
+            path: path.to_owned(),
+            at: Some(Box::new(At {
+                line: text[..start].matches('\n').count() + 1,
+                column: line[..column].chars().count() + 1,
+                shown: shown.around_the_caret(),
+            })),
         }
     }
 

@@ -21,6 +21,7 @@ pub(super) const MODEL: &[&str] = &[
     "simulate",
     "temperature",
     "max_tokens",
+    "ignore_eos",
     "extra_body",
     "api_key_env",
     "headers",
@@ -84,8 +85,21 @@ pub(super) const FAULT_SECTION: Section = Section {
 pub(super) const FAULTS: &[&str] = FAULT_SECTION.keys.split_at(10).0;
 pub(super) const TIMEOUTS_SECTION: Section =
     Section { name: "`timeouts`", keys: &["connect", "first_token", "inter_token", "total"] };
-pub(super) const PROMPT_SECTION: Section =
-    Section { name: "a prompt", keys: &["name", "text", "file", "system"] };
+pub(super) const PROMPT_SECTION: Section = Section {
+    name: "a prompt",
+    keys: &[
+        "name",
+        "text",
+        "file",
+        "dataset",
+        "limit",
+        "seed",
+        "system",
+        "output_tokens",
+        "min_tokens",
+        "ignore_eos",
+    ],
+};
 
 pub(super) const WORKLOAD_SECTION: Section = Section {
     name: "a workload",
@@ -132,11 +146,15 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("host", "base_url"),
     ("key", "api_key_env"),
     ("label", "name"),
+    ("data", "dataset"),
+    ("data_set", "dataset"),
     ("max_completion_tokens", "max_tokens"),
     ("max_new_tokens", "max_tokens"),
+    ("max_tokens", "output_tokens"),
     ("model", "model_name"),
     ("repeat", "runs"),
     ("repetitions", "runs"),
+    ("samples", "limit"),
     ("server", "base_url"),
     ("system_prompt", "system"),
     ("token", "api_key_env"),

@@ -35,7 +35,12 @@ pub(super) fn workloads(
     prompts: Option<&[Prompt]>,
 ) -> Vec<Workload> {
     let known: Vec<String> = match prompts {
-        Some(prompts) => prompts.iter().map(|prompt| prompt.name.value.clone()).collect(),
+        // A data set by its name; its records can be named as well.
+        Some(prompts) => {
+            let sets = prompts.iter().filter_map(|prompt| prompt.prompt.set.as_ref());
+            let names = prompts.iter().map(|prompt| &prompt.name.value);
+            sets.chain(names).cloned().collect()
+        }
         None if prompts_written => Vec::new(),
         None => prompt::built_in().into_iter().map(|prompt| prompt.name).collect(),
     };

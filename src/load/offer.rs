@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Answer, Follow, request};
+use super::{Answer, Follow, max_tokens, request};
 use crate::{
     client::{self, Client, Driven, Jobs, Next},
     config::Connection,
@@ -20,7 +20,7 @@ use crate::{
     protocol::Protocol,
     reached::Span,
     recording::{Chunk, ErrorKind, Recording, RequestError},
-    sample,
+    sample::{self, Asked},
     schedule::{Shape, Starts},
     summary::Place,
 };
@@ -163,16 +163,16 @@ struct Load<'a> {
     /// The starts of an open loop that are still to come.
     starts: Option<Peekable<Starts>>,
     sent: usize,
-    under_way: HashMap<usize, Asked>,
+    under_way: HashMap<usize, Question>,
     opening: usize,
     reserve: usize,
     over: mpsc::Sender<Over>,
 }
 
 /// A request that was sent.
-struct Asked {
+struct Question {
     prompt: Arc<Prompt>,
-    most_tokens: Option<u64>,
+    tokens: Asked,
     scheduled: Option<Duration>,
     begun: Instant,
 }
@@ -180,7 +180,7 @@ struct Asked {
 /// A request that is over and not read yet.
 struct Over {
     id: usize,
-    asked: Asked,
+    asked: Question,
     started: Instant,
     ended: Instant,
     answer: Result<Recording, RequestError>,
@@ -230,9 +230,10 @@ impl<'a> Load<'a> {
         let scheduled = self.starts.as_mut().and_then(Iterator::next);
         let prompts = &self.workload.prompts;
         let prompt = prompts[self.sent % prompts.len()].clone();
-        let (body, most_tokens) = request(self.target, &prompt, self.target.max_tokens);
+        let max_tokens = max_tokens(self.target, &prompt);
+        let (body, tokens) = request(self.target, &prompt, max_tokens);
         self.sent += 1;
-        self.under_way.insert(self.sent, Asked { prompt, most_tokens, scheduled, begun: now });
+        self.under_way.insert(self.sent, Question { prompt, tokens, scheduled, begun: now });
         Next::Send { id: self.sent, body }
     }
 }
@@ -300,10 +301,10 @@ impl Over {
     /// Reads the answer; in an open loop its times count from the scheduled start.
     fn read(self, target: &Target) -> Ended {
         let Self { id, asked, started, ended, answer } = self;
-        let Asked { prompt, most_tokens, scheduled, begun } = asked;
+        let Question { prompt, tokens, scheduled, begun } = asked;
         let since_start = |at: Instant| at.saturating_duration_since(started);
         let sent = answer.as_ref().ok().and_then(|recording| recording.origin).map(since_start);
-        let mut answer = Answer::of(answer, target, most_tokens);
+        let mut answer = Answer::of(answer, target, tokens);
         if let Some((scheduled, sent)) = scheduled.zip(sent) {
             let lag = sent.saturating_sub(scheduled);
             answer.outcome = answer.outcome.map(|sample| sample.scheduled_before(lag));

@@ -40,10 +40,15 @@ impl Protocol for LlamaCppCompletion {
             "n_predict": ask.max_tokens,
             "stream": true,
         });
+        wire::add_length(&mut body, ask);
         for (key, value) in ask.extra_body {
             body[key] = value.clone();
         }
         body
+    }
+
+    fn length_fields(&self) -> &'static [&'static str] {
+        &["ignore_eos"]
     }
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
@@ -70,6 +75,7 @@ impl Protocol for LlamaCppCompletion {
     fn wish(&self, body: &Map<String, Value>) -> Wish {
         Wish {
             max_tokens: wire::number(body, "n_predict"),
+            min_tokens: wire::min_tokens(body, wire::number(body, "n_predict")),
             prompt_chars: body.get("prompt").map_or(0, wire::text_chars),
             ..Wish::of(body)
         }

@@ -62,6 +62,11 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// The request's body.
     fn body(&self, ask: &Ask<'_>) -> Value;
 
+    /// The fields by which an answer's length can be demanded: `ignore_eos`, `min_tokens`.
+    fn length_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Whether `image` can be sent.
     fn takes(&self, _image: &Image) -> bool {
         false
@@ -111,6 +116,10 @@ pub struct Ask<'a> {
     pub temperature: f64,
     /// Most tokens to generate.
     pub max_tokens: u64,
+    /// Fewest tokens to generate, where the protocol has such a field.
+    pub min_tokens: Option<u64>,
+    /// Whether the model is not to end by itself, where the protocol has such a field.
+    pub ignore_eos: bool,
     /// The user's own fields, merged last.
     pub extra_body: &'a Map<String, Value>,
 }
@@ -122,6 +131,8 @@ pub struct Wish {
     pub model: String,
     /// Most tokens to generate.
     pub max_tokens: Option<u64>,
+    /// Fewest tokens to generate.
+    pub min_tokens: u64,
     /// Characters of the prompt's text.
     pub prompt_chars: u64,
     /// Whether the answer is to be streamed.
@@ -137,6 +148,7 @@ impl Wish {
         Self {
             model: model.unwrap_or("simulated").to_owned(),
             max_tokens: None,
+            min_tokens: 0,
             prompt_chars: 0,
             stream: body.get("stream") == Some(&Value::Bool(true)),
             usage: true,

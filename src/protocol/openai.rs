@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Usage, Wish,
+    Ask, Usage, Wish,
     wire::{self, Count, known},
 };
 
@@ -70,11 +70,12 @@ pub(super) fn error_json(status: u16, message: &str) -> Value {
     json!({"error": {"message": message, "type": kind, "code": status}})
 }
 
-/// Adds the stream, its usage and the user's own fields to a body.
-pub(super) fn add_stream(body: &mut Value, extra_body: &Map<String, Value>) {
+/// Adds the answer's length, the stream, its usage and the user's own fields to a body.
+pub(super) fn add_stream(body: &mut Value, ask: &Ask<'_>) {
+    wire::add_length(body, ask);
     body["stream"] = true.into();
     body["stream_options"] = json!({"include_usage": true});
-    for (key, value) in extra_body {
+    for (key, value) in ask.extra_body {
         match key.as_str() {
             "stream_options" => wire::merge(body, key, value),
             _ => body[key] = value.clone(),
@@ -121,9 +122,11 @@ pub(super) fn refuses(prompt: &str, key: &str, value: &Value) -> Option<String> 
 pub(super) fn wish(prompt: &str, body: &Map<String, Value>) -> Wish {
     let options = body.get("stream_options");
     let include_usage = options.and_then(|options| options.get("include_usage"));
+    let max_tokens =
+        wire::number(body, "max_completion_tokens").or_else(|| wire::number(body, "max_tokens"));
     Wish {
-        max_tokens: wire::number(body, "max_completion_tokens")
-            .or_else(|| wire::number(body, "max_tokens")),
+        max_tokens,
+        min_tokens: wire::min_tokens(body, max_tokens),
         prompt_chars: body.get(prompt).map_or(0, wire::text_chars),
         usage: include_usage == Some(&Value::Bool(true)),
         ..Wish::of(body)

@@ -42,7 +42,7 @@ impl Protocol for OpenAiChat {
         if !ask.extra_body.contains_key("max_completion_tokens") {
             body["max_tokens"] = ask.max_tokens.into();
         }
-        openai::add_stream(&mut body, ask.extra_body);
+        openai::add_stream(&mut body, ask);
         body
     }
 
@@ -55,6 +55,10 @@ impl Protocol for OpenAiChat {
             Some(other) => other.as_u64(),
             None => Some(ask.max_tokens),
         }
+    }
+
+    fn length_fields(&self) -> &'static [&'static str] {
+        &["ignore_eos", "min_tokens"]
     }
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {

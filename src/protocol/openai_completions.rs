@@ -37,8 +37,12 @@ impl Protocol for OpenAiCompletions {
             "temperature": ask.temperature,
             "max_tokens": ask.max_tokens,
         });
-        openai::add_stream(&mut body, ask.extra_body);
+        openai::add_stream(&mut body, ask);
         body
+    }
+
+    fn length_fields(&self) -> &'static [&'static str] {
+        &["ignore_eos", "min_tokens"]
     }
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {

@@ -372,6 +372,25 @@ pub(super) fn text_chars(value: &Value) -> u64 {
     }
 }
 
+/// Adds the fields by which an answer's length is demanded: vLLM's, which SGLang and llama.cpp have
+/// taken over.
+pub(super) fn add_length(body: &mut Value, ask: &Ask<'_>) {
+    if let Some(tokens) = ask.min_tokens {
+        body["min_tokens"] = tokens.into();
+    }
+    if ask.ignore_eos {
+        body["ignore_eos"] = true.into();
+    }
+}
+
+/// Fewest tokens that a body with such fields demands, of at most `most`.
+pub(super) fn min_tokens(body: &Map<String, Value>, most: Option<u64>) -> u64 {
+    match body.get("ignore_eos") {
+        Some(Value::Bool(true)) => most.unwrap_or(u64::MAX),
+        _ => number(body, "min_tokens").unwrap_or(0),
+    }
+}
+
 /// The whole number in a request's field.
 pub(super) fn number(fields: &Map<String, Value>, key: &str) -> Option<u64> {
     fields.get(key).and_then(Value::as_u64)

@@ -13,7 +13,13 @@ use crate::{
 impl Script {
     /// The recording of the `number`-th request, where it is answered with a stream.
     pub fn recorded(&self, number: u64, protocol: &dyn Protocol) -> Option<Recording> {
-        let facts = Facts { number, max_tokens: None, prompt_chars: 40, include_usage: true };
+        let facts = Facts {
+            number,
+            max_tokens: None,
+            min_tokens: 0,
+            prompt_chars: 40,
+            include_usage: true,
+        };
         let Answer::Stream(mut stream) = self.answer(&facts) else { return None };
         let (id, envelope) = (self.id(number), Envelope { model: "simulated", created: 0 });
         let mut chunks = Vec::new();

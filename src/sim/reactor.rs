@@ -439,6 +439,7 @@ impl Reactor {
         Facts {
             number: self.requests,
             max_tokens: wish.max_tokens,
+            min_tokens: wish.min_tokens,
             prompt_chars: wish.prompt_chars,
             include_usage: wish.usage,
         }

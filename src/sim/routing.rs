@@ -103,6 +103,7 @@ mod tests {
             Ok(Wish {
                 model: "m".to_owned(),
                 max_tokens: Some(7),
+                min_tokens: 0,
                 prompt_chars: 7,
                 stream: true,
                 usage: true,

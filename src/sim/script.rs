@@ -22,7 +22,8 @@ pub struct Script {
     /// independent of the others: jitter does not add up over an answer. Where it would put an
     /// event before the one it follows, both are due together.
     pub jitter: Duration,
-    /// Tokens to generate, at most; the request's `max_tokens` may ask for fewer. More than
+    /// Tokens to generate; the request's `max_tokens` may ask for fewer, its `min_tokens` and
+    /// `ignore_eos` for more. More than
     /// [`MOST_TOKENS`](Self::MOST_TOKENS) count as that many.
     pub tokens: u64,
     /// Tokens a token event holds; the last one of a kind holds the rest. 0 counts as 1.
@@ -125,6 +126,8 @@ pub(super) struct Facts {
     pub(super) max_tokens: Option<u64>,
     /// Characters of its messages' text.
     pub(super) prompt_chars: u64,
+    /// Fewest tokens it wants.
+    pub(super) min_tokens: u64,
     /// Whether it asks for the usage.
     pub(super) include_usage: bool,
 }
@@ -247,11 +250,13 @@ impl Script {
 
     fn tokens_for(&self, facts: &Facts) -> u64 {
         let most = facts.max_tokens.unwrap_or(u64::MAX);
-        self.tokens.min(Self::MOST_TOKENS).min(most)
+        self.tokens.max(facts.min_tokens).min(Self::MOST_TOKENS).min(most)
     }
 
     fn finish(&self, facts: &Facts) -> &'static str {
-        if self.tokens_for(facts) < self.tokens { "length" } else { "stop" }
+        // What may not end by itself ends at its limit.
+        let forced = facts.min_tokens >= facts.max_tokens.unwrap_or(u64::MAX);
+        if forced || self.tokens_for(facts) < self.tokens { "length" } else { "stop" }
     }
 
     /// The counts. Those of the answer are exact; the prompt's is made up, four characters a
@@ -523,7 +528,7 @@ mod tests {
     use super::*;
 
     const FACTS: Facts =
-        Facts { number: 1, max_tokens: None, prompt_chars: 9, include_usage: true };
+        Facts { number: 1, max_tokens: None, min_tokens: 0, prompt_chars: 9, include_usage: true };
 
     fn script(tokens: u64, faults: &[FaultKind]) -> Script {
         Script {

@@ -901,7 +901,7 @@ fn echo() -> std::net::SocketAddr {
 
 /// A server that puts these into the answer of each request, the second half of a piece later
 /// than the first.
-fn repeats(answer: Vec<u8>) -> std::net::SocketAddr {
+pub(crate) fn repeats(answer: Vec<u8>) -> std::net::SocketAddr {
     use std::io::Write as _;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

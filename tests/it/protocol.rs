@@ -488,6 +488,8 @@ fn body(extra: Value) -> Value {
         messages: &Prompt::new("p", Some("Be brief."), "Hello").messages,
         temperature: 0.0,
         max_tokens: 64,
+        min_tokens: None,
+        ignore_eos: false,
         extra_body,
     })
 }
@@ -500,6 +502,8 @@ fn the_body_asks_for_a_stream_with_usage() {
         messages: &Prompt::new("p", None, "Hello").messages,
         temperature: 0.7,
         max_tokens: 1,
+        min_tokens: None,
+        ignore_eos: false,
         extra_body: &Map::new(),
     };
     insta::assert_snapshot!(OpenAiChat.body(&ask)["messages"], @r#"[{"role":"user","content":"Hello"}]"#);

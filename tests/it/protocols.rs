@@ -447,6 +447,8 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
                 messages: &Prompt::new("p", system, "Hello").messages,
                 temperature,
                 max_tokens: 64,
+                min_tokens: None,
+                ignore_eos: false,
                 extra_body: &own,
             });
             let _ = writeln!(told, "{}: {body}", protocol.name());
@@ -477,6 +479,8 @@ fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
             messages: &messages,
             temperature: 0.0,
             max_tokens: 64,
+            min_tokens: None,
+            ignore_eos: false,
             extra_body: &Map::new(),
         });
         let _ = writeln!(told, "{}: {body}", protocol.name());
@@ -500,6 +504,8 @@ fn a_temperature_can_be_left_out_where_models_refuse_it() {
         messages: &Prompt::new("p", None, "Hello").messages,
         temperature: 0.7,
         max_tokens: 1,
+        min_tokens: None,
+        ignore_eos: false,
         extra_body: extra.as_object().unwrap(),
     };
     for name in ["openai_responses", "anthropic_messages"] {

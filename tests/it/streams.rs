@@ -8,7 +8,7 @@ use llm_stream_bench::{
     metric::METRICS,
     protocol::OpenAiChat,
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
-    sample::{self, Sample},
+    sample::{self, Asked, Sample},
 };
 
 use crate::protocol::fixtures;
@@ -247,7 +247,7 @@ fn counts_that_do_not_agree_are_notes() {
     let notes = |counts: &str, asked: Option<u64>| {
         let usage = format!(r#"{{"choices":[],"usage":{{{counts}}}}}"#);
         let events = [(50, TOKEN), (60, TOKEN), (61, STOP), (61, &usage), (61, "[DONE]")];
-        let sample = read(&stream(&events)).unwrap().asked_for(asked);
+        let sample = read(&stream(&events)).unwrap().asked_for(Asked { most: asked, least: None });
         let names: Vec<_> = sample.notes.iter().map(|note| note.name()).collect();
         names.join(" ")
     };

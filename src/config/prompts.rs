@@ -1,0 +1,338 @@
+//! `prompts`: by text, file, folder or data set.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_pcg::Pcg64Mcg;
+use serde_saphyr::Spanned;
+
+use super::{
+    Prompt,
+    dataset::{self, Record},
+    read::{Entry, Fields, Reader},
+    words::PROMPT_SECTION,
+    yaml::Yaml,
+};
+use crate::prompt::{self, ChatMessage, Output, Role};
+
+const PROMPT_EXAMPLE: &str = "{ name: hello, text: \"Say hello.\" }";
+
+/// Most records that are taken of a data set: each is a trial a run.
+const MOST_RECORDS: u64 = 1_000_000;
+
+/// The keys that say where a prompt's text comes from.
+const SOURCES: &[&str] = &["text", "file", "dataset"];
+
+/// Keys that have a use only beside one of SOURCES.
+const ONLY_BESIDE: &[(&str, &str)] = &[("limit", "dataset"), ("seed", "dataset")];
+
+/// `prompts`: a list, or a folder.
+pub(super) fn prompts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
+    match &entry.value.value {
+        Yaml::Text(_) => folder(reader, entry),
+        Yaml::List(items) if items.is_empty() => {
+            let help = "list at least one, or remove `prompts` for the built-in ones";
+            reader.error(entry, "`prompts` is empty", help);
+            Vec::new()
+        }
+        _ => {
+            let expected = "a list of prompts or the name of a folder";
+            let items = reader.list(entry, expected, &format!("[{PROMPT_EXAMPLE}]"));
+            items.iter().flat_map(|item| entry_of(reader, item)).collect()
+        }
+    }
+}
+
+/// The prompts of an entry: one, or those of a data set.
+fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<Prompt> {
+    let fields = reader.fields(item, &PROMPT_SECTION, "a map of a prompt's keys", PROMPT_EXAMPLE);
+    let name = match fields.get("name") {
+        Some(entry) => reader.text(entry, "hello"),
+        None => missing(reader, item, &fields, &["name"], "`name`"),
+    };
+    let system = fields.get("system").and_then(|entry| reader.text(entry, "\"Be brief.\""));
+    let output = output(reader, &fields);
+    let source = source(reader, item, &fields);
+    let (Some(name), Some((kind, source))) = (name, source) else { return Vec::new() };
+    useless(reader, &fields, kind);
+    let system = system.as_ref().map(|system| system.value.as_str());
+    match kind {
+        "dataset" => data_set(reader, source, &fields, (&name, system, &output)),
+        _ => {
+            let text = match kind {
+                "file" => file(reader, source),
+                _ => reader.text(source, "\"Say hello.\"").map(|text| text.value),
+            };
+            let prompt = text.map(|text| {
+                let prompt = prompt::Prompt::new(name.value.as_str(), system, text);
+                Prompt { prompt: prompt::Prompt { output, ..prompt }, name }
+            });
+            prompt.into_iter().collect()
+        }
+    }
+}
+
+/// The one key that says where the text comes from.
+fn source<'f, 'n>(
+    reader: &mut Reader<'_>,
+    item: &Entry<'_>,
+    fields: &'f Fields<'n>,
+) -> Option<(&'static str, &'f Entry<'n>)> {
+    let mut sources = SOURCES.iter().filter_map(|key| Some((*key, fields.get(key)?)));
+    match (sources.next(), sources.next()) {
+        (Some((one, _)), Some((other, second))) => {
+            let what = format!("a prompt has both `{one}` and `{other}`");
+            reader.error_at_key(second, what, "remove one of them");
+            None
+        }
+        (None, _) => missing(reader, item, fields, SOURCES, "`text`, `file` nor `dataset`"),
+        (source, None) => source,
+    }
+}
+
+/// Notes keys that have no use beside the prompt's source.
+fn useless(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str) {
+    for (key, of) in ONLY_BESIDE.iter().filter(|(_, of)| *of != kind) {
+        if let Some(entry) = fields.get(key) {
+            let what = format!("`{key}` has no use beside `{kind}`");
+            reader.error_at_key(entry, what, format!("it is for `{of}`; remove it"));
+        }
+    }
+}
+
+/// How long the answer is to be.
+fn output(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Output {
+    let mut count = |key| reader.whole(fields.get(key)?, 1..=u64::MAX, "256");
+    let (tokens, min_tokens) = (count("output_tokens"), count("min_tokens"));
+    if let (Some(most), Some(least), Some(entry)) = (tokens, min_tokens, fields.get("min_tokens"))
+        && least > most
+    {
+        let what = format!("`min_tokens` is more than `output_tokens`, which is {most}");
+        reader.error(entry, what, "`output_tokens` is the most that is generated");
+    }
+    let ignore_eos = fields.get("ignore_eos").and_then(|entry| reader.flag(entry));
+    Output { tokens, min_tokens, ignore_eos: ignore_eos.unwrap_or(false) }
+}
+
+/// The text of a `file`.
+fn file(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
+    let file = reader.text(entry, "\"prompts/hello.txt\"")?.value;
+    read(reader, entry, &reader.base_dir.join(file))
+}
+
+/// The prompts of a data set: a file of records, or a folder of texts.
+fn data_set(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    fields: &Fields<'_>,
+    (set, system, output): (&Spanned<String>, Option<&str>, &Output),
+) -> Vec<Prompt> {
+    let chosen = choice(reader, fields);
+    let Some(file) = reader.text(entry, "data/prompts.jsonl") else { return Vec::new() };
+    let path = reader.base_dir.join(&file.value);
+    let records = match path.is_dir() {
+        true => texts(reader, entry, &path),
+        false => records(reader, entry, &path),
+    };
+    let Some(records) = records else { return Vec::new() };
+    let prompt = |(nth, record): (usize, Record)| {
+        let label = record.name.clone().unwrap_or_else(|| (nth + 1).to_string());
+        let name = format!("{}-{label}", set.value);
+        let mut messages = record.messages;
+        if let Some(system) = system
+            && messages.first().is_some_and(|first| first.role != Role::System)
+        {
+            messages.insert(0, ChatMessage::text(Role::System, system));
+        }
+        let output = Output { tokens: record.output_tokens.or(output.tokens), ..output.clone() };
+        let prompt =
+            prompt::Prompt { name: name.clone(), set: Some(set.value.clone()), messages, output };
+        Prompt { name: Spanned::new(name, set.referenced, set.defined), prompt }
+    };
+    chosen.of(records).into_iter().map(prompt).collect()
+}
+
+/// Which records are taken.
+struct Choice {
+    limit: Option<usize>,
+    seed: Option<u64>,
+}
+
+fn choice(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Choice {
+    let limit = fields.get("limit").and_then(|entry| reader.whole(entry, 1..=MOST_RECORDS, "20"));
+    let seed = fields.get("seed").and_then(|entry| reader.whole(entry, 0..=u64::MAX, "7"));
+    if let (Some(entry), None) = (fields.get("seed"), fields.get("limit")) {
+        let help = "a seed chooses which records are taken: add `limit: 20`, or remove it";
+        reader.error_at_key(entry, "`seed` has no use without `limit`", help);
+    }
+    Choice { limit: limit.and_then(|limit| usize::try_from(limit).ok()), seed }
+}
+
+impl Choice {
+    /// The chosen records with their places in the set, in its order: the first ones, or with a
+    /// seed any.
+    fn of(&self, records: Vec<Record>) -> Vec<(usize, Record)> {
+        let mut records: Vec<_> = records.into_iter().enumerate().collect();
+        if let Some(seed) = self.seed {
+            records.shuffle(&mut Pcg64Mcg::seed_from_u64(seed));
+        }
+        records.truncate(self.limit.unwrap_or(usize::MAX));
+        records.sort_by_key(|(nth, _)| *nth);
+        records
+    }
+}
+
+/// The records of a file.
+fn records(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<Vec<Record>> {
+    let text = read(reader, entry, path)?;
+    match dataset::read(&text) {
+        Ok(records) if records.is_empty() => {
+            let what =
+                format!("{} has no conversation that begins with a question", path.display());
+            reader.error(entry, what, "see the README for what a data set is");
+            None
+        }
+        Ok(records) => Some(records),
+        Err(mistake) => {
+            reader.error_in_data(entry, &path.display().to_string(), &text, mistake);
+            None
+        }
+    }
+}
+
+/// The text files of a folder as records.
+fn texts(reader: &mut Reader<'_>, entry: &Entry<'_>, folder: &Path) -> Option<Vec<Record>> {
+    let files = files_of(reader, entry, folder)?;
+    let record = |(file, stem): &(PathBuf, String)| {
+        let text = read(reader, entry, file)?;
+        let messages = vec![ChatMessage::text(Role::User, text)];
+        Some(Record { name: Some(stem.clone()), messages, output_tokens: None })
+    };
+    files.iter().map(record).collect()
+}
+
+/// Notes that a prompt lacks `keys`, unless that has been said.
+fn missing<T>(
+    reader: &mut Reader<'_>,
+    item: &Entry<'_>,
+    fields: &Fields<'_>,
+    keys: &[&str],
+    lacks: &str,
+) -> Option<T> {
+    let misspelt = fields.meant.iter().any(|meant| keys.contains(meant));
+    if !misspelt && matches!(item.value.value, Yaml::Map(_)) {
+        let lacks =
+            if keys.len() == 1 { format!("no {lacks}") } else { format!("neither {lacks}") };
+        reader.error(
+            item,
+            format!("a prompt has {lacks}"),
+            format!("for example `- {PROMPT_EXAMPLE}`"),
+        );
+    }
+    None
+}
+
+/// A prompt from each text file of a folder.
+fn folder(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
+    let Some(name) = reader.text(entry, "\"prompts\"") else {
+        return Vec::new();
+    };
+    let folder = reader.base_dir.join(&name.value);
+    let files = files_of(reader, entry, &folder).unwrap_or_default();
+    let prompts = files.into_iter().filter_map(|(file, stem)| {
+        let text = read(reader, entry, &file)?;
+        let prompt = prompt::Prompt::new(stem.as_str(), None, text);
+        Some(Prompt { name: Spanned::new(stem, name.referenced, name.defined), prompt })
+    });
+    prompts.collect()
+}
+
+/// The text files of `folder`, each with its name without the extension. Never none.
+fn files_of(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    folder: &Path,
+) -> Option<Vec<(PathBuf, String)>> {
+    let files = match text_files(folder) {
+        Ok(files) => files,
+        Err(error) => {
+            unreadable(reader, entry, folder, &error);
+            return None;
+        }
+    };
+    if files.is_empty() {
+        let what = format!("there is no prompt in the folder {}", folder.display());
+        reader.error(entry, what, "each of its files that end in `.txt` or `.md` is a prompt");
+        return None;
+    }
+    let named = |file: PathBuf| {
+        let stem = file.file_stem()?.to_string_lossy().into_owned();
+        Some((file, stem))
+    };
+    Some(files.into_iter().filter_map(named).collect())
+}
+
+/// The text files of `folder`, by their names.
+fn text_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if matches!(extension, Some("txt" | "md")) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The text of a prompt's file, as it is there.
+fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<String> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            unreadable(reader, entry, path, &error);
+            return None;
+        }
+    };
+    let Ok(text) = String::from_utf8(bytes) else {
+        let what = format!("{} is not UTF-8 text", path.display());
+        reader.error(entry, what, "save the prompt as UTF-8");
+        return None;
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    if text.trim().is_empty() {
+        let what = format!("{} is empty", path.display());
+        reader.error(entry, what, "write the prompt into it, or remove it");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn unreadable(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path, error: &io::Error) {
+    let (what, help) = match error.kind() {
+        io::ErrorKind::NotFound => (
+            format!("{} does not exist", path.display()),
+            "a path is relative to the folder of the config".to_owned(),
+        ),
+        io::ErrorKind::IsADirectory => (
+            format!("{} is a folder", path.display()),
+            "for every file of a folder write `prompts: FOLDER`".to_owned(),
+        ),
+        io::ErrorKind::NotADirectory => (
+            format!("{} is not a folder", path.display()),
+            format!(
+                "for a single file write `prompts: [{{ name: hello, file: {} }}]`",
+                reader.written(entry)
+            ),
+        ),
+        _ => (
+            format!("{} cannot be read: {error}", path.display()),
+            "check its permissions".to_owned(),
+        ),
+    };
+    reader.error(entry, what, help);
+}
