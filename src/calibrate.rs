@@ -13,6 +13,7 @@ pub mod part;
 
 use std::{
     collections::HashMap,
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
@@ -22,7 +23,7 @@ use serde::Serialize;
 use serde_json::Map;
 
 use crate::{
-    client::{self, Client, Jobs, Next, Options},
+    client::{self, Client, Jobs, Next, Opening, Options},
     config::{Connection, TokenCount},
     plan::{Timeouts, Transport},
     prompt::{ChatMessage, Role},
@@ -30,7 +31,7 @@ use crate::{
     recording::{Chunk, Recording, RequestError, StampedBy},
     route::Route,
     sample::{self, Sample},
-    sim::{AnswerLog, Script, Simulator},
+    sim::{self, AnswerLog, Script, Simulator},
     statistic::Statistic,
     verdict::InstrumentError,
 };
@@ -98,6 +99,8 @@ impl Load {
 pub struct Calibration {
     /// Streams at the same time.
     pub streams: usize,
+    /// Whether they were encrypted.
+    pub tls: bool,
     /// Whose clock stamped the arrivals.
     pub stamped_by: StampedBy,
     /// Of `ttft`, seconds.
@@ -140,14 +143,14 @@ impl Spread {
     }
 }
 
-/// Measures the instrument's errors with `transport` under `load`.
-pub fn measure(load: Load, transport: Transport) -> anyhow::Result<Calibration> {
+/// Measures the instrument's errors with `transport` under `load`, over TLS or not.
+pub fn measure(load: Load, transport: Transport, tls: bool) -> anyhow::Result<Calibration> {
     let Load { ttft, itl, tokens, .. } = load;
     // The simulated endpoint has the other end of each connection.
     client::allow(load.streams, 2)?;
     let script = Script { ttft, itl, tokens, ..Script::default() };
-    let simulator =
-        Simulator::start(script, &OpenAiChat).context("failed to start the simulated endpoint")?;
+    let (simulator, route) =
+        endpoint(script, tls).context("failed to start the simulated endpoint")?;
     let url = format!("{}/v1{}", simulator.url(), OpenAiChat.path());
     let timeouts = Timeouts::default();
     let client = Client::new(&Options {
@@ -158,11 +161,23 @@ pub fn measure(load: Load, transport: Transport) -> anyhow::Result<Calibration> 
         transport,
         connection: Connection::Warm,
         protocol: &OpenAiChat,
-        route: &Route::default(),
+        route: &route,
     })?;
+    client.drive(&mut Opening::new(load.streams, &|| false))?;
     let mut streams = Streams::new(load);
     client.drive(&mut streams)?;
-    compare(load.streams, &streams.recordings, &simulator.log())
+    compare(load.streams, tls, &streams.recordings, &simulator.log())
+}
+
+/// The simulated endpoint, and how to get to it.
+fn endpoint(script: Script, tls: bool) -> anyhow::Result<(Simulator, Route)> {
+    if !tls {
+        return Ok((Simulator::start(script, &OpenAiChat)?, Route::default()));
+    }
+    let (config, certificate) = sim::self_signed()?;
+    let address = (Ipv4Addr::LOCALHOST, 0).into();
+    let simulator = Simulator::over_tls(address, script, &OpenAiChat, config)?;
+    Ok((simulator, Route::trusting([certificate])))
 }
 
 /// Keeps as many streams on the way as the load has, until all have been sent.
@@ -219,6 +234,7 @@ impl Jobs for Streams {
 /// What was measured against what was written.
 fn compare(
     streams: usize,
+    tls: bool,
     recordings: &[Recording],
     log: &[AnswerLog],
 ) -> anyhow::Result<Calibration> {
@@ -238,6 +254,7 @@ fn compare(
     }
     Ok(Calibration {
         streams,
+        tls,
         stamped_by,
         ttft: Spread::of(&ttft)?,
         gap: Spread::of(&gap)?,

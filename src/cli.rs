@@ -276,11 +276,15 @@ pub struct CalibrateOptions {
           value_parser = streams)]
     pub streams: Vec<usize>,
 
-    /// Measure both transports beside a reference reader that is hardly more than sockets: errors,
-    /// CPU, memory, speed limit and start, at 1, 64, 256 and 1024 streams, medians of three runs,
-    /// with the endpoint in a process of its own on another core. Takes two minutes, and the
-    /// machine should do nothing else
-    #[arg(long, conflicts_with = "streams")]
+    /// Over TLS
+    #[arg(long)]
+    pub tls: bool,
+
+    /// Measure both transports, and `stamped` over TLS as well, beside a reference reader that is
+    /// hardly more than sockets: errors, CPU, memory, speed limit and start, at 1, 64, 256 and 1024
+    /// streams, medians of three runs, with the endpoint in a process of its own on another core.
+    /// Takes three minutes, and the machine should do nothing else
+    #[arg(long, conflicts_with_all = ["streams", "tls"])]
     pub full: bool,
 }
 

@@ -8,6 +8,7 @@ mod bare;
 mod clock;
 mod http1;
 mod limits;
+mod opening;
 mod secrets;
 mod socket;
 mod stamped;
@@ -25,6 +26,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 pub use self::{
     bare::{Bare, Heard},
+    opening::Opening,
     secrets::Secrets,
 };
 use self::{stamped::Stamped, via_reqwest::ViaReqwest};

@@ -92,6 +92,11 @@ impl Target {
         matches!(self.endpoint, Endpoint::Simulated(_))
     }
 
+    /// Whether its answers come encrypted.
+    pub fn is_over_tls(&self) -> bool {
+        matches!(&self.endpoint, Endpoint::Url(url) if url.starts_with("https://"))
+    }
+
     /// The environment variable with the proxy that its requests do not go through, though they
     /// should: only reqwest knows proxies.
     pub fn bypassed_proxy(&self) -> Option<&'static str> {

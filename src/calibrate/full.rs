@@ -130,9 +130,9 @@ impl Full {
     }
 
     fn run(&mut self, program: &Path, trial: Trial, reader: Reader) -> anyhow::Result<()> {
-        let mut server = Server::start(program, trial)?;
+        let mut server = Server::start(program, trial, reader)?;
         let begun = shared_nanoseconds();
-        let task = Task::Read(Reading { trial, address: server.hello.address, reader });
+        let task = Task::Read(Reading { trial, hello: server.hello.clone(), reader });
         let read = part(program, &task)?.output().context("the reader did not start")?;
         anyhow::ensure!(read.status.success(), "the reader failed ({})", read.status);
         let report: Report = serde_json::from_slice(&read.stdout)?;
@@ -218,8 +218,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(program: &Path, trial: Trial) -> anyhow::Result<Self> {
-        let mut command = part(program, &Task::Serve(trial))?;
+    fn start(program: &Path, trial: Trial, reader: Reader) -> anyhow::Result<Self> {
+        let mut command = part(program, &Task::Serve(trial, reader))?;
         let mut child =
             command.stdin(Stdio::piped()).spawn().context("the endpoint did not start")?;
         let pipes = child.stdin.take().zip(child.stdout.take());

@@ -12,7 +12,7 @@ use super::{
     machine::{self, SharedClock},
 };
 use crate::{
-    client::{Bare, Client, Heard, Options},
+    client::{Bare, Client, Heard, Opening, Options},
     config::{Connection, TokenCount},
     plan::{Timeouts, Transport},
     protocol::{OpenAiChat, Protocol},
@@ -25,8 +25,8 @@ use crate::{
 /// What a process is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Task {
-    /// Be the simulated endpoint of this trial.
-    Serve(Trial),
+    /// Be the simulated endpoint of this trial, for this reader.
+    Serve(Trial, Reader),
     /// Read the streams of a trial.
     Read(Reading),
 }
@@ -55,19 +55,22 @@ pub enum Reader {
     Reference,
     /// The transport `stamped`.
     Stamped,
+    /// The same over TLS.
+    Encrypted,
     /// The transport `reqwest`.
     Reqwest,
 }
 
 impl Reader {
     /// All of them, the one that others are compared with first.
-    pub const ALL: [Self; 3] = [Self::Reference, Self::Stamped, Self::Reqwest];
+    pub const ALL: [Self; 4] = [Self::Reference, Self::Stamped, Self::Encrypted, Self::Reqwest];
 
     /// Its name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reference => "reference",
             Self::Stamped => Transport::Stamped.name(),
+            Self::Encrypted => "over TLS",
             Self::Reqwest => Transport::Reqwest.name(),
         }
     }
@@ -77,7 +80,7 @@ impl Reader {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reading {
     pub(super) trial: Trial,
-    pub(super) address: SocketAddr,
+    pub(super) hello: Hello,
     pub(super) reader: Reader,
 }
 
@@ -85,13 +88,15 @@ pub struct Reading {
 #[derive(Debug)]
 pub struct Server {
     simulator: Simulator,
-    core: Option<usize>,
+    hello: Hello,
 }
 
 /// What an endpoint says first.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Hello {
-    pub(super) address: SocketAddr,
+    address: SocketAddr,
+    /// Where TLS is spoken: the certificate, DER.
+    certificate: Option<Vec<u8>>,
     pub(super) core: Option<usize>,
 }
 
@@ -118,19 +123,21 @@ pub(super) struct Written(pub(super) u64, pub(super) u64, pub(super) u64);
 
 impl Server {
     /// An endpoint that runs.
-    pub fn start(trial: Trial) -> anyhow::Result<Self> {
+    pub fn start(trial: Trial, reader: Reader) -> anyhow::Result<Self> {
         let core = machine::pin(0);
         let merge = Fault { kind: FaultKind::Merge(trial.merged), request: None };
         let faults = if trial.merged > 1 { vec![merge] } else { Vec::new() };
         let Trial { ttft, itl, tokens, .. } = trial;
         let script = Script { ttft, itl, tokens, faults, ..Script::default() };
-        let simulator = Simulator::start(script, &OpenAiChat)?;
-        Ok(Self { simulator, core })
+        let (simulator, route) = super::endpoint(script, reader == Reader::Encrypted)?;
+        let certificate = route.tls.roots.first().map(|certificate| certificate.to_vec());
+        let hello = Hello { address: simulator.addr(), certificate, core };
+        Ok(Self { simulator, hello })
     }
 
     /// Where it is.
-    pub fn hello(&self) -> Hello {
-        Hello { address: self.simulator.addr(), core: self.core }
+    pub fn hello(&self) -> &Hello {
+        &self.hello
     }
 
     /// What it did.
@@ -246,12 +253,17 @@ impl Source {
         let transport = match reading.reader {
             Reader::Reference => {
                 let body = Streams::new(reading.trial.load()).body;
-                return Ok(Self::Bare(Box::new(Bare::new(reading.address, &path, &body)?)));
+                return Ok(Self::Bare(Box::new(Bare::new(reading.hello.address, &path, &body)?)));
             }
-            Reader::Stamped => Transport::Stamped,
+            Reader::Stamped | Reader::Encrypted => Transport::Stamped,
             Reader::Reqwest => Transport::Reqwest,
         };
-        let url = format!("http://{}{path}", reading.address);
+        let Hello { address, certificate, .. } = &reading.hello;
+        let (scheme, route) = match certificate {
+            Some(der) => ("https", Route::trusting([der.clone().into()])),
+            None => ("http", Route::default()),
+        };
+        let url = format!("{scheme}://{address}{path}");
         let timeouts = Timeouts::default();
         let connection = Connection::Warm;
         let options = Options {
@@ -262,7 +274,7 @@ impl Source {
             transport,
             connection,
             protocol: &OpenAiChat,
-            route: &Route::default(),
+            route: &route,
         };
         Ok(Self::Client(Client::new(&options)?))
     }
@@ -276,6 +288,7 @@ impl Source {
                 }
             }
             Self::Client(client) => {
+                client.drive(&mut Opening::new(trial.streams, &|| false))?;
                 let mut jobs = Streams::new(trial.load());
                 client.drive(&mut jobs)?;
                 for recording in jobs.recordings {

@@ -19,8 +19,15 @@ use crate::{
 /// How exact each transport in use is, by the number of streams at a time, where that was measured.
 pub(super) type Instruments = Vec<(Setting, Calibration)>;
 
-/// A transport and a number of streams at a time.
-pub(super) type Setting = (Transport, usize);
+/// What the instrument's error depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Setting {
+    pub(super) transport: Transport,
+    /// Whether the streams are encrypted.
+    tls: bool,
+    /// How many at a time.
+    streams: usize,
+}
 
 /// Numbers of streams at which the instrument is measured; a load is judged by the next higher one.
 const LEVELS: [usize; 5] = [1, 16, 64, 256, 1024];
@@ -42,7 +49,7 @@ pub(super) fn before_judging(
             return Instruments::new();
         }
     };
-    calibrations.iter().for_each(|(setting, known)| terminal.err(&line(setting.0, known)));
+    calibrations.iter().for_each(|(setting, known)| terminal.err(&line(setting.transport, known)));
     terminal.err("\n");
     // Beside a device or a pipe there is no place for it.
     if results.is_file()
@@ -57,16 +64,17 @@ pub(super) fn before_judging(
 pub(super) fn setting(group: &Group) -> Setting {
     let peak = group.loads.iter().map(|reached| reached.peak).max().unwrap_or(1);
     let most = LEVELS[LEVELS.len() - 1];
-    let level = LEVELS.into_iter().find(|level| *level >= peak).unwrap_or(most);
-    (group.target.transport, level)
+    let streams = LEVELS.into_iter().find(|level| *level >= peak).unwrap_or(most);
+    Setting { transport: group.target.transport, tls: group.target.is_over_tls(), streams }
 }
 
 fn calibrations(summary: &Summary) -> anyhow::Result<Vec<(Setting, Calibration)>> {
     let mut calibrations: Vec<(Setting, Calibration)> = Vec::new();
     for setting in summary.groups.iter().map(setting) {
         if !calibrations.iter().any(|(known, _)| *known == setting) {
-            let (transport, streams) = setting;
-            calibrations.push((setting, calibrate::measure(Load::short(streams), transport)?));
+            let Setting { transport, tls, streams } = setting;
+            let known = calibrate::measure(Load::short(streams), transport, tls)?;
+            calibrations.push((setting, known));
         }
     }
     Ok(calibrations)
@@ -75,7 +83,7 @@ fn calibrations(summary: &Summary) -> anyhow::Result<Vec<(Setting, Calibration)>
 fn keep(calibrations: &[(Setting, Calibration)], path: &Path) -> anyhow::Result<()> {
     let kept: Vec<_> = calibrations
         .iter()
-        .map(|((transport, _), calibration)| Kept { transport: transport.name(), calibration })
+        .map(|(setting, calibration)| Kept { transport: setting.transport.name(), calibration })
         .collect();
     fs::write(path, serde_json::to_vec_pretty(&kept)?)
         .with_context(|| format!("failed to write {}", path.display()))
@@ -90,13 +98,14 @@ struct Kept<'a> {
 }
 
 fn line(transport: Transport, calibration: &Calibration) -> String {
-    let Calibration { streams, stamped_by, ttft, gap, generation } = calibration;
+    let Calibration { streams, tls, stamped_by, ttft, gap, generation } = calibration;
+    let tls = if *tls { " over TLS" } else { "" };
     let streams = match streams {
         1 => String::new(),
         _ => format!(", {streams} streams at a time"),
     };
     format!(
-        "instrument ({}{streams}), here and now: stamps by the {}; ttft {:+.3} ms, 99 % within {:.3} ms; \
+        "instrument ({}{tls}{streams}), here and now: stamps by the {}; ttft {:+.3} ms, 99 % within {:.3} ms; \
          gaps within {:.3} ms; generation_speed within {:.2} %\n",
         transport.name(),
         stamped_by.name(),
@@ -115,14 +124,14 @@ pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
     terminal::say(&row(head));
     terminal::say(&row(["", "", "median", "p99", "median", "p99", "median", "p99"]));
     for &streams in &options.streams {
-        let calibration = calibrate::measure(Load::of(streams), Transport::Stamped)?;
+        let calibration = calibrate::measure(Load::of(streams), Transport::Stamped, options.tls)?;
         terminal::say(&told(&calibration));
     }
     Ok(0)
 }
 
 fn told(calibration: &Calibration) -> String {
-    let Calibration { streams, stamped_by, ttft, gap, generation } = calibration;
+    let Calibration { streams, stamped_by, ttft, gap, generation, .. } = calibration;
     // Adding zero takes the sign off a negative one.
     let micros = |seconds: f64| format!("{:.0} µs", (seconds * 1e6).round() + 0.0);
     let percent = |part: f64| format!("{:.3} %", (part * 1e5).round() / 1e3 + 0.0);

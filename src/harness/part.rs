@@ -13,9 +13,9 @@ use crate::{
 pub(super) fn run(options: &PartOptions) -> anyhow::Result<u8> {
     match serde_json::from_str(&options.task)? {
         Task::Read(reading) => say(&part::read(&reading)?)?,
-        Task::Serve(trial) => {
-            let server = Server::start(trial)?;
-            say(&server.hello())?;
+        Task::Serve(trial, reader) => {
+            let server = Server::start(trial, reader)?;
+            say(server.hello())?;
             // A line asks for the log; the end of them is the end.
             for _ in io::stdin().lines() {
                 say(&server.served())?;

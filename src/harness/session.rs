@@ -202,8 +202,8 @@ impl Session {
         let judged =
             summary.groups.iter().map(|group| judge(group, instruments, reference, confidence));
         let verdicts = judged.filter(|judged| !judged.verdicts.is_empty()).collect();
-        let instrument = |&((transport, _), calibration): &(Setting, Calibration)| Instrument {
-            transport,
+        let instrument = |&(setting, calibration): &(Setting, Calibration)| Instrument {
+            transport: setting.transport,
             calibration,
         };
         Run {

@@ -13,20 +13,16 @@ use std::{
 
 use super::{Answer, Follow, max_tokens, request};
 use crate::{
-    client::{self, Client, Driven, Jobs, Next},
+    client::{self, Client, Driven, Jobs, Next, Opening},
     config::Connection,
     plan::{Target, Workload},
     prompt::Prompt,
-    protocol::Protocol,
     reached::Span,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     sample::{self, Asked},
     schedule::{Shape, Starts},
     summary::Place,
 };
-
-/// Most connections that are being opened at the same time: servers queue no more than some.
-const OPENING: usize = 64;
 
 /// How long before an open loop's requests their connections are open.
 const AHEAD: f64 = 0.25;
@@ -65,7 +61,12 @@ pub fn offer(
 ) -> anyhow::Result<Offered> {
     // A simulated endpoint has the other end of each connection.
     client::allow(slots(workload), if target.is_simulated() { 2 } else { 1 })?;
-    let mut opening = Opening::new(target, workload, follow);
+    let ahead = match target.connection {
+        Connection::Warm => slots(workload),
+        Connection::Cold => 0,
+    };
+    let is_cancelled = || follow.is_cancelled();
+    let mut opening = Opening::new(ahead, &is_cancelled);
     client.drive(&mut opening)?;
     let (sender, receiver) = mpsc::channel::<Over>();
     let driven = thread::scope(|scope| {
@@ -85,25 +86,6 @@ pub fn offer(
     Ok(Offered { driven, unopened: opening.failed })
 }
 
-/// The connections that are open before the clock starts.
-struct Opening<'a> {
-    left: usize,
-    under_way: usize,
-    failed: Option<(usize, RequestError)>,
-    protocol: &'static dyn Protocol,
-    follow: &'a dyn Follow,
-}
-
-impl<'a> Opening<'a> {
-    fn new(target: &Target, workload: &Workload, follow: &'a dyn Follow) -> Self {
-        let left = match target.connection {
-            Connection::Warm => slots(workload),
-            Connection::Cold => 0,
-        };
-        Self { left, under_way: 0, failed: None, protocol: target.protocol, follow }
-    }
-}
-
 /// How many connections a load needs at its start.
 fn slots(workload: &Workload) -> usize {
     let most = workload.until.requests.unwrap_or(usize::MAX);
@@ -121,37 +103,6 @@ fn reserve(shape: &Shape) -> usize {
             ((arrivals.rate * AHEAD).ceil() as usize + 1).min(max_in_flight)
         }
     }
-}
-
-impl Jobs for Opening<'_> {
-    fn next(&mut self, _: Instant, idle: usize) -> Next {
-        // One may be left from the warm-up.
-        if self.left <= idle.saturating_add(self.under_way) || self.under_way == OPENING {
-            return Next::AfterAnAnswer;
-        }
-        self.under_way += 1;
-        Next::Open
-    }
-
-    fn opened(&mut self, opened: Result<(), RequestError>) {
-        self.under_way -= 1;
-        if let Err(error) = opened {
-            self.left -= 1;
-            self.failed.get_or_insert((0, error)).0 += 1;
-        }
-    }
-
-    fn arrived(&mut self, _: usize, _: &Chunk) {}
-
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        sample::tokens_so_far(chunks, self.protocol).0
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.follow.is_cancelled()
-    }
-
-    fn finished(&mut self, _: usize, _: Result<Recording, RequestError>) {}
 }
 
 /// A load under way.
@@ -253,7 +204,7 @@ impl Jobs for Load<'_> {
             return self.send(now);
         }
         let wanted = self.reserve.min(most - self.under_way.len());
-        if idle.saturating_add(self.opening) < wanted && self.opening < OPENING {
+        if idle.saturating_add(self.opening) < wanted && Opening::may_open(self.opening) {
             self.opening += 1;
             return Next::Open;
         }
