@@ -53,6 +53,7 @@ pub mod schedule;
 pub mod sim;
 pub mod statistic;
 pub mod summary;
+pub mod synthetic;
 pub mod threshold;
 pub mod verdict;
 

@@ -1,5 +1,6 @@
 //! Asks, waits, and reads the answer once it has ended: one prompt, or a whole load.
 
+mod lengths;
 mod offer;
 
 use std::{
@@ -11,7 +12,10 @@ use std::{
 use bytes::Bytes;
 use serde_json::Value;
 
-pub use self::offer::{Ended, Offered, offer};
+pub use self::{
+    lengths::{Lengths, measure},
+    offer::{Ended, Offered, offer},
+};
 use crate::{
     client::{Client, Watch},
     config::PrefixCache,
@@ -48,27 +52,28 @@ pub struct Answer {
     pub outcome: Result<Sample, RequestError>,
 }
 
-/// Asks the prompt of `case`; of a load, its first one.
-pub async fn run(case: &Case, client: &Client, follow: &dyn Follow) -> Answer {
-    let prompt = case.task.prompt();
-    ask(&case.target, prompt, max_tokens(&case.target, prompt), client, follow).await
+/// Asks the prompt of `case`; of a load, its first one. A synthetic one is as long as `lengths`
+/// says.
+pub async fn run(case: &Case, lengths: &Lengths, client: &Client, follow: &dyn Follow) -> Answer {
+    let (target, prompt) = (&case.target, case.task.prompt());
+    let request = request(target, prompt, max_tokens(target, prompt), (lengths, case.run.into()));
+    ask(target, request, client, follow).await
 }
 
 /// Asks the warm-up question, over the connection that the trials will use.
 pub async fn warm_up(target: &Target, client: &Client, follow: &dyn Follow) -> Answer {
     let max_tokens = target.max_tokens.min(WARM_UP_TOKENS);
-    ask(target, &prompt::warm_up(), max_tokens, client, follow).await
+    let request = request(target, &prompt::warm_up(), max_tokens, (&Lengths::default(), 0));
+    ask(target, request, client, follow).await
 }
 
 async fn ask(
     target: &Target,
-    prompt: &Prompt,
-    max_tokens: u64,
+    (body, asked): (Bytes, Asked),
     client: &Client,
     follow: &dyn Follow,
 ) -> Answer {
     let watch = Watcher { protocol: target.protocol, follow };
-    let (body, asked) = request(target, prompt, max_tokens);
     Answer::of(client.send(body, &watch).await, target, asked)
 }
 
@@ -86,11 +91,21 @@ impl Answer {
     }
 }
 
-/// The request's body as it is sent, and how many tokens it wants.
-fn request(target: &Target, prompt: &Prompt, max_tokens: u64) -> (Bytes, Asked) {
-    let prompt = match target.prefix_cache {
-        PrefixCache::Reuse => Cow::Borrowed(prompt),
-        PrefixCache::Fresh => Cow::Owned(prompt.begun_with(&nonce())),
+/// The body of the `nth` request with `prompt` as it is sent, and how many tokens it wants.
+fn request(
+    target: &Target,
+    prompt: &Prompt,
+    max_tokens: u64,
+    (lengths, nth): (&Lengths, u64),
+) -> (Bytes, Asked) {
+    let tokens = prompt.synthetic.as_ref().map(|synthetic| synthetic.tokens(nth));
+    let prompt = match (prompt.synthetic.as_ref().zip(tokens), target.prefix_cache) {
+        (Some((synthetic, tokens)), cache) => {
+            let words = lengths.words(prompt, tokens);
+            Cow::Owned(prompt.saying(synthetic.text(words, shuffle(cache))))
+        }
+        (None, PrefixCache::Reuse) => Cow::Borrowed(prompt),
+        (None, PrefixCache::Fresh) => Cow::Owned(prompt.begun_with(&nonce())),
     };
     let ask = Ask {
         model: &target.model,
@@ -102,7 +117,7 @@ fn request(target: &Target, prompt: &Prompt, max_tokens: u64) -> (Bytes, Asked) 
         extra_body: &target.extra_body,
     };
     let body = target.protocol.body(&ask).to_string().into();
-    (body, asked(&ask, target.protocol))
+    (body, Asked { prompt: tokens, ..asked(&ask, target.protocol) })
 }
 
 /// How many tokens a request wants; what the user's own fields say is said last.
@@ -111,7 +126,8 @@ fn asked(ask: &Ask<'_>, protocol: &dyn Protocol) -> Asked {
     let most = protocol.most_tokens(ask);
     let ignores_eos = own("ignore_eos").and_then(Value::as_bool).unwrap_or(ask.ignore_eos);
     let min_tokens = own("min_tokens").and_then(Value::as_u64).or(ask.min_tokens);
-    Asked { most, least: if ignores_eos { most } else { min_tokens } }
+    let least = if ignores_eos { most } else { min_tokens };
+    Asked { most, least, prompt: None }
 }
 
 /// Most tokens of the answer to `prompt`.
@@ -121,9 +137,21 @@ fn max_tokens(target: &Target, prompt: &Prompt) -> u64 {
 
 /// A line that no request had before, not even one of an earlier run: a cache may have kept those.
 fn nonce() -> String {
+    format!("[{:012x}]\n", random() & 0xffff_ffff_ffff)
+}
+
+/// The order of a synthetic prompt's words, which takes the place of such a line: one that no
+/// request had before, or always the same.
+fn shuffle(cache: PrefixCache) -> Option<u64> {
+    match cache {
+        PrefixCache::Reuse => None,
+        PrefixCache::Fresh => Some(random()),
+    }
+}
+
+fn random() -> u64 {
     // The standard library keys its hash tables at random, each anew.
-    let random = RandomState::new().build_hasher().finish();
-    format!("[{:012x}]\n", random & 0xffff_ffff_ffff)
+    RandomState::new().build_hasher().finish()
 }
 
 struct Watcher<'a> {

@@ -14,6 +14,19 @@ pub struct Prompt {
     pub set: Option<String>,
     /// How long its answer is to be.
     pub output: Output,
+    /// How its text is made, where it is not written. The last message is then empty.
+    pub synthetic: Option<Synthetic>,
+}
+
+/// A text of a stated length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Synthetic {
+    /// Fewest tokens of the whole prompt, by the server.
+    pub least: u64,
+    /// Most tokens; as many as the fewest where it is no range.
+    pub most: u64,
+    /// Which words it is made of.
+    pub seed: u64,
 }
 
 /// How long an answer is to be.
@@ -146,12 +159,22 @@ impl Prompt {
             messages: system.into_iter().chain([user]).collect(),
             set: None,
             output: Output::default(),
+            synthetic: None,
         }
     }
 
     /// Whether `name` is its own or its data set's.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.set.as_deref() == Some(name)
+    }
+
+    /// The prompt with `text` as its question.
+    pub fn saying(&self, text: String) -> Self {
+        let mut saying = self.clone();
+        if let Some(last) = saying.messages.last_mut() {
+            last.content = vec![Piece::Text(text)];
+        }
+        saying
     }
 
     /// The prompt with `text` at the very front of what is sent, where a prefix cache looks first.
@@ -175,6 +198,7 @@ impl Prompt {
         if self.output != Output::default() {
             texts.push(format!("{:?}", self.output).into());
         }
+        texts.extend(self.synthetic.as_ref().map(|synthetic| format!("{synthetic:?}").into()));
         texts.join("\0")
     }
 }

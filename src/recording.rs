@@ -177,6 +177,8 @@ error_kinds! {
     NoFinishReason = "no_finish_reason",
     /// The server gave no token counts and the model names no other source.
     NoUsage = "no_usage",
+    /// No prompt of the length that was asked for could be made.
+    PromptLength = "prompt_length",
     /// The run was interrupted.
     Interrupted = "interrupted",
     /// The results could not be written, so that the trial is not in them.

@@ -8,6 +8,7 @@ use crate::{
     framing::Frame,
     protocol::{DecodeError, Part, Protocol, Template, TokenKind, Usage},
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
+    synthetic::is_right,
 };
 
 /// A generation shorter than this cannot be told from one that a proxy held back and delivered in
@@ -28,6 +29,8 @@ pub struct Asked {
     pub most: Option<u64>,
     /// The fewest that it demands.
     pub least: Option<u64>,
+    /// How many the prompt is to have.
+    pub prompt: Option<u64>,
 }
 
 /// One valid answer: what the server counted and when its tokens arrived.
@@ -117,6 +120,11 @@ impl Sample {
         if asked.least.is_some_and(|least| self.response_tokens < least) {
             self.notes.push(Note::ShorterThanAsked);
         }
+        if let Some(wanted) = asked.prompt
+            && !self.prompt_tokens.is_some_and(|tokens| is_right(tokens, wanted))
+        {
+            self.notes.push(Note::PromptLengthOff);
+        }
         self
     }
 
@@ -197,6 +205,8 @@ pub enum Note {
     /// The answer has fewer tokens than the request demanded by `ignore_eos` or `min_tokens`: the
     /// server does not know them, or ended the answer all the same.
     ShorterThanAsked,
+    /// A prompt of a stated length has 2 % more or fewer tokens, by the server.
+    PromptLengthOff,
     /// The server's total is less than its two counts together: one of them is wrong, and so may
     /// be `total_tokens_per_second`.
     TotalBelowSum,
@@ -215,6 +225,7 @@ impl Note {
             Self::FewerTokensThanEvents => "fewer_tokens_than_events",
             Self::MoreTokensThanAsked => "more_tokens_than_asked",
             Self::ShorterThanAsked => "shorter_than_asked",
+            Self::PromptLengthOff => "prompt_length_off",
             Self::TotalBelowSum => "total_below_sum",
         }
     }
@@ -250,6 +261,15 @@ pub fn read(
     }
     decoded?;
     stream.into_sample(recording, fallback)
+}
+
+/// The prompt's tokens by the server, whatever else the answer says.
+pub fn prompt_tokens(recording: &Recording, protocol: &dyn Protocol) -> Option<u64> {
+    let mut stream = Stream::default();
+    // What was counted before the answer became unreadable is counted.
+    let _ = stream.read(&recording.chunks, protocol);
+    let is_good = (200..300).contains(&recording.status) && stream.in_band.is_none();
+    stream.usage.prompt_tokens.filter(|_| is_good)
 }
 
 /// The arrival of the last token-bearing event of an unfinished answer, and how many there were.

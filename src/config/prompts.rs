@@ -13,18 +13,22 @@ use super::{
     Prompt,
     dataset::{self, Record},
     read::{Entry, Fields, Reader},
-    words::PROMPT_SECTION,
+    words::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
     yaml::Yaml,
 };
-use crate::prompt::{self, ChatMessage, Output, Role};
+use crate::prompt::{self, ChatMessage, Output, Role, Synthetic};
 
+/// Longest prompt that is made, tokens.
+const MOST_INPUT: u64 = 10_000_000;
+
+const SYNTHETIC_EXAMPLE: &str = "{ input_tokens: 2048, output_tokens: 256 }";
 const PROMPT_EXAMPLE: &str = "{ name: hello, text: \"Say hello.\" }";
 
 /// Most records that are taken of a data set: each is a trial a run.
 const MOST_RECORDS: u64 = 1_000_000;
 
 /// The keys that say where a prompt's text comes from.
-const SOURCES: &[&str] = &["text", "file", "dataset"];
+const SOURCES: &[&str] = &["text", "file", "dataset", "synthetic"];
 
 /// Keys that have a use only beside one of SOURCES.
 const ONLY_BESIDE: &[(&str, &str)] = &[("limit", "dataset"), ("seed", "dataset")];
@@ -61,6 +65,10 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<Prompt> {
     let system = system.as_ref().map(|system| system.value.as_str());
     match kind {
         "dataset" => data_set(reader, source, &fields, (&name, system, &output)),
+        "synthetic" => {
+            let made = synthetic(reader, source, &fields, (&name.value, output));
+            made.map(|prompt| Prompt { prompt, name }).into_iter().collect()
+        }
         _ => {
             let text = match kind {
                 "file" => file(reader, source),
@@ -88,7 +96,9 @@ fn source<'f, 'n>(
             reader.error_at_key(second, what, "remove one of them");
             None
         }
-        (None, _) => missing(reader, item, fields, SOURCES, "`text`, `file` nor `dataset`"),
+        (None, _) => {
+            missing(reader, item, fields, SOURCES, "`text`, `file`, `dataset` nor `synthetic`")
+        }
         (source, None) => source,
     }
 }
@@ -101,6 +111,65 @@ fn useless(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str) {
             reader.error_at_key(entry, what, format!("it is for `{of}`; remove it"));
         }
     }
+}
+
+/// A prompt of a stated length.
+fn synthetic(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    fields: &Fields<'_>,
+    (name, output): (&str, Output),
+) -> Option<prompt::Prompt> {
+    if let Some(system) = fields.get("system") {
+        let help = "all of such a prompt is made; remove `system`";
+        reader.error_at_key(system, "`system` has no use beside `synthetic`", help);
+    }
+    let expected = "a map with `input_tokens`";
+    let own = reader.fields(entry, &SYNTHETIC_SECTION, expected, SYNTHETIC_EXAMPLE);
+    let most = own.get("output_tokens").and_then(|entry| reader.whole(entry, 1..=u64::MAX, "256"));
+    if let (Some(entry), Some(_)) = (own.get("output_tokens"), output.tokens) {
+        let help = "remove it here or beside `synthetic`";
+        reader.error_at_key(entry, "`output_tokens` is written twice", help);
+    }
+    let seed = own.get("seed").and_then(|entry| reader.whole(entry, 0..=u64::MAX, "7"));
+    let Some(length) = own.get("input_tokens") else {
+        if own.meant.is_empty() && matches!(entry.value.value, Yaml::Map(_)) {
+            let help = format!("for example `synthetic: {SYNTHETIC_EXAMPLE}`");
+            reader.error(entry, "`synthetic` has no `input_tokens`", help);
+        }
+        return None;
+    };
+    let (least, most_input) = length_of(reader, length)?;
+    let synthetic = Synthetic { least, most: most_input, seed: seed.unwrap_or(0) };
+    let output = Output { tokens: output.tokens.or(most), ..output };
+    let prompt = prompt::Prompt::new(name, None, "");
+    Some(prompt::Prompt { synthetic: Some(synthetic), output, ..prompt })
+}
+
+/// Fewest and most tokens: a number, or `{ min: …, max: … }`.
+fn length_of(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(u64, u64)> {
+    let Yaml::Map(_) = entry.value.value else {
+        let tokens = reader.whole(entry, 1..=MOST_INPUT, "2048")?;
+        return Some((tokens, tokens));
+    };
+    let example = "{ min: 1000, max: 2000 }";
+    let fields = reader.fields(entry, &RANGE_SECTION, "a number or a range", example);
+    let mut end = |name, number| {
+        let found = fields.get(name);
+        if found.is_none() && fields.meant.is_empty() {
+            let help = format!("for example `input_tokens: {example}`");
+            reader.error(entry, format!("`input_tokens` has no `{name}`"), help);
+        }
+        reader.whole(found?, 1..=MOST_INPUT, number)
+    };
+    let (least, most) = (end("min", "1000"), end("max", "2000"));
+    let (least, most) = (least?, most?);
+    if least > most {
+        let what = format!("`min` is more than `max`, which is {most}");
+        reader.error(entry, what, "write the smaller number first");
+        return None;
+    }
+    Some((least, most))
 }
 
 /// How long the answer is to be.
@@ -148,8 +217,13 @@ fn data_set(
             messages.insert(0, ChatMessage::text(Role::System, system));
         }
         let output = Output { tokens: record.output_tokens.or(output.tokens), ..output.clone() };
-        let prompt =
-            prompt::Prompt { name: name.clone(), set: Some(set.value.clone()), messages, output };
+        let prompt = prompt::Prompt {
+            name: name.clone(),
+            set: Some(set.value.clone()),
+            messages,
+            output,
+            synthetic: None,
+        };
         Prompt { name: Spanned::new(name, set.referenced, set.defined), prompt }
     };
     chosen.of(records).into_iter().map(prompt).collect()

@@ -92,6 +92,7 @@ pub(super) const PROMPT_SECTION: Section = Section {
         "text",
         "file",
         "dataset",
+        "synthetic",
         "limit",
         "seed",
         "system",
@@ -100,6 +101,11 @@ pub(super) const PROMPT_SECTION: Section = Section {
         "ignore_eos",
     ],
 };
+
+pub(super) const SYNTHETIC_SECTION: Section =
+    Section { name: "`synthetic`", keys: &["input_tokens", "output_tokens", "seed"] };
+pub(super) const RANGE_SECTION: Section =
+    Section { name: "a range of `input_tokens`", keys: &["min", "max"] };
 
 pub(super) const WORKLOAD_SECTION: Section = Section {
     name: "a workload",
@@ -124,6 +130,8 @@ const SECTIONS: &[Section] = &[
     FAULT_SECTION,
     TIMEOUTS_SECTION,
     PROMPT_SECTION,
+    SYNTHETIC_SECTION,
+    RANGE_SECTION,
     WORKLOAD_SECTION,
 ];
 
@@ -144,6 +152,8 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("display_name", "name"),
     ("endpoint", "base_url"),
     ("host", "base_url"),
+    ("input_len", "input_tokens"),
+    ("isl", "input_tokens"),
     ("key", "api_key_env"),
     ("label", "name"),
     ("data", "dataset"),
@@ -152,6 +162,10 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("max_new_tokens", "max_tokens"),
     ("max_tokens", "output_tokens"),
     ("model", "model_name"),
+    ("osl", "output_tokens"),
+    ("output_len", "output_tokens"),
+    ("random_input_len", "input_tokens"),
+    ("random_output_len", "output_tokens"),
     ("repeat", "runs"),
     ("repetitions", "runs"),
     ("samples", "limit"),

@@ -8,6 +8,7 @@ use std::{
     fs,
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
+    slice,
     sync::Arc,
     time::Duration,
 };
@@ -31,10 +32,10 @@ use crate::{
     calibrate::Calibration,
     client::{self, Client, Secrets},
     config::Order,
-    load::{self, Answer, Follow},
+    load::{self, Answer, Follow, Lengths},
     metric::Metric,
     plan::{Case, Endpoint, Plan, Secret, Target, Task, Workload},
-    prompt::Prompt,
+    prompt::{Prompt, Synthetic},
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     report::{Ending, Finished, Instrument, Judged, Run},
@@ -43,6 +44,7 @@ use crate::{
     sim::Simulator,
     statistic::Statistic,
     summary::{Group, Row, Summary},
+    synthetic::Counts,
     verdict::{Reference, Verdict},
 };
 
@@ -89,6 +91,10 @@ pub(super) struct Parts {
 struct Live {
     target: Arc<Target>,
     client: Client,
+    /// How long its texts of stated lengths are.
+    lengths: Lengths,
+    /// The prompts of which it has no text of the right length, and why.
+    unmade: Vec<(Arc<Prompt>, RequestError)>,
     _simulator: Option<Simulator>,
 }
 
@@ -136,7 +142,10 @@ impl Session {
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
-        let prepared = self.prepare(case, place);
+        let prepared = self
+            .prepare(case, place)
+            .map_err(|error| RequestError::new(ErrorKind::Connect, format!("{error:#}")))
+            .and_then(|()| self.measure_lengths(case));
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
@@ -152,12 +161,12 @@ impl Session {
         case: &Arc<Case>,
         prompt: &Arc<Prompt>,
         place: Place,
-        prepared: anyhow::Result<()>,
+        prepared: Result<(), RequestError>,
     ) -> Result<Measurement, Stopped> {
         let started = today();
         let answer = match prepared {
             Ok(()) => self.ask_guarded(case, place),
-            Err(error) => failed(ErrorKind::Connect, &format!("{error:#}")),
+            Err(error) => Answer { recording: None, outcome: Err(error) },
         };
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
@@ -255,6 +264,56 @@ impl Session {
         Ok(())
     }
 
+    /// Has the server count texts for the case's synthetic prompts, where that is still to be done.
+    fn measure_lengths(&mut self, case: &Arc<Case>) -> Result<(), RequestError> {
+        let prompts = match &case.task {
+            Task::Prompt(prompt) => slice::from_ref(prompt),
+            Task::Workload(workload) => &workload.prompts,
+        };
+        for prompt in prompts {
+            if let Some(synthetic) = &prompt.synthetic {
+                self.measure_length(prompt, synthetic)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn measure_length(
+        &mut self,
+        prompt: &Arc<Prompt>,
+        synthetic: &Synthetic,
+    ) -> Result<(), RequestError> {
+        let Some(live) = &self.live else { return Ok(()) };
+        let unmade = live.unmade.iter().find(|(known, _)| Arc::ptr_eq(known, prompt));
+        if let Some((_, error)) = unmade {
+            return Err(error.clone());
+        }
+        if self.interrupt.came() || live.lengths.has(prompt) {
+            return Ok(());
+        }
+        let follower = Follower { progress: None, interrupt: &self.interrupt };
+        let measuring = load::measure(&live.target, prompt, synthetic, &live.client, &follower);
+        let measured = self.runtime.block_on(self.interrupt.or(measuring));
+        let Some(live) = &mut self.live else { return Ok(()) };
+        match measured {
+            None => Ok(()),
+            Some(Ok(counts)) => {
+                self.terminal.err(&made(&prompt.name, synthetic, &counts));
+                live.lengths.keep(prompt, counts);
+                Ok(())
+            }
+            Some(Err(error)) => {
+                let message = live.client.secrets().hidden_in(&error.message);
+                let error = RequestError { message, ..error };
+                // What else went wrong may go right the next time.
+                if error.kind == ErrorKind::PromptLength {
+                    live.unmade.push((prompt.clone(), error.clone()));
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Connects to the case's model, which is new.
     fn begin(&mut self, case: &Arc<Case>, place: Place) -> anyhow::Result<()> {
         let target = &case.target;
@@ -310,7 +369,7 @@ impl Session {
             progress.begin(heading, case, place);
         }
         let follower = self.follower();
-        let asking = self.interrupt.or(load::run(case, &live.client, &follower));
+        let asking = self.interrupt.or(load::run(case, &live.lengths, &live.client, &follower));
         let asking = self.runtime.block_on(asking);
         asking.unwrap_or_else(interrupted)
     }
@@ -404,6 +463,22 @@ impl Recordings {
     }
 }
 
+/// What was found for a prompt of a stated length.
+fn made(name: &str, synthetic: &Synthetic, counts: &Counts) -> String {
+    let mut ends = vec![synthetic.least, synthetic.most];
+    ends.dedup();
+    let found: Vec<_> = ends
+        .iter()
+        .filter_map(|wanted| Some((wanted, counts.nearest(*wanted)?)))
+        .map(|(wanted, (words, tokens))| format!("{words} words are {tokens} of {wanted} tokens"))
+        .collect();
+    format!(
+        "    Length of {name}: {}, by the server's count ({} requests)\n",
+        found.join(", "),
+        counts.len()
+    )
+}
+
 /// An answer of which nothing came.
 fn failed(kind: ErrorKind, message: &str) -> Answer {
     Answer { recording: None, outcome: Err(RequestError::new(kind, message)) }
@@ -459,7 +534,13 @@ impl Live {
             protocol: target.protocol,
             route: &Route::default(),
         })?;
-        Ok(Self { target: target.clone(), client, _simulator: simulator })
+        Ok(Self {
+            target: target.clone(),
+            client,
+            lengths: Lengths::default(),
+            unmade: Vec::new(),
+            _simulator: simulator,
+        })
     }
 }
 

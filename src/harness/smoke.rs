@@ -13,7 +13,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use super::{relay::Relay, session::simulated_url, terminal::Terminal};
 use crate::{
     client::{self, Client},
-    load,
+    load::{self, Lengths},
     plan::{Case, Plan},
     route::Route,
     sim::{Script, Simulator},
@@ -75,6 +75,6 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
         route: &Route::default(),
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(load::run(case, &client, &())).outcome?;
+    runtime.block_on(load::run(case, &Lengths::default(), &client, &())).outcome?;
     Ok(())
 }

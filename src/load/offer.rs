@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Answer, Follow, max_tokens, request};
+use super::{Answer, Follow, Lengths, max_tokens, request};
 use crate::{
     client::{self, Client, Driven, Jobs, Next, Opening},
     config::Connection,
@@ -55,6 +55,7 @@ pub struct Offered {
 /// `take`, on another thread. What the user's interrupt cut off is not given.
 pub fn offer(
     (target, workload, run): (&Target, &Workload, u32),
+    lengths: &Lengths,
     client: &Client,
     follow: &dyn Follow,
     mut take: impl FnMut(Ended) + Send,
@@ -75,7 +76,7 @@ pub fn offer(
                 take(over.read(target));
             }
         });
-        let mut jobs = Load::new((target, workload, run), follow, sender);
+        let mut jobs = Load::new((target, workload, run), lengths, follow, sender);
         let driven = client.drive(&mut jobs);
         drop(jobs);
         if let Err(panic) = reading.join() {
@@ -109,6 +110,8 @@ fn reserve(shape: &Shape) -> usize {
 struct Load<'a> {
     target: &'a Target,
     workload: &'a Workload,
+    run: u32,
+    lengths: &'a Lengths,
     follow: &'a dyn Follow,
     started: Option<Instant>,
     /// The starts of an open loop that are still to come.
@@ -140,6 +143,7 @@ struct Over {
 impl<'a> Load<'a> {
     fn new(
         (target, workload, run): (&'a Target, &'a Workload, u32),
+        lengths: &'a Lengths,
         follow: &'a dyn Follow,
         over: mpsc::Sender<Over>,
     ) -> Self {
@@ -154,6 +158,8 @@ impl<'a> Load<'a> {
         Self {
             target,
             workload,
+            run,
+            lengths,
             follow,
             started: None,
             starts,
@@ -182,8 +188,10 @@ impl<'a> Load<'a> {
         let prompts = &self.workload.prompts;
         let prompt = prompts[self.sent % prompts.len()].clone();
         let max_tokens = max_tokens(self.target, &prompt);
-        let (body, tokens) = request(self.target, &prompt, max_tokens);
         self.sent += 1;
+        // No two requests of any run have the same number.
+        let nth = u64::from(self.run) << 32 | self.sent as u64;
+        let (body, tokens) = request(self.target, &prompt, max_tokens, (self.lengths, nth));
         self.under_way.insert(self.sent, Question { prompt, tokens, scheduled, begun: now });
         Next::Send { id: self.sent, body }
     }

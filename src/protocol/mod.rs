@@ -62,6 +62,11 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// The request's body.
     fn body(&self, ask: &Ask<'_>) -> Value;
 
+    /// Fewest tokens that a request can ask for.
+    fn fewest_tokens(&self) -> u64 {
+        1
+    }
+
     /// The fields by which an answer's length can be demanded: `ignore_eos`, `min_tokens`.
     fn length_fields(&self) -> &'static [&'static str] {
         &[]

@@ -62,6 +62,11 @@ impl Protocol for OpenAiResponses {
         true
     }
 
+    fn fewest_tokens(&self) -> u64 {
+        // OpenAI refuses fewer.
+        16
+    }
+
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
         let why = match key {
             "input" => return Some("`input` is made from the prompts: use `prompts`".into()),

@@ -74,7 +74,7 @@ pub(crate) fn client_by(route: &Route, case: &Case, key: Option<&Secret>) -> Cli
 async fn outcome(server: &MockServer, more: &str) -> Result<Sample, RequestError> {
     let plan = plan(server, more);
     let case = &plan.cases[0];
-    load::run(case, &client(case, None), &()).await.outcome
+    load::run(case, &load::Lengths::default(), &client(case, None), &()).await.outcome
 }
 
 /// The lines of the config that choose a transport.
@@ -172,7 +172,7 @@ async fn the_key_goes_as_a_bearer_token_beside_the_users_headers() {
         let plan = plan(&server, &format!("    headers: {{ x-tenant: a }}\n{transport}"));
         let (case, key) = (&plan.cases[0], Secret("s3cret".into()));
         let client = client(case, Some(&key));
-        load::run(case, &client, &()).await.outcome.unwrap();
+        load::run(case, &load::Lengths::default(), &client, &()).await.outcome.unwrap();
         for shown in [format!("{client:?}"), format!("{key:?}")] {
             assert!(!shown.contains("s3cret"), "{shown}");
         }
@@ -280,7 +280,10 @@ async fn a_server_that_is_not_there_is_a_connect_failure() {
         ] {
             let plan = plan_at(&host, transport);
             let case = &plan.cases[0];
-            let error = load::run(case, &client(case, None), &()).await.outcome.unwrap_err();
+            let error = load::run(case, &load::Lengths::default(), &client(case, None), &())
+                .await
+                .outcome
+                .unwrap_err();
             assert_eq!(error.kind.name(), "connect", "{error}");
             assert!(error.message.contains(why), "{error}");
         }
@@ -333,7 +336,9 @@ fn both_at(url: &str) -> [String; 2] {
         let case = plan.cases[0].clone();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let asked = async { load::run(&case, &client(&case, None), &()).await.outcome };
+            let asked = async {
+                load::run(&case, &load::Lengths::default(), &client(&case, None), &()).await.outcome
+            };
             came_to(runtime.expect("a runtime").block_on(asked))
         })
         .join()
@@ -434,7 +439,7 @@ async fn no_request_crosses_with_the_close_of_a_kept_connection() {
         let case = &plan.cases[0];
         let client = client(case, None);
         for _ in 0..REQUESTS {
-            load::run(case, &client, &()).await.outcome.unwrap();
+            load::run(case, &load::Lengths::default(), &client, &()).await.outcome.unwrap();
         }
     }
 }
@@ -455,7 +460,10 @@ async fn a_body_that_ends_with_the_connection_ends_when_it_does() {
     for transport in TRANSPORTS {
         let plan = plan_at(&url, transport);
         let case = &plan.cases[0];
-        let sample = load::run(case, &client(case, None), &()).await.outcome.unwrap();
+        let sample = load::run(case, &load::Lengths::default(), &client(case, None), &())
+            .await
+            .outcome
+            .unwrap();
         // The server closes a tenth of a second after its last token, and not before.
         assert!(sample.end - sample.last_token() >= Duration::from_millis(90), "{sample:?}");
     }

@@ -15,7 +15,7 @@ use crate::{
 /// A bench with these prompts, these files beside the config, and a quick model `m`.
 fn bench(prompts: &str, files: &[(&str, &str)]) -> Bench {
     let bench = Bench::new(&format!(
-        "runs: 1\nprompts:\n{prompts}\nmodels:\n  m: {{ simulate: {{ ttft: 6ms, itl: 2ms, tokens: 6 }} }}\n"
+        "runs: 1\nprompts:\n{prompts}\nmodels:\n  m: {{ simulate: {{ ttft: 6ms, itl: 20ms, tokens: 6 }} }}\n"
     ));
     for (name, text) in files {
         let path = bench.folder.path().join(name);
@@ -233,4 +233,213 @@ fn an_answer_that_is_shorter_than_was_demanded_is_marked() {
     let notes = column(&bench, "notes");
     let marked: Vec<_> = notes.iter().map(|note| note == "shorter_than_asked").collect();
     assert_eq!(marked, [false, false, true, true, true, true, true, true], "{notes:?}");
+}
+
+// -- prompts of a stated length -------------------------------------------------------------------
+
+/// A server that counts the words of the question as `count` does.
+struct Counting {
+    runtime: tokio::runtime::Runtime,
+    server: wiremock::MockServer,
+}
+
+impl Counting {
+    fn by(count: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let server = runtime.block_on(wiremock::MockServer::start());
+        let answer = move |request: &wiremock::Request| {
+            let prompt = count(&question(request));
+            let body = format!(
+                "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"a\"}},\
+                 \"finish_reason\":\"stop\"}}]}}\n\n\
+                 data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{},\
+                 \"completion_tokens\":1}}}}\n\ndata: [DONE]\n\n",
+                prompt.map_or("null".into(), |tokens| tokens.to_string())
+            );
+            // So long that a request is under way all the time.
+            wiremock::ResponseTemplate::new(200)
+                .set_body_raw(body, "text/event-stream")
+                .set_delay(std::time::Duration::from_millis(30))
+        };
+        let mock = wiremock::Mock::given(wiremock::matchers::method("POST")).respond_with(answer);
+        runtime.block_on(mock.mount(&server));
+        Self { runtime, server }
+    }
+
+    /// A bench that asks it prompts with these keys, and a load of them.
+    fn bench(&self, prompt: &str, model: &str) -> Bench {
+        Bench::new(&format!(
+            "runs: 2\nprompts: [{{ name: long, {prompt} }}]\n\
+             workloads: {{ load: {{ concurrency: 1, requests: 6, runs: 1 }} }}\n\
+             models: {{ m: {{ base_url: \"{}\"{model} }} }}\n",
+            self.server.uri()
+        ))
+    }
+
+    fn questions(&self) -> Vec<String> {
+        let requests = self.runtime.block_on(self.server.received_requests()).unwrap();
+        requests.iter().map(question).collect()
+    }
+}
+
+fn question(request: &wiremock::Request) -> String {
+    let body: serde_json::Value = request.body_json().unwrap();
+    body["messages"][0]["content"].as_str().unwrap().to_owned()
+}
+
+/// A tokenizer that no line describes: long words are two tokens, long texts more than their words,
+/// and the template is 37.
+fn uneven(text: &str) -> Option<u64> {
+    let words = text.split(' ').count() as u64;
+    let pieces: u64 = text.split(' ').map(|word| 1 + word.len() as u64 / 5).sum();
+    Some(37 + pieces + words * words / 20_000)
+}
+
+fn counts(bench: &Bench) -> Vec<u64> {
+    column(bench, "prompt_tokens").iter().map(|cell| cell.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_prompt_of_a_stated_length_has_it_by_the_servers_count() {
+    let server = Counting::by(uneven);
+    for (wanted, requests) in [(50, 4), (2048, 4), (30_000, 5)] {
+        let keys = format!("synthetic: {{ input_tokens: {wanted}, output_tokens: 9 }}");
+        let bench = server.bench(&keys, "");
+        let ran = bench.run(&["m"]);
+        passed(&ran);
+        let counts = counts(&bench);
+        assert_eq!(counts.len(), 8);
+        for count in counts {
+            assert!(count.abs_diff(wanted) * 50 <= wanted, "{count} of {wanted}: {}", ran.stderr);
+        }
+        assert!(column(&bench, "notes").iter().all(String::is_empty), "{}", ran.stderr);
+        // Found once, with few requests.
+        let found: Vec<_> = ran.stderr.lines().filter(|line| line.contains("Length of")).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let asked = found[0].rsplit_once('(').unwrap().1.split(' ').next().unwrap();
+        assert!(asked.parse::<usize>().unwrap() <= requests, "{found:?}");
+    }
+}
+
+#[test]
+fn each_request_has_another_text_of_the_same_length_unless_the_cache_is_to_help() {
+    let texts = |model: &str, seed: u64| {
+        let server = Counting::by(uneven);
+        let keys = format!("synthetic: {{ input_tokens: 300, seed: {seed} }}");
+        let bench = server.bench(&keys, model);
+        passed(&bench.run(&["load", "--no-warmup"]));
+        let lengths = counts(&bench);
+        assert!(lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
+        let questions = server.questions();
+        questions[questions.len() - 6..].to_vec()
+    };
+    let sorted = |text: &str| {
+        let mut words: Vec<_> = text.split(' ').map(str::to_owned).collect();
+        words.sort();
+        words
+    };
+    let fresh = texts("", 1);
+    for (nth, text) in fresh.iter().enumerate() {
+        assert!(fresh[..nth].iter().all(|other| other[..20] != text[..20]), "{fresh:?}");
+        assert_eq!(sorted(text), sorted(&fresh[0]));
+    }
+    let same = texts(", prefix_cache: reuse", 1);
+    assert!(same.iter().all(|text| *text == same[0]));
+    assert_eq!(same, texts(", prefix_cache: reuse", 1));
+    assert_ne!(same, texts(", prefix_cache: reuse", 2));
+}
+
+#[test]
+fn a_range_of_lengths_has_any_of_them() {
+    let server = Counting::by(uneven);
+    let bench = server.bench("synthetic: { input_tokens: { min: 400, max: 800 } }", "");
+    let ran = bench.run(&["m"]);
+    passed(&ran);
+    let lengths = counts(&bench);
+    assert!(lengths.iter().all(|length| (392..=816).contains(length)), "{lengths:?}");
+    assert!(lengths.iter().max().unwrap() - lengths.iter().min().unwrap() > 50, "{lengths:?}");
+    assert!(column(&bench, "notes").iter().all(String::is_empty), "{}", ran.stderr);
+}
+
+#[test]
+fn every_protocol_can_be_asked_a_prompt_of_a_stated_length() {
+    for protocol in llm_stream_bench::protocol::ALL {
+        let bench =
+            bench("  - { name: long, synthetic: { input_tokens: 500, output_tokens: 4 } }", &[]);
+        let config = bench.folder.path().join("configs.yaml");
+        let protocol = protocol.name();
+        let text = fs::read_to_string(&config).unwrap() + "defaults: { protocol: PROTOCOL }\n";
+        fs::write(&config, text.replace("PROTOCOL", protocol)).unwrap();
+        passed(&bench.run(&[]));
+        let counts = counts(&bench);
+        assert!(counts.iter().all(|count| (490..=510).contains(count)), "{protocol}: {counts:?}");
+        let ran = crate::bench::ran(&mut bench.smoke(&[]));
+        passed(&ran);
+    }
+}
+
+#[test]
+fn a_length_that_cannot_be_had_fails_the_trial_and_says_why() {
+    let said = |count: fn(&str) -> Option<u64>, wanted: u64| {
+        let server = Counting::by(count);
+        let bench = server.bench(&format!("synthetic: {{ input_tokens: {wanted} }}"), "");
+        let ran = bench.run(&["m", "--no-warmup"]);
+        assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+        // A second run and the load do not ask again.
+        assert!(server.questions().len() <= 8);
+        let kinds = column(&bench, "error_kind");
+        assert_eq!(kinds, ["prompt_length", "prompt_length"]);
+        let told = ran.stderr.lines().filter(|line| line.contains("Failed: "));
+        told.map(str::trim).collect::<Vec<_>>().join("\n")
+    };
+    let told = [
+        // Its template is longer.
+        said(uneven, 20),
+        // It counts something else.
+        said(|_| Some(1000), 2000),
+        // It does not count.
+        said(|_| None, 2000),
+    ];
+    insta::assert_snapshot!(told.join("\n\n"));
+}
+
+#[test]
+fn a_row_whose_prompt_has_another_length_after_all_is_marked() {
+    // From the fifth request on, it counts more.
+    let asked = std::sync::atomic::AtomicU64::new(0);
+    let server = Counting::by(move |text| {
+        let nth = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Some(uneven(text)? * if nth < 5 { 100 } else { 103 } / 100)
+    });
+    let bench = server.bench("synthetic: { input_tokens: 2000 }", "");
+    passed(&bench.run(&["load", "--no-warmup"]));
+    let notes = column(&bench, "notes");
+    assert!(notes.contains(&String::new()) && notes.contains(&"prompt_length_off".into()));
+}
+
+#[test]
+fn a_run_with_a_prompt_of_a_stated_length_says() {
+    let bench = bench(
+        "  - { name: long, synthetic: { input_tokens: 600, output_tokens: 4 } }\n  \
+         - { name: hello, text: Say hello. }",
+        &[],
+    );
+    insta::assert_snapshot!(bench.run(&[]).told(bench.folder.path()));
+}
+
+#[test]
+fn what_is_wrong_with_a_stated_length_is_told() {
+    let entries = [
+        "synthetic: 2048",
+        "synthetic: {}",
+        "synthetic: { input_len: 5 }",
+        "synthetic: { input_tokens: 0 }",
+        "synthetic: { input_tokens: { min: 5 } }",
+        "synthetic: { input_tokens: { min: 5, max: 4 } }",
+        "synthetic: { input_tokens: 5, output_tokens: 5 }, output_tokens: 6",
+        "synthetic: { input_tokens: 5 }, system: Be brief.",
+        "synthetic: { input_tokens: 5 }, limit: 5",
+    ];
+    let told = entries.map(|keys| refused(&bench(&format!("  - {{ name: s, {keys} }}"), &[])));
+    insta::assert_snapshot!(told.join("\n\n"));
 }

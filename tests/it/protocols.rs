@@ -377,7 +377,10 @@ fn simulated(protocol: &dyn Protocol, script: &str) -> Result<Sample, String> {
     })
     .expect("a client");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(load::run(&case, &client, &())).outcome.map_err(|error| error.to_string())
+    runtime
+        .block_on(load::run(&case, &load::Lengths::default(), &client, &()))
+        .outcome
+        .map_err(|error| error.to_string())
 }
 
 #[test]

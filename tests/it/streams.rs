@@ -247,7 +247,8 @@ fn counts_that_do_not_agree_are_notes() {
     let notes = |counts: &str, asked: Option<u64>| {
         let usage = format!(r#"{{"choices":[],"usage":{{{counts}}}}}"#);
         let events = [(50, TOKEN), (60, TOKEN), (61, STOP), (61, &usage), (61, "[DONE]")];
-        let sample = read(&stream(&events)).unwrap().asked_for(Asked { most: asked, least: None });
+        let sample =
+            read(&stream(&events)).unwrap().asked_for(Asked { most: asked, ..Asked::default() });
         let names: Vec<_> = sample.notes.iter().map(|note| note.name()).collect();
         names.join(" ")
     };

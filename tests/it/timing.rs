@@ -59,7 +59,7 @@ async fn answers(model: &str, count: usize) -> (Vec<Answer>, Simulator) {
     let client = client(&case, &format!("{}/v1/chat/completions", simulator.url()));
     let mut answers = Vec::new();
     for _ in 0..count {
-        answers.push(load::run(&case, &client, &()).await);
+        answers.push(load::run(&case, &load::Lengths::default(), &client, &()).await);
     }
     (answers, simulator)
 }
@@ -235,7 +235,8 @@ async fn comments_and_roles_do_not_pass_for_tokens() {
     let limits = "timeouts: { first_token: 60ms, inter_token: 60ms }";
     for (head, kind) in [(role, "first_token_timeout"), (token, "inter_token_timeout")] {
         let case = case(&format!("{{ base_url: \"http://h\", {limits} }}"));
-        let answer = load::run(&case, &client(&case, &pings(head)), &()).await;
+        let answer =
+            load::run(&case, &load::Lengths::default(), &client(&case, &pings(head)), &()).await;
         assert_eq!(answer.outcome.unwrap_err().kind.name(), kind);
     }
 }
@@ -252,7 +253,8 @@ async fn a_connection_that_is_not_made_in_time_is_a_connect_timeout() {
     let fill = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50));
     let _held: Vec<_> = (0..4).map(|_| fill()).collect();
     let client = client(&case, &format!("http://{address}/v1/chat/completions"));
-    let error = load::run(&case, &client, &()).await.outcome.unwrap_err();
+    let error =
+        load::run(&case, &load::Lengths::default(), &client, &()).await.outcome.unwrap_err();
     assert_eq!(error.kind.name(), "connect_timeout", "{error}");
     assert!(error.message.ends_with("within 80ms (timeouts.connect)"), "{error}");
 }

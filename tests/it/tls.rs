@@ -147,7 +147,11 @@ fn outcomes(url: &str, route: &Route, transport: &str) -> Vec<String> {
     let plan = plan_at(url, transport);
     let case = &plan.cases[0];
     let client = client_by(route, case, None);
-    let ask = |_| came_to(runtime().block_on(load::run(case, &client, &())).outcome);
+    let ask = |_| {
+        came_to(
+            runtime().block_on(load::run(case, &load::Lengths::default(), &client, &())).outcome,
+        )
+    };
     (0..2).map(ask).collect()
 }
 
@@ -254,7 +258,13 @@ fn a_stream_that_is_cut_anywhere_over_tls_comes_to_the_same_by_both_transports()
         let plan = plan_at(&answering(answers.clone(), tls.clone()), transport);
         let case = &plan.cases[0];
         let client = client_by(&route, case, None);
-        let ask = |_: &_| came_to(runtime().block_on(load::run(case, &client, &())).outcome);
+        let ask = |_: &_| {
+            came_to(
+                runtime()
+                    .block_on(load::run(case, &load::Lengths::default(), &client, &()))
+                    .outcome,
+            )
+        };
         answers.iter().map(ask).collect::<Vec<_>>()
     });
     for ((answer, end), (stamped, reqwest)) in answers.iter().zip(stamped.iter().zip(&reqwest)) {

@@ -41,12 +41,12 @@ impl Session {
         case: &Arc<Case>,
         workload: &Workload,
         place: Place,
-        prepared: anyhow::Result<()>,
+        prepared: Result<(), RequestError>,
     ) -> Result<Measurement, Stopped> {
         let started = today();
         let offered = match prepared {
             Ok(()) => self.offer_guarded(case, workload, place),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
@@ -128,8 +128,8 @@ impl Session {
                 progress.counted(spans.len(), workload.until.requests, tokens);
             }
         };
-        let offered =
-            load::offer((&case.target, workload, case.run), &live.client, &follower, take)?;
+        let load = (&*case.target, workload, case.run);
+        let offered = load::offer(load, &live.lengths, &live.client, &follower, take)?;
         Ok((gathered, offered))
     }
 }
