@@ -344,12 +344,17 @@ pub struct ServeOptions {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub cached_tokens: u64,
 
+    /// Tell the script's own times at the end of an answer, where the protocol has a place for them
+    #[arg(long)]
+    pub timings: bool,
+
     /// Seed of the jitter
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
     /// Go wrong: status=503, stall=N, truncate=N, reset=N or error=N (after N token events),
-    /// missing_usage, missing_end, split=BYTES, merge=EVENTS, no_stream; with @K only the K-th
+    /// missing_usage, missing_end, split=BYTES, merge=EVENTS, wrong_timings=PERCENT (of the true ones),
+    /// no_stream; with @K only the K-th
     /// request does. May be repeated. Where one event holds the finish reason, the usage and the end,
     /// missing_end leaves out all three
     #[arg(long = "fault", value_name = "FAULT[@K]", value_parser = fault)]
@@ -367,6 +372,7 @@ impl ServeOptions {
             tokens_per_event: self.tokens_per_event,
             reasoning_tokens: self.reasoning_tokens,
             cached_tokens: self.cached_tokens,
+            timings: self.timings,
             seed: self.seed,
             faults: self.faults.clone(),
         }

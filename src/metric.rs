@@ -355,6 +355,88 @@ pub const METRICS: &[Metric] = &[
                      cannot tell",
         read: Read::Sample(|sample| sample.sent.and_then(seconds)),
     },
+    Metric {
+        name: "server_generation_speed",
+        alias: None,
+        unit: Unit::TokensPerSecond,
+        better: Better::Higher,
+        error: ErrorOf::Nothing,
+        in_summary: false,
+        definition: "response_tokens / server_generation_time: generation_speed by the server's own \
+                     clock",
+        read: Read::Sample(|sample| {
+            per_second(sample.response_tokens, sample.server_generation_time())
+        }),
+    },
+    Metric {
+        name: "server_generation_time",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        error: ErrorOf::Nothing,
+        in_summary: false,
+        definition: "first → last token as the server says in its answer (llama.cpp, Ollama, Groq, \
+                     Cerebras, vLLM with --enable-per-request-metrics)",
+        read: Read::Sample(|sample| sample.server_generation_time().and_then(seconds)),
+    },
+    Metric {
+        name: "server_ttft",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        error: ErrorOf::Nothing,
+        in_summary: false,
+        definition: "server_queue_time, where it is told, + server_prompt_time",
+        read: Read::Sample(|sample| sample.server_first_token().and_then(seconds)),
+    },
+    Metric {
+        name: "server_queue_time",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        error: ErrorOf::Nothing,
+        in_summary: false,
+        definition: "waiting in the server's queue, or for the model to be loaded, as the server \
+                     says; llama.cpp does not",
+        read: Read::Sample(|sample| sample.server.queue.and_then(seconds)),
+    },
+    Metric {
+        name: "server_prompt_time",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        error: ErrorOf::Nothing,
+        in_summary: false,
+        definition: "beginning of the work on the prompt → first token, as the server says",
+        read: Read::Sample(|sample| sample.server.prompt.and_then(seconds)),
+    },
+    Metric {
+        name: "ttft_beyond_server",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        error: ErrorOf::Arrival,
+        in_summary: false,
+        definition: "ttft, without send_lag, − server_ttft: the network, and what the server does \
+                     before its clock starts",
+        read: Read::Sample(|sample| {
+            let theirs = sample.server_first_token()?.as_secs_f64();
+            Some(sample.first_token_of_request().as_secs_f64() - theirs)
+        }),
+    },
+    Metric {
+        name: "generation_beyond_server",
+        alias: None,
+        unit: Unit::Percent,
+        better: Better::Neither,
+        error: ErrorOf::Nothing,
+        in_summary: false,
+        definition: "generation_time / server_generation_time − 1",
+        read: Read::Sample(|sample| {
+            let theirs = sample.server_generation_time()?.as_secs_f64();
+            Some(100.0 * (sample.generation_time()?.as_secs_f64() / theirs - 1.0))
+        }),
+    },
 ];
 
 /// The share of requests that succeeded, in percent: a figure of all of them, not of one.

@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt, mem, time::Duration};
 use crate::{
     config::TokenCount,
     framing::Frame,
-    protocol::{DecodeError, Part, Protocol, Template, TokenKind, Usage},
+    protocol::{DecodeError, Part, Protocol, Template, Timings, TokenKind, Usage},
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     synthetic::is_right,
 };
@@ -32,6 +32,14 @@ pub struct Asked {
     /// How many the prompt is to have.
     pub prompt: Option<u64>,
 }
+
+/// How far a server's word may be from ours without being another: it rounds, and takes its times a
+/// little before it sends.
+const SERVERS_MARGIN: f64 = 0.01;
+
+/// The same of short times: what an instrument may be off, and a server between its clock and its
+/// socket.
+const SERVERS_LEAST: Duration = Duration::from_millis(1);
 
 /// One valid answer: what the server counted and when its tokens arrived.
 ///
@@ -77,6 +85,8 @@ pub struct Sample {
     pub first_event_tokens: Option<u64>,
     /// End of the body.
     pub end: Duration,
+    /// What the server says of its own speed.
+    pub server: Timings,
     /// What a reader of the figures should know.
     pub notes: Vec<Note>,
 }
@@ -156,6 +166,54 @@ impl Sample {
         self.gaps().filter(|gap| *gap < SHARED_ARRIVAL).count()
     }
 
+    /// The time to the first token by the server's own clock: what it tells of its queue, and its work
+    /// on the prompt.
+    pub fn server_first_token(&self) -> Option<Duration> {
+        Some(self.server.prompt? + self.server.queue.unwrap_or_default())
+    }
+
+    /// The time from the first to the last token by the server's own clock, of an answer with both.
+    pub fn server_generation_time(&self) -> Option<Duration> {
+        self.server.generation.filter(|time| self.response_tokens > 1 && !time.is_zero())
+    }
+
+    /// Arrival of the first token counted from the moment when the request was handed over, also in
+    /// an open loop.
+    pub fn first_token_of_request(&self) -> Duration {
+        self.first_token().saturating_sub(self.lag.unwrap_or_default())
+    }
+
+    /// Whether the server's word and ours differ by more than the network explains.
+    ///
+    /// What lies between the two clocks is the way of the first and of the last token. It can make
+    /// `generation_time` longer or shorter by no more than one way takes, and a round trip is in
+    /// the time to the response headers. Tokens at the ends that brought no event, such as the one
+    /// that ends the answer, are the server's alone; those of a tool call that it holds back until
+    /// it knows what they are, are so many that ours is no speed of generation. A first token that arrives before the server
+    /// has made it is impossible; one that arrives later says nothing, since what the server does
+    /// before it takes its time is not told.
+    pub fn server_disagrees(&self) -> bool {
+        let early = self.server_first_token().is_some_and(|theirs| {
+            self.first_token_of_request() + SERVERS_LEAST < theirs.mul_f64(1.0 - SERVERS_MARGIN)
+        });
+        let other = self.generation_time().zip(self.server_generation_time());
+        early || other.is_some_and(|(ours, theirs)| ours.abs_diff(theirs) > self.explained(theirs))
+    }
+
+    /// By how much `generation_time` may differ from the server's.
+    fn explained(&self, theirs: Duration) -> Duration {
+        let events = (self.token_events.len() as u64).max(1);
+        let silent = self.response_tokens.saturating_sub(events);
+        let at_ends = silent.min(2 * self.response_tokens.div_ceil(events));
+        let at_ends = at_ends + u64::from(self.server.may_hold_first);
+        let of_token = theirs.as_secs_f64() / self.response_tokens.saturating_sub(1).max(1) as f64;
+        let way = self.first_byte.saturating_sub(self.lag.unwrap_or_default());
+        theirs.mul_f64(SERVERS_MARGIN)
+            + SERVERS_LEAST
+            + way
+            + Duration::from_secs_f64(of_token * at_ends as f64)
+    }
+
     /// Tokens that arrived after the first event: those whose time `generation_time` spans. The
     /// first event is taken to hold one token unless the server said otherwise.
     pub fn tokens_after_first_event(&self) -> u64 {
@@ -210,6 +268,9 @@ pub enum Note {
     /// The server's total is less than its two counts together: one of them is wrong, and so may
     /// be `total_tokens_per_second`.
     TotalBelowSum,
+    /// By the server's own clock the answer took another time than by ours, and the network does not
+    /// explain it: see [`Sample::server_disagrees`].
+    ServerDisagrees,
 }
 
 impl Note {
@@ -227,6 +288,7 @@ impl Note {
             Self::ShorterThanAsked => "shorter_than_asked",
             Self::PromptLengthOff => "prompt_length_off",
             Self::TotalBelowSum => "total_below_sum",
+            Self::ServerDisagrees => "server_disagrees",
         }
     }
 }
@@ -291,6 +353,7 @@ struct Stream {
     first_event_tokens: Option<u64>,
     finish_reason: Option<String>,
     usage: Usage,
+    timings: Timings,
     in_band: Option<String>,
     ended: bool,
     more_after_end: bool,
@@ -363,6 +426,7 @@ impl Stream {
                 Part::Token(kind, _) => self.token(at, kind, events_before),
                 Part::Finish(reason) => self.finish_reason = Some(reason.into_owned()),
                 Part::Usage(usage) => usage_here = Some(usage),
+                Part::Timings(timings) => self.timings = timings,
                 Part::Error(message) => {
                     self.in_band.get_or_insert(message);
                 }
@@ -439,6 +503,7 @@ impl Stream {
             // A lone event holds all there is, whatever a usage in the same event says.
             first_event_tokens: self.first_event_tokens.filter(|_| events > 1),
             end: recording.ended_at,
+            server: self.timings,
             notes: Vec::new(),
         };
         sample.notes = notes(&sample, self.ended, self.more_after_end);
@@ -480,6 +545,7 @@ fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
         (!burst && sample.shared_arrivals() * 10 > events, Note::SharedArrivals),
         (sample.response_tokens < events as u64, Note::FewerTokensThanEvents),
         (sample.total_tokens < sum, Note::TotalBelowSum),
+        (sample.server_disagrees(), Note::ServerDisagrees),
     ];
     found.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect()
 }

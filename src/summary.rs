@@ -14,7 +14,7 @@ use crate::{
     prompt::Prompt,
     reached::{Batch, Reached},
     recording::{ErrorKind, RequestError},
-    sample::Sample,
+    sample::{Note, Sample},
     statistic::{Absent, Statistic},
     threshold::Threshold,
 };
@@ -53,6 +53,8 @@ pub struct Tally {
     pub valid: usize,
     /// Failures by kind.
     pub failures: BTreeMap<ErrorKind, usize>,
+    /// Valid answers whose server disagrees with us about their time.
+    pub server_disagrees: usize,
     /// A list for each of [`METRICS`]: the value of each valid answer that has one.
     figures: Vec<Vec<f64>>,
     /// The prompts that were asked.
@@ -70,6 +72,7 @@ impl Tally {
             Err(error) => *self.failures.entry(error.kind).or_default() += 1,
             Ok(sample) => {
                 self.valid += 1;
+                self.server_disagrees += usize::from(sample.notes.contains(&Note::ServerDisagrees));
                 let stratum = self.stratum(prompt);
                 self.strata.push(stratum);
                 self.runs.push(run);
@@ -94,6 +97,7 @@ impl Tally {
     /// Counts those of `other`, too.
     pub fn merge(&mut self, other: Self) {
         self.valid += other.valid;
+        self.server_disagrees += other.server_disagrees;
         for (kind, count) in other.failures {
             *self.failures.entry(kind).or_default() += count;
         }

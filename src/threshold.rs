@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    metric::{Metric, Unit},
+    metric::{Metric, Read, Unit},
     statistic::Statistic,
 };
 
@@ -83,7 +83,7 @@ impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, scale) = self.metric.unit.display();
         f.write_str(self.metric.name)?;
-        if self.metric.unit != Unit::Percent {
+        if !matches!(self.metric.read, Read::All) {
             write!(f, " {}", self.statistic)?;
         }
         let (unit, scale) = match self.is_relative {
@@ -162,7 +162,7 @@ fn parse_statistic(words: &mut Words<'_>, metric: &Metric) -> Result<Statistic, 
     if name.is_empty() {
         return Ok(Statistic::Mean);
     }
-    if metric.unit == Unit::Percent {
+    if matches!(metric.read, Read::All) {
         return Err(ParseError {
             message: format!("`{}` has no statistic: it is one figure of all trials", metric.name),
             offset,
@@ -281,7 +281,8 @@ fn example(metric: &Metric) -> String {
         Unit::TokensPerSecond => format!("{} >= 80", metric.name),
         Unit::Tokens | Unit::Requests => format!("{} >= 64", metric.name),
         Unit::RequestsPerSecond => format!("{} >= 10", metric.name),
-        Unit::Percent => format!("{} >= 99 %", metric.name),
+        Unit::Percent if matches!(metric.read, Read::All) => format!("{} >= 99 %", metric.name),
+        Unit::Percent => format!("{} <= 5 %", metric.name),
     }
 }
 

@@ -285,6 +285,7 @@ fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
     let fields = reader.fields(entry, &SIMULATE_SECTION, "a map of a rhythm", SIMULATE_EXAMPLE);
     let default = Script::default();
     let faults = fields.get("faults").map_or_else(Vec::new, |entry| faults(reader, entry));
+    let timings = fields.get("timings").and_then(|entry| flag(reader, entry));
     let mut time = |name| reader.duration(fields.get(name)?, true, "ms", "10ms");
     let (ttft, itl, jitter) = (time("ttft"), time("itl"), time("jitter"));
     let mut count = |name, range, example| reader.whole(fields.get(name)?, range, example);
@@ -298,6 +299,7 @@ fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
         reasoning_tokens: count("reasoning_tokens", 0..=u64::MAX, "16")
             .unwrap_or(default.reasoning_tokens),
         cached_tokens: count("cached_tokens", 0..=u64::MAX, "16").unwrap_or(default.cached_tokens),
+        timings: timings.unwrap_or(default.timings),
         seed: count("seed", 0..=u64::MAX, "7").unwrap_or(default.seed),
         faults,
     };
@@ -307,6 +309,17 @@ fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
         }
     }
     simulate
+}
+
+/// `true` or `false`.
+fn flag(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<bool> {
+    match entry.value.value {
+        Yaml::Bool(flag) => Some(flag),
+        _ => {
+            reader.wrong(entry, "`true` or `false`", "true");
+            None
+        }
+    }
 }
 
 fn faults(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Fault> {
@@ -370,6 +383,7 @@ fn fault_kind(reader: &mut Reader<'_>, name: &str, entry: &Entry<'_>) -> Option<
     let range = match name {
         "status" => 400..=599,
         "split" | "merge" => 1..=u64::MAX,
+        "wrong_timings" => 1..=10_000,
         _ => 0..=u64::MAX,
     };
     let number = reader.whole(entry, range, example(name))?;

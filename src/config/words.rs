@@ -61,6 +61,7 @@ pub(super) const SIMULATE_SECTION: Section = Section {
         "tokens_per_event",
         "reasoning_tokens",
         "cached_tokens",
+        "timings",
         "seed",
         "faults",
     ],
@@ -77,12 +78,13 @@ pub(super) const FAULT_SECTION: Section = Section {
         "missing_end",
         "split",
         "merge",
+        "wrong_timings",
         "no_stream",
         "request",
     ],
 };
 /// The faults by themselves.
-pub(super) const FAULTS: &[&str] = FAULT_SECTION.keys.split_at(10).0;
+pub(super) const FAULTS: &[&str] = FAULT_SECTION.keys.split_at(11).0;
 pub(super) const TIMEOUTS_SECTION: Section =
     Section { name: "`timeouts`", keys: &["connect", "first_token", "inter_token", "total"] };
 pub(super) const PROMPT_SECTION: Section = Section {

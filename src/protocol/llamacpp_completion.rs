@@ -6,15 +6,15 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish, openai,
-    wire::{self, Count, Text, counted, event, filled, known},
+    Ask, DecodeError, Envelope, Message, Part, Protocol, Timings, TokenKind, Usage, Wish, openai,
+    wire::{self, Count, Text, counted, event, filled, known, timed},
 };
 use crate::framing::Frame;
 
 /// `POST /completion` with `stream: true`.
 ///
 /// One frame can say, in this order: an answer token; a finish reason; the numbers of the prompt's,
-/// the answer's and, in the last one, the cached tokens; the end. Or an error alone. There are no
+/// the answer's and, in the last one, the cached tokens; times; the end. Or an error alone. There are no
 /// ids and no roles, and neither reasoning nor tool calls: what a model thinks is part of its text.
 #[derive(Debug)]
 pub struct LlamaCppCompletion;
@@ -124,13 +124,8 @@ struct Piece<'a> {
     stopped_limit: Option<bool>,
     tokens_predicted: Option<Count>,
     tokens_evaluated: Option<Count>,
-    timings: Option<Timings>,
+    timings: Option<Box<Value>>,
     error: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Timings {
-    cache_n: Option<Count>,
 }
 
 fn message<'a>(piece: Piece<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
@@ -138,7 +133,7 @@ fn message<'a>(piece: Piece<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeEr
     let usage = Usage {
         prompt_tokens: known(piece.tokens_evaluated),
         completion_tokens: known(piece.tokens_predicted),
-        cached_tokens: piece.timings.and_then(|timings| known(timings.cache_n)),
+        cached_tokens: piece.timings.as_ref().and_then(|timings| timings["cache_n"].as_u64()),
         ..Usage::default()
     };
     // Before `stop_type` there was a flag a reason.
@@ -150,7 +145,9 @@ fn message<'a>(piece: Piece<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeEr
     let token = filled(piece.content).map(|text| Part::Token(TokenKind::Answer, text));
     let end = (piece.stop == Some(true)).then_some(Part::End);
     let error = piece.error.and_then(|_| wire::complaint_in(data)).map(Part::Error);
-    let parts = token.into_iter().chain(reason.map(Part::Finish)).chain(counted(usage));
+    let timings = piece.timings.as_deref().map(wire::llama_timings).and_then(timed);
+    let parts =
+        token.into_iter().chain(reason.map(Part::Finish)).chain(counted(usage)).chain(timings);
     Ok(Message { id: None, parts: parts.chain(end).chain(error).collect() })
 }
 
@@ -166,6 +163,18 @@ fn piece_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
         "tokens_predicted": usage.completion_tokens,
         "tokens_evaluated": usage.prompt_tokens,
         "stop_type": wire::finish_of(parts),
-        "timings": usage.cached_tokens.map(|cached| json!({"cache_n": cached})),
+        "timings": timings_json(parts, usage.cached_tokens),
     }))
+}
+
+fn timings_json(parts: &[Part<'_>], cached: Option<u64>) -> Option<Value> {
+    let timings = wire::timings_of(parts);
+    let said = timings.is_some() || cached.is_some();
+    let Timings { prompt, generation, .. } = timings.unwrap_or_default();
+    let timings = json!({
+        "cache_n": cached,
+        "prompt_ms": prompt.map(wire::milliseconds),
+        "predicted_ms": generation.map(wire::milliseconds),
+    });
+    said.then(|| wire::without_nulls(timings))
 }

@@ -15,7 +15,7 @@ mod template;
 mod tgi_generate_stream;
 mod wire;
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -96,9 +96,17 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8>;
 
     /// The messages that end an answer of the simulated endpoint, from what they say: a finish
-    /// reason, a usage, the end, whichever of them there are.
+    /// reason, a usage, times, the end, whichever of them there are. Times stand beside what comes
+    /// before them.
     fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
-        parts.into_iter().map(|part| vec![part]).collect()
+        let mut messages: Vec<Vec<Part<'static>>> = Vec::new();
+        for part in parts {
+            match (&part, messages.last_mut()) {
+                (Part::Timings(_), Some(before)) => before.push(part),
+                _ => messages.push(vec![part]),
+            }
+        }
+        messages
     }
 
     /// The JSON body of an error answer with HTTP status `status`.
@@ -191,6 +199,8 @@ pub enum Part<'a> {
     Finish(Cow<'a, str>),
     /// Token counts so far. The last one counts.
     Usage(Usage),
+    /// How long it took, by the server's own clock. The last one counts.
+    Timings(Timings),
     /// The server reports an error inside the stream.
     Error(String),
     /// The end marker, `[DONE]`.
@@ -221,6 +231,20 @@ pub struct Usage {
     pub cached_tokens: Option<u64>,
     /// Generated tokens that were reasoning.
     pub reasoning_tokens: Option<u64>,
+}
+
+/// How long an answer took by the server's own clock, as far as it says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// Before its work began: in a queue, or until the model was loaded.
+    pub queue: Option<Duration>,
+    /// From the beginning of its work to the first token.
+    pub prompt: Option<Duration>,
+    /// From the first token to the last.
+    pub generation: Option<Duration>,
+    /// Whether `generation` may hold the making of the first token, too: its documentation does not
+    /// say.
+    pub may_hold_first: bool,
 }
 
 /// A frame that is not of this protocol.

@@ -6,8 +6,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish,
-    wire::{self, Count, Text, counted, filled, known},
+    Ask, DecodeError, Envelope, Message, Part, Protocol, Timings, TokenKind, Usage, Wish,
+    wire::{self, Count, Text, counted, filled, known, timed},
 };
 use crate::{
     framing::{Frame, Framing},
@@ -17,8 +17,9 @@ use crate::{
 /// `POST /api/chat`.
 ///
 /// One frame can say, in this order: one token of each kind (reasoning, answer, tool call); a
-/// finish reason; the numbers of the prompt's and of the answer's tokens; the end. Or a role alone.
-/// Or an error alone. There is no id, and of cached and of reasoning tokens nothing is told.
+/// finish reason; the numbers of the prompt's, of its cached and of the answer's tokens; times; the
+/// end. Or a role alone.
+/// Or an error alone. There is no id, and of reasoning tokens nothing is told.
 ///
 /// A tool call comes whole; its token's text is the tool's name.
 #[derive(Debug)]
@@ -141,7 +142,11 @@ struct Line<'a> {
     #[serde(borrow)]
     done_reason: Option<Text<'a>>,
     prompt_eval_count: Option<Count>,
+    prompt_eval_cached_count: Option<Count>,
     eval_count: Option<Count>,
+    load_duration: Option<Value>,
+    prompt_eval_duration: Option<Value>,
+    eval_duration: Option<Value>,
     error: Option<IgnoredAny>,
 }
 
@@ -178,7 +183,15 @@ fn message<'a>(line: Line<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeErro
     parts.extend(counted(Usage {
         prompt_tokens: known(line.prompt_eval_count),
         completion_tokens: known(line.eval_count),
+        cached_tokens: known(line.prompt_eval_cached_count),
         ..Usage::default()
+    }));
+    let nanoseconds = |value: Option<Value>| wire::time_of(&value?, 1e-9);
+    parts.extend(timed(Timings {
+        queue: nanoseconds(line.load_duration),
+        prompt: nanoseconds(line.prompt_eval_duration),
+        generation: nanoseconds(line.eval_duration),
+        may_hold_first: false,
     }));
     if line.done == Some(true) {
         parts.push(Part::End);
@@ -224,6 +237,21 @@ fn line_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
     if let Some(usage) = wire::usage_of(parts) {
         line["prompt_eval_count"] = usage.prompt_tokens.into();
         line["eval_count"] = usage.completion_tokens.into();
+        if let Some(cached) = usage.cached_tokens {
+            line["prompt_eval_cached_count"] = cached.into();
+        }
+    }
+    if let Some(timings) = wire::timings_of(parts) {
+        let times = [
+            ("load_duration", timings.queue),
+            ("prompt_eval_duration", timings.prompt),
+            ("eval_duration", timings.generation),
+        ];
+        for (name, time) in times {
+            if let Some(time) = time {
+                line[name] = (time.as_nanos() as u64).into();
+            }
+        }
     }
     line
 }

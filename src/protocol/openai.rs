@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, Usage, Wish,
-    wire::{self, Count, known},
+    Ask, Part, Timings, Usage, Wish,
+    wire::{self, Count, counted, known, timed},
 };
 
 /// The `usage` of a chat completion or a completion, as far as it is read.
@@ -16,6 +16,52 @@ pub(super) struct Counts {
     total_tokens: Option<Count>,
     prompt_tokens_details: Option<PromptDetails>,
     completion_tokens_details: Option<CompletionDetails>,
+    /// Groq's times, in seconds.
+    queue_time: Option<Value>,
+    prompt_time: Option<Value>,
+    completion_time: Option<Value>,
+}
+
+/// What servers say of their own speed, in a chunk.
+pub(super) struct OwnWord {
+    /// llama.cpp's.
+    pub(super) timings: Option<Box<Value>>,
+    /// vLLM's.
+    pub(super) metrics: Option<Box<Value>>,
+    /// Cerebras's.
+    pub(super) time_info: Option<Box<Value>>,
+}
+
+impl OwnWord {
+    fn read(&self) -> Option<Timings> {
+        let some = |timings: Timings| (timings != Timings::default()).then_some(timings);
+        let llama = self.timings.as_deref().map(wire::llama_timings).and_then(some);
+        let vllm = || self.metrics.as_deref().map(wire::vllm_metrics).and_then(some);
+        let cerebras = || self.time_info.as_deref().map(times_in_seconds).and_then(some);
+        llama.or_else(vllm).or_else(cerebras)
+    }
+}
+
+/// The usage and the times of a chunk, where there are any.
+pub(super) fn counted_and_timed<'a>(
+    counts: Option<Counts>,
+    own: &OwnWord,
+    parts: &mut Vec<Part<'a>>,
+) {
+    let timings = own.read().or_else(|| counts.as_ref().map(Counts::timings));
+    parts.extend(counts.and_then(|counts| counted(counts.usage())));
+    parts.extend(timings.and_then(timed));
+}
+
+/// Groq's and Cerebras's names. Neither says where `completion_time` begins.
+fn times_in_seconds(times: &Value) -> Timings {
+    let generation = wire::time(times, "completion_time", 1.0);
+    Timings {
+        queue: wire::time(times, "queue_time", 1.0),
+        prompt: wire::time(times, "prompt_time", 1.0),
+        generation,
+        may_hold_first: generation.is_some(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -29,6 +75,17 @@ struct CompletionDetails {
 }
 
 impl Counts {
+    fn timings(&self) -> Timings {
+        if self.completion_time.is_none() && self.prompt_time.is_none() {
+            return Timings::default();
+        }
+        times_in_seconds(&json!({
+            "queue_time": self.queue_time,
+            "prompt_time": self.prompt_time,
+            "completion_time": self.completion_time,
+        }))
+    }
+
     pub(super) fn usage(self) -> Usage {
         let of_prompt = self.prompt_tokens_details.and_then(|details| details.cached_tokens);
         let of_answer = self.completion_tokens_details.and_then(|details| details.reasoning_tokens);

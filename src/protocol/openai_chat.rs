@@ -12,15 +12,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Wish,
-    openai::{self, Counts},
-    wire::{self, Id, Text, counted, event, filled, text_of},
+    openai::{self, Counts, OwnWord},
+    wire::{self, Id, Text, event, filled, text_of},
 };
 use crate::{framing::Frame, prompt::Image};
 
 /// `POST /chat/completions` with `stream: true`.
 ///
 /// One frame can say, in this order: a role or else one token of each kind (reasoning, answer, tool
-/// call); a finish reason; a usage with at least one count. Or nothing of these. Or, without an id,
+/// call); a finish reason; a usage with at least one count; times. Or nothing of these. Or, without an id,
 /// an error alone or the end alone. Texts are not empty. Such a message is what `decode` gives
 /// again after `encode`; of any other, `encode` says all it holds, errors and the end in frames of
 /// their own.
@@ -105,7 +105,17 @@ struct Chunk<'a> {
     #[serde(borrow)]
     choices: Option<Vec<Choice<'a>>>,
     usage: Option<Box<Counts>>,
+    x_groq: Option<Box<XGroq>>,
+    timings: Option<Box<Value>>,
+    metrics: Option<Box<Value>>,
+    time_info: Option<Box<Value>>,
     error: Option<IgnoredAny>,
+}
+
+/// Where Groq has the usage that nobody asked for.
+#[derive(Deserialize)]
+struct XGroq {
+    usage: Option<Counts>,
 }
 
 #[derive(Deserialize)]
@@ -175,7 +185,9 @@ fn message<'a>(chunk: Chunk<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeEr
         wire::refuse_others(choice.index)?;
         choice.say(&mut parts);
     }
-    parts.extend(chunk.usage.and_then(|counts| counted(counts.usage())));
+    let Chunk { timings, metrics, time_info, .. } = chunk;
+    let counts = chunk.usage.map(|counts| *counts).or(chunk.x_groq.and_then(|groq| groq.usage));
+    openai::counted_and_timed(counts, &OwnWord { timings, metrics, time_info }, &mut parts);
     if may_be_error {
         parts.extend(wire::complaint_in(data).map(Part::Error));
     }
@@ -254,6 +266,9 @@ fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
     for part in &message.parts {
         if let Part::Usage(usage) = part {
             chunk["usage"] = openai::usage_json(usage);
+        }
+        if let Part::Timings(timings) = part {
+            chunk["metrics"] = wire::metrics_json(timings);
         }
     }
     chunk

@@ -8,15 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Wish,
-    openai::{self, Counts},
-    wire::{self, Id, Text, counted, event, filled},
+    openai::{self, Counts, OwnWord},
+    wire::{self, Id, Text, event, filled},
 };
 use crate::framing::Frame;
 
 /// `POST /completions` with `stream: true`.
 ///
 /// One frame can say, in this order: an answer token, a finish reason, a usage with at least one
-/// count. Or, without an id, an error alone or the end alone. There are no roles, and neither
+/// count; times. Or, without an id, an error alone or the end alone. There are no roles, and neither
 /// reasoning nor tool calls: what a model thinks is part of its text.
 #[derive(Debug)]
 pub struct OpenAiCompletions;
@@ -59,12 +59,10 @@ impl Protocol for OpenAiCompletions {
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
-        let (usage, finish) = (wire::usage_of(parts), wire::finish_of(parts));
+        let says = |part: &Part<'_>| !matches!(part, Part::Error(_) | Part::End | Part::Role);
         let mut frames = String::new();
-        if let Some(text) = wire::all_text(parts) {
-            frames += &event(&chunk_json(message, envelope, &text, usage.as_ref()));
-        } else if finish.is_some() || usage.is_some() {
-            frames += &event(&chunk_json(message, envelope, "", usage.as_ref()));
+        if parts.iter().any(says) {
+            frames += &event(&chunk_json(message, envelope));
         }
         for error in wire::errors_of(parts) {
             frames += &event(&openai::error_json(500, error));
@@ -87,7 +85,10 @@ struct Chunk<'a> {
     id: Option<Id<'a>>,
     #[serde(borrow)]
     choices: Option<Vec<Choice<'a>>>,
-    usage: Option<Counts>,
+    usage: Option<Box<Counts>>,
+    timings: Option<Box<Value>>,
+    metrics: Option<Box<Value>>,
+    time_info: Option<Box<Value>>,
     error: Option<IgnoredAny>,
 }
 
@@ -109,7 +110,9 @@ fn message<'a>(chunk: Chunk<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeEr
         parts.extend(text);
         parts.extend(filled(choice.finish_reason).map(Part::Finish));
     }
-    parts.extend(chunk.usage.and_then(|counts| counted(counts.usage())));
+    let Chunk { timings, metrics, time_info, .. } = chunk;
+    let counts = chunk.usage.map(|counts| *counts);
+    openai::counted_and_timed(counts, &OwnWord { timings, metrics, time_info }, &mut parts);
     if may_be_error {
         parts.extend(wire::complaint_in(data).map(Part::Error));
     }
@@ -117,12 +120,8 @@ fn message<'a>(chunk: Chunk<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeEr
 }
 
 /// The message as vLLM writes it, without its errors and its end.
-fn chunk_json(
-    message: &Message<'_>,
-    envelope: &Envelope<'_>,
-    text: &str,
-    usage: Option<&super::Usage>,
-) -> Value {
+fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
+    let text = wire::all_text(&message.parts).unwrap_or_default();
     let finish = wire::finish_of(&message.parts);
     let says = !text.is_empty() || finish.is_some();
     let choice =
@@ -134,8 +133,11 @@ fn chunk_json(
         "model": envelope.model,
         "choices": choice.into_iter().collect::<Vec<_>>(),
     });
-    if let Some(usage) = usage {
-        chunk["usage"] = openai::usage_json(usage);
+    if let Some(usage) = wire::usage_of(&message.parts) {
+        chunk["usage"] = openai::usage_json(&usage);
+    }
+    if let Some(timings) = wire::timings_of(&message.parts) {
+        chunk["metrics"] = wire::metrics_json(&timings);
     }
     chunk
 }

@@ -14,7 +14,7 @@ use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish,
     maybe_text::MaybeText,
     openai,
-    wire::{self, Count, Id, Text, alone, counted, filled, known},
+    wire::{self, Count, Id, Text, alone, counted, filled, known, timed},
 };
 use crate::{
     framing::Frame,
@@ -24,7 +24,7 @@ use crate::{
 /// `POST /responses` with `stream: true`.
 ///
 /// One frame can say: a role, which is `response.created`; or one token; or a finish reason, a
-/// usage with at least one count, if any, and the end; or an error. Only the first and the third
+/// usage with at least one count, if any, times, and the end; or an error. Only the first and the third
 /// sort have an id.
 ///
 /// A summary of the reasoning is what is shown of it: its tokens are fewer than those that the
@@ -161,6 +161,8 @@ struct Event<'a> {
     item: Option<Item<'a>>,
     #[serde(borrow)]
     response: Option<Response<'a>>,
+    /// llama.cpp's own times.
+    timings: Option<Box<Value>>,
     error: Option<IgnoredAny>,
 }
 
@@ -172,11 +174,13 @@ struct Item<'a> {
     arguments: MaybeText<'a>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Response<'a> {
     #[serde(borrow)]
     id: Option<Id<'a>>,
     usage: Option<Counts>,
+    /// vLLM's own times.
+    metrics: Option<Box<Value>>,
     #[serde(borrow)]
     incomplete_details: Option<Incomplete<'a>>,
 }
@@ -233,8 +237,8 @@ fn message<'a>(event: Event<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeEr
             let token = call.map(|text| Part::Token(TokenKind::ToolCall, text));
             Ok(Message { id: None, parts: token.into_iter().collect() })
         }
-        "response.completed" => Ok(last(event.response, "completed")),
-        "response.incomplete" => Ok(last(event.response, "incomplete")),
+        "response.completed" => Ok(last(event.response, event.timings, "completed")),
+        "response.incomplete" => Ok(last(event.response, event.timings, "incomplete")),
         "response.failed" => Ok(alone(Part::Error(failure(data)))),
         // llama.cpp's has no type.
         "error" => Ok(alone(Part::Error(failure(data)))),
@@ -268,15 +272,20 @@ impl Counts {
 }
 
 /// What the last event says: why it came, unless it gives a reason of its own.
-fn last<'a>(response: Option<Response<'a>>, why: &'a str) -> Message<'a> {
-    let (id, counts, details) = response.map_or((None, None, None), |response| {
-        (response.id, response.usage, response.incomplete_details)
-    });
-    let reason = details.and_then(|details| filled(details.reason));
+fn last<'a>(
+    response: Option<Response<'a>>,
+    timings: Option<Box<Value>>,
+    why: &'a str,
+) -> Message<'a> {
+    let response = response.unwrap_or_default();
+    let reason = response.incomplete_details.and_then(|details| filled(details.reason));
     let mut parts = vec![Part::Finish(reason.unwrap_or(why.into()))];
-    parts.extend(counts.and_then(|counts| counted(counts.usage())));
+    parts.extend(response.usage.and_then(|counts| counted(counts.usage())));
+    let timings = timings.as_deref().map(wire::llama_timings);
+    let timings = timings.or_else(|| response.metrics.as_deref().map(wire::vllm_metrics));
+    parts.extend(timings.and_then(timed));
     parts.push(Part::End);
-    Message { id: id.map(Id::text), parts }
+    Message { id: response.id.map(Id::text), parts }
 }
 
 /// What a failure complains of: in itself or in its response.
@@ -328,6 +337,7 @@ fn response_json(message: &Message<'_>, envelope: &Envelope<'_>, status: &str) -
         "model": envelope.model,
         "output": [],
         "usage": wire::usage_of(&message.parts).map(|usage| usage_json(&usage)),
+        "metrics": wire::timings_of(&message.parts).map(|timings| wire::metrics_json(&timings)),
     }})
 }
 

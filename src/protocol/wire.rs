@@ -1,12 +1,12 @@
 //! What several protocols read and write alike: JSON that is borrowed from the bytes, counts, and
 //! what a server complains of.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 
-use super::{Ask, DecodeError, Message, Part, TokenKind, Usage};
+use super::{Ask, DecodeError, Message, Part, Timings, TokenKind, Usage};
 use crate::{
     framing::Frame,
     prompt::{ChatMessage, Image, Piece, Role},
@@ -122,6 +122,46 @@ pub(super) fn known(count: Option<Count>) -> Option<u64> {
 /// The part that says `usage`, if it counts anything.
 pub(super) fn counted<'a>(usage: Usage) -> Option<Part<'a>> {
     (usage != Usage::default()).then_some(Part::Usage(usage))
+}
+
+/// The part that says `timings`, if there are any.
+pub(super) fn timed<'a>(timings: Timings) -> Option<Part<'a>> {
+    (timings != Timings::default()).then_some(Part::Timings(timings))
+}
+
+/// The time under `key`, in units of so many seconds. What is no time is none: an answer does not
+/// fail by what is said beside it.
+pub(super) fn time(object: &Value, key: &str, unit: f64) -> Option<Duration> {
+    time_of(object.get(key)?, unit)
+}
+
+/// The same of a value.
+pub(super) fn time_of(value: &Value, unit: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(value.as_f64()? * unit).ok()
+}
+
+/// llama.cpp's `timings`. `predicted_ms` goes from the first token, which ends `prompt_ms`, to the
+/// last (`server_slot_stats` in `server-common.h`); waiting for a slot is in neither. Its
+/// `predicted_per_second` is of one token less in newer versions, so it is not read.
+pub(super) fn llama_timings(timings: &Value) -> Timings {
+    Timings {
+        prompt: time(timings, "prompt_ms", 1e-3),
+        generation: time(timings, "predicted_ms", 1e-3),
+        ..Timings::default()
+    }
+}
+
+/// vLLM's `metrics`, with `--enable-per-request-metrics`. Its time to first token begins where its
+/// queue ends.
+///
+/// <https://docs.vllm.ai/en/stable/features/per_request_metrics/>
+pub(super) fn vllm_metrics(metrics: &Value) -> Timings {
+    Timings {
+        queue: time(metrics, "queue_time_ms", 1e-3),
+        prompt: time(metrics, "time_to_first_token_ms", 1e-3),
+        generation: time(metrics, "generation_time_ms", 1e-3),
+        may_hold_first: false,
+    }
 }
 
 /// Fails for a token of another answer than the first.
@@ -310,6 +350,28 @@ pub(super) fn usage_of(parts: &[Part<'_>]) -> Option<Usage> {
         Part::Usage(usage) => Some(*usage),
         _ => None,
     })
+}
+
+/// The server's own times in `parts`.
+pub(super) fn timings_of(parts: &[Part<'_>]) -> Option<Timings> {
+    parts.iter().find_map(|part| match part {
+        Part::Timings(timings) => Some(*timings),
+        _ => None,
+    })
+}
+
+/// The times as vLLM writes them.
+pub(super) fn metrics_json(timings: &Timings) -> Value {
+    without_nulls(json!({
+        "time_to_first_token_ms": timings.prompt.map(milliseconds),
+        "generation_time_ms": timings.generation.map(milliseconds),
+        "queue_time_ms": timings.queue.map(milliseconds),
+    }))
+}
+
+/// A time as JSON, in milliseconds.
+pub(super) fn milliseconds(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e6
 }
 
 /// The finish reason in the protocol's `words`: for an answer that the model ended, and for one

@@ -94,6 +94,13 @@ const COLUMNS: &[Column] = columns! {
     "error_kind" => |row| row.outcome.as_ref().err().map(|e| e.kind.to_string()).unwrap_or_default(),
     "definitions" => |_| DEFINITIONS.into(),
     "version" => |_| env!("CARGO_PKG_VERSION").into(),
+    "server_generation_speed" => |row| figure(row, "server_generation_speed"),
+    "server_generation_time" => |row| figure(row, "server_generation_time"),
+    "generation_beyond_server" => |row| figure(row, "generation_beyond_server"),
+    "server_ttft" => |row| figure(row, "server_ttft"),
+    "server_queue_time" => |row| figure(row, "server_queue_time"),
+    "server_prompt_time" => |row| figure(row, "server_prompt_time"),
+    "ttft_beyond_server" => |row| figure(row, "ttft_beyond_server"),
 };
 
 fn of(row: &Row, read: impl Fn(&Sample) -> String) -> String {

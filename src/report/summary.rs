@@ -26,6 +26,7 @@ impl Format for SummaryTables {
             if group.tally.valid > 0 {
                 out.push_str(&figures(group));
                 out.push_str(&drifts(group));
+                out.push_str(&server_word(group));
             }
         }
         out
@@ -86,6 +87,48 @@ fn drifts(group: &Group) -> String {
         })
     });
     told.collect()
+}
+
+/// What the server says of its own speed beside what arrived, by medians, and in how many requests
+/// the two disagree.
+fn server_word(group: &Group) -> String {
+    let pairs = [
+        ("server_generation_speed", "generation_speed", "generation_beyond_server"),
+        ("server_ttft", "ttft", "ttft_beyond_server"),
+    ];
+    let told: Vec<_> = pairs.into_iter().filter_map(|names| beside(group, names)).collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    let Tally { valid, server_disagrees, .. } = group.tally;
+    match server_disagrees {
+        0 => told.iter().map(|told| format!("  server's own word: {told}\n")).collect(),
+        _ => format!(
+            "  server disagrees in {server_disagrees} of {valid} requests, by more than the network \
+             explains: {}\n",
+            told.join("; ")
+        ),
+    }
+}
+
+/// `generation_speed 40.03 tok/s, ours 40.01 (generation_time +0.1 %)`.
+fn beside(group: &Group, (theirs, ours, beyond): (&str, &str, &str)) -> Option<String> {
+    let median = |name: &str| {
+        let metric = Metric::named(name)?;
+        let value = Statistic::Median.of(&group.values(metric)).ok()?;
+        let (unit, scale) = metric.unit.display();
+        Some((value * scale, unit))
+    };
+    let ((theirs, unit), (beyond, unit_of_beyond)) = (median(theirs)?, median(beyond)?);
+    let (of_ours, _) = median(ours)?;
+    let what = if ours == "ttft" { "" } else { "generation_time " };
+    let sign = if beyond < 0.0 { "" } else { "+" };
+    Some(format!(
+        "{ours} {} {unit}, ours {} ({what}{sign}{} {unit_of_beyond})",
+        number(theirs),
+        number(of_ours),
+        number(beyond),
+    ))
 }
 
 fn figures(group: &Group) -> String {

@@ -340,7 +340,7 @@ fn with_ending(
     protocol: &dyn Protocol,
 ) -> Vec<Vec<Part<'static>>> {
     let ends = |parts: &Vec<Part<'_>>| {
-        matches!(parts[..], [Part::Finish(_) | Part::Usage(_) | Part::End, ..])
+        matches!(parts[..], [Part::Finish(_) | Part::Usage(_) | Part::Timings(_) | Part::End, ..])
     };
     let first = messages.iter().position(ends).unwrap_or(messages.len());
     let ending = messages.split_off(first).into_iter().flatten().collect();

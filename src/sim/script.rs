@@ -6,7 +6,7 @@ use std::{borrow::Cow, mem, ops::Range, time::Duration};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use crate::protocol::{Part, TokenKind, Usage};
+use crate::protocol::{Part, Timings, TokenKind, Usage};
 
 /// The rhythm of every answer, and what goes wrong with it.
 ///
@@ -32,6 +32,8 @@ pub struct Script {
     pub reasoning_tokens: u64,
     /// Tokens of the prompt that the usage reports as cached.
     pub cached_tokens: u64,
+    /// Whether the times of the script are told at the end, as a server tells its own.
+    pub timings: bool,
     /// Seed of the jitter and of the answers' ids: with the same seed, the n-th request of every
     /// run gets the same answer.
     pub seed: u64,
@@ -71,6 +73,8 @@ pub enum FaultKind {
     Split(u64),
     /// Gathers this many events for each write, the last of them deciding when it is due.
     Merge(u64),
+    /// Tells times that are so many percent of the true ones.
+    WrongTimings(u64),
     /// Answers with a complete JSON body instead of a stream.
     NoStream,
 }
@@ -96,6 +100,7 @@ impl FaultKind {
             "error" => Some(Self::ErrorInBand(number)),
             "split" => Some(Self::Split(number)),
             "merge" => Some(Self::Merge(number)),
+            "wrong_timings" => Some(Self::WrongTimings(number)),
             _ => None,
         }
     }
@@ -111,6 +116,7 @@ impl Default for Script {
             tokens_per_event: 1,
             reasoning_tokens: 0,
             cached_tokens: 0,
+            timings: false,
             seed: 0,
             faults: Vec::new(),
         }
@@ -299,6 +305,10 @@ pub(super) struct Stream {
     role: bool,
     tail: Vec<Part<'static>>,
     ending: Ending,
+    /// Of what part of the true times is told at the end, in percent.
+    timings: Option<u64>,
+    /// When the first token event was due.
+    first: Option<Duration>,
     /// When the latest step is due.
     at: Duration,
 }
@@ -312,6 +322,8 @@ impl Stream {
             role: true,
             tail: script.tail(facts),
             ending: Ending::Clean,
+            timings: script.timings.then_some(100),
+            first: None,
             at: Duration::from_nanos(nanoseconds(script.ttft)),
         };
         let mut cut = None;
@@ -321,6 +333,7 @@ impl Stream {
                     stream.split = Some(usize::try_from(bytes).unwrap_or(usize::MAX).max(1));
                 }
                 FaultKind::Merge(events) => stream.merge = events.max(1),
+                FaultKind::WrongTimings(percent) => stream.timings = Some(percent),
                 other => cut = cut.or_else(|| Cut::by(other)),
             }
         }
@@ -355,6 +368,26 @@ impl Stream {
         self.at
     }
 
+    /// The times that are told: those of the script's tokens, however they are written.
+    fn told(&self) -> Option<Part<'static>> {
+        let (part, first) = (self.timings? as f64 / 100.0, self.first?);
+        let of = |time: Duration| Duration::try_from_secs_f64(time.as_secs_f64() * part).ok();
+        Some(Part::Timings(Timings {
+            prompt: of(first),
+            generation: of(self.at.saturating_sub(first)),
+            ..Timings::default()
+        }))
+    }
+
+    /// What comes after the last token event, with the times behind what they belong to.
+    fn trailer(&mut self) -> Vec<Vec<Part<'static>>> {
+        let told = self.told().filter(|_| matches!(self.tail.first(), Some(Part::Finish(_))));
+        let mut tail = mem::take(&mut self.tail);
+        let end = tail.iter().position(|part| *part == Part::End).unwrap_or(tail.len());
+        tail.splice(end..end, told);
+        tail.into_iter().map(|part| vec![part]).collect()
+    }
+
     /// The role, in front of whatever comes first.
     fn role(&mut self) -> Option<Vec<Part<'static>>> {
         mem::take(&mut self.role).then(|| vec![Part::Role])
@@ -371,12 +404,13 @@ impl Iterator for Stream {
                 break;
             };
             self.at = event.at;
+            self.first.get_or_insert(event.at);
             messages.extend(self.role());
             messages.push(vec![Part::Token(event.kind, Cow::Owned(event.text))]);
         }
         if messages.is_empty() && !self.tail.is_empty() {
             messages.extend(self.role());
-            messages.extend(self.tail.drain(..).map(|part| vec![part]));
+            messages.extend(self.trailer());
         }
         (!messages.is_empty()).then_some(Step { at: self.at, messages })
     }
@@ -539,6 +573,7 @@ mod tests {
             tokens_per_event: 1,
             reasoning_tokens: 0,
             cached_tokens: 0,
+            timings: false,
             seed: 0xab,
             faults: faults.iter().map(|&kind| Fault { kind, request: None }).collect(),
         }
@@ -669,6 +704,22 @@ mod tests {
     }
 
     #[test]
+    fn the_times_that_are_told_are_those_of_the_script() {
+        let told = |faults: &[FaultKind]| {
+            let steps = steps(&Script { timings: true, ..script(3, faults) });
+            let parts = steps.last().unwrap().messages.concat();
+            parts.into_iter().find_map(|part| match part {
+                Part::Timings(timings) => Some((timings.prompt?, timings.generation?)),
+                _ => None,
+            })
+        };
+        assert_eq!(told(&[]), Some((ms(50), ms(20))));
+        assert_eq!(told(&[FaultKind::Merge(2)]), Some((ms(50), ms(20))));
+        assert_eq!(told(&[FaultKind::WrongTimings(150)]), Some((ms(75), ms(30))));
+        assert_eq!(told(&[FaultKind::ErrorInBand(3)]), None);
+    }
+
+    #[test]
     fn an_error_in_the_stream_comes_instead_of_finish_and_usage() {
         let steps = steps(&script(5, &[FaultKind::ErrorInBand(1)]));
         let error = "simulated fault: error after 1 token events".to_owned();
@@ -730,6 +781,7 @@ mod tests {
             tokens_per_event: u64::MAX,
             reasoning_tokens: 1,
             cached_tokens: u64::MAX,
+            timings: true,
             seed: u64::MAX,
             faults: vec![Fault { kind, request: None }],
         };

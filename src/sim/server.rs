@@ -195,6 +195,7 @@ mod tests {
                 [Part::Role] => "ROLE",
                 [Part::Finish(reason)] => reason,
                 [Part::Usage(_)] => "USAGE",
+                [Part::Timings(_)] => "TIMINGS",
                 [Part::Error(_)] => "ERROR",
                 [Part::End] => "END",
                 other => panic!("unexpected parts: {other:?}"),
@@ -236,6 +237,7 @@ mod tests {
             tokens_per_event: 1,
             reasoning_tokens: 0,
             cached_tokens: 0,
+            timings: false,
             seed: 1,
             faults,
         }

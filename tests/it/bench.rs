@@ -70,6 +70,14 @@ impl Bench {
         records(&self.folder.path().join("results.csv"))
     }
 
+    /// A column of the results, by its name.
+    pub(crate) fn column(&self, name: &str) -> Vec<String> {
+        let file = fs::read_to_string(self.folder.path().join("results.csv")).expect("results");
+        let heads = file.lines().next().expect("heads");
+        let index = heads.split(',').position(|head| head == name).expect("a column");
+        self.results().iter().map(|row| row[index].to_owned()).collect()
+    }
+
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         let mut command = self.command(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the bench target")

@@ -49,6 +49,31 @@ models:
 }
 
 #[test]
+fn a_server_that_tells_other_times_than_arrive_is_told_of_in_one_line() {
+    let bench = Bench::new(
+        "runs: 2\nprompts: [{ name: hello, text: \"Say hello.\" }]\n\
+         thresholds: [\"generation_beyond_server max <= 1000 %\"]\nmodels:\n  \
+         says: { simulate: { ttft: 6ms, itl: 20ms, tokens: 12, timings: true } }\n  \
+         boasts: { simulate: { ttft: 6ms, itl: 20ms, tokens: 12, faults: [{ wrong_timings: 10 }] } }\n  \
+         silent: { simulate: { ttft: 6ms, itl: 20ms, tokens: 12 } }\n",
+    );
+    let ran = bench.run(&[]);
+    let told = |start: &str| ran.stderr.lines().filter(|line| line.starts_with(start)).count();
+    // 12 tokens in 22 ms, which arrived in 220.
+    let disagrees = "  server disagrees in 2 of 2 requests, by more than the network explains: \
+                     generation_speed 545.5 tok/s, ours ";
+    assert_eq!(told(disagrees), 1, "{}", ran.stderr);
+    let times = bench.column("server_generation_time");
+    assert_eq!(times, ["0.220000000", "0.220000000", "0.022000000", "0.022000000", "", ""]);
+    let notes = bench.column("notes");
+    let disagrees: Vec<_> = notes.iter().map(|row| row.contains("server_disagrees")).collect();
+    assert_eq!(disagrees[2..], [true, true, false, false], "{notes:?}");
+    // A limit to what no server said is missed, not passed.
+    assert_eq!(ran.code, Some(101));
+    assert!(ran.stderr.contains("1 of 3 thresholds missed: silent-simulated: "), "{}", ran.stderr);
+}
+
+#[test]
 fn the_line_of_a_trial_tells_its_notes() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  \

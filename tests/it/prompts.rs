@@ -41,12 +41,6 @@ fn refused(bench: &Bench) -> String {
     errors.to_string().replace(&bench.folder.path().display().to_string(), "FOLDER")
 }
 
-fn column(bench: &Bench, name: &str) -> Vec<String> {
-    let text = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
-    let place = text.lines().next().unwrap().split(',').position(|head| head == name).expect(name);
-    bench.results().iter().map(|row| row[place].to_owned()).collect()
-}
-
 fn passed(ran: &Ran) {
     assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
 }
@@ -127,7 +121,7 @@ fn a_workload_takes_the_records_of_a_set_in_turn() {
     );
     let ran = bench.run(&["m"]);
     passed(&ran);
-    let prompts = column(&bench, "prompt");
+    let prompts = bench.column("prompt");
     assert_eq!(prompts[..3], ["other", "set-1", "set-two"]);
     assert_eq!(prompts[3..], ["set-1", "set-two", "set-1", "set-two", "set-1"]);
     assert!(ran.stdout.contains("test m-simulated::set-two::run-1 ... bench:"), "{}", ran.stdout);
@@ -206,13 +200,13 @@ fn a_prompt_says_how_long_its_answer_is_to_be() {
         &[],
     );
     passed(&bench.run(&[]));
-    assert_eq!(column(&bench, "response_tokens"), ["3", "6", "30", "9"]);
-    assert_eq!(column(&bench, "finish_reason"), ["length", "stop", "length", "stop"]);
+    assert_eq!(bench.column("response_tokens"), ["3", "6", "30", "9"]);
+    assert_eq!(bench.column("finish_reason"), ["length", "stop", "length", "stop"]);
     let config = bench.folder.path().join("configs.yaml");
     let text = fs::read_to_string(&config).unwrap() + "defaults: { ignore_eos: false }\n";
     fs::write(&config, text).unwrap();
     passed(&bench.run(&[]));
-    assert_eq!(column(&bench, "response_tokens"), ["3", "6", "6", "9"]);
+    assert_eq!(bench.column("response_tokens"), ["3", "6", "6", "9"]);
 }
 
 #[test]
@@ -230,7 +224,7 @@ fn an_answer_that_is_shorter_than_was_demanded_is_marked() {
          m: {{ {url} }}\n  own: {{ {url}, extra_body: {{ ignore_eos: true }} }}\n"
     ));
     passed(&bench.run(&["--no-warmup"]));
-    let notes = column(&bench, "notes");
+    let notes = bench.column("notes");
     let marked: Vec<_> = notes.iter().map(|note| note == "shorter_than_asked").collect();
     assert_eq!(marked, [false, false, true, true, true, true, true, true], "{notes:?}");
 }

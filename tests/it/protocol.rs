@@ -7,8 +7,8 @@ use llm_stream_bench::{
     framing::Frame,
     prompt::Prompt,
     protocol::{
-        self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Template, TokenKind,
-        Usage,
+        self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Template, Timings,
+        TokenKind, Usage,
     },
     recording::Recording,
 };
@@ -155,9 +155,17 @@ fn told_part(part: &Part<'_>) -> String {
         Part::Token(kind, text) => format!("{kind:?} {text:?}"),
         Part::Finish(reason) => format!("Finish {reason:?}"),
         Part::Usage(usage) => told_usage(usage),
+        Part::Timings(timings) => told_timings(timings),
         Part::Error(message) => format!("Error {message:?}"),
         Part::Role | Part::End => format!("{part:?}"),
     }
+}
+
+fn told_timings(timings: &Timings) -> String {
+    let times =
+        [("queue", timings.queue), ("prompt", timings.prompt), ("generation", timings.generation)];
+    let times = times.iter().filter_map(|(name, time)| Some(format!("{name} {:?}", (*time)?)));
+    format!("Timings {}", times.collect::<Vec<_>>().join(", "))
 }
 
 fn told_usage(usage: &Usage) -> String {

@@ -13,7 +13,9 @@ use llm_stream_bench::{
     metric::Metric,
     plan::{Endpoint, Plan, Secret, Timeouts, Transport},
     prompt::{ChatMessage, Image, Piece, Prompt, Role},
-    protocol::{self, Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage},
+    protocol::{
+        self, Ask, DecodeError, Envelope, Message, Part, Protocol, Timings, TokenKind, Usage,
+    },
     recording::{Chunk, ErrorKind, Recording, StampedBy},
     route::Route,
     sample::{self, Note, Sample},
@@ -42,6 +44,15 @@ struct Scope {
     total: bool,
     cached: bool,
     reasoning: bool,
+    times: Times,
+}
+
+/// What a protocol has a place for: no times, those of the work, or also that of the queue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Times {
+    None,
+    Work,
+    All,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,6 +74,7 @@ fn scope(protocol: &dyn Protocol) -> Scope {
         total: false,
         cached: false,
         reasoning: false,
+        times: Times::None,
     };
     let all = Scope {
         kinds: &[Reasoning, Answer, ToolCall],
@@ -72,21 +84,26 @@ fn scope(protocol: &dyn Protocol) -> Scope {
         ..text
     };
     match protocol.name() {
-        "openai_chat" => Scope { ids: Ids::All, one_ending: false, total: true, ..all },
+        "openai_chat" => {
+            Scope { ids: Ids::All, one_ending: false, total: true, times: Times::All, ..all }
+        }
         "openai_completions" => Scope {
             ids: Ids::All,
             one_ending: false,
             total: true,
             cached: true,
             reasoning: true,
+            times: Times::All,
             ..text
         },
-        "openai_responses" => Scope { ids: Ids::Ends, together: false, total: true, ..all },
+        "openai_responses" => {
+            Scope { ids: Ids::Ends, together: false, total: true, times: Times::All, ..all }
+        }
         "anthropic_messages" => {
             Scope { ids: Ids::Start, together: false, one_ending: false, ..all }
         }
-        "ollama_chat" => Scope { cached: false, reasoning: false, ..all },
-        "llamacpp_completion" => Scope { cached: true, ..text },
+        "ollama_chat" => Scope { reasoning: false, times: Times::All, ..all },
+        "llamacpp_completion" => Scope { cached: true, times: Times::Work, ..text },
         "tgi_generate_stream" => text,
         other => panic!("no scope for {other}"),
     }
@@ -142,17 +159,20 @@ fn ending(scope: Scope) -> BoxedStrategy<Message<'static>> {
     let id = option::of(".*".prop_map(Cow::Owned));
     let finish = ".+".prop_map(|reason| Part::Finish(reason.into()));
     let usage = option::of(any_usage(scope).prop_map(Part::Usage));
+    let counted = (usage, option::of(any_timings(scope)))
+        .prop_map(|(usage, times)| usage.into_iter().chain(times.flatten()).collect::<Vec<_>>());
     if !scope.one_ending {
-        let said = (id, option::of(finish), usage).prop_map(move |(id, finish, usage)| Message {
-            id: id.filter(|_| scope.ids == Ids::All),
-            parts: finish.into_iter().chain(usage).collect(),
-        });
+        let said =
+            (id, option::of(finish), counted).prop_map(move |(id, finish, counted)| Message {
+                id: id.filter(|_| scope.ids == Ids::All),
+                parts: finish.into_iter().chain(counted).collect(),
+            });
         let said = said.prop_filter("something", |message| !message.parts.is_empty());
         return prop_oneof![said, Just(alone(Part::End))].boxed();
     }
-    let said = (id, finish, usage).prop_map(move |(id, finish, usage)| Message {
+    let said = (id, finish, counted).prop_map(move |(id, finish, counted)| Message {
         id: id.filter(|_| scope.ids == Ids::Ends),
-        parts: [finish].into_iter().chain(usage).chain([Part::End]).collect(),
+        parts: [finish].into_iter().chain(counted).chain([Part::End]).collect(),
     });
     said.boxed()
 }
@@ -173,6 +193,17 @@ fn any_usage(scope: Scope) -> impl Strategy<Value = Usage> {
     )
 }
 
+/// Times of up to a month, where there is a place for any.
+fn any_timings(scope: Scope) -> impl Strategy<Value = Option<Part<'static>>> {
+    let time = || option::of((0..1_u64 << 51).prop_map(Duration::from_nanos));
+    (time(), time(), time()).prop_map(move |(queue, prompt, generation)| {
+        let queue = queue.filter(|_| scope.times == Times::All);
+        let timings = Timings { queue, prompt, generation, may_hold_first: false };
+        (scope.times != Times::None && timings != Timings::default())
+            .then_some(Part::Timings(timings))
+    })
+}
+
 fn decoded(protocol: &dyn Protocol, bytes: &[u8]) -> Vec<Result<Message<'static>, DecodeError>> {
     let mut messages = Vec::new();
     let mut decoder = protocol.framing().decoder();
@@ -189,6 +220,7 @@ fn owned(message: Message<'_>) -> Message<'static> {
         Part::Finish(reason) => Part::Finish(text(reason)),
         Part::Role => Part::Role,
         Part::Usage(usage) => Part::Usage(usage),
+        Part::Timings(timings) => Part::Timings(timings),
         Part::Error(error) => Part::Error(error),
         Part::End => Part::End,
     };
@@ -289,8 +321,15 @@ fn rhythm(protocol: &dyn Protocol) -> Vec<(u64, Vec<u8>)> {
 
 /// The end of an answer, long after its last token.
 fn trailer(protocol: &dyn Protocol) -> Vec<(u64, Vec<u8>)> {
+    trailer_with(protocol, None)
+}
+
+/// The same with the server's own times.
+fn trailer_with(protocol: &dyn Protocol, times: Option<Timings>) -> Vec<(u64, Vec<u8>)> {
     let usage = Usage { prompt_tokens: Some(7), completion_tokens: Some(20), ..Usage::default() };
-    let parts = vec![Part::Finish("stop".into()), Part::Usage(usage), Part::End];
+    let times = times.map(Part::Timings);
+    let parts = [Part::Finish("stop".into()), Part::Usage(usage)].into_iter().chain(times);
+    let parts = parts.chain([Part::End]).collect();
     let encode = |parts| (900, protocol.encode(&Message { id: None, parts }, &ENVELOPE));
     protocol.ending(parts).into_iter().map(encode).collect()
 }
@@ -323,6 +362,43 @@ fn one_rhythm_has_the_same_figures_in_every_protocol() {
             assert_eq!(figure(name), Some(value), "{}: {name}", protocol.name());
         }
         assert_eq!(sample.notes, [], "{}", protocol.name());
+    }
+}
+
+#[test]
+fn the_servers_own_times_stand_beside_ours_in_every_protocol_that_has_them() {
+    let ms = |ms| Some(Duration::from_millis(ms));
+    let times = |prompt, generation| Timings { prompt, generation, ..Timings::default() };
+    let read = |protocol: &dyn Protocol, times| {
+        let events = [rhythm(protocol), trailer_with(protocol, Some(times))].concat();
+        read(protocol, events).unwrap_or_else(|e| panic!("{}: {e}", protocol.name()))
+    };
+    for protocol in protocol::ALL {
+        let name = protocol.name();
+        let sample = read(*protocol, times(ms(45), ms(200)));
+        let figure = |name| Metric::named(name).and_then(|metric| metric.of(&sample));
+        if scope(*protocol).times == Times::None {
+            assert_eq!((figure("server_ttft"), sample.notes.as_slice()), (None, &[][..]), "{name}");
+            continue;
+        }
+        assert_eq!(figure("server_ttft"), Some(0.045), "{name}");
+        assert_eq!(figure("server_generation_time"), Some(0.200), "{name}");
+        assert_eq!(figure("server_generation_speed"), Some(100.0), "{name}");
+        assert_eq!(figure("ttft_beyond_server"), Some(0.050 - 0.045), "{name}");
+        assert_eq!(
+            figure("generation_beyond_server"),
+            Some(100.0 * (0.190 / 0.200 - 1.0)),
+            "{name}"
+        );
+        // 10 ms are more than a hundredth and the millisecond to the headers.
+        assert_eq!(sample.notes, [Note::ServerDisagrees], "{name}");
+        assert_eq!(read(*protocol, times(ms(50), ms(192))).notes, [], "{name}");
+        assert_eq!(
+            read(*protocol, times(ms(60), ms(190))).notes,
+            [Note::ServerDisagrees],
+            "{name}"
+        );
+        assert_eq!(read(*protocol, times(ms(10), None)).notes, [], "{name}");
     }
 }
 
@@ -627,7 +703,7 @@ impl llm_stream_bench::client::Watch for NoWatch {
 
 /// What the streams of each protocol show, as a row of the README's table.
 fn rows() -> BTreeMap<&'static str, String> {
-    let mut shown: BTreeMap<&str, [bool; 7]> = BTreeMap::new();
+    let mut shown: BTreeMap<&str, [bool; 8]> = BTreeMap::new();
     for fixture in fixtures() {
         let shows = shown.entry(fixture.protocol.name()).or_default();
         for message in decoded(fixture.protocol, &fixture.body()).into_iter().flatten() {
@@ -640,15 +716,16 @@ fn rows() -> BTreeMap<&'static str, String> {
                         shows[3] |= usage.completion_tokens.is_some();
                         shows[4] |= usage.cached_tokens.is_some();
                     }
-                    Part::Error(_) => shows[5] |= fixture.recording.status == 200,
-                    Part::End => shows[6] = true,
+                    Part::Timings(_) => shows[5] = true,
+                    Part::Error(_) => shows[6] |= fixture.recording.status == 200,
+                    Part::End => shows[7] = true,
                     Part::Role | Part::Finish(_) => {}
                 }
             }
         }
     }
     let cell = |shows: bool| if shows { "✓" } else { "–" };
-    let row = |(name, shows): (_, [bool; 7])| {
+    let row = |(name, shows): (_, [bool; 8])| {
         (name, format!("| `{name}` | {} |", shows.map(cell).join(" | ")))
     };
     shown.into_iter().map(row).collect()

@@ -8,7 +8,7 @@ use llm_stream_bench::{
     metric::METRICS,
     protocol::OpenAiChat,
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
-    sample::{self, Asked, Sample},
+    sample::{self, Asked, Note, Sample},
 };
 
 use crate::protocol::fixtures;
@@ -98,6 +98,72 @@ fn read(recording: &Recording) -> Result<Sample, RequestError> {
 
 fn figure(sample: &Sample, name: &str) -> Option<f64> {
     METRICS.iter().find(|metric| metric.name == name).and_then(|metric| metric.of(sample))
+}
+
+/// An answer of twenty tokens, 10 ms apart from 50 ms on, whose last chunk says `more`.
+fn with_word(tokens: u64, more: &str) -> Sample {
+    let usage = format!(
+        r#"{{"choices":[],"usage":{{"prompt_tokens":9,"completion_tokens":{tokens}}},{more}}}"#
+    );
+    let events = (0..20).map(|n| (50 + 10 * n, TOKEN));
+    let events: Vec<_> = events.chain([(241, STOP), (241, &usage), (241, "[DONE]")]).collect();
+    read(&stream(&events)).unwrap()
+}
+
+#[test]
+fn what_a_server_says_of_its_speed_is_read_in_its_own_words() {
+    let word = |more: &str| {
+        let sample = with_word(20, more);
+        ["server_queue_time", "server_prompt_time", "server_generation_time"]
+            .map(|name| figure(&sample, name))
+    };
+    let llama = r#""timings":{"cache_n":0,"prompt_n":9,"prompt_ms":40.5,"predicted_n":20,"predicted_ms":190,"predicted_per_second":100.0}"#;
+    assert_eq!(word(llama), [None, Some(0.0405), Some(0.190)]);
+    let vllm = r#""metrics":{"time_to_first_token_ms":40.5,"generation_time_ms":190.25,"queue_time_ms":2,"mean_itl_ms":null}"#;
+    assert_eq!(word(vllm), [Some(0.002), Some(0.0405), Some(0.19025)]);
+    let cerebras = r#""time_info":{"queue_time":0.001,"prompt_time":0.04,"completion_time":0.2,"total_time":0.3}"#;
+    assert_eq!(word(cerebras), [Some(0.001), Some(0.04), Some(0.2)]);
+    // What cannot be read there says nothing, and fails nothing.
+    for nonsense in [
+        r#""timings":[],"metrics":"fast","time_info":7"#,
+        r#""timings":{"prompt_ms":-1,"predicted_ms":"190"},"metrics":{"queue_time_ms":1e300}"#,
+        r#""timings":null,"metrics":null"#,
+    ] {
+        assert_eq!(word(nonsense), [None; 3], "{nonsense}");
+    }
+}
+
+#[test]
+fn groqs_times_are_in_the_usage() {
+    let usage = r#"{"choices":[],"x_groq":{"id":"r","usage":{"queue_time":0.03,"prompt_tokens":9,"prompt_time":0.01,"completion_tokens":20,"completion_time":0.2,"total_tokens":29}}}"#;
+    let events = (0..20).map(|n| (50 + 10 * n, TOKEN));
+    let events: Vec<_> = events.chain([(241, STOP), (241, usage), (241, "[DONE]")]).collect();
+    let sample = read(&stream(&events)).unwrap();
+    assert_eq!(figure(&sample, "server_ttft"), Some(0.04));
+    // 200 ms may hold the first token, which ours do not.
+    assert_eq!((figure(&sample, "server_generation_time"), sample.notes), (Some(0.2), vec![]));
+}
+
+#[test]
+fn a_server_disagrees_by_more_than_the_network_and_silent_tokens_explain() {
+    let notes = |tokens, generation: f64| {
+        with_word(tokens, &format!(r#""timings":{{"predicted_ms":{generation}}}"#)).notes
+    };
+    // Ours are 190 ms, and the headers took 2 ms.
+    for explained in [190.0, 186.5, 193.5] {
+        assert_eq!(notes(20, explained), [], "{explained}");
+    }
+    for unexplained in [95.0, 184.5, 196.0, 380.0] {
+        assert_eq!(notes(20, unexplained), [Note::ServerDisagrees], "{unexplained}");
+    }
+    // A token without an event, such as the one that ends the answer, is the server's alone …
+    assert_eq!(notes(21, 200.0), []);
+    // … but not any number of them.
+    assert_eq!(notes(60, 400.0), [Note::ServerDisagrees]);
+    // Of an answer of one token there is no time between tokens.
+    let one = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1},"timings":{"predicted_ms":0.001}}"#;
+    let sample = read(&stream(&[(50, TOKEN), (51, STOP), (51, one), (51, "[DONE]")])).unwrap();
+    assert_eq!((figure(&sample, "server_generation_speed"), sample.notes), (None, vec![]));
 }
 
 #[test]

@@ -86,12 +86,6 @@ fn config(port: u16) -> String {
     )
 }
 
-fn column(bench: &Bench, name: &str) -> Vec<String> {
-    let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
-    let index = file.lines().next().unwrap().split(',').position(|column| column == name).unwrap();
-    bench.results().iter().map(|row| row[index].to_owned()).collect()
-}
-
 #[test]
 fn both_transports_measure_over_tls_and_keep_the_connection() {
     let (port, certificate) = server();
@@ -100,12 +94,12 @@ fn both_transports_measure_over_tls_and_keep_the_connection() {
     fs::write(&trusted, certificate).unwrap();
     let ran = ran(bench.command(&["--no-warmup"]).env("SSL_CERT_FILE", &trusted));
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
-    assert_eq!(column(&bench, "response_tokens"), ["2"; 4]);
-    let there = |name| column(&bench, name).iter().map(|cell| !cell.is_empty()).collect::<Vec<_>>();
+    assert_eq!(bench.column("response_tokens"), ["2"; 4]);
+    let there = |name| bench.column(name).iter().map(|cell| !cell.is_empty()).collect::<Vec<_>>();
     assert_eq!(there("connect_time"), [true, false, true, false]);
     if cfg!(target_os = "linux") {
         assert_eq!(there("tls_time"), [true, false, false, false]);
-        assert_eq!(column(&bench, "clock"), ["kernel", "kernel", "program", "program"]);
+        assert_eq!(bench.column("clock"), ["kernel", "kernel", "program", "program"]);
     }
 }
 
@@ -115,8 +109,8 @@ fn a_certificate_that_nobody_vouches_for_is_a_tls_failure() {
     let bench = Bench::new(&config(port));
     let ran = bench.run(&["--no-warmup"]);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
-    assert_eq!(column(&bench, "error_kind"), ["tls"; 4]);
-    for message in column(&bench, "error_message") {
+    assert_eq!(bench.column("error_kind"), ["tls"; 4]);
+    for message in bench.column("error_message") {
         let start = format!("TLS with localhost:{port} failed: invalid peer certificate: ");
         assert!(message.starts_with(&start), "{message}");
     }
@@ -133,7 +127,7 @@ fn a_server_that_speaks_no_tls_is_a_tls_failure() {
     });
     let bench = Bench::new(&config(port));
     bench.run(&["--no-warmup"]);
-    assert_eq!(column(&bench, "error_kind"), ["tls"; 4], "{:?}", column(&bench, "error_message"));
+    assert_eq!(bench.column("error_kind"), ["tls"; 4], "{:?}", bench.column("error_message"));
 }
 
 // -- the simulated endpoint over TLS -----------------------------------------------------------------
@@ -311,7 +305,7 @@ fn serve_speaks_tls_with_the_certificate_that_it_is_given() {
     ));
     let ran = ran(bench.command(&[]).env("SSL_CERT_FILE", &certificate));
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    assert_eq!(column(&bench, "response_tokens"), ["6"]);
+    assert_eq!(bench.column("response_tokens"), ["6"]);
 }
 
 #[test]
