@@ -232,7 +232,8 @@ impl Client {
         let url = reqwest::Url::parse(options.url)?;
         let headers = headers(options)?;
         let key = headers.get(options.protocol.key_header().0);
-        let secrets = Secrets::of(options.headers.iter().map(|(_, value)| value).chain(key));
+        let values = options.headers.iter().map(|(_, value)| value).chain(key);
+        let secrets = Secrets::of(values, &options.route.secrets);
         let timeouts = options.timeouts;
         let inner = match options.transport {
             Transport::Stamped => Inner::Stamped(Box::new(Mutex::new(Stamped::new(
@@ -365,6 +366,8 @@ fn headers(options: &Options<'_>) -> anyhow::Result<HeaderMap> {
         value.set_sensitive(true);
         headers.insert(name, value);
     }
-    headers.extend(options.headers.iter().cloned());
+    for (name, value) in options.headers {
+        headers.insert(name, value.clone());
+    }
     Ok(headers)
 }

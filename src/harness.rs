@@ -18,6 +18,7 @@ mod smoke;
 mod terminal;
 
 use std::{
+    collections::HashSet,
     ffi::OsString,
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
@@ -36,13 +37,13 @@ use self::{
     output::Output,
     progress::Progress,
     relay::Relay,
-    session::{Keys, Parts, Session, Stopped},
+    session::{Accesses, Parts, Session, Stopped},
     terminal::Terminal,
 };
 use crate::{
     cli::{self, Cli, Command},
     config::{Config, ConfigErrors, Github, Inconclusive},
-    plan::{Case, Plan, Secret, Target},
+    plan::{Access, Case, Plan, Target},
     prompt::Prompt,
     report::{
         Ended, Ending, Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds,
@@ -221,6 +222,20 @@ fn past_proxies(plan: &Plan) -> Vec<String> {
     plan.selected_targets().into_iter().filter_map(note).collect()
 }
 
+/// Says which of the selected models could be anyone.
+fn insecure(plan: &Plan) -> Vec<String> {
+    let warning = |target: Arc<Target>| {
+        target.is_insecure().then(|| {
+            format!(
+                "warning: `insecure_tls: true`: whoever answers is taken for {}, and is sent its key \
+                 and prompts (`ca_file` would trust the one that you mean)",
+                target.name
+            )
+        })
+    };
+    plan.selected_targets().into_iter().filter_map(warning).collect()
+}
+
 /// Measures the selected cases.
 fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
     if cli.libtest.test_threads.is_some_and(|threads| threads > 1) {
@@ -228,7 +243,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
             "`--test-threads` must be 1: trials at the same time would measure each other"
         );
     }
-    let keys = keys(config, &plan)?;
+    let accesses = accesses(config, &plan)?;
     let calibrates = !cli.no_calibration;
     let output = cli.output.clone();
     let files = Arc::new(Files::open(&cli)?);
@@ -240,7 +255,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let baselines = Baselines::of(&cli, &plan, &terminal)?;
     let mut arguments = cli.libtest;
     let relay = Relay::new(&mut arguments, filtered_out)?;
-    for note in simulated(&plan).into_iter().chain(past_proxies(&plan)) {
+    for note in simulated(&plan).into_iter().chain(past_proxies(&plan)).chain(insecure(&plan)) {
         terminal.err(&format!("{note}\n"));
     }
     let cases = plan.cases.clone();
@@ -251,7 +266,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     files.empty();
     let parts = Parts {
         plan,
-        keys,
+        accesses,
         terminal: terminal.clone(),
         progress,
         relay,
@@ -287,20 +302,21 @@ fn conclude(session: &mut Session, closing: &Closing, failed: u64, calibrates: b
     }
 }
 
-/// The keys of the selected models. One that is missing is better known before minutes are spent.
-fn keys(config: &Config, plan: &Plan) -> Result<Keys, ConfigErrors> {
-    let (mut keys, mut errors) = (Keys::new(), Vec::new());
+/// Keys and all else that the selected models need of the environment. What is missing is better
+/// known before minutes are spent.
+fn accesses(config: &Config, plan: &Plan) -> Result<Accesses, ConfigErrors> {
+    let (mut accesses, mut errors) = (Accesses::new(), Vec::new());
     for target in plan.selected_targets() {
-        // A simulated model needs none, whatever `defaults` says, and is not told any.
-        let wanted = target.api_key_env.as_ref().filter(|_| !target.is_simulated());
-        match wanted.map(|name| config.api_key(name)) {
-            None => {}
-            Some(Ok(key)) => keys.push((target, Secret(key))),
-            Some(Err(error)) => errors.push(error),
+        match Access::to(&target, config) {
+            Ok(access) => accesses.push((target, access)),
+            Err(more) => errors.extend(more),
         }
     }
+    // What `defaults` says is met once for each model.
+    let mut seen = HashSet::new();
+    errors.retain(|error| seen.insert(error.to_string()));
     match errors.is_empty() {
-        true => Ok(keys),
+        true => Ok(accesses),
         false => Err(ConfigErrors(errors)),
     }
 }

@@ -1,17 +1,21 @@
 //! Config × arguments → [`Plan`]: every combination as a [`Case`] with nothing left to decide.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+mod access;
 
-use http::{HeaderName, HeaderValue, Uri};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use http::{HeaderName, Uri};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde_json::{Map, Value};
 
+pub use self::access::Access;
+pub use crate::route::Secret;
 use crate::{
     cli::Cli,
     config::{
         self, Config, ConfigError, ConfigErrors, Connection, Order, PrefixCache, Settings, Spanned,
-        TokenCount, sanitise,
+        Template, TokenCount, Ways, sanitise,
     },
     prompt::{self, Prompt},
     protocol::{OpenAiChat, Protocol},
@@ -69,7 +73,9 @@ pub struct Target {
     /// The user's own fields of the request's body.
     pub extra_body: Map<String, Value>,
     /// Headers of every request, besides our own.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: Vec<(HeaderName, Template)>,
+    /// How it is reached.
+    pub ways: Ways,
     /// The environment variable that holds the key, where the config names it.
     pub api_key_env: Option<Spanned<String>>,
     /// What carries the requests.
@@ -100,10 +106,16 @@ impl Target {
     /// The environment variable with the proxy that its requests do not go through, though they
     /// should: only reqwest knows proxies.
     pub fn bypassed_proxy(&self) -> Option<&'static str> {
-        match (&self.endpoint, self.transport) {
-            (Endpoint::Url(url), Transport::Stamped) => config::proxy_variable(url),
+        match (&self.endpoint, self.transport, &self.ways.proxy) {
+            (Endpoint::Url(url), Transport::Stamped, None) => config::proxy_variable(url),
             _ => None,
         }
+    }
+
+    /// Whether it is not asked to prove who it is, though it could.
+    pub fn is_insecure(&self) -> bool {
+        let over_tls = matches!(&self.endpoint, Endpoint::Url(url) if is_https(url));
+        over_tls && self.ways.insecure_tls == Some(true)
     }
 
     /// Its endpoint in reports.
@@ -439,6 +451,7 @@ fn targets(config: &Config) -> Result<Vec<Arc<Target>>, PlanError> {
                 "give one of them another `name`; that of a simulated one ends in `-simulated`";
             errors.push(config.error_in(model.display_name(), &what, help));
         }
+        errors.extend(no_way_through(config, &target));
         targets.push(Arc::new(target));
     }
     // A threshold of `defaults` is met once for each model.
@@ -482,13 +495,14 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         name,
         model: model.request_name().to_owned(),
         protocol,
-        transport: transport(settings.transport.unwrap_or_default(), &endpoint),
+        transport: transport(&settings, &endpoint),
         endpoint,
         temperature: settings.temperature.unwrap_or(0.7),
         max_tokens: settings.max_tokens.unwrap_or(config::DEFAULT_MAX_TOKENS),
         ignore_eos: settings.ignore_eos,
         extra_body: settings.extra_body,
         headers: settings.headers,
+        ways: settings.ways,
         api_key_env: settings.api_key_env,
         connection: settings.connection.unwrap_or_default(),
         prefix_cache: settings.prefix_cache.unwrap_or_default(),
@@ -504,12 +518,13 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
 }
 
 /// The stamped transport where it can be had: on Linux, and not through a proxy.
-fn transport(wanted: config::Transport, endpoint: &Endpoint) -> Transport {
-    let through_proxy = || match endpoint {
-        Endpoint::Url(url) => config::proxy_variable(url).is_some(),
-        Endpoint::Simulated(_) => false,
+fn transport(settings: &Settings, endpoint: &Endpoint) -> Transport {
+    let through_proxy = || match (endpoint, &settings.ways.proxy) {
+        (Endpoint::Simulated(_), _) | (_, Some(config::Proxy::None)) => false,
+        (_, Some(config::Proxy::Through(_))) => true,
+        (Endpoint::Url(url), None) => config::proxy_variable(url).is_some(),
     };
-    match wanted {
+    match settings.transport.unwrap_or_default() {
         config::Transport::Stamped => Transport::Stamped,
         config::Transport::Reqwest => Transport::Reqwest,
         config::Transport::Auto if cfg!(target_os = "linux") && !through_proxy() => {
@@ -519,6 +534,18 @@ fn transport(wanted: config::Transport, endpoint: &Endpoint) -> Transport {
     }
 }
 
+/// What is wrong with a proxy that is asked for and cannot be gone through.
+fn no_way_through(config: &Config, target: &Target) -> Option<ConfigError> {
+    let Some(config::Proxy::Through(proxy)) = &target.ways.proxy else { return None };
+    let is_stamped = target.transport == Transport::Stamped && !target.is_simulated();
+    is_stamped.then(|| {
+        let what =
+            format!("`transport: stamped` goes through no proxy, and {} has both", target.name);
+        let help = "`transport: auto` goes through it; `proxy: none` in the model past it";
+        config.error_in(proxy.at(), &what, help)
+    })
+}
+
 /// A figure that is copied out of a report must not pass for one of a real model, so the name of
 /// a simulated one says so wherever it goes.
 fn simulated_name(name: &str) -> String {
@@ -526,6 +553,10 @@ fn simulated_name(name: &str) -> String {
         true => name.to_owned(),
         false => format!("{name}-simulated"),
     }
+}
+
+fn is_https(url: &str) -> bool {
+    url.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"))
 }
 
 /// `BASE_URL:PORT` + the protocol's prefix, such as `/v1`, + its path; a base URL that has a path of
@@ -541,16 +572,6 @@ fn url(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> String {
     };
     let path = protocol.path();
     format!("{scheme}://{}{port}{prefix}{path}", authority.map_or("", |name| name.as_str()))
-}
-
-/// A key. It cannot be printed.
-#[derive(Clone)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 #[cfg(test)]

@@ -13,12 +13,39 @@ use rustls::{
 pub struct Route {
     /// Whom to trust where TLS is spoken, and who we are there.
     pub tls: Tls,
+    /// What stands between.
+    pub proxy: Proxy,
+    /// What of all this nobody is to see.
+    pub secrets: Vec<Secret>,
+}
+
+/// What stands between us and a server.
+#[derive(Debug, Clone, Default)]
+pub enum Proxy {
+    /// What the environment says.
+    #[default]
+    Environment,
+    /// Nothing.
+    None,
+    /// The proxy at this URL, which may hold a password.
+    Through(Secret),
+}
+
+/// A key. It cannot be printed.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }
 
 impl Route {
     /// To a server whose certificate is one of these, or signed by the holder of one.
     pub fn trusting(roots: impl Into<Vec<CertificateDer<'static>>>) -> Self {
-        Self { tls: Tls { roots: roots.into(), ..Tls::default() } }
+        let tls = Tls { roots: roots.into(), ..Tls::default() };
+        Self { tls, ..Self::default() }
     }
 }
 

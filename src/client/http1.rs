@@ -14,6 +14,12 @@ const HEAD_LIMIT: usize = 64 << 10;
 /// Most header fields accepted.
 const HEADERS_LIMIT: usize = 128;
 
+/// How a TLS server begins to say that it was not spoken to in TLS.
+const TLS_ALERT: &[u8] = &[21, 3];
+
+/// What is then wrong.
+const SPEAKS_TLS: &str = "the server speaks TLS on that port: `https://` in `base_url`";
+
 /// Longest line of a chunked coding: a chunk's size with its extensions, or a trailer field.
 const LINE_LIMIT: usize = 16 << 10;
 
@@ -145,6 +151,9 @@ impl ResponseReader {
     fn take_head(&mut self, bytes: &[u8]) -> Result<usize, NotHttp> {
         let before = self.partial.len();
         self.partial.extend_from_slice(bytes);
+        if self.partial.starts_with(TLS_ALERT) {
+            return Err(NotHttp(SPEAKS_TLS));
+        }
         let Some(end) = head_end(&self.partial, before) else {
             return match self.partial.len() > HEAD_LIMIT {
                 true => Err(NotHttp("the response's head is longer than 64 KiB")),

@@ -9,7 +9,10 @@
 use bytes::Bytes;
 use http::HeaderValue;
 
-use crate::recording::{Recording, RequestError};
+use crate::{
+    recording::{Recording, RequestError},
+    route::Secret,
+};
 
 /// Shorter values would be found in any text, and are no secrets.
 const SHORTEST: usize = 4;
@@ -23,13 +26,14 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// The values of these headers, and what follows `Bearer` in them.
-    pub fn of<'a>(headers: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
+    /// The values of these headers, and what follows `Bearer` in them; and others.
+    pub fn of<'a>(headers: impl IntoIterator<Item = &'a HeaderValue>, others: &[Secret]) -> Self {
         let mut secrets = Self::default();
         for value in headers {
             let value = value.as_bytes();
             secrets.add(value.strip_prefix(b"Bearer ").unwrap_or(value));
         }
+        others.iter().for_each(|Secret(secret)| secrets.add(secret.as_bytes()));
         secrets.in_bytes.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.in_text.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets
@@ -142,7 +146,7 @@ mod tests {
     fn secrets(values: &[&[u8]]) -> Secrets {
         let values: Vec<_> =
             values.iter().map(|value| HeaderValue::from_bytes(value).unwrap()).collect();
-        Secrets::of(&values)
+        Secrets::of(&values, &[])
     }
 
     fn masked(values: &[&[u8]], text: &str) -> String {

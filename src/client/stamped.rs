@@ -524,6 +524,7 @@ impl Stamped {
                 None => Arrival { at: now.monotonic, by: StampedBy::Program },
             };
             let taken = connection.take(&self.buffer[..read.bytes], arrival, &mut work.incoming);
+            let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
             if taken.is_err() || work.incoming.reader.is_done() {
                 ended = Some(taken);
             } else if read.bytes < READ && !drain {
@@ -660,7 +661,9 @@ fn request_head(url: &reqwest::Url, headers: &HeaderMap) -> Vec<u8> {
         Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
         None => url.host_str().unwrap_or_default().to_owned(),
     };
-    let mut head = format!("POST {} HTTP/1.1\r\nhost: {authority}\r\n", url.path()).into_bytes();
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = url.path();
+    let mut head = format!("POST {path}{query} HTTP/1.1\r\nhost: {authority}\r\n").into_bytes();
     for (name, value) in headers {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");

@@ -28,7 +28,7 @@ use crate::{
     config::{self, Connection},
     plan::Timeouts,
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
-    route::Route,
+    route::{Proxy, Route, Secret},
 };
 
 /// Sends requests to one endpoint: one at a time on the caller's runtime, or many at once on its
@@ -50,6 +50,7 @@ struct Target {
     timeouts: Timeouts,
     connection: Connection,
     tls: ClientConfig,
+    proxy: Proxy,
     /// Whether connections are kept: not once a request has found its connection closed.
     keeps: AtomicBool,
 }
@@ -78,7 +79,8 @@ impl ViaReqwest {
             _ => tls::trusting_nobody()?,
         };
         let keeps = AtomicBool::new(true);
-        let target = Target { url, headers, timeouts, connection, tls, keeps };
+        let target =
+            Target { url, headers, timeouts, connection, tls, proxy: route.proxy.clone(), keeps };
         let lane = target.lane()?;
         Ok(Self { target, lane, crowd: Mutex::new(None) })
     }
@@ -120,9 +122,11 @@ impl Target {
         if self.connection == Connection::Cold {
             builder = builder.pool_max_idle_per_host(0);
         }
-        if config::is_loopback(self.url.as_str()) {
-            builder = builder.no_proxy();
-        }
+        builder = match &self.proxy {
+            Proxy::Through(Secret(url)) => builder.proxy(reqwest::Proxy::all(url)?),
+            Proxy::Environment if !config::is_loopback(self.url.as_str()) => builder,
+            Proxy::Environment | Proxy::None => builder.no_proxy(),
+        };
         Ok(Lane { http: builder.build()?, connects, answered: AtomicBool::new(false) })
     }
 
@@ -200,18 +204,29 @@ impl Target {
     fn failure(&self, error: &reqwest::Error) -> RequestError {
         let host = self.url.host_str().unwrap_or_default();
         let port = self.url.port_or_known_default().unwrap_or_default();
-        let cause = root_cause(error);
+        let cause = match tls_error(error) {
+            Some(error) => tls::told(error),
+            None => root_cause(error),
+        };
         let (kind, message) = if error.is_connect() && error.is_timeout() {
             let limit = self.timeouts.connect;
             let message =
                 format!("no connection to {host}:{port} within {limit:?} (timeouts.connect)");
             (ErrorKind::ConnectTimeout, message)
-        } else if is_tls(error) {
+        } else if tls_error(error).is_some() {
             (ErrorKind::Tls, format!("TLS with {host}:{port} failed: {cause}"))
         } else if error.is_connect() {
             (ErrorKind::Connect, format!("cannot connect to {host}:{port}: {cause}"))
         } else {
-            (ErrorKind::Broken, format!("the connection broke before the answer began: {cause}"))
+            // hyper keeps to itself what came; a server that was not spoken to in TLS sends no HTTP.
+            let maybe = match cause.as_str() {
+                "invalid HTTP version parsed" if self.url.scheme() == "http" => {
+                    " (if the server speaks TLS on that port: `https://` in `base_url`)"
+                }
+                _ => "",
+            };
+            let message = format!("the connection broke before the answer began: {cause}{maybe}");
+            (ErrorKind::Broken, message)
         };
         RequestError::new(kind, message)
     }
@@ -357,12 +372,12 @@ fn root_cause(error: &reqwest::Error) -> String {
     causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-fn is_tls(error: &reqwest::Error) -> bool {
-    causes(error).any(holds_tls)
+/// TLS's own error, be it wrapped in I/O errors, which do not name it as a source.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    causes(error).find_map(held_by)
 }
 
-/// Whether `cause` is TLS's error, be it wrapped in I/O errors, which do not name it as a source.
-fn holds_tls(cause: &(dyn StdError + 'static)) -> bool {
+fn held_by<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    cause.is::<rustls::Error>() || wrapped.is_some_and(|inner| holds_tls(inner))
+    cause.downcast_ref().or_else(|| held_by(wrapped?))
 }

@@ -7,10 +7,11 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Config, DEFAULT_MAX_TOKENS, Model, Prompt,
+    Config, DEFAULT_MAX_TOKENS, Model, Prompt, Proxy,
     read::{Entry, Reader},
     sanitise, secrets,
     source::ConfigError,
+    template::Template,
     words,
     yaml::Yaml,
 };
@@ -64,11 +65,18 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
             None => refuse("has no scheme", with_scheme(url)),
         };
     }
+    if url.contains("${") {
+        let help = "`${NAME}` can be in the values of `headers`, `query` and `proxy`".to_owned();
+        return refuse("must not hold a variable", help);
+    }
     if url.contains('@') {
         return refuse("must not hold a user and password", KEY_HELP.to_owned());
     }
     if url.contains(['?', '#']) {
-        let help = format!("remove it; {KEY_HELP}");
+        let help = match url.contains('?') {
+            true => format!("write `query: {{ api-version: \"2024-10-21\" }}`;\n{KEY_HELP}"),
+            false => format!("remove it; {KEY_HELP}"),
+        };
         return refuse("must not have a query or a fragment", help);
     }
     if lower.trim_end_matches('/').ends_with(':') {
@@ -124,11 +132,8 @@ pub(super) fn api_key_env(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<
 }
 
 /// The headers that a request gets. Their values are not shown anywhere.
-pub(super) fn headers(
-    reader: &mut Reader<'_>,
-    entry: &Entry<'_>,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+pub(super) fn headers(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<(HeaderName, Template)> {
+    let mut headers: Vec<(HeaderName, Template)> = Vec::new();
     for (name, field) in reader.map(entry, "a map of headers", "{ x-tenant: \"a\" }") {
         let (name, value) = (header_name(reader, name, &field), header_value(reader, &field));
         let (Some(name), Some(value)) = (name, value) else {
@@ -149,7 +154,13 @@ fn header_name(reader: &mut Reader<'_>, name: &str, field: &Entry<'_>) -> Option
         reader.error_at_key(field, what, "it has letters, digits and `-`: `x-tenant: \"a\"`");
         return None;
     };
-    let reserved = RESERVED.iter().find(|(reserved, _)| header == *reserved);
+    let text = match &field.value.value {
+        Yaml::Text(text) => text.as_str(),
+        _ => "",
+    };
+    // Who names a variable has a scheme of his own: `Basic ${CREDENTIALS}`.
+    let is_own = header == "authorization" && text.contains("${");
+    let reserved = RESERVED.iter().find(|(reserved, _)| header == *reserved && !is_own);
     if let Some((_, help)) = reserved {
         reader.error_at_key(field, format!("the header `{header}` cannot be set"), *help);
         return None;
@@ -157,18 +168,61 @@ fn header_name(reader: &mut Reader<'_>, name: &str, field: &Entry<'_>) -> Option
     Some(header)
 }
 
-fn header_value(reader: &mut Reader<'_>, field: &Entry<'_>) -> Option<HeaderValue> {
-    let text = match &field.value.value {
-        Yaml::Text(text) if text.is_empty() => "",
-        _ => &reader.text(field, "\"a\"")?.value,
+fn header_value(reader: &mut Reader<'_>, field: &Entry<'_>) -> Option<Template> {
+    let node = field.value;
+    let text = match &node.value {
+        Yaml::Text(text) if text.is_empty() => {
+            Spanned::new(String::new(), node.referenced, node.defined)
+        }
+        _ => reader.text(field, "\"a\"")?,
     };
-    let Ok(mut value) = HeaderValue::from_str(text) else {
+    let value = template(reader, field, text)?;
+    if HeaderValue::from_str(&value.with("x")).is_err() {
         let what = format!("the value of {} cannot be sent in a header", field.label);
         reader.error(field, what, "it is one line of visible ASCII characters");
         return None;
-    };
-    value.set_sensitive(true);
+    }
     Some(value)
+}
+
+/// `text`, in which `${NAME}` stands for a variable.
+pub(super) fn template(
+    reader: &mut Reader<'_>,
+    field: &Entry<'_>,
+    text: Spanned<String>,
+) -> Option<Template> {
+    let template = Template::new(text);
+    if template.is_err() {
+        let what = format!("a `${{` in {} names no environment variable", field.label);
+        let help = "`${MY_API_KEY}` stands for the value of MY_API_KEY: a name has letters, digits \
+                    and `_`";
+        reader.error(field, what, help);
+    }
+    template.ok()
+}
+
+/// `none`, or the URL of a proxy.
+pub(super) fn proxy(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Proxy> {
+    const EXAMPLE: &str = "\"http://proxy.example.com:3128\"";
+    let text = reader.text(entry, EXAMPLE)?;
+    if text.value == "none" {
+        return Some(Proxy::None);
+    }
+    let template = template(reader, entry, text)?;
+    // What begins with a variable is known when it is used.
+    let known = !template.with("").is_empty() && !template.at().value.starts_with("${");
+    if known && !is_proxy(&template.with("x")) {
+        let help = format!("`none`, or for example `proxy: {EXAMPLE}`");
+        reader.error(entry, "`proxy` is not the URL of an HTTP proxy", help);
+        return None;
+    }
+    Some(Proxy::Through(template))
+}
+
+/// Whether a proxy at `url` is one that we can speak to.
+pub(super) fn is_proxy(url: &str) -> bool {
+    let parsed = reqwest::Url::parse(url);
+    parsed.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 /// Notes each field of an `extra_body` that would break the measurement.

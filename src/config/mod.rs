@@ -14,6 +14,8 @@ mod read;
 mod secrets;
 mod sections;
 mod source;
+mod template;
+mod ways;
 mod words;
 mod workloads;
 mod yaml;
@@ -28,14 +30,19 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderName, HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
 pub use self::{
     github::Github,
+    secrets::names_a_secret,
     source::{ConfigError, ConfigErrors},
+    template::{Expanded, Template},
+    ways::Ways,
 };
 use self::{
     read::{Entry, Fields, Reader},
@@ -132,8 +139,8 @@ pub struct Settings {
     pub extra_body: Map<String, Value>,
     /// `api_key_env`: the environment variable that holds the key. Default: no key is sent.
     pub api_key_env: Option<Spanned<String>>,
-    /// `headers` of each request, their values marked as sensitive. Default: none.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// `headers` of each request. Default: none.
+    pub headers: Vec<(HeaderName, Template)>,
     /// `protocol`. Default: `openai_chat`.
     pub protocol: Option<&'static dyn Protocol>,
     /// `transport`. Default: `auto`.
@@ -148,6 +155,17 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `thresholds`, besides those of the top level. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// How the server is reached.
+    pub ways: Ways,
+}
+
+/// `proxy`: what stands between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proxy {
+    /// `none`: nothing, whatever the environment says.
+    None,
+    /// A URL, `http://` or `https://`, maybe with user and password.
+    Through(Template),
 }
 
 /// `transport`: what carries the requests.
@@ -435,6 +453,7 @@ impl Settings {
             token_count: self.token_count.or(defaults.token_count),
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),
+            ways: self.ways.over(&defaults.ways),
         }
     }
 }
@@ -502,6 +521,24 @@ pub fn proxy_variable(url: &str) -> Option<&'static str> {
         Matcher::builder().all(value.as_str()).build().intercept(&uri).is_some()
     };
     [of_scheme, of_all].into_iter().filter_map(spelt).find(names_proxy).map(|(name, _)| name)
+}
+
+/// The forms in which a server may be told the password in a proxy's `url`, if it is one's at all.
+pub fn proxy_passwords(url: &str) -> Option<Vec<String>> {
+    if !check::is_proxy(url) {
+        return None;
+    }
+    let url = reqwest::Url::parse(url).ok()?;
+    let Some(written) = url.password() else { return Some(Vec::new()) };
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (user, password) = (decoded(url.username()), decoded(written));
+    let basic = BASE64_STANDARD.encode(format!("{user}:{password}"));
+    Some(vec![basic, written.to_owned(), password])
+}
+
+/// `text` as it is within a part of a URL.
+pub fn percent_encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// Whether `url` is on this machine, so that no proxy can stand between.

@@ -386,7 +386,13 @@ fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<Strin
     Some(text.to_owned())
 }
 
-fn unreadable(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path, error: &io::Error) {
+/// Notes that there is nothing to read at `path`.
+pub(super) fn unreadable(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    path: &Path,
+    error: &io::Error,
+) {
     let (what, help) = match error.kind() {
         io::ErrorKind::NotFound => (
             format!("{} does not exist", path.display()),
@@ -394,7 +400,10 @@ fn unreadable(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path, error: &i
         ),
         io::ErrorKind::IsADirectory => (
             format!("{} is a folder", path.display()),
-            "for every file of a folder write `prompts: FOLDER`".to_owned(),
+            match entry.label.as_str() {
+                "`file`" => "for every file of a folder write `prompts: FOLDER`".to_owned(),
+                _ => "name a file in it".to_owned(),
+            },
         ),
         io::ErrorKind::NotADirectory => (
             format!("{} is not a folder", path.display()),

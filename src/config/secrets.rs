@@ -93,6 +93,7 @@ fn visit(node: &Node, text: &str, secret: bool, masks: &mut Vec<Range<usize>>) {
                 visit_entry(key, value, text, secret, masks);
             }
         }
+        Yaml::Text(text) if secret && text.starts_with("${") && is_variable_use(text) => {}
         _ if secret => masks.push(unquoted(text, bytes(text, node.defined))),
         _ => {}
     }
@@ -122,6 +123,7 @@ fn is_secret(key: &Node, value: &Node) -> bool {
     match (key.as_str(), &value.value) {
         ("api_key_env", Yaml::Text(name)) => !is_variable(name) && !is_variable_use(name),
         ("base_url", Yaml::Text(url)) => url.contains(['?', '@']),
+        (_, Yaml::Text(text)) if text.contains("-----BEGIN") => true,
         ("api_key_env", Yaml::Null) => true,
         (key, _) => hides(key),
     }
@@ -134,7 +136,8 @@ fn hides(key: &str) -> bool {
     !known && (names_a_secret(key) || misspelt())
 }
 
-fn names_a_secret(key: &str) -> bool {
+/// Whether what goes by the name `key` is probably a secret.
+pub fn names_a_secret(key: &str) -> bool {
     const LAST: &[&str] = &[
         "auth",
         "authorization",

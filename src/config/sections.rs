@@ -7,6 +7,7 @@ use super::{
     Connection, Endpoint, Inconclusive, Model, Order, PrefixCache, Settings, Timeouts, TokenCount,
     Transport, check,
     read::{Entry, Fields, Reader},
+    ways,
     words::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, SIMULATE_SECTION,
         TIMEOUTS_SECTION,
@@ -163,6 +164,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
             .get("timeouts")
             .map_or_else(Timeouts::default, |entry| timeouts(reader, entry)),
         thresholds: thresholds.map_or_else(Vec::new, |entry| self::thresholds(reader, entry)),
+        ways: ways::ways(reader, fields),
     }
 }
 

@@ -34,12 +34,11 @@ use crate::{
     config::Order,
     load::{self, Answer, Follow, Lengths},
     metric::Metric,
-    plan::{Case, Endpoint, Plan, Secret, Target, Task, Workload},
+    plan::{Access, Case, Endpoint, Plan, Target, Task, Workload},
     prompt::{Prompt, Synthetic},
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     report::{Ending, Finished, Instrument, Judged, Run},
-    route::Route,
     sample::{Note, Sample},
     sim::Simulator,
     statistic::Statistic,
@@ -51,7 +50,7 @@ use crate::{
 /// A run in progress.
 pub(super) struct Session {
     plan: Plan,
-    keys: Keys,
+    accesses: Accesses,
     terminal: Arc<Terminal>,
     progress: Option<Progress>,
     relay: Relay,
@@ -72,13 +71,13 @@ pub(super) struct Session {
     baselines: Baselines,
 }
 
-/// The keys of the models that have one.
-pub(super) type Keys = Vec<(Arc<Target>, Secret)>;
+/// What each model needs of the environment.
+pub(super) type Accesses = Vec<(Arc<Target>, Access)>;
 
 /// What a session is made of.
 pub(super) struct Parts {
     pub(super) plan: Plan,
-    pub(super) keys: Keys,
+    pub(super) accesses: Accesses,
     pub(super) terminal: Arc<Terminal>,
     pub(super) progress: Option<Progress>,
     pub(super) relay: Relay,
@@ -108,7 +107,8 @@ pub(super) enum Stopped {
 
 impl Session {
     pub(super) fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { plan, keys, terminal, progress, relay, interrupt, results, baselines } = parts;
+        let Parts { plan, accesses, terminal, progress, relay, interrupt, results, baselines } =
+            parts;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -117,7 +117,7 @@ impl Session {
         let recordings = Recordings { folder: plan.record.clone(), used: HashSet::new() };
         Ok(Self {
             plan,
-            keys,
+            accesses,
             terminal,
             progress,
             relay,
@@ -317,8 +317,9 @@ impl Session {
     /// Connects to the case's model, which is new.
     fn begin(&mut self, case: &Arc<Case>, place: Place) -> anyhow::Result<()> {
         let target = &case.target;
-        let key = self.keys.iter().find(|(of, _)| Arc::ptr_eq(of, target)).map(|(_, key)| key);
-        self.live = Some(Live::new(target, key)?);
+        let found = self.accesses.iter().find(|(of, _)| Arc::ptr_eq(of, target));
+        let (_, access) = found.context("a model that was not selected")?;
+        self.live = Some(Live::new(target, access)?);
         if self.plan.warm_up {
             self.warm_up(case, place);
         }
@@ -514,9 +515,9 @@ impl Follow for Follower<'_> {
 }
 
 impl Live {
-    fn new(target: &Arc<Target>, key: Option<&Secret>) -> anyhow::Result<Self> {
+    fn new(target: &Arc<Target>, access: &Access) -> anyhow::Result<Self> {
         let (url, simulator) = match &target.endpoint {
-            Endpoint::Url(url) => (url.clone(), None),
+            Endpoint::Url(_) => (access.url.clone(), None),
             Endpoint::Simulated(script) => {
                 let simulator = Simulator::start(script.clone(), target.protocol)
                     .context("failed to start the simulated endpoint")?
@@ -526,13 +527,13 @@ impl Live {
         };
         let client = Client::new(&client::Options {
             url: &url,
-            headers: &target.headers,
-            api_key: key,
+            headers: &access.headers,
+            api_key: access.key.as_ref(),
             timeouts: target.timeouts,
             transport: target.transport,
             connection: target.connection,
             protocol: target.protocol,
-            route: &Route::default(),
+            route: &access.route,
         })?;
         Ok(Self {
             target: target.clone(),

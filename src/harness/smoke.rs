@@ -14,8 +14,7 @@ use super::{relay::Relay, session::simulated_url, terminal::Terminal};
 use crate::{
     client::{self, Client},
     load::{self, Lengths},
-    plan::{Case, Plan},
-    route::Route,
+    plan::{Access, Case, Plan},
     sim::{Script, Simulator},
 };
 
@@ -64,15 +63,16 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
     let target = &case.target;
     let simulator = Simulator::start(script(), target.protocol)
         .context("failed to start the simulated endpoint")?;
+    let access = Access::to_simulated(target);
     let client = Client::new(&client::Options {
         url: &simulated_url(&simulator, target.protocol),
-        headers: &target.headers,
-        api_key: None,
+        headers: &access.headers,
+        api_key: access.key.as_ref(),
         timeouts: target.timeouts,
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
-        route: &Route::default(),
+        route: &access.route,
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(load::run(case, &Lengths::default(), &client, &())).outcome?;

@@ -160,6 +160,7 @@ mod endpoints {
         with_half_a_scheme => "models:\n  m:\n    base_url: http:/localhost:8000\n",
         with_another_scheme => "models:\n  m:\n    base_url: \"ws://localhost:8000\"\n",
         with_a_password => "models:\n  m:\n    base_url: \"https://me:hunter2@localhost\"\n",
+        with_a_variable => "models:\n  m:\n    base_url: \"https://${HOST}/v1\"\n",
         with_a_query => "models:\n  m:\n    base_url: \"https://localhost/v1?key=hunter2\"\n",
         with_a_fragment => "models:\n  m:\n    base_url: \"https://localhost/v1#x\"\n",
         without_host => "models:\n  m:\n    base_url: \"http://\"\n",
@@ -209,6 +210,21 @@ mod settings {
         header_authorization => model("headers: { Authorization: \"Bearer hunter2\" }"),
         header_host => model("headers: { host: \"hunter2\" }"),
         header_accept_encoding => model("headers: { accept-encoding: gzip }"),
+        header_with_an_open_variable => model("headers: { x-team: \"${TEAM\" }"),
+        header_with_a_key_for_a_variable => model("headers: { x-team: \"${sk-hunter2-hunter2}\" }"),
+        query_as_text => model("query: \"api-version=1\""),
+        query_with_a_number => model("query: { api-version: 3 }"),
+        proxy_as_a_word => model("proxy: off"),
+        proxy_socks => model("proxy: \"socks5://me:hunter2@localhost:1080\""),
+        ca_file_missing => model("ca_file: certs/none.pem"),
+        ca_file_is_a_folder => model("ca_file: prompts"),
+        ca_file_without_pem => model("ca_file: configs.yaml"),
+        ca_file_pasted => model("ca_file: |\n  -----BEGIN CERTIFICATE-----\n  hunter2"),
+        client_key_alone => model("client_key: configs.yaml"),
+        client_cert_without_pem => model("client_cert: configs.yaml"),
+        client_key_pasted => model("client_cert: configs.yaml\nclient_key: \"-----BEGIN PRIVATE KEY----- hunter2\""),
+        insecure_tls_as_text => model("insecure_tls: \"yes\""),
+        verify_ssl => model("verify_ssl: false"),
         protocol_near => model("protocol: openai-chat"),
         protocol_far => model("protocol: grpc"),
         token_count_near => model("token_count: chunk"),
@@ -434,7 +450,7 @@ fn a_model_overrides_the_defaults() {
     assert_eq!(settings.temperature, Some(0.0));
     let names: Vec<_> = settings.headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["x-default", "x-team", "x-empty"]);
-    assert_eq!(settings.headers[1].1, "hunter2");
+    assert_eq!(settings.headers[1].1.plain(), Some("hunter2"));
     assert_eq!(settings.timeouts.connect, Some(Duration::from_secs(2)));
     assert_eq!(settings.thresholds.len(), 2);
     let inherited = config.models[1].settings.over(&config.defaults);

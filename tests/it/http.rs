@@ -14,7 +14,7 @@ use llm_stream_bench::{
     client::{Client, Options},
     config::Config,
     load,
-    plan::{Case, Endpoint, Plan, Secret},
+    plan::{Access, Case, Endpoint, Plan, Secret},
     recording::RequestError,
     route::Route,
     sample::Sample,
@@ -58,9 +58,10 @@ fn client(case: &Case, key: Option<&Secret>) -> Client {
 pub(crate) fn client_by(route: &Route, case: &Case, key: Option<&Secret>) -> Client {
     let Endpoint::Url(url) = &case.target.endpoint else { panic!("not a server") };
     let target = &case.target;
+    let access = Access::to_simulated(target);
     Client::new(&Options {
         url,
-        headers: &target.headers,
+        headers: &access.headers,
         api_key: key,
         timeouts: target.timeouts,
         transport: target.transport,

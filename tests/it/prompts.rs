@@ -290,7 +290,7 @@ fn uneven(text: &str) -> Option<u64> {
 }
 
 fn counts(bench: &Bench) -> Vec<u64> {
-    column(bench, "prompt_tokens").iter().map(|cell| cell.parse().unwrap()).collect()
+    bench.column("prompt_tokens").iter().map(|cell| cell.parse().unwrap()).collect()
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_prompt_of_a_stated_length_has_it_by_the_servers_count() {
         for count in counts {
             assert!(count.abs_diff(wanted) * 50 <= wanted, "{count} of {wanted}: {}", ran.stderr);
         }
-        assert!(column(&bench, "notes").iter().all(String::is_empty), "{}", ran.stderr);
+        assert!(bench.column("notes").iter().all(String::is_empty), "{}", ran.stderr);
         // Found once, with few requests.
         let found: Vec<_> = ran.stderr.lines().filter(|line| line.contains("Length of")).collect();
         assert_eq!(found.len(), 1, "{found:?}");
@@ -352,7 +352,7 @@ fn a_range_of_lengths_has_any_of_them() {
     let lengths = counts(&bench);
     assert!(lengths.iter().all(|length| (392..=816).contains(length)), "{lengths:?}");
     assert!(lengths.iter().max().unwrap() - lengths.iter().min().unwrap() > 50, "{lengths:?}");
-    assert!(column(&bench, "notes").iter().all(String::is_empty), "{}", ran.stderr);
+    assert!(bench.column("notes").iter().all(String::is_empty), "{}", ran.stderr);
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn a_length_that_cannot_be_had_fails_the_trial_and_says_why() {
         assert_eq!(ran.code, Some(101), "{}", ran.stderr);
         // A second run and the load do not ask again.
         assert!(server.questions().len() <= 8);
-        let kinds = column(&bench, "error_kind");
+        let kinds = bench.column("error_kind");
         assert_eq!(kinds, ["prompt_length", "prompt_length"]);
         let told = ran.stderr.lines().filter(|line| line.contains("Failed: "));
         told.map(str::trim).collect::<Vec<_>>().join("\n")
@@ -407,7 +407,7 @@ fn a_row_whose_prompt_has_another_length_after_all_is_marked() {
     });
     let bench = server.bench("synthetic: { input_tokens: 2000 }", "");
     passed(&bench.run(&["load", "--no-warmup"]));
-    let notes = column(&bench, "notes");
+    let notes = bench.column("notes");
     assert!(notes.contains(&String::new()) && notes.contains(&"prompt_length_off".into()));
 }
 

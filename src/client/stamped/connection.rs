@@ -114,25 +114,24 @@ impl Connection {
         bytes: &[u8],
         arrival: Arrival,
         incoming: &mut Incoming,
-    ) -> Result<(), RequestError> {
+    ) -> Result<(), TlsError> {
         if bytes.is_empty() {
             return match self.tls.is_some() && !incoming.reader.is_done() {
                 // Anyone could have cut it: only what was encrypted says that it was the server.
-                true => Err(incoming.broken(&"it was closed without TLS's own end")),
-                false => incoming.close(arrival),
+                true => Err(incoming.broken(&"it was closed without TLS's own end").into()),
+                false => Ok(incoming.close(arrival)?),
             };
         }
         match &mut self.tls {
             None => incoming.take(bytes, arrival)?,
-            Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, arrival))
-                .map_err(|error| undecrypted(incoming, error))?,
+            Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, arrival))?,
         }
         incoming.end_read(arrival);
         let closed = self.tls.as_mut().is_some_and(|tls| {
             tls.process_new_packets().is_ok_and(|state| state.peer_has_closed())
         });
         match closed && !incoming.reader.is_done() {
-            true => incoming.close(arrival),
+            true => Ok(incoming.close(arrival)?),
             false => Ok(()),
         }
     }
@@ -161,14 +160,6 @@ impl From<rustls::Error> for TlsError {
 impl From<RequestError> for TlsError {
     fn from(error: RequestError) -> Self {
         Self::Answer(error)
-    }
-}
-
-fn undecrypted(incoming: &Incoming, error: TlsError) -> RequestError {
-    match error {
-        TlsError::Io(error) => incoming.broken(&error),
-        TlsError::Tls(error) => incoming.broken(&error),
-        TlsError::Answer(error) => error,
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
-use super::connection::TlsError;
+use super::{connection::TlsError, incoming::Incoming};
 use crate::{
     client::tls,
     recording::{ErrorKind, RequestError},
@@ -63,10 +63,21 @@ impl Server {
         let Self { host, port, .. } = self;
         let cause = match cause {
             TlsError::Io(error) => error.to_string(),
-            TlsError::Tls(error) => error.to_string(),
+            TlsError::Tls(error) => tls::told(&error),
             TlsError::Answer(error) => error.message,
         };
         RequestError::new(ErrorKind::Tls, format!("TLS with {host}:{port} failed: {cause}"))
+    }
+
+    /// Why bytes that came over TLS were not understood. Before an answer it is TLS that failed: a
+    /// client that lacks a certificate learns it only now.
+    pub(super) fn not_taken(&self, cause: TlsError, incoming: &Incoming) -> RequestError {
+        match cause {
+            TlsError::Answer(error) => error,
+            TlsError::Io(error) => incoming.broken(&error),
+            TlsError::Tls(error) if incoming.reader.head().is_some() => incoming.broken(&error),
+            TlsError::Tls(_) => self.tls_failed(cause),
+        }
     }
 
     pub(super) fn too_late(&self, limit: Duration) -> RequestError {

@@ -1,0 +1,137 @@
+//! The keys of a model that say how its server is reached and who we are there.
+
+use std::fs;
+
+use rustls::pki_types::CertificateDer;
+
+use super::{
+    Proxy, check, prompts,
+    read::{Entry, Fields, Reader},
+    template::Template,
+    yaml::Yaml,
+};
+use crate::route::{self, Identity};
+
+/// Who we are and whom we trust, and what is on the way.
+#[derive(Debug, Clone, Default)]
+pub struct Ways {
+    /// `query`: what follows the `?` of the URL. Default: nothing.
+    pub query: Vec<(String, Template)>,
+    /// `ca_file`, read: who is trusted beside those whom the system trusts. Default: nobody.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// `client_cert` with `client_key`, read. Default: none.
+    pub identity: Option<Identity>,
+    /// `insecure_tls`: whether any server is trusted. Default: `false`.
+    pub insecure_tls: Option<bool>,
+    /// `proxy`. Default: the one that the environment names.
+    pub proxy: Option<Proxy>,
+}
+
+impl Ways {
+    /// These, and those of `defaults` where these say nothing. A query's fields are taken one by
+    /// one.
+    pub fn over(&self, defaults: &Self) -> Self {
+        let overridden = |name| self.query.iter().any(|(own, _)| own == name);
+        let inherited = defaults.query.iter().filter(|(name, _)| !overridden(name));
+        Self {
+            query: inherited.chain(&self.query).cloned().collect(),
+            ca: self.ca.clone().or_else(|| defaults.ca.clone()),
+            identity: self.identity.clone().or_else(|| defaults.identity.clone()),
+            insecure_tls: self.insecure_tls.or(defaults.insecure_tls),
+            proxy: self.proxy.clone().or_else(|| defaults.proxy.clone()),
+        }
+    }
+}
+
+pub(super) fn ways(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Ways {
+    Ways {
+        query: fields.get("query").map_or_else(Vec::new, |entry| query(reader, entry)),
+        ca: fields.get("ca_file").and_then(|entry| {
+            let pem = file(reader, entry, "certs/ca.pem")?;
+            route::certificates(&pem).map_err(|what| unfit(reader, entry, &what)).ok()
+        }),
+        identity: identity(reader, fields),
+        insecure_tls: fields.get("insecure_tls").and_then(|entry| insecure_tls(reader, entry)),
+        proxy: fields.get("proxy").and_then(|entry| check::proxy(reader, entry)),
+    }
+}
+
+fn query(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<(String, Template)> {
+    let example = "{ api-version: \"2024-10-21\" }";
+    let fields = reader.map(entry, "a map of a query's fields", example);
+    let mut field = |(name, field): (&str, Entry<'_>)| {
+        let text = reader.text(&field, "\"2024-10-21\"")?;
+        Some((name.to_owned(), check::template(reader, &field, text)?))
+    };
+    fields.into_iter().filter_map(&mut field).collect()
+}
+
+fn insecure_tls(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<bool> {
+    match entry.value.value {
+        Yaml::Bool(insecure) => Some(insecure),
+        _ => {
+            reader.wrong(entry, "`true` or `false`", "true");
+            None
+        }
+    }
+}
+
+/// `client_cert`, and `client_key` where the key is in a file of its own.
+fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Identity> {
+    let Some(cert) = fields.get("client_cert") else {
+        if let Some(key) = fields.get("client_key") {
+            let help = "add `client_cert: certs/client.pem`, the certificate that it is the key of";
+            reader.error_at_key(key, "there is a `client_key` without a `client_cert`", help);
+        }
+        return None;
+    };
+    let pem = file(reader, cert, "certs/client.pem")?;
+    let chain = route::certificates(&pem).map_err(|what| unfit(reader, cert, &what)).ok()?;
+    let (of_key, key) = match fields.get("client_key") {
+        None => (
+            cert,
+            route::private_key(&pem).map_err(|what| {
+                let help = "name the file that has it: `client_key: certs/client.key`";
+                let what = format!("{} {what}", reader.written(cert));
+                reader.error(cert, what, help);
+            }),
+        ),
+        Some(entry) => {
+            let pem = file(reader, entry, "certs/client.key")?;
+            (entry, route::private_key(&pem).map_err(|what| unfit(reader, entry, &what)))
+        }
+    };
+    let identity = Identity::new(chain, key.ok()?);
+    let wrong = |what| {
+        let help = "`client_cert` and `client_key` are to belong together";
+        reader.error(of_key, what, help);
+    };
+    identity.map_err(wrong).ok()
+}
+
+/// What is in the file that is named.
+fn file(reader: &mut Reader<'_>, entry: &Entry<'_>, example: &str) -> Option<Vec<u8>> {
+    if matches!(&entry.value.value, Yaml::Text(text) if text.contains("-----BEGIN")) {
+        let what = format!("{} is not the name of a file", entry.label);
+        let help = format!("put the PEM into a file: `{}{example}`", entry.lead);
+        reader.error(entry, what, help);
+        return None;
+    }
+    let name = reader.text(entry, example)?.value;
+    let path = reader.base_dir.join(name);
+    match fs::read(&path) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            prompts::unreadable(reader, entry, &path, &error);
+            None
+        }
+    }
+}
+
+/// Notes that a file is not what it is to be.
+fn unfit(reader: &mut Reader<'_>, entry: &Entry<'_>, what: &str) {
+    let help = "PEM is text with `-----BEGIN …-----`; `openssl` makes it of other forms:\n\
+                `openssl x509 -inform der`, `openssl pkcs12 -nodes`, `openssl pkey`";
+    let what = format!("{} {what}", reader.written(entry));
+    reader.error(entry, what, help);
+}

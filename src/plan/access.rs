@@ -1,0 +1,138 @@
+//! What a request to a target needs of the environment: its key, and the values of `${NAME}`.
+
+use http::{HeaderName, HeaderValue};
+
+use super::{Endpoint, Target};
+use crate::{
+    config::{self, Config, ConfigError, Template},
+    route::{Proxy, Route, Secret, Tls},
+};
+
+/// What a request needs that is not to be seen, and how it gets there.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// Where it goes, if that is no simulated endpoint.
+    pub url: String,
+    /// The key, if there is one.
+    pub key: Option<Secret>,
+    /// Headers besides our own.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// How it gets there.
+    pub route: Route,
+}
+
+impl Access {
+    /// Access to a simulated endpoint, which needs none, whatever `defaults` says, and is not told
+    /// any: nothing of the environment.
+    pub fn to_simulated(target: &Target) -> Self {
+        let plain =
+            |(name, value): &(HeaderName, Template)| Some((name.clone(), header(value.plain()?)?));
+        Self { headers: target.headers.iter().filter_map(plain).collect(), ..Self::default() }
+    }
+
+    /// Access to `target`; errors say which variables are missing or of no use.
+    pub fn to(target: &Target, config: &Config) -> Result<Self, Vec<ConfigError>> {
+        let Endpoint::Url(url) = &target.endpoint else { return Ok(Self::to_simulated(target)) };
+        let mut found = Found { config, secrets: Vec::new(), errors: Vec::new() };
+        let key = target.api_key_env.as_ref().and_then(|name| found.noted(config.api_key(name)));
+        let headers = target
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), found.header(value)?)));
+        let headers = headers.collect();
+        let url = found.url(url, &target.ways.query);
+        let proxy = found.proxy(target.ways.proxy.as_ref());
+        if !found.errors.is_empty() {
+            return Err(found.errors);
+        }
+        let tls = Tls {
+            roots: target.ways.ca.clone().unwrap_or_default(),
+            identity: target.ways.identity.clone(),
+            insecure: target.is_insecure(),
+        };
+        let route = Route { tls, proxy, secrets: found.secrets };
+        Ok(Self { url, key: key.map(Secret), headers, route })
+    }
+}
+
+/// What has been found so far.
+struct Found<'a> {
+    config: &'a Config,
+    secrets: Vec<Secret>,
+    errors: Vec<ConfigError>,
+}
+
+impl Found<'_> {
+    fn noted<T>(&mut self, found: Result<T, ConfigError>) -> Option<T> {
+        found.map_err(|error| self.errors.push(error)).ok()
+    }
+
+    /// `template` with its values, which are secrets.
+    fn expand(
+        &mut self,
+        template: &Template,
+        escape: impl Fn(&str, String) -> String,
+    ) -> Option<String> {
+        let expanded = self.noted(self.config.expand(template, escape))?;
+        self.secrets.extend(expanded.values.into_iter().map(Secret));
+        Some(expanded.text)
+    }
+
+    fn header(&mut self, template: &Template) -> Option<HeaderValue> {
+        let text = self.expand(template, |_, value| value)?;
+        let value = header(&text);
+        if value.is_none() {
+            let what = "this header has characters that none may have";
+            let help = "look at what its variable holds: one line of text";
+            self.errors.push(self.config.error_in(template.at(), what, help));
+        }
+        value
+    }
+
+    /// `url` with its query.
+    fn url(&mut self, url: &str, query: &[(String, Template)]) -> String {
+        let Ok(mut parsed) = reqwest::Url::parse(url) else { return url.to_owned() };
+        for (name, template) in query {
+            let Some(value) = self.expand(template, |_, value| value) else { continue };
+            parsed.query_pairs_mut().append_pair(name, &value);
+            // As it stands there, it is the same secret; so is one that is written out.
+            if template.plain().is_none() || config::names_a_secret(name) {
+                let pair = parsed.query().and_then(|query| query.rsplit('&').next());
+                let escaped = pair.and_then(|pair| pair.split_once('=')).map(|(_, value)| value);
+                let escaped = escaped.unwrap_or_default().to_owned();
+                self.secrets.extend([Secret(value), Secret(escaped)]);
+            }
+        }
+        parsed.into()
+    }
+
+    fn proxy(&mut self, proxy: Option<&config::Proxy>) -> Proxy {
+        let template = match proxy {
+            None => return Proxy::Environment,
+            Some(config::Proxy::None) => return Proxy::None,
+            Some(config::Proxy::Through(template)) => template,
+        };
+        // What is a part of a URL must not end that part.
+        let escape = |before: &str, value: String| match before.is_empty() {
+            true => value,
+            false => config::percent_encoded(&value),
+        };
+        let Some(url) = self.expand(template, escape) else { return Proxy::None };
+        let Some(passwords) = config::proxy_passwords(&url) else {
+            let what = "`proxy` is not the URL of an HTTP proxy";
+            let help =
+                "look at what its variables hold; for example `http://proxy.example.com:3128`";
+            self.errors.push(self.config.error_in(template.at(), what, help));
+            return Proxy::None;
+        };
+        self.secrets.extend(passwords.into_iter().map(Secret));
+        Proxy::Through(Secret(url))
+    }
+}
+
+/// A header's value that is not shown.
+fn header(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}

@@ -1,0 +1,246 @@
+//! What a run carries and nobody is to see, looked for in all that it leaves behind; and that it
+//! arrives where it is to.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use crate::bench::{Bench, Ran, ran};
+
+/// An endpoint that puts what it was sent into its answers, and keeps it.
+struct Parrot {
+    address: SocketAddr,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Parrot {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let kept = heard.clone();
+        thread::spawn(move || {
+            for socket in listener.incoming() {
+                let (mut socket, kept) = (socket.unwrap(), kept.clone());
+                let mut request = Vec::new();
+                let mut piece = [0; 4096];
+                while !request.ends_with(b"}") {
+                    match socket.read(&mut piece) {
+                        Ok(read @ 1..) => request.extend_from_slice(&piece[..read]),
+                        _ => break,
+                    }
+                }
+                let request = String::from_utf8(request).unwrap();
+                let head = request.split("\r\n\r\n").next().unwrap_or_default().to_owned();
+                let answer = answer(&head, request.contains("in-stream"));
+                kept.lock().unwrap().push(head);
+                let _ = socket.write_all(answer.as_bytes());
+            }
+        });
+        Self { address, heard }
+    }
+
+    fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+/// `head` in an error, or in a stream: as a token, as an id, as the reason of its end.
+fn answer(head: &str, in_stream: bool) -> String {
+    let said = serde_json::Value::from(head).to_string();
+    if !in_stream {
+        let body = format!("{{\"error\":{{\"message\":{said}}}}}");
+        let length = body.len();
+        return format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {length}\r\n\r\n{body}");
+    }
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
+         data: {{\"id\":{said},\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{said}}}}}]}}\n\n\
+         data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"b\"}},\"finish_reason\":{said}}}]}}\n\n\
+         data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":2}}}}\n\n\
+         data: [DONE]\n\n"
+    )
+}
+
+const KEYS: [(&str, &str); 5] = [
+    ("LLM_TEST_KEY", "sk-alpha-0123456789"),
+    ("LLM_TEST_HEADER", "bravo/+=9876 54321"),
+    ("LLM_TEST_QUERY", "charlie&?%/=13579"),
+    ("LLM_TEST_PASSWORD", "fulcrum:@/24680"),
+    ("LLM_TEST_BASIC", "ZWNobzpodXNoLWh1c2g="),
+];
+
+/// What of each must not be found anywhere, also not in another form.
+const TRACES: [&str; 7] = [
+    "alpha-0123",
+    "bravo",
+    "charlie",
+    "fulcrum",
+    // `user:fulcrum:@/24680`
+    "dXNlcjpmdWxjcnVtOkAvMjQ2ODA",
+    "ZWNobzpodXNo",
+    "written-out",
+];
+
+fn config(parrot: &Parrot) -> String {
+    let address = parrot.address;
+    let secrets = "    api_key_env: LLM_TEST_KEY
+    headers: { x-key: \"Token ${LLM_TEST_HEADER}\", x-plain: \"written-out-1\" }
+    query: { api-version: \"2024-10-21\", key: \"${LLM_TEST_QUERY}\", token: written-out-2 }
+";
+    let mut config = String::from(
+        "runs: 1\nprompts:\n  - { name: refused, text: hi }\n  - { name: told, text: in-stream }\n\
+         thresholds: [\"success_rate >= 99 %\"]\nmodels:\n",
+    );
+    for transport in ["stamped", "reqwest"] {
+        config += &format!(
+            "  {transport}:\n    base_url: \"http://{address}/openai/deployments/d\"\n    \
+             transport: {transport}\n{secrets}"
+        );
+    }
+    config += &format!(
+        "  proxied:\n    base_url: \"http://model.invalid\"\n    \
+         proxy: \"http://user:${{LLM_TEST_PASSWORD}}@{address}\"\n{secrets}\
+         \x20 basic:\n    base_url: \"http://{address}\"\n    \
+         headers: {{ authorization: \"Basic ${{LLM_TEST_BASIC}}\" }}\n"
+    );
+    config
+}
+
+/// A run with everything that it can leave behind.
+fn run(bench: &Bench) -> Ran {
+    let mut command = bench.command(&[
+        "--record",
+        "kept",
+        "--junit",
+        "junit.xml",
+        "--json",
+        "run.json",
+        "--export",
+        "bencher=bmf.json",
+        "--export",
+        "github-action-benchmark-bigger=gab.json",
+        "--save-baseline",
+        "main",
+    ]);
+    command.envs(KEYS).env("GITHUB_ACTIONS", "true");
+    ran(command.env("GITHUB_STEP_SUMMARY", bench.folder.path().join("step.md")))
+}
+
+/// Each file under `folder` with what is in it.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push((path.display().to_string(), fs::read(&path).unwrap())),
+        }
+    }
+    found
+}
+
+#[test]
+fn a_run_leaves_no_key_behind() {
+    let parrot = Parrot::start();
+    let bench = Bench::new(&config(&parrot));
+    let ran = run(&bench);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    let rows = bench.results();
+    let told = rows.iter().filter(|row| row[12].is_empty()).count();
+    assert_eq!((rows.len(), told), (8, 4), "each is refused once: {rows:?}\n{}", ran.stderr);
+    let mut left = files(bench.folder.path());
+    left.retain(|(name, _)| !name.ends_with("configs.yaml"));
+    let names: Vec<_> = left.iter().map(|(name, _)| name.rsplit('/').next().unwrap()).collect();
+    for name in ["results.csv", "junit.xml", "run.json", "bmf.json", "gab.json", "step.md"] {
+        assert!(names.contains(&name), "{name} in {names:?}\n{}", ran.stderr);
+    }
+    assert!(names.iter().filter(|name| name.ends_with(".jsonl")).count() >= 4, "{names:?}");
+    left.extend([("stdout".into(), ran.stdout.into()), ("stderr".into(), ran.stderr.into())]);
+    for (name, bytes) in left {
+        let text = String::from_utf8_lossy(&bytes);
+        for trace in TRACES {
+            assert!(!text.contains(trace), "`{trace}` is in {name}:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn keys_arrive_where_they_are_to() {
+    let parrot = Parrot::start();
+    let bench = Bench::new(&config(&parrot));
+    run(&bench);
+    let query = "api-version=2024-10-21&key=charlie%26%3F%25%2F%3D13579&token=written-out-2";
+    let own = format!("POST /openai/deployments/d/chat/completions?{query} HTTP/1.1\r\n");
+    let proxied = format!("POST http://model.invalid/v1/chat/completions?{query} HTTP/1.1\r\n");
+    let mut counts = [0; 3];
+    for head in parrot.heard() {
+        if head.starts_with(&own) || head.starts_with(&proxied) {
+            assert!(head.contains("authorization: Bearer sk-alpha-0123456789"), "{head}");
+            assert!(head.contains("x-key: Token bravo/+=9876 54321"), "{head}");
+        }
+        if head.starts_with(&own) {
+            counts[0] += 1;
+        } else if head.starts_with(&proxied) {
+            let basic = "proxy-authorization: Basic dXNlcjpmdWxjcnVtOkAvMjQ2ODA";
+            assert!(head.to_ascii_lowercase().contains(&basic.to_ascii_lowercase()), "{head}");
+            counts[1] += 1;
+        } else {
+            assert!(head.contains("authorization: Basic ZWNobzpodXNoLWh1c2g="), "{head}");
+            counts[2] += 1;
+        }
+    }
+    // Two prompts each, and a warm-up.
+    assert_eq!(counts, [6, 3, 3]);
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_told_with_its_place_where_it_is_needed() {
+    let parrot = Parrot::start();
+    let bench = Bench::new(&config(&parrot));
+    let mut command = bench.command(&["--no-warmup"]);
+    command.env("LLM_TEST_KEY", "sk-alpha-0123456789").env("LLM_TEST_PASSWORD", "  ");
+    let ran_all = ran(&mut command);
+    assert_eq!(ran_all.code, Some(2), "{}", ran_all.stderr);
+    let told = ran_all.stderr.replace(&parrot.address.to_string(), "ADDRESS");
+    insta::assert_snapshot!(told);
+    assert_eq!(parrot.heard().len(), 0);
+    // The others are not asked for theirs.
+    let mut command = bench.command(&["--no-warmup", "basic"]);
+    let ran_one = ran(command.env("LLM_TEST_BASIC", "ZWNobzpodXNoLWh1c2g="));
+    assert_eq!(ran_one.code, Some(101), "{}", ran_one.stderr);
+    assert_eq!(parrot.heard().len(), 2, "{}", ran_one.stderr);
+    // Nor is smoke mode, which asks nobody.
+    let smoke = ran(&mut bench.smoke(&[]));
+    assert_eq!(smoke.code, Some(0), "{}{}", smoke.stdout, smoke.stderr);
+}
+
+#[test]
+fn no_proxy_is_gone_through_by_the_stamped_transport_nor_past_a_none() {
+    let parrot = Parrot::start();
+    let proxy = format!("http://{}", parrot.address);
+    let config = |keys: &str| {
+        format!(
+            "runs: 1\nprompts: [{{ name: p, text: hi }}]\ndefaults: {{ proxy: \"{proxy}\" }}\n\
+             models:\n  m:\n    base_url: \"http://model.invalid\"\n    {keys}\n"
+        )
+    };
+    let run = |bench: &Bench| ran(bench.command(&["--no-warmup"]).env("http_proxy", &proxy));
+    let refused = run(&Bench::new(&config("transport: stamped")));
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    insta::assert_snapshot!(refused.stderr.replace(&parrot.address.to_string(), "ADDRESS"));
+    let bench = Bench::new(&config("proxy: none"));
+    let ran = run(&bench);
+    assert!(
+        bench.results()[0][12].starts_with("cannot connect to model.invalid:80"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stderr.contains("note: `transport"), "{}", ran.stderr);
+    assert_eq!(parrot.heard().len(), 0);
+}
