@@ -80,6 +80,16 @@ pub struct Cli {
     )]
     pub no_warmup: bool,
 
+    /// Do not ask each endpoint for one token before the first trial, to find what is wrong with its
+    /// port, path, key or model
+    #[arg(
+        long,
+        env = "LLM_STREAM_BENCH_NO_PREFLIGHT",
+        value_parser = FalseyValueParser::new(),
+        help_heading = OURS
+    )]
+    pub no_preflight: bool,
+
     /// Do not measure the instrument's own error before judging; it then counts as none
     #[arg(
         long,

@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 pub use self::{
     bare::{Bare, Heard},
@@ -229,6 +229,15 @@ impl Jobs for Masked<'_> {
 impl Client {
     /// A client that has no connection yet.
     pub fn new(options: &Options<'_>) -> anyhow::Result<Self> {
+        Self::by(Method::POST, options)
+    }
+
+    /// One that asks for what is there already, with requests that have no body.
+    pub fn getting(options: &Options<'_>) -> anyhow::Result<Self> {
+        Self::by(Method::GET, options)
+    }
+
+    fn by(method: Method, options: &Options<'_>) -> anyhow::Result<Self> {
         let url = reqwest::Url::parse(options.url)?;
         let headers = headers(options)?;
         let key = headers.get(options.protocol.key_header().0);
@@ -237,14 +246,14 @@ impl Client {
         let timeouts = options.timeouts;
         let inner = match options.transport {
             Transport::Stamped => Inner::Stamped(Box::new(Mutex::new(Stamped::new(
-                &url,
+                (method, &url),
                 &headers,
                 timeouts,
                 options.connection,
                 options.route,
             )?))),
             Transport::Reqwest => Inner::Reqwest(Box::new(ViaReqwest::new(
-                url,
+                (method, url),
                 headers,
                 timeouts,
                 options.connection,

@@ -10,6 +10,7 @@ mod github;
 mod interrupt;
 mod output;
 mod part;
+mod preflight;
 mod progress;
 mod relay;
 mod serve;
@@ -244,7 +245,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
         );
     }
     let accesses = accesses(config, &plan)?;
-    let calibrates = !cli.no_calibration;
+    let (calibrates, preflights) = (!cli.no_calibration, !cli.no_preflight);
     let output = cli.output.clone();
     let files = Arc::new(Files::open(&cli)?);
     let progress = terminal::is_watched().then(Progress::new);
@@ -274,7 +275,11 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
         results,
         baselines,
     };
-    let session = Arc::new(Mutex::new(Session::new(parts)?));
+    let mut session = Session::new(parts)?;
+    if preflights {
+        session.preflight();
+    }
+    let session = Arc::new(Mutex::new(session));
     let closing = Closing { terminal, path, files, github: Github::from_env(), inconclusive };
     let failed = run_trials(&arguments, &cases, &session, &closing);
     let mut session = lock(&session);

@@ -42,6 +42,7 @@ pub mod interval;
 pub mod load;
 pub mod metric;
 pub mod plan;
+pub mod preflight;
 pub mod prompt;
 pub mod protocol;
 pub mod reached;

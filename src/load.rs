@@ -67,6 +67,13 @@ pub async fn warm_up(target: &Target, client: &Client, follow: &dyn Follow) -> A
     ask(target, request, client, follow).await
 }
 
+/// Asks for as few tokens as the server gives.
+pub async fn probe(target: &Target, client: &Client, follow: &dyn Follow) -> Answer {
+    let few = target.protocol.fewest_tokens();
+    let request = request(target, &prompt::warm_up(), few, (&Lengths::default(), 0));
+    ask(target, request, client, follow).await
+}
+
 async fn ask(
     target: &Target,
     (body, asked): (Bytes, Asked),

@@ -59,6 +59,11 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// All that came, in one piece.
+    pub fn body(&self) -> Vec<u8> {
+        self.chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect()
+    }
+
     /// The recording as a file: a line for the head, then a line a chunk, each a JSON object.
     ///
     /// ```text

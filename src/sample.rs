@@ -234,6 +234,9 @@ const FAILURES: &[&str] = &[
     "timeout",
 ];
 
+/// What may be wrong where there is nothing.
+pub(crate) const NOT_FOUND_HINT: &str = " (see `base_url`, `port` and `model_name` in the config)";
+
 /// What a gzip file begins with (RFC 1952).
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
@@ -579,11 +582,11 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
     if (200..300).contains(&status) {
         return Ok(());
     }
-    let says = says(&body(recording), protocol);
+    let says = says(&recording.body(), protocol);
     let (kind, hint) = match status {
         300..=399 => (ErrorKind::Redirect, " (redirects are not followed: name the final URL)"),
         401 | 403 => (ErrorKind::HttpStatus, " (see `api_key_env` in the config)"),
-        404 => (ErrorKind::HttpStatus, " (see `base_url`, `port` and `model_name` in the config)"),
+        404 => (ErrorKind::HttpStatus, NOT_FOUND_HINT),
         _ => (ErrorKind::HttpStatus, ""),
     };
     let reason = http::StatusCode::from_u16(status)
@@ -596,7 +599,7 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
 
 /// A 2xx body in which there is no event.
 fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
-    let body = body(recording);
+    let body = recording.body();
     if body.trim_ascii().is_empty() {
         return RequestError::new(
             ErrorKind::NoToken,
@@ -617,10 +620,6 @@ fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
         None => "the answer is not an event stream".into(),
     };
     RequestError::new(ErrorKind::NotAStream, format!("{what}{}", says(&body, protocol)))
-}
-
-fn body(recording: &Recording) -> Vec<u8> {
-    recording.chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect()
 }
 
 /// `: what the body says`, or nothing.

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use mio::{Events, Interest, Poll, Token};
 
 use self::{
@@ -129,7 +129,7 @@ enum Stage {
 impl Stamped {
     /// A client for `url` that has no connection yet.
     pub(super) fn new(
-        url: &reqwest::Url,
+        (method, url): (Method, &reqwest::Url),
         headers: &HeaderMap,
         timeouts: Timeouts,
         connection: Warmth,
@@ -138,7 +138,7 @@ impl Stamped {
         Ok(Self {
             server: Server::of(url, route)?,
             addresses: Vec::new(),
-            head: request_head(url, headers),
+            head: request_head(&method, url, headers),
             timeouts,
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
@@ -656,14 +656,14 @@ fn broke_off(error: &io::Error) -> RequestError {
 }
 
 /// The head of every request to `url`, but for the length of its body.
-fn request_head(url: &reqwest::Url, headers: &HeaderMap) -> Vec<u8> {
+fn request_head(method: &Method, url: &reqwest::Url, headers: &HeaderMap) -> Vec<u8> {
     let authority = match url.port() {
         Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
         None => url.host_str().unwrap_or_default().to_owned(),
     };
     let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = url.path();
-    let mut head = format!("POST {path}{query} HTTP/1.1\r\nhost: {authority}\r\n").into_bytes();
+    let mut head = format!("{method} {path}{query} HTTP/1.1\r\nhost: {authority}\r\n").into_bytes();
     for (name, value) in headers {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");

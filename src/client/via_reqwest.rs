@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use reqwest::{Response, redirect, retry};
 use rustls::ClientConfig;
 use tower_layer::Layer;
@@ -45,6 +45,7 @@ pub(super) struct ViaReqwest {
 /// Where and how to send, the same for every lane.
 #[derive(Debug)]
 struct Target {
+    method: Method,
     url: reqwest::Url,
     headers: HeaderMap,
     timeouts: Timeouts,
@@ -68,7 +69,7 @@ struct Lane {
 impl ViaReqwest {
     /// A client for `url` that has no connection yet.
     pub(super) fn new(
-        url: reqwest::Url,
+        (method, url): (Method, reqwest::Url),
         headers: HeaderMap,
         timeouts: Timeouts,
         connection: Connection,
@@ -79,8 +80,16 @@ impl ViaReqwest {
             _ => tls::trusting_nobody()?,
         };
         let keeps = AtomicBool::new(true);
-        let target =
-            Target { url, headers, timeouts, connection, tls, proxy: route.proxy.clone(), keeps };
+        let target = Target {
+            method,
+            url,
+            headers,
+            timeouts,
+            connection,
+            tls,
+            proxy: route.proxy.clone(),
+            keeps,
+        };
         let lane = target.lane()?;
         Ok(Self { target, lane, crowd: Mutex::new(None) })
     }
@@ -137,7 +146,11 @@ impl Target {
         body: Bytes,
         watch: &dyn Watch,
     ) -> Result<Recording, RequestError> {
-        let mut request = lane.http.post(self.url.clone()).headers(self.headers.clone()).body(body);
+        let mut request = lane
+            .http
+            .request(self.method.clone(), self.url.clone())
+            .headers(self.headers.clone())
+            .body(body);
         if !self.keeps.load(Ordering::Relaxed) {
             request = request.header(header::CONNECTION, "close");
         }

@@ -37,6 +37,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
+pub(crate) use self::words::{list, nearest};
 pub use self::{
     github::Github,
     secrets::names_a_secret,

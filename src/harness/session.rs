@@ -23,6 +23,7 @@ use super::{
     calibrate::{self, Instruments, Setting},
     interrupt::Interrupt,
     output::{Results, today},
+    preflight::{self, Unusable},
     progress::{Place, Progress},
     relay::{NO_TPOT, Relay},
     terminal::Terminal,
@@ -69,6 +70,7 @@ pub(super) struct Session {
     first_runs: Vec<(Arc<Case>, Duration)>,
     recordings: Recordings,
     baselines: Baselines,
+    unusable: Unusable,
 }
 
 /// What each model needs of the environment.
@@ -132,7 +134,13 @@ impl Session {
             first_runs: Vec::new(),
             recordings,
             baselines,
+            unusable: Unusable::new(),
         })
+    }
+
+    /// Asks each endpoint once; the trials of those that cannot answer are not run.
+    pub(super) fn preflight(&mut self) {
+        self.unusable = preflight::run(&self.accesses, &self.interrupt, &self.terminal);
     }
 
     /// Runs one trial from the warm-up to its rows.
@@ -142,10 +150,13 @@ impl Session {
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
-        let prepared = self
-            .prepare(case, place)
-            .map_err(|error| RequestError::new(ErrorKind::Connect, format!("{error:#}")))
-            .and_then(|()| self.measure_lengths(case));
+        let prepared = match self.why_unusable(case) {
+            Some(error) => Err(error),
+            None => self
+                .prepare(case, place)
+                .map_err(|error| RequestError::new(ErrorKind::Connect, format!("{error:#}")))
+                .and_then(|()| self.measure_lengths(case)),
+        };
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
@@ -153,6 +164,14 @@ impl Session {
             Task::Prompt(prompt) => self.ask_one(case, prompt, place, prepared),
             Task::Workload(workload) => self.offer(case, workload, place, prepared),
         }
+    }
+
+    /// What the preflight found wrong with the case's model.
+    fn why_unusable(&self, case: &Case) -> Option<RequestError> {
+        let is_its = |(target, _): &&(Arc<Target>, RequestError)| Arc::ptr_eq(target, &case.target);
+        let (_, error) = self.unusable.iter().find(is_its)?;
+        let message = format!("{} (preflight; not asked again)", error.message);
+        Some(RequestError::new(error.kind, message))
     }
 
     /// One prompt, one row.

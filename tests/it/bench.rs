@@ -46,7 +46,14 @@ impl Bench {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.smoke(arguments);
         command.args(["--bench", "--no-calibration", "--output", "results.csv"]);
+        // Most tests count the requests of the trials.
+        command.env("LLM_STREAM_BENCH_NO_PREFLIGHT", "1");
         command
+    }
+
+    /// The same with a preflight.
+    pub(crate) fn run_asking_first(&self, arguments: &[&str]) -> Ran {
+        ran(self.command(arguments).env_remove("LLM_STREAM_BENCH_NO_PREFLIGHT"))
     }
 
     /// The command without `--bench`: smoke mode.

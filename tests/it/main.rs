@@ -12,6 +12,7 @@ mod framing;
 mod harness;
 mod http;
 mod instrument;
+mod preflight;
 mod prompts;
 mod protocol;
 mod protocols;

@@ -1,0 +1,112 @@
+//! What a run finds wrong with its endpoints before the first trial, through the front door.
+
+use llm_stream_bench::{
+    protocol::OpenAiChat,
+    sim::{Fault, FaultKind, Script, Simulator},
+};
+use serde_json::json;
+use wiremock::{
+    Mock, MockServer, ResponseTemplate,
+    matchers::{method, path},
+};
+
+use crate::bench::{Bench, Ran};
+
+/// A bench with these models, each asked one prompt once.
+fn bench(models: &str) -> Bench {
+    Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n{models}"
+    ))
+}
+
+/// A server that refuses every completion so, and lists these models at `/v1/models`.
+async fn refusing(status: u16, message: &str, models: &[&str]) -> MockServer {
+    let server = MockServer::start().await;
+    let refusal = ResponseTemplate::new(status).set_body_json(json!({"message": message}));
+    Mock::given(method("POST")).respond_with(refusal).mount(&server).await;
+    let models: Vec<_> = models.iter().map(|id| json!({"id": id})).collect();
+    let list = ResponseTemplate::new(200).set_body_json(json!({"data": models}));
+    Mock::given(method("GET")).and(path("/v1/models")).respond_with(list).mount(&server).await;
+    server
+}
+
+/// What a run says before its first trial, with `PORT` for every port.
+fn said(ran: &Ran) -> String {
+    let before = ran.stderr.split("Testing").next().unwrap();
+    let lines: Vec<_> = before.lines().filter(|line| line.contains(": m")).collect();
+    let mut text = lines.join("\n");
+    while let Some(at) = text.find("127.0.0.1:") {
+        let digits =
+            text[at + 10..].find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len() - at - 10);
+        text.replace_range(at..at + 10 + digits, "LOCAL");
+    }
+    text
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_in_a_line_each_with_the_likely_mend() {
+    let unknown = "The model `m` does not exist.";
+    let names = ["Qwen/Qwen3-8B", "Qwen/Qwen3-32B"];
+    let listing = refusing(404, unknown, &names).await;
+    let bad_key = refusing(401, "Incorrect API key provided.", &[]).await;
+    let has_it = refusing(404, "Not Found", &["m-path"]).await;
+    let busy = refusing(503, "Loading model", &[]).await;
+    let bench = bench(&format!(
+        "  m-port: {{ base_url: \"http://127.0.0.1:9\" }}\n  \
+           m-name: {{ base_url: \"{listing}\", model_name: \"Qwen/Qwen3-8b\" }}\n  \
+           m-base: {{ base_url: \"{listing}/api\" }}\n  \
+           m-path: {{ base_url: \"{has_it}\" }}\n  \
+           m-key: {{ base_url: \"{bad_key}\" }}\n  \
+           m-tls: {{ base_url: \"{}\" }}\n  \
+           m-busy: {{ base_url: \"{busy}\" }}\n",
+        listing.uri().replace("http:", "https:"),
+        listing = listing.uri(),
+        has_it = has_it.uri(),
+        bad_key = bad_key.uri(),
+        busy = busy.uri(),
+    ));
+    let ran = bench.run_asking_first(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    insta::assert_snapshot!(said(&ran));
+    // What would fail for certain is not asked again, and is in the results all the same.
+    assert_eq!(bench.results().len(), 7);
+    let messages = bench.column("error_message");
+    let is_told = |message: &&String| message.ends_with("(preflight; not asked again)");
+    assert_eq!(messages.iter().filter(is_told).count(), 6, "{messages:?}");
+    let posts = |requests: Vec<wiremock::Request>| {
+        requests.iter().filter(|request| request.method.as_str() == "POST").count()
+    };
+    assert_eq!(posts(bad_key.received_requests().await.unwrap()), 1);
+    assert_eq!(posts(busy.received_requests().await.unwrap()), 2);
+}
+
+#[test]
+fn an_endpoint_that_answers_is_asked_for_one_token_and_nothing_is_said() {
+    let simulator = Simulator::start(Script::default(), &OpenAiChat).unwrap();
+    let bench = bench(&format!("  m: {{ base_url: \"{}\" }}\n", simulator.url()));
+    let ran = bench.run_asking_first(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(said(&ran), "");
+    let tokens = |answer: &llm_stream_bench::sim::AnswerLog| {
+        answer.writes.iter().map(|write| write.token_events).sum::<u64>()
+    };
+    let log: Vec<_> = simulator.log().iter().map(tokens).collect();
+    assert_eq!(log.len(), 2);
+    assert_eq!(log[0], 1, "{log:?}");
+    let ran = bench.run_asking_first(&["--no-warmup", "--no-preflight"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(simulator.log().len(), 3);
+}
+
+#[test]
+fn what_one_token_cannot_show_is_left_to_the_trials() {
+    for kind in [FaultKind::MissingEnd, FaultKind::Reset(0)] {
+        let faults = vec![Fault { kind, request: Some(1) }];
+        let script = Script { faults, ..Script::default() };
+        let simulator = Simulator::start(script, &OpenAiChat).unwrap();
+        let bench = bench(&format!("  m: {{ base_url: \"{}\" }}\n", simulator.url()));
+        let ran = bench.run_asking_first(&["--no-warmup"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert_eq!(bench.column("error_kind"), [""]);
+    }
+}
