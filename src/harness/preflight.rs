@@ -5,7 +5,7 @@ use std::{sync::Arc, thread, time::Duration};
 use anyhow::Context as _;
 use bytes::Bytes;
 
-use super::{interrupt::Interrupt, session::Accesses, terminal::Terminal};
+use super::{interrupt::Interrupt, terminal::Terminal};
 use crate::{
     client::{Client, Options, Watch},
     load::{self, Follow},
@@ -18,7 +18,11 @@ use crate::{
 pub(super) type Unusable = Vec<(Arc<Target>, RequestError)>;
 
 /// Asks, and says in a line each what is wrong.
-pub(super) fn run(accesses: &Accesses, interrupt: &Interrupt, terminal: &Terminal) -> Unusable {
+pub(super) fn run(
+    accesses: &[(Arc<Target>, Access)],
+    interrupt: &Interrupt,
+    terminal: &Terminal,
+) -> Unusable {
     let real = || accesses.iter().filter(|(target, _)| !target.is_simulated());
     let found: Vec<_> = thread::scope(|scope| {
         let asking: Vec<_> =
