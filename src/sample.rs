@@ -22,6 +22,10 @@ pub const FEWEST_ARRIVALS: usize = 10;
 /// gap is no time between tokens.
 pub const SHARED_ARRIVAL: Duration = Duration::from_micros(50);
 
+/// Generated tokens without text that are no reason for doubt: the one that ends the answer, tags
+/// around its reasoning, headings of channels, calls of a server's own tools.
+const SPECIAL_TOKENS: u64 = 16;
+
 /// How many tokens a request wants to have generated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asked {
@@ -268,6 +272,17 @@ pub enum Note {
     ShorterThanAsked,
     /// A prompt of a stated length has 2 % more or fewer tokens, by the server.
     PromptLengthOff,
+    /// The server counted more generated tokens than their text has bytes, besides those of hidden
+    /// reasoning and a few special ones: each other token is a byte at least.
+    MoreTokensThanText,
+    /// A later count of the generated tokens was less than an earlier one.
+    UsageShrinks,
+    /// The server counted more tokens of reasoning than it counted in all.
+    MoreReasoningThanTokens,
+    /// The server counted more cached tokens than the prompt has.
+    MoreCachedThanPrompt,
+    /// The server counted no token of a prompt that was not empty.
+    NoPromptTokens,
     /// The server's total is less than its two counts together: one of them is wrong, and so may
     /// be `total_tokens_per_second`.
     TotalBelowSum,
@@ -290,6 +305,11 @@ impl Note {
             Self::MoreTokensThanAsked => "more_tokens_than_asked",
             Self::ShorterThanAsked => "shorter_than_asked",
             Self::PromptLengthOff => "prompt_length_off",
+            Self::MoreTokensThanText => "more_tokens_than_text",
+            Self::UsageShrinks => "usage_shrinks",
+            Self::MoreReasoningThanTokens => "more_reasoning_than_tokens",
+            Self::MoreCachedThanPrompt => "more_cached_than_prompt",
+            Self::NoPromptTokens => "no_prompt_tokens",
             Self::TotalBelowSum => "total_below_sum",
             Self::ServerDisagrees => "server_disagrees",
         }
@@ -309,7 +329,7 @@ pub fn read(
     fallback: TokenCount,
 ) -> Result<Sample, RequestError> {
     refuse_status(recording, protocol)?;
-    let mut stream = Stream::default();
+    let mut stream = Stream { text: Some(0), ..Stream::default() };
     let decoded = stream.read(&recording.chunks, protocol);
     if let Some(message) = stream.in_band {
         let message = one_line(&message, 300);
@@ -339,7 +359,7 @@ pub fn prompt_tokens(recording: &Recording, protocol: &dyn Protocol) -> Option<u
 
 /// The arrival of the last token-bearing event of an unfinished answer, and how many there were.
 pub fn tokens_so_far(chunks: &[Chunk], protocol: &dyn Protocol) -> (Option<Duration>, usize) {
-    let mut stream = Stream::default();
+    let mut stream = Stream { text: Some(0), ..Stream::default() };
     // An answer that cannot be read has the tokens that could be.
     let _ = stream.read(chunks, protocol);
     (stream.token_events.last().copied(), stream.token_events.len())
@@ -356,7 +376,11 @@ struct Stream {
     first_event_tokens: Option<u64>,
     finish_reason: Option<String>,
     usage: Usage,
+    /// The most generated tokens that any usage counted, and whether a later one counted fewer.
+    counted: (u64, bool),
     timings: Timings,
+    /// Bytes of generated text; `None` after a tool call, whose text is not all of it.
+    text: Option<u64>,
     in_band: Option<String>,
     ended: bool,
     more_after_end: bool,
@@ -426,7 +450,9 @@ impl Stream {
         for part in parts {
             match part {
                 Part::Role => {}
-                Part::Token(kind, _) => self.token(at, kind, events_before),
+                Part::Token(kind, text) => {
+                    self.token(at, (kind, text.len() as u64), events_before);
+                }
                 Part::Finish(reason) => self.finish_reason = Some(reason.into_owned()),
                 Part::Usage(usage) => usage_here = Some(usage),
                 Part::Timings(timings) => self.timings = timings,
@@ -452,6 +478,10 @@ impl Stream {
     /// What a later usage counts again holds; what it leaves out was said before, as Anthropic does
     /// with the prompt.
     fn count(&mut self, usage: Usage) {
+        if let Some(tokens) = usage.completion_tokens {
+            let (most, shrank) = self.counted;
+            self.counted = (most.max(tokens), shrank || tokens < most);
+        }
         let before = mem::take(&mut self.usage);
         self.usage = Usage {
             prompt_tokens: usage.prompt_tokens.or(before.prompt_tokens),
@@ -463,10 +493,11 @@ impl Stream {
     }
 
     /// One event is one arrival, however many tokens or kinds of token it holds.
-    fn token(&mut self, at: Duration, kind: TokenKind, events_before: usize) {
+    fn token(&mut self, at: Duration, (kind, bytes): (TokenKind, u64), events_before: usize) {
         if self.token_events.len() == events_before {
             self.token_events.push(at);
         }
+        self.text = self.text.filter(|_| kind != TokenKind::ToolCall).map(|text| text + bytes);
         if kind != TokenKind::Reasoning {
             self.first_answer.get_or_insert(at);
         }
@@ -510,6 +541,8 @@ impl Stream {
             notes: Vec::new(),
         };
         sample.notes = notes(&sample, self.ended, self.more_after_end);
+        let doubts = doubts(&sample, self.counted.1, self.text);
+        sample.notes.extend(doubts);
         Ok(sample)
     }
 
@@ -539,16 +572,32 @@ impl Stream {
 fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
     let events = sample.token_events.len();
     let burst = sample.is_burst();
-    let sum = sample.prompt_tokens.map(|prompt| prompt.saturating_add(sample.response_tokens));
     let found = [
         (!ended, Note::NoEndMarker),
         (more_after_end, Note::MoreAfterEnd),
         (sample.cached_tokens.is_some_and(|tokens| tokens > 0), Note::CachedPrefix),
         (burst, Note::Burst),
         (!burst && sample.shared_arrivals() * 10 > events, Note::SharedArrivals),
-        (sample.response_tokens < events as u64, Note::FewerTokensThanEvents),
-        (sample.total_tokens < sum, Note::TotalBelowSum),
         (sample.server_disagrees(), Note::ServerDisagrees),
+    ];
+    found.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect()
+}
+
+/// What of the server's counts cannot be.
+fn doubts(sample: &Sample, shrinks: bool, text: Option<u64>) -> Vec<Note> {
+    let tokens = sample.response_tokens;
+    let sum = sample.prompt_tokens.map(|prompt| prompt.saturating_add(tokens));
+    let reasoning = sample.reasoning_tokens.unwrap_or(0);
+    let with_text = tokens.saturating_sub(reasoning).saturating_sub(SPECIAL_TOKENS);
+    let cached = sample.cached_tokens.zip(sample.prompt_tokens);
+    let found = [
+        (tokens < sample.token_events.len() as u64, Note::FewerTokensThanEvents),
+        (text.is_some_and(|bytes| with_text > bytes), Note::MoreTokensThanText),
+        (shrinks, Note::UsageShrinks),
+        (reasoning > tokens, Note::MoreReasoningThanTokens),
+        (cached.is_some_and(|(cached, prompt)| cached > prompt), Note::MoreCachedThanPrompt),
+        (sample.prompt_tokens == Some(0), Note::NoPromptTokens),
+        (sample.total_tokens < sum, Note::TotalBelowSum),
     ];
     found.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect()
 }
