@@ -9,6 +9,7 @@ mod clock;
 mod http1;
 mod limits;
 mod opening;
+mod scrape;
 mod secrets;
 mod socket;
 mod stamped;
@@ -24,6 +25,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
+pub use self::scrape::Scraper;
 pub use self::{
     bare::{Bare, Heard},
     opening::Opening,

@@ -263,7 +263,8 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let interrupt = Interrupt::listen()?;
     // Last, since it empties a file that may be there.
     let with_loads = cases.iter().any(|case| case.task.workload().is_some());
-    let Output { path, results } = Output::create(output.as_deref(), with_loads)?;
+    let with_metrics = cases.iter().any(|case| case.target.metrics_url.is_some());
+    let Output { path, results } = Output::create(output.as_deref(), with_loads, with_metrics)?;
     files.empty();
     let parts = Parts {
         plan,

@@ -51,6 +51,7 @@ pub mod report;
 pub mod route;
 pub mod sample;
 pub mod schedule;
+pub mod server_metrics;
 pub mod sim;
 pub mod statistic;
 pub mod summary;

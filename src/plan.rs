@@ -14,8 +14,8 @@ pub use crate::route::Secret;
 use crate::{
     cli::Cli,
     config::{
-        self, Config, ConfigError, ConfigErrors, Connection, Order, PrefixCache, Settings, Spanned,
-        Template, TokenCount, Ways, sanitise,
+        self, Config, ConfigError, ConfigErrors, Connection, MetricsUrl, Order, PrefixCache,
+        Settings, Spanned, Template, TokenCount, Ways, sanitise,
     },
     prompt::{self, Prompt},
     protocol::{OpenAiChat, Protocol},
@@ -86,6 +86,8 @@ pub struct Target {
     pub prefix_cache: PrefixCache,
     /// Who counts tokens when the server does not.
     pub token_count: TokenCount,
+    /// Where the server's metrics are, if they are to be read.
+    pub metrics_url: Option<MetricsUrl>,
     /// When to give up.
     pub timeouts: Timeouts,
     /// The limits that it is held to.
@@ -489,6 +491,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         }
     };
     let defaults = Timeouts::default();
+    let metrics_url = metrics_url(settings.metrics_url.clone(), &endpoint);
     Target {
         key: model.key.value.clone(),
         trial_name: sanitise(&name),
@@ -507,6 +510,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         connection: settings.connection.unwrap_or_default(),
         prefix_cache: settings.prefix_cache.unwrap_or_default(),
         token_count: settings.token_count.unwrap_or_default(),
+        metrics_url,
         timeouts: Timeouts {
             connect: settings.timeouts.connect.unwrap_or(defaults.connect),
             first_token: settings.timeouts.first_token.unwrap_or(defaults.first_token),
@@ -515,6 +519,14 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         },
         thresholds,
     }
+}
+
+/// Where metrics are to be read, if anywhere: a simulated endpoint has none of its own.
+fn metrics_url(wanted: Option<MetricsUrl>, endpoint: &Endpoint) -> Option<MetricsUrl> {
+    wanted.filter(|wanted| match (wanted, endpoint) {
+        (MetricsUrl::Off, _) | (MetricsUrl::Auto, Endpoint::Simulated(_)) => false,
+        (MetricsUrl::Auto, Endpoint::Url(_)) | (MetricsUrl::At(_), _) => true,
+    })
 }
 
 /// The stamped transport where it can be had: on Linux, and not through a proxy.

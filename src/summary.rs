@@ -15,6 +15,7 @@ use crate::{
     reached::{Batch, Reached},
     recording::{ErrorKind, RequestError},
     sample::{Note, Sample},
+    server_metrics::Beside,
     statistic::{Absent, Statistic},
     threshold::Threshold,
 };
@@ -186,6 +187,8 @@ pub struct Group {
     pub loads: Vec<Reached>,
     /// Why other runs were not the load that was asked for.
     pub shortfalls: Vec<String>,
+    /// What the server's metrics said of each trial, where they were read.
+    pub server: Vec<Beside>,
 }
 
 impl Summary {
@@ -218,6 +221,13 @@ impl Summary {
             group.finished += 1;
             group.failed += usize::from(row.outcome.is_err());
             group.tally.add(&row.prompt, row.case.run, &row.outcome);
+        }
+    }
+
+    /// Keeps what the server's metrics said of a trial.
+    pub fn add_server(&mut self, case: &Case, beside: Beside) {
+        if let Some(group) = self.group(case) {
+            group.server.push(beside);
         }
     }
 
@@ -273,6 +283,7 @@ impl Group {
             tally: Tally::default(),
             loads: Vec::new(),
             shortfalls: Vec::new(),
+            server: Vec::new(),
         }
     }
 
@@ -305,6 +316,24 @@ impl Group {
             None => self.target.name.clone(),
             Some(workload) => format!("{}, {}", self.target.name, workload.name),
         }
+    }
+
+    /// The server's mean of a figure of its metrics and ours, over the trials in which the two can be
+    /// compared, and how many requests those had.
+    pub fn by_metrics(&self, figure: &str) -> Option<(f64, f64, usize)> {
+        let mut sums = (0.0, 0.0, 0);
+        for (beside, said, ours) in self.server.iter().flat_map(|beside| {
+            beside.said.iter().filter_map(move |(said, ours)| Some((beside, said, (*ours)?)))
+        }) {
+            let requests = beside.requests as f64;
+            if let Some(times) = said.times.filter(|_| said.figure.name == figure) {
+                sums.0 += times.mean * requests;
+                sums.1 += ours * requests;
+                sums.2 += beside.requests;
+            }
+        }
+        let (theirs, ours, requests) = sums;
+        (requests > 0).then(|| (theirs / requests as f64, ours / requests as f64, requests))
     }
 
     /// The limits that it is held to.

@@ -101,6 +101,23 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
     Ok(uri)
 }
 
+/// What is wrong with a `metrics_url`.
+pub(super) fn metrics_url(url: &str) -> Result<(), Refusal> {
+    const HELP: &str = "write `auto`, `off`, or a URL: `\"http://localhost:8000/metrics\"`";
+    let parsed = reqwest::Url::parse(url).ok();
+    match parsed.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()) {
+        None => Err(("`metrics_url` is not a URL of HTTP".into(), HELP.into())),
+        Some(url) if !url.username().is_empty() || url.password().is_some() => {
+            Err(("`metrics_url` must not hold a user and password".into(), KEY_HELP.into()))
+        }
+        Some(url) if url.query().is_some() || url.fragment().is_some() => {
+            let help = format!("remove it; {KEY_HELP}");
+            Err(("`metrics_url` must not have a query or a fragment".into(), help))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 const URL_HELP: &str = "for example `base_url: \"http://localhost:8000\"`";
 const KEY_HELP: &str = "a key is read from a variable: `api_key_env: MY_API_KEY`";
 

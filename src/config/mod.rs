@@ -152,6 +152,8 @@ pub struct Settings {
     pub prefix_cache: Option<PrefixCache>,
     /// `token_count`. Default: `usage`.
     pub token_count: Option<TokenCount>,
+    /// `metrics_url`. Default: `off`.
+    pub metrics_url: Option<MetricsUrl>,
     /// `timeouts`.
     pub timeouts: Timeouts,
     /// `thresholds`, besides those of the top level. Default: none.
@@ -225,6 +227,17 @@ pub enum PrefixCache {
     Fresh,
     /// `reuse`: a prompt is sent as it is, so that its repeats may come from the cache.
     Reuse,
+}
+
+/// `metrics_url`: where the server's Prometheus metrics are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetricsUrl {
+    /// `off`: they are not read.
+    Off,
+    /// `auto`: at `/metrics` of the endpoint's host and port.
+    Auto,
+    /// There.
+    At(String),
 }
 
 /// `token_count`: who counts a response's tokens.
@@ -452,6 +465,7 @@ impl Settings {
             connection: self.connection.or(defaults.connection),
             prefix_cache: self.prefix_cache.or(defaults.prefix_cache),
             token_count: self.token_count.or(defaults.token_count),
+            metrics_url: self.metrics_url.clone().or_else(|| defaults.metrics_url.clone()),
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),
             ways: self.ways.over(&defaults.ways),

@@ -4,8 +4,8 @@ use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    Connection, Endpoint, Inconclusive, Model, Order, PrefixCache, Settings, Timeouts, TokenCount,
-    Transport, check,
+    Connection, Endpoint, Inconclusive, MetricsUrl, Model, Order, PrefixCache, Settings, Timeouts,
+    TokenCount, Transport, check,
     read::{Entry, Fields, Reader},
     ways,
     words::{
@@ -160,6 +160,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
         connection: fields.get("connection").and_then(|entry| connection(reader, entry)),
         prefix_cache: fields.get("prefix_cache").and_then(|entry| prefix_cache(reader, entry)),
         token_count: fields.get("token_count").and_then(|entry| token_count(reader, entry)),
+        metrics_url: fields.get("metrics_url").and_then(|entry| metrics_url(reader, entry)),
         timeouts: fields
             .get("timeouts")
             .map_or_else(Timeouts::default, |entry| timeouts(reader, entry)),
@@ -248,6 +249,25 @@ fn prefix_cache(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<PrefixCach
 fn token_count(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<TokenCount> {
     let known = [("usage", TokenCount::Usage), ("chunks", TokenCount::Chunks)];
     one_of(reader, entry, "token count", &known)
+}
+
+/// `off`, `auto` or a URL.
+fn metrics_url(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<MetricsUrl> {
+    if entry.value.value == Yaml::Bool(false) {
+        return Some(MetricsUrl::Off);
+    }
+    let text = reader.text(entry, "\"http://localhost:8000/metrics\"")?.value;
+    match text.as_str() {
+        "off" => Some(MetricsUrl::Off),
+        "auto" => Some(MetricsUrl::Auto),
+        _ => match check::metrics_url(&text) {
+            Ok(()) => Some(MetricsUrl::At(text)),
+            Err((what, help)) => {
+                reader.error(entry, what, help);
+                None
+            }
+        },
+    }
 }
 
 /// The value that goes by the name that is written.

@@ -33,6 +33,7 @@ pub(super) const MODEL: &[&str] = &[
     "proxy",
     "protocol",
     "token_count",
+    "metrics_url",
     "transport",
     "connection",
     "prefix_cache",

@@ -10,10 +10,13 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use crate::{
+    plan::Case,
     report::{
         csv,
         loads::{self, LoadRow},
+        server,
     },
+    server_metrics::Beside,
     summary::Row,
 };
 
@@ -27,12 +30,17 @@ pub(super) struct Output {
 pub(super) struct Results {
     requests: csv::Writer<File>,
     loads: Option<loads::Writer<File>>,
+    server: Option<server::Writer<File>>,
 }
 
 impl Output {
     /// Creates `path` with its folder, or a new file in cargo's target folder; where there are
-    /// loads, another one beside it for them.
-    pub(super) fn create(path: Option<&Path>, with_loads: bool) -> anyhow::Result<Self> {
+    /// loads or metrics of servers, others beside it for them.
+    pub(super) fn create(
+        path: Option<&Path>,
+        with_loads: bool,
+        with_metrics: bool,
+    ) -> anyhow::Result<Self> {
         let path = match path {
             Some(path) => path.to_owned(),
             None => fresh_folder(&target_folder().join("llm-stream-bench"))?.join("results.csv"),
@@ -52,7 +60,16 @@ impl Output {
                     .with_context(|| context(&beside))?,
             ),
         };
-        Ok(Self { path, results: Results { requests, loads } })
+        let beside = path.with_extension("server.csv");
+        let server = match with_metrics && path.is_file() {
+            false => None,
+            true => Some(
+                open(&beside)
+                    .and_then(|file| Ok(server::Writer::new(file)?))
+                    .with_context(|| context(&beside))?,
+            ),
+        };
+        Ok(Self { path, results: Results { requests, loads, server } })
     }
 }
 
@@ -60,6 +77,11 @@ impl Results {
     /// Writes the row of a request.
     pub(super) fn write(&mut self, row: &Row) -> io::Result<()> {
         self.requests.write(row)
+    }
+
+    /// Writes what the server's metrics said of a trial.
+    pub(super) fn write_server(&mut self, case: &Case, beside: &Beside) -> io::Result<()> {
+        self.server.as_mut().map_or(Ok(()), |server| server.write(case, beside))
     }
 
     /// Writes the row of a load.

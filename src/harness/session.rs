@@ -1,5 +1,6 @@
 //! A measured run, trial by trial: warm-up, request, row, lines.
 
+mod metrics;
 mod more;
 mod workload;
 
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use libtest_mimic::Measurement;
 use tokio::runtime::Runtime;
 
+use self::metrics::Meter;
 use super::{
     baselines::Baselines,
     calibrate::{self, Instruments, Setting},
@@ -43,7 +45,7 @@ use crate::{
     sample::{Note, Sample},
     sim::Simulator,
     statistic::Statistic,
-    summary::{Group, Row, Summary},
+    summary::{Group, Row, Summary, Tally},
     synthetic::Counts,
     verdict::{Reference, Verdict},
 };
@@ -71,6 +73,8 @@ pub(super) struct Session {
     recordings: Recordings,
     baselines: Baselines,
     unusable: Unusable,
+    /// The requests of the last trial, for its server's metrics.
+    measured: Option<Tally>,
 }
 
 /// What each model needs of the environment.
@@ -96,6 +100,7 @@ struct Live {
     lengths: Lengths,
     /// The prompts of which it has no text of the right length, and why.
     unmade: Vec<(Arc<Prompt>, RequestError)>,
+    meter: Meter,
     _simulator: Option<Simulator>,
 }
 
@@ -135,6 +140,7 @@ impl Session {
             recordings,
             baselines,
             unusable: Unusable::new(),
+            measured: None,
         })
     }
 
@@ -160,10 +166,15 @@ impl Session {
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
-        match &case.task {
+        let before = self.metrics_before(case);
+        let ended = match &case.task {
             Task::Prompt(prompt) => self.ask_one(case, prompt, place, prepared),
             Task::Workload(workload) => self.offer(case, workload, place, prepared),
+        };
+        if let Some(before) = before.filter(|_| !self.interrupt.came()) {
+            self.keep_metrics(case, &before);
         }
+        ended
     }
 
     /// What the preflight found wrong with the case's model.
@@ -426,6 +437,9 @@ impl Session {
         if let Err(error) = written.and(recorded) {
             row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
         }
+        let mut measured = Tally::default();
+        measured.add(&row.prompt, row.case.run, &row.outcome);
+        self.measured = Some(measured);
         self.summary.add(&row);
         self.trials.push(Finished::request(&row, today()));
         match &row.outcome {
@@ -554,9 +568,11 @@ impl Live {
             protocol: target.protocol,
             route: &access.route,
         })?;
+        let meter = Meter::of(target, access)?;
         Ok(Self {
             target: target.clone(),
             client,
+            meter,
             lengths: Lengths::default(),
             unmade: Vec::new(),
             _simulator: simulator,

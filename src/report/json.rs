@@ -116,8 +116,22 @@ fn group(group: &Group, run: &Run) -> Value {
         "loads": group.loads.iter().map(load).collect::<Vec<_>>(),
         "shortfalls": group.shortfalls,
         "drift": drift(group),
+        "server": {
+            "disagrees": group.tally.server_disagrees,
+            "metrics": by_metrics(group),
+        },
         "paired": paired(group, run),
     })
+}
+
+/// Means by the server's metrics beside ours, of what can be compared.
+fn by_metrics(group: &Group) -> Map<String, Value> {
+    let of = |name: &str| {
+        let (theirs, ours, requests) = group.by_metrics(name)?;
+        let told = json!({ "server": theirs, "ours": ours, "requests": requests });
+        Some((name.to_owned(), told))
+    };
+    ["ttft", "tpot", "e2e"].into_iter().filter_map(of).collect()
 }
 
 /// The change between the halves of each prompt's requests, where there are enough.

@@ -10,6 +10,7 @@ pub mod json;
 pub mod junit;
 pub mod loads;
 pub mod ranking;
+pub mod server;
 pub mod step_summary;
 pub mod summary;
 mod table;

@@ -6,6 +6,7 @@ use super::{Format, Run, number, table, thresholds};
 use crate::{
     metric::{METRICS, Metric},
     plan::Workload,
+    server_metrics::Beside,
     statistic::Statistic,
     summary::{Group, Tally},
 };
@@ -27,6 +28,7 @@ impl Format for SummaryTables {
                 out.push_str(&figures(group));
                 out.push_str(&drifts(group));
                 out.push_str(&server_word(group));
+                out.push_str(&server_metrics(group));
             }
         }
         out
@@ -129,6 +131,30 @@ fn beside(group: &Group, (theirs, ours, beyond): (&str, &str, &str)) -> Option<S
         number(of_ours),
         number(beyond),
     ))
+}
+
+/// The same by its metrics, by means over the trials that had the server to themselves.
+fn server_metrics(group: &Group) -> String {
+    if group.server.is_empty() {
+        return String::new();
+    }
+    let told = ["ttft", "tpot", "e2e"].into_iter().filter_map(|name| {
+        let (theirs, ours, _) = group.by_metrics(name)?;
+        let (theirs, ours) = (theirs * 1e3, ours * 1e3);
+        Some(format!("{name} {} ms, ours {}", number(theirs), number(ours)))
+    });
+    let told: Vec<_> = told.collect();
+    let alone = |beside: &&Beside| beside.said.iter().any(|(_, ours)| ours.is_some());
+    let (all, alone) = (group.server.len(), group.server.iter().filter(alone).count());
+    match (told.is_empty(), alone == all) {
+        (true, _) => "  server's metrics: nothing to compare, see results.server.csv\n".into(),
+        (false, true) => format!("  server's metrics: {}\n", told.join("; ")),
+        (false, false) => format!(
+            "  server's metrics, of {alone} of {all} trials (others had requests of other clients or \
+             none that count): {}\n",
+            told.join("; ")
+        ),
+    }
 }
 
 fn figures(group: &Group) -> String {

@@ -3,7 +3,10 @@
 use std::{path::Path, time::Duration};
 
 use llm_stream_bench::{
-    config::{Config, ConfigErrors, Endpoint, Prompt, Settings, Timeouts, TokenCount, sanitise},
+    config::{
+        Config, ConfigErrors, Endpoint, MetricsUrl, Prompt, Settings, Timeouts, TokenCount,
+        sanitise,
+    },
     prompt::{ChatMessage, Role},
     protocol::Protocol,
     sim::{Fault, FaultKind, Script},
@@ -229,6 +232,8 @@ mod settings {
         protocol_far => model("protocol: grpc"),
         token_count_near => model("token_count: chunk"),
         token_count_far => model("token_count: tiktoken"),
+        metrics_url_scheme => model("metrics_url: localhost:8000/metrics"),
+        metrics_url_user => model("metrics_url: http://me:secret@localhost/metrics"),
         timeouts_as_a_duration => model("timeouts: 30s"),
         timeout_without_unit => model("timeouts: { total: 30 }"),
         timeout_in_quotes_without_unit => model("timeouts: { total: \"30\" }"),
@@ -352,6 +357,7 @@ models:
     headers: { x-team: "hunter2", x-empty: "" }
     protocol: openai_chat
     token_count: chunks
+    metrics_url: auto
     timeouts: { connect: 2s, first_token: 1m 30s, inter_token: 500ms, total: 1h }
     thresholds:
       - generation_speed >= 80
@@ -400,6 +406,7 @@ fn every_key_is_read() {
     assert_eq!(qwen.settings.api_key_env.as_ref().unwrap().value, "OPENAI_API_KEY");
     assert_eq!(qwen.settings.protocol.map(Protocol::name), Some("openai_chat"));
     assert_eq!(qwen.settings.token_count, Some(TokenCount::Chunks));
+    assert_eq!(qwen.settings.metrics_url, Some(MetricsUrl::Auto));
     let timeouts = Timeouts {
         connect: Some(Duration::from_secs(2)),
         first_token: Some(Duration::from_secs(90)),

@@ -18,6 +18,7 @@ mod protocol;
 mod protocols;
 mod reports;
 mod secrets;
+mod server_metrics;
 mod streams;
 mod timing;
 mod tls;

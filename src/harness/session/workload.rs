@@ -57,6 +57,7 @@ impl Session {
         };
         let failure = gathered.failure.clone();
         let reached = Reached::of(&gathered.spans, offered.driven.busy);
+        self.measured = case.target.metrics_url.as_ref().map(|_| gathered.tally.clone());
         let outcome = judge(gathered.tally, reached.clone(), &offered, workload);
         if let Err(error) = self.results.write_load(&LoadRow::of(case, workload, reached, &outcome))
         {

@@ -1,0 +1,110 @@
+//! A server's metrics: fetched between trials, never during one.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+use reqwest::{Url, redirect, retry};
+
+use super::tls;
+use crate::{
+    config::{self, MetricsUrl},
+    plan::Access,
+    route::{Proxy, Secret},
+};
+
+/// Longest that a trial waits for it, each time.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Most bytes of it.
+const LIMIT: usize = 16 << 20;
+
+/// Fetches the metrics of one server.
+#[derive(Debug)]
+pub struct Scraper {
+    http: reqwest::Client,
+    url: Url,
+    headers: HeaderMap,
+}
+
+impl Scraper {
+    /// For the metrics of the server that `access` leads to. What is sent to the endpoint, its key
+    /// above all, is sent to no other host.
+    pub fn new(wanted: &MetricsUrl, access: &Access) -> anyhow::Result<Self> {
+        let endpoint = Url::parse(&access.url).ok();
+        let url = match (wanted, &endpoint) {
+            (MetricsUrl::At(url), _) => Url::parse(url)?,
+            (_, Some(endpoint)) => {
+                Url::parse(&endpoint.origin().ascii_serialization())?.join("/metrics")?
+            }
+            (_, None) => anyhow::bail!("there is no server"),
+        };
+        let tls = match url.scheme() {
+            "https" => tls::trusting(&access.route.tls, tls::HTTP_2)?,
+            _ => tls::trusting_nobody()?,
+        };
+        let mut builder = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .timeout(TIMEOUT)
+            .tls_backend_preconfigured(tls);
+        builder = match &access.route.proxy {
+            Proxy::Through(Secret(proxy)) => builder.proxy(reqwest::Proxy::all(proxy)?),
+            Proxy::Environment if !config::is_loopback(url.as_str()) => builder,
+            Proxy::Environment | Proxy::None => builder.no_proxy(),
+        };
+        let mut headers = HeaderMap::new();
+        if endpoint.is_some_and(|endpoint| endpoint.origin() == url.origin()) {
+            headers.extend(access.headers.iter().cloned());
+            if let Some(Secret(key)) = &access.key {
+                let mut value = HeaderValue::from_str(&format!("Bearer {key}"))?;
+                value.set_sensitive(true);
+                headers.insert(header::AUTHORIZATION, value);
+            }
+        }
+        Ok(Self { http: builder.build()?, url, headers })
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        self.url.as_str()
+    }
+
+    /// The metrics now, or why there are none.
+    pub async fn read(&self) -> Result<String, String> {
+        let request = self.http.get(self.url.clone()).headers(self.headers.clone());
+        let mut response = request.send().await.map_err(|error| root_cause(&error))?;
+        if !response.status().is_success() {
+            return Err(format!("HTTP {}", response.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| root_cause(&error))? {
+            body.extend_from_slice(&piece);
+            if body.len() > LIMIT {
+                return Err("there are more than 16 MB of them".into());
+            }
+        }
+        String::from_utf8(body).map_err(|_| "they are not text".into())
+    }
+
+    /// The metrics as soon as `is_there` says that they hold all, or after half a second as they
+    /// are: a server may count an answer a little after its end.
+    pub async fn read_until(&self, is_there: impl Fn(&str) -> bool) -> Result<String, String> {
+        const PAUSE: Duration = Duration::from_millis(50);
+        for _ in 0..10 {
+            let text = self.read().await?;
+            if is_there(&text) {
+                return Ok(text);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.read().await
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,73 @@
+//! What servers said of trials by their metrics, as CSV: a row a trial and figure. Times are in
+//! seconds; what is unknown is an empty cell.
+
+use std::io::{self, Write};
+
+use super::csv::text;
+use crate::{
+    metric::DEFINITIONS,
+    plan::Case,
+    server_metrics::{Beside, Said, Times},
+};
+
+/// Writes rows as they come, each trial's whole and flushed.
+#[derive(Debug)]
+pub struct Writer<W: Write>(::csv::Writer<W>);
+
+/// One figure of a trial.
+struct Row<'a> {
+    case: &'a Case,
+    requests: usize,
+    said: &'a Said,
+    ours: Option<f64>,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes the column heads to `out`.
+    pub fn new(out: W) -> io::Result<Self> {
+        let mut writer = ::csv::Writer::from_writer(out);
+        writer.write_record(COLUMNS.iter().map(|(name, _)| name))?;
+        writer.flush()?;
+        Ok(Self(writer))
+    }
+
+    /// Writes what was said of the trial `case`.
+    pub fn write(&mut self, case: &Case, beside: &Beside) -> io::Result<()> {
+        for (said, ours) in &beside.said {
+            let row = Row { case, requests: beside.requests, said, ours: *ours };
+            self.0.write_record(COLUMNS.iter().map(|(_, cell)| cell(&row)))?;
+        }
+        self.0.flush()
+    }
+}
+
+type Column = (&'static str, fn(&Row<'_>) -> String);
+
+const COLUMNS: &[Column] = &[
+    ("model_name", |row| text(&row.case.target.name)),
+    ("trial", |row| text(&row.case.name)),
+    ("run", |row| row.case.run.to_string()),
+    ("requests", |row| row.requests.to_string()),
+    ("figure", |row| row.said.figure.name.into()),
+    ("series", |row| row.said.series.into()),
+    ("sort", |row| row.said.figure.sort.name().into()),
+    ("before", |row| row.said.before.to_string()),
+    ("after", |row| row.said.after.to_string()),
+    ("mean", |row| of(row, |times| Some(times.mean))),
+    ("median", |row| of(row, |times| times.median)),
+    ("p99", |row| of(row, |times| times.p99)),
+    ("ours", |row| seconds(row.ours)),
+    ("difference", |row| {
+        seconds(row.ours.zip(row.said.times).map(|(ours, theirs)| ours - theirs.mean))
+    }),
+    ("definitions", |_| DEFINITIONS.into()),
+    ("version", |_| env!("CARGO_PKG_VERSION").into()),
+];
+
+fn of(row: &Row<'_>, read: impl Fn(&Times) -> Option<f64>) -> String {
+    seconds(row.said.times.as_ref().and_then(read))
+}
+
+fn seconds(value: Option<f64>) -> String {
+    value.map(|value| format!("{value:.9}")).unwrap_or_default()
+}

@@ -1,0 +1,357 @@
+//! A server's Prometheus metrics before and after a trial → what it says of that trial. Pure.
+//!
+//! Metrics are of all that a server does. Their difference is the trial's own where it counts as
+//! many requests as the trial had; with others in it there is nothing to compare.
+//!
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>
+
+use std::collections::BTreeMap;
+
+/// What a server may say of a trial.
+#[derive(Debug, Clone, Copy)]
+pub struct Figure {
+    /// Its name in the results.
+    pub name: &'static str,
+    /// What sort of metric it is.
+    pub sort: Sort,
+    /// Our metric of the same thing, by request.
+    pub ours: Option<&'static str>,
+    /// The names that servers have for it; the first one that is there is read.
+    series: &'static [&'static str],
+}
+
+/// A sort of metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// Times, with how many there were.
+    Histogram,
+    /// A count that only grows.
+    Counter,
+    /// A state.
+    Gauge,
+}
+
+impl Sort {
+    /// Its name in the results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Histogram => "histogram",
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+macro_rules! figures {
+    ($($name:literal $sort:ident $ours:expr, [$($series:literal),+];)+) => {
+        &[$(Figure { name: $name, sort: Sort::$sort, ours: $ours, series: &[$($series),+] },)+]
+    };
+}
+
+/// What is read: the names of vLLM, of SGLang and of llama.cpp.
+const FIGURES: &[Figure] = figures! {
+    "ttft" Histogram Some("ttft"),
+        ["vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds"];
+    "tpot" Histogram Some("tpot"), ["vllm:request_time_per_output_token_seconds"];
+    "e2e" Histogram Some("e2e"),
+        ["vllm:e2e_request_latency_seconds", "sglang:e2e_request_latency_seconds"];
+    "itl" Histogram None,
+        ["vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds",
+         "sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds"];
+    "queue_time" Histogram None, ["vllm:request_queue_time_seconds", "sglang:queue_time_seconds"];
+    "prefill_time" Histogram None, ["vllm:request_prefill_time_seconds"];
+    "decode_time" Histogram None, ["vllm:request_decode_time_seconds"];
+    "prompt_tokens" Counter None,
+        ["vllm:prompt_tokens_total", "sglang:prompt_tokens_total", "llamacpp:prompt_tokens_total"];
+    "generation_tokens" Counter None,
+        ["vllm:generation_tokens_total", "sglang:generation_tokens_total",
+         "llamacpp:tokens_predicted_total"];
+    "cached_tokens" Counter None,
+        ["vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total",
+         "sglang:cached_tokens_total", "llamacpp:prompt_tokens_cached_total"];
+    "cache_queries" Counter None,
+        ["vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"];
+    "preemptions" Counter None, ["vllm:num_preemptions_total"];
+    "prompt_seconds" Counter None, ["llamacpp:prompt_seconds_total"];
+    "generation_seconds" Counter None, ["llamacpp:tokens_predicted_seconds_total"];
+    "running" Gauge None,
+        ["vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing"];
+    "waiting" Gauge None,
+        ["vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred"];
+};
+
+/// All metrics of a server at one moment, those with the same name added up.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Scrape {
+    values: BTreeMap<String, f64>,
+    /// The buckets of histograms: upper bounds and how many were below, by ascending bounds.
+    buckets: BTreeMap<String, Vec<(f64, f64)>>,
+}
+
+/// A line: a name, labels, a value.
+type Series<'a> = (&'a str, Vec<(&'a str, String)>, f64);
+
+impl Scrape {
+    /// Reads the text format. Of several models only `model` counts, where it is one of them. Lines
+    /// that are none of it are left out.
+    pub fn read(text: &str, model: &str) -> Self {
+        let lines: Vec<_> = text.lines().filter_map(series).collect();
+        let names_model = |labels: &[(&str, String)]| {
+            labels.iter().find(|(name, _)| *name == "model_name").map(|(_, value)| value == model)
+        };
+        let knows = lines.iter().any(|(_, labels, _)| names_model(labels) == Some(true));
+        let mut scrape = Self::default();
+        for (name, labels, value) in lines {
+            if knows && names_model(&labels) == Some(false) {
+                continue;
+            }
+            let bound = labels.iter().find(|(label, _)| *label == "le");
+            match (name.strip_suffix("_bucket"), bound.and_then(|(_, bound)| number(bound))) {
+                (Some(name), Some(bound)) => scrape.add_bucket(name, bound, value),
+                _ => *scrape.values.entry(name.into()).or_default() += value,
+            }
+        }
+        scrape
+    }
+
+    fn add_bucket(&mut self, name: &str, bound: f64, below: f64) {
+        let buckets = self.buckets.entry(name.into()).or_default();
+        match buckets.binary_search_by(|(known, _)| known.total_cmp(&bound)) {
+            Ok(place) => buckets[place].1 += below,
+            Err(place) => buckets.insert(place, (bound, below)),
+        }
+    }
+
+    /// Requests that the server has answered, where it says so.
+    pub fn answered(&self) -> Option<f64> {
+        let e2e = FIGURES.iter().find(|figure| figure.name == "e2e")?;
+        e2e.series.iter().find_map(|series| self.values.get(&format!("{series}_count")).copied())
+    }
+
+    /// Whether there is anything in it that is read.
+    pub fn is_known(&self) -> bool {
+        FIGURES.iter().any(|figure| figure.in_both(self, self).is_some())
+    }
+}
+
+/// Reads a line such as `name{label="value"} 1.5 1395066363000`.
+fn series(line: &str) -> Option<Series<'_>> {
+    let line = line.trim();
+    let end = line.find(|c: char| c == '{' || c.is_whitespace())?;
+    let (name, rest) = line.split_at(end);
+    if name.is_empty() || name.starts_with('#') {
+        return None;
+    }
+    let (labels, rest) = match rest.strip_prefix('{') {
+        Some(rest) => labels(rest)?,
+        None => (Vec::new(), rest),
+    };
+    Some((name, labels, number(rest.split_whitespace().next()?)?))
+}
+
+/// Reads labels up to their brace, and gives what comes after it.
+fn labels(mut rest: &str) -> Option<(Vec<(&str, String)>, &str)> {
+    let mut labels = Vec::new();
+    loop {
+        rest = rest.trim_start_matches([' ', ',']);
+        if let Some(rest) = rest.strip_prefix('}') {
+            return Some((labels, rest));
+        }
+        let (name, after) = rest.split_once("=\"")?;
+        let mut value = String::new();
+        let mut chars = after.char_indices();
+        loop {
+            match chars.next()? {
+                (at, '"') => {
+                    rest = &after[at + 1..];
+                    break;
+                }
+                (_, '\\') => value.push(match chars.next()?.1 {
+                    'n' => '\n',
+                    other => other,
+                }),
+                (_, other) => value.push(other),
+            }
+        }
+        labels.push((name.trim(), value));
+    }
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| !number.is_nan())
+}
+
+impl Figure {
+    fn in_both(&self, before: &Scrape, after: &Scrape) -> Option<Said> {
+        self.series.iter().find_map(|series| self.said(series, before, after))
+    }
+
+    fn said(&self, series: &'static str, before: &Scrape, after: &Scrape) -> Option<Said> {
+        let counted = format!("{series}_count");
+        let name = if self.sort == Sort::Histogram { counted.as_str() } else { series };
+        // What nobody has asked for yet may be left out.
+        let now = *after.values.get(name)?;
+        let then = before.values.get(name).copied().unwrap_or(0.0);
+        let said = Said { figure: *self, series, before: then, after: now, times: None };
+        match self.sort {
+            Sort::Gauge => Some(said),
+            // A server that began anew in between.
+            _ if now < then => None,
+            Sort::Counter => Some(said),
+            Sort::Histogram => {
+                let sum = format!("{series}_sum");
+                let sum = after.values.get(&sum)? - before.values.get(&sum).copied().unwrap_or(0.0);
+                let buckets = grown(before.buckets.get(series), after.buckets.get(series));
+                Some(Said { times: Times::of(now - then, sum, &buckets), ..said })
+            }
+        }
+    }
+}
+
+/// How much each bucket has grown.
+fn grown(before: Option<&Vec<(f64, f64)>>, after: Option<&Vec<(f64, f64)>>) -> Vec<(f64, f64)> {
+    let then = |bound: f64| {
+        let bucket = before.into_iter().flatten().find(|(known, _)| *known == bound);
+        bucket.map_or(0.0, |(_, below)| *below)
+    };
+    after.into_iter().flatten().map(|&(bound, below)| (bound, below - then(bound))).collect()
+}
+
+/// What a server said of one figure of a trial.
+#[derive(Debug, Clone, Copy)]
+pub struct Said {
+    /// The figure.
+    pub figure: Figure,
+    /// The server's name for it.
+    pub series: &'static str,
+    /// Its value, or how many times there were, before the trial.
+    pub before: f64,
+    /// The same after it.
+    pub after: f64,
+    /// The times in between, if there were any.
+    pub times: Option<Times>,
+}
+
+/// The times of a histogram, seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Times {
+    /// How many there are.
+    pub count: f64,
+    /// Their mean.
+    pub mean: f64,
+    /// Their median, interpolated within its bucket.
+    pub median: Option<f64>,
+    /// Their 99th percentile, likewise.
+    pub p99: Option<f64>,
+}
+
+impl Times {
+    fn of(count: f64, sum: f64, buckets: &[(f64, f64)]) -> Option<Self> {
+        (count > 0.0).then(|| Self {
+            count,
+            mean: sum / count,
+            median: quantile(buckets, 0.5),
+            p99: quantile(buckets, 0.99),
+        })
+    }
+}
+
+/// As PromQL's `histogram_quantile`: linear within a bucket, whose lower bound is the upper one of
+/// the bucket before. In the last bucket, which has no upper bound, there is none.
+fn quantile(buckets: &[(f64, f64)], part: f64) -> Option<f64> {
+    let all = buckets.last()?.1;
+    let rank = part * all;
+    let place = buckets.iter().position(|(_, below)| *below >= rank && *below > 0.0)?;
+    let (high, below) = buckets[place];
+    let (low, before) = place.checked_sub(1).map_or((0.0, 0.0), |place| buckets[place]);
+    let inside = below - before;
+    (high.is_finite() && inside > 0.0).then(|| low + (high - low) * (rank - before) / inside)
+}
+
+/// What a server said of a trial, beside what we measured in it.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// What it said, and our mean where the two can be compared.
+    pub said: Vec<(Said, Option<f64>)>,
+    /// Requests that the trial had.
+    pub requests: usize,
+}
+
+impl Beside {
+    /// What is between two scrapes, beside a trial of so many `requests`; `mean` knows our mean over
+    /// all of them by a metric's name.
+    pub fn of(
+        before: &Scrape,
+        after: &Scrape,
+        requests: usize,
+        mean: impl Fn(&str) -> Option<f64>,
+    ) -> Self {
+        let ours = |said: &Said| {
+            let alone = said.times.is_some_and(|times| times.count == requests as f64);
+            said.figure.ours.filter(|_| alone).and_then(&mean)
+        };
+        let said = FIGURES.iter().filter_map(|figure| figure.in_both(before, after));
+        let said = said.map(|said| (said, ours(&said))).collect();
+        Self { said, requests }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATER: &str = "\
+# HELP vllm:e2e_request_latency_seconds Histogram of e2e request latency in seconds.
+# TYPE vllm:e2e_request_latency_seconds histogram
+vllm:e2e_request_latency_seconds_bucket{le=\"0.5\",model_name=\"m\"} 2
+vllm:e2e_request_latency_seconds_bucket{le=\"1.0\",model_name=\"m\"} 5.0
+vllm:e2e_request_latency_seconds_bucket{le=\"+Inf\",model_name=\"m\"} 5.0 1395066363000
+vllm:e2e_request_latency_seconds_count{model_name=\"m\"} 5
+vllm:e2e_request_latency_seconds_sum{model_name=\"m\"} 3
+vllm:e2e_request_latency_seconds_sum{model_name=\"other\"} 1e9
+vllm:num_preemptions_total{engine=\"0\",model_name=\"m\"} 2
+vllm:num_preemptions_total{engine=\"1\",model_name=\"m\"} 3
+vllm:num_requests_running{model_name=\"m\",odd=\"a\\\"}\\n\\\\\"} 1
+nonsense
+vllm:num_requests_waiting{model_name=\"m\" 7
+";
+
+    fn said(before: &str, after: &str, name: &str) -> Option<Said> {
+        let figure = FIGURES.iter().find(|figure| figure.name == name)?;
+        figure.in_both(&Scrape::read(before, "m"), &Scrape::read(after, "m"))
+    }
+
+    #[test]
+    fn the_text_format_is_read_with_its_escapes_and_without_other_models() {
+        let value = |name: &str| said("", LATER, name).map(|said| said.after);
+        assert_eq!(value("e2e"), Some(5.0));
+        assert_eq!(value("preemptions"), Some(5.0));
+        assert_eq!(value("running"), Some(1.0));
+        assert_eq!(value("waiting"), None);
+        let mean = said("", LATER, "e2e").and_then(|said| said.times).map(|times| times.mean);
+        assert_eq!(mean, Some(0.6));
+        // A model that it does not know may go by another name: then all of them count.
+        assert_eq!(Scrape::read(LATER, "alias").answered(), Some(5.0));
+    }
+
+    #[test]
+    fn what_is_between_is_the_trials_own() {
+        let before = LATER.replace("} 5.0", "} 1.0").replace("\"m\"} 5\n", "\"m\"} 1\n");
+        let before = before.replace("\"m\"} 2\n", "\"m\"} 1\n").replace("\"m\"} 3\n", "\"m\"} 1\n");
+        let times = said(&before, LATER, "e2e").and_then(|said| said.times).expect("times");
+        // Four: one of them below 0.5 s, three between that and 1 s.
+        assert_eq!((times.count, times.mean), (4.0, 0.5));
+        assert_eq!(times.median, Some(0.5 + 0.5 * (2.0 - 1.0) / 3.0));
+        assert_eq!(said(LATER, LATER, "e2e").map(|said| said.times), Some(None));
+        // It began anew.
+        assert!(said(LATER, &before, "e2e").is_none());
+    }
+
+    #[test]
+    fn a_quantile_beyond_the_last_bound_is_not_known() {
+        let buckets = [(0.1, 1.0), (0.2, 1.0), (f64::INFINITY, 2.0)];
+        assert_eq!(quantile(&buckets, 0.5), Some(0.1));
+        assert_eq!(quantile(&buckets, 0.99), None);
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+}

@@ -1,0 +1,161 @@
+//! The metrics of a server before and after each trial.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use crate::bench::{Bench, records};
+
+/// A server that answers `GET /metrics` as vLLM does, an answer more each time, and whatever is
+/// asked of it with a chat of twelve tokens, 20 ms apart from 60 ms on.
+#[derive(Clone, Copy)]
+struct Metered {
+    /// Requests that others have made between two looks.
+    others: u64,
+}
+
+impl Metered {
+    fn start(self) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let answered = AtomicU64::new(0);
+            thread::scope(|scope| {
+                for socket in listener.incoming().map_while(Result::ok) {
+                    scope.spawn(|| self.serve(socket, &answered));
+                }
+            });
+        });
+        port
+    }
+
+    fn serve(self, mut socket: TcpStream, answered: &AtomicU64) {
+        let mut reader = BufReader::new(socket.try_clone().unwrap());
+        loop {
+            let (mut first, mut size) = (String::new(), 0);
+            for line in reader.by_ref().lines().map_while(Result::ok) {
+                if first.is_empty() {
+                    first.clone_from(&line);
+                }
+                if let Some(length) = line.to_lowercase().strip_prefix("content-length:") {
+                    size = length.trim().parse().unwrap();
+                }
+                if line.is_empty() {
+                    break;
+                }
+            }
+            if first.is_empty() {
+                return;
+            }
+            reader.read_exact(&mut vec![0; size]).unwrap();
+            if first.starts_with("GET /metrics ") {
+                let body = self.metrics(answered.load(Ordering::Relaxed));
+                let length = body.len();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                socket.write_all((head + &body).as_bytes()).unwrap();
+                continue;
+            }
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+                        transfer-encoding: chunked\r\n\r\n";
+            socket.write_all(head.as_bytes()).unwrap();
+            let mut say = |data: &str| {
+                let event = format!("data: {data}\n\n");
+                let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+                socket.write_all(chunk.as_bytes()).unwrap();
+            };
+            for n in 0..12 {
+                let wait = if n == 0 { 60 } else { 20 };
+                thread::sleep(Duration::from_millis(wait));
+                say(r#"{"choices":[{"index":0,"delta":{"content":"word"}}]}"#);
+            }
+            say(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
+            say(
+                r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21}}"#,
+            );
+            say("[DONE]");
+            socket.write_all(b"0\r\n\r\n").unwrap();
+            answered.fetch_add(1 + self.others, Ordering::Relaxed);
+        }
+    }
+
+    fn metrics(self, answered: u64) -> String {
+        let of = |series: &str, seconds: f64| {
+            let sum = seconds * answered as f64;
+            format!(
+                "# TYPE vllm:{series} histogram\n\
+                 vllm:{series}_bucket{{model_name=\"m\",le=\"1.0\"}} {answered}.0\n\
+                 vllm:{series}_bucket{{model_name=\"m\",le=\"+Inf\"}} {answered}.0\n\
+                 vllm:{series}_count{{model_name=\"m\"}} {answered}.0\n\
+                 vllm:{series}_sum{{model_name=\"m\"}} {sum}\n"
+            )
+        };
+        [
+            of("time_to_first_token_seconds", 0.060),
+            of("request_time_per_output_token_seconds", 0.020),
+            of("e2e_request_latency_seconds", 0.280),
+            "vllm:num_preemptions_total{model_name=\"m\"} 7.0\n".into(),
+            "vllm:num_requests_running{model_name=\"m\"} 0.0\n".into(),
+        ]
+        .concat()
+    }
+}
+
+fn metered(port: u16, metrics_url: &str) -> Bench {
+    Bench::new(&format!(
+        "runs: 2\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  \
+         m: {{ base_url: \"http://127.0.0.1:{port}\", metrics_url: {metrics_url} }}\n"
+    ))
+}
+
+#[test]
+fn a_servers_metrics_stand_beside_ours() {
+    let bench = metered(Metered { others: 0 }.start(), "auto");
+    let ran = bench.run(&["--json", "run.json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let told = "  server's metrics: ttft 60.00 ms, ours ";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let rows = records(&bench.folder.path().join("results.server.csv"));
+    let of = |figure: &str| -> Vec<_> {
+        let rows = rows.iter().filter(|row| &row[4] == figure);
+        rows.map(|row| [7, 8, 9].map(|place| row[place].to_owned())).collect()
+    };
+    // The warm-up was before the first look.
+    assert_eq!(of("ttft"), [["1", "2", "0.060000000"], ["2", "3", "0.060000000"]]);
+    assert_eq!(of("preemptions"), [["7", "7", ""], ["7", "7", ""]]);
+    let ours = rows.iter().filter(|row| !row[12].is_empty()).count();
+    assert_eq!(ours, 6, "ttft, tpot and e2e of both trials");
+    let json = fs::read(bench.folder.path().join("run.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let metrics = &json["groups"][0]["server"]["metrics"];
+    assert_eq!(metrics["e2e"]["requests"], 2);
+    assert!((metrics["tpot"]["server"].as_f64().unwrap() - 0.020).abs() < 1e-9, "{metrics}");
+}
+
+#[test]
+fn requests_of_other_clients_leave_nothing_to_compare() {
+    let bench = metered(Metered { others: 1 }.start(), "auto");
+    let ran = bench.run(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let told = "  server's metrics: nothing to compare, see results.server.csv\n";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+}
+
+#[test]
+fn metrics_that_cannot_be_had_are_one_warning_and_no_failure() {
+    let port = Metered { others: 0 }.start();
+    for (url, why) in [
+        ("\"http://127.0.0.1:1/metrics\"".to_owned(), "Connection refused"),
+        (format!("\"http://127.0.0.1:{port}/elsewhere\""), "none of them is vLLM's"),
+    ] {
+        let ran = metered(port, &url).run(&[]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let warnings: Vec<_> =
+            ran.stderr.lines().filter(|line| line.starts_with("WARNING: no metrics of")).collect();
+        assert!(matches!(warnings[..], [line] if line.contains(why)), "{}", ran.stderr);
+    }
+}
