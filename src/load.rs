@@ -1,5 +1,6 @@
 //! Asks, waits, and reads the answer once it has ended: one prompt, or a whole load.
 
+mod converse;
 mod lengths;
 mod offer;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 pub use self::{
+    converse::Conversation,
     lengths::{Lengths, measure},
     offer::{Ended, Offered, offer},
 };
@@ -20,7 +22,7 @@ use crate::{
     client::{Client, Watch},
     config::PrefixCache,
     plan::{Case, Target},
-    prompt::{self, Prompt},
+    prompt::{self, ChatMessage, Prompt},
     protocol::{Ask, Protocol},
     recording::{Chunk, Recording, RequestError},
     sample::{self, Asked, Sample},
@@ -114,9 +116,20 @@ fn request(
         (None, PrefixCache::Reuse) => Cow::Borrowed(prompt),
         (None, PrefixCache::Fresh) => Cow::Owned(prompt.begun_with(&nonce())),
     };
+    let (body, asked) = body_of(target, &prompt, &prompt.messages, max_tokens);
+    (body, Asked { prompt: tokens, ..asked })
+}
+
+/// The body of the request that asks `prompt` by `messages`, and how many tokens it wants.
+fn body_of(
+    target: &Target,
+    prompt: &Prompt,
+    messages: &[ChatMessage],
+    max_tokens: u64,
+) -> (Bytes, Asked) {
     let ask = Ask {
         model: &target.model,
-        messages: &prompt.messages,
+        messages,
         temperature: target.temperature,
         max_tokens,
         min_tokens: prompt.output.min_tokens,
@@ -124,7 +137,7 @@ fn request(
         extra_body: &target.extra_body,
     };
     let body = target.protocol.body(&ask).to_string().into();
-    (body, Asked { prompt: tokens, ..asked(&ask, target.protocol) })
+    (body, asked(&ask, target.protocol))
 }
 
 /// How many tokens a request wants; what the user's own fields say is said last.

@@ -385,7 +385,8 @@ fn workloads(
     let mut errors = Vec::new();
     let workload = |workload: &config::Workload| {
         let wanted = |prompt: &&Arc<Prompt>| {
-            workload.prompts.is_empty()
+            // A conversation of several turns is a trial by itself.
+            workload.prompts.is_empty() && prompt.turns.is_empty()
                 || workload.prompts.iter().any(|name| prompt.is_called(&name.value))
         };
         Arc::new(Workload {

@@ -14,8 +14,22 @@ pub struct Prompt {
     pub set: Option<String>,
     /// How long its answer is to be.
     pub output: Output,
+    /// The turns after the first, each with the user's next question: they are asked with the
+    /// answers received, one after the other.
+    pub turns: Vec<Arc<Self>>,
+    /// Which turn it is, from 1, where it is one of several.
+    pub turn: Option<Turn>,
     /// How its text is made, where it is not written. The last message is then empty.
     pub synthetic: Option<Synthetic>,
+}
+
+/// A turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Which one, from 1.
+    pub number: usize,
+    /// The name of the conversation.
+    pub of: String,
 }
 
 /// A text of a stated length.
@@ -159,6 +173,8 @@ impl Prompt {
             messages: system.into_iter().chain([user]).collect(),
             set: None,
             output: Output::default(),
+            turns: Vec::new(),
+            turn: None,
             synthetic: None,
         }
     }
@@ -166,6 +182,33 @@ impl Prompt {
     /// Whether `name` is its own or its data set's.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.set.as_deref() == Some(name)
+    }
+
+    /// The conversation that goes on with these `questions`.
+    #[must_use]
+    pub fn followed_by(mut self, questions: Vec<ChatMessage>) -> Self {
+        if questions.is_empty() {
+            return self;
+        }
+        let turn = |number| Some(Turn { number, of: self.name.clone() });
+        let next = |(nth, question)| {
+            let number = nth + 2;
+            Arc::new(Self {
+                name: format!("{} turn {number}", self.name),
+                messages: vec![question],
+                turns: Vec::new(),
+                turn: turn(number),
+                ..self.clone()
+            })
+        };
+        self.turns = questions.into_iter().enumerate().map(next).collect();
+        self.turn = turn(1);
+        self
+    }
+
+    /// The name by which it is known to the user: that of all of the conversation.
+    pub fn title(&self) -> &str {
+        self.turn.as_ref().map_or(&self.name, |turn| &turn.of)
     }
 
     /// The prompt with `text` as its question.

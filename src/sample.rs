@@ -142,6 +142,13 @@ impl Sample {
         self
     }
 
+    /// This sample of a later turn, whose prompt is meant to be cached.
+    #[must_use]
+    pub fn of_later_turn(mut self) -> Self {
+        self.notes.retain(|note| *note != Note::CachedPrefix);
+        self
+    }
+
     /// The gaps between successive token-bearing events.
     pub fn gaps(&self) -> impl Iterator<Item = Duration> {
         self.token_events.windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
@@ -346,6 +353,28 @@ pub fn read(
     }
     decoded?;
     stream.into_sample(recording, fallback)
+}
+
+/// The text of the answer, without the reasoning before it.
+pub fn answer_text(recording: &Recording, protocol: &dyn Protocol) -> String {
+    let mut text = String::new();
+    let mut decoder = protocol.framing().decoder();
+    let mut read = |frame: Frame<'_>| {
+        let message = protocol.decode(&frame).unwrap_or_default();
+        for part in message.parts {
+            if let Part::Token(TokenKind::Answer, said) = part {
+                text.push_str(&said);
+            }
+        }
+    };
+    // An answer that cannot be read has the text that could be.
+    for chunk in &recording.chunks {
+        if decoder.push(&chunk.bytes, &mut read).is_err() {
+            break;
+        }
+    }
+    decoder.finish(&mut read);
+    text
 }
 
 /// The prompt's tokens by the server, whatever else the answer says.

@@ -148,6 +148,25 @@ impl Tally {
     }
 }
 
+/// What the same turn of several conversations brought.
+#[derive(Debug, Clone, Default)]
+pub struct Turns {
+    /// Time to the first token, in seconds.
+    pub ttft: Vec<f64>,
+    /// Tokens of the prompt, where the server told.
+    pub prompt_tokens: Vec<f64>,
+    /// Tokens of it from a cache, where the server told.
+    pub cached_tokens: Vec<f64>,
+}
+
+impl Turns {
+    fn add(&mut self, sample: &Sample) {
+        self.ttft.push(sample.first_token().as_secs_f64());
+        self.prompt_tokens.extend(sample.prompt_tokens.map(|tokens| tokens as f64));
+        self.cached_tokens.extend(sample.cached_tokens.map(|tokens| tokens as f64));
+    }
+}
+
 /// A statistic, and how far it may be from the truth.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
@@ -183,6 +202,8 @@ pub struct Group {
     /// The requests: all of those with prompts one by one, and those of each load that was offered
     /// as it was asked for.
     pub tally: Tally,
+    /// The turns of its conversations: the first of all, the second, and so on.
+    pub turns: Vec<Turns>,
     /// What the loads reached that were offered as they were asked for.
     pub loads: Vec<Reached>,
     /// Why other runs were not the load that was asked for.
@@ -228,6 +249,20 @@ impl Summary {
     pub fn add_server(&mut self, case: &Case, beside: Beside) {
         if let Some(group) = self.group(case) {
             group.server.push(beside);
+        }
+    }
+
+    /// Counts a trial that was a conversation, by the rows of its turns.
+    pub fn add_turns(&mut self, rows: &[Row]) {
+        let Some(group) = rows.first().and_then(|row| self.group(&row.case)) else { return };
+        group.finished += 1;
+        group.failed += usize::from(rows.iter().any(|row| row.outcome.is_err()));
+        for (row, nth) in rows.iter().zip(0..) {
+            group.tally.add(&row.prompt, row.case.run, &row.outcome);
+            if let Ok(sample) = &row.outcome {
+                group.turns.resize_with(group.turns.len().max(nth + 1), Turns::default);
+                group.turns[nth].add(sample);
+            }
         }
     }
 
@@ -281,6 +316,7 @@ impl Group {
             finished: 0,
             failed: 0,
             tally: Tally::default(),
+            turns: Vec::new(),
             loads: Vec::new(),
             shortfalls: Vec::new(),
             server: Vec::new(),

@@ -273,6 +273,7 @@ pub(super) fn names(config: &Config) -> Vec<ConfigError> {
     let workloads = config.workloads.iter().map(|workload| &workload.name);
     errors.extend(collisions(config, workloads, "workloads", "rename one of them"));
     errors.extend(prompts_and_workloads(config));
+    errors.extend(conversations_in_workloads(config));
     errors
 }
 
@@ -346,6 +347,32 @@ pub(super) fn no_length(field: &str, protocol: &dyn Protocol) -> Refusal {
         words::list(&others)
     );
     (what, help)
+}
+
+/// Workloads that would ask conversations of several turns.
+fn conversations_in_workloads(config: &Config) -> Vec<ConfigError> {
+    let help = "each is a trial by itself, `MODEL::PROMPT::run-N`; name other prompts";
+    let prompts = config.prompts.as_deref().unwrap_or_default();
+    let has_turns = |prompt: &&Prompt| !prompt.prompt.turns.is_empty();
+    let mut errors = Vec::new();
+    for workload in &config.workloads {
+        for name in &workload.prompts {
+            let mut named = prompts.iter().filter(|prompt| prompt.prompt.is_called(&name.value));
+            if named.any(|prompt| has_turns(&prompt)) {
+                let what = format!("a workload cannot ask the turns of `{}`", name.value);
+                errors.push(config.error_in(name, &what, help));
+            }
+        }
+        if workload.prompts.is_empty()
+            && !prompts.is_empty()
+            && prompts.iter().all(|p| has_turns(&p))
+        {
+            let what = format!("the workload `{}` has nothing to ask", workload.name.value);
+            let help = "all prompts are conversations of several turns, each a trial by itself; add another";
+            errors.push(config.error_in(&workload.name, &what, help));
+        }
+    }
+    errors
 }
 
 /// Workloads that are called like a prompt.

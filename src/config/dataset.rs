@@ -12,6 +12,8 @@ pub(super) struct Record {
     pub(super) name: Option<String>,
     /// The conversation up to the question that is asked.
     pub(super) messages: Vec<ChatMessage>,
+    /// The questions of further turns.
+    pub(super) later: Vec<ChatMessage>,
     /// Most tokens of the answer.
     pub(super) output_tokens: Option<u64>,
 }
@@ -39,8 +41,9 @@ const SHAREGPT_HELP: &str =
 /// Why a record is refused, and what would be right.
 type Refusal = (String, &'static str);
 
-/// The records in `text`, those without a question left out.
-pub(super) fn read(text: &str) -> Result<Vec<Record>, Mistake> {
+/// The records in `text`, those without a question left out. With `multi_turn`, the questions of
+/// a record are turns of a conversation, and the recorded answers are not sent.
+pub(super) fn read(text: &str, multi_turn: bool) -> Result<Vec<Record>, Mistake> {
     let is_list = text.trim_start().starts_with('[');
     let pieces = if is_list { listed(text) } else { lines(text) }?;
     let mut records: Vec<Record> = Vec::new();
@@ -49,7 +52,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Record>, Mistake> {
         let refused = |(what, help): Refusal| Mistake { at, what, help };
         let record: Map<String, Value> = serde_json::from_str(piece)
             .map_err(|_| refused(("a record is no object".into(), RECORD_HELP)))?;
-        let Some(record) = self::record(&record).map_err(refused)? else { continue };
+        let Some(record) = self::record(&record, multi_turn).map_err(refused)? else { continue };
         if let Some(name) = record.name.as_ref().filter(|name| !names.insert((*name).clone())) {
             let what = format!("two records are called `{name}`");
             return Err(refused((what, "their names would be those of two trials: rename one")));
@@ -95,7 +98,7 @@ fn not_json(text: &str, at: usize, error: &serde_json::Error) -> Mistake {
 }
 
 /// The record, if it asks something.
-fn record(fields: &Map<String, Value>) -> Result<Option<Record>, Refusal> {
+fn record(fields: &Map<String, Value>, multi_turn: bool) -> Result<Option<Record>, Refusal> {
     let filled = |key: &str| fields.get(key).filter(|value| !value.is_null());
     let forms = ["prompt", "messages", "turns", "conversations"];
     let mut found = forms.iter().filter_map(|key| Some((*key, filled(key)?)));
@@ -107,7 +110,7 @@ fn record(fields: &Map<String, Value>) -> Result<Option<Record>, Refusal> {
     }
     let messages = match form {
         "prompt" => vec![ChatMessage::text(Role::User, text("`prompt`", value, RECORD_HELP)?)],
-        "messages" => messages(value)?,
+        "messages" => messages(value, multi_turn)?,
         "turns" => turns(value)?,
         _ => match conversations(value)? {
             messages if messages.is_empty() => return Ok(None),
@@ -120,7 +123,23 @@ fn record(fields: &Map<String, Value>) -> Result<Option<Record>, Refusal> {
         whole.ok_or_else(|| (format!("`{count}` is no number of output tokens"), COUNT_HELP))
     });
     let name = ["name", "id", "question_id"].into_iter().find_map(filled).and_then(called);
-    Ok(Some(Record { name, messages, output_tokens: output_tokens.transpose()? }))
+    let (messages, later) = first_turn(form, messages, multi_turn);
+    Ok(Some(Record { name, messages, later, output_tokens: output_tokens.transpose()? }))
+}
+
+/// The messages of the first turn, and the questions of the others.
+fn first_turn(
+    form: &str,
+    mut messages: Vec<ChatMessage>,
+    multi_turn: bool,
+) -> (Vec<ChatMessage>, Vec<ChatMessage>) {
+    // A recorded conversation is one turn with a past.
+    if form == "messages" && !multi_turn {
+        return (messages, Vec::new());
+    }
+    let first = messages.iter().position(|message| message.role == Role::User);
+    let later = messages.split_off(first.map_or(messages.len(), |first| first + 1));
+    (messages, if multi_turn { later } else { Vec::new() })
 }
 
 /// What a record is called.
@@ -149,7 +168,7 @@ fn list<'v>(what: &str, value: &'v Value, help: &'static str) -> Result<&'v Vec<
 }
 
 /// OpenAI's form, up to the last question: an answer that was recorded after it is not sent.
-fn messages(value: &Value) -> Result<Vec<ChatMessage>, Refusal> {
+fn messages(value: &Value, multi_turn: bool) -> Result<Vec<ChatMessage>, Refusal> {
     let refuse = |what: String| Err((what, MESSAGES_HELP));
     let mut messages = Vec::new();
     for message in list("messages", value, MESSAGES_HELP)? {
@@ -166,6 +185,9 @@ fn messages(value: &Value) -> Result<Vec<ChatMessage>, Refusal> {
             None => return refuse("a message has no `role`".into()),
         };
         messages.push(ChatMessage { role, content: content(&message["content"])? });
+    }
+    if multi_turn {
+        messages.retain(|message| message.role != Role::Assistant);
     }
     while messages.last().is_some_and(|last| last.role == Role::Assistant) {
         messages.pop();
@@ -214,15 +236,14 @@ fn image(url: &str) -> Result<Image, Refusal> {
     }
 }
 
-/// The first of a list of questions.
+/// A list of questions.
 fn turns(value: &Value) -> Result<Vec<ChatMessage>, Refusal> {
     let questions = list("turns", value, TURNS_HELP)?.iter();
-    let mut questions = questions.map(|turn| text("a turn", turn, TURNS_HELP));
-    let first = questions.next().transpose()?;
-    Ok(first.into_iter().map(|text| ChatMessage::text(Role::User, text)).collect())
+    let question = |turn| Ok(ChatMessage::text(Role::User, text("a turn", turn, TURNS_HELP)?));
+    questions.map(question).collect()
 }
 
-/// ShareGPT's form: its first question, and a system message before it. Many such data sets hold
+/// ShareGPT's form: its questions, and a system message before them. Many such data sets hold
 /// conversations without one.
 fn conversations(value: &Value) -> Result<Vec<ChatMessage>, Refusal> {
     let Some(turns) = value.as_array() else {
@@ -241,11 +262,12 @@ fn conversations(value: &Value) -> Result<Vec<ChatMessage>, Refusal> {
         if said.trim().is_empty() || role == Role::Assistant {
             continue;
         }
-        if role == Role::User {
+        if role == Role::User || messages.is_empty() {
             messages.push(ChatMessage::text(role, said));
-            return Ok(messages);
         }
-        messages = vec![ChatMessage::text(role, said)];
     }
-    Ok(Vec::new())
+    match messages.iter().any(|message| message.role == Role::User) {
+        true => Ok(messages),
+        false => Ok(Vec::new()),
+    }
 }

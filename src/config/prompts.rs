@@ -28,10 +28,11 @@ const PROMPT_EXAMPLE: &str = "{ name: hello, text: \"Say hello.\" }";
 const MOST_RECORDS: u64 = 1_000_000;
 
 /// The keys that say where a prompt's text comes from.
-const SOURCES: &[&str] = &["text", "file", "dataset", "synthetic"];
+const SOURCES: &[&str] = &["text", "file", "dataset", "synthetic", "turns"];
 
 /// Keys that have a use only beside one of SOURCES.
-const ONLY_BESIDE: &[(&str, &str)] = &[("limit", "dataset"), ("seed", "dataset")];
+const ONLY_BESIDE: &[(&str, &str)] =
+    &[("limit", "dataset"), ("seed", "dataset"), ("multi_turn", "dataset")];
 
 /// `prompts`: a list, or a folder.
 pub(super) fn prompts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
@@ -65,6 +66,19 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<Prompt> {
     let system = system.as_ref().map(|system| system.value.as_str());
     match kind {
         "dataset" => data_set(reader, source, &fields, (&name, system, &output)),
+        "turns" => {
+            let turns = turns(reader, source);
+            let mut questions =
+                turns.into_iter().map(|text| ChatMessage::text(Role::User, text.value));
+            let prompt = questions.next().map(|first| {
+                let mut prompt = prompt::Prompt::new(name.value.as_str(), system, "");
+                prompt.output = output;
+                prompt.messages.pop();
+                prompt.messages.push(first);
+                Prompt { prompt: prompt.followed_by(questions.collect()), name }
+            });
+            prompt.into_iter().collect()
+        }
         "synthetic" => {
             let made = synthetic(reader, source, &fields, (&name.value, output));
             made.map(|prompt| Prompt { prompt, name }).into_iter().collect()
@@ -96,9 +110,13 @@ fn source<'f, 'n>(
             reader.error_at_key(second, what, "remove one of them");
             None
         }
-        (None, _) => {
-            missing(reader, item, fields, SOURCES, "`text`, `file`, `dataset` nor `synthetic`")
-        }
+        (None, _) => missing(
+            reader,
+            item,
+            fields,
+            SOURCES,
+            "`text`, `file`, `dataset`, `synthetic` nor `turns`",
+        ),
         (source, None) => source,
     }
 }
@@ -186,6 +204,15 @@ fn output(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Output {
     Output { tokens, min_tokens, ignore_eos: ignore_eos.unwrap_or(false) }
 }
 
+/// The questions of a conversation. Never none.
+fn turns(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Spanned<String>> {
+    let example = "\"Say hello.\", \"And goodbye.\"";
+    if matches!(&entry.value.value, Yaml::List(items) if items.is_empty()) {
+        reader.error(entry, "`turns` is empty", format!("for example `turns: [{example}]`"));
+    }
+    reader.texts(entry, example)
+}
+
 /// The text of a `file`.
 fn file(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
     let file = reader.text(entry, "\"prompts/hello.txt\"")?.value;
@@ -200,11 +227,13 @@ fn data_set(
     (set, system, output): (&Spanned<String>, Option<&str>, &Output),
 ) -> Vec<Prompt> {
     let chosen = choice(reader, fields);
+    let multi_turn = fields.get("multi_turn").and_then(|entry| reader.flag(entry));
+    let multi_turn = multi_turn.unwrap_or(false);
     let Some(file) = reader.text(entry, "data/prompts.jsonl") else { return Vec::new() };
     let path = reader.base_dir.join(&file.value);
     let records = match path.is_dir() {
         true => texts(reader, entry, &path),
-        false => records(reader, entry, &path),
+        false => records(reader, entry, &path, multi_turn),
     };
     let Some(records) = records else { return Vec::new() };
     let prompt = |(nth, record): (usize, Record)| {
@@ -217,13 +246,9 @@ fn data_set(
             messages.insert(0, ChatMessage::text(Role::System, system));
         }
         let output = Output { tokens: record.output_tokens.or(output.tokens), ..output.clone() };
-        let prompt = prompt::Prompt {
-            name: name.clone(),
-            set: Some(set.value.clone()),
-            messages,
-            output,
-            synthetic: None,
-        };
+        let mut prompt = prompt::Prompt::new(name.as_str(), None, "");
+        (prompt.set, prompt.messages, prompt.output) = (Some(set.value.clone()), messages, output);
+        let prompt = prompt.followed_by(record.later);
         Prompt { name: Spanned::new(name, set.referenced, set.defined), prompt }
     };
     chosen.of(records).into_iter().map(prompt).collect()
@@ -260,9 +285,14 @@ impl Choice {
 }
 
 /// The records of a file.
-fn records(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<Vec<Record>> {
+fn records(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    path: &Path,
+    multi_turn: bool,
+) -> Option<Vec<Record>> {
     let text = read(reader, entry, path)?;
-    match dataset::read(&text) {
+    match dataset::read(&text, multi_turn) {
         Ok(records) if records.is_empty() => {
             let what =
                 format!("{} has no conversation that begins with a question", path.display());
@@ -283,7 +313,7 @@ fn texts(reader: &mut Reader<'_>, entry: &Entry<'_>, folder: &Path) -> Option<Ve
     let record = |(file, stem): &(PathBuf, String)| {
         let text = read(reader, entry, file)?;
         let messages = vec![ChatMessage::text(Role::User, text)];
-        Some(Record { name: Some(stem.clone()), messages, output_tokens: None })
+        Some(Record { name: Some(stem.clone()), messages, later: Vec::new(), output_tokens: None })
     };
     files.iter().map(record).collect()
 }

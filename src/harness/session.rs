@@ -2,6 +2,7 @@
 
 mod metrics;
 mod more;
+mod turns;
 mod workload;
 
 use std::{
@@ -168,7 +169,10 @@ impl Session {
         }
         let before = self.metrics_before(case);
         let ended = match &case.task {
-            Task::Prompt(prompt) => self.ask_one(case, prompt, place, prepared),
+            Task::Prompt(prompt) if prompt.turns.is_empty() => {
+                self.ask_one(case, prompt, place, prepared)
+            }
+            Task::Prompt(prompt) => self.converse(case, prompt, place, prepared),
             Task::Workload(workload) => self.offer(case, workload, place, prepared),
         };
         if let Some(before) = before.filter(|_| !self.interrupt.came()) {
@@ -393,16 +397,20 @@ impl Session {
     fn ask(&self, case: &Arc<Case>, place: Place) -> Answer {
         let interrupted = || failed(ErrorKind::Interrupted, "interrupted");
         let Some(live) = &self.live else { return interrupted() };
+        self.show_progress(case, place);
+        let follower = self.follower();
+        let asking = self.interrupt.or(load::run(case, &live.lengths, &live.client, &follower));
+        let asking = self.runtime.block_on(asking);
+        asking.unwrap_or_else(interrupted)
+    }
+
+    fn show_progress(&self, case: &Arc<Case>, place: Place) {
         if let Some(progress) = &self.progress {
             let Place { task, tasks, run, runs, .. } = place;
             let name = &case.target.name;
             let heading = format!("{name}  prompt {task}/{tasks}  run {run}/{runs}");
             progress.begin(heading, case, place);
         }
-        let follower = self.follower();
-        let asking = self.interrupt.or(load::run(case, &live.lengths, &live.client, &follower));
-        let asking = self.runtime.block_on(asking);
-        asking.unwrap_or_else(interrupted)
     }
 
     fn follower(&self) -> Follower<'_> {
@@ -417,26 +425,7 @@ impl Session {
         started: Timestamp,
         answer: Answer,
     ) -> Result<Measurement, Stopped> {
-        let Answer { recording, mut outcome } = answer;
-        if let Some(live) = &self.live {
-            hide(&mut outcome, live.client.secrets());
-        }
-        if let Ok(sample) = &mut outcome {
-            self.compare_with_first(case, sample);
-        }
-        let mut row =
-            Row { case: case.clone(), prompt: prompt.clone(), started, place: None, outcome };
-        // Before anyone is told, so that whoever was told finds it.
-        let written = self.results.write(&row).context("failed to write the row");
-        let recorded = match (recording, &self.live) {
-            (Some(recording), Some(live)) => {
-                self.recordings.keep(&case.name, &recording, live.client.secrets())
-            }
-            _ => Ok(()),
-        };
-        if let Err(error) = written.and(recorded) {
-            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
-        }
+        let row = self.write((case, prompt, &case.name), started, answer);
         let mut measured = Tally::default();
         measured.add(&row.prompt, row.case.run, &row.outcome);
         self.measured = Some(measured);
@@ -449,6 +438,38 @@ impl Session {
             }
             Err(error) => Err(self.failed(format!("{}: {error}", error.kind))),
         }
+    }
+
+    /// Writes the row, and the recording under the name `recorded_as`.
+    fn write(
+        &mut self,
+        (case, prompt, recorded_as): (&Arc<Case>, &Arc<Prompt>, &str),
+        started: Timestamp,
+        answer: Answer,
+    ) -> Row {
+        let Answer { recording, mut outcome } = answer;
+        if let Some(live) = &self.live {
+            hide(&mut outcome, live.client.secrets());
+        }
+        // A later turn is meant to be fast.
+        let is_later = prompt.turn.as_ref().is_some_and(|turn| turn.number > 1);
+        if let (Ok(sample), false) = (&mut outcome, is_later) {
+            self.compare_with_first(case, sample);
+        }
+        let mut row =
+            Row { case: case.clone(), prompt: prompt.clone(), started, place: None, outcome };
+        // Before anyone is told, so that whoever was told finds it.
+        let written = self.results.write(&row).context("failed to write the row");
+        let recorded = match (recording, &self.live) {
+            (Some(recording), Some(live)) => {
+                self.recordings.keep(recorded_as, &recording, live.client.secrets())
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = written.and(recorded) {
+            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
+        }
+        row
     }
 
     /// Says that a trial failed.
@@ -645,8 +666,13 @@ fn nanoseconds(seconds: f64) -> u64 {
 }
 
 fn success(sample: &Sample) -> String {
+    format!("      Success: {}", told(sample))
+}
+
+/// An answer's figures and notes, in a line.
+fn told(sample: &Sample) -> String {
     let mut line = format!(
-        "      Success: {} total tokens/sec, {} generation tokens/sec, {} preprocess tokens/sec",
+        "{} total tokens/sec, {} generation tokens/sec, {} preprocess tokens/sec",
         figure("total_tokens_per_second", 2, sample),
         figure("generation_speed", 1, sample),
         figure("preprocess_speed", 1, sample),

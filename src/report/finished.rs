@@ -9,6 +9,7 @@ use crate::{
     metric::{METRICS, Metric, Read},
     plan::Case,
     reached::Reached,
+    statistic::Statistic,
     summary::Row,
 };
 
@@ -57,6 +58,25 @@ impl Finished {
             figures: figures.unwrap_or_default(),
             notes: notes.unwrap_or_default(),
         }
+    }
+
+    /// A trial of several turns: its figures are the means over them, where all have one.
+    pub fn conversation(rows: &[Row], ended: Timestamp) -> Option<Self> {
+        let [first, others @ ..] = rows else { return None };
+        let mut trial = Self::request(others.last().unwrap_or(first), ended);
+        trial.started = first.started;
+        trial.seconds = seconds(first.started, ended);
+        let samples: Vec<_> = rows.iter().filter_map(|row| row.outcome.as_ref().ok()).collect();
+        let mean = |metric: &Metric| {
+            let values: Option<Vec<_>> = samples.iter().map(|sample| metric.of(sample)).collect();
+            Statistic::Mean.of(&values?).ok()
+        };
+        trial.figures = if trial.failure.is_none() { figures(mean) } else { Vec::new() };
+        let mut notes: Vec<_> = samples.iter().flat_map(|sample| &sample.notes).collect();
+        notes.sort();
+        notes.dedup();
+        trial.notes = notes.into_iter().map(|note| note.name()).collect();
+        Some(trial)
     }
 
     /// A trial that was a load; `reached` is what it reached if it was the load asked for.

@@ -29,6 +29,7 @@ impl Format for SummaryTables {
                 out.push_str(&drifts(group));
                 out.push_str(&server_word(group));
                 out.push_str(&server_metrics(group));
+                out.push_str(&turns(group));
             }
         }
         out
@@ -155,6 +156,28 @@ fn server_metrics(group: &Group) -> String {
             told.join("; ")
         ),
     }
+}
+
+/// The turns of conversations, each by its means.
+fn turns(group: &Group) -> String {
+    if group.turns.is_empty() {
+        return String::new();
+    }
+    let heads = ["turn", ">n", ">ttft, ms", ">prompt tokens", ">of them cached"];
+    let mut table = table::table(&heads);
+    for (turn, nth) in group.turns.iter().zip(1..) {
+        let mean = |values: &[f64], scale: f64| {
+            Statistic::Mean.of(values).map_or_else(|_| "-".into(), |mean| number(mean * scale))
+        };
+        table.add_row([
+            nth.to_string(),
+            turn.ttft.len().to_string(),
+            mean(&turn.ttft, 1e3),
+            mean(&turn.prompt_tokens, 1.0),
+            mean(&turn.cached_tokens, 1.0),
+        ]);
+    }
+    format!("\n{}", table::lines(&table))
 }
 
 fn figures(group: &Group) -> String {

@@ -437,3 +437,139 @@ fn what_is_wrong_with_a_stated_length_is_told() {
     let told = entries.map(|keys| refused(&bench(&format!("  - {{ name: s, {keys} }}"), &[])));
     insta::assert_snapshot!(told.join("\n\n"));
 }
+
+// -- conversations of several turns ---------------------------------------------------------------
+
+/// A server that answers the n-th request with `answer n`, of which all but the first message are
+/// cached.
+fn answering() -> (tokio::runtime::Runtime, wiremock::MockServer) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = runtime.block_on(wiremock::MockServer::start());
+    let asked = std::sync::atomic::AtomicU64::new(0);
+    let answer = move |_: &wiremock::Request| {
+        let nth = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let body = format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"reasoning\":\"hm\"}}}}]}}\n\n\
+             data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"answer\"}}}}]}}\n\n\
+             data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\" {nth}\"}},\
+             \"finish_reason\":\"stop\"}}]}}\n\n\
+             data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{}0,\"completion_tokens\":3,\
+             \"prompt_tokens_details\":{{\"cached_tokens\":{nth}}}}}}}\n\ndata: [DONE]\n\n",
+            nth + 1
+        );
+        wiremock::ResponseTemplate::new(200).set_body_raw(body, "text/event-stream")
+    };
+    let mock = wiremock::Mock::given(wiremock::matchers::method("POST")).respond_with(answer);
+    runtime.block_on(mock.mount(&server));
+    (runtime, server)
+}
+
+#[test]
+fn each_turn_carries_the_answers_before_it_and_one_line_at_the_front() {
+    let (runtime, server) = answering();
+    let bench = Bench::new(&format!(
+        "runs: 2\nprompts: [{{ name: talk, system: Be brief., turns: [One?, Two?, Three?] }}]\n\
+         models: {{ m: {{ base_url: \"{}\" }} }}\n",
+        server.uri()
+    ));
+    passed(&bench.run(&["--no-warmup"]));
+    let requests = runtime.block_on(server.received_requests()).unwrap();
+    let mut fronts = Vec::new();
+    let told = requests.iter().map(|request| {
+        let body: serde_json::Value = request.body_json().unwrap();
+        let messages = body["messages"].as_array().unwrap();
+        let said: Vec<_> =
+            messages.iter().map(|message| message["content"].as_str().unwrap()).collect();
+        let (front, rest) = said[0].split_once('\n').unwrap();
+        fronts.push(front.to_owned());
+        assert_eq!(rest, "Be brief.");
+        said[1..].join(" / ")
+    });
+    let expected = [
+        "One?",
+        "One? / answer 1 / Two?",
+        "One? / answer 1 / Two? / answer 2 / Three?",
+        "One?",
+        "One? / answer 4 / Two?",
+        "One? / answer 4 / Two? / answer 5 / Three?",
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert!(fronts[..3].iter().all(|front| *front == fronts[0]), "{fronts:?}");
+    assert!(fronts[3..].iter().all(|front| *front == fronts[3]), "{fronts:?}");
+    assert_ne!(fronts[0], fronts[3]);
+    assert_eq!(bench.column("turn"), ["1", "2", "3", "1", "2", "3"]);
+    assert!(bench.column("prompt").iter().all(|name| name == "talk"));
+    // A later turn is meant to be cached.
+    let notes = bench.column("notes");
+    let cached: Vec<_> = notes.iter().map(|notes| notes.contains("cached_prefix")).collect();
+    assert_eq!(cached, [true, false, false, true, false, false]);
+}
+
+#[test]
+fn a_run_with_a_conversation_says() {
+    let bench = Bench::new(
+        "runs: 2\nprompts:\n  - { name: talk, turns: [One?, Two?] }\n  - { name: hello, text: Hello? }\n\
+         workloads: { load: { concurrency: 1, requests: 2, runs: 1 } }\n\
+         models: { m: { simulate: { ttft: 60ms, itl: 20ms, tokens: 6, cached_tokens: 2 } } }\n",
+    );
+    insta::assert_snapshot!(bench.run(&[]).told(bench.folder.path()));
+    // The load asks the single question alone.
+    assert_eq!(bench.column("prompt")[6..], ["hello", "hello"]);
+}
+
+#[test]
+fn a_turn_that_fails_ends_its_conversation() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: talk, turns: [One?, Two?, Three?] }]\nmodels:\n  \
+         m: { simulate: { ttft: 6ms, itl: 20ms, tokens: 6, faults: [{ status: 503, request: 2 }] } }\n  \
+         n: { simulate: { ttft: 6ms, itl: 20ms, tokens: 6, reasoning_tokens: 6 } }\n",
+    );
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    assert!(ran.stderr.contains("      Failed: turn 2: http_status: HTTP 503"), "{}", ran.stderr);
+    let silent = "      Failed: turn 2: no_token: the answer before has no text, only reasoning";
+    assert!(ran.stderr.contains(silent), "{}", ran.stderr);
+    assert_eq!(bench.column("turn"), ["1", "2", "1", "2"]);
+    assert_eq!(bench.column("success"), ["true", "false", "true", "false"]);
+    assert!(ran.stderr.contains("FAILED: 2 of 2 trials failed"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_questions_of_a_data_set_can_be_turns() {
+    let share = "{\"conversations\": [{\"from\": \"human\", \"value\": \"Four?\"}, {\"from\": \
+         \"gpt\", \"value\": \"4\"}, {\"from\": \"human\", \"value\": \"Five?\"}]}";
+    let lines = format!("{LINES}{share}\n");
+    let bench =
+        bench("  - { name: set, dataset: s.jsonl, multi_turn: true }", &[("s.jsonl", &lines)]);
+    let config = Config::load(&bench.folder.path().join("configs.yaml")).unwrap();
+    let told = config.prompts.unwrap().into_iter().map(|prompt| {
+        let later = prompt.prompt.turns.iter().map(|turn| turn.messages[0].joined().into_owned());
+        let first = prompt.prompt.messages.last().unwrap().joined().into_owned();
+        format!(
+            "{}: {}",
+            prompt.name.value,
+            [first].into_iter().chain(later).collect::<Vec<_>>().join(" / ")
+        )
+    });
+    let expected = [
+        "set-1: Say one.",
+        "set-two: Say two. / And this?",
+        "set-81: Say three. / Say it again.",
+        "set-4: Four? / Five?",
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn what_is_wrong_with_turns_is_told() {
+    let entries = [
+        "  - { name: s, turns: [] }",
+        "  - { name: s, turns: One? }",
+        "  - { name: s, turns: [One?], text: Two? }",
+        "  - { name: s, text: One?, multi_turn: true }",
+        "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { concurrency: 1, requests: 1, prompts: [s] } }",
+        "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { concurrency: 1, requests: 1 } }",
+    ];
+    let told = entries.map(|entry| refused(&bench(entry, &[])));
+    insta::assert_snapshot!(told.join("\n\n"));
+}

@@ -221,7 +221,7 @@ fn success(tally: &Tally, reached: &Reached, workload: &Workload) -> String {
 }
 
 /// libtest's figure: the mean time per output token, and its spread over the requests.
-fn measurement(tally: &Tally) -> Measurement {
+pub(super) fn measurement(tally: &Tally) -> Measurement {
     let Some(metric) = Metric::named("tpot") else { return NO_TPOT };
     let values = tally.values(metric);
     let Ok(mean) = Statistic::Mean.of(values) else { return NO_TPOT };
