@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::Engine as _;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde_saphyr::Spanned;
@@ -16,7 +17,7 @@ use super::{
     words::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
     yaml::Yaml,
 };
-use crate::prompt::{self, ChatMessage, Output, Role, Synthetic};
+use crate::prompt::{self, ChatMessage, Image, Output, Piece, Role, Synthetic};
 
 /// Longest prompt that is made, tokens.
 const MOST_INPUT: u64 = 10_000_000;
@@ -60,17 +61,25 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<Prompt> {
     };
     let system = fields.get("system").and_then(|entry| reader.text(entry, "\"Be brief.\""));
     let output = output(reader, &fields);
+    let images = fields.get("images").map(|entry| images(reader, entry)).unwrap_or_default();
     let source = source(reader, item, &fields);
     let (Some(name), Some((kind, source))) = (name, source) else { return Vec::new() };
     useless(reader, &fields, kind);
     let system = system.as_ref().map(|system| system.value.as_str());
     match kind {
         "dataset" => data_set(reader, source, &fields, (&name, system, &output)),
+        _ if fields.get("images").is_some() && ["dataset", "synthetic"].contains(&kind) => {
+            let entry = fields.get("images").unwrap_or(item);
+            let help = "give them to a prompt with `text`, `file` or `turns`";
+            reader.error_at_key(entry, format!("`images` has no use beside `{kind}`"), help);
+            Vec::new()
+        }
         "turns" => {
             let turns = turns(reader, source);
             let mut questions =
                 turns.into_iter().map(|text| ChatMessage::text(Role::User, text.value));
-            let prompt = questions.next().map(|first| {
+            let prompt = questions.next().map(|mut first| {
+                first.content.extend(images);
                 let mut prompt = prompt::Prompt::new(name.value.as_str(), system, "");
                 prompt.output = output;
                 prompt.messages.pop();
@@ -89,7 +98,10 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<Prompt> {
                 _ => reader.text(source, "\"Say hello.\"").map(|text| text.value),
             };
             let prompt = text.map(|text| {
-                let prompt = prompt::Prompt::new(name.value.as_str(), system, text);
+                let mut prompt = prompt::Prompt::new(name.value.as_str(), system, text);
+                if let Some(question) = prompt.messages.last_mut() {
+                    question.content.extend(images);
+                }
                 Prompt { prompt: prompt::Prompt { output, ..prompt }, name }
             });
             prompt.into_iter().collect()
@@ -211,6 +223,48 @@ fn turns(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Spanned<String>> {
         reader.error(entry, "`turns` is empty", format!("for example `turns: [{example}]`"));
     }
     reader.texts(entry, example)
+}
+
+/// Pictures: files, or URLs that the server fetches.
+fn images(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Piece> {
+    let example = "\"picture.png\"";
+    if matches!(&entry.value.value, Yaml::List(items) if items.is_empty()) {
+        reader.error(entry, "`images` is empty", format!("for example `images: [{example}]`"));
+    }
+    let named = reader.texts(entry, example);
+    named.iter().filter_map(|name| Some(Piece::Image(image(reader, entry, &name.value)?))).collect()
+}
+
+fn image(reader: &mut Reader<'_>, entry: &Entry<'_>, name: &str) -> Option<Image> {
+    if name.starts_with("https://") || name.starts_with("http://") {
+        return Some(Image::Url(name.to_owned()));
+    }
+    let path = reader.base_dir.join(name);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            unreadable(reader, entry, &path, &error);
+            return None;
+        }
+    };
+    let Some(mime) = media_type(&bytes) else {
+        let what = format!("{} is no picture that models are sent", path.display());
+        reader.error(entry, what, "there are PNG, JPEG, GIF and WebP");
+        return None;
+    };
+    let base64 = base64::engine::general_purpose::STANDARD.encode(bytes);
+    Some(Image::Data { mime: mime.to_owned(), base64: base64.into() })
+}
+
+/// What a picture is, by its first bytes.
+fn media_type(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
+        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
+        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
+        _ => None,
+    }
 }
 
 /// The text of a `file`.

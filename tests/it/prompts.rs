@@ -573,3 +573,39 @@ fn what_is_wrong_with_turns_is_told() {
     let told = entries.map(|entry| refused(&bench(entry, &[])));
     insta::assert_snapshot!(told.join("\n\n"));
 }
+
+// -- images ---------------------------------------------------------------------------------------
+
+#[test]
+fn a_prompts_images_are_read_beside_the_config() {
+    let bench = bench(
+        "  - { name: s, text: What is it?, images: [cat.png, \"https://example.com/cat.png\"] }\n  \
+         - { name: t, turns: [And this?, Why?], images: [cat.png] }",
+        &[("cat.png", "")],
+    );
+    fs::write(bench.folder.path().join("cat.png"), b"\x89PNG\r\n\x1a\n").unwrap();
+    let png = Piece::Image(Image::Data { mime: "image/png".into(), base64: "iVBORw0KGgo=".into() });
+    let url = Piece::Image(Image::Url("https://example.com/cat.png".into()));
+    let text = |text: &str| Piece::Text(text.into());
+    let asked: Vec<_> = asked(&bench)
+        .into_iter()
+        .map(|(_, mut messages, _)| messages.pop().unwrap().content)
+        .collect();
+    assert_eq!(asked, [vec![text("What is it?"), png.clone(), url], vec![text("And this?"), png]]);
+    passed(&bench.run(&[]));
+}
+
+#[test]
+fn what_is_wrong_with_images_is_told() {
+    let entries = [
+        "  - { name: s, text: What is it?, images: cat.png }",
+        "  - { name: s, text: What is it?, images: [] }",
+        "  - { name: s, text: What is it?, images: [dog.png] }",
+        "  - { name: s, text: What is it?, images: [note.png] }",
+        "  - { name: s, synthetic: { input_tokens: 50 }, images: [cat.gif] }",
+        "  - { name: s, text: What is it?, images: [cat.gif] }\ndefaults: { protocol: tgi_generate_stream }",
+    ];
+    let files = [("note.png", "A note."), ("cat.gif", "GIF89a")];
+    let told = entries.map(|entry| refused(&bench(entry, &files)));
+    insta::assert_snapshot!(told.join("\n\n"));
+}
