@@ -409,7 +409,7 @@ fn what_is_no_chunk_is_shown() {
         |frame: Frame<'_>| OpenAiChat.decode(&frame).expect_err("undecodable").to_string();
     insta::assert_snapshot!(problem(event("", "<html>\r\n\t<b>Bad gateway", true)), @r"an event is not JSON (expected value at line 1 column 1): <html>\r\n\t<b>Bad gateway");
     insta::assert_snapshot!(problem(event("", r#"{"choices":"none"}"#, true)), @r#"an event is no chat completion chunk (invalid type: string "none", expected a sequence at line 1 column 17): {"choices":"none"}"#);
-    insta::assert_snapshot!(problem(event("", "[1]", true)), @"an event is no chat completion chunk (invalid length 1, expected struct Chunk with 4 elements at line 1 column 3): [1]");
+    insta::assert_snapshot!(problem(event("", "[1]", true)), @"an event is no chat completion chunk (invalid length 1, expected struct Chunk with 8 elements at line 1 column 3): [1]");
     insta::assert_snapshot!(problem(event("", &delta(r#"{"content":7}"#), true)), @r#"an event is no chat completion chunk (the content is neither text nor a list of parts at line 1 column 44): {"choices":[{"index":0,"delta":{"content":7},"finish_reason":null}]}"#);
     insta::assert_snapshot!(problem(event("", r#"{"id":[]}"#, true)), @r#"an event is no chat completion chunk (the id is neither text nor a number at line 1 column 9): {"id":[]}"#);
     insta::assert_snapshot!(problem(event("", r#"{"choices":[{"del"#, true)), @r#"an event is not JSON (EOF while parsing a string at line 1 column 17): {"choices":[{"del"#);
