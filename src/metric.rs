@@ -425,6 +425,31 @@ pub const METRICS: &[Metric] = &[
         }),
     },
     Metric {
+        name: "server_head_time",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        error: ErrorOf::Nothing,
+        in_summary: false,
+        definition: "request → response headers as those say (openai-processing-ms, \
+                     x-envoy-upstream-service-time)",
+        read: Read::Sample(|sample| sample.server_head.and_then(seconds)),
+    },
+    Metric {
+        name: "first_byte_beyond_server",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        error: ErrorOf::Arrival,
+        in_summary: false,
+        definition: "first_byte_time, without send_lag, − server_head_time: the network, and what \
+                     stands before the server",
+        read: Read::Sample(|sample| {
+            let theirs = sample.server_head?.as_secs_f64();
+            Some(sample.head_of_request().as_secs_f64() - theirs)
+        }),
+    },
+    Metric {
         name: "generation_beyond_server",
         alias: None,
         unit: Unit::Percent,

@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 /// The bytes that one read returned. The time is taken when they arrived, before anyone looks
@@ -40,6 +41,9 @@ pub struct Recording {
     pub content_type: Option<String>,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub http_version: String,
+    /// How long the server took until the response headers, where those say so
+    /// ([`head_time`]).
+    pub head_time: Option<Duration>,
     /// DNS, TCP and TLS of a new connection; `None` on a reused one.
     pub connect: Option<Duration>,
     /// The TLS handshake in it, where the transport can tell.
@@ -93,6 +97,17 @@ impl Recording {
         });
         Ok(head.with_chunks(chunks.collect::<Result<_, _>>()?))
     }
+}
+
+/// Headers of which a stream's say how long the server took until then, milliseconds: OpenAI's own,
+/// and that of Envoy, which stands before many servers and counts from when it had the request.
+const HEAD_TIMES: &[&str] = &["openai-processing-ms", "x-envoy-upstream-service-time"];
+
+/// How long the server took until it sent these headers, by their own word.
+pub fn head_time(headers: &HeaderMap) -> Option<Duration> {
+    let value = HEAD_TIMES.iter().find_map(|name| headers.get(*name))?;
+    let milliseconds: f64 = value.to_str().ok()?.trim().parse().ok()?;
+    Duration::try_from_secs_f64(milliseconds / 1e3).ok()
 }
 
 /// Whose clock says when bytes arrived.
@@ -229,6 +244,8 @@ struct Head {
     content_type: Option<String>,
     http_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    head_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     connect_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_ns: Option<u64>,
@@ -266,6 +283,7 @@ impl From<&Recording> for Head {
             status: recording.status,
             content_type: recording.content_type.clone(),
             http_version: recording.http_version.clone(),
+            head_ns: recording.head_time.map(nanos),
             connect_ns: recording.connect.map(nanos),
             tls_ns: recording.tls.map(nanos),
             sent_ns: recording.sent.map(nanos),
@@ -285,6 +303,7 @@ impl Head {
             status: self.status,
             content_type: self.content_type,
             http_version: self.http_version,
+            head_time: self.head_ns.map(Duration::from_nanos),
             connect: self.connect_ns.map(Duration::from_nanos),
             tls: self.tls_ns.map(Duration::from_nanos),
             sent: self.sent_ns.map(Duration::from_nanos),
@@ -346,15 +365,18 @@ mod tests {
             .prop_map(|(kind, message)| RequestError::new(kind, message));
         let stamped_by = prop_oneof![Just(StampedBy::Kernel), Just(StampedBy::Program)];
         let set_up = (option::of(time()), option::of(time()), option::of(time()), stamped_by);
-        let head = (any::<u16>(), option::of(".*"), ".*", set_up, time(), time());
+        let described = (option::of(".*"), ".*", option::of(time()));
+        let head = (any::<u16>(), described, set_up, time(), time());
         (head, vec(chunk, 0..5), option::of(error)).prop_map(|(head, chunks, broken)| {
-            let (status, content_type, http_version, set_up, headers_at, ended_at) = head;
+            let (status, described, set_up, headers_at, ended_at) = head;
+            let (content_type, http_version, head_time) = described;
             let (connect, tls, sent, stamped_by) = set_up;
             Recording {
                 origin: None,
                 status,
                 content_type,
                 http_version,
+                head_time,
                 connect,
                 tls,
                 sent,

@@ -89,6 +89,8 @@ pub struct Sample {
     pub first_event_tokens: Option<u64>,
     /// End of the body.
     pub end: Duration,
+    /// Response headers by the server's own word, where they say so: [`Recording::head_time`].
+    pub server_head: Option<Duration>,
     /// What the server says of its own speed.
     pub server: Timings,
     /// What a reader of the figures should know.
@@ -204,11 +206,18 @@ impl Sample {
     /// has made it is impossible; one that arrives later says nothing, since what the server does
     /// before it takes its time is not told.
     pub fn server_disagrees(&self) -> bool {
-        let early = self.server_first_token().is_some_and(|theirs| {
-            self.first_token_of_request() + SERVERS_LEAST < theirs.mul_f64(1.0 - SERVERS_MARGIN)
-        });
+        let is_early = |ours: Duration, theirs: Option<Duration>| {
+            theirs.is_some_and(|t| ours + SERVERS_LEAST < t.mul_f64(1.0 - SERVERS_MARGIN))
+        };
+        let early = is_early(self.first_token_of_request(), self.server_first_token())
+            || is_early(self.head_of_request(), self.server_head);
         let other = self.generation_time().zip(self.server_generation_time());
         early || other.is_some_and(|(ours, theirs)| ours.abs_diff(theirs) > self.explained(theirs))
+    }
+
+    /// Arrival of the response headers counted from the moment when the request was handed over.
+    pub fn head_of_request(&self) -> Duration {
+        self.first_byte.saturating_sub(self.lag.unwrap_or_default())
     }
 
     /// By how much `generation_time` may differ from the server's.
@@ -218,7 +227,7 @@ impl Sample {
         let at_ends = silent.min(2 * self.response_tokens.div_ceil(events));
         let at_ends = at_ends + u64::from(self.server.may_hold_first);
         let of_token = theirs.as_secs_f64() / self.response_tokens.saturating_sub(1).max(1) as f64;
-        let way = self.first_byte.saturating_sub(self.lag.unwrap_or_default());
+        let way = self.head_of_request();
         theirs.mul_f64(SERVERS_MARGIN)
             + SERVERS_LEAST
             + way
@@ -566,6 +575,7 @@ impl Stream {
             // A lone event holds all there is, whatever a usage in the same event says.
             first_event_tokens: self.first_event_tokens.filter(|_| events > 1),
             end: recording.ended_at,
+            server_head: recording.head_time,
             server: self.timings,
             notes: Vec::new(),
         };

@@ -27,7 +27,7 @@ use super::{BODY_LIMIT, Driven, Jobs, Watch, limits::Limits, now, tls, too_long}
 use crate::{
     config::{self, Connection},
     plan::Timeouts,
-    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
+    recording::{self, Chunk, ErrorKind, Recording, RequestError, StampedBy},
     route::{Proxy, Route, Secret},
 };
 
@@ -168,6 +168,7 @@ impl Target {
             status: response.status().as_u16(),
             content_type: content_type(&response),
             http_version: format!("{:?}", response.version()),
+            head_time: recording::head_time(response.headers()),
             connect: connect.map(|connect| connect.ended - connect.begun),
             tls: None,
             sent: None,

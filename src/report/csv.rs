@@ -102,6 +102,8 @@ const COLUMNS: &[Column] = columns! {
     "server_queue_time" => |row| figure(row, "server_queue_time"),
     "server_prompt_time" => |row| figure(row, "server_prompt_time"),
     "ttft_beyond_server" => |row| figure(row, "ttft_beyond_server"),
+    "server_head_time" => |row| figure(row, "server_head_time"),
+    "first_byte_beyond_server" => |row| figure(row, "first_byte_beyond_server"),
 };
 
 fn of(row: &Row, read: impl Fn(&Sample) -> String) -> String {

@@ -98,6 +98,7 @@ fn server_word(group: &Group) -> String {
     let pairs = [
         ("server_generation_speed", "generation_speed", "generation_beyond_server"),
         ("server_ttft", "ttft", "ttft_beyond_server"),
+        ("server_head_time", "first_byte_time", "first_byte_beyond_server"),
     ];
     let told: Vec<_> = pairs.into_iter().filter_map(|names| beside(group, names)).collect();
     if told.is_empty() {
@@ -124,7 +125,7 @@ fn beside(group: &Group, (theirs, ours, beyond): (&str, &str, &str)) -> Option<S
     };
     let ((theirs, unit), (beyond, unit_of_beyond)) = (median(theirs)?, median(beyond)?);
     let (of_ours, _) = median(ours)?;
-    let what = if ours == "ttft" { "" } else { "generation_time " };
+    let what = if ours == "generation_speed" { "generation_time " } else { "" };
     let sign = if beyond < 0.0 { "" } else { "+" };
     Some(format!(
         "{ours} {} {unit}, ours {} ({what}{sign}{} {unit_of_beyond})",

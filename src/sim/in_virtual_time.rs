@@ -40,6 +40,7 @@ impl Script {
             origin: None,
             status: 200,
             content_type: Some("text/event-stream".into()),
+            head_time: None,
             http_version: "HTTP/1.1".into(),
             connect: None,
             tls: None,

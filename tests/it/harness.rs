@@ -625,6 +625,41 @@ fn by_itself_a_host_is_asked_through_the_proxy_unless_it_is_exempt() {
 }
 
 #[test]
+fn a_header_that_says_how_long_the_server_took_stands_beside_ours() {
+    let answer = |header: &str| {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{header}\r\n\r\n\
+             data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"a\"}},\"finish_reason\":\"stop\"}}]}}\n\n\
+             data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":1}}}}\n\n\
+             data: [DONE]\n\n"
+        );
+        format!("base_url: \"http://{}\"", repeats(answer.into()))
+    };
+    let (told, odd, late) = (
+        answer("openai-processing-ms: 0.001"),
+        answer("openai-processing-ms: soon"),
+        // No header can have taken longer than it took to come.
+        answer("x-envoy-upstream-service-time: 60000"),
+    );
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  \
+         told: {{ {told} }}\n  same: {{ {told}, transport: reqwest }}\n  \
+         odd: {{ {odd} }}\n  late: {{ {late} }}\n"
+    ));
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let times = ["0.000001000", "0.000001000", "", "60.000000000"];
+    assert_eq!(bench.column("server_head_time"), times);
+    let beyond = bench.column("first_byte_beyond_server");
+    assert!(!beyond[0].starts_with('-') && beyond[3].starts_with("-5"), "{beyond:?}");
+    let marked: Vec<_> =
+        bench.column("notes").iter().map(|notes| notes.contains("server_disagrees")).collect();
+    assert_eq!(marked, [false, false, false, true]);
+    let word = "  server's own word: first_byte_time 0.001 ms, ours ";
+    assert!(ran.stderr.contains(word), "{}", ran.stderr);
+}
+
+#[test]
 fn a_count_beyond_what_was_asked_for_is_marked() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
          data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n\

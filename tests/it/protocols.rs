@@ -300,6 +300,7 @@ fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
         origin: None,
         status: 200,
         content_type: None,
+        head_time: None,
         http_version: "HTTP/1.1".into(),
         connect: None,
         tls: None,

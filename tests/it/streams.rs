@@ -72,6 +72,7 @@ pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
         origin: None,
         status: 200,
         content_type: Some("text/event-stream".into()),
+        head_time: None,
         http_version: "HTTP/1.1".into(),
         connect: None,
         tls: None,

@@ -14,7 +14,7 @@ use crate::{
         http1::{Head, ResponseReader},
         too_long,
     },
-    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
+    recording::{self, Chunk, ErrorKind, Recording, RequestError, StampedBy},
 };
 
 /// How much of a body's chunks is allocated at once, bytes.
@@ -146,6 +146,7 @@ impl Incoming {
             status: status.as_u16(),
             content_type: content_type.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()),
             http_version: format!("{version:?}"),
+            head_time: recording::head_time(headers),
             connect: set_up.map(|set_up| set_up.total),
             tls: set_up.and_then(|set_up| set_up.tls),
             sent,
