@@ -356,6 +356,16 @@ pub const METRICS: &[Metric] = &[
         read: Read::Sample(|sample| sample.sent.and_then(seconds)),
     },
     Metric {
+        name: "first_reasoning_time",
+        alias: None,
+        unit: Unit::Seconds,
+        better: Better::Lower,
+        error: ErrorOf::Arrival,
+        in_summary: false,
+        definition: "request → first reasoning token; absent where there was none",
+        read: Read::Sample(|sample| sample.first_reasoning.and_then(seconds)),
+    },
+    Metric {
         name: "server_generation_speed",
         alias: None,
         unit: Unit::TokensPerSecond,

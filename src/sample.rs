@@ -81,6 +81,8 @@ pub struct Sample {
     pub first_byte: Duration,
     /// Arrival of the first event of any kind.
     pub first_event: Duration,
+    /// Arrival of the first reasoning token, if there was one.
+    pub first_reasoning: Option<Duration>,
     /// Arrival of the first answer or tool-call token; `None` when all was reasoning.
     pub first_answer: Option<Duration>,
     /// Arrival of each event that held a generated token. Never empty.
@@ -161,7 +163,9 @@ impl Sample {
     #[must_use]
     pub fn scheduled_before(mut self, lag: Duration) -> Self {
         let times = [&mut self.first_byte, &mut self.first_event, &mut self.end].into_iter();
-        let optional = [self.first_answer.as_mut(), self.sent.as_mut()].into_iter().flatten();
+        let optional =
+            [self.first_reasoning.as_mut(), self.first_answer.as_mut(), self.sent.as_mut()];
+        let optional = optional.into_iter().flatten();
         for time in times.chain(optional).chain(&mut self.token_events) {
             *time += lag;
         }
@@ -409,6 +413,7 @@ struct Stream {
     id: Option<String>,
     events: usize,
     first_event: Option<Duration>,
+    first_reasoning: Option<Duration>,
     first_answer: Option<Duration>,
     token_events: Vec<Duration>,
     first_event_tokens: Option<u64>,
@@ -536,9 +541,11 @@ impl Stream {
             self.token_events.push(at);
         }
         self.text = self.text.filter(|_| kind != TokenKind::ToolCall).map(|text| text + bytes);
-        if kind != TokenKind::Reasoning {
-            self.first_answer.get_or_insert(at);
-        }
+        let first = match kind {
+            TokenKind::Reasoning => &mut self.first_reasoning,
+            TokenKind::Answer | TokenKind::ToolCall => &mut self.first_answer,
+        };
+        first.get_or_insert(at);
     }
 
     fn into_sample(
@@ -570,6 +577,7 @@ impl Stream {
             stamped_by: recording.stamped_by,
             first_byte: recording.headers_at,
             first_event: self.first_event.unwrap_or_default(),
+            first_reasoning: self.first_reasoning,
             first_answer: self.first_answer,
             token_events: self.token_events,
             // A lone event holds all there is, whatever a usage in the same event says.

@@ -104,6 +104,7 @@ const COLUMNS: &[Column] = columns! {
     "ttft_beyond_server" => |row| figure(row, "ttft_beyond_server"),
     "server_head_time" => |row| figure(row, "server_head_time"),
     "first_byte_beyond_server" => |row| figure(row, "first_byte_beyond_server"),
+    "first_reasoning_time" => |row| figure(row, "first_reasoning_time"),
 };
 
 fn of(row: &Row, read: impl Fn(&Sample) -> String) -> String {

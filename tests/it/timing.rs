@@ -146,6 +146,7 @@ async fn reasoning_tokens_and_events_of_several_tokens_are_told_apart() {
     let sample = sample(model).await;
     assert_eq!((sample.response_tokens, sample.token_events.len()), (12, 3));
     assert_eq!((sample.reasoning_tokens, sample.cached_tokens), (Some(4), Some(1)));
+    assert_eq!(sample.first_reasoning, Some(sample.token_events[0]));
     assert_eq!(sample.first_answer, Some(sample.token_events[1]));
 }
 
