@@ -158,7 +158,10 @@ impl Session {
             return Err(Stopped::Interrupted);
         }
         let prepared = match self.why_unusable(case) {
-            Some(error) => Err(error),
+            Some(error) => {
+                self.tell_model(case);
+                Err(error)
+            }
             None => self
                 .prepare(case, place)
                 .map_err(|error| RequestError::new(ErrorKind::Connect, format!("{error:#}")))
@@ -179,6 +182,14 @@ impl Session {
             self.keep_metrics(case, &before);
         }
         ended
+    }
+
+    /// Says whose trials fail, before the first of them.
+    fn tell_model(&mut self, case: &Arc<Case>) {
+        let told = self.told.replace(case.clone());
+        if told.is_none_or(|told| !Arc::ptr_eq(&told.target, &case.target)) {
+            self.terminal.err(&format!("Testing {}...\n", case.target.name));
+        }
     }
 
     /// What the preflight found wrong with the case's model.
