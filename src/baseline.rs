@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     interval::Sampled,
     metric::{DEFINITIONS, METRICS, Metric, Read},
-    plan::{Endpoint, Target, Workload},
+    plan::{Target, Workload},
     summary::{Group, Summary},
 };
 
@@ -214,12 +214,9 @@ fn setting(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, Str
 }
 
 fn surroundings(target: &Target, machine: &str) -> BTreeMap<String, String> {
-    let endpoint = match &target.endpoint {
-        Endpoint::Url(url) => url.clone(),
-        Endpoint::Simulated(_) => "simulated".into(),
-    };
-    [("machine", machine.to_owned()), ("endpoint", endpoint), ("model", target.model.clone())]
-        .map(|(key, value)| (key.to_owned(), value))
+    let endpoint = target.endpoint_name();
+    [("machine", machine), ("endpoint", endpoint), ("model", &target.model)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
 }
 

@@ -21,6 +21,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Map;
+use tempfile::TempDir;
 
 use crate::{
     client::{self, Client, Jobs, Next, Opening, Options},
@@ -94,6 +95,17 @@ impl Load {
     }
 }
 
+/// What streams come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// TCP.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+    /// A socket in the file system.
+    Unix,
+}
+
 /// The errors of the instrument: its figure less that of the endpoint's log.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Calibration {
@@ -101,6 +113,8 @@ pub struct Calibration {
     pub streams: usize,
     /// Whether they were encrypted.
     pub tls: bool,
+    /// Whether they came by a socket in the file system.
+    pub unix: bool,
     /// Whose clock stamped the arrivals.
     pub stamped_by: StampedBy,
     /// Of `ttft`, seconds.
@@ -143,15 +157,19 @@ impl Spread {
     }
 }
 
-/// Measures the instrument's errors with `transport` under `load`, over TLS or not.
-pub fn measure(load: Load, transport: Transport, tls: bool) -> anyhow::Result<Calibration> {
+/// Measures the instrument's errors with `transport` over `carrier` under `load`.
+pub fn measure(load: Load, transport: Transport, carrier: Carrier) -> anyhow::Result<Calibration> {
     let Load { ttft, itl, tokens, .. } = load;
     // The simulated endpoint has the other end of each connection.
     client::allow(load.streams, 2)?;
     let script = Script { ttft, itl, tokens, ..Script::default() };
-    let (simulator, route) =
-        endpoint(script, tls).context("failed to start the simulated endpoint")?;
-    let url = format!("{}/v1{}", simulator.url(), OpenAiChat.path());
+    let Loopback { simulator, route, _folder } =
+        endpoint(script, carrier).context("failed to start the simulated endpoint")?;
+    let origin = match carrier {
+        Carrier::Unix => "http://localhost".to_owned(),
+        Carrier::Tcp | Carrier::Tls => simulator.url(),
+    };
+    let url = format!("{origin}/v1{}", OpenAiChat.path());
     let timeouts = Timeouts::default();
     let client = Client::new(&Options {
         url: &url,
@@ -166,18 +184,45 @@ pub fn measure(load: Load, transport: Transport, tls: bool) -> anyhow::Result<Ca
     client.drive(&mut Opening::new(load.streams, &|| false))?;
     let mut streams = Streams::new(load);
     client.drive(&mut streams)?;
-    compare(load.streams, tls, &streams.recordings, &simulator.log())
+    compare(load.streams, carrier, &streams.recordings, &simulator.log())
 }
 
 /// The simulated endpoint, and how to get to it.
-fn endpoint(script: Script, tls: bool) -> anyhow::Result<(Simulator, Route)> {
-    if !tls {
-        return Ok((Simulator::start(script, &OpenAiChat)?, Route::default()));
+struct Loopback {
+    simulator: Simulator,
+    route: Route,
+    /// Where its socket is, if that is a file.
+    _folder: Option<TempDir>,
+}
+
+fn endpoint(script: Script, carrier: Carrier) -> anyhow::Result<Loopback> {
+    match carrier {
+        Carrier::Tcp => {
+            let simulator = Simulator::start(script, &OpenAiChat)?;
+            Ok(Loopback { simulator, route: Route::default(), _folder: None })
+        }
+        Carrier::Tls => {
+            let (config, certificate) = sim::self_signed()?;
+            let address = (Ipv4Addr::LOCALHOST, 0).into();
+            let simulator = Simulator::over_tls(address, script, &OpenAiChat, config)?;
+            Ok(Loopback { simulator, route: Route::trusting([certificate]), _folder: None })
+        }
+        Carrier::Unix => on_file(script),
     }
-    let (config, certificate) = sim::self_signed()?;
-    let address = (Ipv4Addr::LOCALHOST, 0).into();
-    let simulator = Simulator::over_tls(address, script, &OpenAiChat, config)?;
-    Ok((simulator, Route::trusting([certificate])))
+}
+
+#[cfg(unix)]
+fn on_file(script: Script) -> anyhow::Result<Loopback> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("s");
+    let simulator = Simulator::on_file(&path, script, &OpenAiChat)?;
+    let route = Route { socket: Some(path), ..Route::default() };
+    Ok(Loopback { simulator, route, _folder: Some(folder) })
+}
+
+#[cfg(not(unix))]
+fn on_file(_: Script) -> anyhow::Result<Loopback> {
+    anyhow::bail!("this system has no sockets in its file system")
 }
 
 /// Keeps as many streams on the way as the load has, until all have been sent.
@@ -234,7 +279,7 @@ impl Jobs for Streams {
 /// What was measured against what was written.
 fn compare(
     streams: usize,
-    tls: bool,
+    carrier: Carrier,
     recordings: &[Recording],
     log: &[AnswerLog],
 ) -> anyhow::Result<Calibration> {
@@ -254,7 +299,8 @@ fn compare(
     }
     Ok(Calibration {
         streams,
-        tls,
+        tls: carrier == Carrier::Tls,
+        unix: carrier == Carrier::Unix,
         stamped_by,
         ttft: Spread::of(&ttft)?,
         gap: Spread::of(&gap)?,

@@ -290,11 +290,15 @@ pub struct CalibrateOptions {
     #[arg(long)]
     pub tls: bool,
 
+    /// Over a unix socket
+    #[arg(long, conflicts_with = "tls")]
+    pub unix: bool,
+
     /// Measure both transports, and `stamped` over TLS as well, beside a reference reader that is
     /// hardly more than sockets: errors, CPU, memory, speed limit and start, at 1, 64, 256 and 1024
     /// streams, medians of three runs, with the endpoint in a process of its own on another core.
     /// Takes three minutes, and the machine should do nothing else
-    #[arg(long, conflicts_with_all = ["streams", "tls"])]
+    #[arg(long, conflicts_with_all = ["streams", "tls", "unix"])]
     pub full: bool,
 }
 
@@ -312,6 +316,10 @@ pub struct ServeOptions {
     /// Listen there
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
+
+    /// Listen on a unix socket that is made there, and removed by Ctrl-C
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["listen", "tls_cert"])]
+    pub unix: Option<PathBuf>,
 
     /// Speak TLS, with the certificate in this PEM file, followed by those that vouch for it
     #[arg(long, value_name = "FILE", requires = "tls_key")]

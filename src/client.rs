@@ -9,6 +9,7 @@ mod clock;
 mod http1;
 mod limits;
 mod opening;
+mod place;
 mod scrape;
 mod secrets;
 mod socket;

@@ -54,6 +54,7 @@ pub mod schedule;
 pub mod server_metrics;
 pub mod sim;
 pub mod statistic;
+mod stream;
 pub mod summary;
 pub mod synthetic;
 pub mod threshold;

@@ -19,6 +19,7 @@ use crate::{
     },
     prompt::{self, Prompt},
     protocol::{OpenAiChat, Protocol},
+    route::{self, UnixUrl},
     schedule::{Shape, Until},
     sim::Script,
     threshold::Threshold,
@@ -123,8 +124,23 @@ impl Target {
     /// Its endpoint in reports.
     pub fn endpoint_name(&self) -> &str {
         match &self.endpoint {
-            Endpoint::Url(url) => url,
+            Endpoint::Url(url) | Endpoint::Socket { url, .. } => url,
             Endpoint::Simulated(_) => "simulated",
+        }
+    }
+
+    /// Whether it is reached by a socket in the file system.
+    pub fn is_by_socket(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Socket { .. })
+    }
+
+    /// The `base_url` by which requests go to `url`, which is one of those that they are sent with.
+    pub fn base_url_of(&self, url: &str) -> String {
+        match &self.endpoint {
+            Endpoint::Socket { socket, .. } => {
+                route::unix_url(socket, url.strip_prefix(SOCKET_ORIGIN).unwrap_or_default())
+            }
+            _ => url.to_owned(),
         }
     }
 }
@@ -134,6 +150,15 @@ impl Target {
 pub enum Endpoint {
     /// The URL that requests go to.
     Url(String),
+    /// A socket in the file system of this machine.
+    Socket {
+        /// Its path.
+        socket: PathBuf,
+        /// The path of requests, with the protocol's own.
+        path: String,
+        /// Both in one, as reports show them.
+        url: String,
+    },
     /// A server of our own, started for the run.
     Simulated(Script),
 }
@@ -485,7 +510,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
     let display = &model.display_name().value;
     let (endpoint, name) = match &model.endpoint {
         config::Endpoint::Server { base_url, port } => {
-            (Endpoint::Url(url(base_url, *port, protocol)), display.clone())
+            (endpoint(base_url, *port, protocol), display.clone())
         }
         config::Endpoint::Simulate(script) => {
             (Endpoint::Simulated(script.clone()), simulated_name(display))
@@ -526,14 +551,19 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
 fn metrics_url(wanted: Option<MetricsUrl>, endpoint: &Endpoint) -> Option<MetricsUrl> {
     wanted.filter(|wanted| match (wanted, endpoint) {
         (MetricsUrl::Off, _) | (MetricsUrl::Auto, Endpoint::Simulated(_)) => false,
-        (MetricsUrl::Auto, Endpoint::Url(_)) | (MetricsUrl::At(_), _) => true,
+        (MetricsUrl::Auto, Endpoint::Url(_) | Endpoint::Socket { .. }) | (MetricsUrl::At(_), _) => {
+            true
+        }
     })
 }
 
-/// The stamped transport where it can be had: on Linux, and not through a proxy.
+/// The stamped transport where it can be had: on Linux, and not through a proxy. A socket in the
+/// file system is never reached through one.
 fn transport(settings: &Settings, endpoint: &Endpoint) -> Transport {
     let through_proxy = || match (endpoint, &settings.ways.proxy) {
-        (Endpoint::Simulated(_), _) | (_, Some(config::Proxy::None)) => false,
+        (Endpoint::Simulated(_) | Endpoint::Socket { .. }, _) | (_, Some(config::Proxy::None)) => {
+            false
+        }
         (_, Some(config::Proxy::Through(_))) => true,
         (Endpoint::Url(url), None) => config::proxy_variable(url).is_some(),
     };
@@ -550,8 +580,8 @@ fn transport(settings: &Settings, endpoint: &Endpoint) -> Transport {
 /// What is wrong with a proxy that is asked for and cannot be gone through.
 fn no_way_through(config: &Config, target: &Target) -> Option<ConfigError> {
     let Some(config::Proxy::Through(proxy)) = &target.ways.proxy else { return None };
-    let is_stamped = target.transport == Transport::Stamped && !target.is_simulated();
-    is_stamped.then(|| {
+    let is_url = matches!(target.endpoint, Endpoint::Url(_));
+    (is_url && target.transport == Transport::Stamped).then(|| {
         let what =
             format!("`transport: stamped` goes through no proxy, and {} has both", target.name);
         let help = "`transport: auto` goes through it; `proxy: none` in the model past it";
@@ -572,6 +602,27 @@ fn is_https(url: &str) -> bool {
     url.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"))
 }
 
+/// What the URLs of requests to a socket in the file system begin with, as curl has it.
+const SOCKET_ORIGIN: &str = "http://localhost";
+
+fn endpoint(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> Endpoint {
+    let Some(UnixUrl { socket, path }) = UnixUrl::parse(base_url) else {
+        return Endpoint::Url(url(base_url, port, protocol));
+    };
+    let path = format!("{}{}", prefix(path, protocol), protocol.path());
+    let socket = PathBuf::from(socket);
+    let url = route::unix_url(&socket, &path);
+    Endpoint::Socket { socket, path, url }
+}
+
+/// The path of a base URL, or in place of none the protocol's prefix.
+fn prefix<'a>(path: &'a str, protocol: &dyn Protocol) -> &'a str {
+    match path.trim_end_matches('/') {
+        "" => protocol.prefix(),
+        own => own,
+    }
+}
+
 /// `BASE_URL:PORT` + the protocol's prefix, such as `/v1`, + its path; a base URL that has a path of
 /// its own keeps it in place of the prefix.
 fn url(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> String {
@@ -579,10 +630,7 @@ fn url(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> String {
     let uri: Uri = base.parse().unwrap_or_default();
     let (scheme, authority) = (uri.scheme_str().unwrap_or("http"), uri.authority());
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-    let prefix = match uri.path().trim_end_matches('/') {
-        "" => protocol.prefix(),
-        own => own,
-    };
+    let prefix = prefix(uri.path(), protocol);
     let path = protocol.path();
     format!("{scheme}://{}{port}{prefix}{path}", authority.map_or("", |name| name.as_str()))
 }
@@ -603,6 +651,23 @@ mod tests {
         ];
         for (base, port, expected) in cases {
             assert_eq!(url(base, port, &OpenAiChat), expected);
+        }
+    }
+
+    #[test]
+    fn a_socket_gets_v1_unless_another_path_follows_it() {
+        let cases = [
+            ("unix:///run/x.sock", "unix:///run/x.sock:/v1/chat/completions"),
+            ("UNIX:///run/x.sock/", "unix:///run/x.sock:/v1/chat/completions"),
+            ("unix:///run/x.sock:/", "unix:///run/x.sock:/v1/chat/completions"),
+            ("unix:///run/a:b.sock", "unix:///run/a:b.sock:/v1/chat/completions"),
+            ("unix:///run/x.sock:/api/v3/", "unix:///run/x.sock:/api/v3/chat/completions"),
+        ];
+        for (base, expected) in cases {
+            let Endpoint::Socket { url, .. } = endpoint(base, None, &OpenAiChat) else {
+                panic!("{base} is a socket");
+            };
+            assert_eq!(url, expected);
         }
     }
 }

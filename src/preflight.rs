@@ -75,6 +75,10 @@ pub fn finding(error: RequestError, status: Option<u16>) -> Option<Finding> {
             );
             return Some(Finding { error: RequestError { message, ..error }, is_certain: false });
         }
+        // With sockets of the file system the system's reason says more.
+        Kind::Connect if error.message.contains("unix://") => {
+            return Some(Finding { error, is_certain: true });
+        }
         Kind::Connect => {
             let message = format!("{}; is the server running there?", error.message);
             return Some(Finding { error: RequestError { message, ..error }, is_certain: true });
@@ -137,6 +141,7 @@ pub fn mend(target: &Target, asked: &[String], found: &[Option<Vec<String>>]) ->
     let (url, models) = (asked.get(place)?, found[place].as_ref()?);
     if place > 0 {
         let url = url.split('?').next().unwrap_or_default();
+        let url = target.base_url_of(url);
         let base = url.trim_end_matches("/models");
         return Some(format!("the server lists models at {url}: `base_url: \"{base}\"`?"));
     }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Load, Streams,
+    Carrier, Load, Loopback, Streams,
     machine::{self, SharedClock},
 };
 use crate::{
@@ -129,9 +129,14 @@ impl Server {
         let faults = if trial.merged > 1 { vec![merge] } else { Vec::new() };
         let Trial { ttft, itl, tokens, .. } = trial;
         let script = Script { ttft, itl, tokens, faults, ..Script::default() };
-        let (simulator, route) = super::endpoint(script, reader == Reader::Encrypted)?;
+        let carrier = match reader {
+            Reader::Encrypted => Carrier::Tls,
+            Reader::Reference | Reader::Stamped | Reader::Reqwest => Carrier::Tcp,
+        };
+        let Loopback { simulator, route, .. } = super::endpoint(script, carrier)?;
         let certificate = route.tls.roots.first().map(|certificate| certificate.to_vec());
-        let hello = Hello { address: simulator.addr(), certificate, core };
+        let address = simulator.addr().context("the endpoint has no port")?;
+        let hello = Hello { address, certificate, core };
         Ok(Self { simulator, hello })
     }
 

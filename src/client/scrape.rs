@@ -5,11 +5,11 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header};
 use reqwest::{Url, redirect, retry};
 
-use super::tls;
+use super::{tls, via_reqwest::to_file};
 use crate::{
     config::{self, MetricsUrl},
     plan::Access,
-    route::{Proxy, Secret},
+    route::{self, Proxy, Secret},
 };
 
 /// Longest that a trial waits for it, each time.
@@ -24,6 +24,8 @@ pub struct Scraper {
     http: reqwest::Client,
     url: Url,
     headers: HeaderMap,
+    /// Where the metrics are, in messages.
+    shown: String,
 }
 
 impl Scraper {
@@ -47,13 +49,18 @@ impl Scraper {
             .retry(retry::never())
             .timeout(TIMEOUT)
             .tls_backend_preconfigured(tls);
-        builder = match &access.route.proxy {
-            Proxy::Through(Secret(proxy)) => builder.proxy(reqwest::Proxy::all(proxy)?),
-            Proxy::Environment if !config::is_loopback(url.as_str()) => builder,
-            Proxy::Environment | Proxy::None => builder.no_proxy(),
+        // Another URL than the endpoint's own is never one by its socket.
+        let socket = access.route.socket.as_ref().filter(|_| *wanted == MetricsUrl::Auto);
+        builder = match (socket, &access.route.proxy) {
+            (Some(path), _) => to_file(builder.no_proxy(), path),
+            (_, Proxy::Through(Secret(proxy))) => builder.proxy(reqwest::Proxy::all(proxy)?),
+            (_, Proxy::Environment) if !config::is_loopback(url.as_str()) => builder,
+            (_, Proxy::Environment | Proxy::None) => builder.no_proxy(),
         };
+        let is_same_server = socket == access.route.socket.as_ref()
+            && endpoint.is_some_and(|endpoint| endpoint.origin() == url.origin());
         let mut headers = HeaderMap::new();
-        if endpoint.is_some_and(|endpoint| endpoint.origin() == url.origin()) {
+        if is_same_server {
             headers.extend(access.headers.iter().cloned());
             if let Some(Secret(key)) = &access.key {
                 let mut value = HeaderValue::from_str(&format!("Bearer {key}"))?;
@@ -61,12 +68,14 @@ impl Scraper {
                 headers.insert(header::AUTHORIZATION, value);
             }
         }
-        Ok(Self { http: builder.build()?, url, headers })
+        let shown =
+            socket.map_or_else(|| url.to_string(), |path| route::unix_url(path, url.path()));
+        Ok(Self { http: builder.build()?, url, headers, shown })
     }
 
     /// Where it is.
     pub fn url(&self) -> &str {
-        self.url.as_str()
+        &self.shown
     }
 
     /// The metrics now, or why there are none.

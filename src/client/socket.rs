@@ -1,20 +1,20 @@
-//! A TCP socket whose reads say when their bytes arrived.
+//! A socket whose reads say when their bytes arrived.
 //!
 //! On Linux the kernel notes the arrival of every packet (`SO_TIMESTAMPNS`, socket(7)) and hands it
 //! over with the bytes, so a read that comes late does not make the stamp late. One read has one
 //! stamp: that of the last segment it took. Where the kernel gives none, the reader's clock is all
-//! there is.
+//! there is; so it is with sockets of the file system, on which it takes the wish and gives no
+//! stamps.
 
 use std::{
     io::{self, Read as _, Write},
-    net::SocketAddr,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use mio::net::TcpStream;
 
-use super::clock::Now;
-use crate::recording::StampedBy;
+use super::{clock::Now, place::Address};
+use crate::{recording::StampedBy, stream::Stream};
 
 /// What one read took.
 #[derive(Debug, Clone, Copy)]
@@ -28,25 +28,30 @@ pub(super) struct Read {
 /// A connected, or connecting, socket.
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     control: Vec<u8>,
 }
 
 impl Socket {
     /// Begins to connect.
-    pub(super) fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        let control = ask_for_stamps(&stream);
-        Ok(Self { stream, control })
+    pub(super) fn connect(address: &Address) -> io::Result<Self> {
+        Self::over(address.connect()?)
     }
 
     /// One that is connected.
     pub(super) fn of(stream: std::net::TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        let control = ask_for_stamps(&stream);
-        Ok(Self { stream: TcpStream::from_std(stream), control })
+        Self::over(Stream::Tcp(TcpStream::from_std(stream)))
+    }
+
+    fn over(stream: Stream) -> io::Result<Self> {
+        stream.set_nodelay()?;
+        let control = match &stream {
+            Stream::Tcp(stream) => ask_for_stamps(stream),
+            #[cfg(unix)]
+            Stream::Unix(_) => Vec::new(),
+        };
+        Ok(Self { stream, control })
     }
 
     /// Takes what has arrived; `WouldBlock` when nothing has.
@@ -60,11 +65,12 @@ impl Socket {
     }
 
     fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
-        if self.control.is_empty() {
-            let bytes = self.stream.read(buffer)?;
-            return Ok(Read { bytes, arrived: None });
+        match &mut self.stream {
+            Stream::Tcp(stream) if !self.control.is_empty() => {
+                read_stamped(stream, buffer, &mut self.control)
+            }
+            stream => Ok(Read { bytes: stream.read(buffer)?, arrived: None }),
         }
-        read_stamped(&self.stream, buffer, &mut self.control)
     }
 
     /// Hands over what the kernel takes of `bytes`.

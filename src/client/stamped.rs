@@ -1,4 +1,5 @@
-//! The stamped transport: HTTP/1.1 over TCP or TLS, arrivals stamped by the kernel.
+//! The stamped transport: HTTP/1.1 over TCP or TLS, arrivals stamped by the kernel; and over sockets
+//! in the file system, where it stamps none.
 //!
 //! A clock that is read when the program gets round to it says when the program ran, not when the
 //! bytes came. The kernel knows the latter; [`socket`](super::socket) asks it. So lateness does not
@@ -17,9 +18,7 @@ mod server;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
-    io,
-    net::SocketAddr,
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -36,6 +35,7 @@ use super::{
     clock::{WallClock, moment},
     limits::Limits,
     now,
+    place::Address,
     socket::{self, Stamping},
 };
 use crate::{
@@ -62,12 +62,13 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 pub(super) struct Stamped {
     server: Server,
     /// The server's addresses, once they are known.
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
     /// The head of every request up to its content length.
     head: Vec<u8>,
     timeouts: Timeouts,
     poll: Poll,
     events: Events,
+    /// `None` where the kernel gives no stamps.
     stamping: Option<Stamping>,
     wall: WallClock,
     /// Whether connections are kept: not once the server has closed one that was.
@@ -142,7 +143,7 @@ impl Stamped {
             timeouts,
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
-            stamping: Stamping::begin().ok(),
+            stamping: route.socket.is_none().then(Stamping::begin).and_then(Result::ok),
             wall: WallClock::new(),
             keeps: connection == Warmth::Warm,
             kept_one: false,
@@ -359,9 +360,9 @@ impl Stamped {
             self.addresses = self.server.resolve(self.timeouts.connect)?;
         }
         let Some(work) = &mut self.lanes[lane].work else { return Ok(()) };
-        let address = self.addresses[work.address.min(self.addresses.len() - 1)];
+        let address = &self.addresses[work.address.min(self.addresses.len() - 1)];
         work.address += 1;
-        let failed = |error: io::Error| self.server.failed(&error.to_string());
+        let failed = |error: io::Error| self.server.failed(&error);
         let mut connection = Connection::to(address).map_err(failed)?;
         let stream = &mut connection.socket.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -410,7 +411,7 @@ impl Stamped {
             },
             Err(_) if self.has_address_left(lane) => self.connect(lane, jobs),
             Err(error) => {
-                let error = self.server.failed(&error.to_string());
+                let error = self.server.failed(&error);
                 self.finish(lane, Err(error), jobs);
             }
         }

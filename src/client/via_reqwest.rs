@@ -6,6 +6,7 @@ mod crowd;
 use std::{
     error::Error as StdError,
     future::Future,
+    path::Path,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -23,7 +24,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::crowd::Crowd;
-use super::{BODY_LIMIT, Driven, Jobs, Watch, limits::Limits, now, tls, too_long};
+use super::{BODY_LIMIT, Driven, Jobs, Watch, limits::Limits, now, place::Place, tls, too_long};
 use crate::{
     config::{self, Connection},
     plan::Timeouts,
@@ -51,6 +52,7 @@ struct Target {
     timeouts: Timeouts,
     connection: Connection,
     tls: ClientConfig,
+    place: Place,
     proxy: Proxy,
     /// Whether connections are kept: not once a request has found its connection closed.
     keeps: AtomicBool,
@@ -82,6 +84,7 @@ impl ViaReqwest {
         let keeps = AtomicBool::new(true);
         let target = Target {
             method,
+            place: Place::of(&url, route),
             url,
             headers,
             timeouts,
@@ -131,10 +134,11 @@ impl Target {
         if self.connection == Connection::Cold {
             builder = builder.pool_max_idle_per_host(0);
         }
-        builder = match &self.proxy {
-            Proxy::Through(Secret(url)) => builder.proxy(reqwest::Proxy::all(url)?),
-            Proxy::Environment if !config::is_loopback(self.url.as_str()) => builder,
-            Proxy::Environment | Proxy::None => builder.no_proxy(),
+        builder = match (&self.place, &self.proxy) {
+            (Place::File(path), _) => to_file(builder.no_proxy(), path),
+            (_, Proxy::Through(Secret(url))) => builder.proxy(reqwest::Proxy::all(url)?),
+            (_, Proxy::Environment) if !config::is_loopback(self.url.as_str()) => builder,
+            (_, Proxy::Environment | Proxy::None) => builder.no_proxy(),
         };
         Ok(Lane { http: builder.build()?, connects, answered: AtomicBool::new(false) })
     }
@@ -216,22 +220,17 @@ impl Target {
 
     /// Why there is no response, in our words.
     fn failure(&self, error: &reqwest::Error) -> RequestError {
-        let host = self.url.host_str().unwrap_or_default();
-        let port = self.url.port_or_known_default().unwrap_or_default();
-        let cause = match tls_error(error) {
-            Some(error) => tls::told(error),
-            None => root_cause(error),
-        };
-        let (kind, message) = if error.is_connect() && error.is_timeout() {
-            let limit = self.timeouts.connect;
-            let message =
-                format!("no connection to {host}:{port} within {limit:?} (timeouts.connect)");
-            (ErrorKind::ConnectTimeout, message)
-        } else if tls_error(error).is_some() {
-            (ErrorKind::Tls, format!("TLS with {host}:{port} failed: {cause}"))
+        if error.is_connect() && error.is_timeout() {
+            self.place.too_late(self.timeouts.connect)
+        } else if let Some(error) = tls_error(error) {
+            self.place.tls_failed(&tls::told(error))
         } else if error.is_connect() {
-            (ErrorKind::Connect, format!("cannot connect to {host}:{port}: {cause}"))
+            match causes(error).last().and_then(|cause| cause.downcast_ref()) {
+                Some(error) => self.place.failed(error),
+                None => self.place.failed_for(&root_cause(error)),
+            }
         } else {
+            let cause = root_cause(error);
             // hyper keeps to itself what came; a server that was not spoken to in TLS sends no HTTP.
             let maybe = match cause.as_str() {
                 "invalid HTTP version parsed" if self.url.scheme() == "http" => {
@@ -240,10 +239,20 @@ impl Target {
                 _ => "",
             };
             let message = format!("the connection broke before the answer began: {cause}{maybe}");
-            (ErrorKind::Broken, message)
-        };
-        RequestError::new(kind, message)
+            RequestError::new(ErrorKind::Broken, message)
+        }
     }
+}
+
+/// Has every connection be made to a socket in the file system.
+#[cfg(unix)]
+pub(super) fn to_file(builder: reqwest::ClientBuilder, path: &Path) -> reqwest::ClientBuilder {
+    builder.unix_socket(path)
+}
+
+#[cfg(not(unix))]
+pub(super) fn to_file(builder: reqwest::ClientBuilder, _: &Path) -> reqwest::ClientBuilder {
+    builder
 }
 
 /// Records the body to its end. The loop that every figure rests on.

@@ -1,6 +1,6 @@
 //! What a value must be beyond its type: URLs, headers, names of variables, names of trials.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use http::{HeaderName, HeaderValue, Uri};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_saphyr::Spanned;
 
 use super::{
     Config, DEFAULT_MAX_TOKENS, Model, Prompt, Proxy,
-    read::{Entry, Reader},
+    read::{Entry, Fields, Reader},
     sanitise, secrets,
     source::ConfigError,
     template::Template,
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     prompt::{self, ChatMessage, Image, Output},
     protocol::{self, OpenAiChat, Protocol},
+    route::{self, UnixUrl},
 };
 
 /// Headers that the client sets, and what to do instead of setting them.
@@ -34,14 +35,21 @@ const RESERVED: &[(&str, &str)] = &[
 /// Why something is refused, and what would be right.
 type Refusal = (String, String);
 
-/// Notes what is wrong with a model's `base_url` and `port`.
+/// Notes what is wrong with a model's `base_url`, and with `port` and `proxy` beside it.
 pub(super) fn url(
     reader: &mut Reader<'_>,
     base_url: (&Entry<'_>, &str),
-    port: Option<&Entry<'_>>,
+    fields: &Fields<'_>,
     protocol: &dyn Protocol,
 ) {
     let (entry, url) = base_url;
+    let port = fields.get("port");
+    if let Some(rest) = route::unix_rest(url) {
+        if let Err((what, help)) = check_unix_url(url, rest, protocol) {
+            reader.error(entry, format!("`base_url` {what}"), help);
+        }
+        return beside_a_socket(reader, fields);
+    }
     match parse_url(url, protocol) {
         Err((what, help)) => reader.error(entry, what, help),
         Ok(uri) => {
@@ -50,6 +58,72 @@ pub(super) fn url(
                 reader.error_at_key(port, what, "write the port in one of the two places");
             }
         }
+    }
+}
+
+/// Notes what a model at a socket in the file system has no use for.
+fn beside_a_socket(reader: &mut Reader<'_>, fields: &Fields<'_>) {
+    if let Some(port) = fields.get("port") {
+        let help = "a socket in the file system has no port; remove `port`";
+        reader.error_at_key(port, "`port` has no use beside `unix://`", help);
+    }
+    let goes_past =
+        |proxy: &Entry<'_>| matches!(&proxy.value.value, Yaml::Text(proxy) if proxy == "none");
+    if let Some(proxy) = fields.get("proxy").filter(|proxy| !goes_past(proxy)) {
+        let help = "no proxy stands before a socket in the file system; remove `proxy`";
+        reader.error_at_key(proxy, "`proxy` has no use beside `unix://`", help);
+    }
+}
+
+/// What is wrong with the URL of a socket in the file system; `rest` is what follows its scheme.
+fn check_unix_url(url: &str, rest: &str, protocol: &dyn Protocol) -> Result<(), Refusal> {
+    let refuse = |what: &str, help: String| Err((what.to_owned(), help));
+    if !cfg!(unix) {
+        let help = "there are no such sockets on this system: have the server listen on a port";
+        return refuse("is of a Unix system", help.to_owned());
+    }
+    if url.contains("${") {
+        return refuse("must not hold a variable", VARIABLE_HELP.to_owned());
+    }
+    let name = rest.trim_start_matches('/');
+    if name.is_empty() || name.starts_with(':') {
+        return refuse("has no path of a socket", UNIX_HELP.to_owned());
+    }
+    let Some(UnixUrl { socket, path }) = UnixUrl::parse(url) else {
+        let help = format!("did you mean `unix:///{name}`?");
+        return match rest.starts_with('/') && !rest.starts_with("//") {
+            true => refuse("lacks `//`", help),
+            false => refuse("has a path that is not absolute", help),
+        };
+    };
+    if path.contains(['?', '#']) {
+        return refuse("must not have a query or a fragment", query_help(path));
+    }
+    if let Some(base) = path.strip_suffix(protocol.path()) {
+        let what = format!("must not end with `{}`: that is added to it", protocol.path());
+        let base = route::unix_url(Path::new(socket), base);
+        return refuse(&what, format!("did you mean `{base}`?"));
+    }
+    no_socket(socket).map_or(Ok(()), |why| {
+        refuse(&format!("has a path that no socket can have: {why}"), UNIX_HELP.to_owned())
+    })
+}
+
+/// Why no socket can be called `path`.
+#[cfg(unix)]
+fn no_socket(path: &str) -> Option<String> {
+    std::os::unix::net::SocketAddr::from_pathname(path).err().map(|why| why.to_string())
+}
+
+#[cfg(not(unix))]
+fn no_socket(_: &str) -> Option<String> {
+    None
+}
+
+fn query_help(url: &str) -> String {
+    match url.contains('?') {
+        true => format!("write `query: {{ api-version: \"2024-10-21\" }}`;\n{KEY_HELP}"),
+        false => format!("remove it; {KEY_HELP}"),
     }
 }
 
@@ -65,19 +139,21 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
             None => refuse("has no scheme", with_scheme(url)),
         };
     }
+    if let Some(rest) =
+        ["http://unix:/", "https://unix:/"].iter().find_map(|form| lower.strip_prefix(form))
+    {
+        let path = &url[url.len() - rest.len()..];
+        let help = format!("did you mean `unix:///{}`?", path.trim_start_matches('/'));
+        return refuse("has a socket of the file system as its host", help);
+    }
     if url.contains("${") {
-        let help = "`${NAME}` can be in the values of `headers`, `query` and `proxy`".to_owned();
-        return refuse("must not hold a variable", help);
+        return refuse("must not hold a variable", VARIABLE_HELP.to_owned());
     }
     if url.contains('@') {
         return refuse("must not hold a user and password", KEY_HELP.to_owned());
     }
     if url.contains(['?', '#']) {
-        let help = match url.contains('?') {
-            true => format!("write `query: {{ api-version: \"2024-10-21\" }}`;\n{KEY_HELP}"),
-            false => format!("remove it; {KEY_HELP}"),
-        };
-        return refuse("must not have a query or a fragment", help);
+        return refuse("must not have a query or a fragment", query_help(url));
     }
     if lower.trim_end_matches('/').ends_with(':') {
         return refuse("has no host", URL_HELP.to_owned());
@@ -119,6 +195,8 @@ pub(super) fn metrics_url(url: &str) -> Result<(), Refusal> {
 }
 
 const URL_HELP: &str = "for example `base_url: \"http://localhost:8000\"`";
+const UNIX_HELP: &str = "for example `base_url: \"unix:///run/vllm.sock\"`";
+const VARIABLE_HELP: &str = "`${NAME}` can be in the values of `headers`, `query` and `proxy`";
 const KEY_HELP: &str = "a key is read from a variable: `api_key_env: MY_API_KEY`";
 
 /// What a URL without a scheme was probably to be.

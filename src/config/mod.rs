@@ -115,8 +115,8 @@ pub struct Model {
 pub enum Endpoint {
     /// A server.
     Server {
-        /// `base_url`: `http://` or `https://`, without user, query and fragment. As it is
-        /// written, so with or without a port, a path and a slash at the end.
+        /// `base_url`: `http://` or `https://`, without user, query and fragment, or `unix://` and an
+        /// absolute path. As it is written, so with or without a port, a path and a slash at the end.
         base_url: String,
         /// `port`, 1 to 65,535; `None` when `base_url` has one. Default: that of the scheme.
         port: Option<u16>,
@@ -234,7 +234,7 @@ pub enum PrefixCache {
 pub enum MetricsUrl {
     /// `off`: they are not read.
     Off,
-    /// `auto`: at `/metrics` of the endpoint's host and port.
+    /// `auto`: at `/metrics` of the endpoint's host and port, or socket.
     Auto,
     /// There.
     At(String),

@@ -104,7 +104,7 @@ fn endpoint(
         (Some(entry), None) => {
             let number = port.and_then(|port| reader.whole(port, 1..=65535, "8000"));
             let base_url = reader.text(entry, "\"http://localhost:8000\"")?.value;
-            check::url(reader, (entry, &base_url), port, protocol);
+            check::url(reader, (entry, &base_url), fields, protocol);
             let port = number.and_then(|port| u16::try_from(port).ok());
             Some(Endpoint::Server { base_url, port })
         }

@@ -196,8 +196,11 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("repetitions", "runs"),
     ("samples", "limit"),
     ("server", "base_url"),
+    ("socket", "base_url"),
     ("system_prompt", "system"),
     ("token", "api_key_env"),
+    ("uds", "base_url"),
+    ("unix_socket", "base_url"),
     ("url", "base_url"),
 ];
 

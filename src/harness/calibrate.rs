@@ -10,7 +10,7 @@ use super::{
     terminal::{self, Terminal},
 };
 use crate::{
-    calibrate::{self, Calibration, Load},
+    calibrate::{self, Calibration, Carrier, Load},
     cli::CalibrateOptions,
     plan::Transport,
     summary::{Group, Summary},
@@ -23,8 +23,8 @@ pub(super) type Instruments = Vec<(Setting, Calibration)>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) transport: Transport,
-    /// Whether the streams are encrypted.
-    tls: bool,
+    /// What the streams come by.
+    carrier: Carrier,
     /// How many at a time.
     streams: usize,
 }
@@ -65,15 +65,20 @@ pub(super) fn setting(group: &Group) -> Setting {
     let peak = group.loads.iter().map(|reached| reached.peak).max().unwrap_or(1);
     let most = LEVELS[LEVELS.len() - 1];
     let streams = LEVELS.into_iter().find(|level| *level >= peak).unwrap_or(most);
-    Setting { transport: group.target.transport, tls: group.target.is_over_tls(), streams }
+    let carrier = match &group.target {
+        target if target.is_by_socket() => Carrier::Unix,
+        target if target.is_over_tls() => Carrier::Tls,
+        _ => Carrier::Tcp,
+    };
+    Setting { transport: group.target.transport, carrier, streams }
 }
 
 fn calibrations(summary: &Summary) -> anyhow::Result<Vec<(Setting, Calibration)>> {
     let mut calibrations: Vec<(Setting, Calibration)> = Vec::new();
     for setting in summary.groups.iter().map(setting) {
         if !calibrations.iter().any(|(known, _)| *known == setting) {
-            let Setting { transport, tls, streams } = setting;
-            let known = calibrate::measure(Load::short(streams), transport, tls)?;
+            let Setting { transport, carrier, streams } = setting;
+            let known = calibrate::measure(Load::short(streams), transport, carrier)?;
             calibrations.push((setting, known));
         }
     }
@@ -98,14 +103,18 @@ struct Kept<'a> {
 }
 
 fn line(transport: Transport, calibration: &Calibration) -> String {
-    let Calibration { streams, tls, stamped_by, ttft, gap, generation } = calibration;
-    let tls = if *tls { " over TLS" } else { "" };
+    let Calibration { streams, tls, unix, stamped_by, ttft, gap, generation } = calibration;
+    let carrier = match (tls, unix) {
+        (true, _) => " over TLS",
+        (_, true) => " over a unix socket",
+        _ => "",
+    };
     let streams = match streams {
         1 => String::new(),
         _ => format!(", {streams} streams at a time"),
     };
     format!(
-        "instrument ({}{tls}{streams}), here and now: stamps by the {}; ttft {:+.3} ms, 99 % within {:.3} ms; \
+        "instrument ({}{carrier}{streams}), here and now: stamps by the {}; ttft {:+.3} ms, 99 % within {:.3} ms; \
          gaps within {:.3} ms; generation_speed within {:.2} %\n",
         transport.name(),
         stamped_by.name(),
@@ -123,8 +132,13 @@ pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
     let head = ["streams", "clock", "ttft error", "", "gap error", "", "generation error", ""];
     terminal::say(&row(head));
     terminal::say(&row(["", "", "median", "p99", "median", "p99", "median", "p99"]));
+    let carrier = match (options.tls, options.unix) {
+        (true, _) => Carrier::Tls,
+        (_, true) => Carrier::Unix,
+        _ => Carrier::Tcp,
+    };
     for &streams in &options.streams {
-        let calibration = calibrate::measure(Load::of(streams), Transport::Stamped, options.tls)?;
+        let calibration = calibrate::measure(Load::of(streams), Transport::Stamped, carrier)?;
         terminal::say(&told(&calibration));
     }
     Ok(0)

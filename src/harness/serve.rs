@@ -8,9 +8,9 @@ use rustls::ServerConfig;
 use super::terminal;
 use crate::{
     cli::ServeOptions,
-    protocol,
+    protocol::{self, Protocol},
     route::{self, Identity},
-    sim::{self, Mistake, Simulator},
+    sim::{self, Mistake, Script, Simulator},
 };
 
 pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
@@ -21,24 +21,58 @@ pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     if let Some(Mistake { what, help, .. }) = script.mistakes().first() {
         anyhow::bail!("{what}\n  help: {help}");
     }
-    let started = match tls(options)? {
-        Some(tls) => Simulator::over_tls(options.listen, script, protocol, tls),
-        None => Simulator::bind(options.listen, script, protocol),
-    };
-    let simulator = started.with_context(|| format!("failed to listen on {}", options.listen))?;
+    let simulator = start(options, script, protocol)?;
+    let url = simulator.url();
+    let colon = if options.unix.is_some() { ":" } else { "" };
     terminal::note(&format!(
-        "Serving a simulated {} endpoint: {}{}{}\n\
-         In configs.yaml:\n  models:\n    my-model:\n      base_url: \"{}\"\n      protocol: {}\n\
+        "Serving a simulated {} endpoint: {url}{colon}{}{}\n\
+         In configs.yaml:\n  models:\n    my-model:\n      base_url: \"{url}\"\n      protocol: {}\n\
          Ctrl-C ends it.",
         protocol.name(),
-        simulator.url(),
         protocol.prefix(),
         protocol.path(),
-        simulator.url(),
         protocol.name(),
     ));
     simulator.wait().context("the simulated endpoint stopped")?;
     Ok(0)
+}
+
+fn start(
+    options: &ServeOptions,
+    script: Script,
+    protocol: &'static dyn Protocol,
+) -> anyhow::Result<Simulator> {
+    if let Some(path) = &options.unix {
+        return on_file(path, script, protocol)
+            .with_context(|| format!("failed to listen on {}", path.display()));
+    }
+    let started = match tls(options)? {
+        Some(tls) => Simulator::over_tls(options.listen, script, protocol, tls),
+        None => Simulator::bind(options.listen, script, protocol),
+    };
+    started.with_context(|| format!("failed to listen on {}", options.listen))
+}
+
+/// On a socket in the file system, which is removed when Ctrl-C ends us.
+#[cfg(unix)]
+fn on_file(
+    path: &Path,
+    script: Script,
+    protocol: &'static dyn Protocol,
+) -> anyhow::Result<Simulator> {
+    let path = std::path::absolute(path)?;
+    let simulator = Simulator::on_file(&path, script, protocol)?;
+    ctrlc::set_handler(move || {
+        // Whoever has removed it before has done no harm.
+        let _ = fs::remove_file(&path);
+        std::process::exit(130);
+    })?;
+    Ok(simulator)
+}
+
+#[cfg(not(unix))]
+fn on_file(_: &Path, _: Script, _: &'static dyn Protocol) -> anyhow::Result<Simulator> {
+    anyhow::bail!("this system has no unix sockets that we can use")
 }
 
 /// TLS with the certificate and key that are asked for.

@@ -582,7 +582,7 @@ impl Follow for Follower<'_> {
 impl Live {
     fn new(target: &Arc<Target>, access: &Access) -> anyhow::Result<Self> {
         let (url, simulator) = match &target.endpoint {
-            Endpoint::Url(_) => (access.url.clone(), None),
+            Endpoint::Url(_) | Endpoint::Socket { .. } => (access.url.clone(), None),
             Endpoint::Simulated(script) => {
                 let simulator = Simulator::start(script.clone(), target.protocol)
                     .context("failed to start the simulated endpoint")?

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Endpoint, Target};
+use super::{Endpoint, SOCKET_ORIGIN, Target};
 use crate::{
     config::{self, Config, ConfigError, Template},
     route::{Proxy, Route, Secret, Tls},
@@ -32,7 +32,13 @@ impl Access {
 
     /// Access to `target`; errors say which variables are missing or of no use.
     pub fn to(target: &Target, config: &Config) -> Result<Self, Vec<ConfigError>> {
-        let Endpoint::Url(url) = &target.endpoint else { return Ok(Self::to_simulated(target)) };
+        let (url, socket) = match &target.endpoint {
+            Endpoint::Url(url) => (url.clone(), None),
+            Endpoint::Socket { socket, path, .. } => {
+                (format!("{SOCKET_ORIGIN}{path}"), Some(socket.clone()))
+            }
+            Endpoint::Simulated(_) => return Ok(Self::to_simulated(target)),
+        };
         let mut found = Found { config, secrets: Vec::new(), errors: Vec::new() };
         let key = target.api_key_env.as_ref().and_then(|name| found.noted(config.api_key(name)));
         let headers = target
@@ -40,8 +46,10 @@ impl Access {
             .iter()
             .filter_map(|(name, value)| Some((name.clone(), found.header(value)?)));
         let headers = headers.collect();
-        let url = found.url(url, &target.ways.query);
-        let proxy = found.proxy(target.ways.proxy.as_ref());
+        let url = found.url(&url, &target.ways.query);
+        // That of `defaults` is for others.
+        let proxy = target.ways.proxy.as_ref().filter(|_| socket.is_none());
+        let proxy = found.proxy(proxy);
         if !found.errors.is_empty() {
             return Err(found.errors);
         }
@@ -50,7 +58,7 @@ impl Access {
             identity: target.ways.identity.clone(),
             insecure: target.is_insecure(),
         };
-        let route = Route { tls, proxy, secrets: found.secrets };
+        let route = Route { tls, proxy, socket, secrets: found.secrets };
         Ok(Self { url, key: key.map(Secret), headers, route })
     }
 }

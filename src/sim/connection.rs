@@ -4,13 +4,10 @@ use std::{
     collections::VecDeque,
     io::{self, Read, Write as _},
     mem,
-    net::Shutdown,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::BytesMut;
-use mio::net::TcpStream;
-use socket2::SockRef;
 
 use super::{
     log::{AnswerLog, Entry, Write},
@@ -19,7 +16,10 @@ use super::{
     tls::Tls,
     wire::{self, HEAD_LIMIT, Head},
 };
-use crate::protocol::{Envelope, Message, Part, Protocol};
+use crate::{
+    protocol::{Envelope, Message, Part, Protocol},
+    stream::Stream as Socket,
+};
 
 /// What a connection is at.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Connection {
     /// The socket, non-blocking.
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     /// Tells it from others that have its place before and after it.
     pub(super) serial: u64,
     /// What it is at.
@@ -65,7 +65,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A connection that has just been accepted.
-    pub(super) fn new(socket: TcpStream, serial: u64) -> Self {
+    pub(super) fn new(socket: Socket, serial: u64) -> Self {
         Self {
             socket,
             serial,
@@ -148,12 +148,12 @@ impl Connection {
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.phase = Phase::Draining;
         self.inbox.clear();
-        self.socket.shutdown(Shutdown::Write)
+        self.socket.end()
     }
 
     /// Makes the close that follows a reset.
     pub(super) fn reset(&self) -> io::Result<()> {
-        SockRef::from(&self.socket).set_linger(Some(Duration::ZERO))
+        self.socket.end_in_a_reset()
     }
 }
 
@@ -201,11 +201,7 @@ enum Mark {
 }
 
 impl Outbox {
-    fn flush(
-        &mut self,
-        socket: &mut TcpStream,
-        mut log: Option<&mut AnswerLog>,
-    ) -> io::Result<bool> {
+    fn flush(&mut self, socket: &mut Socket, mut log: Option<&mut AnswerLog>) -> io::Result<bool> {
         while let Some(piece) = self.pieces.front() {
             let began = *self.began.get_or_insert_with(pace::now);
             match socket.write(&piece.bytes[self.written..]) {

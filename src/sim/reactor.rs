@@ -8,7 +8,6 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, binary_heap::PeekMut},
     io,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,15 +16,12 @@ use std::{
 };
 
 use bytes::Buf;
-use mio::{
-    Events, Interest, Poll, Token,
-    event::Event,
-    net::{TcpListener, TcpStream},
-};
+use mio::{Events, Interest, Poll, Token, event::Event};
 use rustls::ServerConfig;
 
 use super::{
     connection::{Connection, Phase, Streaming, Turn},
+    listener::Listener,
     log::Log,
     pace,
     routing::{self, Route},
@@ -33,7 +29,10 @@ use super::{
     tls::Tls,
     wire::{self, Head, Refusal},
 };
-use crate::protocol::{Protocol, Wish};
+use crate::{
+    protocol::{Protocol, Wish},
+    stream::Stream as Socket,
+};
 
 /// The token of the listening socket. Others are places in the list of connections.
 const LISTENER: Token = Token(usize::MAX);
@@ -73,8 +72,9 @@ enum Flow {
 #[derive(Debug)]
 pub(super) struct Reactor {
     poll: Poll,
-    listener: TcpListener,
-    addr: SocketAddr,
+    listener: Listener,
+    /// What its own URLs begin with.
+    origin: String,
     tls: Option<Arc<ServerConfig>>,
     protocol: &'static dyn Protocol,
     script: Script,
@@ -99,16 +99,17 @@ impl Reactor {
     /// A reactor that accepts from `listener` and ends when `stop` is set and `poll` is woken.
     pub(super) fn new(
         poll: Poll,
-        mut listener: TcpListener,
+        mut listener: Listener,
         tls: Option<Arc<ServerConfig>>,
         script: Script,
         protocol: &'static dyn Protocol,
         log: Arc<Log>,
         stop: Arc<AtomicBool>,
     ) -> io::Result<Self> {
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        listener.register(poll.registry(), LISTENER)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         Ok(Self {
-            addr: listener.local_addr()?,
+            origin: listener.origin(scheme)?,
             poll,
             listener,
             tls,
@@ -252,7 +253,7 @@ impl Reactor {
         self.accept_again = false;
         loop {
             match self.listener.accept() {
-                Ok((socket, _)) => {
+                Ok(socket) => {
                     self.admit(socket);
                     self.serve_due();
                 }
@@ -270,7 +271,7 @@ impl Reactor {
         }
     }
 
-    fn admit(&mut self, mut socket: TcpStream) {
+    fn admit(&mut self, mut socket: Socket) {
         let place = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
@@ -278,7 +279,7 @@ impl Reactor {
         let interests = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         let ready = socket
-            .set_nodelay(true)
+            .set_nodelay()
             .and_then(|()| registry.register(&mut socket, Token(place), interests));
         self.serial += 1;
         let mut connection = Box::new(Connection::new(socket, self.serial));
@@ -476,8 +477,7 @@ impl Reactor {
     }
 
     fn answer_json(&self, connection: &mut Connection, status: u16, body: &[u8]) {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let elsewhere = format!("{scheme}://{}/elsewhere", self.addr);
+        let elsewhere = format!("{}/elsewhere", self.origin);
         let location = (300..400).contains(&status).then_some(elsewhere.as_str());
         let answer = wire::json_answer(status, body, location, connection.keep_alive);
         connection.outbox.push_head(answer);

@@ -1,5 +1,7 @@
 //! The simulated endpoint as its owner sees it.
 
+#[cfg(unix)]
+use std::path::Path;
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -10,31 +12,39 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use mio::{Poll, Waker, net::TcpListener};
+use mio::{Poll, Waker};
 use rustls::ServerConfig;
-use socket2::{Domain, Socket, Type};
 
+#[cfg(unix)]
+use super::listener::SocketFile;
 use super::{
+    listener::Listener,
     log::{AnswerLog, Log},
     reactor::{Reactor, WAKER},
     script::Script,
 };
 use crate::protocol::Protocol;
-
-/// Connections that may wait to be accepted: a whole wave of clients at once.
-const BACKLOG: i32 = 4096;
+#[cfg(unix)]
+use crate::route;
 
 /// A simulated endpoint that runs. It stops, with all its connections, when it is dropped.
 ///
 /// It has one thread, which serves every client and needs no CPU while nothing is due.
 #[derive(Debug)]
 pub struct Simulator {
-    addr: SocketAddr,
+    place: Place,
     scheme: &'static str,
     log: Arc<Log>,
     stop: Arc<AtomicBool>,
     waker: Waker,
     thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Port(SocketAddr),
+    #[cfg(unix)]
+    File(SocketFile),
 }
 
 impl Simulator {
@@ -49,7 +59,7 @@ impl Simulator {
         script: Script,
         protocol: &'static dyn Protocol,
     ) -> io::Result<Self> {
-        Self::spawn(listen(addr)?, script, protocol, None)
+        Self::on_port(addr, script, protocol, None)
     }
 
     /// Starts an endpoint on `addr` that speaks TLS.
@@ -59,16 +69,37 @@ impl Simulator {
         protocol: &'static dyn Protocol,
         tls: Arc<ServerConfig>,
     ) -> io::Result<Self> {
-        Self::spawn(listen(addr)?, script, protocol, Some(tls))
+        Self::on_port(addr, script, protocol, Some(tls))
     }
 
-    fn spawn(
-        listener: TcpListener,
+    /// Starts an endpoint on a socket that it makes at `path`, an absolute one, and removes in the
+    /// end. One that was left by an endpoint which was killed is replaced.
+    #[cfg(unix)]
+    pub fn on_file(
+        path: &Path,
+        script: Script,
+        protocol: &'static dyn Protocol,
+    ) -> io::Result<Self> {
+        let (listener, file) = Listener::on_file(path)?;
+        Self::spawn((listener, Place::File(file)), script, protocol, None)
+    }
+
+    fn on_port(
+        addr: SocketAddr,
         script: Script,
         protocol: &'static dyn Protocol,
         tls: Option<Arc<ServerConfig>>,
     ) -> io::Result<Self> {
-        let addr = listener.local_addr()?;
+        let (listener, addr) = Listener::on_port(addr)?;
+        Self::spawn((listener, Place::Port(addr)), script, protocol, tls)
+    }
+
+    fn spawn(
+        (listener, place): (Listener, Place),
+        script: Script,
+        protocol: &'static dyn Protocol,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> io::Result<Self> {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -77,17 +108,26 @@ impl Simulator {
         let reactor =
             Reactor::new(poll, listener, tls, script, protocol, log.clone(), stop.clone())?;
         let thread = thread::Builder::new().name("simulator".to_owned()).spawn(|| reactor.run())?;
-        Ok(Self { addr, scheme, log, stop, waker, thread: Some(thread) })
+        Ok(Self { place, scheme, log, stop, waker, thread: Some(thread) })
     }
 
-    /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
+    /// The port where it listens, unless that is a file.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        match &self.place {
+            Place::Port(addr) => Some(*addr),
+            #[cfg(unix)]
+            Place::File(_) => None,
+        }
     }
 
-    /// Its base URL, without a path: `http://127.0.0.1:PORT`, or `https://` over TLS.
+    /// Its base URL, without a path: `http://127.0.0.1:PORT`, or `https://` over TLS, or
+    /// `unix:///FILE`.
     pub fn url(&self) -> String {
-        format!("{}://{}", self.scheme, self.addr)
+        match &self.place {
+            Place::Port(addr) => format!("{}://{addr}", self.scheme),
+            #[cfg(unix)]
+            Place::File(file) => route::unix_url(&file.0, ""),
+        }
     }
 
     /// Keeps no log from now on: for many requests, whose log nobody reads.
@@ -123,18 +163,6 @@ impl Drop for Simulator {
             let _ = self.join();
         }
     }
-}
-
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    // Elsewhere than on Unix, the option would let two endpoints have one port.
-    if cfg!(unix) {
-        socket.set_reuse_address(true)?;
-    }
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(TcpListener::from_std(socket.into()))
 }
 
 #[cfg(test)]
@@ -244,7 +272,8 @@ mod tests {
     }
 
     fn connect(simulator: &Simulator) -> TcpStream {
-        let client = TcpStream::connect(simulator.addr()).expect("it accepts");
+        let addr = simulator.addr().expect("a port");
+        let client = TcpStream::connect(addr).expect("it accepts");
         let patience = Some(Duration::from_secs(10));
         client.set_read_timeout(patience).expect("a timeout");
         client
@@ -495,7 +524,7 @@ mod tests {
     #[test]
     fn dropping_it_closes_the_connections_and_the_port() {
         let simulator = simulator(&[FaultKind::Stall(1)]);
-        let addr = simulator.addr();
+        let addr = simulator.addr().expect("a port");
         let mut client = connect(&simulator);
         ask(&mut client, &request("", STREAMED));
         read_until(&mut client, "data: the\n\n\r\n");

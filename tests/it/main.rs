@@ -23,4 +23,6 @@ mod streams;
 mod timing;
 mod tls;
 mod trust;
+#[cfg(unix)]
+mod unix;
 mod workloads;

@@ -99,7 +99,7 @@ fn asking(url: &str, keys: &str, files: &[(&str, String)]) -> (Bench, Ran) {
 }
 
 fn at(simulator: &Simulator, scheme: &str, host: &str) -> String {
-    format!("{scheme}://{host}:{}", simulator.addr().port())
+    format!("{scheme}://{host}:{}", simulator.addr().unwrap().port())
 }
 
 const CA_FILE: &str = "ca_file: certs/ca.pem";
@@ -187,7 +187,7 @@ fn a_failure_of_tls_says_what_would_mend_it() {
         assert_eq!(ran.code, Some(101), "{what}: {}", ran.stderr);
         told += &format!("{what}\n");
         for row in bench.results() {
-            let port = simulator.addr().port().to_string();
+            let port = simulator.addr().unwrap().port().to_string();
             let mut message = row[12].replace(&port, "PORT");
             // By how many seconds, and at which time.
             if let Some(start) = message.find("verification time") {

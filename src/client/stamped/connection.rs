@@ -1,14 +1,14 @@
 //! A connection: a stamping socket, with TLS over it or not.
 
-use std::{
-    io::{self, Read as _, Write as _},
-    net::SocketAddr,
-};
+use std::io::{self, Read as _, Write as _};
 
 use rustls::ClientConnection;
 
 use super::incoming::{Arrival, Incoming};
-use crate::{client::socket::Socket, recording::RequestError};
+use crate::{
+    client::{place::Address, socket::Socket},
+    recording::RequestError,
+};
 
 /// A connection that is open or being opened.
 pub(super) struct Connection {
@@ -18,16 +18,13 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Begins to connect.
-    pub(super) fn to(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn to(address: &Address) -> io::Result<Self> {
         Ok(Self { socket: Socket::connect(address)?, tls: None })
     }
 
     /// Whether the connection has been made; an error when it cannot be.
     pub(super) fn is_connected(&self) -> io::Result<bool> {
-        match self.socket.stream.take_error()? {
-            Some(error) => Err(error),
-            None => Ok(self.socket.stream.peer_addr().is_ok()),
-        }
+        self.socket.stream.is_connected()
     }
 
     /// Whether the TLS handshake is still to be done.

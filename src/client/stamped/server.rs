@@ -1,7 +1,8 @@
 //! Where to connect to.
 
 use std::{
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    io,
+    net::{IpAddr, ToSocketAddrs},
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -11,62 +12,68 @@ use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
 use super::{connection::TlsError, incoming::Incoming};
 use crate::{
-    client::tls,
-    recording::{ErrorKind, RequestError},
+    client::{
+        place::{Address, Place},
+        tls,
+    },
+    recording::RequestError,
     route::Route,
 };
 
-/// A host and how to speak to it.
+/// A place and how to speak to the server there.
 pub(super) struct Server {
-    host: String,
-    port: u16,
+    place: Place,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 impl Server {
     pub(super) fn of(url: &reqwest::Url, route: &Route) -> anyhow::Result<Self> {
-        let host = url.host_str().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = url.port_or_known_default().unwrap_or(80);
+        let place = Place::of(url, route);
+        let host = unbracketed(url.host_str().unwrap_or_default());
         let tls = match url.scheme() {
             "https" => {
                 let config = tls::trusting(&route.tls, tls::HTTP_1)?;
-                Some((Arc::new(config), ServerName::try_from(host.clone())?))
+                Some((Arc::new(config), ServerName::try_from(host.to_owned())?))
             }
             _ => None,
         };
-        Ok(Self { host, port, tls })
+        Ok(Self { place, tls })
     }
 
-    /// The addresses of the host. The system's resolver knows no limit, so it runs beside.
-    pub(super) fn resolve(&self, limit: Duration) -> Result<Vec<SocketAddr>, RequestError> {
-        if let Ok(address) = self.host.parse::<IpAddr>() {
-            return Ok(vec![(address, self.port).into()]);
+    /// The addresses of the place. The system's resolver knows no limit, so it runs beside.
+    pub(super) fn resolve(&self, limit: Duration) -> Result<Vec<Address>, RequestError> {
+        let (host, port) = match &self.place {
+            Place::Port { host, port } => (unbracketed(host).to_owned(), *port),
+            Place::File(path) => return Ok(vec![Address::File(path.clone())]),
+        };
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![Address::Port((address, port).into())]);
         }
         let (found, addresses) = mpsc::channel();
-        let name = (self.host.clone(), self.port);
-        thread::spawn(move || found.send(name.to_socket_addrs().map(Iterator::collect)));
+        let all =
+            move || (host, port).to_socket_addrs().map(|all| all.map(Address::Port).collect());
+        thread::spawn(move || found.send(all()));
         match addresses.recv_timeout(limit) {
-            Ok(Ok(addresses)) if Vec::is_empty(&addresses) => Err(self.failed("it has no address")),
+            Ok(Ok(addresses)) if Vec::is_empty(&addresses) => {
+                Err(self.place.failed_for("it has no address"))
+            }
             Ok(Ok(addresses)) => Ok(addresses),
-            Ok(Err(error)) => Err(self.failed(&error.to_string())),
+            Ok(Err(error)) => Err(self.failed(&error)),
             Err(_) => Err(self.too_late(limit)),
         }
     }
 
-    pub(super) fn failed(&self, cause: &str) -> RequestError {
-        let Self { host, port, .. } = self;
-        RequestError::new(ErrorKind::Connect, format!("cannot connect to {host}:{port}: {cause}"))
+    pub(super) fn failed(&self, error: &io::Error) -> RequestError {
+        self.place.failed(error)
     }
 
     pub(super) fn tls_failed(&self, cause: TlsError) -> RequestError {
-        let Self { host, port, .. } = self;
         let cause = match cause {
             TlsError::Io(error) => error.to_string(),
             TlsError::Tls(error) => tls::told(&error),
             TlsError::Answer(error) => error.message,
         };
-        RequestError::new(ErrorKind::Tls, format!("TLS with {host}:{port} failed: {cause}"))
+        self.place.tls_failed(&cause)
     }
 
     /// Why bytes that came over TLS were not understood. Before an answer it is TLS that failed: a
@@ -81,9 +88,7 @@ impl Server {
     }
 
     pub(super) fn too_late(&self, limit: Duration) -> RequestError {
-        let Self { host, port, .. } = self;
-        let message = format!("no connection to {host}:{port} within {limit:?} (timeouts.connect)");
-        RequestError::new(ErrorKind::ConnectTimeout, message)
+        self.place.too_late(limit)
     }
 
     /// The client's side of a TLS handshake, where the server wants one.
@@ -94,4 +99,9 @@ impl Server {
             Err(error) => Err(self.tls_failed(error.into())),
         }
     }
+}
+
+/// An IPv6 address as it is outside URLs.
+fn unbracketed(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
