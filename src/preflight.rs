@@ -83,6 +83,13 @@ pub fn finding(error: RequestError, status: Option<u16>) -> Option<Finding> {
             let message = format!("{}; is the server running there?", error.message);
             return Some(Finding { error: RequestError { message, ..error }, is_certain: true });
         }
+        Kind::ConnectTimeout => {
+            let message = format!(
+                "{}; is that its host and port, and `https://` only if it speaks TLS there?",
+                error.message
+            );
+            return Some(Finding { error: RequestError { message, ..error }, is_certain: true });
+        }
         Kind::HttpStatus => status.is_some_and(|status| !may_pass(status)),
         Kind::Broken | Kind::InBand => false,
         _ => true,
