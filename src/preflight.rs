@@ -69,32 +69,30 @@ pub fn finding(error: RequestError, status: Option<u16>) -> Option<Finding> {
         Kind::NoFinishReason | Kind::InterTokenTimeout | Kind::TotalTimeout | Kind::Interrupted => {
             return None;
         }
-        Kind::FirstTokenTimeout => {
-            let message = format!(
-                "no token within {PATIENCE:?}: the server is busy, or still loads the model"
-            );
-            return Some(Finding { error: RequestError { message, ..error }, is_certain: false });
-        }
-        // With sockets of the file system the system's reason says more.
-        Kind::Connect if error.message.contains("unix://") => {
-            return Some(Finding { error, is_certain: true });
-        }
-        Kind::Connect => {
-            let message = format!("{}; is the server running there?", error.message);
-            return Some(Finding { error: RequestError { message, ..error }, is_certain: true });
-        }
-        Kind::ConnectTimeout => {
-            let message = format!(
-                "{}; is that its host and port, and `https://` only if it speaks TLS there?",
-                error.message
-            );
-            return Some(Finding { error: RequestError { message, ..error }, is_certain: true });
-        }
         Kind::HttpStatus => status.is_some_and(|status| !may_pass(status)),
-        Kind::Broken | Kind::InBand => false,
+        Kind::FirstTokenTimeout | Kind::Broken | Kind::InBand => false,
         _ => true,
     };
-    Some(Finding { error, is_certain })
+    let message = explained(&error);
+    Some(Finding { error: RequestError { message, ..error }, is_certain })
+}
+
+/// What went wrong, and what it may come from.
+fn explained(error: &RequestError) -> String {
+    let message = &error.message;
+    match error.kind {
+        ErrorKind::FirstTokenTimeout => {
+            format!("no token within {PATIENCE:?}: the server is busy, or still loads the model")
+        }
+        // With sockets of the file system the system's reason says more.
+        ErrorKind::Connect if !message.contains("unix://") => {
+            format!("{message}; is the server running there?")
+        }
+        ErrorKind::ConnectTimeout => format!(
+            "{message}; is that its host and port, and `https://` only if it speaks TLS there?"
+        ),
+        _ => message.clone(),
+    }
 }
 
 /// Whether a server that answers with `status` may answer otherwise a minute later.
