@@ -203,6 +203,7 @@ fn setting(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, Str
         ("temperature", target.temperature.to_string()),
         ("max_tokens", target.max_tokens.to_string()),
         ("extra_body", hash(&serde_json::to_string(&target.extra_body).unwrap_or_default())),
+        ("tools", target.tools.identity().map_or_else(|| "none".into(), |tools| hash(&tools))),
         ("prefix_cache", format!("{:?}", target.prefix_cache).to_lowercase()),
         ("connection", format!("{:?}", target.connection).to_lowercase()),
         ("token_count", target.token_count.name().to_owned()),

@@ -27,7 +27,7 @@ use crate::{
     client::{self, Client, Jobs, Next, Opening, Options},
     config::{Connection, TokenCount},
     plan::{Timeouts, Transport},
-    prompt::{ChatMessage, Role},
+    prompt::{ChatMessage, Role, Tools},
     protocol::{Ask, OpenAiChat, Protocol},
     recording::{Chunk, Recording, RequestError, StampedBy},
     route::Route,
@@ -243,6 +243,7 @@ impl Streams {
             max_tokens: load.tokens,
             min_tokens: None,
             ignore_eos: false,
+            tools: &Tools::default(),
             extra_body: &Map::new(),
         };
         let body = OpenAiChat.body(&ask).to_string().into();

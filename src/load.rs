@@ -134,6 +134,7 @@ fn body_of(
         max_tokens,
         min_tokens: prompt.output.min_tokens,
         ignore_eos: target.ignore_eos.unwrap_or(prompt.output.ignore_eos),
+        tools: &prompt.tools.over(&target.tools),
         extra_body: &target.extra_body,
     };
     let body = target.protocol.body(&ask).to_string().into();

@@ -17,7 +17,7 @@ use crate::{
         self, Config, ConfigError, ConfigErrors, Connection, MetricsUrl, Order, PrefixCache,
         Settings, Spanned, Template, TokenCount, Ways, sanitise,
     },
-    prompt::{self, Prompt},
+    prompt::{self, Prompt, Tools},
     protocol::{OpenAiChat, Protocol},
     route::{self, UnixUrl},
     schedule::{Shape, Until},
@@ -71,6 +71,8 @@ pub struct Target {
     pub max_tokens: u64,
     /// Whether the model is not to end by itself, whatever a prompt says.
     pub ignore_eos: Option<bool>,
+    /// The tools that the model may call, of prompts that say nothing of them.
+    pub tools: Tools,
     /// The user's own fields of the request's body.
     pub extra_body: Map<String, Value>,
     /// Headers of every request, besides our own.
@@ -529,6 +531,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         temperature: settings.temperature.unwrap_or(0.7),
         max_tokens: settings.max_tokens.unwrap_or(config::DEFAULT_MAX_TOKENS),
         ignore_eos: settings.ignore_eos,
+        tools: settings.tools,
         extra_body: settings.extra_body,
         headers: settings.headers,
         ways: settings.ways,

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use serde_json::{Map, Value, json};
+
 /// One prompt as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
@@ -14,6 +16,8 @@ pub struct Prompt {
     pub set: Option<String>,
     /// How long its answer is to be.
     pub output: Output,
+    /// The tools that the model may call, where they are not those of the model.
+    pub tools: Tools,
     /// The turns after the first, each with the user's next question: they are asked with the
     /// answers received, one after the other.
     pub turns: Vec<Arc<Self>>,
@@ -52,6 +56,32 @@ pub struct Output {
     pub min_tokens: Option<u64>,
     /// Whether the model is not to end by itself, of servers that can be told so.
     pub ignore_eos: bool,
+}
+
+/// Tools that a model may call. What is not said is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tools {
+    /// Which there are.
+    pub listed: Option<Arc<[Tool]>>,
+    /// Which of them is to be called.
+    pub choice: Option<ToolChoice>,
+}
+
+/// A function that a model may call: OpenAI's `name`, `description`, `parameters` and `strict`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tool(pub Map<String, Value>);
+
+/// Which tool is to be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// Any or none, as the model likes.
+    Auto,
+    /// Any.
+    Required,
+    /// None.
+    None,
+    /// The one of this name.
+    Named(String),
 }
 
 /// A message of a conversation.
@@ -118,6 +148,78 @@ impl Image {
     }
 }
 
+impl Tools {
+    /// These, and those of `defaults` where these say nothing.
+    #[must_use]
+    pub fn over(&self, defaults: &Self) -> Self {
+        Self {
+            listed: self.listed.clone().or_else(|| defaults.listed.clone()),
+            choice: self.choice.clone().or_else(|| defaults.choice.clone()),
+        }
+    }
+
+    /// Those that there are.
+    pub fn offered(&self) -> &[Tool] {
+        self.listed.as_deref().unwrap_or_default()
+    }
+
+    /// Which is to be called, where there are any.
+    pub fn chosen(&self) -> Option<&ToolChoice> {
+        self.choice.as_ref().filter(|_| !self.offered().is_empty())
+    }
+
+    /// Whether the field `key` of a request, `tools` or `tool_choice`, has something to say.
+    pub fn sends(&self, key: &str) -> bool {
+        match key {
+            "tools" => !self.offered().is_empty(),
+            _ => self.chosen().is_some(),
+        }
+    }
+
+    /// What is wrong with the choice, and what would be right.
+    pub fn mistake(&self) -> Option<(String, String)> {
+        let names: Vec<_> =
+            self.offered().iter().map(|tool| format!("`{}`", tool.name())).collect();
+        match &self.choice {
+            Some(_) if names.is_empty() => {
+                let help = "add `tools`, or remove `tool_choice`";
+                Some(("there is a `tool_choice` without `tools`".into(), help.into()))
+            }
+            Some(ToolChoice::Named(name)) if !names.contains(&format!("`{name}`")) => {
+                let what = format!("`tool_choice` names `{name}`, which is none of the `tools`");
+                Some((what, format!("they are {}", names.join(", "))))
+            }
+            _ => None,
+        }
+    }
+
+    /// All that is sent of them, in one text; nothing where nothing is.
+    pub fn identity(&self) -> Option<String> {
+        let tools: Vec<_> = self.offered().iter().map(|tool| &tool.0).collect();
+        let choice = self.chosen().map(|choice| format!("{choice:?}"));
+        (!tools.is_empty()).then(|| json!([tools, choice]).to_string())
+    }
+}
+
+impl Tool {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.0.get("name").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+impl ToolChoice {
+    /// The word for it, or the name of the tool.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Auto => "auto",
+            Self::Required => "required",
+            Self::None => "none",
+            Self::Named(name) => name,
+        }
+    }
+}
+
 impl ChatMessage {
     /// A message of text only.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
@@ -173,6 +275,7 @@ impl Prompt {
             messages: system.into_iter().chain([user]).collect(),
             set: None,
             output: Output::default(),
+            tools: Tools::default(),
             turns: Vec::new(),
             turn: None,
             synthetic: None,
@@ -206,6 +309,16 @@ impl Prompt {
         self
     }
 
+    /// The prompt, each of its turns included, with `tools`.
+    #[must_use]
+    pub fn with_tools(mut self, tools: &Tools) -> Self {
+        for turn in &mut self.turns {
+            Arc::make_mut(turn).tools = tools.clone();
+        }
+        self.tools = tools.clone();
+        self
+    }
+
     /// The name by which it is known to the user: that of all of the conversation.
     pub fn title(&self) -> &str {
         self.turn.as_ref().map_or(&self.name, |turn| &turn.of)
@@ -230,7 +343,7 @@ impl Prompt {
     }
 
     /// All that it asks, in one text that no other prompt has: the system message, or nothing, each
-    /// further message, and how long the answer is to be where that is said.
+    /// further message, and where they are said, how long the answer is to be and the tools.
     pub fn identity(&self) -> String {
         let begins = self.messages.first().is_some_and(|first| first.role == Role::System);
         let mut texts: Vec<Cow<'_, str>> = if begins { vec![] } else { vec!["".into()] };
@@ -241,6 +354,7 @@ impl Prompt {
         if self.output != Output::default() {
             texts.push(format!("{:?}", self.output).into());
         }
+        texts.extend(self.tools.identity().map(Cow::from));
         texts.extend(self.synthetic.as_ref().map(|synthetic| format!("{synthetic:?}").into()));
         texts.join("\0")
     }

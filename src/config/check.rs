@@ -7,16 +7,16 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Config, DEFAULT_MAX_TOKENS, Model, Prompt, Proxy,
+    Config, DEFAULT_MAX_TOKENS, Model, Prompt, Proxy, Settings,
     read::{Entry, Fields, Reader},
     sanitise, secrets,
     source::ConfigError,
     template::Template,
-    words,
+    tools, words,
     yaml::Yaml,
 };
 use crate::{
-    prompt::{self, ChatMessage, Image, Output},
+    prompt::{self, ChatMessage, Image, Output, Tools},
     protocol::{self, OpenAiChat, Protocol},
     route::{self, UnixUrl},
 };
@@ -374,8 +374,10 @@ pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
         let settings = model.settings.over(&config.defaults);
         let protocol = settings.protocol.unwrap_or(&OpenAiChat);
         let max_tokens = settings.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
+        errors.extend(idle_choice(config, model, &settings));
         for prompt in config.prompts.iter().flatten() {
             let refused = refused(&prompt.prompt, protocol, (settings.ignore_eos, max_tokens));
+            let refused = refused.or_else(|| tools_refused(&prompt.prompt, protocol, &settings));
             errors.extend(refused.map(|(what, help)| {
                 let what =
                     format!("{} cannot be asked `{}`: {what}", model.key.value, prompt.name.value);
@@ -401,7 +403,7 @@ fn refused(
     };
     let lacks = |field: &&&str| wants(field) && !protocol.length_fields().contains(*field);
     if let Some(field) = ["ignore_eos", "min_tokens"].iter().find(lacks) {
-        return Some(no_length(field, protocol));
+        return Some(knows_no(field, protocol));
     }
     if let Some(least) = min_tokens.filter(|least| *least > most) {
         let what = format!("its `min_tokens` of {least} are more than the {most} that may come");
@@ -415,9 +417,46 @@ fn refused(
     })
 }
 
+/// Why a model cannot be asked `prompt` with its tools, if it cannot.
+fn tools_refused(
+    prompt: &prompt::Prompt,
+    protocol: &dyn Protocol,
+    settings: &Settings,
+) -> Option<Refusal> {
+    if prompt.tools == Tools::default() {
+        return None; // Those of the model have been looked at.
+    }
+    let tools = prompt.tools.over(&settings.tools);
+    let sent = || tools::KEYS.into_iter().filter(|key| tools.sends(key));
+    if let Some(field) = sent().find(|key| !protocol.tool_fields().contains(key)) {
+        return Some(knows_no(field, protocol));
+    }
+    if let Some(field) = sent().find(|key| settings.extra_body.contains_key(*key)) {
+        let what = format!("the `extra_body` of the model has `{field}` as well");
+        return Some((what, "remove one of them".to_owned()));
+    }
+    // The model's choice is for prompts that have tools.
+    let means_choice = prompt.tools.choice.is_some() || !tools.offered().is_empty();
+    tools.mistake().filter(|_| means_choice)
+}
+
+/// A model's choice among tools that neither it nor a prompt has.
+fn idle_choice(config: &Config, model: &Model, settings: &Settings) -> Option<ConfigError> {
+    let prompts = config.prompts.iter().flatten();
+    let offers = |tools: &Tools| !tools.offered().is_empty();
+    let idle = settings.tools.choice.is_some()
+        && settings.tools.listed.is_none()
+        && !prompts.into_iter().any(|prompt| offers(&prompt.prompt.tools));
+    let (what, help) = settings.tools.mistake().filter(|_| idle)?;
+    Some(config.error_in(&model.key, &what, &help))
+}
+
 /// Why `field` cannot be sent.
-pub(super) fn no_length(field: &str, protocol: &dyn Protocol) -> Refusal {
-    let others = protocol::ALL.iter().filter(|other| other.length_fields().contains(&field));
+pub(super) fn knows_no(field: &str, protocol: &dyn Protocol) -> Refusal {
+    let knows = |other: &dyn Protocol| {
+        other.length_fields().contains(&field) || other.tool_fields().contains(&field)
+    };
+    let others = protocol::ALL.iter().filter(|other| knows(**other));
     let others: Vec<_> = others.map(|other| other.name()).collect();
     let what = format!("`{}` knows no `{field}`", protocol.name());
     let help = format!(

@@ -15,6 +15,7 @@ mod secrets;
 mod sections;
 mod source;
 mod template;
+mod tools;
 mod ways;
 mod words;
 mod workloads;
@@ -136,6 +137,8 @@ pub struct Settings {
     /// `ignore_eos`: whether the model is not to end by itself; `false` also where a prompt says so.
     /// Default: as the prompt says.
     pub ignore_eos: Option<bool>,
+    /// `tools` and `tool_choice`, of prompts that say nothing of them. Default: none.
+    pub tools: prompt::Tools,
     /// `extra_body`: fields that are merged into the request's body. Default: none.
     pub extra_body: Map<String, Value>,
     /// `api_key_env`: the environment variable that holds the key. Default: no key is sent.
@@ -457,6 +460,7 @@ impl Settings {
             temperature: self.temperature.or(defaults.temperature),
             max_tokens: self.max_tokens.or(defaults.max_tokens),
             ignore_eos: self.ignore_eos.or(defaults.ignore_eos),
+            tools: self.tools.over(&defaults.tools),
             extra_body,
             api_key_env: self.api_key_env.clone().or_else(|| defaults.api_key_env.clone()),
             headers: inherited.chain(&self.headers).cloned().collect(),

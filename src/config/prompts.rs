@@ -14,6 +14,7 @@ use super::{
     Prompt,
     dataset::{self, Record},
     read::{Entry, Fields, Reader},
+    tools,
     words::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
     yaml::Yaml,
 };
@@ -61,52 +62,56 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<Prompt> {
     };
     let system = fields.get("system").and_then(|entry| reader.text(entry, "\"Be brief.\""));
     let output = output(reader, &fields);
+    let tools = tools::tools(reader, &fields);
     let images = fields.get("images").map(|entry| images(reader, entry)).unwrap_or_default();
     let source = source(reader, item, &fields);
     let (Some(name), Some((kind, source))) = (name, source) else { return Vec::new() };
     useless(reader, &fields, kind);
     let system = system.as_ref().map(|system| system.value.as_str());
-    match kind {
+    if let Some(entry) = fields.get("images")
+        && ["dataset", "synthetic"].contains(&kind)
+    {
+        let help = "give them to a prompt with `text`, `file` or `turns`";
+        reader.error_at_key(entry, format!("`images` has no use beside `{kind}`"), help);
+        return Vec::new();
+    }
+    let prompts = match kind {
         "dataset" => data_set(reader, source, &fields, (&name, system, &output)),
-        _ if fields.get("images").is_some() && ["dataset", "synthetic"].contains(&kind) => {
-            let entry = fields.get("images").unwrap_or(item);
-            let help = "give them to a prompt with `text`, `file` or `turns`";
-            reader.error_at_key(entry, format!("`images` has no use beside `{kind}`"), help);
-            Vec::new()
-        }
-        "turns" => {
-            let turns = turns(reader, source);
-            let mut questions =
-                turns.into_iter().map(|text| ChatMessage::text(Role::User, text.value));
-            let prompt = questions.next().map(|mut first| {
-                first.content.extend(images);
-                let mut prompt = prompt::Prompt::new(name.value.as_str(), system, "");
-                prompt.output = output;
-                prompt.messages.pop();
-                prompt.messages.push(first);
-                Prompt { prompt: prompt.followed_by(questions.collect()), name }
-            });
-            prompt.into_iter().collect()
-        }
         "synthetic" => {
             let made = synthetic(reader, source, &fields, (&name.value, output));
             made.map(|prompt| Prompt { prompt, name }).into_iter().collect()
         }
         _ => {
-            let text = match kind {
-                "file" => file(reader, source),
-                _ => reader.text(source, "\"Say hello.\"").map(|text| text.value),
+            let texts = match kind {
+                "turns" => turns(reader, source).into_iter().map(|text| text.value).collect(),
+                "file" => file(reader, source).into_iter().collect(),
+                _ => reader
+                    .text(source, "\"Say hello.\"")
+                    .map(|text| text.value)
+                    .into_iter()
+                    .collect(),
             };
-            let prompt = text.map(|text| {
-                let mut prompt = prompt::Prompt::new(name.value.as_str(), system, text);
-                if let Some(question) = prompt.messages.last_mut() {
-                    question.content.extend(images);
-                }
-                Prompt { prompt: prompt::Prompt { output, ..prompt }, name }
-            });
-            prompt.into_iter().collect()
+            let prompt = conversation(texts, images, (&name.value, system, output));
+            prompt.map(|prompt| Prompt { prompt, name }).into_iter().collect()
         }
+    };
+    let with_tools = |Prompt { name, prompt }| Prompt { name, prompt: prompt.with_tools(&tools) };
+    prompts.into_iter().map(with_tools).collect()
+}
+
+/// The prompt that asks `texts` one after the other, the first of them with `images`.
+fn conversation(
+    texts: Vec<String>,
+    images: Vec<Piece>,
+    (name, system, output): (&str, Option<&str>, Output),
+) -> Option<prompt::Prompt> {
+    let mut texts = texts.into_iter();
+    let mut prompt = prompt::Prompt::new(name, system, texts.next()?);
+    if let Some(question) = prompt.messages.last_mut() {
+        question.content.extend(images);
     }
+    prompt.output = output;
+    Some(prompt.followed_by(texts.map(|text| ChatMessage::text(Role::User, text)).collect()))
 }
 
 /// The one key that says where the text comes from.

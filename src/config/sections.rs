@@ -7,7 +7,7 @@ use super::{
     Connection, Endpoint, Inconclusive, MetricsUrl, Model, Order, PrefixCache, Settings, Timeouts,
     TokenCount, Transport, check,
     read::{Entry, Fields, Reader},
-    ways,
+    tools, ways,
     words::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, SIMULATE_SECTION,
         TIMEOUTS_SECTION,
@@ -72,9 +72,11 @@ fn model(
         && !protocol.length_fields().contains(&"ignore_eos")
         && let Some(entry) = fields.get("ignore_eos")
     {
-        let (what, help) = check::no_length("ignore_eos", protocol);
+        let (what, help) = check::knows_no("ignore_eos", protocol);
         reader.error_at_key(entry, what, help);
     }
+    let effective = settings.tools.over(&defaults.0.tools);
+    tools::check(reader, [&fields, defaults.1], &effective, protocol);
     for fields in [defaults.1, &fields] {
         if let Some(body) = fields.get("extra_body") {
             check::extra_body(reader, body, protocol);
@@ -150,6 +152,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
         temperature: temperature.and_then(|entry| reader.number(entry, 0.0..=2.0, "0.7")),
         max_tokens: max_tokens.and_then(|entry| reader.whole(entry, 1..=u64::MAX, "1024")),
         ignore_eos: fields.get("ignore_eos").and_then(|entry| reader.flag(entry)),
+        tools: tools::tools(reader, fields),
         extra_body: fields
             .get("extra_body")
             .map_or_else(Map::new, |entry| extra_body(reader, entry)),

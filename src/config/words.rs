@@ -22,6 +22,8 @@ pub(super) const MODEL: &[&str] = &[
     "temperature",
     "max_tokens",
     "ignore_eos",
+    "tools",
+    "tool_choice",
     "extra_body",
     "api_key_env",
     "headers",
@@ -111,8 +113,14 @@ pub(super) const PROMPT_SECTION: Section = Section {
         "output_tokens",
         "min_tokens",
         "ignore_eos",
+        "tools",
+        "tool_choice",
     ],
 };
+pub(super) const TOOL_SECTION: Section = Section { name: "a tool", keys: &["type", "function"] };
+pub(super) const FUNCTION_SECTION: Section =
+    Section { name: "a function", keys: &["name", "description", "parameters", "strict"] };
+pub(super) const CHOICE_SECTION: Section = Section { name: "`tool_choice`", keys: &["name"] };
 
 pub(super) const SYNTHETIC_SECTION: Section =
     Section { name: "`synthetic`", keys: &["input_tokens", "output_tokens", "seed"] };
@@ -142,6 +150,9 @@ const SECTIONS: &[Section] = &[
     FAULT_SECTION,
     TIMEOUTS_SECTION,
     PROMPT_SECTION,
+    TOOL_SECTION,
+    FUNCTION_SECTION,
+    CHOICE_SECTION,
     SYNTHETIC_SECTION,
     RANGE_SECTION,
     WORKLOAD_SECTION,
@@ -177,7 +188,10 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("display_name", "name"),
     ("endpoint", "base_url"),
     ("host", "base_url"),
+    ("functions", "tools"),
+    ("function_call", "tool_choice"),
     ("input_len", "input_tokens"),
+    ("input_schema", "parameters"),
     ("isl", "input_tokens"),
     ("image", "images"),
     ("key", "api_key_env"),
@@ -219,8 +233,6 @@ const BODY: &[&str] = &[
     "seed",
     "stop",
     "thinking",
-    "tool_choice",
-    "tools",
     "top_k",
     "top_p",
     "user",

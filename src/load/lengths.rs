@@ -85,6 +85,7 @@ async fn count(
         max_tokens: target.protocol.fewest_tokens(),
         min_tokens: None,
         ignore_eos: false,
+        tools: &prompt.tools.over(&target.tools),
         extra_body: &target.extra_body,
     };
     let body = target.protocol.body(&ask).to_string().into();

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     framing::Frame,
-    prompt::{ChatMessage, Image},
+    prompt::{ChatMessage, Image, Tool, ToolChoice},
 };
 
 /// The version of the API that is spoken.
@@ -60,11 +60,21 @@ impl Protocol for AnthropicMessages {
         body["messages"] = messages.iter().map(message).collect();
         body["temperature"] = ask.temperature.into();
         body["stream"] = true.into();
+        if !ask.tools.offered().is_empty() {
+            body["tools"] = ask.tools.offered().iter().map(tool).collect();
+        }
+        if let Some(choice) = ask.tools.chosen() {
+            body["tool_choice"] = self::choice(choice);
+        }
         for (key, value) in ask.extra_body {
             body[key] = value.clone();
         }
         // Some models refuse a temperature: `temperature: null` leaves it out.
         wire::without_nulls(body)
+    }
+
+    fn tool_fields(&self) -> &'static [&'static str] {
+        &["tools", "tool_choice"]
     }
 
     fn takes(&self, _: &Image) -> bool {
@@ -136,6 +146,29 @@ impl Protocol for AnthropicMessages {
 
     fn encode_error(&self, status: u16, message: &str) -> Vec<u8> {
         error_json(status, message).to_string().into_bytes()
+    }
+}
+
+/// A tool, whose parameters must be there.
+fn tool(tool: &Tool) -> Value {
+    let mut json = json!({"name": tool.name()});
+    if let Some(description) = tool.0.get("description") {
+        json["description"] = description.clone();
+    }
+    json["input_schema"] =
+        tool.0.get("parameters").cloned().unwrap_or_else(|| json!({"type": "object"}));
+    if let Some(strict) = tool.0.get("strict") {
+        json["strict"] = strict.clone();
+    }
+    json
+}
+
+fn choice(choice: &ToolChoice) -> Value {
+    match choice {
+        ToolChoice::Auto => json!({"type": "auto"}),
+        ToolChoice::Required => json!({"type": "any"}),
+        ToolChoice::None => json!({"type": "none"}),
+        ToolChoice::Named(name) => json!({"type": "tool", "name": name}),
     }
 }
 

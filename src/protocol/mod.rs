@@ -28,7 +28,7 @@ pub use self::{
 };
 use crate::{
     framing::{Frame, Framing},
-    prompt::{ChatMessage, Image},
+    prompt::{ChatMessage, Image, Tools},
 };
 
 /// A wire protocol: both directions of its messages.
@@ -69,6 +69,11 @@ pub trait Protocol: fmt::Debug + Send + Sync {
 
     /// The fields by which an answer's length can be demanded: `ignore_eos`, `min_tokens`.
     fn length_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The fields by which tools can be offered: `tools`, `tool_choice`.
+    fn tool_fields(&self) -> &'static [&'static str] {
         &[]
     }
 
@@ -133,6 +138,8 @@ pub struct Ask<'a> {
     pub min_tokens: Option<u64>,
     /// Whether the model is not to end by itself, where the protocol has such a field.
     pub ignore_eos: bool,
+    /// The tools that the model may call, where the protocol has such fields.
+    pub tools: &'a Tools,
     /// The user's own fields, merged last.
     pub extra_body: &'a Map<String, Value>,
 }

@@ -49,6 +49,7 @@ impl Protocol for OllamaChat {
             "stream": true,
             "options": {"temperature": ask.temperature, "num_predict": ask.max_tokens},
         });
+        wire::add_chat_tools(&mut body, ask);
         for (key, value) in ask.extra_body {
             match key.as_str() {
                 "options" => wire::merge(&mut body, key, value),
@@ -56,6 +57,10 @@ impl Protocol for OllamaChat {
             }
         }
         body
+    }
+
+    fn tool_fields(&self) -> &'static [&'static str] {
+        &["tools"]
     }
 
     fn takes(&self, image: &Image) -> bool {

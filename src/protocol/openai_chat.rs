@@ -42,8 +42,15 @@ impl Protocol for OpenAiChat {
         if !ask.extra_body.contains_key("max_completion_tokens") {
             body["max_tokens"] = ask.max_tokens.into();
         }
+        wire::add_chat_tools(&mut body, ask);
+        let function = |name: &str| json!({"type": "function", "function": {"name": name}});
+        wire::add_choice(&mut body, ask, function);
         openai::add_stream(&mut body, ask);
         body
+    }
+
+    fn tool_fields(&self) -> &'static [&'static str] {
+        &["tools", "tool_choice"]
     }
 
     fn takes(&self, _: &Image) -> bool {

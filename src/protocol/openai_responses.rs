@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     framing::Frame,
-    prompt::{ChatMessage, Image, Piece, Role},
+    prompt::{ChatMessage, Image, Piece, Role, Tool},
 };
 
 /// `POST /responses` with `stream: true`.
@@ -51,11 +51,20 @@ impl Protocol for OpenAiResponses {
         body["temperature"] = ask.temperature.into();
         body["max_output_tokens"] = ask.max_tokens.into();
         body["stream"] = true.into();
+        if !ask.tools.offered().is_empty() {
+            body["tools"] = ask.tools.offered().iter().map(tool).collect();
+            let function = |name: &str| json!({"type": "function", "name": name});
+            wire::add_choice(&mut body, ask, function);
+        }
         for (key, value) in ask.extra_body {
             body[key] = value.clone();
         }
         // Reasoning models refuse a temperature: `temperature: null` leaves it out.
         wire::without_nulls(body)
+    }
+
+    fn tool_fields(&self) -> &'static [&'static str] {
+        &["tools", "tool_choice"]
     }
 
     fn takes(&self, _: &Image) -> bool {
@@ -131,6 +140,18 @@ impl Protocol for OpenAiResponses {
     fn encode_error(&self, status: u16, message: &str) -> Vec<u8> {
         openai::error_json(status, message).to_string().into_bytes()
     }
+}
+
+/// A tool. What is strict unless it says so is told that it is not, which is the chat's default.
+fn tool(tool: &Tool) -> Value {
+    let mut json = json!({"type": "function"});
+    for (key, value) in &tool.0 {
+        json[key] = value.clone();
+    }
+    if !tool.0.contains_key("strict") {
+        json["strict"] = false.into();
+    }
+    json
 }
 
 /// The conversation: a single question of text as it is, all else as messages.

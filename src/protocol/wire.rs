@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value, json};
 use super::{Ask, DecodeError, Message, Part, Timings, TokenKind, Usage};
 use crate::{
     framing::Frame,
-    prompt::{ChatMessage, Image, Piece, Role},
+    prompt::{ChatMessage, Image, Piece, Role, Tool, ToolChoice},
 };
 
 // -- from the server ------------------------------------------------------------------------------
@@ -295,6 +295,23 @@ pub(super) fn chat_messages(ask: &Ask<'_>) -> Value {
     let image = |image: &Image| json!({"type": "image_url", "image_url": {"url": image.url()}});
     let message = |message: &ChatMessage| json!({"role": message.role.name(), "content": content(message, "text", image)});
     ask.messages.iter().map(message).collect()
+}
+
+/// Adds the tools as OpenAI's chat has them.
+pub(super) fn add_chat_tools(body: &mut Value, ask: &Ask<'_>) {
+    let tool = |tool: &Tool| json!({"type": "function", "function": tool.0});
+    if !ask.tools.offered().is_empty() {
+        body["tools"] = ask.tools.offered().iter().map(tool).collect();
+    }
+}
+
+/// Adds which tool is to be called: in OpenAI's words, or as `function` has its name.
+pub(super) fn add_choice(body: &mut Value, ask: &Ask<'_>, function: impl Fn(&str) -> Value) {
+    match ask.tools.chosen() {
+        None => {}
+        Some(ToolChoice::Named(name)) => body["tool_choice"] = function(name),
+        Some(word) => body["tool_choice"] = word.name().into(),
+    }
 }
 
 /// The system message, and the others.

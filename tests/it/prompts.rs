@@ -4,7 +4,7 @@ use std::fs;
 
 use llm_stream_bench::{
     config::Config,
-    prompt::{ChatMessage, Image, Piece, Role},
+    prompt::{ChatMessage, Image, Piece, Role, ToolChoice},
 };
 
 use crate::{
@@ -607,5 +607,105 @@ fn what_is_wrong_with_images_is_told() {
     ];
     let files = [("note.png", "A note."), ("cat.gif", "GIF89a")];
     let told = entries.map(|entry| refused(&bench(entry, &files)));
+    insta::assert_snapshot!(told.join("\n\n"));
+}
+
+// -- tools ----------------------------------------------------------------------------------------
+
+/// A tool of this name, as it is written.
+fn tool(name: &str) -> String {
+    format!("{{ type: function, function: {{ name: {name} }} }}")
+}
+
+#[test]
+fn a_prompts_tools_are_sent_in_place_of_those_of_the_model() {
+    let (runtime, server) = answering();
+    let (clock, weather) = (tool("clock"), tool("weather"));
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts:\n  - {{ name: plain, text: One? }}\n  \
+         - {{ name: own, turns: [Two?, Three?], tools: [{weather}], tool_choice: {{ name: weather }} }}\n  \
+         - {{ name: chosen, text: Four?, tool_choice: none }}\n  \
+         - {{ name: none, text: Five?, tools: [] }}\n\
+         defaults: {{ tools: [{clock}], tool_choice: auto }}\n\
+         models: {{ m: {{ base_url: \"{}\" }} }}\n",
+        server.uri()
+    ));
+    // The warm-up has the model's own.
+    passed(&bench.run(&[]));
+    let requests = runtime.block_on(server.received_requests()).unwrap();
+    let sent = requests.iter().map(|request| {
+        let body: serde_json::Value = request.body_json().unwrap();
+        format!("{} {}", body["tools"][0]["function"]["name"], body["tool_choice"])
+    });
+    let weather = r#""weather" {"type":"function","function":{"name":"weather"}}"#;
+    let expected = [
+        r#""clock" "auto""#,
+        r#""clock" "auto""#,
+        weather,
+        weather,
+        r#""clock" "none""#,
+        "null null",
+    ];
+    assert_eq!(sent.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_model_can_have_tools_of_its_own() {
+    let (clock, weather) = (tool("clock"), tool("weather"));
+    let config = Config::parse(
+        &format!(
+            "defaults: {{ tools: [{clock}], tool_choice: required }}\nmodels:\n  \
+             m: {{ base_url: \"http://h\", tools: [{weather}] }}\n  \
+             n: {{ base_url: \"http://h\", protocol: openai_completions, tools: [] }}\n"
+        ),
+        "configs.yaml",
+        std::path::Path::new("."),
+    );
+    let config = config.unwrap_or_else(|errors| panic!("{errors}"));
+    let tools = config.models.iter().map(|model| model.settings.over(&config.defaults).tools);
+    let tools: Vec<_> = tools
+        .map(|tools| {
+            let names = tools.offered().iter().map(|tool| tool.name().to_owned());
+            (names.collect::<Vec<_>>(), tools.chosen().cloned())
+        })
+        .collect();
+    assert_eq!(tools[0], (vec!["weather".to_owned()], Some(ToolChoice::Required)));
+    assert_eq!(tools[1], (vec![], None));
+}
+
+#[test]
+fn what_is_wrong_with_tools_is_told() {
+    let tool = tool("clock");
+    let entry = |keys: &str| format!("  - {{ name: s, text: Say it., {keys} }}");
+    let entries = [
+        entry("tools: clock"),
+        entry("tools: [clock]"),
+        entry("tools: [{ name: clock, parameters: {} }]"),
+        entry("tools: [{ function: { name: clock } }]"),
+        entry("tools: [{ type: web_search, function: { name: clock } }]"),
+        entry("tools: [{ type: function, function: clock }]"),
+        entry("tools: [{ type: function, function: { description: Tells the time. } }]"),
+        entry("tools: [{ type: function, function: { name: clock, input_schema: {} } }]"),
+        entry("tools: [{ type: function, function: { name: clock, parameters: [city] } }]"),
+        entry("tools: [{ type: function, function: { name: clock, strict: 1 } }]"),
+        entry(&format!("tools: [{tool}, {tool}]")),
+        entry(&format!("tools: [{tool}], tool_choice: any")),
+        entry(&format!("tools: [{tool}], tool_choice: require")),
+        entry(&format!("tools: [{tool}], tool_choice: 1")),
+        entry(&format!("tools: [{tool}], tool_choice: {{}}")),
+        entry(&format!("tools: [{tool}], tool_choice: {{ name: watch }}")),
+        entry("tool_choice: required"),
+        entry(&format!("tools: [{tool}]")) + "\ndefaults: { tool_choice: { name: watch } }",
+        entry(&format!("tools: [{tool}]")) + "\ndefaults: { extra_body: { tools: [] } }",
+        entry(&format!("tools: [{tool}]")) + "\ndefaults: { protocol: openai_completions }",
+        entry(&format!("tools: [{tool}], tool_choice: auto"))
+            + "\ndefaults: { protocol: ollama_chat }",
+        entry("tools: []") + "\ndefaults: { tool_choice: auto }",
+        entry("tools: []")
+            + &format!("\ndefaults: {{ protocol: tgi_generate_stream, tools: [{tool}] }}"),
+        entry("tools: []")
+            + &format!("\ndefaults: {{ extra_body: {{ tools: [] }}, tools: [{tool}] }}"),
+    ];
+    let told = entries.map(|entry| refused(&bench(&entry, &[])));
     insta::assert_snapshot!(told.join("\n\n"));
 }

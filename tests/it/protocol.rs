@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write as _, fs, path::Path};
 
 use llm_stream_bench::{
     framing::Frame,
-    prompt::Prompt,
+    prompt::{Prompt, Tools},
     protocol::{
         self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Template, Timings,
         TokenKind, Usage,
@@ -498,6 +498,7 @@ fn body(extra: Value) -> Value {
         max_tokens: 64,
         min_tokens: None,
         ignore_eos: false,
+        tools: &Tools::default(),
         extra_body,
     })
 }
@@ -512,6 +513,7 @@ fn the_body_asks_for_a_stream_with_usage() {
         max_tokens: 1,
         min_tokens: None,
         ignore_eos: false,
+        tools: &Tools::default(),
         extra_body: &Map::new(),
     };
     insta::assert_snapshot!(OpenAiChat.body(&ask)["messages"], @r#"[{"role":"user","content":"Hello"}]"#);

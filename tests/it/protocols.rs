@@ -12,7 +12,7 @@ use llm_stream_bench::{
     load,
     metric::Metric,
     plan::{Endpoint, Plan, Secret, Timeouts, Transport},
-    prompt::{ChatMessage, Image, Piece, Prompt, Role},
+    prompt::{ChatMessage, Image, Piece, Prompt, Role, Tool, ToolChoice, Tools},
     protocol::{
         self, Ask, DecodeError, Envelope, Message, Part, Protocol, Timings, TokenKind, Usage,
     },
@@ -529,6 +529,7 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
                 max_tokens: 64,
                 min_tokens: None,
                 ignore_eos: false,
+                tools: &Tools::default(),
                 extra_body: &own,
             });
             let _ = writeln!(told, "{}: {body}", protocol.name());
@@ -561,6 +562,7 @@ fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
             max_tokens: 64,
             min_tokens: None,
             ignore_eos: false,
+            tools: &Tools::default(),
             extra_body: &Map::new(),
         });
         let _ = writeln!(told, "{}: {body}", protocol.name());
@@ -577,6 +579,58 @@ fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
 }
 
 #[test]
+fn each_protocol_sends_tools_in_its_own_way() {
+    let tool = |fields: Value| Tool(fields.as_object().unwrap().clone());
+    let city = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let weather =
+        json!({"name": "weather", "description": "Now.", "parameters": city, "strict": true});
+    let choices = [
+        None,
+        Some(ToolChoice::Auto),
+        Some(ToolChoice::Required),
+        Some(ToolChoice::None),
+        Some(ToolChoice::Named("time".into())),
+    ];
+    let some = [tool(weather), tool(json!({"name": "time"}))];
+    let mut told = String::new();
+    for protocol in protocol::ALL {
+        let fields = |listed: &[Tool], choice: Option<ToolChoice>| {
+            let body = protocol.body(&Ask {
+                model: "m",
+                messages: &Prompt::new("p", None, "Hello").messages,
+                temperature: 0.0,
+                max_tokens: 64,
+                min_tokens: None,
+                ignore_eos: false,
+                tools: &Tools { listed: Some(listed.into()), choice },
+                extra_body: &Map::new(),
+            });
+            let mut fields = body.as_object().unwrap().clone();
+            fields.retain(|key, _| key.starts_with("tool"));
+            fields
+        };
+        for choice in choices.clone() {
+            let sent = fields(&some, choice.clone());
+            let sends = |key| sent.contains_key(key);
+            let knows = |key| protocol.tool_fields().contains(&key);
+            assert_eq!(sends("tools"), knows("tools"), "{}", protocol.name());
+            let chooses = knows("tool_choice") && choice.is_some();
+            assert_eq!(sends("tool_choice"), chooses, "{}", protocol.name());
+            let sent = match choice {
+                None => sent.get("tools"),
+                Some(_) => sent.get("tool_choice"),
+            };
+            if let Some(sent) = sent {
+                let _ = writeln!(told, "{}: {sent}", protocol.name());
+            }
+        }
+        // An empty list is no tools, and what is chosen of it nothing.
+        assert_eq!(fields(&[], Some(ToolChoice::Required)), Map::new(), "{}", protocol.name());
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
 fn a_temperature_can_be_left_out_where_models_refuse_it() {
     let extra = json!({"temperature": null});
     let ask = Ask {
@@ -586,6 +640,7 @@ fn a_temperature_can_be_left_out_where_models_refuse_it() {
         max_tokens: 1,
         min_tokens: None,
         ignore_eos: false,
+        tools: &Tools::default(),
         extra_body: extra.as_object().unwrap(),
     };
     for name in ["openai_responses", "anthropic_messages"] {

@@ -1,0 +1,176 @@
+//! `tools` and `tool_choice`, of a model or a prompt.
+
+use std::{collections::HashSet, sync::Arc};
+
+use serde_json::{Map, Value};
+
+use super::{
+    read::{Entry, Fields, Reader},
+    words::{self, CHOICE_SECTION, FUNCTION_SECTION, TOOL_SECTION},
+    yaml::Yaml,
+};
+use crate::{
+    prompt::{Tool, ToolChoice, Tools},
+    protocol::Protocol,
+};
+
+const TOOL_EXAMPLE: &str = "{ type: function, function: { name: get_weather } }";
+const FUNCTION_EXAMPLE: &str = "{ name: get_weather }";
+const PARAMETERS_EXAMPLE: &str = "{ type: object, properties: { city: { type: string } } }";
+
+/// The keys.
+pub(super) const KEYS: [&str; 2] = ["tools", "tool_choice"];
+
+/// What `fields` say of tools.
+pub(super) fn tools(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Tools {
+    let listed = fields.get("tools").and_then(|entry| list(reader, entry));
+    let choice = fields.get("tool_choice").and_then(|entry| choice(reader, entry));
+    let tools = Tools { listed, choice };
+    // What is chosen among the tools of another place is known when both are.
+    if tools.listed.is_some()
+        && let Some(entry) = fields.get("tool_choice")
+        && let Some((what, help)) = tools.mistake()
+    {
+        reader.error(entry, what, help);
+    }
+    tools
+}
+
+/// Notes what of the tools of `all`, a model's fields and those of `defaults`, cannot be sent.
+pub(super) fn check(
+    reader: &mut Reader<'_>,
+    all: [&Fields<'_>; 2],
+    tools: &Tools,
+    protocol: &dyn Protocol,
+) {
+    let entry = |key| all.iter().find_map(|fields| fields.get(key));
+    for key in KEYS.iter().filter(|key| tools.sends(key)) {
+        let Some(written) = entry(key) else { continue };
+        if !protocol.tool_fields().contains(key) {
+            let (what, help) = super::check::knows_no(key, protocol);
+            reader.error_at_key(written, what, help);
+        }
+        for body in all.iter().filter_map(|fields| fields.get("extra_body")) {
+            let twice = reader.text_keyed(body).into_iter().find(|(name, _)| name == key);
+            if let Some((_, twice)) = twice {
+                let what = format!("`{key}` is written beside `extra_body` as well");
+                reader.error_at_key(&twice, what, "remove one of them");
+            }
+        }
+    }
+    if let Some(written) = entry("tool_choice")
+        && !tools.offered().is_empty()
+        && let Some((what, help)) = tools.mistake()
+    {
+        reader.error(written, what, help);
+    }
+}
+
+fn list(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Arc<[Tool]>> {
+    let before = reader.mistakes();
+    let items = reader.list(entry, "a list of tools", &format!("[{TOOL_EXAMPLE}]"));
+    let mut names = HashSet::new();
+    let mut tools = Vec::new();
+    for item in &items {
+        let Some((tool, name)) = tool(reader, item) else { continue };
+        if !names.insert(tool.name().to_owned()) {
+            let what = format!("two tools are called `{}`", tool.name());
+            reader.error_at(name, &item.path, what, "rename one of them");
+        }
+        tools.push(tool);
+    }
+    (reader.mistakes() == before).then(|| tools.into())
+}
+
+/// A tool, and where its name is.
+fn tool(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(Tool, std::ops::Range<usize>)> {
+    if let Yaml::Map(_) = item.value.value
+        && reader.text_keyed(item).iter().all(|(name, _)| *name != "function")
+    {
+        let help = format!("write it in OpenAI's form: `- {TOOL_EXAMPLE}`");
+        reader.error(item, "a tool has no `function`", help);
+        return None;
+    }
+    let fields = reader.fields(item, &TOOL_SECTION, "a tool in OpenAI's form", TOOL_EXAMPLE);
+    let kind = match fields.get("type") {
+        Some(entry) => reader.text(entry, "function").map(|kind| (entry, kind.value)),
+        None => {
+            if fields.meant.is_empty() && matches!(item.value.value, Yaml::Map(_)) {
+                let help = format!("for example `- {TOOL_EXAMPLE}`");
+                reader.error(item, "a tool has no `type`", help);
+            }
+            None
+        }
+    };
+    if let Some((entry, kind)) = kind.filter(|(_, kind)| kind != "function") {
+        let help = "the only one is `function`; a tool of the server's own goes into `extra_body`";
+        reader.error(entry, format!("there is no type of tool `{kind}`"), help);
+    }
+    function(reader, fields.get("function")?)
+}
+
+fn function(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(Tool, std::ops::Range<usize>)> {
+    let expected = "a map of a function's keys";
+    let fields = reader.fields(entry, &FUNCTION_SECTION, expected, FUNCTION_EXAMPLE);
+    let Some(name_entry) = fields.get("name") else {
+        if fields.meant.is_empty() && matches!(entry.value.value, Yaml::Map(_)) {
+            let help = format!("for example `function: {FUNCTION_EXAMPLE}`");
+            reader.error(entry, "a function has no `name`", help);
+        }
+        return None;
+    };
+    let mut function = Map::new();
+    function.insert("name".into(), reader.text(name_entry, "get_weather")?.value.into());
+    if let Some(entry) = fields.get("description") {
+        let text = reader.text(entry, "\"The weather in a city now.\"")?;
+        function.insert("description".into(), text.value.into());
+    }
+    if let Some(entry) = fields.get("parameters") {
+        if !matches!(entry.value.value, Yaml::Map(_)) {
+            reader.wrong(entry, "a JSON schema", PARAMETERS_EXAMPLE);
+            return None;
+        }
+        function.insert("parameters".into(), reader.json(entry)?);
+    }
+    if let Some(entry) = fields.get("strict") {
+        function.insert("strict".into(), Value::Bool(reader.flag(entry)?));
+    }
+    Some((Tool(function), reader.place(name_entry)))
+}
+
+/// `auto`, `required`, `none` or `{ name: … }`.
+fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
+    let example = "{ name: get_weather }";
+    if let Yaml::Map(_) = entry.value.value {
+        let expected = "a choice of a tool";
+        let fields = reader.fields(entry, &CHOICE_SECTION, expected, example);
+        let Some(name) = fields.get("name") else {
+            if fields.meant.is_empty() {
+                let help = format!("for example `tool_choice: {example}`");
+                reader.error(entry, "`tool_choice` has no `name`", help);
+            }
+            return None;
+        };
+        return reader.text(name, "get_weather").map(|name| ToolChoice::Named(name.value));
+    }
+    let Yaml::Text(word) = &entry.value.value else {
+        let expected = "`auto`, `required`, `none` or the name of a tool";
+        reader.wrong(entry, expected, example);
+        return None;
+    };
+    let known = [ToolChoice::Auto, ToolChoice::Required, ToolChoice::None];
+    let names = known.each_ref().map(ToolChoice::name);
+    let found = known.iter().find(|known| known.name() == word).cloned();
+    if found.is_none() {
+        let help = match words::nearest(word, names) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None if word == "any" => "did you mean `required`?".to_owned(),
+            None => format!(
+                "there are `auto`, `required` and `none`; a tool is chosen by its name:\n\
+                 `tool_choice: {{ name: {word} }}`"
+            ),
+        };
+        reader.error(entry, format!("there is no tool choice `{word}`"), help);
+    }
+    found
+}
