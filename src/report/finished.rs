@@ -28,6 +28,19 @@ pub struct Finished {
     pub figures: Vec<(&'static Metric, f64)>,
     /// What a reader of the figures should know.
     pub notes: Vec<&'static str>,
+    /// The turns of a conversation, in their order, up to one that failed; else none.
+    pub turns: Vec<Turn>,
+}
+
+/// What a request brought: a trial, or a turn of one.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+    /// Its figures, in their base units.
+    pub figures: Vec<(&'static Metric, f64)>,
+    /// What a reader of the figures should know.
+    pub notes: Vec<&'static str>,
 }
 
 /// Why a trial failed.
@@ -45,18 +58,15 @@ pub const LOAD: &str = "load";
 impl Finished {
     /// A trial of one request.
     pub fn request(row: &Row, ended: Timestamp) -> Self {
-        let sample = row.outcome.as_ref().ok();
-        let figures = sample.map(|sample| figures(|metric| metric.of(sample)));
-        let notes = sample.map(|sample| sample.notes.iter().map(|note| note.name()).collect());
-        let failure = row.outcome.as_ref().err();
+        let Turn { failure, figures, notes } = Turn::of(row);
         Self {
             case: row.case.clone(),
             started: row.started,
             seconds: seconds(row.started, ended),
-            failure: failure
-                .map(|error| Failure { kind: error.kind.name(), message: error.message.clone() }),
-            figures: figures.unwrap_or_default(),
-            notes: notes.unwrap_or_default(),
+            failure,
+            figures,
+            notes,
+            turns: Vec::new(),
         }
     }
 
@@ -76,6 +86,7 @@ impl Finished {
         notes.sort();
         notes.dedup();
         trial.notes = notes.into_iter().map(|note| note.name()).collect();
+        trial.turns = rows.iter().map(Turn::of).collect();
         Some(trial)
     }
 
@@ -99,6 +110,24 @@ impl Finished {
             failure: failure.map(|message| Failure { kind: LOAD, message: message.into() }),
             figures: reached.map(of).unwrap_or_default(),
             notes: Vec::new(),
+            turns: Vec::new(),
+        }
+    }
+}
+
+impl Turn {
+    fn of(row: &Row) -> Self {
+        match &row.outcome {
+            Ok(sample) => Self {
+                failure: None,
+                figures: figures(|metric| metric.of(sample)),
+                notes: sample.notes.iter().map(|note| note.name()).collect(),
+            },
+            Err(error) => Self {
+                failure: Some(Failure { kind: error.kind.name(), message: error.message.clone() }),
+                figures: Vec::new(),
+                notes: Vec::new(),
+            },
         }
     }
 }

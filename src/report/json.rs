@@ -5,7 +5,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Finished, Format, Instrument, Judged, Run, ranking::Paired, thresholds};
+use super::{
+    Finished, Format, Instrument, Judged, Run,
+    finished::{Failure, Turn},
+    ranking::Paired,
+    thresholds,
+};
 use crate::{
     interval::Interval,
     metric::{Better, DEFINITIONS, METRICS, Metric, Read, SUCCESS_RATE, Unit},
@@ -293,10 +298,7 @@ fn instrument(Instrument { transport, calibration }: &Instrument) -> Value {
 }
 
 fn trial(trial: &Finished) -> Value {
-    let Finished { case, started, failure, figures, notes, .. } = trial;
-    let failure =
-        failure.as_ref().map(|failure| json!({ "kind": failure.kind, "message": failure.message }));
-    let figures = figures.iter().map(|(metric, value)| (metric_name(metric), number(*value)));
+    let Finished { case, started, failure: why, figures, notes, turns, .. } = trial;
     let workload = case.task.workload();
     json!({
         "name": case.name,
@@ -306,8 +308,30 @@ fn trial(trial: &Finished) -> Value {
         "run": case.run,
         "started": format!("{started:.3}"),
         "seconds": number(trial.seconds),
-        "failure": failure,
-        "figures": figures.collect::<Map<_, _>>(),
+        "failure": failure(why.as_ref()),
+        "figures": by_metric(figures),
+        "notes": notes,
+        "turns": turns.iter().zip(1..).map(turn).collect::<Vec<_>>(),
+    })
+}
+
+fn turn((turn, number): (&Turn, u64)) -> Value {
+    let Turn { failure: why, figures, notes } = turn;
+    json!({
+        "turn": number,
+        "failure": failure(why.as_ref()),
+        "figures": by_metric(figures),
         "notes": notes,
     })
+}
+
+fn failure(failure: Option<&Failure>) -> Value {
+    failure.map_or(
+        Value::Null,
+        |Failure { kind, message }| json!({ "kind": kind, "message": message }),
+    )
+}
+
+fn by_metric(figures: &[(&Metric, f64)]) -> Map<String, Value> {
+    figures.iter().map(|(metric, value)| (metric_name(metric), number(*value))).collect()
 }

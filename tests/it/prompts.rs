@@ -535,6 +535,34 @@ fn a_turn_that_fails_ends_its_conversation() {
 }
 
 #[test]
+fn json_has_the_turns_of_a_conversation() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: talk, turns: [One?, Two?, Three?] }, { name: hello, text: Hello? }]\n\
+         models:\n  m: { simulate: { ttft: 6ms, itl: 20ms, tokens: 6, cached_tokens: 2, \
+         faults: [{ status: 503, request: 3 }] } }\n",
+    );
+    bench.run(&["--no-warmup", "--no-preflight", "--json=run.json"]);
+    let text = fs::read_to_string(bench.folder.path().join("run.json")).unwrap();
+    let trials = &crate::ci::is_by_the_schema(&text)["trials"];
+    assert_eq!(trials[1]["turns"], serde_json::json!([]));
+    let turns = trials[0]["turns"].as_array().unwrap();
+    let told: Vec<_> = turns
+        .iter()
+        .map(|turn| {
+            let tokens = &turn["figures"]["response_tokens"];
+            (&turn["turn"], &turn["failure"]["kind"], &turn["notes"], tokens)
+        })
+        .map(|told| serde_json::json!(told).to_string())
+        .collect();
+    let expected =
+        [r#"[1,null,["cached_prefix"],6.0]"#, "[2,null,[],6.0]", r#"[3,"http_status",[],null]"#];
+    assert_eq!(told, expected);
+    // The trial has the reason of the turn that failed, and no figures of a part of it.
+    assert_eq!(trials[0]["failure"], turns[2]["failure"]);
+    assert_eq!(trials[0]["figures"], serde_json::json!({}));
+}
+
+#[test]
 fn the_questions_of_a_data_set_can_be_turns() {
     let share = "{\"conversations\": [{\"from\": \"human\", \"value\": \"Four?\"}, {\"from\": \
          \"gpt\", \"value\": \"4\"}, {\"from\": \"human\", \"value\": \"Five?\"}]}";
