@@ -67,8 +67,9 @@ const FIGURES: &[Figure] = figures! {
         ["vllm:generation_tokens_total", "sglang:generation_tokens_total",
          "llamacpp:tokens_predicted_total"];
     "cached_tokens" Counter None,
-        ["vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total",
-         "sglang:cached_tokens_total", "llamacpp:prompt_tokens_cached_total"];
+        ["vllm:prompt_tokens_cached_total", "vllm:prefix_cache_hits_total",
+         "vllm:gpu_prefix_cache_hits_total", "sglang:cached_tokens_total",
+         "llamacpp:prompt_tokens_cached_total"];
     "cache_queries" Counter None,
         ["vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"];
     "preemptions" Counter None, ["vllm:num_preemptions_total"];
@@ -239,7 +240,7 @@ pub struct Times {
     pub count: f64,
     /// Their mean.
     pub mean: f64,
-    /// Their median, interpolated within its bucket.
+    /// Their median, interpolated within its bucket; `None` where the mean denies it.
     pub median: Option<f64>,
     /// Their 99th percentile, likewise.
     pub p99: Option<f64>,
@@ -247,12 +248,11 @@ pub struct Times {
 
 impl Times {
     fn of(count: f64, sum: f64, buckets: &[(f64, f64)]) -> Option<Self> {
-        (count > 0.0).then(|| Self {
-            count,
-            mean: sum / count,
-            median: quantile(buckets, 0.5),
-            p99: quantile(buckets, 0.99),
-        })
+        let mean = sum / count;
+        // Buckets may be far too coarse, such as a first one of 0.3 s for queueing of 20 µs. The
+        // mean tells: half of the times cannot be more than twice it (Markov's inequality).
+        let at = |part| quantile(buckets, part).filter(|time| time * (1.0 - part) <= mean);
+        (count > 0.0).then(|| Self { count, mean, median: at(0.5), p99: at(0.99) })
     }
 }
 
@@ -345,6 +345,36 @@ vllm:num_requests_waiting{model_name=\"m\" 7
         assert_eq!(said(LATER, LATER, "e2e").map(|said| said.times), Some(None));
         // It began anew.
         assert!(said(LATER, &before, "e2e").is_none());
+    }
+
+    /// What vLLM 0.32 said on a CPU after some requests, shortened.
+    const VLLM: &str = include_str!("../fixtures/metrics/vllm-0.32.txt");
+
+    #[test]
+    fn all_that_is_read_of_vllm_is_in_its_own_words() {
+        let scrape = Scrape::read(VLLM, "gemma-3-270m");
+        let known = |figure: &&Figure| figure.series.iter().any(|name| name.starts_with("vllm:"));
+        for figure in FIGURES.iter().filter(known) {
+            let said = figure.in_both(&Scrape::default(), &scrape).expect(figure.name);
+            // The first of the names is that of today.
+            assert_eq!(said.series, figure.series[0]);
+            assert_eq!(said.times.is_some(), figure.sort == Sort::Histogram, "{}", figure.name);
+        }
+        assert_eq!(scrape.answered(), Some(124.0));
+        let after = |name| said("", VLLM, name).map(|said| said.after);
+        assert_eq!(after("prompt_tokens"), Some(7101.0));
+        assert_eq!(after("cached_tokens"), Some(256.0));
+    }
+
+    #[test]
+    fn percentiles_that_the_mean_denies_are_not_told() {
+        // Its queue was empty, and its first bucket ends at 0.3 s.
+        let coarse = [(0.3, 8.0), (f64::INFINITY, 8.0)];
+        let times = Times::of(8.0, 0.000_16, &coarse).expect("times");
+        assert_eq!((times.mean, times.median, times.p99), (0.000_02, None, None));
+        let times = Times::of(8.0, 1.6, &coarse).expect("times");
+        assert_eq!(times.median, Some(0.15));
+        assert_eq!(times.p99, Some(0.297));
     }
 
     #[test]

@@ -47,6 +47,8 @@ impl Scraper {
         let mut builder = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
             .retry(retry::never())
+            // A trial may last longer than a server keeps an idle connection: vLLM does 5 s.
+            .pool_max_idle_per_host(0)
             .timeout(TIMEOUT)
             .tls_backend_preconfigured(tls);
         // Another URL than the endpoint's own is never one by its socket.

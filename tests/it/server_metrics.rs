@@ -58,6 +58,8 @@ impl Metered {
                 let length = body.len();
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
                 socket.write_all((head + &body).as_bytes()).unwrap();
+                // As servers do with an idle connection: vLLM after 5 s.
+                socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
                 continue;
             }
             let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
