@@ -672,6 +672,10 @@ fn count(
     }
 }
 
+/// For servers such as vLLM, which take the key of each protocol in one header.
+const BEARER_HINT: &str = " (see `api_key_env` in the config; for a server that wants a bearer \
+                           token: `headers: { authorization: \"Bearer ${MY_API_KEY}\" }`)";
+
 /// An answer with another status than 2xx, as what it says.
 fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), RequestError> {
     let status = recording.status;
@@ -681,6 +685,9 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
     let says = says(&recording.body(), protocol);
     let (kind, hint) = match status {
         300..=399 => (ErrorKind::Redirect, " (redirects are not followed: name the final URL)"),
+        401 | 403 if protocol.key_header().0 != http::header::AUTHORIZATION => {
+            (ErrorKind::HttpStatus, BEARER_HINT)
+        }
         401 | 403 => (ErrorKind::HttpStatus, " (see `api_key_env` in the config)"),
         404 => (ErrorKind::HttpStatus, NOT_FOUND_HINT),
         _ => (ErrorKind::HttpStatus, ""),

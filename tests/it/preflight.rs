@@ -49,6 +49,7 @@ async fn what_is_wrong_is_told_in_a_line_each_with_the_likely_mend() {
     let names = ["Qwen/Qwen3-8B", "Qwen/Qwen3-32B"];
     let listing = refusing(404, unknown, &names).await;
     let bad_key = refusing(401, "Incorrect API key provided.", &[]).await;
+    let no_bearer = refusing(401, "Unauthorized", &[]).await;
     let has_it = refusing(404, "Not Found", &["m-path"]).await;
     let busy = refusing(503, "Loading model", &[]).await;
     let bench = bench(&format!(
@@ -57,22 +58,24 @@ async fn what_is_wrong_is_told_in_a_line_each_with_the_likely_mend() {
            m-base: {{ base_url: \"{listing}/api\" }}\n  \
            m-path: {{ base_url: \"{has_it}\" }}\n  \
            m-key: {{ base_url: \"{bad_key}\" }}\n  \
+           m-bearer: {{ base_url: \"{no_bearer}\", protocol: anthropic_messages }}\n  \
            m-tls: {{ base_url: \"{}\" }}\n  \
            m-busy: {{ base_url: \"{busy}\" }}\n",
         listing.uri().replace("http:", "https:"),
         listing = listing.uri(),
         has_it = has_it.uri(),
         bad_key = bad_key.uri(),
+        no_bearer = no_bearer.uri(),
         busy = busy.uri(),
     ));
     let ran = bench.run_asking_first(&["--no-warmup"]);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
     insta::assert_snapshot!(said(&ran));
     // What would fail for certain is not asked again, and is in the results all the same.
-    assert_eq!(bench.results().len(), 7);
+    assert_eq!(bench.results().len(), 8);
     let messages = bench.column("error_message");
     let is_told = |message: &&String| message.ends_with("(preflight; not asked again)");
-    assert_eq!(messages.iter().filter(is_told).count(), 6, "{messages:?}");
+    assert_eq!(messages.iter().filter(is_told).count(), 7, "{messages:?}");
     let posts = |requests: Vec<wiremock::Request>| {
         requests.iter().filter(|request| request.method.as_str() == "POST").count()
     };
