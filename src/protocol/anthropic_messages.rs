@@ -267,8 +267,8 @@ fn message<'a>(event: Event<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeEr
     Ok(Message { id: None, parts })
 }
 
-/// The start. vLLM has the usage beside the message. Its number of generated tokens stands for
-/// none: nothing has been generated.
+/// The start. Some versions of vLLM have the usage beside the message. Its number of generated
+/// tokens stands for none: nothing has been generated.
 fn begun(event: Event<'_>) -> Message<'_> {
     let (id, counts) = event.message.map_or((None, None), |start| (start.id, start.usage));
     let usage = counts.or(event.usage).map(Counts::usage).unwrap_or_default();
