@@ -12,12 +12,12 @@ use super::{
     sanitise, secrets,
     source::ConfigError,
     template::Template,
-    tools, words,
+    tools,
     yaml::Yaml,
 };
 use crate::{
     prompt::{self, ChatMessage, Image, Output, Tools},
-    protocol::{self, OpenAiChat, Protocol},
+    protocol::{OpenAiChat, Protocol},
     route::{self, UnixUrl},
 };
 
@@ -403,7 +403,7 @@ fn refused(
     };
     let lacks = |field: &&&str| wants(field) && !protocol.length_fields().contains(*field);
     if let Some(field) = ["ignore_eos", "min_tokens"].iter().find(lacks) {
-        return Some(knows_no(field, protocol));
+        return Some(tools::knows_no(field, protocol));
     }
     if let Some(least) = min_tokens.filter(|least| *least > most) {
         let what = format!("its `min_tokens` of {least} are more than the {most} that may come");
@@ -429,7 +429,7 @@ fn tools_refused(
     let tools = prompt.tools.over(&settings.tools);
     let sent = || tools::KEYS.into_iter().filter(|key| tools.sends(key));
     if let Some(field) = sent().find(|key| !protocol.tool_fields().contains(key)) {
-        return Some(knows_no(field, protocol));
+        return Some(tools::knows_no(field, protocol));
     }
     if let Some(field) = sent().find(|key| settings.extra_body.contains_key(*key)) {
         let what = format!("the `extra_body` of the model has `{field}` as well");
@@ -449,21 +449,6 @@ fn idle_choice(config: &Config, model: &Model, settings: &Settings) -> Option<Co
         && !prompts.into_iter().any(|prompt| offers(&prompt.prompt.tools));
     let (what, help) = settings.tools.mistake().filter(|_| idle)?;
     Some(config.error_in(&model.key, &what, &help))
-}
-
-/// Why `field` cannot be sent.
-pub(super) fn knows_no(field: &str, protocol: &dyn Protocol) -> Refusal {
-    let knows = |other: &dyn Protocol| {
-        other.length_fields().contains(&field) || other.tool_fields().contains(&field)
-    };
-    let others = protocol::ALL.iter().filter(|other| knows(**other));
-    let others: Vec<_> = others.map(|other| other.name()).collect();
-    let what = format!("`{}` knows no `{field}`", protocol.name());
-    let help = format!(
-        "{} do; what a server of yours takes all the same can be put into `extra_body`",
-        words::list(&others)
-    );
-    (what, help)
 }
 
 /// Workloads that would ask conversations of several turns.

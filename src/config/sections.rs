@@ -72,7 +72,7 @@ fn model(
         && !protocol.length_fields().contains(&"ignore_eos")
         && let Some(entry) = fields.get("ignore_eos")
     {
-        let (what, help) = check::knows_no("ignore_eos", protocol);
+        let (what, help) = tools::knows_no("ignore_eos", protocol);
         reader.error_at_key(entry, what, help);
     }
     let effective = settings.tools.over(&defaults.0.tools);

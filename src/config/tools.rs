@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     prompt::{Tool, ToolChoice, Tools},
-    protocol::Protocol,
+    protocol::{self, Protocol},
 };
 
 const TOOL_EXAMPLE: &str = "{ type: function, function: { name: get_weather } }";
@@ -47,7 +47,7 @@ pub(super) fn check(
     for key in KEYS.iter().filter(|key| tools.sends(key)) {
         let Some(written) = entry(key) else { continue };
         if !protocol.tool_fields().contains(key) {
-            let (what, help) = super::check::knows_no(key, protocol);
+            let (what, help) = knows_no(key, protocol);
             reader.error_at_key(written, what, help);
         }
         for body in all.iter().filter_map(|fields| fields.get("extra_body")) {
@@ -173,4 +173,19 @@ fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
         reader.error(entry, format!("there is no tool choice `{word}`"), help);
     }
     found
+}
+
+/// Why `field` cannot be sent, and what to do.
+pub(super) fn knows_no(field: &str, protocol: &dyn Protocol) -> (String, String) {
+    let knows = |other: &dyn Protocol| {
+        other.length_fields().contains(&field) || other.tool_fields().contains(&field)
+    };
+    let others = protocol::ALL.iter().filter(|other| knows(**other));
+    let others: Vec<_> = others.map(|other| other.name()).collect();
+    let what = format!("`{}` knows no `{field}`", protocol.name());
+    let help = format!(
+        "{} do; what a server of yours takes all the same can be put into `extra_body`",
+        words::list(&others)
+    );
+    (what, help)
 }
