@@ -58,6 +58,7 @@ mod stream;
 pub mod summary;
 pub mod synthetic;
 pub mod threshold;
+pub mod tokenizer;
 pub mod verdict;
 
 pub use harness::{command, main};

@@ -92,7 +92,7 @@ impl Answer {
         match answer {
             Err(error) => Self { recording: None, outcome: Err(error) },
             Ok(recording) => {
-                let outcome = sample::read(&recording, target.protocol, target.token_count)
+                let outcome = sample::read(&recording, target.protocol, target.token_count.clone())
                     .map(|sample| sample.asked_for(asked));
                 Self { recording: Some(recording), outcome }
             }

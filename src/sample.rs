@@ -365,18 +365,27 @@ pub fn read(
         return Err(no_events(recording, protocol));
     }
     decoded?;
-    stream.into_sample(recording, fallback)
+    stream.into_sample(recording, fallback, &|| texts(recording, protocol))
 }
 
 /// The text of the answer, without the reasoning before it.
 pub fn answer_text(recording: &Recording, protocol: &dyn Protocol) -> String {
-    let mut text = String::new();
+    let [answer, ..] = texts(recording, protocol);
+    answer
+}
+
+/// The generated text: the answer's, the reasoning's, that of tool calls.
+fn texts(recording: &Recording, protocol: &dyn Protocol) -> [String; 3] {
+    let mut texts = [const { String::new() }; 3];
     let mut decoder = protocol.framing().decoder();
     let mut read = |frame: Frame<'_>| {
         let message = protocol.decode(&frame).unwrap_or_default();
         for part in message.parts {
-            if let Part::Token(TokenKind::Answer, said) = part {
-                text.push_str(&said);
+            match part {
+                Part::Token(TokenKind::Answer, said) => texts[0].push_str(&said),
+                Part::Token(TokenKind::Reasoning, said) => texts[1].push_str(&said),
+                Part::Token(TokenKind::ToolCall, said) => texts[2].push_str(&said),
+                _ => {}
             }
         }
     };
@@ -387,7 +396,7 @@ pub fn answer_text(recording: &Recording, protocol: &dyn Protocol) -> String {
         }
     }
     decoder.finish(&mut read);
-    text
+    texts
 }
 
 /// The prompt's tokens by the server, whatever else the answer says.
@@ -552,6 +561,7 @@ impl Stream {
         self,
         recording: &Recording,
         fallback: TokenCount,
+        texts: &dyn Fn() -> [String; 3],
     ) -> Result<Sample, RequestError> {
         let finish_reason = self.finish_reason()?.to_owned();
         let events = self.token_events.len() as u64;
@@ -559,7 +569,7 @@ impl Stream {
         let counted = usage
             .completion_tokens
             .filter(|tokens| usage.total_tokens.is_none_or(|total| *tokens <= total));
-        let (response_tokens, token_count) = count(counted, events, fallback)?;
+        let (response_tokens, token_count) = count(counted, events, fallback, texts)?;
         let sum = usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens));
         let mut sample = Sample {
             request_id: self.id,
@@ -654,10 +664,27 @@ fn count(
     by_server: Option<u64>,
     events: u64,
     fallback: TokenCount,
+    texts: &dyn Fn() -> [String; 3],
 ) -> Result<(u64, TokenCount), RequestError> {
     match (by_server, fallback) {
         (Some(tokens), _) if tokens > 0 => Ok((tokens, TokenCount::Usage)),
         (_, TokenCount::Chunks) => Ok((events, TokenCount::Chunks)),
+        (_, TokenCount::Tokenizer(tokenizer)) => {
+            // Each apart: special tokens stand between them.
+            let counts: Result<u64, String> =
+                texts().iter().map(|text| tokenizer.count(text)).sum();
+            let counted = counts.and_then(|tokens| match tokens {
+                0 => Err("it counts none".to_owned()),
+                tokens => Ok(tokens),
+            });
+            let tokens = counted.map_err(|why| {
+                let name = tokenizer.name();
+                let message =
+                    format!("the tokenizer `{name}` counts no tokens of the answer: {why}");
+                RequestError::new(ErrorKind::NoUsage, message)
+            })?;
+            Ok((tokens, TokenCount::Tokenizer(tokenizer)))
+        }
         (counted, TokenCount::Usage) => {
             let what = match counted {
                 None => "the server sent no usage that counts the whole answer",

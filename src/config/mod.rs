@@ -57,6 +57,7 @@ use crate::{
     protocol::Protocol,
     schedule::{Shape, Until},
     sim::Script,
+    tokenizer::Tokenizer,
 };
 
 /// The smallest config, for the help of messages.
@@ -244,21 +245,24 @@ pub enum MetricsUrl {
 }
 
 /// `token_count`: who counts a response's tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum TokenCount {
     /// `usage`: the server; an answer without its usage is a failure.
     #[default]
     Usage,
     /// `chunks`: the server, and where it does not, each event with a token counts as one token.
     Chunks,
+    /// `{ tokenizer: FILE }`: the server, and where it does not, this tokenizer counts the text.
+    Tokenizer(Tokenizer),
 }
 
 impl TokenCount {
     /// The name in the config and the results.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Self::Usage => "usage",
             Self::Chunks => "chunks",
+            Self::Tokenizer(_) => "tokenizer",
         }
     }
 }
@@ -468,7 +472,7 @@ impl Settings {
             transport: self.transport.or(defaults.transport),
             connection: self.connection.or(defaults.connection),
             prefix_cache: self.prefix_cache.or(defaults.prefix_cache),
-            token_count: self.token_count.or(defaults.token_count),
+            token_count: self.token_count.clone().or_else(|| defaults.token_count.clone()),
             metrics_url: self.metrics_url.clone().or_else(|| defaults.metrics_url.clone()),
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),

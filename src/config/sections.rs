@@ -5,18 +5,19 @@ use serde_saphyr::Spanned;
 
 use super::{
     Connection, Endpoint, Inconclusive, MetricsUrl, Model, Order, PrefixCache, Settings, Timeouts,
-    TokenCount, Transport, check,
+    TokenCount, Transport, check, prompts,
     read::{Entry, Fields, Reader},
     tools, ways,
     words::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, SIMULATE_SECTION,
-        TIMEOUTS_SECTION,
+        TIMEOUTS_SECTION, TOKEN_COUNT_SECTION,
     },
     yaml::Yaml,
 };
 use crate::{
     protocol::{self, OpenAiChat, Protocol},
     sim::{Fault, FaultKind, Mistake, Script},
+    tokenizer::{Tokenizer, Unusable},
 };
 
 /// An example of each section in one line.
@@ -25,6 +26,7 @@ const MODEL_EXAMPLE: &str = "{ base_url: \"http://localhost:8000\" }";
 const DEFAULTS_EXAMPLE: &str = "{ temperature: 0 }";
 const SIMULATE_EXAMPLE: &str = "{ ttft: 50ms, itl: 10ms }";
 const TIMEOUTS_EXAMPLE: &str = "{ first_token: 60s }";
+const TOKENIZER_EXAMPLE: &str = "{ tokenizer: path/tokenizer.json }";
 const FAULT_EXAMPLE: &str = "{ stall: 10 }";
 
 /// `defaults`, with its entries.
@@ -249,9 +251,56 @@ fn prefix_cache(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<PrefixCach
     one_of(reader, entry, "prefix cache mode", &known)
 }
 
+/// `usage`, `chunks` or `{ tokenizer: FILE }`.
 fn token_count(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<TokenCount> {
-    let known = [("usage", TokenCount::Usage), ("chunks", TokenCount::Chunks)];
-    one_of(reader, entry, "token count", &known)
+    if let Yaml::Map(_) = entry.value.value {
+        let expected = "a map with `tokenizer`";
+        let fields = reader.fields(entry, &TOKEN_COUNT_SECTION, expected, TOKENIZER_EXAMPLE);
+        let Some(file) = fields.get("tokenizer") else {
+            if fields.meant.is_empty() {
+                let help = format!("for example `token_count: {TOKENIZER_EXAMPLE}`");
+                reader.error(entry, "`token_count` has no `tokenizer`", help);
+            }
+            return None;
+        };
+        return tokenizer(reader, file).map(TokenCount::Tokenizer);
+    }
+    let name = reader.text(entry, "chunks")?.value;
+    match name.as_str() {
+        "usage" => Some(TokenCount::Usage),
+        "chunks" => Some(TokenCount::Chunks),
+        _ => {
+            let help = match words::nearest(&name, ["usage", "chunks"]) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("there are `usage`, `chunks` and `{TOKENIZER_EXAMPLE}`"),
+            };
+            reader.error(entry, format!("there is no token count `{name}`"), help);
+            None
+        }
+    }
+}
+
+/// The tokenizer in the file that is named.
+fn tokenizer(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Tokenizer> {
+    let name = reader.text(entry, "path/tokenizer.json")?.value;
+    let path = reader.base_dir.join(&name);
+    match Tokenizer::load(&path, &name) {
+        Ok(tokenizer) => return Some(tokenizer),
+        Err(Unusable::NoFeature) => {
+            let help = "`cargo bench --features tokenizers`; in a crate of your own,\n\
+                        `llm-stream-bench = { …, features = [\"tokenizers\"] }`";
+            let what = "this llm-stream-bench is built without the feature `tokenizers`";
+            reader.error_at_key(entry, what, help);
+        }
+        Err(Unusable::File(error)) => prompts::unreadable(reader, entry, &path, &error),
+        Err(Unusable::Unfit(why)) => {
+            let what = format!("{} is no `tokenizer.json`: {why}", path.display());
+            let help =
+                "it is the file of this name beside the model's weights, Hugging Face's form";
+            reader.error(entry, what, help);
+        }
+    }
+    None
 }
 
 /// `off`, `auto` or a URL.

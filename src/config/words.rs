@@ -94,6 +94,8 @@ pub(super) const FAULT_SECTION: Section = Section {
 };
 /// The faults by themselves.
 pub(super) const FAULTS: &[&str] = FAULT_SECTION.keys.split_at(11).0;
+pub(super) const TOKEN_COUNT_SECTION: Section =
+    Section { name: "`token_count`", keys: &["tokenizer"] };
 pub(super) const TIMEOUTS_SECTION: Section =
     Section { name: "`timeouts`", keys: &["connect", "first_token", "inter_token", "total"] };
 pub(super) const PROMPT_SECTION: Section = Section {
@@ -149,6 +151,7 @@ const SECTIONS: &[Section] = &[
     SIMULATE_SECTION,
     FAULT_SECTION,
     TIMEOUTS_SECTION,
+    TOKEN_COUNT_SECTION,
     PROMPT_SECTION,
     TOOL_SECTION,
     FUNCTION_SECTION,

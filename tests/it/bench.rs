@@ -205,6 +205,7 @@ pub(crate) fn executable() -> &'static Path {
     EXECUTABLE.get_or_init(|| {
         let output = cargo(Path::new(env!("CARGO_MANIFEST_DIR")))
             .args(["test", "--bench", "llm", "--no-run", "--message-format=json"])
+            .args(cfg!(feature = "tokenizers").then_some("--features=tokenizers"))
             .output()
             .expect("cargo");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

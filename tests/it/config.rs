@@ -242,6 +242,8 @@ mod settings {
         protocol_far => model("protocol: grpc"),
         token_count_near => model("token_count: chunk"),
         token_count_far => model("token_count: tiktoken"),
+        token_count_without_tokenizer => model("token_count: {}"),
+        token_count_tokenizer_as_a_list => model("token_count: { tokenizer: [a] }"),
         metrics_url_scheme => model("metrics_url: localhost:8000/metrics"),
         metrics_url_user => model("metrics_url: http://me:secret@localhost/metrics"),
         timeouts_as_a_duration => model("timeouts: 30s"),
@@ -252,6 +254,25 @@ mod settings {
         timeout_too_long => model("timeouts: { total: 25h }"),
         timeout_with_an_unknown_unit => model("timeouts: { total: 3 parsecs }"),
         timeout_as_a_list => model("timeouts: { total: [3s] }"),
+    }
+}
+
+#[cfg(not(feature = "tokenizers"))]
+mod without_tokenizers {
+    use super::*;
+
+    refused! {
+        a_tokenizer => model("token_count: { tokenizer: tokenizer.json }"),
+    }
+}
+
+#[cfg(feature = "tokenizers")]
+mod with_tokenizers {
+    use super::*;
+
+    refused! {
+        a_tokenizer_missing => model("token_count: { tokenizer: tokenizer.json }"),
+        a_tokenizer_that_is_none => model("token_count: { tokenizer: configs.yaml }"),
     }
 }
 

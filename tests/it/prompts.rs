@@ -737,3 +737,43 @@ fn what_is_wrong_with_tools_is_told() {
     let told = entries.map(|entry| refused(&bench(&entry, &[])));
     insta::assert_snapshot!(told.join("\n\n"));
 }
+
+// -- a tokenizer of the user's own ----------------------------------------------------------------
+
+/// Words, and all else a token a piece.
+#[cfg(feature = "tokenizers")]
+const TOKENIZER: &str = r#"{
+  "version": "1.0", "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+  "padding": null, "added_tokens": [], "normalizer": null,
+  "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+  "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "one": 1, "two": 2}, "unk_token": "[UNK]"}
+}"#;
+
+#[cfg(feature = "tokenizers")]
+#[test]
+fn a_tokenizer_beside_the_config_counts_where_the_server_does_not() {
+    let answer = |usage: &str| {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+             data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"reasoning\":\"hm, two\"}}}}]}}\n\n\
+             data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"one two o\"}}}}]}}\n\n\
+             data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"ne\"}},\
+             \"finish_reason\":\"stop\"}}]}}\n\n{usage}data: [DONE]\n\n"
+        );
+        repeats(answer.into())
+    };
+    let usage =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":50}}\n\n";
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: s, text: Say it. }}]\n\
+         defaults: {{ token_count: {{ tokenizer: data/tokenizer.json }} }}\nmodels:\n  \
+         silent: {{ base_url: \"http://{}\" }}\n  counting: {{ base_url: \"http://{}\" }}\n",
+        answer(""),
+        answer(usage)
+    ));
+    fs::create_dir(bench.folder.path().join("data")).unwrap();
+    fs::write(bench.folder.path().join("data/tokenizer.json"), TOKENIZER).unwrap();
+    passed(&bench.run(&["--no-warmup"]));
+    assert_eq!(bench.column("response_tokens"), ["6", "50"]);
+    assert_eq!(bench.column("token_count_source"), ["tokenizer", "usage"]);
+}

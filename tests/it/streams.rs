@@ -9,6 +9,7 @@ use llm_stream_bench::{
     protocol::OpenAiChat,
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     sample::{self, Asked, Note, Sample},
+    tokenizer::Tokenizer,
 };
 
 use crate::protocol::fixtures;
@@ -31,6 +32,32 @@ fn an_answer_without_usage_is_counted_by_events_when_the_model_says_so() {
         let name = format!("{}-chunks", fixture.snapshot());
         insta::assert_snapshot!(name, told(&read(TokenCount::Chunks)));
     }
+}
+
+#[test]
+fn a_tokenizer_counts_each_kind_of_text_where_the_server_does_not() {
+    let bytes = || TokenCount::Tokenizer(Tokenizer::new("bytes", |text| Ok(text.len() as u64)));
+    let answer = [(10, ROLE), (20, THOUGHT), (30, TOKEN), (40, TOOL), (50, STOP)];
+    let read = |count| sample::read(&stream(&answer), &OpenAiChat, count);
+    let sample = read(bytes()).unwrap();
+    assert_eq!((sample.response_tokens, sample.token_count.name()), (4, "tokenizer"));
+    // The kinds are not one text.
+    let calls =
+        TokenCount::Tokenizer(Tokenizer::new("filled", |text| Ok((!text.is_empty()).into())));
+    assert_eq!(read(calls).unwrap().response_tokens, 3);
+    // The server's own count is before any other.
+    let counted: Vec<_> = [&answer[..], &[(60, USAGE)]].concat();
+    let sample = sample::read(&stream(&counted), &OpenAiChat, bytes()).unwrap();
+    assert_eq!((sample.response_tokens, sample.token_count), (4, TokenCount::Usage));
+    // What it cannot count is a failure as no usage is.
+    let no = TokenCount::Tokenizer(Tokenizer::new("no", |_| Err("no such word".into())));
+    let none = TokenCount::Tokenizer(Tokenizer::new("none", |_| Ok(0)));
+    let failures = [no, none].map(|count| read(count).unwrap_err().to_string());
+    let expected = [
+        "the tokenizer `no` counts no tokens of the answer: no such word",
+        "the tokenizer `none` counts no tokens of the answer: it counts none",
+    ];
+    assert_eq!(failures, expected);
 }
 
 fn told(outcome: &Result<Sample, RequestError>) -> String {
