@@ -170,7 +170,8 @@ impl Session {
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
-        let before = self.metrics_before(case);
+        // Of a model that is not asked there is no server: the live one may be another's.
+        let before = prepared.as_ref().ok().and_then(|()| self.metrics_before(case));
         let ended = match &case.task {
             Task::Prompt(prompt) if prompt.turns.is_empty() => {
                 self.ask_one(case, prompt, place, prepared)

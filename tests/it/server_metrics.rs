@@ -161,3 +161,19 @@ fn metrics_that_cannot_be_had_are_one_warning_and_no_failure() {
         assert!(matches!(warnings[..], [line] if line.contains(why)), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn a_model_that_is_not_asked_has_no_metrics_not_even_those_of_the_one_before_it() {
+    let port = Metered { others: 0 }.start();
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
+         defaults: {{ metrics_url: auto }}\nmodels:\n  \
+         m: {{ base_url: \"http://127.0.0.1:{port}\" }}\n  \
+         dead: {{ base_url: \"http://127.0.0.1:9\" }}\n"
+    ));
+    let ran = bench.run_asking_first(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    let rows = records(&bench.folder.path().join("results.server.csv"));
+    assert!(!rows.is_empty());
+    assert!(rows.iter().all(|row| &row[0] == "m"), "{rows:?}");
+}
