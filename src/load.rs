@@ -26,6 +26,7 @@ use crate::{
     protocol::{Ask, Protocol},
     recording::{Chunk, Recording, RequestError},
     sample::{self, Asked, Sample},
+    synthetic::Length,
 };
 
 /// Most tokens that a warm-up asks for: enough to have every part of the server at work.
@@ -107,17 +108,21 @@ fn request(
     max_tokens: u64,
     (lengths, nth): (&Lengths, u64),
 ) -> (Bytes, Asked) {
-    let tokens = prompt.synthetic.as_ref().map(|synthetic| synthetic.tokens(nth));
-    let prompt = match (prompt.synthetic.as_ref().zip(tokens), target.prefix_cache) {
-        (Some((synthetic, tokens)), cache) => {
-            let words = lengths.words(prompt, tokens);
+    let length = |synthetic| {
+        let has_tools = !prompt.tools.over(&target.tools).offered().is_empty();
+        (synthetic, Length::of(synthetic, nth, target.protocol, has_tools))
+    };
+    let made = prompt.synthetic.as_ref().map(length);
+    let prompt = match (made, target.prefix_cache) {
+        (Some((synthetic, length)), cache) => {
+            let words = lengths.words(prompt, length.tokens());
             Cow::Owned(prompt.saying(synthetic.text(words, shuffle(cache))))
         }
         (None, PrefixCache::Reuse) => Cow::Borrowed(prompt),
         (None, PrefixCache::Fresh) => Cow::Owned(prompt.begun_with(&nonce())),
     };
     let (body, asked) = body_of(target, &prompt, &prompt.messages, max_tokens);
-    (body, Asked { prompt: tokens, ..asked })
+    (body, Asked { prompt: made.map(|(_, length)| length), ..asked })
 }
 
 /// The body of the request that asks `prompt` by `messages`, and how many tokens it wants.

@@ -4,6 +4,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
+use crate::tokenizer::Tokenizer;
+
 /// One prompt as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
@@ -39,12 +41,14 @@ pub struct Turn {
 /// A text of a stated length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synthetic {
-    /// Fewest tokens of the whole prompt, by the server.
+    /// Fewest tokens: of the whole prompt by the server, or of the text by the tokenizer.
     pub least: u64,
     /// Most tokens; as many as the fewest where it is no range.
     pub most: u64,
     /// Which words it is made of.
     pub seed: u64,
+    /// What counts the text, in place of the server. A chat template is not counted by it.
+    pub tokenizer: Option<Tokenizer>,
 }
 
 /// How long an answer is to be.
@@ -355,7 +359,7 @@ impl Prompt {
             texts.push(format!("{:?}", self.output).into());
         }
         texts.extend(self.tools.identity().map(Cow::from));
-        texts.extend(self.synthetic.as_ref().map(|synthetic| format!("{synthetic:?}").into()));
+        texts.extend(self.synthetic.as_ref().map(|synthetic| synthetic.identity().into()));
         texts.join("\0")
     }
 }

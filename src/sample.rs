@@ -8,7 +8,7 @@ use crate::{
     framing::Frame,
     protocol::{DecodeError, Part, Protocol, Template, Timings, TokenKind, Usage},
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
-    synthetic::is_right,
+    synthetic::Length,
 };
 
 /// A generation shorter than this cannot be told from one that a proxy held back and delivered in
@@ -33,8 +33,8 @@ pub struct Asked {
     pub most: Option<u64>,
     /// The fewest that it demands.
     pub least: Option<u64>,
-    /// How many the prompt is to have.
-    pub prompt: Option<u64>,
+    /// How long the prompt is to be.
+    pub prompt: Option<Length>,
 }
 
 /// How far a server's word may be from ours without being another: it rounds, and takes its times a
@@ -139,7 +139,7 @@ impl Sample {
             self.notes.push(Note::ShorterThanAsked);
         }
         if let Some(wanted) = asked.prompt
-            && !self.prompt_tokens.is_some_and(|tokens| is_right(tokens, wanted))
+            && !wanted.allows(self.prompt_tokens)
         {
             self.notes.push(Note::PromptLengthOff);
         }

@@ -1,5 +1,5 @@
-//! Prompts of a stated number of tokens, without a tokenizer: texts of common words, as many as the
-//! server counts the right number of tokens for. Pure.
+//! Prompts of a stated number of tokens: texts of common words, as many as the server, or a tokenizer
+//! of the user's own, counts the right number of tokens for. Pure.
 //!
 //! What a server counts is a line, roughly: so many tokens a word, and those of its template. Two
 //! counts make the line, and each further one mends it where it is needed. All texts of as many
@@ -9,17 +9,83 @@
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
-use crate::prompt::Synthetic;
+use crate::{prompt::Synthetic, protocol::Protocol};
 
 /// A prompt may be longer or shorter than was asked for by this part of it.
 pub const TOLERANCE: f64 = 0.02;
 
-/// A count that is as near as this is not mended further.
-const NEAR: f64 = 0.002;
+/// What a chat template may add to a text, tokens: room for the system message that some bring along.
+const TEMPLATE: u64 = 512;
 
-/// Counts that are made to get nearer than the tolerance, and most of all.
-const ENOUGH: usize = 4;
-const MOST: usize = 8;
+/// What is added to a text without a template: the tokens that a model has before each.
+const SPECIAL: u64 = 4;
+
+/// How much is done for a length.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// A count that is as near as this is not mended further.
+    near: f64,
+    /// Counts that are made to get nearer than the tolerance.
+    enough: usize,
+    /// Most counts of all.
+    most: usize,
+}
+
+impl Effort {
+    /// Where each count is a request.
+    pub const REQUESTS: Self = Self { near: 0.002, enough: 4, most: 8 };
+    /// Where a count costs nothing: it is to be met.
+    pub const FREE: Self = Self { near: 0.0, enough: 64, most: 64 };
+}
+
+/// How long a prompt is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// So many tokens, by the server.
+    Prompt(u64),
+    /// Its text is so many `tokens`, by a tokenizer, and the server may count some `more`; `None`
+    /// where nobody knows how many.
+    Text {
+        /// Of the text.
+        tokens: u64,
+        /// Most of what is around it.
+        more: Option<u64>,
+    },
+}
+
+impl Length {
+    /// That of the `nth` prompt as `synthetic` wants it, sent by `protocol`, with tools or without.
+    pub fn of(synthetic: &Synthetic, nth: u64, protocol: &dyn Protocol, has_tools: bool) -> Self {
+        let tokens = synthetic.tokens(nth);
+        match (&synthetic.tokenizer, protocol.has_roles()) {
+            (None, _) => Self::Prompt(tokens),
+            (Some(_), _) if has_tools => Self::Text { tokens, more: None },
+            (Some(_), true) => Self::Text { tokens, more: Some(TEMPLATE) },
+            (Some(_), false) => Self::Text { tokens, more: Some(SPECIAL) },
+        }
+    }
+
+    /// The tokens that are to be made.
+    pub const fn tokens(self) -> u64 {
+        match self {
+            Self::Prompt(tokens) | Self::Text { tokens, .. } => tokens,
+        }
+    }
+
+    /// Whether the prompt can be so long when the server counts these tokens. A server that does not
+    /// count denies nothing that a tokenizer counted.
+    pub fn allows(self, counted: Option<u64>) -> bool {
+        match (self, counted) {
+            (Self::Prompt(_), None) => false,
+            (Self::Text { .. }, None) => true,
+            (Self::Prompt(wanted), Some(counted)) => is_right(counted, wanted),
+            (Self::Text { tokens, more }, Some(counted)) => {
+                let around = counted.saturating_sub(tokens).min(more.unwrap_or(u64::MAX));
+                is_right(counted - around, tokens)
+            }
+        }
+    }
+}
 
 /// Whether `counted` tokens are the `wanted` ones.
 pub fn is_right(counted: u64, wanted: u64) -> bool {
@@ -32,6 +98,13 @@ fn off(counted: u64, wanted: u64) -> f64 {
 }
 
 impl Synthetic {
+    /// All that decides about its texts, in one.
+    pub fn identity(&self) -> String {
+        let Self { least, most, seed, tokenizer } = self;
+        let by = tokenizer.as_ref().map_or_else(String::new, |by| format!(" by {}", by.name()));
+        format!("Synthetic {{ least: {least}, most: {most}, seed: {seed} }}{by}")
+    }
+
     /// The tokens of the `nth` text: one number, or for a range a number of it by chance.
     pub fn tokens(&self, nth: u64) -> u64 {
         let mut random =
@@ -104,11 +177,11 @@ impl Counts {
 
     /// The next number of words to have counted on the way to `wanted` tokens; `None` when the
     /// nearest count is as good as it gets.
-    pub fn next(&self, wanted: u64) -> Option<u64> {
+    pub fn next(&self, wanted: u64, effort: Effort) -> Option<u64> {
         let nearest =
             self.nearest(wanted).map_or(f64::INFINITY, |(_, counted)| off(counted, wanted));
-        let enough = if nearest <= TOLERANCE { ENOUGH } else { MOST };
-        if nearest <= NEAR || self.len() >= enough {
+        let enough = if nearest <= TOLERANCE { effort.enough } else { effort.most };
+        if nearest <= effort.near || self.len() >= enough {
             return None;
         }
         let guess = match self.len() {

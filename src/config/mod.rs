@@ -7,6 +7,7 @@
 
 mod check;
 mod dataset;
+mod files;
 mod github;
 mod places;
 mod prompts;

@@ -13,6 +13,7 @@ use serde_saphyr::Spanned;
 use super::{
     Prompt,
     dataset::{self, Record},
+    files::{text_of, tokenizer, unreadable},
     read::{Entry, Fields, Reader},
     tools,
     words::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
@@ -175,7 +176,11 @@ fn synthetic(
         return None;
     };
     let (least, most_input) = length_of(reader, length)?;
-    let synthetic = Synthetic { least, most: most_input, seed: seed.unwrap_or(0) };
+    let tokenizer = match own.get("tokenizer") {
+        Some(entry) => Some(tokenizer(reader, entry)?),
+        None => None,
+    };
+    let synthetic = Synthetic { least, most: most_input, seed: seed.unwrap_or(0), tokenizer };
     let output = Output { tokens: output.tokens.or(most), ..output };
     let prompt = prompt::Prompt::new(name, None, "");
     Some(prompt::Prompt { synthetic: Some(synthetic), output, ..prompt })
@@ -275,7 +280,7 @@ fn media_type(bytes: &[u8]) -> Option<&'static str> {
 /// The text of a `file`.
 fn file(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
     let file = reader.text(entry, "\"prompts/hello.txt\"")?.value;
-    read(reader, entry, &reader.base_dir.join(file))
+    text_of(reader, entry, &reader.base_dir.join(file))
 }
 
 /// The prompts of a data set: a file of records, or a folder of texts.
@@ -350,7 +355,7 @@ fn records(
     path: &Path,
     multi_turn: bool,
 ) -> Option<Vec<Record>> {
-    let text = read(reader, entry, path)?;
+    let text = text_of(reader, entry, path)?;
     match dataset::read(&text, multi_turn) {
         Ok(records) if records.is_empty() => {
             let what =
@@ -370,7 +375,7 @@ fn records(
 fn texts(reader: &mut Reader<'_>, entry: &Entry<'_>, folder: &Path) -> Option<Vec<Record>> {
     let files = files_of(reader, entry, folder)?;
     let record = |(file, stem): &(PathBuf, String)| {
-        let text = read(reader, entry, file)?;
+        let text = text_of(reader, entry, file)?;
         let messages = vec![ChatMessage::text(Role::User, text)];
         Some(Record { name: Some(stem.clone()), messages, later: Vec::new(), output_tokens: None })
     };
@@ -406,7 +411,7 @@ fn folder(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
     let folder = reader.base_dir.join(&name.value);
     let files = files_of(reader, entry, &folder).unwrap_or_default();
     let prompts = files.into_iter().filter_map(|(file, stem)| {
-        let text = read(reader, entry, &file)?;
+        let text = text_of(reader, entry, &file)?;
         let prompt = prompt::Prompt::new(stem.as_str(), None, text);
         Some(Prompt { name: Spanned::new(stem, name.referenced, name.defined), prompt })
     });
@@ -450,61 +455,4 @@ fn text_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// The text of a prompt's file, as it is there.
-fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<String> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            unreadable(reader, entry, path, &error);
-            return None;
-        }
-    };
-    let Ok(text) = String::from_utf8(bytes) else {
-        let what = format!("{} is not UTF-8 text", path.display());
-        reader.error(entry, what, "save the prompt as UTF-8");
-        return None;
-    };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    if text.trim().is_empty() {
-        let what = format!("{} is empty", path.display());
-        reader.error(entry, what, "write the prompt into it, or remove it");
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-/// Notes that there is nothing to read at `path`.
-pub(super) fn unreadable(
-    reader: &mut Reader<'_>,
-    entry: &Entry<'_>,
-    path: &Path,
-    error: &io::Error,
-) {
-    let (what, help) = match error.kind() {
-        io::ErrorKind::NotFound => (
-            format!("{} does not exist", path.display()),
-            "a path is relative to the folder of the config".to_owned(),
-        ),
-        io::ErrorKind::IsADirectory => (
-            format!("{} is a folder", path.display()),
-            match entry.label.as_str() {
-                "`file`" => "for every file of a folder write `prompts: FOLDER`".to_owned(),
-                _ => "name a file in it".to_owned(),
-            },
-        ),
-        io::ErrorKind::NotADirectory => (
-            format!("{} is not a folder", path.display()),
-            format!(
-                "for a single file write `prompts: [{{ name: hello, file: {} }}]`",
-                reader.written(entry)
-            ),
-        ),
-        _ => (
-            format!("{} cannot be read: {error}", path.display()),
-            "check its permissions".to_owned(),
-        ),
-    };
-    reader.error(entry, what, help);
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::{Range, RangeInclusive},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use super::{
     words::Section,
     yaml::{Node, Yaml},
 };
+use crate::tokenizer::Tokenizer;
 
 /// Longest duration that is accepted.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -30,6 +31,8 @@ pub(super) struct Reader<'s> {
     errors: Vec<ConfigError>,
     /// The path of each text that was read, by its first byte.
     paths: BTreeMap<usize, String>,
+    /// The tokenizers that were read, by their files: one may be named often, and takes its time.
+    pub(super) tokenizers: HashMap<PathBuf, Tokenizer>,
 }
 
 /// A value, and what is needed to speak about it.
@@ -101,7 +104,8 @@ impl<'n> Entry<'n> {
 
 impl<'s> Reader<'s> {
     pub(super) fn new(source: &'s Source, base_dir: &'s Path) -> Self {
-        Self { source, base_dir, errors: Vec::new(), paths: BTreeMap::new() }
+        let (errors, paths, tokenizers) = Default::default();
+        Self { source, base_dir, errors, paths, tokenizers }
     }
 
     /// The paths of the texts, or every mistake, once each and in the order of the text.

@@ -5,7 +5,8 @@ use serde_saphyr::Spanned;
 
 use super::{
     Connection, Endpoint, Inconclusive, MetricsUrl, Model, Order, PrefixCache, Settings, Timeouts,
-    TokenCount, Transport, check, prompts,
+    TokenCount, Transport, check,
+    files::tokenizer,
     read::{Entry, Fields, Reader},
     tools, ways,
     words::{
@@ -17,7 +18,6 @@ use super::{
 use crate::{
     protocol::{self, OpenAiChat, Protocol},
     sim::{Fault, FaultKind, Mistake, Script},
-    tokenizer::{Tokenizer, Unusable},
 };
 
 /// An example of each section in one line.
@@ -278,29 +278,6 @@ fn token_count(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<TokenCount>
             None
         }
     }
-}
-
-/// The tokenizer in the file that is named.
-fn tokenizer(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Tokenizer> {
-    let name = reader.text(entry, "path/tokenizer.json")?.value;
-    let path = reader.base_dir.join(&name);
-    match Tokenizer::load(&path, &name) {
-        Ok(tokenizer) => return Some(tokenizer),
-        Err(Unusable::NoFeature) => {
-            let help = "`cargo bench --features tokenizers`; in a crate of your own,\n\
-                        `llm-stream-bench = { …, features = [\"tokenizers\"] }`";
-            let what = "this llm-stream-bench is built without the feature `tokenizers`";
-            reader.error_at_key(entry, what, help);
-        }
-        Err(Unusable::File(error)) => prompts::unreadable(reader, entry, &path, &error),
-        Err(Unusable::Unfit(why)) => {
-            let what = format!("{} is no `tokenizer.json`: {why}", path.display());
-            let help =
-                "it is the file of this name beside the model's weights, Hugging Face's form";
-            reader.error(entry, what, help);
-        }
-    }
-    None
 }
 
 /// `off`, `auto` or a URL.

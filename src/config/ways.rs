@@ -5,7 +5,8 @@ use std::fs;
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    Proxy, check, prompts,
+    Proxy, check,
+    files::unreadable,
     read::{Entry, Fields, Reader},
     template::Template,
     yaml::Yaml,
@@ -122,7 +123,7 @@ fn file(reader: &mut Reader<'_>, entry: &Entry<'_>, example: &str) -> Option<Vec
     match fs::read(&path) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
-            prompts::unreadable(reader, entry, &path, &error);
+            unreadable(reader, entry, &path, &error);
             None
         }
     }

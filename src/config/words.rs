@@ -125,7 +125,7 @@ pub(super) const FUNCTION_SECTION: Section =
 pub(super) const CHOICE_SECTION: Section = Section { name: "`tool_choice`", keys: &["name"] };
 
 pub(super) const SYNTHETIC_SECTION: Section =
-    Section { name: "`synthetic`", keys: &["input_tokens", "output_tokens", "seed"] };
+    Section { name: "`synthetic`", keys: &["input_tokens", "output_tokens", "seed", "tokenizer"] };
 pub(super) const RANGE_SECTION: Section =
     Section { name: "a range of `input_tokens`", keys: &["min", "max"] };
 

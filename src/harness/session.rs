@@ -539,11 +539,11 @@ fn made(name: &str, synthetic: &Synthetic, counts: &Counts) -> String {
         .filter_map(|wanted| Some((wanted, counts.nearest(*wanted)?)))
         .map(|(wanted, (words, tokens))| format!("{words} words are {tokens} of {wanted} tokens"))
         .collect();
-    format!(
-        "    Length of {name}: {}, by the server's count ({} requests)\n",
-        found.join(", "),
-        counts.len()
-    )
+    let by = match &synthetic.tokenizer {
+        Some(tokenizer) => format!("by `{}`, a chat template aside", tokenizer.name()),
+        None => format!("by the server's count ({} requests)", counts.len()),
+    };
+    format!("    Length of {name}: {}, {by}\n", found.join(", "))
 }
 
 /// An answer of which nothing came.

@@ -1,4 +1,5 @@
-//! How many words a synthetic prompt needs at a server: it is asked until its count is right.
+//! How many words a synthetic prompt needs: the server is asked until its count is right, or a
+//! tokenizer of the user's own.
 
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use crate::{
     protocol::Ask,
     recording::{ErrorKind, Recording, RequestError},
     sample,
-    synthetic::{Counts, is_right},
+    synthetic::{Counts, Effort, is_right},
+    tokenizer::Tokenizer,
 };
 
-/// What one server counted for each synthetic prompt.
+/// What was counted for each synthetic prompt at one server.
 #[derive(Debug, Default)]
 pub struct Lengths(Vec<(Arc<Prompt>, Counts)>);
 
@@ -40,7 +42,8 @@ impl Lengths {
     }
 }
 
-/// Has texts of `prompt` counted by the server until the length is right, for a range at both ends.
+/// Has texts of `prompt` counted until the length is right, for a range at both ends: by its
+/// tokenizer, or by the server.
 pub async fn measure(
     target: &Target,
     prompt: &Prompt,
@@ -49,11 +52,18 @@ pub async fn measure(
     follow: &dyn Follow,
 ) -> Result<Counts, RequestError> {
     let mut counts = Counts::default();
+    let (effort, who) = match &synthetic.tokenizer {
+        Some(tokenizer) => (Effort::FREE, format!("`{}`", tokenizer.name())),
+        None => (Effort::REQUESTS, "the server".into()),
+    };
     for wanted in [synthetic.least, synthetic.most] {
-        while let Some(words) = counts.next(wanted) {
+        while let Some(words) = counts.next(wanted, effort) {
             let text = synthetic.text(words, shuffle(target.prefix_cache));
-            let tokens = count(target, &prompt.saying(text), client, follow).await?;
-            counts.add(words, tokens);
+            let tokens = match &synthetic.tokenizer {
+                Some(tokenizer) => count(tokenizer, &text).await,
+                None => have_counted(target, &prompt.saying(text), client, follow).await,
+            };
+            counts.add(words, tokens?);
         }
         if let Some((words, tokens)) = counts.nearest(wanted)
             && !is_right(tokens, wanted)
@@ -61,8 +71,8 @@ pub async fn measure(
             return Err(RequestError::new(
                 ErrorKind::PromptLength,
                 format!(
-                    "no text of {wanted} tokens was found, give or take 2 %: the nearest that the \
-                     server counts is {tokens}, for {words} word{}",
+                    "no text of {wanted} tokens was found, give or take 2 %: the nearest that \
+                     {who} counts is {tokens}, for {words} word{}",
                     if words == 1 { "" } else { "s" }
                 ),
             ));
@@ -71,8 +81,18 @@ pub async fn measure(
     Ok(counts)
 }
 
+/// The tokens of `text`. Whoever waits for it may think otherwise before.
+async fn count(tokenizer: &Tokenizer, text: &str) -> Result<u64, RequestError> {
+    tokio::task::yield_now().await;
+    tokenizer.count(text).map_err(|why| {
+        let name = tokenizer.name();
+        let message = format!("`{name}` counts no tokens of a prompt: {why}");
+        RequestError::new(ErrorKind::PromptLength, message)
+    })
+}
+
 /// The tokens of `prompt`, by the server.
-async fn count(
+async fn have_counted(
     target: &Target,
     prompt: &Prompt,
     client: &Client,

@@ -51,6 +51,10 @@ impl Protocol for LlamaCppCompletion {
         &["ignore_eos"]
     }
 
+    fn has_roles(&self) -> bool {
+        false
+    }
+
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
         Some(match key {
             "prompt" => "`prompt` is made from the prompts: use `prompts`".into(),

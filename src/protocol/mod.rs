@@ -77,6 +77,12 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// Whether messages are sent as such, for the server to put into the model's chat template. A
+    /// protocol without roles sends one text.
+    fn has_roles(&self) -> bool {
+        true
+    }
+
     /// Whether `image` can be sent.
     fn takes(&self, _image: &Image) -> bool {
         false

@@ -45,6 +45,10 @@ impl Protocol for OpenAiCompletions {
         &["ignore_eos", "min_tokens"]
     }
 
+    fn has_roles(&self) -> bool {
+        false
+    }
+
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
         openai::refuses("prompt", key, value)
     }

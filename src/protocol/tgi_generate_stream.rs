@@ -51,6 +51,10 @@ impl Protocol for TgiGenerateStream {
         body
     }
 
+    fn has_roles(&self) -> bool {
+        false
+    }
+
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
         match key {
             "inputs" => Some("`inputs` is made from the prompts: use `prompts`".into()),

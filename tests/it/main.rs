@@ -22,6 +22,8 @@ mod server_metrics;
 mod streams;
 mod timing;
 mod tls;
+#[cfg(feature = "tokenizers")]
+mod tokenizers;
 mod trust;
 #[cfg(unix)]
 mod unix;

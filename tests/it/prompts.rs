@@ -4,7 +4,9 @@ use std::fs;
 
 use llm_stream_bench::{
     config::Config,
-    prompt::{ChatMessage, Image, Piece, Role, ToolChoice},
+    prompt::{ChatMessage, Image, Piece, Role, Synthetic, ToolChoice},
+    synthetic::Length,
+    tokenizer::Tokenizer,
 };
 
 use crate::{
@@ -41,7 +43,7 @@ fn refused(bench: &Bench) -> String {
     errors.to_string().replace(&bench.folder.path().display().to_string(), "FOLDER")
 }
 
-fn passed(ran: &Ran) {
+pub(crate) fn passed(ran: &Ran) {
     assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
 }
 
@@ -231,20 +233,20 @@ fn an_answer_that_is_shorter_than_was_demanded_is_marked() {
 
 // -- prompts of a stated length -------------------------------------------------------------------
 
-/// A server that counts the words of the question as `count` does.
-struct Counting {
+/// A server that counts the words of the question as `count` does, in chats and completions.
+pub(crate) struct Counting {
     runtime: tokio::runtime::Runtime,
     server: wiremock::MockServer,
 }
 
 impl Counting {
-    fn by(count: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> Self {
+    pub(crate) fn by(count: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let server = runtime.block_on(wiremock::MockServer::start());
         let answer = move |request: &wiremock::Request| {
             let prompt = count(&question(request));
             let body = format!(
-                "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"a\"}},\
+                "data: {{\"choices\":[{{\"index\":0,\"text\":\"a\",\"delta\":{{\"content\":\"a\"}},\
                  \"finish_reason\":\"stop\"}}]}}\n\n\
                  data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{},\
                  \"completion_tokens\":1}}}}\n\ndata: [DONE]\n\n",
@@ -261,7 +263,7 @@ impl Counting {
     }
 
     /// A bench that asks it prompts with these keys, and a load of them.
-    fn bench(&self, prompt: &str, model: &str) -> Bench {
+    pub(crate) fn bench(&self, prompt: &str, model: &str) -> Bench {
         Bench::new(&format!(
             "runs: 2\nprompts: [{{ name: long, {prompt} }}]\n\
              workloads: {{ load: {{ concurrency: 1, requests: 6, runs: 1 }} }}\n\
@@ -270,7 +272,7 @@ impl Counting {
         ))
     }
 
-    fn questions(&self) -> Vec<String> {
+    pub(crate) fn questions(&self) -> Vec<String> {
         let requests = self.runtime.block_on(self.server.received_requests()).unwrap();
         requests.iter().map(question).collect()
     }
@@ -278,7 +280,8 @@ impl Counting {
 
 fn question(request: &wiremock::Request) -> String {
     let body: serde_json::Value = request.body_json().unwrap();
-    body["messages"][0]["content"].as_str().unwrap().to_owned()
+    let text = body["prompt"].as_str().or_else(|| body["messages"][0]["content"].as_str());
+    text.unwrap().to_owned()
 }
 
 /// A tokenizer that no line describes: long words are two tokens, long texts more than their words,
@@ -289,7 +292,7 @@ fn uneven(text: &str) -> Option<u64> {
     Some(37 + pieces + words * words / 20_000)
 }
 
-fn counts(bench: &Bench) -> Vec<u64> {
+pub(crate) fn counts(bench: &Bench) -> Vec<u64> {
     bench.column("prompt_tokens").iter().map(|cell| cell.parse().unwrap()).collect()
 }
 
@@ -412,6 +415,38 @@ fn a_row_whose_prompt_has_another_length_after_all_is_marked() {
 }
 
 #[test]
+fn a_tokenizers_length_is_of_the_text_and_the_servers_of_the_template_too() {
+    let allowed = |length: Length| {
+        let fits = |counted: &u64| length.allows(Some(*counted));
+        let mut counts = (0..4000).filter(fits);
+        (counts.next(), counts.next_back())
+    };
+    // Two per cent of it, and what may be around it: a chat template, a token or so of the model's
+    // own, and tools of unknown length.
+    assert_eq!(allowed(Length::Prompt(1000)), (Some(980), Some(1020)));
+    let text = |more| Length::Text { tokens: 1000, more };
+    assert_eq!(allowed(text(Some(512))), (Some(980), Some(1532)));
+    assert_eq!(allowed(text(Some(4))), (Some(980), Some(1024)));
+    assert_eq!(allowed(text(None)), (Some(980), Some(3999)));
+    // Who does not count denies no tokenizer.
+    assert!(text(Some(4)).allows(None) && !Length::Prompt(1000).allows(None));
+
+    let made = |tokenizer, name, has_tools| {
+        let protocol = llm_stream_bench::protocol::by_name(name).unwrap();
+        let synthetic = Synthetic { least: 1000, most: 1000, seed: 1, tokenizer };
+        Length::of(&synthetic, 3, protocol, has_tools)
+    };
+    let none = || Some(Tokenizer::new("none", |_| Ok(0)));
+    assert_eq!(made(None, "openai_completions", true), Length::Prompt(1000));
+    for protocol in llm_stream_bench::protocol::ALL {
+        let plain = ["openai_completions", "llamacpp_completion", "tgi_generate_stream"];
+        let more = if plain.contains(&protocol.name()) { 4 } else { 512 };
+        assert_eq!(made(none(), protocol.name(), false), text(Some(more)));
+        assert_eq!(made(none(), protocol.name(), true), text(None));
+    }
+}
+
+#[test]
 fn a_run_with_a_prompt_of_a_stated_length_says() {
     let bench = bench(
         "  - { name: long, synthetic: { input_tokens: 600, output_tokens: 4 } }\n  \
@@ -433,6 +468,8 @@ fn what_is_wrong_with_a_stated_length_is_told() {
         "synthetic: { input_tokens: 5, output_tokens: 5 }, output_tokens: 6",
         "synthetic: { input_tokens: 5 }, system: Be brief.",
         "synthetic: { input_tokens: 5 }, limit: 5",
+        "synthetic: { input_tokens: 5, tokenizer: [a] }",
+        "synthetic: { input_tokens: 5, tokeniser: tokenizer.json }",
     ];
     let told = entries.map(|keys| refused(&bench(&format!("  - {{ name: s, {keys} }}"), &[])));
     insta::assert_snapshot!(told.join("\n\n"));
@@ -736,44 +773,4 @@ fn what_is_wrong_with_tools_is_told() {
     ];
     let told = entries.map(|entry| refused(&bench(&entry, &[])));
     insta::assert_snapshot!(told.join("\n\n"));
-}
-
-// -- a tokenizer of the user's own ----------------------------------------------------------------
-
-/// Words, and all else a token a piece.
-#[cfg(feature = "tokenizers")]
-const TOKENIZER: &str = r#"{
-  "version": "1.0", "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
-  "padding": null, "added_tokens": [], "normalizer": null,
-  "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
-  "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "one": 1, "two": 2}, "unk_token": "[UNK]"}
-}"#;
-
-#[cfg(feature = "tokenizers")]
-#[test]
-fn a_tokenizer_beside_the_config_counts_where_the_server_does_not() {
-    let answer = |usage: &str| {
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
-             data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"reasoning\":\"hm, two\"}}}}]}}\n\n\
-             data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"one two o\"}}}}]}}\n\n\
-             data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"ne\"}},\
-             \"finish_reason\":\"stop\"}}]}}\n\n{usage}data: [DONE]\n\n"
-        );
-        repeats(answer.into())
-    };
-    let usage =
-        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":50}}\n\n";
-    let bench = Bench::new(&format!(
-        "runs: 1\nprompts: [{{ name: s, text: Say it. }}]\n\
-         defaults: {{ token_count: {{ tokenizer: data/tokenizer.json }} }}\nmodels:\n  \
-         silent: {{ base_url: \"http://{}\" }}\n  counting: {{ base_url: \"http://{}\" }}\n",
-        answer(""),
-        answer(usage)
-    ));
-    fs::create_dir(bench.folder.path().join("data")).unwrap();
-    fs::write(bench.folder.path().join("data/tokenizer.json"), TOKENIZER).unwrap();
-    passed(&bench.run(&["--no-warmup"]));
-    assert_eq!(bench.column("response_tokens"), ["6", "50"]);
-    assert_eq!(bench.column("token_count_source"), ["tokenizer", "usage"]);
 }

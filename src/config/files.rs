@@ -1,0 +1,92 @@
+//! What a config names by path, and what is wrong with it.
+
+use std::{fs, io, path::Path};
+
+use super::read::{Entry, Reader};
+use crate::tokenizer::{Tokenizer, Unusable};
+
+/// The text of a prompt's file, as it is there.
+pub(super) fn text_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<String> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            unreadable(reader, entry, path, &error);
+            return None;
+        }
+    };
+    let Ok(text) = String::from_utf8(bytes) else {
+        let what = format!("{} is not UTF-8 text", path.display());
+        reader.error(entry, what, "save the prompt as UTF-8");
+        return None;
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    if text.trim().is_empty() {
+        let what = format!("{} is empty", path.display());
+        reader.error(entry, what, "write the prompt into it, or remove it");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// The tokenizer in the file that is named.
+pub(super) fn tokenizer(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Tokenizer> {
+    let name = reader.text(entry, "path/tokenizer.json")?.value;
+    let path = reader.base_dir.join(&name);
+    if let Some(loaded) = reader.tokenizers.get(&path) {
+        return Some(loaded.clone());
+    }
+    match Tokenizer::load(&path, &name) {
+        Ok(tokenizer) => {
+            reader.tokenizers.insert(path, tokenizer.clone());
+            return Some(tokenizer);
+        }
+        Err(Unusable::NoFeature) => {
+            let help = "`cargo bench --features tokenizers`; in a crate of your own,\n\
+                        `llm-stream-bench = { …, features = [\"tokenizers\"] }`";
+            let what = "this llm-stream-bench is built without the feature `tokenizers`";
+            reader.error_at_key(entry, what, help);
+        }
+        Err(Unusable::File(error)) => unreadable(reader, entry, &path, &error),
+        Err(Unusable::Unfit(why)) => {
+            let what = format!("{} is no `tokenizer.json`: {why}", path.display());
+            let help =
+                "it is the file of this name beside the model's weights, Hugging Face's form";
+            reader.error(entry, what, help);
+        }
+    }
+    None
+}
+
+/// Notes that there is nothing to read at `path`.
+pub(super) fn unreadable(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    path: &Path,
+    error: &io::Error,
+) {
+    let (what, help) = match error.kind() {
+        io::ErrorKind::NotFound => (
+            format!("{} does not exist", path.display()),
+            "a path is relative to the folder of the config".to_owned(),
+        ),
+        io::ErrorKind::IsADirectory => (
+            format!("{} is a folder", path.display()),
+            match entry.label.as_str() {
+                "`file`" => "for every file of a folder write `prompts: FOLDER`".to_owned(),
+                _ => "name a file in it".to_owned(),
+            },
+        ),
+        io::ErrorKind::NotADirectory => (
+            format!("{} is not a folder", path.display()),
+            format!(
+                "for a single file write `prompts: [{{ name: hello, file: {} }}]`",
+                reader.written(entry)
+            ),
+        ),
+        _ => (
+            format!("{} cannot be read: {error}", path.display()),
+            "check its permissions".to_owned(),
+        ),
+    };
+    reader.error(entry, what, help);
+}
