@@ -412,8 +412,9 @@ fn workloads(
     let mut errors = Vec::new();
     let workload = |workload: &config::Workload| {
         let wanted = |prompt: &&Arc<Prompt>| {
-            // A conversation of several turns is a trial by itself.
-            workload.prompts.is_empty() && prompt.turns.is_empty()
+            // When the later turns of an open loop were due, nobody has said.
+            let is_able = prompt.turns.is_empty() || matches!(workload.shape, Shape::Closed { .. });
+            workload.prompts.is_empty() && is_able
                 || workload.prompts.iter().any(|name| prompt.is_called(&name.value))
         };
         Arc::new(Workload {

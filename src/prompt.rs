@@ -323,6 +323,11 @@ impl Prompt {
         self
     }
 
+    /// Whether it is a turn after the first, whose past is meant to be cached.
+    pub fn is_later_turn(&self) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.number > 1)
+    }
+
     /// The name by which it is known to the user: that of all of the conversation.
     pub fn title(&self) -> &str {
         self.turn.as_ref().map_or(&self.name, |turn| &turn.of)

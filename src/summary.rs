@@ -2,7 +2,11 @@
 //!
 //! Of each valid answer the figures are kept and no more, so that a long run fits into memory.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -62,8 +66,12 @@ pub struct Tally {
     prompts: Vec<Arc<Prompt>>,
     /// Which of them each valid answer is to.
     strata: Vec<u16>,
+    /// The number of each prompt by its address, which it keeps as long as it is one of them.
+    numbers: HashMap<usize, u16>,
     /// Which run of it each valid answer is.
     runs: Vec<u32>,
+    /// The turns of conversations: the first of all, the second, and so on.
+    turns: Vec<Turns>,
 }
 
 impl Tally {
@@ -77,6 +85,9 @@ impl Tally {
                 let stratum = self.stratum(prompt);
                 self.strata.push(stratum);
                 self.runs.push(run);
+                if let Some(turn) = &prompt.turn {
+                    self.turn(turn.number - 1).add(sample);
+                }
                 self.figures.resize_with(METRICS.len(), Vec::new);
                 for (values, metric) in self.figures.iter_mut().zip(METRICS) {
                     values.extend(metric.of(sample));
@@ -87,12 +98,16 @@ impl Tally {
 
     /// The number by which `prompt` goes.
     fn stratum(&mut self, prompt: &Arc<Prompt>) -> u16 {
-        let known = self.prompts.iter().position(|known| Arc::ptr_eq(known, prompt));
-        let stratum = known.unwrap_or_else(|| {
-            self.prompts.push(prompt.clone());
-            self.prompts.len() - 1
-        });
-        u16::try_from(stratum).unwrap_or(u16::MAX)
+        let prompts = &mut self.prompts;
+        *self.numbers.entry(Arc::as_ptr(prompt).addr()).or_insert_with(|| {
+            prompts.push(prompt.clone());
+            u16::try_from(prompts.len() - 1).unwrap_or(u16::MAX)
+        })
+    }
+
+    fn turn(&mut self, nth: usize) -> &mut Turns {
+        self.turns.resize_with(self.turns.len().max(nth + 1), Turns::default);
+        &mut self.turns[nth]
     }
 
     /// Counts those of `other`, too.
@@ -107,6 +122,9 @@ impl Tally {
             values.extend(more);
         }
         let strata: Vec<_> = other.prompts.iter().map(|prompt| self.stratum(prompt)).collect();
+        for (turn, nth) in other.turns.into_iter().zip(0..) {
+            self.turn(nth).merge(turn);
+        }
         self.runs.extend(other.runs);
         self.strata.extend(other.strata.iter().map(|stratum| strata[usize::from(*stratum)]));
     }
@@ -124,6 +142,11 @@ impl Tally {
     /// The prompts that were asked, by the numbers of [`strata`](Self::strata).
     pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
         self.prompts.iter().map(|prompt| &**prompt)
+    }
+
+    /// The turns of its conversations: the first of all, the second, and so on.
+    pub fn turns(&self) -> &[Turns] {
+        &self.turns
     }
 
     /// Which prompt each valid answer is to.
@@ -165,6 +188,12 @@ impl Turns {
         self.prompt_tokens.extend(sample.prompt_tokens.map(|tokens| tokens as f64));
         self.cached_tokens.extend(sample.cached_tokens.map(|tokens| tokens as f64));
     }
+
+    fn merge(&mut self, other: Self) {
+        self.ttft.extend(other.ttft);
+        self.prompt_tokens.extend(other.prompt_tokens);
+        self.cached_tokens.extend(other.cached_tokens);
+    }
 }
 
 /// A statistic, and how far it may be from the truth.
@@ -202,8 +231,6 @@ pub struct Group {
     /// The requests: all of those with prompts one by one, and those of each load that was offered
     /// as it was asked for.
     pub tally: Tally,
-    /// The turns of its conversations: the first of all, the second, and so on.
-    pub turns: Vec<Turns>,
     /// What the loads reached that were offered as they were asked for.
     pub loads: Vec<Reached>,
     /// Why other runs were not the load that was asked for.
@@ -257,13 +284,7 @@ impl Summary {
         let Some(group) = rows.first().and_then(|row| self.group(&row.case)) else { return };
         group.finished += 1;
         group.failed += usize::from(rows.iter().any(|row| row.outcome.is_err()));
-        for (row, nth) in rows.iter().zip(0..) {
-            group.tally.add(&row.prompt, row.case.run, &row.outcome);
-            if let Ok(sample) = &row.outcome {
-                group.turns.resize_with(group.turns.len().max(nth + 1), Turns::default);
-                group.turns[nth].add(sample);
-            }
-        }
+        rows.iter().for_each(|row| group.tally.add(&row.prompt, row.case.run, &row.outcome));
     }
 
     /// Counts a load that has ended, with `tally` of its requests. One that was not the load that
@@ -316,7 +337,6 @@ impl Group {
             finished: 0,
             failed: 0,
             tally: Tally::default(),
-            turns: Vec::new(),
             loads: Vec::new(),
             shortfalls: Vec::new(),
             server: Vec::new(),

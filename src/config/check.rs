@@ -19,6 +19,7 @@ use crate::{
     prompt::{self, ChatMessage, Image, Output, Tools},
     protocol::{OpenAiChat, Protocol},
     route::{self, UnixUrl},
+    schedule::Shape,
 };
 
 /// Headers that the client sets, and what to do instead of setting them.
@@ -351,7 +352,7 @@ pub(super) fn names(config: &Config) -> Vec<ConfigError> {
     let workloads = config.workloads.iter().map(|workload| &workload.name);
     errors.extend(collisions(config, workloads, "workloads", "rename one of them"));
     errors.extend(prompts_and_workloads(config));
-    errors.extend(conversations_in_workloads(config));
+    errors.extend(conversations_in_open_loops(config));
     errors
 }
 
@@ -451,17 +452,19 @@ fn idle_choice(config: &Config, model: &Model, settings: &Settings) -> Option<Co
     Some(config.error_in(&model.key, &what, &help))
 }
 
-/// Workloads that would ask conversations of several turns.
-fn conversations_in_workloads(config: &Config) -> Vec<ConfigError> {
-    let help = "each is a trial by itself, `MODEL::PROMPT::run-N`; name other prompts";
+/// Open loops that would ask conversations of several turns.
+fn conversations_in_open_loops(config: &Config) -> Vec<ConfigError> {
+    let help = "its later turns wait for answers and not for their time: ask it with `concurrency`,\n\
+                or name other prompts";
     let prompts = config.prompts.as_deref().unwrap_or_default();
     let has_turns = |prompt: &&Prompt| !prompt.prompt.turns.is_empty();
+    let is_open = |workload: &&super::Workload| matches!(workload.shape, Shape::Open { .. });
     let mut errors = Vec::new();
-    for workload in &config.workloads {
+    for workload in config.workloads.iter().filter(is_open) {
         for name in &workload.prompts {
             let mut named = prompts.iter().filter(|prompt| prompt.prompt.is_called(&name.value));
             if named.any(|prompt| has_turns(&prompt)) {
-                let what = format!("a workload cannot ask the turns of `{}`", name.value);
+                let what = format!("an open loop cannot ask the turns of `{}`", name.value);
                 errors.push(config.error_in(name, &what, help));
             }
         }
@@ -469,8 +472,9 @@ fn conversations_in_workloads(config: &Config) -> Vec<ConfigError> {
             && !prompts.is_empty()
             && prompts.iter().all(|p| has_turns(&p))
         {
-            let what = format!("the workload `{}` has nothing to ask", workload.name.value);
-            let help = "all prompts are conversations of several turns, each a trial by itself; add another";
+            let what = format!("the open loop `{}` has nothing to ask", workload.name.value);
+            let help = "all prompts are conversations of several turns, whose later turns wait for\n\
+                        answers and not for their time: write `concurrency`, or add a prompt";
             errors.push(config.error_in(&workload.name, &what, help));
         }
     }

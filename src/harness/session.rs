@@ -464,8 +464,7 @@ impl Session {
             hide(&mut outcome, live.client.secrets());
         }
         // A later turn is meant to be fast.
-        let is_later = prompt.turn.as_ref().is_some_and(|turn| turn.number > 1);
-        if let (Ok(sample), false) = (&mut outcome, is_later) {
+        if let (Ok(sample), false) = (&mut outcome, prompt.is_later_turn()) {
             self.compare_with_first(case, sample);
         }
         let mut row =

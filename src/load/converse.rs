@@ -1,13 +1,15 @@
 //! A conversation of several turns: each carries the answers before it.
 
+use bytes::Bytes;
+
 use super::{Answer, Follow, ask, body_of, max_tokens, nonce};
 use crate::{
     client::Client,
     config::PrefixCache,
     plan::Target,
     prompt::{ChatMessage, Prompt, Role},
-    recording::{ErrorKind, RequestError},
-    sample,
+    recording::{ErrorKind, Recording, RequestError},
+    sample::{self, Asked},
 };
 
 /// What was said so far.
@@ -19,8 +21,7 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Asks the next turn. What makes the conversation a new one to a prefix cache stands in front of
-    /// the first and stays there, so that a later one finds all before it in the cache.
+    /// Asks the next turn.
     pub async fn ask(
         &mut self,
         target: &Target,
@@ -28,28 +29,45 @@ impl Conversation {
         client: &Client,
         follow: &dyn Follow,
     ) -> Answer {
-        if self.is_silent {
-            let message = "the answer before has no text, only reasoning or tool calls: the \
-                           conversation cannot go on";
-            let outcome = Err(RequestError::new(ErrorKind::NoToken, message));
-            return Answer { recording: None, outcome };
+        if let Err(error) = self.can_go_on() {
+            return Answer { recording: None, outcome: Err(error) };
         }
-        let is_first = self.messages.is_empty();
-        let question = match target.prefix_cache {
-            PrefixCache::Fresh if is_first => turn.begun_with(&nonce()).messages,
-            _ => turn.messages.clone(),
-        };
-        self.messages.extend(question);
-        let request = body_of(target, turn, &self.messages, max_tokens(target, turn));
-        let mut answer = ask(target, request, client, follow).await;
+        let mut answer = ask(target, self.question(target, turn), client, follow).await;
         if let (Ok(_), Some(recording)) = (&answer.outcome, &answer.recording) {
-            let text = sample::answer_text(recording, target.protocol);
-            self.is_silent = text.is_empty();
-            self.messages.push(ChatMessage::text(Role::Assistant, text));
+            self.hear(recording, target);
         }
-        if !is_first {
+        if turn.is_later_turn() {
             answer.outcome = answer.outcome.map(sample::Sample::of_later_turn);
         }
         answer
+    }
+
+    /// Whether there is an answer to go on with.
+    pub fn can_go_on(&self) -> Result<(), RequestError> {
+        let message = "the answer before has no text, only reasoning or tool calls: the conversation \
+                       cannot go on";
+        match self.is_silent {
+            true => Err(RequestError::new(ErrorKind::NoToken, message)),
+            false => Ok(()),
+        }
+    }
+
+    /// The request that asks the next turn. What makes the conversation a new one to a prefix cache
+    /// stands in front of the first and stays there, so that a later one finds all before it in the
+    /// cache.
+    pub(super) fn question(&mut self, target: &Target, turn: &Prompt) -> (Bytes, Asked) {
+        let question = match target.prefix_cache {
+            PrefixCache::Fresh if self.messages.is_empty() => turn.begun_with(&nonce()).messages,
+            _ => turn.messages.clone(),
+        };
+        self.messages.extend(question);
+        body_of(target, turn, &self.messages, max_tokens(target, turn))
+    }
+
+    /// Keeps the answer to the last question.
+    pub(super) fn hear(&mut self, recording: &Recording, target: &Target) {
+        let text = sample::answer_text(recording, target.protocol);
+        self.is_silent = text.is_empty();
+        self.messages.push(ChatMessage::text(Role::Assistant, text));
     }
 }

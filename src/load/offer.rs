@@ -4,14 +4,16 @@
 //! of another.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     iter::Peekable,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Answer, Follow, Lengths, max_tokens, request};
+use bytes::Bytes;
+
+use super::{Answer, Conversation, Follow, Lengths, max_tokens, request};
 use crate::{
     client::{self, Client, Driven, Jobs, Next, Opening},
     config::Connection,
@@ -117,6 +119,10 @@ struct Load<'a> {
     /// The starts of an open loop that are still to come.
     starts: Option<Peekable<Starts>>,
     sent: usize,
+    /// How many prompts were begun, a conversation being one.
+    begun: usize,
+    /// Conversations whose next turn is to be asked.
+    waiting: VecDeque<Talk>,
     under_way: HashMap<usize, Question>,
     opening: usize,
     reserve: usize,
@@ -129,6 +135,16 @@ struct Question {
     tokens: Asked,
     scheduled: Option<Duration>,
     begun: Instant,
+    talk: Option<Talk>,
+}
+
+/// A conversation under way.
+struct Talk {
+    so_far: Conversation,
+    /// Its first turn, which has the others.
+    prompt: Arc<Prompt>,
+    /// How many turns were asked.
+    asked: usize,
 }
 
 /// A request that is over and not read yet.
@@ -164,6 +180,8 @@ impl<'a> Load<'a> {
             started: None,
             starts,
             sent: 0,
+            begun: 0,
+            waiting: VecDeque::new(),
             under_way: HashMap::new(),
             opening: 0,
             reserve,
@@ -179,21 +197,83 @@ impl<'a> Load<'a> {
             Some(starts) => *starts.peek()?,
         };
         let in_time = until.duration.is_none_or(|duration| start < duration);
-        let in_number = until.requests.is_none_or(|requests| self.sent < requests);
-        (in_time && in_number).then_some(start)
+        (in_time && self.is_in_number()).then_some(start)
+    }
+
+    fn is_in_number(&self) -> bool {
+        self.workload.until.requests.is_none_or(|requests| self.sent < requests)
     }
 
     fn send(&mut self, now: Instant) -> Next {
         let scheduled = self.starts.as_mut().and_then(Iterator::next);
-        let prompts = &self.workload.prompts;
-        let prompt = prompts[self.sent % prompts.len()].clone();
-        let max_tokens = max_tokens(self.target, &prompt);
         self.sent += 1;
+        let mut talk = self.waiting.pop_front();
+        let (prompt, (body, tokens)) = match &mut talk {
+            Some(talk) => talk.go_on(self.target),
+            None => self.begin(&mut talk),
+        };
+        self.under_way.insert(self.sent, Question { prompt, tokens, scheduled, begun: now, talk });
+        Next::Send { id: self.sent, body }
+    }
+
+    /// The request for the next prompt; of a conversation, which then is `talk`, the first one.
+    fn begin(&mut self, talk: &mut Option<Talk>) -> (Arc<Prompt>, (Bytes, Asked)) {
+        let prompts = &self.workload.prompts;
+        let prompt = prompts[self.begun % prompts.len()].clone();
+        self.begun += 1;
+        if !prompt.turns.is_empty() {
+            let begun = Talk { so_far: Conversation::default(), prompt, asked: 0 };
+            return talk.insert(begun).go_on(self.target);
+        }
+        let max_tokens = max_tokens(self.target, &prompt);
         // No two requests of any run have the same number.
         let nth = u64::from(self.run) << 32 | self.sent as u64;
-        let (body, tokens) = request(self.target, &prompt, max_tokens, (self.lengths, nth));
-        self.under_way.insert(self.sent, Question { prompt, tokens, scheduled, begun: now });
-        Next::Send { id: self.sent, body }
+        let request = request(self.target, &prompt, max_tokens, (self.lengths, nth));
+        (prompt, request)
+    }
+
+    /// Takes the answer to a turn: the next one is to be asked, or is none. One that cannot be asked
+    /// has failed.
+    fn go_on(&mut self, mut talk: Talk, recording: &Recording, started: Instant) -> Option<Over> {
+        // A turn that fails ends its conversation.
+        let is_valid =
+            sample::read(recording, self.target.protocol, self.target.token_count.clone()).is_ok();
+        let prompt = talk.next().filter(|_| is_valid)?.clone();
+        talk.so_far.hear(recording, self.target);
+        let Err(error) = talk.so_far.can_go_on() else {
+            self.waiting.push_back(talk);
+            return None;
+        };
+        if !self.is_in_number() {
+            return None;
+        }
+        self.sent += 1;
+        let (tokens, begun) = (Asked::default(), now());
+        let asked = Question { prompt, tokens, scheduled: None, begun, talk: None };
+        Some(Over { id: self.sent, asked, started, ended: begun, answer: Err(error) })
+    }
+
+    fn give(&self, over: Over) {
+        // The reader is gone only when it has panicked, which is told when it is joined.
+        let _ = self.over.send(over);
+    }
+}
+
+impl Talk {
+    /// The turn that is to be asked.
+    fn next(&self) -> Option<&Arc<Prompt>> {
+        match self.asked {
+            0 => Some(&self.prompt),
+            asked => self.prompt.turns.get(asked - 1),
+        }
+    }
+
+    /// The request for it.
+    fn go_on(&mut self, target: &Target) -> (Arc<Prompt>, (Bytes, Asked)) {
+        let turn = self.next().unwrap_or(&self.prompt).clone();
+        self.asked += 1;
+        let request = self.so_far.question(target, &turn);
+        (turn, request)
     }
 }
 
@@ -238,13 +318,19 @@ impl Jobs for Load<'_> {
     }
 
     fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>) {
-        let Some((asked, started)) = self.under_way.remove(&id).zip(self.started) else { return };
+        let Some((mut asked, started)) = self.under_way.remove(&id).zip(self.started) else {
+            return;
+        };
         if was_interrupted(&answer) {
             return;
         }
         let ended = now();
-        // The reader is gone only when it has panicked, which is told when it is joined.
-        let _ = self.over.send(Over { id, asked, started, ended, answer });
+        let unasked = match (asked.talk.take(), &answer) {
+            (Some(talk), Ok(recording)) => self.go_on(talk, recording, started),
+            _ => None,
+        };
+        self.give(Over { id, asked, started, ended, answer });
+        unasked.into_iter().for_each(|over| self.give(over));
     }
 }
 
@@ -260,13 +346,16 @@ impl Over {
     /// Reads the answer; in an open loop its times count from the scheduled start.
     fn read(self, target: &Target) -> Ended {
         let Self { id, asked, started, ended, answer } = self;
-        let Question { prompt, tokens, scheduled, begun } = asked;
+        let Question { prompt, tokens, scheduled, begun, .. } = asked;
         let since_start = |at: Instant| at.saturating_duration_since(started);
         let sent = answer.as_ref().ok().and_then(|recording| recording.origin).map(since_start);
         let mut answer = Answer::of(answer, target, tokens);
         if let Some((scheduled, sent)) = scheduled.zip(sent) {
             let lag = sent.saturating_sub(scheduled);
             answer.outcome = answer.outcome.map(|sample| sample.scheduled_before(lag));
+        }
+        if prompt.is_later_turn() {
+            answer.outcome = answer.outcome.map(sample::Sample::of_later_turn);
         }
         let tokens = answer.outcome.as_ref().ok().map(|sample| sample.response_tokens);
         let span = Span { scheduled, begun: since_start(begun), ended: since_start(ended), tokens };

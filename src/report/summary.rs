@@ -161,12 +161,12 @@ fn server_metrics(group: &Group) -> String {
 
 /// The turns of conversations, each by its means.
 fn turns(group: &Group) -> String {
-    if group.turns.is_empty() {
+    if group.tally.turns().is_empty() {
         return String::new();
     }
     let heads = ["turn", ">n", ">ttft, ms", ">prompt tokens", ">of them cached"];
     let mut table = table::table(&heads);
-    for (turn, nth) in group.turns.iter().zip(1..) {
+    for (turn, nth) in group.tally.turns().iter().zip(1..) {
         let mean = |values: &[f64], scale: f64| {
             Statistic::Mean.of(values).map_or_else(|_| "-".into(), |mean| number(mean * scale))
         };

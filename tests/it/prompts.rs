@@ -1,6 +1,9 @@
 //! Prompts by data set, and the length of answers, through the front door.
 
-use std::fs;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use llm_stream_bench::{
     config::Config,
@@ -494,7 +497,10 @@ fn answering() -> (tokio::runtime::Runtime, wiremock::MockServer) {
              \"prompt_tokens_details\":{{\"cached_tokens\":{nth}}}}}}}\n\ndata: [DONE]\n\n",
             nth + 1
         );
-        wiremock::ResponseTemplate::new(200).set_body_raw(body, "text/event-stream")
+        // So long that a request is under way all the time.
+        wiremock::ResponseTemplate::new(200)
+            .set_body_raw(body, "text/event-stream")
+            .set_delay(std::time::Duration::from_millis(30))
     };
     let mock = wiremock::Mock::given(wiremock::matchers::method("POST")).respond_with(answer);
     runtime.block_on(mock.mount(&server));
@@ -546,12 +552,75 @@ fn each_turn_carries_the_answers_before_it_and_one_line_at_the_front() {
 fn a_run_with_a_conversation_says() {
     let bench = Bench::new(
         "runs: 2\nprompts:\n  - { name: talk, turns: [One?, Two?] }\n  - { name: hello, text: Hello? }\n\
-         workloads: { load: { concurrency: 1, requests: 2, runs: 1 } }\n\
+         workloads: { load: { concurrency: 1, requests: 4, runs: 1 } }\n\
          models: { m: { simulate: { ttft: 60ms, itl: 20ms, tokens: 6, cached_tokens: 2 } } }\n",
     );
     insta::assert_snapshot!(bench.run(&[]).told(bench.folder.path()));
-    // The load asks the single question alone.
-    assert_eq!(bench.column("prompt")[6..], ["hello", "hello"]);
+    // The load asks all of them.
+    assert_eq!(bench.column("prompt")[6..], ["talk", "talk", "hello", "talk"]);
+}
+
+#[test]
+fn users_of_a_closed_loop_talk_turn_by_turn() {
+    let (runtime, server) = answering();
+    let bench = Bench::new(&format!(
+        "prompts: [{{ name: talk, turns: [One?, Two?, Three?] }}, {{ name: hello, text: Hello? }}]\n\
+         workloads: {{ load: {{ concurrency: 2, requests: 15, runs: 1 }} }}\n\
+         models: {{ m: {{ base_url: \"{}\" }} }}\n",
+        server.uri()
+    ));
+    let ran = bench.run(&["load", "--no-warmup"]);
+    passed(&ran);
+    // Each request by its conversation, which begins as no other does.
+    let requests = runtime.block_on(server.received_requests()).unwrap();
+    let mut talks: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for request in &requests {
+        let body: serde_json::Value = request.body_json().unwrap();
+        let messages = body["messages"].as_array().unwrap();
+        let said: Vec<_> =
+            messages.iter().map(|message| message["content"].as_str().unwrap()).collect();
+        talks.entry(said[0].to_owned()).or_default().push(messages.len());
+        for answer in said.iter().skip(1).step_by(2) {
+            assert!(answer.starts_with("answer "), "{said:?}");
+        }
+        assert_eq!(said[1..].iter().step_by(2).collect::<BTreeSet<_>>().len(), said.len() / 2);
+    }
+    assert_eq!(requests.len(), 15);
+    let hellos = talks.keys().filter(|first| first.ends_with("Hello?")).count();
+    let mut whole = talks.values().filter(|lengths| lengths.len() > 1);
+    // Two users take conversations and the question in turn, until fifteen requests are sent.
+    assert!((3..=4).contains(&hellos), "{talks:?}");
+    assert!(whole.all(|lengths| [1, 3, 5].starts_with(lengths)), "{talks:?}");
+    let turns = bench.column("turn");
+    let count = |turn: &str| turns.iter().filter(|other| *other == turn).count();
+    assert!(count("1") >= count("2") && count("2") >= count("3") && count("3") >= 2, "{turns:?}");
+    assert_eq!(count(""), hellos);
+    // What the first turns find in a cache they are not meant to find.
+    for (turn, notes) in turns.iter().zip(bench.column("notes")) {
+        let is_later = ["2", "3"].contains(&turn.as_str());
+        assert_eq!(notes.contains("cached_prefix"), !is_later, "{turn}: {notes}");
+    }
+    let told = ran.told(bench.folder.path());
+    assert!(told.contains("\n  turn n ttft, ms prompt tokens"), "{told}");
+}
+
+#[test]
+fn a_turn_that_fails_under_load_ends_its_conversation() {
+    let run = |simulated: &str| {
+        let bench = Bench::new(&format!(
+            "prompts: [{{ name: talk, turns: [One?, Two?, Three?] }}]\n\
+             workloads: {{ load: {{ concurrency: 1, requests: 6, runs: 1 }} }}\n\
+             models: {{ m: {{ simulate: {{ ttft: 6ms, itl: 5ms, tokens: 6, {simulated} }} }} }}\n"
+        ));
+        let ran = bench.run(&["load", "--no-warmup"]);
+        assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+        (bench.column("turn").join(" "), bench.column("error_kind").join(" "))
+    };
+    let failing = run("faults: [{ status: 503, request: 2 }]");
+    assert_eq!(failing, ("1 2 1 2 3 1".into(), " http_status    ".into()));
+    // Without a text there is nothing to go on with.
+    let silent = run("reasoning_tokens: 6");
+    assert_eq!(silent, ("1 2 1 2 1 2".into(), " no_token  no_token  no_token".into()));
 }
 
 #[test]
@@ -632,8 +701,8 @@ fn what_is_wrong_with_turns_is_told() {
         "  - { name: s, turns: One? }",
         "  - { name: s, turns: [One?], text: Two? }",
         "  - { name: s, text: One?, multi_turn: true }",
-        "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { concurrency: 1, requests: 1, prompts: [s] } }",
-        "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { concurrency: 1, requests: 1 } }",
+        "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { rate: 1/s, requests: 1, prompts: [s] } }",
+        "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { rate: 1/s, requests: 1 } }",
     ];
     let told = entries.map(|entry| refused(&bench(entry, &[])));
     insta::assert_snapshot!(told.join("\n\n"));
