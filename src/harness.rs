@@ -298,14 +298,7 @@ fn conclude(session: &mut Session, closing: &Closing, failed: u64, calibrates: b
     let failed = more.ok().filter(|_| !session.is_interrupted()).map(|more| failed + more);
     let run = session.finish(&instruments);
     let kept = session.keep_baseline(&run, failed == Some(0));
-    let code = closing.report(run, failed);
-    match kept {
-        Ok(()) => code,
-        Err(error) => {
-            closing.terminal.err(&format!("FAILED: {error:#}\n"));
-            code.max(FAILED)
-        }
-    }
+    closing.report(run, failed, kept.err())
 }
 
 /// Keys and all else that the selected models need of the environment. What is missing is better
@@ -362,7 +355,7 @@ fn offer_trials(
                 Stopped::Failed(message) => message.into(),
                 // libtest-mimic has no way to end early.
                 Stopped::Interrupted => {
-                    let code = closing.report(session.finish(&Instruments::new()), None);
+                    let code = closing.report(session.finish(&Instruments::new()), None, None);
                     std::process::exit(code.into())
                 }
             })
@@ -391,10 +384,10 @@ struct Closing {
 
 impl Closing {
     /// Prints the reports and gives the exit code of a run with `failed` trials; without a number,
-    /// of an interrupted one.
-    fn report(&self, mut run: Run, failed: Option<u64>) -> u8 {
+    /// of an interrupted one. `unkept` is why its baseline is not saved.
+    fn report(&self, mut run: Run, failed: Option<u64>, unkept: Option<anyhow::Error>) -> u8 {
         self.terminal.end_progress();
-        let mut code = self.end(&mut run, failed);
+        let mut code = self.end(&mut run, failed, unkept);
         let mut text = String::new();
         if run.summary.finished() > 0 {
             text.push_str(&format!("{}\n{}\n", SummaryTables.render(&run), Ranking.render(&run)));
@@ -416,9 +409,9 @@ impl Closing {
     }
 
     /// Notes how the run ended; the exit code of that.
-    fn end(&self, run: &mut Run, failed: Option<u64>) -> u8 {
+    fn end(&self, run: &mut Run, failed: Option<u64>, unkept: Option<anyhow::Error>) -> u8 {
         let (code, reasons) = match failed {
-            Some(failed) => verdict(run, failed, self.inconclusive),
+            Some(failed) => verdict(run, failed, unkept, self.inconclusive),
             None => (INTERRUPTED, vec![interrupted(run)]),
         };
         let ended = match code {
@@ -444,7 +437,12 @@ fn interrupted(run: &Run) -> String {
 }
 
 /// The exit code, and a line for each reason that it is not 0.
-fn verdict(run: &Run, failed: u64, inconclusive: Inconclusive) -> (u8, Vec<String>) {
+fn verdict(
+    run: &Run,
+    failed: u64,
+    unkept: Option<anyhow::Error>,
+    inconclusive: Inconclusive,
+) -> (u8, Vec<String>) {
     let mut reasons = Vec::new();
     if failed > 0 {
         let all = run.summary.finished();
@@ -462,6 +460,7 @@ fn verdict(run: &Run, failed: u64, inconclusive: Inconclusive) -> (u8, Vec<Strin
     if let (Some(undecided), Inconclusive::Fail) = (&undecided, inconclusive) {
         reasons.push(format!("FAILED: {undecided}"));
     }
+    reasons.extend(unkept.map(|error| format!("FAILED: {error:#}")));
     if !reasons.is_empty() {
         return (FAILED, reasons);
     }
@@ -502,15 +501,20 @@ fn why(missed: &[(&str, &Verdict)]) -> String {
 }
 
 fn passed(run: &Run, undecided: usize) -> String {
-    let trials = run.summary.finished();
+    let trials = counted(run.summary.finished(), "trial");
     match (number_of_thresholds(run), undecided) {
-        (0, _) => format!("passed: {trials} trials"),
-        (thresholds, 0) => format!("passed: {trials} trials, {thresholds} thresholds"),
-        (thresholds, undecided) => {
-            let decided = thresholds - undecided;
-            format!("passed: {trials} trials, {decided} of {thresholds} thresholds")
+        (0, _) => format!("passed: {trials}"),
+        (all, 0) => format!("passed: {trials}, {}", counted(all, "threshold")),
+        (all, undecided) => {
+            let decided = all - undecided;
+            format!("passed: {trials}, {decided} of {}", counted(all, "threshold"))
         }
     }
+}
+
+/// A number of things, in words.
+fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -551,7 +555,7 @@ mod tests {
             machine: String::new(),
             ending: Ending::default(),
         };
-        verdict(&run, 0, inconclusive).0
+        verdict(&run, 0, None, inconclusive).0
     }
 
     const fn within(low: f64, high: f64) -> Result<Option<Interval>, Absent> {

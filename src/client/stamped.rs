@@ -341,7 +341,7 @@ impl Stamped {
     /// Begins to connect to the next address that can be tried.
     fn connect(&mut self, lane: usize, jobs: &mut dyn Jobs) {
         loop {
-            match self.try_connect(lane) {
+            match self.try_connect(lane, || jobs.is_cancelled()) {
                 Ok(()) => return self.arm(lane),
                 Err(_) if self.has_address_left(lane) => {}
                 Err(error) => return self.finish(lane, Err(error), jobs),
@@ -355,9 +355,13 @@ impl Stamped {
         work.is_some_and(|work| work.address < self.addresses.len())
     }
 
-    fn try_connect(&mut self, lane: usize) -> Result<(), RequestError> {
+    fn try_connect(
+        &mut self,
+        lane: usize,
+        is_cancelled: impl Fn() -> bool,
+    ) -> Result<(), RequestError> {
         if self.addresses.is_empty() {
-            self.addresses = self.server.resolve(self.timeouts.connect)?;
+            self.addresses = self.server.resolve(self.timeouts.connect, is_cancelled)?;
         }
         let Some(work) = &mut self.lanes[lane].work else { return Ok(()) };
         let address = &self.addresses[work.address.min(self.addresses.len() - 1)];

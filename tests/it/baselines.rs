@@ -41,7 +41,7 @@ fn a_regression_against_a_baseline_fails_the_run_and_none_passes() {
     says(&first, "Baseline saved: ./a/main.json");
     let same = bench.run(&["--baseline", "a/main.json", "--save-baseline", "./same.json"]);
     assert_eq!(same.code, Some(0), "{}", same.stderr);
-    says(&same, "passed: 8 trials, 1 thresholds");
+    says(&same, "passed: 8 trials, 1 threshold");
     write(&bench, "45ms", "");
     let slower =
         bench.run(&["--baseline-lenient", "a/main.json", "--save-baseline", "./slow.json"]);
@@ -125,6 +125,24 @@ fn a_failed_run_is_no_baseline() {
     assert_eq!(ran.code, Some(101));
     says(&ran, "note: the baseline is not saved, since a trial failed");
     assert!(!bench.folder.path().join("main.json").exists());
+}
+
+#[test]
+fn a_baseline_that_cannot_be_saved_fails_the_run_in_every_report() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\n\
+         models: { m: { simulate: { ttft: 5ms, itl: 15ms, tokens: 4 } } }\n",
+    );
+    let folder = bench.folder.path();
+    std::fs::create_dir(folder.join("main.json")).unwrap();
+    let ran = bench.run(&["--save-baseline", "./main.json", "--json", "run.json"]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    says(&ran, "FAILED: failed to save the baseline ./main.json: ");
+    assert!(!ran.stderr.contains("passed: "), "{}", ran.stderr);
+    let json = std::fs::read_to_string(folder.join("run.json")).unwrap();
+    let result = &crate::ci::is_by_the_schema(&json)["result"];
+    assert_eq!(result["ended"], "failed");
+    assert!(result["reasons"].to_string().contains("failed to save the baseline"), "{result}");
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{IpAddr, ToSocketAddrs},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::Duration,
 };
@@ -19,6 +22,9 @@ use crate::{
     recording::RequestError,
     route::Route,
 };
+
+/// How often a wait for the resolver looks whether its answer is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A place and how to speak to the server there.
 pub(super) struct Server {
@@ -40,8 +46,13 @@ impl Server {
         Ok(Self { place, tls })
     }
 
-    /// The addresses of the place. The system's resolver knows no limit, so it runs beside.
-    pub(super) fn resolve(&self, limit: Duration) -> Result<Vec<Address>, RequestError> {
+    /// The addresses of the place. The system's resolver knows no limit and cannot be stopped, so it
+    /// runs beside.
+    pub(super) fn resolve(
+        &self,
+        limit: Duration,
+        is_cancelled: impl Fn() -> bool,
+    ) -> Result<Vec<Address>, RequestError> {
         let (host, port) = match &self.place {
             Place::Port { host, port } => (unbracketed(host).to_owned(), *port),
             Place::File(path) => return Ok(vec![Address::File(path.clone())]),
@@ -53,13 +64,20 @@ impl Server {
         let all =
             move || (host, port).to_socket_addrs().map(|all| all.map(Address::Port).collect());
         thread::spawn(move || found.send(all()));
-        match addresses.recv_timeout(limit) {
-            Ok(Ok(addresses)) if Vec::is_empty(&addresses) => {
-                Err(self.place.failed_for("it has no address"))
-            }
-            Ok(Ok(addresses)) => Ok(addresses),
-            Ok(Err(error)) => Err(self.failed(&error)),
-            Err(_) => Err(self.too_late(limit)),
+        let mut left = limit;
+        loop {
+            return match addresses.recv_timeout(left.min(LOOK)) {
+                Ok(Ok(addresses)) if Vec::is_empty(&addresses) => {
+                    Err(self.place.failed_for("it has no address"))
+                }
+                Ok(Ok(addresses)) => Ok(addresses),
+                Ok(Err(error)) => Err(self.failed(&error)),
+                Err(RecvTimeoutError::Timeout) if left > LOOK && !is_cancelled() => {
+                    left -= LOOK;
+                    continue;
+                }
+                Err(_) => Err(self.too_late(limit)),
+            };
         }
     }
 

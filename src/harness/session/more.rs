@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Session, Stopped, judge};
 use crate::{
-    harness::calibrate::Instruments,
+    harness::{calibrate::Instruments, counted},
     interval::CONFIDENCE,
     plan::{self, Case, Task},
     statistic::Absent,
@@ -33,9 +33,8 @@ impl Session {
             if cases.is_empty() || self.interrupt.came() {
                 return Ok(failed);
             }
-            let (more, s) = (cases.len(), if cases.len() == 1 { "" } else { "s" });
-            let line = format!("Going on, since thresholds are undecided: {more} more trial{s}\n");
-            self.terminal.err(&line);
+            let more = counted(cases.len(), "more trial");
+            self.terminal.err(&format!("Going on, since thresholds are undecided: {more}\n"));
             for case in &cases {
                 self.summary.plan(case);
                 self.plan.cases.push(case.clone());
