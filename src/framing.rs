@@ -300,6 +300,13 @@ impl SseDecoder {
                 self.name.clear();
                 self.name.push_str(str::from_utf8(value).unwrap_or_default());
             }
+            // llama.cpp wrote its errors as a field of their own.
+            (b"error", value) => {
+                self.name.clear();
+                self.name.push_str("error");
+                self.keep(held.take());
+                self.keep(Some(value));
+            }
             _ => {} // `id` and `retry` are for reconnecting; the rest is to be ignored
         }
     }

@@ -110,8 +110,9 @@ pub const METRICS: &[Metric] = &[
         better: Better::Higher,
         error: ErrorOf::Generation,
         in_summary: true,
-        definition: "response_tokens / generation_time; the figure that models are ranked by",
-        read: Read::Sample(|sample| per_second(sample.response_tokens, sample.generation_time())),
+        definition: "response_tokens / generation_time; the figure that models are ranked by. Tokens \
+                     of reasoning that the server hides came before that time and do not count",
+        read: Read::Sample(|sample| per_second(sample.streamed_tokens(), sample.generation_time())),
     },
     Metric {
         name: "ttft",
@@ -142,7 +143,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Generation,
         in_summary: true,
         definition: "time per output token: generation_time / (response_tokens − tokens in the \
-                     first event)",
+                     first event and before it)",
         read: Read::Sample(tpot),
     },
     Metric {
@@ -466,9 +467,13 @@ pub const METRICS: &[Metric] = &[
         better: Better::Neither,
         error: ErrorOf::Nothing,
         in_summary: false,
-        definition: "generation_time / server_generation_time − 1",
+        definition: "generation_time / server_generation_time − 1; absent where reasoning is hidden",
         read: Read::Sample(|sample| {
             let theirs = sample.server_generation_time()?.as_secs_f64();
+            // What it hides is in its time alone.
+            if sample.hidden_reasoning_tokens() > 0 {
+                return None;
+            }
             Some(100.0 * (sample.generation_time()?.as_secs_f64() / theirs - 1.0))
         }),
     },

@@ -215,7 +215,9 @@ impl Sample {
         };
         let early = is_early(self.first_token_of_request(), self.server_first_token())
             || is_early(self.head_of_request(), self.server_head);
+        let is_whole = self.hidden_reasoning_tokens() == 0;
         let other = self.generation_time().zip(self.server_generation_time());
+        let other = other.filter(|_| is_whole);
         early || other.is_some_and(|(ours, theirs)| ours.abs_diff(theirs) > self.explained(theirs))
     }
 
@@ -238,15 +240,33 @@ impl Sample {
             + Duration::from_secs_f64(of_token * at_ends as f64)
     }
 
+    /// Tokens of reasoning that the server counted and did not show: they were generated before the
+    /// first event, and no time that `generation_time` spans is theirs. Where more events came than
+    /// there are other tokens, the reasoning was among the answer and is not hidden.
+    pub fn hidden_reasoning_tokens(&self) -> u64 {
+        let others =
+            self.reasoning_tokens.and_then(|hidden| self.response_tokens.checked_sub(hidden));
+        let is_hidden = self.first_reasoning.is_none()
+            && others.is_some_and(|others| self.token_events.len() as u64 <= others);
+        self.reasoning_tokens.filter(|_| is_hidden).unwrap_or(0)
+    }
+
+    /// The tokens of what was streamed.
+    pub fn streamed_tokens(&self) -> u64 {
+        self.response_tokens - self.hidden_reasoning_tokens()
+    }
+
     /// Tokens that arrived after the first event: those whose time `generation_time` spans. The
     /// first event is taken to hold one token unless the server said otherwise.
     pub fn tokens_after_first_event(&self) -> u64 {
-        self.response_tokens.saturating_sub(self.first_event_tokens.unwrap_or(1))
+        let hidden = self.hidden_reasoning_tokens();
+        let first = self.first_event_tokens.unwrap_or(0).max(hidden + 1);
+        self.response_tokens.saturating_sub(first)
     }
 }
 
 /// Finish reasons by which a server says that it failed: vLLM's and SGLang's `abort`, DeepSeek's
-/// `insufficient_system_resource`, and what gateways make of errors behind them.
+/// `insufficient_system_resource`, GLM's `network_error`, and what gateways make of errors behind them.
 const FAILURES: &[&str] = &[
     "abort",
     "aborted",
@@ -255,6 +275,7 @@ const FAILURES: &[&str] = &[
     "error",
     "failed",
     "insufficient_system_resource",
+    "network_error",
     "timeout",
 ];
 
@@ -271,6 +292,9 @@ pub enum Note {
     NoEndMarker,
     /// More came after the end marker; it is not counted.
     MoreAfterEnd,
+    /// The server counted tokens of reasoning that it did not show: they are in `ttft`, and not in
+    /// `generation_speed` and `tpot`.
+    HiddenReasoning,
     /// Part of the prompt came from a cache: `preprocess_speed` is not the speed of prefill.
     CachedPrefix,
     /// Its first token came in less than a fifth of the time that this prompt's first run took, and
@@ -317,6 +341,7 @@ impl Note {
         match self {
             Self::NoEndMarker => "no_end_marker",
             Self::MoreAfterEnd => "more_after_end",
+            Self::HiddenReasoning => "hidden_reasoning",
             Self::CachedPrefix => "cached_prefix",
             Self::MuchFasterRepeat => "much_faster_repeat",
             Self::Burst => "burst",
@@ -616,7 +641,7 @@ impl Stream {
                     "the stream ended without a finish reason, {after}: the answer was cut off"
                 ),
             ),
-            Some(reason) if FAILURES.contains(&reason) => (
+            Some(reason) if FAILURES.iter().any(|known| known.eq_ignore_ascii_case(reason)) => (
                 ErrorKind::InBand,
                 format!("the server ended the answer with the finish reason `{reason}`, {after}"),
             ),
@@ -632,6 +657,7 @@ fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
     let found = [
         (!ended, Note::NoEndMarker),
         (more_after_end, Note::MoreAfterEnd),
+        (sample.hidden_reasoning_tokens() > 0, Note::HiddenReasoning),
         (sample.cached_tokens.is_some_and(|tokens| tokens > 0), Note::CachedPrefix),
         (burst, Note::Burst),
         (!burst && sample.shared_arrivals() * 10 > events, Note::SharedArrivals),

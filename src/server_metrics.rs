@@ -5,7 +5,7 @@
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a server may say of a trial.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +62,8 @@ const FIGURES: &[Figure] = figures! {
     "prefill_time" Histogram None, ["vllm:request_prefill_time_seconds"];
     "decode_time" Histogram None, ["vllm:request_decode_time_seconds"];
     "prompt_tokens" Counter None,
-        ["vllm:prompt_tokens_total", "sglang:prompt_tokens_total", "llamacpp:prompt_tokens_total"];
+        ["vllm:prompt_tokens_total", "sglang:prompt_tokens_total"];
+    "uncached_prompt_tokens" Counter None, ["llamacpp:prompt_tokens_total"];
     "generation_tokens" Counter None,
         ["vllm:generation_tokens_total", "sglang:generation_tokens_total",
          "llamacpp:tokens_predicted_total"];
@@ -101,15 +102,23 @@ impl Scrape {
             labels.iter().find(|(name, _)| *name == "model_name").map(|(_, value)| value == model)
         };
         let knows = lines.iter().any(|(_, labels, _)| names_model(labels) == Some(true));
+        // SGLang has the sum of all priorities beside each of them.
+        let sums: BTreeSet<&str> = lines
+            .iter()
+            .filter(|(_, labels, _)| priority(labels) == Some(""))
+            .map(|(name, ..)| *name)
+            .collect();
         let mut scrape = Self::default();
-        for (name, labels, value) in lines {
-            if knows && names_model(&labels) == Some(false) {
+        for (name, labels, value) in &lines {
+            let is_others = knows && names_model(labels) == Some(false);
+            let is_part = priority(labels).is_some_and(|of| !of.is_empty()) && sums.contains(name);
+            if is_others || is_part {
                 continue;
             }
             let bound = labels.iter().find(|(label, _)| *label == "le");
             match (name.strip_suffix("_bucket"), bound.and_then(|(_, bound)| number(bound))) {
-                (Some(name), Some(bound)) => scrape.add_bucket(name, bound, value),
-                _ => *scrape.values.entry(name.into()).or_default() += value,
+                (Some(name), Some(bound)) => scrape.add_bucket(name, bound, *value),
+                _ => *scrape.values.entry((*name).into()).or_default() += value,
             }
         }
         scrape
@@ -133,6 +142,11 @@ impl Scrape {
     pub fn is_known(&self) -> bool {
         FIGURES.iter().any(|figure| figure.in_both(self, self).is_some())
     }
+}
+
+/// What SGLang schedules by.
+fn priority<'a>(labels: &'a [(&str, String)]) -> Option<&'a str> {
+    labels.iter().find(|(name, _)| *name == "priority").map(|(_, value)| value.as_str())
 }
 
 /// Reads a line such as `name{label="value"} 1.5 1395066363000`.
@@ -332,6 +346,17 @@ vllm:num_requests_waiting{model_name=\"m\" 7
         assert_eq!(mean, Some(0.6));
         // A model that it does not know may go by another name: then all of them count.
         assert_eq!(Scrape::read(LATER, "alias").answered(), Some(5.0));
+    }
+
+    #[test]
+    fn a_sum_over_priorities_is_not_added_to_its_parts() {
+        let of =
+            |priority: &str| format!("sglang:num_running_reqs{{model_name=\"m\"{priority}}} 8\n");
+        let running = |text: &str| said("", text, "running").map(|said| said.after);
+        let parts = of(",priority=\"0\"") + &of(",priority=\"1\"");
+        assert_eq!(running(&parts), Some(16.0));
+        assert_eq!(running(&(of(",priority=\"\"") + &parts)), Some(8.0));
+        assert_eq!(running(&of("")), Some(8.0));
     }
 
     #[test]

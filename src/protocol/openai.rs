@@ -16,6 +16,11 @@ pub(super) struct Counts {
     total_tokens: Option<Count>,
     prompt_tokens_details: Option<PromptDetails>,
     completion_tokens_details: Option<CompletionDetails>,
+    /// What some say without details: Kimi, DeepSeek and Mistral in this order, and SGLang.
+    cached_tokens: Option<Count>,
+    prompt_cache_hit_tokens: Option<Count>,
+    num_cached_tokens: Option<Count>,
+    reasoning_tokens: Option<Count>,
     /// Groq's times, in seconds.
     queue_time: Option<Value>,
     prompt_time: Option<Value>,
@@ -89,13 +94,27 @@ impl Counts {
     pub(super) fn usage(self) -> Usage {
         let of_prompt = self.prompt_tokens_details.and_then(|details| details.cached_tokens);
         let of_answer = self.completion_tokens_details.and_then(|details| details.reasoning_tokens);
-        Usage {
+        let apart = [self.cached_tokens, self.prompt_cache_hit_tokens, self.num_cached_tokens];
+        let usage = Usage {
             prompt_tokens: known(self.prompt_tokens),
             completion_tokens: known(self.completion_tokens),
             total_tokens: known(self.total_tokens),
-            cached_tokens: known(of_prompt),
-            reasoning_tokens: known(of_answer),
-        }
+            cached_tokens: known(of_prompt).or_else(|| apart.into_iter().find_map(known)),
+            reasoning_tokens: known(of_answer).or(known(self.reasoning_tokens)),
+        };
+        with_reasoning(usage)
+    }
+}
+
+/// xAI counts reasoning beside the completion and not in it: its total tells. That of all others is
+/// of the prompt and the completion.
+fn with_reasoning(usage: Usage) -> Usage {
+    let Usage { prompt_tokens, completion_tokens, total_tokens, reasoning_tokens, .. } = usage;
+    let apart = completion_tokens.zip(reasoning_tokens).filter(|(_, reasoning)| *reasoning > 0);
+    let generated = apart.and_then(|(answer, reasoning)| answer.checked_add(reasoning));
+    match generated.zip(prompt_tokens).and_then(|(all, prompt)| all.checked_add(prompt)) {
+        sum @ Some(_) if sum == total_tokens => Usage { completion_tokens: generated, ..usage },
+        _ => usage,
     }
 }
 

@@ -132,6 +132,8 @@ struct Choice<'a> {
     delta: Option<Delta<'a>>,
     #[serde(borrow)]
     finish_reason: Option<Text<'a>>,
+    /// Where Kimi has it.
+    usage: Option<Box<Counts>>,
 }
 
 #[derive(Deserialize)]
@@ -148,22 +150,31 @@ struct Delta<'a> {
     #[serde(borrow)]
     reasoning: Option<Text<'a>>,
     #[serde(borrow)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
+    tool_calls: Option<ToolCalls<'a>>,
     #[serde(borrow)]
     function_call: Option<Box<Function<'a>>>,
 }
 
+/// A list, or as TGI wrote it before 3.2, the only one.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "the tool calls are neither a list nor one")]
+enum ToolCalls<'a> {
+    Many(#[serde(borrow)] Vec<ToolCall<'a>>),
+    One(#[serde(borrow)] ToolCall<'a>),
+}
+
 #[derive(Deserialize)]
 struct ToolCall<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, alias = "custom")]
     function: Option<Function<'a>>,
 }
 
+/// A function with arguments, or a custom tool with an input.
 #[derive(Deserialize)]
 struct Function<'a> {
     #[serde(borrow)]
     name: Option<Text<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, alias = "input")]
     arguments: Option<Text<'a>>,
 }
 
@@ -188,12 +199,15 @@ struct ContentPart<'a> {
 fn message<'a>(chunk: Chunk<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
     let may_be_error = chunk.error.is_some() || chunk.choices.is_none();
     let mut parts = Vec::with_capacity(1);
-    for choice in chunk.choices.into_iter().flatten() {
+    let mut of_choice = None;
+    for mut choice in chunk.choices.into_iter().flatten() {
         wire::refuse_others(choice.index)?;
+        of_choice = choice.usage.take();
         choice.say(&mut parts);
     }
     let Chunk { timings, metrics, time_info, .. } = chunk;
-    let counts = chunk.usage.map(|counts| *counts).or(chunk.x_groq.and_then(|groq| groq.usage));
+    let counts = chunk.usage.or(of_choice).map(|counts| *counts);
+    let counts = counts.or(chunk.x_groq.and_then(|groq| groq.usage));
     openai::counted_and_timed(counts, &OwnWord { timings, metrics, time_info }, &mut parts);
     if may_be_error {
         parts.extend(wire::complaint_in(data).map(Part::Error));
@@ -220,7 +234,12 @@ impl<'a> Delta<'a> {
         parts.extend(reasoning.map(|text| Part::Token(TokenKind::Reasoning, text)));
         let answer = answer.into_iter().chain(filled(self.refusal));
         parts.extend(answer.map(|text| Part::Token(TokenKind::Answer, text)));
-        let calls = self.tool_calls.into_iter().flatten().filter_map(|call| call.function);
+        let calls = match self.tool_calls {
+            None => Vec::new(),
+            Some(ToolCalls::Many(calls)) => calls,
+            Some(ToolCalls::One(call)) => vec![call],
+        };
+        let calls = calls.into_iter().filter_map(|call| call.function);
         let calls = calls.chain(self.function_call.map(|call| *call)).filter_map(Function::text);
         parts.extend(calls.map(|text| Part::Token(TokenKind::ToolCall, text)));
         if parts.len() == before && self.role.is_some() {

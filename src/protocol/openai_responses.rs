@@ -199,6 +199,8 @@ struct Item<'a> {
 struct Response<'a> {
     #[serde(borrow)]
     id: Option<Id<'a>>,
+    #[serde(borrow, default)]
+    status: MaybeText<'a>,
     usage: Option<Counts>,
     /// vLLM's own times.
     metrics: Option<Box<Value>>,
@@ -252,18 +254,32 @@ fn message<'a>(event: Event<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeEr
         "response.function_call_arguments.delta"
         | "response.mcp_call_arguments.delta"
         | "response.custom_tool_call_input.delta"
+        | "response.shell_call_command.delta"
+        | "response.apply_patch_call_operation_diff.delta"
         | "response.code_interpreter_call_code.delta" => token(TokenKind::ToolCall),
         "response.output_item.added" => {
             let call = event.item.and_then(Item::call);
             let token = call.map(|text| Part::Token(TokenKind::ToolCall, text));
             Ok(Message { id: None, parts: token.into_iter().collect() })
         }
-        "response.completed" => Ok(last(event.response, event.timings, "completed")),
-        "response.incomplete" => Ok(last(event.response, event.timings, "incomplete")),
-        "response.failed" => Ok(alone(Part::Error(failure(data)))),
+        "response.completed" | "response.incomplete" => {
+            // vLLM says that it has completed also what was cancelled.
+            let status = event.response.as_ref().and_then(|response| response.status.0.clone());
+            match status.as_deref() {
+                Some(status @ ("cancelled" | "failed")) => {
+                    Ok(alone(Part::Error(failure(data, status))))
+                }
+                Some("incomplete") => Ok(last(event.response, event.timings, "incomplete")),
+                _ => {
+                    let why = kind.strip_prefix("response.").unwrap_or(kind).to_owned();
+                    Ok(last(event.response, event.timings, why))
+                }
+            }
+        }
+        "response.failed" => Ok(alone(Part::Error(failure(data, "failed")))),
         // llama.cpp's has no type.
-        "error" => Ok(alone(Part::Error(failure(data)))),
-        _ if event.error.is_some() => Ok(alone(Part::Error(failure(data)))),
+        "error" => Ok(alone(Part::Error(failure(data, "failed")))),
+        _ if event.error.is_some() => Ok(alone(Part::Error(failure(data, "failed")))),
         _ => Ok(Message::default()),
     }
 }
@@ -296,11 +312,11 @@ impl Counts {
 fn last<'a>(
     response: Option<Response<'a>>,
     timings: Option<Box<Value>>,
-    why: &'a str,
+    why: impl Into<Cow<'a, str>>,
 ) -> Message<'a> {
     let response = response.unwrap_or_default();
     let reason = response.incomplete_details.and_then(|details| filled(details.reason));
-    let mut parts = vec![Part::Finish(reason.unwrap_or(why.into()))];
+    let mut parts = vec![Part::Finish(reason.unwrap_or_else(|| why.into()))];
     parts.extend(response.usage.and_then(|counts| counted(counts.usage())));
     let timings = timings.as_deref().map(wire::llama_timings);
     let timings = timings.or_else(|| response.metrics.as_deref().map(wire::vllm_metrics));
@@ -309,14 +325,15 @@ fn last<'a>(
     Message { id: response.id.map(Id::text), parts }
 }
 
-/// What a failure complains of: in itself or in its response.
-fn failure(data: &[u8]) -> String {
+/// What a response that has `failed`, or was cancelled, complains of: in itself or in its response.
+fn failure(data: &[u8], failed: &str) -> String {
     let event: Value = serde_json::from_slice(data).unwrap_or_default();
     let inner = event.get("response").map(|response| response.to_string());
     let complaint = inner.and_then(|response| wire::complaint_in(response.as_bytes()));
-    complaint
-        .or_else(|| wire::complaint_in(data))
-        .unwrap_or_else(|| "the response failed, and the server does not say why".into())
+    complaint.or_else(|| wire::complaint_in(data)).unwrap_or_else(|| match failed {
+        "cancelled" => "the server cancelled the response, and does not say why".into(),
+        _ => "the response failed, and the server does not say why".into(),
+    })
 }
 
 // -- from the simulated server --------------------------------------------------------------------

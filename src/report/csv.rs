@@ -134,7 +134,7 @@ fn figure(row: &Row, name: &str) -> String {
 }
 
 fn tokens_per_event(sample: &Sample) -> String {
-    format!("{:.3}", sample.response_tokens as f64 / sample.token_events.len() as f64)
+    format!("{:.3}", sample.streamed_tokens() as f64 / sample.token_events.len() as f64)
 }
 
 fn notes(notes: &[Note]) -> String {

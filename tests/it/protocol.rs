@@ -7,8 +7,8 @@ use llm_stream_bench::{
     framing::Frame,
     prompt::{Prompt, Tools},
     protocol::{
-        self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Template, Timings,
-        TokenKind, Usage,
+        self, Ask, DecodeError, Envelope, Message, OpenAiChat, OpenAiResponses, Part, Protocol,
+        Template, Timings, TokenKind, Usage,
     },
     recording::Recording,
 };
@@ -315,6 +315,60 @@ fn tool_calls_are_tokens_by_name_and_by_arguments() {
     assert_says(&call(r#"{"name":"f","arguments":"{}"}"#), &[calls("f{}")]);
     assert_says(&call(r#"{"name":null,"arguments":""}"#), &[]);
     assert_says(&delta(r#"{"function_call":{"name":"f"}}"#), &[calls("f")]);
+    // A custom tool, and the only call that TGI knew.
+    let custom =
+        r#"{"tool_calls":[{"index":0,"type":"custom","custom":{"name":"f","input":"x"}}]}"#;
+    assert_says(&delta(custom), &[calls("fx")]);
+    let alone = r#"{"tool_calls":{"index":0,"function":{"name":"f","arguments":"{"}}}"#;
+    assert_says(&delta(alone), &[calls("f{")]);
+    assert!(decode(&delta(r#"{"tool_calls":"f"}"#)).is_err());
+}
+
+#[test]
+fn usage_is_read_wherever_servers_put_it() {
+    let reads = |usage: &str, expected: Usage| {
+        let chunk = format!(r#"{{"choices":[],"usage":{{"prompt_tokens":32,{usage}}}}}"#);
+        let expected = Usage { prompt_tokens: Some(32), ..expected };
+        assert_says(&chunk, &[Part::Usage(expected)]);
+    };
+    let four = Usage { completion_tokens: Some(4), total_tokens: Some(36), ..Usage::default() };
+    let cached = Usage { cached_tokens: Some(16), ..four };
+    // Kimi, DeepSeek, Mistral; what has details is before them.
+    let counts = r#""completion_tokens":4,"total_tokens":36"#;
+    for name in ["cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens"] {
+        reads(&format!(r#"{counts},"{name}":16"#), cached);
+        let details = r#""prompt_tokens_details":{"cached_tokens":16}"#;
+        reads(&format!(r#"{counts},"{name}":17,{details}"#), cached);
+    }
+    // SGLang before it had details.
+    let thought = Usage { reasoning_tokens: Some(3), ..four };
+    reads(&format!(r#"{counts},"reasoning_tokens":3"#), thought);
+    // xAI counts reasoning beside the completion, and its total tells; others count it in it.
+    let details = r#""completion_tokens_details":{"reasoning_tokens":3}"#;
+    reads(&format!(r#"{counts},{details}"#), thought);
+    let apart = format!(r#""completion_tokens":4,"total_tokens":39,{details}"#);
+    let all = Usage { completion_tokens: Some(7), total_tokens: Some(39), ..thought };
+    reads(&apart, all);
+    // Kimi has it in the choice.
+    let finish = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop","usage":{"prompt_tokens":32,"completion_tokens":4,"total_tokens":36}}]}"#;
+    let usage = Usage { prompt_tokens: Some(32), ..four };
+    assert_says(finish, &[Part::Finish("stop".into()), Part::Usage(usage)]);
+}
+
+#[test]
+fn a_response_that_has_ended_says_how() {
+    let says = |name: &str, response: &str| {
+        let data = format!(r#"{{"type":"response.{name}","response":{{{response}}}}}"#);
+        let message = OpenAiResponses.decode(&event("", &data, true)).expect("decodable");
+        message.parts.iter().map(told_part).collect::<Vec<_>>()
+    };
+    assert_eq!(says("completed", r#""status":"completed""#), ["Finish \"completed\"", "End"]);
+    assert_eq!(says("completed", ""), ["Finish \"completed\"", "End"]);
+    assert_eq!(says("completed", r#""status":"incomplete""#), ["Finish \"incomplete\"", "End"]);
+    let cancelled = r#"Error "the server cancelled the response, and does not say why""#;
+    assert_eq!(says("completed", r#""status":"cancelled""#), [cancelled]);
+    let failed = says("completed", r#""status":"failed","error":{"message":"no memory"}"#);
+    assert_eq!(failed, [r#"Error "no memory""#]);
 }
 
 #[test]
@@ -383,6 +437,15 @@ fn an_event_named_error_is_an_error_whatever_it_holds() {
         let said = OpenAiChat.decode(&event("error", data, true)).expect("decodable");
         assert_eq!(said.parts, [error(message)], "{data}");
     }
+    // llama.cpp wrote a field of that name in place of the two lines.
+    let mut said = Vec::new();
+    let mut sink = |frame: Frame<'_>| {
+        let message = OpenAiChat.decode(&frame).expect("decodable");
+        said.extend(message.parts.iter().map(told_part));
+    };
+    let mut decoder = OpenAiChat.framing().decoder();
+    decoder.push(b"error: {\"code\":500,\"message\":\"no memory\"}\n\n", &mut sink).unwrap();
+    assert_eq!(said, [r#"Error "no memory""#]);
 }
 
 #[test]

@@ -220,7 +220,7 @@ fn counts_that_cannot_be_are_noted() {
     };
     assert_eq!(counts(36, ""), []);
     assert_eq!(counts(37, ""), [Note::MoreTokensThanText]);
-    assert_eq!(counts(128, &reasoning(100)), []);
+    assert_eq!(counts(128, &reasoning(100)), [Note::HiddenReasoning]);
     assert_eq!(counts(19, ""), [Note::FewerTokensThanEvents]);
     // Usage may be told again, but not less of it.
     let again = |tokens: u64| format!(r#""prompt_tokens":9,"completion_tokens":{tokens}"#);
@@ -278,6 +278,33 @@ fn reasoning_is_the_first_token_and_the_answer_is_the_first_of_the_output() {
     assert_eq!(figure(&sample, "ttft"), Some(0.020));
     assert_eq!(figure(&sample, "ttfo"), Some(0.070));
     assert_eq!(figure(&sample, "generation_time"), Some(0.060));
+}
+
+#[test]
+fn hidden_reasoning_is_waited_for_and_is_no_speed() {
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":504,"completion_tokens_details":{"reasoning_tokens":500}}}"#;
+    let read = |events: &[(u64, &str)]| read(&stream(events)).unwrap();
+    let hidden = [(10, ROLE), (500, TOKEN), (520, TOKEN), (540, TOKEN), (560, TOKEN)];
+    let end = [(561, STOP), (561, usage), (561, "[DONE]")];
+    let sample = read(&[&hidden[..], &end].concat());
+    assert_eq!(sample.notes, [Note::HiddenReasoning]);
+    let figures = |sample: &Sample| {
+        ["ttft", "generation_speed", "tpot", "response_tokens"].map(|name| figure(sample, name))
+    };
+    assert_eq!(figures(&sample), [Some(0.5), Some(4.0 / 0.06), Some(0.02), Some(504.0)]);
+    // The server may say in each event how many there were.
+    let first = r#"{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":100,"completion_tokens":501}}"#;
+    let counted = [(10, ROLE), (500, first), (520, TOKEN), (540, TOKEN), (560, TOKEN)];
+    let sample = read(&[&counted[..], &end].concat());
+    assert_eq!(figure(&sample, "tpot"), Some(0.02));
+    // Reasoning that was shown is in the time, by its name or as a part of the answer.
+    let shown = [(10, ROLE), (440, THOUGHT), (500, TOKEN), (520, TOKEN), (560, TOKEN)];
+    let sample = read(&[&shown[..], &end].concat());
+    assert_eq!((sample.streamed_tokens(), sample.notes), (504, vec![]));
+    let five = usage.replace("504", "6").replace("500", "3");
+    let end = [(561, STOP), (561, five.as_str()), (561, "[DONE]")];
+    let sample = read(&[&hidden[..], &end].concat());
+    assert_eq!((sample.streamed_tokens(), sample.notes), (6, vec![]));
 }
 
 #[test]
@@ -357,6 +384,15 @@ fn what_is_not_valid_is_no_sample() {
         let _ = write!(text, "{name}\n  {}", told(&read(recording)));
     }
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_finish_reason_may_say_that_it_failed() {
+    for reason in ["network_error", "ERROR", "abort"] {
+        let stop = STOP.replace("\"stop\"", &format!("\"{reason}\""));
+        let error = read(&stream(&[(50, TOKEN), (60, TOKEN), (61, &stop), (61, USAGE)]));
+        assert_eq!(error.unwrap_err().kind, ErrorKind::InBand, "{reason}");
+    }
 }
 
 #[test]
