@@ -1,9 +1,11 @@
 //! Data sets: records in JSON Lines or in one JSON list. A record has a `prompt`, OpenAI's
 //! `messages`, `turns` as MT-Bench has them, or ShareGPT's `conversations`. Pure.
 
+use std::{collections::HashSet, sync::Arc};
+
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::prompt::{ChatMessage, Image, Piece, Role};
+use crate::prompt::{ChatMessage, Image, Piece, Role, Tool};
 
 /// A record.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(super) struct Record {
     pub(super) later: Vec<ChatMessage>,
     /// Most tokens of the answer.
     pub(super) output_tokens: Option<u64>,
+    /// The tools that the model may call, where it says so.
+    pub(super) tools: Option<Arc<[Tool]>>,
 }
 
 /// What is wrong with a data set.
@@ -35,6 +39,9 @@ const MESSAGES_HELP: &str =
     "for example `\"messages\": [{\"role\": \"user\", \"content\": \"Say hello.\"}]`";
 const COUNT_HELP: &str = "for example `\"output_tokens\": 256`";
 const TURNS_HELP: &str = "for example `\"turns\": [\"Say hello.\", \"And goodbye.\"]`";
+/// What is sent of a tool.
+const TOOL_FIELDS: &[&str] = &["name", "description", "parameters", "strict"];
+const TOOLS_HELP: &str = "for example `\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"get_weather\"}}]`";
 const SHAREGPT_HELP: &str =
     "for example `\"conversations\": [{\"from\": \"human\", \"value\": \"Say hello.\"}]`";
 
@@ -47,7 +54,7 @@ pub(super) fn read(text: &str, multi_turn: bool) -> Result<Vec<Record>, Mistake>
     let is_list = text.trim_start().starts_with('[');
     let pieces = if is_list { listed(text) } else { lines(text) }?;
     let mut records: Vec<Record> = Vec::new();
-    let mut names = std::collections::HashSet::new();
+    let mut names = HashSet::new();
     for (at, piece) in pieces {
         let refused = |(what, help): Refusal| Mistake { at, what, help };
         let record: Map<String, Value> = serde_json::from_str(piece)
@@ -124,7 +131,28 @@ fn record(fields: &Map<String, Value>, multi_turn: bool) -> Result<Option<Record
     });
     let name = ["name", "id", "question_id"].into_iter().find_map(filled).and_then(called);
     let (messages, later) = first_turn(form, messages, multi_turn);
-    Ok(Some(Record { name, messages, later, output_tokens: output_tokens.transpose()? }))
+    let output_tokens = output_tokens.transpose()?;
+    let tools = filled("tools").map(tools).transpose()?;
+    Ok(Some(Record { name, messages, later, output_tokens, tools }))
+}
+
+/// The tools of a record, in OpenAI's form.
+fn tools(value: &Value) -> Result<Arc<[Tool]>, Refusal> {
+    let tool = |tool: &Value| {
+        let function = tool.get("function").and_then(Value::as_object)?;
+        let kept = |(key, _): &(&String, &Value)| TOOL_FIELDS.contains(&key.as_str());
+        let fields = function.iter().filter(kept);
+        Some(Tool(fields.map(|(key, field)| (key.clone(), field.clone())).collect()))
+    };
+    let mut names = HashSet::new();
+    let tools: Option<Vec<_>> = value.as_array().map(Vec::as_slice).and_then(|listed| {
+        listed.iter().map(|item| tool(item).filter(|tool| !tool.name().is_empty())).collect()
+    });
+    let tools = tools.ok_or_else(|| ("`tools` is no list of tools".to_owned(), TOOLS_HELP))?;
+    match tools.iter().find(|tool| !names.insert(tool.name())) {
+        Some(twice) => Err((format!("two tools are called `{}`", twice.name()), "rename one")),
+        None => Ok(tools.into()),
+    }
 }
 
 /// The messages of the first turn, and the questions of the others.

@@ -19,7 +19,7 @@ use super::{
     words::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
     yaml::Yaml,
 };
-use crate::prompt::{self, ChatMessage, Image, Output, Piece, Role, Synthetic};
+use crate::prompt::{self, ChatMessage, Image, Output, Piece, Role, Synthetic, Tools};
 
 /// Longest prompt that is made, tokens.
 const MOST_INPUT: u64 = 10_000_000;
@@ -96,7 +96,11 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<Prompt> {
             prompt.map(|prompt| Prompt { prompt, name }).into_iter().collect()
         }
     };
-    let with_tools = |Prompt { name, prompt }| Prompt { name, prompt: prompt.with_tools(&tools) };
+    // A record has tools of its own.
+    let with_tools = |Prompt { name, prompt }| {
+        let tools = prompt.tools.over(&tools);
+        Prompt { name, prompt: prompt.with_tools(&tools) }
+    };
     prompts.into_iter().map(with_tools).collect()
 }
 
@@ -312,7 +316,8 @@ fn data_set(
         let output = Output { tokens: record.output_tokens.or(output.tokens), ..output.clone() };
         let mut prompt = prompt::Prompt::new(name.as_str(), None, "");
         (prompt.set, prompt.messages, prompt.output) = (Some(set.value.clone()), messages, output);
-        let prompt = prompt.followed_by(record.later);
+        let tools = Tools { listed: record.tools, choice: None };
+        let prompt = prompt.followed_by(record.later).with_tools(&tools);
         Prompt { name: Spanned::new(name, set.referenced, set.defined), prompt }
     };
     chosen.of(records).into_iter().map(prompt).collect()
@@ -377,7 +382,13 @@ fn texts(reader: &mut Reader<'_>, entry: &Entry<'_>, folder: &Path) -> Option<Ve
     let record = |(file, stem): &(PathBuf, String)| {
         let text = text_of(reader, entry, file)?;
         let messages = vec![ChatMessage::text(Role::User, text)];
-        Some(Record { name: Some(stem.clone()), messages, later: Vec::new(), output_tokens: None })
+        Some(Record {
+            name: Some(stem.clone()),
+            messages,
+            later: Vec::new(),
+            output_tokens: None,
+            tools: None,
+        })
     };
     files.iter().map(record).collect()
 }

@@ -784,6 +784,41 @@ fn a_prompts_tools_are_sent_in_place_of_those_of_the_model() {
 }
 
 #[test]
+fn a_record_of_a_data_set_has_its_own_tools() {
+    let (runtime, server) = answering();
+    let function = r#"{"type":"function","function":{"name":"clock","strict":true,"odd":1}}"#;
+    let lines = format!(
+        "{{\"prompt\": \"One?\", \"tools\": [{function}]}}\n{{\"prompt\": \"Two?\"}}\n\
+         {{\"prompt\": \"Three?\", \"tools\": []}}\n"
+    );
+    let weather = tool("weather");
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: set, dataset: s.jsonl, tools: [{weather}] }}]\n\
+         models: {{ m: {{ base_url: \"{}\" }} }}\n",
+        server.uri()
+    ));
+    fs::write(bench.folder.path().join("s.jsonl"), lines).unwrap();
+    passed(&bench.run(&["--no-warmup"]));
+    let requests = runtime.block_on(server.received_requests()).unwrap();
+    let sent = requests.iter().map(|request| {
+        let body: serde_json::Value = request.body_json().unwrap();
+        body["tools"][0]["function"].to_string()
+    });
+    let expected = [r#"{"name":"clock","strict":true}"#, r#"{"name":"weather"}"#, "null"];
+    assert_eq!(sent.collect::<Vec<_>>(), expected);
+    let told = [r#"{"clock": {}}"#, r#"[{"name": "clock"}]"#, r#"[{"function": {}}]"#]
+        .into_iter()
+        .map(str::to_owned)
+        .chain([format!("[{function}, {function}]")])
+        .map(|tools| {
+            let line = format!("{{\"prompt\": \"One?\", \"tools\": {tools}}}\n");
+            let entry = "  - { name: s, dataset: s.jsonl }";
+            refused(&self::bench(entry, &[("s.jsonl", &line)]))
+        });
+    insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n\n"));
+}
+
+#[test]
 fn a_model_can_have_tools_of_its_own() {
     let (clock, weather) = (tool("clock"), tool("weather"));
     let config = Config::parse(
