@@ -1,6 +1,6 @@
 //! A run that later ones are compared with: its values, and under what they were measured. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -190,9 +190,13 @@ fn differences<'a>(
     then: &'a BTreeMap<String, String>,
     now: &'a BTreeMap<String, String>,
 ) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
-    now.iter().filter_map(|(key, value)| {
-        let old = then.get(key).map_or("unknown", String::as_str);
-        (old != value).then_some((key.as_str(), old, value.as_str()))
+    let keys: BTreeSet<_> = then.keys().chain(now.keys()).collect();
+    let told = |of: &'a BTreeMap<String, String>, key: &String| {
+        of.get(key).map_or("unknown", String::as_str)
+    };
+    keys.into_iter().filter_map(move |key| {
+        let (old, new) = (told(then, key), told(now, key));
+        (old != new).then_some((key.as_str(), old, new))
     })
 }
 
@@ -208,6 +212,10 @@ fn setting(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, Str
         ("connection", format!("{:?}", target.connection).to_lowercase()),
         ("token_count", target.token_count.name().to_owned()),
     ];
+    // What a model does not say, each prompt says.
+    if let Some(ignores) = target.ignore_eos {
+        setting.push(("ignore_eos", ignores.to_string()));
+    }
     if let Some(workload) = workload {
         setting.push(("load", format!("{}, {}", workload.shape, workload.until)));
     }

@@ -30,11 +30,24 @@ pub struct Change {
     pub relative: f64,
     /// The 95 % interval of that.
     pub interval: Interval,
-    /// How likely so large a difference in ranks is by luck (Mann and Whitney 1947, two-sided,
-    /// normal approximation with ties).
-    pub p: f64,
-    /// The 95 % interval of the relative difference of medians.
-    pub medians: Interval,
+    /// What else speaks for it.
+    pub evidence: Evidence,
+}
+
+/// What tells a change from luck, besides the interval of the figure's own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Evidence {
+    /// Of a mean or median: all requests are faster or slower.
+    Shift {
+        /// How likely so large a difference in ranks is by luck (Mann and Whitney 1947, two-sided,
+        /// normal approximation with ties).
+        p: f64,
+        /// The 95 % interval of the relative difference of medians.
+        medians: Interval,
+    },
+    /// Of a percentile or the spread, which may change where ranks and medians do not: the interval
+    /// of its relative change, as sure as [`SIGNIFICANT`] asks for.
+    Own(Interval),
 }
 
 impl Change {
@@ -57,28 +70,60 @@ impl Change {
             return Err(Absent::Lacking { lack: 1, all: 1 });
         }
         let interval = interval::of_ratio(statistic, now, before, confidence)?;
-        let (aligned_before, aligned_now) = aligned(before, now);
-        let medians = interval::of_ratio(
-            Statistic::Median,
-            Sampled { values: &aligned_now, strata: now.strata },
-            Sampled { values: &aligned_before, strata: before.strata },
-            interval::CONFIDENCE,
-        )?;
-        let less_one = |Interval { low, high }| Interval { low: low - 1.0, high: high - 1.0 };
-        Ok(Self {
-            before: old,
-            now: new,
-            relative: new / old - 1.0,
-            interval: less_one(interval),
-            p: mann_whitney(&aligned_before, &aligned_now),
-            medians: less_one(medians),
-        })
+        let evidence = match statistic {
+            Statistic::Mean | Statistic::Median => shift(before, now)?,
+            _ => {
+                let sure = interval::of_ratio(statistic, now, before, 1.0 - SIGNIFICANT)?;
+                Evidence::Own(less_one(sure))
+            }
+        };
+        let (relative, interval) = (new / old - 1.0, less_one(interval));
+        Ok(Self { before: old, now: new, relative, interval, evidence })
     }
 
-    /// Whether it is more than luck: by ranks, by medians, and by the statistic itself.
+    /// Whether it is more than luck: by the statistic itself, and by ranks and medians where these
+    /// can tell.
     pub fn is_significant(&self) -> bool {
-        self.p < SIGNIFICANT && !self.medians.holds(0.0) && !self.interval.holds(0.0)
+        let by_evidence = match self.evidence {
+            Evidence::Shift { p, medians } => p < SIGNIFICANT && !medians.holds(0.0),
+            Evidence::Own(sure) => !sure.holds(0.0),
+        };
+        by_evidence && !self.interval.holds(0.0)
     }
+
+    /// How many times as many requests would make it significant, if they are like these. An
+    /// interval shrinks with the root of their number, and ranks are as many times surer.
+    pub fn times_to_significance(&self) -> f64 {
+        let of = |Interval { low, high }: Interval| {
+            let (center, half) = (f64::midpoint(low, high), (high - low) / 2.0);
+            (half / center).powi(2)
+        };
+        let own = of(self.interval);
+        match self.evidence {
+            Evidence::Own(sure) => own.max(of(sure)),
+            Evidence::Shift { p, medians } => {
+                let z = |p: f64| Normal::standard().inverse_cdf(p / 2.0);
+                let ranks = (z(SIGNIFICANT) / z(p.max(f64::MIN_POSITIVE))).powi(2);
+                own.max(of(medians)).max(ranks)
+            }
+        }
+    }
+}
+
+fn less_one(Interval { low, high }: Interval) -> Interval {
+    Interval { low: low - 1.0, high: high - 1.0 }
+}
+
+fn shift(before: Sampled<'_>, now: Sampled<'_>) -> Result<Evidence, Absent> {
+    let (aligned_before, aligned_now) = aligned(before, now);
+    let medians = interval::of_ratio(
+        Statistic::Median,
+        Sampled { values: &aligned_now, strata: now.strata },
+        Sampled { values: &aligned_before, strata: before.strata },
+        interval::CONFIDENCE,
+    )?;
+    let p = mann_whitney(&aligned_before, &aligned_now);
+    Ok(Evidence::Shift { p, medians: less_one(medians) })
 }
 
 /// Each value as a multiple of its stratum's median in both.
@@ -157,6 +202,58 @@ mod tests {
         assert!(change.interval.low < -0.1 && change.interval.high > -0.1);
         assert!(change.is_significant());
         assert!(!of(&before).is_significant());
+    }
+
+    #[test]
+    fn a_tail_that_grows_is_seen_where_ranks_and_medians_see_nothing() {
+        use rand::SeedableRng;
+        use rand_distr::{Distribution, Normal};
+
+        let noise: Normal<f64> = Normal::new(30.0, 1.0).unwrap();
+        let mut random = rand_pcg::Pcg64Mcg::seed_from_u64(1);
+        let mut run = |late: f64| -> Vec<f64> {
+            let value = |nth: u32| {
+                noise.sample(&mut random) + if nth.is_multiple_of(10) { late } else { 0.0 }
+            };
+            (0..200).map(value).collect()
+        };
+        for statistic in [Statistic::Percentile(90.0), Statistic::Percentile(95.0), Statistic::Sd] {
+            let mut found = [0, 0];
+            for _ in 0..200 {
+                let (before, same, late) = (run(0.0), run(0.0), run(100.0));
+                for (now, found) in [&same, &late].into_iter().zip(&mut found) {
+                    let of = Change::of(statistic, sampled(&before), sampled(now), 0.95).unwrap();
+                    *found += usize::from(of.is_significant() && of.relative > 0.0);
+                    if now == &late && statistic != Statistic::Percentile(90.0) {
+                        assert!(of.is_significant() && of.relative > 1.0, "{statistic} {of:?}");
+                    }
+                }
+            }
+            assert!(found[0] <= 4, "{statistic}: {found:?}");
+        }
+        let (before, late) = (run(0.0), run(100.0));
+        let mean = Change::of(Statistic::Mean, sampled(&before), sampled(&late), 0.95).unwrap();
+        assert!(!mean.is_significant(), "a tenth is no shift of all: {mean:?}");
+    }
+
+    #[test]
+    fn what_is_missing_to_significance_is_told_by_what_lacks_most() {
+        let of = |interval: f64, evidence| Change {
+            before: 1.0,
+            now: 1.1,
+            relative: 0.1,
+            interval: Interval { low: 0.1 - interval, high: 0.1 + interval },
+            evidence,
+        };
+        let medians = |half: f64| Interval { low: 0.1 - half, high: 0.1 + half };
+        let shift = |p, half| Evidence::Shift { p, medians: medians(half) };
+        let times = |interval, evidence| of(interval, evidence).times_to_significance();
+        assert!((times(0.2, shift(1e-9, 0.05)) - 4.0).abs() < 1e-9);
+        assert!((times(0.05, shift(1e-9, 0.3)) - 9.0).abs() < 1e-9);
+        // 2.576 over 1.96 standard errors.
+        assert!((times(0.05, shift(0.05, 0.05)) - 1.727).abs() < 1e-3);
+        assert!(times(0.05, shift(1.0, 0.05)) > 1e9);
+        assert!((times(0.05, Evidence::Own(medians(0.2))) - 4.0).abs() < 1e-9);
     }
 
     #[test]

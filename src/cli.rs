@@ -214,7 +214,8 @@ threshold was missed, or a report could not be written; 2 the command line or th
 unusable, or the filters select nothing; 130 interrupted (finished rows are kept).
 
 stdout carries libtest's lines only: one iteration is one output token, so `ns/iter` is the time
-per output token (tpot) and `+/-` the standard deviation of the gaps between tokens. All else goes
+per output token (tpot) and `+/-` the standard deviation of the gaps between tokens, or over the
+requests of a load or conversation. All else goes
 to stderr and into the CSV.";
 
 impl Cli {

@@ -47,7 +47,8 @@ use crate::{
     plan::{Access, Case, Plan, Target},
     prompt::Prompt,
     report::{
-        Ended, Ending, Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds,
+        Ended, Ending, Format, Judged, Run, counted, ranking::Ranking, summary::SummaryTables,
+        thresholds,
     },
     verdict::{Outcome, Verdict},
 };
@@ -510,11 +511,6 @@ fn passed(run: &Run, undecided: usize) -> String {
             format!("passed: {trials}, {decided} of {}", counted(all, "threshold"))
         }
     }
-}
-
-/// A number of things, in words.
-fn counted(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

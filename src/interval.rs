@@ -10,9 +10,11 @@
 //! `(n − 1) / n`, which is a third for three runs (Rao and Wu 1988). Few values are in the tails
 //! more often than the normal law says: the percentiles taken are expanded by Student's t
 //! (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 3.3). Of fewer than
-//! eight values the bootstrap sees too little: their interval is Student's, and supposes that they
-//! are normal. Where a percentile is asked for, its bootstrap is poor, and the interval between order statistics is
-//! taken, which holds for every distribution (David and Nagaraja 2003, section 7.1).
+//! eight values, or seven degrees of freedom, the bootstrap sees too little: their interval is
+//! Student's, and supposes that they are normal. Of a percentile and of a standard deviation it is poor. The former has the interval between order
+//! statistics, which holds for every distribution (David and Nagaraja 2003, section 7.1), the latter
+//! that of Bonett (2006, "Approximate confidence interval for standard deviation of nonnormal
+//! distributions"), which looks at the tails.
 
 use std::collections::BTreeMap;
 
@@ -81,7 +83,8 @@ pub fn of(
             sorted.sort_by(f64::total_cmp);
             Ok(Some(between_ranks(&sorted, percent / 100.0, confidence)))
         }
-        Statistic::Mean | Statistic::Median | Statistic::Sd => {
+        Statistic::Sd => of_sd(sampled.values, confidence).map(Some),
+        Statistic::Mean | Statistic::Median => {
             let strata = Strata::of(sampled);
             if strata.freedom() < FEWEST {
                 return strata.student(statistic, sampled.values, confidence).map(Some);
@@ -93,7 +96,38 @@ pub fn of(
 }
 
 /// The interval of the statistic of `above` divided by that of `below`, two samples of their own.
+/// Means and medians have one of their own; others that of their two intervals together.
 pub fn of_ratio(
+    statistic: Statistic,
+    above: Sampled<'_>,
+    below: Sampled<'_>,
+    confidence: f64,
+) -> Result<Interval, Absent> {
+    match statistic {
+        Statistic::Mean | Statistic::Median => {
+            of_ratio_of_centers(statistic, above, below, confidence)
+        }
+        _ => {
+            let told = |sampled: Sampled<'_>| {
+                let interval = of(statistic, sampled, confidence)?.ok_or(Absent::OfTheseAlone)?;
+                Ok((statistic.of(sampled.values)?, interval))
+            };
+            Ok(recovered(told(above)?, told(below)?))
+        }
+    }
+}
+
+/// The interval of a ratio from those of its parts, by the variance that each side of these stands
+/// for, on logarithms ("MOVER", Zou and Donner 2008).
+fn recovered((above, of_above): (f64, Interval), (below, of_below): (f64, Interval)) -> Interval {
+    let ratio = above / below;
+    let side = |outer: f64, from: f64| (outer.max(0.0) / from).ln();
+    let down = side(of_above.low, above).hypot(side(of_below.high, below));
+    let up = side(of_above.high, above).hypot(side(of_below.low, below));
+    Interval { low: ratio * (-down).exp(), high: ratio * up.exp() }
+}
+
+fn of_ratio_of_centers(
     statistic: Statistic,
     above: Sampled<'_>,
     below: Sampled<'_>,
@@ -112,7 +146,8 @@ pub fn of_ratio(
         let variance = relative(&upper, above.values) + relative(&lower, below.values);
         let freedom = freedom.max(1) as f64;
         let t = StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |t| t.inverse_cdf(tail));
-        let half = t.abs() * MEDIAN * ratio * variance.sqrt();
+        let times = if statistic == Statistic::Median { MEDIAN } else { 1.0 };
+        let half = t.abs() * times * ratio * variance.sqrt();
         return Ok(Interval { low: ratio - half, high: ratio + half });
     }
     let pairs = upper.resamples(statistic, 1).into_iter().zip(lower.resamples(statistic, 2));
@@ -163,15 +198,10 @@ impl Strata {
         values: &[f64],
         confidence: f64,
     ) -> Result<Interval, Absent> {
-        let times = match statistic {
-            Statistic::Mean => 1.0,
-            Statistic::Median => MEDIAN,
-            _ => 0.0,
-        };
+        let times = if statistic == Statistic::Median { MEDIAN } else { 1.0 };
         let (freedom, has) = (self.freedom(), values.len());
-        if freedom == 0 || times == 0.0 {
-            let needs = if times == 0.0 { has + FEWEST - freedom } else { has + 1 };
-            return Err(Absent::TooFew { needs, has });
+        if freedom == 0 {
+            return Err(Absent::TooFew { needs: has + 1, has });
         }
         let center = statistic.of(values)?;
         let tail = (1.0 - confidence) / 2.0;
@@ -190,40 +220,83 @@ impl Strata {
         self.values.iter().map(of_stratum).sum()
     }
 
-    /// The statistic of each resample.
+    /// The mean or median of each resample. A stratum weighs as its values do, however many were
+    /// drawn of it.
     fn resamples(&self, statistic: Statistic, seed: u64) -> Vec<f64> {
         let n: usize = self.values.iter().map(Vec::len).sum();
         let count = (DRAWS / n).clamp(RESAMPLES / 8, RESAMPLES);
         let mut random = Pcg64Mcg::seed_from_u64(n as u64 + (seed << 32));
-        let mut drawn = Vec::with_capacity(n);
+        let mut drawn: Vec<(f64, f64)> = Vec::with_capacity(n);
         let mut resample = || {
             drawn.clear();
-            // The mean weighs a stratum by its values, however many were drawn of it.
-            let mut sum = 0.0;
             for values in &self.values {
-                let from = drawn.len();
                 let draws = (values.len() - 1).max(1);
-                drawn.extend((0..draws).map(|_| values[random.random_range(0..values.len())]));
-                let of_stratum: f64 = drawn[from..].iter().sum();
-                sum += of_stratum * values.len() as f64 / draws as f64;
+                let weight = values.len() as f64 / draws as f64;
+                let draw = |_| (values[random.random_range(0..values.len())], weight);
+                drawn.extend((0..draws).map(draw));
             }
             match statistic {
-                Statistic::Mean => sum / n as f64,
-                Statistic::Median => median(&mut drawn),
-                _ => statistic.of(&drawn).unwrap_or(f64::NAN),
+                Statistic::Median => weighted_median(&mut drawn),
+                _ => drawn.iter().map(|(value, weight)| value * weight).sum::<f64>() / n as f64,
             }
         };
         (0..count).map(|_| resample()).collect()
     }
 }
 
-/// The median, without sorting all of `values`.
-fn median(values: &mut [f64]) -> f64 {
-    let middle = values.len() / 2;
-    let is_odd = values.len() % 2 == 1;
-    let (below, &mut upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
-    let lower = below.iter().copied().max_by(f64::total_cmp).filter(|_| !is_odd);
-    f64::midpoint(lower.unwrap_or(upper), upper)
+/// The value with half of the weight below it and half above; midway between two where the half is
+/// reached between them. All of the values are not sorted for it: each step leaves out those that
+/// lie on the other side.
+fn weighted_median(values: &mut [(f64, f64)]) -> f64 {
+    let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
+    let is_half = |weight: f64| (weight - half).abs() <= half * 1e-9;
+    let (mut rest, mut below) = (values, 0.0);
+    loop {
+        let middle = rest.len() / 2;
+        let (lower, &mut (value, weight), upper) =
+            rest.select_nth_unstable_by(middle, |a, b| a.0.total_cmp(&b.0));
+        let before = below + lower.iter().map(|(_, weight)| weight).sum::<f64>();
+        if is_half(before) {
+            let last = lower.iter().map(|(value, _)| *value).fold(f64::NEG_INFINITY, f64::max);
+            return f64::midpoint(last, value);
+        }
+        if is_half(before + weight) {
+            let next = upper.iter().map(|(value, _)| *value).fold(f64::INFINITY, f64::min);
+            return f64::midpoint(value, next);
+        }
+        if before > half {
+            rest = lower;
+        } else if before + weight > half {
+            return value;
+        } else {
+            below = before + weight;
+            rest = upper;
+        }
+    }
+}
+
+/// Bonett's interval of a standard deviation.
+fn of_sd(values: &[f64], confidence: f64) -> Result<Interval, Absent> {
+    let (needs, has) = (FEWEST + 1, values.len());
+    if has < needs {
+        return Err(Absent::TooFew { needs, has });
+    }
+    let n = has as f64;
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let outer = (n / (2.0 * (n - 4.0).sqrt())) as usize;
+    let center = Statistic::Mean.of(&sorted[outer..has - outer])?;
+    let sd = Statistic::Sd.of(values)?;
+    if sd == 0.0 {
+        return Ok(Interval { low: 0.0, high: 0.0 });
+    }
+    let fourth: f64 = values.iter().map(|value| (value - center).powi(4)).sum();
+    let kurtosis = n * fourth / (sd.powi(2) * (n - 1.0)).powi(2);
+    let z = -Normal::standard().inverse_cdf((1.0 - confidence) / 2.0);
+    let correction = n / (n - z);
+    let error = correction * ((kurtosis - (n - 3.0) / n).max(0.0) / (n - 1.0)).sqrt();
+    let at = |side: f64| sd * (correction * (side * z * error).exp()).sqrt();
+    Ok(Interval { low: at(-1.0).min(sd), high: at(1.0).max(sd) })
 }
 
 /// The part of the resamples to leave out at either end instead of `tail`.
@@ -240,16 +313,14 @@ fn between_ranks(sorted: &[f64], part: f64, confidence: f64) -> Interval {
     let Ok(below) = Binomial::new(part, n as u64) else {
         return Interval { low: f64::NEG_INFINITY, high: f64::INFINITY };
     };
-    // The number of values below the quantile is binomial. Ranks count from 1: the one whose risk
-    // is nearest to what was asked for.
+    // The number of values below the quantile is binomial. Ranks count from 1: the innermost ones
+    // whose risk is no more than what was asked for.
     let risk_below = |rank: usize| rank.checked_sub(1).map_or(0.0, |last| below.cdf(last as u64));
     let risk_above = |rank: usize| 1.0 - risk_below(rank);
-    let nearest = |of: &dyn Fn(usize) -> f64, first: usize| {
-        let distance = |rank: &usize| (of(*rank) - tail).abs();
-        (first..=first + 1).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(first)
-    };
-    let low = nearest(&risk_below, below.inverse_cdf(tail) as usize);
-    let high = nearest(&risk_above, below.inverse_cdf(1.0 - tail) as usize);
+    let first = below.inverse_cdf(tail) as usize;
+    let low = (0..=first + 1).rev().find(|rank| risk_below(*rank) <= tail).unwrap_or(0);
+    let last = below.inverse_cdf(1.0 - tail) as usize;
+    let high = (last..=n + 1).find(|rank| risk_above(*rank) <= tail).unwrap_or(n + 1);
     let ranked = |rank: usize| rank.checked_sub(1).and_then(|rank| sorted.get(rank)).copied();
     // A rank that the sample does not have is no bound.
     Interval {
@@ -301,10 +372,78 @@ mod tests {
 
     #[test]
     fn the_median_is_the_same_without_sorting() {
+        let weighed = |values: &[f64], weight: f64| {
+            weighted_median(&mut values.iter().map(|value| (*value, weight)).collect::<Vec<_>>())
+        };
         for values in [&[3.0][..], &[3.0, 1.0], &[5.0, 1.0, 9.0], &[4.0, 2.0, 8.0, 6.0]] {
             let expected = Statistic::Median.of(values).unwrap();
-            assert_eq!(median(&mut values.to_vec()), expected);
+            assert_eq!(weighed(values, 1.0), expected);
+            assert_eq!(weighed(values, 1.5), expected);
         }
+        let mut random = Pcg64Mcg::seed_from_u64(1);
+        for length in 1..40 {
+            let values: Vec<f64> = (0..length).map(|_| random.random_range(0..9).into()).collect();
+            assert_eq!(weighed(&values, 1.2), Statistic::Median.of(&values).unwrap());
+        }
+        assert_eq!(weighted_median(&mut [(1.0, 1.0), (2.0, 3.0), (9.0, 1.0)]), 2.0);
+        assert_eq!(weighted_median(&mut [(1.0, 1.0), (9.0, 2.0), (2.0, 1.0)]), 5.5);
+    }
+
+    #[test]
+    fn an_interval_holds_its_own_figure_whatever_the_prompts_weigh() {
+        // Ten prompts of very different length, asked in turn by 15 and by 25 requests.
+        for requests in [11_u16, 15, 25, 64] {
+            let mut random = Pcg64Mcg::seed_from_u64(requests.into());
+            let strata: Vec<_> = (0..requests).map(|nth| nth % 10).collect();
+            let values: Vec<f64> = strata
+                .iter()
+                .map(|prompt| 10.0 + 8.0 * f64::from(*prompt) + random.random_range(0.0..1.0))
+                .collect();
+            let sampled = Sampled { values: &values, strata: &strata };
+            for statistic in [Statistic::Mean, Statistic::Median, Statistic::Sd] {
+                let figure = statistic.of(&values).unwrap();
+                let interval = of(statistic, sampled, CONFIDENCE).unwrap().unwrap();
+                assert!(interval.holds(figure), "{requests} {statistic}: {figure} {interval:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn intervals_of_changes_hold_the_truth_as_often_as_they_say() {
+        let normal = Normal::new(100.0, 10.0).unwrap();
+        let skewed = LogNormal::new(0.0, 0.5).unwrap();
+        let covered = |statistic: Statistic, n: usize, is_skewed: bool| {
+            let mut random = Pcg64Mcg::seed_from_u64(n as u64);
+            let held = (0..400).filter(|_| {
+                let mut draw = |by: f64| -> Vec<f64> {
+                    let value = |_| match is_skewed {
+                        true => by * skewed.sample(&mut random),
+                        false => by * normal.sample(&mut random),
+                    };
+                    (0..n).map(value).collect()
+                };
+                let (before, now) = (draw(1.0), draw(1.3));
+                let of = |values| Sampled { values, strata: &[] };
+                of_ratio(statistic, of(&now), of(&before), CONFIDENCE).unwrap().holds(1.3)
+            });
+            held.count() as f64 / 4.0
+        };
+        for (statistic, n, is_skewed) in [
+            (Statistic::Mean, 5, false),
+            (Statistic::Mean, 30, true),
+            (Statistic::Sd, 8, false),
+            (Statistic::Sd, 30, false),
+            (Statistic::Sd, 100, true),
+            (Statistic::Percentile(90.0), 60, true),
+            (Statistic::Percentile(95.0), 200, false),
+        ] {
+            let percent = covered(statistic, n, is_skewed);
+            assert!((91.5..=99.5).contains(&percent), "{statistic} of {n}: {percent}");
+        }
+        let few = Sampled { values: &[1.0, 2.0, 3.0], strata: &[] };
+        let of = |statistic| of_ratio(statistic, few, few, CONFIDENCE);
+        assert_eq!(of(Statistic::Sd), Err(Absent::TooFew { needs: 8, has: 3 }));
+        assert_eq!(of(Statistic::Max), Err(Absent::OfTheseAlone));
     }
 
     #[test]
@@ -325,13 +464,28 @@ mod tests {
             }),
             coverage(Statistic::Median, 100.0, &strata(1, 30), |random, _| normal.sample(random)),
             coverage(Statistic::Median, 1.0, &strata(1, 100), |random, _| skewed.sample(random)),
-            coverage(Statistic::Percentile(95.0), 20_f64.ln(), &strata(1, 200), |random, _| {
-                Exp::new(1.0).unwrap().sample(random)
-            }),
         ];
         for percent in covered {
             assert!((93.0..=97.0).contains(&percent), "{covered:?}");
         }
+        // Ranks are whole: theirs is more, and never less.
+        let of_percentile = |percent: f64, n: usize| {
+            let truth = -(1.0 - percent / 100.0).ln();
+            let exponential = |random: &mut Pcg64Mcg, _| Exp::new(1.0).unwrap().sample(random);
+            coverage(Statistic::Percentile(percent), truth, &strata(1, n), exponential)
+        };
+        for (percent, n) in [(50.0, 16), (90.0, 46), (95.0, 200), (99.0, 510)] {
+            let covered = of_percentile(percent, n);
+            assert!((94.0..=99.0).contains(&covered), "p{percent} of {n}: {covered}");
+        }
+        // That of a spread, of normal values and of others.
+        let spread = (1.0_f64.exp().powf(0.25) * (0.25_f64.exp() - 1.0)).sqrt();
+        let of_spread = [
+            coverage(Statistic::Sd, 10.0, &strata(1, 8), |random, _| normal.sample(random)),
+            coverage(Statistic::Sd, 10.0, &strata(1, 30), |random, _| normal.sample(random)),
+            coverage(Statistic::Sd, spread, &strata(1, 200), |random, _| skewed.sample(random)),
+        ];
+        assert!(of_spread.iter().all(|covered| (91.0..=98.0).contains(covered)), "{of_spread:?}");
         // The median of a few normal values varies somewhat less than that of many.
         let few = |random: &mut Pcg64Mcg, _| normal.sample(random);
         let of_few = coverage(Statistic::Median, 100.0, &strata(1, 5), few);

@@ -40,7 +40,8 @@ pub struct Reached {
     pub requests: usize,
     /// Valid answers among them.
     pub valid: usize,
-    /// From the first request's start to the last answer's end, seconds.
+    /// From the first request's start to the last valid answer's end or, where it is later, the last
+    /// start: a last request that fails by waiting is no part of the load. Seconds.
     pub seconds: f64,
     /// Requests under way, on average from the first start to the last.
     pub concurrency: f64,
@@ -61,7 +62,7 @@ pub struct Reached {
     pub busy: Option<f64>,
 }
 
-/// A piece of a run: as many answers as were under way at most, or a twentieth of all.
+/// A piece of a run: a twentieth of its time, or at least as much as an answer takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Batch {
     /// Valid requests a second.
@@ -75,13 +76,18 @@ impl Reached {
     pub fn of(spans: &[Span], busy: Option<f64>) -> Option<Self> {
         let first = spans.iter().map(|span| span.begun).min()?;
         let last_start = spans.iter().map(|span| span.begun).max()?;
-        let end = spans.iter().map(|span| span.ended).max()?;
+        let answers = spans.iter().filter(|span| span.tokens.is_some());
+        let end =
+            answers.map(|span| span.ended).max().map_or(last_start, |end| end.max(last_start));
         let starting = (last_start - first).as_secs_f64();
         let seconds = (end - first).as_secs_f64();
         let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
         let tokens: u64 = spans.iter().filter_map(|span| span.tokens).sum();
         let valid = spans.iter().filter(|span| span.tokens.is_some()).count();
         let peak = peak(spans);
+        let request_throughput = per_second(valid as f64);
+        let output_throughput = per_second(tokens as f64);
+        let all = Batch { request_throughput, output_throughput };
         Some(Self {
             requests: spans.len(),
             valid,
@@ -92,9 +98,9 @@ impl Reached {
             },
             peak,
             request_rate: (starting > 0.0).then(|| (spans.len() - 1) as f64 / starting),
-            request_throughput: per_second(valid as f64),
-            output_throughput: per_second(tokens as f64),
-            batches: batches(spans, first, peak),
+            request_throughput,
+            output_throughput,
+            batches: batches(spans, (first, last_start, seconds), all),
             lateness: lateness(spans),
             busy,
         })
@@ -140,26 +146,67 @@ impl Reached {
     }
 }
 
-/// The run in pieces, by the ends of its answers: batch means (Schmeiser 1982). A piece is so long
-/// that each place ends about one request in it.
-fn batches(spans: &[Span], first: Duration, peak: usize) -> Vec<Batch> {
-    const MOST: usize = 20;
-    let mut spans: Vec<_> = spans.iter().collect();
-    spans.sort_by_key(|span| span.ended);
-    let size = peak.max(spans.len().div_ceil(MOST)).max(1);
-    let mut from = first;
-    let batch = |piece: &[&Span]| {
-        let end = piece.last().map_or(from, |span| span.ended);
-        let seconds = (end - from).as_secs_f64();
-        from = end;
-        let tokens: u64 = piece.iter().filter_map(|span| span.tokens).sum();
-        let valid = piece.iter().filter(|span| span.tokens.is_some()).count();
-        (seconds > 0.0).then(|| Batch {
-            request_throughput: valid as f64 / seconds,
-            output_throughput: tokens as f64 / seconds,
+/// The run in pieces of equal time: batch means (Schmeiser 1982). Up to the last start, since after
+/// it places fall empty for no reason of the server's; their mean is made that of `all` the run. An
+/// answer's tokens are spread over the time that it took, as they came, so that it makes no
+/// difference on which side of a border it ended.
+fn batches(
+    spans: &[Span],
+    (first, end, whole): (Duration, Duration, f64),
+    all: Batch,
+) -> Vec<Batch> {
+    // Neighbours share the answers that lie across their border: they are to be few of a piece's
+    // answers. Where a run is too short for that, few pieces, whose Student's t is wide, make up.
+    const MOST: f64 = 20.0;
+    const FEW: f64 = 5.0;
+    const LONG: f64 = 4.0;
+    let answers: Vec<_> = spans
+        .iter()
+        .filter_map(|span| {
+            let since = |at: Duration| at.saturating_sub(first).as_secs_f64();
+            let (begun, ended) = (since(span.begun), since(span.ended));
+            (ended > begun).then_some((begun, ended, span.tokens? as f64))
         })
-    };
-    spans.chunks_exact(size).filter_map(batch).collect()
+        .collect();
+    let taken: f64 = answers.iter().map(|(begun, ended, _)| ended - begun).sum();
+    let seconds = (end - first).as_secs_f64();
+    let rounds = seconds / (taken / answers.len() as f64);
+    let pieces = (rounds / LONG).clamp(rounds.min(FEW), MOST) as usize;
+    let length = seconds / pieces as f64;
+    let mut batches = vec![Batch { request_throughput: 0.0, output_throughput: 0.0 }; pieces];
+    for (begun, ended, tokens) in answers {
+        let (from, to) = ((begun / length) as usize, (ended / length).ceil() as usize);
+        for (nth, batch) in batches.iter_mut().enumerate().take(to).skip(from) {
+            let start = nth as f64 * length;
+            let part = (ended.min(start + length) - begun.max(start)).max(0.0) / (ended - begun);
+            batch.request_throughput += part;
+            batch.output_throughput += part * tokens;
+        }
+    }
+    // When the last answer ended is a chance as well: the largest of ten normal values varies 0.6
+    // times as they do.
+    let durations: Vec<_> = spans.iter().map(|s| (s.ended - s.begun).as_secs_f64()).collect();
+    let end = 0.6 * Statistic::Sd.of(&durations).unwrap_or_default() / whole;
+    let requests: Vec<_> = batches.iter().map(|batch| batch.request_throughput).collect();
+    let tokens: Vec<_> = batches.iter().map(|batch| batch.output_throughput).collect();
+    let requests = around(requests, all.request_throughput, end);
+    let tokens = around(tokens, all.output_throughput, end);
+    let batch =
+        |(request_throughput, output_throughput)| Batch { request_throughput, output_throughput };
+    requests.into_iter().zip(tokens).map(batch).collect()
+}
+
+/// `values` in proportion, so that their mean is `mean`, and so far from it that the error of that
+/// has `end` in it, a relative one of its own.
+fn around(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
+    let theirs = Statistic::Mean.of(&values).unwrap_or_default();
+    let spread = Statistic::Sd.of(&values).unwrap_or_default();
+    if theirs <= 0.0 || spread <= 0.0 {
+        return vec![mean; values.len()];
+    }
+    let error = spread / theirs / (values.len() as f64).sqrt();
+    let wider = error.hypot(end) / error;
+    values.iter().map(|value| mean * (1.0 + wider * (value / theirs - 1.0))).collect()
 }
 
 /// Seconds that requests spent under way before `end`, all together.
@@ -253,6 +300,58 @@ mod tests {
         assert!(told(2).contains("`max_in_flight` (2) were under way"));
         let busy = Reached { busy: Some(0.95), ..late(0) };
         assert!(busy.shortfall(&open(500), &UNTIL).unwrap().contains("busy 95 %"));
+    }
+
+    #[test]
+    fn a_last_request_that_fails_by_waiting_is_not_waited_for() {
+        let answers = (0..10).map(|nth| span(None, nth * 10, nth * 10 + 10, Some(5)));
+        let stalled = span(None, 95, 3_000, None);
+        let reached = Reached::of(&answers.chain([stalled]).collect::<Vec<_>>(), None).unwrap();
+        assert_eq!((reached.valid, reached.seconds), (10, 0.1));
+        // A server that is gone is asked all the same.
+        let gone = [span(None, 0, 10, Some(5)), span(None, 10, 11, None), span(None, 90, 91, None)];
+        assert_eq!(Reached::of(&gone, None).unwrap().seconds, 0.09);
+    }
+
+    #[test]
+    fn pieces_of_a_run_have_its_mean_and_hold_its_truth() {
+        use crate::interval::{self, CONFIDENCE, Sampled};
+        use rand::SeedableRng;
+        use rand_distr::{Distribution, Normal};
+
+        let noise: Normal<f64> = Normal::new(1.0, 0.2).unwrap();
+        // Eight places, answers of about 100 ms and 50 tokens.
+        let run = |requests: u32, random: &mut rand_pcg::Pcg64Mcg| {
+            let mut free = [0.0_f64; 8];
+            let mut answer = || {
+                let place = free.iter_mut().min_by(|a, b| a.total_cmp(b)).unwrap();
+                let begun = *place;
+                *place += 0.1 * noise.sample(random).max(0.2);
+                let at = Duration::from_secs_f64;
+                Span { scheduled: None, begun: at(begun), ended: at(*place), tokens: Some(50) }
+            };
+            Reached::of(&(0..requests).map(|_| answer()).collect::<Vec<_>>(), None).unwrap()
+        };
+        // With the half of the width that it may have: at best it is that of a mean with 20 %.
+        for (requests, widest) in [(64, 0.09), (200, 0.04), (2_000, 0.012)] {
+            let mut random = rand_pcg::Pcg64Mcg::seed_from_u64(1);
+            let runs: Vec<_> = (0..600).map(|_| run(requests, &mut random)).collect();
+            let truth = runs.iter().map(|run| run.output_throughput).sum::<f64>() / 600.0;
+            let (mut held, mut width) = (0, 0.0);
+            for run in &runs {
+                let values: Vec<_> =
+                    run.batches.iter().map(|batch| batch.output_throughput).collect();
+                let mean = Statistic::Mean.of(&values).unwrap();
+                assert!((mean / run.output_throughput - 1.0).abs() < 1e-9, "{mean}");
+                let sampled = Sampled { values: &values, strata: &[] };
+                let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE).unwrap().unwrap();
+                held += usize::from(interval.holds(truth));
+                width += (interval.high - interval.low) / 2.0 / truth / 600.0;
+            }
+            let covered = f64::from(u32::try_from(held).unwrap()) / 6.0;
+            assert!((92.0..=98.0).contains(&covered), "{requests}: {covered} %, {width}");
+            assert!(width < widest, "{requests}: {width}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum Absent {
         /// How many there are.
         all: usize,
     },
+    /// It describes the values alone that it was taken of, and is not compared with that of others.
+    OfTheseAlone,
     /// The statistic wants more values than there are.
     TooFew {
         /// Values that it takes.
@@ -34,6 +36,9 @@ impl fmt::Display for Absent {
             Self::NoValidTrial { failed: 0 } => f.write_str("no trial has finished"),
             Self::NoValidTrial { .. } => f.write_str("no trial succeeded"),
             Self::NoLoad => f.write_str("a figure of workloads, and this is none"),
+            Self::OfTheseAlone => {
+                f.write_str("it describes its own requests alone, such as the largest")
+            }
             Self::Lacking { lack, all } => write!(f, "{lack} of {all} have no such figure"),
             Self::TooFew { needs, has } => write!(f, "needs n = {needs}, has {has}"),
         }

@@ -57,6 +57,13 @@ impl Threshold {
         let statistic = parse_statistic(&mut words, metric)?;
         let comparison = parse_comparison(&mut words)?;
         let (limit, is_relative) = parse_limit(&mut words, metric)?;
+        if is_relative && matches!(statistic, Statistic::Min | Statistic::Max) {
+            return Err(ParseError {
+                message: format!("a change of `{statistic}` is no more than chance"),
+                offset: text.find(&statistic.to_string()).unwrap_or_default(),
+                help: "it describes its own requests alone: take a percentile, such as p99".into(),
+            });
+        }
         if let Some((offset, rest)) = words.rest() {
             return Err(ParseError {
                 message: format!("unexpected `{rest}` after the threshold"),

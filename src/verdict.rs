@@ -5,7 +5,7 @@ use crate::{
     baseline::{Baseline, Kept, NoBaseline},
     change::Change,
     interval::Interval,
-    metric::{ErrorOf, Metric},
+    metric::{ErrorOf, Metric, Read},
     statistic::{Absent, Statistic},
     summary::{Estimate, Group},
     threshold::Threshold,
@@ -63,6 +63,10 @@ pub enum Outcome {
 pub enum Wanting {
     /// About so many more requests, if they are like those before.
     Requests(usize),
+    /// About so many more runs of the load.
+    Runs(usize),
+    /// A baseline of more requests: what it has does not bound the figure.
+    Baseline,
     /// No number of them: the figure is at the limit, or nearer to it than the instrument is exact.
     Exactness,
 }
@@ -132,6 +136,15 @@ impl Verdict {
     /// What would decide it, if it is inconclusive. The interval is taken to shrink with the root
     /// of the number of requests.
     pub fn wanting(&self) -> Option<Wanting> {
+        let wanting = self.wanting_of_its_unit()?;
+        match (wanting, self.threshold.metric.read) {
+            // A load's figure is one of a run.
+            (Wanting::Requests(runs), Read::Load(_)) => Some(Wanting::Runs(runs)),
+            _ => Some(wanting),
+        }
+    }
+
+    fn wanting_of_its_unit(&self) -> Option<Wanting> {
         let actual = self.actual.ok().filter(|_| self.outcome() == Outcome::Inconclusive)?;
         if let Some(Ok(change)) = &self.change {
             return Some(self.wanting_of_change(change, actual.n));
@@ -139,7 +152,14 @@ impl Verdict {
         let interval = match actual.interval {
             Ok(Some(interval)) => interval,
             Ok(None) => return Some(Wanting::Exactness),
-            Err(Absent::TooFew { needs, has }) => return Some(Wanting::Requests(needs - has)),
+            Err(Absent::TooFew { needs, has }) => {
+                // Of a load these are pieces of its runs.
+                let a_run = match self.threshold.metric.read {
+                    Read::Load(_) => (has / actual.n.max(1)).max(1),
+                    _ => 1,
+                };
+                return Some(Wanting::Requests((needs - has).div_ceil(a_run)));
+            }
             Err(_) => return None,
         };
         let above = actual.value > self.threshold.limit;
@@ -151,19 +171,30 @@ impl Verdict {
     /// What keeps it from passing, or from being significant.
     fn wanting_of_change(&self, change: &Change, n: usize) -> Wanting {
         let floor = 2.0 * self.error.unwrap_or(0.0) / change.before;
-        let (interval, limit) = match self.threshold.holds(change.relative) {
-            true => (change.interval, self.threshold.limit),
-            false => (change.medians, 0.0),
-        };
-        let half = (interval.high - interval.low) / 2.0;
-        wanting(half, (change.relative - limit).abs() - floor, n)
+        let Interval { low, high } = change.interval;
+        if !self.threshold.holds(change.relative) {
+            let is_within_error = (change.now - change.before).abs() <= floor * change.before;
+            return match is_within_error {
+                true => Wanting::Exactness,
+                false => more(change.times_to_significance(), n),
+            };
+        }
+        if !(low.is_finite() && high.is_finite()) {
+            return Wanting::Baseline;
+        }
+        wanting((high - low) / 2.0, (change.relative - self.threshold.limit).abs() - floor, n)
     }
 }
 
 /// How many requests more than `n` make an interval so narrow that the half of it is `room`.
 fn wanting(half: f64, room: f64, n: usize) -> Wanting {
-    let more = ((half / room).powi(2) - 1.0) * n as f64;
-    match room > 0.0 && more.is_finite() && more < 1e7 {
+    if room > 0.0 { more((half / room).powi(2), n) } else { Wanting::Exactness }
+}
+
+/// How many requests more than `n` are so many `times` as many.
+fn more(times: f64, n: usize) -> Wanting {
+    let more = (times - 1.0) * n as f64;
+    match more.is_finite() && more < 1e7 {
         true => Wanting::Requests((more.ceil() as usize).max(1)),
         false => Wanting::Exactness,
     }

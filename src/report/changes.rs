@@ -1,5 +1,7 @@
 //! Two baselines side by side: a table a model, a row a figure.
 
+use std::collections::BTreeMap;
+
 use super::{number, table};
 use crate::{
     baseline::{Baseline, Kept},
@@ -16,13 +18,16 @@ pub struct Compared {
     pub groups: Vec<(String, Result<Figures, String>)>,
 }
 
+/// What has changed of a figure and what sort of change it is, or why that is not known.
+pub type Changed = Result<(Change, Sort), String>;
+
 /// What has changed in one group.
 #[derive(Debug)]
 pub struct Figures {
     /// What is different and should not be.
     pub notes: Vec<String>,
-    /// Each figure that both have, by its mean.
-    pub changes: Vec<(&'static Metric, Change, Sort)>,
+    /// Each figure that either has, by its mean: what has changed, or why that is not known.
+    pub changes: Vec<(&'static Metric, Changed)>,
 }
 
 /// What a change is.
@@ -51,23 +56,32 @@ impl Compared {
         Self { groups: now.groups.iter().map(group).collect() }
     }
 
-    /// Whether a figure has regressed, or a group could not be compared.
+    /// Whether a figure has regressed, or a group or a figure that there was could not be compared.
     pub fn is_worse(&self) -> bool {
         self.groups.iter().any(|(_, figures)| match figures {
             Err(_) => true,
-            Ok(figures) => figures.changes.iter().any(|(.., sort)| *sort == Sort::Regressed),
+            Ok(figures) => figures.changes.iter().any(|(_, change)| match change {
+                Ok((_, sort)) => *sort == Sort::Regressed,
+                Err(_) => true,
+            }),
         })
     }
 }
 
-fn changes(then: &Kept, now: &Kept, size: f64) -> Vec<(&'static Metric, Change, Sort)> {
+fn changes(then: &Kept, now: &Kept, size: f64) -> Vec<(&'static Metric, Changed)> {
     let told = METRICS.iter().filter(|metric| {
         metric.in_summary && metric.better != Better::Neither && !matches!(metric.read, Read::All)
     });
     let change = |metric: &'static Metric| {
-        let (before, now) = then.sampled(metric).zip(now.sampled(metric))?;
-        let change = Change::of(Statistic::Mean, before, now, CONFIDENCE).ok()?;
-        Some((metric, change, sort(metric, &change, size)))
+        // A figure that there was not is no change for the worse.
+        let before = then.sampled(metric)?;
+        let changed = now.sampled(metric).ok_or("some requests now lack it".to_owned());
+        let changed = changed.and_then(|now| {
+            let change = Change::of(Statistic::Mean, before, now, CONFIDENCE);
+            let change = change.map_err(|why| format!("it {why}"))?;
+            Ok((change, sort(metric, &change, size)))
+        });
+        Some((metric, changed))
     };
     told.filter_map(change).collect()
 }
@@ -105,10 +119,18 @@ pub fn render(compared: &Compared) -> String {
     out
 }
 
-fn rows(changes: &[(&'static Metric, Change, Sort)]) -> String {
+fn rows(changes: &[(&'static Metric, Changed)]) -> String {
     let mut table = table::table(&["figure", "unit", ">before", ">now", ">change in %", ""]);
-    for (metric, change, sort) in changes {
+    let mut unknown: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (metric, change) in changes {
         let (unit, scale) = metric.unit.display();
+        let (change, sort) = match change {
+            Ok(change) => change,
+            Err(why) => {
+                unknown.entry(why).or_default().push(metric.name);
+                continue;
+            }
+        };
         let word = match sort {
             Sort::Regressed => "REGRESSED",
             Sort::Improved => "improved",
@@ -124,5 +146,9 @@ fn rows(changes: &[(&'static Metric, Change, Sort)]) -> String {
             word.to_owned(),
         ]);
     }
-    table::lines(&table)
+    let mut out = if table.is_empty() { String::new() } else { table::lines(&table) };
+    for (why, figures) in unknown {
+        out.push_str(&format!("  NOT COMPARED, since {why}: {}\n", figures.join(", ")));
+    }
+    out
 }

@@ -12,6 +12,7 @@ use super::{
     thresholds,
 };
 use crate::{
+    change::{Change, Evidence},
     interval::Interval,
     metric::{Better, DEFINITIONS, METRICS, Metric, Read, SUCCESS_RATE, Unit},
     plan::{Target, Workload},
@@ -146,7 +147,7 @@ fn drift(group: &Group) -> Value {
         let told = json!({
             "relative": number(change.relative),
             "interval": interval(change.interval),
-            "p": number(change.p),
+            "p": optional(p_of(&change)),
             "significant": change.is_significant(),
         });
         Some((name.to_owned(), told))
@@ -256,10 +257,11 @@ fn threshold(group: &str, verdict: &Verdict) -> Value {
         Outcome::Fail => "fail",
         Outcome::Inconclusive => "inconclusive",
     };
-    let requests = verdict.wanting().and_then(|wanting| match wanting {
-        Wanting::Requests(more) => Some(more),
-        Wanting::Exactness => None,
-    });
+    let (requests, runs) = match verdict.wanting() {
+        Some(Wanting::Requests(more)) => (Some(more), None),
+        Some(Wanting::Runs(more)) => (None, Some(more)),
+        Some(Wanting::Exactness | Wanting::Baseline) | None => (None, None),
+    };
     let bounds = actual.and_then(|actual| actual.interval.ok().flatten());
     let change = verdict.change.as_ref().and_then(|change| change.as_ref().ok());
     json!({
@@ -279,14 +281,23 @@ fn threshold(group: &str, verdict: &Verdict) -> Value {
             "now": number(change.now),
             "relative": number(change.relative),
             "interval": interval(change.interval),
-            "p": number(change.p),
+            "p": optional(p_of(change)),
         })),
         "instrument_error": optional(verdict.error),
         "verdict": outcome,
         "told": thresholds::actual(verdict),
         "wanting": thresholds::wanting(verdict),
         "more_requests": requests,
+        "more_runs": runs,
     })
+}
+
+/// What ranks say of a mean or median.
+fn p_of(change: &Change) -> Option<f64> {
+    match change.evidence {
+        Evidence::Shift { p, .. } => Some(p),
+        Evidence::Own(_) => None,
+    }
 }
 
 /// As `results.instrument.json` has it.

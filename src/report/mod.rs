@@ -125,6 +125,11 @@ fn exported(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
 }
 
+/// A number of things, in words.
+pub(crate) fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A figure in its unit on the terminal, with the digits that it is worth.
 fn number(value: f64) -> String {
     if value.is_infinite() {

@@ -1,6 +1,6 @@
 //! What came of the thresholds: limit, actual with its interval, verdict.
 
-use super::{Format, Judged, Run, number, table};
+use super::{Format, Judged, Run, counted, number, table};
 use crate::{
     change::Change,
     interval::Interval,
@@ -53,7 +53,13 @@ pub fn word(outcome: Outcome) -> &'static str {
 /// What would decide an inconclusive verdict, in words.
 pub fn wanting(verdict: &Verdict) -> Option<String> {
     Some(match verdict.wanting()? {
-        Wanting::Requests(more) => format!("about {more} more requests would decide it"),
+        Wanting::Requests(more) => {
+            format!("about {} would decide it", counted(more, "more request"))
+        }
+        Wanting::Runs(more) => format!("about {} would decide it", counted(more, "more run")),
+        Wanting::Baseline => {
+            "a baseline of more requests, or more requests, would decide it".into()
+        }
         Wanting::Exactness if verdict.change.is_some() => {
             "no number of requests would decide it: it is at its limit".into()
         }

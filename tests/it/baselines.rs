@@ -128,6 +128,42 @@ fn a_failed_run_is_no_baseline() {
 }
 
 #[test]
+fn figures_that_cannot_be_compared_are_told_and_fail() {
+    let bench = bench("2ms", "");
+    let run = |arguments: &[&str]| {
+        let ran = bench.run(arguments);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    };
+    let config = |more: &str| {
+        let config = format!(
+            "prompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
+             models: {{ m: {{ simulate: {{ ttft: 5ms, itl: 15ms, tokens: 6{more} }} }} }}\n"
+        );
+        std::fs::write(bench.folder.path().join("configs.yaml"), config).unwrap();
+    };
+    config("");
+    run(&["--runs", "4", "--save-baseline", "./few.json"]);
+    run(&["--runs", "6", "--save-baseline", "./all.json"]);
+    let few = compare(&bench, &["./all.json", "./few.json"]);
+    assert_eq!(few.code, Some(101), "{}", few.stdout);
+    assert!(
+        few.stdout.contains("NOT COMPARED, since it needs n = 5, has 4: generation_speed, ttft"),
+        "{}",
+        few.stdout
+    );
+    // It came in one piece now and has no speed.
+    config(", faults: [{ merge: 10 }]");
+    run(&["--runs", "6", "--save-baseline", "./burst.json"]);
+    let burst = compare(&bench, &["./all.json", "./burst.json", "--size", "90"]);
+    assert_eq!(burst.code, Some(101), "{}", burst.stdout);
+    let speed = "  NOT COMPARED, since some requests now lack it: generation_speed";
+    assert!(burst.stdout.contains(speed), "{}", burst.stdout);
+    // What there was not before is no loss.
+    let back = compare(&bench, &["./burst.json", "./all.json", "--size", "90"]);
+    assert_eq!(back.code, Some(0), "{}", back.stdout);
+}
+
+#[test]
 fn a_baseline_that_cannot_be_saved_fails_the_run_in_every_report() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\n\
@@ -183,7 +219,7 @@ fn what_is_inconclusive_warns_passes_or_fails_as_it_is_told() {
         let ran = bench.run(&["--inconclusive", way]);
         assert_eq!(ran.code, Some(code), "{}", ran.stderr);
         assert!(ran.stderr.lines().any(|said| said.starts_with(&line)), "{}", ran.stderr);
-        says(&ran, "about 1 more requests would decide it");
+        says(&ran, "about 1 more request would decide it");
     }
     let ran = bench.run(&["--inconclusive", "maybe"]);
     assert_eq!(ran.code, Some(2));

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::{Session, Stopped, judge};
 use crate::{
-    harness::{calibrate::Instruments, counted},
+    harness::calibrate::Instruments,
     interval::CONFIDENCE,
     plan::{self, Case, Task},
+    report::counted,
     statistic::Absent,
     summary::Group,
     verdict::{Verdict, Wanting},
@@ -83,7 +84,11 @@ impl Session {
 
 fn more_may_decide(verdict: &Verdict) -> bool {
     let refused = matches!(verdict.actual, Err(Absent::TooFew { .. }));
-    refused || matches!(verdict.wanting(), Some(Wanting::Requests(_)))
+    refused
+        || matches!(
+            verdict.wanting(),
+            Some(Wanting::Requests(_) | Wanting::Runs(_) | Wanting::Baseline)
+        )
 }
 
 /// By how much the runs are multiplied at each further look: 2, 4, … and the most at last.
