@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -189,11 +189,16 @@ fn every_answer_of_the_simulated_endpoint_comes_to_the_same_over_tls() {
     }
 }
 
+/// What comes of `STREAM` when it is whole.
+const WHOLE: &str = "2 tokens in 2 events, stop, Some(\"c1\")";
+
 /// How a connection ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
     /// As TLS wants it.
     Told,
+    /// The same, and bytes behind it.
+    Followed,
     /// Without a word.
     Cut,
     /// Within the last record.
@@ -217,15 +222,17 @@ fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
                 }
             }
             server.writer().write_all(&answer).expect("room");
-            if matches!(end, End::Told) {
+            if matches!(end, End::Told | End::Followed) {
                 server.send_close_notify();
             }
             let mut sealed = Vec::new();
             while server.wants_write() {
                 server.write_tls(&mut sealed).expect("room");
             }
-            if matches!(end, End::Torn) {
-                sealed.pop();
+            match end {
+                End::Torn => drop(sealed.pop()),
+                End::Followed => sealed.extend_from_slice(b"\x17\x03\x03\x40\x00more"),
+                End::Told | End::Cut => {}
             }
             let _ = socket.write_all(&sealed);
             // All that the client sent has to be read, or the close is a reset.
@@ -272,11 +279,35 @@ fn a_stream_that_is_cut_anywhere_over_tls_comes_to_the_same_by_both_transports()
     let is_whole = |answer: &[u8], end| match end {
         End::Told => answer.ends_with(b"[DONE]\n\n") || answer.ends_with(b"0\r\n\r\n"),
         End::Cut => answer.ends_with(b"0\r\n\r\n"),
-        End::Torn => false,
+        End::Torn | End::Followed => false,
     };
     let whole = answers.iter().zip(&stamped).filter(|((answer, end), _)| is_whole(answer, *end));
     let told: Vec<_> = whole.map(|(_, line)| line.as_str()).collect();
-    assert_eq!(told, ["2 tokens in 2 events, stop, Some(\"c1\")"; 3]);
+    assert_eq!(told, [WHOLE; 3]);
+}
+
+#[test]
+fn what_follows_tls_s_own_end_is_nothing() {
+    let (tls, certificate) = sim::self_signed().expect("a certificate");
+    let (ended, all) = mpsc::channel();
+    // A request that never ends would hold up the test's own thread.
+    thread::spawn(move || {
+        let route = Route::trusting([certificate]);
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+        let whole = [chunked(STREAM), format!("{head}{STREAM}").into_bytes()];
+        let cut = chunked(STREAM)[..200].to_vec();
+        for answer in whole.into_iter().chain([cut]) {
+            for transport in TRANSPORTS {
+                // Twice by one client, which is not to use the connection again.
+                let answers = vec![(answer.clone(), End::Followed); 2];
+                ended.send(outcomes(&answering(answers, tls.clone()), &route, transport)).unwrap();
+            }
+        }
+    });
+    for expected in [WHOLE, WHOLE, WHOLE, WHOLE, "broken", "broken"] {
+        let outcomes = all.recv_timeout(Duration::from_secs(60)).expect("an end of the request");
+        assert_eq!(outcomes, [expected; 2]);
+    }
 }
 
 #[test]

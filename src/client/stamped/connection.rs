@@ -127,7 +127,7 @@ impl Connection {
         let closed = self.tls.as_mut().is_some_and(|tls| {
             tls.process_new_packets().is_ok_and(|state| state.peer_has_closed())
         });
-        match closed && !incoming.reader.is_done() {
+        match closed {
             true => Ok(incoming.close(arrival)?),
             false => Ok(()),
         }
@@ -160,15 +160,15 @@ impl From<RequestError> for TlsError {
     }
 }
 
-/// Hands the plain text in `bytes` to `sink`, piece by piece.
+/// Hands the plain text in `bytes` to `sink`, piece by piece. What follows TLS's own end is left
+/// out: it is nobody's, and TLS takes none of it.
 fn decrypt(
     tls: &mut ClientConnection,
     mut bytes: &[u8],
     mut sink: impl FnMut(&[u8]) -> Result<(), RequestError>,
 ) -> Result<(), TlsError> {
     let mut plain = [0; 16 << 10];
-    while !bytes.is_empty() {
-        tls.read_tls(&mut bytes)?;
+    while !bytes.is_empty() && tls.read_tls(&mut bytes)? > 0 {
         let mut left = tls.process_new_packets()?.plaintext_bytes_to_read();
         while left > 0 {
             let read = tls.reader().read(&mut plain)?;
