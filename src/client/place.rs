@@ -27,7 +27,7 @@ pub(super) enum Place {
 }
 
 /// What a socket connects to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
     Port(SocketAddr),
     File(PathBuf),

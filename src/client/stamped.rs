@@ -107,8 +107,10 @@ struct Work {
     written: usize,
     begun: Instant,
     connected: Instant,
-    /// The next address to try.
-    address: usize,
+    /// The address that is tried, or was the right one.
+    address: Option<Address>,
+    /// The addresses to try after it, once they are known.
+    untried: Option<VecDeque<Address>>,
     set_up: Option<SetUp>,
     limits: Limits,
     sent: Option<Duration>,
@@ -352,7 +354,7 @@ impl Stamped {
     /// Whether the lane has not tried every address.
     fn has_address_left(&self, lane: usize) -> bool {
         let work = self.lanes[lane].work.as_ref();
-        work.is_some_and(|work| work.address < self.addresses.len())
+        work.is_some_and(Work::has_address_left)
     }
 
     fn try_connect(
@@ -364,10 +366,13 @@ impl Stamped {
             self.addresses = self.server.resolve(self.timeouts.connect, is_cancelled)?;
         }
         let Some(work) = &mut self.lanes[lane].work else { return Ok(()) };
-        let address = &self.addresses[work.address.min(self.addresses.len() - 1)];
-        work.address += 1;
+        let untried = work.untried.get_or_insert_with(|| self.addresses.iter().cloned().collect());
+        work.deadline = share(now(), work.begun + self.timeouts.connect, untried.len());
+        let Some(address) = untried.pop_front() else {
+            return Err(self.server.too_late(self.timeouts.connect));
+        };
         let failed = |error: io::Error| self.server.failed(&error);
-        let mut connection = Connection::to(address).map_err(failed)?;
+        let mut connection = Connection::to(work.address.insert(address)).map_err(failed)?;
         let stream = &mut connection.socket.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(stream, Token(lane), interest).map_err(failed)?;
@@ -409,6 +414,9 @@ impl Stamped {
                     connection.tls = tls;
                     work.connected = now();
                     work.stage = Stage::Handshaking;
+                    // It has all the time that is left: this is the address.
+                    work.deadline = work.begun + self.timeouts.connect;
+                    self.arm(lane);
                     self.handshaking(lane, jobs);
                 }
                 Err(error) => self.finish(lane, Err(error), jobs),
@@ -438,8 +446,8 @@ impl Stamped {
         }
         let opened = now();
         // The next connection need not try those that failed.
-        if let Some(last) = work.address.checked_sub(1).filter(|&at| at < self.addresses.len()) {
-            self.addresses.swap(0, last);
+        if let Some(at) = self.addresses.iter().position(|at| Some(at) == work.address.as_ref()) {
+            self.addresses.swap(0, at);
         }
         let tls = connection.tls.is_some().then(|| opened - work.connected);
         let set_up = SetUp { total: opened - work.begun, tls };
@@ -562,6 +570,11 @@ impl Stamped {
                     self.rested(lane, jobs);
                     continue;
                 }
+                // This address is silent; the next one may not be.
+                Stage::Connecting if work.has_address_left() => {
+                    self.connect(lane, jobs);
+                    continue;
+                }
                 Stage::Connecting | Stage::Handshaking => {
                     Err(self.server.too_late(self.timeouts.connect))
                 }
@@ -625,13 +638,19 @@ impl Work {
             written: 0,
             begun,
             connected: begun,
-            address: 0,
+            address: None,
+            untried: None,
             set_up: None,
             limits: Limits { origin: begun, timeouts },
             sent: None,
             incoming: Incoming::new(begun),
             deadline: begun + timeouts.connect,
         }
+    }
+
+    /// Whether there is an address that has not been tried.
+    fn has_address_left(&self) -> bool {
+        self.untried.as_ref().is_some_and(|untried| !untried.is_empty())
     }
 
     /// What came of it: an error when there was no answer, a broken recording when there was one.
@@ -649,6 +668,13 @@ impl Work {
             }
         }
     }
+}
+
+/// Until when the first of these `addresses` is tried, if all are silent and the last is to have been
+/// tried by `end`.
+fn share(now: Instant, end: Instant, addresses: usize) -> Instant {
+    let addresses = u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
+    now + end.saturating_duration_since(now) / addresses
 }
 
 fn whole_millis(time: Duration) -> Duration {
@@ -676,4 +702,122 @@ fn request_head(method: &Method, url: &reqwest::Url, headers: &HeaderMap) -> Vec
         head.extend_from_slice(b"\r\n");
     }
     head
+}
+
+/// With listeners whose queue is full: Linux drops what comes then.
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{SocketAddr, TcpListener, TcpStream},
+    };
+
+    use bytes::Bytes;
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+    use crate::recording::Chunk;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn addresses_share_the_time_that_is_left() {
+        let begun = now();
+        let at = |time: u64| begun + ms(time);
+        assert_eq!(share(at(0), at(900), 3), at(300));
+        assert_eq!(share(at(300), at(900), 2), at(600));
+        assert_eq!(share(at(20), at(900), 1), at(900));
+        assert_eq!(share(at(950), at(900), 2), at(950));
+    }
+
+    /// Requests that are all to be sent at once, and their answers.
+    struct Together {
+        left: usize,
+        answers: Vec<Result<Recording, RequestError>>,
+    }
+
+    impl Jobs for Together {
+        fn next(&mut self, _: Instant, _: usize) -> Next {
+            match self.left.checked_sub(1) {
+                None => Next::AfterAnAnswer,
+                Some(id) => {
+                    self.left = id;
+                    Next::Send { id, body: Bytes::from_static(b"{}") }
+                }
+            }
+        }
+
+        fn arrived(&mut self, _: usize, _: &Chunk) {}
+
+        fn last_token(&self, _: &[Chunk]) -> Option<Duration> {
+            None
+        }
+
+        fn is_cancelled(&self) -> bool {
+            false
+        }
+
+        fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {
+            self.answers.push(answer);
+        }
+    }
+
+    /// What three requests at once come to, at a server with these addresses.
+    fn ask(addresses: &[SocketAddr]) -> (Vec<Result<u16, String>>, Vec<Address>) {
+        let url = reqwest::Url::parse("http://two.test:80").expect("a URL");
+        let long = Duration::from_secs(60);
+        let timeouts =
+            Timeouts { connect: ms(800), first_token: long, inter_token: long, total: long };
+        let (headers, route) = (HeaderMap::new(), Route::default());
+        let asked = (Method::POST, &url);
+        let mut stamped =
+            Stamped::new(asked, &headers, timeouts, Warmth::Warm, &route).expect("a client");
+        stamped.addresses = addresses.iter().copied().map(Address::Port).collect();
+        let mut jobs = Together { left: 3, answers: Vec::new() };
+        stamped.drive(&mut jobs);
+        let told = |answer: Result<Recording, RequestError>| match answer {
+            Ok(recording) => Ok(recording.status),
+            Err(error) => Err(format!("{}: {error}", error.kind)),
+        };
+        (jobs.answers.into_iter().map(told).collect(), stamped.addresses)
+    }
+
+    /// A port that takes no more connections and does not say so, as long as these are kept.
+    fn silent() -> (SocketAddr, Socket, Vec<TcpStream>) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        listener.bind(&any.into()).expect("a port");
+        listener.listen(0).expect("a queue");
+        let address = listener.local_addr().expect("a port").as_socket().expect("a port");
+        let queued = || TcpStream::connect_timeout(&address, ms(100)).ok();
+        let full = std::iter::from_fn(queued).collect();
+        (address, listener, full)
+    }
+
+    #[test]
+    fn an_address_that_is_silent_is_left_for_the_next() {
+        let (address, _listener, _full) = silent();
+        let answering = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let there = answering.local_addr().expect("a port");
+        thread::spawn(move || {
+            for socket in answering.incoming() {
+                let mut socket = socket.expect("a client");
+                let _ = socket.read(&mut [0; 4096]);
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            }
+        });
+        let (answers, addresses) = ask(&[address, there]);
+        assert_eq!(answers, [Ok(200), Ok(200), Ok(200)]);
+        assert_eq!(addresses, [there, address].map(Address::Port), "the next begins with it");
+    }
+
+    #[test]
+    fn when_all_are_silent_the_limit_is_named() {
+        let (one, other) = (silent(), silent());
+        let (answers, _) = ask(&[one.0, other.0]);
+        let told = "connect_timeout: no connection to two.test:80 within 800ms (timeouts.connect)";
+        assert_eq!(answers, vec![Err(told.to_owned()); 3]);
+    }
 }
