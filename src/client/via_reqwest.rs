@@ -24,7 +24,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::crowd::Crowd;
-use super::{BODY_LIMIT, Driven, Jobs, Watch, limits::Limits, now, place::Place, tls, too_long};
+use super::{
+    BODY_LIMIT, Driven, Jobs, PATIENCE, Watch, limits::Limits, now, place::Place, tls, too_long,
+};
 use crate::{
     config::{self, Connection},
     plan::Timeouts,
@@ -106,7 +108,14 @@ impl ViaReqwest {
         body: Bytes,
         watch: &dyn Watch,
     ) -> Result<Recording, RequestError> {
-        self.target.send(&self.lane, body, watch).await
+        tokio::select! {
+            biased;
+            answer = self.target.send(&self.lane, body, watch) => answer,
+            () = cancelled(watch) => {
+                self.lane.answered.store(false, Ordering::Relaxed);
+                Err(RequestError::new(ErrorKind::Interrupted, "interrupted"))
+            }
+        }
     }
 
     /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
@@ -241,6 +250,13 @@ impl Target {
             let message = format!("the connection broke before the answer began: {cause}{maybe}");
             RequestError::new(ErrorKind::Broken, message)
         }
+    }
+}
+
+/// Waits until the answer is not wanted any more.
+async fn cancelled(watch: &dyn Watch) {
+    while !watch.is_cancelled() {
+        tokio::time::sleep(PATIENCE).await;
     }
 }
 

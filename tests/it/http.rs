@@ -5,7 +5,7 @@ use std::{
     net::TcpListener,
     path::Path,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
@@ -13,7 +13,7 @@ use llm_stream_bench::{
     cli::Cli,
     client::{Client, Options},
     config::Config,
-    load,
+    load::{self, Follow},
     plan::{Access, Case, Endpoint, Plan, Secret},
     recording::RequestError,
     route::Route,
@@ -467,6 +467,41 @@ async fn a_body_that_ends_with_the_connection_ends_when_it_does() {
             .unwrap();
         // The server closes a tenth of a second after its last token, and not before.
         assert!(sample.end - sample.last_token() >= Duration::from_millis(90), "{sample:?}");
+    }
+}
+
+/// Wants nothing after a while.
+struct Impatient(Instant);
+
+impl Follow for Impatient {
+    fn is_cancelled(&self) -> bool {
+        self.0.elapsed() > Duration::from_millis(100)
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_wanted_any_more_is_not_waited_for() {
+    for begun in ["", "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: ping\n\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("a port"));
+        thread::spawn(move || {
+            let mut held = Vec::new();
+            for socket in listener.incoming() {
+                let mut socket = socket.expect("a client");
+                let _ = socket.read(&mut [0; 1 << 16]);
+                socket.write_all(begun.as_bytes()).expect("a client");
+                held.push(socket);
+            }
+        });
+        for transport in TRANSPORTS {
+            let plan = plan_at(&url, transport);
+            let case = &plan.cases[0];
+            let (client, follow) = (client(case, None), Impatient(Instant::now()));
+            let answer = load::run(case, &load::Lengths::default(), &client, &follow).await;
+            let error = answer.outcome.unwrap_err();
+            // Were it waited for, a limit would end it.
+            assert_eq!(error.kind.name(), "interrupted", "{error}");
+        }
     }
 }
 
