@@ -6,6 +6,7 @@ mod offer;
 
 use std::{
     borrow::Cow,
+    cell::RefCell,
     hash::{BuildHasher, Hasher, RandomState},
     time::Duration,
 };
@@ -65,16 +66,33 @@ pub async fn run(case: &Case, lengths: &Lengths, client: &Client, follow: &dyn F
 
 /// Asks the warm-up question, over the connection that the trials will use.
 pub async fn warm_up(target: &Target, client: &Client, follow: &dyn Follow) -> Answer {
-    let max_tokens = target.max_tokens.min(WARM_UP_TOKENS);
+    let max_tokens = enough(target, target.max_tokens.min(WARM_UP_TOKENS));
     let request = request(target, &prompt::warm_up(), max_tokens, (&Lengths::default(), 0));
     ask(target, request, client, follow).await
 }
 
-/// Asks for as few tokens as the server gives.
+/// Asks for as few tokens as the server gives. It may refuse just that, where fields of the user's own
+/// demand more: it is then asked for as many as in the trials, and for the first of them only.
 pub async fn probe(target: &Target, client: &Client, follow: &dyn Follow) -> Answer {
+    let asking = |tokens| request(target, &prompt::warm_up(), tokens, (&Lengths::default(), 0));
     let few = target.protocol.fewest_tokens();
-    let request = request(target, &prompt::warm_up(), few, (&Lengths::default(), 0));
-    ask(target, request, client, follow).await
+    let answer = ask(target, asking(few), client, follow).await;
+    let status = answer.recording.as_ref().map(|recording| recording.status);
+    if !matches!(status, Some(400 | 422)) || target.max_tokens <= few {
+        return answer;
+    }
+    let first = FirstToken { protocol: target.protocol, follow, chunks: RefCell::default() };
+    ask(target, asking(target.max_tokens), client, &first).await
+}
+
+/// `few` tokens, or as many as fields of the user's own demand: fewer are an error of the request.
+fn enough(target: &Target, few: u64) -> u64 {
+    let min_tokens = target.extra_body.get("min_tokens").and_then(Value::as_u64);
+    let thinking = target.extra_body.get("thinking").and_then(|own| own.get("budget_tokens"));
+    // What is thought is a part of the answer, and must not be all of it.
+    let thinking = thinking.and_then(Value::as_u64).map(|tokens| tokens.saturating_add(1));
+    let demanded = min_tokens.max(thinking).unwrap_or_default();
+    few.max(demanded.min(target.max_tokens))
 }
 
 async fn ask(
@@ -178,6 +196,25 @@ fn shuffle(cache: PrefixCache) -> Option<u64> {
 fn random() -> u64 {
     // The standard library keys its hash tables at random, each anew.
     RandomState::new().build_hasher().finish()
+}
+
+/// Wants no more than the first token.
+struct FirstToken<'a> {
+    protocol: &'static dyn Protocol,
+    follow: &'a dyn Follow,
+    chunks: RefCell<Vec<Chunk>>,
+}
+
+impl Follow for FirstToken<'_> {
+    fn arrived(&self, chunk: &Chunk) {
+        self.chunks.borrow_mut().push(chunk.clone());
+        self.follow.arrived(chunk);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        let has_come = sample::tokens_so_far(&self.chunks.borrow(), self.protocol).1 > 0;
+        has_come || self.follow.is_cancelled()
+    }
 }
 
 struct Watcher<'a> {

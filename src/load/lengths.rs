@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Follow, Watcher, shuffle};
+use super::{Follow, Watcher, enough, shuffle};
 use crate::{
     client::Client,
     plan::Target,
@@ -102,7 +102,7 @@ async fn have_counted(
         model: &target.model,
         messages: &prompt.messages,
         temperature: target.temperature,
-        max_tokens: target.protocol.fewest_tokens(),
+        max_tokens: enough(target, target.protocol.fewest_tokens()),
         min_tokens: None,
         ignore_eos: false,
         tools: &prompt.tools.over(&target.tools),

@@ -1,16 +1,21 @@
 //! What a run finds wrong with its endpoints before the first trial, through the front door.
 
+use std::time::Duration;
+
 use llm_stream_bench::{
     protocol::OpenAiChat,
     sim::{Fault, FaultKind, Script, Simulator},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use wiremock::{
     Mock, MockServer, ResponseTemplate,
     matchers::{method, path},
 };
 
-use crate::bench::{Bench, Ran};
+use crate::{
+    bench::{Bench, Ran},
+    http::STREAM,
+};
 
 /// A bench with these models, each asked one prompt once.
 fn bench(models: &str) -> Bench {
@@ -111,5 +116,79 @@ fn what_one_token_cannot_show_is_left_to_the_trials() {
         let ran = bench.run_asking_first(&["--no-warmup"]);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         assert_eq!(bench.column("error_kind"), [""]);
+    }
+}
+
+/// A server that refuses fewer tokens than fields of the request demand.
+async fn demanding() -> MockServer {
+    let server = MockServer::start().await;
+    let answer = |request: &wiremock::Request| {
+        let body: Value = request.body_json().unwrap();
+        let most = body["max_tokens"].as_u64().unwrap();
+        let demanded = body["min_tokens"].as_u64().unwrap_or(0);
+        let thought = body["thinking"]["budget_tokens"].as_u64().unwrap_or(0);
+        match most < demanded || most <= thought {
+            true => ResponseTemplate::new(400).set_body_json(json!({"message": "too few tokens"})),
+            false => ResponseTemplate::new(200).set_body_raw(STREAM, "text/event-stream"),
+        }
+    };
+    Mock::given(method("POST")).respond_with(answer).mount(&server).await;
+    server
+}
+
+#[tokio::test]
+async fn fields_that_demand_more_than_one_token_are_no_fault() {
+    for (own, warm_up) in
+        [("min_tokens: 100", 100), ("thinking: { type: enabled, budget_tokens: 80 }", 81)]
+    {
+        let server = demanding().await;
+        let bench = bench(&format!(
+            "  m: {{ base_url: \"{}\", max_tokens: 512, extra_body: {{ {own} }} }}\n",
+            server.uri()
+        ));
+        let ran = bench.run_asking_first(&[]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert_eq!(said(&ran), "");
+        assert!(ran.stderr.contains("Warmup completed"), "{}", ran.stderr);
+        let sent = server.received_requests().await.unwrap();
+        let tokens = |request: &wiremock::Request| {
+            request.body_json::<Value>().unwrap()["max_tokens"].as_u64().unwrap()
+        };
+        let asked: Vec<_> = sent.iter().map(tokens).collect();
+        assert_eq!(asked, [1, 512, warm_up, 512]);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_that_is_not_about_the_length_stays_one() {
+    let server = refusing(400, "no such field: x", &["m"]).await;
+    let bench = bench(&format!("  m: {{ base_url: \"{}\" }}\n", server.uri()));
+    let ran = bench.run_asking_first(&[]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    assert!(said(&ran).contains("no such field: x"), "{}", ran.stderr);
+}
+
+#[test]
+fn of_the_length_of_the_trials_the_first_token_is_enough() {
+    for transport in ["stamped", "reqwest"] {
+        let refusal = Fault { kind: FaultKind::Status(400), request: Some(1) };
+        let script = Script {
+            itl: Duration::from_millis(20),
+            tokens: 200,
+            faults: vec![refusal],
+            ..Script::default()
+        };
+        let simulator = Simulator::start(script, &OpenAiChat).unwrap();
+        let bench = Bench::new(&format!(
+            "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\", output_tokens: 3 }}]\n\
+             models:\n  m: {{ base_url: \"{}\", transport: {transport} }}\n",
+            simulator.url()
+        ));
+        let ran = bench.run_asking_first(&["--no-warmup"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert_eq!(said(&ran), "");
+        let log = simulator.log();
+        let completed: Vec<_> = log.iter().map(|answer| answer.completed).collect();
+        assert_eq!(completed, [true, false, true], "{log:?}");
     }
 }
