@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use crate::{
     config::{list, nearest},
-    plan::{Target, Timeouts},
+    plan::{Endpoint, Target, Timeouts},
     protocol::Protocol,
     recording::{ErrorKind, Recording, RequestError},
+    route::THROUGH,
     sample,
 };
 
@@ -59,11 +60,11 @@ impl Finding {
     }
 }
 
-/// What a failed request for one token says of the trials; `status` is that of the answer.
+/// What a failed request to `target` for one token says of the trials; `status` is that of the answer.
 ///
 /// An answer that began is well: that one token may be no text, and an answer that long may not
 /// have a proper end, is no fault.
-pub fn finding(error: RequestError, status: Option<u16>) -> Option<Finding> {
+pub fn finding(target: &Target, error: RequestError, status: Option<u16>) -> Option<Finding> {
     use ErrorKind as Kind;
     let is_certain = match error.kind {
         Kind::NoToken if status.is_some_and(|status| (200..300).contains(&status)) => return None,
@@ -74,8 +75,23 @@ pub fn finding(error: RequestError, status: Option<u16>) -> Option<Finding> {
         Kind::FirstTokenTimeout | Kind::Broken | Kind::InBand => false,
         _ => true,
     };
-    let message = explained(&error);
+    let message = match status {
+        None if error.kind == Kind::Broken => {
+            format!("{}{}", error.message, maybe_tls(target, &error))
+        }
+        _ => explained(&error),
+    };
     Some(Finding { error: RequestError { message, ..error }, is_certain })
+}
+
+/// What a connection may come from that broke without an answer: many servers that speak TLS just close
+/// one on which they hear something else.
+fn maybe_tls(target: &Target, error: &RequestError) -> &'static str {
+    let is_plain = matches!(&target.endpoint, Endpoint::Url(_)) && !target.is_over_tls();
+    match is_plain && !error.message.contains("https://") {
+        true => " (or `https://` in `base_url`, if it speaks TLS there)",
+        false => "",
+    }
 }
 
 /// What went wrong, and what it may come from.
@@ -84,6 +100,10 @@ fn explained(error: &RequestError) -> String {
     match error.kind {
         ErrorKind::FirstTokenTimeout => {
             format!("no token within {PATIENCE:?}: the server is busy, or still loads the model")
+        }
+        // Of a proxy more is said already.
+        ErrorKind::Connect | ErrorKind::ConnectTimeout if message.contains(THROUGH) => {
+            message.clone()
         }
         // With sockets of the file system the system's reason says more.
         ErrorKind::Connect if !message.contains("unix://") => {

@@ -12,6 +12,9 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+/// What stands before a proxy in messages, behind the server that is asked through it.
+pub(crate) const THROUGH: &str = " through the proxy ";
+
 /// How requests get to their server.
 #[derive(Debug, Clone, Default)]
 pub struct Route {

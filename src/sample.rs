@@ -729,6 +729,10 @@ fn count(
 const BEARER_HINT: &str = " (see `api_key_env` in the config; for a server that wants a bearer \
                            token: `headers: { authorization: \"Bearer ${MY_API_KEY}\" }`)";
 
+/// For what only proxies say.
+const PROXY_HINT: &str = " (a proxy wants a user and password: see `proxy` in the config, or the \
+                          variable of the environment that names it)";
+
 /// An answer with another status than 2xx, as what it says.
 fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), RequestError> {
     let status = recording.status;
@@ -743,6 +747,7 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
         }
         401 | 403 => (ErrorKind::HttpStatus, " (see `api_key_env` in the config)"),
         404 => (ErrorKind::HttpStatus, NOT_FOUND_HINT),
+        407 => (ErrorKind::HttpStatus, PROXY_HINT),
         _ => (ErrorKind::HttpStatus, ""),
     };
     let reason = http::StatusCode::from_u16(status)

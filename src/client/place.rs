@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::{
+    config,
     recording::{ErrorKind, RequestError},
-    route::{self, Route},
+    route::{self, Proxy, Route, Secret, THROUGH},
     stream::Stream,
 };
 
@@ -21,9 +22,20 @@ pub(super) enum Place {
         /// A name or an address, an IPv6 one in brackets.
         host: String,
         port: u16,
+        /// What stands between.
+        through: Option<Through>,
     },
     /// A socket in the file system.
     File(PathBuf),
+}
+
+/// A proxy, as messages name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Through {
+    /// Host and port: not its user, not its password.
+    place: String,
+    /// Who says that it is to be gone through.
+    named_by: String,
 }
 
 /// What a socket connects to.
@@ -41,8 +53,17 @@ impl Place {
             None => Self::Port {
                 host: url.host_str().unwrap_or_default().to_owned(),
                 port: url.port_or_known_default().unwrap_or(80),
+                through: None,
             },
         }
+    }
+
+    /// The same, through what stands between: it may be that what is not reached.
+    pub(super) fn proxied(mut self, url: &reqwest::Url, proxy: &Proxy) -> Self {
+        if let Self::Port { through, .. } = &mut self {
+            *through = Through::of(url, proxy);
+        }
+        self
     }
 
     /// Why there is no connection.
@@ -55,7 +76,11 @@ impl Place {
 
     /// The same, of another cause.
     pub(super) fn failed_for(&self, cause: &str) -> RequestError {
-        RequestError::new(ErrorKind::Connect, format!("cannot connect to {self}: {cause}"))
+        let mend = match self {
+            Self::Port { through: Some(through), .. } => format!("; {}", through.mend(cause)),
+            _ => String::new(),
+        };
+        RequestError::new(ErrorKind::Connect, format!("cannot connect to {self}: {cause}{mend}"))
     }
 
     /// There is none in time.
@@ -70,10 +95,43 @@ impl Place {
     }
 }
 
+impl Through {
+    /// The proxy on the way to `url`, if there is one.
+    fn of(url: &reqwest::Url, proxy: &Proxy) -> Option<Self> {
+        let (named_by, place) = match proxy {
+            Proxy::None => return None,
+            Proxy::Through(Secret(proxy)) => {
+                ("`proxy` in the config".to_owned(), config::place_of_proxy(proxy)?)
+            }
+            Proxy::Environment => {
+                let (variable, place) = config::proxy_of_environment(url.as_str())?;
+                (format!("{variable} in the environment"), place)
+            }
+        };
+        Some(Self { place, named_by })
+    }
+
+    /// What would probably make it one that is gone through. To hyper, the answers of a proxy are
+    /// failed tunnels; whatever else fails is the way to the proxy itself.
+    fn mend(&self, cause: &str) -> String {
+        let Self { named_by, .. } = self;
+        match cause.strip_prefix("tunnel error: ") {
+            Some("proxy authorization required") => {
+                format!("it wants a user and password, or others: see {named_by}")
+            }
+            Some(_) => format!("it does not let us through, or does not get there: see {named_by}"),
+            None => format!("is the proxy running there? See {named_by}"),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Port { host, port } => write!(f, "{host}:{port}"),
+            Self::Port { host, port, through: None } => write!(f, "{host}:{port}"),
+            Self::Port { host, port, through: Some(Through { place, .. }) } => {
+                write!(f, "{host}:{port}{THROUGH}{place}")
+            }
             Self::File(path) => f.write_str(&route::unix_url(path, "")),
         }
     }
@@ -141,7 +199,7 @@ mod tests {
             "cannot connect to unix:///run/x.sock: operation would block; more connections wait \
              than the server lets: give it a longer backlog"
         );
-        let port = Place::Port { host: "h".to_owned(), port: 80 };
+        let port = Place::Port { host: "h".to_owned(), port: 80, through: None };
         let refused = io::ErrorKind::ConnectionRefused.into();
         assert_eq!(port.failed(&refused).message, "cannot connect to h:80: connection refused");
     }

@@ -86,7 +86,7 @@ impl ViaReqwest {
         let keeps = AtomicBool::new(true);
         let target = Target {
             method,
-            place: Place::of(&url, route),
+            place: Place::of(&url, route).proxied(&url, &route.proxy),
             url,
             headers,
             timeouts,

@@ -523,15 +523,18 @@ pub fn is_empty_variable(name: &OsStr) -> bool {
     env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
-/// The environment variable that names a proxy for requests to `url`, unless `NO_PROXY` exempts it:
-/// as reqwest reads them, since it is what goes through one. A server on this machine is never
-/// reached through one.
-#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
+/// The environment variable that names a proxy for requests to `url`, unless `NO_PROXY` exempts it.
 pub fn proxy_variable(url: &str) -> Option<&'static str> {
+    proxy_of_environment(url).map(|(variable, _)| variable)
+}
+
+/// The same variable, and the host and port of the proxy: as reqwest reads them, since it is what
+/// goes through one. A server on this machine is never reached through one.
+#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
+pub fn proxy_of_environment(url: &str) -> Option<(&'static str, String)> {
     let uri: Uri = url.parse().ok()?;
-    if is_loopback(url) || Matcher::from_env().intercept(&uri).is_none() {
-        return None;
-    }
+    let proxy = Matcher::from_env().intercept(&uri).filter(|_| !is_loopback(url))?;
+    let place = place_of_proxy(&proxy.uri().to_string())?;
     let of_scheme = match uri.scheme_str() {
         Some("https") => ["HTTPS_PROXY", "https_proxy"],
         _ => ["HTTP_PROXY", "http_proxy"],
@@ -544,7 +547,14 @@ pub fn proxy_variable(url: &str) -> Option<&'static str> {
     let names_proxy = |(_, value): &(_, String)| {
         Matcher::builder().all(value.as_str()).build().intercept(&uri).is_some()
     };
-    [of_scheme, of_all].into_iter().filter_map(spelt).find(names_proxy).map(|(name, _)| name)
+    let variable = [of_scheme, of_all].into_iter().filter_map(spelt).find(names_proxy);
+    variable.map(|(name, _)| (name, place))
+}
+
+/// Host and port of the proxy at `url`, without its user and password.
+pub fn place_of_proxy(url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(url).ok()?;
+    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
 }
 
 /// The forms in which a server may be told the password in a proxy's `url`, if it is one's at all.

@@ -74,7 +74,7 @@ fn try_asking(
         Ok(_) => return Ok(None),
         Err(error) => error,
     };
-    let Some(mut finding) = preflight::finding(error, status) else { return Ok(None) };
+    let Some(mut finding) = preflight::finding(target, error, status) else { return Ok(None) };
     if preflight::is_about_path_or_model(&finding, status) {
         let lists = preflight::model_lists(&access.url, target.protocol);
         let models = |url: &String| -> Option<Vec<String>> {

@@ -1,6 +1,11 @@
 //! What a run finds wrong with its endpoints before the first trial, through the front door.
 
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+    time::Duration,
+};
 
 use llm_stream_bench::{
     protocol::OpenAiChat,
@@ -13,7 +18,7 @@ use wiremock::{
 };
 
 use crate::{
-    bench::{Bench, Ran},
+    bench::{Bench, Ran, ran},
     http::STREAM,
 };
 
@@ -191,4 +196,80 @@ fn of_the_length_of_the_trials_the_first_token_is_enough() {
         let completed: Vec<_> = log.iter().map(|answer| answer.completed).collect();
         assert_eq!(completed, [true, false, true], "{log:?}");
     }
+}
+
+/// A server that reads the first bytes of each connection and closes it without a word, as many do
+/// that expect TLS.
+fn closing() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let _ = socket.unwrap().read(&mut [0; 100]);
+        }
+    });
+    address.to_string()
+}
+
+#[test]
+fn a_connection_that_breaks_without_an_answer_may_be_meant_for_tls() {
+    let address = closing();
+    let bench = bench(&format!(
+        "  m-stamped: {{ base_url: \"http://{address}\", transport: stamped }}\n  \
+           m-reqwest: {{ base_url: \"http://{address}\", transport: reqwest }}\n"
+    ));
+    let ran = bench.run_asking_first(&["--no-warmup"]);
+    let said = said(&ran);
+    let hint = " (or `https://` in `base_url`, if it speaks TLS there); its trials are run";
+    assert_eq!(said.matches(hint).count(), 2, "{said}");
+}
+
+/// A proxy that answers every connection so.
+fn proxy(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = socket.write_all(answer.as_bytes());
+        }
+    });
+    address.to_string()
+}
+
+#[test]
+fn what_a_proxy_does_is_told_of_the_proxy() {
+    const WANTS: &str = "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
+    const CANNOT: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
+    let wants = proxy(WANTS);
+    let cannot = proxy(CANNOT);
+    let model = |name, url, proxy: &str| {
+        format!("  {name}: {{ base_url: \"{url}\", proxy: \"http://me:hush@{proxy}\" }}\n")
+    };
+    let (plain, sealed) = ("http://model.invalid", "https://model.invalid");
+    let own = bench(
+        &[
+            model("m-dead", plain, "127.0.0.1:9"),
+            model("m-dead-tls", sealed, "127.0.0.1:9"),
+            model("m-wants", plain, &wants),
+            model("m-wants-tls", sealed, &wants),
+            model("m-cannot-tls", sealed, &cannot),
+        ]
+        .concat(),
+    );
+    let ran_own = own.run_asking_first(&["--no-warmup"]);
+    assert_eq!(ran_own.code, Some(101), "{}", ran_own.stderr);
+    // Of the environment's proxy its variable is told.
+    let other = bench(&format!("  m: {{ base_url: \"{sealed}\" }}\n"));
+    let mut command = other.command(&["--no-warmup"]);
+    command.env_remove("LLM_STREAM_BENCH_NO_PREFLIGHT");
+    for name in ["https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    let ran_other = ran(command.env("HTTPS_PROXY", "http://me:hush@127.0.0.1:9"));
+    for ran in [&ran_own, &ran_other] {
+        assert!(!ran.stderr.contains("hush"), "{}", ran.stderr);
+    }
+    insta::assert_snapshot!(format!("{}\n{}", said(&ran_own), said(&ran_other)));
 }

@@ -54,7 +54,7 @@ impl Server {
         is_cancelled: impl Fn() -> bool,
     ) -> Result<Vec<Address>, RequestError> {
         let (host, port) = match &self.place {
-            Place::Port { host, port } => (unbracketed(host).to_owned(), *port),
+            Place::Port { host, port, .. } => (unbracketed(host).to_owned(), *port),
             Place::File(path) => return Ok(vec![Address::File(path.clone())]),
         };
         if let Ok(address) = host.parse::<IpAddr>() {
