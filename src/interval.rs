@@ -10,11 +10,13 @@
 //! `(n − 1) / n`, which is a third for three runs (Rao and Wu 1988). Few values are in the tails
 //! more often than the normal law says: the percentiles taken are expanded by Student's t
 //! (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 3.3). Of fewer than
-//! eight values, or seven degrees of freedom, the bootstrap sees too little: their interval is
-//! Student's, and supposes that they are normal. Of a percentile and of a standard deviation it is poor. The former has the interval between order
-//! statistics, which holds for every distribution (David and Nagaraja 2003, section 7.1), the latter
-//! that of Bonett (2006, "Approximate confidence interval for standard deviation of nonnormal
-//! distributions"), which looks at the tails.
+//! seven degrees of freedom the bootstrap sees too little: their interval is Student's, and supposes
+//! that the values are normal.
+//!
+//! Of a percentile and of a standard deviation the bootstrap is poor. The former has the interval
+//! between order statistics, which holds for every distribution (David and Nagaraja 2003, section
+//! 7.1), the latter that of Bonett (2006, "Approximate confidence interval for standard deviation of
+//! nonnormal distributions"), which looks at the tails.
 
 use std::collections::BTreeMap;
 
