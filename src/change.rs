@@ -91,6 +91,17 @@ impl Change {
         by_evidence && !self.interval.holds(0.0)
     }
 
+    /// Whether both runs have requests enough to bound it on both sides.
+    pub fn is_bounded(&self) -> bool {
+        // A loss of all is no bound: no figure is less than nothing.
+        let is_finite = |of: &Interval| of.low > -1.0 && of.high.is_finite();
+        let by_evidence = match &self.evidence {
+            Evidence::Shift { .. } => true,
+            Evidence::Own(sure) => is_finite(sure),
+        };
+        by_evidence && is_finite(&self.interval)
+    }
+
     /// How many times as many requests would make it significant, if they are like these. An
     /// interval shrinks with the root of their number, and ranks are as many times surer.
     pub fn times_to_significance(&self) -> f64 {
@@ -254,6 +265,14 @@ mod tests {
         assert!((times(0.05, shift(0.05, 0.05)) - 1.727).abs() < 1e-3);
         assert!(times(0.05, shift(1.0, 0.05)) > 1e9);
         assert!((times(0.05, Evidence::Own(medians(0.2))) - 4.0).abs() < 1e-9);
+        // As many as p95 asks for have no upper bound that is as sure as significance.
+        let some: Vec<_> = (0..93).map(f64::from).map(|nth| 1.0 + nth).collect();
+        let many: Vec<_> = (0..200).map(f64::from).map(|nth| 1.0 + nth).collect();
+        let p95 = |before: &[f64], now: &[f64]| {
+            Change::of(Statistic::Percentile(95.0), sampled(before), sampled(now), 0.95).unwrap()
+        };
+        assert!(!p95(&some, &many).is_bounded() && !p95(&many, &some).is_bounded());
+        assert!(p95(&many, &many).is_bounded());
     }
 
     #[test]

@@ -171,6 +171,9 @@ impl Verdict {
     /// What keeps it from passing, or from being significant.
     fn wanting_of_change(&self, change: &Change, n: usize) -> Wanting {
         let floor = 2.0 * self.error.unwrap_or(0.0) / change.before;
+        if !change.is_bounded() {
+            return Wanting::Baseline;
+        }
         let Interval { low, high } = change.interval;
         if !self.threshold.holds(change.relative) {
             let is_within_error = (change.now - change.before).abs() <= floor * change.before;
@@ -178,9 +181,6 @@ impl Verdict {
                 true => Wanting::Exactness,
                 false => more(change.times_to_significance(), n),
             };
-        }
-        if !(low.is_finite() && high.is_finite()) {
-            return Wanting::Baseline;
         }
         wanting((high - low) / 2.0, (change.relative - self.threshold.limit).abs() - floor, n)
     }
