@@ -108,6 +108,12 @@ pub trait Watch {
     /// When the last generated token arrived, if one did.
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration>;
 
+    /// Whether the answer says of itself that it has ended. Asked only where nothing else says so
+    /// that can be relied upon.
+    fn has_ended(&self, _: &[Chunk]) -> bool {
+        false
+    }
+
     /// Whether the answer is not wanted any more.
     fn is_cancelled(&self) -> bool;
 }
@@ -123,6 +129,11 @@ pub trait Jobs {
 
     /// When the last generated token in `chunks` arrived, if one did.
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration>;
+
+    /// Whether the answer in `chunks` says of itself that it has ended.
+    fn has_ended(&self, _: &[Chunk]) -> bool {
+        false
+    }
 
     /// Whether no answer is wanted any more.
     fn is_cancelled(&self) -> bool;
@@ -188,6 +199,10 @@ impl Jobs for Single<'_> {
         self.watch.last_token(chunks)
     }
 
+    fn has_ended(&self, chunks: &[Chunk]) -> bool {
+        self.watch.has_ended(chunks)
+    }
+
     fn is_cancelled(&self) -> bool {
         self.watch.is_cancelled()
     }
@@ -218,6 +233,10 @@ impl Jobs for Masked<'_> {
 
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
         self.jobs.last_token(chunks)
+    }
+
+    fn has_ended(&self, chunks: &[Chunk]) -> bool {
+        self.jobs.has_ended(chunks)
     }
 
     fn is_cancelled(&self) -> bool {

@@ -231,6 +231,10 @@ impl Watch for Watcher<'_> {
         sample::tokens_so_far(chunks, self.protocol).0
     }
 
+    fn has_ended(&self, chunks: &[Chunk]) -> bool {
+        sample::has_ended(chunks, self.protocol)
+    }
+
     fn is_cancelled(&self) -> bool {
         self.follow.is_cancelled()
     }

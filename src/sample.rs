@@ -441,6 +441,12 @@ pub fn tokens_so_far(chunks: &[Chunk], protocol: &dyn Protocol) -> (Option<Durat
     (stream.token_events.last().copied(), stream.token_events.len())
 }
 
+/// Whether an answer says of itself that it has ended.
+pub fn has_ended(chunks: &[Chunk], protocol: &dyn Protocol) -> bool {
+    let mut stream = Stream::default();
+    stream.read(chunks, protocol).is_ok() && stream.ended
+}
+
 /// What a stream said, gathered frame by frame.
 #[derive(Debug, Default)]
 struct Stream {

@@ -121,6 +121,11 @@ impl ResponseReader {
         self.state == State::Done
     }
 
+    /// Whether only the connection's end can be the response's.
+    pub(super) fn lasts_until_close(&self) -> bool {
+        self.state == State::UntilClose
+    }
+
     /// Whether the connection may be used again after the response.
     pub(super) fn keeps_alive(&self) -> bool {
         let head = self.head.as_ref();

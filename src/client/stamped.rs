@@ -41,7 +41,7 @@ use super::{
 use crate::{
     config::Connection as Warmth,
     plan::Timeouts,
-    recording::{ErrorKind, Recording, RequestError, StampedBy},
+    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     route::Route,
 };
 
@@ -539,7 +539,8 @@ impl Stamped {
             let taken = connection.take(&self.buffer[..read.bytes], arrival, &mut work.incoming);
             let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
             if taken.is_err() || work.incoming.reader.is_done() {
-                ended = Some(taken);
+                let has_ended = |chunks: &[Chunk]| jobs.has_ended(chunks);
+                ended = Some(taken.and_then(|()| work.incoming.confirm(has_ended)));
             } else if read.bytes < READ && !drain {
                 break;
             }
@@ -716,7 +717,6 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::recording::Chunk;
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)

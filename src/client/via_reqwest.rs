@@ -6,6 +6,7 @@ mod crowd;
 use std::{
     error::Error as StdError,
     future::Future,
+    io,
     path::Path,
     pin::Pin,
     sync::{
@@ -17,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, Version, header};
 use reqwest::{Response, redirect, retry};
 use rustls::ClientConfig;
 use tower_layer::Layer;
@@ -278,6 +279,7 @@ async fn receive(
     watch: &dyn Watch,
     chunks: &mut Vec<Chunk>,
 ) -> Result<(), RequestError> {
+    let lasts_until_close = lasts_until_close(&response);
     let limit = tokio::time::sleep_until(limits.first_deadline().into());
     tokio::pin!(limit);
     let mut received = 0;
@@ -297,6 +299,10 @@ async fn receive(
                     chunks.push(chunk);
                 }
                 Ok(None) => return Ok(()),
+                // Over TLS such an end may be anyone's, but the answer is whole if it says so.
+                Err(error) if lasts_until_close && is_end(&error) && watch.has_ended(chunks) => {
+                    return Ok(());
+                }
                 Err(error) => return Err(broken(&error)),
             },
             () = &mut limit => {
@@ -392,6 +398,21 @@ fn content_type(response: &Response) -> Option<String> {
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
+/// Whether only the connection's end can be the body's.
+fn lasts_until_close(response: &Response) -> bool {
+    let headers = response.headers();
+    response.version() < Version::HTTP_2
+        && !headers.contains_key(header::CONTENT_LENGTH)
+        && !headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// Whether a connection over TLS broke by its end, without TLS's own.
+fn is_end(error: &reqwest::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref())
+        .any(|cause: &io::Error| cause.kind() == io::ErrorKind::UnexpectedEof)
+}
+
 /// A body that broke off. reqwest calls all of these "error decoding response body".
 fn broken(error: &reqwest::Error) -> RequestError {
     let message = format!("the connection broke inside the answer: {}", root_cause(error));
@@ -417,6 +438,6 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
 }
 
 fn held_by<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     cause.downcast_ref().or_else(|| held_by(wrapped?))
 }

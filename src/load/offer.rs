@@ -313,6 +313,10 @@ impl Jobs for Load<'_> {
         sample::tokens_so_far(chunks, self.target.protocol).0
     }
 
+    fn has_ended(&self, chunks: &[Chunk]) -> bool {
+        sample::has_ended(chunks, self.target.protocol)
+    }
+
     fn is_cancelled(&self) -> bool {
         self.follow.is_cancelled()
     }

@@ -113,10 +113,9 @@ impl Connection {
         incoming: &mut Incoming,
     ) -> Result<(), TlsError> {
         if bytes.is_empty() {
-            return match self.tls.is_some() && !incoming.reader.is_done() {
-                // Anyone could have cut it: only what was encrypted says that it was the server.
-                true => Err(incoming.broken(&"it was closed without TLS's own end").into()),
-                false => Ok(incoming.close(arrival)?),
+            return match self.tls {
+                Some(_) => Ok(incoming.cut(arrival)?),
+                None => Ok(incoming.close(arrival)?),
             };
         }
         match &mut self.tls {

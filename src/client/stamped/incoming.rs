@@ -33,6 +33,8 @@ pub(super) struct Incoming {
     stamped_by: StampedBy,
     /// Bytes after the answer's end, or the connection's end: it is not to be used again.
     leftover: bool,
+    /// Whether the connection's end is the answer's, and anyone could have made it.
+    is_cut: bool,
 }
 
 /// When a read's bytes came, and who says so.
@@ -63,6 +65,7 @@ impl Incoming {
             last_read: Duration::ZERO,
             stamped_by: StampedBy::Kernel,
             leftover: false,
+            is_cut: false,
         }
     }
 
@@ -120,6 +123,28 @@ impl Incoming {
         self.leftover = true;
         self.last_read = self.since_start(arrival);
         self.reader.close().map_err(|error| self.broken(&error))
+    }
+
+    /// The same, over TLS and without its own end: only what was encrypted says that it was the server.
+    /// A body that says how it ends has not ended, and of another it is to be asked what it says.
+    pub(super) fn cut(&mut self, arrival: Arrival) -> Result<(), RequestError> {
+        self.is_cut = !self.reader.is_done();
+        match self.is_cut && !self.reader.lasts_until_close() {
+            true => Err(self.unsealed()),
+            false => self.close(arrival),
+        }
+    }
+
+    /// An error when the end may be anyone's, unless the body `has_ended` by what it says itself.
+    pub(super) fn confirm(&self, has_ended: impl Fn(&[Chunk]) -> bool) -> Result<(), RequestError> {
+        match self.is_cut && !has_ended(&self.chunks) {
+            true => Err(self.unsealed()),
+            false => Ok(()),
+        }
+    }
+
+    fn unsealed(&self) -> RequestError {
+        self.broken(&"it was closed without TLS's own end")
     }
 
     pub(super) fn broken(&self, cause: &dyn fmt::Display) -> RequestError {

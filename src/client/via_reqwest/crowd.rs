@@ -141,6 +141,10 @@ impl Watch for JobWatch<'_, '_> {
         self.jobs.borrow().last_token(chunks)
     }
 
+    fn has_ended(&self, chunks: &[Chunk]) -> bool {
+        self.jobs.borrow().has_ended(chunks)
+    }
+
     fn is_cancelled(&self) -> bool {
         self.jobs.borrow().is_cancelled()
     }
