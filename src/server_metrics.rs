@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::statistic::Statistic;
+
 /// What a server may say of a trial.
 #[derive(Debug, Clone, Copy)]
 pub struct Figure {
@@ -254,32 +256,48 @@ pub struct Times {
     pub count: f64,
     /// Their mean.
     pub mean: f64,
-    /// Their median, interpolated within its bucket; `None` where the mean denies it.
-    pub median: Option<f64>,
-    /// Their 99th percentile, likewise.
-    pub p99: Option<f64>,
+    /// Where their median is.
+    pub median: Option<Between>,
+    /// Where their 99th percentile is; `None` where there are too few times for one.
+    pub p99: Option<Between>,
 }
 
+/// Bounds of buckets: something is above the first and up to the second, which may be infinite.
+pub type Between = (f64, f64);
+
 impl Times {
+    /// `None` where there are none, or where no times could make such differences: a server that
+    /// began anew in between, or several behind one URL.
     fn of(count: f64, sum: f64, buckets: &[(f64, f64)]) -> Option<Self> {
-        let mean = sum / count;
-        // Buckets may be far too coarse, such as a first one of 0.3 s for queueing of 20 µs. The
-        // mean tells: half of the times cannot be more than twice it (Markov's inequality).
-        let at = |part| quantile(buckets, part).filter(|time| time * (1.0 - part) <= mean);
-        (count > 0.0).then(|| Self { count, mean, median: at(0.5), p99: at(0.99) })
+        let grows = buckets.is_sorted_by_key(|(_, below)| *below);
+        let shrank = buckets.iter().any(|(_, below)| *below < 0.0);
+        let is_possible = count > 0.0 && sum.is_finite() && sum >= 0.0 && grows && !shrank;
+        let at = |percent| percentile(buckets, count, percent);
+        is_possible.then(|| Self { count, mean: sum / count, median: at(50.0), p99: at(99.0) })
     }
 }
 
-/// As PromQL's `histogram_quantile`: linear within a bucket, whose lower bound is the upper one of
-/// the bucket before. In the last bucket, which has no upper bound, there is none.
-fn quantile(buckets: &[(f64, f64)], part: f64) -> Option<f64> {
-    let all = buckets.last()?.1;
-    let rank = part * all;
-    let place = buckets.iter().position(|(_, below)| *below >= rank && *below > 0.0)?;
-    let (high, below) = buckets[place];
-    let (low, before) = place.checked_sub(1).map_or((0.0, 0.0), |place| buckets[place]);
-    let inside = below - before;
-    (high.is_finite() && inside > 0.0).then(|| low + (high - low) * (rank - before) / inside)
+/// Between which bounds a percentile is, by the definition of our own: between two of the times,
+/// the nearest ranks. A histogram tells no more. Buckets are too wide for an interpolation: where
+/// the first ends at 5 ms, it would make a p99 of 4.95 ms of times that all took 1.1 ms. Of too few
+/// times there is no percentile, as of ours ([`Statistic::needs`]).
+fn percentile(buckets: &[(f64, f64)], count: f64, percent: f64) -> Option<Between> {
+    let statistic =
+        if percent == 50.0 { Statistic::Median } else { Statistic::Percentile(percent) };
+    let last = *buckets.last()?;
+    if count < statistic.needs() as f64 {
+        return None;
+    }
+    let rank = percent / 100.0 * (count - 1.0);
+    // The bucket of the time that so many others are below.
+    let place = |others: f64| buckets.iter().position(|(_, below)| *below > others);
+    let above = match place(rank.floor()) {
+        None => last.0,
+        Some(0) => 0.0,
+        Some(place) => buckets[place - 1].0,
+    };
+    let up_to = place(rank.ceil()).map_or(f64::INFINITY, |place| buckets[place].0);
+    Some((above, up_to))
 }
 
 /// What a server said of a trial, beside what we measured in it.
@@ -289,13 +307,16 @@ pub struct Beside {
     pub said: Vec<(Said, Option<f64>)>,
     /// Requests that the trial had.
     pub requests: usize,
+    /// Whether earlier answers may be in it that the server had not counted before: there are no
+    /// times then, since they may be those of other requests.
+    pub is_late: bool,
 }
 
 impl Beside {
     /// What is between two scrapes, beside a trial of so many `requests`; `mean` knows our mean over
     /// all of them by a metric's name.
     pub fn of(
-        before: &Scrape,
+        (before, is_late): (&Scrape, bool),
         after: &Scrape,
         requests: usize,
         mean: impl Fn(&str) -> Option<f64>,
@@ -305,8 +326,11 @@ impl Beside {
             said.figure.ours.filter(|_| alone).and_then(&mean)
         };
         let said = FIGURES.iter().filter_map(|figure| figure.in_both(before, after));
-        let said = said.map(|said| (said, ours(&said))).collect();
-        Self { said, requests }
+        let said = said.map(|said| match is_late {
+            true => (Said { times: None, ..said }, None),
+            false => (said, ours(&said)),
+        });
+        Self { said: said.collect(), requests, is_late }
     }
 }
 
@@ -366,7 +390,7 @@ vllm:num_requests_waiting{model_name=\"m\" 7
         let times = said(&before, LATER, "e2e").and_then(|said| said.times).expect("times");
         // Four: one of them below 0.5 s, three between that and 1 s.
         assert_eq!((times.count, times.mean), (4.0, 0.5));
-        assert_eq!(times.median, Some(0.5 + 0.5 * (2.0 - 1.0) / 3.0));
+        assert_eq!(times.median, Some((0.5, 1.0)));
         assert_eq!(said(LATER, LATER, "e2e").map(|said| said.times), Some(None));
         // It began anew.
         assert!(said(LATER, &before, "e2e").is_none());
@@ -392,21 +416,40 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     }
 
     #[test]
-    fn percentiles_that_the_mean_denies_are_not_told() {
-        // Its queue was empty, and its first bucket ends at 0.3 s.
-        let coarse = [(0.3, 8.0), (f64::INFINITY, 8.0)];
-        let times = Times::of(8.0, 0.000_16, &coarse).expect("times");
-        assert_eq!((times.mean, times.median, times.p99), (0.000_02, None, None));
-        let times = Times::of(8.0, 1.6, &coarse).expect("times");
-        assert_eq!(times.median, Some(0.15));
-        assert_eq!(times.p99, Some(0.297));
+    fn percentiles_are_between_the_bounds_of_buckets() {
+        let infinite = f64::INFINITY;
+        let of = |buckets: &[(f64, f64)], count| {
+            let times = Times::of(count, 1.6, buckets).expect("times");
+            (times.median, times.p99)
+        };
+        assert_eq!(of(&[(0.3, 8.0), (infinite, 8.0)], 8.0), (Some((0.0, 0.3)), None));
+        // The median of two is between both.
+        let two = [(0.1, 0.0), (0.2, 1.0), (0.5, 1.0), (1.0, 2.0), (infinite, 2.0)];
+        assert_eq!(of(&two, 2.0).0, Some((0.1, 1.0)));
+        // 473 times are enough for a p99. Five of them are beyond all bounds.
+        let many = [(0.1, 400.0), (0.2, 468.0), (infinite, 473.0)];
+        assert_eq!(of(&many, 472.0).1, None);
+        assert_eq!(of(&many, 473.0), (Some((0.0, 0.1)), Some((0.1, infinite))));
+        let many = [(0.1, 400.0), (0.2, 470.0), (infinite, 473.0)];
+        assert_eq!(of(&many, 473.0).1, Some((0.1, 0.2)));
+        // Without the bucket of all, and without any.
+        assert_eq!(of(&[(0.1, 0.0)], 2.0).0, Some((0.1, infinite)));
+        assert_eq!(of(&[], 2.0), (None, None));
     }
 
     #[test]
-    fn a_quantile_beyond_the_last_bound_is_not_known() {
-        let buckets = [(0.1, 1.0), (0.2, 1.0), (f64::INFINITY, 2.0)];
-        assert_eq!(quantile(&buckets, 0.5), Some(0.1));
-        assert_eq!(quantile(&buckets, 0.99), None);
-        assert_eq!(quantile(&[], 0.5), None);
+    fn what_no_times_could_make_is_not_told() {
+        let buckets = [(0.3, 1.0), (f64::INFINITY, 2.0)];
+        assert!(Times::of(2.0, 0.5, &buckets).is_some());
+        for sum in [-0.49, f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+            assert_eq!(Times::of(2.0, sum, &buckets), None, "{sum}");
+        }
+        for buckets in [[(0.3, -1.0), (1.0, 2.0)], [(0.3, 2.0), (1.0, 1.0)]] {
+            assert_eq!(Times::of(2.0, 0.5, &buckets), None, "{buckets:?}");
+        }
+        // A sum that falls while the count grows: another server's.
+        let before = LATER.replace("} 3\n", "} 9\n").replace("\"m\"} 5\n", "\"m\"} 1\n");
+        let after = said(&before, LATER, "e2e").expect("counts");
+        assert_eq!((after.before, after.after, after.times), (1.0, 5.0, None));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header};
 use reqwest::{Url, redirect, retry};
 
-use super::{tls, via_reqwest::to_file};
+use super::{now, tls, via_reqwest::to_file};
 use crate::{
     config::{self, MetricsUrl},
     plan::Access,
@@ -14,6 +14,12 @@ use crate::{
 
 /// Longest that a trial waits for it, each time.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long what is not there yet is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long to wait between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Most bytes of it.
 const LIMIT: usize = 16 << 20;
@@ -98,17 +104,22 @@ impl Scraper {
     }
 
     /// The metrics as soon as `is_there` says that they hold all, or after half a second as they
-    /// are: a server may count an answer a little after its end.
+    /// are: a server may count an answer a little after its end. All looks together take two
+    /// seconds at most, however slow the server is.
     pub async fn read_until(&self, is_there: impl Fn(&str) -> bool) -> Result<String, String> {
-        const PAUSE: Duration = Duration::from_millis(50);
-        for _ in 0..10 {
-            let text = self.read().await?;
-            if is_there(&text) {
-                return Ok(text);
+        let begun = now();
+        let mut last = Err("it took longer than 2 s".to_owned());
+        loop {
+            let reading = tokio::time::timeout_at((begun + TIMEOUT).into(), self.read());
+            match reading.await {
+                Ok(Ok(text)) if is_there(&text) || now() >= begun + PATIENCE => return Ok(text),
+                Ok(Ok(text)) => last = Ok(text),
+                // What was read before is of use all the same.
+                Ok(Err(error)) => return last.map_err(|_| error),
+                Err(_) => return last,
             }
             tokio::time::sleep(PAUSE).await;
         }
-        self.read().await
     }
 }
 

@@ -17,21 +17,28 @@ use crate::{
 /// The models whose trials would all fail, with the reason.
 pub(super) type Unusable = Vec<(Arc<Target>, RequestError)>;
 
-/// Asks, and says in a line each what is wrong.
+/// Asks, and says in a line each what is wrong. Whose trials would fail, and who answered.
 pub(super) fn run(
     accesses: &[(Arc<Target>, Access)],
     interrupt: &Interrupt,
     terminal: &Terminal,
-) -> Unusable {
+) -> (Unusable, Vec<Arc<Target>>) {
     let real = || accesses.iter().filter(|(target, _)| !target.is_simulated());
     let found: Vec<_> = thread::scope(|scope| {
         let asking: Vec<_> =
             real().map(|(target, access)| scope.spawn(|| ask(target, access, interrupt))).collect();
-        asking.into_iter().map(|asked| asked.join().unwrap_or_default()).collect()
+        asking.into_iter().map(|asked| asked.join().unwrap_or(Asked::InVain)).collect()
     });
-    let mut unusable = Unusable::new();
-    for ((target, _), finding) in real().zip(found) {
-        let Some(Finding { error, is_certain }) = finding else { continue };
+    let (mut unusable, mut answered) = (Unusable::new(), Vec::new());
+    for ((target, _), asked) in real().zip(found) {
+        let Finding { error, is_certain } = match asked {
+            Asked::Answered => {
+                answered.push(target.clone());
+                continue;
+            }
+            Asked::InVain => continue,
+            Asked::Found(finding) => finding,
+        };
         let (head, tail) = match is_certain {
             true => ("ERROR", "its trials are not run"),
             false => ("WARNING", "its trials are run all the same"),
@@ -42,25 +49,31 @@ pub(super) fn run(
             unusable.push((target.clone(), error));
         }
     }
-    unusable
+    (unusable, answered)
 }
 
-/// What is wrong with an endpoint, if anything.
-fn ask(target: &Arc<Target>, access: &Access, interrupt: &Interrupt) -> Option<Finding> {
-    match try_asking(target, access, interrupt) {
-        Ok(finding) => finding,
-        Err(error) => {
-            let error = RequestError::new(ErrorKind::Connect, format!("{error:#}"));
-            Some(Finding { error, is_certain: true })
-        }
-    }
+/// What came of asking an endpoint.
+enum Asked {
+    /// A valid answer.
+    Answered,
+    /// Nothing that says anything.
+    InVain,
+    /// Something is wrong with it.
+    Found(Finding),
+}
+
+fn ask(target: &Arc<Target>, access: &Access, interrupt: &Interrupt) -> Asked {
+    try_asking(target, access, interrupt).unwrap_or_else(|error| {
+        let error = RequestError::new(ErrorKind::Connect, format!("{error:#}"));
+        Asked::Found(Finding { error, is_certain: true })
+    })
 }
 
 fn try_asking(
     target: &Arc<Target>,
     access: &Access,
     interrupt: &Interrupt,
-) -> anyhow::Result<Option<Finding>> {
+) -> anyhow::Result<Asked> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -71,10 +84,12 @@ fn try_asking(
     let answer = runtime.block_on(load::probe(target, &client, &waiting));
     let status = answer.recording.map(|recording| recording.status);
     let error = match answer.outcome {
-        Ok(_) => return Ok(None),
+        Ok(_) => return Ok(Asked::Answered),
         Err(error) => error,
     };
-    let Some(mut finding) = preflight::finding(target, error, status) else { return Ok(None) };
+    let Some(mut finding) = preflight::finding(target, error, status) else {
+        return Ok(Asked::InVain);
+    };
     if preflight::is_about_path_or_model(&finding, status) {
         let lists = preflight::model_lists(&access.url, target.protocol);
         let models = |url: &String| -> Option<Vec<String>> {
@@ -85,7 +100,7 @@ fn try_asking(
         finding = finding.with(preflight::mend(target, &lists, &found));
     }
     finding.error.message = client.secrets().hidden_in(&finding.error.message);
-    Ok(Some(finding))
+    Ok(Asked::Found(finding))
 }
 
 fn options<'a>(target: &Target, access: &'a Access, url: &'a str) -> Options<'a> {

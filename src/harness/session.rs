@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use libtest_mimic::Measurement;
 use tokio::runtime::Runtime;
 
-use self::metrics::Meter;
+use self::metrics::{Answered, Books, Meter};
 use super::{
     baselines::Baselines,
     calibrate::{self, Instruments, Setting},
@@ -76,6 +76,8 @@ pub(super) struct Session {
     unusable: Unusable,
     /// The requests of the last trial, for its server's metrics.
     measured: Option<Tally>,
+    /// What the servers' metrics must have counted.
+    books: Books,
 }
 
 /// What each model needs of the environment.
@@ -142,12 +144,19 @@ impl Session {
             baselines,
             unusable: Unusable::new(),
             measured: None,
+            books: Books::default(),
         })
     }
 
     /// Asks each endpoint once; the trials of those that cannot answer are not run.
     pub(super) fn preflight(&mut self) {
-        self.unusable = preflight::run(&self.accesses, &self.interrupt, &self.terminal);
+        self.open_books();
+        let (unusable, answered) = preflight::run(&self.accesses, &self.interrupt, &self.terminal);
+        self.unusable = unusable;
+        for (target, access) in self.accesses.clone() {
+            let is_valid = answered.iter().any(|by| Arc::ptr_eq(by, &target));
+            self.count_preflight(&target, &access, is_valid);
+        }
     }
 
     /// Runs one trial from the warm-up to its rows.
@@ -170,8 +179,12 @@ impl Session {
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
+        self.measured = None;
         // Of a model that is not asked there is no server: the live one may be another's.
-        let before = prepared.as_ref().ok().and_then(|()| self.metrics_before(case));
+        let before = prepared.as_ref().ok().and_then(|()| self.metrics_before());
+        if self.interrupt.came() {
+            return Err(Stopped::Interrupted);
+        }
         let ended = match &case.task {
             Task::Prompt(prompt) if prompt.turns.is_empty() => {
                 self.ask_one(case, prompt, place, prepared)
@@ -340,6 +353,11 @@ impl Session {
         let follower = Follower { progress: None, interrupt: &self.interrupt };
         let measuring = load::measure(&live.target, prompt, synthetic, &live.client, &follower);
         let measured = self.runtime.block_on(self.interrupt.or(measuring));
+        if synthetic.tokenizer.is_none() {
+            let counted = measured.as_ref().and_then(|measured| measured.as_ref().ok());
+            let valid = counted.map_or(0, Counts::len);
+            self.count(Answered { valid, failed: usize::from(counted.is_none()) });
+        }
         let Some(live) = &mut self.live else { return Ok(()) };
         match measured {
             None => Ok(()),
@@ -366,14 +384,17 @@ impl Session {
         let found = self.accesses.iter().find(|(of, _)| Arc::ptr_eq(of, target));
         let (_, access) = found.context("a model that was not selected")?;
         self.live = Some(Live::new(target, access)?);
+        self.open_book();
         if self.plan.warm_up {
-            self.warm_up(case, place);
+            let is_valid = self.warm_up(case, place);
+            self.count(Answered::one(is_valid));
         }
         Ok(())
     }
 
-    fn warm_up(&self, case: &Arc<Case>, place: Place) {
-        let Some(live) = &self.live else { return };
+    /// Whether there was a valid answer.
+    fn warm_up(&self, case: &Arc<Case>, place: Place) -> bool {
+        let Some(live) = &self.live else { return false };
         self.terminal.err("  Warmup...\n");
         if let Some(progress) = &self.progress {
             progress.begin(format!("{}  warm-up", case.target.name), case, place);
@@ -381,19 +402,22 @@ impl Session {
         let follower = self.follower();
         let warm_up = load::warm_up(&live.target, &live.client, &follower);
         let warm_up = self.interrupt.or(warm_up);
-        let line = match self.runtime.block_on(warm_up).map(|answer| answer.outcome) {
-            _ if self.interrupt.came() => return,
-            None => return,
-            Some(Ok(sample)) => format!(
+        let outcome = match self.runtime.block_on(warm_up) {
+            Some(answer) if !self.interrupt.came() => answer.outcome,
+            _ => return false,
+        };
+        let line = match &outcome {
+            Ok(sample) => format!(
                 "    Warmup completed: {} generation tokens/sec\n",
-                figure("generation_speed", 1, &sample)
+                figure("generation_speed", 1, sample)
             ),
-            Some(Err(error)) => {
+            Err(error) => {
                 let message = live.client.secrets().hidden_in(&error.message);
                 format!("    Warmup failed: {}: {message}\n", error.kind)
             }
         };
         self.terminal.err(&line);
+        outcome.is_ok()
     }
 
     /// Asks; a panic, which is a defect of ours, is a failed trial with a row like any other.

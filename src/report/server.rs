@@ -54,8 +54,10 @@ const COLUMNS: &[Column] = &[
     ("before", |row| row.said.before.to_string()),
     ("after", |row| row.said.after.to_string()),
     ("mean", |row| of(row, |times| Some(times.mean))),
-    ("median", |row| of(row, |times| times.median)),
-    ("p99", |row| of(row, |times| times.p99)),
+    ("median_above", |row| of(row, |times| Some(times.median?.0))),
+    ("median_up_to", |row| of(row, |times| Some(times.median?.1))),
+    ("p99_above", |row| of(row, |times| Some(times.p99?.0))),
+    ("p99_up_to", |row| of(row, |times| Some(times.p99?.1))),
     ("ours", |row| seconds(row.ours)),
     ("difference", |row| {
         seconds(row.ours.zip(row.said.times).map(|(ours, theirs)| ours - theirs.mean))
@@ -69,5 +71,6 @@ fn of(row: &Row<'_>, read: impl Fn(&Times) -> Option<f64>) -> String {
 }
 
 fn seconds(value: Option<f64>) -> String {
-    value.map(|value| format!("{value:.9}")).unwrap_or_default()
+    let known = value.filter(|value| value.is_finite());
+    known.map(|value| format!("{value:.9}")).unwrap_or_default()
 }

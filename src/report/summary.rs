@@ -149,11 +149,16 @@ fn server_metrics(group: &Group) -> String {
     let alone = |beside: &&Beside| beside.said.iter().any(|(_, ours)| ours.is_some());
     let (all, alone) = (group.server.len(), group.server.iter().filter(alone).count());
     match (told.is_empty(), alone == all) {
+        (true, _) if group.server.iter().all(|beside| beside.is_late) => {
+            "  server's metrics: nothing to compare, since it counts answers more than half a second \
+             late\n"
+                .into()
+        }
         (true, _) => "  server's metrics: nothing to compare, see results.server.csv\n".into(),
         (false, true) => format!("  server's metrics: {}\n", told.join("; ")),
         (false, false) => format!(
             "  server's metrics, of {alone} of {all} trials (others had requests of other clients or \
-             none that count): {}\n",
+             some that were not counted in time): {}\n",
             told.join("; ")
         ),
     }

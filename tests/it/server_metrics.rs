@@ -4,7 +4,10 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -12,11 +15,16 @@ use std::{
 use crate::bench::{Bench, records};
 
 /// A server that answers `GET /metrics` as vLLM does, an answer more each time, and whatever is
-/// asked of it with a chat of twelve tokens, 20 ms apart from 60 ms on.
-#[derive(Clone, Copy)]
+/// asked of it with a chat of twelve tokens, 20 ms apart from 60 ms on. By its own word the first
+/// one waited for 1 s, the second one for 2 s, and so on.
+#[derive(Clone, Copy, Default)]
 struct Metered {
     /// Requests that others have made between two looks.
     others: u64,
+    /// How long after its end it counts an answer.
+    lateness: Duration,
+    /// How long it takes to tell its metrics.
+    slowness: Duration,
 }
 
 impl Metered {
@@ -24,17 +32,16 @@ impl Metered {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || {
-            let answered = AtomicU64::new(0);
-            thread::scope(|scope| {
-                for socket in listener.incoming().map_while(Result::ok) {
-                    scope.spawn(|| self.serve(socket, &answered));
-                }
-            });
+            let answered = Arc::new(AtomicU64::new(0));
+            for socket in listener.incoming().map_while(Result::ok) {
+                let answered = answered.clone();
+                thread::spawn(move || self.serve(socket, &answered));
+            }
         });
         port
     }
 
-    fn serve(self, mut socket: TcpStream, answered: &AtomicU64) {
+    fn serve(self, mut socket: TcpStream, answered: &Arc<AtomicU64>) {
         let mut reader = BufReader::new(socket.try_clone().unwrap());
         loop {
             let (mut first, mut size) = (String::new(), 0);
@@ -54,10 +61,12 @@ impl Metered {
             }
             reader.read_exact(&mut vec![0; size]).unwrap();
             if first.starts_with("GET /metrics ") {
+                thread::sleep(self.slowness);
                 let body = self.metrics(answered.load(Ordering::Relaxed));
                 let length = body.len();
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
-                socket.write_all((head + &body).as_bytes()).unwrap();
+                // It may have waited long enough.
+                let _ = socket.write_all((head + &body).as_bytes());
                 // As servers do with an idle connection: vLLM after 5 s.
                 socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
                 continue;
@@ -81,13 +90,16 @@ impl Metered {
             );
             say("[DONE]");
             socket.write_all(b"0\r\n\r\n").unwrap();
-            answered.fetch_add(1 + self.others, Ordering::Relaxed);
+            let (answered, lateness) = (answered.clone(), self.lateness);
+            thread::spawn(move || {
+                thread::sleep(lateness);
+                answered.fetch_add(1 + self.others, Ordering::Relaxed);
+            });
         }
     }
 
     fn metrics(self, answered: u64) -> String {
-        let of = |series: &str, seconds: f64| {
-            let sum = seconds * answered as f64;
+        let of = |series: &str, sum: f64| {
             format!(
                 "# TYPE vllm:{series} histogram\n\
                  vllm:{series}_bucket{{model_name=\"m\",le=\"1.0\"}} {answered}.0\n\
@@ -96,10 +108,12 @@ impl Metered {
                  vllm:{series}_sum{{model_name=\"m\"}} {sum}\n"
             )
         };
+        let count = answered as f64;
         [
-            of("time_to_first_token_seconds", 0.060),
-            of("request_time_per_output_token_seconds", 0.020),
-            of("e2e_request_latency_seconds", 0.280),
+            of("time_to_first_token_seconds", 0.060 * count),
+            of("request_time_per_output_token_seconds", 0.020 * count),
+            of("e2e_request_latency_seconds", 0.280 * count),
+            of("request_queue_time_seconds", count * (count + 1.0) / 2.0),
             "vllm:num_preemptions_total{model_name=\"m\"} 7.0\n".into(),
             "vllm:num_requests_running{model_name=\"m\"} 0.0\n".into(),
         ]
@@ -109,14 +123,14 @@ impl Metered {
 
 fn metered(port: u16, metrics_url: &str) -> Bench {
     Bench::new(&format!(
-        "runs: 2\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  \
+        "runs: 2\norder: interleaved\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  \
          m: {{ base_url: \"http://127.0.0.1:{port}\", metrics_url: {metrics_url} }}\n"
     ))
 }
 
 #[test]
 fn a_servers_metrics_stand_beside_ours() {
-    let bench = metered(Metered { others: 0 }.start(), "auto");
+    let bench = metered(Metered::default().start(), "auto");
     let ran = bench.run(&["--json", "run.json"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let told = "  server's metrics: ttft 60.00 ms, ours ";
@@ -129,7 +143,7 @@ fn a_servers_metrics_stand_beside_ours() {
     // The warm-up was before the first look.
     assert_eq!(of("ttft"), [["1", "2", "0.060000000"], ["2", "3", "0.060000000"]]);
     assert_eq!(of("preemptions"), [["7", "7", ""], ["7", "7", ""]]);
-    let ours = rows.iter().filter(|row| !row[12].is_empty()).count();
+    let ours = rows.iter().filter(|row| !row[14].is_empty()).count();
     assert_eq!(ours, 6, "ttft, tpot and e2e of both trials");
     let json = fs::read(bench.folder.path().join("run.json")).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -138,9 +152,51 @@ fn a_servers_metrics_stand_beside_ours() {
     assert!((metrics["tpot"]["server"].as_f64().unwrap() - 0.020).abs() < 1e-9, "{metrics}");
 }
 
+/// The means of what the server says of `figure`, a trial each.
+fn means(bench: &Bench, figure: &str) -> Vec<String> {
+    let rows = records(&bench.folder.path().join("results.server.csv"));
+    rows.iter().filter(|row| &row[4] == figure).map(|row| row[9].to_owned()).collect()
+}
+
+#[test]
+fn an_answer_that_is_counted_late_is_not_taken_for_another_trials() {
+    let lateness = Duration::from_millis(250);
+    let start = || Metered { lateness, ..Metered::default() }.start();
+    // After the warm-up come the second answer and the third; a preflight is one more before them.
+    let bench = metered(start(), "auto");
+    assert_eq!(bench.run(&[]).code, Some(0));
+    assert_eq!(means(&bench, "queue_time"), ["2.000000000", "3.000000000"]);
+    let bench = metered(start(), "auto");
+    let ran = bench.run_asking_first(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(means(&bench, "queue_time"), ["3.000000000", "4.000000000"]);
+    assert!(ran.stderr.contains("server's metrics: ttft 60.00 ms"), "{}", ran.stderr);
+}
+
+#[test]
+fn answers_that_are_counted_too_late_leave_nothing_to_compare() {
+    let lateness = Duration::from_secs(60);
+    let bench = metered(Metered { lateness, ..Metered::default() }.start(), "auto");
+    let ran = bench.run(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let told = "  server's metrics: nothing to compare, since it counts answers more than half a \
+                second late\n";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert_eq!(means(&bench, "queue_time"), ["", ""]);
+}
+
+#[test]
+fn metrics_that_take_too_long_are_one_warning() {
+    let slowness = Duration::from_secs(60);
+    let ran = metered(Metered { slowness, ..Metered::default() }.start(), "auto").run(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let told = |line: &&str| line.starts_with("WARNING: no metrics of");
+    assert_eq!(ran.stderr.lines().filter(told).count(), 1, "{}", ran.stderr);
+}
+
 #[test]
 fn requests_of_other_clients_leave_nothing_to_compare() {
-    let bench = metered(Metered { others: 1 }.start(), "auto");
+    let bench = metered(Metered { others: 1, ..Metered::default() }.start(), "auto");
     let ran = bench.run(&[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let told = "  server's metrics: nothing to compare, see results.server.csv\n";
@@ -149,7 +205,7 @@ fn requests_of_other_clients_leave_nothing_to_compare() {
 
 #[test]
 fn metrics_that_cannot_be_had_are_one_warning_and_no_failure() {
-    let port = Metered { others: 0 }.start();
+    let port = Metered::default().start();
     for (url, why) in [
         ("\"http://127.0.0.1:1/metrics\"".to_owned(), "Connection refused"),
         (format!("\"http://127.0.0.1:{port}/elsewhere\""), "none of them is vLLM's"),
@@ -164,7 +220,7 @@ fn metrics_that_cannot_be_had_are_one_warning_and_no_failure() {
 
 #[test]
 fn a_model_that_is_not_asked_has_no_metrics_not_even_those_of_the_one_before_it() {
-    let port = Metered { others: 0 }.start();
+    let port = Metered::default().start();
     let bench = Bench::new(&format!(
         "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
          defaults: {{ metrics_url: auto }}\nmodels:\n  \
