@@ -528,13 +528,21 @@ pub fn proxy_variable(url: &str) -> Option<&'static str> {
     proxy_of_environment(url).map(|(variable, _)| variable)
 }
 
-/// The same variable, and the host and port of the proxy: as reqwest reads them, since it is what
-/// goes through one. A server on this machine is never reached through one.
-#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
+/// The same variable, and the host and port of the proxy.
 pub fn proxy_of_environment(url: &str) -> Option<(&'static str, String)> {
+    let (variable, _) = proxy_as_written(url)?;
+    let proxy = Matcher::from_env().intercept(&url.parse().ok()?)?;
+    Some((variable, place_of_proxy(&proxy.uri().to_string())?))
+}
+
+/// The same variable, and what it holds: as reqwest reads them, since it is what goes through one.
+/// A server on this machine is never reached through one.
+#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
+fn proxy_as_written(url: &str) -> Option<(&'static str, String)> {
     let uri: Uri = url.parse().ok()?;
-    let proxy = Matcher::from_env().intercept(&uri).filter(|_| !is_loopback(url))?;
-    let place = place_of_proxy(&proxy.uri().to_string())?;
+    if is_loopback(url) || Matcher::from_env().intercept(&uri).is_none() {
+        return None;
+    }
     let of_scheme = match uri.scheme_str() {
         Some("https") => ["HTTPS_PROXY", "https_proxy"],
         _ => ["HTTP_PROXY", "http_proxy"],
@@ -547,8 +555,7 @@ pub fn proxy_of_environment(url: &str) -> Option<(&'static str, String)> {
     let names_proxy = |(_, value): &(_, String)| {
         Matcher::builder().all(value.as_str()).build().intercept(&uri).is_some()
     };
-    let variable = [of_scheme, of_all].into_iter().filter_map(spelt).find(names_proxy);
-    variable.map(|(name, _)| (name, place))
+    [of_scheme, of_all].into_iter().filter_map(spelt).find(names_proxy)
 }
 
 /// Host and port of the proxy at `url`, without its user and password.
@@ -557,17 +564,26 @@ pub fn place_of_proxy(url: &str) -> Option<String> {
     Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
 }
 
+/// The forms in which a server may be told the password in the environment's proxy for `url`.
+pub fn proxy_passwords_of_environment(url: &str) -> Vec<String> {
+    let Some((_, proxy)) = proxy_as_written(url) else { return Vec::new() };
+    // There, the scheme may be left out.
+    let proxy = if proxy.contains("://") { proxy } else { format!("http://{proxy}") };
+    reqwest::Url::parse(&proxy).map(|proxy| passwords(&proxy)).unwrap_or_default()
+}
+
 /// The forms in which a server may be told the password in a proxy's `url`, if it is one's at all.
 pub fn proxy_passwords(url: &str) -> Option<Vec<String>> {
-    if !check::is_proxy(url) {
-        return None;
-    }
-    let url = reqwest::Url::parse(url).ok()?;
-    let Some(written) = url.password() else { return Some(Vec::new()) };
+    let url = reqwest::Url::parse(url).ok().filter(|_| check::is_proxy(url))?;
+    Some(passwords(&url))
+}
+
+fn passwords(proxy: &reqwest::Url) -> Vec<String> {
+    let Some(written) = proxy.password() else { return Vec::new() };
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let (user, password) = (decoded(url.username()), decoded(written));
+    let (user, password) = (decoded(proxy.username()), decoded(written));
     let basic = BASE64_STANDARD.encode(format!("{user}:{password}"));
-    Some(vec![basic, written.to_owned(), password])
+    vec![basic, written.to_owned(), password]
 }
 
 /// `text` as it is within a part of a URL.

@@ -49,6 +49,10 @@ impl Access {
         let url = found.url(&url, &target.ways.query);
         // That of `defaults` is for others.
         let proxy = target.ways.proxy.as_ref().filter(|_| socket.is_none());
+        if proxy.is_none() && socket.is_none() {
+            let passwords = config::proxy_passwords_of_environment(&url);
+            found.secrets.extend(passwords.into_iter().map(Secret));
+        }
         let proxy = found.proxy(proxy);
         if !found.errors.is_empty() {
             return Err(found.errors);
