@@ -798,12 +798,16 @@ fn says(body: &[u8], protocol: &dyn Protocol) -> String {
     if line.is_empty() { String::new() } else { format!(": {line}") }
 }
 
-/// `text` on one line, at most `limit` characters of it.
+/// `text` on one line, at most `limit` characters of it. No word is cut in two: it may be a secret,
+/// and half of one is none that is known and masked.
 fn one_line(text: &str, limit: usize) -> String {
     let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line = line.replace(char::is_control, "\u{fffd}");
-    if let Some((cut, _)) = line.char_indices().nth(limit) {
-        line.truncate(cut);
+    if let Some((cut, next)) = line.char_indices().nth(limit) {
+        let is_of_word = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+        let whole =
+            if is_of_word(next) { line[..cut].trim_end_matches(is_of_word).len() } else { cut };
+        line.truncate(whole);
         line.push('…');
     }
     line

@@ -3,12 +3,15 @@
 //! An answer is masked as bytes, before anything reads it, so that no text that is cut, decoded or
 //! written down later can hold a part of a secret. The mask has the length of what it hides: no
 //! byte moves to another read, and the stream stays one that can be decoded. A value that the wire
-//! itself could hold, a word or a number, cannot be masked there without breaking the stream; it
-//! is masked in texts.
+//! itself could hold, a word or a number, cannot be masked in a stream without breaking it; there
+//! it is masked in texts.
+
+mod written;
 
 use bytes::Bytes;
 use http::HeaderValue;
 
+use self::written::Written;
 use crate::{
     recording::{Recording, RequestError},
     route::Secret,
@@ -19,10 +22,13 @@ const SHORTEST: usize = 4;
 
 /// Secrets, longest first: one may be part of another.
 #[derive(Clone, Default)]
-pub struct Secrets {
-    /// As they can stand in an answer's bytes.
-    in_bytes: Vec<Vec<u8>>,
-    in_text: Vec<String>,
+pub struct Secrets(Vec<Known>);
+
+#[derive(Clone)]
+struct Known {
+    written: Written,
+    /// Whether the bytes of any answer may hold it.
+    is_of_the_wire: bool,
 }
 
 impl Secrets {
@@ -34,8 +40,8 @@ impl Secrets {
             secrets.add(value.strip_prefix(b"Bearer ").unwrap_or(value));
         }
         others.iter().for_each(|Secret(secret)| secrets.add(secret.as_bytes()));
-        secrets.in_bytes.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.in_text.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.0.sort_by_key(|known| std::cmp::Reverse(known.written.len()));
+        secrets.0.dedup_by(|a, b| a.written == b.written);
         secrets
     }
 
@@ -43,22 +49,28 @@ impl Secrets {
         if value.len() < SHORTEST {
             return;
         }
-        let text = String::from_utf8_lossy(value).into_owned();
+        let text = String::from_utf8_lossy(value);
         // What a server makes of bytes that it takes for Latin-1.
         let latin1: String = value.iter().copied().map(char::from).collect();
-        if !is_of_the_wire(value) {
-            self.in_bytes.push(value.to_vec());
-            for text in [&text, &latin1] {
-                self.in_bytes
-                    .extend([text.clone(), in_json(text), in_ascii_json(text)].map(Into::into));
-            }
-        }
-        self.in_text.extend([in_json(&text), text, latin1]);
+        let texts = [Written::new(&text), Written::new(&latin1)].into_iter();
+        self.0.extend(
+            texts
+                .chain(Written::in_base64(value))
+                .map(|written| Known { is_of_the_wire: is_of_the_wire(written.text()), written }),
+        );
     }
 
     /// `text` without them.
     pub fn hidden_in(&self, text: &str) -> String {
-        self.in_text.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        self.0.iter().fold(text.to_owned(), |text, known| {
+            let (mut hidden, mut after) = (String::new(), 0);
+            for place in known.written.places(text.as_bytes()) {
+                hidden += text.get(after..place.start).unwrap_or_default();
+                hidden += "***";
+                after = place.end;
+            }
+            hidden + text.get(after..).unwrap_or_default()
+        })
     }
 
     /// `answer` without them.
@@ -81,12 +93,13 @@ impl Secrets {
     pub(super) fn hide(&self, mut recording: Recording) -> Recording {
         recording.broken = recording.broken.map(|error| self.hide_in_error(error));
         recording.content_type = recording.content_type.map(|kind| self.hidden_in(&kind));
-        if self.in_bytes.is_empty() {
+        if self.0.is_empty() {
             return recording;
         }
         let chunks: Vec<_> = recording.chunks.iter().map(|chunk| &chunk.bytes[..]).collect();
         let mut body = chunks.concat();
-        if self.mask(&mut body) {
+        let is_stream = (200..300).contains(&recording.status);
+        if self.mask(&mut body, is_stream) {
             let mut rest = Bytes::from(body);
             for chunk in &mut recording.chunks {
                 chunk.bytes = rest.split_to(chunk.bytes.len());
@@ -95,13 +108,12 @@ impl Secrets {
         recording
     }
 
-    /// Overwrites them in `bytes`; whether there were any.
-    fn mask(&self, bytes: &mut [u8]) -> bool {
+    /// Overwrites them in `bytes`, but for what a stream itself could hold; whether there were any.
+    fn mask(&self, bytes: &mut [u8], is_stream: bool) -> bool {
         let mut found = false;
-        for secret in &self.in_bytes {
-            let places: Vec<_> = memchr::memmem::find_iter(bytes, secret).collect();
-            for at in places {
-                bytes[at..at + secret.len()].fill(b'*');
+        for known in self.0.iter().filter(|known| !(is_stream && known.is_of_the_wire)) {
+            for place in known.written.places(bytes) {
+                bytes[place].fill(b'*');
                 found = true;
             }
         }
@@ -110,33 +122,11 @@ impl Secrets {
 }
 
 /// Whether the bytes of any answer may hold `value`: a word such as a field's name, or a number.
-fn is_of_the_wire(value: &[u8]) -> bool {
-    let word = value.iter().all(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
-    let number = value.iter().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte));
+fn is_of_the_wire(value: &str) -> bool {
+    let word = value.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    let number = value.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
     // Nothing that long and made of letters is a field's name.
     number || (word && value.len() < 24)
-}
-
-/// `text` as it stands within a JSON string.
-fn in_json(text: &str) -> String {
-    let quoted = serde_json::Value::from(text).to_string();
-    quoted[1..quoted.len() - 1].to_owned()
-}
-
-/// The same by an encoder that keeps to ASCII, such as Python's.
-fn in_ascii_json(text: &str) -> String {
-    let mut units = [0; 2];
-    let mut escaped = String::new();
-    for character in in_json(text).chars() {
-        match character.is_ascii() {
-            true => escaped.push(character),
-            false => character
-                .encode_utf16(&mut units)
-                .iter()
-                .for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}"))),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
@@ -151,7 +141,7 @@ mod tests {
 
     fn masked(values: &[&[u8]], text: &str) -> String {
         let mut bytes = text.as_bytes().to_vec();
-        secrets(values).mask(&mut bytes);
+        secrets(values).mask(&mut bytes, true);
         assert_eq!(bytes.len(), text.len(), "no byte moves");
         String::from_utf8(bytes).unwrap()
     }
@@ -165,6 +155,50 @@ mod tests {
             let told = masked(&[key], &format!("key {written} is bad"));
             assert!(!told.contains("1234") && told.ends_with("* is bad"), "{told}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_masked_in_the_forms_of_usual_encoders() {
+        let key = "Bearer sk/+&<>'=\"1234".as_bytes();
+        for written in [
+            // PHP; Go; .NET; JSON within JSON.
+            r#"sk\/+&<>'=\"1234"#,
+            r#"sk/+\u0026\u003c\u003e'=\"1234"#,
+            r#"sk/\u002B\u0026\u003C\u003E\u0027=\u00221234"#,
+            r#"sk\\\/\\u002b&<>\\u0027\\u003d\\\"1234"#,
+            // Of a URL, once and twice.
+            "sk%2F%2B%26%3C%3E%27%3D%221234",
+            "sk/%2b%26%3c%3e'%3d%221234",
+            "sk%252F%252B%2526%253C%253E%2527%253D%25221234",
+            // HTML.
+            "sk/+&amp;&lt;&gt;&#39;=&quot;1234",
+            "sk&#x2F;&#x2b;&amp;&lt;&gt;&#x27;&#61;&#34;1234",
+            "sk&sol;&#043;&#38;&LT;&gt;&apos;&equals;&QUOT;1234",
+        ] {
+            let told = masked(&[key], &format!("key {written} is bad"));
+            assert!(!told.contains("1234") && told.ends_with("* is bad"), "{told}");
+            let told = secrets(&[key]).hidden_in(&format!("é {written} é {written}"));
+            assert_eq!(told, "é *** é ***");
+        }
+        // Basic credentials, and whole lines of headers.
+        for (text, rest) in [
+            ("c2svKyY8Pic9IjEyMzQ=", ""),
+            ("c2svKyY8Pic9IjEyMzQ", ""),
+            ("c2svKyY8Pic9IjEyMzQ%3D", "%3D"),
+            ("dTpzay8rJjw-Jz0iMTIzNA", "dTp"),
+            ("dTpzay8rJjw+Jz0iMTIzNAo=", "dTpz"),
+        ] {
+            let told = secrets(&[key]).hidden_in(&format!("[{text}]"));
+            assert!(told.contains("***") && told.len() < 16, "{text}: {told} {rest}");
+        }
+        assert_eq!(secrets(&[key]).hidden_in("sk/+&<>'=\"123 sk"), "sk/+&<>'=\"123 sk");
+    }
+
+    #[test]
+    fn of_what_is_no_stream_all_is_masked() {
+        let mut refused = *b"your key EMPTY, \"code\":12345";
+        assert!(secrets(&[b"Bearer EMPTY", b"12345"]).mask(&mut refused, false));
+        assert_eq!(refused, *b"your key *****, \"code\":*****");
     }
 
     #[test]

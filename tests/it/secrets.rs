@@ -10,6 +10,8 @@ use std::{
     thread,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+
 use crate::bench::{Bench, Ran, ran};
 
 /// An endpoint that puts what it was sent into its answers, and keeps it.
@@ -52,7 +54,12 @@ impl Parrot {
 
 /// `head` in an error, or in a stream: as a token, as an id, as the reason of its end.
 fn answer(head: &str, in_stream: bool) -> String {
-    let said = serde_json::Value::from(head).to_string();
+    let said = forms(head).map(|form| serde_json::Value::from(form).to_string());
+    let said = [said[0].as_str(), &said[1], &said[2], &escaped(head)].map(|said| {
+        let inner = &said[1..said.len() - 1];
+        inner.to_owned()
+    });
+    let said = format!("\"{}\"", said.join(" "));
     if !in_stream {
         let body = format!("{{\"error\":{{\"message\":{said}}}}}");
         let length = body.len();
@@ -67,6 +74,33 @@ fn answer(head: &str, in_stream: bool) -> String {
     )
 }
 
+/// `head` as it is, as a part of a URL, and with its values in Base64.
+fn forms(head: &str) -> [String; 3] {
+    let values = head.lines().filter_map(|line| line.split_once(": "));
+    let in_base64: Vec<_> = values.map(|(_, value)| BASE64_STANDARD.encode(value)).collect();
+    let in_url: String = head
+        .bytes()
+        .map(|byte| match char::from(byte) {
+            letter if letter.is_ascii_alphanumeric() => letter.to_string(),
+            _ => format!("%{byte:02x}"),
+        })
+        .collect();
+    [head.to_owned(), in_url, in_base64.join(" ")]
+}
+
+/// `head` in JSON, with all escaped that one may escape, in several ways.
+fn escaped(head: &str) -> String {
+    let escape = |(place, character): (usize, char)| match (character, place % 4) {
+        (letter, _) if letter.is_ascii_alphanumeric() => letter.to_string(),
+        ('/', 0 | 1) => "\\/".to_owned(),
+        (other, 0) => format!("\\u{:04x}", u32::from(other)),
+        (other, 1) => format!("\\u{:04X}", u32::from(other)),
+        (other, 2) => format!("&#{};", u32::from(other)),
+        (other, _) => format!("&#x{:X};", u32::from(other)),
+    };
+    format!("\"{}\"", head.char_indices().map(escape).collect::<String>())
+}
+
 const KEYS: [(&str, &str); 5] = [
     ("LLM_TEST_KEY", "sk-alpha-0123456789"),
     ("LLM_TEST_HEADER", "bravo/+=9876 54321"),
@@ -76,7 +110,7 @@ const KEYS: [(&str, &str); 5] = [
 ];
 
 /// What of each must not be found anywhere, also not in another form.
-const TRACES: [&str; 7] = [
+const TRACES: [&str; 12] = [
     "alpha-0123",
     "bravo",
     "charlie",
@@ -85,6 +119,13 @@ const TRACES: [&str; 7] = [
     "dXNlcjpmdWxjcnVtOkAvMjQ2ODA",
     "ZWNobzpodXNo",
     "written-out",
+    // What is left of a key of which one character is not found.
+    "0123456789",
+    "54321",
+    "13579",
+    "24680",
+    // `-alpha-`, as it stands in the Base64 of `Bearer sk-alpha-0123456789`.
+    "LWFscGhhLT",
 ];
 
 fn config(parrot: &Parrot) -> String {
@@ -167,6 +208,70 @@ fn a_run_leaves_no_key_behind() {
         for trace in TRACES {
             assert!(!text.contains(trace), "`{trace}` is in {name}:\n{text}");
         }
+    }
+}
+
+#[test]
+fn the_password_of_the_environments_proxy_is_not_told() {
+    let parrot = Parrot::start();
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: p, text: hi }]\nmodels:\n  m:\n    \
+         base_url: \"http://model.invalid\"\n    transport: reqwest\n",
+    );
+    // With its scheme and without.
+    for scheme in ["http://", ""] {
+        let mut command = bench.command(&["--no-warmup", "--record", "kept"]);
+        let proxy = format!("{scheme}user:fulcrum%3A24680@{}", parrot.address);
+        let ran = ran(command.env("http_proxy", proxy));
+        assert!(ran.stderr.contains("401 Unauthorized"), "{}", ran.stderr);
+        let mut left = files(bench.folder.path());
+        left.extend([("stdout".into(), ran.stdout.into()), ("stderr".into(), ran.stderr.into())]);
+        for (name, bytes) in left {
+            let text = String::from_utf8_lossy(&bytes);
+            // The last one is of `user:fulcrum:24680` in Base64.
+            for trace in ["fulcrum", "24680", "dXNlcjpmdWxjcnVtOjI0Njgw"] {
+                assert!(!text.contains(trace), "`{trace}` is in {name}:\n{text}");
+            }
+        }
+    }
+    assert!(parrot.heard().iter().any(|head| head.contains("dXNlcjpmdWxjcnVtOjI0Njgw")));
+}
+
+/// What refuses with `body`, whatever it is asked.
+fn refusing(status: &'static str, body: String) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let _ = socket.read(&mut [0; 4096]);
+            let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
+            let _ = socket.write_all((head + &body).as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_key_that_is_a_word_or_a_number_does_not_show_where_a_message_is_cut() {
+    for (key, status) in [
+        ("abcdefghijklmnopqrst", "400 Bad Request"),
+        ("98765432101234567890", "400 Bad Request"),
+        ("abcdefghijklmnopqrst", "200 OK\r\ncontent-type: text/event-stream"),
+    ] {
+        let message = format!("{}{key} is no key", "no ".repeat(97));
+        let error = format!("{{\"error\":{{\"message\":\"{message}\"}}}}");
+        let body = if status.starts_with("200") { format!("data: {error}\n\n") } else { error };
+        let address = refusing(status, body);
+        let bench = Bench::new(&format!(
+            "runs: 1\nprompts: [{{ name: p, text: hi }}]\nmodels:\n  m:\n    \
+             base_url: \"http://{address}\"\n    api_key_env: LLM_TEST_KEY\n"
+        ));
+        let ran = ran(bench.command(&["--no-warmup"]).env("LLM_TEST_KEY", key));
+        assert!(ran.stderr.contains("no no no"), "{}", ran.stderr);
+        let told =
+            fs::read_to_string(bench.folder.path().join("results.csv")).unwrap() + &ran.stderr;
+        assert!(!told.contains(&key[..8]), "{told}");
     }
 }
 
