@@ -1,11 +1,6 @@
 //! What a run finds wrong with its endpoints before the first trial, through the front door.
 
-use std::{
-    io::{Read, Write},
-    net::TcpListener,
-    thread,
-    time::Duration,
-};
+use std::{io::Read, net::TcpListener, thread, time::Duration};
 
 use llm_stream_bench::{
     protocol::OpenAiChat,
@@ -19,6 +14,7 @@ use wiremock::{
 
 use crate::{
     bench::{Bench, Ran, ran},
+    harness::repeats,
     http::STREAM,
 };
 
@@ -224,26 +220,12 @@ fn a_connection_that_breaks_without_an_answer_may_be_meant_for_tls() {
     assert_eq!(said.matches(hint).count(), 2, "{said}");
 }
 
-/// A proxy that answers every connection so.
-fn proxy(answer: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for socket in listener.incoming() {
-            let mut socket = socket.unwrap();
-            let _ = socket.read(&mut [0; 4096]);
-            let _ = socket.write_all(answer.as_bytes());
-        }
-    });
-    address.to_string()
-}
-
 #[test]
 fn what_a_proxy_does_is_told_of_the_proxy() {
     const WANTS: &str = "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
     const CANNOT: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
-    let wants = proxy(WANTS);
-    let cannot = proxy(CANNOT);
+    let wants = repeats(WANTS.into()).to_string();
+    let cannot = repeats(CANNOT.into()).to_string();
     let model = |name, url, proxy: &str| {
         format!("  {name}: {{ base_url: \"{url}\", proxy: \"http://me:hush@{proxy}\" }}\n")
     };

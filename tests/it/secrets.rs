@@ -12,7 +12,10 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use crate::bench::{Bench, Ran, ran};
+use crate::{
+    bench::{Bench, Ran, ran},
+    harness::repeats,
+};
 
 /// An endpoint that puts what it was sent into its answers, and keeps it.
 struct Parrot {
@@ -237,21 +240,6 @@ fn the_password_of_the_environments_proxy_is_not_told() {
     assert!(parrot.heard().iter().any(|head| head.contains("dXNlcjpmdWxjcnVtOjI0Njgw")));
 }
 
-/// What refuses with `body`, whatever it is asked.
-fn refusing(status: &'static str, body: String) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for socket in listener.incoming() {
-            let mut socket = socket.unwrap();
-            let _ = socket.read(&mut [0; 4096]);
-            let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
-            let _ = socket.write_all((head + &body).as_bytes());
-        }
-    });
-    address
-}
-
 #[test]
 fn a_key_that_is_a_word_or_a_number_does_not_show_where_a_message_is_cut() {
     for (key, status) in [
@@ -262,7 +250,8 @@ fn a_key_that_is_a_word_or_a_number_does_not_show_where_a_message_is_cut() {
         let message = format!("{}{key} is no key", "no ".repeat(97));
         let error = format!("{{\"error\":{{\"message\":\"{message}\"}}}}");
         let body = if status.starts_with("200") { format!("data: {error}\n\n") } else { error };
-        let address = refusing(status, body);
+        let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
+        let address = repeats((head + &body).into());
         let bench = Bench::new(&format!(
             "runs: 1\nprompts: [{{ name: p, text: hi }}]\nmodels:\n  m:\n    \
              base_url: \"http://{address}\"\n    api_key_env: LLM_TEST_KEY\n"
