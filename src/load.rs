@@ -111,12 +111,17 @@ impl Answer {
         match answer {
             Err(error) => Self { recording: None, outcome: Err(error) },
             Ok(recording) => {
-                let outcome = sample::read(&recording, target.protocol, target.token_count.clone())
-                    .map(|sample| sample.asked_for(asked));
+                let outcome = read(&recording, target).map(|sample| sample.asked_for(asked));
                 Self { recording: Some(recording), outcome }
             }
         }
     }
+}
+
+/// Reads an answer of `target`.
+fn read(recording: &Recording, target: &Target) -> Result<Sample, RequestError> {
+    let token_count = target.token_count.clone();
+    sample::read_with(recording, target.protocol, token_count, &target.text_fields)
 }
 
 /// The body of the `nth` request with `prompt` as it is sent, and how many tokens it wants.

@@ -18,7 +18,7 @@ use crate::{
         Settings, Spanned, Template, TokenCount, Ways, sanitise,
     },
     prompt::{self, Prompt, Tools},
-    protocol::{OpenAiChat, Protocol},
+    protocol::{OpenAiChat, Protocol, TextFields},
     route::{self, UnixUrl},
     schedule::{Shape, Until},
     sim::Script,
@@ -87,6 +87,8 @@ pub struct Target {
     pub connection: Connection,
     /// Whether a server's prefix cache may help.
     pub prefix_cache: PrefixCache,
+    /// What fields of the delta hold that the protocol does not know.
+    pub text_fields: TextFields,
     /// Who counts tokens when the server does not.
     pub token_count: TokenCount,
     /// Where the server's metrics are, if they are to be read.
@@ -539,6 +541,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         api_key_env: settings.api_key_env,
         connection: settings.connection.unwrap_or_default(),
         prefix_cache: settings.prefix_cache.unwrap_or_default(),
+        text_fields: settings.text_fields.unwrap_or_default(),
         token_count: settings.token_count.unwrap_or_default(),
         metrics_url,
         timeouts: Timeouts {

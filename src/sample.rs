@@ -6,7 +6,9 @@ use std::{borrow::Cow, fmt, mem, time::Duration};
 use crate::{
     config::TokenCount,
     framing::Frame,
-    protocol::{DecodeError, Part, Protocol, Template, Timings, TokenKind, Usage},
+    protocol::{
+        DecodeError, Message, Part, Protocol, Template, TextFields, Timings, TokenKind, Usage,
+    },
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     synthetic::Length,
 };
@@ -97,6 +99,18 @@ pub struct Sample {
     pub server: Timings,
     /// What a reader of the figures should know.
     pub notes: Vec<Note>,
+    /// Fields of the delta that the protocol does not know and that held text.
+    pub unread: Vec<UnreadField>,
+}
+
+/// A field of the delta that the protocol does not know and that held text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadField {
+    /// Its name, as in `text_fields` and `ignore_fields` of the config.
+    pub name: String,
+    /// Whether it held text in an event without a known token. Such an event may be an arrival of
+    /// a token; next to a known token, the text moves no figure.
+    pub alone: bool,
 }
 
 impl Sample {
@@ -265,19 +279,66 @@ impl Sample {
     }
 }
 
-/// Finish reasons by which a server says that it failed: vLLM's and SGLang's `abort`, DeepSeek's
-/// `insufficient_system_resource`, GLM's `network_error`, and what gateways make of errors behind them.
+/// Words in finish reasons by which a server says that it failed: vLLM's and SGLang's `abort`,
+/// DeepSeek's `insufficient_system_resource`, GLM's `network_error`, and what gateways make of errors
+/// behind them.
 const FAILURES: &[&str] = &[
     "abort",
-    "aborted",
-    "cancelled",
-    "canceled",
+    "cancel",
     "error",
-    "failed",
-    "insufficient_system_resource",
-    "network_error",
+    "exception",
+    "fail",
+    "insufficient",
+    "overload",
     "timeout",
+    "timed_out",
+    "unavailable",
 ];
+
+/// Finish reasons of an answer that the model ended or that ran into the limit it was given.
+const USUAL: &[&str] = &[
+    "complete",
+    "completed",
+    "end_turn",
+    "eos",
+    "eos_token",
+    "function_call",
+    "length",
+    "limit",
+    "max_length",
+    "max_output_tokens",
+    "max_tokens",
+    "model_length",
+    "stop",
+    "stop_sequence",
+    "stop_token",
+    "tool_call",
+    "tool_calls",
+    "tool_use",
+    "word",
+];
+
+/// What a finish reason says of the answer, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Ending {
+    Usual,
+    /// Filtered, refused, a malformed call, or a word that is not known.
+    Unusual,
+    Failed,
+}
+
+impl Ending {
+    fn of(reason: &str) -> Self {
+        let reason = reason.to_ascii_lowercase();
+        if FAILURES.iter().any(|word| reason.contains(word)) {
+            Self::Failed
+        } else if USUAL.contains(&reason.as_str()) {
+            Self::Usual
+        } else {
+            Self::Unusual
+        }
+    }
+}
 
 /// What may be wrong where there is nothing.
 pub(crate) const NOT_FOUND_HINT: &str = " (see `base_url`, `port` and `model_name` in the config)";
@@ -288,6 +349,19 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 /// Something that a reader of a row should know before using it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Note {
+    /// The delta held text in a field that the protocol does not know: [`Sample::unread`] names it.
+    UnreadText,
+    /// Events that are not of the protocol were skipped.
+    UnreadEvents,
+    /// The answer ended for a reason other than its own end, its limit or a tool call: a filter, a
+    /// refusal, a malformed call, or a word that is not known.
+    UnusualFinishReason,
+    /// The token counts stood under the names of another protocol.
+    RenamedUsage,
+    /// The token counts came after the end marker.
+    UsageAfterEnd,
+    /// Text came after the finish reason and the token counts, which are taken to include it.
+    TextAfterUsage,
     /// The stream ended without its end marker (`[DONE]`).
     NoEndMarker,
     /// More came after the end marker; it is not counted.
@@ -339,6 +413,12 @@ impl Note {
     /// The note's name in the results.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::UnreadText => "unread_text",
+            Self::UnreadEvents => "unread_events",
+            Self::UnusualFinishReason => "unusual_finish_reason",
+            Self::RenamedUsage => "renamed_usage",
+            Self::UsageAfterEnd => "usage_after_end",
+            Self::TextAfterUsage => "text_after_usage",
             Self::NoEndMarker => "no_end_marker",
             Self::MoreAfterEnd => "more_after_end",
             Self::HiddenReasoning => "hidden_reasoning",
@@ -373,8 +453,18 @@ pub fn read(
     protocol: &dyn Protocol,
     fallback: TokenCount,
 ) -> Result<Sample, RequestError> {
+    read_with(recording, protocol, fallback, &TextFields::default())
+}
+
+/// The same where the config says what `fields` of the delta hold.
+pub fn read_with(
+    recording: &Recording,
+    protocol: &dyn Protocol,
+    fallback: TokenCount,
+    fields: &TextFields,
+) -> Result<Sample, RequestError> {
     refuse_status(recording, protocol)?;
-    let mut stream = Stream { text: Some(0), ..Stream::default() };
+    let mut stream = Stream { text: Some(0), fields: Some(fields), ..Stream::default() };
     let decoded = stream.read(&recording.chunks, protocol);
     if let Some(message) = stream.in_band {
         let message = one_line(&message, 300);
@@ -390,22 +480,22 @@ pub fn read(
         return Err(no_events(recording, protocol));
     }
     decoded?;
-    stream.into_sample(recording, fallback, &|| texts(recording, protocol))
+    stream.into_sample(recording, fallback, &|| texts(recording, protocol, fields))
 }
 
 /// The text of the answer, without the reasoning before it.
-pub fn answer_text(recording: &Recording, protocol: &dyn Protocol) -> String {
-    let [answer, ..] = texts(recording, protocol);
+pub fn answer_text(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) -> String {
+    let [answer, ..] = texts(recording, protocol, fields);
     answer
 }
 
 /// The generated text: the answer's, the reasoning's, that of tool calls.
-fn texts(recording: &Recording, protocol: &dyn Protocol) -> [String; 3] {
+fn texts(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) -> [String; 3] {
     let mut texts = [const { String::new() }; 3];
     let mut decoder = protocol.framing().decoder();
     let mut read = |frame: Frame<'_>| {
         let message = protocol.decode(&frame).unwrap_or_default();
-        for part in message.parts {
+        for part in message.parts.into_iter().filter_map(|part| fields.resolve(part)) {
             match part {
                 Part::Token(TokenKind::Answer, said) => texts[0].push_str(&said),
                 Part::Token(TokenKind::Reasoning, said) => texts[1].push_str(&said),
@@ -434,8 +524,9 @@ pub fn prompt_tokens(recording: &Recording, protocol: &dyn Protocol) -> Option<u
 }
 
 /// The arrival of the last token-bearing event of an unfinished answer, and how many there were.
+/// Text in an unknown field is a sign of life, so it counts here.
 pub fn tokens_so_far(chunks: &[Chunk], protocol: &dyn Protocol) -> (Option<Duration>, usize) {
-    let mut stream = Stream { text: Some(0), ..Stream::default() };
+    let mut stream = Stream { text: Some(0), counts_unread: true, ..Stream::default() };
     // An answer that cannot be read has the tokens that could be.
     let _ = stream.read(chunks, protocol);
     (stream.token_events.last().copied(), stream.token_events.len())
@@ -449,7 +540,11 @@ pub fn has_ended(chunks: &[Chunk], protocol: &dyn Protocol) -> bool {
 
 /// What a stream said, gathered frame by frame.
 #[derive(Debug, Default)]
-struct Stream {
+struct Stream<'f> {
+    /// What the config says of fields that the protocol does not know.
+    fields: Option<&'f TextFields>,
+    /// Whether text in a field that nobody knows is a token.
+    counts_unread: bool,
     id: Option<String>,
     events: usize,
     first_event: Option<Duration>,
@@ -467,10 +562,34 @@ struct Stream {
     in_band: Option<String>,
     ended: bool,
     more_after_end: bool,
+    usage_after_end: bool,
+    text_after_usage: bool,
+    /// Whether the usage came with or after the finish reason.
+    usage_is_final: bool,
+    /// The choice of the last token, and whether there are tokens of others.
+    choice: Option<i64>,
+    has_several_choices: bool,
+    unread: Vec<UnreadField>,
+    /// The first event that is not of the protocol, in short.
+    unknown: Option<String>,
     template: Template,
 }
 
-impl Stream {
+/// What [`Stream::say`] has read of one event so far.
+#[derive(Default)]
+struct Event {
+    /// Token events before it.
+    events_before: usize,
+    /// The choice of the parts that follow.
+    choice: i64,
+    /// The choice of its first token.
+    chosen: Option<i64>,
+    usage: Option<Usage>,
+    /// Fields that hold text and are not known.
+    unread: Vec<String>,
+}
+
+impl Stream<'_> {
     /// Reads the body up to its end or to the first frame that cannot be read.
     fn read(&mut self, chunks: &[Chunk], protocol: &dyn Protocol) -> Result<(), RequestError> {
         let mut decoder = protocol.framing().decoder();
@@ -483,6 +602,10 @@ impl Stream {
         }
         let end = chunks.last().map(|chunk| chunk.at).unwrap_or_default();
         decoder.finish(&mut |frame| self.frame(end, &frame, protocol, &mut failure));
+        if self.has_several_choices && failure.is_none() {
+            let why = "the answer has several choices, whose tokens are not counted apart";
+            failure = Some(DecodeError(why.into()));
+        }
         match failure {
             None => Ok(()),
             Some(DecodeError(message)) => {
@@ -503,12 +626,9 @@ impl Stream {
         if failure.is_some() || matches!(frame, Frame::Comment(_)) {
             return;
         }
-        // The end marker is the end.
+        // The end marker is the end of the answer.
         if self.ended {
-            // vLLM sends `[DONE]` after Anthropic's `message_stop`: an end twice is no more.
-            let said = protocol.decode(frame).map(|message| message.parts);
-            self.more_after_end |= said.as_deref() != Ok(&[Part::End]);
-            return;
+            return self.after_end(protocol.decode(frame));
         }
         self.events += 1;
         self.first_event.get_or_insert(at);
@@ -527,34 +647,118 @@ impl Stream {
         }
     }
 
-    fn say<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = Part<'a>>) {
-        let events_before = self.token_events.len();
-        let mut usage_here = None;
-        for part in parts {
+    /// Takes what comes after the end marker. Some servers count the tokens only there; vLLM sends
+    /// `[DONE]` after Anthropic's `message_stop`.
+    fn after_end(&mut self, decoded: Result<Message<'_>, DecodeError>) {
+        for part in decoded.map_or_else(|_| vec![Part::Unknown(String::new())], |said| said.parts) {
             match part {
-                Part::Role => {}
-                Part::Token(kind, text) => {
-                    self.token(at, (kind, text.len() as u64), events_before);
-                }
-                Part::Finish(reason) => self.finish_reason = Some(reason.into_owned()),
-                Part::Usage(usage) => usage_here = Some(usage),
+                Part::End | Part::Role | Part::Choice(_) => {}
                 Part::Timings(timings) => self.timings = timings,
-                Part::Error(message) => {
-                    self.in_band.get_or_insert(message);
+                Part::Usage(usage) => {
+                    self.usage_after_end |= usage.completion_tokens.is_some();
+                    self.count(usage);
                 }
-                Part::End => self.ended = true,
+                Part::Finish(reason) => {
+                    self.more_after_end = true;
+                    self.finish(&reason);
+                }
+                Part::Token(..) | Part::Unread(..) | Part::Unknown(_) | Part::Error(_) => {
+                    self.more_after_end = true;
+                }
             }
         }
-        // Counts of the answer from before its last token are not those of the answer.
-        if self.token_events.len() > events_before {
-            let Usage { prompt_tokens, cached_tokens, .. } = self.usage;
-            self.usage = Usage { prompt_tokens, cached_tokens, ..Usage::default() };
+    }
+
+    fn say<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = Part<'a>>) {
+        let mut event = Event { events_before: self.token_events.len(), ..Event::default() };
+        for part in parts {
+            let part = match self.fields {
+                Some(fields) => fields.resolve(part),
+                None => Some(part),
+            };
+            if let Some(part) = part {
+                self.take(at, part, &mut event);
+            }
         }
-        if let Some(usage) = usage_here {
-            if events_before == 0 && self.token_events.len() == 1 {
+        let has_token = self.token_events.len() > event.events_before;
+        if has_token {
+            self.outdate_usage();
+        }
+        if let Some(usage) = event.usage {
+            if event.events_before == 0 && self.token_events.len() == 1 {
                 self.first_event_tokens = usage.completion_tokens.filter(|&tokens| tokens > 0);
             }
+            self.usage_is_final = self.finish_reason.is_some();
             self.count(usage);
+        }
+        for name in event.unread {
+            self.note_unread(name, !has_token);
+        }
+    }
+
+    fn take(&mut self, at: Duration, part: Part<'_>, event: &mut Event) {
+        match part {
+            Part::Role => {}
+            Part::Choice(index) => event.choice = index,
+            Part::Token(kind, text) => {
+                self.choose(event);
+                self.token(at, (kind, text.len() as u64), event.events_before);
+            }
+            Part::Unread(_, text) if self.counts_unread => {
+                self.token(at, (TokenKind::Reasoning, text.len() as u64), event.events_before);
+            }
+            Part::Unread(field, text) => {
+                self.text = self.text.map(|bytes| bytes + text.len() as u64);
+                event.unread.push(field.into_owned());
+            }
+            Part::Unknown(excerpt) => {
+                self.unknown.get_or_insert(excerpt);
+            }
+            Part::Finish(reason) => self.finish(&reason),
+            Part::Usage(usage) => event.usage = Some(usage),
+            Part::Timings(timings) => self.timings = timings,
+            Part::Error(message) => {
+                self.in_band.get_or_insert(message);
+            }
+            Part::End => self.ended = true,
+        }
+    }
+
+    /// Notes of which choice a token is. Only one is ever asked for, and some servers number it as
+    /// they like, even each event anew; but an index that goes back, two in one event, or another
+    /// one after the finish reason are those of several answers.
+    fn choose(&mut self, event: &mut Event) {
+        let index = event.choice;
+        let in_event = event.chosen.replace(index).is_some_and(|before| before != index);
+        let differs = |before: i64| index < before || self.finish_reason.is_some();
+        let other =
+            self.choice.replace(index).is_some_and(|before| before != index && differs(before));
+        self.has_several_choices |= in_event || other;
+    }
+
+    /// Keeps the worst reason that was given: an error that is followed by `stop` is an error.
+    fn finish(&mut self, reason: &str) {
+        let before = self.finish_reason.as_deref().map(Ending::of);
+        if before.is_none_or(|before| before <= Ending::of(reason)) {
+            self.finish_reason = Some(reason.to_owned());
+        }
+    }
+
+    /// Counts from before a token are not those of the whole answer, unless they came with the
+    /// finish reason: then the server had counted all of it and was late with a piece of text.
+    fn outdate_usage(&mut self) {
+        if self.usage_is_final && self.usage.completion_tokens.is_some() {
+            self.text_after_usage = true;
+            return;
+        }
+        let Usage { prompt_tokens, cached_tokens, renamed, .. } = self.usage;
+        self.usage = Usage { prompt_tokens, cached_tokens, renamed, ..Usage::default() };
+    }
+
+    fn note_unread(&mut self, name: String, alone: bool) {
+        match self.unread.iter_mut().find(|field| field.name == name) {
+            Some(field) => field.alone |= alone,
+            None => self.unread.push(UnreadField { name, alone }),
         }
     }
 
@@ -572,6 +776,7 @@ impl Stream {
             total_tokens: usage.total_tokens.or(before.total_tokens),
             cached_tokens: usage.cached_tokens.or(before.cached_tokens),
             reasoning_tokens: usage.reasoning_tokens.or(before.reasoning_tokens),
+            renamed: usage.renamed || before.renamed,
         };
     }
 
@@ -597,17 +802,17 @@ impl Stream {
         let finish_reason = self.finish_reason()?.to_owned();
         let events = self.token_events.len() as u64;
         let usage = self.usage;
-        let counted = usage
-            .completion_tokens
-            .filter(|tokens| usage.total_tokens.is_none_or(|total| *tokens <= total));
-        let (response_tokens, token_count) = count(counted, events, fallback, texts)?;
+        let (response_tokens, token_count) =
+            count(usage.completion_tokens, events, fallback, texts)?;
         let sum = usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens));
+        // A total that is less than what it is the total of, such as FastDeploy's 0, is none.
+        let below_sum = usage.total_tokens.zip(sum).is_some_and(|(total, sum)| total < sum);
         let mut sample = Sample {
             request_id: self.id,
             finish_reason,
             prompt_tokens: usage.prompt_tokens,
             response_tokens,
-            total_tokens: usage.total_tokens.or(sum),
+            total_tokens: usage.total_tokens.filter(|_| !below_sum).or(sum),
             cached_tokens: usage.cached_tokens,
             reasoning_tokens: usage.reasoning_tokens,
             token_count,
@@ -627,27 +832,48 @@ impl Stream {
             server_head: recording.head_time,
             server: self.timings,
             notes: Vec::new(),
+            unread: self.unread,
         };
-        sample.notes = notes(&sample, self.ended, self.more_after_end);
+        let unread = !sample.unread.is_empty();
+        let read_leniently = [
+            (unread, Note::UnreadText),
+            (self.unknown.is_some(), Note::UnreadEvents),
+            (Ending::of(&sample.finish_reason) == Ending::Unusual, Note::UnusualFinishReason),
+            (usage.renamed, Note::RenamedUsage),
+            (self.usage_after_end, Note::UsageAfterEnd),
+            (self.text_after_usage, Note::TextAfterUsage),
+        ];
+        sample.notes = that_hold(read_leniently).collect();
+        let notes = notes(&sample, self.ended, self.more_after_end);
+        sample.notes.extend(notes);
         let doubts = doubts(&sample, self.counted.1, self.text);
         sample.notes.extend(doubts);
+        sample.notes.extend(below_sum.then_some(Note::TotalBelowSum));
         Ok(sample)
     }
 
     /// Why generation ended, of an answer that was generated to its end.
     fn finish_reason(&self) -> Result<&str, RequestError> {
         let after = after_tokens(self.token_events.len());
+        let also = self.unknown.as_ref().map_or_else(String::new, |excerpt| {
+            format!("; the server also sent `{}`", one_line(excerpt, 120))
+        });
         let (kind, message) = match self.finish_reason.as_deref() {
             _ if self.token_events.is_empty() => {
-                (ErrorKind::NoToken, "the stream ended without one generated token".to_owned())
+                let message = format!("the stream ended without one generated token{also}");
+                (ErrorKind::NoToken, message)
             }
+            None if self.ended => (
+                ErrorKind::NoFinishReason,
+                format!("the server sent its end marker without a finish reason, {after}{also}"),
+            ),
             None => (
                 ErrorKind::NoFinishReason,
                 format!(
-                    "the stream ended without a finish reason, {after}: the answer was cut off"
+                    "the stream ended without a finish reason, {after}: the answer was cut off{also}"
                 ),
             ),
-            Some(reason) if FAILURES.iter().any(|known| known.eq_ignore_ascii_case(reason)) => (
+            Some(reason) if Ending::of(reason) == Ending::Failed => (
                 ErrorKind::InBand,
                 format!("the server ended the answer with the finish reason `{reason}`, {after}"),
             ),
@@ -669,13 +895,17 @@ fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
         (!burst && sample.shared_arrivals() * 10 > events, Note::SharedArrivals),
         (sample.server_disagrees(), Note::ServerDisagrees),
     ];
-    found.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect()
+    that_hold(found).collect()
+}
+
+/// The notes that are true.
+fn that_hold(notes: impl IntoIterator<Item = (bool, Note)>) -> impl Iterator<Item = Note> {
+    notes.into_iter().filter_map(|(holds, note)| holds.then_some(note))
 }
 
 /// What of the server's counts cannot be.
 fn doubts(sample: &Sample, shrinks: bool, text: Option<u64>) -> Vec<Note> {
     let tokens = sample.response_tokens;
-    let sum = sample.prompt_tokens.map(|prompt| prompt.saturating_add(tokens));
     let reasoning = sample.reasoning_tokens.unwrap_or(0);
     let with_text = tokens.saturating_sub(reasoning).saturating_sub(SPECIAL_TOKENS);
     let cached = sample.cached_tokens.zip(sample.prompt_tokens);
@@ -686,9 +916,8 @@ fn doubts(sample: &Sample, shrinks: bool, text: Option<u64>) -> Vec<Note> {
         (reasoning > tokens, Note::MoreReasoningThanTokens),
         (cached.is_some_and(|(cached, prompt)| cached > prompt), Note::MoreCachedThanPrompt),
         (sample.prompt_tokens == Some(0), Note::NoPromptTokens),
-        (sample.total_tokens < sum, Note::TotalBelowSum),
     ];
-    found.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect()
+    that_hold(found).collect()
 }
 
 /// The number of generated tokens and who counted them.

@@ -16,6 +16,7 @@ mod secrets;
 mod sections;
 mod source;
 mod template;
+mod text_fields;
 mod tools;
 mod ways;
 mod words;
@@ -55,7 +56,7 @@ use self::{
 };
 use crate::{
     prompt,
-    protocol::Protocol,
+    protocol::{Protocol, TextFields},
     schedule::{Shape, Until},
     sim::Script,
     tokenizer::Tokenizer,
@@ -155,6 +156,9 @@ pub struct Settings {
     pub connection: Option<Connection>,
     /// `prefix_cache`. Default: `fresh`.
     pub prefix_cache: Option<PrefixCache>,
+    /// `text_fields` and `ignore_fields`: what fields of the delta hold that the protocol does not
+    /// know. Default: not known.
+    pub text_fields: Option<TextFields>,
     /// `token_count`. Default: `usage`.
     pub token_count: Option<TokenCount>,
     /// `metrics_url`. Default: `off`.
@@ -473,6 +477,7 @@ impl Settings {
             transport: self.transport.or(defaults.transport),
             connection: self.connection.or(defaults.connection),
             prefix_cache: self.prefix_cache.or(defaults.prefix_cache),
+            text_fields: self.text_fields.clone().or_else(|| defaults.text_fields.clone()),
             token_count: self.token_count.clone().or_else(|| defaults.token_count.clone()),
             metrics_url: self.metrics_url.clone().or_else(|| defaults.metrics_url.clone()),
             timeouts: self.timeouts.over(defaults.timeouts),

@@ -8,7 +8,7 @@ use super::{
     TokenCount, Transport, check,
     files::tokenizer,
     read::{Entry, Fields, Reader},
-    tools, ways,
+    text_fields, tools, ways,
     words::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, SIMULATE_SECTION,
         TIMEOUTS_SECTION, TOKEN_COUNT_SECTION,
@@ -164,6 +164,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
         transport: fields.get("transport").and_then(|entry| transport(reader, entry)),
         connection: fields.get("connection").and_then(|entry| connection(reader, entry)),
         prefix_cache: fields.get("prefix_cache").and_then(|entry| prefix_cache(reader, entry)),
+        text_fields: text_fields::text_fields(reader, fields),
         token_count: fields.get("token_count").and_then(|entry| token_count(reader, entry)),
         metrics_url: fields.get("metrics_url").and_then(|entry| metrics_url(reader, entry)),
         timeouts: fields

@@ -35,6 +35,8 @@ pub(super) const MODEL: &[&str] = &[
     "proxy",
     "protocol",
     "token_count",
+    "text_fields",
+    "ignore_fields",
     "metrics_url",
     "transport",
     "connection",

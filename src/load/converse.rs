@@ -66,7 +66,7 @@ impl Conversation {
 
     /// Keeps the answer to the last question.
     pub(super) fn hear(&mut self, recording: &Recording, target: &Target) {
-        let text = sample::answer_text(recording, target.protocol);
+        let text = sample::answer_text(recording, target.protocol, &target.text_fields);
         self.is_silent = text.is_empty();
         self.messages.push(ChatMessage::text(Role::Assistant, text));
     }

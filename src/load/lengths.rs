@@ -119,7 +119,7 @@ fn counted(recording: &Recording, target: &Target) -> Result<u64, RequestError> 
     if let Some(tokens) = sample::prompt_tokens(recording, target.protocol) {
         return Ok(tokens);
     }
-    sample::read(recording, target.protocol, target.token_count.clone())?;
+    super::read(recording, target)?;
     let message = "the server's usage counts no tokens of the prompt, so that none of a stated \
                    length can be made";
     Err(RequestError::new(ErrorKind::PromptLength, message))

@@ -236,8 +236,7 @@ impl<'a> Load<'a> {
     /// has failed.
     fn go_on(&mut self, mut talk: Talk, recording: &Recording, started: Instant) -> Option<Over> {
         // A turn that fails ends its conversation.
-        let is_valid =
-            sample::read(recording, self.target.protocol, self.target.token_count.clone()).is_ok();
+        let is_valid = super::read(recording, self.target).is_ok();
         let prompt = talk.next().filter(|_| is_valid)?.clone();
         talk.so_far.hear(recording, self.target);
         let Err(error) = talk.so_far.can_go_on() else {

@@ -5,15 +5,15 @@
 //! The prompt is counted in the first event, the answer in the last but one. A key goes into a
 //! header of its own.
 
-use std::borrow::Cow;
-
 use http::{HeaderName, HeaderValue};
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish,
-    wire::{self, Count, Id, Text, alone, counted, filled, known},
+    delta::{self, Texts},
+    json::Json,
+    openai,
+    wire::{self, counted},
 };
 use crate::{
     framing::Frame,
@@ -107,7 +107,8 @@ impl Protocol for AnthropicMessages {
     }
 
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, "event of a message", message)
+        let knows = |name: &str| name.starts_with("message") || name.starts_with("content_block");
+        wire::decode(frame, knows, message)
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -185,139 +186,72 @@ fn image(image: &Image) -> Value {
 
 // -- from the server ------------------------------------------------------------------------------
 
-/// An event, as far as it is read.
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Text<'a>>,
-    #[serde(borrow)]
-    message: Option<Start<'a>>,
-    #[serde(borrow)]
-    content_block: Option<Block<'a>>,
-    #[serde(borrow)]
-    delta: Option<Delta<'a>>,
-    usage: Option<Counts>,
-    error: Option<IgnoredAny>,
-}
+/// What a delta holds besides reasoning.
+const KNOWN: &[&str] = &["type", "text", "partial_json", "citation"];
 
-#[derive(Deserialize)]
-struct Start<'a> {
-    #[serde(borrow)]
-    id: Option<Id<'a>>,
-    usage: Option<Counts>,
-}
-
-/// What a content block begins with: as a rule empty texts, or a tool's name.
-#[derive(Deserialize)]
-struct Block<'a> {
-    #[serde(borrow)]
-    text: Option<Text<'a>>,
-    #[serde(borrow)]
-    thinking: Option<Text<'a>>,
-    #[serde(borrow)]
-    name: Option<Text<'a>>,
-}
-
-/// What is added to a content block, or, at the end, to the message. A signature is no token.
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow)]
-    text: Option<Text<'a>>,
-    #[serde(borrow)]
-    thinking: Option<Text<'a>>,
-    #[serde(borrow)]
-    partial_json: Option<Text<'a>>,
-    #[serde(borrow)]
-    stop_reason: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Counts {
-    input_tokens: Option<Count>,
-    cache_creation_input_tokens: Option<Count>,
-    cache_read_input_tokens: Option<Count>,
-    output_tokens: Option<Count>,
-    output_tokens_details: Option<OutputDetails>,
-}
-
-#[derive(Deserialize)]
-struct OutputDetails {
-    thinking_tokens: Option<Count>,
-}
-
-fn message<'a>(event: Event<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
-    let kind = event.kind.as_ref().map_or("", |kind| &kind.0);
+/// An event says in its data of which type it is; where it does not, its name does.
+fn message<'a>(event: &Json<'a>, name: &str) -> Message<'a> {
+    let kind = event.get("type").str().unwrap_or(name);
+    let delta = event.get("delta");
     let parts = match kind {
-        "message_start" => return Ok(begun(event)),
-        "content_block_start" => event.content_block.and_then(Block::token).into_iter().collect(),
-        "content_block_delta" => event.delta.and_then(Delta::token).into_iter().collect(),
+        "message_start" => return begun(event),
+        "content_block_start" => started(event.get("content_block")),
+        "content_block_delta" => continued(delta),
         "message_delta" => {
-            let reason = event.delta.and_then(|delta| filled(delta.stop_reason));
-            let usage = event.usage.and_then(|counts| counted(counts.usage()));
-            reason.map(Part::Finish).into_iter().chain(usage).collect()
+            let reason = wire::finish_reason(delta.get("stop_reason"));
+            let usage = counted(usage(event.get("usage")));
+            reason.into_iter().chain(usage).chain(wire::error_in(event)).collect()
         }
         "message_stop" => vec![Part::End],
-        _ if kind == "error" || event.error.is_some() => {
-            let complaint = wire::complaint_in(data);
-            let unsaid = || "the server reported an error and does not say which".into();
-            return Ok(alone(Part::Error(complaint.unwrap_or_else(unsaid))));
-        }
-        _ => Vec::new(),
+        _ => wire::error(event, kind, false).into_iter().collect(),
     };
-    Ok(Message { id: None, parts })
+    Message { id: None, parts }
 }
 
-/// The start. Some versions of vLLM have the usage beside the message. Its number of generated
+/// The start. Some versions of vLLM have the usage next to the message. Its number of generated
 /// tokens stands for none: nothing has been generated.
-fn begun(event: Event<'_>) -> Message<'_> {
-    let (id, counts) = event.message.map_or((None, None), |start| (start.id, start.usage));
-    let usage = counts.or(event.usage).map(Counts::usage).unwrap_or_default();
+fn begun<'a>(event: &Json<'a>) -> Message<'a> {
+    let start = event.get("message");
+    let counts =
+        [start.get("usage"), event.get("usage")].into_iter().find(|usage| !usage.is_empty());
+    let usage = counts.map(usage).unwrap_or_default();
     let Usage { prompt_tokens, cached_tokens, .. } = usage;
     let of_prompt = Usage { prompt_tokens, cached_tokens, ..Usage::default() };
     let parts = [Part::Role].into_iter().chain(counted(of_prompt)).collect();
-    Message { id: id.map(Id::text), parts }
+    Message { id: wire::id(start), parts }
 }
 
-impl<'a> Block<'a> {
-    fn token(self) -> Option<Part<'a>> {
-        token(filled(self.text), filled(self.thinking), filled(self.name))
-    }
+/// What a content block begins with: as a rule empty texts, or a tool's name.
+fn started<'a>(block: &Json<'a>) -> Vec<Part<'a>> {
+    let mut texts = Texts::of(block.get("text"), TokenKind::Answer);
+    texts.reasoning = Texts::reasoning_in(block);
+    texts.call = delta::call(block);
+    texts.tokens().collect()
 }
 
-impl<'a> Delta<'a> {
-    fn token(self) -> Option<Part<'a>> {
-        token(filled(self.text), filled(self.thinking), filled(self.partial_json))
-    }
+/// What is added to a content block. A signature is not a token.
+fn continued<'a>(delta: &Json<'a>) -> Vec<Part<'a>> {
+    let mut texts = Texts::of(delta.get("text"), TokenKind::Answer);
+    texts.reasoning = Texts::reasoning_in(delta);
+    let call = delta.get("partial_json");
+    texts.call = match call {
+        Json::Object(_) | Json::List(_) if !call.is_empty() => Some(call.written().into()),
+        _ => call.scalar(),
+    };
+    texts.tokens().chain(delta::unread(delta, KNOWN)).collect()
 }
 
-fn token<'a>(
-    text: Option<Cow<'a, str>>,
-    thinking: Option<Cow<'a, str>>,
-    call: Option<Cow<'a, str>>,
-) -> Option<Part<'a>> {
-    let answer = text.map(|text| (TokenKind::Answer, text));
-    let reasoning = thinking.map(|text| (TokenKind::Reasoning, text));
-    let call = call.map(|text| (TokenKind::ToolCall, text));
-    answer.or(reasoning).or(call).map(|(kind, text)| Part::Token(kind, text))
-}
-
-impl Counts {
-    /// All of the prompt is what is new, what was read from the cache and what was written to it.
-    fn usage(self) -> Usage {
-        let cached_tokens = known(self.cache_read_input_tokens);
-        let written = known(self.cache_creation_input_tokens);
-        let prompt_tokens = known(self.input_tokens).map(|new| {
-            new.saturating_add(cached_tokens.unwrap_or(0)).saturating_add(written.unwrap_or(0))
-        });
-        let of_output = self.output_tokens_details.and_then(|details| details.thinking_tokens);
-        Usage {
-            prompt_tokens,
-            completion_tokens: known(self.output_tokens),
-            total_tokens: None,
-            cached_tokens,
-            reasoning_tokens: known(of_output),
-        }
-    }
+/// All of the prompt is what is new, what was read from the cache and what was written to it.
+fn usage(counts: &Json<'_>) -> Usage {
+    let names = (&["input_tokens", "prompt_tokens"], &["output_tokens", "completion_tokens"]);
+    let usage = openai::usage_named(counts, names.0, names.1);
+    let cached_tokens = counts.get("cache_read_input_tokens").count();
+    let written = counts.get("cache_creation_input_tokens").count();
+    let prompt_tokens = usage.prompt_tokens.map(|new| {
+        new.saturating_add(cached_tokens.unwrap_or(0)).saturating_add(written.unwrap_or(0))
+    });
+    let reasoning_tokens = counts.get("output_tokens_details").get("thinking_tokens").count();
+    Usage { prompt_tokens, cached_tokens, reasoning_tokens, total_tokens: None, ..usage }
 }
 
 // -- from the simulated server --------------------------------------------------------------------

@@ -2,12 +2,14 @@
 //!
 //! <https://github.com/ggml-org/llama.cpp/tree/master/tools/server#post-completion-given-a-prompt-it-returns-the-predicted-completion>
 
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, Timings, TokenKind, Usage, Wish, openai,
-    wire::{self, Count, Text, counted, event, filled, known, timed},
+    Ask, DecodeError, Envelope, Message, Part, Protocol, Timings, TokenKind, Usage, Wish,
+    delta::Texts,
+    json::Json,
+    openai,
+    wire::{self, counted, event, timed},
 };
 use crate::framing::Frame;
 
@@ -86,7 +88,7 @@ impl Protocol for LlamaCppCompletion {
     }
 
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, "piece of a completion", message)
+        wire::decode(frame, openai::knows_event, message)
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -111,48 +113,40 @@ impl Protocol for LlamaCppCompletion {
     }
 }
 
-/// A piece, as far as it is read.
-///
-/// `tokens_cached` is no count of a prefix: it is the size of the cache afterwards. `timings` has
-/// what was cached before.
-#[derive(Deserialize)]
-struct Piece<'a> {
-    index: Option<i64>,
-    #[serde(borrow)]
-    content: Option<Text<'a>>,
-    stop: Option<bool>,
-    #[serde(borrow)]
-    stop_type: Option<Text<'a>>,
-    stopped_eos: Option<bool>,
-    stopped_word: Option<bool>,
-    stopped_limit: Option<bool>,
-    tokens_predicted: Option<Count>,
-    tokens_evaluated: Option<Count>,
-    timings: Option<Box<Value>>,
-    error: Option<IgnoredAny>,
+/// `tokens_cached` is not the size of a cached prefix but that of the cache afterwards; `timings`
+/// has what was cached before.
+fn message<'a>(piece: &Json<'a>, name: &str) -> Message<'a> {
+    let content = piece.get("content");
+    let mut texts = Texts::of(content, TokenKind::Answer);
+    texts.reasoning = Texts::reasoning_in(piece);
+    let mut parts: Vec<_> = wire::choice(piece.get("index")).into_iter().collect();
+    parts.extend(texts.tokens());
+    parts.extend(stop_reason(piece));
+    parts.extend(counted(usage(piece)));
+    parts.extend(timed(wire::llama_timings(piece.get("timings"))));
+    if piece.get("stop").is_true() {
+        parts.push(Part::End);
+    }
+    parts.extend(wire::error(piece, name, !content.is_null()));
+    Message { id: None, parts }
 }
 
-fn message<'a>(piece: Piece<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
-    wire::refuse_others(piece.index)?;
-    let usage = Usage {
-        prompt_tokens: known(piece.tokens_evaluated),
-        completion_tokens: known(piece.tokens_predicted),
-        cached_tokens: piece.timings.as_ref().and_then(|timings| timings["cache_n"].as_u64()),
+fn usage(piece: &Json<'_>) -> Usage {
+    Usage {
+        prompt_tokens: piece.get("tokens_evaluated").count(),
+        completion_tokens: piece.get("tokens_predicted").count(),
+        cached_tokens: piece.get("timings").get("cache_n").count(),
         ..Usage::default()
-    };
-    // Before `stop_type` there was a flag a reason.
-    let flags =
-        [(piece.stopped_eos, "eos"), (piece.stopped_word, "word"), (piece.stopped_limit, "limit")];
-    let flagged = flags.iter().find(|(flag, _)| *flag == Some(true));
-    let reason = filled(piece.stop_type).filter(|reason| reason != "none");
-    let reason = reason.or(flagged.map(|(_, reason)| (*reason).into()));
-    let token = filled(piece.content).map(|text| Part::Token(TokenKind::Answer, text));
-    let end = (piece.stop == Some(true)).then_some(Part::End);
-    let error = piece.error.and_then(|_| wire::complaint_in(data)).map(Part::Error);
-    let timings = piece.timings.as_deref().map(wire::llama_timings).and_then(timed);
-    let parts =
-        token.into_iter().chain(reason.map(Part::Finish)).chain(counted(usage)).chain(timings);
-    Ok(Message { id: None, parts: parts.chain(end).chain(error).collect() })
+    }
+}
+
+/// Why generation ended. Before `stop_type` there was a flag for each reason.
+fn stop_reason<'a>(piece: &Json<'a>) -> Option<Part<'a>> {
+    let flags = [("stopped_eos", "eos"), ("stopped_word", "word"), ("stopped_limit", "limit")];
+    wire::finish_reason(piece.get("stop_type")).or_else(|| {
+        let (_, reason) = flags.iter().find(|(flag, _)| piece.get(flag).is_true())?;
+        Some(Part::Finish((*reason).into()))
+    })
 }
 
 /// The message as llama.cpp writes it, without its errors.

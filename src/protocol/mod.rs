@@ -4,8 +4,10 @@
 //! A protocol is one file here, one arm of [`by_name`] and one folder of fixtures.
 
 mod anthropic_messages;
+mod delta;
+mod error_text;
+mod json;
 mod llamacpp_completion;
-mod maybe_text;
 mod ollama_chat;
 mod openai;
 mod openai_chat;
@@ -208,6 +210,12 @@ pub enum Part<'a> {
     Role,
     /// Generated text that is not empty. A borrowed one is all of a JSON string.
     Token(TokenKind, Cow<'a, str>),
+    /// The parts that follow are of the choice with this index; without it, of choice 0.
+    Choice(i64),
+    /// Text in a field of the delta that the protocol does not know: the field's name, the text.
+    Unread(Cow<'a, str>, Cow<'a, str>),
+    /// An event that is not of this protocol, in short.
+    Unknown(String),
     /// Why generation ended.
     Finish(Cow<'a, str>),
     /// Token counts so far. The last one counts.
@@ -244,6 +252,29 @@ pub struct Usage {
     pub cached_tokens: Option<u64>,
     /// Generated tokens that were reasoning.
     pub reasoning_tokens: Option<u64>,
+    /// Whether the counts stood under the names of another protocol.
+    pub renamed: bool,
+}
+
+/// What the config says of fields of the delta that a protocol does not know.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TextFields {
+    /// Fields that hold generated text, and of which kind.
+    pub text: Vec<(String, TokenKind)>,
+    /// Fields whose text is not generated.
+    pub ignored: Vec<String>,
+}
+
+impl TextFields {
+    /// `part` as the config has it: text in a field that holds tokens is a token, text in one that
+    /// is ignored is nothing.
+    pub fn resolve<'a>(&self, part: Part<'a>) -> Option<Part<'a>> {
+        let Part::Unread(field, text) = part else { return Some(part) };
+        if let Some((_, kind)) = self.text.iter().find(|(name, _)| *name == field) {
+            return Some(Part::Token(*kind, text));
+        }
+        (!self.ignored.iter().any(|name| *name == field)).then_some(Part::Unread(field, text))
+    }
 }
 
 /// How long an answer took by the server's own clock, as far as it says so.

@@ -2,12 +2,13 @@
 //!
 //! <https://docs.ollama.com/api/chat>
 
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, Timings, TokenKind, Usage, Wish,
-    wire::{self, Count, Text, counted, filled, known, timed},
+    delta::{self, Texts},
+    json::Json,
+    wire::{self, counted, timed},
 };
 use crate::{
     framing::{Frame, Framing},
@@ -98,7 +99,7 @@ impl Protocol for OllamaChat {
     }
 
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, "line of a chat", message)
+        wire::decode(frame, |_| true, message)
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -138,88 +139,47 @@ fn message_json(message: &ChatMessage) -> Value {
     json
 }
 
-/// A line, as far as it is read.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow)]
-    message: Option<Said<'a>>,
-    done: Option<bool>,
-    #[serde(borrow)]
-    done_reason: Option<Text<'a>>,
-    prompt_eval_count: Option<Count>,
-    prompt_eval_cached_count: Option<Count>,
-    eval_count: Option<Count>,
-    load_duration: Option<Value>,
-    prompt_eval_duration: Option<Value>,
-    eval_duration: Option<Value>,
-    error: Option<IgnoredAny>,
-}
+/// What a message holds besides reasoning.
+const KNOWN: &[&str] = &["role", "content", "tool_calls", "images", "tool_name"];
 
-#[derive(Deserialize)]
-struct Said<'a> {
-    role: Option<IgnoredAny>,
-    #[serde(borrow)]
-    content: Option<Text<'a>>,
-    #[serde(borrow)]
-    thinking: Option<Text<'a>>,
-    #[serde(borrow)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct ToolCall<'a> {
-    #[serde(borrow)]
-    function: Option<Function<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow)]
-    name: Option<Text<'a>>,
-}
-
-fn message<'a>(line: Line<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
-    let mut parts = Vec::new();
-    let has_role = line.message.as_ref().is_some_and(|said| said.role.is_some());
-    if let Some(said) = line.message {
-        said.say(&mut parts);
-    }
-    parts.extend(filled(line.done_reason).map(Part::Finish));
+fn message<'a>(line: &Json<'a>, name: &str) -> Message<'a> {
+    let said = line.get("message");
+    let mut parts: Vec<_> = texts(said).tokens().collect();
+    parts.extend(delta::unread(said, KNOWN));
+    parts.extend(wire::finish_reason(line.get("done_reason")));
     parts.extend(counted(Usage {
-        prompt_tokens: known(line.prompt_eval_count),
-        completion_tokens: known(line.eval_count),
-        cached_tokens: known(line.prompt_eval_cached_count),
+        prompt_tokens: line.get("prompt_eval_count").count(),
+        completion_tokens: line.get("eval_count").count(),
+        cached_tokens: line.get("prompt_eval_cached_count").count(),
         ..Usage::default()
     }));
-    let nanoseconds = |value: Option<Value>| wire::time_of(&value?, 1e-9);
     parts.extend(timed(Timings {
-        queue: nanoseconds(line.load_duration),
-        prompt: nanoseconds(line.prompt_eval_duration),
-        generation: nanoseconds(line.eval_duration),
+        queue: wire::time(line, "load_duration", 1e-9),
+        prompt: wire::time(line, "prompt_eval_duration", 1e-9),
+        generation: wire::time(line, "eval_duration", 1e-9),
         may_hold_first: false,
     }));
-    if line.done == Some(true) {
+    if line.get("done").is_true() {
         parts.push(Part::End);
     }
-    if line.error.is_some() {
-        parts.extend(wire::complaint_in(data).map(Part::Error));
-    }
-    if parts.is_empty() && has_role {
+    parts.extend(wire::error(line, name, !said.is_null() || line.get("done").is_true()));
+    if parts.is_empty() && !said.get("role").is_null() {
         parts.push(Part::Role);
     }
-    Ok(Message { id: None, parts })
+    Message { id: None, parts }
 }
 
-impl<'a> Said<'a> {
-    fn say(self, parts: &mut Vec<Part<'a>>) {
-        let thinking = filled(self.thinking);
-        parts.extend(thinking.map(|text| Part::Token(TokenKind::Reasoning, text)));
-        let content = filled(self.content);
-        parts.extend(content.map(|text| Part::Token(TokenKind::Answer, text)));
-        let calls = self.tool_calls.into_iter().flatten().filter_map(|call| call.function);
-        let names = calls.filter_map(|function| filled(function.name));
-        parts.extend(names.map(|name| Part::Token(TokenKind::ToolCall, name)));
+fn texts<'a>(said: &Json<'a>) -> Texts<'a> {
+    let mut texts = Texts::of(said.get("content"), TokenKind::Answer);
+    if let Some(reasoning) = Texts::reasoning_in(said) {
+        texts.reasoning = Some(reasoning);
     }
+    for call in said.get("tool_calls").items() {
+        let function = call.get("function");
+        let name = function.get("name").text();
+        texts.add(TokenKind::ToolCall, name.or_else(|| delta::call(function)));
+    }
+    texts
 }
 
 /// The message as Ollama writes it, without its errors.

@@ -1,108 +1,98 @@
 //! What OpenAI's own protocols share: the chat's and the completion's usage, errors and options.
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     Ask, Part, Timings, Usage, Wish,
-    wire::{self, Count, counted, known, timed},
+    json::Json,
+    wire::{self, counted, timed},
 };
 
-/// The `usage` of a chat completion or a completion, as far as it is read.
-#[derive(Deserialize)]
-pub(super) struct Counts {
-    prompt_tokens: Option<Count>,
-    completion_tokens: Option<Count>,
-    total_tokens: Option<Count>,
-    prompt_tokens_details: Option<PromptDetails>,
-    completion_tokens_details: Option<CompletionDetails>,
-    /// What some say without details: Kimi, DeepSeek and Mistral in this order, and SGLang.
-    cached_tokens: Option<Count>,
-    prompt_cache_hit_tokens: Option<Count>,
-    num_cached_tokens: Option<Count>,
-    reasoning_tokens: Option<Count>,
-    /// Groq's times, in seconds.
-    queue_time: Option<Value>,
-    prompt_time: Option<Value>,
-    completion_time: Option<Value>,
+/// Names of the two counts: the protocol's own first, then those of others, which gateways and
+/// mlx-vlm use here.
+const PROMPT: &[&str] = &["prompt_tokens", "input_tokens", "promptTokens", "inputTokens"];
+const COMPLETION: &[&str] =
+    &["completion_tokens", "output_tokens", "completionTokens", "outputTokens", "generated_tokens"];
+
+/// Whether chunks can have an event of this name: as a rule they have none.
+pub(super) fn knows_event(name: &str) -> bool {
+    ["message", "chunk", "completion", "delta", "data"].iter().any(|word| name.contains(word))
 }
 
-/// What servers say of their own speed, in a chunk.
-pub(super) struct OwnWord {
-    /// llama.cpp's.
-    pub(super) timings: Option<Box<Value>>,
-    /// vLLM's.
-    pub(super) metrics: Option<Box<Value>>,
-    /// Cerebras's.
-    pub(super) time_info: Option<Box<Value>>,
+/// The `usage` of a chat completion or a completion.
+pub(super) fn usage(counts: &Json<'_>) -> Usage {
+    with_reasoning(usage_named(counts, PROMPT, COMPLETION))
 }
 
-impl OwnWord {
-    fn read(&self) -> Option<Timings> {
-        let some = |timings: Timings| (timings != Timings::default()).then_some(timings);
-        let llama = self.timings.as_deref().map(wire::llama_timings).and_then(some);
-        let vllm = || self.metrics.as_deref().map(wire::vllm_metrics).and_then(some);
-        let cerebras = || self.time_info.as_deref().map(times_in_seconds).and_then(some);
-        llama.or_else(vllm).or_else(cerebras)
+/// The counts of a `usage`, by the names of the prompt's and of the answer's, the protocol's own
+/// first.
+pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str]) -> Usage {
+    let known = |names: &[&str]| {
+        let counts =
+            names.iter().zip(0..).filter_map(|(name, at)| Some((counts.get(name).count()?, at)));
+        counts.into_iter().next()
+    };
+    let of = |details: &[&str], names: &[&str]| {
+        let details = details.iter().map(|details| counts.get(details)).chain([counts]);
+        let mut found =
+            details.flat_map(|object| names.iter().map(|name| object.get(name).count()));
+        found.find_map(|count| count)
+    };
+    let (prompt, completion) = (known(prompt), known(completion));
+    Usage {
+        prompt_tokens: prompt.map(|(count, _)| count),
+        completion_tokens: completion.map(|(count, _)| count),
+        total_tokens: counts.get("total_tokens").count().or(counts.get("totalTokens").count()),
+        cached_tokens: of(
+            &["prompt_tokens_details", "input_tokens_details"],
+            // Without details: Kimi, DeepSeek and Mistral in this order.
+            &["cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens"],
+        ),
+        reasoning_tokens: of(
+            &["completion_tokens_details", "output_tokens_details"],
+            &["reasoning_tokens"],
+        ),
+        renamed: prompt.or(completion).is_some_and(|_| {
+            prompt.is_some_and(|(_, at)| at > 0) || completion.is_some_and(|(_, at)| at > 0)
+        }),
     }
 }
 
-/// The usage and the times of a chunk, where there are any.
+/// The usage and the server's own times of a chunk, where there are any. Kimi has its usage in the
+/// `choice`, Groq one more that nobody asked for in `x_groq`.
 pub(super) fn counted_and_timed<'a>(
-    counts: Option<Counts>,
-    own: &OwnWord,
+    chunk: &Json<'a>,
+    choice: &Json<'a>,
     parts: &mut Vec<Part<'a>>,
 ) {
-    let timings = own.read().or_else(|| counts.as_ref().map(Counts::timings));
-    parts.extend(counts.and_then(|counts| counted(counts.usage())));
-    parts.extend(timings.and_then(timed));
+    let usages = [chunk.get("usage"), choice.get("usage"), chunk.get("x_groq").get("usage")];
+    let counts = usages.into_iter().find(|usage| !usage.is_empty());
+    let counted = counts.and_then(|counts| counted(usage(counts)));
+    parts.extend(counted);
+    parts.extend(own_times(chunk, counts));
+}
+
+/// What servers say of their own speed: llama.cpp, vLLM, Cerebras, and Groq in its usage.
+fn own_times<'a>(chunk: &Json<'_>, counts: Option<&Json<'_>>) -> Option<Part<'a>> {
+    let llama = timed(wire::llama_timings(chunk.get("timings")));
+    let vllm = || timed(wire::vllm_metrics(chunk.get("metrics")));
+    let cerebras = || timed(times_in_seconds(chunk.get("time_info")));
+    let groq = || {
+        let counts = counts?;
+        let are_there = !counts.first(&["completion_time", "prompt_time"]).is_null();
+        are_there.then(|| timed(times_in_seconds(counts)))?
+    };
+    llama.or_else(vllm).or_else(cerebras).or_else(groq)
 }
 
 /// Groq's and Cerebras's names. Neither says where `completion_time` begins.
-fn times_in_seconds(times: &Value) -> Timings {
+fn times_in_seconds(times: &Json<'_>) -> Timings {
     let generation = wire::time(times, "completion_time", 1.0);
     Timings {
         queue: wire::time(times, "queue_time", 1.0),
         prompt: wire::time(times, "prompt_time", 1.0),
         generation,
         may_hold_first: generation.is_some(),
-    }
-}
-
-#[derive(Deserialize)]
-struct PromptDetails {
-    cached_tokens: Option<Count>,
-}
-
-#[derive(Deserialize)]
-struct CompletionDetails {
-    reasoning_tokens: Option<Count>,
-}
-
-impl Counts {
-    fn timings(&self) -> Timings {
-        if self.completion_time.is_none() && self.prompt_time.is_none() {
-            return Timings::default();
-        }
-        times_in_seconds(&json!({
-            "queue_time": self.queue_time,
-            "prompt_time": self.prompt_time,
-            "completion_time": self.completion_time,
-        }))
-    }
-
-    pub(super) fn usage(self) -> Usage {
-        let of_prompt = self.prompt_tokens_details.and_then(|details| details.cached_tokens);
-        let of_answer = self.completion_tokens_details.and_then(|details| details.reasoning_tokens);
-        let apart = [self.cached_tokens, self.prompt_cache_hit_tokens, self.num_cached_tokens];
-        let usage = Usage {
-            prompt_tokens: known(self.prompt_tokens),
-            completion_tokens: known(self.completion_tokens),
-            total_tokens: known(self.total_tokens),
-            cached_tokens: known(of_prompt).or_else(|| apart.into_iter().find_map(known)),
-            reasoning_tokens: known(of_answer).or(known(self.reasoning_tokens)),
-        };
-        with_reasoning(usage)
     }
 }
 

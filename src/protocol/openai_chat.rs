@@ -7,13 +7,14 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Wish,
-    openai::{self, Counts, OwnWord},
-    wire::{self, Id, Text, event, filled, text_of},
+    delta::{self, Texts},
+    json::Json,
+    openai,
+    wire::{self, event, text_of},
 };
 use crate::{framing::Frame, prompt::Image};
 
@@ -77,7 +78,7 @@ impl Protocol for OpenAiChat {
     }
 
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, "chat completion chunk", message)
+        wire::decode(frame, openai::knows_event, message)
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -103,178 +104,87 @@ impl Protocol for OpenAiChat {
 
 // -- from the server ------------------------------------------------------------------------------
 
-/// A `chat.completion.chunk`, as far as it is read. What few events have is boxed: each event moves
-/// this several times.
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(borrow)]
-    id: Option<Id<'a>>,
-    #[serde(borrow)]
-    choices: Option<Vec<Choice<'a>>>,
-    usage: Option<Box<Counts>>,
-    x_groq: Option<Box<XGroq>>,
-    timings: Option<Box<Value>>,
-    metrics: Option<Box<Value>>,
-    time_info: Option<Box<Value>>,
-    error: Option<IgnoredAny>,
-}
+/// What the delta holds besides reasoning.
+const KNOWN: &[&str] = &[
+    "role",
+    "content",
+    "refusal",
+    "tool_calls",
+    "function_call",
+    "audio",
+    "provider_specific_fields",
+];
 
-/// Where Groq has the usage that nobody asked for.
-#[derive(Deserialize)]
-struct XGroq {
-    usage: Option<Counts>,
-}
+/// Of a content part.
+const KNOWN_IN_PART: &[&str] = &[
+    "type",
+    "text",
+    "content",
+    "refusal",
+    "transcript",
+    "summary",
+    "name",
+    "arguments",
+    "input",
+    "image_url",
+    "reference_ids",
+    "tool_use_id",
+];
 
-#[derive(Deserialize)]
-struct Choice<'a> {
-    index: Option<i64>,
-    #[serde(borrow)]
-    delta: Option<Delta<'a>>,
-    #[serde(borrow)]
-    finish_reason: Option<Text<'a>>,
-    /// Where Kimi has it.
-    usage: Option<Box<Counts>>,
-}
-
-#[derive(Deserialize)]
-struct Delta<'a> {
-    role: Option<IgnoredAny>,
-    #[serde(borrow)]
-    content: Option<Content<'a>>,
-    #[serde(borrow)]
-    refusal: Option<Text<'a>>,
-    /// llama.cpp, SGLang, DeepSeek.
-    #[serde(borrow)]
-    reasoning_content: Option<Text<'a>>,
-    /// vLLM, OpenRouter.
-    #[serde(borrow)]
-    reasoning: Option<Text<'a>>,
-    #[serde(borrow)]
-    tool_calls: Option<ToolCalls<'a>>,
-    #[serde(borrow)]
-    function_call: Option<Box<Function<'a>>>,
-}
-
-/// A list, or as TGI wrote it before 3.2, the only one.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "the tool calls are neither a list nor one")]
-enum ToolCalls<'a> {
-    Many(#[serde(borrow)] Vec<ToolCall<'a>>),
-    One(#[serde(borrow)] ToolCall<'a>),
-}
-
-#[derive(Deserialize)]
-struct ToolCall<'a> {
-    #[serde(borrow, alias = "custom")]
-    function: Option<Function<'a>>,
-}
-
-/// A function with arguments, or a custom tool with an input.
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow)]
-    name: Option<Text<'a>>,
-    #[serde(borrow, alias = "input")]
-    arguments: Option<Text<'a>>,
-}
-
-/// The answer's text, or as Mistral's reasoning models write it, a list of parts.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "the content is neither text nor a list of parts")]
-enum Content<'a> {
-    Text(#[serde(borrow)] Text<'a>),
-    Parts(#[serde(borrow)] Vec<ContentPart<'a>>),
-}
-
-/// `{"type": "text", "text": …}`, or `{"type": "thinking", "thinking": …}` with such parts or text
-/// again. Of others, such as references, nothing is a token.
-#[derive(Deserialize)]
-struct ContentPart<'a> {
-    #[serde(borrow)]
-    text: Option<Text<'a>>,
-    #[serde(borrow)]
-    thinking: Option<Content<'a>>,
-}
-
-fn message<'a>(chunk: Chunk<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
-    let may_be_error = chunk.error.is_some() || chunk.choices.is_none();
+fn message<'a>(chunk: &Json<'a>, name: &str) -> Message<'a> {
+    let choices = chunk.get("choices");
     let mut parts = Vec::with_capacity(1);
-    let mut of_choice = None;
-    for mut choice in chunk.choices.into_iter().flatten() {
-        wire::refuse_others(choice.index)?;
-        of_choice = choice.usage.take();
-        choice.say(&mut parts);
+    let mut last = choices;
+    for choice in choices.items() {
+        parts.extend(wire::choice(choice.get("index")));
+        say(choice, &mut parts);
+        last = choice;
     }
-    let Chunk { timings, metrics, time_info, .. } = chunk;
-    let counts = chunk.usage.or(of_choice).map(|counts| *counts);
-    let counts = counts.or(chunk.x_groq.and_then(|groq| groq.usage));
-    openai::counted_and_timed(counts, &OwnWord { timings, metrics, time_info }, &mut parts);
-    if may_be_error {
-        parts.extend(wire::complaint_in(data).map(Part::Error));
-    }
-    Ok(Message { id: chunk.id.map(Id::text), parts })
+    openai::counted_and_timed(chunk, last, &mut parts);
+    parts.extend(wire::error(chunk, name, !choices.is_empty()));
+    Message { id: wire::id(chunk), parts }
 }
 
-impl<'a> Choice<'a> {
-    fn say(self, parts: &mut Vec<Part<'a>>) {
-        if let Some(delta) = self.delta {
-            delta.say(parts);
-        }
-        parts.extend(filled(self.finish_reason).map(Part::Finish));
+/// Adds what a choice says.
+fn say<'a>(choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
+    let delta = choice.get("delta");
+    let before = parts.len();
+    parts.extend(texts(delta).tokens());
+    parts.extend(delta::unread(delta, KNOWN));
+    for part in delta.get("content").items() {
+        parts.extend(delta::unread(part, KNOWN_IN_PART));
     }
+    // LiteLLM repeats there, among other things, what stands in the delta.
+    if parts.len() == before {
+        parts.extend(delta::unread(delta, &KNOWN[..KNOWN.len() - 1]));
+    }
+    if parts.len() == before && !delta.get("role").is_null() {
+        parts.push(Part::Role);
+    }
+    parts.extend(wire::finish_reason(choice.get("finish_reason")));
+    parts.extend(wire::error_in(choice));
 }
 
-impl<'a> Delta<'a> {
-    fn say(self, parts: &mut Vec<Part<'a>>) {
-        let before = parts.len();
-        let (thinking, answer) = self.content.map_or((None, None), Content::thinking_and_answer);
-        // Some servers send the same reasoning under both names.
-        let reasoning = filled(self.reasoning_content).or_else(|| filled(self.reasoning));
-        let reasoning = reasoning.or(thinking);
-        parts.extend(reasoning.map(|text| Part::Token(TokenKind::Reasoning, text)));
-        let answer = answer.into_iter().chain(filled(self.refusal));
-        parts.extend(answer.map(|text| Part::Token(TokenKind::Answer, text)));
-        let calls = match self.tool_calls {
-            None => Vec::new(),
-            Some(ToolCalls::Many(calls)) => calls,
-            Some(ToolCalls::One(call)) => vec![call],
-        };
-        let calls = calls.into_iter().filter_map(|call| call.function);
-        let calls = calls.chain(self.function_call.map(|call| *call)).filter_map(Function::text);
-        parts.extend(calls.map(|text| Part::Token(TokenKind::ToolCall, text)));
-        if parts.len() == before && self.role.is_some() {
-            parts.push(Part::Role);
-        }
+/// The texts of a delta.
+fn texts<'a>(delta: &Json<'a>) -> Texts<'a> {
+    let mut texts = Texts::of(delta.get("content"), TokenKind::Answer);
+    if let Some(reasoning) = Texts::reasoning_in(delta) {
+        texts.reasoning = Some(reasoning);
     }
+    texts.add(TokenKind::Answer, delta.get("refusal").text());
+    texts.add(TokenKind::Answer, delta.get("audio").get("transcript").text());
+    for call in delta.get("tool_calls").items() {
+        texts.add(TokenKind::ToolCall, call_text(call));
+    }
+    texts.add(TokenKind::ToolCall, delta::call(delta.get("function_call")));
+    texts
 }
 
-impl<'a> Function<'a> {
-    /// The name and the arguments, as generated: one token-bearing piece.
-    fn text(self) -> Option<Cow<'a, str>> {
-        match (filled(self.name), filled(self.arguments)) {
-            (Some(name), Some(arguments)) => Some(name + arguments),
-            (name, arguments) => name.or(arguments),
-        }
-    }
-}
-
-impl<'a> Content<'a> {
-    /// What of it is reasoning and what is not, where it is not empty.
-    fn thinking_and_answer(self) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>) {
-        let parts = match self {
-            Self::Text(text) => return (None, filled(Some(text))),
-            Self::Parts(parts) => parts,
-        };
-        let (mut thinking, mut answer) = (String::new(), String::new());
-        for part in parts {
-            answer.extend(filled(part.text));
-            if let Some(content) = part.thinking {
-                let (deeper, thought) = content.thinking_and_answer();
-                thinking.extend(deeper.into_iter().chain(thought));
-            }
-        }
-        let filled = |text: String| Some(Cow::from(text)).filter(|text| !text.is_empty());
-        (filled(thinking), filled(answer))
+/// The text of one tool call: of its function, of a custom tool, or of a call without either.
+fn call_text<'a>(call: &Json<'a>) -> Option<Cow<'a, str>> {
+    match call.first(&["function", "custom"]) {
+        Json::Null => delta::call(call).or_else(|| call.text()),
+        function => delta::call(function),
     }
 }
 

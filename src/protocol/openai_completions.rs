@@ -3,13 +3,14 @@
 //!
 //! <https://platform.openai.com/docs/api-reference/completions>
 
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Wish,
-    openai::{self, Counts, OwnWord},
-    wire::{self, Id, Text, event, filled},
+    delta::{self, Texts},
+    json::Json,
+    openai,
+    wire::{self, event},
 };
 use crate::framing::Frame;
 
@@ -58,7 +59,7 @@ impl Protocol for OpenAiCompletions {
     }
 
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, "completion chunk", message)
+        wire::decode(frame, openai::knows_event, message)
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -82,45 +83,23 @@ impl Protocol for OpenAiCompletions {
     }
 }
 
-/// A streamed `text_completion`, as far as it is read.
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(borrow)]
-    id: Option<Id<'a>>,
-    #[serde(borrow)]
-    choices: Option<Vec<Choice<'a>>>,
-    usage: Option<Box<Counts>>,
-    timings: Option<Box<Value>>,
-    metrics: Option<Box<Value>>,
-    time_info: Option<Box<Value>>,
-    error: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Choice<'a> {
-    index: Option<i64>,
-    #[serde(borrow)]
-    text: Option<Text<'a>>,
-    #[serde(borrow)]
-    finish_reason: Option<Text<'a>>,
-}
-
-fn message<'a>(chunk: Chunk<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
-    let may_be_error = chunk.error.is_some() || chunk.choices.is_none();
-    let mut parts = Vec::new();
-    for choice in chunk.choices.into_iter().flatten() {
-        wire::refuse_others(choice.index)?;
-        let text = filled(choice.text).map(|text| Part::Token(TokenKind::Answer, text));
-        parts.extend(text);
-        parts.extend(filled(choice.finish_reason).map(Part::Finish));
+fn message<'a>(chunk: &Json<'a>, name: &str) -> Message<'a> {
+    let choices = chunk.get("choices");
+    let mut parts = Vec::with_capacity(1);
+    let mut last = choices;
+    for choice in choices.items() {
+        parts.extend(wire::choice(choice.get("index")));
+        let mut texts = Texts::of(choice.get("text"), TokenKind::Answer);
+        texts.reasoning = Texts::reasoning_in(choice);
+        parts.extend(texts.tokens());
+        parts.extend(delta::unread(choice, &["text"]));
+        parts.extend(wire::finish_reason(choice.get("finish_reason")));
+        parts.extend(wire::error_in(choice));
+        last = choice;
     }
-    let Chunk { timings, metrics, time_info, .. } = chunk;
-    let counts = chunk.usage.map(|counts| *counts);
-    openai::counted_and_timed(counts, &OwnWord { timings, metrics, time_info }, &mut parts);
-    if may_be_error {
-        parts.extend(wire::complaint_in(data).map(Part::Error));
-    }
-    Ok(Message { id: chunk.id.map(Id::text), parts })
+    openai::counted_and_timed(chunk, last, &mut parts);
+    parts.extend(wire::error(chunk, name, !choices.is_empty()));
+    Message { id: wire::id(chunk), parts }
 }
 
 /// The message as vLLM writes it, without its errors and its end.

@@ -5,16 +5,15 @@
 //! The last event, `response.completed`, `response.incomplete` or `response.failed`, says how it
 //! ended, counts the tokens, and is the end marker. There is no `[DONE]`.
 
-use std::borrow::Cow;
-
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish,
-    maybe_text::MaybeText,
+    delta::{self, Texts},
+    error_text,
+    json::Json,
     openai,
-    wire::{self, Count, Id, Text, alone, counted, filled, known, timed},
+    wire::{self, alone, counted, timed},
 };
 use crate::{
     framing::Frame,
@@ -108,7 +107,7 @@ impl Protocol for OpenAiResponses {
     }
 
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, "event of a response", message)
+        wire::decode(frame, |name| name.starts_with("response."), message)
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -171,169 +170,93 @@ fn input(messages: &[ChatMessage]) -> Value {
 
 // -- from the server ------------------------------------------------------------------------------
 
-/// An event, as far as it is read.
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    delta: MaybeText<'a>,
-    #[serde(borrow)]
-    item: Option<Item<'a>>,
-    #[serde(borrow)]
-    response: Option<Response<'a>>,
-    /// llama.cpp's own times.
-    timings: Option<Box<Value>>,
-    error: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Item<'a> {
-    #[serde(borrow, default)]
-    name: MaybeText<'a>,
-    #[serde(borrow, default)]
-    arguments: MaybeText<'a>,
-}
-
-#[derive(Deserialize, Default)]
-struct Response<'a> {
-    #[serde(borrow)]
-    id: Option<Id<'a>>,
-    #[serde(borrow, default)]
-    status: MaybeText<'a>,
-    usage: Option<Counts>,
-    /// vLLM's own times.
-    metrics: Option<Box<Value>>,
-    #[serde(borrow)]
-    incomplete_details: Option<Incomplete<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Incomplete<'a> {
-    #[serde(borrow)]
-    reason: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Counts {
-    input_tokens: Option<Count>,
-    output_tokens: Option<Count>,
-    total_tokens: Option<Count>,
-    input_tokens_details: Option<InputDetails>,
-    output_tokens_details: Option<OutputDetails>,
-}
-
-#[derive(Deserialize)]
-struct InputDetails {
-    cached_tokens: Option<Count>,
-}
-
-#[derive(Deserialize)]
-struct OutputDetails {
-    reasoning_tokens: Option<Count>,
-}
-
-fn message<'a>(event: Event<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
-    let kind = event.kind.as_ref().map_or("", |kind| &kind.0);
-    let token = |kind| {
-        let text = event.delta.0.clone();
-        Ok(Message {
-            id: None,
-            parts: text.map(|text| Part::Token(kind, text)).into_iter().collect(),
-        })
-    };
-    match kind {
+/// An event says in its data of which type it is; where it does not, its name does.
+fn message<'a>(event: &Json<'a>, name: &str) -> Message<'a> {
+    let kind = event.get("type").str().unwrap_or(name);
+    let response = event.get("response");
+    let parts = match kind {
         "response.created" => {
-            let id = event.response.and_then(|response| response.id).map(Id::text);
-            Ok(Message { id, parts: vec![Part::Role] })
+            return Message { id: wire::id(response), parts: vec![Part::Role] };
         }
-        "response.output_text.delta" | "response.refusal.delta" => token(TokenKind::Answer),
-        "response.reasoning_text.delta" | "response.reasoning_summary_text.delta" => {
-            token(TokenKind::Reasoning)
-        }
-        "response.function_call_arguments.delta"
-        | "response.mcp_call_arguments.delta"
-        | "response.custom_tool_call_input.delta"
-        | "response.shell_call_command.delta"
-        | "response.apply_patch_call_operation_diff.delta"
-        | "response.code_interpreter_call_code.delta" => token(TokenKind::ToolCall),
-        "response.output_item.added" => {
-            let call = event.item.and_then(Item::call);
-            let token = call.map(|text| Part::Token(TokenKind::ToolCall, text));
-            Ok(Message { id: None, parts: token.into_iter().collect() })
-        }
+        "response.output_item.added" => delta::call(event.get("item"))
+            .map(|call| Part::Token(TokenKind::ToolCall, call))
+            .into_iter()
+            .collect(),
         "response.completed" | "response.incomplete" => {
             // vLLM says that it has completed also what was cancelled.
-            let status = event.response.as_ref().and_then(|response| response.status.0.clone());
-            match status.as_deref() {
-                Some(status @ ("cancelled" | "failed")) => {
-                    Ok(alone(Part::Error(failure(data, status))))
-                }
-                Some("incomplete") => Ok(last(event.response, event.timings, "incomplete")),
-                _ => {
-                    let why = kind.strip_prefix("response.").unwrap_or(kind).to_owned();
-                    Ok(last(event.response, event.timings, why))
-                }
+            match response.get("status").str() {
+                Some(status @ ("cancelled" | "failed")) => return failed(event, status),
+                Some("incomplete") => return last(event, "incomplete"),
+                _ => return last(event, kind.trim_start_matches("response.")),
             }
         }
-        "response.failed" => Ok(alone(Part::Error(failure(data, "failed")))),
-        // llama.cpp's has no type.
-        "error" => Ok(alone(Part::Error(failure(data, "failed")))),
-        _ if event.error.is_some() => Ok(alone(Part::Error(failure(data, "failed")))),
-        _ => Ok(Message::default()),
-    }
+        // llama.cpp's error has no type.
+        "response.failed" | "response.cancelled" => return failed(event, kind),
+        _ if kind.contains("error") => return failed(event, kind),
+        _ => {
+            let error = wire::error(event, kind, false);
+            error.into_iter().chain(of_delta(kind, event.get("delta"))).collect()
+        }
+    };
+    Message { id: None, parts }
 }
 
-impl<'a> Item<'a> {
-    /// The name of a function that is called, and what of its arguments is there already.
-    fn call(self) -> Option<Cow<'a, str>> {
-        match (self.name.0, self.arguments.0) {
-            (Some(name), Some(arguments)) => Some(name + arguments),
-            (name, _) => name,
+/// What an event with a delta says: its type tells what the text is.
+fn of_delta<'a>(kind: &str, text: &Json<'a>) -> Vec<Part<'a>> {
+    match delta_kind(kind) {
+        Some(of) => Texts::of(text, of).tokens().collect(),
+        None if kind.contains("audio") || kind.contains("image") => Vec::new(),
+        None => {
+            let texts = Texts::of(text, TokenKind::Answer);
+            let text = texts.answer.or(texts.reasoning);
+            text.map(|text| Part::Unread(kind.to_owned().into(), text)).into_iter().collect()
         }
     }
 }
 
-impl Counts {
-    fn usage(self) -> Usage {
-        let of_input = self.input_tokens_details.and_then(|details| details.cached_tokens);
-        let of_output = self.output_tokens_details.and_then(|details| details.reasoning_tokens);
-        Usage {
-            prompt_tokens: known(self.input_tokens),
-            completion_tokens: known(self.output_tokens),
-            total_tokens: known(self.total_tokens),
-            cached_tokens: known(of_input),
-            reasoning_tokens: known(of_output),
-        }
+/// What the text of a delta's type is.
+fn delta_kind(kind: &str) -> Option<TokenKind> {
+    const ANSWERS: &[&str] =
+        &["output_text.delta", "refusal.delta", "text.delta", "transcript.delta"];
+    const CALLS: &[&str] = &["_call", "call_", "arguments"];
+    if !kind.ends_with(".delta") {
+        None
+    } else if delta::is_of_reasoning(kind) {
+        Some(TokenKind::Reasoning)
+    } else if CALLS.iter().any(|word| kind.contains(word)) {
+        Some(TokenKind::ToolCall)
+    } else {
+        ANSWERS.iter().any(|end| kind.ends_with(end)).then_some(TokenKind::Answer)
     }
 }
 
-/// What the last event says: why it came, unless it gives a reason of its own.
-fn last<'a>(
-    response: Option<Response<'a>>,
-    timings: Option<Box<Value>>,
-    why: impl Into<Cow<'a, str>>,
-) -> Message<'a> {
-    let response = response.unwrap_or_default();
-    let reason = response.incomplete_details.and_then(|details| filled(details.reason));
-    let mut parts = vec![Part::Finish(reason.unwrap_or_else(|| why.into()))];
-    parts.extend(response.usage.and_then(|counts| counted(counts.usage())));
-    let timings = timings.as_deref().map(wire::llama_timings);
-    let timings = timings.or_else(|| response.metrics.as_deref().map(wire::vllm_metrics));
-    parts.extend(timings.and_then(timed));
+fn usage(counts: &Json<'_>) -> Usage {
+    let (prompt, completion) =
+        (&["input_tokens", "prompt_tokens"], &["output_tokens", "completion_tokens"]);
+    openai::usage_named(counts, prompt, completion)
+}
+
+/// What the last event says: `why` it came, unless it gives a reason of its own.
+fn last<'a>(event: &Json<'a>, why: &str) -> Message<'a> {
+    let response = event.get("response");
+    let reason = wire::finish_reason(response.get("incomplete_details").get("reason"));
+    let mut parts = vec![reason.unwrap_or_else(|| Part::Finish(why.to_owned().into()))];
+    parts.extend(counted(usage(response.get("usage"))));
+    let llama = timed(wire::llama_timings(event.get("timings")));
+    parts.extend(llama.or_else(|| timed(wire::vllm_metrics(response.get("metrics")))));
     parts.push(Part::End);
-    Message { id: response.id.map(Id::text), parts }
+    Message { id: wire::id(response), parts }
 }
 
 /// What a response that has `failed`, or was cancelled, complains of: in itself or in its response.
-fn failure(data: &[u8], failed: &str) -> String {
-    let event: Value = serde_json::from_slice(data).unwrap_or_default();
-    let inner = event.get("response").map(|response| response.to_string());
-    let complaint = inner.and_then(|response| wire::complaint_in(response.as_bytes()));
-    complaint.or_else(|| wire::complaint_in(data)).unwrap_or_else(|| match failed {
-        "cancelled" => "the server cancelled the response, and does not say why".into(),
-        _ => "the response failed, and the server does not say why".into(),
-    })
+fn failed<'a>(event: &Json<'a>, status: &str) -> Message<'a> {
+    let in_response = error_text::in_field(event.get("response").get("error")).map(Part::Error);
+    let words = in_response.or_else(|| wire::error(event, "", false));
+    let without = match status.ends_with("cancelled") {
+        true => "the server cancelled the response, and does not say why",
+        false => "the response failed, and the server does not say why",
+    };
+    alone(words.unwrap_or_else(|| Part::Error(without.into())))
 }
 
 // -- from the simulated server --------------------------------------------------------------------

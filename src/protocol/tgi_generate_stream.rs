@@ -2,12 +2,14 @@
 //!
 //! <https://huggingface.github.io/text-generation-inference/>
 
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
     Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish,
-    wire::{self, Count, Text, counted, event, filled, known},
+    delta::{self, Texts},
+    json::Json,
+    openai,
+    wire::{self, counted, event},
 };
 use crate::framing::Frame;
 
@@ -82,7 +84,7 @@ impl Protocol for TgiGenerateStream {
     }
 
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, "token of a stream", message)
+        wire::decode(frame, openai::knows_event, message)
     }
 
     fn encode(&self, message: &Message<'_>, _: &Envelope<'_>) -> Vec<u8> {
@@ -128,53 +130,24 @@ fn refuses_parameter(key: &str, value: &Value) -> Option<String> {
     Some(format!("`parameters.{key}: {value}` {why}"))
 }
 
-/// An event, as far as it is read.
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow)]
-    token: Option<Token<'a>>,
-    /// All of the text, in the last event.
-    generated_text: Option<IgnoredAny>,
-    #[serde(borrow)]
-    details: Option<Details<'a>>,
-    error: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Token<'a> {
-    #[serde(borrow)]
-    text: Option<Text<'a>>,
-    special: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct Details<'a> {
-    #[serde(borrow)]
-    finish_reason: Option<Text<'a>>,
-    generated_tokens: Option<Count>,
-    input_length: Option<Count>,
-}
-
-fn message<'a>(event: Event<'a>, data: &'a [u8]) -> Result<Message<'a>, DecodeError> {
-    let token = event.token.filter(|token| token.special != Some(true));
-    let text = token.and_then(|token| filled(token.text));
-    let mut parts: Vec<_> =
-        text.map(|text| Part::Token(TokenKind::Answer, text)).into_iter().collect();
-    if let Some(details) = event.details {
-        parts.extend(filled(details.finish_reason).map(Part::Finish));
-        parts.extend(counted(Usage {
-            prompt_tokens: known(details.input_length),
-            completion_tokens: known(details.generated_tokens),
-            ..Usage::default()
-        }));
+fn message<'a>(event: &Json<'a>, name: &str) -> Message<'a> {
+    let (token, details) = (event.get("token"), event.get("details"));
+    let mut parts = Vec::with_capacity(1);
+    if !token.get("special").is_true() {
+        parts.extend(Texts::of(token.get("text"), TokenKind::Answer).tokens());
+        parts.extend(delta::unread(token, &["text"]));
     }
-    if event.generated_text.is_some() {
+    parts.extend(wire::finish_reason(details.get("finish_reason")));
+    parts.extend(counted(Usage {
+        prompt_tokens: details.get("input_length").count(),
+        completion_tokens: details.get("generated_tokens").count(),
+        ..Usage::default()
+    }));
+    if !event.get("generated_text").is_null() {
         parts.push(Part::End);
     }
-    if event.error.is_some() {
-        parts.extend(wire::complaint_in(data).map(Part::Error));
-    }
-    Ok(Message { id: None, parts })
+    parts.extend(wire::error(event, name, !token.is_null()));
+    Message { id: None, parts }
 }
 
 /// The message as TGI writes it, without its errors. A token without text is a special one.

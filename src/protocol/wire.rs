@@ -1,12 +1,10 @@
-//! What several protocols read and write alike: JSON that is borrowed from the bytes, counts, and
-//! what a server complains of.
+//! What several protocols read and write alike: frames as JSON, texts, counts, times and errors.
 
 use std::{borrow::Cow, time::Duration};
 
-use serde::Deserialize;
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{Ask, DecodeError, Message, Part, Timings, TokenKind, Usage};
+use super::{Ask, DecodeError, Message, Part, Timings, TokenKind, Usage, error_text, json::Json};
 use crate::{
     framing::Frame,
     prompt::{ChatMessage, Image, Piece, Role, Tool, ToolChoice},
@@ -14,9 +12,13 @@ use crate::{
 
 // -- from the server ------------------------------------------------------------------------------
 
+/// Names and payloads of events that only keep the connection open.
+const KEEP_ALIVES: &[&str] =
+    &["ping", "pong", "heartbeat", "keepalive", "keep-alive", "keep_alive"];
+
 /// What a frame holds, before its JSON is read.
-pub(super) enum Content<'a> {
-    /// Nothing: a comment, or an event without data.
+enum Content<'a> {
+    /// Nothing: a comment, an event without data, or one that keeps the connection open.
     Nothing,
     /// The end marker `[DONE]`.
     Done,
@@ -24,99 +26,119 @@ pub(super) enum Content<'a> {
     Error(String),
     /// JSON, as far as can be told from outside.
     Json(&'a [u8]),
+    /// Plain text.
+    Plain(&'a [u8]),
 }
 
 impl<'a> Content<'a> {
-    /// The content of `frame`.
-    pub(super) fn of(frame: &Frame<'a>) -> Self {
+    fn of(frame: &Frame<'a>) -> Self {
         let Frame::Event { name, data, .. } = *frame else {
             return Self::Nothing;
         };
-        match data.trim_ascii() {
-            data if name == "error" => Self::Error(error_event(data)),
-            b"" => Self::Nothing,
-            b"[DONE]" => Self::Done,
-            data => Self::Json(data),
+        let data = data.trim_ascii();
+        match data {
+            _ if name.to_ascii_lowercase().contains("error") => Self::Error(error_event(data)),
+            b"" | b"null" => Self::Nothing,
+            _ if is_done(data) => Self::Done,
+            [b'{' | b'[' | b'"', ..] => Self::Json(data),
+            _ if is_keep_alive(name.as_bytes()) || is_keep_alive(data) => Self::Nothing,
+            _ => Self::Plain(data),
         }
     }
 }
 
-/// Reads a frame as one message: its JSON as a `T`, which `read` makes a message of.
-pub(super) fn decode<'a, T: Deserialize<'a>>(
+/// Whether `data` is the end marker: `[DONE]`, without its brackets, or in quotes.
+fn is_done(data: &[u8]) -> bool {
+    let bare = data.strip_prefix(b"\"").and_then(|data| data.strip_suffix(b"\"")).unwrap_or(data);
+    let bare = bare.trim_ascii();
+    bare.eq_ignore_ascii_case(b"[DONE]") || bare.eq_ignore_ascii_case(b"DONE")
+}
+
+fn is_keep_alive(text: &[u8]) -> bool {
+    KEEP_ALIVES.iter().any(|word| text.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// Reads a frame as one message, which `read` makes of its JSON and the event's name.
+///
+/// An event that is not JSON fails the answer only if it can hold a part of it: if it has a name
+/// that the protocol `knows` and looks like JSON. Others are handed on as [`Part::Unknown`].
+pub(super) fn decode<'a>(
     frame: &Frame<'a>,
-    what: &str,
-    read: impl FnOnce(T, &'a [u8]) -> Result<Message<'a>, DecodeError>,
+    knows: impl Fn(&str) -> bool,
+    read: impl Fn(&Json<'a>, &str) -> Message<'a>,
 ) -> Result<Message<'a>, DecodeError> {
-    match Content::of(frame) {
-        Content::Nothing => Ok(Message::default()),
-        Content::Done => Ok(alone(Part::End)),
-        Content::Error(message) => Ok(alone(Part::Error(message))),
-        Content::Json(data) => match json(data) {
-            Ok(json) => read(json, data),
-            Err(error) => Err(undecodable(frame, data, what, &error)),
-        },
-    }
-}
-
-/// Reads JSON. To check once that all of it is text is faster than string by string.
-fn json<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T, serde_json::Error> {
-    match std::str::from_utf8(data) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(data),
-    }
-}
-
-/// A string that borrows where it has no escapes: serde copies a bare `Option<Cow<str>>`.
-#[derive(Deserialize)]
-pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
-
-/// A text that says something.
-pub(super) fn filled(text: Option<Text<'_>>) -> Option<Cow<'_, str>> {
-    text.map(|text| text.0).filter(|text| !text.is_empty())
-}
-
-/// Some gateways number their answers.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "the id is neither text nor a number")]
-pub(super) enum Id<'a> {
-    Text(#[serde(borrow)] Text<'a>),
-    Number(Number),
-}
-
-impl<'a> Id<'a> {
-    pub(super) fn text(self) -> Cow<'a, str> {
-        match self {
-            Self::Text(text) => text.0,
-            Self::Number(number) => number.to_string().into(),
+    let Frame::Event { name, .. } = *frame else { return Ok(Message::default()) };
+    let data = match Content::of(frame) {
+        Content::Nothing => return Ok(Message::default()),
+        Content::Done => return Ok(alone(Part::End)),
+        Content::Error(message) => return Ok(alone(Part::Error(message))),
+        Content::Plain(text) => return Ok(alone(plain(text))),
+        Content::Json(data) => data,
+    };
+    match Json::parse(data) {
+        Ok(Json::List(items)) => Ok(joined(items.iter().map(|item| of_json(item, name, &read)))),
+        Ok(tree) => Ok(of_json(&tree, name, &read)),
+        Err(_) if !name.is_empty() && !knows(name) => {
+            Ok(alone(Part::Unknown(format!("{name}: {}", excerpt(data)))))
         }
+        Err(error) => Err(undecodable(frame, data, &error)),
     }
 }
 
-/// A number of tokens, `None` where it is negative: -1 stands for one that is not known. Gateways
-/// in languages without integers write `12.0`.
-#[derive(Deserialize, Clone, Copy)]
-#[serde(try_from = "Number")]
-pub(super) struct Count(Option<u64>);
-
-impl TryFrom<Number> for Count {
-    type Error = String;
-
-    fn try_from(number: Number) -> Result<Self, String> {
-        /// Beyond it, not every whole number is an `f64`.
-        const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
-        let whole = |value: &f64| value.fract() == 0.0 && *value <= EXACT;
-        match (number.as_u64(), number.as_f64()) {
-            (Some(count), _) => Ok(Self(Some(count))),
-            (None, Some(value)) if value < 0.0 => Ok(Self(None)),
-            (None, Some(value)) if whole(&value) => Ok(Self(Some(value as u64))),
-            _ => Err(format!("`{number}` is no number of tokens")),
-        }
+/// What one JSON document of an event says.
+fn of_json<'a>(
+    tree: &Json<'a>,
+    name: &str,
+    read: impl Fn(&Json<'a>, &str) -> Message<'a>,
+) -> Message<'a> {
+    match tree {
+        Json::Object(_) => read(tree, name),
+        Json::Text(text) if is_keep_alive(text.as_bytes()) => Message::default(),
+        tree if tree.is_empty() => Message::default(),
+        tree => alone(Part::Unknown(excerpt(tree.written().as_bytes()))),
     }
 }
 
-/// The count, if it is known.
-pub(super) fn known(count: Option<Count>) -> Option<u64> {
-    count.and_then(|count| count.0)
+/// All that `messages` say, in one.
+fn joined<'a>(messages: impl Iterator<Item = Message<'a>>) -> Message<'a> {
+    messages.fold(Message::default(), |mut all, message| {
+        all.id = all.id.or(message.id);
+        all.parts.extend(message.parts);
+        all
+    })
+}
+
+/// A plain text: an error if it begins with that word.
+fn plain<'a>(text: &[u8]) -> Part<'a> {
+    let is_error = text.len() >= 5 && text[..5].eq_ignore_ascii_case(b"error");
+    match is_error {
+        true => Part::Error(excerpt(text)),
+        false => Part::Unknown(excerpt(text)),
+    }
+}
+
+/// The answer's id. Some gateways number their answers.
+pub(super) fn id<'a>(tree: &Json<'a>) -> Option<Cow<'a, str>> {
+    tree.get("id").scalar()
+}
+
+/// Why generation ended. Some servers write `"null"` where there is no reason yet, or wrap it in an
+/// object.
+pub(super) fn finish_reason<'a>(reason: &Json<'a>) -> Option<Part<'a>> {
+    let text = match reason {
+        Json::Object(_) => reason.first(&["type", "reason", "finish_reason"]).text(),
+        _ => reason.text(),
+    };
+    let is_reason = |text: &Cow<'_, str>| {
+        !["null", "none"].iter().any(|none| text.trim().eq_ignore_ascii_case(none))
+    };
+    text.filter(is_reason).map(Part::Finish)
+}
+
+/// Which choice an answer's event is of; nothing for the first, which nearly all are.
+pub(super) fn choice<'a>(index: &Json<'_>) -> Option<Part<'a>> {
+    let index = index.number().unwrap_or(0.0) as i64;
+    (index != 0).then_some(Part::Choice(index))
 }
 
 /// The part that says `usage`, if it counts anything.
@@ -129,21 +151,16 @@ pub(super) fn timed<'a>(timings: Timings) -> Option<Part<'a>> {
     (timings != Timings::default()).then_some(Part::Timings(timings))
 }
 
-/// The time under `key`, in units of so many seconds. What is no time is none: an answer does not
-/// fail by what is said beside it.
-pub(super) fn time(object: &Value, key: &str, unit: f64) -> Option<Duration> {
-    time_of(object.get(key)?, unit)
-}
-
-/// The same of a value.
-pub(super) fn time_of(value: &Value, unit: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(value.as_f64()? * unit).ok()
+/// The time under `key`, in units of so many seconds. A value that is not a time is skipped: an
+/// answer does not fail by a field that no figure needs.
+pub(super) fn time(object: &Json<'_>, key: &str, unit: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(object.get(key).number()? * unit).ok()
 }
 
 /// llama.cpp's `timings`. `predicted_ms` goes from the first token, which ends `prompt_ms`, to the
 /// last (`server_slot_stats` in `server-common.h`); waiting for a slot is in neither. Its
 /// `predicted_per_second` is of one token less in newer versions, so it is not read.
-pub(super) fn llama_timings(timings: &Value) -> Timings {
+pub(super) fn llama_timings(timings: &Json<'_>) -> Timings {
     Timings {
         prompt: time(timings, "prompt_ms", 1e-3),
         generation: time(timings, "predicted_ms", 1e-3),
@@ -155,7 +172,7 @@ pub(super) fn llama_timings(timings: &Value) -> Timings {
 /// queue ends.
 ///
 /// <https://docs.vllm.ai/en/stable/features/per_request_metrics/>
-pub(super) fn vllm_metrics(metrics: &Value) -> Timings {
+pub(super) fn vllm_metrics(metrics: &Json<'_>) -> Timings {
     Timings {
         queue: time(metrics, "queue_time_ms", 1e-3),
         prompt: time(metrics, "time_to_first_token_ms", 1e-3),
@@ -164,20 +181,25 @@ pub(super) fn vllm_metrics(metrics: &Value) -> Timings {
     }
 }
 
-/// Fails for a token of another answer than the first.
-pub(super) fn refuse_others(index: Option<i64>) -> Result<(), DecodeError> {
-    match index {
-        None | Some(0) => Ok(()),
-        Some(_) => {
-            let why = "the answer has several choices, whose tokens are not counted apart";
-            Err(DecodeError(why.into()))
-        }
-    }
-}
-
 /// A message of one part, without an id.
 pub(super) fn alone(part: Part<'_>) -> Message<'_> {
     Message { id: None, parts: vec![part] }
+}
+
+/// The error that an event called `name` reports; `answers` says whether it holds a part of the
+/// answer, too. A `message` without one is only an error where the event has no name: the
+/// `message` of an unknown kind of event may say anything.
+pub(super) fn error<'a>(event: &Json<'_>, name: &str, answers: bool) -> Option<Part<'a>> {
+    let said = match answers || !matches!(name, "" | "message") {
+        true => error_text::in_event(event),
+        false => error_text::in_document(event),
+    };
+    said.map(Part::Error)
+}
+
+/// The error in a part of an event, such as a choice.
+pub(super) fn error_in<'a>(part: &Json<'_>) -> Option<Part<'a>> {
+    error_text::in_event(part).map(Part::Error)
 }
 
 /// What an event with the name `error` says: anything in it is the error.
@@ -191,71 +213,31 @@ fn error_event(data: &[u8]) -> String {
 
 /// What a JSON body complains of.
 pub(super) fn complaint_in(body: &[u8]) -> Option<String> {
-    complaint(&serde_json::from_slice(body).ok()?)
+    error_text::in_document(&Json::parse(body.trim_ascii()).ok()?)
 }
 
-/// What a JSON document complains of:
-/// `{"error": {"message": …}}` (OpenAI), `{"error": …}` (transformers, Ollama), `{"message": …}`
-/// (older vLLM), `{"detail": …}` (FastAPI), or a list of such (Gemini).
-fn complaint(document: &Value) -> Option<String> {
-    match document {
-        Value::Array(documents) => documents.iter().find_map(complaint),
-        Value::Object(fields) => {
-            let error = fields.get("error").and_then(error_text);
-            error.or_else(|| text(fields.get("message"))).or_else(|| detail(fields.get("detail")?))
-        }
-        _ => None,
-    }
-}
-
-fn error_text(error: &Value) -> Option<String> {
-    match error {
-        Value::Object(fields) if !fields.is_empty() => {
-            Some(text(fields.get("message")).unwrap_or_else(|| error.to_string()))
-        }
-        _ => text(Some(error)),
-    }
-}
-
-/// FastAPI's `detail`: a sentence, or a list of `{"loc": ["body", "n"], "msg": …}`.
-fn detail(detail: &Value) -> Option<String> {
-    match detail {
-        Value::Array(problems) if !problems.is_empty() => {
-            Some(problems.iter().map(located).collect::<Vec<_>>().join("; "))
-        }
-        _ => text(Some(detail)),
-    }
-}
-
-fn located(problem: &Value) -> String {
-    let steps = problem["loc"].as_array().into_iter().flatten();
-    let place: Vec<_> = steps.map(|step| step.to_string().replace('"', "")).collect();
-    match problem["msg"].as_str() {
-        Some(message) if place.is_empty() => message.into(),
-        Some(message) => format!("{}: {message}", place.join(".")),
-        None => problem.to_string(),
-    }
-}
-
-fn text(value: Option<&Value>) -> Option<String> {
-    value?.as_str().filter(|text| !text.is_empty()).map(Into::into)
-}
-
-fn undecodable(
-    frame: &Frame<'_>,
-    data: &[u8],
-    what: &str,
-    error: &serde_json::Error,
-) -> DecodeError {
+fn undecodable(frame: &Frame<'_>, data: &[u8], error: &serde_json::Error) -> DecodeError {
     let excerpt = excerpt(data);
     let cut = matches!(frame, Frame::Event { terminated: false, .. });
-    DecodeError(if cut {
+    let lines = documents_in_lines(data);
+    DecodeError(if lines > 1 {
+        format!(
+            "{lines} `data:` lines came without a blank line between them, which makes them one \
+             event by the specification of server-sent events: {excerpt}"
+        )
+    } else if cut {
         format!("the stream was cut in the middle of an event: {excerpt}")
-    } else if error.is_data() {
-        format!("an event is no {what} ({error}): {excerpt}")
     } else {
         format!("an event is not JSON ({error}): {excerpt}")
     })
+}
+
+/// How many lines of `data` are a JSON document each, if the first is one.
+fn documents_in_lines(data: &[u8]) -> usize {
+    let mut lines = data.split(|&byte| byte == b'\n');
+    let is_document = |line: &&[u8]| matches!(Json::parse(line), Ok(Json::Object(_)));
+    let first = lines.next().filter(is_document);
+    first.map_or(0, |_| 1 + lines.filter(|line| is_document(line) || is_done(line)).count())
 }
 
 /// The first characters of `data`, in one line.

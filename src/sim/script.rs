@@ -277,6 +277,7 @@ impl Script {
             total_tokens: Some(prompt.saturating_add(completion)),
             cached_tokens: some(self.cached_tokens),
             reasoning_tokens: some(self.reasoning_tokens.min(completion)),
+            renamed: false,
         }
     }
 

@@ -158,6 +158,9 @@ fn told_part(part: &Part<'_>) -> String {
         Part::Timings(timings) => told_timings(timings),
         Part::Error(message) => format!("Error {message:?}"),
         Part::Role | Part::End => format!("{part:?}"),
+        Part::Choice(index) => format!("Choice {index}"),
+        Part::Unread(field, text) => format!("Unread {field} {text:?}"),
+        Part::Unknown(excerpt) => format!("Unknown {excerpt:?}"),
     }
 }
 
@@ -387,6 +390,7 @@ fn the_last_chunk_may_hold_text_finish_and_usage() {
                 total_tokens: Some(5),
                 cached_tokens: Some(1),
                 reasoning_tokens: Some(0),
+                renamed: false,
             }),
         ],
     );

@@ -189,6 +189,7 @@ fn any_usage(scope: Scope) -> impl Strategy<Value = Usage> {
             total_tokens: total.filter(|_| scope.total),
             cached_tokens: Some(a.min(b)).filter(|_| scope.cached && has_cached),
             reasoning_tokens: reasoning.filter(|_| scope.reasoning),
+            renamed: false,
         },
     )
 }
@@ -223,6 +224,9 @@ fn owned(message: Message<'_>) -> Message<'static> {
         Part::Timings(timings) => Part::Timings(timings),
         Part::Error(error) => Part::Error(error),
         Part::End => Part::End,
+        Part::Choice(index) => Part::Choice(index),
+        Part::Unread(field, said) => Part::Unread(text(field), text(said)),
+        Part::Unknown(excerpt) => Part::Unknown(excerpt),
     };
     Message { id: message.id.map(text), parts: message.parts.into_iter().map(part).collect() }
 }
@@ -775,7 +779,8 @@ fn rows() -> BTreeMap<&'static str, String> {
                     Part::Timings(_) => shows[5] = true,
                     Part::Error(_) => shows[6] |= fixture.recording.status == 200,
                     Part::End => shows[7] = true,
-                    Part::Role | Part::Finish(_) => {}
+                    Part::Role | Part::Finish(_) | Part::Choice(_) => {}
+                    Part::Unread(..) | Part::Unknown(_) => panic!("not read: {part:?}"),
                 }
             }
         }
