@@ -143,6 +143,25 @@ impl Sample {
         self.last_token().saturating_sub(self.first_token())
     }
 
+    /// Its notes in words, as in the results: their names, and those of unread fields.
+    pub fn noted(&self) -> impl Iterator<Item = (Note, String)> {
+        let words = |note: Note| match note {
+            Note::UnreadText => format!("{note}({})", self.unread_names()),
+            _ => note.name().to_owned(),
+        };
+        self.notes.iter().map(move |note| (*note, words(*note)))
+    }
+
+    /// The fields with text that was not read. Their names are the server's, so they are short and
+    /// without blanks and control characters here.
+    pub fn unread_names(&self) -> String {
+        let shown = |field: &UnreadField| -> String {
+            let is_plain = |c: &char| !c.is_control() && !c.is_whitespace();
+            field.name.chars().filter(is_plain).take(60).collect()
+        };
+        self.unread.iter().take(8).map(shown).collect::<Vec<_>>().join(",")
+    }
+
     /// This sample, with a note where the server counted other numbers of tokens than the request
     /// allowed or demanded.
     pub fn asked_for(mut self, asked: Asked) -> Self {
@@ -466,9 +485,9 @@ pub fn read_with(
     refuse_status(recording, protocol)?;
     let mut stream = Stream { text: Some(0), fields: Some(fields), ..Stream::default() };
     let decoded = stream.read(&recording.chunks, protocol);
-    if let Some(message) = stream.in_band {
+    if let Some((events, message)) = stream.in_band {
         let message = one_line(&message, 300);
-        let after = after_tokens(stream.token_events.len());
+        let after = after_tokens(events);
         let message = format!("the server reported an error inside the stream, {after}: {message}");
         return Err(RequestError::new(ErrorKind::InBand, message));
     }
@@ -559,7 +578,8 @@ struct Stream<'f> {
     timings: Timings,
     /// Bytes of generated text; `None` after a tool call, whose text is not all of it.
     text: Option<u64>,
-    in_band: Option<String>,
+    /// The first error in the stream, and how many token events came before it.
+    in_band: Option<(usize, String)>,
     ended: bool,
     more_after_end: bool,
     usage_after_end: bool,
@@ -718,7 +738,7 @@ impl Stream<'_> {
             Part::Usage(usage) => event.usage = Some(usage),
             Part::Timings(timings) => self.timings = timings,
             Part::Error(message) => {
-                self.in_band.get_or_insert(message);
+                self.in_band.get_or_insert((self.token_events.len(), message));
             }
             Part::End => self.ended = true,
         }
@@ -806,7 +826,8 @@ impl Stream<'_> {
             count(usage.completion_tokens, events, fallback, texts)?;
         let sum = usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens));
         // A total that is less than what it is the total of, such as FastDeploy's 0, is none.
-        let below_sum = usage.total_tokens.zip(sum).is_some_and(|(total, sum)| total < sum);
+        let least = sum.unwrap_or(response_tokens);
+        let below_sum = usage.total_tokens.is_some_and(|total| total < least);
         let mut sample = Sample {
             request_id: self.id,
             finish_reason,

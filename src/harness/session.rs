@@ -712,7 +712,7 @@ fn told(sample: &Sample) -> String {
         figure("generation_speed", 1, sample),
         figure("preprocess_speed", 1, sample),
     );
-    let notes: Vec<_> = sample.notes.iter().map(|note| note.name()).collect();
+    let notes: Vec<_> = sample.noted().map(|(_, words)| words).collect();
     if !notes.is_empty() {
         line.push_str(&format!(" ({})", notes.join(", ")));
     }

@@ -156,11 +156,12 @@ fn with_context(error: &Json<'_>, document: &Json<'_>) -> String {
     }
     let around = TEXTS.iter().filter(|key| !ERRORS.contains(key));
     let around = around.map(|key| document.get(key)).find_map(|value| words(value, 0));
-    around.unwrap_or_else(|| document.written())
+    let whole = if matches!(error, Json::Object(_)) && !error.is_empty() { error } else { document };
+    around.unwrap_or_else(|| whole.written())
 }
 
 /// What `error` says, or all of it where none of its fields has words.
-fn described(error: &Json<'_>) -> String {
+pub(super) fn described(error: &Json<'_>) -> String {
     words(error, 0).unwrap_or_else(|| error.written())
 }
 

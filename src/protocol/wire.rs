@@ -108,10 +108,10 @@ fn joined<'a>(messages: impl Iterator<Item = Message<'a>>) -> Message<'a> {
     })
 }
 
-/// A plain text: an error if it begins with that word.
+/// A plain text: an error if it begins with that word, or is a gateway's page.
 fn plain<'a>(text: &[u8]) -> Part<'a> {
-    let is_error = text.len() >= 5 && text[..5].eq_ignore_ascii_case(b"error");
-    match is_error {
+    let begins = |with: &[u8]| text.get(..with.len()).is_some_and(|t| t.eq_ignore_ascii_case(with));
+    match begins(b"error") || begins(b"<html") || begins(b"<!doctype") {
         true => Part::Error(excerpt(text)),
         false => Part::Unknown(excerpt(text)),
     }
@@ -119,7 +119,10 @@ fn plain<'a>(text: &[u8]) -> Part<'a> {
 
 /// The answer's id. Some gateways number their answers.
 pub(super) fn id<'a>(tree: &Json<'a>) -> Option<Cow<'a, str>> {
-    tree.get("id").scalar()
+    match tree.get("id") {
+        Json::Text(text) => Some(text.clone()),
+        other => other.scalar(),
+    }
 }
 
 /// Why generation ended. Some servers write `"null"` where there is no reason yet, or wrap it in an
@@ -154,7 +157,8 @@ pub(super) fn timed<'a>(timings: Timings) -> Option<Part<'a>> {
 /// The time under `key`, in units of so many seconds. A value that is not a time is skipped: an
 /// answer does not fail by a field that no figure needs.
 pub(super) fn time(object: &Json<'_>, key: &str, unit: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(object.get(key).number()? * unit).ok()
+    let Json::Number(number) = object.get(key) else { return None };
+    Duration::try_from_secs_f64(number.as_f64()? * unit).ok()
 }
 
 /// llama.cpp's `timings`. `predicted_ms` goes from the first token, which ends `prompt_ms`, to the
@@ -204,10 +208,10 @@ pub(super) fn error_in<'a>(part: &Json<'_>) -> Option<Part<'a>> {
 
 /// What an event with the name `error` says: anything in it is the error.
 fn error_event(data: &[u8]) -> String {
-    match complaint_in(data) {
-        Some(message) => message,
-        None if data.is_empty() => "the server sent an error event without data".into(),
-        None => excerpt(data),
+    match Json::parse(data) {
+        Ok(tree) => error_text::described(&tree),
+        Err(_) if data.is_empty() => "the server sent an error event without data".into(),
+        Err(_) => excerpt(data),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     metric::{DEFINITIONS, Metric, Unit},
-    sample::{Note, Sample},
+    sample::Sample,
     summary::{Place, Row},
 };
 
@@ -91,7 +91,7 @@ const COLUMNS: &[Column] = columns! {
     "shared_arrivals" => |row| of(row, |sample| sample.shared_arrivals().to_string()),
     "tokens_per_event" => |row| of(row, tokens_per_event),
     "token_count_source" => |row| of(row, |sample| sample.token_count.name().into()),
-    "notes" => |row| of(row, |sample| notes(&sample.notes)),
+    "notes" => |row| of(row, notes),
     "error_kind" => |row| row.outcome.as_ref().err().map(|e| e.kind.to_string()).unwrap_or_default(),
     "definitions" => |_| DEFINITIONS.into(),
     "version" => |_| env!("CARGO_PKG_VERSION").into(),
@@ -137,8 +137,8 @@ fn tokens_per_event(sample: &Sample) -> String {
     format!("{:.3}", sample.streamed_tokens() as f64 / sample.token_events.len() as f64)
 }
 
-fn notes(notes: &[Note]) -> String {
-    notes.iter().map(|note| note.name()).collect::<Vec<_>>().join(" ")
+fn notes(sample: &Sample) -> String {
+    sample.noted().map(|(_, words)| words).collect::<Vec<_>>().join(" ")
 }
 
 /// A text that no spreadsheet runs: one that begins like a formula gets a leading apostrophe.

@@ -27,7 +27,7 @@ pub struct Finished {
     /// Its figures, in their base units; those of a load are what it reached.
     pub figures: Vec<(&'static Metric, f64)>,
     /// What a reader of the figures should know.
-    pub notes: Vec<&'static str>,
+    pub notes: Vec<String>,
     /// The turns of a conversation, in their order, up to one that failed; else none.
     pub turns: Vec<Turn>,
 }
@@ -40,7 +40,7 @@ pub struct Turn {
     /// Its figures, in their base units.
     pub figures: Vec<(&'static Metric, f64)>,
     /// What a reader of the figures should know.
-    pub notes: Vec<&'static str>,
+    pub notes: Vec<String>,
 }
 
 /// Why a trial failed.
@@ -82,10 +82,10 @@ impl Finished {
             Statistic::Mean.of(&values?).ok()
         };
         trial.figures = if trial.failure.is_none() { figures(mean) } else { Vec::new() };
-        let mut notes: Vec<_> = samples.iter().flat_map(|sample| &sample.notes).collect();
+        let mut notes: Vec<_> = samples.iter().flat_map(|sample| sample.noted()).collect();
         notes.sort();
         notes.dedup();
-        trial.notes = notes.into_iter().map(|note| note.name()).collect();
+        trial.notes = notes.into_iter().map(|(_, words)| words).collect();
         trial.turns = rows.iter().map(Turn::of).collect();
         Some(trial)
     }
@@ -121,7 +121,7 @@ impl Turn {
             Ok(sample) => Self {
                 failure: None,
                 figures: figures(|metric| metric.of(sample)),
-                notes: sample.notes.iter().map(|note| note.name()).collect(),
+                notes: sample.noted().map(|(_, words)| words).collect(),
             },
             Err(error) => Self {
                 failure: Some(Failure { kind: error.kind.name(), message: error.message.clone() }),

