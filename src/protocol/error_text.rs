@@ -156,7 +156,8 @@ fn with_context(error: &Json<'_>, document: &Json<'_>) -> String {
     }
     let around = TEXTS.iter().filter(|key| !ERRORS.contains(key));
     let around = around.map(|key| document.get(key)).find_map(|value| words(value, 0));
-    let whole = if matches!(error, Json::Object(_)) && !error.is_empty() { error } else { document };
+    let whole =
+        if matches!(error, Json::Object(_)) && !error.is_empty() { error } else { document };
     around.unwrap_or_else(|| whole.written())
 }
 

@@ -286,9 +286,15 @@ fn counts_may_be_written_as_floats_and_negative_ones_are_not_known() {
                 "prompt_tokens_details":{{"cached_tokens":-1}}}}}}"#
         )
     };
-    for (written, completion_tokens) in
-        [("12.0", Some(12)), ("1.2e1", Some(12)), ("0.0", Some(0)), ("-1", None), ("-1.0", None), ("12.5", None), ("1e300", None)]
-    {
+    for (written, completion_tokens) in [
+        ("12.0", Some(12)),
+        ("1.2e1", Some(12)),
+        ("0.0", Some(0)),
+        ("-1", None),
+        ("-1.0", None),
+        ("12.5", None),
+        ("1e300", None),
+    ] {
         let read = Usage { prompt_tokens: Some(9), completion_tokens, ..Usage::default() };
         assert_says(&usage(written), &[Part::Usage(read)]);
     }

@@ -1,12 +1,15 @@
 //! What real servers and gateways send besides what their protocol says: details that no figure
 //! needs cost nothing, text is found wherever it is, and an error is an error in every shape.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
+use clap::Parser as _;
 use llm_stream_bench::{
-    config::TokenCount,
+    cli::Cli,
+    config::{Config, TokenCount},
     framing::Framing,
     metric::Metric,
+    plan::Plan,
     protocol::{self, OpenAiChat, OpenAiResponses, Part, Protocol, TextFields, TokenKind},
     recording::{ErrorKind, Recording, RequestError},
     sample::{self, Note, Sample},
@@ -672,4 +675,41 @@ fn a_total_that_is_less_than_the_count_alone_is_noted_without_a_prompt_s_count()
     let usage = r#"{"choices":[],"usage":{"completion_tokens":2,"total_tokens":1}}"#;
     let sample = valid(&OpenAiChat, chat(&chunks, &[STOP.to_owned(), usage.to_owned()]));
     assert_eq!((sample.total_tokens, sample.notes), (None, vec![Note::TotalBelowSum]));
+}
+
+// -- the config -----------------------------------------------------------------------------------
+
+fn parsed(model: &str) -> Result<TextFields, String> {
+    let yaml = format!("models: {{ m: {{ simulate: {{}}, {model} }} }}");
+    let config = Config::parse(&yaml, "configs.yaml", Path::new(".")).map_err(|e| e.to_string())?;
+    let plan = Plan::new(&config, &Cli::parse_from(["llm"])).map_err(|e| e.to_string())?;
+    Ok(plan.targets[0].text_fields.clone())
+}
+
+#[test]
+fn fields_are_named_by_the_config() {
+    let fields = parsed("text_fields: [a, { b: reasoning }, { c: answer }], ignore_fields: [d]");
+    let text = [("a", TokenKind::Answer), ("b", TokenKind::Reasoning), ("c", TokenKind::Answer)];
+    let expected = TextFields {
+        text: text.map(|(name, kind)| (name.to_owned(), kind)).to_vec(),
+        ignored: vec!["d".into()],
+    };
+    assert_eq!(fields, Ok(expected));
+    assert_eq!(parsed(""), Ok(TextFields::default()));
+    for (model, problem) in [
+        ("text_fields: a", "must be a list of field names"),
+        (
+            "text_fields: [{ a: prose }]",
+            "unknown kind of text `prose`: expected answer or reasoning",
+        ),
+        ("text_fields: [{ a: answer, b: answer }]", "must be a field name"),
+        ("text_fields: [7]", "must be text"),
+        (
+            "text_fields: [a], ignore_fields: [a]",
+            "`a` is in both `text_fields` and `ignore_fields`",
+        ),
+    ] {
+        let error = parsed(model).expect_err(model);
+        assert!(error.contains(problem) && error.contains("configs.yaml:1:"), "{error}");
+    }
 }
