@@ -23,7 +23,7 @@ use crate::{
     client::{Client, Watch},
     config::PrefixCache,
     plan::{Case, Target},
-    prompt::{self, ChatMessage, Prompt},
+    prompt::{self, ChatMessage, Piece, Prompt},
     protocol::{Ask, Protocol},
     recording::{Chunk, Recording, RequestError},
     sample::{self, Asked, Sample},
@@ -165,8 +165,11 @@ fn body_of(
         tools: &prompt.tools.over(&target.tools),
         extra_body: &target.extra_body,
     };
-    let body = target.protocol.body(&ask).to_string().into();
-    (body, asked(&ask, target.protocol))
+    let body = Bytes::from(target.protocol.body(&ask).to_string());
+    let is_text = |piece: &Piece| matches!(piece, Piece::Text(_));
+    let is_text = messages.iter().flat_map(|message| &message.content).all(is_text);
+    let bytes = is_text.then_some(body.len() as u64);
+    (body, Asked { bytes, ..asked(&ask, target.protocol) })
 }
 
 /// How many tokens a request wants; what the user's own fields say is said last.
@@ -176,7 +179,7 @@ fn asked(ask: &Ask<'_>, protocol: &dyn Protocol) -> Asked {
     let ignores_eos = own("ignore_eos").and_then(Value::as_bool).unwrap_or(ask.ignore_eos);
     let min_tokens = own("min_tokens").and_then(Value::as_u64).or(ask.min_tokens);
     let least = if ignores_eos { most } else { min_tokens };
-    Asked { most, least, prompt: None }
+    Asked { most, least, ..Asked::default() }
 }
 
 /// Most tokens of the answer to `prompt`.

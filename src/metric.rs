@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::{reached::Reached, sample::Sample};
+use crate::{
+    reached::Reached,
+    sample::{Counted, Note, Sample},
+};
 
 /// Version of the definitions below and of the built-in prompts; in every row of the results.
 pub const DEFINITIONS: &str = "1";
@@ -500,12 +503,43 @@ impl Metric {
             .find(|metric| metric.name == name || metric.alias == Some(name))
     }
 
-    /// Its value for one answer, if it is a figure of one.
+    /// Its value for one answer, if it is a figure of one and what it is made of is not refused.
     pub fn of(&self, sample: &Sample) -> Option<f64> {
         match self.read {
-            Read::Sample(read) => read(sample),
-            Read::Load(_) | Read::All => None,
+            Read::Sample(read) if self.refused(sample).is_none() => read(sample),
+            Read::Sample(_) | Read::Load(_) | Read::All => None,
         }
+    }
+
+    /// Why an answer's counts cannot give it.
+    pub fn refused(&self, sample: &Sample) -> Option<Note> {
+        // Most answers have no notes.
+        let refusing = !sample.notes.is_empty();
+        self.counted().filter(|_| refusing).and_then(|count| sample.refused(count))
+    }
+
+    /// Whether it is made of the time between tokens, or of the gaps in it.
+    pub fn is_of_generation(&self) -> bool {
+        const ALL: [&str; 6] = [
+            "generation_speed",
+            "tpot",
+            "itl",
+            "itl_max",
+            "generation_time",
+            "generation_beyond_server",
+        ];
+        ALL.contains(&self.name)
+    }
+
+    /// The count of tokens that it is made of.
+    fn counted(&self) -> Option<Counted> {
+        Some(match self.name {
+            "generation_speed" | "tpot" => Counted::Streamed,
+            "response_tokens" | "server_generation_speed" => Counted::Response,
+            "prompt_tokens" | "preprocess_speed" | "uncached_preprocess_speed" => Counted::Prompt,
+            "total_tokens_per_second" => Counted::Total,
+            _ => return None,
+        })
     }
 
     /// Every name that [`named`](Self::named) knows.

@@ -1,8 +1,12 @@
 //! A recording read as a chat: [`Recording`] × [`Protocol`] → [`Sample`], or the reason why there
 //! is nothing to measure. Pure: the same recording gives the same sample for ever.
 
+mod counts;
+mod text;
+
 use std::{borrow::Cow, fmt, mem, time::Duration};
 
+use self::counts::{EventCounts, Shown};
 use crate::{
     config::TokenCount,
     framing::Frame,
@@ -24,9 +28,8 @@ pub const FEWEST_ARRIVALS: usize = 10;
 /// gap is no time between tokens.
 pub const SHARED_ARRIVAL: Duration = Duration::from_micros(50);
 
-/// Generated tokens without text that are no reason for doubt: the one that ends the answer, tags
-/// around its reasoning, headings of channels, calls of a server's own tools.
-const SPECIAL_TOKENS: u64 = 16;
+/// A server may put so many tokens before a prompt that its request does not show.
+const UNSEEN_PROMPT: u64 = 65_536;
 
 /// How many tokens a request wants to have generated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +40,9 @@ pub struct Asked {
     pub least: Option<u64>,
     /// How long the prompt is to be.
     pub prompt: Option<Length>,
+    /// Bytes of the request, where each token of the prompt is a byte of it at least: one with
+    /// pictures has more.
+    pub bytes: Option<u64>,
 }
 
 /// How far a server's word may be from ours without being another: it rounds, and takes its times a
@@ -97,10 +103,16 @@ pub struct Sample {
     pub server_head: Option<Duration>,
     /// What the server says of its own speed.
     pub server: Timings,
+    /// Whether what was streamed holds the reasoning, as part of the answer.
+    pub shows_reasoning: bool,
+    /// Whether the request allowed one token only, so that there is no time between tokens.
+    pub asked_for_one: bool,
     /// What a reader of the figures should know.
     pub notes: Vec<Note>,
     /// Fields of the delta that the protocol does not know and that held text.
     pub unread: Vec<UnreadField>,
+    /// What may make figures that there are wrong: no threshold on one of these is decided.
+    pub doubts: Vec<Doubt>,
 }
 
 /// A field of the delta that the protocol does not know and that held text.
@@ -111,6 +123,67 @@ pub struct UnreadField {
     /// Whether it held text in an event without a known token. Such an event may be an arrival of
     /// a token; next to a known token, the text moves no figure.
     pub alone: bool,
+}
+
+/// Why figures of an answer may be wrong, though they are shown.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Doubt {
+    /// The names of the metrics that it may have changed.
+    pub metrics: &'static [&'static str],
+    /// What is doubted and what would settle it.
+    pub reason: String,
+}
+
+impl Doubt {
+    /// The metrics that are made of the arrivals of tokens: all of them change with a token that was
+    /// not seen.
+    pub const ARRIVALS: &'static [&'static str] = &[
+        "ttft",
+        "ttfo",
+        "first_reasoning_time",
+        "generation_time",
+        "generation_speed",
+        "tpot",
+        "itl",
+        "itl_max",
+        "e2e",
+        "preprocess_speed",
+        "uncached_preprocess_speed",
+        "ttft_beyond_server",
+        "generation_beyond_server",
+    ];
+}
+
+/// A count of tokens that figures are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// The tokens that were streamed.
+    Streamed,
+    /// All that were generated.
+    Response,
+    /// Those of the prompt.
+    Prompt,
+    /// Both together.
+    Total,
+}
+
+impl UnreadField {
+    /// What its text may have changed.
+    fn doubt(&self) -> Doubt {
+        let name = self.shown();
+        Doubt {
+            metrics: Doubt::ARRIVALS,
+            reason: format!(
+                "text in the unknown field `{name}`, to be named in `text_fields` or `ignore_fields`"
+            ),
+        }
+    }
+
+    /// Its name, which is the server's: short, and without blanks and control characters.
+    fn shown(&self) -> String {
+        let is_plain = |c: &char| !c.is_control() && !c.is_whitespace();
+        self.name.chars().filter(is_plain).take(60).collect()
+    }
 }
 
 impl Sample {
@@ -155,11 +228,7 @@ impl Sample {
     /// The fields with text that was not read. Their names are the server's, so they are short and
     /// without blanks and control characters here.
     pub fn unread_names(&self) -> String {
-        let shown = |field: &UnreadField| -> String {
-            let is_plain = |c: &char| !c.is_control() && !c.is_whitespace();
-            field.name.chars().filter(is_plain).take(60).collect()
-        };
-        self.unread.iter().take(8).map(shown).collect::<Vec<_>>().join(",")
+        self.unread.iter().take(8).map(UnreadField::shown).collect::<Vec<_>>().join(",")
     }
 
     /// This sample, with a note where the server counted other numbers of tokens than the request
@@ -176,7 +245,17 @@ impl Sample {
         {
             self.notes.push(Note::PromptLengthOff);
         }
+        let most = asked.bytes.map(|bytes| bytes.saturating_add(UNSEEN_PROMPT));
+        if self.prompt_tokens.zip(most).is_some_and(|(tokens, most)| tokens > most) {
+            self.notes.push(Note::MorePromptThanText);
+        }
+        self.asked_for_one = asked.most == Some(1);
         self
+    }
+
+    /// Why a count is none that figures can be made of.
+    pub fn refused(&self, count: Counted) -> Option<Note> {
+        self.notes.iter().copied().find(|note| note.refuses().contains(&count))
     }
 
     /// This sample of a later turn, whose prompt is meant to be cached.
@@ -275,13 +354,19 @@ impl Sample {
 
     /// Tokens of reasoning that the server counted and did not show: they were generated before the
     /// first event, and no time that `generation_time` spans is theirs. Where more events came than
-    /// there are other tokens, the reasoning was among the answer and is not hidden.
+    /// there are other tokens, or their text shows it, the reasoning was among the answer and is
+    /// not hidden.
     pub fn hidden_reasoning_tokens(&self) -> u64 {
-        let others =
-            self.reasoning_tokens.and_then(|hidden| self.response_tokens.checked_sub(hidden));
-        let is_hidden = self.first_reasoning.is_none()
-            && others.is_some_and(|others| self.token_events.len() as u64 <= others);
+        let is_hidden = !self.shows_reasoning && self.answer_tokens().is_some();
         self.reasoning_tokens.filter(|_| is_hidden).unwrap_or(0)
+    }
+
+    /// The tokens that are not reasoning, where reasoning was counted and may be hidden.
+    fn answer_tokens(&self) -> Option<u64> {
+        let reasoning = self.reasoning_tokens.filter(|tokens| *tokens > 0)?;
+        let others = self.response_tokens.checked_sub(reasoning)?;
+        let may_hide = self.first_reasoning.is_none() && self.token_events.len() as u64 <= others;
+        may_hide.then_some(others)
     }
 
     /// The tokens of what was streamed.
@@ -401,6 +486,8 @@ pub enum Note {
     SharedArrivals,
     /// The server counted fewer tokens than token-bearing events arrived.
     FewerTokensThanEvents,
+    /// The same, and fewer than that much text can have.
+    FewerTokensThanText,
     /// The server counted more generated tokens than the request allowed: its count, and every
     /// speed made of it, is in doubt. Some servers leave reasoning out of the limit.
     MoreTokensThanAsked,
@@ -412,17 +499,30 @@ pub enum Note {
     /// The server counted more generated tokens than their text has bytes, besides those of hidden
     /// reasoning and a few special ones: each other token is a byte at least.
     MoreTokensThanText,
+    /// More generated tokens were counted than a model makes in that time, and they brought no text.
+    MoreTokensThanTime,
     /// A later count of the generated tokens was less than an earlier one.
     UsageShrinks,
     /// The server counted more tokens of reasoning than it counted in all.
     MoreReasoningThanTokens,
+    /// The server counted more tokens than the events can hold: when the others were generated is
+    /// not known.
+    UncountedTokens,
+    /// The server counted more tokens than there are events, and what followed the last event took
+    /// longer than what ends an answer: tokens may have been generated in that time.
+    SilentTail,
     /// The server counted more cached tokens than the prompt has.
     MoreCachedThanPrompt,
+    /// The server counted many more tokens of the prompt than its request has bytes.
+    MorePromptThanText,
     /// The server counted no token of a prompt that was not empty.
     NoPromptTokens,
     /// The server's total is less than its two counts together: one of them is wrong, and so may
     /// be `total_tokens_per_second`.
     TotalBelowSum,
+    /// The server's total is so much more than its two counts together that no model generates that
+    /// many tokens in that time.
+    TotalAboveSum,
     /// By the server's own clock the answer took another time than by ours, and the network does not
     /// explain it: see [`Sample::server_disagrees`].
     ServerDisagrees,
@@ -449,13 +549,38 @@ impl Note {
             Self::MoreTokensThanAsked => "more_tokens_than_asked",
             Self::ShorterThanAsked => "shorter_than_asked",
             Self::PromptLengthOff => "prompt_length_off",
+            Self::FewerTokensThanText => "fewer_tokens_than_text",
             Self::MoreTokensThanText => "more_tokens_than_text",
+            Self::MoreTokensThanTime => "more_tokens_than_time",
+            Self::UncountedTokens => "uncounted_tokens",
+            Self::SilentTail => "silent_tail",
+            Self::MorePromptThanText => "more_prompt_than_text",
+            Self::TotalAboveSum => "total_above_sum",
             Self::UsageShrinks => "usage_shrinks",
             Self::MoreReasoningThanTokens => "more_reasoning_than_tokens",
             Self::MoreCachedThanPrompt => "more_cached_than_prompt",
             Self::NoPromptTokens => "no_prompt_tokens",
             Self::TotalBelowSum => "total_below_sum",
             Self::ServerDisagrees => "server_disagrees",
+        }
+    }
+
+    /// The counts that cannot be, or are not of what they should be: figures made of them are
+    /// refused.
+    pub const fn refuses(self) -> &'static [Counted] {
+        use Counted::{Prompt, Response, Streamed, Total};
+        match self {
+            Self::UncountedTokens | Self::SilentTail => &[Streamed],
+            Self::FewerTokensThanText
+            | Self::MoreTokensThanText
+            | Self::MoreTokensThanTime
+            | Self::UsageShrinks
+            | Self::MoreReasoningThanTokens => &[Streamed, Response, Total],
+            Self::MoreCachedThanPrompt | Self::MorePromptThanText | Self::NoPromptTokens => {
+                &[Prompt, Total]
+            }
+            Self::TotalAboveSum => &[Total],
+            _ => &[],
         }
     }
 }
@@ -570,14 +695,18 @@ struct Stream<'f> {
     first_reasoning: Option<Duration>,
     first_answer: Option<Duration>,
     token_events: Vec<Duration>,
-    first_event_tokens: Option<u64>,
+    counts: EventCounts,
     finish_reason: Option<String>,
+    /// When the finish reason came, after the last token.
+    finished: Option<Duration>,
     usage: Usage,
     /// The most generated tokens that any usage counted, and whether a later one counted fewer.
     counted: (u64, bool),
     timings: Timings,
     /// Bytes of generated text; `None` after a tool call, whose text is not all of it.
     text: Option<u64>,
+    /// Bytes of all generated text, and the most tokens that it can have.
+    all_text: (u64, u64),
     /// The first error in the stream, and how many token events came before it.
     in_band: Option<(usize, String)>,
     ended: bool,
@@ -705,8 +834,8 @@ impl Stream<'_> {
             self.outdate_usage();
         }
         if let Some(usage) = event.usage {
-            if event.events_before == 0 && self.token_events.len() == 1 {
-                self.first_event_tokens = usage.completion_tokens.filter(|&tokens| tokens > 0);
+            if let Some(tokens) = usage.completion_tokens.filter(|_| has_token) {
+                self.counts.add(self.token_events.len() as u64, tokens);
             }
             self.usage_is_final = self.finish_reason.is_some();
             self.count(usage);
@@ -722,19 +851,23 @@ impl Stream<'_> {
             Part::Choice(index) => event.choice = index,
             Part::Token(kind, text) => {
                 self.choose(event);
-                self.token(at, (kind, text.len() as u64), event.events_before);
+                self.token(at, (kind, &text), event.events_before);
             }
             Part::Unread(_, text) if self.counts_unread => {
-                self.token(at, (TokenKind::Reasoning, text.len() as u64), event.events_before);
+                self.token(at, (TokenKind::Reasoning, &text), event.events_before);
             }
             Part::Unread(field, text) => {
                 self.text = self.text.map(|bytes| bytes + text.len() as u64);
+                self.hold(&text);
                 event.unread.push(field.into_owned());
             }
             Part::Unknown(excerpt) => {
                 self.unknown.get_or_insert(excerpt);
             }
-            Part::Finish(reason) => self.finish(&reason),
+            Part::Finish(reason) => {
+                self.finished.get_or_insert(at);
+                self.finish(&reason);
+            }
             Part::Usage(usage) => event.usage = Some(usage),
             Part::Timings(timings) => self.timings = timings,
             Part::Error(message) => {
@@ -801,16 +934,24 @@ impl Stream<'_> {
     }
 
     /// One event is one arrival, however many tokens or kinds of token it holds.
-    fn token(&mut self, at: Duration, (kind, bytes): (TokenKind, u64), events_before: usize) {
+    fn token(&mut self, at: Duration, (kind, text): (TokenKind, &str), events_before: usize) {
         if self.token_events.len() == events_before {
             self.token_events.push(at);
         }
+        self.finished = None;
+        let bytes = text.len() as u64;
+        self.hold(text);
         self.text = self.text.filter(|_| kind != TokenKind::ToolCall).map(|text| text + bytes);
         let first = match kind {
             TokenKind::Reasoning => &mut self.first_reasoning,
             TokenKind::Answer | TokenKind::ToolCall => &mut self.first_answer,
         };
         first.get_or_insert(at);
+    }
+
+    fn hold(&mut self, text: &str) {
+        let (bytes, most) = self.all_text;
+        self.all_text = (bytes + text.len() as u64, most + text::most_tokens(text));
     }
 
     fn into_sample(
@@ -847,17 +988,34 @@ impl Stream<'_> {
             first_reasoning: self.first_reasoning,
             first_answer: self.first_answer,
             token_events: self.token_events,
-            // A lone event holds all there is, whatever a usage in the same event says.
-            first_event_tokens: self.first_event_tokens.filter(|_| events > 1),
+            first_event_tokens: self.counts.of_first(events, response_tokens),
             end: recording.ended_at,
             server_head: recording.head_time,
             server: self.timings,
+            shows_reasoning: false,
+            asked_for_one: false,
             notes: Vec::new(),
             unread: self.unread,
+            doubts: Vec::new(),
         };
-        let unread = !sample.unread.is_empty();
+        if let Some(others) = sample.answer_tokens() {
+            let [answer, ..] = texts();
+            sample.shows_reasoning = text::shows_reasoning(&answer, others);
+        }
+        let unread = sample.unread.iter().filter(|field| field.alone);
+        sample.doubts = unread.map(UnreadField::doubt).collect();
+        let (bytes, most) = self.all_text;
+        let ended = self.finished.unwrap_or(recording.ended_at);
+        let shown = Shown {
+            text: self.text,
+            bytes,
+            most,
+            counts: self.counts,
+            shrinks: self.counted.1,
+            tail: ended.saturating_sub(sample.last_token()),
+        };
         let read_leniently = [
-            (unread, Note::UnreadText),
+            (!sample.unread.is_empty(), Note::UnreadText),
             (self.unknown.is_some(), Note::UnreadEvents),
             (Ending::of(&sample.finish_reason) == Ending::Unusual, Note::UnusualFinishReason),
             (usage.renamed, Note::RenamedUsage),
@@ -867,8 +1025,7 @@ impl Stream<'_> {
         sample.notes = that_hold(read_leniently).collect();
         let notes = notes(&sample, self.ended, self.more_after_end);
         sample.notes.extend(notes);
-        let doubts = doubts(&sample, self.counted.1, self.text);
-        sample.notes.extend(doubts);
+        sample.notes.extend(counts::doubts(&sample, &shown));
         sample.notes.extend(below_sum.then_some(Note::TotalBelowSum));
         Ok(sample)
     }
@@ -922,23 +1079,6 @@ fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
 /// The notes that are true.
 fn that_hold(notes: impl IntoIterator<Item = (bool, Note)>) -> impl Iterator<Item = Note> {
     notes.into_iter().filter_map(|(holds, note)| holds.then_some(note))
-}
-
-/// What of the server's counts cannot be.
-fn doubts(sample: &Sample, shrinks: bool, text: Option<u64>) -> Vec<Note> {
-    let tokens = sample.response_tokens;
-    let reasoning = sample.reasoning_tokens.unwrap_or(0);
-    let with_text = tokens.saturating_sub(reasoning).saturating_sub(SPECIAL_TOKENS);
-    let cached = sample.cached_tokens.zip(sample.prompt_tokens);
-    let found = [
-        (tokens < sample.token_events.len() as u64, Note::FewerTokensThanEvents),
-        (text.is_some_and(|bytes| with_text > bytes), Note::MoreTokensThanText),
-        (shrinks, Note::UsageShrinks),
-        (reasoning > tokens, Note::MoreReasoningThanTokens),
-        (cached.is_some_and(|(cached, prompt)| cached > prompt), Note::MoreCachedThanPrompt),
-        (sample.prompt_tokens == Some(0), Note::NoPromptTokens),
-    ];
-    that_hold(found).collect()
 }
 
 /// The number of generated tokens and who counted them.

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     metric::{DEFINITIONS, Metric, Unit},
-    sample::Sample,
+    sample::{Counted, Sample},
     summary::{Place, Row},
 };
 
@@ -134,6 +134,9 @@ fn figure(row: &Row, name: &str) -> String {
 }
 
 fn tokens_per_event(sample: &Sample) -> String {
+    if sample.refused(Counted::Streamed).is_some() {
+        return String::new();
+    }
     format!("{:.3}", sample.streamed_tokens() as f64 / sample.token_events.len() as f64)
 }
 

@@ -218,9 +218,11 @@ fn counts_that_cannot_be_are_noted() {
     let counts = |tokens: u64, more: &str| {
         notes(&[&format!(r#""prompt_tokens":9,"completion_tokens":{tokens}{more}"#)])
     };
-    assert_eq!(counts(36, ""), []);
-    assert_eq!(counts(37, ""), [Note::MoreTokensThanText]);
-    assert_eq!(counts(128, &reasoning(100)), [Note::HiddenReasoning]);
+    assert_eq!(counts(23, ""), []);
+    assert_eq!(counts(24, ""), [Note::UncountedTokens]);
+    assert_eq!(counts(36, ""), [Note::UncountedTokens]);
+    assert_eq!(counts(37, ""), [Note::MoreTokensThanText, Note::UncountedTokens]);
+    assert_eq!(counts(120, &reasoning(100)), [Note::HiddenReasoning]);
     assert_eq!(counts(19, ""), [Note::FewerTokensThanEvents]);
     // Usage may be told again, but not less of it.
     let again = |tokens: u64| format!(r#""prompt_tokens":9,"completion_tokens":{tokens}"#);
@@ -300,7 +302,7 @@ fn hidden_reasoning_is_waited_for_and_is_no_speed() {
     // Reasoning that was shown is in the time, by its name or as a part of the answer.
     let shown = [(10, ROLE), (440, THOUGHT), (500, TOKEN), (520, TOKEN), (560, TOKEN)];
     let sample = read(&[&shown[..], &end].concat());
-    assert_eq!((sample.streamed_tokens(), sample.notes), (504, vec![]));
+    assert_eq!((sample.streamed_tokens(), sample.notes), (504, vec![Note::UncountedTokens]));
     let five = usage.replace("504", "6").replace("500", "3");
     let end = [(561, STOP), (561, five.as_str()), (561, "[DONE]")];
     let sample = read(&[&hidden[..], &end].concat());
@@ -412,7 +414,8 @@ fn what_follows_the_end_marker_is_not_counted() {
 fn counts_that_do_not_agree_are_notes() {
     let notes = |counts: &str, asked: Option<u64>| {
         let usage = format!(r#"{{"choices":[],"usage":{{{counts}}}}}"#);
-        let events = [(50, TOKEN), (60, TOKEN), (61, STOP), (61, &usage), (61, "[DONE]")];
+        let token = TOKEN.replace("\"a\"", "\"a b c d e f g h\"");
+        let events = [(50, &*token), (60, &token), (61, STOP), (61, &usage), (61, "[DONE]")];
         let sample =
             read(&stream(&events)).unwrap().asked_for(Asked { most: asked, ..Asked::default() });
         let names: Vec<_> = sample.notes.iter().map(|note| note.name()).collect();
