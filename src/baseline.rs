@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     interval::Sampled,
+    lacking,
     metric::{DEFINITIONS, METRICS, Metric, Read},
     plan::{Target, Workload},
-    summary::{Group, Summary},
+    statistic::Absent,
+    summary::{Group, Summary, Valued},
 };
 
 /// What a baseline's file says it is.
@@ -43,6 +45,20 @@ pub struct Kept {
     strata: Vec<u16>,
     /// The values by their metrics, in base units.
     figures: BTreeMap<String, Vec<f64>>,
+    /// Those of metrics that some requests lack.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    partial: BTreeMap<String, Partial>,
+}
+
+/// The values of a metric that some requests lack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Partial {
+    /// Requests that could have it.
+    could: usize,
+    /// The values.
+    values: Vec<f64>,
+    /// Which of the prompts each value is of.
+    strata: Vec<u16>,
 }
 
 /// Why there is nothing to compare with.
@@ -129,17 +145,27 @@ impl Kept {
             u16::try_from(place.unwrap_or_default()).unwrap_or(u16::MAX)
         };
         let of_requests = METRICS.iter().filter(|metric| matches!(metric.read, Read::Sample(_)));
-        let whole = of_requests.filter_map(|metric| {
-            let sampled = group.tally.whole(metric).ok()?;
-            Some((metric.name.into(), sampled.values.to_vec()))
-        });
+        let (mut figures, mut partial) = (BTreeMap::new(), BTreeMap::new());
+        for metric in of_requests {
+            let Valued { values, strata } = group.tally.valued(metric);
+            let (name, values) = (metric.name.to_owned(), values.to_vec());
+            if values.len() == group.tally.valid {
+                figures.insert(name, values);
+            } else if !values.is_empty() {
+                let could = group.lacking(metric).could();
+                let strata = strata.iter().map(number).collect();
+                partial.insert(name, Partial { could, values, strata });
+            }
+        }
         let of_loads = group.loads.iter().flat_map(|reached| &reached.batches);
-        let mut figures: BTreeMap<String, Vec<f64>> = whole.collect();
         if group.workload.is_some() {
-            let output = of_loads.clone().map(|batch| batch.output_throughput).collect();
-            let requests = of_loads.map(|batch| batch.request_throughput).collect();
-            figures.insert("output_throughput".into(), output);
+            let requests = of_loads.clone().map(|batch| batch.request_throughput).collect();
             figures.insert("request_throughput".into(), requests);
+        }
+        // Pieces of a run with a count that cannot be are none of tokens.
+        if group.workload.is_some() && group.loads.iter().all(|reached| reached.refused.is_none()) {
+            let output = of_loads.map(|batch| batch.output_throughput).collect();
+            figures.insert("output_throughput".into(), output);
         }
         Self {
             name: group.name(),
@@ -151,15 +177,24 @@ impl Kept {
                 .map(|(prompt, _)| (prompt.name.clone(), hash(&prompt.identity())))
                 .collect(),
             figures,
+            partial,
         }
     }
 
-    /// The values of `metric`, where every request had one.
-    pub fn sampled(&self, metric: &Metric) -> Option<Sampled<'_>> {
+    /// The values of `metric`; an error where fewer than `min_share` of the requests that could
+    /// have it do, `None` where none does.
+    pub fn sampled(&self, metric: &Metric, min_share: f64) -> Option<Result<Sampled<'_>, Absent>> {
+        if let Some(Partial { could, values, strata }) = self.partial.get(metric.name) {
+            let (have, all) = (values.len(), *could);
+            return Some(match lacking::is_enough(have, all, min_share) {
+                true => Ok(Sampled { values, strata }),
+                false => Err(Absent::Lacking { lack: all.saturating_sub(have), all }),
+            });
+        }
         let values = self.figures.get(metric.name)?;
         let of_requests = matches!(metric.read, Read::Sample(_));
         let strata: &[u16] = if of_requests { &self.strata } else { &[] };
-        Some(Sampled { values, strata })
+        Some(Ok(Sampled { values, strata }))
     }
 
     /// Whether `now` was measured in the same way; what else is different besides.

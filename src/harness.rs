@@ -522,6 +522,7 @@ mod tests {
     use super::*;
     use crate::{
         interval::Interval,
+        lacking::Lacking,
         statistic::Absent,
         summary::{Estimate, Summary},
         threshold::Threshold,
@@ -538,7 +539,14 @@ mod tests {
         let plan = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap();
         let threshold = Threshold::parse("ttft <= 500 ms").unwrap();
         let actual = actual.map(|(value, interval)| Estimate { value, interval, n: 20 });
-        let verdicts = vec![Verdict { threshold, actual, error, change: None }];
+        let verdicts = vec![Verdict {
+            threshold,
+            actual,
+            error,
+            change: None,
+            lacking: Lacking::default(),
+            doubts: Vec::new(),
+        }];
         let verdicts =
             vec![Judged { name: plan.targets[0].name.clone(), verdicts, notes: Vec::new() }];
         let run = Run {

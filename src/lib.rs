@@ -39,6 +39,7 @@ pub mod config;
 pub mod framing;
 mod harness;
 pub mod interval;
+pub mod lacking;
 pub mod load;
 pub mod metric;
 pub mod plan;

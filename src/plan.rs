@@ -17,6 +17,7 @@ use crate::{
         self, Config, ConfigError, ConfigErrors, Connection, MetricsUrl, Order, PrefixCache,
         Settings, Spanned, Template, TokenCount, Ways, sanitise,
     },
+    lacking::MIN_SHARE,
     prompt::{self, Prompt, Tools},
     protocol::{OpenAiChat, Protocol, TextFields},
     route::{self, UnixUrl},
@@ -97,6 +98,8 @@ pub struct Target {
     pub timeouts: Timeouts,
     /// The limits that it is held to.
     pub thresholds: Vec<Threshold>,
+    /// The part of the answers that must have a figure for it to be judged.
+    pub min_share: f64,
 }
 
 impl Target {
@@ -551,6 +554,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
             total: settings.timeouts.total.unwrap_or(defaults.total),
         },
         thresholds,
+        min_share: settings.min_share.unwrap_or(MIN_SHARE),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    sample::Note,
     schedule::{Shape, Until},
     statistic::Statistic,
 };
@@ -31,6 +32,8 @@ pub struct Span {
     pub ended: Duration,
     /// Tokens generated, of a valid answer.
     pub tokens: Option<u64>,
+    /// Why they are none that figures can be made of.
+    pub refused: Option<Note>,
 }
 
 /// What a run of a load reached.
@@ -51,8 +54,11 @@ pub struct Reached {
     pub request_rate: Option<f64>,
     /// Valid requests a second.
     pub request_throughput: f64,
-    /// Tokens of valid answers a second.
-    pub output_throughput: f64,
+    /// Tokens of valid answers a second; `None` where one of their counts is
+    /// [`refused`](Self::refused).
+    pub output_throughput: Option<f64>,
+    /// Why tokens a second are not known.
+    pub refused: Option<Note>,
     /// The same of pieces of the run that follow one another, as its replicates.
     pub batches: Vec<Batch>,
     /// How late requests were begun, 99th percentile (of fewer than 100 the largest), seconds; in
@@ -84,6 +90,7 @@ impl Reached {
         let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
         let tokens: u64 = spans.iter().filter_map(|span| span.tokens).sum();
         let valid = spans.iter().filter(|span| span.tokens.is_some()).count();
+        let refused = spans.iter().find_map(|span| span.refused);
         let peak = peak(spans);
         let request_throughput = per_second(valid as f64);
         let output_throughput = per_second(tokens as f64);
@@ -99,7 +106,8 @@ impl Reached {
             peak,
             request_rate: (starting > 0.0).then(|| (spans.len() - 1) as f64 / starting),
             request_throughput,
-            output_throughput,
+            output_throughput: refused.is_none().then_some(output_throughput),
+            refused,
             batches: batches(spans, (first, last_start, seconds), all),
             lateness: lateness(spans),
             busy,
@@ -250,7 +258,13 @@ mod tests {
     }
 
     fn span(scheduled: Option<u64>, begun: u64, ended: u64, tokens: Option<u64>) -> Span {
-        Span { scheduled: scheduled.map(ms), begun: ms(begun), ended: ms(ended), tokens }
+        Span {
+            scheduled: scheduled.map(ms),
+            begun: ms(begun),
+            ended: ms(ended),
+            tokens,
+            refused: None,
+        }
     }
 
     const UNTIL: Until = Until { requests: Some(6), duration: None };
@@ -266,7 +280,7 @@ mod tests {
         // 0 to 50 ms one, 50 to 250 ms two.
         assert!((reached.concurrency - 450.0 / 250.0).abs() < 1e-9);
         assert_eq!(reached.seconds, 0.35);
-        assert!((reached.output_throughput - 60.0 / 0.35).abs() < 1e-9);
+        assert!((reached.output_throughput.unwrap() - 60.0 / 0.35).abs() < 1e-9);
         assert!((reached.request_throughput - 6.0 / 0.35).abs() < 1e-9);
         assert!((reached.request_rate.unwrap() - 5.0 / 0.25).abs() < 1e-9);
         let asked = |concurrency| reached.shortfall(&Shape::Closed { concurrency }, &UNTIL);
@@ -328,7 +342,8 @@ mod tests {
                 let begun = *place;
                 *place += 0.1 * noise.sample(random).max(0.2);
                 let at = Duration::from_secs_f64;
-                Span { scheduled: None, begun: at(begun), ended: at(*place), tokens: Some(50) }
+                let (begun, ended) = (at(begun), at(*place));
+                Span { scheduled: None, begun, ended, tokens: Some(50), refused: None }
             };
             Reached::of(&(0..requests).map(|_| answer()).collect::<Vec<_>>(), None).unwrap()
         };
@@ -336,13 +351,13 @@ mod tests {
         for (requests, widest) in [(64, 0.09), (200, 0.04), (2_000, 0.012)] {
             let mut random = rand_pcg::Pcg64Mcg::seed_from_u64(1);
             let runs: Vec<_> = (0..600).map(|_| run(requests, &mut random)).collect();
-            let truth = runs.iter().map(|run| run.output_throughput).sum::<f64>() / 600.0;
+            let truth = runs.iter().filter_map(|run| run.output_throughput).sum::<f64>() / 600.0;
             let (mut held, mut width) = (0, 0.0);
             for run in &runs {
                 let values: Vec<_> =
                     run.batches.iter().map(|batch| batch.output_throughput).collect();
                 let mean = Statistic::Mean.of(&values).unwrap();
-                assert!((mean / run.output_throughput - 1.0).abs() < 1e-9, "{mean}");
+                assert!((mean / run.output_throughput.unwrap() - 1.0).abs() < 1e-9, "{mean}");
                 let sampled = Sampled { values: &values, strata: &[] };
                 let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE).unwrap().unwrap();
                 held += usize::from(interval.holds(truth));

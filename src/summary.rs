@@ -3,6 +3,7 @@
 //! Of each valid answer the figures are kept and no more, so that a long run fits into memory.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
@@ -13,12 +14,13 @@ use jiff::Timestamp;
 use crate::{
     change::Change,
     interval::{self, Interval, Sampled},
+    lacking::{Lack, Lacking},
     metric::{METRICS, Metric, Read},
     plan::{Case, Target, Task, Workload},
     prompt::Prompt,
     reached::{Batch, Reached},
     recording::{ErrorKind, RequestError},
-    sample::{Note, Sample},
+    sample::{Doubt, Note, Sample},
     server_metrics::Beside,
     statistic::{Absent, Statistic},
     threshold::Threshold,
@@ -62,6 +64,12 @@ pub struct Tally {
     pub server_disagrees: usize,
     /// A list for each of [`METRICS`]: the value of each valid answer that has one.
     figures: Vec<Vec<f64>>,
+    /// Which of [`METRICS`] each valid answer has, a bit each.
+    has: Vec<u64>,
+    /// How many valid answers lack each of [`METRICS`], and why.
+    lacks: BTreeMap<(usize, Lack), usize>,
+    /// What makes figures doubtful, and in how many valid answers.
+    doubts: BTreeMap<Doubt, usize>,
     /// The prompts that were asked.
     prompts: Vec<Arc<Prompt>>,
     /// Which of them each valid answer is to.
@@ -73,6 +81,25 @@ pub struct Tally {
     /// The turns of conversations: the first of all, the second, and so on.
     turns: Vec<Turns>,
 }
+
+/// The values of a figure, and the prompt that each is of.
+#[derive(Debug, Clone)]
+pub struct Valued<'a> {
+    /// The values.
+    pub values: &'a [f64],
+    /// As many prompts, by their numbers.
+    pub strata: Cow<'a, [u16]>,
+}
+
+impl Valued<'_> {
+    /// The values with their strata.
+    pub fn sampled(&self) -> Sampled<'_> {
+        Sampled { values: self.values, strata: &self.strata }
+    }
+}
+
+/// A bit for each metric.
+const _: () = assert!(METRICS.len() <= u64::BITS as usize);
 
 impl Tally {
     /// Counts one more request: a run of `prompt`.
@@ -88,11 +115,26 @@ impl Tally {
                 if let Some(turn) = &prompt.turn {
                     self.turn(turn.number - 1).add(sample);
                 }
-                self.figures.resize_with(METRICS.len(), Vec::new);
-                for (values, metric) in self.figures.iter_mut().zip(METRICS) {
-                    values.extend(metric.of(sample));
-                }
+                self.keep(sample);
             }
+        }
+    }
+
+    /// Keeps the figures of a valid answer, and why it lacks others.
+    fn keep(&mut self, sample: &Sample) {
+        self.figures.resize_with(METRICS.len(), Vec::new);
+        let mut has = 0;
+        for (nth, (values, metric)) in self.figures.iter_mut().zip(METRICS).enumerate() {
+            if let Some(value) = metric.of(sample) {
+                values.push(value);
+                has |= 1 << nth;
+            } else if matches!(metric.read, Read::Sample(_)) {
+                *self.lacks.entry((nth, Lack::of(metric, sample))).or_default() += 1;
+            }
+        }
+        self.has.push(has);
+        for doubt in &sample.doubts {
+            *self.doubts.entry(doubt.clone()).or_default() += 1;
         }
     }
 
@@ -127,16 +169,44 @@ impl Tally {
         }
         self.runs.extend(other.runs);
         self.strata.extend(other.strata.iter().map(|stratum| strata[usize::from(*stratum)]));
+        self.has.extend(other.has);
+        for (lack, count) in other.lacks {
+            *self.lacks.entry(lack).or_default() += count;
+        }
+        for (doubt, count) in other.doubts {
+            *self.doubts.entry(doubt).or_default() += count;
+        }
     }
 
-    /// The figure of every valid answer, by prompts. One that some lack is none: the rest would be a
-    /// selection.
-    pub fn whole(&self, metric: &Metric) -> Result<Sampled<'_>, Absent> {
-        let (all, values) = (self.valid, self.values(metric));
-        match all - values.len() {
-            0 => Ok(Sampled { values, strata: &self.strata }),
-            lack => Err(Absent::Lacking { lack, all }),
-        }
+    /// The figure of each valid answer that has it, with its prompt.
+    pub fn valued(&self, metric: &Metric) -> Valued<'_> {
+        let values = self.values(metric);
+        let strata = match values.len() == self.valid {
+            true => Cow::Borrowed(self.strata.as_slice()),
+            false => Cow::Owned(self.of_those_with(metric, &self.strata).collect()),
+        };
+        Valued { values, strata }
+    }
+
+    /// What of `list`, which has an entry for each valid answer, is of those with a figure.
+    fn of_those_with<T: Copy>(&self, metric: &Metric, list: &[T]) -> impl Iterator<Item = T> {
+        let bit = index(metric).map_or(0, |nth| 1 << nth);
+        let has = self.has.iter().zip(list).filter(move |(has, _)| **has & bit != 0);
+        has.map(|(_, entry)| *entry)
+    }
+
+    /// How many valid answers lack a figure, and why.
+    pub fn lacking(&self, metric: &Metric) -> Lacking {
+        let of_metric = self.lacks.iter().filter(|((nth, _), _)| Some(*nth) == index(metric));
+        let reasons = of_metric.map(|((_, lack), count)| (*lack, *count)).collect();
+        Lacking { metric: metric.name, is_of_runs: false, all: self.valid, reasons }
+    }
+
+    /// Why a figure may be wrong, and in how many valid answers.
+    pub fn doubts(&self, metric: &Metric) -> impl Iterator<Item = (&str, usize)> {
+        let of_metric =
+            self.doubts.iter().filter(|(doubt, _)| doubt.metrics.contains(&metric.name));
+        of_metric.map(|(doubt, count)| (doubt.reason.as_str(), *count))
     }
 
     /// The prompts that were asked, by the numbers of [`strata`](Self::strata).
@@ -166,9 +236,13 @@ impl Tally {
 
     /// The figure of each valid answer that has it.
     pub fn values(&self, metric: &Metric) -> &[f64] {
-        let index = METRICS.iter().position(|known| known.name == metric.name);
-        index.and_then(|index| self.figures.get(index)).map_or(&[], Vec::as_slice)
+        index(metric).and_then(|nth| self.figures.get(nth)).map_or(&[], Vec::as_slice)
     }
+}
+
+/// Which of [`METRICS`] it is.
+fn index(metric: &Metric) -> Option<usize> {
+    METRICS.iter().position(|known| known.name == metric.name)
 }
 
 /// What the same turn of several conversations brought.
@@ -408,20 +482,43 @@ impl Group {
     /// `statistic` of `metric` over the valid requests, or over the loads, in the metric's base
     /// unit.
     ///
-    /// A figure that some of them lack is absent as a whole: the rest would be a selection.
+    /// A figure that more of them lack than [`Target::min_share`] allows is absent as a whole: the
+    /// rest would be a selection.
     pub fn figure(&self, metric: &Metric, statistic: Statistic) -> Result<f64, Absent> {
-        let all = match metric.read {
-            Read::All => return self.success_rate(),
-            Read::Sample(_) => self.tally.valid,
-            Read::Load(_) if self.workload.is_none() => return Err(Absent::NoLoad),
-            Read::Load(_) => self.loads.len(),
-        };
-        let values = self.values(metric);
-        match all {
-            0 => Err(Absent::NoValidTrial { failed: self.failed.max(self.tally.failed()) }),
-            _ if values.len() < all => Err(Absent::Lacking { lack: all - values.len(), all }),
-            _ => statistic.of(&values),
+        if matches!(metric.read, Read::All) {
+            return self.success_rate();
         }
+        self.enough_have(metric)?;
+        statistic.of(&self.values(metric))
+    }
+
+    fn enough_have(&self, metric: &Metric) -> Result<(), Absent> {
+        if matches!(metric.read, Read::Load(_)) && self.workload.is_none() {
+            return Err(Absent::NoLoad);
+        }
+        let lacking = self.lacking(metric);
+        match lacking.all {
+            0 => Err(Absent::NoValidTrial { failed: self.failed.max(self.tally.failed()) }),
+            _ if lacking.leaves(self.target.min_share) => Ok(()),
+            all => Err(Absent::Lacking { lack: lacking.lack(), all }),
+        }
+    }
+
+    /// How many valid answers, or loads, lack a figure, and why.
+    pub fn lacking(&self, metric: &Metric) -> Lacking {
+        let Read::Load(read) = metric.read else { return self.tally.lacking(metric) };
+        let mut reasons = BTreeMap::new();
+        for reached in self.loads.iter().filter(|reached| read(reached).is_none()) {
+            let lack = reached.refused.map_or(Lack::NotAvailable, Lack::Refused);
+            *reasons.entry(lack).or_default() += 1;
+        }
+        Lacking { metric: metric.name, is_of_runs: true, all: self.loads.len(), reasons }
+    }
+
+    /// The figure of each valid answer that has it, if enough of them do.
+    pub fn valued(&self, metric: &Metric) -> Result<Valued<'_>, Absent> {
+        self.enough_have(metric)?;
+        Ok(self.tally.valued(metric))
     }
 
     /// The same with its interval, as sure as `confidence`.
@@ -433,14 +530,14 @@ impl Group {
     ) -> Result<Estimate, Absent> {
         let value = self.figure(metric, statistic)?;
         let interval = match metric.read {
-            Read::Sample(_) => interval::of(statistic, self.tally.whole(metric)?, confidence),
+            Read::Sample(_) => interval::of(statistic, self.valued(metric)?.sampled(), confidence),
             Read::Load(_) => self.interval_of_loads(metric, value, statistic, confidence),
             // It says of these requests how many failed, and no more.
             Read::All => Ok(None),
         };
         let n = match metric.read {
-            Read::Load(_) => self.loads.len(),
-            Read::Sample(_) | Read::All => self.tally.valid,
+            Read::Load(_) | Read::Sample(_) => self.values(metric).len(),
+            Read::All => self.tally.valid,
         };
         Ok(Estimate { value, interval, n })
     }
@@ -450,11 +547,12 @@ impl Group {
     pub fn pairs(&self, other: &Self, metric: &Metric) -> (Vec<f64>, Vec<u16>) {
         let keyed = |group: &Self| -> BTreeMap<(String, u32), f64> {
             let tally = &group.tally;
-            let Ok(Sampled { values, strata }) = tally.whole(metric) else {
+            let Ok(Valued { values, strata }) = group.valued(metric) else {
                 return BTreeMap::new();
             };
             let names = strata.iter().map(|s| tally.prompts[usize::from(*s)].name.clone());
-            names.zip(tally.runs.iter().copied()).zip(values.iter().copied()).collect()
+            let runs = tally.of_those_with(metric, &tally.runs);
+            names.zip(runs).zip(values.iter().copied()).collect()
         };
         let others = keyed(other);
         let mut names: Vec<String> = Vec::new();
@@ -472,12 +570,12 @@ impl Group {
     /// The change of the median of `metric` from the first half of each prompt's answers to the
     /// second, in the order in which they came.
     pub fn drift(&self, metric: &Metric) -> Result<Change, Absent> {
-        let Sampled { values, strata } = self.tally.whole(metric)?;
+        let Valued { values, strata } = self.valued(metric)?;
         // Of each prompt: all of its answers, and those seen so far.
         let mut counts = vec![(0, 0); self.tally.prompts.len()];
         strata.iter().for_each(|stratum| counts[usize::from(*stratum)].0 += 1);
         let mut halves = [(vec![], vec![]), (vec![], vec![])];
-        for (value, stratum) in values.iter().zip(strata) {
+        for (value, stratum) in values.iter().zip(&*strata) {
             let (all, seen) = &mut counts[usize::from(*stratum)];
             let half = &mut halves[usize::from(*seen >= *all / 2)];
             *seen += 1;
@@ -505,7 +603,9 @@ impl Group {
             // What was offered, not what came of it.
             _ => return Ok(None),
         };
-        let batches = self.loads.iter().flat_map(|reached| &reached.batches);
+        let Read::Load(of_run) = metric.read else { return Ok(None) };
+        let runs = self.loads.iter().filter(|reached| of_run(reached).is_some());
+        let batches = runs.flat_map(|reached| &reached.batches);
         let values: Vec<_> = batches.map(read).collect();
         let mean = Statistic::Mean.of(&values)?;
         if statistic != Statistic::Mean {

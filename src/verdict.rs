@@ -5,6 +5,7 @@ use crate::{
     baseline::{Baseline, Kept, NoBaseline},
     change::Change,
     interval::Interval,
+    lacking::Lacking,
     metric::{ErrorOf, Metric, Read},
     statistic::{Absent, Statistic},
     summary::{Estimate, Group},
@@ -22,6 +23,10 @@ pub struct Verdict {
     pub error: Option<f64>,
     /// Of a threshold that is relative: the change, or why it is not known.
     pub change: Option<Result<Change, NoChange>>,
+    /// The valid answers that lack the figure, and why.
+    pub lacking: Lacking,
+    /// Why the figure may be wrong, and in how many valid answers: nothing is then decided.
+    pub doubts: Vec<(String, usize)>,
 }
 
 /// A run to compare with, and what measures now.
@@ -42,6 +47,12 @@ pub enum NoChange {
     /// A figure is missing, then or now.
     #[error("{0}")]
     Absent(Absent),
+    /// Too many requests of the baseline lack the figure.
+    #[error("in the baseline {0}")]
+    Then(Absent),
+    /// Too many requests now lack the figure.
+    #[error("{0}")]
+    Lacking(Lacking),
     /// The baseline does not have the figure.
     #[error("the baseline has no {0}")]
     Figure(&'static str),
@@ -67,6 +78,8 @@ pub enum Wanting {
     Runs(usize),
     /// A baseline of more requests: what it has does not bound the figure.
     Baseline,
+    /// An end of the doubts about the figure.
+    Certainty,
     /// No number of them: the figure is at the limit, or nearer to it than the instrument is exact.
     Exactness,
 }
@@ -91,11 +104,31 @@ impl Verdict {
             .then_some(reference)
             .flatten()
             .map(|reference| change(threshold, group, reference, confidence));
-        Self { threshold, actual, error, change }
+        let lacking = group.lacking(threshold.metric);
+        let doubts = group.tally.doubts(threshold.metric);
+        let doubts = doubts.map(|(reason, answers)| (reason.to_owned(), answers)).collect();
+        Self { threshold, actual, error, change, lacking, doubts }
     }
 
-    /// The verdict.
+    /// The verdict. What is absent fails; what may be wrong decides nothing.
     pub fn outcome(&self) -> Outcome {
+        match self.undoubted() {
+            _ if self.is_doubtful() => Outcome::Inconclusive,
+            outcome => outcome,
+        }
+    }
+
+    /// Whether there is a figure that may be wrong.
+    fn is_doubtful(&self) -> bool {
+        let is_there = match &self.change {
+            None => self.actual.is_ok() && !self.threshold.is_relative,
+            Some(change) => change.is_ok(),
+        };
+        is_there && !self.doubts.is_empty()
+    }
+
+    /// The verdict, if no figure is wrong.
+    fn undoubted(&self) -> Outcome {
         match &self.change {
             Some(Ok(change)) => self.of_change(change),
             Some(Err(_)) => Outcome::Fail,
@@ -146,6 +179,9 @@ impl Verdict {
 
     fn wanting_of_its_unit(&self) -> Option<Wanting> {
         let actual = self.actual.ok().filter(|_| self.outcome() == Outcome::Inconclusive)?;
+        if self.is_doubtful() {
+            return Some(Wanting::Certainty);
+        }
         if let Some(Ok(change)) = &self.change {
             return Some(self.wanting_of_change(change, actual.n));
         }
@@ -210,9 +246,16 @@ fn change(
     let now = Kept::of(group, reference.machine);
     let then = reference.baseline.group(&now.name)?;
     then.comparable_to(&now)?;
-    let absent = || Absent::NoValidTrial { failed: group.tally.failed() };
-    let before = then.sampled(metric).ok_or(NoChange::Figure(metric.name))?;
-    let now = now.sampled(metric).ok_or_else(|| NoChange::Absent(absent()))?;
+    let absent = || match group.lacking(metric) {
+        lacking if lacking.all == 0 => {
+            NoChange::Absent(Absent::NoValidTrial { failed: group.tally.failed() })
+        }
+        lacking => NoChange::Lacking(lacking),
+    };
+    let share = group.target.min_share;
+    let before = then.sampled(metric, share).ok_or(NoChange::Figure(metric.name))?;
+    let before = before.map_err(NoChange::Then)?;
+    let now = now.sampled(metric, share).and_then(Result::ok).ok_or_else(absent)?;
     Change::of(statistic, before, now, confidence).map_err(NoChange::Absent)
 }
 

@@ -167,6 +167,9 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `thresholds`, besides those of the top level. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// `min_share`, above 0 to 1: the part of the answers that must have a figure for it to be
+    /// judged. Default: 0.9.
+    pub min_share: Option<f64>,
     /// How the server is reached.
     pub ways: Ways,
 }
@@ -482,6 +485,7 @@ impl Settings {
             metrics_url: self.metrics_url.clone().or_else(|| defaults.metrics_url.clone()),
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),
+            min_share: self.min_share.or(defaults.min_share),
             ways: self.ways.over(&defaults.ways),
         }
     }

@@ -171,6 +171,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
             .get("timeouts")
             .map_or_else(Timeouts::default, |entry| timeouts(reader, entry)),
         thresholds: thresholds.map_or_else(Vec::new, |entry| self::thresholds(reader, entry)),
+        min_share: fields.get("min_share").and_then(|entry| share(reader, entry)),
         ways: ways::ways(reader, fields),
     }
 }
@@ -189,6 +190,20 @@ fn extra_body(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Map<String, serde_j
 /// A list of thresholds, here or at the top level.
 pub(super) fn thresholds(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Spanned<String>> {
     reader.texts(entry, "\"ttft p95 <= 500 ms\"")
+}
+
+/// A part of a whole in percent, as a fraction.
+fn share(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
+    let written = match &entry.value.value {
+        Yaml::Text(text) => text.trim().strip_suffix('%'),
+        _ => None,
+    };
+    let percent = written.and_then(|percent| percent.trim().parse::<f64>().ok());
+    let share = percent.filter(|percent| *percent > 0.0 && *percent <= 100.0);
+    if share.is_none() {
+        reader.wrong(entry, "a share above 0 % and up to 100 %", "90 %");
+    }
+    share.map(|percent| percent / 100.0)
 }
 
 fn protocol(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<&'static dyn Protocol> {

@@ -43,6 +43,7 @@ pub(super) const MODEL: &[&str] = &[
     "prefix_cache",
     "timeouts",
     "thresholds",
+    "min_share",
 ];
 
 pub(super) const TOP_SECTION: Section = Section {

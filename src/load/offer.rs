@@ -21,7 +21,7 @@ use crate::{
     prompt::Prompt,
     reached::Span,
     recording::{Chunk, ErrorKind, Recording, RequestError},
-    sample::{self, Asked},
+    sample::{self, Asked, Counted},
     schedule::{Shape, Starts},
     summary::Place,
 };
@@ -360,8 +360,14 @@ impl Over {
         if prompt.is_later_turn() {
             answer.outcome = answer.outcome.map(sample::Sample::of_later_turn);
         }
-        let tokens = answer.outcome.as_ref().ok().map(|sample| sample.response_tokens);
-        let span = Span { scheduled, begun: since_start(begun), ended: since_start(ended), tokens };
+        let sample = answer.outcome.as_ref().ok();
+        let span = Span {
+            scheduled,
+            begun: since_start(begun),
+            ended: since_start(ended),
+            tokens: sample.map(|sample| sample.response_tokens),
+            refused: sample.and_then(|sample| sample.refused(Counted::Response)),
+        };
         let place = Place { request: id, scheduled, sent };
         Ended { prompt, place, span, since_begun: now().saturating_duration_since(begun), answer }
     }

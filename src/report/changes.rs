@@ -7,6 +7,7 @@ use crate::{
     baseline::{Baseline, Kept},
     change::Change,
     interval::CONFIDENCE,
+    lacking::MIN_SHARE,
     metric::{Better, METRICS, Metric, Read},
     statistic::Statistic,
 };
@@ -74,9 +75,14 @@ fn changes(then: &Kept, now: &Kept, size: f64) -> Vec<(&'static Metric, Changed)
     });
     let change = |metric: &'static Metric| {
         // A figure that there was not is no change for the worse.
-        let before = then.sampled(metric)?;
-        let changed = now.sampled(metric).ok_or("some requests now lack it".to_owned());
-        let changed = changed.and_then(|now| {
+        let before = then.sampled(metric, MIN_SHARE)?;
+        let now = now.sampled(metric, MIN_SHARE);
+        let changed = before.map_err(|absent| format!("in the baseline {absent}"));
+        let changed = changed.and_then(|before| {
+            let now = now.ok_or("all requests now lack it".to_owned())?;
+            Ok((before, now.map_err(|absent| format!("now {absent}"))?))
+        });
+        let changed = changed.and_then(|(before, now)| {
             let change = Change::of(Statistic::Mean, before, now, CONFIDENCE);
             let change = change.map_err(|why| format!("it {why}"))?;
             Ok((change, sort(metric, &change, size)))

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     change::{Change, Evidence},
     interval::Interval,
-    metric::{Better, DEFINITIONS, METRICS, Metric, Read, SUCCESS_RATE, Unit},
+    lacking::{Lack, Lacking},
+    metric::{Better, DEFINITIONS, METRICS, Metric, SUCCESS_RATE, Unit},
     plan::{Target, Workload},
     reached::Reached,
     schedule::Shape,
@@ -201,11 +202,11 @@ fn figures(group: &Group, metric: &Metric, confidence: f64) -> Option<Value> {
         return None;
     }
     // Of loads, a value is a run.
-    let all =
-        if matches!(metric.read, Read::Load(_)) { group.loads.len() } else { group.tally.valid };
+    let lacking = group.lacking(metric);
     let mut figures = Map::from_iter([
         ("n".to_owned(), json!(values.len())),
-        ("lacking".to_owned(), json!(all - values.len())),
+        ("lacking".to_owned(), json!(lacking.lack())),
+        ("lacking_because".to_owned(), because(&lacking)),
     ]);
     let mut needs = Map::new();
     for statistic in STATISTICS {
@@ -225,6 +226,12 @@ fn figures(group: &Group, metric: &Metric, confidence: f64) -> Option<Value> {
     Some(figures.into())
 }
 
+/// How many lack a figure, by reason.
+fn because(lacking: &Lacking) -> Value {
+    let of = |(lack, count): (&Lack, &usize)| (lack.name().to_owned(), json!(count));
+    lacking.reasons.iter().map(of).collect::<Map<_, _>>().into()
+}
+
 fn interval(Interval { low, high }: Interval) -> Value {
     json!({ "low": number(low), "high": number(high) })
 }
@@ -239,7 +246,7 @@ fn load(reached: &Reached) -> Value {
         "peak": peak,
         "request_rate": optional(reached.request_rate),
         "request_throughput": number(reached.request_throughput),
-        "output_throughput": number(reached.output_throughput),
+        "output_throughput": optional(reached.output_throughput),
         "lateness_p99": optional(reached.lateness),
         "receiver_busy": optional(reached.busy),
     })
@@ -260,7 +267,7 @@ fn threshold(group: &str, verdict: &Verdict) -> Value {
     let (requests, runs) = match verdict.wanting() {
         Some(Wanting::Requests(more)) => (Some(more), None),
         Some(Wanting::Runs(more)) => (None, Some(more)),
-        Some(Wanting::Exactness | Wanting::Baseline) | None => (None, None),
+        Some(Wanting::Exactness | Wanting::Baseline | Wanting::Certainty) | None => (None, None),
     };
     let bounds = actual.and_then(|actual| actual.interval.ok().flatten());
     let change = verdict.change.as_ref().and_then(|change| change.as_ref().ok());
@@ -275,6 +282,12 @@ fn threshold(group: &str, verdict: &Verdict) -> Value {
         "unit": unit(limit.metric.unit),
         "actual": optional(actual.map(|actual| actual.value)),
         "n": actual.map(|actual| actual.n),
+        "lacking": verdict.lacking.lack(),
+        "lacking_because": because(&verdict.lacking),
+        "doubts": verdict.doubts.iter().map(|(reason, answers)| json!({
+            "reason": reason,
+            "answers": answers,
+        })).collect::<Vec<_>>(),
         "interval": bounds.map(interval),
         "change": change.map(|change| json!({
             "before": number(change.before),

@@ -103,6 +103,9 @@ fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
     case.set_time(Duration::ZERO);
     case.add_property(("verdict", thresholds::word(verdict.outcome())));
     case.add_property(("actual", actual.as_str()));
+    if let Some(partly) = thresholds::partly(verdict) {
+        case.add_property(("figures", partly.as_str()));
+    }
     case
 }
 

@@ -84,7 +84,7 @@ const COLUMNS: &[Column] = &[
         of(row, |reached| Some(format!("{:.3}", reached.request_throughput)))
     }),
     ("output_throughput", |row| {
-        of(row, |reached| Some(format!("{:.3}", reached.output_throughput)))
+        of(row, |reached| reached.output_throughput.map(|speed| format!("{speed:.3}")))
     }),
     ("lateness_p99", |row| of(row, |reached| reached.lateness.map(|late| format!("{late:.9}")))),
     ("receiver_busy", |row| of(row, |reached| reached.busy.map(|busy| format!("{busy:.4}")))),

@@ -63,6 +63,9 @@ impl Paired {
     pub(super) fn of(group: &Group, first: &Group) -> Result<Self, Absent> {
         let none = Absent::NoValidTrial { failed: group.failed };
         let metric = Metric::named("generation_speed").ok_or(none)?;
+        for of in [group, first] {
+            of.figure(metric, Statistic::Mean)?;
+        }
         let (values, strata) = group.pairs(first, metric);
         let mean = Statistic::Mean.of(&values).map_err(|_| none)?;
         let sampled = Sampled { values: &values, strata: &strata };
@@ -88,7 +91,11 @@ fn ranking(groups: &[&Group]) -> String {
 
 fn line(group: &Group) -> Result<String, String> {
     let metric = Metric::named("generation_speed").ok_or("no such figure")?;
-    let mean = group.figure(metric, Statistic::Mean).map_err(|absent| absent.to_string())?;
+    let lacking = group.lacking(metric);
+    let mean = group.figure(metric, Statistic::Mean).map_err(|absent| match absent {
+        Absent::Lacking { .. } => lacking.to_string(),
+        _ => absent.to_string(),
+    })?;
     let spread = group
         .figure(metric, Statistic::Sd)
         .map_or_else(|_| String::new(), |sd| format!(" ± {}", number(sd)));
@@ -96,7 +103,11 @@ fn line(group: &Group) -> Result<String, String> {
         0 => String::new(),
         failed => format!(", {failed} failed"),
     };
-    let n = group.tally.valid;
+    let n = group.values(metric).len();
+    let n = match lacking.lack() {
+        0 => n.to_string(),
+        _ => format!("{n} of {}: {}", lacking.all, lacking.why()),
+    };
     let mut line = format!("{}{spread} generation tokens/sec (n = {n}{failed})", number(mean));
     let throughput = Metric::named("output_throughput")
         .and_then(|metric| group.figure(metric, Statistic::Mean).ok());

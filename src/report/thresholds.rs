@@ -5,6 +5,7 @@ use crate::{
     change::Change,
     interval::Interval,
     metric::Metric,
+    statistic::Absent,
     summary::Estimate,
     verdict::{Outcome, Verdict, Wanting},
 };
@@ -32,6 +33,9 @@ impl Format for Thresholds {
                 out.push_str(&format!("  note: {note}\n"));
             }
             for verdict in verdicts {
+                if let Some(partly) = partly(verdict) {
+                    out.push_str(&format!("  {}:\n    {partly}\n", verdict.threshold));
+                }
                 if let Some(wanting) = wanting(verdict) {
                     out.push_str(&format!("  {}:\n    {wanting}\n", verdict.threshold));
                 }
@@ -50,6 +54,19 @@ pub fn word(outcome: Outcome) -> &'static str {
     }
 }
 
+/// Of how many answers a figure is that others lack, in words.
+pub fn partly(verdict: &Verdict) -> Option<String> {
+    let lacking = &verdict.lacking;
+    let is_there = match &verdict.change {
+        None => verdict.actual.is_ok(),
+        Some(change) => change.is_ok(),
+    };
+    (is_there && lacking.lack() > 0).then(|| {
+        let have = lacking.all - lacking.lack();
+        format!("of {have} of {} {}: {}", lacking.all, lacking.unit(), lacking.why())
+    })
+}
+
 /// What would decide an inconclusive verdict, in words.
 pub fn wanting(verdict: &Verdict) -> Option<String> {
     Some(match verdict.wanting()? {
@@ -59,6 +76,13 @@ pub fn wanting(verdict: &Verdict) -> Option<String> {
         Wanting::Runs(more) => format!("about {} would decide it", counted(more, "more run")),
         Wanting::Baseline => {
             "a baseline of more requests, or more requests, would decide it".into()
+        }
+        Wanting::Certainty => {
+            let of = |(reason, answers): &(String, usize)| {
+                format!("{reason} ({})", counted(*answers, "answer"))
+            };
+            let doubts: Vec<_> = verdict.doubts.iter().map(of).collect();
+            format!("the figure may be wrong: {}", doubts.join("; "))
         }
         Wanting::Exactness if verdict.change.is_some() => {
             "no number of requests would decide it: it is at its limit".into()
@@ -86,6 +110,7 @@ pub fn actual(verdict: &Verdict) -> String {
     }
     match &verdict.actual {
         Ok(estimate) => estimated(verdict.threshold.metric, estimate),
+        Err(Absent::Lacking { .. }) => verdict.lacking.to_string(),
         Err(absent) => absent.to_string(),
     }
 }

@@ -214,8 +214,9 @@ fn success(tally: &Tally, reached: &Reached, workload: &Workload) -> String {
         (Some(asked), Some(rate)) => format!("{rate:.2} requests/sec started of {asked}"),
         _ => format!("{concurrency:.1} under way"),
     };
+    let output = output_throughput.map_or_else(|| "n/a".into(), |speed| format!("{speed:.1}"));
     format!(
-        "      Success: {requests} requests{failed}, {output_throughput:.1} output tokens/sec, \
+        "      Success: {requests} requests{failed}, {output} output tokens/sec, \
          {request_throughput:.2} requests/sec, {offered}\n"
     )
 }

@@ -1,0 +1,147 @@
+//! Why answers lack a figure, and whether enough of them have it. Pure.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{
+    metric::Metric,
+    sample::{Note, Sample},
+};
+
+/// The part of the answers that must have a figure for it to be judged, unless the config says
+/// otherwise.
+pub const MIN_SHARE: f64 = 0.9;
+
+/// Why an answer or a run lacks a figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lack {
+    /// The request allowed one token, so that there is no time between tokens. No server could give
+    /// the figure: such answers are not missing.
+    OneTokenAsked,
+    /// The answer has one token event.
+    OneEvent,
+    /// What the note says makes the figure meaningless.
+    Refused(Note),
+    /// The answer does not say it, or has no such event.
+    NotAvailable,
+}
+
+impl Lack {
+    /// Why `sample` has no `metric`.
+    pub fn of(metric: &Metric, sample: &Sample) -> Self {
+        if let Some(note) = metric.refused(sample) {
+            return Self::Refused(note);
+        }
+        match sample.token_events.len() {
+            _ if !metric.is_of_generation() => Self::NotAvailable,
+            1 if sample.asked_for_one => Self::OneTokenAsked,
+            1 => Self::OneEvent,
+            _ if sample.is_burst() => Self::Refused(Note::Burst),
+            _ => Self::NotAvailable,
+        }
+    }
+
+    /// Its name in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OneTokenAsked => "one_token_asked",
+            Self::OneEvent => "one_event",
+            Self::Refused(note) => note.name(),
+            Self::NotAvailable => "not_available",
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OneTokenAsked => "asked for one token",
+            Self::OneEvent => "with one token event",
+            Self::Refused(note) => note.name(),
+            Self::NotAvailable => "not available",
+        })
+    }
+}
+
+/// How many answers, or runs of a load, lack a figure, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lacking {
+    /// The figure's name.
+    pub metric: &'static str,
+    /// Whether runs of a load are counted, and not answers.
+    pub is_of_runs: bool,
+    /// How many there are.
+    pub all: usize,
+    /// Those without the figure, by reason.
+    pub reasons: BTreeMap<Lack, usize>,
+}
+
+impl Lacking {
+    /// How many lack the figure.
+    pub fn lack(&self) -> usize {
+        self.reasons.values().sum()
+    }
+
+    /// How many could have it.
+    pub fn could(&self) -> usize {
+        self.all - self.reasons.get(&Lack::OneTokenAsked).copied().unwrap_or_default()
+    }
+
+    /// Whether the others are `share` at least of those that could have it.
+    pub fn leaves(&self, share: f64) -> bool {
+        is_enough(self.all - self.lack(), self.could(), share)
+    }
+
+    /// `2 burst, 1 silent_tail`.
+    pub fn why(&self) -> String {
+        let why = self.reasons.iter().map(|(lack, count)| format!("{count} {lack}"));
+        why.collect::<Vec<_>>().join(", ")
+    }
+
+    /// `answers`, or `runs`.
+    pub const fn unit(&self) -> &'static str {
+        if self.is_of_runs { "runs" } else { "answers" }
+    }
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { metric, all, .. } = self;
+        write!(f, "{} of {all} {} have no {metric}: {}", self.lack(), self.unit(), self.why())
+    }
+}
+
+/// Whether `have` of `could` are `share` of these at least.
+pub fn is_enough(have: usize, could: usize, share: f64) -> bool {
+    // A share is a decimal fraction, which is not exact.
+    have > 0 && have as f64 + 1e-9 >= share * could as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lacking(all: usize, reasons: &[(Lack, usize)]) -> Lacking {
+        let reasons = reasons.iter().copied().collect();
+        Lacking { metric: "tpot", all, reasons, ..Lacking::default() }
+    }
+
+    #[test]
+    fn nine_of_ten_are_enough_and_what_was_not_asked_for_is_not_missing() {
+        let burst = Lack::Refused(Note::Burst);
+        for (all, reasons, enough) in [
+            (30, vec![], true),
+            (30, vec![(burst, 3)], true),
+            (30, vec![(burst, 4)], false),
+            (30, vec![(Lack::OneTokenAsked, 15), (burst, 1)], true),
+            (30, vec![(Lack::OneTokenAsked, 15), (burst, 2)], false),
+            (30, vec![(Lack::OneTokenAsked, 30)], false),
+            (1, vec![(burst, 1)], false),
+            (0, vec![], false),
+        ] {
+            assert_eq!(lacking(all, &reasons).leaves(MIN_SHARE), enough, "{reasons:?}");
+        }
+        let some = lacking(30, &[(burst, 2), (Lack::Refused(Note::SilentTail), 10)]);
+        assert_eq!(some.to_string(), "12 of 30 answers have no tpot: 2 burst, 10 silent_tail");
+        assert!(some.leaves(0.6) && !some.leaves(0.61) && !lacking(3, &[(burst, 3)]).leaves(0.0));
+    }
+}
