@@ -197,6 +197,17 @@ impl Kept {
         Some(Ok(Sampled { values, strata }))
     }
 
+    /// How many requests have `metric`, and how many could; `None` where it is no figure of
+    /// requests, or none has it.
+    pub fn have(&self, metric: &Metric) -> Option<(usize, usize)> {
+        if let Some(partial) = self.partial.get(metric.name) {
+            return Some((partial.values.len(), partial.could));
+        }
+        let is_of_requests = matches!(metric.read, Read::Sample(_));
+        let values = self.figures.get(metric.name).filter(|_| is_of_requests)?;
+        Some((values.len(), values.len()))
+    }
+
     /// Whether `now` was measured in the same way; what else is different besides.
     pub fn comparable_to(&self, now: &Self) -> Result<Vec<String>, NoBaseline> {
         if let Some((what, then, now)) = differences(&self.setting, &now.setting).next() {

@@ -523,6 +523,7 @@ mod tests {
     use crate::{
         interval::Interval,
         lacking::Lacking,
+        report::thresholds::Thresholds,
         statistic::Absent,
         summary::{Estimate, Summary},
         threshold::Threshold,
@@ -534,6 +535,16 @@ mod tests {
         error: Option<f64>,
         inconclusive: Inconclusive,
     ) -> u8 {
+        doubtful(actual, error, inconclusive, Vec::new()).0
+    }
+
+    /// The same of a figure that may be wrong, with the lines that say so.
+    fn doubtful(
+        actual: Result<(f64, Result<Option<Interval>, Absent>), Absent>,
+        error: Option<f64>,
+        inconclusive: Inconclusive,
+        doubts: Vec<(String, usize)>,
+    ) -> (u8, String) {
         let yaml = "models: { m: { simulate: {} } }";
         let config = Config::parse(yaml, "configs.yaml", Path::new(".")).unwrap();
         let plan = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap();
@@ -545,7 +556,7 @@ mod tests {
             error,
             change: None,
             lacking: Lacking::default(),
-            doubts: Vec::new(),
+            doubts,
         }];
         let verdicts =
             vec![Judged { name: plan.targets[0].name.clone(), verdicts, notes: Vec::new() }];
@@ -559,7 +570,22 @@ mod tests {
             machine: String::new(),
             ending: Ending::default(),
         };
-        verdict(&run, 0, None, inconclusive).0
+        (verdict(&run, 0, None, inconclusive).0, Thresholds.render(&run))
+    }
+
+    #[test]
+    fn what_may_be_wrong_decides_nothing_and_what_is_absent_still_fails() {
+        let doubts = || vec![("text in the unknown field `x`".to_owned(), 2)];
+        for actual in [0.4, 0.6] {
+            let actual = Ok((actual, within(actual - 0.05, actual + 0.05)));
+            let of = |inconclusive| doubtful(actual, None, inconclusive, doubts());
+            let (code, told) = of(Inconclusive::Warn);
+            assert_eq!((code, of(Inconclusive::Fail).0), (0, FAILED));
+            let why = "the figure may be wrong: text in the unknown field `x` (2 answers)";
+            assert!(told.contains("inconclusive") && told.contains(why), "{told}");
+        }
+        let absent = Err(Absent::Lacking { lack: 1, all: 2 });
+        assert_eq!(doubtful(absent, None, Inconclusive::Warn, doubts()).0, FAILED);
     }
 
     const fn within(low: f64, high: f64) -> Result<Option<Interval>, Absent> {

@@ -9,7 +9,7 @@ use crate::{
     interval::CONFIDENCE,
     lacking::MIN_SHARE,
     metric::{Better, METRICS, Metric, Read},
-    statistic::Statistic,
+    statistic::{Absent, Statistic},
 };
 
 /// What has changed between two baselines.
@@ -51,7 +51,10 @@ impl Compared {
             let figures = before
                 .group(&now.name)
                 .and_then(|then| Ok((then, then.comparable_to(now)?)))
-                .map(|(then, notes)| Figures { notes, changes: changes(then, now, size) });
+                .map(|(then, mut notes)| {
+                    notes.extend(partly(then, now));
+                    Figures { notes, changes: changes(then, now, size) }
+                });
             (now.name.clone(), figures.map_err(|error| error.to_string()))
         };
         Self { groups: now.groups.iter().map(group).collect() }
@@ -69,27 +72,41 @@ impl Compared {
     }
 }
 
-fn changes(then: &Kept, now: &Kept, size: f64) -> Vec<(&'static Metric, Changed)> {
-    let told = METRICS.iter().filter(|metric| {
-        metric.in_summary && metric.better != Better::Neither && !matches!(metric.read, Read::All)
+/// The figures that some requests lack, then or now.
+fn partly(then: &Kept, now: &Kept) -> Vec<String> {
+    let told = shown().filter_map(|metric| {
+        let have = [then.have(metric)?, now.have(metric)?];
+        let [then, now] = have.map(|(have, could)| format!("{have} of {could}"));
+        let is_partial = have.iter().any(|(have, could)| have < could);
+        is_partial.then(|| format!("{}: of {then} requests, now of {now}", metric.name))
     });
+    told.collect()
+}
+
+/// The figures that can get worse.
+fn shown() -> impl Iterator<Item = &'static Metric> {
+    METRICS.iter().filter(|metric| {
+        metric.in_summary && metric.better != Better::Neither && !matches!(metric.read, Read::All)
+    })
+}
+
+fn changes(then: &Kept, now: &Kept, size: f64) -> Vec<(&'static Metric, Changed)> {
     let change = |metric: &'static Metric| {
         // A figure that there was not is no change for the worse.
-        let before = then.sampled(metric, MIN_SHARE)?;
-        let now = now.sampled(metric, MIN_SHARE);
-        let changed = before.map_err(|absent| format!("in the baseline {absent}"));
-        let changed = changed.and_then(|before| {
-            let now = now.ok_or("all requests now lack it".to_owned())?;
-            Ok((before, now.map_err(|absent| format!("now {absent}"))?))
-        });
-        let changed = changed.and_then(|(before, now)| {
+        let before = then.sampled(metric, MIN_SHARE)?.ok()?;
+        let lack = |absent| match absent {
+            Absent::Lacking { lack, all } => format!("{lack} of {all} requests now lack it"),
+            absent => absent.to_string(),
+        };
+        let now = now.sampled(metric, MIN_SHARE).ok_or("all requests now lack it".to_owned());
+        let changed = now.and_then(|now| now.map_err(lack)).and_then(|now| {
             let change = Change::of(Statistic::Mean, before, now, CONFIDENCE);
             let change = change.map_err(|why| format!("it {why}"))?;
             Ok((change, sort(metric, &change, size)))
         });
         Some((metric, changed))
     };
-    told.filter_map(change).collect()
+    shown().filter_map(change).collect()
 }
 
 fn sort(metric: &Metric, change: &Change, size: f64) -> Sort {

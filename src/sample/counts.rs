@@ -154,8 +154,10 @@ fn is_uncounted(sample: &Sample, shown: &Shown) -> bool {
     }
     let (streamed, hidden) = (sample.streamed_tokens(), sample.hidden_reasoning_tokens());
     let few = FEW.max(streamed / SMALL_PART);
-    let first = sample.first_event_tokens.unwrap_or(0);
-    let in_first = first.saturating_sub(hidden + 1);
+    let first = sample.first_event_tokens.unwrap_or(0).saturating_sub(hidden);
+    // The first event may hold as many as the others do.
+    let in_others = streamed.saturating_sub(first) / (events - 1);
+    let in_first = first.saturating_sub(2 * in_others + 1);
     match shown.counts.of_all(events) {
         Some(held) => sample.response_tokens.saturating_sub(held) > few || in_first > few,
         None => streamed.saturating_sub(shown.most) > few || in_first > few,
@@ -165,7 +167,7 @@ fn is_uncounted(sample: &Sample, shown: &Shown) -> bool {
 /// Whether tokens may have been generated after the last event: more were counted than there are
 /// events, and what followed took longer than what ends an answer.
 ///
-/// With one token an event there is none left, and the trailer may take what it likes.
+/// With about one token an event there are none left, and the trailer may take what it likes.
 fn is_silent_tail(sample: &Sample, shown: &Shown) -> bool {
     let events = sample.token_events.len() as u64;
     let (time, tail) = (sample.span(), shown.tail);
@@ -173,7 +175,7 @@ fn is_silent_tail(sample: &Sample, shown: &Shown) -> bool {
     let is_told = shown.counts.of_all(events).is_some() || sample.token_count != TokenCount::Usage;
     // The server's own clock may say that it had ended.
     let is_confirmed = sample.server_generation_time().is_some() && !sample.server_disagrees();
-    if events < 2 || tokens <= events || is_told || is_confirmed {
+    if events < 2 || tokens <= events + FEW || is_told || is_confirmed {
         return false;
     }
     let gaps = u32::try_from(events - 1).unwrap_or(u32::MAX);

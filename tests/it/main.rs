@@ -7,6 +7,7 @@ mod baselines;
 mod bench;
 mod ci;
 mod config;
+mod counts;
 mod drive;
 mod framing;
 mod harness;

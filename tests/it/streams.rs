@@ -112,19 +112,20 @@ pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
     }
 }
 
-const ROLE: &str = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
+pub(crate) const ROLE: &str =
+    r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
 pub(crate) const TOKEN: &str = r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#;
 const THOUGHT: &str = r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}"#;
-const TOOL: &str = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f","arguments":""}}]}}]}"#;
+pub(crate) const TOOL: &str = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f","arguments":""}}]}}]}"#;
 pub(crate) const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
 pub(crate) const USAGE: &str =
     r#"{"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":4,"total_tokens":104}}"#;
 
-fn read(recording: &Recording) -> Result<Sample, RequestError> {
+pub(crate) fn read(recording: &Recording) -> Result<Sample, RequestError> {
     sample::read(recording, &OpenAiChat, TokenCount::Usage)
 }
 
-fn figure(sample: &Sample, name: &str) -> Option<f64> {
+pub(crate) fn figure(sample: &Sample, name: &str) -> Option<f64> {
     METRICS.iter().find(|metric| metric.name == name).and_then(|metric| metric.of(sample))
 }
 
