@@ -324,10 +324,13 @@ fn a_count_that_cannot_be_gives_no_figure() {
         assert!(absent(&sample, &prompt), "{note}");
         assert_eq!(figure(&sample, "generation_speed"), Some(8.0 / 0.14), "{note}");
     }
-    for (note, total) in [("total_below_sum", 19), ("total_above_sum", huge)] {
+    let sum = Some(20.0 / 0.221);
+    for (note, total, figured) in
+        [("total_below_sum", 19, sum), ("total_below_sum", 0, sum), ("total_above_sum", huge, None)]
+    {
         let sample = counts(&[usage(8, &format!(r#","total_tokens":{total}"#))]);
         assert_eq!(notes(&sample), [note]);
-        assert_eq!(figure(&sample, "total_tokens_per_second"), None);
+        assert_eq!(figure(&sample, "total_tokens_per_second"), figured);
         assert_eq!(figure(&sample, "generation_speed"), Some(8.0 / 0.14));
     }
     // Some servers count reasoning in the total alone.
@@ -544,6 +547,31 @@ fn a_speed_that_cannot_be_ranks_nowhere_and_is_none_of_a_load() {
     let load = groups.iter().find(|group| group["name"] == "fast, load").unwrap();
     assert!(load["loads"][0]["output_throughput"].is_null(), "{load}");
     assert!(load["loads"][0]["request_throughput"].is_number(), "{load}");
+}
+
+#[test]
+fn text_in_an_unknown_field_leaves_figures_undecided_until_the_config_names_it() {
+    let unknown = r#"{"choices":[{"index":0,"delta":{"musing":"well"}}]}"#;
+    let mut events = vec![(20, unknown.to_owned())];
+    events.extend(paced(&WORDS, 20));
+    let answer = ended(events, (20, 0), usage(9, ""));
+    let keys = |more: &str| {
+        format!("{more}\n    thresholds: [\"ttft max <= 5 s\", \"generation_speed min >= 1\", \"response_tokens min >= 1\"]")
+    };
+    let unnamed = bench(vec![answer.clone()], 2, &keys(""));
+    let ran = unnamed.run(&["--no-warmup", "--json", "run.json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    says(&ran, "WARNING: 2 of 3 thresholds inconclusive: ");
+    says(&ran, "the figure may be wrong: text in the unknown field `musing`, to be named in");
+    let report = fs::read_to_string(unnamed.folder.path().join("run.json")).unwrap();
+    let doubts = &is_by_the_schema(&report)["thresholds"][0]["doubts"];
+    assert_eq!(doubts[0]["answers"], 2, "{doubts}");
+    for named in ["ignore_fields: [musing]", "text_fields: [{ musing: reasoning }]"] {
+        let named = bench(vec![answer.clone()], 2, &keys(named));
+        let ran = named.run(&["--no-warmup"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        says(&ran, "passed: 2 trials, 3 thresholds");
+    }
 }
 
 #[test]
