@@ -556,7 +556,9 @@ fn text_in_an_unknown_field_leaves_figures_undecided_until_the_config_names_it()
     events.extend(paced(&WORDS, 20));
     let answer = ended(events, (20, 0), usage(9, ""));
     let keys = |more: &str| {
-        format!("{more}\n    thresholds: [\"ttft max <= 5 s\", \"generation_speed min >= 1\", \"response_tokens min >= 1\"]")
+        format!(
+            "{more}\n    thresholds: [\"ttft max <= 5 s\", \"generation_speed min >= 1\", \"response_tokens min >= 1\"]"
+        )
     };
     let unnamed = bench(vec![answer.clone()], 2, &keys(""));
     let ran = unnamed.run(&["--no-warmup", "--json", "run.json"]);
