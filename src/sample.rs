@@ -687,7 +687,7 @@ pub fn has_ended(chunks: &[Chunk], protocol: &dyn Protocol) -> bool {
 struct Stream<'f> {
     /// What the config says of fields that the protocol does not know.
     fields: Option<&'f TextFields>,
-    /// Whether text in a field that nobody knows is a token.
+    /// Whether text in an unknown field counts as a token.
     counts_unread: bool,
     id: Option<String>,
     events: usize,

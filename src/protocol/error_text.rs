@@ -192,7 +192,7 @@ fn item_words(item: &Json<'_>, depth: u8) -> Option<String> {
     }
 }
 
-/// A text as it is; of one that is a JSON document itself, what that says.
+/// The text itself, or the words inside it where it is a JSON document.
 fn unwrapped(text: &str, depth: u8) -> String {
     let trimmed = text.trim();
     let tree = trimmed.starts_with(['{', '[']).then(|| Json::parse(trimmed.as_bytes()).ok());

@@ -124,7 +124,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// A number, also one that is written as a text.
+    /// A number, also where it is written as a text.
     pub(super) fn number(&self) -> Option<f64> {
         match self {
             Json::Number(number) => number.as_f64(),

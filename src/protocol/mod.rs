@@ -266,8 +266,8 @@ pub struct TextFields {
 }
 
 impl TextFields {
-    /// `part` as the config has it: text in a field that holds tokens is a token, text in one that
-    /// is ignored is nothing.
+    /// Returns `part` as the config reads it: text in a field of `text` is a token, text in a field
+    /// of `ignored` is dropped.
     pub fn resolve<'a>(&self, part: Part<'a>) -> Option<Part<'a>> {
         let Part::Unread(field, text) = part else { return Some(part) };
         if let Some((_, kind)) = self.text.iter().find(|(name, _)| *name == field) {

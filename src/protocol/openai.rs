@@ -58,8 +58,8 @@ pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str
     }
 }
 
-/// The usage and the server's own times of a chunk, where there are any. Kimi has its usage in the
-/// `choice`, Groq one more that nobody asked for in `x_groq`.
+/// The usage and the server's own times of a chunk, where there are any. Kimi puts its usage into the
+/// `choice`, Groq a second one into `x_groq`.
 pub(super) fn counted_and_timed<'a>(
     chunk: &Json<'a>,
     choice: &Json<'a>,

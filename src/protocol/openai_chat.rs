@@ -162,7 +162,7 @@ fn say<'a>(choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
         parts.push(Part::Role);
     }
     parts.extend(wire::finish_reason(choice.get("finish_reason")));
-    parts.extend(wire::error_in(choice));
+    parts.extend(wire::error_in(choice).or_else(|| wire::error_in(delta)));
 }
 
 /// The texts of a delta.

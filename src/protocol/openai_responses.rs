@@ -236,7 +236,7 @@ fn usage(counts: &Json<'_>) -> Usage {
     openai::usage_named(counts, prompt, completion)
 }
 
-/// What the last event says: `why` it came, unless it gives a reason of its own.
+/// What the last event says: its own reason, else `why` it came.
 fn last<'a>(event: &Json<'a>, why: &str) -> Message<'a> {
     let response = event.get("response");
     let reason = wire::finish_reason(response.get("incomplete_details").get("reason"));

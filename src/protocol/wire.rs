@@ -18,7 +18,7 @@ const KEEP_ALIVES: &[&str] =
 
 /// What a frame holds, before its JSON is read.
 enum Content<'a> {
-    /// Nothing: a comment, an event without data, or one that keeps the connection open.
+    /// Nothing: a comment, an event without data, or a keep-alive.
     Nothing,
     /// The end marker `[DONE]`.
     Done,
@@ -125,8 +125,8 @@ pub(super) fn id<'a>(tree: &Json<'a>) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Why generation ended. Some servers write `"null"` where there is no reason yet, or wrap it in an
-/// object.
+/// Why generation ended. Some servers write `"null"` until there is a reason, or wrap the reason in
+/// an object.
 pub(super) fn finish_reason<'a>(reason: &Json<'a>) -> Option<Part<'a>> {
     let text = match reason {
         Json::Object(_) => reason.first(&["type", "reason", "finish_reason"]).text(),

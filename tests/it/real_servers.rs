@@ -162,7 +162,7 @@ fn fields_that_are_not_read_may_hold_anything() {
 }
 
 #[test]
-fn a_text_that_is_not_unicode_is_a_token_all_the_same() {
+fn a_text_that_is_not_unicode_is_still_a_token() {
     for protocol in protocol::ALL {
         for text in [
             &br"\ud83d"[..],
@@ -524,6 +524,7 @@ fn errors_are_seen_in_a_choice_in_an_event_s_name_and_in_plain_text() {
     let in_choice = r#"{"choices":[{"index":0,"delta":{},"finish_reason":null,"error":{"code":502,"message":"W"}}]}"#;
     for event in [
         &format!("data: {in_choice}\n\n"),
+        "data: {\"choices\":[{\"delta\":{\"error\":{\"message\":\"W\"}}}]}\n\n",
         "event: error\ndata: W\n\n",
         "event: error\ndata: {\"message\":\"W\"}\n\n",
         "event: stream_error\ndata: {\"reason\":\"W\"}\n\n",
