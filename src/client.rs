@@ -32,7 +32,7 @@ pub use self::{
     opening::Opening,
     secrets::Secrets,
 };
-use self::{stamped::Stamped, via_reqwest::ViaReqwest};
+use self::{http1::HttpError, stamped::Stamped, via_reqwest::ViaReqwest};
 use crate::{
     config::Connection,
     plan::{Secret, Timeouts, Transport},
@@ -77,6 +77,28 @@ const BODY_LIMIT: usize = 256 << 20;
 fn too_long() -> RequestError {
     let message = format!("the answer is longer than {} MiB", BODY_LIMIT >> 20);
     RequestError::new(ErrorKind::Malformed, message)
+}
+
+/// What is wrong with an answer whose bytes are not HTTP, or not all of it, before or after it has
+/// `begun`.
+fn unreadable(begun: bool, error: HttpError) -> RequestError {
+    match (error.is_cut(), begun) {
+        (true, _) => broke_off(begun, &error),
+        (false, false) => broken(format!("the answer cannot be read: {error}")),
+        (false, true) => broken(format!("the answer cannot be read to its end: {error}")),
+    }
+}
+
+/// What is wrong when a connection fails before or after the answer has `begun`.
+fn broke_off(begun: bool, cause: &dyn fmt::Display) -> RequestError {
+    broken(match begun {
+        false => format!("the connection broke before the answer began: {cause}"),
+        true => format!("the connection broke inside the answer: {cause}"),
+    })
+}
+
+fn broken(message: String) -> RequestError {
+    RequestError::new(ErrorKind::Broken, message)
 }
 
 /// Where and how to send.

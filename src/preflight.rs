@@ -88,7 +88,8 @@ pub fn finding(target: &Target, error: RequestError, status: Option<u16>) -> Opt
 /// one on which they hear something else.
 fn maybe_tls(target: &Target, error: &RequestError) -> &'static str {
     let is_plain = matches!(&target.endpoint, Endpoint::Url(_)) && !target.is_over_tls();
-    match is_plain && !error.message.contains("https://") {
+    let is_read = error.message.starts_with("the answer cannot be read");
+    match is_plain && !is_read && !error.message.contains("https://") {
         true => " (or `https://` in `base_url`, if it speaks TLS there)",
         false => "",
     }

@@ -1,27 +1,39 @@
-//! One HTTP/1.1 response, read from bytes that come in any pieces. Pure.
+//! One HTTP/1.1 response, read from bytes that arrive in any pieces. Pure.
 //!
 //! RFC 9112: a body is chunked, of a stated length, or ends with the connection. Only the last of
 //! these can be cut without a sign.
+//!
+//! It accepts and refuses what hyper does as reqwest is configured here, so that a server gives the
+//! same result by both transports: header fields are read leniently, since no figure depends on
+//! them, and what says where the body ends is read strictly, since every figure does. One thing is
+//! more lenient: hyper allows 16 KiB of chunk extensions in a whole body, this reader in each chunk.
 
-use std::fmt;
+use std::borrow::Cow;
 
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use httparse::{EMPTY_HEADER, Error as ParseError, Header, ParserConfig, Status};
 
-/// Longest head accepted, bytes.
-const HEAD_LIMIT: usize = 64 << 10;
+/// Longest head accepted, bytes: hyper's limit.
+const HEAD_LIMIT: usize = 8192 + 4096 * 100;
 
-/// Most header fields accepted.
-const HEADERS_LIMIT: usize = 128;
+/// Most header fields accepted, also of a trailer.
+pub(super) const HEADERS_LIMIT: usize = 1024;
 
-/// How a TLS server begins to say that it was not spoken to in TLS.
+/// Header fields of nearly every head: room for them needs no allocation.
+const USUAL_HEADERS: usize = 64;
+
+/// How a TLS server begins to say that the client did not speak TLS.
 const TLS_ALERT: &[u8] = &[21, 3];
 
-/// What is then wrong.
-const SPEAKS_TLS: &str = "the server speaks TLS on that port: `https://` in `base_url`";
+/// How every head begins.
+const BEGINNING: &[u8] = b"HTTP/1.";
 
-/// Longest line of a chunked coding: a chunk's size with its extensions, or a trailer field.
+/// Longest extensions of a chunk, and longest trailer, bytes.
 const LINE_LIMIT: usize = 16 << 10;
+
+/// Longest body length that hyper accepts: it uses the numbers above for other purposes.
+const LENGTH_LIMIT: u64 = u64::MAX - 2;
 
 /// A response's status line and headers.
 #[derive(Debug, Clone)]
@@ -32,24 +44,64 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn header(&self, name: HeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
     fn has(&self, name: HeaderName, token: &str) -> bool {
         let values = self.headers.get_all(name).into_iter();
         let mut tokens = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
         tokens.any(|other| other.trim().eq_ignore_ascii_case(token))
     }
+
+    /// Whether the body that follows is chunked: the last transfer coding counts.
+    fn is_chunked(&self) -> bool {
+        let last = self.headers.get_all(header::TRANSFER_ENCODING).into_iter().next_back();
+        let coding = last.and_then(|value| value.to_str().ok()?.rsplit(',').next());
+        coding.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
+    }
 }
 
-/// Bytes that are no HTTP/1.1 response.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NotHttp(pub(super) &'static str);
+/// Why bytes are not a response, or not all of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum HttpError {
+    #[error("the server closed it before the answer's head was whole")]
+    HeadCut,
+    #[error("the server closed it before the body's end")]
+    BodyCut,
+    #[error("the server speaks TLS on that port: `https://` in `base_url`")]
+    SpeaksTls,
+    #[error("it is not HTTP/1.1")]
+    Version,
+    #[error("its status line is not as HTTP/1.1 defines it")]
+    StatusLine,
+    #[error("a header field has a NUL, or a CR without an LF")]
+    Field,
+    #[error("its head is longer than 408 KiB or has more than 1,024 fields")]
+    TooLarge,
+    #[error("its content-length is not a number, or several that differ")]
+    Length,
+    #[error("it has a transfer-encoding, which HTTP/1.0 does not define")]
+    TransferEncoding,
+    #[error("a chunk of the body has no valid size line")]
+    ChunkSize,
+    #[error("a chunk of the body does not end where its size says")]
+    ChunkEnd,
+    #[error("the lines after the body's last chunk are not header fields")]
+    Trailer,
+}
 
-impl fmt::Display for NotHttp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+impl HttpError {
+    /// Whether what is there is right, and the rest is missing.
+    pub(super) fn is_cut(self) -> bool {
+        matches!(self, Self::HeadCut | Self::BodyCut)
+    }
+}
+
+impl From<ParseError> for HttpError {
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::Version => Self::Version,
+            ParseError::Status => Self::StatusLine,
+            ParseError::TooManyHeaders => Self::TooLarge,
+            _ => Self::Field,
+        }
     }
 }
 
@@ -58,20 +110,36 @@ impl fmt::Display for NotHttp {
 pub(super) struct ResponseReader {
     state: State,
     head: Option<Head>,
-    /// A head or a line of the chunked coding that is not whole yet.
+    /// A head or a trailer that is not whole yet.
     partial: Vec<u8>,
+    /// Lines of the trailer so far.
+    trailer_lines: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Head,
-    /// The size of the next chunk.
+    /// The first digit of a chunk's size.
     Size,
+    /// Its further digits, with the size so far.
+    Digits(u64),
+    /// Blanks after it.
+    Blanks(u64),
+    /// Extensions after it, with their length so far.
+    Extension(u64, usize),
+    /// The LF that ends its line.
+    SizeEnd(u64),
     /// This many bytes of a chunk are left.
     Chunk(u64),
-    /// The line end after a chunk.
-    ChunkEnd,
+    /// The CR after a chunk, then the LF.
+    ChunkCr,
+    ChunkLf,
+    /// The beginning of a line after the last chunk, the rest of it, and its LF.
     Trailer,
+    TrailerLine,
+    TrailerLf,
+    /// The LF that ends the response.
+    LastLf,
     /// This many bytes of the body are left.
     Length(u64),
     UntilClose,
@@ -80,12 +148,12 @@ enum State {
 
 impl ResponseReader {
     pub(super) fn new() -> Self {
-        Self { state: State::Head, head: None, partial: Vec::new() }
+        Self { state: State::Head, head: None, partial: Vec::new(), trailer_lines: 0 }
     }
 
-    /// Takes the next bytes and appends what of them is body to `body`. What follows the
-    /// response's end is left out; see [`push`](Self::push)'s value: how many were taken.
-    pub(super) fn push(&mut self, bytes: &[u8], body: &mut BytesMut) -> Result<usize, NotHttp> {
+    /// Takes the next bytes and appends what of them is body to `body`, also before an error. What
+    /// follows the response's end is left out; see [`push`](Self::push)'s value: how many were taken.
+    pub(super) fn push(&mut self, bytes: &[u8], body: &mut BytesMut) -> Result<usize, HttpError> {
         let mut rest = bytes;
         while !rest.is_empty() && self.state != State::Done {
             let taken = match self.state {
@@ -93,7 +161,7 @@ impl ResponseReader {
                 State::Chunk(left) => {
                     let taken = take_body(rest, left, body);
                     let left = left - taken as u64;
-                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    self.state = if left == 0 { State::ChunkCr } else { State::Chunk(left) };
                     taken
                 }
                 State::Length(left) => {
@@ -103,8 +171,11 @@ impl ResponseReader {
                     taken
                 }
                 State::UntilClose => take_body(rest, u64::MAX, body),
-                State::Size | State::ChunkEnd | State::Trailer => self.take_line(rest)?,
                 State::Done => break,
+                _ => {
+                    self.state = self.after_byte(rest[0])?;
+                    1
+                }
             };
             rest = &rest[taken..];
         }
@@ -131,93 +202,120 @@ impl ResponseReader {
         let head = self.head.as_ref();
         self.is_done()
             && head.is_some_and(|head| match head.version {
+                _ if head.status == StatusCode::SWITCHING_PROTOCOLS => false,
                 Version::HTTP_11 => !head.has(header::CONNECTION, "close"),
                 _ => head.has(header::CONNECTION, "keep-alive"),
             })
     }
 
     /// The connection has ended: whether that is the response's end.
-    pub(super) fn close(&mut self) -> Result<(), NotHttp> {
+    pub(super) fn close(&mut self) -> Result<(), HttpError> {
         match self.state {
             State::Done => Ok(()),
             State::UntilClose => {
                 self.state = State::Done;
                 Ok(())
             }
-            State::Head if self.partial.is_empty() => {
-                Err(NotHttp("the server closed the connection without an answer"))
-            }
-            State::Head => Err(NotHttp("the connection ended inside the response's head")),
-            _ => Err(NotHttp("the connection ended before the body did")),
+            State::Head if self.partial.is_empty() => Err(HttpError::HeadCut),
+            // What is wrong with it is worth more than that its end is missing.
+            State::Head => Err(parse_head(&self.partial).err().unwrap_or(HttpError::HeadCut)),
+            _ => Err(HttpError::BodyCut),
         }
     }
 
-    /// Gathers a head until its blank line.
-    fn take_head(&mut self, bytes: &[u8]) -> Result<usize, NotHttp> {
+    /// Gathers a head until its blank line. Blank lines before it are skipped.
+    fn take_head(&mut self, bytes: &[u8]) -> Result<usize, HttpError> {
         let before = self.partial.len();
         self.partial.extend_from_slice(bytes);
-        if self.partial.starts_with(TLS_ALERT) {
-            return Err(NotHttp(SPEAKS_TLS));
-        }
-        let Some(end) = head_end(&self.partial, before) else {
-            return match self.partial.len() > HEAD_LIMIT {
-                true => Err(NotHttp("the response's head is longer than 64 KiB")),
-                false => Ok(bytes.len()),
+        let blank = self.partial.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        check_beginning(&self.partial[blank..])?;
+        let searched = before.saturating_sub(blank);
+        let Some(end) = head_end(&self.partial[blank..], searched).map(|end| blank + end) else {
+            return match self.partial.len() < HEAD_LIMIT {
+                true => Ok(bytes.len()),
+                false => Err(HttpError::TooLarge),
             };
         };
-        let head = parse_head(&self.partial[..end])?;
+        if end > HEAD_LIMIT {
+            return Err(HttpError::TooLarge);
+        }
+        let head = parse_head(&self.partial[..end])?.ok_or(HttpError::Field)?;
         self.partial.clear();
-        if !head.status.is_informational() {
+        // Others announce an answer; 101 is one.
+        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             self.state = body_of(&head)?;
             self.head = Some(head);
         }
         Ok(end - before)
     }
 
-    /// Gathers a line of the chunked coding.
-    fn take_line(&mut self, bytes: &[u8]) -> Result<usize, NotHttp> {
-        let Some(end) = memchr::memchr(b'\n', bytes) else {
-            self.partial.extend_from_slice(bytes);
-            return match self.partial.len() > LINE_LIMIT {
-                true => Err(NotHttp("a line of the chunked coding is longer than 16 KiB")),
-                false => Ok(bytes.len()),
-            };
-        };
-        let next = match self.partial.is_empty() {
-            true => line(self.state, &bytes[..end])?,
-            false => {
-                self.partial.extend_from_slice(&bytes[..end]);
-                let next = line(self.state, &self.partial)?;
-                self.partial.clear();
-                next
+    /// What follows a byte of the chunked coding.
+    fn after_byte(&mut self, byte: u8) -> Result<State, HttpError> {
+        match (self.state, byte) {
+            (State::Size, byte) => digit(0, byte).map(State::Digits),
+            (State::Digits(size) | State::Blanks(size), b' ' | b'\t') => Ok(State::Blanks(size)),
+            (State::Digits(size) | State::Blanks(size), b';') => Ok(State::Extension(size, 0)),
+            (State::Digits(size) | State::Blanks(size), b'\r') => Ok(State::SizeEnd(size)),
+            (State::Digits(size), byte) => digit(size, byte).map(State::Digits),
+            (State::Extension(size, _), b'\r') => Ok(State::SizeEnd(size)),
+            (State::Extension(size, length), byte) if byte != b'\n' && length < LINE_LIMIT => {
+                Ok(State::Extension(size, length + 1))
             }
-        };
-        self.state = next;
-        Ok(end + 1)
+            (State::SizeEnd(0), b'\n') => Ok(State::Trailer),
+            (State::SizeEnd(size), b'\n') => Ok(State::Chunk(size)),
+            (State::ChunkCr, b'\r') => Ok(State::ChunkLf),
+            (State::ChunkLf, b'\n') => Ok(State::Size),
+            (State::ChunkCr | State::ChunkLf, _) => Err(HttpError::ChunkEnd),
+            (State::Trailer | State::TrailerLine | State::TrailerLf | State::LastLf, byte) => {
+                self.after_trailer_byte(byte)
+            }
+            _ => Err(HttpError::ChunkSize),
+        }
+    }
+
+    /// What follows a byte after the last chunk. A trailer is gathered, to be checked at its end.
+    fn after_trailer_byte(&mut self, byte: u8) -> Result<State, HttpError> {
+        if self.state != State::Trailer || byte != b'\r' || !self.partial.is_empty() {
+            self.partial.push(byte);
+        }
+        let is_too_long = self.partial.len() >= LINE_LIMIT || self.trailer_lines > HEADERS_LIMIT;
+        match (self.state, byte) {
+            _ if is_too_long => Err(HttpError::Trailer),
+            (State::Trailer, b'\r') => Ok(State::LastLf),
+            (State::LastLf, b'\n') if self.has_valid_trailer() => Ok(State::Done),
+            (State::TrailerLine, b'\r') => Ok(State::TrailerLf),
+            (State::Trailer | State::TrailerLine, _) => Ok(State::TrailerLine),
+            (State::TrailerLf, b'\n') => {
+                self.trailer_lines += 1;
+                Ok(State::Trailer)
+            }
+            _ => Err(HttpError::Trailer),
+        }
+    }
+
+    fn has_valid_trailer(&self) -> bool {
+        let mut fields = vec![EMPTY_HEADER; self.trailer_lines];
+        // Without a trailer, only the LF is here.
+        self.trailer_lines == 0
+            || httparse::parse_headers(&self.partial, &mut fields).is_ok_and(|s| s.is_complete())
     }
 }
 
-/// What follows a line of the chunked coding.
-fn line(state: State, line: &[u8]) -> Result<State, NotHttp> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    match state {
-        State::Size => Ok(match chunk_size(line)? {
-            0 => State::Trailer,
-            size => State::Chunk(size),
-        }),
-        State::ChunkEnd if line.is_empty() => Ok(State::Size),
-        State::ChunkEnd => Err(NotHttp("a chunk of the body is longer than it says")),
-        _ if line.is_empty() => Ok(State::Done),
-        _ => Ok(State::Trailer),
+/// Refuses what cannot become a head, as soon as that can be told.
+fn check_beginning(bytes: &[u8]) -> Result<(), HttpError> {
+    let is_begun = |whole: &[u8]| bytes.starts_with(&whole[..bytes.len().min(whole.len())]);
+    match bytes {
+        _ if bytes.starts_with(TLS_ALERT) => Err(HttpError::SpeaksTls),
+        _ if is_begun(BEGINNING) || is_begun(TLS_ALERT) => Ok(()),
+        _ => Err(HttpError::Version),
     }
 }
 
-/// The size in hexadecimal digits; extensions after a semicolon are ignored.
-fn chunk_size(line: &[u8]) -> Result<u64, NotHttp> {
-    let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-    let text = str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'));
-    text.and_then(|text| u64::from_str_radix(text, 16).ok())
-        .ok_or(NotHttp("a chunk of the body has no size"))
+/// A size with one more hexadecimal digit.
+fn digit(size: u64, byte: u8) -> Result<u64, HttpError> {
+    let digit = char::from(byte).to_digit(16).ok_or(HttpError::ChunkSize)?;
+    let size = size.checked_mul(16).and_then(|size| size.checked_add(digit.into()));
+    size.ok_or(HttpError::ChunkSize)
 }
 
 fn take_body(bytes: &[u8], left: u64, body: &mut BytesMut) -> usize {
@@ -230,52 +328,100 @@ fn take_body(bytes: &[u8], left: u64, body: &mut BytesMut) -> usize {
 /// begun one.
 fn head_end(bytes: &[u8], searched: usize) -> Option<usize> {
     let from = searched.saturating_sub(3);
-    memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at + 1).find(|&end| {
+    memchr::memchr_iter(b'\n', bytes.get(from..)?).map(|at| from + at + 1).find(|&end| {
         let before = &bytes[..end - 1];
         let before = before.strip_suffix(b"\r").unwrap_or(before);
         before.ends_with(b"\n")
     })
 }
 
-fn parse_head(bytes: &[u8]) -> Result<Head, NotHttp> {
-    let mut fields = [httparse::EMPTY_HEADER; HEADERS_LIMIT];
-    let mut response = httparse::Response::new(&mut fields);
-    match response.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
-        _ => return Err(NotHttp("the answer is not HTTP/1.1")),
+/// Reads a head; `None` when it is not whole.
+fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HttpError> {
+    match parse_fields(bytes, &mut [EMPTY_HEADER; USUAL_HEADERS]) {
+        Err(ParseError::TooManyHeaders) => {
+            Ok(parse_fields(bytes, &mut vec![EMPTY_HEADER; HEADERS_LIMIT])?)
+        }
+        parsed => Ok(parsed?),
+    }
+}
+
+fn parse_fields<'a>(
+    bytes: &'a [u8],
+    fields: &mut [Header<'a>],
+) -> Result<Option<Head>, ParseError> {
+    let mut response = httparse::Response::new(fields);
+    let parsed = ParserConfig::default()
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .ignore_invalid_headers_in_responses(true)
+        .parse_response(&mut response, bytes)?;
+    if parsed == Status::Partial {
+        return Ok(None);
     }
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(ParseError::Status)?;
+    let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut headers = HeaderMap::with_capacity(response.headers.len());
     for field in response.headers.iter() {
+        // A name that long is all that can be wrong with it.
         let name = HeaderName::from_bytes(field.name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(field.value)) {
-            headers.append(name, value);
+        let name = name.map_err(|_| ParseError::TooManyHeaders)?;
+        let value = HeaderValue::from_bytes(&unfolded(field.value));
+        headers.append(name, value.map_err(|_| ParseError::HeaderValue)?);
+    }
+    Ok(Some(Head { status, version, headers }))
+}
+
+/// A field's value on one line: RFC 9112, section 5.2.
+fn unfolded(value: &[u8]) -> Cow<'_, [u8]> {
+    match memchr::memchr(b'\n', value) {
+        None => value.into(),
+        Some(_) => {
+            let lines: Vec<_> =
+                value.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).collect();
+            lines.join(&b' ').into()
         }
     }
-    let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let status = status.ok_or(NotHttp("the answer's status is none of HTTP's"))?;
-    Ok(Head { status, version, headers })
 }
 
 /// How the body that follows `head` ends.
-fn body_of(head: &Head) -> Result<State, NotHttp> {
-    if head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED {
+fn body_of(head: &Head) -> Result<State, HttpError> {
+    let has_none =
+        [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+    if has_none.contains(&head.status) {
         return Ok(State::Done);
     }
-    if head.has(header::TRANSFER_ENCODING, "chunked") {
-        return Ok(State::Size);
-    }
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(NotHttp("the body has a transfer coding other than chunked"));
+        return match head.version {
+            Version::HTTP_10 => Err(HttpError::TransferEncoding),
+            _ if head.is_chunked() => Ok(State::Size),
+            _ => Ok(State::UntilClose),
+        };
     }
-    match head.header(header::CONTENT_LENGTH) {
-        None => Ok(State::UntilClose),
-        Some(length) => match length.trim().parse() {
-            Ok(0) => Ok(State::Done),
-            Ok(length) => Ok(State::Length(length)),
-            Err(_) => Err(NotHttp("the body's length is not a number")),
-        },
+    Ok(match content_length(head)? {
+        None => State::UntilClose,
+        Some(0) => State::Done,
+        Some(length) => State::Length(length),
+    })
+}
+
+/// The length that all content-length fields agree on, be they one field with several values: RFC
+/// 9110, section 8.6.
+fn content_length(head: &Head) -> Result<Option<u64>, HttpError> {
+    let mut length = None;
+    for value in head.headers.get_all(header::CONTENT_LENGTH) {
+        for digits in value.to_str().map_err(|_| HttpError::Length)?.split(',') {
+            let digits = digits.trim();
+            // `parse` also takes a sign.
+            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+            let number = digits.parse().ok().filter(|&number| is_number && number <= LENGTH_LIMIT);
+            let number = number.ok_or(HttpError::Length)?;
+            if *length.get_or_insert(number) != number {
+                return Err(HttpError::Length);
+            }
+        }
     }
+    Ok(length)
 }
 
 #[cfg(test)]
@@ -292,7 +438,7 @@ mod tests {
         connection: Close\r\ncontent-length: 11\r\n\r\nhello world";
 
     /// Status, body, and whether the connection may be kept.
-    fn read(pieces: &[&[u8]]) -> Result<(u16, String, bool), NotHttp> {
+    fn read(pieces: &[&[u8]]) -> Result<(u16, String, bool), HttpError> {
         let mut reader = ResponseReader::new();
         let mut body = BytesMut::new();
         for piece in pieces {
@@ -331,21 +477,119 @@ mod tests {
         assert!(read(&[&CLOSE.as_bytes()[..CLOSE.len() - 3]]).is_ok());
     }
 
+    /// The error of a whole response that the connection's end follows.
+    fn error(text: &str) -> Option<HttpError> {
+        read(&[text.as_bytes()]).err()
+    }
+
     #[test]
-    fn bytes_that_are_no_response_are_refused() {
-        let long = format!("HTTP/1.1 200 OK\r\nx: {}", "a".repeat(HEAD_LIMIT));
-        for text in [
-            "SSH-2.0-OpenSSH\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n+5\r\nhello\r\n",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhello\r\n",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+    fn bytes_that_are_not_a_response_are_refused_with_the_reason() {
+        let headed = |head: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\nhello world");
+        let chunked = |body: &str| headed(&format!("transfer-encoding: chunked\r\n\r\n{body}"));
+        let long = "a".repeat(HEAD_LIMIT);
+        for (text, wrong) in [
+            ("SSH-2.0-OpenSSH\r\n\r\n".into(), HttpError::Version),
+            ("HTTP/2 200\r\n\r\n".into(), HttpError::Version),
+            ("HTTP/1.2 200 OK\r\n\r\n".into(), HttpError::Version),
+            ("ICY 200 OK\r\n\r\n".into(), HttpError::Version),
+            ("\x15\x03\x01\0\x02\x02\x46".into(), HttpError::SpeaksTls),
+            ("HTTP/1.1 2000 OK\r\n\r\n".into(), HttpError::StatusLine),
+            ("HTTP/1.1 OK\r\n\r\n".into(), HttpError::StatusLine),
+            ("HTTP/1.1 099 OK\r\n\r\n".into(), HttpError::StatusLine),
+            (headed("x: a\0"), HttpError::Field),
+            (headed("x: a\rb: c"), HttpError::Field),
+            (headed(&format!("x: {long}")), HttpError::TooLarge),
+            (headed(&"a: b\r\n".repeat(HEADERS_LIMIT + 1)), HttpError::TooLarge),
+            (headed(&format!("{}: b", "a".repeat(1 << 16))), HttpError::TooLarge),
+            (headed("content-length: many"), HttpError::Length),
+            (headed("content-length: +5"), HttpError::Length),
+            (headed("content-length: -5"), HttpError::Length),
+            (headed("content-length: 5 5"), HttpError::Length),
+            (headed("content-length:"), HttpError::Length),
+            (headed("content-length: 5,"), HttpError::Length),
+            (headed("content-length: 5, 6"), HttpError::Length),
+            (headed("content-length: 5\r\ncontent-length: 6"), HttpError::Length),
+            (headed("content-length: 18446744073709551616"), HttpError::Length),
+            (chunked("").replace("1.1", "1.0"), HttpError::TransferEncoding),
+            (chunked("xyz\r\n"), HttpError::ChunkSize),
+            (chunked(" 5\r\nhello\r\n"), HttpError::ChunkSize),
+            (chunked("+5\r\nhello\r\n"), HttpError::ChunkSize),
+            (chunked("5\nhello\r\n"), HttpError::ChunkSize),
+            (chunked("5 5\r\nhello\r\n"), HttpError::ChunkSize),
+            (chunked("fffffffffffffffff\r\n"), HttpError::ChunkSize),
+            (chunked(&format!("5;{}\r\nhello", "a".repeat(LINE_LIMIT + 1))), HttpError::ChunkSize),
+            (chunked("2\r\nhello\r\n"), HttpError::ChunkEnd),
+            (chunked("0\r\nno field\r\n\r\n"), HttpError::Trailer),
+            (chunked("0\r\na: b\r\n\rx"), HttpError::Trailer),
+            (chunked(&format!("0\r\na: {}", "b".repeat(LINE_LIMIT))), HttpError::Trailer),
+            ("".into(), HttpError::HeadCut),
+            ("HTTP/1.1 200 OK\r\n".into(), HttpError::HeadCut),
+            (headed("content-length: 12"), HttpError::BodyCut),
+        ] {
+            assert_eq!(error(&text), Some(wrong), "{:?}", text.get(..80).unwrap_or(&text));
+        }
+    }
+
+    #[test]
+    fn a_header_that_no_figure_depends_on_fails_nothing() {
+        let many: String = (0..150).map(|n| format!("x-{n}: v\r\n")).collect();
+        let long = format!("x: {}\r\n", "a".repeat(300 << 10));
+        for fields in [
+            "",
+            "X-Odd : a\r\n",
+            "x-folded: a\r\n b\r\n\tc\r\n",
+            "x-latin: caf\u{e9}\r\n",
+            "x-empty:\r\n",
+            "x y: not a name\r\n",
+            "no colon\r\n",
+            ": no name\r\n",
+            " begins with a blank\r\n",
+            "x\u{e9}: not a name\r\n",
+            "x-control: a\u{1}b\r\n",
+            &many,
             &long,
         ] {
-            let mut reader = ResponseReader::new();
-            assert!(reader.push(text.as_bytes(), &mut BytesMut::new()).is_err(), "{text:?}");
+            for length in [
+                "content-length: 11",
+                "Content-Length:11",
+                "CONTENT-LENGTH : 11, 11",
+                "content-length: 11\r\ncontent-length: 011",
+                "content-length:\r\n 11",
+                "content-length: 5\r\ntransfer-encoding: gzip,\r\n chunked",
+            ] {
+                let body = match length.contains("chunked") {
+                    true => "b \r\nhello world\r\n0\r\n\r\n",
+                    false => "hello world",
+                };
+                let text = format!("HTTP/1.1 200\r\n{fields}{length}\r\n\r\n{body}");
+                let expected = Ok((200, "hello world".to_owned(), true));
+                assert_eq!(read(&[text.as_bytes()]), expected, "{fields:.80?} {length:?}");
+                // Lines of a head may end with LF alone, and blank ones come before it.
+                let (head, body) = text.split_once("\r\n\r\n").unwrap();
+                let text = format!("\r\n\n{}\n\n{body}", head.replace("\r\n", "\n"));
+                assert_eq!(read(&[text.as_bytes()]), expected, "{fields:.80?} {length:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_number_of_interim_answers_is_skipped_and_another_protocol_is_an_answer() {
+        let interim = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(1000);
+        let expected = Ok((400, "hello world".to_owned(), true));
+        assert_eq!(read(&[interim.as_bytes(), LENGTH.as_bytes()]), expected);
+        let switched = format!("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n{LENGTH}");
+        assert_eq!(read(&[switched.as_bytes()]), Ok((101, String::new(), false)));
+    }
+
+    #[test]
+    fn what_came_before_an_error_is_kept() {
+        let text = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nzz";
+        for cut in 0..text.len() {
+            let (mut reader, mut body) = (ResponseReader::new(), BytesMut::new());
+            let [one, other] = [&text[..cut], &text[cut..]];
+            let pushed = [one, other].map(|piece| reader.push(piece.as_bytes(), &mut body));
+            assert!(pushed.iter().any(Result::is_err));
+            assert_eq!(body, "hello");
         }
     }
 

@@ -2,6 +2,7 @@
 //! Arrivals are stamped when the program has read them.
 
 mod crowd;
+mod failure;
 
 use std::{
     error::Error as StdError,
@@ -24,9 +25,14 @@ use rustls::ClientConfig;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::crowd::Crowd;
+use self::{crowd::Crowd, failure::http_error};
 use super::{
-    BODY_LIMIT, Driven, Jobs, PATIENCE, Watch, limits::Limits, now, place::Place, tls, too_long,
+    BODY_LIMIT, Driven, Jobs, PATIENCE, Watch, broke_off,
+    http1::{HEADERS_LIMIT, HttpError},
+    limits::Limits,
+    now,
+    place::Place,
+    tls, too_long, unreadable,
 };
 use crate::{
     config::{self, Connection},
@@ -140,7 +146,12 @@ impl Target {
             .tcp_nodelay(true)
             .connect_timeout(self.timeouts.connect)
             .tls_backend_preconfigured(self.tls.clone())
-            .connector_layer(connects.clone());
+            .connector_layer(connects.clone())
+            // No figure depends on a header that is not as it must be; http1.rs does the same.
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_max_headers(HEADERS_LIMIT);
         if self.connection == Connection::Cold {
             builder = builder.pool_max_idle_per_host(0);
         }
@@ -241,15 +252,16 @@ impl Target {
             }
         } else {
             let cause = root_cause(error);
-            // hyper keeps to itself what came; a server that was not spoken to in TLS sends no HTTP.
-            let maybe = match cause.as_str() {
-                "invalid HTTP version parsed" if self.url.scheme() == "http" => {
-                    " (if the server speaks TLS on that port: `https://` in `base_url`)"
+            match http_error(&cause) {
+                // hyper does not show what came; a server that expects TLS sends no HTTP.
+                Some(wrong @ HttpError::Version) if self.url.scheme() == "http" => {
+                    let RequestError { kind, message } = unreadable(false, wrong);
+                    let hint = "if the server speaks TLS on that port: `https://` in `base_url`";
+                    RequestError::new(kind, format!("{message} ({hint})"))
                 }
-                _ => "",
-            };
-            let message = format!("the connection broke before the answer began: {cause}{maybe}");
-            RequestError::new(ErrorKind::Broken, message)
+                Some(wrong) => unreadable(false, wrong),
+                None => broke_off(false, &cause),
+            }
         }
     }
 }
@@ -288,15 +300,16 @@ async fn receive(
             biased;
             read = response.chunk() => match read {
                 Ok(Some(bytes)) => {
-                    received += bytes.len();
-                    if received > BODY_LIMIT {
-                        return Err(too_long());
-                    }
                     let at = limits.elapsed();
+                    let taken = bytes.len().min(BODY_LIMIT - received);
+                    received += taken;
                     // The buffer it is a part of may be a hundred times as large.
-                    let chunk = Chunk { at, bytes: Bytes::copy_from_slice(&bytes) };
+                    let chunk = Chunk { at, bytes: Bytes::copy_from_slice(&bytes[..taken]) };
                     watch.arrived(&chunk);
                     chunks.push(chunk);
+                    if taken < bytes.len() {
+                        return Err(too_long());
+                    }
                 }
                 Ok(None) => return Ok(()),
                 // Over TLS such an end may be anyone's, but the answer is whole if it says so.
@@ -415,8 +428,11 @@ fn is_end(error: &reqwest::Error) -> bool {
 
 /// A body that broke off. reqwest calls all of these "error decoding response body".
 fn broken(error: &reqwest::Error) -> RequestError {
-    let message = format!("the connection broke inside the answer: {}", root_cause(error));
-    RequestError::new(ErrorKind::Broken, message)
+    let cause = root_cause(error);
+    match http_error(&cause) {
+        Some(wrong) => unreadable(true, wrong),
+        None => broke_off(true, &cause),
+    }
 }
 
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {

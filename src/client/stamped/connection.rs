@@ -118,11 +118,13 @@ impl Connection {
                 None => Ok(incoming.close(arrival)?),
             };
         }
-        match &mut self.tls {
-            None => incoming.take(bytes, arrival)?,
-            Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, arrival))?,
-        }
+        let taken = match &mut self.tls {
+            None => incoming.take(bytes, arrival).map_err(TlsError::from),
+            Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, arrival)),
+        };
+        // What came before an error came.
         incoming.end_read(arrival);
+        taken?;
         let closed = self.tls.as_mut().is_some_and(|tls| {
             tls.process_new_packets().is_ok_and(|state| state.peer_has_closed())
         });

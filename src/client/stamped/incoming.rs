@@ -10,11 +10,11 @@ use http::header;
 
 use crate::{
     client::{
-        BODY_LIMIT,
+        BODY_LIMIT, broke_off,
         http1::{Head, ResponseReader},
-        too_long,
+        too_long, unreadable,
     },
-    recording::{self, Chunk, ErrorKind, Recording, RequestError, StampedBy},
+    recording::{self, Chunk, Recording, RequestError, StampedBy},
 };
 
 /// How much of a body's chunks is allocated at once, bytes.
@@ -75,19 +75,26 @@ impl Incoming {
         arrival.at.saturating_duration_since(self.origin).max(self.last_read)
     }
 
-    /// Takes a piece of a read.
+    /// Takes a piece of a read. What of it is body is kept also when an error follows.
     pub(super) fn take(&mut self, bytes: &[u8], arrival: Arrival) -> Result<(), RequestError> {
         self.make_room(bytes.len());
-        let taken = self.reader.push(bytes, &mut self.body).map_err(|error| self.broken(&error))?;
-        self.received += bytes.len();
-        if self.received > BODY_LIMIT {
-            return Err(too_long());
-        }
-        self.leftover |= taken < bytes.len();
+        let before = self.body.len();
+        let taken = self.reader.push(bytes, &mut self.body);
         if self.headers_at.is_none() && self.reader.head().is_some() {
             self.headers_at = Some(self.since_start(arrival));
         }
+        self.received += self.body.len() - before;
+        if let Some(over) = self.received.checked_sub(BODY_LIMIT).filter(|&over| over > 0) {
+            self.body.truncate(self.body.len() - over);
+            return Err(too_long());
+        }
+        let taken = taken.map_err(|error| unreadable(self.has_begun(), error))?;
+        self.leftover |= taken < bytes.len();
         Ok(())
+    }
+
+    fn has_begun(&self) -> bool {
+        self.reader.head().is_some()
     }
 
     /// Begins a block that the next chunks share, as large as what came before: a chunk has no
@@ -122,7 +129,7 @@ impl Incoming {
     pub(super) fn close(&mut self, arrival: Arrival) -> Result<(), RequestError> {
         self.leftover = true;
         self.last_read = self.since_start(arrival);
-        self.reader.close().map_err(|error| self.broken(&error))
+        self.reader.close().map_err(|error| unreadable(self.has_begun(), error))
     }
 
     /// The same, over TLS and without its own end: only what was encrypted says that it was the server.
@@ -148,11 +155,7 @@ impl Incoming {
     }
 
     pub(super) fn broken(&self, cause: &dyn fmt::Display) -> RequestError {
-        let message = match self.reader.head() {
-            None => format!("the connection broke before the answer began: {cause}"),
-            Some(_) => format!("the connection broke inside the answer: {cause}"),
-        };
-        RequestError::new(ErrorKind::Broken, message)
+        broke_off(self.has_begun(), cause)
     }
 
     pub(super) fn into_recording(
