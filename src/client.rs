@@ -6,6 +6,7 @@
 
 mod bare;
 mod clock;
+mod ending;
 mod http1;
 mod limits;
 mod opening;
@@ -131,8 +132,9 @@ pub trait Watch {
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration>;
 
     /// Whether the answer says of itself that it has ended. Asked only where nothing else says so
-    /// that can be relied upon.
-    fn has_ended(&self, _: &[Chunk]) -> bool {
+    /// that can be relied upon, or when bytes stop coming; the first `seen` of the chunks were asked
+    /// about before.
+    fn has_ended(&self, _: &[Chunk], _seen: usize) -> bool {
         false
     }
 
@@ -152,8 +154,9 @@ pub trait Jobs {
     /// When the last generated token in `chunks` arrived, if one did.
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration>;
 
-    /// Whether the answer in `chunks` says of itself that it has ended.
-    fn has_ended(&self, _: &[Chunk]) -> bool {
+    /// Whether the answer in `chunks`, the first `seen` of which were asked about before, says of
+    /// itself that it has ended.
+    fn has_ended(&self, _: &[Chunk], _seen: usize) -> bool {
         false
     }
 
@@ -221,8 +224,8 @@ impl Jobs for Single<'_> {
         self.watch.last_token(chunks)
     }
 
-    fn has_ended(&self, chunks: &[Chunk]) -> bool {
-        self.watch.has_ended(chunks)
+    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
+        self.watch.has_ended(chunks, seen)
     }
 
     fn is_cancelled(&self) -> bool {
@@ -257,8 +260,8 @@ impl Jobs for Masked<'_> {
         self.jobs.last_token(chunks)
     }
 
-    fn has_ended(&self, chunks: &[Chunk]) -> bool {
-        self.jobs.has_ended(chunks)
+    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
+        self.jobs.has_ended(chunks, seen)
     }
 
     fn is_cancelled(&self) -> bool {

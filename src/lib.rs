@@ -35,6 +35,7 @@ pub mod calibrate;
 pub mod change;
 pub mod cli;
 pub mod client;
+mod coding;
 pub mod config;
 pub mod framing;
 mod harness;

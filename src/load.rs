@@ -239,8 +239,8 @@ impl Watch for Watcher<'_> {
         sample::tokens_so_far(chunks, self.protocol).0
     }
 
-    fn has_ended(&self, chunks: &[Chunk]) -> bool {
-        sample::has_ended(chunks, self.protocol)
+    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
+        sample::has_ended(chunks, seen, self.protocol)
     }
 
     fn is_cancelled(&self) -> bool {

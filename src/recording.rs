@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 
 /// The bytes that one read returned. The time is taken when they arrived, before anyone looks
@@ -39,6 +39,10 @@ pub struct Recording {
     pub status: u16,
     /// The `content-type` header as it came.
     pub content_type: Option<String>,
+    /// The `content-encoding` header as it came.
+    pub content_encoding: Option<String>,
+    /// When to try again, by the server: [`retry_after`].
+    pub retry_after: Option<String>,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub http_version: String,
     /// How long the server took until the response headers, where those say so
@@ -108,6 +112,26 @@ pub fn head_time(headers: &HeaderMap) -> Option<Duration> {
     let value = HEAD_TIMES.iter().find_map(|name| headers.get(*name))?;
     let milliseconds: f64 = value.to_str().ok()?.trim().parse().ok()?;
     Duration::try_from_secs_f64(milliseconds / 1e3).ok()
+}
+
+/// When to try again, by these headers: seconds or a date. Azure and OpenAI also send milliseconds.
+pub fn retry_after(headers: &HeaderMap) -> Option<String> {
+    let text = |name: &str| {
+        let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        value.filter(|value| !value.trim().is_empty()).map(|value| value.trim().to_owned())
+    };
+    let is_number = |value: &str| value.parse::<f64>().is_ok();
+    let with_unit = |value: String, unit: &str| match is_number(&value) {
+        true => format!("{value} {unit}"),
+        false => value,
+    };
+    let seconds = text("retry-after").map(|value| with_unit(value, "s"));
+    seconds.or_else(|| Some(with_unit(text("retry-after-ms")?, "ms")))
+}
+
+/// The value of header `name` as text.
+pub(crate) fn header_text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// Whose clock says when bytes arrived.
@@ -187,6 +211,8 @@ error_kinds! {
     NotAStream = "not_a_stream",
     /// The connection broke before the body's end.
     Broken = "broken",
+    /// The answer had ended, and the server kept its body open: the client closed the connection.
+    LeftOpen = "left_open",
     /// The bytes are no event stream of this protocol.
     Malformed = "malformed",
     /// An error inside the stream, after a 200.
@@ -242,6 +268,10 @@ struct Head {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_encoding: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<String>,
     http_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     head_ns: Option<u64>,
@@ -282,6 +312,8 @@ impl From<&Recording> for Head {
         Self {
             status: recording.status,
             content_type: recording.content_type.clone(),
+            content_encoding: recording.content_encoding.clone(),
+            retry_after: recording.retry_after.clone(),
             http_version: recording.http_version.clone(),
             head_ns: recording.head_time.map(nanos),
             connect_ns: recording.connect.map(nanos),
@@ -302,6 +334,8 @@ impl Head {
             origin: None,
             status: self.status,
             content_type: self.content_type,
+            content_encoding: self.content_encoding,
+            retry_after: self.retry_after,
             http_version: self.http_version,
             head_time: self.head_ns.map(Duration::from_nanos),
             connect: self.connect_ns.map(Duration::from_nanos),
@@ -365,16 +399,20 @@ mod tests {
             .prop_map(|(kind, message)| RequestError::new(kind, message));
         let stamped_by = prop_oneof![Just(StampedBy::Kernel), Just(StampedBy::Program)];
         let set_up = (option::of(time()), option::of(time()), option::of(time()), stamped_by);
-        let described = (option::of(".*"), ".*", option::of(time()));
+        let texts = (option::of(".*"), option::of(".*"), option::of(".*"), ".*");
+        let described = (texts, option::of(time()));
         let head = (any::<u16>(), described, set_up, time(), time());
         (head, vec(chunk, 0..5), option::of(error)).prop_map(|(head, chunks, broken)| {
             let (status, described, set_up, headers_at, ended_at) = head;
-            let (content_type, http_version, head_time) = described;
+            let (texts, head_time) = described;
+            let (content_type, content_encoding, retry_after, http_version) = texts;
             let (connect, tls, sent, stamped_by) = set_up;
             Recording {
                 origin: None,
                 status,
                 content_type,
+                content_encoding,
+                retry_after,
                 http_version,
                 head_time,
                 connect,

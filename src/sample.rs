@@ -4,12 +4,15 @@
 mod counts;
 mod text;
 
-use std::{borrow::Cow, fmt, mem, time::Duration};
+use std::{borrow::Cow, fmt, iter, mem, time::Duration};
+
+use serde::de::IgnoredAny;
 
 use self::counts::{EventCounts, Shown};
 use crate::{
+    coding,
     config::TokenCount,
-    framing::Frame,
+    framing::{Frame, Framing},
     protocol::{
         DecodeError, Message, Part, Protocol, Template, TextFields, Timings, TokenKind, Usage,
     },
@@ -447,9 +450,6 @@ impl Ending {
 /// What may be wrong where there is nothing.
 pub(crate) const NOT_FOUND_HINT: &str = " (see `base_url`, `port` and `model_name` in the config)";
 
-/// What a gzip file begins with (RFC 1952).
-const GZIP: &[u8] = &[0x1f, 0x8b];
-
 /// Something that a reader of a row should know before using it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Note {
@@ -470,6 +470,11 @@ pub enum Note {
     NoEndMarker,
     /// More came after the end marker; it is not counted.
     MoreAfterEnd,
+    /// The server kept the body open after the answer's end: the client closed the connection.
+    BodyLeftOpen,
+    /// The answer was whole by its end marker, and then the connection broke instead of the body's
+    /// end.
+    BodyBroken,
     /// The server counted tokens of reasoning that it did not show: they are in `ttft`, and not in
     /// `generation_speed` and `tpot`.
     HiddenReasoning,
@@ -540,6 +545,8 @@ impl Note {
             Self::TextAfterUsage => "text_after_usage",
             Self::NoEndMarker => "no_end_marker",
             Self::MoreAfterEnd => "more_after_end",
+            Self::BodyLeftOpen => "body_left_open",
+            Self::BodyBroken => "body_broken",
             Self::HiddenReasoning => "hidden_reasoning",
             Self::CachedPrefix => "cached_prefix",
             Self::MuchFasterRepeat => "much_faster_repeat",
@@ -616,7 +623,10 @@ pub fn read_with(
         let message = format!("the server reported an error inside the stream, {after}: {message}");
         return Err(RequestError::new(ErrorKind::InBand, message));
     }
-    if let Some(broken) = &recording.broken {
+    if let Some(error) = compressed(recording).filter(|_| stream.token_events.is_empty()) {
+        return Err(error);
+    }
+    if let Some(broken) = recording.broken.as_ref().filter(|broken| stream.is_cut_by(broken)) {
         let after = after_tokens(stream.token_events.len());
         return Err(RequestError::new(broken.kind, format!("{}, {after}", broken.message)));
     }
@@ -676,10 +686,43 @@ pub fn tokens_so_far(chunks: &[Chunk], protocol: &dyn Protocol) -> (Option<Durat
     (stream.token_events.last().copied(), stream.token_events.len())
 }
 
-/// Whether an answer says of itself that it has ended.
-pub fn has_ended(chunks: &[Chunk], protocol: &dyn Protocol) -> bool {
-    let mut stream = Stream::default();
-    stream.read(chunks, protocol).is_ok() && stream.ended
+/// Whether an answer says of itself that it has ended: by its end marker, by an error, or because
+/// it is one JSON document instead of a stream. The first `seen` of the chunks have been asked about
+/// before.
+pub fn has_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool {
+    let is_document = protocol.framing() == Framing::Events && is_document(chunks);
+    is_document
+        || may_have_ended(chunks, seen, protocol) && {
+            let mut stream = Stream::default();
+            let is_read = stream.read(chunks, protocol).is_ok();
+            is_read && stream.ended || stream.in_band.is_some()
+        }
+}
+
+/// Whether the new chunks hold what an end holds: far cheaper than to decode all of them.
+fn may_have_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool {
+    /// A mark may lie across two chunks.
+    const OVERLAP: usize = 64;
+    let (mut from, mut before) = (seen.min(chunks.len()), 0);
+    while from > 0 && before < OVERLAP {
+        from -= 1;
+        before += chunks[from].bytes.len();
+    }
+    let new: Vec<_> = chunks[from..].iter().flat_map(|chunk| &chunk.bytes[..]).copied().collect();
+    let mut marks = protocol.end_marks().iter().chain(&["error"]);
+    marks.any(|mark| memchr::memmem::find(&new, mark.as_bytes()).is_some())
+}
+
+/// Whether the body is one JSON document, whole.
+fn is_document(chunks: &[Chunk]) -> bool {
+    let mut bytes = chunks.iter().flat_map(|chunk| &chunk.bytes[..]).copied();
+    match bytes.by_ref().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(first @ (b'{' | b'[')) => {
+            let body: Vec<_> = iter::once(first).chain(bytes).collect();
+            serde_json::from_slice::<IgnoredAny>(&body).is_ok()
+        }
+        _ => false,
+    }
 }
 
 /// What a stream said, gathered frame by frame.
@@ -692,6 +735,7 @@ struct Stream<'f> {
     id: Option<String>,
     events: usize,
     first_event: Option<Duration>,
+    last_event: Option<Duration>,
     first_reasoning: Option<Duration>,
     first_answer: Option<Duration>,
     token_events: Vec<Duration>,
@@ -775,6 +819,7 @@ impl Stream<'_> {
         if failure.is_some() || matches!(frame, Frame::Comment(_)) {
             return;
         }
+        self.last_event = Some(at);
         // The end marker is the end of the answer.
         if self.ended {
             return self.after_end(protocol.decode(frame));
@@ -954,6 +999,15 @@ impl Stream<'_> {
         self.all_text = (bytes + text.len() as u64, most + text::most_tokens(text));
     }
 
+    /// Whether `broken` cut the answer off. One that has its end marker is whole, whatever becomes
+    /// of its body: what it lacks otherwise is told as that.
+    fn is_cut_by(&self, broken: &RequestError) -> bool {
+        match broken.kind {
+            ErrorKind::LeftOpen => false,
+            kind => !self.ended || kind == ErrorKind::Interrupted,
+        }
+    }
+
     fn into_sample(
         self,
         recording: &Recording,
@@ -961,6 +1015,7 @@ impl Stream<'_> {
         texts: &dyn Fn() -> [String; 3],
     ) -> Result<Sample, RequestError> {
         let finish_reason = self.finish_reason()?.to_owned();
+        let body_end = body_end(recording);
         let events = self.token_events.len() as u64;
         let usage = self.usage;
         let (response_tokens, token_count) =
@@ -989,7 +1044,11 @@ impl Stream<'_> {
             first_answer: self.first_answer,
             token_events: self.token_events,
             first_event_tokens: self.counts.of_first(events, response_tokens),
-            end: recording.ended_at,
+            end: match body_end {
+                // The rest is the time that we waited.
+                Some(Note::BodyLeftOpen) => self.last_event.unwrap_or(recording.ended_at),
+                _ => recording.ended_at,
+            },
             server_head: recording.head_time,
             server: self.timings,
             shows_reasoning: false,
@@ -1005,7 +1064,7 @@ impl Stream<'_> {
         let unread = sample.unread.iter().filter(|field| field.alone);
         sample.doubts = unread.map(UnreadField::doubt).collect();
         let (bytes, most) = self.all_text;
-        let ended = self.finished.unwrap_or(recording.ended_at);
+        let ended = self.finished.unwrap_or(sample.end);
         let shown = Shown {
             text: self.text,
             bytes,
@@ -1025,6 +1084,7 @@ impl Stream<'_> {
         sample.notes = that_hold(read_leniently).collect();
         let notes = notes(&sample, self.ended, self.more_after_end);
         sample.notes.extend(notes);
+        sample.notes.extend(body_end);
         sample.notes.extend(counts::doubts(&sample, &shown));
         sample.notes.extend(below_sum.then_some(Note::TotalBelowSum));
         Ok(sample)
@@ -1058,6 +1118,17 @@ impl Stream<'_> {
             Some(reason) => return Ok(reason),
         };
         Err(RequestError::new(kind, message))
+    }
+}
+
+/// How the body of a whole answer ended, where it did not end as HTTP has it.
+fn body_end(recording: &Recording) -> Option<Note> {
+    let kind = recording.broken.as_ref()?.kind;
+    let limits =
+        [ErrorKind::FirstTokenTimeout, ErrorKind::InterTokenTimeout, ErrorKind::TotalTimeout];
+    match kind == ErrorKind::LeftOpen || limits.contains(&kind) {
+        true => Some(Note::BodyLeftOpen),
+        false => Some(Note::BodyBroken),
     }
 }
 
@@ -1135,7 +1206,14 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
     if (200..300).contains(&status) {
         return Ok(());
     }
-    let says = says(&recording.body(), protocol);
+    let body = recording.body();
+    let says = match coding::name(recording.content_encoding.as_deref(), &body) {
+        Some(coding) => format!(": (the body is compressed with {})", one_line(&coding, 40)),
+        None if !coding::is_text(&body) => ": (the body is not text)".into(),
+        None => says(&body, protocol),
+    };
+    let later = recording.retry_after.as_deref().map(|after| one_line(after, 60));
+    let later = later.map(|after| format!(" (retry-after: {after})")).unwrap_or_default();
     let (kind, hint) = match status {
         300..=399 => (ErrorKind::Redirect, " (redirects are not followed: name the final URL)"),
         401 | 403 if protocol.key_header().0 != http::header::AUTHORIZATION => {
@@ -1151,7 +1229,20 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
         .and_then(|code| code.canonical_reason())
         .map(|reason| format!(" {reason}"))
         .unwrap_or_default();
-    Err(RequestError::new(kind, format!("HTTP {status}{reason}{says}{hint}")))
+    Err(RequestError::new(kind, format!("HTTP {status}{reason}{says}{later}{hint}")))
+}
+
+/// A body that is compressed.
+fn compressed(recording: &Recording) -> Option<RequestError> {
+    let bytes = recording.chunks.iter().flat_map(|chunk| &chunk.bytes[..]).copied();
+    let beginning: Vec<_> = bytes.take(coding::SAMPLE).collect();
+    let coding = coding::name(recording.content_encoding.as_deref(), &beginning)?;
+    let coding = one_line(&coding, 40);
+    let message = format!(
+        "the answer is compressed with {coding}, which the request did not allow and which hides \
+         when tokens came: turn compression off at the server or the proxy before it"
+    );
+    Some(RequestError::new(ErrorKind::NotAStream, message))
 }
 
 /// A 2xx body in which there is no event.
@@ -1164,19 +1255,16 @@ fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
              long for the model)",
         );
     }
-    if body.starts_with(GZIP) {
-        return RequestError::new(
-            ErrorKind::NotAStream,
-            "the answer is compressed with gzip, which nobody asked for and which hides when \
-             tokens came: turn compression off at the server or the proxy before it",
-        );
-    }
     let what = match recording.content_type.as_deref() {
         Some(kind) if kind.contains("event-stream") => "there is no event in the answer".into(),
         Some(kind) => format!("the answer is `{}`, not an event stream", kind.trim()),
         None => "the answer is not an event stream".into(),
     };
-    RequestError::new(ErrorKind::NotAStream, format!("{what}{}", says(&body, protocol)))
+    let says = match coding::is_text(&body) {
+        true => says(&body, protocol),
+        false => ": its bytes are not text (compressed with Brotli, which leaves no mark?)".into(),
+    };
+    RequestError::new(ErrorKind::NotAStream, format!("{what}{says}"))
 }
 
 /// `: what the body says`, or nothing.

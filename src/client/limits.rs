@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::now;
 use crate::{
     plan::Timeouts,
-    recording::{ErrorKind, RequestError},
+    recording::{Chunk, ErrorKind, RequestError},
 };
 
 /// The limits of one request, counted from its hand-over to an open connection.
@@ -27,9 +27,25 @@ impl Limits {
         self.origin + first_token.min(inter_token).min(total)
     }
 
-    /// Which limit has run out, given the last token's arrival; if none has, the time of the next.
-    pub(super) fn expired(&self, last_token: Option<Duration>) -> Result<Instant, RequestError> {
-        next(self.timeouts, self.elapsed(), last_token).map(|next| self.origin + next)
+    /// Which limit had run out at `as_of`, when all that had arrived is in `chunks`; if none had,
+    /// the time of the next. The time that it takes to read the chunks does not count: the server
+    /// may have sent more meanwhile.
+    ///
+    /// `last_token` says when the last token in some chunks arrived. The recent ones are enough as
+    /// long as tokens come, so that a long answer is not read again and again.
+    pub(super) fn expired(
+        &self,
+        as_of: Duration,
+        chunks: &[Chunk],
+        last_token: impl Fn(&[Chunk]) -> Option<Duration>,
+    ) -> Result<Instant, RequestError> {
+        let inter_token = self.timeouts.inter_token;
+        let old = chunks.partition_point(|chunk| chunk.at.saturating_add(inter_token) <= as_of);
+        let last_token = match last_token(&chunks[old..]) {
+            None if old > 0 => last_token(chunks),
+            recent => recent,
+        };
+        next(self.timeouts, as_of, last_token).map(|next| self.origin + next)
     }
 }
 
@@ -64,6 +80,28 @@ mod tests {
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn recent_chunks_are_read_first_and_the_rest_only_when_they_have_no_token() {
+        let timeouts =
+            Timeouts { connect: ms(0), first_token: ms(100), inter_token: ms(30), total: ms(900) };
+        let limits = Limits { origin: now(), timeouts };
+        let chunks: Vec<_> = [10, 20, 60].map(|at| Chunk { at: ms(at), bytes: "x".into() }).into();
+        let reads = std::cell::RefCell::new(Vec::new());
+        let expired = |as_of, token: u64| {
+            let last_token = |chunks: &[Chunk]| {
+                reads.borrow_mut().push(chunks.len());
+                chunks.iter().map(|chunk| chunk.at).rfind(|at| *at <= ms(token))
+            };
+            let next = limits.expired(ms(as_of), &chunks, last_token);
+            next.map(|at| at - limits.origin).map_err(|error| error.kind.name())
+        };
+        assert_eq!(expired(62, 60), Ok(ms(90)));
+        assert_eq!(expired(45, 20), Ok(ms(50)));
+        assert_eq!(expired(62, 20), Err("inter_token_timeout"));
+        assert_eq!(expired(95, 0), Ok(ms(100)));
+        assert_eq!(reads.take(), [1, 2, 1, 3, 0, 3]);
     }
 
     #[test]

@@ -92,7 +92,10 @@ impl Secrets {
     /// `recording` without them, be they spread over several reads.
     pub(super) fn hide(&self, mut recording: Recording) -> Recording {
         recording.broken = recording.broken.map(|error| self.hide_in_error(error));
-        recording.content_type = recording.content_type.map(|kind| self.hidden_in(&kind));
+        let Recording { content_type, content_encoding, retry_after, .. } = &mut recording;
+        for text in [content_type, content_encoding, retry_after].into_iter().flatten() {
+            *text = self.hidden_in(text);
+        }
         if self.0.is_empty() {
             return recording;
         }

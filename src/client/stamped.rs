@@ -33,6 +33,7 @@ use self::{
 use super::{
     Driven, Jobs, MANY, Next, PATIENCE, REST, SETTLE,
     clock::{WallClock, moment},
+    ending::{EndSearch, left_open},
     limits::Limits,
     now,
     place::Address,
@@ -84,6 +85,8 @@ pub(super) struct Stamped {
     /// How long this thread has waited since it began to drive.
     waited: Duration,
     deadlines: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// When to look for answers whose bodies the server keeps open.
+    next_search: Instant,
 }
 
 /// A place for one connection and one request on it.
@@ -117,6 +120,7 @@ struct Work {
     incoming: Incoming,
     /// The next time to see whether a limit has run out.
     deadline: Instant,
+    search: EndSearch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +159,7 @@ impl Stamped {
             empty: Vec::new(),
             waited: Duration::ZERO,
             deadlines: BinaryHeap::new(),
+            next_search: now(),
         })
     }
 
@@ -173,6 +178,7 @@ impl Stamped {
             self.wait(until, next_start);
             self.take_events(jobs);
             self.expire(jobs);
+            self.find_ends(jobs);
         }
     }
 
@@ -539,7 +545,7 @@ impl Stamped {
             let taken = connection.take(&self.buffer[..read.bytes], arrival, &mut work.incoming);
             let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
             if taken.is_err() || work.incoming.reader.is_done() {
-                let has_ended = |chunks: &[Chunk]| jobs.has_ended(chunks);
+                let has_ended = |chunks: &[Chunk]| jobs.has_ended(chunks, 0);
                 ended = Some(taken.and_then(|()| work.incoming.confirm(has_ended)));
             } else if read.bytes < READ && !drain {
                 break;
@@ -566,6 +572,12 @@ impl Stamped {
             if work.deadline != deadline {
                 continue;
             }
+            let as_of = work.limits.elapsed();
+            if work.stage == Stage::Receiving {
+                // Other answers may have kept this thread from reading.
+                self.receiving(lane, false, jobs);
+            }
+            let Some(work) = &mut self.lanes[lane].work else { continue };
             let expired = match work.stage {
                 Stage::Resting => {
                     self.rested(lane, jobs);
@@ -579,8 +591,11 @@ impl Stamped {
                 Stage::Connecting | Stage::Handshaking => {
                     Err(self.server.too_late(self.timeouts.connect))
                 }
-                Stage::Sending => work.limits.expired(None),
-                Stage::Receiving => work.limits.expired(jobs.last_token(&work.incoming.chunks)),
+                Stage::Sending => work.limits.expired(as_of, &[], |_| None),
+                Stage::Receiving => {
+                    let last_token = |chunks: &[Chunk]| jobs.last_token(chunks);
+                    work.limits.expired(as_of, &work.incoming.chunks, last_token)
+                }
             };
             match expired {
                 Ok(later) => {
@@ -588,6 +603,27 @@ impl Stamped {
                     self.arm(lane);
                 }
                 Err(error) => self.finish(lane, Err(error), jobs),
+            }
+        }
+    }
+
+    /// Ends the answers that say that they have ended and whose bodies the server keeps open.
+    fn find_ends(&mut self, jobs: &mut dyn Jobs) {
+        let now = now();
+        if now < self.next_search {
+            return;
+        }
+        self.next_search = now + PATIENCE;
+        for lane in 0..self.lanes.len() {
+            let Some(work) = &mut self.lanes[lane].work else { continue };
+            let chunks = &work.incoming.chunks;
+            let has_ended = |chunks: &[Chunk], seen| jobs.has_ended(chunks, seen);
+            if work.stage == Stage::Receiving
+                && work.search.finds(chunks, work.limits.elapsed(), has_ended)
+            {
+                // What has come meanwhile is still a part of it, and may be its proper end.
+                self.receiving(lane, true, jobs);
+                self.finish(lane, Err(left_open()), jobs);
             }
         }
     }
@@ -646,6 +682,7 @@ impl Work {
             sent: None,
             incoming: Incoming::new(begun),
             deadline: begun + timeouts.connect,
+            search: EndSearch::default(),
         }
     }
 
@@ -657,8 +694,8 @@ impl Work {
     /// What came of it: an error when there was no answer, a broken recording when there was one.
     fn into_answer(self, ended: Result<(), RequestError>) -> Result<Recording, RequestError> {
         let ended_at = match ended {
-            Ok(()) => self.incoming.last_read,
-            Err(_) => self.limits.elapsed(),
+            Err(ref error) if error.kind != ErrorKind::LeftOpen => self.limits.elapsed(),
+            _ => self.incoming.last_read,
         };
         match self.stage {
             Stage::Resting | Stage::Connecting | Stage::Handshaking => {

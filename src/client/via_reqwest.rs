@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use tower_service::Service;
 use self::{crowd::Crowd, failure::http_error};
 use super::{
     BODY_LIMIT, Driven, Jobs, PATIENCE, Watch, broke_off,
+    ending::{EndSearch, QUIET, left_open},
     http1::{HEADERS_LIMIT, HttpError},
     limits::Limits,
     now,
@@ -40,6 +41,10 @@ use crate::{
     recording::{self, Chunk, ErrorKind, Recording, RequestError, StampedBy},
     route::{Proxy, Route, Secret},
 };
+
+/// How long bytes that the kernel has may be on their way through hyper, before they are missed: a
+/// few turns of the runtime.
+const UNREAD: Duration = Duration::from_millis(10);
 
 /// Sends requests to one endpoint: one at a time on the caller's runtime, or many at once on its
 /// own.
@@ -191,7 +196,9 @@ impl Target {
         let mut recording = Recording {
             origin: Some(origin),
             status: response.status().as_u16(),
-            content_type: content_type(&response),
+            content_type: recording::header_text(response.headers(), header::CONTENT_TYPE),
+            content_encoding: recording::header_text(response.headers(), header::CONTENT_ENCODING),
+            retry_after: recording::retry_after(response.headers()),
             http_version: format!("{:?}", response.version()),
             head_time: recording::head_time(response.headers()),
             connect: connect.map(|connect| connect.ended - connect.begun),
@@ -204,7 +211,10 @@ impl Target {
             broken: None,
         };
         recording.broken = receive(response, &limits, watch, &mut recording.chunks).await.err();
-        recording.ended_at = limits.elapsed();
+        let is_left_open =
+            recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
+        let last_read = recording.chunks.last().map(|chunk| chunk.at).filter(|_| is_left_open);
+        recording.ended_at = last_read.unwrap_or_else(|| limits.elapsed());
         lane.answered.store(recording.broken.is_none(), Ordering::Relaxed);
         Ok(recording)
     }
@@ -221,6 +231,7 @@ impl Target {
         tokio::pin!(sending);
         let limits_from = |origin| Limits { origin, timeouts: self.timeouts };
         let mut deadline = limits_from(begun).first_deadline();
+        let mut as_of = None;
         loop {
             let answer = tokio::time::timeout_at(deadline.into(), &mut sending).await;
             let connect = lane.connects.get();
@@ -232,8 +243,14 @@ impl Target {
                     deadline = now() + self.timeouts.connect;
                 }
                 Err(_) => {
-                    let origin = connect.map_or(begun, |connect| connect.ended);
-                    deadline = limits_from(origin).expired(None)?;
+                    let limits = limits_from(connect.map_or(begun, |connect| connect.ended));
+                    match as_of.take() {
+                        None => {
+                            as_of = Some(limits.elapsed());
+                            deadline = now() + UNREAD;
+                        }
+                        Some(as_of) => deadline = limits.expired(as_of, &[], |_| None)?,
+                    }
                 }
             }
         }
@@ -292,8 +309,10 @@ async fn receive(
     chunks: &mut Vec<Chunk>,
 ) -> Result<(), RequestError> {
     let lasts_until_close = lasts_until_close(&response);
-    let limit = tokio::time::sleep_until(limits.first_deadline().into());
-    tokio::pin!(limit);
+    let (limit, search) = (limits.first_deadline(), EndSearch::default());
+    let mut wakes = Wakes { limit, as_of: None, search };
+    let sleep = tokio::time::sleep_until((now() + QUIET).min(wakes.limit).into());
+    tokio::pin!(sleep);
     let mut received = 0;
     loop {
         tokio::select! {
@@ -313,16 +332,52 @@ async fn receive(
                 }
                 Ok(None) => return Ok(()),
                 // Over TLS such an end may be anyone's, but the answer is whole if it says so.
-                Err(error) if lasts_until_close && is_end(&error) && watch.has_ended(chunks) => {
+                Err(error) if lasts_until_close && is_end(&error) && watch.has_ended(chunks, 0) => {
                     return Ok(());
                 }
                 Err(error) => return Err(broken(&error)),
             },
-            () = &mut limit => {
-                let later = limits.expired(watch.last_token(chunks))?;
-                limit.as_mut().reset(later.into());
+            () = &mut sleep => {
+                let next = wakes.wake(limits, watch, chunks)?;
+                sleep.as_mut().reset(next.into());
             }
         }
+    }
+}
+
+/// What to look at when no bytes come.
+struct Wakes {
+    /// When a limit may have run out.
+    limit: Instant,
+    /// When it may have, as long as what came before may be on its way through hyper.
+    as_of: Option<Duration>,
+    search: EndSearch,
+}
+
+impl Wakes {
+    /// Fails when a limit has run out, or the answer has ended; else says when to look again.
+    fn wake(
+        &mut self,
+        limits: &Limits,
+        watch: &dyn Watch,
+        chunks: &[Chunk],
+    ) -> Result<Instant, RequestError> {
+        let elapsed = limits.elapsed();
+        if self.search.finds(chunks, elapsed, |chunks, seen| watch.has_ended(chunks, seen)) {
+            return Err(left_open());
+        }
+        match self.as_of {
+            None if now() >= self.limit => {
+                self.as_of = Some(elapsed);
+                return Ok(now() + UNREAD);
+            }
+            None => {}
+            Some(as_of) => {
+                self.as_of = None;
+                self.limit = limits.expired(as_of, chunks, |chunks| watch.last_token(chunks))?;
+            }
+        }
+        Ok(self.limit.min(now() + QUIET))
     }
 }
 
@@ -404,11 +459,6 @@ where
             connection
         })
     }
-}
-
-fn content_type(response: &Response) -> Option<String> {
-    let value = response.headers().get(header::CONTENT_TYPE)?;
-    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// Whether only the connection's end can be the body's.

@@ -106,6 +106,10 @@ impl Protocol for AnthropicMessages {
         }
     }
 
+    fn end_marks(&self) -> &'static [&'static str] {
+        &["message_stop", "DONE"]
+    }
+
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
         let knows = |name: &str| name.starts_with("message") || name.starts_with("content_block");
         wire::decode(frame, knows, message)

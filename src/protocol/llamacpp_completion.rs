@@ -87,6 +87,10 @@ impl Protocol for LlamaCppCompletion {
         }
     }
 
+    fn end_marks(&self) -> &'static [&'static str] {
+        &["\"stop\":true", "\"stop\": true", "DONE"]
+    }
+
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
         wire::decode(frame, openai::knows_event, message)
     }

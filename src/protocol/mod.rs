@@ -51,6 +51,12 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         Framing::Events
     }
 
+    /// Texts of which the event that ends an answer holds one. Others may hold them, too: they only
+    /// spare a look at the rest.
+    fn end_marks(&self) -> &'static [&'static str] {
+        &["DONE"]
+    }
+
     /// Headers that it wants with every request.
     fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         Vec::new()

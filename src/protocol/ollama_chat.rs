@@ -98,6 +98,10 @@ impl Protocol for OllamaChat {
         }
     }
 
+    fn end_marks(&self) -> &'static [&'static str] {
+        &["done_reason", "\"done\":true", "\"done\": true"]
+    }
+
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
         wire::decode(frame, |_| true, message)
     }

@@ -106,6 +106,10 @@ impl Protocol for OpenAiResponses {
         }
     }
 
+    fn end_marks(&self) -> &'static [&'static str] {
+        &["response.completed", "response.incomplete", "response.failed", "DONE"]
+    }
+
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
         wire::decode(frame, |name| name.starts_with("response."), message)
     }

@@ -83,6 +83,10 @@ impl Protocol for TgiGenerateStream {
         }
     }
 
+    fn end_marks(&self) -> &'static [&'static str] {
+        &["finish_reason", "\"generated_text\":\"", "\"generated_text\": \"", "DONE"]
+    }
+
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
         wire::decode(frame, openai::knows_event, message)
     }

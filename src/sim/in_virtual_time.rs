@@ -41,6 +41,8 @@ impl Script {
             status: 200,
             content_type: Some("text/event-stream".into()),
             head_time: None,
+            content_encoding: None,
+            retry_after: None,
             http_version: "HTTP/1.1".into(),
             connect: None,
             tls: None,

@@ -307,6 +307,8 @@ pub(crate) fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
         status: 200,
         content_type: None,
         head_time: None,
+        content_encoding: None,
+        retry_after: None,
         http_version: "HTTP/1.1".into(),
         connect: None,
         tls: None,

@@ -100,6 +100,8 @@ pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
         status: 200,
         content_type: Some("text/event-stream".into()),
         head_time: None,
+        content_encoding: None,
+        retry_after: None,
         http_version: "HTTP/1.1".into(),
         connect: None,
         tls: None,

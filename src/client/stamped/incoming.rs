@@ -168,11 +168,12 @@ impl Incoming {
         let Some(Head { status, version, headers }) = self.reader.head() else {
             return Err(broken.unwrap_or_else(|| self.broken(&"nothing came")));
         };
-        let content_type = headers.get(header::CONTENT_TYPE);
         Ok(Recording {
             origin: Some(self.origin),
             status: status.as_u16(),
-            content_type: content_type.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()),
+            content_type: recording::header_text(headers, header::CONTENT_TYPE),
+            content_encoding: recording::header_text(headers, header::CONTENT_ENCODING),
+            retry_after: recording::retry_after(headers),
             http_version: format!("{version:?}"),
             head_time: recording::head_time(headers),
             connect: set_up.map(|set_up| set_up.total),

@@ -141,8 +141,8 @@ impl Watch for JobWatch<'_, '_> {
         self.jobs.borrow().last_token(chunks)
     }
 
-    fn has_ended(&self, chunks: &[Chunk]) -> bool {
-        self.jobs.borrow().has_ended(chunks)
+    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
+        self.jobs.borrow().has_ended(chunks, seen)
     }
 
     fn is_cancelled(&self) -> bool {
