@@ -1208,8 +1208,8 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
     }
     let body = recording.body();
     let says = match coding::name(recording.content_encoding.as_deref(), &body) {
-        Some(coding) => format!(": (the body is compressed with {})", one_line(&coding, 40)),
-        None if !coding::is_text(&body) => ": (the body is not text)".into(),
+        Some(coding) => format!(" (the body is compressed with {})", one_line(&coding, 40)),
+        None if !coding::is_text(&body) => " (the body is not text)".into(),
         None => says(&body, protocol),
     };
     let later = recording.retry_after.as_deref().map(|after| one_line(after, 60));

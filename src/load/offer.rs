@@ -327,7 +327,7 @@ impl Jobs for Load<'_> {
         if was_interrupted(&answer) {
             return;
         }
-        let ended = answer.as_ref().ok().and_then(end_of_answer).unwrap_or_else(now);
+        let ended = now();
         let unasked = match (asked.talk.take(), &answer) {
             (Some(talk), Ok(recording)) => self.go_on(talk, recording, started),
             _ => None,
@@ -335,13 +335,6 @@ impl Jobs for Load<'_> {
         self.give(Over { id, asked, started, ended, answer });
         unasked.into_iter().for_each(|over| self.give(over));
     }
-}
-
-/// When an answer ended whose body the server kept open: the wait for more is not a part of it.
-fn end_of_answer(recording: &Recording) -> Option<Instant> {
-    let is_left_open =
-        recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
-    Some(recording.origin.filter(|_| is_left_open)? + recording.ended_at)
 }
 
 fn was_interrupted(answer: &Result<Recording, RequestError>) -> bool {

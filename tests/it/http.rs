@@ -42,9 +42,14 @@ fn plan(server: &MockServer, more: &str) -> Plan {
 }
 
 pub(crate) fn plan_at(url: &str, more: &str) -> Plan {
+    plan_of(url, &format!("    timeouts: {{ total: 5s }}\n{more}"))
+}
+
+/// The same with the usual limits.
+pub(crate) fn plan_of(url: &str, more: &str) -> Plan {
     let yaml = format!(
         "runs: 1\nprompts: [{{ name: hi, text: \"Say hi.\", system: \"Be brief.\" }}]\n\
-         models:\n  m:\n    base_url: \"{url}\"\n    timeouts: {{ total: 5s }}\n{more}"
+         models:\n  m:\n    base_url: \"{url}\"\n{more}"
     );
     let config = Config::parse(&yaml, "configs.yaml", Path::new("."))
         .unwrap_or_else(|errors| panic!("{errors}"));

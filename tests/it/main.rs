@@ -5,6 +5,7 @@
 
 mod baselines;
 mod bench;
+mod bodies;
 mod ci;
 mod config;
 mod counts;
@@ -13,6 +14,8 @@ mod framing;
 mod harness;
 mod http;
 mod instrument;
+mod mutated;
+mod player;
 mod preflight;
 mod prompts;
 mod protocol;
