@@ -1,4 +1,4 @@
-//! Bodies that are compressed, which nobody asked for: by their header, or by how they begin.
+//! The compression of bodies, by their header or their first bytes. The requests allow none.
 
 /// How many first bytes of a body are enough to tell what it is.
 pub(crate) const SAMPLE: usize = 512;
@@ -8,7 +8,8 @@ pub(crate) const SAMPLE: usize = 512;
 pub(crate) fn name(content_encoding: Option<&str>, body: &[u8]) -> Option<String> {
     let header = content_encoding.into_iter().flat_map(|value| value.split(','));
     // The last one was applied last, and is the first to be undone.
-    let named = header.map(str::trim).filter(|coding| is_compression(coding)).last();
+    let mut header = header.map(str::trim);
+    let named = header.rfind(|coding| is_compression(coding));
     let named = named.filter(|_| !body.is_empty() && odd_share(body) > 0.0);
     named.map(full_name).or_else(|| magic(body).map(Into::into))
 }

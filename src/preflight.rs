@@ -150,7 +150,8 @@ pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
 /// The names in a list of models: OpenAI's `data`, Ollama's and llama.cpp's `models`. `None` when
 /// `answer` is no such list.
 pub fn models(answer: &Recording) -> Option<Vec<String>> {
-    if answer.status != 200 || answer.broken.is_some() {
+    let is_whole = answer.broken.as_ref().is_none_or(|end| end.kind == ErrorKind::LeftOpen);
+    if answer.status != 200 || !is_whole {
         return None;
     }
     let document: Value = serde_json::from_slice(&answer.body()).ok()?;

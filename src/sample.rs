@@ -714,7 +714,7 @@ fn may_have_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> boo
 }
 
 /// Whether the body is one JSON document, whole.
-fn is_document(chunks: &[Chunk]) -> bool {
+pub(crate) fn is_document(chunks: &[Chunk]) -> bool {
     let mut bytes = chunks.iter().flat_map(|chunk| &chunk.bytes[..]).copied();
     match bytes.by_ref().find(|byte| !byte.is_ascii_whitespace()) {
         Some(first @ (b'{' | b'[')) => {
@@ -999,8 +999,8 @@ impl Stream<'_> {
         self.all_text = (bytes + text.len() as u64, most + text::most_tokens(text));
     }
 
-    /// Whether `broken` cut the answer off. One that has its end marker is whole, whatever becomes
-    /// of its body: what it lacks otherwise is told as that.
+    /// Whether `broken` cut the answer off. An answer with its end marker is whole, however its body
+    /// ended; other defects have their own errors.
     fn is_cut_by(&self, broken: &RequestError) -> bool {
         match broken.kind {
             ErrorKind::LeftOpen => false,
@@ -1045,7 +1045,7 @@ impl Stream<'_> {
             token_events: self.token_events,
             first_event_tokens: self.counts.of_first(events, response_tokens),
             end: match body_end {
-                // The rest is the time that we waited.
+                // After its last event the client only waited.
                 Some(Note::BodyLeftOpen) => self.last_event.unwrap_or(recording.ended_at),
                 _ => recording.ended_at,
             },
@@ -1121,7 +1121,7 @@ impl Stream<'_> {
     }
 }
 
-/// How the body of a whole answer ended, where it did not end as HTTP has it.
+/// How the body of a whole answer ended, where it did not end as HTTP defines it.
 fn body_end(recording: &Recording) -> Option<Note> {
     let kind = recording.broken.as_ref()?.kind;
     let limits =

@@ -31,8 +31,7 @@ impl Limits {
     /// the time of the next. The time that it takes to read the chunks does not count: the server
     /// may have sent more meanwhile.
     ///
-    /// `last_token` says when the last token in some chunks arrived. The recent ones are enough as
-    /// long as tokens come, so that a long answer is not read again and again.
+    /// `last_token` says when the last token in some chunks arrived.
     pub(super) fn expired(
         &self,
         as_of: Duration,
@@ -41,12 +40,23 @@ impl Limits {
     ) -> Result<Instant, RequestError> {
         let inter_token = self.timeouts.inter_token;
         let old = chunks.partition_point(|chunk| chunk.at.saturating_add(inter_token) <= as_of);
-        let last_token = match last_token(&chunks[old..]) {
+        let last_token = match last_of(&chunks[old..], &last_token) {
             None if old > 0 => last_token(chunks),
             recent => recent,
         };
         next(self.timeouts, as_of, last_token).map(|next| self.origin + next)
     }
+}
+
+/// When the last token in `chunks` arrived, from as few of the last ones as have one: a long answer
+/// is not to be read again and again. An event that the first of them cuts is not read.
+fn last_of(
+    chunks: &[Chunk],
+    last_token: impl Fn(&[Chunk]) -> Option<Duration>,
+) -> Option<Duration> {
+    let counts = std::iter::successors(Some(1), |count| Some(count * 2));
+    let counts = counts.take_while(|count| count / 2 < chunks.len());
+    counts.map(|count| &chunks[chunks.len().saturating_sub(count)..]).find_map(last_token)
 }
 
 fn next(
@@ -101,7 +111,7 @@ mod tests {
         assert_eq!(expired(45, 20), Ok(ms(50)));
         assert_eq!(expired(62, 20), Err("inter_token_timeout"));
         assert_eq!(expired(95, 0), Ok(ms(100)));
-        assert_eq!(reads.take(), [1, 2, 1, 3, 0, 3]);
+        assert_eq!(reads.take(), [1, 1, 2, 1, 3, 3]);
     }
 
     #[test]

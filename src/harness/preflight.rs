@@ -12,6 +12,7 @@ use crate::{
     plan::{Access, Target},
     preflight::{self, Finding},
     recording::{Chunk, ErrorKind, RequestError},
+    sample,
 };
 
 /// The models whose trials would all fail, with the reason.
@@ -130,6 +131,11 @@ impl Watch for Waiting<'_> {
 
     fn last_token(&self, _: &[Chunk]) -> Option<Duration> {
         None
+    }
+
+    /// A list of models is one document.
+    fn has_ended(&self, chunks: &[Chunk], _: usize) -> bool {
+        sample::is_document(chunks)
     }
 
     fn is_cancelled(&self) -> bool {

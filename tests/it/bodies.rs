@@ -151,8 +151,8 @@ fn a_failure_is_not_waited_for_either() {
     ] {
         let (url, _) = plays(move |_| vec![Step::Write(answer.clone().into()), Step::Hold]);
         let begun = Instant::now();
-        let told = both(&url, CHAT);
-        assert!(told.starts_with(begins), "{told}");
+        let printed = both(&url, CHAT);
+        assert!(printed.starts_with(begins), "{printed}");
         assert!(begun.elapsed() < 2 * SOON);
     }
 }
@@ -289,13 +289,13 @@ fn events_before_a_framing_error_are_kept_in_however_many_segments_they_come() {
     let mut lines = Vec::new();
     for wrong in ["zz\r\n", "5\nhello", "3\r\nhello\r\n", "5\r\nhel", "-1\r\n"] {
         let (one, two) = (begin.clone(), begin.clone());
-        let told = both_of([&one, wrong.as_bytes()].concat());
+        let printed = both_of([&one, wrong.as_bytes()].concat());
         let (url, _) = plays(move |_| {
             let pause = Step::Sleep(Duration::from_millis(20));
             vec![Step::Write(two.clone()), pause, Step::Write(wrong.into())]
         });
-        assert_eq!(both(&url, CHAT), told);
-        lines.push(format!("{wrong:?}\n  {told}"));
+        assert_eq!(both(&url, CHAT), printed);
+        lines.push(format!("{wrong:?}\n  {printed}"));
     }
     insta::assert_snapshot!(lines.join("\n"));
 }
@@ -324,8 +324,8 @@ fn compressed_bodies_are_named() {
     insta::assert_snapshot!(lines.join("\n"));
     // Where events are lines, too.
     let answer = b"HTTP/1.1 200 OK\r\n\r\n\x1f\x8b\x08\0\n\0\0\0\n\0\x03";
-    let told = both(&answers(answer.to_vec()), protocol::by_name("ollama_chat").unwrap());
-    assert!(told.contains("compressed with gzip"), "{told}");
+    let printed = both(&answers(answer.to_vec()), protocol::by_name("ollama_chat").unwrap());
+    assert!(printed.contains("compressed with gzip"), "{printed}");
 }
 
 #[test]

@@ -154,14 +154,14 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut Pcg64) {
 ///
 /// hyper reads its first piece of a head at once, and later ones only when the head is whole. So its
 /// reason why a head is none depends on the segments; ours does not.
-fn comparable(told: &str) -> &str {
-    let is_of_head = |why: &&str| told.starts_with(&format!("broken: {why}: "));
+fn comparable(printed: &str) -> &str {
+    let is_of_head = |why: &&str| printed.starts_with(&format!("broken: {why}: "));
     let headless = ["the connection broke before the answer began", "the answer cannot be read"];
-    if headless.iter().any(is_of_head) { "no head" } else { told }
+    if headless.iter().any(is_of_head) { "no head" } else { printed }
 }
 
 /// What came of an answer, without what depends on time.
-fn told(outcome: &Result<Sample, RequestError>) -> String {
+fn printed(outcome: &Result<Sample, RequestError>) -> String {
     const OF_TIME: &[Note] = &[Note::Burst, Note::SharedArrivals, Note::ServerDisagrees];
     match outcome {
         Err(error) => format!("{}: {error}", error.kind),
@@ -253,7 +253,7 @@ fn differing(numbers: std::ops::Range<u64>) -> (BTreeMap<String, usize>, String)
             let read = |recording: Recording| {
                 sample::read(&recording, all[&number].protocol, TokenCount::Usage)
             };
-            results.entry(number).or_default().push(told(&answer.and_then(read)));
+            results.entry(number).or_default().push(printed(&answer.and_then(read)));
         }
     }
     let (mut kinds, mut differing) = (BTreeMap::new(), String::new());
