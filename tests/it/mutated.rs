@@ -99,7 +99,7 @@ fn answer(protocol: &dyn Protocol, rng: &mut Pcg64) -> Vec<u8> {
         1 => [head("1.0", ""), body].concat(),
         2 => [head("1.1", "connection: close\r\n"), body].concat(),
         3 => {
-            let pieces: Vec<u8> = body.chunks(37).flat_map(|piece| chunk(piece)).collect();
+            let pieces: Vec<u8> = body.chunks(37).flat_map(chunk).collect();
             let trailer = b"0;x\r\nserver-timing: a\r\n\r\n".to_vec();
             [head("1.1", "transfer-encoding: chunked\r\ntrailer: a\r\n"), pieces, trailer].concat()
         }
