@@ -26,20 +26,11 @@ const ERROR_TEXTS: &[&str] = &[
 /// Fields that hold an error's number or name; 0 and "success" stand for none.
 const ERROR_CODES: &[&str] = &["error_code", "errorCode", "errcode", "err_code", "errno"];
 
-/// Fields whose text says what happened, the most telling first.
-const TEXTS: &[&str] = &[
-    "message",
-    "Message",
-    "msg",
-    "error_message",
-    "error_msg",
-    "errorMessage",
-    "errorMsg",
-    "errmsg",
-    "err_msg",
+/// Fields whose text says what happened: before and after those of [`ERROR_TEXTS`], the most telling
+/// first.
+const MESSAGES: &[&str] = &["message", "Message", "msg"];
+const OTHER_TEXTS: &[&str] = &[
     "status_msg",
-    "error_description",
-    "error_detail",
     "faultstring",
     "detail",
     "details",
@@ -51,6 +42,11 @@ const TEXTS: &[&str] = &[
     "errors",
     "raw",
 ];
+
+/// All of them.
+fn texts() -> impl Iterator<Item = &'static str> {
+    MESSAGES.iter().chain(ERROR_TEXTS).chain(OTHER_TEXTS).copied()
+}
 
 /// Fields that hold a number or name of what happened.
 const CODES: &[&str] =
@@ -154,7 +150,7 @@ fn with_context(error: &Json<'_>, document: &Json<'_>) -> String {
     if let Some(words) = words(error, 0) {
         return words;
     }
-    let around = TEXTS.iter().filter(|key| !ERRORS.contains(key));
+    let around = texts().filter(|key| !ERRORS.contains(key));
     let around = around.map(|key| document.get(key)).find_map(|value| words(value, 0));
     let whole =
         if matches!(error, Json::Object(_)) && !error.is_empty() { error } else { document };
@@ -177,7 +173,7 @@ fn words(error: &Json<'_>, depth: u8) -> Option<String> {
             let all: Vec<_> = items.iter().filter_map(|item| item_words(item, depth + 1)).collect();
             (!all.is_empty()).then(|| all.join("; "))
         }
-        Json::Object(_) => TEXTS.iter().find_map(|key| words(error.get(key), depth + 1)),
+        Json::Object(_) => texts().find_map(|key| words(error.get(key), depth + 1)),
         _ => None,
     }
 }

@@ -3,10 +3,31 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, Part, Timings, Usage, Wish,
+    Ask, Message, Part, Timings, Usage, Wish,
     json::Json,
     wire::{self, counted, timed},
 };
+
+/// What a chunk says, of whose choices `add_texts` adds the texts.
+pub(super) fn message<'a>(
+    chunk: &Json<'a>,
+    name: &str,
+    add_texts: impl Fn(&Json<'a>, &mut Vec<Part<'a>>),
+) -> Message<'a> {
+    let choices = chunk.get("choices");
+    let mut parts = Vec::with_capacity(1);
+    let mut last = choices;
+    for choice in choices.items() {
+        parts.extend(wire::choice(choice.get("index")));
+        add_texts(choice, &mut parts);
+        parts.extend(wire::finish_reason(choice.get("finish_reason")));
+        parts.extend(wire::error_in(choice));
+        last = choice;
+    }
+    counted_and_timed(chunk, last, &mut parts);
+    parts.extend(wire::error(chunk, name, !choices.is_empty()));
+    Message { id: wire::id(chunk), parts }
+}
 
 /// Names of the two counts: the protocol's own first, then those of others, which gateways and
 /// mlx-vlm use here.
@@ -60,11 +81,7 @@ pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str
 
 /// The usage and the server's own times of a chunk, where there are any. Kimi puts its usage into the
 /// `choice`, Groq a second one into `x_groq`.
-pub(super) fn counted_and_timed<'a>(
-    chunk: &Json<'a>,
-    choice: &Json<'a>,
-    parts: &mut Vec<Part<'a>>,
-) {
+fn counted_and_timed<'a>(chunk: &Json<'a>, choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
     let usages = [chunk.get("usage"), choice.get("usage"), chunk.get("x_groq").get("usage")];
     let counts = usages.into_iter().find(|usage| !usage.is_empty());
     let counted = counts.and_then(|counts| counted(usage(counts)));

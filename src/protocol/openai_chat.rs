@@ -132,21 +132,11 @@ const KNOWN_IN_PART: &[&str] = &[
 ];
 
 fn message<'a>(chunk: &Json<'a>, name: &str) -> Message<'a> {
-    let choices = chunk.get("choices");
-    let mut parts = Vec::with_capacity(1);
-    let mut last = choices;
-    for choice in choices.items() {
-        parts.extend(wire::choice(choice.get("index")));
-        say(choice, &mut parts);
-        last = choice;
-    }
-    openai::counted_and_timed(chunk, last, &mut parts);
-    parts.extend(wire::error(chunk, name, !choices.is_empty()));
-    Message { id: wire::id(chunk), parts }
+    openai::message(chunk, name, add_texts)
 }
 
-/// Adds what a choice says.
-fn say<'a>(choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
+/// Adds the texts of a choice's delta.
+fn add_texts<'a>(choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
     let delta = choice.get("delta");
     let before = parts.len();
     parts.extend(texts(delta).tokens());
@@ -161,8 +151,7 @@ fn say<'a>(choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
     if parts.len() == before && !delta.get("role").is_null() {
         parts.push(Part::Role);
     }
-    parts.extend(wire::finish_reason(choice.get("finish_reason")));
-    parts.extend(wire::error_in(choice).or_else(|| wire::error_in(delta)));
+    parts.extend(wire::error_in(delta));
 }
 
 /// The texts of a delta.

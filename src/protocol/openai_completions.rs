@@ -84,22 +84,12 @@ impl Protocol for OpenAiCompletions {
 }
 
 fn message<'a>(chunk: &Json<'a>, name: &str) -> Message<'a> {
-    let choices = chunk.get("choices");
-    let mut parts = Vec::with_capacity(1);
-    let mut last = choices;
-    for choice in choices.items() {
-        parts.extend(wire::choice(choice.get("index")));
+    openai::message(chunk, name, |choice, parts| {
         let mut texts = Texts::of(choice.get("text"), TokenKind::Answer);
         texts.reasoning = Texts::reasoning_in(choice);
         parts.extend(texts.tokens());
         parts.extend(delta::unread(choice, &["text"]));
-        parts.extend(wire::finish_reason(choice.get("finish_reason")));
-        parts.extend(wire::error_in(choice));
-        last = choice;
-    }
-    openai::counted_and_timed(chunk, last, &mut parts);
-    parts.extend(wire::error(chunk, name, !choices.is_empty()));
-    Message { id: wire::id(chunk), parts }
+    })
 }
 
 /// The message as vLLM writes it, without its errors and its end.
