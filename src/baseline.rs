@@ -42,7 +42,7 @@ pub struct Kept {
     /// The prompts that were asked, each with a hash of its text.
     prompts: Vec<(String, String)>,
     /// Which of them each value is of.
-    strata: Vec<u16>,
+    strata: Vec<u32>,
     /// The values by their metrics, in base units.
     figures: BTreeMap<String, Vec<f64>>,
     /// Those of metrics that some requests lack.
@@ -58,7 +58,7 @@ struct Partial {
     /// The values.
     values: Vec<f64>,
     /// Which of the prompts each value is of.
-    strata: Vec<u16>,
+    strata: Vec<u32>,
 }
 
 /// Why there is nothing to compare with.
@@ -134,16 +134,14 @@ impl Baseline {
 impl Kept {
     /// What is to be kept of `group`, measured by `machine`.
     pub fn of(group: &Group, machine: &str) -> Self {
-        let mut prompts: Vec<_> = group.tally.prompts().map(|prompt| (prompt, 0_u16)).collect();
+        let mut prompts: Vec<_> = group.tally.prompts().enumerate().collect();
         // By name, so that an order of asking changes no number.
-        for (nth, prompt) in prompts.iter_mut().enumerate() {
-            prompt.1 = u16::try_from(nth).unwrap_or(u16::MAX);
+        prompts.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+        let mut numbers = vec![0; prompts.len()];
+        for ((stratum, _), place) in prompts.iter().zip(0_u32..) {
+            numbers[*stratum] = place;
         }
-        prompts.sort_by(|a, b| a.0.name.cmp(&b.0.name));
-        let number = |stratum: &u16| {
-            let place = prompts.iter().position(|(_, own)| own == stratum);
-            u16::try_from(place.unwrap_or_default()).unwrap_or(u16::MAX)
-        };
+        let number = |stratum: &u32| numbers.get(*stratum as usize).copied().unwrap_or_default();
         let of_requests = METRICS.iter().filter(|metric| matches!(metric.read, Read::Sample(_)));
         let (mut figures, mut partial) = (BTreeMap::new(), BTreeMap::new());
         for metric in of_requests {
@@ -174,7 +172,7 @@ impl Kept {
             strata: group.tally.strata().iter().map(number).collect(),
             prompts: prompts
                 .iter()
-                .map(|(prompt, _)| (prompt.name.clone(), hash(&prompt.identity())))
+                .map(|(_, prompt)| (prompt.name.clone(), hash(&prompt.identity())))
                 .collect(),
             figures,
             partial,
@@ -193,7 +191,7 @@ impl Kept {
         }
         let values = self.figures.get(metric.name)?;
         let of_requests = matches!(metric.read, Read::Sample(_));
-        let strata: &[u16] = if of_requests { &self.strata } else { &[] };
+        let strata: &[u32] = if of_requests { &self.strata } else { &[] };
         Some(Ok(Sampled { values, strata }))
     }
 

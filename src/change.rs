@@ -140,7 +140,7 @@ fn shift(before: Sampled<'_>, now: Sampled<'_>) -> Result<Evidence, Absent> {
 /// Each value as a multiple of its stratum's median in both.
 fn aligned(before: Sampled<'_>, now: Sampled<'_>) -> (Vec<f64>, Vec<f64>) {
     let stratum = |sampled: Sampled<'_>, nth: usize| sampled.strata.get(nth).copied();
-    let mut both: BTreeMap<Option<u16>, Vec<f64>> = BTreeMap::new();
+    let mut both: BTreeMap<Option<u32>, Vec<f64>> = BTreeMap::new();
     for sampled in [before, now] {
         for (nth, value) in sampled.values.iter().enumerate() {
             both.entry(stratum(sampled, nth)).or_default().push(*value);
@@ -277,8 +277,8 @@ mod tests {
 
     #[test]
     fn a_change_is_seen_behind_the_difference_between_prompts() {
-        let strata: Vec<u16> = (0..30).map(|nth| nth % 10).collect();
-        let of_prompt = |stratum: u16, noise: f64| 10.0_f64.powi(stratum.into()) * (1.0 + noise);
+        let strata: Vec<u32> = (0..30).map(|nth| nth % 10).collect();
+        let of_prompt = |stratum: u32, noise: f64| 10.0_f64.powi(stratum as i32) * (1.0 + noise);
         let noise = |nth: usize| ((nth * 7) % 11) as f64 / 1000.0;
         let before: Vec<_> =
             strata.iter().enumerate().map(|(nth, s)| of_prompt(*s, noise(nth))).collect();

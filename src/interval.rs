@@ -67,7 +67,7 @@ pub struct Sampled<'a> {
     /// The values.
     pub values: &'a [f64],
     /// As many strata; none for values that have none.
-    pub strata: &'a [u16],
+    pub strata: &'a [u32],
 }
 
 /// The interval of `statistic`; `None` for a statistic that describes these values alone, such as
@@ -176,7 +176,7 @@ struct Strata {
 
 impl Strata {
     fn of(Sampled { values, strata }: Sampled<'_>) -> Self {
-        let mut by_stratum: BTreeMap<u16, Vec<f64>> = BTreeMap::new();
+        let mut by_stratum: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
         for (nth, value) in values.iter().enumerate() {
             let stratum = strata.get(nth).copied().unwrap_or_default();
             by_stratum.entry(stratum).or_default().push(*value);
@@ -354,8 +354,8 @@ mod tests {
     fn coverage(
         statistic: Statistic,
         truth: f64,
-        strata: &[u16],
-        mut draw: impl FnMut(&mut Pcg64Mcg, u16) -> f64,
+        strata: &[u32],
+        mut draw: impl FnMut(&mut Pcg64Mcg, u32) -> f64,
     ) -> f64 {
         const RUNS: u32 = 300;
         let mut random = Pcg64Mcg::seed_from_u64(1);
@@ -368,7 +368,7 @@ mod tests {
     }
 
     /// `runs` of each of `prompts`.
-    fn strata(prompts: u16, runs: usize) -> Vec<u16> {
+    fn strata(prompts: u32, runs: usize) -> Vec<u32> {
         (0..prompts).flat_map(|prompt| std::iter::repeat_n(prompt, runs)).collect()
     }
 
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn an_interval_holds_its_own_figure_whatever_the_prompts_weigh() {
         // Ten prompts of very different length, asked in turn by 15 and by 25 requests.
-        for requests in [11_u16, 15, 25, 64] {
+        for requests in [11_u32, 15, 25, 64] {
             let mut random = Pcg64Mcg::seed_from_u64(requests.into());
             let strata: Vec<_> = (0..requests).map(|nth| nth % 10).collect();
             let values: Vec<f64> = strata
@@ -453,7 +453,7 @@ mod tests {
         let normal = Normal::new(100.0, 10.0).unwrap();
         let skewed = LogNormal::new(0.0, 0.5).unwrap();
         let of_prompt =
-            |random: &mut Pcg64Mcg, prompt: u16| normal.sample(random) + 100.0 * f64::from(prompt);
+            |random: &mut Pcg64Mcg, prompt: u32| normal.sample(random) + 100.0 * f64::from(prompt);
         let covered = [
             coverage(Statistic::Mean, 100.0, &strata(1, 2), |random, _| normal.sample(random)),
             coverage(Statistic::Mean, 250.0, &strata(4, 2), of_prompt),

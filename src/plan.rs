@@ -2,7 +2,12 @@
 
 mod access;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderName, Uri};
 use rand::{SeedableRng, seq::SliceRandom};
@@ -273,6 +278,14 @@ impl Task {
         }
     }
 
+    /// A key that two tasks share if they are the same prompt or workload: its address.
+    pub fn key(&self) -> usize {
+        match self {
+            Self::Prompt(prompt) => Arc::as_ptr(prompt).addr(),
+            Self::Workload(workload) => Arc::as_ptr(workload).addr(),
+        }
+    }
+
     /// Whether both are the same prompt or workload.
     pub fn is(&self, other: &Self) -> bool {
         match (self, other) {
@@ -365,8 +378,9 @@ impl Plan {
 
     /// The models of the cases, in their order.
     pub fn selected_targets(&self) -> Vec<Arc<Target>> {
-        let is_selected =
-            |target: &&Arc<Target>| self.cases.iter().any(|case| Arc::ptr_eq(&case.target, target));
+        let selected: HashSet<_> =
+            self.cases.iter().map(|case| Arc::as_ptr(&case.target)).collect();
+        let is_selected = |target: &&Arc<Target>| selected.contains(&Arc::as_ptr(target));
         self.targets.iter().filter(is_selected).cloned().collect()
     }
 }
@@ -396,11 +410,11 @@ pub fn arrange(cases: &mut [Arc<Case>], order: Order) {
         Order::AsListed => {}
         Order::Interleaved => {
             // Each task by its first place among them; the sort keeps the models' order.
-            let firsts = cases.to_vec();
-            let place = |case: &Arc<Case>| {
-                firsts.iter().position(|other| other.task.is(&case.task)).unwrap_or_default()
-            };
-            cases.sort_by_cached_key(|case| (case.run, place(case)));
+            let mut firsts = HashMap::new();
+            for (place, case) in cases.iter().enumerate() {
+                firsts.entry(case.task.key()).or_insert(place);
+            }
+            cases.sort_by_cached_key(|case| (case.run, firsts[&case.task.key()]));
         }
         Order::Shuffled(seed) => {
             let mut random = Pcg64Mcg::seed_from_u64(seed);
@@ -416,11 +430,12 @@ fn workloads(
 ) -> Result<Vec<Arc<Workload>>, PlanError> {
     let mut errors = Vec::new();
     let workload = |workload: &config::Workload| {
+        let named: HashSet<_> = workload.prompts.iter().map(|name| name.value.as_str()).collect();
         let wanted = |prompt: &&Arc<Prompt>| {
             // When the later turns of an open loop were due, nobody has said.
             let is_able = prompt.turns.is_empty() || matches!(workload.shape, Shape::Closed { .. });
             workload.prompts.is_empty() && is_able
-                || workload.prompts.iter().any(|name| prompt.is_called(&name.value))
+                || prompt.called().any(|name| named.contains(name))
         };
         Arc::new(Workload {
             name: workload.name.value.clone(),

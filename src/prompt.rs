@@ -286,9 +286,9 @@ impl Prompt {
         }
     }
 
-    /// Whether `name` is its own or its data set's.
-    pub fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.set.as_deref() == Some(name)
+    /// Its own name, and that of its data set.
+    pub fn called(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name.as_str()).chain(self.set.as_deref())
     }
 
     /// The conversation that goes on with these `questions`.

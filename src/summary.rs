@@ -73,9 +73,9 @@ pub struct Tally {
     /// The prompts that were asked.
     prompts: Vec<Arc<Prompt>>,
     /// Which of them each valid answer is to.
-    strata: Vec<u16>,
+    strata: Vec<u32>,
     /// The number of each prompt by its address, which it keeps as long as it is one of them.
-    numbers: HashMap<usize, u16>,
+    numbers: HashMap<usize, u32>,
     /// Which run of it each valid answer is.
     runs: Vec<u32>,
     /// The turns of conversations: the first of all, the second, and so on.
@@ -88,7 +88,7 @@ pub struct Valued<'a> {
     /// The values.
     pub values: &'a [f64],
     /// As many prompts, by their numbers.
-    pub strata: Cow<'a, [u16]>,
+    pub strata: Cow<'a, [u32]>,
 }
 
 impl Valued<'_> {
@@ -139,11 +139,11 @@ impl Tally {
     }
 
     /// The number by which `prompt` goes.
-    fn stratum(&mut self, prompt: &Arc<Prompt>) -> u16 {
+    fn stratum(&mut self, prompt: &Arc<Prompt>) -> u32 {
         let prompts = &mut self.prompts;
         *self.numbers.entry(Arc::as_ptr(prompt).addr()).or_insert_with(|| {
             prompts.push(prompt.clone());
-            u16::try_from(prompts.len() - 1).unwrap_or(u16::MAX)
+            number(prompts.len() - 1)
         })
     }
 
@@ -168,7 +168,7 @@ impl Tally {
             self.turn(nth).merge(turn);
         }
         self.runs.extend(other.runs);
-        self.strata.extend(other.strata.iter().map(|stratum| strata[usize::from(*stratum)]));
+        self.strata.extend(other.strata.iter().map(|stratum| strata[*stratum as usize]));
         self.has.extend(other.has);
         for (lack, count) in other.lacks {
             *self.lacks.entry(lack).or_default() += count;
@@ -220,7 +220,7 @@ impl Tally {
     }
 
     /// Which prompt each valid answer is to.
-    pub fn strata(&self) -> &[u16] {
+    pub fn strata(&self) -> &[u32] {
         &self.strata
     }
 
@@ -243,6 +243,11 @@ impl Tally {
 /// Which of [`METRICS`] it is.
 fn index(metric: &Metric) -> Option<usize> {
     METRICS.iter().position(|known| known.name == metric.name)
+}
+
+/// The `nth` stratum's number.
+fn number(nth: usize) -> u32 {
+    u32::try_from(nth).unwrap_or(u32::MAX)
 }
 
 /// What the same turn of several conversations brought.
@@ -287,7 +292,12 @@ pub struct Estimate {
 pub struct Summary {
     /// One entry for each model that was selected with prompts, and one for each of its workloads.
     pub groups: Vec<Group>,
+    /// The place of each in `groups`, by what it is of.
+    places: HashMap<GroupKey, usize>,
 }
+
+/// The addresses of a model and of the load that it was under, which the group keeps alive.
+type GroupKey = (usize, Option<usize>);
 
 /// One model's trials, with prompts one by one or under one load.
 #[derive(Debug, Clone)]
@@ -320,7 +330,10 @@ impl Summary {
         for case in cases {
             match summary.group(case) {
                 Some(group) => group.planned += 1,
-                None => summary.groups.push(Group::of(case)),
+                None => {
+                    summary.places.insert(group_key(case), summary.groups.len());
+                    summary.groups.push(Group::of(case));
+                }
             }
         }
         summary
@@ -334,7 +347,8 @@ impl Summary {
     }
 
     fn group(&mut self, case: &Case) -> Option<&mut Group> {
-        self.groups.iter_mut().find(|group| group.is_of(case))
+        let place = self.places.get(&group_key(case))?;
+        self.groups.get_mut(*place)
     }
 
     /// Counts a trial of one request that has finished.
@@ -400,6 +414,12 @@ impl Summary {
     pub fn planned(&self) -> usize {
         self.groups.iter().map(|group| group.planned).sum()
     }
+}
+
+/// The group that `case` belongs to.
+fn group_key(case: &Case) -> GroupKey {
+    let workload = case.task.workload().map(|workload| Arc::as_ptr(workload).addr());
+    (Arc::as_ptr(&case.target).addr(), workload)
 }
 
 impl Group {
@@ -544,25 +564,22 @@ impl Group {
 
     /// How much more of `metric` each answer has than that of `other` to the same run of the same
     /// prompt, as a part of the latter; with the prompts as strata. For trials that took turns.
-    pub fn pairs(&self, other: &Self, metric: &Metric) -> (Vec<f64>, Vec<u16>) {
+    pub fn pairs(&self, other: &Self, metric: &Metric) -> (Vec<f64>, Vec<u32>) {
         let keyed = |group: &Self| -> BTreeMap<(String, u32), f64> {
             let tally = &group.tally;
             let Ok(Valued { values, strata }) = group.valued(metric) else {
                 return BTreeMap::new();
             };
-            let names = strata.iter().map(|s| tally.prompts[usize::from(*s)].name.clone());
+            let names = strata.iter().map(|s| tally.prompts[*s as usize].name.clone());
             let runs = tally.of_those_with(metric, &tally.runs);
             names.zip(runs).zip(values.iter().copied()).collect()
         };
         let others = keyed(other);
-        let mut names: Vec<String> = Vec::new();
+        let mut numbers: HashMap<String, u32> = HashMap::new();
         let pairs = keyed(self).into_iter().filter_map(|((name, run), value)| {
             let base = others.get(&(name.clone(), run)).filter(|base| **base > 0.0)?;
-            let known = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-                names.push(name);
-                names.len() - 1
-            });
-            Some((value / base - 1.0, u16::try_from(known).unwrap_or(u16::MAX)))
+            let next = number(numbers.len());
+            Some((value / base - 1.0, *numbers.entry(name).or_insert(next)))
         });
         pairs.unzip()
     }
@@ -573,17 +590,17 @@ impl Group {
         let Valued { values, strata } = self.valued(metric)?;
         // Of each prompt: all of its answers, and those seen so far.
         let mut counts = vec![(0, 0); self.tally.prompts.len()];
-        strata.iter().for_each(|stratum| counts[usize::from(*stratum)].0 += 1);
+        strata.iter().for_each(|stratum| counts[*stratum as usize].0 += 1);
         let mut halves = [(vec![], vec![]), (vec![], vec![])];
         for (value, stratum) in values.iter().zip(&*strata) {
-            let (all, seen) = &mut counts[usize::from(*stratum)];
+            let (all, seen) = &mut counts[*stratum as usize];
             let half = &mut halves[usize::from(*seen >= *all / 2)];
             *seen += 1;
             half.0.push(*value);
             half.1.push(*stratum);
         }
         let sampled = |half: usize| {
-            let (values, strata): &(Vec<f64>, Vec<u16>) = &halves[half];
+            let (values, strata): &(Vec<f64>, Vec<u32>) = &halves[half];
             Sampled { values, strata }
         };
         Change::of(Statistic::Median, sampled(0), sampled(1), interval::CONFIDENCE)
@@ -630,5 +647,21 @@ impl Group {
         Metric::named("generation_speed")
             .and_then(|metric| self.figure(metric, Statistic::Mean).ok())
             .unwrap_or(-1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_prompt_is_a_stratum_however_many_there_are() {
+        let mut tally = Tally::default();
+        let prompts: Vec<_> =
+            (0..70_000).map(|nth| Arc::new(Prompt::new(nth.to_string(), None, "x"))).collect();
+        for round in 0..2 {
+            let strata = prompts.iter().map(|prompt| tally.stratum(prompt));
+            assert!(strata.eq(0..70_000), "round {round}");
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! What a value must be beyond its type: URLs, headers, names of variables, names of trials.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use http::{HeaderName, HeaderValue, Uri};
 use serde_json::Value;
@@ -376,9 +379,17 @@ pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
         let protocol = settings.protocol.unwrap_or(&OpenAiChat);
         let max_tokens = settings.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
         errors.extend(idle_choice(config, model, &settings));
+        // The records of a data set have one place in the config: one of them is enough.
+        let mut told = HashSet::new();
         for prompt in config.prompts.iter().flatten() {
+            if prompt.prompt.set.as_deref().is_some_and(|set| told.contains(set)) {
+                continue;
+            }
             let refused = refused(&prompt.prompt, protocol, (settings.ignore_eos, max_tokens));
             let refused = refused.or_else(|| tools_refused(&prompt.prompt, protocol, &settings));
+            if refused.is_some() {
+                told.extend(prompt.prompt.set.as_deref());
+            }
             errors.extend(refused.map(|(what, help)| {
                 let what =
                     format!("{} cannot be asked `{}`: {what}", model.key.value, prompt.name.value);
@@ -459,11 +470,12 @@ fn conversations_in_open_loops(config: &Config) -> Vec<ConfigError> {
     let prompts = config.prompts.as_deref().unwrap_or_default();
     let has_turns = |prompt: &&Prompt| !prompt.prompt.turns.is_empty();
     let is_open = |workload: &&super::Workload| matches!(workload.shape, Shape::Open { .. });
+    let conversations: HashSet<_> =
+        prompts.iter().filter(has_turns).flat_map(|prompt| prompt.prompt.called()).collect();
     let mut errors = Vec::new();
     for workload in config.workloads.iter().filter(is_open) {
         for name in &workload.prompts {
-            let mut named = prompts.iter().filter(|prompt| prompt.prompt.is_called(&name.value));
-            if named.any(|prompt| has_turns(&prompt)) {
+            if conversations.contains(name.value.as_str()) {
                 let what = format!("an open loop cannot ask the turns of `{}`", name.value);
                 errors.push(config.error_in(name, &what, help));
             }
@@ -483,7 +495,7 @@ fn conversations_in_open_loops(config: &Config) -> Vec<ConfigError> {
 
 /// Workloads that are called like a prompt.
 fn prompts_and_workloads(config: &Config) -> Vec<ConfigError> {
-    let prompts: Vec<String> = match &config.prompts {
+    let prompts: HashSet<String> = match &config.prompts {
         Some(prompts) => prompts.iter().map(|prompt| sanitise(&prompt.name.value)).collect(),
         None => prompt::built_in().iter().map(|prompt| sanitise(&prompt.name)).collect(),
     };

@@ -1,6 +1,6 @@
 //! `workloads`: loads of many requests at once.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use serde_saphyr::Spanned;
 
@@ -238,10 +238,11 @@ fn chosen(reader: &mut Reader<'_>, entry: &Entry<'_>, known: &[String]) -> Vec<S
         let help = "name at least one, or remove `prompts` for all of them";
         reader.error(entry, "`prompts` is empty", help);
     }
-    let known: Vec<_> = known.iter().map(String::as_str).collect();
+    let those: HashSet<_> = known.iter().map(String::as_str).collect();
     for name in names.iter().filter(|_| !known.is_empty()) {
-        if !known.contains(&name.value.as_str()) {
+        if !those.contains(name.value.as_str()) {
             let place = reader.source.bytes(name.defined);
+            let known: Vec<_> = known.iter().map(String::as_str).collect();
             let help = words::did_you_mean(&name.value, &known);
             reader.error_at(
                 place,

@@ -2,11 +2,12 @@
 
 mod metrics;
 mod more;
+mod places;
 mod turns;
 mod workload;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
@@ -20,7 +21,10 @@ use jiff::Timestamp;
 use libtest_mimic::Measurement;
 use tokio::runtime::Runtime;
 
-use self::metrics::{Answered, Books, Meter};
+use self::{
+    metrics::{Answered, Books, Meter},
+    places::Places,
+};
 use super::{
     baselines::Baselines,
     calibrate::{self, Instruments, Setting},
@@ -54,6 +58,7 @@ use crate::{
 /// A run in progress.
 pub(super) struct Session {
     plan: Plan,
+    places: Places,
     accesses: Accesses,
     terminal: Arc<Terminal>,
     progress: Option<Progress>,
@@ -70,7 +75,7 @@ pub(super) struct Session {
     /// The last case whose place was told.
     told: Option<Arc<Case>>,
     /// When the first token of each model's first valid answer to a prompt came.
-    first_runs: Vec<(Arc<Case>, Duration)>,
+    first_runs: HashMap<(usize, usize), Duration>,
     recordings: Recordings,
     baselines: Baselines,
     unusable: Unusable,
@@ -126,6 +131,7 @@ impl Session {
         let summary = Summary::new(&plan.cases);
         let recordings = Recordings { folder: plan.record.clone(), used: HashSet::new() };
         Ok(Self {
+            places: Places::of(&plan.cases),
             plan,
             accesses,
             terminal,
@@ -139,7 +145,7 @@ impl Session {
             summary,
             trials: Vec::new(),
             told: None,
-            first_runs: Vec::new(),
+            first_runs: HashMap::new(),
             recordings,
             baselines,
             unusable: Unusable::new(),
@@ -162,7 +168,7 @@ impl Session {
     /// Runs one trial from the warm-up to its rows.
     pub(super) fn trial(&mut self, case: &Arc<Case>) -> Result<Measurement, Stopped> {
         self.relay.pass_on(&self.terminal);
-        let place = place(&self.plan.cases, case);
+        let place = self.places.get(case);
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
@@ -515,15 +521,11 @@ impl Session {
 
     /// Marks a repeat that came implausibly fast.
     fn compare_with_first(&mut self, case: &Arc<Case>, sample: &mut Sample) {
-        let same = |(first, _): &&(Arc<Case>, Duration)| {
-            Arc::ptr_eq(&first.target, &case.target) && first.task.is(&case.task)
-        };
-        match self.first_runs.iter().find(same) {
-            None => self.first_runs.push((case.clone(), sample.first_token())),
-            Some((_, first)) if sample.is_much_faster_than(*first) => {
-                sample.notes.push(Note::MuchFasterRepeat);
-            }
-            Some(_) => {}
+        // The plan keeps both alive, and so their addresses.
+        let key = (Arc::as_ptr(&case.target).addr(), case.task.key());
+        let first = *self.first_runs.entry(key).or_insert_with(|| sample.first_token());
+        if sample.is_much_faster_than(first) {
+            sample.notes.push(Note::MuchFasterRepeat);
         }
     }
 }
@@ -639,27 +641,6 @@ impl Live {
 /// Where a simulated endpoint takes requests.
 pub(super) fn simulated_url(simulator: &Simulator, protocol: &dyn Protocol) -> String {
     format!("{}{}{}", simulator.url(), protocol.prefix(), protocol.path())
-}
-
-/// The case's place among the selected ones.
-fn place(cases: &[Arc<Case>], case: &Arc<Case>) -> Place {
-    let is_load = |case: &Case| case.task.workload().is_some();
-    let alike: Vec<_> = cases
-        .iter()
-        .filter(|other| Arc::ptr_eq(&other.target, &case.target) && is_load(other) == is_load(case))
-        .collect();
-    let mut tasks: Vec<_> = alike.iter().map(|other| &other.task).collect();
-    tasks.dedup_by(|a, b| a.is(b));
-    let runs: Vec<_> = alike.iter().filter(|other| other.task.is(&case.task)).collect();
-    let nth = |found: Option<usize>| found.map_or(0, |index| index + 1);
-    Place {
-        trial: nth(cases.iter().position(|other| Arc::ptr_eq(other, case))),
-        trials: cases.len(),
-        task: nth(tasks.iter().position(|task| task.is(&case.task))),
-        tasks: tasks.len(),
-        run: nth(runs.iter().position(|other| Arc::ptr_eq(other, case))),
-        runs: runs.len(),
-    }
 }
 
 /// What came of a group's thresholds.

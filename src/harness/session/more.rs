@@ -5,9 +5,9 @@
 //! sure as leaves all of them together as sure as one alone (Bonferroni): with `k` looks an interval
 //! has a confidence of `1 − 0.05 / k`, whatever the looks have to do with one another.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use super::{Session, Stopped, judge};
+use super::{Session, Stopped, judge, places::Places};
 use crate::{
     harness::calibrate::Instruments,
     interval::CONFIDENCE,
@@ -40,6 +40,7 @@ impl Session {
                 self.summary.plan(case);
                 self.plan.cases.push(case.clone());
             }
+            self.places = Places::of(&self.plan.cases);
             for case in &cases {
                 match self.trial(case) {
                     Ok(_) => {}
@@ -67,8 +68,10 @@ impl Session {
     /// The next runs of all that the group was asked.
     fn further(&self, group: &Group, factor: f64) -> Vec<Arc<Case>> {
         let mut tasks: Vec<(&Task, u32)> = Vec::new();
+        let mut places: HashMap<usize, usize> = HashMap::new();
         for case in self.plan.cases.iter().filter(|case| group.is_of(case)) {
-            match tasks.iter_mut().find(|(task, _)| task.is(&case.task)) {
+            let place = *places.entry(case.task.key()).or_insert(tasks.len());
+            match tasks.get_mut(place) {
                 Some((_, last)) => *last = case.run.max(*last),
                 None => tasks.push((&case.task, case.run)),
             }
