@@ -248,7 +248,10 @@ fn setting(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, Str
     let mut setting = vec![
         ("transport", target.transport.name().to_owned()),
         ("protocol", target.protocol.name().to_owned()),
-        ("temperature", target.temperature.to_string()),
+        (
+            "temperature",
+            target.temperature.map_or_else(|| "not sent".into(), |value| value.to_string()),
+        ),
         ("max_tokens", target.max_tokens.to_string()),
         ("extra_body", hash(&serde_json::to_string(&target.extra_body).unwrap_or_default())),
         ("tools", target.tools.identity().map_or_else(|| "none".into(), |tools| hash(&tools))),

@@ -239,7 +239,7 @@ impl Streams {
         let ask = Ask {
             model: "calibration",
             messages: &[ChatMessage::text(Role::User, "How late are you?")],
-            temperature: 0.0,
+            temperature: Some(0.0),
             max_tokens: load.tokens,
             min_tokens: None,
             ignore_eos: false,

@@ -90,6 +90,15 @@ pub struct Cli {
     )]
     pub no_preflight: bool,
 
+    /// Refuse a data set of which records cannot be asked, instead of leaving these out
+    #[arg(
+        long,
+        env = "LLM_STREAM_BENCH_STRICT_DATA",
+        value_parser = FalseyValueParser::new(),
+        help_heading = OURS
+    )]
+    pub strict_data: bool,
+
     /// Do not measure the instrument's own error before judging; it then counts as none
     #[arg(
         long,

@@ -43,9 +43,10 @@ use self::{
 };
 use crate::{
     cli::{self, Cli, Command},
-    config::{Config, ConfigErrors, Github, Inconclusive},
+    config::{Config, ConfigErrors, DataNote, Github, Inconclusive},
+    load,
     plan::{Access, Case, Plan, Target},
-    prompt::Prompt,
+    prompt::{self, Prompt},
     report::{
         Ended, Ending, Format, Judged, Run, counted, ranking::Ranking, summary::SummaryTables,
         thresholds,
@@ -111,7 +112,13 @@ fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
 fn run(mut cli: Cli) -> anyhow::Result<u8> {
     // `cargo bench -- --test` passes both.
     cli.libtest.bench &= !cli.libtest.test;
-    let config = Config::load(&cli.config)?;
+    let mut config = Config::load(&cli.config)?;
+    if cli.strict_data {
+        config = config.with_all_data()?;
+    }
+    for line in config.data.iter().flat_map(DataNote::lines) {
+        terminal::note(&line);
+    }
     // A smoke test tries each case once.
     let measures = cli.libtest.bench;
     let plan = Plan::new(&config, &cli)?.select(|case| measures || case.run == 1);
@@ -224,6 +231,22 @@ fn past_proxies(plan: &Plan) -> Vec<String> {
     plan.selected_targets().into_iter().filter_map(note).collect()
 }
 
+/// Says to which of the selected models no limit of the answer is sent.
+fn unlimited(plan: &Plan) -> Vec<String> {
+    let note = |target: Arc<Target>| {
+        let body = load::trial_body(&target, &prompt::warm_up());
+        target.protocol.most_tokens(&body).is_none().then(|| {
+            format!(
+                "note: `extra_body` of {} leaves out the limit of an answer: answers, that of the \
+                 warm-up too, are as long as the model likes, whatever `max_tokens` and \
+                 `output_tokens` say",
+                target.name
+            )
+        })
+    };
+    plan.selected_targets().into_iter().filter_map(note).collect()
+}
+
 /// Says which of the selected models could be anyone.
 fn insecure(plan: &Plan) -> Vec<String> {
     let warning = |target: Arc<Target>| {
@@ -257,7 +280,8 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let baselines = Baselines::of(&cli, &plan, &terminal)?;
     let mut arguments = cli.libtest;
     let relay = Relay::new(&mut arguments, filtered_out)?;
-    for note in simulated(&plan).into_iter().chain(past_proxies(&plan)).chain(insecure(&plan)) {
+    let notes = simulated(&plan).into_iter().chain(past_proxies(&plan)).chain(insecure(&plan));
+    for note in notes.chain(unlimited(&plan)) {
         terminal.err(&format!("{note}\n"));
     }
     let cases = plan.cases.clone();

@@ -37,6 +37,7 @@ pub mod cli;
 pub mod client;
 mod coding;
 pub mod config;
+mod exact;
 pub mod framing;
 mod harness;
 pub mod interval;

@@ -15,13 +15,14 @@ use bytes::Bytes;
 use serde_json::Value;
 
 pub use self::{
-    converse::Conversation,
+    converse::{Conversation, NO_TEXT},
     lengths::{Lengths, measure},
     offer::{Ended, Offered, offer},
 };
 use crate::{
     client::{Client, Watch},
     config::PrefixCache,
+    exact,
     plan::{Case, Target},
     prompt::{self, ChatMessage, Piece, Prompt},
     protocol::{Ask, Protocol},
@@ -71,26 +72,46 @@ pub async fn warm_up(target: &Target, client: &Client, follow: &dyn Follow) -> A
     ask(target, request, client, follow).await
 }
 
-/// Asks for as few tokens as the server gives. It may refuse just that, where fields of the user's own
-/// demand more: it is then asked for as many as in the trials, and for the first of them only.
-pub async fn probe(target: &Target, client: &Client, follow: &dyn Follow) -> Answer {
-    let asking = |tokens| request(target, &prompt::warm_up(), tokens, (&Lengths::default(), 0));
+/// Asks `prompt` for as few tokens as the server gives. It may refuse just that, where fields of the
+/// user's own demand more: it is then asked for as many as in the trials, and for the first of them
+/// only. Gives the last answer, and how many requests there were.
+pub async fn probe(
+    target: &Target,
+    prompt: &Prompt,
+    client: &Client,
+    follow: &dyn Follow,
+) -> (Answer, usize) {
+    let asking =
+        |prompt: &Prompt, tokens| request(target, prompt, tokens, (&Lengths::default(), 0));
+    let first = || FirstToken { protocol: target.protocol, follow, chunks: RefCell::default() };
     let few = target.protocol.fewest_tokens();
-    let answer = ask(target, asking(few), client, follow).await;
+    let mut short = prompt.clone();
+    short.output.min_tokens = prompt.output.min_tokens.map(|least| least.min(few));
+    let request = asking(&short, few);
+    let answer = match request.1.most {
+        Some(_) => ask(target, request, client, follow).await,
+        // The answer is as long as the model likes.
+        None => ask(target, request, client, &first()).await,
+    };
     let status = answer.recording.as_ref().map(|recording| recording.status);
-    if !matches!(status, Some(400 | 422)) || target.max_tokens <= few {
-        return answer;
+    let most = max_tokens(target, prompt);
+    if !matches!(status, Some(400 | 422)) || most <= few {
+        return (answer, 1);
     }
-    let first = FirstToken { protocol: target.protocol, follow, chunks: RefCell::default() };
-    ask(target, asking(target.max_tokens), client, &first).await
+    (ask(target, asking(prompt, most), client, &first()).await, 2)
+}
+
+/// The body of a request of a trial with `prompt`.
+pub fn trial_body(target: &Target, prompt: &Prompt) -> Value {
+    body(target, prompt, &prompt.messages, max_tokens(target, prompt))
 }
 
 /// `few` tokens, or as many as fields of the user's own demand: fewer are an error of the request.
 fn enough(target: &Target, few: u64) -> u64 {
-    let min_tokens = target.extra_body.get("min_tokens").and_then(Value::as_u64);
+    let min_tokens = target.extra_body.get("min_tokens").and_then(exact::whole);
     let thinking = target.extra_body.get("thinking").and_then(|own| own.get("budget_tokens"));
     // What is thought is a part of the answer, and must not be all of it.
-    let thinking = thinking.and_then(Value::as_u64).map(|tokens| tokens.saturating_add(1));
+    let thinking = thinking.and_then(exact::whole).map(|tokens| tokens.saturating_add(1));
     let demanded = min_tokens.max(thinking).unwrap_or_default();
     few.max(demanded.min(target.max_tokens))
 }
@@ -155,6 +176,15 @@ fn body_of(
     messages: &[ChatMessage],
     max_tokens: u64,
 ) -> (Bytes, Asked) {
+    let body = body(target, prompt, messages, max_tokens);
+    let text = Bytes::from(exact::to_string(&body));
+    let is_text = |piece: &Piece| matches!(piece, Piece::Text(_));
+    let is_text = messages.iter().flat_map(|message| &message.content).all(is_text);
+    let bytes = is_text.then_some(text.len() as u64);
+    (text, Asked { bytes, ..asked(&body, target.protocol) })
+}
+
+fn body(target: &Target, prompt: &Prompt, messages: &[ChatMessage], max_tokens: u64) -> Value {
     let ask = Ask {
         model: &target.model,
         messages,
@@ -165,20 +195,14 @@ fn body_of(
         tools: &prompt.tools.over(&target.tools),
         extra_body: &target.extra_body,
     };
-    let body = Bytes::from(target.protocol.body(&ask).to_string());
-    let is_text = |piece: &Piece| matches!(piece, Piece::Text(_));
-    let is_text = messages.iter().flat_map(|message| &message.content).all(is_text);
-    let bytes = is_text.then_some(body.len() as u64);
-    (body, Asked { bytes, ..asked(&ask, target.protocol) })
+    target.protocol.body(&ask)
 }
 
-/// How many tokens a request wants; what the user's own fields say is said last.
-fn asked(ask: &Ask<'_>, protocol: &dyn Protocol) -> Asked {
-    let own = |key| ask.extra_body.get(key);
-    let most = protocol.most_tokens(ask);
-    let ignores_eos = own("ignore_eos").and_then(Value::as_bool).unwrap_or(ask.ignore_eos);
-    let min_tokens = own("min_tokens").and_then(Value::as_u64).or(ask.min_tokens);
-    let least = if ignores_eos { most } else { min_tokens };
+/// How many tokens the request with this `body` asks for.
+fn asked(body: &Value, protocol: &dyn Protocol) -> Asked {
+    let most = protocol.most_tokens(body);
+    let ignores_eos = body["ignore_eos"] == Value::Bool(true);
+    let least = if ignores_eos { most } else { exact::whole(&body["min_tokens"]) };
     Asked { most, least, ..Asked::default() }
 }
 

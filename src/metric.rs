@@ -345,7 +345,7 @@ pub const METRICS: &[Metric] = &[
         better: Better::Neither,
         error: ErrorOf::Nothing,
         in_summary: true,
-        definition: "of a load's run: requests started a second",
+        definition: "of an open loop's run: requests started a second",
         read: Read::Load(|reached| reached.request_rate),
     },
     Metric {

@@ -57,7 +57,7 @@ pub struct Plan {
 }
 
 /// A model at an endpoint, with all that a request to it needs but the key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Target {
     /// Its key in the config.
     pub key: String,
@@ -71,8 +71,8 @@ pub struct Target {
     pub endpoint: Endpoint,
     /// What is spoken there.
     pub protocol: &'static dyn Protocol,
-    /// Sampling temperature.
-    pub temperature: f64,
+    /// Sampling temperature; `None` leaves it to the server.
+    pub temperature: Option<f64>,
     /// Most tokens to generate.
     pub max_tokens: u64,
     /// Whether the model is not to end by itself, whatever a prompt says.
@@ -443,7 +443,11 @@ fn workloads(
             until: workload.until,
             prompts: prompts.iter().filter(wanted).cloned().collect(),
             runs: cli.runs.or(workload.runs).unwrap_or(config.runs),
-            thresholds: thresholds(config, &workload.thresholds, &mut errors),
+            thresholds: {
+                let limits = thresholds(config, &workload.thresholds, &mut errors);
+                errors.extend(without_figure(config, workload));
+                limits
+            },
         })
     };
     let workloads = config.workloads.iter().map(workload).collect();
@@ -451,6 +455,22 @@ fn workloads(
         true => Ok(workloads),
         false => Err(ConfigErrors(errors).into()),
     }
+}
+
+/// Thresholds on a figure that the workload does not have.
+fn without_figure(config: &Config, workload: &config::Workload) -> Vec<ConfigError> {
+    if !matches!(workload.shape, Shape::Closed { .. }) {
+        return Vec::new();
+    }
+    let is_absent = |text: &&Spanned<String>| {
+        let threshold = Threshold::parse(&text.value).ok();
+        threshold.is_some_and(|threshold| threshold.metric.name == "request_rate")
+    };
+    let error = |text: &Spanned<String>| {
+        let what = "a closed loop has no `request_rate`: its requests start when others end";
+        config.error_in(text, what, "use `request_throughput`, the valid requests a second")
+    };
+    workload.thresholds.iter().filter(is_absent).map(error).collect()
 }
 
 fn prompts(config: &Config) -> Vec<Prompt> {
@@ -545,11 +565,11 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         key: model.key.value.clone(),
         trial_name: sanitise(&name),
         name,
-        model: model.request_name().to_owned(),
+        model: settings.model_name.clone().unwrap_or_else(|| model.key.value.clone()),
         protocol,
         transport: transport(&settings, &endpoint),
         endpoint,
-        temperature: settings.temperature.unwrap_or(0.7),
+        temperature: settings.temperature.unwrap_or(Some(0.7)),
         max_tokens: settings.max_tokens.unwrap_or(config::DEFAULT_MAX_TOKENS),
         ignore_eos: settings.ignore_eos,
         tools: settings.tools,

@@ -6,14 +6,17 @@
 //! user's own may demand more, and it is asked for the length of the trials. When it refuses that too,
 //! its list of models tells a wrong path from a wrong model.
 
-use std::time::Duration;
+mod fields;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
 use crate::{
     config::{list, nearest},
-    plan::{Endpoint, Target, Timeouts},
-    protocol::Protocol,
+    plan::{Case, Endpoint, Target, Task, Timeouts},
+    prompt::{self, Output, Prompt},
+    protocol::{self, Protocol},
     recording::{ErrorKind, Recording, RequestError},
     route::THROUGH,
     sample,
@@ -29,6 +32,8 @@ const NAMED: usize = 5;
 /// Longest name of a model that is shown, characters.
 const LONGEST: usize = 80;
 
+pub use self::fields::{Field, left_out, refused};
+
 /// What is wrong with an endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
@@ -36,6 +41,47 @@ pub struct Finding {
     pub error: RequestError,
     /// Whether they would meet it for certain. If not, it may have passed by then.
     pub is_certain: bool,
+}
+
+/// What an endpoint is asked before the trials: the fields of some of them.
+#[derive(Debug)]
+pub struct Question {
+    /// What is asked, with the fields of the trials' requests.
+    pub prompt: Prompt,
+    /// The prompts of which requests have these fields.
+    pub of: Vec<Arc<Prompt>>,
+}
+
+/// The questions that meet every field of the requests of `cases` to `target`: one where all have
+/// the same fields.
+pub fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
+    let mut questions: Vec<Question> = Vec::new();
+    let mut places: HashMap<_, usize> = HashMap::new();
+    let mut seen = std::collections::HashSet::new();
+    for case in cases.iter().filter(|case| std::ptr::eq(Arc::as_ptr(&case.target), target)) {
+        let prompts = match &case.task {
+            Task::Prompt(prompt) => std::slice::from_ref(prompt),
+            Task::Workload(workload) => &workload.prompts,
+        };
+        for prompt in prompts.iter().filter(|prompt| seen.insert(Arc::as_ptr(prompt))) {
+            let tools = prompt.tools.over(&target.tools);
+            let fields = (
+                target.ignore_eos.unwrap_or(prompt.output.ignore_eos),
+                prompt.output.min_tokens.is_some(),
+                !tools.offered().is_empty(),
+                tools.chosen().is_some(),
+            );
+            let place = *places.entry(fields).or_insert_with(|| {
+                let Output { tokens, min_tokens, ignore_eos } = prompt.output;
+                let output = Output { tokens, min_tokens, ignore_eos };
+                let warm_up = prompt::warm_up().with_tools(&prompt.tools);
+                questions.push(Question { prompt: Prompt { output, ..warm_up }, of: Vec::new() });
+                questions.len() - 1
+            });
+            questions[place].of.push(prompt.clone());
+        }
+    }
+    questions
 }
 
 /// When to give up asking, of a model with these `timeouts`.
@@ -49,6 +95,12 @@ pub fn timeouts(timeouts: Timeouts) -> Timeouts {
 }
 
 impl Finding {
+    /// Whether the server speaks of a model: some answer 404 for one that they do not have.
+    pub fn speaks_of_a_model(&self) -> bool {
+        let said = self.error.message.replace(sample::NOT_FOUND_HINT, "");
+        said.to_lowercase().contains("model")
+    }
+
     /// The same with the likely `mend`, in the place of what a status alone suggests.
     #[must_use]
     pub fn with(mut self, mend: Option<String>) -> Self {
@@ -122,6 +174,102 @@ fn may_pass(status: u16) -> bool {
     matches!(status, 408 | 409 | 425 | 429 | 500..)
 }
 
+/// Whether an answer with `status` may be a refusal of a field of the request.
+pub const fn may_refuse_fields(status: Option<u16>) -> bool {
+    matches!(status, Some(400 | 422))
+}
+
+/// The mend where `fields` are refused; `helps` says whether a request without them was answered, and
+/// `counts` whether that answer had a usage.
+pub fn without(fields: &[Field], target: &Target, helps: bool, counts: bool) -> String {
+    let line = fields::line(fields, target.max_tokens);
+    let usage = match counts {
+        true => "",
+        false => ", and `token_count: chunks`, since it then counts no tokens",
+    };
+    match helps {
+        true => format!("it answers with `{line}`{usage}"),
+        false => format!("`{line}` leaves out what it names"),
+    }
+}
+
+/// Where a protocol may be spoken, and how the config says so.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    /// The protocol.
+    pub protocol: &'static dyn Protocol,
+    /// The URL of its requests.
+    pub url: String,
+    mend: String,
+}
+
+/// Where the server of `url`, where `target`'s own protocol is not spoken, may speak a protocol: at
+/// the same base URL or at its own place, never on another host.
+pub fn elsewhere(target: &Target, url: &str) -> Vec<Elsewhere> {
+    let (path, query) = match url.split_once('?') {
+        Some((path, query)) => (path, format!("?{query}")),
+        None => (url, String::new()),
+    };
+    let Some(base) = path.strip_suffix(target.protocol.path()) else { return Vec::new() };
+    let mut places: Vec<Elsewhere> = Vec::new();
+    for protocol in protocol::ALL {
+        let usual = origin(path).map(|origin| format!("{origin}{}", protocol.prefix()));
+        for place in [Some(base.to_owned()), usual].into_iter().flatten() {
+            let other = format!("{place}{}{query}", protocol.path());
+            if other == url || places.iter().any(|known| known.url == other) {
+                continue;
+            }
+            let is_own = protocol.name() == target.protocol.name();
+            let written = match place.strip_suffix(protocol.prefix()) {
+                Some(origin) => target.base_url_of(origin),
+                None => target.base_url_of(&place),
+            };
+            let mend = match (is_own, place == base) {
+                (true, _) => format!("`base_url: \"{written}\"`"),
+                (false, true) => format!("`protocol: {}`", protocol.name()),
+                (false, false) => {
+                    format!("`protocol: {}` with `base_url: \"{written}\"`", protocol.name())
+                }
+            };
+            places.push(Elsewhere { protocol: *protocol, url: other, mend });
+        }
+    }
+    places
+}
+
+/// A body that no protocol takes for a request: it generates nothing.
+pub const NO_REQUEST: &[u8] = b"[]";
+
+/// Whether there is something at a path that answers [`NO_REQUEST`] with `status`.
+pub fn is_there(status: u16) -> bool {
+    !matches!(status, 300..400 | 404 | 405 | 501..)
+}
+
+/// The mend where nothing is at the path of `target`'s protocol, and what answers is at `found`.
+pub fn nothing_there(target: &Target, url: &str, found: &[Elsewhere]) -> String {
+    let path_of = |url: &str| {
+        let path = url.split('?').next().unwrap_or_default();
+        path[origin(path).map_or(0, str::len)..].to_owned()
+    };
+    let own = target.protocol.name();
+    let nothing = format!("nothing is at {}, the path of `{own}`", path_of(url));
+    let answers: Vec<_> = found
+        .iter()
+        .map(|place| format!("{} answers: {}?", path_of(&place.url), place.mend))
+        .collect();
+    match answers.is_empty() {
+        true => nothing,
+        false => format!("{nothing}; {}", answers.join(" ")),
+    }
+}
+
+/// Scheme, host and port of a URL.
+fn origin(url: &str) -> Option<&str> {
+    let host = url.find("://")? + "://".len();
+    let end = url[host..].find('/').map_or(url.len(), |slash| host + slash);
+    Some(&url[..end])
+}
+
 /// Whether the server's list of models can say more about `finding`.
 pub fn is_about_path_or_model(finding: &Finding, status: Option<u16>) -> bool {
     matches!(status, Some(400 | 404 | 405 | 422 | 501))
@@ -135,13 +283,12 @@ pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
         Some((path, query)) => (path, format!("?{query}")),
         None => (url, String::new()),
     };
-    let beside = path.strip_suffix(protocol.path()).map(|base| format!("{base}/models"));
-    let origin = path.find("://").map(|scheme| {
-        let host = scheme + "://".len();
-        let end = path[host..].find('/').map_or(path.len(), |slash| host + slash);
-        &path[..end]
-    });
-    let usual = origin.map(|origin| format!("{origin}/v1/models"));
+    let list = match protocol.name() {
+        "ollama_chat" => "/api/tags",
+        _ => "/models",
+    };
+    let beside = path.strip_suffix(protocol.path()).map(|base| format!("{base}{list}"));
+    let usual = origin(path).map(|origin| format!("{origin}/v1/models"));
     let mut lists: Vec<_> = beside.into_iter().chain(usual).collect();
     lists.dedup();
     lists.into_iter().map(|list| list + &query).collect()
@@ -167,13 +314,18 @@ pub fn models(answer: &Recording) -> Option<Vec<String>> {
 pub fn mend(target: &Target, asked: &[String], found: &[Option<Vec<String>>]) -> Option<String> {
     let place = found.iter().position(Option::is_some)?;
     let (url, models) = (asked.get(place)?, found[place].as_ref()?);
-    if place > 0 {
+    // What has its place beside `/v1` is not mended by it.
+    if place > 0 && target.protocol.prefix() == "/v1" {
         let url = url.split('?').next().unwrap_or_default();
         let url = target.base_url_of(url);
         let base = url.trim_end_matches("/models");
         return Some(format!("the server lists models at {url}: `base_url: \"{base}\"`?"));
     }
-    Some(match models.contains(&target.model) {
+    // Ollama has a name without its tag for the latest.
+    let is_it = |name: &String| {
+        *name == target.model || name.strip_suffix(":latest") == Some(target.model.as_str())
+    };
+    Some(match models.iter().any(is_it) {
         true => format!(
             "it lists the model `{}`, so that it seems not to speak `protocol: {}`",
             target.model,

@@ -643,6 +643,12 @@ pub fn answer_text(recording: &Recording, protocol: &dyn Protocol, fields: &Text
     answer
 }
 
+/// Whether a tool is called in the answer.
+pub fn calls_tools(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) -> bool {
+    let [_, _, calls] = texts(recording, protocol, fields);
+    !calls.is_empty()
+}
+
 /// The generated text: the answer's, the reasoning's, that of tool calls.
 fn texts(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) -> [String; 3] {
     let mut texts = [const { String::new() }; 3];

@@ -127,43 +127,61 @@ impl Synthetic {
 
 /// How many tokens a server counted for how many words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts(Vec<(u64, u64)>);
+pub struct Counts {
+    /// Words and tokens.
+    counted: Vec<(u64, u64)>,
+    /// Fewest words that the server refused as too long for its model.
+    too_many: Option<u64>,
+    /// How often it did.
+    refusals: usize,
+}
 
 impl Counts {
     /// Adds that so many `words` are so many `tokens`.
     pub fn add(&mut self, words: u64, tokens: u64) {
-        self.0.push((words, tokens));
-        self.0.sort_unstable();
-        self.0.dedup_by_key(|(words, _)| *words);
+        self.counted.push((words, tokens));
+        self.counted.sort_unstable();
+        self.counted.dedup_by_key(|(words, _)| *words);
+    }
+
+    /// Notes that so many `words` are more than the model takes.
+    pub fn refuse(&mut self, words: u64) {
+        self.too_many = Some(self.too_many.map_or(words, |known| known.min(words)));
+        self.refusals += 1;
+    }
+
+    /// Fewest words that were refused as too long.
+    pub fn too_many(&self) -> Option<u64> {
+        self.too_many
     }
 
     /// How many counts there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.counted.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.counted.is_empty()
     }
 
     /// The count that is nearest to `tokens`.
     pub fn nearest(&self, tokens: u64) -> Option<(u64, u64)> {
-        self.0.iter().copied().min_by_key(|(_, counted)| counted.abs_diff(tokens))
+        self.counted.iter().copied().min_by_key(|(_, counted)| counted.abs_diff(tokens))
     }
 
     /// The number of words that is probably so many `tokens`: by the line through the two counts
     /// around it; a word a token where there are no two.
     pub fn words(&self, tokens: u64) -> u64 {
-        if let Some((words, _)) = self.0.iter().find(|(_, counted)| *counted == tokens) {
+        if let Some((words, _)) = self.counted.iter().find(|(_, counted)| *counted == tokens) {
             return *words;
         }
-        let [first, .., last] = self.0.as_slice() else { return tokens };
-        let above = self.0.iter().position(|(_, counted)| *counted > tokens);
+        let [first, .., last] = self.counted.as_slice() else { return tokens };
+        let above = self.counted.iter().position(|(_, counted)| *counted > tokens);
         let (low, high) = match above {
-            Some(0) => (*first, self.0[1]),
-            Some(above) => (self.0[above - 1], self.0[above]),
-            None => (self.0[self.0.len() - 2], *last),
+            Some(0) => (*first, self.counted[1]),
+            Some(above) => (self.counted[above - 1], self.counted[above]),
+            None => (self.counted[self.counted.len() - 2], *last),
         };
         let (low, high) = ((low.0 as f64, low.1 as f64), (high.0 as f64, high.1 as f64));
         let slope = (high.1 - low.1) / (high.0 - low.0);
@@ -181,19 +199,44 @@ impl Counts {
         let nearest =
             self.nearest(wanted).map_or(f64::INFINITY, |(_, counted)| off(counted, wanted));
         let enough = if nearest <= TOLERANCE { effort.enough } else { effort.most };
-        if nearest <= effort.near || self.len() >= enough {
+        if nearest <= effort.near || self.len() + self.refusals >= enough {
             return None;
         }
-        let guess = match self.len() {
-            0 => (wanted / 2).max(1),
-            1 if !self.is_counted(wanted) => wanted,
-            _ => self.words(wanted),
-        };
+        let guess = self.within(self.guess(wanted))?;
         (!self.is_counted(guess)).then_some(guess)
     }
 
+    fn guess(&self, wanted: u64) -> u64 {
+        match self.counted.as_slice() {
+            [] => (wanted / 2).max(1),
+            // In proportion: what a template adds makes that a little short of the tokens that are
+            // wanted, so that it is not more than the model takes where they are not.
+            [(words, tokens)] => {
+                let guess = *words as f64 * wanted as f64 / (*tokens).max(1) as f64;
+                match guess.round().clamp(1.0, wanted.saturating_mul(8) as f64) as u64 {
+                    same if same == *words && *tokens > wanted => (words - 1).max(1),
+                    same if same == *words => words + 1,
+                    guess => guess,
+                }
+            }
+            _ => self.words(wanted),
+        }
+    }
+
+    /// `guess`, or where so many words were refused, what is half way to them from the most that were
+    /// not.
+    fn within(&self, guess: u64) -> Option<u64> {
+        let Some(too_many) = self.too_many.filter(|too_many| guess >= *too_many) else {
+            return Some(guess);
+        };
+        let taken = self.counted.iter().map(|(words, _)| *words).filter(|words| *words < too_many);
+        let most = taken.max().unwrap_or(0);
+        let middle = most + (too_many - most) / 2;
+        (middle > most).then_some(middle)
+    }
+
     fn is_counted(&self, words: u64) -> bool {
-        self.0.iter().any(|(counted, _)| *counted == words)
+        self.counted.iter().any(|(counted, _)| *counted == words)
     }
 }
 

@@ -19,8 +19,9 @@ use super::{
     yaml::Yaml,
 };
 use crate::{
+    exact,
     prompt::{self, ChatMessage, Image, Output, Tools},
-    protocol::{OpenAiChat, Protocol},
+    protocol::{self, OpenAiChat, Protocol},
     route::{self, UnixUrl},
     schedule::Shape,
 };
@@ -100,13 +101,13 @@ fn check_unix_url(url: &str, rest: &str, protocol: &dyn Protocol) -> Result<(), 
             false => refuse("has a path that is not absolute", help),
         };
     };
+    let (own, query) = without_query(path);
+    if let Some(end) = Ending::of(own, protocol) {
+        let written = |path: &str| route::unix_url(Path::new(socket), path);
+        return refuse(&end.what(protocol), end.help(protocol, query, written));
+    }
     if path.contains(['?', '#']) {
         return refuse("must not have a query or a fragment", query_help(path));
-    }
-    if let Some(base) = path.strip_suffix(protocol.path()) {
-        let what = format!("must not end with `{}`: that is added to it", protocol.path());
-        let base = route::unix_url(Path::new(socket), base);
-        return refuse(&what, format!("did you mean `{base}`?"));
     }
     no_socket(socket).map_or(Ok(()), |why| {
         refuse(&format!("has a path that no socket can have: {why}"), UNIX_HELP.to_owned())
@@ -156,6 +157,16 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
     if url.contains('@') {
         return refuse("must not hold a user and password", KEY_HELP.to_owned());
     }
+    if url.contains(char::is_whitespace) {
+        return refuse("has a blank in it", URL_HELP.to_owned());
+    }
+    let (bare, query) = without_query(url);
+    let origin = bare.find("://").map_or(0, |at| at + "://".len());
+    let path_at = bare[origin..].find('/').map_or(bare.len(), |at| origin + at);
+    if let Some(end) = Ending::of(&bare[path_at..], protocol) {
+        let written = |path: &str| format!("{}{path}", &bare[..path_at]);
+        return refuse(&end.what(protocol), end.help(protocol, query, written));
+    }
     if url.contains(['?', '#']) {
         return refuse("must not have a query or a fragment", query_help(url));
     }
@@ -171,14 +182,79 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
     if after_host.contains(':') && uri.port_u16().is_none_or(|port| port == 0) {
         return refuse("has no valid port", "a port is a whole number from 1 to 65535".to_owned());
     }
-    if let Some(base) = url.trim_end_matches('/').strip_suffix(protocol.path()) {
-        let what = format!("must not end with `{}`: that is added to it", protocol.path());
-        return refuse(&what, format!("did you mean `{base}`?"));
-    }
     if let Err(why) = reqwest::Url::parse(url) {
         return refuse(&format!("is not a URL: {why}"), URL_HELP.to_owned());
     }
     Ok(uri)
+}
+
+/// `url` without its query and its fragment, and whether it has a query.
+fn without_query(url: &str) -> (&str, bool) {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    (&url[..end], url[end..].starts_with('?'))
+}
+
+/// The path of a protocol at the end of a base URL, to which a path is added.
+struct Ending<'a> {
+    /// The protocol whose path it is.
+    of: &'static dyn Protocol,
+    /// The path before it.
+    base: &'a str,
+}
+
+impl<'a> Ending<'a> {
+    /// The end of `path`, if it is the path of a protocol: of `preferred`, or of any.
+    fn of(path: &'a str, preferred: &dyn Protocol) -> Option<Self> {
+        let path = path.trim_end_matches('/');
+        let base = |of: &'static dyn Protocol| {
+            let start = path.len().checked_sub(of.path().len())?;
+            let end = path.get(start..)?;
+            let base = path[..start].trim_end_matches('/');
+            end.eq_ignore_ascii_case(of.path()).then_some(Self { of, base })
+        };
+        let found = protocol::ALL.iter().filter_map(|of| base(*of));
+        // `/chat/completions` ends with `/completions` as well.
+        found.max_by_key(|end| (end.of.path().len(), end.of.name() == preferred.name()))
+    }
+
+    fn what(&self, wanted: &dyn Protocol) -> String {
+        let Self { of, .. } = self;
+        match of.name() == wanted.name() {
+            true => format!("must not end with `{}`: that is added to it", of.path()),
+            false => format!(
+                "must not end with `{}`, the path of `{}`: `{}`, the path of `{}`, is added to it",
+                of.path(),
+                of.name(),
+                wanted.path(),
+                wanted.name()
+            ),
+        }
+    }
+
+    /// `written` gives the base URL with a path.
+    fn help(
+        &self,
+        wanted: &dyn Protocol,
+        has_query: bool,
+        written: impl Fn(&str) -> String,
+    ) -> String {
+        let Self { of, base } = self;
+        let query = if has_query { " with `query: { … }` for what follows the `?`" } else { "" };
+        let own = written(base);
+        if of.name() == wanted.name() {
+            return format!("did you mean `{own}`{query}?");
+        }
+        // The prefix of the one is no place of the other.
+        let other = match *base == of.prefix() && of.prefix() != wanted.prefix() {
+            true => written(""),
+            false => own.clone(),
+        };
+        format!(
+            "did you mean `protocol: {}` at `{own}`{query},\nor `{}` at `{other}`?",
+            of.name(),
+            wanted.name()
+        )
+    }
 }
 
 /// What is wrong with a `metrics_url`.
@@ -338,7 +414,10 @@ pub(super) fn extra_body(reader: &mut Reader<'_>, entry: &Entry<'_>, protocol: &
                 Value::Array(_) | Value::Object(_) => {
                     format!("`extra_body` must not hold `{name}`")
                 }
-                _ => format!("`extra_body` must not hold `{name}: {value}`"),
+                _ => {
+                    let value = exact::to_string(&value);
+                    format!("`extra_body` must not hold `{name}: {value}`")
+                }
             };
             reader.error_at_key(&field, what, why);
         }
@@ -443,7 +522,8 @@ fn tools_refused(
     if let Some(field) = sent().find(|key| !protocol.tool_fields().contains(key)) {
         return Some(tools::knows_no(field, protocol));
     }
-    if let Some(field) = sent().find(|key| settings.extra_body.contains_key(*key)) {
+    let has_own = |key: &str| settings.extra_body.get(key).is_some_and(|own| !own.is_null());
+    if let Some(field) = sent().find(|key| has_own(key)) {
         let what = format!("the `extra_body` of the model has `{field}` as well");
         return Some((what, "remove one of them".to_owned()));
     }

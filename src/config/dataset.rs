@@ -1,11 +1,43 @@
 //! Data sets: records in JSON Lines or in one JSON list. A record has a `prompt`, OpenAI's
 //! `messages`, `turns` as MT-Bench has them, or ShareGPT's `conversations`. Pure.
+//!
+//! A record that cannot be asked is left out with its reason; the others are asked.
 
-use std::{collections::HashSet, sync::Arc};
+mod pieces;
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::prompt::{ChatMessage, Image, Piece, Role, Tool};
+pub(super) use self::pieces::Text;
+use crate::{
+    exact,
+    prompt::{ChatMessage, Image, Piece, Role, Tool},
+};
+
+/// Most mistakes that are kept of a set, and shown. They are counted beyond that.
+const MOST_SHOWN: usize = 5;
+
+/// What a data set holds.
+#[derive(Debug, Default)]
+pub(super) struct Set {
+    /// The records that can be asked.
+    pub(super) records: Vec<Record>,
+    /// How many records there are, whatever becomes of them.
+    pub(super) all: usize,
+    /// The first of the records that are left out, each with its reason.
+    pub(super) mistakes: Vec<Mistake>,
+    /// How many are left out so.
+    pub(super) left_out: usize,
+    /// Conversations that nobody begins with a question: they are left out, and no mistake.
+    pub(super) without_question: usize,
+    /// Records that ask in more than one way, by the way that is taken and the one that is not.
+    pub(super) ambiguous: Vec<((&'static str, &'static str), usize)>,
+}
 
 /// A record.
 #[derive(Debug)]
@@ -33,6 +65,18 @@ pub(super) struct Mistake {
     pub(super) help: &'static str,
 }
 
+/// The fields of a record that are read.
+struct Fields {
+    values: Map<String, Value>,
+    /// What it is called.
+    name: Option<String>,
+    /// The names of all its fields.
+    keys: Vec<String>,
+}
+
+/// The ways in which a record asks; of several the first is taken.
+const FORMS: [&str; 4] = ["messages", "conversations", "turns", "prompt"];
+
 const RECORD_HELP: &str = "a record is an object with `prompt`, `messages`, `turns` or \
                            `conversations`,\nfor example `{\"prompt\": \"Say hello.\"}`";
 const MESSAGES_HELP: &str =
@@ -48,48 +92,118 @@ const SHAREGPT_HELP: &str =
 /// Why a record is refused, and what would be right.
 type Refusal = (String, &'static str);
 
-/// The records in `text`, those without a question left out. With `multi_turn`, the questions of
-/// a record are turns of a conversation, and the recorded answers are not sent.
-pub(super) fn read(text: &str, multi_turn: bool) -> Result<Vec<Record>, Mistake> {
-    let is_list = text.trim_start().starts_with('[');
-    let pieces = if is_list { listed(text) } else { lines(text) }?;
-    let mut records: Vec<Record> = Vec::new();
-    let mut names = HashSet::new();
+/// The records in `text`. With `multi_turn`, the questions of a record are turns of a conversation,
+/// and the recorded answers are not sent.
+pub(super) fn read(text: &Text, multi_turn: bool) -> Set {
+    let mut pieces = text.pieces();
+    if is_one_conversation(&pieces) {
+        pieces = vec![(0, text.text.trim())];
+    }
+    let mut set = Set { all: pieces.len(), ..Set::default() };
     for (at, piece) in pieces {
-        let refused = |(what, help): Refusal| Mistake { at, what, help };
-        let record: Map<String, Value> = serde_json::from_str(piece)
-            .map_err(|_| refused(("a record is no object".into(), RECORD_HELP)))?;
-        let Some(record) = self::record(&record, multi_turn).map_err(refused)? else { continue };
-        if let Some(name) = record.name.as_ref().filter(|name| !names.insert((*name).clone())) {
-            let what = format!("two records are called `{name}`");
-            return Err(refused((what, "their names would be those of two trials: rename one")));
+        match read_record(text, (at, piece), multi_turn) {
+            Ok((Some(record), beside)) => {
+                set.records.push(record);
+                if let Some(pair) = beside {
+                    set.note_ambiguous(pair);
+                }
+            }
+            Ok((None, _)) => set.without_question += 1,
+            Err(mistake) => {
+                set.left_out += 1;
+                if set.mistakes.len() < MOST_SHOWN {
+                    set.mistakes.push(mistake);
+                }
+            }
         }
-        records.push(record);
     }
-    Ok(records)
+    set
 }
 
-/// The items of a JSON list, each with its place.
-fn listed(text: &str) -> Result<Vec<(usize, &str)>, Mistake> {
-    let items: Vec<&RawValue> =
-        serde_json::from_str(text).map_err(|error| not_json(text, 0, &error))?;
-    let place = |item: &str| item.as_ptr() as usize - text.as_ptr() as usize;
-    Ok(items.iter().map(|item| (place(item.get()), item.get())).collect())
+impl Set {
+    fn note_ambiguous(&mut self, pair: (&'static str, &'static str)) {
+        match self.ambiguous.iter_mut().find(|(known, _)| *known == pair) {
+            Some((_, count)) => *count += 1,
+            None => self.ambiguous.push((pair, 1)),
+        }
+    }
 }
 
-/// The lines that are not blank, each with its place.
-fn lines(text: &str) -> Result<Vec<(usize, &str)>, Mistake> {
-    let mut at = 0;
-    let mut lines = Vec::new();
-    for line in text.split_inclusive('\n') {
-        if !line.trim().is_empty() {
-            let _: &RawValue =
-                serde_json::from_str(line).map_err(|error| not_json(line, at, &error))?;
-            lines.push((at, line));
-        }
-        at += line.len();
+/// Whether the items of a list are the turns of one conversation rather than records.
+fn is_one_conversation(pieces: &[(usize, &str)]) -> bool {
+    let Some((_, first)) = pieces.first() else { return false };
+    let fields: Option<HashMap<Cow<'_, str>, &RawValue>> = serde_json::from_str(first).ok();
+    let has = |key: &str| fields.as_ref().is_some_and(|fields| fields.contains_key(key));
+    let is_turn = has("role") && has("content") || has("from") && has("value");
+    is_turn && !FORMS.iter().any(|form| has(form))
+}
+
+/// What a record asks, if anything, and the pair of forms of which the second is not taken.
+type Asking = (Option<Record>, Option<(&'static str, &'static str)>);
+
+fn read_record(
+    text: &Text,
+    (at, piece): (usize, &str),
+    multi_turn: bool,
+) -> Result<Asking, Mistake> {
+    if !text.is_clean(at, piece) {
+        let what = "this record is not UTF-8 text".to_owned();
+        return Err(Mistake { at, what, help: "save the data set as UTF-8" });
     }
-    Ok(lines)
+    let fields = match fields(piece) {
+        Ok(fields) => fields,
+        Err(error) => {
+            let repaired = pieces::repaired(piece).and_then(|repaired| fields(&repaired).ok());
+            repaired.ok_or_else(|| not_json(piece, at, &error))?
+        }
+    };
+    let refused = |(what, help): Refusal| Mistake { at, what, help };
+    let fields =
+        fields.ok_or_else(|| refused(("a record is not an object".into(), RECORD_HELP)))?;
+    record(&fields, multi_turn).map_err(refused)
+}
+
+/// The fields of the record `piece`; `None` when it is none. A list is a conversation.
+fn fields(piece: &str) -> Result<Option<Fields>, serde_json::Error> {
+    if piece.trim_start().starts_with('[') {
+        let turns: Value = serde_json::from_str(piece)?;
+        let is_conversation =
+            turns.as_array().is_some_and(|turns| turns.iter().all(Value::is_object));
+        let values = Map::from_iter([("conversations".to_owned(), turns)]);
+        return Ok(is_conversation.then(|| Fields { values, name: None, keys: Vec::new() }));
+    }
+    if !piece.trim_start().starts_with('{') {
+        let _: &RawValue = serde_json::from_str(piece)?;
+        return Ok(None);
+    }
+    // Most of a record is often not read: its answers, scores and sources.
+    const READ: &[&str] =
+        &["messages", "conversations", "turns", "prompt", "output_tokens", "max_tokens", "tools"];
+    let raw: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(piece)?;
+    let mut values = Map::new();
+    for key in READ {
+        if let Some(value) = raw.get(*key) {
+            values.insert((*key).to_owned(), serde_json::from_str(value.get())?);
+        }
+    }
+    let mut name = None;
+    for key in ["name", "id", "question_id"] {
+        if let (None, Some(value)) = (&name, raw.get(key)) {
+            name = called(value.get())?;
+        }
+    }
+    let mut keys: Vec<_> = raw.into_keys().map(Cow::into_owned).collect();
+    keys.sort_unstable();
+    Ok(Some(Fields { values, name, keys }))
+}
+
+/// What a record is called by this JSON: a text, or a number as it is written.
+fn called(json: &str) -> Result<Option<String>, serde_json::Error> {
+    Ok(match serde_json::from_str(json)? {
+        Value::String(name) => Some(name.trim().to_owned()).filter(|name| !name.is_empty()),
+        Value::Number(_) => Some(json.to_owned()),
+        _ => None,
+    })
 }
 
 /// What serde says of `text`, which begins at `at`.
@@ -104,36 +218,52 @@ fn not_json(text: &str, at: usize, error: &serde_json::Error) -> Mistake {
     Mistake { at: at + text.floor_char_boundary(offset), what, help }
 }
 
-/// The record, if it asks something.
-fn record(fields: &Map<String, Value>, multi_turn: bool) -> Result<Option<Record>, Refusal> {
-    let filled = |key: &str| fields.get(key).filter(|value| !value.is_null());
-    let forms = ["prompt", "messages", "turns", "conversations"];
-    let mut found = forms.iter().filter_map(|key| Some((*key, filled(key)?)));
+/// What the record asks, if anything.
+fn record(fields: &Fields, multi_turn: bool) -> Result<Asking, Refusal> {
+    let filled = |key: &str| fields.values.get(key).filter(|value| !value.is_null());
+    let says_something = |value: &Value| match value {
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        _ => true,
+    };
+    let found = || FORMS.iter().filter_map(|key| Some((*key, filled(key)?)));
+    let mut saying = found().filter(|(_, value)| says_something(value));
     let (form, value) =
-        found.next().ok_or_else(|| ("this record asks nothing".to_owned(), RECORD_HELP))?;
-    if let Some((other, _)) = found.next() {
-        let what = format!("this record has both `{form}` and `{other}`");
-        return Err((what, "leave one of them"));
-    }
-    let messages = match form {
-        "prompt" => vec![ChatMessage::text(Role::User, text("`prompt`", value, RECORD_HELP)?)],
-        "messages" => messages(value, multi_turn)?,
-        "turns" => turns(value)?,
+        saying.next().or_else(|| found().next()).ok_or_else(|| asks_nothing(fields))?;
+    let beside = saying.next().map(|(other, _)| (form, other));
+    let messages = match (form, value) {
+        ("messages", _) | ("prompt", Value::Array(_)) => messages(form, value, multi_turn)?,
+        ("prompt", _) => {
+            vec![ChatMessage::text(Role::User, text("`prompt`", value, RECORD_HELP)?)]
+        }
+        ("turns", _) => turns(value)?,
         _ => match conversations(value)? {
-            messages if messages.is_empty() => return Ok(None),
+            messages if messages.is_empty() => return Ok((None, beside)),
             messages => messages,
         },
     };
     let output = ["output_tokens", "max_tokens"].into_iter().find_map(filled);
     let output_tokens = output.map(|count| {
-        let whole = count.as_u64().filter(|count| *count > 0);
-        whole.ok_or_else(|| (format!("`{count}` is no number of output tokens"), COUNT_HELP))
+        let digits = count.as_str().and_then(|digits| digits.trim().parse().ok());
+        let whole = digits.or_else(|| exact::whole(count)).filter(|count| *count > 0);
+        whole.ok_or_else(|| (format!("`{count}` is not a number of output tokens"), COUNT_HELP))
     });
-    let name = ["name", "id", "question_id"].into_iter().find_map(filled).and_then(called);
     let (messages, later) = first_turn(form, messages, multi_turn);
     let output_tokens = output_tokens.transpose()?;
     let tools = filled("tools").map(tools).transpose()?;
-    Ok(Some(Record { name, messages, later, output_tokens, tools }))
+    let name = fields.name.clone();
+    Ok((Some(Record { name, messages, later, output_tokens, tools }), beside))
+}
+
+fn asks_nothing(fields: &Fields) -> Refusal {
+    const MOST: usize = 6;
+    let keys: Vec<_> = fields.keys.iter().take(MOST).map(|key| format!("`{key}`")).collect();
+    let more = if fields.keys.len() > MOST { ", …" } else { "" };
+    let has = match keys.is_empty() {
+        true => String::new(),
+        false => format!(": it has {}{more}", keys.join(", ")),
+    };
+    (format!("this record asks nothing{has}"), RECORD_HELP)
 }
 
 /// The tools of a record, in OpenAI's form.
@@ -148,7 +278,7 @@ fn tools(value: &Value) -> Result<Arc<[Tool]>, Refusal> {
     let tools: Option<Vec<_>> = value.as_array().map(Vec::as_slice).and_then(|listed| {
         listed.iter().map(|item| tool(item).filter(|tool| !tool.name().is_empty())).collect()
     });
-    let tools = tools.ok_or_else(|| ("`tools` is no list of tools".to_owned(), TOOLS_HELP))?;
+    let tools = tools.ok_or_else(|| ("`tools` is not a list of tools".to_owned(), TOOLS_HELP))?;
     match tools.iter().find(|tool| !names.insert(tool.name())) {
         Some(twice) => Err((format!("two tools are called `{}`", twice.name()), "rename one")),
         None => Ok(tools.into()),
@@ -162,21 +292,12 @@ fn first_turn(
     multi_turn: bool,
 ) -> (Vec<ChatMessage>, Vec<ChatMessage>) {
     // A recorded conversation is one turn with a past.
-    if form == "messages" && !multi_turn {
+    if ["messages", "prompt"].contains(&form) && !multi_turn {
         return (messages, Vec::new());
     }
     let first = messages.iter().position(|message| message.role == Role::User);
     let later = messages.split_off(first.map_or(messages.len(), |first| first + 1));
     (messages, if multi_turn { later } else { Vec::new() })
-}
-
-/// What a record is called.
-fn called(name: &Value) -> Option<String> {
-    match name {
-        Value::String(name) => Some(name.trim().to_owned()).filter(|name| !name.is_empty()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
 }
 
 fn text(what: &str, value: &Value, help: &'static str) -> Result<String, Refusal> {
@@ -195,35 +316,52 @@ fn list<'v>(what: &str, value: &'v Value, help: &'static str) -> Result<&'v Vec<
     }
 }
 
-/// OpenAI's form, up to the last question: an answer that was recorded after it is not sent.
-fn messages(value: &Value, multi_turn: bool) -> Result<Vec<ChatMessage>, Refusal> {
+/// OpenAI's form, up to the last question: what was recorded after it is not sent.
+fn messages(form: &str, value: &Value, multi_turn: bool) -> Result<Vec<ChatMessage>, Refusal> {
     let refuse = |what: String| Err((what, MESSAGES_HELP));
+    let listed = list(form, value, MESSAGES_HELP)?;
+    let is_question = |message: &Value| speaker(message) == Some(Role::User);
+    let Some(last) = listed.iter().rposition(is_question) else {
+        return refuse(format!("`{form}` has no question of the user"));
+    };
     let mut messages = Vec::new();
-    for message in list("messages", value, MESSAGES_HELP)? {
-        let role = match message["role"].as_str() {
-            Some("system" | "developer") if messages.is_empty() => Role::System,
-            Some("system" | "developer") => {
+    for message in &listed[..=last] {
+        let role = match (speaker(message), who(message)) {
+            (Some(Role::System), _) if !messages.is_empty() => {
                 return refuse("a system message can only be the first".into());
             }
-            Some("user") => Role::User,
-            Some("assistant") => Role::Assistant,
-            Some(other) => {
+            (Some(role), _) => role,
+            (None, Some(other)) => {
                 return refuse(format!("messages of the role `{other}` cannot be sent"));
             }
-            None => return refuse("a message has no `role`".into()),
+            (None, None) => return refuse("a message has no `role`".into()),
         };
-        messages.push(ChatMessage { role, content: content(&message["content"])? });
+        if multi_turn && role == Role::Assistant {
+            continue;
+        }
+        messages.push(ChatMessage { role, content: content(said(message))? });
     }
-    if multi_turn {
-        messages.retain(|message| message.role != Role::Assistant);
+    Ok(messages)
+}
+
+/// Who says a message, in the words of OpenAI, ShareGPT or OpenAssistant; `None` for others.
+fn speaker(message: &Value) -> Option<Role> {
+    match who(message)?.to_ascii_lowercase().as_str() {
+        "user" | "human" | "prompter" => Some(Role::User),
+        "assistant" | "gpt" | "chatgpt" | "bot" | "model" => Some(Role::Assistant),
+        "system" | "developer" => Some(Role::System),
+        _ => None,
     }
-    while messages.last().is_some_and(|last| last.role == Role::Assistant) {
-        messages.pop();
-    }
-    match messages.last() {
-        Some(last) if last.role == Role::User => Ok(messages),
-        _ => refuse("`messages` has no question of the user".into()),
-    }
+}
+
+fn who(message: &Value) -> Option<&str> {
+    ["role", "from"].iter().find_map(|key| message[*key].as_str())
+}
+
+/// What a message says.
+fn said(message: &Value) -> &Value {
+    let value = &message["content"];
+    if value.is_null() { &message["value"] } else { value }
 }
 
 /// A message's content: text, or a list of its pieces.
@@ -279,19 +417,20 @@ fn conversations(value: &Value) -> Result<Vec<ChatMessage>, Refusal> {
     };
     let mut messages = Vec::new();
     for turn in turns {
-        let said = turn["value"].as_str();
-        let said = said.ok_or_else(|| ("a turn has no `value`".to_owned(), SHAREGPT_HELP))?;
-        let role = match turn["from"].as_str() {
-            Some("human" | "user") => Role::User,
-            Some("system") => Role::System,
-            Some(_) => Role::Assistant,
-            None => return Err(("a turn has no `from`".into(), SHAREGPT_HELP)),
-        };
-        if said.trim().is_empty() || role == Role::Assistant {
+        if who(turn).is_none() {
+            return Err(("a turn has no `from`".into(), SHAREGPT_HELP));
+        }
+        // Answers are not sent, whatever they hold.
+        let Some(role @ (Role::User | Role::System)) = speaker(turn) else { continue };
+        let said = said(turn);
+        if said.is_null() && turn.get("value").is_none() && turn.get("content").is_none() {
+            return Err(("a turn has no `value`".to_owned(), SHAREGPT_HELP));
+        }
+        if said.is_null() || said.as_str().is_some_and(|text| text.trim().is_empty()) {
             continue;
         }
         if role == Role::User || messages.is_empty() {
-            messages.push(ChatMessage::text(role, said));
+            messages.push(ChatMessage { role, content: content(said)? });
         }
     }
     match messages.iter().any(|message| message.role == Role::User) {

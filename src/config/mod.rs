@@ -6,9 +6,11 @@
 //! ```
 
 mod check;
+mod data_note;
 mod dataset;
 mod files;
 mod github;
+mod numbers;
 mod places;
 mod prompts;
 mod read;
@@ -42,6 +44,7 @@ pub use serde_saphyr::Spanned;
 
 pub(crate) use self::words::{list, nearest};
 pub use self::{
+    data_note::DataNote,
     github::Github,
     secrets::names_a_secret,
     source::{ConfigError, ConfigErrors},
@@ -94,6 +97,8 @@ pub struct Config {
     pub max_runs: Option<u32>,
     /// `workloads`, in the order in which they are written. Default: none.
     pub workloads: Vec<Workload>,
+    /// What is to be said of the data sets.
+    pub data: Vec<DataNote>,
     source: Source,
     /// The path of each text in the document, by its first byte.
     paths: BTreeMap<usize, String>,
@@ -106,8 +111,6 @@ pub struct Model {
     pub key: Spanned<String>,
     /// `name`: what it is called in the results. Default: the key.
     pub name: Option<Spanned<String>>,
-    /// `model_name`: what it is called in requests. Default: the key.
-    pub model_name: Option<String>,
     /// Where it is.
     pub endpoint: Endpoint,
     /// The keys that `defaults` may have, too.
@@ -133,8 +136,10 @@ pub enum Endpoint {
 /// The keys that a model and `defaults` share. What is not written is `None` or empty.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// `temperature`, 0 to 2. Default: 0.7.
-    pub temperature: Option<f64>,
+    /// `model_name`: what the server calls the model. Default: the model's key.
+    pub model_name: Option<String>,
+    /// `temperature`, 0 to 2, or `null`: it is not sent. Default: 0.7.
+    pub temperature: Option<Option<f64>>,
     /// `max_tokens`: most tokens to generate, 1 or more. Default: 1024.
     pub max_tokens: Option<u64>,
     /// `ignore_eos`: whether the model is not to end by itself; `false` also where a prompt says so.
@@ -378,7 +383,7 @@ impl Config {
         let max_runs = fields
             .get("max_runs")
             .and_then(|entry| reader.whole(entry, u64::from(runs)..=10_000, "30"));
-        let paths = reader.finish()?;
+        let (paths, data) = reader.finish()?;
         Ok(Self {
             models,
             defaults,
@@ -389,9 +394,19 @@ impl Config {
             inconclusive: inconclusive.unwrap_or_default(),
             max_runs: max_runs.and_then(|runs| u32::try_from(runs).ok()),
             workloads: workloads.unwrap_or_default(),
+            data,
             source,
             paths,
         })
+    }
+
+    /// An error for each record of a data set that is left out, for who wants none left out.
+    pub fn with_all_data(self) -> Result<Self, ConfigErrors> {
+        let errors: Vec<_> = self.data.iter().flat_map(DataNote::errors).collect();
+        match errors.is_empty() {
+            true => Ok(self),
+            false => Err(ConfigErrors(errors)),
+        }
     }
 
     /// The file's name, as it was given.
@@ -453,11 +468,6 @@ impl Model {
     pub fn display_name(&self) -> &Spanned<String> {
         self.name.as_ref().unwrap_or(&self.key)
     }
-
-    /// What it is called in requests.
-    pub fn request_name(&self) -> &str {
-        self.model_name.as_deref().unwrap_or(&self.key.value)
-    }
 }
 
 impl Settings {
@@ -469,6 +479,7 @@ impl Settings {
         let overridden = |name| self.headers.iter().any(|(own, _)| own == name);
         let inherited = defaults.headers.iter().filter(|(name, _)| !overridden(name));
         Self {
+            model_name: self.model_name.clone().or_else(|| defaults.model_name.clone()),
             temperature: self.temperature.or(defaults.temperature),
             max_tokens: self.max_tokens.or(defaults.max_tokens),
             ignore_eos: self.ignore_eos.or(defaults.ignore_eos),

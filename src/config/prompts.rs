@@ -1,6 +1,7 @@
 //! `prompts`: by text, file, folder or data set.
 
 use std::{
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -12,9 +13,12 @@ use serde_saphyr::Spanned;
 
 use super::{
     Prompt,
-    dataset::{self, Record},
+    data_note::DataNote,
+    dataset::{self, Record, Text},
     files::{text_of, tokenizer, unreadable},
     read::{Entry, Fields, Reader},
+    sanitise,
+    source::ConfigError,
     tools,
     words::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
     yaml::Yaml,
@@ -287,6 +291,56 @@ fn file(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
     text_of(reader, entry, &reader.base_dir.join(file))
 }
 
+/// What trials of a set's records are called after the name of the set: their own names, or their
+/// numbers, counted from 1. A name that is taken gets a number behind it; how many are.
+fn labels(records: &[Record]) -> (Vec<String>, usize) {
+    let mut names = Names::default();
+    // The first of each name keeps it; what is numbered gives way to all names.
+    let mut labels: Vec<_> = records
+        .iter()
+        .map(|record| record.name.clone().filter(|name| names.is_free(name)))
+        .collect();
+    let mut renamed = 0;
+    for (nth, (label, record)) in labels.iter_mut().zip(records).enumerate() {
+        if let (None, Some(name)) = (&label, &record.name) {
+            *label = Some(names.numbered(name));
+            renamed += 1;
+        } else if label.is_none() {
+            let number = (nth + 1).to_string();
+            let is_free = names.is_free(&number);
+            *label = Some(if is_free { number } else { names.numbered(&number) });
+        }
+    }
+    (labels.into_iter().flatten().collect(), renamed)
+}
+
+/// Names of which no two are the same in the results.
+#[derive(Default)]
+struct Names {
+    taken: HashSet<String>,
+    /// The last number behind each name, so that many of one name take no longer.
+    last: HashMap<String, usize>,
+}
+
+impl Names {
+    /// Takes `name`, if no other has.
+    fn is_free(&mut self, name: &str) -> bool {
+        self.taken.insert(sanitise(name))
+    }
+
+    /// `name`, which is taken, with a number behind it.
+    fn numbered(&mut self, name: &str) -> String {
+        let number = self.last.entry(sanitise(name)).or_insert(1);
+        loop {
+            *number += 1;
+            let numbered = format!("{name}-{number}");
+            if self.taken.insert(sanitise(&numbered)) {
+                return numbered;
+            }
+        }
+    }
+}
+
 /// The prompts of a data set: a file of records, or a folder of texts.
 fn data_set(
     reader: &mut Reader<'_>,
@@ -304,9 +358,13 @@ fn data_set(
         false => records(reader, entry, &path, multi_turn),
     };
     let Some(records) = records else { return Vec::new() };
+    let (mut labels, renamed) = labels(&records);
+    if let Some(note) = reader.data.last_mut().filter(|_| renamed > 0) {
+        let count = records_count(renamed);
+        note.remark(format!("{count} with a name that another has: numbered"));
+    }
     let prompt = |(nth, record): (usize, Record)| {
-        let label = record.name.clone().unwrap_or_else(|| (nth + 1).to_string());
-        let name = format!("{}-{label}", set.value);
+        let name = format!("{}-{}", set.value, std::mem::take(&mut labels[nth]));
         let mut messages = record.messages;
         if let Some(system) = system
             && messages.first().is_some_and(|first| first.role != Role::System)
@@ -360,20 +418,66 @@ fn records(
     path: &Path,
     multi_turn: bool,
 ) -> Option<Vec<Record>> {
-    let text = text_of(reader, entry, path)?;
-    match dataset::read(&text, multi_turn) {
-        Ok(records) if records.is_empty() => {
-            let what =
-                format!("{} has no conversation that begins with a question", path.display());
-            reader.error(entry, what, "see the README for what a data set is");
-            None
-        }
-        Ok(records) => Some(records),
-        Err(mistake) => {
-            reader.error_in_data(entry, &path.display().to_string(), &text, mistake);
-            None
-        }
+    let text = data_of(reader, entry, path)?;
+    let set = dataset::read(&text, multi_turn);
+    let file = path.display().to_string();
+    let mistakes: Vec<_> = set
+        .mistakes
+        .into_iter()
+        .map(|mistake| ConfigError::in_data(&file, &text.text, &entry.path, mistake))
+        .collect();
+    if set.records.is_empty() {
+        let what = match (set.all, set.left_out) {
+            (0, _) => format!("{file} holds no records"),
+            (_, 0) => format!("{file} has no conversation that begins with a question"),
+            (all, _) => format!("{file} has no record that can be asked, of {all}"),
+        };
+        reader.error(entry, what, "see the README for what a data set is");
+        reader.errors_in_data(mistakes);
+        return None;
     }
+    let mut note = DataNote::new(file, set.all, set.left_out, mistakes);
+    if set.without_question > 0 {
+        let count = records_count(set.without_question);
+        note.remark(format!("{count} without a question left out"));
+    }
+    for ((taken, other), count) in set.ambiguous {
+        let count = records_count(count);
+        note.remark(format!("{count} with both `{taken}` and `{other}`: `{taken}` is asked"));
+    }
+    reader.data.push(note);
+    Some(set.records)
+}
+
+fn records_count(count: usize) -> String {
+    format!("{count} record{}", if count == 1 { "" } else { "s" })
+}
+
+/// The text of a data file.
+fn data_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<Text> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            unreadable(reader, entry, path, &error);
+            return None;
+        }
+    };
+    let wrong = match bytes.as_slice() {
+        [0x1f, 0x8b, ..] => Some(("is compressed (gzip)", "unpack it: `gunzip -k FILE`")),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(("is compressed (zstd)", "unpack it: `unzstd FILE`")),
+        [b'P', b'K', 3, 4, ..] => Some(("is a ZIP archive", "unpack it")),
+        [b'P', b'A', b'R', b'1', ..] => {
+            Some(("is Parquet", "save it as JSON Lines: pandas' `to_json(lines=True)`"))
+        }
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some(("is UTF-16", "save the data set as UTF-8")),
+        bytes if bytes.trim_ascii().is_empty() => Some(("is empty", "write records into it")),
+        _ => None,
+    };
+    if let Some((what, help)) = wrong {
+        reader.error(entry, format!("{} {what}", path.display()), help);
+        return None;
+    }
+    Some(Text::of(bytes))
 }
 
 /// The text files of a folder as records.

@@ -8,16 +8,17 @@ use std::{
 };
 
 use jiff::fmt::friendly::SpanParser;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
 use super::{
-    dataset::Mistake,
+    data_note::DataNote,
+    numbers,
     source::{ConfigError, ConfigErrors, Source},
     words::Section,
     yaml::{Node, Yaml},
 };
-use crate::tokenizer::Tokenizer;
+use crate::{exact, tokenizer::Tokenizer};
 
 /// Longest duration that is accepted.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -33,6 +34,8 @@ pub(super) struct Reader<'s> {
     paths: BTreeMap<usize, String>,
     /// The tokenizers that were read, by their files: one may be named often, and takes its time.
     pub(super) tokenizers: HashMap<PathBuf, Tokenizer>,
+    /// What is to be said of the data sets that were read.
+    pub(super) data: Vec<DataNote>,
 }
 
 /// A value, and what is needed to speak about it.
@@ -104,14 +107,17 @@ impl<'n> Entry<'n> {
 
 impl<'s> Reader<'s> {
     pub(super) fn new(source: &'s Source, base_dir: &'s Path) -> Self {
-        let (errors, paths, tokenizers) = Default::default();
-        Self { source, base_dir, errors, paths, tokenizers }
+        let (errors, paths, tokenizers, data) = Default::default();
+        Self { source, base_dir, errors, paths, tokenizers, data }
     }
 
-    /// The paths of the texts, or every mistake, once each and in the order of the text.
-    pub(super) fn finish(mut self) -> Result<BTreeMap<usize, String>, ConfigErrors> {
+    /// The paths of the texts and what is to be said of the data sets; or every mistake, once each
+    /// and in the order of the text.
+    pub(super) fn finish(
+        mut self,
+    ) -> Result<(BTreeMap<usize, String>, Vec<DataNote>), ConfigErrors> {
         if self.errors.is_empty() {
-            return Ok(self.paths);
+            return Ok((self.paths, self.data));
         }
         self.errors.sort_by_key(|error| (error.line(), error.column()));
         let mut seen = HashSet::new();
@@ -162,15 +168,9 @@ impl<'s> Reader<'s> {
         self.errors.push(error);
     }
 
-    /// Notes a mistake in the data file that an entry names; `text` is all of it.
-    pub(super) fn error_in_data(
-        &mut self,
-        entry: &Entry<'_>,
-        file: &str,
-        text: &str,
-        mistake: Mistake,
-    ) {
-        self.errors.push(ConfigError::in_data(file, text, &entry.path, mistake));
+    /// Notes mistakes in a data file.
+    pub(super) fn errors_in_data(&mut self, mistakes: Vec<ConfigError>) {
+        self.errors.extend(mistakes);
     }
 
     /// Notes that a value is not what it must be.
@@ -298,12 +298,22 @@ impl<'s> Reader<'s> {
                 fields.entries.push((name, field));
                 continue;
             }
+            if section.ignores(name) {
+                continue;
+            }
             fields.meant.extend(section.meant(name));
             let place = self.source.bytes(field.key.defined);
             let what = format!("unknown key `{}`", self.source.shown(place.clone()));
             self.error_at(place, &entry.path, what, section.help(name));
         }
         fields
+    }
+
+    /// Whether `null` or `~` is written there, and not nothing.
+    pub(super) fn is_written_null(&self, entry: &Entry<'_>) -> bool {
+        entry.value.value == Yaml::Null
+            && !self.source.bytes(entry.value.defined).is_empty()
+            && !self.written(entry).trim().is_empty()
     }
 
     /// The items of a list.
@@ -472,8 +482,7 @@ impl<'s> Reader<'s> {
         match &entry.value.value {
             Yaml::Null => Some(Value::Null),
             Yaml::Bool(value) => Some(Value::Bool(*value)),
-            Yaml::Int(value) => Number::from_i128(*value).map(Value::Number),
-            Yaml::Float(value) => self.json_float(entry, *value),
+            Yaml::Int(_) | Yaml::Float(_) => self.json_number(entry),
             Yaml::Text(text) => Some(Value::String(text.clone())),
             Yaml::List(items) => {
                 let items = entry.items(items);
@@ -483,14 +492,30 @@ impl<'s> Reader<'s> {
         }
     }
 
-    fn json_float(&mut self, entry: &Entry<'_>, value: f64) -> Option<Value> {
-        let number = Number::from_f64(value);
-        if number.is_none() {
-            let what =
-                format!("{} cannot be sent: JSON has no `{}`", entry.label, self.written(entry));
-            self.error(entry, what, "write a finite number, or text in quotes");
+    /// A number as it is written.
+    fn json_number(&mut self, entry: &Entry<'_>) -> Option<Value> {
+        let written = self.source.text()[self.source.bytes(entry.value.defined)].trim();
+        // What is tagged, such as `!!float 1`, is written otherwise.
+        let spoken = match &entry.value.value {
+            Yaml::Int(value) if !numbers::is_one(written) => value.to_string(),
+            Yaml::Float(value) if !numbers::is_one(written) => format!("{value:?}"),
+            _ => written.to_owned(),
+        };
+        match numbers::json(&spoken) {
+            Ok(number) => Some(exact::number(&number)),
+            Err((why, help)) => {
+                let what = format!("{} cannot be sent as `{spoken}`: {why}", entry.label);
+                let text = format!("`{}\"{spoken}\"`", entry.lead);
+                let help = match help {
+                    Some(number) => {
+                        format!("write `{}{number}`, or {text} for text", entry.lead)
+                    }
+                    None => format!("write a finite number, or {text} for text"),
+                };
+                self.error(entry, what, help);
+                None
+            }
         }
-        number.map(Value::Number)
     }
 
     /// A map as JSON, whose keys are text: `50256:` is the key `"50256"`.

@@ -29,7 +29,17 @@ pub(super) fn in_text(text: &str) -> Vec<Range<usize>> {
 /// What the document says is a secret.
 pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
     let mut masks = Vec::new();
-    visit(node, text, false, &mut masks);
+    let Yaml::Map(entries) = &node.value else {
+        visit(node, text, false, &mut masks);
+        return masks;
+    };
+    for (key, value) in entries {
+        match &key.value {
+            // It is called like a header and is none.
+            Yaml::Text(name) if words::is_extension(name) => visit(value, text, false, &mut masks),
+            _ => visit_entry(key, value, text, false, &mut masks),
+        }
+    }
     masks
 }
 

@@ -84,10 +84,8 @@ fn model(
             check::extra_body(reader, body, protocol);
         }
     }
-    let text = |reader: &mut Reader<'_>, name: &str| reader.text(fields.get(name)?, "\"My model\"");
     Some(Model {
-        name: text(reader, "name"),
-        model_name: text(reader, "model_name").map(|name| name.value),
+        name: fields.get("name").and_then(|entry| reader.text(entry, "\"My model\"")),
         endpoint: endpoint(reader, entry, &fields, protocol)?,
         settings,
         key,
@@ -107,7 +105,8 @@ fn endpoint(
     match (base_url, simulated) {
         (Some(entry), None) => {
             let number = port.and_then(|port| reader.whole(port, 1..=65535, "8000"));
-            let base_url = reader.text(entry, "\"http://localhost:8000\"")?.value;
+            let written = reader.text(entry, "\"http://localhost:8000\"")?.value;
+            let base_url = written.trim().to_owned();
             check::url(reader, (entry, &base_url), fields, protocol);
             let port = number.and_then(|port| u16::try_from(port).ok());
             Some(Endpoint::Server { base_url, port })
@@ -150,9 +149,12 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
     let temperature = fields.get("temperature");
     let max_tokens = fields.get("max_tokens");
     let thresholds = fields.get("thresholds");
+    let model_name = fields.get("model_name");
+    let model_name = model_name.and_then(|entry| reader.text(entry, "\"Qwen/Qwen3-8B\""));
     Settings {
-        temperature: temperature.and_then(|entry| reader.number(entry, 0.0..=2.0, "0.7")),
-        max_tokens: max_tokens.and_then(|entry| reader.whole(entry, 1..=u64::MAX, "1024")),
+        model_name: model_name.map(|name| name.value),
+        temperature: temperature.and_then(|entry| self::temperature(reader, entry)),
+        max_tokens: max_tokens.and_then(|entry| self::max_tokens(reader, entry)),
         ignore_eos: fields.get("ignore_eos").and_then(|entry| reader.flag(entry)),
         tools: tools::tools(reader, fields),
         extra_body: fields
@@ -174,6 +176,29 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
         min_share: fields.get("min_share").and_then(|entry| share(reader, entry)),
         ways: ways::ways(reader, fields),
     }
+}
+
+fn max_tokens(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<u64> {
+    if entry.value.value == Yaml::Null {
+        let help = "for example `max_tokens: 1024`; `extra_body: { max_tokens: null }` leaves it out of \
+                    requests,\nand answers are then as long as the model likes";
+        reader.error(entry, "`max_tokens` has no value", help);
+        return None;
+    }
+    reader.whole(entry, 1..=u64::MAX, "1024")
+}
+
+/// A number, or `null`, written out: a key whose value is forgotten is a mistake.
+fn temperature(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Option<f64>> {
+    if reader.is_written_null(entry) {
+        return Some(None);
+    }
+    if entry.value.value == Yaml::Null {
+        let help = "for example `temperature: 0.7`; `temperature: null` leaves it out of requests";
+        reader.error(entry, "`temperature` has no value", help);
+        return None;
+    }
+    reader.number(entry, 0.0..=2.0, "0.7").map(Some)
 }
 
 fn extra_body(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Map<String, serde_json::Value> {

@@ -51,7 +51,9 @@ pub(super) fn check(
             reader.error_at_key(written, what, help);
         }
         for body in all.iter().filter_map(|fields| fields.get("extra_body")) {
-            let twice = reader.text_keyed(body).into_iter().find(|(name, _)| name == key);
+            let is_twice =
+                |(name, entry): &(&str, Entry<'_>)| name == key && entry.value.value != Yaml::Null;
+            let twice = reader.text_keyed(body).into_iter().find(is_twice);
             if let Some((_, twice)) = twice {
                 let what = format!("`{key}` is written beside `extra_body` as well");
                 reader.error_at_key(&twice, what, "remove one of them");

@@ -10,15 +10,15 @@ pub(super) struct Section {
 }
 
 /// The keys of a model that `defaults` may not have.
-pub(super) const OWN: &[&str] = &["base_url", "port", "name", "model_name", "simulate"];
+pub(super) const OWN: &[&str] = &["base_url", "port", "name", "simulate"];
 
 /// The keys of a model.
 pub(super) const MODEL: &[&str] = &[
     "base_url",
     "port",
     "name",
-    "model_name",
     "simulate",
+    "model_name",
     "temperature",
     "max_tokens",
     "ignore_eos",
@@ -244,7 +244,20 @@ const BODY: &[&str] = &[
     "user",
 ];
 
+/// What the top-level keys begin with that are only there for their anchors.
+const EXTENSION: &str = "x-";
+
+/// Whether `key` of the top level is only there for its anchor.
+pub(super) fn is_extension(key: &str) -> bool {
+    key.starts_with(EXTENSION)
+}
+
 impl Section {
+    /// Whether `key` may be there and means nothing.
+    pub(super) fn ignores(&self, key: &str) -> bool {
+        self.name == TOP_SECTION.name && is_extension(key)
+    }
+
     /// The known key that was probably meant by `key`.
     pub(super) fn meant(&self, key: &str) -> Option<&'static str> {
         let key = plain(key);

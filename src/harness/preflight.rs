@@ -1,107 +1,316 @@
-//! Each endpoint asked once, all at the same time, before the first trial.
+//! Each endpoint asked before the first trial, all at the same time.
 
 use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use tokio::runtime::Runtime;
 
 use super::{interrupt::Interrupt, terminal::Terminal};
 use crate::{
     client::{Client, Options, Watch},
     load::{self, Follow},
-    plan::{Access, Target},
-    preflight::{self, Finding},
-    recording::{Chunk, ErrorKind, RequestError},
+    plan::{Access, Case, Target},
+    preflight::{self, Elsewhere, Field, Finding, Question},
+    prompt::Prompt,
+    recording::{Chunk, ErrorKind, Recording, RequestError},
     sample,
 };
 
-/// The models whose trials would all fail, with the reason.
-pub(super) type Unusable = Vec<(Arc<Target>, RequestError)>;
+/// Most times that fields are left out and the endpoint is asked once more.
+const MOST_ROUNDS: usize = 6;
 
-/// Asks, and says in a line each what is wrong. Whose trials would fail, and who answered.
+/// Most prompts that are named.
+const NAMED: usize = 3;
+
+/// Trials that would all fail, with the reason.
+pub(super) struct Unusable {
+    target: Arc<Target>,
+    /// Those with these prompts; `None` for all of the model.
+    prompts: Option<Vec<Arc<Prompt>>>,
+    /// Why.
+    pub(super) error: RequestError,
+}
+
+impl Unusable {
+    /// Whether `case` is one of them. A load is one if each of its requests would fail.
+    pub(super) fn is_of(&self, case: &Case) -> bool {
+        let is_one = |prompt: &Arc<Prompt>| {
+            let prompts = self.prompts.as_ref();
+            prompts.is_none_or(|prompts| prompts.iter().any(|one| Arc::ptr_eq(one, prompt)))
+        };
+        let all = match case.task.workload() {
+            Some(workload) => workload.prompts.iter().all(is_one),
+            None => is_one(case.task.prompt()),
+        };
+        all && Arc::ptr_eq(&self.target, &case.target)
+    }
+}
+
+/// What came of asking all endpoints.
+#[derive(Default)]
+pub(super) struct Preflight {
+    pub(super) unusable: Vec<Unusable>,
+    /// The endpoints that were asked, with their valid answers and the others.
+    pub(super) asked: Vec<(Arc<Target>, Requests)>,
+}
+
+/// How many requests there were.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Requests {
+    pub(super) valid: usize,
+    pub(super) failed: usize,
+}
+
+/// Asks, and says in a line each what is wrong.
 pub(super) fn run(
     accesses: &[(Arc<Target>, Access)],
+    cases: &[Arc<Case>],
     interrupt: &Interrupt,
     terminal: &Terminal,
-) -> (Unusable, Vec<Arc<Target>>) {
+) -> Preflight {
     let real = || accesses.iter().filter(|(target, _)| !target.is_simulated());
     let found: Vec<_> = thread::scope(|scope| {
-        let asking: Vec<_> =
-            real().map(|(target, access)| scope.spawn(|| ask(target, access, interrupt))).collect();
-        asking.into_iter().map(|asked| asked.join().unwrap_or(Asked::InVain)).collect()
+        let asking: Vec<_> = real()
+            .map(|(target, access)| scope.spawn(|| ask(target, access, cases, interrupt)))
+            .collect();
+        asking.into_iter().map(|asked| asked.join().unwrap_or_default()).collect()
     });
-    let (mut unusable, mut answered) = (Unusable::new(), Vec::new());
-    for ((target, _), asked) in real().zip(found) {
-        let Finding { error, is_certain } = match asked {
-            Asked::Answered => {
-                answered.push(target.clone());
-                continue;
+    let mut preflight = Preflight::default();
+    for ((target, _), Asked { requests, found }) in real().zip(found) {
+        preflight.asked.push((target.clone(), requests));
+        for (prompts, Finding { error, is_certain }) in found {
+            let (head, tail) = match is_certain {
+                true => ("ERROR", "not run"),
+                false => ("WARNING", "run all the same"),
+            };
+            let trials = match &prompts {
+                None => "its trials are".to_owned(),
+                Some(prompts) => format!("its trials with {} are", names(prompts)),
+            };
+            terminal.err(&format!(
+                "{head}: {}: {}: {}; {trials} {tail}\n",
+                target.name, error.kind, error.message
+            ));
+            if is_certain {
+                let target = target.clone();
+                preflight.unusable.push(Unusable { target, prompts, error });
             }
-            Asked::InVain => continue,
-            Asked::Found(finding) => finding,
-        };
-        let (head, tail) = match is_certain {
-            true => ("ERROR", "its trials are not run"),
-            false => ("WARNING", "its trials are run all the same"),
-        };
-        terminal
-            .err(&format!("{head}: {}: {}: {}; {tail}\n", target.name, error.kind, error.message));
-        if is_certain {
-            unusable.push((target.clone(), error));
         }
     }
-    (unusable, answered)
+    preflight
+}
+
+fn names(prompts: &[Arc<Prompt>]) -> String {
+    let named: Vec<_> =
+        prompts.iter().take(NAMED).map(|prompt| format!("`{}`", prompt.name)).collect();
+    match prompts.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more prompts", named.join(", ")),
+    }
 }
 
 /// What came of asking an endpoint.
-enum Asked {
-    /// A valid answer.
-    Answered,
-    /// Nothing that says anything.
-    InVain,
-    /// Something is wrong with it.
-    Found(Finding),
+#[derive(Default)]
+struct Asked {
+    requests: Requests,
+    /// What is wrong, with the prompts that it is of, or of all trials.
+    found: Vec<(Option<Vec<Arc<Prompt>>>, Finding)>,
 }
 
-fn ask(target: &Arc<Target>, access: &Access, interrupt: &Interrupt) -> Asked {
-    try_asking(target, access, interrupt).unwrap_or_else(|error| {
-        let error = RequestError::new(ErrorKind::Connect, format!("{error:#}"));
-        Asked::Found(Finding { error, is_certain: true })
-    })
+fn ask(target: &Arc<Target>, access: &Access, cases: &[Arc<Case>], interrupt: &Interrupt) -> Asked {
+    Asking::new(target, access, interrupt).map_or_else(
+        |error| {
+            let error = RequestError::new(ErrorKind::Connect, format!("{error:#}"));
+            let finding = Finding { error, is_certain: true };
+            Asked { found: vec![(None, finding)], ..Asked::default() }
+        },
+        |asking| asking.all(preflight::questions(target, cases)),
+    )
 }
 
-fn try_asking(
-    target: &Arc<Target>,
-    access: &Access,
-    interrupt: &Interrupt,
-) -> anyhow::Result<Asked> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("failed to start the runtime")?;
-    let options = options(target, access, &access.url);
-    let client = Client::new(&options)?;
-    let waiting = Waiting(interrupt);
-    let answer = runtime.block_on(load::probe(target, &client, &waiting));
-    let status = answer.recording.map(|recording| recording.status);
-    let error = match answer.outcome {
-        Ok(_) => return Ok(Asked::Answered),
-        Err(error) => error,
-    };
-    let Some(mut finding) = preflight::finding(target, error, status) else {
-        return Ok(Asked::InVain);
-    };
-    if preflight::is_about_path_or_model(&finding, status) {
-        let lists = preflight::model_lists(&access.url, target.protocol);
+/// The questions to one endpoint.
+struct Asking<'a> {
+    target: &'a Arc<Target>,
+    access: &'a Access,
+    options: Options<'a>,
+    client: Client,
+    runtime: Runtime,
+    waiting: Waiting<'a>,
+    requests: Requests,
+}
+
+impl<'a> Asking<'a> {
+    fn new(
+        target: &'a Arc<Target>,
+        access: &'a Access,
+        interrupt: &'a Interrupt,
+    ) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("failed to start the runtime")?;
+        let options = options(target, access, &access.url);
+        let client = Client::new(&options)?;
+        let (waiting, requests) = (Waiting(interrupt), Requests::default());
+        Ok(Self { target, access, options, client, runtime, waiting, requests })
+    }
+
+    /// Asks all `questions`. What is wrong with each of them is wrong with the endpoint.
+    fn all(mut self, questions: Vec<Question>) -> Asked {
+        let several = questions.len() > 1;
+        let mut found = Vec::new();
+        let mut answered = false;
+        for Question { prompt, of } in questions {
+            let (finding, status) = self.one(&prompt);
+            match finding {
+                None => answered = true,
+                // Another question would meet the same.
+                Some(finding) if !preflight::may_refuse_fields(status) => {
+                    let found = vec![(None, finding)];
+                    return Asked { requests: self.requests, found };
+                }
+                Some(finding) => found.push((Some(of), finding)),
+            }
+        }
+        if !answered && (several || !found.is_empty()) {
+            found.truncate(1);
+            found.iter_mut().for_each(|(prompts, _)| *prompts = None);
+        }
+        Asked { requests: self.requests, found }
+    }
+
+    /// Asks `prompt`: what is wrong, if anything is, and the status of the answer.
+    fn one(&mut self, prompt: &Prompt) -> (Option<Finding>, Option<u16>) {
+        let answer = self.probe(self.target, prompt);
+        let status = answer.recording.as_ref().map(|recording| recording.status);
+        let Err(error) = answer.outcome else { return (None, status) };
+        let Some(mut finding) = preflight::finding(self.target, error, status) else {
+            return (None, status);
+        };
+        let refusal = answer.recording.filter(|_| preflight::may_refuse_fields(status));
+        let mend = refusal.and_then(|refusal| self.without_fields(prompt, &refusal));
+        let mend = mend.or_else(|| self.other_place(&finding, status));
+        if let Some(mend) = mend {
+            finding = finding.with(Some(mend));
+        } else if preflight::is_about_path_or_model(&finding, status) {
+            finding = finding.with(self.by_models());
+        }
+        finding.error.message = self.client.secrets().hidden_in(&finding.error.message);
+        (Some(finding), status)
+    }
+
+    fn probe(&mut self, target: &Target, prompt: &Prompt) -> load::Answer {
+        let probing = load::probe(target, prompt, &self.client, &self.waiting);
+        let (answer, requests) = self.runtime.block_on(probing);
+        let valid = usize::from(answer.outcome.is_ok());
+        self.requests.valid += valid;
+        self.requests.failed += requests - valid;
+        answer
+    }
+
+    /// The mend where the `refusal` names fields: asks without them, and without what is then named.
+    fn without_fields(&mut self, prompt: &Prompt, refusal: &Recording) -> Option<String> {
+        let named = |target: &Target, answer: &Recording| {
+            let body = String::from_utf8_lossy(&answer.body()).into_owned();
+            preflight::refused(&load::trial_body(target, prompt), &body)
+        };
+        let mut left = named(self.target, refusal);
+        if left.is_empty() {
+            return None;
+        }
+        for _ in 0..MOST_ROUNDS {
+            let target = self.leaving_out(&left);
+            let answer = self.probe(&target, prompt);
+            if let Some(counts) = answered(&answer) {
+                let left = self.fewest(prompt, left);
+                return Some(preflight::without(&left, self.target, true, counts));
+            }
+            let Some(recording) = &answer.recording else { break };
+            let more: Vec<_> = named(&target, recording)
+                .into_iter()
+                .filter(|field| !left.contains(field))
+                .collect();
+            if more.is_empty() || self.waiting.0.came() {
+                break;
+            }
+            left.extend(more);
+        }
+        Some(preflight::without(&left, self.target, false, true))
+    }
+
+    /// The fewest of `fields` that have to be left out: a server may name others, too.
+    fn fewest(&mut self, prompt: &Prompt, mut fields: Vec<Field>) -> Vec<Field> {
+        let mut nth = 0;
+        while fields.len() > 1 && nth < fields.len() {
+            let mut fewer = fields.clone();
+            fewer.remove(nth);
+            let target = self.leaving_out(&fewer);
+            match answered(&self.probe(&target, prompt)) {
+                Some(_) => fields = fewer,
+                None => nth += 1,
+            }
+        }
+        fields
+    }
+
+    /// The model without `fields` in its requests.
+    fn leaving_out(&self, fields: &[Field]) -> Target {
+        let Target { extra_body, max_tokens, .. } = &**self.target;
+        let extra_body = preflight::left_out(extra_body, fields, *max_tokens);
+        Target { extra_body, ..Target::clone(self.target) }
+    }
+
+    /// The mend where nothing is at the path that was asked.
+    fn other_place(&self, finding: &Finding, status: Option<u16>) -> Option<String> {
+        let url = &self.access.url;
+        let is_missing = status == Some(404) && self.status_at(self.target.protocol, url)? == 404;
+        if !is_missing || finding.speaks_of_a_model() {
+            return None;
+        }
+        let answers = |place: &Elsewhere| {
+            self.status_at(place.protocol, &place.url).is_some_and(preflight::is_there)
+        };
+        let found: Vec<_> =
+            preflight::elsewhere(self.target, url).into_iter().filter(answers).collect();
+        let nothing = preflight::nothing_there(self.target, url, &found);
+        match found.is_empty() {
+            true => {
+                Some(self.by_models().map_or(nothing.clone(), |more| format!("{nothing}; {more}")))
+            }
+            false => Some(nothing),
+        }
+    }
+
+    /// With which status a path of the same server answers what is no request.
+    fn status_at(
+        &self,
+        protocol: &'static dyn crate::protocol::Protocol,
+        url: &str,
+    ) -> Option<u16> {
+        let client = Client::new(&Options { url, protocol, ..self.options }).ok()?;
+        let sending = client.send(Bytes::from_static(preflight::NO_REQUEST), &self.waiting);
+        Some(self.runtime.block_on(sending).ok()?.status)
+    }
+
+    /// What the server's lists of models say.
+    fn by_models(&self) -> Option<String> {
+        let lists = preflight::model_lists(&self.access.url, self.target.protocol);
         let models = |url: &String| -> Option<Vec<String>> {
-            let client = Client::getting(&Options { url, ..options }).ok()?;
-            preflight::models(&runtime.block_on(client.send(Bytes::new(), &waiting)).ok()?)
+            let client = Client::getting(&Options { url, ..self.options }).ok()?;
+            let getting = client.send(Bytes::new(), &self.waiting);
+            preflight::models(&self.runtime.block_on(getting).ok()?)
         };
         let found: Vec<_> = lists.iter().map(models).collect();
-        finding = finding.with(preflight::mend(target, &lists, &found));
+        preflight::mend(self.target, &lists, &found)
     }
-    finding.error.message = client.secrets().hidden_in(&finding.error.message);
-    Ok(Asked::Found(finding))
+}
+
+/// Whether the server took the request; if so, whether it counted the answer's tokens.
+fn answered(answer: &load::Answer) -> Option<bool> {
+    let taken = answer.recording.as_ref().is_some_and(|it| (200..300).contains(&it.status));
+    let counts = !matches!(&answer.outcome, Err(error) if error.kind == ErrorKind::NoUsage);
+    taken.then_some(counts)
 }
 
 fn options<'a>(target: &Target, access: &'a Access, url: &'a str) -> Options<'a> {

@@ -30,7 +30,7 @@ use super::{
     calibrate::{self, Instruments, Setting},
     interrupt::Interrupt,
     output::{Results, today},
-    preflight::{self, Unusable},
+    preflight::{self, Preflight, Unusable},
     progress::{Place, Progress},
     relay::{NO_TPOT, Relay},
     terminal::Terminal,
@@ -78,7 +78,7 @@ pub(super) struct Session {
     first_runs: HashMap<(usize, usize), Duration>,
     recordings: Recordings,
     baselines: Baselines,
-    unusable: Unusable,
+    unusable: Vec<Unusable>,
     /// The requests of the last trial, for its server's metrics.
     measured: Option<Tally>,
     /// What the servers' metrics must have counted.
@@ -148,7 +148,7 @@ impl Session {
             first_runs: HashMap::new(),
             recordings,
             baselines,
-            unusable: Unusable::new(),
+            unusable: Vec::new(),
             measured: None,
             books: Books::default(),
         })
@@ -157,11 +157,13 @@ impl Session {
     /// Asks each endpoint once; the trials of those that cannot answer are not run.
     pub(super) fn preflight(&mut self) {
         self.open_books();
-        let (unusable, answered) = preflight::run(&self.accesses, &self.interrupt, &self.terminal);
+        let Preflight { unusable, asked } =
+            preflight::run(&self.accesses, &self.plan.cases, &self.interrupt, &self.terminal);
         self.unusable = unusable;
-        for (target, access) in self.accesses.clone() {
-            let is_valid = answered.iter().any(|by| Arc::ptr_eq(by, &target));
-            self.count_preflight(&target, &access, is_valid);
+        for (target, preflight::Requests { valid, failed }) in asked {
+            let found = self.accesses.iter().find(|(of, _)| Arc::ptr_eq(of, &target));
+            let access = found.map(|(_, access)| access.clone()).unwrap_or_default();
+            self.count_preflight(&target, &access, Answered { valid, failed });
         }
     }
 
@@ -214,8 +216,7 @@ impl Session {
 
     /// What the preflight found wrong with the case's model.
     fn why_unusable(&self, case: &Case) -> Option<RequestError> {
-        let is_its = |(target, _): &&(Arc<Target>, RequestError)| Arc::ptr_eq(target, &case.target);
-        let (_, error) = self.unusable.iter().find(is_its)?;
+        let Unusable { error, .. } = self.unusable.iter().find(|one| one.is_of(case))?;
         let message = format!("{} (preflight; not asked again)", error.message);
         Some(RequestError::new(error.kind, message))
     }

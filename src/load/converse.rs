@@ -16,9 +16,15 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Conversation {
     messages: Vec<ChatMessage>,
-    /// Whether the last answer has nothing to go on with.
-    is_silent: bool,
+    /// Whether the last answer only called tools: their results would have to come next.
+    is_call: bool,
+    /// Whether the last answer has no text, so that [`NO_TEXT`] is sent as its text.
+    is_blank: bool,
 }
+
+/// What is sent as the text of an answer that has none, such as one that was cut off while the model
+/// was thinking. Many servers refuse an empty text, and many templates two questions in a row.
+pub const NO_TEXT: &str = "...";
 
 impl Conversation {
     /// Asks the next turn.
@@ -44,12 +50,17 @@ impl Conversation {
 
     /// Whether there is an answer to go on with.
     pub fn can_go_on(&self) -> Result<(), RequestError> {
-        let message = "the answer before has no text, only reasoning or tool calls: the conversation \
-                       cannot go on";
-        match self.is_silent {
+        let message = "the answer before only calls tools, whose results nobody gives: the \
+                       conversation cannot go on";
+        match self.is_call {
             true => Err(RequestError::new(ErrorKind::NoToken, message)),
             false => Ok(()),
         }
+    }
+
+    /// Whether the last answer has no text.
+    pub fn is_blank(&self) -> bool {
+        self.is_blank
     }
 
     /// The request that asks the next turn. What makes the conversation a new one to a prefix cache
@@ -67,7 +78,10 @@ impl Conversation {
     /// Keeps the answer to the last question.
     pub(super) fn hear(&mut self, recording: &Recording, target: &Target) {
         let text = sample::answer_text(recording, target.protocol, &target.text_fields);
-        self.is_silent = text.is_empty();
+        self.is_blank = text.trim().is_empty();
+        self.is_call = self.is_blank
+            && sample::calls_tools(recording, target.protocol, &target.text_fields);
+        let text = if self.is_blank { NO_TEXT.to_owned() } else { text };
         self.messages.push(ChatMessage::text(Role::Assistant, text));
     }
 }

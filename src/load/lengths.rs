@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Follow, Watcher, enough, shuffle};
 use crate::{
     client::Client,
+    exact,
     plan::Target,
     prompt::{Prompt, Synthetic},
     protocol::Ask,
@@ -57,15 +58,33 @@ pub async fn measure(
         None => (Effort::REQUESTS, "the server".into()),
     };
     for wanted in [synthetic.least, synthetic.most] {
+        let mut refusal = None;
         while let Some(words) = counts.next(wanted, effort) {
             let text = synthetic.text(words, shuffle(target.prefix_cache));
-            let tokens = match &synthetic.tokenizer {
-                Some(tokenizer) => count(tokenizer, &text).await,
+            let counted = match &synthetic.tokenizer {
+                Some(tokenizer) => count(tokenizer, &text).await.map(Counted::Tokens),
                 None => have_counted(target, &prompt.saying(text), client, follow).await,
             };
-            counts.add(words, tokens?);
+            match counted? {
+                Counted::Tokens(tokens) => counts.add(words, tokens),
+                Counted::TooLong(error) => {
+                    counts.refuse(words);
+                    refusal = Some(error);
+                }
+            }
         }
-        if let Some((words, tokens)) = counts.nearest(wanted)
+        let nearest = counts.nearest(wanted);
+        if let Some(refusal) = refusal
+            && !nearest.is_some_and(|(_, tokens)| is_right(tokens, wanted))
+        {
+            let most = counts.too_many().unwrap_or_default();
+            let message = format!(
+                "no text of {wanted} tokens can be sent: the server refuses {most} words: {}",
+                refusal.message
+            );
+            return Err(RequestError::new(ErrorKind::PromptLength, message));
+        }
+        if let Some((words, tokens)) = nearest
             && !is_right(tokens, wanted)
         {
             return Err(RequestError::new(
@@ -91,13 +110,21 @@ async fn count(tokenizer: &Tokenizer, text: &str) -> Result<u64, RequestError> {
     })
 }
 
+/// What came of a text that was to be counted.
+enum Counted {
+    /// So many tokens.
+    Tokens(u64),
+    /// It is too long for the model.
+    TooLong(RequestError),
+}
+
 /// The tokens of `prompt`, by the server.
 async fn have_counted(
     target: &Target,
     prompt: &Prompt,
     client: &Client,
     follow: &dyn Follow,
-) -> Result<u64, RequestError> {
+) -> Result<Counted, RequestError> {
     let ask = Ask {
         model: &target.model,
         messages: &prompt.messages,
@@ -108,10 +135,43 @@ async fn have_counted(
         tools: &prompt.tools.over(&target.tools),
         extra_body: &target.extra_body,
     };
-    let body = target.protocol.body(&ask).to_string().into();
+    let body = exact::to_string(&target.protocol.body(&ask)).into();
     let watch = Watcher { protocol: target.protocol, follow };
     let recording = client.send(body, &watch).await?;
-    counted(&recording, target)
+    match counted(&recording, target) {
+        Ok(tokens) => Ok(Counted::Tokens(tokens)),
+        Err(error) if is_too_long(&recording) => Ok(Counted::TooLong(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a refusal is of the length of the prompt, in the words of many servers.
+fn is_too_long(answer: &Recording) -> bool {
+    const LENGTH: &[&str] = &[
+        "context",
+        "exceed",
+        "too long",
+        "too large",
+        "too many tokens",
+        "maximum length",
+        "max length",
+        "model length",
+        "max_model_len",
+        "token limit",
+        "input length",
+        "prompt length",
+        "longer than",
+        "larger than",
+        "less than",
+        "must be <=",
+        "at most",
+    ];
+    let said = String::from_utf8_lossy(&answer.body()).to_lowercase();
+    match answer.status {
+        413 => true,
+        400 | 422 | 500 => LENGTH.iter().any(|words| said.contains(words)),
+        _ => false,
+    }
 }
 
 fn counted(recording: &Recording, target: &Target) -> Result<u64, RequestError> {

@@ -66,11 +66,8 @@ impl Protocol for AnthropicMessages {
         if let Some(choice) = ask.tools.chosen() {
             body["tool_choice"] = self::choice(choice);
         }
-        for (key, value) in ask.extra_body {
-            body[key] = value.clone();
-        }
-        // Some models refuse a temperature: `temperature: null` leaves it out.
-        wire::without_nulls(body)
+        wire::add_own(&mut body, ask, None);
+        body
     }
 
     fn tool_fields(&self) -> &'static [&'static str] {
@@ -83,13 +80,12 @@ impl Protocol for AnthropicMessages {
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
         Some(match key {
+            _ if value.is_null() && wire::may_be_left_out(key) => return None,
             "messages" => "`messages` is made from the prompts: use `prompts`".into(),
             "system" => "`system` is a prompt's own field: use `prompts`".into(),
             "model" => "`model` is set by the model's own field `model_name`".into(),
             "max_tokens" => "`max_tokens` is set by the model's own field `max_tokens`".into(),
-            "temperature" if !value.is_null() => {
-                "`temperature` is set by the model's own field `temperature`".into()
-            }
+            "temperature" => "`temperature` is set by the model's own field `temperature`".into(),
             "stream" if *value != true => {
                 format!("`stream: {value}` would turn off the stream that is measured")
             }

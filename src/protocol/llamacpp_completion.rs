@@ -43,10 +43,12 @@ impl Protocol for LlamaCppCompletion {
             "stream": true,
         });
         wire::add_length(&mut body, ask);
-        for (key, value) in ask.extra_body {
-            body[key] = value.clone();
-        }
+        wire::add_own(&mut body, ask, None);
         body
+    }
+
+    fn limits(&self) -> &'static [&'static str] {
+        &["/n_predict"]
     }
 
     fn length_fields(&self) -> &'static [&'static str] {
@@ -59,6 +61,7 @@ impl Protocol for LlamaCppCompletion {
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
         Some(match key {
+            _ if value.is_null() && wire::may_be_left_out(key) => return None,
             "prompt" => "`prompt` is made from the prompts: use `prompts`".into(),
             "model" => "`model` is set by the model's own field `model_name`".into(),
             "temperature" => "`temperature` is set by the model's own field `temperature`".into(),

@@ -29,6 +29,7 @@ pub use self::{
     openai_responses::OpenAiResponses, template::Template, tgi_generate_stream::TgiGenerateStream,
 };
 use crate::{
+    exact,
     framing::{Frame, Framing},
     prompt::{ChatMessage, Image, Tools},
 };
@@ -96,13 +97,19 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Most tokens that the request lets the server generate, where it says so.
-    fn most_tokens(&self, ask: &Ask<'_>) -> Option<u64> {
-        Some(ask.max_tokens)
+    /// The fields of a body that limit the answer's length, as JSON pointers; the first counts.
+    fn limits(&self) -> &'static [&'static str] {
+        &["/max_tokens"]
+    }
+
+    /// Most tokens that a request's `body` lets the server generate, where it says so.
+    fn most_tokens(&self, body: &Value) -> Option<u64> {
+        let limit = self.limits().iter().find_map(|limit| body.pointer(limit));
+        limit.and_then(exact::whole)
     }
 
     /// Why `key: value` of a model's `extra_body` must not be sent: it would break the
-    /// measurement. `None` when it may.
+    /// measurement. `None` when it may. `null` leaves a field out.
     fn refuses(&self, key: &str, value: &Value) -> Option<String>;
 
     /// What a request's body asks for, as the simulated endpoint has to know it.
@@ -144,8 +151,8 @@ pub struct Ask<'a> {
     pub model: &'a str,
     /// The conversation: as in [`Prompt`](crate::prompt::Prompt).
     pub messages: &'a [ChatMessage],
-    /// Sampling temperature.
-    pub temperature: f64,
+    /// Sampling temperature; `None` leaves it to the server.
+    pub temperature: Option<f64>,
     /// Most tokens to generate.
     pub max_tokens: u64,
     /// Fewest tokens to generate, where the protocol has such a field.

@@ -44,20 +44,20 @@ impl Protocol for OllamaChat {
     }
 
     fn body(&self, ask: &Ask<'_>) -> Value {
+        let options = json!({"temperature": ask.temperature, "num_predict": ask.max_tokens});
         let mut body = json!({
             "model": ask.model,
             "messages": ask.messages.iter().map(message_json).collect::<Vec<_>>(),
             "stream": true,
-            "options": {"temperature": ask.temperature, "num_predict": ask.max_tokens},
+            "options": wire::without_nulls(options),
         });
         wire::add_chat_tools(&mut body, ask);
-        for (key, value) in ask.extra_body {
-            match key.as_str() {
-                "options" => wire::merge(&mut body, key, value),
-                _ => body[key] = value.clone(),
-            }
-        }
+        wire::add_own(&mut body, ask, Some("options"));
         body
+    }
+
+    fn limits(&self) -> &'static [&'static str] {
+        &["/options/num_predict"]
     }
 
     fn tool_fields(&self) -> &'static [&'static str] {
@@ -70,10 +70,11 @@ impl Protocol for OllamaChat {
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
         let set_by = |inner: &str, field: &str| {
-            let sets = value.get(inner).is_some();
+            let sets = value.get(inner).is_some_and(|value| !value.is_null());
             sets.then(|| format!("`options.{inner}` is set by the model's own field `{field}`"))
         };
         match key {
+            _ if value.is_null() && wire::may_be_left_out(key) => None,
             "messages" => Some("`messages` is made from the prompts: use `prompts`".into()),
             "model" => Some("`model` is set by the model's own field `model_name`".into()),
             "stream" if *value != true => {

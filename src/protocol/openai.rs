@@ -158,20 +158,15 @@ pub(super) fn add_stream(body: &mut Value, ask: &Ask<'_>) {
     wire::add_length(body, ask);
     body["stream"] = true.into();
     body["stream_options"] = json!({"include_usage": true});
-    for (key, value) in ask.extra_body {
-        match key.as_str() {
-            "stream_options" => wire::merge(body, key, value),
-            _ => body[key] = value.clone(),
-        }
-    }
+    wire::add_own(body, ask, Some("stream_options"));
 }
 
 /// Why `key: value` must not be sent, where both protocols agree; `prompt` is the field that holds
 /// the prompt.
 pub(super) fn refuses(prompt: &str, key: &str, value: &Value) -> Option<String> {
-    // `null` asks for the default.
-    let sets_other_than = |neutral: Value| !value.is_null() && *value != neutral;
+    let sets_other_than = |neutral: Value| *value != neutral;
     let why = match key {
+        _ if value.is_null() && wire::may_be_left_out(key) => return None,
         _ if key == prompt => {
             return Some(format!("`{prompt}` is made from the prompts: use `prompts`"));
         }
@@ -180,9 +175,16 @@ pub(super) fn refuses(prompt: &str, key: &str, value: &Value) -> Option<String> 
             return Some(format!("`{key}` is set by the model's own field `{key}`"));
         }
         "stream" if *value != true => "would turn off the stream that is measured",
-        "stream_options" if !value.is_object() => "is no mapping",
-        "stream_options" if value.get("include_usage").is_some_and(|on| *on != true) => {
-            "would turn off the token counts that the speeds are computed from"
+        "stream_options" if !value.is_object() => {
+            "is not a mapping; for a server that refuses the field, `stream_options: null` leaves \
+             it out"
+        }
+        "stream_options"
+            if value.get("include_usage").is_some_and(|on| *on != true && !on.is_null()) =>
+        {
+            "would turn off the token counts that the speeds are computed from; for a server that \
+             refuses the field, `stream_options: null` leaves it out, and `token_count` says who \
+             counts then"
         }
         "n" if sets_other_than(1.into()) => {
             "would mix several answers in the stream that is measured"

@@ -40,7 +40,8 @@ impl Protocol for OpenAiChat {
     fn body(&self, ask: &Ask<'_>) -> Value {
         let mut body = json!({"model": ask.model, "messages": wire::chat_messages(ask), "temperature": ask.temperature});
         // OpenAI refuses a request that has both.
-        if !ask.extra_body.contains_key("max_completion_tokens") {
+        let other = ask.extra_body.get("max_completion_tokens");
+        if other.is_none_or(Value::is_null) {
             body["max_tokens"] = ask.max_tokens.into();
         }
         wire::add_chat_tools(&mut body, ask);
@@ -58,11 +59,8 @@ impl Protocol for OpenAiChat {
         true
     }
 
-    fn most_tokens(&self, ask: &Ask<'_>) -> Option<u64> {
-        match ask.extra_body.get("max_completion_tokens") {
-            Some(other) => other.as_u64(),
-            None => Some(ask.max_tokens),
-        }
+    fn limits(&self) -> &'static [&'static str] {
+        &["/max_completion_tokens", "/max_tokens"]
     }
 
     fn length_fields(&self) -> &'static [&'static str] {

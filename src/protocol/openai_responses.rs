@@ -55,11 +55,12 @@ impl Protocol for OpenAiResponses {
             let function = |name: &str| json!({"type": "function", "name": name});
             wire::add_choice(&mut body, ask, function);
         }
-        for (key, value) in ask.extra_body {
-            body[key] = value.clone();
-        }
-        // Reasoning models refuse a temperature: `temperature: null` leaves it out.
-        wire::without_nulls(body)
+        wire::add_own(&mut body, ask, None);
+        body
+    }
+
+    fn limits(&self) -> &'static [&'static str] {
+        &["/max_output_tokens"]
     }
 
     fn tool_fields(&self) -> &'static [&'static str] {
@@ -77,12 +78,13 @@ impl Protocol for OpenAiResponses {
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
         let why = match key {
+            _ if value.is_null() && wire::may_be_left_out(key) => return None,
             "input" => return Some("`input` is made from the prompts: use `prompts`".into()),
             "instructions" => {
                 return Some("`instructions` is a prompt's `system`: use `prompts`".into());
             }
             "model" => return Some("`model` is set by the model's own field `model_name`".into()),
-            "temperature" if !value.is_null() => {
+            "temperature" => {
                 return Some("`temperature` is set by the model's own field `temperature`".into());
             }
             "max_output_tokens" => {

@@ -38,19 +38,20 @@ impl Protocol for TgiGenerateStream {
 
     fn body(&self, ask: &Ask<'_>) -> Value {
         let mut parameters = json!({"max_new_tokens": ask.max_tokens, "details": true});
-        // A temperature of 0 is refused: it is what not sampling is.
-        parameters["do_sample"] = (ask.temperature > 0.0).into();
-        if ask.temperature > 0.0 {
-            parameters["temperature"] = ask.temperature.into();
-        }
-        let mut body = json!({"inputs": wire::plain_prompt(ask), "parameters": parameters});
-        for (key, value) in ask.extra_body {
-            match key.as_str() {
-                "parameters" => wire::merge(&mut body, key, value),
-                _ => body[key] = value.clone(),
+        if let Some(temperature) = ask.temperature {
+            // A temperature of 0 is refused: it is what not sampling is.
+            parameters["do_sample"] = (temperature > 0.0).into();
+            if temperature > 0.0 {
+                parameters["temperature"] = temperature.into();
             }
         }
+        let mut body = json!({"inputs": wire::plain_prompt(ask), "parameters": parameters});
+        wire::add_own(&mut body, ask, Some("parameters"));
         body
+    }
+
+    fn limits(&self) -> &'static [&'static str] {
+        &["/parameters/max_new_tokens"]
     }
 
     fn has_roles(&self) -> bool {
@@ -59,6 +60,7 @@ impl Protocol for TgiGenerateStream {
 
     fn refuses(&self, key: &str, value: &Value) -> Option<String> {
         match key {
+            _ if value.is_null() && wire::may_be_left_out(key) => None,
             "inputs" => Some("`inputs` is made from the prompts: use `prompts`".into()),
             "parameters" => match value {
                 Value::Object(parameters) => {
@@ -120,15 +122,14 @@ impl Protocol for TgiGenerateStream {
 
 fn refuses_parameter(key: &str, value: &Value) -> Option<String> {
     let why = match key {
+        _ if value.is_null() => return None,
         "max_new_tokens" => "is set by the model's own field `max_tokens`",
         "temperature" => "is set by the model's own field `temperature`",
         "do_sample" => "follows the model's own field `temperature`",
         "details" if *value != true => {
             "would turn off the token counts that the speeds are computed from"
         }
-        "best_of" if !value.is_null() && *value != 1 => {
-            "would have answers generated that are never streamed"
-        }
+        "best_of" if *value != 1 => "would have answers generated that are never streamed",
         _ => return None,
     };
     Some(format!("`parameters.{key}: {value}` {why}"))

@@ -263,12 +263,31 @@ pub(super) fn event(json: &Value) -> String {
     format!("data: {json}\n\n")
 }
 
-/// Adds the fields of `more` to those of the object `body[key]`, or sets it.
-pub(super) fn merge(body: &mut Value, key: &str, more: &Value) {
-    match (&mut body[key], more) {
-        (Value::Object(fields), Value::Object(more)) => fields.extend(more.clone()),
-        (field, more) => *field = more.clone(),
+/// Adds the user's own fields to `body`, in which `null` is what is not sent. A map of the key
+/// `merged` is added field by field.
+///
+/// `null` leaves out what the body would have; so does a map in which nothing remains.
+pub(super) fn add_own(body: &mut Value, ask: &Ask<'_>, merged: Option<&str>) {
+    let Value::Object(body) = body else { return };
+    for (key, own) in ask.extra_body {
+        let field = match (body.get_mut(key), own) {
+            (Some(Value::Object(fields)), Value::Object(own)) if merged == Some(key) => {
+                fields.extend(own.clone());
+                without_nulls(Value::Object(std::mem::take(fields)))
+            }
+            (None, Value::Object(_)) if merged == Some(key) => without_nulls(own.clone()),
+            _ => own.clone(),
+        };
+        let is_empty = merged == Some(key) && field.as_object().is_some_and(Map::is_empty);
+        body.insert(key.clone(), if is_empty { Value::Null } else { field });
     }
+    body.retain(|_, value| !value.is_null());
+}
+
+/// Whether `null` under `key` of a model's `extra_body` can leave a field out. What is asked, of
+/// whom and as a stream is not left out.
+pub(super) fn may_be_left_out(key: &str) -> bool {
+    !["model", "messages", "prompt", "input", "inputs", "stream"].contains(&key)
 }
 
 /// The prompt where there are no roles: one message after the other, a blank line between them.

@@ -363,11 +363,11 @@ fn the_seeds_document_is_accepted() {
     assert_eq!(config.models.len(), 1);
     assert_eq!(model.key.value, "Qwen_Qwen3-30B-A3B-GPTQ-Int4");
     assert_eq!(model.display_name().value, "Qwen_Qwen3-30B-A3B-GPTQ-Int4");
-    assert_eq!(model.request_name(), "Qwen3-30B-A3B-GPTQ-Int4");
+    assert_eq!(model.settings.model_name.as_deref(), Some("Qwen3-30B-A3B-GPTQ-Int4"));
     let endpoint =
         Endpoint::Server { base_url: "http://10.180.116.2".to_owned(), port: Some(6384) };
     assert_eq!(model.endpoint, endpoint);
-    assert_eq!(model.settings.temperature, Some(0.7));
+    assert_eq!(model.settings.temperature, Some(Some(0.7)));
     assert_eq!(model.settings.max_tokens, Some(1024));
     let body = json!({ "chat_template_kwargs": { "enable_thinking": false } });
     assert_eq!(serde_json::Value::from(model.settings.extra_body.clone()), body);
@@ -485,14 +485,14 @@ fn a_rhythm_becomes_a_script() {
 fn a_model_overrides_the_defaults() {
     let config = accepted(FULL);
     let settings = config.models[0].settings.over(&config.defaults);
-    assert_eq!(settings.temperature, Some(0.0));
+    assert_eq!(settings.temperature, Some(Some(0.0)));
     let names: Vec<_> = settings.headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["x-default", "x-team", "x-empty"]);
     assert_eq!(settings.headers[1].1.plain(), Some("hunter2"));
     assert_eq!(settings.timeouts.connect, Some(Duration::from_secs(2)));
     assert_eq!(settings.thresholds.len(), 2);
     let inherited = config.models[1].settings.over(&config.defaults);
-    assert_eq!(inherited.temperature, Some(1.0));
+    assert_eq!(inherited.temperature, Some(Some(1.0)));
     assert_eq!(inherited.timeouts.total, Some(Duration::from_secs(120)));
     assert_eq!(Settings::default().over(&Settings::default()).max_tokens, None);
 }
@@ -540,7 +540,7 @@ fn anchors_aliases_and_merged_maps_work() {
     let tokens: Vec<_> = config.models.iter().map(|m| m.settings.max_tokens).collect();
     assert_eq!(tokens, [Some(8), Some(7)]);
     assert_eq!(config.models[0].endpoint, config.models[1].endpoint);
-    assert_eq!(config.models[0].settings.temperature, Some(0.1));
+    assert_eq!(config.models[0].settings.temperature, Some(Some(0.1)));
 }
 
 #[test]
@@ -552,7 +552,10 @@ fn a_mistake_behind_an_alias_is_reported_once_where_it_is_written() {
 #[test]
 fn line_ends_and_a_byte_order_mark_do_not_matter() {
     for text in [SEED.replace('\n', "\r\n"), SEED.replace('\n', "\r"), format!("\u{feff}{SEED}")] {
-        assert_eq!(accepted(&text).models[0].request_name(), "Qwen3-30B-A3B-GPTQ-Int4");
+        assert_eq!(
+            accepted(&text).models[0].settings.model_name.as_deref(),
+            Some("Qwen3-30B-A3B-GPTQ-Int4")
+        );
     }
     let errors = parse(&format!("\u{feff}{}", model("prot: 1").replace('\n', "\r\n"))).unwrap_err();
     assert_eq!((errors.0[0].line(), errors.0[0].column()), (Some(4), Some(5)));
@@ -834,4 +837,115 @@ mod workloads {
         let plan = Plan::new(&accepted(&text), &Cli::parse_from(["llm"]));
         insta::assert_snapshot!(plan.unwrap_err());
     }
+}
+
+#[test]
+fn a_base_url_with_the_path_of_a_protocol_is_told_with_the_ways_out() {
+    let mut told = String::new();
+    for (protocol, base_url) in [
+        ("openai_chat", "http://h:8000/v1/completions"),
+        ("openai_chat", "http://h:8000/v1/chat/completions/"),
+        ("openai_completions", "http://h:8000/V1/Chat/Completions"),
+        ("openai_chat", "https://h/openai/deployments/d/chat/completions?api-version=2024-10-21"),
+        ("openai_chat", "http://h:11434/api/chat"),
+        ("openai_chat", "http://h:8080/completion"),
+        ("openai_chat", "http://h/gateway/v1/messages"),
+        ("openai_chat", "http://h/v1/responses"),
+        ("openai_chat", "http://h:3000/generate_stream"),
+        ("ollama_chat", "http://h:11434/v1/chat/completions"),
+        ("anthropic_messages", "http://h/v1//chat/completions"),
+        ("ollama_chat", "unix:///run/x.sock:/v1/completions"),
+        ("openai_chat", "http://h ost/v1"),
+    ] {
+        let text =
+            format!("models: {{ m: {{ base_url: \"{base_url}\", protocol: {protocol} }} }}\n");
+        let errors = parse(&text).unwrap_err().0;
+        let [error] = errors.as_slice() else { panic!("{base_url}: {errors:?}") };
+        told += &format!("{protocol}: {base_url}\n  {}\n  {}\n", error.message(), error.help());
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn blanks_around_a_base_url_are_left_out() {
+    let text = "models: { m: { base_url: \" \\thttp://localhost:8000/v1 \\n\" } }\n";
+    let Endpoint::Server { base_url, .. } = &accepted(text).models[0].endpoint else {
+        panic!("a server")
+    };
+    assert_eq!(base_url, "http://localhost:8000/v1");
+}
+
+#[test]
+fn a_model_name_can_be_a_default() {
+    let config = accepted(
+        "defaults: { model_name: qwen3 }\nmodels:\n  a: { base_url: \"http://a\" }\n  \
+         b: { base_url: \"http://b\", model_name: no }\n",
+    );
+    let name = |nth: usize| config.models[nth].settings.over(&config.defaults).model_name;
+    assert_eq!((name(0).as_deref(), name(1).as_deref()), (Some("qwen3"), Some("no")));
+}
+
+#[test]
+fn keys_for_anchors_may_hold_anything_and_hide_nothing() {
+    let config = accepted(
+        "x-base: &base { base_url: \"http://h\", extra_body: { n: 1 } }\nx-odd: [1, ~, { 7: .nan }]\n\
+         models:\n  a: *base\n  b: { <<: *base, max_tokens: 9 }\n",
+    );
+    assert_eq!(config.models.len(), 2);
+    assert_eq!(config.models[1].settings.max_tokens, Some(9));
+    // A mistake is told where it is written.
+    let text = "x-base: &base { base_url: \"http://h\", max_tokens: many }\nmodels: { a: *base }\n";
+    let told = rendered(text);
+    assert!(told.contains("configs.yaml:1:") && told.contains("max_tokens: many"), "{told}");
+    for text in [
+        "y-base: 1\nmodels: { m: { simulate: {} } }\n",
+        "models: { m: { x-a: 1, simulate: {} } }\n",
+    ] {
+        assert!(rendered(text).contains("unknown key"), "{text}");
+    }
+}
+
+#[test]
+fn a_number_or_a_name_that_can_be_read_in_two_ways_is_refused() {
+    let mut told = String::new();
+    for line in [
+        "extra_body: { a: 0123 }",
+        "extra_body: { a: [1_000] }",
+        "extra_body: { a: { b: 0b101 } }",
+        "extra_body: { a: .inf }",
+        "extra_body: { a: -08.50 }",
+        "model_name: 0123",
+        "model_name: 4.10",
+        "model_name: null",
+        "model_name: true",
+        "temperature:",
+        "max_tokens: null",
+    ] {
+        let errors = parse(&model(line)).unwrap_err().0;
+        let [error] = errors.as_slice() else { panic!("{line}: {errors:?}") };
+        let (line_at, column) = (error.line().unwrap(), error.column().unwrap());
+        told += &format!("{line}\n  {line_at}:{column} {}\n  {}\n", error.message(), error.help());
+    }
+    insta::assert_snapshot!(told);
+    for name in ["no", "on", "y", "1:30", "2024-10-21", "4.10.1"] {
+        let config = accepted(&model(&format!("model_name: {name}")));
+        assert_eq!(config.models[0].settings.model_name.as_deref(), Some(name));
+    }
+}
+
+#[test]
+fn a_closed_loop_has_no_rate_to_be_held_to() {
+    let text = |shape: &str| {
+        top(&format!(
+            "workloads: {{ w: {{ {shape}, requests: 9, thresholds: [\"request_rate >= 5 req/s\"] }} }}"
+        ))
+    };
+    let plan = |shape: &str| {
+        let cli = <llm_stream_bench::cli::Cli as clap::Parser>::parse_from(["llm"]);
+        llm_stream_bench::plan::Plan::new(&accepted(&text(shape)), &cli).map(|_| ())
+    };
+    assert!(plan("rate: 5/s").is_ok());
+    let error = plan("concurrency: 2").unwrap_err().to_string();
+    assert!(error.contains("a closed loop has no `request_rate`"), "{error}");
+    assert!(error.contains("use `request_throughput`"), "{error}");
 }

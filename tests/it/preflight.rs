@@ -181,7 +181,7 @@ fn of_the_length_of_the_trials_the_first_token_is_enough() {
         };
         let simulator = Simulator::start(script, &OpenAiChat).unwrap();
         let bench = Bench::new(&format!(
-            "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\", output_tokens: 3 }}]\n\
+            "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\", output_tokens: 40 }}]\n\
              models:\n  m: {{ base_url: \"{}\", transport: {transport} }}\n",
             simulator.url()
         ));

@@ -41,8 +41,10 @@ fn asked(bench: &Bench) -> Vec<(String, Vec<ChatMessage>, Option<u64>)> {
     told.collect()
 }
 
+/// What is wrong with a config, or in a data set that must be all well.
 fn refused(bench: &Bench) -> String {
-    let errors = Config::load(&bench.folder.path().join("configs.yaml")).unwrap_err();
+    let config = Config::load(&bench.folder.path().join("configs.yaml"));
+    let errors = config.and_then(Config::with_all_data).unwrap_err();
     errors.to_string().replace(&bench.folder.path().display().to_string(), "FOLDER")
 }
 
@@ -147,14 +149,14 @@ fn what_is_wrong_with_a_data_set_is_told_with_its_place_in_the_file() {
         "[{\"prompt\": \"Say one.\"}, {\"prompt\": 2}]",
         "[{\"prompt\": \"Say one.\"},\n {\"prompt\": \"Say two.\",}]",
         "{\"prompt\": \" \"}",
-        "{\"prompt\": \"Say one.\", \"messages\": []}",
+        "{\"question\": \"Say one.\", \"prompt\": null}",
         "{\"messages\": []}",
         "{\"messages\": [{\"role\": \"tool\", \"content\": \"Say one.\"}]}",
         "{\"messages\": [{\"role\": \"assistant\", \"content\": \"One.\"}]}",
         "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"audio\"}]}]}",
         "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image_url\", \"image_url\": \"cat.png\"}]}]}",
         "{\"prompt\": \"Say one.\", \"max_tokens\": 0}",
-        "{\"prompt\": \"Say one.\", \"id\": 7}\n{\"prompt\": \"Say two.\", \"id\": \"7\"}",
+        "{\"prompt\": \"Say one.\"}\n{\"prompt\": \"\\u12\"}\n{\"prompt\": \"\"}\n# well\n",
         "{\"conversations\": [{\"from\": \"human\"}]}",
         "{\"conversations\": []}",
     ];
@@ -244,10 +246,28 @@ pub(crate) struct Counting {
 
 impl Counting {
     pub(crate) fn by(count: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> Self {
+        Self::up_to(u64::MAX, count)
+    }
+
+    /// One whose model takes so many tokens at most.
+    pub(crate) fn limited(count: impl Fn(&str) -> u64 + Send + Sync + 'static, most: u64) -> Self {
+        Self::up_to(most, move |text| Some(count(text)))
+    }
+
+    fn up_to(most: u64, count: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let server = runtime.block_on(wiremock::MockServer::start());
         let answer = move |request: &wiremock::Request| {
             let prompt = count(&question(request));
+            if prompt.is_some_and(|tokens| tokens > most) {
+                let message = format!(
+                    "This model's maximum context length is {most} tokens. However, your request \
+                     has {} input tokens. Please reduce the length of the input messages.",
+                    prompt.unwrap_or_default()
+                );
+                let error = serde_json::json!({"error": {"message": message, "code": 400}});
+                return wiremock::ResponseTemplate::new(400).set_body_json(error);
+            }
             let body = format!(
                 "data: {{\"choices\":[{{\"index\":0,\"text\":\"a\",\"delta\":{{\"content\":\"a\"}},\
                  \"finish_reason\":\"stop\"}}]}}\n\n\
@@ -606,21 +626,21 @@ fn users_of_a_closed_loop_talk_turn_by_turn() {
 
 #[test]
 fn a_turn_that_fails_under_load_ends_its_conversation() {
-    let run = |simulated: &str| {
+    let run = |simulated: &str, code| {
         let bench = Bench::new(&format!(
             "prompts: [{{ name: talk, turns: [One?, Two?, Three?] }}]\n\
              workloads: {{ load: {{ concurrency: 1, requests: 6, runs: 1 }} }}\n\
              models: {{ m: {{ simulate: {{ ttft: 6ms, itl: 5ms, tokens: 6, {simulated} }} }} }}\n"
         ));
         let ran = bench.run(&["load", "--no-warmup"]);
-        assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+        assert_eq!(ran.code, Some(code), "{}", ran.stderr);
         (bench.column("turn").join(" "), bench.column("error_kind").join(" "))
     };
-    let failing = run("faults: [{ status: 503, request: 2 }]");
+    let failing = run("faults: [{ status: 503, request: 2 }]", 101);
     assert_eq!(failing, ("1 2 1 2 3 1".into(), " http_status    ".into()));
-    // Without a text there is nothing to go on with.
-    let silent = run("reasoning_tokens: 6");
-    assert_eq!(silent, ("1 2 1 2 1 2".into(), " no_token  no_token  no_token".into()));
+    // An answer that is all reasoning goes on with another text.
+    let silent = run("reasoning_tokens: 6", 0);
+    assert_eq!(silent, ("1 2 3 1 2 3".into(), "     ".into()));
 }
 
 #[test]
@@ -633,11 +653,57 @@ fn a_turn_that_fails_ends_its_conversation() {
     let ran = bench.run(&["--no-warmup"]);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
     assert!(ran.stderr.contains("      Failed: turn 2: http_status: HTTP 503"), "{}", ran.stderr);
-    let silent = "      Failed: turn 2: no_token: the answer before has no text, only reasoning";
-    assert!(ran.stderr.contains(silent), "{}", ran.stderr);
-    assert_eq!(bench.column("turn"), ["1", "2", "1", "2"]);
-    assert_eq!(bench.column("success"), ["true", "false", "true", "false"]);
-    assert!(ran.stderr.contains("FAILED: 2 of 2 trials failed"), "{}", ran.stderr);
+    let blank = "      Turn 2 has no answer text: turn 3 is sent `...` for it\n";
+    assert!(ran.stderr.contains(blank), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("Turn 3 has no answer text"), "{}", ran.stderr);
+    assert_eq!(bench.column("turn"), ["1", "2", "1", "2", "3"]);
+    assert_eq!(bench.column("success"), ["true", "false", "true", "true", "true"]);
+    assert!(ran.stderr.contains("FAILED: 1 of 2 trials failed"), "{}", ran.stderr);
+}
+
+/// A server whose answers are these events, by the number of the request.
+fn answers_in_turn(
+    streams: &'static [&'static str],
+) -> (tokio::runtime::Runtime, wiremock::MockServer) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = runtime.block_on(wiremock::MockServer::start());
+    let nth = std::sync::atomic::AtomicUsize::new(0);
+    let answer = move |_: &wiremock::Request| {
+        let nth = nth.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let events = format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}}]}}\n\n\
+             data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":1}}}}\n\n\
+             data: [DONE]\n\n",
+            streams[nth.min(streams.len() - 1)]
+        );
+        wiremock::ResponseTemplate::new(200).set_body_raw(events, "text/event-stream")
+    };
+    let mock = wiremock::Mock::given(wiremock::matchers::method("POST")).respond_with(answer);
+    runtime.block_on(mock.mount(&server));
+    (runtime, server)
+}
+
+#[test]
+fn an_answer_without_text_is_carried_as_one_that_servers_take() {
+    let (runtime, server) = answers_in_turn(&[
+        "{\"reasoning_content\":\"Hm.\"}",
+        "{\"reasoning_content\":\"Hm.\",\"content\":\"\\n\\n\"}",
+        "{\"content\":\"Three.\"}",
+        "{\"tool_calls\":[{\"index\":0,\"function\":{\"name\":\"f\"}}]}",
+    ]);
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: talk, turns: [One?, Two?, Three?, Four?, Five?] }}]\n\
+         models: {{ m: {{ base_url: \"{}\", prefix_cache: reuse }} }}\n",
+        server.uri()
+    ));
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(bench.column("turn"), ["1", "2", "3", "4", "5"], "{}", ran.stderr);
+    let calls = "Failed: turn 5: no_token: the answer before only calls tools";
+    assert!(ran.stderr.contains(calls), "{}", ran.stderr);
+    let requests = runtime.block_on(server.received_requests()).unwrap();
+    let last: serde_json::Value = requests.last().unwrap().body_json().unwrap();
+    let said: Vec<_> = last["messages"].as_array().unwrap().iter().map(|m| &m["content"]).collect();
+    assert_eq!(said, ["One?", "...", "Two?", "...", "Three?", "Three.", "Four?"]);
 }
 
 #[test]

@@ -553,7 +553,7 @@ fn body(extra: Value) -> Value {
     OpenAiChat.body(&Ask {
         model: "m",
         messages: &Prompt::new("p", Some("Be brief."), "Hello").messages,
-        temperature: 0.0,
+        temperature: Some(0.0),
         max_tokens: 64,
         min_tokens: None,
         ignore_eos: false,
@@ -568,7 +568,7 @@ fn the_body_asks_for_a_stream_with_usage() {
     let ask = Ask {
         model: "m",
         messages: &Prompt::new("p", None, "Hello").messages,
-        temperature: 0.7,
+        temperature: Some(0.7),
         max_tokens: 1,
         min_tokens: None,
         ignore_eos: false,
@@ -600,7 +600,7 @@ fn fields_that_would_break_the_measurement_are_refused() {
     let refused = [
         ("stream", json!(false)),
         ("stream_options", json!({"include_usage": false})),
-        ("stream_options", json!(null)),
+        ("stream_options", json!(false)),
         ("n", json!(2)),
         ("best_of", json!(2)),
         ("use_beam_search", json!(true)),
@@ -614,8 +614,8 @@ fn fields_that_would_break_the_measurement_are_refused() {
         |(key, value): &(&str, Value)| OpenAiChat.refuses(key, value).expect("refused") + "\n";
     insta::assert_snapshot!(refused.iter().map(why).collect::<String>(), @r#"
     `stream: false` would turn off the stream that is measured
-    `stream_options: {"include_usage":false}` would turn off the token counts that the speeds are computed from
-    `stream_options: null` is no mapping
+    `stream_options: {"include_usage":false}` would turn off the token counts that the speeds are computed from; for a server that refuses the field, `stream_options: null` leaves it out, and `token_count` says who counts then
+    `stream_options: false` is not a mapping; for a server that refuses the field, `stream_options: null` leaves it out
     `n: 2` would mix several answers in the stream that is measured
     `best_of: 2` would have answers generated that are never streamed
     `use_beam_search: true` would hold tokens back until the search ends
@@ -631,6 +631,8 @@ fn fields_that_would_break_the_measurement_are_refused() {
         ("stream_options", json!({"continuous_usage_stats": true})),
         ("n", json!(1)),
         ("n", json!(null)),
+        ("stream_options", json!(null)),
+        ("stream_options", json!({"include_usage": null})),
         ("echo", json!(false)),
         ("return_progress", json!(true)),
         ("max_completion_tokens", json!(9)),

@@ -14,7 +14,8 @@ use llm_stream_bench::{
     plan::{Endpoint, Plan, Secret, Timeouts, Transport},
     prompt::{ChatMessage, Image, Piece, Prompt, Role, Tool, ToolChoice, Tools},
     protocol::{
-        self, Ask, DecodeError, Envelope, Message, Part, Protocol, Timings, TokenKind, Usage,
+        self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Timings, TokenKind,
+        Usage,
     },
     recording::{Chunk, ErrorKind, Recording, StampedBy},
     route::Route,
@@ -533,7 +534,7 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
             let body = protocol.body(&Ask {
                 model: "m",
                 messages: &Prompt::new("p", system, "Hello").messages,
-                temperature,
+                temperature: Some(temperature),
                 max_tokens: 64,
                 min_tokens: None,
                 ignore_eos: false,
@@ -566,7 +567,7 @@ fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
         let body = protocol.body(&Ask {
             model: "m",
             messages: &messages,
-            temperature: 0.0,
+            temperature: Some(0.0),
             max_tokens: 64,
             min_tokens: None,
             ignore_eos: false,
@@ -606,7 +607,7 @@ fn each_protocol_sends_tools_in_its_own_way() {
             let body = protocol.body(&Ask {
                 model: "m",
                 messages: &Prompt::new("p", None, "Hello").messages,
-                temperature: 0.0,
+                temperature: Some(0.0),
                 max_tokens: 64,
                 min_tokens: None,
                 ignore_eos: false,
@@ -638,24 +639,96 @@ fn each_protocol_sends_tools_in_its_own_way() {
     insta::assert_snapshot!(told);
 }
 
-#[test]
-fn a_temperature_can_be_left_out_where_models_refuse_it() {
-    let extra = json!({"temperature": null});
-    let ask = Ask {
+/// The body of a request with these fields of the user's own, of a model without a temperature or
+/// with one.
+fn body_with(protocol: &dyn Protocol, extra: &Value, temperature: Option<f64>) -> Value {
+    protocol.body(&Ask {
         model: "m",
-        messages: &Prompt::new("p", None, "Hello").messages,
-        temperature: 0.7,
-        max_tokens: 1,
-        min_tokens: None,
-        ignore_eos: false,
-        tools: &Tools::default(),
+        messages: &Prompt::new("p", Some("Be brief."), "Hello").messages,
+        temperature,
+        max_tokens: 7,
+        min_tokens: protocol.length_fields().contains(&"min_tokens").then_some(3),
+        ignore_eos: protocol.length_fields().contains(&"ignore_eos"),
+        tools: &Tools {
+            listed: Some([Tool(json!({"name": "f"}).as_object().unwrap().clone())].into()),
+            choice: Some(ToolChoice::Required),
+        },
         extra_body: extra.as_object().unwrap(),
-    };
-    for name in ["openai_responses", "anthropic_messages"] {
-        let protocol = protocol::by_name(name).unwrap();
-        assert_eq!(protocol.refuses("temperature", &Value::Null), None, "{name}");
-        assert_eq!(protocol.body(&ask).get("temperature"), None, "{name}");
+    })
+}
+
+#[test]
+fn null_leaves_out_any_field_but_those_that_are_the_question() {
+    const STAYS: [&str; 6] = ["model", "messages", "prompt", "input", "inputs", "stream"];
+    for protocol in protocol::ALL {
+        let whole = body_with(*protocol, &json!({"top_k": 1}), Some(0.7));
+        let fields = whole.as_object().unwrap();
+        for (key, value) in fields {
+            let refused = protocol.refuses(key, &Value::Null).is_some();
+            assert_eq!(refused, STAYS.contains(&key.as_str()), "{}: {key}", protocol.name());
+            if refused {
+                continue;
+            }
+            let mut expected = fields.clone();
+            expected.shift_remove(key);
+            let body = body_with(*protocol, &json!({"top_k": 1, key: null}), Some(0.7));
+            assert_eq!(body.as_object(), Some(&expected), "{}: {key}", protocol.name());
+            // One by one, where a field holds several of ours.
+            let inner = value
+                .as_object()
+                .filter(|_| ["stream_options", "options", "parameters"].contains(&key.as_str()));
+            for inner in inner.into_iter().flat_map(Map::keys) {
+                let own = json!({key: {inner: null}});
+                assert_eq!(protocol.refuses(key, &own[key]), None, "{}: {key}", protocol.name());
+                let body = body_with(*protocol, &own, Some(0.7));
+                let rest = body.get(key).and_then(|rest| rest.get(inner));
+                assert_eq!(rest, None, "{}: {key}.{inner}", protocol.name());
+                let is_empty = body.get(key).is_some_and(|rest| *rest == json!({}));
+                assert!(!is_empty, "{}: {key}.{inner}", protocol.name());
+            }
+        }
     }
+}
+
+#[test]
+fn null_deep_in_a_field_of_the_users_own_is_sent() {
+    for protocol in protocol::ALL {
+        let own = json!({"response_format": {"default": null}, "stop": null});
+        let body = body_with(*protocol, &own, Some(0.7));
+        assert_eq!(body["response_format"], json!({"default": null}), "{}", protocol.name());
+        assert_eq!(body.get("stop"), None, "{}", protocol.name());
+    }
+}
+
+#[test]
+fn a_model_without_a_temperature_sends_none() {
+    for protocol in protocol::ALL {
+        let without = body_with(*protocol, &json!({}), None).to_string();
+        assert!(!without.contains("temperature"), "{}: {without}", protocol.name());
+        assert!(!without.contains("do_sample"), "{}: {without}", protocol.name());
+        assert!(!without.contains("null"), "{}: {without}", protocol.name());
+        let body = body_with(*protocol, &json!({}), Some(0.7)).to_string();
+        assert!(body.contains("\"temperature\":0.7"), "{}: {body}", protocol.name());
+    }
+}
+
+#[test]
+fn the_limit_of_an_answer_is_the_one_that_is_sent() {
+    for protocol in protocol::ALL {
+        let most = |own: &Value| protocol.most_tokens(&body_with(*protocol, own, Some(0.7)));
+        assert_eq!(most(&json!({})), Some(7), "{}", protocol.name());
+        let left_out = json!({
+            "max_tokens": null,
+            "max_output_tokens": null,
+            "n_predict": null,
+            "options": null,
+            "parameters": null,
+        });
+        assert_eq!(most(&left_out), None, "{}", protocol.name());
+    }
+    let most = |own: Value| OpenAiChat.most_tokens(&body_with(&OpenAiChat, &own, None));
+    assert_eq!(most(json!({"max_completion_tokens": 9})), Some(9));
+    assert_eq!(most(json!({"max_completion_tokens": null})), Some(7));
 }
 
 #[test]

@@ -147,11 +147,11 @@ impl Session {
         }
     }
 
-    /// Notes the one request of `target` before the first trial.
-    pub(super) fn count_preflight(&mut self, target: &Target, access: &Access, is_valid: bool) {
+    /// Notes the requests of `target` before the first trial.
+    pub(super) fn count_preflight(&mut self, target: &Target, access: &Access, answered: Answered) {
         let subject = Meter::of(target, access).ok().and_then(|meter| meter.subject(target));
         if let Some(subject) = subject {
-            self.books.0.entry(subject).or_default().add(Answered::one(is_valid));
+            self.books.0.entry(subject).or_default().add(answered);
         }
     }
 

@@ -10,7 +10,7 @@ use libtest_mimic::Measurement;
 use super::{Place, Session, Stopped, failed, told, workload};
 use crate::{
     harness::output::today,
-    load::{Answer, Conversation},
+    load::{Answer, Conversation, NO_TEXT},
     plan::Case,
     prompt::Prompt,
     recording::{ErrorKind, RequestError},
@@ -45,6 +45,12 @@ impl Session {
                 self.terminal.err(&format!("      Turn {number}: {}", told(sample)));
             }
             let is_over = row.outcome.is_err();
+            if !is_over && conversation.is_blank() && number <= prompt.turns.len() {
+                let next = number + 1;
+                self.terminal.err(&format!(
+                    "      Turn {number} has no answer text: turn {next} is sent `{NO_TEXT}` for it\n"
+                ));
+            }
             rows.push(row);
             if is_over {
                 break;

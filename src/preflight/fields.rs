@@ -1,0 +1,402 @@
+//! Which fields of a request a server refuses, by its own words, and how the config leaves them out.
+//!
+//! Servers say it in many ways. What is found here is only a guess: the preflight asks once more
+//! without the fields, and so knows whether that helps.
+
+use serde_json::{Map, Value};
+
+/// Fields that cannot be left out.
+const STAY: &[&str] = &["model", "messages", "prompt", "input", "inputs", "stream"];
+
+/// Maps whose fields are left out one by one.
+const MAPS: &[&str] = &["stream_options", "options", "parameters"];
+
+/// Names that are also words of a sentence: only in quotes are they names.
+const WORDS: &[&str] = &["options", "parameters", "system", "tools", "thinking", "user", "stop"];
+
+/// What is said of a field that is not to be there.
+const REFUSED: &[&str] = &[
+    "unsupported",
+    "not support",
+    "n't support",
+    "deprecated",
+    "not permitted",
+    "not allowed",
+    "n't allowed",
+    "disallowed",
+    "extra_forbidden",
+    "extra field",
+    "extra input",
+    "extraneous",
+    "unexpected",
+    "unrecogni",
+    "unknown",
+    "not recogni",
+    "cannot find field",
+    "no such field",
+    "no field",
+    "not a valid",
+    "invalid field",
+    "invalid param",
+    "invalid argument",
+    "not implemented",
+    "not available",
+    "not accept",
+    "not defined",
+    "not exist",
+    "not valid for",
+    "must not",
+    "may not",
+    "may only be",
+    "cannot be",
+    "can't be",
+    "cannot both",
+    "mutually exclusive",
+    "only the default",
+    "is allowed for this",
+    "forbidden",
+    "not enabled",
+    "is disabled",
+    "additional propert",
+];
+
+/// What is said of a field that may be there with another value. A limit is then to be changed.
+const OUT_OF_RANGE: &[&str] = &[
+    "below minimum",
+    "above maximum",
+    "too large",
+    "too small",
+    "too long",
+    "too many",
+    "at least",
+    "at most",
+    "greater than",
+    "less than",
+    "or equal",
+    "context length",
+    "context window",
+    "maximum",
+    "minimum",
+    "out of range",
+    "must be between",
+];
+
+/// What is said of a field that is refused whatever its value is.
+const ALTOGETHER: &[&str] = &[
+    "unsupported param",
+    "unsupported field",
+    "not permitted",
+    "extra_forbidden",
+    "unexpected",
+    "unknown",
+    "unrecogni",
+];
+
+/// A field of a request: its name, and within one of [`MAPS`] that of the map before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    map: Option<String>,
+    name: String,
+    /// Whether the server has another field in its place: `max_completion_tokens`.
+    is_renamed: bool,
+}
+
+impl Field {
+    fn new(name: &str) -> Self {
+        Self { map: None, name: name.into(), is_renamed: false }
+    }
+
+    fn within(map: &str, name: &str) -> Self {
+        Self { map: Some(map.into()), ..Self::new(name) }
+    }
+}
+
+/// The fields of the request with the body `sent` that `answer`, the body of a refusal, names.
+pub fn refused(sent: &Value, answer: &str) -> Vec<Field> {
+    let mut fields: Vec<Field> = Vec::new();
+    for complaint in complaints(answer) {
+        for field in named(sent, &complaint) {
+            if !fields.contains(&field) {
+                fields.push(field);
+            }
+        }
+    }
+    // What is left out as a whole needs no leaving out in part.
+    let wholes: Vec<_> = fields.iter().filter(|field| field.map.is_none()).cloned().collect();
+    fields.retain(|field| !wholes.iter().any(|whole| field.map.as_ref() == Some(&whole.name)));
+    fields
+}
+
+/// `extra_body` such that `fields` are left out; in place of a limit that has another name, `limit`
+/// is sent by that name.
+pub fn left_out(
+    extra_body: &Map<String, Value>,
+    fields: &[Field],
+    limit: u64,
+) -> Map<String, Value> {
+    let mut own = extra_body.clone();
+    for (name, value) in additions(fields, limit) {
+        match (own.get_mut(&name), value) {
+            (Some(Value::Object(known)), Value::Object(more)) => known.extend(more),
+            (_, value) => {
+                own.insert(name, value);
+            }
+        }
+    }
+    own
+}
+
+/// The line of a model's config that leaves `fields` out.
+pub(super) fn line(fields: &[Field], limit: u64) -> String {
+    format!("extra_body: {}", flow(&additions(fields, limit).into()))
+}
+
+/// `value` in YAML's flow style.
+fn flow(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let pairs = map.iter().map(|(key, value)| format!("{key}: {}", flow(value)));
+            format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+        }
+        value => value.to_string(),
+    }
+}
+
+/// What is added to `extra_body`.
+fn additions(fields: &[Field], limit: u64) -> Map<String, Value> {
+    let mut added = Map::new();
+    for field in fields {
+        match &field.map {
+            Some(map) => {
+                let map = added.entry(map.clone()).or_insert_with(|| Map::new().into());
+                map[&field.name] = Value::Null;
+            }
+            None if field.is_renamed => {
+                added.insert("max_completion_tokens".into(), limit.into());
+            }
+            None => {
+                added.insert(field.name.clone(), Value::Null);
+            }
+        }
+    }
+    added
+}
+
+/// The fields of `sent` that `complaint` names as refused.
+fn named(sent: &Value, complaint: &str) -> Vec<Field> {
+    let lower = complaint.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if !says(REFUSED) || says(OUT_OF_RANGE) && !says(ALTOGETHER) {
+        return Vec::new();
+    }
+    let Some(body) = sent.as_object() else { return Vec::new() };
+    let mut fields = Vec::new();
+    for (name, value) in body.iter().filter(|(name, _)| !STAY.contains(&name.as_str())) {
+        if names(complaint, name) {
+            let is_renamed = name == "max_tokens" && names(complaint, "max_completion_tokens");
+            fields.push(Field { is_renamed, ..Field::new(name) });
+        }
+        let inner = value.as_object().filter(|_| MAPS.contains(&name.as_str()));
+        for key in inner.into_iter().flat_map(Map::keys) {
+            if names(complaint, key) {
+                fields.push(Field::within(name, key));
+            }
+        }
+    }
+    fields
+}
+
+/// Whether `text` holds `name` as a word, and one that is a word of a sentence in quotes.
+fn names(text: &str, name: &str) -> bool {
+    let is_part = |ch: char| ch.is_alphanumeric() || ch == '_';
+    let quotes = |ch: Option<char>| ch.is_some_and(|ch| "\"'`‘’“”[]{}".contains(ch));
+    text.match_indices(name).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + name.len()..].chars().next();
+        let is_word = !before.is_some_and(is_part) && !after.is_some_and(is_part);
+        is_word && (!WORDS.contains(&name) || quotes(before) && quotes(after))
+    })
+}
+
+/// What an answer says, complaint by complaint: the texts of each object of its JSON, without what it
+/// repeats of the request.
+fn complaints(answer: &str) -> Vec<String> {
+    let Ok(document) = serde_json::from_str::<Value>(answer) else {
+        return vec![answer.to_owned()];
+    };
+    let mut complaints = Vec::new();
+    let mut own = String::new();
+    visit(&document, &mut own, &mut complaints);
+    complaints.push(own);
+    complaints
+}
+
+/// Adds the texts of `value` to `own`, which are those of the object around it, and those of the
+/// objects in it to `complaints`.
+fn visit(value: &Value, own: &mut String, complaints: &mut Vec<String>) {
+    /// What is a copy of the request, or no text.
+    const REPEATED: &[&str] = &["input", "body", "request", "ctx", "url", "headers", "docs"];
+    match value {
+        Value::String(text) => {
+            // A text in quotes of its own is a name.
+            own.push_str(&format!("'{text}' "));
+        }
+        Value::Array(items) => items.iter().for_each(|item| visit(item, own, complaints)),
+        Value::Object(fields) => {
+            let mut texts = String::new();
+            let told = fields.iter().filter(|(key, _)| !REPEATED.contains(&key.as_str()));
+            told.for_each(|(_, value)| visit(value, &mut texts, complaints));
+            complaints.push(texts);
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn sent() -> Value {
+        json!({
+            "model": "m",
+            "messages": [],
+            "temperature": 0.7,
+            "max_tokens": 1,
+            "min_tokens": 1,
+            "ignore_eos": true,
+            "stream": true,
+            "stream_options": {"include_usage": true},
+            "tools": [],
+        })
+    }
+
+    fn line_of(sent: &Value, answer: &str) -> String {
+        match refused(sent, answer) {
+            fields if fields.is_empty() => "-".into(),
+            fields => line(&fields, 1024),
+        }
+    }
+
+    #[test]
+    fn fields_are_known_by_the_words_of_many_servers() {
+        let cases = [
+            // OpenAI
+            (
+                r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#,
+                "extra_body: { max_completion_tokens: 1024 }",
+            ),
+            (
+                r#"{"error":{"message":"Unsupported value: 'temperature' does not support 0.7 with this model. Only the default (1) value is supported.","param":"temperature","code":"unsupported_value"}}"#,
+                "extra_body: { temperature: null }",
+            ),
+            (
+                r#"{"error":{"message":"Unrecognized request argument supplied: ignore_eos","type":"invalid_request_error","param":null,"code":null}}"#,
+                "extra_body: { ignore_eos: null }",
+            ),
+            // Bedrock
+            (
+                r#"{"message":"The model returned the following errors: `temperature` is deprecated for this model."}"#,
+                "extra_body: { temperature: null }",
+            ),
+            (
+                r#"{"message":"Malformed input request: #: extraneous key [stream_options] is not permitted, please reformat your input and try again."}"#,
+                "extra_body: { stream_options: null }",
+            ),
+            (
+                r#"{"error":{"message":"`temperature` and `top_p` cannot both be specified for this model. Please use only one."}}"#,
+                "extra_body: { temperature: null }",
+            ),
+            // Mistral, Azure AI Foundry
+            (
+                r#"{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not permitted","input":{"include_usage":true}}]}}"#,
+                "extra_body: { stream_options: null }",
+            ),
+            (
+                r#"{"detail":[{"loc":["body","stream_options","include_usage"],"msg":"Extra inputs are not permitted"}]}"#,
+                "extra_body: { stream_options: null }",
+            ),
+            (
+                r#"{"detail":[{"loc":["body"],"msg":"extra fields not permitted: include_usage","input":{"temperature":0.7,"max_tokens":1}}]}"#,
+                "extra_body: { stream_options: { include_usage: null } }",
+            ),
+            // transformers serve
+            (
+                r#"{"detail":"Unexpected fields in the request: {'ignore_eos', 'min_tokens'}"}"#,
+                "extra_body: { min_tokens: null, ignore_eos: null }",
+            ),
+            // Groq, Cohere, Vertex, Kimi, LiteLLM, JSON schema, Python
+            (
+                r#"{"error":{"message":"property 'stream_options' is unsupported"}}"#,
+                "extra_body: { stream_options: null }",
+            ),
+            (
+                r#"{"message":"unknown field: parameter 'stream_options' is not a valid field"}"#,
+                "extra_body: { stream_options: null }",
+            ),
+            (
+                r#"[{"error":{"code":400,"message":"Invalid JSON payload received. Unknown name \"stream_options\": Cannot find field.","status":"INVALID_ARGUMENT"}}]"#,
+                "extra_body: { stream_options: null }",
+            ),
+            (
+                r#"{"error":{"message":"invalid temperature: only 1 is allowed for this model","type":"invalid_request_error"}}"#,
+                "extra_body: { temperature: null }",
+            ),
+            (
+                r#"{"error":{"message":"litellm.UnsupportedParamsError: openai does not support parameters: ['temperature'], for model=o3"}}"#,
+                "extra_body: { temperature: null }",
+            ),
+            (
+                "Additional properties are not allowed ('ignore_eos' was unexpected)",
+                "extra_body: { ignore_eos: null }",
+            ),
+            (
+                r#"{"error":"SamplingParams.__init__() got an unexpected keyword argument 'min_tokens'"}"#,
+                "extra_body: { min_tokens: null }",
+            ),
+            // Anthropic
+            (
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"`temperature` may only be set to 1 when thinking is enabled."}}"#,
+                "extra_body: { temperature: null }",
+            ),
+            (r#"{"error":"registry does not support 'tools'"}"#, "extra_body: { tools: null }"),
+        ];
+        for (answer, expected) in cases {
+            assert_eq!(line_of(&sent(), answer), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_refusal_of_a_field_is_none() {
+        for answer in [
+            "",
+            "{}",
+            r#"{"error":{"message":"The model `m` does not exist"}}"#,
+            r#"{"error":{"message":"max_tokens is too large: 100000. This model supports at most 16384 completion tokens"}}"#,
+            r#"{"message":"This model's maximum context length is 512 tokens. However, you requested 1024 output tokens (max_tokens)"}"#,
+            r#"{"error":{"message":"max_tokens: 64000 > 8192, which is the maximum allowed number of output tokens for m"}}"#,
+            r#"{"message":"min_tokens must be less than or equal to max_tokens=1, got 100."}"#,
+            r#"{"error":{"message":"`max_tokens` cannot be greater than 4096"}}"#,
+            r#"{"error":{"message":"Invalid 'max_output_tokens': integer below minimum value."}}"#,
+            r#"{"error":{"message":"\"auto\" tool choice is not supported without these parameters"}}"#,
+            r#"{"detail":[{"loc":["body","messages"],"msg":"Extra inputs are not permitted","input":{"temperature":1}}]}"#,
+        ] {
+            assert_eq!(line_of(&sent(), answer), "-", "{answer}");
+        }
+    }
+
+    #[test]
+    fn fields_within_maps_are_left_out_one_by_one() {
+        let ollama = json!({"options": {"temperature": 0.7, "num_predict": 1}, "stream": true});
+        let answer = r#"{"error":"temperature and num_predict are not supported"}"#;
+        let line = line_of(&ollama, answer);
+        assert_eq!(line, "extra_body: { options: { temperature: null, num_predict: null } }");
+        let own = json!({"options": {"seed": 1}, "think": true});
+        let fields = refused(&ollama, answer);
+        assert_eq!(
+            Value::Object(left_out(own.as_object().unwrap(), &fields, 9)),
+            json!({"options": {"seed": 1, "temperature": null, "num_predict": null}, "think": true})
+        );
+    }
+}

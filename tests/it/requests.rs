@@ -1,0 +1,400 @@
+//! What a request's body holds and leaves out, and what the preflight says of fields and paths that
+//! a server refuses, through the front door.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use wiremock::{
+    Mock, MockServer, Request, ResponseTemplate,
+    matchers::{method, path},
+};
+
+use crate::{
+    bench::{Bench, Ran},
+    http::STREAM,
+    prompts::{Counting, counts, passed},
+};
+
+/// A server that answers with a stream unless it refuses the body.
+struct Picky {
+    runtime: tokio::runtime::Runtime,
+    server: MockServer,
+}
+
+type Refusal = (u16, Value);
+
+impl Picky {
+    fn new(refuses: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static) -> Self {
+        Self::answering(STREAM, refuses)
+    }
+
+    fn answering(
+        stream: &'static str,
+        refuses: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static,
+    ) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let server = runtime.block_on(MockServer::start());
+        // So long that a request is under way all the time.
+        let delay = Duration::from_millis(30);
+        let answer = move |request: &Request| {
+            // Some numbers are more than a `Value` takes.
+            let sent = request.body_json().unwrap_or_default();
+            match refuses(&sent) {
+                Some((status, body)) => ResponseTemplate::new(status).set_body_json(body),
+                None => ResponseTemplate::new(200)
+                    .set_body_raw(stream, "text/event-stream")
+                    .set_delay(delay),
+            }
+        };
+        let mock = Mock::given(method("POST")).respond_with(answer);
+        runtime.block_on(mock.mount(&server));
+        Self { runtime, server }
+    }
+
+    /// A bench of a model `m` at this server, with these lines, and prompts with these.
+    fn bench(&self, prompts: &str, model: &str) -> Bench {
+        Bench::new(&format!(
+            "runs: 1\nprompts: [{prompts}]\nmodels:\n  m:\n    base_url: \"{}\"\n{}",
+            self.server.uri(),
+            model.lines().map(|line| format!("    {line}\n")).collect::<String>()
+        ))
+    }
+
+    fn requests(&self) -> Vec<Request> {
+        let requests = self.runtime.block_on(self.server.received_requests()).unwrap();
+        requests.into_iter().filter(|request| request.method.as_str() == "POST").collect()
+    }
+
+    fn bodies(&self) -> Vec<Value> {
+        self.requests().iter().map(|request| request.body_json().unwrap()).collect()
+    }
+}
+
+const HELLO: &str = "{ name: hello, text: Say hello. }";
+
+/// What the preflight says of `m`.
+fn preflight(ran: &Ran) -> String {
+    let lines = ran.stderr.lines().take_while(|line| !line.starts_with("Testing"));
+    let lines: Vec<_> = lines.filter(|line| line.contains(": m: ")).collect();
+    lines.join("\n")
+}
+
+/// What is in backquotes in `said` and begins with `extra_body`.
+fn line_in(said: &str) -> String {
+    let mut quoted = said.split('`').filter(|quoted| quoted.starts_with("extra_body: "));
+    quoted.next().unwrap_or_else(|| panic!("no line: {said}")).to_owned()
+}
+
+// -- what is left out -----------------------------------------------------------------------------
+
+#[test]
+fn what_is_left_out_is_left_out_of_every_request_of_a_run() {
+    let server = Picky::new(|_| None);
+    let bench = server.bench(
+        HELLO,
+        "temperature: null\nextra_body: { stream_options: null, top_p: 0.5, ignore_eos: null }\n\
+         ignore_eos: true\ntoken_count: chunks",
+    );
+    let config = bench.folder.path().join("configs.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let load = "workloads: { load: { concurrency: 2, requests: 3 } }\n";
+    std::fs::write(&config, format!("{text}{load}")).unwrap();
+    let ran = bench.run_asking_first(&[]);
+    passed(&ran);
+    let bodies = server.bodies();
+    // The preflight, the warm-up, the prompt and the load.
+    assert_eq!(bodies.len(), 6, "{bodies:?}");
+    for body in bodies {
+        let keys: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["model", "messages", "max_tokens", "stream", "top_p"]);
+    }
+    // A field that was not sent demands no length.
+    assert!(bench.column("notes").iter().all(|notes| !notes.contains("shorter")), "{}", ran.stderr);
+}
+
+#[test]
+fn without_stream_options_the_usage_is_taken_where_it_comes_or_token_count_decides() {
+    const UNCOUNTED: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
+        data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n\
+        data: [DONE]\n\n";
+    let run = |stream, more: &str| {
+        let server = Picky::answering(stream, |_| None);
+        let bench = server.bench(HELLO, &format!("extra_body: {{ stream_options: null }}\n{more}"));
+        let ran = bench.run(&["--no-warmup"]);
+        let cells = ["response_tokens", "token_count_source", "error_kind"]
+            .map(|name| bench.column(name).join(" "));
+        (ran.code, cells.join(","))
+    };
+    assert_eq!(run(STREAM, ""), (Some(0), "2,usage,".into()));
+    assert_eq!(run(UNCOUNTED, "token_count: chunks"), (Some(0), "2,chunks,".into()));
+    assert_eq!(run(UNCOUNTED, ""), (Some(101), ",,no_usage".into()));
+}
+
+#[test]
+fn an_answer_without_a_limit_costs_the_preflight_its_first_token_and_is_told() {
+    let script = llm_stream_bench::sim::Script {
+        itl: Duration::from_millis(20),
+        tokens: 200,
+        ..Default::default()
+    };
+    let simulator =
+        llm_stream_bench::sim::Simulator::start(script, &llm_stream_bench::protocol::OpenAiChat)
+            .unwrap();
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{HELLO}]\nmodels:\n  \
+         m: {{ base_url: \"{}\", extra_body: {{ max_tokens: null }} }}\n",
+        simulator.url()
+    ));
+    let ran = bench.run_asking_first(&["--no-warmup"]);
+    passed(&ran);
+    assert!(ran.stderr.contains("note: `extra_body` of m leaves out the limit"), "{}", ran.stderr);
+    let log = simulator.log();
+    let completed: Vec<_> = log.iter().map(|answer| answer.completed).collect();
+    assert_eq!(completed, [false, true], "{log:?}");
+    assert_eq!(bench.column("notes"), [""]);
+}
+
+#[test]
+fn numbers_reach_the_server_as_they_are_written() {
+    let server = Picky::new(|_| None);
+    let bench = server.bench(
+        HELLO,
+        "extra_body:\n  big: 123456789012345678901234567890\n  exponent: 1e5\n  zero: 1.10\n  \
+         hex: 0x1F\n  point: .5\n  plus: +1\n  huge: 1e400\n  minus: -0\n  \
+         pi: 3.14159265358979323846264338\n  inner: { list: [1.0, 2.50, 0o17] }\n  \
+         keys: { 0123: 1, 1e5: 2 }\n  text: \"0123\"\n  no: no\n  date: 2024-10-21",
+    );
+    passed(&bench.run(&["--no-warmup"]));
+    let body = String::from_utf8(server.requests()[0].body.clone()).unwrap();
+    let own = body.split_once("\"big\"").unwrap().1;
+    assert_eq!(
+        own,
+        ":123456789012345678901234567890,\"exponent\":1e5,\"zero\":1.10,\"hex\":31,\"point\":0.5,\
+         \"plus\":1,\"huge\":1e400,\"minus\":-0,\"pi\":3.14159265358979323846264338,\
+         \"inner\":{\"list\":[1.0,2.50,15]},\"keys\":{\"0123\":1,\"1e5\":2},\"text\":\"0123\",\
+         \"no\":\"no\",\"date\":\"2024-10-21\"}"
+    );
+}
+
+// -- what a server refuses ------------------------------------------------------------------------
+
+/// A refusal of `field` in the words of many servers.
+fn refusals(field: &str) -> Vec<Refusal> {
+    vec![
+        (
+            400,
+            json!({"error": {"message": format!("Unsupported parameter: '{field}' is not supported with this model."), "param": field, "code": "unsupported_parameter"}}),
+        ),
+        (
+            422,
+            json!({"object": "error", "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", field], "msg": "Extra inputs are not permitted", "input": {"temperature": 0.7, "max_tokens": 1, "stream_options": {}}}]}}),
+        ),
+        (422, json!({"detail": format!("Unexpected fields in the request: {{'{field}'}}")})),
+        (400, json!({"message": format!("`{field}` is deprecated for this model.")})),
+        (400, json!({"error": format!("property '{field}' is unsupported")})),
+    ]
+}
+
+#[test]
+fn a_refused_field_is_told_with_a_line_that_helps() {
+    for (field, wordings) in
+        [("temperature", 5), ("stream_options", 2), ("max_tokens", 1), ("ignore_eos", 1)]
+    {
+        for (status, body) in refusals(field).into_iter().take(wordings) {
+            let refusal = (status, body.clone());
+            let server = Picky::new(move |sent| sent.get(field).map(|_| refusal.clone()));
+            let model = "ignore_eos: true";
+            let ran = server.bench(HELLO, model).run_asking_first(&["--no-warmup"]);
+            assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+            let said = preflight(&ran);
+            let line = line_in(&said);
+            assert_eq!(line, format!("extra_body: {{ {field}: null }}"), "{body}");
+            assert!(said.starts_with("ERROR: m: http_status: HTTP 4"), "{said}");
+            assert!(said.contains("; it answers with `extra_body"), "{said}");
+            let ran = server.bench(HELLO, &format!("{model}\n{line}")).run_asking_first(&[]);
+            passed(&ran);
+            assert_eq!(preflight(&ran), "");
+        }
+    }
+}
+
+#[test]
+fn several_refused_fields_are_told_in_one_line() {
+    // One at a time, as OpenAI does, and the one with its other name.
+    let server = Picky::new(|sent| {
+        let refused = |field, more: &str| {
+            sent.get(field).map(|_| {
+                let message = format!(
+                    "Unsupported parameter: '{field}' is not supported with this model.{more}"
+                );
+                (400, json!({"error": {"message": message, "param": field}}))
+            })
+        };
+        refused("max_tokens", " Use 'max_completion_tokens' instead.")
+            .or_else(|| refused("temperature", ""))
+    });
+    let ran = server.bench(HELLO, "max_tokens: 64").run_asking_first(&["--no-warmup"]);
+    let line = line_in(&preflight(&ran));
+    assert_eq!(line, "extra_body: { max_completion_tokens: 64, temperature: null }");
+    passed(&server.bench(HELLO, &line).run_asking_first(&[]));
+    // A server that lists what it knows refuses none of that.
+    let server = Picky::new(|sent| {
+        sent.get("ignore_eos").map(|_| {
+            let message = "Unknown field `ignore_eos`. Known: `temperature`, `max_tokens`, `seed`";
+            (400, json!({"error": {"message": message}}))
+        })
+    });
+    let ran = server.bench(HELLO, "ignore_eos: true").run_asking_first(&["--no-warmup"]);
+    assert_eq!(line_in(&preflight(&ran)), "extra_body: { ignore_eos: null }");
+}
+
+#[test]
+fn a_server_that_does_not_count_by_itself_is_told_with_who_counts_then() {
+    const UNCOUNTED: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\
+        \"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    let server = Picky::answering(UNCOUNTED, |sent| {
+        let detail = "Unexpected fields in the request: {'stream_options'}";
+        sent.get("stream_options").map(|_| (422, json!({"detail": detail})))
+    });
+    let said = preflight(&server.bench(HELLO, "").run_asking_first(&["--no-warmup"]));
+    assert!(
+        said.contains("`extra_body: { stream_options: null }`, and `token_count: chunks`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_refusal_of_a_value_is_told_as_it_is() {
+    let message = "max_tokens is too large: 1024. This model supports at most 512 tokens.";
+    let server = Picky::new(move |_| Some((400, json!({"error": {"message": message}}))));
+    let said = preflight(&server.bench(HELLO, "").run_asking_first(&["--no-warmup"]));
+    assert!(said.contains(message) && !said.contains("extra_body"), "{said}");
+}
+
+#[test]
+fn fields_that_only_some_prompts_demand_fail_only_these() {
+    let server = Picky::new(|sent| {
+        let detail = "Unexpected fields in the request: {'ignore_eos'}";
+        sent.get("ignore_eos").map(|_| (422, json!({"detail": detail})))
+    });
+    let forced = "{ name: forced, text: Say it., ignore_eos: true, output_tokens: 5 }";
+    let ran = server.bench(&format!("{HELLO}, {forced}"), "").run_asking_first(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    let said = preflight(&ran);
+    assert!(said.contains("it answers with `extra_body: { ignore_eos: null }`"), "{said}");
+    assert!(said.ends_with("; its trials with `forced` are not run"), "{said}");
+    assert!(ran.stderr.contains("FAILED: 1 of 2 trials failed"), "{}", ran.stderr);
+    // All of them demand it: one question, and none of the trials is run.
+    let server_requests = server.bodies().len();
+    let ran = server.bench(forced, "").run_asking_first(&[]);
+    assert!(preflight(&ran).ends_with("; its trials are not run"), "{}", ran.stderr);
+    let sent = &server.bodies()[server_requests..];
+    assert_eq!(sent[0]["ignore_eos"], true, "{sent:?}");
+    assert!(sent.iter().all(|body| body["max_tokens"] != 64), "no warm-up: {sent:?}");
+}
+
+// -- where nothing is -----------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_404_names_the_path_and_where_other_protocols_answer() {
+    let server = MockServer::start().await;
+    let bad = || ResponseTemplate::new(400).set_body_json(json!({"error": "model is required"}));
+    Mock::given(method("POST")).and(path("/api/chat")).respond_with(bad()).mount(&server).await;
+    let uri = server.uri();
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{HELLO}]\nmodels:\n  m: {{ base_url: \"{uri}\" }}\n  \
+         n: {{ base_url: \"{uri}/api\", protocol: openai_completions }}\n"
+    ));
+    let ran = bench.run_asking_first(&["--no-warmup"]);
+    let nothing = "nothing is at /v1/chat/completions, the path of `openai_chat`; /api/chat answers: \
+                   `protocol: ollama_chat`";
+    assert!(ran.stderr.contains(nothing), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("with `base_url: \"{uri}\"`?")), "{}", ran.stderr);
+    assert!(ran.stderr.contains("nothing is at /api/completions"), "{}", ran.stderr);
+    // What is asked of other paths is no request.
+    let others = server.received_requests().await.unwrap();
+    let others = others.iter().filter(|request| request.url.path() == "/api/chat");
+    assert!(others.map(|request| &request.body[..]).all(|body| body == b"[]"));
+}
+
+#[tokio::test]
+async fn ollama_without_the_model_is_not_sent_to_another_place() {
+    let server = MockServer::start().await;
+    let missing = json!({"error": "model 'm' not found"});
+    let missing = ResponseTemplate::new(404).set_body_json(missing);
+    Mock::given(method("POST")).and(path("/api/chat")).respond_with(missing).mount(&server).await;
+    for (list, body) in [
+        ("/api/tags", json!({"models": [{"name": "qwen3:8b", "model": "qwen3:8b"}]})),
+        ("/v1/models", json!({"data": [{"id": "qwen3:8b"}]})),
+    ] {
+        let answer = ResponseTemplate::new(200).set_body_json(body);
+        Mock::given(method("GET")).and(path(list)).respond_with(answer).mount(&server).await;
+    }
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{HELLO}]\nmodels:\n  \
+         m: {{ base_url: \"{}\", protocol: ollama_chat }}\n",
+        server.uri()
+    ));
+    let said = preflight(&bench.run_asking_first(&["--no-warmup"]));
+    assert!(
+        said.contains("its models are `qwen3:8b`, not `m`: `model_name: \"qwen3:8b\"`?"),
+        "{said}"
+    );
+    assert!(!said.contains("/v1"), "{said}");
+}
+
+// -- a prompt as long as the model takes ----------------------------------------------------------
+
+/// Tokens of a text: five for four words, and a template of 37.
+fn five_for_four(text: &str) -> u64 {
+    37 + text.split(' ').count() as u64 * 5 / 4
+}
+
+#[test]
+fn a_length_near_the_end_of_the_context_is_found() {
+    for wanted in [3300, 4000, 4085] {
+        let server = Counting::limited(five_for_four, 4096);
+        let bench = server.bench(&format!("synthetic: {{ input_tokens: {wanted} }}"), "");
+        let ran = bench.run(&["m", "--no-warmup"]);
+        passed(&ran);
+        for count in counts(&bench) {
+            assert!(count.abs_diff(wanted) * 50 <= wanted, "{count} of {wanted}");
+        }
+    }
+    // Two tokens a word: the first guess is already too long.
+    let server = Counting::limited(|text| 600 + text.split(' ').count() as u64 * 2, 4096);
+    let bench = server.bench("synthetic: { input_tokens: 4050 }", "");
+    passed(&bench.run(&["m", "--no-warmup"]));
+    // Beyond the context there is none, which is told in the server's words.
+    let server = Counting::limited(five_for_four, 4096);
+    let bench = server.bench("synthetic: { input_tokens: 5000 }", "");
+    let ran = bench.run(&["m", "--no-warmup"]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    let said = "prompt_length: no text of 5000 tokens can be sent: the server refuses ";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    assert!(ran.stderr.contains("maximum context length is 4096 tokens"), "{}", ran.stderr);
+    assert!(server.questions().len() <= 8);
+}
+
+// -- many prompts ---------------------------------------------------------------------------------
+
+#[test]
+fn a_large_set_that_takes_turns_is_listed_at_once() {
+    let bench = Bench::new(
+        "runs: 3\norder: interleaved\nprompts: [{ name: d, dataset: d.jsonl }]\n\
+         models: { m: { simulate: {} }, n: { simulate: {} } }\n",
+    );
+    const COUNT: usize = 16_000;
+    let line = |nth| format!("{{\"id\":\"q{nth}\",\"prompt\":\"Say {nth}.\"}}\n");
+    let lines: String = (0..COUNT).map(line).collect();
+    std::fs::write(bench.folder.path().join("d.jsonl"), lines).unwrap();
+    let began = Instant::now();
+    let ran = bench.run(&["--list"]);
+    let took = began.elapsed();
+    let names: Vec<_> = ran.stdout.lines().collect();
+    assert_eq!(names.len(), COUNT * 6);
+    assert!(names[1].starts_with("n-simulated::d-q0::run-1"), "{}", names[1]);
+    assert!(names[COUNT * 2].starts_with("m-simulated::d-q0::run-2"), "{}", names[COUNT * 2]);
+    // Two seconds by a debug build; quadratic, it took minutes.
+    assert!(took < Duration::from_secs(40), "{took:?}");
+}
