@@ -86,6 +86,14 @@ impl Decoder {
         }
     }
 
+    /// Whether no frame is unfinished: the last one ended with the last byte.
+    pub fn is_between_frames(&self) -> bool {
+        match self {
+            Self::Events(decoder) => decoder.line.is_empty() && decoder.data.is_empty(),
+            Self::Lines(decoder) => decoder.line.is_empty(),
+        }
+    }
+
     /// Ends the body: hands over what lacks its end.
     pub fn finish(self, sink: &mut dyn FnMut(Frame<'_>)) {
         match self {

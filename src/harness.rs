@@ -578,6 +578,7 @@ mod tests {
             threshold,
             actual,
             error,
+            uncertainty: 0.0,
             change: None,
             lacking: Lacking::default(),
             doubts,

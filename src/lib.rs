@@ -62,6 +62,7 @@ pub mod summary;
 pub mod synthetic;
 pub mod threshold;
 pub mod tokenizer;
+pub mod uncertainty;
 pub mod verdict;
 
 pub use harness::{command, main};

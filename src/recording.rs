@@ -17,12 +17,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 
-/// The bytes that one read returned. The time is taken when they arrived, before anyone looks
-/// into them.
+/// The bytes that one read returned, or a part of them whose arrival is known. The time is taken
+/// before anyone looks into them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// Arrival, counted from the start of the request.
+    /// Arrival of the last of these bytes, counted from the start of the request.
     pub at: Duration,
+    /// How long before `at` the first of these bytes can have arrived: since the last moment at
+    /// which the socket is known to have been empty. Zero where `at` is that of all of them.
+    pub uncertainty: Duration,
     /// The body bytes of this read, any transfer coding removed.
     pub bytes: Bytes,
 }
@@ -62,8 +65,20 @@ pub struct Recording {
     pub ended_at: Duration,
     /// Whose clock stamped the reads.
     pub stamped_by: StampedBy,
+    /// How much earlier the headers and the end can have arrived.
+    pub uncertainty: Uncertainty,
     /// How the body ended: `None` as HTTP says it must, else what broke it.
     pub broken: Option<RequestError>,
+}
+
+/// How much earlier than noted the ends of an answer can have arrived. For its chunks see
+/// [`Chunk::uncertainty`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Uncertainty {
+    /// Of [`Recording::headers_at`].
+    pub headers: Duration,
+    /// Of [`Recording::ended_at`].
+    pub end: Duration,
 }
 
 impl Recording {
@@ -80,7 +95,9 @@ impl Recording {
     /// {"at_ns":162103000,"hex":"646174613a20e2"}
     /// ```
     ///
-    /// Times are whole nanoseconds, so nothing is lost on the way. A chunk's bytes are `text`, or
+    /// Times are whole nanoseconds, so nothing is lost on the way. What may have arrived before its
+    /// time says by how much, in `uncertainty_ns`, `headers_uncertainty_ns` or
+    /// `ended_uncertainty_ns`; files of older versions do not. A chunk's bytes are `text`, or
     /// `hex` where they are not UTF-8 by themselves: a read may end within a character. A body that
     /// broke adds `"broken":{"kind":…,"message":…}` to the head. [`from_jsonl`](Self::from_jsonl)
     /// also takes a `note` there, free text for the reader of the file.
@@ -138,7 +155,9 @@ pub(crate) fn header_text(headers: &HeaderMap, name: HeaderName) -> Option<Strin
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StampedBy {
-    /// The kernel's, when the packet came: late by nothing that this program does.
+    /// The kernel's, when the packet came. One read has one stamp, that of the last packet in it:
+    /// where this program reads late, what came before that packet is noted too late, by up to
+    /// [`Chunk::uncertainty`].
     Kernel,
     /// The program's, when it had read: late by what the scheduler adds.
     #[default]
@@ -284,6 +303,10 @@ struct Head {
     headers_ns: u64,
     ended_ns: u64,
     #[serde(default, skip_serializing_if = "is_default")]
+    headers_uncertainty_ns: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    ended_uncertainty_ns: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     stamped_by: StampedBy,
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<RequestError>,
@@ -292,8 +315,8 @@ struct Head {
     note: Option<String>,
 }
 
-fn is_default(stamped_by: &StampedBy) -> bool {
-    *stamped_by == StampedBy::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Each further line: a chunk, its bytes as `text` or as `hex`.
@@ -301,6 +324,8 @@ fn is_default(stamped_by: &StampedBy) -> bool {
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
     at_ns: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    uncertainty_ns: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -321,6 +346,8 @@ impl From<&Recording> for Head {
             sent_ns: recording.sent.map(nanos),
             headers_ns: nanos(recording.headers_at),
             ended_ns: nanos(recording.ended_at),
+            headers_uncertainty_ns: nanos(recording.uncertainty.headers),
+            ended_uncertainty_ns: nanos(recording.uncertainty.end),
             stamped_by: recording.stamped_by,
             broken: recording.broken.clone(),
             note: None,
@@ -345,6 +372,10 @@ impl Head {
             chunks,
             ended_at: Duration::from_nanos(self.ended_ns),
             stamped_by: self.stamped_by,
+            uncertainty: Uncertainty {
+                headers: Duration::from_nanos(self.headers_uncertainty_ns),
+                end: Duration::from_nanos(self.ended_uncertainty_ns),
+            },
             broken: self.broken,
         }
     }
@@ -354,7 +385,8 @@ impl<'a> From<&'a Chunk> for Line<'a> {
     fn from(chunk: &'a Chunk) -> Self {
         let text = str::from_utf8(&chunk.bytes).ok();
         let hex = text.is_none().then(|| to_hex(&chunk.bytes));
-        Self { at_ns: nanos(chunk.at), text: text.map(Cow::from), hex }
+        let uncertainty_ns = nanos(chunk.uncertainty);
+        Self { at_ns: nanos(chunk.at), uncertainty_ns, text: text.map(Cow::from), hex }
     }
 }
 
@@ -365,7 +397,8 @@ impl Line<'_> {
             (None, Some(hex)) => from_hex(&hex).ok_or("`hex` needs pairs of hex digits")?,
             _ => return Err("a chunk needs either `text` or `hex`"),
         };
-        Ok(Chunk { at: Duration::from_nanos(self.at_ns), bytes: bytes.into() })
+        let uncertainty = Duration::from_nanos(self.uncertainty_ns);
+        Ok(Chunk { at: Duration::from_nanos(self.at_ns), uncertainty, bytes: bytes.into() })
     }
 }
 
@@ -394,11 +427,16 @@ mod tests {
     fn any_recording() -> impl Strategy<Value = Recording> {
         let time = || any::<u64>().prop_map(Duration::from_nanos);
         let bytes = prop_oneof![vec(any::<u8>(), 0..40), ".*".prop_map(String::into_bytes)];
-        let chunk = (time(), bytes).prop_map(|(at, bytes)| Chunk { at, bytes: bytes.into() });
+        let chunk = (time(), time(), bytes).prop_map(|(at, uncertainty, bytes)| {
+            let bytes = bytes.into();
+            Chunk { at, uncertainty, bytes }
+        });
         let error = (proptest::sample::select(ErrorKind::ALL), ".*")
             .prop_map(|(kind, message)| RequestError::new(kind, message));
         let stamped_by = prop_oneof![Just(StampedBy::Kernel), Just(StampedBy::Program)];
-        let set_up = (option::of(time()), option::of(time()), option::of(time()), stamped_by);
+        let uncertainty = (time(), time()).prop_map(|(headers, end)| Uncertainty { headers, end });
+        let clock = (stamped_by, uncertainty);
+        let set_up = (option::of(time()), option::of(time()), option::of(time()), clock);
         let texts = (option::of(".*"), option::of(".*"), option::of(".*"), ".*");
         let described = (texts, option::of(time()));
         let head = (any::<u16>(), described, set_up, time(), time());
@@ -406,7 +444,7 @@ mod tests {
             let (status, described, set_up, headers_at, ended_at) = head;
             let (texts, head_time) = described;
             let (content_type, content_encoding, retry_after, http_version) = texts;
-            let (connect, tls, sent, stamped_by) = set_up;
+            let (connect, tls, sent, (stamped_by, uncertainty)) = set_up;
             Recording {
                 origin: None,
                 status,
@@ -422,6 +460,7 @@ mod tests {
                 chunks,
                 ended_at,
                 stamped_by,
+                uncertainty,
                 broken,
             }
         })

@@ -1,6 +1,7 @@
 //! A recording read as a chat: [`Recording`] × [`Protocol`] → [`Sample`], or the reason why there
 //! is nothing to measure. Pure: the same recording gives the same sample for ever.
 
+mod arrivals;
 mod counts;
 mod text;
 
@@ -8,7 +9,11 @@ use std::{borrow::Cow, fmt, iter, mem, time::Duration};
 
 use serde::de::IgnoredAny;
 
-use self::counts::{EventCounts, Shown};
+pub use self::arrivals::ArrivalUncertainty;
+use self::{
+    arrivals::{Arrivals, Begun},
+    counts::{EventCounts, Shown},
+};
 use crate::{
     coding,
     config::TokenCount,
@@ -24,8 +29,23 @@ use crate::{
 /// one piece, so nothing that divides by it is reported.
 pub const SHORTEST_GENERATION: Duration = Duration::from_millis(1);
 
-/// With fewer pieces than this, one piece more or less at either end is a tenth of the generation.
+/// With fewer pieces than this, one piece more or less at either end is a tenth of the generation:
+/// it counts as an uncertainty.
 pub const FEWEST_ARRIVALS: usize = 10;
+
+/// An answer in few pieces whose first piece was gathered for more than so many times as long as the
+/// others took was held back: its speed is that of the network.
+const HELD_BACK: u32 = 4;
+
+/// A client that reads as it means to is this late at most: it rests for a millisecond between its
+/// reads, and reading takes some time.
+const PUNCTUAL: Duration = Duration::from_millis(2);
+
+/// The same where the program stamps the arrivals, with timers that are up to a millisecond late.
+const PUNCTUAL_PROGRAM: Duration = Duration::from_millis(4);
+
+/// The part of a figure by which a late client may change it without a note.
+const NEGLIGIBLE: f64 = 0.01;
 
 /// Token events closer together than this came out of one read or were held back together: their
 /// gap is no time between tokens.
@@ -102,6 +122,8 @@ pub struct Sample {
     pub first_event_tokens: Option<u64>,
     /// End of the body.
     pub end: Duration,
+    /// How much earlier than all these the arrivals can have been.
+    pub uncertainty: ArrivalUncertainty,
     /// Response headers by the server's own word, where they say so: [`Recording::head_time`].
     pub server_head: Option<Duration>,
     /// What the server says of its own speed.
@@ -200,19 +222,73 @@ impl Sample {
         self.token_events.last().copied().unwrap_or_default()
     }
 
-    /// First → last token-bearing event; `None` for a single event, or when they were held back and
-    /// came in few pieces ([`is_burst`](Self::is_burst)).
+    /// First → last token-bearing event; `None` for a single event, or when they were held back
+    /// ([`is_burst`](Self::is_burst)).
     pub fn generation_time(&self) -> Option<Duration> {
         (self.token_events.len() > 1 && !self.is_burst()).then(|| self.span())
     }
 
-    /// Whether several token events came at once ([`SHORTEST_GENERATION`]), or most of them in
-    /// fewer than [`FEWEST_ARRIVALS`] pieces: the time between those is not that of generation.
+    /// Whether several token events came at once ([`SHORTEST_GENERATION`]), or in few pieces after
+    /// a first one that was gathered for much longer than the others took: the time between those
+    /// is not that of generation.
     pub fn is_burst(&self) -> bool {
+        let several = self.token_events.len() > 1;
+        let held_back = self.is_in_few_pieces() && self.gathered_first() > self.span() * HELD_BACK;
+        several && (self.span() < SHORTEST_GENERATION || held_back)
+    }
+
+    /// Whether most token events came in fewer than [`FEWEST_ARRIVALS`] pieces.
+    fn is_in_few_pieces(&self) -> bool {
         let gaps = self.token_events.len().saturating_sub(1);
         let shared = self.shared_arrivals();
-        let few = shared * 2 > gaps && gaps - shared < FEWEST_ARRIVALS;
-        gaps > 0 && (self.span() < SHORTEST_GENERATION || few)
+        shared * 2 > gaps && gaps - shared < FEWEST_ARRIVALS
+    }
+
+    /// How long tokens can have been gathered for the first piece: since what came before it, or
+    /// since the request. Nothing, if it is a single event.
+    fn gathered_first(&self) -> Duration {
+        let first = self.first_token();
+        let is_before = |time: &Duration| *time + SHARED_ARRIVAL < first;
+        let before = [self.first_event, self.first_byte].into_iter().find(is_before);
+        match self.gaps().next() {
+            Some(gap) if gap < SHARED_ARRIVAL => first - before.or(self.lag).unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The same for the last piece.
+    fn gathered_last(&self) -> Duration {
+        let last = self.last_token();
+        let mut pieces = self.token_events.iter().rev().skip(1);
+        let is_before = |time: &&Duration| **time + SHARED_ARRIVAL < last;
+        match self.gaps().last() {
+            Some(gap) if gap < SHARED_ARRIVAL => last - *pieces.find(is_before).unwrap_or(&last),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// How much longer or shorter `generation_time` can have been: what its ends can have arrived
+    /// earlier, and what pieces can have been gathered for, where the answer came in few of them.
+    pub fn generation_uncertainty(&self) -> Duration {
+        let ArrivalUncertainty { first_token, last_token, .. } = self.uncertainty;
+        let arrival = first_token.max(last_token);
+        match self.is_in_few_pieces() {
+            true => arrival.max(self.gathered_first()).max(self.gathered_last()),
+            false => arrival,
+        }
+    }
+
+    /// Whether this program read so late that a reader of the figures should know.
+    pub fn is_client_delayed(&self) -> bool {
+        let punctual = match self.stamped_by {
+            StampedBy::Kernel => PUNCTUAL,
+            StampedBy::Program => PUNCTUAL_PROGRAM,
+        };
+        let matters =
+            |late: Duration, figure: Duration| late > punctual && late > figure.mul_f64(NEGLIGIBLE);
+        let longest = self.gaps().max().unwrap_or_default();
+        matters(self.uncertainty.first_token, self.first_token_of_request())
+            || matters(self.uncertainty.largest, longest)
     }
 
     fn span(&self) -> Duration {
@@ -352,6 +428,7 @@ impl Sample {
         theirs.mul_f64(SERVERS_MARGIN)
             + SERVERS_LEAST
             + way
+            + self.generation_uncertainty()
             + Duration::from_secs_f64(of_token * at_ends as f64)
     }
 
@@ -484,10 +561,13 @@ pub enum Note {
     /// that was ten milliseconds at least: the server seems to have cached the prompt, whether it
     /// says so or not.
     MuchFasterRepeat,
-    /// The token events arrived within a millisecond, or most of them in fewer than ten pieces: the server or a proxy held the answer back.
+    /// The token events arrived within a millisecond, or in few pieces after a first one that was
+    /// gathered for more than four times as long as the others took: the server or a proxy held the
+    /// answer back, and there is no speed.
     Burst,
     /// More than a tenth of the token events arrived together with the one before: `itl` and
     /// `itl_max` are those of reads, and the ends of `generation_time` may be off by such a read.
+    /// Where most arrived in fewer than ten pieces, that counts as its uncertainty.
     SharedArrivals,
     /// The server counted fewer tokens than token-bearing events arrived.
     FewerTokensThanEvents,
@@ -531,6 +611,10 @@ pub enum Note {
     /// By the server's own clock the answer took another time than by ours, and the network does not
     /// explain it: see [`Sample::server_disagrees`].
     ServerDisagrees,
+    /// This program read late, since it was stopped or had no processor, and took several events at
+    /// once: their arrivals are known to within `arrival_uncertainty`, which is more than 1 % of a
+    /// figure and more than a millisecond beyond what a punctual reader needs.
+    ClientDelayed,
 }
 
 impl Note {
@@ -569,6 +653,7 @@ impl Note {
             Self::NoPromptTokens => "no_prompt_tokens",
             Self::TotalBelowSum => "total_below_sum",
             Self::ServerDisagrees => "server_disagrees",
+            Self::ClientDelayed => "client_delayed",
         }
     }
 
@@ -616,7 +701,7 @@ pub fn read_with(
 ) -> Result<Sample, RequestError> {
     refuse_status(recording, protocol)?;
     let mut stream = Stream { text: Some(0), fields: Some(fields), ..Stream::default() };
-    let decoded = stream.read(&recording.chunks, protocol);
+    let decoded = stream.read(&recording.chunks, recording.stamped_by, protocol);
     if let Some((events, message)) = stream.in_band {
         let message = one_line(&message, 300);
         let after = after_tokens(events);
@@ -678,7 +763,7 @@ fn texts(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) ->
 pub fn prompt_tokens(recording: &Recording, protocol: &dyn Protocol) -> Option<u64> {
     let mut stream = Stream::default();
     // What was counted before the answer became unreadable is counted.
-    let _ = stream.read(&recording.chunks, protocol);
+    let _ = stream.read(&recording.chunks, recording.stamped_by, protocol);
     let is_good = (200..300).contains(&recording.status) && stream.in_band.is_none();
     stream.usage.prompt_tokens.filter(|_| is_good)
 }
@@ -688,7 +773,7 @@ pub fn prompt_tokens(recording: &Recording, protocol: &dyn Protocol) -> Option<u
 pub fn tokens_so_far(chunks: &[Chunk], protocol: &dyn Protocol) -> (Option<Duration>, usize) {
     let mut stream = Stream { text: Some(0), counts_unread: true, ..Stream::default() };
     // An answer that cannot be read has the tokens that could be.
-    let _ = stream.read(chunks, protocol);
+    let _ = stream.read(chunks, StampedBy::Program, protocol);
     (stream.token_events.last().copied(), stream.token_events.len())
 }
 
@@ -700,7 +785,7 @@ pub fn has_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool
     is_document
         || may_have_ended(chunks, seen, protocol) && {
             let mut stream = Stream::default();
-            let is_read = stream.read(chunks, protocol).is_ok();
+            let is_read = stream.read(chunks, StampedBy::Program, protocol).is_ok();
             is_read && stream.ended || stream.in_band.is_some()
         }
 }
@@ -772,6 +857,7 @@ struct Stream<'f> {
     /// The first event that is not of the protocol, in short.
     unknown: Option<String>,
     template: Template,
+    arrivals: Arrivals,
 }
 
 /// What [`Stream::say`] has read of one event so far.
@@ -790,17 +876,33 @@ struct Event {
 
 impl Stream<'_> {
     /// Reads the body up to its end or to the first frame that cannot be read.
-    fn read(&mut self, chunks: &[Chunk], protocol: &dyn Protocol) -> Result<(), RequestError> {
+    fn read(
+        &mut self,
+        chunks: &[Chunk],
+        by: StampedBy,
+        protocol: &dyn Protocol,
+    ) -> Result<(), RequestError> {
         let mut decoder = protocol.framing().decoder();
         let mut failure = None;
         for chunk in chunks {
-            let mut sink = |frame: Frame<'_>| self.frame(chunk.at, &frame, protocol, &mut failure);
+            let mut sink = |frame: Frame<'_>| {
+                let before = self.begun();
+                self.frame(chunk.at, &frame, protocol, &mut failure);
+                self.arrivals.frame(chunk, before, self.begun());
+            };
             decoder
                 .push(&chunk.bytes, &mut sink)
                 .map_err(|error| RequestError::new(ErrorKind::Malformed, error.to_string()))?;
+            self.arrivals.end(chunk, by, decoder.is_between_frames());
         }
-        let end = chunks.last().map(|chunk| chunk.at).unwrap_or_default();
-        decoder.finish(&mut |frame| self.frame(end, &frame, protocol, &mut failure));
+        if let Some(chunk) = chunks.last() {
+            decoder.finish(&mut |frame| {
+                let before = self.begun();
+                self.frame(chunk.at, &frame, protocol, &mut failure);
+                self.arrivals.frame(chunk, before, self.begun());
+            });
+            self.arrivals.end(chunk, by, true);
+        }
         if self.has_several_choices && failure.is_none() {
             let why = "the answer has several choices, whose tokens are not counted apart";
             failure = Some(DecodeError(why.into()));
@@ -812,6 +914,16 @@ impl Stream<'_> {
                 let message = one_line(&message, 300);
                 Err(RequestError::new(ErrorKind::Malformed, format!("{after}: {message}")))
             }
+        }
+    }
+
+    /// What has begun by now.
+    fn begun(&self) -> Begun {
+        Begun {
+            events: self.events,
+            token_events: self.token_events.len(),
+            has_reasoning: self.first_reasoning.is_some(),
+            has_answer: self.first_answer.is_some(),
         }
     }
 
@@ -1055,6 +1167,7 @@ impl Stream<'_> {
                 Some(Note::BodyLeftOpen) => self.last_event.unwrap_or(recording.ended_at),
                 _ => recording.ended_at,
             },
+            uncertainty: self.arrivals.finish(recording.uncertainty),
             server_head: recording.head_time,
             server: self.timings,
             shows_reasoning: false,
@@ -1140,7 +1253,9 @@ fn body_end(recording: &Recording) -> Option<Note> {
 
 fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
     let events = sample.token_events.len();
-    let burst = sample.is_burst();
+    let delayed = sample.is_client_delayed();
+    // What this program took at once nobody need have held back.
+    let burst = sample.is_burst() && !delayed;
     let found = [
         (!ended, Note::NoEndMarker),
         (more_after_end, Note::MoreAfterEnd),
@@ -1148,6 +1263,7 @@ fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
         (sample.cached_tokens.is_some_and(|tokens| tokens > 0), Note::CachedPrefix),
         (burst, Note::Burst),
         (!burst && sample.shared_arrivals() * 10 > events, Note::SharedArrivals),
+        (delayed, Note::ClientDelayed),
         (sample.server_disagrees(), Note::ServerDisagrees),
     ];
     that_hold(found).collect()

@@ -24,6 +24,7 @@ use crate::{
     server_metrics::Beside,
     statistic::{Absent, Statistic},
     threshold::Threshold,
+    uncertainty::{self, Uncertain},
 };
 
 /// One finished request.
@@ -70,6 +71,8 @@ pub struct Tally {
     lacks: BTreeMap<(usize, Lack), usize>,
     /// What makes figures doubtful, and in how many valid answers.
     doubts: BTreeMap<Doubt, usize>,
+    /// A list for each of [`METRICS`]: how far some of these values can be off.
+    uncertain: Vec<Vec<Uncertain>>,
     /// The prompts that were asked.
     prompts: Vec<Arc<Prompt>>,
     /// Which of them each valid answer is to.
@@ -120,12 +123,18 @@ impl Tally {
         }
     }
 
-    /// Keeps the figures of a valid answer, and why it lacks others.
+    /// Keeps the figures of a valid answer, how far they can be off, and why it lacks others.
     fn keep(&mut self, sample: &Sample) {
         self.figures.resize_with(METRICS.len(), Vec::new);
+        self.uncertain.resize_with(METRICS.len(), Vec::new);
         let mut has = 0;
-        for (nth, (values, metric)) in self.figures.iter_mut().zip(METRICS).enumerate() {
+        let lists = self.figures.iter_mut().zip(&mut self.uncertain);
+        for (nth, ((values, uncertain), metric)) in lists.zip(METRICS).enumerate() {
             if let Some(value) = metric.of(sample) {
+                let error = uncertainty::of(metric, sample);
+                if error > 0.0 {
+                    uncertain.push((values.len() as u32, error as f32));
+                }
                 values.push(value);
                 has |= 1 << nth;
             } else if matches!(metric.read, Read::Sample(_)) {
@@ -160,6 +169,13 @@ impl Tally {
             *self.failures.entry(kind).or_default() += count;
         }
         self.figures.resize_with(METRICS.len(), Vec::new);
+        self.uncertain.resize_with(METRICS.len(), Vec::new);
+        for (uncertain, (more, values)) in
+            self.uncertain.iter_mut().zip(other.uncertain.iter().zip(&self.figures))
+        {
+            let before = values.len() as u32;
+            uncertain.extend(more.iter().map(|(place, error)| (before + place, *error)));
+        }
         for (values, more) in self.figures.iter_mut().zip(other.figures) {
             values.extend(more);
         }
@@ -237,6 +253,14 @@ impl Tally {
     /// The figure of each valid answer that has it.
     pub fn values(&self, metric: &Metric) -> &[f64] {
         index(metric).and_then(|nth| self.figures.get(nth)).map_or(&[], Vec::as_slice)
+    }
+
+    /// How far `statistic` of these figures can be off, since arrivals are known to within some time
+    /// only.
+    pub fn uncertainty(&self, metric: &Metric, statistic: Statistic) -> f64 {
+        let uncertain = index(metric).and_then(|index| self.uncertain.get(index));
+        let uncertain = uncertain.map_or(&[][..], Vec::as_slice);
+        uncertainty::of_statistic(statistic, self.values(metric), uncertain)
     }
 }
 

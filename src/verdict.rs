@@ -19,8 +19,11 @@ pub struct Verdict {
     pub threshold: Threshold,
     /// The figure, in the metric's base unit, or why there is none.
     pub actual: Result<Estimate, Absent>,
-    /// How far the instrument can be off, in the base unit, where that is known.
+    /// How far the instrument can be off, in the base unit, where that is known:
+    /// [`uncertainty`](Self::uncertainty) included.
     pub error: Option<f64>,
+    /// The part of it that is of these requests: how late this program read them.
+    pub uncertainty: f64,
     /// Of a threshold that is relative: the change, or why it is not known.
     pub change: Option<Result<Change, NoChange>>,
     /// The valid answers that lack the figure, and why.
@@ -95,10 +98,15 @@ impl Verdict {
         confidence: f64,
     ) -> Self {
         let actual = group.estimate(threshold.metric, threshold.statistic, confidence);
+        let uncertainty = group.tally.uncertainty(threshold.metric, threshold.statistic);
         let error = actual
             .ok()
             .zip(instrument)
             .and_then(|(actual, instrument)| instrument.of(threshold.metric, actual.value, group));
+        let error = match uncertainty > 0.0 {
+            true => Some(error.unwrap_or(0.0) + uncertainty),
+            false => error,
+        };
         let change = threshold
             .is_relative
             .then_some(reference)
@@ -107,7 +115,7 @@ impl Verdict {
         let lacking = group.lacking(threshold.metric);
         let doubts = group.tally.doubts(threshold.metric);
         let doubts = doubts.map(|(reason, answers)| (reason.to_owned(), answers)).collect();
-        Self { threshold, actual, error, change, lacking, doubts }
+        Self { threshold, actual, error, uncertainty, change, lacking, doubts }
     }
 
     /// The verdict. What is absent fails; what may be wrong decides nothing.

@@ -61,7 +61,10 @@ mod tests {
     }
 
     fn chunks(times: &[u64]) -> Vec<Chunk> {
-        times.iter().map(|at| Chunk { at: ms(*at), bytes: "x".into() }).collect()
+        times
+            .iter()
+            .map(|at| Chunk { at: ms(*at), uncertainty: Duration::ZERO, bytes: "x".into() })
+            .collect()
     }
 
     #[test]

@@ -97,7 +97,9 @@ mod tests {
         let timeouts =
             Timeouts { connect: ms(0), first_token: ms(100), inter_token: ms(30), total: ms(900) };
         let limits = Limits { origin: now(), timeouts };
-        let chunks: Vec<_> = [10, 20, 60].map(|at| Chunk { at: ms(at), bytes: "x".into() }).into();
+        let chunks: Vec<_> = [10, 20, 60]
+            .map(|at| Chunk { at: ms(at), uncertainty: Duration::ZERO, bytes: "x".into() })
+            .into();
         let reads = std::cell::RefCell::new(Vec::new());
         let expired = |as_of, token: u64| {
             let last_token = |chunks: &[Chunk]| {

@@ -1,11 +1,16 @@
 //! The stamped transport: HTTP/1.1 over TCP or TLS, arrivals stamped by the kernel; and over sockets
 //! in the file system, where it stamps none.
 //!
-//! A clock that is read when the program gets round to it says when the program ran, not when the
-//! bytes came. The kernel knows the latter; [`socket`](super::socket) asks it. So lateness does not
-//! matter, and with many streams the program can rest between rounds and take all that has come in
-//! one go. What is left is that a read has the stamp of its last segment: what came in several has
-//! the time of the last of them, and events that one read took share one stamp.
+//! A clock that is read after the program has been scheduled says when the program ran, not when
+//! the bytes arrived. The kernel notes the arrival; [`socket`](super::socket) asks for it. With many
+//! streams the program therefore rests between rounds and takes all that has arrived at once.
+//!
+//! One read has one stamp, that of its last segment. What came in earlier segments of the same read
+//! is noted too late where the program reads late: it was stopped, it has a CPU quota, the machine
+//! is busy. So each read also has a lower bound, the last moment at which its socket is known to
+//! have been empty: the start of the last `recvmsg` that emptied it, or the start of the last
+//! `epoll_wait` that did not report it. The latter is recent only if such waits are: while answers
+//! are in flight, none is longer than [`TICK`].
 //!
 //! One thread drives all requests. A connection is set up, TLS included, before its request's
 //! clock starts; a kept one that the server has closed is noticed before the request is sent.
@@ -55,6 +60,13 @@ const AWAKE: Duration = Duration::from_micros(100);
 /// epoll counts in milliseconds and rounds up.
 const COARSE: Duration = Duration::from_millis(1);
 
+/// Longest wait while answers are in flight: what is read after a wait may have arrived at its
+/// beginning.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Most events that one wait reports.
+const EVENTS: usize = 1024;
+
 /// A kept connection that is closed this soon after an answer was closed for the answer's end, not
 /// for having been idle.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -69,6 +81,12 @@ pub(super) struct Stamped {
     timeouts: Timeouts,
     poll: Poll,
     events: Events,
+    /// The start of the last wait, if it reported every socket with something to read.
+    waited_from: Option<Instant>,
+    /// The start of the last such wait before it: a socket that was not reported then was empty.
+    quiet: Instant,
+    /// The last reading of the clock.
+    seen: Instant,
     /// `None` where the kernel gives no stamps.
     stamping: Option<Stamping>,
     wall: WallClock,
@@ -118,6 +136,8 @@ struct Work {
     limits: Limits,
     sent: Option<Duration>,
     incoming: Incoming,
+    /// When the socket was last emptied.
+    emptied: Instant,
     /// The next time to see whether a limit has run out.
     deadline: Instant,
     search: EndSearch,
@@ -148,7 +168,10 @@ impl Stamped {
             head: request_head(&method, url, headers),
             timeouts,
             poll: Poll::new()?,
-            events: Events::with_capacity(1024),
+            events: Events::with_capacity(EVENTS),
+            waited_from: None,
+            quiet: now(),
+            seen: now(),
             stamping: route.socket.is_none().then(Stamping::begin).and_then(Result::ok),
             wall: WallClock::new(),
             keeps: connection == Warmth::Warm,
@@ -212,16 +235,30 @@ impl Stamped {
     /// Waits for something to happen, until then at most; for a start not quite so long, since it
     /// must not be late.
     fn wait(&mut self, until: Instant, next_start: Option<Instant>) {
+        loop {
+            let begun = now();
+            let left = until.saturating_duration_since(begun);
+            let left = match next_start {
+                Some(start) if start <= until => whole_millis(left.saturating_sub(COARSE)),
+                _ => left,
+            };
+            let is_tick = left > TICK && self.active() > 0;
+            self.wait_for(if is_tick { TICK } else { left });
+            if !is_tick || self.waited_from.is_none() || !self.events.is_empty() {
+                return;
+            }
+            self.quiet = begun;
+        }
+    }
+
+    fn wait_for(&mut self, time: Duration) {
         let begun = now();
-        let left = until.saturating_duration_since(begun);
-        let left = match next_start {
-            Some(start) if start <= until => whole_millis(left.saturating_sub(COARSE)),
-            _ => left,
-        };
-        // An interrupted wait is over sooner, which is all.
-        let _ = self.poll.poll(&mut self.events, Some(left));
-        if !left.is_zero() {
-            self.waited += now() - begun;
+        // An interrupted wait is over sooner, and reports nothing.
+        let waited = self.poll.poll(&mut self.events, Some(time));
+        self.waited_from = waited.is_ok().then_some(begun);
+        self.seen = now();
+        if !time.is_zero() {
+            self.waited += self.seen - begun;
         }
     }
 
@@ -247,11 +284,17 @@ impl Stamped {
 
     fn take_events(&mut self, jobs: &mut dyn Jobs) {
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let mut reported = 0;
         for event in &events {
             let drain = event.is_read_closed() || event.is_error();
             self.advance(event.token().0, drain, jobs);
+            reported += 1;
         }
         self.events = events;
+        // A full list may lack some.
+        if let Some(begun) = self.waited_from.filter(|_| reported < EVENTS) {
+            self.quiet = begun;
+        }
     }
 
     /// Gives a request a lane and takes its first step.
@@ -479,6 +522,7 @@ impl Stamped {
         };
         work.stage = Stage::Sending;
         work.limits.origin = now();
+        self.seen = work.limits.origin;
         work.incoming = Incoming::new(work.limits.origin);
         work.deadline = work.limits.first_deadline();
         match connection.seal(std::mem::take(&mut work.request)) {
@@ -527,21 +571,30 @@ impl Stamped {
         let before = work.incoming.chunks.len();
         let mut ended = None;
         while ended.is_none() {
+            let begun = self.seen;
             let read = match connection.socket.read(&mut self.buffer) {
                 Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    work.emptied = begun;
+                    break;
+                }
                 Err(error) => {
                     ended = Some(Err(work.incoming.broken(&error)));
                     break;
                 }
             };
             let now = socket::now();
+            self.seen = now.monotonic;
             let steady = self.wall.round(now);
             let kernel = read.arrived.filter(|_| steady).map(|stamp| moment(stamp, now));
+            let since = work.emptied.max(self.quiet);
             let arrival = match kernel {
-                Some(at) => Arrival { at, by: StampedBy::Kernel },
-                None => Arrival { at: now.monotonic, by: StampedBy::Program },
+                Some(at) => Arrival { at, since, by: StampedBy::Kernel },
+                None => Arrival { at: now.monotonic, since, by: StampedBy::Program },
             };
+            if read.bytes < READ {
+                work.emptied = begun;
+            }
             let taken = connection.take(&self.buffer[..read.bytes], arrival, &mut work.incoming);
             let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
             if taken.is_err() || work.incoming.reader.is_done() {
@@ -681,6 +734,7 @@ impl Work {
             limits: Limits { origin: begun, timeouts },
             sent: None,
             incoming: Incoming::new(begun),
+            emptied: begun,
             deadline: begun + timeouts.connect,
             search: EndSearch::default(),
         }

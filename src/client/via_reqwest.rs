@@ -3,6 +3,7 @@
 
 mod crowd;
 mod failure;
+mod pulse;
 
 use std::{
     error::Error as StdError,
@@ -25,7 +26,11 @@ use rustls::ClientConfig;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::{crowd::Crowd, failure::http_error};
+use self::{
+    crowd::Crowd,
+    failure::http_error,
+    pulse::{Pulse, Reads},
+};
 use super::{
     BODY_LIMIT, Driven, Jobs, PATIENCE, Watch, broke_off,
     ending::{EndSearch, QUIET, left_open},
@@ -38,7 +43,7 @@ use super::{
 use crate::{
     config::{self, Connection},
     plan::Timeouts,
-    recording::{self, Chunk, ErrorKind, Recording, RequestError, StampedBy},
+    recording::{self, Chunk, ErrorKind, Recording, RequestError, StampedBy, Uncertainty},
     route::{Proxy, Route, Secret},
 };
 
@@ -120,9 +125,11 @@ impl ViaReqwest {
         body: Bytes,
         watch: &dyn Watch,
     ) -> Result<Recording, RequestError> {
+        let pulse = Pulse::new();
         tokio::select! {
             biased;
-            answer = self.target.send(&self.lane, body, watch) => answer,
+            answer = self.target.send(&self.lane, body, watch, &pulse) => answer,
+            () = pulse.beat() => unreachable!("a pulse does not end"),
             () = cancelled(watch) => {
                 self.lane.answered.store(false, Ordering::Relaxed);
                 Err(RequestError::new(ErrorKind::Interrupted, "interrupted"))
@@ -175,6 +182,7 @@ impl Target {
         lane: &Lane,
         body: Bytes,
         watch: &dyn Watch,
+        pulse: &Pulse,
     ) -> Result<Recording, RequestError> {
         let mut request = lane
             .http
@@ -193,6 +201,8 @@ impl Target {
         }
         let limits = Limits { origin, timeouts: self.timeouts };
         let headers_at = limits.elapsed();
+        let mut reads = pulse.reads(origin);
+        let uncertainty = Uncertainty { headers: reads.uncertainty(), ..Uncertainty::default() };
         let mut recording = Recording {
             origin: Some(origin),
             status: response.status().as_u16(),
@@ -208,13 +218,16 @@ impl Target {
             chunks: Vec::new(),
             ended_at: headers_at,
             stamped_by: StampedBy::Program,
+            uncertainty,
             broken: None,
         };
-        recording.broken = receive(response, &limits, watch, &mut recording.chunks).await.err();
+        let received = receive(response, &limits, watch, &mut reads, &mut recording.chunks).await;
+        recording.broken = received.err();
         let is_left_open =
             recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
         let last_read = recording.chunks.last().map(|chunk| chunk.at).filter(|_| is_left_open);
         recording.ended_at = last_read.unwrap_or_else(|| limits.elapsed());
+        recording.uncertainty.end = reads.uncertainty();
         lane.answered.store(recording.broken.is_none(), Ordering::Relaxed);
         Ok(recording)
     }
@@ -306,6 +319,7 @@ async fn receive(
     mut response: Response,
     limits: &Limits,
     watch: &dyn Watch,
+    reads: &mut Reads<'_>,
     chunks: &mut Vec<Chunk>,
 ) -> Result<(), RequestError> {
     let lasts_until_close = lasts_until_close(&response);
@@ -320,10 +334,12 @@ async fn receive(
             read = response.chunk() => match read {
                 Ok(Some(bytes)) => {
                     let at = limits.elapsed();
+                    let uncertainty = reads.uncertainty();
                     let taken = bytes.len().min(BODY_LIMIT - received);
                     received += taken;
                     // The buffer it is a part of may be a hundred times as large.
-                    let chunk = Chunk { at, bytes: Bytes::copy_from_slice(&bytes[..taken]) };
+                    let kept = Bytes::copy_from_slice(&bytes[..taken]);
+                    let chunk = Chunk { at, uncertainty, bytes: kept };
                     watch.arrived(&chunk);
                     chunks.push(chunk);
                     if taken < bytes.len() {

@@ -59,9 +59,7 @@ fn decimal(sign: &str, number: &str) -> Result<String, Refusal> {
     let json = format!("{sign}{plain}{fraction}{exponent}");
     match whole.len() > 1 && whole.starts_with('0') {
         false => Ok(json),
-        true => {
-            Err(("JSON allows no zero in front, which YAML 1.1 takes for octal", Some(json)))
-        }
+        true => Err(("JSON allows no zero in front, which YAML 1.1 takes for octal", Some(json))),
     }
 }
 

@@ -79,8 +79,8 @@ impl Conversation {
     pub(super) fn hear(&mut self, recording: &Recording, target: &Target) {
         let text = sample::answer_text(recording, target.protocol, &target.text_fields);
         self.is_blank = text.trim().is_empty();
-        self.is_call = self.is_blank
-            && sample::calls_tools(recording, target.protocol, &target.text_fields);
+        self.is_call =
+            self.is_blank && sample::calls_tools(recording, target.protocol, &target.text_fields);
         let text = if self.is_blank { NO_TEXT.to_owned() } else { text };
         self.messages.push(ChatMessage::text(Role::Assistant, text));
     }

@@ -105,6 +105,7 @@ const COLUMNS: &[Column] = columns! {
     "server_head_time" => |row| figure(row, "server_head_time"),
     "first_byte_beyond_server" => |row| figure(row, "first_byte_beyond_server"),
     "first_reasoning_time" => |row| figure(row, "first_reasoning_time"),
+    "arrival_uncertainty" => |row| of(row, |sample| seconds(sample.uncertainty.largest)),
 };
 
 fn of(row: &Row, read: impl Fn(&Sample) -> String) -> String {

@@ -28,6 +28,9 @@ pub struct Finished {
     pub figures: Vec<(&'static Metric, f64)>,
     /// What a reader of the figures should know.
     pub notes: Vec<String>,
+    /// How much earlier than noted its tokens can have arrived, seconds; of a conversation, the
+    /// largest of its turns. `None` for a failure or a load.
+    pub arrival_uncertainty: Option<f64>,
     /// The turns of a conversation, in their order, up to one that failed; else none.
     pub turns: Vec<Turn>,
 }
@@ -41,6 +44,8 @@ pub struct Turn {
     pub figures: Vec<(&'static Metric, f64)>,
     /// What a reader of the figures should know.
     pub notes: Vec<String>,
+    /// How much earlier than noted its tokens can have arrived, seconds; `None` for a failure.
+    pub arrival_uncertainty: Option<f64>,
 }
 
 /// Why a trial failed.
@@ -58,7 +63,7 @@ pub const LOAD: &str = "load";
 impl Finished {
     /// A trial of one request.
     pub fn request(row: &Row, ended: Timestamp) -> Self {
-        let Turn { failure, figures, notes } = Turn::of(row);
+        let Turn { failure, figures, notes, arrival_uncertainty } = Turn::of(row);
         Self {
             case: row.case.clone(),
             started: row.started,
@@ -66,6 +71,7 @@ impl Finished {
             failure,
             figures,
             notes,
+            arrival_uncertainty,
             turns: Vec::new(),
         }
     }
@@ -86,6 +92,8 @@ impl Finished {
         notes.sort();
         notes.dedup();
         trial.notes = notes.into_iter().map(|(_, words)| words).collect();
+        let uncertain = samples.iter().map(|sample| sample.uncertainty.largest.as_secs_f64());
+        trial.arrival_uncertainty = trial.arrival_uncertainty.and(uncertain.reduce(f64::max));
         trial.turns = rows.iter().map(Turn::of).collect();
         Some(trial)
     }
@@ -110,6 +118,7 @@ impl Finished {
             failure: failure.map(|message| Failure { kind: LOAD, message: message.into() }),
             figures: reached.map(of).unwrap_or_default(),
             notes: Vec::new(),
+            arrival_uncertainty: None,
             turns: Vec::new(),
         }
     }
@@ -122,11 +131,13 @@ impl Turn {
                 failure: None,
                 figures: figures(|metric| metric.of(sample)),
                 notes: sample.noted().map(|(_, words)| words).collect(),
+                arrival_uncertainty: Some(sample.uncertainty.largest.as_secs_f64()),
             },
             Err(error) => Self {
                 failure: Some(Failure { kind: error.kind.name(), message: error.message.clone() }),
                 figures: Vec::new(),
                 notes: Vec::new(),
+                arrival_uncertainty: None,
             },
         }
     }

@@ -297,6 +297,7 @@ fn threshold(group: &str, verdict: &Verdict) -> Value {
             "p": optional(p_of(change)),
         })),
         "instrument_error": optional(verdict.error),
+        "arrival_uncertainty": number(verdict.uncertainty),
         "verdict": outcome,
         "told": thresholds::actual(verdict),
         "wanting": thresholds::wanting(verdict),
@@ -323,6 +324,7 @@ fn instrument(Instrument { transport, calibration }: &Instrument) -> Value {
 
 fn trial(trial: &Finished) -> Value {
     let Finished { case, started, failure: why, figures, notes, turns, .. } = trial;
+    let uncertainty = trial.arrival_uncertainty;
     let workload = case.task.workload();
     json!({
         "name": case.name,
@@ -335,17 +337,19 @@ fn trial(trial: &Finished) -> Value {
         "failure": failure(why.as_ref()),
         "figures": by_metric(figures),
         "notes": notes,
+        "arrival_uncertainty": optional(uncertainty),
         "turns": turns.iter().zip(1..).map(turn).collect::<Vec<_>>(),
     })
 }
 
 fn turn((turn, number): (&Turn, u64)) -> Value {
-    let Turn { failure: why, figures, notes } = turn;
+    let Turn { failure: why, figures, notes, arrival_uncertainty } = turn;
     json!({
         "turn": number,
         "failure": failure(why.as_ref()),
         "figures": by_metric(figures),
         "notes": notes,
+        "arrival_uncertainty": optional(*arrival_uncertainty),
     })
 }
 

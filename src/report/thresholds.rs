@@ -90,10 +90,16 @@ pub fn wanting(verdict: &Verdict) -> Option<String> {
         Wanting::Exactness => match verdict.error {
             Some(error) => {
                 let (unit, scale) = verdict.threshold.metric.unit.display();
-                let error = number(error * scale);
-                format!(
-                    "no number of requests would decide it: the instrument has ± {error} {unit}"
-                )
+                let shown = number(error * scale);
+                match verdict.uncertainty > error / 2.0 {
+                    true => format!(
+                        "these requests cannot decide it: the times of their tokens are known to \
+                         ± {shown} {unit} (`arrival_uncertainty` in the results)"
+                    ),
+                    false => format!(
+                        "no number of requests would decide it: the instrument has ± {shown} {unit}"
+                    ),
+                }
             }
             None => "no number of requests would decide it: it is at its limit".into(),
         },

@@ -3,7 +3,7 @@
 
 use crate::{
     protocol::{Envelope, Message, Protocol},
-    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
+    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy, Uncertainty},
     sim::{
         Script,
         script::{Answer, Ending, Facts},
@@ -28,7 +28,8 @@ impl Script {
                 let message = Message { id: Some(id.as_str().into()), parts };
                 protocol.encode(&message, &envelope)
             });
-            chunks.push(Chunk { at: step.at, bytes: encoded.collect::<Vec<_>>().concat().into() });
+            let bytes = encoded.collect::<Vec<_>>().concat().into();
+            chunks.push(Chunk { at: step.at, uncertainty: std::time::Duration::ZERO, bytes });
         }
         let ended_at = chunks.last().map(|chunk| chunk.at).unwrap_or_default();
         let broken = match stream.ending() {
@@ -51,6 +52,7 @@ impl Script {
             chunks,
             ended_at,
             stamped_by: StampedBy::Kernel,
+            uncertainty: Uncertainty::default(),
             broken: broken.map(|(kind, message)| RequestError::new(kind, message)),
         })
     }

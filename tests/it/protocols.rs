@@ -17,7 +17,7 @@ use llm_stream_bench::{
         self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Timings, TokenKind,
         Usage,
     },
-    recording::{Chunk, ErrorKind, Recording, StampedBy},
+    recording::{Chunk, ErrorKind, Recording, StampedBy, Uncertainty},
     route::Route,
     sample::{self, Note, Sample},
     sim::Simulator,
@@ -301,8 +301,11 @@ fn a_text_without_escapes_is_not_copied() {
 /// An answer with an event at each time, in ms.
 pub(crate) fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
     let ended_at = events.last().map(|(at, _)| Duration::from_millis(*at)).unwrap_or_default();
-    let chunk =
-        |(at, bytes): (u64, Vec<u8>)| Chunk { at: Duration::from_millis(at), bytes: bytes.into() };
+    let chunk = |(at, bytes): (u64, Vec<u8>)| Chunk {
+        at: Duration::from_millis(at),
+        uncertainty: Duration::ZERO,
+        bytes: bytes.into(),
+    };
     Recording {
         origin: None,
         status: 200,
@@ -318,6 +321,7 @@ pub(crate) fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
         chunks: events.into_iter().map(chunk).collect(),
         ended_at,
         stamped_by: StampedBy::Program,
+        uncertainty: Uncertainty::default(),
         broken: None,
     }
 }

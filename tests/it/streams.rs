@@ -7,7 +7,7 @@ use llm_stream_bench::{
     config::TokenCount,
     metric::METRICS,
     protocol::OpenAiChat,
-    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
+    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy, Uncertainty},
     sample::{self, Asked, Note, Sample},
     tokenizer::Tokenizer,
 };
@@ -92,6 +92,7 @@ fn told_sample(sample: &Sample) -> String {
 pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
     let chunk = |(at, data): &(u64, &str)| Chunk {
         at: std::time::Duration::from_millis(*at),
+        uncertainty: std::time::Duration::ZERO,
         bytes: format!("data: {data}\n\n").into(),
     };
     let ended_at = events.last().map(|(at, _)| std::time::Duration::from_millis(at + 1));
@@ -110,6 +111,7 @@ pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
         chunks: events.iter().map(chunk).collect(),
         ended_at: ended_at.unwrap_or_default(),
         stamped_by: StampedBy::Program,
+        uncertainty: Uncertainty::default(),
         broken: None,
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         http1::{Head, ResponseReader},
         too_long, unreadable,
     },
-    recording::{self, Chunk, Recording, RequestError, StampedBy},
+    recording::{self, Chunk, Recording, RequestError, StampedBy, Uncertainty},
 };
 
 /// How much of a body's chunks is allocated at once, bytes.
@@ -30,6 +30,7 @@ pub(super) struct Incoming {
     pub(super) chunks: Vec<Chunk>,
     headers_at: Option<Duration>,
     pub(super) last_read: Duration,
+    uncertainty: Uncertainty,
     stamped_by: StampedBy,
     /// Bytes after the answer's end, or the connection's end: it is not to be used again.
     leftover: bool,
@@ -37,10 +38,13 @@ pub(super) struct Incoming {
     is_cut: bool,
 }
 
-/// When a read's bytes came, and who says so.
+/// When a read's bytes came, and whose clock says so.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
+    /// When the last of them came.
     pub(super) at: Instant,
+    /// None of them came before this moment: the socket was empty.
+    pub(super) since: Instant,
     pub(super) by: StampedBy,
 }
 
@@ -63,6 +67,7 @@ impl Incoming {
             chunks: Vec::new(),
             headers_at: None,
             last_read: Duration::ZERO,
+            uncertainty: Uncertainty::default(),
             stamped_by: StampedBy::Kernel,
             leftover: false,
             is_cut: false,
@@ -75,6 +80,20 @@ impl Incoming {
         arrival.at.saturating_duration_since(self.origin).max(self.last_read)
     }
 
+    /// How long before it an arrival can have been.
+    fn uncertainty(&self, arrival: Arrival) -> Duration {
+        let since = arrival.since.saturating_duration_since(self.origin);
+        self.since_start(arrival).saturating_sub(since)
+    }
+
+    /// The same of the last byte of a read: the kernel's stamp is its arrival.
+    fn uncertainty_of_last(&self, arrival: Arrival) -> Duration {
+        match arrival.by {
+            StampedBy::Kernel => Duration::ZERO,
+            StampedBy::Program => self.uncertainty(arrival),
+        }
+    }
+
     /// Takes a piece of a read. What of it is body is kept also when an error follows.
     pub(super) fn take(&mut self, bytes: &[u8], arrival: Arrival) -> Result<(), RequestError> {
         self.make_room(bytes.len());
@@ -82,6 +101,7 @@ impl Incoming {
         let taken = self.reader.push(bytes, &mut self.body);
         if self.headers_at.is_none() && self.reader.head().is_some() {
             self.headers_at = Some(self.since_start(arrival));
+            self.uncertainty.headers = self.uncertainty(arrival);
         }
         self.received += self.body.len() - before;
         if let Some(over) = self.received.checked_sub(BODY_LIMIT).filter(|&over| over > 0) {
@@ -111,12 +131,19 @@ impl Incoming {
     /// Whoever stamped the worst of them stamped the answer. The head does not count: the kernel
     /// takes about a millisecond to begin, after the first socket has asked.
     pub(super) fn end_read(&mut self, arrival: Arrival) {
+        let uncertainty = self.uncertainty(arrival);
+        self.uncertainty.end = self.uncertainty_of_last(arrival);
         self.last_read = self.since_start(arrival);
+        if self.body.is_empty() && self.chunks.is_empty() {
+            // Nothing follows the headers: their end is the last byte.
+            self.uncertainty.headers = self.uncertainty.end;
+        }
         if !self.body.is_empty() {
             if arrival.by == StampedBy::Program {
                 self.stamped_by = StampedBy::Program;
             }
-            self.chunks.push(Chunk { at: self.last_read, bytes: self.body.split().freeze() });
+            let (at, bytes) = (self.last_read, self.body.split().freeze());
+            self.chunks.push(Chunk { at, uncertainty, bytes });
         }
     }
 
@@ -128,6 +155,7 @@ impl Incoming {
     /// The server has closed: the end of a body that says of no other.
     pub(super) fn close(&mut self, arrival: Arrival) -> Result<(), RequestError> {
         self.leftover = true;
+        self.uncertainty.end = self.uncertainty_of_last(arrival);
         self.last_read = self.since_start(arrival);
         self.reader.close().map_err(|error| unreadable(self.has_begun(), error))
     }
@@ -183,6 +211,7 @@ impl Incoming {
             chunks: self.chunks,
             ended_at,
             stamped_by: self.stamped_by,
+            uncertainty: self.uncertainty,
             broken,
         })
     }

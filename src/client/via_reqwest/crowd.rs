@@ -10,10 +10,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     runtime::{Builder, Runtime},
-    time,
+    task, time,
 };
 
-use super::{Lane, Target};
+use super::{Lane, Target, pulse::Pulse};
 use crate::{
     client::{Driven, Jobs, Next, PATIENCE, SETTLE, Watch, now},
     recording::{Chunk, ErrorKind, Recording, RequestError},
@@ -53,6 +53,9 @@ async fn drive(
     free: &mut Vec<(Lane, Instant)>,
     jobs: &RefCell<&mut dyn Jobs>,
 ) -> anyhow::Result<()> {
+    let pulse = Pulse::new();
+    let beat = pulse.beat();
+    tokio::pin!(beat);
     let mut under_way = FuturesUnordered::new();
     let mut ids = BTreeSet::new();
     loop {
@@ -63,7 +66,9 @@ async fn drive(
                 Next::Open => jobs.borrow_mut().opened(Ok(())),
                 Next::Send { id, body } => {
                     ids.insert(id);
-                    under_way.push(carry(target, lane(target, free)?, id, body, jobs));
+                    let carry = carry(target, lane(target, free)?, id, body, (jobs, &pulse));
+                    // All that has arrived is read before the pulse beats.
+                    under_way.push(task::unconstrained(carry));
                 }
                 Next::At(start) => break Some(start),
                 Next::AfterAnAnswer => break None,
@@ -81,6 +86,7 @@ async fn drive(
                 free.push((lane, now()));
                 jobs.borrow_mut().finished(id, answer);
             }
+            () = &mut beat => unreachable!("a pulse does not end"),
             () = time::sleep_until(until.into()) => {}
         }
     }
@@ -117,12 +123,12 @@ async fn carry(
     (lane, from): (Lane, Instant),
     id: usize,
     body: Bytes,
-    jobs: &RefCell<&mut dyn Jobs>,
+    (jobs, pulse): (&RefCell<&mut dyn Jobs>, &Pulse),
 ) -> Carried {
     if from > now() {
         time::sleep_until(from.into()).await;
     }
-    let answer = target.send(&lane, body, &JobWatch { jobs, id }).await;
+    let answer = target.send(&lane, body, &JobWatch { jobs, id }, pulse).await;
     Carried { lane, id, answer }
 }
 

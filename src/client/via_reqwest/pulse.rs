@@ -1,0 +1,74 @@
+//! How late can this transport have read? A clock that ticks on the runtime that reads.
+//!
+//! The bytes of a read arrived after the last moment at which all that had arrived was read. A
+//! [`Pulse`] looks for such moments: each millisecond it notes the time, has the runtime ask the
+//! system what has arrived, and lets the connections and then the readers run. What they did not
+//! read then had not arrived at the time noted. A program that is stopped or has no processor
+//! misses its ticks, so that the time noted is as old as the delay is long.
+//!
+//! This holds for a runtime of one thread, which runs tasks in the order in which they were woken,
+//! and for a pulse that is polled after the readers by the same task. A connection that has read
+//! several chunks hands them over one by one, so a tick says nothing of a reader that read during
+//! it: see [`Reads`].
+
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+use tokio::{task, time};
+
+use crate::client::now;
+
+/// How often the pulse beats; the runtime's timers are up to a millisecond late.
+const BEAT: Duration = Duration::from_millis(1);
+
+/// The last moment at which all that had arrived was read.
+#[derive(Debug)]
+pub(super) struct Pulse(Cell<Instant>);
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self(Cell::new(now()))
+    }
+
+    /// Follows the reads of a stream that begins at `origin`.
+    pub(super) fn reads(&self, origin: Instant) -> Reads<'_> {
+        Reads { pulse: self, last: origin, since: origin }
+    }
+
+    /// Beats until it is dropped.
+    pub(super) async fn beat(&self) {
+        loop {
+            time::sleep(BEAT).await;
+            let at = now();
+            // The system is asked; then the connections run; then the readers.
+            for _ in 0..3 {
+                task::yield_now().await;
+            }
+            self.0.set(at);
+        }
+    }
+}
+
+/// The reads of one stream.
+#[derive(Debug)]
+pub(super) struct Reads<'a> {
+    pulse: &'a Pulse,
+    /// When the last one ended.
+    last: Instant,
+    /// Nothing that it took arrived before this moment.
+    since: Instant,
+}
+
+impl Reads<'_> {
+    /// How long ago, at most, what has just been read arrived.
+    pub(super) fn uncertainty(&mut self) -> Duration {
+        let (now, beat) = (now(), self.pulse.0.get());
+        if beat > self.last {
+            self.since = beat;
+        }
+        self.last = now;
+        now.saturating_duration_since(self.since)
+    }
+}

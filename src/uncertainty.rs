@@ -1,0 +1,112 @@
+//! How far can a figure be off, since arrivals are known to within some time only? Pure.
+//!
+//! This is of the requests that were made, with this program as late as it was. How exact the
+//! instrument is when it is punctual is measured apart ([`InstrumentError`]).
+//!
+//! [`InstrumentError`]: crate::verdict::InstrumentError
+
+use std::time::Duration;
+
+use crate::{
+    metric::{ErrorOf, Metric, Unit},
+    sample::Sample,
+    statistic::Statistic,
+};
+
+/// How far the figure of one answer can be off, in the metric's base unit.
+pub fn of(metric: &Metric, sample: &Sample) -> f64 {
+    let known = &sample.uncertainty;
+    match metric.error {
+        ErrorOf::Arrival => of_arrival(metric, sample).as_secs_f64(),
+        ErrorOf::Gap => known.largest.as_secs_f64(),
+        ErrorOf::FirstToken => {
+            in_proportion(metric, sample, known.first_token, sample.first_token())
+        }
+        ErrorOf::Whole => in_proportion(metric, sample, known.end, sample.end),
+        ErrorOf::Generation => {
+            let time = sample.generation_time().unwrap_or_default();
+            in_proportion(metric, sample, sample.generation_uncertainty(), time)
+        }
+        ErrorOf::Nothing => 0.0,
+    }
+}
+
+/// Of a time to one arrival: that arrival's.
+fn of_arrival(metric: &Metric, sample: &Sample) -> Duration {
+    let known = &sample.uncertainty;
+    match metric.name {
+        "ttfo" => known.first_answer,
+        "e2e" => known.last_token,
+        "total_time" => known.end,
+        "first_byte_time" | "first_byte_beyond_server" => known.headers,
+        "first_event_time" => known.first_event,
+        "first_reasoning_time" => known.first_reasoning,
+        _ => known.first_token,
+    }
+}
+
+/// Of a figure that is made of `time`, which can be off by `uncertainty`: the larger of its two
+/// errors. Where the time may be nothing, a speed has no upper bound; twice the part of the time is
+/// then taken, which is more than the speed itself.
+fn in_proportion(metric: &Metric, sample: &Sample, uncertainty: Duration, time: Duration) -> f64 {
+    let value = metric.of(sample).unwrap_or_default().abs();
+    let (uncertainty, time) = (uncertainty.as_secs_f64(), time.as_secs_f64());
+    if uncertainty <= 0.0 || time <= 0.0 {
+        return 0.0;
+    }
+    let is_speed = metric.unit == Unit::TokensPerSecond;
+    let part = match is_speed {
+        true => uncertainty / (time - uncertainty).max(time / 2.0),
+        false => uncertainty / time,
+    };
+    value * part
+}
+
+/// How far a value can be off, and which one of a list it is. Small: a long run has many.
+pub type Uncertain = (u32, f32);
+
+/// How far `statistic` of `values` can be off, some of which are `uncertain`.
+///
+/// A mean and an order statistic grow with every value, so that their bounds are those of the lower
+/// and the upper values. A standard deviation changes by no more than that of the errors.
+pub fn of_statistic(statistic: Statistic, values: &[f64], uncertain: &[Uncertain]) -> f64 {
+    if uncertain.is_empty() {
+        return 0.0;
+    }
+    if statistic == Statistic::Sd {
+        let squares: f64 = uncertain.iter().map(|(_, error)| f64::from(*error).powi(2)).sum();
+        return (squares / (values.len().saturating_sub(1).max(1)) as f64).sqrt();
+    }
+    let shifted = |sign: f64| {
+        let mut values = values.to_vec();
+        for (place, error) in uncertain {
+            values[*place as usize] += sign * f64::from(*error);
+        }
+        statistic.of(&values)
+    };
+    let Ok(value) = statistic.of(values) else { return 0.0 };
+    let distance = |bound: f64| (bound - value).abs();
+    shifted(-1.0).map_or(0.0, distance).max(shifted(1.0).map_or(0.0, distance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_uncertain_value_of_many_moves_a_mean_a_little_and_a_median_hardly() {
+        let values: Vec<f64> = (0..101).map(f64::from).collect();
+        let uncertain = [(100, 50.0)];
+        let of = |statistic| of_statistic(statistic, &values, &uncertain);
+        assert!((of(Statistic::Mean) - 50.0 / 101.0).abs() < 1e-9);
+        assert!(of(Statistic::Median) <= 1.0);
+        assert_eq!(of(Statistic::Max), 50.0);
+        assert_eq!(of(Statistic::Min), 0.0);
+        assert!((of(Statistic::Sd) - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn values_that_are_exact_have_no_uncertainty() {
+        assert_eq!(of_statistic(Statistic::Mean, &[1.0, 2.0], &[]), 0.0);
+    }
+}
