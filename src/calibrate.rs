@@ -30,7 +30,7 @@ use crate::{
     prompt::{ChatMessage, Role, Tools},
     protocol::{Ask, OpenAiChat, Protocol},
     recording::{Chunk, Recording, RequestError, StampedBy},
-    route::Route,
+    route::{Route, Stamps},
     sample::{self, Sample},
     sim::{self, AnswerLog, Script, Simulator},
     statistic::Statistic,
@@ -117,6 +117,8 @@ pub struct Calibration {
     pub unix: bool,
     /// Whose clock stamped the arrivals.
     pub stamped_by: StampedBy,
+    /// Whether each packet had its stamp, also in a read that took several.
+    pub packets: bool,
     /// Of `ttft`, seconds.
     pub ttft: Spread,
     /// Of single gaps between tokens, seconds.
@@ -157,8 +159,12 @@ impl Spread {
     }
 }
 
-/// Measures the instrument's errors with `transport` over `carrier` under `load`.
-pub fn measure(load: Load, transport: Transport, carrier: Carrier) -> anyhow::Result<Calibration> {
+/// Measures the instrument's errors with `transport` and `stamps` over `carrier` under `load`.
+pub fn measure(
+    load: Load,
+    (transport, stamps): (Transport, Stamps),
+    carrier: Carrier,
+) -> anyhow::Result<Calibration> {
     let Load { ttft, itl, tokens, .. } = load;
     // The simulated endpoint has the other end of each connection.
     client::allow(load.streams, 2)?;
@@ -171,6 +177,7 @@ pub fn measure(load: Load, transport: Transport, carrier: Carrier) -> anyhow::Re
     };
     let url = format!("{origin}/v1{}", OpenAiChat.path());
     let timeouts = Timeouts::default();
+    let route = Route { stamps, ..route };
     let client = Client::new(&Options {
         url: &url,
         headers: &[],
@@ -184,7 +191,9 @@ pub fn measure(load: Load, transport: Transport, carrier: Carrier) -> anyhow::Re
     client.drive(&mut Opening::new(load.streams, &|| false))?;
     let mut streams = Streams::new(load);
     client.drive(&mut streams)?;
-    compare(load.streams, carrier, &streams.recordings, &simulator.log())
+    let packets = client.has_packet_stamps();
+    let calibration = compare(load.streams, carrier, &streams.recordings, &simulator.log())?;
+    Ok(Calibration { packets, ..calibration })
 }
 
 /// The simulated endpoint, and how to get to it.
@@ -303,6 +312,7 @@ fn compare(
         tls: carrier == Carrier::Tls,
         unix: carrier == Carrier::Unix,
         stamped_by,
+        packets: false,
         ttft: Spread::of(&ttft)?,
         gap: Spread::of(&gap)?,
         generation: Spread::of(&generation)?,

@@ -15,6 +15,7 @@ mod scrape;
 mod secrets;
 mod socket;
 mod stamped;
+mod tap;
 mod tls;
 mod via_reqwest;
 
@@ -324,6 +325,16 @@ impl Client {
         answer
     }
 
+    /// Whether it can say when each packet of a read arrived, as far as it has been used.
+    pub fn has_packet_stamps(&self) -> bool {
+        match &self.inner {
+            Inner::Stamped(stamped) => {
+                stamped.lock().unwrap_or_else(PoisonError::into_inner).has_packet_stamps()
+            }
+            Inner::Reqwest(_) => false,
+        }
+    }
+
     /// What this client's requests carry and nobody is to see.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
@@ -380,6 +391,11 @@ impl fmt::Debug for Client {
             Inner::Reqwest(_) => "Client(Reqwest)",
         })
     }
+}
+
+/// An error if this process cannot see when each packet arrived, as `stamps: packets` wants it.
+pub fn check_packet_stamps() -> std::io::Result<()> {
+    tap::Tap::check()
 }
 
 /// Lets this process have `connections` open, each of which takes `files` files; an error says why

@@ -43,6 +43,7 @@ use self::{
 };
 use crate::{
     cli::{self, Cli, Command},
+    client,
     config::{Config, ConfigErrors, DataNote, Github, Inconclusive},
     load,
     plan::{Access, Case, Plan, Target},
@@ -51,6 +52,7 @@ use crate::{
         Ended, Ending, Format, Judged, Run, counted, ranking::Ranking, summary::SummaryTables,
         thresholds,
     },
+    route::Stamps,
     verdict::{Outcome, Verdict},
 };
 
@@ -247,6 +249,20 @@ fn unlimited(plan: &Plan) -> Vec<String> {
     plan.selected_targets().into_iter().filter_map(note).collect()
 }
 
+/// An error if a selected model wants the stamps of packets and this process may not see any.
+fn check_packet_stamps(plan: &Plan) -> anyhow::Result<()> {
+    let wanted = |target: &Arc<Target>| target.stamps == Stamps::Packets;
+    let Some(target) = plan.selected_targets().into_iter().find(wanted) else { return Ok(()) };
+    client::check_packet_stamps().map_err(|error| {
+        anyhow::anyhow!(
+            "`stamps: packets` of {} needs the capability CAP_NET_RAW, on Linux: {error}; start \
+             this program with it (root, `docker run --cap-add NET_RAW`, `setcap cap_net_raw+ep \
+             PROGRAM`), or write `stamps: auto`, which takes packets where they can be seen",
+            target.name
+        )
+    })
+}
+
 /// Says which of the selected models could be anyone.
 fn insecure(plan: &Plan) -> Vec<String> {
     let warning = |target: Arc<Target>| {
@@ -269,6 +285,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
         );
     }
     let accesses = accesses(config, &plan)?;
+    check_packet_stamps(&plan)?;
     let (calibrates, preflights) = (!cli.no_calibration, !cli.no_preflight);
     let output = cli.output.clone();
     let files = Arc::new(Files::open(&cli)?);

@@ -25,7 +25,7 @@ use crate::{
     lacking::MIN_SHARE,
     prompt::{self, Prompt, Tools},
     protocol::{OpenAiChat, Protocol, TextFields},
-    route::{self, UnixUrl},
+    route::{self, Stamps, UnixUrl},
     schedule::{Shape, Until},
     sim::Script,
     threshold::Threshold,
@@ -89,6 +89,8 @@ pub struct Target {
     pub api_key_env: Option<Spanned<String>>,
     /// What carries the requests.
     pub transport: Transport,
+    /// Which stamps of the kernel arrivals get.
+    pub stamps: Stamps,
     /// What a request finds when it starts.
     pub connection: Connection,
     /// Whether a server's prefix cache may help.
@@ -523,6 +525,7 @@ fn targets(config: &Config) -> Result<Vec<Arc<Target>>, PlanError> {
             errors.push(config.error_in(model.display_name(), &what, help));
         }
         errors.extend(no_way_through(config, &target));
+        errors.extend(no_packets(config, model, &target));
         targets.push(Arc::new(target));
     }
     // A threshold of `defaults` is met once for each model.
@@ -568,6 +571,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         model: settings.model_name.clone().unwrap_or_else(|| model.key.value.clone()),
         protocol,
         transport: transport(&settings, &endpoint),
+        stamps: settings.stamps.unwrap_or_default(),
         endpoint,
         temperature: settings.temperature.unwrap_or(Some(0.7)),
         max_tokens: settings.max_tokens.unwrap_or(config::DEFAULT_MAX_TOKENS),
@@ -633,6 +637,21 @@ fn no_way_through(config: &Config, target: &Target) -> Option<ConfigError> {
         let help = "`transport: auto` goes through it; `proxy: none` in the model past it";
         config.error_in(proxy.at(), &what, help)
     })
+}
+
+/// What is wrong with packets that are asked for where there are none to be seen.
+fn no_packets(config: &Config, model: &config::Model, target: &Target) -> Option<ConfigError> {
+    if target.stamps != Stamps::Packets {
+        return None;
+    }
+    let why = match target.transport {
+        Transport::Reqwest => "the transport `reqwest`, which stamps what it has read",
+        Transport::Stamped if target.is_by_socket() => "a unix socket, which has no packets",
+        Transport::Stamped => return None,
+    };
+    let what = format!("`stamps: packets` cannot be had with {why}");
+    let help = "`stamps: auto` takes them where they can be had";
+    Some(config.error_in(model.display_name(), &what, help))
 }
 
 /// A figure that is copied out of a report must not pass for one of a real model, so the name of

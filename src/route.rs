@@ -27,6 +27,21 @@ pub struct Route {
     pub socket: Option<PathBuf>,
     /// What of all this nobody is to see.
     pub secrets: Vec<Secret>,
+    /// Which stamps arrivals get.
+    pub stamps: Stamps,
+}
+
+/// `stamps`: which stamps of the kernel arrivals get. They are the same while the client reads in
+/// time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stamps {
+    /// `auto`: those of packets where they can be had, else those of the socket.
+    #[default]
+    Auto,
+    /// `packets`: what a late read took in several packets is divided by their stamps.
+    Packets,
+    /// `socket`: a read has one stamp, that of its last packet.
+    Socket,
 }
 
 /// What stands between us and a server.

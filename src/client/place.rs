@@ -162,6 +162,14 @@ fn mend(error: &io::Error) -> Option<&'static str> {
 }
 
 impl Address {
+    /// The port, if it is one.
+    pub(super) fn port(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Port(address) => Some(*address),
+            Self::File(_) => None,
+        }
+    }
+
     /// Begins to connect.
     pub(super) fn connect(&self) -> io::Result<Stream> {
         match self {

@@ -8,6 +8,7 @@
 
 use std::{
     io::{self, Read as _, Write},
+    net::SocketAddr,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Read {
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) stream: Stream,
+    /// Bytes that have been read in all.
+    pub(super) received: u64,
     control: Vec<u8>,
 }
 
@@ -51,7 +54,16 @@ impl Socket {
             #[cfg(unix)]
             Stream::Unix(_) => Vec::new(),
         };
-        Ok(Self { stream, control })
+        Ok(Self { stream, received: 0, control })
+    }
+
+    /// Our address, if the server has a port.
+    pub(super) fn local_port(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().ok(),
+            #[cfg(unix)]
+            Stream::Unix(_) => None,
+        }
     }
 
     /// Takes what has arrived; `WouldBlock` when nothing has.
@@ -59,7 +71,10 @@ impl Socket {
         loop {
             match self.read_once(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => return read,
+                read => {
+                    self.received += read.as_ref().map_or(0, |read| read.bytes as u64);
+                    return read;
+                }
             }
         }
     }
@@ -81,6 +96,12 @@ impl Socket {
                 written => return written,
             }
         }
+    }
+}
+
+impl io::Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Self::read(self, buffer).map(|read| read.bytes)
     }
 }
 

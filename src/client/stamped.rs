@@ -12,6 +12,9 @@
 //! `epoll_wait` that did not report it. The latter is recent only if such waits are: while answers
 //! are in flight, none is longer than [`TICK`].
 //!
+//! Where the process may see packets, a [`Tap`] says when each packet of a late read arrived, and
+//! such ticks are not needed.
+//!
 //! One thread drives all requests. A connection is set up, TLS included, before its request's
 //! clock starts; a kept one that the server has closed is noticed before the request is sent.
 //! Nothing is sent twice.
@@ -27,6 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use http::{HeaderMap, Method};
 use mio::{Events, Interest, Poll, Token};
 
@@ -42,13 +46,14 @@ use super::{
     limits::Limits,
     now,
     place::Address,
-    socket::{self, Stamping},
+    socket::{self, Socket, Stamping},
+    tap::{Piece, Tap},
 };
 use crate::{
     config::Connection as Warmth,
     plan::Timeouts,
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
-    route::Route,
+    route::{Route, Stamps},
 };
 
 /// Most that one read takes, bytes.
@@ -63,6 +68,12 @@ const COARSE: Duration = Duration::from_millis(1);
 /// Longest wait while answers are in flight: what is read after a wait may have arrived at its
 /// beginning.
 const TICK: Duration = Duration::from_millis(1);
+
+/// A read may have been so late that its packets are looked up.
+const LATE: Duration = Duration::from_millis(2);
+
+/// The same of a read that seems to hold several events.
+const LATE_FOR_SEVERAL: Duration = Duration::from_micros(250);
 
 /// Most events that one wait reports.
 const EVENTS: usize = 1024;
@@ -89,6 +100,9 @@ pub(super) struct Stamped {
     seen: Instant,
     /// `None` where the kernel gives no stamps.
     stamping: Option<Stamping>,
+    /// Whether packets are to be seen once the addresses are known.
+    wants_tap: bool,
+    tap: Option<Tap>,
     wall: WallClock,
     /// Whether connections are kept: not once the server has closed one that was.
     keeps: bool,
@@ -162,6 +176,9 @@ impl Stamped {
         connection: Warmth,
         route: &Route,
     ) -> anyhow::Result<Self> {
+        if route.stamps == Stamps::Packets {
+            Tap::check().context("`stamps: packets` cannot be had")?;
+        }
         Ok(Self {
             server: Server::of(url, route)?,
             addresses: Vec::new(),
@@ -173,6 +190,8 @@ impl Stamped {
             quiet: now(),
             seen: now(),
             stamping: route.socket.is_none().then(Stamping::begin).and_then(Result::ok),
+            wants_tap: route.stamps != Stamps::Socket && route.socket.is_none(),
+            tap: None,
             wall: WallClock::new(),
             keeps: connection == Warmth::Warm,
             kept_one: false,
@@ -203,6 +222,11 @@ impl Stamped {
             self.expire(jobs);
             self.find_ends(jobs);
         }
+    }
+
+    /// Whether it can say when each packet of a read arrived.
+    pub(super) fn has_packet_stamps(&self) -> bool {
+        self.tap.is_some()
     }
 
     /// The lanes that have work.
@@ -242,7 +266,7 @@ impl Stamped {
                 Some(start) if start <= until => whole_millis(left.saturating_sub(COARSE)),
                 _ => left,
             };
-            let is_tick = left > TICK && self.active() > 0;
+            let is_tick = left > TICK && self.tap.is_none() && self.active() > 0;
             self.wait_for(if is_tick { TICK } else { left });
             if !is_tick || self.waited_from.is_none() || !self.events.is_empty() {
                 return;
@@ -413,6 +437,7 @@ impl Stamped {
     ) -> Result<(), RequestError> {
         if self.addresses.is_empty() {
             self.addresses = self.server.resolve(self.timeouts.connect, is_cancelled)?;
+            self.open_tap();
         }
         let Some(work) = &mut self.lanes[lane].work else { return Ok(()) };
         let untried = work.untried.get_or_insert_with(|| self.addresses.iter().cloned().collect());
@@ -425,8 +450,21 @@ impl Stamped {
         let stream = &mut connection.socket.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(stream, Token(lane), interest).map_err(failed)?;
+        let ends = connection.socket.local_port().zip(work.address.as_ref().and_then(Address::port));
+        if let Some((tap, (local, peer))) = self.tap.as_mut().zip(ends) {
+            tap.follow(lane, local, peer);
+        }
         self.lanes[lane].connection = Some(connection);
         Ok(())
+    }
+
+    /// Sees packets from now on, if that is wanted and allowed: before the first connection, whose
+    /// first packet says how the others are counted.
+    fn open_tap(&mut self) {
+        if std::mem::take(&mut self.wants_tap) {
+            let ports: Vec<_> = self.addresses.iter().filter_map(Address::port).collect();
+            self.tap = Tap::open(&ports).ok();
+        }
     }
 
     /// Notes when to look at the lane's limits.
@@ -595,7 +633,14 @@ impl Stamped {
             if read.bytes < READ {
                 work.emptied = begun;
             }
-            let taken = connection.take(&self.buffer[..read.bytes], arrival, &mut work.incoming);
+            let bytes = &self.buffer[..read.bytes];
+            let stamp = kernel.and(read.arrived);
+            let pieces = pieces(&mut self.tap, (lane, &connection.socket), arrival, stamp, bytes);
+            let pieces = pieces.into_iter().flatten().map(|(length, stamp)| {
+                let at = moment(stamp, now).min(arrival.at);
+                (length, Arrival { at, since: at, by: StampedBy::Kernel })
+            });
+            let taken = connection.take_pieces(bytes, pieces, arrival, &mut work.incoming);
             let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
             if taken.is_err() || work.incoming.reader.is_done() {
                 let has_ended = |chunks: &[Chunk]| jobs.has_ended(chunks, 0);
@@ -604,6 +649,8 @@ impl Stamped {
                 break;
             }
         }
+        // Without it, waits are short.
+        self.tap = self.tap.take().filter(|tap| !tap.is_useless());
         if let Some(id) = work.id {
             work.incoming.chunks[before..].iter().for_each(|chunk| jobs.arrived(id, chunk));
         }
@@ -767,6 +814,39 @@ impl Work {
 fn share(now: Instant, end: Instant, addresses: usize) -> Instant {
     let addresses = u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
     now + end.saturating_duration_since(now) / addresses
+}
+
+/// The parts of a late read and their stamps, where its packets are known. Notes the read.
+fn pieces(
+    tap: &mut Option<Tap>,
+    (lane, socket): (usize, &Socket),
+    arrival: Arrival,
+    stamp: Option<Duration>,
+    bytes: &[u8],
+) -> Option<Vec<Piece>> {
+    let tap = tap.as_mut()?;
+    let pieces = stamp
+        .filter(|_| is_late(arrival, bytes))
+        .and_then(|stamp| tap.divide(lane, (bytes.len(), socket.received), stamp));
+    tap.note(lane, socket.received);
+    pieces
+}
+
+/// Whether parts of a read may have arrived so much before its stamp that their packets are looked
+/// up.
+fn is_late(arrival: Arrival, bytes: &[u8]) -> bool {
+    let late = arrival.at.saturating_duration_since(arrival.since);
+    late > LATE || (late > LATE_FOR_SEVERAL && holds_several(bytes))
+}
+
+/// Whether these bytes seem to hold several events: of JSON, in lines or not, encrypted never.
+fn holds_several(bytes: &[u8]) -> bool {
+    let ends = memchr::memchr_iter(b'\n', bytes);
+    let of_json = |end: &usize| {
+        let line = &bytes[..*end];
+        line.strip_suffix(b"\r").unwrap_or(line).ends_with(b"}")
+    };
+    ends.filter(of_json).nth(1).is_some()
 }
 
 fn whole_millis(time: Duration) -> Duration {

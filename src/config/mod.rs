@@ -60,6 +60,7 @@ use self::{
 use crate::{
     prompt,
     protocol::{Protocol, TextFields},
+    route::Stamps,
     schedule::{Shape, Until},
     sim::Script,
     tokenizer::Tokenizer,
@@ -157,6 +158,8 @@ pub struct Settings {
     pub protocol: Option<&'static dyn Protocol>,
     /// `transport`. Default: `auto`.
     pub transport: Option<Transport>,
+    /// `stamps`. Default: `auto`.
+    pub stamps: Option<Stamps>,
     /// `connection`. Default: `warm`.
     pub connection: Option<Connection>,
     /// `prefix_cache`. Default: `fresh`.
@@ -489,6 +492,7 @@ impl Settings {
             headers: inherited.chain(&self.headers).cloned().collect(),
             protocol: self.protocol.or(defaults.protocol),
             transport: self.transport.or(defaults.transport),
+            stamps: self.stamps.or(defaults.stamps),
             connection: self.connection.or(defaults.connection),
             prefix_cache: self.prefix_cache.or(defaults.prefix_cache),
             text_fields: self.text_fields.clone().or_else(|| defaults.text_fields.clone()),

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     protocol::{self, OpenAiChat, Protocol},
+    route::Stamps,
     sim::{Fault, FaultKind, Mistake, Script},
 };
 
@@ -164,6 +165,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
         headers: fields.get("headers").map_or_else(Vec::new, |entry| check::headers(reader, entry)),
         protocol: fields.get("protocol").and_then(|entry| protocol(reader, entry)),
         transport: fields.get("transport").and_then(|entry| transport(reader, entry)),
+        stamps: fields.get("stamps").and_then(|entry| stamps(reader, entry)),
         connection: fields.get("connection").and_then(|entry| connection(reader, entry)),
         prefix_cache: fields.get("prefix_cache").and_then(|entry| prefix_cache(reader, entry)),
         text_fields: text_fields::text_fields(reader, fields),
@@ -249,6 +251,12 @@ fn transport(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Transport> {
         ("reqwest", Transport::Reqwest),
     ];
     one_of(reader, entry, "transport", &known)
+}
+
+fn stamps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Stamps> {
+    let known =
+        [("auto", Stamps::Auto), ("packets", Stamps::Packets), ("socket", Stamps::Socket)];
+    one_of(reader, entry, "stamps", &known)
 }
 
 /// `as-listed`, `interleaved`, `shuffled` or `shuffled(SEED)`.

@@ -39,6 +39,7 @@ pub(super) const MODEL: &[&str] = &[
     "ignore_fields",
     "metrics_url",
     "transport",
+    "stamps",
     "connection",
     "prefix_cache",
     "timeouts",

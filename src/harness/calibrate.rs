@@ -12,7 +12,9 @@ use super::{
 use crate::{
     calibrate::{self, Calibration, Carrier, Load},
     cli::CalibrateOptions,
-    plan::Transport,
+    plan::{Target, Transport},
+    recording::StampedBy,
+    route::Stamps,
     summary::{Group, Summary},
 };
 
@@ -23,6 +25,7 @@ pub(super) type Instruments = Vec<(Setting, Calibration)>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) transport: Transport,
+    stamps: Stamps,
     /// What the streams come by.
     carrier: Carrier,
     /// How many at a time.
@@ -70,15 +73,17 @@ pub(super) fn setting(group: &Group) -> Setting {
         target if target.is_over_tls() => Carrier::Tls,
         _ => Carrier::Tcp,
     };
-    Setting { transport: group.target.transport, carrier, streams }
+    let Target { transport, stamps, .. } = *group.target;
+    Setting { transport, stamps, carrier, streams }
 }
 
 fn calibrations(summary: &Summary) -> anyhow::Result<Vec<(Setting, Calibration)>> {
     let mut calibrations: Vec<(Setting, Calibration)> = Vec::new();
     for setting in summary.groups.iter().map(setting) {
         if !calibrations.iter().any(|(known, _)| *known == setting) {
-            let Setting { transport, carrier, streams } = setting;
-            let known = calibrate::measure(Load::short(streams), transport, carrier)?;
+            let Setting { transport, stamps, carrier, streams } = setting;
+            let client = (transport, stamps);
+            let known = calibrate::measure(Load::short(streams), client, carrier)?;
             calibrations.push((setting, known));
         }
     }
@@ -103,7 +108,13 @@ struct Kept<'a> {
 }
 
 fn line(transport: Transport, calibration: &Calibration) -> String {
-    let Calibration { streams, tls, unix, stamped_by, ttft, gap, generation } = calibration;
+    let Calibration { streams, tls, unix, stamped_by, packets, ttft, gap, generation } =
+        calibration;
+    let each = match (stamped_by, packets) {
+        (StampedBy::Kernel, true) => ", one a packet",
+        (StampedBy::Kernel, false) => ", one a read",
+        (StampedBy::Program, _) => "",
+    };
     let carrier = match (tls, unix) {
         (true, _) => " over TLS",
         (_, true) => " over a unix socket",
@@ -114,7 +125,7 @@ fn line(transport: Transport, calibration: &Calibration) -> String {
         _ => format!(", {streams} streams at a time"),
     };
     format!(
-        "instrument ({}{carrier}{streams}), here and now: stamps by the {}; ttft {:+.3} ms, 99 % within {:.3} ms; \
+        "instrument ({}{carrier}{streams}), here and now: stamps by the {}{each}; ttft {:+.3} ms, 99 % within {:.3} ms; \
          gaps within {:.3} ms; generation_speed within {:.2} %\n",
         transport.name(),
         stamped_by.name(),
@@ -138,7 +149,7 @@ pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
         _ => Carrier::Tcp,
     };
     for &streams in &options.streams {
-        let calibration = calibrate::measure(Load::of(streams), Transport::Stamped, carrier)?;
+        let calibration = calibrate::measure(Load::of(streams), (Transport::Stamped, Stamps::Auto), carrier)?;
         terminal::say(&told(&calibration));
     }
     Ok(0)

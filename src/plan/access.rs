@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use super::{Endpoint, SOCKET_ORIGIN, Target};
 use crate::{
     config::{self, Config, ConfigError, Template},
-    route::{Proxy, Route, Secret, Tls},
+    route::{Proxy, Route, Secret, Stamps, Tls},
 };
 
 /// What a request needs that is not to be seen, and how it gets there.
@@ -27,7 +27,14 @@ impl Access {
     pub fn to_simulated(target: &Target) -> Self {
         let plain =
             |(name, value): &(HeaderName, Template)| Some((name.clone(), header(value.plain()?)?));
-        Self { headers: target.headers.iter().filter_map(plain).collect(), ..Self::default() }
+        let headers = target.headers.iter().filter_map(plain).collect();
+        // A check of the config runs where packets cannot be seen, too.
+        let stamps = match target.stamps {
+            Stamps::Socket => Stamps::Socket,
+            Stamps::Auto | Stamps::Packets => Stamps::Auto,
+        };
+        let route = Route { stamps, ..Route::default() };
+        Self { headers, route, ..Self::default() }
     }
 
     /// Access to `target`; errors say which variables are missing or of no use.
@@ -62,7 +69,8 @@ impl Access {
             identity: target.ways.identity.clone(),
             insecure: target.is_insecure(),
         };
-        let route = Route { tls, proxy, socket, secrets: found.secrets };
+        let stamps = target.stamps;
+        let route = Route { tls, proxy, socket, secrets: found.secrets, stamps };
         Ok(Self { url, key: key.map(Secret), headers, route })
     }
 }

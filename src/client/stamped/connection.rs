@@ -61,7 +61,7 @@ impl Connection {
             }
         }
         if tls.wants_read() {
-            match tls.read_tls(&mut self.socket.stream) {
+            match tls.read_tls(&mut self.socket) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Ok(_) => moved = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
@@ -105,8 +105,29 @@ impl Connection {
         Ok(false)
     }
 
-    /// Takes one read and its arrival; nothing read means that the server has closed.
-    pub(super) fn take(
+    /// Takes one read: its first `pieces`, which have arrivals of their own, and what is left of it.
+    pub(super) fn take_pieces(
+        &mut self,
+        mut bytes: &[u8],
+        pieces: impl Iterator<Item = (usize, Arrival)>,
+        mut arrival: Arrival,
+        incoming: &mut Incoming,
+    ) -> Result<(), TlsError> {
+        let is_end = bytes.is_empty();
+        for (length, known) in pieces {
+            let piece;
+            (piece, bytes) = bytes.split_at(length);
+            self.take(piece, known, incoming)?;
+            arrival.since = arrival.since.max(known.at);
+        }
+        match is_end || !bytes.is_empty() {
+            true => self.take(bytes, arrival, incoming),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes bytes and their arrival; nothing read means that the server has closed.
+    fn take(
         &mut self,
         bytes: &[u8],
         arrival: Arrival,

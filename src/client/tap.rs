@@ -1,0 +1,509 @@
+//! When did each packet arrive? A packet socket that sees what the server sends, packet(7).
+//!
+//! A stream's socket has one stamp a read, that of its last segment. A client that reads late gets
+//! several segments at once, and their own times are lost: the kernel merges them in the queue. A
+//! packet socket keeps each packet with its stamp, however late it is read. It needs CAP_NET_RAW.
+//!
+//! The stream's socket stays the source of bytes and of the last stamp. The tap only says which
+//! bytes of a read arrived when: by TCP's sequence numbers, counted from the SYN-ACK, so it is opened
+//! before the connections. What it knows of the front of a read is used: it may have been full, and
+//! may see a packet a little after the stream's socket does. The rest arrived after that, until the
+//! stamp of the read. If its last packet has another stamp than the read, nothing is used. Only
+//! incoming packets are seen, so the loopback has no duplicates.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+/// Bytes of a packet that are kept: the longest headers of IPv4 and TCP.
+const HEADERS: usize = 120;
+
+/// So many packets may wait in the tap: they are then read, although nobody asks for them, so that
+/// its buffer has room for those of a delay.
+const WAITING: usize = 128;
+
+/// A connection, by the server's address and our port.
+type Key = (IpAddr, u16);
+
+/// How far the stamps of a packet may be apart: the loopback takes one on the way to each socket.
+const APART: Duration = Duration::from_micros(300);
+
+/// What a part of a read is: so many bytes, and when they arrived by the wall clock.
+pub(super) type Piece = (usize, Duration);
+
+/// The packets of some connections to one server.
+#[derive(Debug)]
+pub(super) struct Tap {
+    sockets: Vec<sys::PacketSocket>,
+    /// Which of the flows a packet is of.
+    keys: HashMap<Key, usize>,
+    flows: Vec<Flow>,
+    /// Reads since the packets were last taken.
+    waiting: usize,
+    /// Reads that could be divided, and those that could not.
+    found: usize,
+    missed: usize,
+}
+
+/// What the server sent on one connection.
+#[derive(Debug, Default)]
+struct Flow {
+    key: Option<Key>,
+    /// The sequence number of the first byte.
+    first: Option<u32>,
+    /// Bytes that the stream's socket has handed over and that nobody asks for any more.
+    read: u64,
+    packets: VecDeque<Arrived>,
+}
+
+/// Some bytes of a connection, counted from its first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Arrived {
+    from: u64,
+    to: u64,
+    at: Duration,
+}
+
+impl Tap {
+    /// Sees the packets that come from these addresses' ports.
+    pub(super) fn open(addresses: &[SocketAddr]) -> io::Result<Self> {
+        let of = |is_v6: bool| {
+            let port = addresses.iter().find(|address| address.is_ipv6() == is_v6)?.port();
+            Some(sys::PacketSocket::open(is_v6, port))
+        };
+        let sockets = [of(false), of(true)].into_iter().flatten().collect::<io::Result<_>>()?;
+        let (keys, flows) = (HashMap::new(), Vec::new());
+        Ok(Self { sockets, keys, flows, waiting: 0, found: 0, missed: 0 })
+    }
+
+    /// An error if this process may not have one.
+    pub(super) fn check() -> io::Result<()> {
+        sys::PacketSocket::open(false, 1).map(drop)
+    }
+
+    /// Lane `nth` has begun to connect from `local` to `peer`.
+    pub(super) fn follow(&mut self, nth: usize, local: SocketAddr, peer: SocketAddr) {
+        self.flows.resize_with(self.flows.len().max(nth + 1), Flow::default);
+        let key = (peer.ip(), local.port());
+        if let Some(before) = self.flows[nth].key {
+            self.keys.remove(&before);
+        }
+        self.keys.insert(key, nth);
+        self.flows[nth] = Flow { key: Some(key), ..Flow::default() };
+    }
+
+    /// Lane `nth` has handed over so many bytes in all; those are not asked for any more.
+    pub(super) fn note(&mut self, nth: usize, read: u64) {
+        if let Some(flow) = self.flows.get_mut(nth) {
+            flow.read = read;
+        }
+        self.waiting += 1;
+        if self.waiting >= WAITING {
+            self.take();
+        }
+    }
+
+    /// The first parts of the last `bytes` that lane `nth` has handed over, `read` in all, whose last
+    /// segment has this stamp; `None` where none is known.
+    pub(super) fn divide(
+        &mut self,
+        nth: usize,
+        (bytes, read): (usize, u64),
+        stamp: Duration,
+    ) -> Option<Vec<Piece>> {
+        self.take();
+        let flow = self.flows.get_mut(nth)?;
+        let pieces = flow.pieces(read - bytes as u64, read, stamp);
+        match pieces {
+            Some(_) => self.found += 1,
+            None => self.missed += 1,
+        }
+        pieces
+    }
+
+    /// Whether the packets of these connections do not come this way, as where they take a short cut
+    /// between two sockets.
+    pub(super) fn is_useless(&self) -> bool {
+        self.missed > 8 + self.found
+    }
+
+    /// Takes the packets that have arrived.
+    fn take(&mut self) {
+        self.waiting = 0;
+        let (keys, flows) = (&self.keys, &mut self.flows);
+        let mut sink = |headers: &[u8], at: Duration| {
+            let Some(packet) = Packet::parse(headers) else { return };
+            if let Some(nth) = keys.get(&(packet.from, packet.to_port)) {
+                flows[*nth].take(&packet, at);
+            }
+        };
+        for socket in &self.sockets {
+            // What the tap cannot tell is not told: the reads keep their bounds.
+            let _ = socket.take(&mut sink);
+        }
+    }
+}
+
+impl Flow {
+    fn take(&mut self, packet: &Packet, at: Duration) {
+        if packet.is_syn {
+            self.first = Some(packet.sequence.wrapping_add(1));
+            self.packets.clear();
+            return;
+        }
+        let Some(first) = self.first else { return };
+        // Sequence numbers wrap; the packet is within 2 GiB of what has been read.
+        let expected = first.wrapping_add(self.read as u32);
+        let distance = i64::from(packet.sequence.wrapping_sub(expected).cast_signed());
+        let Some(from) = self.read.checked_add_signed(distance) else { return };
+        let to = from + packet.bytes as u64;
+        while self.packets.front().is_some_and(|packet| packet.to <= self.read) {
+            self.packets.pop_front();
+        }
+        if to > self.read {
+            self.packets.push_back(Arrived { from, to, at });
+        }
+    }
+
+    /// The first pieces of the bytes between these. Forgets them.
+    fn pieces(&mut self, begin: u64, end: u64, stamp: Duration) -> Option<Vec<Piece>> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut front = begin;
+        while front < end {
+            // The first that arrived of those with the byte; a second one was sent in vain.
+            let holds = |packet: &&Arrived| packet.from <= front && front < packet.to;
+            let Some(packet) = self.packets.iter().find(holds) else { break };
+            let to = packet.to.min(end);
+            pieces.push(((to - front) as usize, packet.at));
+            front = to;
+        }
+        self.packets.retain(|packet| packet.to > end);
+        let (_, last) = pieces.last_mut()?;
+        if front == end {
+            // The same packet, and the stamp that its stream's socket gave it.
+            (last.abs_diff(stamp) <= APART).then(|| *last = stamp)?;
+        }
+        Some(pieces)
+    }
+}
+
+/// What the headers of a packet with data, or of a SYN, say.
+#[derive(Debug, PartialEq, Eq)]
+struct Packet {
+    from: IpAddr,
+    to_port: u16,
+    sequence: u32,
+    is_syn: bool,
+    bytes: usize,
+}
+
+impl Packet {
+    /// Reads the headers of IPv4 or IPv6, and of TCP.
+    fn parse(headers: &[u8]) -> Option<Self> {
+        let word = |at: usize| Some(u16::from_be_bytes(*headers.get(at..)?.first_chunk()?));
+        let (from, ip, all): (IpAddr, usize, usize) = match headers.first()? >> 4 {
+            4 => {
+                let from: [u8; 4] = *headers.get(12..)?.first_chunk()?;
+                let ip = usize::from(headers[0] & 0xf) * 4;
+                (from.into(), ip, usize::from(word(2)?))
+            }
+            6 => {
+                let from: [u8; 16] = *headers.get(8..)?.first_chunk()?;
+                (from.into(), 40, 40 + usize::from(word(4)?))
+            }
+            _ => return None,
+        };
+        let tcp = headers.get(ip..)?;
+        let sequence = u32::from_be_bytes(*tcp.get(4..)?.first_chunk()?);
+        let header = usize::from(tcp.get(12)? >> 4) * 4;
+        let is_syn = tcp.get(13)? & 0x02 != 0;
+        let bytes = all.checked_sub(ip + header)?;
+        Some(Self { from, to_port: word(ip + 2)?, sequence, is_syn, bytes })
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod sys {
+    use std::{
+        io::{self, IoSliceMut},
+        os::fd::AsRawFd as _,
+        time::Duration,
+    };
+
+    use nix::sys::{
+        socket::{
+            ControlMessageOwned, MsgFlags, MultiHeaders, recvmmsg, setsockopt,
+            sockopt::{RcvBufForce, ReceiveTimestampns},
+        },
+        time::TimeSpec,
+    };
+    use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+    use super::HEADERS;
+
+    /// Room for some thousand packets: that is what the kernel counts a small one for, bytes.
+    const BUFFER: usize = 8 << 20;
+
+    /// Most packets that one call takes.
+    const BATCH: usize = 64;
+
+    const IPV4: u16 = 0x0800;
+    const IPV6: u16 = 0x86dd;
+
+    #[derive(Debug)]
+    pub(super) struct PacketSocket(Socket);
+
+    impl PacketSocket {
+        /// Sees packets of TCP that come from `port` with data, and those that begin a connection.
+        pub(super) fn open(is_v6: bool, port: u16) -> io::Result<Self> {
+            let kind = if is_v6 { IPV6 } else { IPV4 };
+            let protocol = Protocol::from(i32::from(kind.to_be()));
+            let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
+            socket.attach_filter(&filter(is_v6, port))?;
+            setsockopt(&socket, ReceiveTimestampns, &true)?;
+            // The former needs CAP_NET_ADMIN; the latter is cut to what the system allows.
+            if setsockopt(&socket, RcvBufForce, &BUFFER).is_err() {
+                socket.set_recv_buffer_size(BUFFER)?;
+            }
+            let tap = Self(socket);
+            // What came before the filter.
+            tap.take(&mut |_, _| {})?;
+            Ok(tap)
+        }
+
+        /// Hands over the headers of each packet that has arrived, and when it did.
+        pub(super) fn take(&self, sink: &mut dyn FnMut(&[u8], Duration)) -> io::Result<()> {
+            let fd = self.0.as_raw_fd();
+            let mut buffers = [[0; HEADERS]; BATCH];
+            loop {
+                let mut slices: Vec<_> =
+                    buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+                let room = Some(nix::cmsg_space!(TimeSpec));
+                let mut headers = MultiHeaders::<()>::preallocate(BATCH, room);
+                let flags = MsgFlags::MSG_DONTWAIT;
+                let taken = match recvmmsg(fd, &mut headers, slices.iter_mut(), flags, None) {
+                    Ok(taken) => taken,
+                    Err(nix::Error::EAGAIN) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                };
+                let mut count = 0;
+                for message in taken {
+                    count += 1;
+                    let stamp = message.cmsgs()?.find_map(|control| match control {
+                        ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+                        _ => None,
+                    });
+                    let bytes = message.iovs().next();
+                    if let (Some(bytes), Some(stamp)) = (bytes, stamp) {
+                        sink(bytes, stamp);
+                    }
+                }
+                if count < BATCH {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    // Classic BPF, bpf(4) and linux/filter.h: what an instruction does, and by which code.
+    const LOAD_BYTE: u16 = 0x30;
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_BYTE_AT_X: u16 = 0x50;
+    const LOAD_HALF_AT_X: u16 = 0x48;
+    const SET_X: u16 = 0x01;
+    const SET_X_TO_LENGTH_OF_IPV4: u16 = 0xb1;
+    const COPY_TO_X: u16 = 0x07;
+    const ADD: u16 = 0x04;
+    const ADD_X: u16 = 0x0c;
+    const SHIFT_RIGHT: u16 = 0x74;
+    const SHIFT_LEFT: u16 = 0x64;
+    const IF_EQUAL: u16 = 0x15;
+    const IF_ANY_BIT: u16 = 0x45;
+    const IF_GREATER_THAN_X: u16 = 0x2d;
+    const RETURN: u16 = 0x06;
+
+    const TCP: u32 = 6;
+    const SYN: u32 = 0x02;
+
+    /// Keeps the headers of packets of TCP from `port` that have data or SYN. Offsets count from the
+    /// header of IP; a jump counts the instructions that it leaves out.
+    fn filter(is_v6: bool, port: u16) -> [SockFilter; 17] {
+        let (protocol_at, length_at) = if is_v6 { (6, 4) } else { (9, 2) };
+        // IPv6 does not count its own header.
+        let (set_x, uncounted) = match is_v6 {
+            true => ((SET_X, 0, 0, 40), 40),
+            false => ((SET_X_TO_LENGTH_OF_IPV4, 0, 0, 0), 0),
+        };
+        let program: [(u16, u8, u8, u32); 17] = [
+            (LOAD_BYTE, 0, 0, protocol_at),
+            (IF_EQUAL, 0, 14, TCP),
+            set_x,
+            (LOAD_HALF_AT_X, 0, 0, 0),
+            (IF_EQUAL, 0, 11, u32::from(port)),
+            (LOAD_BYTE_AT_X, 0, 0, 13),
+            (IF_ANY_BIT, 8, 0, SYN),
+            // The length of both headers.
+            (LOAD_BYTE_AT_X, 0, 0, 12),
+            (SHIFT_RIGHT, 0, 0, 4),
+            (SHIFT_LEFT, 0, 0, 2),
+            (ADD_X, 0, 0, 0),
+            (COPY_TO_X, 0, 0, 0),
+            (LOAD_HALF, 0, 0, length_at),
+            (ADD, 0, 0, uncounted),
+            (IF_GREATER_THAN_X, 0, 1, 0),
+            (RETURN, 0, 0, HEADERS as u32),
+            (RETURN, 0, 0, 0),
+        ];
+        program.map(|(code, then, or_else, value)| SockFilter::new(code, then, or_else, value))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod sys {
+    use std::{io, time::Duration};
+
+    #[derive(Debug)]
+    pub(super) struct PacketSocket;
+
+    impl PacketSocket {
+        pub(super) fn open(_: bool, _: u16) -> io::Result<Self> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(super) fn take(&self, _: &mut dyn FnMut(&[u8], Duration)) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The headers of IPv4 and TCP, without options but with this many bytes of data.
+    fn packet(sequence: u32, flags: u8, bytes: u16) -> Vec<u8> {
+        let mut headers = vec![0; 40];
+        headers[0] = 0x45;
+        headers[2..4].copy_from_slice(&(40 + bytes).to_be_bytes());
+        headers[12..16].copy_from_slice(&[127, 0, 0, 1]);
+        headers[20..22].copy_from_slice(&8000_u16.to_be_bytes());
+        headers[22..24].copy_from_slice(&40_000_u16.to_be_bytes());
+        headers[24..28].copy_from_slice(&sequence.to_be_bytes());
+        headers[32] = 0x50;
+        headers[33] = flags;
+        headers
+    }
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A flow that begins at this sequence number, with these packets: their offsets, lengths and
+    /// times.
+    fn flow(first: u32, packets: &[(u32, u16, u64)]) -> Flow {
+        let mut flow = Flow::default();
+        let parse = |headers: &[u8]| Packet::parse(headers).expect("a packet");
+        flow.take(&parse(&packet(first.wrapping_sub(1), 0x12, 0)), ms(0));
+        for (offset, bytes, at) in packets {
+            flow.take(&parse(&packet(first.wrapping_add(*offset), 0x18, *bytes)), ms(*at));
+        }
+        flow
+    }
+
+    #[test]
+    fn headers_say_whose_bytes_they_are() {
+        let packet = Packet::parse(&packet(7, 0x18, 100)).expect("a packet");
+        assert_eq!(packet.from, IpAddr::from([127, 0, 0, 1]));
+        let Packet { to_port, sequence, is_syn, bytes, .. } = packet;
+        assert_eq!((to_port, sequence, is_syn, bytes), (40_000, 7, false, 100));
+        assert_eq!(Packet::parse(&[0x45; 19]), None);
+        assert_eq!(Packet::parse(&[]), None);
+    }
+
+    #[test]
+    fn a_read_is_divided_where_packets_end_also_when_numbers_wrap() {
+        for first in [1000, u32::MAX - 150] {
+            let mut flow = flow(first, &[(0, 100, 10), (100, 100, 20), (200, 50, 30)]);
+            let pieces = [(100, ms(10)), (100, ms(20)), (50, ms(30))];
+            assert_eq!(flow.pieces(0, 250, ms(30)).as_deref(), Some(&pieces[..]));
+            assert!(flow.packets.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_packet_that_two_reads_share_is_in_both() {
+        let mut flow = flow(5, &[(0, 100, 10), (100, 100, 20)]);
+        assert_eq!(flow.pieces(0, 150, ms(20)), Some(vec![(100, ms(10)), (50, ms(20))]));
+        flow.read = 150;
+        assert_eq!(flow.pieces(150, 200, ms(20)), Some(vec![(50, ms(20))]));
+    }
+
+    #[test]
+    fn what_was_sent_twice_arrived_the_first_time() {
+        let mut flow = flow(5, &[(0, 100, 10), (0, 100, 15), (100, 10, 20)]);
+        assert_eq!(flow.pieces(0, 110, ms(20)), Some(vec![(100, ms(10)), (10, ms(20))]));
+    }
+
+    #[test]
+    fn what_follows_a_gap_is_not_known() {
+        let packets = [(0, 100, 10), (150, 50, 20)];
+        assert_eq!(flow(5, &packets).pieces(0, 200, ms(20)), Some(vec![(100, ms(10))]));
+        assert_eq!(flow(5, &[(100, 100, 10)]).pieces(0, 200, ms(10)), None);
+        assert_eq!(Flow::default().pieces(0, 100, ms(11)), None);
+    }
+
+    #[test]
+    fn the_last_packet_has_the_stamp_of_the_read_or_nothing_is_known() {
+        let packets = [(0, 100, 10), (100, 100, 20)];
+        let near = ms(20) + APART;
+        let pieces = vec![(100, ms(10)), (100, near)];
+        assert_eq!(flow(5, &packets).pieces(0, 200, near), Some(pieces));
+        assert_eq!(flow(5, &packets).pieces(0, 200, ms(25)), None);
+    }
+
+    /// A server on the loopback that writes twice, `apart` from one another; and our end, which has
+    /// read nothing.
+    #[cfg(target_os = "linux")]
+    fn two_writes(address: &str, apart: Duration) -> Option<(Tap, std::net::TcpStream)> {
+        use std::{io::Write as _, net};
+        let listener = net::TcpListener::bind(address).ok()?;
+        let address = listener.local_addr().expect("a port");
+        // Without CAP_NET_RAW there is nothing to try.
+        let mut tap = Tap::open(&[address]).ok()?;
+        let ours = net::TcpStream::connect(address).expect("a connection");
+        tap.follow(0, ours.local_addr().expect("a port"), address);
+        let (mut theirs, _) = listener.accept().expect("a connection");
+        theirs.set_nodelay(true).expect("a socket");
+        theirs.write_all(b"one\n").expect("a write");
+        std::thread::sleep(apart);
+        theirs.write_all(b"three\n").expect("a write");
+        Some((tap, ours))
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_late_read_is_divided_over_ipv4_and_ipv6() {
+        use crate::client::socket::{Socket, Stamping};
+        let apart = ms(20);
+        // The kernel takes a while to begin.
+        let _stamping = Stamping::begin().expect("a socket");
+        std::thread::sleep(ms(20));
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Some((mut tap, ours)) = two_writes(address, apart) else { continue };
+            let mut socket = Socket::of(ours).expect("a socket");
+            // The tap may see a packet a little later.
+            std::thread::sleep(ms(20));
+            let read = socket.read(&mut [0; 64]).expect("a read");
+            assert_eq!(read.bytes, 10);
+            let stamp = read.arrived.expect("a stamp");
+            let pieces = tap.divide(0, (10, 10), stamp).expect("pieces");
+            let [(4, first), (6, second)] = pieces[..] else { panic!("{pieces:?}") };
+            assert_eq!(second, stamp);
+            // The first waited while the second was not written.
+            assert!(second - first + APART >= apart, "{pieces:?}");
+        }
+    }
+}
