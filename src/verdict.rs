@@ -193,6 +193,10 @@ impl Verdict {
         if let Some(Ok(change)) = &self.change {
             return Some(self.wanting_of_change(change, actual.n));
         }
+        let room = (actual.value - self.threshold.limit).abs() - self.error.unwrap_or(0.0);
+        if self.uncertainty > 0.0 && room <= 0.0 {
+            return Some(Wanting::Exactness);
+        }
         let interval = match actual.interval {
             Ok(Some(interval)) => interval,
             Ok(None) => return Some(Wanting::Exactness),
@@ -208,7 +212,6 @@ impl Verdict {
         };
         let above = actual.value > self.threshold.limit;
         let half = if above { actual.value - interval.low } else { interval.high - actual.value };
-        let room = (actual.value - self.threshold.limit).abs() - self.error.unwrap_or(0.0);
         Some(wanting(half, room, actual.n))
     }
 

@@ -176,7 +176,9 @@ impl Stamped {
         connection: Warmth,
         route: &Route,
     ) -> anyhow::Result<Self> {
-        if route.stamps == Stamps::Packets {
+        // What is fetched of metrics needs no exact times.
+        let (has_tokens, has_packets) = (method == Method::POST, route.socket.is_none());
+        if has_tokens && route.stamps == Stamps::Packets {
             Tap::check().context("`stamps: packets` cannot be had")?;
         }
         Ok(Self {
@@ -190,7 +192,7 @@ impl Stamped {
             quiet: now(),
             seen: now(),
             stamping: route.socket.is_none().then(Stamping::begin).and_then(Result::ok),
-            wants_tap: route.stamps != Stamps::Socket && route.socket.is_none(),
+            wants_tap: has_tokens && has_packets && route.stamps != Stamps::Socket,
             tap: None,
             wall: WallClock::new(),
             keeps: connection == Warmth::Warm,
@@ -450,7 +452,8 @@ impl Stamped {
         let stream = &mut connection.socket.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(stream, Token(lane), interest).map_err(failed)?;
-        let ends = connection.socket.local_port().zip(work.address.as_ref().and_then(Address::port));
+        let ends =
+            connection.socket.local_port().zip(work.address.as_ref().and_then(Address::port));
         if let Some((tap, (local, peer))) = self.tap.as_mut().zip(ends) {
             tap.follow(lane, local, peer);
         }

@@ -254,8 +254,7 @@ fn transport(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Transport> {
 }
 
 fn stamps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Stamps> {
-    let known =
-        [("auto", Stamps::Auto), ("packets", Stamps::Packets), ("socket", Stamps::Socket)];
+    let known = [("auto", Stamps::Auto), ("packets", Stamps::Packets), ("socket", Stamps::Socket)];
     one_of(reader, entry, "stamps", &known)
 }
 

@@ -149,7 +149,8 @@ pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
         _ => Carrier::Tcp,
     };
     for &streams in &options.streams {
-        let calibration = calibrate::measure(Load::of(streams), (Transport::Stamped, Stamps::Auto), carrier)?;
+        let calibration =
+            calibrate::measure(Load::of(streams), (Transport::Stamped, Stamps::Auto), carrier)?;
         terminal::say(&told(&calibration));
     }
     Ok(0)

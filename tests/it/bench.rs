@@ -118,7 +118,8 @@ impl Ran {
             self.stdout
         );
         // Two events of a trial that arrive together are this note, and on a busy machine two do at
-        // any rhythm that a test has time for. That notes are told is a test of its own.
+        // any rhythm that a test has time for; nor is a client there punctual. That notes are told is a test of its own.
+        let all = all.replace(", client_delayed)", ")").replace(" (client_delayed)", "");
         let all = all.replace(" (shared_arrivals)", "");
         // A machine that gets busy makes figures drift, which is told as well.
         let lines = all.split_inclusive('\n').filter(|line| !line.starts_with("  drift: "));

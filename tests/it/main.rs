@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests set and read what users do")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod arrivals;
 mod baselines;
 mod bench;
 mod bodies;

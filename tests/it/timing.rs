@@ -80,8 +80,8 @@ async fn told(model: &str) -> String {
 async fn told_by(model: &str) -> String {
     match answers(model, 1).await.0.remove(0).outcome {
         Ok(sample) => {
-            // A busy machine can have events arrive together.
-            let of_load = [Note::SharedArrivals, Note::Burst];
+            // A busy machine can have events arrive together, and be read late.
+            let of_load = [Note::SharedArrivals, Note::Burst, Note::ClientDelayed];
             let notes = sample.notes.iter().filter(|note| !of_load.contains(note));
             let notes: Vec<_> = notes.map(|note| note.name()).collect();
             let (tokens, events) = (sample.response_tokens, sample.token_events.len());
@@ -155,9 +155,11 @@ async fn events_that_one_write_held_are_counted() {
     let model = "simulate: { ttft: 3ms, itl: 2ms, tokens: 6, faults: [{ merge: 3 }] }";
     let sample = sample(model).await;
     assert!(sample.shared_arrivals() >= 4, "{:?}", sample.token_events);
-    // Two pieces are no rhythm: there is no speed.
-    assert_eq!(sample.notes, [Note::Burst]);
-    assert_eq!(sample.generation_time(), None);
+    // Two pieces are no rhythm: the speed has an error, within which the true one is.
+    assert!(!sample.notes.contains(&Note::Burst), "{:?}", sample.notes);
+    let time = sample.generation_time().expect("a time");
+    let truth = Duration::from_millis(5 * 2);
+    assert!(time.abs_diff(truth) <= sample.generation_uncertainty(), "{sample:?}");
 }
 
 #[tokio::test]
