@@ -69,11 +69,11 @@ const COARSE: Duration = Duration::from_millis(1);
 /// beginning.
 const TICK: Duration = Duration::from_millis(1);
 
-/// A read may have been so late that its packets are looked up.
-const LATE: Duration = Duration::from_millis(2);
+/// A read may have been so late that its packets are looked up, if it holds several events.
+const LATE: Duration = Duration::from_micros(250);
 
-/// The same of a read that seems to hold several events.
-const LATE_FOR_SEVERAL: Duration = Duration::from_micros(250);
+/// After so many reads sockets are looked at again.
+const BATCH: usize = 64;
 
 /// Most events that one wait reports.
 const EVENTS: usize = 1024;
@@ -92,9 +92,9 @@ pub(super) struct Stamped {
     timeouts: Timeouts,
     poll: Poll,
     events: Events,
-    /// The start of the last wait, if it reported every socket with something to read.
-    waited_from: Option<Instant>,
-    /// The start of the last such wait before it: a socket that was not reported then was empty.
+    /// The lanes that something has happened to, and whether their ends are to be looked for.
+    reported: VecDeque<(usize, bool)>,
+    /// When sockets were last looked at, all of them: one that was not reported then was empty.
     quiet: Instant,
     /// The last reading of the clock.
     seen: Instant,
@@ -129,6 +129,8 @@ struct Lane {
     idle_since: Option<Instant>,
     /// How a connection was set up that has carried no request yet.
     fresh: Option<SetUp>,
+    /// When its socket was last known to be empty, if it has been reported since and not emptied.
+    quiet: Option<Instant>,
     work: Option<Work>,
 }
 
@@ -188,7 +190,7 @@ impl Stamped {
             timeouts,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
-            waited_from: None,
+            reported: VecDeque::new(),
             quiet: now(),
             seen: now(),
             stamping: route.socket.is_none().then(Stamping::begin).and_then(Result::ok),
@@ -220,7 +222,7 @@ impl Stamped {
             };
             self.rest(active, next_start);
             self.wait(until, next_start);
-            self.take_events(jobs);
+            self.take_reported(jobs);
             self.expire(jobs);
             self.find_ends(jobs);
         }
@@ -261,31 +263,59 @@ impl Stamped {
     /// Waits for something to happen, until then at most; for a start not quite so long, since it
     /// must not be late.
     fn wait(&mut self, until: Instant, next_start: Option<Instant>) {
+        let begun = now();
+        let mut at = begun;
         loop {
-            let begun = now();
-            let left = until.saturating_duration_since(begun);
+            let left = until.saturating_duration_since(at);
             let left = match next_start {
+                _ if !self.reported.is_empty() => Duration::ZERO,
                 Some(start) if start <= until => whole_millis(left.saturating_sub(COARSE)),
                 _ => left,
             };
-            let is_tick = left > TICK && self.tap.is_none() && self.active() > 0;
-            self.wait_for(if is_tick { TICK } else { left });
-            if !is_tick || self.waited_from.is_none() || !self.events.is_empty() {
+            let tick = self.tick(at - begun);
+            let was_whole = self.look(tick.map_or(left, |tick| tick.min(left)));
+            let is_tick = tick.is_some_and(|tick| tick < left);
+            if !is_tick || !was_whole || !self.reported.is_empty() {
                 return;
             }
-            self.quiet = begun;
+            at = self.seen;
         }
     }
 
-    fn wait_for(&mut self, time: Duration) {
+    /// How long to wait at most, having waited so long: what arrives then arrived within it. A
+    /// hundredth of what has passed is as good as a millisecond.
+    fn tick(&self, waited: Duration) -> Option<Duration> {
+        let is_needed = self.tap.is_none() && self.active() > 0;
+        is_needed.then(|| whole_millis(waited / 100).max(TICK))
+    }
+
+    /// Waits so long for something to happen, and notes what it happened to; false when it was
+    /// interrupted.
+    fn look(&mut self, time: Duration) -> bool {
         let begun = now();
-        // An interrupted wait is over sooner, and reports nothing.
-        let waited = self.poll.poll(&mut self.events, Some(time));
-        self.waited_from = waited.is_ok().then_some(begun);
+        let looked = self.poll.poll(&mut self.events, Some(time)).is_ok();
         self.seen = now();
         if !time.is_zero() {
             self.waited += self.seen - begun;
         }
+        // An interrupted wait is over sooner, and reports nothing.
+        if !looked {
+            return false;
+        }
+        let mut reported = 0;
+        for event in &self.events {
+            let Token(lane) = event.token();
+            self.reported.push_back((lane, event.is_read_closed() || event.is_error()));
+            if let Some(lane) = self.lanes.get_mut(lane) {
+                lane.quiet.get_or_insert(self.quiet);
+            }
+            reported += 1;
+        }
+        // A full list may lack some.
+        if reported < EVENTS {
+            self.quiet = begun;
+        }
+        true
     }
 
     /// Lets arrivals gather, but not past the next start; and sleeps through the last of the time
@@ -308,18 +338,18 @@ impl Stamped {
         }
     }
 
-    fn take_events(&mut self, jobs: &mut dyn Jobs) {
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        let mut reported = 0;
-        for event in &events {
-            let drain = event.is_read_closed() || event.is_error();
-            self.advance(event.token().0, drain, jobs);
-            reported += 1;
+    /// Takes what has been reported. What is reported meanwhile waits for the next round; looking
+    /// for it now and then, and before a rest, only keeps short how long ago sockets were empty.
+    fn take_reported(&mut self, jobs: &mut dyn Jobs) {
+        for nth in 1..=self.reported.len() {
+            let Some((lane, drain)) = self.reported.pop_front() else { break };
+            self.advance(lane, drain, jobs);
+            if nth % BATCH == 0 {
+                self.look(Duration::ZERO);
+            }
         }
-        self.events = events;
-        // A full list may lack some.
-        if let Some(begun) = self.waited_from.filter(|_| reported < EVENTS) {
-            self.quiet = begun;
+        if self.active() > MANY {
+            self.look(Duration::ZERO);
         }
     }
 
@@ -557,10 +587,13 @@ impl Stamped {
 
     /// Hands the request to the open connection: its clock starts.
     fn send(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+        let Lane { connection: Some(connection), work: Some(work), quiet, .. } =
+            &mut self.lanes[lane]
         else {
             return;
         };
+        // What is read from now on arrives from now on.
+        *quiet = None;
         work.stage = Stage::Sending;
         work.limits.origin = now();
         self.seen = work.limits.origin;
@@ -605,7 +638,8 @@ impl Stamped {
     /// A read that is short has emptied the socket (epoll(7), question 9), so that another one
     /// would be for nothing, unless the end of the stream may lie behind it: `drain`.
     fn receiving(&mut self, lane: usize, drain: bool, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+        let Lane { connection: Some(connection), work: Some(work), quiet, .. } =
+            &mut self.lanes[lane]
         else {
             return;
         };
@@ -616,7 +650,7 @@ impl Stamped {
             let read = match connection.socket.read(&mut self.buffer) {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    work.emptied = begun;
+                    (work.emptied, *quiet) = (begun, None);
                     break;
                 }
                 Err(error) => {
@@ -628,17 +662,19 @@ impl Stamped {
             self.seen = now.monotonic;
             let steady = self.wall.round(now);
             let kernel = read.arrived.filter(|_| steady).map(|stamp| moment(stamp, now));
-            let since = work.emptied.max(self.quiet);
+            let since = work.emptied.max(quiet.unwrap_or(self.quiet));
             let arrival = match kernel {
                 Some(at) => Arrival { at, since, by: StampedBy::Kernel },
                 None => Arrival { at: now.monotonic, since, by: StampedBy::Program },
             };
             if read.bytes < READ {
-                work.emptied = begun;
+                (work.emptied, *quiet) = (begun, None);
             }
             let bytes = &self.buffer[..read.bytes];
             let stamp = kernel.and(read.arrived);
-            let pieces = pieces(&mut self.tap, (lane, &connection.socket), arrival, stamp, bytes);
+            let is_needed = stamp.is_some() && connection.needs_pieces(bytes, &work.incoming);
+            let stamp = stamp.filter(|_| is_needed && is_late(arrival));
+            let pieces = pieces(&mut self.tap, (lane, &connection.socket), stamp, bytes);
             let pieces = pieces.into_iter().flatten().map(|(length, stamp)| {
                 let at = moment(stamp, now).min(arrival.at);
                 (length, Arrival { at, since: at, by: StampedBy::Kernel })
@@ -819,37 +855,24 @@ fn share(now: Instant, end: Instant, addresses: usize) -> Instant {
     now + end.saturating_duration_since(now) / addresses
 }
 
-/// The parts of a late read and their stamps, where its packets are known. Notes the read.
+/// The first parts of a read with this stamp, as far as its packets are known; none without one.
+/// Notes the read.
 fn pieces(
     tap: &mut Option<Tap>,
     (lane, socket): (usize, &Socket),
-    arrival: Arrival,
     stamp: Option<Duration>,
     bytes: &[u8],
 ) -> Option<Vec<Piece>> {
     let tap = tap.as_mut()?;
-    let pieces = stamp
-        .filter(|_| is_late(arrival, bytes))
-        .and_then(|stamp| tap.divide(lane, (bytes.len(), socket.received), stamp));
+    let pieces = stamp.and_then(|stamp| tap.divide(lane, (bytes.len(), socket.received), stamp));
     tap.note(lane, socket.received);
     pieces
 }
 
 /// Whether parts of a read may have arrived so much before its stamp that their packets are looked
 /// up.
-fn is_late(arrival: Arrival, bytes: &[u8]) -> bool {
-    let late = arrival.at.saturating_duration_since(arrival.since);
-    late > LATE || (late > LATE_FOR_SEVERAL && holds_several(bytes))
-}
-
-/// Whether these bytes seem to hold several events: of JSON, in lines or not, encrypted never.
-fn holds_several(bytes: &[u8]) -> bool {
-    let ends = memchr::memchr_iter(b'\n', bytes);
-    let of_json = |end: &usize| {
-        let line = &bytes[..*end];
-        line.strip_suffix(b"\r").unwrap_or(line).ends_with(b"}")
-    };
-    ends.filter(of_json).nth(1).is_some()
+fn is_late(arrival: Arrival) -> bool {
+    arrival.at.saturating_duration_since(arrival.since) > LATE
 }
 
 fn whole_millis(time: Duration) -> Duration {

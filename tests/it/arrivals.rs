@@ -2,13 +2,17 @@
 //! says how far it may be off. Programs are stopped and told to go on, so nothing here depends on
 //! how fast the machine is.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
+use clap::Parser as _;
 use llm_stream_bench::{
-    config::TokenCount,
+    cli::Cli,
+    config::{Config, TokenCount},
     metric::METRICS,
+    plan::Plan,
     protocol::OpenAiChat,
     recording::{Chunk, Recording, StampedBy, Uncertainty},
+    route::Stamps,
     sample::{self, Note, Sample},
     uncertainty,
 };
@@ -223,6 +227,39 @@ fn what_a_delayed_client_took_at_once_nobody_held_back() {
     let sample = of(StampedBy::Kernel, pieces);
     assert_eq!(sample.notes, [Note::SharedArrivals, Note::ClientDelayed]);
     assert_eq!(sample.generation_time(), None);
+}
+
+// -- which stamps ---------------------------------------------------------------------------------
+
+fn plan(model: &str) -> Result<Plan, String> {
+    let yaml = format!("prompts: [{{ name: p, text: hi }}]\nmodels: {{ m: {{ {model} }} }}\n");
+    let config = Config::parse(&yaml, "configs.yaml", Path::new(".")).map_err(|e| e.to_string())?;
+    Plan::new(&config, &Cli::parse_from(["llm"])).map_err(|error| error.to_string())
+}
+
+#[test]
+fn stamps_are_auto_unless_the_config_says_otherwise() {
+    let server = "base_url: \"http://h\"";
+    let of = |keys: &str| plan(&format!("{server}{keys}")).map(|plan| plan.targets[0].stamps);
+    assert_eq!(of(""), Ok(Stamps::Auto));
+    assert_eq!(of(", stamps: socket"), Ok(Stamps::Socket));
+    assert_eq!(of(", stamps: packets, transport: stamped"), Ok(Stamps::Packets));
+    let misspelt = of(", stamps: packet").unwrap_err();
+    assert!(misspelt.contains("there is no stamps `packet`"), "{misspelt}");
+    assert!(misspelt.contains("did you mean `packets`"), "{misspelt}");
+}
+
+#[test]
+fn packets_that_cannot_be_had_are_an_error() {
+    let by_reqwest = "base_url: \"http://h\", transport: reqwest, stamps: packets";
+    let error = plan(by_reqwest).unwrap_err();
+    assert!(
+        error.contains("`stamps: packets` cannot be had with the transport `reqwest`"),
+        "{error}"
+    );
+    let by_socket = "base_url: \"unix:///run/x.sock\", transport: stamped, stamps: packets";
+    let error = plan(by_socket).unwrap_err();
+    assert!(error.contains("`stamps: packets` cannot be had with a unix socket"), "{error}");
 }
 
 // -- a client that is stopped ---------------------------------------------------------------------

@@ -105,6 +105,16 @@ impl Connection {
         Ok(false)
     }
 
+    /// Whether parts of this read may have arrivals of their own that matter: not if it seems to
+    /// hold one event and no more, which the stamp is of.
+    pub(super) fn needs_pieces(&self, bytes: &[u8], incoming: &Incoming) -> bool {
+        let is_one = match self.tls {
+            Some(_) => is_one_record(bytes),
+            None => is_one_event(bytes),
+        };
+        !bytes.is_empty() && (!is_one || incoming.reader.head().is_none())
+    }
+
     /// Takes one read: its first `pieces`, which have arrivals of their own, and what is left of it.
     pub(super) fn take_pieces(
         &mut self,
@@ -154,6 +164,23 @@ impl Connection {
             false => Ok(()),
         }
     }
+}
+
+/// Whether these bytes end with an event of JSON and have no end of another one.
+fn is_one_event(bytes: &[u8]) -> bool {
+    let is_end = |end: &usize| {
+        let line = &bytes[..*end];
+        line.strip_suffix(b"\r").unwrap_or(line).ends_with(b"}")
+    };
+    let mut ends = memchr::memchr_iter(b'\n', bytes).filter(is_end);
+    let is_last = |end: usize| bytes[end..].trim_ascii().is_empty();
+    ends.next().is_some_and(is_last) && ends.next().is_none()
+}
+
+/// Whether these bytes are one record of TLS.
+fn is_one_record(bytes: &[u8]) -> bool {
+    let [_, _, _, high, low, rest @ ..] = bytes else { return false };
+    rest.len() == usize::from(u16::from_be_bytes([*high, *low]))
 }
 
 /// Why a TLS connection failed.
@@ -210,4 +237,37 @@ fn takes_silently(tls: &mut ClientConnection, bytes: &[u8]) -> bool {
     });
     let closed = tls.process_new_packets().map_or(true, |state| state.peer_has_closed());
     taken.is_ok() && silent && !closed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_is_told_from_several_and_from_parts() {
+        let one: [&[u8]; 4] = [
+            b"9\r\ndata: {}\n\n\r\n",
+            b"data: {\"a\":1}\r\n\r\n",
+            b"{\"done\":false}\n",
+            b"event: x\ndata: {}\n\n",
+        ];
+        let other: [&[u8]; 6] = [
+            b"",
+            b"data: {}\n\ndata: {}\n\n",
+            b"data: {}\n\ndata: [DONE]\n\n",
+            b"data: {}\n\n: ping\n\n",
+            b"data: {}\n\ndata: {\"a",
+            b"data: {\"a",
+        ];
+        assert_eq!(one.map(is_one_event), [true; 4]);
+        assert_eq!(other.map(is_one_event), [false; 6]);
+    }
+
+    #[test]
+    fn one_record_is_told_from_several_and_from_parts() {
+        assert!(is_one_record(&[23, 3, 3, 0, 2, 1, 1]));
+        assert!(!is_one_record(&[23, 3, 3, 0, 2, 1]));
+        assert!(!is_one_record(&[23, 3, 3, 0, 1, 1, 23, 3, 3, 0, 1, 1]));
+        assert!(!is_one_record(&[]));
+    }
 }
