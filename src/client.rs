@@ -398,12 +398,19 @@ pub fn check_packet_stamps() -> std::io::Result<()> {
     tap::Tap::check()
 }
 
+/// What else than connections is open: the results, the terminal, a TLS store.
+const OTHER_FILES: usize = 64;
+
+/// How many connections this process may have open, each of which takes `files` files.
+pub fn most_connections(files: usize) -> usize {
+    let most = socket::open_files().and_then(|most| usize::try_from(most).ok());
+    most.map_or(usize::MAX, |most| (most.saturating_sub(OTHER_FILES) / files).max(1))
+}
+
 /// Lets this process have `connections` open, each of which takes `files` files; an error says why
 /// it cannot.
 pub fn allow(connections: usize, files: usize) -> anyhow::Result<()> {
-    /// What else is open: the results, the terminal, a TLS store.
-    const OTHERS: usize = 64;
-    let needs = connections.saturating_mul(files).saturating_add(OTHERS);
+    let needs = connections.saturating_mul(files).saturating_add(OTHER_FILES);
     match socket::open_files() {
         Some(most) if most < needs as u64 => anyhow::bail!(
             "{connections} connections need {needs} open files, and this process may have {most}: \

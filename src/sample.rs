@@ -615,6 +615,10 @@ pub enum Note {
     /// once: their arrivals are known to within `arrival_uncertainty`, which is more than 1 % of a
     /// figure and more than a millisecond beyond what a punctual reader needs.
     ClientDelayed,
+    /// The simulated endpoint wrote the first token late, or took another time from the first token
+    /// to the last, by more than a millisecond and 1 % of what its script says: the machine had other
+    /// things to do.
+    SimulatorLate,
 }
 
 impl Note {
@@ -654,6 +658,7 @@ impl Note {
             Self::TotalBelowSum => "total_below_sum",
             Self::ServerDisagrees => "server_disagrees",
             Self::ClientDelayed => "client_delayed",
+            Self::SimulatorLate => "simulator_late",
         }
     }
 

@@ -22,6 +22,7 @@ use crate::{
     recording::{ErrorKind, RequestError},
     sample::{Doubt, Note, Sample},
     server_metrics::Beside,
+    sim::Punctuality,
     statistic::{Absent, Statistic},
     threshold::Threshold,
     uncertainty::{self, Uncertain},
@@ -345,6 +346,9 @@ pub struct Group {
     pub shortfalls: Vec<String>,
     /// What the server's metrics said of each trial, where they were read.
     pub server: Vec<Beside>,
+    /// How the simulated endpoint kept to its script in the requests that have figures; empty where
+    /// the endpoint is not simulated.
+    pub punctuality: Punctuality,
 }
 
 impl Summary {
@@ -388,6 +392,13 @@ impl Summary {
     pub fn add_server(&mut self, case: &Case, beside: Beside) {
         if let Some(group) = self.group(case) {
             group.server.push(beside);
+        }
+    }
+
+    /// Keeps how the simulated endpoint kept to its script in a trial.
+    pub fn add_punctuality(&mut self, case: &Case, punctuality: Punctuality) {
+        if let Some(group) = self.group(case) {
+            group.punctuality.merge(punctuality);
         }
     }
 
@@ -458,6 +469,7 @@ impl Group {
             loads: Vec::new(),
             shortfalls: Vec::new(),
             server: Vec::new(),
+            punctuality: Punctuality::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::{
     interval::Interval,
     lacking::Lacking,
     metric::{ErrorOf, Metric, Read},
+    sim::{Deviation, Punctuality},
     statistic::{Absent, Statistic},
     summary::{Estimate, Group},
     threshold::Threshold,
@@ -282,6 +283,19 @@ pub struct InstrumentError {
 }
 
 impl InstrumentError {
+    /// These errors of a figure that is to say something of a script, by an endpoint that was late: on
+    /// average, since how lateness varies is in the spread of the requests already.
+    pub fn with_simulator(self, punctuality: &Punctuality) -> Self {
+        let mean = |of: Option<Deviation>| of.map_or(0.0, |deviation| deviation.mean.abs());
+        let generation = punctuality.generation();
+        let part = generation.map_or(0.0, |late| late.mean.abs() / late.scripted);
+        Self {
+            arrival: self.arrival + mean(punctuality.first()),
+            gap: self.gap + punctuality.latest(),
+            generation: self.generation + part,
+        }
+    }
+
     /// How far `actual`, a figure of `group` in the metric's base unit, can be off. `None` where no
     /// error is known.
     pub fn of(&self, metric: &Metric, actual: f64, group: &Group) -> Option<f64> {

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     calibrate::{self, Calibration, Carrier, Load},
     cli::CalibrateOptions,
+    client,
     plan::{Target, Transport},
     recording::StampedBy,
     route::Stamps,
@@ -32,8 +33,9 @@ pub(super) struct Setting {
     streams: usize,
 }
 
-/// Numbers of streams at which the instrument is measured; a load is judged by the next higher one.
-const LEVELS: [usize; 5] = [1, 16, 64, 256, 1024];
+/// Most streams at which the instrument is measured, so that it takes a second or two. A load of more
+/// is judged by these, which is printed.
+const MOST_STREAMS: usize = 4096;
 
 /// After the trials, before they are judged: how exact is each transport under the loads that it
 /// was used for? Less than half a second each. The answer is printed and kept beside the results.
@@ -52,7 +54,7 @@ pub(super) fn before_judging(
             return Instruments::new();
         }
     };
-    calibrations.iter().for_each(|(setting, known)| terminal.err(&line(setting.transport, known)));
+    calibrations.iter().for_each(|(setting, known)| terminal.err(&line(setting, known)));
     terminal.err("\n");
     // Beside a device or a pipe there is no place for it.
     if results.is_file()
@@ -64,10 +66,8 @@ pub(super) fn before_judging(
 }
 
 /// By which calibration a group is judged.
-pub(super) fn setting(group: &Group) -> Setting {
-    let peak = group.loads.iter().map(|reached| reached.peak).max().unwrap_or(1);
-    let most = LEVELS[LEVELS.len() - 1];
-    let streams = LEVELS.into_iter().find(|level| *level >= peak).unwrap_or(most);
+fn setting(group: &Group) -> Setting {
+    let streams = group.loads.iter().map(|reached| reached.peak).max().unwrap_or(1);
     let carrier = match &group.target {
         target if target.is_by_socket() => Carrier::Unix,
         target if target.is_over_tls() => Carrier::Tls,
@@ -77,13 +77,31 @@ pub(super) fn setting(group: &Group) -> Setting {
     Setting { transport, stamps, carrier, streams }
 }
 
+/// The calibration by which `group` is judged: that of its number of streams. Further runs of an open
+/// loop may reach another number: then that of the next higher one, else of the highest.
+pub(super) fn calibration_of<'a>(
+    group: &Group,
+    instruments: &'a Instruments,
+) -> Option<&'a Calibration> {
+    let Setting { transport, stamps, carrier, streams } = setting(group);
+    let is_alike = |of: &Setting| {
+        (of.transport, of.stamps, of.carrier) == (transport, stamps, carrier)
+    };
+    let known = instruments.iter().filter(|(of, _)| is_alike(of));
+    let higher = known.clone().filter(|(of, _)| of.streams >= streams);
+    let nearest = higher.min_by_key(|(of, _)| of.streams);
+    nearest.or_else(|| known.max_by_key(|(of, _)| of.streams)).map(|(_, known)| known)
+}
+
 fn calibrations(summary: &Summary) -> anyhow::Result<Vec<(Setting, Calibration)>> {
     let mut calibrations: Vec<(Setting, Calibration)> = Vec::new();
     for setting in summary.groups.iter().map(setting) {
         if !calibrations.iter().any(|(known, _)| *known == setting) {
             let Setting { transport, stamps, carrier, streams } = setting;
-            let client = (transport, stamps);
-            let known = calibrate::measure(Load::short(streams), client, carrier)?;
+            // The simulated endpoint has the other end of each connection.
+            let most = client::most_connections(2).min(MOST_STREAMS);
+            let load = Load::short(streams.min(most));
+            let known = calibrate::measure(load, (transport, stamps), carrier)?;
             calibrations.push((setting, known));
         }
     }
@@ -107,7 +125,7 @@ struct Kept<'a> {
     calibration: &'a Calibration,
 }
 
-fn line(transport: Transport, calibration: &Calibration) -> String {
+fn line(setting: &Setting, calibration: &Calibration) -> String {
     let Calibration { streams, tls, unix, stamped_by, packets, ttft, gap, generation } =
         calibration;
     let each = match (stamped_by, packets) {
@@ -122,12 +140,15 @@ fn line(transport: Transport, calibration: &Calibration) -> String {
     };
     let streams = match streams {
         1 => String::new(),
+        _ if *streams < setting.streams => {
+            format!(", {streams} streams at a time, where the load had {}", setting.streams)
+        }
         _ => format!(", {streams} streams at a time"),
     };
     format!(
         "instrument ({}{carrier}{streams}), here and now: stamps by the {}{each}; ttft {:+.3} ms, 99 % within {:.3} ms; \
          gaps within {:.3} ms; generation_speed within {:.2} %\n",
-        transport.name(),
+        setting.transport.name(),
         stamped_by.name(),
         ttft.median * 1e3,
         ttft.p99 * 1e3,

@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     slice,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -48,7 +48,7 @@ use crate::{
     recording::{Chunk, ErrorKind, Recording, RequestError},
     report::{Ending, Finished, Instrument, Judged, Run},
     sample::{Note, Sample},
-    sim::Simulator,
+    sim::{Punctuality, Simulator},
     statistic::Statistic,
     summary::{Group, Row, Summary, Tally},
     synthetic::Counts,
@@ -109,7 +109,7 @@ struct Live {
     /// The prompts of which it has no text of the right length, and why.
     unmade: Vec<(Arc<Prompt>, RequestError)>,
     meter: Meter,
-    _simulator: Option<Simulator>,
+    simulator: Option<Simulator>,
 }
 
 /// Why there is no row after a trial.
@@ -193,6 +193,8 @@ impl Session {
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
+        // What was logged before, of the warm-up for one, is not the trial's.
+        self.punctuality(Vec::new());
         let ended = match &case.task {
             Task::Prompt(prompt) if prompt.turns.is_empty() => {
                 self.ask_one(case, prompt, place, prepared)
@@ -238,6 +240,13 @@ impl Session {
             return Err(Stopped::Interrupted);
         }
         self.keep(case, prompt, started, answer)
+    }
+
+    /// How the simulated endpoint kept to its script since the last call, if the live model is
+    /// simulated; the requests were `handed_over` then.
+    fn punctuality(&self, handed_over: Vec<Instant>) -> Option<Punctuality> {
+        let simulator = self.live.as_ref()?.simulator.as_ref()?;
+        Some(Punctuality::of(simulator.take_log(), handed_over))
     }
 
     /// Passes on what libtest-mimic has still to say.
@@ -498,6 +507,12 @@ impl Session {
         if let (Ok(sample), false) = (&mut outcome, prompt.is_later_turn()) {
             self.compare_with_first(case, sample);
         }
+        let handed_over = recording.as_ref().and_then(|recording| recording.origin);
+        let punctuality = self.punctuality(handed_over.into_iter().collect());
+        if let (Ok(sample), Some(punctuality)) = (&mut outcome, punctuality) {
+            sample.notes.extend(punctuality.is_late().then_some(Note::SimulatorLate));
+            self.summary.add_punctuality(case, punctuality);
+        }
         let mut row =
             Row { case: case.clone(), prompt: prompt.clone(), started, place: None, outcome };
         // Before anyone is told, so that whoever was told finds it.
@@ -613,7 +628,7 @@ impl Live {
             Endpoint::Simulated(script) => {
                 let simulator = Simulator::start(script.clone(), target.protocol)
                     .context("failed to start the simulated endpoint")?
-                    .unlogged();
+                    .briefly_logged();
                 (simulated_url(&simulator, target.protocol), Some(simulator))
             }
         };
@@ -634,7 +649,7 @@ impl Live {
             meter,
             lengths: Lengths::default(),
             unmade: Vec::new(),
-            _simulator: simulator,
+            simulator,
         })
     }
 }
@@ -651,9 +666,8 @@ fn judge(
     reference: Option<Reference<'_>>,
     confidence: f64,
 ) -> Judged {
-    let setting = calibrate::setting(group);
-    let used = |(known, _): &&(Setting, _)| *known == setting;
-    let instrument = instruments.iter().find(used).map(|(_, known)| known.bounds());
+    let instrument = calibrate::calibration_of(group, instruments)
+        .map(|known| known.bounds().with_simulator(&group.punctuality));
     let verdict = |&threshold| Verdict::of(threshold, group, instrument, reference, confidence);
     // Without a baseline there is no change: whoever allows that has said so.
     let judged =

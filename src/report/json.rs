@@ -19,6 +19,7 @@ use crate::{
     plan::{Target, Workload},
     reached::Reached,
     schedule::Shape,
+    sim::Deviation,
     statistic::{Absent, Statistic},
     summary::{Group, Tally},
     verdict::{Outcome, Verdict, Wanting},
@@ -123,6 +124,7 @@ fn group(group: &Group, run: &Run) -> Value {
         "loads": group.loads.iter().map(load).collect::<Vec<_>>(),
         "shortfalls": group.shortfalls,
         "drift": drift(group),
+        "simulator": simulator(group),
         "server": {
             "disagrees": group.tally.server_disagrees,
             "metrics": by_metrics(group),
@@ -154,6 +156,25 @@ fn drift(group: &Group) -> Value {
         Some((name.to_owned(), told))
     };
     ["generation_speed", "ttft"].into_iter().filter_map(of).collect::<Map<_, _>>().into()
+}
+
+/// How the simulated endpoint differed from its script.
+fn simulator(group: &Group) -> Value {
+    let told = |deviation: Option<Deviation>| {
+        deviation.map(|Deviation { median, mean, p99, scripted }| {
+            json!({
+                "scripted": number(scripted),
+                "mean": number(mean),
+                "median": number(median),
+                "p99": number(p99),
+            })
+        })
+    };
+    let (first, generation) = (group.punctuality.first(), group.punctuality.generation());
+    match first.is_some() {
+        true => json!({ "first_token": told(first), "generation": told(generation) }),
+        false => Value::Null,
+    }
 }
 
 /// How the model's speed differs from that of the fastest, when they took turns.

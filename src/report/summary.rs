@@ -7,6 +7,7 @@ use crate::{
     metric::{METRICS, Metric},
     plan::Workload,
     server_metrics::Beside,
+    sim::Deviation,
     statistic::Statistic,
     summary::{Group, Tally},
 };
@@ -27,6 +28,7 @@ impl Format for SummaryTables {
             if group.tally.valid > 0 {
                 out.push_str(&figures(group));
                 out.push_str(&drifts(group));
+                out.push_str(&simulator(group));
                 out.push_str(&server_word(group));
                 out.push_str(&server_metrics(group));
                 out.push_str(&turns(group));
@@ -90,6 +92,28 @@ fn drifts(group: &Group) -> String {
         })
     });
     told.collect()
+}
+
+/// By how much the simulated endpoint missed its script, where that is worth a word.
+fn simulator(group: &Group) -> String {
+    let what = [
+        ("first tokens", group.punctuality.first()),
+        ("generation", group.punctuality.generation()),
+    ];
+    let told = what.into_iter().filter_map(|(what, deviation)| {
+        let Deviation { mean, p99, .. } = deviation.filter(|deviation| !deviation.is_none())?;
+        let word = if what == "generation" { "longer" } else { "late" };
+        Some(format!(
+            "{what} {:+.2} ms {word} on average, 99 % within {:.2} ms",
+            mean * 1e3,
+            p99 * 1e3
+        ))
+    });
+    let told: Vec<_> = told.collect();
+    match told.is_empty() {
+        true => String::new(),
+        false => format!("  simulated endpoint, against its script: {}\n", told.join("; ")),
+    }
 }
 
 /// What the server says of its own speed beside what arrived, by medians, and in how many requests

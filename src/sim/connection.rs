@@ -181,7 +181,7 @@ impl Piece {
             Mark::Tls => {}
             Mark::Head => log.head_returned = Some(returned),
             Mark::Body { due, bytes, token_events } => {
-                log.writes.push(Write { due, began, returned, bytes, token_events })
+                log.note(Write { due, began, returned, bytes, token_events })
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -21,11 +21,16 @@ pub struct AnswerLog {
     pub body: Bytes,
     /// When the write of the response's head returned; of all the response, when it is no stream.
     pub head_returned: Option<Instant>,
-    /// The writes of the stream, in order.
+    /// The writes of the stream, in order. A brief log keeps those of the first and of the latest
+    /// token event only.
     pub writes: Vec<Write>,
+    /// How long after it was due the latest of the writes with a token event began.
+    pub latest: Duration,
     /// Whether the response ended as HTTP says it must. Also true when a fault cut the
     /// answer short; false while it runs, after a reset, and when the client left.
     pub completed: bool,
+    /// Whether the log is brief, so that a long load fits into memory.
+    is_brief: bool,
 }
 
 impl AnswerLog {
@@ -35,6 +40,24 @@ impl AnswerLog {
     /// The write that completed the first token event.
     pub fn first_token(&self) -> Option<&Write> {
         self.writes.iter().find(|write| write.token_events > 0)
+    }
+
+    /// The write that completed the latest token event.
+    pub fn last_token(&self) -> Option<&Write> {
+        self.writes.iter().rfind(|write| write.token_events > 0)
+    }
+
+    /// Notes a write of the stream.
+    pub(super) fn note(&mut self, write: Write) {
+        let has_token = write.token_events > 0;
+        if has_token {
+            self.latest = self.latest.max(write.lateness());
+        }
+        match (self.is_brief, self.writes.len()) {
+            (true, _) if !has_token => {}
+            (true, 2) => self.writes[1] = write,
+            _ => self.writes.push(write),
+        }
     }
 }
 
@@ -54,6 +77,13 @@ pub struct Write {
     pub token_events: u64,
 }
 
+impl Write {
+    /// How long after it was due it began.
+    pub fn lateness(&self) -> Duration {
+        self.began.saturating_duration_since(self.due)
+    }
+}
+
 /// The answers of one endpoint, shared by its thread and its owner.
 ///
 /// Each answer has a lock of its own, so that reading the log holds no write up for longer than
@@ -64,7 +94,19 @@ pub(super) struct Log(Mutex<Answers>);
 #[derive(Debug, Default)]
 struct Answers {
     entries: Vec<Entry>,
-    closed: bool,
+    detail: Detail,
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Detail {
+    /// Every write, and the requests' bodies.
+    #[default]
+    Full,
+    /// Of each answer when it was due and when it was written, until it is taken.
+    Brief,
+    /// Nothing.
+    None,
 }
 
 /// An answer's place in the log.
@@ -74,10 +116,10 @@ pub(super) struct Entry(Arc<Mutex<AnswerLog>>);
 impl Log {
     /// Opens the log of an answer.
     pub(super) fn open(&self, request: u64, id: String, received: Instant, body: &[u8]) -> Entry {
-        let body = if body.len() > AnswerLog::BODY_LIMIT {
-            Bytes::new()
-        } else {
-            Bytes::copy_from_slice(body)
+        let detail = lock(&self.0).detail;
+        let body = match body.len() <= AnswerLog::BODY_LIMIT && detail == Detail::Full {
+            true => Bytes::copy_from_slice(body),
+            false => Bytes::new(),
         };
         let entry = Entry(Arc::new(Mutex::new(AnswerLog {
             request,
@@ -86,10 +128,12 @@ impl Log {
             body,
             head_returned: None,
             writes: Vec::new(),
+            latest: Duration::ZERO,
             completed: false,
+            is_brief: detail != Detail::Full,
         })));
         let mut answers = lock(&self.0);
-        if !answers.closed {
+        if answers.detail != Detail::None {
             answers.entries.push(entry.clone());
         }
         entry
@@ -97,9 +141,24 @@ impl Log {
 
     /// Keeps nothing from now on: for an endpoint that runs for ever and is never asked.
     pub(super) fn close(&self) {
+        self.keep(Detail::None);
+    }
+
+    /// Keeps of each answer only when it was due and when it was written, until that is taken.
+    pub(super) fn shorten(&self) {
+        self.keep(Detail::Brief);
+    }
+
+    fn keep(&self, detail: Detail) {
         let mut answers = lock(&self.0);
-        answers.closed = true;
+        answers.detail = detail;
         drop(mem::take(&mut answers.entries));
+    }
+
+    /// Takes every answer so far out of the log.
+    pub(super) fn take(&self) -> Vec<AnswerLog> {
+        let entries = mem::take(&mut lock(&self.0).entries);
+        entries.iter().map(|entry| entry.lock().clone()).collect()
     }
 
     /// A copy of every answer so far.
@@ -137,5 +196,32 @@ mod tests {
         log.close();
         open(3, 0).lock().completed = true;
         assert_eq!(log.answers(), []);
+    }
+
+    #[test]
+    fn a_brief_log_keeps_the_first_and_the_last_token_and_the_latest_write() {
+        let log = Log::default();
+        log.shorten();
+        let begin = pace::now();
+        let ms = |ms| begin + Duration::from_millis(ms);
+        let write = |due, began, token_events| Write {
+            due: ms(due),
+            began: ms(began),
+            returned: ms(began),
+            bytes: 9,
+            token_events,
+        };
+        let entry = log.open(1, String::new(), begin, b"body");
+        for (due, began, token_events) in
+            [(0, 0, 0), (5, 6, 1), (10, 17, 1), (15, 15, 1), (20, 22, 1), (20, 40, 0)]
+        {
+            entry.lock().note(write(due, began, token_events));
+        }
+        let [answer] = &log.take()[..] else { panic!("one answer") };
+        assert_eq!(answer.body, "");
+        assert_eq!(answer.first_token(), Some(&write(5, 6, 1)));
+        assert_eq!(answer.last_token(), Some(&write(20, 22, 1)));
+        assert_eq!(answer.latest, Duration::from_millis(7));
+        assert_eq!(log.take(), [], "they are taken once");
     }
 }

@@ -4,13 +4,14 @@
 //! In reading order: [`Script`] says what is due when; `routing` says which answer a request gets;
 //! `wire` is HTTP as bytes, `tls` the same encrypted; `listener` is where clients come in; `connection`
 //! is one client; `reactor` is the thread that keeps every deadline of every client; `pace` is its
-//! clock; [`AnswerLog`] is what it really did.
+//! clock; [`AnswerLog`] is what it really did, and [`Punctuality`] how that differs from the script.
 
 mod connection;
 mod in_virtual_time;
 mod listener;
 mod log;
 mod pace;
+mod punctuality;
 mod reactor;
 mod routing;
 mod script;
@@ -20,6 +21,7 @@ mod wire;
 
 pub use self::{
     log::{AnswerLog, Write},
+    punctuality::{Deviation, Punctuality},
     script::{Fault, FaultKind, Mistake, Script},
     server::Simulator,
     tls::{self_signed, server_tls},

@@ -130,10 +130,17 @@ impl Simulator {
         }
     }
 
-    /// Keeps no log from now on: for many requests, whose log nobody reads.
-    pub fn unlogged(self) -> Self {
-        self.log.close();
+    /// Keeps of each answer only when its first and its last token were due and written: enough to
+    /// say whether the script was kept ([`Punctuality`](super::Punctuality)), and little enough for
+    /// many requests.
+    pub fn briefly_logged(self) -> Self {
+        self.log.shorten();
         self
+    }
+
+    /// Takes what it did so far out of its log.
+    pub fn take_log(&self) -> Vec<AnswerLog> {
+        self.log.take()
     }
 
     /// What it did so far: every request for a completion in order of arrival, also those that

@@ -91,9 +91,17 @@ impl Bench {
     }
 }
 
+/// Runs the command. A machine with other things to do makes a load on a simulated endpoint invalid,
+/// which is right and not what most tests are about: it is then run again.
 pub(crate) fn ran(command: &mut Command) -> Ran {
-    Ran::from(command.output().expect("the bench target"))
+    const TRIES: usize = 12;
+    let mut ran = || Ran::from(command.output().expect("the bench target"));
+    let tried = (1..TRIES).map(|_| ran()).find(|ran| !ran.stderr.contains(NOT_KEPT));
+    tried.unwrap_or_else(ran)
 }
+
+/// What a run says of a load on a simulated endpoint that was too slow for it.
+pub(crate) const NOT_KEPT: &str = "which did not keep its script";
 
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
@@ -118,11 +126,18 @@ impl Ran {
             self.stdout
         );
         // Two events of a trial that arrive together are this note, and on a busy machine two do at
-        // any rhythm that a test has time for; nor is a client there punctual. That notes are told is a test of its own.
-        let all = all.replace(", client_delayed)", ")").replace(" (client_delayed)", "");
-        let all = all.replace(" (shared_arrivals)", "");
+        // any rhythm that a test has time for; nor is the client punctual there, or the simulated
+        // endpoint. That notes are printed is a test of its own.
+        let busy = ["shared_arrivals", "client_delayed", "simulator_late"];
+        let all = busy.iter().fold(all, |all, note| {
+            let all = all.replace(&format!("({note}, "), "(").replace(&format!(", {note}"), "");
+            all.replace(&format!(" ({note})"), "")
+        });
         // A machine that gets busy makes figures drift, which is told as well.
-        let lines = all.split_inclusive('\n').filter(|line| !line.starts_with("  drift: "));
+        let noise = |line: &&str| {
+            line.starts_with("  drift: ") || line.starts_with("  simulated endpoint, against ")
+        };
+        let lines = all.split_inclusive('\n').filter(|line| !noise(line));
         mask(&lines.collect::<String>())
     }
 }

@@ -18,6 +18,7 @@ mod http;
 mod instrument;
 mod mutated;
 mod player;
+mod outcomes;
 mod preflight;
 mod prompts;
 mod protocol;

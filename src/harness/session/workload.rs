@@ -3,6 +3,7 @@
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -18,6 +19,7 @@ use crate::{
     reached::{Reached, Span},
     recording::{ErrorKind, RequestError},
     report::{Finished, loads::LoadRow},
+    sim::Punctuality,
     statistic::Statistic,
     summary::{Row, Tally},
 };
@@ -27,6 +29,8 @@ use crate::{
 struct Gathered {
     tally: Tally,
     spans: Vec<Span>,
+    /// When each request was handed to the system.
+    handed_over: Vec<Instant>,
     /// The first failure's message.
     failure: Option<String>,
 }
@@ -58,7 +62,13 @@ impl Session {
         let failure = gathered.failure.clone();
         let reached = Reached::of(&gathered.spans, offered.driven.busy);
         self.measured = case.target.metrics_url.as_ref().map(|_| gathered.tally.clone());
+        let punctuality = self.punctuality(gathered.handed_over);
+        let kept = punctuality.as_ref().and_then(Punctuality::shortfall).map_or(Ok(()), Err);
         let outcome = judge(gathered.tally, reached.clone(), &offered, workload);
+        let outcome = outcome.and_then(|judged| kept.map(|()| judged));
+        if let Some(punctuality) = punctuality.filter(|_| outcome.is_ok()) {
+            self.summary.add_punctuality(case, punctuality);
+        }
         if let Err(error) = self.results.write_load(&LoadRow::of(case, workload, reached, &outcome))
         {
             let message = format!("failed to write the results: {error}");
@@ -145,6 +155,7 @@ impl Gathered {
         ended: Ended,
     ) {
         let Ended { prompt, place, span, since_begun, answer } = ended;
+        self.handed_over.extend(answer.recording.as_ref().and_then(|recording| recording.origin));
         let secrets = live.client.secrets();
         let mut outcome = answer.outcome;
         hide(&mut outcome, secrets);
