@@ -10,7 +10,7 @@ use crate::{
     metric::{DEFINITIONS, METRICS, Metric, Read},
     plan::{Target, Workload},
     statistic::Absent,
-    summary::{Group, Summary, Valued},
+    summary::{Group, Summary, Valued, group_name},
 };
 
 /// What a baseline's file says it is.
@@ -33,8 +33,14 @@ pub struct Baseline {
 /// One model's requests, with prompts one by one or under one load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
-    /// The name of the group.
+    /// The name of the group, to be shown.
     pub name: String,
+    /// The model's name; older files have only the group's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    /// The name of its load, if it was under one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    workload: Option<String>,
     /// What must be the same for its figures to be comparable.
     setting: BTreeMap<String, String>,
     /// What should be, and is told where it is not.
@@ -124,10 +130,10 @@ impl Baseline {
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 
-    /// The group of this name.
-    pub fn group(&self, name: &str) -> Result<&Kept, NoBaseline> {
-        let found = self.groups.iter().find(|group| group.name == name);
-        found.ok_or_else(|| NoBaseline::Missing(name.into()))
+    /// What it has of the same model, under the load of the same name if it was under one.
+    pub fn group(&self, of: &Kept) -> Result<&Kept, NoBaseline> {
+        let found = self.groups.iter().find(|group| group.is_of_the_same(of));
+        found.ok_or_else(|| NoBaseline::Missing(of.name.clone()))
     }
 }
 
@@ -167,6 +173,8 @@ impl Kept {
         }
         Self {
             name: group.name(),
+            model: Some(group.target.name.clone()),
+            workload: group.workload.as_ref().map(|workload| workload.name.clone()),
             setting: setting(&group.target, group.workload.as_deref()),
             surroundings: surroundings(&group.target, machine),
             strata: group.tally.strata().iter().map(number).collect(),
@@ -177,6 +185,24 @@ impl Kept {
             figures,
             partial,
         }
+    }
+
+    /// Whether both are of the same model, and under the same load or none.
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        match (&self.model, &other.model) {
+            (Some(ours), Some(theirs)) => ours == theirs && self.workload == other.workload,
+            // A model may be called as another one is under a load: what has a load says so.
+            _ => {
+                let is_load = |of: &Self| of.setting.contains_key("load");
+                self.shown_name() == other.shown_name() && is_load(self) == is_load(other)
+            }
+        }
+    }
+
+    /// Its name as older files have it.
+    fn shown_name(&self) -> String {
+        let model = self.model.as_ref();
+        model.map_or_else(|| self.name.clone(), |model| group_name(model, self.workload.as_deref()))
     }
 
     /// The values of `metric`; an error where fewer than `min_share` of the requests that could

@@ -3,6 +3,7 @@
 
 mod baselines;
 mod calibrate;
+mod clashes;
 mod compare;
 mod files;
 mod full;
@@ -21,12 +22,14 @@ mod terminal;
 use std::{
     collections::HashSet,
     ffi::OsString,
+    fs,
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
 use libtest_mimic::{Arguments, Conclusion, Trial};
 
@@ -286,6 +289,11 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     }
     let accesses = accesses(config, &plan)?;
     check_packet_stamps(&plan)?;
+    clashes::refuse(&cli, config, &plan)?;
+    if let Some(folder) = &cli.record {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("failed to create the folder {}", folder.display()))?;
+    }
     let (calibrates, preflights) = (!cli.no_calibration, !cli.no_preflight);
     let output = cli.output.clone();
     let files = Arc::new(Files::open(&cli)?);
@@ -600,8 +608,12 @@ mod tests {
             lacking: Lacking::default(),
             doubts,
         }];
-        let verdicts =
-            vec![Judged { name: plan.targets[0].name.clone(), verdicts, notes: Vec::new() }];
+        let verdicts = vec![Judged {
+            group: 0,
+            name: plan.targets[0].name.clone(),
+            verdicts,
+            notes: Vec::new(),
+        }];
         let run = Run {
             summary: Summary::default(),
             verdicts,

@@ -291,6 +291,12 @@ impl Sample {
             || matters(self.uncertainty.largest, longest)
     }
 
+    /// Whether its tokens came later than they were generated: in a burst, or several in the only
+    /// event. Its time to the first token is then that to the last one.
+    pub fn is_held_back(&self) -> bool {
+        self.is_burst() || (self.token_events.len() == 1 && self.streamed_tokens() > 1)
+    }
+
     fn span(&self) -> Duration {
         self.last_token().saturating_sub(self.first_token())
     }

@@ -312,23 +312,57 @@ pub struct Beside {
     pub is_late: bool,
 }
 
+/// Our figure of a trial.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ours {
+    /// The mean over the requests that can have it.
+    pub mean: f64,
+    /// How many those are: all but the answers of one token, where it is a time between tokens.
+    pub requests: usize,
+}
+
+impl Ours {
+    /// The server's `times` of the same requests, in a trial of `all`; `None` where others are among
+    /// them. vLLM counts an answer of one token as one whose time per token is nothing: those add
+    /// nothing to the sum and are left out of the number, and percentiles that hold them are none.
+    fn beside(self, times: Times, all: usize) -> Option<Times> {
+        let requests = self.requests as f64;
+        match times.count {
+            count if count == requests => Some(times),
+            count if count == all as f64 => Some(Times {
+                count: requests,
+                mean: times.mean * count / requests,
+                median: None,
+                p99: None,
+            }),
+            _ => None,
+        }
+    }
+}
+
 impl Beside {
-    /// What is between two scrapes, beside a trial of so many `requests`; `mean` knows our mean over
-    /// all of them by a metric's name.
+    /// What is between two scrapes, beside a trial of so many `requests`; `ours` knows our figure by a
+    /// metric's name.
     pub fn of(
         (before, is_late): (&Scrape, bool),
         after: &Scrape,
         requests: usize,
-        mean: impl Fn(&str) -> Option<f64>,
+        ours: impl Fn(&str) -> Option<Ours>,
     ) -> Self {
-        let ours = |said: &Said| {
-            let alone = said.times.is_some_and(|times| times.count == requests as f64);
-            said.figure.ours.filter(|_| alone).and_then(&mean)
+        let both = |said: Said| {
+            let ours = said.figure.ours.and_then(&ours);
+            let compared = ours
+                .zip(said.times)
+                .and_then(|(ours, times)| Some((ours.beside(times, requests)?, ours.mean)));
+            match compared {
+                Some((times, mean)) => (Said { times: Some(times), ..said }, Some(mean)),
+                None => (said, None),
+            }
         };
         let said = FIGURES.iter().filter_map(|figure| figure.in_both(before, after));
         let said = said.map(|said| match is_late {
             true => (Said { times: None, ..said }, None),
-            false => (said, ours(&said)),
+            false => both(said),
         });
         Self { said: said.collect(), requests, is_late }
     }
@@ -435,6 +469,29 @@ vllm:num_requests_waiting{model_name=\"m\" 7
         // Without the bucket of all, and without any.
         assert_eq!(of(&[(0.1, 0.0)], 2.0).0, Some((0.1, infinite)));
         assert_eq!(of(&[], 2.0), (None, None));
+    }
+
+    #[test]
+    fn answers_of_one_token_have_no_time_per_token_on_either_side() {
+        let tpot = |count: u32, sum: f64| {
+            let name = "vllm:request_time_per_output_token_seconds";
+            format!(
+                "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_count {count}\n{name}_sum {sum}\n"
+            )
+        };
+        let beside = |count, sum, requests, ours: Option<Ours>| {
+            let after = Scrape::read(&tpot(count, sum), "m");
+            let beside = Beside::of((&Scrape::default(), false), &after, requests, |_| ours);
+            let (said, ours) = beside.said[0];
+            ours.map(|ours| (said.times.expect("times").mean, ours))
+        };
+        let ours = |requests| Some(Ours { mean: 0.02, requests });
+        // Three answers, one of them of a token: counted as nothing, or not at all.
+        assert_eq!(beside(3, 0.042, 3, ours(2)), Some((0.021, 0.02)));
+        assert_eq!(beside(2, 0.042, 3, ours(2)), Some((0.021, 0.02)));
+        assert_eq!(beside(3, 0.06, 3, ours(3)), Some((0.02, 0.02)));
+        assert_eq!(beside(4, 0.06, 3, ours(2)), None, "another client's");
+        assert_eq!(beside(3, 0.06, 3, None), None);
     }
 
     #[test]

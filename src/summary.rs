@@ -55,6 +55,52 @@ pub struct Place {
     pub sent: Option<Duration>,
 }
 
+/// What a server says of itself, and our figure of the same thing.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnWord {
+    /// The server's figure.
+    theirs: &'static str,
+    /// Ours.
+    pub ours: &'static str,
+    /// How much ours is beyond theirs.
+    beyond: &'static str,
+}
+
+impl OwnWord {
+    /// All that servers say in their answers.
+    pub const ALL: [Self; 3] = [
+        Self {
+            theirs: "server_generation_speed",
+            ours: "generation_speed",
+            beyond: "generation_beyond_server",
+        },
+        Self { theirs: "server_ttft", ours: "ttft", beyond: "ttft_beyond_server" },
+        Self {
+            theirs: "server_head_time",
+            ours: "first_byte_time",
+            beyond: "first_byte_beyond_server",
+        },
+    ];
+
+    /// The metrics: theirs, ours, beyond.
+    pub fn metrics(&self) -> [Option<&'static Metric>; 3] {
+        [self.theirs, self.ours, self.beyond].map(Metric::named)
+    }
+
+    /// The three figures of an answer that has all of them. Tokens of hidden reasoning are in the
+    /// server's speed and not in ours; time before an open loop's request was sent is none of the
+    /// server's.
+    fn of(&self, sample: &Sample) -> Option<[f64; 3]> {
+        let [theirs, ours, beyond] = self.metrics().map(|metric| metric?.of(sample));
+        let is_speed = self.ours == "generation_speed";
+        if is_speed && sample.hidden_reasoning_tokens() > 0 {
+            return None;
+        }
+        let lag = sample.lag.filter(|_| !is_speed).unwrap_or_default().as_secs_f64();
+        Some([theirs?, ours? - lag, beyond?])
+    }
+}
+
 /// The figures of some requests.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
@@ -64,6 +110,12 @@ pub struct Tally {
     pub failures: BTreeMap<ErrorKind, usize>,
     /// Valid answers whose server disagrees with us about their time.
     pub server_disagrees: usize,
+    /// Valid answers of more than one token.
+    pub several_tokens: usize,
+    /// The time per token of those of them whose tokens were all streamed.
+    pub per_token: Vec<f64>,
+    /// A list for each of [`OwnWord::ALL`]: the three figures of each answer that has them.
+    own_words: [Vec<[f64; 3]>; 3],
     /// A list for each of [`METRICS`]: the value of each valid answer that has one.
     figures: Vec<Vec<f64>>,
     /// Which of [`METRICS`] each valid answer has, a bit each.
@@ -120,6 +172,7 @@ impl Tally {
                     self.turn(turn.number - 1).add(sample);
                 }
                 self.keep(sample);
+                self.compare_with_server(sample);
             }
         }
     }
@@ -148,6 +201,30 @@ impl Tally {
         }
     }
 
+    /// Keeps what is compared with the server's own figures.
+    fn compare_with_server(&mut self, sample: &Sample) {
+        for (rows, word) in self.own_words.iter_mut().zip(OwnWord::ALL) {
+            rows.extend(word.of(sample));
+        }
+        if sample.response_tokens > 1 {
+            self.several_tokens += 1;
+            let is_whole = sample.hidden_reasoning_tokens() == 0;
+            let per_token = Metric::named("tpot").filter(|_| is_whole);
+            self.per_token.extend(per_token.and_then(|metric| metric.of(sample)));
+        }
+    }
+
+    /// The median of each of the three figures of `OwnWord::ALL[nth]`, over the answers that have all
+    /// of them, and how many those are.
+    pub fn own_word(&self, nth: usize) -> Option<([f64; 3], usize)> {
+        let rows = self.own_words.get(nth)?;
+        let median = |column: usize| {
+            let values: Vec<_> = rows.iter().map(|row| row[column]).collect();
+            Statistic::Median.of(&values).ok()
+        };
+        Some(([median(0)?, median(1)?, median(2)?], rows.len()))
+    }
+
     /// The number by which `prompt` goes.
     fn stratum(&mut self, prompt: &Arc<Prompt>) -> u32 {
         let prompts = &mut self.prompts;
@@ -166,6 +243,11 @@ impl Tally {
     pub fn merge(&mut self, other: Self) {
         self.valid += other.valid;
         self.server_disagrees += other.server_disagrees;
+        self.several_tokens += other.several_tokens;
+        self.per_token.extend(other.per_token);
+        for (rows, more) in self.own_words.iter_mut().zip(other.own_words) {
+            rows.extend(more);
+        }
         for (kind, count) in other.failures {
             *self.failures.entry(kind).or_default() += count;
         }
@@ -327,6 +409,8 @@ type GroupKey = (usize, Option<usize>);
 /// One model's trials, with prompts one by one or under one load.
 #[derive(Debug, Clone)]
 pub struct Group {
+    /// Its name in reports, which no other group of the run has.
+    name: String,
     /// The model.
     pub target: Arc<Target>,
     /// The load that it was under.
@@ -359,12 +443,25 @@ impl Summary {
             match summary.group(case) {
                 Some(group) => group.planned += 1,
                 None => {
+                    let name = summary.free_name(case);
                     summary.places.insert(group_key(case), summary.groups.len());
-                    summary.groups.push(Group::of(case));
+                    summary.groups.push(Group::of(case, name));
                 }
             }
         }
         summary
+    }
+
+    /// A name for the group of `case` that no group has yet: a model may be called as another one is
+    /// under a load.
+    fn free_name(&self, case: &Case) -> String {
+        let workload = case.task.workload();
+        let name = group_name(&case.target.name, workload.map(|workload| workload.name.as_str()));
+        let what = if workload.is_some() { "workload" } else { "model" };
+        let others = (2..).map(|number| format!("{name} ({what} {number})"));
+        let names = [name.clone(), format!("{name} ({what})")].into_iter().chain(others);
+        let is_free = |name: &String| self.groups.iter().all(|group| group.name != *name);
+        names.into_iter().find(is_free).unwrap_or_default()
     }
 
     /// One more trial is planned.
@@ -457,9 +554,15 @@ fn group_key(case: &Case) -> GroupKey {
     (Arc::as_ptr(&case.target).addr(), workload)
 }
 
+/// How a model, maybe under a load, is shown.
+pub fn group_name(model: &str, workload: Option<&str>) -> String {
+    workload.map_or_else(|| model.to_owned(), |workload| format!("{model}, {workload}"))
+}
+
 impl Group {
-    fn of(case: &Case) -> Self {
+    fn of(case: &Case, name: String) -> Self {
         Self {
+            name,
             target: case.target.clone(),
             workload: case.task.workload().cloned(),
             planned: 1,
@@ -496,30 +599,26 @@ impl Group {
         }
     }
 
-    /// The model's name, and its load's where it was under one.
+    /// The model's name, and its load's where it was under one; and what it is, where another group
+    /// would have the same name. To be shown: what is the same group says [`is`](Self::is).
     pub fn name(&self) -> String {
-        match &self.workload {
-            None => self.target.name.clone(),
-            Some(workload) => format!("{}, {}", self.target.name, workload.name),
-        }
+        self.name.clone()
     }
 
     /// The server's mean of a figure of its metrics and ours, over the trials in which the two can be
     /// compared, and how many requests those had.
     pub fn by_metrics(&self, figure: &str) -> Option<(f64, f64, usize)> {
-        let mut sums = (0.0, 0.0, 0);
-        for (beside, said, ours) in self.server.iter().flat_map(|beside| {
-            beside.said.iter().filter_map(move |(said, ours)| Some((beside, said, (*ours)?)))
-        }) {
-            let requests = beside.requests as f64;
-            if let Some(times) = said.times.filter(|_| said.figure.name == figure) {
-                sums.0 += times.mean * requests;
-                sums.1 += ours * requests;
-                sums.2 += beside.requests;
+        let mut sums = (0.0, 0.0, 0.0);
+        for (said, ours) in self.server.iter().flat_map(|beside| &beside.said) {
+            let times = said.times.filter(|_| said.figure.name == figure);
+            if let Some((times, ours)) = times.zip(*ours) {
+                sums.0 += times.mean * times.count;
+                sums.1 += ours * times.count;
+                sums.2 += times.count;
             }
         }
         let (theirs, ours, requests) = sums;
-        (requests > 0).then(|| (theirs / requests as f64, ours / requests as f64, requests))
+        (requests > 0.0).then(|| (theirs / requests, ours / requests, requests as usize))
     }
 
     /// The limits that it is held to.
@@ -601,21 +700,28 @@ impl Group {
     /// How much more of `metric` each answer has than that of `other` to the same run of the same
     /// prompt, as a part of the latter; with the prompts as strata. For trials that took turns.
     pub fn pairs(&self, other: &Self, metric: &Metric) -> (Vec<f64>, Vec<u32>) {
-        let keyed = |group: &Self| -> BTreeMap<(String, u32), f64> {
+        // A prompt is one by its place in memory, which both groups share; numbered as the first group
+        // met them, so that the pairs have one order.
+        let number = |prompt: &Arc<Prompt>| {
+            self.tally.numbers.get(&Arc::as_ptr(prompt).addr()).copied()
+        };
+        let keyed = |group: &Self| -> BTreeMap<(u32, u32), f64> {
             let tally = &group.tally;
             let Ok(Valued { values, strata }) = group.valued(metric) else {
                 return BTreeMap::new();
             };
-            let names = strata.iter().map(|s| tally.prompts[*s as usize].name.clone());
+            let numbers: Vec<_> = tally.prompts.iter().map(number).collect();
             let runs = tally.of_those_with(metric, &tally.runs);
-            names.zip(runs).zip(values.iter().copied()).collect()
+            let rows = strata.iter().zip(runs).zip(values);
+            rows.filter_map(|((stratum, run), value)| {
+                Some(((numbers[*stratum as usize]?, run), *value))
+            })
+            .collect()
         };
         let others = keyed(other);
-        let mut numbers: HashMap<String, u32> = HashMap::new();
-        let pairs = keyed(self).into_iter().filter_map(|((name, run), value)| {
-            let base = others.get(&(name.clone(), run)).filter(|base| **base > 0.0)?;
-            let next = number(numbers.len());
-            Some((value / base - 1.0, *numbers.entry(name).or_insert(next)))
+        let pairs = keyed(self).into_iter().filter_map(|(key, value)| {
+            let base = others.get(&key).filter(|base| **base > 0.0)?;
+            Some((value / base - 1.0, key.0))
         });
         pairs.unzip()
     }

@@ -256,7 +256,7 @@ fn change(
 ) -> Result<Change, NoChange> {
     let Threshold { metric, statistic, .. } = threshold;
     let now = Kept::of(group, reference.machine);
-    let then = reference.baseline.group(&now.name)?;
+    let then = reference.baseline.group(&now)?;
     then.comparable_to(&now)?;
     let absent = || match group.lacking(metric) {
         lacking if lacking.all == 0 => {

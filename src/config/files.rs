@@ -5,9 +5,15 @@ use std::{fs, io, path::Path};
 use super::read::{Entry, Reader};
 use crate::tokenizer::{Tokenizer, Unusable};
 
+/// Reads a file that the document names.
+pub(super) fn read(reader: &mut Reader<'_>, path: &Path) -> io::Result<Vec<u8>> {
+    reader.files.push(path.to_owned());
+    fs::read(path)
+}
+
 /// The text of a prompt's file, as it is there.
 pub(super) fn text_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<String> {
-    let bytes = match fs::read(path) {
+    let bytes = match read(reader, path) {
         Ok(bytes) => bytes,
         Err(error) => {
             unreadable(reader, entry, path, &error);
@@ -35,6 +41,7 @@ pub(super) fn tokenizer(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<To
     if let Some(loaded) = reader.tokenizers.get(&path) {
         return Some(loaded.clone());
     }
+    reader.files.push(path.clone());
     match Tokenizer::load(&path, &name) {
         Ok(tokenizer) => {
             reader.tokenizers.insert(path, tokenizer.clone());

@@ -103,6 +103,7 @@ pub struct Config {
     source: Source,
     /// The path of each text in the document, by its first byte.
     paths: BTreeMap<usize, String>,
+    files: Vec<PathBuf>,
 }
 
 /// An entry of `models`.
@@ -386,6 +387,7 @@ impl Config {
         let max_runs = fields
             .get("max_runs")
             .and_then(|entry| reader.whole(entry, u64::from(runs)..=10_000, "30"));
+        let files = std::mem::take(&mut reader.files);
         let (paths, data) = reader.finish()?;
         Ok(Self {
             models,
@@ -400,6 +402,7 @@ impl Config {
             data,
             source,
             paths,
+            files,
         })
     }
 
@@ -415,6 +418,11 @@ impl Config {
     /// The file's name, as it was given.
     pub fn file(&self) -> &str {
         self.source.file()
+    }
+
+    /// The files that it names and that were read: prompts, data sets, pictures, certificates.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// An error in a text of this config, such as a threshold: `offset` is the byte of its value

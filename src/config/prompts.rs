@@ -15,7 +15,7 @@ use super::{
     Prompt,
     data_note::DataNote,
     dataset::{self, Record, Text},
-    files::{text_of, tokenizer, unreadable},
+    files::{read, text_of, tokenizer, unreadable},
     read::{Entry, Fields, Reader},
     sanitise,
     source::ConfigError,
@@ -258,7 +258,7 @@ fn image(reader: &mut Reader<'_>, entry: &Entry<'_>, name: &str) -> Option<Image
         return Some(Image::Url(name.to_owned()));
     }
     let path = reader.base_dir.join(name);
-    let bytes = match fs::read(&path) {
+    let bytes = match read(reader, &path) {
         Ok(bytes) => bytes,
         Err(error) => {
             unreadable(reader, entry, &path, &error);

@@ -36,6 +36,8 @@ pub(super) struct Reader<'s> {
     pub(super) tokenizers: HashMap<PathBuf, Tokenizer>,
     /// What is to be said of the data sets that were read.
     pub(super) data: Vec<DataNote>,
+    /// The files that the document names and that were read.
+    pub(super) files: Vec<PathBuf>,
 }
 
 /// A value, and what is needed to speak about it.
@@ -107,8 +109,8 @@ impl<'n> Entry<'n> {
 
 impl<'s> Reader<'s> {
     pub(super) fn new(source: &'s Source, base_dir: &'s Path) -> Self {
-        let (errors, paths, tokenizers, data) = Default::default();
-        Self { source, base_dir, errors, paths, tokenizers, data }
+        let (errors, paths, tokenizers, data, files) = Default::default();
+        Self { source, base_dir, errors, paths, tokenizers, data, files }
     }
 
     /// The paths of the texts and what is to be said of the data sets; or every mistake, once each

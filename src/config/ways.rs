@@ -1,12 +1,10 @@
 //! The keys of a model that say how its server is reached and who we are there.
 
-use std::fs;
-
 use rustls::pki_types::CertificateDer;
 
 use super::{
     Proxy, check,
-    files::unreadable,
+    files::{read, unreadable},
     read::{Entry, Fields, Reader},
     template::Template,
     yaml::Yaml,
@@ -120,7 +118,7 @@ fn file(reader: &mut Reader<'_>, entry: &Entry<'_>, example: &str) -> Option<Vec
     }
     let name = reader.text(entry, example)?.value;
     let path = reader.base_dir.join(name);
-    match fs::read(&path) {
+    match read(reader, &path) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
             unreadable(reader, entry, &path, &error);

@@ -84,7 +84,7 @@ fn is_missing(error: &anyhow::Error) -> bool {
 }
 
 /// `NAME` is in cargo's target folder; what looks like a path is one.
-fn path(name: &str) -> PathBuf {
+pub(super) fn path(name: &str) -> PathBuf {
     let is_path = name.contains(['/', '\\']) || name.ends_with(".json");
     match is_path {
         true => PathBuf::from(name),

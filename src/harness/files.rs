@@ -34,19 +34,10 @@ type Asked<'a> = (String, &'a Path, &'static (dyn Format + Sync));
 impl Files {
     /// Opens them with their folders, and leaves what is in them.
     pub(super) fn open(cli: &Cli) -> anyhow::Result<Self> {
-        let results = cli.output.as_ref().map(|path| ("--output".to_owned(), path.as_path()));
-        let mut taken: Vec<_> = results.into_iter().collect();
         let mut reports = Vec::new();
         for (flag, path, format) in asked(cli) {
-            if let Some((other, _)) = taken.iter().find(|(_, taken)| *taken == path) {
-                anyhow::bail!(
-                    "`{flag}` and `{other}` both go to {}: give each a file of its own",
-                    path.display()
-                );
-            }
             let file = open(path)
                 .with_context(|| format!("failed to write `{flag}` to {}", path.display()))?;
-            taken.push((flag.clone(), path));
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
             reports.push(Report { flag, path, file, format });
         }

@@ -283,8 +283,11 @@ impl Session {
         let confidence = self.confidence();
         let took_turns = self.plan.order == Order::Interleaved;
         let reference = self.reference();
-        let judged =
-            summary.groups.iter().map(|group| judge(group, instruments, reference, confidence));
+        let judged = summary
+            .groups
+            .iter()
+            .enumerate()
+            .map(|group| judge(group, instruments, reference, confidence));
         let verdicts = judged.filter(|judged| !judged.verdicts.is_empty()).collect();
         let instrument = |&(setting, calibration): &(Setting, Calibration)| Instrument {
             transport: setting.transport,
@@ -539,9 +542,15 @@ impl Session {
     fn compare_with_first(&mut self, case: &Arc<Case>, sample: &mut Sample) {
         // The plan keeps both alive, and so their addresses.
         let key = (Arc::as_ptr(&case.target).addr(), case.task.key());
-        let first = *self.first_runs.entry(key).or_insert_with(|| sample.first_token());
-        if sample.is_much_faster_than(first) {
-            sample.notes.push(Note::MuchFasterRepeat);
+        match self.first_runs.get(&key) {
+            // What was held back says when it was let go, and an answer with text that was not read
+            // has no certain first token.
+            None if sample.is_held_back() || !sample.doubts.is_empty() => {}
+            None => drop(self.first_runs.insert(key, sample.first_token())),
+            Some(first) if sample.is_much_faster_than(*first) => {
+                sample.notes.push(Note::MuchFasterRepeat);
+            }
+            Some(_) => {}
         }
     }
 }
@@ -661,7 +670,7 @@ pub(super) fn simulated_url(simulator: &Simulator, protocol: &dyn Protocol) -> S
 
 /// What came of a group's thresholds.
 fn judge(
-    group: &Group,
+    (place, group): (usize, &Group),
     instruments: &Instruments,
     reference: Option<Reference<'_>>,
     confidence: f64,
@@ -676,9 +685,9 @@ fn judge(
     let compares = verdicts.iter().any(|verdict| verdict.change.is_some());
     let notes = reference.filter(|_| compares).and_then(|reference| {
         let now = Kept::of(group, reference.machine);
-        reference.baseline.group(&now.name).ok()?.comparable_to(&now).ok()
+        reference.baseline.group(&now).ok()?.comparable_to(&now).ok()
     });
-    Judged { name: group.name(), verdicts, notes: notes.unwrap_or_default() }
+    Judged { group: place, name: group.name(), verdicts, notes: notes.unwrap_or_default() }
 }
 
 /// libtest's figure: the time per output token, and the spread of the gaps between token events,
@@ -722,7 +731,7 @@ fn figure(name: &str, digits: usize, sample: &Sample) -> String {
 }
 
 /// A trial's name as a file's: without what a file system may refuse, and not too long for one.
-fn file_name(trial: &str) -> String {
+pub(super) fn file_name(trial: &str) -> String {
     const LONGEST: usize = 200;
     let safe = |c: char| if c.is_alphanumeric() || "-._".contains(c) { c } else { '_' };
     let mut name: String = trial.chars().map(safe).collect();

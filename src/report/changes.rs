@@ -49,7 +49,7 @@ impl Compared {
     pub fn of(before: &Baseline, now: &Baseline, size: f64) -> Self {
         let group = |now: &Kept| {
             let figures = before
-                .group(&now.name)
+                .group(now)
                 .and_then(|then| Ok((then, then.comparable_to(now)?)))
                 .map(|(then, mut notes)| {
                     notes.extend(partly(then, now));

@@ -60,7 +60,7 @@ impl Format for Json {
             "confidence": number(run.confidence),
             "metrics": METRICS.iter().chain([&SUCCESS_RATE]).map(definition).collect::<Map<_, _>>(),
             "groups": groups.map(|of| group(of, run)).collect::<Vec<_>>(),
-            "thresholds": run.verdicts.iter().flat_map(judged).collect::<Vec<_>>(),
+            "thresholds": run.verdicts.iter().flat_map(|of| judged(of, run)).collect::<Vec<_>>(),
             "instruments": run.instruments.iter().map(instrument).collect::<Vec<_>>(),
             "trials": run.trials.iter().map(trial).collect::<Vec<_>>(),
         });
@@ -273,11 +273,12 @@ fn load(reached: &Reached) -> Value {
     })
 }
 
-fn judged(judged: &Judged) -> impl Iterator<Item = Value> {
-    judged.verdicts.iter().map(|verdict| threshold(&judged.name, verdict))
+fn judged(judged: &Judged, run: &Run) -> impl Iterator<Item = Value> {
+    let group = run.summary.groups.get(judged.group);
+    judged.verdicts.iter().map(move |verdict| threshold((&judged.name, group), verdict))
 }
 
-fn threshold(group: &str, verdict: &Verdict) -> Value {
+fn threshold((name, group): (&str, Option<&Group>), verdict: &Verdict) -> Value {
     let limit = &verdict.threshold;
     let actual = verdict.actual.as_ref().ok();
     let outcome = match verdict.outcome() {
@@ -293,7 +294,9 @@ fn threshold(group: &str, verdict: &Verdict) -> Value {
     let bounds = actual.and_then(|actual| actual.interval.ok().flatten());
     let change = verdict.change.as_ref().and_then(|change| change.as_ref().ok());
     json!({
-        "group": group,
+        "group": name,
+        "model": group.map(|group| &group.target.name),
+        "workload": group.and_then(|group| group.workload.as_ref()).map(|workload| &workload.name),
         "threshold": limit.to_string(),
         "metric": limit.metric.name,
         "statistic": limit.statistic.to_string(),

@@ -26,7 +26,7 @@ impl Format for Junit {
     fn render(&self, run: &Run) -> String {
         let mut report = Report::new("llm-stream-bench");
         report.set_time(time(&run.trials));
-        report.add_test_suites(run.summary.groups.iter().map(|group| suite(group, run)));
+        report.add_test_suites(run.summary.groups.iter().enumerate().map(|of| suite(of, run)));
         if run.ending.ended == Ended::Interrupted {
             report.add_test_suite(interrupted(run));
         }
@@ -34,7 +34,7 @@ impl Format for Junit {
     }
 }
 
-fn suite(group: &Group, run: &Run) -> TestSuite {
+fn suite((place, group): (usize, &Group), run: &Run) -> TestSuite {
     let mut suite = TestSuite::new(group.name());
     let trials: Vec<_> = run.trials.iter().filter(|trial| group.is_of(&trial.case)).collect();
     suite.set_time(time(trials.iter().copied()));
@@ -52,7 +52,7 @@ fn suite(group: &Group, run: &Run) -> TestSuite {
     suite.add_property(("definitions", DEFINITIONS));
     suite.add_property(("version", env!("CARGO_PKG_VERSION")));
     suite.add_test_cases(trials.into_iter().map(trial));
-    let judged = run.verdicts.iter().filter(|judged| judged.name == group.name());
+    let judged = run.verdicts.iter().filter(|judged| judged.group == place);
     let verdicts = judged.flat_map(|judged| &judged.verdicts);
     suite.add_test_cases(verdicts.map(|verdict| threshold(group, verdict, run)));
     suite

@@ -94,7 +94,9 @@ impl Ended {
 /// What came of the thresholds of one group.
 #[derive(Debug)]
 pub struct Judged {
-    /// The group's name.
+    /// The group, by its place in the summary.
+    pub group: usize,
+    /// Its name, to be shown.
     pub name: String,
     /// One verdict a threshold.
     pub verdicts: Vec<Verdict>,

@@ -34,13 +34,13 @@ fn differences(groups: &[&Group]) -> String {
     }
     let mut out = format!("\n  paired with {}, run by run:\n", first.target.name);
     for other in others {
-        let told = difference(other, first).unwrap_or_else(|absent| absent.to_string());
+        let told = difference(other, first).unwrap_or_else(|why| why.to_string());
         out.push_str(&format!("    {}: {told}\n", other.target.name));
     }
     out
 }
 
-fn difference(group: &Group, first: &Group) -> Result<String, Absent> {
+fn difference(group: &Group, first: &Group) -> Result<String, NotPaired> {
     let Paired { mean, interval, n } = Paired::of(group, first)?;
     let within = interval.map_or_else(String::new, |Interval { low, high }| {
         format!(" [{:+.2}, {:+.2}]", low * 100.0, high * 100.0)
@@ -59,15 +59,26 @@ pub(super) struct Paired {
     pub(super) n: usize,
 }
 
+/// Why there are no pairs.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(super) enum NotPaired {
+    /// One of the models has no such figure.
+    #[error("no generation_speed of {0}: {1}")]
+    Absent(String, Absent),
+    /// Both have answers, to other prompts or in other runs.
+    #[error("no prompt has a valid answer of both in the same run")]
+    NoPair,
+}
+
 impl Paired {
-    pub(super) fn of(group: &Group, first: &Group) -> Result<Self, Absent> {
-        let none = Absent::NoValidTrial { failed: group.failed };
-        let metric = Metric::named("generation_speed").ok_or(none)?;
+    pub(super) fn of(group: &Group, first: &Group) -> Result<Self, NotPaired> {
+        let metric = Metric::named("generation_speed").ok_or(NotPaired::NoPair)?;
         for of in [group, first] {
-            of.figure(metric, Statistic::Mean)?;
+            of.figure(metric, Statistic::Mean)
+                .map_err(|absent| NotPaired::Absent(of.target.name.clone(), absent))?;
         }
         let (values, strata) = group.pairs(first, metric);
-        let mean = Statistic::Mean.of(&values).map_err(|_| none)?;
+        let mean = Statistic::Mean.of(&values).map_err(|_| NotPaired::NoPair)?;
         let sampled = Sampled { values: &values, strata: &strata };
         let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE);
         Ok(Self { mean, interval: interval.ok().flatten(), n: values.len() })

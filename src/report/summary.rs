@@ -9,7 +9,7 @@ use crate::{
     server_metrics::Beside,
     sim::Deviation,
     statistic::Statistic,
-    summary::{Group, Tally},
+    summary::{Group, OwnWord, Tally},
 };
 
 /// Every figure of every model.
@@ -96,18 +96,12 @@ fn drifts(group: &Group) -> String {
 
 /// By how much the simulated endpoint missed its script, where that is worth a word.
 fn simulator(group: &Group) -> String {
-    let what = [
-        ("first tokens", group.punctuality.first()),
-        ("generation", group.punctuality.generation()),
-    ];
+    let kept = &group.punctuality;
+    let what = [("first tokens", kept.first()), ("generation", kept.generation())];
     let told = what.into_iter().filter_map(|(what, deviation)| {
         let Deviation { mean, p99, .. } = deviation.filter(|deviation| !deviation.is_none())?;
-        let word = if what == "generation" { "longer" } else { "late" };
-        Some(format!(
-            "{what} {:+.2} ms {word} on average, 99 % within {:.2} ms",
-            mean * 1e3,
-            p99 * 1e3
-        ))
+        let (mean, p99) = (mean * 1e3, p99 * 1e3);
+        Some(format!("{what} {mean:+.2} ms on average, 99 % within {p99:.2} ms"))
     });
     let told: Vec<_> = told.collect();
     match told.is_empty() {
@@ -119,12 +113,7 @@ fn simulator(group: &Group) -> String {
 /// What the server says of its own speed beside what arrived, by medians, and in how many requests
 /// the two disagree.
 fn server_word(group: &Group) -> String {
-    let pairs = [
-        ("server_generation_speed", "generation_speed", "generation_beyond_server"),
-        ("server_ttft", "ttft", "ttft_beyond_server"),
-        ("server_head_time", "first_byte_time", "first_byte_beyond_server"),
-    ];
-    let told: Vec<_> = pairs.into_iter().filter_map(|names| beside(group, names)).collect();
+    let told: Vec<_> = (0..OwnWord::ALL.len()).filter_map(|nth| beside(group, nth)).collect();
     if told.is_empty() {
         return String::new();
     }
@@ -139,23 +128,26 @@ fn server_word(group: &Group) -> String {
     }
 }
 
-/// `generation_speed 40.03 tok/s, ours 40.01 (generation_time +0.1 %)`.
-fn beside(group: &Group, (theirs, ours, beyond): (&str, &str, &str)) -> Option<String> {
-    let median = |name: &str| {
-        let metric = Metric::named(name)?;
-        let value = Statistic::Median.of(&group.values(metric)).ok()?;
-        let (unit, scale) = metric.unit.display();
-        Some((value * scale, unit))
-    };
-    let ((theirs, unit), (beyond, unit_of_beyond)) = (median(theirs)?, median(beyond)?);
-    let (of_ours, _) = median(ours)?;
+/// `generation_speed 40.03 tok/s, ours 40.01 (generation_time +0.1 %)`, and of how many requests, where
+/// others do not have both.
+fn beside(group: &Group, nth: usize) -> Option<String> {
+    let word = OwnWord::ALL[nth];
+    let ([theirs, of_ours, beyond], n) = group.tally.own_word(nth)?;
+    let [_, metric, metric_beyond] = word.metrics();
+    let ((unit, scale), (unit_of_beyond, scale_of_beyond)) =
+        (metric?.unit.display(), metric_beyond?.unit.display());
+    let ours = word.ours;
     let what = if ours == "generation_speed" { "generation_time " } else { "" };
     let sign = if beyond < 0.0 { "" } else { "+" };
+    let of = match group.tally.valid {
+        valid if valid == n => String::new(),
+        valid => format!(", {n} of {valid} requests"),
+    };
     Some(format!(
-        "{ours} {} {unit}, ours {} ({what}{sign}{} {unit_of_beyond})",
-        number(theirs),
-        number(of_ours),
-        number(beyond),
+        "{ours} {} {unit}, ours {} ({what}{sign}{} {unit_of_beyond}{of})",
+        number(theirs * scale),
+        number(of_ours * scale),
+        number(beyond * scale_of_beyond),
     ))
 }
 

@@ -22,7 +22,7 @@ impl Format for Thresholds {
         if run.verdicts.is_empty() {
             out.push_str("\n  none in the config: only that trials succeed is checked\n");
         }
-        for Judged { name, verdicts, notes } in &run.verdicts {
+        for Judged { name, verdicts, notes, .. } in &run.verdicts {
             let mut table = table::table(&["limit", ">actual", "verdict"]);
             for verdict in verdicts {
                 let word = word(verdict.outcome());

@@ -57,12 +57,12 @@ fn run() -> Run {
     let (cases, rows) = rows();
     let mut summary = Summary::new(&cases);
     rows.iter().for_each(|row| summary.add(row));
-    let judged = |group: &Group| {
+    let judged = |(place, group): (usize, &Group)| {
         let verdict = |&threshold| Verdict::of(threshold, group, INSTRUMENT, None, CONFIDENCE);
         let verdicts = group.thresholds().iter().map(verdict).collect();
-        Judged { name: group.name(), verdicts, notes: Vec::new() }
+        Judged { group: place, name: group.name(), verdicts, notes: Vec::new() }
     };
-    let verdicts = summary.groups.iter().map(judged).collect();
+    let verdicts = summary.groups.iter().enumerate().map(judged).collect();
     let ended = |row: &Row| row.started + std::time::Duration::from_millis(120);
     Run {
         summary,

@@ -10,7 +10,7 @@ use crate::{
     client::Scraper,
     metric::Metric,
     plan::{Access, Case, Target},
-    server_metrics::{Beside, Scrape},
+    server_metrics::{Beside, Ours, Scrape},
     statistic::Statistic,
     summary::Tally,
 };
@@ -196,12 +196,8 @@ impl Session {
                 if !before.is_late && holds_all(&after) {
                     book.settle(after.answered());
                 }
-                let mean = |name: &str| {
-                    let values = tally.values(Metric::named(name)?);
-                    (values.len() == requests).then(|| Statistic::Mean.of(values).ok())?
-                };
                 let before = (&before.scrape, before.is_late);
-                let beside = Beside::of(before, &after, requests, mean);
+                let beside = Beside::of(before, &after, requests, |name| ours(&tally, name));
                 if let Err(error) = self.results.write_server(case, &beside) {
                     self.give_up_metrics(&format!("they cannot be written: {error}"));
                 }
@@ -219,6 +215,16 @@ impl Session {
             self.terminal.err(&format!("WARNING: no metrics of the server from {url}: {why}\n"));
         }
     }
+}
+
+/// Our figure `name` of a trial, where all requests that can have it do: others are in the server's.
+fn ours(tally: &Tally, name: &str) -> Option<Ours> {
+    let (values, requests) = match name {
+        "tpot" => (tally.per_token.as_slice(), tally.several_tokens),
+        _ => (tally.values(Metric::named(name)?), tally.valid),
+    };
+    let is_whole = tally.failed() == 0 && values.len() == requests;
+    is_whole.then(|| Some(Ours { mean: Statistic::Mean.of(values).ok()?, requests }))?
 }
 
 /// Where the metrics of the live model come from, if they are read, and of what they are.

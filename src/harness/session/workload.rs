@@ -22,6 +22,7 @@ use crate::{
     sim::Punctuality,
     statistic::Statistic,
     summary::{Row, Tally},
+    threshold::Threshold,
 };
 
 /// What a load's requests brought so far.
@@ -33,7 +34,13 @@ struct Gathered {
     handed_over: Vec<Instant>,
     /// The first failure's message.
     failure: Option<String>,
+    /// The requests that got no connection, with the first reason.
+    unconnected: Option<(usize, String)>,
 }
+
+/// Least part of a load's requests that must have had a connection: without one, a request was not
+/// offered.
+const LEAST_CONNECTED: f64 = 0.95;
 
 /// A load that was offered as it was asked for, or why it was not.
 type Outcome = Result<(Tally, Reached), String>;
@@ -55,7 +62,7 @@ impl Session {
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
         }
-        let (gathered, offered) = match offered {
+        let (mut gathered, offered) = match offered {
             Ok(offered) => offered,
             Err(error) => return Err(self.not_offered(case, started, format!("{error:#}"))),
         };
@@ -64,7 +71,8 @@ impl Session {
         self.measured = case.target.metrics_url.as_ref().map(|_| gathered.tally.clone());
         let punctuality = self.punctuality(gathered.handed_over);
         let kept = punctuality.as_ref().and_then(Punctuality::shortfall).map_or(Ok(()), Err);
-        let outcome = judge(gathered.tally, reached.clone(), &offered, workload);
+        let unconnected = gathered.unconnected.take();
+        let outcome = judge((gathered.tally, unconnected), reached.clone(), &offered, workload);
         let outcome = outcome.and_then(|judged| kept.map(|()| judged));
         if let Some(punctuality) = punctuality.filter(|_| outcome.is_ok()) {
             self.summary.add_punctuality(case, punctuality);
@@ -173,6 +181,10 @@ impl Gathered {
         }
         if let Err(error) = &row.outcome {
             self.failure.get_or_insert_with(|| format!("{}: {error}", error.kind));
+            if matches!(error.kind, ErrorKind::Connect | ErrorKind::ConnectTimeout | ErrorKind::Tls)
+            {
+                self.unconnected.get_or_insert_with(|| (0, error.to_string())).0 += 1;
+            }
         }
         self.tally.add(&row.prompt, case.run, &row.outcome);
         self.spans.push(span);
@@ -181,7 +193,7 @@ impl Gathered {
 
 /// Whether what was offered is the load that was asked for.
 fn judge(
-    tally: Tally,
+    (tally, unconnected): (Tally, Option<(usize, String)>),
     reached: Option<Reached>,
     offered: &Offered,
     workload: &Workload,
@@ -190,6 +202,14 @@ fn judge(
         return Err(format!("{unopened} connections could not be opened: {error}"));
     }
     let reached = reached.ok_or("no request has ended")?;
+    let all = tally.finished();
+    if let Some((requests, first)) = unconnected
+        && ((all - requests) as f64) < LEAST_CONNECTED * all as f64
+    {
+        return Err(format!(
+            "{requests} of {all} requests found no connection, the first: {first}"
+        ));
+    }
     match reached.shortfall(&workload.shape, &workload.until) {
         Some(shortfall) => Err(shortfall),
         None => Ok((tally, reached)),
@@ -202,24 +222,39 @@ fn failed(outcome: &Outcome, workload: &Workload, failure: Option<&str>) -> Opti
         Ok(reached) => reached,
         Err(shortfall) => return Some(format!("not the load that was asked for: {shortfall}")),
     };
-    let tolerates =
-        workload.thresholds.iter().any(|threshold| threshold.metric.name == SUCCESS_RATE.name);
-    match tally.failed() {
-        0 => None,
-        _ if tolerates && tally.valid > 0 => None,
-        failed => {
-            let all = tally.finished();
-            let first = failure.map(|message| format!(", the first: {message}"));
-            Some(format!("{failed} of {all} requests failed{}", first.unwrap_or_default()))
-        }
+    if tally.failed() == 0 || (tally.valid > 0 && tolerates(workload, tally)) {
+        return None;
     }
+    let first = failure.map(|message| format!(", the first: {message}")).unwrap_or_default();
+    Some(format!("{} of {} requests failed{first}", tally.failed(), tally.finished()))
+}
+
+/// Whether thresholds of the workload allow for the failures of one of its runs. A threshold is of all
+/// runs together, so a run may have more than its share; not so many that the others could not make up
+/// for them, and not most of its requests, unless the threshold allows for that.
+fn tolerates(workload: &Workload, tally: &Tally) -> bool {
+    let limits = || {
+        let of_success = |limit: &&Threshold| limit.metric.name == SUCCESS_RATE.name;
+        let at_least = |limit: &&Threshold| limit.holds(f64::INFINITY);
+        workload.thresholds.iter().filter(of_success).filter(at_least)
+    };
+    let share = 100.0 * tally.failed() as f64 / tally.finished() as f64;
+    let at_best = 100.0 - share / f64::from(workload.runs.max(1));
+    let holds =
+        |limit: &Threshold| limit.holds(at_best) && (share <= 50.0 || limit.holds(100.0 - share));
+    limits().next().is_some() && limits().all(holds)
 }
 
 fn success(tally: &Tally, reached: &Reached, workload: &Workload) -> String {
-    let Reached { requests, request_throughput, output_throughput, concurrency, .. } = reached;
-    let failed = match tally.failed() {
-        0 => String::new(),
-        failed => format!(", {failed} failed"),
+    let Reached { requests, valid, request_throughput, output_throughput, concurrency, .. } =
+        reached;
+    let kinds: Vec<_> = tally.failures.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+    let done = match tally.failed() {
+        0 => format!("Success: {requests} requests"),
+        failed => {
+            let kinds = kinds.join(", ");
+            format!("Finished: {valid} of {requests} requests succeeded, {failed} failed ({kinds})")
+        }
     };
     let offered = match (workload.shape.asked_rate(), reached.request_rate) {
         (Some(asked), Some(rate)) => format!("{rate:.2} requests/sec started of {asked}"),
@@ -227,7 +262,7 @@ fn success(tally: &Tally, reached: &Reached, workload: &Workload) -> String {
     };
     let output = output_throughput.map_or_else(|| "n/a".into(), |speed| format!("{speed:.1}"));
     format!(
-        "      Success: {requests} requests{failed}, {output} output tokens/sec, \
+        "      {done}, {output} output tokens/sec, \
          {request_throughput:.2} requests/sec, {offered}\n"
     )
 }

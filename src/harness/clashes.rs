@@ -1,0 +1,248 @@
+//! Refuses a run whose files would overwrite one another, before any of them is touched.
+//!
+//! Two names are one file when the system says so: through `./`, `..`, links of both sorts, or a file
+//! system that does not tell upper case from lower case. What does not exist yet is the same where the
+//! folder is the same and so is the name in it.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs::{self, Metadata},
+    io,
+    path::{Component, Path, PathBuf},
+};
+
+use super::{baselines, session::file_name};
+use crate::{
+    cli::Cli,
+    config::{Config, Github},
+    plan::Plan,
+};
+
+/// A file of the run, by the flag or the key that names it.
+struct Named {
+    what: String,
+    path: PathBuf,
+}
+
+impl Named {
+    fn new(what: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { what: what.into(), path: path.into() }
+    }
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Identity {
+    /// A file or folder that is there.
+    There(FileId),
+    /// Nothing yet: the nearest folder that is there, and the names below it.
+    Missing(FileId, Vec<OsString>),
+    /// A device or a pipe, which nothing overwrites, or what cannot be looked at.
+    None,
+}
+
+/// Device and number.
+#[cfg(unix)]
+type FileId = (u64, u64);
+
+/// The path as the system has it.
+#[cfg(not(unix))]
+type FileId = PathBuf;
+
+/// Fails with the two names of a file that is to be written twice, or written and read.
+pub(super) fn refuse(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<()> {
+    let written: Vec<_> =
+        written(cli, plan).into_iter().map(|file| (identity(&file.path), file)).collect();
+    for (nth, (id, file)) in written.iter().enumerate() {
+        let same = |(other, _): &&(Identity, Named)| other == id && *id != Identity::None;
+        if let Some((_, other)) = written[..nth].iter().find(same) {
+            anyhow::bail!(
+                "`{}` and `{}` both go to {}: give each a file of its own",
+                file.what,
+                other.what,
+                file.path.display()
+            );
+        }
+    }
+    for source in read(cli, config) {
+        let id = identity(&source.path);
+        let same = |(other, _): &&(Identity, Named)| *other == id && id != Identity::None;
+        if let Some((_, file)) = written.iter().find(same) {
+            anyhow::bail!(
+                "`{}` would overwrite {}, which is read as {}: name another file",
+                file.what,
+                source.path.display(),
+                source.what
+            );
+        }
+    }
+    recordings(cli, config, plan, &written)
+}
+
+/// All that is written by name.
+fn written(cli: &Cli, plan: &Plan) -> Vec<Named> {
+    let mut files = Vec::new();
+    if let Some(output) = &cli.output {
+        files.push(Named::new("--output", output));
+        // What stands next to it.
+        let is_load = plan.cases.iter().any(|case| case.task.workload().is_some());
+        let is_metered = plan.cases.iter().any(|case| case.target.metrics_url.is_some());
+        for (is_written, ending) in [
+            (is_load, "workloads.csv"),
+            (is_metered, "server.csv"),
+            (!cli.no_calibration, "instrument.json"),
+        ] {
+            if is_written {
+                let what = format!("--output, with the ending {ending}");
+                files.push(Named::new(what, output.with_extension(ending)));
+            }
+        }
+    }
+    let single = [("--junit", &cli.junit), ("--json", &cli.json)];
+    files.extend(
+        single.into_iter().filter_map(|(flag, path)| Some(Named::new(flag, path.as_ref()?))),
+    );
+    for export in &cli.exports {
+        files.push(Named::new(format!("--export {}", export.format.name()), &export.path));
+    }
+    if let Some(name) = &cli.save_baseline {
+        files.push(Named::new("--save-baseline", baselines::path(name)));
+    }
+    if let Some(path) = &cli.libtest.logfile {
+        files.push(Named::new("--logfile", path));
+    }
+    files.extend(
+        Github::from_env().step_summary.map(|path| Named::new("GITHUB_STEP_SUMMARY", path)),
+    );
+    if let Some(folder) = &cli.record {
+        files.push(Named::new("--record", folder));
+    }
+    files.extend(streams());
+    files
+}
+
+/// stdout, where it goes to a file.
+fn streams() -> Option<Named> {
+    let stdout = Path::new("/dev/stdout");
+    let is_file = fs::metadata(stdout).is_ok_and(|stdout| stdout.is_file());
+    is_file.then(|| Named::new("stdout", stdout))
+}
+
+/// All that is read by name. The run's own baseline may be replaced, since it is read before.
+fn read(cli: &Cli, config: &Config) -> Vec<Named> {
+    let mut files = vec![Named::new("the config", &cli.config)];
+    files.extend(config.files().iter().map(|path| Named::new("a file of the config", path)));
+    let baseline = cli.baseline.as_ref().or(cli.baseline_lenient.as_ref());
+    let is_kept = |name: &&String| {
+        let kept = cli.save_baseline.as_deref().map(baselines::path);
+        kept.is_some_and(|kept| identity(&kept) == identity(&baselines::path(name)))
+    };
+    if let Some(name) = baseline.filter(|name| !is_kept(name)) {
+        files.push(Named::new("the baseline", baselines::path(name)));
+    }
+    files
+}
+
+/// Fails where a trial's recording would overwrite another file of the run.
+fn recordings(
+    cli: &Cli,
+    config: &Config,
+    plan: &Plan,
+    written: &[(Identity, Named)],
+) -> anyhow::Result<()> {
+    let Some(folder) = &cli.record else { return Ok(()) };
+    let id = identity(folder);
+    if folder.exists() && !folder.is_dir() {
+        anyhow::bail!("`--record` is {}, which is not a folder", folder.display());
+    }
+    let trials: BTreeSet<_> = plan.cases.iter().map(|case| file_name(&case.name)).collect();
+    let is_recording = |path: &Path| {
+        let is_in = path.parent().is_some_and(|parent| identity(parent) == id);
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let of = name.strip_suffix(".jsonl").filter(|_| is_in);
+        of.is_some_and(|of| trials.iter().any(|trial| of.starts_with(trial)))
+    };
+    let read = read(cli, config);
+    let named = written.iter().map(|(_, file)| file).chain(&read);
+    match named.into_iter().find(|file| is_recording(&file.path)) {
+        None => Ok(()),
+        Some(file) => anyhow::bail!(
+            "a recording of `--record` would overwrite {} ({}): name another folder",
+            file.path.display(),
+            file.what
+        ),
+    }
+}
+
+/// What `path` leads to.
+fn identity(path: &Path) -> Identity {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() || found.is_dir() => id(path, &found),
+        Ok(_) => Identity::None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => missing(path, 0),
+        Err(_) => Identity::None,
+    }
+}
+
+#[cfg(unix)]
+fn id(_: &Path, found: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    Identity::There((found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn id(path: &Path, _: &Metadata) -> Identity {
+    fs::canonicalize(path).map_or(Identity::None, Identity::There)
+}
+
+/// What `path` will lead to, where nothing is now. A link there leads further.
+fn missing(path: &Path, links: usize) -> Identity {
+    const MOST_LINKS: usize = 40;
+    if let (Ok(to), true) = (fs::read_link(path), links < MOST_LINKS) {
+        let to = path.parent().unwrap_or(Path::new("")).join(to);
+        return match fs::metadata(&to) {
+            Ok(_) => identity(&to),
+            Err(_) => missing(&to, links + 1),
+        };
+    }
+    let Ok(path) = std::path::absolute(path) else { return Identity::None };
+    let mut below = Vec::new();
+    let mut folder = path.as_path();
+    loop {
+        match folder.components().next_back() {
+            Some(Component::Normal(name)) => below.push(folded(name.to_owned())),
+            // A folder that is not there has no parent but by its name.
+            Some(Component::ParentDir) => below.push("..".into()),
+            _ => {}
+        }
+        let Some(parent) = folder.parent() else { return Identity::None };
+        folder = parent;
+        if let Ok(found) = fs::metadata(folder) {
+            return match id(folder, &found) {
+                Identity::There(folder) => Identity::Missing(folder, upwards(below)),
+                other => other,
+            };
+        }
+    }
+}
+
+/// Names from the last to the first, without those that `..` takes back.
+fn upwards(below: Vec<OsString>) -> Vec<OsString> {
+    let mut names: Vec<OsString> = Vec::new();
+    for name in below.into_iter().rev() {
+        match name.to_str() {
+            Some("..") => drop(names.pop()),
+            _ => names.push(name),
+        }
+    }
+    names
+}
+
+/// A name as the usual file systems of this system compare it.
+fn folded(name: OsString) -> OsString {
+    match cfg!(any(target_os = "macos", windows)) {
+        true => name.to_string_lossy().to_lowercase().into(),
+        false => name,
+    }
+}
