@@ -36,7 +36,7 @@ pub use self::{
 };
 use self::{http1::HttpError, stamped::Stamped, via_reqwest::ViaReqwest};
 use crate::{
-    config::Connection,
+    config::{self, Connection},
     plan::{Secret, Timeouts, Transport},
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
@@ -238,42 +238,6 @@ impl Jobs for Single<'_> {
     }
 }
 
-/// Jobs that are given each answer without the secrets that a server may send back.
-struct Masked<'a> {
-    jobs: &'a mut dyn Jobs,
-    secrets: &'a Secrets,
-}
-
-impl Jobs for Masked<'_> {
-    fn next(&mut self, now: Instant, idle: usize) -> Next {
-        self.jobs.next(now, idle)
-    }
-
-    fn opened(&mut self, opened: Result<(), RequestError>) {
-        self.jobs.opened(opened);
-    }
-
-    fn arrived(&mut self, id: usize, chunk: &Chunk) {
-        self.jobs.arrived(id, chunk);
-    }
-
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        self.jobs.last_token(chunks)
-    }
-
-    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
-        self.jobs.has_ended(chunks, seen)
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.jobs.is_cancelled()
-    }
-
-    fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>) {
-        self.jobs.finished(id, self.secrets.masked(answer));
-    }
-}
-
 impl Client {
     /// A client that has no connection yet.
     pub fn new(options: &Options<'_>) -> anyhow::Result<Self> {
@@ -288,9 +252,11 @@ impl Client {
     fn by(method: Method, options: &Options<'_>) -> anyhow::Result<Self> {
         let url = reqwest::Url::parse(options.url)?;
         let headers = headers(options)?;
-        let key = headers.get(options.protocol.key_header().0);
-        let values = options.headers.iter().map(|(_, value)| value).chain(key);
-        let secrets = Secrets::of(values, &options.route.secrets);
+        let secret =
+            |(name, _): &&(HeaderName, HeaderValue)| config::is_secret_header(name.as_str());
+        let named = options.headers.iter().filter(secret).map(|(_, value)| value.as_bytes());
+        let others = options.api_key.into_iter().chain(&options.route.secrets);
+        let secrets = Secrets::of(named.chain(others.map(|Secret(secret)| secret.as_bytes())));
         let timeouts = options.timeouts;
         let inner = match options.transport {
             Transport::Stamped => Inner::Stamped(Box::new(Mutex::new(Stamped::new(
@@ -319,8 +285,7 @@ impl Client {
         if let Some(until) = self.settled_at() {
             tokio::time::sleep_until(until.into()).await;
         }
-        // A server may send back what it was sent.
-        let answer = self.secrets.masked(self.send_now(body, watch).await);
+        let answer = self.send_now(body, watch).await;
         self.has_ended();
         answer
     }
@@ -335,7 +300,8 @@ impl Client {
         }
     }
 
-    /// What this client's requests carry and nobody is to see.
+    /// The secrets that this client's requests carry. A server may send them back, so an answer is
+    /// not shown or stored before they are hidden in it.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
     }
@@ -367,18 +333,16 @@ impl Client {
     /// Sends all that `jobs` has, when it wants it sent, each over a connection that carries nothing
     /// else meanwhile. Not to be called from within a runtime.
     pub fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<Driven> {
-        let mut jobs = Masked { jobs, secrets: &self.secrets };
         match &self.inner {
             Inner::Stamped(stamped) => {
                 if let Some(until) = self.settled_at() {
                     std::thread::sleep(until.saturating_duration_since(now()));
                 }
-                let driven =
-                    stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(&mut jobs);
+                let driven = stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(jobs);
                 self.has_ended();
                 Ok(driven)
             }
-            Inner::Reqwest(reqwest) => reqwest.drive(&mut jobs),
+            Inner::Reqwest(reqwest) => reqwest.drive(jobs),
         }
     }
 }

@@ -20,7 +20,7 @@ pub use self::{
     offer::{Ended, Offered, offer},
 };
 use crate::{
-    client::{Client, Watch},
+    client::{Client, Secrets, Watch},
     config::PrefixCache,
     exact,
     plan::{Case, Target},
@@ -123,16 +123,23 @@ async fn ask(
     follow: &dyn Follow,
 ) -> Answer {
     let watch = Watcher { protocol: target.protocol, follow };
-    Answer::of(client.send(body, &watch).await, target, asked)
+    Answer::of(client.send(body, &watch).await, target, asked, client.secrets())
 }
 
 impl Answer {
-    /// Reads what came, of a request that `asked` for so many tokens.
-    fn of(answer: Result<Recording, RequestError>, target: &Target, asked: Asked) -> Self {
+    /// Reads what came, of a request that `asked` for so many tokens. What it means has none of the
+    /// `secrets`; the recording is as it came.
+    fn of(
+        answer: Result<Recording, RequestError>,
+        target: &Target,
+        asked: Asked,
+        secrets: &Secrets,
+    ) -> Self {
         match answer {
-            Err(error) => Self { recording: None, outcome: Err(error) },
+            Err(error) => Self { recording: None, outcome: Err(secrets.hide_in_error(error)) },
             Ok(recording) => {
-                let outcome = read(&recording, target).map(|sample| sample.asked_for(asked));
+                let outcome = read_hiding(&recording, target, secrets);
+                let outcome = outcome.map(|sample| sample.asked_for(asked));
                 Self { recording: Some(recording), outcome }
             }
         }
@@ -143,6 +150,16 @@ impl Answer {
 fn read(recording: &Recording, target: &Target) -> Result<Sample, RequestError> {
     let token_count = target.token_count.clone();
     sample::read_with(recording, target.protocol, token_count, &target.text_fields)
+}
+
+/// The same; what it quotes has none of the `secrets`.
+fn read_hiding(
+    recording: &Recording,
+    target: &Target,
+    secrets: &Secrets,
+) -> Result<Sample, RequestError> {
+    let hidden = |secrets: &Secrets| read(&secrets.hide(recording.clone()), target).err();
+    secrets.hidden_in_outcome(read(recording, target), hidden)
 }
 
 /// The body of the `nth` request with `prompt` as it is sent, and how many tokens it wants.

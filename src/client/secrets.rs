@@ -1,24 +1,30 @@
 //! What a request carries and nobody is to see, in case the server sends it back.
 //!
-//! An answer is masked as bytes, before anything reads it, so that no text that is cut, decoded or
-//! written down later can hold a part of a secret. The mask has the length of what it hides: no
-//! byte moves to another read, and the stream stays one that can be decoded. A value that the wire
-//! itself could hold, a word or a number, cannot be masked in a stream without breaking it; there
-//! it is masked in texts.
+//! Nothing is hidden while answers are received. What is shown or written is: messages, what a sample
+//! quotes, recordings. A message is made of an answer that was masked before, since a text that is cut
+//! may end within a secret. In an answer the mask has the length of what it hides: no byte moves to
+//! another read, and the stream stays one that can be decoded.
+//!
+//! Some keys are words: `EMPTY`, `test`, `text`. Where such a word stands in an answer or a message, it
+//! is probably no key, so that less of it is hidden; and never the name of a JSON field.
 
 mod written;
 
+use std::ops::Range;
+
 use bytes::Bytes;
-use http::HeaderValue;
 
 use self::written::Written;
 use crate::{
     recording::{Recording, RequestError},
-    route::Secret,
+    sample::Sample,
 };
 
 /// Shorter values would be found in any text, and are no secrets.
 const SHORTEST: usize = 4;
+
+/// Shorter values are placeholders: they are hidden in messages, where they are words of their own.
+const SHORTEST_KEY: usize = 8;
 
 /// Secrets, longest first: one may be part of another.
 #[derive(Clone, Default)]
@@ -27,19 +33,47 @@ pub struct Secrets(Vec<Known>);
 #[derive(Clone)]
 struct Known {
     written: Written,
-    /// Whether the bytes of any answer may hold it.
-    is_of_the_wire: bool,
+    /// Whether it could be a word or a number of any text.
+    is_word: bool,
+    /// Whether it is a number of digits.
+    is_number: bool,
+}
+
+impl Known {
+    fn new(written: Written) -> Self {
+        let text = written.text();
+        let is_short = text.len() < SHORTEST_KEY;
+        let is_number = is_number(text);
+        Self { is_word: is_short || is_number || is_of_words(text), is_number, written }
+    }
+
+    /// Whether it is too short to be looked for in a stream.
+    fn is_placeholder(&self) -> bool {
+        self.written.len() < SHORTEST_KEY
+    }
+
+    /// Where it is in `bytes`; what could be a word, only where it is one.
+    fn places(&self, bytes: &[u8]) -> Vec<Range<usize>> {
+        let mut places = self.written.places(bytes);
+        if self.is_word {
+            places.retain(|place| stands_alone(bytes, place) && !is_field(bytes, place));
+        }
+        places
+    }
 }
 
 impl Secrets {
-    /// The values of these headers, and what follows `Bearer` in them; and others.
-    pub fn of<'a>(headers: impl IntoIterator<Item = &'a HeaderValue>, others: &[Secret]) -> Self {
+    /// These values, and what follows a scheme in them, such as `Bearer`.
+    pub fn of<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut secrets = Self::default();
-        for value in headers {
-            let value = value.as_bytes();
-            secrets.add(value.strip_prefix(b"Bearer ").unwrap_or(value));
+        for value in values {
+            secrets.add(value);
+            let space = value.iter().position(|byte| *byte == b' ');
+            let after = space.filter(|at| value[..*at].iter().all(u8::is_ascii_alphabetic));
+            if let Some(at) = after {
+                secrets.add(&value[at + 1..]);
+            }
         }
-        others.iter().for_each(|Secret(secret)| secrets.add(secret.as_bytes()));
         secrets.0.sort_by_key(|known| std::cmp::Reverse(known.written.len()));
         secrets.0.dedup_by(|a, b| a.written == b.written);
         secrets
@@ -52,19 +86,17 @@ impl Secrets {
         let text = String::from_utf8_lossy(value);
         // What a server makes of bytes that it takes for Latin-1.
         let latin1: String = value.iter().copied().map(char::from).collect();
-        let texts = [Written::new(&text), Written::new(&latin1)].into_iter();
-        self.0.extend(
-            texts
-                .chain(Written::in_base64(value))
-                .map(|written| Known { is_of_the_wire: is_of_the_wire(written.text()), written }),
-        );
+        self.0.extend([Written::new(&text), Written::new(&latin1)].map(Known::new));
+        if value.len() >= SHORTEST_KEY {
+            self.0.extend(Written::in_base64(value).map(Known::new));
+        }
     }
 
     /// `text` without them.
     pub fn hidden_in(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, known| {
             let (mut hidden, mut after) = (String::new(), 0);
-            for place in known.written.places(text.as_bytes()) {
+            for place in known.places(text.as_bytes()) {
                 hidden += text.get(after..place.start).unwrap_or_default();
                 hidden += "***";
                 after = place.end;
@@ -73,24 +105,31 @@ impl Secrets {
         })
     }
 
-    /// `answer` without them.
-    pub(super) fn masked(
+    /// What came of an answer, without them. An error is that of `masked`, the error of the answer
+    /// without them, if there is one.
+    pub fn hidden_in_outcome(
         &self,
-        answer: Result<Recording, RequestError>,
-    ) -> Result<Recording, RequestError> {
-        match answer {
-            Ok(recording) => Ok(self.hide(recording)),
-            Err(error) => Err(self.hide_in_error(error)),
+        outcome: Result<Sample, RequestError>,
+        masked: impl FnOnce(&Self) -> Option<RequestError>,
+    ) -> Result<Sample, RequestError> {
+        match outcome {
+            _ if self.0.is_empty() => outcome,
+            Err(error) => Err(self.hide_in_error(masked(self).unwrap_or(error))),
+            Ok(sample) => Ok(Sample {
+                finish_reason: self.hidden_in(&sample.finish_reason),
+                request_id: sample.request_id.as_deref().map(|id| self.hidden_in(id)),
+                ..sample
+            }),
         }
     }
 
     /// `error` without them.
-    pub(super) fn hide_in_error(&self, error: RequestError) -> RequestError {
+    pub fn hide_in_error(&self, error: RequestError) -> RequestError {
         RequestError { message: self.hidden_in(&error.message), ..error }
     }
 
     /// `recording` without them, be they spread over several reads.
-    pub(super) fn hide(&self, mut recording: Recording) -> Recording {
+    pub fn hide(&self, mut recording: Recording) -> Recording {
         recording.broken = recording.broken.map(|error| self.hide_in_error(error));
         let Recording { content_type, content_encoding, retry_after, .. } = &mut recording;
         for text in [content_type, content_encoding, retry_after].into_iter().flatten() {
@@ -114,22 +153,48 @@ impl Secrets {
     /// Overwrites them in `bytes`, but for what a stream itself could hold; whether there were any.
     fn mask(&self, bytes: &mut [u8], is_stream: bool) -> bool {
         let mut found = false;
-        for known in self.0.iter().filter(|known| !(is_stream && known.is_of_the_wire)) {
-            for place in known.written.places(bytes) {
-                bytes[place].fill(b'*');
-                found = true;
+        for known in self.0.iter().filter(|known| !(is_stream && known.is_placeholder())) {
+            for place in known.places(bytes) {
+                if !(is_stream && known.is_number && is_value(bytes, &place)) {
+                    bytes[place].fill(b'*');
+                    found = true;
+                }
             }
         }
         found
     }
 }
 
-/// Whether the bytes of any answer may hold `value`: a word such as a field's name, or a number.
-fn is_of_the_wire(value: &str) -> bool {
-    let word = value.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-    let number = value.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
-    // Nothing that long and made of letters is a field's name.
-    number || (word && value.len() < 24)
+fn is_number(value: &str) -> bool {
+    value.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte))
+}
+
+/// Whether `value` could be a field's name or another word of a protocol: nothing as long as a key and
+/// made of letters is.
+fn is_of_words(value: &str) -> bool {
+    value.len() < 24 && value.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+}
+
+/// Whether what is at `place` is no part of a longer word.
+fn stands_alone(bytes: &[u8], place: &Range<usize>) -> bool {
+    let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let before = bytes[..place.start].last();
+    !before.is_some_and(is_of_word) && !bytes.get(place.end).is_some_and(is_of_word)
+}
+
+/// Whether it is the name of a JSON field: in quotes, with a colon after them. JSON within JSON has
+/// backslashes before its quotes.
+fn is_field(bytes: &[u8], place: &Range<usize>) -> bool {
+    let after = bytes[place.end..].trim_ascii_start();
+    let slashes = after.iter().take_while(|byte| **byte == b'\\').count();
+    let colon = after[slashes..].strip_prefix(b"\"").map(<[u8]>::trim_ascii_start);
+    bytes[..place.start].ends_with(b"\"") && colon.is_some_and(|rest| rest.starts_with(b":"))
+}
+
+/// Whether it is a value of JSON without quotes.
+fn is_value(bytes: &[u8], place: &Range<usize>) -> bool {
+    let before = bytes[..place.start].trim_ascii_end().last();
+    before.is_some_and(|byte| b":,[".contains(byte))
 }
 
 #[cfg(test)]
@@ -137,9 +202,7 @@ mod tests {
     use super::*;
 
     fn secrets(values: &[&[u8]]) -> Secrets {
-        let values: Vec<_> =
-            values.iter().map(|value| HeaderValue::from_bytes(value).unwrap()).collect();
-        Secrets::of(&values, &[])
+        Secrets::of(values.iter().copied())
     }
 
     fn masked(values: &[&[u8]], text: &str) -> String {
@@ -211,6 +274,29 @@ mod tests {
             "x ************ y"
         );
         assert_eq!(secrets(&[b"hush", b"hush-hush"]).hidden_in("hush-hush"), "***");
+    }
+
+    #[test]
+    fn a_key_that_is_a_word_is_hidden_where_it_is_no_part_of_json() {
+        let event = r#"{"text":"text","type": "text","created":12345678,"n":"12345678"}"#;
+        let hidden = r#"{"text":"text","type": "text","created":12345678,"n":"********"}"#;
+        assert_eq!(masked(&[b"text", b"12345678"], event), hidden);
+        assert_eq!(secrets(&[b"text"]).hidden_in(event), event.replace(r#""text","#, r#""***","#));
+        let of = |key: &[u8], text: &str| secrets(&[key]).hidden_in(text);
+        assert_eq!(of(b"text", "no context, text-only: text"), "no context, ***-only: ***");
+        assert_eq!(of(b"a", "a key is a key"), "a key is a key");
+        assert_eq!(of(b"Bearer a", "a Bearer"), "a Bearer");
+        // A long one is a key, also as a word; the name of a field is not.
+        let key: &[u8] = b"Bearer abcdefghijklmnop";
+        let event = r#"{"abcdefghijklmnop":"abcdefghijklmnop"}"#;
+        assert_eq!(masked(&[key], event), r#"{"abcdefghijklmnop":"****************"}"#);
+        let escaped = r#"{\"abcdefghijklmnop\" : \"abcdefghijklmnop\"}"#;
+        assert_eq!(of(key, escaped), r#"{\"abcdefghijklmnop\" : \"***\"}"#);
+        // What is no word is hidden everywhere.
+        assert_eq!(
+            masked(&[b"sk-12345"], r#"{"sk-12345":1,"x":"ysk-12345z"}"#),
+            r#"{"********":1,"x":"y********z"}"#
+        );
     }
 
     #[test]

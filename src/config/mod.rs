@@ -46,7 +46,7 @@ pub(crate) use self::words::{list, nearest};
 pub use self::{
     data_note::DataNote,
     github::Github,
-    secrets::names_a_secret,
+    secrets::is_secret_header,
     source::{ConfigError, ConfigErrors},
     template::{Expanded, Template},
     ways::Ways,

@@ -1,4 +1,5 @@
-//! What of a config must not be shown in a message: keys, passwords, the values of headers.
+//! What of a config must not be shown in a message: keys, passwords, the values of headers that hold
+//! one.
 
 use std::ops::Range;
 
@@ -30,14 +31,14 @@ pub(super) fn in_text(text: &str) -> Vec<Range<usize>> {
 pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
     let mut masks = Vec::new();
     let Yaml::Map(entries) = &node.value else {
-        visit(node, text, false, &mut masks);
+        visit(node, text, Part::Plain, &mut masks);
         return masks;
     };
     for (key, value) in entries {
         match &key.value {
             // It is called like a header and is none.
-            Yaml::Text(name) if words::is_extension(name) => visit(value, text, false, &mut masks),
-            _ => visit_entry(key, value, text, false, &mut masks),
+            Yaml::Text(name) if words::is_extension(name) => visit(value, text, Part::Plain, &mut masks),
+            _ => visit_entry(key, value, text, Part::Plain, &mut masks),
         }
     }
     masks
@@ -95,35 +96,67 @@ fn meant(key: &str) -> Option<&'static str> {
     words::nearest(key, MODEL.iter().copied())
 }
 
-fn visit(node: &Node, text: &str, secret: bool, masks: &mut Vec<Range<usize>>) {
+/// What a part of the document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Nothing to hide, but for what its own keys say.
+    Plain,
+    /// A map of headers, some of which are secrets.
+    Headers,
+    /// A secret.
+    Secret,
+}
+
+fn visit(node: &Node, text: &str, part: Part, masks: &mut Vec<Range<usize>>) {
+    let is_secret = part != Part::Plain;
     match &node.value {
-        Yaml::List(items) => items.iter().for_each(|item| visit(item, text, secret, masks)),
+        Yaml::List(items) => items.iter().for_each(|item| visit(item, text, part, masks)),
         Yaml::Map(entries) => {
             for (key, value) in entries {
-                visit_entry(key, value, text, secret, masks);
+                visit_entry(key, value, text, part, masks);
             }
         }
-        Yaml::Text(text) if secret && text.starts_with("${") && is_variable_use(text) => {}
-        _ if secret => masks.push(unquoted(text, bytes(text, node.defined))),
+        Yaml::Text(text) if is_secret && text.starts_with("${") && is_variable_use(text) => {}
+        _ if is_secret => masks.push(unquoted(text, bytes(text, node.defined))),
         _ => {}
     }
 }
 
-/// `secret`: whether the map's values are secrets whatever their keys.
-fn visit_entry(key: &Node, value: &Node, text: &str, secret: bool, masks: &mut Vec<Range<usize>>) {
+/// An entry of a map that is such a `part`.
+fn visit_entry(key: &Node, value: &Node, text: &str, part: Part, masks: &mut Vec<Range<usize>>) {
     let written = bytes(text, key.defined);
-    let is_name = matches!(&key.value, Yaml::Text(key) if key.parse::<HeaderName>().is_ok());
+    let name = match &key.value {
+        Yaml::Text(key) => key.parse::<HeaderName>().ok(),
+        _ => None,
+    };
     let is_bare = !text[written.clone()].starts_with(['"', '\'']);
-    if secret && value.value == Yaml::Null && !(is_name && is_bare) {
+    if part != Part::Plain && value.value == Yaml::Null && !(name.is_some() && is_bare) {
         masks.push(unquoted(text, written.clone())); // the value without its key
     } else if !matches!(key.value, Yaml::Text(_)) {
-        visit(key, text, secret, masks);
+        visit(key, text, part, masks);
     }
-    let secret = secret || is_secret(key, value);
-    if secret && value.value == Yaml::Null {
+    let is_plain_header = name.is_some_and(|name| !may_be_secret_header(name.as_str()));
+    let part = match (part, &value.value) {
+        (Part::Secret, _) => Part::Secret,
+        (Part::Headers, Yaml::Text(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::Bool(_))
+            if is_plain_header =>
+        {
+            Part::Plain
+        }
+        (Part::Headers, _) => Part::Secret,
+        (Part::Plain, Yaml::Map(_)) if is_headers(key) => Part::Headers,
+        (Part::Plain, _) if is_secret(key, value) => Part::Secret,
+        (Part::Plain, _) => Part::Plain,
+    };
+    if part == Part::Secret && value.value == Yaml::Null {
         masks.push(rest_of_line(text, written.end)); // a value after a stray `#` or `&`
     }
-    visit(value, text, secret, masks);
+    visit(value, text, part, masks);
+}
+
+/// Whether `key` is `headers`, or was probably to be.
+fn is_headers(key: &Node) -> bool {
+    matches!(&key.value, Yaml::Text(key) if key == "headers" || meant(key) == Some("headers"))
 }
 
 fn is_secret(key: &Node, value: &Node) -> bool {
@@ -146,27 +179,67 @@ fn hides(key: &str) -> bool {
     !known && (names_a_secret(key) || misspelt())
 }
 
-/// Whether what goes by the name `key` is probably a secret.
-pub fn names_a_secret(key: &str) -> bool {
+/// Whether what goes by the name `key` is probably a secret, or a map of some.
+fn names_a_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    is_secret_header(&key) || key.contains("header") || key.contains("x-")
+}
+
+/// Whether the header or the parameter of a URL that is called `name` holds a secret: its last word
+/// says so.
+pub fn is_secret_header(name: &str) -> bool {
     const LAST: &[&str] = &[
         "auth",
         "authorization",
         "bearer",
         "cookie",
+        "cookies",
         "credential",
         "credentials",
+        "jwt",
         "key",
+        "keys",
         "passwd",
         "password",
         "secret",
+        "secrets",
+        "sig",
+        "signature",
         "token",
     ];
-    let key = key.to_ascii_lowercase();
-    let last = key.rsplit(|ch: char| !ch.is_ascii_alphanumeric()).next();
-    last.is_some_and(|last| LAST.contains(&last))
-        || key.ends_with("apikey")
-        || key.contains("header")
-        || key.contains("x-")
+    /// The same in one word.
+    const ENDS: &[&str] = &["accesskey", "accesstoken", "apikey", "authtoken", "secretkey"];
+    let name = name.to_ascii_lowercase();
+    let last = name.rsplit(|ch: char| !ch.is_ascii_alphanumeric()).next();
+    last.is_some_and(|last| LAST.contains(&last)) || ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// The same of a name that may be misspelt, for messages about the config.
+fn may_be_secret_header(name: &str) -> bool {
+    const LONG: &[&str] = &[
+        "accesskey",
+        "accesstoken",
+        "apikey",
+        "authorization",
+        "authtoken",
+        "bearer",
+        "cookie",
+        "credential",
+        "credentials",
+        "password",
+        "secret",
+        "secretkey",
+        "signature",
+    ];
+    let letters: Vec<char> =
+        name.to_ascii_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    let ends_like = |word: &&str| {
+        (word.len() - 1..=word.len() + 1).any(|length| {
+            let end: String = letters[letters.len().saturating_sub(length)..].iter().collect();
+            strsim::osa_distance(&end, word) <= 1
+        })
+    };
+    is_secret_header(name) || LONG.iter().any(ends_like)
 }
 
 /// Whether `text` has the form of a variable's name, and does not look like a key all the same.

@@ -386,8 +386,6 @@ impl Session {
                 Ok(())
             }
             Some(Err(error)) => {
-                let message = live.client.secrets().hidden_in(&error.message);
-                let error = RequestError { message, ..error };
                 // What else went wrong may go right the next time.
                 if error.kind == ErrorKind::PromptLength {
                     live.unmade.push((prompt.clone(), error.clone()));
@@ -430,10 +428,7 @@ impl Session {
                 "    Warmup completed: {} generation tokens/sec\n",
                 figure("generation_speed", 1, sample)
             ),
-            Err(error) => {
-                let message = live.client.secrets().hidden_in(&error.message);
-                format!("    Warmup failed: {}: {message}\n", error.kind)
-            }
+            Err(error) => format!("    Warmup failed: {}: {error}\n", error.kind),
         };
         self.terminal.err(&line);
         outcome.is_ok()
@@ -503,9 +498,6 @@ impl Session {
         answer: Answer,
     ) -> Row {
         let Answer { recording, mut outcome } = answer;
-        if let Some(live) = &self.live {
-            hide(&mut outcome, live.client.secrets());
-        }
         // A later turn is meant to be fast.
         if let (Ok(sample), false) = (&mut outcome, prompt.is_later_turn()) {
             self.compare_with_first(case, sample);
@@ -522,7 +514,7 @@ impl Session {
         let written = self.results.write(&row).context("failed to write the row");
         let recorded = match (recording, &self.live) {
             (Some(recording), Some(live)) => {
-                self.recordings.keep(recorded_as, &recording, live.client.secrets())
+                self.recordings.keep(recorded_as, recording, live.client.secrets())
             }
             _ => Ok(()),
         };
@@ -530,6 +522,12 @@ impl Session {
             row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
         }
         row
+    }
+
+    /// `text` without what the live model's requests carry and nobody is to see.
+    fn hidden(&self, text: &str) -> String {
+        let live = self.live.as_ref();
+        live.map_or_else(|| text.to_owned(), |live| live.client.secrets().hidden_in(text))
     }
 
     /// Says that a trial failed.
@@ -564,16 +562,11 @@ struct Recordings {
 
 impl Recordings {
     /// Keeps `recording` under the name of its trial.
-    fn keep(
-        &mut self,
-        trial: &str,
-        recording: &Recording,
-        secrets: &Secrets,
-    ) -> anyhow::Result<()> {
+    fn keep(&mut self, trial: &str, recording: Recording, secrets: &Secrets) -> anyhow::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let name = unused(&file_name(trial), &mut self.used);
         let path = folder.join(format!("{name}.jsonl"));
-        let file = secrets.hidden_in(&recording.to_jsonl());
+        let file = secrets.hide(recording).to_jsonl();
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(&path, file))
             .with_context(|| format!("failed to write {}", path.display()))
@@ -599,17 +592,6 @@ fn made(name: &str, synthetic: &Synthetic, counts: &Counts) -> String {
 /// An answer of which nothing came.
 fn failed(kind: ErrorKind, message: &str) -> Answer {
     Answer { recording: None, outcome: Err(RequestError::new(kind, message)) }
-}
-
-/// Hides what an answer's texts hold of `secrets`, where its bytes could not be masked.
-fn hide(outcome: &mut Result<Sample, RequestError>, secrets: &Secrets) {
-    match outcome {
-        Err(error) => error.message = secrets.hidden_in(&error.message),
-        Ok(sample) => {
-            sample.finish_reason = secrets.hidden_in(&sample.finish_reason);
-            sample.request_id = sample.request_id.take().map(|id| secrets.hidden_in(&id));
-        }
-    }
 }
 
 /// Shows a request's progress and stops it at the user's wish.

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Follow, Watcher, enough, shuffle};
+use super::{Follow, Watcher, enough, read_hiding, shuffle};
 use crate::{
-    client::Client,
+    client::{Client, Secrets},
     exact,
     plan::Target,
     prompt::{Prompt, Synthetic},
@@ -137,8 +137,9 @@ async fn have_counted(
     };
     let body = exact::to_string(&target.protocol.body(&ask)).into();
     let watch = Watcher { protocol: target.protocol, follow };
-    let recording = client.send(body, &watch).await?;
-    match counted(&recording, target) {
+    let recording = client.send(body, &watch).await;
+    let recording = recording.map_err(|error| client.secrets().hide_in_error(error))?;
+    match counted(&recording, target, client.secrets()) {
         Ok(tokens) => Ok(Counted::Tokens(tokens)),
         Err(error) if is_too_long(&recording) => Ok(Counted::TooLong(error)),
         Err(error) => Err(error),
@@ -174,12 +175,12 @@ fn is_too_long(answer: &Recording) -> bool {
     }
 }
 
-fn counted(recording: &Recording, target: &Target) -> Result<u64, RequestError> {
+fn counted(recording: &Recording, target: &Target, secrets: &Secrets) -> Result<u64, RequestError> {
     // An answer of one token may have none that is shown, and its count is there all the same.
     if let Some(tokens) = sample::prompt_tokens(recording, target.protocol) {
         return Ok(tokens);
     }
-    super::read(recording, target)?;
+    read_hiding(recording, target, secrets)?;
     let message = "the server's usage counts no tokens of the prompt, so that none of a stated \
                    length can be made";
     Err(RequestError::new(ErrorKind::PromptLength, message))

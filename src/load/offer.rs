@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::{Answer, Conversation, Follow, Lengths, max_tokens, request};
 use crate::{
-    client::{self, Client, Driven, Jobs, Next, Opening},
+    client::{self, Client, Driven, Jobs, Next, Opening, Secrets},
     config::Connection,
     plan::{Target, Workload},
     prompt::Prompt,
@@ -75,7 +75,7 @@ pub fn offer(
     let driven = thread::scope(|scope| {
         let reading = scope.spawn(move || {
             for over in receiver {
-                take(over.read(target));
+                take(over.read(target, client.secrets()));
             }
         });
         let mut jobs = Load::new((target, workload, run), lengths, follow, sender);
@@ -347,12 +347,12 @@ fn was_interrupted(answer: &Result<Recording, RequestError>) -> bool {
 
 impl Over {
     /// Reads the answer; in an open loop its times count from the scheduled start.
-    fn read(self, target: &Target) -> Ended {
+    fn read(self, target: &Target, secrets: &Secrets) -> Ended {
         let Self { id, asked, started, ended, answer } = self;
         let Question { prompt, tokens, scheduled, begun, .. } = asked;
         let since_start = |at: Instant| at.saturating_duration_since(started);
         let sent = answer.as_ref().ok().and_then(|recording| recording.origin).map(since_start);
-        let mut answer = Answer::of(answer, target, tokens);
+        let mut answer = Answer::of(answer, target, tokens, secrets);
         if let Some((scheduled, sent)) = scheduled.zip(sent) {
             let lag = sent.saturating_sub(scheduled);
             answer.outcome = answer.outcome.map(|sample| sample.scheduled_before(lag));

@@ -116,7 +116,7 @@ impl Found<'_> {
             let Some(value) = self.expand(template, |_, value| value) else { continue };
             parsed.query_pairs_mut().append_pair(name, &value);
             // As it stands there, it is the same secret; so is one that is written out.
-            if template.plain().is_none() || config::names_a_secret(name) {
+            if template.plain().is_none() || config::is_secret_header(name) {
                 let pair = parsed.query().and_then(|query| query.rsplit('&').next());
                 let escaped = pair.and_then(|pair| pair.split_once('=')).map(|(_, value)| value);
                 let escaped = escaped.unwrap_or_default().to_owned();

@@ -662,9 +662,9 @@ fn a_slip_of_the_finger_shows_no_secret() {
   m:
     base_url: \"http://localhost\"
     headers:
-      x-team: \"hunter2\"
+      x-api-key: \"hunter2\"
     api_key_env: sk-hunter2-hunter2
-  n: { headers: { x-team: \"hunter2\" }, simulate: {} }
+  n: { headers: { Authorization: \"hunter2\" }, simulate: {} }
 ";
     for (at, _) in SECRETS.char_indices() {
         let replaced = b":- \t\"'{}[]&*!|>%@`,?x".map(|byte| Slip::Replace(at, byte));

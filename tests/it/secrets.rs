@@ -11,6 +11,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use llm_stream_bench::{config::TokenCount, protocol::OpenAiChat, recording::Recording, sample};
 
 use crate::{
     bench::{Bench, Ran, ran},
@@ -134,7 +135,7 @@ const TRACES: [&str; 12] = [
 fn config(parrot: &Parrot) -> String {
     let address = parrot.address;
     let secrets = "    api_key_env: LLM_TEST_KEY
-    headers: { x-key: \"Token ${LLM_TEST_HEADER}\", x-plain: \"written-out-1\" }
+    headers: { x-key: \"Token ${LLM_TEST_HEADER}\", x-service-token: \"written-out-1\", x-plain: \"shown-1\" }
     query: { api-version: \"2024-10-21\", key: \"${LLM_TEST_QUERY}\", token: written-out-2 }
 ";
     let mut config = String::from(
@@ -210,6 +211,10 @@ fn a_run_leaves_no_key_behind() {
         let text = String::from_utf8_lossy(&bytes);
         for trace in TRACES {
             assert!(!text.contains(trace), "`{trace}` is in {name}:\n{text}");
+        }
+        // What is no secret is there.
+        if name.ends_with(".jsonl") {
+            assert!(text.contains("shown-1") || name.contains("basic"), "{name}:\n{text}");
         }
     }
 }
@@ -337,4 +342,27 @@ fn no_proxy_is_gone_through_by_the_stamped_transport_nor_past_a_none() {
     );
     assert!(!ran.stderr.contains("note: `transport"), "{}", ran.stderr);
     assert_eq!(parrot.heard().len(), 0);
+}
+
+#[test]
+fn what_is_no_secret_is_shown_and_recordings_can_be_read_again() {
+    let parrot = Parrot::start();
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: told, text: in-stream }}]\nmodels:\n  m:\n    \
+         base_url: \"http://{}\"\n    api_key_env: LLM_TEST_KEY\n    \
+         headers: {{ x-env: \"content\", x-plain: \"shown-everywhere\", x-auth-token: \"finish_reason\" }}\n",
+        parrot.address
+    ));
+    for (key, shows) in [("choices", true), ("content", true), ("sk-alpha-0123456789", false)] {
+        let mut command = bench.command(&["--no-warmup", "--record", "kept"]);
+        let ran = ran(command.env("LLM_TEST_KEY", key));
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let (name, bytes) = files(&bench.folder.path().join("kept")).remove(0);
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains("shown-everywhere"), "{name}: {text}");
+        assert_eq!(text.contains(&format!("Bearer {key}")), shows, "{text}");
+        let recording = Recording::from_jsonl(&text).unwrap();
+        let sample = sample::read(&recording, &OpenAiChat, TokenCount::Usage).unwrap();
+        assert_eq!(sample.token_events.len(), 2);
+    }
 }

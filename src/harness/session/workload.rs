@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use libtest_mimic::Measurement;
 
-use super::{Live, NO_TPOT, Place, Recordings, Session, Stopped, hide, nanoseconds};
+use super::{Live, NO_TPOT, Place, Recordings, Session, Stopped, nanoseconds};
 use crate::{
     harness::output::{Results, today},
     load::{self, Ended, Offered},
@@ -82,6 +82,7 @@ impl Session {
             let message = format!("failed to write the results: {error}");
             return Err(self.not_offered(case, started, message));
         }
+        let outcome = outcome.map_err(|why| self.hidden(&why));
         let failed = failed(&outcome, workload, failure.as_deref());
         let told = match &outcome {
             Ok((tally, reached)) => (success(tally, reached, workload), measurement(tally)),
@@ -102,6 +103,7 @@ impl Session {
 
     /// Counts a load of which there is nothing.
     fn not_offered(&mut self, case: &Arc<Case>, started: Timestamp, message: String) -> Stopped {
+        let message = self.hidden(&message);
         let failure = format!("not offered: {message}");
         self.trials.push(Finished::load(case, (started, today()), None, Some(&failure)));
         self.summary.add_load(case, Err(message), true);
@@ -165,17 +167,15 @@ impl Gathered {
         let Ended { prompt, place, span, since_begun, answer } = ended;
         self.handed_over.extend(answer.recording.as_ref().and_then(|recording| recording.origin));
         let secrets = live.client.secrets();
-        let mut outcome = answer.outcome;
-        hide(&mut outcome, secrets);
+        let outcome = answer.outcome;
         let age = SignedDuration::try_from(since_begun).unwrap_or_default();
         let now = today();
         let started = now.checked_sub(age).unwrap_or(now);
         let mut row = Row { case: case.clone(), prompt, started, place: Some(place), outcome };
         let written = results.write(&row).context("failed to write the row");
         let name = format!("{}::request-{}", case.name, place.request);
-        let recorded = answer
-            .recording
-            .map_or(Ok(()), |recording| recordings.keep(&name, &recording, secrets));
+        let recorded =
+            answer.recording.map_or(Ok(()), |recording| recordings.keep(&name, recording, secrets));
         if let Err(error) = written.and(recorded) {
             row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
         }
