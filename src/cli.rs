@@ -16,7 +16,7 @@ use crate::{
 /// Measures how fast LLM endpoints stream: a trial for each model, prompt or workload, and run.
 ///
 /// Models come from configs.yaml. A FILTER selects the trials whose name, MODEL::PROMPT::run-N or
-/// MODEL::WORKLOAD::run-N, contains it; with several, any may match.
+/// MODEL::WORKLOAD::run-N, contains it; with several, any may match. Each has to match one.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "llm",
@@ -99,7 +99,8 @@ pub struct Cli {
     )]
     pub strict_data: bool,
 
-    /// Do not measure the instrument's own error before judging; it then counts as none
+    /// Do not measure the instrument's own error before judging; it then counts as none, and a
+    /// simulated endpoint that did not keep its script is only a warning
     #[arg(
         long,
         env = "LLM_STREAM_BENCH_NO_CALIBRATION",
@@ -220,7 +221,7 @@ const OURS: &str = "Benchmark options (each also as the environment variable nam
 const AFTER_HELP: &str = "\
 Exit codes: 0 all well, or a threshold is inconclusive and that only warns; 101 a trial failed, a
 threshold was missed, or a report could not be written; 2 the command line or the config is
-unusable, or the filters select nothing; 130 interrupted (finished rows are kept).
+unusable, or a filter or --skip matches no trial; 130 interrupted (finished rows are kept).
 
 stdout carries libtest's lines only: one iteration is one output token, so `ns/iter` is the time
 per output token (tpot) and `+/-` the standard deviation of the gaps between tokens, or over the

@@ -14,6 +14,7 @@ mod part;
 mod preflight;
 mod progress;
 mod relay;
+mod selection;
 mod serve;
 mod session;
 mod smoke;
@@ -41,6 +42,7 @@ use self::{
     output::Output,
     progress::Progress,
     relay::Relay,
+    selection::Selection,
     session::{Accesses, Parts, Session, Stopped},
     terminal::Terminal,
 };
@@ -50,7 +52,7 @@ use crate::{
     config::{Config, ConfigErrors, DataNote, Github, Inconclusive},
     load,
     plan::{Access, Case, Plan, Target},
-    prompt::{self, Prompt},
+    prompt,
     report::{
         Ended, Ending, Format, Judged, Run, counted, ranking::Ranking, summary::SummaryTables,
         thresholds,
@@ -127,12 +129,13 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
     // A smoke test tries each case once.
     let measures = cli.libtest.bench;
     let plan = Plan::new(&config, &cli)?.select(|case| measures || case.run == 1);
-    let all = plan.cases.len();
-    let plan = plan.select(|case| is_selected(&cli, case));
-    let filtered_out = all - plan.cases.len();
-    if plan.cases.is_empty() && must_match(&cli) {
-        anyhow::bail!(nothing_selected(&cli, &plan));
+    let selection = Selection::of(&cli);
+    if let Some(mistake) = selection.mistake(&plan) {
+        anyhow::bail!(mistake);
     }
+    let all = plan.cases.len();
+    let plan = plan.select(|case| selection.has(case));
+    let filtered_out = all - plan.cases.len();
     if cli.libtest.list {
         list(&cli.libtest, &plan);
         return Ok(0);
@@ -141,61 +144,6 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
         true => measure(cli, &config, plan, filtered_out),
         false => smoke::run(cli.libtest, plan, filtered_out),
     }
-}
-
-/// Filters as libtest has them, except that there may be several.
-fn is_selected(cli: &Cli, case: &Case) -> bool {
-    let trial = Trial::bench(case.name.as_str(), |_| Ok(None));
-    let passes = |filter: Option<&str>| {
-        let mut arguments = cli.libtest.clone();
-        arguments.filter = filter.map(Into::into);
-        !arguments.is_filtered_out(&trial)
-    };
-    match cli.filters().as_slice() {
-        [] => passes(None),
-        filters => filters.iter().any(|filter| passes(Some(filter))),
-    }
-}
-
-/// Under `cargo test` a filter is meant for other targets too, and nextest asks for a list of what
-/// is ignored, which no trial is.
-fn must_match(cli: &Cli) -> bool {
-    cli.libtest.bench && !(cli.libtest.list && cli.libtest.ignored)
-}
-
-fn nothing_selected(cli: &Cli, plan: &Plan) -> String {
-    let mut message = match cli.filters().as_slice() {
-        [] => "no trial is selected".into(),
-        filters => format!("no trial matches {}", quoted(filters)),
-    };
-    if !cli.libtest.skip.is_empty() {
-        let skip: Vec<_> = cli.libtest.skip.iter().map(String::as_str).collect();
-        message.push_str(&format!(" (and `--skip` leaves out {})", quoted(&skip)));
-    }
-    let models: Vec<_> = plan.targets.iter().map(|target| target.trial_name.as_str()).collect();
-    // The records of a data set are many.
-    let label = |prompt: &Arc<Prompt>| match &prompt.set {
-        Some(set) => format!("{set}-…"),
-        None => prompt.name.clone(),
-    };
-    let mut prompts: Vec<_> = plan.prompts.iter().map(label).collect();
-    prompts.dedup();
-    let workloads: Vec<_> = plan.workloads.iter().map(|load| load.name.as_str()).collect();
-    let workloads = match workloads.is_empty() {
-        true => String::new(),
-        false => format!("\n  workloads: {}", workloads.join(", ")),
-    };
-    let exact = if cli.libtest.exact { " (with `--exact`, in full)" } else { "" };
-    format!(
-        "{message}: a filter is looked for in MODEL::PROMPT::run-N{exact}\n  \
-         models: {}\n  prompts: {}{workloads}\n  help: `--list` shows every name",
-        models.join(", "),
-        prompts.join(", ")
-    )
-}
-
-fn quoted(words: &[&str]) -> String {
-    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// Prints the names as nextest reads them: libtest-mimic writes `: bench`, which it refuses.
@@ -318,6 +266,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     files.empty();
     let parts = Parts {
         plan,
+        checks_instrument: calibrates,
         accesses,
         terminal: terminal.clone(),
         progress,

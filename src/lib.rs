@@ -60,6 +60,7 @@ pub mod statistic;
 mod stream;
 pub mod summary;
 pub mod synthetic;
+pub mod text;
 pub mod threshold;
 pub mod tokenizer;
 pub mod uncertainty;

@@ -28,6 +28,7 @@ use crate::{
     route::{self, Stamps, UnixUrl},
     schedule::{Shape, Until},
     sim::Script,
+    text::visible,
     threshold::Threshold,
 };
 
@@ -432,7 +433,7 @@ fn workloads(
 ) -> Result<Vec<Arc<Workload>>, PlanError> {
     let mut errors = Vec::new();
     let workload = |workload: &config::Workload| {
-        let named: HashSet<_> = workload.prompts.iter().map(|name| name.value.as_str()).collect();
+        let named: HashSet<_> = workload.prompts.iter().map(|name| visible(&name.value)).collect();
         let wanted = |prompt: &&Arc<Prompt>| {
             // When the later turns of an open loop were due, nobody has said.
             let is_able = prompt.turns.is_empty() || matches!(workload.shape, Shape::Closed { .. });
@@ -440,7 +441,7 @@ fn workloads(
                 || prompt.called().any(|name| named.contains(name))
         };
         Arc::new(Workload {
-            name: workload.name.value.clone(),
+            name: visible(&workload.name.value).into_owned(),
             shape: workload.shape,
             until: workload.until,
             prompts: prompts.iter().filter(wanted).cloned().collect(),
@@ -477,7 +478,7 @@ fn without_figure(config: &Config, workload: &config::Workload) -> Vec<ConfigErr
 
 fn prompts(config: &Config) -> Vec<Prompt> {
     let written = |prompts: &Vec<config::Prompt>| {
-        prompts.iter().map(|prompt| prompt.prompt.clone()).collect()
+        prompts.iter().map(|prompt| prompt.prompt.clone().shown()).collect()
     };
     config.prompts.as_ref().map_or_else(prompt::built_in, written)
 }
@@ -567,7 +568,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
     Target {
         key: model.key.value.clone(),
         trial_name: sanitise(&name),
-        name,
+        name: visible(&name).into_owned(),
         model: settings.model_name.clone().unwrap_or_else(|| model.key.value.clone()),
         protocol,
         transport: transport(&settings, &endpoint),

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
-use crate::tokenizer::Tokenizer;
+use crate::{text::visible, tokenizer::Tokenizer};
 
 /// One prompt as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,6 +289,14 @@ impl Prompt {
     /// Its own name, and that of its data set.
     pub fn called(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.name.as_str()).chain(self.set.as_deref())
+    }
+
+    /// The same with names that can be shown anywhere.
+    #[must_use]
+    pub fn shown(mut self) -> Self {
+        self.name = visible(&self.name).into_owned();
+        self.set = self.set.map(|set| visible(&set).into_owned());
+        self
     }
 
     /// The conversation that goes on with these `questions`.

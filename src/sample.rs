@@ -23,6 +23,7 @@ use crate::{
     },
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     synthetic::Length,
+    text::visible,
 };
 
 /// A generation shorter than this cannot be told from one that a proxy held back and delivered in
@@ -1413,7 +1414,7 @@ fn says(body: &[u8], protocol: &dyn Protocol) -> String {
 /// and half of one is none that is known and masked.
 fn one_line(text: &str, limit: usize) -> String {
     let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line = line.replace(char::is_control, "\u{fffd}");
+    line = visible(&line).into_owned();
     if let Some((cut, next)) = line.char_indices().nth(limit) {
         let is_of_word = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         let whole =

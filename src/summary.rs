@@ -702,9 +702,8 @@ impl Group {
     pub fn pairs(&self, other: &Self, metric: &Metric) -> (Vec<f64>, Vec<u32>) {
         // A prompt is one by its place in memory, which both groups share; numbered as the first group
         // met them, so that the pairs have one order.
-        let number = |prompt: &Arc<Prompt>| {
-            self.tally.numbers.get(&Arc::as_ptr(prompt).addr()).copied()
-        };
+        let number =
+            |prompt: &Arc<Prompt>| self.tally.numbers.get(&Arc::as_ptr(prompt).addr()).copied();
         let keyed = |group: &Self| -> BTreeMap<(u32, u32), f64> {
             let tally = &group.tally;
             let Ok(Valued { values, strata }) = group.valued(metric) else {

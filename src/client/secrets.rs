@@ -115,11 +115,13 @@ impl Secrets {
         match outcome {
             _ if self.0.is_empty() => outcome,
             Err(error) => Err(self.hide_in_error(masked(self).unwrap_or(error))),
-            Ok(sample) => Ok(Sample {
-                finish_reason: self.hidden_in(&sample.finish_reason),
-                request_id: sample.request_id.as_deref().map(|id| self.hidden_in(id)),
-                ..sample
-            }),
+            Ok(mut sample) => {
+                let id = sample.request_id.iter_mut().chain([&mut sample.finish_reason]);
+                let unread = sample.unread.iter_mut().map(|field| &mut field.name);
+                let doubts = sample.doubts.iter_mut().map(|doubt| &mut doubt.reason);
+                id.chain(unread).chain(doubts).for_each(|text| *text = self.hidden_in(text));
+                Ok(sample)
+            }
         }
     }
 

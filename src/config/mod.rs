@@ -63,6 +63,7 @@ use crate::{
     route::Stamps,
     schedule::{Shape, Until},
     sim::Script,
+    text::is_unprintable,
     tokenizer::Tokenizer,
 };
 
@@ -526,10 +527,10 @@ impl Timeouts {
     }
 }
 
-/// `name` as a part of a trial's name: each run of blanks, control characters and
+/// `name` as a part of a trial's name: each run of blanks, characters that are not to be seen and
 /// `:` `,` `"` `'` `` ` `` becomes one `_`; all else, such as `/`, `.` and `中`, stays.
 pub fn sanitise(name: &str) -> String {
-    let splits = |ch: char| ch.is_whitespace() || ch.is_control() || ":,\"'`".contains(ch);
+    let splits = |ch: char| ch.is_whitespace() || is_unprintable(ch) || ":,\"'`".contains(ch);
     let mut sanitised = String::with_capacity(name.len());
     let mut in_run = false;
     for ch in name.chars() {

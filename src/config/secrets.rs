@@ -37,7 +37,9 @@ pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
     for (key, value) in entries {
         match &key.value {
             // It is called like a header and is none.
-            Yaml::Text(name) if words::is_extension(name) => visit(value, text, Part::Plain, &mut masks),
+            Yaml::Text(name) if words::is_extension(name) => {
+                visit(value, text, Part::Plain, &mut masks)
+            }
             _ => visit_entry(key, value, text, Part::Plain, &mut masks),
         }
     }

@@ -10,6 +10,7 @@ use super::{
     places::{bytes, lines},
     secrets,
 };
+use crate::text::is_unprintable;
 
 /// Characters of a line that are shown on either side of the caret.
 const CONTEXT: usize = 60;
@@ -146,14 +147,9 @@ fn push_visible(text: &mut String, ch: char) {
     match ch {
         '\t' => text.push_str("    "),
         '\n' | '\r' => text.push(' '),
-        _ if ch.is_control() || is_bidi_control(ch) => text.push('\u{fffd}'),
+        _ if is_unprintable(ch) => text.extend(ch.escape_unicode()),
         _ => text.push(ch),
     }
-}
-
-/// Whether `ch` reorders the text around it.
-fn is_bidi_control(ch: char) -> bool {
-    matches!(ch, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A piece of the text as it is shown, and the caret's bytes in it.

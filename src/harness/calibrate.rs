@@ -84,9 +84,8 @@ pub(super) fn calibration_of<'a>(
     instruments: &'a Instruments,
 ) -> Option<&'a Calibration> {
     let Setting { transport, stamps, carrier, streams } = setting(group);
-    let is_alike = |of: &Setting| {
-        (of.transport, of.stamps, of.carrier) == (transport, stamps, carrier)
-    };
+    let is_alike =
+        |of: &Setting| (of.transport, of.stamps, of.carrier) == (transport, stamps, carrier);
     let known = instruments.iter().filter(|(of, _)| is_alike(of));
     let higher = known.clone().filter(|(of, _)| of.streams >= streams);
     let nearest = higher.min_by_key(|(of, _)| of.streams);

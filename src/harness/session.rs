@@ -52,6 +52,7 @@ use crate::{
     statistic::Statistic,
     summary::{Group, Row, Summary, Tally},
     synthetic::Counts,
+    text::visible_lines,
     verdict::{Reference, Verdict},
 };
 
@@ -59,6 +60,8 @@ use crate::{
 pub(super) struct Session {
     plan: Plan,
     places: Places,
+    /// Whether the instrument's own error counts, that of a simulated endpoint among it.
+    checks_instrument: bool,
     accesses: Accesses,
     terminal: Arc<Terminal>,
     progress: Option<Progress>,
@@ -91,6 +94,7 @@ pub(super) type Accesses = Vec<(Arc<Target>, Access)>;
 /// What a session is made of.
 pub(super) struct Parts {
     pub(super) plan: Plan,
+    pub(super) checks_instrument: bool,
     pub(super) accesses: Accesses,
     pub(super) terminal: Arc<Terminal>,
     pub(super) progress: Option<Progress>,
@@ -122,8 +126,17 @@ pub(super) enum Stopped {
 
 impl Session {
     pub(super) fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { plan, accesses, terminal, progress, relay, interrupt, results, baselines } =
-            parts;
+        let Parts {
+            plan,
+            checks_instrument,
+            accesses,
+            terminal,
+            progress,
+            relay,
+            interrupt,
+            results,
+            baselines,
+        } = parts;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -133,6 +146,7 @@ impl Session {
         Ok(Self {
             places: Places::of(&plan.cases),
             plan,
+            checks_instrument,
             accesses,
             terminal,
             progress,
@@ -532,6 +546,7 @@ impl Session {
 
     /// Says that a trial failed.
     fn failed(&self, message: String) -> Stopped {
+        let message = visible_lines(&message).into_owned();
         self.terminal.err(&format!("      Failed: {message}\n"));
         Stopped::Failed(message)
     }

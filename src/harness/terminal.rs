@@ -11,6 +11,8 @@ use std::{
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 
+use crate::text::visible_lines;
+
 /// stdout for libtest's lines, stderr for all else.
 pub(super) struct Terminal {
     bar: Option<ProgressBar>,
@@ -40,9 +42,9 @@ impl Terminal {
         let _ = self.aside(write);
     }
 
-    /// Writes lines to stderr.
+    /// Writes lines to stderr; names and words of others in them cannot move the cursor.
     pub(super) fn err(&self, text: &str) {
-        let _ = self.aside(|| io::stderr().lock().write_all(text.as_bytes()));
+        let _ = self.aside(|| io::stderr().lock().write_all(visible_lines(text).as_bytes()));
     }
 
     /// Takes the progress line away for good.
@@ -67,10 +69,10 @@ pub(super) fn is_watched() -> bool {
 
 /// Writes a line to stdout, outside any run.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stdout().lock(), "{line}");
+    let _ = writeln!(io::stdout().lock(), "{}", visible_lines(line));
 }
 
 /// Writes a line to stderr, outside any run.
 pub(super) fn note(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", visible_lines(line));
 }

@@ -15,6 +15,7 @@ use crate::{
     metric::DEFINITIONS,
     plan::Workload,
     summary::Group,
+    text::visible_lines,
     verdict::{Outcome, Verdict},
 };
 
@@ -35,20 +36,20 @@ impl Format for Junit {
 }
 
 fn suite((place, group): (usize, &Group), run: &Run) -> TestSuite {
-    let mut suite = TestSuite::new(group.name());
+    let mut suite = TestSuite::new(xml(&group.name()));
     let trials: Vec<_> = run.trials.iter().filter(|trial| group.is_of(&trial.case)).collect();
     suite.set_time(time(trials.iter().copied()));
     if let Some(first) = trials.first() {
         let stamp = first.started.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string();
         suite.extra.insert("timestamp".into(), stamp.into());
     }
-    suite.add_property(("endpoint", group.target.endpoint_name()));
+    suite.add_property(("endpoint", xml(group.target.endpoint_name()).as_str()));
     suite.add_property(("transport", group.target.transport.name()));
     if let Some(workload) = &group.workload {
         let Workload { shape, until, .. } = &**workload;
         suite.add_property(("load", format!("{shape}, {until}").as_str()));
     }
-    suite.add_property(("machine", run.machine.as_str()));
+    suite.add_property(("machine", xml(&run.machine).as_str()));
     suite.add_property(("definitions", DEFINITIONS));
     suite.add_property(("version", env!("CARGO_PKG_VERSION")));
     suite.add_test_cases(trials.into_iter().map(trial));
@@ -63,8 +64,8 @@ fn trial(trial: &Finished) -> TestCase {
         None => TestCaseStatus::success(),
         Some(failure) => status(NonSuccessKind::Failure, failure.kind, &failure.message),
     };
-    let mut case = TestCase::new(trial.case.name.as_str(), status);
-    case.set_classname(trial.case.target.name.as_str());
+    let mut case = TestCase::new(xml(&trial.case.name), status);
+    case.set_classname(xml(&trial.case.target.name));
     case.set_time(duration(trial.seconds));
     for (metric, value) in &trial.figures {
         let (unit, scale) = metric.unit.display();
@@ -72,7 +73,7 @@ fn trial(trial: &Finished) -> TestCase {
         case.add_property((metric.name, value.as_str()));
     }
     if !trial.notes.is_empty() {
-        case.add_property(("notes", trial.notes.join(" ").as_str()));
+        case.add_property(("notes", xml(&trial.notes.join(" ")).as_str()));
     }
     case
 }
@@ -89,7 +90,7 @@ fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
         }
         (Outcome::Inconclusive, _) => {
             let mut skipped = TestCaseStatus::skipped();
-            skipped.set_type("inconclusive").set_message(undecided(verdict));
+            skipped.set_type("inconclusive").set_message(xml(&undecided(verdict)));
             skipped
         }
     };
@@ -98,15 +99,20 @@ fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
         None => limit,
         Some(workload) => format!("{}: {limit}", workload.name),
     };
-    let mut case = TestCase::new(name, status);
-    case.set_classname(group.target.name.as_str());
+    let mut case = TestCase::new(xml(&name), status);
+    case.set_classname(xml(&group.target.name));
     case.set_time(Duration::ZERO);
     case.add_property(("verdict", thresholds::word(verdict.outcome())));
-    case.add_property(("actual", actual.as_str()));
+    case.add_property(("actual", xml(&actual).as_str()));
     if let Some(partly) = thresholds::partly(verdict) {
-        case.add_property(("figures", partly.as_str()));
+        case.add_property(("figures", xml(&partly).as_str()));
     }
     case
+}
+
+/// `text` without what XML forbids: a file with one such character is no XML to any reader.
+fn xml(text: &str) -> String {
+    visible_lines(text).into_owned()
 }
 
 fn undecided(verdict: &Verdict) -> String {
@@ -118,7 +124,8 @@ fn undecided(verdict: &Verdict) -> String {
 /// Some viewers show the message, others the text inside.
 fn status(kind: NonSuccessKind, name: &str, message: &str) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(kind);
-    status.set_type(name).set_message(message).set_description(message);
+    let message = xml(message);
+    status.set_type(name).set_message(message.as_str()).set_description(message);
     status
 }
 

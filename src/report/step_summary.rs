@@ -8,6 +8,7 @@ use crate::{
     metric::Metric,
     statistic::Statistic,
     summary::Group,
+    text::visible_lines,
     verdict::{Outcome, Verdict},
 };
 
@@ -113,7 +114,7 @@ fn cell(text: &str) -> String {
 
 /// The text as a code span, on one line, within more backticks than it has itself.
 fn code(text: &str) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = visible_lines(text).split_whitespace().collect::<Vec<_>>().join(" ");
     let runs = text.split(|c| c != '`').map(str::len);
     let fence = "`".repeat(runs.max().unwrap_or_default() + 1);
     match text.contains('`') {

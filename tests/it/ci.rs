@@ -131,11 +131,15 @@ pub(crate) fn is_by_the_schema(report: &str) -> Value {
 #[test]
 fn json_is_by_its_schema_and_says_what_the_run_found() {
     let bench = Bench::new(TROUBLE);
+    let report = |ran: Ran| {
+        assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+        is_by_the_schema(&fs::read_to_string(bench.folder.path().join("run.json")).unwrap())
+    };
     let mut command = bench.smoke(&["--bench", "--json=run.json", "--output=results.csv"]);
-    let ran = ran(&mut command);
-    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
-    let text = fs::read_to_string(bench.folder.path().join("run.json")).unwrap();
-    let report = is_by_the_schema(&text);
+    let calibrated = report(ran(&mut command));
+    assert_eq!(calibrated["instruments"][0]["streams"], 1);
+    // On a busy machine the load is invalid, if anyone asks how exact it is.
+    let report = report(run(&bench, &["--json=run.json".into()]));
     assert_eq!(report["result"]["ended"], "failed");
     let groups = report["groups"].as_array().unwrap();
     let names: Vec<_> = groups.iter().map(|group| group["name"].as_str().unwrap()).collect();
@@ -150,7 +154,6 @@ fn json_is_by_its_schema_and_says_what_the_run_found() {
     );
     assert!(ttft["intervals"]["mean"]["low"].as_f64() <= ttft["mean"].as_f64());
     assert_eq!(report["thresholds"][0]["verdict"], "fail");
-    assert_eq!(report["instruments"][0]["streams"], 1);
     assert_eq!(report["trials"].as_array().unwrap().len(), 6);
 }
 

@@ -17,6 +17,7 @@ mod harness;
 mod http;
 mod instrument;
 mod mutated;
+mod names;
 mod outcomes;
 mod player;
 mod preflight;

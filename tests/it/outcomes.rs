@@ -30,7 +30,8 @@ workloads:
 models: { m: { simulate: { ttft: 100ms, itl: 0.075ms, tokens: 200 } } }
 ",
     );
-    let ran = Ran::from(bench.command(&["wide", "--json", "run.json"]).output().unwrap());
+    let arguments = ["--bench", "--output", "results.csv", "wide", "--json", "run.json"];
+    let ran = ran(&mut bench.smoke(&arguments));
     assert_eq!(ran.code, Some(101));
     says(
         &ran,
@@ -43,6 +44,14 @@ models: { m: { simulate: { ttft: 100ms, itl: 0.075ms, tokens: 200 } } }
     let run: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(run["groups"][0]["simulator"], serde_json::Value::Null);
     assert!(run["groups"][0]["shortfalls"][0].as_str().unwrap().contains("its script"), "{text}");
+    // Whoever wants no word of the instrument has the figures, and is warned.
+    let ran = bench.run(&["wide"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    says(
+        &ran,
+        "      WARNING: this machine was too slow for the simulated endpoint, which did not keep",
+    );
+    says(&ran, "  simulated endpoint, against its script: ");
 }
 
 /// A quick model with faults, and a load on it.
@@ -50,7 +59,7 @@ fn faulty(faults: &str, load: &str) -> Bench {
     Bench::new(&format!(
         "prompts: [{{ name: hello, text: \"Say hello.\" }}]
 workloads: {{ load: {{ concurrency: 2, {load} }} }}
-models: {{ m: {{ simulate: {{ ttft: 300ms, itl: 60ms, tokens: 6, faults: [{faults}] }} }} }}
+models: {{ m: {{ simulate: {{ ttft: 60ms, itl: 20ms, tokens: 6, faults: [{faults}] }} }} }}
 "
     ))
 }
@@ -269,7 +278,7 @@ fn files_that_are_not_the_same_are_not_refused() {
 
 #[test]
 fn groups_of_one_name_are_told_apart() {
-    // A simulated model's name ends in `-simulated`: `a` under its load is called as the other one.
+    // `a` is called `a-simulated`, and under its load as the other model.
     let bench = Bench::new(
         "runs: 1
 prompts: [{ name: hello, text: \"Say hello.\" }]
@@ -277,7 +286,7 @@ workloads:
   w-simulated: { concurrency: 1, requests: 5, thresholds: [\"ttft <= 3600 s\"] }
 models:
   a: { thresholds: [\"ttft <= 1 ms\"], simulate: { ttft: 300ms, itl: 20ms, tokens: 4 } }
-  \"a-simulated, w\": { thresholds: [\"e2e <= 1 ms\"], simulate: { ttft: 300ms, itl: 20ms, tokens: 4 } }
+  \"a-simulated, w-simulated\": { thresholds: [\"e2e <= 1 ms\"], simulate: { ttft: 300ms, itl: 20ms, tokens: 4 } }
 ",
     );
     let ran = bench.run(&[

@@ -22,7 +22,7 @@ models:
 const QUICK: &str = "{ ttft: 6ms, itl: 2ms, tokens: 6 }";
 
 /// So slow that a busy machine keeps a load up.
-const SLOW: &str = "{ ttft: 300ms, itl: 60ms, tokens: 6 }";
+const SLOW: &str = "{ ttft: 60ms, itl: 20ms, tokens: 6 }";
 
 /// The results, a column by its name.
 struct Table {
@@ -166,7 +166,7 @@ fn a_load_that_could_not_be_offered_is_invalid_and_not_slow() {
 
 #[test]
 fn requests_that_fail_fail_the_trial_unless_a_threshold_says_how_many_may() {
-    let faulty = "{ ttft: 300ms, itl: 60ms, tokens: 6, faults: [{ status: 503, request: 3 }] }";
+    let faulty = "{ ttft: 60ms, itl: 20ms, tokens: 6, faults: [{ status: 503, request: 3 }] }";
     let strict = bench(faulty, "  load: { concurrency: 2, requests: 8 }");
     let ran = strict.run(&["load", "--no-warmup"]);
     assert_eq!(ran.code, Some(101));

@@ -1,0 +1,155 @@
+//! Which trials the filters and `--skip` select.
+//!
+//! libtest's rules, with three differences. There may be several filters, of which any may match. A
+//! name is looked for as trials show it and as the config writes it: a trial's name has `_` where a
+//! model's has `:`. And a word that matches nothing is an error: a filter that was dropped, or a model
+//! that was not skipped, would go unnoticed.
+
+use libtest_mimic::Trial;
+
+use crate::{
+    cli::Cli,
+    config,
+    plan::{Case, Plan},
+    prompt::Prompt,
+};
+
+/// What the command line selects.
+pub(super) struct Selection<'a> {
+    cli: &'a Cli,
+    filters: Vec<&'a str>,
+}
+
+impl<'a> Selection<'a> {
+    pub(super) fn of(cli: &'a Cli) -> Self {
+        Self { cli, filters: cli.filters() }
+    }
+
+    /// Whether the trial `case` is selected.
+    pub(super) fn has(&self, case: &Case) -> bool {
+        let names = names(case);
+        let is_wanted =
+            self.filters.is_empty() || self.filters.iter().any(|word| self.matches(&names, word));
+        let is_skipped = self.cli.libtest.skip.iter().any(|word| self.matches(&names, word));
+        is_wanted && !is_skipped && !self.is_of_another_kind(case)
+    }
+
+    fn matches(&self, names: &[String], word: &str) -> bool {
+        match self.cli.libtest.exact {
+            true => names.iter().any(|name| name == word),
+            false => names.iter().any(|name| name.contains(word)),
+        }
+    }
+
+    /// Whether libtest's other flags leave it out, such as `--ignored`.
+    fn is_of_another_kind(&self, case: &Case) -> bool {
+        let trial = Trial::bench(case.name.as_str(), |_| Ok(None));
+        let mut arguments = self.cli.libtest.clone();
+        (arguments.filter, arguments.skip) = (None, Vec::new());
+        arguments.is_filtered_out(&trial)
+    }
+
+    /// What is wrong with the words: those that match no trial of `plan`, which has all of them, or
+    /// that nothing is left.
+    pub(super) fn mistake(&self, plan: &Plan) -> Option<String> {
+        if !self.must_match() {
+            return None;
+        }
+        let all: Vec<_> = plan.cases.iter().map(|case| names(case)).collect();
+        let idle = |word: &&str| !all.iter().any(|names| self.matches(names, word));
+        let skip = || self.cli.libtest.skip.iter().map(String::as_str);
+        let filters: Vec<_> = self.filters.iter().copied().filter(idle).collect();
+        let skips: Vec<_> = skip().filter(idle).collect();
+        let is_empty = !plan.cases.iter().any(|case| self.has(case));
+        let mut message = match (&filters[..], &skips[..]) {
+            ([], []) if is_empty => match skip().next() {
+                Some(_) => {
+                    format!("`--skip {}` leaves no trial", skip().collect::<Vec<_>>().join(" "))
+                }
+                None => "no trial is selected".into(),
+            },
+            ([], []) => return None,
+            (filters, []) => format!("no trial matches {}", quoted(filters)),
+            ([], skips) => format!("no trial matches `--skip` {}", quoted(skips)),
+            (filters, skips) => {
+                format!("no trial matches {}, nor `--skip` {}", quoted(filters), quoted(skips))
+            }
+        };
+        message.push_str(": they are called MODEL::PROMPT::run-N");
+        if self.cli.libtest.exact {
+            message.push_str(", and `--exact` wants all of it");
+        }
+        for word in filters.iter().chain(&skips) {
+            if let Some(near) = self.nearest(plan, word) {
+                message.push_str(&format!("\n  help: for `{word}`, did you mean `{near}`?"));
+            }
+        }
+        Some(message + &inventory(plan))
+    }
+
+    /// Under `cargo test` a filter is meant for other targets too, and nextest asks for a list of what
+    /// is ignored, which no trial is.
+    fn must_match(&self) -> bool {
+        let libtest = &self.cli.libtest;
+        libtest.bench && !(libtest.list && libtest.ignored)
+    }
+
+    /// The name of a model, prompt or workload that `word` probably was to be; the trial's where all of
+    /// that is wanted.
+    fn nearest(&self, plan: &Plan, word: &str) -> Option<String> {
+        let whole = plan.cases.iter().map(|case| case.name.as_str());
+        if self.cli.libtest.exact {
+            let has = |name: &String| name.contains(word);
+            let begun = || plan.cases.iter().find(|case| names(case).iter().any(has));
+            let near = config::nearest(word, whole).map(str::to_owned);
+            return near.or_else(|| Some(begun()?.name.clone()));
+        }
+        let models = plan.targets.iter().flat_map(|target| [&target.key, &target.name]);
+        let prompts = plan.prompts.iter().map(|prompt| &prompt.name);
+        let workloads = plan.workloads.iter().map(|workload| &workload.name);
+        let parts = models.chain(prompts).chain(workloads).map(String::as_str);
+        config::nearest(word, parts).map(str::to_owned)
+    }
+}
+
+/// By which names a trial is found: with the parts as they are shown, and as they are written.
+fn names(case: &Case) -> Vec<String> {
+    let target = &case.target;
+    let shown = config::sanitise(case.task.name());
+    let mut tasks = vec![shown.as_str(), case.task.name()];
+    tasks.dedup();
+    let mut models = vec![&target.trial_name, &target.name, &target.key];
+    models.dedup();
+    let run = case.run;
+    let of_model = |model: &String| {
+        let names = tasks.iter().map(move |task| format!("{model}::{task}::run-{run}"));
+        names.collect::<Vec<_>>()
+    };
+    models.into_iter().flat_map(of_model).collect()
+}
+
+/// What there is to select.
+fn inventory(plan: &Plan) -> String {
+    let models: Vec<_> = plan.targets.iter().map(|target| target.trial_name.as_str()).collect();
+    // The records of a data set are many.
+    let label = |prompt: &Prompt| match &prompt.set {
+        Some(set) => format!("{set}-…"),
+        None => prompt.name.clone(),
+    };
+    let mut prompts: Vec<_> = plan.prompts.iter().map(|prompt| label(prompt)).collect();
+    prompts.dedup();
+    let workloads: Vec<_> = plan.workloads.iter().map(|load| load.name.as_str()).collect();
+    let workloads = match workloads.is_empty() {
+        true => String::new(),
+        false => format!("\n  workloads: {}", workloads.join(", ")),
+    };
+    format!(
+        "\n  models: {}\n  prompts: {}{workloads}\n  help: `--list` shows every name",
+        models.join(", "),
+        prompts.join(", ")
+    )
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
