@@ -10,7 +10,7 @@ use crate::{
     cli::ServeOptions,
     protocol::{self, Protocol},
     route::{self, Identity},
-    sim::{self, Mistake, Script, Simulator},
+    sim::{self, Mistake, Punctuality, Script, Simulator},
 };
 
 pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
@@ -33,8 +33,20 @@ pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
         protocol.path(),
         protocol.name(),
     ));
-    simulator.wait().context("the simulated endpoint stopped")?;
+    simulator.wait(warn_once()).context("the simulated endpoint stopped")?;
     Ok(0)
+}
+
+/// Says when the endpoint no longer keeps its script: once, until it has kept it again.
+fn warn_once() -> impl FnMut(&Punctuality) {
+    let mut is_told = false;
+    move |punctuality| {
+        let shortfall = punctuality.shortfall();
+        if let Some(shortfall) = shortfall.as_ref().filter(|_| !is_told) {
+            terminal::note(&format!("WARNING: {shortfall}"));
+        }
+        is_told = shortfall.is_some();
+    }
 }
 
 fn start(

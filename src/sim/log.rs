@@ -94,19 +94,8 @@ pub(super) struct Log(Mutex<Answers>);
 #[derive(Debug, Default)]
 struct Answers {
     entries: Vec<Entry>,
-    detail: Detail,
-}
-
-/// How much is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Detail {
-    /// Every write, and the requests' bodies.
-    #[default]
-    Full,
-    /// Of each answer when it was due and when it was written, until it is taken.
-    Brief,
-    /// Nothing.
-    None,
+    /// Whether of each answer no more is kept than when it was due and when it was written.
+    is_brief: bool,
 }
 
 /// An answer's place in the log.
@@ -116,8 +105,8 @@ pub(super) struct Entry(Arc<Mutex<AnswerLog>>);
 impl Log {
     /// Opens the log of an answer.
     pub(super) fn open(&self, request: u64, id: String, received: Instant, body: &[u8]) -> Entry {
-        let detail = lock(&self.0).detail;
-        let body = match body.len() <= AnswerLog::BODY_LIMIT && detail == Detail::Full {
+        let is_brief = lock(&self.0).is_brief;
+        let body = match body.len() <= AnswerLog::BODY_LIMIT && !is_brief {
             true => Bytes::copy_from_slice(body),
             false => Bytes::new(),
         };
@@ -130,28 +119,16 @@ impl Log {
             writes: Vec::new(),
             latest: Duration::ZERO,
             completed: false,
-            is_brief: detail != Detail::Full,
+            is_brief,
         })));
-        let mut answers = lock(&self.0);
-        if answers.detail != Detail::None {
-            answers.entries.push(entry.clone());
-        }
+        lock(&self.0).entries.push(entry.clone());
         entry
-    }
-
-    /// Keeps nothing from now on: for an endpoint that runs for ever and is never asked.
-    pub(super) fn close(&self) {
-        self.keep(Detail::None);
     }
 
     /// Keeps of each answer only when it was due and when it was written, until that is taken.
     pub(super) fn shorten(&self) {
-        self.keep(Detail::Brief);
-    }
-
-    fn keep(&self, detail: Detail) {
         let mut answers = lock(&self.0);
-        answers.detail = detail;
+        answers.is_brief = true;
         drop(mem::take(&mut answers.entries));
     }
 
@@ -159,6 +136,15 @@ impl Log {
     pub(super) fn take(&self) -> Vec<AnswerLog> {
         let entries = mem::take(&mut lock(&self.0).entries);
         entries.iter().map(|entry| entry.lock().clone()).collect()
+    }
+
+    /// Takes the answers out of the log that are over.
+    pub(super) fn take_ended(&self) -> Vec<AnswerLog> {
+        // One that broke off is known by nobody else.
+        let is_over =
+            |entry: &mut Entry| entry.lock().completed || Arc::strong_count(&entry.0) == 1;
+        let ended: Vec<_> = lock(&self.0).entries.extract_if(.., is_over).collect();
+        ended.iter().map(|entry| entry.lock().clone()).collect()
     }
 
     /// A copy of every answer so far.
@@ -186,16 +172,13 @@ mod tests {
     use crate::sim::pace;
 
     #[test]
-    fn a_closed_log_keeps_nothing_and_long_bodies_are_never_kept() {
+    fn long_bodies_are_not_kept() {
         let log = Log::default();
         let open = |number, size| log.open(number, String::new(), pace::now(), &vec![0; size]);
         open(1, AnswerLog::BODY_LIMIT);
         open(2, AnswerLog::BODY_LIMIT + 1);
         let sizes: Vec<usize> = log.answers().iter().map(|a| a.body.len()).collect();
         assert_eq!(sizes, [AnswerLog::BODY_LIMIT, 0]);
-        log.close();
-        open(3, 0).lock().completed = true;
-        assert_eq!(log.answers(), []);
     }
 
     #[test]
@@ -223,5 +206,12 @@ mod tests {
         assert_eq!(answer.last_token(), Some(&write(20, 22, 1)));
         assert_eq!(answer.latest, Duration::from_millis(7));
         assert_eq!(log.take(), [], "they are taken once");
+        // Of two, one runs and one was given up.
+        let runs = log.open(2, String::new(), begin, b"");
+        drop(log.open(3, String::new(), begin, b""));
+        let requests = || log.take_ended().iter().map(|answer| answer.request).collect::<Vec<_>>();
+        assert_eq!(requests(), [3]);
+        runs.lock().completed = true;
+        assert_eq!(requests(), [2]);
     }
 }

@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use mio::{Poll, Waker};
@@ -20,6 +21,7 @@ use super::listener::SocketFile;
 use super::{
     listener::Listener,
     log::{AnswerLog, Log},
+    punctuality::Punctuality,
     reactor::{Reactor, WAKER},
     script::Script,
 };
@@ -150,9 +152,17 @@ impl Simulator {
     }
 
     /// Waits for as long as the endpoint runs, which is for ever, unless something is wrong with
-    /// it. Keeps no log meanwhile.
-    pub fn wait(mut self) -> io::Result<()> {
-        self.log.close();
+    /// it. Every second `tell` is given how it kept to its script in the answers that have ended.
+    pub fn wait(mut self, mut tell: impl FnMut(&Punctuality)) -> io::Result<()> {
+        const PERIOD: Duration = Duration::from_secs(1);
+        self.log.shorten();
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            thread::sleep(PERIOD);
+            let ended = self.log.take_ended();
+            if !ended.is_empty() {
+                tell(&Punctuality::of(ended, Vec::new()));
+            }
+        }
         self.join()
     }
 
@@ -524,7 +534,7 @@ mod tests {
         let simulator = simulator.expect("the simulator starts");
         let mut client = connect(&simulator);
         ask(&mut client, &request("", STREAMED));
-        let error = simulator.wait().expect_err("it panicked");
+        let error = simulator.wait(|_| ()).expect_err("it panicked");
         assert_eq!(error.to_string(), "its thread panicked: see above");
     }
 

@@ -3,9 +3,9 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
-    process::Command,
+    process::{Command, Stdio},
     thread,
 };
 
@@ -337,4 +337,30 @@ models:
         assert!(!ran.stdout.contains("not comparable"), "{before}: {}{}", ran.stdout, ran.stderr);
         assert!(ran.stdout.contains("a-simulated, w-simulated (model)"), "{}", ran.stdout);
     }
+}
+
+#[test]
+fn a_served_endpoint_says_when_it_does_not_keep_its_script() {
+    let mut served = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--ttft", "100ms", "--itl", "0.075ms"])
+        .args(["--tokens", "200"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(served.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    let url = first.split("endpoint: ").nth(1).unwrap().strip_suffix("/v1/chat/completions");
+    let bench = Bench::new(&format!(
+        "runs: 1
+prompts: [{{ name: hello, text: hi }}]
+workloads: {{ load: {{ concurrency: 150, requests: 150 }} }}
+models: {{ m: {{ base_url: \"{}\" }} }}
+",
+        url.unwrap()
+    ));
+    bench.run(&["load", "--no-warmup"]);
+    let warning = lines.find(|line| line.starts_with("WARNING: "));
+    served.kill().unwrap();
+    served.wait().unwrap();
+    assert!(warning.is_some_and(|line| line.contains(NOT_KEPT)));
 }
