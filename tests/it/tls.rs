@@ -272,10 +272,9 @@ fn a_stream_that_is_cut_anywhere_over_tls_comes_to_the_same_by_both_transports()
     for ((answer, end), (stamped, reqwest)) in answers.iter().zip(stamped.iter().zip(&reqwest)) {
         assert_eq!(stamped, reqwest, "{end:?} {:?}", String::from_utf8_lossy(answer));
     }
-    // Whole are those with HTTP's end or their own, told and cut: a close without a word may be
-    // anyone's, but these say themselves that nothing is missing.
-    let is_whole =
-        |answer: &[u8]| answer.ends_with(b"[DONE]\n\n") || answer.ends_with(b"0\r\n\r\n");
+    // Whole are those with their end marker, with TLS's own end and without: anyone may have closed
+    // the connection, but these say themselves that nothing is missing.
+    let is_whole = |answer: &[u8]| String::from_utf8_lossy(answer).contains("data: [DONE]");
     let mut whole = 0;
     for ((answer, end), came_to) in answers.iter().zip(&stamped) {
         let text = String::from_utf8_lossy(answer);
@@ -289,7 +288,7 @@ fn a_stream_that_is_cut_anywhere_over_tls_comes_to_the_same_by_both_transports()
             _ => assert_eq!(came_to, "broken", "{end:?} {text:?}"),
         }
     }
-    assert_eq!(whole, 4);
+    assert!(whole > 4, "some end between the end marker and the end of the body: {whole}");
 }
 
 #[test]
