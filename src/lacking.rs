@@ -7,21 +7,20 @@ use crate::{
     sample::{Note, Sample},
 };
 
-/// The part of the answers that must have a figure for it to be judged, unless the config says
-/// otherwise.
+/// Default of `min_share`: the part of the answers that must have a figure for it to be judged.
 pub const MIN_SHARE: f64 = 0.9;
 
 /// Why an answer or a run lacks a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lack {
-    /// The request allowed one token, so that there is no time between tokens. No server could give
-    /// the figure: such answers are not missing.
+    /// The request allowed one token, so there is no time between tokens. No server can give the
+    /// figure, so such answers do not count as missing.
     OneTokenAsked,
     /// The answer has one token event.
     OneEvent,
-    /// What the note says makes the figure meaningless.
+    /// The note says why the figure would be wrong.
     Refused(Note),
-    /// The answer does not say it, or has no such event.
+    /// The answer does not contain it, or has no such event.
     NotAvailable,
 }
 
@@ -76,17 +75,17 @@ pub struct Lacking {
 }
 
 impl Lacking {
-    /// How many lack the figure.
+    /// Returns the number of answers without the figure.
     pub fn lack(&self) -> usize {
         self.reasons.values().sum()
     }
 
-    /// How many could have it.
+    /// Returns the number of answers that could have it.
     pub fn could(&self) -> usize {
         self.all - self.reasons.get(&Lack::OneTokenAsked).copied().unwrap_or_default()
     }
 
-    /// Whether the others are `share` at least of those that could have it.
+    /// Returns whether at least `share` of the answers that could have it do.
     pub fn leaves(&self, share: f64) -> bool {
         is_enough(self.all - self.lack(), self.could(), share)
     }
@@ -110,9 +109,9 @@ impl fmt::Display for Lacking {
     }
 }
 
-/// Whether `have` of `could` are `share` of these at least.
+/// Returns whether `have` is at least `share` of `could`.
 pub fn is_enough(have: usize, could: usize, share: f64) -> bool {
-    // A share is a decimal fraction, which is not exact.
+    // Decimal fractions are not exact in binary.
     have > 0 && have as f64 + 1e-9 >= share * could as f64
 }
 

@@ -1,30 +1,31 @@
-//! Which of a server's counts of generated tokens are figures, and which cannot be. Pure.
+//! Checks of a server's token counts: which counts are impossible, and which ones the streamed
+//! events do not account for. Pure.
 
 use std::time::Duration;
 
 use super::{Note, Sample, text, that_hold};
 use crate::config::TokenCount;
 
-/// So many tokens without an event are usual: the one that ends the answer, a character that is not
-/// whole yet, an empty block of reasoning.
+/// Tokens without an event that are normal in any answer: the end token, an incomplete character, an
+/// empty reasoning block.
 const FEW: u64 = 3;
 
-/// A larger part of the tokens without an event makes the speed another.
+/// One token in so many may have no event without a noticeable change of the speed.
 const SMALL_PART: u64 = 10;
 
-/// What ends an answer takes less time than this, in mean gaps between its events.
+/// Longest usual trailer (last token to finish reason), in mean gaps between events.
 const TRAILER_GAPS: u32 = 3;
 
-/// The same in time: half of the generation, but so much at least and at most.
+/// The same as a time: half of the generation time, within these bounds.
 const TRAILER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(50));
 
-/// The part of its tokens that an answer may have after its last event.
+/// Largest part of the tokens that may be generated in the tail without a refusal.
 const SILENT_PART: f64 = 0.05;
 
-/// No model generates so many tokens a second in one answer.
+/// Upper bound of the speed of any model in one answer, in tokens per second.
 const FASTEST: f64 = 1e5;
 
-/// What each token event was counted to be, where usage comes with them.
+/// The token counts that arrived in the same events as tokens.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct EventCounts {
     /// The count that came with the first token event.
@@ -33,13 +34,13 @@ pub(super) struct EventCounts {
     last: Option<(u64, u64)>,
     /// How many token events came with a count.
     counted: u64,
-    /// How many of these counts were above the one before.
+    /// How many of these counts were higher than the previous one.
     grew: u64,
     sum: u64,
 }
 
 impl EventCounts {
-    /// A count that came with the token event of this number, from 1.
+    /// Adds the count that arrived with the nth token event, from 1.
     pub(super) fn add(&mut self, event: u64, tokens: u64) {
         if event == 1 {
             self.first = Some(tokens);
@@ -50,44 +51,45 @@ impl EventCounts {
         self.sum = self.sum.saturating_add(tokens);
     }
 
-    /// Whether each count is of its own event alone: of `events` with `tokens` together.
+    /// Returns whether each count is that of its own event alone. Together the `events` then have
+    /// `tokens`.
     pub(super) fn are_of_events(&self, events: u64, tokens: u64) -> bool {
         self.counted > 1 && self.counted == events && self.sum == tokens
     }
 
-    /// Whether the counts run along with the events. A gateway may repeat the final one with each.
+    /// Returns whether the counts are running totals. Some gateways repeat the final count instead.
     fn are_running(&self) -> bool {
         self.grew * 2 + 1 >= self.counted
     }
 
-    /// The tokens of the first event, where that is what its count says.
+    /// Returns the tokens of the first event, if its count is a running total or its own.
     pub(super) fn of_first(&self, events: u64, tokens: u64) -> Option<u64> {
-        // Few events bring no token of their own.
+        // Most later events add at least one token.
         let others = (events.saturating_sub(1)) * 3;
         let leaves_others = |first: u64| first.saturating_add(others.div_ceil(4)) <= tokens;
         let is_known = |first: &u64| {
             let is_running = self.are_running() && leaves_others(*first);
             self.are_of_events(events, tokens) || is_running
         };
-        // A lone event holds all there is, whatever a usage in the same event says.
+        // A single event holds all tokens, whatever its usage says.
         self.first.filter(|first| events > 1 && *first > 0 && is_known(first))
     }
 
-    /// The tokens of all events together, where a running count says so.
+    /// Returns the tokens of all events together, if a running total says so.
     fn of_all(&self, events: u64) -> Option<u64> {
         let (event, tokens) = self.last?;
         (event == events && self.counted > 1 && self.are_running()).then_some(tokens)
     }
 }
 
-/// What a stream shows of its tokens, besides its events.
+/// Evidence about the tokens of a stream, next to its events.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shown {
     /// Bytes of generated text; `None` after a tool call, whose text is not all of it.
     pub(super) text: Option<u64>,
     /// Bytes of all text, that of tool calls included.
     pub(super) bytes: u64,
-    /// The most tokens that the events can hold, by their text.
+    /// Upper estimate of the tokens in that text.
     pub(super) most: u64,
     pub(super) counts: EventCounts,
     /// A later usage counted fewer generated tokens than an earlier one.
@@ -100,7 +102,7 @@ pub(super) struct Shown {
 /// around its reasoning, headings of channels, calls of a server's own tools.
 const SPECIAL_TOKENS: u64 = 16;
 
-/// What of the server's counts cannot be, or is not the count of what was streamed.
+/// Returns a note for each count that is impossible or that the stream does not account for.
 pub(super) fn doubts(sample: &Sample, shown: &Shown) -> Vec<Note> {
     let tokens = sample.response_tokens;
     let events = sample.token_events.len() as u64;
@@ -127,26 +129,25 @@ pub(super) fn doubts(sample: &Sample, shown: &Shown) -> Vec<Note> {
     that_hold(found).collect()
 }
 
-/// Whether more tokens than the text can hold were counted than any model generates in that time.
+/// Returns whether the tokens without text are more than any model generates in that time.
 fn is_too_fast(sample: &Sample, shown: &Shown) -> bool {
     let unseen = sample.response_tokens.saturating_sub(shown.most);
     unseen as f64 > most_in(sample.end)
 }
 
-/// The same of what the total holds besides the prompt and the answer: some servers count reasoning
-/// in the total alone.
+/// The same for the tokens that only the total includes. Some servers count reasoning only there.
 fn is_total_too_fast(sample: &Sample, sum: Option<u64>) -> bool {
     let besides = sample.total_tokens.zip(sum).map(|(total, sum)| total.saturating_sub(sum));
     besides.is_some_and(|besides| besides as f64 > most_in(sample.end))
 }
 
 fn most_in(time: Duration) -> f64 {
-    // A prompt's count may be off by a template or two.
+    // The prompt's count may leave out a chat template or a system prompt.
     FASTEST * time.as_secs_f64() + 4096.0
 }
 
-/// Whether so many tokens were counted that the events cannot hold them: they were generated before
-/// the first event, between events or after the last, and no time that is known is theirs.
+/// Returns whether the server counted more tokens than the events can hold. The others were
+/// generated before the first event, between events or after the last one, in an unknown time.
 fn is_uncounted(sample: &Sample, shown: &Shown) -> bool {
     let events = sample.token_events.len() as u64;
     if sample.token_count != TokenCount::Usage || events < 2 {
@@ -155,7 +156,7 @@ fn is_uncounted(sample: &Sample, shown: &Shown) -> bool {
     let (streamed, hidden) = (sample.streamed_tokens(), sample.hidden_reasoning_tokens());
     let few = FEW.max(streamed / SMALL_PART);
     let first = sample.first_event_tokens.unwrap_or(0).saturating_sub(hidden);
-    // The first event may hold as many as the others do.
+    // The first event may hold as many tokens as later events do.
     let in_others = streamed.saturating_sub(first) / (events - 1);
     let in_first = first.saturating_sub(2 * in_others + 1);
     match shown.counts.of_all(events) {
@@ -164,16 +165,16 @@ fn is_uncounted(sample: &Sample, shown: &Shown) -> bool {
     }
 }
 
-/// Whether tokens may have been generated after the last event: more were counted than there are
-/// events, and what followed took longer than what ends an answer.
+/// Returns whether tokens may have been generated after the last event: the server counted more
+/// tokens than events, and the finish reason came later than a usual trailer.
 ///
-/// With about one token an event there are none left, and the trailer may take what it likes.
+/// With about one token per event, no tokens are left for the tail, and its length does not matter.
 fn is_silent_tail(sample: &Sample, shown: &Shown) -> bool {
     let events = sample.token_events.len() as u64;
     let (time, tail) = (sample.span(), shown.tail);
     let tokens = sample.streamed_tokens();
     let is_told = shown.counts.of_all(events).is_some() || sample.token_count != TokenCount::Usage;
-    // The server's own clock may say that it had ended.
+    // The server's own clock may show that the generation had ended.
     let is_confirmed = sample.server_generation_time().is_some() && !sample.server_disagrees();
     if events < 2 || tokens <= events + FEW || is_told || is_confirmed {
         return false;

@@ -1,12 +1,12 @@
-//! How many tokens a text can hold, and whether it holds the reasoning of its model. Pure.
+//! How many tokens a text can hold, and whether it contains the model's reasoning. Pure.
 
-/// More characters than a token has on average in any language, code included.
+/// Above the mean number of characters per token of any language, code included.
 const CHARS_PER_TOKEN: u64 = 8;
 
-/// More bytes than a token has on average: those of indentation and rules are the longest.
+/// Above the mean number of bytes per token of any text. Indentation and rules have the longest.
 pub(super) const BYTES_PER_TOKEN: u64 = 32;
 
-/// What opens inline reasoning, and what closes it. Some models write headings instead.
+/// Tags that open and close inline reasoning. Some models write headings instead.
 const TAGS: &[(&str, &str)] = &[
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -32,13 +32,13 @@ const TAGS: &[(&str, &str)] = &[
     ("Here is my thought process:", "Here is my response:"),
 ];
 
-/// The most tokens that a text can reasonably have: a tokenizer takes two letters of a word
-/// together at least, and a blank with the word after it. Each digit, sign and byte of another
-/// script may be a token.
+/// Returns an upper estimate of the tokens in a text. It assumes that a token has at least two
+/// letters of a word, and that a blank belongs to the word after it. Each digit, each sign and each
+/// byte of another script counts as a token.
 ///
-/// A bound for text as models write it, not for every text: letter by letter, words have twice as
-/// many tokens. One byte a token, which is a bound for every text, is ten times as many as there
-/// usually are: too many to notice tokens that were counted and not sent.
+/// The estimate holds for the text that models write, not for every text. One token per byte would
+/// hold for every text, but it is four times the usual number, so that it would not reveal tokens
+/// that were counted and not streamed.
 pub(super) fn most_tokens(text: &str) -> u64 {
     let mut tokens = 0;
     // The length of the run of letters of one case that is being read.
@@ -64,16 +64,16 @@ pub(super) fn most_tokens(text: &str) -> u64 {
     tokens + run.div_ceil(2) + u64::from(blank)
 }
 
-/// Whether the reasoning is in `text`, which holds the answer: it begins with a tag that opens
-/// reasoning or closes reasoning that the prompt has opened, or it is longer than the `others`, the
-/// tokens that are not reasoning, can be.
+/// Returns whether `text`, the streamed answer, contains the reasoning. It does if it begins with an
+/// opening tag, if it has a closing tag without an opening one (the prompt then opened the
+/// reasoning), or if it is too long for `others`, the number of tokens that are not reasoning.
 pub(super) fn shows_reasoning(text: &str, others: u64) -> bool {
     let begun = text.trim_start();
     let by_tag = TAGS.iter().any(|(open, close)| {
         let closed_alone = text.find(close).is_some_and(|at| !text[..at].contains(open));
         begun.starts_with(open) || closed_alone
     });
-    // A few long words are no evidence.
+    // A few long words prove nothing.
     let longest = others.saturating_add(2).saturating_mul(CHARS_PER_TOKEN);
     by_tag || text.chars().count() as u64 > longest
 }
