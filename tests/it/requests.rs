@@ -355,7 +355,7 @@ fn a_length_near_the_end_of_the_context_is_found() {
     for wanted in [3300, 4000, 4085] {
         let server = Counting::limited(five_for_four, 4096);
         let bench = server.bench(&format!("synthetic: {{ input_tokens: {wanted} }}"), "");
-        let ran = bench.run(&["m", "--no-warmup"]);
+        let ran = bench.run(&["long", "--no-warmup"]);
         passed(&ran);
         for count in counts(&bench) {
             assert!(count.abs_diff(wanted) * 50 <= wanted, "{count} of {wanted}");
@@ -364,11 +364,11 @@ fn a_length_near_the_end_of_the_context_is_found() {
     // Two tokens a word: the first guess is already too long.
     let server = Counting::limited(|text| 600 + text.split(' ').count() as u64 * 2, 4096);
     let bench = server.bench("synthetic: { input_tokens: 4050 }", "");
-    passed(&bench.run(&["m", "--no-warmup"]));
+    passed(&bench.run(&["long", "--no-warmup"]));
     // Beyond the context there is none, which is told in the server's words.
     let server = Counting::limited(five_for_four, 4096);
     let bench = server.bench("synthetic: { input_tokens: 5000 }", "");
-    let ran = bench.run(&["m", "--no-warmup"]);
+    let ran = bench.run(&["long", "--no-warmup"]);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
     let said = "prompt_length: no text of 5000 tokens can be sent: the server refuses ";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
