@@ -290,7 +290,7 @@ impl Client {
         answer
     }
 
-    /// Whether it can say when each packet of a read arrived, as far as it has been used.
+    /// Whether it could say when each packet of a read arrived, as far as it has been used.
     pub fn has_packet_stamps(&self) -> bool {
         match &self.inner {
             Inner::Stamped(stamped) => {

@@ -35,7 +35,8 @@ pub struct Route {
 /// time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stamps {
-    /// `auto`: those of packets where they can be had, else those of the socket.
+    /// `auto`: those of packets where they can be had and few answers are in flight, else those of
+    /// the socket.
     #[default]
     Auto,
     /// `packets`: what a late read took in several packets is divided by their stamps.

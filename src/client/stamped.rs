@@ -13,7 +13,9 @@
 //! are in flight, none is longer than [`TICK`].
 //!
 //! Where the process may see packets, a [`Tap`] says when each packet of a late read arrived, and
-//! such ticks are not needed.
+//! such ticks are not needed. It takes the system a microsecond or two a packet, which is nothing
+//! beside what a few streams take, and a quarter of what many do: unless they are asked for, packets
+//! are not looked at while more than [`TAPPED`] answers are in flight.
 //!
 //! One thread drives all requests. A connection is set up, TLS included, before its request's
 //! clock starts; a kept one that the server has closed is noticed before the request is sent.
@@ -66,7 +68,7 @@ const AWAKE: Duration = Duration::from_micros(100);
 const COARSE: Duration = Duration::from_millis(1);
 
 /// Longest wait while answers are in flight: what is read after a wait may have arrived at its
-/// beginning.
+/// beginning. With many answers it is twice as long, since the thread rests before it as well.
 const TICK: Duration = Duration::from_millis(1);
 
 /// A read may have been so late that its packets are looked up, if it holds several events.
@@ -74,6 +76,10 @@ const LATE: Duration = Duration::from_micros(250);
 
 /// After so many reads sockets are looked at again.
 const BATCH: usize = 64;
+
+/// With more answers in flight packets are not looked at, unless they are asked for; they are again
+/// when only half as many are.
+const TAPPED: usize = 16;
 
 /// Most events that one wait reports.
 const EVENTS: usize = 1024;
@@ -102,6 +108,8 @@ pub(super) struct Stamped {
     stamping: Option<Stamping>,
     /// Whether packets are to be seen once the addresses are known.
     wants_tap: bool,
+    /// Whether they are to be seen however many answers are in flight.
+    always_taps: bool,
     tap: Option<Tap>,
     wall: WallClock,
     /// Whether connections are kept: not once the server has closed one that was.
@@ -195,6 +203,7 @@ impl Stamped {
             seen: now(),
             stamping: route.socket.is_none().then(Stamping::begin).and_then(Result::ok),
             wants_tap: has_tokens && has_packets && route.stamps != Stamps::Socket,
+            always_taps: route.stamps == Stamps::Packets,
             tap: None,
             wall: WallClock::new(),
             keeps: connection == Warmth::Warm,
@@ -220,6 +229,7 @@ impl Stamped {
                 self.abandon(jobs);
                 return Driven::of(now() - begun, self.waited);
             };
+            self.listen(active);
             self.rest(active, next_start);
             self.wait(until, next_start);
             self.take_reported(jobs);
@@ -228,9 +238,17 @@ impl Stamped {
         }
     }
 
-    /// Whether it can say when each packet of a read arrived.
+    /// Whether it could say when each packet of a read arrived, all the time.
     pub(super) fn has_packet_stamps(&self) -> bool {
-        self.tap.is_some()
+        self.tap.as_ref().is_some_and(Tap::always_listened)
+    }
+
+    /// Looks at packets or not, as so many answers in flight want it.
+    fn listen(&mut self, active: usize) {
+        if let Some(tap) = &mut self.tap {
+            let most = if tap.listens() { TAPPED } else { TAPPED / 2 };
+            tap.listen(self.always_taps || active <= most);
+        }
     }
 
     /// The lanes that have work.
@@ -285,8 +303,10 @@ impl Stamped {
     /// How long to wait at most, having waited so long: what arrives then arrived within it. A
     /// hundredth of what has passed is as good as a millisecond.
     fn tick(&self, waited: Duration) -> Option<Duration> {
-        let is_needed = self.tap.is_none() && self.active() > 0;
-        is_needed.then(|| whole_millis(waited / 100).max(TICK))
+        let active = self.active();
+        let is_tapped = self.tap.as_ref().is_some_and(Tap::listens);
+        let least = if active > MANY { 2 * TICK } else { TICK };
+        (active > 0 && !is_tapped).then(|| whole_millis(waited / 100).max(least))
     }
 
     /// Waits so long for something to happen, and notes what it happened to; false when it was
@@ -350,6 +370,9 @@ impl Stamped {
         }
         if self.active() > MANY {
             self.look(Duration::ZERO);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.tidy(self.reported.is_empty());
         }
     }
 
@@ -675,9 +698,12 @@ impl Stamped {
             let is_needed = stamp.is_some() && connection.needs_pieces(bytes, &work.incoming);
             let stamp = stamp.filter(|_| is_needed && is_late(arrival));
             let pieces = pieces(&mut self.tap, (lane, &connection.socket), stamp, bytes);
-            let pieces = pieces.into_iter().flatten().map(|(length, stamp)| {
-                let at = moment(stamp, now).min(arrival.at);
-                (length, Arrival { at, since: at, by: StampedBy::Kernel })
+            let mut before = since;
+            let pieces = pieces.into_iter().flatten().map(|Piece { bytes, at, is_exact }| {
+                let at = moment(at, now).min(arrival.at);
+                let since = if is_exact { at } else { std::mem::replace(&mut before, at) };
+                before = at;
+                (bytes, Arrival { at, since, by: StampedBy::Kernel })
             });
             let taken = connection.take_pieces(bytes, pieces, arrival, &mut work.incoming);
             let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
@@ -864,6 +890,7 @@ fn pieces(
     bytes: &[u8],
 ) -> Option<Vec<Piece>> {
     let tap = tap.as_mut()?;
+    let stamp = stamp.filter(|_| tap.listens());
     let pieces = stamp.and_then(|stamp| tap.divide(lane, (bytes.len(), socket.received), stamp));
     tap.note(lane, socket.received);
     pieces

@@ -6,10 +6,13 @@
 //!
 //! The stream's socket stays the source of bytes and of the last stamp. The tap only says which
 //! bytes of a read arrived when: by TCP's sequence numbers, counted from the SYN-ACK, so it is opened
-//! before the connections. What it knows of the front of a read is used: it may have been full, and
-//! may see a packet a little after the stream's socket does. The rest arrived after that, until the
-//! stamp of the read. If its last packet has another stamp than the read, nothing is used. Only
-//! incoming packets are seen, so the loopback has no duplicates.
+//! before the connections. What it does not know, since it was full or sees a packet a little after
+//! the stream's socket does, arrived between the packets before and behind. If the last packet has
+//! another stamp than the read, nothing is used. Only incoming packets are seen, so the loopback has
+//! no duplicates.
+//!
+//! While the client reads in time nobody asks: packets are then thrown away unread, which costs half
+//! as much, once everything that was reported has been read.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,9 +24,9 @@ use std::{
 /// Bytes of a packet that are read: the longest headers of IPv4 and TCP.
 const HEADERS: usize = 120;
 
-/// So many packets may wait in the tap: they are then read, although nobody asks for them, so that
-/// its buffer has room for those of a delay.
-const WAITING: usize = 128;
+/// So many packets, or more, may wait in the tap: then they are thrown away, so that its buffer has
+/// room for those of a delay.
+const WAITING: usize = 256;
 
 /// A connection, by the server's address and our port.
 type Key = (IpAddr, u16);
@@ -34,8 +37,15 @@ const APART: Duration = Duration::from_micros(300);
 /// How often the tap is asked for the last packet of a read, which it may see a little later.
 const TRIES: usize = 8;
 
-/// What a part of a read is: so many bytes, and when they arrived by the wall clock.
-pub(super) type Piece = (usize, Duration);
+/// A part of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) bytes: usize,
+    /// When its last byte arrived at the latest, by the wall clock.
+    pub(super) at: Duration,
+    /// Whether all of it arrived then; else after the piece before it.
+    pub(super) is_exact: bool,
+}
 
 /// The packets of some connections to one server.
 #[derive(Debug)]
@@ -44,7 +54,11 @@ pub(super) struct Tap {
     /// Which of the flows a packet is of.
     keys: HashMap<Key, usize>,
     flows: Vec<Flow>,
-    /// Reads since the packets were last taken.
+    /// Whether it sees more than the first packet of each connection.
+    listens: bool,
+    /// Whether it always did.
+    listened: bool,
+    /// Reads since the tap was last empty.
     waiting: usize,
     /// Reads that could be divided, and those that could not.
     found: usize,
@@ -79,12 +93,41 @@ impl Tap {
         };
         let sockets = [of(false), of(true)].into_iter().flatten().collect::<io::Result<_>>()?;
         let (keys, flows) = (HashMap::new(), Vec::new());
-        Ok(Self { sockets, keys, flows, waiting: 0, found: 0, missed: 0 })
+        Ok(Self {
+            sockets,
+            keys,
+            flows,
+            listens: true,
+            listened: true,
+            waiting: 0,
+            found: 0,
+            missed: 0,
+        })
     }
 
     /// An error if this process may not have one.
     pub(super) fn check() -> io::Result<()> {
         sys::PacketSocket::open(false, 1).map(drop)
+    }
+
+    /// Whether it sees more than the first packet of each connection.
+    pub(super) fn listens(&self) -> bool {
+        self.listens
+    }
+
+    /// Whether it has never missed any on purpose.
+    pub(super) fn always_listened(&self) -> bool {
+        self.listened
+    }
+
+    /// Has it see all packets, or only the first one of each connection, which costs next to nothing
+    /// and is all that is needed to see the others later.
+    pub(super) fn listen(&mut self, listens: bool) {
+        if listens != self.listens {
+            let set = self.sockets.iter().map(|socket| socket.listen(listens));
+            self.listens = set.collect::<io::Result<Vec<_>>>().map_or(self.listens, |_| listens);
+            self.listened &= self.listens;
+        }
     }
 
     /// Lane `nth` has begun to connect from `local` to `peer`.
@@ -104,13 +147,28 @@ impl Tap {
             flow.read = read;
         }
         self.waiting += 1;
-        if self.waiting >= WAITING {
-            self.take();
+    }
+
+    /// Makes room, if that is needed; nobody will ask for these packets if all has been read that
+    /// was reported.
+    pub(super) fn tidy(&mut self, all_read: bool) {
+        if self.waiting < WAITING {
+            return;
+        }
+        // The first packet of a connection is needed.
+        let begins = |flow: &Flow| flow.key.is_some() && flow.first.is_none();
+        match all_read && !self.flows.iter().any(begins) {
+            true => {
+                self.waiting = 0;
+                // What cannot be thrown away stays.
+                self.sockets.iter().for_each(|socket| drop(socket.clear()));
+            }
+            false => self.take(),
         }
     }
 
     /// The first parts of the last `bytes` that lane `nth` has handed over, `read` in all, whose last
-    /// segment has this stamp; `None` where none is known.
+    /// segment has this stamp; `None` where nothing is known of them.
     pub(super) fn divide(
         &mut self,
         nth: usize,
@@ -181,18 +239,27 @@ impl Flow {
         let mut pieces: Vec<Piece> = Vec::new();
         let mut front = begin;
         while front < end {
-            // The first that arrived of those with the byte; a second one was sent in vain.
+            // The first that arrived of those with the next byte; a second one was sent in vain.
             let holds = |packet: &&Arrived| packet.from <= front && front < packet.to;
-            let Some(packet) = self.packets.iter().find(holds) else { break };
-            let to = packet.to.min(end);
-            pieces.push(((to - front) as usize, packet.at));
+            let follows = |packet: &&Arrived| front < packet.from && packet.from < end;
+            let holding = self.packets.iter().find(holds);
+            let following = || self.packets.iter().filter(follows).min_by_key(|next| next.from);
+            let (to, at) = match holding {
+                Some(packet) => (packet.to.min(end), packet.at),
+                None => match following() {
+                    Some(packet) => (packet.from, packet.at),
+                    None => break,
+                },
+            };
+            let bytes = (to - front) as usize;
+            pieces.push(Piece { bytes, at, is_exact: holding.is_some() });
             front = to;
         }
         self.packets.retain(|packet| packet.to > end);
-        let (_, last) = pieces.last_mut()?;
+        let last = pieces.last_mut()?;
         if front == end {
             // The same packet, and the stamp that its stream's socket gave it.
-            (last.abs_diff(stamp) <= APART).then(|| *last = stamp)?;
+            (last.at.abs_diff(stamp) <= APART).then(|| last.at = stamp)?;
         }
         Some(pieces)
     }
@@ -262,7 +329,11 @@ mod sys {
     const IPV6: u16 = 0x86dd;
 
     #[derive(Debug)]
-    pub(super) struct PacketSocket(Socket);
+    pub(super) struct PacketSocket {
+        socket: Socket,
+        is_v6: bool,
+        port: u16,
+    }
 
     impl PacketSocket {
         /// Sees packets of TCP that come from `port` with data, and those that begin a connection.
@@ -270,21 +341,26 @@ mod sys {
             let kind = if is_v6 { IPV6 } else { IPV4 };
             let protocol = Protocol::from(i32::from(kind.to_be()));
             let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
-            socket.attach_filter(&filter(is_v6, port))?;
+            socket.attach_filter(&filter(is_v6, port, true))?;
             setsockopt(&socket, ReceiveTimestampns, &true)?;
             // The former needs CAP_NET_ADMIN; the latter is cut to what the system allows.
             if setsockopt(&socket, RcvBufForce, &BUFFER).is_err() {
                 socket.set_recv_buffer_size(BUFFER)?;
             }
-            let tap = Self(socket);
+            let tap = Self { socket, is_v6, port };
             // What came before the filter.
             tap.take(&mut |_, _| {})?;
             Ok(tap)
         }
 
+        /// Sees packets with data from now on, or not.
+        pub(super) fn listen(&self, listens: bool) -> io::Result<()> {
+            self.socket.attach_filter(&filter(self.is_v6, self.port, listens))
+        }
+
         /// Hands over the headers of each packet that has arrived, and when it did.
         pub(super) fn take(&self, sink: &mut dyn FnMut(&[u8], Duration)) -> io::Result<()> {
-            let fd = self.0.as_raw_fd();
+            let fd = self.socket.as_raw_fd();
             let mut buffers = [[0; HEADERS]; BATCH];
             loop {
                 let mut slices: Vec<_> =
@@ -316,6 +392,26 @@ mod sys {
         }
     }
 
+    impl PacketSocket {
+        /// Throws away the packets that have arrived.
+        pub(super) fn clear(&self) -> io::Result<()> {
+            let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+            loop {
+                // A call writes into the headers: they are used once.
+                let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
+                let mut nothing = [(); BATCH].map(|()| [IoSliceMut::new(&mut [])]);
+                let cleared = match recvmmsg(fd, &mut headers, nothing.iter_mut(), flags, None) {
+                    Ok(cleared) => cleared.count(),
+                    Err(nix::Error::EAGAIN) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                };
+                if cleared < BATCH {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     // Classic BPF, bpf(4) and linux/filter.h: what an instruction does, and by which code.
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_HALF: u16 = 0x28;
@@ -336,9 +432,9 @@ mod sys {
     const TCP: u32 = 6;
     const SYN: u32 = 0x02;
 
-    /// Keeps the headers of packets of TCP from `port` that have data or SYN. Offsets count from the
+    /// Keeps packets of TCP from `port` that have SYN, and those `with_data`. Offsets count from the
     /// header of IP; a jump counts the instructions that it leaves out.
-    fn filter(is_v6: bool, port: u16) -> [SockFilter; 17] {
+    fn filter(is_v6: bool, port: u16, with_data: bool) -> [SockFilter; 17] {
         let (protocol_at, length_at) = if is_v6 { (6, 4) } else { (9, 2) };
         // IPv6 does not count its own header.
         let (set_x, uncounted) = match is_v6 {
@@ -361,7 +457,7 @@ mod sys {
             (COPY_TO_X, 0, 0, 0),
             (LOAD_HALF, 0, 0, length_at),
             (ADD, 0, 0, uncounted),
-            (IF_GREATER_THAN_X, 0, 1, 0),
+            (IF_GREATER_THAN_X, u8::from(!with_data), 1, 0),
             // All of it: to cut it costs the kernel a copy.
             (RETURN, 0, 0, u32::MAX),
             (RETURN, 0, 0, 0),
@@ -383,6 +479,14 @@ mod sys {
         }
 
         pub(super) fn take(&self, _: &mut dyn FnMut(&[u8], Duration)) -> io::Result<()> {
+            Ok(())
+        }
+
+        pub(super) fn clear(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        pub(super) fn listen(&self, _: bool) -> io::Result<()> {
             Ok(())
         }
     }
@@ -432,12 +536,20 @@ mod tests {
         assert_eq!(Packet::parse(&[]), None);
     }
 
+    const fn exact(bytes: usize, at: u64) -> Piece {
+        Piece { bytes, at: ms(at), is_exact: true }
+    }
+
+    const fn between(bytes: usize, at: u64) -> Piece {
+        Piece { bytes, at: ms(at), is_exact: false }
+    }
+
     #[test]
     fn a_read_is_divided_where_packets_end_also_when_numbers_wrap() {
         for first in [1000, u32::MAX - 150] {
             let mut flow = flow(first, &[(0, 100, 10), (100, 100, 20), (200, 50, 30)]);
-            let pieces = [(100, ms(10)), (100, ms(20)), (50, ms(30))];
-            assert_eq!(flow.pieces(0, 250, ms(30)).as_deref(), Some(&pieces[..]));
+            let pieces = vec![exact(100, 10), exact(100, 20), exact(50, 30)];
+            assert_eq!(flow.pieces(0, 250, ms(30)), Some(pieces));
             assert!(flow.packets.is_empty());
         }
     }
@@ -445,22 +557,26 @@ mod tests {
     #[test]
     fn a_packet_that_two_reads_share_is_in_both() {
         let mut flow = flow(5, &[(0, 100, 10), (100, 100, 20)]);
-        assert_eq!(flow.pieces(0, 150, ms(20)), Some(vec![(100, ms(10)), (50, ms(20))]));
+        assert_eq!(flow.pieces(0, 150, ms(20)), Some(vec![exact(100, 10), exact(50, 20)]));
         flow.read = 150;
-        assert_eq!(flow.pieces(150, 200, ms(20)), Some(vec![(50, ms(20))]));
+        assert_eq!(flow.pieces(150, 200, ms(20)), Some(vec![exact(50, 20)]));
     }
 
     #[test]
     fn what_was_sent_twice_arrived_the_first_time() {
         let mut flow = flow(5, &[(0, 100, 10), (0, 100, 15), (100, 10, 20)]);
-        assert_eq!(flow.pieces(0, 110, ms(20)), Some(vec![(100, ms(10)), (10, ms(20))]));
+        assert_eq!(flow.pieces(0, 110, ms(20)), Some(vec![exact(100, 10), exact(10, 20)]));
     }
 
     #[test]
-    fn what_follows_a_gap_is_not_known() {
+    fn what_is_not_known_arrived_between_the_packets_around_it() {
         let packets = [(0, 100, 10), (150, 50, 20)];
-        assert_eq!(flow(5, &packets).pieces(0, 200, ms(20)), Some(vec![(100, ms(10))]));
-        assert_eq!(flow(5, &[(100, 100, 10)]).pieces(0, 200, ms(10)), None);
+        let pieces = vec![exact(100, 10), between(50, 20), exact(50, 20)];
+        assert_eq!(flow(5, &packets).pieces(0, 200, ms(20)), Some(pieces));
+        let pieces = vec![between(100, 10), exact(100, 10)];
+        assert_eq!(flow(5, &[(100, 100, 10)]).pieces(0, 200, ms(10)), Some(pieces));
+        // The tap was full when the rest came.
+        assert_eq!(flow(5, &packets[..1]).pieces(0, 200, ms(20)), Some(vec![exact(100, 10)]));
         assert_eq!(Flow::default().pieces(0, 100, ms(11)), None);
     }
 
@@ -468,8 +584,8 @@ mod tests {
     fn the_last_packet_has_the_stamp_of_the_read_or_nothing_is_known() {
         let packets = [(0, 100, 10), (100, 100, 20)];
         let near = ms(20) + APART;
-        let pieces = vec![(100, ms(10)), (100, near)];
-        assert_eq!(flow(5, &packets).pieces(0, 200, near), Some(pieces));
+        let last = Piece { at: near, ..exact(100, 0) };
+        assert_eq!(flow(5, &packets).pieces(0, 200, near), Some(vec![exact(100, 10), last]));
         assert_eq!(flow(5, &packets).pieces(0, 200, ms(25)), None);
     }
 
@@ -509,10 +625,15 @@ mod tests {
             assert_eq!(read.bytes, 10);
             let stamp = read.arrived.expect("a stamp");
             let pieces = tap.divide(0, (10, 10), stamp).expect("pieces");
-            let [(4, first), (6, second)] = pieces[..] else { panic!("{pieces:?}") };
-            assert_eq!(second, stamp);
+            let [first, second] = pieces[..] else { panic!("{pieces:?}") };
+            assert_eq!((first.bytes, second.bytes), (4, 6));
+            assert!(first.is_exact && second.is_exact);
+            assert_eq!(second.at, stamp);
             // The first waited while the second was not written.
-            assert!(second - first + APART >= apart, "{pieces:?}");
+            assert!(second.at - first.at + APART >= apart, "{pieces:?}");
+            // What is thrown away is not known any more.
+            tap.sockets.iter().for_each(|socket| socket.clear().expect("a tap"));
+            assert_eq!(tap.divide(0, (10, 10), stamp), None);
         }
     }
 }
