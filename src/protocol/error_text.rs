@@ -116,7 +116,7 @@ fn implied(document: &Json<'_>) -> Option<String> {
         value.str().is_some() || matches!(value, Json::List(_)) && !value.is_empty()
     };
     let is_failed = matches!(code, Json::Number(_)) && !document.get("status").is_null();
-    (WORDS.iter().any(|key| says(&key)) || is_failed).then(|| described(document))
+    (WORDS.iter().any(says) || is_failed).then(|| described(document))
 }
 
 /// Whether the value of an error field is one: an empty object is, as an error without words.
