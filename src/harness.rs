@@ -184,18 +184,30 @@ fn past_proxies(plan: &Plan) -> Vec<String> {
     plan.selected_targets().into_iter().filter_map(note).collect()
 }
 
-/// Says to which of the selected models no limit of the answer is sent.
-fn unlimited(plan: &Plan) -> Vec<String> {
+/// Says to which of the selected models another limit of the answer is sent than the config's keys
+/// name, or none.
+fn other_limits(plan: &Plan) -> Vec<String> {
+    // One prompt with a limit of its own shows it for all of them.
+    let limited = plan.cases.iter().map(|case| case.task.prompt());
+    let limited = limited.filter(|prompt| prompt.output.tokens.is_some());
+    let limited = limited.map(|prompt| &**prompt).next();
+    let warm_up = prompt::warm_up();
     let note = |target: Arc<Target>| {
-        let body = load::trial_body(&target, &prompt::warm_up());
-        target.protocol.most_tokens(&body).is_none().then(|| {
-            format!(
+        let most = |prompt| target.protocol.most_tokens(&load::trial_body(&target, prompt));
+        match (most(&warm_up), limited) {
+            (None, _) => Some(format!(
                 "note: `extra_body` of {} leaves out the limit of an answer: answers, that of the \
                  warm-up too, are as long as the model likes, whatever `max_tokens` and \
                  `output_tokens` say",
                 target.name
-            )
-        })
+            )),
+            (_, Some(prompt)) if most(prompt) != prompt.output.tokens => Some(format!(
+                "note: `extra_body` of {} sets the limit of every answer, whatever `output_tokens` \
+                 says",
+                target.name
+            )),
+            _ => None,
+        }
     };
     plan.selected_targets().into_iter().filter_map(note).collect()
 }
@@ -254,7 +266,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let mut arguments = cli.libtest;
     let relay = Relay::new(&mut arguments, filtered_out)?;
     let notes = simulated(&plan).into_iter().chain(past_proxies(&plan)).chain(insecure(&plan));
-    for note in notes.chain(unlimited(&plan)) {
+    for note in notes.chain(other_limits(&plan)) {
         terminal.err(&format!("{note}\n"));
     }
     let cases = plan.cases.clone();

@@ -155,6 +155,24 @@ fn an_answer_without_a_limit_costs_the_preflight_its_first_token_and_is_told() {
 }
 
 #[test]
+fn a_limit_of_the_users_own_stands_for_every_prompt_and_that_is_told() {
+    let server = Picky::new(|_| None);
+    let note = "note: `extra_body` of m sets the limit of every answer";
+    let own = "extra_body: { max_completion_tokens: 64 }";
+    let short = "{ name: short, text: Say it., output_tokens: 5 }";
+    let ran = server.bench(&format!("{HELLO}, {short}"), own).run(&["--no-warmup"]);
+    passed(&ran);
+    assert!(ran.stderr.contains(note), "{}", ran.stderr);
+    let sent = server.bodies();
+    assert!(sent.iter().all(|body| body["max_completion_tokens"] == 64), "{sent:?}");
+    assert!(sent.iter().all(|body| body.get("max_tokens").is_none()), "{sent:?}");
+    for (prompt, model) in [(HELLO, own), (short, "")] {
+        let ran = server.bench(prompt, model).run(&["--no-warmup"]);
+        assert!(!ran.stderr.contains("note: `extra_body`"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn numbers_reach_the_server_as_they_are_written() {
     let server = Picky::new(|_| None);
     let bench = server.bench(
