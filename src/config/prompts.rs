@@ -455,7 +455,7 @@ fn records_count(count: usize) -> String {
 
 /// The text of a data file.
 fn data_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<Text> {
-    let bytes = match fs::read(path) {
+    let bytes = match read(reader, path) {
         Ok(bytes) => bytes,
         Err(error) => {
             unreadable(reader, entry, path, &error);
