@@ -92,7 +92,7 @@ const ALTOGETHER: &[&str] = &[
     "unrecogni",
 ];
 
-/// A field of a request: its name, and within one of [`MAPS`] that of the map before it.
+/// A field of a request: its name, after that of the map that holds it, such as `stream_options`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     map: Option<String>,
