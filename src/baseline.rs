@@ -221,7 +221,7 @@ impl Kept {
         Some(Ok(Sampled { values, strata }))
     }
 
-    /// How many requests have `metric`, and how many could; `None` where it is no figure of
+    /// How many requests have `metric`, and how many could; `None` where it is not a figure of
     /// requests, or none has it.
     pub fn have(&self, metric: &Metric) -> Option<(usize, usize)> {
         if let Some(partial) = self.partial.get(metric.name) {

@@ -81,7 +81,7 @@ mod tests {
     fn all_else_is_written_as_serde_writes_it() {
         let value = json!({"a": [null, true, "x\"\n\u{0}", 1.5, {"b": {}}], "c": "number"});
         assert_eq!(to_string(&value), value.to_string());
-        // What is no number is not written as one.
+        // Text that is not a number is not written as one.
         let text = Value::String(format!("{MARK}1, \"x\": 2"));
         assert_eq!(to_string(&text), text.to_string());
     }

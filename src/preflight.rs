@@ -101,12 +101,12 @@ impl Finding {
         said.to_lowercase().contains("model")
     }
 
-    /// The same with the likely `mend`, in the place of what a status alone suggests.
+    /// The same with the likely `hint`, in the place of what a status alone suggests.
     #[must_use]
-    pub fn with(mut self, mend: Option<String>) -> Self {
-        if let Some(mend) = mend {
+    pub fn with(mut self, hint: Option<String>) -> Self {
+        if let Some(hint) = hint {
             let message = self.error.message.replace(sample::NOT_FOUND_HINT, "");
-            self.error.message = format!("{message}; {mend}");
+            self.error.message = format!("{message}; {hint}");
         }
         self
     }
@@ -179,7 +179,7 @@ pub const fn may_refuse_fields(status: Option<u16>) -> bool {
     matches!(status, Some(400 | 422))
 }
 
-/// The mend where `fields` are refused; `helps` says whether a request without them was answered, and
+/// The hint where `fields` are refused; `helps` says whether a request without them was answered, and
 /// `counts` whether that answer had a usage.
 pub fn without(fields: &[Field], target: &Target, helps: bool, counts: bool) -> String {
     let line = fields::line(fields, target.max_tokens);
@@ -200,7 +200,7 @@ pub struct Elsewhere {
     pub protocol: &'static dyn Protocol,
     /// The URL of its requests.
     pub url: String,
-    mend: String,
+    hint: String,
 }
 
 /// Where the server of `url`, where `target`'s own protocol is not spoken, may speak a protocol: at
@@ -224,14 +224,14 @@ pub fn elsewhere(target: &Target, url: &str) -> Vec<Elsewhere> {
                 Some(origin) => target.base_url_of(origin),
                 None => target.base_url_of(&place),
             };
-            let mend = match (is_own, place == base) {
+            let hint = match (is_own, place == base) {
                 (true, _) => format!("`base_url: \"{written}\"`"),
                 (false, true) => format!("`protocol: {}`", protocol.name()),
                 (false, false) => {
                     format!("`protocol: {}` with `base_url: \"{written}\"`", protocol.name())
                 }
             };
-            places.push(Elsewhere { protocol: *protocol, url: other, mend });
+            places.push(Elsewhere { protocol: *protocol, url: other, hint });
         }
     }
     places
@@ -245,7 +245,7 @@ pub fn is_there(status: u16) -> bool {
     !matches!(status, 300..400 | 404 | 405 | 501..)
 }
 
-/// The mend where nothing is at the path of `target`'s protocol, and what answers is at `found`.
+/// The hint where nothing is at the path of `target`'s protocol, and what answers is at `found`.
 pub fn nothing_there(target: &Target, url: &str, found: &[Elsewhere]) -> String {
     let path_of = |url: &str| {
         let path = url.split('?').next().unwrap_or_default();
@@ -255,7 +255,7 @@ pub fn nothing_there(target: &Target, url: &str, found: &[Elsewhere]) -> String 
     let nothing = format!("nothing is at {}, the path of `{own}`", path_of(url));
     let answers: Vec<_> = found
         .iter()
-        .map(|place| format!("{} answers: {}?", path_of(&place.url), place.mend))
+        .map(|place| format!("{} answers: {}?", path_of(&place.url), place.hint))
         .collect();
     match answers.is_empty() {
         true => nothing,
@@ -310,8 +310,8 @@ pub fn models(answer: &Recording) -> Option<Vec<String>> {
     Some(models.iter().filter_map(name).collect())
 }
 
-/// What the lists of models at `asked` say about a refusal: the likely mend.
-pub fn mend(target: &Target, asked: &[String], found: &[Option<Vec<String>>]) -> Option<String> {
+/// What the lists of models at `asked` say about a refusal: the likely hint.
+pub fn hint(target: &Target, asked: &[String], found: &[Option<Vec<String>>]) -> Option<String> {
     let place = found.iter().position(Option::is_some)?;
     let (url, models) = (asked.get(place)?, found[place].as_ref()?);
     // What has its place beside `/v1` is not mended by it.

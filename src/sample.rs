@@ -1266,7 +1266,7 @@ fn body_end(recording: &Recording) -> Option<Note> {
 fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
     let events = sample.token_events.len();
     let delayed = sample.is_client_delayed();
-    // What this program took at once nobody need have held back.
+    // Events that this program took at once need not have been held back.
     let burst = sample.is_burst() && !delayed;
     let found = [
         (!ended, Note::NoEndMarker),

@@ -177,7 +177,7 @@ fn is_of_words(value: &str) -> bool {
     value.len() < 24 && value.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
 }
 
-/// Whether what is at `place` is no part of a longer word.
+/// Whether the text at `place` is not part of a longer word.
 fn stands_alone(bytes: &[u8], place: &Range<usize>) -> bool {
     let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     let before = bytes[..place.start].last();
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(masked(&[key], event), r#"{"abcdefghijklmnop":"****************"}"#);
         let escaped = r#"{\"abcdefghijklmnop\" : \"abcdefghijklmnop\"}"#;
         assert_eq!(of(key, escaped), r#"{\"abcdefghijklmnop\" : \"***\"}"#);
-        // What is no word is hidden everywhere.
+        // A secret that is not a word is hidden everywhere.
         assert_eq!(
             masked(&[b"sk-12345"], r#"{"sk-12345":1,"x":"ysk-12345z"}"#),
             r#"{"********":1,"x":"y********z"}"#

@@ -11,7 +11,7 @@
 //! another stamp than the read, nothing is used. Only incoming packets are seen, so the loopback has
 //! no duplicates.
 //!
-//! While the client reads in time nobody asks: packets are then thrown away unread, which costs half
+//! While the client reads in time, packets are not looked at: they are thrown away unread, which costs half
 //! as much, once everything that was reported has been read.
 
 use std::{
@@ -71,7 +71,7 @@ struct Flow {
     key: Option<Key>,
     /// The sequence number of the first byte.
     first: Option<u32>,
-    /// Bytes that the stream's socket has handed over and that nobody asks for any more.
+    /// Bytes that the stream's socket has handed over and that are not asked for again.
     read: u64,
     packets: VecDeque<Arrived>,
 }
@@ -149,7 +149,7 @@ impl Tap {
         self.waiting += 1;
     }
 
-    /// Makes room, if that is needed; nobody will ask for these packets if all has been read that
+    /// Makes room, if that is needed; these packets are not needed if all has been read that
     /// was reported.
     pub(super) fn tidy(&mut self, all_read: bool) {
         if self.waiting < WAITING {

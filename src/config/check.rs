@@ -244,7 +244,7 @@ impl<'a> Ending<'a> {
         if of.name() == wanted.name() {
             return format!("did you mean `{own}`{query}?");
         }
-        // The prefix of the one is no place of the other.
+        // The prefix of one protocol is not a place of another.
         let other = match *base == of.prefix() && of.prefix() != wanted.prefix() {
             true => written(""),
             false => own.clone(),

@@ -33,7 +33,7 @@ pub(super) struct Set {
     pub(super) mistakes: Vec<Mistake>,
     /// How many are left out so.
     pub(super) left_out: usize,
-    /// Conversations that nobody begins with a question: they are left out, and no mistake.
+    /// Conversations without a first question. They are left out and are not mistakes.
     pub(super) without_question: usize,
     /// Records that ask in more than one way, by the way that is taken and the one that is not.
     pub(super) ambiguous: Vec<((&'static str, &'static str), usize)>,

@@ -82,7 +82,7 @@ pub(super) fn run(
         for (prompts, Finding { error, is_certain }) in found {
             let (head, tail) = match is_certain {
                 true => ("ERROR", "not run"),
-                false => ("WARNING", "run all the same"),
+                false => ("WARNING", "run anyway"),
             };
             let trials = match &prompts {
                 None => "its trials are".to_owned(),
@@ -189,10 +189,10 @@ impl<'a> Asking<'a> {
             return (None, status);
         };
         let refusal = answer.recording.filter(|_| preflight::may_refuse_fields(status));
-        let mend = refusal.and_then(|refusal| self.without_fields(prompt, &refusal));
-        let mend = mend.or_else(|| self.other_place(&finding, status));
-        if let Some(mend) = mend {
-            finding = finding.with(Some(mend));
+        let hint = refusal.and_then(|refusal| self.without_fields(prompt, &refusal));
+        let hint = hint.or_else(|| self.other_place(&finding, status));
+        if let Some(hint) = hint {
+            finding = finding.with(Some(hint));
         } else if preflight::is_about_path_or_model(&finding, status) {
             finding = finding.with(self.by_models());
         }
@@ -209,7 +209,7 @@ impl<'a> Asking<'a> {
         answer
     }
 
-    /// The mend where the `refusal` names fields: asks without them, and without what is then named.
+    /// The hint where the `refusal` names fields: asks without them, and without what is then named.
     fn without_fields(&mut self, prompt: &Prompt, refusal: &Recording) -> Option<String> {
         let named = |target: &Target, answer: &Recording| {
             let body = String::from_utf8_lossy(&answer.body()).into_owned();
@@ -261,7 +261,7 @@ impl<'a> Asking<'a> {
         Target { extra_body, ..Target::clone(self.target) }
     }
 
-    /// The mend where nothing is at the path that was asked.
+    /// The hint where nothing is at the path that was asked.
     fn other_place(&self, finding: &Finding, status: Option<u16>) -> Option<String> {
         let url = &self.access.url;
         let is_missing = status == Some(404) && self.status_at(self.target.protocol, url)? == 404;
@@ -282,7 +282,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// With which status a path of the same server answers what is no request.
+    /// With which status a path of the same server answers something that is not a request.
     fn status_at(
         &self,
         protocol: &'static dyn crate::protocol::Protocol,
@@ -302,7 +302,7 @@ impl<'a> Asking<'a> {
             preflight::models(&self.runtime.block_on(getting).ok()?)
         };
         let found: Vec<_> = lists.iter().map(models).collect();
-        preflight::mend(self.target, &lists, &found)
+        preflight::hint(self.target, &lists, &found)
     }
 }
 

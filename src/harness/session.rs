@@ -538,7 +538,7 @@ impl Session {
         row
     }
 
-    /// `text` without what the live model's requests carry and nobody is to see.
+    /// `text` without what the live model's requests carry and must not show.
     fn hidden(&self, text: &str) -> String {
         let live = self.live.as_ref();
         live.map_or_else(|| text.to_owned(), |live| live.client.secrets().hidden_in(text))

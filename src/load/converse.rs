@@ -50,7 +50,7 @@ impl Conversation {
 
     /// Whether there is an answer to go on with.
     pub fn can_go_on(&self) -> Result<(), RequestError> {
-        let message = "the answer before only calls tools, whose results nobody gives: the \
+        let message = "the answer before only calls tools, whose results are not sent: the \
                        conversation cannot go on";
         match self.is_call {
             true => Err(RequestError::new(ErrorKind::NoToken, message)),

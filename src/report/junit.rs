@@ -110,7 +110,7 @@ fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
     case
 }
 
-/// `text` without what XML forbids: a file with one such character is no XML to any reader.
+/// `text` without what XML forbids: no reader accepts a file with such a character.
 fn xml(text: &str) -> String {
     visible_lines(text).into_owned()
 }

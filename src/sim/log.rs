@@ -140,7 +140,7 @@ impl Log {
 
     /// Takes the answers out of the log that are over.
     pub(super) fn take_ended(&self) -> Vec<AnswerLog> {
-        // One that broke off is known by nobody else.
+        // An answer that broke off is recorded nowhere else.
         let is_over =
             |entry: &mut Entry| entry.lock().completed || Arc::strong_count(&entry.0) == 1;
         let ended: Vec<_> = lock(&self.0).entries.extract_if(.., is_over).collect();

@@ -222,7 +222,7 @@ fn events_of_several_tokens_at_once_in_many_steps_have_no_more_error_than_before
 }
 
 #[test]
-fn what_a_delayed_client_took_at_once_nobody_held_back() {
+fn events_that_a_delayed_client_took_at_once_are_not_a_burst() {
     let pieces: &[Piece<'_>] = &[(ms(800), ms(700), &[TOKEN, TOKEN, TOKEN]), (ms(801), ms(0), END)];
     let sample = of(StampedBy::Kernel, pieces);
     assert_eq!(sample.notes, [Note::SharedArrivals, Note::ClientDelayed]);

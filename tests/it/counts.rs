@@ -1,4 +1,4 @@
-//! Counts of tokens that are no figures, figures that some answers lack, and what thresholds and
+//! Counts of tokens that give no figures, figures that some answers lack, and what thresholds and
 //! reports say of both.
 
 use std::{
@@ -272,7 +272,7 @@ fn reasoning_that_the_text_shows_is_not_hidden() {
     // A short one, by its tag.
     let short: Vec<_> = ["<think>", " so", "</think>", " yes"].map(str::to_owned).into();
     assert_eq!(notes(&read(&short, 8, 4)), [""; 0]);
-    // Reasoning that nobody sees: as many events as there are other tokens.
+    // Reasoning that is not shown: as many events as there are other tokens.
     for (tokens, thought) in [(508, 500), (72, 64), (16, 8), (12, 4)] {
         let sample = read(&WORDS.map(str::to_owned), tokens, thought);
         assert_eq!(notes(&sample), ["hidden_reasoning"]);

@@ -329,7 +329,7 @@ async fn a_404_names_the_path_and_where_other_protocols_answer() {
     assert!(ran.stderr.contains(nothing), "{}", ran.stderr);
     assert!(ran.stderr.contains(&format!("with `base_url: \"{uri}\"`?")), "{}", ran.stderr);
     assert!(ran.stderr.contains("nothing is at /api/completions"), "{}", ran.stderr);
-    // What is asked of other paths is no request.
+    // What is asked of other paths is not a request.
     let others = server.received_requests().await.unwrap();
     let others = others.iter().filter(|request| request.url.path() == "/api/chat");
     assert!(others.map(|request| &request.body[..]).all(|body| body == b"[]"));

@@ -212,7 +212,7 @@ fn a_run_leaves_no_key_behind() {
         for trace in TRACES {
             assert!(!text.contains(trace), "`{trace}` is in {name}:\n{text}");
         }
-        // What is no secret is there.
+        // Values that are not secrets are there.
         if name.ends_with(".jsonl") {
             assert!(text.contains("shown-1") || name.contains("basic"), "{name}:\n{text}");
         }

@@ -155,7 +155,7 @@ async fn events_that_one_write_held_are_counted() {
     let model = "simulate: { ttft: 3ms, itl: 2ms, tokens: 6, faults: [{ merge: 3 }] }";
     let sample = sample(model).await;
     assert!(sample.shared_arrivals() >= 4, "{:?}", sample.token_events);
-    // Two pieces are no rhythm: the speed has an error, within which the true one is.
+    // Two pieces do not make a rhythm: the speed has an error, within which the true one is.
     assert!(!sample.notes.contains(&Note::Burst), "{:?}", sample.notes);
     let time = sample.generation_time().expect("a time");
     let truth = Duration::from_millis(5 * 2);

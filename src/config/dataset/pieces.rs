@@ -78,7 +78,7 @@ fn values(text: &str) -> Option<Vec<(usize, &str)>> {
     values.map(|value| value.ok().map(|value| (place(value.get()), value.get()))).collect()
 }
 
-/// The items of the one list that `text` is. A comma behind the last item is no item, and a list
+/// The items of the one list that `text` is. A comma after the last item is not an item, and a list
 /// without an end has its last item up to the end of the text.
 fn listed(text: &str) -> Option<Vec<(usize, &str)>> {
     let bytes = text.as_bytes();
