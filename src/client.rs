@@ -254,7 +254,13 @@ impl Client {
         let headers = headers(options)?;
         let secret =
             |(name, _): &&(HeaderName, HeaderValue)| config::is_secret_header(name.as_str());
-        let named = options.headers.iter().filter(secret).map(|(_, value)| value.as_bytes());
+        let named = options.headers.iter().filter(secret).flat_map(|(name, value)| {
+            // A server may repeat one of several cookies.
+            let cookies = value.as_bytes().split(|byte| *byte == b';');
+            let cookies = cookies.filter(|_| *name == header::COOKIE);
+            let values = cookies.filter_map(|cookie| cookie.splitn(2, |byte| *byte == b'=').nth(1));
+            values.chain([value.as_bytes()])
+        });
         let others = options.api_key.into_iter().chain(&options.route.secrets);
         let secrets = Secrets::of(named.chain(others.map(|Secret(secret)| secret.as_bytes())));
         let timeouts = options.timeouts;

@@ -27,6 +27,9 @@ impl<'a> Selection<'a> {
 
     /// Whether the trial `case` is selected.
     pub(super) fn has(&self, case: &Case) -> bool {
+        if self.filters.is_empty() && self.cli.libtest.skip.is_empty() {
+            return !self.is_of_another_kind(case);
+        }
         let names = names(case);
         let is_wanted =
             self.filters.is_empty() || self.filters.iter().any(|word| self.matches(&names, word));
@@ -55,7 +58,9 @@ impl<'a> Selection<'a> {
         if !self.must_match() {
             return None;
         }
-        let all: Vec<_> = plan.cases.iter().map(|case| names(case)).collect();
+        let has_words = !self.filters.is_empty() || !self.cli.libtest.skip.is_empty();
+        let cases = plan.cases.iter().filter(|_| has_words);
+        let all: Vec<_> = cases.map(|case| names(case)).collect();
         let idle = |word: &&str| !all.iter().any(|names| self.matches(names, word));
         let skip = || self.cli.libtest.skip.iter().map(String::as_str);
         let filters: Vec<_> = self.filters.iter().copied().filter(idle).collect();
