@@ -722,7 +722,11 @@ fn json_has_the_turns_of_a_conversation() {
         .iter()
         .map(|turn| {
             let tokens = &turn["figures"]["response_tokens"];
-            (&turn["turn"], &turn["failure"]["kind"], &turn["notes"], tokens)
+            // Notes that a busy machine adds.
+            let busy = ["client_delayed", "shared_arrivals", "simulator_late"];
+            let notes = turn["notes"].as_array().unwrap().iter();
+            let notes: Vec<_> = notes.filter(|note| busy.iter().all(|busy| note != busy)).collect();
+            (&turn["turn"], &turn["failure"]["kind"], notes, tokens)
         })
         .map(|told| serde_json::json!(told).to_string())
         .collect();
