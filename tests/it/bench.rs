@@ -85,14 +85,33 @@ impl Bench {
         self.results().iter().map(|row| row[index].to_owned()).collect()
     }
 
+    /// The notes of each row, except those that say how busy the machine was.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let kept = |notes: String| {
+            let kept = notes.split_whitespace().filter(|note| !OF_A_BUSY_MACHINE.contains(note));
+            kept.collect::<Vec<_>>().join(" ")
+        };
+        self.column("notes").into_iter().map(kept).collect()
+    }
+
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         let mut command = self.command(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the bench target")
     }
 }
 
+/// Two events of a trial that arrive together have the first of these notes, and on a busy machine
+/// two do at any rhythm that a test has time for; nor is the client punctual there, or the simulated
+/// endpoint. That notes are printed is tested elsewhere.
+pub(crate) const OF_A_BUSY_MACHINE: [&str; 3] =
+    ["shared_arrivals", "client_delayed", "simulator_late"];
+
 pub(crate) fn ran(command: &mut Command) -> Ran {
     Ran::from(command.output().expect("the bench target"))
+}
+
+pub(crate) fn passed(ran: &Ran) {
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
 }
 
 /// What a run says of a load on a simulated endpoint that was too slow for it.
@@ -120,11 +139,7 @@ impl Ran {
             self.code.unwrap_or(-1),
             self.stdout
         );
-        // Two events of a trial that arrive together are this note, and on a busy machine two do at
-        // any rhythm that a test has time for; nor is the client punctual there, or the simulated
-        // endpoint. That notes are printed is a test of its own.
-        let busy = ["shared_arrivals", "client_delayed", "simulator_late"];
-        let all = busy.iter().fold(all, |all, note| {
+        let all = OF_A_BUSY_MACHINE.iter().fold(all, |all, note| {
             let all = all.replace(&format!("({note}, "), "(").replace(&format!(", {note}"), "");
             all.replace(&format!(" ({note})"), "")
         });

@@ -266,16 +266,6 @@ mod without_tokenizers {
     }
 }
 
-#[cfg(feature = "tokenizers")]
-mod with_tokenizers {
-    use super::*;
-
-    refused! {
-        a_tokenizer_missing => model("token_count: { tokenizer: tokenizer.json }"),
-        a_tokenizer_that_is_none => model("token_count: { tokenizer: configs.yaml }"),
-    }
-}
-
 mod rhythms {
     use super::*;
 

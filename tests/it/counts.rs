@@ -451,7 +451,7 @@ fn a_threshold_on_refused_figures_fails_with_the_reasons() {
     assert_eq!(speeds.iter().filter(|cell| cell.is_empty()).count(), 3, "{speeds:?}");
     assert_eq!(bench.column("tokens_per_event")[3..], ["", "", ""]);
     assert_eq!(bench.column("response_tokens")[3..], ["40"; 3]);
-    assert_eq!(bench.column("notes")[3..], ["uncounted_tokens", "uncounted_tokens", "silent_tail"]);
+    assert_eq!(bench.notes()[3..], ["uncounted_tokens", "uncounted_tokens", "silent_tail"]);
     let report = fs::read_to_string(bench.folder.path().join("run.json")).unwrap();
     let report = is_by_the_schema(&report);
     let threshold = &report["thresholds"][0];

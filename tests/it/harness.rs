@@ -7,7 +7,10 @@ use std::{
     process::Command,
 };
 
-use crate::bench::{Bench, Ran, Served, TWO_MODELS, cargo, executable, ran, records};
+use crate::{
+    bench::{Bench, Ran, Served, TWO_MODELS, cargo, executable, ran, records},
+    servers::repeats,
+};
 
 fn names(ran: &Ran) -> Vec<&str> {
     ran.stdout.lines().filter_map(|line| line.strip_suffix(": benchmark")).collect()
@@ -958,26 +961,6 @@ fn echo() -> std::net::SocketAddr {
             let head = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {read}\r\n\r\n");
             let _ = std::io::Write::write_all(&mut socket, head.as_bytes());
             let _ = std::io::Write::write_all(&mut socket, &request[..read]);
-        }
-    });
-    address
-}
-
-/// A server that puts these into the answer of each request, the second half of a piece later
-/// than the first.
-pub(crate) fn repeats(answer: Vec<u8>) -> std::net::SocketAddr {
-    use std::io::Write as _;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for socket in listener.incoming() {
-            let mut socket = socket.unwrap();
-            let _ = socket.set_nodelay(true);
-            let _ = socket.read(&mut [0; 1 << 16]);
-            for piece in answer.split_inclusive(|&byte| byte == b'7') {
-                let _ = socket.write_all(piece);
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
         }
     });
     address

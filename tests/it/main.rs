@@ -29,11 +29,10 @@ mod reports;
 mod requests;
 mod secrets;
 mod server_metrics;
+mod servers;
 mod streams;
 mod timing;
 mod tls;
-#[cfg(feature = "tokenizers")]
-mod tokenizers;
 mod trust;
 #[cfg(unix)]
 mod unix;

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     bench::{Bench, Ran},
-    harness::repeats,
+    servers::repeats,
 };
 
 /// Models as Ollama calls them, prompts and a workload with what trial names replace.

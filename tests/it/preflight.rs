@@ -14,8 +14,8 @@ use wiremock::{
 
 use crate::{
     bench::{Bench, Ran, ran},
-    harness::repeats,
     http::STREAM,
+    servers::repeats,
 };
 
 /// A bench with these models, each asked one prompt once.

@@ -13,8 +13,8 @@ use llm_stream_bench::{
 };
 
 use crate::{
-    bench::{Bench, Ran},
-    harness::repeats,
+    bench::{Bench, OF_A_BUSY_MACHINE, passed},
+    servers::{Counting, counts, repeats},
 };
 
 /// A bench with these prompts, these files beside the config, and a quick model `m`.
@@ -46,10 +46,6 @@ fn refused(bench: &Bench) -> String {
     let config = Config::load(&bench.folder.path().join("configs.yaml"));
     let errors = config.and_then(Config::with_all_data).unwrap_err();
     errors.to_string().replace(&bench.folder.path().display().to_string(), "FOLDER")
-}
-
-pub(crate) fn passed(ran: &Ran) {
-    assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
 }
 
 // -- data sets ------------------------------------------------------------------------------------
@@ -238,85 +234,12 @@ fn an_answer_that_is_shorter_than_was_demanded_is_marked() {
 
 // -- prompts of a stated length -------------------------------------------------------------------
 
-/// A server that counts the words of the question as `count` does, in chats and completions.
-pub(crate) struct Counting {
-    runtime: tokio::runtime::Runtime,
-    server: wiremock::MockServer,
-}
-
-impl Counting {
-    pub(crate) fn by(count: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> Self {
-        Self::up_to(u64::MAX, count)
-    }
-
-    /// One whose model takes so many tokens at most.
-    pub(crate) fn limited(count: impl Fn(&str) -> u64 + Send + Sync + 'static, most: u64) -> Self {
-        Self::up_to(most, move |text| Some(count(text)))
-    }
-
-    fn up_to(most: u64, count: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let server = runtime.block_on(wiremock::MockServer::start());
-        let answer = move |request: &wiremock::Request| {
-            let prompt = count(&question(request));
-            if prompt.is_some_and(|tokens| tokens > most) {
-                let message = format!(
-                    "This model's maximum context length is {most} tokens. However, your request \
-                     has {} input tokens. Please reduce the length of the input messages.",
-                    prompt.unwrap_or_default()
-                );
-                let error = serde_json::json!({"error": {"message": message, "code": 400}});
-                return wiremock::ResponseTemplate::new(400).set_body_json(error);
-            }
-            let body = format!(
-                "data: {{\"choices\":[{{\"index\":0,\"text\":\"a\",\"delta\":{{\"content\":\"a\"}},\
-                 \"finish_reason\":\"stop\"}}]}}\n\n\
-                 data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{},\
-                 \"completion_tokens\":1}}}}\n\ndata: [DONE]\n\n",
-                prompt.map_or("null".into(), |tokens| tokens.to_string())
-            );
-            // So long that a request is under way all the time.
-            wiremock::ResponseTemplate::new(200)
-                .set_body_raw(body, "text/event-stream")
-                .set_delay(std::time::Duration::from_millis(30))
-        };
-        let mock = wiremock::Mock::given(wiremock::matchers::method("POST")).respond_with(answer);
-        runtime.block_on(mock.mount(&server));
-        Self { runtime, server }
-    }
-
-    /// A bench that asks it prompts with these keys, and a load of them.
-    pub(crate) fn bench(&self, prompt: &str, model: &str) -> Bench {
-        Bench::new(&format!(
-            "runs: 2\nprompts: [{{ name: long, {prompt} }}]\n\
-             workloads: {{ load: {{ concurrency: 1, requests: 6, runs: 1 }} }}\n\
-             models: {{ m: {{ base_url: \"{}\"{model} }} }}\n",
-            self.server.uri()
-        ))
-    }
-
-    pub(crate) fn questions(&self) -> Vec<String> {
-        let requests = self.runtime.block_on(self.server.received_requests()).unwrap();
-        requests.iter().map(question).collect()
-    }
-}
-
-fn question(request: &wiremock::Request) -> String {
-    let body: serde_json::Value = request.body_json().unwrap();
-    let text = body["prompt"].as_str().or_else(|| body["messages"][0]["content"].as_str());
-    text.unwrap().to_owned()
-}
-
 /// A tokenizer that no line describes: long words are two tokens, long texts more than their words,
 /// and the template is 37.
 fn uneven(text: &str) -> Option<u64> {
     let words = text.split(' ').count() as u64;
     let pieces: u64 = text.split(' ').map(|word| 1 + word.len() as u64 / 5).sum();
     Some(37 + pieces + words * words / 20_000)
-}
-
-pub(crate) fn counts(bench: &Bench) -> Vec<u64> {
-    bench.column("prompt_tokens").iter().map(|cell| cell.parse().unwrap()).collect()
 }
 
 #[test]
@@ -332,7 +255,7 @@ fn a_prompt_of_a_stated_length_has_it_by_the_servers_count() {
         for count in counts {
             assert!(count.abs_diff(wanted) * 50 <= wanted, "{count} of {wanted}: {}", ran.stderr);
         }
-        assert!(bench.column("notes").iter().all(String::is_empty), "{}", ran.stderr);
+        assert!(bench.notes().iter().all(String::is_empty), "{}", ran.stderr);
         // Found once, with few requests.
         let found: Vec<_> = ran.stderr.lines().filter(|line| line.contains("Length of")).collect();
         assert_eq!(found.len(), 1, "{found:?}");
@@ -378,7 +301,7 @@ fn a_range_of_lengths_has_any_of_them() {
     let lengths = counts(&bench);
     assert!(lengths.iter().all(|length| (392..=816).contains(length)), "{lengths:?}");
     assert!(lengths.iter().max().unwrap() - lengths.iter().min().unwrap() > 50, "{lengths:?}");
-    assert!(bench.column("notes").iter().all(String::is_empty), "{}", ran.stderr);
+    assert!(bench.notes().iter().all(String::is_empty), "{}", ran.stderr);
 }
 
 #[test]
@@ -722,10 +645,9 @@ fn json_has_the_turns_of_a_conversation() {
         .iter()
         .map(|turn| {
             let tokens = &turn["figures"]["response_tokens"];
-            // Notes that a busy machine adds.
-            let busy = ["client_delayed", "shared_arrivals", "simulator_late"];
             let notes = turn["notes"].as_array().unwrap().iter();
-            let notes: Vec<_> = notes.filter(|note| busy.iter().all(|busy| note != busy)).collect();
+            let notes: Vec<_> =
+                notes.filter(|note| OF_A_BUSY_MACHINE.iter().all(|busy| note != busy)).collect();
             (&turn["turn"], &turn["failure"]["kind"], notes, tokens)
         })
         .map(|told| serde_json::json!(told).to_string())

@@ -10,9 +10,9 @@ use wiremock::{
 };
 
 use crate::{
-    bench::{Bench, Ran},
+    bench::{Bench, Ran, passed},
     http::STREAM,
-    prompts::{Counting, counts, passed},
+    servers::{Counting, counts},
 };
 
 /// A server that answers with a stream unless it refuses the body.
@@ -151,7 +151,7 @@ fn an_answer_without_a_limit_costs_the_preflight_its_first_token_and_is_told() {
     let log = simulator.log();
     let completed: Vec<_> = log.iter().map(|answer| answer.completed).collect();
     assert_eq!(completed, [false, true], "{log:?}");
-    assert_eq!(bench.column("notes"), [""]);
+    assert_eq!(bench.notes(), [""]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use llm_stream_bench::{config::TokenCount, protocol::OpenAiChat, recording::Reco
 
 use crate::{
     bench::{Bench, Ran, ran},
-    harness::repeats,
+    servers::repeats,
 };
 
 /// An endpoint that puts what it was sent into its answers, and keeps it.

@@ -1,12 +1,23 @@
-//! A tokenizer of the user's own, read from its file, through the front door.
+//! The feature `tokenizers`: a tokenizer read from its file, through the front door. A binary to
+//! itself, so that the other tests need not be built with the feature too.
 
-use std::fs;
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::{fs, path::Path};
+
+use llm_stream_bench::config::Config;
 
 use crate::{
-    bench::Bench,
-    harness::repeats,
-    prompts::{Counting, counts, passed},
+    bench::{Bench, passed},
+    servers::{Counting, counts, repeats},
 };
+
+#[expect(dead_code, reason = "shared with the other integration tests")]
+#[path = "../it/bench.rs"]
+mod bench;
+#[expect(dead_code, reason = "shared with the other integration tests")]
+#[path = "../it/servers.rs"]
+mod servers;
 
 /// Words, and all else a token a piece.
 const TOKENIZER: &str = r#"{
@@ -15,6 +26,21 @@ const TOKENIZER: &str = r#"{
   "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
   "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "one": 1, "two": 2}, "unk_token": "[UNK]"}
 }"#;
+
+/// What is wrong with a config whose model has this `token_count`.
+fn refused(token_count: &str) -> String {
+    let text = format!(
+        "models:\n  m:\n    base_url: \"http://localhost:8000\"\n    token_count: {token_count}\n"
+    );
+    let folder = Path::new("tests/it/fixtures/config");
+    Config::parse(&text, "configs.yaml", folder).unwrap_err().to_string()
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_tokenizer_is_a_config_error() {
+    insta::assert_snapshot!("a_tokenizer_missing", refused("{ tokenizer: tokenizer.json }"));
+    insta::assert_snapshot!("a_tokenizer_that_is_none", refused("{ tokenizer: configs.yaml }"));
+}
 
 #[test]
 fn a_tokenizer_beside_the_config_counts_where_the_server_does_not() {
@@ -85,7 +111,7 @@ fn a_tokenizers_text_has_the_stated_length_and_nobody_is_asked_for_it() {
         }
         // The server's count is the row's.
         assert!(counts(&bench).iter().all(|count| count.abs_diff(wanted + 37) <= 1));
-        assert!(bench.column("notes").iter().all(String::is_empty), "{}", ran.stderr);
+        assert!(bench.notes().iter().all(String::is_empty), "{}", ran.stderr);
         let told = ran.stderr.lines().filter(|line| line.contains("Length of"));
         let by = "by `tokenizer.json`, a chat template aside";
         assert!(told.clone().count() == 1 && told.clone().all(|line| line.ends_with(by)));
@@ -118,7 +144,8 @@ fn a_server_that_does_not_agree_with_the_tokenizer_is_noted() {
         let server = Counting::by(count);
         let bench = bench_of(&server, "1000", &format!(", protocol: {protocol}"));
         passed(&bench.run(&["m", "--no-warmup"]));
-        assert!(bench.column("notes").iter().all(|notes| notes == note), "{protocol}, {note}");
+        let notes = bench.notes();
+        assert!(notes.iter().all(|notes| notes == note), "{protocol}, {note}: {notes:?}");
     }
 }
 
