@@ -34,6 +34,9 @@ impl Lack {
             _ if !metric.is_of_generation() => Self::NotAvailable,
             1 if sample.asked_for_one => Self::OneTokenAsked,
             1 => Self::OneEvent,
+            _ if sample.is_burst() && sample.is_client_delayed() => {
+                Self::Refused(Note::ClientDelayed)
+            }
             _ if sample.is_burst() => Self::Refused(Note::Burst),
             _ => Self::NotAvailable,
         }

@@ -34,9 +34,14 @@ pub const SHORTEST_GENERATION: Duration = Duration::from_millis(1);
 /// it counts as an uncertainty.
 pub const FEWEST_ARRIVALS: usize = 10;
 
-/// An answer in few pieces whose first piece was gathered for more than so many times as long as the
-/// others took was held back: its speed is that of the network.
+/// An answer was held back if its tokens can have been gathered for more than so many times as long
+/// as they took to arrive, and they arrived faster than any model generates: its speed is that of
+/// the network.
 const HELD_BACK: u32 = 4;
+
+/// Token events of one answer that follow each other faster than this come from a buffer rather than
+/// from a model, unless the server's own clock says otherwise.
+const FASTEST_EVENTS: Duration = Duration::from_millis(1);
 
 /// A client that reads as it means to is this late at most: it looks at its sockets every
 /// millisecond, every two with many answers in flight, and reading takes some time.
@@ -178,6 +183,31 @@ impl Doubt {
         "ttft_beyond_server",
         "generation_beyond_server",
     ];
+
+    /// The same, and those that are made of the number of generated tokens.
+    pub const ARRIVALS_AND_COUNTS: &'static [&'static str] = &[
+        "ttft",
+        "ttfo",
+        "first_reasoning_time",
+        "generation_time",
+        "generation_speed",
+        "tpot",
+        "itl",
+        "itl_max",
+        "e2e",
+        "preprocess_speed",
+        "uncached_preprocess_speed",
+        "ttft_beyond_server",
+        "generation_beyond_server",
+        "response_tokens",
+        "total_tokens",
+        "total_tokens_per_second",
+        "output_throughput",
+    ];
+
+    /// The metrics of an answer that may have been generated before its first event.
+    const HELD_BACK: &'static [&'static str] =
+        &["generation_time", "generation_speed", "tpot", "itl", "itl_max", "ttft", "ttfo"];
 }
 
 /// A count of tokens that figures are made of.
@@ -194,11 +224,14 @@ pub enum Counted {
 }
 
 impl UnreadField {
-    /// What its text may have changed.
-    fn doubt(&self) -> Doubt {
+    /// What its text may have changed: also the number of tokens, unless the server counted them.
+    fn doubt(&self, token_count: &TokenCount) -> Doubt {
         let name = self.shown();
         Doubt {
-            metrics: Doubt::ARRIVALS,
+            metrics: match token_count {
+                TokenCount::Usage => Doubt::ARRIVALS,
+                _ => Doubt::ARRIVALS_AND_COUNTS,
+            },
             reason: format!(
                 "text in the unknown field `{name}`, to be named in `text_fields` or `ignore_fields`"
             ),
@@ -229,13 +262,32 @@ impl Sample {
         (self.token_events.len() > 1 && !self.is_burst()).then(|| self.span())
     }
 
-    /// Whether several token events came at once ([`SHORTEST_GENERATION`]), or in few pieces after
-    /// a first one that was gathered for much longer than the others took: the time between those
-    /// is not that of generation.
+    /// Whether several token events came at once ([`SHORTEST_GENERATION`]), or in few pieces that
+    /// were held back: the time between those is not that of generation.
     pub fn is_burst(&self) -> bool {
         let several = self.token_events.len() > 1;
-        let held_back = self.is_in_few_pieces() && self.gathered_first() > self.span() * HELD_BACK;
+        let held_back = self.is_in_few_pieces()
+            && self.gathered_first() > self.span() * HELD_BACK
+            && (self.has_large_first_piece() || self.is_faster_than_models());
         several && (self.span() < SHORTEST_GENERATION || held_back)
+    }
+
+    /// Whether the whole answer may have been generated before its first event and then written
+    /// event by event: the events followed each other faster than a model generates, after a much
+    /// longer wait. A server that states its own time and agrees has generated them that fast.
+    pub fn may_be_held_back(&self) -> bool {
+        let is_confirmed = self.server_generation_time().is_some() && !self.server_disagrees();
+        !self.is_burst()
+            && self.token_events.len() > 2
+            && self.is_faster_than_models()
+            && self.first_token_of_request() > self.span() * HELD_BACK
+            && !is_confirmed
+    }
+
+    /// Whether token events followed each other faster than [`FASTEST_EVENTS`].
+    fn is_faster_than_models(&self) -> bool {
+        let gaps = u32::try_from(self.token_events.len()).unwrap_or(u32::MAX).saturating_sub(1);
+        self.span() < FASTEST_EVENTS.saturating_mul(gaps)
     }
 
     /// Whether most token events came in fewer than [`FEWEST_ARRIVALS`] pieces.
@@ -243,6 +295,19 @@ impl Sample {
         let gaps = self.token_events.len().saturating_sub(1);
         let shared = self.shared_arrivals();
         shared * 2 > gaps && gaps - shared < FEWEST_ARRIVALS
+    }
+
+    /// The token events that arrived together, piece by piece.
+    fn pieces(&self) -> impl Iterator<Item = &[Duration]> {
+        self.token_events.chunk_by(|before, after| after.saturating_sub(*before) < SHARED_ARRIVAL)
+    }
+
+    /// Whether the first piece holds more than twice as many events as any later one, so that it was
+    /// gathered for longer.
+    fn has_large_first_piece(&self) -> bool {
+        let mut sizes = self.pieces().map(<[_]>::len);
+        let first = sizes.next().unwrap_or_default();
+        first > 2 * sizes.max().unwrap_or_default()
     }
 
     /// How long tokens can have been gathered for the first piece: since what came before it, or
@@ -274,8 +339,18 @@ impl Sample {
         let ArrivalUncertainty { first_token, last_token, .. } = self.uncertainty;
         let arrival = first_token.max(last_token);
         match self.is_in_few_pieces() {
-            true => arrival.max(self.gathered_first()).max(self.gathered_last()),
+            true => arrival.max(self.first_piece_uncertainty()).max(self.gathered_last()),
             false => arrival,
+        }
+    }
+
+    /// How long tokens were probably gathered for the first piece: no longer than for any later one,
+    /// if it is about as small as they are.
+    fn first_piece_uncertainty(&self) -> Duration {
+        let gathered = self.gathered_first();
+        match self.has_large_first_piece() {
+            true => gathered,
+            false => gathered.min(self.gaps().max().unwrap_or_default()),
         }
     }
 
@@ -339,7 +414,7 @@ impl Sample {
         self
     }
 
-    /// Why a count is none that figures can be made of.
+    /// Why the count is refused.
     pub fn refused(&self, count: Counted) -> Option<Note> {
         self.notes.iter().copied().find(|note| note.refuses().contains(&count))
     }
@@ -509,6 +584,10 @@ const USUAL: &[&str] = &[
     "word",
 ];
 
+/// Those of an answer that ran into its limit.
+const USUAL_LIMITS: &[&str] =
+    &["length", "limit", "max_length", "max_output_tokens", "max_tokens", "model_length"];
+
 /// What a finish reason says of the answer, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Ending {
@@ -554,6 +633,9 @@ pub enum Note {
     NoEndMarker,
     /// More came after the end marker; it is not counted.
     MoreAfterEnd,
+    /// Text came after the end marker, so the server's count of tokens is not that of the events
+    /// before it.
+    TextAfterEnd,
     /// The server kept the body open after the answer's end: the client closed the connection.
     BodyLeftOpen,
     /// The answer was whole by its end marker, and then the connection broke instead of the body's
@@ -568,10 +650,14 @@ pub enum Note {
     /// that was ten milliseconds at least: the server seems to have cached the prompt, whether it
     /// says so or not.
     MuchFasterRepeat,
-    /// The token events arrived within a millisecond, or in few pieces after a first one that was
-    /// gathered for more than four times as long as the others took: the server or a proxy held the
-    /// answer back, and there is no speed.
+    /// The token events arrived within a millisecond, or in few pieces after a wait of more than four
+    /// times as long, with most of them in the first piece or faster than a model generates: the
+    /// server or a proxy held the answer back, so the speed is absent.
     Burst,
+    /// The token events followed each other within a millisecond on average, after a wait of more than
+    /// four times as long as all of them took: the whole answer may have been generated in that
+    /// wait. See [`Sample::may_be_held_back`].
+    MayBeHeldBack,
     /// More than a tenth of the token events arrived together with the one before: `itl` and
     /// `itl_max` are those of reads, and the ends of `generation_time` may be off by such a read.
     /// Where most arrived in fewer than ten pieces, that counts as its uncertainty.
@@ -640,12 +726,14 @@ impl Note {
             Self::TextAfterUsage => "text_after_usage",
             Self::NoEndMarker => "no_end_marker",
             Self::MoreAfterEnd => "more_after_end",
+            Self::TextAfterEnd => "text_after_end",
             Self::BodyLeftOpen => "body_left_open",
             Self::BodyBroken => "body_broken",
             Self::HiddenReasoning => "hidden_reasoning",
             Self::CachedPrefix => "cached_prefix",
             Self::MuchFasterRepeat => "much_faster_repeat",
             Self::Burst => "burst",
+            Self::MayBeHeldBack => "may_be_held_back",
             Self::SharedArrivals => "shared_arrivals",
             Self::FewerTokensThanEvents => "fewer_tokens_than_events",
             Self::MoreTokensThanAsked => "more_tokens_than_asked",
@@ -674,7 +762,7 @@ impl Note {
     pub const fn refuses(self) -> &'static [Counted] {
         use Counted::{Prompt, Response, Streamed, Total};
         match self {
-            Self::UncountedTokens | Self::SilentTail => &[Streamed],
+            Self::UncountedTokens | Self::SilentTail | Self::TextAfterEnd => &[Streamed],
             Self::FewerTokensThanText
             | Self::MoreTokensThanText
             | Self::MoreTokensThanTime
@@ -858,6 +946,7 @@ struct Stream<'f> {
     in_band: Option<(usize, String)>,
     ended: bool,
     more_after_end: bool,
+    text_after_end: bool,
     usage_after_end: bool,
     text_after_usage: bool,
     /// Whether the usage came with or after the finish reason.
@@ -872,7 +961,7 @@ struct Stream<'f> {
     arrivals: Arrivals,
 }
 
-/// What [`Stream::say`] has read of one event so far.
+/// What [`Stream::read_event`] has read of one event so far.
 #[derive(Default)]
 struct Event {
     /// Token events before it.
@@ -957,7 +1046,7 @@ impl Stream<'_> {
         self.events += 1;
         self.first_event.get_or_insert(at);
         if let Some((kind, text)) = self.template.read(frame) {
-            return self.say(at, [Part::Token(kind, Cow::Borrowed(text))]);
+            return self.read_event(at, [Part::Token(kind, Cow::Borrowed(text))]);
         }
         match protocol.decode(frame) {
             Ok(message) => {
@@ -965,7 +1054,7 @@ impl Stream<'_> {
                 if self.id.is_none() {
                     self.id = message.id.map(|id| id.into_owned());
                 }
-                self.say(at, message.parts);
+                self.read_event(at, message.parts);
             }
             Err(error) => *failure = Some(error),
         }
@@ -986,14 +1075,13 @@ impl Stream<'_> {
                     self.more_after_end = true;
                     self.finish(&reason);
                 }
-                Part::Token(..) | Part::Unread(..) | Part::Unknown(_) | Part::Error(_) => {
-                    self.more_after_end = true;
-                }
+                Part::Token(..) | Part::Unread(..) => self.text_after_end = true,
+                Part::Unknown(_) | Part::Error(_) => self.more_after_end = true,
             }
         }
     }
 
-    fn say<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = Part<'a>>) {
+    fn read_event<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = Part<'a>>) {
         let mut event = Event { events_before: self.token_events.len(), ..Event::default() };
         for part in parts {
             let part = match self.fields {
@@ -1001,7 +1089,7 @@ impl Stream<'_> {
                 None => Some(part),
             };
             if let Some(part) = part {
-                self.take(at, part, &mut event);
+                self.read_part(at, part, &mut event);
             }
         }
         let has_token = self.token_events.len() > event.events_before;
@@ -1020,7 +1108,7 @@ impl Stream<'_> {
         }
     }
 
-    fn take(&mut self, at: Duration, part: Part<'_>, event: &mut Event) {
+    fn read_part(&mut self, at: Duration, part: Part<'_>, event: &mut Event) {
         match part {
             Part::Role => {}
             Part::Choice(index) => event.choice = index,
@@ -1151,7 +1239,7 @@ impl Stream<'_> {
         let (response_tokens, token_count) =
             count(usage.completion_tokens, events, fallback, texts)?;
         let sum = usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens));
-        // A total that is less than what it is the total of, such as FastDeploy's 0, is none.
+        // A total that is less than what it is the total of, such as FastDeploy's 0, is ignored.
         let least = sum.unwrap_or(response_tokens);
         let below_sum = usage.total_tokens.is_some_and(|total| total < least);
         let mut sample = Sample {
@@ -1193,7 +1281,16 @@ impl Stream<'_> {
             sample.shows_reasoning = text::shows_reasoning(&answer, others);
         }
         let unread = sample.unread.iter().filter(|field| field.alone);
-        sample.doubts = unread.map(UnreadField::doubt).collect();
+        sample.doubts = unread.map(|field| field.doubt(&sample.token_count)).collect();
+        sample.doubts.extend(sample.may_be_held_back().then(|| {
+            Doubt {
+                metrics: Doubt::HELD_BACK,
+                reason:
+                    "token events faster than a model generates, after a much longer wait: the \
+                     server or a proxy may have held the answer back"
+                        .into(),
+            }
+        }));
         let (bytes, most) = self.all_text;
         let ended = self.finished.unwrap_or(sample.end);
         let shown = Shown {
@@ -1211,6 +1308,7 @@ impl Stream<'_> {
             (usage.renamed, Note::RenamedUsage),
             (self.usage_after_end, Note::UsageAfterEnd),
             (self.text_after_usage, Note::TextAfterUsage),
+            (self.text_after_end, Note::TextAfterEnd),
         ];
         sample.notes = that_hold(read_leniently).collect();
         let notes = notes(&sample, self.ended, self.more_after_end);
@@ -1229,12 +1327,18 @@ impl Stream<'_> {
         });
         let (kind, message) = match self.finish_reason.as_deref() {
             _ if self.token_events.is_empty() => {
-                let message = format!("the stream ended without one generated token{also}");
-                (ErrorKind::NoToken, message)
+                (ErrorKind::NoToken, format!("{}{also}", self.without_token()))
             }
             None if self.ended => (
                 ErrorKind::NoFinishReason,
                 format!("the server sent its end marker without a finish reason, {after}{also}"),
+            ),
+            None if self.usage.completion_tokens.is_some() => (
+                ErrorKind::NoFinishReason,
+                format!(
+                    "the stream ended without a finish reason, {after}, though the server counted \
+                     its tokens{also}"
+                ),
             ),
             None => (
                 ErrorKind::NoFinishReason,
@@ -1242,13 +1346,49 @@ impl Stream<'_> {
                     "the stream ended without a finish reason, {after}: the answer was cut off{also}"
                 ),
             ),
-            Some(reason) if Ending::of(reason) == Ending::Failed => (
-                ErrorKind::InBand,
-                format!("the server ended the answer with the finish reason `{reason}`, {after}"),
-            ),
+            Some(reason) if Ending::of(reason) == Ending::Failed => {
+                let reason = one_line(reason, 60);
+                let message = format!(
+                    "the server ended the answer with the finish reason `{reason}`, {after}"
+                );
+                (ErrorKind::InBand, message)
+            }
             Some(reason) => return Ok(reason),
         };
         Err(RequestError::new(kind, message))
+    }
+
+    /// What is known of an answer without a token.
+    fn without_token(&self) -> String {
+        let begin = "the stream ended without one generated token";
+        let reason = self.finish_reason.as_deref().map(|reason| one_line(reason, 60));
+        let ended = reason.map(|reason| format!(", with the finish reason `{reason}`"));
+        let ended = ended.unwrap_or_default();
+        if !self.unread.is_empty() {
+            let names: Vec<_> =
+                self.unread.iter().map(|field| format!("`{}`", field.shown())).collect();
+            let names = names.join(", ");
+            return format!(
+                "{begin} in a known field{ended}; text came in {names}: name it in `text_fields`"
+            );
+        }
+        match (self.usage.completion_tokens, self.usage.reasoning_tokens) {
+            (Some(tokens @ 1..), reasoning) => {
+                let hidden = reasoning.filter(|tokens| *tokens > 0);
+                let hidden = hidden.map(|tokens| format!(", {tokens} of them hidden reasoning"));
+                let hidden = hidden.unwrap_or_default();
+                let help = match USUAL_LIMITS.contains(&self.finish_reason.as_deref().unwrap_or(""))
+                {
+                    true => ": a larger `max_tokens` leaves room for an answer",
+                    false => "",
+                };
+                format!(
+                    "the server streamed no text{ended}, though it counted {tokens} generated \
+                     tokens{hidden}{help}"
+                )
+            }
+            _ => format!("{begin}{ended}"),
+        }
     }
 }
 
@@ -1274,6 +1414,7 @@ fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
         (sample.hidden_reasoning_tokens() > 0, Note::HiddenReasoning),
         (sample.cached_tokens.is_some_and(|tokens| tokens > 0), Note::CachedPrefix),
         (burst, Note::Burst),
+        (sample.may_be_held_back(), Note::MayBeHeldBack),
         (!burst && sample.shared_arrivals() * 10 > events, Note::SharedArrivals),
         (delayed, Note::ClientDelayed),
         (sample.server_disagrees(), Note::ServerDisagrees),
@@ -1391,7 +1532,7 @@ fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
     }
     let what = match recording.content_type.as_deref() {
         Some(kind) if kind.contains("event-stream") => "there is no event in the answer".into(),
-        Some(kind) => format!("the answer is `{}`, not an event stream", kind.trim()),
+        Some(kind) => format!("the answer is `{}`, not an event stream", one_line(kind, 60)),
         None => "the answer is not an event stream".into(),
     };
     let says = match coding::is_text(&body) {

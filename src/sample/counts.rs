@@ -51,7 +51,7 @@ impl EventCounts {
         self.sum = self.sum.saturating_add(tokens);
     }
 
-    /// Returns whether each count is that of its own event alone. Together the `events` then have
+    /// Returns whether each count is a per-event count. Together the `events` then have
     /// `tokens`.
     pub(super) fn are_of_events(&self, events: u64, tokens: u64) -> bool {
         self.counted > 1 && self.counted == events && self.sum == tokens
@@ -98,7 +98,7 @@ pub(super) struct Shown {
     pub(super) tail: Duration,
 }
 
-/// Generated tokens without text that are no reason for doubt: the one that ends the answer, tags
+/// Generated tokens without text that are expected: the one that ends the answer, tags
 /// around its reasoning, headings of channels, calls of a server's own tools.
 const SPECIAL_TOKENS: u64 = 16;
 

@@ -455,7 +455,7 @@ fn usage_counts_after_the_end_marker_and_before_the_last_text() {
     let mut text_after = [rhythm(&OpenAiChat), trailer(&OpenAiChat)].concat();
     text_after.push((950, frame(&OpenAiChat, &delta(r#"{"content":"a"}"#))));
     let sample = valid(&OpenAiChat, text_after);
-    assert_eq!((sample.token_events.len(), sample.notes), (20, vec![Note::MoreAfterEnd]));
+    assert_eq!((sample.token_events.len(), sample.notes), (20, vec![Note::TextAfterEnd]));
 }
 
 // -- errors ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 //! What the recorded answers of real servers amount to: the sample with every figure, or why there
 //! is none.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use llm_stream_bench::{
     config::TokenCount,
@@ -91,11 +91,11 @@ fn told_sample(sample: &Sample) -> String {
 /// A stream with an event at each time, in ms.
 pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
     let chunk = |(at, data): &(u64, &str)| Chunk {
-        at: std::time::Duration::from_millis(*at),
-        uncertainty: std::time::Duration::ZERO,
+        at: Duration::from_millis(*at),
+        uncertainty: Duration::ZERO,
         bytes: format!("data: {data}\n\n").into(),
     };
-    let ended_at = events.last().map(|(at, _)| std::time::Duration::from_millis(at + 1));
+    let ended_at = events.last().map(|(at, _)| Duration::from_millis(at + 1));
     Recording {
         origin: None,
         status: 200,
@@ -107,7 +107,7 @@ pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
         connect: None,
         tls: None,
         sent: None,
-        headers_at: std::time::Duration::from_millis(2),
+        headers_at: Duration::from_millis(2),
         chunks: events.iter().map(chunk).collect(),
         ended_at: ended_at.unwrap_or_default(),
         stamped_by: StampedBy::Program,
@@ -361,6 +361,103 @@ fn an_answer_that_was_held_back_and_came_in_few_pieces_has_no_speed() {
     assert!(sample.notes.iter().any(|note| note.name() == "burst"));
 }
 
+/// Token events at these times in µs, and what ends an answer.
+fn at_micros(events: impl IntoIterator<Item = u64>) -> Sample {
+    let mut recording = stream(&[]);
+    let end = |at: u64| [(at, STOP), (at, USAGE), (at, "[DONE]")];
+    let events: Vec<_> = events.into_iter().map(|at| (at, TOKEN)).collect();
+    let last = events.last().expect("an event").0 + 1000;
+    recording.chunks = events
+        .into_iter()
+        .chain(end(last))
+        .map(|(at, data)| Chunk {
+            at: Duration::from_micros(at),
+            uncertainty: Duration::ZERO,
+            bytes: format!("data: {data}\n\n").into(),
+        })
+        .collect();
+    recording.ended_at = Duration::from_micros(last);
+    sample::read(&recording, &OpenAiChat, TokenCount::Usage).expect("an answer")
+}
+
+#[test]
+fn a_whole_answer_that_is_written_event_by_event_is_doubted() {
+    let every = |first: u64, gap: u64, events: u64| {
+        at_micros((0..events).map(move |event| first + event * gap))
+    };
+    for (first, gap, events) in
+        [(600_000, 150, 12), (600_000, 60, 60), (1_000_000, 300, 60), (600_000, 60, 200)]
+    {
+        let sample = every(first, gap, events);
+        assert!(sample.notes.contains(&Note::MayBeHeldBack), "{gap} µs: {:?}", sample.notes);
+        assert!(sample.doubts.iter().any(|doubt| doubt.metrics.contains(&"generation_speed")));
+        assert!(sample.generation_time().is_some());
+    }
+    // A quick model, a long prompt, and a server that pauses as long as it generates.
+    for (first, gap, events) in [(600_000, 1_500, 40), (2_000_000, 20_000, 8), (9_000, 300, 60)] {
+        let sample = every(first, gap, events);
+        assert!(!sample.notes.contains(&Note::MayBeHeldBack), "{gap} µs: {:?}", sample.notes);
+        assert!(sample.doubts.is_empty());
+    }
+}
+
+#[test]
+fn pieces_of_equal_size_at_a_models_pace_have_a_speed_after_any_wait() {
+    let pieces = |first: u64, gap: u64, pieces: u64, events: u64| {
+        at_micros((0..pieces * events).map(move |event| first + event / events * gap))
+    };
+    // Nagle's algorithm after a long prompt; speculative decoding.
+    for (first, gap, count, events) in [(2_000_000, 40_000, 6, 2), (1_000_000, 30_000, 8, 3)] {
+        let sample = pieces(first, gap, count, events);
+        assert!(!sample.notes.contains(&Note::Burst), "{:?}", sample.notes);
+        let span = Duration::from_micros(gap * (count - 1));
+        assert_eq!(sample.generation_time(), Some(span));
+        assert_eq!(sample.generation_uncertainty(), Duration::from_micros(gap));
+    }
+    // Pieces of a network, and a first piece that holds most.
+    assert!(pieces(2_000_000, 1_500, 6, 20).notes.contains(&Note::Burst));
+    let flushed = (0..12).map(|event| if event < 9 { 2_000_000 } else { 2_040_000 });
+    assert!(at_micros(flushed).notes.contains(&Note::Burst));
+}
+
+#[test]
+fn an_answer_without_a_token_says_what_there_was() {
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":64,"completion_tokens_details":{"reasoning_tokens":64}}}"#;
+    let length = STOP.replace("stop", "length");
+    let thought = r#"{"choices":[{"index":0,"delta":{"mind":"hm"}}]}"#;
+    let long = STOP.replace("stop", &"x".repeat(5000));
+    for (events, says) in [
+        (
+            vec![ROLE, &length, usage],
+            "the server streamed no text, with the finish reason `length`, though it counted 64 \
+             generated tokens, 64 of them hidden reasoning: a larger `max_tokens` leaves room for \
+             an answer",
+        ),
+        (
+            vec![ROLE, thought, STOP, USAGE],
+            "the stream ended without one generated token in a known field, with the finish reason \
+             `stop`; text came in `mind`: name it in `text_fields`",
+        ),
+        (vec![ROLE], "the stream ended without one generated token"),
+    ] {
+        let events: Vec<_> = events.into_iter().map(|event| (10, event)).collect();
+        assert_eq!(read(&stream(&events)).unwrap_err().message, says);
+    }
+    let error = read(&stream(&[(10, ROLE), (11, &long)])).unwrap_err();
+    assert!(error.message.len() < 200, "{}", error.message);
+}
+
+#[test]
+fn an_answer_that_was_counted_was_not_cut_off() {
+    let without_reason = stream(&[(10, TOKEN), (20, TOKEN), (21, USAGE)]);
+    let error = read(&without_reason).unwrap_err();
+    assert_eq!(
+        error.message,
+        "the stream ended without a finish reason, after 2 token events, though the server counted \
+         its tokens"
+    );
+}
+
 #[test]
 fn what_is_not_valid_is_no_sample() {
     let error = r#"{"error":{"message":"out of memory"}}"#;
@@ -408,10 +505,13 @@ fn what_follows_the_end_marker_is_not_counted() {
         let sample = read(&stream(&events)).unwrap();
         assert_eq!(sample.token_events.len(), 2);
         assert_eq!(figure(&sample, "generation_time"), Some(0.010));
-        assert_eq!(
-            sample.notes.iter().map(|note| note.name()).collect::<Vec<_>>(),
-            ["more_after_end"]
-        );
+        // Which tokens the server counted is not known once text follows.
+        let (note, speed) = match late {
+            TOKEN => (Note::TextAfterEnd, None),
+            _ => (Note::MoreAfterEnd, Some(2.0 / 0.010)),
+        };
+        assert_eq!(sample.notes, [note]);
+        assert_eq!(figure(&sample, "generation_speed").is_some(), speed.is_some());
     }
 }
 
