@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     interval::Sampled,
-    lacking,
+    lacking::{self, MIN_SHARE},
     metric::{DEFINITIONS, METRICS, Metric, Read},
     plan::{Target, Workload},
-    statistic::Absent,
+    statistic::{Absent, Statistic},
     summary::{Group, Summary, Valued, group_name},
+    uncertainty::{self, Uncertain},
 };
 
 /// What a baseline's file says it is.
@@ -54,17 +55,90 @@ pub struct Kept {
     /// Those of metrics that some requests lack.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     partial: BTreeMap<String, Partial>,
+    /// How far some values can be off, by their metrics.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    uncertain: BTreeMap<String, Vec<Uncertain>>,
+    /// Why figures may be wrong, by their metrics, and in how many answers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    doubts: BTreeMap<String, Vec<(String, usize)>>,
+    /// The part of the requests that must have a figure, by the config of that run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    min_share: Option<f64>,
 }
 
-/// The values of a metric that some requests lack.
+/// The values of a metric that some requests, or runs of a load, lack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Partial {
-    /// Requests that could have it.
+    /// Requests or runs that could have it.
     could: usize,
+    /// Runs that have it; a request that has it has a single value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    have: Option<usize>,
     /// The values.
     values: Vec<f64>,
     /// Which of the prompts each value is of.
     strata: Vec<u32>,
+}
+
+impl Partial {
+    fn have(&self) -> usize {
+        self.have.unwrap_or(self.values.len())
+    }
+}
+
+/// The values of a metric in one of two runs that are compared.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Side {
+    values: Vec<f64>,
+    strata: Vec<u32>,
+    uncertain: Vec<Uncertain>,
+}
+
+impl Side {
+    /// The values with the prompt of each.
+    pub fn sampled(&self) -> Sampled<'_> {
+        Sampled { values: &self.values, strata: &self.strata }
+    }
+
+    /// How far `statistic` of them can be off, since arrivals are known to within some time only.
+    pub fn uncertainty(&self, statistic: Statistic) -> f64 {
+        uncertainty::of_statistic(statistic, &self.values, &self.uncertain)
+    }
+
+    /// Those of the prompts in `kept`.
+    fn only(&self, kept: &BTreeSet<u32>) -> Self {
+        let mut side = Self::default();
+        let mut uncertain = self.uncertain.iter().peekable();
+        for ((value, stratum), place) in self.values.iter().zip(&self.strata).zip(0_u32..) {
+            let error = uncertain.next_if(|(of, _)| *of == place).map(|(_, error)| *error);
+            if kept.contains(stratum) {
+                let moved = u32::try_from(side.values.len()).unwrap_or(u32::MAX);
+                side.uncertain.extend(error.map(|error| (moved, error)));
+                side.values.push(*value);
+                side.strata.push(*stratum);
+            }
+        }
+        side
+    }
+}
+
+/// The values of a metric then and now, of the prompts for which both runs have some: the mean of
+/// other prompts is another figure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pair {
+    /// Those of the baseline.
+    pub before: Side,
+    /// Those of the later run.
+    pub now: Side,
+    /// The names of the prompts for which only one of them has values.
+    pub left_out: Vec<String>,
+}
+
+impl Pair {
+    /// How far the difference of `statistic` can be off.
+    pub fn uncertainty(&self, statistic: Statistic) -> f64 {
+        self.before.uncertainty(statistic) + self.now.uncertainty(statistic)
+    }
 }
 
 /// Why there is nothing to compare with.
@@ -158,7 +232,7 @@ impl Kept {
             } else if !values.is_empty() {
                 let could = group.lacking(metric).could();
                 let strata = strata.iter().map(number).collect();
-                partial.insert(name, Partial { could, values, strata });
+                partial.insert(name, Partial { could, have: None, values, strata });
             }
         }
         let of_loads = group.loads.iter().flat_map(|reached| &reached.batches);
@@ -166,11 +240,25 @@ impl Kept {
             let requests = of_loads.clone().map(|batch| batch.request_throughput).collect();
             figures.insert("request_throughput".into(), requests);
         }
-        // Pieces of a run with a count that cannot be are none of tokens.
-        if group.workload.is_some() && group.loads.iter().all(|reached| reached.refused.is_none()) {
-            let output = of_loads.map(|batch| batch.output_throughput).collect();
+        // A run with an impossible count has no token throughput.
+        let counted = || group.loads.iter().filter(|reached| reached.refused.is_none());
+        let output = counted().flat_map(|reached| &reached.batches);
+        let output: Vec<_> = output.map(|batch| batch.output_throughput).collect();
+        let (have, could) = (counted().count(), group.loads.len());
+        if group.workload.is_some() && have == could {
             figures.insert("output_throughput".into(), output);
+        } else if have > 0 {
+            let strata = Vec::new();
+            let output = Partial { could, have: Some(have), values: output, strata };
+            partial.insert("output_throughput".into(), output);
         }
+        let uncertain = METRICS.iter().map(|metric| (metric, group.tally.uncertain(metric)));
+        let uncertain = uncertain.filter(|(_, uncertain)| !uncertain.is_empty());
+        let doubts = METRICS.iter().map(|metric| {
+            let doubts = group.tally.doubts(metric);
+            let doubts: Vec<_> = doubts.map(|(why, answers)| (why.to_owned(), answers)).collect();
+            (metric.name.to_owned(), doubts)
+        });
         Self {
             name: group.name(),
             model: Some(group.target.name.clone()),
@@ -184,6 +272,11 @@ impl Kept {
                 .collect(),
             figures,
             partial,
+            uncertain: uncertain
+                .map(|(metric, uncertain)| (metric.name.to_owned(), uncertain.to_vec()))
+                .collect(),
+            doubts: doubts.filter(|(_, doubts)| !doubts.is_empty()).collect(),
+            min_share: Some(group.target.min_share),
         }
     }
 
@@ -205,30 +298,61 @@ impl Kept {
         model.map_or_else(|| self.name.clone(), |model| group_name(model, self.workload.as_deref()))
     }
 
+    /// The part of the requests that must have a figure for it to be compared.
+    pub fn min_share(&self) -> f64 {
+        self.min_share.unwrap_or(MIN_SHARE)
+    }
+
     /// The values of `metric`; an error where fewer than `min_share` of the requests that could
     /// have it do, `None` where none does.
-    pub fn sampled(&self, metric: &Metric, min_share: f64) -> Option<Result<Sampled<'_>, Absent>> {
-        if let Some(Partial { could, values, strata }) = self.partial.get(metric.name) {
-            let (have, all) = (values.len(), *could);
+    pub fn side(&self, metric: &Metric, min_share: f64) -> Option<Result<Side, Absent>> {
+        let uncertain = self.uncertain.get(metric.name).cloned().unwrap_or_default();
+        if let Some(partial) = self.partial.get(metric.name) {
+            let (have, all) = (partial.have(), partial.could);
             return Some(match lacking::is_enough(have, all, min_share) {
-                true => Ok(Sampled { values, strata }),
+                true => {
+                    let (values, strata) = (partial.values.clone(), partial.strata.clone());
+                    Ok(Side { values, strata, uncertain })
+                }
                 false => Err(Absent::Lacking { lack: all.saturating_sub(have), all }),
             });
         }
-        let values = self.figures.get(metric.name)?;
+        let values = self.figures.get(metric.name)?.clone();
         let of_requests = matches!(metric.read, Read::Sample(_));
-        let strata: &[u32] = if of_requests { &self.strata } else { &[] };
-        Some(Ok(Sampled { values, strata }))
+        let strata = if of_requests { self.strata.clone() } else { Vec::new() };
+        Some(Ok(Side { values, strata, uncertain }))
     }
 
-    /// How many requests have `metric`, and how many could; `None` where it is not a figure of
-    /// requests, or none has it.
+    /// Both sides, without the prompts for which one of them has no value. The numbers of the
+    /// prompts are the same in both, which [`comparable_to`](Self::comparable_to) has checked.
+    pub fn pair(&self, before: Side, now: Side) -> Pair {
+        let of = |side: &Side| side.strata.iter().copied().collect::<BTreeSet<_>>();
+        let strata = [of(&before), of(&now)];
+        let [then, later] = &strata;
+        if then == later {
+            return Pair { before, now, left_out: Vec::new() };
+        }
+        let both: BTreeSet<_> = then.intersection(later).copied().collect();
+        let left_out = then.symmetric_difference(later);
+        let name = |stratum: &u32| Some(self.prompts.get(*stratum as usize)?.0.clone());
+        Pair {
+            left_out: left_out.filter_map(name).collect(),
+            before: before.only(&both),
+            now: now.only(&both),
+        }
+    }
+
+    /// Why `metric` may be wrong, and in how many answers.
+    pub fn doubts(&self, metric: &Metric) -> &[(String, usize)] {
+        self.doubts.get(metric.name).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many requests or runs have `metric`, and how many could; `None` where none has it.
     pub fn have(&self, metric: &Metric) -> Option<(usize, usize)> {
         if let Some(partial) = self.partial.get(metric.name) {
-            return Some((partial.values.len(), partial.could));
+            return Some((partial.have(), partial.could));
         }
-        let is_of_requests = matches!(metric.read, Read::Sample(_));
-        let values = self.figures.get(metric.name).filter(|_| is_of_requests)?;
+        let values = self.figures.get(metric.name)?;
         Some((values.len(), values.len()))
     }
 

@@ -568,6 +568,7 @@ mod tests {
             change: None,
             lacking: Lacking::default(),
             doubts,
+            left_out: Vec::new(),
         }];
         let verdicts = vec![Judged {
             group: 0,

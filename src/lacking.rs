@@ -93,6 +93,11 @@ impl Lacking {
         is_enough(self.all - self.lack(), self.could(), share)
     }
 
+    /// Returns whether some lack it for another reason than that the answers do not contain it.
+    pub fn has_reason(&self) -> bool {
+        self.reasons.keys().any(|lack| *lack != Lack::NotAvailable)
+    }
+
     /// `2 burst, 1 silent_tail`.
     pub fn why(&self) -> String {
         let why = self.reasons.iter().map(|(lack, count)| format!("{count} {lack}"));
@@ -108,7 +113,9 @@ impl Lacking {
 impl fmt::Display for Lacking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { metric, all, .. } = self;
-        write!(f, "{} of {all} {} have no {metric}: {}", self.lack(), self.unit(), self.why())
+        let (lack, unit, why) = (self.lack(), self.unit(), self.why());
+        let have = if lack == 1 { "has" } else { "have" };
+        write!(f, "{lack} of {all} {unit} {have} no {metric}: {why}")
     }
 }
 

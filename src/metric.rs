@@ -89,6 +89,8 @@ pub enum ErrorOf {
     FirstToken,
     /// `total_time`'s, in proportion.
     Whole,
+    /// That of `generation_time`, as a part of the server's.
+    BeyondServer,
     /// None that is known: a count, or a time that the instrument sets.
     Nothing,
 }
@@ -468,7 +470,7 @@ pub const METRICS: &[Metric] = &[
         alias: None,
         unit: Unit::Percent,
         better: Better::Neither,
-        error: ErrorOf::Nothing,
+        error: ErrorOf::BeyondServer,
         in_summary: false,
         definition: "generation_time / server_generation_time − 1; absent where reasoning is hidden",
         read: Read::Sample(|sample| {

@@ -32,7 +32,7 @@ pub struct Span {
     pub ended: Duration,
     /// Tokens generated, of a valid answer.
     pub tokens: Option<u64>,
-    /// Why they are none that figures can be made of.
+    /// Why the count is refused.
     pub refused: Option<Note>,
 }
 

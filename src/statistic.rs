@@ -39,6 +39,7 @@ impl fmt::Display for Absent {
             Self::OfTheseAlone => {
                 f.write_str("it describes its own requests alone, such as the largest")
             }
+            Self::Lacking { lack: 1, all } => write!(f, "1 of {all} has no such figure"),
             Self::Lacking { lack, all } => write!(f, "{lack} of {all} have no such figure"),
             Self::TooFew { needs, has } => write!(f, "needs n = {needs}, has {has}"),
         }

@@ -4,7 +4,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -88,7 +88,7 @@ impl OwnWord {
     }
 
     /// The three figures of an answer that has all of them. Tokens of hidden reasoning are in the
-    /// server's speed and not in ours; time before an open loop's request was sent is none of the
+    /// server's speed and not in ours; time before an open loop's request was sent is not the
     /// server's.
     fn of(&self, sample: &Sample) -> Option<[f64; 3]> {
         let [theirs, ours, beyond] = self.metrics().map(|metric| metric?.of(sample));
@@ -338,12 +338,24 @@ impl Tally {
         index(metric).and_then(|nth| self.figures.get(nth)).map_or(&[], Vec::as_slice)
     }
 
+    /// How far some of these figures can be off.
+    pub fn uncertain(&self, metric: &Metric) -> &[Uncertain] {
+        let uncertain = index(metric).and_then(|index| self.uncertain.get(index));
+        uncertain.map_or(&[], Vec::as_slice)
+    }
+
     /// How far `statistic` of these figures can be off, since arrivals are known to within some time
     /// only.
     pub fn uncertainty(&self, metric: &Metric, statistic: Statistic) -> f64 {
-        let uncertain = index(metric).and_then(|index| self.uncertain.get(index));
-        let uncertain = uncertain.map_or(&[][..], Vec::as_slice);
-        uncertainty::of_statistic(statistic, self.values(metric), uncertain)
+        uncertainty::of_statistic(statistic, self.values(metric), self.uncertain(metric))
+    }
+
+    /// The prompts with valid answers of which none has `metric`, although other prompts' have it.
+    pub fn prompts_without(&self, metric: &Metric) -> Vec<&str> {
+        let with: BTreeSet<_> = self.of_those_with(metric, &self.strata).collect();
+        let all: BTreeSet<_> = self.strata.iter().copied().collect();
+        let without = all.difference(&with).filter(|_| !with.is_empty());
+        without.map(|stratum| self.prompts[*stratum as usize].name.as_str()).collect()
     }
 }
 

@@ -27,6 +27,12 @@ pub fn of(metric: &Metric, sample: &Sample) -> f64 {
             let time = sample.generation_time().unwrap_or_default();
             in_proportion(metric, sample, sample.generation_uncertainty(), time)
         }
+        ErrorOf::BeyondServer => {
+            let theirs = sample.server_generation_time().unwrap_or_default();
+            let is_known = metric.of(sample).is_some() && !theirs.is_zero();
+            let part = || sample.generation_uncertainty().div_duration_f64(theirs);
+            if is_known { 100.0 * part() } else { 0.0 }
+        }
         ErrorOf::Nothing => 0.0,
     }
 }

@@ -23,7 +23,8 @@ pub struct Verdict {
     /// How far the instrument can be off, in the base unit, where that is known:
     /// [`uncertainty`](Self::uncertainty) included.
     pub error: Option<f64>,
-    /// The part of it that is of these requests: how late this program read them.
+    /// The part of it that is of these requests: how late this program read them. Of a change also
+    /// how late it read those of the baseline.
     pub uncertainty: f64,
     /// Of a threshold that is relative: the change, or why it is not known.
     pub change: Option<Result<Change, NoChange>>,
@@ -31,6 +32,8 @@ pub struct Verdict {
     pub lacking: Lacking,
     /// Why the figure may be wrong, and in how many valid answers: nothing is then decided.
     pub doubts: Vec<(String, usize)>,
+    /// Of a change: the prompts that it is not of, since one of the runs has no value of theirs.
+    pub left_out: Vec<String>,
 }
 
 /// A run to compare with, and what measures now.
@@ -99,7 +102,18 @@ impl Verdict {
         confidence: f64,
     ) -> Self {
         let actual = group.estimate(threshold.metric, threshold.statistic, confidence);
-        let uncertainty = group.tally.uncertainty(threshold.metric, threshold.statistic);
+        let doubts = group.tally.doubts(threshold.metric);
+        let mut doubts: Vec<_> =
+            doubts.map(|(reason, answers)| (reason.to_owned(), answers)).collect();
+        let compared = threshold
+            .is_relative
+            .then_some(reference)
+            .flatten()
+            .map(|reference| compare(threshold, group, reference, confidence));
+        let uncertainty = match &compared {
+            Some(Ok(compared)) => compared.uncertainty,
+            _ => group.tally.uncertainty(threshold.metric, threshold.statistic),
+        };
         let error = actual
             .ok()
             .zip(instrument)
@@ -108,15 +122,22 @@ impl Verdict {
             true => Some(error.unwrap_or(0.0) + uncertainty),
             false => error,
         };
-        let change = threshold
-            .is_relative
-            .then_some(reference)
-            .flatten()
-            .map(|reference| change(threshold, group, reference, confidence));
+        let mut left_out = Vec::new();
+        let change = compared.map(|compared| {
+            compared.map(|compared| {
+                doubts.extend(compared.doubts);
+                left_out = compared.left_out;
+                compared.change
+            })
+        });
         let lacking = group.lacking(threshold.metric);
-        let doubts = group.tally.doubts(threshold.metric);
-        let doubts = doubts.map(|(reason, answers)| (reason.to_owned(), answers)).collect();
-        Self { threshold, actual, error, uncertainty, change, lacking, doubts }
+        Self { threshold, actual, error, uncertainty, change, lacking, doubts, left_out }
+    }
+
+    /// How large a difference between two runs can be by the instrument's error in each and by what
+    /// is known of arrivals, in the base unit.
+    pub fn floor(&self) -> f64 {
+        2.0 * (self.error.unwrap_or(0.0) - self.uncertainty).max(0.0) + self.uncertainty
     }
 
     /// The verdict. What is absent fails; what may be wrong decides nothing.
@@ -149,7 +170,7 @@ impl Verdict {
     /// A regression is more than luck, larger than its limit, and larger than what the instrument
     /// may have been off in either run.
     fn of_change(&self, change: &Change) -> Outcome {
-        let floor = 2.0 * self.error.unwrap_or(0.0);
+        let floor = self.floor();
         let is_beyond =
             !self.threshold.holds(change.relative) && (change.now - change.before).abs() > floor;
         let Interval { low, high } = change.interval.widened(floor / change.before);
@@ -218,7 +239,7 @@ impl Verdict {
 
     /// What keeps it from passing, or from being significant.
     fn wanting_of_change(&self, change: &Change, n: usize) -> Wanting {
-        let floor = 2.0 * self.error.unwrap_or(0.0) / change.before;
+        let floor = self.floor() / change.before;
         if !change.is_bounded() {
             return Wanting::Baseline;
         }
@@ -248,12 +269,21 @@ fn more(times: f64, n: usize) -> Wanting {
     }
 }
 
-fn change(
+/// A change, and what is to be known of it.
+struct Compared {
+    change: Change,
+    uncertainty: f64,
+    /// Why the baseline's figure may be wrong, and in how many answers.
+    doubts: Vec<(String, usize)>,
+    left_out: Vec<String>,
+}
+
+fn compare(
     threshold: Threshold,
     group: &Group,
     reference: Reference<'_>,
     confidence: f64,
-) -> Result<Change, NoChange> {
+) -> Result<Compared, NoChange> {
     let Threshold { metric, statistic, .. } = threshold;
     let now = Kept::of(group, reference.machine);
     let then = reference.baseline.group(&now)?;
@@ -265,10 +295,20 @@ fn change(
         lacking => NoChange::Lacking(lacking),
     };
     let share = group.target.min_share;
-    let before = then.sampled(metric, share).ok_or(NoChange::Figure(metric.name))?;
+    let before = then.side(metric, share).ok_or(NoChange::Figure(metric.name))?;
     let before = before.map_err(NoChange::Then)?;
-    let now = now.sampled(metric, share).and_then(Result::ok).ok_or_else(absent)?;
-    Change::of(statistic, before, now, confidence).map_err(NoChange::Absent)
+    let later = now.side(metric, share).and_then(Result::ok).ok_or_else(absent)?;
+    let pair = now.pair(before, later);
+    let (before, later) = (pair.before.sampled(), pair.now.sampled());
+    let change = Change::of(statistic, before, later, confidence).map_err(NoChange::Absent)?;
+    let doubts = then.doubts(metric).iter();
+    let doubts = doubts.map(|(why, answers)| (format!("in the baseline {why}"), *answers));
+    Ok(Compared {
+        change,
+        uncertainty: pair.uncertainty(statistic),
+        doubts: doubts.collect(),
+        left_out: pair.left_out,
+    })
 }
 
 /// The 99th percentiles of the instrument's errors.
@@ -309,6 +349,7 @@ impl InstrumentError {
             ErrorOf::Generation => Some(actual.abs() * self.generation),
             ErrorOf::FirstToken => in_proportion_to("ttft"),
             ErrorOf::Whole => in_proportion_to("total_time"),
+            ErrorOf::BeyondServer => Some(100.0 * self.generation),
             ErrorOf::Nothing => None,
         }
     }

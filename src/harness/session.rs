@@ -556,9 +556,11 @@ impl Session {
         // The plan keeps both alive, and so their addresses.
         let key = (Arc::as_ptr(&case.target).addr(), case.task.key());
         match self.first_runs.get(&key) {
-            // What was held back says when it was let go, and an answer with text that was not read
-            // has no certain first token.
-            None if sample.is_held_back() || !sample.doubts.is_empty() => {}
+            // What was held back says when it was let go, an answer with text that was not read has
+            // no certain first token, and one that was read late came earlier.
+            None if sample.is_held_back()
+                || sample.is_client_delayed()
+                || !sample.doubts.is_empty() => {}
             None => drop(self.first_runs.insert(key, sample.first_token())),
             Some(first) if sample.is_much_faster_than(*first) => {
                 sample.notes.push(Note::MuchFasterRepeat);

@@ -7,7 +7,6 @@ use crate::{
     baseline::{Baseline, Kept},
     change::Change,
     interval::CONFIDENCE,
-    lacking::MIN_SHARE,
     metric::{Better, METRICS, Metric, Read},
     statistic::{Absent, Statistic},
 };
@@ -72,15 +71,25 @@ impl Compared {
     }
 }
 
-/// The figures that some requests lack, then or now.
+/// The figures that some requests or runs lack, then or now, and the prompts that are not compared
+/// for it.
 fn partly(then: &Kept, now: &Kept) -> Vec<String> {
-    let told = shown().filter_map(|metric| {
+    let lines = shown().filter_map(|metric| {
         let have = [then.have(metric)?, now.have(metric)?];
-        let [then, now] = have.map(|(have, could)| format!("{have} of {could}"));
+        let shares = have.map(|(have, could)| format!("{have} of {could}"));
         let is_partial = have.iter().any(|(have, could)| have < could);
-        is_partial.then(|| format!("{}: of {then} requests, now of {now}", metric.name))
+        let share = now.min_share();
+        let sides = then.side(metric, share).zip(now.side(metric, share));
+        let left_out = sides.and_then(|(before, later)| {
+            let pair = now.pair(before.ok()?, later.ok()?);
+            (!pair.left_out.is_empty()).then(|| super::thresholds::without(&pair.left_out))
+        });
+        let unit = if matches!(metric.read, Read::Load(_)) { "runs" } else { "requests" };
+        let [before, later] = shares;
+        let left_out = left_out.map(|left_out| format!("; {left_out}")).unwrap_or_default();
+        is_partial.then(|| format!("{}: of {before} {unit}, now of {later}{left_out}", metric.name))
     });
-    told.collect()
+    lines.collect()
 }
 
 /// The figures that can get worse.
@@ -93,29 +102,47 @@ fn shown() -> impl Iterator<Item = &'static Metric> {
 fn changes(then: &Kept, now: &Kept, size: f64) -> Vec<(&'static Metric, Changed)> {
     let change = |metric: &'static Metric| {
         // A figure that there was not is no change for the worse.
-        let before = then.sampled(metric, MIN_SHARE)?.ok()?;
+        let share = now.min_share();
+        let before = then.side(metric, share)?.ok()?;
+        let unit = if matches!(metric.read, Read::Load(_)) { "runs" } else { "requests" };
         let lack = |absent| match absent {
-            Absent::Lacking { lack, all } => format!("{lack} of {all} requests now lack it"),
+            Absent::Lacking { lack: 1, all } => format!("1 of {all} {unit} now lacks it"),
+            Absent::Lacking { lack, all } => format!("{lack} of {all} {unit} now lack it"),
             absent => absent.to_string(),
         };
-        let now = now.sampled(metric, MIN_SHARE).ok_or("all requests now lack it".to_owned());
-        let changed = now.and_then(|now| now.map_err(lack)).and_then(|now| {
-            let change = Change::of(Statistic::Mean, before, now, CONFIDENCE);
+        let later = now.side(metric, share).ok_or(format!("all {unit} now lack it"));
+        let changed = later.and_then(|later| later.map_err(lack)).and_then(|later| {
+            doubted(then, now, metric)?;
+            let pair = now.pair(before, later);
+            let (before, later) = (pair.before.sampled(), pair.now.sampled());
+            let change = Change::of(Statistic::Mean, before, later, CONFIDENCE);
             let change = change.map_err(|why| format!("it {why}"))?;
-            Ok((change, sort(metric, &change, size)))
+            Ok((change, sort(metric, &change, size, pair.uncertainty(Statistic::Mean))))
         });
         Some((metric, changed))
     };
     shown().filter_map(change).collect()
 }
 
-fn sort(metric: &Metric, change: &Change, size: f64) -> Sort {
+/// An error if the figure may be wrong in either run.
+fn doubted(then: &Kept, now: &Kept, metric: &Metric) -> Result<(), String> {
+    let of = |when: &str, kept: &Kept| {
+        let doubts: Vec<_> = kept.doubts(metric).iter().map(|(why, _)| why.clone()).collect();
+        (!doubts.is_empty()).then(|| format!("{when} it may be wrong: {}", doubts.join("; ")))
+    };
+    of("before", then).or_else(|| of("now", now)).map_or(Ok(()), Err)
+}
+
+/// What `change` is; `uncertainty` is how large a difference may be by what is known of arrivals.
+fn sort(metric: &Metric, change: &Change, size: f64, uncertainty: f64) -> Sort {
     let gain = match metric.better {
         Better::Lower => -change.relative,
         Better::Higher | Better::Neither => change.relative,
     };
-    let within = change.interval.low >= -size && change.interval.high <= size;
-    match change.is_significant() {
+    let interval = change.interval.widened(uncertainty / change.before);
+    let within = interval.low >= -size && interval.high <= size;
+    let is_larger = (change.now - change.before).abs() > uncertainty;
+    match change.is_significant() && is_larger {
         true if gain < -size => Sort::Regressed,
         true if gain > size => Sort::Improved,
         _ if within => Sort::Same,

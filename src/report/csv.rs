@@ -10,6 +10,7 @@ use crate::{
     metric::{DEFINITIONS, Metric, Unit},
     sample::{Counted, Sample},
     summary::{Place, Row},
+    text::visible,
 };
 
 /// Writes rows as they come, each whole and flushed, so that a run that is killed loses at most
@@ -145,14 +146,15 @@ fn notes(sample: &Sample) -> String {
     sample.noted().map(|(_, words)| words).collect::<Vec<_>>().join(" ")
 }
 
-/// A text that no spreadsheet runs: one that begins like a formula gets a leading apostrophe.
+/// A text that no spreadsheet runs: one that begins like a formula gets a leading apostrophe. What
+/// would end the line or move a terminal's cursor is escaped.
 ///
 /// <https://owasp.org/www-community/attacks/CSV_Injection>
 pub(super) fn text(text: &str) -> String {
     match text.chars().next() {
         Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => {
-            format!("'{text}")
+            format!("'{}", visible(text))
         }
-        _ => text.into(),
+        _ => visible(text).into_owned(),
     }
 }

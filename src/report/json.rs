@@ -216,14 +216,15 @@ fn workload(workload: &Workload) -> Value {
     })
 }
 
-/// The statistics of a metric over the values that there are; `None` when there are none.
+/// The statistics of a metric over the values that there are; `None` when there are none and the
+/// server does not send what it is made of.
 fn figures(group: &Group, metric: &Metric, confidence: f64) -> Option<Value> {
     let values = group.values(metric);
-    if values.is_empty() {
-        return None;
-    }
     // Of loads, a value is a run.
     let lacking = group.lacking(metric);
+    if values.is_empty() && !lacking.has_reason() {
+        return None;
+    }
     let mut figures = Map::from_iter([
         ("n".to_owned(), json!(values.len())),
         ("lacking".to_owned(), json!(lacking.lack())),

@@ -1,6 +1,6 @@
 //! The models by mean `generation_speed`.
 
-use super::{Format, Run, number};
+use super::{Format, Run, counted, number, thresholds::some_of};
 use crate::{
     interval::{self, CONFIDENCE, Interval, Sampled},
     metric::Metric,
@@ -66,7 +66,7 @@ pub(super) enum NotPaired {
     #[error("no generation_speed of {0}: {1}")]
     Absent(String, Absent),
     /// Both have answers, to other prompts or in other runs.
-    #[error("no prompt has a valid answer of both in the same run")]
+    #[error("no prompt has a generation_speed of both in the same run")]
     NoPair,
 }
 
@@ -110,20 +110,30 @@ fn line(group: &Group) -> Result<String, String> {
     let spread = group
         .figure(metric, Statistic::Sd)
         .map_or_else(|_| String::new(), |sd| format!(" ± {}", number(sd)));
+    let n = group.values(metric).len();
+    let (n, comma) = match lacking.lack() {
+        0 => (n.to_string(), ","),
+        _ => (format!("{n} of {} valid: {}", lacking.all, lacking.why()), ";"),
+    };
     let failed = match group.tally.failed() {
         0 => String::new(),
-        failed => format!(", {failed} failed"),
-    };
-    let n = group.values(metric).len();
-    let n = match lacking.lack() {
-        0 => n.to_string(),
-        _ => format!("{n} of {}: {}", lacking.all, lacking.why()),
+        failed => format!("{comma} {failed} failed"),
     };
     let mut line = format!("{}{spread} generation tokens/sec (n = {n}{failed})", number(mean));
     let throughput = Metric::named("output_throughput")
         .and_then(|metric| group.figure(metric, Statistic::Mean).ok());
     if let Some(throughput) = throughput {
         line.push_str(&format!("; {} output tokens/sec in all", number(throughput)));
+    }
+    let without = group.tally.prompts_without(metric);
+    if !without.is_empty() {
+        line.push_str(&format!("; none of {}", some_of(&without)));
+    }
+    let doubts = group.tally.doubts(metric);
+    let doubts: Vec<_> =
+        doubts.map(|(why, answers)| format!("{why} ({})", counted(answers, "answer"))).collect();
+    if !doubts.is_empty() {
+        line.push_str(&format!("; may be wrong: {}", doubts.join("; ")));
     }
     Ok(line)
 }

@@ -52,9 +52,11 @@ fn figures(run: &Run) -> String {
         let counts = [cell(&group.name()), group.tally.valid.to_string(), failed.to_string()];
         let means = metrics.iter().map(|metric| {
             let scale = metric.unit.display().1;
+            let is_doubtful = group.tally.doubts(metric).next().is_some();
+            let remark = if is_doubtful { " (may be wrong)" } else { "" };
             group
                 .figure(metric, Statistic::Mean)
-                .map_or_else(|_| "–".into(), |mean| number(mean * scale))
+                .map_or_else(|_| "–".into(), |mean| number(mean * scale) + remark)
         });
         counts.into_iter().chain(means).collect::<Vec<_>>()
     };

@@ -1,6 +1,6 @@
 //! The summary for the terminal: a table a model, a row a figure.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use super::{Format, Run, number, table, thresholds};
 use crate::{
@@ -83,7 +83,7 @@ const SMALL: f64 = 0.01;
 
 /// What changed between the first half of each prompt's requests and the second.
 fn drifts(group: &Group) -> String {
-    let told = ["generation_speed", "ttft"].into_iter().filter_map(|name| {
+    let lines = ["generation_speed", "ttft"].into_iter().filter_map(|name| {
         let change = group.drift(Metric::named(name)?).ok()?;
         let drifts = change.is_significant() && change.relative.abs() > SMALL;
         drifts.then(|| {
@@ -91,7 +91,7 @@ fn drifts(group: &Group) -> String {
             format!("  drift: {name} {changed} % from the first half to the second\n")
         })
     });
-    told.collect()
+    lines.collect()
 }
 
 /// By how much the simulated endpoint missed its script, where that is worth a word.
@@ -113,7 +113,8 @@ fn simulator(group: &Group) -> String {
 /// What the server says of its own speed beside what arrived, by medians, and in how many requests
 /// the two disagree.
 fn server_word(group: &Group) -> String {
-    let told: Vec<_> = (0..OwnWord::ALL.len()).filter_map(|nth| beside(group, nth)).collect();
+    let told: Vec<_> =
+        (0..OwnWord::ALL.len()).filter_map(|nth| describe_server_timing(group, nth)).collect();
     if told.is_empty() {
         return String::new();
     }
@@ -130,7 +131,7 @@ fn server_word(group: &Group) -> String {
 
 /// `generation_speed 40.03 tok/s, ours 40.01 (generation_time +0.1 %)`, and of how many requests, where
 /// others do not have both.
-fn beside(group: &Group, nth: usize) -> Option<String> {
+fn describe_server_timing(group: &Group, nth: usize) -> Option<String> {
     let word = OwnWord::ALL[nth];
     let ([theirs, of_ours, beyond], n) = group.tally.own_word(nth)?;
     let [_, metric, metric_beyond] = word.metrics();
@@ -213,7 +214,20 @@ fn figures(group: &Group) -> String {
             table.add_row(row(metric, &values));
         }
     }
-    table::lines(&table)
+    table::lines(&table) + &absent(group)
+}
+
+/// The figures that all answers, or runs, lack for a reason.
+fn absent(group: &Group) -> String {
+    let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for metric in METRICS.iter().filter(|metric| metric.in_summary) {
+        let lacking = group.lacking(metric);
+        if group.values(metric).is_empty() && lacking.has_reason() {
+            by_reason.entry(lacking.why()).or_default().push(metric.name);
+        }
+    }
+    let line = |(why, names): (String, Vec<&str>)| format!("  no {}: {why}\n", names.join(", "));
+    by_reason.into_iter().map(line).collect()
 }
 
 fn row(metric: &Metric, values: &[f64]) -> Vec<String> {

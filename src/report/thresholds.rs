@@ -61,10 +61,30 @@ pub fn partly(verdict: &Verdict) -> Option<String> {
         None => verdict.actual.is_ok(),
         Some(change) => change.is_ok(),
     };
-    (is_there && lacking.lack() > 0).then(|| {
+    let some = (is_there && lacking.lack() > 0).then(|| {
         let have = lacking.all - lacking.lack();
         format!("of {have} of {} {}: {}", lacking.all, lacking.unit(), lacking.why())
-    })
+    });
+    let left_out = (!verdict.left_out.is_empty()).then(|| without(&verdict.left_out));
+    let parts: Vec<_> = some.into_iter().chain(left_out).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// `compared without the prompt `p10`, of which one of the runs has no value`.
+pub fn without(prompts: &[String]) -> String {
+    let unit = if prompts.len() == 1 { "prompt" } else { "prompts" };
+    format!("compared without the {unit} {}, for which one run has no value", some_of(prompts))
+}
+
+/// The first names of a list, and how many others there are.
+pub(super) fn some_of(names: &[impl AsRef<str>]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<_> =
+        names.iter().take(SHOWN).map(|name| format!("`{}`", name.as_ref())).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        others => format!("{} and {}", shown.join(", "), counted(others, "other")),
+    }
 }
 
 /// What would decide an inconclusive verdict, in words.
@@ -84,8 +104,8 @@ pub fn wanting(verdict: &Verdict) -> Option<String> {
             let doubts: Vec<_> = verdict.doubts.iter().map(of).collect();
             format!("the figure may be wrong: {}", doubts.join("; "))
         }
-        Wanting::Exactness if verdict.change.is_some() => {
-            "no number of requests would decide it: it is at its limit".into()
+        Wanting::Exactness if let Some(Ok(change)) = &verdict.change => {
+            exactness_of_change(verdict, change)
         }
         Wanting::Exactness => match verdict.error {
             Some(error) => {
@@ -104,6 +124,26 @@ pub fn wanting(verdict: &Verdict) -> Option<String> {
             None => "no number of requests would decide it: it is at its limit".into(),
         },
     })
+}
+
+/// What keeps a change from being decided by more requests.
+fn exactness_of_change(verdict: &Verdict, change: &Change) -> String {
+    let floor = verdict.floor() / change.before;
+    let room = (change.relative - verdict.threshold.limit).abs();
+    let shown = number(100.0 * floor);
+    if floor < room && floor < change.relative.abs() {
+        return "no number of requests would decide it: it is at its limit".into();
+    }
+    match verdict.uncertainty > verdict.floor() / 2.0 {
+        true => format!(
+            "these requests cannot decide it: the times of their tokens, and of those in the \
+             baseline, are known to ± {shown} % (`arrival_uncertainty` in the results)"
+        ),
+        false if floor > 0.0 => format!(
+            "no number of requests would decide it: the instrument has ± {shown} % in the change"
+        ),
+        false => "no number of requests would decide it: it is at its limit".into(),
+    }
 }
 
 /// The figure in its unit with its interval, or why there is none.

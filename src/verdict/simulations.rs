@@ -12,7 +12,8 @@ use crate::{
     plan::{Case, Plan},
     protocol::OpenAiChat,
     recording::{ErrorKind, RequestError},
-    sample::{self, Sample},
+    report::changes::{Compared, Sort},
+    sample::{self, Doubt, Sample},
     sim::Script,
     statistic::Statistic,
     summary::{Place, Row, Summary},
@@ -204,4 +205,101 @@ fn drift_is_seen_where_it_is_and_not_where_there_is_none() {
     };
     let (none, some) = (seen(1.0), seen(1.15));
     assert!(none <= 3.0 && some >= 95.0, "{none} {some}");
+}
+
+/// Twelve runs of each of ten prompts, the last of which is three times slower; each sample as
+/// `change` makes it, which is told whether its prompt is the last one.
+fn ten_prompts(seed: u64, change: impl Fn(bool, &mut Sample)) -> Summary {
+    let endpoint = Endpoint::new(12, 1.0);
+    let slow = Endpoint { cases: endpoint.cases.clone(), slower: 3.0 };
+    let mut random = Pcg64Mcg::seed_from_u64(seed);
+    let mut summary = Summary::new(&endpoint.cases);
+    for (nth, case) in endpoint.cases.iter().enumerate() {
+        let is_last = nth / 12 == 9;
+        let of = if is_last { &slow } else { &endpoint };
+        let mut sample = of.sample(nth, &mut random);
+        change(is_last, &mut sample);
+        summary.add(&row(case, Ok(sample)));
+    }
+    summary
+}
+
+/// What `compare` finds of `metric`.
+fn compared(metric: &str, before: &Summary, now: &Summary) -> Result<Sort, String> {
+    let [before, now] = [before, now].map(|summary| Baseline::of(summary, "here"));
+    let compared = Compared::of(&before, &now, 0.05);
+    let figures = compared.groups[0].1.as_ref().unwrap();
+    let change = figures.changes.iter().find(|(of, _)| of.name == metric).unwrap();
+    change.1.as_ref().map(|(_, sort)| *sort).map_err(Clone::clone)
+}
+
+#[test]
+fn a_prompt_without_a_figure_in_one_run_changes_no_comparison() {
+    let whole = ten_prompts(1, |_, _| ());
+    let partial = ten_prompts(2, |is_last, sample| {
+        if is_last {
+            sample.token_events = vec![sample.first_token(); 4];
+        }
+    });
+    let slower = ten_prompts(3, |is_last, sample| match is_last {
+        true => sample.token_events = vec![sample.first_token(); 4],
+        false => {
+            let first = sample.first_token();
+            let later = |at: &mut Duration| *at = first + (*at - first).mul_f64(1.3);
+            sample.token_events.iter_mut().for_each(later);
+        }
+    });
+    for (before, now) in [(&whole, &partial), (&partial, &whole)] {
+        assert_eq!(against("tpot <= +8 % of baseline", before, now), Outcome::Pass);
+        assert_eq!(compared("tpot", before, now), Ok(Sort::Same));
+        assert_eq!(compared("generation_speed", before, now), Ok(Sort::Same));
+    }
+    // A change in the other prompts is one, although the slow one is gone.
+    assert_eq!(against("tpot <= +8 % of baseline", &whole, &slower), Outcome::Fail);
+    assert_eq!(compared("tpot", &whole, &slower), Ok(Sort::Regressed));
+    let baseline = Baseline::of(&whole, "here");
+    let reference = Some(Reference { baseline: &baseline, machine: "here" });
+    let threshold = Threshold::parse("tpot <= +8 % of baseline").unwrap();
+    let verdict = Verdict::of(threshold, &slower.groups[0], None, reference, CONFIDENCE);
+    let last = slower.groups[0].tally.prompts().last().unwrap().name.clone();
+    assert_eq!(verdict.left_out, [last]);
+}
+
+#[test]
+fn a_baseline_that_may_be_wrong_decides_nothing() {
+    let good = ten_prompts(1, |_, _| ());
+    let doubted = ten_prompts(2, |_, sample| {
+        // Some of the text came in a field that nobody knew.
+        sample.token_events.drain(..2);
+        let (metrics, reason) = (Doubt::ARRIVALS, "text in an unknown field".into());
+        sample.doubts.push(Doubt { metrics, reason });
+    });
+    let late = ten_prompts(3, |_, sample| {
+        // The client was stopped over the first token.
+        sample.uncertainty.first_token = Duration::from_secs(1);
+        sample.token_events.iter_mut().for_each(|at| *at += Duration::from_secs(1));
+    });
+    let (up, down) = ("ttft <= +3 % of baseline", "ttft <= -3 % of baseline");
+    for (before, now, limit) in [
+        (&doubted, &good, up),
+        (&doubted, &good, down),
+        (&good, &doubted, up),
+        (&good, &doubted, down),
+        (&good, &late, up),
+        (&late, &good, down),
+    ] {
+        assert_eq!(against(limit, before, now), Outcome::Inconclusive, "{limit}");
+    }
+    // It came no later than it was read.
+    assert_eq!(against(up, &late, &good), Outcome::Pass);
+    let why = "before it may be wrong: text in an unknown field".to_owned();
+    assert_eq!(compared("ttft", &doubted, &good), Err(why));
+    assert_eq!(compared("ttft", &late, &good), Ok(Sort::Unclear));
+    assert_eq!(compared("ttft", &good, &late), Ok(Sort::Unclear));
+    // What the text cannot have changed is compared.
+    assert_eq!(compared("total_time", &doubted, &good), Ok(Sort::Same));
+    // A file from before doubts were kept is read.
+    let json = Baseline::of(&good, "here").to_json();
+    assert!(!json.contains("doubts"));
+    assert_eq!(Baseline::from_json(&json).unwrap(), Baseline::of(&good, "here"));
 }

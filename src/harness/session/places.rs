@@ -71,7 +71,7 @@ mod tests {
         let config = Config::parse(config, "c.yaml", Path::new("")).unwrap();
         let plan = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap();
         let places = Places::of(&plan.cases);
-        let told: Vec<_> = plan
+        let names: Vec<_> = plan
             .cases
             .iter()
             .map(|case| {
@@ -81,7 +81,7 @@ mod tests {
             })
             .collect();
         assert_eq!(
-            told,
+            names,
             [
                 "m::a::run-1 1/12 1/2 1/2",
                 "n::a::run-1 2/12 1/2 1/2",

@@ -18,7 +18,7 @@ use crate::{
     plan::{Case, Workload},
     reached::{Reached, Span},
     recording::{ErrorKind, RequestError},
-    report::{Finished, loads::LoadRow},
+    report::{Finished, counted, loads::LoadRow},
     sim::Punctuality,
     statistic::Statistic,
     summary::{Row, Tally},
@@ -101,8 +101,8 @@ impl Session {
         }
     }
 
-    /// An error where the simulated endpoint did not keep its script; a warning where nobody asks how
-    /// exact the instrument is.
+    /// An error where the simulated endpoint did not keep its script; a warning if
+    /// `--no-calibration`.
     fn kept(&self, punctuality: Option<&Punctuality>) -> Result<(), String> {
         match punctuality.and_then(Punctuality::shortfall) {
             Some(shortfall) if self.checks_instrument => Err(shortfall),
@@ -263,7 +263,7 @@ fn success(tally: &Tally, reached: &Reached, workload: &Workload) -> String {
         reached;
     let kinds: Vec<_> = tally.failures.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
     let done = match tally.failed() {
-        0 => format!("Success: {requests} requests"),
+        0 => format!("Success: {}", counted(*requests, "request")),
         failed => {
             let kinds = kinds.join(", ");
             format!("Finished: {valid} of {requests} requests succeeded, {failed} failed ({kinds})")
