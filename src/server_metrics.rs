@@ -323,9 +323,10 @@ pub struct Ours {
 
 impl Ours {
     /// The server's `times` of the same requests, in a trial of `all`; `None` where others are among
-    /// them. vLLM counts an answer of one token as one whose time per token is nothing: those add
-    /// nothing to the sum and are left out of the number, and percentiles that hold them are none.
-    fn beside(self, times: Times, all: usize) -> Option<Times> {
+    /// them. vLLM counts the time per token of a one-token answer as 0: such answers add
+    /// nothing to the sum and are left out of the number, and percentiles that hold them are not
+    /// usable.
+    fn comparable(self, times: Times, all: usize) -> Option<Times> {
         let requests = self.requests as f64;
         match times.count {
             count if count == requests => Some(times),
@@ -341,7 +342,7 @@ impl Ours {
 }
 
 impl Beside {
-    /// What is between two scrapes, beside a trial of so many `requests`; `ours` knows our figure by a
+    /// What is between two scrapes, compared with a trial of so many `requests`; `ours` knows our figure by a
     /// metric's name.
     pub fn of(
         (before, is_late): (&Scrape, bool),
@@ -353,7 +354,7 @@ impl Beside {
             let ours = said.figure.ours.and_then(&ours);
             let compared = ours
                 .zip(said.times)
-                .and_then(|(ours, times)| Some((ours.beside(times, requests)?, ours.mean)));
+                .and_then(|(ours, times)| Some((ours.comparable(times, requests)?, ours.mean)));
             match compared {
                 Some((times, mean)) => (Said { times: Some(times), ..said }, Some(mean)),
                 None => (said, None),
@@ -479,19 +480,19 @@ vllm:num_requests_waiting{model_name=\"m\" 7
                 "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_count {count}\n{name}_sum {sum}\n"
             )
         };
-        let beside = |count, sum, requests, ours: Option<Ours>| {
+        let compare = |count, sum, requests, ours: Option<Ours>| {
             let after = Scrape::read(&tpot(count, sum), "m");
-            let beside = Beside::of((&Scrape::default(), false), &after, requests, |_| ours);
-            let (said, ours) = beside.said[0];
+            let comparison = Beside::of((&Scrape::default(), false), &after, requests, |_| ours);
+            let (said, ours) = comparison.said[0];
             ours.map(|ours| (said.times.expect("times").mean, ours))
         };
         let ours = |requests| Some(Ours { mean: 0.02, requests });
         // Three answers, one of them of a token: counted as nothing, or not at all.
-        assert_eq!(beside(3, 0.042, 3, ours(2)), Some((0.021, 0.02)));
-        assert_eq!(beside(2, 0.042, 3, ours(2)), Some((0.021, 0.02)));
-        assert_eq!(beside(3, 0.06, 3, ours(3)), Some((0.02, 0.02)));
-        assert_eq!(beside(4, 0.06, 3, ours(2)), None, "another client's");
-        assert_eq!(beside(3, 0.06, 3, None), None);
+        assert_eq!(compare(3, 0.042, 3, ours(2)), Some((0.021, 0.02)));
+        assert_eq!(compare(2, 0.042, 3, ours(2)), Some((0.021, 0.02)));
+        assert_eq!(compare(3, 0.06, 3, ours(3)), Some((0.02, 0.02)));
+        assert_eq!(compare(4, 0.06, 3, ours(2)), None, "another client's");
+        assert_eq!(compare(3, 0.06, 3, None), None);
     }
 
     #[test]

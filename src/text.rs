@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// Whether `ch` does something else than to be seen: it moves the cursor, changes the colour, reorders
-/// or ends the line, or is no character at all. XML allows none of them but the tab and the line feed.
+/// or ends the line, or is not a character. XML allows none of them but the tab and the line feed.
 pub fn is_unprintable(ch: char) -> bool {
     let is_format = matches!(
         ch,
@@ -49,9 +49,9 @@ mod tests {
         assert_eq!(visible("a\u{1b}[31m\r\n\tb"), r"a\u{1b}[31m\r\n\tb");
         assert_eq!(visible_lines("a\u{1b}[31m\r\n\tb"), "a\\u{1b}[31m\\r\n\tb");
         let odd = "\0\u{7f}\u{85}\u{9b}\u{202e}\u{2066}\u{2028}\u{feff}\u{fffe}\u{ffff}\u{10ffff}";
-        let told =
+        let expected =
             r"\u{0}\u{7f}\u{85}\u{9b}\u{202e}\u{2066}\u{2028}\u{feff}\u{fffe}\u{ffff}\u{10ffff}";
-        assert_eq!(visible(odd), told);
+        assert_eq!(visible(odd), expected);
         // Joiners are a part of words and of pictures.
         for text in ["Qwen/千问:8b — 👩\u{200d}🔬 می\u{200c}خواهم é\u{301}", "\u{fffd}", ""]
         {

@@ -30,7 +30,7 @@ fn token(text: &str) -> String {
     format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"{text}"}}}}]}}"#)
 }
 
-/// The same with a count of the generated tokens beside it.
+/// The same with a count of the generated tokens next to it.
 fn counted(text: &str, tokens: u64) -> String {
     let usage = format!(r#","usage":{{"prompt_tokens":12,"completion_tokens":{tokens}}}}}"#);
     token(text).strip_suffix('}').unwrap().to_owned() + &usage

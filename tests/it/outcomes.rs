@@ -44,7 +44,7 @@ models: { m: { simulate: { ttft: 100ms, itl: 0.075ms, tokens: 200 } } }
     let run: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(run["groups"][0]["simulator"], serde_json::Value::Null);
     assert!(run["groups"][0]["shortfalls"][0].as_str().unwrap().contains("its script"), "{text}");
-    // Whoever wants no word of the instrument has the figures, and is warned.
+    // With `--no-calibration` there are figures and a warning.
     let ran = bench.run(&["wide"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     says(
@@ -85,7 +85,7 @@ fn a_load_whose_requests_failed_says_how_many_and_most_of_them_fail_the_trial() 
         "{}",
         ran.stderr
     );
-    // Whoever allows for that has it.
+    // A `success_rate` limit allows it.
     let ran = with("30");
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     says(&ran, "Finished: 3 of 8 requests succeeded, 5 failed (http_status 5), ");
@@ -317,8 +317,8 @@ models:
     assert_eq!(report["thresholds"][1]["workload"], serde_json::Value::Null);
     let exported: serde_json::Value = serde_json::from_str(&text("b.json")).unwrap();
     assert_eq!(exported.as_object().unwrap().len(), 2);
-    // A run whose trial failed is not kept as a baseline, but a threshold that fails is no failed
-    // trial.
+    // A run whose trial failed is not kept as a baseline, but a threshold that fails is not a
+    // failed trial.
     let base: serde_json::Value = serde_json::from_str(&text("base.json")).unwrap();
     let mut old = base.clone();
     for group in old["groups"].as_array_mut().unwrap() {

@@ -643,7 +643,7 @@ fn each_protocol_sends_tools_in_its_own_way() {
     insta::assert_snapshot!(told);
 }
 
-/// The body of a request with these fields of the user's own, of a model without a temperature or
+/// The body of a request with these the user's own fields, of a model without a temperature or
 /// with one.
 fn body_with(protocol: &dyn Protocol, extra: &Value, temperature: Option<f64>) -> Value {
     protocol.body(&Ask {

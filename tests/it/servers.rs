@@ -42,7 +42,7 @@ impl Counting {
                  \"completion_tokens\":1}}}}\n\ndata: [DONE]\n\n",
                 prompt.map_or("null".into(), |tokens| tokens.to_string())
             );
-            // So long that a request is under way all the time.
+            // So long that a request is in flight all the time.
             wiremock::ResponseTemplate::new(200)
                 .set_body_raw(body, "text/event-stream")
                 .set_delay(std::time::Duration::from_millis(30))

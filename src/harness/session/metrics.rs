@@ -197,11 +197,11 @@ impl Session {
                     book.settle(after.answered());
                 }
                 let before = (&before.scrape, before.is_late);
-                let beside = Beside::of(before, &after, requests, |name| ours(&tally, name));
-                if let Err(error) = self.results.write_server(case, &beside) {
+                let comparison = Beside::of(before, &after, requests, |name| ours(&tally, name));
+                if let Err(error) = self.results.write_server(case, &comparison) {
                     self.give_up_metrics(&format!("they cannot be written: {error}"));
                 }
-                self.summary.add_server(case, beside);
+                self.summary.add_server(case, comparison);
             }
         }
     }
