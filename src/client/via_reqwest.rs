@@ -194,6 +194,7 @@ impl Target {
         }
         lane.connects.take();
         let begun = now();
+        pulse.moves(begun);
         let (response, connect) = self.head(lane, request, begun).await?;
         let origin = connect.map_or(begun, |connect| connect.ended);
         if connect.is_some() && lane.answered.load(Ordering::Relaxed) {
@@ -225,9 +226,11 @@ impl Target {
         recording.broken = received.err();
         let is_left_open =
             recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
-        let last_read = recording.chunks.last().map(|chunk| chunk.at).filter(|_| is_left_open);
-        recording.ended_at = last_read.unwrap_or_else(|| limits.elapsed());
-        recording.uncertainty.end = reads.uncertainty();
+        let last_read = recording.chunks.last().filter(|_| is_left_open);
+        (recording.ended_at, recording.uncertainty.end) = match last_read {
+            Some(chunk) => (chunk.at, chunk.uncertainty),
+            None => (limits.elapsed(), reads.uncertainty()),
+        };
         lane.answered.store(recording.broken.is_none(), Ordering::Relaxed);
         Ok(recording)
     }

@@ -19,6 +19,9 @@ use crate::{
     recording::{Chunk, ErrorKind, Recording, RequestError},
 };
 
+/// Most sockets that the system reports at once.
+const SOCKETS: usize = 1 << 16;
+
 /// The lanes without work, and the runtime that serves their connections.
 #[derive(Debug)]
 pub(super) struct Crowd {
@@ -30,7 +33,13 @@ pub(super) struct Crowd {
 impl Crowd {
     /// Nothing that is open yet.
     pub(super) fn new() -> anyhow::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        // The pulse counts on it that all tasks have run and all sockets were asked about before the
+        // system is asked again.
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .event_interval(u32::MAX)
+            .max_io_events_per_tick(SOCKETS)
+            .build()?;
         Ok(Self { runtime, free: Vec::new() })
     }
 

@@ -6,8 +6,9 @@
 //! read then had not arrived at the time noted. A program that is stopped or has no processor
 //! misses its ticks, so that the time noted is as old as the delay is long.
 //!
-//! This holds for a runtime of one thread, which runs tasks in the order in which they were woken,
-//! and for a pulse that is polled after the readers by the same task. A connection that has read
+//! This holds for a runtime of one thread, which runs tasks in the order in which they were woken
+//! and asks the system again when all have run ([`Crowd`](super::crowd::Crowd); one request has so
+//! few tasks that any does), and for a pulse that is polled after the readers by the same task. A connection that has read
 //! several chunks hands them over one by one, so a tick says nothing of a reader that read during
 //! it: see [`Reads`].
 
@@ -16,20 +17,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{task, time};
+use tokio::{sync::Notify, task, time};
 
-use crate::client::now;
+use crate::client::{PATIENCE, now};
 
-/// How often the pulse beats; the runtime's timers are up to a millisecond late.
+/// How often the pulse beats; the runtime's timers are up to a millisecond late. While nothing comes,
+/// it beats less often: half a percent of the time since the last arrival or request is as good.
 const BEAT: Duration = Duration::from_millis(1);
 
 /// The last moment at which all that had arrived was read.
 #[derive(Debug)]
-pub(super) struct Pulse(Cell<Instant>);
+pub(super) struct Pulse {
+    last: Cell<Instant>,
+    /// When something was last read or sent.
+    moved: Cell<Instant>,
+    /// Ends a long wait for the next beat.
+    hurry: Notify,
+}
 
 impl Pulse {
     pub(super) fn new() -> Self {
-        Self(Cell::new(now()))
+        Self { last: Cell::new(now()), moved: Cell::new(now()), hurry: Notify::new() }
+    }
+
+    /// Something is read or sent now: from now on the pulse beats often.
+    pub(super) fn moves(&self, now: Instant) {
+        if rest(now.saturating_duration_since(self.moved.replace(now))) > BEAT {
+            self.hurry.notify_one();
+        }
     }
 
     /// Follows the reads of a stream that begins at `origin`.
@@ -40,15 +55,24 @@ impl Pulse {
     /// Beats until it is dropped.
     pub(super) async fn beat(&self) {
         loop {
-            time::sleep(BEAT).await;
+            let silent = now().saturating_duration_since(self.moved.get());
+            tokio::select! {
+                () = time::sleep(rest(silent)) => {}
+                () = self.hurry.notified() => {}
+            }
             let at = now();
             // The system is asked; then the connections run; then the readers.
             for _ in 0..3 {
                 task::yield_now().await;
             }
-            self.0.set(at);
+            self.last.set(at);
         }
     }
+}
+
+/// How long to wait for the next beat when nothing has come for so long.
+fn rest(silent: Duration) -> Duration {
+    (silent / 200).clamp(BEAT, PATIENCE)
 }
 
 /// The reads of one stream.
@@ -64,7 +88,8 @@ pub(super) struct Reads<'a> {
 impl Reads<'_> {
     /// How long ago, at most, what has just been read arrived.
     pub(super) fn uncertainty(&mut self) -> Duration {
-        let (now, beat) = (now(), self.pulse.0.get());
+        let (now, beat) = (now(), self.pulse.last.get());
+        self.pulse.moves(now);
         if beat > self.last {
             self.since = beat;
         }
