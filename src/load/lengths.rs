@@ -167,10 +167,10 @@ fn is_too_long(answer: &Recording) -> bool {
         "must be <=",
         "at most",
     ];
-    let said = String::from_utf8_lossy(&answer.body()).to_lowercase();
+    let body_text = String::from_utf8_lossy(&answer.body()).to_lowercase();
     match answer.status {
         413 => true,
-        400 | 422 | 500 => LENGTH.iter().any(|words| said.contains(words)),
+        400 | 422 | 500 => LENGTH.iter().any(|words| body_text.contains(words)),
         _ => false,
     }
 }
