@@ -363,9 +363,16 @@ impl fmt::Debug for Client {
     }
 }
 
-/// An error if this process cannot see when each packet arrived, as `stamps: packets` wants it.
+/// An error if this process cannot see when each packet arrived, as `stamps: packets` requires it.
 pub fn check_packet_stamps() -> std::io::Result<()> {
     tap::Tap::check()
+}
+
+/// Whether a client was to see the packets of the server of this URL and did not, as where addresses
+/// are translated on the way.
+pub fn has_unseen_packets(url: &str) -> bool {
+    let url = reqwest::Url::parse(url);
+    url.is_ok_and(|url| tap::is_lost(&place::Place::of(&url, &Route::default())))
 }
 
 /// What else than connections is open: the results, the terminal, a TLS store.

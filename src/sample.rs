@@ -712,7 +712,8 @@ pub fn read_with(
     fields: &TextFields,
 ) -> Result<Sample, RequestError> {
     refuse_status(recording, protocol)?;
-    let mut stream = Stream { text: Some(0), fields: Some(fields), ..Stream::default() };
+    let arrivals = Arrivals::of(recording.uncertainty);
+    let mut stream = Stream { text: Some(0), fields: Some(fields), arrivals, ..Stream::default() };
     let decoded = stream.read(&recording.chunks, recording.stamped_by, protocol);
     if let Some((events, message)) = stream.in_band {
         let message = one_line(&message, 300);

@@ -13,9 +13,13 @@
 //! are in flight, none is longer than [`TICK`].
 //!
 //! Where the process may see packets, a [`Tap`] says when each packet of a late read arrived, and
-//! such ticks are not needed. It takes the system a microsecond or two a packet, which is nothing
-//! beside what a few streams take, and a quarter of what many do: unless they are asked for, packets
+//! such ticks are not needed. It takes the system a microsecond or two a packet, which is negligible
+//! compared with a few streams, and a quarter of what many take: unless they are asked for, packets
 //! are not looked at while more than [`TAPPED`] answers are in flight.
+//!
+//! A stamp from before the lower bound is not the arrival: the kernel gives a segment that was sent
+//! again the stamp of one that came early, or the wall clock was set. The packets say when it came,
+//! else the program's clock.
 //!
 //! One thread drives all requests. A connection is set up, TLS included, before its request's
 //! clock starts; a kept one that the server has closed is noticed before the request is sent.
@@ -43,7 +47,7 @@ use self::{
 };
 use super::{
     Driven, Jobs, MANY, Next, PATIENCE, REST, SETTLE,
-    clock::{WallClock, moment},
+    clock::WallClock,
     ending::{EndSearch, left_open},
     limits::Limits,
     now,
@@ -70,9 +74,6 @@ const COARSE: Duration = Duration::from_millis(1);
 /// Longest wait while answers are in flight: what is read after a wait may have arrived at its
 /// beginning. With many answers it is twice as long, since the thread rests before it as well.
 const TICK: Duration = Duration::from_millis(1);
-
-/// A read may have been so late that its packets are looked up, if it holds several events.
-const LATE: Duration = Duration::from_micros(250);
 
 /// After so many reads sockets are looked at again.
 const BATCH: usize = 64;
@@ -104,10 +105,12 @@ pub(super) struct Stamped {
     quiet: Instant,
     /// The last reading of the clock.
     seen: Instant,
+    /// When bytes of an answer were last read, or a request was sent.
+    moved: Instant,
     /// `None` where the kernel gives no stamps.
     stamping: Option<Stamping>,
     /// Whether packets are to be seen once the addresses are known.
-    wants_tap: bool,
+    should_tap: bool,
     /// Whether they are to be seen however many answers are in flight.
     always_taps: bool,
     tap: Option<Tap>,
@@ -167,6 +170,18 @@ struct Work {
     search: EndSearch,
 }
 
+/// What came of a read.
+enum Received {
+    /// As much as one read takes.
+    Full,
+    /// Less: the socket is empty.
+    Short,
+    /// The socket was empty.
+    Nothing,
+    /// The answer's end.
+    End(Result<(), RequestError>),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// The server may still be about to close the connection.
@@ -201,8 +216,9 @@ impl Stamped {
             reported: VecDeque::new(),
             quiet: now(),
             seen: now(),
+            moved: now(),
             stamping: route.socket.is_none().then(Stamping::begin).and_then(Result::ok),
-            wants_tap: has_tokens && has_packets && route.stamps != Stamps::Socket,
+            should_tap: has_tokens && has_packets && route.stamps != Stamps::Socket,
             always_taps: route.stamps == Stamps::Packets,
             tap: None,
             wall: WallClock::new(),
@@ -222,11 +238,17 @@ impl Stamped {
     pub(super) fn drive(&mut self, jobs: &mut dyn Jobs) -> Driven {
         let begun = now();
         self.waited = Duration::ZERO;
+        if let Some(tap) = &mut self.tap {
+            tap.resume();
+        }
         loop {
             let next_start = self.start(jobs);
             let active = self.active();
             let Some(until) = self.next_look(next_start).filter(|_| !jobs.is_cancelled()) else {
                 self.abandon(jobs);
+                if let Some(tap) = &mut self.tap {
+                    tap.pause();
+                }
                 return Driven::of(now() - begun, self.waited);
             };
             self.listen(active);
@@ -243,7 +265,7 @@ impl Stamped {
         self.tap.as_ref().is_some_and(Tap::always_listened)
     }
 
-    /// Looks at packets or not, as so many answers in flight want it.
+    /// Looks at packets or not, depending on the number of answers in flight.
     fn listen(&mut self, active: usize) {
         if let Some(tap) = &mut self.tap {
             let most = if tap.listens() { TAPPED } else { TAPPED / 2 };
@@ -290,7 +312,7 @@ impl Stamped {
                 Some(start) if start <= until => whole_millis(left.saturating_sub(COARSE)),
                 _ => left,
             };
-            let tick = self.tick(at - begun);
+            let tick = self.tick(at);
             let was_whole = self.look(tick.map_or(left, |tick| tick.min(left)));
             let is_tick = tick.is_some_and(|tick| tick < left);
             if !is_tick || !was_whole || !self.reported.is_empty() {
@@ -300,13 +322,14 @@ impl Stamped {
         }
     }
 
-    /// How long to wait at most, having waited so long: what arrives then arrived within it. A
-    /// hundredth of what has passed is as good as a millisecond.
-    fn tick(&self, waited: Duration) -> Option<Duration> {
+    /// How long to wait at most: what arrives then arrived within it. Half a percent of the time since
+    /// the last arrival or request is as good as a millisecond.
+    fn tick(&self, at: Instant) -> Option<Duration> {
         let active = self.active();
-        let is_tapped = self.tap.as_ref().is_some_and(Tap::listens);
+        let is_tapped = self.tap.as_ref().is_some_and(Tap::covers_all);
         let least = if active > MANY { 2 * TICK } else { TICK };
-        (active > 0 && !is_tapped).then(|| whole_millis(waited / 100).max(least))
+        let silent = at.saturating_duration_since(self.moved);
+        (active > 0 && !is_tapped).then(|| whole_millis(silent / 200).max(least))
     }
 
     /// Waits so long for something to happen, and notes what it happened to; false when it was
@@ -456,8 +479,16 @@ impl Stamped {
         let at_once =
             idle_since.is_some_and(|since| now.saturating_duration_since(since) < AT_ONCE);
         self.keeps &= fresh.is_some() || !at_once;
-        self.lanes[lane] = Lane::default();
+        self.disconnect(lane);
         false
+    }
+
+    /// The lane's connection is over.
+    fn disconnect(&mut self, lane: usize) {
+        self.lanes[lane] = Lane::default();
+        if let Some(tap) = &mut self.tap {
+            tap.forget(lane);
+        }
     }
 
     /// Something happened to a connection that is not in use.
@@ -517,10 +548,26 @@ impl Stamped {
     /// Sees packets from now on, if that is wanted and allowed: before the first connection, whose
     /// first packet says how the others are counted.
     fn open_tap(&mut self) {
-        if std::mem::take(&mut self.wants_tap) {
+        if std::mem::take(&mut self.should_tap) {
             let ports: Vec<_> = self.addresses.iter().filter_map(Address::port).collect();
             self.tap = Tap::open(&ports).ok();
+            if self.tap.is_none() {
+                self.server.lose_packets();
+            }
         }
+    }
+
+    /// The lane has a connection. If no packet of the server is seen, the tap is of no use: without
+    /// it, waits are short.
+    fn follow_up(&mut self, lane: usize) {
+        if self.tap.as_mut().is_some_and(|tap| !tap.connected(lane)) {
+            self.lose_tap();
+        }
+    }
+
+    fn lose_tap(&mut self) {
+        self.tap = None;
+        self.server.lose_packets();
     }
 
     /// Notes when to look at the lane's limits.
@@ -573,10 +620,7 @@ impl Stamped {
     }
 
     fn handshaking(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
-        else {
-            return;
-        };
+        let Lane { connection: Some(connection), .. } = &mut self.lanes[lane] else { return };
         while connection.is_handshaking() {
             match connection.shake() {
                 Ok(true) => {}
@@ -588,6 +632,11 @@ impl Stamped {
             }
         }
         let opened = now();
+        self.follow_up(lane);
+        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+        else {
+            return;
+        };
         // The next connection need not try those that failed.
         if let Some(at) = self.addresses.iter().position(|at| Some(at) == work.address.as_ref()) {
             self.addresses.swap(0, at);
@@ -619,7 +668,7 @@ impl Stamped {
         *quiet = None;
         work.stage = Stage::Sending;
         work.limits.origin = now();
-        self.seen = work.limits.origin;
+        (self.seen, self.moved) = (work.limits.origin, work.limits.origin);
         work.incoming = Incoming::new(work.limits.origin);
         work.deadline = work.limits.first_deadline();
         match connection.seal(std::mem::take(&mut work.request)) {
@@ -661,67 +710,65 @@ impl Stamped {
     /// A read that is short has emptied the socket (epoll(7), question 9), so that another one
     /// would be for nothing, unless the end of the stream may lie behind it: `drain`.
     fn receiving(&mut self, lane: usize, drain: bool, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work), quiet, .. } =
-            &mut self.lanes[lane]
-        else {
-            return;
-        };
+        let Some(work) = &self.lanes[lane].work else { return };
         let before = work.incoming.chunks.len();
-        let mut ended = None;
-        while ended.is_none() {
-            let begun = self.seen;
-            let read = match connection.socket.read(&mut self.buffer) {
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    (work.emptied, *quiet) = (begun, None);
-                    break;
-                }
-                Err(error) => {
-                    ended = Some(Err(work.incoming.broken(&error)));
-                    break;
-                }
-            };
-            let now = socket::now();
-            self.seen = now.monotonic;
-            let steady = self.wall.round(now);
-            let kernel = read.arrived.filter(|_| steady).map(|stamp| moment(stamp, now));
-            let since = work.emptied.max(quiet.unwrap_or(self.quiet));
-            let arrival = match kernel {
-                Some(at) => Arrival { at, since, by: StampedBy::Kernel },
-                None => Arrival { at: now.monotonic, since, by: StampedBy::Program },
-            };
-            if read.bytes < READ {
-                (work.emptied, *quiet) = (begun, None);
+        let ended = loop {
+            match self.receive(lane, jobs) {
+                Received::Full => {}
+                Received::Short if drain => {}
+                Received::Short | Received::Nothing => break None,
+                Received::End(ended) => break Some(ended),
             }
-            let bytes = &self.buffer[..read.bytes];
-            let stamp = kernel.and(read.arrived);
-            let is_needed = stamp.is_some() && connection.needs_pieces(bytes, &work.incoming);
-            let stamp = stamp.filter(|_| is_needed && is_late(arrival));
-            let pieces = pieces(&mut self.tap, (lane, &connection.socket), stamp, bytes);
-            let mut before = since;
-            let pieces = pieces.into_iter().flatten().map(|Piece { bytes, at, is_exact }| {
-                let at = moment(at, now).min(arrival.at);
-                let since = if is_exact { at } else { std::mem::replace(&mut before, at) };
-                before = at;
-                (bytes, Arrival { at, since, by: StampedBy::Kernel })
-            });
-            let taken = connection.take_pieces(bytes, pieces, arrival, &mut work.incoming);
-            let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
-            if taken.is_err() || work.incoming.reader.is_done() {
-                let has_ended = |chunks: &[Chunk]| jobs.has_ended(chunks, 0);
-                ended = Some(taken.and_then(|()| work.incoming.confirm(has_ended)));
-            } else if read.bytes < READ && !drain {
-                break;
-            }
+        };
+        if self.tap.as_ref().is_some_and(Tap::is_useless) {
+            self.lose_tap();
         }
-        // Without it, waits are short.
-        self.tap = self.tap.take().filter(|tap| !tap.is_useless());
+        let Some(work) = &mut self.lanes[lane].work else { return };
         if let Some(id) = work.id {
             work.incoming.chunks[before..].iter().for_each(|chunk| jobs.arrived(id, chunk));
         }
         if let Some(ended) = ended {
             self.finish(lane, ended, jobs);
         }
+    }
+
+    /// Reads once.
+    fn receive(&mut self, lane: usize, jobs: &dyn Jobs) -> Received {
+        let Lane { connection: Some(connection), work: Some(work), quiet, .. } =
+            &mut self.lanes[lane]
+        else {
+            return Received::Nothing;
+        };
+        let begun = self.seen;
+        let read = match connection.socket.read(&mut self.buffer) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                (work.emptied, *quiet) = (begun, None);
+                return Received::Nothing;
+            }
+            Err(error) => return Received::End(Err(work.incoming.broken(&error))),
+        };
+        let now = socket::now();
+        (self.seen, self.moved) = (now.monotonic, now.monotonic);
+        let stamp = read.arrived.filter(|_| self.wall.round(now));
+        let since = work.emptied.max(quiet.unwrap_or(self.quiet));
+        let bytes = &self.buffer[..read.bytes];
+        let arrival = connection.arrival(bytes, Arrival::new(stamp, since, now));
+        let is_short = read.bytes < READ;
+        if is_short {
+            (work.emptied, *quiet) = (begun, None);
+        }
+        let needs = || arrival.is_doubtful() || connection.needs_pieces(bytes, &work.incoming);
+        let stamp = stamp.filter(|_| self.tap.is_some() && arrival.is_late() && needs());
+        let pieces = pieces(&mut self.tap, (lane, &connection.socket), stamp, bytes);
+        let pieces = Arrival::of_pieces(&pieces.unwrap_or_default(), since, now);
+        let taken = connection.take_pieces(bytes, &pieces, arrival, &mut work.incoming);
+        let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
+        if taken.is_err() || work.incoming.reader.is_done() {
+            let has_ended = |chunks: &[Chunk]| jobs.has_ended(chunks, 0);
+            return Received::End(taken.and_then(|()| work.incoming.confirm(has_ended)));
+        }
+        if is_short { Received::Short } else { Received::Full }
     }
 
     /// Looks at the limits whose time has come.
@@ -804,7 +851,7 @@ impl Stamped {
                 self.idle.push_back(lane);
             }
             false => {
-                self.lanes[lane] = Lane::default();
+                self.disconnect(lane);
                 self.empty.push(lane);
             }
         }
@@ -894,12 +941,6 @@ fn pieces(
     let pieces = stamp.and_then(|stamp| tap.divide(lane, (bytes.len(), socket.received), stamp));
     tap.note(lane, socket.received);
     pieces
-}
-
-/// Whether parts of a read may have arrived so much before its stamp that their packets are looked
-/// up.
-fn is_late(arrival: Arrival) -> bool {
-    arrival.at.saturating_duration_since(arrival.since) > LATE
 }
 
 fn whole_millis(time: Duration) -> Duration {

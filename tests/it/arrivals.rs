@@ -35,7 +35,7 @@ fn recording(by: StampedBy, pieces: &[Piece<'_>]) -> Recording {
     Recording {
         chunks: pieces.iter().map(chunk).collect(),
         stamped_by: by,
-        uncertainty: Uncertainty { headers: ms(1), end: ms(2) },
+        uncertainty: Uncertainty { headers: ms(1), end: ms(2), ..Uncertainty::default() },
         ..stream(&[(1000, USAGE)])
     }
 }

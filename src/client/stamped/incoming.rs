@@ -11,7 +11,9 @@ use http::header;
 use crate::{
     client::{
         BODY_LIMIT, broke_off,
+        clock::{Now, moment},
         http1::{Head, ResponseReader},
+        tap::Piece,
         too_long, unreadable,
     },
     recording::{self, Chunk, Recording, RequestError, StampedBy, Uncertainty},
@@ -39,13 +41,62 @@ pub(super) struct Incoming {
 }
 
 /// When a read's bytes came, and whose clock says so.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrival {
     /// When the last of them came.
     pub(super) at: Instant,
     /// None of them came before this moment: the socket was empty.
     pub(super) since: Instant,
     pub(super) by: StampedBy,
+    /// Whether the last of them came at `at`, rather than between `since` and `at`.
+    pub(super) is_exact: bool,
+}
+
+/// A read may have been so late that its packets are looked up, if it holds several events.
+const LATE: Duration = Duration::from_micros(250);
+
+/// How long before a socket was empty a stamp of what it then got can be: the kernel takes a stamp
+/// before it hands the packet on.
+const HANDED_ON: Duration = Duration::from_millis(3);
+
+impl Arrival {
+    /// Of a read that ended `now`, with this stamp of the kernel, if any.
+    pub(super) fn new(stamp: Option<Duration>, since: Instant, now: Now) -> Self {
+        let by = if stamp.is_some() { StampedBy::Kernel } else { StampedBy::Program };
+        let stamped = stamp.map(|stamp| moment(stamp, now));
+        match stamped.filter(|at| *at + HANDED_ON >= since) {
+            Some(at) => Self { at, since, by, is_exact: true },
+            None => Self { at: now.monotonic, since, by, is_exact: false },
+        }
+    }
+
+    /// Of the first parts of such a read; none if a stamp is of before the read.
+    pub(super) fn of_pieces(pieces: &[Piece], since: Instant, now: Now) -> Vec<(usize, Self)> {
+        let mut before = since;
+        let mut arrivals = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let at = moment(piece.at, now);
+            if at + HANDED_ON < since {
+                return Vec::new();
+            }
+            let since = if piece.is_exact { at } else { before };
+            let arrival = Self { at, since, by: StampedBy::Kernel, is_exact: true };
+            arrivals.push((piece.bytes, arrival));
+            before = at;
+        }
+        arrivals
+    }
+
+    /// Whether the kernel's stamp cannot be true.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.by == StampedBy::Kernel && !self.is_exact
+    }
+
+    /// Whether parts of the read may have arrived so much before its stamp that their packets are
+    /// looked up.
+    pub(super) fn is_late(&self) -> bool {
+        self.at.saturating_duration_since(self.since) > LATE
+    }
 }
 
 /// A connection's set-up.
@@ -86,11 +137,11 @@ impl Incoming {
         self.since_start(arrival).saturating_sub(since)
     }
 
-    /// The same of the last byte of a read: the kernel's stamp is its arrival.
+    /// The same of the last byte of a read: a kernel's stamp that can be true is its arrival.
     fn uncertainty_of_last(&self, arrival: Arrival) -> Duration {
-        match arrival.by {
-            StampedBy::Kernel => Duration::ZERO,
-            StampedBy::Program => self.uncertainty(arrival),
+        match arrival.is_exact {
+            true => Duration::ZERO,
+            false => self.uncertainty(arrival),
         }
     }
 
@@ -101,7 +152,12 @@ impl Incoming {
         let taken = self.reader.push(bytes, &mut self.body);
         if self.headers_at.is_none() && self.reader.head().is_some() {
             self.headers_at = Some(self.since_start(arrival));
-            self.uncertainty.headers = self.uncertainty(arrival);
+            // Where nothing follows the headers, their end is the last byte.
+            let is_last = self.body.is_empty() && bytes.ends_with(b"\n\r\n");
+            self.uncertainty.headers = match is_last {
+                true => self.uncertainty_of_last(arrival),
+                false => self.uncertainty(arrival),
+            };
         }
         self.received += self.body.len() - before;
         if let Some(over) = self.received.checked_sub(BODY_LIMIT).filter(|&over| over > 0) {
@@ -134,13 +190,12 @@ impl Incoming {
         let uncertainty = self.uncertainty(arrival);
         self.uncertainty.end = self.uncertainty_of_last(arrival);
         self.last_read = self.since_start(arrival);
-        if self.body.is_empty() && self.chunks.is_empty() {
-            // Nothing follows the headers: their end is the last byte.
-            self.uncertainty.headers = self.uncertainty.end;
-        }
         if !self.body.is_empty() {
             if arrival.by == StampedBy::Program {
                 self.stamped_by = StampedBy::Program;
+            }
+            if arrival.is_doubtful() {
+                self.uncertainty.last_bytes = self.uncertainty.last_bytes.max(uncertainty);
             }
             let (at, bytes) = (self.last_read, self.body.split().freeze());
             self.chunks.push(Chunk { at, uncertainty, bytes });

@@ -17,7 +17,7 @@ use super::{connection::TlsError, incoming::Incoming};
 use crate::{
     client::{
         place::{Address, Place},
-        tls,
+        tap, tls,
     },
     recording::RequestError,
     route::Route,
@@ -79,6 +79,11 @@ impl Server {
                 Err(_) => Err(self.too_late(limit)),
             };
         }
+    }
+
+    /// Notes that this process cannot see the packets of the server.
+    pub(super) fn lose_packets(&self) {
+        tap::lose(&self.place);
     }
 
     pub(super) fn failed(&self, error: &io::Error) -> RequestError {
