@@ -803,6 +803,14 @@ pub fn has_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool
         }
 }
 
+/// Whether an answer that has ended well has no count of its tokens.
+pub fn lacks_usage(chunks: &[Chunk], protocol: &dyn Protocol) -> bool {
+    let mut stream = Stream::default();
+    let is_read = stream.read(chunks, StampedBy::Program, protocol).is_ok();
+    let is_good = is_read && stream.finish_reason().is_ok() && stream.in_band.is_none();
+    is_good && stream.usage.completion_tokens.is_none()
+}
+
 /// Whether the new chunks hold what an end holds: far cheaper than to decode all of them.
 fn may_have_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool {
     /// A mark may lie across two chunks.

@@ -48,7 +48,7 @@ use self::{
 use super::{
     Driven, Jobs, MANY, Next, PATIENCE, REST, SETTLE,
     clock::WallClock,
-    ending::{EndSearch, left_open},
+    ending::{EndMarks, EndSearch, Ending, Found, SOON, left_open},
     limits::Limits,
     now,
     place::Address,
@@ -130,6 +130,9 @@ pub(super) struct Stamped {
     deadlines: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When to look for answers whose bodies the server keeps open.
     next_search: Instant,
+    marks: EndMarks,
+    /// When to look at one that seems to have ended.
+    ending: Option<Instant>,
 }
 
 /// A place for one connection and one request on it.
@@ -197,7 +200,7 @@ impl Stamped {
     pub(super) fn new(
         (method, url): (Method, &reqwest::Url),
         headers: &HeaderMap,
-        timeouts: Timeouts,
+        (timeouts, marks): (Timeouts, EndMarks),
         connection: Warmth,
         route: &Route,
     ) -> anyhow::Result<Self> {
@@ -231,6 +234,8 @@ impl Stamped {
             waited: Duration::ZERO,
             deadlines: BinaryHeap::new(),
             next_search: now(),
+            marks,
+            ending: None,
         })
     }
 
@@ -296,7 +301,10 @@ impl Stamped {
         let patience = now() + PATIENCE;
         match (next_start, self.active()) {
             (None, 0) => None,
-            (start, _) => [start, deadline].into_iter().flatten().chain([patience]).min(),
+            (start, _) => {
+                let times = [start, deadline, self.ending];
+                times.into_iter().flatten().chain([patience]).min()
+            }
         }
     }
 
@@ -727,8 +735,13 @@ impl Stamped {
         if let Some(id) = work.id {
             work.incoming.chunks[before..].iter().for_each(|chunk| jobs.arrived(id, chunk));
         }
-        if let Some(ended) = ended {
-            self.finish(lane, ended, jobs);
+        match ended {
+            Some(ended) => self.finish(lane, ended, jobs),
+            None if self.marks.are_in(&work.incoming.chunks[before..]) => {
+                work.search.mark();
+                self.ending.get_or_insert(self.seen + SOON);
+            }
+            None => {}
         }
     }
 
@@ -822,20 +835,34 @@ impl Stamped {
     /// Ends the answers that say that they have ended and whose bodies the server keeps open.
     fn find_ends(&mut self, jobs: &mut dyn Jobs) {
         let now = now();
-        if now < self.next_search {
+        if now < self.next_search && self.ending.is_none_or(|ending| now < ending) {
             return;
         }
-        self.next_search = now + PATIENCE;
+        (self.next_search, self.ending) = (now + PATIENCE, None);
         for lane in 0..self.lanes.len() {
             let Some(work) = &mut self.lanes[lane].work else { continue };
-            let chunks = &work.incoming.chunks;
-            let has_ended = |chunks: &[Chunk], seen| jobs.has_ended(chunks, seen);
-            if work.stage == Stage::Receiving
-                && work.search.finds(chunks, work.limits.elapsed(), has_ended)
+            if work.stage != Stage::Receiving {
+                continue;
+            }
+            let (chunks, elapsed) = (&work.incoming.chunks, work.limits.elapsed());
+            let found = match work.incoming.is_refusal_over(elapsed) {
+                true => Found::LeftOpen,
+                false => work.search.look(chunks, elapsed, &Answers(jobs)),
+            };
+            match found {
+                Found::Nothing => {}
+                Found::End => work.id.into_iter().for_each(|id| jobs.ending(id)),
+                Found::LeftOpen => {
+                    // What has come meanwhile is still a part of it, and may be its proper end.
+                    self.receiving(lane, true, jobs);
+                    self.finish(lane, Err(left_open()), jobs);
+                }
+            }
+            if let Some(Work { search, incoming, limits, .. }) = &self.lanes[lane].work
+                && search.is_marked()
             {
-                // What has come meanwhile is still a part of it, and may be its proper end.
-                self.receiving(lane, true, jobs);
-                self.finish(lane, Err(left_open()), jobs);
+                let next = limits.origin + search.next(&incoming.chunks, elapsed);
+                self.ending = Some(self.ending.map_or(next, |ending| ending.min(next)));
             }
         }
     }
@@ -868,6 +895,19 @@ impl Stamped {
             self.finish(lane, Err(error), jobs);
         }
         self.deadlines.clear();
+    }
+}
+
+/// What is asked of answers, as their ends are looked for.
+struct Answers<'a>(&'a dyn Jobs);
+
+impl Ending for Answers<'_> {
+    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
+        self.0.has_ended(chunks, seen)
+    }
+
+    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
+        self.0.lacks_usage(chunks)
     }
 }
 
@@ -1038,7 +1078,8 @@ mod tests {
         let (headers, route) = (HeaderMap::new(), Route::default());
         let asked = (Method::POST, &url);
         let mut stamped =
-            Stamped::new(asked, &headers, timeouts, Warmth::Warm, &route).expect("a client");
+            Stamped::new(asked, &headers, (timeouts, EndMarks::of(&[])), Warmth::Warm, &route)
+                .expect("a client");
         stamped.addresses = addresses.iter().copied().map(Address::Port).collect();
         let mut jobs = Together { left: 3, answers: Vec::new() };
         stamped.drive(&mut jobs);

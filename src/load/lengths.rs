@@ -136,7 +136,7 @@ async fn have_counted(
         extra_body: &target.extra_body,
     };
     let body = exact::to_string(&target.protocol.body(&ask)).into();
-    let watch = Watcher { protocol: target.protocol, follow };
+    let watch = Watcher { target, follow };
     let recording = client.send(body, &watch).await;
     let recording = recording.map_err(|error| client.secrets().hide_in_error(error))?;
     match counted(&recording, target, client.secrets()) {

@@ -12,6 +12,7 @@ use crate::{
     client::{
         BODY_LIMIT, broke_off,
         clock::{Now, moment},
+        ending::is_refusal_over,
         http1::{Head, ResponseReader},
         tap::Piece,
         too_long, unreadable,
@@ -202,6 +203,12 @@ impl Incoming {
         }
     }
 
+    /// Whether this is a refusal of which nothing more is waited for.
+    pub(super) fn is_refusal_over(&self, now: Duration) -> bool {
+        let head = self.reader.head();
+        head.is_some_and(|head| is_refusal_over(head.status, self.last_read, now))
+    }
+
     /// Whether the connection may carry another request.
     pub(super) fn keeps_alive(&self) -> bool {
         !self.leftover && self.reader.keeps_alive()
@@ -269,5 +276,85 @@ impl Incoming {
             uncertainty: self.uncertainty,
             broken,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::socket;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A read of 500 ms after some moment; the socket was empty after so many.
+    fn arrival(stamp: Option<u64>, since: u64) -> (Arrival, u64, u64) {
+        let now = socket::now();
+        let begin = now.monotonic - ms(500);
+        let stamp = stamp.map(|stamp| now.wall - ms(500 - stamp));
+        let arrival = Arrival::new(stamp, begin + ms(since), now);
+        let at = |time: Instant| (time - begin).as_millis() as u64;
+        (arrival, at(arrival.at), at(arrival.since))
+    }
+
+    #[test]
+    fn a_stamp_of_before_the_socket_was_empty_is_not_the_arrival() {
+        let cases = [
+            // Stamp, when the socket was empty; arrival, its lower bound, whether it is exact.
+            (Some(400), 300, (400, 300, true)),
+            (Some(400), 402, (400, 402, true)),
+            (Some(100), 300, (500, 300, false)),
+            (Some(100), 104, (500, 104, false)),
+            (None, 300, (500, 300, false)),
+        ];
+        for (stamp, since, expected) in cases {
+            let (arrival, at, from) = arrival(stamp, since);
+            assert_eq!((at, from, arrival.is_exact), expected, "{stamp:?} {since}");
+            assert_eq!(arrival.is_doubtful(), stamp.is_some() && !arrival.is_exact);
+        }
+    }
+
+    #[test]
+    fn pieces_are_believed_unless_they_are_older_than_the_read() {
+        let now = socket::now();
+        let begin = now.monotonic - ms(500);
+        let piece = |at: u64, is_exact| Piece { bytes: 10, at: now.wall - ms(500 - at), is_exact };
+        let of = |pieces: &[Piece]| {
+            let arrivals = Arrival::of_pieces(pieces, begin + ms(100), now);
+            let at = |time: Instant| (time - begin).as_millis() as u64;
+            let bounds = |(_, arrival): &(usize, Arrival)| (at(arrival.since), at(arrival.at));
+            arrivals.iter().map(bounds).collect::<Vec<_>>()
+        };
+        let known = [piece(200, true), piece(300, false), piece(400, true)];
+        assert_eq!(of(&known), [(200, 200), (200, 300), (400, 400)]);
+        assert_eq!(of(&[piece(200, false)]), [(100, 200)]);
+        assert_eq!(of(&[piece(90, true), piece(200, true)]), []);
+    }
+
+    #[test]
+    fn a_doubtful_stamp_is_in_the_recording_and_headers_keep_their_own_bounds() {
+        let origin = socket::now().monotonic;
+        let read = |incoming: &mut Incoming, bytes: &[u8], (since, at), is_exact| {
+            let (at, since) = (origin + ms(at), origin + ms(since));
+            let arrival = Arrival { at, since, by: StampedBy::Kernel, is_exact };
+            incoming.take(bytes, arrival).expect("HTTP");
+            incoming.end_read(arrival);
+        };
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let with_size = [&head[..], b"5\r\n"].concat();
+        // What comes with the head; how much earlier it can have come; then a chunk's size alone.
+        for (first, headers) in [(&head[..], ms(0)), (&with_size, ms(30))] {
+            let mut incoming = Incoming::new(origin);
+            read(&mut incoming, first, (10, 40), true);
+            let size: &[u8] = if headers.is_zero() { b"5\r\n" } else { b"" };
+            read(&mut incoming, size, (50, 90), true);
+            assert_eq!(incoming.uncertainty.headers, headers);
+            read(&mut incoming, b"hello\r\n", (100, 104), true);
+            assert_eq!(incoming.uncertainty.last_bytes, ms(0));
+            read(&mut incoming, b"2\r\nhi\r\n", (200, 205), false);
+            assert_eq!(incoming.uncertainty.last_bytes, ms(5));
+            assert_eq!(incoming.stamped_by, StampedBy::Kernel);
+        }
     }
 }
