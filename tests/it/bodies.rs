@@ -194,7 +194,8 @@ fn a_load_goes_on_when_bodies_are_left_open() {
     let noted = starts.clone();
     let (url, connections) = plays(move |_| {
         noted.lock().expect("starts").push(Instant::now());
-        vec![Step::Write(unended(CHAT, 3)), Step::Hold]
+        let wait = Step::Sleep(Duration::from_millis(60));
+        vec![wait, Step::Write(unended(CHAT, 3)), Step::Hold]
     });
     for transport in ["stamped", "reqwest"] {
         let bench = Bench::new(&format!(
