@@ -122,11 +122,14 @@ impl Tap {
             Some(sys::PacketSocket::open(is_v6, port))
         };
         let sockets = [of(false), of(true)].into_iter().flatten().collect::<io::Result<_>>()?;
-        let (keys, flows) = (HashMap::new(), Vec::new());
-        Ok(Self {
+        Ok(Self::of(sockets))
+    }
+
+    fn of(sockets: Vec<sys::PacketSocket>) -> Self {
+        Self {
             sockets,
-            keys,
-            flows,
+            keys: HashMap::new(),
+            flows: Vec::new(),
             listens: true,
             listened: true,
             blind: 0,
@@ -134,7 +137,7 @@ impl Tap {
             waiting: 0,
             found: 0,
             missed: 0,
-        })
+        }
     }
 
     /// An error if this process may not have one.
@@ -701,6 +704,41 @@ mod tests {
         assert_eq!(flow(5, &packets).pieces(0, 200, ms(20)), Some(pieces));
     }
 
+    #[test]
+    fn a_connection_that_is_not_seen_to_begin_is_known_to_be_blind() {
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut tap = Tap::of(Vec::new());
+        tap.follow(0, at(40_000), at(8000));
+        assert!(!tap.connected(0), "no connection is seen");
+        assert!(!tap.covers_all() && !tap.always_listened());
+        // Its packets are no longer waited for.
+        assert!(!tap.flows[0].begins());
+        tap.forget(0);
+        assert!(tap.covers_all());
+        tap.follow(1, at(40_001), at(8000));
+        tap.flows[1].first = Some(7);
+        assert!(tap.connected(1));
+        tap.follow(0, at(40_002), at(8000));
+        assert!(tap.connected(0), "others are seen");
+        assert!(!tap.covers_all());
+        // One that failed, or has no port, is nothing to wait for.
+        tap.forget(0);
+        tap.forget(9);
+        assert!(tap.connected(0) && tap.connected(9));
+        assert!(tap.covers_all() && !tap.flows.iter().any(Flow::begins));
+    }
+
+    #[test]
+    fn a_port_that_another_lane_has_by_now_stays_its_own() {
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut tap = Tap::of(Vec::new());
+        tap.follow(0, at(40_000), at(8000));
+        tap.follow(1, at(40_000), at(8000));
+        tap.follow(0, at(40_001), at(8000));
+        let key = |port| tap.keys.get(&(IpAddr::from([127, 0, 0, 1]), port)).copied();
+        assert_eq!((key(40_000), key(40_001)), (Some(1), Some(0)));
+    }
+
     /// A server on the loopback that writes twice, `apart` from one another; and our end, which has
     /// read nothing.
     #[cfg(target_os = "linux")]
@@ -728,7 +766,7 @@ mod tests {
         // The kernel takes a while to begin.
         let _stamping = Stamping::begin().expect("a socket");
         std::thread::sleep(ms(20));
-        for address in ["127.0.0.1:0", "[::1]:0"] {
+        for address in ["127.0.0.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
             let Some((mut tap, ours)) = two_writes(address, apart) else { continue };
             let mut socket = Socket::of(ours).expect("a socket");
             // The tap may see a packet a little later.
