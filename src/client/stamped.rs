@@ -75,6 +75,9 @@ const COARSE: Duration = Duration::from_millis(1);
 /// beginning. With many answers it is twice as long, since the thread rests before it as well.
 const TICK: Duration = Duration::from_millis(1);
 
+/// When nothing has come or been sent for so long, a longer wait does as well.
+const SILENCE: Duration = Duration::from_millis(200);
+
 /// After so many reads sockets are looked at again.
 const BATCH: usize = 64;
 
@@ -330,14 +333,14 @@ impl Stamped {
         }
     }
 
-    /// How long to wait at most: what arrives then arrived within it. Half a percent of the time since
-    /// the last arrival or request is as good as a millisecond.
+    /// How long to wait at most: what arrives then arrived within it. After a silence it may be twice
+    /// as long, and no longer: what then comes in one piece has a gap as well.
     fn tick(&self, at: Instant) -> Option<Duration> {
         let active = self.active();
         let is_tapped = self.tap.as_ref().is_some_and(Tap::covers_all);
-        let least = if active > MANY { 2 * TICK } else { TICK };
-        let silent = at.saturating_duration_since(self.moved);
-        (active > 0 && !is_tapped).then(|| whole_millis(silent / 200).max(least))
+        let is_silent = at.saturating_duration_since(self.moved) > SILENCE;
+        let tick = if active > MANY || is_silent { 2 * TICK } else { TICK };
+        (active > 0 && !is_tapped).then_some(tick)
     }
 
     /// Waits so long for something to happen, and notes what it happened to; false when it was

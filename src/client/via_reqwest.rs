@@ -197,7 +197,6 @@ impl Target {
         }
         lane.connects.take();
         let begun = now();
-        pulse.moves(begun);
         let (response, connect) = self.head(lane, request, begun).await?;
         let origin = connect.map_or(begun, |connect| connect.ended);
         if connect.is_some() && lane.answered.load(Ordering::Relaxed) {

@@ -17,34 +17,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Notify, task, time};
+use tokio::{task, time};
 
-use crate::client::{PATIENCE, now};
+use crate::client::now;
 
-/// How often the pulse beats; the runtime's timers are up to a millisecond late. While nothing comes,
-/// it beats less often: half a percent of the time since the last arrival or request is as good.
+/// How often the pulse beats, also while nothing comes: the gap behind a first token is as uncertain
+/// as that token. The runtime's timers are up to a millisecond late.
 const BEAT: Duration = Duration::from_millis(1);
 
 /// The last moment at which all that had arrived was read.
 #[derive(Debug)]
-pub(super) struct Pulse {
-    last: Cell<Instant>,
-    /// When something was last read or sent.
-    moved: Cell<Instant>,
-    /// Ends a long wait for the next beat.
-    hurry: Notify,
-}
+pub(super) struct Pulse(Cell<Instant>);
 
 impl Pulse {
     pub(super) fn new() -> Self {
-        Self { last: Cell::new(now()), moved: Cell::new(now()), hurry: Notify::new() }
-    }
-
-    /// Something is read or sent now: from now on the pulse beats often.
-    pub(super) fn moves(&self, now: Instant) {
-        if rest(now.saturating_duration_since(self.moved.replace(now))) > BEAT {
-            self.hurry.notify_one();
-        }
+        Self(Cell::new(now()))
     }
 
     /// Follows the reads of a stream that begins at `origin`.
@@ -55,24 +42,15 @@ impl Pulse {
     /// Beats until it is dropped.
     pub(super) async fn beat(&self) {
         loop {
-            let silent = now().saturating_duration_since(self.moved.get());
-            tokio::select! {
-                () = time::sleep(rest(silent)) => {}
-                () = self.hurry.notified() => {}
-            }
+            time::sleep(BEAT).await;
             let at = now();
             // The system is asked; then the connections run; then the readers.
             for _ in 0..3 {
                 task::yield_now().await;
             }
-            self.last.set(at);
+            self.0.set(at);
         }
     }
-}
-
-/// How long to wait for the next beat when nothing has come for so long.
-fn rest(silent: Duration) -> Duration {
-    (silent / 200).clamp(BEAT, PATIENCE)
 }
 
 /// The reads of one stream.
@@ -88,8 +66,7 @@ pub(super) struct Reads<'a> {
 impl Reads<'_> {
     /// How long ago, at most, what has just been read arrived.
     pub(super) fn uncertainty(&mut self) -> Duration {
-        let (now, beat) = (now(), self.pulse.last.get());
-        self.pulse.moves(now);
+        let (now, beat) = (now(), self.pulse.0.get());
         if beat > self.last {
             self.since = beat;
         }
