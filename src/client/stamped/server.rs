@@ -128,3 +128,18 @@ impl Server {
 fn unbracketed(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::has_unseen_packets;
+
+    #[test]
+    fn a_server_whose_packets_are_not_seen_is_known_by_its_url() {
+        let url = reqwest::Url::parse("http://unseen.test/v1/chat/completions").expect("a URL");
+        Server::of(&url, &Route::default()).expect("a server").lose_packets();
+        assert!(has_unseen_packets("http://unseen.test:80/v1"));
+        assert!(!has_unseen_packets("http://unseen.test:8000/v1"));
+        assert!(!has_unseen_packets("http://seen.test/v1"));
+    }
+}
