@@ -34,7 +34,7 @@ pub use self::{
     opening::Opening,
     secrets::Secrets,
 };
-use self::{http1::HttpError, stamped::Stamped, via_reqwest::ViaReqwest};
+use self::{ending::EndMarks, http1::HttpError, stamped::Stamped, via_reqwest::ViaReqwest};
 use crate::{
     config::{self, Connection},
     plan::{Secret, Timeouts, Transport},
@@ -139,6 +139,14 @@ pub trait Watch {
         false
     }
 
+    /// Whether an answer that has ended lacks usage that it cannot be read without.
+    fn lacks_usage(&self, _: &[Chunk]) -> bool {
+        false
+    }
+
+    /// The answer has ended by its own word, and its body has not.
+    fn ending(&self) {}
+
     /// Whether the answer is not wanted any more.
     fn is_cancelled(&self) -> bool;
 }
@@ -160,6 +168,15 @@ pub trait Jobs {
     fn has_ended(&self, _: &[Chunk], _seen: usize) -> bool {
         false
     }
+
+    /// Whether an answer that has ended lacks usage that it cannot be read without.
+    fn lacks_usage(&self, _: &[Chunk]) -> bool {
+        false
+    }
+
+    /// Answer `id` has ended by its own word, and its body has not: it keeps its connection, and
+    /// another request may be sent.
+    fn ending(&mut self, _id: usize) {}
 
     /// Whether no answer is wanted any more.
     fn is_cancelled(&self) -> bool;
@@ -229,6 +246,10 @@ impl Jobs for Single<'_> {
         self.watch.has_ended(chunks, seen)
     }
 
+    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
+        self.watch.lacks_usage(chunks)
+    }
+
     fn is_cancelled(&self) -> bool {
         self.watch.is_cancelled()
     }
@@ -264,18 +285,19 @@ impl Client {
         let others = options.api_key.into_iter().chain(&options.route.secrets);
         let secrets = Secrets::of(named.chain(others.map(|Secret(secret)| secret.as_bytes())));
         let timeouts = options.timeouts;
+        let marks = EndMarks::of(options.protocol.end_marks());
         let inner = match options.transport {
             Transport::Stamped => Inner::Stamped(Box::new(Mutex::new(Stamped::new(
                 (method, &url),
                 &headers,
-                timeouts,
+                (timeouts, marks),
                 options.connection,
                 options.route,
             )?))),
             Transport::Reqwest => Inner::Reqwest(Box::new(ViaReqwest::new(
                 (method, url),
                 headers,
-                timeouts,
+                (timeouts, marks),
                 options.connection,
                 options.route,
             )?)),
@@ -363,9 +385,16 @@ impl fmt::Debug for Client {
     }
 }
 
-/// An error if this process cannot see when each packet arrived, as `stamps: packets` wants it.
+/// An error if this process cannot see when each packet arrived, as `stamps: packets` requires it.
 pub fn check_packet_stamps() -> std::io::Result<()> {
     tap::Tap::check()
+}
+
+/// Whether a client was to see the packets of the server of this URL and did not, as where addresses
+/// are translated on the way.
+pub fn has_unseen_packets(url: &str) -> bool {
+    let url = reqwest::Url::parse(url);
+    url.is_ok_and(|url| tap::is_lost(&place::Place::of(&url, &Route::default())))
 }
 
 /// What else than connections is open: the results, the terminal, a TLS store.

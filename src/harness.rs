@@ -301,6 +301,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
 
 /// What follows the trials that libtest knows of: the instrument, more runs, the verdict.
 fn conclude(session: &mut Session, closing: &Closing, failed: u64, calibrates: bool) -> u8 {
+    calibrate::warn_of_unseen_packets(session.summary(), &closing.terminal);
     let instruments = match calibrates {
         true => calibrate::before_judging(session.summary(), &closing.terminal, &closing.path),
         false => Instruments::new(),

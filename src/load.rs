@@ -21,7 +21,7 @@ pub use self::{
 };
 use crate::{
     client::{Client, Secrets, Watch},
-    config::PrefixCache,
+    config::{PrefixCache, TokenCount},
     exact,
     plan::{Case, Target},
     prompt::{self, ChatMessage, Piece, Prompt},
@@ -122,7 +122,7 @@ async fn ask(
     client: &Client,
     follow: &dyn Follow,
 ) -> Answer {
-    let watch = Watcher { protocol: target.protocol, follow };
+    let watch = Watcher { target, follow };
     Answer::of(client.send(body, &watch).await, target, asked, client.secrets())
 }
 
@@ -266,8 +266,13 @@ impl Follow for FirstToken<'_> {
     }
 }
 
+/// Whether an answer that has ended cannot be read before its usage comes.
+fn lacks_usage(chunks: &[Chunk], target: &Target) -> bool {
+    matches!(target.token_count, TokenCount::Usage) && sample::lacks_usage(chunks, target.protocol)
+}
+
 struct Watcher<'a> {
-    protocol: &'static dyn Protocol,
+    target: &'a Target,
     follow: &'a dyn Follow,
 }
 
@@ -277,11 +282,15 @@ impl Watch for Watcher<'_> {
     }
 
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        sample::tokens_so_far(chunks, self.protocol).0
+        sample::tokens_so_far(chunks, self.target.protocol).0
     }
 
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
-        sample::has_ended(chunks, seen, self.protocol)
+        sample::has_ended(chunks, seen, self.target.protocol)
+    }
+
+    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
+        lacks_usage(chunks, self.target)
     }
 
     fn is_cancelled(&self) -> bool {

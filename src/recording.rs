@@ -79,6 +79,9 @@ pub struct Uncertainty {
     pub headers: Duration,
     /// Of [`Recording::ended_at`].
     pub end: Duration,
+    /// Of the last byte of a chunk, at most, where the kernel stamped: more than nothing only if one
+    /// of its stamps could not be true.
+    pub last_bytes: Duration,
 }
 
 impl Recording {
@@ -96,8 +99,8 @@ impl Recording {
     /// ```
     ///
     /// Times are whole nanoseconds, so nothing is lost on the way. What may have arrived before its
-    /// time says by how much, in `uncertainty_ns`, `headers_uncertainty_ns` or
-    /// `ended_uncertainty_ns`; files of older versions do not. A chunk's bytes are `text`, or
+    /// time says by how much, in `uncertainty_ns`, `headers_uncertainty_ns`,
+    /// `ended_uncertainty_ns` or `last_bytes_uncertainty_ns`; files of older versions do not. A chunk's bytes are `text`, or
     /// `hex` where they are not UTF-8 by themselves: a read may end within a character. A body that
     /// broke adds `"broken":{"kind":…,"message":…}` to the head. [`from_jsonl`](Self::from_jsonl)
     /// also takes a `note` there, free text for the reader of the file.
@@ -155,7 +158,7 @@ pub(crate) fn header_text(headers: &HeaderMap, name: HeaderName) -> Option<Strin
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StampedBy {
-    /// The kernel's, when the packet came. One read has one stamp, that of the last packet in it:
+    /// The kernel's, when the packet came; the program's where such a stamp could not be true. One read has one stamp, that of the last packet in it:
     /// where this program reads late, what came before that packet is noted too late, by up to
     /// [`Chunk::uncertainty`].
     Kernel,
@@ -307,6 +310,8 @@ struct Head {
     #[serde(default, skip_serializing_if = "is_default")]
     ended_uncertainty_ns: u64,
     #[serde(default, skip_serializing_if = "is_default")]
+    last_bytes_uncertainty_ns: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     stamped_by: StampedBy,
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<RequestError>,
@@ -348,6 +353,7 @@ impl From<&Recording> for Head {
             ended_ns: nanos(recording.ended_at),
             headers_uncertainty_ns: nanos(recording.uncertainty.headers),
             ended_uncertainty_ns: nanos(recording.uncertainty.end),
+            last_bytes_uncertainty_ns: nanos(recording.uncertainty.last_bytes),
             stamped_by: recording.stamped_by,
             broken: recording.broken.clone(),
             note: None,
@@ -375,6 +381,7 @@ impl Head {
             uncertainty: Uncertainty {
                 headers: Duration::from_nanos(self.headers_uncertainty_ns),
                 end: Duration::from_nanos(self.ended_uncertainty_ns),
+                last_bytes: Duration::from_nanos(self.last_bytes_uncertainty_ns),
             },
             broken: self.broken,
         }
@@ -434,7 +441,8 @@ mod tests {
         let error = (proptest::sample::select(ErrorKind::ALL), ".*")
             .prop_map(|(kind, message)| RequestError::new(kind, message));
         let stamped_by = prop_oneof![Just(StampedBy::Kernel), Just(StampedBy::Program)];
-        let uncertainty = (time(), time()).prop_map(|(headers, end)| Uncertainty { headers, end });
+        let uncertainty = (time(), time(), time())
+            .prop_map(|(headers, end, last_bytes)| Uncertainty { headers, end, last_bytes });
         let clock = (stamped_by, uncertainty);
         let set_up = (option::of(time()), option::of(time()), option::of(time()), clock);
         let texts = (option::of(".*"), option::of(".*"), option::of(".*"), ".*");

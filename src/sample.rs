@@ -800,7 +800,8 @@ pub fn read_with(
     fields: &TextFields,
 ) -> Result<Sample, RequestError> {
     refuse_status(recording, protocol)?;
-    let mut stream = Stream { text: Some(0), fields: Some(fields), ..Stream::default() };
+    let arrivals = Arrivals::of(recording.uncertainty);
+    let mut stream = Stream { text: Some(0), fields: Some(fields), arrivals, ..Stream::default() };
     let decoded = stream.read(&recording.chunks, recording.stamped_by, protocol);
     if let Some((events, message)) = stream.in_band {
         let message = one_line(&message, 300);
@@ -888,6 +889,14 @@ pub fn has_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool
             let is_read = stream.read(chunks, StampedBy::Program, protocol).is_ok();
             is_read && stream.ended || stream.in_band.is_some()
         }
+}
+
+/// Whether an answer that has ended well has no count of its tokens.
+pub fn lacks_usage(chunks: &[Chunk], protocol: &dyn Protocol) -> bool {
+    let mut stream = Stream::default();
+    let is_read = stream.read(chunks, StampedBy::Program, protocol).is_ok();
+    let is_good = is_read && stream.finish_reason().is_ok() && stream.in_band.is_none();
+    is_good && stream.usage.completion_tokens.is_none()
 }
 
 /// Whether the new chunks hold what an end holds: far cheaper than to decode all of them.

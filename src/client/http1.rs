@@ -301,7 +301,7 @@ impl ResponseReader {
     }
 }
 
-/// Refuses what cannot become a head, as soon as that can be told.
+/// Refuses what cannot become a head, as soon as it is known.
 fn check_beginning(bytes: &[u8]) -> Result<(), HttpError> {
     let is_begun = |whole: &[u8]| bytes.starts_with(&whole[..bytes.len().min(whole.len())]);
     match bytes {

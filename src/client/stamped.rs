@@ -13,9 +13,13 @@
 //! are in flight, none is longer than [`TICK`].
 //!
 //! Where the process may see packets, a [`Tap`] says when each packet of a late read arrived, and
-//! such ticks are not needed. It takes the system a microsecond or two a packet, which is nothing
-//! beside what a few streams take, and a quarter of what many do: unless they are asked for, packets
+//! such ticks are not needed. It takes the system a microsecond or two a packet, which is negligible
+//! compared with a few streams, and a quarter of what many take: unless they are asked for, packets
 //! are not looked at while more than [`TAPPED`] answers are in flight.
+//!
+//! A stamp from before the lower bound is not the arrival: the kernel gives a segment that was sent
+//! again the stamp of one that came early, or the wall clock was set. The packets say when it came,
+//! else the program's clock.
 //!
 //! One thread drives all requests. A connection is set up, TLS included, before its request's
 //! clock starts; a kept one that the server has closed is noticed before the request is sent.
@@ -43,8 +47,8 @@ use self::{
 };
 use super::{
     Driven, Jobs, MANY, Next, PATIENCE, REST, SETTLE,
-    clock::{WallClock, moment},
-    ending::{EndSearch, left_open},
+    clock::WallClock,
+    ending::{EndMarks, EndSearch, Ending, Found, SOON, left_open},
     limits::Limits,
     now,
     place::Address,
@@ -71,8 +75,8 @@ const COARSE: Duration = Duration::from_millis(1);
 /// beginning. With many answers it is twice as long, since the thread rests before it as well.
 const TICK: Duration = Duration::from_millis(1);
 
-/// A read may have been so late that its packets are looked up, if it holds several events.
-const LATE: Duration = Duration::from_micros(250);
+/// When nothing has come or been sent for so long, a longer wait does as well.
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// After so many reads sockets are looked at again.
 const BATCH: usize = 64;
@@ -104,10 +108,12 @@ pub(super) struct Stamped {
     quiet: Instant,
     /// The last reading of the clock.
     seen: Instant,
+    /// When bytes of an answer were last read, or a request was sent.
+    moved: Instant,
     /// `None` where the kernel gives no stamps.
     stamping: Option<Stamping>,
     /// Whether packets are to be seen once the addresses are known.
-    wants_tap: bool,
+    should_tap: bool,
     /// Whether they are to be seen however many answers are in flight.
     always_taps: bool,
     tap: Option<Tap>,
@@ -127,6 +133,9 @@ pub(super) struct Stamped {
     deadlines: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When to look for answers whose bodies the server keeps open.
     next_search: Instant,
+    marks: EndMarks,
+    /// When to look at one that seems to have ended.
+    ending: Option<Instant>,
 }
 
 /// A place for one connection and one request on it.
@@ -167,6 +176,18 @@ struct Work {
     search: EndSearch,
 }
 
+/// What came of a read.
+enum Received {
+    /// As much as one read takes.
+    Full,
+    /// Less: the socket is empty.
+    Short,
+    /// The socket was empty.
+    Nothing,
+    /// The answer's end.
+    End(Result<(), RequestError>),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// The server may still be about to close the connection.
@@ -182,7 +203,7 @@ impl Stamped {
     pub(super) fn new(
         (method, url): (Method, &reqwest::Url),
         headers: &HeaderMap,
-        timeouts: Timeouts,
+        (timeouts, marks): (Timeouts, EndMarks),
         connection: Warmth,
         route: &Route,
     ) -> anyhow::Result<Self> {
@@ -201,8 +222,9 @@ impl Stamped {
             reported: VecDeque::new(),
             quiet: now(),
             seen: now(),
+            moved: now(),
             stamping: route.socket.is_none().then(Stamping::begin).and_then(Result::ok),
-            wants_tap: has_tokens && has_packets && route.stamps != Stamps::Socket,
+            should_tap: has_tokens && has_packets && route.stamps != Stamps::Socket,
             always_taps: route.stamps == Stamps::Packets,
             tap: None,
             wall: WallClock::new(),
@@ -215,6 +237,8 @@ impl Stamped {
             waited: Duration::ZERO,
             deadlines: BinaryHeap::new(),
             next_search: now(),
+            marks,
+            ending: None,
         })
     }
 
@@ -222,11 +246,17 @@ impl Stamped {
     pub(super) fn drive(&mut self, jobs: &mut dyn Jobs) -> Driven {
         let begun = now();
         self.waited = Duration::ZERO;
+        if let Some(tap) = &mut self.tap {
+            tap.resume();
+        }
         loop {
             let next_start = self.start(jobs);
             let active = self.active();
             let Some(until) = self.next_look(next_start).filter(|_| !jobs.is_cancelled()) else {
                 self.abandon(jobs);
+                if let Some(tap) = &mut self.tap {
+                    tap.pause();
+                }
                 return Driven::of(now() - begun, self.waited);
             };
             self.listen(active);
@@ -243,7 +273,7 @@ impl Stamped {
         self.tap.as_ref().is_some_and(Tap::always_listened)
     }
 
-    /// Looks at packets or not, as so many answers in flight want it.
+    /// Looks at packets or not, depending on the number of answers in flight.
     fn listen(&mut self, active: usize) {
         if let Some(tap) = &mut self.tap {
             let most = if tap.listens() { TAPPED } else { TAPPED / 2 };
@@ -274,7 +304,10 @@ impl Stamped {
         let patience = now() + PATIENCE;
         match (next_start, self.active()) {
             (None, 0) => None,
-            (start, _) => [start, deadline].into_iter().flatten().chain([patience]).min(),
+            (start, _) => {
+                let times = [start, deadline, self.ending];
+                times.into_iter().flatten().chain([patience]).min()
+            }
         }
     }
 
@@ -290,7 +323,7 @@ impl Stamped {
                 Some(start) if start <= until => whole_millis(left.saturating_sub(COARSE)),
                 _ => left,
             };
-            let tick = self.tick(at - begun);
+            let tick = self.tick(at);
             let was_whole = self.look(tick.map_or(left, |tick| tick.min(left)));
             let is_tick = tick.is_some_and(|tick| tick < left);
             if !is_tick || !was_whole || !self.reported.is_empty() {
@@ -300,13 +333,14 @@ impl Stamped {
         }
     }
 
-    /// How long to wait at most, having waited so long: what arrives then arrived within it. A
-    /// hundredth of what has passed is as good as a millisecond.
-    fn tick(&self, waited: Duration) -> Option<Duration> {
+    /// How long to wait at most: what arrives then arrived within it. After a silence it may be twice
+    /// as long, and no longer: what then comes in one piece has a gap as well.
+    fn tick(&self, at: Instant) -> Option<Duration> {
         let active = self.active();
-        let is_tapped = self.tap.as_ref().is_some_and(Tap::listens);
-        let least = if active > MANY { 2 * TICK } else { TICK };
-        (active > 0 && !is_tapped).then(|| whole_millis(waited / 100).max(least))
+        let is_tapped = self.tap.as_ref().is_some_and(Tap::covers_all);
+        let is_silent = at.saturating_duration_since(self.moved) > SILENCE;
+        let tick = if active > MANY || is_silent { 2 * TICK } else { TICK };
+        (active > 0 && !is_tapped).then_some(tick)
     }
 
     /// Waits so long for something to happen, and notes what it happened to; false when it was
@@ -456,8 +490,16 @@ impl Stamped {
         let at_once =
             idle_since.is_some_and(|since| now.saturating_duration_since(since) < AT_ONCE);
         self.keeps &= fresh.is_some() || !at_once;
-        self.lanes[lane] = Lane::default();
+        self.disconnect(lane);
         false
+    }
+
+    /// The lane's connection is over.
+    fn disconnect(&mut self, lane: usize) {
+        self.lanes[lane] = Lane::default();
+        if let Some(tap) = &mut self.tap {
+            tap.forget(lane);
+        }
     }
 
     /// Something happened to a connection that is not in use.
@@ -517,10 +559,26 @@ impl Stamped {
     /// Sees packets from now on, if that is wanted and allowed: before the first connection, whose
     /// first packet says how the others are counted.
     fn open_tap(&mut self) {
-        if std::mem::take(&mut self.wants_tap) {
+        if std::mem::take(&mut self.should_tap) {
             let ports: Vec<_> = self.addresses.iter().filter_map(Address::port).collect();
             self.tap = Tap::open(&ports).ok();
+            if self.tap.is_none() {
+                self.server.lose_packets();
+            }
         }
+    }
+
+    /// The lane has a connection. If no packet of the server is seen, the tap is of no use: without
+    /// it, waits are short.
+    fn follow_up(&mut self, lane: usize) {
+        if self.tap.as_mut().is_some_and(|tap| !tap.connected(lane)) {
+            self.lose_tap();
+        }
+    }
+
+    fn lose_tap(&mut self) {
+        self.tap = None;
+        self.server.lose_packets();
     }
 
     /// Notes when to look at the lane's limits.
@@ -573,10 +631,7 @@ impl Stamped {
     }
 
     fn handshaking(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
-        else {
-            return;
-        };
+        let Lane { connection: Some(connection), .. } = &mut self.lanes[lane] else { return };
         while connection.is_handshaking() {
             match connection.shake() {
                 Ok(true) => {}
@@ -588,6 +643,11 @@ impl Stamped {
             }
         }
         let opened = now();
+        self.follow_up(lane);
+        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+        else {
+            return;
+        };
         // The next connection need not try those that failed.
         if let Some(at) = self.addresses.iter().position(|at| Some(at) == work.address.as_ref()) {
             self.addresses.swap(0, at);
@@ -619,7 +679,7 @@ impl Stamped {
         *quiet = None;
         work.stage = Stage::Sending;
         work.limits.origin = now();
-        self.seen = work.limits.origin;
+        (self.seen, self.moved) = (work.limits.origin, work.limits.origin);
         work.incoming = Incoming::new(work.limits.origin);
         work.deadline = work.limits.first_deadline();
         match connection.seal(std::mem::take(&mut work.request)) {
@@ -661,67 +721,70 @@ impl Stamped {
     /// A read that is short has emptied the socket (epoll(7), question 9), so that another one
     /// would be for nothing, unless the end of the stream may lie behind it: `drain`.
     fn receiving(&mut self, lane: usize, drain: bool, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work), quiet, .. } =
-            &mut self.lanes[lane]
-        else {
-            return;
-        };
+        let Some(work) = &self.lanes[lane].work else { return };
         let before = work.incoming.chunks.len();
-        let mut ended = None;
-        while ended.is_none() {
-            let begun = self.seen;
-            let read = match connection.socket.read(&mut self.buffer) {
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    (work.emptied, *quiet) = (begun, None);
-                    break;
-                }
-                Err(error) => {
-                    ended = Some(Err(work.incoming.broken(&error)));
-                    break;
-                }
-            };
-            let now = socket::now();
-            self.seen = now.monotonic;
-            let steady = self.wall.round(now);
-            let kernel = read.arrived.filter(|_| steady).map(|stamp| moment(stamp, now));
-            let since = work.emptied.max(quiet.unwrap_or(self.quiet));
-            let arrival = match kernel {
-                Some(at) => Arrival { at, since, by: StampedBy::Kernel },
-                None => Arrival { at: now.monotonic, since, by: StampedBy::Program },
-            };
-            if read.bytes < READ {
-                (work.emptied, *quiet) = (begun, None);
+        let ended = loop {
+            match self.receive(lane, jobs) {
+                Received::Full => {}
+                Received::Short if drain => {}
+                Received::Short | Received::Nothing => break None,
+                Received::End(ended) => break Some(ended),
             }
-            let bytes = &self.buffer[..read.bytes];
-            let stamp = kernel.and(read.arrived);
-            let is_needed = stamp.is_some() && connection.needs_pieces(bytes, &work.incoming);
-            let stamp = stamp.filter(|_| is_needed && is_late(arrival));
-            let pieces = pieces(&mut self.tap, (lane, &connection.socket), stamp, bytes);
-            let mut before = since;
-            let pieces = pieces.into_iter().flatten().map(|Piece { bytes, at, is_exact }| {
-                let at = moment(at, now).min(arrival.at);
-                let since = if is_exact { at } else { std::mem::replace(&mut before, at) };
-                before = at;
-                (bytes, Arrival { at, since, by: StampedBy::Kernel })
-            });
-            let taken = connection.take_pieces(bytes, pieces, arrival, &mut work.incoming);
-            let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
-            if taken.is_err() || work.incoming.reader.is_done() {
-                let has_ended = |chunks: &[Chunk]| jobs.has_ended(chunks, 0);
-                ended = Some(taken.and_then(|()| work.incoming.confirm(has_ended)));
-            } else if read.bytes < READ && !drain {
-                break;
-            }
+        };
+        if self.tap.as_ref().is_some_and(Tap::is_useless) {
+            self.lose_tap();
         }
-        // Without it, waits are short.
-        self.tap = self.tap.take().filter(|tap| !tap.is_useless());
+        let Some(work) = &mut self.lanes[lane].work else { return };
         if let Some(id) = work.id {
             work.incoming.chunks[before..].iter().for_each(|chunk| jobs.arrived(id, chunk));
         }
-        if let Some(ended) = ended {
-            self.finish(lane, ended, jobs);
+        match ended {
+            Some(ended) => self.finish(lane, ended, jobs),
+            None if self.marks.are_in(&work.incoming.chunks[before..]) => {
+                work.search.mark();
+                self.ending.get_or_insert(self.seen + SOON);
+            }
+            None => {}
         }
+    }
+
+    /// Reads once.
+    fn receive(&mut self, lane: usize, jobs: &dyn Jobs) -> Received {
+        let Lane { connection: Some(connection), work: Some(work), quiet, .. } =
+            &mut self.lanes[lane]
+        else {
+            return Received::Nothing;
+        };
+        let begun = self.seen;
+        let read = match connection.socket.read(&mut self.buffer) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                (work.emptied, *quiet) = (begun, None);
+                return Received::Nothing;
+            }
+            Err(error) => return Received::End(Err(work.incoming.broken(&error))),
+        };
+        let now = socket::now();
+        (self.seen, self.moved) = (now.monotonic, now.monotonic);
+        let stamp = read.arrived.filter(|_| self.wall.round(now));
+        let since = work.emptied.max(quiet.unwrap_or(self.quiet));
+        let bytes = &self.buffer[..read.bytes];
+        let arrival = connection.arrival(bytes, Arrival::new(stamp, since, now));
+        let is_short = read.bytes < READ;
+        if is_short {
+            (work.emptied, *quiet) = (begun, None);
+        }
+        let needs = || arrival.is_doubtful() || connection.needs_pieces(bytes, &work.incoming);
+        let stamp = stamp.filter(|_| self.tap.is_some() && arrival.is_late() && needs());
+        let pieces = pieces(&mut self.tap, (lane, &connection.socket), stamp, bytes);
+        let pieces = Arrival::of_pieces(&pieces.unwrap_or_default(), since, now);
+        let taken = connection.take_pieces(bytes, &pieces, arrival, &mut work.incoming);
+        let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
+        if taken.is_err() || work.incoming.reader.is_done() {
+            let has_ended = |chunks: &[Chunk]| jobs.has_ended(chunks, 0);
+            return Received::End(taken.and_then(|()| work.incoming.confirm(has_ended)));
+        }
+        if is_short { Received::Short } else { Received::Full }
     }
 
     /// Looks at the limits whose time has come.
@@ -775,20 +838,34 @@ impl Stamped {
     /// Ends the answers that say that they have ended and whose bodies the server keeps open.
     fn find_ends(&mut self, jobs: &mut dyn Jobs) {
         let now = now();
-        if now < self.next_search {
+        if now < self.next_search && self.ending.is_none_or(|ending| now < ending) {
             return;
         }
-        self.next_search = now + PATIENCE;
+        (self.next_search, self.ending) = (now + PATIENCE, None);
         for lane in 0..self.lanes.len() {
             let Some(work) = &mut self.lanes[lane].work else { continue };
-            let chunks = &work.incoming.chunks;
-            let has_ended = |chunks: &[Chunk], seen| jobs.has_ended(chunks, seen);
-            if work.stage == Stage::Receiving
-                && work.search.finds(chunks, work.limits.elapsed(), has_ended)
+            if work.stage != Stage::Receiving {
+                continue;
+            }
+            let (chunks, elapsed) = (&work.incoming.chunks, work.limits.elapsed());
+            let found = match work.incoming.is_refusal_over(elapsed) {
+                true => Found::LeftOpen,
+                false => work.search.look(chunks, elapsed, &Answers(jobs)),
+            };
+            match found {
+                Found::Nothing => {}
+                Found::End => work.id.into_iter().for_each(|id| jobs.ending(id)),
+                Found::LeftOpen => {
+                    // What has come meanwhile is still a part of it, and may be its proper end.
+                    self.receiving(lane, true, jobs);
+                    self.finish(lane, Err(left_open()), jobs);
+                }
+            }
+            if let Some(Work { search, incoming, limits, .. }) = &self.lanes[lane].work
+                && search.is_marked()
             {
-                // What has come meanwhile is still a part of it, and may be its proper end.
-                self.receiving(lane, true, jobs);
-                self.finish(lane, Err(left_open()), jobs);
+                let next = limits.origin + search.next(&incoming.chunks, elapsed);
+                self.ending = Some(self.ending.map_or(next, |ending| ending.min(next)));
             }
         }
     }
@@ -804,7 +881,7 @@ impl Stamped {
                 self.idle.push_back(lane);
             }
             false => {
-                self.lanes[lane] = Lane::default();
+                self.disconnect(lane);
                 self.empty.push(lane);
             }
         }
@@ -821,6 +898,19 @@ impl Stamped {
             self.finish(lane, Err(error), jobs);
         }
         self.deadlines.clear();
+    }
+}
+
+/// What is asked of answers, as their ends are looked for.
+struct Answers<'a>(&'a dyn Jobs);
+
+impl Ending for Answers<'_> {
+    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
+        self.0.has_ended(chunks, seen)
+    }
+
+    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
+        self.0.lacks_usage(chunks)
     }
 }
 
@@ -894,12 +984,6 @@ fn pieces(
     let pieces = stamp.and_then(|stamp| tap.divide(lane, (bytes.len(), socket.received), stamp));
     tap.note(lane, socket.received);
     pieces
-}
-
-/// Whether parts of a read may have arrived so much before its stamp that their packets are looked
-/// up.
-fn is_late(arrival: Arrival) -> bool {
-    arrival.at.saturating_duration_since(arrival.since) > LATE
 }
 
 fn whole_millis(time: Duration) -> Duration {
@@ -997,7 +1081,8 @@ mod tests {
         let (headers, route) = (HeaderMap::new(), Route::default());
         let asked = (Method::POST, &url);
         let mut stamped =
-            Stamped::new(asked, &headers, timeouts, Warmth::Warm, &route).expect("a client");
+            Stamped::new(asked, &headers, (timeouts, EndMarks::of(&[])), Warmth::Warm, &route)
+                .expect("a client");
         stamped.addresses = addresses.iter().copied().map(Address::Port).collect();
         let mut jobs = Together { left: 3, answers: Vec::new() };
         stamped.drive(&mut jobs);

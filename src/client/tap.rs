@@ -7,19 +7,24 @@
 //! The stream's socket stays the source of bytes and of the last stamp. The tap only says which
 //! bytes of a read arrived when: by TCP's sequence numbers, counted from the SYN-ACK, so it is opened
 //! before the connections. What it does not know, since it was full or sees a packet a little after
-//! the stream's socket does, arrived between the packets before and behind. If the last packet has
-//! another stamp than the read, nothing is used. Only incoming packets are seen, so the loopback has
-//! no duplicates.
+//! the stream's socket does, arrived between the packets before and behind. TCP hands bytes over in
+//! order: a packet that came before a lost one counts from when that one was sent again. If the last
+//! packet has another stamp than the read, nothing is used. Only incoming packets are seen, so the
+//! loopback has no duplicates.
 //!
-//! While the client reads in time, packets are not looked at: they are thrown away unread, which costs half
-//! as much, once everything that was reported has been read.
+//! While the client reads in time, packets are not looked at: they are thrown away unread, which
+//! costs half as much, once everything that was reported has been read. While the client is idle, the
+//! tap is deaf: the filter knows nothing but the port, which several clients may share.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
+
+use super::place::Place;
 
 /// Bytes of a packet that are read: the longest headers of IPv4 and TCP.
 const HEADERS: usize = 120;
@@ -31,11 +36,28 @@ const WAITING: usize = 256;
 /// A connection, by the server's address and our port.
 type Key = (IpAddr, u16);
 
-/// How far the stamps of a packet may be apart: the loopback takes one on the way to each socket.
-const APART: Duration = Duration::from_micros(300);
+/// How much earlier a packet's stamp may be than that of the read that it ends: the loopback takes
+/// one on the way to each socket.
+const EARLIER: Duration = Duration::from_micros(300);
+
+/// How much later: the kernel may be held up between the two sockets.
+const LATER: Duration = Duration::from_millis(5);
 
 /// How often the tap is asked for the last packet of a read, which it may see a little later.
 const TRIES: usize = 8;
+
+/// The servers whose packets were to be seen and are not, by their hosts and ports.
+static UNSEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The packets of the server at `place` are not seen.
+pub(super) fn lose(place: &Place) {
+    UNSEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_string());
+}
+
+/// Whether the packets of the server at `place` were to be seen and are not.
+pub(super) fn is_lost(place: &Place) -> bool {
+    UNSEEN.lock().unwrap_or_else(PoisonError::into_inner).contains(&place.to_string())
+}
 
 /// A part of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +65,7 @@ pub(super) struct Piece {
     pub(super) bytes: usize,
     /// When its last byte arrived at the latest, by the wall clock.
     pub(super) at: Duration,
-    /// Whether all of it arrived then; else after the piece before it.
+    /// Whether all of it arrived then; else only its last byte, and the rest after the piece before.
     pub(super) is_exact: bool,
 }
 
@@ -56,8 +78,12 @@ pub(super) struct Tap {
     flows: Vec<Flow>,
     /// Whether it sees more than the first packet of each connection.
     listens: bool,
-    /// Whether it always did.
+    /// Whether it always did while its client was in use, and saw every connection begin.
     listened: bool,
+    /// Connections whose first packet was not seen.
+    blind: usize,
+    /// Whether any connection's was.
+    has_seen: bool,
     /// Reads since the tap was last empty.
     waiting: usize,
     /// Reads that could be divided, and those that could not.
@@ -71,6 +97,8 @@ struct Flow {
     key: Option<Key>,
     /// The sequence number of the first byte.
     first: Option<u32>,
+    /// Whether the connection was made and its first packet was not seen: nothing can be said of it.
+    is_blind: bool,
     /// Bytes that the stream's socket has handed over and that are not asked for again.
     read: u64,
     packets: VecDeque<Arrived>,
@@ -88,21 +116,28 @@ impl Tap {
     /// Sees the packets that come from these addresses' ports.
     pub(super) fn open(addresses: &[SocketAddr]) -> io::Result<Self> {
         let of = |is_v6: bool| {
-            let port = addresses.iter().find(|address| address.is_ipv6() == is_v6)?.port();
+            // IPv4 goes by its own packets, however its addresses are written.
+            let is_of = |address: &&SocketAddr| address.ip().to_canonical().is_ipv6() == is_v6;
+            let port = addresses.iter().find(is_of)?.port();
             Some(sys::PacketSocket::open(is_v6, port))
         };
         let sockets = [of(false), of(true)].into_iter().flatten().collect::<io::Result<_>>()?;
-        let (keys, flows) = (HashMap::new(), Vec::new());
-        Ok(Self {
+        Ok(Self::of(sockets))
+    }
+
+    fn of(sockets: Vec<sys::PacketSocket>) -> Self {
+        Self {
             sockets,
-            keys,
-            flows,
+            keys: HashMap::new(),
+            flows: Vec::new(),
             listens: true,
             listened: true,
+            blind: 0,
+            has_seen: false,
             waiting: 0,
             found: 0,
             missed: 0,
-        })
+        }
     }
 
     /// An error if this process may not have one.
@@ -115,30 +150,82 @@ impl Tap {
         self.listens
     }
 
-    /// Whether it has never missed any on purpose.
+    /// Whether it has never missed any on purpose, nor a connection's first packet.
     pub(super) fn always_listened(&self) -> bool {
         self.listened
+    }
+
+    /// Whether it can divide the reads of every connection in use.
+    pub(super) fn covers_all(&self) -> bool {
+        self.listens && self.blind == 0
     }
 
     /// Has it see all packets, or only the first one of each connection, which costs next to nothing
     /// and is all that is needed to see the others later.
     pub(super) fn listen(&mut self, listens: bool) {
+        self.set_filter(listens);
+        self.listened &= self.listens;
+    }
+
+    /// The client begins to send requests: packets that came since it stopped are not its own.
+    pub(super) fn resume(&mut self) {
+        self.clear();
+        self.set_filter(true);
+    }
+
+    /// The client sends nothing more for now: the first packets of its connections are noted, and
+    /// later ones, which may be another client's, do not fill the tap.
+    pub(super) fn pause(&mut self) {
+        if self.flows.iter().any(Flow::begins) {
+            self.take();
+        }
+        self.set_filter(false);
+    }
+
+    fn set_filter(&mut self, listens: bool) {
         if listens != self.listens {
             let set = self.sockets.iter().map(|socket| socket.listen(listens));
             self.listens = set.collect::<io::Result<Vec<_>>>().map_or(self.listens, |_| listens);
-            self.listened &= self.listens;
         }
     }
 
     /// Lane `nth` has begun to connect from `local` to `peer`.
     pub(super) fn follow(&mut self, nth: usize, local: SocketAddr, peer: SocketAddr) {
         self.flows.resize_with(self.flows.len().max(nth + 1), Flow::default);
-        let key = (peer.ip(), local.port());
-        if let Some(before) = self.flows[nth].key {
-            self.keys.remove(&before);
-        }
+        let key = (peer.ip().to_canonical(), local.port());
+        self.forget(nth);
         self.keys.insert(key, nth);
         self.flows[nth] = Flow { key: Some(key), ..Flow::default() };
+        // There must be room for the first packet.
+        self.take();
+    }
+
+    /// Lane `nth` has no connection any more.
+    pub(super) fn forget(&mut self, nth: usize) {
+        let Some(flow) = self.flows.get_mut(nth).map(std::mem::take) else { return };
+        self.blind -= usize::from(flow.is_blind);
+        // Another lane may have the port by now.
+        if let Some(key) = flow.key.filter(|key| self.keys.get(key) == Some(&nth)) {
+            self.keys.remove(&key);
+        }
+    }
+
+    /// Lane `nth` has a connection; false if no connection so far was seen to begin, as where
+    /// addresses are translated on the way.
+    pub(super) fn connected(&mut self, nth: usize) -> bool {
+        for _ in 0..TRIES {
+            match self.flows.get(nth) {
+                Some(flow) if flow.key.is_some() && flow.first.is_none() => self.take(),
+                flow => {
+                    self.has_seen |= flow.is_some_and(|flow| flow.first.is_some());
+                    return true;
+                }
+            }
+        }
+        self.flows[nth].is_blind = true;
+        self.blind += 1;
+        self.listened = false;
+        self.has_seen
     }
 
     /// Lane `nth` has handed over so many bytes in all; those are not asked for any more.
@@ -156,15 +243,16 @@ impl Tap {
             return;
         }
         // The first packet of a connection is needed.
-        let begins = |flow: &Flow| flow.key.is_some() && flow.first.is_none();
-        match all_read && !self.flows.iter().any(begins) {
-            true => {
-                self.waiting = 0;
-                // What cannot be thrown away stays.
-                self.sockets.iter().for_each(|socket| drop(socket.clear()));
-            }
+        match all_read && !self.flows.iter().any(Flow::begins) {
+            true => self.clear(),
             false => self.take(),
         }
+    }
+
+    /// Throws away what has arrived. What cannot be thrown away stays.
+    fn clear(&mut self) {
+        self.waiting = 0;
+        self.sockets.iter().for_each(|socket| drop(socket.clear()));
     }
 
     /// The first parts of the last `bytes` that lane `nth` has handed over, `read` in all, whose last
@@ -207,13 +295,18 @@ impl Tap {
             }
         };
         for socket in &self.sockets {
-            // What the tap cannot tell is not told: the reads keep their bounds.
+            // The tap skips reads it cannot split: they keep their bounds.
             let _ = socket.take(&mut sink);
         }
     }
 }
 
 impl Flow {
+    /// Whether the connection's first packet is still to come.
+    fn begins(&self) -> bool {
+        self.key.is_some() && self.first.is_none() && !self.is_blind
+    }
+
     fn take(&mut self, packet: &Packet, at: Duration) {
         if packet.is_syn {
             self.first = Some(packet.sequence.wrapping_add(1));
@@ -237,31 +330,31 @@ impl Flow {
     /// The first pieces of the bytes between these. Forgets them.
     fn pieces(&mut self, begin: u64, end: u64, stamp: Duration) -> Option<Vec<Piece>> {
         let mut pieces: Vec<Piece> = Vec::new();
-        let mut front = begin;
+        let (mut front, mut delivered) = (begin, Duration::ZERO);
         while front < end {
             // The first that arrived of those with the next byte; a second one was sent in vain.
             let holds = |packet: &&Arrived| packet.from <= front && front < packet.to;
             let follows = |packet: &&Arrived| front < packet.from && packet.from < end;
             let holding = self.packets.iter().find(holds);
+            // A hole is one piece with the packet behind it, whose last byte is known.
             let following = || self.packets.iter().filter(follows).min_by_key(|next| next.from);
-            let (to, at) = match holding {
-                Some(packet) => (packet.to.min(end), packet.at),
-                None => match following() {
-                    Some(packet) => (packet.from, packet.at),
-                    None => break,
-                },
+            let Some(packet) = holding.or_else(following) else { break };
+            // The stream's socket stamped the last packet, perhaps a little sooner.
+            let is_alike = (stamp.saturating_sub(EARLIER)..=stamp + LATER).contains(&packet.at);
+            let at = match packet.to >= end {
+                true if !is_alike => return None,
+                true => stamp,
+                false if is_alike => packet.at.min(stamp),
+                false => packet.at,
             };
+            delivered = delivered.max(at);
+            let to = packet.to.min(end);
             let bytes = (to - front) as usize;
-            pieces.push(Piece { bytes, at, is_exact: holding.is_some() });
+            pieces.push(Piece { bytes, at: delivered, is_exact: holding.is_some() });
             front = to;
         }
         self.packets.retain(|packet| packet.to > end);
-        let last = pieces.last_mut()?;
-        if front == end {
-            // The same packet, and the stamp that its stream's socket gave it.
-            (last.at.abs_diff(stamp) <= APART).then(|| last.at = stamp)?;
-        }
-        Some(pieces)
+        (!pieces.is_empty()).then_some(pieces)
     }
 }
 
@@ -571,22 +664,79 @@ mod tests {
     #[test]
     fn what_is_not_known_arrived_between_the_packets_around_it() {
         let packets = [(0, 100, 10), (150, 50, 20)];
-        let pieces = vec![exact(100, 10), between(50, 20), exact(50, 20)];
+        let pieces = vec![exact(100, 10), between(100, 20)];
         assert_eq!(flow(5, &packets).pieces(0, 200, ms(20)), Some(pieces));
-        let pieces = vec![between(100, 10), exact(100, 10)];
+        let pieces = vec![between(200, 10)];
         assert_eq!(flow(5, &[(100, 100, 10)]).pieces(0, 200, ms(10)), Some(pieces));
+        // The hole is inside: its packet's last byte is exact, and so is the packet behind.
+        let packets = [(100, 100, 10), (200, 50, 30)];
+        let pieces = vec![between(200, 10), exact(50, 30)];
+        assert_eq!(flow(5, &packets).pieces(0, 250, ms(30)), Some(pieces));
+        let packets = [(0, 100, 10), (150, 50, 20)];
         // The tap was full when the rest came.
         assert_eq!(flow(5, &packets[..1]).pieces(0, 200, ms(20)), Some(vec![exact(100, 10)]));
         assert_eq!(Flow::default().pieces(0, 100, ms(11)), None);
     }
 
     #[test]
+    fn what_came_before_a_lost_packet_was_handed_over_after_it() {
+        // The first packet was lost and sent again at 300; the kernel's stamp is the early one.
+        let packets = [(100, 100, 100), (0, 100, 300), (200, 50, 400)];
+        let pieces = vec![exact(100, 300), exact(100, 300)];
+        assert_eq!(flow(5, &packets[..2]).pieces(0, 200, ms(100)), Some(pieces));
+        let pieces = vec![exact(100, 300), exact(100, 300), exact(50, 400)];
+        assert_eq!(flow(5, &packets).pieces(0, 250, ms(400)), Some(pieces));
+    }
+
+    #[test]
     fn the_last_packet_has_the_stamp_of_the_read_or_nothing_is_known() {
         let packets = [(0, 100, 10), (100, 100, 20)];
-        let near = ms(20) + APART;
-        let last = Piece { at: near, ..exact(100, 0) };
-        assert_eq!(flow(5, &packets).pieces(0, 200, near), Some(vec![exact(100, 10), last]));
-        assert_eq!(flow(5, &packets).pieces(0, 200, ms(25)), None);
+        for stamp in [ms(20) + EARLIER, ms(20) - LATER] {
+            let last = Piece { at: stamp, ..exact(100, 0) };
+            assert_eq!(flow(5, &packets).pieces(0, 200, stamp), Some(vec![exact(100, 10), last]));
+        }
+        for stamp in [ms(21) + EARLIER, ms(19) - LATER] {
+            assert_eq!(flow(5, &packets).pieces(0, 200, stamp), None);
+        }
+        // The tap saw all of it later than the stream's socket, which is right.
+        let packets = [(0, 100, 21), (100, 100, 22)];
+        let pieces = vec![exact(100, 20), exact(100, 20)];
+        assert_eq!(flow(5, &packets).pieces(0, 200, ms(20)), Some(pieces));
+    }
+
+    #[test]
+    fn a_connection_that_is_not_seen_to_begin_is_known_to_be_blind() {
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut tap = Tap::of(Vec::new());
+        tap.follow(0, at(40_000), at(8000));
+        assert!(!tap.connected(0), "no connection is seen");
+        assert!(!tap.covers_all() && !tap.always_listened());
+        // Its packets are no longer waited for.
+        assert!(!tap.flows[0].begins());
+        tap.forget(0);
+        assert!(tap.covers_all());
+        tap.follow(1, at(40_001), at(8000));
+        tap.flows[1].first = Some(7);
+        assert!(tap.connected(1));
+        tap.follow(0, at(40_002), at(8000));
+        assert!(tap.connected(0), "others are seen");
+        assert!(!tap.covers_all());
+        // One that failed, or has no port, is nothing to wait for.
+        tap.forget(0);
+        tap.forget(9);
+        assert!(tap.connected(0) && tap.connected(9));
+        assert!(tap.covers_all() && !tap.flows.iter().any(Flow::begins));
+    }
+
+    #[test]
+    fn a_port_that_another_lane_has_by_now_stays_its_own() {
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut tap = Tap::of(Vec::new());
+        tap.follow(0, at(40_000), at(8000));
+        tap.follow(1, at(40_000), at(8000));
+        tap.follow(0, at(40_001), at(8000));
+        let key = |port| tap.keys.get(&(IpAddr::from([127, 0, 0, 1]), port)).copied();
+        assert_eq!((key(40_000), key(40_001)), (Some(1), Some(0)));
     }
 
     /// A server on the loopback that writes twice, `apart` from one another; and our end, which has
@@ -616,7 +766,7 @@ mod tests {
         // The kernel takes a while to begin.
         let _stamping = Stamping::begin().expect("a socket");
         std::thread::sleep(ms(20));
-        for address in ["127.0.0.1:0", "[::1]:0"] {
+        for address in ["127.0.0.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
             let Some((mut tap, ours)) = two_writes(address, apart) else { continue };
             let mut socket = Socket::of(ours).expect("a socket");
             // The tap may see a packet a little later.
@@ -630,7 +780,7 @@ mod tests {
             assert!(first.is_exact && second.is_exact);
             assert_eq!(second.at, stamp);
             // The first waited while the second was not written.
-            assert!(second.at - first.at + APART >= apart, "{pieces:?}");
+            assert!(second.at - first.at + LATER >= apart, "{pieces:?}");
             // What is thrown away is not known any more.
             tap.sockets.iter().for_each(|socket| socket.clear().expect("a tap"));
             assert_eq!(tap.divide(0, (10, 10), stamp), None);

@@ -11,6 +11,7 @@ use std::{
     io,
     path::Path,
     pin::Pin,
+    slice,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderMap, Method, StatusCode, Version, header};
 use reqwest::{Response, redirect, retry};
 use rustls::ClientConfig;
 use tower_layer::Layer;
@@ -33,7 +34,7 @@ use self::{
 };
 use super::{
     BODY_LIMIT, Driven, Jobs, PATIENCE, Watch, broke_off,
-    ending::{EndSearch, QUIET, left_open},
+    ending::{EndMarks, EndSearch, Ending, Found, QUIET, SOON, is_refusal_over, left_open},
     http1::{HEADERS_LIMIT, HttpError},
     limits::Limits,
     now,
@@ -69,6 +70,7 @@ struct Target {
     url: reqwest::Url,
     headers: HeaderMap,
     timeouts: Timeouts,
+    marks: EndMarks,
     connection: Connection,
     tls: ClientConfig,
     place: Place,
@@ -92,7 +94,7 @@ impl ViaReqwest {
     pub(super) fn new(
         (method, url): (Method, reqwest::Url),
         headers: HeaderMap,
-        timeouts: Timeouts,
+        (timeouts, marks): (Timeouts, EndMarks),
         connection: Connection,
         route: &Route,
     ) -> anyhow::Result<Self> {
@@ -107,6 +109,7 @@ impl ViaReqwest {
             url,
             headers,
             timeouts,
+            marks,
             connection,
             tls,
             proxy: route.proxy.clone(),
@@ -221,13 +224,16 @@ impl Target {
             uncertainty,
             broken: None,
         };
-        let received = receive(response, &limits, watch, &mut reads, &mut recording.chunks).await;
+        let chunks = &mut recording.chunks;
+        let received = receive(response, (&limits, &self.marks), watch, &mut reads, chunks).await;
         recording.broken = received.err();
         let is_left_open =
             recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
-        let last_read = recording.chunks.last().map(|chunk| chunk.at).filter(|_| is_left_open);
-        recording.ended_at = last_read.unwrap_or_else(|| limits.elapsed());
-        recording.uncertainty.end = reads.uncertainty();
+        let last_read = recording.chunks.last().filter(|_| is_left_open);
+        (recording.ended_at, recording.uncertainty.end) = match last_read {
+            Some(chunk) => (chunk.at, chunk.uncertainty),
+            None => (limits.elapsed(), reads.uncertainty()),
+        };
         lane.answered.store(recording.broken.is_none(), Ordering::Relaxed);
         Ok(recording)
     }
@@ -317,14 +323,15 @@ pub(super) fn to_file(builder: reqwest::ClientBuilder, _: &Path) -> reqwest::Cli
 /// Records the body to its end. The loop that every figure rests on.
 async fn receive(
     mut response: Response,
-    limits: &Limits,
+    (limits, marks): (&Limits, &EndMarks),
     watch: &dyn Watch,
     reads: &mut Reads<'_>,
     chunks: &mut Vec<Chunk>,
 ) -> Result<(), RequestError> {
     let lasts_until_close = lasts_until_close(&response);
+    let (status, headers_at) = (response.status(), limits.elapsed());
     let (limit, search) = (limits.first_deadline(), EndSearch::default());
-    let mut wakes = Wakes { limit, as_of: None, search };
+    let mut wakes = Wakes { limit, as_of: None, search, status, headers_at };
     let sleep = tokio::time::sleep_until((now() + QUIET).min(wakes.limit).into());
     tokio::pin!(sleep);
     let mut received = 0;
@@ -341,6 +348,10 @@ async fn receive(
                     let kept = Bytes::copy_from_slice(&bytes[..taken]);
                     let chunk = Chunk { at, uncertainty, bytes: kept };
                     watch.arrived(&chunk);
+                    if marks.are_in(slice::from_ref(&chunk)) {
+                        wakes.search.mark();
+                        sleep.as_mut().reset((now() + SOON).into());
+                    }
                     chunks.push(chunk);
                     if taken < bytes.len() {
                         return Err(too_long());
@@ -368,6 +379,8 @@ struct Wakes {
     /// When it may have, as long as what came before may be on its way through hyper.
     as_of: Option<Duration>,
     search: EndSearch,
+    status: StatusCode,
+    headers_at: Duration,
 }
 
 impl Wakes {
@@ -379,8 +392,14 @@ impl Wakes {
         chunks: &[Chunk],
     ) -> Result<Instant, RequestError> {
         let elapsed = limits.elapsed();
-        if self.search.finds(chunks, elapsed, |chunks, seen| watch.has_ended(chunks, seen)) {
+        let last = chunks.last().map_or(self.headers_at, |chunk| chunk.at);
+        if is_refusal_over(self.status, last, elapsed) {
             return Err(left_open());
+        }
+        match self.search.look(chunks, elapsed, &Answer(watch)) {
+            Found::Nothing => {}
+            Found::End => watch.ending(),
+            Found::LeftOpen => return Err(left_open()),
         }
         match self.as_of {
             None if now() >= self.limit => {
@@ -393,7 +412,20 @@ impl Wakes {
                 self.limit = limits.expired(as_of, chunks, |chunks| watch.last_token(chunks))?;
             }
         }
-        Ok(self.limit.min(now() + QUIET))
+        Ok(self.limit.min(limits.origin + self.search.next(chunks, elapsed)))
+    }
+}
+
+/// What is asked of an answer, as its end is looked for.
+struct Answer<'a>(&'a dyn Watch);
+
+impl Ending for Answer<'_> {
+    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
+        self.0.has_ended(chunks, seen)
+    }
+
+    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
+        self.0.lacks_usage(chunks)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     calibrate::{self, Calibration, Carrier, Load},
     cli::CalibrateOptions,
     client,
-    plan::{Target, Transport},
+    plan::{Endpoint, Target, Transport},
     recording::StampedBy,
     route::Stamps,
     summary::{Group, Summary},
@@ -65,6 +65,26 @@ pub(super) fn before_judging(
     calibrations
 }
 
+fn has_unseen_packets(target: &Target) -> bool {
+    matches!(&target.endpoint, Endpoint::Url(url) if client::has_unseen_packets(url))
+}
+
+/// Says which models were to have the stamps of packets and did not get them.
+pub(super) fn warn_of_unseen_packets(summary: &Summary, terminal: &Terminal) {
+    let mut warned: Vec<&str> = Vec::new();
+    for target in summary.groups.iter().map(|group| &group.target) {
+        let is_asked_for = target.stamps == Stamps::Packets && has_unseen_packets(target);
+        if is_asked_for && !warned.contains(&target.name.as_str()) {
+            warned.push(&target.name);
+            terminal.err(&format!(
+                "WARNING: {}: `stamps: packets` saw no packets of the server, or not those of its \
+                 reads (are addresses translated on the way?): arrivals have one stamp a read\n\n",
+                target.name
+            ));
+        }
+    }
+}
+
 /// By which calibration a group is judged.
 fn setting(group: &Group) -> Setting {
     let streams = group.loads.iter().map(|reached| reached.peak).max().unwrap_or(1);
@@ -74,6 +94,8 @@ fn setting(group: &Group) -> Setting {
         _ => Carrier::Tcp,
     };
     let Target { transport, stamps, .. } = *group.target;
+    // On the loopback packets can be seen that are not seen on the way to the server.
+    let stamps = if has_unseen_packets(&group.target) { Stamps::Socket } else { stamps };
     Setting { transport, stamps, carrier, streams }
 }
 

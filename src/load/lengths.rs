@@ -136,7 +136,7 @@ async fn have_counted(
         extra_body: &target.extra_body,
     };
     let body = exact::to_string(&target.protocol.body(&ask)).into();
-    let watch = Watcher { protocol: target.protocol, follow };
+    let watch = Watcher { target, follow };
     let recording = client.send(body, &watch).await;
     let recording = recording.map_err(|error| client.secrets().hide_in_error(error))?;
     match counted(&recording, target, client.secrets()) {
@@ -167,10 +167,10 @@ fn is_too_long(answer: &Recording) -> bool {
         "must be <=",
         "at most",
     ];
-    let said = String::from_utf8_lossy(&answer.body()).to_lowercase();
+    let body_text = String::from_utf8_lossy(&answer.body()).to_lowercase();
     match answer.status {
         413 => true,
-        400 | 422 | 500 => LENGTH.iter().any(|words| said.contains(words)),
+        400 | 422 | 500 => LENGTH.iter().any(|words| body_text.contains(words)),
         _ => false,
     }
 }

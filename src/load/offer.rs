@@ -124,6 +124,11 @@ struct Load<'a> {
     /// Conversations whose next turn is to be asked.
     waiting: VecDeque<Talk>,
     under_way: HashMap<usize, Question>,
+    /// Those of them that have ended by their own word, and whose bodies have not; and since when
+    /// they have not counted.
+    ending: HashMap<usize, Instant>,
+    /// Most of those: each has a connection.
+    most_ending: usize,
     opening: usize,
     reserve: usize,
     over: mpsc::Sender<Over>,
@@ -183,6 +188,8 @@ impl<'a> Load<'a> {
             begun: 0,
             waiting: VecDeque::new(),
             under_way: HashMap::new(),
+            ending: HashMap::new(),
+            most_ending: most_ending(target, workload),
             opening: 0,
             reserve,
             over,
@@ -198,6 +205,11 @@ impl<'a> Load<'a> {
         };
         let in_time = until.duration.is_none_or(|duration| start < duration);
         (in_time && self.is_in_number()).then_some(start)
+    }
+
+    /// The answers that count: not those whose servers only keep the bodies open.
+    fn in_flight(&self) -> usize {
+        self.under_way.len() - self.ending.len()
     }
 
     fn is_in_number(&self) -> bool {
@@ -284,13 +296,14 @@ impl Jobs for Load<'_> {
             Shape::Closed { concurrency } => concurrency,
             Shape::Open { max_in_flight, .. } => max_in_flight,
         };
-        if self.under_way.len() >= most {
+        let in_flight = self.in_flight();
+        if in_flight >= most {
             return Next::AfterAnAnswer;
         }
         if started + start <= now {
             return self.send(now);
         }
-        let wanted = self.reserve.min(most - self.under_way.len());
+        let wanted = self.reserve.min(most - in_flight);
         if idle.saturating_add(self.opening) < wanted && Opening::may_open(self.opening) {
             self.opening += 1;
             return Next::Open;
@@ -316,6 +329,16 @@ impl Jobs for Load<'_> {
         sample::has_ended(chunks, seen, self.target.protocol)
     }
 
+    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
+        super::lacks_usage(chunks, self.target)
+    }
+
+    fn ending(&mut self, id: usize) {
+        if self.ending.len() < self.most_ending {
+            self.ending.insert(id, now());
+        }
+    }
+
     fn is_cancelled(&self) -> bool {
         self.follow.is_cancelled()
     }
@@ -324,10 +347,11 @@ impl Jobs for Load<'_> {
         let Some((mut asked, started)) = self.under_way.remove(&id).zip(self.started) else {
             return;
         };
+        let freed = self.ending.remove(&id);
         if was_interrupted(&answer) {
             return;
         }
-        let ended = now();
+        let ended = freed.or_else(|| end_of(&answer)).unwrap_or_else(now);
         let unasked = match (asked.talk.take(), &answer) {
             (Some(talk), Ok(recording)) => self.go_on(talk, recording, started),
             _ => None,
@@ -335,6 +359,27 @@ impl Jobs for Load<'_> {
         self.give(Over { id, asked, started, ended, answer });
         unasked.into_iter().for_each(|over| self.give(over));
     }
+}
+
+/// When an answer ended whose body the server kept open: the client's wait for the body is no part
+/// of the load.
+fn end_of(answer: &Result<Recording, RequestError>) -> Option<Instant> {
+    let recording = answer.as_ref().ok()?;
+    let is_left_open = recording.broken.as_ref()?.kind == ErrorKind::LeftOpen;
+    Some(recording.origin? + recording.ended_at).filter(|_| is_left_open)
+}
+
+/// How many answers may keep their connections after their ends, so that the process has enough for
+/// the others.
+fn most_ending(target: &Target, workload: &Workload) -> usize {
+    /// For each that counts: more than a server needs that answers in a tenth of a second.
+    const EACH: usize = 4;
+    let counting = match workload.shape {
+        Shape::Closed { concurrency } => concurrency,
+        Shape::Open { max_in_flight, .. } => max_in_flight,
+    };
+    let open_files = client::most_connections(if target.is_simulated() { 2 } else { 1 });
+    counting.saturating_mul(EACH).min(open_files.saturating_sub(counting))
 }
 
 fn was_interrupted(answer: &Result<Recording, RequestError>) -> bool {

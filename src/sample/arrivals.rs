@@ -1,7 +1,7 @@
 //! How exact are the arrivals of an answer's events? Pure.
 //!
 //! A chunk has one time, that of its last byte. An event that ends there arrived then, if the kernel
-//! says so. What other bytes follow in the chunk arrived between the chunk's bounds: the client read
+//! says so and can be right. What other bytes follow in the chunk arrived between the chunk's bounds: the client read
 //! it late, or the server sent several events at once.
 
 use std::time::Duration;
@@ -45,9 +45,16 @@ pub(super) struct Arrivals {
     pub(super) found: ArrivalUncertainty,
     /// What had begun before the last frame, and after it.
     frame: (Begun, Begun),
+    /// How uncertain the last byte of a chunk can be, by the kernel's stamps.
+    last_bytes: Duration,
 }
 
 impl Arrivals {
+    /// Of a recording whose ends are as uncertain as this.
+    pub(super) fn of(ends: Uncertainty) -> Self {
+        Self { last_bytes: ends.last_bytes, ..Self::default() }
+    }
+
     /// A frame of `chunk` has been read.
     pub(super) fn frame(&mut self, chunk: &Chunk, before: Begun, after: Begun) {
         // The frame before it does not end the chunk.
@@ -58,7 +65,10 @@ impl Arrivals {
     /// `chunk` has been read, and nothing of it is left for a later frame if `is_whole`.
     pub(super) fn end(&mut self, chunk: &Chunk, by: StampedBy, is_whole: bool) {
         let ends_with_frame = is_whole && by == StampedBy::Kernel;
-        self.settle(if ends_with_frame { Duration::ZERO } else { chunk.uncertainty });
+        self.settle(match ends_with_frame {
+            true => chunk.uncertainty.min(self.last_bytes),
+            false => chunk.uncertainty,
+        });
     }
 
     /// The last frame can have arrived so much earlier.

@@ -167,6 +167,10 @@ pub(super) struct Outbox {
     written: usize,
     /// When the first piece was first tried.
     began: Option<Instant>,
+    /// When the socket last accepted nothing, since the client did not read: from then, to then.
+    refused: Option<(Instant, Instant)>,
+    /// Whether it still does.
+    is_refusing: bool,
 }
 
 #[derive(Debug)]
@@ -202,13 +206,22 @@ enum Mark {
 
 impl Outbox {
     fn flush(&mut self, socket: &mut Socket, mut log: Option<&mut AnswerLog>) -> io::Result<bool> {
+        if let Some((_, until)) = self.refused.as_mut().filter(|_| self.is_refusing) {
+            *until = pace::now();
+        }
         while let Some(piece) = self.pieces.front() {
-            let began = *self.began.get_or_insert_with(pace::now);
+            let began = *self.began.get_or_insert_with(|| begin(piece.mark, self.refused));
             match socket.write(&piece.bytes[self.written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let now = pace::now();
+                    let goes_on = self.refused.filter(|(_, until)| began <= *until);
+                    self.refused = Some((goes_on.map_or(now, |(from, _)| from), now));
+                    self.is_refusing = true;
+                    return Ok(false);
+                }
                 Err(error) => return Err(error),
             }
             if self.written == piece.bytes.len() {
@@ -221,6 +234,7 @@ impl Outbox {
                 self.began = None;
             }
         }
+        self.is_refusing = false;
         Ok(true)
     }
 
@@ -259,6 +273,16 @@ impl Outbox {
         if !bytes.is_empty() {
             self.pieces.push_back(Piece { bytes, mark });
         }
+    }
+}
+
+/// When a piece that is tried for the first time now is begun. What was due while the client did not
+/// read waits for the client, not for this endpoint.
+fn begin(mark: Mark, refused: Option<(Instant, Instant)>) -> Instant {
+    let now = pace::now();
+    match (mark, refused) {
+        (Mark::Body { due, .. }, Some((from, until))) if due <= until => due.max(from).min(now),
+        _ => now,
     }
 }
 
@@ -409,6 +433,56 @@ impl Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Both ends of a connection.
+    #[cfg(unix)]
+    fn pair() -> (Socket, std::os::unix::net::UnixStream) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        ours.set_nonblocking(true).expect("a socket");
+        (Socket::Unix(mio::net::UnixStream::from_std(ours)), theirs)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_was_due_while_the_client_did_not_read_was_begun_when_it_was_due() {
+        use std::io::Read as _;
+
+        use crate::sim::log::Log;
+
+        const LARGE: usize = 4 << 20;
+        let ms = std::time::Duration::from_millis;
+        let (mut ours, mut theirs) = pair();
+        let (log, mut outbox) = (Log::default(), Outbox::default());
+        let start = pace::now();
+        let entry = log.open(1, String::new(), start, b"");
+        outbox.push_body(vec![0; LARGE], start, 1);
+        assert!(!outbox.flush(&mut ours, Some(&mut entry.lock())).expect("a write"));
+        let blocked = pace::now();
+        // One that was late already, and one that is due in the meantime.
+        let meanwhile = blocked + ms(10);
+        outbox.push_body(vec![0; 10], start, 1);
+        outbox.push_body(vec![0; 10], meanwhile, 1);
+        std::thread::sleep(ms(30));
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0; LARGE + 40];
+            theirs.read_exact(&mut buffer).expect("bytes");
+        });
+        while !outbox.flush(&mut ours, Some(&mut entry.lock())).expect("a write") {
+            std::thread::yield_now();
+        }
+        // Prepared afterwards, as the steps of a script are; and one that is due later.
+        let drained = pace::now();
+        for due in [meanwhile + ms(5), drained] {
+            outbox.push_body(vec![0; 10], due, 1);
+            assert!(outbox.flush(&mut ours, Some(&mut entry.lock())).expect("a write"));
+        }
+        reader.join().expect("a reader");
+        let writes = entry.lock().writes.clone();
+        assert!(writes[1].began <= blocked, "the endpoint would have tried it");
+        assert_eq!(writes[2].began, meanwhile);
+        assert_eq!(writes[3].began, meanwhile + ms(5));
+        assert!(writes[4].began >= drained);
+    }
 
     fn frames() -> Vec<Frame> {
         vec![(b"role".to_vec(), 0), (b"ab".to_vec(), 1), (b"c".to_vec(), 1)]

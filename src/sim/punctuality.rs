@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::AnswerLog;
 use crate::statistic::Statistic;
 
-/// Lateness that is none, whatever the script says.
+/// Tolerated lateness, whatever the script says.
 const LEAST: f64 = 1e-3;
 
 /// Most that the median answer may be off, as a part of the scripted time.

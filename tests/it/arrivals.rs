@@ -35,7 +35,7 @@ fn recording(by: StampedBy, pieces: &[Piece<'_>]) -> Recording {
     Recording {
         chunks: pieces.iter().map(chunk).collect(),
         stamped_by: by,
-        uncertainty: Uncertainty { headers: ms(1), end: ms(2) },
+        uncertainty: Uncertainty { headers: ms(1), end: ms(2), ..Uncertainty::default() },
         ..stream(&[(1000, USAGE)])
     }
 }
@@ -80,6 +80,22 @@ fn by_the_kernels_stamp_an_event_that_ends_its_read_is_exact_and_no_other() {
     let sample = of(StampedBy::Kernel, alone);
     assert_eq!(sample.uncertainty.largest, Duration::ZERO);
     assert_eq!(sample.notes, []);
+}
+
+#[test]
+fn where_a_stamp_could_not_be_true_no_event_is_more_exact_than_that_one() {
+    let pieces: &[Piece<'_>] = &[
+        (ms(100), ms(5), &[TOKEN]),
+        (ms(200), ms(80), &[TOKEN]),
+        (ms(300), ms(2), &[TOKEN]),
+        (ms(301), ms(0), END),
+    ];
+    for (last_bytes, first, largest) in [(0, 0, 0), (5, 5, 5), (90, 5, 80)] {
+        let mut recording = recording(StampedBy::Kernel, pieces);
+        recording.uncertainty.last_bytes = ms(last_bytes);
+        let known = read(&recording).uncertainty;
+        assert_eq!((known.first_token, known.largest), (ms(first), ms(largest)), "{last_bytes}");
+    }
 }
 
 #[test]

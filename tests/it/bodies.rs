@@ -1,7 +1,7 @@
 //! Heads and bodies as real servers send them: both transports make the same of each.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{Arc, Mutex, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -135,6 +135,24 @@ fn what_follows_the_end_marker_soon_is_recorded() {
 }
 
 #[test]
+fn usage_that_an_answer_cannot_be_read_without_is_waited_for_longer() {
+    let event = |data: &str| chunk(format!("data: {data}\n\n").as_bytes());
+    let token = event(r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#);
+    let stop = event(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
+    let usage = event(
+        r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}"#,
+    );
+    let begin = [CHUNKED.as_bytes(), &token, &token, &token, &stop, &event("[DONE]")].concat();
+    let (url, _) = plays(move |_| {
+        let late = Step::Sleep(Duration::from_millis(600));
+        vec![Step::Write(begin.clone()), late, Step::Write(usage.clone()), Step::Hold]
+    });
+    let line = both(&url, CHAT);
+    assert!(line.starts_with("3 tokens, 3 events "), "{line}");
+    assert!(line.contains("body_left_open"), "{line}");
+}
+
+#[test]
 fn a_failure_is_not_waited_for_either() {
     let headed = |status: &str, kind: &str, body: &str| {
         format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n\r\n{body}")
@@ -148,6 +166,8 @@ fn a_failure_is_not_waited_for_either() {
         (stream(&format!("{token}{error}")), "in_band: "),
         (headed("400 Bad Request", "application/json", json), "http_status: HTTP 400 Bad Request"),
         (headed("200 OK", "application/json", json), "not_a_stream: "),
+        (headed("500 Internal Server Error", "text/plain", "Oops"), "http_status: HTTP 500"),
+        (headed("502 Bad Gateway", "text/html", ""), "http_status: HTTP 502"),
     ] {
         let (url, _) = plays(move |_| vec![Step::Write(answer.clone().into()), Step::Hold]);
         let begun = Instant::now();
@@ -170,7 +190,13 @@ fn a_stream_that_pauses_without_an_end_is_waited_for() {
 
 #[test]
 fn a_load_goes_on_when_bodies_are_left_open() {
-    let (url, connections) = plays(|_| vec![Step::Write(unended(CHAT, 3)), Step::Hold]);
+    let starts = Arc::new(Mutex::new(Vec::new()));
+    let noted = starts.clone();
+    let (url, connections) = plays(move |_| {
+        noted.lock().expect("starts").push(Instant::now());
+        let wait = Step::Sleep(Duration::from_millis(60));
+        vec![wait, Step::Write(unended(CHAT, 3)), Step::Hold]
+    });
     for transport in ["stamped", "reqwest"] {
         let bench = Bench::new(&format!(
             "prompts: [{{ name: hi, text: Hi. }}]\n\
@@ -181,6 +207,9 @@ fn a_load_goes_on_when_bodies_are_left_open() {
         let ran = bench.run(&["load", "--no-warmup"]);
         assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
         assert!(begun.elapsed() < 2 * SOON);
+        // The client waits for the bodies; the next requests do not.
+        let starts = std::mem::take(&mut *starts.lock().expect("starts"));
+        assert!(starts[5] - starts[0] < Duration::from_millis(400), "{starts:?}");
         assert!(bench.column("notes").iter().all(|notes| notes.contains("body_left_open")));
         assert_eq!(bench.column("success"), vec!["true"; 6]);
         assert_eq!(connections.load(Ordering::Relaxed) - before, 6, "each on its own connection");

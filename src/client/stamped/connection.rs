@@ -105,30 +105,40 @@ impl Connection {
         Ok(false)
     }
 
-    /// Whether parts of this read may have arrivals of their own that matter: not if it seems to
-    /// hold one event and no more, which the stamp is of.
+    /// The arrival of a read that is stamped like this. No byte of a TLS record can be decrypted
+    /// before the last one is there.
+    pub(super) fn arrival(&self, bytes: &[u8], arrival: Arrival) -> Arrival {
+        match self.tls.is_some() && arrival.is_exact && is_one_record(bytes) {
+            true => Arrival { since: arrival.at, ..arrival },
+            false => arrival,
+        }
+    }
+
+    /// Whether parts of this read may have their own arrivals that matter: not if it seems to hold
+    /// one event and no more, which the stamp is of.
     pub(super) fn needs_pieces(&self, bytes: &[u8], incoming: &Incoming) -> bool {
         let is_one = match self.tls {
             Some(_) => is_one_record(bytes),
-            None => is_one_event(bytes),
+            None => is_one_event(bytes) && incoming.reader.head().is_some(),
         };
-        !bytes.is_empty() && (!is_one || incoming.reader.head().is_none())
+        !bytes.is_empty() && !is_one
     }
 
-    /// Takes one read: its first `pieces`, which have arrivals of their own, and what is left of it.
+    /// Takes one read: its first `pieces`, which have their own arrivals, and what is left of it.
     pub(super) fn take_pieces(
         &mut self,
         mut bytes: &[u8],
-        pieces: impl Iterator<Item = (usize, Arrival)>,
+        pieces: &[(usize, Arrival)],
         mut arrival: Arrival,
         incoming: &mut Incoming,
     ) -> Result<(), TlsError> {
         let is_end = bytes.is_empty();
         for (length, known) in pieces {
             let piece;
-            (piece, bytes) = bytes.split_at(length);
-            self.take(piece, known, incoming)?;
+            (piece, bytes) = bytes.split_at(*length);
+            self.take(piece, *known, incoming)?;
             arrival.since = arrival.since.max(known.at);
+            arrival.at = arrival.at.max(known.at);
         }
         match is_end || !bytes.is_empty() {
             true => self.take(bytes, arrival, incoming),
@@ -177,9 +187,9 @@ fn is_one_event(bytes: &[u8]) -> bool {
     ends.next().is_some_and(is_last) && ends.next().is_none()
 }
 
-/// Whether these bytes are one record of TLS.
+/// Whether these bytes are one record of TLS, and not the rest of one.
 fn is_one_record(bytes: &[u8]) -> bool {
-    let [_, _, _, high, low, rest @ ..] = bytes else { return false };
+    let [20..=23, 3, _, high, low, rest @ ..] = bytes else { return false };
     rest.len() == usize::from(u16::from_be_bytes([*high, *low]))
 }
 
@@ -268,6 +278,7 @@ mod tests {
         assert!(is_one_record(&[23, 3, 3, 0, 2, 1, 1]));
         assert!(!is_one_record(&[23, 3, 3, 0, 2, 1]));
         assert!(!is_one_record(&[23, 3, 3, 0, 1, 1, 23, 3, 3, 0, 1, 1]));
+        assert!(!is_one_record(&[7, 3, 3, 0, 2, 1, 1]), "the rest of one");
         assert!(!is_one_record(&[]));
     }
 }

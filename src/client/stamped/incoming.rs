@@ -11,7 +11,10 @@ use http::header;
 use crate::{
     client::{
         BODY_LIMIT, broke_off,
+        clock::{Now, moment},
+        ending::is_refusal_over,
         http1::{Head, ResponseReader},
+        tap::Piece,
         too_long, unreadable,
     },
     recording::{self, Chunk, Recording, RequestError, StampedBy, Uncertainty},
@@ -39,13 +42,62 @@ pub(super) struct Incoming {
 }
 
 /// When a read's bytes came, and whose clock says so.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrival {
     /// When the last of them came.
     pub(super) at: Instant,
     /// None of them came before this moment: the socket was empty.
     pub(super) since: Instant,
     pub(super) by: StampedBy,
+    /// Whether the last of them came at `at`, rather than between `since` and `at`.
+    pub(super) is_exact: bool,
+}
+
+/// A read may have been so late that its packets are looked up, if it holds several events.
+const LATE: Duration = Duration::from_micros(250);
+
+/// How long before a socket was empty a stamp of what it then got can be: the kernel takes a stamp
+/// before it hands the packet on.
+const HANDED_ON: Duration = Duration::from_millis(3);
+
+impl Arrival {
+    /// Of a read that ended `now`, with this stamp of the kernel, if any.
+    pub(super) fn new(stamp: Option<Duration>, since: Instant, now: Now) -> Self {
+        let by = if stamp.is_some() { StampedBy::Kernel } else { StampedBy::Program };
+        let stamped = stamp.map(|stamp| moment(stamp, now));
+        match stamped.filter(|at| *at + HANDED_ON >= since) {
+            Some(at) => Self { at, since, by, is_exact: true },
+            None => Self { at: now.monotonic, since, by, is_exact: false },
+        }
+    }
+
+    /// Of the first parts of such a read; none if a stamp is of before the read.
+    pub(super) fn of_pieces(pieces: &[Piece], since: Instant, now: Now) -> Vec<(usize, Self)> {
+        let mut before = since;
+        let mut arrivals = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let at = moment(piece.at, now);
+            if at + HANDED_ON < since {
+                return Vec::new();
+            }
+            let since = if piece.is_exact { at } else { before };
+            let arrival = Self { at, since, by: StampedBy::Kernel, is_exact: true };
+            arrivals.push((piece.bytes, arrival));
+            before = at;
+        }
+        arrivals
+    }
+
+    /// Whether the kernel's stamp cannot be true.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.by == StampedBy::Kernel && !self.is_exact
+    }
+
+    /// Whether parts of the read may have arrived so much before its stamp that their packets are
+    /// looked up.
+    pub(super) fn is_late(&self) -> bool {
+        self.at.saturating_duration_since(self.since) > LATE
+    }
 }
 
 /// A connection's set-up.
@@ -86,11 +138,11 @@ impl Incoming {
         self.since_start(arrival).saturating_sub(since)
     }
 
-    /// The same of the last byte of a read: the kernel's stamp is its arrival.
+    /// The same of the last byte of a read: a kernel's stamp that can be true is its arrival.
     fn uncertainty_of_last(&self, arrival: Arrival) -> Duration {
-        match arrival.by {
-            StampedBy::Kernel => Duration::ZERO,
-            StampedBy::Program => self.uncertainty(arrival),
+        match arrival.is_exact {
+            true => Duration::ZERO,
+            false => self.uncertainty(arrival),
         }
     }
 
@@ -101,7 +153,12 @@ impl Incoming {
         let taken = self.reader.push(bytes, &mut self.body);
         if self.headers_at.is_none() && self.reader.head().is_some() {
             self.headers_at = Some(self.since_start(arrival));
-            self.uncertainty.headers = self.uncertainty(arrival);
+            // Where nothing follows the headers, their end is the last byte.
+            let is_last = self.body.is_empty() && bytes.ends_with(b"\n\r\n");
+            self.uncertainty.headers = match is_last {
+                true => self.uncertainty_of_last(arrival),
+                false => self.uncertainty(arrival),
+            };
         }
         self.received += self.body.len() - before;
         if let Some(over) = self.received.checked_sub(BODY_LIMIT).filter(|&over| over > 0) {
@@ -134,17 +191,22 @@ impl Incoming {
         let uncertainty = self.uncertainty(arrival);
         self.uncertainty.end = self.uncertainty_of_last(arrival);
         self.last_read = self.since_start(arrival);
-        if self.body.is_empty() && self.chunks.is_empty() {
-            // Nothing follows the headers: their end is the last byte.
-            self.uncertainty.headers = self.uncertainty.end;
-        }
         if !self.body.is_empty() {
             if arrival.by == StampedBy::Program {
                 self.stamped_by = StampedBy::Program;
             }
+            if arrival.is_doubtful() {
+                self.uncertainty.last_bytes = self.uncertainty.last_bytes.max(uncertainty);
+            }
             let (at, bytes) = (self.last_read, self.body.split().freeze());
             self.chunks.push(Chunk { at, uncertainty, bytes });
         }
+    }
+
+    /// Whether this is a refusal of which nothing more is waited for.
+    pub(super) fn is_refusal_over(&self, now: Duration) -> bool {
+        let head = self.reader.head();
+        head.is_some_and(|head| is_refusal_over(head.status, self.last_read, now))
     }
 
     /// Whether the connection may carry another request.
@@ -214,5 +276,85 @@ impl Incoming {
             uncertainty: self.uncertainty,
             broken,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::socket;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A read of 500 ms after some moment; the socket was empty after so many.
+    fn arrival(stamp: Option<u64>, since: u64) -> (Arrival, u64, u64) {
+        let now = socket::now();
+        let begin = now.monotonic - ms(500);
+        let stamp = stamp.map(|stamp| now.wall - ms(500 - stamp));
+        let arrival = Arrival::new(stamp, begin + ms(since), now);
+        let at = |time: Instant| (time - begin).as_millis() as u64;
+        (arrival, at(arrival.at), at(arrival.since))
+    }
+
+    #[test]
+    fn a_stamp_of_before_the_socket_was_empty_is_not_the_arrival() {
+        let cases = [
+            // Stamp, when the socket was empty; arrival, its lower bound, whether it is exact.
+            (Some(400), 300, (400, 300, true)),
+            (Some(400), 402, (400, 402, true)),
+            (Some(100), 300, (500, 300, false)),
+            (Some(100), 104, (500, 104, false)),
+            (None, 300, (500, 300, false)),
+        ];
+        for (stamp, since, expected) in cases {
+            let (arrival, at, from) = arrival(stamp, since);
+            assert_eq!((at, from, arrival.is_exact), expected, "{stamp:?} {since}");
+            assert_eq!(arrival.is_doubtful(), stamp.is_some() && !arrival.is_exact);
+        }
+    }
+
+    #[test]
+    fn pieces_are_believed_unless_they_are_older_than_the_read() {
+        let now = socket::now();
+        let begin = now.monotonic - ms(500);
+        let piece = |at: u64, is_exact| Piece { bytes: 10, at: now.wall - ms(500 - at), is_exact };
+        let of = |pieces: &[Piece]| {
+            let arrivals = Arrival::of_pieces(pieces, begin + ms(100), now);
+            let at = |time: Instant| (time - begin).as_millis() as u64;
+            let bounds = |(_, arrival): &(usize, Arrival)| (at(arrival.since), at(arrival.at));
+            arrivals.iter().map(bounds).collect::<Vec<_>>()
+        };
+        let known = [piece(200, true), piece(300, false), piece(400, true)];
+        assert_eq!(of(&known), [(200, 200), (200, 300), (400, 400)]);
+        assert_eq!(of(&[piece(200, false)]), [(100, 200)]);
+        assert_eq!(of(&[piece(90, true), piece(200, true)]), []);
+    }
+
+    #[test]
+    fn a_doubtful_stamp_is_in_the_recording_and_headers_keep_their_own_bounds() {
+        let origin = socket::now().monotonic;
+        let read = |incoming: &mut Incoming, bytes: &[u8], (since, at), is_exact| {
+            let (at, since) = (origin + ms(at), origin + ms(since));
+            let arrival = Arrival { at, since, by: StampedBy::Kernel, is_exact };
+            incoming.take(bytes, arrival).expect("HTTP");
+            incoming.end_read(arrival);
+        };
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let with_size = [&head[..], b"5\r\n"].concat();
+        // What comes with the head; how much earlier it can have come; then a chunk's size alone.
+        for (first, headers) in [(&head[..], ms(0)), (&with_size, ms(30))] {
+            let mut incoming = Incoming::new(origin);
+            read(&mut incoming, first, (10, 40), true);
+            let size: &[u8] = if headers.is_zero() { b"5\r\n" } else { b"" };
+            read(&mut incoming, size, (50, 90), true);
+            assert_eq!(incoming.uncertainty.headers, headers);
+            read(&mut incoming, b"hello\r\n", (100, 104), true);
+            assert_eq!(incoming.uncertainty.last_bytes, ms(0));
+            read(&mut incoming, b"2\r\nhi\r\n", (200, 205), false);
+            assert_eq!(incoming.uncertainty.last_bytes, ms(5));
+            assert_eq!(incoming.stamped_by, StampedBy::Kernel);
+        }
     }
 }

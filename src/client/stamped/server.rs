@@ -17,7 +17,7 @@ use super::{connection::TlsError, incoming::Incoming};
 use crate::{
     client::{
         place::{Address, Place},
-        tls,
+        tap, tls,
     },
     recording::RequestError,
     route::Route,
@@ -81,6 +81,11 @@ impl Server {
         }
     }
 
+    /// Notes that this process cannot see the packets of the server.
+    pub(super) fn lose_packets(&self) {
+        tap::lose(&self.place);
+    }
+
     pub(super) fn failed(&self, error: &io::Error) -> RequestError {
         self.place.failed(error)
     }
@@ -122,4 +127,19 @@ impl Server {
 /// An IPv6 address as it is outside URLs.
 fn unbracketed(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::has_unseen_packets;
+
+    #[test]
+    fn a_server_whose_packets_are_not_seen_is_known_by_its_url() {
+        let url = reqwest::Url::parse("http://unseen.test/v1/chat/completions").expect("a URL");
+        Server::of(&url, &Route::default()).expect("a server").lose_packets();
+        assert!(has_unseen_packets("http://unseen.test:80/v1"));
+        assert!(!has_unseen_packets("http://unseen.test:8000/v1"));
+        assert!(!has_unseen_packets("http://seen.test/v1"));
+    }
 }

@@ -1,8 +1,10 @@
 //! Many requests at the same time, on one thread.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeSet,
+    future, io,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -19,6 +21,9 @@ use crate::{
     recording::{Chunk, ErrorKind, Recording, RequestError},
 };
 
+/// Most sockets that the system reports at once.
+const SOCKETS: usize = 1 << 16;
+
 /// The lanes without work, and the runtime that serves their connections.
 #[derive(Debug)]
 pub(super) struct Crowd {
@@ -30,8 +35,7 @@ pub(super) struct Crowd {
 impl Crowd {
     /// Nothing that is open yet.
     pub(super) fn new() -> anyhow::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { runtime, free: Vec::new() })
+        Ok(Self { runtime: runtime()?, free: Vec::new() })
     }
 
     /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
@@ -48,12 +52,19 @@ impl Crowd {
     }
 }
 
+/// The pulse counts on it that all tasks have run and all sockets were asked about before the system
+/// is asked again.
+pub(super) fn runtime() -> io::Result<Runtime> {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().event_interval(u32::MAX).max_io_events_per_tick(SOCKETS).build()
+}
+
 async fn drive(
     target: &Target,
     free: &mut Vec<(Lane, Instant)>,
     jobs: &RefCell<&mut dyn Jobs>,
 ) -> anyhow::Result<()> {
-    let pulse = Pulse::new();
+    let (pulse, has_place) = (Pulse::new(), Cell::new(false));
     let beat = pulse.beat();
     tokio::pin!(beat);
     let mut under_way = FuturesUnordered::new();
@@ -66,7 +77,8 @@ async fn drive(
                 Next::Open => jobs.borrow_mut().opened(Ok(())),
                 Next::Send { id, body } => {
                     ids.insert(id);
-                    let carry = carry(target, lane(target, free)?, id, body, (jobs, &pulse));
+                    let watch = JobWatch { jobs, id, has_place: &has_place };
+                    let carry = carry(target, lane(target, free)?, body, watch, &pulse);
                     // All that has arrived is read before the pulse beats.
                     under_way.push(task::unconstrained(carry));
                 }
@@ -86,6 +98,8 @@ async fn drive(
                 free.push((lane, now()));
                 jobs.borrow_mut().finished(id, answer);
             }
+            // An answer has ended in its own words, and its body has not.
+            () = future::poll_fn(|_| if has_place.take() { Poll::Ready(()) } else { Poll::Pending }) => {}
             () = &mut beat => unreachable!("a pulse does not end"),
             () = time::sleep_until(until.into()) => {}
         }
@@ -121,21 +135,23 @@ struct Carried {
 async fn carry(
     target: &Target,
     (lane, from): (Lane, Instant),
-    id: usize,
     body: Bytes,
-    (jobs, pulse): (&RefCell<&mut dyn Jobs>, &Pulse),
+    watch: JobWatch<'_, '_>,
+    pulse: &Pulse,
 ) -> Carried {
     if from > now() {
         time::sleep_until(from.into()).await;
     }
-    let answer = target.send(&lane, body, &JobWatch { jobs, id }, pulse).await;
-    Carried { lane, id, answer }
+    let answer = target.send(&lane, body, &watch, pulse).await;
+    Carried { lane, id: watch.id, answer }
 }
 
 /// One of the jobs, followed.
 struct JobWatch<'a, 'b> {
     jobs: &'a RefCell<&'b mut dyn Jobs>,
     id: usize,
+    /// Set when another request may be sent.
+    has_place: &'a Cell<bool>,
 }
 
 impl Watch for JobWatch<'_, '_> {
@@ -149,6 +165,15 @@ impl Watch for JobWatch<'_, '_> {
 
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
         self.jobs.borrow().has_ended(chunks, seen)
+    }
+
+    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
+        self.jobs.borrow().lacks_usage(chunks)
+    }
+
+    fn ending(&self) {
+        self.jobs.borrow_mut().ending(self.id);
+        self.has_place.set(true);
     }
 
     fn is_cancelled(&self) -> bool {
