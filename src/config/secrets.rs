@@ -177,7 +177,7 @@ fn part_of(part: Part, name: Option<&str>, value: &Node) -> Part {
     }
     match (part, name) {
         (Part::Secret, _) => Part::Secret,
-        (Part::Pairs, Some(name)) if is_scalar && !may_be_secret_header(name) => Part::Body,
+        (Part::Pairs, Some(name)) if is_scalar && !is_secret_pair(name, value) => Part::Body,
         (Part::Pairs, _) => Part::Secret,
         (Part::Names, _) if is_map => Part::Section,
         (part, None) => part,
@@ -192,6 +192,15 @@ fn part_of(part: Part, name: Option<&str>, value: &Node) -> Part {
         (_, Some(name)) if hides(name) => Part::Secret,
         _ => Part::Body,
     }
+}
+
+/// Whether the value of a header or a parameter is a secret: by its name, or as a key in the place of
+/// a variable's name.
+fn is_secret_pair(name: &str, value: &Node) -> bool {
+    let is_wrong = |rest: &str| !rest.split_once('}').is_some_and(|(name, _)| is_variable(name));
+    let has_wrong_variable =
+        matches!(&value.value, Yaml::Text(text) if text.split("${").skip(1).any(is_wrong));
+    has_wrong_variable || may_be_secret_header(name)
 }
 
 /// Whether a URL has a part where people put keys.
