@@ -17,7 +17,9 @@ pub(super) fn in_text(text: &str) -> Vec<Range<usize>> {
     let mut previous = "";
     for word in words_of(text) {
         let written = &text[word.clone()];
-        if is_key(written) || previous.eq_ignore_ascii_case("bearer") {
+        // A key in the place of a variable's name.
+        let is_of_variable = text[..word.start].ends_with("${") && is_prefixed(written);
+        if is_of_variable || is_key(written) || previous.eq_ignore_ascii_case("bearer") {
             masks.push(word.clone());
         } else if let Some(user) = user_info(written) {
             masks.push(word.start + user.start..word.start + user.end);
@@ -177,7 +179,7 @@ fn part_of(part: Part, name: Option<&str>, value: &Node) -> Part {
     }
     match (part, name) {
         (Part::Secret, _) => Part::Secret,
-        (Part::Pairs, Some(name)) if is_scalar && !is_secret_pair(name, value) => Part::Body,
+        (Part::Pairs, Some(name)) if is_scalar && !may_be_secret_header(name) => Part::Body,
         (Part::Pairs, _) => Part::Secret,
         (Part::Names, _) if is_map => Part::Section,
         (part, None) => part,
@@ -192,15 +194,6 @@ fn part_of(part: Part, name: Option<&str>, value: &Node) -> Part {
         (_, Some(name)) if hides(name) => Part::Secret,
         _ => Part::Body,
     }
-}
-
-/// Whether the value of a header or a parameter is a secret: by its name, or as a key in the place of
-/// a variable's name.
-fn is_secret_pair(name: &str, value: &Node) -> bool {
-    let is_wrong = |rest: &str| !rest.split_once('}').is_some_and(|(name, _)| is_variable(name));
-    let has_wrong_variable =
-        matches!(&value.value, Yaml::Text(text) if text.split("${").skip(1).any(is_wrong));
-    has_wrong_variable || may_be_secret_header(name)
 }
 
 /// Whether a URL has a part where people put keys.
@@ -365,9 +358,8 @@ pub(super) fn is_variable(text: &str) -> bool {
     let mut chars = text.chars();
     let begins = chars.next().is_some_and(|ch| ch == '_' || ch.is_ascii_alphabetic());
     // A short key, too, is not to be shown where the name of its variable belongs.
-    let is_prefixed = text.len() >= 11 && PREFIXES.iter().any(|prefix| text.starts_with(prefix));
     let is_name = begins && chars.all(|ch| ch == '_' || ch.is_ascii_alphanumeric());
-    is_name && !is_prefixed && !is_key(text)
+    is_name && !is_prefixed(text) && !is_key(text)
 }
 
 /// The name in `$NAME` or `${NAME}`.
@@ -383,6 +375,11 @@ fn is_variable_use(text: &str) -> bool {
 
 /// What the API keys of some vendors begin with.
 const PREFIXES: &[&str] = &["sk-", "sk_", "gsk_", "hf_", "xai-", "nvapi-", "AIza"];
+
+/// Whether `text` begins like the key of a vendor.
+fn is_prefixed(text: &str) -> bool {
+    text.len() >= 11 && PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+}
 
 /// Whether `text` looks like an API key: a vendor's prefix and random characters, or long, with
 /// digits and small letters. Names of files and models begin with a prefix, too, but have dots,
