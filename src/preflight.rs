@@ -255,8 +255,8 @@ fn hint_for(
         Some("") => target.base_url_of(&format!("{origin}{}", protocol.path())),
         _ => target.base_url_of(place),
     };
-    let is_same_base =
-        place == base && prefix == own.prefix() && !(place == origin && prefix != "");
+    let is_whole = place == origin && !prefix.is_empty();
+    let is_same_base = place == base && prefix == own.prefix() && !is_whole;
     match (protocol.name() == own.name(), is_same_base) {
         (true, _) => format!("`base_url: \"{written}\"`"),
         (false, true) => format!("`protocol: {}`", protocol.name()),
