@@ -38,13 +38,13 @@ pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
         return masks;
     };
     for (key, value) in entries {
-        let is_map = matches!(value.value, Yaml::Map(_));
+        let has_parts = matches!(value.value, Yaml::Map(_) | Yaml::List(_));
         match &key.value {
             Yaml::Text(name) if words::is_extension(name) => {
                 // It has a header's name but is not a header.
                 visit(value, text, Part::Loose, &mut masks);
             }
-            Yaml::Text(name) if is_map => match TOP_SECTION.meant(name) {
+            Yaml::Text(name) if has_parts => match TOP_SECTION.meant(name) {
                 Some("models") => visit(value, text, Part::Names, &mut masks),
                 Some("defaults") => visit(value, text, Part::Section, &mut masks),
                 Some(_) => visit(value, text, Part::Body, &mut masks),

@@ -269,12 +269,15 @@ impl<'a> Asking<'a> {
         if !is_missing || finding.speaks_of_a_model() {
             return None;
         }
-        let answers = |place: &Elsewhere| {
-            let answer = self.answer_at(place.protocol, &place.url);
-            answer.is_some_and(|answer| preflight::is_there(&answer, place.protocol))
-        };
-        let found: Vec<_> =
-            preflight::elsewhere(self.target, url).into_iter().filter(answers).collect();
+        let mut found: Vec<Elsewhere> = Vec::new();
+        for place in preflight::elsewhere(self.target, url) {
+            // One place of each protocol is enough: llama-server speaks at `/v1` and without it.
+            let is_found = found.iter().any(|other| other.protocol.name() == place.protocol.name());
+            let answer = || self.answer_at(place.protocol, &place.url);
+            if !is_found && answer().is_some_and(|it| preflight::is_there(&it, place.protocol)) {
+                found.push(place);
+            }
+        }
         let nothing = preflight::nothing_there(self.target, url, &found);
         match found.is_empty() {
             true => {

@@ -381,6 +381,28 @@ fn fields_that_only_some_prompts_demand_fail_only_these() {
     assert!(sent.iter().all(|body| body["max_tokens"] != 64), "no warm-up: {sent:?}");
 }
 
+#[test]
+fn where_every_prompt_is_refused_each_refusal_is_told() {
+    let server = Picky::new(|sent| {
+        let refused = |field| {
+            let detail = format!("Unexpected fields in the request: {{'{field}'}}");
+            sent.get(field).map(|_| (422, json!({"detail": detail})))
+        };
+        refused("ignore_eos").or_else(|| refused("tools"))
+    });
+    let tool = "{ type: function, function: { name: get_weather } }";
+    let prompts = format!(
+        "{{ name: forced, text: Say it., ignore_eos: true, output_tokens: 5 }}, \
+         {{ name: tool, text: Say it., tools: [{tool}] }}"
+    );
+    let said = preflight(&server.bench(&prompts, "").run_asking_first(&["--no-warmup"]));
+    for field in ["ignore_eos", "tools"] {
+        let hint = format!("it answers with `extra_body: {{ {field}: null }}`");
+        assert!(said.contains(&hint), "{said}");
+    }
+    assert!(said.ends_with("; its trials are not run"), "{said}");
+}
+
 // -- where nothing is -----------------------------------------------------------------------------
 
 #[tokio::test]
