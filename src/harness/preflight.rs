@@ -182,8 +182,8 @@ impl<'a> Asking<'a> {
     fn one(&mut self, prompt: &Prompt) -> Option<(Finding, bool)> {
         let answer = self.probe(self.target, prompt);
         let status = answer.recording.as_ref().map(|recording| recording.status);
+        let refusal = refusal(&answer);
         let mut finding = preflight::finding(self.target, answer.outcome.err()?, status)?;
-        let refusal = answer.recording.filter(|it| preflight::may_refuse_fields(it.status));
         let by_fields = refusal.and_then(|refusal| self.without_fields(prompt, &refusal));
         let is_of_fields = by_fields.is_some() || matches!(status, Some(400 | 422));
         let hint = by_fields.or_else(|| self.other_place(&finding, status));
@@ -207,23 +207,22 @@ impl<'a> Asking<'a> {
 
     /// The hint where the `refusal` names fields: asks without them, and without what is then named.
     /// `None` where that does not help.
-    fn without_fields(&mut self, prompt: &Prompt, refusal: &Recording) -> Option<String> {
-        let named = |target: &Target, answer: &Recording| {
-            let body = String::from_utf8_lossy(&answer.body()).into_owned();
-            preflight::refused(&load::trial_body(target, prompt), &body)
+    fn without_fields(&mut self, prompt: &Prompt, refused: &str) -> Option<String> {
+        let named = |target: &Target, refused: &str| {
+            preflight::refused(&load::trial_body(target, prompt), refused)
         };
-        let mut left = named(self.target, refusal);
+        let mut left = named(self.target, refused);
         for _ in 0..MOST_ROUNDS {
             if left.is_empty() || self.waiting.0.came() {
                 return None;
             }
             let target = self.leaving_out(&left);
             let answer = self.probe(&target, prompt);
-            if let Some(counts) = answered(&answer) {
+            if let Some(counts) = answered(&target, &answer) {
                 let (left, counts) = self.fewest(prompt, left, counts);
                 return Some(preflight::without(&left, self.target, counts));
             }
-            let more = named(&target, &answer.recording?);
+            let more = named(&target, &refusal(&answer)?);
             let known = left.len();
             left.extend(more.into_iter().filter(|field| !left.contains(field)).collect::<Vec<_>>());
             if left.len() == known {
@@ -246,7 +245,8 @@ impl<'a> Asking<'a> {
             let mut fewer = fields.clone();
             fewer.remove(nth);
             let target = self.leaving_out(&fewer);
-            match answered(&self.probe(&target, prompt)) {
+            let answer = self.probe(&target, prompt);
+            match answered(&target, &answer) {
                 Some(counted) => (fields, counts) = (fewer, counted),
                 None => nth += 1,
             }
@@ -307,16 +307,33 @@ impl<'a> Asking<'a> {
     }
 }
 
+/// What a server says that may be a refusal of a field; some say it in an answer with status 200.
+fn refusal(answer: &load::Answer) -> Option<String> {
+    let recording = answer.recording.as_ref()?;
+    match &answer.outcome {
+        Err(_) if preflight::may_refuse_fields(recording.status) => {
+            Some(String::from_utf8_lossy(&recording.body()).into_owned())
+        }
+        Err(error) if matches!(error.kind, ErrorKind::InBand | ErrorKind::NotAStream) => {
+            Some(error.message.clone())
+        }
+        _ => None,
+    }
+}
+
 /// Whether the server took the request. If so, whether it counted the answer's tokens, where that is
 /// known: an answer of which only the first token was read has no count yet.
-fn answered(answer: &load::Answer) -> Option<Option<bool>> {
-    let taken = answer.recording.as_ref().is_some_and(|it| (200..300).contains(&it.status));
-    let counts = match &answer.outcome {
-        Ok(_) => Some(true),
-        Err(error) if error.kind == ErrorKind::NoUsage => Some(false),
+fn answered(target: &Target, answer: &load::Answer) -> Option<Option<bool>> {
+    let status = answer.recording.as_ref()?.status;
+    match &answer.outcome {
+        Ok(_) => Some(Some(true)),
+        Err(error) if error.kind == ErrorKind::NoUsage => Some(Some(false)),
+        Err(error) if (200..300).contains(&status) => {
+            let is_fault = preflight::finding(target, error.clone(), Some(status)).is_some();
+            (!is_fault).then_some(None)
+        }
         Err(_) => None,
-    };
-    taken.then_some(counts)
+    }
 }
 
 /// Findings that together are about all trials, as one: the first, with the others' messages.

@@ -321,6 +321,25 @@ fn a_field_is_found_in_a_refusal_of_any_status() {
 }
 
 #[test]
+fn a_refusal_in_an_answer_with_status_200_is_one() {
+    // A line is printed where it helps, and only there.
+    for helps in [true, false] {
+        let server = Picky::new(move |sent| {
+            let is_refused = !helps || sent.get("temperature").is_some();
+            let error = json!({"error": {"message": "temperature is not supported"}});
+            is_refused.then_some((200, error))
+        });
+        let ran = server.bench(HELLO, "").run_asking_first(&["--no-warmup"]);
+        let said = preflight(&ran);
+        assert!(said.contains("temperature is not supported"), "{said}");
+        assert_eq!(said.contains("extra_body: { temperature: null }"), helps, "{said}");
+        if helps {
+            passed(&server.bench(HELLO, &line_in(&said)).run_asking_first(&[]));
+        }
+    }
+}
+
+#[test]
 fn a_line_that_does_not_help_is_not_printed() {
     let message = "model m is not available; temperature ok";
     let server = Picky::new(move |_| Some((400, json!({"error": {"message": message}}))));
