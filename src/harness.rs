@@ -187,7 +187,7 @@ fn past_proxies(plan: &Plan) -> Vec<String> {
 /// Says to which of the selected models another limit of the answer is sent than the config's keys
 /// name, or none.
 fn other_limits(plan: &Plan) -> Vec<String> {
-    // One prompt with a limit of its own shows it for all of them.
+    // One prompt with its own limit shows it for all of them.
     let limited = plan.cases.iter().map(|case| case.task.prompt());
     let limited = limited.filter(|prompt| prompt.output.tokens.is_some());
     let limited = limited.map(|prompt| &**prompt).next();
@@ -212,7 +212,7 @@ fn other_limits(plan: &Plan) -> Vec<String> {
     plan.selected_targets().into_iter().filter_map(note).collect()
 }
 
-/// An error if a selected model wants the stamps of packets and this process may not see any.
+/// An error if a selected model requires packet stamps and this process may not see any.
 fn check_packet_stamps(plan: &Plan) -> anyhow::Result<()> {
     let wanted = |target: &Arc<Target>| target.stamps == Stamps::Packets;
     let Some(target) = plan.selected_targets().into_iter().find(wanted) else { return Ok(()) };

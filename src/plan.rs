@@ -323,19 +323,21 @@ pub enum PlanError {
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     /// `--models` names one that is not there.
-    #[error("no model `{name}` in {file}\n  models: {}", known.join(", "))]
+    #[error("no model `{name}` in {file}{}\n  models: {}", did_you_mean(name, near), quoted(known))]
     UnknownModel {
         /// The name as it was given.
         name: String,
         /// The config's file.
         file: String,
+        /// The name that was probably meant.
+        near: Option<String>,
         /// The names that there are.
         known: Vec<String>,
     },
     /// `--models` is there and names none.
     #[error(
         "`--models` names no model\n  models: {}\n  help: leave it out to run every model of {file}",
-        known.join(", ")
+        quoted(known)
     )]
     NoModelNamed {
         /// The config's file.
@@ -343,6 +345,16 @@ pub enum PlanError {
         /// The names that there are.
         known: Vec<String>,
     },
+}
+
+fn did_you_mean(name: &str, near: &Option<String>) -> String {
+    let near = near.as_ref();
+    near.map(|near| format!("\n  help: for `{name}`, did you mean `{near}`?")).unwrap_or_default()
+}
+
+/// Names may hold commas and blanks.
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 impl Plan {
@@ -483,7 +495,8 @@ fn prompts(config: &Config) -> Vec<Prompt> {
     config.prompts.as_ref().map_or_else(prompt::built_in, written)
 }
 
-/// The models that `--models` names, by key or name; all of them without it.
+/// The models that `--models` names, by key or name, as they are written or shown; all of them without
+/// it.
 fn chosen(
     targets: Vec<Arc<Target>>,
     given: &[String],
@@ -492,22 +505,41 @@ fn chosen(
     if given.is_empty() {
         return Ok(targets);
     }
-    let is = |target: &Target, name: &str| {
-        [&target.key, &target.name, &target.trial_name].iter().any(|known| *known == name)
+    let called = |target: &Arc<Target>| {
+        let names = [&target.key, &target.name, &target.trial_name];
+        names.map(Clone::clone).into_iter().chain([sanitise(&target.key)]).collect::<Vec<_>>()
     };
+    let is = |target: &Arc<Target>, name: &str| called(target).iter().any(|known| known == name);
     let known = || targets.iter().map(|target| target.key.clone()).collect();
-    let names: Vec<_> =
-        given.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
-    if names.is_empty() {
+    let pieces: Vec<_> =
+        given.iter().map(String::as_str).filter(|it| !it.trim().is_empty()).collect();
+    if pieces.is_empty() {
         return Err(PlanError::NoModelNamed { file: file.into(), known: known() });
     }
-    let unknown = names.iter().find(|name| !targets.iter().any(|target| is(target, name)));
-    if let Some(name) = unknown {
-        let (name, file) = ((*name).into(), file.into());
-        return Err(PlanError::UnknownModel { name, file, known: known() });
-    }
+    let Some(names) = split(&pieces, &|name| targets.iter().any(|target| is(target, name))) else {
+        let is_known = |name: &&&str| targets.iter().any(|target| is(target, name.trim()));
+        let name = pieces.iter().find(|name| !is_known(name)).unwrap_or(&pieces[0]).trim();
+        let all: Vec<_> = targets.iter().flat_map(called).collect();
+        let near = config::nearest(name, all.iter().map(String::as_str)).map(str::to_owned);
+        let (name, file) = (name.into(), file.into());
+        return Err(PlanError::UnknownModel { name, file, near, known: known() });
+    };
     let keep = |target: &Arc<Target>| names.iter().any(|name| is(target, name));
     Ok(targets.into_iter().filter(keep).collect())
+}
+
+/// The names in `pieces`, which are split at commas: a name may have some itself. `None` where no
+/// split gives names that are all known.
+fn split(pieces: &[&str], is_known: &dyn Fn(&str) -> bool) -> Option<Vec<String>> {
+    if pieces.is_empty() {
+        return Some(Vec::new());
+    }
+    (1..=pieces.len()).find_map(|count| {
+        let (first, rest) = pieces.split_at(count);
+        let name = first.join(",").trim().to_owned();
+        let rest = is_known(&name).then(|| split(rest, is_known))??;
+        Some([vec![name], rest].concat())
+    })
 }
 
 fn targets(config: &Config) -> Result<Vec<Arc<Target>>, PlanError> {
@@ -640,7 +672,7 @@ fn no_way_through(config: &Config, target: &Target) -> Option<ConfigError> {
     })
 }
 
-/// What is wrong with packets that are asked for where there are none to be seen.
+/// What is wrong with packets that are asked for where packets are not visible.
 fn no_packets(config: &Config, model: &config::Model, target: &Target) -> Option<ConfigError> {
     if target.stamps != Stamps::Packets {
         return None;
@@ -681,16 +713,18 @@ fn endpoint(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> Endpo
     Endpoint::Socket { socket, path, url }
 }
 
-/// The path of a base URL, or in place of none the protocol's prefix.
+/// The path of a base URL, or instead of none the protocol's prefix. A URL that has the protocol's own
+/// path right after the host is complete: for servers without a prefix, such as Perplexity's.
 fn prefix<'a>(path: &'a str, protocol: &dyn Protocol) -> &'a str {
     match path.trim_end_matches('/') {
         "" => protocol.prefix(),
+        own if own == protocol.path() => "",
         own => own,
     }
 }
 
-/// `BASE_URL:PORT` + the protocol's prefix, such as `/v1`, + its path; a base URL that has a path of
-/// its own keeps it in place of the prefix.
+/// `BASE_URL:PORT` + the protocol's prefix, such as `/v1`, + its path; a base URL with a path
+/// keeps it instead of the prefix.
 fn url(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> String {
     let base = base_url.trim_end_matches('/');
     let uri: Uri = base.parse().unwrap_or_default();
@@ -714,9 +748,27 @@ mod tests {
             ("https://api.example.com/v1", None, "https://api.example.com/v1/chat/completions"),
             ("https://h/api/v3/", Some(8443), "https://h:8443/api/v3/chat/completions"),
             ("http://[::1]", Some(8000), "http://[::1]:8000/v1/chat/completions"),
+            ("https://h/chat/completions", None, "https://h/chat/completions"),
+            ("http://h/chat/completions/", Some(80), "http://h:80/chat/completions"),
         ];
         for (base, port, expected) in cases {
             assert_eq!(url(base, port, &OpenAiChat), expected);
+        }
+    }
+
+    #[test]
+    fn names_with_commas_are_found_among_pieces() {
+        let known = |name: &str| ["a", "b", "a, w", "a,b,c"].contains(&name);
+        for (pieces, names) in [
+            (&["a", "b"][..], Some(&["a", "b"][..])),
+            (&["a", " w"], Some(&["a, w"])),
+            (&[" b", " a", " w"], Some(&["b", "a, w"])),
+            (&["a", "b", "c"], Some(&["a,b,c"])),
+            (&["a", "c"], None),
+        ] {
+            let found = split(pieces, &known);
+            let found = found.as_ref().map(|it| it.iter().map(String::as_str).collect::<Vec<_>>());
+            assert_eq!(found.as_deref(), names, "{pieces:?}");
         }
     }
 
@@ -727,6 +779,7 @@ mod tests {
             ("UNIX:///run/x.sock/", "unix:///run/x.sock:/v1/chat/completions"),
             ("unix:///run/x.sock:/", "unix:///run/x.sock:/v1/chat/completions"),
             ("unix:///run/a:b.sock", "unix:///run/a:b.sock:/v1/chat/completions"),
+            ("unix:///run/x.sock:/chat/completions", "unix:///run/x.sock:/chat/completions"),
             ("unix:///run/x.sock:/api/v3/", "unix:///run/x.sock:/api/v3/chat/completions"),
         ];
         for (base, expected) in cases {

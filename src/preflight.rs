@@ -95,20 +95,31 @@ pub fn timeouts(timeouts: Timeouts) -> Timeouts {
 }
 
 impl Finding {
-    /// Whether the server speaks of a model: some answer 404 for one that they do not have.
+    /// Whether the server speaks of a model: some answer 404 for one that they do not have. A path
+    /// such as `/v1/models` is not about a model.
     pub fn speaks_of_a_model(&self) -> bool {
-        let said = self.error.message.replace(sample::NOT_FOUND_HINT, "");
-        said.to_lowercase().contains("model")
+        let message = self.without_default_hint().to_lowercase();
+        let is_path = |word: &&str| word.starts_with('/') || word.contains("://");
+        let mut words = message
+            .split(|ch: char| ch.is_whitespace() || "\"'`<>()[]{}=,".contains(ch))
+            .filter(|word| !is_path(word));
+        words.any(|word| word.contains("model"))
     }
 
-    /// The same with the likely `hint`, in the place of what a status alone suggests.
+    /// The same with the likely `hint` instead of the status's default hint.
     #[must_use]
     pub fn with(mut self, hint: Option<String>) -> Self {
         if let Some(hint) = hint {
-            let message = self.error.message.replace(sample::NOT_FOUND_HINT, "");
-            self.error.message = format!("{message}; {hint}");
+            self.error.message = format!("{}; {hint}", self.without_default_hint());
         }
         self
+    }
+
+    /// The message without the status's default hint.
+    fn without_default_hint(&self) -> &str {
+        let message = self.error.message.as_str();
+        let hints = [sample::NOT_FOUND_HINT, sample::KEY_HINT, sample::BEARER_HINT];
+        hints.iter().find_map(|hint| message.strip_suffix(hint)).unwrap_or(message)
     }
 }
 
@@ -131,7 +142,7 @@ pub fn finding(target: &Target, error: RequestError, status: Option<u16>) -> Opt
         None if error.kind == Kind::Broken => {
             format!("{}{}", error.message, maybe_tls(target, &error))
         }
-        _ => explained(&error),
+        _ => explained(target, &error),
     };
     Some(Finding { error: RequestError { message, ..error }, is_certain })
 }
@@ -148,11 +159,12 @@ fn maybe_tls(target: &Target, error: &RequestError) -> &'static str {
 }
 
 /// What went wrong, and what it may come from.
-fn explained(error: &RequestError) -> String {
+fn explained(target: &Target, error: &RequestError) -> String {
     let message = &error.message;
     match error.kind {
         ErrorKind::FirstTokenTimeout => {
-            format!("no token within {PATIENCE:?}: the server is busy, or still loads the model")
+            let patience = timeouts(target.timeouts).first_token;
+            format!("no token within {patience:?}: the server is busy, or still loads the model")
         }
         // Of a proxy more is said already.
         ErrorKind::Connect | ErrorKind::ConnectTimeout if message.contains(THROUGH) => {
@@ -174,23 +186,24 @@ fn may_pass(status: u16) -> bool {
     matches!(status, 408 | 409 | 425 | 429 | 500..)
 }
 
-/// Whether an answer with `status` may be a refusal of a field of the request.
-pub const fn may_refuse_fields(status: Option<u16>) -> bool {
-    matches!(status, Some(400 | 422))
+/// Whether an answer with `status` may be a refusal of a field of the request, when it names one:
+/// some servers answer 404, 500 or 501.
+pub const fn may_refuse_fields(status: u16) -> bool {
+    matches!(status, 400 | 402..=406 | 410..=428 | 430..=501)
 }
 
-/// The hint where `fields` are refused; `helps` says whether a request without them was answered, and
-/// `counts` whether that answer had a usage.
-pub fn without(fields: &[Field], target: &Target, helps: bool, counts: bool) -> String {
-    let line = fields::line(fields, target.max_tokens);
+/// The hint where a request without `fields` was answered; `counts` says whether that answer had a
+/// usage, where it was long enough to have one.
+pub fn without(fields: &[Field], target: &Target, counts: Option<bool>) -> String {
     let usage = match counts {
-        true => "",
-        false => ", and `token_count: chunks`, since it then counts no tokens",
+        Some(true) => "",
+        Some(false) => ", and `token_count: chunks`, since it then counts no tokens",
+        None if fields.iter().any(Field::is_about_usage) => {
+            ", and `token_count: chunks` if it then counts no tokens"
+        }
+        None => "",
     };
-    match helps {
-        true => format!("it answers with `{line}`{usage}"),
-        false => format!("`{line}` leaves out what it names"),
-    }
+    format!("it answers with `{}`{usage}", fields::line(fields, target.max_tokens))
 }
 
 /// Where a protocol may be spoken, and how the config says so.
@@ -211,38 +224,63 @@ pub fn elsewhere(target: &Target, url: &str) -> Vec<Elsewhere> {
         None => (url, String::new()),
     };
     let Some(base) = path.strip_suffix(target.protocol.path()) else { return Vec::new() };
+    let origin = origin(path).unwrap_or(base);
     let mut places: Vec<Elsewhere> = Vec::new();
     for protocol in protocol::ALL {
-        let usual = origin(path).map(|origin| format!("{origin}{}", protocol.prefix()));
-        for place in [Some(base.to_owned()), usual].into_iter().flatten() {
+        // At the same base URL, at its usual place, and at the origin itself.
+        let usual = format!("{origin}{}", protocol.prefix());
+        for place in [base, &usual, origin] {
             let other = format!("{place}{}{query}", protocol.path());
             if other == url || places.iter().any(|known| known.url == other) {
                 continue;
             }
-            let is_own = protocol.name() == target.protocol.name();
-            let written = match place.strip_suffix(protocol.prefix()) {
-                Some(origin) => target.base_url_of(origin),
-                None => target.base_url_of(&place),
-            };
-            let hint = match (is_own, place == base) {
-                (true, _) => format!("`base_url: \"{written}\"`"),
-                (false, true) => format!("`protocol: {}`", protocol.name()),
-                (false, false) => {
-                    format!("`protocol: {}` with `base_url: \"{written}\"`", protocol.name())
-                }
-            };
+            let hint = hint_for(target, *protocol, (base, place, origin));
             places.push(Elsewhere { protocol: *protocol, url: other, hint });
         }
     }
     places
 }
 
+/// How the config says that `protocol` is spoken at `place`; `target`'s requests go to `base`.
+fn hint_for(
+    target: &Target,
+    protocol: &'static dyn Protocol,
+    (base, place, origin): (&str, &str, &str),
+) -> String {
+    let own = target.protocol;
+    let prefix = protocol.prefix();
+    let written = match place.strip_prefix(origin) {
+        Some(path) if path == prefix => target.base_url_of(origin),
+        // Without a path the prefix would be added.
+        Some("") => target.base_url_of(&format!("{origin}{}", protocol.path())),
+        _ => target.base_url_of(place),
+    };
+    let is_whole = place == origin && !prefix.is_empty();
+    let is_same_base = place == base && prefix == own.prefix() && !is_whole;
+    match (protocol.name() == own.name(), is_same_base) {
+        (true, _) => format!("`base_url: \"{written}\"`"),
+        (false, true) => format!("`protocol: {}`", protocol.name()),
+        (false, false) => format!("`protocol: {}` with `base_url: \"{written}\"`", protocol.name()),
+    }
+}
+
 /// A body that no protocol takes for a request: it generates nothing.
 pub const NO_REQUEST: &[u8] = b"[]";
 
-/// Whether there is something at a path that answers [`NO_REQUEST`] with `status`.
-pub fn is_there(status: u16) -> bool {
-    !matches!(status, 300..400 | 404 | 405 | 501..)
+/// Whether `protocol` is probably spoken where [`NO_REQUEST`] gets this `answer`. A web page is not an
+/// answer of it, and to accept that body, an answer must be a stream or an error.
+pub fn is_there(answer: &Recording, protocol: &dyn Protocol) -> bool {
+    let body = answer.body();
+    let says = |kind: &str| answer.content_type.as_deref().is_some_and(|own| own.contains(kind));
+    let is_page = says("text/html") || body.trim_ascii_start().starts_with(b"<");
+    match answer.status {
+        300..400 | 404 | 405 | 501.. => false,
+        200..300 => {
+            let is_stream = says("event-stream") || says("ndjson");
+            !is_page && (is_stream || protocol.decode_error(&body).is_some())
+        }
+        _ => !is_page,
+    }
 }
 
 /// The hint where nothing is at the path of `target`'s protocol, and what answers is at `found`.
@@ -276,7 +314,7 @@ pub fn is_about_path_or_model(finding: &Finding, status: Option<u16>) -> bool {
         || finding.error.kind == ErrorKind::NotAStream
 }
 
-/// Where the server of `url` may list its models: beside the path that is asked, then where such
+/// Where the server of `url` may list its models: next to the path that is asked, then where such
 /// lists are.
 pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
     let (path, query) = match url.split_once('?') {
@@ -287,9 +325,9 @@ pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
         "ollama_chat" => "/api/tags",
         _ => "/models",
     };
-    let beside = path.strip_suffix(protocol.path()).map(|base| format!("{base}{list}"));
+    let sibling = path.strip_suffix(protocol.path()).map(|base| format!("{base}{list}"));
     let usual = origin(path).map(|origin| format!("{origin}/v1/models"));
-    let mut lists: Vec<_> = beside.into_iter().chain(usual).collect();
+    let mut lists: Vec<_> = sibling.into_iter().chain(usual).collect();
     lists.dedup();
     lists.into_iter().map(|list| list + &query).collect()
 }
@@ -314,7 +352,7 @@ pub fn models(answer: &Recording) -> Option<Vec<String>> {
 pub fn hint(target: &Target, asked: &[String], found: &[Option<Vec<String>>]) -> Option<String> {
     let place = found.iter().position(Option::is_some)?;
     let (url, models) = (asked.get(place)?, found[place].as_ref()?);
-    // What has its place beside `/v1` is not mended by it.
+    // Adding `/v1` does not fix protocols outside `/v1`.
     if place > 0 && target.protocol.prefix() == "/v1" {
         let url = url.split('?').next().unwrap_or_default();
         let url = target.base_url_of(url);

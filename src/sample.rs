@@ -1477,12 +1477,15 @@ fn count(
 }
 
 /// For servers such as vLLM, which take the key of each protocol in one header.
-const BEARER_HINT: &str = " (see `api_key_env` in the config; for a server that wants a bearer \
+pub(crate) const BEARER_HINT: &str = " (see `api_key_env` in the config; for a server that wants a bearer \
                            token: `headers: { authorization: \"Bearer ${MY_API_KEY}\" }`)";
 
 /// For what only proxies say.
 const PROXY_HINT: &str = " (a proxy wants a user and password: see `proxy` in the config, or the \
                           variable of the environment that names it)";
+
+/// For what speaks of a key.
+pub(crate) const KEY_HINT: &str = " (see `api_key_env` in the config)";
 
 /// An answer with another status than 2xx, as what it says.
 fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), RequestError> {
@@ -1503,7 +1506,7 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
         401 | 403 if protocol.key_header().0 != http::header::AUTHORIZATION => {
             (ErrorKind::HttpStatus, BEARER_HINT)
         }
-        401 | 403 => (ErrorKind::HttpStatus, " (see `api_key_env` in the config)"),
+        401 | 403 => (ErrorKind::HttpStatus, KEY_HINT),
         404 => (ErrorKind::HttpStatus, NOT_FOUND_HINT),
         407 => (ErrorKind::HttpStatus, PROXY_HINT),
         _ => (ErrorKind::HttpStatus, ""),

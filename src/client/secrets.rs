@@ -23,7 +23,7 @@ use crate::{
 /// Shorter values would be found in any text, and are no secrets.
 const SHORTEST: usize = 4;
 
-/// Shorter values are placeholders: they are hidden in messages, where they are words of their own.
+/// Shorter values are placeholders: they are hidden in messages, where they are separate words.
 const SHORTEST_KEY: usize = 8;
 
 /// Secrets, longest first: one may be part of another.

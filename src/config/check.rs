@@ -106,6 +106,10 @@ fn check_unix_url(url: &str, rest: &str, protocol: &dyn Protocol) -> Result<(), 
         let written = |path: &str| route::unix_url(Path::new(socket), path);
         return refuse(&end.what(protocol), end.help(protocol, query, written));
     }
+    if let Some((what, base)) = stray_end(own, protocol) {
+        let meant = route::unix_url(Path::new(socket), base);
+        return refuse(&what, format!("did you mean `{meant}`?"));
+    }
     if path.contains(['?', '#']) {
         return refuse("must not have a query or a fragment", query_help(path));
     }
@@ -135,8 +139,17 @@ fn query_help(url: &str) -> String {
 fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
     let refuse = |what: &str, help: String| Err((format!("`base_url` {what}"), help));
     let lower = url.to_ascii_lowercase();
+    if url.contains("${") {
+        return refuse("must not hold a variable", VARIABLE_HELP.to_owned());
+    }
+    if let Some(inner) = without_brackets(url) {
+        return refuse("is in quotes or brackets", format!("did you mean `{inner}`?"));
+    }
     if !lower.starts_with("http://") && !lower.starts_with("https://") {
         return match url.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http+unix") => {
+                refuse("has a scheme that is not HTTP", socket_help(rest))
+            }
             Some((_, rest)) => refuse(
                 "has a scheme that is not HTTP",
                 format!("did you mean `http://{rest}` or `https://{rest}`?"),
@@ -151,8 +164,9 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
         let help = format!("did you mean `unix:///{}`?", path.trim_start_matches('/'));
         return refuse("has a socket of the file system as its host", help);
     }
-    if url.contains("${") {
-        return refuse("must not hold a variable", VARIABLE_HELP.to_owned());
+    let after = lower.find("://").map_or(0, |at| at + "://".len());
+    if lower[after..].starts_with("http://") || lower[after..].starts_with("https://") {
+        return refuse("has two schemes", format!("did you mean `{}`?", &url[after..]));
     }
     if url.contains('@') {
         return refuse("must not hold a user and password", KEY_HELP.to_owned());
@@ -167,11 +181,19 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
         let written = |path: &str| format!("{}{path}", &bare[..path_at]);
         return refuse(&end.what(protocol), end.help(protocol, query, written));
     }
+    if let Some((what, base)) = stray_end(&bare[path_at..], protocol) {
+        return refuse(&what, format!("did you mean `{}{base}`?", &bare[..path_at]));
+    }
     if url.contains(['?', '#']) {
         return refuse("must not have a query or a fragment", query_help(url));
     }
-    if lower.trim_end_matches('/').ends_with(':') {
+    let authority = bare[origin..].split('/').next().unwrap_or_default();
+    if authority.is_empty() || authority.starts_with(':') {
         return refuse("has no host", URL_HELP.to_owned());
+    }
+    if authority.ends_with(':') {
+        let help = "write the port after the `:`, or remove the `:`";
+        return refuse("has no port after its `:`", help.to_owned());
     }
     let uri: Uri = match url.parse() {
         Ok(uri) => uri,
@@ -186,6 +208,52 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
         return refuse(&format!("is not a URL: {why}"), URL_HELP.to_owned());
     }
     Ok(uri)
+}
+
+/// What is in the quotes or brackets around a URL, if there are any.
+fn without_brackets(url: &str) -> Option<&str> {
+    let inner = url.trim_start_matches(['<', '(', '[', '"', '\'', '`']);
+    let is_url = inner.len() < url.len() && inner.contains("://");
+    is_url.then(|| inner.trim_end_matches(['>', ')', ']', '"', '\'', '`']))
+}
+
+/// What was probably meant by `http+unix://` with `rest`: a socket's path as one part of a URL.
+fn socket_help(rest: &str) -> String {
+    let (socket, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let socket = percent_encoding::percent_decode_str(socket).decode_utf8_lossy();
+    let path = match path.trim_end_matches('/') {
+        "" => String::new(),
+        path => format!(":{path}"),
+    };
+    format!("did you mean `unix:///{}{path}`?", socket.trim_start_matches('/'))
+}
+
+/// The path of a server's other service at the end of `path`, of which a model's base URL cannot
+/// be: what is wrong, and the path that was probably meant.
+fn stray_end<'a>(path: &'a str, protocol: &dyn Protocol) -> Option<(String, &'a str)> {
+    /// An end, and how much of it stays.
+    const ENDS: &[(&str, usize)] = &[
+        ("/v1/chat", "/v1".len()),
+        ("/v1/models", "/v1".len()),
+        ("/v1/embeddings", "/v1".len()),
+        ("/api/generate", 0),
+        ("/api/tags", 0),
+    ];
+    let own: &[(&str, usize)] = match protocol.name() {
+        "ollama_chat" => &[("/api", 0), ("/v1", 0)],
+        "tgi_generate_stream" => &[("/generate", 0)],
+        _ => &[],
+    };
+    let path = path.trim_end_matches('/');
+    let (end, kept) = ENDS.iter().chain(own).find(|(end, _)| path.ends_with(end))?;
+    let base = &path[..path.len() - end.len() + kept];
+    let base = if base == protocol.prefix() { "" } else { base };
+    let what = format!(
+        "must not end with `{end}`: `{}`, the path of `{}`, is added to it",
+        protocol.path(),
+        protocol.name()
+    );
+    Some((what, base))
 }
 
 /// `url` without its query and its fragment, and whether it has a query.
@@ -203,7 +271,8 @@ struct Ending<'a> {
 }
 
 impl<'a> Ending<'a> {
-    /// The end of `path`, if it is the path of a protocol: of `preferred`, or of any.
+    /// The end of `path`, if it is the path of a protocol: of `preferred`, or of any. `None` where
+    /// it is all of it and stands for itself.
     fn of(path: &'a str, preferred: &dyn Protocol) -> Option<Self> {
         let path = path.trim_end_matches('/');
         let base = |of: &'static dyn Protocol| {
@@ -214,7 +283,11 @@ impl<'a> Ending<'a> {
         };
         let found = protocol::ALL.iter().filter_map(|of| base(*of));
         // `/chat/completions` ends with `/completions` as well.
-        found.max_by_key(|end| (end.of.path().len(), end.of.name() == preferred.name()))
+        let end =
+            found.max_by_key(|end| (end.of.path().len(), end.of.name() == preferred.name()))?;
+        // Right after the host it is the whole path of the requests.
+        let is_whole = path == preferred.path() && !preferred.prefix().is_empty();
+        (!is_whole).then_some(end)
     }
 
     fn what(&self, wanted: &dyn Protocol) -> String {
@@ -240,14 +313,18 @@ impl<'a> Ending<'a> {
     ) -> String {
         let Self { of, base } = self;
         let query = if has_query { " with `query: { … }` for what follows the `?`" } else { "" };
-        let own = written(base);
+        // Without a path the prefix would be added.
+        let own = match base.is_empty() && !of.prefix().is_empty() {
+            true => written(of.path()),
+            false => written(base),
+        };
         if of.name() == wanted.name() {
             return format!("did you mean `{own}`{query}?");
         }
         // The prefix of one protocol is not a place of another.
         let other = match *base == of.prefix() && of.prefix() != wanted.prefix() {
             true => written(""),
-            false => own.clone(),
+            false => written(base),
         };
         format!(
             "did you mean `protocol: {}` at `{own}`{query},\nor `{}` at `{other}`?",
@@ -459,15 +536,15 @@ pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
         let max_tokens = settings.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
         errors.extend(idle_choice(config, model, &settings));
         // The records of a data set have one place in the config: one of them is enough.
-        let mut told = HashSet::new();
+        let mut reported = HashSet::new();
         for prompt in config.prompts.iter().flatten() {
-            if prompt.prompt.set.as_deref().is_some_and(|set| told.contains(set)) {
+            if prompt.prompt.set.as_deref().is_some_and(|set| reported.contains(set)) {
                 continue;
             }
             let refused = refused(&prompt.prompt, protocol, (settings.ignore_eos, max_tokens));
             let refused = refused.or_else(|| tools_refused(&prompt.prompt, protocol, &settings));
             if refused.is_some() {
-                told.extend(prompt.prompt.set.as_deref());
+                reported.extend(prompt.prompt.set.as_deref());
             }
             errors.extend(refused.map(|(what, help)| {
                 let what =

@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::{
     places::{bytes, lines},
-    words::{self, MODEL},
+    words::{self, MODEL, TOP_SECTION},
     yaml::{Node, Yaml},
 };
 
@@ -17,7 +17,9 @@ pub(super) fn in_text(text: &str) -> Vec<Range<usize>> {
     let mut previous = "";
     for word in words_of(text) {
         let written = &text[word.clone()];
-        if is_key(written) || previous.eq_ignore_ascii_case("bearer") {
+        // A key in the place of a variable's name.
+        let is_of_variable = text[..word.start].ends_with("${") && is_prefixed(written);
+        if is_of_variable || is_key(written) || previous.eq_ignore_ascii_case("bearer") {
             masks.push(word.clone());
         } else if let Some(user) = user_info(written) {
             masks.push(word.start + user.start..word.start + user.end);
@@ -27,20 +29,28 @@ pub(super) fn in_text(text: &str) -> Vec<Range<usize>> {
     masks
 }
 
-/// What the document says is a secret.
+/// What the document says is a secret. Where a key is a name that the user chose, such as that of a
+/// model or of a field of the body, it says nothing about the value.
 pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
     let mut masks = Vec::new();
     let Yaml::Map(entries) = &node.value else {
-        visit(node, text, Part::Plain, &mut masks);
+        visit(node, text, Part::Section, &mut masks);
         return masks;
     };
     for (key, value) in entries {
+        let has_parts = matches!(value.value, Yaml::Map(_) | Yaml::List(_));
         match &key.value {
-            // It is called like a header and is none.
             Yaml::Text(name) if words::is_extension(name) => {
-                visit(value, text, Part::Plain, &mut masks)
+                // It has a header's name but is not a header.
+                visit(value, text, Part::Loose, &mut masks);
             }
-            _ => visit_entry(key, value, text, Part::Plain, &mut masks),
+            Yaml::Text(name) if has_parts => match TOP_SECTION.meant(name) {
+                Some("models") => visit(value, text, Part::Names, &mut masks),
+                Some("defaults") => visit(value, text, Part::Section, &mut masks),
+                Some(_) => visit(value, text, Part::Body, &mut masks),
+                None => visit_entry(key, value, text, Part::Loose, &mut masks),
+            },
+            _ => visit_entry(key, value, text, Part::Loose, &mut masks),
         }
     }
     masks
@@ -101,16 +111,29 @@ fn meant(key: &str) -> Option<&'static str> {
 /// What a part of the document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// Nothing to hide, but for what its own keys say.
-    Plain,
-    /// A map of headers, some of which are secrets.
-    Headers,
+    /// The models by their names.
+    Names,
+    /// The settings of a model or `defaults`.
+    Section,
+    /// Such settings, or a map of them: what a top-level `x-…` holds.
+    Loose,
+    /// Keys that are ours or of a server's protocol. Their names seldom make a secret of the value:
+    /// `pad_token`, `prompt_cache_key`.
+    Body,
+    /// A map of headers or of a query's parameters, some of which are secrets.
+    Pairs,
     /// A secret.
     Secret,
 }
 
+impl Part {
+    /// Whether values in it are hidden unless their names say that they are plain.
+    fn is_hidden(self) -> bool {
+        matches!(self, Self::Pairs | Self::Secret)
+    }
+}
+
 fn visit(node: &Node, text: &str, part: Part, masks: &mut Vec<Range<usize>>) {
-    let is_secret = part != Part::Plain;
     match &node.value {
         Yaml::List(items) => items.iter().for_each(|item| visit(item, text, part, masks)),
         Yaml::Map(entries) => {
@@ -118,8 +141,9 @@ fn visit(node: &Node, text: &str, part: Part, masks: &mut Vec<Range<usize>>) {
                 visit_entry(key, value, text, part, masks);
             }
         }
-        Yaml::Text(text) if is_secret && text.starts_with("${") && is_variable_use(text) => {}
-        _ if is_secret => masks.push(unquoted(text, bytes(text, node.defined))),
+        Yaml::Text(text) if part.is_hidden() && text.starts_with("${") && is_variable_use(text) => {
+        }
+        _ if part.is_hidden() => masks.push(unquoted(text, bytes(text, node.defined))),
         _ => {}
     }
 }
@@ -128,92 +152,178 @@ fn visit(node: &Node, text: &str, part: Part, masks: &mut Vec<Range<usize>>) {
 fn visit_entry(key: &Node, value: &Node, text: &str, part: Part, masks: &mut Vec<Range<usize>>) {
     let written = bytes(text, key.defined);
     let name = match &key.value {
-        Yaml::Text(key) => key.parse::<HeaderName>().ok(),
+        Yaml::Text(key) => Some(key.as_str()),
         _ => None,
     };
+    let is_header = name.is_some_and(|name| name.parse::<HeaderName>().is_ok());
     let is_bare = !text[written.clone()].starts_with(['"', '\'']);
-    if part != Part::Plain && value.value == Yaml::Null && !(name.is_some() && is_bare) {
+    if part.is_hidden() && value.value == Yaml::Null && !(is_header && is_bare) {
         masks.push(unquoted(text, written.clone())); // the value without its key
-    } else if !matches!(key.value, Yaml::Text(_)) {
+    } else if name.is_none() {
         visit(key, text, part, masks);
     }
-    let is_plain_header = name.is_some_and(|name| !may_be_secret_header(name.as_str()));
-    let part = match (part, &value.value) {
-        (Part::Secret, _) => Part::Secret,
-        (Part::Headers, Yaml::Text(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::Bool(_))
-            if is_plain_header =>
-        {
-            Part::Plain
-        }
-        (Part::Headers, _) => Part::Secret,
-        (Part::Plain, Yaml::Map(_)) if is_headers(key) => Part::Headers,
-        (Part::Plain, _) if is_secret(key, value) => Part::Secret,
-        (Part::Plain, _) => Part::Plain,
-    };
+    let part = part_of(part, name.filter(|_| is_header || part != Part::Pairs), value);
     if part == Part::Secret && value.value == Yaml::Null {
         masks.push(rest_of_line(text, written.end)); // a value after a stray `#` or `&`
     }
     visit(value, text, part, masks);
 }
 
-/// Whether `key` is `headers`, or was probably to be.
-fn is_headers(key: &Node) -> bool {
-    matches!(&key.value, Yaml::Text(key) if key == "headers" || meant(key) == Some("headers"))
-}
-
-fn is_secret(key: &Node, value: &Node) -> bool {
-    let Yaml::Text(key) = &key.value else {
-        return false;
-    };
-    match (key.as_str(), &value.value) {
-        ("api_key_env", Yaml::Text(name)) => !is_variable(name) && !is_variable_use(name),
-        ("base_url", Yaml::Text(url)) => url.contains(['?', '@']),
-        (_, Yaml::Text(text)) if text.contains("-----BEGIN") => true,
-        ("api_key_env", Yaml::Null) => true,
-        (key, _) => hides(key),
+/// What `value` is, which is called `name` in a map that is such a `part`.
+fn part_of(part: Part, name: Option<&str>, value: &Node) -> Part {
+    let is_map = matches!(value.value, Yaml::Map(_));
+    let is_text = matches!(value.value, Yaml::Text(_));
+    let is_scalar = !matches!(value.value, Yaml::Map(_) | Yaml::List(_) | Yaml::Null);
+    if matches!(&value.value, Yaml::Text(text) if text.contains("-----BEGIN")) {
+        return Part::Secret;
+    }
+    match (part, name) {
+        (Part::Secret, _) => Part::Secret,
+        (Part::Pairs, Some(name)) if is_scalar && !may_be_secret_header(name) => Part::Body,
+        (Part::Pairs, _) => Part::Secret,
+        (Part::Names, _) if is_map => Part::Section,
+        (part, None) => part,
+        (_, Some("headers")) if is_map => Part::Pairs,
+        (_, Some("base_url")) if is_text && may_hold_a_key(value) => Part::Secret,
+        (_, Some("api_key_env")) if !is_map && !is_name_of_a_variable(value) => Part::Secret,
+        (Part::Body, Some(name)) if names_a_secret_anywhere(name) => Part::Secret,
+        (Part::Body, _) => Part::Body,
+        (_, Some("query" | "params" | "query_params")) if is_map => Part::Pairs,
+        (_, Some(name)) if is_map && meant(name) == Some("headers") => Part::Pairs,
+        (Part::Loose, Some(name)) if is_map && !words::is_known(name) => Part::Loose,
+        (_, Some(name)) if hides(name) => Part::Secret,
+        _ => Part::Body,
     }
 }
 
-/// Whether a value under `key` is not to be shown: also when the key is misspelt.
+/// Whether a URL has a part where people put keys.
+fn may_hold_a_key(url: &Node) -> bool {
+    matches!(&url.value, Yaml::Text(url) if url.contains(['?', '@']))
+}
+
+/// Whether it names an environment variable, or is of a type that cannot be a key.
+fn is_name_of_a_variable(value: &Node) -> bool {
+    match &value.value {
+        Yaml::Text(name) => is_variable(name) || is_variable_use(name),
+        Yaml::Null => false,
+        _ => true,
+    }
+}
+
+/// Whether a setting of a model that is called `key` is not to be shown: also when the key is
+/// misspelt.
 fn hides(key: &str) -> bool {
-    let known = MODEL.contains(&key) && key != "headers";
+    let known = words::is_known(key) && key != "headers";
     let misspelt = || matches!(meant(key), Some("headers" | "api_key_env"));
     !known && (names_a_secret(key) || misspelt())
 }
 
-/// Whether what goes by the name `key` is probably a secret, or a map of some.
+/// Whether what goes by the name `key` among the settings of a model is probably a secret, or a map of
+/// some: a header that belongs under `headers`.
 fn names_a_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    is_secret_header(&key) || key.contains("header") || key.contains("x-")
+    let lower = key.to_ascii_lowercase();
+    is_secret_header(key) || lower.contains("header") || lower.starts_with("x-")
 }
 
-/// Whether the header or the parameter of a URL that is called `name` holds a secret: its last word
-/// says so.
+/// Whether `key` names a secret wherever it stands.
+fn names_a_secret_anywhere(key: &str) -> bool {
+    const PARTS: &[&str] = &[
+        "accesskey",
+        "accesstoken",
+        "apikey",
+        "authorization",
+        "authtoken",
+        "bearertoken",
+        "credential",
+        "passwd",
+        "password",
+        "privatekey",
+        "secret",
+    ];
+    let name = joined(key);
+    PARTS.iter().any(|part| name.contains(part))
+}
+
+/// The letters and digits of `name`, in lower case.
+fn joined(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+}
+
+/// Whether the header or the parameter of a URL that is called `name` holds a secret: one of its words
+/// says so. Servers write `x-api-key-2`, `sessionToken` and `clientsecret`.
 pub fn is_secret_header(name: &str) -> bool {
-    const LAST: &[&str] = &[
+    /// What is said about a secret and is not one: `max-token`, `signature-version`.
+    const ABOUT: &[&str] =
+        &["algorithm", "budget", "count", "limit", "max", "min", "type", "usage", "version"];
+    let words = words_of_name(name);
+    let is_about = |word: Option<&String>| word.is_some_and(|word| ABOUT.contains(&word.as_str()));
+    // Azure Functions call a key `code`.
+    let is_code = words.len() == 1 && words[0] == "code";
+    is_code
+        || !(is_about(words.first()) || is_about(words.last()))
+            && words.iter().any(|word| is_secret_word(word))
+}
+
+/// Whether a word of a name says that the value is a secret.
+fn is_secret_word(word: &str) -> bool {
+    const WORDS: &[&str] = &[
+        "assertion",
+        "creds",
+        "hmac",
+        "key",
+        "keys",
+        "otp",
+        "pass",
+        "passcode",
+        "passphrase",
+        "pat",
+        "sas",
+        "sig",
+    ];
+    /// How the last part of a word in one piece is written: `sessiontoken`, `basicauth`.
+    const ENDS: &[&str] = &[
         "auth",
         "authorization",
         "bearer",
         "cookie",
         "cookies",
-        "credential",
-        "credentials",
         "jwt",
-        "key",
-        "keys",
         "passwd",
         "password",
-        "secret",
-        "secrets",
-        "sig",
+        "pwd",
         "signature",
         "token",
     ];
-    /// The same in one word.
-    const ENDS: &[&str] = &["accesskey", "accesstoken", "apikey", "authtoken", "secretkey"];
-    let name = name.to_ascii_lowercase();
-    let last = name.rsplit(|ch: char| !ch.is_ascii_alphanumeric()).next();
-    last.is_some_and(|last| LAST.contains(&last)) || ENDS.iter().any(|end| name.ends_with(end))
+    const PARTS: &[&str] = &["accesskey", "apikey", "credential", "privatekey", "secret"];
+    /// Words in which `key` is not a word.
+    const NO_KEYS: &[&str] =
+        &["donkey", "hockey", "hotkey", "jockey", "monkey", "turkey", "turnkey", "whiskey"];
+    let word = word.trim_end_matches(|ch: char| ch.is_ascii_digit());
+    let is_key = (word.ends_with("key") || word.ends_with("keys")) && !NO_KEYS.contains(&word);
+    is_key
+        || WORDS.contains(&word)
+        || ENDS.iter().any(|end| word.ends_with(end))
+        || PARTS.iter().any(|part| word.contains(part))
+}
+
+/// The words of a name in lower case: what stands between punctuation, and the humps of camel case.
+fn words_of_name(name: &str) -> Vec<String> {
+    let letters: Vec<char> = name.chars().collect();
+    let mut words = vec![String::new()];
+    for (at, &letter) in letters.iter().enumerate() {
+        let before = at.checked_sub(1).map(|before| letters[before]);
+        let is_next_lower = letters.get(at + 1).is_some_and(char::is_ascii_lowercase);
+        let is_hump = letter.is_ascii_uppercase()
+            && before.is_some_and(|it| !it.is_ascii_uppercase() || is_next_lower);
+        if !letter.is_ascii_alphanumeric() || is_hump {
+            words.push(String::new());
+        }
+        if let (true, Some(word)) = (letter.is_ascii_alphanumeric(), words.last_mut()) {
+            word.push(letter.to_ascii_lowercase());
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// The same of a name that may be misspelt, for messages about the config.
@@ -233,8 +343,7 @@ fn may_be_secret_header(name: &str) -> bool {
         "secretkey",
         "signature",
     ];
-    let letters: Vec<char> =
-        name.to_ascii_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    let letters: Vec<char> = joined(name).chars().collect();
     let ends_like = |word: &&str| {
         (word.len() - 1..=word.len() + 1).any(|length| {
             let end: String = letters[letters.len().saturating_sub(length)..].iter().collect();
@@ -244,11 +353,13 @@ fn may_be_secret_header(name: &str) -> bool {
     is_secret_header(name) || LONG.iter().any(ends_like)
 }
 
-/// Whether `text` has the form of a variable's name, and does not look like a key all the same.
+/// Whether `text` has the form of a variable's name, and does not look like a key anyway.
 pub(super) fn is_variable(text: &str) -> bool {
     let mut chars = text.chars();
     let begins = chars.next().is_some_and(|ch| ch == '_' || ch.is_ascii_alphabetic());
-    begins && chars.all(|ch| ch == '_' || ch.is_ascii_alphanumeric()) && !is_key(text)
+    // A short key, too, is not to be shown where the name of its variable belongs.
+    let is_name = begins && chars.all(|ch| ch == '_' || ch.is_ascii_alphanumeric());
+    is_name && !is_prefixed(text) && !is_key(text)
 }
 
 /// The name in `$NAME` or `${NAME}`.
@@ -262,15 +373,40 @@ fn is_variable_use(text: &str) -> bool {
     variable_in(text).is_some()
 }
 
-/// Whether `text` looks like an API key: a vendor's prefix, or long, with digits and small
-/// letters.
+/// What the API keys of some vendors begin with.
+const PREFIXES: &[&str] = &["sk-", "sk_", "gsk_", "hf_", "xai-", "nvapi-", "AIza"];
+
+/// Whether `text` begins like the key of a vendor.
+fn is_prefixed(text: &str) -> bool {
+    text.len() >= 11 && PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+}
+
+/// Whether `text` looks like an API key: a vendor's prefix and random characters, or long, with
+/// digits and small letters. Names of files and models begin with a prefix, too, but have dots,
+/// slashes or words after it, and 40 hexadecimal digits are a revision.
 fn is_key(text: &str) -> bool {
-    const PREFIXES: &[&str] = &["sk-", "sk_", "gsk_", "hf_", "xai-", "nvapi-", "AIza"];
-    let prefixed = PREFIXES.iter().any(|prefix| text.starts_with(prefix)) && text.len() >= 11;
+    let is_of_key = |ch: char| ch.is_ascii_alphanumeric() || matches!(ch, '-' | '_');
+    let rest = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix));
+    let is_prefixed = rest.is_some_and(|rest| {
+        rest.len() >= 20 && rest.chars().all(is_of_key) && rest.split(['-', '_']).any(is_random)
+    });
     let has = |test: fn(&char) -> bool| text.chars().any(|ch| test(&ch));
-    let plain = text.chars().all(|ch| ch.is_ascii_alphanumeric());
-    prefixed
-        || plain && text.len() >= 32 && has(char::is_ascii_digit) && has(char::is_ascii_lowercase)
+    let is_plain = text.chars().all(|ch| ch.is_ascii_alphanumeric());
+    let is_revision =
+        text.len() == 40 && text.chars().all(|ch| matches!(ch, '0'..='9' | 'a'..='f'));
+    is_prefixed
+        || is_plain
+            && !is_revision
+            && text.len() >= 32
+            && has(char::is_ascii_digit)
+            && has(char::is_ascii_lowercase)
+}
+
+/// Whether `piece` is too long and too mixed for a word.
+fn is_random(piece: &str) -> bool {
+    let has = |test: fn(&char) -> bool| piece.chars().any(|ch| test(&ch));
+    let is_mixed = has(char::is_ascii_uppercase) && has(char::is_ascii_lowercase);
+    piece.len() >= 16 && (has(char::is_ascii_digit) || is_mixed)
 }
 
 /// Where `user:password` is in a URL.
@@ -305,5 +441,104 @@ fn unquoted(text: &str, range: Range<usize>) -> Range<usize> {
     match written {
         [b'"', .., b'"'] | [b'\'', .., b'\''] => range.start + 1..range.end - 1,
         _ => range,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_known_by_a_word_of_its_name() {
+        for name in [
+            // Parameters
+            "sessionToken",
+            "clientSecret",
+            "subscriptionKey",
+            "refreshToken",
+            "idToken",
+            "bearerToken",
+            "masterKey",
+            "appKey",
+            "userPassword",
+            "apitoken",
+            "pwd",
+            "code",
+            "sas",
+            "sig",
+            "key",
+            "APIKey",
+            "api_key",
+            "X-Amz-Signature",
+            "X-Amz-Security-Token",
+            "accessKeyId",
+            "api.key",
+            "x-pass-phrase",
+            // Headers
+            "sessiontoken",
+            "x-clientsecret",
+            "privatekey",
+            "x-pass",
+            "authorization-v2",
+            "x-api-key-2",
+            "x-jwt-assertion",
+            "x-api-key",
+            "cookie",
+            "authorization",
+            "apikey2",
+            "x-goog-api-key",
+            "ocp-apim-subscription-key",
+            "x-oauth2",
+            "xauthtoken",
+        ] {
+            assert!(is_secret_header(name), "{name}");
+        }
+        for name in [
+            "api-version",
+            "max-tokens",
+            "max-token",
+            "tokenizer",
+            "x-tenant",
+            "author",
+            "authority",
+            "keyword",
+            "monkey",
+            "x-error-code",
+            "signature-version",
+            "token-count",
+            "bypass",
+            "deployment",
+            "x-request-id",
+            "keyboard",
+            "design",
+            "significant",
+            "session-id",
+        ] {
+            assert!(!is_secret_header(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_prefix_and_what_follows() {
+        for key in [
+            "sk-proj-0123456789abcdef",
+            "sk-ant-api03-abcDEF0123456789xyz_-a",
+            "hf_AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGh",
+            "gsk_0123456789abcdefghijABCDEFGHIJ",
+            "0123456789abcdef0123456789abcdef",
+            "AIzaSyA0123456789abcdefghijklmnopqrstuv",
+        ] {
+            assert!(is_key(key), "{key}");
+        }
+        for name in [
+            "hf_rows.json",
+            "hf_internal-testing/tiny",
+            "sk-telecom/A.X-4.0-Light",
+            "sk-telecom-a-model-with-many-words-4",
+            "hf_datasets_server_rows_2024",
+            "0123456789abcdef0123456789abcdef01234567",
+        ] {
+            assert!(!is_key(name), "{name}");
+        }
     }
 }

@@ -286,17 +286,17 @@ pub(super) fn order(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Order>
 pub(super) fn inconclusive(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Inconclusive> {
     let known =
         [("warn", Inconclusive::Warn), ("pass", Inconclusive::Pass), ("fail", Inconclusive::Fail)];
-    one_of(reader, entry, "way with the inconclusive", &known)
+    one_of(reader, entry, "inconclusive", &known)
 }
 
 fn connection(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Connection> {
     let known = [("warm", Connection::Warm), ("cold", Connection::Cold)];
-    one_of(reader, entry, "connection mode", &known)
+    one_of(reader, entry, "connection", &known)
 }
 
 fn prefix_cache(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<PrefixCache> {
     let known = [("fresh", PrefixCache::Fresh), ("reuse", PrefixCache::Reuse)];
-    one_of(reader, entry, "prefix cache mode", &known)
+    one_of(reader, entry, "prefix_cache", &known)
 }
 
 /// `usage`, `chunks` or `{ tokenizer: FILE }`.
@@ -359,7 +359,9 @@ fn one_of<T: Copy>(
     if found.is_none() {
         let words: Vec<_> = known.iter().map(|(word, _)| *word).collect();
         let help = words::did_you_mean(&name, &words);
-        reader.error(entry, format!("there is no {what} `{name}`"), help);
+        let what =
+            format!("unknown value `{name}` for `{what}`: expected {}", words::any_of(&words));
+        reader.error(entry, what, help);
     }
     found.map(|(_, value)| *value)
 }

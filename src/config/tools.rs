@@ -185,8 +185,9 @@ pub(super) fn knows_no(field: &str, protocol: &dyn Protocol) -> (String, String)
     let others = protocol::ALL.iter().filter(|other| knows(**other));
     let others: Vec<_> = others.map(|other| other.name()).collect();
     let what = format!("`{}` knows no `{field}`", protocol.name());
+    let verb = if others.len() == 1 { "does" } else { "do" };
     let help = format!(
-        "{} do; what a server of yours takes all the same can be put into `extra_body`",
+        "{} {verb}; what your server takes anyway can be put into `extra_body`",
         words::list(&others)
     );
     (what, help)

@@ -336,6 +336,14 @@ pub(crate) fn list(words: &[&str]) -> String {
     }
 }
 
+/// "a, b or c".
+pub(super) fn any_of(words: &[&str]) -> String {
+    match words.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => words.concat(),
+    }
+}
+
 /// `word` without what people write differently: `Model-Name` → `model_name`.
 fn plain(word: &str) -> String {
     word.trim().to_lowercase().replace(['-', ' '], "_")

@@ -58,7 +58,7 @@ pub(super) fn refuse(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<
         let same = |(other, _): &&(Identity, Named)| other == id && *id != Identity::None;
         if let Some((_, other)) = written[..nth].iter().find(same) {
             anyhow::bail!(
-                "`{}` and `{}` both go to {}: give each a file of its own",
+                "`{}` and `{}` both go to {}: use a different file for each",
                 file.what,
                 other.what,
                 file.path.display()
@@ -177,6 +177,8 @@ fn recordings(
 
 /// What `path` leads to.
 fn identity(path: &Path) -> Identity {
+    // The parent of a bare name is the current folder.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     match fs::metadata(path) {
         Ok(found) if found.is_file() || found.is_dir() => id(path, &found),
         Ok(_) => Identity::None,

@@ -13,6 +13,7 @@ use crate::{
     plan::{Access, Case, Target},
     preflight::{self, Elsewhere, Field, Finding, Question},
     prompt::Prompt,
+    protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     sample,
 };
@@ -158,46 +159,41 @@ impl<'a> Asking<'a> {
 
     /// Asks all `questions`. What is wrong with each of them is wrong with the endpoint.
     fn all(mut self, questions: Vec<Question>) -> Asked {
-        let several = questions.len() > 1;
         let mut found = Vec::new();
         let mut answered = false;
         for Question { prompt, of } in questions {
-            let (finding, status) = self.one(&prompt);
-            match finding {
+            match self.one(&prompt) {
                 None => answered = true,
                 // Another question would meet the same.
-                Some(finding) if !preflight::may_refuse_fields(status) => {
+                Some((finding, false)) => {
                     let found = vec![(None, finding)];
                     return Asked { requests: self.requests, found };
                 }
-                Some(finding) => found.push((Some(of), finding)),
+                Some((finding, true)) => found.push((Some(of), finding)),
             }
         }
-        if !answered && (several || !found.is_empty()) {
-            found.truncate(1);
-            found.iter_mut().for_each(|(prompts, _)| *prompts = None);
+        if !answered {
+            found = joined(found);
         }
         Asked { requests: self.requests, found }
     }
 
-    /// Asks `prompt`: what is wrong, if anything is, and the status of the answer.
-    fn one(&mut self, prompt: &Prompt) -> (Option<Finding>, Option<u16>) {
+    /// Asks `prompt`: what is wrong, if anything is, and whether it may be the fields of this request.
+    fn one(&mut self, prompt: &Prompt) -> Option<(Finding, bool)> {
         let answer = self.probe(self.target, prompt);
         let status = answer.recording.as_ref().map(|recording| recording.status);
-        let Err(error) = answer.outcome else { return (None, status) };
-        let Some(mut finding) = preflight::finding(self.target, error, status) else {
-            return (None, status);
-        };
-        let refusal = answer.recording.filter(|_| preflight::may_refuse_fields(status));
-        let hint = refusal.and_then(|refusal| self.without_fields(prompt, &refusal));
-        let hint = hint.or_else(|| self.other_place(&finding, status));
+        let refusal = refusal(&answer);
+        let mut finding = preflight::finding(self.target, answer.outcome.err()?, status)?;
+        let by_fields = refusal.and_then(|refusal| self.without_fields(prompt, &refusal));
+        let is_of_fields = by_fields.is_some() || matches!(status, Some(400 | 422));
+        let hint = by_fields.or_else(|| self.other_place(&finding, status));
         if let Some(hint) = hint {
             finding = finding.with(Some(hint));
         } else if preflight::is_about_path_or_model(&finding, status) {
             finding = finding.with(self.by_models());
         }
         finding.error.message = self.client.secrets().hidden_in(&finding.error.message);
-        (Some(finding), status)
+        Some((finding, is_of_fields))
     }
 
     fn probe(&mut self, target: &Target, prompt: &Prompt) -> load::Answer {
@@ -210,48 +206,52 @@ impl<'a> Asking<'a> {
     }
 
     /// The hint where the `refusal` names fields: asks without them, and without what is then named.
-    fn without_fields(&mut self, prompt: &Prompt, refusal: &Recording) -> Option<String> {
-        let named = |target: &Target, answer: &Recording| {
-            let body = String::from_utf8_lossy(&answer.body()).into_owned();
-            preflight::refused(&load::trial_body(target, prompt), &body)
+    /// `None` where that does not help.
+    fn without_fields(&mut self, prompt: &Prompt, refused: &str) -> Option<String> {
+        let named = |target: &Target, refused: &str| {
+            preflight::refused(&load::trial_body(target, prompt), refused)
         };
-        let mut left = named(self.target, refusal);
-        if left.is_empty() {
-            return None;
-        }
+        let mut left = named(self.target, refused);
         for _ in 0..MOST_ROUNDS {
+            if left.is_empty() || self.waiting.0.came() {
+                return None;
+            }
             let target = self.leaving_out(&left);
             let answer = self.probe(&target, prompt);
-            if let Some(counts) = answered(&answer) {
-                let left = self.fewest(prompt, left);
-                return Some(preflight::without(&left, self.target, true, counts));
+            if let Some(counts) = answered(&target, &answer) {
+                let (left, counts) = self.fewest(prompt, left, counts);
+                return Some(preflight::without(&left, self.target, counts));
             }
-            let Some(recording) = &answer.recording else { break };
-            let more: Vec<_> = named(&target, recording)
-                .into_iter()
-                .filter(|field| !left.contains(field))
-                .collect();
-            if more.is_empty() || self.waiting.0.came() {
-                break;
+            let more = named(&target, &refusal(&answer)?);
+            let known = left.len();
+            left.extend(more.into_iter().filter(|field| !left.contains(field)).collect::<Vec<_>>());
+            if left.len() == known {
+                return None;
             }
-            left.extend(more);
         }
-        Some(preflight::without(&left, self.target, false, true))
+        None
     }
 
-    /// The fewest of `fields` that have to be left out: a server may name others, too.
-    fn fewest(&mut self, prompt: &Prompt, mut fields: Vec<Field>) -> Vec<Field> {
+    /// The fewest of `fields` that have to be left out, and whether the answer is then counted: a
+    /// server may name other fields, too.
+    fn fewest(
+        &mut self,
+        prompt: &Prompt,
+        mut fields: Vec<Field>,
+        mut counts: Option<bool>,
+    ) -> (Vec<Field>, Option<bool>) {
         let mut nth = 0;
         while fields.len() > 1 && nth < fields.len() {
             let mut fewer = fields.clone();
             fewer.remove(nth);
             let target = self.leaving_out(&fewer);
-            match answered(&self.probe(&target, prompt)) {
-                Some(_) => fields = fewer,
+            let answer = self.probe(&target, prompt);
+            match answered(&target, &answer) {
+                Some(counted) => (fields, counts) = (fewer, counted),
                 None => nth += 1,
             }
         }
-        fields
+        (fields, counts)
     }
 
     /// The model without `fields` in its requests.
@@ -264,15 +264,20 @@ impl<'a> Asking<'a> {
     /// The hint where nothing is at the path that was asked.
     fn other_place(&self, finding: &Finding, status: Option<u16>) -> Option<String> {
         let url = &self.access.url;
-        let is_missing = status == Some(404) && self.status_at(self.target.protocol, url)? == 404;
+        let is_missing =
+            status == Some(404) && self.answer_at(self.target.protocol, url)?.status == 404;
         if !is_missing || finding.speaks_of_a_model() {
             return None;
         }
-        let answers = |place: &Elsewhere| {
-            self.status_at(place.protocol, &place.url).is_some_and(preflight::is_there)
-        };
-        let found: Vec<_> =
-            preflight::elsewhere(self.target, url).into_iter().filter(answers).collect();
+        let mut found: Vec<Elsewhere> = Vec::new();
+        for place in preflight::elsewhere(self.target, url) {
+            // One place of each protocol is enough: llama-server speaks at `/v1` and without it.
+            let is_found = found.iter().any(|other| other.protocol.name() == place.protocol.name());
+            let answer = || self.answer_at(place.protocol, &place.url);
+            if !is_found && answer().is_some_and(|it| preflight::is_there(&it, place.protocol)) {
+                found.push(place);
+            }
+        }
         let nothing = preflight::nothing_there(self.target, url, &found);
         match found.is_empty() {
             true => {
@@ -282,15 +287,11 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// With which status a path of the same server answers something that is not a request.
-    fn status_at(
-        &self,
-        protocol: &'static dyn crate::protocol::Protocol,
-        url: &str,
-    ) -> Option<u16> {
+    /// What a path of the same server answers to something that is not a request.
+    fn answer_at(&self, protocol: &'static dyn Protocol, url: &str) -> Option<Recording> {
         let client = Client::new(&Options { url, protocol, ..self.options }).ok()?;
         let sending = client.send(Bytes::from_static(preflight::NO_REQUEST), &self.waiting);
-        Some(self.runtime.block_on(sending).ok()?.status)
+        self.runtime.block_on(sending).ok()
     }
 
     /// What the server's lists of models say.
@@ -306,11 +307,47 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// Whether the server took the request; if so, whether it counted the answer's tokens.
-fn answered(answer: &load::Answer) -> Option<bool> {
-    let taken = answer.recording.as_ref().is_some_and(|it| (200..300).contains(&it.status));
-    let counts = !matches!(&answer.outcome, Err(error) if error.kind == ErrorKind::NoUsage);
-    taken.then_some(counts)
+/// What a server says that may be a refusal of a field; some say it in an answer with status 200.
+fn refusal(answer: &load::Answer) -> Option<String> {
+    let recording = answer.recording.as_ref()?;
+    match &answer.outcome {
+        Err(_) if preflight::may_refuse_fields(recording.status) => {
+            Some(String::from_utf8_lossy(&recording.body()).into_owned())
+        }
+        Err(error) if matches!(error.kind, ErrorKind::InBand | ErrorKind::NotAStream) => {
+            Some(error.message.clone())
+        }
+        _ => None,
+    }
+}
+
+/// Whether the server took the request. If so, whether it counted the answer's tokens, where that is
+/// known: an answer of which only the first token was read has no count yet.
+fn answered(target: &Target, answer: &load::Answer) -> Option<Option<bool>> {
+    let status = answer.recording.as_ref()?.status;
+    match &answer.outcome {
+        Ok(_) => Some(Some(true)),
+        Err(error) if error.kind == ErrorKind::NoUsage => Some(Some(false)),
+        Err(error) if (200..300).contains(&status) => {
+            let is_fault = preflight::finding(target, error.clone(), Some(status)).is_some();
+            (!is_fault).then_some(None)
+        }
+        Err(_) => None,
+    }
+}
+
+/// Findings that together are about all trials, as one: the first, with the others' messages.
+fn joined(
+    found: Vec<(Option<Vec<Arc<Prompt>>>, Finding)>,
+) -> Vec<(Option<Vec<Arc<Prompt>>>, Finding)> {
+    let mut found = found.into_iter().map(|(_, finding)| finding);
+    let Some(mut first) = found.next() else { return Vec::new() };
+    for other in found.filter(|other| other.is_certain == first.is_certain) {
+        if !first.error.message.contains(&other.error.message) {
+            first.error.message = format!("{}; {}", first.error.message, other.error.message);
+        }
+    }
+    vec![(None, first)]
 }
 
 fn options<'a>(target: &Target, access: &'a Access, url: &'a str) -> Options<'a> {

@@ -68,9 +68,7 @@ impl<'a> Selection<'a> {
         let is_empty = !plan.cases.iter().any(|case| self.has(case));
         let mut message = match (&filters[..], &skips[..]) {
             ([], []) if is_empty => match skip().next() {
-                Some(_) => {
-                    format!("`--skip {}` leaves no trial", skip().collect::<Vec<_>>().join(" "))
-                }
+                Some(_) => nothing_left(&self.filters, &skip().collect::<Vec<_>>()),
                 None => "no trial is selected".into(),
             },
             ([], []) => return None,
@@ -82,7 +80,7 @@ impl<'a> Selection<'a> {
         };
         message.push_str(": they are called MODEL::PROMPT::run-N");
         if self.cli.libtest.exact {
-            message.push_str(", and `--exact` wants all of it");
+            message.push_str(", and `--exact` requires the full name");
         }
         for word in filters.iter().chain(&skips) {
             if let Some(near) = self.nearest(plan, word) {
@@ -153,6 +151,15 @@ fn inventory(plan: &Plan) -> String {
         models.join(", "),
         prompts.join(", ")
     )
+}
+
+/// Why `skips` leave no trial, of those that match `filters`.
+fn nothing_left(filters: &[&str], skips: &[&str]) -> String {
+    let skips = skips.join(" --skip ");
+    match filters {
+        [] => format!("`--skip {skips}` leaves no trial"),
+        filters => format!("no trial matches {} and is left by `--skip {skips}`", quoted(filters)),
+    }
 }
 
 fn quoted(words: &[&str]) -> String {

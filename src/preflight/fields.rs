@@ -1,64 +1,18 @@
 //! Which fields of a request a server refuses, by its own words, and how the config leaves them out.
 //!
-//! Servers say it in many ways. What is found here is only a guess: the preflight asks once more
+//! Servers say it in many ways and languages. Any field of the request that a refusal names may be
+//! the reason, unless its value is out of range. That is only a guess: the preflight asks once more
 //! without the fields, and so knows whether that helps.
 
 use serde_json::{Map, Value};
 
-/// Fields that cannot be left out.
-const STAY: &[&str] = &["model", "messages", "prompt", "input", "inputs", "stream"];
+use crate::protocol::NEVER_LEFT_OUT;
 
 /// Maps whose fields are left out one by one.
 const MAPS: &[&str] = &["stream_options", "options", "parameters"];
 
 /// Names that are also words of a sentence: only in quotes are they names.
 const WORDS: &[&str] = &["options", "parameters", "system", "tools", "thinking", "user", "stop"];
-
-/// What is said of a field that is not to be there.
-const REFUSED: &[&str] = &[
-    "unsupported",
-    "not support",
-    "n't support",
-    "deprecated",
-    "not permitted",
-    "not allowed",
-    "n't allowed",
-    "disallowed",
-    "extra_forbidden",
-    "extra field",
-    "extra input",
-    "extraneous",
-    "unexpected",
-    "unrecogni",
-    "unknown",
-    "not recogni",
-    "cannot find field",
-    "no such field",
-    "no field",
-    "not a valid",
-    "invalid field",
-    "invalid param",
-    "invalid argument",
-    "not implemented",
-    "not available",
-    "not accept",
-    "not defined",
-    "not exist",
-    "not valid for",
-    "must not",
-    "may not",
-    "may only be",
-    "cannot be",
-    "can't be",
-    "cannot both",
-    "mutually exclusive",
-    "only the default",
-    "is allowed for this",
-    "forbidden",
-    "not enabled",
-    "is disabled",
-    "additional propert",
-];
 
 /// What is said of a field that may be there with another value. A limit is then to be changed.
 const OUT_OF_RANGE: &[&str] = &[
@@ -79,6 +33,47 @@ const OUT_OF_RANGE: &[&str] = &[
     "minimum",
     "out of range",
     "must be between",
+    "too high",
+    "too low",
+    "exceed",
+    "no more than",
+    "no less than",
+    "in range",
+    "in the range",
+    "up to",
+    "<=",
+    ">=",
+    // Chinese and German
+    "超出",
+    "超过",
+    "过大",
+    "过长",
+    "大于",
+    "小于",
+    "范围",
+    "größer als",
+    "kleiner als",
+    "höchstens",
+    "mindestens",
+];
+
+/// What comes before the names of the fields that the server knows.
+const KNOWN: &[&str] = &[
+    "expected one of",
+    "known:",
+    "known fields",
+    "known param",
+    "supported:",
+    "supported fields",
+    "supported param",
+    "valid fields",
+    "valid param",
+    "permitted:",
+    "allowed:",
+    "allowed fields",
+    "allowed param",
+    "accepted fields",
+    "accepted param",
 ];
 
 /// What is said of a field that is refused whatever its value is.
@@ -97,7 +92,7 @@ const ALTOGETHER: &[&str] = &[
 pub struct Field {
     map: Option<String>,
     name: String,
-    /// Whether the server has another field in its place: `max_completion_tokens`.
+    /// Whether the server has a different field instead: `max_completion_tokens`.
     is_renamed: bool,
 }
 
@@ -108,6 +103,11 @@ impl Field {
 
     fn within(map: &str, name: &str) -> Self {
         Self { map: Some(map.into()), ..Self::new(name) }
+    }
+
+    /// Whether it asks for the token counts.
+    pub(super) fn is_about_usage(&self) -> bool {
+        [self.map.as_deref(), Some(&*self.name)].contains(&Some("stream_options"))
     }
 }
 
@@ -127,8 +127,8 @@ pub fn refused(sent: &Value, answer: &str) -> Vec<Field> {
     fields
 }
 
-/// `extra_body` such that `fields` are left out; in place of a limit that has another name, `limit`
-/// is sent by that name.
+/// `extra_body` such that `fields` are left out; instead of a limit that has another name, `limit` is
+/// sent by that name.
 pub fn left_out(
     extra_body: &Map<String, Value>,
     fields: &[Field],
@@ -182,16 +182,27 @@ fn additions(fields: &[Field], limit: u64) -> Map<String, Value> {
     added
 }
 
-/// The fields of `sent` that `complaint` names as refused.
+/// The fields of `sent` that `complaint` names: those before a list of what the server knows, if there
+/// are any.
 fn named(sent: &Value, complaint: &str) -> Vec<Field> {
     let lower = complaint.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    if !says(REFUSED) || says(OUT_OF_RANGE) && !says(ALTOGETHER) {
+    if says(OUT_OF_RANGE) && !says(ALTOGETHER) {
         return Vec::new();
     }
+    let list = KNOWN.iter().filter_map(|words| lower.find(words)).min();
+    let before = list.and_then(|at| complaint.get(..at)).unwrap_or_default();
+    match fields_in(sent, before) {
+        fields if fields.is_empty() => fields_in(sent, complaint),
+        fields => fields,
+    }
+}
+
+/// The fields of `sent` whose names are in `complaint`.
+fn fields_in(sent: &Value, complaint: &str) -> Vec<Field> {
     let Some(body) = sent.as_object() else { return Vec::new() };
     let mut fields = Vec::new();
-    for (name, value) in body.iter().filter(|(name, _)| !STAY.contains(&name.as_str())) {
+    for (name, value) in body.iter().filter(|(name, _)| !NEVER_LEFT_OUT.contains(&name.as_str())) {
         if names(complaint, name) {
             let is_renamed = name == "max_tokens" && names(complaint, "max_completion_tokens");
             fields.push(Field { is_renamed, ..Field::new(name) });
@@ -208,8 +219,9 @@ fn named(sent: &Value, complaint: &str) -> Vec<Field> {
 
 /// Whether `text` holds `name` as a word, and one that is a word of a sentence in quotes.
 fn names(text: &str, name: &str) -> bool {
-    let is_part = |ch: char| ch.is_alphanumeric() || ch == '_';
-    let quotes = |ch: Option<char>| ch.is_some_and(|ch| "\"'`‘’“”[]{}".contains(ch));
+    // Chinese has no blanks between words.
+    let is_part = |ch: char| ch.is_ascii_alphanumeric() || ch == '_';
+    let quotes = |ch: Option<char>| ch.is_some_and(|ch| "\"'`‘’“”„「」【】[]{}".contains(ch));
     text.match_indices(name).any(|(at, _)| {
         let before = text[..at].chars().next_back();
         let after = text[at + name.len()..].chars().next();
@@ -238,14 +250,14 @@ fn visit(value: &Value, own: &mut String, complaints: &mut Vec<String>) {
     const REPEATED: &[&str] = &["input", "body", "request", "ctx", "url", "headers", "docs"];
     match value {
         Value::String(text) => {
-            // A text in quotes of its own is a name.
+            // A separately quoted text is a name.
             own.push_str(&format!("'{text}' "));
         }
         Value::Array(items) => items.iter().for_each(|item| visit(item, own, complaints)),
         Value::Object(fields) => {
             let mut texts = String::new();
-            let told = fields.iter().filter(|(key, _)| !REPEATED.contains(&key.as_str()));
-            told.for_each(|(_, value)| visit(value, &mut texts, complaints));
+            let shown = fields.iter().filter(|(key, _)| !REPEATED.contains(&key.as_str()));
+            shown.for_each(|(_, value)| visit(value, &mut texts, complaints));
             complaints.push(texts);
         }
         _ => {}
@@ -361,9 +373,45 @@ mod tests {
                 "extra_body: { temperature: null }",
             ),
             (r#"{"error":"registry does not support 'tools'"}"#, "extra_body: { tools: null }"),
+            // serde
+            (
+                "Failed to deserialize the JSON body into the target type: unknown field \
+                 `stream_options`, expected one of `model`, `max_tokens`, `temperature`",
+                "extra_body: { stream_options: null }",
+            ),
+            (
+                "unknown field stream_options, expected one of model, max_tokens, temperature",
+                "extra_body: { stream_options: null }",
+            ),
         ];
         for (answer, expected) in cases {
             assert_eq!(line_of(&sent(), answer), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_found_whatever_is_said_about_it() {
+        for (said, field) in [
+            ("temperature is not applicable for reasoning models", "temperature"),
+            ("Please remove 'temperature'", "temperature"),
+            ("temperature should be 1", "temperature"),
+            ("temperature must be 1", "temperature"),
+            ("this model only supports temperature=1", "temperature"),
+            ("`temperature` is incompatible with thinking", "temperature"),
+            ("You cannot set temperature", "temperature"),
+            ("temperature is prohibited", "temperature"),
+            ("Invalid value for 'temperature': expected 1", "temperature"),
+            ("fixed temperature; got temperature=0.7", "temperature"),
+            ("stream_options is only allowed when stream is enabled", "stream_options"),
+            ("bad field: temperature", "temperature"),
+            ("不支持temperature参数", "temperature"),
+            ("Der Parameter „tools“ wird nicht unterstützt", "tools"),
+            ("create() got an unexpected keyword argument 'stream_options'", "stream_options"),
+        ] {
+            let line = format!("extra_body: {{ {field}: null }}");
+            assert_eq!(line_of(&sent(), said), line, "{said}");
+            let answer = json!({"error": {"message": said}}).to_string();
+            assert_eq!(line_of(&sent(), &answer), line, "{answer}");
         }
     }
 
@@ -378,6 +426,9 @@ mod tests {
             r#"{"error":{"message":"max_tokens: 64000 > 8192, which is the maximum allowed number of output tokens for m"}}"#,
             r#"{"message":"min_tokens must be less than or equal to max_tokens=1, got 100."}"#,
             r#"{"error":{"message":"`max_tokens` cannot be greater than 4096"}}"#,
+            "max_tokens 超出范围",
+            "max_tokens=1024 exceeds the limit of 512",
+            r#"{"error":{"message":"`system` and `prompt` may not be empty"}}"#,
             r#"{"error":{"message":"Invalid 'max_output_tokens': integer below minimum value."}}"#,
             r#"{"error":{"message":"\"auto\" tool choice is not supported without these parameters"}}"#,
             r#"{"detail":[{"loc":["body","messages"],"msg":"Extra inputs are not permitted","input":{"temperature":1}}]}"#,

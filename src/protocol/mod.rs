@@ -27,6 +27,7 @@ pub use self::{
     anthropic_messages::AnthropicMessages, llamacpp_completion::LlamaCppCompletion,
     ollama_chat::OllamaChat, openai_chat::OpenAiChat, openai_completions::OpenAiCompletions,
     openai_responses::OpenAiResponses, template::Template, tgi_generate_stream::TgiGenerateStream,
+    wire::NEVER_LEFT_OUT,
 };
 use crate::{
     exact,

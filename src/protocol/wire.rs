@@ -284,10 +284,14 @@ pub(super) fn add_own(body: &mut Value, ask: &Ask<'_>, merged: Option<&str>) {
     body.retain(|_, value| !value.is_null());
 }
 
-/// Whether `null` under `key` of a model's `extra_body` can leave a field out. What is asked, of
-/// whom and as a stream is not left out.
+/// Fields of all protocols that hold the model, the prompt's texts, which make the request miss a
+/// cache, or the stream.
+pub const NEVER_LEFT_OUT: &[&str] =
+    &["model", "messages", "prompt", "input", "inputs", "system", "instructions", "stream"];
+
+/// Whether `null` under `key` of a model's `extra_body` can leave a field out.
 pub(super) fn may_be_left_out(key: &str) -> bool {
-    !["model", "messages", "prompt", "input", "inputs", "stream"].contains(&key)
+    !NEVER_LEFT_OUT.contains(&key)
 }
 
 /// The prompt where there are no roles: one message after the other, a blank line between them.

@@ -261,7 +261,10 @@ fn stamps_are_auto_unless_the_config_says_otherwise() {
     assert_eq!(of(", stamps: socket"), Ok(Stamps::Socket));
     assert_eq!(of(", stamps: packets, transport: stamped"), Ok(Stamps::Packets));
     let misspelt = of(", stamps: packet").unwrap_err();
-    assert!(misspelt.contains("there is no stamps `packet`"), "{misspelt}");
+    assert!(
+        misspelt.contains("unknown value `packet` for `stamps`: expected auto, packets or socket"),
+        "{misspelt}"
+    );
     assert!(misspelt.contains("did you mean `packets`"), "{misspelt}");
 }
 

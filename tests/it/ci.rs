@@ -238,7 +238,7 @@ fn a_report_that_cannot_be_written_is_refused_before_anything_runs() {
         assert_eq!(kept, "of yesterday");
         let onto_results = run(&bench, &[format!("{flag}=results.csv")]);
         assert_eq!(onto_results.code, Some(2), "{}", onto_results.stderr);
-        let why = "` and `--output` both go to results.csv: give each a file of its own";
+        let why = "` and `--output` both go to results.csv: use a different file for each";
         assert!(onto_results.stderr.contains(why), "{}", onto_results.stderr);
     }
 }

@@ -73,7 +73,11 @@ fn a_word_that_matches_no_trial_is_an_error_each_by_itself() {
         (&["--exact", "llama3.1_8b"], "did you mean `llama3.1_8b-simulated::say_hello::run-1`?"),
         (&["--exact", "llama3.1:8b"], "did you mean `llama3.1_8b-simulated::say_hello::run-1`?"),
         (&["--models", "key", "llama3.1:8b"], "no trial matches `llama3.1:8b`: "),
-        (&["bye", "--skip", "bye"], "`--skip bye` leaves no trial: "),
+        (&["bye", "--skip", "bye"], "no trial matches `bye` and is left by `--skip bye`: they are"),
+        (&["--skip", "y", "--skip", "one"], "`--skip y --skip one` leaves no trial: "),
+        (&["--exact", "nothing"], ", and `--exact` requires the full name"),
+        (&["--models", "llama3.1_8"], "help: for `llama3.1_8`, did you mean `llama3.1_8b`?"),
+        (&["--models", "x"], "models: `llama3.1:8b`, `qwen2.5:7b`, `key`"),
     ] {
         let ran = list(&bench, arguments);
         assert_eq!(ran.code, Some(2), "{arguments:?}: {}{}", ran.stdout, ran.stderr);
@@ -82,6 +86,40 @@ fn a_word_that_matches_no_trial_is_an_error_each_by_itself() {
     // Under `cargo test` the words are for other targets, too.
     let smoke = crate::bench::ran(&mut bench.smoke(&["Mistral", "--skip", "nothing"]));
     assert_eq!(smoke.code, Some(0), "{}", smoke.stderr);
+}
+
+#[test]
+fn a_model_is_chosen_by_its_name_as_it_is_written_and_shown() {
+    let bench = Bench::new(COLONS);
+    for (models, begins) in [
+        ("llama3.1_8b", "llama3.1_8b-simulated::"),
+        ("llama3.1_8b-simulated", "llama3.1_8b-simulated::"),
+        ("key", "given_name-simulated::"),
+        ("given, name-simulated", "given_name-simulated::"),
+    ] {
+        let ran = list(&bench, &["--models", models]);
+        assert_eq!(ran.code, Some(0), "{models}: {}", ran.stderr);
+        assert!(ran.stdout.lines().count() > 0);
+        assert!(ran.stdout.lines().all(|line| line.starts_with(begins)), "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_recording_does_not_overwrite_a_file_of_the_run() {
+    for folder in [".", "./", "kept/.."] {
+        let bench = Bench::new(
+            "runs: 1\nprompts: [{ name: p, dataset: m-simulated__p-1__run-1.jsonl }]\n\
+             models: { m: { simulate: { tokens: 4 } } }\n",
+        );
+        let set = bench.folder.path().join("m-simulated__p-1__run-1.jsonl");
+        let record = "{\"prompt\":\"x\"}\n";
+        fs::write(&set, record).unwrap();
+        fs::create_dir(bench.folder.path().join("kept")).unwrap();
+        let ran = bench.run(&["--record", folder, "--no-warmup"]);
+        assert_eq!(ran.code, Some(2), "{folder}: {}", ran.stderr);
+        assert!(ran.stderr.contains("a recording of `--record` would overwrite"), "{}", ran.stderr);
+        assert_eq!(fs::read_to_string(&set).unwrap(), record);
+    }
 }
 
 /// What no terminal and no XML is to get.

@@ -255,3 +255,14 @@ fn what_a_proxy_does_is_told_of_the_proxy() {
     }
     insta::assert_snapshot!(format!("{}\n{}", said(&ran_own), said(&ran_other)));
 }
+
+#[test]
+fn a_silent_server_is_told_with_the_time_that_it_had() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let bench = bench(&format!(
+        "  m: {{ base_url: \"http://{address}\", timeouts: {{ first_token: 300ms }} }}\n"
+    ));
+    let ran = bench.run_asking_first(&["--no-warmup"]);
+    assert!(said(&ran).contains("no token within 300ms: "), "{}", ran.stderr);
+}

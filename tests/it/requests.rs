@@ -282,6 +282,95 @@ fn a_server_that_does_not_count_by_itself_is_told_with_who_counts_then() {
 }
 
 #[test]
+fn the_tokens_are_counted_by_the_request_that_the_line_gives() {
+    const UNCOUNTED: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
+        data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n\
+        data: [DONE]\n\n";
+    for refusal in [
+        "unknown field `stream_options`, expected one of `model`, `max_tokens`, `temperature`",
+        "bad request: stream_options, max_tokens and temperature were sent",
+    ] {
+        let server = Picky::answering(UNCOUNTED, move |sent| {
+            sent.get("stream_options").map(|_| (422, json!(refusal)))
+        });
+        let said = preflight(&server.bench(HELLO, "").run_asking_first(&["--no-warmup"]));
+        let lines = "`extra_body: { stream_options: null }`, and `token_count: chunks`";
+        assert!(said.contains(lines), "{said}");
+        let model = "extra_body: { stream_options: null }\ntoken_count: chunks";
+        passed(&server.bench(HELLO, model).run_asking_first(&[]));
+    }
+}
+
+#[test]
+fn a_field_is_found_in_a_refusal_of_any_status() {
+    for (status, said, field) in [
+        (404, "The following fields are unknown: temperature", "temperature"),
+        (500, "create() got an unexpected keyword argument 'stream_options'", "stream_options"),
+        (501, "stream_options", "stream_options"),
+        (403, "temperature is not applicable for this model", "temperature"),
+        (405, "不支持temperature", "temperature"),
+    ] {
+        let server =
+            Picky::new(move |sent| sent.get(field).map(|_| (status, json!({"detail": said}))));
+        let ran = server.bench(HELLO, "").run_asking_first(&["--no-warmup"]);
+        let said = preflight(&ran);
+        assert_eq!(line_in(&said), format!("extra_body: {{ {field}: null }}"), "{said}");
+        assert!(!said.contains("see `"), "{said}");
+        passed(&server.bench(HELLO, &line_in(&said)).run_asking_first(&[]));
+    }
+}
+
+#[test]
+fn a_refusal_in_an_answer_with_status_200_is_one() {
+    // A line is printed where it helps, and only there.
+    for helps in [true, false] {
+        let server = Picky::new(move |sent| {
+            let is_refused = !helps || sent.get("temperature").is_some();
+            let error = json!({"error": {"message": "temperature is not supported"}});
+            is_refused.then_some((200, error))
+        });
+        let ran = server.bench(HELLO, "").run_asking_first(&["--no-warmup"]);
+        let said = preflight(&ran);
+        assert!(said.contains("temperature is not supported"), "{said}");
+        assert_eq!(said.contains("extra_body: { temperature: null }"), helps, "{said}");
+        if helps {
+            passed(&server.bench(HELLO, &line_in(&said)).run_asking_first(&[]));
+        }
+    }
+}
+
+#[test]
+fn a_line_that_does_not_help_is_not_printed() {
+    let message = "model m is not available; temperature ok";
+    let server = Picky::new(move |_| Some((400, json!({"error": {"message": message}}))));
+    let list = ResponseTemplate::new(200).set_body_json(json!({"data": [{"id": "other"}]}));
+    let mock = Mock::given(method("GET")).and(path("/v1/models")).respond_with(list);
+    server.runtime.block_on(mock.mount(&server.server));
+    let said = preflight(&server.bench(HELLO, "").run_asking_first(&["--no-warmup"]));
+    assert!(said.contains(message) && !said.contains("extra_body"), "{said}");
+    assert!(said.contains("its models are `other`, not `m`"), "{said}");
+}
+
+#[test]
+fn a_prompts_texts_cannot_be_left_out() {
+    for (protocol, field) in [
+        ("anthropic_messages", "system"),
+        ("openai_responses", "instructions"),
+        ("openai_responses", "input"),
+        ("openai_completions", "prompt"),
+        ("tgi_generate_stream", "inputs"),
+        ("ollama_chat", "messages"),
+    ] {
+        let server = Picky::new(|_| None);
+        let model = format!("protocol: {protocol}\nextra_body: {{ {field}: null }}");
+        let ran = server.bench(HELLO, &model).run(&[]);
+        assert_eq!(ran.code, Some(2), "{field}: {}", ran.stderr);
+        let why = format!("`extra_body` must not hold `{field}: null`");
+        assert!(ran.stderr.contains(&why), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_refusal_of_a_value_is_told_as_it_is() {
     let message = "max_tokens is too large: 1024. This model supports at most 512 tokens.";
     let server = Picky::new(move |_| Some((400, json!({"error": {"message": message}}))));
@@ -311,6 +400,28 @@ fn fields_that_only_some_prompts_demand_fail_only_these() {
     assert!(sent.iter().all(|body| body["max_tokens"] != 64), "no warm-up: {sent:?}");
 }
 
+#[test]
+fn where_every_prompt_is_refused_each_refusal_is_told() {
+    let server = Picky::new(|sent| {
+        let refused = |field| {
+            let detail = format!("Unexpected fields in the request: {{'{field}'}}");
+            sent.get(field).map(|_| (422, json!({"detail": detail})))
+        };
+        refused("ignore_eos").or_else(|| refused("tools"))
+    });
+    let tool = "{ type: function, function: { name: get_weather } }";
+    let prompts = format!(
+        "{{ name: forced, text: Say it., ignore_eos: true, output_tokens: 5 }}, \
+         {{ name: tool, text: Say it., tools: [{tool}] }}"
+    );
+    let said = preflight(&server.bench(&prompts, "").run_asking_first(&["--no-warmup"]));
+    for field in ["ignore_eos", "tools"] {
+        let hint = format!("it answers with `extra_body: {{ {field}: null }}`");
+        assert!(said.contains(&hint), "{said}");
+    }
+    assert!(said.ends_with("; its trials are not run"), "{said}");
+}
+
 // -- where nothing is -----------------------------------------------------------------------------
 
 #[tokio::test]
@@ -333,6 +444,102 @@ async fn a_404_names_the_path_and_where_other_protocols_answer() {
     let others = server.received_requests().await.unwrap();
     let others = others.iter().filter(|request| request.url.path() == "/api/chat");
     assert!(others.map(|request| &request.body[..]).all(|body| body == b"[]"));
+}
+
+#[tokio::test]
+async fn a_path_with_model_in_it_is_a_path_and_a_web_page_no_answer() {
+    for said in ["Cannot POST /model-gw/chat/completions", "Not found: see /v1/models"] {
+        let server = MockServer::start().await;
+        let missing = ResponseTemplate::new(404).set_body_string(said);
+        let missing = Mock::given(path("/model-gw/chat/completions")).respond_with(missing);
+        missing.mount(&server).await;
+        let page = ResponseTemplate::new(200).set_body_raw("<html></html>", "text/html");
+        Mock::given(wiremock::matchers::any()).respond_with(page).mount(&server).await;
+        let bench = Bench::new(&format!(
+            "runs: 1\nprompts: [{HELLO}]\nmodels:\n  m: {{ base_url: \"{}/model-gw\" }}\n",
+            server.uri()
+        ));
+        let said = preflight(&bench.run_asking_first(&["--no-warmup"]));
+        let nothing = "nothing is at /model-gw/chat/completions, the path of `openai_chat`";
+        assert!(said.contains(nothing), "{said}");
+        assert!(!said.contains("answers"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_without_v1_is_found_and_can_be_written() {
+    let server = MockServer::start().await;
+    let answer = |request: &Request| match request.body_json::<Value>() {
+        Ok(Value::Object(_)) => {
+            ResponseTemplate::new(200).set_body_raw(STREAM, "text/event-stream")
+        }
+        _ => ResponseTemplate::new(422).set_body_json(json!({"detail": "no object"})),
+    };
+    let mock = Mock::given(method("POST")).and(path("/chat/completions"));
+    mock.respond_with(answer).mount(&server).await;
+    let bench = |url: &str| {
+        Bench::new(&format!(
+            "runs: 1\nprompts: [{HELLO}]\nmodels:\n  m: {{ base_url: \"{url}\" }}\n"
+        ))
+    };
+    let uri = server.uri();
+    let said = preflight(&bench(&uri).run_asking_first(&["--no-warmup"]));
+    let hint = format!("/chat/completions answers: `base_url: \"{uri}/chat/completions\"`?");
+    assert!(said.contains(&hint), "{said}");
+    passed(&bench(&format!("{uri}/chat/completions")).run_asking_first(&[]));
+}
+
+#[test]
+fn what_is_wrong_with_a_base_url_is_told_with_what_was_meant() {
+    for (url, protocol, what, help) in [
+        ("http://127.0.0.1:", "openai_chat", "has no port after its `:`", "write the port"),
+        ("http://:8000", "openai_chat", "has no host", "for example"),
+        ("${URL}", "openai_chat", "must not hold a variable", "`headers`, `query` and `proxy`"),
+        (
+            "http+unix://%2Ftmp%2Fx.sock/v1",
+            "openai_chat",
+            "has a scheme that is not HTTP",
+            "`unix:///tmp/x.sock:/v1`",
+        ),
+        ("http://http://127.0.0.1", "openai_chat", "has two schemes", "`http://127.0.0.1`"),
+        ("<http://h:80>", "openai_chat", "is in quotes or brackets", "`http://h:80`"),
+        ("http://h/v1/chat", "openai_chat", "must not end with `/v1/chat`", "`http://h`"),
+        ("http://h/a/v1/models/", "openai_chat", "end with `/v1/models`", "`http://h/a/v1`"),
+        ("http://h/v1/embeddings", "openai_responses", "`/v1/embeddings`", "`http://h`"),
+        ("http://h/api/generate", "ollama_chat", "`/api/generate`", "`http://h`"),
+        ("http://h/generate", "tgi_generate_stream", "end with `/generate`", "`http://h`"),
+        ("http://h/v1", "ollama_chat", "must not end with `/v1`", "`http://h`"),
+        ("http://h/x/api/", "ollama_chat", "must not end with `/api`", "`http://h/x`"),
+        (
+            "http://h/completions",
+            "openai_chat",
+            "the path of `openai_completions`",
+            "at `http://h/completions`",
+        ),
+    ] {
+        let bench = Bench::new(&format!(
+            "runs: 1\nprompts: [{HELLO}]\nmodels:\n  \
+             m: {{ base_url: \"{url}\", protocol: {protocol} }}\n"
+        ));
+        let ran = bench.run(&["--list"]);
+        assert_eq!(ran.code, Some(2), "{url}: {}", ran.stderr);
+        let error = ran.stderr.lines().next().unwrap_or_default();
+        let (_, after) = ran.stderr.split_once("= help: ").unwrap();
+        assert!(error.contains(what) && after.contains(help), "{url}: {}", ran.stderr);
+    }
+    for (url, protocol) in [
+        ("http://h/chat/completions", "openai_chat"),
+        ("http://h/messages", "anthropic_messages"),
+        ("http://h/models", "openai_chat"),
+        ("http://h/api", "openai_chat"),
+        ("http://h/generate", "openai_chat"),
+    ] {
+        let bench = Bench::new(&format!(
+            "runs: 1\nprompts: [{HELLO}]\nmodels:\n  \
+             m: {{ base_url: \"{url}\", protocol: {protocol} }}\n"
+        ));
+        assert_eq!(bench.run(&["--list"]).code, Some(0), "{url}");
+    }
 }
 
 #[tokio::test]

@@ -220,6 +220,57 @@ fn a_run_leaves_no_key_behind() {
 }
 
 #[test]
+fn a_name_that_the_user_chose_makes_no_value_a_secret() {
+    const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
+    let names = [
+        "Mixtral-8x-7B",
+        "lynx-7b",
+        "gpt-x-pro",
+        "mon-key",
+        "my-token",
+        "header-llm",
+        "llama-cookie",
+        "hf_internal-testing/tiny",
+        "sk-telecom/A.X-4.0-Light",
+        REVISION,
+    ];
+    let of_model = |name: &&str| {
+        format!("models: {{ \"{name}\": {{ base_url: \"http://h\", temperature: 77 }} }}\n")
+    };
+    let mut configs: Vec<_> = names.iter().map(of_model).collect();
+    let one = "models: { m: { simulate: {} } }\n";
+    configs.push(format!("{one}workloads: {{ max-token: {{ concurrency: x77 }} }}\n"));
+    let body = "pad_token: x, eos_token: [y], prompt_cache_key: 1000, n: 77";
+    configs
+        .push(format!("models: {{ m: {{ base_url: \"http://h\", extra_body: {{ {body} }} }} }}\n"));
+    configs.push(format!("{one}prompts: [{{ name: x77, dataset: hf_rows.json }}]\n"));
+    for config in configs {
+        let bench = Bench::new(&config);
+        fs::write(bench.folder.path().join("hf_rows.json"), "[]").unwrap();
+        let ran = bench.run(&["--list"]);
+        assert_eq!(ran.code, Some(2), "{config}{}", ran.stdout);
+        assert!(!ran.stderr.contains("***"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("77") || ran.stderr.contains("hf_rows"), "{}", ran.stderr);
+    }
+    // What is a secret stays one, also where it does not belong.
+    for settings in [
+        "headers: { sessionToken: hunter2 }, query: x",
+        "query: { clientSecret: hunter2 }, headers: x",
+        "extra_body: { api_key: hunter2, n: 77 }",
+        "api_key: hunter2",
+        "x-api-key: hunter2",
+        "proxy: \"http://me:hunter2@proxy\", transport: x",
+        "base_url: \"http://h?key=hunter2\"",
+        "model_name: hf_hunter2AbCdEfGhIjKlMnOpQrStUv, temperature: 77",
+    ] {
+        let ran =
+            Bench::new(&format!("models: {{ mon-key: {{ {settings} }} }}\n")).run(&["--list"]);
+        assert_eq!(ran.code, Some(2), "{settings}");
+        assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn the_password_of_the_environments_proxy_is_not_told() {
     let parrot = Parrot::start();
     let bench = Bench::new(
