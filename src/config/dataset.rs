@@ -224,7 +224,10 @@ fn called(json: &str) -> Result<Option<String>, serde_json::Error> {
 fn not_json(text: &str, at: usize, error: &serde_json::Error) -> Mistake {
     let before: usize =
         text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-    let offset = (before + error.column().saturating_sub(1)).min(text.trim_end().len());
+    let offset = match error.is_eof() {
+        true => text.len(),
+        false => (before + error.column().saturating_sub(1)).min(text.len()),
+    };
     let said = error.to_string();
     let said = said.split(" at line ").next().unwrap_or_default();
     let what = format!("this is not JSON: {said}");

@@ -42,18 +42,18 @@ pub(super) fn json(text: &str) -> Result<String, Refusal> {
 }
 
 /// What is wrong with the text `text`, written without quotes, if YAML 1.1 reads it as a number or a
-/// flag; or the number that it is where it is too large for a YAML library.
+/// boolean; or the number that it is where it is too large for a YAML library.
 pub(super) fn of_text(text: &str) -> Option<Result<String, Refusal>> {
-    const FLAGS: [(&str, &str); 4] =
+    const BOOLEANS: [(&str, &str); 4] =
         [("yes", "true"), ("no", "false"), ("on", "true"), ("off", "false")];
-    let is_flag = |(flag, _): &&(&str, &str)| {
+    let is_boolean = |(word, _): &&(&str, &str)| {
         // YAML knows `no`, `No` and `NO`.
         let rest = text.get(1..).unwrap_or_default();
         let is_even = rest.bytes().all(|byte| byte.is_ascii_lowercase())
             || text.bytes().all(|byte| byte.is_ascii_uppercase());
-        is_even && text.eq_ignore_ascii_case(flag)
+        is_even && text.eq_ignore_ascii_case(word)
     };
-    if let Some((_, meant)) = FLAGS.iter().find(is_flag) {
+    if let Some((_, meant)) = BOOLEANS.iter().find(is_boolean) {
         return Some(Err(("YAML 1.1 takes it for a boolean", Some((*meant).to_owned()))));
     }
     is_number(text).then(|| json(text))

@@ -318,10 +318,11 @@ fn labels(records: &[Record]) -> (Vec<String>, usize) {
     (labels.into_iter().flatten().collect(), renamed)
 }
 
-/// Names of which no two are the same in the results.
+/// Names of which no two are the same in trial names, nor in what is shown.
 #[derive(Default)]
 struct Names {
-    taken: HashSet<String>,
+    sanitised: HashSet<String>,
+    shown: HashSet<String>,
     /// The last number behind each name, so that many of one name take no longer.
     last: HashMap<String, usize>,
 }
@@ -329,16 +330,22 @@ struct Names {
 impl Names {
     /// Takes `name`, if no other has.
     fn is_free(&mut self, name: &str) -> bool {
-        self.taken.insert(sanitise(name))
+        let (sanitised, shown) = (sanitise(name), visible(name).into_owned());
+        let is_free = !self.sanitised.contains(&sanitised) && !self.shown.contains(&shown);
+        if is_free {
+            self.sanitised.insert(sanitised);
+            self.shown.insert(shown);
+        }
+        is_free
     }
 
     /// `name`, which is taken, with a number behind it.
     fn numbered(&mut self, name: &str) -> String {
-        let number = self.last.entry(sanitise(name)).or_insert(1);
         loop {
+            let number = self.last.entry(sanitise(name)).or_insert(1);
             *number += 1;
             let numbered = format!("{name}-{number}");
-            if self.taken.insert(sanitise(&numbered)) {
+            if self.is_free(&numbered) {
                 return numbered;
             }
         }
