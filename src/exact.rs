@@ -1,4 +1,4 @@
-//! Numbers of the user's own that reach a server as they were written: `1.10`, `1e5`, integers of
+//! The user's numbers that reach a server as they were written: `1.10`, `1e5`, integers of
 //! thirty digits. A `serde_json::Value` holds 64 bits of each and forgets how it was written.
 //!
 //! Such a number is a string in the [`Value`], with a mark in front that no other text begins with.

@@ -64,6 +64,8 @@ pub struct Target {
     pub key: String,
     /// Its name in reports. That of a simulated one says so.
     pub name: String,
+    /// The same as it is written, with what cannot be shown.
+    pub written: String,
     /// Its name in trial names.
     pub trial_name: String,
     /// Its name for the server.
@@ -242,7 +244,7 @@ impl Case {
 
     /// The `run`-th run of `task` by `target`.
     pub fn new(target: &Arc<Target>, task: &Task, run: u32) -> Self {
-        let name = format!("{}::{}::run-{run}", target.trial_name, sanitise(task.name()));
+        let name = format!("{}::{}::run-{run}", target.trial_name, sanitise(task.written()));
         Self { name, target: target.clone(), task: task.clone(), run }
     }
 }
@@ -257,11 +259,19 @@ pub enum Task {
 }
 
 impl Task {
-    /// Its name in trial names, before it is made fit for one.
+    /// Its name in results.
     pub fn name(&self) -> &str {
         match self {
             Self::Prompt(prompt) => &prompt.name,
             Self::Workload(workload) => &workload.name,
+        }
+    }
+
+    /// Its name as it is written, of which [`sanitise`] makes that in trial names.
+    pub fn written(&self) -> &str {
+        match self {
+            Self::Prompt(prompt) => &prompt.written,
+            Self::Workload(workload) => &workload.written,
         }
     }
 
@@ -302,8 +312,10 @@ impl Task {
 /// A load of many requests.
 #[derive(Debug)]
 pub struct Workload {
-    /// Its name.
+    /// Its name in results.
     pub name: String,
+    /// Its name as it is written, with what cannot be shown.
+    pub written: String,
     /// When requests are sent.
     pub shape: Shape,
     /// When it is over.
@@ -454,6 +466,7 @@ fn workloads(
         };
         Arc::new(Workload {
             name: visible(&workload.name.value).into_owned(),
+            written: workload.name.value.clone(),
             shape: workload.shape,
             until: workload.until,
             prompts: prompts.iter().filter(wanted).cloned().collect(),
@@ -506,7 +519,7 @@ fn chosen(
         return Ok(targets);
     }
     let called = |target: &Arc<Target>| {
-        let names = [&target.key, &target.name, &target.trial_name];
+        let names = [&target.key, &target.name, &target.written, &target.trial_name];
         names.map(Clone::clone).into_iter().chain([sanitise(&target.key)]).collect::<Vec<_>>()
     };
     let is = |target: &Arc<Target>, name: &str| called(target).iter().any(|known| known == name);
@@ -601,6 +614,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
         key: model.key.value.clone(),
         trial_name: sanitise(&name),
         name: visible(&name).into_owned(),
+        written: name,
         model: settings.model_name.clone().unwrap_or_else(|| model.key.value.clone()),
         protocol,
         transport: transport(&settings, &endpoint),

@@ -9,8 +9,10 @@ use crate::{text::visible, tokenizer::Tokenizer};
 /// One prompt as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// Its name in trial names and results.
+    /// Its name in results.
     pub name: String,
+    /// Its name as it is written, with what cannot be shown.
+    pub written: String,
     /// The conversation so far. Never empty; its last message is the user's, and a system message
     /// can only be the first.
     pub messages: Vec<ChatMessage>,
@@ -274,8 +276,10 @@ impl Prompt {
     pub fn new(name: impl Into<String>, system: Option<&str>, text: impl Into<String>) -> Self {
         let system = system.map(|system| ChatMessage::text(Role::System, system));
         let user = ChatMessage::text(Role::User, text);
+        let name = name.into();
         Self {
-            name: name.into(),
+            written: name.clone(),
+            name,
             messages: system.into_iter().chain([user]).collect(),
             set: None,
             output: Output::default(),
@@ -296,6 +300,11 @@ impl Prompt {
     pub fn shown(mut self) -> Self {
         self.name = visible(&self.name).into_owned();
         self.set = self.set.map(|set| visible(&set).into_owned());
+        if let Some(turn) = &mut self.turn {
+            turn.of = visible(&turn.of).into_owned();
+        }
+        let turns = std::mem::take(&mut self.turns).into_iter();
+        self.turns = turns.map(|turn| Arc::new(Arc::unwrap_or_clone(turn).shown())).collect();
         self
     }
 
@@ -310,6 +319,7 @@ impl Prompt {
             let number = nth + 2;
             Arc::new(Self {
                 name: format!("{} turn {number}", self.name),
+                written: format!("{} turn {number}", self.written),
                 messages: vec![question],
                 turns: Vec::new(),
                 turn: turn(number),

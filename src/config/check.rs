@@ -24,6 +24,7 @@ use crate::{
     protocol::{self, OpenAiChat, Protocol},
     route::{self, UnixUrl},
     schedule::Shape,
+    text::visible,
 };
 
 /// Headers that the client sets, and what to do instead of setting them.
@@ -669,18 +670,26 @@ fn prompts_and_workloads(config: &Config) -> Vec<ConfigError> {
     taken.map(error).collect()
 }
 
+/// Names that would be the same in trial names, or in what is shown: a tab is shown as `\t`.
 fn collisions<'a>(
     config: &Config,
     names: impl Iterator<Item = &'a Spanned<String>>,
     things: &str,
     advice: &str,
 ) -> Vec<ConfigError> {
-    let mut first: HashMap<String, &Spanned<String>> = HashMap::new();
+    let forms: [fn(&str) -> String; 2] = [sanitise, |name| visible(name).into_owned()];
+    let mut first: [HashMap<String, &Spanned<String>>; 2] = Default::default();
     let mut errors = Vec::new();
     for name in names {
-        let called = sanitise(&name.value);
-        let Some(other) = first.get(&called) else {
-            first.insert(called, name);
+        let called = forms.map(|form| form(&name.value));
+        let taken = first
+            .iter()
+            .zip(&called)
+            .find_map(|(first, called)| first.get(called).map(|other| (*other, called.clone())));
+        let Some((other, called)) = taken else {
+            for (first, called) in first.iter_mut().zip(called) {
+                first.insert(called, name);
+            }
             continue;
         };
         let what = match name.value == other.value {

@@ -1,11 +1,12 @@
-//! What is to be said of a data set that was read: records that were left out, and why.
+//! Warnings about a data set that was read: records that were left out, and why.
 
 use super::source::ConfigError;
+use crate::report::counted;
 
 /// Most records that are left out that are named.
 const NAMED: usize = 3;
 
-/// What is to be said of a data set.
+/// Warnings about a data set.
 #[derive(Debug, Clone)]
 pub struct DataNote {
     file: String,
@@ -13,8 +14,11 @@ pub struct DataNote {
     all: usize,
     /// Records that cannot be asked.
     left_out: usize,
-    /// What is wrong with the first of them.
-    mistakes: Vec<ConfigError>,
+    /// What is wrong with the first of them, each with the number of the record where several can
+    /// be in one line.
+    mistakes: Vec<(Option<usize>, ConfigError)>,
+    /// Conversations without a question.
+    without_question: usize,
     remarks: Vec<String>,
 }
 
@@ -25,39 +29,59 @@ impl DataNote {
         file: String,
         all: usize,
         left_out: usize,
-        mistakes: Vec<ConfigError>,
+        mistakes: Vec<(Option<usize>, ConfigError)>,
     ) -> Self {
-        Self { file, all, left_out, mistakes, remarks: Vec::new() }
+        Self { file, all, left_out, mistakes, without_question: 0, remarks: Vec::new() }
     }
 
-    /// Adds what is worth knowing.
+    /// Adds a remark.
     pub(super) fn remark(&mut self, remark: String) {
         self.remarks.push(remark);
     }
 
-    /// What is said before a run.
+    /// Notes how many conversations have no question. `--strict-data` refuses them: they are records
+    /// that are not asked.
+    pub(super) fn without_question(&mut self, count: usize) {
+        self.without_question = count;
+    }
+
+    /// The lines that are printed before a run.
     pub fn lines(&self) -> Vec<String> {
-        let place = |mistake: &ConfigError| {
-            let line = mistake.line().unwrap_or_default();
-            format!("warning: {}:{line}: record left out: {}", self.file, mistake.message())
+        let place = |(number, mistake): &(Option<usize>, ConfigError)| {
+            let line = mistake.line().map(|line| format!(":{line}")).unwrap_or_default();
+            let number = number.map(|number| format!(" {number}")).unwrap_or_default();
+            let (file, message) = (mistake.file(), mistake.message());
+            format!("warning: {file}{line}: record{number} left out: {message}")
         };
         let mut lines: Vec<_> = self.mistakes.iter().take(NAMED).map(place).collect();
         if self.left_out > 0 {
             lines.push(format!(
-                "warning: {}: {} of {} records left out; `--strict-data` refuses such a data set",
-                self.file, self.left_out, self.all
+                "warning: {}: {} of {} left out; `--strict-data` refuses such a data set",
+                self.file,
+                self.left_out,
+                counted(self.all, "record")
             ));
         }
-        lines.extend(self.remarks.iter().map(|remark| format!("note: {}: {remark}", self.file)));
+        let unasked = (self.without_question > 0).then(|| self.unasked() + " left out");
+        let remarks = unasked.iter().chain(&self.remarks);
+        lines.extend(remarks.map(|remark| format!("note: {}: {remark}", self.file)));
         lines
+    }
+
+    fn unasked(&self) -> String {
+        format!("{} without a question", counted(self.without_question, "record"))
     }
 
     /// The mistakes as errors.
     pub(super) fn errors(&self) -> Vec<ConfigError> {
-        let mut errors = self.mistakes.clone();
+        let help = "correct them, or leave them out: without `--strict-data`";
+        let mut errors: Vec<_> = self.mistakes.iter().map(|(_, error)| error.clone()).collect();
         if let Some(more) = self.left_out.checked_sub(errors.len()).filter(|more| *more > 0) {
-            let what = format!("{more} more records of {} cannot be asked", self.file);
-            let help = "correct them, or leave them out: without `--strict-data`";
+            let what = format!("{} of {} cannot be asked", counted(more, "more record"), self.file);
+            errors.push(ConfigError::of_file(&self.file, what, help));
+        }
+        if self.without_question > 0 {
+            let what = format!("{} has {}", self.file, self.unasked());
             errors.push(ConfigError::of_file(&self.file, what, help));
         }
         errors

@@ -4,6 +4,7 @@
 //! A record that cannot be asked is left out with its reason; the others are asked.
 
 mod pieces;
+mod split;
 
 use std::{
     borrow::Cow,
@@ -52,6 +53,8 @@ pub(super) struct Record {
     pub(super) output_tokens: Option<u64>,
     /// The tools that the model may call, where it says so.
     pub(super) tools: Option<Arc<[Tool]>>,
+    /// Whether answers in it called tools, which is not sent.
+    pub(super) drops_calls: bool,
 }
 
 /// What is wrong with a data set.
@@ -59,6 +62,8 @@ pub(super) struct Record {
 pub(super) struct Mistake {
     /// The byte at which it is.
     pub(super) at: usize,
+    /// The number of the record, from 1, where several can be in one line.
+    pub(super) number: Option<usize>,
     /// What is wrong.
     pub(super) what: String,
     /// What would be right.
@@ -95,16 +100,13 @@ type Refusal = (String, &'static str);
 /// The records in `text`. With `multi_turn`, the questions of a record are turns of a conversation,
 /// and the recorded answers are not sent.
 pub(super) fn read(text: &Text, multi_turn: bool) -> Set {
-    let mut pieces = text.pieces();
-    if is_one_conversation(&pieces) {
-        pieces = vec![(0, text.text.trim())];
-    }
-    let mut set = Set { all: pieces.len(), ..Set::default() };
-    for (at, piece) in pieces {
+    let pieces = text.pieces();
+    let mut set = Set { all: pieces.records.len(), ..Set::default() };
+    for (nth, (at, piece)) in pieces.records.into_iter().enumerate() {
         match read_record(text, (at, piece), multi_turn) {
-            Ok((Some(record), beside)) => {
+            Ok((Some(record), ambiguity)) => {
                 set.records.push(record);
-                if let Some(pair) = beside {
+                if let Some(pair) = ambiguity {
                     set.note_ambiguous(pair);
                 }
             }
@@ -112,7 +114,8 @@ pub(super) fn read(text: &Text, multi_turn: bool) -> Set {
             Err(mistake) => {
                 set.left_out += 1;
                 if set.mistakes.len() < MOST_SHOWN {
-                    set.mistakes.push(mistake);
+                    let number = pieces.in_list.then_some(nth + 1);
+                    set.mistakes.push(Mistake { number, ..mistake });
                 }
             }
         }
@@ -129,10 +132,18 @@ impl Set {
     }
 }
 
-/// Whether the items of a list are the turns of one conversation rather than records.
-fn is_one_conversation(pieces: &[(usize, &str)]) -> bool {
-    let Some((_, first)) = pieces.first() else { return false };
-    let fields: Option<HashMap<Cow<'_, str>, &RawValue>> = serde_json::from_str(first).ok();
+/// The fields of the object `json`.
+type RawFields<'j> = HashMap<Cow<'j, str>, &'j RawValue>;
+
+/// Whether `json` is an object that asks something.
+fn is_record(json: &str) -> bool {
+    let fields: Option<RawFields<'_>> = serde_json::from_str(json).ok();
+    fields.is_some_and(|fields| FORMS.iter().any(|form| fields.contains_key(*form)))
+}
+
+/// Whether `json` is a message of a conversation rather than a record.
+fn is_turn(json: &str) -> bool {
+    let fields: Option<RawFields<'_>> = serde_json::from_str(json).ok();
     let has = |key: &str| fields.as_ref().is_some_and(|fields| fields.contains_key(key));
     let is_turn = has("role") && has("content") || has("from") && has("value");
     is_turn && !FORMS.iter().any(|form| has(form))
@@ -148,7 +159,7 @@ fn read_record(
 ) -> Result<Asking, Mistake> {
     if !text.is_clean(at, piece) {
         let what = "this record is not UTF-8 text".to_owned();
-        return Err(Mistake { at, what, help: "save the data set as UTF-8" });
+        return Err(Mistake { at, number: None, what, help: "save the data set as UTF-8" });
     }
     let fields = match fields(piece) {
         Ok(fields) => fields,
@@ -157,13 +168,13 @@ fn read_record(
             repaired.ok_or_else(|| not_json(piece, at, &error))?
         }
     };
-    let refused = |(what, help): Refusal| Mistake { at, what, help };
+    let refused = |(what, help): Refusal| Mistake { at, number: None, what, help };
     let fields =
         fields.ok_or_else(|| refused(("a record is not an object".into(), RECORD_HELP)))?;
     record(&fields, multi_turn).map_err(refused)
 }
 
-/// The fields of the record `piece`; `None` when it is none. A list is a conversation.
+/// The fields of the record `piece`; `None` if it is not a record. A list is a conversation.
 fn fields(piece: &str) -> Result<Option<Fields>, serde_json::Error> {
     if piece.trim_start().starts_with('[') {
         let turns: Value = serde_json::from_str(piece)?;
@@ -179,7 +190,7 @@ fn fields(piece: &str) -> Result<Option<Fields>, serde_json::Error> {
     // Most of a record is often not read: its answers, scores and sources.
     const READ: &[&str] =
         &["messages", "conversations", "turns", "prompt", "output_tokens", "max_tokens", "tools"];
-    let raw: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(piece)?;
+    let raw: RawFields<'_> = serde_json::from_str(piece)?;
     let mut values = Map::new();
     for key in READ {
         if let Some(value) = raw.get(*key) {
@@ -199,23 +210,30 @@ fn fields(piece: &str) -> Result<Option<Fields>, serde_json::Error> {
 
 /// What a record is called by this JSON: a text, or a number as it is written.
 fn called(json: &str) -> Result<Option<String>, serde_json::Error> {
-    Ok(match serde_json::from_str(json)? {
-        Value::String(name) => Some(name.trim().to_owned()).filter(|name| !name.is_empty()),
-        Value::Number(_) => Some(json.to_owned()),
-        _ => None,
-    })
+    if json.starts_with(|ch: char| ch.is_ascii_digit() || ch == '-') {
+        return Ok(Some(json.to_owned()));
+    }
+    if !json.starts_with('"') {
+        return Ok(None);
+    }
+    let name: String = serde_json::from_str(json)?;
+    Ok(Some(name.trim().to_owned()).filter(|name| !name.is_empty()))
 }
 
 /// What serde says of `text`, which begins at `at`.
 fn not_json(text: &str, at: usize, error: &serde_json::Error) -> Mistake {
     let before: usize =
         text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-    let offset = (before + error.column().saturating_sub(1)).min(text.trim_end().len());
+    let offset = match error.is_eof() {
+        true => text.len(),
+        false => (before + error.column().saturating_sub(1)).min(text.len()),
+    };
     let said = error.to_string();
     let said = said.split(" at line ").next().unwrap_or_default();
     let what = format!("this is not JSON: {said}");
     let help = "a data set is JSON Lines, an object a line, or one JSON list of objects";
-    Mistake { at: at + text.floor_char_boundary(offset), what, help }
+    let at = at + text.floor_char_boundary(offset);
+    Mistake { at, number: None, what, help }
 }
 
 /// What the record asks, if anything.
@@ -230,15 +248,15 @@ fn record(fields: &Fields, multi_turn: bool) -> Result<Asking, Refusal> {
     let mut saying = found().filter(|(_, value)| says_something(value));
     let (form, value) =
         saying.next().or_else(|| found().next()).ok_or_else(|| asks_nothing(fields))?;
-    let beside = saying.next().map(|(other, _)| (form, other));
+    let ambiguity = saying.next().map(|(other, _)| (form, other));
     let messages = match (form, value) {
         ("messages", _) | ("prompt", Value::Array(_)) => messages(form, value, multi_turn)?,
         ("prompt", _) => {
             vec![ChatMessage::text(Role::User, text("`prompt`", value, RECORD_HELP)?)]
         }
-        ("turns", _) => turns(value)?,
-        _ => match conversations(value)? {
-            messages if messages.is_empty() => return Ok((None, beside)),
+        ("turns", _) => turns(value, multi_turn)?,
+        _ => match conversations(value, multi_turn)? {
+            messages if messages.is_empty() => return Ok((None, ambiguity)),
             messages => messages,
         },
     };
@@ -252,7 +270,11 @@ fn record(fields: &Fields, multi_turn: bool) -> Result<Asking, Refusal> {
     let output_tokens = output_tokens.transpose()?;
     let tools = filled("tools").map(tools).transpose()?;
     let name = fields.name.clone();
-    Ok((Some(Record { name, messages, later, output_tokens, tools }), beside))
+    let sends_answers = messages.iter().any(|message| message.role == Role::Assistant);
+    let has_calls = |message: &Value| !message["tool_calls"].as_array().is_none_or(Vec::is_empty);
+    let drops_calls =
+        sends_answers && value.as_array().is_some_and(|listed| listed.iter().any(has_calls));
+    Ok((Some(Record { name, messages, later, output_tokens, tools, drops_calls }), ambiguity))
 }
 
 fn asks_nothing(fields: &Fields) -> Refusal {
@@ -320,6 +342,12 @@ fn list<'v>(what: &str, value: &'v Value, help: &'static str) -> Result<&'v Vec<
 fn messages(form: &str, value: &Value, multi_turn: bool) -> Result<Vec<ChatMessage>, Refusal> {
     let refuse = |what: String| Err((what, MESSAGES_HELP));
     let listed = list(form, value, MESSAGES_HELP)?;
+    if !listed.iter().all(Value::is_object) {
+        return refuse(match form {
+            "prompt" => "`prompt` must be text or a list of messages".to_owned(),
+            _ => "a message is not an object".to_owned(),
+        });
+    }
     let is_question = |message: &Value| speaker(message) == Some(Role::User);
     let Some(last) = listed.iter().rposition(is_question) else {
         return refuse(format!("`{form}` has no question of the user"));
@@ -339,7 +367,14 @@ fn messages(form: &str, value: &Value, multi_turn: bool) -> Result<Vec<ChatMessa
         if multi_turn && role == Role::Assistant {
             continue;
         }
-        messages.push(ChatMessage { role, content: content(said(message))? });
+        let (key, value) = content_value(message);
+        match role {
+            // Data sets have a system message in every record, and often nothing in it.
+            Role::System if is_nothing(value) => {}
+            // An answer of tool calls, or of reasoning alone, has no text.
+            Role::Assistant if is_nothing(value) => messages.push(ChatMessage::text(role, "")),
+            _ => messages.push(ChatMessage { role, content: content(key, value)? }),
+        }
     }
     Ok(messages)
 }
@@ -358,16 +393,23 @@ fn who(message: &Value) -> Option<&str> {
     ["role", "from"].iter().find_map(|key| message[*key].as_str())
 }
 
-/// What a message says.
-fn said(message: &Value) -> &Value {
-    let value = &message["content"];
-    if value.is_null() { &message["value"] } else { value }
+/// The content of a message, after the key that holds it.
+fn content_value(message: &Value) -> (&'static str, &Value) {
+    let is_of_sharegpt = message["content"].is_null() && !message["value"].is_null();
+    let key = if is_of_sharegpt { "value" } else { "content" };
+    (key, &message[key])
 }
 
-/// A message's content: text, or a list of its pieces.
-fn content(value: &Value) -> Result<Vec<Piece>, Refusal> {
+/// Whether the content of a message says nothing.
+fn is_nothing(content: &Value) -> bool {
+    content.is_null() || content.as_str().is_some_and(|text| text.trim().is_empty())
+}
+
+/// The content of a message: text, or a list of its pieces.
+fn content(key: &str, value: &Value) -> Result<Vec<Piece>, Refusal> {
+    let help = if key == "value" { SHAREGPT_HELP } else { MESSAGES_HELP };
     let Value::Array(pieces) = value else {
-        return Ok(vec![Piece::Text(text("`content`", value, MESSAGES_HELP)?)]);
+        return Ok(vec![Piece::Text(text(&format!("`{key}`"), value, help)?)]);
     };
     let piece = |piece: &Value| match piece["type"].as_str() {
         Some("text") => Ok(Piece::Text(text("`text`", &piece["text"], MESSAGES_HELP)?)),
@@ -381,7 +423,7 @@ fn content(value: &Value) -> Result<Vec<Piece>, Refusal> {
         }
     };
     match pieces.is_empty() {
-        true => Err(("`content` is empty".into(), MESSAGES_HELP)),
+        true => Err((format!("`{key}` is empty"), help)),
         false => pieces.iter().map(piece).collect(),
     }
 }
@@ -402,35 +444,39 @@ fn image(url: &str) -> Result<Image, Refusal> {
     }
 }
 
-/// A list of questions.
-fn turns(value: &Value) -> Result<Vec<ChatMessage>, Refusal> {
+/// A list of questions, of which only the first is asked without `multi_turn`.
+fn turns(value: &Value, multi_turn: bool) -> Result<Vec<ChatMessage>, Refusal> {
     let questions = list("turns", value, TURNS_HELP)?.iter();
     let question = |turn| Ok(ChatMessage::text(Role::User, text("a turn", turn, TURNS_HELP)?));
-    questions.map(question).collect()
+    questions.take(if multi_turn { usize::MAX } else { 1 }).map(question).collect()
 }
 
-/// ShareGPT's form: its questions, and a system message before them. Many such data sets hold
-/// conversations without one.
-fn conversations(value: &Value) -> Result<Vec<ChatMessage>, Refusal> {
+/// ShareGPT's form: its questions, of which only the first is asked without `multi_turn`, and a
+/// system message before them. Many such data sets hold conversations without one.
+fn conversations(value: &Value, multi_turn: bool) -> Result<Vec<ChatMessage>, Refusal> {
     let Some(turns) = value.as_array() else {
         return Err(("`conversations` must be a list".into(), SHAREGPT_HELP));
     };
-    let mut messages = Vec::new();
+    let mut messages: Vec<ChatMessage> = Vec::new();
     for turn in turns {
+        let is_asked = messages.last().is_some_and(|last| last.role == Role::User);
+        if is_asked && !multi_turn {
+            break;
+        }
         if who(turn).is_none() {
             return Err(("a turn has no `from`".into(), SHAREGPT_HELP));
         }
         // Answers are not sent, whatever they hold.
         let Some(role @ (Role::User | Role::System)) = speaker(turn) else { continue };
-        let said = said(turn);
-        if said.is_null() && turn.get("value").is_none() && turn.get("content").is_none() {
+        let (key, content_value) = content_value(turn);
+        if content_value.is_null() && turn.get("value").is_none() && turn.get("content").is_none() {
             return Err(("a turn has no `value`".to_owned(), SHAREGPT_HELP));
         }
-        if said.is_null() || said.as_str().is_some_and(|text| text.trim().is_empty()) {
+        if is_nothing(content_value) {
             continue;
         }
         if role == Role::User || messages.is_empty() {
-            messages.push(ChatMessage { role, content: content(said)? });
+            messages.push(ChatMessage { role, content: content(key, content_value)? });
         }
     }
     match messages.iter().any(|message| message.role == Role::User) {

@@ -20,18 +20,25 @@ pub(super) fn text_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -
             return None;
         }
     };
+    match text_in(bytes) {
+        Ok(text) => Some(text),
+        Err((what, help)) => {
+            reader.error(entry, format!("{} {what}", path.display()), help);
+            None
+        }
+    }
+}
+
+/// The text of a prompt's file that `bytes` are; or what is wrong with the file, and what to do.
+pub(super) fn text_in(bytes: Vec<u8>) -> Result<String, (&'static str, &'static str)> {
     let Ok(text) = String::from_utf8(bytes) else {
-        let what = format!("{} is not UTF-8 text", path.display());
-        reader.error(entry, what, "save the prompt as UTF-8");
-        return None;
+        return Err(("is not UTF-8 text", "save the prompt as UTF-8"));
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    if text.trim().is_empty() {
-        let what = format!("{} is empty", path.display());
-        reader.error(entry, what, "write the prompt into it, or remove it");
-        return None;
+    match text.trim().is_empty() {
+        true => Err(("is empty", "write the prompt into it, or remove it")),
+        false => Ok(text.to_owned()),
     }
-    Some(text.to_owned())
 }
 
 /// The tokenizer in the file that is named.

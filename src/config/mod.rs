@@ -407,7 +407,7 @@ impl Config {
         })
     }
 
-    /// An error for each record of a data set that is left out, for who wants none left out.
+    /// An error for each record of a data set that is left out, for `--strict-data`.
     pub fn with_all_data(self) -> Result<Self, ConfigErrors> {
         let errors: Vec<_> = self.data.iter().flat_map(DataNote::errors).collect();
         match errors.is_empty() {

@@ -15,7 +15,7 @@ use super::{
     Prompt,
     data_note::DataNote,
     dataset::{self, Record, Text},
-    files::{read, text_of, tokenizer, unreadable},
+    files::{read, text_in, text_of, tokenizer, unreadable},
     read::{Entry, Fields, Reader},
     sanitise,
     source::ConfigError,
@@ -23,7 +23,11 @@ use super::{
     words::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
     yaml::Yaml,
 };
-use crate::prompt::{self, ChatMessage, Image, Output, Piece, Role, Synthetic, Tools};
+use crate::{
+    prompt::{self, ChatMessage, Image, Output, Piece, Role, Synthetic, Tools},
+    report::counted,
+    text::visible,
+};
 
 /// Longest prompt that is made, tokens.
 const MOST_INPUT: u64 = 10_000_000;
@@ -314,10 +318,11 @@ fn labels(records: &[Record]) -> (Vec<String>, usize) {
     (labels.into_iter().flatten().collect(), renamed)
 }
 
-/// Names of which no two are the same in the results.
+/// Names of which no two are the same in trial names, nor in what is shown.
 #[derive(Default)]
 struct Names {
-    taken: HashSet<String>,
+    sanitised: HashSet<String>,
+    shown: HashSet<String>,
     /// The last number behind each name, so that many of one name take no longer.
     last: HashMap<String, usize>,
 }
@@ -325,16 +330,22 @@ struct Names {
 impl Names {
     /// Takes `name`, if no other has.
     fn is_free(&mut self, name: &str) -> bool {
-        self.taken.insert(sanitise(name))
+        let (sanitised, shown) = (sanitise(name), visible(name).into_owned());
+        let is_free = !self.sanitised.contains(&sanitised) && !self.shown.contains(&shown);
+        if is_free {
+            self.sanitised.insert(sanitised);
+            self.shown.insert(shown);
+        }
+        is_free
     }
 
     /// `name`, which is taken, with a number behind it.
     fn numbered(&mut self, name: &str) -> String {
-        let number = self.last.entry(sanitise(name)).or_insert(1);
         loop {
+            let number = self.last.entry(sanitise(name)).or_insert(1);
             *number += 1;
             let numbered = format!("{name}-{number}");
-            if self.taken.insert(sanitise(&numbered)) {
+            if self.is_free(&numbered) {
                 return numbered;
             }
         }
@@ -360,7 +371,7 @@ fn data_set(
     let Some(records) = records else { return Vec::new() };
     let (mut labels, renamed) = labels(&records);
     if let Some(note) = reader.data.last_mut().filter(|_| renamed > 0) {
-        let count = records_count(renamed);
+        let count = counted(renamed, "record");
         note.remark(format!("{count} with a name that another has: numbered"));
     }
     let prompt = |(nth, record): (usize, Record)| {
@@ -424,7 +435,9 @@ fn records(
     let mistakes: Vec<_> = set
         .mistakes
         .into_iter()
-        .map(|mistake| ConfigError::in_data(&file, &text.text, &entry.path, mistake))
+        .map(|mistake| {
+            (mistake.number, ConfigError::in_data(&file, &text.text, &entry.path, mistake))
+        })
         .collect();
     if set.records.is_empty() {
         let what = match (set.all, set.left_out) {
@@ -433,24 +446,22 @@ fn records(
             (all, _) => format!("{file} has no record that can be asked, of {all}"),
         };
         reader.error(entry, what, "see the README for what a data set is");
-        reader.errors_in_data(mistakes);
+        reader.errors_in_data(mistakes.into_iter().map(|(_, error)| error).collect());
         return None;
     }
     let mut note = DataNote::new(file, set.all, set.left_out, mistakes);
-    if set.without_question > 0 {
-        let count = records_count(set.without_question);
-        note.remark(format!("{count} without a question left out"));
+    note.without_question(set.without_question);
+    let without_calls = set.records.iter().filter(|record| record.drops_calls).count();
+    if without_calls > 0 {
+        let count = counted(without_calls, "record");
+        note.remark(format!("{count} with `tool_calls`, which are not sent"));
     }
     for ((taken, other), count) in set.ambiguous {
-        let count = records_count(count);
+        let count = counted(count, "record");
         note.remark(format!("{count} with both `{taken}` and `{other}`: `{taken}` is asked"));
     }
     reader.data.push(note);
     Some(set.records)
-}
-
-fn records_count(count: usize) -> String {
-    format!("{count} record{}", if count == 1 { "" } else { "s" })
 }
 
 /// The text of a data file.
@@ -462,39 +473,89 @@ fn data_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<Te
             return None;
         }
     };
-    let wrong = match bytes.as_slice() {
-        [0x1f, 0x8b, ..] => Some(("is compressed (gzip)", "unpack it: `gunzip -k FILE`")),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(("is compressed (zstd)", "unpack it: `unzstd FILE`")),
-        [b'P', b'K', 3, 4, ..] => Some(("is a ZIP archive", "unpack it")),
-        [b'P', b'A', b'R', b'1', ..] => {
-            Some(("is Parquet", "save it as JSON Lines: pandas' `to_json(lines=True)`"))
-        }
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some(("is UTF-16", "save the data set as UTF-8")),
-        bytes if bytes.trim_ascii().is_empty() => Some(("is empty", "write records into it")),
-        _ => None,
-    };
-    if let Some((what, help)) = wrong {
+    if let Some((what, help)) = not_data(&bytes) {
         reader.error(entry, format!("{} {what}", path.display()), help);
         return None;
     }
     Some(Text::of(bytes))
 }
 
+/// What `bytes` are that are not the text of a data set, and what to do.
+fn not_data(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    const OTHER_FORMS: &[(&[u8], &str, &str)] = &[
+        (b"\x1f\x8b", "is compressed (gzip)", "unpack it: `gunzip -k FILE`"),
+        (b"\x28\xb5\x2f\xfd", "is compressed (zstd)", "unpack it: `unzstd FILE`"),
+        (b"BZh", "is compressed (bzip2)", "unpack it: `bunzip2 -k FILE`"),
+        (b"\xfd7zXZ\0", "is compressed (xz)", "unpack it: `unxz -k FILE`"),
+        (b"\x04\x22\x4d\x18", "is compressed (lz4)", "unpack it: `unlz4 FILE`"),
+        (b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive", "unpack it"),
+        (b"PAR1", "is Parquet", AS_LINES),
+        (b"ARROW1", "is Arrow", AS_LINES),
+        (b"ORC", "is ORC", AS_LINES),
+        (b"Obj\x01", "is Avro", AS_LINES),
+        (b"\x89HDF", "is HDF5", AS_LINES),
+        (b"SQLite format 3\0", "is an SQLite database", AS_LINES),
+        (b"\xd0\xcf\x11\xe0", "is a document of Microsoft Office", AS_LINES),
+        (b"version https://git-lfs", "is a pointer of Git LFS", "get the file: `git lfs pull`"),
+        (b"<", "is HTML or XML", "check where it is downloaded from"),
+        (b"\xff\xfe\0\0", "is UTF-32", "save the data set as UTF-8"),
+        (b"\0\0\xfe\xff", "is UTF-32", "save the data set as UTF-8"),
+        (b"\xff\xfe", "is UTF-16", "save the data set as UTF-8"),
+        (b"\xfe\xff", "is UTF-16", "save the data set as UTF-8"),
+    ];
+    if bytes.trim_ascii().is_empty() {
+        return Some(("is empty", "write records into it"));
+    }
+    if bytes.starts_with(b"PK\x03\x04") {
+        let is_office = memchr::memmem::find(bytes, b"[Content_Types].xml").is_some();
+        return Some(match is_office {
+            true => ("is a document of Microsoft Office", AS_LINES),
+            false => ("is a ZIP archive", "unpack it"),
+        });
+    }
+    let form = OTHER_FORMS.iter().find(|(begins, ..)| bytes.starts_with(begins));
+    form.map(|(_, what, help)| (*what, *help))
+}
+
+const AS_LINES: &str =
+    "save it as JSON Lines: pandas' `to_json(FILE, orient=\"records\", lines=True)`";
+
 /// The text files of a folder as records.
 fn texts(reader: &mut Reader<'_>, entry: &Entry<'_>, folder: &Path) -> Option<Vec<Record>> {
     let files = files_of(reader, entry, folder)?;
-    let record = |(file, stem): &(PathBuf, String)| {
-        let text = text_of(reader, entry, file)?;
-        let messages = vec![ChatMessage::text(Role::User, text)];
-        Some(Record {
-            name: Some(stem.clone()),
-            messages,
-            later: Vec::new(),
-            output_tokens: None,
-            tools: None,
-        })
-    };
-    files.iter().map(record).collect()
+    let all = files.len();
+    let mut records = Vec::new();
+    let mut mistakes = Vec::new();
+    for (path, stem) in files {
+        let text = match read(reader, &path) {
+            Ok(bytes) => text_in(bytes).map_err(|(what, help)| (what.to_owned(), help)),
+            Err(error) => Err((format!("cannot be read: {error}"), "check its permissions")),
+        };
+        match text {
+            Ok(text) => records.push(Record {
+                name: Some(stem),
+                messages: vec![ChatMessage::text(Role::User, text)],
+                later: Vec::new(),
+                output_tokens: None,
+                tools: None,
+                drops_calls: false,
+            }),
+            Err((what, help)) => {
+                let file = visible(&path.display().to_string()).into_owned();
+                mistakes.push(ConfigError::of_file(file, format!("the file {what}"), help));
+            }
+        }
+    }
+    if records.is_empty() {
+        let what = format!("{} has no text that can be asked, of {all}", folder.display());
+        reader.error(entry, what, "see the README for what a data set is");
+        reader.errors_in_data(mistakes);
+        return None;
+    }
+    let left_out = mistakes.len();
+    let mistakes = mistakes.into_iter().map(|mistake| (None, mistake)).collect();
+    reader.data.push(DataNote::new(folder.display().to_string(), all, left_out, mistakes));
+    Some(records)
 }
 
 /// Notes that a prompt lacks `keys`, unless that has been said.

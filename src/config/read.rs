@@ -397,16 +397,16 @@ impl<'s> Reader<'s> {
             Yaml::Int(value) => u64::try_from(value).ok(),
             _ => None,
         };
-        let value = value.filter(|value| range.contains(value));
-        if value.is_none() {
-            let (low, high) = (range.start(), range.end());
-            let expected = match *high {
-                u64::MAX => format!("a whole number, {low} or more"),
-                _ => format!("a whole number from {low} to {high}"),
-            };
-            self.no_number(entry, &expected, example);
+        if let Some(value) = value.filter(|value| range.contains(value)) {
+            return self.is_unambiguous(entry).then_some(value);
         }
-        value
+        let (low, high) = (range.start(), range.end());
+        let expected = match *high {
+            u64::MAX => format!("a whole number, {low} or more"),
+            _ => format!("a whole number from {low} to {high}"),
+        };
+        self.no_number(entry, &expected, example);
+        None
     }
 
     /// A number in `range`.
@@ -425,12 +425,12 @@ impl<'s> Reader<'s> {
             Yaml::Float(value) => Some(value),
             _ => None,
         };
-        let value = value.filter(|value| range.contains(value));
-        if value.is_none() {
-            let expected = format!("a number from {} to {}", range.start(), range.end());
-            self.no_number(entry, &expected, example);
+        if let Some(value) = value.filter(|value| range.contains(value)) {
+            return self.is_unambiguous(entry).then_some(value);
         }
-        value
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        self.no_number(entry, &expected, example);
+        None
     }
 
     /// Notes that a value is not the number that it must be.
@@ -485,7 +485,7 @@ impl<'s> Reader<'s> {
             Yaml::Null => Some(Value::Null),
             Yaml::Bool(value) => Some(Value::Bool(*value)),
             Yaml::Int(_) | Yaml::Float(_) => self.json_number(entry),
-            Yaml::Text(text) => Some(Value::String(text.clone())),
+            Yaml::Text(text) => self.json_text(entry, text),
             Yaml::List(items) => {
                 let items = entry.items(items);
                 items.map(|item| self.json(&item)).collect::<Option<_>>().map(Value::Array)
@@ -494,30 +494,67 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// A number as it is written.
-    fn json_number(&mut self, entry: &Entry<'_>) -> Option<Value> {
-        let written = self.source.text()[self.source.bytes(entry.value.defined)].trim();
-        // What is tagged, such as `!!float 1`, is written otherwise.
-        let spoken = match &entry.value.value {
-            Yaml::Int(value) if !numbers::is_one(written) => value.to_string(),
-            Yaml::Float(value) if !numbers::is_one(written) => format!("{value:?}"),
-            _ => written.to_owned(),
-        };
-        match numbers::json(&spoken) {
-            Ok(number) => Some(exact::number(&number)),
-            Err((why, help)) => {
-                let what = format!("{} cannot be sent as `{spoken}`: {why}", entry.label);
-                let text = format!("`{}\"{spoken}\"`", entry.lead);
-                let help = match help {
-                    Some(number) => {
-                        format!("write `{}{number}`, or {text} for text", entry.lead)
-                    }
-                    None => format!("write a finite number, or {text} for text"),
-                };
-                self.error(entry, what, help);
+    /// A text. Without quotes it must be text in every version of YAML.
+    fn json_text(&mut self, entry: &Entry<'_>, text: &str) -> Option<Value> {
+        match numbers::of_text(text).filter(|_| self.is_plain(entry, text)) {
+            None => Some(Value::String(text.to_owned())),
+            Some(Ok(number)) => Some(exact::number(&number)),
+            Some(Err(refusal)) => {
+                self.unsent(entry, text, refusal);
                 None
             }
         }
+    }
+
+    /// Whether `text` is written without quotes and without a tag.
+    fn is_plain(&self, entry: &Entry<'_>, text: &str) -> bool {
+        let place = self.source.bytes(entry.value.defined);
+        let before = self.source.text()[..place.start].split_whitespace().next_back();
+        let is_styled = before.is_some_and(|word| word.starts_with(['!', '|', '>']));
+        !is_styled && self.source.text()[place].trim() == text
+    }
+
+    /// A number as it is written.
+    fn json_number(&mut self, entry: &Entry<'_>) -> Option<Value> {
+        let spoken = self.number_written(entry);
+        match numbers::json(&spoken) {
+            Ok(number) => Some(exact::number(&number)),
+            Err(refusal) => {
+                self.unsent(entry, &spoken, refusal);
+                None
+            }
+        }
+    }
+
+    /// The number `entry` as it is written; what is tagged, such as `!!float 1`, by its value.
+    fn number_written(&self, entry: &Entry<'_>) -> String {
+        let written = self.source.text()[self.source.bytes(entry.value.defined)].trim();
+        match &entry.value.value {
+            Yaml::Int(value) if !numbers::is_one(written) => value.to_string(),
+            Yaml::Float(value) if !numbers::is_one(written) => format!("{value:?}"),
+            _ => written.to_owned(),
+        }
+    }
+
+    /// Whether the number `entry` is the same in every version of YAML; notes it if it is not.
+    fn is_unambiguous(&mut self, entry: &Entry<'_>) -> bool {
+        let written = self.number_written(entry);
+        let Err((why, meant)) = numbers::json(&written) else { return true };
+        let what = format!("{} cannot be `{written}`: {why}", entry.label);
+        let meant = meant.unwrap_or_else(|| "1".to_owned());
+        self.error(entry, what, format!("write `{}{meant}`", entry.lead));
+        false
+    }
+
+    /// Notes that `written` cannot be sent.
+    fn unsent(&mut self, entry: &Entry<'_>, written: &str, (why, meant): numbers::Refusal) {
+        let what = format!("{} cannot be sent as `{written}`: {why}", entry.label);
+        let text = format!("`{}\"{written}\"` for text", entry.lead);
+        let help = match meant {
+            Some(meant) => format!("write `{}{meant}`, or {text}", entry.lead),
+            None => format!("write a finite number, or {text}"),
+        };
+        self.error(entry, what, help);
     }
 
     /// A map as JSON, whose keys are text: `50256:` is the key `"50256"`.

@@ -231,7 +231,7 @@ impl ConfigError {
     /// The `mistake` in the data file `file`, all of which is `text`; `path` leads to where the
     /// config names it.
     pub(super) fn in_data(file: &str, text: &str, path: &str, mistake: Mistake) -> Self {
-        let Mistake { at, what, help } = mistake;
+        let Mistake { at, what, help, number: _ } = mistake;
         let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
         let line = text[start..].lines().next().unwrap_or_default();
         let column = (at - start).min(line.len());

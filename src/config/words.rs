@@ -349,6 +349,9 @@ fn plain(word: &str) -> String {
     word.trim().to_lowercase().replace(['-', ' '], "_")
 }
 
+const TAG: &str = "this value is not of the type that its tag states";
+const TAG_HELP: &str = "remove the tag: `1.0` instead of `!!int 1.0`";
+
 /// What the YAML parser says → our words, and what is probably to be done.
 const SYNTAX: &[(&str, &str, &str)] = &[
     (
@@ -400,6 +403,10 @@ const SYNTAX: &[(&str, &str, &str)] = &[
         "`<<` merges maps only",
         "write `<<: *name`, where `&name` is before a map",
     ),
+    ("invalid u64", TAG, TAG_HELP),
+    ("invalid i64", TAG, TAG_HELP),
+    ("invalid floating point", TAG, TAG_HELP),
+    ("invalid bool", TAG, TAG_HELP),
     ("ecursive reference", "this alias is within what it stands for", "write the value out"),
 ];
 

@@ -118,10 +118,10 @@ impl<'a> Selection<'a> {
 /// By which names a trial is found: with the parts as they are shown, and as they are written.
 fn names(case: &Case) -> Vec<String> {
     let target = &case.target;
-    let shown = config::sanitise(case.task.name());
-    let mut tasks = vec![shown.as_str(), case.task.name()];
+    let shown = config::sanitise(case.task.written());
+    let mut tasks = vec![shown.as_str(), case.task.name(), case.task.written()];
     tasks.dedup();
-    let mut models = vec![&target.trial_name, &target.name, &target.key];
+    let mut models = vec![&target.trial_name, &target.name, &target.written, &target.key];
     models.dedup();
     let run = case.run;
     let of_model = |model: &String| {

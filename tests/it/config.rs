@@ -904,6 +904,18 @@ fn a_number_or_a_name_that_can_be_read_in_two_ways_is_refused() {
         "extra_body: { a: { b: 0b101 } }",
         "extra_body: { a: .inf }",
         "extra_body: { a: -08.50 }",
+        "extra_body: { a: 10_000.5 }",
+        "extra_body: { a: [1__0] }",
+        "extra_body: { a: { b: 1_ } }",
+        "extra_body: { a: 0X1F }",
+        "extra_body: { a: 0O17 }",
+        "extra_body: { chat_template_kwargs: { enable_thinking: no } }",
+        "extra_body: { a: [On] }",
+        "extra_body: { a: 1:30 }",
+        "extra_body: { a: !!int 1.0 }",
+        "extra_body: { a: !!float 0x1F }",
+        "max_tokens: 1_0",
+        "temperature: 00.5",
         "model_name: 0123",
         "model_name: 4.10",
         "model_name: null",
@@ -917,6 +929,18 @@ fn a_number_or_a_name_that_can_be_read_in_two_ways_is_refused() {
         told += &format!("{line}\n  {line_at}:{column} {}\n  {}\n", error.message(), error.help());
     }
     insta::assert_snapshot!(told);
+    for (written, text) in [
+        ("\"no\"", "no"),
+        ("'1_000'", "1_000"),
+        ("!!str no", "no"),
+        ("|-\n    no", "no"),
+        (">-\n    1_000", "1_000"),
+        ("&x \"no\"\n  b: *x", "no"),
+        ("2024-10-21", "2024-10-21"),
+    ] {
+        let config = accepted(&model(&format!("extra_body:\n  a: {written}")));
+        assert_eq!(config.models[0].settings.extra_body["a"], text, "{written}");
+    }
     for name in ["no", "on", "y", "1:30", "2024-10-21", "4.10.1"] {
         let config = accepted(&model(&format!("model_name: {name}")));
         assert_eq!(config.models[0].settings.model_name.as_deref(), Some(name));

@@ -51,6 +51,10 @@ fn utf16(text: &str) -> Vec<u8> {
 fn each_form_of_data_set_is_asked_or_told() {
     let files: &[(&str, &[u8])] = &[
         ("autoname.jsonl", b"{\"prompt\":\"a\"}\n{\"id\":\"1\",\"prompt\":\"b\"}\n"),
+        ("bom_inside.jsonl", "{\"prompt\":\"a\"}\n\u{feff}{\"prompt\":\"b\"}\n".as_bytes()),
+        ("broken_inline.json", br#"[{"prompt":"a"},{"prompt":"b},{"prompt":"c"},{"prompt":"d"}]"#),
+        ("broken_lines.json", b"[\n{\"prompt\":\"a\"},\n{\"prompt\":\"a 5\" disk\"},\n{\"prompt\":\"c\"]},\n{\"prompt\":\"d\"}\n]\n"),
+        ("broken_pretty.json", b"{\n \"prompt\": \"a\"\n}\n{\n \"prompt\": undefined\n}\n{\n \"prompt\": \"c\"\n} // why\n{\n \"prompt\": \"d\"\n}\n"),
         ("bom.jsonl", "\u{feff}{\"prompt\":\"a\"}\r\n\r\n{\"prompt\":\"b\"}\r\n".as_bytes()),
         ("both.jsonl", br#"{"prompt":"x","prompt_id":"1","messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y"},{"role":"user","content":"z"}]}"#),
         ("both_empty.jsonl", br#"{"prompt":"x","messages":[]}"#),
@@ -65,19 +69,28 @@ fn each_form_of_data_set_is_asked_or_told() {
         ("empty.jsonl", b" \n"),
         ("emptylist.json", b"[ ]"),
         ("emptyprompt.jsonl", b"{\"prompt\":\"a\"}\n{\"prompt\":\"\"}\n{\"prompt\":\"   \"}\n{\"prompt\":\"b\"}\n"),
+        ("emptyassistant.jsonl", br#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":""},{"role":"user","content":"b"}]}"#),
+        ("emptysystem.jsonl", b"{\"messages\":[{\"role\":\"system\",\"content\":\"\"},{\"role\":\"user\",\"content\":\"a\"}]}\n{\"messages\":[{\"role\":\"system\",\"content\":null},{\"role\":\"user\",\"content\":\"b\"}]}\n{\"conversations\":[{\"from\":\"system\",\"value\":\"\"},{\"from\":\"human\",\"value\":\"c\"}]}\n"),
+        ("emptyturn.jsonl", b"{\"turns\":[\"a\",\"\"]}\n{\"conversations\":[{\"from\":\"human\",\"value\":\"b\"},{\"from\":\"human\",\"value\":5}]}\n"),
+        ("calls.jsonl", br#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{"id":"c"}]},{"role":"user","content":"b"}]}"#),
         ("float.jsonl", b"{\"prompt\":\"x\",\"output_tokens\":128.0}\n{\"prompt\":\"y\",\"max_tokens\":\"64\"}\n{\"prompt\":\"z\",\"output_tokens\":1e2}\n{\"prompt\":\"no\",\"output_tokens\":1.5}\n"),
         ("gz.jsonl", b"\x1f\x8b\x08\x00 "),
+        ("hugeid.jsonl", b"{\"id\":1e400,\"prompt\":\"a\"}\n{\"id\":-7,\"prompt\":\"b\"}\n"),
         ("idobj.jsonl", b"{\"id\":{\"$oid\":\"abc\"},\"prompt\":\"a\"}\n{\"id\":true,\"prompt\":\"b\"}\n{\"name\":\" \",\"id\":null,\"question_id\":7,\"prompt\":\"c\"}\n"),
         ("idweird.jsonl", "{\"id\":\"a/b c::d\",\"prompt\":\"a\"}\n{\"id\":\"x\\ny\",\"prompt\":\"b\"}\n{\"id\":\"../../etc\",\"prompt\":\"c\"}\n{\"id\":\"名前\",\"prompt\":\"c\"}\n".as_bytes()),
         ("latin1.jsonl", b"{\"prompt\":\"caf\xe9\"}\n{\"prompt\":\"tea\"}\n"),
         ("latin1.json", b"[{\"prompt\":\"tea\"},\n{\"prompt\":\"caf\xe9\"}]"),
+        ("jointlists.json", b"[\n {\"prompt\":\"a\"}\n]\n[{\"prompt\":\"b\"}]\n"),
         ("linesoflists.jsonl", b"[{\"from\":\"human\",\"value\":\"a\"}]\n[{\"role\":\"user\",\"content\":\"b\"}]\n"),
         ("listoflists.json", br#"[[{"from":"human","value":"foo"},{"from":"gpt","value":"bar"}]]"#),
         ("oneconversation.json", br#"[{"role":"user","content":"foo"},{"role":"assistant","content":"bar"}]"#),
+        ("linesofturns.jsonl", b"{\"role\":\"user\",\"content\":\"a\"}\n{\"from\":\"human\",\"value\":\"b\"}\n{\"prompt\":\"c\"}\n"),
+        ("linesofrecords.jsonl", b"[{\"prompt\":\"a\"},{\"prompt\":\"b\"}]\n[{\"prompt\":\"c\"}]\n"),
         ("lone.json", br#"[{"id":"x1","conversations":[{"from":"human","value":"hi \ud83d there"},{"from":"gpt","value":"x"}]},{"id":"x2","conversations":[{"from":"human","value":"ok \ud83d\ude00"}]}]"#),
         ("lone.jsonl", b"{\"prompt\":\"hi \\ud83d there\"}\n{\"prompt\":\"b\"}\n"),
         ("ls.jsonl", "{\"prompt\":\"a\u{2028}b\"}\n{\"prompt\":\"b\"}\n".as_bytes()),
         ("nan.jsonl", b"{\"prompt\":\"a NaN\",\"score\":NaN,\"low\":-Infinity}\n{\"prompt\":\"b\"}\n"),
+        ("notext.jsonl", b"{\"prompt\":[1,2,3]}\n{\"messages\":[\"a\"]}\n{\"conversations\":[{\"from\":\"human\",\"value\":5}]}\n{\"prompt\":\"b\"}\n"),
         ("nul.jsonl", b"{\"prompt\":\"a\\u0000b\"}\n"),
         ("numid.jsonl", b"{\"id\":1.0,\"prompt\":\"a\"}\n{\"id\":1,\"prompt\":\"b\"}\n{\"id\":12345678901234567890123,\"prompt\":\"b\"}\n"),
         ("outnull.jsonl", br#"{"prompt":"x","output_tokens":null,"tools":null}"#),
@@ -99,6 +112,19 @@ fn each_form_of_data_set_is_asked_or_told() {
     let mut told = String::new();
     for (file, bytes) in files {
         told += &format!("{file}\n  {}\n", told_of(file, bytes, "").replace('\n', "\n  "));
+    }
+    for bytes in [
+        &b"BZh91AY"[..],
+        b"\xfd7zXZ\0\0",
+        b"\x04\x22\x4d\x18d",
+        b"ARROW1\0\0",
+        b"SQLite format 3\0",
+        b"PK\x03\x04 [Content_Types].xml",
+        b"\xff\xfe\0\0{\0\0\0",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"<!DOCTYPE html>",
+    ] {
+        told += &format!("{}\n", told_of("d", bytes, ""));
     }
     let wide = utf16("{\"prompt\":\"a\"}\n");
     told += &format!("utf16.jsonl\n  {}\n", told_of("utf16.jsonl", &wide, ""));
@@ -133,6 +159,61 @@ fn a_bad_record_is_told_and_left_out_or_refused_where_that_is_wanted() {
     let off =
         crate::bench::ran(bench.command(&["--list"]).env("LLM_STREAM_BENCH_STRICT_DATA", "0"));
     assert_eq!(off.code, Some(0), "{}", off.stderr);
+}
+
+#[test]
+fn each_record_that_is_not_asked_is_refused_by_strict_data() {
+    let human = |text: &str| {
+        format!("{{\"conversations\":[{{\"from\":\"human\",\"value\":\"{text}\"}}]}}\n")
+    };
+    let bad = "{\"prompt\":\"\"}\n";
+    for (lines, why) in [
+        (human("a") + &human(""), "d.jsonl has 1 record without a question"),
+        (human("a") + &human("") + &human(""), "d.jsonl has 2 records without a question"),
+        (human("a") + &bad.repeat(6), "1 more record of d.jsonl cannot be asked"),
+        (human("a") + &bad.repeat(7), "2 more records of d.jsonl cannot be asked"),
+    ] {
+        let bench = bench("d.jsonl", lines.as_bytes(), "");
+        let ran = bench.run(&["--list"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let strict = bench.run(&["--list", "--strict-data"]);
+        assert_eq!(strict.code, Some(2), "{}", strict.stderr);
+        let folder = bench.folder.path().display().to_string() + "/";
+        assert!(strict.stderr.replace(&folder, "").contains(why), "{}", strict.stderr);
+    }
+}
+
+#[test]
+fn a_bad_text_of_a_folder_leaves_the_others_to_be_asked() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: d, dataset: texts }]\n\
+         models: { m: { simulate: { ttft: 1ms, itl: 1ms, tokens: 4 } } }\n",
+    );
+    let texts = bench.folder.path().join("texts");
+    fs::create_dir(&texts).unwrap();
+    for (name, bytes) in [
+        ("a.txt", &b"Say a."[..]),
+        ("b.txt", b"caf\xe9"),
+        ("c.txt", b"\xff\xfeS\0"),
+        ("d.md", b" \n"),
+        ("e.txt", b"Say e."),
+    ] {
+        fs::write(texts.join(name), bytes).unwrap();
+    }
+    let ran = bench.run(&["--list"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let names = "m-simulated::d-a::run-1: benchmark\nm-simulated::d-e::run-1: benchmark\n";
+    assert_eq!(ran.stdout, names);
+    let strict = bench.run(&["--list", "--strict-data"]);
+    assert_eq!(strict.code, Some(2), "{}", strict.stderr);
+    for (file, what) in
+        [("b.txt", "is not UTF-8 text"), ("c.txt", "is not UTF-8 text"), ("d.md", "is empty")]
+    {
+        let warning = format!("{file}: record left out: the file {what}\n");
+        assert!(ran.stderr.contains(&warning), "{}", ran.stderr);
+        assert!(strict.stderr.contains(file), "{}", strict.stderr);
+    }
+    assert!(ran.stderr.contains("texts: 3 of 5 records left out"), "{}", ran.stderr);
 }
 
 #[test]

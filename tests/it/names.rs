@@ -122,6 +122,92 @@ fn a_recording_does_not_overwrite_a_file_of_the_run() {
     }
 }
 
+#[test]
+fn names_that_cannot_be_shown_are_selected_as_they_are_written_and_as_they_are_shown() {
+    let odd = ["a\tb", "c\nd", "rtl\u{202e}x", "e\u{1b}[1mf"];
+    let yaml = ["a\\tb", "c\\nd", "rtl\\u202Ex", "e\\x1b[1mf"];
+    let prompts = yaml.map(|name| format!("  - {{ name: \"{name}\", turns: [x, y] }}\n")).concat();
+    let models = yaml.map(|name| {
+        format!("  \"{name}\": {{ name: \"m {name}\", simulate: {{ tokens: 4, ttft: 1ms, itl: 1ms }} }}\n")
+    });
+    let loads = yaml.map(|name| format!("  \"w {name}\": {{ concurrency: 1, requests: 1 }}\n"));
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts:\n{prompts}  - {{ name: set, dataset: set.jsonl }}\nworkloads:\n{}models:\n{}",
+        loads.concat(),
+        models.concat()
+    ));
+    let records: String = odd
+        .iter()
+        .map(|name| serde_json::json!({"id": name, "prompt": "x"}).to_string() + "\n")
+        .collect();
+    fs::write(bench.folder.path().join("set.jsonl"), records).unwrap();
+    for (nth, written) in odd.into_iter().enumerate() {
+        let sanitised = ["a_b", "c_d", "rtl_x", "e_[1mf"][nth];
+        let shown = ["a\\tb", "c\\nd", "rtl\\u{202e}x", "e\\u{1b}[1mf"][nth];
+        for form in [written, sanitised, shown] {
+            for (word, selected) in [
+                (format!("::{form}::"), format!("::{sanitised}::")),
+                (format!("::w {form}::"), format!("::w_{sanitised}::")),
+                (format!("::set-{form}::"), format!("::set-{sanitised}::")),
+                (format!("m {form}-"), format!("m_{sanitised}-")),
+            ] {
+                // What is shown of a model is written with `_` for a blank.
+                let word = if form == sanitised {
+                    word.replace("m ", "m_").replace("w ", "w_")
+                } else {
+                    word
+                };
+                let ran = list(&bench, &[&word]);
+                assert_eq!(ran.code, Some(0), "{word:?}: {}", ran.stderr);
+                assert!(ran.stdout.lines().all(|line| line.contains(&selected)), "{}", ran.stdout);
+            }
+        }
+        let ran = list(&bench, &["--models", &format!("m {written}-simulated")]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn names_that_are_shown_alike_are_refused_or_numbered() {
+    let simulated = "{ simulate: { tokens: 4 } }";
+    for (config, things) in [
+        (
+            format!(
+                "prompts: [{{ name: \"a\\tb\", text: x }}, {{ name: 'a\\tb', text: x }}]\nmodels: {{ m: {simulated} }}\n"
+            ),
+            "the prompts ",
+        ),
+        (format!("models:\n  \"a\\tb\": {simulated}\n  'a\\tb': {simulated}\n"), "the models "),
+        (
+            format!(
+                "workloads:\n  \"a\\tb\": {{ concurrency: 1, requests: 1 }}\n  'a\\tb': {{ concurrency: 1, requests: 1 }}\nmodels: {{ m: {simulated} }}\n"
+            ),
+            "the workloads ",
+        ),
+    ] {
+        let ran = list(&Bench::new(&config), &[]);
+        assert_eq!(ran.code, Some(2), "{config}: {}", ran.stdout);
+        assert!(ran.stderr.contains(things), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("would both be called `a\\tb` in the results"),
+            "{}",
+            ran.stderr
+        );
+    }
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: d, dataset: d.jsonl }}]\nmodels: {{ m: {simulated} }}\n"
+    ));
+    let records = "{\"id\":\"a\\tb\",\"prompt\":\"x\"}\n{\"id\":\"a\\\\tb\",\"prompt\":\"y\"}\n";
+    fs::write(bench.folder.path().join("d.jsonl"), records).unwrap();
+    let ran = list(&bench, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("1 record with a name that another has: numbered"),
+        "{}",
+        ran.stderr
+    );
+}
+
 /// What no terminal and no XML is to get.
 fn is_harmless(text: &str) -> bool {
     text.chars().all(|ch| {

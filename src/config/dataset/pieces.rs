@@ -5,6 +5,11 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::{
+    is_record, is_turn,
+    split::{self, Values, is_blank, skip_blanks},
+};
+
 /// The text of a data file. What is not UTF-8 in it is U+FFFD.
 #[derive(Debug)]
 pub(in crate::config) struct Text {
@@ -42,88 +47,99 @@ impl Text {
         self.replaced.get(next).is_none_or(|replaced| *replaced >= at + piece.len())
     }
 
-    /// The records, each with its place: the items of one JSON list, or the lines that are not
-    /// blank, or values that go over several lines.
-    pub(super) fn pieces(&self) -> Vec<(usize, &str)> {
+    /// The records: the items of JSON lists, or the lines that are not blank, or values that go over
+    /// several lines.
+    pub(super) fn pieces(&self) -> Pieces<'_> {
         let text = self.text.as_str();
-        if let Some(items) = listed(text) {
-            return items;
+        let mut pieces = Pieces::default();
+        if is_of_lines(text) {
+            let lines = lines(text);
+            let alone = lines.len() == 1;
+            for (at, line) in lines {
+                match line.starts_with('[') {
+                    true => pieces.add_list((at, line), split::list(line, 0).0, alone),
+                    false => pieces.records.push((at, line)),
+                }
+            }
+            return pieces;
         }
-        let lines = lines(text);
-        let is_value = |piece: &str| serde_json::from_str::<&RawValue>(piece).is_ok();
-        match lines.first() {
-            Some((_, first)) if !is_value(first) => values(text).unwrap_or(lines),
-            _ => lines,
+        let mut at = skip_blanks(text, 0);
+        while text[at..].starts_with('[') {
+            let (items, end) = split::list(text, at);
+            let items = items.into_iter().map(|(of, item)| (of - at, item)).collect();
+            pieces.add_list((at, &text[at..end]), items, true);
+            at = skip_blanks(text, end);
         }
+        pieces.records.extend(split::sequence(text, at));
+        pieces
     }
 }
 
+/// The records of a data file.
+#[derive(Debug, Default)]
+pub(super) struct Pieces<'t> {
+    /// Each with its place.
+    pub(super) records: Values<'t>,
+    /// Whether they are items of a list, of which a line may hold several.
+    pub(super) in_list: bool,
+}
+
+impl<'t> Pieces<'t> {
+    /// Adds the records of a list: the list itself where it is a conversation, else its items,
+    /// each with its place in the list. A list that is `alone` holds records, whatever they are.
+    fn add_list(&mut self, (at, list): (usize, &'t str), items: Values<'t>, alone: bool) {
+        let first = items.first().map_or("", |(_, item)| item);
+        let holds_records = alone || first.starts_with('[') || is_record(first);
+        let is_conversation = is_turn(first) && !items.iter().any(|(_, item)| is_record(item));
+        if is_conversation || !holds_records {
+            return self.records.push((at, list));
+        }
+        self.records.extend(items.into_iter().map(|(of, item)| (at + of, item)));
+        self.in_list = true;
+    }
+}
+
+/// Whether `text` has a value a line, by its first lines. In a list with an item a line, no line but
+/// perhaps the last is a value like the first line.
+fn is_of_lines(text: &str) -> bool {
+    const MOST_READ: usize = 100;
+    let (mut values, mut others) = (0_usize, 0_usize);
+    let mut opener = None;
+    let lines = text.split('\n').map(|line| line.trim_start_matches('\u{feff}'));
+    let lines = lines.filter(|line| !line.starts_with([' ', '\t']) && !line.trim().is_empty());
+    for line in lines.take(MOST_READ) {
+        let is_bracket = line.starts_with(['{', '[', '}', ']']);
+        if is_bracket {
+            opener = opener.or(line.chars().next());
+        }
+        match serde_json::from_str::<&RawValue>(line) {
+            Ok(_) if !is_bracket || opener.is_some_and(|opener| line.starts_with(opener)) => {
+                values += 1;
+            }
+            Err(_) if !is_bracket => {}
+            _ => others += 1,
+        }
+    }
+    values > others
+}
+
 /// The lines that are not blank, each with its place.
-fn lines(text: &str) -> Vec<(usize, &str)> {
+fn lines(text: &str) -> Values<'_> {
     let mut at = 0;
     let mut lines = Vec::new();
     for line in text.split_inclusive('\n') {
-        if !line.trim().is_empty() {
-            lines.push((at, line));
+        let begins = line.len() - line.trim_start_matches(is_blank).len();
+        let value = line[begins..].trim_end();
+        if !value.is_empty() {
+            lines.push((at + begins, value));
         }
         at += line.len();
     }
     lines
 }
 
-/// The values of a text that is nothing but JSON values, one after the other.
-fn values(text: &str) -> Option<Vec<(usize, &str)>> {
-    let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-    let place = |item: &str| item.as_ptr().addr() - text.as_ptr().addr();
-    values.map(|value| value.ok().map(|value| (place(value.get()), value.get()))).collect()
-}
-
-/// The items of the one list that `text` is. A comma after the last item is not an item, and a list
-/// without an end has its last item up to the end of the text.
-fn listed(text: &str) -> Option<Vec<(usize, &str)>> {
-    let bytes = text.as_bytes();
-    let mut at = skip_blanks(bytes, 0);
-    if bytes.get(at) != Some(&b'[') {
-        return None;
-    }
-    at = skip_blanks(bytes, at + 1);
-    let mut items = Vec::new();
-    while at < bytes.len() && bytes[at] != b']' {
-        let end = end_of_value(bytes, at);
-        items.push((at, text[at..end].trim_end()));
-        at = skip_blanks(bytes, end);
-        if bytes.get(at) == Some(&b',') {
-            at = skip_blanks(bytes, at + 1);
-        }
-    }
-    // Lists one after the other are records, each a list.
-    let is_one = skip_blanks(bytes, (at + 1).min(bytes.len())) == bytes.len();
-    is_one.then_some(items)
-}
-
-fn skip_blanks(bytes: &[u8], at: usize) -> usize {
-    let rest = bytes[at..].iter().position(|byte| !byte.is_ascii_whitespace());
-    rest.map_or(bytes.len(), |blanks| at + blanks)
-}
-
-/// Where the value that begins at `at` ends: before the comma or the bracket behind it.
-fn end_of_value(bytes: &[u8], at: usize) -> usize {
-    let (mut depth, mut end) = (0_usize, at);
-    while end < bytes.len() {
-        match bytes[end] {
-            b'"' => end = end_of_string(bytes, end),
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' | b',' if depth == 0 => return end.max(at + 1),
-            b']' | b'}' => depth -= 1,
-            _ => {}
-        }
-        end += 1;
-    }
-    bytes.len()
-}
-
 /// The closing quote of the string that begins at `at`, or the last byte.
-fn end_of_string(bytes: &[u8], at: usize) -> usize {
+pub(super) fn end_of_string(bytes: &[u8], at: usize) -> usize {
     let mut end = at + 1;
     while end < bytes.len() && bytes[end] != b'"' {
         end += if bytes[end] == b'\\' { 2 } else { 1 };
@@ -196,12 +212,12 @@ mod tests {
 
     fn pieces_of(text: &str) -> Vec<String> {
         let text = Text::of(text.into());
-        text.pieces().into_iter().map(|(_, piece)| piece.trim().to_owned()).collect()
+        text.pieces().records.into_iter().map(|(_, piece)| piece.trim().to_owned()).collect()
     }
 
     #[test]
     fn records_are_found_in_each_form_of_file() {
-        let two = vec![r#"{"a":"],"}"#.to_owned(), r#"{"b":["\"",{}]}"#.to_owned()];
+        let two = vec![r#"{"prompt":"],"}"#.to_owned(), r#"{"turns":["\"",{}]}"#.to_owned()];
         let (a, b) = (&two[0], &two[1]);
         for text in [
             format!("{a}\n{b}\n"),
@@ -210,6 +226,11 @@ mod tests {
             format!("[{a},{b}]"),
             format!(" [ {a} , {b} , ] \n"),
             format!("[{a},\n{b}"),
+            format!("[\n{a}\n{b}\n]"),
+            format!("[{a}]\n[{b}]\n"),
+            format!("[\n{a}\n]\n[\n{b}\n]\n"),
+            format!("{a},\n{b},\n"),
+            format!("{a}\n\u{feff}{b}\n"),
         ] {
             assert_eq!(pieces_of(&text), two, "{text:?}");
         }
@@ -245,7 +266,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_known_by_their_record() {
         let text = Text::of(b"{\"p\":\"a\"}\n{\"p\":\"caf\xe9\"}\n{\"p\":\"b\"}\n".to_vec());
-        let clean = text.pieces().into_iter().map(|(at, piece)| text.is_clean(at, piece));
+        let clean = text.pieces().records.into_iter().map(|(at, piece)| text.is_clean(at, piece));
         assert_eq!(clean.collect::<Vec<_>>(), [true, false, true]);
     }
 }
