@@ -159,6 +159,7 @@ fn told_part(part: &Part<'_>) -> String {
         Part::Error(message) => format!("Error {message:?}"),
         Part::Role | Part::End => format!("{part:?}"),
         Part::Choice(index) => format!("Choice {index}"),
+        Part::UnreadUsage(usage) => format!("UnreadUsage {usage}"),
         Part::Unread(field, text) => format!("Unread {field} {text:?}"),
         Part::Unknown(excerpt) => format!("Unknown {excerpt:?}"),
     }
