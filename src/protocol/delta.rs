@@ -79,8 +79,18 @@ const NOT_TEXT: &[&str] = &[
 /// Last words of such names, after `_`, or with a capital: `item_id`, `itemId`.
 const NOT_TEXT_ENDS: &[&str] = &["id", "ids", "signature", "signatures", "fingerprint", "hash"];
 
-/// Fields of a tool call that hold what the tool gave back.
-const TOOL_RESULTS: &[&str] = &["output", "outputs", "result", "results"];
+/// Fields that hold what the model wrote for a tool, at any depth of a call.
+const CALL_TEXTS: &[&str] = &[
+    "arguments",
+    "args",
+    "code",
+    "delta",
+    "input",
+    "input_delta",
+    "parameters",
+    "partial_json",
+    "text",
+];
 
 /// The texts of a piece of an answer, by kind.
 #[derive(Debug)]
@@ -262,18 +272,17 @@ pub(super) fn call<'a>(function: &Json<'a>) -> Option<Cow<'a, str>> {
 }
 
 /// The generated text of one tool call: of its function, of a custom tool, or of a call without
-/// either. Servers that give other tools a field each put it there. `None` where all the text in it
-/// may be a tool's result.
-pub(super) fn tool_call<'a>(item: &Json<'a>) -> Option<Cow<'a, str>> {
+/// either. Servers that give other tools a field each put it there. `None` where the text in it may
+/// be a tool's result.
+fn tool_call<'a>(item: &Json<'a>) -> Option<Cow<'a, str>> {
     let inner = match item.first(&["function", "custom"]) {
         Json::Null => item,
         function => function,
     };
-    let known = inner.text().or_else(|| call(inner));
-    known.or_else(|| {
-        let mut texts = Found::default();
-        texts.add_but(item, &|field| is_not_text(field) || TOOL_RESULTS.contains(&field));
-        texts.0
+    inner.text().or_else(|| call(inner)).or_else(|| {
+        let mut found = Found::default();
+        found.add_calls(item);
+        found.0
     })
 }
 
@@ -361,6 +370,19 @@ fn text_in<'a>(value: &Json<'a>) -> Option<Cow<'a, str>> {
 struct Found<'a>(Option<Cow<'a, str>>);
 
 impl<'a> Found<'a> {
+    /// Adds the text in fields of [`CALL_TEXTS`].
+    fn add_calls(&mut self, value: &Json<'a>) {
+        match value {
+            Json::List(items) => items.iter().for_each(|item| self.add_calls(item)),
+            Json::Object(_) => value.fields().for_each(|(field, value)| match value {
+                Json::Text(_) if CALL_TEXTS.contains(&field) => self.add_but(value, &is_not_text),
+                Json::Text(_) => {}
+                value => self.add_calls(value),
+            }),
+            _ => {}
+        }
+    }
+
     fn add_but(&mut self, value: &Json<'a>, is_left_out: &impl Fn(&str) -> bool) {
         match value {
             Json::Text(_) => {

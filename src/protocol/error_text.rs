@@ -264,7 +264,7 @@ fn is_success(code: &Json<'_>) -> bool {
             let word = text.trim();
             let is_number =
                 word.parse().is_ok_and(|n: f64| n == 0.0 || (200.0..300.0).contains(&n));
-            word.is_empty()
+            text.is_empty()
                 || is_number
                 || WORDS.iter().any(|other| word.eq_ignore_ascii_case(other))
         }

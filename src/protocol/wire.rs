@@ -59,7 +59,7 @@ fn is_error_name(name: &str) -> bool {
 
 /// Whether an event of this name reports an error where its data read as one: the last word of
 /// `server_error` says so, that of `tool_error` is of something else.
-fn may_be_error(name: &str) -> bool {
+pub(super) fn may_be_error(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let is_end =
         ["error", "exception", "failed", "failure"].iter().any(|word| name.ends_with(word));
@@ -227,12 +227,11 @@ pub(super) fn counted<'a>(usage: Usage) -> Option<Part<'a>> {
 /// The parts that say `usage`, which was read from `counts`, and, where these hold numbers that are
 /// not counts, or are known under no name, the counts as they are.
 pub(super) fn read_usage<'a>(usage: Usage, counts: &Json<'_>) -> impl Iterator<Item = Part<'a>> {
-    let is_odd = |value: &Json<'_>| match usage == Usage::default() {
+    let is_odd = |(name, value): (&str, &Json<'_>)| match usage == Usage::default() {
         true => value.number().is_some_and(|number| number != 0.0),
-        false => value.number().is_some() && value.count().is_none(),
+        false => name.contains("oken") && value.number().is_some() && value.count().is_none(),
     };
-    let is_unread = usage.completion_tokens.is_none()
-        && counts.fields().any(|(name, value)| name.contains("oken") && is_odd(value));
+    let is_unread = usage.completion_tokens.is_none() && counts.fields().any(is_odd);
     let unread = is_unread.then(|| Part::UnreadUsage(excerpt(counts.written().as_bytes())));
     counted(usage).into_iter().chain(unread)
 }
