@@ -885,6 +885,8 @@ struct Stream<'f> {
     /// The first event that is not of the protocol, in short.
     unknown: Option<String>,
     last_unknown: Option<String>,
+    /// The first document of which nothing was read, in short.
+    silent: Option<String>,
     /// The last usage that could not be read, in short.
     unread_usage: Option<String>,
     /// How many such events differ from the one before.
@@ -989,6 +991,7 @@ impl Stream<'_> {
         match protocol.decode_with(frame, self.fields.unwrap_or(TextFields::NONE)) {
             Ok(message) => {
                 self.template.learn(frame, &message);
+                self.note_silent(frame, &message);
                 if self.id.is_none() {
                     self.id = message.id.map(|id| id.into_owned());
                 }
@@ -1124,6 +1127,15 @@ impl Stream<'_> {
         }
         let Usage { prompt_tokens, cached_tokens, renamed, .. } = self.usage;
         self.usage = Usage { prompt_tokens, cached_tokens, renamed, ..Usage::default() };
+    }
+
+    /// Keeps the first document of which nothing was read, for an answer without any token.
+    fn note_silent(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
+        let says = !message.parts.is_empty() || !self.token_events.is_empty();
+        let Frame::Event { data: data @ [b'{', ..], .. } = frame else { return };
+        if !says && data.len() > 2 && self.silent.is_none() {
+            self.silent = Some(one_line(&String::from_utf8_lossy(data), 120));
+        }
     }
 
     /// Keeps the first event that is not of the protocol, and how many differ from the one before:
@@ -1277,12 +1289,19 @@ impl Stream<'_> {
     /// Why generation ended, of an answer that was generated to its end.
     fn finish_reason(&self) -> Result<&str, RequestError> {
         let after = after_tokens(self.token_events.len());
-        let also = self.unknown.as_ref().map_or_else(String::new, |excerpt| {
-            format!("; the server also sent `{}`", one_line(excerpt, 120))
+        let unknown = self
+            .unknown
+            .as_ref()
+            .map(|excerpt| format!("; the server also sent `{}`", one_line(excerpt, 120)));
+        let unread = self.unread.first().map(|field| {
+            format!("; there was text in the unknown field `{}`, for `text_fields`", field.shown())
         });
+        let also = unknown.or(unread).unwrap_or_default();
+        let silent = self.silent.as_ref().filter(|_| also.is_empty());
+        let silent = silent.map(|event| format!("; an event was `{event}`")).unwrap_or_default();
         let (kind, message) = match self.finish_reason.as_deref() {
             _ if self.token_events.is_empty() => {
-                let message = format!("the stream ended without one generated token{also}");
+                let message = format!("the stream ended without one generated token{also}{silent}");
                 (ErrorKind::NoToken, message)
             }
             None if self.ended => (

@@ -289,8 +289,10 @@ fn tool_call<'a>(item: &Json<'a>) -> Option<Cow<'a, str>> {
 /// The text in fields of `piece` that are neither `known` nor known to hold something else, unless
 /// `fields` name them.
 pub(super) fn unread<'a>(piece: &Json<'a>, known: &[&str], fields: &TextFields) -> Vec<Part<'a>> {
-    // At the top of a delta, `data` is not what a part wraps.
-    let is_data = |field: &str, value: &Json<'a>| field == "data" && value.str().is_some();
+    // A part of some type wraps what is not text in `data`.
+    let is_part = !piece.get("type").is_null();
+    let is_data =
+        |field: &str, value: &Json<'a>| field == "data" && !is_part && value.str().is_some();
     let is_unknown = |field: &str, value: &Json<'a>| {
         !known.contains(&field)
             && !REASONING.contains(&field)

@@ -51,7 +51,7 @@ const OTHER_TEXTS: &[&str] = &[
 
 /// Fields beside a short text that say more: a gateway's "Provider returned error" has the
 /// provider's own words there.
-const CAUSES: &[&str] = &["metadata", "cause", "innererror", "inner_error"];
+const CAUSES: &[&str] = &["metadata", "cause", "innererror", "inner_error", "data"];
 
 /// Fields that hold a number or name of what happened.
 const CODES: &[&str] =
@@ -328,12 +328,12 @@ fn words(error: &Json<'_>, depth: u8) -> Option<String> {
             let nested =
                 error.fields().filter(|(key, _)| is_of(key, ERRORS)).map(|(_, value)| value);
             let mut said = first.chain(error_texts(error)).chain(others).chain(nested);
-            let said = said.find_map(|value| words(value, depth + 1))?;
+            let said = said.find_map(|value| words(value, depth + 1));
             let cause = CAUSES.iter().find_map(|key| words(error.get(key), depth + 1));
-            Some(match cause {
-                Some(cause) => both(said, cause),
-                None => said,
-            })
+            match (said, cause) {
+                (Some(said), Some(cause)) => Some(both(said, cause)),
+                (said, cause) => said.or(cause),
+            }
         }
         _ => None,
     }
@@ -437,6 +437,8 @@ mod tests {
             (r#"{"error":{"message":"M","cause":"W"}}"#, "M: W"),
             (r#"{"error":{"message":"M","innererror":{"message":"W"}}}"#, "M: W"),
             (r#"{"error":{"message":"M","innererror":{"code":"X"}}}"#, "M"),
+            (r#"{"error":{"message":"","innererror":{"message":"W"}}}"#, "W"),
+            (r#"{"error":{"name":"N","cause":{"message":"W"}}}"#, "W"),
             (r#"{"error":"W","error_type":"generation"}"#, "W"),
         ] {
             assert_eq!(event(shape).as_deref(), Some(said), "{shape}");

@@ -156,6 +156,7 @@ fn message<'a>(line: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> 
     let said = line.get("message");
     let mut parts: Vec<_> = texts(said, fields).parts().collect();
     parts.extend(delta::unread(said, KNOWN, fields));
+    parts.extend(delta::misplaced(line, &["message"], fields));
     parts.extend(wire::finish_reason(line.get("done_reason")));
     parts.extend(counted(Usage {
         prompt_tokens: line.get("prompt_eval_count").count(),

@@ -131,7 +131,7 @@ fn add_texts<'a>(choice: &Json<'a>, fields: &TextFields, parts: &mut Vec<Part<'a
         parts.extend(delta::unread(delta, &KNOWN[..KNOWN.len() - 1], fields));
     }
     if parts.len() == before {
-        parts.extend(delta::misplaced(choice, &["text"], fields));
+        parts.extend(delta::misplaced(choice, &[], fields));
     }
     if parts.len() == before && !delta.get("role").is_null() {
         parts.push(Part::Role);

@@ -198,7 +198,7 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
         }
         // llama.cpp's error has no type.
         "response.failed" | "response.cancelled" => return failed(event, kind),
-        _ if wire::may_be_error(kind) => return failed(event, kind),
+        _ if kind.ends_with("error") && wire::may_be_error(kind) => return failed(event, kind),
         _ if response.get("status").str() == Some("failed") => return failed(event, "failed"),
         "response.created" => vec![Part::Role],
         "response.output_item.added" => delta::call(event.get("item"))

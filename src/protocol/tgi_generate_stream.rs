@@ -144,7 +144,7 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
     let mut parts = Vec::with_capacity(1);
     if !token.get("special").is_true() {
         parts.extend(Texts::of(token, "text", TokenKind::Answer, fields).parts());
-        parts.extend(delta::unread(token, &["text", "error"], fields));
+        parts.extend(delta::unread(token, &["text", "special", "error"], fields));
     }
     if !token.is_null() {
         parts.extend(delta::misplaced(event, &["token", "generated_text"], fields));

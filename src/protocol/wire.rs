@@ -58,12 +58,14 @@ fn is_error_name(name: &str) -> bool {
 }
 
 /// Whether an event of this name reports an error where its data read as one: the last word of
-/// `server_error` says so, that of `tool_error` is of something else.
+/// `server_error` says so, that of `tool_error` is of something that the answer goes on after.
 pub(super) fn may_be_error(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    let is_end =
-        ["error", "exception", "failed", "failure"].iter().any(|word| name.ends_with(word));
-    is_end && !name.contains("tool") && !name.starts_with("no")
+    let ends = ["error", "exception", "failed", "failure"];
+    let others = ["tool", "call", "search", "item", "step"];
+    ends.iter().any(|word| name.ends_with(word))
+        && !others.iter().any(|word| name.contains(word))
+        && !name.starts_with("no")
 }
 
 /// Whether `data` is the end marker: `[DONE]`, without its brackets, or in quotes.

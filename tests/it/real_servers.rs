@@ -397,6 +397,19 @@ fn text_in_an_unknown_field_is_noted_with_its_name() {
 }
 
 #[test]
+fn an_answer_all_of_unread_text_fails_with_the_field_s_name() {
+    let chunks: Vec<_> = (0..4).map(|n| (50 + 10 * n, delta(r#"{"thoughts":"h"}"#))).collect();
+    let error = read(&OpenAiChat, chat(&chunks, &tail(4))).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoToken);
+    let expected = "; there was text in the unknown field `thoughts`, for `text_fields`";
+    assert!(error.message.ends_with(expected), "{error}");
+    // The events of another protocol.
+    let other = r#"{"output":{"finish_reason":"null"},"request_id":"r"}"#;
+    let error = read(&OpenAiChat, chat(&[(50, other.to_owned())], &tail(4))).unwrap_err();
+    assert!(error.message.ends_with(&format!("; an event was `{other}`")), "{error}");
+}
+
+#[test]
 fn text_next_to_a_known_token_moves_no_figure() {
     let sample = valid(&OpenAiChat, chat(&twenty(r#"{"content":"a","gloss":"b"}"#), &tail(20)));
     assert_eq!(sample.token_events.len(), 20);
@@ -473,6 +486,7 @@ fn text_beside_the_field_of_a_protocol_is_noted() {
         ),
         ("openai_responses", r#"{"type":"response.output_text.delta","text":"h"}"#, "text"),
         ("ollama_chat", r#"{"message":{"content":{"body":"h"}}}"#, "body"),
+        ("ollama_chat", r#"{"response":"h","done":false}"#, "response"),
         (
             "anthropic_messages",
             r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":{"body":"h"}}}"#,
@@ -769,7 +783,7 @@ fn an_error_that_is_not_in_an_event_is_seen() {
             assert_eq!(figures(&sample), figures(&plain(*protocol)), "{}: {line}", protocol.name());
             assert_eq!(sample.notes, [Note::UnreadEvents], "{}: {line}", protocol.name());
         }
-        for event in ["event: on_tool_error", "event: no_error"] {
+        for event in ["event: on_tool_error", "event: no_error", "event: mcp_call.failed"] {
             let event = format!("{event}\ndata: {{\"message\":\"x\"}}\n\n");
             let sample = valid(*protocol, with_event(*protocol, event.as_bytes()));
             assert_eq!(
