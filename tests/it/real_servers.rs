@@ -826,6 +826,35 @@ fn a_finish_reason_is_not_always_a_text() {
 }
 
 #[test]
+fn an_empty_whole_text_on_each_token_does_not_end_the_answer() {
+    let tgi = protocol::by_name("tgi_generate_stream").expect("a protocol");
+    let events = changed(tgi, |text| {
+        text.replace("\"generated_text\":null", "\"generated_text\":\"\"").into_bytes()
+    });
+    let is_empty =
+        |bytes: &Vec<u8>| bytes.windows(19).any(|text| text == b"\"generated_text\":\"\"");
+    assert_eq!(events.iter().filter(|(_, bytes)| is_empty(bytes)).count(), 21);
+    let sample = valid(tgi, events);
+    assert_eq!((figures(&sample), sample.notes.as_slice()), (figures(&plain(tgi)), &[][..]));
+}
+
+#[test]
+fn usage_of_the_last_event_is_taken_outside_its_response() {
+    let responses = r#"{"type":"response.completed","response":{"status":"completed"},"usage":{"input_tokens":7,"output_tokens":20}}"#;
+    let anthropic = [
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#,
+        r#"{"type":"message_stop","usage":{"output_tokens":20}}"#,
+    ];
+    for (name, last) in [("openai_responses", &[responses][..]), ("anthropic_messages", &anthropic)]
+    {
+        let protocol = protocol::by_name(name).expect("a protocol");
+        let last = last.iter().map(|data| (600, frame(protocol, data)));
+        let events = rhythm(protocol).into_iter().chain(last).collect();
+        assert_eq!(valid(protocol, events).response_tokens, 20, "{name}");
+    }
+}
+
+#[test]
 fn a_long_word_does_not_hide_what_comes_after_it() {
     let message = format!("{} bad image: too large", "A".repeat(900));
     let event = format!(r#"{{"error":{{"message":"{message}"}}}}"#);
