@@ -2,12 +2,20 @@
 //!
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
 //!
-//! Two things are not as in a browser, because a measurement has to see them: comments are handed
-//! over, and so is an event that the end of the body cut off, marked as such.
+//! Some things are not as in a browser, because a measurement has to see them: comments are handed
+//! over, and so are an event that the end of the body cut off, marked as such, and lines that are
+//! not fields, which proxies and back ends write into a stream that fails. A byte order mark is
+//! skipped before every line, not only the first.
 
 use std::{mem, str};
 
 use memchr::{memchr, memchr2};
+
+/// A byte order mark.
+const BOM: &[u8] = b"\xEF\xBB\xBF";
+
+/// The fields of an event. llama.cpp wrote its errors as a field of their own.
+const FIELDS: &[&[u8]] = &[b"data", b"event", b"id", b"retry", b"error"];
 
 /// One piece of an event stream, borrowed from the pushed bytes or from the decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +31,9 @@ pub enum Frame<'a> {
     },
     /// A comment line, without its colon: a keep-alive.
     Comment(&'a [u8]),
+    /// Lines that are not fields of an event, up to a blank one, joined by LF: the first
+    /// [`SseDecoder::STRAY_LIMIT`] bytes of them.
+    Stray(&'a [u8]),
 }
 
 /// The stream cannot be framed.
@@ -162,7 +173,7 @@ impl LineDecoder {
 }
 
 fn hand_over(line: &[u8], terminated: bool, sink: &mut dyn FnMut(Frame<'_>)) {
-    let data = line.trim_ascii();
+    let data = line.strip_prefix(BOM).unwrap_or(line).trim_ascii();
     if !data.is_empty() {
         sink(Frame::Event { name: "", data, terminated });
     }
@@ -177,8 +188,6 @@ fn hand_over(line: &[u8], terminated: bool, sink: &mut dyn FnMut(Frame<'_>)) {
 pub struct SseDecoder {
     line_limit: usize,
     failed: bool,
-    /// No line has been read yet: the first one may begin with a byte order mark.
-    at_start: bool,
     /// The last line ended with CR: an LF that follows belongs to it.
     after_cr: bool,
     /// The unfinished line.
@@ -187,22 +196,27 @@ pub struct SseDecoder {
     name: String,
     /// The unfinished event's data lines, each followed by LF.
     data: Vec<u8>,
+    /// The lines since the last event that are not fields, each followed by LF.
+    stray: Vec<u8>,
 }
 
 impl SseDecoder {
     /// Longest line accepted by default, bytes.
     pub const LINE_LIMIT: usize = 16 << 20;
 
+    /// Most bytes that are kept of lines that are not fields.
+    pub const STRAY_LIMIT: usize = 16 << 10;
+
     /// A decoder at the start of a stream, for lines of at most `line_limit` bytes.
     pub fn new(line_limit: usize) -> Self {
         Self {
             line_limit,
             failed: false,
-            at_start: true,
             after_cr: false,
             line: Vec::new(),
             name: String::new(),
             data: Vec::new(),
+            stray: Vec::new(),
         }
     }
 
@@ -242,7 +256,8 @@ impl SseDecoder {
         }
         let line = mem::take(&mut self.line);
         let mut held = None;
-        if !line.is_empty() {
+        let is_cut_field = FIELDS.iter().any(|field| field.starts_with(&line));
+        if !is_cut_field || FIELDS.contains(&line.as_slice()) {
             self.take_line(&line, &mut held, sink);
         }
         self.dispatch(held, false, sink);
@@ -283,17 +298,10 @@ impl SseDecoder {
         held: &mut Option<&'a [u8]>,
         sink: &mut dyn FnMut(Frame<'_>),
     ) {
-        match self.strip_bom(line) {
+        match line.strip_prefix(BOM).unwrap_or(line) {
             [] => self.dispatch(held.take(), true, sink),
             [b':', comment @ ..] => sink(Frame::Comment(comment)),
             line => self.take_field(line, held),
-        }
-    }
-
-    fn strip_bom<'a>(&mut self, line: &'a [u8]) -> &'a [u8] {
-        match mem::take(&mut self.at_start) {
-            true => line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line),
-            false => line,
         }
     }
 
@@ -308,15 +316,21 @@ impl SseDecoder {
                 self.name.clear();
                 self.name.push_str(str::from_utf8(value).unwrap_or_default());
             }
-            // llama.cpp wrote its errors as a field of their own.
             (b"error", value) => {
                 self.name.clear();
                 self.name.push_str("error");
                 self.keep(held.take());
                 self.keep(Some(value));
             }
-            _ => {} // `id` and `retry` are for reconnecting; the rest is to be ignored
+            (b"id" | b"retry", _) => {} // for reconnecting
+            _ => self.keep_stray(line),
         }
+    }
+
+    /// Copies a line that is not a field, as far as there is room.
+    fn keep_stray(&mut self, line: &[u8]) {
+        let room = Self::STRAY_LIMIT.saturating_sub(self.stray.len());
+        self.stray.extend(line.iter().chain(b"\n").take(room));
     }
 
     /// Copies a data line into the unfinished event.
@@ -328,9 +342,14 @@ impl SseDecoder {
     }
 
     /// Hands the event over, if it has a data line, and begins the next one. `held` is its only
-    /// data line, if that was not copied.
+    /// data line, if that was not copied. An error is one without data, too.
     fn dispatch(&mut self, held: Option<&[u8]>, terminated: bool, sink: &mut dyn FnMut(Frame<'_>)) {
-        if let Some(data) = held.or_else(|| self.data.strip_suffix(b"\n")) {
+        if !self.stray.is_empty() {
+            sink(Frame::Stray(self.stray.strip_suffix(b"\n").unwrap_or(&self.stray)));
+            self.stray.clear();
+        }
+        let bare = || (terminated && self.name.eq_ignore_ascii_case("error")).then_some(&b""[..]);
+        if let Some(data) = held.or_else(|| self.data.strip_suffix(b"\n")).or_else(bare) {
             sink(Frame::Event { name: &self.name, data, terminated });
         }
         self.name.clear();
@@ -368,6 +387,7 @@ mod tests {
     fn written(frame: Frame<'_>) -> String {
         match frame {
             Frame::Comment(text) => format!(":{}", text.escape_ascii()),
+            Frame::Stray(lines) => format!("?{}", lines.escape_ascii()),
             Frame::Event { name, data, terminated } => {
                 let end = if terminated { "" } else { "…" };
                 format!("{name}|{}{end}", data.escape_ascii())
@@ -444,13 +464,13 @@ mod tests {
     }
 
     #[test]
-    fn one_byte_order_mark_is_dropped_wherever_it_is_cut() {
+    fn a_byte_order_mark_is_dropped_before_each_line_wherever_it_is_cut() {
         let stream = "\u{feff}data: a\n\n\u{feff}data: b\n\n".as_bytes();
         for cut in 0..stream.len() {
-            assert_eq!(frames(&[&stream[..cut], &stream[cut..]]), ["|a"], "{cut}");
+            assert_eq!(frames(&[&stream[..cut], &stream[cut..]]), ["|a", "|b"], "{cut}");
         }
-        assert_eq!(of("\u{feff}\u{feff}data: a\n\n"), [""; 0]);
         assert_eq!(of("\u{feff}:hello\n"), [":hello"]);
+        assert_eq!(lines(&["\u{feff}{}\n1\n".as_bytes()]), ["|{}", "|1"]);
     }
 
     #[test]
@@ -476,13 +496,36 @@ mod tests {
     }
 
     #[test]
-    fn other_fields_are_ignored() {
-        assert_eq!(of("id: 7\nretry: 1\n data: x\nDATA: y\ndatas: z\ndata: a\n\n"), ["|a"]);
+    fn lines_that_are_not_fields_are_handed_over_at_the_next_blank_line() {
+        let stream = "id: 7\nretry: 1\n data: x\nDATA: y\ndatas: z\ndata: a\n\n";
+        assert_eq!(of(stream), ["? data: x\\nDATA: y\\ndatas: z", "|a"]);
+        for cut in 0..stream.len() {
+            let split = frames(&[&stream.as_bytes()[..cut], &stream.as_bytes()[cut..]]);
+            assert_eq!(split, of(stream), "{cut}");
+        }
+        assert_eq!(
+            of("{\"error\": {\n  \"a\": 1\n}}"),
+            ["?{\\\"error\\\": {\\n  \\\"a\\\": 1\\n}}"]
+        );
+        // What may be the beginning of a field is none yet.
+        assert_eq!(of("data: a\n\nret"), ["|a"]);
+    }
+
+    #[test]
+    fn of_many_lines_that_are_not_fields_the_beginning_is_kept() {
+        let mut decoder = SseDecoder::new(SseDecoder::LINE_LIMIT);
+        for _ in 0..SseDecoder::STRAY_LIMIT {
+            decoder.push(b"{\"a\":1}\n", &mut |frame| panic!("{frame:?}")).expect("short");
+        }
+        assert_eq!(decoder.stray.len(), SseDecoder::STRAY_LIMIT);
     }
 
     #[test]
     fn an_event_without_a_data_line_is_not_dispatched_and_leaves_no_name() {
-        assert_eq!(of("event: error\n\ndata: a\n\n\n\n"), ["|a"]);
+        assert_eq!(of("event: ping\n\ndata: a\n\n\n\n"), ["|a"]);
+        // But its name may say all.
+        assert_eq!(of("event: error\n\ndata: a\n\n"), ["error|", "|a"]);
+        assert_eq!(of("event: error"), [""; 0]);
     }
 
     #[test]

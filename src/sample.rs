@@ -165,7 +165,29 @@ pub struct Doubt {
     pub reason: String,
 }
 
+/// As many different events that are not of the protocol may be tokens.
+const UNKNOWN_TEXTS: usize = 3;
+
 impl Doubt {
+    /// Text in events that the protocol does not know.
+    fn of_unknown_events() -> Self {
+        Self {
+            metrics: Self::ARRIVALS,
+            reason: "different texts in events that are not of the protocol, which may be tokens"
+                .into(),
+        }
+    }
+
+    /// An answer that [may have been held back](Sample::may_be_held_back).
+    fn of_held_back() -> Self {
+        Self {
+            metrics: Self::HELD_BACK,
+            reason: "token events faster than a model generates, after a much longer wait: the \
+                     server or a proxy may have held the answer back"
+                .into(),
+        }
+    }
+
     /// The metrics that are made of the arrivals of tokens: all of them change with a token that was
     /// not seen.
     pub const ARRIVALS: &'static [&'static str] = &[
@@ -840,7 +862,7 @@ fn texts(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) ->
     let mut texts = [const { String::new() }; 3];
     let mut decoder = protocol.framing().decoder();
     let mut read = |frame: Frame<'_>| {
-        let message = protocol.decode(&frame).unwrap_or_default();
+        let message = protocol.decode_with(&frame, fields).unwrap_or_default();
         for part in message.parts.into_iter().filter_map(|part| fields.resolve(part)) {
             match part {
                 Part::Token(TokenKind::Answer, said) => texts[0].push_str(&said),
@@ -953,6 +975,8 @@ struct Stream<'f> {
     all_text: (u64, u64),
     /// The first error in the stream, and how many token events came before it.
     in_band: Option<(usize, String)>,
+    /// The same in lines that are not of an event.
+    stray_error: Option<(usize, String)>,
     ended: bool,
     more_after_end: bool,
     text_after_end: bool,
@@ -962,10 +986,19 @@ struct Stream<'f> {
     usage_is_final: bool,
     /// The choice of the last token, and whether there are tokens of others.
     choice: Option<i64>,
+    /// The first and the last choice of each kind of token.
+    choices: [Option<(i64, i64)>; 3],
     has_several_choices: bool,
     unread: Vec<UnreadField>,
     /// The first event that is not of the protocol, in short.
     unknown: Option<String>,
+    last_unknown: Option<String>,
+    /// The first document of which nothing was read, in short.
+    silent: Option<String>,
+    /// The last usage that could not be read, in short.
+    unread_usage: Option<String>,
+    /// How many such events differ from the one before.
+    unknown_texts: usize,
     template: Template,
     arrivals: Arrivals,
 }
@@ -1013,6 +1046,9 @@ impl Stream<'_> {
             });
             self.arrivals.end(chunk, by, true);
         }
+        if self.events > 0 {
+            self.in_band = self.in_band.take().or(self.stray_error.take());
+        }
         if self.has_several_choices && failure.is_none() {
             let why = "the answer has several choices, whose tokens are not counted apart";
             failure = Some(DecodeError(why.into()));
@@ -1052,14 +1088,18 @@ impl Stream<'_> {
         if self.ended {
             return self.after_end(protocol.decode(frame));
         }
+        if let Frame::Stray(_) = frame {
+            return self.stray(protocol.decode(frame).unwrap_or_default());
+        }
         self.events += 1;
         self.first_event.get_or_insert(at);
         if let Some((kind, text)) = self.template.read(frame) {
             return self.read_event(at, [Part::Token(kind, Cow::Borrowed(text))]);
         }
-        match protocol.decode(frame) {
+        match protocol.decode_with(frame, self.fields.unwrap_or(TextFields::NONE)) {
             Ok(message) => {
                 self.template.learn(frame, &message);
+                self.note_silent(frame, &message);
                 if self.id.is_none() {
                     self.id = message.id.map(|id| id.into_owned());
                 }
@@ -1069,12 +1109,26 @@ impl Stream<'_> {
         }
     }
 
+    /// Takes what lines say that are not of an event. A body of such lines alone is not a stream.
+    fn stray(&mut self, said: Message<'_>) {
+        for part in said.parts {
+            match part {
+                Part::Error(message) => {
+                    self.stray_error.get_or_insert((self.token_events.len(), message));
+                }
+                Part::Unknown(excerpt) => self.note_unknown(excerpt),
+                _ => {}
+            }
+        }
+    }
+
     /// Takes what comes after the end marker. Some servers count the tokens only there; vLLM sends
     /// `[DONE]` after Anthropic's `message_stop`.
     fn after_end(&mut self, decoded: Result<Message<'_>, DecodeError>) {
         for part in decoded.map_or_else(|_| vec![Part::Unknown(String::new())], |said| said.parts) {
             match part {
                 Part::End | Part::Role | Part::Choice(_) => {}
+                Part::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
                 Part::Timings(timings) => self.timings = timings,
                 Part::Usage(usage) => {
                     self.usage_after_end |= usage.completion_tokens.is_some();
@@ -1122,7 +1176,7 @@ impl Stream<'_> {
             Part::Role => {}
             Part::Choice(index) => event.choice = index,
             Part::Token(kind, text) => {
-                self.choose(event);
+                self.choose(event, kind);
                 self.token(at, (kind, &text), event.events_before);
             }
             Part::Unread(_, text) if self.counts_unread => {
@@ -1133,14 +1187,13 @@ impl Stream<'_> {
                 self.hold(&text);
                 event.unread.push(field.into_owned());
             }
-            Part::Unknown(excerpt) => {
-                self.unknown.get_or_insert(excerpt);
-            }
+            Part::Unknown(excerpt) => self.note_unknown(excerpt),
             Part::Finish(reason) => {
                 self.finished.get_or_insert(at);
                 self.finish(&reason);
             }
             Part::Usage(usage) => event.usage = Some(usage),
+            Part::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
             Part::Timings(timings) => self.timings = timings,
             Part::Error(message) => {
                 self.in_band.get_or_insert((self.token_events.len(), message));
@@ -1150,15 +1203,18 @@ impl Stream<'_> {
     }
 
     /// Notes of which choice a token is. Only one is ever asked for, and some servers number it as
-    /// they like, even each event anew; but an index that goes back, two in one event, or another
-    /// one after the finish reason are those of several answers.
-    fn choose(&mut self, event: &mut Event) {
+    /// they like, each event anew or the answer after the reasoning; but two in one event, texts of
+    /// one kind that take turns, or another one after the finish reason are those of several
+    /// answers.
+    fn choose(&mut self, event: &mut Event, kind: TokenKind) {
         let index = event.choice;
         let in_event = event.chosen.replace(index).is_some_and(|before| before != index);
-        let differs = |before: i64| index < before || self.finish_reason.is_some();
-        let other =
-            self.choice.replace(index).is_some_and(|before| before != index && differs(before));
-        self.has_several_choices |= in_event || other;
+        let (first, last) = self.choices[kind as usize].unwrap_or((index, index));
+        let returns = index == first && last != first;
+        self.choices[kind as usize] = Some((first, index));
+        let is_other = self.choice.replace(index).is_some_and(|before| before != index);
+        let after_finish = is_other && self.finish_reason.is_some();
+        self.has_several_choices |= in_event || returns || after_finish;
     }
 
     /// Keeps the worst reason that was given: an error that is followed by `stop` is an error.
@@ -1178,6 +1234,23 @@ impl Stream<'_> {
         }
         let Usage { prompt_tokens, cached_tokens, renamed, .. } = self.usage;
         self.usage = Usage { prompt_tokens, cached_tokens, renamed, ..Usage::default() };
+    }
+
+    /// Keeps the first document of which nothing was read, for an answer without any token.
+    fn note_silent(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
+        let says = !message.parts.is_empty() || !self.token_events.is_empty();
+        let Frame::Event { data: data @ [b'{', ..], .. } = frame else { return };
+        if !says && data.len() > 2 && self.silent.is_none() {
+            self.silent = Some(one_line(&String::from_utf8_lossy(data), 120));
+        }
+    }
+
+    /// Keeps the first event that is not of the protocol, and how many differ from the one before:
+    /// a server's status is repeated, tokens are not.
+    fn note_unknown(&mut self, excerpt: String) {
+        self.unknown_texts += usize::from(self.last_unknown.as_ref() != Some(&excerpt));
+        self.unknown.get_or_insert_with(|| excerpt.clone());
+        self.last_unknown = Some(excerpt);
     }
 
     fn note_unread(&mut self, name: String, alone: bool) {
@@ -1243,10 +1316,12 @@ impl Stream<'_> {
     ) -> Result<Sample, RequestError> {
         let finish_reason = self.finish_reason()?.to_owned();
         let body_end = body_end(recording);
+        let said = Said::by(&self);
         let events = self.token_events.len() as u64;
         let usage = self.usage;
         let (response_tokens, token_count) =
-            count(usage.completion_tokens, events, fallback, texts)?;
+            count(usage.completion_tokens, events, fallback, texts)
+                .map_err(|error| with_usage(error, self.unread_usage.as_deref()))?;
         let sum = usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens));
         // A total that is less than what it is the total of, such as FastDeploy's 0, is ignored.
         let least = sum.unwrap_or(response_tokens);
@@ -1289,41 +1364,8 @@ impl Stream<'_> {
             let [answer, ..] = texts();
             sample.shows_reasoning = text::shows_reasoning(&answer, others);
         }
-        let unread = sample.unread.iter().filter(|field| field.alone);
-        sample.doubts = unread.map(|field| field.doubt(&sample.token_count)).collect();
-        sample.doubts.extend(sample.may_be_held_back().then(|| {
-            Doubt {
-                metrics: Doubt::HELD_BACK,
-                reason:
-                    "token events faster than a model generates, after a much longer wait: the \
-                     server or a proxy may have held the answer back"
-                        .into(),
-            }
-        }));
-        let (bytes, most) = self.all_text;
-        let ended = self.finished.unwrap_or(sample.end);
-        let shown = Shown {
-            text: self.text,
-            bytes,
-            most,
-            counts: self.counts,
-            shrinks: self.counted.1,
-            tail: ended.saturating_sub(sample.last_token()),
-        };
-        let read_leniently = [
-            (!sample.unread.is_empty(), Note::UnreadText),
-            (self.unknown.is_some(), Note::UnreadEvents),
-            (Ending::of(&sample.finish_reason) == Ending::Unusual, Note::UnusualFinishReason),
-            (usage.renamed, Note::RenamedUsage),
-            (self.usage_after_end, Note::UsageAfterEnd),
-            (self.text_after_usage, Note::TextAfterUsage),
-            (self.text_after_end, Note::TextAfterEnd),
-        ];
-        sample.notes = that_hold(read_leniently).collect();
-        let notes = notes(&sample, self.ended, self.more_after_end);
-        sample.notes.extend(notes);
-        sample.notes.extend(body_end);
-        sample.notes.extend(counts::doubts(&sample, &shown));
+        sample.doubts = said.doubts(&sample);
+        sample.notes = said.notes(&sample, body_end);
         sample.notes.extend(below_sum.then_some(Note::TotalBelowSum));
         Ok(sample)
     }
@@ -1331,12 +1373,18 @@ impl Stream<'_> {
     /// Why generation ended, of an answer that was generated to its end.
     fn finish_reason(&self) -> Result<&str, RequestError> {
         let after = after_tokens(self.token_events.len());
-        let also = self.unknown.as_ref().map_or_else(String::new, |excerpt| {
+        let unknown = self.unknown.as_ref().map_or_else(String::new, |excerpt| {
             format!("; the server also sent `{}`", one_line(excerpt, 120))
         });
+        let unread = self.unread.first().map(|field| {
+            format!("; there was text in the unknown field `{}`, for `text_fields`", field.shown())
+        });
+        let also = if unknown.is_empty() { unread.unwrap_or_default() } else { unknown.clone() };
+        let silent = self.silent.as_ref().filter(|_| also.is_empty());
+        let silent = silent.map(|event| format!("; an event was `{event}`")).unwrap_or_default();
         let (kind, message) = match self.finish_reason.as_deref() {
             _ if self.token_events.is_empty() => {
-                (ErrorKind::NoToken, format!("{}{also}", self.without_token()))
+                (ErrorKind::NoToken, format!("{}{unknown}{silent}", self.without_token()))
             }
             None if self.ended => (
                 ErrorKind::NoFinishReason,
@@ -1398,6 +1446,75 @@ impl Stream<'_> {
             }
             _ => format!("{begin}{ended}"),
         }
+    }
+}
+
+/// What of a [`Stream`] becomes notes and doubts of its sample.
+struct Said {
+    text: Option<u64>,
+    /// Bytes of all generated text, and the most tokens that it can have.
+    all_text: (u64, u64),
+    counts: EventCounts,
+    shrinks: bool,
+    finished: Option<Duration>,
+    ended: bool,
+    more_after_end: bool,
+    /// Whether so many events that are not of the protocol had text that they may be tokens.
+    has_unknown_texts: bool,
+    read_leniently: [(bool, Note); 5],
+}
+
+impl Said {
+    fn by(stream: &Stream<'_>) -> Self {
+        Self {
+            text: stream.text,
+            all_text: stream.all_text,
+            counts: stream.counts,
+            shrinks: stream.counted.1,
+            finished: stream.finished,
+            ended: stream.ended,
+            more_after_end: stream.more_after_end,
+            has_unknown_texts: stream.unknown_texts >= UNKNOWN_TEXTS,
+            read_leniently: [
+                (stream.unknown.is_some(), Note::UnreadEvents),
+                (stream.usage.renamed, Note::RenamedUsage),
+                (stream.usage_after_end, Note::UsageAfterEnd),
+                (stream.text_after_usage, Note::TextAfterUsage),
+                (stream.text_after_end, Note::TextAfterEnd),
+            ],
+        }
+    }
+
+    fn doubts(&self, sample: &Sample) -> Vec<Doubt> {
+        let unread = sample.unread.iter().filter(|field| field.alone);
+        let unread = unread.map(|field| field.doubt(&sample.token_count));
+        let unknown = self.has_unknown_texts.then(Doubt::of_unknown_events);
+        let held_back = sample.may_be_held_back().then(Doubt::of_held_back);
+        unread.chain(unknown).chain(held_back).collect()
+    }
+
+    fn notes(&self, sample: &Sample, body_end: Option<Note>) -> Vec<Note> {
+        let (bytes, most) = self.all_text;
+        let ended = self.finished.unwrap_or(sample.end);
+        let shown = Shown {
+            text: self.text,
+            bytes,
+            most,
+            counts: self.counts,
+            shrinks: self.shrinks,
+            tail: ended.saturating_sub(sample.last_token()),
+        };
+        let is_unusual = Ending::of(&sample.finish_reason) == Ending::Unusual;
+        let first = [
+            (!sample.unread.is_empty(), Note::UnreadText),
+            (is_unusual, Note::UnusualFinishReason),
+        ];
+        let mut found: Vec<_> = that_hold(first.into_iter().chain(self.read_leniently)).collect();
+        found.sort_unstable();
+        found.extend(notes(sample, self.ended, self.more_after_end));
+        found.extend(body_end);
+        found.extend(counts::doubts(sample, &shown));
+        found
     }
 }
 
@@ -1473,6 +1590,18 @@ fn count(
             );
             Err(RequestError::new(ErrorKind::NoUsage, message))
         }
+    }
+}
+
+/// `error` with the usage that could not be read, where that is why there is no count.
+fn with_usage(error: RequestError, unread: Option<&str>) -> RequestError {
+    match unread.filter(|_| error.kind == ErrorKind::NoUsage) {
+        Some(usage) => {
+            let usage = one_line(usage, 120);
+            let message = format!("{}; its usage was `{usage}`", error.message);
+            RequestError::new(error.kind, message)
+        }
+        None => error,
     }
 }
 
@@ -1564,18 +1693,35 @@ fn says(body: &[u8], protocol: &dyn Protocol) -> String {
 }
 
 /// `text` on one line, at most `limit` characters of it. No word is cut in two: it may be a secret,
-/// and half of one is none that is known and masked.
+/// and half of one is none that is known and masked. A word that is too long is left out.
 fn one_line(text: &str, limit: usize) -> String {
     let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line = visible(&line).into_owned();
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+    if line.chars().nth(limit).is_some() {
+        line = without_long_words(&line, limit / 3, is_of_word);
+    }
     if let Some((cut, next)) = line.char_indices().nth(limit) {
-        let is_of_word = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         let whole =
             if is_of_word(next) { line[..cut].trim_end_matches(is_of_word).len() } else { cut };
         line.truncate(whole);
         line.push('…');
     }
     line
+}
+
+/// `line` with `…` for each word longer than `limit` bytes.
+fn without_long_words(line: &str, limit: usize, is_of_word: impl Fn(char) -> bool) -> String {
+    let mut short = String::with_capacity(line.len());
+    let mut rest = line;
+    while !rest.is_empty() {
+        let end = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len());
+        let next = rest[end..].chars().next().map_or(end, |c| end + c.len_utf8());
+        short.push_str(if end > limit { "…" } else { &rest[..end] });
+        short.push_str(&rest[end..next]);
+        rest = &rest[next..];
+    }
+    short
 }
 
 fn after_tokens(events: usize) -> String {

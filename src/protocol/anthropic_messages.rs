@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish,
+    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, TokenKind, Usage, Wish,
     delta::{self, Texts},
     json::Json,
     openai,
@@ -106,9 +106,13 @@ impl Protocol for AnthropicMessages {
         &["message_stop", "DONE"]
     }
 
-    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
+    fn decode_with<'a>(
+        &self,
+        frame: &Frame<'a>,
+        fields: &TextFields,
+    ) -> Result<Message<'a>, DecodeError> {
         let knows = |name: &str| name.starts_with("message") || name.starts_with("content_block");
-        wire::decode(frame, knows, message)
+        wire::decode(frame, knows, |tree, name| message(tree, name, fields))
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -190,55 +194,63 @@ fn image(image: &Image) -> Value {
 const KNOWN: &[&str] = &["type", "text", "partial_json", "citation"];
 
 /// An event says in its data of which type it is; where it does not, its name does.
-fn message<'a>(event: &Json<'a>, name: &str) -> Message<'a> {
+fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let kind = event.get("type").str().unwrap_or(name);
-    let delta = event.get("delta");
-    let parts = match kind {
-        "message_start" => return begun(event),
-        "content_block_start" => started(event.get("content_block")),
-        "content_block_delta" => continued(delta),
-        "message_delta" => {
-            let reason = wire::finish_reason(delta.get("stop_reason"));
-            let usage = counted(usage(event.get("usage")));
-            reason.into_iter().chain(usage).chain(wire::error_in(event)).collect()
+    let (delta, block) = (event.get("delta"), event.get("content_block"));
+    let (mut id, mut parts) = (None, Vec::with_capacity(1));
+    match kind {
+        "message_start" => {
+            id = wire::id(event.get("message"));
+            parts.extend(begun(event));
         }
-        "message_stop" => vec![Part::End],
-        _ => wire::error(event, kind, false).into_iter().collect(),
-    };
-    Message { id: None, parts }
+        "content_block_start" => parts.extend(started(block, fields)),
+        "content_block_delta" => parts.extend(continued(delta, fields)),
+        "message_delta" => {
+            parts.extend(wire::finish_reason(delta.get("stop_reason")));
+            parts.extend(wire::read_usage(usage(event.get("usage")), event.get("usage")));
+        }
+        "message_stop" => {
+            parts.extend(wire::read_usage(usage(event.get("usage")), event.get("usage")));
+            parts.push(Part::End);
+        }
+        _ => {}
+    }
+    let inner = [event.get("message"), block, delta];
+    let error = wire::error(event, kind, false);
+    parts.extend(error.or_else(|| inner.into_iter().find_map(wire::error_in)));
+    Message { id, parts }
 }
 
 /// The start. Some versions of vLLM have the usage next to the message. Its number of generated
 /// tokens stands for none: nothing has been generated.
-fn begun<'a>(event: &Json<'a>) -> Message<'a> {
+fn begun<'a>(event: &Json<'a>) -> impl Iterator<Item = Part<'a>> {
     let start = event.get("message");
     let counts =
         [start.get("usage"), event.get("usage")].into_iter().find(|usage| !usage.is_empty());
     let usage = counts.map(usage).unwrap_or_default();
     let Usage { prompt_tokens, cached_tokens, .. } = usage;
     let of_prompt = Usage { prompt_tokens, cached_tokens, ..Usage::default() };
-    let parts = [Part::Role].into_iter().chain(counted(of_prompt)).collect();
-    Message { id: wire::id(start), parts }
+    [Part::Role].into_iter().chain(counted(of_prompt))
 }
 
 /// What a content block begins with: as a rule empty texts, or a tool's name.
-fn started<'a>(block: &Json<'a>) -> Vec<Part<'a>> {
-    let mut texts = Texts::of(block.get("text"), TokenKind::Answer);
-    texts.reasoning = Texts::reasoning_in(block);
+fn started<'a>(block: &Json<'a>, fields: &TextFields) -> Vec<Part<'a>> {
+    let mut texts = Texts::of(block, "text", TokenKind::Answer, fields);
+    texts.read_reasoning(block);
     texts.call = delta::call(block);
-    texts.tokens().collect()
+    texts.parts().collect()
 }
 
 /// What is added to a content block. A signature is not a token.
-fn continued<'a>(delta: &Json<'a>) -> Vec<Part<'a>> {
-    let mut texts = Texts::of(delta.get("text"), TokenKind::Answer);
-    texts.reasoning = Texts::reasoning_in(delta);
+fn continued<'a>(delta: &Json<'a>, fields: &TextFields) -> Vec<Part<'a>> {
+    let mut texts = Texts::of(delta, "text", TokenKind::Answer, fields);
+    texts.read_reasoning(delta);
     let call = delta.get("partial_json");
     texts.call = match call {
         Json::Object(_) | Json::List(_) if !call.is_empty() => Some(call.written().into()),
         _ => call.scalar(),
     };
-    texts.tokens().chain(delta::unread(delta, KNOWN)).collect()
+    texts.parts().chain(delta::unread(delta, KNOWN, fields)).collect()
 }
 
 /// All of the prompt is what is new, what was read from the cache and what was written to it.

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use super::{Part, TokenKind, json::Json};
+use super::{Part, TextFields, TokenKind, json::Json};
 
 /// Fields that hold reasoning. Some servers send the same text under several of them, so only the
 /// first that is not empty counts.
 ///
 /// `reasoning_content`: llama.cpp, SGLang, DeepSeek. `reasoning`: vLLM, OpenRouter.
 /// `reasoning_text`: GitHub Copilot. `thinking`: Ollama, Anthropic. `thinking_blocks`: LiteLLM.
-/// `reasoning_details`: OpenRouter, MiniMax.
+/// `reasoning_details`: OpenRouter, MiniMax. `reasoningText`: Bedrock.
 pub(super) const REASONING: &[&str] = &[
     "reasoning_content",
     "reasoning",
@@ -18,7 +18,16 @@ pub(super) const REASONING: &[&str] = &[
     "thinking_content",
     "thinking_blocks",
     "reasoning_details",
+    "reasoningContent",
+    "reasoningText",
 ];
+
+/// Fields of a part that hold its text.
+const TEXTS: &[&str] = &["text", "content", "refusal", "transcript"];
+
+/// Fields that hold the text of a part without any of [`TEXTS`]. They hold other things, too, so
+/// only strings count.
+const OTHER_TEXTS: &[&str] = &["value", "delta", "parts", "output_text", "thought", "thoughts"];
 
 /// Fields that hold text which the model did not generate, or which is not shown: names, links,
 /// sources, encrypted reasoning, padding.
@@ -30,10 +39,15 @@ const NOT_TEXT: &[&str] = &[
     "created",
     "created_at",
     "data",
+    "effort",
     "encrypted_content",
     "finish_details",
     "finish_reason",
     "format",
+    "hash",
+    "id",
+    "ids",
+    "image_url",
     "images",
     "index",
     "logprobs",
@@ -46,68 +60,170 @@ const NOT_TEXT: &[&str] = &[
     "obfuscation",
     "phase",
     "recipient",
+    "reference_ids",
     "role",
     "search_results",
     "service_tier",
+    "sha256",
+    "signature",
+    "signatures",
     "status",
     "stop",
     "stop_reason",
     "stop_sequence",
     "type",
     "url",
+    "uuid",
 ];
 
-/// Ends of such names.
+/// Last words of such names, after `_`, or with a capital: `item_id`, `itemId`.
 const NOT_TEXT_ENDS: &[&str] = &["id", "ids", "signature", "signatures", "fingerprint", "hash"];
 
+/// Fields that hold what the model wrote for a tool, at any depth of a call.
+const CALL_TEXTS: &[&str] = &[
+    "arguments",
+    "args",
+    "code",
+    "delta",
+    "input",
+    "input_delta",
+    "parameters",
+    "partial_json",
+    "text",
+];
+
 /// The texts of a piece of an answer, by kind.
-#[derive(Debug, Default)]
-pub(super) struct Texts<'a> {
+#[derive(Debug)]
+pub(super) struct Texts<'a, 'f> {
     pub(super) reasoning: Option<Cow<'a, str>>,
     pub(super) answer: Option<Cow<'a, str>>,
     pub(super) call: Option<Cow<'a, str>>,
+    /// Text in fields of unknown meaning: the field's name, the text.
+    unread: Vec<(String, Cow<'a, str>)>,
+    fields: &'f TextFields,
 }
 
-impl<'a> Texts<'a> {
-    /// The texts in `content`, which are of `kind` unless they say otherwise: a text, or a list of
-    /// typed parts.
-    pub(super) fn of(content: &Json<'a>, kind: TokenKind) -> Self {
-        let mut texts = Self::default();
-        texts.gather(content, kind);
+impl<'a, 'f> Texts<'a, 'f> {
+    /// No texts yet; `fields` are what the config says of unknown fields.
+    pub(super) fn new(fields: &'f TextFields) -> Self {
+        Self { reasoning: None, answer: None, call: None, unread: Vec::new(), fields }
+    }
+
+    /// The texts in the field `name` of `piece`, which are of `kind` unless they say otherwise: a
+    /// text, or a list of typed parts.
+    pub(super) fn of(
+        piece: &Json<'a>,
+        name: &str,
+        kind: TokenKind,
+        fields: &'f TextFields,
+    ) -> Self {
+        let mut texts = Self::new(fields);
+        texts.read(piece, name, kind);
         texts
     }
 
-    /// The reasoning in the first field of `piece` that has any.
-    pub(super) fn reasoning_in(piece: &Json<'a>) -> Option<Cow<'a, str>> {
-        REASONING.iter().find_map(|field| match piece.get(field) {
-            Json::Null => None,
-            value => Self::of(value, TokenKind::Reasoning).reasoning,
-        })
+    /// Adds the texts in the field `name` of `piece`.
+    pub(super) fn read(&mut self, piece: &Json<'a>, name: &str, kind: TokenKind) {
+        match piece.get(name) {
+            // A flag, such as `"refusal": false`, is not a text.
+            Json::Bool(_) if name != "content" && name != "text" => {}
+            value => self.gather(value, kind, name),
+        }
     }
 
-    fn gather(&mut self, content: &Json<'a>, kind: TokenKind) {
+    /// Adds the reasoning in the first field of `piece` that has any.
+    pub(super) fn read_reasoning(&mut self, piece: &Json<'a>) {
+        let mut unread = Vec::new();
+        for field in REASONING {
+            if piece.find(field).is_none_or(Json::is_empty) {
+                continue;
+            }
+            let found = Self::of(piece, field, TokenKind::Reasoning, self.fields);
+            // Some servers wrap it in a part of the type `text`.
+            if found.reasoning.is_some() {
+                self.reasoning = found.reasoning;
+                return;
+            }
+            unread.extend(found.unread);
+        }
+        self.unread.extend(unread);
+    }
+
+    /// Adds the text of the tool calls in `calls`: a list of them, or one.
+    pub(super) fn read_calls(&mut self, calls: &Json<'a>, name: &str) {
+        for item in calls.items() {
+            match tool_call(item) {
+                Some(text) => self.add(TokenKind::ToolCall, Some(text)),
+                None => self.leave(name, name, item),
+            }
+        }
+    }
+
+    /// Notes the text of `value`, which stands in the field `leaf` below the field `root`, as one
+    /// of unknown meaning.
+    fn leave(&mut self, root: &str, leaf: &str, value: &Json<'a>) {
+        if let Some(text) = text_in(value) {
+            let is_alone = root == leaf || root == "content";
+            let name = if is_alone { leaf.to_owned() } else { format!("{root}.{leaf}") };
+            self.unread.push((name, text));
+        }
+    }
+
+    /// How much has been read.
+    fn len(&self) -> usize {
+        let texts = [&self.reasoning, &self.answer, &self.call];
+        texts.into_iter().flatten().map(|text| text.len()).sum()
+    }
+
+    fn gather(&mut self, content: &Json<'a>, kind: TokenKind, root: &str) {
         match content {
-            Json::List(items) => items.iter().for_each(|item| self.gather(item, kind)),
-            Json::Object(_) => self.gather_part(content, kind),
+            Json::List(items) => items.iter().for_each(|item| self.gather(item, kind, root)),
+            Json::Object(_) => self.gather_part(content, kind, root),
             _ => self.add(kind, content.scalar()),
         }
     }
 
     /// A part such as `{"type": "text", "text": …}` or `{"type": "thinking", "thinking": […]}`.
-    fn gather_part(&mut self, part: &Json<'a>, kind: TokenKind) {
-        let kind = match part.get("type").str() {
-            Some(name) if is_of_reasoning(name) => TokenKind::Reasoning,
-            Some(name) if name.contains("tool") || name.contains("function") => {
-                return self.add(TokenKind::ToolCall, call(part));
+    /// Text in fields that do not tell what it is remains unread.
+    fn gather_part(&mut self, part: &Json<'a>, kind: TokenKind, root: &str) {
+        let name = part.get("type").str().unwrap_or_default();
+        let is_of_tool = name.contains("tool") || name.contains("function");
+        let kind = if is_of_reasoning(name) { TokenKind::Reasoning } else { kind };
+        let before = self.len();
+        if is_of_tool && !is_of_reasoning(name) {
+            self.add(TokenKind::ToolCall, call(part));
+        } else {
+            self.gather_fields(part, kind, root);
+        }
+        let took = self.len() > before;
+        // `data` is encrypted where the part does not say that it is text.
+        let is_text = |field: &str| field == "data" && !took && name.ends_with("text");
+        for (field, value) in part.fields().filter(|(_, value)| !value.is_empty()) {
+            let is_read = TEXTS.contains(&field)
+                || OTHER_TEXTS.contains(&field)
+                || REASONING.contains(&field)
+                || field == "summary"
+                || took && is_of_tool;
+            if is_text(field) || !is_read && !is_quiet(field, self.fields) {
+                self.leave(root, field, value);
             }
-            _ => kind,
-        };
+        }
+    }
+
+    fn gather_fields(&mut self, part: &Json<'a>, kind: TokenKind, root: &str) {
+        let before = self.len();
         for (field, value) in part.fields() {
             match field {
-                "text" | "content" | "refusal" | "transcript" => self.gather(value, kind),
-                "summary" => self.gather(value, TokenKind::Reasoning),
-                _ if REASONING.contains(&field) => self.gather(value, TokenKind::Reasoning),
+                _ if TEXTS.contains(&field) => self.gather(value, kind, root),
+                "summary" => self.gather(value, TokenKind::Reasoning, root),
+                _ if REASONING.contains(&field) => self.gather(value, TokenKind::Reasoning, root),
                 _ => {}
+            }
+        }
+        for (field, value) in part.fields() {
+            let is_text = !matches!(value, Json::Number(_) | Json::Bool(_));
+            if self.len() == before && is_text && OTHER_TEXTS.contains(&field) {
+                self.gather(value, kind, root);
             }
         }
     }
@@ -125,12 +241,13 @@ impl<'a> Texts<'a> {
         };
     }
 
-    /// A token for each kind of which there is a text.
-    pub(super) fn tokens(self) -> impl Iterator<Item = Part<'a>> {
+    /// A token for each kind of which there is a text, and the texts that remain unread.
+    pub(super) fn parts(self) -> impl Iterator<Item = Part<'a>> {
         let reasoning = self.reasoning.map(|text| Part::Token(TokenKind::Reasoning, text));
         let answer = self.answer.map(|text| Part::Token(TokenKind::Answer, text));
         let call = self.call.map(|text| Part::Token(TokenKind::ToolCall, text));
-        reasoning.into_iter().chain(answer).chain(call)
+        let unread = self.unread.into_iter().map(|(name, text)| Part::Unread(name.into(), text));
+        reasoning.into_iter().chain(answer).chain(call).chain(unread)
     }
 }
 
@@ -154,38 +271,134 @@ pub(super) fn call<'a>(function: &Json<'a>) -> Option<Cow<'a, str>> {
     }
 }
 
-/// The text in fields of `piece` that are neither `known` nor known to hold something else.
-pub(super) fn unread<'a>(piece: &Json<'a>, known: &[&str]) -> Vec<Part<'a>> {
-    let is_unknown =
-        |field: &str| !known.contains(&field) && !REASONING.contains(&field) && !is_not_text(field);
-    let fields = piece.fields().filter(|(field, value)| is_unknown(field) && !value.is_empty());
-    let parts = fields.filter_map(|(field, value)| {
-        let text = text_in(value)?;
-        Some(Part::Unread(field.to_owned().into(), text))
-    });
+/// The generated text of one tool call: of its function, of a custom tool, or of a call without
+/// either. Servers that give other tools a field each put it there. `None` where the text in it may
+/// be a tool's result.
+fn tool_call<'a>(item: &Json<'a>) -> Option<Cow<'a, str>> {
+    let inner = match item.first(&["function", "custom"]) {
+        Json::Null => item,
+        function => function,
+    };
+    inner.text().or_else(|| call(inner)).or_else(|| {
+        let mut found = Found::default();
+        found.add_calls(item);
+        found.0
+    })
+}
+
+/// The text in fields of `piece` that are neither `known` nor known to hold something else, unless
+/// `fields` name them.
+pub(super) fn unread<'a>(piece: &Json<'a>, known: &[&str], fields: &TextFields) -> Vec<Part<'a>> {
+    // A part of some type wraps what is not text in `data`.
+    let is_part = !piece.get("type").is_null();
+    let is_data =
+        |field: &str, value: &Json<'a>| field == "data" && !is_part && value.str().is_some();
+    let is_unknown = |field: &str, value: &Json<'a>| {
+        !known.contains(&field)
+            && !REASONING.contains(&field)
+            && (!is_quiet(field, fields) || is_data(field, value) || holds_reasoning(value))
+    };
+    let found =
+        piece.fields().filter(|(field, value)| !value.is_empty() && is_unknown(field, value));
+    let parts = found
+        .filter_map(|(field, value)| Some(Part::Unread(field.to_owned().into(), text_in(value)?)));
     parts.collect()
 }
 
+/// The text in fields of an `event` whose names are those of text, but which are not those of its
+/// protocol. An event has many fields besides its delta, so others are not looked at, unless
+/// `fields` name them.
+pub(super) fn misplaced<'a>(
+    event: &Json<'a>,
+    known: &[&str],
+    fields: &TextFields,
+) -> Vec<Part<'a>> {
+    const NAMES: &[&str] = &["answer", "completion", "output", "response", "token"];
+    let is_of_text = |field: &str| {
+        let is_named = || fields.text.iter().any(|(name, _)| names(name, field));
+        [TEXTS, OTHER_TEXTS, REASONING, NAMES].iter().any(|list| list.contains(&field))
+            || is_named()
+    };
+    let found = event.fields().filter(|(field, _)| !known.contains(field) && is_of_text(field));
+    let text = |(field, value): (&str, &Json<'a>)| {
+        value.text().map(|text| Part::Unread(field.to_owned().into(), text))
+    };
+    found.filter_map(text).collect()
+}
+
+/// Whether `value`, such as a delta's `metadata`, has a field of reasoning.
+fn holds_reasoning(value: &Json<'_>) -> bool {
+    REASONING.iter().any(|field| text_in(value.get(field)).is_some())
+}
+
+/// Whether a field's text is not generated: its name says so, and the config does not name it.
+fn is_quiet(field: &str, fields: &TextFields) -> bool {
+    is_not_text(field) && !fields.text.iter().any(|(name, _)| names(name, field))
+}
+
+/// Whether `name`, of the config, is `field` or ends with it, as `content.data` does with `data`.
+pub(super) fn names(name: &str, field: &str) -> bool {
+    name.strip_suffix(field).is_some_and(|root| root.is_empty() || root.ends_with('.'))
+}
+
 fn is_not_text(field: &str) -> bool {
-    let name = field.to_ascii_lowercase();
-    NOT_TEXT.contains(&name.as_str()) || NOT_TEXT_ENDS.iter().any(|end| name.ends_with(end))
+    let is_word = NOT_TEXT.iter().any(|name| field.eq_ignore_ascii_case(name));
+    is_word || NOT_TEXT_ENDS.iter().any(|end| is_last_word(field, end))
 }
 
-/// All the text in `value`.
+/// Whether `word` is the last word of `field`, as in `item_id` and `itemId`.
+fn is_last_word(field: &str, word: &str) -> bool {
+    let Some((root, last)) =
+        field.len().checked_sub(word.len()).and_then(|at| field.split_at_checked(at))
+    else {
+        return false;
+    };
+    let is_apart = root.ends_with(['_', '-', '.'])
+        || last.starts_with(|c: char| c.is_ascii_uppercase())
+            && root.ends_with(|c: char| c.is_ascii_lowercase());
+    is_apart && last.eq_ignore_ascii_case(word)
+}
+
+/// All the text in `value`, but for fields that hold something else. A field that is the value of
+/// such a name itself, as an unknown `data` is, is read.
 fn text_in<'a>(value: &Json<'a>) -> Option<Cow<'a, str>> {
-    let mut texts = Texts::default();
-    add_text(value, &mut texts);
-    texts.answer
+    let mut texts = Found::default();
+    texts.add_but(value, &is_not_text);
+    texts.0
 }
 
-fn add_text<'a>(value: &Json<'a>, texts: &mut Texts<'a>) {
-    match value {
-        Json::Text(_) => texts.add(TokenKind::Answer, value.text()),
-        Json::List(items) => items.iter().for_each(|item| add_text(item, texts)),
-        Json::Object(_) => value
-            .fields()
-            .filter(|(field, _)| !is_not_text(field))
-            .for_each(|(_, value)| add_text(value, texts)),
-        _ => {}
+/// Text that was found, in one.
+#[derive(Default)]
+struct Found<'a>(Option<Cow<'a, str>>);
+
+impl<'a> Found<'a> {
+    /// Adds the text in fields of [`CALL_TEXTS`].
+    fn add_calls(&mut self, value: &Json<'a>) {
+        match value {
+            Json::List(items) => items.iter().for_each(|item| self.add_calls(item)),
+            Json::Object(_) => value.fields().for_each(|(field, value)| match value {
+                Json::Text(_) if CALL_TEXTS.contains(&field) => self.add_but(value, &is_not_text),
+                Json::Text(_) => {}
+                value => self.add_calls(value),
+            }),
+            _ => {}
+        }
+    }
+
+    fn add_but(&mut self, value: &Json<'a>, is_left_out: &impl Fn(&str) -> bool) {
+        match value {
+            Json::Text(_) => {
+                self.0 = match (self.0.take(), value.text()) {
+                    (Some(before), Some(text)) => Some(before + text),
+                    (before, text) => before.or(text),
+                };
+            }
+            Json::List(items) => items.iter().for_each(|item| self.add_but(item, is_left_out)),
+            Json::Object(_) => value
+                .fields()
+                .filter(|(field, _)| !is_left_out(field))
+                .for_each(|(_, value)| self.add_but(value, is_left_out)),
+            _ => {}
+        }
     }
 }

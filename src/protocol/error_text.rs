@@ -7,28 +7,34 @@
 
 use super::json::Json;
 
-/// Fields that hold an error, or null, false, 0 or nothing where there is none.
+/// Fields that hold an error, or null, false, 0 or nothing where there is none. These and the next
+/// two lists are compared without regard to case, `_` and `-`.
 const ERRORS: &[&str] =
-    &["error", "errors", "Error", "ERROR", "err", "exception", "fault", "Fault"];
+    &["error", "errors", "err", "exception", "fault", "failure", "fatal", "lasterror"];
+
+/// Ends of the names of fields that do so, such as Bedrock's `internalServerException`.
+const ERROR_ENDS: &[&str] = &["Exception", "Error"];
 
 /// Fields that hold an error's text.
 const ERROR_TEXTS: &[&str] = &[
-    "error_message",
-    "error_msg",
-    "errorMessage",
-    "errorMsg",
+    "errormessage",
+    "errormsg",
     "errmsg",
-    "err_msg",
-    "error_description",
-    "error_detail",
+    "errordescription",
+    "errordetail",
+    "errorinfo",
+    "retmsg",
 ];
 
 /// Fields that hold an error's number or name; 0 and "success" stand for none.
-const ERROR_CODES: &[&str] = &["error_code", "errorCode", "errcode", "err_code", "errno"];
+const ERROR_CODES: &[&str] = &["errorcode", "errcode", "errno", "retcode"];
+
+/// Fields that a server wraps its answer in, errors included.
+const WRAPPERS: &[&str] = &["response", "Response", "data", "result", "header"];
 
 /// Fields whose text says what happened: before and after those of [`ERROR_TEXTS`], the most telling
 /// first.
-const MESSAGES: &[&str] = &["message", "Message", "msg"];
+const MESSAGES: &[&str] = &["message", "Message", "msg", "Msg"];
 const OTHER_TEXTS: &[&str] = &[
     "status_msg",
     "faultstring",
@@ -43,26 +49,65 @@ const OTHER_TEXTS: &[&str] = &[
     "raw",
 ];
 
-/// All of them.
-fn texts() -> impl Iterator<Item = &'static str> {
-    MESSAGES.iter().chain(ERROR_TEXTS).chain(OTHER_TEXTS).copied()
-}
+/// Fields beside a short text that say more: a gateway's "Provider returned error" has the
+/// provider's own words there.
+const CAUSES: &[&str] = &["metadata", "cause", "innererror", "inner_error", "data"];
 
 /// Fields that hold a number or name of what happened.
 const CODES: &[&str] =
     &["code", "Code", "status_code", "statusCode", "status", "type", "__type", "error_type"];
 
+/// Fields that say of what kind a document is.
+const LABELS: &[&str] = &["type", "__type", "status", "event", "object", "state", "error_type"];
+
+/// Parts of the names of errors.
+const FAILING: &[&str] = &[
+    "err",
+    "exception",
+    "fail",
+    "invalid",
+    "denied",
+    "unauthorized",
+    "forbidden",
+    "timeout",
+    "limit",
+    "exceed",
+    "overload",
+    "unavailable",
+    "abort",
+    "reject",
+    "exhausted",
+    "throttl",
+    "not_found",
+];
+
 /// The error that `document` reports, whatever else it says: one of an answer's events.
 pub(super) fn in_event(document: &Json<'_>) -> Option<String> {
-    explicit(document).or_else(|| refused(document).then(|| described(document)))
+    explicit(document)
+        .or_else(|| WRAPPERS.iter().find_map(|key| wrapped(document.get(key), key)))
+        .or_else(|| refused(document).then(|| described(document)))
 }
 
-/// The error that `document` is: it holds no answer, so a `message` alone is one, too.
+/// The error that an event is, which holds no part of an answer: a `message` is one, too, unless
+/// the event says that it is something else.
 pub(super) fn in_document(document: &Json<'_>) -> Option<String> {
     if let Json::List(documents) = document {
         return documents.iter().find_map(in_document);
     }
-    in_event(document).or_else(|| implied(document))
+    in_event(document).or_else(|| implied(document).filter(|_| complains(document)))
+}
+
+/// The error that `body` is, the whole answer of a server.
+pub(super) fn in_body(body: &Json<'_>) -> Option<String> {
+    if let Json::List(documents) = body {
+        return documents.iter().find_map(in_body);
+    }
+    in_event(body).or_else(|| implied(body))
+}
+
+/// What an event says whose name is that of an error: any words in it.
+pub(super) fn in_error_event(event: &Json<'_>) -> Option<String> {
+    in_body(event).or_else(|| words(event, 0)).filter(|said| !is_success(&Json::Text(said.into())))
 }
 
 /// What an error field says, if it holds an error.
@@ -70,18 +115,35 @@ pub(super) fn in_field(value: &Json<'_>) -> Option<String> {
     is_error(value).then(|| described(value))
 }
 
+/// Whether `key` is one of `names`, which are in lower case and without `_`.
+fn is_of(key: &str, names: &[&str]) -> bool {
+    let bare = || key.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
+    names.iter().any(|name| bare().map(|byte| byte.to_ascii_lowercase()).eq(name.bytes()))
+}
+
 /// An error by a field that only errors have.
 fn explicit(document: &Json<'_>) -> Option<String> {
+    let (mut code, mut text) = (None, None);
     for (key, value) in document.fields() {
-        if ERRORS.contains(&key) && is_error(value) {
+        // Nearly all keys are none of these.
+        let may_be = key.starts_with(['e', 'E', 'f', 'F', 'r', 'R', 'l', 'L']);
+        if may_be && is_of(key, ERRORS) && is_error(value) {
             return Some(with_context(value, document));
         }
+        let is_named = ERROR_ENDS.iter().any(|end| key.ends_with(end));
+        if is_named && (is_error(value) && value.str().is_some() || is_failure(value)) {
+            return Some(with_context(value, document));
+        }
+        if may_be && is_of(key, ERROR_CODES) && !value.is_null() {
+            code = Some(value);
+        }
+        if may_be && is_of(key, ERROR_TEXTS) && (value.str().is_some() || is_failure(value)) {
+            text = Some(value);
+        }
     }
-    let code = document.first(ERROR_CODES);
-    let text = document.first(ERROR_TEXTS);
-    let is_code = !code.is_null() && !is_success(code);
+    let is_code = code.is_some_and(|code| !is_success(code));
     // Some always send both, with the code of success.
-    let is_text = text.str().is_some() && (code.is_null() || is_code);
+    let is_text = text.is_some_and(|text| !is_success(text)) && (code.is_none() || is_code);
     if is_code || is_text {
         return Some(described(document));
     }
@@ -90,11 +152,29 @@ fn explicit(document: &Json<'_>) -> Option<String> {
     is_refusal.then(|| described(status))
 }
 
+/// Whether the value of a field that is named as an error is one: an object that says something.
+fn is_failure(value: &Json<'_>) -> bool {
+    matches!(value, Json::Object(_)) && !value.is_empty() && is_error(value)
+}
+
+/// An error in the field `key` that wraps an answer. A code and a message alone are one there.
+fn wrapped(inner: &Json<'_>, key: &str) -> Option<String> {
+    let Json::Object(_) = inner else { return None };
+    let code = inner.first(&["code", "Code", "status_code"]);
+    let is_refusal = || {
+        matches!(key, "header" | "result")
+            && matches!(code, Json::Number(_))
+            && !is_success(code)
+            && MESSAGES.iter().any(|key| inner.get(key).str().is_some())
+    };
+    explicit(inner).or_else(|| is_refusal().then(|| described(inner)))
+}
+
 /// Whether the document says of itself that it is an error.
 fn refused(document: &Json<'_>) -> bool {
     let is = |key: &str, words: &[&str]| {
-        let word = document.get(key).str().map(str::to_ascii_lowercase);
-        word.is_some_and(|word| words.contains(&word.as_str()))
+        let word = document.get(key).str();
+        word.is_some_and(|word| words.iter().any(|other| word.eq_ignore_ascii_case(other)))
     };
     is("type", &["error", "exception"])
         || is("object", &["error"])
@@ -104,7 +184,7 @@ fn refused(document: &Json<'_>) -> bool {
         || *document.get("ok") == Json::Bool(false)
 }
 
-/// What a document without an answer complains of.
+/// What a document without an answer says, where that may be a complaint.
 fn implied(document: &Json<'_>) -> Option<String> {
     const WORDS: &[&str] = &["message", "Message", "msg", "detail", "details", "title"];
     let code = document.first(CODES);
@@ -119,42 +199,111 @@ fn implied(document: &Json<'_>) -> Option<String> {
     (WORDS.iter().any(says) || is_failed).then(|| described(document))
 }
 
-/// Whether the value of an error field is one: an empty object is, as an error without words.
+/// Whether what an event says is a complaint: it has a code of failure, or calls itself one, or has
+/// nothing but a message. One that says of itself that it is something else, such as
+/// `{"type": "status", "message": "thinking"}`, or that counts tokens, is not.
+fn complains(document: &Json<'_>) -> bool {
+    let mut codes = CODES.iter().map(|key| document.get(key));
+    if codes.any(|code| matches!(code, Json::Number(_)) && !is_success(code)) {
+        return true;
+    }
+    let is_failing = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        FAILING.iter().any(|word| text.contains(word))
+    };
+    let mut labels = LABELS.iter().filter_map(|key| document.get(key).str()).peekable();
+    let is_labelled = labels.peek().is_some();
+    let names = ["code", "Code"].map(|key| document.get(key));
+    let is_named = names.iter().any(|name| name.str().is_some() && !is_success(name));
+    let says =
+        ["message", "Message", "msg", "detail"].iter().any(|key| !document.get(key).is_empty());
+    is_named || labels.any(is_failing) || !is_labelled && says && document.get("usage").is_empty()
+}
+
+/// Whether the value of an error field is one: an empty object is, as an error without words, but
+/// not one whose fields all say that there is none.
 fn is_error(value: &Json<'_>) -> bool {
     match value {
         Json::Null | Json::Bool(false) => false,
-        Json::Bool(true) | Json::Object(_) => true,
+        Json::Bool(true) => true,
         Json::Number(_) => !is_success(value),
-        Json::Text(text) => !matches!(text.as_ref(), "" | "null" | "none" | "None"),
-        Json::List(items) => !items.is_empty(),
+        Json::Text(_) => !is_success(value),
+        Json::List(items) => items.iter().any(is_error),
+        Json::Object(fields) => fields.is_empty() || !is_nothing(value),
+    }
+}
+
+/// Whether `value` and all that is in it is empty or stands for success.
+fn is_nothing(value: &Json<'_>) -> bool {
+    match value {
+        Json::List(items) => items.iter().all(is_nothing),
+        Json::Object(fields) => fields.iter().all(|(_, value)| is_nothing(value)),
+        _ => is_success(value),
     }
 }
 
 /// Whether a code stands for success.
 fn is_success(code: &Json<'_>) -> bool {
+    /// Texts that stand for no error.
+    const WORDS: &[&str] = &[
+        "ok",
+        "success",
+        "succeeded",
+        "none",
+        "null",
+        "nil",
+        "undefined",
+        "false",
+        "no",
+        "no error",
+    ];
     match code {
         Json::Null | Json::Bool(false) => true,
         Json::Number(number) => matches!(number.as_f64(), Some(0.0 | 200.0..300.0)),
         Json::Text(text) => {
-            let word = text.trim().to_ascii_lowercase();
+            let word = text.trim();
             let is_number =
                 word.parse().is_ok_and(|n: f64| n == 0.0 || (200.0..300.0).contains(&n));
-            is_number || matches!(word.as_str(), "" | "ok" | "success" | "none" | "null")
+            text.is_empty()
+                || is_number
+                || WORDS.iter().any(|other| word.eq_ignore_ascii_case(other))
         }
         _ => false,
     }
 }
 
-/// What an error field says, or the document around it where the field has no words.
+/// What an error field says, and what the document around it says where the field has no more than
+/// a short text: frameworks write `{"error": "Bad Request", "message": …}`.
 fn with_context(error: &Json<'_>, document: &Json<'_>) -> String {
-    if let Some(words) = words(error, 0) {
-        return words;
+    let inside = words(error, 0);
+    if let (Some(words), Json::Object(_) | Json::List(_)) = (&inside, error) {
+        return words.clone();
     }
-    let around = texts().filter(|key| !ERRORS.contains(key));
-    let around = around.map(|key| document.get(key)).find_map(|value| words(value, 0));
+    let is_short = |value: &Json<'_>| !std::ptr::eq(value, error);
+    let keys = MESSAGES.iter().chain(OTHER_TEXTS).filter(|key| !is_of(key, &["error", "text"]));
+    let beside = error_texts(document).chain(keys.map(|key| document.get(key)));
+    let around = beside.filter(|value| is_short(value)).find_map(|value| words(value, 0));
     let whole =
         if matches!(error, Json::Object(_)) && !error.is_empty() { error } else { document };
-    around.unwrap_or_else(|| whole.written())
+    match (inside, around) {
+        (Some(short), Some(long)) => both(short, long),
+        (Some(words), None) | (None, Some(words)) => words,
+        (None, None) => whole.written(),
+    }
+}
+
+/// Both texts, or the one that contains the other.
+fn both(first: String, second: String) -> String {
+    match (first.contains(&second), second.contains(&first)) {
+        (true, _) => first,
+        (_, true) => second,
+        _ => format!("{first}: {second}"),
+    }
+}
+
+/// The values of the fields of [`ERROR_TEXTS`].
+fn error_texts<'d, 'a>(document: &'d Json<'a>) -> impl Iterator<Item = &'d Json<'a>> {
+    document.fields().filter(|(key, _)| is_of(key, ERROR_TEXTS)).map(|(_, value)| value)
 }
 
 /// What `error` says, or all of it where none of its fields has words.
@@ -173,7 +322,19 @@ fn words(error: &Json<'_>, depth: u8) -> Option<String> {
             let all: Vec<_> = items.iter().filter_map(|item| item_words(item, depth + 1)).collect();
             (!all.is_empty()).then(|| all.join("; "))
         }
-        Json::Object(_) => texts().find_map(|key| words(error.get(key), depth + 1)),
+        Json::Object(_) => {
+            let first = MESSAGES.iter().map(|key| error.get(key));
+            let others = OTHER_TEXTS.iter().map(|key| error.get(key));
+            let nested =
+                error.fields().filter(|(key, _)| is_of(key, ERRORS)).map(|(_, value)| value);
+            let mut said = first.chain(error_texts(error)).chain(others).chain(nested);
+            let said = said.find_map(|value| words(value, depth + 1));
+            let cause = CAUSES.iter().find_map(|key| words(error.get(key), depth + 1));
+            match (said, cause) {
+                (Some(said), Some(cause)) => Some(both(said, cause)),
+                (said, cause) => said.or(cause),
+            }
+        }
         _ => None,
     }
 }
@@ -217,7 +378,7 @@ mod tests {
             r#"{"error":{"message":{"error":{"message":"W"}}}}"#,
             r#"{"error":{"message":"{\"error\":{\"message\":\"W\"}}"}}"#,
             r#"{"error":{"msg":"W"}}"#,
-            r#"{"error":{"code":500,"metadata":{"raw":"x"},"detail":"W"}}"#,
+            r#"{"error":{"code":500,"metadata":{"raw":""},"detail":"W"}}"#,
             r#"{"error":true,"message":"W"}"#,
             r#"{"error":500,"msg":"W"}"#,
             r#"{"error":{},"detail":"W"}"#,
@@ -238,9 +399,79 @@ mod tests {
             r#"{"status":"error","detail":"W"}"#,
             r#"{"fault":{"faultstring":"W"}}"#,
             r#"{"error":{"description":"W"},"choices":[{"delta":{"content":"a"}}]}"#,
+            r#"{"internalServerException":{"message":"W"}}"#,
+            r#"{"modelStreamErrorException":{"message":"W","originalStatusCode":500}}"#,
+            r#"{"throttlingException":{"message":"W"}}"#,
+            r#"{"validationException":"W"}"#,
+            r#"{"ErrorMsg":{"Msg":"W","Code":4001}}"#,
+            r#"{"Response":{"Error":{"Code":"LimitExceeded","Message":"W"},"RequestId":"x"}}"#,
+            r#"{"header":{"code":10013,"message":"W","sid":"x"}}"#,
+            r#"{"ErrorCode":4,"ErrorMsg":"W"}"#,
+            r#"{"retcode":-1,"retmsg":"W"}"#,
+            r#"{"data":{"error":"W"}}"#,
+            r#"{"response":{"error":{"message":"W"}}}"#,
+            r#"{"failure":"W"}"#,
+            r#"{"last_error":{"message":"W"}}"#,
         ] {
             assert_eq!(event(shape).as_deref(), Some("W"), "{shape}");
         }
+    }
+
+    #[test]
+    fn a_short_error_is_shown_with_the_reason_beside_it() {
+        for (shape, said) in [
+            (r#"{"statusCode":400,"message":"W","error":"Bad Request"}"#, "Bad Request: W"),
+            (
+                r#"{"status":500,"error":"Internal Server Error","message":"W"}"#,
+                "Internal Server Error: W",
+            ),
+            (r#"{"error":"invalid_token","error_description":"W"}"#, "invalid_token: W"),
+            (r#"{"error":"E1001","detail":"W"}"#, "E1001: W"),
+            (r#"{"error":"E1001","reason":"W"}"#, "E1001: W"),
+            (r#"{"error":"Bad","errors":[{"message":"W"},{"message":"V"}]}"#, "Bad: W; V"),
+            (r#"{"error":"the W","message":"W"}"#, "the W"),
+            (
+                r#"{"error":{"message":"Provider returned error","metadata":{"raw":"{\"error\":{\"message\":\"W\"}}"}}}"#,
+                "Provider returned error: W",
+            ),
+            (r#"{"error":{"message":"M","cause":"W"}}"#, "M: W"),
+            (r#"{"error":{"message":"M","innererror":{"message":"W"}}}"#, "M: W"),
+            (r#"{"error":{"message":"M","innererror":{"code":"X"}}}"#, "M"),
+            (r#"{"error":{"message":"","innererror":{"message":"W"}}}"#, "W"),
+            (r#"{"error":{"name":"N","cause":{"message":"W"}}}"#, "W"),
+            (r#"{"error":"W","error_type":"generation"}"#, "W"),
+        ] {
+            assert_eq!(event(shape).as_deref(), Some(said), "{shape}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_a_complaint_where_it_does_not_call_itself_something_else() {
+        for shape in [
+            r#"{"type":"status","message":"Thinking"}"#,
+            r#"{"type":"heartbeat","message":"alive"}"#,
+            r#"{"status":"queued","msg":"waiting in queue"}"#,
+            r#"{"status":"processing","message":"queued"}"#,
+            r#"{"type":"title_generation","title":"Greeting"}"#,
+            r#"{"type":"suggestions","details":["a","b"]}"#,
+            r#"{"choices":[],"usage":{"completion_tokens":8},"message":"request completed"}"#,
+            r#"{"choices":[],"usage":{"completion_tokens":8},"title":"x","details":"y"}"#,
+            r#"{"object":"chat.title","title":"A page"}"#,
+        ] {
+            assert_eq!(document(shape), None, "{shape}");
+        }
+        for shape in [
+            r#"{"type":"invalid_request_error","message":"W"}"#,
+            r#"{"type":"status","code":503,"message":"W"}"#,
+            r#"{"code":"InvalidParameter","message":"W","request_id":"x"}"#,
+            r#"{"status":"timeout","message":"W"}"#,
+            r#"{"message":"W","usage":{"completion_tokens":8},"code":500}"#,
+        ] {
+            assert_eq!(document(shape).as_deref(), Some("W"), "{shape}");
+        }
+        // A whole body is one, whatever it calls itself.
+        let body = in_body(&Json::parse(br#"{"type":"status","message":"W"}"#).expect("JSON"));
+        assert_eq!(body.as_deref(), Some("W"));
     }
 
     #[test]
@@ -273,6 +504,17 @@ mod tests {
             r#"{"error_code":0,"error_msg":"success"}"#,
             r#"{"error_code":"0","error_msg":""}"#,
             r#"{"base_resp":{"status_code":0,"status_msg":"success"}}"#,
+            r#"{"error":{"message":"","type":"","param":"","code":null}}"#,
+            r#"{"error":{"code":0,"message":""}}"#,
+            r#"{"error":{"code":0,"message":"OK"}}"#,
+            r#"{"error":{"code":"200","message":"Success","details":[]}}"#,
+            r#"{"error":"success"}"#,
+            r#"{"error":"0"}"#,
+            r#"{"error":"false"}"#,
+            r#"{"errmsg":"ok"}"#,
+            r#"{"error_msg":"success"}"#,
+            r#"{"data":{"error":null},"header":{"code":0,"message":"Success"}}"#,
+            r#"{"response":{"error":null,"status":"in_progress"},"noError":true}"#,
             r#"{"code":0,"msg":"ok"}"#,
             r#"{"message":{"content":"hi"},"done":false}"#,
             r#"{"type":"message_start","status":"ok","success":true}"#,

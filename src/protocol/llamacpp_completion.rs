@@ -5,8 +5,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, Timings, TokenKind, Usage, Wish,
-    delta::Texts,
+    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, Timings, TokenKind, Usage,
+    Wish,
+    delta::{self, Texts},
     json::Json,
     openai,
     wire::{self, counted, event, timed},
@@ -94,8 +95,12 @@ impl Protocol for LlamaCppCompletion {
         &["\"stop\":true", "\"stop\": true", "DONE"]
     }
 
-    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, openai::knows_event, message)
+    fn decode_with<'a>(
+        &self,
+        frame: &Frame<'a>,
+        fields: &TextFields,
+    ) -> Result<Message<'a>, DecodeError> {
+        wire::decode(frame, openai::knows_event, |tree, name| message(tree, name, fields))
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -122,12 +127,13 @@ impl Protocol for LlamaCppCompletion {
 
 /// `tokens_cached` is not the size of a cached prefix but that of the cache afterwards; `timings`
 /// has what was cached before.
-fn message<'a>(piece: &Json<'a>, name: &str) -> Message<'a> {
+fn message<'a>(piece: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let content = piece.get("content");
-    let mut texts = Texts::of(content, TokenKind::Answer);
-    texts.reasoning = Texts::reasoning_in(piece);
+    let mut texts = Texts::of(piece, "content", TokenKind::Answer, fields);
+    texts.read_reasoning(piece);
     let mut parts: Vec<_> = wire::choice(piece.get("index")).into_iter().collect();
-    parts.extend(texts.tokens());
+    parts.extend(texts.parts());
+    parts.extend(delta::misplaced(piece, &["content"], fields));
     parts.extend(stop_reason(piece));
     parts.extend(counted(usage(piece)));
     parts.extend(timed(wire::llama_timings(piece.get("timings"))));

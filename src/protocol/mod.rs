@@ -116,8 +116,19 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// What a request's body asks for, as the simulated endpoint has to know it.
     fn wish(&self, body: &Map<String, Value>) -> Wish;
 
-    /// What one frame of the answer says. A frame that says nothing gives no parts.
-    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError>;
+    /// What one frame of the answer says, where the config says nothing of its fields.
+    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
+        self.decode_with(frame, TextFields::NONE)
+    }
+
+    /// What one frame of the answer says. A frame that says nothing gives no parts. `fields` are
+    /// what the config says of fields: one that is named there is handed on as [`Part::Unread`],
+    /// for [`TextFields::resolve`], also where its name is that of a field without text.
+    fn decode_with<'a>(
+        &self,
+        frame: &Frame<'a>,
+        fields: &TextFields,
+    ) -> Result<Message<'a>, DecodeError>;
 
     /// The bytes of the frame that says `message`; `decode` of them gives `message` again.
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8>;
@@ -234,6 +245,8 @@ pub enum Part<'a> {
     Finish(Cow<'a, str>),
     /// Token counts so far. The last one counts.
     Usage(Usage),
+    /// Counts that cannot be read, in short.
+    UnreadUsage(String),
     /// How long it took, by the server's own clock. The last one counts.
     Timings(Timings),
     /// The server reports an error inside the stream.
@@ -280,14 +293,18 @@ pub struct TextFields {
 }
 
 impl TextFields {
+    /// Says nothing.
+    pub const NONE: &'static Self = &Self { text: Vec::new(), ignored: Vec::new() };
+
     /// Returns `part` as the config reads it: text in a field of `text` is a token, text in a field
-    /// of `ignored` is dropped.
+    /// of `ignored` is dropped. The last part of a name such as `reasoning.detail` also names it.
     pub fn resolve<'a>(&self, part: Part<'a>) -> Option<Part<'a>> {
         let Part::Unread(field, text) = part else { return Some(part) };
-        if let Some((_, kind)) = self.text.iter().find(|(name, _)| *name == field) {
+        if let Some((_, kind)) = self.text.iter().find(|(name, _)| delta::names(&field, name)) {
             return Some(Part::Token(*kind, text));
         }
-        (!self.ignored.iter().any(|name| *name == field)).then_some(Part::Unread(field, text))
+        (!self.ignored.iter().any(|name| delta::names(&field, name)))
+            .then_some(Part::Unread(field, text))
     }
 }
 

@@ -5,7 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, Timings, TokenKind, Usage, Wish,
+    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, Timings, TokenKind, Usage,
+    Wish,
     delta::{self, Texts},
     json::Json,
     wire::{self, counted, timed},
@@ -103,8 +104,12 @@ impl Protocol for OllamaChat {
         &["done_reason", "\"done\":true", "\"done\": true"]
     }
 
-    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, |_| true, message)
+    fn decode_with<'a>(
+        &self,
+        frame: &Frame<'a>,
+        fields: &TextFields,
+    ) -> Result<Message<'a>, DecodeError> {
+        wire::decode(frame, |_| true, |tree, name| message(tree, name, fields))
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -147,10 +152,11 @@ fn message_json(message: &ChatMessage) -> Value {
 /// What a message holds besides reasoning.
 const KNOWN: &[&str] = &["role", "content", "tool_calls", "images", "tool_name"];
 
-fn message<'a>(line: &Json<'a>, name: &str) -> Message<'a> {
+fn message<'a>(line: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let said = line.get("message");
-    let mut parts: Vec<_> = texts(said).tokens().collect();
-    parts.extend(delta::unread(said, KNOWN));
+    let mut parts: Vec<_> = texts(said, fields).parts().collect();
+    parts.extend(delta::unread(said, KNOWN, fields));
+    parts.extend(delta::misplaced(line, &["message"], fields));
     parts.extend(wire::finish_reason(line.get("done_reason")));
     parts.extend(counted(Usage {
         prompt_tokens: line.get("prompt_eval_count").count(),
@@ -168,21 +174,21 @@ fn message<'a>(line: &Json<'a>, name: &str) -> Message<'a> {
         parts.push(Part::End);
     }
     parts.extend(wire::error(line, name, !said.is_null() || line.get("done").is_true()));
+    parts.extend(wire::error_in(said));
     if parts.is_empty() && !said.get("role").is_null() {
         parts.push(Part::Role);
     }
     Message { id: None, parts }
 }
 
-fn texts<'a>(said: &Json<'a>) -> Texts<'a> {
-    let mut texts = Texts::of(said.get("content"), TokenKind::Answer);
-    if let Some(reasoning) = Texts::reasoning_in(said) {
-        texts.reasoning = Some(reasoning);
-    }
+fn texts<'a, 'f>(said: &Json<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
+    let mut texts = Texts::of(said, "content", TokenKind::Answer, fields);
+    texts.read_reasoning(said);
     for call in said.get("tool_calls").items() {
-        let function = call.get("function");
-        let name = function.get("name").text();
-        texts.add(TokenKind::ToolCall, name.or_else(|| delta::call(function)));
+        match call.get("function").get("name").text() {
+            name @ Some(_) => texts.add(TokenKind::ToolCall, name),
+            None => texts.read_calls(call, "tool_calls"),
+        }
     }
     texts
 }

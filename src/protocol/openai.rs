@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Ask, Message, Part, Timings, Usage, Wish,
     json::Json,
-    wire::{self, counted, timed},
+    wire::{self, timed},
 };
 
 /// What a chunk says, of whose choices `add_texts` adds the texts.
@@ -31,9 +31,27 @@ pub(super) fn message<'a>(
 
 /// Names of the two counts: the protocol's own first, then those of others, which gateways and
 /// mlx-vlm use here.
-const PROMPT: &[&str] = &["prompt_tokens", "input_tokens", "promptTokens", "inputTokens"];
-const COMPLETION: &[&str] =
-    &["completion_tokens", "output_tokens", "completionTokens", "outputTokens", "generated_tokens"];
+const PROMPT: &[&str] = &[
+    "prompt_tokens",
+    "input_tokens",
+    "promptTokens",
+    "inputTokens",
+    "promptTokenCount",
+    "inputTokenCount",
+    "prompt_eval_count",
+    "prompt",
+];
+const COMPLETION: &[&str] = &[
+    "completion_tokens",
+    "output_tokens",
+    "completionTokens",
+    "outputTokens",
+    "generated_tokens",
+    "candidatesTokenCount",
+    "outputTokenCount",
+    "eval_count",
+    "completion",
+];
 
 /// Whether chunks can have an event of this name: as a rule they have none.
 pub(super) fn knows_event(name: &str) -> bool {
@@ -42,7 +60,21 @@ pub(super) fn knows_event(name: &str) -> bool {
 
 /// The `usage` of a chat completion or a completion.
 pub(super) fn usage(counts: &Json<'_>) -> Usage {
-    with_reasoning(usage_named(counts, PROMPT, COMPLETION))
+    with_thoughts(with_reasoning(usage_named(counts, PROMPT, COMPLETION)), counts)
+}
+
+/// Gemini counts its thoughts next to the answer's tokens.
+fn with_thoughts(usage: Usage, counts: &Json<'_>) -> Usage {
+    let thoughts = counts.get("thoughtsTokenCount").count();
+    let answer = counts.get("candidatesTokenCount").count();
+    match thoughts.zip(answer).filter(|_| usage.completion_tokens == answer) {
+        Some((thoughts, answer)) => Usage {
+            completion_tokens: answer.checked_add(thoughts),
+            reasoning_tokens: Some(thoughts),
+            ..usage
+        },
+        None => usage,
+    }
 }
 
 /// The counts of a `usage`, by the names of the prompt's and of the answer's, the protocol's own
@@ -63,7 +95,9 @@ pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str
     Usage {
         prompt_tokens: prompt.map(|(count, _)| count),
         completion_tokens: completion.map(|(count, _)| count),
-        total_tokens: counts.get("total_tokens").count().or(counts.get("totalTokens").count()),
+        total_tokens: ["total_tokens", "totalTokens", "totalTokenCount"]
+            .iter()
+            .find_map(|name| counts.get(name).count()),
         cached_tokens: of(
             &["prompt_tokens_details", "input_tokens_details"],
             // Without details: Kimi, DeepSeek and Mistral in this order.
@@ -80,12 +114,21 @@ pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str
 }
 
 /// The usage and the server's own times of a chunk, where there are any. Kimi puts its usage into the
-/// `choice`, Groq a second one into `x_groq`.
+/// `choice`, Groq a second one into `x_groq`, Gemini has a name of its own for it.
 fn counted_and_timed<'a>(chunk: &Json<'a>, choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
-    let usages = [chunk.get("usage"), choice.get("usage"), chunk.get("x_groq").get("usage")];
+    let usages = [
+        chunk.get("usage"),
+        choice.get("usage"),
+        chunk.get("x_groq").get("usage"),
+        chunk.get("usageMetadata"),
+        chunk.get("usage_metadata"),
+        choice.get("delta").get("usage"),
+        chunk.get("response").get("usage"),
+    ];
     let counts = usages.into_iter().find(|usage| !usage.is_empty());
-    let counted = counts.and_then(|counts| counted(usage(counts)));
-    parts.extend(counted);
+    if let Some(counts) = counts {
+        parts.extend(wire::read_usage(usage(counts), counts));
+    }
     parts.extend(own_times(chunk, counts));
 }
 

@@ -5,12 +5,10 @@
 //! What the servers disagree on is all here: where reasoning goes, what the first chunk holds,
 //! where the usage sits, what an error looks like.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Wish,
+    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, TokenKind, Wish,
     delta::{self, Texts},
     json::Json,
     openai,
@@ -75,8 +73,12 @@ impl Protocol for OpenAiChat {
         openai::wish("messages", body)
     }
 
-    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, openai::knows_event, message)
+    fn decode_with<'a>(
+        &self,
+        frame: &Frame<'a>,
+        fields: &TextFields,
+    ) -> Result<Message<'a>, DecodeError> {
+        wire::decode(frame, openai::knows_event, |tree, name| message(tree, name, fields))
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -110,41 +112,26 @@ const KNOWN: &[&str] = &[
     "tool_calls",
     "function_call",
     "audio",
+    "usage",
     "provider_specific_fields",
 ];
 
-/// Of a content part.
-const KNOWN_IN_PART: &[&str] = &[
-    "type",
-    "text",
-    "content",
-    "refusal",
-    "transcript",
-    "summary",
-    "name",
-    "arguments",
-    "input",
-    "image_url",
-    "reference_ids",
-    "tool_use_id",
-];
-
-fn message<'a>(chunk: &Json<'a>, name: &str) -> Message<'a> {
-    openai::message(chunk, name, add_texts)
+fn message<'a>(chunk: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+    openai::message(chunk, name, |choice, parts| add_texts(choice, fields, parts))
 }
 
 /// Adds the texts of a choice's delta.
-fn add_texts<'a>(choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
+fn add_texts<'a>(choice: &Json<'a>, fields: &TextFields, parts: &mut Vec<Part<'a>>) {
     let delta = choice.get("delta");
     let before = parts.len();
-    parts.extend(texts(delta).tokens());
-    parts.extend(delta::unread(delta, KNOWN));
-    for part in delta.get("content").items() {
-        parts.extend(delta::unread(part, KNOWN_IN_PART));
-    }
+    parts.extend(texts(delta, fields).parts());
+    parts.extend(delta::unread(delta, KNOWN, fields));
     // LiteLLM repeats there, among other things, what stands in the delta.
     if parts.len() == before {
-        parts.extend(delta::unread(delta, &KNOWN[..KNOWN.len() - 1]));
+        parts.extend(delta::unread(delta, &KNOWN[..KNOWN.len() - 1], fields));
+    }
+    if parts.len() == before {
+        parts.extend(delta::misplaced(choice, &[], fields));
     }
     if parts.len() == before && !delta.get("role").is_null() {
         parts.push(Part::Role);
@@ -153,26 +140,14 @@ fn add_texts<'a>(choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
 }
 
 /// The texts of a delta.
-fn texts<'a>(delta: &Json<'a>) -> Texts<'a> {
-    let mut texts = Texts::of(delta.get("content"), TokenKind::Answer);
-    if let Some(reasoning) = Texts::reasoning_in(delta) {
-        texts.reasoning = Some(reasoning);
-    }
-    texts.add(TokenKind::Answer, delta.get("refusal").text());
-    texts.add(TokenKind::Answer, delta.get("audio").get("transcript").text());
-    for call in delta.get("tool_calls").items() {
-        texts.add(TokenKind::ToolCall, call_text(call));
-    }
-    texts.add(TokenKind::ToolCall, delta::call(delta.get("function_call")));
+fn texts<'a, 'f>(delta: &Json<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
+    let mut texts = Texts::of(delta, "content", TokenKind::Answer, fields);
+    texts.read_reasoning(delta);
+    texts.read(delta, "refusal", TokenKind::Answer);
+    texts.read(delta, "audio", TokenKind::Answer);
+    texts.read_calls(delta.get("tool_calls"), "tool_calls");
+    texts.read_calls(delta.get("function_call"), "function_call");
     texts
-}
-
-/// The text of one tool call: of its function, of a custom tool, or of a call without either.
-fn call_text<'a>(call: &Json<'a>) -> Option<Cow<'a, str>> {
-    match call.first(&["function", "custom"]) {
-        Json::Null => delta::call(call).or_else(|| call.text()),
-        function => delta::call(function),
-    }
 }
 
 // -- to the server, and from the simulated one ----------------------------------------------------

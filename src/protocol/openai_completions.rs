@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Wish,
+    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, TokenKind, Wish,
     delta::{self, Texts},
     json::Json,
     openai,
@@ -58,8 +58,12 @@ impl Protocol for OpenAiCompletions {
         openai::wish("prompt", body)
     }
 
-    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, openai::knows_event, message)
+    fn decode_with<'a>(
+        &self,
+        frame: &Frame<'a>,
+        fields: &TextFields,
+    ) -> Result<Message<'a>, DecodeError> {
+        wire::decode(frame, openai::knows_event, |tree, name| message(tree, name, fields))
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -83,12 +87,12 @@ impl Protocol for OpenAiCompletions {
     }
 }
 
-fn message<'a>(chunk: &Json<'a>, name: &str) -> Message<'a> {
+fn message<'a>(chunk: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     openai::message(chunk, name, |choice, parts| {
-        let mut texts = Texts::of(choice.get("text"), TokenKind::Answer);
-        texts.reasoning = Texts::reasoning_in(choice);
-        parts.extend(texts.tokens());
-        parts.extend(delta::unread(choice, &["text"]));
+        let mut texts = Texts::of(choice, "text", TokenKind::Answer, fields);
+        texts.read_reasoning(choice);
+        parts.extend(texts.parts());
+        parts.extend(delta::unread(choice, &["text", "error"], fields));
     })
 }
 

@@ -8,12 +8,12 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish,
+    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, TokenKind, Usage, Wish,
     delta::{self, Texts},
     error_text,
     json::Json,
     openai,
-    wire::{self, alone, counted, timed},
+    wire::{self, alone, timed},
 };
 use crate::{
     framing::Frame,
@@ -112,8 +112,13 @@ impl Protocol for OpenAiResponses {
         &["response.completed", "response.incomplete", "response.failed", "DONE"]
     }
 
-    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, |name| name.starts_with("response."), message)
+    fn decode_with<'a>(
+        &self,
+        frame: &Frame<'a>,
+        fields: &TextFields,
+    ) -> Result<Message<'a>, DecodeError> {
+        let knows = |name: &str| name.starts_with("response.");
+        wire::decode(frame, knows, |tree, name| message(tree, name, fields))
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
@@ -124,7 +129,9 @@ impl Protocol for OpenAiResponses {
         }
         for part in parts {
             match part {
-                Part::Token(kind, text) => frames += &event(delta(*kind), json!({"delta": text})),
+                Part::Token(kind, text) => {
+                    frames += &event(delta_type(*kind), json!({"delta": text}))
+                }
                 Part::Error(error) => {
                     let error = json!({"code": "server_error", "message": error, "param": null});
                     frames += &event("error", error);
@@ -177,17 +184,10 @@ fn input(messages: &[ChatMessage]) -> Value {
 // -- from the server ------------------------------------------------------------------------------
 
 /// An event says in its data of which type it is; where it does not, its name does.
-fn message<'a>(event: &Json<'a>, name: &str) -> Message<'a> {
+fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let kind = event.get("type").str().unwrap_or(name);
     let response = event.get("response");
-    let parts = match kind {
-        "response.created" => {
-            return Message { id: wire::id(response), parts: vec![Part::Role] };
-        }
-        "response.output_item.added" => delta::call(event.get("item"))
-            .map(|call| Part::Token(TokenKind::ToolCall, call))
-            .into_iter()
-            .collect(),
+    let mut parts = match kind {
         "response.completed" | "response.incomplete" => {
             // vLLM says that it has completed also what was cancelled.
             match response.get("status").str() {
@@ -198,24 +198,52 @@ fn message<'a>(event: &Json<'a>, name: &str) -> Message<'a> {
         }
         // llama.cpp's error has no type.
         "response.failed" | "response.cancelled" => return failed(event, kind),
-        _ if kind.contains("error") => return failed(event, kind),
-        _ => {
-            let error = wire::error(event, kind, false);
-            error.into_iter().chain(of_delta(kind, event.get("delta"))).collect()
-        }
+        _ if kind.ends_with("error") && wire::may_be_error(kind) => return failed(event, kind),
+        _ if response.get("status").str() == Some("failed") => return failed(event, "failed"),
+        "response.created" => vec![Part::Role],
+        "response.output_item.added" => delta::call(event.get("item"))
+            .map(|call| Part::Token(TokenKind::ToolCall, call))
+            .into_iter()
+            .collect(),
+        _ => of_delta(kind, event, fields),
     };
-    Message { id: None, parts }
+    parts.extend(error(event, kind));
+    let is_first = kind == "response.created";
+    Message { id: is_first.then(|| wire::id(response)).flatten(), parts }
+}
+
+/// The error that an event called `kind` reports, in itself, its response or its delta.
+fn error<'a>(event: &Json<'a>, kind: &str) -> Option<Part<'a>> {
+    let in_delta = || wire::error_in(event.get("delta"));
+    in_response(event).or_else(|| wire::error(event, kind, false)).or_else(in_delta)
+}
+
+/// The error in an event's response, wherever it stands there.
+fn in_response<'a>(event: &Json<'a>) -> Option<Part<'a>> {
+    let response = event.get("response");
+    let places = [
+        response.get("error"),
+        response.get("last_error"),
+        response.get("status_details").get("error"),
+    ];
+    places.into_iter().find_map(error_text::in_field).map(Part::Error)
 }
 
 /// What an event with a delta says: its type tells what the text is.
-fn of_delta<'a>(kind: &str, text: &Json<'a>) -> Vec<Part<'a>> {
+fn of_delta<'a>(kind: &str, event: &Json<'a>, fields: &TextFields) -> Vec<Part<'a>> {
     match delta_kind(kind) {
-        Some(of) => Texts::of(text, of).tokens().collect(),
+        Some(of) => {
+            let texts = Texts::of(event, "delta", of, fields).parts();
+            texts.chain(delta::misplaced(event, &["delta"], fields)).collect()
+        }
         None if kind.contains("audio") || kind.contains("image") => Vec::new(),
         None => {
-            let texts = Texts::of(text, TokenKind::Answer);
-            let text = texts.answer.or(texts.reasoning);
-            text.map(|text| Part::Unread(kind.to_owned().into(), text)).into_iter().collect()
+            let texts = Texts::of(event, "delta", TokenKind::Answer, fields);
+            let unread = |part| match part {
+                Part::Token(_, text) => Part::Unread(kind.to_owned().into(), text),
+                other => other,
+            };
+            texts.parts().map(unread).collect()
         }
     }
 }
@@ -247,17 +275,21 @@ fn last<'a>(event: &Json<'a>, why: &str) -> Message<'a> {
     let response = event.get("response");
     let reason = wire::finish_reason(response.get("incomplete_details").get("reason"));
     let mut parts = vec![reason.unwrap_or_else(|| Part::Finish(why.to_owned().into()))];
-    parts.extend(counted(usage(response.get("usage"))));
+    let usages = [response.get("usage"), event.get("usage")];
+    let counts = usages.into_iter().find(|usage| !usage.is_empty());
+    if let Some(counts) = counts {
+        parts.extend(wire::read_usage(usage(counts), counts));
+    }
     let llama = timed(wire::llama_timings(event.get("timings")));
     parts.extend(llama.or_else(|| timed(wire::vllm_metrics(response.get("metrics")))));
+    parts.extend(error(event, why));
     parts.push(Part::End);
     Message { id: wire::id(response), parts }
 }
 
 /// What a response that has `failed`, or was cancelled, complains of: in itself or in its response.
 fn failed<'a>(event: &Json<'a>, status: &str) -> Message<'a> {
-    let in_response = error_text::in_field(event.get("response").get("error")).map(Part::Error);
-    let words = in_response.or_else(|| wire::error(event, "", false));
+    let words = in_response(event).or_else(|| wire::error(event, "", false));
     let without = match status.ends_with("cancelled") {
         true => "the server cancelled the response, and does not say why",
         false => "the response failed, and the server does not say why",
@@ -267,7 +299,7 @@ fn failed<'a>(event: &Json<'a>, status: &str) -> Message<'a> {
 
 // -- from the simulated server --------------------------------------------------------------------
 
-fn delta(kind: TokenKind) -> &'static str {
+fn delta_type(kind: TokenKind) -> &'static str {
     match kind {
         TokenKind::Answer => "response.output_text.delta",
         TokenKind::Reasoning => "response.reasoning_text.delta",

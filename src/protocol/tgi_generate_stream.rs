@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TokenKind, Usage, Wish,
+    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, TokenKind, Usage, Wish,
     delta::{self, Texts},
     json::Json,
     openai,
@@ -89,8 +89,12 @@ impl Protocol for TgiGenerateStream {
         &["finish_reason", "\"generated_text\":\"", "\"generated_text\": \"", "DONE"]
     }
 
-    fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
-        wire::decode(frame, openai::knows_event, message)
+    fn decode_with<'a>(
+        &self,
+        frame: &Frame<'a>,
+        fields: &TextFields,
+    ) -> Result<Message<'a>, DecodeError> {
+        wire::decode(frame, openai::knows_event, |tree, name| message(tree, name, fields))
     }
 
     fn encode(&self, message: &Message<'_>, _: &Envelope<'_>) -> Vec<u8> {
@@ -135,12 +139,15 @@ fn refuses_parameter(key: &str, value: &Value) -> Option<String> {
     Some(format!("`parameters.{key}: {value}` {why}"))
 }
 
-fn message<'a>(event: &Json<'a>, name: &str) -> Message<'a> {
+fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let (token, details) = (event.get("token"), event.get("details"));
     let mut parts = Vec::with_capacity(1);
     if !token.get("special").is_true() {
-        parts.extend(Texts::of(token.get("text"), TokenKind::Answer).tokens());
-        parts.extend(delta::unread(token, &["text"]));
+        parts.extend(Texts::of(token, "text", TokenKind::Answer, fields).parts());
+        parts.extend(delta::unread(token, &["text", "special", "error"], fields));
+    }
+    if !token.is_null() {
+        parts.extend(delta::misplaced(event, &["token", "generated_text"], fields));
     }
     parts.extend(wire::finish_reason(details.get("finish_reason")));
     parts.extend(counted(Usage {
@@ -148,10 +155,13 @@ fn message<'a>(event: &Json<'a>, name: &str) -> Message<'a> {
         completion_tokens: details.get("generated_tokens").count(),
         ..Usage::default()
     }));
-    if !event.get("generated_text").is_null() {
+    // Some servers send an empty one with each token.
+    let whole = event.get("generated_text");
+    if !whole.is_empty() || !whole.is_null() && !details.is_empty() {
         parts.push(Part::End);
     }
     parts.extend(wire::error(event, name, !token.is_null()));
+    parts.extend([token, details].into_iter().find_map(wire::error_in));
     Message { id: None, parts }
 }
 

@@ -28,16 +28,19 @@ enum Content<'a> {
     Json(&'a [u8]),
     /// Plain text.
     Plain(&'a [u8]),
+    /// Lines that are not of an event.
+    Stray(&'a [u8]),
 }
 
 impl<'a> Content<'a> {
     fn of(frame: &Frame<'a>) -> Self {
-        let Frame::Event { name, data, .. } = *frame else {
-            return Self::Nothing;
+        let (name, data) = match *frame {
+            Frame::Event { name, data, .. } => (name, data.trim_ascii()),
+            Frame::Stray(lines) => return Self::Stray(lines.trim_ascii()),
+            Frame::Comment(_) => return Self::Nothing,
         };
-        let data = data.trim_ascii();
         match data {
-            _ if name.to_ascii_lowercase().contains("error") => Self::Error(error_event(data)),
+            _ if is_error_name(name) => Self::Error(error_event(data)),
             b"" | b"null" => Self::Nothing,
             _ if is_done(data) => Self::Done,
             [b'{' | b'[' | b'"', ..] => Self::Json(data),
@@ -45,6 +48,24 @@ impl<'a> Content<'a> {
             _ => Self::Plain(data),
         }
     }
+}
+
+/// Whether all that an event of this name says is an error.
+fn is_error_name(name: &str) -> bool {
+    ["error", "exception", "failed", "failure", "fatal", "timeout"]
+        .iter()
+        .any(|word| name.eq_ignore_ascii_case(word))
+}
+
+/// Whether an event of this name reports an error where its data read as one: the last word of
+/// `server_error` says so, that of `tool_error` is of something that the answer goes on after.
+pub(super) fn may_be_error(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let ends = ["error", "exception", "failed", "failure"];
+    let others = ["tool", "call", "search", "item", "step"];
+    ends.iter().any(|word| name.ends_with(word))
+        && !others.iter().any(|word| name.contains(word))
+        && !name.starts_with("no")
 }
 
 /// Whether `data` is the end marker: `[DONE]`, without its brackets, or in quotes.
@@ -55,6 +76,8 @@ fn is_done(data: &[u8]) -> bool {
 }
 
 fn is_keep_alive(text: &[u8]) -> bool {
+    let inner = text.strip_prefix(b"[").and_then(|text| text.strip_suffix(b"]"));
+    let text = inner.unwrap_or(text);
     KEEP_ALIVES.iter().any(|word| text.eq_ignore_ascii_case(word.as_bytes()))
 }
 
@@ -67,17 +90,28 @@ pub(super) fn decode<'a>(
     knows: impl Fn(&str) -> bool,
     read: impl Fn(&Json<'a>, &str) -> Message<'a>,
 ) -> Result<Message<'a>, DecodeError> {
-    let Frame::Event { name, .. } = *frame else { return Ok(Message::default()) };
+    let name = if let Frame::Event { name, .. } = *frame { name } else { "" };
     let data = match Content::of(frame) {
         Content::Nothing => return Ok(Message::default()),
         Content::Done => return Ok(alone(Part::End)),
         Content::Error(message) => return Ok(alone(Part::Error(message))),
+        Content::Plain(text) if may_be_error(name) => {
+            return Ok(alone(Part::Error(excerpt(text))));
+        }
         Content::Plain(text) => return Ok(alone(plain(text))),
+        Content::Stray(lines) => return Ok(alone(stray(lines))),
         Content::Json(data) => data,
     };
     match Json::parse(data) {
         Ok(Json::List(items)) => Ok(joined(items.iter().map(|item| of_json(item, name, &read)))),
+        Ok(tree) if !knows(name) && may_be_error(name) => {
+            let said = error_text::in_error_event(&tree).map(Part::Error);
+            let unknown = || Part::Unknown(format!("{name}: {}", excerpt(data)));
+            Ok(alone(said.unwrap_or_else(unknown)))
+        }
         Ok(tree) => Ok(of_json(&tree, name, &read)),
+        Err(_) if is_keep_alive(data) => Ok(Message::default()),
+        Err(_) if is_bracketed(data) => Ok(alone(plain(data))),
         Err(_) if !name.is_empty() && !knows(name) => {
             Ok(alone(Part::Unknown(format!("{name}: {}", excerpt(data)))))
         }
@@ -95,6 +129,7 @@ fn of_json<'a>(
         Json::Object(_) => read(tree, name),
         Json::Text(text) if is_keep_alive(text.as_bytes()) => Message::default(),
         tree if tree.is_empty() => Message::default(),
+        Json::Text(text) => alone(plain(text.as_bytes())),
         tree => alone(Part::Unknown(excerpt(tree.written().as_bytes()))),
     }
 }
@@ -108,13 +143,52 @@ fn joined<'a>(messages: impl Iterator<Item = Message<'a>>) -> Message<'a> {
     })
 }
 
-/// A plain text: an error if it begins with that word, or is a gateway's page.
+/// A plain text: an error if it begins with that word, or is a gateway's page or its words.
 fn plain<'a>(text: &[u8]) -> Part<'a> {
-    let begins = |with: &[u8]| text.get(..with.len()).is_some_and(|t| t.eq_ignore_ascii_case(with));
-    match begins(b"error") || begins(b"<html") || begins(b"<!doctype") {
+    match is_error_text(text) {
         true => Part::Error(excerpt(text)),
         false => Part::Unknown(excerpt(text)),
     }
+}
+
+fn is_error_text(text: &[u8]) -> bool {
+    const BEGINNINGS: &[&str] =
+        &["error", "[error", "<html", "<!doctype", "fatal", "exception", "traceback (", "{'error'"];
+    const WORDS: &[&str] = &[
+        "internal server error",
+        "bad gateway",
+        "service unavailable",
+        "gateway time",
+        "upstream connect error",
+    ];
+    let beginning = &text[..text.len().min(200)];
+    let beginning = String::from_utf8_lossy(beginning).to_ascii_lowercase();
+    BEGINNINGS.iter().any(|with| beginning.starts_with(with))
+        || WORDS.iter().any(|words| beginning.contains(words))
+}
+
+/// What lines say that are not of an event: proxies and back ends write their errors so, in JSON or
+/// as text, into a stream that has begun.
+fn stray<'a>(lines: &[u8]) -> Part<'a> {
+    let whole = Json::parse(lines).ok();
+    let first = || Json::parse(lines.split(|&byte| byte == b'\n').next()?).ok();
+    match whole.or_else(first).and_then(|tree| error_text::in_document(&tree)) {
+        Some(error) => Part::Error(error),
+        None => plain(lines),
+    }
+}
+
+/// Whether `data`, which is not JSON, is text that begins with a word in brackets.
+fn is_bracketed(data: &[u8]) -> bool {
+    let Some((inner, _)) = data
+        .strip_prefix(b"[")
+        .and_then(|rest| rest.split_at_checked(rest.iter().position(|&b| b == b']')?))
+    else {
+        return false;
+    };
+    let is_of_word =
+        |byte: &u8| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_' | b' ' | b'/');
+    !inner.is_empty() && inner.iter().all(is_of_word)
 }
 
 /// The answer's id. Some gateways number their answers.
@@ -125,12 +199,15 @@ pub(super) fn id<'a>(tree: &Json<'a>) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Why generation ended. Some servers write `"null"` until there is a reason, or wrap the reason in
-/// an object.
+/// Why generation ended. Some servers write `"null"` until there is a reason, wrap the reason in
+/// an object or a list, or have a number or `true` for it.
 pub(super) fn finish_reason<'a>(reason: &Json<'a>) -> Option<Part<'a>> {
     let text = match reason {
         Json::Object(_) => reason.first(&["type", "reason", "finish_reason"]).text(),
-        _ => reason.text(),
+        Json::List(_) => return reason.items().find_map(finish_reason),
+        Json::Bool(false) => None,
+        Json::Number(number) if number.as_f64().is_none_or(|number| number <= 0.0) => None,
+        _ => reason.scalar(),
     };
     let is_reason = |text: &Cow<'_, str>| {
         !["null", "none"].iter().any(|none| text.trim().eq_ignore_ascii_case(none))
@@ -147,6 +224,18 @@ pub(super) fn choice<'a>(index: &Json<'_>) -> Option<Part<'a>> {
 /// The part that says `usage`, if it counts anything.
 pub(super) fn counted<'a>(usage: Usage) -> Option<Part<'a>> {
     (usage != Usage::default()).then_some(Part::Usage(usage))
+}
+
+/// The parts that say `usage`, which was read from `counts`, and, where these hold numbers that are
+/// not counts, or are known under no name, the counts as they are.
+pub(super) fn read_usage<'a>(usage: Usage, counts: &Json<'_>) -> impl Iterator<Item = Part<'a>> {
+    let is_odd = |(name, value): (&str, &Json<'_>)| match usage == Usage::default() {
+        true => value.number().is_some_and(|number| number != 0.0),
+        false => name.contains("oken") && value.number().is_some() && value.count().is_none(),
+    };
+    let is_unread = usage.completion_tokens.is_none() && counts.fields().any(is_odd);
+    let unread = is_unread.then(|| Part::UnreadUsage(excerpt(counts.written().as_bytes())));
+    counted(usage).into_iter().chain(unread)
 }
 
 /// The part that says `timings`, if there are any.
@@ -217,7 +306,7 @@ fn error_event(data: &[u8]) -> String {
 
 /// What a JSON body complains of.
 pub(super) fn complaint_in(body: &[u8]) -> Option<String> {
-    error_text::in_document(&Json::parse(body.trim_ascii()).ok()?)
+    error_text::in_body(&Json::parse(body.trim_ascii()).ok()?)
 }
 
 fn undecodable(frame: &Frame<'_>, data: &[u8], error: &serde_json::Error) -> DecodeError {

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::{
         framing::Frame,
-        protocol::{Ask, DecodeError, Envelope, Message, Part, Wish},
+        protocol::{Ask, DecodeError, Envelope, Message, Part, TextFields, Wish},
         sim::{Fault, FaultKind, Write, wire},
     };
 
@@ -229,7 +229,11 @@ mod tests {
             None
         }
 
-        fn decode<'a>(&self, _: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
+        fn decode_with<'a>(
+            &self,
+            _: &Frame<'a>,
+            _: &TextFields,
+        ) -> Result<Message<'a>, DecodeError> {
             Err(DecodeError(String::new()))
         }
 

@@ -13,6 +13,7 @@ use crate::protocol::fixtures;
 enum Owned {
     Event { name: String, data: Vec<u8>, terminated: bool },
     Comment(Vec<u8>),
+    Stray(Vec<u8>),
 }
 
 impl From<Frame<'_>> for Owned {
@@ -22,6 +23,7 @@ impl From<Frame<'_>> for Owned {
                 Self::Event { name: name.into(), data: data.into(), terminated }
             }
             Frame::Comment(text) => Self::Comment(text.into()),
+            Frame::Stray(lines) => Self::Stray(lines.into()),
         }
     }
 }
@@ -33,7 +35,8 @@ impl PartialEq<Frame<'_>> for Owned {
                 Self::Event { name, data, terminated },
                 Frame::Event { name: n, data: d, terminated: t },
             ) => name == n && data == d && terminated == t,
-            (Self::Comment(text), Frame::Comment(other)) => text == other,
+            (Self::Comment(text), Frame::Comment(other))
+            | (Self::Stray(text), Frame::Stray(other)) => text == other,
             _ => false,
         }
     }
@@ -128,9 +131,10 @@ proptest! {
 
     /// sse-stream leaves out comments and the unterminated tail, and it hands over events that have
     /// no data line, as raw blocks: these are left out of the comparison. It stops at bytes that are
-    /// not UTF-8, which no stream here has.
+    /// not UTF-8, which no stream here has. It skips a byte order mark only before the first line.
     #[test]
     fn sse_stream_sees_the_same_events(stream in any_stream(TEXT), cuts in vec(any::<Index>(), 0..8)) {
+        prop_assume!(!["\n\u{feff}", "\r\u{feff}"].iter().any(|mark| stream.contains(mark)));
         let pieces = pieces(stream.as_bytes(), &cuts);
         let ours: Vec<_> = frames(SseDecoder::LINE_LIMIT, pieces.clone())
             .0

@@ -74,6 +74,9 @@ fn events_that_say_nothing_change_nothing() {
             "{}",
             "\"\"",
             "[null]",
+            "[PING]",
+            "[HEARTBEAT]",
+            "[KEEP-ALIVE]",
         ] {
             let sample = valid(*protocol, with_event(*protocol, &frame(*protocol, data)));
             assert_eq!(figures(&sample), figures(&plain(*protocol)), "{}: {data}", protocol.name());
@@ -274,6 +277,14 @@ fn reasoning_is_found_in_every_field() {
         r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"h"}]}]}"#,
         r#"{"content":[{"type":"summary_text","text":"h"}]}"#,
         r#"{"content":{"type":"thinking","thinking":"h"}}"#,
+        r#"{"reasoning":{"thought":"h"}}"#,
+        r#"{"reasoning_content":{"value":"h"}}"#,
+        r#"{"thinking":{"delta":"h"}}"#,
+        r#"{"reasoning":[{"type":"x","value":"h"}]}"#,
+        r#"{"reasoning_details":[{"type":"reasoning.text","thought":"h"}]}"#,
+        r#"{"thinking_blocks":[{"type":"thinking","value":"h","signature":"s"}]}"#,
+        r#"{"content":[{"type":"reasoning","summary":[{"type":"summary_text","value":"h"}]}]}"#,
+        r#"{"content":[{"type":"reasoning_content","reasoning_content":{"reasoningText":{"text":"h"}}}]}"#,
     ] {
         let sample = valid(&OpenAiChat, chat(&twenty(first), &tail(20)));
         assert_eq!(figure(&sample, "ttft"), Some(0.050), "{first}");
@@ -295,6 +306,21 @@ fn answer_text_is_found_in_every_shape() {
         r#"{"content":["h"]}"#,
         r#"{"content":null,"refusal":"h"}"#,
         r#"{"audio":{"id":"a","transcript":"h"}}"#,
+        r#"{"audio":{"id":"a","text":"h","data":"UklGRg=="}}"#,
+        r#"{"audio":{"transcript":{"text":"h"}}}"#,
+        r#"{"refusal":{"text":"h"}}"#,
+        r#"{"refusal":["h"]}"#,
+        r#"{"content":[{"type":"text","text":{"value":"h","annotations":[]}}]}"#,
+        r#"{"content":{"parts":[{"text":"h"}]}}"#,
+        r#"{"tool_calls":[{"type":"code_interpreter","code_interpreter":{"input":"h"}}]}"#,
+        r#"{"tool_calls":[{"type":"retrieval","retrieval":{"arguments":"h"}}]}"#,
+        r#"{"tool_calls":[{"type":"mcp","mcp":{"arguments":"h"}}]}"#,
+        r#"{"tool_calls":[{"custom":{"input_delta":"h"}}]}"#,
+        r#"{"tool_calls":[{"index":0,"delta":"h"}]}"#,
+        r#"{"tool_calls":[{"function":{"partial_json":"h"}}]}"#,
+        r#"{"tool_calls":[{"function":"{\"name\":\"f\"}"}]}"#,
+        r#"{"tool_calls":[{"function":[{"arguments":"h"}]}]}"#,
+        r#"{"function_call":"h"}"#,
         r#"{"tool_calls":[{"index":0,"function":{"name":"f","arguments":{"city":"Rome"}}}]}"#,
         r#"{"tool_calls":[{"index":0,"function":{"arguments":["Rome"]}}]}"#,
         r#"{"tool_calls":[{"index":0,"function":{"arguments":42}}]}"#,
@@ -323,6 +349,11 @@ fn an_empty_piece_is_not_a_token() {
         r#"{"tool_calls":[{"index":0,"function":{"name":null,"arguments":""}}]}"#,
         r#"{"role":"assistant","obfuscation":"x4Tz9","id":"c","item_id":"i","signature":"s"}"#,
         r#"{"system_fingerprint":"fp","thought_signature":"abc","metadata":{"a":"b"}}"#,
+        r#"{"itemId":"i","item_ids":["i"],"content_hash":"h","thoughtSignature":"s","uuid":"u"}"#,
+        r#"{"refusal":false,"reasoning":false,"thinking":true,"reasoning_effort":null}"#,
+        r#"{"reasoning":{"effort":"high","summary":null},"audio":{"data":"UklGRg==","expires_at":1}}"#,
+        r#"{"content":[{"type":"redacted_thinking","data":"gAAAAA"}]}"#,
+        r#"{"usage":{"note":"x"}}"#,
     ] {
         let sample = valid(&OpenAiChat, chat(&twenty(first), &tail(10)));
         assert_eq!(figure(&sample, "ttft"), Some(0.150), "{first}");
@@ -339,6 +370,23 @@ fn text_in_an_unknown_field_is_noted_with_its_name() {
         (r#"{"content":[],"note":"h"}"#, "note"),
         (r#"{"content":[{"type":"odd","body":"h"}]}"#, "body"),
         (r#"{"provider_specific_fields":{"musing":"h"}}"#, "provider_specific_fields"),
+        (r#"{"reasoning":{"musing":"h"}}"#, "reasoning.musing"),
+        (
+            r#"{"thinking_blocks":[{"type":"thinking","musing":{"body":"h"}}]}"#,
+            "thinking_blocks.musing",
+        ),
+        (r#"{"content":[{"type":"text","text":{"body":"h"}}]}"#, "body"),
+        (r#"{"content":[{"type":"text","data":"h"}]}"#, "data"),
+        (r#"{"refusal":{"body":"h"}}"#, "refusal.body"),
+        (r#"{"audio":{"body":"h"}}"#, "audio.body"),
+        (
+            r#"{"tool_calls":[{"type":"web_search","web_search":{"outputs":[{"body":"h"}]}}]}"#,
+            "tool_calls",
+        ),
+        (r#"{"data":"h"}"#, "data"),
+        (r#"{"liquid":"h"}"#, "liquid"),
+        (r#"{"rehash":"h"}"#, "rehash"),
+        (r#"{"metadata":{"reasoning":"h"}}"#, "metadata"),
     ] {
         let read = valid(&OpenAiChat, chat(&twenty(first), &tail(20)));
         assert_eq!(read.token_events.len(), 10, "{first}");
@@ -346,6 +394,19 @@ fn text_in_an_unknown_field_is_noted_with_its_name() {
         let unread: Vec<_> = read.unread.iter().map(|f| (f.name.as_str(), f.alone)).collect();
         assert_eq!(unread, [(name, true)], "{first}");
     }
+}
+
+#[test]
+fn an_answer_all_of_unread_text_fails_with_the_field_s_name() {
+    let chunks: Vec<_> = (0..4).map(|n| (50 + 10 * n, delta(r#"{"thoughts":"h"}"#))).collect();
+    let error = read(&OpenAiChat, chat(&chunks, &tail(4))).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoToken);
+    let expected = "; text came in `thoughts`: name it in `text_fields`";
+    assert!(error.message.ends_with(expected), "{error}");
+    // The events of another protocol.
+    let other = r#"{"output":{"finish_reason":"null"},"request_id":"r"}"#;
+    let error = read(&OpenAiChat, chat(&[(50, other.to_owned())], &tail(4))).unwrap_err();
+    assert!(error.message.ends_with(&format!("; an event was `{other}`")), "{error}");
 }
 
 #[test]
@@ -376,12 +437,88 @@ fn the_config_says_what_an_unknown_field_holds() {
 }
 
 #[test]
+fn the_config_may_name_any_field() {
+    for (first, name) in [
+        (r#"{"data":"h"}"#, "data"),
+        (r#"{"name":"h"}"#, "name"),
+        (r#"{"status":"h"}"#, "status"),
+        (r#"{"format":"h"}"#, "format"),
+        (r#"{"item_id":"h"}"#, "item_id"),
+        (r#"{"metadata":{"musing":"h"}}"#, "metadata"),
+        (r#"{"content":[{"type":"x","name":"h"}]}"#, "name"),
+        (r#"{"reasoning":{"musing":"h"}}"#, "reasoning.musing"),
+        (r#"{"reasoning":{"musing":"h"}}"#, "musing"),
+    ] {
+        let fields =
+            TextFields { text: vec![(name.into(), TokenKind::Answer)], ..TextFields::default() };
+        let recording = recording(chat(&twenty(first), &tail(20)));
+        let read = sample::read_with(&recording, &OpenAiChat, TokenCount::Usage, &fields);
+        let sample = read.unwrap_or_else(|error| panic!("{first}: {error}"));
+        assert_eq!(figure(&sample, "ttfo"), Some(0.050), "{first}");
+        assert_eq!((sample.token_events.len(), sample.notes.as_slice()), (20, &[][..]), "{first}");
+    }
+}
+
+#[test]
+fn text_beside_the_field_of_a_protocol_is_noted() {
+    let of = |name: &str, event: &str| {
+        let protocol = protocol::by_name(name).expect("a protocol");
+        let events: Vec<_> = (0..10).map(|n| (50 + 10 * n, frame(protocol, event))).collect();
+        let known = rhythm(protocol).into_iter().map(|(at, bytes)| (at + 100, bytes)).take(11);
+        let mut all: Events = known.collect();
+        let at = usize::from(all[0].0 < 150);
+        all.splice(at..at, events);
+        valid(protocol, [all, trailer(protocol)].concat())
+    };
+    for (name, event, field) in [
+        ("llamacpp_completion", r#"{"content":"","text":"h","stop":false}"#, "text"),
+        (
+            "tgi_generate_stream",
+            r#"{"token":{"id":1,"text":"","special":false},"text":"h"}"#,
+            "text",
+        ),
+        ("tgi_generate_stream", r#"{"token":{"id":1,"value":"h"}}"#, "value"),
+        ("openai_completions", r#"{"choices":[{"text":"","delta":"h"}]}"#, "delta"),
+        (
+            "openai_chat",
+            r#"{"choices":[{"delta":{},"reasoning_content":"h"}]}"#,
+            "reasoning_content",
+        ),
+        ("openai_responses", r#"{"type":"response.output_text.delta","text":"h"}"#, "text"),
+        ("ollama_chat", r#"{"message":{"content":{"body":"h"}}}"#, "body"),
+        ("ollama_chat", r#"{"response":"h","done":false}"#, "response"),
+        (
+            "anthropic_messages",
+            r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":{"body":"h"}}}"#,
+            "text.body",
+        ),
+    ] {
+        let sample = of(name, event);
+        let unread: Vec<_> = sample.unread.iter().map(|f| (f.name.as_str(), f.alone)).collect();
+        assert_eq!(unread, [(field, true)], "{name}: {event}");
+        assert_eq!(sample.doubts.len(), 1, "{name}: {event}");
+    }
+    for (name, event) in [
+        (
+            "anthropic_messages",
+            r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":{"value":"h"}}}"#,
+        ),
+        ("ollama_chat", r#"{"message":{"tool_calls":[{"name":"get","arguments":{"a":1}}]}}"#),
+    ] {
+        let sample = of(name, event);
+        assert_eq!(figure(&sample, "ttft"), Some(0.050), "{name}: {event}");
+        assert_eq!(sample.unread, [], "{name}: {event}");
+    }
+}
+
+#[test]
 fn only_several_choices_are_several_choices() {
     let chunk = |n: u64, index: &str| {
         let data = format!(r#"{{"choices":[{{"index":{index},"delta":{{"content":"a"}}}}]}}"#);
         (50 + 10 * n, data)
     };
-    let indices: [&[&str]; 8] = [
+    let indices: [&[&str]; 9] = [
+        &["2", "1", "0"],
         &["1", "1", "1"],
         &["-1", "-1", "-1"],
         &["\"0\"", "\"0\"", "\"0\""],
@@ -398,6 +535,18 @@ fn only_several_choices_are_several_choices() {
     }
     let with_null = r#"{"choices":[null,{"delta":{"content":"a"}}]}"#;
     assert_eq!(valid(&OpenAiChat, chat(&[(50, with_null.into())], &tail(1))).token_events.len(), 1);
+    // Some number the blocks of an answer.
+    let piece = |n: u64, index: u64, delta: &str| {
+        (50 + 10 * n, format!(r#"{{"choices":[{{"index":{index},"delta":{delta}}}]}}"#))
+    };
+    let (text, thought) = (r#"{"content":"a"}"#, r#"{"reasoning":"a"}"#);
+    let call = r#"{"tool_calls":[{"function":{"arguments":"a"}}]}"#;
+    for blocks in [[(1, thought), (0, text), (0, text)], [(0, text), (1, call), (0, text)]] {
+        let chunks: Vec<_> =
+            (0..).zip(blocks).map(|(n, (index, of))| piece(n, index, of)).collect();
+        let sample = valid(&OpenAiChat, chat(&chunks, &tail(3)));
+        assert_eq!(sample.token_events.len(), 3, "{blocks:?}");
+    }
     let several = "the answer has several choices, whose tokens are not counted apart";
     let two =
         r#"{"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}"#;
@@ -422,6 +571,12 @@ fn usage_is_taken_under_other_names_and_in_other_forms() {
         (r#"{"input_tokens":12,"output_tokens":8}"#, &[Note::RenamedUsage]),
         (r#"{"inputTokens":12,"outputTokens":8,"totalTokens":20}"#, &[Note::RenamedUsage]),
         (r#"{"prompt_tokens":12,"generated_tokens":8}"#, &[Note::RenamedUsage]),
+        (
+            r#"{"promptTokenCount":12,"candidatesTokenCount":5,"thoughtsTokenCount":3}"#,
+            &[Note::RenamedUsage],
+        ),
+        (r#"{"prompt":12,"completion":8}"#, &[Note::RenamedUsage]),
+        (r#"{"prompt_eval_count":12,"eval_count":8}"#, &[Note::RenamedUsage]),
         (r#"{"prompt_tokens":12,"completion_tokens":8,"total_tokens":0}"#, &[Note::TotalBelowSum]),
         (r#"{"prompt_tokens":12,"completion_tokens":8,"total_tokens":5}"#, &[Note::TotalBelowSum]),
     ] {
@@ -432,6 +587,32 @@ fn usage_is_taken_under_other_names_and_in_other_forms() {
         assert_eq!(sample.total_tokens, Some(20), "{usage}");
         assert_eq!(sample.notes, notes, "{usage}");
     }
+}
+
+#[test]
+fn usage_is_taken_where_it_stands_and_quoted_where_it_cannot_be_read() {
+    let chunks: Vec<_> = (0..8).map(|n| (50 + 10 * n, delta(r#"{"content":"a"}"#))).collect();
+    let read = |last: &str| read(&OpenAiChat, chat(&chunks, &[STOP.into(), last.into()]));
+    for last in [
+        r#"{"choices":[],"usageMetadata":{"promptTokenCount":12,"candidatesTokenCount":8,"totalTokenCount":20}}"#,
+        r#"{"choices":[],"usage_metadata":{"input_tokens":12,"output_tokens":8}}"#,
+        r#"{"choices":[{"delta":{"usage":{"prompt_tokens":12,"completion_tokens":8}}}]}"#,
+        r#"{"response":{"usage":{"prompt_tokens":12,"completion_tokens":8}}}"#,
+    ] {
+        let sample = read(last).unwrap_or_else(|error| panic!("{last}: {error}"));
+        assert_eq!((sample.prompt_tokens, sample.response_tokens), (Some(12), 8), "{last}");
+    }
+    for usage in [
+        r#"{"prompt_tokens":12,"completion_tokens":-1}"#,
+        r#"{"prompt_tokens":12,"completion_tokens":8.5}"#,
+        r#"{"in":12,"out":8}"#,
+    ] {
+        let error = read(&format!(r#"{{"choices":[],"usage":{usage}}}"#)).expect_err(usage);
+        assert_eq!(error.kind, ErrorKind::NoUsage, "{usage}");
+        assert!(error.message.ends_with(&format!("its usage was `{usage}`")), "{error}");
+    }
+    let error = read(r#"{"choices":[]}"#).expect_err("no usage");
+    assert!(!error.message.contains("its usage was"), "{error}");
 }
 
 #[test]
@@ -517,6 +698,169 @@ fn what_stands_for_no_error_does_not_fail_the_answer() {
             assert_eq!(valid(*protocol, events).notes, [], "{}: {field}", protocol.name());
         }
     }
+}
+
+#[test]
+fn an_error_on_an_event_of_a_known_type_is_seen() {
+    for (name, events) in [
+        (
+            "anthropic_messages",
+            &[
+                r#"{"type":"message_start","message":{"id":"a"},"error":{"message":"W"}}"#,
+                r#"{"type":"message_start","message":{"id":"a","error":{"message":"W"}}}"#,
+                r#"{"type":"content_block_start","content_block":{"type":"error","message":"W"}}"#,
+                r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"},"error":"W"}"#,
+                r#"{"type":"content_block_delta","delta":{"type":"error","error":{"message":"W"}}}"#,
+                r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","error":"W"}}"#,
+                r#"{"type":"message_stop","error":{"message":"W"}}"#,
+            ][..],
+        ),
+        (
+            "openai_responses",
+            &[
+                r#"{"type":"response.created","error":{"message":"W"}}"#,
+                r#"{"type":"response.in_progress","response":{"error":{"message":"W"}}}"#,
+                r#"{"type":"response.created","response":{"status":"failed","error":{"message":"W"}}}"#,
+                r#"{"type":"response.output_item.added","item":{},"error":{"message":"W"}}"#,
+                r#"{"type":"response.completed","response":{"status":"completed","error":{"message":"W"}}}"#,
+                r#"{"type":"response.incomplete","error":{"message":"W"},"response":{}}"#,
+                r#"{"type":"response.failed","response":{"last_error":{"message":"W"}}}"#,
+                r#"{"type":"response.failed","response":{"status_details":{"error":{"message":"W"}}}}"#,
+            ],
+        ),
+        ("ollama_chat", &[r#"{"message":{"content":"a","error":"W"},"done":false}"#]),
+        ("llamacpp_completion", &[r#"{"content":"a","error":{"message":"W"},"stop":false}"#]),
+        (
+            "tgi_generate_stream",
+            &[
+                r#"{"token":{"text":"a","error":"W"}}"#,
+                r#"{"token":{"text":"a"},"details":{"error":"W"}}"#,
+            ],
+        ),
+    ] {
+        let protocol = protocol::by_name(name).expect("a protocol");
+        for event in events {
+            let events = with_event(protocol, &frame(protocol, event));
+            let error = read(protocol, events).expect_err(event);
+            assert_eq!(error.kind, ErrorKind::InBand, "{event}");
+            assert!(error.message.ends_with(": W"), "{event}: {error}");
+        }
+    }
+}
+
+#[test]
+fn an_error_that_is_not_in_an_event_is_seen() {
+    let sse = |protocol: &&&dyn Protocol| protocol.framing() == Framing::Events;
+    for protocol in protocol::ALL.iter().filter(sse) {
+        for (lines, words) in [
+            ("{\"error\":{\"message\":\"W\"}}\n\n", "W"),
+            ("{\n  \"error\": {\n    \"message\": \"W\"\n  }\n}\n\n", "W"),
+            ("{\"detail\":\"W\"}\n", "W"),
+            ("Internal Server Error\n\n", "Internal Server Error"),
+            (
+                "<html><title>504 Gateway Time-out</title></html>\n",
+                "<html><title>504 Gateway Time-out</title></html>",
+            ),
+            ("event: error\n\n", "the server sent an error event without data"),
+            ("data: [ERROR] the engine died\n\n", "[ERROR] the engine died"),
+            ("data: \"Error: died\"\n\n", "Error: died"),
+            ("event: exception\ndata: {\"message\":\"W\"}\n\n", "W"),
+            ("event: failed\ndata: {\"message\":\"W\"}\n\n", "W"),
+            ("event: timeout\ndata: {\"message\":\"W\"}\n\n", "W"),
+        ] {
+            let name = protocol.name();
+            let whole = read(*protocol, with_event(*protocol, lines.as_bytes())).expect_err(lines);
+            let cut = rhythm(*protocol).into_iter().chain([(600, lines.as_bytes().to_vec())]);
+            let cut = read(*protocol, cut.collect()).expect_err(lines);
+            for error in [whole, cut] {
+                assert_eq!(error.kind, ErrorKind::InBand, "{name}: {lines}");
+                assert!(error.message.ends_with(&format!(": {words}")), "{name}: {lines}: {error}");
+            }
+        }
+        for line in ["DATA: {\"a\":1}\n", " data: {}\n", "server: x\n", "data: [START]\n"] {
+            let line = format!("{line}\n");
+            let sample = valid(*protocol, with_event(*protocol, line.as_bytes()));
+            assert_eq!(figures(&sample), figures(&plain(*protocol)), "{}: {line}", protocol.name());
+            assert_eq!(sample.notes, [Note::UnreadEvents], "{}: {line}", protocol.name());
+        }
+        for event in ["event: on_tool_error", "event: no_error", "event: mcp_call.failed"] {
+            let event = format!("{event}\ndata: {{\"message\":\"x\"}}\n\n");
+            let sample = valid(*protocol, with_event(*protocol, event.as_bytes()));
+            assert_eq!(
+                figures(&sample),
+                figures(&plain(*protocol)),
+                "{}: {event}",
+                protocol.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn different_texts_in_unknown_events_may_be_tokens() {
+    for (texts, doubts) in [
+        (["alpha", "beta", "gamma", "delta"], 1),
+        (["\"alpha\"", "\"beta\"", "\"gamma\"", "\"delta\""], 1),
+        (["PROCESSING"; 4], 0),
+        (["[PING]"; 4], 0),
+        (["alpha", "beta", "beta", "ping"], 0),
+    ] {
+        let mut events = rhythm(&OpenAiChat);
+        let texts = texts.map(|text| frame(&OpenAiChat, text));
+        events.splice(1..1, (10..).zip(texts));
+        let sample = valid(&OpenAiChat, [events, trailer(&OpenAiChat)].concat());
+        assert_eq!(sample.doubts.len(), doubts);
+    }
+}
+
+#[test]
+fn a_finish_reason_is_not_always_a_text() {
+    for (reason, read) in [("1", "1"), ("true", "true"), (r#"["stop"]"#, "stop")] {
+        let chunks = [(50, delta(r#"{"content":"a"}"#))];
+        let stop = format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":{reason}}}]}}"#);
+        assert_eq!(valid(&OpenAiChat, chat(&chunks, &[stop, usage(1)])).finish_reason, read);
+    }
+    let none = r#"{"choices":[{"delta":{},"finish_reason":false}]}"#;
+    let chunks = [(50, delta(r#"{"content":"a"}"#))];
+    assert!(read(&OpenAiChat, chat(&chunks, &[none.to_owned(), usage(1)])).is_err());
+}
+
+#[test]
+fn an_empty_whole_text_on_each_token_does_not_end_the_answer() {
+    let tgi = protocol::by_name("tgi_generate_stream").expect("a protocol");
+    let events = changed(tgi, |text| {
+        text.replace("\"generated_text\":null", "\"generated_text\":\"\"").into_bytes()
+    });
+    let is_empty =
+        |bytes: &Vec<u8>| bytes.windows(19).any(|text| text == b"\"generated_text\":\"\"");
+    assert_eq!(events.iter().filter(|(_, bytes)| is_empty(bytes)).count(), 21);
+    let sample = valid(tgi, events);
+    assert_eq!((figures(&sample), sample.notes.as_slice()), (figures(&plain(tgi)), &[][..]));
+}
+
+#[test]
+fn usage_of_the_last_event_is_taken_outside_its_response() {
+    let responses = r#"{"type":"response.completed","response":{"status":"completed"},"usage":{"input_tokens":7,"output_tokens":20}}"#;
+    let anthropic = [
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#,
+        r#"{"type":"message_stop","usage":{"output_tokens":20}}"#,
+    ];
+    for (name, last) in [("openai_responses", &[responses][..]), ("anthropic_messages", &anthropic)]
+    {
+        let protocol = protocol::by_name(name).expect("a protocol");
+        let last = last.iter().map(|data| (600, frame(protocol, data)));
+        let events = rhythm(protocol).into_iter().chain(last).collect();
+        assert_eq!(valid(protocol, events).response_tokens, 20, "{name}");
+    }
+}
+
+#[test]
+fn a_long_word_does_not_hide_what_comes_after_it() {
+    let message = format!("{} bad image: too large", "A".repeat(900));
+    let event = format!(r#"{{"error":{{"message":"{message}"}}}}"#);
+    let error =
+        read(&OpenAiChat, with_event(&OpenAiChat, &frame(&OpenAiChat, &event))).unwrap_err();
+    assert!(error.message.ends_with(": … bad image: too large"), "{error}");
 }
 
 #[test]
