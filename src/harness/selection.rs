@@ -141,15 +141,16 @@ fn inventory(plan: &Plan) -> String {
     };
     let mut prompts: Vec<_> = plan.prompts.iter().map(|prompt| label(prompt)).collect();
     prompts.dedup();
+    let prompts: Vec<_> = prompts.iter().map(String::as_str).collect();
     let workloads: Vec<_> = plan.workloads.iter().map(|load| load.name.as_str()).collect();
     let workloads = match workloads.is_empty() {
         true => String::new(),
-        false => format!("\n  workloads: {}", workloads.join(", ")),
+        false => format!("\n  workloads: {}", quoted(&workloads)),
     };
     format!(
         "\n  models: {}\n  prompts: {}{workloads}\n  help: `--list` shows every name",
-        models.join(", "),
-        prompts.join(", ")
+        quoted(&models),
+        quoted(&prompts)
     )
 }
 
