@@ -17,7 +17,7 @@ pub(super) fn json(text: &str) -> Result<String, Refusal> {
     let number = unsigned(text);
     let lower = number.to_ascii_lowercase();
     if number.contains('_') {
-        let meant = json(&text.replace('_', "")).ok();
+        let meant = json(&text.replace('_', "")).map_or_else(|(_, meant)| meant, Some);
         return Err(("a number with `_` is text in YAML 1.2", meant));
     }
     if number.contains(':') {

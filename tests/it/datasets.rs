@@ -239,6 +239,14 @@ fn a_large_set_takes_time_in_proportion_also_where_all_have_one_name_or_are_bad(
         .collect();
     let told = told_of("d.jsonl", bad.as_bytes(), "");
     assert!(told.contains("30000 of 30001 records left out"), "{told}");
+    for broken in ["{\"prompt\":\"a\"", "{\"prompt\":\"a 5\" b\"}", "{\"prompt\":\"a\"]}"] {
+        for between in [",", ",\n"] {
+            let text =
+                format!("[{}{between}{{\"prompt\":\"a\"}}]", vec![broken; 30_000].join(between));
+            let told = told_of("d.json", text.as_bytes(), "");
+            assert!(told.contains("30000 of 30001 records left out"), "{broken}: {told}");
+        }
+    }
     // Quadratic, each took minutes.
     assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
