@@ -212,44 +212,9 @@ mod tests {
         }
         let large = "340282366920938463463374607431768211455";
         assert_eq!(of_text("0xffffffffffffffffffffffffffffffff"), Some(Ok(large.to_owned())));
-        for text in [
-            "",
-            "_1",
-            "y",
-            "n",
-            "nO",
-            "yEs",
-            "none",
-            "offer",
-            "7B",
-            "4-bit",
-            "1.2.3",
-            "2024-10-21",
-            "1d",
-            "08:30",
-            "1:60",
-            "1:2:",
-            "12:",
-            "a:b",
-            "0x",
-            "0xg",
-            "0b2",
-            "1e",
-            "e3",
-            ".",
-            "..",
-            "-",
-            "+",
-            "--5",
-            "1,000",
-            "5%",
-            "inf",
-            "nan",
-            "infinity",
-            "NaN",
-            "½",
-            "é",
-        ] {
+        let texts = "_1 y n nO yEs none offer 7B 4-bit 1.2.3 2024-10-21 1d 08:30 1:60 1:2: 12: a:b 0x 0xg \
+                     0b2 1e e3 . .. - + --5 1,000 5% inf nan infinity NaN ½ é";
+        for text in texts.split(' ').chain([""]) {
             assert_eq!(of_text(text), None, "{text}");
         }
     }

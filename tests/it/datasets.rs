@@ -126,6 +126,11 @@ fn each_form_of_data_set_is_asked_or_told() {
     ] {
         told += &format!("{}\n", told_of("d", bytes, ""));
     }
+    let deep =
+        format!("{{\"messages\":{}{}}}\n{{\"prompt\":\"a\"}}\n", "[".repeat(200), "]".repeat(200));
+    told += &format!("deep.jsonl\n  {}\n", told_of("deep.jsonl", deep.as_bytes(), ""));
+    let large = b"{\"prompt\":\"a\",\"output_tokens\":1e400}\n{\"prompt\":\"b\"}\n";
+    told += &format!("large.jsonl\n  {}\n", told_of("large.jsonl", large, ""));
     let wide = utf16("{\"prompt\":\"a\"}\n");
     told += &format!("utf16.jsonl\n  {}\n", told_of("utf16.jsonl", &wide, ""));
     insta::assert_snapshot!(told);
