@@ -230,7 +230,11 @@ fn not_json(text: &str, at: usize, error: &serde_json::Error) -> Mistake {
     };
     let said = error.to_string();
     let said = said.split(" at line ").next().unwrap_or_default();
-    let what = format!("this is not JSON: {said}");
+    let what = match said {
+        "number out of range" => "a number is too large".to_owned(),
+        "recursion limit exceeded" => "this record is nested too deeply".to_owned(),
+        _ => format!("this is not JSON: {said}"),
+    };
     let help = "a data set is JSON Lines, an object a line, or one JSON list of objects";
     let at = at + text.floor_char_boundary(offset);
     Mistake { at, number: None, what, help }

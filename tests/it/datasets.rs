@@ -126,6 +126,11 @@ fn each_form_of_data_set_is_asked_or_told() {
     ] {
         told += &format!("{}\n", told_of("d", bytes, ""));
     }
+    let deep =
+        format!("{{\"messages\":{}{}}}\n{{\"prompt\":\"a\"}}\n", "[".repeat(200), "]".repeat(200));
+    told += &format!("deep.jsonl\n  {}\n", told_of("deep.jsonl", deep.as_bytes(), ""));
+    let large = b"{\"prompt\":\"a\",\"output_tokens\":1e400}\n{\"prompt\":\"b\"}\n";
+    told += &format!("large.jsonl\n  {}\n", told_of("large.jsonl", large, ""));
     let wide = utf16("{\"prompt\":\"a\"}\n");
     told += &format!("utf16.jsonl\n  {}\n", told_of("utf16.jsonl", &wide, ""));
     insta::assert_snapshot!(told);
@@ -239,6 +244,14 @@ fn a_large_set_takes_time_in_proportion_also_where_all_have_one_name_or_are_bad(
         .collect();
     let told = told_of("d.jsonl", bad.as_bytes(), "");
     assert!(told.contains("30000 of 30001 records left out"), "{told}");
+    for broken in ["{\"prompt\":\"a\"", "{\"prompt\":\"a 5\" b\"}", "{\"prompt\":\"a\"]}"] {
+        for between in [",", ",\n"] {
+            let text =
+                format!("[{}{between}{{\"prompt\":\"a\"}}]", vec![broken; 30_000].join(between));
+            let told = told_of("d.json", text.as_bytes(), "");
+            assert!(told.contains("30000 of 30001 records left out"), "{broken}: {told}");
+        }
+    }
     // Quadratic, each took minutes.
     assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
