@@ -10,7 +10,7 @@ use crate::{
     metric::{DEFINITIONS, Metric, Unit},
     sample::{Counted, Sample},
     summary::{Place, Row},
-    text::visible,
+    text::visible_lines,
 };
 
 /// Writes rows as they come, each whole and flushed, so that a run that is killed loses at most
@@ -146,15 +146,15 @@ fn notes(sample: &Sample) -> String {
     sample.noted().map(|(_, words)| words).collect::<Vec<_>>().join(" ")
 }
 
-/// A text that no spreadsheet runs: one that begins like a formula gets a leading apostrophe. What
-/// would end the line or move a terminal's cursor is escaped.
+/// A text that no spreadsheet runs: one that begins like a formula gets a leading apostrophe. Control
+/// characters but tabs and ends of lines are escaped.
 ///
 /// <https://owasp.org/www-community/attacks/CSV_Injection>
 pub(super) fn text(text: &str) -> String {
     match text.chars().next() {
         Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => {
-            format!("'{}", visible(text))
+            format!("'{}", visible_lines(text))
         }
-        _ => visible(text).into_owned(),
+        _ => visible_lines(text).into_owned(),
     }
 }

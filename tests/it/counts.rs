@@ -472,7 +472,7 @@ fn a_figure_that_few_answers_lack_is_that_of_the_others() {
     let ran = bench.run(&["--no-warmup", "--json", "run.json", "--save-baseline", "./a.json"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     says(&ran, "generation_speed mean >= 20 tok/s:\n    of 9 of 10 answers: 1 uncounted_tokens");
-    says(&ran, " generation tokens/sec (n = 9 of 10: 1 uncounted_tokens)");
+    says(&ran, " generation tokens/sec (n = 9 of 10 valid: 1 uncounted_tokens)");
     let report = fs::read_to_string(bench.folder.path().join("run.json")).unwrap();
     let threshold = &is_by_the_schema(&report)["thresholds"][0];
     assert_eq!((&threshold["n"], &threshold["lacking"]), (&9.into(), &1.into()));
@@ -496,7 +496,7 @@ fn a_figure_that_few_answers_lack_is_that_of_the_others() {
     fs::write(&config, relative.replacen("thresholds", strict, 1)).unwrap();
     let ran = bench.run(&["--no-warmup", "--baseline", "./a.json"]);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
-    says(&ran, "in the baseline 1 of 10 have no such figure");
+    says(&ran, "in the baseline 1 of 10 has no such figure");
 }
 
 #[test]
@@ -537,9 +537,9 @@ fn a_speed_that_cannot_be_ranks_nowhere_and_is_none_of_a_load() {
     says(&ran, "1. slow: ");
     says(
         &ran,
-        "-. fast: not ranked: 1 of 1 answers have no generation_speed: 1 more_tokens_than_text",
+        "-. fast: not ranked: 1 of 1 answers has no generation_speed: 1 more_tokens_than_text",
     );
-    says(&ran, "1 of 1 runs have no output_throughput: 1 more_tokens_than_text");
+    says(&ran, "1 of 1 runs has no output_throughput: 1 more_tokens_than_text");
     says(&ran, "Success: 4 requests, n/a output tokens/sec, ");
     let report = fs::read_to_string(bench.folder.path().join("run.json")).unwrap();
     let report = is_by_the_schema(&report);

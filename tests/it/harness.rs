@@ -515,7 +515,7 @@ fn a_missed_or_missing_figure_fails_the_run() {
     // All in one write: there is no generation to time.
     let (code, why) = code_with("generation_speed >= 1", "faults: [{ merge: 4 }]");
     assert_eq!(code, Some(101));
-    assert!(why.ends_with("(actual: 1 of 1 answers have no generation_speed: 1 burst)"), "{why}");
+    assert!(why.ends_with("(actual: 1 of 1 answers has no generation_speed: 1 burst)"), "{why}");
     let (code, why) = code_with("generation_speed >= 1", "faults: [{ status: 500 }]");
     assert_eq!(code, Some(101));
     assert_eq!(why, "FAILED: 1 of 1 trials failed");

@@ -129,7 +129,7 @@ fn a_workload_takes_the_records_of_a_set_in_turn() {
     assert_eq!(prompts[3..], ["set-1", "set-two", "set-1", "set-two", "set-1"]);
     assert!(ran.stdout.contains("test m-simulated::set-two::run-1 ... bench:"), "{}", ran.stdout);
     let nothing = bench.run(&["nothing"]);
-    assert!(nothing.stderr.contains("prompts: other, set-…\n"), "{}", nothing.stderr);
+    assert!(nothing.stderr.contains("prompts: `other`, `set-…`\n"), "{}", nothing.stderr);
 }
 
 #[test]

@@ -671,7 +671,8 @@ fn body_with(protocol: &dyn Protocol, extra: &Value, temperature: Option<f64>) -
 
 #[test]
 fn null_leaves_out_any_field_but_those_that_are_the_question() {
-    const STAYS: [&str; 6] = ["model", "messages", "prompt", "input", "inputs", "stream"];
+    const STAYS: [&str; 8] =
+        ["model", "messages", "prompt", "input", "inputs", "system", "instructions", "stream"];
     for protocol in protocol::ALL {
         let whole = body_with(*protocol, &json!({"top_k": 1}), Some(0.7));
         let fields = whole.as_object().unwrap();

@@ -180,7 +180,7 @@ fn numbers_reach_the_server_as_they_are_written() {
         "extra_body:\n  big: 123456789012345678901234567890\n  exponent: 1e5\n  zero: 1.10\n  \
          hex: 0x1F\n  point: .5\n  plus: +1\n  huge: 1e400\n  minus: -0\n  \
          pi: 3.14159265358979323846264338\n  inner: { list: [1.0, 2.50, 0o17] }\n  \
-         keys: { 0123: 1, 1e5: 2 }\n  text: \"0123\"\n  no: no\n  date: 2024-10-21",
+         keys: { 0123: 1, 1e5: 2 }\n  text: \"0123\"\n  no: \"no\"\n  date: 2024-10-21",
     );
     passed(&bench.run(&["--no-warmup"]));
     let body = String::from_utf8(server.requests()[0].body.clone()).unwrap();
