@@ -42,7 +42,7 @@ fn line(answer: &Answer) -> String {
     match &answer.outcome {
         Ok(sample) => {
             let notes = sample.notes.iter().map(|note| note.name());
-            let of_time = ["burst", "client_delayed", "shared_arrivals"];
+            let of_time = ["burst", "may_be_held_back", "client_delayed", "shared_arrivals"];
             let notes: Vec<_> = notes.filter(|note| !of_time.contains(note)).collect();
             let events = sample.token_events.len();
             format!("{} tokens, {events} events {notes:?}", sample.response_tokens)

@@ -162,8 +162,13 @@ fn comparable(printed: &str) -> &str {
 
 /// What came of an answer, without what depends on time.
 fn printed(outcome: &Result<Sample, RequestError>) -> String {
-    const OF_TIME: &[Note] =
-        &[Note::Burst, Note::ClientDelayed, Note::SharedArrivals, Note::ServerDisagrees];
+    const OF_TIME: &[Note] = &[
+        Note::Burst,
+        Note::MayBeHeldBack,
+        Note::ClientDelayed,
+        Note::SharedArrivals,
+        Note::ServerDisagrees,
+    ];
     match outcome {
         Err(error) => format!("{}: {error}", error.kind),
         Ok(sample) => {

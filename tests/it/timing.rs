@@ -81,7 +81,8 @@ async fn told_by(model: &str) -> String {
     match answers(model, 1).await.0.remove(0).outcome {
         Ok(sample) => {
             // A busy machine can have events arrive together, and be read late.
-            let of_load = [Note::SharedArrivals, Note::Burst, Note::ClientDelayed];
+            let of_load =
+                [Note::SharedArrivals, Note::Burst, Note::MayBeHeldBack, Note::ClientDelayed];
             let notes = sample.notes.iter().filter(|note| !of_load.contains(note));
             let notes: Vec<_> = notes.map(|note| note.name()).collect();
             let (tokens, events) = (sample.response_tokens, sample.token_events.len());
