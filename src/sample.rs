@@ -288,22 +288,25 @@ impl Sample {
     /// were held back: the time between those is not that of generation.
     pub fn is_burst(&self) -> bool {
         let several = self.token_events.len() > 1;
-        let held_back = self.is_in_few_pieces()
-            && self.gathered_first() > self.span() * HELD_BACK
-            && (self.has_large_first_piece() || self.is_faster_than_models());
-        several && (self.span() < SHORTEST_GENERATION || held_back)
+        let is_held_back = || {
+            // What is known at once comes first: most answers need no more.
+            self.gathered_first() > self.span() * HELD_BACK
+                && self.is_in_few_pieces()
+                && (self.is_faster_than_models() || self.has_large_first_piece())
+        };
+        several && (self.span() < SHORTEST_GENERATION || is_held_back())
     }
 
     /// Whether the whole answer may have been generated before its first event and then written
     /// event by event: the events followed each other faster than a model generates, after a much
     /// longer wait. A server that states its own time and agrees has generated them that fast.
     pub fn may_be_held_back(&self) -> bool {
-        let is_confirmed = self.server_generation_time().is_some() && !self.server_disagrees();
-        !self.is_burst()
-            && self.token_events.len() > 2
+        let is_confirmed = || self.server_generation_time().is_some() && !self.server_disagrees();
+        self.token_events.len() > 2
             && self.is_faster_than_models()
             && self.first_token_of_request() > self.span() * HELD_BACK
-            && !is_confirmed
+            && !self.is_burst()
+            && !is_confirmed()
     }
 
     /// Whether token events followed each other faster than [`FASTEST_EVENTS`].
