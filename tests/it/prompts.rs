@@ -553,7 +553,7 @@ fn a_turn_that_fails_under_load_ends_its_conversation() {
         let bench = Bench::new(&format!(
             "prompts: [{{ name: talk, turns: [One?, Two?, Three?] }}]\n\
              workloads: {{ load: {{ concurrency: 1, requests: 6, runs: 1 }} }}\n\
-             models: {{ m: {{ simulate: {{ ttft: 6ms, itl: 5ms, tokens: 6, {simulated} }} }} }}\n"
+             models: {{ m: {{ simulate: {{ ttft: 6ms, itl: 30ms, tokens: 6, {simulated} }} }} }}\n"
         ));
         let ran = bench.run(&["load", "--no-warmup"]);
         assert_eq!(ran.code, Some(code), "{}", ran.stderr);

@@ -132,6 +132,27 @@ const TRACES: [&str; 12] = [
     "LWFscGhhLT",
 ];
 
+/// Whether `trace` is in `text`. Times have digits too: those of a key are a short number.
+fn holds(text: &str, trace: &str) -> bool {
+    if !trace.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.contains(trace);
+    }
+    // Two digits more, as of a blank that is escaped in a URL.
+    let numbers = text.split(|ch: char| !ch.is_ascii_digit() && ch != '.');
+    let mut short = numbers.filter(|number| number.len() <= trace.len() + 2);
+    short.any(|number| !number.contains('.') && number.contains(trace))
+}
+
+#[test]
+fn the_digits_of_a_key_are_told_from_those_of_a_time() {
+    for text in ["key=13579&", "%3D13579", "\"***13579\"", "%2013579", "13579"] {
+        assert!(holds(text, "13579"), "{text}");
+    }
+    for text in ["0.001135793,", "\"at_ns\":1135790000", "1.13579"] {
+        assert!(!holds(text, "13579"), "{text}");
+    }
+}
+
 fn config(parrot: &Parrot) -> String {
     let address = parrot.address;
     let secrets = "    api_key_env: LLM_TEST_KEY
@@ -210,7 +231,7 @@ fn a_run_leaves_no_key_behind() {
     for (name, bytes) in left {
         let text = String::from_utf8_lossy(&bytes);
         for trace in TRACES {
-            assert!(!text.contains(trace), "`{trace}` is in {name}:\n{text}");
+            assert!(!holds(&text, trace), "`{trace}` is in {name}:\n{text}");
         }
         // Values that are not secrets are there.
         if name.ends_with(".jsonl") {

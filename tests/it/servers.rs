@@ -45,7 +45,7 @@ impl Counting {
             // So long that a request is in flight all the time.
             wiremock::ResponseTemplate::new(200)
                 .set_body_raw(body, "text/event-stream")
-                .set_delay(std::time::Duration::from_millis(30))
+                .set_delay(std::time::Duration::from_millis(60))
         };
         let mock = wiremock::Mock::given(wiremock::matchers::method("POST")).respond_with(answer);
         runtime.block_on(mock.mount(&server));
