@@ -95,7 +95,7 @@ pub fn timeouts(timeouts: Timeouts) -> Timeouts {
 }
 
 impl Finding {
-    /// Whether the server speaks of a model: some answer 404 for one that they do not have. A path
+    /// Whether the server speaks of a model: some answer 404 for a model that they do not have. A path
     /// such as `/v1/models` is not about a model.
     pub fn speaks_of_a_model(&self) -> bool {
         let message = self.without_default_hint().to_lowercase();

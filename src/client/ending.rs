@@ -31,7 +31,7 @@ const ANYWAY: Duration = Duration::from_secs(1);
 const REFUSAL: Duration = Duration::from_secs(1);
 
 /// Whether nothing more of an answer with this status is waited for, of which nothing has come since
-/// `last`: one that is no success is read for its message only.
+/// `last`: an error's body is read for its message only.
 pub(super) fn is_refusal_over(status: StatusCode, last: Duration, now: Duration) -> bool {
     !status.is_success() && last + REFUSAL <= now
 }
@@ -46,7 +46,7 @@ impl EndMarks {
         Self(marks.iter().map(|mark| Finder::new(*mark)).collect())
     }
 
-    /// Whether one of them is in these chunks: far cheaper than to decode them. One that lies across
+    /// Whether one of them is in these chunks: far cheaper than to decode them. A mark that lies across
     /// two chunks is found when bytes stop coming.
     pub(super) fn are_in(&self, chunks: &[Chunk]) -> bool {
         chunks.iter().any(|chunk| self.0.iter().any(|mark| mark.find(&chunk.bytes).is_some()))

@@ -134,7 +134,7 @@ pub(super) struct Stamped {
     /// When to look for answers whose bodies the server keeps open.
     next_search: Instant,
     marks: EndMarks,
-    /// When to look at one that seems to have ended.
+    /// When to look at an answer that seems to have ended.
     ending: Option<Instant>,
 }
 

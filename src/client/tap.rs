@@ -721,7 +721,7 @@ mod tests {
         tap.follow(0, at(40_002), at(8000));
         assert!(tap.connected(0), "others are seen");
         assert!(!tap.covers_all());
-        // One that failed, or has no port, is nothing to wait for.
+        // A connection that failed, or has no port, sends no packets.
         tap.forget(0);
         tap.forget(9);
         assert!(tap.connected(0) && tap.connected(9));

@@ -557,7 +557,7 @@ impl Session {
         let key = (Arc::as_ptr(&case.target).addr(), case.task.key());
         match self.first_runs.get(&key) {
             // What was held back says when it was let go, an answer with text that was not read has
-            // no certain first token, and one that was read late came earlier.
+            // no certain first token, and an answer that was read late came earlier.
             None if sample.is_held_back()
                 || sample.is_client_delayed()
                 || !sample.doubts.is_empty() => {}

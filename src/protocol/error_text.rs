@@ -200,7 +200,7 @@ fn implied(document: &Json<'_>) -> Option<String> {
 }
 
 /// Whether what an event says is a complaint: it has a code of failure, or calls itself one, or has
-/// nothing but a message. One that says of itself that it is something else, such as
+/// nothing but a message. An event that calls itself something else, such as
 /// `{"type": "status", "message": "thinking"}`, or that counts tokens, is not.
 fn complains(document: &Json<'_>) -> bool {
     let mut codes = CODES.iter().map(|key| document.get(key));

@@ -122,7 +122,7 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     }
 
     /// What one frame of the answer says. A frame that says nothing gives no parts. `fields` are
-    /// what the config says of fields: one that is named there is handed on as [`Part::Unread`],
+    /// what the config says of fields: a field that is named there is handed on as [`Part::Unread`],
     /// for [`TextFields::resolve`], also where its name is that of a field without text.
     fn decode_with<'a>(
         &self,

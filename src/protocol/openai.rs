@@ -114,7 +114,7 @@ pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str
 }
 
 /// The usage and the server's own times of a chunk, where there are any. Kimi puts its usage into the
-/// `choice`, Groq a second one into `x_groq`, Gemini has a name of its own for it.
+/// `choice`, Groq a second one into `x_groq`, Gemini has its own name for it.
 fn counted_and_timed<'a>(chunk: &Json<'a>, choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
     let usages = [
         chunk.get("usage"),

@@ -458,7 +458,7 @@ mod tests {
         outbox.push_body(vec![0; LARGE], start, 1);
         assert!(!outbox.flush(&mut ours, Some(&mut entry.lock())).expect("a write"));
         let blocked = pace::now();
-        // One that was late already, and one that is due in the meantime.
+        // A piece that was late already, and a piece that is due in the meantime.
         let meanwhile = blocked + ms(10);
         outbox.push_body(vec![0; 10], start, 1);
         outbox.push_body(vec![0; 10], meanwhile, 1);
@@ -470,7 +470,7 @@ mod tests {
         while !outbox.flush(&mut ours, Some(&mut entry.lock())).expect("a write") {
             std::thread::yield_now();
         }
-        // Prepared afterwards, as the steps of a script are; and one that is due later.
+        // Prepared afterwards, as the steps of a script are; and a piece that is due later.
         let drained = pace::now();
         for due in [meanwhile + ms(5), drained] {
             outbox.push_body(vec![0; 10], due, 1);

@@ -208,7 +208,7 @@ fn drift_is_seen_where_it_is_and_not_where_there_is_none() {
 }
 
 /// Twelve runs of each of ten prompts, the last of which is three times slower; each sample as
-/// `change` makes it, which is told whether its prompt is the last one.
+/// `change` makes it, which gets whether its prompt is the last one.
 fn ten_prompts(seed: u64, change: impl Fn(bool, &mut Sample)) -> Summary {
     let endpoint = Endpoint::new(12, 1.0);
     let slow = Endpoint { cases: endpoint.cases.clone(), slower: 3.0 };
@@ -269,7 +269,7 @@ fn a_prompt_without_a_figure_in_one_run_changes_no_comparison() {
 fn a_baseline_that_may_be_wrong_decides_nothing() {
     let good = ten_prompts(1, |_, _| ());
     let doubted = ten_prompts(2, |_, sample| {
-        // Some of the text came in a field that nobody knew.
+        // Some of the text came in an unknown field.
         sample.token_events.drain(..2);
         let (metrics, reason) = (Doubt::ARRIVALS, "text in an unknown field".into());
         sample.doubts.push(Doubt { metrics, reason });

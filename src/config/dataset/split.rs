@@ -141,7 +141,7 @@ impl<'t> Splitter<'t> {
         rest.as_bytes().first().is_none_or(|byte| [self.opener, b']'].contains(byte))
     }
 
-    /// The place behind the bracket that closes the one at `at`, whatever is between them. `None`
+    /// The place behind the bracket that closes the bracket at `at`, whatever is between them. `None`
     /// where a bracket or a quote is missing before it.
     fn closing_bracket(&self, at: usize) -> Option<usize> {
         let bytes = self.text.as_bytes();
