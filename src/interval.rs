@@ -11,7 +11,9 @@
 //! more often than the normal law says: the percentiles taken are expanded by Student's t
 //! (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 3.3). Of fewer than
 //! seven degrees of freedom the bootstrap sees too little: their interval is Student's, and supposes
-//! that the values are normal.
+//! that the values are normal. Of more than 1,000 values the mean is normal whatever the values are, and the
+//! ranks around the middle are close together: Student's interval of the mean and the interval between
+//! order statistics of the median are as good as the bootstrap's and cost a hundredth of its time.
 //!
 //! Of a percentile and of a standard deviation the bootstrap is poor. The former has the interval
 //! between order statistics, which holds for every distribution (David and Nagaraja 2003, section
@@ -31,6 +33,9 @@ pub const CONFIDENCE: f64 = 0.95;
 
 /// Fewest degrees of freedom for a bootstrap: the values less the strata.
 const FEWEST: usize = 7;
+
+/// With more values the bootstrap costs much and adds nothing.
+const MOST: usize = 1_000;
 
 /// How much more a median of normal values varies than their mean: √(π / 2).
 const MEDIAN: f64 = 1.253_314_137_315_5;
@@ -81,14 +86,16 @@ pub fn of(
     match statistic {
         Statistic::Min | Statistic::Max => Ok(None),
         Statistic::Percentile(percent) => {
-            let mut sorted = sampled.values.to_vec();
-            sorted.sort_by(f64::total_cmp);
-            Ok(Some(between_ranks(&sorted, percent / 100.0, confidence)))
+            Ok(Some(of_quantile(sampled.values, percent / 100.0, confidence)))
+        }
+        // Strata only narrow it, so without them it errs on the safe side.
+        Statistic::Median if sampled.values.len() > MOST => {
+            Ok(Some(of_quantile(sampled.values, 0.5, confidence)))
         }
         Statistic::Sd => of_sd(sampled.values, confidence).map(Some),
         Statistic::Mean | Statistic::Median => {
             let strata = Strata::of(sampled);
-            if strata.freedom() < FEWEST {
+            if strata.freedom() < FEWEST || sampled.values.len() > MOST {
                 return strata.student(statistic, sampled.values, confidence).map(Some);
             }
             let tail = expanded((1.0 - confidence) / 2.0, strata.freedom());
@@ -105,8 +112,9 @@ pub fn of_ratio(
     below: Sampled<'_>,
     confidence: f64,
 ) -> Result<Interval, Absent> {
+    let are_many = above.values.len().min(below.values.len()) > MOST;
     match statistic {
-        Statistic::Mean | Statistic::Median => {
+        Statistic::Mean | Statistic::Median if !are_many => {
             of_ratio_of_centers(statistic, above, below, confidence)
         }
         _ => {
@@ -307,6 +315,13 @@ fn expanded(tail: f64, freedom: usize) -> f64 {
     t.map_or(tail, |t| Normal::standard().cdf(t))
 }
 
+/// The interval of the `part`-quantile of the distribution that `values` are a sample of.
+fn of_quantile(values: &[f64], part: f64, confidence: f64) -> Interval {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    between_ranks(&sorted, part, confidence)
+}
+
 /// The order statistics between which the `part`-quantile lies. Where the sample does not reach
 /// far enough on one side, its end.
 fn between_ranks(sorted: &[f64], part: f64, confidence: f64) -> Interval {
@@ -433,6 +448,8 @@ mod tests {
         for (statistic, n, is_skewed) in [
             (Statistic::Mean, 5, false),
             (Statistic::Mean, 30, true),
+            (Statistic::Mean, 1_200, true),
+            (Statistic::Median, 1_200, true),
             (Statistic::Sd, 8, false),
             (Statistic::Sd, 30, false),
             (Statistic::Sd, 100, true),
@@ -466,6 +483,11 @@ mod tests {
             }),
             coverage(Statistic::Median, 100.0, &strata(1, 30), |random, _| normal.sample(random)),
             coverage(Statistic::Median, 1.0, &strata(1, 100), |random, _| skewed.sample(random)),
+            coverage(Statistic::Mean, 0.125_f64.exp(), &strata(1, 1_200), |random, _| {
+                skewed.sample(random)
+            }),
+            coverage(Statistic::Mean, 550.0, &strata(10, 120), of_prompt),
+            coverage(Statistic::Median, 1.0, &strata(1, 1_200), |random, _| skewed.sample(random)),
         ];
         for percent in covered {
             assert!((93.0..=97.0).contains(&percent), "{covered:?}");

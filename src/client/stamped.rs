@@ -78,6 +78,10 @@ const TICK: Duration = Duration::from_millis(1);
 /// When nothing has come or been sent for so long, a longer wait does as well.
 const SILENCE: Duration = Duration::from_millis(200);
 
+/// A round that took no longer needs no extra look before the rest: the lower bounds of the next
+/// arrivals are this much older without it.
+const BRIEF: Duration = Duration::from_micros(250);
+
 /// After so many reads sockets are looked at again.
 const BATCH: usize = 64;
 
@@ -402,7 +406,7 @@ impl Stamped {
                 self.look(Duration::ZERO);
             }
         }
-        if self.active() > MANY {
+        if self.active() > MANY && self.seen.saturating_duration_since(self.quiet) > BRIEF {
             self.look(Duration::ZERO);
         }
         if let Some(tap) = &mut self.tap {
@@ -775,7 +779,8 @@ impl Stamped {
             (work.emptied, *quiet) = (begun, None);
         }
         let needs = || arrival.is_doubtful() || connection.needs_pieces(bytes, &work.incoming);
-        let stamp = stamp.filter(|_| self.tap.is_some() && arrival.is_late() && needs());
+        let listens = self.tap.as_ref().is_some_and(Tap::listens);
+        let stamp = stamp.filter(|_| listens && arrival.is_late() && needs());
         let pieces = pieces(&mut self.tap, (lane, &connection.socket), stamp, bytes);
         let pieces = Arrival::of_pieces(&pieces.unwrap_or_default(), since, now);
         let taken = connection.take_pieces(bytes, &pieces, arrival, &mut work.incoming);
@@ -980,7 +985,6 @@ fn pieces(
     bytes: &[u8],
 ) -> Option<Vec<Piece>> {
     let tap = tap.as_mut()?;
-    let stamp = stamp.filter(|_| tap.listens());
     let pieces = stamp.and_then(|stamp| tap.divide(lane, (bytes.len(), socket.received), stamp));
     tap.note(lane, socket.received);
     pieces
