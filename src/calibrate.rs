@@ -19,22 +19,26 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use llm_stream_client::{
+    self as client, Client, Jobs, Next, Opening, Options,
+    route::{Route, Stamps},
+};
+use llm_stream_core::{
+    prompt::{ChatMessage, Role, Tools},
+    protocol::{Ask, OpenAiChat, Protocol},
+    recording::{Chunk, Recording, RequestError, StampedBy},
+    sample::{self, Sample},
+    statistic::Statistic,
+    verdict::InstrumentError,
+};
+use llm_stream_sim::{self as sim, AnswerLog, Script, Simulator};
 use serde::Serialize;
 use serde_json::Map;
 use tempfile::TempDir;
 
 use crate::{
-    client::{self, Client, Jobs, Next, Opening, Options},
     config::{Connection, TokenCount},
     plan::{Timeouts, Transport},
-    prompt::{ChatMessage, Role, Tools},
-    protocol::{Ask, OpenAiChat, Protocol},
-    recording::{Chunk, Recording, RequestError, StampedBy},
-    route::{Route, Stamps},
-    sample::{self, Sample},
-    sim::{self, AnswerLog, Script, Simulator},
-    statistic::Statistic,
-    verdict::InstrumentError,
 };
 
 /// The machine that measures, in a line.

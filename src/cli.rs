@@ -6,12 +6,10 @@ use clap::{
     Parser, Subcommand,
     builder::{FalseyValueParser, RangedU64ValueParser, Resettable},
 };
+use llm_stream_core::metric::{METRICS, SUCCESS_RATE};
+use llm_stream_sim::{Fault, FaultKind, Script};
 
-use crate::{
-    config::{self, Inconclusive},
-    metric::{METRICS, SUCCESS_RATE},
-    sim::{Fault, FaultKind, Script},
-};
+use crate::config::{self, Inconclusive};
 
 /// Measures how fast LLM endpoints stream: a trial for each model, prompt or workload, and run.
 ///

@@ -33,6 +33,12 @@ use std::{
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
 use libtest_mimic::{Arguments, Conclusion, Trial};
+use llm_stream_client::{self as client, route::Stamps};
+use llm_stream_core::{
+    prompt,
+    text::counted,
+    verdict::{Outcome, Verdict},
+};
 
 use self::{
     baselines::Baselines,
@@ -48,17 +54,12 @@ use self::{
 };
 use crate::{
     cli::{self, Cli, Command},
-    client,
     config::{Config, ConfigErrors, DataNote, Github, Inconclusive},
     load,
-    plan::{Access, Case, Plan, Target},
-    prompt,
+    plan::{Case, Plan, Target, access},
     report::{
-        Ended, Ending, Format, Judged, Run, counted, ranking::Ranking, summary::SummaryTables,
-        thresholds,
+        Ended, Ending, Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds,
     },
-    route::Stamps,
-    verdict::{Outcome, Verdict},
 };
 
 const FAILED: u8 = 101;
@@ -301,10 +302,14 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
 
 /// What follows the trials that libtest knows of: the instrument, more runs, the verdict.
 fn conclude(session: &mut Session, closing: &Closing, failed: u64, calibrates: bool) -> u8 {
-    calibrate::warn_of_unseen_packets(session.summary(), &closing.terminal);
+    let targets = session.plan().selected_targets();
+    calibrate::warn_of_unseen_packets(&targets, &closing.terminal);
     let instruments = match calibrates {
-        true => calibrate::before_judging(session.summary(), &closing.terminal, &closing.path),
-        false => Instruments::new(),
+        true => {
+            let summary = session.summary();
+            calibrate::before_judging(summary, &targets, &closing.terminal, &closing.path)
+        }
+        false => Instruments::default(),
     };
     let more = session.go_on(&instruments);
     let failed = more.ok().filter(|_| !session.is_interrupted()).map(|more| failed + more);
@@ -318,7 +323,7 @@ fn conclude(session: &mut Session, closing: &Closing, failed: u64, calibrates: b
 fn accesses(config: &Config, plan: &Plan) -> Result<Accesses, ConfigErrors> {
     let (mut accesses, mut errors) = (Accesses::new(), Vec::new());
     for target in plan.selected_targets() {
-        match Access::to(&target, config) {
+        match access::of(&target, config) {
             Ok(access) => accesses.push((target, access)),
             Err(more) => errors.extend(more),
         }
@@ -367,7 +372,7 @@ fn offer_trials(
                 Stopped::Failed(message) => message.into(),
                 // libtest-mimic has no way to end early.
                 Stopped::Interrupted => {
-                    let code = closing.report(session.finish(&Instruments::new()), None, None);
+                    let code = closing.report(session.finish(&Instruments::default()), None, None);
                     std::process::exit(code.into())
                 }
             })
@@ -529,16 +534,16 @@ mod tests {
     use std::path::Path;
 
     use clap::Parser as _;
-
-    use super::*;
-    use crate::{
+    use llm_stream_core::{
         interval::Interval,
         lacking::Lacking,
-        report::thresholds::Thresholds,
         statistic::Absent,
         summary::{Estimate, Summary},
         threshold::Threshold,
     };
+
+    use super::*;
+    use crate::report::thresholds::Thresholds;
 
     /// The exit code of a run with one threshold, `ttft <= 500 ms`.
     fn code(

@@ -30,40 +30,14 @@
 //! them. A number is either right or absent with its reason, and an absent number fails the
 //! threshold that asks for it.
 
-pub mod baseline;
 pub mod calibrate;
-pub mod change;
 pub mod cli;
-pub mod client;
-mod coding;
 pub mod config;
-mod exact;
-pub mod framing;
 mod harness;
-pub mod interval;
-pub mod lacking;
 pub mod load;
-pub mod metric;
 pub mod plan;
 pub mod preflight;
-pub mod prompt;
-pub mod protocol;
-pub mod reached;
-pub mod recording;
 pub mod report;
-pub mod route;
-pub mod sample;
-pub mod schedule;
-pub mod server_metrics;
-pub mod sim;
-pub mod statistic;
-mod stream;
-pub mod summary;
-pub mod synthetic;
-pub mod text;
-pub mod threshold;
-pub mod tokenizer;
-pub mod uncertainty;
-pub mod verdict;
+pub mod row;
 
 pub use harness::{command, main};

@@ -12,6 +12,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use llm_stream_client::{Client, Secrets, Watch};
+use llm_stream_core::{
+    exact,
+    prompt::{self, ChatMessage, Piece, Prompt},
+    protocol::{Ask, Protocol},
+    recording::{Chunk, Recording, RequestError},
+    sample::{self, Asked, Sample},
+    synthetic::Length,
+};
 use serde_json::Value;
 
 pub use self::{
@@ -20,15 +29,8 @@ pub use self::{
     offer::{Ended, Offered, offer},
 };
 use crate::{
-    client::{Client, Secrets, Watch},
     config::{PrefixCache, TokenCount},
-    exact,
     plan::{Case, Target},
-    prompt::{self, ChatMessage, Piece, Prompt},
-    protocol::{Ask, Protocol},
-    recording::{Chunk, Recording, RequestError},
-    sample::{self, Asked, Sample},
-    synthetic::Length,
 };
 
 /// Most tokens that a warm-up asks for: enough to have every part of the server at work.

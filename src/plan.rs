@@ -1,35 +1,41 @@
 //! Config × arguments → [`Plan`]: every combination as a [`Case`] with nothing left to decide.
 
-mod access;
+pub mod access;
+mod group;
 
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use http::{HeaderName, Uri};
+pub use llm_stream_client::{
+    options::{Access, Timeouts, Transport},
+    route::Secret,
+};
+use llm_stream_client::{proxy, route::Stamps};
+use llm_stream_core::unix_url::{self, UnixUrl};
+use llm_stream_core::{
+    group::GroupSpec,
+    lacking::MIN_SHARE,
+    prompt::{self, Prompt, Tools},
+    protocol::{OpenAiChat, Protocol, TextFields},
+    schedule::{Shape, Until},
+    text::visible,
+    threshold::Threshold,
+};
+use llm_stream_sim::Script;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde_json::{Map, Value};
 
-pub use self::access::Access;
-pub use crate::route::Secret;
 use crate::{
     cli::Cli,
     config::{
         self, Config, ConfigError, ConfigErrors, Connection, MetricsUrl, Order, PrefixCache,
         Settings, Spanned, Template, TokenCount, Ways, sanitise,
     },
-    lacking::MIN_SHARE,
-    prompt::{self, Prompt, Tools},
-    protocol::{OpenAiChat, Protocol, TextFields},
-    route::{self, Stamps, UnixUrl},
-    schedule::{Shape, Until},
-    sim::Script,
-    text::visible,
-    threshold::Threshold,
 };
 
 /// All that a run will do.
@@ -60,6 +66,8 @@ pub struct Plan {
 /// A model at an endpoint, with all that a request to it needs but the key.
 #[derive(Debug, Clone)]
 pub struct Target {
+    /// Its position in the config, from 0.
+    pub index: usize,
     /// Its key in the config.
     pub key: String,
     /// Its name in reports. That of a simulated one says so.
@@ -127,7 +135,7 @@ impl Target {
     /// should: only reqwest knows proxies.
     pub fn bypassed_proxy(&self) -> Option<&'static str> {
         match (&self.endpoint, self.transport, &self.ways.proxy) {
-            (Endpoint::Url(url), Transport::Stamped, None) => config::proxy_variable(url),
+            (Endpoint::Url(url), Transport::Stamped, None) => proxy::proxy_variable(url),
             _ => None,
         }
     }
@@ -155,7 +163,7 @@ impl Target {
     pub fn base_url_of(&self, url: &str) -> String {
         match &self.endpoint {
             Endpoint::Socket { socket, .. } => {
-                route::unix_url(socket, url.strip_prefix(SOCKET_ORIGIN).unwrap_or_default())
+                unix_url::unix_url(socket, url.strip_prefix(SOCKET_ORIGIN).unwrap_or_default())
             }
             _ => url.to_owned(),
         }
@@ -180,54 +188,13 @@ pub enum Endpoint {
     Simulated(Script),
 }
 
-/// What carries a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// HTTP/1.1 over a socket of ours, arrivals stamped by the kernel where it does.
-    Stamped,
-    /// reqwest: HTTP/2 and proxies, arrivals stamped by the program.
-    Reqwest,
-}
-
-impl Transport {
-    /// The name in the config and the results.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Stamped => "stamped",
-            Self::Reqwest => "reqwest",
-        }
-    }
-}
-
-/// When to give up on a request, each limit by its own name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// DNS, TCP and TLS of a new connection.
-    pub connect: Duration,
-    /// Request → first generated token.
-    pub first_token: Duration,
-    /// Between generated tokens.
-    pub inter_token: Duration,
-    /// Request → end of the answer.
-    pub total: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            first_token: Duration::from_secs(300),
-            inter_token: Duration::from_secs(60),
-            total: Duration::from_secs(1800),
-        }
-    }
-}
-
 /// One trial: a model, what it is asked, a run.
 #[derive(Debug)]
 pub struct Case {
     /// `MODEL::PROMPT::run-N` or `MODEL::WORKLOAD::run-N`.
     pub name: String,
+    /// The group that it is one trial of.
+    pub group: Arc<GroupSpec>,
     /// The model.
     pub target: Arc<Target>,
     /// What it is asked.
@@ -239,13 +206,19 @@ pub struct Case {
 impl Case {
     /// The limits of the group that it is one of.
     pub fn thresholds(&self) -> &[Threshold] {
-        self.task.workload().map_or(&self.target.thresholds, |workload| &workload.thresholds)
+        &self.group.thresholds
     }
 
     /// The `run`-th run of `task` by `target`.
-    pub fn new(target: &Arc<Target>, task: &Task, run: u32) -> Self {
+    pub fn new(group: &Arc<GroupSpec>, target: &Arc<Target>, task: &Task, run: u32) -> Self {
         let name = format!("{}::{}::run-{run}", target.trial_name, sanitise(task.written()));
-        Self { name, target: target.clone(), task: task.clone(), run }
+        let (group, target) = (group.clone(), target.clone());
+        Self { name, group, target, task: task.clone(), run }
+    }
+
+    /// Another run of the same task by the same model.
+    pub fn repeated(&self, run: u32) -> Self {
+        Self::new(&self.group, &self.target, &self.task, run)
     }
 }
 
@@ -312,6 +285,8 @@ impl Task {
 /// A load of many requests.
 #[derive(Debug)]
 pub struct Workload {
+    /// Its position in the config, from 0.
+    pub index: usize,
     /// Its name in results.
     pub name: String,
     /// Its name as it is written, with what cannot be shown.
@@ -424,8 +399,13 @@ fn cases(
     let tasks: Vec<_> = prompts.chain(workloads).collect();
     let mut cases = Vec::new();
     for target in targets {
+        let alone = Arc::new(group::spec(target, None));
         for (task, runs) in &tasks {
-            cases.extend((1..=*runs).map(|run| Arc::new(Case::new(target, task, run))));
+            let group = match task.workload() {
+                None => alone.clone(),
+                Some(workload) => Arc::new(group::spec(target, Some(workload))),
+            };
+            cases.extend((1..=*runs).map(|run| Arc::new(Case::new(&group, target, task, run))));
         }
     }
     cases
@@ -456,7 +436,7 @@ fn workloads(
     prompts: &[Arc<Prompt>],
 ) -> Result<Vec<Arc<Workload>>, PlanError> {
     let mut errors = Vec::new();
-    let workload = |workload: &config::Workload| {
+    let workload = |(index, workload): (usize, &config::Workload)| {
         let named: HashSet<_> = workload.prompts.iter().map(|name| visible(&name.value)).collect();
         let wanted = |prompt: &&Arc<Prompt>| {
             // When the later turns of an open loop were due, nobody has said.
@@ -465,6 +445,7 @@ fn workloads(
                 || prompt.called().any(|name| named.contains(name))
         };
         Arc::new(Workload {
+            index,
             name: visible(&workload.name.value).into_owned(),
             written: workload.name.value.clone(),
             shape: workload.shape,
@@ -478,7 +459,7 @@ fn workloads(
             },
         })
     };
-    let workloads = config.workloads.iter().map(workload).collect();
+    let workloads = config.workloads.iter().enumerate().map(workload).collect();
     match errors.is_empty() {
         true => Ok(workloads),
         false => Err(ConfigErrors(errors).into()),
@@ -563,7 +544,7 @@ fn targets(config: &Config) -> Result<Vec<Arc<Target>>, PlanError> {
         let settings = model.settings.over(&config.defaults);
         let mut limits = everywhere.clone();
         limits.extend(thresholds(config, &settings.thresholds, &mut errors));
-        let target = target(model, settings, limits);
+        let target = target(targets.len(), model, settings, limits);
         if targets.iter().any(|other| other.trial_name == target.trial_name) {
             let what = format!("two models are called `{}` in the results", target.name);
             let help =
@@ -597,7 +578,12 @@ fn thresholds(
     texts.iter().filter_map(&mut parse).collect()
 }
 
-fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>) -> Target {
+fn target(
+    index: usize,
+    model: &config::Model,
+    settings: Settings,
+    thresholds: Vec<Threshold>,
+) -> Target {
     let protocol = settings.protocol.unwrap_or(&OpenAiChat);
     let display = &model.display_name().value;
     let (endpoint, name) = match &model.endpoint {
@@ -611,6 +597,7 @@ fn target(model: &config::Model, settings: Settings, thresholds: Vec<Threshold>)
     let defaults = Timeouts::default();
     let metrics_url = metrics_url(settings.metrics_url.clone(), &endpoint);
     Target {
+        index,
         key: model.key.value.clone(),
         trial_name: sanitise(&name),
         name: visible(&name).into_owned(),
@@ -662,7 +649,7 @@ fn transport(settings: &Settings, endpoint: &Endpoint) -> Transport {
             false
         }
         (_, Some(config::Proxy::Through(_))) => true,
-        (Endpoint::Url(url), None) => config::proxy_variable(url).is_some(),
+        (Endpoint::Url(url), None) => proxy::proxy_variable(url).is_some(),
     };
     match settings.transport.unwrap_or_default() {
         config::Transport::Stamped => Transport::Stamped,
@@ -723,7 +710,7 @@ fn endpoint(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> Endpo
     };
     let path = format!("{}{}", prefix(path, protocol), protocol.path());
     let socket = PathBuf::from(socket);
-    let url = route::unix_url(&socket, &path);
+    let url = unix_url::unix_url(&socket, &path);
     Endpoint::Socket { socket, path, url }
 }
 

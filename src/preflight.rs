@@ -10,16 +10,18 @@ mod fields;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use llm_stream_client::route::THROUGH;
+use llm_stream_core::{
+    prompt::{self, Output, Prompt},
+    protocol::{self, Protocol},
+    recording::{ErrorKind, Recording, RequestError},
+    sample,
+};
 use serde_json::Value;
 
 use crate::{
     config::{list, nearest},
     plan::{Case, Endpoint, Target, Task, Timeouts},
-    prompt::{self, Output, Prompt},
-    protocol::{self, Protocol},
-    recording::{ErrorKind, Recording, RequestError},
-    route::THROUGH,
-    sample,
 };
 
 /// How long an endpoint has for its one token. A server that is busy, or still loads its model,

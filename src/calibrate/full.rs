@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use llm_stream_core::statistic::Statistic;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -18,7 +19,6 @@ use super::{
     machine::{self, shared_nanoseconds},
     part::{Answered, Hello, Reader, Reading, Report, Served, Task, Trial, Written},
 };
-use crate::statistic::Statistic;
 
 impl Trial {
     /// How often each is measured; the figures are medians of that.

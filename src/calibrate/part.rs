@@ -5,6 +5,13 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
+use llm_stream_client::{Bare, Client, Heard, Opening, Options, route::Route};
+use llm_stream_core::{
+    protocol::{OpenAiChat, Protocol},
+    recording::{Recording, StampedBy},
+    sample::{self, Sample},
+};
+use llm_stream_sim::{self as sim, Fault, FaultKind, Script, Simulator};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -12,14 +19,8 @@ use super::{
     machine::{self, SharedClock},
 };
 use crate::{
-    client::{Bare, Client, Heard, Opening, Options},
     config::{Connection, TokenCount},
     plan::{Timeouts, Transport},
-    protocol::{OpenAiChat, Protocol},
-    recording::{Recording, StampedBy},
-    route::Route,
-    sample::{self, Sample},
-    sim::{self, Fault, FaultKind, Script, Simulator},
 };
 
 /// What a process is to do.

@@ -6,6 +6,15 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Uri};
+use llm_stream_client::proxy;
+use llm_stream_core::unix_url::{self, UnixUrl};
+use llm_stream_core::{
+    exact,
+    prompt::{self, ChatMessage, Image, Output, Tools},
+    protocol::{self, OpenAiChat, Protocol},
+    schedule::Shape,
+    text::visible,
+};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
@@ -17,14 +26,6 @@ use super::{
     template::Template,
     tools,
     yaml::Yaml,
-};
-use crate::{
-    exact,
-    prompt::{self, ChatMessage, Image, Output, Tools},
-    protocol::{self, OpenAiChat, Protocol},
-    route::{self, UnixUrl},
-    schedule::Shape,
-    text::visible,
 };
 
 /// Headers that the client sets, and what to do instead of setting them.
@@ -50,7 +51,7 @@ pub(super) fn url(
 ) {
     let (entry, url) = base_url;
     let port = fields.get("port");
-    if let Some(rest) = route::unix_rest(url) {
+    if let Some(rest) = unix_url::unix_rest(url) {
         if let Err((what, help)) = check_unix_url(url, rest, protocol) {
             reader.error(entry, format!("`base_url` {what}"), help);
         }
@@ -104,11 +105,11 @@ fn check_unix_url(url: &str, rest: &str, protocol: &dyn Protocol) -> Result<(), 
     };
     let (own, query) = without_query(path);
     if let Some(end) = Ending::of(own, protocol) {
-        let written = |path: &str| route::unix_url(Path::new(socket), path);
+        let written = |path: &str| unix_url::unix_url(Path::new(socket), path);
         return refuse(&end.what(protocol), end.help(protocol, query, written));
     }
     if let Some((what, base)) = stray_end(own, protocol) {
-        let meant = route::unix_url(Path::new(socket), base);
+        let meant = unix_url::unix_url(Path::new(socket), base);
         return refuse(&what, format!("did you mean `{meant}`?"));
     }
     if path.contains(['?', '#']) {
@@ -464,18 +465,12 @@ pub(super) fn proxy(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Proxy>
     let template = template(reader, entry, text)?;
     // What begins with a variable is known when it is used.
     let known = !template.with("").is_empty() && !template.at().value.starts_with("${");
-    if known && !is_proxy(&template.with("x")) {
+    if known && !proxy::is_proxy(&template.with("x")) {
         let help = format!("`none`, or for example `proxy: {EXAMPLE}`");
         reader.error(entry, "`proxy` is not the URL of an HTTP proxy", help);
         return None;
     }
     Some(Proxy::Through(template))
-}
-
-/// Whether a proxy at `url` is one that we can speak to.
-pub(super) fn is_proxy(url: &str) -> bool {
-    let parsed = reqwest::Url::parse(url);
-    parsed.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 /// Notes each field of an `extra_body` that would break the measurement.

@@ -1,7 +1,7 @@
 //! Warnings about a data set that was read: records that were left out, and why.
 
 use super::source::ConfigError;
-use crate::report::counted;
+use llm_stream_core::text::counted;
 
 /// Most records that are left out that are named.
 const NAMED: usize = 3;

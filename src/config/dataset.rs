@@ -12,13 +12,13 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::{Map, Value, value::RawValue};
-
-pub(super) use self::pieces::Text;
-use crate::{
+use llm_stream_core::{
     exact,
     prompt::{ChatMessage, Image, Piece, Role, Tool},
 };
+use serde_json::{Map, Value, value::RawValue};
+
+pub(super) use self::pieces::Text;
 
 /// Most mistakes that are kept of a set, and shown. They are counted beyond that.
 const MOST_SHOWN: usize = 5;

@@ -2,8 +2,9 @@
 
 use std::{fs, io, path::Path};
 
+use llm_stream_core::tokenizer::{Tokenizer, Unusable};
+
 use super::read::{Entry, Reader};
-use crate::tokenizer::{Tokenizer, Unusable};
 
 /// Reads a file that the document names.
 pub(super) fn read(reader: &mut Reader<'_>, path: &Path) -> io::Result<Vec<u8>> {

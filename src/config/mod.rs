@@ -30,15 +30,25 @@ use std::{
     env,
     ffi::OsStr,
     fs, io,
-    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http::{HeaderName, HeaderValue, Uri};
-use hyper_util::client::proxy::matcher::Matcher;
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use http::{HeaderName, HeaderValue};
+use llm_stream_client::route::Stamps;
+pub use llm_stream_client::{
+    options::{Connection, MetricsUrl},
+    secret_names::is_secret_header,
+};
+pub use llm_stream_core::sample::TokenCount;
+use llm_stream_core::{
+    prompt,
+    protocol::{Protocol, TextFields},
+    schedule::{Shape, Until},
+    text::is_unprintable,
+};
+use llm_stream_sim::Script;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
@@ -46,7 +56,6 @@ pub(crate) use self::words::{list, nearest};
 pub use self::{
     data_note::DataNote,
     github::Github,
-    secrets::is_secret_header,
     source::{ConfigError, ConfigErrors},
     template::{Expanded, Template},
     ways::Ways,
@@ -56,15 +65,6 @@ use self::{
     source::Source,
     words::TOP_SECTION,
     yaml::{Node, Yaml},
-};
-use crate::{
-    prompt,
-    protocol::{Protocol, TextFields},
-    route::Stamps,
-    schedule::{Shape, Until},
-    sim::Script,
-    text::is_unprintable,
-    tokenizer::Tokenizer,
 };
 
 /// The smallest config, for the help of messages.
@@ -230,17 +230,6 @@ pub enum Inconclusive {
     Fail,
 }
 
-/// `connection`: what a request finds when it starts. Setting a connection up is in no figure but
-/// its own either way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Connection {
-    /// `warm`: one that is open, kept from the request before or opened for this one beforehand.
-    #[default]
-    Warm,
-    /// `cold`: none; each request opens its own.
-    Cold,
-}
-
 /// `prefix_cache`: whether a server's prefix cache may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PrefixCache {
@@ -251,36 +240,12 @@ pub enum PrefixCache {
     Reuse,
 }
 
-/// `metrics_url`: where the server's Prometheus metrics are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MetricsUrl {
-    /// `off`: they are not read.
-    Off,
-    /// `auto`: at `/metrics` of the endpoint's host and port, or socket.
-    Auto,
-    /// There.
-    At(String),
-}
-
-/// `token_count`: who counts a response's tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum TokenCount {
-    /// `usage`: the server; an answer without its usage is a failure.
-    #[default]
-    Usage,
-    /// `chunks`: the server, and where it does not, each event with a token counts as one token.
-    Chunks,
-    /// `{ tokenizer: FILE }`: the server, and where it does not, this tokenizer counts the text.
-    Tokenizer(Tokenizer),
-}
-
-impl TokenCount {
+impl PrefixCache {
     /// The name in the config and the results.
-    pub const fn name(&self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Usage => "usage",
-            Self::Chunks => "chunks",
-            Self::Tokenizer(_) => "tokenizer",
+            Self::Fresh => "fresh",
+            Self::Reuse => "reuse",
         }
     }
 }
@@ -556,82 +521,9 @@ pub fn is_empty_variable(name: &OsStr) -> bool {
     env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
-/// The environment variable that names a proxy for requests to `url`, unless `NO_PROXY` exempts it.
-pub fn proxy_variable(url: &str) -> Option<&'static str> {
-    proxy_of_environment(url).map(|(variable, _)| variable)
-}
-
-/// The same variable, and the host and port of the proxy.
-pub fn proxy_of_environment(url: &str) -> Option<(&'static str, String)> {
-    let (variable, _) = proxy_as_written(url)?;
-    let proxy = Matcher::from_env().intercept(&url.parse().ok()?)?;
-    Some((variable, place_of_proxy(&proxy.uri().to_string())?))
-}
-
-/// The same variable, and what it holds: as reqwest reads them, since it is what goes through one.
-/// A server on this machine is never reached through one.
-#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
-fn proxy_as_written(url: &str) -> Option<(&'static str, String)> {
-    let uri: Uri = url.parse().ok()?;
-    if is_loopback(url) || Matcher::from_env().intercept(&uri).is_none() {
-        return None;
-    }
-    let of_scheme = match uri.scheme_str() {
-        Some("https") => ["HTTPS_PROXY", "https_proxy"],
-        _ => ["HTTP_PROXY", "http_proxy"],
-    };
-    let of_all = ["ALL_PROXY", "all_proxy"];
-    // Of two spellings, the first that is set counts.
-    let spelt = |pair: [&'static str; 2]| {
-        pair.into_iter().find_map(|name| Some((name, env::var(name).ok()?)))
-    };
-    let names_proxy = |(_, value): &(_, String)| {
-        Matcher::builder().all(value.as_str()).build().intercept(&uri).is_some()
-    };
-    [of_scheme, of_all].into_iter().filter_map(spelt).find(names_proxy)
-}
-
-/// Host and port of the proxy at `url`, without its user and password.
-pub fn place_of_proxy(url: &str) -> Option<String> {
-    let url = reqwest::Url::parse(url).ok()?;
-    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
-}
-
-/// The forms in which a server may be told the password in the environment's proxy for `url`.
-pub fn proxy_passwords_of_environment(url: &str) -> Vec<String> {
-    let Some((_, proxy)) = proxy_as_written(url) else { return Vec::new() };
-    // There, the scheme may be left out.
-    let proxy = if proxy.contains("://") { proxy } else { format!("http://{proxy}") };
-    reqwest::Url::parse(&proxy).map(|proxy| passwords(&proxy)).unwrap_or_default()
-}
-
-/// The forms in which a server may be told the password in a proxy's `url`, if it is one's at all.
-pub fn proxy_passwords(url: &str) -> Option<Vec<String>> {
-    let url = reqwest::Url::parse(url).ok().filter(|_| check::is_proxy(url))?;
-    Some(passwords(&url))
-}
-
-fn passwords(proxy: &reqwest::Url) -> Vec<String> {
-    let Some(written) = proxy.password() else { return Vec::new() };
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let (user, password) = (decoded(proxy.username()), decoded(written));
-    let basic = BASE64_STANDARD.encode(format!("{user}:{password}"));
-    vec![basic, written.to_owned(), password]
-}
-
 /// `text` as it is within a part of a URL.
 pub fn percent_encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-/// Whether `url` is on this machine, so that no proxy can stand between.
-pub fn is_loopback(url: &str) -> bool {
-    let uri: Uri = url.parse().unwrap_or_default();
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches([']', '.']);
-    let address = host.parse::<IpAddr>().map(|address| address.to_canonical());
-    host.eq_ignore_ascii_case("localhost")
-        || host.to_ascii_lowercase().ends_with(".localhost")
-        || address.is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }
 
 /// The length of the word that `text` begins with.

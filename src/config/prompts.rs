@@ -7,6 +7,10 @@ use std::{
 };
 
 use base64::Engine as _;
+use llm_stream_core::{
+    prompt::{self, ChatMessage, Image, Output, Piece, Role, Synthetic, Tools},
+    text::visible,
+};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde_saphyr::Spanned;
@@ -23,11 +27,7 @@ use super::{
     words::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
     yaml::Yaml,
 };
-use crate::{
-    prompt::{self, ChatMessage, Image, Output, Piece, Role, Synthetic, Tools},
-    report::counted,
-    text::visible,
-};
+use llm_stream_core::text::counted;
 
 /// Longest prompt that is made, tokens.
 const MOST_INPUT: u64 = 10_000_000;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use jiff::fmt::friendly::SpanParser;
+use llm_stream_core::{exact, tokenizer::Tokenizer};
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
@@ -18,7 +19,6 @@ use super::{
     words::Section,
     yaml::{Node, Yaml},
 };
-use crate::{exact, tokenizer::Tokenizer};
 
 /// Longest duration that is accepted.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use http::HeaderName;
+use llm_stream_client::secret_names::is_secret_header;
 
 use super::{
     places::{bytes, lines},
@@ -247,83 +248,6 @@ fn names_a_secret_anywhere(key: &str) -> bool {
 /// The letters and digits of `name`, in lower case.
 fn joined(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
-}
-
-/// Whether the header or the parameter of a URL that is called `name` holds a secret: one of its words
-/// says so. Servers write `x-api-key-2`, `sessionToken` and `clientsecret`.
-pub fn is_secret_header(name: &str) -> bool {
-    /// What is said about a secret and is not one: `max-token`, `signature-version`.
-    const ABOUT: &[&str] =
-        &["algorithm", "budget", "count", "limit", "max", "min", "type", "usage", "version"];
-    let words = words_of_name(name);
-    let is_about = |word: Option<&String>| word.is_some_and(|word| ABOUT.contains(&word.as_str()));
-    // Azure Functions call a key `code`.
-    let is_code = words.len() == 1 && words[0] == "code";
-    is_code
-        || !(is_about(words.first()) || is_about(words.last()))
-            && words.iter().any(|word| is_secret_word(word))
-}
-
-/// Whether a word of a name says that the value is a secret.
-fn is_secret_word(word: &str) -> bool {
-    const WORDS: &[&str] = &[
-        "assertion",
-        "creds",
-        "hmac",
-        "key",
-        "keys",
-        "otp",
-        "pass",
-        "passcode",
-        "passphrase",
-        "pat",
-        "sas",
-        "sig",
-    ];
-    /// How the last part of a word in one piece is written: `sessiontoken`, `basicauth`.
-    const ENDS: &[&str] = &[
-        "auth",
-        "authorization",
-        "bearer",
-        "cookie",
-        "cookies",
-        "jwt",
-        "passwd",
-        "password",
-        "pwd",
-        "signature",
-        "token",
-    ];
-    const PARTS: &[&str] = &["accesskey", "apikey", "credential", "privatekey", "secret"];
-    /// Words in which `key` is not a word.
-    const NO_KEYS: &[&str] =
-        &["donkey", "hockey", "hotkey", "jockey", "monkey", "turkey", "turnkey", "whiskey"];
-    let word = word.trim_end_matches(|ch: char| ch.is_ascii_digit());
-    let is_key = (word.ends_with("key") || word.ends_with("keys")) && !NO_KEYS.contains(&word);
-    is_key
-        || WORDS.contains(&word)
-        || ENDS.iter().any(|end| word.ends_with(end))
-        || PARTS.iter().any(|part| word.contains(part))
-}
-
-/// The words of a name in lower case: what stands between punctuation, and the humps of camel case.
-fn words_of_name(name: &str) -> Vec<String> {
-    let letters: Vec<char> = name.chars().collect();
-    let mut words = vec![String::new()];
-    for (at, &letter) in letters.iter().enumerate() {
-        let before = at.checked_sub(1).map(|before| letters[before]);
-        let is_next_lower = letters.get(at + 1).is_some_and(char::is_ascii_lowercase);
-        let is_hump = letter.is_ascii_uppercase()
-            && before.is_some_and(|it| !it.is_ascii_uppercase() || is_next_lower);
-        if !letter.is_ascii_alphanumeric() || is_hump {
-            words.push(String::new());
-        }
-        if let (true, Some(word)) = (letter.is_ascii_alphanumeric(), words.last_mut()) {
-            word.push(letter.to_ascii_lowercase());
-        }
-    }
-    words.retain(|word| !word.is_empty());
-    words
 }
 
 /// The same of a name that may be misspelt, for messages about the config.

@@ -1,5 +1,8 @@
 //! The parts of a config, each read from its entry.
 
+use llm_stream_client::route::Stamps;
+use llm_stream_core::protocol::{self, OpenAiChat, Protocol};
+use llm_stream_sim::{Fault, FaultKind, Mistake, Script};
 use serde_json::Map;
 use serde_saphyr::Spanned;
 
@@ -14,11 +17,6 @@ use super::{
         TIMEOUTS_SECTION, TOKEN_COUNT_SECTION,
     },
     yaml::Yaml,
-};
-use crate::{
-    protocol::{self, OpenAiChat, Protocol},
-    route::Stamps,
-    sim::{Fault, FaultKind, Mistake, Script},
 };
 
 /// An example of each section in one line.

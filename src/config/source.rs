@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::Range};
 
+use llm_stream_core::text::is_unprintable;
 use serde_saphyr::Location;
 use unicode_width::UnicodeWidthStr;
 
@@ -10,7 +11,6 @@ use super::{
     places::{bytes, lines},
     secrets,
 };
-use crate::text::is_unprintable;
 
 /// Characters of a line that are shown on either side of the caret.
 const CONTEXT: usize = 60;

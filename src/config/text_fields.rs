@@ -1,10 +1,11 @@
 //! `text_fields` and `ignore_fields`: what fields of an answer hold that the protocol does not know.
 
+use llm_stream_core::protocol::{TextFields, TokenKind};
+
 use super::{
     read::{Entry, Fields, Reader},
     yaml::Yaml,
 };
-use crate::protocol::{TextFields, TokenKind};
 
 /// The keys.
 pub(super) const KEYS: [&str; 2] = ["text_fields", "ignore_fields"];

@@ -2,16 +2,16 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use llm_stream_core::{
+    prompt::{Tool, ToolChoice, Tools},
+    protocol::{self, Protocol},
+};
 use serde_json::{Map, Value};
 
 use super::{
     read::{Entry, Fields, Reader},
     words::{self, CHOICE_SECTION, FUNCTION_SECTION, TOOL_SECTION},
     yaml::Yaml,
-};
-use crate::{
-    prompt::{Tool, ToolChoice, Tools},
-    protocol::{self, Protocol},
 };
 
 const TOOL_EXAMPLE: &str = "{ type: function, function: { name: get_weather } }";

@@ -1,5 +1,6 @@
 //! The keys of a model that say how its server is reached and who we are there.
 
+use llm_stream_client::route::{self, Identity};
 use rustls::pki_types::CertificateDer;
 
 use super::{
@@ -9,7 +10,6 @@ use super::{
     template::Template,
     yaml::Yaml,
 };
-use crate::route::{self, Identity};
 
 /// Who we are and whom we trust, and what is on the way.
 #[derive(Debug, Clone, Default)]

@@ -2,6 +2,10 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use llm_stream_core::{
+    prompt,
+    schedule::{Arrivals, Gaps, Shape, Until},
+};
 use serde_saphyr::Spanned;
 
 use super::{
@@ -10,10 +14,6 @@ use super::{
     sections,
     words::{self, WORKLOAD_SECTION},
     yaml::Yaml,
-};
-use crate::{
-    prompt,
-    schedule::{Arrivals, Gaps, Shape, Until},
 };
 
 const WORKLOADS_EXAMPLE: &str = "{ chat-c64: { concurrency: 64, requests: 512 } }";

@@ -6,9 +6,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use llm_stream_core::baseline::Baseline;
 
 use super::{output::target_folder, terminal::Terminal};
-use crate::{baseline::Baseline, calibrate, cli::Cli, plan::Plan, report::Run};
+use crate::{calibrate, cli::Cli, plan::Plan, report::Run};
 
 /// The baselines of a run.
 pub(super) struct Baselines {

@@ -1,8 +1,13 @@
 //! `llm-stream-bench calibrate`: the instrument's errors on this machine, as a table.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use anyhow::Context as _;
+use llm_stream_client::{self as client, route::Stamps};
+use llm_stream_core::{
+    recording::StampedBy,
+    summary::{Group, Summary},
+};
 use serde::Serialize;
 
 use super::{
@@ -12,15 +17,17 @@ use super::{
 use crate::{
     calibrate::{self, Calibration, Carrier, Load},
     cli::CalibrateOptions,
-    client,
     plan::{Endpoint, Target, Transport},
-    recording::StampedBy,
-    route::Stamps,
-    summary::{Group, Summary},
 };
 
-/// How exact each transport in use is, by the number of streams at a time, where that was measured.
-pub(super) type Instruments = Vec<(Setting, Calibration)>;
+/// The error of each transport in use, by the number of concurrent streams, where it was measured.
+#[derive(Debug, Default)]
+pub(super) struct Instruments {
+    /// The models of the run.
+    targets: Vec<Arc<Target>>,
+    /// The measured settings.
+    pub(super) known: Vec<(Setting, Calibration)>,
+}
 
 /// What the instrument's error depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,14 +51,16 @@ const MOST_STREAMS: usize = 4096;
 /// reason to lose them.
 pub(super) fn before_judging(
     summary: &Summary,
+    targets: &[Arc<Target>],
     terminal: &Terminal,
     results: &Path,
 ) -> Instruments {
-    let calibrations = match calibrations(summary) {
+    let mut instruments = Instruments { targets: targets.to_vec(), known: Vec::new() };
+    let calibrations = match calibrations(summary, targets) {
         Ok(calibrations) => calibrations,
         Err(error) => {
             terminal.err(&format!("WARNING: the instrument was not measured: {error:#}\n\n"));
-            return Instruments::new();
+            return instruments;
         }
     };
     calibrations.iter().for_each(|(setting, known)| terminal.err(&line(setting, known)));
@@ -62,7 +71,8 @@ pub(super) fn before_judging(
     {
         terminal.err(&format!("WARNING: the instrument's error is not kept: {error:#}\n\n"));
     }
-    calibrations
+    instruments.known = calibrations;
+    instruments
 }
 
 fn has_unseen_packets(target: &Target) -> bool {
@@ -70,12 +80,9 @@ fn has_unseen_packets(target: &Target) -> bool {
 }
 
 /// Says which models were to have the stamps of packets and did not get them.
-pub(super) fn warn_of_unseen_packets(summary: &Summary, terminal: &Terminal) {
-    let mut warned: Vec<&str> = Vec::new();
-    for target in summary.groups.iter().map(|group| &group.target) {
-        let is_asked_for = target.stamps == Stamps::Packets && has_unseen_packets(target);
-        if is_asked_for && !warned.contains(&target.name.as_str()) {
-            warned.push(&target.name);
+pub(super) fn warn_of_unseen_packets(targets: &[Arc<Target>], terminal: &Terminal) {
+    for target in targets {
+        if target.stamps == Stamps::Packets && has_unseen_packets(target) {
             terminal.err(&format!(
                 "WARNING: {}: `stamps: packets` saw no packets of the server, or not those of its \
                  reads (are addresses translated on the way?): arrivals have one stamp a read\n\n",
@@ -86,17 +93,18 @@ pub(super) fn warn_of_unseen_packets(summary: &Summary, terminal: &Terminal) {
 }
 
 /// By which calibration a group is judged.
-fn setting(group: &Group) -> Setting {
+fn setting(group: &Group, targets: &[Arc<Target>]) -> Option<Setting> {
     let streams = group.loads.iter().map(|reached| reached.peak).max().unwrap_or(1);
-    let carrier = match &group.target {
+    let target = targets.iter().find(|target| target.index == group.spec.id.model)?;
+    let carrier = match target {
         target if target.is_by_socket() => Carrier::Unix,
         target if target.is_over_tls() => Carrier::Tls,
         _ => Carrier::Tcp,
     };
-    let Target { transport, stamps, .. } = *group.target;
+    let Target { transport, stamps, .. } = **target;
     // On the loopback packets can be seen that are not seen on the way to the server.
-    let stamps = if has_unseen_packets(&group.target) { Stamps::Socket } else { stamps };
-    Setting { transport, stamps, carrier, streams }
+    let stamps = if has_unseen_packets(target) { Stamps::Socket } else { stamps };
+    Some(Setting { transport, stamps, carrier, streams })
 }
 
 /// The calibration by which `group` is judged: that of its number of streams. Further runs of an open
@@ -105,18 +113,21 @@ pub(super) fn calibration_of<'a>(
     group: &Group,
     instruments: &'a Instruments,
 ) -> Option<&'a Calibration> {
-    let Setting { transport, stamps, carrier, streams } = setting(group);
+    let Setting { transport, stamps, carrier, streams } = setting(group, &instruments.targets)?;
     let is_alike =
         |of: &Setting| (of.transport, of.stamps, of.carrier) == (transport, stamps, carrier);
-    let known = instruments.iter().filter(|(of, _)| is_alike(of));
+    let known = instruments.known.iter().filter(|(of, _)| is_alike(of));
     let higher = known.clone().filter(|(of, _)| of.streams >= streams);
     let nearest = higher.min_by_key(|(of, _)| of.streams);
     nearest.or_else(|| known.max_by_key(|(of, _)| of.streams)).map(|(_, known)| known)
 }
 
-fn calibrations(summary: &Summary) -> anyhow::Result<Vec<(Setting, Calibration)>> {
+fn calibrations(
+    summary: &Summary,
+    targets: &[Arc<Target>],
+) -> anyhow::Result<Vec<(Setting, Calibration)>> {
     let mut calibrations: Vec<(Setting, Calibration)> = Vec::new();
-    for setting in summary.groups.iter().map(setting) {
+    for setting in summary.groups.iter().filter_map(|group| setting(group, targets)) {
         if !calibrations.iter().any(|(known, _)| *known == setting) {
             let Setting { transport, stamps, carrier, streams } = setting;
             // The simulated endpoint has the other end of each connection.

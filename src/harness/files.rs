@@ -8,10 +8,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use llm_stream_core::metric::Better;
 
 use crate::{
     cli::{Cli, Export, ExportFormat},
-    metric::Better,
     report::{
         Format, Run, bencher::Bencher, github_action_benchmark::GithubActionBenchmark, json::Json,
         junit::Junit,

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use llm_stream_core::server_metrics::Beside;
 
 use crate::{
     plan::Case,
@@ -16,8 +17,7 @@ use crate::{
         loads::{self, LoadRow},
         server,
     },
-    server_metrics::Beside,
-    summary::Row,
+    row::Row,
 };
 
 /// The results' file, and its path.

@@ -4,18 +4,20 @@ use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use tokio::runtime::Runtime;
-
-use super::{interrupt::Interrupt, terminal::Terminal};
-use crate::{
-    client::{Client, Options, Watch},
-    load::{self, Follow},
-    plan::{Access, Case, Target},
-    preflight::{self, Elsewhere, Field, Finding, Question},
+use llm_stream_client::{Client, Options, Watch};
+use llm_stream_core::{
     prompt::Prompt,
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     sample,
+};
+use tokio::runtime::Runtime;
+
+use super::{interrupt::Interrupt, terminal::Terminal};
+use crate::{
+    load::{self, Follow},
+    plan::{Access, Case, Target},
+    preflight::{self, Elsewhere, Field, Finding, Question},
 };
 
 /// Most times that fields are left out and the endpoint is asked once more.

@@ -8,13 +8,13 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-
-use crate::{
+use llm_stream_core::{
     framing::{Decoder, Frame},
-    plan::Case,
     protocol::{Part, Protocol},
     recording::Chunk,
 };
+
+use crate::plan::Case;
 
 /// How often the line is drawn anew.
 const TICK: Duration = Duration::from_millis(125);

@@ -6,12 +6,12 @@
 //! that was not skipped, would go unnoticed.
 
 use libtest_mimic::Trial;
+use llm_stream_core::prompt::Prompt;
 
 use crate::{
     cli::Cli,
     config,
     plan::{Case, Plan},
-    prompt::Prompt,
 };
 
 /// What the command line selects.

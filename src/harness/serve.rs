@@ -3,15 +3,16 @@
 use std::{fs, path::Path, sync::Arc};
 
 use anyhow::Context as _;
+use llm_stream_client::route::{self, Identity};
+use llm_stream_core::{
+    protocol::{self, Protocol},
+    punctuality::Punctuality,
+};
+use llm_stream_sim::{self as sim, Mistake, Script, Simulator};
 use rustls::ServerConfig;
 
 use super::terminal;
-use crate::{
-    cli::ServeOptions,
-    protocol::{self, Protocol},
-    route::{self, Identity},
-    sim::{self, Mistake, Punctuality, Script, Simulator},
-};
+use crate::cli::ServeOptions;
 
 pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     let known = || protocol::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", ");

@@ -19,6 +19,22 @@ use std::{
 use anyhow::Context as _;
 use jiff::Timestamp;
 use libtest_mimic::Measurement;
+use llm_stream_client::{self as client, Client, Secrets};
+use llm_stream_core::{
+    baseline::Kept,
+    metric::Metric,
+    prompt::{Prompt, Synthetic},
+    protocol::Protocol,
+    punctuality::Punctuality,
+    recording::{Chunk, ErrorKind, Recording, RequestError},
+    sample::{Note, Sample},
+    statistic::Statistic,
+    summary::{Group, Summary, Tally},
+    synthetic::Counts,
+    text::visible_lines,
+    verdict::{Reference, Verdict},
+};
+use llm_stream_sim::{AnswerLog, Simulator};
 use tokio::runtime::Runtime;
 
 use self::{
@@ -36,24 +52,12 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    baseline::Kept,
     calibrate::Calibration,
-    client::{self, Client, Secrets},
     config::Order,
     load::{self, Answer, Follow, Lengths},
-    metric::Metric,
     plan::{Access, Case, Endpoint, Plan, Target, Task, Workload},
-    prompt::{Prompt, Synthetic},
-    protocol::Protocol,
-    recording::{Chunk, ErrorKind, Recording, RequestError},
     report::{Ending, Finished, Instrument, Judged, Run},
-    sample::{Note, Sample},
-    sim::{Punctuality, Simulator},
-    statistic::Statistic,
-    summary::{Group, Row, Summary, Tally},
-    synthetic::Counts,
-    text::visible_lines,
-    verdict::{Reference, Verdict},
+    row::Row,
 };
 
 /// A run in progress.
@@ -141,7 +145,7 @@ impl Session {
             .enable_all()
             .build()
             .context("failed to start the runtime")?;
-        let summary = Summary::new(&plan.cases);
+        let summary = Summary::new(plan.cases.iter().map(|case| &case.group));
         let recordings = Recordings { folder: plan.record.clone(), used: HashSet::new() };
         Ok(Self {
             places: Places::of(&plan.cases),
@@ -260,7 +264,8 @@ impl Session {
     /// simulated; the requests were `handed_over` then.
     fn punctuality(&self, handed_over: Vec<Instant>) -> Option<Punctuality> {
         let simulator = self.live.as_ref()?.simulator.as_ref()?;
-        Some(Punctuality::of(simulator.take_log(), handed_over))
+        let timings = simulator.take_log().iter().map(AnswerLog::timing).collect();
+        Some(Punctuality::of(timings, handed_over))
     }
 
     /// Passes on what libtest-mimic has still to say.
@@ -282,6 +287,11 @@ impl Session {
     /// Whether the user wants it to end.
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupt.came()
+    }
+
+    /// The plan, with the trials that were added to it.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// What the trials said so far.
@@ -313,7 +323,7 @@ impl Session {
             confidence,
             took_turns,
             trials: std::mem::take(&mut self.trials),
-            instruments: instruments.iter().map(instrument).collect(),
+            instruments: instruments.known.iter().map(instrument).collect(),
             machine: self.baselines.machine.clone(),
             ending: Ending::default(),
         }
@@ -493,7 +503,7 @@ impl Session {
         let mut measured = Tally::default();
         measured.add(&row.prompt, row.case.run, &row.outcome);
         self.measured = Some(measured);
-        self.summary.add(&row);
+        self.summary.add(case.group.id, &[row.request()]);
         self.trials.push(Finished::request(&row, today()));
         match &row.outcome {
             Ok(sample) => {
@@ -520,7 +530,7 @@ impl Session {
         let punctuality = self.punctuality(handed_over.into_iter().collect());
         if let (Ok(sample), Some(punctuality)) = (&mut outcome, punctuality) {
             sample.notes.extend(punctuality.is_late().then_some(Note::SimulatorLate));
-            self.summary.add_punctuality(case, punctuality);
+            self.summary.add_punctuality(case.group.id, punctuality);
         }
         let mut row =
             Row { case: case.clone(), prompt: prompt.clone(), started, place: None, outcome };

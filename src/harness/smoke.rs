@@ -9,13 +9,13 @@ use std::{
 
 use anyhow::Context as _;
 use libtest_mimic::{Arguments, Failed, Trial};
+use llm_stream_client::{self as client, Client};
+use llm_stream_sim::{Script, Simulator};
 
 use super::{relay::Relay, session::simulated_url, terminal::Terminal};
 use crate::{
-    client::{self, Client},
     load::{self, Lengths},
-    plan::{Access, Case, Plan},
-    sim::{Script, Simulator},
+    plan::{Case, Plan, access},
 };
 
 /// A rhythm that is over soon.
@@ -63,7 +63,7 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
     let target = &case.target;
     let simulator = Simulator::start(script(), target.protocol)
         .context("failed to start the simulated endpoint")?;
-    let access = Access::to_simulated(target);
+    let access = access::simulated(target);
     let client = Client::new(&client::Options {
         url: &simulated_url(&simulator, target.protocol),
         headers: &access.headers,

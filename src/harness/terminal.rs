@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 
-use crate::text::visible_lines;
+use llm_stream_core::text::visible_lines;
 
 /// stdout for libtest's lines, stderr for all else.
 pub(super) struct Terminal {

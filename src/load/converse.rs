@@ -1,16 +1,15 @@
 //! A conversation of several turns: each carries the answers before it.
 
 use bytes::Bytes;
-
-use super::{Answer, Follow, ask, body_of, max_tokens, nonce};
-use crate::{
-    client::Client,
-    config::PrefixCache,
-    plan::Target,
+use llm_stream_client::Client;
+use llm_stream_core::{
     prompt::{ChatMessage, Prompt, Role},
     recording::{ErrorKind, Recording, RequestError},
     sample::{self, Asked},
 };
+
+use super::{Answer, Follow, ask, body_of, max_tokens, nonce};
+use crate::{config::PrefixCache, plan::Target};
 
 /// What was said so far.
 #[derive(Debug, Default)]

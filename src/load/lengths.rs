@@ -3,11 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Follow, Watcher, enough, read_hiding, shuffle};
-use crate::{
-    client::{Client, Secrets},
+use llm_stream_client::{Client, Secrets};
+use llm_stream_core::{
     exact,
-    plan::Target,
     prompt::{Prompt, Synthetic},
     protocol::Ask,
     recording::{ErrorKind, Recording, RequestError},
@@ -15,6 +13,9 @@ use crate::{
     synthetic::{Counts, Effort, is_right},
     tokenizer::Tokenizer,
 };
+
+use super::{Follow, Watcher, enough, read_hiding, shuffle};
+use crate::plan::Target;
 
 /// What was counted for each synthetic prompt at one server.
 #[derive(Debug, Default)]

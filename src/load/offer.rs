@@ -12,18 +12,20 @@ use std::{
 };
 
 use bytes::Bytes;
-
-use super::{Answer, Conversation, Follow, Lengths, max_tokens, request};
-use crate::{
-    client::{self, Client, Driven, Jobs, Next, Opening, Secrets},
-    config::Connection,
-    plan::{Target, Workload},
+use llm_stream_client::{self as client, Client, Driven, Jobs, Next, Opening, Secrets};
+use llm_stream_core::{
     prompt::Prompt,
     reached::Span,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     sample::{self, Asked, Counted},
     schedule::{Shape, Starts},
-    summary::Place,
+};
+
+use super::{Answer, Conversation, Follow, Lengths, max_tokens, request};
+use crate::{
+    config::Connection,
+    plan::{Target, Workload},
+    row::Place,
 };
 
 /// How long before an open loop's requests their connections are open.

@@ -1,78 +1,62 @@
 //! What a request to a target needs of the environment: its key, and the values of `${NAME}`.
 
 use http::{HeaderName, HeaderValue};
+use llm_stream_client::route::{Proxy, Route, Secret, Stamps, Tls};
+use llm_stream_client::{options::Access, proxy};
 
 use super::{Endpoint, SOCKET_ORIGIN, Target};
-use crate::{
-    config::{self, Config, ConfigError, Template},
-    route::{Proxy, Route, Secret, Stamps, Tls},
-};
+use crate::config::{self, Config, ConfigError, Template};
 
-/// What a request needs that is not to be seen, and how it gets there.
-#[derive(Debug, Clone, Default)]
-pub struct Access {
-    /// Where it goes, if that is no simulated endpoint.
-    pub url: String,
-    /// The key, if there is one.
-    pub key: Option<Secret>,
-    /// Headers besides our own.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// How it gets there.
-    pub route: Route,
+/// Access to a simulated endpoint, which needs none, whatever `defaults` says, and is not told
+/// any: nothing of the environment.
+pub fn simulated(target: &Target) -> Access {
+    let plain =
+        |(name, value): &(HeaderName, Template)| Some((name.clone(), header(value.plain()?)?));
+    let headers = target.headers.iter().filter_map(plain).collect();
+    // A check of the config runs where packets cannot be seen, too.
+    let stamps = match target.stamps {
+        Stamps::Socket => Stamps::Socket,
+        Stamps::Auto | Stamps::Packets => Stamps::Auto,
+    };
+    let route = Route { stamps, ..Route::default() };
+    Access { headers, route, ..Access::default() }
 }
 
-impl Access {
-    /// Access to a simulated endpoint, which needs none, whatever `defaults` says, and is not told
-    /// any: nothing of the environment.
-    pub fn to_simulated(target: &Target) -> Self {
-        let plain =
-            |(name, value): &(HeaderName, Template)| Some((name.clone(), header(value.plain()?)?));
-        let headers = target.headers.iter().filter_map(plain).collect();
-        // A check of the config runs where packets cannot be seen, too.
-        let stamps = match target.stamps {
-            Stamps::Socket => Stamps::Socket,
-            Stamps::Auto | Stamps::Packets => Stamps::Auto,
-        };
-        let route = Route { stamps, ..Route::default() };
-        Self { headers, route, ..Self::default() }
-    }
-
-    /// Access to `target`; errors say which variables are missing or of no use.
-    pub fn to(target: &Target, config: &Config) -> Result<Self, Vec<ConfigError>> {
-        let (url, socket) = match &target.endpoint {
-            Endpoint::Url(url) => (url.clone(), None),
-            Endpoint::Socket { socket, path, .. } => {
-                (format!("{SOCKET_ORIGIN}{path}"), Some(socket.clone()))
-            }
-            Endpoint::Simulated(_) => return Ok(Self::to_simulated(target)),
-        };
-        let mut found = Found { config, secrets: Vec::new(), errors: Vec::new() };
-        let key = target.api_key_env.as_ref().and_then(|name| found.noted(config.api_key(name)));
-        let headers = target
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), found.header(value)?)));
-        let headers = headers.collect();
-        let url = found.url(&url, &target.ways.query);
-        // That of `defaults` is for others.
-        let proxy = target.ways.proxy.as_ref().filter(|_| socket.is_none());
-        if proxy.is_none() && socket.is_none() {
-            let passwords = config::proxy_passwords_of_environment(&url);
-            found.secrets.extend(passwords.into_iter().map(Secret));
+/// Access to `target`; errors say which variables are missing or of no use.
+pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> {
+    let (url, socket) = match &target.endpoint {
+        Endpoint::Url(url) => (url.clone(), None),
+        Endpoint::Socket { socket, path, .. } => {
+            (format!("{SOCKET_ORIGIN}{path}"), Some(socket.clone()))
         }
-        let proxy = found.proxy(proxy);
-        if !found.errors.is_empty() {
-            return Err(found.errors);
-        }
-        let tls = Tls {
-            roots: target.ways.ca.clone().unwrap_or_default(),
-            identity: target.ways.identity.clone(),
-            insecure: target.is_insecure(),
-        };
-        let stamps = target.stamps;
-        let route = Route { tls, proxy, socket, secrets: found.secrets, stamps };
-        Ok(Self { url, key: key.map(Secret), headers, route })
+        Endpoint::Simulated(_) => return Ok(simulated(target)),
+    };
+    let mut found = Found { config, secrets: Vec::new(), errors: Vec::new() };
+    let key = target.api_key_env.as_ref().and_then(|name| found.noted(config.api_key(name)));
+    let headers = target
+        .headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.clone(), found.header(value)?)));
+    let headers = headers.collect();
+    let url = found.url(&url, &target.ways.query);
+    // That of `defaults` is for others.
+    let proxy = target.ways.proxy.as_ref().filter(|_| socket.is_none());
+    if proxy.is_none() && socket.is_none() {
+        let passwords = proxy::proxy_passwords_of_environment(&url);
+        found.secrets.extend(passwords.into_iter().map(Secret));
     }
+    let proxy = found.proxy(proxy);
+    if !found.errors.is_empty() {
+        return Err(found.errors);
+    }
+    let tls = Tls {
+        roots: target.ways.ca.clone().unwrap_or_default(),
+        identity: target.ways.identity.clone(),
+        insecure: target.is_insecure(),
+    };
+    let stamps = target.stamps;
+    let route = Route { tls, proxy, socket, secrets: found.secrets, stamps };
+    Ok(Access { url, key: key.map(Secret), headers, route })
 }
 
 /// What has been found so far.
@@ -138,7 +122,7 @@ impl Found<'_> {
             false => config::percent_encoded(&value),
         };
         let Some(url) = self.expand(template, escape) else { return Proxy::None };
-        let Some(passwords) = config::proxy_passwords(&url) else {
+        let Some(passwords) = proxy::proxy_passwords(&url) else {
             let what = "`proxy` is not the URL of an HTTP proxy";
             let help =
                 "look at what its variables hold; for example `http://proxy.example.com:3128`";

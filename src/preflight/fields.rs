@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::protocol::NEVER_LEFT_OUT;
+use llm_stream_core::protocol::NEVER_LEFT_OUT;
 
 /// Maps whose fields are left out one by one.
 const MAPS: &[&str] = &["stream_options", "options", "parameters"];

@@ -6,11 +6,10 @@
 //!
 //! <https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>
 
+use llm_stream_core::verdict::{Outcome, Verdict};
+
 use super::{Finished, Format, Run, thresholds};
-use crate::{
-    config::Inconclusive,
-    verdict::{Outcome, Verdict},
-};
+use crate::config::Inconclusive;
 
 /// Errors and warnings, a line each.
 #[derive(Debug, Clone, Copy)]

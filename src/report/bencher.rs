@@ -6,10 +6,10 @@
 //!
 //! <https://bencher.dev/docs/reference/bencher-metric-format>
 
+use llm_stream_core::{metric::Metric, summary::Estimate};
 use serde_json::{Map, Value, json};
 
 use super::{Format, Run, exported, tracked};
-use crate::{metric::Metric, summary::Estimate};
 
 /// Means of the metrics that have a better direction.
 #[derive(Debug, Clone, Copy)]

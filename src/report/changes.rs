@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{number, table};
-use crate::{
+use llm_stream_core::{
     baseline::{Baseline, Kept},
     change::Change,
     interval::CONFIDENCE,
     metric::{Better, METRICS, Metric, Read},
     statistic::{Absent, Statistic},
 };
+
+use super::{number, table};
 
 /// What has changed between two baselines.
 #[derive(Debug)]

@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
-use crate::{
+use llm_stream_core::{
     metric::{DEFINITIONS, Metric, Unit},
     sample::{Counted, Sample},
-    summary::{Place, Row},
     text::visible_lines,
 };
+
+use crate::row::{Place, Row};
 
 /// Writes rows as they come, each whole and flushed, so that a run that is killed loses at most
 /// the trial in flight.

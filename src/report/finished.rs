@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-
-use crate::{
+use llm_stream_core::{
     metric::{METRICS, Metric, Read},
-    plan::Case,
     reached::Reached,
     statistic::Statistic,
-    summary::Row,
 };
+
+use crate::{plan::Case, row::Row};
 
 /// A trial that has finished.
 #[derive(Debug, Clone)]

@@ -5,13 +5,13 @@
 //! <https://github.com/benchmark-action/github-action-benchmark#examples>, and the schema
 //! `BenchmarkResult` in its `src/extract.ts`.
 
-use serde_json::{Value, json};
-
-use super::{Format, Run, exported, number, tracked};
-use crate::{
+use llm_stream_core::{
     metric::{Better, Metric, Read},
     summary::{Estimate, Group},
 };
+use serde_json::{Value, json};
+
+use super::{Format, Run, exported, number, tracked};
 
 /// Means of the metrics that are better this way.
 #[derive(Debug, Clone, Copy)]

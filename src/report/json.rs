@@ -3,6 +3,19 @@
 //!
 //! Times are in seconds, as in every file. What is unknown is `null`, and no number is infinite.
 
+use llm_stream_core::{
+    change::{Change, Evidence},
+    group::WorkloadSpec,
+    interval::Interval,
+    lacking::{Lack, Lacking},
+    metric::{Better, DEFINITIONS, METRICS, Metric, SUCCESS_RATE, Unit},
+    punctuality::Deviation,
+    reached::Reached,
+    schedule::Shape,
+    statistic::{Absent, Statistic},
+    summary::{Group, Tally},
+    verdict::{Outcome, Verdict, Wanting},
+};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -10,19 +23,6 @@ use super::{
     finished::{Failure, Turn},
     ranking::Paired,
     thresholds,
-};
-use crate::{
-    change::{Change, Evidence},
-    interval::Interval,
-    lacking::{Lack, Lacking},
-    metric::{Better, DEFINITIONS, METRICS, Metric, SUCCESS_RATE, Unit},
-    plan::{Target, Workload},
-    reached::Reached,
-    schedule::Shape,
-    sim::Deviation,
-    statistic::{Absent, Statistic},
-    summary::{Group, Tally},
-    verdict::{Outcome, Verdict, Wanting},
 };
 
 /// Version of the schema.
@@ -98,22 +98,22 @@ fn definition(metric: &Metric) -> (String, Value) {
 
 fn group(group: &Group, run: &Run) -> Value {
     let confidence = run.confidence;
-    let Target { name, model, protocol, transport, connection, prefix_cache, .. } = &*group.target;
+    let spec = &group.spec;
     let Tally { valid, failures, .. } = &group.tally;
     let kinds: Map<_, _> =
         failures.iter().map(|(kind, n)| (kind.name().to_owned(), json!(n))).collect();
     let of_metric = |metric| Some((metric_name(metric), figures(group, metric, confidence)?));
     json!({
         "name": group.name(),
-        "model": name,
-        "model_name": model,
-        "endpoint": group.target.endpoint_name(),
-        "simulated": group.target.is_simulated(),
-        "protocol": protocol.name(),
-        "transport": transport.name(),
-        "connection": format!("{connection:?}").to_lowercase(),
-        "prefix_cache": format!("{prefix_cache:?}").to_lowercase(),
-        "workload": group.workload.as_deref().map(workload),
+        "model": spec.model,
+        "model_name": spec.served_model,
+        "endpoint": spec.endpoint,
+        "simulated": spec.is_simulated,
+        "protocol": spec.protocol,
+        "transport": spec.transport,
+        "connection": spec.connection,
+        "prefix_cache": spec.prefix_cache,
+        "workload": spec.workload.as_ref().map(workload),
         "trials": {
             "planned": group.planned,
             "finished": group.finished,
@@ -181,8 +181,9 @@ fn simulator(group: &Group) -> Value {
 fn paired(group: &Group, run: &Run) -> Value {
     let comparable = run.summary.comparable();
     let first = comparable.first().and_then(|groups| groups.first());
-    let first =
-        first.filter(|first| run.took_turns && group.workload.is_none() && !first.is(group));
+    let first = first.filter(|first| {
+        run.took_turns && group.spec.workload.is_none() && first.spec.id != group.spec.id
+    });
     let paired = first.and_then(|first| Some((first, Paired::of(group, first).ok()?)));
     paired.map_or(Value::Null, |(first, Paired { mean, interval: within, n })| {
         json!({
@@ -198,8 +199,8 @@ fn metric_name(metric: &Metric) -> String {
     metric.name.to_owned()
 }
 
-fn workload(workload: &Workload) -> Value {
-    let Workload { name, shape, until, prompts, .. } = workload;
+fn workload(workload: &WorkloadSpec) -> Value {
+    let WorkloadSpec { name, shape, until, prompts, .. } = workload;
     let (concurrency, most) = match shape {
         Shape::Closed { concurrency } => (Some(concurrency), None),
         Shape::Open { max_in_flight, .. } => (None, Some(max_in_flight)),
@@ -212,7 +213,7 @@ fn workload(workload: &Workload) -> Value {
         "max_in_flight": most,
         "requests": until.requests,
         "duration": until.duration.map(|duration| duration.as_secs_f64()),
-        "prompts": prompts.iter().map(|prompt| &prompt.name).collect::<Vec<_>>(),
+        "prompts": prompts,
     })
 }
 
@@ -296,8 +297,8 @@ fn threshold((name, group): (&str, Option<&Group>), verdict: &Verdict) -> Value 
     let change = verdict.change.as_ref().and_then(|change| change.as_ref().ok());
     json!({
         "group": name,
-        "model": group.map(|group| &group.target.name),
-        "workload": group.and_then(|group| group.workload.as_ref()).map(|workload| &workload.name),
+        "model": group.map(|group| &group.spec.model),
+        "workload": group.and_then(|group| group.spec.workload.as_ref()).map(|workload| &workload.name),
         "threshold": limit.to_string(),
         "metric": limit.metric.name,
         "statistic": limit.statistic.to_string(),

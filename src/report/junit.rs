@@ -7,17 +7,17 @@
 
 use std::time::Duration;
 
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
-
-use super::{Ended, Finished, Format, Run, number, thresholds};
-use crate::{
-    config::Inconclusive,
+use llm_stream_core::{
+    group::WorkloadSpec,
     metric::DEFINITIONS,
-    plan::Workload,
     summary::Group,
     text::visible_lines,
     verdict::{Outcome, Verdict},
 };
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+
+use super::{Ended, Finished, Format, Run, number, thresholds};
+use crate::config::Inconclusive;
 
 /// Trials and thresholds as test cases.
 #[derive(Debug, Clone, Copy)]
@@ -37,16 +37,17 @@ impl Format for Junit {
 
 fn suite((place, group): (usize, &Group), run: &Run) -> TestSuite {
     let mut suite = TestSuite::new(xml(&group.name()));
-    let trials: Vec<_> = run.trials.iter().filter(|trial| group.is_of(&trial.case)).collect();
+    let trials: Vec<_> =
+        run.trials.iter().filter(|trial| trial.case.group.id == group.spec.id).collect();
     suite.set_time(time(trials.iter().copied()));
     if let Some(first) = trials.first() {
         let stamp = first.started.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string();
         suite.extra.insert("timestamp".into(), stamp.into());
     }
-    suite.add_property(("endpoint", xml(group.target.endpoint_name()).as_str()));
-    suite.add_property(("transport", group.target.transport.name()));
-    if let Some(workload) = &group.workload {
-        let Workload { shape, until, .. } = &**workload;
+    suite.add_property(("endpoint", xml(&group.spec.endpoint).as_str()));
+    suite.add_property(("transport", group.spec.transport));
+    if let Some(workload) = &group.spec.workload {
+        let WorkloadSpec { shape, until, .. } = workload;
         suite.add_property(("load", format!("{shape}, {until}").as_str()));
     }
     suite.add_property(("machine", xml(&run.machine).as_str()));
@@ -95,12 +96,12 @@ fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
         }
     };
     let limit = verdict.threshold.to_string();
-    let name = match &group.workload {
+    let name = match &group.spec.workload {
         None => limit,
         Some(workload) => format!("{}: {limit}", workload.name),
     };
     let mut case = TestCase::new(xml(&name), status);
-    case.set_classname(xml(&group.target.name));
+    case.set_classname(xml(&group.spec.model));
     case.set_time(Duration::ZERO);
     case.add_property(("verdict", thresholds::word(verdict.outcome())));
     case.add_property(("actual", xml(&actual).as_str()));

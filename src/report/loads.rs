@@ -3,14 +3,10 @@
 
 use std::io::{self, Write};
 
+use llm_stream_core::{metric::DEFINITIONS, reached::Reached, schedule::Shape, summary::Tally};
+
 use super::csv::text;
-use crate::{
-    metric::DEFINITIONS,
-    plan::{Case, Workload},
-    reached::Reached,
-    schedule::Shape,
-    summary::Tally,
-};
+use crate::plan::{Case, Workload};
 
 /// One run of a workload.
 #[derive(Debug)]

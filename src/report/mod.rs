@@ -16,16 +16,15 @@ pub mod summary;
 mod table;
 pub mod thresholds;
 
-pub use self::finished::Finished;
-use crate::{
-    calibrate::Calibration,
-    config::Inconclusive,
+use llm_stream_core::{
     metric::{Better, METRICS, Metric, SUCCESS_RATE},
-    plan::Transport,
     statistic::Statistic,
     summary::{Estimate, Group, Summary},
     verdict::Verdict,
 };
+
+pub use self::finished::Finished;
+use crate::{calibrate::Calibration, config::Inconclusive, plan::Transport};
 
 /// A finished run: all that a report can show.
 #[derive(Debug)]
@@ -125,11 +124,6 @@ fn tracked(group: &Group, confidence: f64) -> Vec<(&'static Metric, Estimate)> {
 /// A figure for other tools, without the noise of its last digits.
 fn exported(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
-}
-
-/// A number of things, in words.
-pub(crate) fn counted(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// A figure in its unit on the terminal, with the digits that it is worth.

@@ -1,12 +1,14 @@
 //! The models by mean `generation_speed`.
 
-use super::{Format, Run, counted, number, thresholds::some_of};
-use crate::{
+use llm_stream_core::{
     interval::{self, CONFIDENCE, Interval, Sampled},
     metric::Metric,
     statistic::{Absent, Statistic},
     summary::Group,
 };
+
+use super::{Format, Run, number, thresholds::some_of};
+use llm_stream_core::text::counted;
 
 /// `1. name: X generation tokens/sec`, fastest first, and so under each load.
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +31,13 @@ impl Format for Ranking {
 /// By how much each model is slower than the first, run by run.
 fn differences(groups: &[&Group]) -> String {
     let Some((first, others)) = groups.split_first() else { return String::new() };
-    if others.is_empty() || first.workload.is_some() {
+    if others.is_empty() || first.spec.workload.is_some() {
         return String::new();
     }
-    let mut out = format!("\n  paired with {}, run by run:\n", first.target.name);
+    let mut out = format!("\n  paired with {}, run by run:\n", first.spec.model);
     for other in others {
         let told = difference(other, first).unwrap_or_else(|why| why.to_string());
-        out.push_str(&format!("    {}: {told}\n", other.target.name));
+        out.push_str(&format!("    {}: {told}\n", other.spec.model));
     }
     out
 }
@@ -75,7 +77,7 @@ impl Paired {
         let metric = Metric::named("generation_speed").ok_or(NotPaired::NoPair)?;
         for of in [group, first] {
             of.figure(metric, Statistic::Mean)
-                .map_err(|absent| NotPaired::Absent(of.target.name.clone(), absent))?;
+                .map_err(|absent| NotPaired::Absent(of.spec.model.clone(), absent))?;
         }
         let (values, strata) = group.pairs(first, metric);
         let mean = Statistic::Mean.of(&values).map_err(|_| NotPaired::NoPair)?;
@@ -87,14 +89,14 @@ impl Paired {
 
 fn ranking(groups: &[&Group]) -> String {
     let mut out = String::from("Ranking by generation_speed (mean ± standard deviation)");
-    if let Some(workload) = groups.first().and_then(|group| group.workload.as_ref()) {
+    if let Some(workload) = groups.first().and_then(|group| group.spec.workload.as_ref()) {
         out.push_str(&format!(" under {}", workload.name));
     }
     out.push_str("\n\n");
     for (place, group) in groups.iter().enumerate() {
         out.push_str(&match line(group) {
-            Ok(speed) => format!("  {}. {}: {speed}\n", place + 1, group.target.name),
-            Err(why) => format!("  -. {}: not ranked: {why}\n", group.target.name),
+            Ok(speed) => format!("  {}. {}: {speed}\n", place + 1, group.spec.model),
+            Err(why) => format!("  -. {}: not ranked: {why}\n", group.spec.model),
         });
     }
     out

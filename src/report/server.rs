@@ -3,12 +3,13 @@
 
 use std::io::{self, Write};
 
-use super::csv::text;
-use crate::{
+use llm_stream_core::{
     metric::DEFINITIONS,
-    plan::Case,
     server_metrics::{Beside, Said, Times},
 };
+
+use super::csv::text;
+use crate::plan::Case;
 
 /// Writes rows as they come, each trial's whole and flushed.
 #[derive(Debug)]

@@ -3,14 +3,15 @@
 //! Whatever a config or a server names stands in code spans, so that nothing of it is a link or any
 //! other markup.
 
-use super::{Finished, Format, Run, number, thresholds};
-use crate::{
+use llm_stream_core::{
     metric::Metric,
     statistic::Statistic,
     summary::Group,
     text::visible_lines,
     verdict::{Outcome, Verdict},
 };
+
+use super::{Finished, Format, Run, number, thresholds};
 
 /// Tables for people in a hurry.
 #[derive(Debug, Clone, Copy)]

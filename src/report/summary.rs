@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::{Format, Run, number, table, thresholds};
-use crate::{
+use llm_stream_core::{
+    group::WorkloadSpec,
     metric::{METRICS, Metric},
-    plan::Workload,
+    punctuality::Deviation,
     server_metrics::Beside,
-    sim::Deviation,
     statistic::Statistic,
     summary::{Group, OwnWord, Tally},
 };
+
+use super::{Format, Run, number, table, thresholds};
 
 /// Every figure of every model.
 #[derive(Debug, Clone, Copy)]
@@ -40,13 +41,13 @@ impl Format for SummaryTables {
 
 fn heading(group: &Group) -> String {
     let mut out = group.name();
-    if group.target.is_simulated() {
+    if group.spec.is_simulated {
         out.push_str(" (simulated: figures of a script, not of a model)");
     }
     out.push('\n');
     let Tally { valid, failures, .. } = &group.tally;
-    if let Some(workload) = &group.workload {
-        let Workload { shape, until, .. } = &**workload;
+    if let Some(workload) = &group.spec.workload {
+        let WorkloadSpec { shape, until, .. } = workload;
         let runs = group.loads.len();
         let runs = of(runs, group.planned);
         let _ = writeln!(out, "  {shape}, {until}: {runs}");
@@ -54,10 +55,10 @@ fn heading(group: &Group) -> String {
             let _ = writeln!(out, "  invalid: {shortfall}");
         }
     }
-    let requests = if group.workload.is_some() { " requests" } else { "" };
+    let requests = if group.spec.workload.is_some() { " requests" } else { "" };
     let failed = group.tally.failed();
     let _ = write!(out, "  {valid}{requests} successful, {failed} failed");
-    if group.finished < group.planned && group.workload.is_none() {
+    if group.finished < group.planned && group.spec.workload.is_none() {
         let _ = write!(out, ", {} not run", group.planned - group.finished);
     }
     let kinds: Vec<_> = failures.iter().map(|(kind, n)| format!("{kind} {n}")).collect();

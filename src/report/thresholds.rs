@@ -1,7 +1,6 @@
 //! What came of the thresholds: limit, actual with its interval, verdict.
 
-use super::{Format, Judged, Run, counted, number, table};
-use crate::{
+use llm_stream_core::{
     change::Change,
     interval::Interval,
     metric::Metric,
@@ -9,6 +8,9 @@ use crate::{
     summary::Estimate,
     verdict::{Outcome, Verdict, Wanting},
 };
+
+use super::{Format, Judged, Run, number, table};
+use llm_stream_core::text::counted;
 
 /// A table a model, a line a threshold.
 #[derive(Debug, Clone, Copy)]

@@ -4,16 +4,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context as _;
 use futures_util::future;
-
-use super::{Live, Session};
-use crate::{
-    client::Scraper,
+use llm_stream_client::Scraper;
+use llm_stream_core::{
     metric::Metric,
-    plan::{Access, Case, Target},
     server_metrics::{Beside, Ours, Scrape},
     statistic::Statistic,
     summary::Tally,
 };
+
+use super::{Live, Session};
+use crate::plan::{Access, Case, Target};
 
 /// Reads the metrics of one server, until that fails once.
 pub(super) struct Meter {
@@ -201,7 +201,7 @@ impl Session {
                 if let Err(error) = self.results.write_server(case, &comparison) {
                     self.give_up_metrics(&format!("they cannot be written: {error}"));
                 }
-                self.summary.add_server(case, comparison);
+                self.summary.add_server(case.group.id, comparison);
             }
         }
     }

@@ -7,15 +7,18 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use llm_stream_core::{
+    interval::CONFIDENCE,
+    statistic::Absent,
+    summary::Group,
+    text::counted,
+    verdict::{Verdict, Wanting},
+};
+
 use super::{Session, Stopped, judge, places::Places};
 use crate::{
     harness::calibrate::Instruments,
-    interval::CONFIDENCE,
-    plan::{self, Case, Task},
-    report::counted,
-    statistic::Absent,
-    summary::Group,
-    verdict::{Verdict, Wanting},
+    plan::{self, Case},
 };
 
 impl Session {
@@ -37,7 +40,7 @@ impl Session {
             let more = counted(cases.len(), "more trial");
             self.terminal.err(&format!("Going on, since thresholds are undecided: {more}\n"));
             for case in &cases {
-                self.summary.plan(case);
+                self.summary.plan(case.group.id);
                 self.plan.cases.push(case.clone());
             }
             self.places = Places::of(&self.plan.cases);
@@ -67,19 +70,20 @@ impl Session {
 
     /// The next runs of all that the group was asked.
     fn further(&self, group: &Group, factor: f64) -> Vec<Arc<Case>> {
-        let mut tasks: Vec<(&Task, u32)> = Vec::new();
+        let mut tasks: Vec<(&Case, u32)> = Vec::new();
         let mut places: HashMap<usize, usize> = HashMap::new();
-        for case in self.plan.cases.iter().filter(|case| group.is_of(case)) {
+        for case in self.plan.cases.iter().filter(|case| case.group.id == group.spec.id) {
             let place = *places.entry(case.task.key()).or_insert(tasks.len());
             match tasks.get_mut(place) {
                 Some((_, last)) => *last = case.run.max(*last),
-                None => tasks.push((&case.task, case.run)),
+                None => tasks.push((case, case.run)),
             }
         }
-        let first = self.plan.first_runs(group.workload.as_deref());
+        let workload = tasks.first().and_then(|(case, _)| case.task.workload());
+        let first = self.plan.first_runs(workload.map(|workload| &**workload));
         let most = (f64::from(first) * factor).ceil() as u32;
-        let further = tasks.into_iter().flat_map(|(task, last)| {
-            (last + 1..=most).map(move |run| Arc::new(Case::new(&group.target, task, run)))
+        let further = tasks.into_iter().flat_map(|(case, last)| {
+            (last + 1..=most).map(move |run| Arc::new(case.repeated(run)))
         });
         further.collect()
     }

@@ -6,16 +6,19 @@ use std::{
 };
 
 use libtest_mimic::Measurement;
+use llm_stream_core::{
+    prompt::Prompt,
+    recording::{ErrorKind, RequestError},
+    summary::Tally,
+};
 
 use super::{Place, Session, Stopped, failed, told, workload};
 use crate::{
     harness::output::today,
     load::{Answer, Conversation, NO_TEXT},
     plan::Case,
-    prompt::Prompt,
-    recording::{ErrorKind, RequestError},
     report::Finished,
-    summary::{Row, Tally},
+    row::Row,
 };
 
 impl Session {
@@ -61,7 +64,10 @@ impl Session {
 
     /// Counts the trial.
     fn conclude(&mut self, rows: &[Row]) -> Result<Measurement, Stopped> {
-        self.summary.add_turns(rows);
+        let requests: Vec<_> = rows.iter().map(Row::request).collect();
+        if let Some(first) = rows.first() {
+            self.summary.add(first.case.group.id, &requests);
+        }
         self.trials.extend(Finished::conversation(rows, today()));
         let mut tally = Tally::default();
         rows.iter().for_each(|row| tally.add(&row.prompt, row.case.run, &row.outcome));

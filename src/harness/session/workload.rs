@@ -9,20 +9,24 @@ use std::{
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use libtest_mimic::Measurement;
+use llm_stream_core::{
+    metric::{Metric, SUCCESS_RATE},
+    punctuality::Punctuality,
+    reached::{Reached, Span},
+    recording::{ErrorKind, RequestError},
+    statistic::Statistic,
+    summary::Tally,
+    text::counted,
+    threshold::Threshold,
+};
 
 use super::{Live, NO_TPOT, Place, Recordings, Session, Stopped, nanoseconds};
 use crate::{
     harness::output::{Results, today},
     load::{self, Ended, Offered},
-    metric::{Metric, SUCCESS_RATE},
     plan::{Case, Workload},
-    reached::{Reached, Span},
-    recording::{ErrorKind, RequestError},
-    report::{Finished, counted, loads::LoadRow},
-    sim::Punctuality,
-    statistic::Statistic,
-    summary::{Row, Tally},
-    threshold::Threshold,
+    report::{Finished, loads::LoadRow},
+    row::Row,
 };
 
 /// What a load's requests brought so far.
@@ -76,7 +80,7 @@ impl Session {
         let outcome = outcome.and_then(|judged| kept.map(|()| judged));
         let outcome = outcome.map_err(|why| self.hidden(&why));
         if let Some(punctuality) = punctuality.filter(|_| outcome.is_ok()) {
-            self.summary.add_punctuality(case, punctuality);
+            self.summary.add_punctuality(case.group.id, punctuality);
         }
         if let Err(error) = self.results.write_load(&LoadRow::of(case, workload, reached, &outcome))
         {
@@ -91,7 +95,7 @@ impl Session {
         let reached = outcome.as_ref().ok().map(|(_, reached)| reached);
         let times = (started, today());
         self.trials.push(Finished::load(case, times, reached, failed.as_deref()));
-        self.summary.add_load(case, outcome, failed.is_some());
+        self.summary.add_load(case.group.id, outcome, failed.is_some());
         match failed {
             Some(message) => Err(self.failed(message)),
             None => {
@@ -119,7 +123,7 @@ impl Session {
         let message = self.hidden(&message);
         let failure = format!("not offered: {message}");
         self.trials.push(Finished::load(case, (started, today()), None, Some(&failure)));
-        self.summary.add_load(case, Err(message), true);
+        self.summary.add_load(case.group.id, Err(message), true);
         self.failed(failure)
     }
 

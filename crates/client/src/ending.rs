@@ -1,0 +1,294 @@
+//! When an answer has ended though its body has not.
+//!
+//! A server that keeps the body open after the end marker would cost a limit's time, a good answer,
+//! and in a load the place of another request. An end marker in what has just arrived has the client
+//! look for the end soon after, when the body's own end has had the time to come; else it looks when
+//! bytes stop coming. It looks at each byte once, so that a stream that flows costs next to nothing.
+
+use std::{mem, time::Duration};
+
+use http::StatusCode;
+use llm_stream_core::recording::{Chunk, ErrorKind, RequestError};
+use memchr::memmem::Finder;
+
+use super::PATIENCE;
+
+/// How long after its end marker an answer's body may end by itself, as bodies do, before the place
+/// of the request is free.
+pub(super) const SOON: Duration = Duration::from_millis(5);
+
+/// How long the end marker must be the last that came before the body is closed: usage may follow
+/// it. An answer without an end marker that has been seen to come is looked at after so long.
+pub(super) const QUIET: Duration = Duration::from_millis(250);
+
+/// How long usage may take that the answer cannot be read without.
+const USAGE: Duration = Duration::from_secs(2);
+
+/// How often to look at a stream that is never quiet: comments may follow the end marker.
+const ANYWAY: Duration = Duration::from_secs(1);
+
+/// How long a refusal, whose body says nothing of its end, is waited for after its last byte.
+const REFUSAL: Duration = Duration::from_secs(1);
+
+/// Whether nothing more of an answer with this status is waited for, of which nothing has come since
+/// `last`: an error's body is read for its message only.
+pub(super) fn is_refusal_over(status: StatusCode, last: Duration, now: Duration) -> bool {
+    !status.is_success() && last + REFUSAL <= now
+}
+
+/// The texts of which the last event of an answer has one.
+#[derive(Debug, Clone)]
+pub(super) struct EndMarks(Vec<Finder<'static>>);
+
+impl EndMarks {
+    /// Those of a protocol.
+    pub(super) fn of(marks: &'static [&'static str]) -> Self {
+        Self(marks.iter().map(|mark| Finder::new(*mark)).collect())
+    }
+
+    /// Whether one of them is in these chunks: far cheaper than to decode them. A mark that lies across
+    /// two chunks is found when bytes stop coming.
+    pub(super) fn are_in(&self, chunks: &[Chunk]) -> bool {
+        chunks.iter().any(|chunk| self.0.iter().any(|mark| mark.find(&chunk.bytes).is_some()))
+    }
+}
+
+/// Looks for the end of one answer.
+#[derive(Debug, Default)]
+pub(super) struct EndSearch {
+    /// How many chunks were looked at.
+    seen: usize,
+    /// When.
+    last_look: Duration,
+    /// Whether an end marker seems to have come that was not looked at.
+    is_marked: bool,
+    /// When the chunk came in which the answer ended.
+    ended: Option<Duration>,
+}
+
+/// What the client asks of an answer's bytes.
+pub(super) trait Ending {
+    /// Whether the answer says of itself that it has ended. Gets how many of the chunks it was given
+    /// before.
+    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool;
+
+    /// Whether usage is to come that the answer cannot be read without.
+    fn lacks_usage(&self, chunks: &[Chunk]) -> bool;
+}
+
+/// What has become of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing new.
+    Nothing,
+    /// It has ended, and its body may still do so.
+    End,
+    /// Its body is to be closed.
+    LeftOpen,
+}
+
+impl EndSearch {
+    /// Looks [`SOON`]: an end marker seems to have come.
+    pub(super) fn mark(&mut self) {
+        self.is_marked = true;
+    }
+
+    /// Whether an end marker seems to have come that was not looked at.
+    pub(super) fn is_marked(&self) -> bool {
+        self.is_marked
+    }
+
+    /// Looks at the answer in `chunks`.
+    pub(super) fn look(&mut self, chunks: &[Chunk], now: Duration, answer: &impl Ending) -> Found {
+        let Some(last) = chunks.last() else { return Found::Nothing };
+        if let Some(ended) = self.ended {
+            let is_over = last.at + QUIET <= now || ended + ANYWAY <= now;
+            let is_closed = is_over && (ended + USAGE <= now || !answer.lacks_usage(chunks));
+            return if is_closed { Found::LeftOpen } else { Found::Nothing };
+        }
+        let least = if self.is_marked { SOON } else { QUIET };
+        let is_old = |chunk: &Chunk| chunk.at + least <= now;
+        let is_due = is_old(last) || now >= self.last_look + ANYWAY;
+        if self.seen == chunks.len() || !is_due {
+            return Found::Nothing;
+        }
+        let old = chunks.partition_point(is_old);
+        (self.last_look, self.is_marked) = (now, false);
+        let seen = mem::replace(&mut self.seen, old);
+        if old == seen || !answer.has_ended(&chunks[..old], seen) {
+            return Found::Nothing;
+        }
+        self.ended = chunks[..old].last().map(|chunk| chunk.at);
+        match last.at + QUIET <= now {
+            true => self.look(chunks, now, answer).max_end(),
+            false => Found::End,
+        }
+    }
+
+    /// When to look next if nothing comes.
+    pub(super) fn next(&self, chunks: &[Chunk], now: Duration) -> Duration {
+        let least = if self.is_marked { SOON } else { QUIET };
+        let due = chunks.last().map_or(now + QUIET, |chunk| chunk.at + least);
+        // What was looked at and has not come is looked at again now and then.
+        if due > now { due } else { now + PATIENCE }
+    }
+}
+
+impl Found {
+    /// That the answer has ended, at least.
+    fn max_end(self) -> Self {
+        if self == Self::Nothing { Self::End } else { self }
+    }
+}
+
+/// How a body ends that the server kept open.
+pub(super) fn left_open() -> RequestError {
+    let message = "the answer had ended, and the server kept the body open";
+    RequestError::new(ErrorKind::LeftOpen, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn chunks(times: &[u64]) -> Vec<Chunk> {
+        times
+            .iter()
+            .map(|at| Chunk { at: ms(*at), uncertainty: Duration::ZERO, bytes: "x".into() })
+            .collect()
+    }
+
+    /// An answer that ends with this many chunks, and has its usage with this many; and what it was
+    /// asked.
+    struct Answer {
+        end: usize,
+        usage: usize,
+        looks: RefCell<Vec<(usize, usize)>>,
+    }
+
+    impl Answer {
+        fn new(end: usize, usage: usize) -> Self {
+            Self { end, usage, looks: RefCell::default() }
+        }
+    }
+
+    impl Ending for Answer {
+        fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
+            self.looks.borrow_mut().push((chunks.len(), seen));
+            chunks.len() >= self.end
+        }
+
+        fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
+            chunks.len() < self.usage
+        }
+    }
+
+    use Found::{End, LeftOpen, Nothing};
+
+    #[test]
+    fn each_chunk_is_looked_at_once_and_only_when_the_stream_is_quiet() {
+        let (mut search, answer) = (EndSearch::default(), Answer::new(4, 0));
+        let mut look = |times: &[u64], now| search.look(&chunks(times), ms(now), &answer);
+        assert_eq!(look(&[], 400), Nothing);
+        assert_eq!(look(&[10, 20], 269), Nothing, "not quiet");
+        assert_eq!(look(&[10, 20], 270), Nothing);
+        assert_eq!(look(&[10, 20], 9000), Nothing, "nothing new");
+        assert_eq!(look(&[10, 20, 9100], 9200), Nothing, "not quiet");
+        assert_eq!(look(&[10, 20, 9100, 9200], 9450), LeftOpen);
+        assert_eq!(answer.looks.take(), [(2, 0), (4, 2)]);
+    }
+
+    #[test]
+    fn comments_do_not_hide_an_end() {
+        let (mut search, answer) = (EndSearch::default(), Answer::new(99, 0));
+        let pings: Vec<_> = (0..30).map(|n| n * 100).collect();
+        for now in 0..30_usize {
+            search.look(&chunks(&pings[..=now]), ms(100 * now as u64 + 1), &answer);
+        }
+        assert_eq!(answer.looks.take(), [(8, 0), (18, 8)]);
+        // A marker among them is found soon, and the body is closed though they go on.
+        let (mut search, answer) = (EndSearch::default(), Answer::new(2, 0));
+        search.mark();
+        assert_eq!(search.look(&chunks(&[0, 100]), ms(110), &answer), End);
+        assert_eq!(search.look(&chunks(&pings[..11]), ms(1001), &answer), Nothing);
+        assert_eq!(search.look(&chunks(&pings[..12]), ms(1101), &answer), LeftOpen);
+    }
+
+    #[test]
+    fn an_end_marker_frees_the_place_soon_and_the_body_may_end_later() {
+        // Chunks so far, when it is looked, what is found.
+        type Look = (&'static [u64], u64, Found);
+        let cases: [(usize, &[Look]); 3] = [
+            // With its usage.
+            (
+                2,
+                &[
+                    (&[10, 20], 24, Nothing),
+                    (&[10, 20], 25, End),
+                    (&[10, 20], 269, Nothing),
+                    (&[10, 20], 270, LeftOpen),
+                ],
+            ),
+            // Usage comes late.
+            (
+                3,
+                &[
+                    (&[10, 20], 30, End),
+                    (&[10, 20], 1900, Nothing),
+                    (&[10, 20, 1900], 1901, LeftOpen),
+                ],
+            ),
+            // It never comes.
+            (9, &[(&[10, 20], 40, End), (&[10, 20], 2019, Nothing), (&[10, 20], 2020, LeftOpen)]),
+        ];
+        for (usage, looks) in cases {
+            let (mut search, answer) = (EndSearch::default(), Answer::new(2, usage));
+            search.mark();
+            for (times, now, found) in looks {
+                assert_eq!(search.look(&chunks(times), ms(*now), &answer), *found, "{usage} {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_looked_when_something_may_be_found() {
+        let mut search = EndSearch::default();
+        assert_eq!(search.next(&chunks(&[]), ms(5)), ms(5) + QUIET);
+        assert_eq!(search.next(&chunks(&[100]), ms(200)), ms(100) + QUIET);
+        assert_eq!(search.next(&chunks(&[100]), ms(400)), ms(400) + PATIENCE);
+        search.mark();
+        assert_eq!(search.next(&chunks(&[100]), ms(101)), ms(100) + SOON);
+    }
+
+    #[test]
+    fn a_refusal_is_over_when_its_body_says_nothing_more() {
+        let is_over = |status, now| {
+            is_refusal_over(StatusCode::from_u16(status).expect("a status"), ms(10), ms(now))
+        };
+        assert!(is_over(500, 1010) && is_over(404, 5000) && is_over(302, 1010));
+        assert!(!is_over(500, 1009) && !is_over(200, 5000));
+    }
+
+    #[test]
+    fn marks_are_found_in_any_of_the_chunks() {
+        let marks = EndMarks::of(&["DONE", "stop"]);
+        let of = |texts: &[&'static str]| -> Vec<Chunk> {
+            let chunk = |text: &&'static str| Chunk {
+                at: ms(0),
+                uncertainty: ms(0),
+                bytes: (*text).into(),
+            };
+            texts.iter().map(chunk).collect()
+        };
+        assert!(marks.are_in(&of(&["a", "b [DONE]"])));
+        assert!(marks.are_in(&of(&["stop", "a"])));
+        assert!(!marks.are_in(&of(&["DO", "NE"])));
+        assert!(!marks.are_in(&[]));
+    }
+}

@@ -1,0 +1,62 @@
+//! Connections that are open before the clock starts.
+
+use std::time::{Duration, Instant};
+
+use llm_stream_core::recording::{Chunk, Recording, RequestError};
+
+use super::{Jobs, Next};
+
+/// Most connections that are being opened at the same time: servers queue no more than some.
+const MOST: usize = 64;
+
+/// Jobs that send nothing: they open connections until so many are open.
+pub struct Opening<'a> {
+    left: usize,
+    under_way: usize,
+    is_cancelled: &'a dyn Fn() -> bool,
+    /// How many could not be opened, with the first reason.
+    pub failed: Option<(usize, RequestError)>,
+}
+
+impl<'a> Opening<'a> {
+    /// Of as many connections, until `is_cancelled`.
+    pub fn new(connections: usize, is_cancelled: &'a dyn Fn() -> bool) -> Self {
+        Self { left: connections, under_way: 0, is_cancelled, failed: None }
+    }
+
+    /// Whether one more may be opened while so many are.
+    pub fn may_open(under_way: usize) -> bool {
+        under_way < MOST
+    }
+}
+
+impl Jobs for Opening<'_> {
+    fn next(&mut self, _: Instant, idle: usize) -> Next {
+        // Some may be open already.
+        if self.left <= idle.saturating_add(self.under_way) || !Self::may_open(self.under_way) {
+            return Next::AfterAnAnswer;
+        }
+        self.under_way += 1;
+        Next::Open
+    }
+
+    fn opened(&mut self, opened: Result<(), RequestError>) {
+        self.under_way -= 1;
+        if let Err(error) = opened {
+            self.left -= 1;
+            self.failed.get_or_insert((0, error)).0 += 1;
+        }
+    }
+
+    fn arrived(&mut self, _: usize, _: &Chunk) {}
+
+    fn last_token(&self, _: &[Chunk]) -> Option<Duration> {
+        None
+    }
+
+    fn is_cancelled(&self) -> bool {
+        (self.is_cancelled)()
+    }
+
+    fn finished(&mut self, _: usize, _: Result<Recording, RequestError>) {}
+}

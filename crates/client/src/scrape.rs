@@ -1,0 +1,133 @@
+//! A server's metrics: fetched between trials, never during one.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+use llm_stream_core::unix_url::unix_url;
+use reqwest::{Url, redirect, retry};
+
+use super::{now, tls, via_reqwest::to_file};
+use crate::{
+    options::Access,
+    options::MetricsUrl,
+    proxy,
+    route::{Proxy, Secret},
+};
+
+/// Longest that a trial waits for it, each time.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long what is not there yet is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long to wait between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Most bytes of it.
+const LIMIT: usize = 16 << 20;
+
+/// Fetches the metrics of one server.
+#[derive(Debug)]
+pub struct Scraper {
+    http: reqwest::Client,
+    url: Url,
+    headers: HeaderMap,
+    /// Where the metrics are, in messages.
+    shown: String,
+}
+
+impl Scraper {
+    /// For the metrics of the server that `access` leads to. What is sent to the endpoint, its key
+    /// above all, is sent to no other host.
+    pub fn new(wanted: &MetricsUrl, access: &Access) -> anyhow::Result<Self> {
+        let endpoint = Url::parse(&access.url).ok();
+        let url = match (wanted, &endpoint) {
+            (MetricsUrl::At(url), _) => Url::parse(url)?,
+            (_, Some(endpoint)) => {
+                Url::parse(&endpoint.origin().ascii_serialization())?.join("/metrics")?
+            }
+            (_, None) => anyhow::bail!("there is no server"),
+        };
+        let tls = match url.scheme() {
+            "https" => tls::trusting(&access.route.tls, tls::HTTP_2)?,
+            _ => tls::trusting_nobody()?,
+        };
+        let mut builder = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            // A trial may last longer than a server keeps an idle connection: vLLM does 5 s.
+            .pool_max_idle_per_host(0)
+            .timeout(TIMEOUT)
+            .tls_backend_preconfigured(tls);
+        // Another URL than the endpoint's own is never one by its socket.
+        let socket = access.route.socket.as_ref().filter(|_| *wanted == MetricsUrl::Auto);
+        builder = match (socket, &access.route.proxy) {
+            (Some(path), _) => to_file(builder.no_proxy(), path),
+            (_, Proxy::Through(Secret(proxy))) => builder.proxy(reqwest::Proxy::all(proxy)?),
+            (_, Proxy::Environment) if !proxy::is_loopback(url.as_str()) => builder,
+            (_, Proxy::Environment | Proxy::None) => builder.no_proxy(),
+        };
+        let is_same_server = socket == access.route.socket.as_ref()
+            && endpoint.is_some_and(|endpoint| endpoint.origin() == url.origin());
+        let mut headers = HeaderMap::new();
+        if is_same_server {
+            headers.extend(access.headers.iter().cloned());
+            if let Some(Secret(key)) = &access.key {
+                let mut value = HeaderValue::from_str(&format!("Bearer {key}"))?;
+                value.set_sensitive(true);
+                headers.insert(header::AUTHORIZATION, value);
+            }
+        }
+        let shown = socket.map_or_else(|| url.to_string(), |path| unix_url(path, url.path()));
+        Ok(Self { http: builder.build()?, url, headers, shown })
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.shown
+    }
+
+    /// The metrics now, or why there are none.
+    pub async fn read(&self) -> Result<String, String> {
+        let request = self.http.get(self.url.clone()).headers(self.headers.clone());
+        let mut response = request.send().await.map_err(|error| root_cause(&error))?;
+        if !response.status().is_success() {
+            return Err(format!("HTTP {}", response.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| root_cause(&error))? {
+            body.extend_from_slice(&piece);
+            if body.len() > LIMIT {
+                return Err("there are more than 16 MB of them".into());
+            }
+        }
+        String::from_utf8(body).map_err(|_| "they are not text".into())
+    }
+
+    /// The metrics as soon as `is_there` says that they hold all, or after half a second as they
+    /// are: a server may count an answer a little after its end. All looks together take two
+    /// seconds at most, however slow the server is.
+    pub async fn read_until(&self, is_there: impl Fn(&str) -> bool) -> Result<String, String> {
+        let begun = now();
+        let mut last = Err("it took longer than 2 s".to_owned());
+        loop {
+            let reading = tokio::time::timeout_at((begun + TIMEOUT).into(), self.read());
+            match reading.await {
+                Ok(Ok(text)) if is_there(&text) || now() >= begun + PATIENCE => return Ok(text),
+                Ok(Ok(text)) => last = Ok(text),
+                // What was read before is of use all the same.
+                Ok(Err(error)) => return last.map_err(|_| error),
+                Err(_) => return last,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

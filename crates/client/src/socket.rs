@@ -1,0 +1,199 @@
+//! A socket whose reads say when their bytes arrived.
+//!
+//! On Linux the kernel notes the arrival of every packet (`SO_TIMESTAMPNS`, socket(7)) and hands it
+//! over with the bytes, so a read that comes late does not make the stamp late. One read has one
+//! stamp: that of the last segment it took. Where the kernel gives none, the reader's clock is all
+//! there is; so it is with sockets of the file system, on which it takes the wish and gives no
+//! stamps.
+
+use std::{
+    io::{self, Read as _, Write},
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use llm_stream_core::recording::StampedBy;
+use llm_stream_socket::Socket;
+use mio::net::TcpStream;
+
+use super::{clock::Now, place::Address};
+
+/// What one read took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Read {
+    /// How many bytes; 0 at the end of the stream.
+    pub(super) bytes: usize,
+    /// When the last of them arrived, by the wall clock, if the kernel says so.
+    pub(super) arrived: Option<Duration>,
+}
+
+/// A connected, or connecting, socket.
+#[derive(Debug)]
+pub(super) struct TimedSocket {
+    pub(super) stream: Socket,
+    /// Bytes that have been read in all.
+    pub(super) received: u64,
+    control: Vec<u8>,
+}
+
+impl TimedSocket {
+    /// Begins to connect.
+    pub(super) fn connect(address: &Address) -> io::Result<Self> {
+        Self::over(address.connect()?)
+    }
+
+    /// One that is connected.
+    pub(super) fn of(stream: std::net::TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Self::over(Socket::Tcp(TcpStream::from_std(stream)))
+    }
+
+    fn over(stream: Socket) -> io::Result<Self> {
+        stream.set_nodelay()?;
+        let control = match &stream {
+            Socket::Tcp(stream) => ask_for_stamps(stream),
+            #[cfg(unix)]
+            Socket::Unix(_) => Vec::new(),
+        };
+        Ok(Self { stream, received: 0, control })
+    }
+
+    /// Our address, if the server has a port.
+    pub(super) fn local_port(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Socket::Tcp(stream) => stream.local_addr().ok(),
+            #[cfg(unix)]
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// Takes what has arrived; `WouldBlock` when nothing has.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+        loop {
+            match self.read_once(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => {
+                    self.received += read.as_ref().map_or(0, |read| read.bytes as u64);
+                    return read;
+                }
+            }
+        }
+    }
+
+    fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+        match &mut self.stream {
+            Socket::Tcp(stream) if !self.control.is_empty() => {
+                read_stamped(stream, buffer, &mut self.control)
+            }
+            stream => Ok(Read { bytes: stream.read(buffer)?, arrived: None }),
+        }
+    }
+
+    /// Hands over what the kernel takes of `bytes`.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => return written,
+            }
+        }
+    }
+}
+
+impl io::Read for TimedSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Self::read(self, buffer).map(|read| read.bytes)
+    }
+}
+
+/// Keeps the kernel stamping while it is there: it stops when no socket asks any more, and takes a
+/// while to begin anew.
+#[derive(Debug)]
+pub(super) struct Stamping {
+    #[expect(dead_code, reason = "only has to be there")]
+    socket: std::net::UdpSocket,
+    /// Whether the kernel agrees to stamp.
+    pub(super) by: StampedBy,
+}
+
+impl Stamping {
+    pub(super) fn begin() -> io::Result<Self> {
+        let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))?;
+        let by = match ask_for_stamps(&socket).is_empty() {
+            true => StampedBy::Program,
+            false => StampedBy::Kernel,
+        };
+        Ok(Self { socket, by })
+    }
+}
+
+/// How many files this process may have open, a socket being one: as many as the system lets it,
+/// which is asked for. `None` where that is not known.
+#[cfg(target_os = "linux")]
+pub(super) fn open_files() -> Option<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    Some(if raised { hard } else { soft })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn open_files() -> Option<u64> {
+    None
+}
+
+/// Both clocks, read so close to one another that nothing can have come between.
+#[expect(clippy::disallowed_methods, reason = "stamps are taken here")]
+pub(super) fn now() -> Now {
+    const CLOSE: Duration = Duration::from_micros(5);
+    const TRIES: usize = 8;
+    let mut before = Instant::now();
+    for attempt in 1.. {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let after = Instant::now();
+        if after - before <= CLOSE || attempt == TRIES {
+            return Now { monotonic: after, wall };
+        }
+        before = after;
+    }
+    unreachable!("the tries end")
+}
+
+/// Room for a stamp, when the kernel agrees to give them; else none.
+#[cfg(target_os = "linux")]
+fn ask_for_stamps(socket: &impl std::os::fd::AsFd) -> Vec<u8> {
+    use nix::sys::{
+        socket::{setsockopt, sockopt::ReceiveTimestampns},
+        time::TimeSpec,
+    };
+    match setsockopt(socket, ReceiveTimestampns, &true) {
+        Ok(()) => nix::cmsg_space!(TimeSpec),
+        Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_stamps<T>(_: &T) -> Vec<u8> {
+    Vec::new()
+}
+
+#[cfg(target_os = "linux")]
+fn read_stamped(stream: &TcpStream, buffer: &mut [u8], control: &mut [u8]) -> io::Result<Read> {
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let fd = stream.as_raw_fd();
+    let message = recvmsg::<()>(fd, &mut parts, Some(control), MsgFlags::empty())?;
+    let arrived = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+        _ => None,
+    });
+    Ok(Read { bytes: message.bytes, arrived })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_stamped(_: &TcpStream, _: &mut [u8], _: &mut [u8]) -> io::Result<Read> {
+    Err(io::ErrorKind::Unsupported.into())
+}

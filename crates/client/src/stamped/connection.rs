@@ -1,0 +1,282 @@
+//! A connection: a stamping socket, with TLS over it or not.
+
+use std::io::{self, Read as _, Write as _};
+
+use llm_stream_core::recording::RequestError;
+use rustls::ClientConnection;
+
+use super::incoming::{Arrival, Incoming};
+use crate::{place::Address, socket::TimedSocket};
+
+/// A connection that is open or being opened.
+pub(super) struct Connection {
+    pub(super) socket: TimedSocket,
+    pub(super) tls: Option<Box<ClientConnection>>,
+}
+
+impl Connection {
+    /// Begins to connect.
+    pub(super) fn to(address: &Address) -> io::Result<Self> {
+        Ok(Self { socket: TimedSocket::connect(address)?, tls: None })
+    }
+
+    /// Whether the connection has been made; an error when it cannot be.
+    pub(super) fn is_connected(&self) -> io::Result<bool> {
+        self.socket.stream.is_connected()
+    }
+
+    /// Whether the TLS handshake is still to be done.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Whether nothing speaks against sending on a connection that was kept.
+    pub(super) fn is_open(&mut self, buffer: &mut [u8]) -> bool {
+        loop {
+            match self.socket.read(buffer) {
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+                Ok(read) if read.bytes == 0 => return false,
+                // TLS sends session tickets unasked; HTTP sends nothing.
+                Ok(read) => {
+                    let bytes = &buffer[..read.bytes];
+                    if !self.tls.as_mut().is_some_and(|tls| takes_silently(tls, bytes)) {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves the TLS handshake on; whether anything moved.
+    pub(super) fn shake(&mut self) -> Result<bool, TlsError> {
+        let Some(tls) = &mut self.tls else { return Ok(false) };
+        let mut moved = false;
+        while tls.wants_write() {
+            match tls.write_tls(&mut self.socket.stream) {
+                Ok(_) => moved = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if tls.wants_read() {
+            match tls.read_tls(&mut self.socket) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(_) => moved = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
+                Err(error) => return Err(error.into()),
+            }
+            let processed = tls.process_new_packets();
+            if processed.is_err() {
+                // The server should learn why; it is gone if it does not.
+                let _ = tls.write_tls(&mut self.socket.stream);
+            }
+            processed?;
+        }
+        Ok(moved)
+    }
+
+    /// Encrypts the request where that is wanted; what is then left to write as it is.
+    pub(super) fn seal(&mut self, request: Vec<u8>) -> io::Result<Vec<u8>> {
+        let Some(tls) = &mut self.tls else { return Ok(request) };
+        tls.set_buffer_limit(None);
+        tls.writer().write_all(&request)?;
+        Ok(Vec::new())
+    }
+
+    /// Writes what the kernel takes; whether something is left.
+    pub(super) fn write(&mut self, rest: &mut &[u8]) -> io::Result<bool> {
+        let blocks = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        while !rest.is_empty() {
+            match self.socket.write(rest) {
+                Ok(written) => *rest = &rest[written..],
+                Err(error) if blocks(&error) => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+        while let Some(tls) = self.tls.as_mut().filter(|tls| tls.wants_write()) {
+            match tls.write_tls(&mut self.socket.stream) {
+                Ok(_) => {}
+                Err(error) if blocks(&error) => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The arrival of a read that is stamped like this. No byte of a TLS record can be decrypted
+    /// before the last one is there.
+    pub(super) fn arrival(&self, bytes: &[u8], arrival: Arrival) -> Arrival {
+        match self.tls.is_some() && arrival.is_exact && is_one_record(bytes) {
+            true => Arrival { since: arrival.at, ..arrival },
+            false => arrival,
+        }
+    }
+
+    /// Whether parts of this read may have their own arrivals that matter: not if it seems to hold
+    /// one event and no more, which the stamp is of.
+    pub(super) fn needs_pieces(&self, bytes: &[u8], incoming: &Incoming) -> bool {
+        let is_one = match self.tls {
+            Some(_) => is_one_record(bytes),
+            None => is_one_event(bytes) && incoming.reader.head().is_some(),
+        };
+        !bytes.is_empty() && !is_one
+    }
+
+    /// Takes one read: its first `pieces`, which have their own arrivals, and what is left of it.
+    pub(super) fn take_pieces(
+        &mut self,
+        mut bytes: &[u8],
+        pieces: &[(usize, Arrival)],
+        mut arrival: Arrival,
+        incoming: &mut Incoming,
+    ) -> Result<(), TlsError> {
+        let is_end = bytes.is_empty();
+        for (length, known) in pieces {
+            let piece;
+            (piece, bytes) = bytes.split_at(*length);
+            self.take(piece, *known, incoming)?;
+            arrival.since = arrival.since.max(known.at);
+            arrival.at = arrival.at.max(known.at);
+        }
+        match is_end || !bytes.is_empty() {
+            true => self.take(bytes, arrival, incoming),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes bytes and their arrival; nothing read means that the server has closed.
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        arrival: Arrival,
+        incoming: &mut Incoming,
+    ) -> Result<(), TlsError> {
+        if bytes.is_empty() {
+            return match self.tls {
+                Some(_) => Ok(incoming.cut(arrival)?),
+                None => Ok(incoming.close(arrival)?),
+            };
+        }
+        let taken = match &mut self.tls {
+            None => incoming.take(bytes, arrival).map_err(TlsError::from),
+            Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, arrival)),
+        };
+        // What came before an error came.
+        incoming.end_read(arrival);
+        taken?;
+        let closed = self.tls.as_mut().is_some_and(|tls| {
+            tls.process_new_packets().is_ok_and(|state| state.peer_has_closed())
+        });
+        match closed {
+            true => Ok(incoming.close(arrival)?),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Whether these bytes end with an event of JSON and have no end of another one.
+fn is_one_event(bytes: &[u8]) -> bool {
+    let is_end = |end: &usize| {
+        let line = &bytes[..*end];
+        line.strip_suffix(b"\r").unwrap_or(line).ends_with(b"}")
+    };
+    let mut ends = memchr::memchr_iter(b'\n', bytes).filter(is_end);
+    let is_last = |end: usize| bytes[end..].trim_ascii().is_empty();
+    ends.next().is_some_and(is_last) && ends.next().is_none()
+}
+
+/// Whether these bytes are one record of TLS, and not the rest of one.
+fn is_one_record(bytes: &[u8]) -> bool {
+    let [20..=23, 3, _, high, low, rest @ ..] = bytes else { return false };
+    rest.len() == usize::from(u16::from_be_bytes([*high, *low]))
+}
+
+/// Why a TLS connection failed.
+pub(super) enum TlsError {
+    Io(io::Error),
+    Tls(rustls::Error),
+    /// What was decrypted is no answer.
+    Answer(RequestError),
+}
+
+impl From<io::Error> for TlsError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Tls(error)
+    }
+}
+
+impl From<RequestError> for TlsError {
+    fn from(error: RequestError) -> Self {
+        Self::Answer(error)
+    }
+}
+
+/// Hands the plain text in `bytes` to `sink`, piece by piece. What follows TLS's own end is left
+/// out: it is nobody's, and TLS takes none of it.
+fn decrypt(
+    tls: &mut ClientConnection,
+    mut bytes: &[u8],
+    mut sink: impl FnMut(&[u8]) -> Result<(), RequestError>,
+) -> Result<(), TlsError> {
+    let mut plain = [0; 16 << 10];
+    while !bytes.is_empty() && tls.read_tls(&mut bytes)? > 0 {
+        let mut left = tls.process_new_packets()?.plaintext_bytes_to_read();
+        while left > 0 {
+            let read = tls.reader().read(&mut plain)?;
+            sink(&plain[..read])?;
+            left -= read;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `bytes` are TLS's own affair and the server has not closed.
+fn takes_silently(tls: &mut ClientConnection, bytes: &[u8]) -> bool {
+    let mut silent = true;
+    let taken = decrypt(tls, bytes, |_| {
+        silent = false;
+        Ok(())
+    });
+    let closed = tls.process_new_packets().map_or(true, |state| state.peer_has_closed());
+    taken.is_ok() && silent && !closed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_is_told_from_several_and_from_parts() {
+        let one: [&[u8]; 4] = [
+            b"9\r\ndata: {}\n\n\r\n",
+            b"data: {\"a\":1}\r\n\r\n",
+            b"{\"done\":false}\n",
+            b"event: x\ndata: {}\n\n",
+        ];
+        let other: [&[u8]; 6] = [
+            b"",
+            b"data: {}\n\ndata: {}\n\n",
+            b"data: {}\n\ndata: [DONE]\n\n",
+            b"data: {}\n\n: ping\n\n",
+            b"data: {}\n\ndata: {\"a",
+            b"data: {\"a",
+        ];
+        assert_eq!(one.map(is_one_event), [true; 4]);
+        assert_eq!(other.map(is_one_event), [false; 6]);
+    }
+
+    #[test]
+    fn one_record_is_told_from_several_and_from_parts() {
+        assert!(is_one_record(&[23, 3, 3, 0, 2, 1, 1]));
+        assert!(!is_one_record(&[23, 3, 3, 0, 2, 1]));
+        assert!(!is_one_record(&[23, 3, 3, 0, 1, 1, 23, 3, 3, 0, 1, 1]));
+        assert!(!is_one_record(&[7, 3, 3, 0, 2, 1, 1]), "the rest of one");
+        assert!(!is_one_record(&[]));
+    }
+}

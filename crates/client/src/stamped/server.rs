@@ -1,0 +1,143 @@
+//! Where to connect to.
+
+use std::{
+    io,
+    net::{IpAddr, ToSocketAddrs},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
+
+use llm_stream_core::recording::RequestError;
+use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
+
+use super::{connection::TlsError, incoming::Incoming};
+use crate::{
+    place::{Address, Place},
+    route::Route,
+    tap, tls,
+};
+
+/// How often a wait for the resolver looks whether its answer is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A place and how to speak to the server there.
+pub(super) struct Server {
+    place: Place,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+impl Server {
+    pub(super) fn of(url: &reqwest::Url, route: &Route) -> anyhow::Result<Self> {
+        let place = Place::of(url, route);
+        let host = unbracketed(url.host_str().unwrap_or_default());
+        let tls = match url.scheme() {
+            "https" => {
+                let config = tls::trusting(&route.tls, tls::HTTP_1)?;
+                Some((Arc::new(config), ServerName::try_from(host.to_owned())?))
+            }
+            _ => None,
+        };
+        Ok(Self { place, tls })
+    }
+
+    /// The addresses of the place. The system's resolver knows no limit and cannot be stopped, so it
+    /// runs beside.
+    pub(super) fn resolve(
+        &self,
+        limit: Duration,
+        is_cancelled: impl Fn() -> bool,
+    ) -> Result<Vec<Address>, RequestError> {
+        let (host, port) = match &self.place {
+            Place::Port { host, port, .. } => (unbracketed(host).to_owned(), *port),
+            Place::File(path) => return Ok(vec![Address::File(path.clone())]),
+        };
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![Address::Port((address, port).into())]);
+        }
+        let (found, addresses) = mpsc::channel();
+        let all =
+            move || (host, port).to_socket_addrs().map(|all| all.map(Address::Port).collect());
+        thread::spawn(move || found.send(all()));
+        let mut left = limit;
+        loop {
+            return match addresses.recv_timeout(left.min(LOOK)) {
+                Ok(Ok(addresses)) if Vec::is_empty(&addresses) => {
+                    Err(self.place.failed_for("it has no address"))
+                }
+                Ok(Ok(addresses)) => Ok(addresses),
+                Ok(Err(error)) => Err(self.failed(&error)),
+                Err(RecvTimeoutError::Timeout) if left > LOOK && !is_cancelled() => {
+                    left -= LOOK;
+                    continue;
+                }
+                Err(_) => Err(self.too_late(limit)),
+            };
+        }
+    }
+
+    /// Notes that this process cannot see the packets of the server.
+    pub(super) fn lose_packets(&self) {
+        tap::lose(&self.place);
+    }
+
+    pub(super) fn failed(&self, error: &io::Error) -> RequestError {
+        self.place.failed(error)
+    }
+
+    pub(super) fn tls_failed(&self, cause: TlsError) -> RequestError {
+        let cause = match cause {
+            TlsError::Io(error) => error.to_string(),
+            TlsError::Tls(error) => tls::told(&error),
+            TlsError::Answer(error) => error.message,
+        };
+        self.place.tls_failed(&cause)
+    }
+
+    /// Why bytes that came over TLS were not understood. Before an answer it is TLS that failed: a
+    /// client that lacks a certificate learns it only now.
+    pub(super) fn not_taken(&self, cause: TlsError, incoming: &Incoming) -> RequestError {
+        match cause {
+            TlsError::Answer(error) => error,
+            TlsError::Io(error) => incoming.broken(&error),
+            TlsError::Tls(error) if incoming.reader.head().is_some() => incoming.broken(&error),
+            TlsError::Tls(_) => self.tls_failed(cause),
+        }
+    }
+
+    pub(super) fn too_late(&self, limit: Duration) -> RequestError {
+        self.place.too_late(limit)
+    }
+
+    /// The client's side of a TLS handshake, where the server wants one.
+    pub(super) fn tls(&self) -> Result<Option<Box<ClientConnection>>, RequestError> {
+        let Some((config, name)) = &self.tls else { return Ok(None) };
+        match ClientConnection::new(config.clone(), name.clone()) {
+            Ok(connection) => Ok(Some(Box::new(connection))),
+            Err(error) => Err(self.tls_failed(error.into())),
+        }
+    }
+}
+
+/// An IPv6 address as it is outside URLs.
+fn unbracketed(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::has_unseen_packets;
+
+    #[test]
+    fn a_server_whose_packets_are_not_seen_is_known_by_its_url() {
+        let url = reqwest::Url::parse("http://unseen.test/v1/chat/completions").expect("a URL");
+        Server::of(&url, &Route::default()).expect("a server").lose_packets();
+        assert!(has_unseen_packets("http://unseen.test:80/v1"));
+        assert!(!has_unseen_packets("http://unseen.test:8000/v1"));
+        assert!(!has_unseen_packets("http://seen.test/v1"));
+    }
+}

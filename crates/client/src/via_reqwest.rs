@@ -1,0 +1,560 @@
+//! The transport by way of reqwest: HTTP/2, proxies, and systems whose kernel gives no stamps.
+//! Arrivals are stamped when the program has read them.
+
+mod crowd;
+mod failure;
+mod pulse;
+
+use std::{
+    error::Error as StdError,
+    future::Future,
+    io,
+    path::Path,
+    pin::Pin,
+    slice,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Version, header};
+use llm_stream_core::recording::{
+    self, Chunk, ErrorKind, Recording, RequestError, StampedBy, Uncertainty,
+};
+use reqwest::{Response, redirect, retry};
+use rustls::ClientConfig;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use self::{
+    crowd::Crowd,
+    failure::http_error,
+    pulse::{Pulse, Reads},
+};
+use super::{
+    BODY_LIMIT, Driven, Jobs, PATIENCE, Watch, broke_off,
+    ending::{EndMarks, EndSearch, Ending, Found, QUIET, SOON, is_refusal_over, left_open},
+    http1::{HEADERS_LIMIT, HttpError},
+    limits::Limits,
+    now,
+    place::Place,
+    tls, too_long, unreadable,
+};
+use crate::{
+    options::Connection,
+    options::Timeouts,
+    proxy,
+    route::{Proxy, Route, Secret},
+};
+
+/// How long bytes that the kernel has may be on their way through hyper, before they are missed: a
+/// few turns of the runtime.
+const UNREAD: Duration = Duration::from_millis(10);
+
+/// Sends requests to one endpoint: one at a time on the caller's runtime, or many at once on its
+/// own.
+#[derive(Debug)]
+pub(super) struct ViaReqwest {
+    target: Target,
+    /// For one request at a time.
+    lane: Lane,
+    /// For many. Apart, since a connection is served by the runtime that made it.
+    crowd: Mutex<Option<Crowd>>,
+}
+
+/// Where and how to send, the same for every lane.
+#[derive(Debug)]
+struct Target {
+    method: Method,
+    url: reqwest::Url,
+    headers: HeaderMap,
+    timeouts: Timeouts,
+    marks: EndMarks,
+    connection: Connection,
+    tls: ClientConfig,
+    place: Place,
+    proxy: Proxy,
+    /// Whether connections are kept: not once a request has found its connection closed.
+    keeps: AtomicBool,
+}
+
+/// A place for one connection and one request on it. It has a pool of its own, so that it is known
+/// which connection carries which request.
+#[derive(Debug)]
+struct Lane {
+    http: reqwest::Client,
+    connects: Connects,
+    /// Whether an answer has come to its end, so that a connection could have been kept.
+    answered: AtomicBool,
+}
+
+impl ViaReqwest {
+    /// A client for `url` that has no connection yet.
+    pub(super) fn new(
+        (method, url): (Method, reqwest::Url),
+        headers: HeaderMap,
+        (timeouts, marks): (Timeouts, EndMarks),
+        connection: Connection,
+        route: &Route,
+    ) -> anyhow::Result<Self> {
+        let tls = match url.scheme() {
+            "https" => tls::trusting(&route.tls, tls::HTTP_2)?,
+            _ => tls::trusting_nobody()?,
+        };
+        let keeps = AtomicBool::new(true);
+        let target = Target {
+            method,
+            place: Place::of(&url, route).proxied(&url, &route.proxy),
+            url,
+            headers,
+            timeouts,
+            marks,
+            connection,
+            tls,
+            proxy: route.proxy.clone(),
+            keeps,
+        };
+        let lane = target.lane()?;
+        Ok(Self { target, lane, crowd: Mutex::new(None) })
+    }
+
+    /// Sends `body` and records the answer to its end.
+    ///
+    /// An error means that there was no answer. An answer that broke off is a recording that says
+    /// so, since what came before is worth reading.
+    pub(super) async fn send(
+        &self,
+        body: Bytes,
+        watch: &dyn Watch,
+    ) -> Result<Recording, RequestError> {
+        let pulse = Pulse::new();
+        tokio::select! {
+            biased;
+            answer = self.target.send(&self.lane, body, watch, &pulse) => answer,
+            () = pulse.beat() => unreachable!("a pulse does not end"),
+            () = cancelled(watch) => {
+                self.lane.answered.store(false, Ordering::Relaxed);
+                Err(RequestError::new(ErrorKind::Interrupted, "interrupted"))
+            }
+        }
+    }
+
+    /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
+    pub(super) fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<Driven> {
+        let mut crowd = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
+        let crowd = match &mut *crowd {
+            Some(crowd) => crowd,
+            none => none.insert(Crowd::new()?),
+        };
+        crowd.drive(&self.target, jobs)
+    }
+}
+
+impl Target {
+    /// A lane that has no connection yet.
+    fn lane(&self) -> anyhow::Result<Lane> {
+        let connects = Connects::default();
+        let mut builder = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .tcp_nodelay(true)
+            .connect_timeout(self.timeouts.connect)
+            .tls_backend_preconfigured(self.tls.clone())
+            .connector_layer(connects.clone())
+            // No figure depends on a header that is not as it must be; http1.rs does the same.
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_max_headers(HEADERS_LIMIT);
+        if self.connection == Connection::Cold {
+            builder = builder.pool_max_idle_per_host(0);
+        }
+        builder = match (&self.place, &self.proxy) {
+            (Place::File(path), _) => to_file(builder.no_proxy(), path),
+            (_, Proxy::Through(Secret(url))) => builder.proxy(reqwest::Proxy::all(url)?),
+            (_, Proxy::Environment) if !proxy::is_loopback(self.url.as_str()) => builder,
+            (_, Proxy::Environment | Proxy::None) => builder.no_proxy(),
+        };
+        Ok(Lane { http: builder.build()?, connects, answered: AtomicBool::new(false) })
+    }
+
+    /// Sends `body` by `lane`, which carries nothing else meanwhile.
+    async fn send(
+        &self,
+        lane: &Lane,
+        body: Bytes,
+        watch: &dyn Watch,
+        pulse: &Pulse,
+    ) -> Result<Recording, RequestError> {
+        let mut request = lane
+            .http
+            .request(self.method.clone(), self.url.clone())
+            .headers(self.headers.clone())
+            .body(body);
+        if !self.keeps.load(Ordering::Relaxed) {
+            request = request.header(header::CONNECTION, "close");
+        }
+        lane.connects.take();
+        let begun = now();
+        let (response, connect) = self.head(lane, request, begun).await?;
+        let origin = connect.map_or(begun, |connect| connect.ended);
+        if connect.is_some() && lane.answered.load(Ordering::Relaxed) {
+            self.keeps.store(false, Ordering::Relaxed);
+        }
+        let limits = Limits { origin, timeouts: self.timeouts };
+        let headers_at = limits.elapsed();
+        let mut reads = pulse.reads(origin);
+        let uncertainty = Uncertainty { headers: reads.uncertainty(), ..Uncertainty::default() };
+        let mut recording = Recording {
+            origin: Some(origin),
+            status: response.status().as_u16(),
+            content_type: recording::header_text(response.headers(), header::CONTENT_TYPE),
+            content_encoding: recording::header_text(response.headers(), header::CONTENT_ENCODING),
+            retry_after: recording::retry_after(response.headers()),
+            http_version: format!("{:?}", response.version()),
+            head_time: recording::head_time(response.headers()),
+            connect: connect.map(|connect| connect.ended - connect.begun),
+            tls: None,
+            sent: None,
+            headers_at,
+            chunks: Vec::new(),
+            ended_at: headers_at,
+            stamped_by: StampedBy::Program,
+            uncertainty,
+            broken: None,
+        };
+        let chunks = &mut recording.chunks;
+        let received = receive(response, (&limits, &self.marks), watch, &mut reads, chunks).await;
+        recording.broken = received.err();
+        let is_left_open =
+            recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
+        let last_read = recording.chunks.last().filter(|_| is_left_open);
+        (recording.ended_at, recording.uncertainty.end) = match last_read {
+            Some(chunk) => (chunk.at, chunk.uncertainty),
+            None => (limits.elapsed(), reads.uncertainty()),
+        };
+        lane.answered.store(recording.broken.is_none(), Ordering::Relaxed);
+        Ok(recording)
+    }
+
+    /// Awaits the response's headers, within the limits that can run out before them, and tells
+    /// whether a connection was made for it.
+    async fn head(
+        &self,
+        lane: &Lane,
+        request: reqwest::RequestBuilder,
+        begun: Instant,
+    ) -> Result<(Response, Option<Connect>), RequestError> {
+        let sending = request.send();
+        tokio::pin!(sending);
+        let limits_from = |origin| Limits { origin, timeouts: self.timeouts };
+        let mut deadline = limits_from(begun).first_deadline();
+        let mut as_of = None;
+        loop {
+            let answer = tokio::time::timeout_at(deadline.into(), &mut sending).await;
+            let connect = lane.connects.get();
+            match answer {
+                Ok(Ok(response)) => return Ok((response, connect)),
+                Ok(Err(error)) => return Err(self.failure(&error)),
+                // While a connection is made, its own limit holds; these count from its end.
+                Err(_) if connect.is_none() && lane.connects.in_progress() => {
+                    deadline = now() + self.timeouts.connect;
+                }
+                Err(_) => {
+                    let limits = limits_from(connect.map_or(begun, |connect| connect.ended));
+                    match as_of.take() {
+                        None => {
+                            as_of = Some(limits.elapsed());
+                            deadline = now() + UNREAD;
+                        }
+                        Some(as_of) => deadline = limits.expired(as_of, &[], |_| None)?,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Why there is no response, in our words.
+    fn failure(&self, error: &reqwest::Error) -> RequestError {
+        if error.is_connect() && error.is_timeout() {
+            self.place.too_late(self.timeouts.connect)
+        } else if let Some(error) = tls_error(error) {
+            self.place.tls_failed(&tls::told(error))
+        } else if error.is_connect() {
+            match causes(error).last().and_then(|cause| cause.downcast_ref()) {
+                Some(error) => self.place.failed(error),
+                None => self.place.failed_for(&root_cause(error)),
+            }
+        } else {
+            let cause = root_cause(error);
+            match http_error(&cause) {
+                // hyper does not show what came; a server that expects TLS sends no HTTP.
+                Some(wrong @ HttpError::Version) if self.url.scheme() == "http" => {
+                    let RequestError { kind, message } = unreadable(false, wrong);
+                    let hint = "if the server speaks TLS on that port: `https://` in `base_url`";
+                    RequestError::new(kind, format!("{message} ({hint})"))
+                }
+                Some(wrong) => unreadable(false, wrong),
+                None => broke_off(false, &cause),
+            }
+        }
+    }
+}
+
+/// Waits until the answer is not wanted any more.
+async fn cancelled(watch: &dyn Watch) {
+    while !watch.is_cancelled() {
+        tokio::time::sleep(PATIENCE).await;
+    }
+}
+
+/// Has every connection be made to a socket in the file system.
+#[cfg(unix)]
+pub(super) fn to_file(builder: reqwest::ClientBuilder, path: &Path) -> reqwest::ClientBuilder {
+    builder.unix_socket(path)
+}
+
+#[cfg(not(unix))]
+pub(super) fn to_file(builder: reqwest::ClientBuilder, _: &Path) -> reqwest::ClientBuilder {
+    builder
+}
+
+/// Records the body to its end. The loop that every figure rests on.
+async fn receive(
+    mut response: Response,
+    (limits, marks): (&Limits, &EndMarks),
+    watch: &dyn Watch,
+    reads: &mut Reads<'_>,
+    chunks: &mut Vec<Chunk>,
+) -> Result<(), RequestError> {
+    let lasts_until_close = lasts_until_close(&response);
+    let (status, headers_at) = (response.status(), limits.elapsed());
+    let (limit, search) = (limits.first_deadline(), EndSearch::default());
+    let mut wakes = Wakes { limit, as_of: None, search, status, headers_at };
+    let sleep = tokio::time::sleep_until((now() + QUIET).min(wakes.limit).into());
+    tokio::pin!(sleep);
+    let mut received = 0;
+    loop {
+        tokio::select! {
+            biased;
+            read = response.chunk() => match read {
+                Ok(Some(bytes)) => {
+                    let at = limits.elapsed();
+                    let uncertainty = reads.uncertainty();
+                    let taken = bytes.len().min(BODY_LIMIT - received);
+                    received += taken;
+                    // The buffer it is a part of may be a hundred times as large.
+                    let kept = Bytes::copy_from_slice(&bytes[..taken]);
+                    let chunk = Chunk { at, uncertainty, bytes: kept };
+                    watch.arrived(&chunk);
+                    if marks.are_in(slice::from_ref(&chunk)) {
+                        wakes.search.mark();
+                        sleep.as_mut().reset((now() + SOON).into());
+                    }
+                    chunks.push(chunk);
+                    if taken < bytes.len() {
+                        return Err(too_long());
+                    }
+                }
+                Ok(None) => return Ok(()),
+                // Over TLS such an end may be anyone's, but the answer is whole if it says so.
+                Err(error) if lasts_until_close && is_end(&error) && watch.has_ended(chunks, 0) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(broken(&error)),
+            },
+            () = &mut sleep => {
+                let next = wakes.wake(limits, watch, chunks)?;
+                sleep.as_mut().reset(next.into());
+            }
+        }
+    }
+}
+
+/// What to look at when no bytes come.
+struct Wakes {
+    /// When a limit may have run out.
+    limit: Instant,
+    /// When it may have, as long as what came before may be on its way through hyper.
+    as_of: Option<Duration>,
+    search: EndSearch,
+    status: StatusCode,
+    headers_at: Duration,
+}
+
+impl Wakes {
+    /// Fails when a limit has run out, or the answer has ended; else says when to look again.
+    fn wake(
+        &mut self,
+        limits: &Limits,
+        watch: &dyn Watch,
+        chunks: &[Chunk],
+    ) -> Result<Instant, RequestError> {
+        let elapsed = limits.elapsed();
+        let last = chunks.last().map_or(self.headers_at, |chunk| chunk.at);
+        if is_refusal_over(self.status, last, elapsed) {
+            return Err(left_open());
+        }
+        match self.search.look(chunks, elapsed, &Answer(watch)) {
+            Found::Nothing => {}
+            Found::End => watch.ending(),
+            Found::LeftOpen => return Err(left_open()),
+        }
+        match self.as_of {
+            None if now() >= self.limit => {
+                self.as_of = Some(elapsed);
+                return Ok(now() + UNREAD);
+            }
+            None => {}
+            Some(as_of) => {
+                self.as_of = None;
+                self.limit = limits.expired(as_of, chunks, |chunks| watch.last_token(chunks))?;
+            }
+        }
+        Ok(self.limit.min(limits.origin + self.search.next(chunks, elapsed)))
+    }
+}
+
+/// What is asked of an answer, as its end is looked for.
+struct Answer<'a>(&'a dyn Watch);
+
+impl Ending for Answer<'_> {
+    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
+        self.0.has_ended(chunks, seen)
+    }
+
+    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
+        self.0.lacks_usage(chunks)
+    }
+}
+
+/// A connection's set-up.
+#[derive(Debug, Clone, Copy)]
+struct Connect {
+    begun: Instant,
+    ended: Instant,
+}
+
+/// Notes when a lane opens a connection. Shared with the connector that it wraps.
+#[derive(Debug, Clone, Default)]
+struct Connects(Arc<Mutex<State>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    begun: Option<Instant>,
+    last: Option<Connect>,
+}
+
+impl Connects {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> State {
+        std::mem::take(&mut self.state())
+    }
+
+    fn get(&self) -> Option<Connect> {
+        self.state().last
+    }
+
+    fn in_progress(&self) -> bool {
+        self.state().begun.is_some()
+    }
+}
+
+impl<S> Layer<S> for Connects {
+    type Service = TimedConnector<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        TimedConnector { inner, connects: self.clone() }
+    }
+}
+
+/// A connector that notes when it began and ended.
+#[derive(Debug, Clone)]
+struct TimedConnector<S> {
+    inner: S,
+    connects: Connects,
+}
+
+impl<S, R> Service<R> for TimedConnector<S>
+where
+    S: Service<R>,
+    S::Future: Send + 'static,
+    S::Response: 'static,
+    S::Error: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, target: R) -> Self::Future {
+        let begun = now();
+        let connects = self.connects.clone();
+        connects.state().begun = Some(begun);
+        let connecting = self.inner.call(target);
+        Box::pin(async move {
+            let connection = connecting.await;
+            let ended = now();
+            let last = connection.is_ok().then_some(Connect { begun, ended });
+            *connects.state() = State { begun: None, last };
+            connection
+        })
+    }
+}
+
+/// Whether only the connection's end can be the body's.
+fn lasts_until_close(response: &Response) -> bool {
+    let headers = response.headers();
+    response.version() < Version::HTTP_2
+        && !headers.contains_key(header::CONTENT_LENGTH)
+        && !headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// Whether a connection over TLS broke by its end, without TLS's own.
+fn is_end(error: &reqwest::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref())
+        .any(|cause: &io::Error| cause.kind() == io::ErrorKind::UnexpectedEof)
+}
+
+/// A body that broke off. reqwest calls all of these "error decoding response body".
+fn broken(error: &reqwest::Error) -> RequestError {
+    let cause = root_cause(error);
+    match http_error(&cause) {
+        Some(wrong) => unreadable(true, wrong),
+        None => broke_off(true, &cause),
+    }
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(error.source(), source)
+}
+
+fn source<'a>(cause: &&'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    let cause: &'a (dyn StdError + 'static) = *cause;
+    cause.source()
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// TLS's own error, be it wrapped in I/O errors, which do not name it as a source.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    causes(error).find_map(held_by)
+}
+
+fn held_by<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    cause.downcast_ref().or_else(|| held_by(wrapped?))
+}

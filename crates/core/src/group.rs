@@ -1,0 +1,72 @@
+//! What a group of trials measures, as far as summaries, verdicts and baselines need to know it.
+//!
+//! The plan makes one [`GroupSpec`] for each model with prompts and one for each model under each
+//! workload. Everything after the measurement identifies groups by [`GroupId`], never by display
+//! names: two models can have names that look alike in a report.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    schedule::{Shape, Until},
+    threshold::Threshold,
+};
+
+/// Identifies a group within a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId {
+    /// The model's position in the config, from 0.
+    pub model: usize,
+    /// The workload's position in the config, from 0; `None` for prompts one by one.
+    pub workload: Option<usize>,
+}
+
+/// A model with prompts one by one, or under one workload.
+#[derive(Debug, Clone)]
+pub struct GroupSpec {
+    /// Its identity.
+    pub id: GroupId,
+    /// The model's name in reports.
+    pub model: String,
+    /// The model's name in requests to the server.
+    pub served_model: String,
+    /// The endpoint in reports.
+    pub endpoint: String,
+    /// Whether the endpoint is the simulator, so that the figures are those of a script.
+    pub is_simulated: bool,
+    /// The protocol's name.
+    pub protocol: &'static str,
+    /// The transport's name.
+    pub transport: &'static str,
+    /// The value of `connection`.
+    pub connection: &'static str,
+    /// The value of `prefix_cache`.
+    pub prefix_cache: &'static str,
+    /// The workload.
+    pub workload: Option<WorkloadSpec>,
+    /// The thresholds that the group must meet.
+    pub thresholds: Vec<Threshold>,
+    /// The part of the valid answers that must have a figure for the figure to be reported, 0 to 1.
+    pub min_share: f64,
+    /// What must be the same in two runs for their figures to be comparable, by name.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A workload of a group.
+#[derive(Debug, Clone)]
+pub struct WorkloadSpec {
+    /// Its name in reports.
+    pub name: String,
+    /// When requests are sent.
+    pub shape: Shape,
+    /// When it ends.
+    pub until: Until,
+    /// The names of its prompts.
+    pub prompts: Vec<String>,
+}
+
+impl GroupSpec {
+    /// The workload's name.
+    pub fn workload_name(&self) -> Option<&str> {
+        self.workload.as_ref().map(|workload| workload.name.as_str())
+    }
+}

@@ -1,0 +1,36 @@
+//! The pure part of `llm-stream-bench`: what was received, what it means, and what follows from it.
+//!
+//! ```text
+//! Recording ─framing → protocol → sample→ Sample ─metric→ figures ─summary→ Summary
+//!     Summary × Threshold (× Baseline) ─verdict→ Verdict
+//! ```
+//!
+//! Nothing here reads a clock, the network, the environment or a terminal: the same input gives the
+//! same output for ever, so recordings can be read again years later.
+
+pub mod baseline;
+pub mod change;
+mod coding;
+pub mod exact;
+pub mod framing;
+pub mod group;
+pub mod interval;
+pub mod lacking;
+pub mod metric;
+pub mod prompt;
+pub mod protocol;
+pub mod punctuality;
+pub mod reached;
+pub mod recording;
+pub mod sample;
+pub mod schedule;
+pub mod server_metrics;
+pub mod statistic;
+pub mod summary;
+pub mod synthetic;
+pub mod text;
+pub mod threshold;
+pub mod tokenizer;
+pub mod uncertainty;
+pub mod unix_url;
+pub mod verdict;

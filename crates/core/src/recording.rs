@@ -1,0 +1,527 @@
+//! What one request brought: the bytes as they arrived, each read with its time, or why there is
+//! nothing to measure.
+//!
+//! A [`Recording`] is made by the client and read by everything after it. It holds no clock and no
+//! socket, so the arithmetic can be tried again, exactly, on a file.
+//!
+//! Such a file is JSON lines, see [`Recording::to_jsonl`]; `fixtures/streams` holds those of real
+//! servers.
+
+use std::{
+    borrow::Cow,
+    fmt, str,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use serde::{Deserialize, Serialize};
+
+/// The bytes that one read returned, or a part of them whose arrival is known. The time is taken
+/// before anyone looks into them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Arrival of the last of these bytes, counted from the start of the request.
+    pub at: Duration,
+    /// How long before `at` the first of these bytes can have arrived: since the last moment at
+    /// which the socket is known to have been empty. Zero where `at` is that of all of them.
+    pub uncertainty: Duration,
+    /// The body bytes of this read, any transfer coding removed.
+    pub bytes: Bytes,
+}
+
+/// One answered request: its body as it arrived. Nothing in it is interpreted.
+///
+/// All times count from the moment the request was handed to an open connection, so the set-up of
+/// a connection is in none of them but [`connect`](Self::connect).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// The moment from which all times count. Files do not keep it.
+    pub origin: Option<Instant>,
+    /// HTTP status.
+    pub status: u16,
+    /// The `content-type` header as it came.
+    pub content_type: Option<String>,
+    /// The `content-encoding` header as it came.
+    pub content_encoding: Option<String>,
+    /// When to try again, by the server: [`retry_after`].
+    pub retry_after: Option<String>,
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub http_version: String,
+    /// How long the server took until the response headers, where those say so
+    /// ([`head_time`]).
+    pub head_time: Option<Duration>,
+    /// DNS, TCP and TLS of a new connection; `None` on a reused one.
+    pub connect: Option<Duration>,
+    /// The TLS handshake in it, where the transport can tell.
+    pub tls: Option<Duration>,
+    /// When the kernel had taken the last byte of the request, where the transport can tell.
+    pub sent: Option<Duration>,
+    /// Arrival of the response headers ("first byte").
+    pub headers_at: Duration,
+    /// The body, a chunk a read.
+    pub chunks: Vec<Chunk>,
+    /// When the body ended, or broke.
+    pub ended_at: Duration,
+    /// Whose clock stamped the reads.
+    pub stamped_by: StampedBy,
+    /// How much earlier the headers and the end can have arrived.
+    pub uncertainty: Uncertainty,
+    /// How the body ended: `None` as HTTP says it must, else what broke it.
+    pub broken: Option<RequestError>,
+}
+
+/// How much earlier than noted the ends of an answer can have arrived. For its chunks see
+/// [`Chunk::uncertainty`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Uncertainty {
+    /// Of [`Recording::headers_at`].
+    pub headers: Duration,
+    /// Of [`Recording::ended_at`].
+    pub end: Duration,
+    /// Of the last byte of a chunk, at most, where the kernel stamped: more than nothing only if one
+    /// of its stamps could not be true.
+    pub last_bytes: Duration,
+}
+
+impl Recording {
+    /// All that came, in one piece.
+    pub fn body(&self) -> Vec<u8> {
+        self.chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect()
+    }
+
+    /// The recording as a file: a line for the head, then a line a chunk, each a JSON object.
+    ///
+    /// ```text
+    /// {"status":200,"content_type":"text/event-stream","http_version":"HTTP/1.1","connect_ns":1410000,"headers_ns":3443000,"ended_ns":3311100000}
+    /// {"at_ns":138341000,"text":"data: {…}\n\n"}
+    /// {"at_ns":162103000,"hex":"646174613a20e2"}
+    /// ```
+    ///
+    /// Times are whole nanoseconds, so nothing is lost on the way. What may have arrived before its
+    /// time says by how much, in `uncertainty_ns`, `headers_uncertainty_ns`,
+    /// `ended_uncertainty_ns` or `last_bytes_uncertainty_ns`; files of older versions do not. A chunk's bytes are `text`, or
+    /// `hex` where they are not UTF-8 by themselves: a read may end within a character. A body that
+    /// broke adds `"broken":{"kind":…,"message":…}` to the head. [`from_jsonl`](Self::from_jsonl)
+    /// also takes a `note` there, free text for the reader of the file.
+    pub fn to_jsonl(&self) -> String {
+        let mut file = json_line(&Head::from(self));
+        file.extend(self.chunks.iter().map(|chunk| json_line(&Line::from(chunk))));
+        file
+    }
+
+    /// Reads what [`to_jsonl`](Self::to_jsonl) wrote. Blank lines are skipped.
+    pub fn from_jsonl(file: &str) -> Result<Self, BadRecording> {
+        let mut lines = (1..).zip(file.lines()).filter(|(_, line)| !line.trim().is_empty());
+        let (number, line) = lines.next().unwrap_or((1, ""));
+        let head: Head = parse_line(number, line)?;
+        let chunks = lines.map(|(number, line)| {
+            let line: Line<'_> = parse_line(number, line)?;
+            line.into_chunk().map_err(|problem| bad(number, problem))
+        });
+        Ok(head.with_chunks(chunks.collect::<Result<_, _>>()?))
+    }
+}
+
+/// Headers of which a stream's say how long the server took until then, milliseconds: OpenAI's own,
+/// and that of Envoy, which stands before many servers and counts from when it had the request.
+const HEAD_TIMES: &[&str] = &["openai-processing-ms", "x-envoy-upstream-service-time"];
+
+/// How long the server took until it sent these headers, by their own word.
+pub fn head_time(headers: &HeaderMap) -> Option<Duration> {
+    let value = HEAD_TIMES.iter().find_map(|name| headers.get(*name))?;
+    let milliseconds: f64 = value.to_str().ok()?.trim().parse().ok()?;
+    Duration::try_from_secs_f64(milliseconds / 1e3).ok()
+}
+
+/// When to try again, by these headers: seconds or a date. Azure and OpenAI also send milliseconds.
+pub fn retry_after(headers: &HeaderMap) -> Option<String> {
+    let text = |name: &str| {
+        let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        value.filter(|value| !value.trim().is_empty()).map(|value| value.trim().to_owned())
+    };
+    let is_number = |value: &str| value.parse::<f64>().is_ok();
+    let with_unit = |value: String, unit: &str| match is_number(&value) {
+        true => format!("{value} {unit}"),
+        false => value,
+    };
+    let seconds = text("retry-after").map(|value| with_unit(value, "s"));
+    seconds.or_else(|| Some(with_unit(text("retry-after-ms")?, "ms")))
+}
+
+/// The value of header `name` as text.
+pub fn header_text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// Whose clock says when bytes arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StampedBy {
+    /// The kernel's, when the packet came; the program's where such a stamp could not be true. One read has one stamp, that of the last packet in it:
+    /// where this program reads late, what came before that packet is noted too late, by up to
+    /// [`Chunk::uncertainty`].
+    Kernel,
+    /// The program's, when it had read: late by what the scheduler adds.
+    #[default]
+    Program,
+}
+
+impl StampedBy {
+    /// The name in the results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Program => "program",
+        }
+    }
+}
+
+/// Why a request gave no sample: a kind to count by and a sentence to read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{message}")]
+pub struct RequestError {
+    /// The kind, the same word in the CSV, the summary and the docs.
+    pub kind: ErrorKind,
+    /// What happened, where, and what to do next, in one line.
+    pub message: String,
+}
+
+impl RequestError {
+    /// An error of `kind` that says `message`.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+macro_rules! error_kinds {
+    ($($(#[$doc:meta])+ $kind:ident = $name:literal,)+) => {
+        /// What went wrong with a request. The name of each is what reports print.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum ErrorKind { $($(#[$doc])+ #[serde(rename = $name)] $kind,)+ }
+
+        impl ErrorKind {
+            /// Every kind, in the order in which a request can meet them.
+            pub const ALL: &[Self] = &[$(Self::$kind,)+];
+
+            /// The kind's name in reports.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)+ }
+            }
+        }
+    };
+}
+
+error_kinds! {
+    /// No connection: DNS, refused, unreachable.
+    Connect = "connect",
+    /// The TLS handshake failed.
+    Tls = "tls",
+    /// `timeouts.connect` passed.
+    ConnectTimeout = "connect_timeout",
+    /// `timeouts.first_token` passed without a generated token.
+    FirstTokenTimeout = "first_token_timeout",
+    /// `timeouts.inter_token` passed since the last token.
+    InterTokenTimeout = "inter_token_timeout",
+    /// `timeouts.total` passed before the answer ended.
+    TotalTimeout = "total_timeout",
+    /// An HTTP status that is not 2xx.
+    HttpStatus = "http_status",
+    /// A redirect, which is never followed.
+    Redirect = "redirect",
+    /// The body is not an event stream.
+    NotAStream = "not_a_stream",
+    /// The connection broke before the body's end.
+    Broken = "broken",
+    /// The answer had ended, and the server kept its body open: the client closed the connection.
+    LeftOpen = "left_open",
+    /// The bytes are no event stream of this protocol.
+    Malformed = "malformed",
+    /// An error inside the stream, after a 200.
+    InBand = "in_band",
+    /// The stream ended without one generated token.
+    NoToken = "no_token",
+    /// The stream ended without a finish reason: the answer was cut off.
+    NoFinishReason = "no_finish_reason",
+    /// The server gave no token counts and the model names no other source.
+    NoUsage = "no_usage",
+    /// No prompt of the length that was asked for could be made.
+    PromptLength = "prompt_length",
+    /// The run was interrupted.
+    Interrupted = "interrupted",
+    /// The results could not be written, so that the trial is not in them.
+    NotWritten = "not_written",
+    /// A defect of this program.
+    Internal = "internal",
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn json_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("numbers and strings are JSON") + "\n"
+}
+
+fn parse_line<'a, T: Deserialize<'a>>(number: usize, line: &'a str) -> Result<T, BadRecording> {
+    serde_json::from_str(line).map_err(|error| bad(number, error))
+}
+
+fn bad(line: usize, problem: impl ToString) -> BadRecording {
+    BadRecording { line, problem: problem.to_string() }
+}
+
+/// A file is not a recording.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of the recording is wrong: {problem}")]
+pub struct BadRecording {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// The first line of a recording's file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_encoding: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<String>,
+    http_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_ns: Option<u64>,
+    headers_ns: u64,
+    ended_ns: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    headers_uncertainty_ns: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    ended_uncertainty_ns: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    last_bytes_uncertainty_ns: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    stamped_by: StampedBy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<RequestError>,
+    #[serde(skip_serializing)]
+    #[expect(dead_code, reason = "for the reader of the file, not for us")]
+    note: Option<String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Each further line: a chunk, its bytes as `text` or as `hex`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    at_ns: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    uncertainty_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hex: Option<String>,
+}
+
+impl From<&Recording> for Head {
+    fn from(recording: &Recording) -> Self {
+        Self {
+            status: recording.status,
+            content_type: recording.content_type.clone(),
+            content_encoding: recording.content_encoding.clone(),
+            retry_after: recording.retry_after.clone(),
+            http_version: recording.http_version.clone(),
+            head_ns: recording.head_time.map(nanos),
+            connect_ns: recording.connect.map(nanos),
+            tls_ns: recording.tls.map(nanos),
+            sent_ns: recording.sent.map(nanos),
+            headers_ns: nanos(recording.headers_at),
+            ended_ns: nanos(recording.ended_at),
+            headers_uncertainty_ns: nanos(recording.uncertainty.headers),
+            ended_uncertainty_ns: nanos(recording.uncertainty.end),
+            last_bytes_uncertainty_ns: nanos(recording.uncertainty.last_bytes),
+            stamped_by: recording.stamped_by,
+            broken: recording.broken.clone(),
+            note: None,
+        }
+    }
+}
+
+impl Head {
+    fn with_chunks(self, chunks: Vec<Chunk>) -> Recording {
+        Recording {
+            origin: None,
+            status: self.status,
+            content_type: self.content_type,
+            content_encoding: self.content_encoding,
+            retry_after: self.retry_after,
+            http_version: self.http_version,
+            head_time: self.head_ns.map(Duration::from_nanos),
+            connect: self.connect_ns.map(Duration::from_nanos),
+            tls: self.tls_ns.map(Duration::from_nanos),
+            sent: self.sent_ns.map(Duration::from_nanos),
+            headers_at: Duration::from_nanos(self.headers_ns),
+            chunks,
+            ended_at: Duration::from_nanos(self.ended_ns),
+            stamped_by: self.stamped_by,
+            uncertainty: Uncertainty {
+                headers: Duration::from_nanos(self.headers_uncertainty_ns),
+                end: Duration::from_nanos(self.ended_uncertainty_ns),
+                last_bytes: Duration::from_nanos(self.last_bytes_uncertainty_ns),
+            },
+            broken: self.broken,
+        }
+    }
+}
+
+impl<'a> From<&'a Chunk> for Line<'a> {
+    fn from(chunk: &'a Chunk) -> Self {
+        let text = str::from_utf8(&chunk.bytes).ok();
+        let hex = text.is_none().then(|| to_hex(&chunk.bytes));
+        let uncertainty_ns = nanos(chunk.uncertainty);
+        Self { at_ns: nanos(chunk.at), uncertainty_ns, text: text.map(Cow::from), hex }
+    }
+}
+
+impl Line<'_> {
+    fn into_chunk(self) -> Result<Chunk, &'static str> {
+        let bytes = match (self.text, self.hex) {
+            (Some(text), None) => text.into_owned().into_bytes(),
+            (None, Some(hex)) => from_hex(&hex).ok_or("`hex` needs pairs of hex digits")?,
+            _ => return Err("a chunk needs either `text` or `hex`"),
+        };
+        let uncertainty = Duration::from_nanos(self.uncertainty_ns);
+        Ok(Chunk { at: Duration::from_nanos(self.at_ns), uncertainty, bytes: bytes.into() })
+    }
+}
+
+/// Whole nanoseconds: a `u64` has room for 584 years of them.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = |[high, low]: &[u8; 2]| u8::try_from(digit(*high)? << 4 | digit(*low)?).ok();
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    fn any_recording() -> impl Strategy<Value = Recording> {
+        let time = || any::<u64>().prop_map(Duration::from_nanos);
+        let bytes = prop_oneof![vec(any::<u8>(), 0..40), ".*".prop_map(String::into_bytes)];
+        let chunk = (time(), time(), bytes).prop_map(|(at, uncertainty, bytes)| {
+            let bytes = bytes.into();
+            Chunk { at, uncertainty, bytes }
+        });
+        let error = (proptest::sample::select(ErrorKind::ALL), ".*")
+            .prop_map(|(kind, message)| RequestError::new(kind, message));
+        let stamped_by = prop_oneof![Just(StampedBy::Kernel), Just(StampedBy::Program)];
+        let uncertainty = (time(), time(), time())
+            .prop_map(|(headers, end, last_bytes)| Uncertainty { headers, end, last_bytes });
+        let clock = (stamped_by, uncertainty);
+        let set_up = (option::of(time()), option::of(time()), option::of(time()), clock);
+        let texts = (option::of(".*"), option::of(".*"), option::of(".*"), ".*");
+        let described = (texts, option::of(time()));
+        let head = (any::<u16>(), described, set_up, time(), time());
+        (head, vec(chunk, 0..5), option::of(error)).prop_map(|(head, chunks, broken)| {
+            let (status, described, set_up, headers_at, ended_at) = head;
+            let (texts, head_time) = described;
+            let (content_type, content_encoding, retry_after, http_version) = texts;
+            let (connect, tls, sent, (stamped_by, uncertainty)) = set_up;
+            Recording {
+                origin: None,
+                status,
+                content_type,
+                content_encoding,
+                retry_after,
+                http_version,
+                head_time,
+                connect,
+                tls,
+                sent,
+                headers_at,
+                chunks,
+                ended_at,
+                stamped_by,
+                uncertainty,
+                broken,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_gives_the_recording_again(recording in any_recording()) {
+            prop_assert_eq!(Recording::from_jsonl(&recording.to_jsonl()), Ok(recording));
+        }
+    }
+
+    const HEAD: &str = r#"{"status":200,"http_version":"HTTP/1.1","headers_ns":1,"ended_ns":2"#;
+
+    #[test]
+    fn bytes_that_are_no_text_by_themselves_are_hex() {
+        let file = format!("{HEAD}}}\n{}\n", r#"{"at_ns":1,"hex":"e282"}"#);
+        let recording = Recording::from_jsonl(&file).expect("a recording");
+        assert_eq!(recording.chunks[0].bytes, &b"\xe2\x82"[..]);
+        assert_eq!(recording.to_jsonl(), file);
+    }
+
+    #[test]
+    fn a_note_is_for_the_reader() {
+        let file = format!("{HEAD},\"note\":\"by hand\"}}\n");
+        assert!(Recording::from_jsonl(&file).is_ok());
+    }
+
+    #[test]
+    fn a_bad_file_says_which_line() {
+        let problem = |file: &str| Recording::from_jsonl(file).map(drop).map_err(|e| e.to_string());
+        let [no_bytes, bad_hex, bad_field] = [
+            format!("{HEAD}}}\n\n{{\"at_ns\":1}}\n"),
+            format!("{HEAD}}}\n{{\"at_ns\":1,\"hex\":\"e2f\"}}\n"),
+            format!("{HEAD},\"conect_ns\":1}}\n"),
+        ]
+        .map(|file| problem(&file).expect_err("bad"));
+        let no_bytes_says =
+            "line 3 of the recording is wrong: a chunk needs either `text` or `hex`";
+        assert_eq!(no_bytes, no_bytes_says);
+        assert_eq!(bad_hex, "line 2 of the recording is wrong: `hex` needs pairs of hex digits");
+        assert!(
+            bad_field.starts_with("line 1 of the recording is wrong: unknown field `conect_ns`")
+        );
+        assert!(problem("").is_err());
+    }
+
+    #[test]
+    fn a_body_that_broke_says_its_kind_by_name() {
+        let broken = r#""broken":{"kind":"broken","message":"reset"}"#;
+        let file = format!("{HEAD},{broken}}}\n");
+        let recording = Recording::from_jsonl(&file).expect("a recording");
+        assert_eq!(recording.broken, Some(RequestError::new(ErrorKind::Broken, "reset")));
+        assert_eq!(recording.to_jsonl(), file);
+    }
+}

@@ -1,0 +1,78 @@
+//! Text of others, fit to be shown: names of a config or a data set, words of a server. Pure.
+
+use std::borrow::Cow;
+
+/// Whether `ch` does something else than to be seen: it moves the cursor, changes the colour, reorders
+/// or ends the line, or is not a character. XML allows none of them but the tab and the line feed.
+pub fn is_unprintable(ch: char) -> bool {
+    let is_format = matches!(
+        ch,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+    );
+    let number = u32::from(ch);
+    let is_no_character = number & 0xfffe == 0xfffe || matches!(ch, '\u{fdd0}'..='\u{fdef}');
+    ch.is_control() || is_format || is_no_character
+}
+
+/// `text` on one line, with escapes such as `\u{1b}` for what is not to be seen.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, is_unprintable)
+}
+
+/// The same of several lines.
+pub fn visible_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |ch| is_unprintable(ch) && !matches!(ch, '\n' | '\t'))
+}
+
+fn escaped(text: &str, is_hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for ch in text.chars() {
+        match (is_hidden(ch), ch) {
+            (true, '\n' | '\r' | '\t') => out.extend(ch.escape_default()),
+            (true, _) => out.extend(ch.escape_unicode()),
+            (false, _) => out.push(ch),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A number of things in words: `1 record`, `2 records`.
+pub fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_to_be_seen_is_escaped_and_all_else_is_as_it_was() {
+        assert_eq!(visible("a\u{1b}[31m\r\n\tb"), r"a\u{1b}[31m\r\n\tb");
+        assert_eq!(visible_lines("a\u{1b}[31m\r\n\tb"), "a\\u{1b}[31m\\r\n\tb");
+        let odd = "\0\u{7f}\u{85}\u{9b}\u{202e}\u{2066}\u{2028}\u{feff}\u{fffe}\u{ffff}\u{10ffff}";
+        let expected =
+            r"\u{0}\u{7f}\u{85}\u{9b}\u{202e}\u{2066}\u{2028}\u{feff}\u{fffe}\u{ffff}\u{10ffff}";
+        assert_eq!(visible(odd), expected);
+        // Joiners are a part of words and of pictures.
+        for text in ["Qwen/千问:8b — 👩\u{200d}🔬 می\u{200c}خواهم é\u{301}", "\u{fffd}", ""]
+        {
+            assert!(matches!(visible(text), Cow::Borrowed(same) if same == text));
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_that_xml_forbids() {
+        let is_allowed = |ch: char| {
+            matches!(
+                ch,
+                '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..
+            )
+        };
+        let all: String = ('\0'..=char::MAX).collect();
+        assert!(visible_lines(&all).chars().all(is_allowed));
+    }
+}

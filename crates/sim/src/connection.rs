@@ -1,0 +1,519 @@
+//! One client of the simulated endpoint: what it sent, what it is owed, and how far both are.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write as _},
+    mem,
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use llm_stream_core::protocol::{Envelope, Message, Part, Protocol};
+use llm_stream_socket::Socket;
+
+use super::{
+    log::{AnswerLog, Entry, Write},
+    pace,
+    script::{Ending, Step, Stream},
+    tls::Tls,
+    wire::{self, HEAD_LIMIT, Head},
+};
+
+/// What a connection is at.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Waits for the head of a request.
+    Head,
+    /// Waits for the body of this one.
+    Body(Head),
+    /// Writes an answer step by step.
+    Streaming(Box<Streaming>),
+    /// Writes the last bytes of an answer.
+    Answered,
+    /// Waits until the client has surely read what was written, then resets.
+    Resetting,
+    /// Owes more, and never writes it.
+    Stalled,
+    /// Has said all; waits until the client closes.
+    Draining,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// The socket, non-blocking.
+    pub(super) socket: Socket,
+    /// Tells it from others that have its place before and after it.
+    pub(super) serial: u64,
+    /// What it is at.
+    pub(super) phase: Phase,
+    /// Bytes that were read and not yet used.
+    pub(super) inbox: BytesMut,
+    /// Whether there may be bytes to read, of which no event will tell again.
+    pub(super) unread: bool,
+    /// What is to be written.
+    pub(super) outbox: Outbox,
+    /// Whether the socket accepts no more for now.
+    pub(super) blocked: bool,
+    /// Whether another request may follow the present one.
+    pub(super) keep_alive: bool,
+    /// The log of the present answer.
+    pub(super) entry: Option<Entry>,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    pub(super) fn new(socket: Socket, serial: u64) -> Self {
+        Self {
+            socket,
+            serial,
+            phase: Phase::Head,
+            inbox: BytesMut::new(),
+            unread: false,
+            outbox: Outbox::default(),
+            blocked: false,
+            keep_alive: true,
+            entry: None,
+        }
+    }
+
+    /// Reads what there is, within what the present phase has use for. The client's close, even
+    /// of its sending side alone, is an error: its answer is of no use to it any more.
+    pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<()> {
+        self.unread = true;
+        while self.has_room() {
+            match self.socket.read(scratch) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) if matches!(self.phase, Phase::Draining) => {}
+                Ok(read) => self.take(&scratch[..read])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.unread = false;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes bytes that were read.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(tls) = &mut self.outbox.tls else {
+            self.inbox.extend_from_slice(bytes);
+            return Ok(());
+        };
+        let opened = tls.open(bytes, &mut self.inbox);
+        let owed = tls.owed()?;
+        if opened.is_err() {
+            // The client should learn why; it is gone if it does not.
+            let _ = self.socket.write(&owed);
+        }
+        self.outbox.push(owed, Mark::Tls);
+        opened
+    }
+
+    fn has_room(&self) -> bool {
+        match &self.phase {
+            Phase::Body(head) => self.inbox.len() < head.body,
+            Phase::Draining => true,
+            _ => self.inbox.len() <= HEAD_LIMIT,
+        }
+    }
+
+    /// Writes what is owed. `false` when the socket accepts no more for now.
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        // Locked before a byte goes: who has read an answer finds all of it in the log.
+        let mut log = self.entry.as_ref().map(Entry::lock);
+        let flushed = self.outbox.flush(&mut self.socket, log.as_deref_mut())?;
+        if let Some(log) = &mut log {
+            log.completed = flushed && self.is_whole();
+        }
+        self.blocked = !flushed;
+        Ok(flushed)
+    }
+
+    /// Whether the answer ends with what was put into the outbox.
+    pub(super) fn is_whole(&self) -> bool {
+        match &self.phase {
+            Phase::Streaming(streaming) => streaming.is_whole,
+            phase => matches!(phase, Phase::Answered),
+        }
+    }
+
+    /// Closes the sending side, so that the client can still read everything; closing both with
+    /// bytes unread would reset the connection.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.phase = Phase::Draining;
+        self.inbox.clear();
+        self.socket.end()
+    }
+
+    /// Makes the close that follows a reset.
+    pub(super) fn reset(&self) -> io::Result<()> {
+        self.socket.end_in_a_reset()
+    }
+}
+
+/// Bytes on their way to the client, in pieces that are written one by one.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// Encrypts what is put in here, in this order, where TLS is spoken.
+    pub(super) tls: Option<Tls>,
+    pieces: VecDeque<Piece>,
+    /// Bytes of the first piece that the socket has accepted.
+    written: usize,
+    /// When the first piece was first tried.
+    began: Option<Instant>,
+    /// When the socket last accepted nothing, since the client did not read: from then, to then.
+    refused: Option<(Instant, Instant)>,
+    /// Whether it still does.
+    is_refusing: bool,
+}
+
+#[derive(Debug)]
+struct Piece {
+    bytes: Vec<u8>,
+    mark: Mark,
+}
+
+impl Piece {
+    fn note(&self, log: &mut AnswerLog, began: Instant, returned: Instant) {
+        match self.mark {
+            Mark::Tls => {}
+            Mark::Head => log.head_returned = Some(returned),
+            Mark::Body { due, bytes, token_events } => {
+                log.note(Write { due, began, returned, bytes, token_events })
+            }
+        }
+    }
+}
+
+/// What the log is told of a piece.
+#[derive(Debug, Clone, Copy)]
+enum Mark {
+    /// Nothing: it is TLS's own.
+    Tls,
+    Head,
+    Body {
+        due: Instant,
+        bytes: usize,
+        token_events: u64,
+    },
+}
+
+impl Outbox {
+    fn flush(&mut self, socket: &mut Socket, mut log: Option<&mut AnswerLog>) -> io::Result<bool> {
+        if let Some((_, until)) = self.refused.as_mut().filter(|_| self.is_refusing) {
+            *until = pace::now();
+        }
+        while let Some(piece) = self.pieces.front() {
+            let began = *self.began.get_or_insert_with(|| begin(piece.mark, self.refused));
+            match socket.write(&piece.bytes[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let now = pace::now();
+                    let goes_on = self.refused.filter(|(_, until)| began <= *until);
+                    self.refused = Some((goes_on.map_or(now, |(from, _)| from), now));
+                    self.is_refusing = true;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+            if self.written == piece.bytes.len() {
+                let returned = pace::now();
+                if let Some(log) = log.as_deref_mut() {
+                    piece.note(log, began, returned);
+                }
+                self.pieces.pop_front();
+                self.written = 0;
+                self.began = None;
+            }
+        }
+        self.is_refusing = false;
+        Ok(true)
+    }
+
+    /// Adds a response's head, or all of a short answer.
+    pub(super) fn push_head(&mut self, bytes: Vec<u8>) {
+        self.push_sealed(bytes, Mark::Head);
+    }
+
+    /// Adds a piece of a response's body. One without bytes is none.
+    pub(super) fn push_body(&mut self, bytes: Vec<u8>, due: Instant, token_events: u64) {
+        let mark = Mark::Body { due, bytes: bytes.len(), token_events };
+        self.push_sealed(bytes, mark);
+    }
+
+    /// Adds the end of what the client gets over TLS; whether there was something to add.
+    pub(super) fn push_goodbye(&mut self) -> bool {
+        let goodbye = self.tls.as_mut().map(Tls::goodbye).transpose();
+        // Without one, the end is one that was cut: as it is when TLS is out of order.
+        let goodbye = goodbye.ok().flatten().unwrap_or_default();
+        let some = !goodbye.is_empty();
+        self.push(goodbye, Mark::Tls);
+        some
+    }
+
+    /// Adds a piece, encrypted where TLS is spoken: ahead of its time, as all that is done to it.
+    fn push_sealed(&mut self, bytes: Vec<u8>, mark: Mark) {
+        let sealed = match &mut self.tls {
+            Some(tls) if !bytes.is_empty() => tls.seal(&bytes).unwrap_or_default(),
+            _ => bytes,
+        };
+        self.push(sealed, mark);
+    }
+
+    /// Adds a piece as it is. One without bytes is none.
+    fn push(&mut self, bytes: Vec<u8>, mark: Mark) {
+        if !bytes.is_empty() {
+            self.pieces.push_back(Piece { bytes, mark });
+        }
+    }
+}
+
+/// When a piece that is tried for the first time now is begun. What was due while the client did not
+/// read waits for the client, not for this endpoint.
+fn begin(mark: Mark, refused: Option<(Instant, Instant)>) -> Instant {
+    let now = pace::now();
+    match (mark, refused) {
+        (Mark::Body { due, .. }, Some((from, until))) if due <= until => due.max(from).min(now),
+        _ => now,
+    }
+}
+
+/// When a stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// At this moment, when the next step is due.
+    At(Instant),
+    /// Not at all: it has ended in this way, with its last step due at this moment.
+    End(Ending, Instant),
+}
+
+/// An answer in progress.
+#[derive(Debug)]
+pub(super) struct Streaming {
+    /// The steps to come.
+    pub(super) stream: Stream,
+    /// The completion's id.
+    pub(super) id: String,
+    /// The model, as it was asked for.
+    pub(super) model: String,
+    /// Seconds since 1970.
+    pub(super) created: u64,
+    /// When the request had been read.
+    pub(super) received: Instant,
+    /// Whether all of the answer, to the end of its body, has been put into the outbox.
+    pub(super) is_whole: bool,
+}
+
+impl Streaming {
+    /// Puts the next step into `outbox` and says when to write it. Done ahead of time: when a
+    /// step is due, it only has to be written.
+    ///
+    /// The trailer is due with the last token event and follows it at once, in a write of its own:
+    /// a reader that takes both in one read is wrong by no more than that write.
+    pub(super) fn prepare(&mut self, protocol: &dyn Protocol, outbox: &mut Outbox) -> Turn {
+        let Some(step) = self.stream.next() else {
+            return Turn::End(self.stream.ending(), self.received + self.stream.at());
+        };
+        let due = self.received + step.at;
+        for (bytes, token_events) in self.pieces(step, protocol) {
+            outbox.push_body(bytes, due, token_events);
+        }
+        if self.stream.is_past_tokens()
+            && let Some(trailer) = self.stream.next()
+        {
+            let mut pieces = self.pieces(trailer, protocol);
+            self.is_whole = self.stream.ending() == Ending::Clean;
+            if let Some((bytes, _)) = pieces.last_mut().filter(|_| self.is_whole) {
+                bytes.extend_from_slice(wire::LAST_CHUNK);
+            }
+            pieces.into_iter().for_each(|(bytes, events)| outbox.push_body(bytes, due, events));
+        }
+        Turn::At(due)
+    }
+
+    /// The writes that carry a step.
+    fn pieces(&self, step: Step, protocol: &dyn Protocol) -> Vec<Frame> {
+        let messages = with_ending(step.messages, protocol).into_iter();
+        let frames = messages.map(|parts| self.frame(parts, protocol)).collect();
+        pieces(frames, self.stream.is_merged(), self.stream.split())
+    }
+
+    fn frame(&self, parts: Vec<Part<'_>>, protocol: &dyn Protocol) -> Frame {
+        let token = parts.iter().any(|part| matches!(part, Part::Token(..)));
+        let message = Message { id: Some(self.id.as_str().into()), parts };
+        let envelope = Envelope { model: &self.model, created: self.created };
+        (protocol.encode(&message, &envelope), u64::from(token))
+    }
+}
+
+/// The messages of a step, with those that end an answer as the protocol has them.
+fn with_ending(
+    mut messages: Vec<Vec<Part<'static>>>,
+    protocol: &dyn Protocol,
+) -> Vec<Vec<Part<'static>>> {
+    let ends = |parts: &Vec<Part<'_>>| {
+        matches!(parts[..], [Part::Finish(_) | Part::Usage(_) | Part::Timings(_) | Part::End, ..])
+    };
+    let first = messages.iter().position(ends).unwrap_or(messages.len());
+    let ending = messages.split_off(first).into_iter().flatten().collect();
+    messages.extend(protocol.ending(ending));
+    messages
+}
+
+/// Encoded bytes, and the token events that they complete.
+type Frame = (Vec<u8>, u64);
+
+/// The writes that carry `frames`, with their transfer coding.
+fn pieces(frames: Vec<Frame>, merged: bool, split: Option<usize>) -> Vec<Frame> {
+    let frames =
+        if merged { vec![frames] } else { frames.into_iter().map(|frame| vec![frame]).collect() };
+    match split {
+        Some(size) => frames.iter().flat_map(|frames| cut(frames, size)).collect(),
+        None => vec![gather(&frames)],
+    }
+}
+
+/// One write, with a chunk for each of the lists.
+fn gather(chunks: &[Vec<Frame>]) -> Frame {
+    let mut bytes = Vec::new();
+    for chunk in chunks {
+        wire::push_chunk(&mut bytes, &joined(chunk));
+    }
+    let token_events = chunks.iter().flatten().map(|(_, events)| events).sum();
+    (bytes, token_events)
+}
+
+/// Writes of `size` bytes each, each a chunk.
+fn cut(frames: &[Frame], size: usize) -> Vec<Frame> {
+    let mut frames_left = frames.iter();
+    let mut next = frames_left.next();
+    let mut next_end = next.map_or(0, |(bytes, _)| bytes.len());
+    let mut end = 0;
+    let mut piece = |bytes: &[u8]| {
+        let mut chunk = Vec::new();
+        wire::push_chunk(&mut chunk, bytes);
+        end += bytes.len();
+        let mut completed = 0;
+        while let Some((_, events)) = next.filter(|_| next_end <= end) {
+            completed += events;
+            next = frames_left.next();
+            next_end += next.map_or(0, |(bytes, _)| bytes.len());
+        }
+        (chunk, completed)
+    };
+    joined(frames).chunks(size).map(&mut piece).collect()
+}
+
+fn joined(frames: &[Frame]) -> Vec<u8> {
+    let bytes: Vec<&[u8]> = frames.iter().map(|(bytes, _)| bytes.as_slice()).collect();
+    bytes.concat()
+}
+
+impl Phase {
+    /// Takes the body's head out, leaving [`Phase::Head`], if there is one.
+    pub(super) fn take_head(&mut self) -> Option<Head> {
+        match mem::replace(self, Self::Head) {
+            Self::Body(head) => Some(head),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends of a connection.
+    #[cfg(unix)]
+    fn pair() -> (Socket, std::os::unix::net::UnixStream) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        ours.set_nonblocking(true).expect("a socket");
+        (Socket::Unix(mio::net::UnixStream::from_std(ours)), theirs)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_was_due_while_the_client_did_not_read_was_begun_when_it_was_due() {
+        use std::io::Read as _;
+
+        use crate::log::Log;
+
+        const LARGE: usize = 4 << 20;
+        let ms = std::time::Duration::from_millis;
+        let (mut ours, mut theirs) = pair();
+        let (log, mut outbox) = (Log::default(), Outbox::default());
+        let start = pace::now();
+        let entry = log.open(1, String::new(), start, b"");
+        outbox.push_body(vec![0; LARGE], start, 1);
+        assert!(!outbox.flush(&mut ours, Some(&mut entry.lock())).expect("a write"));
+        let blocked = pace::now();
+        // A piece that was late already, and a piece that is due in the meantime.
+        let meanwhile = blocked + ms(10);
+        outbox.push_body(vec![0; 10], start, 1);
+        outbox.push_body(vec![0; 10], meanwhile, 1);
+        std::thread::sleep(ms(30));
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0; LARGE + 40];
+            theirs.read_exact(&mut buffer).expect("bytes");
+        });
+        while !outbox.flush(&mut ours, Some(&mut entry.lock())).expect("a write") {
+            std::thread::yield_now();
+        }
+        // Prepared afterwards, as the steps of a script are; and a piece that is due later.
+        let drained = pace::now();
+        for due in [meanwhile + ms(5), drained] {
+            outbox.push_body(vec![0; 10], due, 1);
+            assert!(outbox.flush(&mut ours, Some(&mut entry.lock())).expect("a write"));
+        }
+        reader.join().expect("a reader");
+        let writes = entry.lock().writes.clone();
+        assert!(writes[1].began <= blocked, "the endpoint would have tried it");
+        assert_eq!(writes[2].began, meanwhile);
+        assert_eq!(writes[3].began, meanwhile + ms(5));
+        assert!(writes[4].began >= drained);
+    }
+
+    fn frames() -> Vec<Frame> {
+        vec![(b"role".to_vec(), 0), (b"ab".to_vec(), 1), (b"c".to_vec(), 1)]
+    }
+
+    #[test]
+    fn a_step_is_one_write_with_a_chunk_a_frame() {
+        assert_eq!(
+            pieces(frames(), false, None),
+            [(b"4\r\nrole\r\n2\r\nab\r\n1\r\nc\r\n".to_vec(), 2)]
+        );
+    }
+
+    #[test]
+    fn a_merged_step_is_one_chunk() {
+        assert_eq!(pieces(frames(), true, None), [(b"7\r\nroleabc\r\n".to_vec(), 2)]);
+    }
+
+    #[test]
+    fn split_pieces_count_an_event_where_its_last_byte_is() {
+        let chunk = |text: &str, events| (text.as_bytes().to_vec(), events);
+        assert_eq!(
+            pieces(frames(), false, Some(3)),
+            [
+                chunk("3\r\nrol\r\n", 0),
+                chunk("1\r\ne\r\n", 0),
+                chunk("2\r\nab\r\n", 1),
+                chunk("1\r\nc\r\n", 1),
+            ]
+        );
+        assert_eq!(
+            pieces(frames(), true, Some(5)),
+            [chunk("5\r\nrolea\r\n", 0), chunk("2\r\nbc\r\n", 2)]
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! What a request to the simulated endpoint is for, and what its body asks. Pure.
+
+use llm_stream_core::protocol::{Protocol, Usage, Wish};
+use serde_json::{Value, json};
+
+use super::{script::Whole, wire::Head};
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    /// A completion.
+    Completion,
+    /// The list of models.
+    Models,
+    /// Whether the endpoint is up.
+    Health,
+    /// Nothing that is known here.
+    Unknown,
+}
+
+impl Route {
+    /// The route of a request, where completions have a path that ends in `completion`.
+    pub(super) fn of(head: &Head, completion: &str) -> Self {
+        match head.method.as_str() {
+            "POST" if head.path.ends_with(completion) => Self::Completion,
+            "GET" if head.path.ends_with("/models") => Self::Models,
+            "GET" if head.path == "/health" => Self::Health,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// The body of the answer to [`Route::Models`].
+pub(super) const MODELS: &[u8] =
+    br#"{"object":"list","data":[{"id":"simulated","object":"model"}]}"#;
+
+/// The body of the answer to [`Route::Health`].
+pub(super) const HEALTH: &[u8] = br#"{"status":"ok"}"#;
+
+/// Reads the body of a request for a completion, or says why it cannot be answered.
+pub(super) fn wish(body: &[u8], protocol: &dyn Protocol) -> Result<Wish, &'static str> {
+    let body = serde_json::from_slice(body).map_err(|_| "the body is not a JSON object")?;
+    let wish = protocol.wish(&body);
+    match wish.stream {
+        true => Ok(wish),
+        false => Err("the simulated endpoint only streams: send \"stream\": true"),
+    }
+}
+
+/// The body of an answer that is not streamed, as OpenAI-compatible servers write it. It needs no
+/// protocol: a client that asked for a stream only has to see that this is none.
+pub(super) fn whole_body(id: &str, model: &str, created: u64, whole: &Whole) -> Vec<u8> {
+    let mut message = json!({"role": "assistant", "content": whole.text});
+    if !whole.reasoning.is_empty() {
+        message["reasoning_content"] = json!(whole.reasoning);
+    }
+    json!({
+        "id": id,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": whole.finish}],
+        "usage": usage(&whole.usage),
+    })
+    .to_string()
+    .into_bytes()
+}
+
+fn usage(usage: &Usage) -> Value {
+    let mut value = json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    });
+    if let Some(tokens) = usage.cached_tokens {
+        value["prompt_tokens_details"] = json!({"cached_tokens": tokens});
+    }
+    if let Some(tokens) = usage.reasoning_tokens {
+        value["completion_tokens_details"] = json!({"reasoning_tokens": tokens});
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use llm_stream_core::protocol::OpenAiChat;
+
+    use super::*;
+
+    #[test]
+    fn a_wish_is_read_from_either_kind_of_content() {
+        let body = json!({
+            "model": "m",
+            "stream": true,
+            "stream_options": {"include_usage": true},
+            "max_tokens": 7,
+            "messages": [
+                {"role": "system", "content": "四个字符"},
+                {"role": "user", "content": [{"type": "text", "text": "abc"}]},
+            ],
+        });
+        assert_eq!(
+            wish(body.to_string().as_bytes(), &OpenAiChat),
+            Ok(Wish {
+                model: "m".to_owned(),
+                max_tokens: Some(7),
+                min_tokens: 0,
+                prompt_chars: 7,
+                stream: true,
+                usage: true,
+            })
+        );
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_or_wants_no_stream_is_refused() {
+        for body in ["", "[1]", "\"x\"", "{}", r#"{"stream":false}"#] {
+            assert!(wish(body.as_bytes(), &OpenAiChat).is_err(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,806 @@
+//! What the simulated endpoint does: its rhythm and its faults. Pure: a [`Script`] says when each
+//! piece of an answer is due, the server only keeps to it.
+
+use std::{borrow::Cow, mem, ops::Range, time::Duration};
+
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+use llm_stream_core::protocol::{Part, Timings, TokenKind, Usage};
+
+/// The rhythm of every answer, and what goes wrong with it.
+///
+/// Token event k, counted from 0, is due `ttft + k × itl` after the request was read: places on a
+/// grid, so that one late write does not move the next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Script {
+    /// Request read → first token event written.
+    pub ttft: Duration,
+    /// Between token events.
+    pub itl: Duration,
+    /// Each token event is off its place on the grid by a uniform random amount of at most this,
+    /// independent of the others: jitter does not add up over an answer. Where it would put an
+    /// event before the one it follows, both are due together.
+    pub jitter: Duration,
+    /// Tokens to generate; the request's `max_tokens` may ask for fewer, its `min_tokens` and
+    /// `ignore_eos` for more. More than
+    /// [`MOST_TOKENS`](Self::MOST_TOKENS) count as that many.
+    pub tokens: u64,
+    /// Tokens a token event holds; the last one of a kind holds the rest. 0 counts as 1.
+    pub tokens_per_event: u64,
+    /// How many of the tokens, the first ones, are reasoning. No event mixes them with the answer.
+    pub reasoning_tokens: u64,
+    /// Tokens of the prompt that the usage reports as cached.
+    pub cached_tokens: u64,
+    /// Whether the times of the script are told at the end, as a server tells its own.
+    pub timings: bool,
+    /// Seed of the jitter and of the answers' ids: with the same seed, the n-th request of every
+    /// run gets the same answer.
+    pub seed: u64,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+}
+
+/// A fault, and the request that meets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// What goes wrong.
+    pub kind: FaultKind,
+    /// Only with this request, counted from 1 at the start of the endpoint, warm-up included;
+    /// `None`: with every request.
+    pub request: Option<u64>,
+}
+
+/// What can go wrong. Several can meet one request; of those that decide how it is answered or
+/// ends, the first of the list holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Answers with this HTTP status and the protocol's error body.
+    Status(u16),
+    /// Writes this many token events, then nothing more, and keeps the connection open.
+    Stall(u64),
+    /// Writes this many token events, then ends the body as if it were complete.
+    Truncate(u64),
+    /// Writes this many token events, then resets the connection.
+    Reset(u64),
+    /// Writes this many token events, then an error inside the stream.
+    ErrorInBand(u64),
+    /// Leaves the usage out.
+    MissingUsage,
+    /// Leaves the end marker out, and with it what the same event would say.
+    MissingEnd,
+    /// Writes every event in pieces of this many bytes, each with a write of its own.
+    Split(u64),
+    /// Gathers this many events for each write, the last of them deciding when it is due.
+    Merge(u64),
+    /// Tells times that are so many percent of the true ones.
+    WrongTimings(u64),
+    /// Answers with a complete JSON body instead of a stream.
+    NoStream,
+}
+
+impl FaultKind {
+    /// The fault that stands alone, such as `missing_usage`.
+    pub fn flag(name: &str) -> Option<Self> {
+        match name {
+            "missing_usage" => Some(Self::MissingUsage),
+            "missing_end" => Some(Self::MissingEnd),
+            "no_stream" => Some(Self::NoStream),
+            _ => None,
+        }
+    }
+
+    /// The fault that has a number, such as `stall: 10`.
+    pub fn with_number(name: &str, number: u64) -> Option<Self> {
+        match name {
+            "status" => u16::try_from(number).ok().map(Self::Status),
+            "stall" => Some(Self::Stall(number)),
+            "truncate" => Some(Self::Truncate(number)),
+            "reset" => Some(Self::Reset(number)),
+            "error" => Some(Self::ErrorInBand(number)),
+            "split" => Some(Self::Split(number)),
+            "merge" => Some(Self::Merge(number)),
+            "wrong_timings" => Some(Self::WrongTimings(number)),
+            _ => None,
+        }
+    }
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            ttft: Duration::from_millis(50),
+            itl: Duration::from_millis(10),
+            jitter: Duration::ZERO,
+            tokens: 64,
+            tokens_per_event: 1,
+            reasoning_tokens: 0,
+            cached_tokens: 0,
+            timings: false,
+            seed: 0,
+            faults: Vec::new(),
+        }
+    }
+}
+
+/// What a script must know of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Its place among the requests for a completion, from 1.
+    pub(super) number: u64,
+    /// Most tokens it wants.
+    pub(super) max_tokens: Option<u64>,
+    /// Characters of its messages' text.
+    pub(super) prompt_chars: u64,
+    /// Fewest tokens it wants.
+    pub(super) min_tokens: u64,
+    /// Whether it asks for the usage.
+    pub(super) include_usage: bool,
+}
+
+/// How a request is answered.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// With this HTTP status and an error body, at once.
+    Status(u16),
+    /// With one JSON body, at once.
+    Whole(Whole),
+    /// With a stream.
+    Stream(Stream),
+}
+
+/// A completion that is not streamed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Whole {
+    /// The text before the answer.
+    pub(super) reasoning: String,
+    /// The answer.
+    pub(super) text: String,
+    /// Why generation ended.
+    pub(super) finish: &'static str,
+    /// The token counts.
+    pub(super) usage: Usage,
+}
+
+/// One write of a stream.
+#[derive(Debug, PartialEq)]
+pub(super) struct Step {
+    /// When it is due, counted from the moment the request was read.
+    pub(super) at: Duration,
+    /// The messages it carries, by their parts. At most one part of a message is a token event.
+    pub(super) messages: Vec<Vec<Part<'static>>>,
+}
+
+/// What follows a stream's last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The body ends as HTTP says it must.
+    Clean,
+    /// Nothing, for ever.
+    Stall,
+    /// A reset of the connection.
+    Reset,
+}
+
+/// What of a [`Script`] cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The field to change.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub what: String,
+    /// What would be right.
+    pub help: &'static str,
+}
+
+impl Script {
+    /// Longest answer. A write can gather all of it, and a whole answer does.
+    pub const MOST_TOKENS: u64 = 1_000_000;
+
+    /// What of it cannot be kept.
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        let shortest = self.itl.min(self.ttft);
+        if self.jitter > shortest {
+            let limit = if self.itl <= self.ttft { "itl" } else { "ttft" };
+            mistakes.push(Mistake {
+                field: "jitter",
+                what: format!("`jitter` is longer than `{limit}`, which is {shortest:?}"),
+                help: "it is taken from and added to `ttft` and `itl`, so it can be as long as the shorter one",
+            });
+        }
+        if self.reasoning_tokens > self.tokens {
+            mistakes.push(Mistake {
+                field: "reasoning_tokens",
+                what: format!("there are more `reasoning_tokens` than `tokens`, {}", self.tokens),
+                help: "reasoning tokens are the first ones of `tokens`",
+            });
+        }
+        mistakes
+    }
+
+    /// The id of the answer to request `number`.
+    pub(super) fn id(&self, number: u64) -> String {
+        format!("chatcmpl-sim-{:x}-{number}", self.seed)
+    }
+
+    /// How the endpoint answers a request.
+    pub(super) fn answer(&self, facts: &Facts) -> Answer {
+        let whole = |kind| match kind {
+            FaultKind::Status(code) => Some(Answer::Status(code)),
+            FaultKind::NoStream => Some(Answer::Whole(self.whole(facts))),
+            _ => None,
+        };
+        self.faults_of(facts.number)
+            .find_map(whole)
+            .unwrap_or_else(|| Answer::Stream(Stream::new(self, facts)))
+    }
+
+    fn whole(&self, facts: &Facts) -> Whole {
+        let tokens = self.tokens_for(facts);
+        let border = self.reasoning_tokens.min(tokens);
+        Whole {
+            reasoning: words(0..border),
+            text: words(border..tokens),
+            finish: self.finish(facts),
+            usage: self.usage(facts),
+        }
+    }
+
+    fn faults_of(&self, number: u64) -> impl Iterator<Item = FaultKind> {
+        self.faults
+            .iter()
+            .filter(move |fault| fault.request.is_none_or(|only| only == number))
+            .map(|fault| fault.kind)
+    }
+
+    fn tokens_for(&self, facts: &Facts) -> u64 {
+        let most = facts.max_tokens.unwrap_or(u64::MAX);
+        self.tokens.max(facts.min_tokens).min(Self::MOST_TOKENS).min(most)
+    }
+
+    fn finish(&self, facts: &Facts) -> &'static str {
+        // What may not end by itself ends at its limit.
+        let forced = facts.min_tokens >= facts.max_tokens.unwrap_or(u64::MAX);
+        if forced || self.tokens_for(facts) < self.tokens { "length" } else { "stop" }
+    }
+
+    /// The counts. Those of the answer are exact; the prompt's is made up, four characters a
+    /// token, because nothing here tokenizes.
+    fn usage(&self, facts: &Facts) -> Usage {
+        let some = |count: u64| (count > 0).then_some(count);
+        let completion = self.tokens_for(facts);
+        let prompt = facts.prompt_chars.div_ceil(4).max(1);
+        Usage {
+            prompt_tokens: Some(prompt),
+            completion_tokens: Some(completion),
+            total_tokens: Some(prompt.saturating_add(completion)),
+            cached_tokens: some(self.cached_tokens),
+            reasoning_tokens: some(self.reasoning_tokens.min(completion)),
+            renamed: false,
+        }
+    }
+
+    /// The messages after the last token event.
+    fn tail(&self, facts: &Facts) -> Vec<Part<'static>> {
+        let has = |fault| self.faults_of(facts.number).any(|kind| kind == fault);
+        let mut tail = vec![Part::Finish(self.finish(facts).into())];
+        if facts.include_usage && !has(FaultKind::MissingUsage) {
+            tail.push(Part::Usage(self.usage(facts)));
+        }
+        if !has(FaultKind::MissingEnd) {
+            tail.push(Part::End);
+        }
+        tail
+    }
+}
+
+/// The steps of a streamed answer, made as they are asked for: an answer of any length takes the
+/// same memory.
+#[derive(Debug)]
+pub(super) struct Stream {
+    events: TokenEvents,
+    /// Token events a step gathers, 0 when none are gathered.
+    merge: u64,
+    split: Option<usize>,
+    role: bool,
+    tail: Vec<Part<'static>>,
+    ending: Ending,
+    /// Of what part of the true times is told at the end, in percent.
+    timings: Option<u64>,
+    /// When the first token event was due.
+    first: Option<Duration>,
+    /// When the latest step is due.
+    at: Duration,
+}
+
+impl Stream {
+    fn new(script: &Script, facts: &Facts) -> Self {
+        let mut stream = Self {
+            events: TokenEvents::new(script, facts),
+            merge: 0,
+            split: None,
+            role: true,
+            tail: script.tail(facts),
+            ending: Ending::Clean,
+            timings: script.timings.then_some(100),
+            first: None,
+            at: Duration::from_nanos(nanoseconds(script.ttft)),
+        };
+        let mut cut = None;
+        for kind in script.faults_of(facts.number) {
+            match kind {
+                FaultKind::Split(bytes) => {
+                    stream.split = Some(usize::try_from(bytes).unwrap_or(usize::MAX).max(1));
+                }
+                FaultKind::Merge(events) => stream.merge = events.max(1),
+                FaultKind::WrongTimings(percent) => stream.timings = Some(percent),
+                other => cut = cut.or_else(|| Cut::by(other)),
+            }
+        }
+        if let Some(cut) = cut {
+            cut.apply(&mut stream);
+        }
+        stream
+    }
+
+    /// Whether a step goes out as one piece, rather than a piece a message.
+    pub(super) fn is_merged(&self) -> bool {
+        self.merge > 0
+    }
+
+    /// Size of the pieces that everything is cut into, bytes.
+    pub(super) fn split(&self) -> Option<usize> {
+        self.split
+    }
+
+    /// Whether all token events there were have been taken.
+    pub(super) fn is_past_tokens(&self) -> bool {
+        self.events.index > 0 && self.events.is_over()
+    }
+
+    /// What follows the last step.
+    pub(super) fn ending(&self) -> Ending {
+        self.ending
+    }
+
+    /// When the latest step was due; before the first, the time to the first token.
+    pub(super) fn at(&self) -> Duration {
+        self.at
+    }
+
+    /// The times that are told: those of the script's tokens, however they are written.
+    fn told(&self) -> Option<Part<'static>> {
+        let (part, first) = (self.timings? as f64 / 100.0, self.first?);
+        let of = |time: Duration| Duration::try_from_secs_f64(time.as_secs_f64() * part).ok();
+        Some(Part::Timings(Timings {
+            prompt: of(first),
+            generation: of(self.at.saturating_sub(first)),
+            ..Timings::default()
+        }))
+    }
+
+    /// What comes after the last token event, with the times behind what they belong to.
+    fn trailer(&mut self) -> Vec<Vec<Part<'static>>> {
+        let told = self.told().filter(|_| matches!(self.tail.first(), Some(Part::Finish(_))));
+        let mut tail = mem::take(&mut self.tail);
+        let end = tail.iter().position(|part| *part == Part::End).unwrap_or(tail.len());
+        tail.splice(end..end, told);
+        tail.into_iter().map(|part| vec![part]).collect()
+    }
+
+    /// The role, in front of whatever comes first.
+    fn role(&mut self) -> Option<Vec<Part<'static>>> {
+        mem::take(&mut self.role).then(|| vec![Part::Role])
+    }
+}
+
+impl Iterator for Stream {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        let mut messages = Vec::new();
+        for _ in 0..self.merge.max(1) {
+            let Some(event) = self.events.next() else {
+                break;
+            };
+            self.at = event.at;
+            self.first.get_or_insert(event.at);
+            messages.extend(self.role());
+            messages.push(vec![Part::Token(event.kind, Cow::Owned(event.text))]);
+        }
+        if messages.is_empty() && !self.tail.is_empty() {
+            messages.extend(self.role());
+            messages.extend(self.trailer());
+        }
+        (!messages.is_empty()).then_some(Step { at: self.at, messages })
+    }
+}
+
+/// How a fault cuts an answer short.
+#[derive(Debug)]
+struct Cut {
+    after: u64,
+    ending: Ending,
+    error: bool,
+}
+
+impl Cut {
+    fn by(kind: FaultKind) -> Option<Self> {
+        let (after, ending, error) = match kind {
+            FaultKind::Stall(after) => (after, Ending::Stall, false),
+            FaultKind::Truncate(after) => (after, Ending::Clean, false),
+            FaultKind::Reset(after) => (after, Ending::Reset, false),
+            FaultKind::ErrorInBand(after) => (after, Ending::Clean, true),
+            _ => return None,
+        };
+        Some(Self { after, ending, error })
+    }
+
+    fn apply(self, stream: &mut Stream) {
+        stream.events.most = self.after;
+        stream.ending = self.ending;
+        if self.error {
+            let message = format!(
+                "simulated fault: error after {} token events",
+                self.after.min(stream.events.in_all())
+            );
+            stream.tail.retain(|part| *part == Part::End);
+            stream.tail.insert(0, Part::Error(message));
+        } else {
+            stream.tail.clear();
+        }
+    }
+}
+
+/// A piece of generated text and when it is due.
+#[derive(Debug)]
+struct TokenEvent {
+    at: Duration,
+    kind: TokenKind,
+    text: String,
+}
+
+/// The token events of an answer.
+#[derive(Debug)]
+struct TokenEvents {
+    ttft: u64,
+    itl: u64,
+    jitter: i64,
+    per_event: u64,
+    /// The first token of the answer's text.
+    border: u64,
+    tokens: u64,
+    /// Token events at most, by a fault.
+    most: u64,
+    random: Pcg64Mcg,
+    /// Events so far.
+    index: u64,
+    /// Tokens so far.
+    token: u64,
+    /// When the latest event is due, ns.
+    latest: u64,
+}
+
+impl TokenEvents {
+    fn new(script: &Script, facts: &Facts) -> Self {
+        let tokens = script.tokens_for(facts);
+        Self {
+            ttft: nanoseconds(script.ttft),
+            itl: nanoseconds(script.itl),
+            jitter: i64::try_from(script.jitter.as_nanos()).unwrap_or(i64::MAX),
+            per_event: script.tokens_per_event.max(1),
+            border: script.reasoning_tokens.min(tokens),
+            tokens,
+            most: u64::MAX,
+            random: Pcg64Mcg::seed_from_u64(script.seed.wrapping_add(facts.number)),
+            index: 0,
+            token: 0,
+            latest: 0,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.token == self.tokens || self.index == self.most
+    }
+
+    /// How many there are in all, leaving faults aside.
+    fn in_all(&self) -> u64 {
+        let events = |tokens: u64| tokens.div_ceil(self.per_event);
+        events(self.border) + events(self.tokens - self.border)
+    }
+
+    fn due(&mut self) -> Duration {
+        let place = self.ttft.saturating_add(self.itl.saturating_mul(self.index));
+        let off = match self.jitter {
+            0 => 0,
+            most => self.random.random_range(-most..=most),
+        };
+        self.latest = self.latest.max(place.saturating_add_signed(off));
+        Duration::from_nanos(self.latest)
+    }
+}
+
+impl Iterator for TokenEvents {
+    type Item = TokenEvent;
+
+    fn next(&mut self) -> Option<TokenEvent> {
+        if self.is_over() {
+            return None;
+        }
+        let (kind, end) = if self.token < self.border {
+            (TokenKind::Reasoning, self.border)
+        } else {
+            (TokenKind::Answer, self.tokens)
+        };
+        let end = self.token.saturating_add(self.per_event).min(end);
+        let event = TokenEvent { at: self.due(), kind, text: words(self.token..end) };
+        self.index += 1;
+        self.token = end;
+        Some(event)
+    }
+}
+
+/// Some have characters of several bytes, so that pieces can end inside a character.
+const WORDS: &[&str] = &[
+    " the", " stream", " keeps", " its", " pace", "，", "一个", "字", " after", " another", "🙂",
+    ".",
+];
+
+/// The text of the tokens with these places.
+fn words(tokens: Range<u64>) -> String {
+    let length = WORDS.len() as u64;
+    tokens.map(|token| WORDS[(token % length) as usize]).collect()
+}
+
+/// Five centuries at most, which can be added to any moment.
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FACTS: Facts =
+        Facts { number: 1, max_tokens: None, min_tokens: 0, prompt_chars: 9, include_usage: true };
+
+    fn script(tokens: u64, faults: &[FaultKind]) -> Script {
+        Script {
+            ttft: ms(50),
+            itl: ms(10),
+            jitter: ms(0),
+            tokens,
+            tokens_per_event: 1,
+            reasoning_tokens: 0,
+            cached_tokens: 0,
+            timings: false,
+            seed: 0xab,
+            faults: faults.iter().map(|&kind| Fault { kind, request: None }).collect(),
+        }
+    }
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    fn stream(script: &Script, facts: &Facts) -> Stream {
+        match script.answer(facts) {
+            Answer::Stream(stream) => stream,
+            other => panic!("not a stream: {other:?}"),
+        }
+    }
+
+    fn steps(script: &Script) -> Vec<Step> {
+        stream(script, &FACTS).collect()
+    }
+
+    fn answer(text: &'static str) -> Vec<Part<'static>> {
+        vec![Part::Token(TokenKind::Answer, text.into())]
+    }
+
+    fn usage(prompt: u64, completion: u64) -> Usage {
+        Usage {
+            prompt_tokens: Some(prompt),
+            completion_tokens: Some(completion),
+            total_tokens: Some(prompt + completion),
+            ..Usage::default()
+        }
+    }
+
+    fn token_events(steps: &[Step]) -> usize {
+        let parts = steps.iter().flat_map(|step| step.messages.iter().flatten());
+        parts.filter(|part| matches!(part, Part::Token(..))).count()
+    }
+
+    #[test]
+    fn an_answer_is_the_role_with_the_first_token_then_tokens_on_a_grid_then_the_trailer() {
+        assert_eq!(
+            steps(&script(2, &[])),
+            [
+                Step { at: ms(50), messages: vec![vec![Part::Role], answer(" the")] },
+                Step { at: ms(60), messages: vec![answer(" stream")] },
+                Step {
+                    at: ms(60),
+                    messages: vec![
+                        vec![Part::Finish("stop".into())],
+                        vec![Part::Usage(usage(3, 2))],
+                        vec![Part::End],
+                    ],
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn max_tokens_cuts_the_answer_and_the_finish_reason_says_so() {
+        let facts = Facts { max_tokens: Some(1), include_usage: false, ..FACTS };
+        let steps: Vec<Step> = stream(&script(2, &[]), &facts).collect();
+        assert_eq!(steps[1].messages, [vec![Part::Finish("length".into())], vec![Part::End]]);
+        assert_eq!(token_events(&steps), 1);
+    }
+
+    #[test]
+    fn an_answer_without_tokens_has_a_role_and_a_trailer_at_the_time_of_the_first_token() {
+        let steps = steps(&script(0, &[]));
+        assert_eq!(steps.len(), 1);
+        assert_eq!(steps[0].at, ms(50));
+        assert_eq!(steps[0].messages[0], [Part::Role]);
+    }
+
+    #[test]
+    fn an_event_never_mixes_reasoning_and_answer() {
+        let script =
+            Script { tokens_per_event: 2, reasoning_tokens: 3, cached_tokens: 7, ..script(6, &[]) };
+        let steps = steps(&script);
+        let tokens: Vec<_> = steps.iter().flat_map(|step| step.messages.iter()).collect();
+        let reasoning = |text: &'static str| vec![Part::Token(TokenKind::Reasoning, text.into())];
+        assert_eq!(
+            tokens[1..5],
+            [&reasoning(" the stream"), &reasoning(" keeps"), &answer(" its pace"), &answer("，"),]
+        );
+        let Part::Usage(usage) = &tokens[6][0] else {
+            panic!("no usage: {tokens:?}");
+        };
+        assert_eq!((usage.reasoning_tokens, usage.cached_tokens), (Some(3), Some(7)));
+    }
+
+    #[test]
+    fn jitter_stays_near_the_grid_keeps_the_order_and_is_the_same_each_time() {
+        let script = Script { jitter: ms(8), ..script(500, &[]) };
+        let at: Vec<Duration> = steps(&script).iter().map(|step| step.at).collect();
+        assert!(at.is_sorted());
+        for (index, at) in (0u64..500).zip(&at) {
+            assert!(at.abs_diff(ms(50 + 10 * index)) <= ms(8), "{index}: {at:?}");
+        }
+        assert!(at[499].abs_diff(ms(5040)) > Duration::ZERO);
+        assert_eq!(at, steps(&script).iter().map(|s| s.at).collect::<Vec<_>>());
+        let second = Facts { number: 2, ..FACTS };
+        assert_ne!(at, stream(&script, &second).map(|s| s.at).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn stall_truncate_and_reset_keep_their_events_and_leave_the_trailer_out() {
+        for (kind, ending) in [
+            (FaultKind::Stall(2), Ending::Stall),
+            (FaultKind::Truncate(2), Ending::Clean),
+            (FaultKind::Reset(2), Ending::Reset),
+        ] {
+            let mut stream = stream(&script(5, &[kind]), &FACTS);
+            let steps: Vec<Step> = stream.by_ref().collect();
+            assert_eq!((steps.len(), token_events(&steps)), (2, 2));
+            assert_eq!((stream.ending(), stream.at()), (ending, ms(60)));
+        }
+    }
+
+    #[test]
+    fn a_fault_before_the_first_token_leaves_nothing() {
+        assert_eq!(steps(&script(5, &[FaultKind::Truncate(0)])), []);
+    }
+
+    #[test]
+    fn a_fault_later_than_the_last_token_still_replaces_the_trailer() {
+        let steps = steps(&script(2, &[FaultKind::Truncate(9)]));
+        assert_eq!((steps.len(), token_events(&steps)), (2, 2));
+    }
+
+    #[test]
+    fn the_times_that_are_told_are_those_of_the_script() {
+        let told = |faults: &[FaultKind]| {
+            let steps = steps(&Script { timings: true, ..script(3, faults) });
+            let parts = steps.last().unwrap().messages.concat();
+            parts.into_iter().find_map(|part| match part {
+                Part::Timings(timings) => Some((timings.prompt?, timings.generation?)),
+                _ => None,
+            })
+        };
+        assert_eq!(told(&[]), Some((ms(50), ms(20))));
+        assert_eq!(told(&[FaultKind::Merge(2)]), Some((ms(50), ms(20))));
+        assert_eq!(told(&[FaultKind::WrongTimings(150)]), Some((ms(75), ms(30))));
+        assert_eq!(told(&[FaultKind::ErrorInBand(3)]), None);
+    }
+
+    #[test]
+    fn an_error_in_the_stream_comes_instead_of_finish_and_usage() {
+        let steps = steps(&script(5, &[FaultKind::ErrorInBand(1)]));
+        let error = "simulated fault: error after 1 token events".to_owned();
+        assert_eq!(
+            steps[1..],
+            [Step { at: ms(50), messages: vec![vec![Part::Error(error)], vec![Part::End]] }]
+        );
+    }
+
+    #[test]
+    fn usage_and_end_marker_can_be_missing_together() {
+        let faults = [FaultKind::MissingUsage, FaultKind::MissingEnd];
+        let steps = steps(&script(1, &faults));
+        assert_eq!(steps[1].messages, [vec![Part::Finish("stop".into())]]);
+    }
+
+    #[test]
+    fn merged_events_are_due_with_the_last_of_them() {
+        let steps = steps(&script(5, &[FaultKind::Merge(2)]));
+        let at: Vec<Duration> = steps.iter().map(|step| step.at).collect();
+        assert_eq!(at, [ms(60), ms(80), ms(90), ms(90)]);
+        assert_eq!(token_events(&steps[..1]), 2);
+        assert_eq!(token_events(&steps[2..3]), 1);
+    }
+
+    #[test]
+    fn a_fault_of_one_request_meets_no_other() {
+        let mut script = script(5, &[FaultKind::Status(503)]);
+        script.faults[0].request = Some(2);
+        let second = Facts { number: 2, ..FACTS };
+        assert!(matches!(script.answer(&FACTS), Answer::Stream(_)));
+        assert!(matches!(script.answer(&second), Answer::Status(503)));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_streamed_says_the_same() {
+        let script = Script { reasoning_tokens: 1, ..script(3, &[FaultKind::NoStream]) };
+        let Answer::Whole(whole) = script.answer(&FACTS) else {
+            panic!("not whole");
+        };
+        assert_eq!(
+            whole,
+            Whole {
+                reasoning: " the".to_owned(),
+                text: " stream keeps".to_owned(),
+                finish: "stop",
+                usage: Usage { reasoning_tokens: Some(1), ..usage(3, 3) },
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_too_large_for_any_answer_is_as_large_as_one_can_be() {
+        let boundless = |kind| Script {
+            ttft: Duration::MAX,
+            itl: Duration::MAX,
+            jitter: Duration::MAX,
+            tokens: u64::MAX,
+            tokens_per_event: u64::MAX,
+            reasoning_tokens: 1,
+            cached_tokens: u64::MAX,
+            timings: true,
+            seed: u64::MAX,
+            faults: vec![Fault { kind, request: None }],
+        };
+        let mut stream = stream(&boundless(FaultKind::Merge(u64::MAX)), &FACTS);
+        let _ = super::super::pace::now() + stream.at();
+        let first = stream.next().expect("the tokens");
+        assert_eq!(first.messages.len(), 3, "a role, a token of reasoning, the answer");
+        let _ = super::super::pace::now() + first.at;
+        assert_eq!(stream.next().map(|tail| tail.at), Some(first.at));
+        let Answer::Whole(whole) = boundless(FaultKind::NoStream).answer(&FACTS) else {
+            panic!("a stream");
+        };
+        assert_eq!(whole.finish, "length");
+        assert_eq!(whole.usage.completion_tokens, Some(Script::MOST_TOKENS));
+    }
+
+    #[test]
+    fn an_id_names_the_seed_and_the_request() {
+        assert_eq!(script(1, &[]).id(12), "chatcmpl-sim-ab-12");
+    }
+}

@@ -1,0 +1,292 @@
+//! Many requests at the same time, by both transports, against the simulated endpoint and others.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use llm_stream_bench::{
+    config::{Connection, TokenCount},
+    plan::{Secret, Timeouts, Transport},
+};
+use llm_stream_client::{Client, Jobs, Next, Options, route::Route};
+use llm_stream_core::{
+    protocol::OpenAiChat,
+    recording::{Chunk, ErrorKind, Recording, RequestError},
+    sample::{self, Sample},
+};
+use llm_stream_sim::{AnswerLog, Fault, FaultKind, Script, Simulator};
+
+const TRANSPORTS: [Transport; 2] = [Transport::Stamped, Transport::Reqwest];
+
+/// Requests of which some run at the same time, and what came of them.
+#[derive(Default)]
+struct Load {
+    requests: usize,
+    at_once: usize,
+    /// When to send them, instead of as soon as a place is free.
+    starts: Vec<Instant>,
+    cancel_after: Option<usize>,
+    sent: usize,
+    arrived: usize,
+    answers: BTreeMap<usize, Result<Recording, RequestError>>,
+}
+
+impl Load {
+    fn of(requests: usize, at_once: usize) -> Self {
+        Self { requests, at_once, ..Self::default() }
+    }
+
+    fn driven(mut self, client: &Client) -> Self {
+        client.drive(&mut self).expect("it drives");
+        self
+    }
+
+    fn recordings(&self) -> Vec<&Recording> {
+        self.answers.values().map(|answer| answer.as_ref().unwrap()).collect()
+    }
+}
+
+impl Jobs for Load {
+    fn next(&mut self, now: Instant, _: usize) -> Next {
+        if self.sent == self.requests || self.sent - self.answers.len() == self.at_once {
+            return Next::AfterAnAnswer;
+        }
+        match self.starts.get(self.sent) {
+            Some(&start) if start > now => return Next::At(start),
+            _ => self.sent += 1,
+        }
+        let body = r#"{"stream":true,"stream_options":{"include_usage":true}}"#;
+        Next::Send { id: self.sent, body: Bytes::from_static(body.as_bytes()) }
+    }
+
+    fn arrived(&mut self, _: usize, _: &Chunk) {
+        self.arrived += 1;
+    }
+
+    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
+        sample::tokens_so_far(chunks, &OpenAiChat).0
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel_after.is_some_and(|after| self.arrived >= after)
+    }
+
+    fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>) {
+        assert!(self.answers.insert(id, answer).is_none(), "an answer ends once");
+    }
+}
+
+fn client_of(url: &str, transport: Transport, timeouts: Timeouts) -> Client {
+    let url = format!("{url}/v1/chat/completions");
+    let connection = Connection::Warm;
+    Client::new(&Options {
+        url: &url,
+        headers: &[],
+        api_key: None,
+        timeouts,
+        transport,
+        connection,
+        protocol: &OpenAiChat,
+        route: &Route::default(),
+    })
+    .unwrap()
+}
+
+fn client(url: &str, transport: Transport) -> Client {
+    client_of(url, transport, Timeouts::default())
+}
+
+fn simulator(ttft: u64, itl: u64, tokens: u64, faults: Vec<Fault>) -> Simulator {
+    let (ttft, itl) = (Duration::from_millis(ttft), Duration::from_millis(itl));
+    let script = Script { ttft, itl, tokens, faults, ..Script::default() };
+    Simulator::start(script, &OpenAiChat).expect("an endpoint")
+}
+
+fn read(recording: &Recording) -> Sample {
+    sample::read(recording, &OpenAiChat, TokenCount::Usage).expect("a valid answer")
+}
+
+/// The most answers that the endpoint was writing at one moment.
+fn most_at_once(log: &[AnswerLog]) -> usize {
+    let span = |answer: &AnswerLog| (answer.received, answer.writes.last().unwrap().returned);
+    let spans: Vec<_> = log.iter().map(span).collect();
+    let at = |moment| spans.iter().filter(|(from, to)| *from <= moment && moment <= *to).count();
+    spans.iter().map(|(from, _)| at(*from)).max().unwrap()
+}
+
+#[test]
+fn as_many_run_at_the_same_time_as_are_wanted_each_on_a_connection_of_its_own() {
+    for transport in TRANSPORTS {
+        let simulator = simulator(150, 2, 10, Vec::new());
+        let client = client(&simulator.url(), transport);
+        let load = Load::of(32, 16).driven(&client);
+        let log = simulator.log();
+        assert_eq!(most_at_once(&log), 16);
+        let written: BTreeMap<_, _> =
+            log.iter().map(|answer| (answer.id.as_str(), answer)).collect();
+        let mut seen = HashSet::new();
+        for recording in load.recordings() {
+            let sample = read(recording);
+            let answer = written[sample.request_id.as_deref().unwrap()];
+            assert!(seen.insert(answer.id.clone()));
+            assert_eq!(sample.token_events.len(), 10);
+            // Neither the connection nor a wait for a place is in the figures.
+            let origin = recording.origin.unwrap();
+            assert!(origin <= answer.received);
+            let first = answer.first_token().unwrap();
+            assert!(origin + sample.first_token() >= first.began, "stamped before it was written");
+        }
+        let connects = load.recordings().iter().filter(|r| r.connect.is_some()).count();
+        assert_eq!(connects, 16, "one for each place, and all are kept");
+
+        // Those of a second time find them open.
+        let again = Load::of(16, 16).driven(&client);
+        assert!(again.recordings().iter().all(|recording| recording.connect.is_none()));
+    }
+}
+
+#[test]
+fn nothing_is_sent_before_its_time() {
+    for transport in TRANSPORTS {
+        let simulator = simulator(5, 1, 3, Vec::new());
+        let begun = Instant::now();
+        let starts: Vec<_> = (0..8).map(|n| begun + Duration::from_millis(30 + 7 * n)).collect();
+        let load = Load { starts: starts.clone(), ..Load::of(8, 8) };
+        let load = load.driven(&client(&simulator.url(), transport));
+        for (recording, start) in load.recordings().iter().zip(starts) {
+            assert!(recording.origin.unwrap() >= start);
+        }
+    }
+}
+
+#[test]
+fn one_that_fails_is_alone_in_it() {
+    for transport in TRANSPORTS {
+        let fault = |kind, request| Fault { kind, request: Some(request) };
+        let faults = vec![
+            fault(FaultKind::Reset(3), 2),
+            fault(FaultKind::Status(503), 5),
+            fault(FaultKind::Stall(2), 7),
+        ];
+        let simulator = simulator(5, 2, 8, faults);
+        let timeouts = Timeouts { inter_token: Duration::from_millis(400), ..Timeouts::default() };
+        let client = client_of(&simulator.url(), transport, timeouts);
+        let load = Load::of(24, 6).driven(&client);
+        let outcome = |recording: &Recording| {
+            sample::read(recording, &OpenAiChat, TokenCount::Usage).err().map(|error| error.kind)
+        };
+        let mut kinds: Vec<_> = load.recordings().into_iter().filter_map(outcome).collect();
+        kinds.sort();
+        let expected = [ErrorKind::InterTokenTimeout, ErrorKind::HttpStatus, ErrorKind::Broken];
+        assert_eq!(kinds, expected);
+    }
+}
+
+#[test]
+fn when_no_answer_is_wanted_any_more_each_ends_once() {
+    for transport in TRANSPORTS {
+        let stall = Fault { kind: FaultKind::Stall(2), request: None };
+        let simulator = simulator(5, 1, 8, vec![stall]);
+        let load = Load { cancel_after: Some(4), ..Load::of(100, 4) };
+        let load = load.driven(&client(&simulator.url(), transport));
+        let kind = |answer: &Result<Recording, RequestError>| match answer {
+            Ok(recording) => recording.broken.as_ref().map(|error| error.kind),
+            Err(error) => Some(error.kind),
+        };
+        let kinds: Vec<_> = load.answers.values().map(kind).collect();
+        assert_eq!(kinds, [Some(ErrorKind::Interrupted); 4]);
+    }
+}
+
+#[test]
+fn no_request_crosses_with_a_close_that_was_not_announced() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("a port"));
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            thread::spawn(move || {
+                let mut socket = socket.expect("a client");
+                let _ = socket.read(&mut [0; 1 << 16]);
+                let answer = "HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\ndata: [DONE]\n\n";
+                let _ = socket.write_all(answer.as_bytes());
+            });
+        }
+    });
+    let load = Load::of(60, 4).driven(&client(&url, Transport::Reqwest));
+    assert_eq!(load.recordings().len(), 60);
+    // With each connection closed, each has one of its own.
+    let connects = load.recordings().iter().filter(|r| r.connect.is_some()).count();
+    assert_eq!(connects, 60);
+}
+
+#[test]
+fn a_firehose_on_64_streams_loses_no_event() {
+    // 750 events a second of some 230 bytes on each: 11 MB a second; then as fast as it goes.
+    let script = |itl, tokens| {
+        let merge = Fault { kind: FaultKind::Merge(16), request: None };
+        let faults = if itl == 0 { vec![merge] } else { Vec::new() };
+        Script {
+            ttft: Duration::ZERO,
+            itl: Duration::from_micros(itl),
+            tokens,
+            faults,
+            ..Script::default()
+        }
+    };
+    for (itl, tokens) in [(1333, 150), (0, 480)] {
+        for transport in TRANSPORTS {
+            let simulator =
+                Simulator::start(script(itl, tokens), &OpenAiChat).expect("an endpoint");
+            let load = Load::of(64, 64).driven(&client(&simulator.url(), transport));
+            let recordings = load.recordings();
+            assert_eq!(recordings.len(), 64);
+            for sample in recordings.into_iter().map(read) {
+                assert_eq!(sample.token_events.len() as u64, tokens);
+                assert_eq!(sample.response_tokens, tokens);
+                assert!(sample.token_events.is_sorted());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_that_a_server_sends_back_can_be_masked() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("a port"));
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.expect("a client");
+            let mut request = [0; 1 << 16];
+            let read = socket.read(&mut request).expect("a request");
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+            let _ = socket.write_all(&[head.as_bytes(), &request[..read]].concat());
+        }
+    });
+    for transport in TRANSPORTS {
+        let key = Secret("s3cret-key".into());
+        let (timeouts, api_key) = (Timeouts::default(), Some(&key));
+        let connection = Connection::Warm;
+        let protocol = &OpenAiChat;
+        let route = &Route::default();
+        let options = Options {
+            url: &url,
+            headers: &[],
+            api_key,
+            timeouts,
+            transport,
+            connection,
+            protocol,
+            route,
+        };
+        let client = Client::new(&options).unwrap();
+        let load = Load::of(1, 1).driven(&client);
+        let hidden = client.secrets().hide(load.recordings()[0].clone());
+        let body = String::from_utf8(hidden.body()).unwrap();
+        assert!(body.contains("Bearer ") && !body.contains("s3cret-key"), "{body}");
+    }
+}

@@ -1,0 +1,1027 @@
+//! The bench target as its user and their CI see it: names, lines, files, exit codes.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::Command,
+};
+
+use crate::{
+    bench::{Bench, Ran, Served, TWO_MODELS, cargo, executable, ran, records},
+    servers::repeats,
+};
+
+fn names(ran: &Ran) -> Vec<&str> {
+    ran.stdout.lines().filter_map(|line| line.strip_suffix(": benchmark")).collect()
+}
+
+/// The trials that libtest's lines say were measured.
+fn measured(ran: &Ran) -> Vec<&str> {
+    ran.stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("test ")?.split_once(" ... bench: "))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+// -- whole outputs --------------------------------------------------------------------------------
+
+#[test]
+fn a_run_says() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&[]);
+    insta::assert_snapshot!(ran.told(bench.folder.path()));
+}
+
+#[test]
+fn a_run_with_every_sort_of_trouble_says() {
+    let bench = Bench::new(
+        "runs: 2
+prompts: [{ name: hello, text: \"Say hello.\" }]
+thresholds: [\"success_rate >= 100 %\", \"ttft p95 <= 1 s\"]
+models:
+  good: { simulate: { ttft: 5ms, itl: 15ms, tokens: 4 }, thresholds: [\"generation_speed >= 1\"] }
+  breaks: { simulate: { ttft: 5ms, itl: 30ms, tokens: 4, faults: [{ reset: 2, request: 2 }] } }
+  refuses: { simulate: { faults: [{ status: 503 }] }, thresholds: [\"ttft <= 1s\"] }
+  too slow: { simulate: { ttft: 5ms, itl: 60ms, tokens: 4 }, thresholds: [\"generation_speed >= 1000000\"] }
+",
+    );
+    let ran = bench.run(&[]);
+    insta::assert_snapshot!(ran.told(bench.folder.path()));
+}
+
+#[test]
+fn a_server_that_tells_other_times_than_arrive_is_told_of_in_one_line() {
+    let bench = Bench::new(
+        "runs: 2\nprompts: [{ name: hello, text: \"Say hello.\" }]\n\
+         thresholds: [\"generation_beyond_server max <= 1000 %\"]\nmodels:\n  \
+         says: { simulate: { ttft: 6ms, itl: 20ms, tokens: 12, timings: true } }\n  \
+         boasts: { simulate: { ttft: 6ms, itl: 20ms, tokens: 12, faults: [{ wrong_timings: 10 }] } }\n  \
+         silent: { simulate: { ttft: 6ms, itl: 20ms, tokens: 12 } }\n",
+    );
+    let ran = bench.run(&[]);
+    let told = |start: &str| ran.stderr.lines().filter(|line| line.starts_with(start)).count();
+    // 12 tokens in 22 ms, which arrived in 220.
+    let disagrees = "  server disagrees in 2 of 2 requests, by more than the network explains: \
+                     generation_speed 545.5 tok/s, ours ";
+    assert_eq!(told(disagrees), 1, "{}", ran.stderr);
+    let times = bench.column("server_generation_time");
+    assert_eq!(times, ["0.220000000", "0.220000000", "0.022000000", "0.022000000", "", ""]);
+    let notes = bench.column("notes");
+    let disagrees: Vec<_> = notes.iter().map(|row| row.contains("server_disagrees")).collect();
+    assert_eq!(disagrees[2..], [true, true, false, false], "{notes:?}");
+    // A limit to what no server said is missed, not passed.
+    assert_eq!(ran.code, Some(101));
+    assert!(ran.stderr.contains("1 of 3 thresholds missed: silent-simulated: "), "{}", ran.stderr);
+}
+
+#[test]
+fn the_line_of_a_trial_tells_its_notes() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  \
+         m: { simulate: { ttft: 5ms, itl: 1ms, tokens: 4, faults: [{ merge: 4 }, missing_end] } }\n",
+    );
+    let ran = bench.run(&["--no-warmup"]);
+    let line = ran.stderr.lines().find(|line| line.contains("Success: ")).unwrap_or_default();
+    assert!(line.contains(" n/a generation tokens/sec, "), "{}", ran.stderr);
+    let line = line.replace(", simulator_late)", ")");
+    assert!(line.ends_with(" preprocess tokens/sec (no_end_marker, burst)"), "{line}");
+}
+
+#[test]
+fn help_says() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["--help"]);
+    assert_eq!(ran.code, Some(0));
+    insta::assert_snapshot!(ran.stdout);
+}
+
+// -- names and filters ----------------------------------------------------------------------------
+
+#[test]
+fn the_list_has_a_trial_for_each_model_prompt_and_run_in_the_configs_order() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["--list"]);
+    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    assert!(!bench.folder.path().join("results.csv").exists());
+}
+
+#[test]
+fn filters_select_as_libtest_does_and_any_of_several_may_match() {
+    let bench = Bench::new(TWO_MODELS);
+    let selected = |arguments: &[&str]| {
+        let ran = bench.run(&[&["--list"], arguments].concat());
+        (ran.code, names(&ran).join(" "))
+    };
+    let qwen = "Qwen-30B-simulated::hello::run-1 Qwen-30B-simulated::hello::run-2 \
+                Qwen-30B-simulated::bye::run-1 Qwen-30B-simulated::bye::run-2";
+    let one = "Llama-70B-simulated::bye::run-2";
+    let cases: &[(&[&str], &str)] = &[
+        (&["Qwen"], qwen),
+        (&["Qwen", one], &format!("{qwen} {one}")),
+        (&["--exact", one], one),
+        (&["--skip", "Llama"], qwen),
+        (&["Qwen", "--skip", "hello", "--skip", "run-1"], "Qwen-30B-simulated::bye::run-2"),
+        (&["--models", "Qwen-30B"], qwen),
+        (
+            &["--models", "Qwen-30B-simulated", "run-1", "--skip", "bye"],
+            "Qwen-30B-simulated::hello::run-1",
+        ),
+        (&["--runs", "1", "Llama", "--skip", "hello"], "Llama-70B-simulated::bye::run-1"),
+        (&["--ignored"], ""),
+    ];
+    for (arguments, expected) in cases {
+        assert_eq!(selected(arguments), (Some(0), (*expected).to_owned()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_filter_that_selects_nothing_is_an_error() {
+    let bench = Bench::new(TWO_MODELS);
+    let mut text = String::new();
+    for arguments in [
+        &["Mistral"][..],
+        &["Mistral", "Gemma", "--skip", "x"],
+        &["--exact", "Qwen"],
+        &["--skip", "run"],
+        &["Qwne-30B", "--skip", "Lama-70B"],
+        &["Qwen", "hello", "--skip", "bey"],
+        &["Qwen", "Gemma"],
+        &["--models", "Qwen-30B", "Llama"],
+        &["Mistral", "--list"],
+    ] {
+        let ran = bench.run(arguments);
+        text.push_str(&format!("{arguments:?}\n{}", ran.told(bench.folder.path())));
+    }
+    insta::assert_snapshot!(text);
+    assert!(!bench.folder.path().join("results.csv").exists());
+}
+
+#[test]
+fn what_cannot_be_used_ends_with_2_before_anything_runs() {
+    let bench = Bench::new(TWO_MODELS);
+    fs::write(bench.folder.path().join("file"), "").unwrap();
+    fs::write(
+        bench.folder.path().join("key.yaml"),
+        "models:\n  m:\n    base_url: \"http://127.0.0.1:9\"\n    api_key_env: LLM_TEST_NO_SUCH_KEY\n",
+    )
+    .unwrap();
+    fs::write(
+        bench.folder.path().join("limits.yaml"),
+        "thresholds: [\"speed >= 80\"]\nmodels:\n  m:\n    simulate: {}\n    thresholds:\n      \
+         - \"ttft <= 500\"\n      - 'ttft p95 =< 500ms'\n",
+    )
+    .unwrap();
+    fs::write(
+        bench.folder.path().join("same.yaml"),
+        "models:\n  m: { simulate: {} }\n  m-simulated: { base_url: \"http://h\" }\n",
+    )
+    .unwrap();
+    let mut text = String::new();
+    for arguments in [
+        &["--models", "Qwen-30B,Qwne"][..],
+        &["--models", ""],
+        &["--models", " , "],
+        &["--runs", "0"],
+        &["--runs", "many"],
+        &["--no-such-flag"],
+        &["--test-threads", "4"],
+        &["--config", "missing.yaml"],
+        &["--config", "key.yaml"],
+        &["--config", "limits.yaml"],
+        &["--config", "same.yaml"],
+    ] {
+        let ran = bench.run(arguments);
+        text.push_str(&format!("{arguments:?}\n{}\n", ran.told(bench.folder.path())));
+    }
+    let mut unwritable =
+        bench.smoke(&["--bench", "--no-calibration", "--output", "file/results.csv"]);
+    text.push_str(&ran(&mut unwritable).told(bench.folder.path()));
+    insta::assert_snapshot!(text);
+    assert!(!bench.folder.path().join("results.csv").exists());
+}
+
+#[test]
+fn each_option_has_a_twin_in_the_environment() {
+    let bench = Bench::new(TWO_MODELS);
+    fs::rename(bench.folder.path().join("configs.yaml"), bench.folder.path().join("my.yaml"))
+        .unwrap();
+    let mut command = bench.smoke(&["--bench", "hello"]);
+    command
+        .env("LLM_STREAM_BENCH_CONFIG", "my.yaml")
+        .env("LLM_STREAM_BENCH_MODELS", "Llama-70B")
+        .env("LLM_STREAM_BENCH_RUNS", "3")
+        .env("LLM_STREAM_BENCH_OUTPUT", "a/b/out.csv")
+        .env("LLM_STREAM_BENCH_NO_WARMUP", "1")
+        .env("LLM_STREAM_BENCH_NO_CALIBRATION", "true")
+        .env("LLM_STREAM_BENCH_RECORD", "recordings")
+        .env("LLM_STREAM_BENCH_JUNIT", "reports/junit.xml")
+        .env("LLM_STREAM_BENCH_JSON", "reports/run.json")
+        .env(
+            "LLM_STREAM_BENCH_EXPORT",
+            "bencher=reports/bmf.json,github-action-benchmark-bigger=reports/bigger.json",
+        );
+    let ran = ran(&mut command);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(measured(&ran).len(), 3);
+    assert!(!ran.stderr.contains("Warmup") && !ran.stderr.contains("instrument"));
+    assert_eq!(records(&bench.folder.path().join("a/b/out.csv")).len(), 3);
+    assert_eq!(fs::read_dir(bench.folder.path().join("recordings")).unwrap().count(), 3);
+    assert_eq!(fs::read_dir(bench.folder.path().join("reports")).unwrap().count(), 4);
+}
+
+#[test]
+fn a_variable_that_is_set_to_nothing_is_as_good_as_not_set() {
+    let bench = Bench::new(TWO_MODELS);
+    let twins = [
+        "MODELS",
+        "RUNS",
+        "OUTPUT",
+        "CONFIG",
+        "NO_WARMUP",
+        "NO_CALIBRATION",
+        "RECORD",
+        "JUNIT",
+        "JSON",
+        "EXPORT",
+    ];
+    let empty = |command: &mut Command| {
+        ran(command.envs(twins.map(|twin| (format!("LLM_STREAM_BENCH_{twin}"), ""))))
+    };
+    let of_target = empty(&mut bench.command(&[]));
+    assert_eq!(of_target.code, Some(0), "{}", of_target.stderr);
+    assert_eq!(measured(&of_target).len(), 8);
+    assert!(of_target.stderr.contains("Warmup"), "{}", of_target.stderr);
+    let mut binary = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
+    let of_binary = empty(binary.args(["run", "--list"]).current_dir(bench.folder.path()));
+    assert_eq!(names(&of_binary).len(), 8, "{}", of_binary.stderr);
+}
+
+#[test]
+fn a_simulated_model_needs_no_key_and_an_unusable_logfile_empties_no_results() {
+    let key =
+        TWO_MODELS.replace("models:", "defaults: { api_key_env: LLM_TEST_NO_SUCH_KEY }\nmodels:");
+    let bench = Bench::new(&key);
+    fs::write(bench.folder.path().join("results.csv"), "of yesterday").unwrap();
+    let ran = bench.run(&["--logfile", "no/such/folder/log.txt"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("failed to create the log file"), "{}", ran.stderr);
+    let kept = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+    assert_eq!(kept, "of yesterday");
+    assert_eq!(bench.run(&["Qwen"]).code, Some(0));
+}
+
+#[test]
+fn a_run_of_nothing_is_no_success() {
+    let bench = Bench::new(TWO_MODELS);
+    assert_eq!(bench.run(&["--ignored"]).code, Some(2));
+    assert_eq!(bench.run(&["--ignored", "--list"]).code, Some(0));
+}
+
+#[test]
+fn a_parser_gets_no_colours_that_it_did_not_ask_for() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = ran(bench.command(&["Qwen"]).env("CLICOLOR_FORCE", "1"));
+    assert_eq!(
+        ran.stdout.lines().filter(|line| is_libtest_line(line)).count(),
+        4,
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn recordings_of_trials_with_like_names_are_all_kept() {
+    let long = "x".repeat(300);
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: p, text: hi }}]\ndefaults: {{ max_tokens: 2 }}\nmodels:\n  \
+         a/b: {{ simulate: {{ ttft: 2ms }} }}\n  a_b: {{ simulate: {{ ttft: 2ms }} }}\n  \
+         {long}: {{ simulate: {{ ttft: 2ms }} }}\n"
+    ));
+    let ran = bench.run(&["--record", "kept"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(fs::read_dir(bench.folder.path().join("kept")).unwrap().count(), 3);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_trial_whose_row_cannot_be_written_is_a_failed_one_in_every_report() {
+    // A file system that is full after the head: the limit on the size of files.
+    let bench = Bench::new(TWO_MODELS);
+    let command = bench.command(&["Qwen"]);
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let script = format!("trap '' XFSZ; ulimit -f 1; exec {}", words.join(" "));
+    let mut shell = Command::new("bash");
+    let ran = ran(shell.args(["-c", &script]).current_dir(bench.folder.path()));
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("not_written: failed to write the row: File too large"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stderr.contains("4 successful, 0 failed"), "{}", ran.stderr);
+}
+
+// -- lines ----------------------------------------------------------------------------------------
+
+/// `^test \S+ \.\.\. bench: +[0-9,]+ ns/iter \(\+/- [0-9,]+\)$`
+fn is_libtest_line(line: &str) -> bool {
+    let number =
+        |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == ',');
+    let parts = || {
+        let (name, rest) = line.strip_prefix("test ")?.split_once(" ... bench: ")?;
+        let (time, spread) = rest.trim_start().split_once(" ns/iter (+/- ")?;
+        Some((name, time, spread.strip_suffix(')')?))
+    };
+    parts().is_some_and(|(name, time, spread)| {
+        !name.contains(char::is_whitespace) && number(time) && number(spread)
+    })
+}
+
+#[test]
+fn stdout_has_one_whole_libtest_line_a_trial_and_nothing_of_ours() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["Qwen"]);
+    let lines: Vec<_> = ran.stdout.lines().filter(|line| is_libtest_line(line)).collect();
+    assert_eq!(lines.len(), 4, "{}", ran.stdout);
+    let others: Vec<_> =
+        ran.stdout.lines().filter(|line| !line.is_empty() && !is_libtest_line(line)).collect();
+    assert_eq!(others[0], "running 4 tests");
+    assert!(others[1].starts_with(
+        "test result: ok. 0 passed; 0 failed; 0 ignored; 4 measured; 4 filtered out; "
+    ));
+    assert_eq!(others.len(), 2, "{others:?}");
+}
+
+#[test]
+fn a_trial_without_a_time_per_token_is_ok() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  \
+         m: { max_tokens: 1, simulate: { ttft: 5ms } }\n",
+    );
+    let ran = bench.run(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("test m-simulated::hello::run-1 ... ok\n"), "{}", ran.stdout);
+    let json = bench.run(&["--format", "json", "-Z", "unstable-options"]);
+    for line in json.stdout.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|_| panic!("{line}"));
+    }
+    assert!(
+        json.stdout.contains(r#""name": "m-simulated::hello::run-1", "event": "ok""#),
+        "{}",
+        json.stdout
+    );
+}
+
+#[test]
+fn a_logfile_takes_the_place_of_stdout() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["Qwen", "--logfile", "log.txt"]);
+    assert_eq!(ran.stdout, "");
+    let log = fs::read_to_string(bench.folder.path().join("log.txt")).unwrap();
+    assert_eq!(log.lines().filter(|line| is_libtest_line(line)).count(), 4, "{log}");
+}
+
+// -- order ----------------------------------------------------------------------------------------
+
+#[test]
+fn models_take_turns_or_come_by_chance_when_the_config_says_so() {
+    let bench = Bench::new(TWO_MODELS);
+    let ordered = |order: &str| {
+        fs::write(bench.folder.path().join("o.yaml"), format!("{TWO_MODELS}order: {order}\n"))
+            .unwrap();
+        let listed = bench.run(&["--list", "--config", "o.yaml"]);
+        names(&listed).join(" ").replace("-simulated", "")
+    };
+    assert_eq!(
+        ordered("interleaved"),
+        "Qwen-30B::hello::run-1 Llama-70B::hello::run-1 Qwen-30B::bye::run-1 \
+         Llama-70B::bye::run-1 Qwen-30B::hello::run-2 Llama-70B::hello::run-2 \
+         Qwen-30B::bye::run-2 Llama-70B::bye::run-2"
+    );
+    let shuffled = ordered("shuffled(3)");
+    assert_eq!(shuffled, ordered("shuffled(3)"));
+    assert_ne!(shuffled, ordered("shuffled(4)"));
+    assert_eq!(shuffled.split(' ').count(), 8);
+    ordered("interleaved");
+    let ran = bench.run(&["--config", "o.yaml"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    // Each is warmed up once, on the connection that it keeps while the other is measured.
+    assert_eq!(ran.stderr.matches("Warmup...").count(), 2);
+    assert!(ran.stderr.contains("paired with Qwen-30B-simulated, run by run:"), "{}", ran.stderr);
+    let paired = ran.stderr.lines().find(|line| line.ends_with("% (n = 4)")).unwrap_or_default();
+    assert!(paired.starts_with("    Llama-70B-simulated: -"), "{}", ran.stderr);
+}
+
+// -- files ----------------------------------------------------------------------------------------
+
+#[test]
+fn the_seeds_columns_come_first_and_every_row_says_that_it_is_simulated() {
+    let bench = Bench::new(TWO_MODELS);
+    bench.run(&["Qwen"]);
+    let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+    let seed = "model_name,prompt_tokens,response_tokens,total_tokens,total_time,preprocess_time,\
+                generation_time,total_tokens_per_second,preprocess_speed,generation_speed,\
+                timestamp,success,error_message,streaming_used,";
+    assert!(file.starts_with(seed), "{}", file.lines().next().unwrap());
+    insta::assert_snapshot!("columns", file.lines().next().unwrap().replace(',', "\n"));
+    let rows = bench.results();
+    assert_eq!(rows.len(), 4);
+    for row in &rows {
+        assert_eq!(&row[0], "Qwen-30B-simulated");
+        assert_eq!((&row[2], &row[11], &row[12], &row[13]), ("6", "true", "", "true"));
+        assert!(row.iter().any(|cell| cell == "simulated"));
+        let number = |index: usize| row[index].parse::<f64>().unwrap();
+        let (response, generation, speed) = (number(2), number(6), number(9));
+        assert!((response / generation - speed).abs() < 0.001);
+        assert!(number(5) >= 0.006, "no token comes before it is written");
+    }
+}
+
+#[test]
+fn the_instruments_error_is_measured_before_the_verdict_and_kept_with_the_results() {
+    let bench = Bench::new(TWO_MODELS);
+    let mut command = bench.smoke(&["--bench", "--output", "my/results.csv", "Qwen"]);
+    let ran = ran(&mut command);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let said = ran.stderr.find("instrument (").unwrap();
+    assert!(said < ran.stderr.find("Thresholds").unwrap(), "{}", ran.stderr);
+    let kept = fs::read_to_string(bench.folder.path().join("my/results.instrument.json")).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    assert!(kept[0]["ttft"]["p99"].as_f64().unwrap() > 0.0, "{kept}");
+}
+
+#[test]
+fn results_go_to_the_target_folder_and_their_path_is_printed_last() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = ran(&mut bench.smoke(&["--bench", "--no-calibration", "Qwen", "--skip", "bye"]));
+    let path = ran.stderr.lines().last().unwrap().strip_prefix("Results: ").unwrap();
+    let path = Path::new(path);
+    assert!(path.ends_with("results.csv") && path.is_absolute(), "{path:?}");
+    let run = path.parent().unwrap();
+    assert!(run.parent().unwrap().ends_with("llm-stream-bench"));
+    assert!(executable().starts_with(run.parent().unwrap().parent().unwrap()));
+    assert_eq!(records(path).len(), 2);
+    fs::remove_dir_all(run).unwrap();
+}
+
+#[test]
+fn recordings_give_the_same_sample_again() {
+    use llm_stream_bench::config::TokenCount;
+    use llm_stream_core::{protocol::OpenAiChat, recording::Recording, sample};
+    let bench = Bench::new(TWO_MODELS);
+    bench.run(&["Qwen", "--skip", "run-2", "--skip", "bye", "--record", "kept"]);
+    let file =
+        fs::read_to_string(bench.folder.path().join("kept/Qwen-30B-simulated__hello__run-1.jsonl"))
+            .unwrap();
+    let recording = Recording::from_jsonl(&file).unwrap();
+    let sample = sample::read(&recording, &OpenAiChat, TokenCount::Usage).unwrap();
+    let row = &bench.results()[0];
+    assert_eq!(format!("{:.9}", sample.first_token().as_secs_f64()), row[5]);
+    assert_eq!(format!("{:.9}", sample.generation_time().unwrap().as_secs_f64()), row[6]);
+}
+
+// -- exit codes -----------------------------------------------------------------------------------
+
+fn code_with(threshold: &str, simulate: &str) -> (Option<i32>, String) {
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nthresholds: [\"{threshold}\"]\n\
+         models:\n  m: {{ simulate: {{ ttft: 5ms, itl: 30ms, tokens: 4, {simulate} }} }}\n"
+    ));
+    let ran = bench.run(&["--no-warmup"]);
+    let why = ran.stderr.lines().find(|line| line.starts_with("FAILED: ")).unwrap_or_default();
+    (ran.code, why.to_owned())
+}
+
+#[test]
+fn a_missed_or_missing_figure_fails_the_run() {
+    assert_eq!(code_with("generation_speed >= 1", ""), (Some(0), String::new()));
+    let (code, why) = code_with("generation_speed >= 1000000", "");
+    assert_eq!(code, Some(101));
+    assert!(why.starts_with(
+        "FAILED: 1 of 1 thresholds missed: m-simulated: generation_speed mean >= 1000000 tok/s (actual: "
+    ), "{why}");
+    let (code, why) = code_with("ttft p95 <= 1 s", "");
+    assert_eq!(code, Some(101));
+    assert!(
+        why.ends_with("m-simulated: ttft p95 <= 1000 ms (actual: needs n = 93, has 1)"),
+        "{why}"
+    );
+    // All in one write: there is no generation to time.
+    let (code, why) = code_with("generation_speed >= 1", "faults: [{ merge: 4 }]");
+    assert_eq!(code, Some(101));
+    assert!(why.ends_with("(actual: 1 of 1 answers has no generation_speed: 1 burst)"), "{why}");
+    let (code, why) = code_with("generation_speed >= 1", "faults: [{ status: 500 }]");
+    assert_eq!(code, Some(101));
+    assert_eq!(why, "FAILED: 1 of 1 trials failed");
+}
+
+#[test]
+fn a_failed_trial_fails_the_run_without_any_threshold_and_the_others_still_run() {
+    let bench = Bench::new(
+        "runs: 3\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \
+         simulate: { ttft: 5ms, itl: 2ms, tokens: 4, faults: [{ reset: 2, request: 2 }] }\n",
+    );
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(101));
+    let rows = bench.results();
+    let success: Vec<_> = rows.iter().map(|row| &row[11]).collect();
+    assert_eq!(success, ["true", "false", "true"]);
+    let failed = &rows[1];
+    assert!(failed[12].starts_with("the connection broke inside the answer: "), "{failed:?}");
+    assert_eq!(failed.iter().filter(|cell| *cell == "broken").count(), 1);
+    assert!(
+        (1..=9).all(|index| failed[index].is_empty()),
+        "no figure of a failed trial: {failed:?}"
+    );
+}
+
+#[test]
+fn a_repeat_that_is_implausibly_fast_is_marked() {
+    // The first request is answered after a pause, the others at once.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let event = |delta: &str| format!("data: {{\"choices\":[{{\"index\":0,{delta}}}]}}\n\n");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{}{}\
+         data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":1}}}}\n\n",
+        event("\"delta\":{\"content\":\"a\"}"),
+        event("\"delta\":{},\"finish_reason\":\"stop\""),
+    );
+    std::thread::spawn(move || {
+        for (nth, socket) in listener.incoming().enumerate() {
+            let mut socket = socket.unwrap();
+            let _ = socket.read(&mut [0; 1 << 16]);
+            std::thread::sleep(std::time::Duration::from_millis(if nth == 0 { 500 } else { 0 }));
+            let _ = std::io::Write::write_all(&mut socket, answer.as_bytes());
+        }
+    });
+    let bench = Bench::new(&format!(
+        "runs: 2\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  \
+         m: {{ base_url: \"http://{address}\" }}\n"
+    ));
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let marked: Vec<_> = bench
+        .results()
+        .iter()
+        .map(|row| row.iter().any(|cell| cell.contains("much_faster_repeat")))
+        .collect();
+    assert_eq!(marked, [false, true], "{}", ran.stderr);
+}
+
+/// A run of these models, which nobody can reach, in an environment with this proxy.
+fn with_proxy(models: &str, variable: &str, proxy: &str, no_proxy: &str) -> (Bench, Ran) {
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
+         defaults: {{ timeouts: {{ connect: 50ms }} }}\nmodels:\n{models}"
+    ));
+    let mut command = bench.command(&["--no-warmup"]);
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    let ran = ran(command.env(variable, proxy).env("NO_PROXY", no_proxy));
+    (bench, ran)
+}
+
+// On Windows a variable has one spelling.
+#[cfg(unix)]
+#[test]
+fn a_transport_that_goes_past_a_proxy_says_so_unless_the_host_is_exempt() {
+    let models = "  ip: { base_url: \"http://192.0.2.7\" }\n  \
+                  net: { base_url: \"http://198.51.100.7\" }\n  \
+                  domain: { base_url: \"http://corp.invalid\" }\n  \
+                  host: { base_url: \"http://llm.corp.invalid\" }\n  \
+                  other: { base_url: \"http://notcorp.invalid\" }\n  \
+                  tls: { base_url: \"https://notcorp.invalid\" }\n  \
+                  own: { base_url: \"http://127.0.0.1:9\" }\n"
+        .replace(" }", ", transport: stamped }");
+    let noted = |variable: &str, no_proxy: &str| {
+        let (_, ran) = with_proxy(&models, variable, "http://user:hush@127.0.0.1:9", no_proxy);
+        assert!(!ran.stderr.contains("hush"), "{}", ran.stderr);
+        let start = format!("note: `transport: stamped` goes past the proxy in {variable}: ");
+        let notes = ran.stderr.lines().filter_map(|line| line.strip_prefix(&start));
+        let notes: Vec<_> = notes.filter_map(|rest| rest.split(' ').next()).collect();
+        notes.join(" ")
+    };
+    let exempt = "192.0.2.7, 198.51.100.0/24,.corp.invalid";
+    assert_eq!(noted("HTTP_PROXY", exempt), "other");
+    assert_eq!(noted("https_proxy", exempt), "tls");
+    assert_eq!(noted("all_proxy", exempt), "other tls");
+    assert_eq!(noted("all_proxy", ""), "ip net domain host other tls");
+    // To reqwest, every name is every name: addresses are not in it.
+    assert_eq!(noted("all_proxy", "*"), "ip net");
+}
+
+#[test]
+fn by_itself_a_host_is_asked_through_the_proxy_unless_it_is_exempt() {
+    let models = "  ip: { base_url: \"http://192.0.2.7\" }\n  \
+                  other: { base_url: \"http://notcorp.invalid\" }\n";
+    let proxy = format!("http://{}", echo());
+    let (bench, ran) = with_proxy(models, "http_proxy", &proxy, "192.0.2.0/24");
+    assert!(!ran.stderr.contains("note: "), "{}", ran.stderr);
+    let rows = bench.results();
+    let proxied = |row: &csv::StringRecord| row[12].starts_with("HTTP 401 ");
+    assert_eq!(rows.iter().map(proxied).collect::<Vec<_>>(), [false, true], "{rows:?}");
+}
+
+#[test]
+fn a_header_that_says_how_long_the_server_took_stands_beside_ours() {
+    let answer = |header: &str| {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{header}\r\n\r\n\
+             data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"a\"}},\"finish_reason\":\"stop\"}}]}}\n\n\
+             data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":1}}}}\n\n\
+             data: [DONE]\n\n"
+        );
+        format!("base_url: \"http://{}\"", repeats(answer.into()))
+    };
+    let (told, odd, late) = (
+        answer("openai-processing-ms: 0.001"),
+        answer("openai-processing-ms: soon"),
+        // No header can have taken longer than it took to come.
+        answer("x-envoy-upstream-service-time: 60000"),
+    );
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  \
+         told: {{ {told} }}\n  same: {{ {told}, transport: reqwest }}\n  \
+         odd: {{ {odd} }}\n  late: {{ {late} }}\n"
+    ));
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let times = ["0.000001000", "0.000001000", "", "60.000000000"];
+    assert_eq!(bench.column("server_head_time"), times);
+    let beyond = bench.column("first_byte_beyond_server");
+    assert!(!beyond[0].starts_with('-') && beyond[3].starts_with("-5"), "{beyond:?}");
+    let marked: Vec<_> =
+        bench.column("notes").iter().map(|notes| notes.contains("server_disagrees")).collect();
+    assert_eq!(marked, [false, false, false, true]);
+    let word = "  server's own word: first_byte_time 0.001 ms, ours ";
+    assert!(ran.stderr.contains(word), "{}", ran.stderr);
+}
+
+#[test]
+fn a_count_beyond_what_was_asked_for_is_marked() {
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+         data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n\
+         data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5000}}\n\n\
+         data: [DONE]\n\n";
+    let url = format!("base_url: \"http://{}\"", repeats(answer.into()));
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  \
+         default: {{ {url} }}\n  more: {{ {url}, max_tokens: 5000 }}\n  \
+         other: {{ {url}, extra_body: {{ max_completion_tokens: 6000 }} }}\n"
+    ));
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let notes = bench.column("notes");
+    let marked: Vec<_> =
+        notes.iter().map(|notes| notes.contains("more_tokens_than_asked")).collect();
+    assert_eq!(marked, [true, false, false], "{}", ran.stderr);
+}
+
+#[test]
+fn a_failed_warm_up_is_shown_and_fails_nothing() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \
+         simulate: { ttft: 5ms, itl: 2ms, tokens: 4, faults: [{ status: 503, request: 1 }] }\n",
+    );
+    let ran = bench.run(&[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("    Warmup failed: http_status: HTTP 503 "), "{}", ran.stderr);
+}
+
+#[test]
+fn the_warm_up_opens_the_connection_that_the_trials_use() {
+    let bench = Bench::new(TWO_MODELS);
+    let connects = |arguments: &[&str]| {
+        bench.run(arguments);
+        let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+        let column =
+            file.lines().next().unwrap().split(',').position(|name| name == "connect_time");
+        let rows = bench.results();
+        rows.iter().map(|row| !row[column.unwrap()].is_empty()).collect::<Vec<_>>()
+    };
+    assert_eq!(connects(&["Qwen"]), [false, false, false, false]);
+    assert_eq!(connects(&["Qwen", "--no-warmup"]), [true, false, false, false]);
+}
+
+// -- ends before the end --------------------------------------------------------------------------
+
+const LONG: &str = "runs: 50\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  \
+                    m: { simulate: { ttft: 20ms, itl: 5ms, tokens: 6 } }\n";
+
+/// Reads the child's stderr up to the line that has `text` for the `count`th time.
+fn wait_for(child: &mut std::process::Child, text: &str, count: usize) -> String {
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = String::new();
+    let mut seen = 0;
+    while seen < count {
+        let line = lines.next().expect("more to come").unwrap();
+        seen += usize::from(line.contains(text));
+        said.push_str(&format!("{line}\n"));
+    }
+    // The rest stays to be read by whoever wants it.
+    std::thread::spawn(move || lines.for_each(drop));
+    said
+}
+
+#[cfg(unix)]
+#[test]
+fn a_kill_loses_at_most_the_trial_in_flight() {
+    let bench = Bench::new(LONG);
+    let mut child = bench.start(&[]);
+    wait_for(&mut child, "Success: ", 5);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+    assert!(file.ends_with('\n'));
+    let rows = bench.results();
+    assert!(rows.len() >= 5 && rows.iter().all(|row| &row[11] == "true"), "{}", rows.len());
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_reports_what_has_finished_and_exits_130() {
+    let bench = Bench::new(LONG);
+    let mut child = bench.start(&[]);
+    let mut stderr = child.stderr.take().unwrap();
+    // Enough of it to know that trials have finished.
+    let mut said = Vec::new();
+    let mut piece = [0; 256];
+    while String::from_utf8_lossy(&said).matches("Success: ").count() < 3 {
+        let read = stderr.read(&mut piece).unwrap();
+        assert!(read > 0, "ended early");
+        said.extend_from_slice(&piece[..read]);
+    }
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    stderr.read_to_end(&mut said).unwrap();
+    let code = child.wait().unwrap().code();
+    let said = String::from_utf8(said).unwrap();
+    assert_eq!(code, Some(130), "{said}");
+    let rows = bench.results().len();
+    assert!(rows >= 3);
+    assert!(
+        said.contains(&format!("interrupted: {rows} of 50 trials finished, their rows are kept")),
+        "{said}"
+    );
+    assert!(said.contains("\nRanking by generation_speed"), "{said}");
+    assert!(said.trim_end().lines().last().unwrap().starts_with("Results: "), "{said}");
+}
+
+// -- smoke mode -----------------------------------------------------------------------------------
+
+#[test]
+fn without_bench_each_case_is_tried_once_and_no_real_endpoint_is_called() {
+    // Nothing listens there: a call would fail.
+    let config = "runs: 5\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  \
+                  real: { base_url: \"http://127.0.0.1:9\", api_key_env: LLM_TEST_NO_SUCH_KEY }\n  \
+                  sim: { simulate: { ttft: 30s } }\n";
+    let bench = Bench::new(config);
+    let ran = ran(&mut bench.smoke(&[]));
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    let left: Vec<_> = fs::read_dir(bench.folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the config: {left:?}");
+}
+
+#[test]
+fn the_smoke_test_counts_what_filters_left_out_and_writes_where_it_is_told() {
+    let bench = Bench::new(TWO_MODELS);
+    let smoke = |arguments: &[&str]| ran(&mut bench.smoke(arguments));
+    let filtered = smoke(&["Qwen", "--skip", "bye", "--test-threads", "2"]);
+    let line = "test Qwen-30B-simulated::hello::run-1 ... ok\n";
+    assert!(filtered.stdout.contains(line), "{}", filtered.stdout);
+    let end = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; ";
+    assert!(filtered.stdout.contains(end), "{}", filtered.stdout);
+    let nowhere = smoke(&["--logfile", "no/such/folder/log.txt"]);
+    assert_eq!(nowhere.code, Some(2), "{}", nowhere.stderr);
+    let why = "error: failed to create the log file no/such/folder/log.txt: ";
+    assert!(nowhere.stderr.starts_with(why), "{}", nowhere.stderr);
+    let logged = smoke(&["--logfile", "log.txt"]);
+    assert_eq!((logged.code, logged.stdout.as_str()), (Some(0), ""));
+    let log = fs::read_to_string(bench.folder.path().join("log.txt")).unwrap();
+    assert!(log.contains("4 passed; 0 failed"), "{log}");
+}
+
+#[test]
+fn test_wins_over_the_bench_that_cargo_adds() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["--test"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("4 passed; 0 failed; 0 ignored; 0 measured"), "{}", ran.stdout);
+    assert!(!bench.folder.path().join("results.csv").exists());
+}
+
+#[test]
+fn nextest_can_list_and_run_single_trials() {
+    let bench = Bench::new(TWO_MODELS);
+    let list = ran(&mut bench.smoke(&["--list", "--format", "terse"]));
+    assert_eq!(names(&list).len(), 4, "each case once: {}", list.stdout);
+    assert_eq!(list.stderr, "");
+    let ignored = ran(&mut bench.smoke(&["--list", "--format", "terse", "--ignored"]));
+    assert_eq!((ignored.code, ignored.stdout.as_str()), (Some(0), ""));
+    let one = ran(&mut bench.smoke(&["--exact", names(&list)[3], "--nocapture"]));
+    assert_eq!(one.code, Some(0));
+    assert!(one.stdout.contains("1 passed; 0 failed"), "{}", one.stdout);
+    let none = ran(&mut bench.smoke(&["a_test_of_another_target"]));
+    assert_eq!(none.code, Some(0), "a filter of `cargo test` is meant for other targets too");
+}
+
+// -- other ways in --------------------------------------------------------------------------------
+
+#[test]
+fn the_binary_runs_the_same() {
+    let bench = Bench::new(TWO_MODELS);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
+    command.args(["run", "--output", "results.csv", "Qwen"]).current_dir(bench.folder.path());
+    let ran = ran(&mut command);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(measured(&ran).len(), 4);
+    assert_eq!(bench.results().len(), 4);
+}
+
+#[test]
+fn the_binary_can_be_asked_for_the_smoke_test() {
+    let bench = Bench::new(TWO_MODELS);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
+    command.args(["run", "--test"]).current_dir(bench.folder.path());
+    let ran = ran(&mut command);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("4 passed; 0 failed; 0 ignored"), "{}", ran.stdout);
+}
+
+#[test]
+fn the_served_endpoint_is_one_that_can_be_measured() {
+    let served = Served::start(&[
+        "--ttft=5ms",
+        "--itl=2ms",
+        "--tokens=5",
+        "--fault=stall=2@3",
+        "--reasoning-tokens=2",
+    ]);
+    let bench = Bench::new(&format!(
+        "runs: 3\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  m:\n    \
+         base_url: \"{}\"\n    timeouts: {{ inter_token: 60ms }}\n",
+        served.base_url
+    ));
+    let ran = bench.run(&[]);
+    let rows = bench.results();
+    let success: Vec<_> = rows.iter().map(|row| &row[11]).collect();
+    // The warm-up was the first request.
+    assert_eq!(success, ["true", "false", "true"], "{}", ran.stderr);
+    assert_eq!(&rows[1][12], "no token for 60ms (timeouts.inter_token), after 2 token events");
+    assert_eq!(&rows[0][0], "m");
+}
+
+#[test]
+fn the_served_endpoint_refuses_a_rhythm_as_the_config_does() {
+    let mut text = String::new();
+    for arguments in [
+        &["--ttft", "99999999999999h"][..],
+        &["--itl=500"],
+        &["--jitter=-5ms"],
+        &["--itl=5ms", "--jitter=6ms"],
+        &["--tokens=8", "--reasoning-tokens=9"],
+        &["--tokens=18446744073709551615"],
+        &["--tokens-per-event=0"],
+        &["--protocol=smoke_signals"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
+        let ran = ran(command.args(["serve", "--listen=127.0.0.1:0"]).args(arguments));
+        text.push_str(&format!("{arguments:?}\n{}\n", ran.told(Path::new("/"))));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_server_that_dies_midway_fails_the_trial_and_the_rest_still_run() {
+    let mut served = Served::start(&["--ttft=5ms", "--itl=20ms", "--tokens=20"]);
+    let bench = Bench::new(&format!(
+        "runs: 4\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  m: {{ base_url: \"{}\" }}\n",
+        served.base_url
+    ));
+    let mut child = bench.start(&["--no-warmup"]);
+    wait_for(&mut child, "Run 2/4", 1);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    served.kill();
+    assert_eq!(child.wait().unwrap().code(), Some(101));
+    let rows = bench.results();
+    assert_eq!(rows.len(), 4);
+    let kinds: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            ["broken", "connect"].into_iter().find(|kind| row.iter().any(|cell| cell == *kind))
+        })
+        .collect();
+    // The third may still reach a socket that is about to close.
+    assert_eq!((kinds[0], kinds[1], kinds[3]), (None, Some("broken"), Some("connect")));
+    assert!(kinds[2].is_some());
+}
+
+#[test]
+fn another_crate_writes_the_same_line_and_has_its_own_config() {
+    let root = Path::new(crate::bench::REPOSITORY);
+    let folder = root.join("crates/tests/downstream");
+    // The versions that are built already.
+    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let results = elsewhere.path().join("results.csv");
+    let target = executable().ancestors().find(|path| path.join("CACHEDIR.TAG").is_file()).unwrap();
+    let output = cargo(&folder)
+        .args(["bench", "--profile", "dev", "--target-dir"])
+        .arg(target)
+        .args(["--", "--output"])
+        .arg(&results)
+        .output()
+        .unwrap();
+    let ran = Ran::from(output);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(measured(&ran), ["downstream-simulated::greeting::run-1"]);
+    assert_eq!(records(&results).len(), 1);
+}
+
+// -- secrets --------------------------------------------------------------------------------------
+
+/// A server whose answer is what it was sent.
+fn echo() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut request = vec![0; 1 << 16];
+            let read = socket.read(&mut request).unwrap();
+            let head = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {read}\r\n\r\n");
+            let _ = std::io::Write::write_all(&mut socket, head.as_bytes());
+            let _ = std::io::Write::write_all(&mut socket, &request[..read]);
+        }
+    });
+    address
+}
+
+#[test]
+fn nothing_keeps_a_key_that_a_server_repeats() {
+    let key = "sk-very-secret-0123456789";
+    let stream = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; x={key}\r\n\r\n\
+         data: {{\"id\":\"req-{key}\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{key}\"}}}}]}}\n\n\
+         data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"b\"}},\"finish_reason\":\"stop-{key}\"}}]}}\n\n\
+         data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":2}}}}\n\n"
+    );
+    // The cut of a long message falls inside the key.
+    let long = format!("HTTP/1.1 400 Bad Request\r\n\r\n{} {key}", "x".repeat(288));
+    let binary = [b"HTTP/1.1 400 Bad Request\r\n\r\n\xff\xfe ", key.as_bytes()].concat();
+    let answers = [stream.into_bytes(), long.into_bytes(), binary];
+    let models = answers.map(repeats).map(|address| {
+        format!(
+            "  m{}: {{ base_url: \"http://{address}\", api_key_env: LLM_TEST_KEY }}\n",
+            address.port()
+        )
+    });
+    for transport in ["stamped", "reqwest"] {
+        let bench = Bench::new(&format!(
+            "runs: 1\nprompts: [{{ name: p, text: hi }}]\ndefaults: {{ transport: {transport} }}\nmodels:\n{}",
+            models.concat()
+        ));
+        let ran = ran(bench.command(&["--record", "kept"]).env("LLM_TEST_KEY", key));
+        let rows = bench.results();
+        let success: Vec<_> = rows.iter().map(|row| &row[11]).collect();
+        assert_eq!(success, ["true", "false", "false"], "{}", ran.stderr);
+        let mut texts = vec![ran.stdout, ran.stderr, format!("{rows:?}")];
+        let kept = fs::read_dir(bench.folder.path().join("kept")).unwrap();
+        texts.extend(kept.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()));
+        assert_eq!(texts.len(), 6);
+        for text in texts {
+            assert!(!text.contains("sk-very"), "{text}");
+            // Nor as hexadecimal digits.
+            assert!(!text.contains("736b2d76657279") && !text.contains("303132333435"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn nothing_prints_a_key() {
+    let bench = Bench::new(
+        "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \
+         base_url: \"http://127.0.0.1:9\"\n    api_key_env: LLM_TEST_KEY\n    \
+         headers: { x-secret: \"hush-hush\" }\n"
+            .replace("127.0.0.1:9", &echo().to_string())
+            .as_str(),
+    );
+    for arguments in [&[][..], &["--list"], &["--format", "json"]] {
+        let mut command = bench.command(&[arguments, &["--record", "kept"]].concat());
+        let ran = ran(command.env("LLM_TEST_KEY", "sk-very-secret"));
+        let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap_or_default();
+        let kept = bench.folder.path().join("kept/m__hello__run-1.jsonl");
+        let kept = fs::read_to_string(kept).unwrap_or_default();
+        for text in [ran.stdout, ran.stderr, file, kept] {
+            assert!(!text.contains("very-secret") && !text.contains("hush"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The integration tests, one binary.
+
+#![expect(clippy::disallowed_methods, reason = "tests set and read what users do")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod architecture;
+mod arrivals;
+mod baselines;
+mod bench;
+mod bodies;
+mod ci;
+mod config;
+mod counts;
+mod datasets;
+mod drive;
+mod framing;
+mod harness;
+mod http;
+mod instrument;
+mod mutated;
+mod names;
+mod outcomes;
+mod player;
+mod preflight;
+mod prompts;
+mod protocol;
+mod protocols;
+mod real_servers;
+mod reports;
+mod requests;
+mod secrets;
+mod server_metrics;
+mod servers;
+mod simulations;
+mod streams;
+mod timing;
+mod tls;
+mod trust;
+#[cfg(unix)]
+mod unix;
+mod workloads;

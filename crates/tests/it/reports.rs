@@ -1,0 +1,256 @@
+//! The reports of a run whose every time is known.
+
+use std::{path::Path, sync::Arc};
+
+use clap::Parser;
+use llm_stream_bench::{
+    cli::Cli,
+    config::{Config, Inconclusive, TokenCount},
+    plan::{Case, Plan},
+    report::{
+        Ended, Ending, Finished, Format, Judged, Run, annotations::Annotations, bencher::Bencher,
+        csv, github_action_benchmark::GithubActionBenchmark, json::Json, junit::Junit,
+        ranking::Ranking, step_summary::StepSummary, summary::SummaryTables,
+        thresholds::Thresholds,
+    },
+    row::Row,
+};
+use llm_stream_core::{
+    interval::CONFIDENCE,
+    metric::Better,
+    protocol::OpenAiChat,
+    recording::{ErrorKind, RequestError},
+    sample,
+    summary::{Group, Summary},
+    verdict::{InstrumentError, Verdict},
+};
+use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
+
+use crate::streams::{STOP, TOKEN, USAGE, stream};
+
+const CONFIG: &str = "
+runs: 3
+prompts:
+  - { name: hello, text: \"Say hello.\" }
+  - { name: \"=1+1\", text: \"Add.\" }
+thresholds: [\"success_rate >= 100 %\", \"ttft median <= 60 ms\", \"ttft p95 <= 1 s\"]
+models:
+  fast: { base_url: \"http://10.0.0.1:8000\", thresholds: [\"generation_speed >= 100.5\", \"ttft median <= 53.02 ms\"] }
+  '@formula': { simulate: {} }
+  通义千问-一个名字很长很长很长很长很长很长很长很长很长很长的模型: { base_url: \"https://api.example.com\" }
+  broken: { base_url: \"http://10.0.0.3:8000\" }
+  never-run: { base_url: \"http://10.0.0.4:8000\" }
+";
+
+const INSTRUMENT: Option<InstrumentError> =
+    Some(InstrumentError { arrival: 50e-6, gap: 20e-6, generation: 0.0002 });
+
+/// Each model with answers of its own pace; the one called `broken` with none, and the last not
+/// begun.
+fn rows() -> (Vec<Arc<Case>>, Vec<Row>) {
+    let config = Config::parse(CONFIG, "configs.yaml", Path::new("."))
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    let cases = Plan::new(&config, &Cli::parse_from(["llm"])).expect("a plan").cases;
+    let rows = cases.iter().enumerate().filter_map(|(nth, case)| row(nth, case)).collect();
+    (cases, rows)
+}
+
+fn run() -> Run {
+    let (cases, rows) = rows();
+    let mut summary = Summary::new(cases.iter().map(|case| &case.group));
+    rows.iter().for_each(|row| summary.add(row.case.group.id, &[row.request()]));
+    let judged = |(place, group): (usize, &Group)| {
+        let verdict = |&threshold| Verdict::of(threshold, group, INSTRUMENT, None, CONFIDENCE);
+        let verdicts = group.thresholds().iter().map(verdict).collect();
+        Judged { group: place, name: group.name(), verdicts, notes: Vec::new() }
+    };
+    let verdicts = summary.groups.iter().enumerate().map(judged).collect();
+    let ended = |row: &Row| row.started + std::time::Duration::from_millis(120);
+    Run {
+        summary,
+        verdicts,
+        confidence: CONFIDENCE,
+        took_turns: true,
+        trials: rows.iter().map(|row| Finished::request(row, ended(row))).collect(),
+        instruments: Vec::new(),
+        machine: "EPYC <9>, 2 cores, linux 6".into(),
+        ending: Ending {
+            ended: Ended::Failed,
+            reasons: vec!["FAILED: 7 of 24 trials failed".into()],
+            inconclusive: Inconclusive::Warn,
+        },
+    }
+}
+
+fn csv() -> String {
+    let mut bytes = Vec::new();
+    let mut writer = csv::Writer::new(&mut bytes).unwrap();
+    rows().1.iter().for_each(|row| writer.write(row).unwrap());
+    drop(writer);
+    String::from_utf8(bytes).unwrap()
+}
+
+fn row(nth: usize, case: &Arc<Case>) -> Option<Row> {
+    let nth = nth as u64;
+    let outcome = match case.target.key.as_str() {
+        "never-run" => return None,
+        "broken" => Err(RequestError::new(ErrorKind::Broken, "=the connection\nbroke, \"so\"")),
+        "fast" if nth == 2 => Err(RequestError::new(ErrorKind::NoUsage, "no usage")),
+        _ => {
+            let (first, gap) = (50 + nth, 10 + 3 * (nth / 6));
+            let events = [
+                (first, TOKEN),
+                (first + gap, TOKEN),
+                (first + 2 * gap, TOKEN),
+                (first + 3 * gap + nth % 3, TOKEN),
+                (first + 3 * gap + 5, STOP),
+                (first + 3 * gap + 6, USAGE),
+                (first + 3 * gap + 6, "[DONE]"),
+            ];
+            sample::read(&stream(&events), &OpenAiChat, TokenCount::Usage)
+        }
+    };
+    let started = jiff::Timestamp::from_second(1_795_500_000 + nth as i64).expect("a time");
+    let prompt = case.task.prompt().clone();
+    Some(Row { case: case.clone(), prompt, started, place: None, outcome })
+}
+
+#[test]
+fn the_summary_is() {
+    insta::assert_snapshot!(SummaryTables.render(&run()));
+}
+
+#[test]
+fn the_ranking_is() {
+    insta::assert_snapshot!(Ranking.render(&run()));
+}
+
+#[test]
+fn the_thresholds_are() {
+    insta::assert_snapshot!(Thresholds.render(&run()));
+}
+
+#[test]
+fn the_junit_xml_is() {
+    insta::assert_snapshot!(junit(&run()));
+}
+
+/// The report without the version, which changes.
+fn junit(run: &Run) -> String {
+    Junit.render(run).replace(env!("CARGO_PKG_VERSION"), "VERSION")
+}
+
+#[test]
+fn in_junit_xml_a_run_that_was_interrupted_is_an_error_and_undecided_may_be_a_failure() {
+    let mut run = run();
+    let count = |run: &Run, what: &str| junit(run).matches(what).count();
+    let failures = count(&run, "<failure ");
+    let undecided = count(&run, "<skipped ");
+    assert!(undecided > 0);
+    run.ending.inconclusive = Inconclusive::Fail;
+    assert_eq!(count(&run, "<skipped "), 0);
+    assert_eq!(count(&run, "<failure "), failures + undecided);
+    assert_eq!(count(&run, "<error "), 0);
+    run.ending.ended = Ended::Interrupted;
+    assert_eq!(count(&run, "<error "), 1);
+}
+
+#[test]
+fn the_json_is() {
+    let mut run = run();
+    run.verdicts[0].verdicts[0].error = Some(f64::INFINITY);
+    let mut json = crate::ci::is_by_the_schema(&Json.render(&run));
+    // One of each is enough to see it.
+    for list in ["groups", "thresholds"] {
+        json[list].as_array_mut().unwrap().truncate(1);
+    }
+    json["trials"].as_array_mut().unwrap().truncate(3);
+    for figures in ["/metrics", "/groups/0/metrics", "/trials/0/figures", "/trials/1/figures"] {
+        let figures = json.pointer_mut(figures).unwrap().as_object_mut().unwrap();
+        figures.retain(|name, _| name == "ttft");
+    }
+    json["tool"]["version"] = "VERSION".into();
+    round(&mut json);
+    insta::assert_snapshot!(format!("{json:#}"));
+}
+
+/// Rounds to the nanosecond, beyond which platforms differ.
+fn round(json: &mut Value) {
+    match json {
+        Value::Number(number) if number.is_f64() => {
+            *json = ((number.as_f64().unwrap() * 1e9).round() / 1e9).into();
+        }
+        Value::Array(values) => values.iter_mut().for_each(round),
+        Value::Object(fields) => fields.values_mut().for_each(round),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_annotations_are() {
+    let mut run = run();
+    // A name and a message that would end a command, were they not escaped.
+    run.verdicts[0].name = "100 %: a, b\r\nc".into();
+    let mut all = String::new();
+    for inconclusive in [Inconclusive::Warn, Inconclusive::Fail, Inconclusive::Pass] {
+        run.ending.inconclusive = inconclusive;
+        all.push_str(&format!("{inconclusive:?}\n{}", Annotations.render(&run)));
+    }
+    run.verdicts.clear();
+    all.push_str(&format!("of trials alone\n{}", Annotations.render(&run)));
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn the_step_summary_is() {
+    insta::assert_snapshot!(StepSummary.render(&run()));
+}
+
+#[test]
+fn the_exports_are() {
+    let mut run = run();
+    run.summary.groups.truncate(1);
+    let tools: [(&str, &dyn Format); 3] = [
+        ("bencher", &Bencher),
+        ("github-action-benchmark-bigger", &GithubActionBenchmark(Better::Higher)),
+        ("github-action-benchmark-smaller", &GithubActionBenchmark(Better::Lower)),
+    ];
+    let texts = tools.map(|(name, tool)| format!("{name}\n{}", tool.render(&run)));
+    insta::assert_snapshot!(texts.concat());
+}
+
+#[test]
+fn a_run_of_nothing_valid_exports_no_figure_but_its_failure() {
+    let mut run = run();
+    run.summary.groups.retain(|group| group.spec.model.starts_with("broken"));
+    assert_eq!(GithubActionBenchmark(Better::Lower).render(&run), "[]\n");
+    let bmf: Value = serde_json::from_str(&Bencher.render(&run)).unwrap();
+    assert_eq!(bmf, serde_json::json!({ "broken": { "success_rate (%)": { "value": 0.0 } } }));
+}
+
+#[test]
+fn the_csv_is() {
+    insta::assert_snapshot!(csv());
+}
+
+#[test]
+fn tables_fit_80_columns() {
+    let run = run();
+    for report in [SummaryTables.render(&run), Thresholds.render(&run)] {
+        for line in report.lines().filter(|line| line.starts_with("  ")) {
+            assert!(line.width() <= 80, "{} columns: {line}", line.width());
+        }
+    }
+}
+
+#[test]
+fn no_cell_begins_like_a_formula() {
+    let text = csv();
+    let mut reader = ::csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
+    let records: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(records.len(), 1 + 24);
+    for cell in records.iter().flat_map(::csv::StringRecord::iter) {
+        assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell:?}");
+    }
+}

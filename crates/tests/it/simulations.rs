@@ -1,0 +1,307 @@
+//! Are the verdicts right as often as they say? Many runs of the simulated endpoint, whose
+//! distribution is known, in virtual time and seeded.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use clap::Parser as _;
+use llm_stream_bench::{
+    cli::Cli,
+    config::{Config, TokenCount},
+    plan::{Case, Plan},
+    report::changes::{Compared, Sort},
+};
+use llm_stream_core::{
+    baseline::Baseline,
+    interval::CONFIDENCE,
+    metric::Metric,
+    protocol::OpenAiChat,
+    recording::{ErrorKind, RequestError},
+    sample::{self, Doubt, Sample},
+    statistic::Statistic,
+    summary::{Request, Summary},
+    threshold::Threshold,
+    verdict::{Outcome, Reference, Verdict},
+};
+use llm_stream_sim::Script;
+use rand::SeedableRng as _;
+use rand_distr::{Distribution as _, Normal};
+use rand_pcg::Pcg64Mcg;
+
+const RUNS: u64 = 200;
+
+/// A run of `runs` of each of ten prompts; every request has a rhythm of its own, `slower` times
+/// 10 ms a token with a standard deviation of a tenth. Prompts differ in their first token.
+struct Endpoint {
+    cases: Vec<Arc<Case>>,
+    slower: f64,
+}
+
+impl Endpoint {
+    fn new(runs: u32, slower: f64) -> Self {
+        let yaml = format!("runs: {runs}\nmodels: {{ m: {{ simulate: {{}} }} }}");
+        let config = Config::parse(&yaml, "configs.yaml", Path::new(".")).unwrap();
+        let cases = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap().cases;
+        Self { cases, slower }
+    }
+
+    fn sample(&self, case: usize, random: &mut Pcg64Mcg) -> Sample {
+        let noise: Normal<f64> = Normal::new(1.0, 0.1).unwrap();
+        let factor = self.slower * noise.sample(random).max(0.1);
+        let prompt = case / (self.cases.len() / 10);
+        let ttft = 20.0 * (1 + prompt) as f64 * noise.sample(random).max(0.1);
+        let script = Script {
+            ttft: Duration::from_secs_f64(ttft / 1e3),
+            itl: Duration::from_secs_f64(10e-3 * factor),
+            tokens: 4,
+            ..Script::default()
+        };
+        let recording = script.recorded(1, &OpenAiChat).unwrap();
+        sample::read(&recording, &OpenAiChat, TokenCount::Usage).unwrap()
+    }
+
+    /// What the `seed`-th run measures.
+    fn run(&self, seed: u64) -> Summary {
+        let mut random = Pcg64Mcg::seed_from_u64(seed);
+        let mut summary = Summary::new(self.cases.iter().map(|case| &case.group));
+        for (nth, case) in self.cases.iter().enumerate() {
+            add(&mut summary, case, &Ok(self.sample(nth, &mut random)));
+        }
+        summary
+    }
+}
+
+fn add(summary: &mut Summary, case: &Case, outcome: &Result<Sample, RequestError>) {
+    let (prompt, run) = (case.task.prompt(), case.run);
+    summary.add(case.group.id, &[Request { prompt, run, outcome }]);
+}
+
+fn verdict(text: &str, summary: &Summary, confidence: f64) -> Outcome {
+    let threshold = Threshold::parse(text).unwrap();
+    Verdict::of(threshold, &summary.groups[0], None, None, confidence).outcome()
+}
+
+fn against(text: &str, before: &Summary, now: &Summary) -> Outcome {
+    let baseline = Baseline::of(before, "here");
+    let reference = Some(Reference { baseline: &baseline, machine: "here" });
+    let threshold = Threshold::parse(text).unwrap();
+    Verdict::of(threshold, &now.groups[0], None, reference, CONFIDENCE).outcome()
+}
+
+/// How many in a hundred runs `is` so.
+fn percent(times: u64, is: impl Fn(u64) -> bool) -> f64 {
+    (0..times).filter(|seed| is(*seed)).count() as f64 * 100.0 / times as f64
+}
+
+#[test]
+fn intervals_cover_the_truth() {
+    let endpoint = Endpoint::new(3, 1.0);
+    // The mean of 20, 40, … 200 ms, and the rhythm.
+    let truths = [
+        ("ttft", Statistic::Mean, 0.110),
+        ("tpot", Statistic::Mean, 0.010),
+        ("tpot", Statistic::Median, 0.010),
+    ];
+    let runs: Vec<_> = (0..2 * RUNS).map(|seed| endpoint.run(seed)).collect();
+    let mut table = String::new();
+    for (name, statistic, truth) in truths {
+        let metric = Metric::named(name).unwrap();
+        let covered = percent(2 * RUNS, |seed| {
+            let group = &runs[seed as usize].groups[0];
+            let estimate = group.estimate(metric, statistic, CONFIDENCE).unwrap();
+            estimate.interval.unwrap().unwrap().holds(truth)
+        });
+        assert!((93.0..=97.0).contains(&covered), "{name} {statistic}: {covered}");
+        table.push_str(&format!("{name} {statistic}: {covered} %\n"));
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn an_endpoint_at_its_baseline_does_not_fail_and_a_slower_one_does() {
+    let limit = "tpot <= +3 % of baseline";
+    let mut table = String::from("runs  requests   0 % fails   5 % found   10 % found\n");
+    let mut told = Vec::new();
+    for (runs, times) in [(3, RUNS), (8, 100), (20, 100)] {
+        let same = Endpoint::new(runs, 1.0);
+        let before: Vec<_> = (0..times).map(|seed| same.run(2 * seed)).collect();
+        let found = |slower: f64| {
+            let slower = Endpoint::new(runs, slower);
+            percent(times, |seed| {
+                let now = slower.run(2 * seed + 1);
+                against(limit, &before[seed as usize], &now) == Outcome::Fail
+            })
+        };
+        let (none, five, ten) = (found(1.0), found(1.05), found(1.1));
+        assert!(none <= 1.0, "false fails at the baseline: {none} %");
+        told.push((five, ten));
+        let requests = 10 * runs;
+        table.push_str(&format!("{runs:>4} {requests:>9} {none:>9} % {five:>9} % {ten:>10} %\n"));
+    }
+    insta::assert_snapshot!(table);
+    assert!(told[2].0 >= 95.0 && told[1].1 >= 95.0, "{table}");
+}
+
+#[test]
+fn looking_often_does_not_make_more_verdicts_wrong() {
+    // Exactly at the limit, every verdict but inconclusive is wrong.
+    const LOOKS: [u32; 4] = [3, 6, 12, 24];
+    let confidence = 1.0 - (1.0 - CONFIDENCE) / LOOKS.len() as f64;
+    let endpoint = Endpoint::new(24, 1.0);
+    let wrong = percent(RUNS, |seed| {
+        let mut random = Pcg64Mcg::seed_from_u64(seed);
+        let mut summary = Summary::new(endpoint.cases.iter().map(|case| &case.group));
+        let mut looked = 0;
+        LOOKS.into_iter().any(|runs| {
+            for (nth, case) in endpoint.cases.iter().enumerate() {
+                if (looked + 1..=runs).contains(&case.run) {
+                    add(&mut summary, case, &Ok(endpoint.sample(nth, &mut random)));
+                }
+            }
+            looked = runs;
+            verdict("tpot <= 10 ms", &summary, confidence) != Outcome::Inconclusive
+        })
+    });
+    assert!(wrong < 5.0, "{wrong}");
+    insta::assert_snapshot!(format!("wrong: {wrong} %"));
+}
+
+#[test]
+fn what_is_not_there_never_passes() {
+    let endpoint = Endpoint::new(1, 1.0);
+    let limits =
+        ["ttft <= 3600 s", "generation_speed >= 0", "success_rate >= 1 %", "ttft max <= 3600 s"];
+    let with = |outcome: &dyn Fn() -> Option<Result<Sample, RequestError>>| {
+        let mut summary = Summary::new(endpoint.cases.iter().map(|case| &case.group));
+        for case in &endpoint.cases {
+            if let Some(outcome) = outcome() {
+                add(&mut summary, case, &outcome);
+            }
+        }
+        summary
+    };
+    let failed = |kind: ErrorKind| move || Some(Err(RequestError::new(kind, "failed")));
+    for summary in
+        [with(&|| None), with(&failed(ErrorKind::Connect)), with(&failed(ErrorKind::NoUsage))]
+    {
+        for limit in limits {
+            assert_eq!(verdict(limit, &summary, CONFIDENCE), Outcome::Fail, "{limit}");
+        }
+    }
+}
+
+#[test]
+fn drift_is_seen_where_it_is_and_not_where_there_is_none() {
+    let endpoint = Endpoint::new(8, 1.0);
+    let metric = Metric::named("tpot").unwrap();
+    let seen = |slower: f64| {
+        percent(RUNS, |seed| {
+            let mut random = Pcg64Mcg::seed_from_u64(seed);
+            let mut summary = Summary::new(endpoint.cases.iter().map(|case| &case.group));
+            for (nth, case) in endpoint.cases.iter().enumerate() {
+                let late = if case.run > 4 { slower } else { 1.0 };
+                let endpoint = Endpoint { cases: endpoint.cases.clone(), slower: late };
+                add(&mut summary, case, &Ok(endpoint.sample(nth, &mut random)));
+            }
+            summary.groups[0].drift(metric).unwrap().is_significant()
+        })
+    };
+    let (none, some) = (seen(1.0), seen(1.15));
+    assert!(none <= 3.0 && some >= 95.0, "{none} {some}");
+}
+
+/// Twelve runs of each of ten prompts, the last of which is three times slower; each sample as
+/// `change` makes it, which gets whether its prompt is the last one.
+fn ten_prompts(seed: u64, change: impl Fn(bool, &mut Sample)) -> Summary {
+    let endpoint = Endpoint::new(12, 1.0);
+    let slow = Endpoint { cases: endpoint.cases.clone(), slower: 3.0 };
+    let mut random = Pcg64Mcg::seed_from_u64(seed);
+    let mut summary = Summary::new(endpoint.cases.iter().map(|case| &case.group));
+    for (nth, case) in endpoint.cases.iter().enumerate() {
+        let is_last = nth / 12 == 9;
+        let of = if is_last { &slow } else { &endpoint };
+        let mut sample = of.sample(nth, &mut random);
+        change(is_last, &mut sample);
+        add(&mut summary, case, &Ok(sample));
+    }
+    summary
+}
+
+/// What `compare` finds of `metric`.
+fn compared(metric: &str, before: &Summary, now: &Summary) -> Result<Sort, String> {
+    let [before, now] = [before, now].map(|summary| Baseline::of(summary, "here"));
+    let compared = Compared::of(&before, &now, 0.05);
+    let figures = compared.groups[0].1.as_ref().unwrap();
+    let change = figures.changes.iter().find(|(of, _)| of.name == metric).unwrap();
+    change.1.as_ref().map(|(_, sort)| *sort).map_err(Clone::clone)
+}
+
+#[test]
+fn a_prompt_without_a_figure_in_one_run_changes_no_comparison() {
+    let whole = ten_prompts(1, |_, _| ());
+    let partial = ten_prompts(2, |is_last, sample| {
+        if is_last {
+            sample.token_events = vec![sample.first_token(); 4];
+        }
+    });
+    let slower = ten_prompts(3, |is_last, sample| match is_last {
+        true => sample.token_events = vec![sample.first_token(); 4],
+        false => {
+            let first = sample.first_token();
+            let later = |at: &mut Duration| *at = first + (*at - first).mul_f64(1.3);
+            sample.token_events.iter_mut().for_each(later);
+        }
+    });
+    for (before, now) in [(&whole, &partial), (&partial, &whole)] {
+        assert_eq!(against("tpot <= +8 % of baseline", before, now), Outcome::Pass);
+        assert_eq!(compared("tpot", before, now), Ok(Sort::Same));
+        assert_eq!(compared("generation_speed", before, now), Ok(Sort::Same));
+    }
+    // A change in the other prompts is one, although the slow one is gone.
+    assert_eq!(against("tpot <= +8 % of baseline", &whole, &slower), Outcome::Fail);
+    assert_eq!(compared("tpot", &whole, &slower), Ok(Sort::Regressed));
+    let baseline = Baseline::of(&whole, "here");
+    let reference = Some(Reference { baseline: &baseline, machine: "here" });
+    let threshold = Threshold::parse("tpot <= +8 % of baseline").unwrap();
+    let verdict = Verdict::of(threshold, &slower.groups[0], None, reference, CONFIDENCE);
+    let last = slower.groups[0].tally.prompts().last().unwrap().name.clone();
+    assert_eq!(verdict.left_out, [last]);
+}
+
+#[test]
+fn a_baseline_that_may_be_wrong_decides_nothing() {
+    let good = ten_prompts(1, |_, _| ());
+    let doubted = ten_prompts(2, |_, sample| {
+        // Some of the text came in an unknown field.
+        sample.token_events.drain(..2);
+        let (metrics, reason) = (Doubt::ARRIVALS, "text in an unknown field".into());
+        sample.doubts.push(Doubt { metrics, reason });
+    });
+    let late = ten_prompts(3, |_, sample| {
+        // The client was stopped over the first token.
+        sample.uncertainty.first_token = Duration::from_millis(1200);
+        sample.token_events.iter_mut().for_each(|at| *at += Duration::from_secs(1));
+    });
+    let (up, down) = ("ttft <= +3 % of baseline", "ttft <= -3 % of baseline");
+    for (before, now, limit) in [
+        (&doubted, &good, up),
+        (&doubted, &good, down),
+        (&good, &doubted, up),
+        (&good, &doubted, down),
+        (&good, &late, up),
+        (&late, &good, down),
+    ] {
+        assert_eq!(against(limit, before, now), Outcome::Inconclusive, "{limit}");
+    }
+    // It came no later than it was read.
+    assert_eq!(against("ttft <= +50 % of baseline", &late, &good), Outcome::Pass);
+    let why = "before it may be wrong: text in an unknown field".to_owned();
+    assert_eq!(compared("ttft", &doubted, &good), Err(why));
+    assert_eq!(compared("ttft", &late, &good), Ok(Sort::Unclear));
+    assert_eq!(compared("ttft", &good, &late), Ok(Sort::Unclear));
+    // What the text cannot have changed is compared.
+    assert_eq!(compared("total_time", &doubted, &good), Ok(Sort::Same));
+    // A file from before doubts were kept is read.
+    let json = Baseline::of(&good, "here").to_json();
+    assert!(!json.contains("doubts"));
+    assert_eq!(Baseline::from_json(&json).unwrap().groups.len(), 1);
+}

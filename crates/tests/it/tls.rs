@@ -1,0 +1,371 @@
+//! The bench target against a server that speaks TLS, with a certificate made for the test.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring, pki_types::PrivateKeyDer};
+
+use llm_stream_bench::load;
+use llm_stream_client::route::Route;
+use llm_stream_core::protocol::OpenAiChat;
+use llm_stream_sim::{self as sim, Fault, FaultKind, Script, Simulator};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    bench::{Bench, Served, ran},
+    http::{STREAM, TRANSPORTS, came_to, chunked, client_by, plan_at},
+};
+
+const HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+const EVENTS: [&str; 3] = [
+    "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hello\"}}]}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" you\"},\"finish_reason\":\"stop\"}]}\n\n",
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
+];
+
+/// A server on `localhost` that answers every request, and its certificate as PEM.
+fn server() -> (u16, String) {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .expect("a config");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("a port").port();
+    let config = Arc::new(config);
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let (socket, config) = (socket.expect("a client"), config.clone());
+            thread::spawn(move || serve(socket, config));
+        }
+    });
+    (port, cert.pem())
+}
+
+/// Answers the requests of one connection until it ends.
+fn serve(socket: TcpStream, config: Arc<ServerConfig>) {
+    let _ = socket.set_nodelay(true);
+    let mut stream = StreamOwned::new(ServerConnection::new(config).expect("a server"), socket);
+    let mut request = Vec::new();
+    let mut piece = [0; 4096];
+    while let Ok(read @ 1..) = stream.read(&mut piece) {
+        request.extend_from_slice(&piece[..read]);
+        if request.ends_with(b"}") {
+            request.clear();
+            let chunks = EVENTS.map(|event| format!("{:x}\r\n{event}\r\n", event.len()));
+            let [first, second, last] = chunks;
+            for piece in [HEAD.to_owned(), first, second, last + "0\r\n\r\n"] {
+                if stream.write_all(piece.as_bytes()).and_then(|()| stream.flush()).is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+fn config(port: u16) -> String {
+    format!(
+        "runs: 2\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  \
+         stamped: {{ base_url: \"https://localhost:{port}\", transport: stamped }}\n  \
+         reqwest: {{ base_url: \"https://localhost:{port}\", transport: reqwest }}\n"
+    )
+}
+
+#[test]
+fn both_transports_measure_over_tls_and_keep_the_connection() {
+    let (port, certificate) = server();
+    let bench = Bench::new(&config(port));
+    let trusted = bench.folder.path().join("trusted.pem");
+    fs::write(&trusted, certificate).unwrap();
+    let ran = ran(bench.command(&["--no-warmup"]).env("SSL_CERT_FILE", &trusted));
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(bench.column("response_tokens"), ["2"; 4]);
+    let there = |name| bench.column(name).iter().map(|cell| !cell.is_empty()).collect::<Vec<_>>();
+    assert_eq!(there("connect_time"), [true, false, true, false]);
+    if cfg!(target_os = "linux") {
+        assert_eq!(there("tls_time"), [true, false, false, false]);
+        assert_eq!(bench.column("clock"), ["kernel", "kernel", "program", "program"]);
+    }
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_a_tls_failure() {
+    let (port, _) = server();
+    let bench = Bench::new(&config(port));
+    let ran = bench.run(&["--no-warmup"]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    assert_eq!(bench.column("error_kind"), ["tls"; 4]);
+    for message in bench.column("error_message") {
+        let start = format!("TLS with localhost:{port} failed: invalid peer certificate: ");
+        assert!(message.starts_with(&start), "{message}");
+    }
+}
+
+#[test]
+fn a_server_that_speaks_no_tls_is_a_tls_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let _ = socket.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let bench = Bench::new(&config(port));
+    bench.run(&["--no-warmup"]);
+    assert_eq!(bench.column("error_kind"), ["tls"; 4], "{:?}", bench.column("error_message"));
+}
+
+// -- the simulated endpoint over TLS -----------------------------------------------------------------
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// What two requests to an endpoint come to, one after the other.
+fn outcomes(url: &str, route: &Route, transport: &str) -> Vec<String> {
+    let plan = plan_at(url, transport);
+    let case = &plan.cases[0];
+    let client = client_by(route, case, None);
+    let ask = |_| {
+        came_to(
+            runtime().block_on(load::run(case, &load::Lengths::default(), &client, &())).outcome,
+        )
+    };
+    (0..2).map(ask).collect()
+}
+
+#[test]
+fn every_answer_of_the_simulated_endpoint_comes_to_the_same_over_tls() {
+    let faults = [
+        None,
+        Some(FaultKind::Status(503)),
+        Some(FaultKind::Truncate(2)),
+        Some(FaultKind::Reset(2)),
+        FaultKind::with_number("error", 2),
+        Some(FaultKind::MissingUsage),
+        Some(FaultKind::MissingEnd),
+        Some(FaultKind::Split(3)),
+        Some(FaultKind::Merge(4)),
+        Some(FaultKind::NoStream),
+    ];
+    for kind in faults {
+        let faults = kind.map(|kind| Fault { kind, request: None }).into_iter().collect();
+        let (ttft, itl) = (Duration::from_millis(5), Duration::from_millis(2));
+        let script = Script { ttft, itl, tokens: 8, faults, ..Script::default() };
+        let (tls, certificate) = sim::self_signed().expect("a certificate");
+        let address = "127.0.0.1:0".parse().unwrap();
+        let sealed =
+            Simulator::over_tls(address, script.clone(), &OpenAiChat, tls).expect("an endpoint");
+        let plain = Simulator::start(script, &OpenAiChat).expect("an endpoint");
+        let route = Route::trusting([certificate]);
+        for transport in TRANSPORTS {
+            let expected = outcomes(&plain.url(), &Route::default(), transport);
+            assert_eq!(outcomes(&sealed.url(), &route, transport), expected, "{kind:?}");
+        }
+        let log = |simulator: &Simulator| {
+            let of = |answer: sim::AnswerLog| {
+                let sizes: Vec<_> =
+                    answer.writes.iter().map(|write| (write.bytes, write.token_events)).collect();
+                (answer.completed, answer.head_returned.is_some(), sizes)
+            };
+            simulator.log().into_iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(log(&sealed), log(&plain), "{kind:?}");
+    }
+}
+
+/// What comes of `STREAM` when it is whole.
+const WHOLE: &str = "2 tokens in 2 events, stop, Some(\"c1\")";
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// As TLS wants it.
+    Told,
+    /// The same, and bytes behind it.
+    Followed,
+    /// Without a word.
+    Cut,
+    /// Within the last record.
+    Torn,
+}
+
+/// A server that gives each connection one of these answers, in their order.
+fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("a port"));
+    thread::spawn(move || {
+        for (answer, end) in answers {
+            let (mut socket, _) = listener.accept().expect("a client");
+            let mut server = ServerConnection::new(tls.clone()).expect("a server");
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                server.complete_io(&mut socket).expect("a client");
+                let mut piece = [0; 4096];
+                if let Ok(read) = server.reader().read(&mut piece) {
+                    request.extend_from_slice(&piece[..read]);
+                }
+            }
+            server.writer().write_all(&answer).expect("room");
+            if matches!(end, End::Told | End::Followed) {
+                server.send_close_notify();
+            }
+            let mut sealed = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut sealed).expect("room");
+            }
+            match end {
+                End::Torn => drop(sealed.pop()),
+                // More than TLS takes in one go, or it would be gone before the end is understood.
+                End::Followed => sealed.resize(sealed.len() + 40_000, 0x17),
+                End::Told | End::Cut => {}
+            }
+            let _ = socket.write_all(&sealed);
+            // All that the client sent has to be read, or the close is a reset.
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+            while socket.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {}
+        }
+    });
+    url
+}
+
+#[test]
+fn a_stream_that_is_cut_anywhere_over_tls_comes_to_the_same_by_both_transports() {
+    let (tls, certificate) = sim::self_signed().expect("a certificate");
+    let route = Route::trusting([certificate]);
+    let until_close = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{STREAM}");
+    let mut answers = Vec::new();
+    for whole in [chunked(STREAM), until_close.into_bytes()] {
+        for end in [End::Told, End::Cut, End::Torn] {
+            let lengths = (0..whole.len()).step_by(13).chain([whole.len()]);
+            answers.extend(lengths.map(|length| (whole[..length].to_vec(), end)));
+        }
+    }
+    let [stamped, reqwest] = TRANSPORTS.map(|transport| {
+        let plan = plan_at(&answering(answers.clone(), tls.clone()), transport);
+        let case = &plan.cases[0];
+        let client = client_by(&route, case, None);
+        let ask = |_: &_| {
+            came_to(
+                runtime()
+                    .block_on(load::run(case, &load::Lengths::default(), &client, &()))
+                    .outcome,
+            )
+        };
+        answers.iter().map(ask).collect::<Vec<_>>()
+    });
+    for ((answer, end), (stamped, reqwest)) in answers.iter().zip(stamped.iter().zip(&reqwest)) {
+        assert_eq!(stamped, reqwest, "{end:?} {:?}", String::from_utf8_lossy(answer));
+    }
+    // Whole are those with their end marker, with TLS's own end and without: anyone may have closed
+    // the connection, but these say themselves that nothing is missing.
+    let is_whole = |answer: &[u8]| String::from_utf8_lossy(answer).contains("data: [DONE]");
+    let mut whole = 0;
+    for ((answer, end), came_to) in answers.iter().zip(&stamped) {
+        let text = String::from_utf8_lossy(answer);
+        match end {
+            End::Told | End::Cut if is_whole(answer) => {
+                whole += 1;
+                assert_eq!(came_to, WHOLE, "{end:?} {text:?}");
+            }
+            // What ends by itself and is closed properly may lack its mark.
+            End::Told => {}
+            _ => assert_eq!(came_to, "broken", "{end:?} {text:?}"),
+        }
+    }
+    assert!(whole > 4, "some end between the end marker and the end of the body: {whole}");
+}
+
+#[test]
+fn what_follows_tls_s_own_end_is_nothing() {
+    let (tls, certificate) = sim::self_signed().expect("a certificate");
+    let (ended, all) = mpsc::channel();
+    // A request that never ends would hold up the test's own thread.
+    thread::spawn(move || {
+        let route = Route::trusting([certificate]);
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+        let whole = [chunked(STREAM), format!("{head}{STREAM}").into_bytes()];
+        let cut = chunked(STREAM)[..200].to_vec();
+        for answer in whole.into_iter().chain([cut]) {
+            for transport in TRANSPORTS {
+                // Twice by one client, which is not to use the connection again.
+                let answers = vec![(answer.clone(), End::Followed); 2];
+                ended.send(outcomes(&answering(answers, tls.clone()), &route, transport)).unwrap();
+            }
+        }
+    });
+    for expected in [WHOLE, WHOLE, WHOLE, WHOLE, "broken", "broken"] {
+        let outcomes = all.recv_timeout(Duration::from_secs(60)).expect("an end of the request");
+        assert_eq!(outcomes, [expected; 2]);
+    }
+}
+
+#[test]
+fn serve_speaks_tls_with_the_certificate_that_it_is_given() {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (certificate, key) = (path("cert.pem"), path("key.pem"));
+    fs::write(&certificate, cert.pem()).unwrap();
+    fs::write(&key, signing_key.serialize_pem()).unwrap();
+    let served = Served::start(&[
+        "--ttft=5ms",
+        "--itl=5ms",
+        "--tokens=6",
+        "--tls-cert",
+        &certificate,
+        "--tls-key",
+        &key,
+    ]);
+    assert!(served.base_url.starts_with("https://127.0.0.1:"), "{}", served.base_url);
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
+         models: {{ m: {{ base_url: \"{}\" }} }}\n",
+        served.base_url
+    ));
+    let ran = ran(bench.command(&[]).env("SSL_CERT_FILE", &certificate));
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(bench.column("response_tokens"), ["6"]);
+}
+
+#[test]
+fn serve_says_what_is_wrong_with_a_certificate() {
+    let make = || generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let (one, other) = (make(), make());
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    file("cert.pem", &one.cert.pem());
+    file("key.pem", &one.signing_key.serialize_pem());
+    file("other.pem", &other.signing_key.serialize_pem());
+    file("notes.txt", "no certificate");
+    let mut told = String::new();
+    for (certificate, key) in [
+        ("missing.pem", "key.pem"),
+        ("notes.txt", "key.pem"),
+        ("cert.pem", "cert.pem"),
+        ("cert.pem", "other.pem"),
+    ] {
+        let ran =
+            ran(std::process::Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"))
+                .current_dir(folder.path())
+                .args(["serve", "--listen", "127.0.0.1:0"])
+                .args(["--tls-cert", certificate, "--tls-key", key]));
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        told += &ran.stderr;
+    }
+    insta::assert_snapshot!(told);
+}

@@ -1,0 +1,265 @@
+//! Loads of many requests at once, through the front door.
+
+use std::{collections::BTreeSet, io::Read, process::Command, time::Duration};
+
+use llm_stream_core::schedule::{Arrivals, Gaps, Starts};
+
+use crate::bench::{Bench, Ran, Served};
+
+/// A simulated model `m` with two prompts, and these workloads.
+fn bench(simulate: &str, workloads: &str) -> Bench {
+    Bench::new(&format!(
+        "runs: 1
+prompts: [{{ name: hello, text: \"Say hello.\" }}, {{ name: bye, text: \"Say goodbye.\" }}]
+workloads:
+{workloads}
+models:
+  m: {{ simulate: {simulate} }}
+"
+    ))
+}
+
+const QUICK: &str = "{ ttft: 6ms, itl: 2ms, tokens: 6 }";
+
+/// So slow that a busy machine keeps a load up.
+const SLOW: &str = "{ ttft: 60ms, itl: 20ms, tokens: 6 }";
+
+/// The results, a column by its name.
+struct Table {
+    heads: Vec<String>,
+    rows: Vec<csv::StringRecord>,
+}
+
+impl Table {
+    fn of(bench: &Bench, file: &str) -> Self {
+        let mut reader = csv::Reader::from_path(bench.folder.path().join(file)).unwrap();
+        let heads = reader.headers().unwrap().iter().map(str::to_owned).collect();
+        Self { heads, rows: reader.records().map(Result::unwrap).collect() }
+    }
+
+    fn column(&self, name: &str) -> Vec<&str> {
+        let index = self.heads.iter().position(|head| head == name).expect(name);
+        self.rows.iter().map(|row| &row[index]).collect()
+    }
+
+    fn numbers(&self, name: &str) -> Vec<f64> {
+        self.column(name).iter().map(|cell| cell.parse().expect(name)).collect()
+    }
+}
+
+fn says(ran: &Ran, text: &str) {
+    assert!(ran.stderr.contains(text), "{}\n{}", ran.stdout, ran.stderr);
+}
+
+#[test]
+fn a_run_with_loads_says() {
+    let bench = bench(
+        SLOW,
+        "  at-once: { concurrency: 3, requests: 7, runs: 2, thresholds: [\"ttft p95 <= 1 s\", \
+         \"output_throughput >= 1\", \"success_rate >= 100 %\"] }\n  in-time: { rate: 5/s, \
+         requests: 3, arrivals: constant, prompts: [bye] }",
+    );
+    let ran = bench.run(&[]);
+    insta::assert_snapshot!(ran.told(bench.folder.path()));
+}
+
+#[test]
+fn a_closed_loop_has_a_row_for_each_request_and_takes_the_prompts_in_turn() {
+    let bench = bench(SLOW, "  load: { concurrency: 4, requests: 10 }");
+    let ran = bench.run(&["load"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("test m-simulated::load::run-1 ... bench:"), "{}", ran.stdout);
+    let table = Table::of(&bench, "results.csv");
+    let requests: BTreeSet<_> = table.numbers("request").iter().map(|n| *n as usize).collect();
+    assert_eq!(requests, (1..=10).collect());
+    for (request, prompt) in table.numbers("request").iter().zip(table.column("prompt")) {
+        assert_eq!(prompt, if request % 2.0 == 1.0 { "hello" } else { "bye" });
+    }
+    assert!(table.column("workload").iter().all(|cell| *cell == "load"));
+    assert!(table.column("scheduled").iter().all(|cell| cell.is_empty()));
+    assert!(table.column("send_lag").iter().all(|cell| cell.is_empty()));
+    // Four connections carry all ten: that of the warm-up, and three that were opened before the
+    // first request.
+    let opened = table.column("connect_time").iter().filter(|cell| !cell.is_empty()).count();
+    assert_eq!(opened, 3);
+    let loads = Table::of(&bench, "results.workloads.csv");
+    assert_eq!(loads.column("valid"), ["true"]);
+    assert_eq!(loads.column("peak"), ["4"]);
+    assert_eq!(loads.column("load"), ["4 at a time, 10 requests"]);
+}
+
+#[test]
+fn a_cold_load_opens_a_connection_for_each_request() {
+    let bench = bench(SLOW, "  load: { concurrency: 4, requests: 10 }");
+    let config = bench.folder.path().join("configs.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text + "defaults: { connection: cold }\n").unwrap();
+    let ran = bench.run(&["m"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let table = Table::of(&bench, "results.csv");
+    // The prompts' trials as well.
+    assert_eq!(table.rows.len(), 12);
+    assert!(table.column("connect_time").iter().all(|cell| !cell.is_empty()));
+}
+
+#[test]
+fn an_open_loop_counts_from_the_scheduled_start() {
+    let bench = bench(QUICK, "  load: { rate: 200/s, requests: 20, seed: 5 }");
+    let ran = bench.run(&["load"]);
+    // On a machine with other things to do a start may be late, which is said.
+    assert!(matches!(ran.code, Some(0 | 101)), "{}", ran.stderr);
+    let arrivals = Arrivals { rate: 200.0, gaps: Gaps::Poisson, seed: 5 };
+    let starts: Vec<Duration> = Starts::new(arrivals, 1).take(20).collect();
+    let table = Table::of(&bench, "results.csv");
+    let due = table.numbers("request").into_iter().zip(table.numbers("scheduled"));
+    for (request, scheduled) in due {
+        let start = starts[request as usize - 1].as_secs_f64();
+        assert!((scheduled - start).abs() < 2e-9, "request {request}: {scheduled} {start}");
+    }
+    let lags = table.numbers("send_lag");
+    let sent = table.numbers("sent").into_iter().zip(table.numbers("scheduled"));
+    for ((sent, scheduled), lag) in sent.zip(&lags) {
+        assert!((sent - scheduled - lag).abs() < 3e-9, "{sent} {scheduled} {lag}");
+    }
+    for (ttft, lag) in table.numbers("preprocess_time").iter().zip(&lags) {
+        assert!(*ttft >= lag + 0.006 - 2e-6, "the first token is 6 ms after the request");
+    }
+}
+
+#[test]
+fn a_load_ends_at_its_duration() {
+    let bench = bench(
+        QUICK,
+        "  open: { rate: 100/s, arrivals: constant, duration: 195ms }\n  \
+         closed: { concurrency: 2, duration: 100ms }",
+    );
+    let ran = bench.run(&["open", "closed"]);
+    assert!(matches!(ran.code, Some(0 | 101)), "{}", ran.stderr);
+    let table = Table::of(&bench, "results.csv");
+    let open = table.column("workload").iter().filter(|name| **name == "open").count();
+    assert_eq!(open, 20);
+    let sent = table.column("workload").into_iter().zip(table.numbers("sent"));
+    let late = sent.filter(|(name, sent)| *name == "closed" && *sent > 0.1 + 0.05).count();
+    assert_eq!(late, 0);
+}
+
+#[test]
+fn a_load_that_could_not_be_offered_is_invalid_and_not_slow() {
+    let bench = bench(
+        "{ ttft: 50ms, itl: 2ms, tokens: 6 }",
+        "  load: { rate: 200/s, requests: 12, max_in_flight: 2, thresholds: [\"ttft <= 1 h\"] }",
+    );
+    let config = bench.folder.path().join("configs.yaml");
+    let text = std::fs::read_to_string(&config).unwrap().replace("1 h", "3600 s");
+    std::fs::write(&config, text).unwrap();
+    let ran = bench.run(&["load"]);
+    assert_eq!(ran.code, Some(101));
+    says(&ran, "Failed: not the load that was asked for: requests were begun ");
+    says(&ran, "since `max_in_flight` (2) were under way");
+    // No figure of it is believed, however generous the limit.
+    says(&ran, "ttft mean <= 3600000 ms  no trial succeeded  FAIL");
+    says(&ran, "not ranked: no trial succeeded");
+    let loads = Table::of(&bench, "results.workloads.csv");
+    assert_eq!(loads.column("valid"), ["false"]);
+    assert!(loads.column("shortfall")[0].contains("max_in_flight"));
+}
+
+#[test]
+fn requests_that_fail_fail_the_trial_unless_a_threshold_says_how_many_may() {
+    let faulty = "{ ttft: 60ms, itl: 20ms, tokens: 6, faults: [{ status: 503, request: 3 }] }";
+    let strict = bench(faulty, "  load: { concurrency: 2, requests: 8 }");
+    let ran = strict.run(&["load", "--no-warmup"]);
+    assert_eq!(ran.code, Some(101));
+    says(&ran, "Failed: 1 of 8 requests failed, the first: http_status: HTTP 503");
+    says(&ran, "7 requests successful, 1 failed (http_status 1)");
+    let tolerant = bench(
+        faulty,
+        "  load: { concurrency: 2, requests: 8, thresholds: [\"success_rate >= 80 %\"] }",
+    );
+    let ran = tolerant.run(&["load", "--no-warmup"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    says(&ran, "success_rate >= 80 %  87.50 %  pass");
+    let table = Table::of(&tolerant, "results.csv");
+    assert_eq!(table.column("error_kind").iter().filter(|kind| **kind == "http_status").count(), 1);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_before_the_load() {
+    let bench = Bench::new(
+        "prompts: [{ name: hello, text: \"Say hello.\" }]\n\
+         workloads: { load: { concurrency: 5, requests: 50, runs: 1 } }\n\
+         models: { m: { base_url: \"http://127.0.0.1:9\" } }\n",
+    );
+    let ran = bench.run(&["load", "--no-warmup"]);
+    assert_eq!(ran.code, Some(101));
+    says(&ran, "5 connections could not be opened: cannot connect to 127.0.0.1:9");
+}
+
+#[test]
+fn a_server_that_dies_under_load_fails_the_trial_and_the_run_ends() {
+    let mut served = Served::start(&["--ttft=5ms", "--itl=20ms", "--tokens=20"]);
+    let bench = Bench::new(&format!(
+        "prompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
+         workloads: {{ load: {{ concurrency: 8, requests: 40, runs: 1 }} }}\n\
+         models: {{ m: {{ base_url: \"{}\" }} }}\n",
+        served.base_url
+    ));
+    let mut child = bench.start(&["load", "--no-warmup"]);
+    std::thread::sleep(Duration::from_millis(300));
+    served.kill();
+    assert_eq!(child.wait().unwrap().code(), Some(101));
+    let kinds = Table::of(&bench, "results.csv");
+    let kinds: BTreeSet<_> = kinds.column("error_kind").into_iter().map(str::to_owned).collect();
+    assert!(kinds.contains("broken"), "{kinds:?}");
+    assert!(kinds.contains("connect"), "{kinds:?}");
+}
+
+#[test]
+fn ctrl_c_keeps_the_rows_of_a_load() {
+    let bench =
+        bench("{ ttft: 5ms, itl: 5ms, tokens: 6 }", "  load: { concurrency: 2, duration: 10m }");
+    let mut child = bench.start(&["load"]);
+    let results = bench.folder.path().join("results.csv");
+    let lines = || std::fs::read_to_string(&results).map_or(0, |text| text.lines().count());
+    while lines() < 6 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(said.contains("interrupted: 0 of 1 trials finished, their rows are kept"), "{said}");
+    let table = Table::of(&bench, "results.csv");
+    assert!(table.rows.len() >= 5);
+    assert!(table.column("success").iter().all(|cell| *cell == "true"), "{:?}", table.rows);
+}
+
+#[test]
+fn smoke_mode_tries_a_load_with_one_request() {
+    let bench = bench("{ ttft: 30s }", "  load: { concurrency: 64, requests: 10000 }");
+    let ran = crate::bench::ran(&mut bench.smoke(&["load"]));
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("test m-simulated::load::run-1 ... ok"), "{}", ran.stdout);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_load_that_needs_more_open_files_than_there_may_be_says_so() {
+    let bench = bench(SLOW, "  load: { concurrency: 200, requests: 400 }");
+    let command = bench.command(&["load"]);
+    let run = |limit: &str| {
+        let mut shell = Command::new("sh");
+        let line = format!("ulimit -Sn 100; ulimit -Hn {limit}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &line]).arg(command.get_program()).args(command.get_args());
+        crate::bench::ran(shell.current_dir(bench.folder.path()))
+    };
+    let ran = run("300");
+    assert_eq!(ran.code, Some(101));
+    says(&ran, "200 connections need 464 open files, and this process may have 300");
+    says(&ran, "`ulimit -n 464`");
+    // A soft limit is raised.
+    let ran = run("2000");
+    assert!(!ran.stderr.contains("open files"), "{}", ran.stderr);
+    assert_eq!(Table::of(&bench, "results.csv").rows.len(), 400);
+}

@@ -1,0 +1,61 @@
+//! What summaries, verdicts and baselines know of a model and its workload.
+
+use std::collections::BTreeMap;
+
+use llm_stream_core::{
+    baseline::hash,
+    group::{GroupId, GroupSpec, WorkloadSpec},
+};
+
+use super::{Target, Workload};
+
+/// The group of `target` with prompts one by one, or under `workload`.
+pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
+    GroupSpec {
+        id: GroupId { model: target.index, workload: workload.map(|workload| workload.index) },
+        model: target.name.clone(),
+        served_model: target.model.clone(),
+        endpoint: target.endpoint_name().to_owned(),
+        is_simulated: target.is_simulated(),
+        protocol: target.protocol.name(),
+        transport: target.transport.name(),
+        connection: target.connection.name(),
+        prefix_cache: target.prefix_cache.name(),
+        workload: workload.map(workload_spec),
+        thresholds: workload.map_or(&target.thresholds, |workload| &workload.thresholds).clone(),
+        min_share: target.min_share,
+        settings: settings(target, workload),
+    }
+}
+
+fn workload_spec(workload: &Workload) -> WorkloadSpec {
+    let Workload { name, shape, until, prompts, .. } = workload;
+    let prompts = prompts.iter().map(|prompt| prompt.name.clone()).collect();
+    WorkloadSpec { name: name.clone(), shape: *shape, until: *until, prompts }
+}
+
+/// What must be the same in two runs for their figures to be comparable.
+fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, String> {
+    let mut settings = vec![
+        ("transport", target.transport.name().to_owned()),
+        ("protocol", target.protocol.name().to_owned()),
+        (
+            "temperature",
+            target.temperature.map_or_else(|| "not sent".into(), |value| value.to_string()),
+        ),
+        ("max_tokens", target.max_tokens.to_string()),
+        ("extra_body", hash(&serde_json::to_string(&target.extra_body).unwrap_or_default())),
+        ("tools", target.tools.identity().map_or_else(|| "none".into(), |tools| hash(&tools))),
+        ("prefix_cache", target.prefix_cache.name().to_owned()),
+        ("connection", target.connection.name().to_owned()),
+        ("token_count", target.token_count.name().to_owned()),
+    ];
+    // Where the model does not say, each prompt does.
+    if let Some(ignores) = target.ignore_eos {
+        settings.push(("ignore_eos", ignores.to_string()));
+    }
+    if let Some(workload) = workload {
+        settings.push(("load", format!("{}, {}", workload.shape, workload.until)));
+    }
+    settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
