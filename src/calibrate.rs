@@ -7,9 +7,9 @@
 //! moment before the endpoint's write call: no byte can have come sooner. So what the loopback
 //! takes is in the error, and the error is an upper bound.
 
-pub mod full;
 mod machine;
-pub mod part;
+pub mod suite;
+pub mod worker;
 
 use std::{
     collections::HashMap,
@@ -20,12 +20,12 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use llm_stream_client::{
-    self as client, Client, Jobs, Next, Opening, Options,
-    route::{Route, Stamps},
+    self as client, Client, NextAction, Options, Preconnect, RequestSource,
+    connect_options::{ConnectOptions, Stamps},
 };
 use llm_stream_core::{
     prompt::{ChatMessage, Role, Tools},
-    protocol::{Ask, OpenAiChat, Protocol},
+    protocol::{ChatRequest, OpenAiChat, Protocol},
     recording::{Chunk, Recording, RequestError, StampedBy},
     sample::{self, Sample},
     statistic::Statistic,
@@ -181,7 +181,7 @@ pub fn measure(
     };
     let url = format!("{origin}/v1{}", OpenAiChat.path());
     let timeouts = Timeouts::default();
-    let route = Route { stamps, ..route };
+    let route = ConnectOptions { stamps, ..route };
     let client = Client::new(&Options {
         url: &url,
         headers: &[],
@@ -192,7 +192,7 @@ pub fn measure(
         protocol: &OpenAiChat,
         route: &route,
     })?;
-    client.drive(&mut Opening::new(load.streams, &|| false))?;
+    client.drive(&mut Preconnect::new(load.streams, &|| false))?;
     let mut streams = Streams::new(load);
     client.drive(&mut streams)?;
     let packets = client.has_packet_stamps();
@@ -203,7 +203,7 @@ pub fn measure(
 /// The simulated endpoint, and how to get to it.
 struct Loopback {
     simulator: Simulator,
-    route: Route,
+    route: ConnectOptions,
     /// Where its socket is, if that is a file.
     _folder: Option<TempDir>,
 }
@@ -212,13 +212,17 @@ fn endpoint(script: Script, carrier: Carrier) -> anyhow::Result<Loopback> {
     match carrier {
         Carrier::Tcp => {
             let simulator = Simulator::start(script, &OpenAiChat)?;
-            Ok(Loopback { simulator, route: Route::default(), _folder: None })
+            Ok(Loopback { simulator, route: ConnectOptions::default(), _folder: None })
         }
         Carrier::Tls => {
             let (config, certificate) = sim::self_signed()?;
             let address = (Ipv4Addr::LOCALHOST, 0).into();
             let simulator = Simulator::over_tls(address, script, &OpenAiChat, config)?;
-            Ok(Loopback { simulator, route: Route::trusting([certificate]), _folder: None })
+            Ok(Loopback {
+                simulator,
+                route: ConnectOptions::trusting([certificate]),
+                _folder: None,
+            })
         }
         Carrier::Unix => on_file(script),
     }
@@ -229,7 +233,7 @@ fn on_file(script: Script) -> anyhow::Result<Loopback> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("s");
     let simulator = Simulator::on_file(&path, script, &OpenAiChat)?;
-    let route = Route { socket: Some(path), ..Route::default() };
+    let route = ConnectOptions { socket: Some(path), ..ConnectOptions::default() };
     Ok(Loopback { simulator, route, _folder: Some(folder) })
 }
 
@@ -249,7 +253,7 @@ struct Streams {
 
 impl Streams {
     fn new(load: Load) -> Self {
-        let ask = Ask {
+        let ask = ChatRequest {
             model: "calibration",
             messages: &[ChatMessage::text(Role::User, "How late are you?")],
             temperature: Some(0.0),
@@ -264,14 +268,14 @@ impl Streams {
     }
 }
 
-impl Jobs for Streams {
-    fn next(&mut self, _: Instant, _: usize) -> Next {
+impl RequestSource for Streams {
+    fn next(&mut self, _: Instant, _: usize) -> NextAction {
         if self.under_way == self.load.streams || self.sent == self.load.requests {
-            return Next::AfterAnAnswer;
+            return NextAction::AfterAnAnswer;
         }
         self.under_way += 1;
         self.sent += 1;
-        Next::Send { id: self.sent, body: self.body.clone() }
+        NextAction::Send { id: self.sent, body: self.body.clone() }
     }
 
     fn arrived(&mut self, _: usize, _: &Chunk) {}

@@ -6,19 +6,19 @@ mod calibrate;
 mod clashes;
 mod compare;
 mod files;
-mod full;
 mod github;
 mod interrupt;
+mod libtest_output;
 mod output;
-mod part;
 mod preflight;
 mod progress;
-mod relay;
 mod selection;
 mod serve;
 mod session;
 mod smoke;
+mod suite;
 mod terminal;
+mod worker;
 
 use std::{
     collections::HashSet,
@@ -33,7 +33,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
 use libtest_mimic::{Arguments, Conclusion, Trial};
-use llm_stream_client::{self as client, route::Stamps};
+use llm_stream_client::{self as client, connect_options::Stamps};
 use llm_stream_core::{
     prompt,
     text::counted,
@@ -45,9 +45,9 @@ use self::{
     calibrate::Instruments,
     files::Files,
     interrupt::Interrupt,
+    libtest_output::LibtestOutput,
     output::Output,
     progress::Progress,
-    relay::Relay,
     selection::Selection,
     session::{Accesses, Parts, Session, Stopped},
     terminal::Terminal,
@@ -58,7 +58,8 @@ use crate::{
     load,
     plan::{Case, Plan, Target, access},
     report::{
-        Ended, Ending, Format, Judged, Run, ranking::Ranking, summary::SummaryTables, thresholds,
+        Exporter, GroupVerdicts, Run, RunOutcome, RunStatus, ranking::Ranking,
+        summary::SummaryTables, thresholds,
     },
 };
 
@@ -94,7 +95,7 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(options) => exit(serve::serve(&options)),
         Command::Compare(options) => exit(compare::run(&options)),
         Command::Calibrate(options) => exit(calibrate::run(&options)),
-        Command::Part(options) => exit(part::run(&options)),
+        Command::Part(options) => exit(worker::run(&options)),
     }
 }
 
@@ -147,7 +148,7 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// Prints the names as nextest reads them: libtest-mimic writes `: bench`, which it refuses.
+/// Prints the names as nextest reads them: libtest-mimic writes `: bench`, which it forbidden_field.
 fn list(arguments: &Arguments, plan: &Plan) {
     if arguments.ignored {
         return;
@@ -265,7 +266,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let inconclusive = cli.inconclusive.unwrap_or(config.inconclusive);
     let baselines = Baselines::of(&cli, &plan, &terminal)?;
     let mut arguments = cli.libtest;
-    let relay = Relay::new(&mut arguments, filtered_out)?;
+    let relay = LibtestOutput::new(&mut arguments, filtered_out)?;
     let notes = simulated(&plan).into_iter().chain(past_proxies(&plan)).chain(insecure(&plan));
     for note in notes.chain(other_limits(&plan)) {
         terminal.err(&format!("{note}\n"));
@@ -296,7 +297,7 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
     let closing = Closing { terminal, path, files, github: Github::from_env(), inconclusive };
     let failed = run_trials(&arguments, &cases, &session, &closing);
     let mut session = lock(&session);
-    session.pass_on();
+    session.flush_lines();
     Ok(conclude(&mut session, &closing, failed, calibrates))
 }
 
@@ -311,7 +312,7 @@ fn conclude(session: &mut Session, closing: &Closing, failed: u64, calibrates: b
         }
         false => Instruments::default(),
     };
-    let more = session.go_on(&instruments);
+    let more = session.run_until_decided(&instruments);
     let failed = more.ok().filter(|_| !session.is_interrupted()).map(|more| failed + more);
     let run = session.finish(&instruments);
     let kept = session.keep_baseline(&run, failed == Some(0));
@@ -432,15 +433,15 @@ impl Closing {
             None => (INTERRUPTED, vec![interrupted(run)]),
         };
         let ended = match code {
-            0 => Ended::Passed,
-            INTERRUPTED => Ended::Interrupted,
-            _ => Ended::Failed,
+            0 => RunStatus::Passed,
+            INTERRUPTED => RunStatus::Interrupted,
+            _ => RunStatus::Failed,
         };
-        if ended == Ended::Interrupted {
+        if ended == RunStatus::Interrupted {
             // Of fewer requests than were to decide.
             run.verdicts.clear();
         }
-        run.ending = Ending { ended, reasons, inconclusive: self.inconclusive };
+        run.ending = RunOutcome { ended, reasons, inconclusive: self.inconclusive };
         code
     }
 }
@@ -496,7 +497,7 @@ fn number_of_thresholds(run: &Run) -> usize {
 
 /// The verdicts of one sort, each with the name of its group.
 fn judged(run: &Run, outcome: Outcome) -> Vec<(&str, &Verdict)> {
-    let verdicts = run.verdicts.iter().flat_map(|Judged { name, verdicts, .. }| {
+    let verdicts = run.verdicts.iter().flat_map(|GroupVerdicts { name, verdicts, .. }| {
         verdicts.iter().map(move |verdict| (name.as_str(), verdict))
     });
     verdicts.filter(|(_, verdict)| verdict.outcome() == outcome).collect()
@@ -507,7 +508,7 @@ fn why(missed: &[(&str, &Verdict)]) -> String {
     const SHOWN: usize = 3;
     let one = |(name, verdict): &(&str, &Verdict)| {
         let actual = thresholds::actual(verdict);
-        let wanting = thresholds::wanting(verdict).map(|wanting| format!("; {wanting}"));
+        let wanting = thresholds::needed(verdict).map(|wanting| format!("; {wanting}"));
         format!("{name}: {} (actual: {actual}{})", verdict.threshold, wanting.unwrap_or_default())
     };
     let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
@@ -576,7 +577,7 @@ mod tests {
             doubts,
             left_out: Vec::new(),
         }];
-        let verdicts = vec![Judged {
+        let verdicts = vec![GroupVerdicts {
             group: 0,
             name: plan.targets[0].name.clone(),
             verdicts,
@@ -590,7 +591,7 @@ mod tests {
             trials: Vec::new(),
             instruments: Vec::new(),
             machine: String::new(),
-            ending: Ending::default(),
+            ending: RunOutcome::default(),
         };
         (verdict(&run, 0, None, inconclusive).0, Thresholds.render(&run))
     }

@@ -1,8 +1,8 @@
 //! Asks, waits, and reads the answer once it has ended: one prompt, or a whole load.
 
 mod converse;
-mod lengths;
-mod offer;
+mod prompt_sizer;
+mod run_load;
 
 use std::{
     borrow::Cow,
@@ -12,11 +12,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use llm_stream_client::{Client, Secrets, Watch};
+use llm_stream_client::{AnswerObserver, Client, Redactor};
 use llm_stream_core::{
     exact,
     prompt::{self, ChatMessage, Piece, Prompt},
-    protocol::{Ask, Protocol},
+    protocol::{ChatRequest, Protocol},
     recording::{Chunk, Recording, RequestError},
     sample::{self, Asked, Sample},
     synthetic::Length,
@@ -25,8 +25,8 @@ use serde_json::Value;
 
 pub use self::{
     converse::{Conversation, NO_TEXT},
-    lengths::{Lengths, measure},
-    offer::{Ended, Offered, offer},
+    prompt_sizer::{PromptSizer, measure},
+    run_load::{LoadRun, RequestEnd, run_load},
 };
 use crate::{
     config::{PrefixCache, TokenCount},
@@ -61,7 +61,12 @@ pub struct Answer {
 
 /// Asks the prompt of `case`; of a load, its first one. A synthetic one is as long as `lengths`
 /// says.
-pub async fn run(case: &Case, lengths: &Lengths, client: &Client, follow: &dyn Follow) -> Answer {
+pub async fn run(
+    case: &Case,
+    lengths: &PromptSizer,
+    client: &Client,
+    follow: &dyn Follow,
+) -> Answer {
     let (target, prompt) = (&case.target, case.task.prompt());
     let request = request(target, prompt, max_tokens(target, prompt), (lengths, case.run.into()));
     ask(target, request, client, follow).await
@@ -70,7 +75,7 @@ pub async fn run(case: &Case, lengths: &Lengths, client: &Client, follow: &dyn F
 /// Asks the warm-up question, over the connection that the trials will use.
 pub async fn warm_up(target: &Target, client: &Client, follow: &dyn Follow) -> Answer {
     let max_tokens = enough(target, target.max_tokens.min(WARM_UP_TOKENS));
-    let request = request(target, &prompt::warm_up(), max_tokens, (&Lengths::default(), 0));
+    let request = request(target, &prompt::warm_up(), max_tokens, (&PromptSizer::default(), 0));
     ask(target, request, client, follow).await
 }
 
@@ -84,7 +89,7 @@ pub async fn probe(
     follow: &dyn Follow,
 ) -> (Answer, usize) {
     let asking =
-        |prompt: &Prompt, tokens| request(target, prompt, tokens, (&Lengths::default(), 0));
+        |prompt: &Prompt, tokens| request(target, prompt, tokens, (&PromptSizer::default(), 0));
     let first = || FirstToken { protocol: target.protocol, follow, chunks: RefCell::default() };
     let few = target.protocol.fewest_tokens();
     let mut short = prompt.clone();
@@ -135,7 +140,7 @@ impl Answer {
         answer: Result<Recording, RequestError>,
         target: &Target,
         asked: Asked,
-        secrets: &Secrets,
+        secrets: &Redactor,
     ) -> Self {
         match answer {
             Err(error) => Self { recording: None, outcome: Err(secrets.hide_in_error(error)) },
@@ -158,9 +163,9 @@ fn read(recording: &Recording, target: &Target) -> Result<Sample, RequestError> 
 fn read_hiding(
     recording: &Recording,
     target: &Target,
-    secrets: &Secrets,
+    secrets: &Redactor,
 ) -> Result<Sample, RequestError> {
-    let hidden = |secrets: &Secrets| read(&secrets.hide(recording.clone()), target).err();
+    let hidden = |secrets: &Redactor| read(&secrets.hide(recording.clone()), target).err();
     secrets.hidden_in_outcome(read(recording, target), hidden)
 }
 
@@ -169,7 +174,7 @@ fn request(
     target: &Target,
     prompt: &Prompt,
     max_tokens: u64,
-    (lengths, nth): (&Lengths, u64),
+    (lengths, nth): (&PromptSizer, u64),
 ) -> (Bytes, Asked) {
     let length = |synthetic| {
         let has_tools = !prompt.tools.over(&target.tools).offered().is_empty();
@@ -204,7 +209,7 @@ fn body_of(
 }
 
 fn body(target: &Target, prompt: &Prompt, messages: &[ChatMessage], max_tokens: u64) -> Value {
-    let ask = Ask {
+    let ask = ChatRequest {
         model: &target.model,
         messages,
         temperature: target.temperature,
@@ -278,7 +283,7 @@ struct Watcher<'a> {
     follow: &'a dyn Follow,
 }
 
-impl Watch for Watcher<'_> {
+impl AnswerObserver for Watcher<'_> {
     fn arrived(&self, chunk: &Chunk) {
         self.follow.arrived(chunk);
     }

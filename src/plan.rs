@@ -11,10 +11,10 @@ use std::{
 
 use http::{HeaderName, Uri};
 pub use llm_stream_client::{
+    connect_options::Secret,
     options::{Access, Timeouts, Transport},
-    route::Secret,
 };
-use llm_stream_client::{proxy, route::Stamps};
+use llm_stream_client::{connect_options::Stamps, proxy};
 use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
     group::GroupSpec,
@@ -33,8 +33,8 @@ use serde_json::{Map, Value};
 use crate::{
     cli::Cli,
     config::{
-        self, Config, ConfigError, ConfigErrors, Connection, MetricsUrl, Order, PrefixCache,
-        Settings, Spanned, Template, TokenCount, Ways, sanitise,
+        self, Config, ConfigError, ConfigErrors, Connection, MetricsUrl, NetworkSettings, Order,
+        PrefixCache, Settings, Spanned, Template, TokenCount, sanitise,
     },
 };
 
@@ -95,7 +95,7 @@ pub struct Target {
     /// Headers of every request, besides our own.
     pub headers: Vec<(HeaderName, Template)>,
     /// How it is reached.
-    pub ways: Ways,
+    pub ways: NetworkSettings,
     /// The environment variable that holds the key, where the config names it.
     pub api_key_env: Option<Spanned<String>>,
     /// What carries the requests.

@@ -17,14 +17,14 @@ pub struct Row {
     /// When the request was begun, by the wall clock.
     pub started: Timestamp,
     /// Its place in a load.
-    pub place: Option<Place>,
+    pub place: Option<LoadPosition>,
     /// What came.
     pub outcome: Result<Sample, RequestError>,
 }
 
 /// A request's place in a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct LoadPosition {
     /// Which of its requests, from 1, in the order of their starts.
     pub request: usize,
     /// When it was due, counted from the load's start; in an open loop.

@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use llm_stream_core::tokenizer::{Tokenizer, Unusable};
 
-use super::read::{Entry, Reader};
+use super::reader::{Entry, Reader};
 
 /// Reads a file that the document names.
 pub(super) fn read(reader: &mut Reader<'_>, path: &Path) -> io::Result<Vec<u8>> {

@@ -5,23 +5,23 @@
 //!                                  └─ every mistake → ConfigErrors
 //! ```
 
-mod check;
 mod data_note;
 mod dataset;
 mod files;
 mod github;
+mod keys;
+mod model;
+mod network;
 mod numbers;
-mod places;
 mod prompts;
-mod read;
+mod reader;
 mod secrets;
-mod sections;
 mod source;
+mod span;
 mod template;
 mod text_fields;
 mod tools;
-mod ways;
-mod words;
+mod validate;
 mod workloads;
 mod yaml;
 
@@ -35,7 +35,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
-use llm_stream_client::route::Stamps;
+use llm_stream_client::connect_options::Stamps;
 pub use llm_stream_client::{
     options::{Connection, MetricsUrl},
     secret_names::is_secret_header,
@@ -52,18 +52,18 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
-pub(crate) use self::words::{list, nearest};
+pub(crate) use self::keys::{list, nearest};
 pub use self::{
     data_note::DataNote,
     github::Github,
+    network::NetworkSettings,
     source::{ConfigError, ConfigErrors},
     template::{Expanded, Template},
-    ways::Ways,
 };
 use self::{
-    read::{Entry, Fields, Reader},
+    keys::TOP_SECTION,
+    reader::{Entry, Fields, Reader},
     source::Source,
-    words::TOP_SECTION,
     yaml::{Node, Yaml},
 };
 
@@ -181,7 +181,7 @@ pub struct Settings {
     /// judged. Default: 0.9.
     pub min_share: Option<f64>,
     /// How the server is reached.
-    pub ways: Ways,
+    pub ways: NetworkSettings,
 }
 
 /// `proxy`: what stands between.
@@ -306,8 +306,8 @@ impl Config {
         let root = yaml::parse(source.text()).map_err(|error| not_yaml(&mut source, &error))?;
         source.hide(secrets::in_tree(&root, source.text()));
         let config = Self::of_tree(source, &root, base_dir)?;
-        let mut errors = check::names(&config);
-        errors.extend(check::prompts_fit(&config));
+        let mut errors = validate::names(&config);
+        errors.extend(validate::prompts_fit(&config));
         match errors.is_empty() {
             true => Ok(config),
             false => Err(ConfigErrors(errors)),
@@ -325,17 +325,17 @@ impl Config {
         let root = Entry::root(root);
         let fields = reader.fields(&root, &TOP_SECTION, "a map with the key `models`", "models: …");
         let (defaults, default_fields) = match fields.get("defaults") {
-            Some(entry) => sections::defaults(&mut reader, entry),
+            Some(entry) => model::defaults(&mut reader, entry),
             None => (Settings::default(), Fields::default()),
         };
         let models = match fields.get("models") {
-            Some(entry) => sections::models(&mut reader, entry, (&defaults, &default_fields)),
+            Some(entry) => model::models(&mut reader, entry, (&defaults, &default_fields)),
             None => no_models(&mut reader, &root, &fields),
         };
         let prompts = fields.get("prompts").map(|entry| prompts::prompts(&mut reader, entry));
         let runs = fields.get("runs").and_then(|entry| reader.whole(entry, 1..=10_000, "3"));
         let thresholds = fields.get("thresholds");
-        let thresholds = thresholds.map(|entry| sections::thresholds(&mut reader, entry));
+        let thresholds = thresholds.map(|entry| model::thresholds(&mut reader, entry));
         let workloads = fields.get("workloads");
         let workloads = workloads.map(|entry| {
             workloads::workloads(
@@ -345,10 +345,9 @@ impl Config {
                 prompts.as_deref(),
             )
         });
-        let order = fields.get("order").and_then(|entry| sections::order(&mut reader, entry));
+        let order = fields.get("order").and_then(|entry| model::order(&mut reader, entry));
         let inconclusive = fields.get("inconclusive");
-        let inconclusive =
-            inconclusive.and_then(|entry| sections::inconclusive(&mut reader, entry));
+        let inconclusive = inconclusive.and_then(|entry| model::inconclusive(&mut reader, entry));
         let runs = runs.and_then(|runs| u32::try_from(runs).ok()).unwrap_or(3);
         let max_runs = fields
             .get("max_runs")
@@ -512,7 +511,7 @@ pub fn sanitise(name: &str) -> String {
 
 /// A duration with its unit, at most a day, as in the config; or what is wrong with it, "it is …".
 pub fn duration(text: &str) -> Result<Duration, String> {
-    read::parse_duration(text, true).map_err(|(what, help)| format!("it {what}; {help}`50ms`"))
+    reader::parse_duration(text, true).map_err(|(what, help)| format!("it {what}; {help}`50ms`"))
 }
 
 /// Whether the environment variable `name` is set to nothing.
@@ -591,6 +590,6 @@ fn not_yaml(source: &mut Source, error: &serde_saphyr::Error) -> ConfigError {
     let tabs = source.text()[..place.start].len()
         - source.text()[..place.start].trim_end_matches('\t').len();
     let place = place.start - tabs..place.end;
-    let (what, help) = words::syntax(said);
+    let (what, help) = keys::syntax(said);
     source.error(place, "", what, help)
 }

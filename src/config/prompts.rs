@@ -20,11 +20,11 @@ use super::{
     data_note::DataNote,
     dataset::{self, Record, Text},
     files::{read, text_in, text_of, tokenizer, unreadable},
-    read::{Entry, Fields, Reader},
+    keys::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
+    reader::{Entry, Fields, Reader},
     sanitise,
     source::ConfigError,
     tools,
-    words::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
     yaml::Yaml,
 };
 use llm_stream_core::text::counted;

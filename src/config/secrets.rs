@@ -7,8 +7,8 @@ use http::HeaderName;
 use llm_stream_client::secret_names::is_secret_header;
 
 use super::{
-    places::{bytes, lines},
-    words::{self, MODEL, TOP_SECTION},
+    keys::{self, MODEL, TOP_SECTION},
+    span::{bytes, lines},
     yaml::{Node, Yaml},
 };
 
@@ -41,7 +41,7 @@ pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
     for (key, value) in entries {
         let has_parts = matches!(value.value, Yaml::Map(_) | Yaml::List(_));
         match &key.value {
-            Yaml::Text(name) if words::is_extension(name) => {
+            Yaml::Text(name) if keys::is_extension(name) => {
                 // It has a header's name but is not a header.
                 visit(value, text, Part::Loose, &mut masks);
             }
@@ -95,7 +95,7 @@ fn is_plain(key: &str, value: &str) -> bool {
     match key {
         "headers" => value.trim().is_empty(),
         "api_key_env" => is_variable(key_in(value)),
-        _ => words::is_known(key) && !hides(key),
+        _ => keys::is_known(key) && !hides(key),
     }
 }
 
@@ -106,7 +106,7 @@ fn key_in(written: &str) -> &str {
 
 /// The key of a model that `key` was probably to be.
 fn meant(key: &str) -> Option<&'static str> {
-    words::nearest(key, MODEL.iter().copied())
+    keys::nearest(key, MODEL.iter().copied())
 }
 
 /// What a part of the document is.
@@ -191,7 +191,7 @@ fn part_of(part: Part, name: Option<&str>, value: &Node) -> Part {
         (Part::Body, _) => Part::Body,
         (_, Some("query" | "params" | "query_params")) if is_map => Part::Pairs,
         (_, Some(name)) if is_map && meant(name) == Some("headers") => Part::Pairs,
-        (Part::Loose, Some(name)) if is_map && !words::is_known(name) => Part::Loose,
+        (Part::Loose, Some(name)) if is_map && !keys::is_known(name) => Part::Loose,
         (_, Some(name)) if hides(name) => Part::Secret,
         _ => Part::Body,
     }
@@ -214,7 +214,7 @@ fn is_name_of_a_variable(value: &Node) -> bool {
 /// Whether a setting of a model that is called `key` is not to be shown: also when the key is
 /// misspelt.
 fn hides(key: &str) -> bool {
-    let known = words::is_known(key) && key != "headers";
+    let known = keys::is_known(key) && key != "headers";
     let misspelt = || matches!(meant(key), Some("headers" | "api_key_env"));
     !known && (names_a_secret(key) || misspelt())
 }

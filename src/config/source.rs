@@ -8,8 +8,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{
     dataset::Mistake,
-    places::{bytes, lines},
     secrets,
+    span::{bytes, lines},
 };
 
 /// Characters of a line that are shown on either side of the caret.

@@ -3,7 +3,7 @@
 use llm_stream_core::protocol::{TextFields, TokenKind};
 
 use super::{
-    read::{Entry, Fields, Reader},
+    reader::{Entry, Fields, Reader},
     yaml::Yaml,
 };
 

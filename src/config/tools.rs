@@ -9,8 +9,8 @@ use llm_stream_core::{
 use serde_json::{Map, Value};
 
 use super::{
-    read::{Entry, Fields, Reader},
-    words::{self, CHOICE_SECTION, FUNCTION_SECTION, TOOL_SECTION},
+    keys::{self, CHOICE_SECTION, FUNCTION_SECTION, TOOL_SECTION},
+    reader::{Entry, Fields, Reader},
     yaml::Yaml,
 };
 
@@ -164,7 +164,7 @@ fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
     let names = known.each_ref().map(ToolChoice::name);
     let found = known.iter().find(|known| known.name() == word).cloned();
     if found.is_none() {
-        let help = match words::nearest(word, names) {
+        let help = match keys::nearest(word, names) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None if word == "any" => "did you mean `required`?".to_owned(),
             None => format!(
@@ -188,7 +188,7 @@ pub(super) fn knows_no(field: &str, protocol: &dyn Protocol) -> (String, String)
     let verb = if others.len() == 1 { "does" } else { "do" };
     let help = format!(
         "{} {verb}; what your server takes anyway can be put into `extra_body`",
-        words::list(&others)
+        keys::list(&others)
     );
     (what, help)
 }

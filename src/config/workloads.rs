@@ -10,9 +10,9 @@ use serde_saphyr::Spanned;
 
 use super::{
     Prompt, Workload,
-    read::{Entry, Fields, Reader},
-    sections,
-    words::{self, WORKLOAD_SECTION},
+    keys::{self, WORKLOAD_SECTION},
+    model,
+    reader::{Entry, Fields, Reader},
     yaml::Yaml,
 };
 
@@ -66,7 +66,7 @@ fn workload(
     let until = until(reader, entry, &fields);
     let runs = fields.get("runs").and_then(|entry| reader.whole(entry, 1..=10_000, "3"));
     let thresholds = fields.get("thresholds");
-    let thresholds = thresholds.map(|entry| sections::thresholds(reader, entry));
+    let thresholds = thresholds.map(|entry| model::thresholds(reader, entry));
     let chosen = fields.get("prompts").map(|entry| chosen(reader, entry, prompts));
     Some(Workload {
         name: Spanned::new(name.to_owned(), entry.key.referenced, entry.key.defined),
@@ -192,7 +192,7 @@ fn gaps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Gaps> {
             burstiness.map(|burstiness| Gaps::Gamma { burstiness })
         }
         (other, None) => {
-            let help = match words::nearest(other, ["constant", "poisson"]) {
+            let help = match keys::nearest(other, ["constant", "poisson"]) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => "there are `constant`, `poisson` and `gamma(0.5)`".to_owned(),
             };
@@ -243,7 +243,7 @@ fn chosen(reader: &mut Reader<'_>, entry: &Entry<'_>, known: &[String]) -> Vec<S
         if !those.contains(name.value.as_str()) {
             let place = reader.source.bytes(name.defined);
             let known: Vec<_> = known.iter().map(String::as_str).collect();
-            let help = words::did_you_mean(&name.value, &known);
+            let help = keys::did_you_mean(&name.value, &known);
             reader.error_at(
                 place,
                 &entry.path,

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use llm_stream_client::{self as client, route::Stamps};
+use llm_stream_client::{self as client, connect_options::Stamps};
 use llm_stream_core::{
     recording::StampedBy,
     summary::{Group, Summary},
@@ -11,7 +11,7 @@ use llm_stream_core::{
 use serde::Serialize;
 
 use super::{
-    full,
+    suite,
     terminal::{self, Terminal},
 };
 use crate::{
@@ -65,7 +65,7 @@ pub(super) fn before_judging(
     };
     calibrations.iter().for_each(|(setting, known)| terminal.err(&line(setting, known)));
     terminal.err("\n");
-    // Beside a device or a pipe there is no place for it.
+    // MetricComparison a device or a pipe there is no place for it.
     if results.is_file()
         && let Err(error) = keep(&calibrations, &results.with_extension("instrument.json"))
     {
@@ -191,7 +191,7 @@ fn line(setting: &Setting, calibration: &Calibration) -> String {
 
 pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
     if options.full {
-        return full::run();
+        return suite::run();
     }
     let head = ["streams", "clock", "ttft error", "", "gap error", "", "generation error", ""];
     terminal::say(&row(head));

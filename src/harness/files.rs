@@ -13,8 +13,8 @@ use llm_stream_core::metric::Better;
 use crate::{
     cli::{Cli, Export, ExportFormat},
     report::{
-        Format, Run, bencher::Bencher, github_action_benchmark::GithubActionBenchmark, json::Json,
-        junit::Junit,
+        Exporter, Run, bencher::Bencher, github_action_benchmark::GithubActionBenchmark,
+        json::Json, junit::Junit,
     },
 };
 
@@ -25,11 +25,11 @@ struct Report {
     flag: String,
     path: PathBuf,
     file: File,
-    format: &'static (dyn Format + Sync),
+    format: &'static (dyn Exporter + Sync),
 }
 
 /// A report that is asked for: its flag, its path, its format.
-type Asked<'a> = (String, &'a Path, &'static (dyn Format + Sync));
+type Asked<'a> = (String, &'a Path, &'static (dyn Exporter + Sync));
 
 impl Files {
     /// Opens them with their folders, and leaves what is in them.
@@ -83,7 +83,7 @@ fn asked(cli: &Cli) -> Vec<Asked<'_>> {
     asked
 }
 
-fn tool(format: ExportFormat) -> &'static (dyn Format + Sync) {
+fn tool(format: ExportFormat) -> &'static (dyn Exporter + Sync) {
     match format {
         ExportFormat::Bencher => &Bencher,
         ExportFormat::GithubActionBenchmarkBigger => &GithubActionBenchmark(Better::Higher),

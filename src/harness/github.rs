@@ -4,7 +4,7 @@ use std::{fs::File, io::Write};
 
 use crate::{
     config::Github,
-    report::{Format, Run, annotations::Annotations, step_summary::StepSummary},
+    report::{Exporter, Run, annotations::Annotations, step_summary::StepSummary},
 };
 
 /// Adds to the step's summary; gives the lines for stderr.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use llm_stream_core::server_metrics::Beside;
+use llm_stream_core::server_metrics::MetricComparison;
 
 use crate::{
     plan::Case,
@@ -51,7 +51,7 @@ impl Output {
             .with_context(|| context(&path))?;
         let path = std::path::absolute(&path).unwrap_or(path);
         let beside = path.with_extension("workloads.csv");
-        // Beside a device or a pipe there is no place for it.
+        // MetricComparison a device or a pipe there is no place for it.
         let loads = match with_loads && path.is_file() {
             false => None,
             true => Some(
@@ -80,7 +80,11 @@ impl Results {
     }
 
     /// Writes what the server's metrics said of a trial.
-    pub(super) fn write_server(&mut self, case: &Case, beside: &Beside) -> io::Result<()> {
+    pub(super) fn write_server(
+        &mut self,
+        case: &Case,
+        beside: &MetricComparison,
+    ) -> io::Result<()> {
         self.server.as_mut().map_or(Ok(()), |server| server.write(case, beside))
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use llm_stream_client::{Client, Options, Watch};
+use llm_stream_client::{AnswerObserver, Client, Options};
 use llm_stream_core::{
     prompt::Prompt,
     protocol::Protocol,
@@ -374,7 +374,7 @@ impl Follow for Waiting<'_> {
     }
 }
 
-impl Watch for Waiting<'_> {
+impl AnswerObserver for Waiting<'_> {
     fn arrived(&self, _: &Chunk) {}
 
     fn last_token(&self, _: &[Chunk]) -> Option<Duration> {

@@ -28,7 +28,7 @@ pub(super) struct Progress {
 
 /// A trial's place among the selected ones.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct TrialPosition {
     pub(super) trial: usize,
     pub(super) trials: usize,
     /// Which of the model's selected prompts, or workloads.
@@ -41,7 +41,7 @@ pub(super) struct Place {
 
 struct Shared {
     heading: String,
-    place: Option<Place>,
+    place: Option<TrialPosition>,
     /// When the trial in flight began, since the first one did.
     begun: Duration,
     stream: Option<Stream>,
@@ -97,7 +97,7 @@ impl Progress {
     }
 
     /// A request begins.
-    pub(super) fn begin(&self, heading: String, case: &Case, place: Place) {
+    pub(super) fn begin(&self, heading: String, case: &Case, place: TrialPosition) {
         if place.trial == 1 {
             self.bar.reset_elapsed();
         }
@@ -162,7 +162,7 @@ impl Shared {
 }
 
 /// The time that is left if this trial and the others take as long as those before.
-fn left(place: Place, begun: Duration, elapsed: Duration) -> Option<Duration> {
+fn left(place: TrialPosition, begun: Duration, elapsed: Duration) -> Option<Duration> {
     let done = u32::try_from(place.trial.checked_sub(1)?).ok().filter(|&done| done > 0)?;
     let all = u32::try_from(place.trials).ok()?;
     Some((begun / done * all).saturating_sub(elapsed))

@@ -1,7 +1,7 @@
 //! A measured run, trial by trial: warm-up, request, row, lines.
 
+mod adaptive_runs;
 mod metrics;
-mod more;
 mod places;
 mod turns;
 mod workload;
@@ -19,9 +19,9 @@ use std::{
 use anyhow::Context as _;
 use jiff::Timestamp;
 use libtest_mimic::Measurement;
-use llm_stream_client::{self as client, Client, Secrets};
+use llm_stream_client::{self as client, Client, Redactor};
 use llm_stream_core::{
-    baseline::Kept,
+    baseline::GroupBaseline,
     metric::Metric,
     prompt::{Prompt, Synthetic},
     protocol::Protocol,
@@ -38,25 +38,25 @@ use llm_stream_sim::{AnswerLog, Simulator};
 use tokio::runtime::Runtime;
 
 use self::{
-    metrics::{Answered, Books, Meter},
+    metrics::{Answered, RequestLedger, ServerMetricsProbe},
     places::Places,
 };
 use super::{
     baselines::Baselines,
     calibrate::{self, Instruments, Setting},
     interrupt::Interrupt,
+    libtest_output::{LibtestOutput, NO_TPOT},
     output::{Results, today},
     preflight::{self, Preflight, Unusable},
-    progress::{Place, Progress},
-    relay::{NO_TPOT, Relay},
+    progress::{Progress, TrialPosition},
     terminal::Terminal,
 };
 use crate::{
     calibrate::Calibration,
     config::Order,
-    load::{self, Answer, Follow, Lengths},
+    load::{self, Answer, Follow, PromptSizer},
     plan::{Access, Case, Endpoint, Plan, Target, Task, Workload},
-    report::{Ending, Finished, Instrument, Judged, Run},
+    report::{GroupVerdicts, Instrument, Run, RunOutcome, TrialResult},
     row::Row,
 };
 
@@ -69,7 +69,7 @@ pub(super) struct Session {
     accesses: Accesses,
     terminal: Arc<Terminal>,
     progress: Option<Progress>,
-    relay: Relay,
+    relay: LibtestOutput,
     interrupt: Interrupt,
     runtime: Runtime,
     results: Results,
@@ -78,7 +78,7 @@ pub(super) struct Session {
     parked: Vec<Live>,
     summary: Summary,
     /// The trials that have finished, in short.
-    trials: Vec<Finished>,
+    trials: Vec<TrialResult>,
     /// The last case whose place was told.
     told: Option<Arc<Case>>,
     /// When the first token of each model's first valid answer to a prompt came.
@@ -89,7 +89,7 @@ pub(super) struct Session {
     /// The requests of the last trial, for its server's metrics.
     measured: Option<Tally>,
     /// What the servers' metrics must have counted.
-    books: Books,
+    books: RequestLedger,
 }
 
 /// What each model needs of the environment.
@@ -102,7 +102,7 @@ pub(super) struct Parts {
     pub(super) accesses: Accesses,
     pub(super) terminal: Arc<Terminal>,
     pub(super) progress: Option<Progress>,
-    pub(super) relay: Relay,
+    pub(super) relay: LibtestOutput,
     pub(super) interrupt: Interrupt,
     pub(super) results: Results,
     pub(super) baselines: Baselines,
@@ -113,10 +113,10 @@ struct Live {
     target: Arc<Target>,
     client: Client,
     /// How long its texts of stated lengths are.
-    lengths: Lengths,
+    lengths: PromptSizer,
     /// The prompts of which it has no text of the right length, and why.
     unmade: Vec<(Arc<Prompt>, RequestError)>,
-    meter: Meter,
+    meter: ServerMetricsProbe,
     simulator: Option<Simulator>,
 }
 
@@ -168,7 +168,7 @@ impl Session {
             baselines,
             unusable: Vec::new(),
             measured: None,
-            books: Books::default(),
+            books: RequestLedger::default(),
         })
     }
 
@@ -187,7 +187,7 @@ impl Session {
 
     /// Runs one trial from the warm-up to its rows.
     pub(super) fn trial(&mut self, case: &Arc<Case>) -> Result<Measurement, Stopped> {
-        self.relay.pass_on(&self.terminal);
+        self.relay.flush_lines(&self.terminal);
         let place = self.places.get(case);
         if self.interrupt.came() {
             return Err(Stopped::Interrupted);
@@ -218,7 +218,7 @@ impl Session {
                 self.ask_one(case, prompt, place, prepared)
             }
             Task::Prompt(prompt) => self.converse(case, prompt, place, prepared),
-            Task::Workload(workload) => self.offer(case, workload, place, prepared),
+            Task::Workload(workload) => self.run_load(case, workload, place, prepared),
         };
         if let Some(before) = before.filter(|_| !self.interrupt.came()) {
             self.keep_metrics(case, &before);
@@ -246,7 +246,7 @@ impl Session {
         &mut self,
         case: &Arc<Case>,
         prompt: &Arc<Prompt>,
-        place: Place,
+        place: TrialPosition,
         prepared: Result<(), RequestError>,
     ) -> Result<Measurement, Stopped> {
         let started = today();
@@ -269,8 +269,8 @@ impl Session {
     }
 
     /// Passes on what libtest-mimic has still to say.
-    pub(super) fn pass_on(&mut self) {
-        self.relay.pass_on(&self.terminal);
+    pub(super) fn flush_lines(&mut self) {
+        self.relay.flush_lines(&self.terminal);
     }
 
     /// Keeps the run as a baseline, where that is asked for.
@@ -325,12 +325,12 @@ impl Session {
             trials: std::mem::take(&mut self.trials),
             instruments: instruments.known.iter().map(instrument).collect(),
             machine: self.baselines.machine.clone(),
-            ending: Ending::default(),
+            ending: RunOutcome::default(),
         }
     }
 
     /// Makes the case's model the live one, and says where we are.
-    fn prepare(&mut self, case: &Arc<Case>, place: Place) -> anyhow::Result<()> {
+    fn prepare(&mut self, case: &Arc<Case>, place: TrialPosition) -> anyhow::Result<()> {
         let target = &case.target;
         if !self.live.as_ref().is_some_and(|live| Arc::ptr_eq(&live.target, target)) {
             let before = self.live.take();
@@ -352,7 +352,7 @@ impl Session {
         }
         let told = self.told.replace(case.clone());
         if told.is_none_or(|told| !told.task.is(&case.task)) {
-            let Place { task, tasks, .. } = place;
+            let TrialPosition { task, tasks, .. } = place;
             let line = match &case.task {
                 Task::Prompt(prompt) => format!("  Prompt {task}/{tasks}: {}\n", prompt.name),
                 Task::Workload(workload) => {
@@ -420,7 +420,7 @@ impl Session {
     }
 
     /// Connects to the case's model, which is new.
-    fn begin(&mut self, case: &Arc<Case>, place: Place) -> anyhow::Result<()> {
+    fn begin(&mut self, case: &Arc<Case>, place: TrialPosition) -> anyhow::Result<()> {
         let target = &case.target;
         let found = self.accesses.iter().find(|(of, _)| Arc::ptr_eq(of, target));
         let (_, access) = found.context("a model that was not selected")?;
@@ -434,7 +434,7 @@ impl Session {
     }
 
     /// Whether there was a valid answer.
-    fn warm_up(&self, case: &Arc<Case>, place: Place) -> bool {
+    fn warm_up(&self, case: &Arc<Case>, place: TrialPosition) -> bool {
         let Some(live) = &self.live else { return false };
         self.terminal.err("  Warmup...\n");
         if let Some(progress) = &self.progress {
@@ -459,7 +459,7 @@ impl Session {
     }
 
     /// Asks; a panic, which is a defect of ours, is a failed trial with a row like any other.
-    fn ask_guarded(&mut self, case: &Arc<Case>, place: Place) -> Answer {
+    fn ask_guarded(&mut self, case: &Arc<Case>, place: TrialPosition) -> Answer {
         let asked = panic::catch_unwind(AssertUnwindSafe(|| self.ask(case, place)));
         asked.unwrap_or_else(|_| {
             // Its connection may be in any state.
@@ -468,7 +468,7 @@ impl Session {
         })
     }
 
-    fn ask(&self, case: &Arc<Case>, place: Place) -> Answer {
+    fn ask(&self, case: &Arc<Case>, place: TrialPosition) -> Answer {
         let interrupted = || failed(ErrorKind::Interrupted, "interrupted");
         let Some(live) = &self.live else { return interrupted() };
         self.show_progress(case, place);
@@ -478,9 +478,9 @@ impl Session {
         asking.unwrap_or_else(interrupted)
     }
 
-    fn show_progress(&self, case: &Arc<Case>, place: Place) {
+    fn show_progress(&self, case: &Arc<Case>, place: TrialPosition) {
         if let Some(progress) = &self.progress {
-            let Place { task, tasks, run, runs, .. } = place;
+            let TrialPosition { task, tasks, run, runs, .. } = place;
             let name = &case.target.name;
             let heading = format!("{name}  prompt {task}/{tasks}  run {run}/{runs}");
             progress.begin(heading, case, place);
@@ -504,7 +504,7 @@ impl Session {
         measured.add(&row.prompt, row.case.run, &row.outcome);
         self.measured = Some(measured);
         self.summary.add(case.group.id, &[row.request()]);
-        self.trials.push(Finished::request(&row, today()));
+        self.trials.push(TrialResult::request(&row, today()));
         match &row.outcome {
             Ok(sample) => {
                 self.terminal.err(&success(sample));
@@ -589,7 +589,12 @@ struct Recordings {
 
 impl Recordings {
     /// Keeps `recording` under the name of its trial.
-    fn keep(&mut self, trial: &str, recording: Recording, secrets: &Secrets) -> anyhow::Result<()> {
+    fn keep(
+        &mut self,
+        trial: &str,
+        recording: Recording,
+        secrets: &Redactor,
+    ) -> anyhow::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let name = unused(&file_name(trial), &mut self.used);
         let path = folder.join(format!("{name}.jsonl"));
@@ -660,12 +665,12 @@ impl Live {
             protocol: target.protocol,
             route: &access.route,
         })?;
-        let meter = Meter::of(target, access)?;
+        let meter = ServerMetricsProbe::of(target, access)?;
         Ok(Self {
             target: target.clone(),
             client,
             meter,
-            lengths: Lengths::default(),
+            lengths: PromptSizer::default(),
             unmade: Vec::new(),
             simulator,
         })
@@ -683,7 +688,7 @@ fn judge(
     instruments: &Instruments,
     reference: Option<Reference<'_>>,
     confidence: f64,
-) -> Judged {
+) -> GroupVerdicts {
     let instrument = calibrate::calibration_of(group, instruments)
         .map(|known| known.bounds().with_simulator(&group.punctuality));
     let verdict = |&threshold| Verdict::of(threshold, group, instrument, reference, confidence);
@@ -693,10 +698,10 @@ fn judge(
     let verdicts: Vec<_> = judged.map(verdict).collect();
     let compares = verdicts.iter().any(|verdict| verdict.change.is_some());
     let notes = reference.filter(|_| compares).and_then(|reference| {
-        let now = Kept::of(group, reference.machine);
+        let now = GroupBaseline::of(group, reference.machine);
         reference.baseline.group(&now).ok()?.comparable_to(&now).ok()
     });
-    Judged { group: place, name: group.name(), verdicts, notes: notes.unwrap_or_default() }
+    GroupVerdicts { group: place, name: group.name(), verdicts, notes: notes.unwrap_or_default() }
 }
 
 /// libtest's figure: the time per output token, and the spread of the gaps between token events,

@@ -12,9 +12,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use llm_stream_client::{self as client, Client};
 use llm_stream_sim::{Script, Simulator};
 
-use super::{relay::Relay, session::simulated_url, terminal::Terminal};
+use super::{libtest_output::LibtestOutput, session::simulated_url, terminal::Terminal};
 use crate::{
-    load::{self, Lengths},
+    load::{self, PromptSizer},
     plan::{Case, Plan, access},
 };
 
@@ -38,25 +38,25 @@ pub(super) fn run(arguments: Arguments, plan: Plan, filtered_out: usize) -> anyh
         test_threads: arguments.test_threads.or(Some(1)),
         ..arguments
     };
-    let relay = Relay::new(&mut arguments, filtered_out)?;
+    let relay = LibtestOutput::new(&mut arguments, filtered_out)?;
     let lines = Arc::new(Mutex::new((relay, terminal)));
     let trial = |case: Arc<Case>| {
         let lines = lines.clone();
         Trial::bench(case.name.clone(), move |_| {
-            pass_on(&lines);
+            flush_lines(&lines);
             attempt(&case).map(|()| None).map_err(|error| Failed::from(format!("{error:#}")))
         })
     };
     let trials = plan.cases.into_iter().map(trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    pass_on(&lines);
+    flush_lines(&lines);
     Ok(if conclusion.has_failed() { super::FAILED } else { 0 })
 }
 
 /// Passes on the lines of the trials that have ended.
-fn pass_on(lines: &Mutex<(Relay, Terminal)>) {
+fn flush_lines(lines: &Mutex<(LibtestOutput, Terminal)>) {
     let (relay, terminal) = &mut *lines.lock().unwrap_or_else(PoisonError::into_inner);
-    relay.pass_on(terminal);
+    relay.flush_lines(terminal);
 }
 
 fn attempt(case: &Case) -> anyhow::Result<()> {
@@ -75,6 +75,6 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
         route: &access.route,
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(load::run(case, &Lengths::default(), &client, &())).outcome?;
+    runtime.block_on(load::run(case, &PromptSizer::default(), &client, &())).outcome?;
     Ok(())
 }

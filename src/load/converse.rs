@@ -39,7 +39,7 @@ impl Conversation {
         }
         let mut answer = ask(target, self.question(target, turn), client, follow).await;
         if let (Ok(_), Some(recording)) = (&answer.outcome, &answer.recording) {
-            self.hear(recording, target);
+            self.push_answer(recording, target);
         }
         if turn.is_later_turn() {
             answer.outcome = answer.outcome.map(sample::Sample::of_later_turn);
@@ -75,7 +75,7 @@ impl Conversation {
     }
 
     /// Keeps the answer to the last question.
-    pub(super) fn hear(&mut self, recording: &Recording, target: &Target) {
+    pub(super) fn push_answer(&mut self, recording: &Recording, target: &Target) {
         let text = sample::answer_text(recording, target.protocol, &target.text_fields);
         self.is_blank = text.trim().is_empty();
         self.is_call =

@@ -1,7 +1,7 @@
 //! What a request to a target needs of the environment: its key, and the values of `${NAME}`.
 
 use http::{HeaderName, HeaderValue};
-use llm_stream_client::route::{Proxy, Route, Secret, Stamps, Tls};
+use llm_stream_client::connect_options::{ConnectOptions, Proxy, Secret, Stamps, Tls};
 use llm_stream_client::{options::Access, proxy};
 
 use super::{Endpoint, SOCKET_ORIGIN, Target};
@@ -18,7 +18,7 @@ pub fn simulated(target: &Target) -> Access {
         Stamps::Socket => Stamps::Socket,
         Stamps::Auto | Stamps::Packets => Stamps::Auto,
     };
-    let route = Route { stamps, ..Route::default() };
+    let route = ConnectOptions { stamps, ..ConnectOptions::default() };
     Access { headers, route, ..Access::default() }
 }
 
@@ -55,7 +55,7 @@ pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> 
         insecure: target.is_insecure(),
     };
     let stamps = target.stamps;
-    let route = Route { tls, proxy, socket, secrets: found.secrets, stamps };
+    let route = ConnectOptions { tls, proxy, socket, secrets: found.secrets, stamps };
     Ok(Access { url, key: key.map(Secret), headers, route })
 }
 

@@ -8,7 +8,7 @@
 
 use llm_stream_core::verdict::{Outcome, Verdict};
 
-use super::{Finished, Format, Run, thresholds};
+use super::{Exporter, Run, TrialResult, thresholds};
 use crate::config::Inconclusive;
 
 /// Errors and warnings, a line each.
@@ -18,7 +18,7 @@ pub struct Annotations;
 /// How many of a sort are shown.
 const MOST: usize = 10;
 
-impl Format for Annotations {
+impl Exporter for Annotations {
     fn render(&self, run: &Run) -> String {
         // What was judged first: a broken endpoint fails more trials than are shown.
         let missed = thresholds_of(run, Outcome::Fail, "Threshold missed");
@@ -40,7 +40,7 @@ type Note = (String, String);
 fn thresholds_of(run: &Run, outcome: Outcome, what: &str) -> Vec<Note> {
     let note = |name: &str, verdict: &Verdict| {
         let actual = thresholds::actual(verdict);
-        let wanting = thresholds::wanting(verdict).map(|wanting| format!("; {wanting}"));
+        let wanting = thresholds::needed(verdict).map(|wanting| format!("; {wanting}"));
         let limit = &verdict.threshold;
         let message = format!("{limit} (actual: {actual}{})", wanting.unwrap_or_default());
         (format!("{what}: {name}"), message)
@@ -53,7 +53,7 @@ fn thresholds_of(run: &Run, outcome: Outcome, what: &str) -> Vec<Note> {
 }
 
 fn trials(run: &Run) -> Vec<Note> {
-    let note = |trial: &Finished| {
+    let note = |trial: &TrialResult| {
         let failure = trial.failure.as_ref()?;
         let message = format!("{}: {}", failure.kind, failure.message);
         Some((format!("Trial failed: {}", trial.case.name), message))

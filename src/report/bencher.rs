@@ -1,4 +1,4 @@
-//! Bencher Metric Format: JSON of benchmark → measure → value with its interval, for `bencher run
+//! Bencher Metric Exporter: JSON of benchmark → measure → value with its interval, for `bencher run
 //! --adapter json --file FILE`.
 //!
 //! A group is a benchmark, the mean of a metric a measure. Measures carry their unit in their name,
@@ -9,13 +9,13 @@
 use llm_stream_core::{metric::Metric, summary::Estimate};
 use serde_json::{Map, Value, json};
 
-use super::{Format, Run, exported, tracked};
+use super::{Exporter, Run, exported, tracked};
 
 /// Means of the metrics that have a better direction.
 #[derive(Debug, Clone, Copy)]
 pub struct Bencher;
 
-impl Format for Bencher {
+impl Exporter for Bencher {
     fn render(&self, run: &Run) -> String {
         let benchmark = |group| {
             let measures: Map<_, _> = tracked(group, run.confidence).iter().map(measure).collect();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use llm_stream_core::{
-    baseline::{Baseline, Kept},
-    change::Change,
+    baseline::{Baseline, GroupBaseline},
+    comparison::Change,
     interval::CONFIDENCE,
     metric::{Better, METRICS, Metric, Read},
     statistic::{Absent, Statistic},
@@ -47,7 +47,7 @@ pub enum Sort {
 impl Compared {
     /// Compares `now` with `before`; a change of `size` or less is none.
     pub fn of(before: &Baseline, now: &Baseline, size: f64) -> Self {
-        let group = |now: &Kept| {
+        let group = |now: &GroupBaseline| {
             let figures = before
                 .group(now)
                 .and_then(|then| Ok((then, then.comparable_to(now)?)))
@@ -74,7 +74,7 @@ impl Compared {
 
 /// The figures that some requests or runs lack, then or now, and the prompts that are not compared
 /// for it.
-fn partly(then: &Kept, now: &Kept) -> Vec<String> {
+fn partly(then: &GroupBaseline, now: &GroupBaseline) -> Vec<String> {
     let lines = shown().filter_map(|metric| {
         let have = [then.have(metric)?, now.have(metric)?];
         let shares = have.map(|(have, could)| format!("{have} of {could}"));
@@ -100,7 +100,11 @@ fn shown() -> impl Iterator<Item = &'static Metric> {
     })
 }
 
-fn changes(then: &Kept, now: &Kept, size: f64) -> Vec<(&'static Metric, Changed)> {
+fn changes(
+    then: &GroupBaseline,
+    now: &GroupBaseline,
+    size: f64,
+) -> Vec<(&'static Metric, Changed)> {
     let change = |metric: &'static Metric| {
         // A figure that there was not is no change for the worse.
         let share = now.min_share();
@@ -126,8 +130,8 @@ fn changes(then: &Kept, now: &Kept, size: f64) -> Vec<(&'static Metric, Changed)
 }
 
 /// An error if the figure may be wrong in either run.
-fn doubted(then: &Kept, now: &Kept, metric: &Metric) -> Result<(), String> {
-    let of = |when: &str, kept: &Kept| {
+fn doubted(then: &GroupBaseline, now: &GroupBaseline, metric: &Metric) -> Result<(), String> {
+    let of = |when: &str, kept: &GroupBaseline| {
         let doubts: Vec<_> = kept.doubts(metric).iter().map(|(why, _)| why.clone()).collect();
         (!doubts.is_empty()).then(|| format!("{when} it may be wrong: {}", doubts.join("; ")))
     };

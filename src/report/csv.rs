@@ -12,7 +12,7 @@ use llm_stream_core::{
     text::visible_lines,
 };
 
-use crate::row::{Place, Row};
+use crate::row::{LoadPosition, Row};
 
 /// Writes rows as they come, each whole and flushed, so that a run that is killed loses at most
 /// the trial in flight.
@@ -114,7 +114,7 @@ fn of(row: &Row, read: impl Fn(&Sample) -> String) -> String {
     row.outcome.as_ref().map(read).unwrap_or_default()
 }
 
-fn placed(row: &Row, read: impl Fn(&Place) -> Option<String>) -> String {
+fn placed(row: &Row, read: impl Fn(&LoadPosition) -> Option<String>) -> String {
     row.place.as_ref().and_then(read).unwrap_or_default()
 }
 

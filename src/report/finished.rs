@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use llm_stream_core::{
+    load_stats::LoadStats,
     metric::{METRICS, Metric, Read},
-    reached::Reached,
     statistic::Statistic,
 };
 
@@ -14,7 +14,7 @@ use crate::{plan::Case, row::Row};
 
 /// A trial that has finished.
 #[derive(Debug, Clone)]
-pub struct Finished {
+pub struct TrialResult {
     /// The trial.
     pub case: Arc<Case>,
     /// When it began, by the wall clock.
@@ -59,7 +59,7 @@ pub struct Failure {
 /// The kind of a load's failure.
 pub const LOAD: &str = "load";
 
-impl Finished {
+impl TrialResult {
     /// A trial of one request.
     pub fn request(row: &Row, ended: Timestamp) -> Self {
         let Turn { failure, figures, notes, arrival_uncertainty } = Turn::of(row);
@@ -101,7 +101,7 @@ impl Finished {
     pub fn load(
         case: &Arc<Case>,
         (started, ended): (Timestamp, Timestamp),
-        reached: Option<&Reached>,
+        reached: Option<&LoadStats>,
         failure: Option<&str>,
     ) -> Self {
         let of = |reached| {

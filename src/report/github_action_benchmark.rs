@@ -11,13 +11,13 @@ use llm_stream_core::{
 };
 use serde_json::{Value, json};
 
-use super::{Format, Run, exported, number, tracked};
+use super::{Exporter, Run, exported, number, tracked};
 
 /// Means of the metrics that are better this way.
 #[derive(Debug, Clone, Copy)]
 pub struct GithubActionBenchmark(pub Better);
 
-impl Format for GithubActionBenchmark {
+impl Exporter for GithubActionBenchmark {
     fn render(&self, run: &Run) -> String {
         let entries = run.summary.groups.iter().flat_map(|group| {
             let tracked = tracked(group, run.confidence).into_iter();

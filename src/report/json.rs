@@ -4,22 +4,22 @@
 //! Times are in seconds, as in every file. What is unknown is `null`, and no number is infinite.
 
 use llm_stream_core::{
-    change::{Change, Evidence},
+    comparison::{Change, Evidence},
     group::WorkloadSpec,
     interval::Interval,
     lacking::{Lack, Lacking},
+    load_stats::LoadStats,
     metric::{Better, DEFINITIONS, METRICS, Metric, SUCCESS_RATE, Unit},
     punctuality::Deviation,
-    reached::Reached,
     schedule::Shape,
     statistic::{Absent, Statistic},
     summary::{Group, Tally},
-    verdict::{Outcome, Verdict, Wanting},
+    verdict::{Needed, Outcome, Verdict},
 };
 use serde_json::{Map, Value, json};
 
 use super::{
-    Finished, Format, Instrument, Judged, Run,
+    Exporter, GroupVerdicts, Instrument, Run, TrialResult,
     finished::{Failure, Turn},
     ranking::Paired,
     thresholds,
@@ -46,7 +46,7 @@ const STATISTICS: [Statistic; 11] = [
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
 
-impl Format for Json {
+impl Exporter for Json {
     fn render(&self, run: &Run) -> String {
         let ended = run.ending.ended.name();
         let groups = run.summary.groups.iter();
@@ -259,8 +259,8 @@ fn interval(Interval { low, high }: Interval) -> Value {
     json!({ "low": number(low), "high": number(high) })
 }
 
-fn load(reached: &Reached) -> Value {
-    let Reached { requests, valid, peak, .. } = reached;
+fn load(reached: &LoadStats) -> Value {
+    let LoadStats { requests, valid, peak, .. } = reached;
     json!({
         "requests": requests,
         "valid": valid,
@@ -275,7 +275,7 @@ fn load(reached: &Reached) -> Value {
     })
 }
 
-fn judged(judged: &Judged, run: &Run) -> impl Iterator<Item = Value> {
+fn judged(judged: &GroupVerdicts, run: &Run) -> impl Iterator<Item = Value> {
     let group = run.summary.groups.get(judged.group);
     judged.verdicts.iter().map(move |verdict| threshold((&judged.name, group), verdict))
 }
@@ -288,10 +288,10 @@ fn threshold((name, group): (&str, Option<&Group>), verdict: &Verdict) -> Value 
         Outcome::Fail => "fail",
         Outcome::Inconclusive => "inconclusive",
     };
-    let (requests, runs) = match verdict.wanting() {
-        Some(Wanting::Requests(more)) => (Some(more), None),
-        Some(Wanting::Runs(more)) => (None, Some(more)),
-        Some(Wanting::Exactness | Wanting::Baseline | Wanting::Certainty) | None => (None, None),
+    let (requests, runs) = match verdict.needed() {
+        Some(Needed::Requests(more)) => (Some(more), None),
+        Some(Needed::Runs(more)) => (None, Some(more)),
+        Some(Needed::MorePrecision | Needed::Baseline | Needed::Certainty) | None => (None, None),
     };
     let bounds = actual.and_then(|actual| actual.interval.ok().flatten());
     let change = verdict.change.as_ref().and_then(|change| change.as_ref().ok());
@@ -326,7 +326,7 @@ fn threshold((name, group): (&str, Option<&Group>), verdict: &Verdict) -> Value 
         "arrival_uncertainty": number(verdict.uncertainty),
         "verdict": outcome,
         "told": thresholds::actual(verdict),
-        "wanting": thresholds::wanting(verdict),
+        "wanting": thresholds::needed(verdict),
         "more_requests": requests,
         "more_runs": runs,
     })
@@ -335,8 +335,8 @@ fn threshold((name, group): (&str, Option<&Group>), verdict: &Verdict) -> Value 
 /// What ranks say of a mean or median.
 fn p_of(change: &Change) -> Option<f64> {
     match change.evidence {
-        Evidence::Shift { p, .. } => Some(p),
-        Evidence::Own(_) => None,
+        Evidence::RankTest { p, .. } => Some(p),
+        Evidence::Interval(_) => None,
     }
 }
 
@@ -348,8 +348,8 @@ fn instrument(Instrument { transport, calibration }: &Instrument) -> Value {
     instrument.into()
 }
 
-fn trial(trial: &Finished) -> Value {
-    let Finished { case, started, failure: why, figures, notes, turns, .. } = trial;
+fn trial(trial: &TrialResult) -> Value {
+    let TrialResult { case, started, failure: why, figures, notes, turns, .. } = trial;
     let uncertainty = trial.arrival_uncertainty;
     let workload = case.task.workload();
     json!({

@@ -16,19 +16,19 @@ use llm_stream_core::{
 };
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::{Ended, Finished, Format, Run, number, thresholds};
+use super::{Exporter, Run, RunStatus, TrialResult, number, thresholds};
 use crate::config::Inconclusive;
 
 /// Trials and thresholds as test cases.
 #[derive(Debug, Clone, Copy)]
 pub struct Junit;
 
-impl Format for Junit {
+impl Exporter for Junit {
     fn render(&self, run: &Run) -> String {
         let mut report = Report::new("llm-stream-bench");
         report.set_time(time(&run.trials));
         report.add_test_suites(run.summary.groups.iter().enumerate().map(|of| suite(of, run)));
-        if run.ending.ended == Ended::Interrupted {
+        if run.ending.ended == RunStatus::Interrupted {
             report.add_test_suite(interrupted(run));
         }
         report.to_string().unwrap_or_else(|error| unreachable!("memory takes all: {error}"))
@@ -60,7 +60,7 @@ fn suite((place, group): (usize, &Group), run: &Run) -> TestSuite {
     suite
 }
 
-fn trial(trial: &Finished) -> TestCase {
+fn trial(trial: &TrialResult) -> TestCase {
     let status = match &trial.failure {
         None => TestCaseStatus::success(),
         Some(failure) => status(NonSuccessKind::Failure, failure.kind, &failure.message),
@@ -118,7 +118,7 @@ fn xml(text: &str) -> String {
 
 fn undecided(verdict: &Verdict) -> String {
     let actual = thresholds::actual(verdict);
-    let wanting = thresholds::wanting(verdict).map(|wanting| format!("; {wanting}"));
+    let wanting = thresholds::needed(verdict).map(|wanting| format!("; {wanting}"));
     format!("inconclusive (actual: {actual}{})", wanting.unwrap_or_default())
 }
 
@@ -141,7 +141,7 @@ fn interrupted(run: &Run) -> TestSuite {
     suite
 }
 
-fn time<'a>(trials: impl IntoIterator<Item = &'a Finished>) -> Duration {
+fn time<'a>(trials: impl IntoIterator<Item = &'a TrialResult>) -> Duration {
     duration(trials.into_iter().map(|trial| trial.seconds).sum())
 }
 

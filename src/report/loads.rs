@@ -3,7 +3,9 @@
 
 use std::io::{self, Write};
 
-use llm_stream_core::{metric::DEFINITIONS, reached::Reached, schedule::Shape, summary::Tally};
+use llm_stream_core::{
+    load_stats::LoadStats, metric::DEFINITIONS, schedule::Shape, summary::Tally,
+};
 
 use super::csv::text;
 use crate::plan::{Case, Workload};
@@ -13,7 +15,7 @@ use crate::plan::{Case, Workload};
 pub struct LoadRow<'a> {
     case: &'a Case,
     workload: &'a Workload,
-    reached: Option<Reached>,
+    reached: Option<LoadStats>,
     shortfall: Option<&'a str>,
 }
 
@@ -23,8 +25,8 @@ impl<'a> LoadRow<'a> {
     pub fn of(
         case: &'a Case,
         workload: &'a Workload,
-        reached: Option<Reached>,
-        outcome: &'a Result<(Tally, Reached), String>,
+        reached: Option<LoadStats>,
+        outcome: &'a Result<(Tally, LoadStats), String>,
     ) -> Self {
         Self { case, workload, reached, shortfall: outcome.as_ref().err().map(String::as_str) }
     }
@@ -88,6 +90,6 @@ const COLUMNS: &[Column] = &[
     ("version", |_| env!("CARGO_PKG_VERSION").into()),
 ];
 
-fn of(row: &LoadRow<'_>, read: impl Fn(&Reached) -> Option<String>) -> String {
+fn of(row: &LoadRow<'_>, read: impl Fn(&LoadStats) -> Option<String>) -> String {
     row.reached.as_ref().and_then(read).unwrap_or_default()
 }

@@ -23,7 +23,7 @@ use llm_stream_core::{
     verdict::Verdict,
 };
 
-pub use self::finished::Finished;
+pub use self::finished::TrialResult;
 use crate::{calibrate::Calibration, config::Inconclusive, plan::Transport};
 
 /// A finished run: all that a report can show.
@@ -32,19 +32,19 @@ pub struct Run {
     /// What the trials say together.
     pub summary: Summary,
     /// What came of each model's thresholds: a list for each of the summary's groups that has any.
-    pub verdicts: Vec<Judged>,
+    pub verdicts: Vec<GroupVerdicts>,
     /// How sure each interval is.
     pub confidence: f64,
     /// Whether models took turns, so that their answers are pairs.
     pub took_turns: bool,
     /// The trials that finished, in the order in which they ran.
-    pub trials: Vec<Finished>,
+    pub trials: Vec<TrialResult>,
     /// How exact the instrument is, where that was measured.
     pub instruments: Vec<Instrument>,
     /// The machine, in a line.
     pub machine: String,
     /// How it ended.
-    pub ending: Ending,
+    pub ending: RunOutcome,
 }
 
 /// How exact a transport is, under so many streams as it was used for.
@@ -58,9 +58,9 @@ pub struct Instrument {
 
 /// How a run ended, and why so.
 #[derive(Debug, Clone, Default)]
-pub struct Ending {
+pub struct RunOutcome {
     /// How it ended.
-    pub ended: Ended,
+    pub ended: RunStatus,
     /// Why, a line each.
     pub reasons: Vec<String>,
     /// What becomes of a run with inconclusive thresholds.
@@ -69,7 +69,7 @@ pub struct Ending {
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ended {
+pub enum RunStatus {
     /// All trials succeeded, and no threshold failed it.
     #[default]
     Passed,
@@ -79,7 +79,7 @@ pub enum Ended {
     Interrupted,
 }
 
-impl Ended {
+impl RunStatus {
     /// Its name in reports.
     pub const fn name(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl Ended {
 
 /// What came of the thresholds of one group.
 #[derive(Debug)]
-pub struct Judged {
+pub struct GroupVerdicts {
     /// The group, by its place in the summary.
     pub group: usize,
     /// Its name, to be shown.
@@ -104,7 +104,7 @@ pub struct Judged {
 }
 
 /// A way to write a run down.
-pub trait Format {
+pub trait Exporter {
     /// The whole report.
     fn render(&self, run: &Run) -> String;
 }

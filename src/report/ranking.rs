@@ -7,14 +7,14 @@ use llm_stream_core::{
     summary::Group,
 };
 
-use super::{Format, Run, number, thresholds::some_of};
+use super::{Exporter, Run, number, thresholds::some_of};
 use llm_stream_core::text::counted;
 
 /// `1. name: X generation tokens/sec`, fastest first, and so under each load.
 #[derive(Debug, Clone, Copy)]
 pub struct Ranking;
 
-impl Format for Ranking {
+impl Exporter for Ranking {
     fn render(&self, run: &Run) -> String {
         let ranked = |groups: &Vec<&Group>| {
             let mut text = ranking(groups);

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use llm_stream_core::{
     metric::DEFINITIONS,
-    server_metrics::{Beside, Said, Times},
+    server_metrics::{MetricComparison, MetricSample, Times},
 };
 
 use super::csv::text;
@@ -19,7 +19,7 @@ pub struct Writer<W: Write>(::csv::Writer<W>);
 struct Row<'a> {
     case: &'a Case,
     requests: usize,
-    said: &'a Said,
+    said: &'a MetricSample,
     ours: Option<f64>,
 }
 
@@ -33,7 +33,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes what was said of the trial `case`.
-    pub fn write(&mut self, case: &Case, beside: &Beside) -> io::Result<()> {
+    pub fn write(&mut self, case: &Case, beside: &MetricComparison) -> io::Result<()> {
         for (said, ours) in &beside.said {
             let row = Row { case, requests: beside.requests, said, ours: *ours };
             self.0.write_record(COLUMNS.iter().map(|(_, cell)| cell(&row)))?;

@@ -11,7 +11,7 @@ use llm_stream_core::{
     verdict::{Outcome, Verdict},
 };
 
-use super::{Finished, Format, Run, number, thresholds};
+use super::{Exporter, Run, TrialResult, number, thresholds};
 
 /// Tables for people in a hurry.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ const MOST_TRIALS: usize = 10;
 /// Longest text of a server, in characters.
 const LONGEST: usize = 300;
 
-impl Format for StepSummary {
+impl Exporter for StepSummary {
     fn render(&self, run: &Run) -> String {
         let ended = run.ending.ended.name();
         let mut out = format!("### llm-stream-bench: {ended}\n\n");
@@ -82,7 +82,7 @@ fn verdicts(run: &Run) -> String {
 }
 
 fn failures(run: &Run) -> String {
-    let failure = |trial: &Finished| {
+    let failure = |trial: &TrialResult| {
         let failure = trial.failure.as_ref()?;
         let message: String = failure.message.chars().take(LONGEST).collect();
         let said = code(&format!("{}: {message}", failure.kind));

@@ -6,12 +6,12 @@ use llm_stream_core::{
     group::WorkloadSpec,
     metric::{METRICS, Metric},
     punctuality::Deviation,
-    server_metrics::Beside,
+    server_metrics::MetricComparison,
     statistic::Statistic,
-    summary::{Group, OwnWord, Tally},
+    summary::{Group, ServerComparison, Tally},
 };
 
-use super::{Format, Run, number, table, thresholds};
+use super::{Exporter, Run, number, table, thresholds};
 
 /// Every figure of every model.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,7 @@ pub struct SummaryTables;
 const STATISTICS: [Statistic; 5] =
     [Statistic::Mean, Statistic::Sd, Statistic::Min, Statistic::Median, Statistic::Max];
 
-impl Format for SummaryTables {
+impl Exporter for SummaryTables {
     fn render(&self, run: &Run) -> String {
         let mut out = String::from("Summary\n");
         for group in &run.summary.groups {
@@ -114,8 +114,9 @@ fn simulator(group: &Group) -> String {
 /// What the server says of its own speed beside what arrived, by medians, and in how many requests
 /// the two disagree.
 fn server_word(group: &Group) -> String {
-    let told: Vec<_> =
-        (0..OwnWord::ALL.len()).filter_map(|nth| describe_server_timing(group, nth)).collect();
+    let told: Vec<_> = (0..ServerComparison::ALL.len())
+        .filter_map(|nth| describe_server_timing(group, nth))
+        .collect();
     if told.is_empty() {
         return String::new();
     }
@@ -133,7 +134,7 @@ fn server_word(group: &Group) -> String {
 /// `generation_speed 40.03 tok/s, ours 40.01 (generation_time +0.1 %)`, and of how many requests, where
 /// others do not have both.
 fn describe_server_timing(group: &Group, nth: usize) -> Option<String> {
-    let word = OwnWord::ALL[nth];
+    let word = ServerComparison::ALL[nth];
     let ([theirs, of_ours, beyond], n) = group.tally.own_word(nth)?;
     let [_, metric, metric_beyond] = word.metrics();
     let ((unit, scale), (unit_of_beyond, scale_of_beyond)) =
@@ -164,7 +165,7 @@ fn server_metrics(group: &Group) -> String {
         Some(format!("{name} {} ms, ours {}", number(theirs), number(ours)))
     });
     let told: Vec<_> = told.collect();
-    let alone = |beside: &&Beside| beside.said.iter().any(|(_, ours)| ours.is_some());
+    let alone = |beside: &&MetricComparison| beside.said.iter().any(|(_, ours)| ours.is_some());
     let (all, alone) = (group.server.len(), group.server.iter().filter(alone).count());
     match (told.is_empty(), alone == all) {
         (true, _) if group.server.iter().all(|beside| beside.is_late) => {

@@ -1,22 +1,22 @@
 //! What came of the thresholds: limit, actual with its interval, verdict.
 
 use llm_stream_core::{
-    change::Change,
+    comparison::Change,
     interval::Interval,
     metric::Metric,
     statistic::Absent,
     summary::Estimate,
-    verdict::{Outcome, Verdict, Wanting},
+    verdict::{Needed, Outcome, Verdict},
 };
 
-use super::{Format, Judged, Run, number, table};
+use super::{Exporter, GroupVerdicts, Run, number, table};
 use llm_stream_core::text::counted;
 
 /// A table a model, a line a threshold.
 #[derive(Debug, Clone, Copy)]
 pub struct Thresholds;
 
-impl Format for Thresholds {
+impl Exporter for Thresholds {
     fn render(&self, run: &Run) -> String {
         let percent = run.confidence * 100.0;
         let mut out = format!("Thresholds (actual with its {percent:.3} % interval)\n");
@@ -24,7 +24,7 @@ impl Format for Thresholds {
         if run.verdicts.is_empty() {
             out.push_str("\n  none in the config: only that trials succeed is checked\n");
         }
-        for Judged { name, verdicts, notes, .. } in &run.verdicts {
+        for GroupVerdicts { name, verdicts, notes, .. } in &run.verdicts {
             let mut table = table::table(&["limit", ">actual", "verdict"]);
             for verdict in verdicts {
                 let word = word(verdict.outcome());
@@ -38,7 +38,7 @@ impl Format for Thresholds {
                 if let Some(partly) = partly(verdict) {
                     out.push_str(&format!("  {}:\n    {partly}\n", verdict.threshold));
                 }
-                if let Some(wanting) = wanting(verdict) {
+                if let Some(wanting) = needed(verdict) {
                     out.push_str(&format!("  {}:\n    {wanting}\n", verdict.threshold));
                 }
             }
@@ -90,26 +90,24 @@ pub(super) fn some_of(names: &[impl AsRef<str>]) -> String {
 }
 
 /// What would decide an inconclusive verdict, in words.
-pub fn wanting(verdict: &Verdict) -> Option<String> {
-    Some(match verdict.wanting()? {
-        Wanting::Requests(more) => {
+pub fn needed(verdict: &Verdict) -> Option<String> {
+    Some(match verdict.needed()? {
+        Needed::Requests(more) => {
             format!("about {} would decide it", counted(more, "more request"))
         }
-        Wanting::Runs(more) => format!("about {} would decide it", counted(more, "more run")),
-        Wanting::Baseline => {
-            "a baseline of more requests, or more requests, would decide it".into()
-        }
-        Wanting::Certainty => {
+        Needed::Runs(more) => format!("about {} would decide it", counted(more, "more run")),
+        Needed::Baseline => "a baseline of more requests, or more requests, would decide it".into(),
+        Needed::Certainty => {
             let of = |(reason, answers): &(String, usize)| {
                 format!("{reason} ({})", counted(*answers, "answer"))
             };
             let doubts: Vec<_> = verdict.doubts.iter().map(of).collect();
             format!("the figure may be wrong: {}", doubts.join("; "))
         }
-        Wanting::Exactness if let Some(Ok(change)) = &verdict.change => {
+        Needed::MorePrecision if let Some(Ok(change)) = &verdict.change => {
             exactness_of_change(verdict, change)
         }
-        Wanting::Exactness => match verdict.error {
+        Needed::MorePrecision => match verdict.error {
             Some(error) => {
                 let (unit, scale) = verdict.threshold.metric.unit.display();
                 let shown = number(error * scale);

@@ -4,21 +4,21 @@
 //! nothing but HTTP's own framing. Only when a limit on tokens has run out does it ask what has
 //! arrived, which costs no stamp: nothing came.
 
-mod bare;
 mod clock;
+pub mod connect_options;
 mod ending;
 mod http1;
+mod kernel_timed;
 mod limits;
-mod opening;
+mod metrics_fetcher;
 pub mod options;
-mod place;
+mod preconnect;
 pub mod proxy;
-pub mod route;
-mod scrape;
+mod redactor;
+mod reference;
 pub mod secret_names;
-mod secrets;
+mod server_address;
 mod socket;
-mod stamped;
 mod tap;
 mod tls;
 mod via_reqwest;
@@ -36,24 +36,26 @@ use llm_stream_core::{
     recording::{Chunk, ErrorKind, Recording, RequestError},
 };
 
-pub use self::scrape::Scraper;
-pub use self::{
-    bare::{Bare, Heard},
-    opening::Opening,
-    secrets::Secrets,
+pub use self::metrics_fetcher::MetricsFetcher;
+use self::{
+    ending::EndMarks, http1::HttpError, kernel_timed::KernelTimedClient, via_reqwest::ViaReqwest,
 };
-use self::{ending::EndMarks, http1::HttpError, stamped::Stamped, via_reqwest::ViaReqwest};
+pub use self::{
+    preconnect::Preconnect,
+    redactor::Redactor,
+    reference::{ReferenceReader, ReferenceStream},
+};
 use crate::{
+    connect_options::ConnectOptions,
+    connect_options::Secret,
     options::Connection,
     options::{Timeouts, Transport},
-    route::Route,
-    route::Secret,
 };
 
 /// Sends requests to one endpoint, over one connection that is kept while the server keeps it.
 pub struct Client {
     inner: Inner,
-    secrets: Secrets,
+    secrets: Redactor,
     /// When the last answer ended.
     last_end: Mutex<Option<Instant>>,
 }
@@ -75,7 +77,7 @@ const MANY: usize = 8;
 
 enum Inner {
     /// One request at a time, on the caller's thread.
-    Stamped(Box<Mutex<Stamped>>),
+    Stamped(Box<Mutex<KernelTimedClient>>),
     Reqwest(Box<ViaReqwest>),
 }
 
@@ -128,11 +130,11 @@ pub struct Options<'a> {
     /// What is spoken.
     pub protocol: &'static dyn Protocol,
     /// How to get to the endpoint.
-    pub route: &'a Route,
+    pub route: &'a ConnectOptions,
 }
 
 /// What the receive loop needs to know of the bytes that it does not look into.
-pub trait Watch {
+pub trait AnswerObserver {
     /// Some bytes arrived. Must return at once.
     fn arrived(&self, chunk: &Chunk);
 
@@ -159,10 +161,10 @@ pub trait Watch {
 }
 
 /// Requests for one server: what to send when, and who takes the answers.
-pub trait Jobs {
+pub trait RequestSource {
     /// What to send now, if anything, when `idle` connections are open and not in use; where none
     /// can be opened without a request, as if there were any number of them.
-    fn next(&mut self, now: Instant, idle: usize) -> Next;
+    fn next(&mut self, now: Instant, idle: usize) -> NextAction;
 
     /// Some bytes of answer `id` arrived. Must return at once.
     fn arrived(&mut self, id: usize, chunk: &Chunk);
@@ -196,9 +198,9 @@ pub trait Jobs {
     fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>);
 }
 
-/// What [`Jobs`] have to be sent.
+/// What [`RequestSource`] have to be sent.
 #[derive(Debug, Clone)]
-pub enum Next {
+pub enum NextAction {
     /// This, now.
     Send {
         /// By which the answer is told from others.
@@ -216,13 +218,13 @@ pub enum Next {
 
 /// How the requests were driven.
 #[derive(Debug, Clone, Copy)]
-pub struct Driven {
+pub struct DriveStats {
     /// The share of the time in which the driving thread had something to do, where that is known.
     /// Near 1 it was too slow for its load.
     pub busy: Option<f64>,
 }
 
-impl Driven {
+impl DriveStats {
     fn of(elapsed: Duration, waited: Duration) -> Self {
         let (elapsed, waited) = (elapsed.as_secs_f64(), waited.as_secs_f64());
         Self { busy: (elapsed > 0.0).then(|| (1.0 - waited / elapsed).clamp(0.0, 1.0)) }
@@ -232,13 +234,13 @@ impl Driven {
 /// One request, its watcher, and its answer.
 struct Single<'a> {
     body: Option<Bytes>,
-    watch: &'a dyn Watch,
+    watch: &'a dyn AnswerObserver,
     answer: Option<Result<Recording, RequestError>>,
 }
 
-impl Jobs for Single<'_> {
-    fn next(&mut self, _: Instant, _: usize) -> Next {
-        self.body.take().map_or(Next::AfterAnAnswer, |body| Next::Send { id: 0, body })
+impl RequestSource for Single<'_> {
+    fn next(&mut self, _: Instant, _: usize) -> NextAction {
+        self.body.take().map_or(NextAction::AfterAnAnswer, |body| NextAction::Send { id: 0, body })
     }
 
     fn arrived(&mut self, _: usize, chunk: &Chunk) {
@@ -290,11 +292,11 @@ impl Client {
             values.chain([value.as_bytes()])
         });
         let others = options.api_key.into_iter().chain(&options.route.secrets);
-        let secrets = Secrets::of(named.chain(others.map(|Secret(secret)| secret.as_bytes())));
+        let secrets = Redactor::of(named.chain(others.map(|Secret(secret)| secret.as_bytes())));
         let timeouts = options.timeouts;
         let marks = EndMarks::of(options.protocol.end_marks());
         let inner = match options.transport {
-            Transport::Stamped => Inner::Stamped(Box::new(Mutex::new(Stamped::new(
+            Transport::Stamped => Inner::Stamped(Box::new(Mutex::new(KernelTimedClient::new(
                 (method, &url),
                 &headers,
                 (timeouts, marks),
@@ -316,7 +318,11 @@ impl Client {
     ///
     /// An error means that there was no answer. An answer that broke off is a recording that says
     /// so, since what came before is worth reading.
-    pub async fn send(&self, body: Bytes, watch: &dyn Watch) -> Result<Recording, RequestError> {
+    pub async fn send(
+        &self,
+        body: Bytes,
+        watch: &dyn AnswerObserver,
+    ) -> Result<Recording, RequestError> {
         if let Some(until) = self.settled_at() {
             tokio::time::sleep_until(until.into()).await;
         }
@@ -337,7 +343,7 @@ impl Client {
 
     /// The secrets that this client's requests carry. A server may send them back, so an answer is
     /// not shown or stored before they are hidden in it.
-    pub fn secrets(&self) -> &Secrets {
+    pub fn secrets(&self) -> &Redactor {
         &self.secrets
     }
 
@@ -351,7 +357,11 @@ impl Client {
         *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
     }
 
-    async fn send_now(&self, body: Bytes, watch: &dyn Watch) -> Result<Recording, RequestError> {
+    async fn send_now(
+        &self,
+        body: Bytes,
+        watch: &dyn AnswerObserver,
+    ) -> Result<Recording, RequestError> {
         match &self.inner {
             Inner::Stamped(stamped) => {
                 let mut single = Single { body: Some(body), watch, answer: None };
@@ -367,7 +377,7 @@ impl Client {
 impl Client {
     /// Sends all that `jobs` has, when it wants it sent, each over a connection that carries nothing
     /// else meanwhile. Not to be called from within a runtime.
-    pub fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<Driven> {
+    pub fn drive(&self, jobs: &mut dyn RequestSource) -> anyhow::Result<DriveStats> {
         match &self.inner {
             Inner::Stamped(stamped) => {
                 if let Some(until) = self.settled_at() {
@@ -401,7 +411,9 @@ pub fn check_packet_stamps() -> std::io::Result<()> {
 /// are translated on the way.
 pub fn has_unseen_packets(url: &str) -> bool {
     let url = reqwest::Url::parse(url);
-    url.is_ok_and(|url| tap::is_lost(&place::Place::of(&url, &Route::default())))
+    url.is_ok_and(|url| {
+        tap::is_lost(&server_address::ServerAddress::of(&url, &ConnectOptions::default()))
+    })
 }
 
 /// What else than connections is open: the results, the terminal, a TLS store.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::route::{Route, Secret};
+use crate::connect_options::{ConnectOptions, Secret};
 
 /// What carries a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,5 +91,5 @@ pub struct Access {
     /// Headers besides our own.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// How it gets there.
-    pub route: Route,
+    pub route: ConnectOptions,
 }

@@ -16,7 +16,7 @@ use llm_stream_core::recording::StampedBy;
 use llm_stream_socket::Socket;
 use mio::net::TcpStream;
 
-use super::{clock::Now, place::Address};
+use super::{clock::Now, server_address::Address};
 
 /// What one read took.
 #[derive(Debug, Clone, Copy)]

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use super::place::Place;
+use super::server_address::ServerAddress;
 
 /// Bytes of a packet that are read: the longest headers of IPv4 and TCP.
 const HEADERS: usize = 120;
@@ -50,12 +50,12 @@ const TRIES: usize = 8;
 static UNSEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// The packets of the server at `place` are not seen.
-pub(super) fn lose(place: &Place) {
+pub(super) fn lose(place: &ServerAddress) {
     UNSEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_string());
 }
 
 /// Whether the packets of the server at `place` were to be seen and are not.
-pub(super) fn is_lost(place: &Place) -> bool {
+pub(super) fn is_lost(place: &ServerAddress) -> bool {
     UNSEEN.lock().unwrap_or_else(PoisonError::into_inner).contains(&place.to_string())
 }
 

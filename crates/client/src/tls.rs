@@ -16,7 +16,7 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-use crate::route::Tls;
+use crate::connect_options::Tls;
 
 /// What to offer a server that may speak HTTP/1.1 only.
 pub(super) const HTTP_1: &[&[u8]] = &[b"http/1.1"];

@@ -1,8 +1,8 @@
 //! The transport by way of reqwest: HTTP/2, proxies, and systems whose kernel gives no stamps.
 //! Arrivals are stamped when the program has read them.
 
-mod crowd;
 mod failure;
+mod pool;
 mod pulse;
 
 use std::{
@@ -31,24 +31,24 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::{
-    crowd::Crowd,
     failure::http_error,
+    pool::ReqwestPool,
     pulse::{Pulse, Reads},
 };
 use super::{
-    BODY_LIMIT, Driven, Jobs, PATIENCE, Watch, broke_off,
+    AnswerObserver, BODY_LIMIT, DriveStats, PATIENCE, RequestSource, broke_off,
     ending::{EndMarks, EndSearch, Ending, Found, QUIET, SOON, is_refusal_over, left_open},
     http1::{HEADERS_LIMIT, HttpError},
     limits::Limits,
     now,
-    place::Place,
+    server_address::ServerAddress,
     tls, too_long, unreadable,
 };
 use crate::{
+    connect_options::{ConnectOptions, Proxy, Secret},
     options::Connection,
     options::Timeouts,
     proxy,
-    route::{Proxy, Route, Secret},
 };
 
 /// How long bytes that the kernel has may be on their way through hyper, before they are missed: a
@@ -61,12 +61,12 @@ const UNREAD: Duration = Duration::from_millis(10);
 pub(super) struct ViaReqwest {
     target: Target,
     /// For one request at a time.
-    lane: Lane,
+    connection: ReqwestConnection,
     /// For many. Apart, since a connection is served by the runtime that made it.
-    crowd: Mutex<Option<Crowd>>,
+    crowd: Mutex<Option<ReqwestPool>>,
 }
 
-/// Where and how to send, the same for every lane.
+/// Where and how to send, the same for every connection.
 #[derive(Debug)]
 struct Target {
     method: Method,
@@ -76,7 +76,7 @@ struct Target {
     marks: EndMarks,
     connection: Connection,
     tls: ClientConfig,
-    place: Place,
+    place: ServerAddress,
     proxy: Proxy,
     /// Whether connections are kept: not once a request has found its connection closed.
     keeps: AtomicBool,
@@ -85,7 +85,7 @@ struct Target {
 /// A place for one connection and one request on it. It has a pool of its own, so that it is known
 /// which connection carries which request.
 #[derive(Debug)]
-struct Lane {
+struct ReqwestConnection {
     http: reqwest::Client,
     connects: Connects,
     /// Whether an answer has come to its end, so that a connection could have been kept.
@@ -99,7 +99,7 @@ impl ViaReqwest {
         headers: HeaderMap,
         (timeouts, marks): (Timeouts, EndMarks),
         connection: Connection,
-        route: &Route,
+        route: &ConnectOptions,
     ) -> anyhow::Result<Self> {
         let tls = match url.scheme() {
             "https" => tls::trusting(&route.tls, tls::HTTP_2)?,
@@ -108,7 +108,7 @@ impl ViaReqwest {
         let keeps = AtomicBool::new(true);
         let target = Target {
             method,
-            place: Place::of(&url, route).proxied(&url, &route.proxy),
+            place: ServerAddress::of(&url, route).proxied(&url, &route.proxy),
             url,
             headers,
             timeouts,
@@ -118,8 +118,8 @@ impl ViaReqwest {
             proxy: route.proxy.clone(),
             keeps,
         };
-        let lane = target.lane()?;
-        Ok(Self { target, lane, crowd: Mutex::new(None) })
+        let connection = target.new_connection()?;
+        Ok(Self { target, connection, crowd: Mutex::new(None) })
     }
 
     /// Sends `body` and records the answer to its end.
@@ -129,34 +129,34 @@ impl ViaReqwest {
     pub(super) async fn send(
         &self,
         body: Bytes,
-        watch: &dyn Watch,
+        watch: &dyn AnswerObserver,
     ) -> Result<Recording, RequestError> {
         let pulse = Pulse::new();
         tokio::select! {
             biased;
-            answer = self.target.send(&self.lane, body, watch, &pulse) => answer,
+            answer = self.target.send(&self.connection, body, watch, &pulse) => answer,
             () = pulse.beat() => unreachable!("a pulse does not end"),
             () = cancelled(watch) => {
-                self.lane.answered.store(false, Ordering::Relaxed);
+                self.connection.answered.store(false, Ordering::Relaxed);
                 Err(RequestError::new(ErrorKind::Interrupted, "interrupted"))
             }
         }
     }
 
     /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
-    pub(super) fn drive(&self, jobs: &mut dyn Jobs) -> anyhow::Result<Driven> {
+    pub(super) fn drive(&self, jobs: &mut dyn RequestSource) -> anyhow::Result<DriveStats> {
         let mut crowd = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
         let crowd = match &mut *crowd {
             Some(crowd) => crowd,
-            none => none.insert(Crowd::new()?),
+            none => none.insert(ReqwestPool::new()?),
         };
         crowd.drive(&self.target, jobs)
     }
 }
 
 impl Target {
-    /// A lane that has no connection yet.
-    fn lane(&self) -> anyhow::Result<Lane> {
+    /// A connection that has no connection yet.
+    fn new_connection(&self) -> anyhow::Result<ReqwestConnection> {
         let connects = Connects::default();
         let mut builder = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
@@ -174,23 +174,23 @@ impl Target {
             builder = builder.pool_max_idle_per_host(0);
         }
         builder = match (&self.place, &self.proxy) {
-            (Place::File(path), _) => to_file(builder.no_proxy(), path),
+            (ServerAddress::File(path), _) => to_file(builder.no_proxy(), path),
             (_, Proxy::Through(Secret(url))) => builder.proxy(reqwest::Proxy::all(url)?),
             (_, Proxy::Environment) if !proxy::is_loopback(self.url.as_str()) => builder,
             (_, Proxy::Environment | Proxy::None) => builder.no_proxy(),
         };
-        Ok(Lane { http: builder.build()?, connects, answered: AtomicBool::new(false) })
+        Ok(ReqwestConnection { http: builder.build()?, connects, answered: AtomicBool::new(false) })
     }
 
-    /// Sends `body` by `lane`, which carries nothing else meanwhile.
+    /// Sends `body` by `connection`, which carries nothing else meanwhile.
     async fn send(
         &self,
-        lane: &Lane,
+        connection: &ReqwestConnection,
         body: Bytes,
-        watch: &dyn Watch,
+        watch: &dyn AnswerObserver,
         pulse: &Pulse,
     ) -> Result<Recording, RequestError> {
-        let mut request = lane
+        let mut request = connection
             .http
             .request(self.method.clone(), self.url.clone())
             .headers(self.headers.clone())
@@ -198,11 +198,11 @@ impl Target {
         if !self.keeps.load(Ordering::Relaxed) {
             request = request.header(header::CONNECTION, "close");
         }
-        lane.connects.take();
+        connection.connects.take();
         let begun = now();
-        let (response, connect) = self.head(lane, request, begun).await?;
+        let (response, connect) = self.head(connection, request, begun).await?;
         let origin = connect.map_or(begun, |connect| connect.ended);
-        if connect.is_some() && lane.answered.load(Ordering::Relaxed) {
+        if connect.is_some() && connection.answered.load(Ordering::Relaxed) {
             self.keeps.store(false, Ordering::Relaxed);
         }
         let limits = Limits { origin, timeouts: self.timeouts };
@@ -237,7 +237,7 @@ impl Target {
             Some(chunk) => (chunk.at, chunk.uncertainty),
             None => (limits.elapsed(), reads.uncertainty()),
         };
-        lane.answered.store(recording.broken.is_none(), Ordering::Relaxed);
+        connection.answered.store(recording.broken.is_none(), Ordering::Relaxed);
         Ok(recording)
     }
 
@@ -245,7 +245,7 @@ impl Target {
     /// whether a connection was made for it.
     async fn head(
         &self,
-        lane: &Lane,
+        connection: &ReqwestConnection,
         request: reqwest::RequestBuilder,
         begun: Instant,
     ) -> Result<(Response, Option<Connect>), RequestError> {
@@ -256,12 +256,12 @@ impl Target {
         let mut as_of = None;
         loop {
             let answer = tokio::time::timeout_at(deadline.into(), &mut sending).await;
-            let connect = lane.connects.get();
+            let connect = connection.connects.get();
             match answer {
                 Ok(Ok(response)) => return Ok((response, connect)),
                 Ok(Err(error)) => return Err(self.failure(&error)),
                 // While a connection is made, its own limit holds; these count from its end.
-                Err(_) if connect.is_none() && lane.connects.in_progress() => {
+                Err(_) if connect.is_none() && connection.connects.in_progress() => {
                     deadline = now() + self.timeouts.connect;
                 }
                 Err(_) => {
@@ -306,7 +306,7 @@ impl Target {
 }
 
 /// Waits until the answer is not wanted any more.
-async fn cancelled(watch: &dyn Watch) {
+async fn cancelled(watch: &dyn AnswerObserver) {
     while !watch.is_cancelled() {
         tokio::time::sleep(PATIENCE).await;
     }
@@ -327,7 +327,7 @@ pub(super) fn to_file(builder: reqwest::ClientBuilder, _: &Path) -> reqwest::Cli
 async fn receive(
     mut response: Response,
     (limits, marks): (&Limits, &EndMarks),
-    watch: &dyn Watch,
+    watch: &dyn AnswerObserver,
     reads: &mut Reads<'_>,
     chunks: &mut Vec<Chunk>,
 ) -> Result<(), RequestError> {
@@ -391,7 +391,7 @@ impl Wakes {
     fn wake(
         &mut self,
         limits: &Limits,
-        watch: &dyn Watch,
+        watch: &dyn AnswerObserver,
         chunks: &[Chunk],
     ) -> Result<Instant, RequestError> {
         let elapsed = limits.elapsed();
@@ -420,7 +420,7 @@ impl Wakes {
 }
 
 /// What is asked of an answer, as its end is looked for.
-struct Answer<'a>(&'a dyn Watch);
+struct Answer<'a>(&'a dyn AnswerObserver);
 
 impl Ending for Answer<'_> {
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
@@ -439,7 +439,7 @@ struct Connect {
     ended: Instant,
 }
 
-/// Notes when a lane opens a connection. Shared with the connector that it wraps.
+/// Notes when a connection opens a connection. Shared with the connector that it wraps.
 #[derive(Debug, Clone, Default)]
 struct Connects(Arc<Mutex<State>>);
 

@@ -28,12 +28,12 @@ pub struct Baseline {
     /// The machine that measured.
     pub machine: String,
     /// Each model with its prompts, and under each load.
-    pub groups: Vec<Kept>,
+    pub groups: Vec<GroupBaseline>,
 }
 
 /// One model's requests, with prompts one by one or under one load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct GroupBaseline {
     /// The name of the group, to be shown.
     pub name: String,
     /// The model's name; older files have only the group's.
@@ -45,7 +45,8 @@ pub struct Kept {
     /// What must be the same for its figures to be comparable.
     setting: BTreeMap<String, String>,
     /// What should be, and is told where it is not.
-    surroundings: BTreeMap<String, String>,
+    #[serde(rename = "surroundings")]
+    environment: BTreeMap<String, String>,
     /// The prompts that were asked, each with a hash of its text.
     prompts: Vec<(String, String)>,
     /// Which of them each value is of.
@@ -182,7 +183,7 @@ impl Baseline {
             definitions: DEFINITIONS.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             machine: machine.into(),
-            groups: measured.map(|group| Kept::of(group, machine)).collect(),
+            groups: measured.map(|group| GroupBaseline::of(group, machine)).collect(),
         }
     }
 
@@ -205,13 +206,13 @@ impl Baseline {
     }
 
     /// What it has of the same model, under the load of the same name if it was under one.
-    pub fn group(&self, of: &Kept) -> Result<&Kept, NoBaseline> {
+    pub fn group(&self, of: &GroupBaseline) -> Result<&GroupBaseline, NoBaseline> {
         let found = self.groups.iter().find(|group| group.is_of_the_same(of));
         found.ok_or_else(|| NoBaseline::Missing(of.name.clone()))
     }
 }
 
-impl Kept {
+impl GroupBaseline {
     /// What is to be kept of `group`, measured by `machine`.
     pub fn of(group: &Group, machine: &str) -> Self {
         let mut prompts: Vec<_> = group.tally.prompts().enumerate().collect();
@@ -264,7 +265,7 @@ impl Kept {
             model: Some(group.spec.model.clone()),
             workload: group.spec.workload_name().map(str::to_owned),
             setting: group.spec.settings.clone(),
-            surroundings: environment(&group.spec, machine),
+            environment: environment(&group.spec, machine),
             strata: group.tally.strata().iter().map(number).collect(),
             prompts: prompts
                 .iter()
@@ -374,7 +375,7 @@ impl Kept {
             let (then, now) = (names(&self.prompts), names(&now.prompts));
             return Err(NoBaseline::Differs { what: "set of prompts".into(), then, now });
         }
-        let others = differences(&self.surroundings, &now.surroundings);
+        let others = differences(&self.environment, &now.environment);
         Ok(others.map(|(what, then, now)| format!("another {what}: {then}, now {now}")).collect())
     }
 }

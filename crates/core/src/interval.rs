@@ -119,7 +119,8 @@ pub fn of_ratio(
         }
         _ => {
             let told = |sampled: Sampled<'_>| {
-                let interval = of(statistic, sampled, confidence)?.ok_or(Absent::OfTheseAlone)?;
+                let interval =
+                    of(statistic, sampled, confidence)?.ok_or(Absent::DescriptiveOnly)?;
                 Ok((statistic.of(sampled.values)?, interval))
             };
             Ok(recovered(told(above)?, told(below)?))
@@ -462,7 +463,7 @@ mod tests {
         let few = Sampled { values: &[1.0, 2.0, 3.0], strata: &[] };
         let of = |statistic| of_ratio(statistic, few, few, CONFIDENCE);
         assert_eq!(of(Statistic::Sd), Err(Absent::TooFew { needs: 8, has: 3 }));
-        assert_eq!(of(Statistic::Max), Err(Absent::OfTheseAlone));
+        assert_eq!(of(Statistic::Max), Err(Absent::DescriptiveOnly));
     }
 
     #[test]

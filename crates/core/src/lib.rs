@@ -9,18 +9,18 @@
 //! same output for ever, so recordings can be read again years later.
 
 pub mod baseline;
-pub mod change;
 mod coding;
+pub mod comparison;
 pub mod exact;
 pub mod framing;
 pub mod group;
 pub mod interval;
 pub mod lacking;
+pub mod load_stats;
 pub mod metric;
 pub mod prompt;
 pub mod protocol;
 pub mod punctuality;
-pub mod reached;
 pub mod recording;
 pub mod sample;
 pub mod schedule;

@@ -1,12 +1,12 @@
 //! [`METRICS`]: every figure once, with its name, unit, direction, definition, and how to read it
-//! off a [`Sample`], or off what a load has [`Reached`]. Help, CSV, summary, thresholds and glossary all read this table.
+//! off a [`Sample`], or off what a load has [`LoadStats`]. Help, CSV, summary, thresholds and glossary all read this table.
 //!
 //! Names and formulas are fixed under [`DEFINITIONS`]; a change of either is a new version.
 
 use std::time::Duration;
 
 use crate::{
-    reached::Reached,
+    load_stats::LoadStats,
     sample::{Counted, Note, Sample},
 };
 
@@ -40,7 +40,7 @@ pub enum Read {
     /// One valid answer.
     Sample(fn(&Sample) -> Option<f64>),
     /// One run of a load.
-    Load(fn(&Reached) -> Option<f64>),
+    Load(fn(&LoadStats) -> Option<f64>),
     /// All requests together.
     All,
 }

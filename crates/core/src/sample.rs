@@ -464,7 +464,7 @@ impl Sample {
 
     /// Why the count is refused.
     pub fn refused(&self, count: Counted) -> Option<Note> {
-        self.notes.iter().copied().find(|note| note.refuses().contains(&count))
+        self.notes.iter().copied().find(|note| note.forbidden_field().contains(&count))
     }
 
     /// This sample of a later turn, whose prompt is meant to be cached.
@@ -807,7 +807,7 @@ impl Note {
 
     /// The counts that cannot be, or are not of what they should be: figures made of them are
     /// refused.
-    pub const fn refuses(self) -> &'static [Counted] {
+    pub const fn forbidden_field(self) -> &'static [Counted] {
         use Counted::{Prompt, Response, Streamed, Total};
         match self {
             Self::UncountedTokens | Self::SilentTail | Self::TextAfterEnd => &[Streamed],

@@ -15,7 +15,7 @@ pub struct Figure {
     /// Its name in the results.
     pub name: &'static str,
     /// What sort of metric it is.
-    pub sort: Sort,
+    pub sort: MetricKind,
     /// Our metric of the same thing, by request.
     pub ours: Option<&'static str>,
     /// The names that servers have for it; the first one that is there is read.
@@ -24,7 +24,7 @@ pub struct Figure {
 
 /// A sort of metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sort {
+pub enum MetricKind {
     /// Times, with how many there were.
     Histogram,
     /// A count that only grows.
@@ -33,7 +33,7 @@ pub enum Sort {
     Gauge,
 }
 
-impl Sort {
+impl MetricKind {
     /// Its name in the results.
     pub const fn name(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl Sort {
 
 macro_rules! figures {
     ($($name:literal $sort:ident $ours:expr, [$($series:literal),+];)+) => {
-        &[$(Figure { name: $name, sort: Sort::$sort, ours: $ours, series: &[$($series),+] },)+]
+        &[$(Figure { name: $name, sort: MetricKind::$sort, ours: $ours, series: &[$($series),+] },)+]
     };
 }
 
@@ -199,27 +199,27 @@ fn number(text: &str) -> Option<f64> {
 }
 
 impl Figure {
-    fn in_both(&self, before: &Scrape, after: &Scrape) -> Option<Said> {
+    fn in_both(&self, before: &Scrape, after: &Scrape) -> Option<MetricSample> {
         self.series.iter().find_map(|series| self.said(series, before, after))
     }
 
-    fn said(&self, series: &'static str, before: &Scrape, after: &Scrape) -> Option<Said> {
+    fn said(&self, series: &'static str, before: &Scrape, after: &Scrape) -> Option<MetricSample> {
         let counted = format!("{series}_count");
-        let name = if self.sort == Sort::Histogram { counted.as_str() } else { series };
+        let name = if self.sort == MetricKind::Histogram { counted.as_str() } else { series };
         // What nobody has asked for yet may be left out.
         let now = *after.values.get(name)?;
         let then = before.values.get(name).copied().unwrap_or(0.0);
-        let said = Said { figure: *self, series, before: then, after: now, times: None };
+        let said = MetricSample { figure: *self, series, before: then, after: now, times: None };
         match self.sort {
-            Sort::Gauge => Some(said),
+            MetricKind::Gauge => Some(said),
             // A server that began anew in between.
             _ if now < then => None,
-            Sort::Counter => Some(said),
-            Sort::Histogram => {
+            MetricKind::Counter => Some(said),
+            MetricKind::Histogram => {
                 let sum = format!("{series}_sum");
                 let sum = after.values.get(&sum)? - before.values.get(&sum).copied().unwrap_or(0.0);
                 let buckets = grown(before.buckets.get(series), after.buckets.get(series));
-                Some(Said { times: Times::of(now - then, sum, &buckets), ..said })
+                Some(MetricSample { times: Times::of(now - then, sum, &buckets), ..said })
             }
         }
     }
@@ -236,7 +236,7 @@ fn grown(before: Option<&Vec<(f64, f64)>>, after: Option<&Vec<(f64, f64)>>) -> V
 
 /// What a server said of one figure of a trial.
 #[derive(Debug, Clone, Copy)]
-pub struct Said {
+pub struct MetricSample {
     /// The figure.
     pub figure: Figure,
     /// The server's name for it.
@@ -302,9 +302,9 @@ fn percentile(buckets: &[(f64, f64)], count: f64, percent: f64) -> Option<Betwee
 
 /// What a server said of a trial, beside what we measured in it.
 #[derive(Debug, Clone, Default)]
-pub struct Beside {
+pub struct MetricComparison {
     /// What it said, and our mean where the two can be compared.
-    pub said: Vec<(Said, Option<f64>)>,
+    pub said: Vec<(MetricSample, Option<f64>)>,
     /// Requests that the trial had.
     pub requests: usize,
     /// Whether earlier answers may be in it that the server had not counted before: there are no
@@ -341,7 +341,7 @@ impl Ours {
     }
 }
 
-impl Beside {
+impl MetricComparison {
     /// What is between two scrapes, compared with a trial of so many `requests`; `ours` knows our figure by a
     /// metric's name.
     pub fn of(
@@ -350,19 +350,19 @@ impl Beside {
         requests: usize,
         ours: impl Fn(&str) -> Option<Ours>,
     ) -> Self {
-        let both = |said: Said| {
+        let both = |said: MetricSample| {
             let ours = said.figure.ours.and_then(&ours);
             let compared = ours
                 .zip(said.times)
                 .and_then(|(ours, times)| Some((ours.comparable(times, requests)?, ours.mean)));
             match compared {
-                Some((times, mean)) => (Said { times: Some(times), ..said }, Some(mean)),
+                Some((times, mean)) => (MetricSample { times: Some(times), ..said }, Some(mean)),
                 None => (said, None),
             }
         };
         let said = FIGURES.iter().filter_map(|figure| figure.in_both(before, after));
         let said = said.map(|said| match is_late {
-            true => (Said { times: None, ..said }, None),
+            true => (MetricSample { times: None, ..said }, None),
             false => both(said),
         });
         Self { said: said.collect(), requests, is_late }
@@ -389,7 +389,7 @@ nonsense
 vllm:num_requests_waiting{model_name=\"m\" 7
 ";
 
-    fn said(before: &str, after: &str, name: &str) -> Option<Said> {
+    fn said(before: &str, after: &str, name: &str) -> Option<MetricSample> {
         let figure = FIGURES.iter().find(|figure| figure.name == name)?;
         figure.in_both(&Scrape::read(before, "m"), &Scrape::read(after, "m"))
     }
@@ -442,7 +442,12 @@ vllm:num_requests_waiting{model_name=\"m\" 7
             let said = figure.in_both(&Scrape::default(), &scrape).expect(figure.name);
             // The first of the names is that of today.
             assert_eq!(said.series, figure.series[0]);
-            assert_eq!(said.times.is_some(), figure.sort == Sort::Histogram, "{}", figure.name);
+            assert_eq!(
+                said.times.is_some(),
+                figure.sort == MetricKind::Histogram,
+                "{}",
+                figure.name
+            );
         }
         assert_eq!(scrape.answered(), Some(124.0));
         let after = |name| said("", VLLM, name).map(|said| said.after);
@@ -482,7 +487,8 @@ vllm:num_requests_waiting{model_name=\"m\" 7
         };
         let compare = |count, sum, requests, ours: Option<Ours>| {
             let after = Scrape::read(&tpot(count, sum), "m");
-            let comparison = Beside::of((&Scrape::default(), false), &after, requests, |_| ours);
+            let comparison =
+                MetricComparison::of((&Scrape::default(), false), &after, requests, |_| ours);
             let (said, ours) = comparison.said[0];
             ours.map(|ours| (said.times.expect("times").mean, ours))
         };

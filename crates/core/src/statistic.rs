@@ -20,7 +20,7 @@ pub enum Absent {
         all: usize,
     },
     /// It describes the values alone that it was taken of, and is not compared with that of others.
-    OfTheseAlone,
+    DescriptiveOnly,
     /// The statistic wants more values than there are.
     TooFew {
         /// Values that it takes.
@@ -36,7 +36,7 @@ impl fmt::Display for Absent {
             Self::NoValidTrial { failed: 0 } => f.write_str("no trial has finished"),
             Self::NoValidTrial { .. } => f.write_str("no trial succeeded"),
             Self::NoLoad => f.write_str("a figure of workloads, and this is none"),
-            Self::OfTheseAlone => {
+            Self::DescriptiveOnly => {
                 f.write_str("it describes its own requests alone, such as the largest")
             }
             Self::Lacking { lack: 1, all } => write!(f, "1 of {all} has no such figure"),

@@ -9,17 +9,17 @@ use std::{
 };
 
 use crate::{
-    change::Change,
+    comparison::Change,
     group::{GroupId, GroupSpec},
     interval::{self, Interval, Sampled},
     lacking::{Lack, Lacking},
+    load_stats::{Batch, LoadStats},
     metric::{METRICS, Metric, Read},
     prompt::Prompt,
     punctuality::Punctuality,
-    reached::{Batch, Reached},
     recording::{ErrorKind, RequestError},
     sample::{Doubt, Note, Sample},
-    server_metrics::Beside,
+    server_metrics::MetricComparison,
     statistic::{Absent, Statistic},
     threshold::Threshold,
     uncertainty::{self, Uncertain},
@@ -38,7 +38,7 @@ pub struct Request<'a> {
 
 /// What a server says of itself, and our figure of the same thing.
 #[derive(Debug, Clone, Copy)]
-pub struct OwnWord {
+pub struct ServerComparison {
     /// The server's figure.
     theirs: &'static str,
     /// Ours.
@@ -47,7 +47,7 @@ pub struct OwnWord {
     beyond: &'static str,
 }
 
-impl OwnWord {
+impl ServerComparison {
     /// All that servers say in their answers.
     pub const ALL: [Self; 3] = [
         Self {
@@ -95,7 +95,7 @@ pub struct Tally {
     pub several_tokens: usize,
     /// The time per token of those of them whose tokens were all streamed.
     pub per_token: Vec<f64>,
-    /// A list for each of [`OwnWord::ALL`]: the three figures of each answer that has them.
+    /// A list for each of [`ServerComparison::ALL`]: the three figures of each answer that has them.
     own_words: [Vec<[f64; 3]>; 3],
     /// A list for each of [`METRICS`]: the value of each valid answer that has one.
     figures: Vec<Vec<f64>>,
@@ -184,7 +184,7 @@ impl Tally {
 
     /// Keeps what is compared with the server's own figures.
     fn compare_with_server(&mut self, sample: &Sample) {
-        for (rows, word) in self.own_words.iter_mut().zip(OwnWord::ALL) {
+        for (rows, word) in self.own_words.iter_mut().zip(ServerComparison::ALL) {
             rows.extend(word.of(sample));
         }
         if sample.response_tokens > 1 {
@@ -195,7 +195,7 @@ impl Tally {
         }
     }
 
-    /// The median of each of the three figures of `OwnWord::ALL[nth]`, over the answers that have all
+    /// The median of each of the three figures of `ServerComparison::ALL[nth]`, over the answers that have all
     /// of them, and how many those are.
     pub fn own_word(&self, nth: usize) -> Option<([f64; 3], usize)> {
         let rows = self.own_words.get(nth)?;
@@ -413,11 +413,11 @@ pub struct Group {
     /// as it was asked for.
     pub tally: Tally,
     /// What the loads reached that were offered as they were asked for.
-    pub loads: Vec<Reached>,
+    pub loads: Vec<LoadStats>,
     /// Why other runs were not the load that was asked for.
     pub shortfalls: Vec<String>,
     /// What the server's metrics said of each trial, where they were read.
-    pub server: Vec<Beside>,
+    pub server: Vec<MetricComparison>,
     /// How the simulated endpoint kept to its script in the requests that have figures; empty where
     /// the endpoint is not simulated.
     pub punctuality: Punctuality,
@@ -474,7 +474,7 @@ impl Summary {
     }
 
     /// Keeps what the server's metrics said of a trial.
-    pub fn add_server(&mut self, id: GroupId, beside: Beside) {
+    pub fn add_server(&mut self, id: GroupId, beside: MetricComparison) {
         if let Some(group) = self.group(id) {
             group.server.push(beside);
         }
@@ -489,7 +489,12 @@ impl Summary {
 
     /// Counts a load that has ended, with `tally` of its requests. One that was not the load that
     /// was asked for gives a reason and no figure.
-    pub fn add_load(&mut self, id: GroupId, load: Result<(Tally, Reached), String>, failed: bool) {
+    pub fn add_load(
+        &mut self,
+        id: GroupId,
+        load: Result<(Tally, LoadStats), String>,
+        failed: bool,
+    ) {
         let Some(group) = self.group(id) else { return };
         group.finished += 1;
         group.failed += usize::from(failed);

@@ -22,7 +22,7 @@ const SPECIAL: u64 = 4;
 
 /// How much is done for a length.
 #[derive(Debug, Clone, Copy)]
-pub struct Effort {
+pub struct SearchBudget {
     /// A count that is as near as this is not mended further.
     near: f64,
     /// Counts that are made to get nearer than the tolerance.
@@ -31,7 +31,7 @@ pub struct Effort {
     most: usize,
 }
 
-impl Effort {
+impl SearchBudget {
     /// Where each count is a request.
     pub const REQUESTS: Self = Self { near: 0.002, enough: 4, most: 8 };
     /// Where a count costs nothing: it is to be met.
@@ -195,7 +195,7 @@ impl Counts {
 
     /// The next number of words to have counted on the way to `wanted` tokens; `None` when the
     /// nearest count is as good as it gets.
-    pub fn next(&self, wanted: u64, effort: Effort) -> Option<u64> {
+    pub fn next(&self, wanted: u64, effort: SearchBudget) -> Option<u64> {
         let nearest =
             self.nearest(wanted).map_or(f64::INFINITY, |(_, counted)| off(counted, wanted));
         let enough = if nearest <= TOLERANCE { effort.enough } else { effort.most };

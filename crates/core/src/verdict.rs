@@ -2,8 +2,8 @@
 //! requests to say, and is the instrument exact enough? Pure.
 
 use crate::{
-    baseline::{Baseline, Kept, NoBaseline},
-    change::Change,
+    baseline::{Baseline, GroupBaseline, NoBaseline},
+    comparison::Change,
     interval::Interval,
     lacking::Lacking,
     metric::{ErrorOf, Metric, Read},
@@ -78,7 +78,7 @@ pub enum Outcome {
 
 /// What would decide an inconclusive verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanting {
+pub enum Needed {
     /// About so many more requests, if they are like those before.
     Requests(usize),
     /// About so many more runs of the load.
@@ -88,7 +88,7 @@ pub enum Wanting {
     /// An end of the doubts about the figure.
     Certainty,
     /// No number of them: the figure is at the limit, or nearer to it than the instrument is exact.
-    Exactness,
+    MorePrecision,
 }
 
 impl Verdict {
@@ -198,74 +198,74 @@ impl Verdict {
 
     /// What would decide it, if it is inconclusive. The interval is taken to shrink with the root
     /// of the number of requests.
-    pub fn wanting(&self) -> Option<Wanting> {
+    pub fn needed(&self) -> Option<Needed> {
         let wanting = self.wanting_of_its_unit()?;
         match (wanting, self.threshold.metric.read) {
             // A load's figure is one of a run.
-            (Wanting::Requests(runs), Read::Load(_)) => Some(Wanting::Runs(runs)),
+            (Needed::Requests(runs), Read::Load(_)) => Some(Needed::Runs(runs)),
             _ => Some(wanting),
         }
     }
 
-    fn wanting_of_its_unit(&self) -> Option<Wanting> {
+    fn wanting_of_its_unit(&self) -> Option<Needed> {
         let actual = self.actual.ok().filter(|_| self.outcome() == Outcome::Inconclusive)?;
         if self.is_doubtful() {
-            return Some(Wanting::Certainty);
+            return Some(Needed::Certainty);
         }
         if let Some(Ok(change)) = &self.change {
             return Some(self.wanting_of_change(change, actual.n));
         }
         let room = (actual.value - self.threshold.limit).abs() - self.error.unwrap_or(0.0);
         if self.uncertainty > 0.0 && room <= 0.0 {
-            return Some(Wanting::Exactness);
+            return Some(Needed::MorePrecision);
         }
         let interval = match actual.interval {
             Ok(Some(interval)) => interval,
-            Ok(None) => return Some(Wanting::Exactness),
+            Ok(None) => return Some(Needed::MorePrecision),
             Err(Absent::TooFew { needs, has }) => {
                 // Of a load these are pieces of its runs.
                 let a_run = match self.threshold.metric.read {
                     Read::Load(_) => (has / actual.n.max(1)).max(1),
                     _ => 1,
                 };
-                return Some(Wanting::Requests((needs - has).div_ceil(a_run)));
+                return Some(Needed::Requests((needs - has).div_ceil(a_run)));
             }
             Err(_) => return None,
         };
         let above = actual.value > self.threshold.limit;
         let half = if above { actual.value - interval.low } else { interval.high - actual.value };
-        Some(wanting(half, room, actual.n))
+        Some(needed(half, room, actual.n))
     }
 
     /// What keeps it from passing, or from being significant.
-    fn wanting_of_change(&self, change: &Change, n: usize) -> Wanting {
+    fn wanting_of_change(&self, change: &Change, n: usize) -> Needed {
         let floor = self.floor() / change.before;
         if !change.is_bounded() {
-            return Wanting::Baseline;
+            return Needed::Baseline;
         }
         let Interval { low, high } = change.interval;
         if !self.threshold.holds(change.relative) {
             let is_within_error = (change.now - change.before).abs() <= floor * change.before;
             return match is_within_error {
-                true => Wanting::Exactness,
+                true => Needed::MorePrecision,
                 false => more(change.times_to_significance(), n),
             };
         }
-        wanting((high - low) / 2.0, (change.relative - self.threshold.limit).abs() - floor, n)
+        needed((high - low) / 2.0, (change.relative - self.threshold.limit).abs() - floor, n)
     }
 }
 
 /// How many requests more than `n` make an interval so narrow that the half of it is `room`.
-fn wanting(half: f64, room: f64, n: usize) -> Wanting {
-    if room > 0.0 { more((half / room).powi(2), n) } else { Wanting::Exactness }
+fn needed(half: f64, room: f64, n: usize) -> Needed {
+    if room > 0.0 { more((half / room).powi(2), n) } else { Needed::MorePrecision }
 }
 
 /// How many requests more than `n` are so many `times` as many.
-fn more(times: f64, n: usize) -> Wanting {
+fn more(times: f64, n: usize) -> Needed {
     let more = (times - 1.0) * n as f64;
     match more.is_finite() && more < 1e7 {
-        true => Wanting::Requests((more.ceil() as usize).max(1)),
-        false => Wanting::Exactness,
+        true => Needed::Requests((more.ceil() as usize).max(1)),
+        false => Needed::MorePrecision,
     }
 }
 
@@ -285,7 +285,7 @@ fn compare(
     confidence: f64,
 ) -> Result<Compared, NoChange> {
     let Threshold { metric, statistic, .. } = threshold;
-    let now = Kept::of(group, reference.machine);
+    let now = GroupBaseline::of(group, reference.machine);
     let then = reference.baseline.group(&now)?;
     then.comparable_to(&now)?;
     let absent = || match group.lacking(metric) {

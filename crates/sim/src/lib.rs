@@ -4,7 +4,7 @@
 //! In reading order: [`Script`] says what is due when; `routing` says which answer a request gets;
 //! `wire` is HTTP as bytes, `tls` the same encrypted; `listener` is where clients come in; `connection`
 //! is one client; `reactor` is the thread that keeps every deadline of every client; `pace` is its
-//! clock; [`AnswerLog`] is what it really did, and [`Punctuality`] how that differs from the script.
+//! clock; [`AnswerLog`] is what it really did, and [`Punctuality`](llm_stream_core::punctuality::Punctuality) how that differs from the script.
 
 mod connection;
 mod in_virtual_time;

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Buf;
-use llm_stream_core::protocol::{Protocol, Wish};
+use llm_stream_core::protocol::{Protocol, RequestIntent};
 use llm_stream_socket::Socket;
 use mio::{Events, Interest, Poll, Token, event::Event};
 use rustls::ServerConfig;
@@ -434,7 +434,7 @@ impl Reactor {
         }
     }
 
-    fn facts(&self, wish: &Wish) -> Facts {
+    fn facts(&self, wish: &RequestIntent) -> Facts {
         Facts {
             number: self.requests,
             max_tokens: wish.max_tokens,
@@ -449,7 +449,7 @@ impl Reactor {
         connection: &mut Connection,
         stream: Stream,
         id: String,
-        wish: Wish,
+        wish: RequestIntent,
         received: Instant,
     ) {
         let head = wire::stream_head(self.protocol.framing().content_type(), connection.keep_alive);

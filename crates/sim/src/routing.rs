@@ -1,6 +1,6 @@
 //! What a request to the simulated endpoint is for, and what its body asks. Pure.
 
-use llm_stream_core::protocol::{Protocol, Usage, Wish};
+use llm_stream_core::protocol::{Protocol, RequestIntent, Usage};
 use serde_json::{Value, json};
 
 use super::{script::Whole, wire::Head};
@@ -38,7 +38,7 @@ pub(super) const MODELS: &[u8] =
 pub(super) const HEALTH: &[u8] = br#"{"status":"ok"}"#;
 
 /// Reads the body of a request for a completion, or says why it cannot be answered.
-pub(super) fn wish(body: &[u8], protocol: &dyn Protocol) -> Result<Wish, &'static str> {
+pub(super) fn wish(body: &[u8], protocol: &dyn Protocol) -> Result<RequestIntent, &'static str> {
     let body = serde_json::from_slice(body).map_err(|_| "the body is not a JSON object")?;
     let wish = protocol.wish(&body);
     match wish.stream {
@@ -101,7 +101,7 @@ mod tests {
         });
         assert_eq!(
             wish(body.to_string().as_bytes(), &OpenAiChat),
-            Ok(Wish {
+            Ok(RequestIntent {
                 model: "m".to_owned(),
                 max_tokens: Some(7),
                 min_tokens: 0,

@@ -33,7 +33,7 @@ use super::{
 /// It has one thread, which serves every client and needs no CPU while nothing is due.
 #[derive(Debug)]
 pub struct Simulator {
-    place: Place,
+    place: BoundAddress,
     scheme: &'static str,
     log: Arc<Log>,
     stop: Arc<AtomicBool>,
@@ -42,7 +42,7 @@ pub struct Simulator {
 }
 
 #[derive(Debug)]
-enum Place {
+enum BoundAddress {
     Port(SocketAddr),
     #[cfg(unix)]
     File(SocketFile),
@@ -82,7 +82,7 @@ impl Simulator {
         protocol: &'static dyn Protocol,
     ) -> io::Result<Self> {
         let (listener, file) = Listener::on_file(path)?;
-        Self::spawn((listener, Place::File(file)), script, protocol, None)
+        Self::spawn((listener, BoundAddress::File(file)), script, protocol, None)
     }
 
     fn on_port(
@@ -92,11 +92,11 @@ impl Simulator {
         tls: Option<Arc<ServerConfig>>,
     ) -> io::Result<Self> {
         let (listener, addr) = Listener::on_port(addr)?;
-        Self::spawn((listener, Place::Port(addr)), script, protocol, tls)
+        Self::spawn((listener, BoundAddress::Port(addr)), script, protocol, tls)
     }
 
     fn spawn(
-        (listener, place): (Listener, Place),
+        (listener, place): (Listener, BoundAddress),
         script: Script,
         protocol: &'static dyn Protocol,
         tls: Option<Arc<ServerConfig>>,
@@ -115,9 +115,9 @@ impl Simulator {
     /// The port where it listens, unless that is a file.
     pub fn addr(&self) -> Option<SocketAddr> {
         match &self.place {
-            Place::Port(addr) => Some(*addr),
+            BoundAddress::Port(addr) => Some(*addr),
             #[cfg(unix)]
-            Place::File(_) => None,
+            BoundAddress::File(_) => None,
         }
     }
 
@@ -125,9 +125,9 @@ impl Simulator {
     /// `unix:///FILE`.
     pub fn url(&self) -> String {
         match &self.place {
-            Place::Port(addr) => format!("{}://{addr}", self.scheme),
+            BoundAddress::Port(addr) => format!("{}://{addr}", self.scheme),
             #[cfg(unix)]
-            Place::File(file) => unix_url(&file.0, ""),
+            BoundAddress::File(file) => unix_url(&file.0, ""),
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
 
     use llm_stream_core::{
         framing::Frame,
-        protocol::{Ask, DecodeError, Envelope, Message, Part, TextFields, Wish},
+        protocol::{ChatRequest, DecodeError, Envelope, Message, Part, RequestIntent, TextFields},
     };
     use serde_json::{Map, Value, json};
 
@@ -215,17 +215,17 @@ mod tests {
             "/chat"
         }
 
-        fn body(&self, _: &Ask<'_>) -> Value {
+        fn body(&self, _: &ChatRequest<'_>) -> Value {
             Value::Null
         }
 
-        fn wish(&self, body: &Map<String, Value>) -> Wish {
+        fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
             let max_tokens = body.get("max_tokens").and_then(Value::as_u64);
             let usage = body.contains_key("stream_options");
-            Wish { max_tokens, usage, ..Wish::of(body) }
+            RequestIntent { max_tokens, usage, ..RequestIntent::of(body) }
         }
 
-        fn refuses(&self, _: &str, _: &Value) -> Option<String> {
+        fn forbidden_field(&self, _: &str, _: &Value) -> Option<String> {
             None
         }
 

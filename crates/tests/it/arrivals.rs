@@ -10,7 +10,7 @@ use llm_stream_bench::{
     config::{Config, TokenCount},
     plan::Plan,
 };
-use llm_stream_client::route::Stamps;
+use llm_stream_client::connect_options::Stamps;
 use llm_stream_core::{
     metric::METRICS,
     protocol::OpenAiChat,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use llm_stream_bench::load::{self, Answer};
-use llm_stream_client::route::Route;
+use llm_stream_client::connect_options::ConnectOptions;
 use llm_stream_core::protocol::{self, OpenAiChat, Protocol};
 
 use crate::{
@@ -27,8 +27,8 @@ fn asked(url: &str, protocol: &dyn Protocol, transport: &str) -> Answer {
     let case = plan_of(url, &model).cases[0].clone();
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let client = client_by(&Route::default(), &case, None);
-        let lengths = load::Lengths::default();
+        let client = client_by(&ConnectOptions::default(), &case, None);
+        let lengths = load::PromptSizer::default();
         runtime.expect("a runtime").block_on(load::run(&case, &lengths, &client, &()))
     })
     .join()

@@ -13,7 +13,9 @@ use llm_stream_bench::{
     config::{Connection, TokenCount},
     plan::{Secret, Timeouts, Transport},
 };
-use llm_stream_client::{Client, Jobs, Next, Options, route::Route};
+use llm_stream_client::{
+    Client, NextAction, Options, RequestSource, connect_options::ConnectOptions,
+};
 use llm_stream_core::{
     protocol::OpenAiChat,
     recording::{Chunk, ErrorKind, Recording, RequestError},
@@ -51,17 +53,17 @@ impl Load {
     }
 }
 
-impl Jobs for Load {
-    fn next(&mut self, now: Instant, _: usize) -> Next {
+impl RequestSource for Load {
+    fn next(&mut self, now: Instant, _: usize) -> NextAction {
         if self.sent == self.requests || self.sent - self.answers.len() == self.at_once {
-            return Next::AfterAnAnswer;
+            return NextAction::AfterAnAnswer;
         }
         match self.starts.get(self.sent) {
-            Some(&start) if start > now => return Next::At(start),
+            Some(&start) if start > now => return NextAction::At(start),
             _ => self.sent += 1,
         }
         let body = r#"{"stream":true,"stream_options":{"include_usage":true}}"#;
-        Next::Send { id: self.sent, body: Bytes::from_static(body.as_bytes()) }
+        NextAction::Send { id: self.sent, body: Bytes::from_static(body.as_bytes()) }
     }
 
     fn arrived(&mut self, _: usize, _: &Chunk) {
@@ -92,7 +94,7 @@ fn client_of(url: &str, transport: Transport, timeouts: Timeouts) -> Client {
         transport,
         connection,
         protocol: &OpenAiChat,
-        route: &Route::default(),
+        route: &ConnectOptions::default(),
     })
     .unwrap()
 }
@@ -272,7 +274,7 @@ fn a_key_that_a_server_sends_back_can_be_masked() {
         let (timeouts, api_key) = (Timeouts::default(), Some(&key));
         let connection = Connection::Warm;
         let protocol = &OpenAiChat;
-        let route = &Route::default();
+        let route = &ConnectOptions::default();
         let options = Options {
             url: &url,
             headers: &[],

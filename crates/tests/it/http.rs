@@ -15,7 +15,7 @@ use llm_stream_bench::{
     load::{self, Follow},
     plan::{Case, Endpoint, Plan, Secret, access},
 };
-use llm_stream_client::{Client, Options, route::Route};
+use llm_stream_client::{Client, Options, connect_options::ConnectOptions};
 use llm_stream_core::{recording::RequestError, sample::Sample};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
@@ -55,10 +55,10 @@ pub(crate) fn plan_of(url: &str, more: &str) -> Plan {
 }
 
 fn client(case: &Case, key: Option<&Secret>) -> Client {
-    client_by(&Route::default(), case, key)
+    client_by(&ConnectOptions::default(), case, key)
 }
 
-pub(crate) fn client_by(route: &Route, case: &Case, key: Option<&Secret>) -> Client {
+pub(crate) fn client_by(route: &ConnectOptions, case: &Case, key: Option<&Secret>) -> Client {
     let Endpoint::Url(url) = &case.target.endpoint else { panic!("not a server") };
     let target = &case.target;
     let access = access::simulated(target);
@@ -78,7 +78,7 @@ pub(crate) fn client_by(route: &Route, case: &Case, key: Option<&Secret>) -> Cli
 async fn outcome(server: &MockServer, more: &str) -> Result<Sample, RequestError> {
     let plan = plan(server, more);
     let case = &plan.cases[0];
-    load::run(case, &load::Lengths::default(), &client(case, None), &()).await.outcome
+    load::run(case, &load::PromptSizer::default(), &client(case, None), &()).await.outcome
 }
 
 /// The lines of the config that choose a transport.
@@ -176,7 +176,7 @@ async fn the_key_goes_as_a_bearer_token_beside_the_users_headers() {
         let plan = plan(&server, &format!("    headers: {{ x-tenant: a }}\n{transport}"));
         let (case, key) = (&plan.cases[0], Secret("s3cret".into()));
         let client = client(case, Some(&key));
-        load::run(case, &load::Lengths::default(), &client, &()).await.outcome.unwrap();
+        load::run(case, &load::PromptSizer::default(), &client, &()).await.outcome.unwrap();
         for shown in [format!("{client:?}"), format!("{key:?}")] {
             assert!(!shown.contains("s3cret"), "{shown}");
         }
@@ -284,7 +284,7 @@ async fn a_server_that_is_not_there_is_a_connect_failure() {
         ] {
             let plan = plan_at(&host, transport);
             let case = &plan.cases[0];
-            let error = load::run(case, &load::Lengths::default(), &client(case, None), &())
+            let error = load::run(case, &load::PromptSizer::default(), &client(case, None), &())
                 .await
                 .outcome
                 .unwrap_err();
@@ -341,7 +341,9 @@ fn both_at(url: &str) -> [String; 2] {
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let asked = async {
-                load::run(&case, &load::Lengths::default(), &client(&case, None), &()).await.outcome
+                load::run(&case, &load::PromptSizer::default(), &client(&case, None), &())
+                    .await
+                    .outcome
             };
             came_to(runtime.expect("a runtime").block_on(asked))
         })
@@ -444,7 +446,7 @@ async fn no_request_crosses_with_the_close_of_a_kept_connection() {
         let case = &plan.cases[0];
         let client = client(case, None);
         for _ in 0..REQUESTS {
-            load::run(case, &load::Lengths::default(), &client, &()).await.outcome.unwrap();
+            load::run(case, &load::PromptSizer::default(), &client, &()).await.outcome.unwrap();
         }
     }
 }
@@ -465,7 +467,7 @@ async fn a_body_that_ends_with_the_connection_ends_when_it_does() {
     for transport in TRANSPORTS {
         let plan = plan_at(&url, transport);
         let case = &plan.cases[0];
-        let sample = load::run(case, &load::Lengths::default(), &client(case, None), &())
+        let sample = load::run(case, &load::PromptSizer::default(), &client(case, None), &())
             .await
             .outcome
             .unwrap();
@@ -501,7 +503,7 @@ async fn an_answer_that_is_not_wanted_any_more_is_not_waited_for() {
             let plan = plan_at(&url, transport);
             let case = &plan.cases[0];
             let (client, follow) = (client(case, None), Impatient(Instant::now()));
-            let answer = load::run(case, &load::Lengths::default(), &client, &follow).await;
+            let answer = load::run(case, &load::PromptSizer::default(), &client, &follow).await;
             let error = answer.outcome.unwrap_err();
             // Were it waited for, a limit would end it.
             assert_eq!(error.kind.name(), "interrupted", "{error}");

@@ -3,8 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use llm_stream_bench::calibrate::{
-    full::{Figure, Full},
-    part::{Reader, Trial},
+    suite::{Figure, Full},
+    worker::{Reader, Trial},
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_llm-stream-bench-under-test");

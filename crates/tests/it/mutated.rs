@@ -13,7 +13,9 @@ use llm_stream_bench::{
     config::{Connection, TokenCount},
     plan::{Timeouts, Transport},
 };
-use llm_stream_client::{Client, Jobs, Next, Options, route::Route};
+use llm_stream_client::{
+    Client, NextAction, Options, RequestSource, connect_options::ConnectOptions,
+};
 use llm_stream_core::{
     protocol::{self, Protocol},
     recording::{Chunk, Recording, RequestError},
@@ -200,14 +202,16 @@ struct All {
     answers: BTreeMap<usize, Result<Recording, RequestError>>,
 }
 
-impl Jobs for All {
-    fn next(&mut self, _: Instant, _: usize) -> Next {
+impl RequestSource for All {
+    fn next(&mut self, _: Instant, _: usize) -> NextAction {
         if self.sent - self.answers.len() >= AT_ONCE {
-            return Next::AfterAnAnswer;
+            return NextAction::AfterAnAnswer;
         }
-        let Some((number, cut)) = self.numbers.get(self.sent) else { return Next::AfterAnAnswer };
+        let Some((number, cut)) = self.numbers.get(self.sent) else {
+            return NextAction::AfterAnAnswer;
+        };
         self.sent += 1;
-        Next::Send { id: self.sent - 1, body: Bytes::from(format!("{number} {cut}")) }
+        NextAction::Send { id: self.sent - 1, body: Bytes::from(format!("{number} {cut}")) }
     }
 
     fn arrived(&mut self, _: usize, _: &Chunk) {}
@@ -234,7 +238,7 @@ fn client(url: &str, transport: Transport) -> Client {
         transport,
         connection: Connection::Cold,
         protocol: protocol::ALL[0],
-        route: &Route::default(),
+        route: &ConnectOptions::default(),
     })
     .unwrap()
 }

@@ -7,8 +7,8 @@ use llm_stream_core::{
     framing::Frame,
     prompt::{Prompt, Tools},
     protocol::{
-        self, Ask, DecodeError, Envelope, Message, OpenAiChat, OpenAiResponses, Part, Protocol,
-        Template, Timings, TokenKind, Usage,
+        self, ChatRequest, DecodeError, Envelope, Message, OpenAiChat, OpenAiResponses, Part,
+        Protocol, Template, Timings, TokenKind, Usage,
     },
     recording::Recording,
 };
@@ -559,7 +559,7 @@ fn messages_are_written_as_vllm_writes_them() {
 
 fn body(extra: Value) -> Value {
     let extra_body = extra.as_object().expect("an object");
-    OpenAiChat.body(&Ask {
+    OpenAiChat.body(&ChatRequest {
         model: "m",
         messages: &Prompt::new("p", Some("Be brief."), "Hello").messages,
         temperature: Some(0.0),
@@ -574,7 +574,7 @@ fn body(extra: Value) -> Value {
 #[test]
 fn the_body_asks_for_a_stream_with_usage() {
     insta::assert_snapshot!(body(json!({})), @r#"{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hello"}],"temperature":0.0,"max_tokens":64,"stream":true,"stream_options":{"include_usage":true}}"#);
-    let ask = Ask {
+    let ask = ChatRequest {
         model: "m",
         messages: &Prompt::new("p", None, "Hello").messages,
         temperature: Some(0.7),
@@ -619,12 +619,13 @@ fn fields_that_would_break_the_measurement_are_refused() {
         ("temperature", json!(0)),
         ("max_tokens", json!(9)),
     ];
-    let why =
-        |(key, value): &(&str, Value)| OpenAiChat.refuses(key, value).expect("refused") + "\n";
+    let why = |(key, value): &(&str, Value)| {
+        OpenAiChat.forbidden_field(key, value).expect("refused") + "\n"
+    };
     insta::assert_snapshot!(refused.iter().map(why).collect::<String>(), @r#"
     `stream: false` would turn off the stream that is measured
-    `stream_options: {"include_usage":false}` would turn off the token counts that the speeds are computed from; for a server that refuses the field, `stream_options: null` leaves it out, and `token_count` says who counts then
-    `stream_options: false` is not a mapping; for a server that refuses the field, `stream_options: null` leaves it out
+    `stream_options: {"include_usage":false}` would turn off the token counts that the speeds are computed from; for a server that forbidden_field the field, `stream_options: null` leaves it out, and `token_count` says who counts then
+    `stream_options: false` is not a mapping; for a server that forbidden_field the field, `stream_options: null` leaves it out
     `n: 2` would mix several answers in the stream that is measured
     `best_of: 2` would have answers generated that are never streamed
     `use_beam_search: true` would hold tokens back until the search ends
@@ -646,6 +647,6 @@ fn fields_that_would_break_the_measurement_are_refused() {
         ("return_progress", json!(true)),
         ("max_completion_tokens", json!(9)),
     ] {
-        assert_eq!(OpenAiChat.refuses(key, &value), None, "{key}: {value}");
+        assert_eq!(OpenAiChat.forbidden_field(key, &value), None, "{key}: {value}");
     }
 }

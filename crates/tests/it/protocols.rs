@@ -10,14 +10,14 @@ use llm_stream_bench::{
     load,
     plan::{Endpoint, Plan, Secret, Timeouts, Transport},
 };
-use llm_stream_client::{Client, Options, route::Route};
+use llm_stream_client::{Client, Options, connect_options::ConnectOptions};
 use llm_stream_core::{
     framing::Frame,
     metric::Metric,
     prompt::{ChatMessage, Image, Piece, Prompt, Role, Tool, ToolChoice, Tools},
     protocol::{
-        self, Ask, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Timings, TokenKind,
-        Usage,
+        self, ChatRequest, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Timings,
+        TokenKind, Usage,
     },
     recording::{Chunk, ErrorKind, Recording, StampedBy, Uncertainty},
     sample::{self, Note, Sample},
@@ -472,12 +472,12 @@ fn simulated(protocol: &dyn Protocol, script: &str) -> Result<Sample, String> {
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
-        route: &Route::default(),
+        route: &ConnectOptions::default(),
     })
     .expect("a client");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime
-        .block_on(load::run(&case, &load::Lengths::default(), &client, &()))
+        .block_on(load::run(&case, &load::PromptSizer::default(), &client, &()))
         .outcome
         .map_err(|error| error.to_string())
 }
@@ -544,7 +544,7 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         for (temperature, system) in [(0.0, Some("Be brief.")), (0.7, None)] {
-            let body = protocol.body(&Ask {
+            let body = protocol.body(&ChatRequest {
                 model: "m",
                 messages: &Prompt::new("p", system, "Hello").messages,
                 temperature: Some(temperature),
@@ -577,7 +577,7 @@ fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
     ];
     let mut told = String::new();
     for protocol in protocol::ALL {
-        let body = protocol.body(&Ask {
+        let body = protocol.body(&ChatRequest {
             model: "m",
             messages: &messages,
             temperature: Some(0.0),
@@ -617,7 +617,7 @@ fn each_protocol_sends_tools_in_its_own_way() {
     let mut told = String::new();
     for protocol in protocol::ALL {
         let fields = |listed: &[Tool], choice: Option<ToolChoice>| {
-            let body = protocol.body(&Ask {
+            let body = protocol.body(&ChatRequest {
                 model: "m",
                 messages: &Prompt::new("p", None, "Hello").messages,
                 temperature: Some(0.0),
@@ -655,7 +655,7 @@ fn each_protocol_sends_tools_in_its_own_way() {
 /// The body of a request with these the user's own fields, of a model without a temperature or
 /// with one.
 fn body_with(protocol: &dyn Protocol, extra: &Value, temperature: Option<f64>) -> Value {
-    protocol.body(&Ask {
+    protocol.body(&ChatRequest {
         model: "m",
         messages: &Prompt::new("p", Some("Be brief."), "Hello").messages,
         temperature,
@@ -678,7 +678,7 @@ fn null_leaves_out_any_field_but_those_that_are_the_question() {
         let whole = body_with(*protocol, &json!({"top_k": 1}), Some(0.7));
         let fields = whole.as_object().unwrap();
         for (key, value) in fields {
-            let refused = protocol.refuses(key, &Value::Null).is_some();
+            let refused = protocol.forbidden_field(key, &Value::Null).is_some();
             assert_eq!(refused, STAYS.contains(&key.as_str()), "{}: {key}", protocol.name());
             if refused {
                 continue;
@@ -693,7 +693,12 @@ fn null_leaves_out_any_field_but_those_that_are_the_question() {
                 .filter(|_| ["stream_options", "options", "parameters"].contains(&key.as_str()));
             for inner in inner.into_iter().flat_map(Map::keys) {
                 let own = json!({key: {inner: null}});
-                assert_eq!(protocol.refuses(key, &own[key]), None, "{}: {key}", protocol.name());
+                assert_eq!(
+                    protocol.forbidden_field(key, &own[key]),
+                    None,
+                    "{}: {key}",
+                    protocol.name()
+                );
                 let body = body_with(*protocol, &own, Some(0.7));
                 let rest = body.get(key).and_then(|rest| rest.get(inner));
                 assert_eq!(rest, None, "{}: {key}.{inner}", protocol.name());
@@ -776,12 +781,12 @@ fn fields_that_would_break_the_measurement_are_refused_in_every_protocol() {
     for protocol in protocol::ALL {
         let _ = writeln!(told, "{}", protocol.name());
         for (key, value) in &fields {
-            if let Some(why) = protocol.refuses(key, value) {
+            if let Some(why) = protocol.forbidden_field(key, value) {
                 let _ = writeln!(told, "  {why}");
             }
         }
         for (key, value) in [("seed", json!(1)), ("stream", json!(true))] {
-            assert_eq!(protocol.refuses(key, &value), None, "{}: {key}", protocol.name());
+            assert_eq!(protocol.forbidden_field(key, &value), None, "{}: {key}", protocol.name());
         }
     }
     insta::assert_snapshot!(told);
@@ -819,7 +824,7 @@ fn each_protocol_sends_its_headers_and_the_key_as_it_wants_it() {
             transport: Transport::Reqwest,
             connection: Connection::Warm,
             protocol: *protocol,
-            route: &Route::default(),
+            route: &ConnectOptions::default(),
         })
         .unwrap();
         assert_eq!(client.secrets().hidden_in("a s3cret-key"), "a ***", "{}", protocol.name());
@@ -838,7 +843,7 @@ fn each_protocol_sends_its_headers_and_the_key_as_it_wants_it() {
 
 struct NoWatch;
 
-impl llm_stream_client::Watch for NoWatch {
+impl llm_stream_client::AnswerObserver for NoWatch {
     fn arrived(&self, _: &Chunk) {}
 
     fn last_token(&self, _: &[Chunk]) -> Option<Duration> {

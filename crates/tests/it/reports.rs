@@ -8,9 +8,9 @@ use llm_stream_bench::{
     config::{Config, Inconclusive, TokenCount},
     plan::{Case, Plan},
     report::{
-        Ended, Ending, Finished, Format, Judged, Run, annotations::Annotations, bencher::Bencher,
-        csv, github_action_benchmark::GithubActionBenchmark, json::Json, junit::Junit,
-        ranking::Ranking, step_summary::StepSummary, summary::SummaryTables,
+        Exporter, GroupVerdicts, Run, RunOutcome, RunStatus, TrialResult, annotations::Annotations,
+        bencher::Bencher, csv, github_action_benchmark::GithubActionBenchmark, json::Json,
+        junit::Junit, ranking::Ranking, step_summary::StepSummary, summary::SummaryTables,
         thresholds::Thresholds,
     },
     row::Row,
@@ -63,7 +63,7 @@ fn run() -> Run {
     let judged = |(place, group): (usize, &Group)| {
         let verdict = |&threshold| Verdict::of(threshold, group, INSTRUMENT, None, CONFIDENCE);
         let verdicts = group.thresholds().iter().map(verdict).collect();
-        Judged { group: place, name: group.name(), verdicts, notes: Vec::new() }
+        GroupVerdicts { group: place, name: group.name(), verdicts, notes: Vec::new() }
     };
     let verdicts = summary.groups.iter().enumerate().map(judged).collect();
     let ended = |row: &Row| row.started + std::time::Duration::from_millis(120);
@@ -72,11 +72,11 @@ fn run() -> Run {
         verdicts,
         confidence: CONFIDENCE,
         took_turns: true,
-        trials: rows.iter().map(|row| Finished::request(row, ended(row))).collect(),
+        trials: rows.iter().map(|row| TrialResult::request(row, ended(row))).collect(),
         instruments: Vec::new(),
         machine: "EPYC <9>, 2 cores, linux 6".into(),
-        ending: Ending {
-            ended: Ended::Failed,
+        ending: RunOutcome {
+            ended: RunStatus::Failed,
             reasons: vec!["FAILED: 7 of 24 trials failed".into()],
             inconclusive: Inconclusive::Warn,
         },
@@ -152,7 +152,7 @@ fn in_junit_xml_a_run_that_was_interrupted_is_an_error_and_undecided_may_be_a_fa
     assert_eq!(count(&run, "<skipped "), 0);
     assert_eq!(count(&run, "<failure "), failures + undecided);
     assert_eq!(count(&run, "<error "), 0);
-    run.ending.ended = Ended::Interrupted;
+    run.ending.ended = RunStatus::Interrupted;
     assert_eq!(count(&run, "<error "), 1);
 }
 
@@ -211,7 +211,7 @@ fn the_step_summary_is() {
 fn the_exports_are() {
     let mut run = run();
     run.summary.groups.truncate(1);
-    let tools: [(&str, &dyn Format); 3] = [
+    let tools: [(&str, &dyn Exporter); 3] = [
         ("bencher", &Bencher),
         ("github-action-benchmark-bigger", &GithubActionBenchmark(Better::Higher)),
         ("github-action-benchmark-smaller", &GithubActionBenchmark(Better::Lower)),

@@ -18,7 +18,7 @@ use llm_stream_bench::{
     load::{self, Answer},
     plan::{Case, Endpoint, Plan},
 };
-use llm_stream_client::{Client, Options, route::Route};
+use llm_stream_client::{Client, Options, connect_options::ConnectOptions};
 use llm_stream_core::sample::{Note, Sample};
 use llm_stream_sim::Simulator;
 
@@ -42,7 +42,7 @@ fn client(case: &Case, url: &str) -> Client {
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
-        route: &Route::default(),
+        route: &ConnectOptions::default(),
     })
     .expect("a client")
 }
@@ -58,7 +58,7 @@ async fn answers(model: &str, count: usize) -> (Vec<Answer>, Simulator) {
     let client = client(&case, &format!("{}/v1/chat/completions", simulator.url()));
     let mut answers = Vec::new();
     for _ in 0..count {
-        answers.push(load::run(&case, &load::Lengths::default(), &client, &()).await);
+        answers.push(load::run(&case, &load::PromptSizer::default(), &client, &()).await);
     }
     (answers, simulator)
 }
@@ -239,7 +239,8 @@ async fn comments_and_roles_do_not_pass_for_tokens() {
     for (head, kind) in [(role, "first_token_timeout"), (token, "inter_token_timeout")] {
         let case = case(&format!("{{ base_url: \"http://h\", {limits} }}"));
         let answer =
-            load::run(&case, &load::Lengths::default(), &client(&case, &pings(head)), &()).await;
+            load::run(&case, &load::PromptSizer::default(), &client(&case, &pings(head)), &())
+                .await;
         assert_eq!(answer.outcome.unwrap_err().kind.name(), kind);
     }
 }
@@ -257,7 +258,7 @@ async fn a_connection_that_is_not_made_in_time_is_a_connect_timeout() {
     let _held: Vec<_> = (0..4).map(|_| fill()).collect();
     let client = client(&case, &format!("http://{address}/v1/chat/completions"));
     let error =
-        load::run(&case, &load::Lengths::default(), &client, &()).await.outcome.unwrap_err();
+        load::run(&case, &load::PromptSizer::default(), &client, &()).await.outcome.unwrap_err();
     assert_eq!(error.kind.name(), "connect_timeout", "{error}");
     assert!(error.message.ends_with("within 80ms (timeouts.connect)"), "{error}");
 }

@@ -13,7 +13,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring, pki_types::PrivateKeyDer};
 
 use llm_stream_bench::load;
-use llm_stream_client::route::Route;
+use llm_stream_client::connect_options::ConnectOptions;
 use llm_stream_core::protocol::OpenAiChat;
 use llm_stream_sim::{self as sim, Fault, FaultKind, Script, Simulator};
 use tokio::runtime::{Builder, Runtime};
@@ -135,13 +135,15 @@ fn runtime() -> Runtime {
 }
 
 /// What two requests to an endpoint come to, one after the other.
-fn outcomes(url: &str, route: &Route, transport: &str) -> Vec<String> {
+fn outcomes(url: &str, route: &ConnectOptions, transport: &str) -> Vec<String> {
     let plan = plan_at(url, transport);
     let case = &plan.cases[0];
     let client = client_by(route, case, None);
     let ask = |_| {
         came_to(
-            runtime().block_on(load::run(case, &load::Lengths::default(), &client, &())).outcome,
+            runtime()
+                .block_on(load::run(case, &load::PromptSizer::default(), &client, &()))
+                .outcome,
         )
     };
     (0..2).map(ask).collect()
@@ -170,9 +172,9 @@ fn every_answer_of_the_simulated_endpoint_comes_to_the_same_over_tls() {
         let sealed =
             Simulator::over_tls(address, script.clone(), &OpenAiChat, tls).expect("an endpoint");
         let plain = Simulator::start(script, &OpenAiChat).expect("an endpoint");
-        let route = Route::trusting([certificate]);
+        let route = ConnectOptions::trusting([certificate]);
         for transport in TRANSPORTS {
-            let expected = outcomes(&plain.url(), &Route::default(), transport);
+            let expected = outcomes(&plain.url(), &ConnectOptions::default(), transport);
             assert_eq!(outcomes(&sealed.url(), &route, transport), expected, "{kind:?}");
         }
         let log = |simulator: &Simulator| {
@@ -245,7 +247,7 @@ fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
 #[test]
 fn a_stream_that_is_cut_anywhere_over_tls_comes_to_the_same_by_both_transports() {
     let (tls, certificate) = sim::self_signed().expect("a certificate");
-    let route = Route::trusting([certificate]);
+    let route = ConnectOptions::trusting([certificate]);
     let until_close = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{STREAM}");
     let mut answers = Vec::new();
     for whole in [chunked(STREAM), until_close.into_bytes()] {
@@ -261,7 +263,7 @@ fn a_stream_that_is_cut_anywhere_over_tls_comes_to_the_same_by_both_transports()
         let ask = |_: &_| {
             came_to(
                 runtime()
-                    .block_on(load::run(case, &load::Lengths::default(), &client, &()))
+                    .block_on(load::run(case, &load::PromptSizer::default(), &client, &()))
                     .outcome,
             )
         };
@@ -295,7 +297,7 @@ fn what_follows_tls_s_own_end_is_nothing() {
     let (ended, all) = mpsc::channel();
     // A request that never ends would hold up the test's own thread.
     thread::spawn(move || {
-        let route = Route::trusting([certificate]);
+        let route = ConnectOptions::trusting([certificate]);
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
         let whole = [chunked(STREAM), format!("{head}{STREAM}").into_bytes()];
         let cut = chunked(STREAM)[..200].to_vec();

@@ -66,7 +66,7 @@ fn speaking(signed: &Signed) -> Simulator {
 }
 
 /// An endpoint that serves those alone whom `ca` has signed.
-fn wanting(ca: &Ca, signed: &Signed) -> Simulator {
+fn needed(ca: &Ca, signed: &Signed) -> Simulator {
     let mut roots = RootCertStore::empty();
     roots.add(ca.certificate.der().clone()).unwrap();
     let provider = Arc::new(ring::default_provider());
@@ -131,7 +131,7 @@ fn a_servers_own_certificate_may_be_named_though_it_is_a_ca() {
 #[test]
 fn a_server_that_wants_to_know_who_asks_is_shown_a_certificate() {
     let ca = Ca::new("ours");
-    let simulator = wanting(&ca, &ca.sign("localhost", 2999));
+    let simulator = needed(&ca, &ca.sign("localhost", 2999));
     let us = ca.sign("bench", 2999);
     let files = [
         ("ca.pem", ca.certificate.pem()),
@@ -162,7 +162,7 @@ fn a_failure_of_tls_says_what_would_mend_it() {
     let ca = Ca::new("ours");
     let good = speaking(&ca.sign("localhost", 2999));
     let old = speaking(&ca.sign("localhost", 2000));
-    let wants = wanting(&ca, &ca.sign("localhost", 2999));
+    let wants = needed(&ca, &ca.sign("localhost", 2999));
     let stranger = Ca::new("theirs").sign("bench", 2999);
     let plain = Simulator::start(Script::default(), &OpenAiChat).unwrap();
     let files = [

@@ -4,10 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context as _;
 use futures_util::future;
-use llm_stream_client::Scraper;
+use llm_stream_client::MetricsFetcher;
 use llm_stream_core::{
     metric::Metric,
-    server_metrics::{Beside, Ours, Scrape},
+    server_metrics::{MetricComparison, Ours, Scrape},
     statistic::Statistic,
     summary::Tally,
 };
@@ -16,15 +16,15 @@ use super::{Live, Session};
 use crate::plan::{Access, Case, Target};
 
 /// Reads the metrics of one server, until that fails once.
-pub(super) struct Meter {
-    scraper: Option<Scraper>,
+pub(super) struct ServerMetricsProbe {
+    scraper: Option<MetricsFetcher>,
 }
 
-impl Meter {
+impl ServerMetricsProbe {
     /// For `target`, if its metrics are to be read.
     pub(super) fn of(target: &Target, access: &Access) -> anyhow::Result<Self> {
         let wanted = target.metrics_url.as_ref();
-        let scraper = wanted.map(|wanted| Scraper::new(wanted, access)).transpose();
+        let scraper = wanted.map(|wanted| MetricsFetcher::new(wanted, access)).transpose();
         Ok(Self { scraper: scraper.context("failed to prepare for the server's metrics")? })
     }
 
@@ -40,10 +40,10 @@ type Subject = (String, String);
 /// while after its end. Unless all answers before a trial are known to be counted when it begins,
 /// the trial's figures may be those of another request.
 #[derive(Default)]
-pub(super) struct Books(HashMap<Subject, Book>);
+pub(super) struct RequestLedger(HashMap<Subject, LedgerEntry>);
 
 #[derive(Default)]
-struct Book {
+struct LedgerEntry {
     /// So many answers at least: those at the first look and our own since. `None` before that
     /// look.
     least: Option<f64>,
@@ -53,7 +53,7 @@ struct Book {
     is_unsure: bool,
 }
 
-impl Book {
+impl LedgerEntry {
     /// Our own answers since the last look.
     fn add(&mut self, answered: Answered) {
         let Answered { valid, failed } = answered;
@@ -61,7 +61,7 @@ impl Book {
         self.is_unsure |= failed > 0;
     }
 
-    /// Whether no other answers than these `counted` ones can be on the way, so that no further look
+    /// Whether no other answers than these `counted` ones can be on the way, so that no additional_cases look
     /// is needed. More than there must be are of other clients, or the late ones that are unsure.
     fn is_settled(&self, counted: Option<f64>) -> bool {
         counted.is_none() || (!self.is_unsure && counted == self.least)
@@ -114,7 +114,7 @@ impl Session {
     /// Looks at all metrics before anything is asked. What cannot be had now may be later.
     pub(super) fn open_books(&mut self) {
         let meters = self.accesses.iter().filter_map(|(target, access)| {
-            let meter = Meter::of(target, access).ok()?;
+            let meter = ServerMetricsProbe::of(target, access).ok()?;
             Some((meter.subject(target)?, meter))
         });
         let meters: Vec<_> = meters.collect();
@@ -149,7 +149,8 @@ impl Session {
 
     /// Notes the requests of `target` before the first trial.
     pub(super) fn count_preflight(&mut self, target: &Target, access: &Access, answered: Answered) {
-        let subject = Meter::of(target, access).ok().and_then(|meter| meter.subject(target));
+        let subject =
+            ServerMetricsProbe::of(target, access).ok().and_then(|meter| meter.subject(target));
         if let Some(subject) = subject {
             self.books.0.entry(subject).or_default().add(answered);
         }
@@ -197,7 +198,8 @@ impl Session {
                     book.settle(after.answered());
                 }
                 let before = (&before.scrape, before.is_late);
-                let comparison = Beside::of(before, &after, requests, |name| ours(&tally, name));
+                let comparison =
+                    MetricComparison::of(before, &after, requests, |name| ours(&tally, name));
                 if let Err(error) = self.results.write_server(case, &comparison) {
                     self.give_up_metrics(&format!("they cannot be written: {error}"));
                 }
@@ -228,6 +230,6 @@ fn ours(tally: &Tally, name: &str) -> Option<Ours> {
 }
 
 /// Where the metrics of the live model come from, if they are read, and of what they are.
-fn metered(live: &Live) -> Option<(&Scraper, Subject)> {
+fn metered(live: &Live) -> Option<(&MetricsFetcher, Subject)> {
     Some((live.meter.scraper.as_ref()?, live.meter.subject(&live.target)?))
 }

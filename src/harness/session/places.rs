@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::{harness::progress::Place, plan::Case};
+use crate::{harness::progress::TrialPosition, plan::Case};
 
 /// The places by the addresses of their cases. Found once: a search for each trial would take
 /// minutes with a large data set.
 #[derive(Debug, Default)]
-pub(super) struct Places(HashMap<usize, Place>);
+pub(super) struct Places(HashMap<usize, TrialPosition>);
 
 /// A model's prompts, or its workloads.
 type Kind = (usize, bool);
@@ -28,7 +28,7 @@ impl Places {
             });
             *run += 1;
             let (task, run) = (*number, *run);
-            let place = Place { trial, trials: cases.len(), task, tasks: 0, run, runs: 0 };
+            let place = TrialPosition { trial, trials: cases.len(), task, tasks: 0, run, runs: 0 };
             places.insert(Arc::as_ptr(case).addr(), place);
         }
         for case in cases {
@@ -42,8 +42,8 @@ impl Places {
     }
 
     /// The place of `case`, which is one of them.
-    pub(super) fn get(&self, case: &Arc<Case>) -> Place {
-        let nowhere = Place { trial: 0, trials: 0, task: 0, tasks: 0, run: 0, runs: 0 };
+    pub(super) fn get(&self, case: &Arc<Case>) -> TrialPosition {
+        let nowhere = TrialPosition { trial: 0, trials: 0, task: 0, tasks: 0, run: 0, runs: 0 };
         self.0.get(&Arc::as_ptr(case).addr()).copied().unwrap_or(nowhere)
     }
 }
@@ -75,7 +75,7 @@ mod tests {
             .cases
             .iter()
             .map(|case| {
-                let Place { trial, trials, task, tasks, run, runs } = places.get(case);
+                let TrialPosition { trial, trials, task, tasks, run, runs } = places.get(case);
                 let name = case.name.replace("-simulated", "");
                 format!("{name} {trial}/{trials} {task}/{tasks} {run}/{runs}")
             })

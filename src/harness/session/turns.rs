@@ -12,12 +12,12 @@ use llm_stream_core::{
     summary::Tally,
 };
 
-use super::{Place, Session, Stopped, failed, told, workload};
+use super::{Session, Stopped, TrialPosition, failed, told, workload};
 use crate::{
     harness::output::today,
     load::{Answer, Conversation, NO_TEXT},
     plan::Case,
-    report::Finished,
+    report::TrialResult,
     row::Row,
 };
 
@@ -27,7 +27,7 @@ impl Session {
         &mut self,
         case: &Arc<Case>,
         prompt: &Arc<Prompt>,
-        place: Place,
+        place: TrialPosition,
         prepared: Result<(), RequestError>,
     ) -> Result<Measurement, Stopped> {
         let mut conversation = Conversation::default();
@@ -68,7 +68,7 @@ impl Session {
         if let Some(first) = rows.first() {
             self.summary.add(first.case.group.id, &requests);
         }
-        self.trials.extend(Finished::conversation(rows, today()));
+        self.trials.extend(TrialResult::conversation(rows, today()));
         let mut tally = Tally::default();
         rows.iter().for_each(|row| tally.add(&row.prompt, row.case.run, &row.outcome));
         let measurement = workload::measurement(&tally);
@@ -88,7 +88,7 @@ impl Session {
         &mut self,
         case: &Arc<Case>,
         turn: &Prompt,
-        place: Place,
+        place: TrialPosition,
         conversation: &mut Conversation,
     ) -> Answer {
         let asked = panic::catch_unwind(AssertUnwindSafe(|| {

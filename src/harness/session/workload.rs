@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use libtest_mimic::Measurement;
 use llm_stream_core::{
+    load_stats::{LoadStats, Span},
     metric::{Metric, SUCCESS_RATE},
     punctuality::Punctuality,
-    reached::{Reached, Span},
     recording::{ErrorKind, RequestError},
     statistic::Statistic,
     summary::Tally,
@@ -20,12 +20,12 @@ use llm_stream_core::{
     threshold::Threshold,
 };
 
-use super::{Live, NO_TPOT, Place, Recordings, Session, Stopped, nanoseconds};
+use super::{Live, NO_TPOT, Recordings, Session, Stopped, TrialPosition, nanoseconds};
 use crate::{
     harness::output::{Results, today},
-    load::{self, Ended, Offered},
+    load::{self, LoadRun, RequestEnd},
     plan::{Case, Workload},
-    report::{Finished, loads::LoadRow},
+    report::{TrialResult, loads::LoadRow},
     row::Row,
 };
 
@@ -47,15 +47,15 @@ struct Gathered {
 const LEAST_CONNECTED: f64 = 0.95;
 
 /// A load that was offered as it was asked for, or why it was not.
-type Outcome = Result<(Tally, Reached), String>;
+type Outcome = Result<(Tally, LoadStats), String>;
 
 impl Session {
     /// Offers the load, writes a row for each request, and says how it went.
-    pub(super) fn offer(
+    pub(super) fn run_load(
         &mut self,
         case: &Arc<Case>,
         workload: &Workload,
-        place: Place,
+        place: TrialPosition,
         prepared: Result<(), RequestError>,
     ) -> Result<Measurement, Stopped> {
         let started = today();
@@ -71,7 +71,7 @@ impl Session {
             Err(error) => return Err(self.not_offered(case, started, format!("{error:#}"))),
         };
         let failure = gathered.failure.clone();
-        let reached = Reached::of(&gathered.spans, offered.driven.busy);
+        let reached = LoadStats::of(&gathered.spans, offered.driven.busy);
         self.measured = case.target.metrics_url.as_ref().map(|_| gathered.tally.clone());
         let punctuality = self.punctuality(gathered.handed_over);
         let kept = self.kept(punctuality.as_ref());
@@ -94,7 +94,7 @@ impl Session {
         };
         let reached = outcome.as_ref().ok().map(|(_, reached)| reached);
         let times = (started, today());
-        self.trials.push(Finished::load(case, times, reached, failed.as_deref()));
+        self.trials.push(TrialResult::load(case, times, reached, failed.as_deref()));
         self.summary.add_load(case.group.id, outcome, failed.is_some());
         match failed {
             Some(message) => Err(self.failed(message)),
@@ -122,7 +122,7 @@ impl Session {
     fn not_offered(&mut self, case: &Arc<Case>, started: Timestamp, message: String) -> Stopped {
         let message = self.hidden(&message);
         let failure = format!("not offered: {message}");
-        self.trials.push(Finished::load(case, (started, today()), None, Some(&failure)));
+        self.trials.push(TrialResult::load(case, (started, today()), None, Some(&failure)));
         self.summary.add_load(case.group.id, Err(message), true);
         self.failed(failure)
     }
@@ -132,8 +132,8 @@ impl Session {
         &mut self,
         case: &Arc<Case>,
         workload: &Workload,
-        place: Place,
-    ) -> anyhow::Result<(Gathered, Offered)> {
+        place: TrialPosition,
+    ) -> anyhow::Result<(Gathered, LoadRun)> {
         let offered = panic::catch_unwind(AssertUnwindSafe(|| self.gather(case, workload, place)));
         offered.unwrap_or_else(|_| {
             // Its connections may be in any state.
@@ -146,10 +146,10 @@ impl Session {
         &mut self,
         case: &Arc<Case>,
         workload: &Workload,
-        place: Place,
-    ) -> anyhow::Result<(Gathered, Offered)> {
+        place: TrialPosition,
+    ) -> anyhow::Result<(Gathered, LoadRun)> {
         if let Some(progress) = &self.progress {
-            let Place { task, tasks, run, runs, .. } = place;
+            let TrialPosition { task, tasks, run, runs, .. } = place;
             let name = &case.target.name;
             let heading = format!("{name}  workload {task}/{tasks}  run {run}/{runs}");
             progress.begin(heading, case, place);
@@ -158,7 +158,7 @@ impl Session {
         let live = live.as_ref().context("no connection")?;
         let follower = super::Follower { progress: None, interrupt };
         let mut gathered = Gathered::default();
-        let take = |ended: Ended| {
+        let take = |ended: RequestEnd| {
             gathered.take(case, live, (results, recordings), ended);
             if let Some(progress) = progress {
                 let Gathered { spans, .. } = &gathered;
@@ -167,7 +167,7 @@ impl Session {
             }
         };
         let load = (&*case.target, workload, case.run);
-        let offered = load::offer(load, &live.lengths, &live.client, &follower, take)?;
+        let offered = load::run_load(load, &live.lengths, &live.client, &follower, take)?;
         Ok((gathered, offered))
     }
 }
@@ -179,9 +179,9 @@ impl Gathered {
         case: &Arc<Case>,
         live: &Live,
         (results, recordings): (&mut Results, &mut Recordings),
-        ended: Ended,
+        ended: RequestEnd,
     ) {
-        let Ended { prompt, place, span, since_begun, answer } = ended;
+        let RequestEnd { prompt, place, span, since_begun, answer } = ended;
         self.handed_over.extend(answer.recording.as_ref().and_then(|recording| recording.origin));
         let secrets = live.client.secrets();
         let outcome = answer.outcome;
@@ -211,8 +211,8 @@ impl Gathered {
 /// Whether what was offered is the load that was asked for.
 fn judge(
     (tally, unconnected): (Tally, Option<(usize, String)>),
-    reached: Option<Reached>,
-    offered: &Offered,
+    reached: Option<LoadStats>,
+    offered: &LoadRun,
     workload: &Workload,
 ) -> Outcome {
     if let Some((unopened, error)) = &offered.unopened {
@@ -262,15 +262,17 @@ fn tolerates(workload: &Workload, tally: &Tally) -> bool {
     limits().next().is_some() && limits().all(holds)
 }
 
-fn success(tally: &Tally, reached: &Reached, workload: &Workload) -> String {
-    let Reached { requests, valid, request_throughput, output_throughput, concurrency, .. } =
+fn success(tally: &Tally, reached: &LoadStats, workload: &Workload) -> String {
+    let LoadStats { requests, valid, request_throughput, output_throughput, concurrency, .. } =
         reached;
     let kinds: Vec<_> = tally.failures.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
     let done = match tally.failed() {
         0 => format!("Success: {}", counted(*requests, "request")),
         failed => {
             let kinds = kinds.join(", ");
-            format!("Finished: {valid} of {requests} requests succeeded, {failed} failed ({kinds})")
+            format!(
+                "TrialResult: {valid} of {requests} requests succeeded, {failed} failed ({kinds})"
+            )
         }
     };
     let offered = match (workload.shape.asked_rate(), reached.request_rate) {

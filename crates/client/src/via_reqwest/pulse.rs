@@ -7,7 +7,7 @@
 //! misses its ticks, so that the time noted is as old as the delay is long.
 //!
 //! This holds for a runtime of one thread, which runs tasks in the order in which they were woken
-//! and asks the system again when all have run ([`Crowd`](super::crowd::Crowd); one request has so
+//! and asks the system again when all have run ([`ReqwestPool`](super::pool::ReqwestPool); one request has so
 //! few tasks that any does), and for a pulse that is polled after the readers by the same task. A connection that has read
 //! several chunks hands them over one by one, so a tick says nothing of a reader that read during
 //! it: see [`Reads`].
@@ -83,7 +83,7 @@ mod tests {
     use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::mpsc};
 
     use super::*;
-    use crate::via_reqwest::crowd;
+    use crate::via_reqwest::pool;
 
     /// More than the tasks that a runtime runs by default before it asks the system again.
     const STREAMS: usize = 256;
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_arrived_while_many_streams_were_stopped_is_within_its_bounds() {
-        crowd::runtime().expect("a runtime").block_on(async {
+        pool::runtime().expect("a runtime").block_on(async {
             let listener = net::TcpListener::bind("127.0.0.1:0").expect("a port");
             let (mut servers, receivers): (Vec<_>, Vec<_>) =
                 (0..STREAMS).map(|_| connect(&listener)).unzip();

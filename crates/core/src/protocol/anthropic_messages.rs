@@ -9,7 +9,8 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, TokenKind, Usage, Wish,
+    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    TokenKind, Usage,
     delta::{self, Texts},
     json::Json,
     openai,
@@ -50,7 +51,7 @@ impl Protocol for AnthropicMessages {
         (HeaderName::from_static("x-api-key"), "")
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Value {
+    fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut body = json!({"model": ask.model, "max_tokens": ask.max_tokens});
         let (system, messages) = wire::system_apart(ask);
         if let Some(system) = system {
@@ -78,7 +79,7 @@ impl Protocol for AnthropicMessages {
         true
     }
 
-    fn refuses(&self, key: &str, value: &Value) -> Option<String> {
+    fn forbidden_field(&self, key: &str, value: &Value) -> Option<String> {
         Some(match key {
             _ if value.is_null() && wire::may_be_left_out(key) => return None,
             "messages" => "`messages` is made from the prompts: use `prompts`".into(),
@@ -93,12 +94,12 @@ impl Protocol for AnthropicMessages {
         })
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> Wish {
+    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
         let chars = |key| body.get(key).map_or(0, wire::text_chars);
-        Wish {
+        RequestIntent {
             max_tokens: wire::number(body, "max_tokens"),
             prompt_chars: chars("system") + chars("messages"),
-            ..Wish::of(body)
+            ..RequestIntent::of(body)
         }
     }
 

@@ -5,8 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, Timings, TokenKind, Usage,
-    Wish,
+    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    Timings, TokenKind, Usage,
     delta::{self, Texts},
     json::Json,
     openai,
@@ -35,7 +35,7 @@ impl Protocol for LlamaCppCompletion {
         ""
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Value {
+    fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut body = json!({
             "model": ask.model,
             "prompt": wire::plain_prompt(ask),
@@ -60,7 +60,7 @@ impl Protocol for LlamaCppCompletion {
         false
     }
 
-    fn refuses(&self, key: &str, value: &Value) -> Option<String> {
+    fn forbidden_field(&self, key: &str, value: &Value) -> Option<String> {
         Some(match key {
             _ if value.is_null() && wire::may_be_left_out(key) => return None,
             "prompt" => "`prompt` is made from the prompts: use `prompts`".into(),
@@ -82,12 +82,12 @@ impl Protocol for LlamaCppCompletion {
         })
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> Wish {
-        Wish {
+    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+        RequestIntent {
             max_tokens: wire::number(body, "n_predict"),
             min_tokens: wire::min_tokens(body, wire::number(body, "n_predict")),
             prompt_chars: body.get("prompt").map_or(0, wire::text_chars),
-            ..Wish::of(body)
+            ..RequestIntent::of(body)
         }
     }
 

@@ -6,6 +6,7 @@
 mod anthropic_messages;
 mod delta;
 mod error_text;
+mod fast_path;
 mod json;
 mod llamacpp_completion;
 mod ollama_chat;
@@ -13,7 +14,6 @@ mod openai;
 mod openai_chat;
 mod openai_completions;
 mod openai_responses;
-mod template;
 mod tgi_generate_stream;
 mod wire;
 
@@ -24,10 +24,10 @@ use http::{HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 pub use self::{
-    anthropic_messages::AnthropicMessages, llamacpp_completion::LlamaCppCompletion,
-    ollama_chat::OllamaChat, openai_chat::OpenAiChat, openai_completions::OpenAiCompletions,
-    openai_responses::OpenAiResponses, template::Template, tgi_generate_stream::TgiGenerateStream,
-    wire::NEVER_LEFT_OUT,
+    anthropic_messages::AnthropicMessages, fast_path::Template,
+    llamacpp_completion::LlamaCppCompletion, ollama_chat::OllamaChat, openai_chat::OpenAiChat,
+    openai_completions::OpenAiCompletions, openai_responses::OpenAiResponses,
+    tgi_generate_stream::TgiGenerateStream, wire::NEVER_LEFT_OUT,
 };
 use crate::{
     exact,
@@ -70,7 +70,7 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     }
 
     /// The request's body.
-    fn body(&self, ask: &Ask<'_>) -> Value;
+    fn body(&self, ask: &ChatRequest<'_>) -> Value;
 
     /// Fewest tokens that a request can ask for.
     fn fewest_tokens(&self) -> u64 {
@@ -111,10 +111,10 @@ pub trait Protocol: fmt::Debug + Send + Sync {
 
     /// Why `key: value` of a model's `extra_body` must not be sent: it would break the
     /// measurement. `None` when it may. `null` leaves a field out.
-    fn refuses(&self, key: &str, value: &Value) -> Option<String>;
+    fn forbidden_field(&self, key: &str, value: &Value) -> Option<String>;
 
     /// What a request's body asks for, as the simulated endpoint has to know it.
-    fn wish(&self, body: &Map<String, Value>) -> Wish;
+    fn wish(&self, body: &Map<String, Value>) -> RequestIntent;
 
     /// What one frame of the answer says, where the config says nothing of its fields.
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
@@ -158,7 +158,7 @@ pub trait Protocol: fmt::Debug + Send + Sync {
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct ChatRequest<'a> {
     /// The model's name for the server.
     pub model: &'a str,
     /// The conversation: as in [`Prompt`](crate::prompt::Prompt).
@@ -179,7 +179,7 @@ pub struct Ask<'a> {
 
 /// What a request's body asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct RequestIntent {
     /// The model, which is only repeated in the answer.
     pub model: String,
     /// Most tokens to generate.
@@ -194,7 +194,7 @@ pub struct Wish {
     pub usage: bool,
 }
 
-impl Wish {
+impl RequestIntent {
     /// What is the same in most protocols: the model, and `stream: true`.
     pub fn of(body: &Map<String, Value>) -> Self {
         let model = body.get("model").and_then(Value::as_str);

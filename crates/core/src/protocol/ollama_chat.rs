@@ -5,8 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, Timings, TokenKind, Usage,
-    Wish,
+    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    Timings, TokenKind, Usage,
     delta::{self, Texts},
     json::Json,
     wire::{self, counted, timed},
@@ -44,7 +44,7 @@ impl Protocol for OllamaChat {
         Framing::Lines
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Value {
+    fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let options = json!({"temperature": ask.temperature, "num_predict": ask.max_tokens});
         let mut body = json!({
             "model": ask.model,
@@ -69,7 +69,7 @@ impl Protocol for OllamaChat {
         matches!(image, Image::Data { .. })
     }
 
-    fn refuses(&self, key: &str, value: &Value) -> Option<String> {
+    fn forbidden_field(&self, key: &str, value: &Value) -> Option<String> {
         let set_by = |inner: &str, field: &str| {
             let sets = value.get(inner).is_some_and(|value| !value.is_null());
             sets.then(|| format!("`options.{inner}` is set by the model's own field `{field}`"))
@@ -89,14 +89,14 @@ impl Protocol for OllamaChat {
         }
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> Wish {
+    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
         let options = body.get("options").and_then(Value::as_object);
-        Wish {
+        RequestIntent {
             max_tokens: options.and_then(|options| wire::number(options, "num_predict")),
             prompt_chars: body.get("messages").map_or(0, wire::text_chars),
             // What is not said asks for a stream.
             stream: body.get("stream").is_none_or(|stream| *stream == true),
-            ..Wish::of(body)
+            ..RequestIntent::of(body)
         }
     }
 

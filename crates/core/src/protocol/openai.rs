@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, Message, Part, Timings, Usage, Wish,
+    ChatRequest, Message, Part, RequestIntent, Timings, Usage,
     json::Json,
     wire::{self, timed},
 };
@@ -197,7 +197,7 @@ pub(super) fn error_json(status: u16, message: &str) -> Value {
 }
 
 /// Adds the answer's length, the stream, its usage and the user's own fields to a body.
-pub(super) fn add_stream(body: &mut Value, ask: &Ask<'_>) {
+pub(super) fn add_stream(body: &mut Value, ask: &ChatRequest<'_>) {
     wire::add_length(body, ask);
     body["stream"] = true.into();
     body["stream_options"] = json!({"include_usage": true});
@@ -206,7 +206,7 @@ pub(super) fn add_stream(body: &mut Value, ask: &Ask<'_>) {
 
 /// Why `key: value` must not be sent, where both protocols agree; `prompt` is the field that holds
 /// the prompt.
-pub(super) fn refuses(prompt: &str, key: &str, value: &Value) -> Option<String> {
+pub(super) fn forbidden_field(prompt: &str, key: &str, value: &Value) -> Option<String> {
     let sets_other_than = |neutral: Value| *value != neutral;
     let why = match key {
         _ if value.is_null() && wire::may_be_left_out(key) => return None,
@@ -219,14 +219,14 @@ pub(super) fn refuses(prompt: &str, key: &str, value: &Value) -> Option<String> 
         }
         "stream" if *value != true => "would turn off the stream that is measured",
         "stream_options" if !value.is_object() => {
-            "is not a mapping; for a server that refuses the field, `stream_options: null` leaves \
+            "is not a mapping; for a server that forbidden_field the field, `stream_options: null` leaves \
              it out"
         }
         "stream_options"
             if value.get("include_usage").is_some_and(|on| *on != true && !on.is_null()) =>
         {
             "would turn off the token counts that the speeds are computed from; for a server that \
-             refuses the field, `stream_options: null` leaves it out, and `token_count` says who \
+             forbidden_field the field, `stream_options: null` leaves it out, and `token_count` says who \
              counts then"
         }
         "n" if sets_other_than(1.into()) => {
@@ -247,16 +247,16 @@ pub(super) fn refuses(prompt: &str, key: &str, value: &Value) -> Option<String> 
 }
 
 /// What a body asks for; `prompt` is the field that holds the prompt.
-pub(super) fn wish(prompt: &str, body: &Map<String, Value>) -> Wish {
+pub(super) fn wish(prompt: &str, body: &Map<String, Value>) -> RequestIntent {
     let options = body.get("stream_options");
     let include_usage = options.and_then(|options| options.get("include_usage"));
     let max_tokens =
         wire::number(body, "max_completion_tokens").or_else(|| wire::number(body, "max_tokens"));
-    Wish {
+    RequestIntent {
         max_tokens,
         min_tokens: wire::min_tokens(body, max_tokens),
         prompt_chars: body.get(prompt).map_or(0, wire::text_chars),
         usage: include_usage == Some(&Value::Bool(true)),
-        ..Wish::of(body)
+        ..RequestIntent::of(body)
     }
 }

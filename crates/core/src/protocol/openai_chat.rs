@@ -8,7 +8,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, TokenKind, Wish,
+    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    TokenKind,
     delta::{self, Texts},
     json::Json,
     openai,
@@ -35,9 +36,9 @@ impl Protocol for OpenAiChat {
         "/chat/completions"
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Value {
+    fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut body = json!({"model": ask.model, "messages": wire::chat_messages(ask), "temperature": ask.temperature});
-        // OpenAI refuses a request that has both.
+        // OpenAI forbidden_field a request that has both.
         let other = ask.extra_body.get("max_completion_tokens");
         if other.is_none_or(Value::is_null) {
             body["max_tokens"] = ask.max_tokens.into();
@@ -65,11 +66,11 @@ impl Protocol for OpenAiChat {
         &["ignore_eos", "min_tokens"]
     }
 
-    fn refuses(&self, key: &str, value: &Value) -> Option<String> {
-        openai::refuses("messages", key, value)
+    fn forbidden_field(&self, key: &str, value: &Value) -> Option<String> {
+        openai::forbidden_field("messages", key, value)
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> Wish {
+    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
         openai::wish("messages", body)
     }
 

@@ -6,7 +6,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, TokenKind, Wish,
+    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    TokenKind,
     delta::{self, Texts},
     json::Json,
     openai,
@@ -31,7 +32,7 @@ impl Protocol for OpenAiCompletions {
         "/completions"
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Value {
+    fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut body = json!({
             "model": ask.model,
             "prompt": wire::plain_prompt(ask),
@@ -50,11 +51,11 @@ impl Protocol for OpenAiCompletions {
         false
     }
 
-    fn refuses(&self, key: &str, value: &Value) -> Option<String> {
-        openai::refuses("prompt", key, value)
+    fn forbidden_field(&self, key: &str, value: &Value) -> Option<String> {
+        openai::forbidden_field("prompt", key, value)
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> Wish {
+    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
         openai::wish("prompt", body)
     }
 

@@ -8,7 +8,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, TokenKind, Usage, Wish,
+    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    TokenKind, Usage,
     delta::{self, Texts},
     error_text,
     json::Json,
@@ -40,7 +41,7 @@ impl Protocol for OpenAiResponses {
         "/responses"
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Value {
+    fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut body = json!({"model": ask.model});
         let (system, messages) = wire::system_apart(ask);
         if let Some(system) = system {
@@ -72,11 +73,11 @@ impl Protocol for OpenAiResponses {
     }
 
     fn fewest_tokens(&self) -> u64 {
-        // OpenAI refuses fewer.
+        // OpenAI forbidden_field fewer.
         16
     }
 
-    fn refuses(&self, key: &str, value: &Value) -> Option<String> {
+    fn forbidden_field(&self, key: &str, value: &Value) -> Option<String> {
         let why = match key {
             _ if value.is_null() && wire::may_be_left_out(key) => return None,
             "input" => return Some("`input` is made from the prompts: use `prompts`".into()),
@@ -99,12 +100,12 @@ impl Protocol for OpenAiResponses {
         Some(format!("`{key}: {value}` {why}"))
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> Wish {
+    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
         let chars = |key| body.get(key).map_or(0, wire::text_chars);
-        Wish {
+        RequestIntent {
             max_tokens: wire::number(body, "max_output_tokens"),
             prompt_chars: chars("instructions") + chars("input"),
-            ..Wish::of(body)
+            ..RequestIntent::of(body)
         }
     }
 

@@ -5,7 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Ask, DecodeError, Envelope, Message, Part, Protocol, TextFields, TokenKind, Usage, Wish,
+    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    TokenKind, Usage,
     delta::{self, Texts},
     json::Json,
     openai,
@@ -36,7 +37,7 @@ impl Protocol for TgiGenerateStream {
         ""
     }
 
-    fn body(&self, ask: &Ask<'_>) -> Value {
+    fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut parameters = json!({"max_new_tokens": ask.max_tokens, "details": true});
         if let Some(temperature) = ask.temperature {
             // A temperature of 0 is refused: it is what not sampling is.
@@ -58,7 +59,7 @@ impl Protocol for TgiGenerateStream {
         false
     }
 
-    fn refuses(&self, key: &str, value: &Value) -> Option<String> {
+    fn forbidden_field(&self, key: &str, value: &Value) -> Option<String> {
         match key {
             _ if value.is_null() && wire::may_be_left_out(key) => None,
             "inputs" => Some("`inputs` is made from the prompts: use `prompts`".into()),
@@ -72,16 +73,16 @@ impl Protocol for TgiGenerateStream {
         }
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> Wish {
+    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
         let parameters = body.get("parameters").and_then(Value::as_object);
         let details = parameters.and_then(|parameters| parameters.get("details"));
-        Wish {
+        RequestIntent {
             max_tokens: parameters.and_then(|fields| wire::number(fields, "max_new_tokens")),
             prompt_chars: body.get("inputs").map_or(0, wire::text_chars),
             // The path says so.
             stream: true,
             usage: details == Some(&Value::Bool(true)),
-            ..Wish::of(body)
+            ..RequestIntent::of(body)
         }
     }
 

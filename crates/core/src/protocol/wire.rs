@@ -4,7 +4,9 @@ use std::{borrow::Cow, time::Duration};
 
 use serde_json::{Map, Value, json};
 
-use super::{Ask, DecodeError, Message, Part, Timings, TokenKind, Usage, error_text, json::Json};
+use super::{
+    ChatRequest, DecodeError, Message, Part, Timings, TokenKind, Usage, error_text, json::Json,
+};
 use crate::{
     framing::Frame,
     prompt::{ChatMessage, Image, Piece, Role, Tool, ToolChoice},
@@ -356,7 +358,7 @@ pub(super) fn event(json: &Value) -> String {
 /// `merged` is added field by field.
 ///
 /// `null` leaves out what the body would have; so does a map in which nothing remains.
-pub(super) fn add_own(body: &mut Value, ask: &Ask<'_>, merged: Option<&str>) {
+pub(super) fn add_own(body: &mut Value, ask: &ChatRequest<'_>, merged: Option<&str>) {
     let Value::Object(body) = body else { return };
     for (key, own) in ask.extra_body {
         let field = match (body.get_mut(key), own) {
@@ -384,19 +386,19 @@ pub(super) fn may_be_left_out(key: &str) -> bool {
 }
 
 /// The prompt where there are no roles: one message after the other, a blank line between them.
-pub(super) fn plain_prompt(ask: &Ask<'_>) -> String {
+pub(super) fn plain_prompt(ask: &ChatRequest<'_>) -> String {
     ask.messages.iter().map(ChatMessage::joined).collect::<Vec<_>>().join("\n\n")
 }
 
 /// The messages as OpenAI's chat has them.
-pub(super) fn chat_messages(ask: &Ask<'_>) -> Value {
+pub(super) fn chat_messages(ask: &ChatRequest<'_>) -> Value {
     let image = |image: &Image| json!({"type": "image_url", "image_url": {"url": image.url()}});
     let message = |message: &ChatMessage| json!({"role": message.role.name(), "content": content(message, "text", image)});
     ask.messages.iter().map(message).collect()
 }
 
 /// Adds the tools as OpenAI's chat has them.
-pub(super) fn add_chat_tools(body: &mut Value, ask: &Ask<'_>) {
+pub(super) fn add_chat_tools(body: &mut Value, ask: &ChatRequest<'_>) {
     let tool = |tool: &Tool| json!({"type": "function", "function": tool.0});
     if !ask.tools.offered().is_empty() {
         body["tools"] = ask.tools.offered().iter().map(tool).collect();
@@ -404,7 +406,11 @@ pub(super) fn add_chat_tools(body: &mut Value, ask: &Ask<'_>) {
 }
 
 /// Adds which tool is to be called: in OpenAI's words, or as `function` has its name.
-pub(super) fn add_choice(body: &mut Value, ask: &Ask<'_>, function: impl Fn(&str) -> Value) {
+pub(super) fn add_choice(
+    body: &mut Value,
+    ask: &ChatRequest<'_>,
+    function: impl Fn(&str) -> Value,
+) {
     match ask.tools.chosen() {
         None => {}
         Some(ToolChoice::Named(name)) => body["tool_choice"] = function(name),
@@ -413,7 +419,7 @@ pub(super) fn add_choice(body: &mut Value, ask: &Ask<'_>, function: impl Fn(&str
 }
 
 /// The system message, and the others.
-pub(super) fn system_apart<'a>(ask: &Ask<'a>) -> (Option<Cow<'a, str>>, &'a [ChatMessage]) {
+pub(super) fn system_apart<'a>(ask: &ChatRequest<'a>) -> (Option<Cow<'a, str>>, &'a [ChatMessage]) {
     match ask.messages {
         [first, others @ ..] if first.role == Role::System => (Some(first.joined()), others),
         all => (None, all),
@@ -551,7 +557,7 @@ pub(super) fn text_chars(value: &Value) -> u64 {
 
 /// Adds the fields by which an answer's length is demanded: vLLM's, which SGLang and llama.cpp have
 /// taken over.
-pub(super) fn add_length(body: &mut Value, ask: &Ask<'_>) {
+pub(super) fn add_length(body: &mut Value, ask: &ChatRequest<'_>) {
     if let Some(tokens) = ask.min_tokens {
         body["min_tokens"] = tokens.into();
     }

@@ -5,7 +5,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-use llm_stream_client::{Bare, Client, Heard, Opening, Options, route::Route};
+use llm_stream_client::{
+    Client, Options, Preconnect, ReferenceReader, ReferenceStream, connect_options::ConnectOptions,
+};
 use llm_stream_core::{
     protocol::{OpenAiChat, Protocol},
     recording::{Recording, StampedBy},
@@ -249,7 +251,7 @@ struct Stream {
 
 /// A reader at work.
 enum Source {
-    Bare(Box<Bare>),
+    ReferenceReader(Box<ReferenceReader>),
     Client(Client),
 }
 
@@ -259,15 +261,19 @@ impl Source {
         let transport = match reading.reader {
             Reader::Reference => {
                 let body = Streams::new(reading.trial.load()).body;
-                return Ok(Self::Bare(Box::new(Bare::new(reading.hello.address, &path, &body)?)));
+                return Ok(Self::ReferenceReader(Box::new(ReferenceReader::new(
+                    reading.hello.address,
+                    &path,
+                    &body,
+                )?)));
             }
             Reader::Stamped | Reader::Encrypted => Transport::Stamped,
             Reader::Reqwest => Transport::Reqwest,
         };
         let Hello { address, certificate, .. } = &reading.hello;
         let (scheme, route) = match certificate {
-            Some(der) => ("https", Route::trusting([der.clone().into()])),
-            None => ("http", Route::default()),
+            Some(der) => ("https", ConnectOptions::trusting([der.clone().into()])),
+            None => ("http", ConnectOptions::default()),
         };
         let url = format!("{scheme}://{address}{path}");
         let timeouts = Timeouts::default();
@@ -288,13 +294,13 @@ impl Source {
     /// Reads a round of streams, and what they say.
     fn round(&mut self, trial: Trial, streams: &mut Vec<Stream>) -> anyhow::Result<()> {
         match self {
-            Self::Bare(bare) => {
+            Self::ReferenceReader(bare) => {
                 for heard in bare.round(trial.streams)? {
                     streams.push(Stream::heard(heard, trial.tokens)?);
                 }
             }
             Self::Client(client) => {
-                client.drive(&mut Opening::new(trial.streams, &|| false))?;
+                client.drive(&mut Preconnect::new(trial.streams, &|| false))?;
                 let mut jobs = Streams::new(trial.load());
                 client.drive(&mut jobs)?;
                 for recording in jobs.recordings {
@@ -318,7 +324,7 @@ impl Stream {
     }
 
     /// The first line is the role's; after the last token come its reason, the usage and the end.
-    fn heard(heard: Heard, tokens: u64) -> anyhow::Result<Self> {
+    fn heard(heard: ReferenceStream, tokens: u64) -> anyhow::Result<Self> {
         let first = String::from_utf8_lossy(&heard.first);
         let id = first.split_once("\"id\":\"").and_then(|(_, rest)| rest.split_once('"'));
         let lines = heard.lines.iter().skip(1).take(usize::try_from(tokens)?);

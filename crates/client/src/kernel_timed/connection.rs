@@ -6,7 +6,7 @@ use llm_stream_core::recording::RequestError;
 use rustls::ClientConnection;
 
 use super::incoming::{Arrival, Incoming};
-use crate::{place::Address, socket::TimedSocket};
+use crate::{server_address::Address, socket::TimedSocket};
 
 /// A connection that is open or being opened.
 pub(super) struct Connection {

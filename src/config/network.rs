@@ -1,19 +1,20 @@
 //! The keys of a model that say how its server is reached and who we are there.
 
-use llm_stream_client::route::{self, Identity};
+use llm_stream_client::connect_options::{self, Identity};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    Proxy, check,
+    Proxy,
     files::{read, unreadable},
-    read::{Entry, Fields, Reader},
+    reader::{Entry, Fields, Reader},
     template::Template,
+    validate,
     yaml::Yaml,
 };
 
 /// Who we are and whom we trust, and what is on the way.
 #[derive(Debug, Clone, Default)]
-pub struct Ways {
+pub struct NetworkSettings {
     /// `query`: what follows the `?` of the URL. Default: nothing.
     pub query: Vec<(String, Template)>,
     /// `ca_file`, read: who is trusted beside those whom the system trusts. Default: nobody.
@@ -26,7 +27,7 @@ pub struct Ways {
     pub proxy: Option<Proxy>,
 }
 
-impl Ways {
+impl NetworkSettings {
     /// These, and those of `defaults` where these say nothing. A query's fields are taken one by
     /// one.
     pub fn over(&self, defaults: &Self) -> Self {
@@ -42,16 +43,16 @@ impl Ways {
     }
 }
 
-pub(super) fn ways(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Ways {
-    Ways {
+pub(super) fn ways(reader: &mut Reader<'_>, fields: &Fields<'_>) -> NetworkSettings {
+    NetworkSettings {
         query: fields.get("query").map_or_else(Vec::new, |entry| query(reader, entry)),
         ca: fields.get("ca_file").and_then(|entry| {
             let pem = file(reader, entry, "certs/ca.pem")?;
-            route::certificates(&pem).map_err(|what| unfit(reader, entry, &what)).ok()
+            connect_options::certificates(&pem).map_err(|what| unfit(reader, entry, &what)).ok()
         }),
         identity: identity(reader, fields),
         insecure_tls: fields.get("insecure_tls").and_then(|entry| insecure_tls(reader, entry)),
-        proxy: fields.get("proxy").and_then(|entry| check::proxy(reader, entry)),
+        proxy: fields.get("proxy").and_then(|entry| validate::proxy(reader, entry)),
     }
 }
 
@@ -60,7 +61,7 @@ fn query(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<(String, Template)> 
     let fields = reader.map(entry, "a map of a query's fields", example);
     let mut field = |(name, field): (&str, Entry<'_>)| {
         let text = reader.text(&field, "\"2024-10-21\"")?;
-        Some((name.to_owned(), check::template(reader, &field, text)?))
+        Some((name.to_owned(), validate::template(reader, &field, text)?))
     };
     fields.into_iter().filter_map(&mut field).collect()
 }
@@ -85,11 +86,12 @@ fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Identity> {
         return None;
     };
     let pem = file(reader, cert, "certs/client.pem")?;
-    let chain = route::certificates(&pem).map_err(|what| unfit(reader, cert, &what)).ok()?;
+    let chain =
+        connect_options::certificates(&pem).map_err(|what| unfit(reader, cert, &what)).ok()?;
     let (of_key, key) = match fields.get("client_key") {
         None => (
             cert,
-            route::private_key(&pem).map_err(|what| {
+            connect_options::private_key(&pem).map_err(|what| {
                 let help = "name the file that has it: `client_key: certs/client.key`";
                 let what = format!("{} {what}", reader.written(cert));
                 reader.error(cert, what, help);
@@ -97,7 +99,7 @@ fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Identity> {
         ),
         Some(entry) => {
             let pem = file(reader, entry, "certs/client.key")?;
-            (entry, route::private_key(&pem).map_err(|what| unfit(reader, entry, &what)))
+            (entry, connect_options::private_key(&pem).map_err(|what| unfit(reader, entry, &what)))
         }
     };
     let identity = Identity::new(chain, key.ok()?);

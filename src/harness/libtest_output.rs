@@ -25,7 +25,7 @@ pub(super) const NO_TPOT: Measurement = Measurement { avg: u64::MAX, variance: 0
 const SENTINEL: &str = "18,446,744,073,709,551,615 ns/iter";
 
 /// Passes on what libtest-mimic writes.
-pub(super) struct Relay {
+pub(super) struct LibtestOutput {
     written: File,
     path: PathBuf,
     partial: Vec<u8>,
@@ -37,7 +37,7 @@ pub(super) struct Relay {
     _file: NamedTempFile,
 }
 
-impl Relay {
+impl LibtestOutput {
     /// Turns `arguments` to write into a new relay.
     pub(super) fn new(arguments: &mut Arguments, filtered_out: usize) -> anyhow::Result<Self> {
         let context = "failed to create a file in the temporary folder (see TMPDIR)";
@@ -60,7 +60,7 @@ impl Relay {
     }
 
     /// Passes on the lines that are whole by now.
-    pub(super) fn pass_on(&mut self, terminal: &Terminal) {
+    pub(super) fn flush_lines(&mut self, terminal: &Terminal) {
         self.forget_path();
         // What cannot be read back is only missing from the screen.
         let _ = self.written.read_to_end(&mut self.partial);

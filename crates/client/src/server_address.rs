@@ -12,13 +12,13 @@ use llm_stream_core::unix_url::unix_url;
 use llm_stream_socket::Socket;
 
 use crate::{
+    connect_options::{ConnectOptions, Proxy, Secret, THROUGH},
     proxy,
-    route::{Proxy, Route, Secret, THROUGH},
 };
 
 /// A server's place, as messages name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ServerAddress {
     /// A port.
     Port {
         /// A name or an address, an IPv6 one in brackets.
@@ -47,9 +47,9 @@ pub(super) enum Address {
     File(PathBuf),
 }
 
-impl Place {
+impl ServerAddress {
     /// That of the server of `url`.
-    pub(super) fn of(url: &reqwest::Url, route: &Route) -> Self {
+    pub(super) fn of(url: &reqwest::Url, route: &ConnectOptions) -> Self {
         match &route.socket {
             Some(path) => Self::File(path.clone()),
             None => Self::Port {
@@ -127,7 +127,7 @@ impl Through {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Port { host, port, through: None } => write!(f, "{host}:{port}"),
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_a_socket_lacks_is_told() {
-        let file = Place::File("/run/x.sock".into());
+        let file = ServerAddress::File("/run/x.sock".into());
         let told = |kind: io::ErrorKind| file.failed(&kind.into()).message;
         assert_eq!(
             told(io::ErrorKind::PermissionDenied),
@@ -209,7 +209,7 @@ mod tests {
             "cannot connect to unix:///run/x.sock: operation would block; more connections wait \
              than the server lets: give it a longer backlog"
         );
-        let port = Place::Port { host: "h".to_owned(), port: 80, through: None };
+        let port = ServerAddress::Port { host: "h".to_owned(), port: 80, through: None };
         let refused = io::ErrorKind::ConnectionRefused.into();
         assert_eq!(port.failed(&refused).message, "cannot connect to h:80: connection refused");
     }

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 
 use super::terminal;
 use crate::calibrate::{
-    full::{Figure, Full},
-    part::{Reader, Trial},
+    suite::{Figure, Full},
+    worker::{Reader, Trial},
 };
 
 pub(super) fn run() -> anyhow::Result<u8> {

@@ -8,10 +8,10 @@ use reqwest::{Url, redirect, retry};
 
 use super::{now, tls, via_reqwest::to_file};
 use crate::{
+    connect_options::{Proxy, Secret},
     options::Access,
     options::MetricsUrl,
     proxy,
-    route::{Proxy, Secret},
 };
 
 /// Longest that a trial waits for it, each time.
@@ -28,7 +28,7 @@ const LIMIT: usize = 16 << 20;
 
 /// Fetches the metrics of one server.
 #[derive(Debug)]
-pub struct Scraper {
+pub struct MetricsFetcher {
     http: reqwest::Client,
     url: Url,
     headers: HeaderMap,
@@ -36,7 +36,7 @@ pub struct Scraper {
     shown: String,
 }
 
-impl Scraper {
+impl MetricsFetcher {
     /// For the metrics of the server that `access` leads to. What is sent to the endpoint, its key
     /// above all, is sent to no other host.
     pub fn new(wanted: &MetricsUrl, access: &Access) -> anyhow::Result<Self> {

@@ -14,9 +14,9 @@ use serde_saphyr::Spanned;
 
 use super::{
     data_note::DataNote,
+    keys::Section,
     numbers,
     source::{ConfigError, ConfigErrors, Source},
-    words::Section,
     yaml::{Node, Yaml},
 };
 

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use llm_stream_client::{Client, Secrets};
+use llm_stream_client::{Client, Redactor};
 use llm_stream_core::{
     exact,
     prompt::{Prompt, Synthetic},
-    protocol::Ask,
+    protocol::ChatRequest,
     recording::{ErrorKind, Recording, RequestError},
     sample,
-    synthetic::{Counts, Effort, is_right},
+    synthetic::{Counts, SearchBudget, is_right},
     tokenizer::Tokenizer,
 };
 
@@ -19,9 +19,9 @@ use crate::plan::Target;
 
 /// What was counted for each synthetic prompt at one server.
 #[derive(Debug, Default)]
-pub struct Lengths(Vec<(Arc<Prompt>, Counts)>);
+pub struct PromptSizer(Vec<(Arc<Prompt>, Counts)>);
 
-impl Lengths {
+impl PromptSizer {
     /// Keeps what was counted for `prompt`.
     pub fn keep(&mut self, prompt: &Arc<Prompt>, counts: Counts) {
         self.0.push((prompt.clone(), counts));
@@ -55,8 +55,8 @@ pub async fn measure(
 ) -> Result<Counts, RequestError> {
     let mut counts = Counts::default();
     let (effort, who) = match &synthetic.tokenizer {
-        Some(tokenizer) => (Effort::FREE, format!("`{}`", tokenizer.name())),
-        None => (Effort::REQUESTS, "the server".into()),
+        Some(tokenizer) => (SearchBudget::FREE, format!("`{}`", tokenizer.name())),
+        None => (SearchBudget::REQUESTS, "the server".into()),
     };
     for wanted in [synthetic.least, synthetic.most] {
         let mut refusal = None;
@@ -80,7 +80,7 @@ pub async fn measure(
         {
             let most = counts.too_many().unwrap_or_default();
             let message = format!(
-                "no text of {wanted} tokens can be sent: the server refuses {most} words: {}",
+                "no text of {wanted} tokens can be sent: the server forbidden_field {most} words: {}",
                 refusal.message
             );
             return Err(RequestError::new(ErrorKind::PromptLength, message));
@@ -126,7 +126,7 @@ async fn have_counted(
     client: &Client,
     follow: &dyn Follow,
 ) -> Result<Counted, RequestError> {
-    let ask = Ask {
+    let ask = ChatRequest {
         model: &target.model,
         messages: &prompt.messages,
         temperature: target.temperature,
@@ -176,7 +176,11 @@ fn is_too_long(answer: &Recording) -> bool {
     }
 }
 
-fn counted(recording: &Recording, target: &Target, secrets: &Secrets) -> Result<u64, RequestError> {
+fn counted(
+    recording: &Recording,
+    target: &Target,
+    secrets: &Redactor,
+) -> Result<u64, RequestError> {
     // An answer of one token may have none that is shown, and its count is there all the same.
     if let Some(tokens) = sample::prompt_tokens(recording, target.protocol) {
         return Ok(tokens);

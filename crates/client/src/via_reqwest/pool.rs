@@ -16,28 +16,32 @@ use tokio::{
     task, time,
 };
 
-use super::{Lane, Target, pulse::Pulse};
-use crate::{Driven, Jobs, Next, PATIENCE, SETTLE, Watch, now};
+use super::{ReqwestConnection, Target, pulse::Pulse};
+use crate::{AnswerObserver, DriveStats, NextAction, PATIENCE, RequestSource, SETTLE, now};
 
 /// Most sockets that the system reports at once.
 const SOCKETS: usize = 1 << 16;
 
-/// The lanes without work, and the runtime that serves their connections.
+/// The connections without work, and the runtime that serves their connections.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct ReqwestPool {
     runtime: Runtime,
     /// Each with the end of its last answer, the latest on top.
-    free: Vec<(Lane, Instant)>,
+    free: Vec<(ReqwestConnection, Instant)>,
 }
 
-impl Crowd {
+impl ReqwestPool {
     /// Nothing that is open yet.
     pub(super) fn new() -> anyhow::Result<Self> {
         Ok(Self { runtime: runtime()?, free: Vec::new() })
     }
 
     /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
-    pub(super) fn drive(&mut self, target: &Target, jobs: &mut dyn Jobs) -> anyhow::Result<Driven> {
+    pub(super) fn drive(
+        &mut self,
+        target: &Target,
+        jobs: &mut dyn RequestSource,
+    ) -> anyhow::Result<DriveStats> {
         let Self { runtime, free } = self;
         runtime.block_on(async {
             // Closes that came while nobody looked are to be noticed first.
@@ -45,7 +49,7 @@ impl Crowd {
                 time::sleep(SETTLE).await;
             }
             drive(target, free, &RefCell::new(jobs)).await?;
-            Ok(Driven { busy: None })
+            Ok(DriveStats { busy: None })
         })
     }
 }
@@ -59,8 +63,8 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 
 async fn drive(
     target: &Target,
-    free: &mut Vec<(Lane, Instant)>,
-    jobs: &RefCell<&mut dyn Jobs>,
+    free: &mut Vec<(ReqwestConnection, Instant)>,
+    jobs: &RefCell<&mut dyn RequestSource>,
 ) -> anyhow::Result<()> {
     let (pulse, has_place) = (Pulse::new(), Cell::new(false));
     let beat = pulse.beat();
@@ -72,16 +76,16 @@ async fn drive(
             // reqwest opens a connection with its request only.
             let next = jobs.borrow_mut().next(now(), usize::MAX);
             match next {
-                Next::Open => jobs.borrow_mut().opened(Ok(())),
-                Next::Send { id, body } => {
+                NextAction::Open => jobs.borrow_mut().opened(Ok(())),
+                NextAction::Send { id, body } => {
                     ids.insert(id);
                     let watch = JobWatch { jobs, id, has_place: &has_place };
-                    let carry = carry(target, lane(target, free)?, body, watch, &pulse);
+                    let carry = carry(target, connection(target, free)?, body, watch, &pulse);
                     // All that has arrived is read before the pulse beats.
                     under_way.push(task::unconstrained(carry));
                 }
-                Next::At(start) => break Some(start),
-                Next::AfterAnAnswer => break None,
+                NextAction::At(start) => break Some(start),
+                NextAction::AfterAnAnswer => break None,
             }
         };
         if jobs.borrow().is_cancelled() || (under_way.is_empty() && next_start.is_none()) {
@@ -91,9 +95,9 @@ async fn drive(
         let until = next_start.map_or(patience, |start| start.min(patience));
         tokio::select! {
             biased;
-            Some(Carried { lane, id, answer }) = under_way.next() => {
+            Some(Finished { connection, id, answer }) = under_way.next() => {
                 ids.remove(&id);
-                free.push((lane, now()));
+                free.push((connection, now()));
                 jobs.borrow_mut().finished(id, answer);
             }
             // An answer has ended in its own words, and its body has not.
@@ -111,48 +115,51 @@ async fn drive(
     Ok(())
 }
 
-/// A lane, and when it may be used: the one that was used last among those whose server had time to
+/// A connection, and when it may be used: the one that was used last among those whose server had time to
 /// close the connection, else the one that has waited longest; a new one when none is free.
-fn lane(target: &Target, free: &mut Vec<(Lane, Instant)>) -> anyhow::Result<(Lane, Instant)> {
+fn connection(
+    target: &Target,
+    free: &mut Vec<(ReqwestConnection, Instant)>,
+) -> anyhow::Result<(ReqwestConnection, Instant)> {
     let now = now();
     let place = free.iter().rposition(|(_, end)| *end + SETTLE <= now);
     if free.is_empty() {
-        return Ok((target.lane()?, now));
+        return Ok((target.new_connection()?, now));
     }
-    let (lane, end) = free.remove(place.unwrap_or_default());
-    Ok((lane, end + SETTLE))
+    let (connection, end) = free.remove(place.unwrap_or_default());
+    Ok((connection, end + SETTLE))
 }
 
-/// A request that has ended, and the lane that it leaves.
-struct Carried {
-    lane: Lane,
+/// A request that has ended, and the connection that it leaves.
+struct Finished {
+    connection: ReqwestConnection,
     id: usize,
     answer: Result<Recording, RequestError>,
 }
 
 async fn carry(
     target: &Target,
-    (lane, from): (Lane, Instant),
+    (connection, from): (ReqwestConnection, Instant),
     body: Bytes,
     watch: JobWatch<'_, '_>,
     pulse: &Pulse,
-) -> Carried {
+) -> Finished {
     if from > now() {
         time::sleep_until(from.into()).await;
     }
-    let answer = target.send(&lane, body, &watch, pulse).await;
-    Carried { lane, id: watch.id, answer }
+    let answer = target.send(&connection, body, &watch, pulse).await;
+    Finished { connection, id: watch.id, answer }
 }
 
 /// One of the jobs, followed.
 struct JobWatch<'a, 'b> {
-    jobs: &'a RefCell<&'b mut dyn Jobs>,
+    jobs: &'a RefCell<&'b mut dyn RequestSource>,
     id: usize,
     /// Set when another request may be sent.
     has_place: &'a Cell<bool>,
 }
 
-impl Watch for JobWatch<'_, '_> {
+impl AnswerObserver for JobWatch<'_, '_> {
     fn arrived(&self, chunk: &Chunk) {
         self.jobs.borrow_mut().arrived(self.id, chunk);
     }

@@ -26,9 +26,9 @@ const SHORTEST: usize = 4;
 /// Shorter values are placeholders: they are hidden in messages, where they are separate words.
 const SHORTEST_KEY: usize = 8;
 
-/// Secrets, longest first: one may be part of another.
+/// Redactor, longest first: one may be part of another.
 #[derive(Clone, Default)]
-pub struct Secrets(Vec<Known>);
+pub struct Redactor(Vec<Known>);
 
 #[derive(Clone)]
 struct Known {
@@ -62,7 +62,7 @@ impl Known {
     }
 }
 
-impl Secrets {
+impl Redactor {
     /// These values, and what follows a scheme in them, such as `Bearer`.
     pub fn of<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut secrets = Self::default();
@@ -203,8 +203,8 @@ fn is_value(bytes: &[u8], place: &Range<usize>) -> bool {
 mod tests {
     use super::*;
 
-    fn secrets(values: &[&[u8]]) -> Secrets {
-        Secrets::of(values.iter().copied())
+    fn secrets(values: &[&[u8]]) -> Redactor {
+        Redactor::of(values.iter().copied())
     }
 
     fn masked(values: &[&[u8]], text: &str) -> String {

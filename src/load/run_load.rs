@@ -12,20 +12,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use llm_stream_client::{self as client, Client, Driven, Jobs, Next, Opening, Secrets};
+use llm_stream_client::{
+    self as client, Client, DriveStats, NextAction, Preconnect, Redactor, RequestSource,
+};
 use llm_stream_core::{
+    load_stats::Span,
     prompt::Prompt,
-    reached::Span,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     sample::{self, Asked, Counted},
     schedule::{Shape, Starts},
 };
 
-use super::{Answer, Conversation, Follow, Lengths, max_tokens, request};
+use super::{Answer, Conversation, Follow, PromptSizer, max_tokens, request};
 use crate::{
     config::Connection,
     plan::{Target, Workload},
-    row::Place,
+    row::LoadPosition,
 };
 
 /// How long before an open loop's requests their connections are open.
@@ -33,11 +35,11 @@ const AHEAD: f64 = 0.25;
 
 /// A request of a load that has ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct RequestEnd {
     /// What was asked.
     pub prompt: Arc<Prompt>,
     /// Its place in the load.
-    pub place: Place,
+    pub place: LoadPosition,
     /// When it was begun and over.
     pub span: Span,
     /// How long ago it was begun.
@@ -48,22 +50,22 @@ pub struct Ended {
 
 /// How a load was offered.
 #[derive(Debug)]
-pub struct Offered {
+pub struct LoadRun {
     /// How it was driven.
-    pub driven: Driven,
+    pub driven: DriveStats,
     /// The connections that could not be opened beforehand, with the first reason.
     pub unopened: Option<(usize, RequestError)>,
 }
 
 /// Offers the `run`-th run of `workload` to `target`, and gives each request that has ended to
 /// `take`, on another thread. What the user's interrupt cut off is not given.
-pub fn offer(
+pub fn run_load(
     (target, workload, run): (&Target, &Workload, u32),
-    lengths: &Lengths,
+    lengths: &PromptSizer,
     client: &Client,
     follow: &dyn Follow,
-    mut take: impl FnMut(Ended) + Send,
-) -> anyhow::Result<Offered> {
+    mut take: impl FnMut(RequestEnd) + Send,
+) -> anyhow::Result<LoadRun> {
     // A simulated endpoint has the other end of each connection.
     client::allow(slots(workload), if target.is_simulated() { 2 } else { 1 })?;
     let ahead = match target.connection {
@@ -71,9 +73,9 @@ pub fn offer(
         Connection::Cold => 0,
     };
     let is_cancelled = || follow.is_cancelled();
-    let mut opening = Opening::new(ahead, &is_cancelled);
+    let mut opening = Preconnect::new(ahead, &is_cancelled);
     client.drive(&mut opening)?;
-    let (sender, receiver) = mpsc::channel::<Over>();
+    let (sender, receiver) = mpsc::channel::<RawResult>();
     let driven = thread::scope(|scope| {
         let reading = scope.spawn(move || {
             for over in receiver {
@@ -88,7 +90,7 @@ pub fn offer(
         }
         driven
     })?;
-    Ok(Offered { driven, unopened: opening.failed })
+    Ok(LoadRun { driven, unopened: opening.failed })
 }
 
 /// How many connections a load needs at its start.
@@ -115,7 +117,7 @@ struct Load<'a> {
     target: &'a Target,
     workload: &'a Workload,
     run: u32,
-    lengths: &'a Lengths,
+    lengths: &'a PromptSizer,
     follow: &'a dyn Follow,
     started: Option<Instant>,
     /// The starts of an open loop that are still to come.
@@ -124,7 +126,7 @@ struct Load<'a> {
     /// How many prompts were begun, a conversation being one.
     begun: usize,
     /// Conversations whose next turn is to be asked.
-    waiting: VecDeque<Talk>,
+    waiting: VecDeque<ConversationState>,
     under_way: HashMap<usize, Question>,
     /// Those of them that have ended by their own word, and whose bodies have not; and since when
     /// they have not counted.
@@ -133,7 +135,7 @@ struct Load<'a> {
     most_ending: usize,
     opening: usize,
     reserve: usize,
-    over: mpsc::Sender<Over>,
+    over: mpsc::Sender<RawResult>,
 }
 
 /// A request that was sent.
@@ -142,11 +144,11 @@ struct Question {
     tokens: Asked,
     scheduled: Option<Duration>,
     begun: Instant,
-    talk: Option<Talk>,
+    talk: Option<ConversationState>,
 }
 
 /// A conversation under way.
-struct Talk {
+struct ConversationState {
     so_far: Conversation,
     /// Its first turn, which has the others.
     prompt: Arc<Prompt>,
@@ -155,7 +157,7 @@ struct Talk {
 }
 
 /// A request that is over and not read yet.
-struct Over {
+struct RawResult {
     id: usize,
     asked: Question,
     started: Instant,
@@ -166,9 +168,9 @@ struct Over {
 impl<'a> Load<'a> {
     fn new(
         (target, workload, run): (&'a Target, &'a Workload, u32),
-        lengths: &'a Lengths,
+        lengths: &'a PromptSizer,
         follow: &'a dyn Follow,
-        over: mpsc::Sender<Over>,
+        over: mpsc::Sender<RawResult>,
     ) -> Self {
         let starts = match workload.shape {
             Shape::Closed { .. } => None,
@@ -218,7 +220,7 @@ impl<'a> Load<'a> {
         self.workload.until.requests.is_none_or(|requests| self.sent < requests)
     }
 
-    fn send(&mut self, now: Instant) -> Next {
+    fn send(&mut self, now: Instant) -> NextAction {
         let scheduled = self.starts.as_mut().and_then(Iterator::next);
         self.sent += 1;
         let mut talk = self.waiting.pop_front();
@@ -227,16 +229,16 @@ impl<'a> Load<'a> {
             None => self.begin(&mut talk),
         };
         self.under_way.insert(self.sent, Question { prompt, tokens, scheduled, begun: now, talk });
-        Next::Send { id: self.sent, body }
+        NextAction::Send { id: self.sent, body }
     }
 
     /// The request for the next prompt; of a conversation, which then is `talk`, the first one.
-    fn begin(&mut self, talk: &mut Option<Talk>) -> (Arc<Prompt>, (Bytes, Asked)) {
+    fn begin(&mut self, talk: &mut Option<ConversationState>) -> (Arc<Prompt>, (Bytes, Asked)) {
         let prompts = &self.workload.prompts;
         let prompt = prompts[self.begun % prompts.len()].clone();
         self.begun += 1;
         if !prompt.turns.is_empty() {
-            let begun = Talk { so_far: Conversation::default(), prompt, asked: 0 };
+            let begun = ConversationState { so_far: Conversation::default(), prompt, asked: 0 };
             return talk.insert(begun).go_on(self.target);
         }
         let max_tokens = max_tokens(self.target, &prompt);
@@ -248,11 +250,16 @@ impl<'a> Load<'a> {
 
     /// Takes the answer to a turn: the next one is to be asked, or is none. One that cannot be asked
     /// has failed.
-    fn go_on(&mut self, mut talk: Talk, recording: &Recording, started: Instant) -> Option<Over> {
+    fn go_on(
+        &mut self,
+        mut talk: ConversationState,
+        recording: &Recording,
+        started: Instant,
+    ) -> Option<RawResult> {
         // A turn that fails ends its conversation.
         let is_valid = super::read(recording, self.target).is_ok();
         let prompt = talk.next().filter(|_| is_valid)?.clone();
-        talk.so_far.hear(recording, self.target);
+        talk.so_far.push_answer(recording, self.target);
         let Err(error) = talk.so_far.can_go_on() else {
             self.waiting.push_back(talk);
             return None;
@@ -263,16 +270,16 @@ impl<'a> Load<'a> {
         self.sent += 1;
         let (tokens, begun) = (Asked::default(), now());
         let asked = Question { prompt, tokens, scheduled: None, begun, talk: None };
-        Some(Over { id: self.sent, asked, started, ended: begun, answer: Err(error) })
+        Some(RawResult { id: self.sent, asked, started, ended: begun, answer: Err(error) })
     }
 
-    fn give(&self, over: Over) {
+    fn give(&self, over: RawResult) {
         // The reader is gone only when it has panicked, which is told when it is joined.
         let _ = self.over.send(over);
     }
 }
 
-impl Talk {
+impl ConversationState {
     /// The turn that is to be asked.
     fn next(&self) -> Option<&Arc<Prompt>> {
         match self.asked {
@@ -290,27 +297,27 @@ impl Talk {
     }
 }
 
-impl Jobs for Load<'_> {
-    fn next(&mut self, now: Instant, idle: usize) -> Next {
+impl RequestSource for Load<'_> {
+    fn next(&mut self, now: Instant, idle: usize) -> NextAction {
         let started = *self.started.get_or_insert(now);
-        let Some(start) = self.next_start(now - started) else { return Next::AfterAnAnswer };
+        let Some(start) = self.next_start(now - started) else { return NextAction::AfterAnAnswer };
         let most = match self.workload.shape {
             Shape::Closed { concurrency } => concurrency,
             Shape::Open { max_in_flight, .. } => max_in_flight,
         };
         let in_flight = self.in_flight();
         if in_flight >= most {
-            return Next::AfterAnAnswer;
+            return NextAction::AfterAnAnswer;
         }
         if started + start <= now {
             return self.send(now);
         }
         let wanted = self.reserve.min(most - in_flight);
-        if idle.saturating_add(self.opening) < wanted && Opening::may_open(self.opening) {
+        if idle.saturating_add(self.opening) < wanted && Preconnect::may_open(self.opening) {
             self.opening += 1;
-            return Next::Open;
+            return NextAction::Open;
         }
-        Next::At(started + start)
+        NextAction::At(started + start)
     }
 
     fn opened(&mut self, opened: Result<(), RequestError>) {
@@ -358,7 +365,7 @@ impl Jobs for Load<'_> {
             (Some(talk), Ok(recording)) => self.go_on(talk, recording, started),
             _ => None,
         };
-        self.give(Over { id, asked, started, ended, answer });
+        self.give(RawResult { id, asked, started, ended, answer });
         unasked.into_iter().for_each(|over| self.give(over));
     }
 }
@@ -392,9 +399,9 @@ fn was_interrupted(answer: &Result<Recording, RequestError>) -> bool {
     error.is_some_and(|error| error.kind == ErrorKind::Interrupted)
 }
 
-impl Over {
+impl RawResult {
     /// Reads the answer; in an open loop its times count from the scheduled start.
-    fn read(self, target: &Target, secrets: &Secrets) -> Ended {
+    fn read(self, target: &Target, secrets: &Redactor) -> RequestEnd {
         let Self { id, asked, started, ended, answer } = self;
         let Question { prompt, tokens, scheduled, begun, .. } = asked;
         let since_start = |at: Instant| at.saturating_duration_since(started);
@@ -415,8 +422,14 @@ impl Over {
             tokens: sample.map(|sample| sample.response_tokens),
             refused: sample.and_then(|sample| sample.refused(Counted::Response)),
         };
-        let place = Place { request: id, scheduled, sent };
-        Ended { prompt, place, span, since_begun: now().saturating_duration_since(begun), answer }
+        let place = LoadPosition { request: id, scheduled, sent };
+        RequestEnd {
+            prompt,
+            place,
+            span,
+            since_begun: now().saturating_duration_since(begun),
+            answer,
+        }
     }
 }
 

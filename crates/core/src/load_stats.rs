@@ -38,7 +38,7 @@ pub struct Span {
 
 /// What a run of a load reached.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reached {
+pub struct LoadStats {
     /// Requests that ended.
     pub requests: usize,
     /// Valid answers among them.
@@ -78,7 +78,7 @@ pub struct Batch {
     pub output_throughput: f64,
 }
 
-impl Reached {
+impl LoadStats {
     /// What `spans` say together; `None` when there are none.
     pub fn of(spans: &[Span], busy: Option<f64>) -> Option<Self> {
         let first = spans.iter().map(|span| span.begun).min()?;
@@ -277,7 +277,7 @@ mod tests {
             .flat_map(|nth| [0, 50].map(|shift| (shift + nth * 100, shift + (nth + 1) * 100)))
             .map(|(begun, ended)| span(None, begun, ended, Some(10)))
             .collect();
-        let reached = Reached::of(&spans, Some(0.1)).unwrap();
+        let reached = LoadStats::of(&spans, Some(0.1)).unwrap();
         assert_eq!((reached.requests, reached.valid, reached.peak), (6, 6, 2));
         // 0 to 50 ms one, 50 to 250 ms two.
         assert!((reached.concurrency - 450.0 / 250.0).abs() < 1e-9);
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn a_load_of_one_round_has_its_peak() {
         let spans = [span(None, 0, 100, Some(1)), span(None, 0, 90, None)];
-        let reached = Reached::of(&spans, None).unwrap();
+        let reached = LoadStats::of(&spans, None).unwrap();
         assert_eq!((reached.valid, reached.concurrency), (1, 2.0));
         assert_eq!(reached.request_rate, None);
         let until = Until { requests: Some(2), duration: None };
@@ -308,13 +308,13 @@ mod tests {
             let spans: Vec<_> = (0..5)
                 .map(|nth| span(Some(nth * 100), nth * 100 + late, nth * 100 + 150, Some(1)))
                 .collect();
-            Reached::of(&spans, None).unwrap()
+            LoadStats::of(&spans, None).unwrap()
         };
         assert_eq!(late(9).shortfall(&open(500), &UNTIL), None);
         let told = |max| late(11).shortfall(&open(max), &UNTIL).unwrap();
         assert!(told(500).starts_with("requests were begun 11.0 ms late (99th percentile)"));
         assert!(told(2).contains("`max_in_flight` (2) were under way"));
-        let busy = Reached { busy: Some(0.95), ..late(0) };
+        let busy = LoadStats { busy: Some(0.95), ..late(0) };
         assert!(busy.shortfall(&open(500), &UNTIL).unwrap().contains("busy 95 %"));
     }
 
@@ -322,11 +322,11 @@ mod tests {
     fn a_last_request_that_fails_by_waiting_is_not_waited_for() {
         let answers = (0..10).map(|nth| span(None, nth * 10, nth * 10 + 10, Some(5)));
         let stalled = span(None, 95, 3_000, None);
-        let reached = Reached::of(&answers.chain([stalled]).collect::<Vec<_>>(), None).unwrap();
+        let reached = LoadStats::of(&answers.chain([stalled]).collect::<Vec<_>>(), None).unwrap();
         assert_eq!((reached.valid, reached.seconds), (10, 0.1));
         // A server that is gone is asked all the same.
         let gone = [span(None, 0, 10, Some(5)), span(None, 10, 11, None), span(None, 90, 91, None)];
-        assert_eq!(Reached::of(&gone, None).unwrap().seconds, 0.09);
+        assert_eq!(LoadStats::of(&gone, None).unwrap().seconds, 0.09);
     }
 
     #[test]
@@ -347,7 +347,7 @@ mod tests {
                 let (begun, ended) = (at(begun), at(*place));
                 Span { scheduled: None, begun, ended, tokens: Some(50), refused: None }
             };
-            Reached::of(&(0..requests).map(|_| answer()).collect::<Vec<_>>(), None).unwrap()
+            LoadStats::of(&(0..requests).map(|_| answer()).collect::<Vec<_>>(), None).unwrap()
         };
         // With the half of the width that it may have: at best it is that of a mean with 20 %.
         for (requests, widest) in [(64, 0.09), (200, 0.04), (2_000, 0.012)] {
@@ -373,6 +373,6 @@ mod tests {
 
     #[test]
     fn no_request_is_no_load() {
-        assert_eq!(Reached::of(&[], None), None);
+        assert_eq!(LoadStats::of(&[], None), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The parts of a config, each read from its entry.
 
-use llm_stream_client::route::Stamps;
+use llm_stream_client::connect_options::Stamps;
 use llm_stream_core::protocol::{self, OpenAiChat, Protocol};
 use llm_stream_sim::{Fault, FaultKind, Mistake, Script};
 use serde_json::Map;
@@ -8,14 +8,15 @@ use serde_saphyr::Spanned;
 
 use super::{
     Connection, Endpoint, Inconclusive, MetricsUrl, Model, Order, PrefixCache, Settings, Timeouts,
-    TokenCount, Transport, check,
+    TokenCount, Transport,
     files::tokenizer,
-    read::{Entry, Fields, Reader},
-    text_fields, tools, ways,
-    words::{
+    keys::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, SIMULATE_SECTION,
         TIMEOUTS_SECTION, TOKEN_COUNT_SECTION,
     },
+    network,
+    reader::{Entry, Fields, Reader},
+    text_fields, tools, validate,
     yaml::Yaml,
 };
 
@@ -34,7 +35,7 @@ pub(super) fn defaults<'n>(reader: &mut Reader<'_>, entry: &Entry<'n>) -> (Setti
         reader.fields(entry, &DEFAULTS_SECTION, "a map of a model's keys", DEFAULTS_EXAMPLE);
     let settings = settings(reader, &fields);
     if let Some(body) = fields.get("extra_body") {
-        check::extra_body(reader, body, settings.protocol.unwrap_or(&OpenAiChat));
+        validate::extra_body(reader, body, settings.protocol.unwrap_or(&OpenAiChat));
     }
     (settings, fields)
 }
@@ -80,7 +81,7 @@ fn model(
     tools::check(reader, [&fields, defaults.1], &effective, protocol);
     for fields in [defaults.1, &fields] {
         if let Some(body) = fields.get("extra_body") {
-            check::extra_body(reader, body, protocol);
+            validate::extra_body(reader, body, protocol);
         }
     }
     Some(Model {
@@ -106,7 +107,7 @@ fn endpoint(
             let number = port.and_then(|port| reader.whole(port, 1..=65535, "8000"));
             let written = reader.text(entry, "\"http://localhost:8000\"")?.value;
             let base_url = written.trim().to_owned();
-            check::url(reader, (entry, &base_url), fields, protocol);
+            validate::url(reader, (entry, &base_url), fields, protocol);
             let port = number.and_then(|port| u16::try_from(port).ok());
             Some(Endpoint::Server { base_url, port })
         }
@@ -159,8 +160,12 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
         extra_body: fields
             .get("extra_body")
             .map_or_else(Map::new, |entry| extra_body(reader, entry)),
-        api_key_env: fields.get("api_key_env").and_then(|entry| check::api_key_env(reader, entry)),
-        headers: fields.get("headers").map_or_else(Vec::new, |entry| check::headers(reader, entry)),
+        api_key_env: fields
+            .get("api_key_env")
+            .and_then(|entry| validate::api_key_env(reader, entry)),
+        headers: fields
+            .get("headers")
+            .map_or_else(Vec::new, |entry| validate::headers(reader, entry)),
         protocol: fields.get("protocol").and_then(|entry| protocol(reader, entry)),
         transport: fields.get("transport").and_then(|entry| transport(reader, entry)),
         stamps: fields.get("stamps").and_then(|entry| stamps(reader, entry)),
@@ -174,7 +179,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
             .map_or_else(Timeouts::default, |entry| timeouts(reader, entry)),
         thresholds: thresholds.map_or_else(Vec::new, |entry| self::thresholds(reader, entry)),
         min_share: fields.get("min_share").and_then(|entry| share(reader, entry)),
-        ways: ways::ways(reader, fields),
+        ways: network::ways(reader, fields),
     }
 }
 
@@ -236,7 +241,7 @@ fn protocol(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<&'static dyn P
     let protocol = protocol::by_name(&name);
     if protocol.is_none() {
         let known: Vec<&str> = protocol::ALL.iter().map(|protocol| protocol.name()).collect();
-        let help = words::did_you_mean(&name, &known);
+        let help = keys::did_you_mean(&name, &known);
         reader.error(entry, format!("there is no protocol `{name}`"), help);
     }
     protocol
@@ -269,7 +274,7 @@ pub(super) fn order(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Order>
         (_, Some(Some(seed))) => Some(Order::Shuffled(seed)),
         (other, _) => {
             let known = ["as-listed", "interleaved", "shuffled"];
-            let help = match words::nearest(other, known) {
+            let help = match keys::nearest(other, known) {
                 Some(meant) if meant != other => format!("did you mean `{meant}`?"),
                 _ => {
                     "there are `as-listed`, `interleaved` and `shuffled(7)`, 7 being a seed".into()
@@ -316,7 +321,7 @@ fn token_count(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<TokenCount>
         "usage" => Some(TokenCount::Usage),
         "chunks" => Some(TokenCount::Chunks),
         _ => {
-            let help = match words::nearest(&name, ["usage", "chunks"]) {
+            let help = match keys::nearest(&name, ["usage", "chunks"]) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("there are `usage`, `chunks` and `{TOKENIZER_EXAMPLE}`"),
             };
@@ -335,7 +340,7 @@ fn metrics_url(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<MetricsUrl>
     match text.as_str() {
         "off" => Some(MetricsUrl::Off),
         "auto" => Some(MetricsUrl::Auto),
-        _ => match check::metrics_url(&text) {
+        _ => match validate::metrics_url(&text) {
             Ok(()) => Some(MetricsUrl::At(text)),
             Err((what, help)) => {
                 reader.error(entry, what, help);
@@ -356,9 +361,9 @@ fn one_of<T: Copy>(
     let found = known.iter().find(|(word, _)| *word == name);
     if found.is_none() {
         let words: Vec<_> = known.iter().map(|(word, _)| *word).collect();
-        let help = words::did_you_mean(&name, &words);
+        let help = keys::did_you_mean(&name, &words);
         let what =
-            format!("unknown value `{name}` for `{what}`: expected {}", words::any_of(&words));
+            format!("unknown value `{name}` for `{what}`: expected {}", keys::any_of(&words));
         reader.error(entry, what, help);
     }
     found.map(|(_, value)| *value)
@@ -464,7 +469,7 @@ fn bare_fault(reader: &mut Reader<'_>, item: &Entry<'_>, word: &str) -> Option<F
                 format!("`{word}` needs a number"),
                 format!("for example `- {word}: {}`", example(word)),
             ),
-            false => (format!("there is no fault `{word}`"), words::did_you_mean(word, FAULTS)),
+            false => (format!("there is no fault `{word}`"), keys::did_you_mean(word, FAULTS)),
         };
         reader.error(item, what, help);
     }

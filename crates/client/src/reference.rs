@@ -25,7 +25,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// The reference reader, and its connections to one simulated endpoint.
 #[derive(Debug)]
-pub struct Bare {
+pub struct ReferenceReader {
     address: SocketAddr,
     request: Vec<u8>,
     poll: Poll,
@@ -37,7 +37,7 @@ pub struct Bare {
 
 /// What it heard of one stream.
 #[derive(Debug)]
-pub struct Heard {
+pub struct ReferenceStream {
     /// When the request was handed over.
     pub origin: Instant,
     /// The first `data:` line, which has the completion's id.
@@ -51,7 +51,7 @@ pub struct Heard {
     ended: bool,
 }
 
-impl Bare {
+impl ReferenceReader {
     /// A reader that sends `body` to `path` and has no connection yet.
     pub fn new(address: SocketAddr, path: &str, body: &[u8]) -> io::Result<Self> {
         let length = body.len();
@@ -68,7 +68,7 @@ impl Bare {
     }
 
     /// Reads as many streams as this at the same time, to their ends.
-    pub fn round(&mut self, streams: usize) -> io::Result<Vec<Heard>> {
+    pub fn round(&mut self, streams: usize) -> io::Result<Vec<ReferenceStream>> {
         while self.sockets.len() < streams {
             let mut socket = TimedSocket::of(TcpStream::connect(self.address)?)?;
             let token = Token(self.sockets.len());
@@ -77,7 +77,7 @@ impl Bare {
         }
         let mut heard = Vec::with_capacity(streams);
         for socket in &mut self.sockets[..streams] {
-            heard.push(Heard::from(now()));
+            heard.push(ReferenceStream::from(now()));
             if socket.write(&self.request)? < self.request.len() {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -93,7 +93,7 @@ impl Bare {
     }
 
     /// Takes what has come; how many streams ended with it.
-    fn turn(&mut self, heard: &mut [Heard]) -> io::Result<usize> {
+    fn turn(&mut self, heard: &mut [ReferenceStream]) -> io::Result<usize> {
         self.poll.poll(&mut self.events, Some(SILENCE))?;
         if self.events.is_empty() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -121,7 +121,7 @@ impl Bare {
     }
 }
 
-impl Heard {
+impl ReferenceStream {
     fn from(origin: Instant) -> Self {
         let (first, lines, partial) = (Vec::new(), Vec::new(), Vec::new());
         Self { origin, first, lines, by_kernel: true, partial, ended: false }

@@ -38,7 +38,7 @@ pub struct Change {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Evidence {
     /// Of a mean or median: all requests are faster or slower.
-    Shift {
+    RankTest {
         /// How likely so large a difference in ranks is by luck (Mann and Whitney 1947, two-sided,
         /// normal approximation with ties).
         p: f64,
@@ -47,7 +47,7 @@ pub enum Evidence {
     },
     /// Of a percentile or the spread, which may change where ranks and medians do not: the interval
     /// of its relative change, as sure as [`SIGNIFICANT`] asks for.
-    Own(Interval),
+    Interval(Interval),
 }
 
 impl Change {
@@ -74,7 +74,7 @@ impl Change {
             Statistic::Mean | Statistic::Median => shift(before, now)?,
             _ => {
                 let sure = interval::of_ratio(statistic, now, before, 1.0 - SIGNIFICANT)?;
-                Evidence::Own(less_one(sure))
+                Evidence::Interval(less_one(sure))
             }
         };
         let (relative, interval) = (new / old - 1.0, less_one(interval));
@@ -85,8 +85,8 @@ impl Change {
     /// can tell.
     pub fn is_significant(&self) -> bool {
         let by_evidence = match self.evidence {
-            Evidence::Shift { p, medians } => p < SIGNIFICANT && !medians.holds(0.0),
-            Evidence::Own(sure) => !sure.holds(0.0),
+            Evidence::RankTest { p, medians } => p < SIGNIFICANT && !medians.holds(0.0),
+            Evidence::Interval(sure) => !sure.holds(0.0),
         };
         by_evidence && !self.interval.holds(0.0)
     }
@@ -96,8 +96,8 @@ impl Change {
         // A loss of all is no bound: no figure is less than nothing.
         let is_finite = |of: &Interval| of.low > -1.0 && of.high.is_finite();
         let by_evidence = match &self.evidence {
-            Evidence::Shift { .. } => true,
-            Evidence::Own(sure) => is_finite(sure),
+            Evidence::RankTest { .. } => true,
+            Evidence::Interval(sure) => is_finite(sure),
         };
         by_evidence && is_finite(&self.interval)
     }
@@ -111,8 +111,8 @@ impl Change {
         };
         let own = of(self.interval);
         match self.evidence {
-            Evidence::Own(sure) => own.max(of(sure)),
-            Evidence::Shift { p, medians } => {
+            Evidence::Interval(sure) => own.max(of(sure)),
+            Evidence::RankTest { p, medians } => {
                 let z = |p: f64| Normal::standard().inverse_cdf(p / 2.0);
                 let ranks = (z(SIGNIFICANT) / z(p.max(f64::MIN_POSITIVE))).powi(2);
                 own.max(of(medians)).max(ranks)
@@ -134,7 +134,7 @@ fn shift(before: Sampled<'_>, now: Sampled<'_>) -> Result<Evidence, Absent> {
         interval::CONFIDENCE,
     )?;
     let p = mann_whitney(&aligned_before, &aligned_now);
-    Ok(Evidence::Shift { p, medians: less_one(medians) })
+    Ok(Evidence::RankTest { p, medians: less_one(medians) })
 }
 
 /// Each value as a multiple of its stratum's median in both.
@@ -257,14 +257,14 @@ mod tests {
             evidence,
         };
         let medians = |half: f64| Interval { low: 0.1 - half, high: 0.1 + half };
-        let shift = |p, half| Evidence::Shift { p, medians: medians(half) };
+        let shift = |p, half| Evidence::RankTest { p, medians: medians(half) };
         let times = |interval, evidence| of(interval, evidence).times_to_significance();
         assert!((times(0.2, shift(1e-9, 0.05)) - 4.0).abs() < 1e-9);
         assert!((times(0.05, shift(1e-9, 0.3)) - 9.0).abs() < 1e-9);
         // 2.576 over 1.96 standard errors.
         assert!((times(0.05, shift(0.05, 0.05)) - 1.727).abs() < 1e-3);
         assert!(times(0.05, shift(1.0, 0.05)) > 1e9);
-        assert!((times(0.05, Evidence::Own(medians(0.2))) - 4.0).abs() < 1e-9);
+        assert!((times(0.05, Evidence::Interval(medians(0.2))) - 4.0).abs() < 1e-9);
         // As many as p95 asks for have no upper bound that is as sure as significance.
         let some: Vec<_> = (0..93).map(f64::from).map(|nth| 1.0 + nth).collect();
         let many: Vec<_> = (0..200).map(f64::from).map(|nth| 1.0 + nth).collect();

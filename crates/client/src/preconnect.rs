@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use llm_stream_core::recording::{Chunk, Recording, RequestError};
 
-use super::{Jobs, Next};
+use super::{NextAction, RequestSource};
 
 /// Most connections that are being opened at the same time: servers queue no more than some.
 const MOST: usize = 64;
 
-/// Jobs that send nothing: they open connections until so many are open.
-pub struct Opening<'a> {
+/// RequestSource that send nothing: they open connections until so many are open.
+pub struct Preconnect<'a> {
     left: usize,
     under_way: usize,
     is_cancelled: &'a dyn Fn() -> bool,
@@ -18,7 +18,7 @@ pub struct Opening<'a> {
     pub failed: Option<(usize, RequestError)>,
 }
 
-impl<'a> Opening<'a> {
+impl<'a> Preconnect<'a> {
     /// Of as many connections, until `is_cancelled`.
     pub fn new(connections: usize, is_cancelled: &'a dyn Fn() -> bool) -> Self {
         Self { left: connections, under_way: 0, is_cancelled, failed: None }
@@ -30,14 +30,14 @@ impl<'a> Opening<'a> {
     }
 }
 
-impl Jobs for Opening<'_> {
-    fn next(&mut self, _: Instant, idle: usize) -> Next {
+impl RequestSource for Preconnect<'_> {
+    fn next(&mut self, _: Instant, idle: usize) -> NextAction {
         // Some may be open already.
         if self.left <= idle.saturating_add(self.under_way) || !Self::may_open(self.under_way) {
-            return Next::AfterAnAnswer;
+            return NextAction::AfterAnAnswer;
         }
         self.under_way += 1;
-        Next::Open
+        NextAction::Open
     }
 
     fn opened(&mut self, opened: Result<(), RequestError>) {

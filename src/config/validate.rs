@@ -20,7 +20,7 @@ use serde_saphyr::Spanned;
 
 use super::{
     Config, DEFAULT_MAX_TOKENS, Model, Prompt, Proxy, Settings,
-    read::{Entry, Fields, Reader},
+    reader::{Entry, Fields, Reader},
     sanitise, secrets,
     source::ConfigError,
     template::Template,
@@ -482,7 +482,7 @@ pub(super) fn extra_body(reader: &mut Reader<'_>, entry: &Entry<'_>, protocol: &
         let Some(value) = reader.json(&field) else {
             continue;
         };
-        if let Some(why) = protocol.refuses(name, &value) {
+        if let Some(why) = protocol.forbidden_field(name, &value) {
             let what = match value {
                 Value::Array(_) | Value::Object(_) => {
                     format!("`extra_body` must not hold `{name}`")

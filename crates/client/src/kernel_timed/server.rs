@@ -16,8 +16,8 @@ use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
 use super::{connection::TlsError, incoming::Incoming};
 use crate::{
-    place::{Address, Place},
-    route::Route,
+    connect_options::ConnectOptions,
+    server_address::{Address, ServerAddress},
     tap, tls,
 };
 
@@ -26,13 +26,13 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// A place and how to speak to the server there.
 pub(super) struct Server {
-    place: Place,
+    place: ServerAddress,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 impl Server {
-    pub(super) fn of(url: &reqwest::Url, route: &Route) -> anyhow::Result<Self> {
-        let place = Place::of(url, route);
+    pub(super) fn of(url: &reqwest::Url, route: &ConnectOptions) -> anyhow::Result<Self> {
+        let place = ServerAddress::of(url, route);
         let host = unbracketed(url.host_str().unwrap_or_default());
         let tls = match url.scheme() {
             "https" => {
@@ -52,8 +52,8 @@ impl Server {
         is_cancelled: impl Fn() -> bool,
     ) -> Result<Vec<Address>, RequestError> {
         let (host, port) = match &self.place {
-            Place::Port { host, port, .. } => (unbracketed(host).to_owned(), *port),
-            Place::File(path) => return Ok(vec![Address::File(path.clone())]),
+            ServerAddress::Port { host, port, .. } => (unbracketed(host).to_owned(), *port),
+            ServerAddress::File(path) => return Ok(vec![Address::File(path.clone())]),
         };
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![Address::Port((address, port).into())]);
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_server_whose_packets_are_not_seen_is_known_by_its_url() {
         let url = reqwest::Url::parse("http://unseen.test/v1/chat/completions").expect("a URL");
-        Server::of(&url, &Route::default()).expect("a server").lose_packets();
+        Server::of(&url, &ConnectOptions::default()).expect("a server").lose_packets();
         assert!(has_unseen_packets("http://unseen.test:80/v1"));
         assert!(!has_unseen_packets("http://unseen.test:8000/v1"));
         assert!(!has_unseen_packets("http://seen.test/v1"));

@@ -12,7 +12,7 @@ use llm_stream_core::{
     statistic::Absent,
     summary::Group,
     text::counted,
-    verdict::{Verdict, Wanting},
+    verdict::{Needed, Verdict},
 };
 
 use super::{Session, Stopped, judge, places::Places};
@@ -30,7 +30,10 @@ impl Session {
 
     /// Goes on measuring while that may decide a threshold; the number of trials that failed, or
     /// `Interrupted`.
-    pub(in crate::harness) fn go_on(&mut self, instruments: &Instruments) -> Result<u64, Stopped> {
+    pub(in crate::harness) fn run_until_decided(
+        &mut self,
+        instruments: &Instruments,
+    ) -> Result<u64, Stopped> {
         let mut failed = 0;
         for factor in factors(self.plan.most_runs) {
             let cases = self.undecided(instruments, factor);
@@ -55,7 +58,7 @@ impl Session {
         Ok(failed)
     }
 
-    /// The further trials of each group that more requests may decide, up to `factor` times its
+    /// The additional_cases trials of each group that more requests may decide, up to `factor` times its
     /// first number of runs.
     fn undecided(&self, instruments: &Instruments, factor: f64) -> Vec<Arc<Case>> {
         let confidence = self.confidence();
@@ -63,13 +66,14 @@ impl Session {
             let judged = judge(*group, instruments, self.reference(), confidence);
             judged.verdicts.iter().any(more_may_decide)
         });
-        let mut cases: Vec<_> = groups.flat_map(|(_, group)| self.further(group, factor)).collect();
+        let mut cases: Vec<_> =
+            groups.flat_map(|(_, group)| self.additional_cases(group, factor)).collect();
         plan::arrange(&mut cases, self.plan.order);
         cases
     }
 
     /// The next runs of all that the group was asked.
-    fn further(&self, group: &Group, factor: f64) -> Vec<Arc<Case>> {
+    fn additional_cases(&self, group: &Group, factor: f64) -> Vec<Arc<Case>> {
         let mut tasks: Vec<(&Case, u32)> = Vec::new();
         let mut places: HashMap<usize, usize> = HashMap::new();
         for case in self.plan.cases.iter().filter(|case| case.group.id == group.spec.id) {
@@ -82,10 +86,10 @@ impl Session {
         let workload = tasks.first().and_then(|(case, _)| case.task.workload());
         let first = self.plan.first_runs(workload.map(|workload| &**workload));
         let most = (f64::from(first) * factor).ceil() as u32;
-        let further = tasks.into_iter().flat_map(|(case, last)| {
+        let additional_cases = tasks.into_iter().flat_map(|(case, last)| {
             (last + 1..=most).map(move |run| Arc::new(case.repeated(run)))
         });
-        further.collect()
+        additional_cases.collect()
     }
 }
 
@@ -93,12 +97,12 @@ fn more_may_decide(verdict: &Verdict) -> bool {
     let refused = matches!(verdict.actual, Err(Absent::TooFew { .. }));
     refused
         || matches!(
-            verdict.wanting(),
-            Some(Wanting::Requests(_) | Wanting::Runs(_) | Wanting::Baseline)
+            verdict.needed(),
+            Some(Needed::Requests(_) | Needed::Runs(_) | Needed::Baseline)
         )
 }
 
-/// By how much the runs are multiplied at each further look: 2, 4, … and the most at last.
+/// By how much the runs are multiplied at each additional_cases look: 2, 4, … and the most at last.
 fn factors(most: f64) -> Vec<f64> {
     let doubled = std::iter::successors(Some(2.0), |factor| Some(factor * 2.0));
     let mut factors: Vec<_> = doubled.take_while(|factor| *factor < most).collect();

@@ -47,19 +47,19 @@ use self::{
     server::Server,
 };
 use super::{
-    Driven, Jobs, MANY, Next, PATIENCE, REST, SETTLE,
+    DriveStats, MANY, NextAction, PATIENCE, REST, RequestSource, SETTLE,
     clock::WallClock,
     ending::{EndMarks, EndSearch, Ending, Found, SOON, left_open},
     limits::Limits,
     now,
-    place::Address,
+    server_address::Address,
     socket::{self, Stamping, TimedSocket},
     tap::{Piece, Tap},
 };
 use crate::{
+    connect_options::{ConnectOptions, Stamps},
     options::Connection as Warmth,
     options::Timeouts,
-    route::{Route, Stamps},
 };
 
 /// Most that one read takes, bytes.
@@ -97,7 +97,7 @@ const EVENTS: usize = 1024;
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Sends requests to one server.
-pub(super) struct Stamped {
+pub(super) struct KernelTimedClient {
     server: Server,
     /// The server's addresses, once they are known.
     addresses: Vec<Address>,
@@ -106,7 +106,7 @@ pub(super) struct Stamped {
     timeouts: Timeouts,
     poll: Poll,
     events: Events,
-    /// The lanes that something has happened to, and whether their ends are to be looked for.
+    /// The slots that something has happened to, and whether their ends are to be looked for.
     reported: VecDeque<(usize, bool)>,
     /// When sockets were last looked at, all of them: one that was not reported then was empty.
     quiet: Instant,
@@ -127,10 +127,10 @@ pub(super) struct Stamped {
     /// Whether the server has been seen to keep a connection.
     kept_one: bool,
     buffer: Vec<u8>,
-    lanes: Vec<Lane>,
-    /// The lanes with a connection and without work, the one that was used last at the end.
+    slots: Vec<Slot>,
+    /// The slots with a connection and without work, the one that was used last at the end.
     idle: VecDeque<usize>,
-    /// The lanes with neither.
+    /// The slots with neither.
     empty: Vec<usize>,
     /// How long this thread has waited since it began to drive.
     waited: Duration,
@@ -144,7 +144,7 @@ pub(super) struct Stamped {
 
 /// A place for one connection and one request on it.
 #[derive(Default)]
-struct Lane {
+struct Slot {
     connection: Option<Connection>,
     /// When the connection became idle.
     idle_since: Option<Instant>,
@@ -152,11 +152,11 @@ struct Lane {
     fresh: Option<SetUp>,
     /// When its socket was last known to be empty, if it has been reported since and not emptied.
     quiet: Option<Instant>,
-    work: Option<Work>,
+    work: Option<InFlight>,
 }
 
 /// A request on its way, or a connection that is opened for later ones.
-struct Work {
+struct InFlight {
     /// `None` when there is no request.
     id: Option<usize>,
     stage: Stage,
@@ -202,14 +202,14 @@ enum Stage {
     Receiving,
 }
 
-impl Stamped {
+impl KernelTimedClient {
     /// A client for `url` that has no connection yet.
     pub(super) fn new(
         (method, url): (Method, &reqwest::Url),
         headers: &HeaderMap,
         (timeouts, marks): (Timeouts, EndMarks),
         connection: Warmth,
-        route: &Route,
+        route: &ConnectOptions,
     ) -> anyhow::Result<Self> {
         // What is fetched of metrics needs no exact times.
         let (has_tokens, has_packets) = (method == Method::POST, route.socket.is_none());
@@ -235,7 +235,7 @@ impl Stamped {
             keeps: connection == Warmth::Warm,
             kept_one: false,
             buffer: vec![0; READ],
-            lanes: Vec::new(),
+            slots: Vec::new(),
             idle: VecDeque::new(),
             empty: Vec::new(),
             waited: Duration::ZERO,
@@ -247,7 +247,7 @@ impl Stamped {
     }
 
     /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
-    pub(super) fn drive(&mut self, jobs: &mut dyn Jobs) -> Driven {
+    pub(super) fn drive(&mut self, jobs: &mut dyn RequestSource) -> DriveStats {
         let begun = now();
         self.waited = Duration::ZERO;
         if let Some(tap) = &mut self.tap {
@@ -261,7 +261,7 @@ impl Stamped {
                 if let Some(tap) = &mut self.tap {
                     tap.pause();
                 }
-                return Driven::of(now() - begun, self.waited);
+                return DriveStats::of(now() - begun, self.waited);
             };
             self.listen(active);
             self.rest(active, next_start);
@@ -285,19 +285,19 @@ impl Stamped {
         }
     }
 
-    /// The lanes that have work.
+    /// The slots that have work.
     fn active(&self) -> usize {
-        self.lanes.len() - self.idle.len() - self.empty.len()
+        self.slots.len() - self.idle.len() - self.empty.len()
     }
 
     /// Starts what is due; when the next is, if that is known.
-    fn start(&mut self, jobs: &mut dyn Jobs) -> Option<Instant> {
+    fn start(&mut self, jobs: &mut dyn RequestSource) -> Option<Instant> {
         loop {
             match jobs.next(now(), self.idle.len()) {
-                Next::Send { id, body } => self.begin(id, &body, jobs),
-                Next::Open => self.open(jobs),
-                Next::At(start) => return Some(start),
-                Next::AfterAnAnswer => return None,
+                NextAction::Send { id, body } => self.begin(id, &body, jobs),
+                NextAction::Open => self.open(jobs),
+                NextAction::At(start) => return Some(start),
+                NextAction::AfterAnAnswer => return None,
             }
         }
     }
@@ -362,10 +362,10 @@ impl Stamped {
         }
         let mut reported = 0;
         for event in &self.events {
-            let Token(lane) = event.token();
-            self.reported.push_back((lane, event.is_read_closed() || event.is_error()));
-            if let Some(lane) = self.lanes.get_mut(lane) {
-                lane.quiet.get_or_insert(self.quiet);
+            let Token(slot) = event.token();
+            self.reported.push_back((slot, event.is_read_closed() || event.is_error()));
+            if let Some(slot) = self.slots.get_mut(slot) {
+                slot.quiet.get_or_insert(self.quiet);
             }
             reported += 1;
         }
@@ -398,10 +398,10 @@ impl Stamped {
 
     /// Takes what has been reported. What is reported meanwhile waits for the next round; looking
     /// for it now and then, and before a rest, only keeps short how long ago sockets were empty.
-    fn take_reported(&mut self, jobs: &mut dyn Jobs) {
+    fn take_reported(&mut self, jobs: &mut dyn RequestSource) {
         for nth in 1..=self.reported.len() {
-            let Some((lane, drain)) = self.reported.pop_front() else { break };
-            self.advance(lane, drain, jobs);
+            let Some((slot, drain)) = self.reported.pop_front() else { break };
+            self.advance(slot, drain, jobs);
             if nth % BATCH == 0 {
                 self.look(Duration::ZERO);
             }
@@ -414,133 +414,133 @@ impl Stamped {
         }
     }
 
-    /// Gives a request a lane and takes its first step.
-    fn begin(&mut self, id: usize, body: &[u8], jobs: &mut dyn Jobs) {
+    /// Gives a request a slot and takes its first step.
+    fn begin(&mut self, id: usize, body: &[u8], jobs: &mut dyn RequestSource) {
         let mut request = self.head.clone();
         request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
         request.extend_from_slice(body);
         let begun = now();
-        let work = Work::new(Some(id), request, begun, self.timeouts);
-        if let Some(lane) = self.take_idle(begun) {
-            let set_up = self.lanes[lane].fresh.take();
-            self.lanes[lane].work = Some(Work { set_up, ..work });
-            return self.send(lane, jobs);
+        let work = InFlight::new(Some(id), request, begun, self.timeouts);
+        if let Some(slot) = self.take_idle(begun) {
+            let set_up = self.slots[slot].fresh.take();
+            self.slots[slot].work = Some(InFlight { set_up, ..work });
+            return self.send(slot, jobs);
         }
         match self.idle.pop_front() {
-            Some(lane) => self.let_rest(lane, work),
+            Some(slot) => self.let_rest(slot, work),
             None => self.connect_for(work, jobs),
         }
     }
 
-    /// Gives `work` a lane whose connection has not rested yet.
-    fn let_rest(&mut self, lane: usize, work: Work) {
-        let deadline = self.lanes[lane].idle_since.map_or(work.begun, |since| since + SETTLE);
-        self.lanes[lane].work = Some(Work { stage: Stage::Resting, deadline, ..work });
-        self.arm(lane);
+    /// Gives `work` a slot whose connection has not rested yet.
+    fn let_rest(&mut self, slot: usize, work: InFlight) {
+        let deadline = self.slots[slot].idle_since.map_or(work.begun, |since| since + SETTLE);
+        self.slots[slot].work = Some(InFlight { stage: Stage::Resting, deadline, ..work });
+        self.arm(slot);
     }
 
-    /// The lane's connection has rested: it is used, or replaced when the server has closed it.
-    fn rested(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Some(work) = self.lanes[lane].work.take() else { return };
-        if self.is_open(lane, now()) {
+    /// The slot's connection has rested: it is used, or replaced when the server has closed it.
+    fn rested(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+        let Some(work) = self.slots[slot].work.take() else { return };
+        if self.is_open(slot, now()) {
             self.kept_one = true;
-            self.lanes[lane].work = Some(work);
-            return self.send(lane, jobs);
+            self.slots[slot].work = Some(work);
+            return self.send(slot, jobs);
         }
-        self.empty.push(lane);
+        self.empty.push(slot);
         let begun = now();
         let deadline = begun + self.timeouts.connect;
-        self.connect_for(Work { stage: Stage::Connecting, begun, deadline, ..work }, jobs);
+        self.connect_for(InFlight { stage: Stage::Connecting, begun, deadline, ..work }, jobs);
     }
 
     /// Opens a connection for a later request.
-    fn open(&mut self, jobs: &mut dyn Jobs) {
-        self.connect_for(Work::new(None, Vec::new(), now(), self.timeouts), jobs);
+    fn open(&mut self, jobs: &mut dyn RequestSource) {
+        self.connect_for(InFlight::new(None, Vec::new(), now(), self.timeouts), jobs);
     }
 
-    /// Gives `work` a lane without a connection, and begins to make one.
-    fn connect_for(&mut self, work: Work, jobs: &mut dyn Jobs) {
-        let lane = self.empty.pop().unwrap_or_else(|| {
-            self.lanes.push(Lane::default());
-            self.lanes.len() - 1
+    /// Gives `work` a slot without a connection, and begins to make one.
+    fn connect_for(&mut self, work: InFlight, jobs: &mut dyn RequestSource) {
+        let slot = self.empty.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() - 1
         });
-        self.lanes[lane] = Lane { work: Some(work), ..Lane::default() };
-        self.connect(lane, jobs);
+        self.slots[slot] = Slot { work: Some(work), ..Slot::default() };
+        self.connect(slot, jobs);
     }
 
-    /// A lane with a connection that can be used at once: not one that the server may still be about
+    /// A slot with a connection that can be used at once: not one that the server may still be about
     /// to close, before it is known to keep them.
     fn take_idle(&mut self, now: Instant) -> Option<usize> {
         loop {
-            let is_usable = |lane: &usize| self.kept_one || self.lanes[*lane].has_rested(now);
+            let is_usable = |slot: &usize| self.kept_one || self.slots[*slot].has_rested(now);
             let at = self.idle.iter().position(is_usable)?;
-            let lane = self.idle.remove(at)?;
-            let was_used = self.lanes[lane].fresh.is_none();
-            let rested = self.lanes[lane].has_rested(now);
-            if self.is_open(lane, now) {
+            let slot = self.idle.remove(at)?;
+            let was_used = self.slots[slot].fresh.is_none();
+            let rested = self.slots[slot].has_rested(now);
+            if self.is_open(slot, now) {
                 self.kept_one |= was_used && rested;
-                return Some(lane);
+                return Some(slot);
             }
-            self.empty.push(lane);
+            self.empty.push(slot);
         }
     }
 
-    /// Whether the idle lane's connection is still open; if it is not, it is gone.
-    fn is_open(&mut self, lane: usize, now: Instant) -> bool {
-        let Lane { connection, idle_since, fresh, .. } = &mut self.lanes[lane];
+    /// Whether the idle slot's connection is still open; if it is not, it is gone.
+    fn is_open(&mut self, slot: usize, now: Instant) -> bool {
+        let Slot { connection, idle_since, fresh, .. } = &mut self.slots[slot];
         if connection.as_mut().is_some_and(|kept| kept.is_open(&mut self.buffer)) {
             return true;
         }
         let at_once =
             idle_since.is_some_and(|since| now.saturating_duration_since(since) < AT_ONCE);
         self.keeps &= fresh.is_some() || !at_once;
-        self.disconnect(lane);
+        self.disconnect(slot);
         false
     }
 
-    /// The lane's connection is over.
-    fn disconnect(&mut self, lane: usize) {
-        self.lanes[lane] = Lane::default();
+    /// The slot's connection is over.
+    fn disconnect(&mut self, slot: usize) {
+        self.slots[slot] = Slot::default();
         if let Some(tap) = &mut self.tap {
-            tap.forget(lane);
+            tap.forget(slot);
         }
     }
 
     /// Something happened to a connection that is not in use.
-    fn idling(&mut self, lane: usize) {
-        if !self.is_open(lane, now()) {
-            self.idle.retain(|&idle| idle != lane);
-            self.empty.push(lane);
+    fn idling(&mut self, slot: usize) {
+        if !self.is_open(slot, now()) {
+            self.idle.retain(|&idle| idle != slot);
+            self.empty.push(slot);
         }
     }
 
     /// Begins to connect to the next address that can be tried.
-    fn connect(&mut self, lane: usize, jobs: &mut dyn Jobs) {
+    fn connect(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
         loop {
-            match self.try_connect(lane, || jobs.is_cancelled()) {
-                Ok(()) => return self.arm(lane),
-                Err(_) if self.has_address_left(lane) => {}
-                Err(error) => return self.finish(lane, Err(error), jobs),
+            match self.try_connect(slot, || jobs.is_cancelled()) {
+                Ok(()) => return self.arm(slot),
+                Err(_) if self.has_address_left(slot) => {}
+                Err(error) => return self.finish(slot, Err(error), jobs),
             }
         }
     }
 
-    /// Whether the lane has not tried every address.
-    fn has_address_left(&self, lane: usize) -> bool {
-        let work = self.lanes[lane].work.as_ref();
-        work.is_some_and(Work::has_address_left)
+    /// Whether the slot has not tried every address.
+    fn has_address_left(&self, slot: usize) -> bool {
+        let work = self.slots[slot].work.as_ref();
+        work.is_some_and(InFlight::has_address_left)
     }
 
     fn try_connect(
         &mut self,
-        lane: usize,
+        slot: usize,
         is_cancelled: impl Fn() -> bool,
     ) -> Result<(), RequestError> {
         if self.addresses.is_empty() {
             self.addresses = self.server.resolve(self.timeouts.connect, is_cancelled)?;
             self.open_tap();
         }
-        let Some(work) = &mut self.lanes[lane].work else { return Ok(()) };
+        let Some(work) = &mut self.slots[slot].work else { return Ok(()) };
         let untried = work.untried.get_or_insert_with(|| self.addresses.iter().cloned().collect());
         work.deadline = share(now(), work.begun + self.timeouts.connect, untried.len());
         let Some(address) = untried.pop_front() else {
@@ -550,13 +550,13 @@ impl Stamped {
         let mut connection = Connection::to(work.address.insert(address)).map_err(failed)?;
         let stream = &mut connection.socket.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(stream, Token(lane), interest).map_err(failed)?;
+        self.poll.registry().register(stream, Token(slot), interest).map_err(failed)?;
         let ends =
             connection.socket.local_port().zip(work.address.as_ref().and_then(Address::port));
         if let Some((tap, (local, peer))) = self.tap.as_mut().zip(ends) {
-            tap.follow(lane, local, peer);
+            tap.follow(slot, local, peer);
         }
-        self.lanes[lane].connection = Some(connection);
+        self.slots[slot].connection = Some(connection);
         Ok(())
     }
 
@@ -572,10 +572,10 @@ impl Stamped {
         }
     }
 
-    /// The lane has a connection. If no packet of the server is seen, the tap is of no use: without
+    /// The slot has a connection. If no packet of the server is seen, the tap is of no use: without
     /// it, waits are short.
-    fn follow_up(&mut self, lane: usize) {
-        if self.tap.as_mut().is_some_and(|tap| !tap.connected(lane)) {
+    fn follow_up(&mut self, slot: usize) {
+        if self.tap.as_mut().is_some_and(|tap| !tap.connected(slot)) {
             self.lose_tap();
         }
     }
@@ -585,30 +585,30 @@ impl Stamped {
         self.server.lose_packets();
     }
 
-    /// Notes when to look at the lane's limits.
-    fn arm(&mut self, lane: usize) {
-        if let Some(work) = &self.lanes[lane].work {
-            self.deadlines.push(Reverse((work.deadline, lane)));
+    /// Notes when to look at the slot's limits.
+    fn arm(&mut self, slot: usize) {
+        if let Some(work) = &self.slots[slot].work {
+            self.deadlines.push(Reverse((work.deadline, slot)));
         }
     }
 
-    /// Takes a lane's request as far as it goes.
-    fn advance(&mut self, lane: usize, drain: bool, jobs: &mut dyn Jobs) {
-        let stage = self.lanes.get(lane).and_then(|lane| lane.work.as_ref()).map(|work| work.stage);
+    /// Takes a slot's request as far as it goes.
+    fn advance(&mut self, slot: usize, drain: bool, jobs: &mut dyn RequestSource) {
+        let stage = self.slots.get(slot).and_then(|slot| slot.work.as_ref()).map(|work| work.stage);
         match stage {
-            None if self.lanes.get(lane).is_some_and(|lane| lane.connection.is_some()) => {
-                self.idling(lane);
+            None if self.slots.get(slot).is_some_and(|slot| slot.connection.is_some()) => {
+                self.idling(slot);
             }
             None | Some(Stage::Resting) => {}
-            Some(Stage::Connecting) => self.connecting(lane, jobs),
-            Some(Stage::Handshaking) => self.handshaking(lane, jobs),
-            Some(Stage::Sending) => self.sending(lane, jobs),
-            Some(Stage::Receiving) => self.receiving(lane, drain, jobs),
+            Some(Stage::Connecting) => self.connecting(slot, jobs),
+            Some(Stage::Handshaking) => self.handshaking(slot, jobs),
+            Some(Stage::Sending) => self.sending(slot, jobs),
+            Some(Stage::Receiving) => self.receiving(slot, drain, jobs),
         }
     }
 
-    fn connecting(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+    fn connecting(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+        let Slot { connection: Some(connection), work: Some(work), .. } = &mut self.slots[slot]
         else {
             return;
         };
@@ -621,34 +621,34 @@ impl Stamped {
                     work.stage = Stage::Handshaking;
                     // It has all the time that is left: this is the address.
                     work.deadline = work.begun + self.timeouts.connect;
-                    self.arm(lane);
-                    self.handshaking(lane, jobs);
+                    self.arm(slot);
+                    self.handshaking(slot, jobs);
                 }
-                Err(error) => self.finish(lane, Err(error), jobs),
+                Err(error) => self.finish(slot, Err(error), jobs),
             },
-            Err(_) if self.has_address_left(lane) => self.connect(lane, jobs),
+            Err(_) if self.has_address_left(slot) => self.connect(slot, jobs),
             Err(error) => {
                 let error = self.server.failed(&error);
-                self.finish(lane, Err(error), jobs);
+                self.finish(slot, Err(error), jobs);
             }
         }
     }
 
-    fn handshaking(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), .. } = &mut self.lanes[lane] else { return };
+    fn handshaking(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+        let Slot { connection: Some(connection), .. } = &mut self.slots[slot] else { return };
         while connection.is_handshaking() {
             match connection.shake() {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
                     let error = self.server.tls_failed(error);
-                    return self.finish(lane, Err(error), jobs);
+                    return self.finish(slot, Err(error), jobs);
                 }
             }
         }
         let opened = now();
-        self.follow_up(lane);
-        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+        self.follow_up(slot);
+        let Slot { connection: Some(connection), work: Some(work), .. } = &mut self.slots[slot]
         else {
             return;
         };
@@ -661,21 +661,21 @@ impl Stamped {
         match work.id {
             Some(_) => {
                 work.set_up = Some(set_up);
-                self.send(lane, jobs);
+                self.send(slot, jobs);
             }
             None => {
-                let connection = self.lanes[lane].connection.take();
-                self.lanes[lane] = Lane { connection, fresh: Some(set_up), ..Lane::default() };
-                self.idle.push_back(lane);
+                let connection = self.slots[slot].connection.take();
+                self.slots[slot] = Slot { connection, fresh: Some(set_up), ..Slot::default() };
+                self.idle.push_back(slot);
                 jobs.opened(Ok(()));
             }
         }
     }
 
     /// Hands the request to the open connection: its clock starts.
-    fn send(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work), quiet, .. } =
-            &mut self.lanes[lane]
+    fn send(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+        let Slot { connection: Some(connection), work: Some(work), quiet, .. } =
+            &mut self.slots[slot]
         else {
             return;
         };
@@ -689,15 +689,15 @@ impl Stamped {
         match connection.seal(std::mem::take(&mut work.request)) {
             Ok(request) => {
                 work.request = request;
-                self.arm(lane);
-                self.sending(lane, jobs);
+                self.arm(slot);
+                self.sending(slot, jobs);
             }
-            Err(error) => self.finish(lane, Err(broke_off(&error)), jobs),
+            Err(error) => self.finish(slot, Err(broke_off(&error)), jobs),
         }
     }
 
-    fn sending(&mut self, lane: usize, jobs: &mut dyn Jobs) {
-        let Lane { connection: Some(connection), work: Some(work), .. } = &mut self.lanes[lane]
+    fn sending(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+        let Slot { connection: Some(connection), work: Some(work), .. } = &mut self.slots[slot]
         else {
             return;
         };
@@ -706,16 +706,16 @@ impl Stamped {
         work.written = work.request.len() - rest.len();
         match written {
             // Some servers answer, and close, before they have read it all.
-            Ok(true) => self.receiving(lane, false, jobs),
+            Ok(true) => self.receiving(slot, false, jobs),
             Ok(false) => {
                 work.sent = Some(work.limits.elapsed());
                 work.stage = Stage::Receiving;
                 work.request = Vec::new();
-                self.receiving(lane, true, jobs);
+                self.receiving(slot, true, jobs);
             }
             Err(error) => {
-                self.receiving(lane, true, jobs);
-                self.finish(lane, Err(broke_off(&error)), jobs);
+                self.receiving(slot, true, jobs);
+                self.finish(slot, Err(broke_off(&error)), jobs);
             }
         }
     }
@@ -724,11 +724,11 @@ impl Stamped {
     ///
     /// A read that is short has emptied the socket (epoll(7), question 9), so that another one
     /// would be for nothing, unless the end of the stream may lie behind it: `drain`.
-    fn receiving(&mut self, lane: usize, drain: bool, jobs: &mut dyn Jobs) {
-        let Some(work) = &self.lanes[lane].work else { return };
+    fn receiving(&mut self, slot: usize, drain: bool, jobs: &mut dyn RequestSource) {
+        let Some(work) = &self.slots[slot].work else { return };
         let before = work.incoming.chunks.len();
         let ended = loop {
-            match self.receive(lane, jobs) {
+            match self.receive(slot, jobs) {
                 Received::Full => {}
                 Received::Short if drain => {}
                 Received::Short | Received::Nothing => break None,
@@ -738,12 +738,12 @@ impl Stamped {
         if self.tap.as_ref().is_some_and(Tap::is_useless) {
             self.lose_tap();
         }
-        let Some(work) = &mut self.lanes[lane].work else { return };
+        let Some(work) = &mut self.slots[slot].work else { return };
         if let Some(id) = work.id {
             work.incoming.chunks[before..].iter().for_each(|chunk| jobs.arrived(id, chunk));
         }
         match ended {
-            Some(ended) => self.finish(lane, ended, jobs),
+            Some(ended) => self.finish(slot, ended, jobs),
             None if self.marks.are_in(&work.incoming.chunks[before..]) => {
                 work.search.mark();
                 self.ending.get_or_insert(self.seen + SOON);
@@ -753,9 +753,9 @@ impl Stamped {
     }
 
     /// Reads once.
-    fn receive(&mut self, lane: usize, jobs: &dyn Jobs) -> Received {
-        let Lane { connection: Some(connection), work: Some(work), quiet, .. } =
-            &mut self.lanes[lane]
+    fn receive(&mut self, slot: usize, jobs: &dyn RequestSource) -> Received {
+        let Slot { connection: Some(connection), work: Some(work), quiet, .. } =
+            &mut self.slots[slot]
         else {
             return Received::Nothing;
         };
@@ -781,7 +781,7 @@ impl Stamped {
         let needs = || arrival.is_doubtful() || connection.needs_pieces(bytes, &work.incoming);
         let listens = self.tap.as_ref().is_some_and(Tap::listens);
         let stamp = stamp.filter(|_| listens && arrival.is_late() && needs());
-        let pieces = pieces(&mut self.tap, (lane, &connection.socket), stamp, bytes);
+        let pieces = pieces(&mut self.tap, (slot, &connection.socket), stamp, bytes);
         let pieces = Arrival::of_pieces(&pieces.unwrap_or_default(), since, now);
         let taken = connection.take_pieces(bytes, &pieces, arrival, &mut work.incoming);
         let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
@@ -793,14 +793,14 @@ impl Stamped {
     }
 
     /// Looks at the limits whose time has come.
-    fn expire(&mut self, jobs: &mut dyn Jobs) {
+    fn expire(&mut self, jobs: &mut dyn RequestSource) {
         let now = now();
-        while let Some(&Reverse((deadline, lane))) = self.deadlines.peek() {
+        while let Some(&Reverse((deadline, slot))) = self.deadlines.peek() {
             if deadline > now {
                 return;
             }
             self.deadlines.pop();
-            let Some(work) = &mut self.lanes[lane].work else { continue };
+            let Some(work) = &mut self.slots[slot].work else { continue };
             // An entry of an earlier stage or request.
             if work.deadline != deadline {
                 continue;
@@ -808,17 +808,17 @@ impl Stamped {
             let as_of = work.limits.elapsed();
             if work.stage == Stage::Receiving {
                 // Other answers may have kept this thread from reading.
-                self.receiving(lane, false, jobs);
+                self.receiving(slot, false, jobs);
             }
-            let Some(work) = &mut self.lanes[lane].work else { continue };
+            let Some(work) = &mut self.slots[slot].work else { continue };
             let expired = match work.stage {
                 Stage::Resting => {
-                    self.rested(lane, jobs);
+                    self.rested(slot, jobs);
                     continue;
                 }
                 // This address is silent; the next one may not be.
                 Stage::Connecting if work.has_address_left() => {
-                    self.connect(lane, jobs);
+                    self.connect(slot, jobs);
                     continue;
                 }
                 Stage::Connecting | Stage::Handshaking => {
@@ -833,22 +833,22 @@ impl Stamped {
             match expired {
                 Ok(later) => {
                     work.deadline = later;
-                    self.arm(lane);
+                    self.arm(slot);
                 }
-                Err(error) => self.finish(lane, Err(error), jobs),
+                Err(error) => self.finish(slot, Err(error), jobs),
             }
         }
     }
 
     /// Ends the answers that say that they have ended and whose bodies the server keeps open.
-    fn find_ends(&mut self, jobs: &mut dyn Jobs) {
+    fn find_ends(&mut self, jobs: &mut dyn RequestSource) {
         let now = now();
         if now < self.next_search && self.ending.is_none_or(|ending| now < ending) {
             return;
         }
         (self.next_search, self.ending) = (now + PATIENCE, None);
-        for lane in 0..self.lanes.len() {
-            let Some(work) = &mut self.lanes[lane].work else { continue };
+        for slot in 0..self.slots.len() {
+            let Some(work) = &mut self.slots[slot].work else { continue };
             if work.stage != Stage::Receiving {
                 continue;
             }
@@ -862,11 +862,11 @@ impl Stamped {
                 Found::End => work.id.into_iter().for_each(|id| jobs.ending(id)),
                 Found::LeftOpen => {
                     // What has come meanwhile is still a part of it, and may be its proper end.
-                    self.receiving(lane, true, jobs);
-                    self.finish(lane, Err(left_open()), jobs);
+                    self.receiving(slot, true, jobs);
+                    self.finish(slot, Err(left_open()), jobs);
                 }
             }
-            if let Some(Work { search, incoming, limits, .. }) = &self.lanes[lane].work
+            if let Some(InFlight { search, incoming, limits, .. }) = &self.slots[slot].work
                 && search.is_marked()
             {
                 let next = limits.origin + search.next(&incoming.chunks, elapsed);
@@ -875,19 +875,24 @@ impl Stamped {
         }
     }
 
-    /// Ends a lane's request, well or not.
-    fn finish(&mut self, lane: usize, ended: Result<(), RequestError>, jobs: &mut dyn Jobs) {
-        let Some(work) = self.lanes[lane].work.take() else { return };
+    /// Ends a slot's request, well or not.
+    fn finish(
+        &mut self,
+        slot: usize,
+        ended: Result<(), RequestError>,
+        jobs: &mut dyn RequestSource,
+    ) {
+        let Some(work) = self.slots[slot].work.take() else { return };
         let keeps =
             self.keeps && ended.is_ok() && work.sent.is_some() && work.incoming.keeps_alive();
         match keeps {
             true => {
-                self.lanes[lane].idle_since = Some(now());
-                self.idle.push_back(lane);
+                self.slots[slot].idle_since = Some(now());
+                self.idle.push_back(slot);
             }
             false => {
-                self.disconnect(lane);
-                self.empty.push(lane);
+                self.disconnect(slot);
+                self.empty.push(slot);
             }
         }
         match work.id {
@@ -897,17 +902,17 @@ impl Stamped {
     }
 
     /// Ends what is left of a run that is over or not wanted any more.
-    fn abandon(&mut self, jobs: &mut dyn Jobs) {
-        for lane in 0..self.lanes.len() {
+    fn abandon(&mut self, jobs: &mut dyn RequestSource) {
+        for slot in 0..self.slots.len() {
             let error = RequestError::new(ErrorKind::Interrupted, "interrupted");
-            self.finish(lane, Err(error), jobs);
+            self.finish(slot, Err(error), jobs);
         }
         self.deadlines.clear();
     }
 }
 
 /// What is asked of answers, as their ends are looked for.
-struct Answers<'a>(&'a dyn Jobs);
+struct Answers<'a>(&'a dyn RequestSource);
 
 impl Ending for Answers<'_> {
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
@@ -919,14 +924,14 @@ impl Ending for Answers<'_> {
     }
 }
 
-impl Lane {
+impl Slot {
     /// Whether its server has had the time to close the connection after the last answer.
     fn has_rested(&self, now: Instant) -> bool {
         self.idle_since.is_none_or(|since| now.saturating_duration_since(since) >= SETTLE)
     }
 }
 
-impl Work {
+impl InFlight {
     fn new(id: Option<usize>, request: Vec<u8>, begun: Instant, timeouts: Timeouts) -> Self {
         Self {
             id,
@@ -980,13 +985,13 @@ fn share(now: Instant, end: Instant, addresses: usize) -> Instant {
 /// Notes the read.
 fn pieces(
     tap: &mut Option<Tap>,
-    (lane, socket): (usize, &TimedSocket),
+    (slot, socket): (usize, &TimedSocket),
     stamp: Option<Duration>,
     bytes: &[u8],
 ) -> Option<Vec<Piece>> {
     let tap = tap.as_mut()?;
-    let pieces = stamp.and_then(|stamp| tap.divide(lane, (bytes.len(), socket.received), stamp));
-    tap.note(lane, socket.received);
+    let pieces = stamp.and_then(|stamp| tap.divide(slot, (bytes.len(), socket.received), stamp));
+    tap.note(slot, socket.received);
     pieces
 }
 
@@ -1050,13 +1055,13 @@ mod tests {
         answers: Vec<Result<Recording, RequestError>>,
     }
 
-    impl Jobs for Together {
-        fn next(&mut self, _: Instant, _: usize) -> Next {
+    impl RequestSource for Together {
+        fn next(&mut self, _: Instant, _: usize) -> NextAction {
             match self.left.checked_sub(1) {
-                None => Next::AfterAnAnswer,
+                None => NextAction::AfterAnAnswer,
                 Some(id) => {
                     self.left = id;
-                    Next::Send { id, body: Bytes::from_static(b"{}") }
+                    NextAction::Send { id, body: Bytes::from_static(b"{}") }
                 }
             }
         }
@@ -1082,11 +1087,16 @@ mod tests {
         let long = Duration::from_secs(60);
         let timeouts =
             Timeouts { connect: ms(800), first_token: long, inter_token: long, total: long };
-        let (headers, route) = (HeaderMap::new(), Route::default());
+        let (headers, route) = (HeaderMap::new(), ConnectOptions::default());
         let asked = (Method::POST, &url);
-        let mut stamped =
-            Stamped::new(asked, &headers, (timeouts, EndMarks::of(&[])), Warmth::Warm, &route)
-                .expect("a client");
+        let mut stamped = KernelTimedClient::new(
+            asked,
+            &headers,
+            (timeouts, EndMarks::of(&[])),
+            Warmth::Warm,
+            &route,
+        )
+        .expect("a client");
         stamped.addresses = addresses.iter().copied().map(Address::Port).collect();
         let mut jobs = Together { left: 3, answers: Vec::new() };
         stamped.drive(&mut jobs);

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Load, Spread,
     machine::{self, shared_nanoseconds},
-    part::{Answered, Hello, Reader, Reading, Report, Served, Task, Trial, Written},
+    worker::{Answered, Hello, Reader, Reading, Report, Served, Task, Trial, Written},
 };
 
 impl Trial {

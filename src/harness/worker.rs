@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use super::terminal;
 use crate::{
-    calibrate::part::{self, Server, Task},
+    calibrate::worker::{self, Server, Task},
     cli::PartOptions,
 };
 
 pub(super) fn run(options: &PartOptions) -> anyhow::Result<u8> {
     match serde_json::from_str(&options.task)? {
-        Task::Read(reading) => say(&part::read(&reading)?)?,
+        Task::Read(reading) => say(&worker::read(&reading)?)?,
         Task::Serve(trial, reader) => {
             let server = Server::start(trial, reader)?;
             say(server.hello())?;

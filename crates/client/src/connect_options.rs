@@ -13,7 +13,7 @@ pub const THROUGH: &str = " through the proxy ";
 
 /// How requests get to their server.
 #[derive(Debug, Clone, Default)]
-pub struct Route {
+pub struct ConnectOptions {
     /// Whom to trust where TLS is spoken, and who we are there.
     pub tls: Tls,
     /// What stands between.
@@ -63,7 +63,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl Route {
+impl ConnectOptions {
     /// To a server whose certificate is one of these, or signed by the holder of one.
     pub fn trusting(roots: impl Into<Vec<CertificateDer<'static>>>) -> Self {
         let tls = Tls { roots: roots.into(), ..Tls::default() };
