@@ -7,14 +7,10 @@ mod clashes;
 mod compare;
 mod files;
 mod github;
-mod interrupt;
-mod libtest_output;
-mod output;
-mod preflight;
-mod progress;
+mod observers;
 mod selection;
 mod serve;
-mod session;
+mod signals;
 mod smoke;
 mod suite;
 mod terminal;
@@ -24,15 +20,14 @@ use std::{
     collections::HashSet,
     ffi::OsString,
     fs,
-    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, atomic::Ordering},
 };
 
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
-use libtest_mimic::{Arguments, Conclusion, Trial};
+use libtest_mimic::Arguments;
 use llm_stream_client::{self as client, connect_options::Stamps};
 use llm_stream_core::{
     prompt,
@@ -42,25 +37,23 @@ use llm_stream_core::{
 
 use self::{
     baselines::Baselines,
-    calibrate::Instruments,
     files::Files,
-    interrupt::Interrupt,
-    libtest_output::LibtestOutput,
-    output::Output,
-    progress::Progress,
+    observers::{
+        InstrumentFile, LibtestOutput, LibtestTrials, Lines, Output, Progress, Recordings,
+    },
     selection::Selection,
-    session::{Accesses, Parts, Session, Stopped},
     terminal::Terminal,
 };
 use crate::{
     cli::{self, Cli, Command},
     config::{Config, ConfigErrors, DataNote, Github, Inconclusive},
     load,
-    plan::{Case, Plan, Target, access},
+    plan::{Plan, Target, access},
     report::{
         Exporter, GroupVerdicts, Run, RunOutcome, RunStatus, ranking::Ranking,
         summary::SummaryTables, thresholds,
     },
+    run::{Accesses, Measured, Observer, RunOptions, Runner},
 };
 
 const FAILED: u8 = 101;
@@ -243,7 +236,7 @@ fn insecure(plan: &Plan) -> Vec<String> {
 }
 
 /// Measures the selected cases.
-fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
+fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
     if cli.libtest.test_threads.is_some_and(|threads| threads > 1) {
         anyhow::bail!(
             "`--test-threads` must be 1: trials at the same time would measure each other"
@@ -256,67 +249,46 @@ fn measure(cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow
         fs::create_dir_all(folder)
             .with_context(|| format!("failed to create the folder {}", folder.display()))?;
     }
-    let (calibrates, preflights) = (!cli.no_calibration, !cli.no_preflight);
-    let output = cli.output.clone();
-    let files = Arc::new(Files::open(&cli)?);
+    let files = Files::open(&cli)?;
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
     let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
     let inconclusive = cli.inconclusive.unwrap_or(config.inconclusive);
-    let baselines = Baselines::of(&cli, &plan, &terminal)?;
-    let mut arguments = cli.libtest;
-    let relay = LibtestOutput::new(&mut arguments, filtered_out)?;
+    let mut baselines = Baselines::of(&cli, &plan, &terminal)?;
+    let options = RunOptions {
+        accesses,
+        preflight: !cli.no_preflight,
+        checks_instrument: !cli.no_calibration,
+        baseline: baselines.compared.take(),
+        machine: baselines.machine.clone(),
+        cancellation: signals::listen()?,
+    };
+    let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
     let notes = simulated(&plan).into_iter().chain(past_proxies(&plan)).chain(insecure(&plan));
     for note in notes.chain(other_limits(&plan)) {
         terminal.err(&format!("{note}\n"));
     }
-    let cases = plan.cases.clone();
-    let interrupt = Interrupt::listen()?;
     // Last, since it empties a file that may be there.
-    let with_loads = cases.iter().any(|case| case.task.workload().is_some());
-    let with_metrics = cases.iter().any(|case| case.target.metrics_url.is_some());
-    let Output { path, results } = Output::create(output.as_deref(), with_loads, with_metrics)?;
+    let Output { path, results } = Output::create(cli.output.as_deref(), &plan)?;
     files.empty();
-    let parts = Parts {
-        plan,
-        checks_instrument: calibrates,
-        accesses,
-        terminal: terminal.clone(),
-        progress,
-        relay,
-        interrupt,
-        results,
-        baselines,
+    let libtest = LibtestTrials::start((cli.libtest, output), &plan.cases, terminal.clone())?;
+    let broken = libtest.broken();
+    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(results)];
+    observers.extend(plan.record.clone().map(|folder| Box::new(Recordings::new(folder)) as _));
+    observers.extend(progress.map(|progress| Box::new(progress) as _));
+    observers.push(Box::new(Lines(terminal.clone())));
+    let file = InstrumentFile { results: path.clone(), terminal: terminal.clone() };
+    observers.push(Box::new(file));
+    observers.push(Box::new(libtest));
+    let Measured { run, failed } = Runner::new(plan, options, &mut observers)?.run();
+    let failed = failed.map(|failed| failed + u64::from(broken.load(Ordering::SeqCst)));
+    let unsaved = match failed {
+        Some(failed) => baselines.keep(&run, failed == 0, &terminal).err(),
+        None => None,
     };
-    let mut session = Session::new(parts)?;
-    if preflights {
-        session.preflight();
-    }
-    let session = Arc::new(Mutex::new(session));
     let closing = Closing { terminal, path, files, github: Github::from_env(), inconclusive };
-    let failed = run_trials(&arguments, &cases, &session, &closing);
-    let mut session = lock(&session);
-    session.flush_lines();
-    Ok(conclude(&mut session, &closing, failed, calibrates))
-}
-
-/// What follows the trials that libtest knows of: the instrument, more runs, the verdict.
-fn conclude(session: &mut Session, closing: &Closing, failed: u64, calibrates: bool) -> u8 {
-    let targets = session.plan().selected_targets();
-    calibrate::warn_of_unseen_packets(&targets, &closing.terminal);
-    let instruments = match calibrates {
-        true => {
-            let summary = session.summary();
-            calibrate::before_judging(summary, &targets, &closing.terminal, &closing.path)
-        }
-        false => Instruments::default(),
-    };
-    let more = session.run_until_decided(&instruments);
-    let failed = more.ok().filter(|_| !session.is_interrupted()).map(|more| failed + more);
-    let run = session.finish(&instruments);
-    let kept = session.keep_baseline(&run, failed == Some(0));
-    closing.report(run, failed, kept.err())
+    Ok(closing.report(run, failed, unsaved))
 }
 
 /// Keys and all else that the selected models need of the environment. What is missing is better
@@ -338,64 +310,11 @@ fn accesses(config: &Config, plan: &Plan) -> Result<Accesses, ConfigErrors> {
     }
 }
 
-fn lock(session: &Mutex<Session>) -> std::sync::MutexGuard<'_, Session> {
-    session.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs the trials and gives the number of those that failed.
-fn run_trials(
-    arguments: &Arguments,
-    cases: &[Arc<Case>],
-    session: &Arc<Mutex<Session>>,
-    closing: &Closing,
-) -> u64 {
-    // libtest-mimic panics when it cannot write: what was measured is still worth reporting.
-    let trials = || offer_trials(arguments, cases, session, closing).num_failed;
-    panic::catch_unwind(AssertUnwindSafe(trials)).unwrap_or_else(|_| {
-        let line = "FAILED: the trials' lines could not be written: see the panic above\n";
-        closing.terminal.err(line);
-        1
-    })
-}
-
-/// Gives every case to libtest-mimic as a trial, one after the other on this thread.
-fn offer_trials(
-    arguments: &Arguments,
-    cases: &[Arc<Case>],
-    session: &Arc<Mutex<Session>>,
-    closing: &Closing,
-) -> Conclusion {
-    let trial = |case: &Arc<Case>| {
-        let (case, session, closing) = (case.clone(), session.clone(), closing.clone());
-        Trial::bench(case.name.clone(), move |_| {
-            let mut session = lock(&session);
-            session.trial(&case).map(Some).map_err(|stopped| match stopped {
-                Stopped::Failed(message) => message.into(),
-                // libtest-mimic has no way to end early.
-                Stopped::Interrupted => {
-                    let code = closing.report(session.finish(&Instruments::default()), None, None);
-                    std::process::exit(code.into())
-                }
-            })
-        })
-    };
-    let arguments = Arguments {
-        filter: None,
-        skip: Vec::new(),
-        exact: false,
-        ignored: false,
-        test_threads: Some(1),
-        ..arguments.clone()
-    };
-    libtest_mimic::run(&arguments, cases.iter().map(trial).collect())
-}
-
 /// The end of a run: reports, verdict, path, exit code.
-#[derive(Clone)]
 struct Closing {
     terminal: Arc<Terminal>,
     path: PathBuf,
-    files: Arc<Files>,
+    files: Files,
     github: Github,
     inconclusive: Inconclusive,
 }

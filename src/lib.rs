@@ -39,5 +39,6 @@ pub mod plan;
 pub mod preflight;
 pub mod report;
 pub mod row;
+pub mod run;
 
 pub use harness::{command, main};

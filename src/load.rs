@@ -134,6 +134,11 @@ async fn ask(
 }
 
 impl Answer {
+    /// An answer of which nothing came.
+    pub fn failed(error: RequestError) -> Self {
+        Self { recording: None, outcome: Err(error) }
+    }
+
     /// Reads what came, of a request that `asked` for so many tokens. What it means has none of the
     /// `secrets`; the recording is as it came.
     fn of(

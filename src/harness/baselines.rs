@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use llm_stream_core::baseline::Baseline;
 
-use super::{output::target_folder, terminal::Terminal};
+use super::{observers::target_folder, terminal::Terminal};
 use crate::{calibrate, cli::Cli, plan::Plan, report::Run};
 
 /// The baselines of a run.

@@ -12,7 +12,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{baselines, session::file_name};
+use super::{baselines, observers::file_name};
 use crate::{
     cli::Cli,
     config::{Config, Github},

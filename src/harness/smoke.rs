@@ -12,10 +12,11 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use llm_stream_client::{self as client, Client};
 use llm_stream_sim::{Script, Simulator};
 
-use super::{libtest_output::LibtestOutput, session::simulated_url, terminal::Terminal};
+use super::{observers::LibtestOutput, terminal::Terminal};
 use crate::{
     load::{self, PromptSizer},
     plan::{Case, Plan, access},
+    run::simulated_url,
 };
 
 /// A rhythm that is over soon.

@@ -1,24 +1,42 @@
-//! The place of each trial among the selected ones, for the lines that announce it.
+//! The position of each trial among the selected ones, for the lines that announce it.
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::{harness::progress::TrialPosition, plan::Case};
+use crate::plan::Case;
 
-/// The places by the addresses of their cases. Found once: a search for each trial would take
+/// The position of a trial among the selected ones; all numbers count from 1.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct TrialPosition {
+    /// Which trial.
+    pub trial: usize,
+    /// How many trials there are.
+    pub trials: usize,
+    /// Which of the model's selected prompts, or workloads.
+    pub task: usize,
+    /// How many of them there are.
+    pub tasks: usize,
+    /// Which of the task's selected runs.
+    pub run: usize,
+    /// How many of them there are.
+    pub runs: usize,
+}
+
+/// The positions by the addresses of their cases. Computed once: a search for each trial would take
 /// minutes with a large data set.
 #[derive(Debug, Default)]
-pub(super) struct Places(HashMap<usize, TrialPosition>);
+pub(super) struct Positions(HashMap<usize, TrialPosition>);
 
 /// A model's prompts, or its workloads.
 type Kind = (usize, bool);
 
-impl Places {
-    /// The places of all `cases`, in one pass over them.
+impl Positions {
+    /// The positions of all `cases`, in one pass over them.
     pub(super) fn of(cases: &[Arc<Case>]) -> Self {
         // The number of each task among those of its kind, and how many runs of it there are.
         let mut tasks: HashMap<(Kind, usize), (usize, usize)> = HashMap::new();
         let mut totals: HashMap<Kind, usize> = HashMap::new();
-        let mut places = HashMap::with_capacity(cases.len());
+        let mut positions = HashMap::with_capacity(cases.len());
         for (case, trial) in cases.iter().zip(1..) {
             let (kind, task) = keys(case);
             let (number, run) = tasks.entry((kind, task)).or_insert_with(|| {
@@ -28,20 +46,21 @@ impl Places {
             });
             *run += 1;
             let (task, run) = (*number, *run);
-            let place = TrialPosition { trial, trials: cases.len(), task, tasks: 0, run, runs: 0 };
-            places.insert(Arc::as_ptr(case).addr(), place);
+            let position =
+                TrialPosition { trial, trials: cases.len(), task, tasks: 0, run, runs: 0 };
+            positions.insert(Arc::as_ptr(case).addr(), position);
         }
         for case in cases {
             let (kind, task) = keys(case);
-            if let Some(place) = places.get_mut(&Arc::as_ptr(case).addr()) {
-                place.tasks = totals[&kind];
-                place.runs = tasks[&(kind, task)].1;
+            if let Some(position) = positions.get_mut(&Arc::as_ptr(case).addr()) {
+                position.tasks = totals[&kind];
+                position.runs = tasks[&(kind, task)].1;
             }
         }
-        Self(places)
+        Self(positions)
     }
 
-    /// The place of `case`, which is one of them.
+    /// The position of `case`, which is one of them.
     pub(super) fn get(&self, case: &Arc<Case>) -> TrialPosition {
         let nowhere = TrialPosition { trial: 0, trials: 0, task: 0, tasks: 0, run: 0, runs: 0 };
         self.0.get(&Arc::as_ptr(case).addr()).copied().unwrap_or(nowhere)
@@ -70,12 +89,12 @@ mod tests {
                       models: { m: { simulate: {} }, n: { simulate: {} } }\n";
         let config = Config::parse(config, "c.yaml", Path::new("")).unwrap();
         let plan = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap();
-        let places = Places::of(&plan.cases);
+        let positions = Positions::of(&plan.cases);
         let names: Vec<_> = plan
             .cases
             .iter()
             .map(|case| {
-                let TrialPosition { trial, trials, task, tasks, run, runs } = places.get(case);
+                let TrialPosition { trial, trials, task, tasks, run, runs } = positions.get(case);
                 let name = case.name.replace("-simulated", "");
                 format!("{name} {trial}/{trials} {task}/{tasks} {run}/{runs}")
             })

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Measurement};
 use tempfile::NamedTempFile;
 
-use super::terminal::Terminal;
+use crate::harness::terminal::Terminal;
 
 /// Stands for "measured, but not a time per token": libtest-mimic fails a bench without a
 /// measurement. Its line is turned into an `ok`.
@@ -25,7 +25,7 @@ pub(super) const NO_TPOT: Measurement = Measurement { avg: u64::MAX, variance: 0
 const SENTINEL: &str = "18,446,744,073,709,551,615 ns/iter";
 
 /// Passes on what libtest-mimic writes.
-pub(super) struct LibtestOutput {
+pub(in crate::harness) struct LibtestOutput {
     written: File,
     path: PathBuf,
     partial: Vec<u8>,
@@ -39,7 +39,10 @@ pub(super) struct LibtestOutput {
 
 impl LibtestOutput {
     /// Turns `arguments` to write into a new relay.
-    pub(super) fn new(arguments: &mut Arguments, filtered_out: usize) -> anyhow::Result<Self> {
+    pub(in crate::harness) fn new(
+        arguments: &mut Arguments,
+        filtered_out: usize,
+    ) -> anyhow::Result<Self> {
         let context = "failed to create a file in the temporary folder (see TMPDIR)";
         let file = NamedTempFile::new().context(context)?;
         // libtest-mimic takes the path as text.
@@ -60,7 +63,7 @@ impl LibtestOutput {
     }
 
     /// Passes on the lines that are whole by now.
-    pub(super) fn flush_lines(&mut self, terminal: &Terminal) {
+    pub(in crate::harness) fn flush_lines(&mut self, terminal: &Terminal) {
         self.forget_path();
         // What cannot be read back is only missing from the screen.
         let _ = self.written.read_to_end(&mut self.partial);
@@ -73,9 +76,9 @@ impl LibtestOutput {
         let whole = std::mem::replace(&mut self.partial, rest);
         if !whole.is_empty() {
             let text = String::from_utf8_lossy(&whole);
-            let mended: String =
-                text.split_inclusive('\n').map(|line| mend(line, self.filtered_out)).collect();
-            terminal.out(mended.as_bytes());
+            let corrected: String =
+                text.split_inclusive('\n').map(|line| corrected(line, self.filtered_out)).collect();
+            terminal.out(corrected.as_bytes());
         }
     }
 
@@ -103,12 +106,12 @@ fn color(arguments: &Arguments) -> ColorSetting {
 }
 
 /// One of libtest-mimic's lines as parsers of libtest expect it.
-fn mend(line: &str, filtered_out: usize) -> String {
+fn corrected(line: &str, filtered_out: usize) -> String {
     if line.starts_with("test result: ") {
         return line.replace(" 0 filtered out", &format!(" {filtered_out} filtered out"));
     }
     if line.starts_with('{') {
-        return mend_json(line, filtered_out);
+        return corrected_json(line, filtered_out);
     }
     // The terse format has no names.
     if line.contains(SENTINEL) && !line.starts_with("test ") {
@@ -127,7 +130,7 @@ fn mend(line: &str, filtered_out: usize) -> String {
     format!("test {name} ... {outcome}")
 }
 
-fn mend_json(line: &str, filtered_out: usize) -> String {
+fn corrected_json(line: &str, filtered_out: usize) -> String {
     let end = r#""median": 18446744073709551615, "deviation": 0 }"#;
     match line.trim_end().strip_suffix(end) {
         Some(start) => {
@@ -144,22 +147,22 @@ mod tests {
     #[test]
     fn names_are_not_padded() {
         assert_eq!(
-            mend("test a::b::run-1     ... bench:       1,234 ns/iter (+/- 56)\n", 0),
+            corrected("test a::b::run-1     ... bench:       1,234 ns/iter (+/- 56)\n", 0),
             "test a::b::run-1 ... bench:       1,234 ns/iter (+/- 56)\n"
         );
-        assert_eq!(mend("test a::b::run-1 ... FAILED\n", 0), "test a::b::run-1 ... FAILED\n");
+        assert_eq!(corrected("test a::b::run-1 ... FAILED\n", 0), "test a::b::run-1 ... FAILED\n");
     }
 
     #[test]
     fn a_trial_without_a_time_per_token_is_ok_and_no_figure() {
         let line = format!("test a ... bench: {} ns/iter (+/- 0)\n", "18,446,744,073,709,551,615");
-        assert_eq!(mend(&line, 0), "test a ... ok\n");
+        assert_eq!(corrected(&line, 0), "test a ... ok\n");
         let terse = "bench: 18,446,744,073,709,551,615 ns/iter (+/- 0)\n";
-        assert_eq!(mend(terse, 0), "ok\n");
+        assert_eq!(corrected(terse, 0), "ok\n");
         let json =
             r#"{ "type": "bench", "name": "a", "median": 18446744073709551615, "deviation": 0 }"#;
         assert_eq!(
-            mend(&format!("{json}\n"), 0),
+            corrected(&format!("{json}\n"), 0),
             "{ \"type\": \"test\", \"name\": \"a\", \"event\": \"ok\" }\n"
         );
     }
@@ -168,15 +171,15 @@ mod tests {
     fn the_trials_that_filters_left_out_are_counted() {
         let line = "test result: ok. 0 passed; 0 failed; 0 ignored; 2 measured; 0 filtered out; \
                     finished in 0.50s\n";
-        assert!(mend(line, 28).contains("2 measured; 28 filtered out"));
+        assert!(corrected(line, 28).contains("2 measured; 28 filtered out"));
         let json = "{ \"type\": \"suite\", \"event\": \"ok\", \"filtered_out\": 0, }\n";
-        assert!(mend(json, 28).contains("\"filtered_out\": 28,"));
+        assert!(corrected(json, 28).contains("\"filtered_out\": 28,"));
     }
 
     #[test]
     fn other_lines_stay_as_they_are() {
         for line in ["\n", "running 3 tests\n", "failures:\n", "    a::b::run-1\n", "test\n"] {
-            assert_eq!(mend(line, 5), line);
+            assert_eq!(corrected(line, 5), line);
         }
     }
 }

@@ -12,25 +12,25 @@ use llm_stream_core::{
     summary::Tally,
 };
 
-use super::{Live, Session};
+use super::{Event, Runner, models::Model};
 use crate::plan::{Access, Case, Target};
 
 /// Reads the metrics of one server, until that fails once.
 pub(super) struct ServerMetricsProbe {
-    scraper: Option<MetricsFetcher>,
+    fetcher: Option<MetricsFetcher>,
 }
 
 impl ServerMetricsProbe {
     /// For `target`, if its metrics are to be read.
     pub(super) fn of(target: &Target, access: &Access) -> anyhow::Result<Self> {
         let wanted = target.metrics_url.as_ref();
-        let scraper = wanted.map(|wanted| MetricsFetcher::new(wanted, access)).transpose();
-        Ok(Self { scraper: scraper.context("failed to prepare for the server's metrics")? })
+        let fetcher = wanted.map(|wanted| MetricsFetcher::new(wanted, access)).transpose();
+        Ok(Self { fetcher: fetcher.context("failed to prepare for the server's metrics")? })
     }
 
     /// What the metrics are of: a place and a model there. Several models of the config may be one.
     fn subject(&self, target: &Target) -> Option<Subject> {
-        Some((self.scraper.as_ref()?.url().to_owned(), target.model.clone()))
+        Some((self.fetcher.as_ref()?.url().to_owned(), target.model.clone()))
     }
 }
 
@@ -110,65 +110,68 @@ pub(super) struct Before {
     is_late: bool,
 }
 
-impl Session {
+impl Runner<'_> {
     /// Looks at all metrics before anything is asked. What cannot be had now may be later.
-    pub(super) fn open_books(&mut self) {
-        let meters = self.accesses.iter().filter_map(|(target, access)| {
-            let meter = ServerMetricsProbe::of(target, access).ok()?;
-            Some((meter.subject(target)?, meter))
+    pub(super) fn open_ledger(&mut self) {
+        let probes = self.options.accesses.iter().filter_map(|(target, access)| {
+            let probe = ServerMetricsProbe::of(target, access).ok()?;
+            Some((probe.subject(target)?, probe))
         });
-        let meters: Vec<_> = meters.collect();
-        let reading = meters.iter().filter_map(|(_, meter)| Some(meter.scraper.as_ref()?.read()));
-        let reading = self.interrupt.or(future::join_all(reading));
+        let probes: Vec<_> = probes.collect();
+        let reading = probes.iter().filter_map(|(_, probe)| Some(probe.fetcher.as_ref()?.read()));
+        let reading = self.options.cancellation.or(future::join_all(reading));
         let Some(read) = self.runtime.block_on(reading) else { return };
-        for ((subject, _), text) in meters.into_iter().zip(read) {
+        for ((subject, _), text) in probes.into_iter().zip(read) {
             let counted = text.ok().and_then(|text| Scrape::read(&text, &subject.1).answered());
-            let book = self.books.0.entry(subject).or_default();
+            let entry = self.ledger.0.entry(subject).or_default();
             // The first of several looks was before all that was asked.
-            book.least = [book.least, counted].into_iter().flatten().reduce(f64::min);
+            entry.least = [entry.least, counted].into_iter().flatten().reduce(f64::min);
         }
     }
 
     /// The same of the live model, where it has not been done.
-    pub(super) fn open_book(&mut self) {
-        let Some((scraper, subject)) = self.live.as_ref().and_then(metered) else { return };
-        let book = self.books.0.entry(subject.clone()).or_default();
-        if book.least.is_none()
-            && let Some(Ok(text)) = self.runtime.block_on(self.interrupt.or(scraper.read()))
+    pub(super) fn open_ledger_entry(&mut self) {
+        let Some((fetcher, subject)) = self.models.active.as_ref().and_then(metered) else {
+            return;
+        };
+        let entry = self.ledger.0.entry(subject.clone()).or_default();
+        if entry.least.is_none()
+            && let Some(Ok(text)) =
+                self.runtime.block_on(self.options.cancellation.or(fetcher.read()))
         {
-            book.least = Scrape::read(&text, &subject.1).answered();
+            entry.least = Scrape::read(&text, &subject.1).answered();
         }
     }
 
     /// Notes requests of the live model, besides those of its trials.
     pub(super) fn count(&mut self, answered: Answered) {
-        if let Some((_, subject)) = self.live.as_ref().and_then(metered) {
-            self.books.0.entry(subject).or_default().add(answered);
+        if let Some((_, subject)) = self.models.active.as_ref().and_then(metered) {
+            self.ledger.0.entry(subject).or_default().add(answered);
         }
     }
 
     /// Notes the requests of `target` before the first trial.
     pub(super) fn count_preflight(&mut self, target: &Target, access: &Access, answered: Answered) {
         let subject =
-            ServerMetricsProbe::of(target, access).ok().and_then(|meter| meter.subject(target));
+            ServerMetricsProbe::of(target, access).ok().and_then(|probe| probe.subject(target));
         if let Some(subject) = subject {
-            self.books.0.entry(subject).or_default().add(answered);
+            self.ledger.0.entry(subject).or_default().add(answered);
         }
     }
 
     /// The metrics before a trial, as soon as all earlier answers are counted.
     pub(super) fn metrics_before(&mut self) -> Option<Before> {
-        let (scraper, subject) = self.live.as_ref().and_then(metered)?;
-        let book = self.books.0.entry(subject.clone()).or_default();
+        let (fetcher, subject) = self.models.active.as_ref().and_then(metered)?;
+        let entry = self.ledger.0.entry(subject.clone()).or_default();
         let read = |text: &str| Scrape::read(text, &subject.1);
-        let reading = scraper.read_until(|text| book.is_settled(read(text).answered()));
-        let text = self.runtime.block_on(self.interrupt.or(reading))?;
+        let reading = fetcher.read_until(|text| entry.is_settled(read(text).answered()));
+        let text = self.runtime.block_on(self.options.cancellation.or(reading))?;
         let scrape = text.and_then(|text| match read(&text) {
             scrape if scrape.is_known() => Ok(scrape),
             _ => Err("none of them is vLLM's, SGLang's or llama.cpp's".into()),
         });
         match scrape {
-            Ok(scrape) => Some(Before { is_late: !book.settle(scrape.answered()), scrape }),
+            Ok(scrape) => Some(Before { is_late: !entry.settle(scrape.answered()), scrape }),
             Err(error) => {
                 self.give_up_metrics(&error);
                 None
@@ -177,30 +180,38 @@ impl Session {
     }
 
     /// Keeps what the metrics say of the trial since `before`.
-    pub(super) fn keep_metrics(&mut self, case: &Arc<Case>, before: &Before) {
-        let Some((scraper, subject)) = self.live.as_ref().and_then(metered) else { return };
-        let book = self.books.0.entry(subject).or_default();
-        let Some(tally) = self.measured.take() else {
-            book.is_unsure = true;
+    pub(super) fn compare_metrics(
+        &mut self,
+        case: &Arc<Case>,
+        before: &Before,
+        tally: Option<&Tally>,
+    ) {
+        let Some((fetcher, subject)) = self.models.active.as_ref().and_then(metered) else {
             return;
         };
-        book.add(Answered::of(&tally));
+        let entry = self.ledger.0.entry(subject).or_default();
+        let Some(tally) = tally else {
+            entry.is_unsure = true;
+            return;
+        };
+        entry.add(Answered::of(tally));
         let (requests, model) = (tally.finished(), &case.target.model);
         let wanted = before.scrape.answered().map(|answered| answered + requests as f64);
         let holds_all = |scrape: &Scrape| wanted.is_none_or(|all| scrape.answered() >= Some(all));
-        let reading = scraper.read_until(|text| holds_all(&Scrape::read(text, model)));
-        match self.runtime.block_on(self.interrupt.or(reading)) {
+        let reading = fetcher.read_until(|text| holds_all(&Scrape::read(text, model)));
+        match self.runtime.block_on(self.options.cancellation.or(reading)) {
             None => {}
             Some(Err(error)) => self.give_up_metrics(&error),
             Some(Ok(text)) => {
                 let after = Scrape::read(&text, model);
                 if !before.is_late && holds_all(&after) {
-                    book.settle(after.answered());
+                    entry.settle(after.answered());
                 }
                 let before = (&before.scrape, before.is_late);
                 let comparison =
-                    MetricComparison::of(before, &after, requests, |name| ours(&tally, name));
-                if let Err(error) = self.results.write_server(case, &comparison) {
+                    MetricComparison::of(before, &after, requests, |name| ours(tally, name));
+                let event = Event::ServerMetrics { case, comparison: &comparison };
+                if let Err(error) = self.observer.event(event) {
                     self.give_up_metrics(&format!("they cannot be written: {error}"));
                 }
                 self.summary.add_server(case.group.id, comparison);
@@ -208,13 +219,14 @@ impl Session {
         }
     }
 
-    /// Says in one line why there are no more metrics; trials go on without them.
+    /// Reads no more metrics of the active model's server; trials go on without them.
     fn give_up_metrics(&mut self, why: &str) {
-        let Some(live) = &mut self.live else { return };
-        if let Some(scraper) = live.meter.scraper.take() {
-            let why = live.client.secrets().hidden_in(why);
-            let url = scraper.url();
-            self.terminal.err(&format!("WARNING: no metrics of the server from {url}: {why}\n"));
+        let Some(model) = &mut self.models.active else { return };
+        if let Some(fetcher) = model.metrics.fetcher.take() {
+            let reason = model.client.secrets().hidden_in(why);
+            let _ = self
+                .observer
+                .event(Event::ServerMetricsLost { url: fetcher.url(), reason: &reason });
         }
     }
 }
@@ -229,7 +241,7 @@ fn ours(tally: &Tally, name: &str) -> Option<Ours> {
     is_whole.then(|| Some(Ours { mean: Statistic::Mean.of(values).ok()?, requests }))?
 }
 
-/// Where the metrics of the live model come from, if they are read, and of what they are.
-fn metered(live: &Live) -> Option<(&MetricsFetcher, Subject)> {
-    Some((live.meter.scraper.as_ref()?, live.meter.subject(&live.target)?))
+/// The fetcher of the model's metrics, if they are read, and what they are of.
+fn metered(model: &Model) -> Option<(&MetricsFetcher, Subject)> {
+    Some((model.metrics.fetcher.as_ref()?, model.metrics.subject(&model.target)?))
 }

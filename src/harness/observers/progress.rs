@@ -14,34 +14,24 @@ use llm_stream_core::{
     recording::Chunk,
 };
 
-use crate::plan::Case;
+use crate::{
+    plan::{Case, Task},
+    run::{Event, Observer, TrialPosition},
+};
 
 /// How often the line is drawn anew.
 const TICK: Duration = Duration::from_millis(125);
 
 /// The progress line's state, shared with the thread that draws it.
-pub(super) struct Progress {
+pub(in crate::harness) struct Progress {
     bar: ProgressBar,
     shared: Arc<Mutex<Shared>>,
     chunks: mpsc::Sender<Chunk>,
 }
 
-/// A trial's place among the selected ones.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TrialPosition {
-    pub(super) trial: usize,
-    pub(super) trials: usize,
-    /// Which of the model's selected prompts, or workloads.
-    pub(super) task: usize,
-    pub(super) tasks: usize,
-    /// Which of its selected runs.
-    pub(super) run: usize,
-    pub(super) runs: usize,
-}
-
 struct Shared {
     heading: String,
-    place: Option<TrialPosition>,
+    position: Option<TrialPosition>,
     /// When the trial in flight began, since the first one did.
     begun: Duration,
     stream: Option<Stream>,
@@ -68,11 +58,11 @@ struct Stream {
 
 impl Progress {
     /// A progress line on stderr.
-    pub(super) fn new() -> Self {
+    pub(in crate::harness) fn new() -> Self {
         let (chunks, receiver) = mpsc::channel();
         let shared = Shared {
             heading: String::new(),
-            place: None,
+            position: None,
             begun: Duration::ZERO,
             stream: None,
             load: None,
@@ -92,13 +82,13 @@ impl Progress {
     }
 
     /// The line as others see it, which has to step aside for theirs.
-    pub(super) fn bar(&self) -> ProgressBar {
+    pub(in crate::harness) fn bar(&self) -> ProgressBar {
         self.bar.clone()
     }
 
     /// A request begins.
-    pub(super) fn begin(&self, heading: String, case: &Case, place: TrialPosition) {
-        if place.trial == 1 {
+    fn begin(&self, heading: String, case: &Case, position: TrialPosition) {
+        if position.trial == 1 {
             self.bar.reset_elapsed();
         }
         // Before the lock: whoever draws holds the bar and wants what is shared.
@@ -107,23 +97,46 @@ impl Progress {
         shared.drain();
         shared.begun = begun;
         shared.heading = heading;
-        shared.place = Some(place);
+        shared.position = Some(position);
         shared.stream = Some(Stream::new(case.target.protocol));
         shared.load = None;
     }
 
     /// Another request of a load has ended, with so many tokens if it is valid.
-    pub(super) fn counted(&self, ended: usize, of: Option<usize>, tokens: Option<u64>) {
+    fn counted(&self, ended: usize, of: Option<usize>, tokens: Option<u64>) {
         let mut shared = lock(&self.shared);
         let before = shared.load.map_or(0, |load| load.tokens);
         shared.load = Some(Load { ended, of, tokens: before + tokens.unwrap_or(0) });
     }
+}
 
-    /// Some bytes arrived.
-    pub(super) fn arrived(&self, chunk: &Chunk) {
+impl Observer for Progress {
+    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+        match event {
+            Event::WarmUpStarted { case, position } => {
+                self.begin(format!("{}  warm-up", case.target.name), case, position);
+            }
+            Event::RequestStarted { case, position } => {
+                self.begin(heading(case, position), case, position);
+            }
+            Event::LoadProgress { ended, of, tokens } => self.counted(ended, of, tokens),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn bytes_arrived(&self, chunk: &Chunk) {
         // The display's end is no concern of the measurement.
         let _ = self.chunks.send(chunk.clone());
     }
+}
+
+fn heading(case: &Case, TrialPosition { task, tasks, run, runs, .. }: TrialPosition) -> String {
+    let what = match &case.task {
+        Task::Prompt(_) => "prompt",
+        Task::Workload(_) => "workload",
+    };
+    format!("{}  {what} {task}/{tasks}  run {run}/{runs}", case.target.name)
 }
 
 fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
@@ -141,8 +154,8 @@ impl Shared {
 
     fn line(&mut self, elapsed: Duration) -> String {
         self.drain();
-        let Some(place) = self.place else { return String::new() };
-        let mut line = format!("{}  {}/{}", self.heading, place.trial, place.trials);
+        let Some(position) = self.position else { return String::new() };
+        let mut line = format!("{}  {}/{}", self.heading, position.trial, position.trials);
         if let Some(stream) = self.stream.as_ref().filter(|stream| stream.tokens > 0) {
             let _ = write!(line, "  {} tokens", stream.tokens);
             if let Some(speed) = stream.speed() {
@@ -154,7 +167,7 @@ impl Shared {
             let seconds = elapsed.saturating_sub(self.begun).as_secs_f64();
             let _ = write!(line, "  {ended}{of} requests  {:.1} tok/s", tokens as f64 / seconds);
         }
-        if let Some(left) = left(place, self.begun, elapsed) {
+        if let Some(left) = left(position, self.begun, elapsed) {
             let _ = write!(line, "  {} left", clock(left));
         }
         line
@@ -162,9 +175,9 @@ impl Shared {
 }
 
 /// The time that is left if this trial and the others take as long as those before.
-fn left(place: TrialPosition, begun: Duration, elapsed: Duration) -> Option<Duration> {
-    let done = u32::try_from(place.trial.checked_sub(1)?).ok().filter(|&done| done > 0)?;
-    let all = u32::try_from(place.trials).ok()?;
+fn left(position: TrialPosition, begun: Duration, elapsed: Duration) -> Option<Duration> {
+    let done = u32::try_from(position.trial.checked_sub(1)?).ok().filter(|&done| done > 0)?;
+    let all = u32::try_from(position.trials).ok()?;
     Some((begun / done * all).saturating_sub(elapsed))
 }
 

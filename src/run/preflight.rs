@@ -13,7 +13,7 @@ use llm_stream_core::{
 };
 use tokio::runtime::Runtime;
 
-use super::{interrupt::Interrupt, terminal::Terminal};
+use super::{Cancellation, Event, Observer};
 use crate::{
     load::{self, Follow},
     plan::{Access, Case, Target},
@@ -22,9 +22,6 @@ use crate::{
 
 /// Most times that fields are left out and the endpoint is asked once more.
 const MOST_ROUNDS: usize = 6;
-
-/// Most prompts that are named.
-const NAMED: usize = 3;
 
 /// Trials that would all fail, with the reason.
 pub(super) struct Unusable {
@@ -65,17 +62,17 @@ pub(super) struct Requests {
     pub(super) failed: usize,
 }
 
-/// Asks, and says in a line each what is wrong.
+/// Asks every endpoint, and tells the observer what is wrong.
 pub(super) fn run(
     accesses: &[(Arc<Target>, Access)],
     cases: &[Arc<Case>],
-    interrupt: &Interrupt,
-    terminal: &Terminal,
+    cancellation: &Cancellation,
+    observer: &mut dyn Observer,
 ) -> Preflight {
     let real = || accesses.iter().filter(|(target, _)| !target.is_simulated());
     let found: Vec<_> = thread::scope(|scope| {
         let asking: Vec<_> = real()
-            .map(|(target, access)| scope.spawn(|| ask(target, access, cases, interrupt)))
+            .map(|(target, access)| scope.spawn(|| ask(target, access, cases, cancellation)))
             .collect();
         asking.into_iter().map(|asked| asked.join().unwrap_or_default()).collect()
     });
@@ -83,18 +80,10 @@ pub(super) fn run(
     for ((target, _), Asked { requests, found }) in real().zip(found) {
         preflight.asked.push((target.clone(), requests));
         for (prompts, Finding { error, is_certain }) in found {
-            let (head, tail) = match is_certain {
-                true => ("ERROR", "not run"),
-                false => ("WARNING", "run anyway"),
-            };
-            let trials = match &prompts {
-                None => "its trials are".to_owned(),
-                Some(prompts) => format!("its trials with {} are", names(prompts)),
-            };
-            terminal.err(&format!(
-                "{head}: {}: {}: {}; {trials} {tail}\n",
-                target.name, error.kind, error.message
-            ));
+            let affected = prompts.as_deref();
+            let event =
+                Event::PreflightFinding { target, prompts: affected, error: &error, is_certain };
+            let _ = observer.event(event);
             if is_certain {
                 let target = target.clone();
                 preflight.unusable.push(Unusable { target, prompts, error });
@@ -102,15 +91,6 @@ pub(super) fn run(
         }
     }
     preflight
-}
-
-fn names(prompts: &[Arc<Prompt>]) -> String {
-    let named: Vec<_> =
-        prompts.iter().take(NAMED).map(|prompt| format!("`{}`", prompt.name)).collect();
-    match prompts.len().saturating_sub(NAMED) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more prompts", named.join(", ")),
-    }
 }
 
 /// What came of asking an endpoint.
@@ -121,8 +101,13 @@ struct Asked {
     found: Vec<(Option<Vec<Arc<Prompt>>>, Finding)>,
 }
 
-fn ask(target: &Arc<Target>, access: &Access, cases: &[Arc<Case>], interrupt: &Interrupt) -> Asked {
-    Asking::new(target, access, interrupt).map_or_else(
+fn ask(
+    target: &Arc<Target>,
+    access: &Access,
+    cases: &[Arc<Case>],
+    cancellation: &Cancellation,
+) -> Asked {
+    Asking::new(target, access, cancellation).map_or_else(
         |error| {
             let error = RequestError::new(ErrorKind::Connect, format!("{error:#}"));
             let finding = Finding { error, is_certain: true };
@@ -147,7 +132,7 @@ impl<'a> Asking<'a> {
     fn new(
         target: &'a Arc<Target>,
         access: &'a Access,
-        interrupt: &'a Interrupt,
+        cancellation: &'a Cancellation,
     ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -155,7 +140,7 @@ impl<'a> Asking<'a> {
             .context("failed to start the runtime")?;
         let options = options(target, access, &access.url);
         let client = Client::new(&options)?;
-        let (waiting, requests) = (Waiting(interrupt), Requests::default());
+        let (waiting, requests) = (Waiting(cancellation), Requests::default());
         Ok(Self { target, access, options, client, runtime, waiting, requests })
     }
 
@@ -215,7 +200,7 @@ impl<'a> Asking<'a> {
         };
         let mut left = named(self.target, refused);
         for _ in 0..MOST_ROUNDS {
-            if left.is_empty() || self.waiting.0.came() {
+            if left.is_empty() || self.waiting.0.is_cancelled() {
                 return None;
             }
             let target = self.leaving_out(&left);
@@ -366,11 +351,11 @@ fn options<'a>(target: &Target, access: &'a Access, url: &'a str) -> Options<'a>
 }
 
 /// Nothing is shown of an answer; an interrupt ends the wait for it.
-struct Waiting<'a>(&'a Interrupt);
+struct Waiting<'a>(&'a Cancellation);
 
 impl Follow for Waiting<'_> {
     fn is_cancelled(&self) -> bool {
-        self.0.came()
+        self.0.is_cancelled()
     }
 }
 
@@ -387,6 +372,6 @@ impl AnswerObserver for Waiting<'_> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.0.came()
+        self.0.is_cancelled()
     }
 }

@@ -7,27 +7,21 @@ use std::{
 };
 
 use anyhow::Context as _;
-use jiff::Timestamp;
-use llm_stream_core::server_metrics::MetricComparison;
 
 use crate::{
-    plan::Case,
-    report::{
-        csv,
-        loads::{self, LoadRow},
-        server,
-    },
-    row::Row,
+    plan::Plan,
+    report::{csv, loads, server},
+    run::{Event, Observer, today},
 };
 
 /// The results' file, and its path.
-pub(super) struct Output {
-    pub(super) path: PathBuf,
-    pub(super) results: Results,
+pub(in crate::harness) struct Output {
+    pub(in crate::harness) path: PathBuf,
+    pub(in crate::harness) results: Results,
 }
 
 /// Where rows go.
-pub(super) struct Results {
+pub(in crate::harness) struct Results {
     requests: csv::Writer<File>,
     loads: Option<loads::Writer<File>>,
     server: Option<server::Writer<File>>,
@@ -36,11 +30,9 @@ pub(super) struct Results {
 impl Output {
     /// Creates `path` with its folder, or a new file in cargo's target folder; where there are
     /// loads or metrics of servers, others beside it for them.
-    pub(super) fn create(
-        path: Option<&Path>,
-        with_loads: bool,
-        with_metrics: bool,
-    ) -> anyhow::Result<Self> {
+    pub(in crate::harness) fn create(path: Option<&Path>, plan: &Plan) -> anyhow::Result<Self> {
+        let with_loads = plan.cases.iter().any(|case| case.task.workload().is_some());
+        let with_metrics = plan.cases.iter().any(|case| case.target.metrics_url.is_some());
         let path = match path {
             Some(path) => path.to_owned(),
             None => fresh_folder(&target_folder().join("llm-stream-bench"))?.join("results.csv"),
@@ -73,24 +65,22 @@ impl Output {
     }
 }
 
-impl Results {
-    /// Writes the row of a request.
-    pub(super) fn write(&mut self, row: &Row) -> io::Result<()> {
-        self.requests.write(row)
-    }
-
-    /// Writes what the server's metrics said of a trial.
-    pub(super) fn write_server(
-        &mut self,
-        case: &Case,
-        beside: &MetricComparison,
-    ) -> io::Result<()> {
-        self.server.as_mut().map_or(Ok(()), |server| server.write(case, beside))
-    }
-
-    /// Writes the row of a load.
-    pub(super) fn write_load(&mut self, row: &LoadRow<'_>) -> io::Result<()> {
-        self.loads.as_mut().map_or(Ok(()), |loads| loads.write(row))
+impl Observer for Results {
+    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+        match event {
+            Event::Request { row, .. } => {
+                self.requests.write(row).context("failed to write the row")
+            }
+            Event::Load { row } => {
+                let written = self.loads.as_mut().map_or(Ok(()), |loads| loads.write(row));
+                written.context("failed to write the results")
+            }
+            Event::ServerMetrics { case, comparison } => {
+                let server = self.server.as_mut();
+                Ok(server.map_or(Ok(()), |server| server.write(case, comparison))?)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -117,15 +107,9 @@ fn fresh_folder(parent: &Path) -> anyhow::Result<PathBuf> {
     unreachable!("the names do not end")
 }
 
-/// The date, by the wall clock. No figure comes from it.
-#[expect(clippy::disallowed_methods, reason = "the harness dates runs and rows")]
-pub(super) fn today() -> Timestamp {
-    Timestamp::now()
-}
-
 /// cargo's target folder: the one that this executable lies in, which cargo marks with a
 /// `CACHEDIR.TAG`; else `target` in the current folder.
-pub(super) fn target_folder() -> PathBuf {
+pub(in crate::harness) fn target_folder() -> PathBuf {
     let executable = std::env::current_exe().unwrap_or_default();
     executable
         .ancestors()

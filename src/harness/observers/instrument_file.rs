@@ -1,0 +1,53 @@
+//! The instrument's error, kept next to the results.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::{
+    calibrate::Calibration,
+    harness::terminal::Terminal,
+    run::{Event, InstrumentSetting, Observer},
+};
+
+/// Writes `RESULTS.instrument.json`.
+pub(in crate::harness) struct InstrumentFile {
+    /// The results' path.
+    pub(in crate::harness) results: PathBuf,
+    pub(in crate::harness) terminal: Arc<Terminal>,
+}
+
+impl Observer for InstrumentFile {
+    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+        // A device or a pipe has no folder for it.
+        if let Event::InstrumentMeasured { calibrations } = event
+            && self.results.is_file()
+            && let Err(error) = self.write(calibrations)
+        {
+            let line = format!("WARNING: the instrument's error is not kept: {error:#}\n\n");
+            self.terminal.err(&line);
+        }
+        Ok(())
+    }
+}
+
+impl InstrumentFile {
+    fn write(&self, calibrations: &[(InstrumentSetting, Calibration)]) -> anyhow::Result<()> {
+        let path = self.results.with_extension("instrument.json");
+        let kept: Vec<_> = calibrations
+            .iter()
+            .map(|(setting, calibration)| Kept { transport: setting.transport.name(), calibration })
+            .collect();
+        fs::write(&path, serde_json::to_vec_pretty(&kept)?)
+            .with_context(|| format!("failed to write {}", path.display()))
+    }
+}
+
+/// A calibration as it is kept; times in seconds.
+#[derive(Serialize)]
+struct Kept<'a> {
+    transport: &'static str,
+    #[serde(flatten)]
+    calibration: &'a Calibration,
+}

@@ -1,0 +1,20 @@
+//! What the command line does with the events of a run: rows, recordings, lines, a progress bar, and
+//! libtest's own lines. Each is an [`Observer`](crate::run::Observer) of its own.
+
+mod instrument_file;
+mod libtest;
+mod libtest_output;
+mod lines;
+mod progress;
+mod recordings;
+mod results;
+
+pub(super) use self::{
+    instrument_file::InstrumentFile,
+    libtest::LibtestTrials,
+    libtest_output::LibtestOutput,
+    lines::Lines,
+    progress::Progress,
+    recordings::{Recordings, file_name},
+    results::{Output, target_folder},
+};

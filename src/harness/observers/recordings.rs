@@ -1,0 +1,53 @@
+//! Recordings: what arrived, a file for each request.
+
+use std::{collections::HashSet, fs, path::PathBuf};
+
+use anyhow::Context as _;
+
+use crate::run::{Event, Observer};
+
+/// Stores recordings in a folder.
+pub(in crate::harness) struct Recordings {
+    folder: PathBuf,
+    /// The file names of this run.
+    used: HashSet<String>,
+}
+
+impl Recordings {
+    pub(in crate::harness) fn new(folder: PathBuf) -> Self {
+        Self { folder, used: HashSet::new() }
+    }
+}
+
+impl Observer for Recordings {
+    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+        let Event::Request { recording: Some(recording), name, redactor: Some(redactor), .. } =
+            event
+        else {
+            return Ok(());
+        };
+        let name = unused(&file_name(name), &mut self.used);
+        let path = self.folder.join(format!("{name}.jsonl"));
+        let file = redactor.hide(recording.clone()).to_jsonl();
+        fs::create_dir_all(&self.folder)
+            .and_then(|()| fs::write(&path, file))
+            .with_context(|| format!("failed to write {}", path.display()))
+    }
+}
+
+/// Returns a trial's name as a file name: without characters that a file system may refuse, and short
+/// enough for one.
+pub(in crate::harness) fn file_name(trial: &str) -> String {
+    const LONGEST: usize = 200;
+    let safe = |c: char| if c.is_alphanumeric() || "-._".contains(c) { c } else { '_' };
+    let mut name: String = trial.chars().map(safe).collect();
+    name.truncate(name.floor_char_boundary(LONGEST));
+    name
+}
+
+/// Returns `name`, with a number if it is in `used`: two trials may have the same file name.
+fn unused(name: &str, used: &mut HashSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| used.insert(name.clone())).unwrap_or_default()
+}

@@ -1,0 +1,85 @@
+//! A trial that is a conversation: one turn after another, each with a row.
+
+use std::sync::Arc;
+
+use llm_stream_core::{prompt::Prompt, recording::RequestError, summary::Tally};
+
+use super::{
+    Cancelled, Event, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded, today,
+    trial::cancelled,
+};
+use crate::{
+    load::{Answer, Conversation},
+    plan::Case,
+    report::TrialResult,
+    row::Row,
+};
+
+impl Runner<'_> {
+    /// Asks all turns, as long as there are answers to continue with.
+    pub(super) fn converse(
+        &mut self,
+        case: &Arc<Case>,
+        prompt: &Arc<Prompt>,
+        position: TrialPosition,
+        prepared: Result<(), RequestError>,
+    ) -> Result<TrialEnd, Cancelled> {
+        let mut conversation = Conversation::default();
+        let mut rows: Vec<Row> = Vec::new();
+        let turns = [prompt].into_iter().chain(&prompt.turns);
+        for (turn, number) in turns.zip(1..) {
+            let started = today();
+            let answer = match &prepared {
+                Ok(()) => self.ask_turn(case, turn, position, &mut conversation),
+                Err(error) => Answer::failed(error.clone()),
+            };
+            self.check_cancelled()?;
+            let name = format!("{}::turn-{number}", case.name);
+            let row = self.keep((case, turn, &name), started, answer);
+            if let Ok(sample) = &row.outcome {
+                self.tell(Event::TurnFinished { number, sample });
+            }
+            let is_over = row.outcome.is_err();
+            if !is_over && conversation.is_blank() && number <= prompt.turns.len() {
+                self.tell(Event::TurnWithoutText { number });
+            }
+            rows.push(row);
+            if is_over {
+                break;
+            }
+        }
+        Ok(self.end_conversation(case, &rows))
+    }
+
+    /// Counts the trial.
+    fn end_conversation(&mut self, case: &Arc<Case>, rows: &[Row]) -> TrialEnd {
+        let requests: Vec<_> = rows.iter().map(Row::request).collect();
+        self.summary.add(case.group.id, &requests);
+        self.trials.extend(TrialResult::conversation(rows, today()));
+        let mut tally = Tally::default();
+        rows.iter().for_each(|row| tally.add(&row.prompt, row.case.run, &row.outcome));
+        let failure = rows.iter().zip(1..).find_map(|(row, number)| {
+            let error = row.outcome.as_ref().err()?;
+            Some(format!("turn {number}: {}: {error}", error.kind))
+        });
+        let outcome = failure.map_or(Ok(TrialOutcome::Conversation(&tally)), Err);
+        self.end_trial(case, outcome, Some(&tally))
+    }
+
+    fn ask_turn(
+        &mut self,
+        case: &Arc<Case>,
+        turn: &Prompt,
+        position: TrialPosition,
+        conversation: &mut Conversation,
+    ) -> Answer {
+        self.tell(Event::RequestStarted { case, position });
+        let asked = guarded(|| {
+            let Some(model) = &self.models.active else { return cancelled() };
+            let (follower, cancellation) = (self.follower(), &self.options.cancellation);
+            let asking = conversation.ask(&model.target, turn, &model.client, &follower);
+            self.runtime.block_on(cancellation.or(asking)).unwrap_or_else(cancelled)
+        });
+        self.unless_panicked(asked)
+    }
+}

@@ -1,0 +1,266 @@
+//! The engine: [`Runner`] measures a [`Plan`] and returns a [`Run`].
+//!
+//! It knows no terminal, no libtest and no file. What it does on the way it tells an [`Observer`];
+//! what ends it early is a [`Cancellation`].
+
+mod adaptive_runs;
+mod cancellation;
+mod conversation;
+mod instrument;
+mod judge;
+mod models;
+mod observer;
+mod position;
+mod preflight;
+mod prompt_length;
+mod server_metrics;
+mod trial;
+mod workload;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use llm_stream_core::{
+    baseline::Baseline,
+    recording::{ErrorKind, RequestError},
+    summary::{Summary, Tally},
+    verdict::Reference,
+};
+use tokio::runtime::Runtime;
+
+pub(crate) use self::models::simulated_url;
+pub use self::{
+    cancellation::Cancellation,
+    instrument::InstrumentSetting,
+    observer::{Event, Observer, TrialOutcome},
+    position::TrialPosition,
+};
+use self::{
+    instrument::Instruments,
+    models::Models,
+    position::Positions,
+    preflight::Unusable,
+    server_metrics::{Answered, RequestLedger},
+};
+use crate::{
+    config::Order,
+    load::Follow,
+    plan::{Access, Case, Plan, Target},
+    report::{Instrument, Run, RunOutcome, TrialResult},
+};
+
+/// What each model needs of the environment: its key, its headers, the route to it.
+pub type Accesses = Vec<(Arc<Target>, Access)>;
+
+/// What decides how a plan is measured, besides the plan.
+#[derive(Default)]
+pub struct RunOptions {
+    /// What each model of the plan needs of the environment.
+    pub accesses: Accesses,
+    /// Whether every endpoint is asked once before the first trial.
+    pub preflight: bool,
+    /// Whether the instrument's own error is measured and counts, and a simulated load that the
+    /// simulator did not keep is invalid.
+    pub checks_instrument: bool,
+    /// The run that relative thresholds refer to.
+    pub baseline: Option<Baseline>,
+    /// The machine that measures, in a line.
+    pub machine: String,
+    /// Ends the run early.
+    pub cancellation: Cancellation,
+}
+
+/// A run, and how many of its trials failed.
+#[derive(Debug)]
+pub struct Measured {
+    /// The run; its outcome is still to be decided.
+    pub run: Run,
+    /// How many trials failed; `None` when the run was cancelled.
+    pub failed: Option<u64>,
+}
+
+/// Measures a plan.
+pub struct Runner<'a> {
+    plan: Plan,
+    positions: Positions,
+    options: RunOptions,
+    observer: &'a mut dyn Observer,
+    runtime: Runtime,
+    models: Models,
+    summary: Summary,
+    trials: Vec<TrialResult>,
+    /// The last trial that was announced by its model and task.
+    announced: Option<Arc<Case>>,
+    /// The time to the first token of the first valid answer of each model to each prompt.
+    first_ttft: HashMap<(usize, usize), Duration>,
+    unusable: Vec<Unusable>,
+    ledger: RequestLedger,
+}
+
+/// The run was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cancelled;
+
+/// How a trial ended.
+struct TrialEnd {
+    /// Why it failed, if it did.
+    failure: Option<String>,
+    /// Its requests, for the server's metrics; `None` when none was sent.
+    tally: Option<Tally>,
+}
+
+impl<'a> Runner<'a> {
+    /// Prepares to measure `plan`. An error means that the system gives no runtime.
+    pub fn new(
+        plan: Plan,
+        options: RunOptions,
+        observer: &'a mut dyn Observer,
+    ) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("failed to start the runtime")?;
+        Ok(Self {
+            positions: Positions::of(&plan.cases),
+            summary: Summary::new(plan.cases.iter().map(|case| &case.group)),
+            plan,
+            options,
+            observer,
+            runtime,
+            models: Models::default(),
+            trials: Vec::new(),
+            announced: None,
+            first_ttft: HashMap::new(),
+            unusable: Vec::new(),
+            ledger: RequestLedger::default(),
+        })
+    }
+
+    /// Measures: preflight, trials, the instrument, more trials where thresholds are undecided.
+    pub fn run(mut self) -> Measured {
+        if self.options.preflight {
+            self.preflight();
+        }
+        let (failed, instruments) = match self.measure() {
+            Ok((failed, instruments)) => (Some(failed), instruments),
+            Err(Cancelled) => (None, Instruments::default()),
+        };
+        Measured { run: self.finish(&instruments), failed }
+    }
+
+    fn measure(&mut self) -> Result<(u64, Instruments), Cancelled> {
+        let failed = self.run_trials(&self.plan.cases.clone())?;
+        let instruments = self.measure_instrument();
+        let more = self.run_until_decided(&instruments)?;
+        match self.is_cancelled() {
+            true => Err(Cancelled),
+            false => Ok((failed + more, instruments)),
+        }
+    }
+
+    /// Runs trials; returns how many failed.
+    fn run_trials(&mut self, cases: &[Arc<Case>]) -> Result<u64, Cancelled> {
+        let mut failed = 0;
+        for case in cases {
+            failed += u64::from(self.trial(case)?.failure.is_some());
+        }
+        Ok(failed)
+    }
+
+    /// Asks each endpoint once; the trials of those that cannot answer are not run.
+    fn preflight(&mut self) {
+        self.open_ledger();
+        let preflight::Preflight { unusable, asked } = preflight::run(
+            &self.options.accesses,
+            &self.plan.cases,
+            &self.options.cancellation,
+            self.observer,
+        );
+        self.unusable = unusable;
+        for (target, preflight::Requests { valid, failed }) in asked {
+            let found = self.options.accesses.iter().find(|(of, _)| Arc::ptr_eq(of, &target));
+            let access = found.map(|(_, access)| access.clone()).unwrap_or_default();
+            self.count_preflight(&target, &access, Answered { valid, failed });
+        }
+    }
+
+    /// What the rows say together, judged with `instruments`.
+    fn finish(mut self, instruments: &Instruments) -> Run {
+        let confidence = self.confidence();
+        let verdicts = self.judge_all(instruments, confidence);
+        let instrument = |(setting, calibration): &(InstrumentSetting, _)| Instrument {
+            transport: setting.transport,
+            calibration: *calibration,
+        };
+        Run {
+            summary: std::mem::take(&mut self.summary),
+            verdicts: verdicts.into_iter().filter(|of| !of.verdicts.is_empty()).collect(),
+            confidence,
+            took_turns: self.plan.order == Order::Interleaved,
+            trials: std::mem::take(&mut self.trials),
+            instruments: instruments.known.iter().map(instrument).collect(),
+            machine: self.options.machine.clone(),
+            ending: RunOutcome::default(),
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.options.cancellation.is_cancelled()
+    }
+
+    /// An error when the run is cancelled.
+    fn check_cancelled(&self) -> Result<(), Cancelled> {
+        if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
+    }
+
+    /// Tells the observer something whose failure changes nothing.
+    fn tell(&mut self, event: Event<'_>) {
+        let _ = self.observer.event(event);
+    }
+
+    /// What the run is compared with, if anything.
+    fn reference(&self) -> Option<Reference<'_>> {
+        let RunOptions { baseline, machine, .. } = &self.options;
+        baseline.as_ref().map(|baseline| Reference { baseline, machine })
+    }
+
+    /// `text` without the secrets of the active model's requests.
+    fn hidden(&self, text: &str) -> String {
+        let active = self.models.active.as_ref();
+        active.map_or_else(|| text.to_owned(), |model| model.client.secrets().hidden_in(text))
+    }
+}
+
+/// The user is shown the progress of a request, and may cancel it.
+struct Follower<'a> {
+    observer: Option<&'a dyn Observer>,
+    cancellation: &'a Cancellation,
+}
+
+impl Follow for Follower<'_> {
+    fn arrived(&self, chunk: &llm_stream_core::recording::Chunk) {
+        if let Some(observer) = self.observer {
+            observer.bytes_arrived(chunk);
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancellation.is_cancelled()
+    }
+}
+
+/// A panic, which is a defect of this program, as a failed request like any other: the run goes on
+/// and its rows are kept. The panic's own message is on stderr.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, RequestError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|_| {
+        let message = "a defect of llm-stream-bench: see the panic above";
+        RequestError::new(ErrorKind::Internal, message)
+    })
+}
+
+/// The date, by the wall clock. No figure comes from it.
+#[expect(clippy::disallowed_methods, reason = "runs and rows are dated here")]
+pub(crate) fn today() -> Timestamp {
+    Timestamp::now()
+}

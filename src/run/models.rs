@@ -1,0 +1,99 @@
+//! The models of a run that have connections: the one that is measured, and those between its turns.
+
+use std::{sync::Arc, time::Instant};
+
+use anyhow::Context as _;
+use llm_stream_client::{self as client, Client};
+use llm_stream_core::{
+    prompt::Prompt, protocol::Protocol, punctuality::Punctuality, recording::RequestError,
+};
+use llm_stream_sim::{AnswerLog, Simulator};
+
+use super::server_metrics::ServerMetricsProbe;
+use crate::{
+    load::PromptSizer,
+    plan::{Access, Endpoint, Target},
+};
+
+/// A model with its connection, and its server when that is the simulator.
+pub(super) struct Model {
+    pub(super) target: Arc<Target>,
+    pub(super) client: Client,
+    /// The lengths of its synthetic prompts.
+    pub(super) sizer: PromptSizer,
+    /// The prompts for which there is no text of the right length, and why.
+    pub(super) unsizable: Vec<(Arc<Prompt>, RequestError)>,
+    pub(super) metrics: ServerMetricsProbe,
+    simulator: Option<Simulator>,
+}
+
+impl Model {
+    pub(super) fn connect(target: &Arc<Target>, access: &Access) -> anyhow::Result<Self> {
+        let (url, simulator) = match &target.endpoint {
+            Endpoint::Url(_) | Endpoint::Socket { .. } => (access.url.clone(), None),
+            Endpoint::Simulated(script) => {
+                let simulator = Simulator::start(script.clone(), target.protocol)
+                    .context("failed to start the simulated endpoint")?
+                    .briefly_logged();
+                (simulated_url(&simulator, target.protocol), Some(simulator))
+            }
+        };
+        let client = Client::new(&client::Options {
+            url: &url,
+            headers: &access.headers,
+            api_key: access.key.as_ref(),
+            timeouts: target.timeouts,
+            transport: target.transport,
+            connection: target.connection,
+            protocol: target.protocol,
+            route: &access.route,
+        })?;
+        Ok(Self {
+            target: target.clone(),
+            client,
+            metrics: ServerMetricsProbe::of(target, access)?,
+            sizer: PromptSizer::default(),
+            unsizable: Vec::new(),
+            simulator,
+        })
+    }
+
+    /// How the simulator kept its script since the last call, if the model is simulated; the
+    /// requests were `handed_over` then.
+    pub(super) fn punctuality(&self, handed_over: Vec<Instant>) -> Option<Punctuality> {
+        let log = self.simulator.as_ref()?.take_log();
+        let timings = log.iter().map(AnswerLog::timing).collect();
+        Some(Punctuality::of(timings, handed_over))
+    }
+}
+
+/// Returns the URL at which the simulator takes requests.
+pub(crate) fn simulated_url(simulator: &Simulator, protocol: &dyn Protocol) -> String {
+    format!("{}{}{}", simulator.url(), protocol.prefix(), protocol.path())
+}
+
+/// The connected models.
+#[derive(Default)]
+pub(super) struct Models {
+    /// The one that is measured now.
+    pub(super) active: Option<Model>,
+    /// Those that are measured in turns with it.
+    idle: Vec<Model>,
+}
+
+impl Models {
+    /// Whether `target` is the active model.
+    pub(super) fn is_active(&self, target: &Arc<Target>) -> bool {
+        self.active.as_ref().is_some_and(|model| Arc::ptr_eq(&model.target, target))
+    }
+
+    /// Makes an idle model the active one; false if `target` is not connected. The active one
+    /// becomes idle if `keeps_idle`: models measured one after another need no connection later.
+    pub(super) fn switch_to(&mut self, target: &Arc<Target>, keeps_idle: bool) -> bool {
+        let before = self.active.take();
+        self.idle.extend(before.filter(|_| keeps_idle));
+        let position = self.idle.iter().position(|model| Arc::ptr_eq(&model.target, target));
+        self.active = position.map(|position| self.idle.swap_remove(position));
+        self.active.is_some()
+    }
+}

@@ -1,0 +1,254 @@
+//! One trial: the model is made ready, warmed up if it is new, and asked; each request gets a row.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use llm_stream_core::{
+    prompt::Prompt,
+    recording::{ErrorKind, Recording, RequestError},
+    sample::{Note, Sample},
+    summary::Tally,
+    text::visible_lines,
+};
+
+use super::{
+    Cancelled, Event, Follower, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded,
+    models::Model, preflight::Unusable, server_metrics::Answered, today,
+};
+use crate::{
+    config::Order,
+    load::{self, Answer},
+    plan::{Case, Task},
+    report::TrialResult,
+    row::Row,
+};
+
+impl Runner<'_> {
+    /// Runs one trial from the warm-up to its rows.
+    pub(super) fn trial(&mut self, case: &Arc<Case>) -> Result<TrialEnd, Cancelled> {
+        self.tell(Event::TrialStarted { case });
+        let position = self.positions.get(case);
+        self.check_cancelled()?;
+        let prepared = self.prepare(case, position);
+        self.check_cancelled()?;
+        // A model that is not asked has no server here: the active one may be another's.
+        let before = prepared.as_ref().ok().and_then(|()| self.metrics_before());
+        self.check_cancelled()?;
+        // What was logged before, such as the warm-up, is not the trial's.
+        self.models.active.as_ref().map(|model| model.punctuality(Vec::new()));
+        let ended = match &case.task {
+            Task::Prompt(prompt) if prompt.turns.is_empty() => {
+                self.ask_one(case, prompt, position, prepared)
+            }
+            Task::Prompt(prompt) => self.converse(case, prompt, position, prepared),
+            Task::Workload(workload) => self.run_load(case, workload, position, prepared),
+        };
+        if let Some(before) = before.filter(|_| !self.is_cancelled()) {
+            let tally = ended.as_ref().ok().and_then(|end| end.tally.as_ref());
+            self.compare_metrics(case, &before, tally);
+        }
+        ended
+    }
+
+    /// Makes the trial's model the active one, with all that its prompts need.
+    fn prepare(&mut self, case: &Arc<Case>, position: TrialPosition) -> Result<(), RequestError> {
+        if let Some(error) = self.why_unusable(case) {
+            let last = self.announced.replace(case.clone());
+            if last.is_none_or(|last| !Arc::ptr_eq(&last.target, &case.target)) {
+                self.tell(Event::ModelStarted { target: &case.target });
+            }
+            return Err(error);
+        }
+        self.activate(case, position)
+            .map_err(|error| RequestError::new(ErrorKind::Connect, format!("{error:#}")))?;
+        self.measure_lengths(case)
+    }
+
+    /// What the preflight found wrong with the trial's model.
+    fn why_unusable(&self, case: &Case) -> Option<RequestError> {
+        let Unusable { error, .. } = self.unusable.iter().find(|one| one.is_of(case))?;
+        let message = format!("{} (preflight; not asked again)", error.message);
+        Some(RequestError::new(error.kind, message))
+    }
+
+    /// Makes the trial's model the active one, and announces the trial.
+    fn activate(&mut self, case: &Arc<Case>, position: TrialPosition) -> anyhow::Result<()> {
+        let target = &case.target;
+        if !self.models.is_active(target) {
+            self.announced = None;
+            self.tell(Event::ModelStarted { target });
+            let keeps_idle = self.plan.order != Order::AsListed;
+            if !self.models.switch_to(target, keeps_idle) {
+                self.connect(case, position)?;
+            }
+        }
+        if self.is_cancelled() {
+            return Ok(());
+        }
+        let last = self.announced.replace(case.clone());
+        if last.is_none_or(|last| !last.task.is(&case.task)) {
+            self.tell(Event::TaskStarted { case, position });
+        }
+        self.tell(Event::RunStarted { position });
+        Ok(())
+    }
+
+    /// Connects to the trial's model, which is new, and warms it up.
+    fn connect(&mut self, case: &Arc<Case>, position: TrialPosition) -> anyhow::Result<()> {
+        let target = &case.target;
+        let found = self.options.accesses.iter().find(|(of, _)| Arc::ptr_eq(of, target));
+        let (_, access) = found.context("a model that was not selected")?;
+        self.models.active = Some(Model::connect(target, access)?);
+        self.open_ledger_entry();
+        if self.plan.warm_up {
+            let is_valid = self.warm_up(case, position);
+            self.count(Answered::one(is_valid));
+        }
+        Ok(())
+    }
+
+    /// Sends the warm-up request; whether it had a valid answer.
+    fn warm_up(&mut self, case: &Arc<Case>, position: TrialPosition) -> bool {
+        self.tell(Event::WarmUpStarted { case, position });
+        let Some(model) = &self.models.active else { return false };
+        let (follower, cancellation) = (self.follower(), &self.options.cancellation);
+        let warm_up = load::warm_up(&model.target, &model.client, &follower);
+        let outcome = match self.runtime.block_on(cancellation.or(warm_up)) {
+            Some(answer) if !self.is_cancelled() => answer.outcome,
+            _ => return false,
+        };
+        self.tell(Event::WarmUpFinished { outcome: &outcome });
+        outcome.is_ok()
+    }
+
+    pub(super) fn follower(&self) -> Follower<'_> {
+        let cancellation = &self.options.cancellation;
+        Follower { observer: Some(&*self.observer), cancellation }
+    }
+
+    /// One prompt, one row.
+    fn ask_one(
+        &mut self,
+        case: &Arc<Case>,
+        prompt: &Arc<Prompt>,
+        position: TrialPosition,
+        prepared: Result<(), RequestError>,
+    ) -> Result<TrialEnd, Cancelled> {
+        let started = today();
+        let answer = match prepared {
+            Ok(()) => self.ask_guarded(case, position),
+            Err(error) => Answer::failed(error),
+        };
+        self.check_cancelled()?;
+        let row = self.keep((case, prompt, &case.name), started, answer);
+        self.summary.add(case.group.id, &[row.request()]);
+        self.trials.push(TrialResult::request(&row, today()));
+        let mut tally = Tally::default();
+        tally.add(&row.prompt, row.case.run, &row.outcome);
+        let outcome = row.outcome.as_ref().map(TrialOutcome::Answer);
+        let outcome = outcome.map_err(|error| format!("{}: {error}", error.kind));
+        Ok(self.end_trial(case, outcome, Some(&tally)))
+    }
+
+    fn ask_guarded(&mut self, case: &Arc<Case>, position: TrialPosition) -> Answer {
+        self.tell(Event::RequestStarted { case, position });
+        let asked = guarded(|| {
+            let Some(model) = &self.models.active else { return cancelled() };
+            let (follower, cancellation) = (self.follower(), &self.options.cancellation);
+            let asking = load::run(case, &model.sizer, &model.client, &follower);
+            self.runtime.block_on(cancellation.or(asking)).unwrap_or_else(cancelled)
+        });
+        self.unless_panicked(asked)
+    }
+
+    /// The answer; after a panic a failed one, and no connection, which may be in any state.
+    pub(super) fn unless_panicked(&mut self, asked: Result<Answer, RequestError>) -> Answer {
+        asked.unwrap_or_else(|error| {
+            self.models.active = None;
+            Answer::failed(error)
+        })
+    }
+
+    /// Makes a request's row, and has observers store it with its recording, called `name`.
+    pub(super) fn keep(
+        &mut self,
+        (case, prompt, name): (&Arc<Case>, &Arc<Prompt>, &str),
+        started: Timestamp,
+        answer: Answer,
+    ) -> Row {
+        let Answer { recording, mut outcome } = answer;
+        // A later turn of a conversation is expected to be fast.
+        if let (Ok(sample), false) = (&mut outcome, prompt.is_later_turn()) {
+            self.compare_with_first(case, sample);
+        }
+        self.note_lateness(case, recording.as_ref(), &mut outcome);
+        let (case, prompt) = (case.clone(), prompt.clone());
+        let mut row = Row { case, prompt, started, place: None, outcome };
+        // First of all, so that a reader of the lines finds the row.
+        let redactor = self.models.active.as_ref().map(|model| model.client.secrets());
+        let recording = recording.as_ref();
+        let event = Event::Request { row: &row, recording, name, redactor };
+        if let Err(error) = self.observer.event(event) {
+            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
+        }
+        row
+    }
+
+    /// Notes how the simulator kept its script for one request.
+    fn note_lateness(
+        &mut self,
+        case: &Case,
+        recording: Option<&Recording>,
+        outcome: &mut Result<Sample, RequestError>,
+    ) {
+        let handed_over = recording.and_then(|recording| recording.origin);
+        let model = self.models.active.as_ref();
+        let handed_over = handed_over.into_iter().collect();
+        let punctuality = model.and_then(|model| model.punctuality(handed_over));
+        if let (Ok(sample), Some(punctuality)) = (outcome, punctuality) {
+            sample.notes.extend(punctuality.is_late().then_some(Note::SimulatorLate));
+            self.summary.add_punctuality(case.group.id, punctuality);
+        }
+    }
+
+    /// Tells observers how a trial ended.
+    pub(super) fn end_trial(
+        &mut self,
+        case: &Arc<Case>,
+        outcome: Result<TrialOutcome<'_>, String>,
+        tally: Option<&Tally>,
+    ) -> TrialEnd {
+        let (tally, failure) = (tally.cloned(), outcome.as_ref().err());
+        let failure = failure.map(|message| visible_lines(message).into_owned());
+        let outcome = match (&outcome, &failure) {
+            (Ok(outcome), _) => *outcome,
+            (Err(_), failure) => TrialOutcome::Failed(failure.as_deref().unwrap_or_default()),
+        };
+        self.tell(Event::TrialFinished { case, outcome });
+        TrialEnd { failure, tally }
+    }
+
+    /// Marks a repeat that came implausibly fast.
+    fn compare_with_first(&mut self, case: &Arc<Case>, sample: &mut Sample) {
+        // The plan keeps both alive, and so their addresses.
+        let key = (Arc::as_ptr(&case.target).addr(), case.task.key());
+        match self.first_ttft.get(&key) {
+            // An answer that was held back has the time at which it was released, one with unread
+            // text has no certain first token, and one that was read late came earlier.
+            None if sample.is_held_back()
+                || sample.is_client_delayed()
+                || !sample.doubts.is_empty() => {}
+            None => drop(self.first_ttft.insert(key, sample.first_token())),
+            Some(first) if sample.is_much_faster_than(*first) => {
+                sample.notes.push(Note::MuchFasterRepeat);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// The answer to a request that was cancelled.
+pub(super) fn cancelled() -> Answer {
+    Answer::failed(RequestError::new(ErrorKind::Interrupted, "interrupted"))
+}

@@ -1,0 +1,256 @@
+//! A trial that is a load: many requests, a row each, and what they reached together.
+
+use std::{sync::Arc, time::Instant};
+
+use anyhow::Context as _;
+use jiff::{SignedDuration, Timestamp};
+use llm_stream_core::{
+    load_stats::{LoadStats, Span},
+    metric::SUCCESS_RATE,
+    punctuality::Punctuality,
+    recording::{ErrorKind, RequestError},
+    summary::Tally,
+    threshold::Threshold,
+};
+
+use super::{
+    Cancelled, Event, Follower, Observer, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded,
+    models::Model, today,
+};
+use crate::{
+    load::{self, LoadRun, RequestEnd},
+    plan::{Case, Workload},
+    report::{TrialResult, loads::LoadRow},
+    row::Row,
+};
+
+/// What a load's requests brought so far.
+#[derive(Default)]
+struct Gathered {
+    tally: Tally,
+    spans: Vec<Span>,
+    /// When each request was handed to the system.
+    handed_over: Vec<Instant>,
+    /// The first failure's message.
+    failure: Option<String>,
+    /// The requests that got no connection, with the first reason.
+    unconnected: Option<(usize, String)>,
+}
+
+/// Least part of a load's requests that must have had a connection: without one, a request was not
+/// sent.
+const LEAST_CONNECTED: f64 = 0.95;
+
+/// A load that ran as specified, or why it did not.
+type Outcome = Result<(Tally, LoadStats), String>;
+
+impl Runner<'_> {
+    /// Runs the load; observers get a row for each request, and one for the load.
+    pub(super) fn run_load(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+        position: TrialPosition,
+        prepared: Result<(), RequestError>,
+    ) -> Result<TrialEnd, Cancelled> {
+        let started = today();
+        let run = match prepared {
+            Ok(()) => self.drive_guarded(case, workload, position),
+            Err(error) => Err(error.into()),
+        };
+        self.check_cancelled()?;
+        Ok(match run {
+            Ok((gathered, run)) => self.end_load(case, workload, started, (gathered, run)),
+            Err(error) => self.not_run(case, started, &format!("{error:#}"), None),
+        })
+    }
+
+    /// Judges a load that has ended.
+    fn end_load(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+        started: Timestamp,
+        (mut gathered, run): (Gathered, LoadRun),
+    ) -> TrialEnd {
+        let failure = gathered.failure.clone();
+        let stats = LoadStats::of(&gathered.spans, run.driven.busy);
+        let tally = case.target.metrics_url.as_ref().map(|_| gathered.tally.clone());
+        let model = self.models.active.as_ref();
+        let punctuality = model.and_then(|model| model.punctuality(gathered.handed_over));
+        let kept = self.script_kept(punctuality.as_ref());
+        let unconnected = gathered.unconnected.take();
+        let outcome = judge((gathered.tally, unconnected), stats.clone(), &run, workload);
+        let outcome = outcome.and_then(|judged| kept.map(|()| judged));
+        let outcome = outcome.map_err(|why| self.hidden(&why));
+        if let Some(punctuality) = punctuality.filter(|_| outcome.is_ok()) {
+            self.summary.add_punctuality(case.group.id, punctuality);
+        }
+        let row = LoadRow::of(case, workload, stats, &outcome);
+        if let Err(error) = self.observer.event(Event::Load { row: &row }) {
+            return self.not_run(case, started, &format!("{error:#}"), tally);
+        }
+        let failed = failed(&outcome, workload, failure.as_deref());
+        let stats = outcome.as_ref().ok().map(|(_, stats)| stats);
+        let times = (started, today());
+        self.trials.push(TrialResult::load(case, times, stats, failed.as_deref()));
+        let told = match (&outcome, failed) {
+            (Ok((tally, stats)), None) => Ok(TrialOutcome::Load { workload, tally, stats }),
+            (_, failed) => Err(failed.unwrap_or_default()),
+        };
+        let end = self.end_trial(case, told, tally.as_ref());
+        self.summary.add_load(case.group.id, outcome, end.failure.is_some());
+        end
+    }
+
+    /// An error where the simulator did not keep its script; observers are told if the instrument
+    /// is not checked.
+    fn script_kept(&mut self, punctuality: Option<&Punctuality>) -> Result<(), String> {
+        match punctuality.and_then(Punctuality::shortfall) {
+            Some(shortfall) if self.options.checks_instrument => Err(shortfall),
+            Some(shortfall) => {
+                self.tell(Event::SimulatorLate { shortfall: &shortfall });
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a load of which there is nothing.
+    fn not_run(
+        &mut self,
+        case: &Arc<Case>,
+        started: Timestamp,
+        message: &str,
+        tally: Option<Tally>,
+    ) -> TrialEnd {
+        let message = self.hidden(message);
+        let failure = format!("not offered: {message}");
+        self.trials.push(TrialResult::load(case, (started, today()), None, Some(&failure)));
+        self.summary.add_load(case.group.id, Err(message), true);
+        self.end_trial(case, Err(failure), tally.as_ref())
+    }
+
+    /// Drives the load; after a panic there are no connections, which may be in any state.
+    fn drive_guarded(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+        position: TrialPosition,
+    ) -> anyhow::Result<(Gathered, LoadRun)> {
+        self.tell(Event::RequestStarted { case, position });
+        guarded(|| self.drive(case, workload)).unwrap_or_else(|panic| {
+            self.models.active = None;
+            anyhow::bail!(panic.message)
+        })
+    }
+
+    fn drive(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+    ) -> anyhow::Result<(Gathered, LoadRun)> {
+        let Self { models, observer, options, .. } = self;
+        let model = models.active.as_ref().context("no connection")?;
+        let follower = Follower { observer: None, cancellation: &options.cancellation };
+        let mut gathered = Gathered::default();
+        let on_result = |ended: RequestEnd| {
+            gathered.take(case, model, &mut **observer, ended);
+            let tokens = gathered.spans.last().and_then(|span| span.tokens);
+            let (ended, of) = (gathered.spans.len(), workload.until.requests);
+            let _ = observer.event(Event::LoadProgress { ended, of, tokens });
+        };
+        let load = (&*case.target, workload, case.run);
+        let run = load::run_load(load, &model.sizer, &model.client, &follower, on_result)?;
+        Ok((gathered, run))
+    }
+}
+
+impl Gathered {
+    /// Has observers store the row and the recording of a request that has ended, and keeps its
+    /// figures.
+    fn take(
+        &mut self,
+        case: &Arc<Case>,
+        model: &Model,
+        observer: &mut dyn Observer,
+        ended: RequestEnd,
+    ) {
+        let RequestEnd { prompt, place, span, since_begun, answer } = ended;
+        let recording = answer.recording.as_ref();
+        self.handed_over.extend(recording.and_then(|recording| recording.origin));
+        let age = SignedDuration::try_from(since_begun).unwrap_or_default();
+        let now = today();
+        let started = now.checked_sub(age).unwrap_or(now);
+        let (outcome, name) = (answer.outcome, format!("{}::request-{}", case.name, place.request));
+        let mut row = Row { case: case.clone(), prompt, started, place: Some(place), outcome };
+        let redactor = Some(model.client.secrets());
+        let event = Event::Request { row: &row, recording, name: &name, redactor };
+        if let Err(error) = observer.event(event) {
+            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
+        }
+        if let Err(error) = &row.outcome {
+            self.failure.get_or_insert_with(|| format!("{}: {error}", error.kind));
+            if matches!(error.kind, ErrorKind::Connect | ErrorKind::ConnectTimeout | ErrorKind::Tls)
+            {
+                self.unconnected.get_or_insert_with(|| (0, error.to_string())).0 += 1;
+            }
+        }
+        self.tally.add(&row.prompt, case.run, &row.outcome);
+        self.spans.push(span);
+    }
+}
+
+/// Whether the load ran as specified.
+fn judge(
+    (tally, unconnected): (Tally, Option<(usize, String)>),
+    stats: Option<LoadStats>,
+    run: &LoadRun,
+    workload: &Workload,
+) -> Outcome {
+    if let Some((unopened, error)) = &run.unopened {
+        return Err(format!("{unopened} connections could not be opened: {error}"));
+    }
+    let stats = stats.ok_or("no request has ended")?;
+    let all = tally.finished();
+    if let Some((requests, first)) = unconnected
+        && ((all - requests) as f64) < LEAST_CONNECTED * all as f64
+    {
+        return Err(format!(
+            "{requests} of {all} requests found no connection, the first: {first}"
+        ));
+    }
+    match stats.shortfall(&workload.shape, &workload.until) {
+        Some(shortfall) => Err(shortfall),
+        None => Ok((tally, stats)),
+    }
+}
+
+/// Why the trial failed, if it did. Requests may fail where a threshold says how many.
+fn failed(outcome: &Outcome, workload: &Workload, failure: Option<&str>) -> Option<String> {
+    let (tally, _) = match outcome {
+        Ok(reached) => reached,
+        Err(shortfall) => return Some(format!("not the load that was asked for: {shortfall}")),
+    };
+    if tally.failed() == 0 || (tally.valid > 0 && tolerates(workload, tally)) {
+        return None;
+    }
+    let first = failure.map(|message| format!(", the first: {message}")).unwrap_or_default();
+    Some(format!("{} of {} requests failed{first}", tally.failed(), tally.finished()))
+}
+
+/// Whether thresholds of the workload allow for the failures of one of its runs. A threshold is of all
+/// runs together, so a run may have more than its share; not so many that the others could not make up
+/// for them, and not most of its requests, unless the threshold allows for that.
+fn tolerates(workload: &Workload, tally: &Tally) -> bool {
+    let limits = || {
+        let of_success = |limit: &&Threshold| limit.metric.name == SUCCESS_RATE.name;
+        let at_least = |limit: &&Threshold| limit.holds(f64::INFINITY);
+        workload.thresholds.iter().filter(of_success).filter(at_least)
+    };
+    let share = 100.0 * tally.failed() as f64 / tally.finished() as f64;
+    let at_best = 100.0 - share / f64::from(workload.runs.max(1));
+    let holds =
+        |limit: &Threshold| limit.holds(at_best) && (share <= 50.0 || limit.holds(100.0 - share));
+    limits().next().is_some() && limits().all(holds)
+}
