@@ -9,7 +9,10 @@ use clap::{
 use llm_stream_core::metric::{METRICS, SUCCESS_RATE};
 use llm_stream_sim::{Fault, FaultKind, Script};
 
-use crate::config::{self, Inconclusive};
+use crate::{
+    config::{self, Inconclusive},
+    plan::Overrides,
+};
 
 /// Measures how fast LLM endpoints stream: a trial for each model, prompt or workload, and run.
 ///
@@ -227,6 +230,17 @@ requests of a load or conversation. All else goes
 to stderr and into the CSV.";
 
 impl Cli {
+    /// What of the command line overrides keys of the config.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            models: self.models.clone(),
+            runs: self.runs,
+            max_runs: self.max_runs,
+            no_warmup: self.no_warmup,
+            record: self.record.clone(),
+        }
+    }
+
     /// The filters, of which any may match.
     pub fn filters(&self) -> Vec<&str> {
         self.libtest.filter.iter().chain(&self.more_filters).map(String::as_str).collect()

@@ -17,7 +17,6 @@ mod terminal;
 mod worker;
 
 use std::{
-    collections::HashSet,
     ffi::OsString,
     fs,
     path::PathBuf,
@@ -29,11 +28,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
 use libtest_mimic::Arguments;
 use llm_stream_client::{self as client, connect_options::Stamps};
-use llm_stream_core::{
-    prompt,
-    text::counted,
-    verdict::{Outcome, Verdict},
-};
+use llm_stream_core::prompt;
 
 use self::{
     baselines::Baselines,
@@ -45,15 +40,13 @@ use self::{
     terminal::Terminal,
 };
 use crate::{
+    bench,
     cli::{self, Cli, Command},
-    config::{Config, ConfigErrors, DataNote, Github, Inconclusive},
+    config::{Config, DataNote, Github, Inconclusive},
     load,
-    plan::{Plan, Target, access},
-    report::{
-        Exporter, GroupVerdicts, Run, RunOutcome, RunStatus, ranking::Ranking,
-        summary::SummaryTables, thresholds,
-    },
-    run::{Accesses, Measured, Observer, RunOptions, Runner},
+    plan::{Plan, Target},
+    report::{Exporter, Run, RunStatus, ranking::Ranking, summary::SummaryTables, thresholds},
+    run::{Measured, Observer, RunOptions, Runner},
 };
 
 const FAILED: u8 = 101;
@@ -123,7 +116,7 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
     }
     // A smoke test tries each case once.
     let measures = cli.libtest.bench;
-    let plan = Plan::new(&config, &cli)?.select(|case| measures || case.run == 1);
+    let plan = Plan::new(&config, &cli.overrides())?.select(|case| measures || case.run == 1);
     let selection = Selection::of(&cli);
     if let Some(mistake) = selection.mistake(&plan) {
         anyhow::bail!(mistake);
@@ -235,20 +228,26 @@ fn insecure(plan: &Plan) -> Vec<String> {
     plan.selected_targets().into_iter().filter_map(warning).collect()
 }
 
-/// Measures the selected cases.
-fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
+/// What keeps the selected cases from being measured; better known before minutes are spent.
+fn check(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<()> {
     if cli.libtest.test_threads.is_some_and(|threads| threads > 1) {
         anyhow::bail!(
             "`--test-threads` must be 1: trials at the same time would measure each other"
         );
     }
-    let accesses = accesses(config, &plan)?;
-    check_packet_stamps(&plan)?;
-    clashes::refuse(&cli, config, &plan)?;
+    check_packet_stamps(plan)?;
+    clashes::refuse(cli, config, plan)?;
     if let Some(folder) = &cli.record {
         fs::create_dir_all(folder)
             .with_context(|| format!("failed to create the folder {}", folder.display()))?;
     }
+    Ok(())
+}
+
+/// Measures the selected cases.
+fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
+    let accesses = bench::accesses(config, &plan)?;
+    check(&cli, config, &plan)?;
     let files = Files::open(&cli)?;
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
@@ -277,9 +276,8 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(results)];
     observers.extend(plan.record.clone().map(|folder| Box::new(Recordings::new(folder)) as _));
     observers.extend(progress.map(|progress| Box::new(progress) as _));
-    observers.push(Box::new(Lines(terminal.clone())));
     let file = InstrumentFile { results: path.clone(), terminal: terminal.clone() };
-    observers.push(Box::new(file));
+    observers.extend([Box::new(Lines(terminal.clone())) as _, Box::new(file) as _]);
     observers.push(Box::new(libtest));
     let Measured { run, failed } = Runner::new(plan, options, &mut observers)?.run();
     let failed = failed.map(|failed| failed + u64::from(broken.load(Ordering::SeqCst)));
@@ -289,25 +287,6 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     };
     let closing = Closing { terminal, path, files, github: Github::from_env(), inconclusive };
     Ok(closing.report(run, failed, unsaved))
-}
-
-/// Keys and all else that the selected models need of the environment. What is missing is better
-/// known before minutes are spent.
-fn accesses(config: &Config, plan: &Plan) -> Result<Accesses, ConfigErrors> {
-    let (mut accesses, mut errors) = (Accesses::new(), Vec::new());
-    for target in plan.selected_targets() {
-        match access::of(&target, config) {
-            Ok(access) => accesses.push((target, access)),
-            Err(more) => errors.extend(more),
-        }
-    }
-    // What `defaults` says is met once for each model.
-    let mut seen = HashSet::new();
-    errors.retain(|error| seen.insert(error.to_string()));
-    match errors.is_empty() {
-        true => Ok(accesses),
-        false => Err(ConfigErrors(errors)),
-    }
 }
 
 /// The end of a run: reports, verdict, path, exit code.
@@ -324,7 +303,13 @@ impl Closing {
     /// of an interrupted one. `unkept` is why its baseline is not saved.
     fn report(&self, mut run: Run, failed: Option<u64>, unkept: Option<anyhow::Error>) -> u8 {
         self.terminal.end_progress();
-        let mut code = self.end(&mut run, failed, unkept);
+        let unsaved = unkept.map(|error| format!("FAILED: {error:#}"));
+        run.decide(failed, self.inconclusive, unsaved.into_iter().collect());
+        let mut code = match run.ending.ended {
+            RunStatus::Passed => 0,
+            RunStatus::Failed => FAILED,
+            RunStatus::Interrupted => INTERRUPTED,
+        };
         let mut text = String::new();
         if run.summary.finished() > 0 {
             text.push_str(&format!("{}\n{}\n", SummaryTables.render(&run), Ranking.render(&run)));
@@ -343,217 +328,5 @@ impl Closing {
         text.push_str(&format!("Results: {}\n", self.path.display()));
         self.terminal.err(&text);
         code
-    }
-
-    /// Notes how the run ended; the exit code of that.
-    fn end(&self, run: &mut Run, failed: Option<u64>, unkept: Option<anyhow::Error>) -> u8 {
-        let (code, reasons) = match failed {
-            Some(failed) => verdict(run, failed, unkept, self.inconclusive),
-            None => (INTERRUPTED, vec![interrupted(run)]),
-        };
-        let ended = match code {
-            0 => RunStatus::Passed,
-            INTERRUPTED => RunStatus::Interrupted,
-            _ => RunStatus::Failed,
-        };
-        if ended == RunStatus::Interrupted {
-            // Of fewer requests than were to decide.
-            run.verdicts.clear();
-        }
-        run.ending = RunOutcome { ended, reasons, inconclusive: self.inconclusive };
-        code
-    }
-}
-
-fn interrupted(run: &Run) -> String {
-    format!(
-        "interrupted: {} of {} trials finished, their rows are kept; thresholds not judged",
-        run.summary.finished(),
-        run.summary.planned()
-    )
-}
-
-/// The exit code, and a line for each reason that it is not 0.
-fn verdict(
-    run: &Run,
-    failed: u64,
-    unkept: Option<anyhow::Error>,
-    inconclusive: Inconclusive,
-) -> (u8, Vec<String>) {
-    let mut reasons = Vec::new();
-    if failed > 0 {
-        let all = run.summary.finished();
-        reasons.push(format!("FAILED: {failed} of {all} trials failed"));
-    }
-    let missed = judged(run, Outcome::Fail);
-    let all = number_of_thresholds(run);
-    if !missed.is_empty() {
-        let count = missed.len();
-        reasons.push(format!("FAILED: {count} of {all} thresholds missed: {}", why(&missed)));
-    }
-    let unclear = judged(run, Outcome::Inconclusive);
-    let undecided = (!unclear.is_empty())
-        .then(|| format!("{} of {all} thresholds inconclusive: {}", unclear.len(), why(&unclear)));
-    if let (Some(undecided), Inconclusive::Fail) = (&undecided, inconclusive) {
-        reasons.push(format!("FAILED: {undecided}"));
-    }
-    reasons.extend(unkept.map(|error| format!("FAILED: {error:#}")));
-    if !reasons.is_empty() {
-        return (FAILED, reasons);
-    }
-    let warning = match (undecided, inconclusive) {
-        (Some(undecided), Inconclusive::Warn) => Some(format!("WARNING: {undecided}")),
-        (Some(undecided), _) => Some(undecided),
-        (None, _) => None,
-    };
-    (0, warning.into_iter().chain([passed(run, unclear.len())]).collect())
-}
-
-/// How many thresholds there are.
-fn number_of_thresholds(run: &Run) -> usize {
-    run.verdicts.iter().map(|judged| judged.verdicts.len()).sum()
-}
-
-/// The verdicts of one sort, each with the name of its group.
-fn judged(run: &Run, outcome: Outcome) -> Vec<(&str, &Verdict)> {
-    let verdicts = run.verdicts.iter().flat_map(|GroupVerdicts { name, verdicts, .. }| {
-        verdicts.iter().map(move |verdict| (name.as_str(), verdict))
-    });
-    verdicts.filter(|(_, verdict)| verdict.outcome() == outcome).collect()
-}
-
-/// The first few of these thresholds; the table has the others.
-fn why(missed: &[(&str, &Verdict)]) -> String {
-    const SHOWN: usize = 3;
-    let one = |(name, verdict): &(&str, &Verdict)| {
-        let actual = thresholds::actual(verdict);
-        let wanting = thresholds::needed(verdict).map(|wanting| format!("; {wanting}"));
-        format!("{name}: {} (actual: {actual}{})", verdict.threshold, wanting.unwrap_or_default())
-    };
-    let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
-    if missed.len() > SHOWN {
-        words.push(format!("and {} more", missed.len() - SHOWN));
-    }
-    words.join("; ")
-}
-
-fn passed(run: &Run, undecided: usize) -> String {
-    let trials = counted(run.summary.finished(), "trial");
-    match (number_of_thresholds(run), undecided) {
-        (0, _) => format!("passed: {trials}"),
-        (all, 0) => format!("passed: {trials}, {}", counted(all, "threshold")),
-        (all, undecided) => {
-            let decided = all - undecided;
-            format!("passed: {trials}, {decided} of {}", counted(all, "threshold"))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use clap::Parser as _;
-    use llm_stream_core::{
-        interval::Interval,
-        lacking::Lacking,
-        statistic::Absent,
-        summary::{Estimate, Summary},
-        threshold::Threshold,
-    };
-
-    use super::*;
-    use crate::report::thresholds::Thresholds;
-
-    /// The exit code of a run with one threshold, `ttft <= 500 ms`.
-    fn code(
-        actual: Result<(f64, Result<Option<Interval>, Absent>), Absent>,
-        error: Option<f64>,
-        inconclusive: Inconclusive,
-    ) -> u8 {
-        doubtful(actual, error, inconclusive, Vec::new()).0
-    }
-
-    /// The same of a figure that may be wrong, with the lines that say so.
-    fn doubtful(
-        actual: Result<(f64, Result<Option<Interval>, Absent>), Absent>,
-        error: Option<f64>,
-        inconclusive: Inconclusive,
-        doubts: Vec<(String, usize)>,
-    ) -> (u8, String) {
-        let yaml = "models: { m: { simulate: {} } }";
-        let config = Config::parse(yaml, "configs.yaml", Path::new(".")).unwrap();
-        let plan = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap();
-        let threshold = Threshold::parse("ttft <= 500 ms").unwrap();
-        let actual = actual.map(|(value, interval)| Estimate { value, interval, n: 20 });
-        let verdicts = vec![Verdict {
-            threshold,
-            actual,
-            error,
-            uncertainty: 0.0,
-            change: None,
-            lacking: Lacking::default(),
-            doubts,
-            left_out: Vec::new(),
-        }];
-        let verdicts = vec![GroupVerdicts {
-            group: 0,
-            name: plan.targets[0].name.clone(),
-            verdicts,
-            notes: Vec::new(),
-        }];
-        let run = Run {
-            summary: Summary::default(),
-            verdicts,
-            confidence: 0.95,
-            took_turns: false,
-            trials: Vec::new(),
-            instruments: Vec::new(),
-            machine: String::new(),
-            ending: RunOutcome::default(),
-        };
-        (verdict(&run, 0, None, inconclusive).0, Thresholds.render(&run))
-    }
-
-    #[test]
-    fn what_may_be_wrong_decides_nothing_and_what_is_absent_still_fails() {
-        let doubts = || vec![("text in the unknown field `x`".to_owned(), 2)];
-        for actual in [0.4, 0.6] {
-            let actual = Ok((actual, within(actual - 0.05, actual + 0.05)));
-            let of = |inconclusive| doubtful(actual, None, inconclusive, doubts());
-            let (code, told) = of(Inconclusive::Warn);
-            assert_eq!((code, of(Inconclusive::Fail).0), (0, FAILED));
-            let why = "the figure may be wrong: text in the unknown field `x` (2 answers)";
-            assert!(told.contains("inconclusive") && told.contains(why), "{told}");
-        }
-        let absent = Err(Absent::Lacking { lack: 1, all: 2 });
-        assert_eq!(doubtful(absent, None, Inconclusive::Warn, doubts()).0, FAILED);
-    }
-
-    const fn within(low: f64, high: f64) -> Result<Option<Interval>, Absent> {
-        Ok(Some(Interval { low, high }))
-    }
-
-    #[test]
-    fn only_a_limit_that_is_clearly_met_passes() {
-        // What is inconclusive has all three exit codes.
-        let codes = |actual, error| {
-            [Inconclusive::Pass, Inconclusive::Warn, Inconclusive::Fail]
-                .map(|inconclusive| code(actual, error, inconclusive))
-        };
-        let (pass, fail, inconclusive) = ([0; 3], [FAILED; 3], [0, 0, FAILED]);
-        assert_eq!(codes(Ok((0.4, within(0.35, 0.45))), Some(0.001)), pass);
-        assert_eq!(codes(Ok((0.6, within(0.55, 0.65))), Some(0.001)), fail);
-        assert_eq!(codes(Ok((0.49, within(0.45, 0.53))), Some(0.001)), inconclusive);
-        assert_eq!(codes(Ok((0.51, within(0.45, 0.53))), Some(0.001)), inconclusive);
-        assert_eq!(codes(Ok((0.4, within(0.35, 0.499))), Some(0.01)), inconclusive, "instrument");
-        assert_eq!(codes(Ok((0.6, within(0.55, 0.65))), Some(10.0)), inconclusive, "no instrument");
-        let few = Err(Absent::TooFew { needs: 8, has: 3 });
-        assert_eq!(codes(Ok((0.4, few)), None), inconclusive, "too few to tell");
-        assert_eq!(codes(Ok((0.6, few)), None), fail, "too few, and on the wrong side");
-        assert_eq!(codes(Ok((0.4, Ok(None))), None), pass, "a statement on these requests alone");
-        assert_eq!(codes(Ok((0.6, Ok(None))), None), fail);
-        assert_eq!(codes(Err(Absent::NoValidTrial { failed: 1 }), None), fail);
-        assert_eq!(codes(Err(Absent::TooFew { needs: 93, has: 3 }), None), fail);
     }
 }

@@ -30,6 +30,7 @@
 //! them. A number is either right or absent with its reason, and an absent number fails the
 //! threshold that asks for it.
 
+mod bench;
 pub mod calibrate;
 pub mod cli;
 pub mod config;
@@ -41,4 +42,8 @@ pub mod report;
 pub mod row;
 pub mod run;
 
-pub use harness::{command, main};
+pub use self::{
+    bench::{Bench, BenchError},
+    harness::{command, main},
+    plan::Overrides,
+};

@@ -30,13 +30,25 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde_json::{Map, Value};
 
-use crate::{
-    cli::Cli,
-    config::{
-        self, Config, ConfigError, ConfigErrors, Connection, MetricsUrl, NetworkSettings, Order,
-        PrefixCache, Settings, Spanned, Template, TokenCount, sanitise,
-    },
+use crate::config::{
+    self, Config, ConfigError, ConfigErrors, Connection, MetricsUrl, NetworkSettings, Order,
+    PrefixCache, Settings, Spanned, Template, TokenCount, sanitise,
 };
+
+/// What overrides keys of the config, from the command line or from code.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// The models to run, by key or name; empty for all.
+    pub models: Vec<String>,
+    /// How often each prompt and workload is run at first.
+    pub runs: Option<u32>,
+    /// How often it is run at most where thresholds are undecided.
+    pub max_runs: Option<u32>,
+    /// Whether no warm-up request is sent.
+    pub no_warmup: bool,
+    /// Where recordings are kept.
+    pub record: Option<PathBuf>,
+}
 
 /// All that a run will do.
 #[derive(Debug)]
@@ -345,20 +357,20 @@ fn quoted(names: &[String]) -> String {
 }
 
 impl Plan {
-    /// Every combination of what `config` names and `cli` asks for.
-    pub fn new(config: &Config, cli: &Cli) -> Result<Self, PlanError> {
+    /// Every combination of what `config` names and `overrides` ask for.
+    pub fn new(config: &Config, overrides: &Overrides) -> Result<Self, PlanError> {
         let targets = targets(config)?;
-        let targets = chosen(targets, &cli.models, config.file())?;
+        let targets = chosen(targets, &overrides.models, config.file())?;
         let prompts: Vec<_> = prompts(config).into_iter().map(Arc::new).collect();
-        let workloads = workloads(config, cli, &prompts)?;
-        let runs = cli.runs.unwrap_or(config.runs);
+        let workloads = workloads(config, overrides, &prompts)?;
+        let runs = overrides.runs.unwrap_or(config.runs);
         let mut cases = cases(&targets, &prompts, runs, &workloads);
         arrange(&mut cases, config.order);
         let order = config.order;
-        let record = cli.record.clone();
-        let max_runs = cli.max_runs.or(config.max_runs).unwrap_or(runs).max(runs);
+        let record = overrides.record.clone();
+        let max_runs = overrides.max_runs.or(config.max_runs).unwrap_or(runs).max(runs);
         let most_runs = f64::from(max_runs) / f64::from(runs);
-        let warm_up = !cli.no_warmup;
+        let warm_up = !overrides.no_warmup;
         Ok(Self { targets, prompts, workloads, cases, order, warm_up, runs, most_runs, record })
     }
 
@@ -432,7 +444,7 @@ pub fn arrange(cases: &mut [Arc<Case>], order: Order) {
 
 fn workloads(
     config: &Config,
-    cli: &Cli,
+    overrides: &Overrides,
     prompts: &[Arc<Prompt>],
 ) -> Result<Vec<Arc<Workload>>, PlanError> {
     let mut errors = Vec::new();
@@ -451,7 +463,7 @@ fn workloads(
             shape: workload.shape,
             until: workload.until,
             prompts: prompts.iter().filter(wanted).cloned().collect(),
-            runs: cli.runs.or(workload.runs).unwrap_or(config.runs),
+            runs: overrides.runs.or(workload.runs).unwrap_or(config.runs),
             thresholds: {
                 let limits = thresholds(config, &workload.thresholds, &mut errors);
                 errors.extend(without_figure(config, workload));

@@ -74,7 +74,7 @@ impl Runner<'_> {
                 self.tell(Event::InstrumentMeasured { calibrations: &known });
                 instruments.known = known;
             }
-            Err(error) => self.tell(Event::InstrumentUnknown { error: &error }),
+            Err(error) => self.tell(Event::InstrumentUnknown { error: error.as_ref() }),
         }
         instruments
     }

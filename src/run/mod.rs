@@ -10,6 +10,7 @@ mod instrument;
 mod judge;
 mod models;
 mod observer;
+mod outcome;
 mod position;
 mod preflight;
 mod prompt_length;
@@ -29,11 +30,10 @@ use llm_stream_core::{
 };
 use tokio::runtime::Runtime;
 
-pub(crate) use self::models::simulated_url;
 pub use self::{
     cancellation::Cancellation,
     instrument::InstrumentSetting,
-    observer::{Event, Observer, TrialOutcome},
+    observer::{Event, Observer, ObserverError, TrialOutcome},
     position::TrialPosition,
 };
 use self::{
@@ -43,6 +43,7 @@ use self::{
     preflight::Unusable,
     server_metrics::{Answered, RequestLedger},
 };
+pub(crate) use self::{models::simulated_url, observer::chain};
 use crate::{
     config::Order,
     load::Follow,

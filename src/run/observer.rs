@@ -3,7 +3,7 @@
 //! The runner prints, writes and draws nothing. Whoever wants lines, files or a progress bar
 //! implements [`Observer`]; the command line's observers are in `harness`.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use llm_stream_client::Redactor;
 use llm_stream_core::{
@@ -24,6 +24,16 @@ use crate::{
     row::Row,
 };
 
+/// Why an observer could not take an event.
+pub type ObserverError = Box<dyn Error + Send + Sync>;
+
+/// Returns the messages of an error and of its causes, outermost first.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes =
+        std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Receives the events of a run.
 ///
 /// Loads deliver [`Event::Request`] on another thread than the one that runs.
@@ -33,7 +43,7 @@ pub trait Observer: Send {
     /// An error is part of the result for the events that have to be stored: the request of
     /// [`Event::Request`] fails with `not_written`, the load of [`Event::Load`] is invalid, and
     /// after [`Event::ServerMetrics`] no more metrics are read. Errors of other events are ignored.
-    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()>;
+    fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError>;
 
     /// Bytes of the answer in flight arrived. The receive loop calls this: return at once.
     fn bytes_arrived(&self, _chunk: &Chunk) {}
@@ -41,16 +51,20 @@ pub trait Observer: Send {
 
 /// Ignores every event.
 impl Observer for () {
-    fn event(&mut self, _: Event<'_>) -> anyhow::Result<()> {
+    fn event(&mut self, _: Event<'_>) -> Result<(), ObserverError> {
         Ok(())
     }
 }
 
 /// Passes each event to every observer, in order; the first error counts.
 impl Observer for Vec<Box<dyn Observer>> {
-    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
-        let results = self.iter_mut().map(|observer| observer.event(event));
-        results.fold(Ok(()), |first, result| first.and(result))
+    fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
+        let mut first = Ok(());
+        for observer in self {
+            let result = observer.event(event);
+            first = first.and(result);
+        }
+        first
     }
 
     fn bytes_arrived(&self, chunk: &Chunk) {
@@ -199,7 +213,7 @@ pub enum Event<'a> {
     /// The instrument's error could not be measured; figures are judged as if it had none.
     InstrumentUnknown {
         /// Why.
-        error: &'a anyhow::Error,
+        error: &'a (dyn Error + 'static),
     },
     /// Thresholds are undecided, so more trials are run.
     TrialsAdded {

@@ -88,7 +88,7 @@ mod tests {
                       workloads: { w: { concurrency: 1, requests: 1 } }\n\
                       models: { m: { simulate: {} }, n: { simulate: {} } }\n";
         let config = Config::parse(config, "c.yaml", Path::new("")).unwrap();
-        let plan = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap();
+        let plan = Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).unwrap();
         let positions = Positions::of(&plan.cases);
         let names: Vec<_> = plan
             .cases

@@ -12,7 +12,7 @@ use llm_stream_core::{
     summary::Tally,
 };
 
-use super::{Event, Runner, models::Model};
+use super::{Event, Runner, chain, models::Model};
 use crate::plan::{Access, Case, Target};
 
 /// Reads the metrics of one server, until that fails once.
@@ -212,7 +212,7 @@ impl Runner<'_> {
                     MetricComparison::of(before, &after, requests, |name| ours(tally, name));
                 let event = Event::ServerMetrics { case, comparison: &comparison };
                 if let Err(error) = self.observer.event(event) {
-                    self.give_up_metrics(&format!("they cannot be written: {error}"));
+                    self.give_up_metrics(&format!("they cannot be written: {}", chain(&*error)));
                 }
                 self.summary.add_server(case.group.id, comparison);
             }

@@ -13,7 +13,7 @@ use llm_stream_core::{
 };
 
 use super::{
-    Cancelled, Event, Follower, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded,
+    Cancelled, Event, Follower, Runner, TrialEnd, TrialOutcome, TrialPosition, chain, guarded,
     models::Model, preflight::Unusable, server_metrics::Answered, today,
 };
 use crate::{
@@ -190,7 +190,7 @@ impl Runner<'_> {
         let recording = recording.as_ref();
         let event = Event::Request { row: &row, recording, name, redactor };
         if let Err(error) = self.observer.event(event) {
-            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
+            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, chain(&*error)));
         }
         row
     }

@@ -14,8 +14,8 @@ use llm_stream_core::{
 };
 
 use super::{
-    Cancelled, Event, Follower, Observer, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded,
-    models::Model, today,
+    Cancelled, Event, Follower, Observer, Runner, TrialEnd, TrialOutcome, TrialPosition, chain,
+    guarded, models::Model, today,
 };
 use crate::{
     load::{self, LoadRun, RequestEnd},
@@ -88,7 +88,7 @@ impl Runner<'_> {
         }
         let row = LoadRow::of(case, workload, stats, &outcome);
         if let Err(error) = self.observer.event(Event::Load { row: &row }) {
-            return self.not_run(case, started, &format!("{error:#}"), tally);
+            return self.not_run(case, started, &chain(&*error), tally);
         }
         let failed = failed(&outcome, workload, failure.as_deref());
         let stats = outcome.as_ref().ok().map(|(_, stats)| stats);
@@ -187,7 +187,7 @@ impl Gathered {
         let redactor = Some(model.client.secrets());
         let event = Event::Request { row: &row, recording, name: &name, redactor };
         if let Err(error) = observer.event(event) {
-            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, format!("{error:#}")));
+            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, chain(&*error)));
         }
         if let Err(error) = &row.outcome {
             self.failure.get_or_insert_with(|| format!("{}: {error}", error.kind));

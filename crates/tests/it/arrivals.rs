@@ -252,7 +252,7 @@ fn events_that_a_delayed_client_took_at_once_are_not_a_burst() {
 fn plan(model: &str) -> Result<Plan, String> {
     let yaml = format!("prompts: [{{ name: p, text: hi }}]\nmodels: {{ m: {{ {model} }} }}\n");
     let config = Config::parse(&yaml, "configs.yaml", Path::new(".")).map_err(|e| e.to_string())?;
-    Plan::new(&config, &Cli::parse_from(["llm"])).map_err(|error| error.to_string())
+    Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).map_err(|error| error.to_string())
 }
 
 #[test]

@@ -824,7 +824,7 @@ mod workloads {
         use clap::Parser as _;
         use llm_stream_bench::{cli::Cli, plan::Plan};
         let text = workload("{ concurrency: 5, requests: 5, thresholds: [\"ttft <= 5\"] }");
-        let plan = Plan::new(&accepted(&text), &Cli::parse_from(["llm"]));
+        let plan = Plan::new(&accepted(&text), &Cli::parse_from(["llm"]).overrides());
         insta::assert_snapshot!(plan.unwrap_err());
     }
 }
@@ -956,7 +956,7 @@ fn a_closed_loop_has_no_rate_to_be_held_to() {
     };
     let plan = |shape: &str| {
         let cli = <llm_stream_bench::cli::Cli as clap::Parser>::parse_from(["llm"]);
-        llm_stream_bench::plan::Plan::new(&accepted(&text(shape)), &cli).map(|_| ())
+        llm_stream_bench::plan::Plan::new(&accepted(&text(shape)), &cli.overrides()).map(|_| ())
     };
     assert!(plan("rate: 5/s").is_ok());
     let error = plan("concurrency: 2").unwrap_err().to_string();

@@ -51,7 +51,7 @@ pub(crate) fn plan_of(url: &str, more: &str) -> Plan {
     );
     let config = Config::parse(&yaml, "configs.yaml", Path::new("."))
         .unwrap_or_else(|errors| panic!("{errors}"));
-    Plan::new(&config, &Cli::parse_from(["llm"])).expect("a plan")
+    Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).expect("a plan")
 }
 
 fn client(case: &Case, key: Option<&Secret>) -> Client {

@@ -17,6 +17,7 @@ mod framing;
 mod harness;
 mod http;
 mod instrument;
+mod library;
 mod mutated;
 mod names;
 mod outcomes;

@@ -449,7 +449,7 @@ fn an_answer_without_a_finish_reason_fails_in_every_protocol() {
 fn plan(yaml: &str) -> Plan {
     let config = Config::parse(yaml, "configs.yaml", Path::new("."))
         .unwrap_or_else(|errors| panic!("{errors}"));
-    Plan::new(&config, &Cli::parse_from(["llm"])).expect("a plan")
+    Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).expect("a plan")
 }
 
 /// What a case's simulated endpoint answers.

@@ -1029,7 +1029,8 @@ fn a_total_that_is_less_than_the_count_alone_is_noted_without_a_prompt_s_count()
 fn parsed(model: &str) -> Result<TextFields, String> {
     let yaml = format!("models: {{ m: {{ simulate: {{}}, {model} }} }}");
     let config = Config::parse(&yaml, "configs.yaml", Path::new(".")).map_err(|e| e.to_string())?;
-    let plan = Plan::new(&config, &Cli::parse_from(["llm"])).map_err(|e| e.to_string())?;
+    let plan =
+        Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).map_err(|e| e.to_string())?;
     Ok(plan.targets[0].text_fields.clone())
 }
 

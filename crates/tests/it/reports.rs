@@ -51,7 +51,7 @@ const INSTRUMENT: Option<InstrumentError> =
 fn rows() -> (Vec<Arc<Case>>, Vec<Row>) {
     let config = Config::parse(CONFIG, "configs.yaml", Path::new("."))
         .unwrap_or_else(|errors| panic!("{errors}"));
-    let cases = Plan::new(&config, &Cli::parse_from(["llm"])).expect("a plan").cases;
+    let cases = Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).expect("a plan").cases;
     let rows = cases.iter().enumerate().filter_map(|(nth, case)| row(nth, case)).collect();
     (cases, rows)
 }

@@ -40,7 +40,7 @@ impl Endpoint {
     fn new(runs: u32, slower: f64) -> Self {
         let yaml = format!("runs: {runs}\nmodels: {{ m: {{ simulate: {{}} }} }}");
         let config = Config::parse(&yaml, "configs.yaml", Path::new(".")).unwrap();
-        let cases = Plan::new(&config, &Cli::parse_from(["llm"])).unwrap().cases;
+        let cases = Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).unwrap().cases;
         Self { cases, slower }
     }
 

@@ -29,7 +29,7 @@ fn case(model: &str) -> Arc<Case> {
     );
     let config = Config::parse(&yaml, "configs.yaml", Path::new("."))
         .unwrap_or_else(|errors| panic!("{errors}"));
-    Plan::new(&config, &Cli::parse_from(["llm"])).expect("a plan").cases[0].clone()
+    Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).expect("a plan").cases[0].clone()
 }
 
 fn client(case: &Case, url: &str) -> Client {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     calibrate::Calibration,
     harness::terminal::Terminal,
-    run::{Event, InstrumentSetting, Observer},
+    run::{Event, InstrumentSetting, Observer, ObserverError},
 };
 
 /// Writes `RESULTS.instrument.json`.
@@ -19,7 +19,7 @@ pub(in crate::harness) struct InstrumentFile {
 }
 
 impl Observer for InstrumentFile {
-    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+    fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
         // A device or a pipe has no folder for it.
         if let Event::InstrumentMeasured { calibrations } = event
             && self.results.is_file()

@@ -19,7 +19,7 @@ use super::{LibtestOutput, libtest_output::NO_TPOT};
 use crate::{
     harness::terminal::Terminal,
     plan::Case,
-    run::{Event, Observer, TrialOutcome},
+    run::{Event, Observer, ObserverError, TrialOutcome},
 };
 
 /// What libtest-mimic learns of a trial.
@@ -103,7 +103,7 @@ impl LibtestTrials {
 }
 
 impl Observer for LibtestTrials {
-    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+    fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
         match event {
             // Once libtest has begun a trial, the line of the one before is whole.
             Event::TrialStarted { .. } if self.left > 0 => match self.started.recv() {

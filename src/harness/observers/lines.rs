@@ -18,7 +18,7 @@ use crate::{
     harness::terminal::Terminal,
     load::NO_TEXT,
     plan::{Case, Target, Task, Workload},
-    run::{Event, InstrumentSetting, Observer, TrialOutcome, TrialPosition},
+    run::{Event, InstrumentSetting, Observer, ObserverError, TrialOutcome, TrialPosition, chain},
 };
 
 /// Most prompts that a line names.
@@ -28,7 +28,7 @@ const NAMED: usize = 3;
 pub(in crate::harness) struct Lines(pub(in crate::harness) Arc<Terminal>);
 
 impl Observer for Lines {
-    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+    fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
         if let Some(line) = line(event) {
             self.0.err(&line);
         }
@@ -67,7 +67,7 @@ fn line(event: Event<'_>) -> Option<String> {
             calibrations.iter().map(instrument).collect::<String>() + "\n"
         }
         Event::InstrumentUnknown { error } => {
-            format!("WARNING: the instrument was not measured: {error:#}\n\n")
+            format!("WARNING: the instrument was not measured: {}\n\n", chain(error))
         }
         Event::TrialsAdded { cases } => {
             let more = counted(cases.len(), "more trial");

@@ -16,7 +16,7 @@ use llm_stream_core::{
 
 use crate::{
     plan::{Case, Task},
-    run::{Event, Observer, TrialPosition},
+    run::{Event, Observer, ObserverError, TrialPosition},
 };
 
 /// How often the line is drawn anew.
@@ -111,7 +111,7 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+    fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
         match event {
             Event::WarmUpStarted { case, position } => {
                 self.begin(format!("{}  warm-up", case.target.name), case, position);

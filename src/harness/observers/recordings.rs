@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs, path::PathBuf};
 
 use anyhow::Context as _;
 
-use crate::run::{Event, Observer};
+use crate::run::{Event, Observer, ObserverError};
 
 /// Stores recordings in a folder.
 pub(in crate::harness) struct Recordings {
@@ -20,7 +20,7 @@ impl Recordings {
 }
 
 impl Observer for Recordings {
-    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+    fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
         let Event::Request { recording: Some(recording), name, redactor: Some(redactor), .. } =
             event
         else {
@@ -29,9 +29,8 @@ impl Observer for Recordings {
         let name = unused(&file_name(name), &mut self.used);
         let path = self.folder.join(format!("{name}.jsonl"));
         let file = redactor.hide(recording.clone()).to_jsonl();
-        fs::create_dir_all(&self.folder)
-            .and_then(|()| fs::write(&path, file))
-            .with_context(|| format!("failed to write {}", path.display()))
+        let written = fs::create_dir_all(&self.folder).and_then(|()| fs::write(&path, file));
+        Ok(written.with_context(|| format!("failed to write {}", path.display()))?)
     }
 }
 

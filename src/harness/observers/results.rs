@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use crate::{
     plan::Plan,
     report::{csv, loads, server},
-    run::{Event, Observer, today},
+    run::{Event, Observer, ObserverError, today},
 };
 
 /// The results' file, and its path.
@@ -66,14 +66,14 @@ impl Output {
 }
 
 impl Observer for Results {
-    fn event(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+    fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
         match event {
             Event::Request { row, .. } => {
-                self.requests.write(row).context("failed to write the row")
+                Ok(self.requests.write(row).context("failed to write the row")?)
             }
             Event::Load { row } => {
                 let written = self.loads.as_mut().map_or(Ok(()), |loads| loads.write(row));
-                written.context("failed to write the results")
+                Ok(written.context("failed to write the results")?)
             }
             Event::ServerMetrics { case, comparison } => {
                 let server = self.server.as_mut();

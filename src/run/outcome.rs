@@ -1,0 +1,239 @@
+//! How a run ended: passed, failed with reasons, or interrupted.
+
+use llm_stream_core::{
+    text::counted,
+    verdict::{Outcome, Verdict},
+};
+
+use crate::{
+    config::Inconclusive,
+    report::{GroupVerdicts, Run, RunOutcome, RunStatus, thresholds},
+};
+
+impl Run {
+    /// Decides how the run ended, with `failed` trials, or without a number when it was cancelled.
+    /// `failures` are reasons of the caller's own why it failed, a line each.
+    pub fn decide(
+        &mut self,
+        failed: Option<u64>,
+        inconclusive: Inconclusive,
+        failures: Vec<String>,
+    ) {
+        let (ended, reasons) = match failed {
+            Some(failed) => verdict(self, failed, failures, inconclusive),
+            None => (RunStatus::Interrupted, vec![interrupted(self)]),
+        };
+        if ended == RunStatus::Interrupted {
+            // They would be judged by fewer requests than planned.
+            self.verdicts.clear();
+        }
+        self.ending = RunOutcome { ended, reasons, inconclusive };
+    }
+
+    /// Whether all trials succeeded and no threshold failed the run.
+    pub fn passed(&self) -> bool {
+        self.ending.ended == RunStatus::Passed
+    }
+}
+
+fn interrupted(run: &Run) -> String {
+    format!(
+        "interrupted: {} of {} trials finished, their rows are kept; thresholds not judged",
+        run.summary.finished(),
+        run.summary.planned()
+    )
+}
+
+/// The status of a run that was not cancelled, and a line for each reason.
+fn verdict(
+    run: &Run,
+    failed: u64,
+    failures: Vec<String>,
+    inconclusive: Inconclusive,
+) -> (RunStatus, Vec<String>) {
+    let mut reasons = Vec::new();
+    if failed > 0 {
+        let all = run.summary.finished();
+        reasons.push(format!("FAILED: {failed} of {all} trials failed"));
+    }
+    let missed = judged(run, Outcome::Fail);
+    let all = number_of_thresholds(run);
+    if !missed.is_empty() {
+        let count = missed.len();
+        reasons.push(format!("FAILED: {count} of {all} thresholds missed: {}", why(&missed)));
+    }
+    let unclear = judged(run, Outcome::Inconclusive);
+    let undecided = (!unclear.is_empty())
+        .then(|| format!("{} of {all} thresholds inconclusive: {}", unclear.len(), why(&unclear)));
+    if let (Some(undecided), Inconclusive::Fail) = (&undecided, inconclusive) {
+        reasons.push(format!("FAILED: {undecided}"));
+    }
+    reasons.extend(failures);
+    if !reasons.is_empty() {
+        return (RunStatus::Failed, reasons);
+    }
+    let warning = match (undecided, inconclusive) {
+        (Some(undecided), Inconclusive::Warn) => Some(format!("WARNING: {undecided}")),
+        (Some(undecided), _) => Some(undecided),
+        (None, _) => None,
+    };
+    (RunStatus::Passed, warning.into_iter().chain([passed(run, unclear.len())]).collect())
+}
+
+/// How many thresholds there are.
+fn number_of_thresholds(run: &Run) -> usize {
+    run.verdicts.iter().map(|judged| judged.verdicts.len()).sum()
+}
+
+/// The verdicts of one sort, each with the name of its group.
+fn judged(run: &Run, outcome: Outcome) -> Vec<(&str, &Verdict)> {
+    let verdicts = run.verdicts.iter().flat_map(|GroupVerdicts { name, verdicts, .. }| {
+        verdicts.iter().map(move |verdict| (name.as_str(), verdict))
+    });
+    verdicts.filter(|(_, verdict)| verdict.outcome() == outcome).collect()
+}
+
+/// The first few of these thresholds; the table has the others.
+fn why(missed: &[(&str, &Verdict)]) -> String {
+    const SHOWN: usize = 3;
+    let one = |(name, verdict): &(&str, &Verdict)| {
+        let actual = thresholds::actual(verdict);
+        let wanting = thresholds::needed(verdict).map(|wanting| format!("; {wanting}"));
+        format!("{name}: {} (actual: {actual}{})", verdict.threshold, wanting.unwrap_or_default())
+    };
+    let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
+    if missed.len() > SHOWN {
+        words.push(format!("and {} more", missed.len() - SHOWN));
+    }
+    words.join("; ")
+}
+
+fn passed(run: &Run, undecided: usize) -> String {
+    let trials = counted(run.summary.finished(), "trial");
+    match (number_of_thresholds(run), undecided) {
+        (0, _) => format!("passed: {trials}"),
+        (all, 0) => format!("passed: {trials}, {}", counted(all, "threshold")),
+        (all, undecided) => {
+            let decided = all - undecided;
+            format!("passed: {trials}, {decided} of {}", counted(all, "threshold"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use llm_stream_core::{
+        interval::Interval,
+        lacking::Lacking,
+        statistic::Absent,
+        summary::{Estimate, Summary},
+        threshold::Threshold,
+    };
+
+    use super::*;
+    use crate::{
+        config::Config,
+        plan::{Overrides, Plan},
+        report::{Exporter as _, thresholds::Thresholds},
+    };
+
+    const FAILED: u8 = 101;
+
+    /// The exit code of a run with one threshold, `ttft <= 500 ms`.
+    fn code(
+        actual: Result<(f64, Result<Option<Interval>, Absent>), Absent>,
+        error: Option<f64>,
+        inconclusive: Inconclusive,
+    ) -> u8 {
+        doubtful(actual, error, inconclusive, Vec::new()).0
+    }
+
+    /// The same of a figure that may be wrong, with the lines that say so.
+    fn doubtful(
+        actual: Result<(f64, Result<Option<Interval>, Absent>), Absent>,
+        error: Option<f64>,
+        inconclusive: Inconclusive,
+        doubts: Vec<(String, usize)>,
+    ) -> (u8, String) {
+        let yaml = "models: { m: { simulate: {} } }";
+        let config = Config::parse(yaml, "configs.yaml", Path::new(".")).unwrap();
+        let plan = Plan::new(&config, &Overrides::default()).unwrap();
+        let threshold = Threshold::parse("ttft <= 500 ms").unwrap();
+        let actual = actual.map(|(value, interval)| Estimate { value, interval, n: 20 });
+        let verdicts = vec![Verdict {
+            threshold,
+            actual,
+            error,
+            uncertainty: 0.0,
+            change: None,
+            lacking: Lacking::default(),
+            doubts,
+            left_out: Vec::new(),
+        }];
+        let verdicts = vec![GroupVerdicts {
+            group: 0,
+            name: plan.targets[0].name.clone(),
+            verdicts,
+            notes: Vec::new(),
+        }];
+        let run = Run {
+            summary: Summary::default(),
+            verdicts,
+            confidence: 0.95,
+            took_turns: false,
+            trials: Vec::new(),
+            instruments: Vec::new(),
+            machine: String::new(),
+            ending: RunOutcome::default(),
+        };
+        let code = match verdict(&run, 0, Vec::new(), inconclusive).0 {
+            RunStatus::Passed => 0,
+            _ => FAILED,
+        };
+        (code, Thresholds.render(&run))
+    }
+
+    #[test]
+    fn what_may_be_wrong_decides_nothing_and_what_is_absent_still_fails() {
+        let doubts = || vec![("text in the unknown field `x`".to_owned(), 2)];
+        for actual in [0.4, 0.6] {
+            let actual = Ok((actual, within(actual - 0.05, actual + 0.05)));
+            let of = |inconclusive| doubtful(actual, None, inconclusive, doubts());
+            let (code, told) = of(Inconclusive::Warn);
+            assert_eq!((code, of(Inconclusive::Fail).0), (0, FAILED));
+            let why = "the figure may be wrong: text in the unknown field `x` (2 answers)";
+            assert!(told.contains("inconclusive") && told.contains(why), "{told}");
+        }
+        let absent = Err(Absent::Lacking { lack: 1, all: 2 });
+        assert_eq!(doubtful(absent, None, Inconclusive::Warn, doubts()).0, FAILED);
+    }
+
+    const fn within(low: f64, high: f64) -> Result<Option<Interval>, Absent> {
+        Ok(Some(Interval { low, high }))
+    }
+
+    #[test]
+    fn only_a_limit_that_is_clearly_met_passes() {
+        // What is inconclusive has all three exit codes.
+        let codes = |actual, error| {
+            [Inconclusive::Pass, Inconclusive::Warn, Inconclusive::Fail]
+                .map(|inconclusive| code(actual, error, inconclusive))
+        };
+        let (pass, fail, inconclusive) = ([0; 3], [FAILED; 3], [0, 0, FAILED]);
+        assert_eq!(codes(Ok((0.4, within(0.35, 0.45))), Some(0.001)), pass);
+        assert_eq!(codes(Ok((0.6, within(0.55, 0.65))), Some(0.001)), fail);
+        assert_eq!(codes(Ok((0.49, within(0.45, 0.53))), Some(0.001)), inconclusive);
+        assert_eq!(codes(Ok((0.51, within(0.45, 0.53))), Some(0.001)), inconclusive);
+        assert_eq!(codes(Ok((0.4, within(0.35, 0.499))), Some(0.01)), inconclusive, "instrument");
+        assert_eq!(codes(Ok((0.6, within(0.55, 0.65))), Some(10.0)), inconclusive, "no instrument");
+        let few = Err(Absent::TooFew { needs: 8, has: 3 });
+        assert_eq!(codes(Ok((0.4, few)), None), inconclusive, "too few to tell");
+        assert_eq!(codes(Ok((0.6, few)), None), fail, "too few, and on the wrong side");
+        assert_eq!(codes(Ok((0.4, Ok(None))), None), pass, "a statement on these requests alone");
+        assert_eq!(codes(Ok((0.6, Ok(None))), None), fail);
+        assert_eq!(codes(Err(Absent::NoValidTrial { failed: 1 }), None), fail);
+        assert_eq!(codes(Err(Absent::TooFew { needs: 93, has: 3 }), None), fail);
+    }
+}
