@@ -33,8 +33,8 @@ use serde_json::{Map, Value};
 use crate::{
     cli::Cli,
     config::{
-        self, Config, ConfigError, ConfigErrors, Connection, MetricsUrl, NetworkSettings, Order,
-        PrefixCache, Settings, Spanned, Template, TokenCount, sanitise,
+        self, Config, ConfigError, ConfigErrors, ConnectionMode, MetricsUrl, NetworkSettings,
+        Order, PrefixCache, Settings, Spanned, Template, TokenCount, sanitise,
     },
 };
 
@@ -103,7 +103,7 @@ pub struct Target {
     /// Which stamps of the kernel arrivals get.
     pub stamps: Stamps,
     /// What a request finds when it starts.
-    pub connection: Connection,
+    pub connection: ConnectionMode,
     /// Whether a server's prefix cache may help.
     pub prefix_cache: PrefixCache,
     /// What fields of the delta hold that the protocol does not know.

@@ -15,9 +15,9 @@ pub const THROUGH: &str = " through the proxy ";
 #[derive(Debug, Clone, Default)]
 pub struct ConnectOptions {
     /// Whom to trust where TLS is spoken, and who we are there.
-    pub tls: Tls,
+    pub tls: TlsOptions,
     /// What stands between.
-    pub proxy: Proxy,
+    pub proxy: ProxyMode,
     /// The socket in the file system where the server listens, if it is one: whatever the URL says,
     /// and no proxy stands between.
     pub socket: Option<PathBuf>,
@@ -43,7 +43,7 @@ pub enum Stamps {
 
 /// What stands between us and a server.
 #[derive(Debug, Clone, Default)]
-pub enum Proxy {
+pub enum ProxyMode {
     /// What the environment says.
     #[default]
     Environment,
@@ -66,34 +66,34 @@ impl fmt::Debug for Secret {
 impl ConnectOptions {
     /// To a server whose certificate is one of these, or signed by the holder of one.
     pub fn trusting(roots: impl Into<Vec<CertificateDer<'static>>>) -> Self {
-        let tls = Tls { roots: roots.into(), ..Tls::default() };
+        let tls = TlsOptions { roots: roots.into(), ..TlsOptions::default() };
         Self { tls, ..Self::default() }
     }
 }
 
 /// Whom to trust, and who we are.
 #[derive(Debug, Clone, Default)]
-pub struct Tls {
+pub struct TlsOptions {
     /// Trusted beside those whom the system trusts.
     pub roots: Vec<CertificateDer<'static>>,
     /// What a server is shown that asks who we are.
-    pub identity: Option<Identity>,
+    pub identity: Option<TlsIdentity>,
     /// Whether to trust any server: none is asked to prove who it is.
     pub insecure: bool,
 }
 
 /// A certificate and its key.
 #[derive(Clone)]
-pub struct Identity(Arc<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>);
+pub struct TlsIdentity(Arc<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>);
 
 /// Without the key.
-impl fmt::Debug for Identity {
+impl fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Identity(…)")
+        f.write_str("TlsIdentity(…)")
     }
 }
 
-impl Identity {
+impl TlsIdentity {
     /// The certificate, those that vouch for it after it, and its key. An error says what is wrong
     /// with them.
     pub fn new(

@@ -67,7 +67,7 @@ pub(super) struct EndSearch {
 }
 
 /// What the client asks of an answer's bytes.
-pub(super) trait Ending {
+pub(super) trait EndProbe {
     /// Whether the answer says of itself that it has ended. Gets how many of the chunks it was given
     /// before.
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool;
@@ -78,11 +78,11 @@ pub(super) trait Ending {
 
 /// What has become of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum SearchOutcome {
     /// Nothing new.
     Nothing,
     /// It has ended, and its body may still do so.
-    End,
+    Ended,
     /// Its body is to be closed.
     LeftOpen,
 }
@@ -99,29 +99,34 @@ impl EndSearch {
     }
 
     /// Looks at the answer in `chunks`.
-    pub(super) fn look(&mut self, chunks: &[Chunk], now: Duration, answer: &impl Ending) -> Found {
-        let Some(last) = chunks.last() else { return Found::Nothing };
+    pub(super) fn look(
+        &mut self,
+        chunks: &[Chunk],
+        now: Duration,
+        answer: &impl EndProbe,
+    ) -> SearchOutcome {
+        let Some(last) = chunks.last() else { return SearchOutcome::Nothing };
         if let Some(ended) = self.ended {
             let is_over = last.at + QUIET <= now || ended + ANYWAY <= now;
             let is_closed = is_over && (ended + USAGE <= now || !answer.lacks_usage(chunks));
-            return if is_closed { Found::LeftOpen } else { Found::Nothing };
+            return if is_closed { SearchOutcome::LeftOpen } else { SearchOutcome::Nothing };
         }
         let least = if self.is_marked { SOON } else { QUIET };
         let is_old = |chunk: &Chunk| chunk.at + least <= now;
         let is_due = is_old(last) || now >= self.last_look + ANYWAY;
         if self.seen == chunks.len() || !is_due {
-            return Found::Nothing;
+            return SearchOutcome::Nothing;
         }
         let old = chunks.partition_point(is_old);
         (self.last_look, self.is_marked) = (now, false);
         let seen = mem::replace(&mut self.seen, old);
         if old == seen || !answer.has_ended(&chunks[..old], seen) {
-            return Found::Nothing;
+            return SearchOutcome::Nothing;
         }
         self.ended = chunks[..old].last().map(|chunk| chunk.at);
         match last.at + QUIET <= now {
             true => self.look(chunks, now, answer).max_end(),
-            false => Found::End,
+            false => SearchOutcome::Ended,
         }
     }
 
@@ -134,10 +139,10 @@ impl EndSearch {
     }
 }
 
-impl Found {
+impl SearchOutcome {
     /// That the answer has ended, at least.
     fn max_end(self) -> Self {
-        if self == Self::Nothing { Self::End } else { self }
+        if self == Self::Nothing { Self::Ended } else { self }
     }
 }
 
@@ -178,7 +183,7 @@ mod tests {
         }
     }
 
-    impl Ending for Answer {
+    impl EndProbe for Answer {
         fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
             self.looks.borrow_mut().push((chunks.len(), seen));
             chunks.len() >= self.end
@@ -189,7 +194,7 @@ mod tests {
         }
     }
 
-    use Found::{End, LeftOpen, Nothing};
+    use SearchOutcome::{Ended, LeftOpen, Nothing};
 
     #[test]
     fn each_chunk_is_looked_at_once_and_only_when_the_stream_is_quiet() {
@@ -215,7 +220,7 @@ mod tests {
         // A marker among them is found soon, and the body is closed though they go on.
         let (mut search, answer) = (EndSearch::default(), Answer::new(2, 0));
         search.mark();
-        assert_eq!(search.look(&chunks(&[0, 100]), ms(110), &answer), End);
+        assert_eq!(search.look(&chunks(&[0, 100]), ms(110), &answer), Ended);
         assert_eq!(search.look(&chunks(&pings[..11]), ms(1001), &answer), Nothing);
         assert_eq!(search.look(&chunks(&pings[..12]), ms(1101), &answer), LeftOpen);
     }
@@ -223,14 +228,14 @@ mod tests {
     #[test]
     fn an_end_marker_frees_the_place_soon_and_the_body_may_end_later() {
         // Chunks so far, when it is looked, what is found.
-        type Look = (&'static [u64], u64, Found);
+        type Look = (&'static [u64], u64, SearchOutcome);
         let cases: [(usize, &[Look]); 3] = [
             // With its usage.
             (
                 2,
                 &[
                     (&[10, 20], 24, Nothing),
-                    (&[10, 20], 25, End),
+                    (&[10, 20], 25, Ended),
                     (&[10, 20], 269, Nothing),
                     (&[10, 20], 270, LeftOpen),
                 ],
@@ -239,13 +244,13 @@ mod tests {
             (
                 3,
                 &[
-                    (&[10, 20], 30, End),
+                    (&[10, 20], 30, Ended),
                     (&[10, 20], 1900, Nothing),
                     (&[10, 20, 1900], 1901, LeftOpen),
                 ],
             ),
             // It never comes.
-            (9, &[(&[10, 20], 40, End), (&[10, 20], 2019, Nothing), (&[10, 20], 2020, LeftOpen)]),
+            (9, &[(&[10, 20], 40, Ended), (&[10, 20], 2019, Nothing), (&[10, 20], 2020, LeftOpen)]),
         ];
         for (usage, looks) in cases {
             let (mut search, answer) = (EndSearch::default(), Answer::new(2, usage));

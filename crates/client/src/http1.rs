@@ -37,13 +37,13 @@ const LENGTH_LIMIT: u64 = u64::MAX - 2;
 
 /// A response's status line and headers.
 #[derive(Debug, Clone)]
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
     pub(super) version: Version,
     pub(super) headers: HeaderMap,
 }
 
-impl Head {
+impl ResponseHead {
     fn has(&self, name: HeaderName, token: &str) -> bool {
         let values = self.headers.get_all(name).into_iter();
         let mut tokens = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
@@ -109,7 +109,7 @@ impl From<ParseError> for HttpError {
 #[derive(Debug)]
 pub(super) struct ResponseReader {
     state: State,
-    head: Option<Head>,
+    head: Option<ResponseHead>,
     /// A head or a trailer that is not whole yet.
     partial: Vec<u8>,
     /// Lines of the trailer so far.
@@ -189,7 +189,7 @@ impl ResponseReader {
     }
 
     /// The head, once it is whole.
-    pub(super) fn head(&self) -> Option<&Head> {
+    pub(super) fn head(&self) -> Option<&ResponseHead> {
         self.head.as_ref()
     }
 
@@ -358,7 +358,7 @@ fn head_end(bytes: &[u8], searched: usize) -> Option<usize> {
 }
 
 /// Reads a head; `None` when it is not whole.
-fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HttpError> {
+fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HttpError> {
     match parse_fields(bytes, &mut [EMPTY_HEADER; USUAL_HEADERS]) {
         Err(ParseError::TooManyHeaders) => {
             Ok(parse_fields(bytes, &mut vec![EMPTY_HEADER; HEADERS_LIMIT])?)
@@ -370,7 +370,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HttpError> {
 fn parse_fields<'a>(
     bytes: &'a [u8],
     fields: &mut [Header<'a>],
-) -> Result<Option<Head>, ParseError> {
+) -> Result<Option<ResponseHead>, ParseError> {
     let mut response = httparse::Response::new(fields);
     let parsed = ParserConfig::default()
         .allow_spaces_after_header_name_in_responses(true)
@@ -391,7 +391,7 @@ fn parse_fields<'a>(
         let value = HeaderValue::from_bytes(&unfolded(field.value));
         headers.append(name, value.map_err(|_| ParseError::HeaderValue)?);
     }
-    Ok(Some(Head { status, version, headers }))
+    Ok(Some(ResponseHead { status, version, headers }))
 }
 
 /// A field's value on one line: RFC 9112, section 5.2.
@@ -407,7 +407,7 @@ fn unfolded(value: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// How the body that follows `head` ends.
-fn body_of(head: &Head) -> Result<State, HttpError> {
+fn body_of(head: &ResponseHead) -> Result<State, HttpError> {
     let has_none =
         [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
     if has_none.contains(&head.status) {
@@ -429,7 +429,7 @@ fn body_of(head: &Head) -> Result<State, HttpError> {
 
 /// The length that all content-length fields agree on, be they one field with several values: RFC
 /// 9110, section 8.6.
-fn content_length(head: &Head) -> Result<Option<u64>, HttpError> {
+fn content_length(head: &ResponseHead) -> Result<Option<u64>, HttpError> {
     let mut length = None;
     for value in head.headers.get_all(header::CONTENT_LENGTH) {
         for digits in value.to_str().map_err(|_| HttpError::Length)?.split(',') {

@@ -26,8 +26,8 @@
 //! Nothing is sent twice.
 
 mod connection;
+mod connector;
 mod incoming;
-mod server;
 
 use std::{
     cmp::Reverse,
@@ -43,23 +43,22 @@ use mio::{Events, Interest, Poll, Token};
 
 use self::{
     connection::Connection,
+    connector::Connector,
     incoming::{Arrival, Incoming, SetUp},
-    server::Server,
 };
 use super::{
     DriveStats, MANY, NextAction, PATIENCE, REST, RequestSource, SETTLE,
     clock::WallClock,
-    ending::{EndMarks, EndSearch, Ending, Found, SOON, left_open},
+    ending::{EndMarks, EndProbe, EndSearch, SOON, SearchOutcome, left_open},
     limits::Limits,
     now,
     server_address::Address,
     socket::{self, Stamping, TimedSocket},
-    tap::{Piece, Tap},
+    tap::{ReadSegment, Tap},
 };
 use crate::{
     connect_options::{ConnectOptions, Stamps},
-    options::Connection as Warmth,
-    options::Timeouts,
+    options::{ConnectionMode, Timeouts},
 };
 
 /// Most that one read takes, bytes.
@@ -98,7 +97,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Sends requests to one server.
 pub(super) struct KernelTimedClient {
-    server: Server,
+    connector: Connector,
     /// The server's addresses, once they are known.
     addresses: Vec<Address>,
     /// The head of every request up to its content length.
@@ -208,7 +207,7 @@ impl KernelTimedClient {
         (method, url): (Method, &reqwest::Url),
         headers: &HeaderMap,
         (timeouts, marks): (Timeouts, EndMarks),
-        connection: Warmth,
+        connection: ConnectionMode,
         route: &ConnectOptions,
     ) -> anyhow::Result<Self> {
         // What is fetched of metrics needs no exact times.
@@ -217,7 +216,7 @@ impl KernelTimedClient {
             Tap::check().context("`stamps: packets` cannot be had")?;
         }
         Ok(Self {
-            server: Server::of(url, route)?,
+            connector: Connector::of(url, route)?,
             addresses: Vec::new(),
             head: request_head(&method, url, headers),
             timeouts,
@@ -232,7 +231,7 @@ impl KernelTimedClient {
             always_taps: route.stamps == Stamps::Packets,
             tap: None,
             wall: WallClock::new(),
-            keeps: connection == Warmth::Warm,
+            keeps: connection == ConnectionMode::Warm,
             kept_one: false,
             buffer: vec![0; READ],
             slots: Vec::new(),
@@ -537,16 +536,16 @@ impl KernelTimedClient {
         is_cancelled: impl Fn() -> bool,
     ) -> Result<(), RequestError> {
         if self.addresses.is_empty() {
-            self.addresses = self.server.resolve(self.timeouts.connect, is_cancelled)?;
+            self.addresses = self.connector.resolve(self.timeouts.connect, is_cancelled)?;
             self.open_tap();
         }
         let Some(work) = &mut self.slots[slot].work else { return Ok(()) };
         let untried = work.untried.get_or_insert_with(|| self.addresses.iter().cloned().collect());
         work.deadline = share(now(), work.begun + self.timeouts.connect, untried.len());
         let Some(address) = untried.pop_front() else {
-            return Err(self.server.too_late(self.timeouts.connect));
+            return Err(self.connector.too_late(self.timeouts.connect));
         };
-        let failed = |error: io::Error| self.server.failed(&error);
+        let failed = |error: io::Error| self.connector.failed(&error);
         let mut connection = Connection::to(work.address.insert(address)).map_err(failed)?;
         let stream = &mut connection.socket.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -567,7 +566,7 @@ impl KernelTimedClient {
             let ports: Vec<_> = self.addresses.iter().filter_map(Address::port).collect();
             self.tap = Tap::open(&ports).ok();
             if self.tap.is_none() {
-                self.server.lose_packets();
+                self.connector.lose_packets();
             }
         }
     }
@@ -582,7 +581,7 @@ impl KernelTimedClient {
 
     fn lose_tap(&mut self) {
         self.tap = None;
-        self.server.lose_packets();
+        self.connector.lose_packets();
     }
 
     /// Notes when to look at the slot's limits.
@@ -614,7 +613,7 @@ impl KernelTimedClient {
         };
         match connection.is_connected() {
             Ok(false) => {}
-            Ok(true) => match self.server.tls() {
+            Ok(true) => match self.connector.tls() {
                 Ok(tls) => {
                     connection.tls = tls;
                     work.connected = now();
@@ -628,7 +627,7 @@ impl KernelTimedClient {
             },
             Err(_) if self.has_address_left(slot) => self.connect(slot, jobs),
             Err(error) => {
-                let error = self.server.failed(&error);
+                let error = self.connector.failed(&error);
                 self.finish(slot, Err(error), jobs);
             }
         }
@@ -641,7 +640,7 @@ impl KernelTimedClient {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    let error = self.server.tls_failed(error);
+                    let error = self.connector.tls_failed(error);
                     return self.finish(slot, Err(error), jobs);
                 }
             }
@@ -784,7 +783,7 @@ impl KernelTimedClient {
         let pieces = pieces(&mut self.tap, (slot, &connection.socket), stamp, bytes);
         let pieces = Arrival::of_pieces(&pieces.unwrap_or_default(), since, now);
         let taken = connection.take_pieces(bytes, &pieces, arrival, &mut work.incoming);
-        let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
+        let taken = taken.map_err(|error| self.connector.not_taken(error, &work.incoming));
         if taken.is_err() || work.incoming.reader.is_done() {
             let has_ended = |chunks: &[Chunk]| jobs.has_ended(chunks, 0);
             return Received::End(taken.and_then(|()| work.incoming.confirm(has_ended)));
@@ -822,7 +821,7 @@ impl KernelTimedClient {
                     continue;
                 }
                 Stage::Connecting | Stage::Handshaking => {
-                    Err(self.server.too_late(self.timeouts.connect))
+                    Err(self.connector.too_late(self.timeouts.connect))
                 }
                 Stage::Sending => work.limits.expired(as_of, &[], |_| None),
                 Stage::Receiving => {
@@ -854,13 +853,13 @@ impl KernelTimedClient {
             }
             let (chunks, elapsed) = (&work.incoming.chunks, work.limits.elapsed());
             let found = match work.incoming.is_refusal_over(elapsed) {
-                true => Found::LeftOpen,
-                false => work.search.look(chunks, elapsed, &Answers(jobs)),
+                true => SearchOutcome::LeftOpen,
+                false => work.search.look(chunks, elapsed, &SourceProbe(jobs)),
             };
             match found {
-                Found::Nothing => {}
-                Found::End => work.id.into_iter().for_each(|id| jobs.ending(id)),
-                Found::LeftOpen => {
+                SearchOutcome::Nothing => {}
+                SearchOutcome::Ended => work.id.into_iter().for_each(|id| jobs.ending(id)),
+                SearchOutcome::LeftOpen => {
                     // What has come meanwhile is still a part of it, and may be its proper end.
                     self.receiving(slot, true, jobs);
                     self.finish(slot, Err(left_open()), jobs);
@@ -912,9 +911,9 @@ impl KernelTimedClient {
 }
 
 /// What is asked of answers, as their ends are looked for.
-struct Answers<'a>(&'a dyn RequestSource);
+struct SourceProbe<'a>(&'a dyn RequestSource);
 
-impl Ending for Answers<'_> {
+impl EndProbe for SourceProbe<'_> {
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
         self.0.has_ended(chunks, seen)
     }
@@ -988,7 +987,7 @@ fn pieces(
     (slot, socket): (usize, &TimedSocket),
     stamp: Option<Duration>,
     bytes: &[u8],
-) -> Option<Vec<Piece>> {
+) -> Option<Vec<ReadSegment>> {
     let tap = tap.as_mut()?;
     let pieces = stamp.and_then(|stamp| tap.divide(slot, (bytes.len(), socket.received), stamp));
     tap.note(slot, socket.received);
@@ -1093,7 +1092,7 @@ mod tests {
             asked,
             &headers,
             (timeouts, EndMarks::of(&[])),
-            Warmth::Warm,
+            ConnectionMode::Warm,
             &route,
         )
         .expect("a client");

@@ -46,10 +46,8 @@ pub use self::{
     reference::{ReferenceReader, ReferenceStream},
 };
 use crate::{
-    connect_options::ConnectOptions,
-    connect_options::Secret,
-    options::Connection,
-    options::{Timeouts, Transport},
+    connect_options::{ConnectOptions, Secret},
+    options::{ConnectionMode, Timeouts, Transport},
 };
 
 /// Sends requests to one endpoint, over one connection that is kept while the server keeps it.
@@ -126,7 +124,7 @@ pub struct Options<'a> {
     /// What carries the request.
     pub transport: Transport,
     /// Whether connections are kept.
-    pub connection: Connection,
+    pub connection: ConnectionMode,
     /// What is spoken.
     pub protocol: &'static dyn Protocol,
     /// How to get to the endpoint.

@@ -8,9 +8,8 @@ use reqwest::{Url, redirect, retry};
 
 use super::{now, tls, via_reqwest::to_file};
 use crate::{
-    connect_options::{Proxy, Secret},
-    options::Access,
-    options::MetricsUrl,
+    connect_options::{ProxyMode, Secret},
+    options::{Access, MetricsUrl},
     proxy,
 };
 
@@ -63,9 +62,9 @@ impl MetricsFetcher {
         let socket = access.route.socket.as_ref().filter(|_| *wanted == MetricsUrl::Auto);
         builder = match (socket, &access.route.proxy) {
             (Some(path), _) => to_file(builder.no_proxy(), path),
-            (_, Proxy::Through(Secret(proxy))) => builder.proxy(reqwest::Proxy::all(proxy)?),
-            (_, Proxy::Environment) if !proxy::is_loopback(url.as_str()) => builder,
-            (_, Proxy::Environment | Proxy::None) => builder.no_proxy(),
+            (_, ProxyMode::Through(Secret(proxy))) => builder.proxy(reqwest::Proxy::all(proxy)?),
+            (_, ProxyMode::Environment) if !proxy::is_loopback(url.as_str()) => builder,
+            (_, ProxyMode::Environment | ProxyMode::None) => builder.no_proxy(),
         };
         let is_same_server = socket == access.route.socket.as_ref()
             && endpoint.is_some_and(|endpoint| endpoint.origin() == url.origin());

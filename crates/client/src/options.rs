@@ -52,7 +52,7 @@ impl Default for Timeouts {
 /// `connection`: what a request finds when it starts. Setting a connection up is in no figure but
 /// its own either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Connection {
+pub enum ConnectionMode {
     /// `warm`: one that is open, kept from the request before or opened for this one beforehand.
     #[default]
     Warm,
@@ -60,7 +60,7 @@ pub enum Connection {
     Cold,
 }
 
-impl Connection {
+impl ConnectionMode {
     /// The name in the config and the results.
     pub const fn name(self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@
 //! Some keys are words: `EMPTY`, `test`, `text`. Where such a word stands in an answer or a message, it
 //! is probably no key, so that less of it is hidden; and never the name of a JSON field.
 
-mod written;
+mod encodings;
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use llm_stream_core::{
     sample::Sample,
 };
 
-use self::written::Written;
+use self::encodings::EncodedSecret;
 
 /// Shorter values would be found in any text, and are no secrets.
 const SHORTEST: usize = 4;
@@ -32,7 +32,7 @@ pub struct Redactor(Vec<Known>);
 
 #[derive(Clone)]
 struct Known {
-    written: Written,
+    written: EncodedSecret,
     /// Whether it could be a word or a number of any text.
     is_word: bool,
     /// Whether it is a number of digits.
@@ -40,7 +40,7 @@ struct Known {
 }
 
 impl Known {
-    fn new(written: Written) -> Self {
+    fn new(written: EncodedSecret) -> Self {
         let text = written.text();
         let is_short = text.len() < SHORTEST_KEY;
         let is_number = is_number(text);
@@ -86,9 +86,9 @@ impl Redactor {
         let text = String::from_utf8_lossy(value);
         // What a server makes of bytes that it takes for Latin-1.
         let latin1: String = value.iter().copied().map(char::from).collect();
-        self.0.extend([Written::new(&text), Written::new(&latin1)].map(Known::new));
+        self.0.extend([EncodedSecret::new(&text), EncodedSecret::new(&latin1)].map(Known::new));
         if value.len() >= SHORTEST_KEY {
-            self.0.extend(Written::in_base64(value).map(Known::new));
+            self.0.extend(EncodedSecret::in_base64(value).map(Known::new));
         }
     }
 

@@ -12,7 +12,7 @@ use llm_stream_core::unix_url::unix_url;
 use llm_stream_socket::Socket;
 
 use crate::{
-    connect_options::{ConnectOptions, Proxy, Secret, THROUGH},
+    connect_options::{ConnectOptions, ProxyMode, Secret, THROUGH},
     proxy,
 };
 
@@ -61,7 +61,7 @@ impl ServerAddress {
     }
 
     /// The same, through what stands between: it may be that what is not reached.
-    pub(super) fn proxied(mut self, url: &reqwest::Url, proxy: &Proxy) -> Self {
+    pub(super) fn proxied(mut self, url: &reqwest::Url, proxy: &ProxyMode) -> Self {
         if let Self::Port { through, .. } = &mut self {
             *through = Through::of(url, proxy);
         }
@@ -99,13 +99,13 @@ impl ServerAddress {
 
 impl Through {
     /// The proxy on the way to `url`, if there is one.
-    fn of(url: &reqwest::Url, proxy: &Proxy) -> Option<Self> {
+    fn of(url: &reqwest::Url, proxy: &ProxyMode) -> Option<Self> {
         let (named_by, place) = match proxy {
-            Proxy::None => return None,
-            Proxy::Through(Secret(proxy)) => {
+            ProxyMode::None => return None,
+            ProxyMode::Through(Secret(proxy)) => {
                 ("`proxy` in the config".to_owned(), proxy::place_of_proxy(proxy)?)
             }
-            Proxy::Environment => {
+            ProxyMode::Environment => {
                 let (variable, place) = proxy::proxy_of_environment(url.as_str())?;
                 (format!("{variable} in the environment"), place)
             }

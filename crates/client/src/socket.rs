@@ -20,7 +20,7 @@ use super::{clock::Now, server_address::Address};
 
 /// What one read took.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Read {
+pub(super) struct ReadResult {
     /// How many bytes; 0 at the end of the stream.
     pub(super) bytes: usize,
     /// When the last of them arrived, by the wall clock, if the kernel says so.
@@ -68,7 +68,7 @@ impl TimedSocket {
     }
 
     /// Takes what has arrived; `WouldBlock` when nothing has.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<ReadResult> {
         loop {
             match self.read_once(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -80,12 +80,12 @@ impl TimedSocket {
         }
     }
 
-    fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+    fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<ReadResult> {
         match &mut self.stream {
             Socket::Tcp(stream) if !self.control.is_empty() => {
                 read_stamped(stream, buffer, &mut self.control)
             }
-            stream => Ok(Read { bytes: stream.read(buffer)?, arrived: None }),
+            stream => Ok(ReadResult { bytes: stream.read(buffer)?, arrived: None }),
         }
     }
 
@@ -178,7 +178,11 @@ fn ask_for_stamps<T>(_: &T) -> Vec<u8> {
 }
 
 #[cfg(target_os = "linux")]
-fn read_stamped(stream: &TcpStream, buffer: &mut [u8], control: &mut [u8]) -> io::Result<Read> {
+fn read_stamped(
+    stream: &TcpStream,
+    buffer: &mut [u8],
+    control: &mut [u8],
+) -> io::Result<ReadResult> {
     use std::os::fd::AsRawFd;
 
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -190,10 +194,10 @@ fn read_stamped(stream: &TcpStream, buffer: &mut [u8], control: &mut [u8]) -> io
         ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
         _ => None,
     });
-    Ok(Read { bytes: message.bytes, arrived })
+    Ok(ReadResult { bytes: message.bytes, arrived })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn read_stamped(_: &TcpStream, _: &mut [u8], _: &mut [u8]) -> io::Result<Read> {
+fn read_stamped(_: &TcpStream, _: &mut [u8], _: &mut [u8]) -> io::Result<ReadResult> {
     Err(io::ErrorKind::Unsupported.into())
 }

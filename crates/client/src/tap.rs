@@ -34,7 +34,7 @@ const HEADERS: usize = 120;
 const WAITING: usize = 256;
 
 /// A connection, by the server's address and our port.
-type Key = (IpAddr, u16);
+type FlowKey = (IpAddr, u16);
 
 /// How much earlier a packet's stamp may be than that of the read that it ends: the loopback takes
 /// one on the way to each socket.
@@ -61,7 +61,7 @@ pub(super) fn is_lost(place: &ServerAddress) -> bool {
 
 /// A part of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct ReadSegment {
     pub(super) bytes: usize,
     /// When its last byte arrived at the latest, by the wall clock.
     pub(super) at: Duration,
@@ -74,8 +74,8 @@ pub(super) struct Piece {
 pub(super) struct Tap {
     sockets: Vec<sys::PacketSocket>,
     /// Which of the flows a packet is of.
-    keys: HashMap<Key, usize>,
-    flows: Vec<Flow>,
+    keys: HashMap<FlowKey, usize>,
+    flows: Vec<TappedFlow>,
     /// Whether it sees more than the first packet of each connection.
     listens: bool,
     /// Whether it always did while its client was in use, and saw every connection begin.
@@ -93,8 +93,8 @@ pub(super) struct Tap {
 
 /// What the server sent on one connection.
 #[derive(Debug, Default)]
-struct Flow {
-    key: Option<Key>,
+struct TappedFlow {
+    key: Option<FlowKey>,
     /// The sequence number of the first byte.
     first: Option<u32>,
     /// Whether the connection was made and its first packet was not seen: nothing can be said of it.
@@ -176,7 +176,7 @@ impl Tap {
     /// The client sends nothing more for now: the first packets of its connections are noted, and
     /// later ones, which may be another client's, do not fill the tap.
     pub(super) fn pause(&mut self) {
-        if self.flows.iter().any(Flow::begins) {
+        if self.flows.iter().any(TappedFlow::begins) {
             self.take();
         }
         self.set_filter(false);
@@ -191,11 +191,11 @@ impl Tap {
 
     /// Lane `nth` has begun to connect from `local` to `peer`.
     pub(super) fn follow(&mut self, nth: usize, local: SocketAddr, peer: SocketAddr) {
-        self.flows.resize_with(self.flows.len().max(nth + 1), Flow::default);
+        self.flows.resize_with(self.flows.len().max(nth + 1), TappedFlow::default);
         let key = (peer.ip().to_canonical(), local.port());
         self.forget(nth);
         self.keys.insert(key, nth);
-        self.flows[nth] = Flow { key: Some(key), ..Flow::default() };
+        self.flows[nth] = TappedFlow { key: Some(key), ..TappedFlow::default() };
         // There must be room for the first packet.
         self.take();
     }
@@ -243,7 +243,7 @@ impl Tap {
             return;
         }
         // The first packet of a connection is needed.
-        match all_read && !self.flows.iter().any(Flow::begins) {
+        match all_read && !self.flows.iter().any(TappedFlow::begins) {
             true => self.clear(),
             false => self.take(),
         }
@@ -262,7 +262,7 @@ impl Tap {
         nth: usize,
         (bytes, read): (usize, u64),
         stamp: Duration,
-    ) -> Option<Vec<Piece>> {
+    ) -> Option<Vec<ReadSegment>> {
         for _ in 0..TRIES {
             self.take();
             if self.flows.get(nth)?.packets.iter().any(|packet| packet.to >= read) {
@@ -301,7 +301,7 @@ impl Tap {
     }
 }
 
-impl Flow {
+impl TappedFlow {
     /// Whether the connection's first packet is still to come.
     fn begins(&self) -> bool {
         self.key.is_some() && self.first.is_none() && !self.is_blind
@@ -328,8 +328,8 @@ impl Flow {
     }
 
     /// The first pieces of the bytes between these. Forgets them.
-    fn pieces(&mut self, begin: u64, end: u64, stamp: Duration) -> Option<Vec<Piece>> {
-        let mut pieces: Vec<Piece> = Vec::new();
+    fn pieces(&mut self, begin: u64, end: u64, stamp: Duration) -> Option<Vec<ReadSegment>> {
+        let mut pieces: Vec<ReadSegment> = Vec::new();
         let (mut front, mut delivered) = (begin, Duration::ZERO);
         while front < end {
             // The first that arrived of those with the next byte; a second one was sent in vain.
@@ -350,7 +350,7 @@ impl Flow {
             delivered = delivered.max(at);
             let to = packet.to.min(end);
             let bytes = (to - front) as usize;
-            pieces.push(Piece { bytes, at: delivered, is_exact: holding.is_some() });
+            pieces.push(ReadSegment { bytes, at: delivered, is_exact: holding.is_some() });
             front = to;
         }
         self.packets.retain(|packet| packet.to > end);
@@ -609,8 +609,8 @@ mod tests {
 
     /// A flow that begins at this sequence number, with these packets: their offsets, lengths and
     /// times.
-    fn flow(first: u32, packets: &[(u32, u16, u64)]) -> Flow {
-        let mut flow = Flow::default();
+    fn flow(first: u32, packets: &[(u32, u16, u64)]) -> TappedFlow {
+        let mut flow = TappedFlow::default();
         let parse = |headers: &[u8]| Packet::parse(headers).expect("a packet");
         flow.take(&parse(&packet(first.wrapping_sub(1), 0x12, 0)), ms(0));
         for (offset, bytes, at) in packets {
@@ -629,12 +629,12 @@ mod tests {
         assert_eq!(Packet::parse(&[]), None);
     }
 
-    const fn exact(bytes: usize, at: u64) -> Piece {
-        Piece { bytes, at: ms(at), is_exact: true }
+    const fn exact(bytes: usize, at: u64) -> ReadSegment {
+        ReadSegment { bytes, at: ms(at), is_exact: true }
     }
 
-    const fn between(bytes: usize, at: u64) -> Piece {
-        Piece { bytes, at: ms(at), is_exact: false }
+    const fn between(bytes: usize, at: u64) -> ReadSegment {
+        ReadSegment { bytes, at: ms(at), is_exact: false }
     }
 
     #[test]
@@ -675,7 +675,7 @@ mod tests {
         let packets = [(0, 100, 10), (150, 50, 20)];
         // The tap was full when the rest came.
         assert_eq!(flow(5, &packets[..1]).pieces(0, 200, ms(20)), Some(vec![exact(100, 10)]));
-        assert_eq!(Flow::default().pieces(0, 100, ms(11)), None);
+        assert_eq!(TappedFlow::default().pieces(0, 100, ms(11)), None);
     }
 
     #[test]
@@ -692,7 +692,7 @@ mod tests {
     fn the_last_packet_has_the_stamp_of_the_read_or_nothing_is_known() {
         let packets = [(0, 100, 10), (100, 100, 20)];
         for stamp in [ms(20) + EARLIER, ms(20) - LATER] {
-            let last = Piece { at: stamp, ..exact(100, 0) };
+            let last = ReadSegment { at: stamp, ..exact(100, 0) };
             assert_eq!(flow(5, &packets).pieces(0, 200, stamp), Some(vec![exact(100, 10), last]));
         }
         for stamp in [ms(21) + EARLIER, ms(19) - LATER] {
@@ -725,7 +725,7 @@ mod tests {
         tap.forget(0);
         tap.forget(9);
         assert!(tap.connected(0) && tap.connected(9));
-        assert!(tap.covers_all() && !tap.flows.iter().any(Flow::begins));
+        assert!(tap.covers_all() && !tap.flows.iter().any(TappedFlow::begins));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-use crate::connect_options::Tls;
+use crate::connect_options::TlsOptions;
 
 /// What to offer a server that may speak HTTP/1.1 only.
 pub(super) const HTTP_1: &[&[u8]] = &[b"http/1.1"];
@@ -25,7 +25,7 @@ pub(super) const HTTP_1: &[&[u8]] = &[b"http/1.1"];
 pub(super) const HTTP_2: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// TLS that trusts whom the system and `tls` trust, for these versions of HTTP, the best first.
-pub(super) fn trusting(tls: &Tls, versions: &[&[u8]]) -> anyhow::Result<ClientConfig> {
+pub(super) fn trusting(tls: &TlsOptions, versions: &[&[u8]]) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match tls.insecure {
         true => Arc::new(Anyone(provider.clone())),

@@ -37,7 +37,9 @@ use self::{
 };
 use super::{
     AnswerObserver, BODY_LIMIT, DriveStats, PATIENCE, RequestSource, broke_off,
-    ending::{EndMarks, EndSearch, Ending, Found, QUIET, SOON, is_refusal_over, left_open},
+    ending::{
+        EndMarks, EndProbe, EndSearch, QUIET, SOON, SearchOutcome, is_refusal_over, left_open,
+    },
     http1::{HEADERS_LIMIT, HttpError},
     limits::Limits,
     now,
@@ -45,9 +47,8 @@ use super::{
     tls, too_long, unreadable,
 };
 use crate::{
-    connect_options::{ConnectOptions, Proxy, Secret},
-    options::Connection,
-    options::Timeouts,
+    connect_options::{ConnectOptions, ProxyMode, Secret},
+    options::{ConnectionMode, Timeouts},
     proxy,
 };
 
@@ -59,7 +60,7 @@ const UNREAD: Duration = Duration::from_millis(10);
 /// own.
 #[derive(Debug)]
 pub(super) struct ViaReqwest {
-    target: Target,
+    target: RequestTarget,
     /// For one request at a time.
     connection: ReqwestConnection,
     /// For many. Apart, since a connection is served by the runtime that made it.
@@ -68,16 +69,16 @@ pub(super) struct ViaReqwest {
 
 /// Where and how to send, the same for every connection.
 #[derive(Debug)]
-struct Target {
+struct RequestTarget {
     method: Method,
     url: reqwest::Url,
     headers: HeaderMap,
     timeouts: Timeouts,
     marks: EndMarks,
-    connection: Connection,
+    connection: ConnectionMode,
     tls: ClientConfig,
     place: ServerAddress,
-    proxy: Proxy,
+    proxy: ProxyMode,
     /// Whether connections are kept: not once a request has found its connection closed.
     keeps: AtomicBool,
 }
@@ -98,7 +99,7 @@ impl ViaReqwest {
         (method, url): (Method, reqwest::Url),
         headers: HeaderMap,
         (timeouts, marks): (Timeouts, EndMarks),
-        connection: Connection,
+        connection: ConnectionMode,
         route: &ConnectOptions,
     ) -> anyhow::Result<Self> {
         let tls = match url.scheme() {
@@ -106,7 +107,7 @@ impl ViaReqwest {
             _ => tls::trusting_nobody()?,
         };
         let keeps = AtomicBool::new(true);
-        let target = Target {
+        let target = RequestTarget {
             method,
             place: ServerAddress::of(&url, route).proxied(&url, &route.proxy),
             url,
@@ -154,7 +155,7 @@ impl ViaReqwest {
     }
 }
 
-impl Target {
+impl RequestTarget {
     /// A connection that has no connection yet.
     fn new_connection(&self) -> anyhow::Result<ReqwestConnection> {
         let connects = Connects::default();
@@ -170,14 +171,14 @@ impl Target {
             .http1_allow_obsolete_multiline_headers_in_responses(true)
             .http1_ignore_invalid_headers_in_responses(true)
             .http1_max_headers(HEADERS_LIMIT);
-        if self.connection == Connection::Cold {
+        if self.connection == ConnectionMode::Cold {
             builder = builder.pool_max_idle_per_host(0);
         }
         builder = match (&self.place, &self.proxy) {
             (ServerAddress::File(path), _) => to_file(builder.no_proxy(), path),
-            (_, Proxy::Through(Secret(url))) => builder.proxy(reqwest::Proxy::all(url)?),
-            (_, Proxy::Environment) if !proxy::is_loopback(self.url.as_str()) => builder,
-            (_, Proxy::Environment | Proxy::None) => builder.no_proxy(),
+            (_, ProxyMode::Through(Secret(url))) => builder.proxy(reqwest::Proxy::all(url)?),
+            (_, ProxyMode::Environment) if !proxy::is_loopback(self.url.as_str()) => builder,
+            (_, ProxyMode::Environment | ProxyMode::None) => builder.no_proxy(),
         };
         Ok(ReqwestConnection { http: builder.build()?, connects, answered: AtomicBool::new(false) })
     }
@@ -399,10 +400,10 @@ impl Wakes {
         if is_refusal_over(self.status, last, elapsed) {
             return Err(left_open());
         }
-        match self.search.look(chunks, elapsed, &Answer(watch)) {
-            Found::Nothing => {}
-            Found::End => watch.ending(),
-            Found::LeftOpen => return Err(left_open()),
+        match self.search.look(chunks, elapsed, &ObserverProbe(watch)) {
+            SearchOutcome::Nothing => {}
+            SearchOutcome::Ended => watch.ending(),
+            SearchOutcome::LeftOpen => return Err(left_open()),
         }
         match self.as_of {
             None if now() >= self.limit => {
@@ -420,9 +421,9 @@ impl Wakes {
 }
 
 /// What is asked of an answer, as its end is looked for.
-struct Answer<'a>(&'a dyn AnswerObserver);
+struct ObserverProbe<'a>(&'a dyn AnswerObserver);
 
-impl Ending for Answer<'_> {
+impl EndProbe for ObserverProbe<'_> {
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
         self.0.has_ended(chunks, seen)
     }
@@ -441,20 +442,20 @@ struct Connect {
 
 /// Notes when a connection opens a connection. Shared with the connector that it wraps.
 #[derive(Debug, Clone, Default)]
-struct Connects(Arc<Mutex<State>>);
+struct Connects(Arc<Mutex<ConnectState>>);
 
 #[derive(Debug, Clone, Copy, Default)]
-struct State {
+struct ConnectState {
     begun: Option<Instant>,
     last: Option<Connect>,
 }
 
 impl Connects {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, ConnectState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> State {
+    fn take(&self) -> ConnectState {
         std::mem::take(&mut self.state())
     }
 
@@ -506,7 +507,7 @@ where
             let connection = connecting.await;
             let ended = now();
             let last = connection.is_ok().then_some(Connect { begun, ended });
-            *connects.state() = State { begun: None, last };
+            *connects.state() = ConnectState { begun: None, last };
             connection
         })
     }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use llm_stream_bench::{
-    config::{Connection, TokenCount},
+    config::{ConnectionMode, TokenCount},
     plan::{Secret, Timeouts, Transport},
 };
 use llm_stream_client::{
@@ -85,7 +85,7 @@ impl RequestSource for Load {
 
 fn client_of(url: &str, transport: Transport, timeouts: Timeouts) -> Client {
     let url = format!("{url}/v1/chat/completions");
-    let connection = Connection::Warm;
+    let connection = ConnectionMode::Warm;
     Client::new(&Options {
         url: &url,
         headers: &[],
@@ -272,7 +272,7 @@ fn a_key_that_a_server_sends_back_can_be_masked() {
     for transport in TRANSPORTS {
         let key = Secret("s3cret-key".into());
         let (timeouts, api_key) = (Timeouts::default(), Some(&key));
-        let connection = Connection::Warm;
+        let connection = ConnectionMode::Warm;
         let protocol = &OpenAiChat;
         let route = &ConnectOptions::default();
         let options = Options {

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, fs, path::Path, t
 use clap::Parser as _;
 use llm_stream_bench::{
     cli::Cli,
-    config::{Config, Connection, TokenCount},
+    config::{Config, ConnectionMode, TokenCount},
     load,
     plan::{Endpoint, Plan, Secret, Timeouts, Transport},
 };
@@ -822,7 +822,7 @@ fn each_protocol_sends_its_headers_and_the_key_as_it_wants_it() {
             api_key: Some(&key),
             timeouts: Timeouts::default(),
             transport: Transport::Reqwest,
-            connection: Connection::Warm,
+            connection: ConnectionMode::Warm,
             protocol: *protocol,
             route: &ConnectOptions::default(),
         })

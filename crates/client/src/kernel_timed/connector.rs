@@ -25,12 +25,12 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A place and how to speak to the server there.
-pub(super) struct Server {
+pub(super) struct Connector {
     place: ServerAddress,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
-impl Server {
+impl Connector {
     pub(super) fn of(url: &reqwest::Url, route: &ConnectOptions) -> anyhow::Result<Self> {
         let place = ServerAddress::of(url, route);
         let host = unbracketed(url.host_str().unwrap_or_default());
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_server_whose_packets_are_not_seen_is_known_by_its_url() {
         let url = reqwest::Url::parse("http://unseen.test/v1/chat/completions").expect("a URL");
-        Server::of(&url, &ConnectOptions::default()).expect("a server").lose_packets();
+        Connector::of(&url, &ConnectOptions::default()).expect("a server").lose_packets();
         assert!(has_unseen_packets("http://unseen.test:80/v1"));
         assert!(!has_unseen_packets("http://unseen.test:8000/v1"));
         assert!(!has_unseen_packets("http://seen.test/v1"));

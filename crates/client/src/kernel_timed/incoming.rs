@@ -13,8 +13,8 @@ use crate::{
     BODY_LIMIT, broke_off,
     clock::{Now, moment},
     ending::is_refusal_over,
-    http1::{Head, ResponseReader},
-    tap::Piece,
+    http1::{ResponseHead, ResponseReader},
+    tap::ReadSegment,
     too_long, unreadable,
 };
 
@@ -70,7 +70,11 @@ impl Arrival {
     }
 
     /// Of the first parts of such a read; none if a stamp is of before the read.
-    pub(super) fn of_pieces(pieces: &[Piece], since: Instant, now: Now) -> Vec<(usize, Self)> {
+    pub(super) fn of_pieces(
+        pieces: &[ReadSegment],
+        since: Instant,
+        now: Now,
+    ) -> Vec<(usize, Self)> {
         let mut before = since;
         let mut arrivals = Vec::with_capacity(pieces.len());
         for piece in pieces {
@@ -253,7 +257,7 @@ impl Incoming {
         ended_at: Duration,
         broken: Option<RequestError>,
     ) -> Result<Recording, RequestError> {
-        let Some(Head { status, version, headers }) = self.reader.head() else {
+        let Some(ResponseHead { status, version, headers }) = self.reader.head() else {
             return Err(broken.unwrap_or_else(|| self.broken(&"nothing came")));
         };
         Ok(Recording {
@@ -317,8 +321,9 @@ mod tests {
     fn pieces_are_believed_unless_they_are_older_than_the_read() {
         let now = socket::now();
         let begin = now.monotonic - ms(500);
-        let piece = |at: u64, is_exact| Piece { bytes: 10, at: now.wall - ms(500 - at), is_exact };
-        let of = |pieces: &[Piece]| {
+        let piece =
+            |at: u64, is_exact| ReadSegment { bytes: 10, at: now.wall - ms(500 - at), is_exact };
+        let of = |pieces: &[ReadSegment]| {
             let arrivals = Arrival::of_pieces(pieces, begin + ms(100), now);
             let at = |time: Instant| (time - begin).as_millis() as u64;
             let bounds = |(_, arrival): &(usize, Arrival)| (at(arrival.since), at(arrival.at));

@@ -16,7 +16,7 @@ use tokio::{
     task, time,
 };
 
-use super::{ReqwestConnection, Target, pulse::Pulse};
+use super::{RequestTarget, ReqwestConnection, pulse::Pulse};
 use crate::{AnswerObserver, DriveStats, NextAction, PATIENCE, RequestSource, SETTLE, now};
 
 /// Most sockets that the system reports at once.
@@ -39,7 +39,7 @@ impl ReqwestPool {
     /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
     pub(super) fn drive(
         &mut self,
-        target: &Target,
+        target: &RequestTarget,
         jobs: &mut dyn RequestSource,
     ) -> anyhow::Result<DriveStats> {
         let Self { runtime, free } = self;
@@ -62,7 +62,7 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 }
 
 async fn drive(
-    target: &Target,
+    target: &RequestTarget,
     free: &mut Vec<(ReqwestConnection, Instant)>,
     jobs: &RefCell<&mut dyn RequestSource>,
 ) -> anyhow::Result<()> {
@@ -118,7 +118,7 @@ async fn drive(
 /// A connection, and when it may be used: the one that was used last among those whose server had time to
 /// close the connection, else the one that has waited longest; a new one when none is free.
 fn connection(
-    target: &Target,
+    target: &RequestTarget,
     free: &mut Vec<(ReqwestConnection, Instant)>,
 ) -> anyhow::Result<(ReqwestConnection, Instant)> {
     let now = now();
@@ -138,7 +138,7 @@ struct Finished {
 }
 
 async fn carry(
-    target: &Target,
+    target: &RequestTarget,
     (connection, from): (ReqwestConnection, Instant),
     body: Bytes,
     watch: JobWatch<'_, '_>,

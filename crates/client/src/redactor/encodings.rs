@@ -45,7 +45,7 @@ const ENTITIES: &[(char, &[&str])] = &[
 
 /// What is looked for.
 #[derive(Clone, PartialEq)]
-pub(super) struct Written {
+pub(super) struct EncodedSecret {
     text: String,
     /// What it begins with and nobody escapes.
     literal: usize,
@@ -53,7 +53,7 @@ pub(super) struct Written {
     is_base64: bool,
 }
 
-impl Written {
+impl EncodedSecret {
     pub(super) fn new(text: &str) -> Self {
         let escaped = text.find(|c: char| !c.is_ascii_alphanumeric());
         Self { text: text.to_owned(), literal: escaped.unwrap_or(text.len()), is_base64: false }
