@@ -538,7 +538,7 @@ impl Session {
         let written = self.results.write(&row).context("failed to write the row");
         let recorded = match (recording, &self.live) {
             (Some(recording), Some(live)) => {
-                self.recordings.keep(recorded_as, recording, live.client.secrets())
+                self.recordings.keep(recorded_as, recording, live.client.redactor())
             }
             _ => Ok(()),
         };
@@ -551,7 +551,7 @@ impl Session {
     /// `text` without what the live model's requests carry and must not show.
     fn hidden(&self, text: &str) -> String {
         let live = self.live.as_ref();
-        live.map_or_else(|| text.to_owned(), |live| live.client.secrets().hidden_in(text))
+        live.map_or_else(|| text.to_owned(), |live| live.client.redactor().redact(text))
     }
 
     /// Says that a trial failed.
@@ -598,7 +598,7 @@ impl Recordings {
         let Some(folder) = &self.folder else { return Ok(()) };
         let name = unused(&file_name(trial), &mut self.used);
         let path = folder.join(format!("{name}.jsonl"));
-        let file = secrets.hide(recording).to_jsonl();
+        let file = secrets.redact_recording(recording).to_jsonl();
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(&path, file))
             .with_context(|| format!("failed to write {}", path.display()))

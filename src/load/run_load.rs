@@ -79,7 +79,7 @@ pub fn run_load(
     let driven = thread::scope(|scope| {
         let reading = scope.spawn(move || {
             for over in receiver {
-                take(over.read(target, client.secrets()));
+                take(over.read(target, client.redactor()));
             }
         });
         let mut jobs = Load::new((target, workload, run), lengths, follow, sender);

@@ -287,7 +287,7 @@ fn a_key_that_a_server_sends_back_can_be_masked() {
         };
         let client = Client::new(&options).unwrap();
         let load = Load::of(1, 1).driven(&client);
-        let hidden = client.secrets().hide(load.recordings()[0].clone());
+        let hidden = client.redactor().redact_recording(load.recordings()[0].clone());
         let body = String::from_utf8(hidden.body()).unwrap();
         assert!(body.contains("Bearer ") && !body.contains("s3cret-key"), "{body}");
     }

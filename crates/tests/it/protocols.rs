@@ -827,7 +827,7 @@ fn each_protocol_sends_its_headers_and_the_key_as_it_wants_it() {
             route: &ConnectOptions::default(),
         })
         .unwrap();
-        assert_eq!(client.secrets().hidden_in("a s3cret-key"), "a ***", "{}", protocol.name());
+        assert_eq!(client.redactor().redact("a s3cret-key"), "a ***", "{}", protocol.name());
         assert!(!format!("{client:?}").contains("s3cret"));
         let _ = runtime.block_on(client.send("{}".into(), &NoWatch));
         let sent = runtime.block_on(server.received_requests()).unwrap();

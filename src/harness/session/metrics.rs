@@ -212,7 +212,7 @@ impl Session {
     fn give_up_metrics(&mut self, why: &str) {
         let Some(live) = &mut self.live else { return };
         if let Some(scraper) = live.meter.scraper.take() {
-            let why = live.client.secrets().hidden_in(why);
+            let why = live.client.redactor().redact(why);
             let url = scraper.url();
             self.terminal.err(&format!("WARNING: no metrics of the server from {url}: {why}\n"));
         }

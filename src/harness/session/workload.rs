@@ -183,7 +183,7 @@ impl Gathered {
     ) {
         let RequestEnd { prompt, place, span, since_begun, answer } = ended;
         self.handed_over.extend(answer.recording.as_ref().and_then(|recording| recording.origin));
-        let secrets = live.client.secrets();
+        let secrets = live.client.redactor();
         let outcome = answer.outcome;
         let age = SignedDuration::try_from(since_begun).unwrap_or_default();
         let now = today();
