@@ -284,7 +284,7 @@ impl RequestTarget {
         if error.is_connect() && error.is_timeout() {
             self.place.too_late(self.timeouts.connect)
         } else if let Some(error) = tls_error(error) {
-            self.place.tls_failed(&tls::told(error))
+            self.place.tls_failed(&tls::describe(error))
         } else if error.is_connect() {
             match causes(error).last().and_then(|cause| cause.downcast_ref()) {
                 Some(error) => self.place.failed(error),

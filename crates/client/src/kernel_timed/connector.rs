@@ -91,7 +91,7 @@ impl Connector {
     pub(super) fn tls_failed(&self, cause: TlsError) -> RequestError {
         let cause = match cause {
             TlsError::Io(error) => error.to_string(),
-            TlsError::Tls(error) => tls::told(&error),
+            TlsError::Tls(error) => tls::describe(&error),
             TlsError::Answer(error) => error.message,
         };
         self.place.tls_failed(&cause)
