@@ -123,15 +123,15 @@ mod tests {
     fn each_limit_runs_out_at_its_time() {
         let timeouts =
             Timeouts { connect: ms(0), first_token: ms(100), inter_token: ms(30), total: ms(200) };
-        let told = |elapsed, last: Option<u64>| {
+        let outcome = |elapsed, last: Option<u64>| {
             next(timeouts, ms(elapsed), last.map(ms)).map_err(|error| error.kind.name())
         };
-        assert_eq!(told(30, None), Ok(ms(60)), "a token may come now, and the next be late");
-        assert_eq!(told(90, None), Ok(ms(100)));
-        assert_eq!(told(100, None), Err("first_token_timeout"));
-        assert_eq!(told(60, Some(50)), Ok(ms(80)));
-        assert_eq!(told(80, Some(50)), Err("inter_token_timeout"));
-        assert_eq!(told(190, Some(185)), Ok(ms(200)));
-        assert_eq!(told(200, Some(199)), Err("total_timeout"));
+        assert_eq!(outcome(30, None), Ok(ms(60)), "a token may come now, and the next be late");
+        assert_eq!(outcome(90, None), Ok(ms(100)));
+        assert_eq!(outcome(100, None), Err("first_token_timeout"));
+        assert_eq!(outcome(60, Some(50)), Ok(ms(80)));
+        assert_eq!(outcome(80, Some(50)), Err("inter_token_timeout"));
+        assert_eq!(outcome(190, Some(185)), Ok(ms(200)));
+        assert_eq!(outcome(200, Some(199)), Err("total_timeout"));
     }
 }

@@ -162,7 +162,7 @@ fn forms_of(value: &[u8]) -> Vec<EncodedSecret> {
     let latin1 = value.iter().copied().map(char::from).collect();
     let base64 = base64_forms(value).filter(|_| value.len() >= SHORTEST_KEY);
     let texts = [utf8, latin1].into_iter().chain(base64);
-    // What reads as an escape in a secret is decoded like the text that quotes it.
+    // A secret may contain an escape sequence, which is decoded in the text that quotes it.
     let decoded =
         texts.flat_map(|text| layers(text.as_bytes()).map(|layer| layer.text).collect::<Vec<_>>());
     decoded.filter(|text| text.len() >= SHORTEST).map(EncodedSecret).collect()
@@ -211,8 +211,8 @@ mod tests {
         for written in
             [r#"sk-é"\-1234"#, r#"sk-é\"\\-1234"#, r#"sk-\u00e9\"\\-1234"#, r#"sk-Ã©"\-1234"#]
         {
-            let told = masked(&[key], &format!("key {written} is bad"));
-            assert!(!told.contains("1234") && told.ends_with("* is bad"), "{told}");
+            let redacted = masked(&[key], &format!("key {written} is bad"));
+            assert!(!redacted.contains("1234") && redacted.ends_with("* is bad"), "{redacted}");
         }
     }
 
@@ -234,10 +234,10 @@ mod tests {
             "sk&#x2F;&#x2b;&amp;&lt;&gt;&#x27;&#61;&#34;1234",
             "sk&sol;&#043;&#38;&LT;&gt;&apos;&equals;&QUOT;1234",
         ] {
-            let told = masked(&[key], &format!("key {written} is bad"));
-            assert!(!told.contains("1234") && told.ends_with("* is bad"), "{told}");
-            let told = redactor(&[key]).redact(&format!("é {written} é {written}"));
-            assert_eq!(told, "é *** é ***");
+            let redacted = masked(&[key], &format!("key {written} is bad"));
+            assert!(!redacted.contains("1234") && redacted.ends_with("* is bad"), "{redacted}");
+            let redacted = redactor(&[key]).redact(&format!("é {written} é {written}"));
+            assert_eq!(redacted, "é *** é ***");
         }
         // Basic credentials, and whole lines of headers.
         for (text, rest) in [
@@ -247,8 +247,8 @@ mod tests {
             ("dTpzay8rJjw-Jz0iMTIzNA", "dTp"),
             ("dTpzay8rJjw+Jz0iMTIzNAo=", "dTpz"),
         ] {
-            let told = redactor(&[key]).redact(&format!("[{text}]"));
-            assert!(told.contains("***") && told.len() < 16, "{text}: {told} {rest}");
+            let redacted = redactor(&[key]).redact(&format!("[{text}]"));
+            assert!(redacted.contains("***") && redacted.len() < 16, "{text}: {redacted} {rest}");
         }
         assert_eq!(redactor(&[key]).redact("sk/+&<>'=\"123 sk"), "sk/+&<>'=\"123 sk");
     }
