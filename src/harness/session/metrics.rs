@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context as _;
-use futures_util::future;
+use futures::future;
 use llm_stream_client::MetricsFetcher;
 use llm_stream_core::{
     metric::Metric,

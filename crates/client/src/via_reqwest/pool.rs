@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use llm_stream_core::recording::{Chunk, ErrorKind, Recording, RequestError};
 use tokio::{
     runtime::{Builder, Runtime},

@@ -79,7 +79,7 @@ impl Reads<'_> {
 mod tests {
     use std::{io::Write as _, net, thread};
 
-    use futures_util::{StreamExt as _, stream::FuturesUnordered};
+    use futures::{StreamExt as _, stream::FuturesUnordered};
     use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::mpsc};
 
     use super::*;
