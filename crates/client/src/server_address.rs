@@ -197,6 +197,14 @@ fn to_file(_: &Path) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
+    /// `idna_adapter` is pinned in Cargo.toml: not every version converts names in Unicode.
+    #[test]
+    fn a_host_name_in_unicode_is_converted() {
+        let url = reqwest::Url::parse("http://Bücher.example:8000/v1").expect("a URL");
+        let address = ServerAddress::of(&url, &ConnectOptions::default());
+        assert_eq!(address.to_string(), "xn--bcher-kva.example:8000");
+    }
+
     #[test]
     fn a_unix_socket_that_cannot_be_used_has_a_hint() {
         let file = ServerAddress::File("/run/x.sock".into());
