@@ -50,6 +50,7 @@ fn is_steady(last: Now, now: Now) -> bool {
 
 /// The monotonic time of a wall-clock `stamp`. A stamp after `now` counts as `now`.
 pub(super) fn moment(stamp: Duration, now: Now) -> Instant {
+    // The age is short, so a drift of the clocks within it does not matter.
     let age = now.wall.saturating_sub(stamp);
     now.monotonic.checked_sub(age).unwrap_or(now.monotonic)
 }

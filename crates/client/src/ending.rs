@@ -117,6 +117,7 @@ impl EndSearch {
         if self.seen == chunks.len() || !is_due {
             return SearchOutcome::Nothing;
         }
+        // Younger chunks wait for the next search: the body may end by itself meanwhile.
         let old = chunks.partition_point(is_old);
         (self.last_look, self.is_marked) = (now, false);
         let seen = mem::replace(&mut self.seen, old);
@@ -169,8 +170,7 @@ mod tests {
             .collect()
     }
 
-    /// An answer that ends with this many chunks, and has its usage with this many; and what it was
-    /// asked.
+    /// An answer that ends with `end` chunks and has its usage with `usage` chunks; notes its probes.
     struct Answer {
         end: usize,
         usage: usize,
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_end_marker_frees_the_place_soon_and_the_body_may_end_later() {
-        // Chunks so far, when it is looked, what is found.
+        // Chunks so far, time of the search, expected outcome.
         type Look = (&'static [u64], u64, SearchOutcome);
         let cases: [(usize, &[Look]); 3] = [
             // With its usage.

@@ -256,16 +256,16 @@ impl KernelTimedClient {
         loop {
             let next_start = self.start(requests);
             let active = self.active();
-            let Some(until) = self.next_look(next_start).filter(|_| !requests.is_cancelled())
+            let Some(until) = self.next_wake(next_start).filter(|_| !requests.is_cancelled())
             else {
-                self.abandon(requests);
+                self.abort_all(requests);
                 if let Some(tap) = &mut self.tap {
                     tap.pause();
                 }
                 return DriveStats::of(now() - begun, self.waited);
             };
             self.listen(active);
-            self.rest(active, next_start);
+            self.pause(active, next_start);
             self.wait(until, next_start);
             self.take_reported(requests);
             self.expire(requests);
@@ -304,7 +304,7 @@ impl KernelTimedClient {
     }
 
     /// The latest end of the next wait; `None` if the load is complete.
-    fn next_look(&self, next_start: Option<Instant>) -> Option<Instant> {
+    fn next_wake(&self, next_start: Option<Instant>) -> Option<Instant> {
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
         let patience = now() + PATIENCE;
         match (next_start, self.active()) {
@@ -324,12 +324,14 @@ impl KernelTimedClient {
         loop {
             let left = until.saturating_duration_since(at);
             let left = match next_start {
+                // Events that the last round has not handled are due now.
                 _ if !self.reported.is_empty() => Duration::ZERO,
                 Some(start) if start <= until => whole_millis(left.saturating_sub(COARSE)),
                 _ => left,
             };
+            // A wait is split into ticks, each of which renews the lower bounds.
             let tick = self.tick(at);
-            let was_whole = self.look(tick.map_or(left, |tick| tick.min(left)));
+            let was_whole = self.poll_sockets(tick.map_or(left, |tick| tick.min(left)));
             let is_tick = tick.is_some_and(|tick| tick < left);
             if !is_tick || !was_whole || !self.reported.is_empty() {
                 return;
@@ -349,7 +351,7 @@ impl KernelTimedClient {
     }
 
     /// Polls for events and notes their slots; returns false if a signal interrupted the poll.
-    fn look(&mut self, time: Duration) -> bool {
+    fn poll_sockets(&mut self, time: Duration) -> bool {
         let begun = now();
         let looked = self.poll.poll(&mut self.events, Some(time)).is_ok();
         self.seen = now();
@@ -364,6 +366,8 @@ impl KernelTimedClient {
         for event in &self.events {
             let Token(slot) = event.token();
             self.reported.push_back((slot, event.is_read_closed() || event.is_error()));
+            // The socket was empty at the last poll and is not now: until it is emptied, that poll
+            // remains its lower bound.
             if let Some(slot) = self.slots.get_mut(slot) {
                 slot.quiet.get_or_insert(self.quiet);
             }
@@ -378,7 +382,7 @@ impl KernelTimedClient {
 
     /// Pauses so that arrivals of many streams gather, but not past the next start. Also sleeps through
     /// the last millisecond before a start, for which epoll is too coarse.
-    fn rest(&mut self, active: usize, next_start: Option<Instant>) {
+    fn pause(&mut self, active: usize, next_start: Option<Instant>) {
         // Without kernel timestamps, a pause would delay the program's own.
         if self.stamping.as_ref().is_none_or(|stamping| stamping.by == StampedBy::Program) {
             return;
@@ -404,11 +408,11 @@ impl KernelTimedClient {
             let Some((slot, drain)) = self.reported.pop_front() else { break };
             self.advance(slot, drain, requests);
             if nth % BATCH == 0 {
-                self.look(Duration::ZERO);
+                self.poll_sockets(Duration::ZERO);
             }
         }
         if self.active() > MANY && self.seen.saturating_duration_since(self.quiet) > BRIEF {
-            self.look(Duration::ZERO);
+            self.poll_sockets(Duration::ZERO);
         }
         if let Some(tap) = &mut self.tap {
             tap.tidy(self.reported.is_empty());
@@ -422,6 +426,7 @@ impl KernelTimedClient {
         request.extend_from_slice(body);
         let begun = now();
         let work = InFlight::new(Some(id), request, begun, self.timeouts);
+        // In this order: a connection that can be used at once, one that has to rest, a new one.
         if let Some(slot) = self.take_idle(begun) {
             let set_up = self.slots[slot].fresh.take();
             self.slots[slot].work = Some(InFlight { set_up, ..work });
@@ -476,6 +481,7 @@ impl KernelTimedClient {
             let is_usable = |slot: &usize| self.kept_one || self.slots[*slot].has_rested(now);
             let at = self.idle.iter().position(is_usable)?;
             let slot = self.idle.remove(at)?;
+            // A used connection that is open after its rest proves that the server keeps connections.
             let was_used = self.slots[slot].fresh.is_none();
             let rested = self.slots[slot].has_rested(now);
             if self.is_open(slot, now) {
@@ -494,6 +500,7 @@ impl KernelTimedClient {
         }
         let at_once =
             idle_since.is_some_and(|since| now.saturating_duration_since(since) < AT_ONCE);
+        // A connection without a request says nothing about reuse.
         self.keeps &= fresh.is_some() || !at_once;
         self.disconnect(slot);
         false
@@ -508,7 +515,7 @@ impl KernelTimedClient {
     }
 
     /// Handles an event of an idle connection.
-    fn idling(&mut self, slot: usize) {
+    fn check_idle(&mut self, slot: usize) {
         if !self.is_open(slot, now()) {
             self.idle.retain(|&idle| idle != slot);
             self.empty.push(slot);
@@ -598,7 +605,7 @@ impl KernelTimedClient {
         let stage = self.slots.get(slot).and_then(|slot| slot.work.as_ref()).map(|work| work.stage);
         match stage {
             None if self.slots.get(slot).is_some_and(|slot| slot.connection.is_some()) => {
-                self.idling(slot);
+                self.check_idle(slot);
             }
             None | Some(Stage::Resting) => {}
             Some(Stage::Connecting) => self.connecting(slot, requests),
@@ -765,6 +772,7 @@ impl KernelTimedClient {
         else {
             return Received::Nothing;
         };
+        // The last reading of the clock precedes this `recvmsg`, and saves another one.
         let begun = self.seen;
         let read = match connection.socket.read(&mut self.buffer) {
             Ok(read) => read,
@@ -776,6 +784,7 @@ impl KernelTimedClient {
         };
         let now = socket::now();
         (self.seen, self.moved) = (now.monotonic, now.monotonic);
+        // After a step of the wall clock, timestamps cannot be mapped.
         let stamp = read.arrived.filter(|_| self.wall.round(now));
         let since = work.emptied.max(quiet.unwrap_or(self.quiet));
         let bytes = &self.buffer[..read.bytes];
@@ -784,6 +793,7 @@ impl KernelTimedClient {
         if is_short {
             (work.emptied, *quiet) = (begun, None);
         }
+        // Packets are parsed only for late reads with several events: parsing costs more than a read.
         let needs = || arrival.is_doubtful() || connection.needs_segments(bytes, &work.incoming);
         let listens = self.tap.as_ref().is_some_and(Tap::listens);
         let stamp = stamp.filter(|_| listens && arrival.is_late() && needs());
@@ -811,6 +821,7 @@ impl KernelTimedClient {
             if work.deadline != deadline {
                 continue;
             }
+            // Before the read below, so that bytes count that arrived in time and were read late.
             let as_of = work.limits.elapsed();
             if work.stage == Stage::Receiving {
                 // This thread may have been busy with other answers while bytes arrived.
@@ -889,6 +900,7 @@ impl KernelTimedClient {
         requests: &mut dyn RequestSource,
     ) {
         let Some(work) = self.slots[slot].work.take() else { return };
+        // Without a complete request and a complete answer, bytes of them may still be in flight.
         let keeps =
             self.keeps && ended.is_ok() && work.sent.is_some() && work.incoming.keeps_alive();
         match keeps {
@@ -908,7 +920,7 @@ impl KernelTimedClient {
     }
 
     /// Ends all requests of a load that is complete or cancelled.
-    fn abandon(&mut self, requests: &mut dyn RequestSource) {
+    fn abort_all(&mut self, requests: &mut dyn RequestSource) {
         for slot in 0..self.slots.len() {
             let error = RequestError::new(ErrorKind::Interrupted, "interrupted");
             self.finish(slot, Err(error), requests);
@@ -965,6 +977,7 @@ impl InFlight {
 
     /// Returns the recording, with an error if the answer broke off; or the error if none began.
     fn into_answer(self, ended: Result<(), RequestError>) -> Result<Recording, RequestError> {
+        // A body that the client closed ended with its last read, not with the wait for more.
         let ended_at = match ended {
             Err(ref error) if error.kind != ErrorKind::LeftOpen => self.limits.elapsed(),
             _ => self.incoming.last_read,

@@ -77,6 +77,7 @@ impl Redactor {
 
     /// Returns `text` with `***` for each secret.
     pub fn redact(&self, text: &str) -> String {
+        // NUL marks the masked bytes. No message contains it otherwise.
         let mut bytes = text.as_bytes().to_vec();
         if !self.mask(&mut bytes, 0, false) {
             return text.to_owned();
@@ -139,6 +140,7 @@ impl Redactor {
 
     /// Overwrites the secrets in `bytes`, however they are encoded; returns whether there are any.
     fn mask(&self, bytes: &mut [u8], with: u8, is_stream: bool) -> bool {
+        // All ranges before the first mask: a masked layer would decode differently.
         let mut found = Vec::new();
         for layer in layers(bytes) {
             for secret in &self.0 {

@@ -119,7 +119,7 @@ impl Through {
         let Self { set_by, .. } = self;
         match cause.strip_prefix("tunnel error: ") {
             Some("proxy authorization required") => {
-                format!("the proxy requires another user and password: see {set_by}")
+                format!("the proxy requires a user and password, or refuses these: see {set_by}")
             }
             Some(_) => {
                 format!("the proxy refuses the server or cannot reach it: see {set_by}")

@@ -226,6 +226,8 @@ impl Tap {
                 }
             }
         }
+        // The SYN packet was lost or is not routed here, so the bytes of this connection cannot be
+        // counted.
         self.flows[nth].is_blind = true;
         self.blind += 1;
         self.listened = false;
@@ -266,6 +268,7 @@ impl Tap {
         (bytes, read): (usize, u64),
         stamp: Duration,
     ) -> Option<Vec<ReadSegment>> {
+        // The last packet of the read may reach the tap a little later than the stream's socket.
         for _ in 0..TRIES {
             self.take();
             if self.flows.get(nth)?.packets.iter().any(|packet| packet.to >= read) {
@@ -315,6 +318,7 @@ impl TappedFlow {
             self.packets.clear();
             return;
         }
+        // Without the SYN packet, sequence numbers have no origin.
         let Some(first) = self.first else { return };
         // Sequence numbers wrap at 4 GiB, so the signed distance to the bytes read is unambiguous.
         let expected = first.wrapping_add(self.read as u32);

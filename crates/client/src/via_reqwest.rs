@@ -198,10 +198,12 @@ impl RequestTarget {
         if !self.keeps.load(Ordering::Relaxed) {
             request = request.header(header::CONNECTION, "close");
         }
+        // Forgets the connection setup of an earlier request.
         connection.connects.take();
         let begun = now();
         let (response, connect) = self.head(connection, request, begun).await?;
         let origin = connect.map_or(begun, |connect| connect.ended);
+        // reqwest had to reconnect after a complete answer: the server does not keep connections.
         if connect.is_some() && connection.answered.load(Ordering::Relaxed) {
             self.keeps.store(false, Ordering::Relaxed);
         }

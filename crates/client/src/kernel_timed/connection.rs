@@ -78,6 +78,7 @@ impl Connection {
     /// Encrypts the request over TLS; returns the bytes that are left to write in plain.
     pub(super) fn seal(&mut self, request: Vec<u8>) -> io::Result<Vec<u8>> {
         let Some(tls) = &mut self.tls else { return Ok(request) };
+        // By default rustls buffers 64 KiB; a prompt may be longer.
         tls.set_buffer_limit(None);
         tls.writer().write_all(&request)?;
         Ok(Vec::new())
@@ -135,6 +136,7 @@ impl Connection {
             let segment;
             (segment, bytes) = bytes.split_at(*length);
             self.take(segment, *known, incoming)?;
+            // The rest of the read cannot have arrived before its earlier segments.
             arrival.since = arrival.since.max(known.at);
             arrival.at = arrival.at.max(known.at);
         }
