@@ -37,7 +37,7 @@ use serde_json::Map;
 use tempfile::TempDir;
 
 use crate::{
-    config::{Connection, TokenCount},
+    config::{ConnectionMode, TokenCount},
     plan::{Timeouts, Transport},
 };
 
@@ -188,7 +188,7 @@ pub fn measure(
         api_key: None,
         timeouts,
         transport,
-        connection: Connection::Warm,
+        connection: ConnectionMode::Warm,
         protocol: &OpenAiChat,
         route: &route,
     })?;

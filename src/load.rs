@@ -130,7 +130,7 @@ async fn ask(
     follow: &dyn Follow,
 ) -> Answer {
     let watch = Watcher { target, follow };
-    Answer::of(client.send(body, &watch).await, target, asked, client.secrets())
+    Answer::of(client.send(body, &watch).await, target, asked, client.redactor())
 }
 
 impl Answer {
@@ -148,7 +148,7 @@ impl Answer {
         secrets: &Redactor,
     ) -> Self {
         match answer {
-            Err(error) => Self { recording: None, outcome: Err(secrets.hide_in_error(error)) },
+            Err(error) => Self { recording: None, outcome: Err(secrets.redact_error(error)) },
             Ok(recording) => {
                 let outcome = read_hiding(&recording, target, secrets);
                 let outcome = outcome.map(|sample| sample.asked_for(asked));
@@ -170,8 +170,9 @@ fn read_hiding(
     target: &Target,
     secrets: &Redactor,
 ) -> Result<Sample, RequestError> {
-    let hidden = |secrets: &Redactor| read(&secrets.hide(recording.clone()), target).err();
-    secrets.hidden_in_outcome(read(recording, target), hidden)
+    let hidden =
+        |secrets: &Redactor| read(&secrets.redact_recording(recording.clone()), target).err();
+    secrets.redact_outcome(read(recording, target), hidden)
 }
 
 /// The body of the `nth` request with `prompt` as it is sent, and how many tokens it wants.

@@ -31,7 +31,7 @@ use rand_pcg::Pcg64Mcg;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    self, Config, ConfigError, ConfigErrors, Connection, MetricsUrl, NetworkSettings, Order,
+    self, Config, ConfigError, ConfigErrors, ConnectionMode, MetricsUrl, NetworkSettings, Order,
     PrefixCache, Settings, Spanned, Template, TokenCount, sanitise,
 };
 
@@ -115,7 +115,7 @@ pub struct Target {
     /// Which stamps of the kernel arrivals get.
     pub stamps: Stamps,
     /// What a request finds when it starts.
-    pub connection: Connection,
+    pub connection: ConnectionMode,
     /// Whether a server's prefix cache may help.
     pub prefix_cache: PrefixCache,
     /// What fields of the delta hold that the protocol does not know.

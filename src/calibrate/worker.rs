@@ -21,7 +21,7 @@ use super::{
     machine::{self, SharedClock},
 };
 use crate::{
-    config::{Connection, TokenCount},
+    config::{ConnectionMode, TokenCount},
     plan::{Timeouts, Transport},
 };
 
@@ -277,7 +277,7 @@ impl Source {
         };
         let url = format!("{scheme}://{address}{path}");
         let timeouts = Timeouts::default();
-        let connection = Connection::Warm;
+        let connection = ConnectionMode::Warm;
         let options = Options {
             url: &url,
             headers: &[],

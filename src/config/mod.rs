@@ -37,7 +37,7 @@ use std::{
 use http::{HeaderName, HeaderValue};
 use llm_stream_client::connect_options::Stamps;
 pub use llm_stream_client::{
-    options::{Connection, MetricsUrl},
+    options::{ConnectionMode, MetricsUrl},
     secret_names::is_secret_header,
 };
 pub use llm_stream_core::sample::TokenCount;
@@ -163,7 +163,7 @@ pub struct Settings {
     /// `stamps`. Default: `auto`.
     pub stamps: Option<Stamps>,
     /// `connection`. Default: `warm`.
-    pub connection: Option<Connection>,
+    pub connection: Option<ConnectionMode>,
     /// `prefix_cache`. Default: `fresh`.
     pub prefix_cache: Option<PrefixCache>,
     /// `text_fields` and `ignore_fields`: what fields of the delta hold that the protocol does not

@@ -7,8 +7,8 @@ use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    Connection, Endpoint, Inconclusive, MetricsUrl, Model, Order, PrefixCache, Settings, Timeouts,
-    TokenCount, Transport,
+    ConnectionMode, Endpoint, Inconclusive, MetricsUrl, Model, Order, PrefixCache, Settings,
+    Timeouts, TokenCount, Transport,
     files::tokenizer,
     keys::{
         self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, SIMULATE_SECTION,
@@ -292,8 +292,8 @@ pub(super) fn inconclusive(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option
     one_of(reader, entry, "inconclusive", &known)
 }
 
-fn connection(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Connection> {
-    let known = [("warm", Connection::Warm), ("cold", Connection::Cold)];
+fn connection(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ConnectionMode> {
+    let known = [("warm", ConnectionMode::Warm), ("cold", ConnectionMode::Cold)];
     one_of(reader, entry, "connection", &known)
 }
 

@@ -1,6 +1,6 @@
 //! The keys of a model that say how its server is reached and who we are there.
 
-use llm_stream_client::connect_options::{self, Identity};
+use llm_stream_client::connect_options::{self, TlsIdentity};
 use rustls::pki_types::CertificateDer;
 
 use super::{
@@ -20,7 +20,7 @@ pub struct NetworkSettings {
     /// `ca_file`, read: who is trusted beside those whom the system trusts. Default: nobody.
     pub ca: Option<Vec<CertificateDer<'static>>>,
     /// `client_cert` with `client_key`, read. Default: none.
-    pub identity: Option<Identity>,
+    pub identity: Option<TlsIdentity>,
     /// `insecure_tls`: whether any server is trusted. Default: `false`.
     pub insecure_tls: Option<bool>,
     /// `proxy`. Default: the one that the environment names.
@@ -77,7 +77,7 @@ fn insecure_tls(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<bool> {
 }
 
 /// `client_cert`, and `client_key` where the key is in a file of its own.
-fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Identity> {
+fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<TlsIdentity> {
     let Some(cert) = fields.get("client_cert") else {
         if let Some(key) = fields.get("client_key") {
             let help = "add `client_cert: certs/client.pem`, the certificate that it is the key of";
@@ -102,7 +102,7 @@ fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Identity> {
             (entry, connect_options::private_key(&pem).map_err(|what| unfit(reader, entry, &what)))
         }
     };
-    let identity = Identity::new(chain, key.ok()?);
+    let identity = TlsIdentity::new(chain, key.ok()?);
     let wrong = |what| {
         let help = "`client_cert` and `client_key` are to belong together";
         reader.error(of_key, what, help);

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use llm_stream_client::connect_options::{self, Identity};
+use llm_stream_client::connect_options::{self, TlsIdentity};
 use llm_stream_core::{
     protocol::{self, Protocol},
     punctuality::Punctuality,
@@ -96,7 +96,7 @@ fn tls(options: &ServeOptions) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     let wrong = |path: &Path, what: String| anyhow::anyhow!("{} {what}", path.display());
     let chain = connect_options::certificates(&read(cert)?).map_err(|what| wrong(cert, what))?;
     let private = connect_options::private_key(&read(key)?).map_err(|what| wrong(key, what))?;
-    let identity = Identity::new(chain, private)
+    let identity = TlsIdentity::new(chain, private)
         .map_err(|what| anyhow::anyhow!("{} with {}: {what}", cert.display(), key.display()))?;
     Ok(Some(sim::server_tls(identity.chain(), identity.key())?))
 }

@@ -139,8 +139,8 @@ async fn have_counted(
     let body = exact::to_string(&target.protocol.body(&ask)).into();
     let watch = Watcher { target, follow };
     let recording = client.send(body, &watch).await;
-    let recording = recording.map_err(|error| client.secrets().hide_in_error(error))?;
-    match counted(&recording, target, client.secrets()) {
+    let recording = recording.map_err(|error| client.redactor().redact_error(error))?;
+    match counted(&recording, target, client.redactor()) {
         Ok(tokens) => Ok(Counted::Tokens(tokens)),
         Err(error) if is_too_long(&recording) => Ok(Counted::TooLong(error)),
         Err(error) => Err(error),

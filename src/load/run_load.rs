@@ -25,7 +25,7 @@ use llm_stream_core::{
 
 use super::{Answer, Conversation, Follow, PromptSizer, max_tokens, request};
 use crate::{
-    config::Connection,
+    config::ConnectionMode,
     plan::{Target, Workload},
     row::LoadPosition,
 };
@@ -69,8 +69,8 @@ pub fn run_load(
     // A simulated endpoint has the other end of each connection.
     client::allow(slots(workload), if target.is_simulated() { 2 } else { 1 })?;
     let ahead = match target.connection {
-        Connection::Warm => slots(workload),
-        Connection::Cold => 0,
+        ConnectionMode::Warm => slots(workload),
+        ConnectionMode::Cold => 0,
     };
     let is_cancelled = || follow.is_cancelled();
     let mut opening = Preconnect::new(ahead, &is_cancelled);
@@ -79,7 +79,7 @@ pub fn run_load(
     let driven = thread::scope(|scope| {
         let reading = scope.spawn(move || {
             for over in receiver {
-                take(over.read(target, client.secrets()));
+                take(over.read(target, client.redactor()));
             }
         });
         let mut jobs = Load::new((target, workload, run), lengths, follow, sender);
@@ -177,8 +177,8 @@ impl<'a> Load<'a> {
             Shape::Open { arrivals, .. } => Some(Starts::new(arrivals, run).peekable()),
         };
         let reserve = match target.connection {
-            Connection::Warm => reserve(&workload.shape),
-            Connection::Cold => 0,
+            ConnectionMode::Warm => reserve(&workload.shape),
+            ConnectionMode::Cold => 0,
         };
         Self {
             target,

@@ -1,7 +1,7 @@
 //! What a request to a target needs of the environment: its key, and the values of `${NAME}`.
 
 use http::{HeaderName, HeaderValue};
-use llm_stream_client::connect_options::{ConnectOptions, Proxy, Secret, Stamps, Tls};
+use llm_stream_client::connect_options::{ConnectOptions, ProxyMode, Secret, Stamps, TlsOptions};
 use llm_stream_client::{options::Access, proxy};
 
 use super::{Endpoint, SOCKET_ORIGIN, Target};
@@ -49,7 +49,7 @@ pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> 
     if !found.errors.is_empty() {
         return Err(found.errors);
     }
-    let tls = Tls {
+    let tls = TlsOptions {
         roots: target.ways.ca.clone().unwrap_or_default(),
         identity: target.ways.identity.clone(),
         insecure: target.is_insecure(),
@@ -110,10 +110,10 @@ impl Found<'_> {
         parsed.into()
     }
 
-    fn proxy(&mut self, proxy: Option<&config::Proxy>) -> Proxy {
+    fn proxy(&mut self, proxy: Option<&config::Proxy>) -> ProxyMode {
         let template = match proxy {
-            None => return Proxy::Environment,
-            Some(config::Proxy::None) => return Proxy::None,
+            None => return ProxyMode::Environment,
+            Some(config::Proxy::None) => return ProxyMode::None,
             Some(config::Proxy::Through(template)) => template,
         };
         // What is a part of a URL must not end that part.
@@ -121,16 +121,16 @@ impl Found<'_> {
             true => value,
             false => config::percent_encoded(&value),
         };
-        let Some(url) = self.expand(template, escape) else { return Proxy::None };
+        let Some(url) = self.expand(template, escape) else { return ProxyMode::None };
         let Some(passwords) = proxy::proxy_passwords(&url) else {
             let what = "`proxy` is not the URL of an HTTP proxy";
             let help =
                 "look at what its variables hold; for example `http://proxy.example.com:3128`";
             self.errors.push(self.config.error_in(template.at(), what, help));
-            return Proxy::None;
+            return ProxyMode::None;
         };
         self.secrets.extend(passwords.into_iter().map(Secret));
-        Proxy::Through(Secret(url))
+        ProxyMode::Through(Secret(url))
     }
 }
 

@@ -229,7 +229,7 @@ impl<'a> Runner<'a> {
     /// `text` without the secrets of the active model's requests.
     fn hidden(&self, text: &str) -> String {
         let active = self.models.active.as_ref();
-        active.map_or_else(|| text.to_owned(), |model| model.client.secrets().hidden_in(text))
+        active.map_or_else(|| text.to_owned(), |model| model.client.redactor().redact(text))
     }
 }
 

@@ -179,7 +179,7 @@ impl<'a> Asking<'a> {
         } else if preflight::is_about_path_or_model(&finding, status) {
             finding = finding.with(self.by_models());
         }
-        finding.error.message = self.client.secrets().hidden_in(&finding.error.message);
+        finding.error.message = self.client.redactor().redact(&finding.error.message);
         Some((finding, is_of_fields))
     }
 

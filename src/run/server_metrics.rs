@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context as _;
-use futures_util::future;
+use futures::future;
 use llm_stream_client::MetricsFetcher;
 use llm_stream_core::{
     metric::Metric,
@@ -223,7 +223,7 @@ impl Runner<'_> {
     fn give_up_metrics(&mut self, why: &str) {
         let Some(model) = &mut self.models.active else { return };
         if let Some(fetcher) = model.metrics.fetcher.take() {
-            let reason = model.client.secrets().hidden_in(why);
+            let reason = model.client.redactor().redact(why);
             let _ = self
                 .observer
                 .event(Event::ServerMetricsLost { url: fetcher.url(), reason: &reason });

@@ -186,7 +186,7 @@ impl Runner<'_> {
         let (case, prompt) = (case.clone(), prompt.clone());
         let mut row = Row { case, prompt, started, place: None, outcome };
         // First of all, so that a reader of the lines finds the row.
-        let redactor = self.models.active.as_ref().map(|model| model.client.secrets());
+        let redactor = self.models.active.as_ref().map(|model| model.client.redactor());
         let recording = recording.as_ref();
         let event = Event::Request { row: &row, recording, name, redactor };
         if let Err(error) = self.observer.event(event) {

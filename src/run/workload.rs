@@ -184,7 +184,7 @@ impl Gathered {
         let started = now.checked_sub(age).unwrap_or(now);
         let (outcome, name) = (answer.outcome, format!("{}::request-{}", case.name, place.request));
         let mut row = Row { case: case.clone(), prompt, started, place: Some(place), outcome };
-        let redactor = Some(model.client.secrets());
+        let redactor = Some(model.client.redactor());
         let event = Event::Request { row: &row, recording, name: &name, redactor };
         if let Err(error) = observer.event(event) {
             row.outcome = Err(RequestError::new(ErrorKind::NotWritten, chain(&*error)));

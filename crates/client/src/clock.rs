@@ -1,30 +1,32 @@
-//! The kernel's stamps on our clock.
+//! Maps the kernel's timestamps to the monotonic clock.
 //!
-//! The kernel stamps packets with the wall clock, which can be set and steps; figures come from the
-//! monotonic one, which cannot. Both are read at each round of reads, so a stamp, which is at most
-//! as old as the round before, is moved by their difference of now. When that difference has
-//! changed since the round before by more than clocks drift, the wall clock was set in between, and
-//! the round's stamps are worth nothing.
+//! The kernel stamps packets with the wall clock, which NTP or a user may set; figures need the
+//! monotonic clock. Each round of reads takes both clocks at once. A timestamp of this round is not
+//! older than the previous round, so the current difference of the clocks maps it, provided that the
+//! difference did not change in between by more than clocks drift. If it did, the wall clock was
+//! set, and the timestamps of the round are discarded.
 
 use std::time::{Duration, Instant};
 
-/// Two readings of the same moment.
+/// Both clocks at the same moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
     pub(super) monotonic: Instant,
-    /// Since 1970.
+    /// Since the Unix epoch.
     pub(super) wall: Duration,
 }
 
-/// How the wall clock stands to the monotonic one.
+/// Detects steps of the wall clock.
 #[derive(Debug)]
 pub(super) struct WallClock {
     last: Option<Now>,
 }
 
-/// Most that the two clocks may move apart in a second without a step: adjtimex(2) slews by 500 ppm
-/// at most, and the readings of a pair are taken one after the other.
+/// Largest drift between the clocks without a step, in seconds per second: adjtimex(2) slews by up
+/// to 500 ppm.
 const DRIFT: f64 = 600e-6;
+
+/// Largest error of the difference, since the two clocks are read one after the other.
 const BETWEEN_READINGS: Duration = Duration::from_micros(50);
 
 impl WallClock {
@@ -32,7 +34,7 @@ impl WallClock {
         Self { last: None }
     }
 
-    /// Begins a round: whether stamps of the wall clock since the round before can be used.
+    /// Begins a round of reads; returns whether timestamps since the previous round are usable.
     pub(super) fn round(&mut self, now: Now) -> bool {
         let steady = self.last.is_none_or(|last| is_steady(last, now));
         self.last = Some(now);
@@ -46,8 +48,9 @@ fn is_steady(last: Now, now: Now) -> bool {
     (wall - monotonic).abs() <= BETWEEN_READINGS.as_secs_f64() + DRIFT * monotonic
 }
 
-/// The moment of a wall-clock `stamp`, which is not after `now`.
+/// The monotonic time of a wall-clock `stamp`. A stamp after `now` counts as `now`.
 pub(super) fn moment(stamp: Duration, now: Now) -> Instant {
+    // The age is short, so a drift of the clocks within it does not matter.
     let age = now.wall.saturating_sub(stamp);
     now.monotonic.checked_sub(age).unwrap_or(now.monotonic)
 }

@@ -1,4 +1,4 @@
-//! How requests get to their server, beyond its URL. Pure.
+//! Connection settings beyond the URL: TLS, proxy, Unix socket, timestamps. Pure.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -8,52 +8,50 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-/// What stands before a proxy in messages, behind the server that is asked through it.
+/// The words between server and proxy in messages: `HOST:PORT through the proxy HOST:PORT`.
 pub const THROUGH: &str = " through the proxy ";
 
-/// How requests get to their server.
+/// Connection settings beyond the URL.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectOptions {
-    /// Whom to trust where TLS is spoken, and who we are there.
-    pub tls: Tls,
-    /// What stands between.
-    pub proxy: Proxy,
-    /// The socket in the file system where the server listens, if it is one: whatever the URL says,
-    /// and no proxy stands between.
+    /// Trusted certificates and the client certificate.
+    pub tls: TlsOptions,
+    /// The proxy.
+    pub proxy: ProxyMode,
+    /// The Unix socket to connect to instead of the URL's host and port. No proxy applies.
     pub socket: Option<PathBuf>,
-    /// What of all this nobody is to see.
+    /// The secrets in these settings, which are masked in messages and recordings.
     pub secrets: Vec<Secret>,
-    /// Which stamps arrivals get.
+    /// The source of arrival timestamps.
     pub stamps: Stamps,
 }
 
-/// `stamps`: which stamps of the kernel arrivals get. They are the same while the client reads in
-/// time.
+/// `stamps`: the kernel timestamps of arrivals. They differ only where the client reads late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stamps {
-    /// `auto`: those of packets where they can be had and few answers are in flight, else those of
-    /// the socket.
+    /// `auto`: per packet where the process may capture packets and few answers are in flight, else
+    /// per read.
     #[default]
     Auto,
-    /// `packets`: what a late read took in several packets is divided by their stamps.
+    /// `packets`: per packet. A late read is split at its packets.
     Packets,
-    /// `socket`: a read has one stamp, that of its last packet.
+    /// `socket`: per read, the timestamp of its last packet.
     Socket,
 }
 
-/// What stands between us and a server.
+/// The proxy of requests.
 #[derive(Debug, Clone, Default)]
-pub enum Proxy {
-    /// What the environment says.
+pub enum ProxyMode {
+    /// The proxy in the environment, such as `HTTPS_PROXY`.
     #[default]
     Environment,
-    /// Nothing.
+    /// No proxy.
     None,
-    /// The proxy at this URL, which may hold a password.
+    /// The proxy at this URL, which may contain a password.
     Through(Secret),
 }
 
-/// A key. It cannot be printed.
+/// A secret text. Its `Debug` output does not contain it.
 #[derive(Clone)]
 pub struct Secret(pub String);
 
@@ -64,38 +62,38 @@ impl fmt::Debug for Secret {
 }
 
 impl ConnectOptions {
-    /// To a server whose certificate is one of these, or signed by the holder of one.
+    /// Trusts these certificates and what they have signed.
     pub fn trusting(roots: impl Into<Vec<CertificateDer<'static>>>) -> Self {
-        let tls = Tls { roots: roots.into(), ..Tls::default() };
+        let tls = TlsOptions { roots: roots.into(), ..TlsOptions::default() };
         Self { tls, ..Self::default() }
     }
 }
 
-/// Whom to trust, and who we are.
+/// TLS settings.
 #[derive(Debug, Clone, Default)]
-pub struct Tls {
-    /// Trusted beside those whom the system trusts.
+pub struct TlsOptions {
+    /// Certificates that are trusted in addition to the system's.
     pub roots: Vec<CertificateDer<'static>>,
-    /// What a server is shown that asks who we are.
-    pub identity: Option<Identity>,
-    /// Whether to trust any server: none is asked to prove who it is.
+    /// The certificate for a server that requests one.
+    pub identity: Option<TlsIdentity>,
+    /// Whether to accept any server certificate.
     pub insecure: bool,
 }
 
-/// A certificate and its key.
+/// A certificate chain and its private key.
 #[derive(Clone)]
-pub struct Identity(Arc<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>);
+pub struct TlsIdentity(Arc<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>);
 
-/// Without the key.
-impl fmt::Debug for Identity {
+/// Leaves out the key.
+impl fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Identity(…)")
+        f.write_str("TlsIdentity(…)")
     }
 }
 
-impl Identity {
-    /// The certificate, those that vouch for it after it, and its key. An error says what is wrong
-    /// with them.
+impl TlsIdentity {
+    /// Creates an identity from a certificate followed by its intermediates, and its key. Fails if
+    /// they do not match or cannot be used.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -109,18 +107,18 @@ impl Identity {
         }
     }
 
-    /// The certificate, and those that vouch for it.
+    /// The certificate, then its intermediates.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         self.0.0.clone()
     }
 
-    /// The key.
+    /// The private key.
     pub fn key(&self) -> PrivateKeyDer<'static> {
         self.0.1.clone_key()
     }
 }
 
-/// The certificates in a PEM file, or what is wrong with it, "has …".
+/// Reads the certificates of a PEM file. The error continues the file's name: "has …".
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
@@ -130,7 +128,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> 
     }
 }
 
-/// The private key in a PEM file, or what is wrong with it, "has …".
+/// Reads the private key of a PEM file. The error continues the file's name: "has …".
 pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     let has = |label: &[u8]| memchr::memmem::find(pem, label).is_some();
     PrivateKeyDer::from_pem_slice(pem).map_err(|_| match has(b"ENCRYPTED") {

@@ -1,9 +1,10 @@
-//! When an answer has ended though its body has not.
+//! Finds the end of an answer whose body the server keeps open.
 //!
-//! A server that keeps the body open after the end marker would cost a limit's time, a good answer,
-//! and in a load the place of another request. An end marker in what has just arrived has the client
-//! look for the end soon after, when the body's own end has had the time to come; else it looks when
-//! bytes stop coming. It looks at each byte once, so that a stream that flows costs next to nothing.
+//! Some servers send the end marker and leave the HTTP body open. Waiting for the body's end would
+//! run into a timeout, fail a good answer and, in a load, block the slot of the next request. So the
+//! client parses the answer for its end, in two cases: shortly after bytes that look like an end
+//! marker ([`SOON`]), or when no bytes come ([`QUIET`]). Each chunk is parsed once, so a stream
+//! that flows costs next to nothing.
 
 use std::{mem, time::Duration};
 
@@ -13,135 +14,140 @@ use memchr::memmem::Finder;
 
 use super::PATIENCE;
 
-/// How long after its end marker an answer's body may end by itself, as bodies do, before the place
-/// of the request is free.
+/// The time for the body to end by itself after an end marker, before the slot of the request is
+/// free.
 pub(super) const SOON: Duration = Duration::from_millis(5);
 
-/// How long the end marker must be the last that came before the body is closed: usage may follow
-/// it. An answer without an end marker that has been seen to come is looked at after so long.
+/// The silence after an end marker before the client closes the body: usage may follow the marker.
+/// Without a visible end marker, the silence before the answer is parsed.
 pub(super) const QUIET: Duration = Duration::from_millis(250);
 
-/// How long usage may take that the answer cannot be read without.
+/// The time for usage to arrive after the end marker, where token counts depend on it.
 const USAGE: Duration = Duration::from_secs(2);
 
-/// How often to look at a stream that is never quiet: comments may follow the end marker.
+/// The interval of parsing a stream that is never silent: comments may follow the end marker.
 const ANYWAY: Duration = Duration::from_secs(1);
 
-/// How long a refusal, whose body says nothing of its end, is waited for after its last byte.
+/// The silence after which the body of an HTTP error counts as complete.
 const REFUSAL: Duration = Duration::from_secs(1);
 
-/// Whether nothing more of an answer with this status is waited for, of which nothing has come since
-/// `last`: an error's body is read for its message only.
+/// Whether an answer with this status and its last byte at `last` is an HTTP error that counts as
+/// complete. Its body is read for the message only.
 pub(super) fn is_refusal_over(status: StatusCode, last: Duration, now: Duration) -> bool {
     !status.is_success() && last + REFUSAL <= now
 }
 
-/// The texts of which the last event of an answer has one.
+/// Texts of which the last event of an answer contains one.
 #[derive(Debug, Clone)]
 pub(super) struct EndMarks(Vec<Finder<'static>>);
 
 impl EndMarks {
-    /// Those of a protocol.
+    /// The end marks of a protocol.
     pub(super) fn of(marks: &'static [&'static str]) -> Self {
         Self(marks.iter().map(|mark| Finder::new(*mark)).collect())
     }
 
-    /// Whether one of them is in these chunks: far cheaper than to decode them. A mark that lies across
-    /// two chunks is found when bytes stop coming.
+    /// Whether a chunk contains a mark, which is far cheaper than parsing it. A mark that lies across two
+    /// chunks is missed here and found when the stream is silent.
     pub(super) fn are_in(&self, chunks: &[Chunk]) -> bool {
         chunks.iter().any(|chunk| self.0.iter().any(|mark| mark.find(&chunk.bytes).is_some()))
     }
 }
 
-/// Looks for the end of one answer.
+/// The state of the search in one answer.
 #[derive(Debug, Default)]
 pub(super) struct EndSearch {
-    /// How many chunks were looked at.
+    /// The number of chunks that were parsed.
     seen: usize,
-    /// When.
+    /// The time of the last parse.
     last_look: Duration,
-    /// Whether an end marker seems to have come that was not looked at.
+    /// Whether a chunk that was not parsed yet contains an end mark.
     is_marked: bool,
-    /// When the chunk came in which the answer ended.
+    /// The arrival of the chunk in which the answer ended.
     ended: Option<Duration>,
 }
 
-/// What the client asks of an answer's bytes.
-pub(super) trait Ending {
-    /// Whether the answer says of itself that it has ended. Gets how many of the chunks it was given
-    /// before.
+/// Parses an answer for the search.
+pub(super) trait EndProbe {
+    /// See [`AnswerObserver::has_ended`](crate::AnswerObserver::has_ended).
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool;
 
-    /// Whether usage is to come that the answer cannot be read without.
+    /// See [`AnswerObserver::lacks_usage`](crate::AnswerObserver::lacks_usage).
     fn lacks_usage(&self, chunks: &[Chunk]) -> bool;
 }
 
-/// What has become of an answer.
+/// The result of one search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum SearchOutcome {
     /// Nothing new.
     Nothing,
-    /// It has ended, and its body may still do so.
-    End,
-    /// Its body is to be closed.
+    /// The answer has ended; its body may still end by itself.
+    Ended,
+    /// The answer has ended, and the client has to close the body.
     LeftOpen,
 }
 
 impl EndSearch {
-    /// Looks [`SOON`]: an end marker seems to have come.
+    /// Notes that a chunk contains an end mark: the next search is [`SOON`].
     pub(super) fn mark(&mut self) {
         self.is_marked = true;
     }
 
-    /// Whether an end marker seems to have come that was not looked at.
+    /// Whether a search is due [`SOON`].
     pub(super) fn is_marked(&self) -> bool {
         self.is_marked
     }
 
-    /// Looks at the answer in `chunks`.
-    pub(super) fn look(&mut self, chunks: &[Chunk], now: Duration, answer: &impl Ending) -> Found {
-        let Some(last) = chunks.last() else { return Found::Nothing };
+    /// Searches `chunks`, all that has arrived of the answer.
+    pub(super) fn look(
+        &mut self,
+        chunks: &[Chunk],
+        now: Duration,
+        answer: &impl EndProbe,
+    ) -> SearchOutcome {
+        let Some(last) = chunks.last() else { return SearchOutcome::Nothing };
         if let Some(ended) = self.ended {
             let is_over = last.at + QUIET <= now || ended + ANYWAY <= now;
             let is_closed = is_over && (ended + USAGE <= now || !answer.lacks_usage(chunks));
-            return if is_closed { Found::LeftOpen } else { Found::Nothing };
+            return if is_closed { SearchOutcome::LeftOpen } else { SearchOutcome::Nothing };
         }
         let least = if self.is_marked { SOON } else { QUIET };
         let is_old = |chunk: &Chunk| chunk.at + least <= now;
         let is_due = is_old(last) || now >= self.last_look + ANYWAY;
         if self.seen == chunks.len() || !is_due {
-            return Found::Nothing;
+            return SearchOutcome::Nothing;
         }
+        // Younger chunks wait for the next search: the body may end by itself meanwhile.
         let old = chunks.partition_point(is_old);
         (self.last_look, self.is_marked) = (now, false);
         let seen = mem::replace(&mut self.seen, old);
         if old == seen || !answer.has_ended(&chunks[..old], seen) {
-            return Found::Nothing;
+            return SearchOutcome::Nothing;
         }
         self.ended = chunks[..old].last().map(|chunk| chunk.at);
         match last.at + QUIET <= now {
-            true => self.look(chunks, now, answer).max_end(),
-            false => Found::End,
+            true => self.look(chunks, now, answer).at_least_ended(),
+            false => SearchOutcome::Ended,
         }
     }
 
-    /// When to look next if nothing comes.
+    /// The time of the next search if no bytes come.
     pub(super) fn next(&self, chunks: &[Chunk], now: Duration) -> Duration {
         let least = if self.is_marked { SOON } else { QUIET };
         let due = chunks.last().map_or(now + QUIET, |chunk| chunk.at + least);
-        // What was looked at and has not come is looked at again now and then.
+        // The last chunk was searched already; what remains is to wait for usage or silence.
         if due > now { due } else { now + PATIENCE }
     }
 }
 
-impl Found {
-    /// That the answer has ended, at least.
-    fn max_end(self) -> Self {
-        if self == Self::Nothing { Self::End } else { self }
+impl SearchOutcome {
+    /// At least [`SearchOutcome::Ended`].
+    fn at_least_ended(self) -> Self {
+        if self == Self::Nothing { Self::Ended } else { self }
     }
 }
 
-/// How a body ends that the server kept open.
+/// The note of a recording whose body the client closed.
 pub(super) fn left_open() -> RequestError {
     let message = "the answer had ended, and the server kept the body open";
     RequestError::new(ErrorKind::LeftOpen, message)
@@ -164,8 +170,7 @@ mod tests {
             .collect()
     }
 
-    /// An answer that ends with this many chunks, and has its usage with this many; and what it was
-    /// asked.
+    /// An answer that ends with `end` chunks and has its usage with `usage` chunks; notes its probes.
     struct Answer {
         end: usize,
         usage: usize,
@@ -178,7 +183,7 @@ mod tests {
         }
     }
 
-    impl Ending for Answer {
+    impl EndProbe for Answer {
         fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
             self.looks.borrow_mut().push((chunks.len(), seen));
             chunks.len() >= self.end
@@ -189,7 +194,7 @@ mod tests {
         }
     }
 
-    use Found::{End, LeftOpen, Nothing};
+    use SearchOutcome::{Ended, LeftOpen, Nothing};
 
     #[test]
     fn each_chunk_is_looked_at_once_and_only_when_the_stream_is_quiet() {
@@ -215,22 +220,22 @@ mod tests {
         // A marker among them is found soon, and the body is closed though they go on.
         let (mut search, answer) = (EndSearch::default(), Answer::new(2, 0));
         search.mark();
-        assert_eq!(search.look(&chunks(&[0, 100]), ms(110), &answer), End);
+        assert_eq!(search.look(&chunks(&[0, 100]), ms(110), &answer), Ended);
         assert_eq!(search.look(&chunks(&pings[..11]), ms(1001), &answer), Nothing);
         assert_eq!(search.look(&chunks(&pings[..12]), ms(1101), &answer), LeftOpen);
     }
 
     #[test]
     fn an_end_marker_frees_the_place_soon_and_the_body_may_end_later() {
-        // Chunks so far, when it is looked, what is found.
-        type Look = (&'static [u64], u64, Found);
+        // Chunks so far, time of the search, expected outcome.
+        type Look = (&'static [u64], u64, SearchOutcome);
         let cases: [(usize, &[Look]); 3] = [
             // With its usage.
             (
                 2,
                 &[
                     (&[10, 20], 24, Nothing),
-                    (&[10, 20], 25, End),
+                    (&[10, 20], 25, Ended),
                     (&[10, 20], 269, Nothing),
                     (&[10, 20], 270, LeftOpen),
                 ],
@@ -239,13 +244,13 @@ mod tests {
             (
                 3,
                 &[
-                    (&[10, 20], 30, End),
+                    (&[10, 20], 30, Ended),
                     (&[10, 20], 1900, Nothing),
                     (&[10, 20, 1900], 1901, LeftOpen),
                 ],
             ),
             // It never comes.
-            (9, &[(&[10, 20], 40, End), (&[10, 20], 2019, Nothing), (&[10, 20], 2020, LeftOpen)]),
+            (9, &[(&[10, 20], 40, Ended), (&[10, 20], 2019, Nothing), (&[10, 20], 2020, LeftOpen)]),
         ];
         for (usage, looks) in cases {
             let (mut search, answer) = (EndSearch::default(), Answer::new(2, usage));

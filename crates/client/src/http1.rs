@@ -1,12 +1,12 @@
-//! One HTTP/1.1 response, read from bytes that arrive in any pieces. Pure.
+//! Parses one HTTP/1.1 response from bytes that arrive in pieces. Pure.
 //!
-//! RFC 9112: a body is chunked, of a stated length, or ends with the connection. Only the last of
-//! these can be cut without a sign.
+//! A body is chunked, has a length, or ends with the connection (RFC 9112). Only the last kind can
+//! be truncated without a sign.
 //!
-//! It accepts and refuses what hyper does as reqwest is configured here, so that a server gives the
-//! same result by both transports: header fields are read leniently, since no figure depends on
-//! them, and what says where the body ends is read strictly, since every figure does. One thing is
-//! more lenient: hyper allows 16 KiB of chunk extensions in a whole body, this reader in each chunk.
+//! The parser accepts and refuses the same bytes as hyper with the options that via_reqwest sets, so
+//! that both transports give the same result. Header fields are parsed leniently, because no figure
+//! depends on them. The framing of the body is parsed strictly, because every figure does. There is
+//! one difference: hyper allows 16 KiB of chunk extensions per body, this parser per chunk.
 
 use std::borrow::Cow;
 
@@ -14,43 +14,43 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use httparse::{EMPTY_HEADER, Error as ParseError, Header, ParserConfig, Status};
 
-/// Longest head accepted, bytes: hyper's limit.
+/// Longest head, bytes: hyper's limit.
 const HEAD_LIMIT: usize = 8192 + 4096 * 100;
 
-/// Most header fields accepted, also of a trailer.
+/// Most fields of a head or a trailer.
 pub(super) const HEADERS_LIMIT: usize = 1024;
 
-/// Header fields of nearly every head: room for them needs no allocation.
+/// Most fields that are parsed without an allocation, enough for nearly every head.
 const USUAL_HEADERS: usize = 64;
 
-/// How a TLS server begins to say that the client did not speak TLS.
+/// The first bytes of a TLS alert, which a TLS server sends to a client that does not use TLS.
 const TLS_ALERT: &[u8] = &[21, 3];
 
-/// How every head begins.
+/// The first bytes of every head.
 const BEGINNING: &[u8] = b"HTTP/1.";
 
-/// Longest extensions of a chunk, and longest trailer, bytes.
+/// Longest extensions of a chunk and longest trailer, bytes.
 const LINE_LIMIT: usize = 16 << 10;
 
-/// Longest body length that hyper accepts: it uses the numbers above for other purposes.
+/// Largest content length that hyper accepts; it reserves larger numbers.
 const LENGTH_LIMIT: u64 = u64::MAX - 2;
 
 /// A response's status line and headers.
 #[derive(Debug, Clone)]
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
     pub(super) version: Version,
     pub(super) headers: HeaderMap,
 }
 
-impl Head {
+impl ResponseHead {
     fn has(&self, name: HeaderName, token: &str) -> bool {
         let values = self.headers.get_all(name).into_iter();
         let mut tokens = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
         tokens.any(|other| other.trim().eq_ignore_ascii_case(token))
     }
 
-    /// Whether the body that follows is chunked: the last transfer coding counts.
+    /// Whether the body is chunked: the last transfer coding decides.
     fn is_chunked(&self) -> bool {
         let last = self.headers.get_all(header::TRANSFER_ENCODING).into_iter().next_back();
         let coding = last.and_then(|value| value.to_str().ok()?.rsplit(',').next());
@@ -58,26 +58,26 @@ impl Head {
     }
 }
 
-/// Why bytes are not a response, or not all of one.
+/// The reason why bytes are not a valid response, or not a complete one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HttpError {
-    #[error("the server closed it before the answer's head was whole")]
+    #[error("the server closed it before the end of the HTTP head")]
     HeadCut,
-    #[error("the server closed it before the body's end")]
+    #[error("the server closed it before the end of the body")]
     BodyCut,
-    #[error("the server speaks TLS on that port: `https://` in `base_url`")]
+    #[error("the server speaks TLS on that port: use `https://` in `base_url`")]
     SpeaksTls,
     #[error("it is not HTTP/1.1")]
     Version,
-    #[error("its status line is not as HTTP/1.1 defines it")]
+    #[error("its status line is not valid HTTP/1.1")]
     StatusLine,
     #[error("a header field has a NUL, or a CR without an LF")]
     Field,
     #[error("its head is longer than 408 KiB or has more than 1,024 fields")]
     TooLarge,
-    #[error("its content-length is not a number, or several that differ")]
+    #[error("its content-length is not a number, or has several different values")]
     Length,
-    #[error("it has a transfer-encoding, which HTTP/1.0 does not define")]
+    #[error("it has a transfer-encoding, which HTTP/1.0 does not allow")]
     TransferEncoding,
     #[error("a chunk of the body has no valid size line")]
     ChunkSize,
@@ -88,7 +88,7 @@ pub(super) enum HttpError {
 }
 
 impl HttpError {
-    /// Whether what is there is right, and the rest is missing.
+    /// Whether the bytes are valid and only the rest is missing.
     pub(super) fn is_cut(self) -> bool {
         matches!(self, Self::HeadCut | Self::BodyCut)
     }
@@ -105,42 +105,43 @@ impl From<ParseError> for HttpError {
     }
 }
 
-/// Reads a response.
+/// The parser of one response.
 #[derive(Debug)]
 pub(super) struct ResponseReader {
     state: State,
-    head: Option<Head>,
-    /// A head or a trailer that is not whole yet.
+    head: Option<ResponseHead>,
+    /// An incomplete head or trailer.
     partial: Vec<u8>,
-    /// Lines of the trailer so far.
+    /// The number of trailer lines so far.
     trailer_lines: usize,
 }
 
+/// The next byte that the parser expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Head,
-    /// The first digit of a chunk's size.
+    /// The first digit of a chunk size.
     Size,
-    /// Its further digits, with the size so far.
+    /// Another digit; the size so far.
     Digits(u64),
-    /// Blanks after it.
+    /// A blank after the size.
     Blanks(u64),
-    /// Extensions after it, with their length so far.
+    /// An extension after the size; its length so far.
     Extension(u64, usize),
-    /// The LF that ends its line.
+    /// The LF after the size.
     SizeEnd(u64),
-    /// This many bytes of a chunk are left.
+    /// Bytes of a chunk; the number left.
     Chunk(u64),
     /// The CR after a chunk, then the LF.
     ChunkCr,
     ChunkLf,
-    /// The beginning of a line after the last chunk, the rest of it, and its LF.
+    /// The start of a line after the last chunk, the rest of the line, and its LF.
     Trailer,
     TrailerLine,
     TrailerLf,
     /// The LF that ends the response.
     LastLf,
-    /// This many bytes of the body are left.
+    /// Bytes of a body with a content length; the number left.
     Length(u64),
     UntilClose,
     Done,
@@ -151,8 +152,8 @@ impl ResponseReader {
         Self { state: State::Head, head: None, partial: Vec::new(), trailer_lines: 0 }
     }
 
-    /// Takes the next bytes and appends what of them is body to `body`, also before an error. What
-    /// follows the response's end is left out; see [`push`](Self::push)'s value: how many were taken.
+    /// Parses the next bytes and appends their part of the body to `body`, also before an error.
+    /// Returns the number of bytes parsed: fewer than all if the response ends in them.
     pub(super) fn push(&mut self, bytes: &[u8], body: &mut BytesMut) -> Result<usize, HttpError> {
         let mut rest = bytes;
         while !rest.is_empty() && self.state != State::Done {
@@ -188,22 +189,22 @@ impl ResponseReader {
         Ok(bytes.len() - rest.len())
     }
 
-    /// The head, once it is whole.
-    pub(super) fn head(&self) -> Option<&Head> {
+    /// The head, once it is complete.
+    pub(super) fn head(&self) -> Option<&ResponseHead> {
         self.head.as_ref()
     }
 
-    /// Whether the response is whole.
+    /// Whether the response is complete.
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Whether only the connection's end can be the response's.
+    /// Whether the response ends with the connection.
     pub(super) fn lasts_until_close(&self) -> bool {
         self.state == State::UntilClose
     }
 
-    /// Whether the connection may be used again after the response.
+    /// Whether the connection may be reused after the response.
     pub(super) fn keeps_alive(&self) -> bool {
         let head = self.head.as_ref();
         self.is_done()
@@ -214,7 +215,7 @@ impl ResponseReader {
             })
     }
 
-    /// The connection has ended: whether that is the response's end.
+    /// Notes the end of the connection. Fails if the response is incomplete.
     pub(super) fn close(&mut self) -> Result<(), HttpError> {
         match self.state {
             State::Done => Ok(()),
@@ -223,13 +224,13 @@ impl ResponseReader {
                 Ok(())
             }
             State::Head if self.partial.is_empty() => Err(HttpError::HeadCut),
-            // What is wrong with it is worth more than that its end is missing.
+            // An error in the head explains more than its missing end.
             State::Head => Err(parse_head(&self.partial).err().unwrap_or(HttpError::HeadCut)),
             _ => Err(HttpError::BodyCut),
         }
     }
 
-    /// Gathers a head until its blank line. Blank lines before it are skipped.
+    /// Collects the head up to its blank line. Skips blank lines before it.
     fn take_head(&mut self, bytes: &[u8]) -> Result<usize, HttpError> {
         let before = self.partial.len();
         self.partial.extend_from_slice(bytes);
@@ -247,7 +248,7 @@ impl ResponseReader {
         }
         let head = parse_head(&self.partial[..end])?.ok_or(HttpError::Field)?;
         self.partial.clear();
-        // Others announce an answer; 101 is one.
+        // Other informational responses precede the final one; 101 is final.
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             self.state = body_of(&head)?;
             self.head = Some(head);
@@ -255,7 +256,7 @@ impl ResponseReader {
         Ok(end - before)
     }
 
-    /// What follows a byte of the chunked coding.
+    /// The state after a byte of the chunked coding.
     fn after_byte(&mut self, byte: u8) -> Result<State, HttpError> {
         match (self.state, byte) {
             (State::Size, byte) => digit(0, byte).map(State::Digits),
@@ -279,7 +280,7 @@ impl ResponseReader {
         }
     }
 
-    /// What follows a byte after the last chunk. A trailer is gathered, to be checked at its end.
+    /// The state after a byte behind the last chunk. The trailer is collected and checked at its end.
     fn after_trailer_byte(&mut self, byte: u8) -> Result<State, HttpError> {
         if self.state != State::Trailer || byte != b'\r' || !self.partial.is_empty() {
             self.partial.push(byte);
@@ -301,13 +302,13 @@ impl ResponseReader {
 
     fn has_valid_trailer(&self) -> bool {
         let mut fields = vec![EMPTY_HEADER; self.trailer_lines];
-        // Without a trailer, only the LF is here.
+        // Without a trailer, `partial` holds the last LF only.
         self.trailer_lines == 0
             || httparse::parse_headers(&self.partial, &mut fields).is_ok_and(|s| s.is_complete())
     }
 }
 
-/// Refuses what cannot become a head, as soon as it is known.
+/// Refuses bytes that cannot become a head as early as possible.
 fn check_beginning(bytes: &[u8]) -> Result<(), HttpError> {
     let is_begun = |whole: &[u8]| bytes.starts_with(&whole[..bytes.len().min(whole.len())]);
     match bytes {
@@ -317,8 +318,8 @@ fn check_beginning(bytes: &[u8]) -> Result<(), HttpError> {
     }
 }
 
-/// What follows a line between two chunks that is whole and as servers write it: the state, and the
-/// line's length. All else is read byte by byte, which takes several times as long.
+/// The fast path for a complete line between two chunks without blanks or extensions: the next state
+/// and the length of the line. Other lines are parsed byte by byte, which takes several times as long.
 fn usual_line(state: State, bytes: &[u8]) -> Option<(State, usize)> {
     match state {
         State::ChunkCr => bytes.starts_with(b"\r\n").then_some((State::Size, 2)),
@@ -333,7 +334,7 @@ fn usual_line(state: State, bytes: &[u8]) -> Option<(State, usize)> {
     }
 }
 
-/// A size with one more hexadecimal digit.
+/// Appends a hexadecimal digit to a size.
 fn digit(size: u64, byte: u8) -> Result<u64, HttpError> {
     let digit = char::from(byte).to_digit(16).ok_or(HttpError::ChunkSize)?;
     let size = size.checked_mul(16).and_then(|size| size.checked_add(digit.into()));
@@ -346,8 +347,8 @@ fn take_body(bytes: &[u8], left: u64, body: &mut BytesMut) -> usize {
     taken
 }
 
-/// Where a head ends, blank line included; all before `searched` is known to hold no end but a
-/// begun one.
+/// The end of a head, including its blank line. The first `searched` bytes were searched before; a
+/// blank line may begin in them.
 fn head_end(bytes: &[u8], searched: usize) -> Option<usize> {
     let from = searched.saturating_sub(3);
     memchr::memchr_iter(b'\n', bytes.get(from..)?).map(|at| from + at + 1).find(|&end| {
@@ -357,8 +358,8 @@ fn head_end(bytes: &[u8], searched: usize) -> Option<usize> {
     })
 }
 
-/// Reads a head; `None` when it is not whole.
-fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HttpError> {
+/// Parses a head; `None` if it is incomplete.
+fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HttpError> {
     match parse_fields(bytes, &mut [EMPTY_HEADER; USUAL_HEADERS]) {
         Err(ParseError::TooManyHeaders) => {
             Ok(parse_fields(bytes, &mut vec![EMPTY_HEADER; HEADERS_LIMIT])?)
@@ -370,7 +371,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HttpError> {
 fn parse_fields<'a>(
     bytes: &'a [u8],
     fields: &mut [Header<'a>],
-) -> Result<Option<Head>, ParseError> {
+) -> Result<Option<ResponseHead>, ParseError> {
     let mut response = httparse::Response::new(fields);
     let parsed = ParserConfig::default()
         .allow_spaces_after_header_name_in_responses(true)
@@ -385,16 +386,16 @@ fn parse_fields<'a>(
     let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut headers = HeaderMap::with_capacity(response.headers.len());
     for field in response.headers.iter() {
-        // A name that long is all that can be wrong with it.
+        // httparse checked the characters: only the length can be wrong.
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let name = name.map_err(|_| ParseError::TooManyHeaders)?;
         let value = HeaderValue::from_bytes(&unfolded(field.value));
         headers.append(name, value.map_err(|_| ParseError::HeaderValue)?);
     }
-    Ok(Some(Head { status, version, headers }))
+    Ok(Some(ResponseHead { status, version, headers }))
 }
 
-/// A field's value on one line: RFC 9112, section 5.2.
+/// Joins the lines of a folded field value: RFC 9112, section 5.2.
 fn unfolded(value: &[u8]) -> Cow<'_, [u8]> {
     match memchr::memchr(b'\n', value) {
         None => value.into(),
@@ -406,8 +407,8 @@ fn unfolded(value: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// How the body that follows `head` ends.
-fn body_of(head: &Head) -> Result<State, HttpError> {
+/// The state after `head`, which depends on how the body ends.
+fn body_of(head: &ResponseHead) -> Result<State, HttpError> {
     let has_none =
         [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
     if has_none.contains(&head.status) {
@@ -427,9 +428,9 @@ fn body_of(head: &Head) -> Result<State, HttpError> {
     })
 }
 
-/// The length that all content-length fields agree on, be they one field with several values: RFC
-/// 9110, section 8.6.
-fn content_length(head: &Head) -> Result<Option<u64>, HttpError> {
+/// The content length, on which all fields and all values of a field must agree: RFC 9110, section
+/// 8.6.
+fn content_length(head: &ResponseHead) -> Result<Option<u64>, HttpError> {
     let mut length = None;
     for value in head.headers.get_all(header::CONTENT_LENGTH) {
         for digits in value.to_str().map_err(|_| HttpError::Length)?.split(',') {

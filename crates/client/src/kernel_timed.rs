@@ -1,33 +1,33 @@
-//! The stamped transport: HTTP/1.1 over TCP or TLS, arrivals stamped by the kernel; and over sockets
-//! in the file system, where it stamps none.
+//! The `stamped` transport: HTTP/1.1 over TCP, TLS or a Unix socket, with the kernel's timestamps.
 //!
-//! A clock that is read after the program has been scheduled says when the program ran, not when
-//! the bytes arrived. The kernel notes the arrival; [`socket`](super::socket) asks for it. With many
-//! streams the program therefore rests between rounds and takes all that has arrived at once.
+//! A clock that the program reads after a wake-up tells when the program ran, not when the bytes
+//! arrived. The kernel stamps packets on arrival, and [`socket`](super::socket) returns the
+//! timestamps. Reading late therefore does no harm, and with many streams the thread pauses between
+//! rounds and then reads everything at once.
 //!
-//! One read has one stamp, that of its last segment. What came in earlier segments of the same read
-//! is noted too late where the program reads late: it was stopped, it has a CPU quota, the machine
-//! is busy. So each read also has a lower bound, the last moment at which its socket is known to
-//! have been empty: the start of the last `recvmsg` that emptied it, or the start of the last
-//! `epoll_wait` that did not report it. The latter is recent only if such waits are: while answers
-//! are in flight, none is longer than [`TICK`].
+//! **Bounds.** A read has one timestamp, that of its last segment. Bytes in earlier segments of the
+//! read arrived before it, and much before it if the program read late: it was stopped, has a CPU
+//! quota, or the machine is busy. So each read also has a lower bound, the last moment at which its
+//! socket was known to be empty: the start of the last `recvmsg` that emptied it, or of the last
+//! `epoll_wait` that did not report it. To keep that bound recent, no wait is longer than [`TICK`]
+//! while answers are in flight.
 //!
-//! Where the process may see packets, a [`Tap`] says when each packet of a late read arrived, and
-//! such ticks are not needed. It takes the system a microsecond or two a packet, which is negligible
-//! compared with a few streams, and a quarter of what many take: unless they are asked for, packets
-//! are not looked at while more than [`TAPPED`] answers are in flight.
+//! **Packets.** Where the process may capture packets, a [`Tap`] knows the arrival of each packet in
+//! a late read, and short waits are not needed. Capturing costs 1–2 µs per packet. This is
+//! negligible for a few streams and a quarter of all work for many, so with `stamps: auto` packets
+//! are captured only while at most [`TAPPED`] answers are in flight.
 //!
-//! A stamp from before the lower bound is not the arrival: the kernel gives a segment that was sent
-//! again the stamp of one that came early, or the wall clock was set. The packets say when it came,
-//! else the program's clock.
+//! **Doubtful timestamps.** A timestamp before the lower bound is wrong: the kernel gives a
+//! retransmitted segment the timestamp of an earlier one, or the wall clock was set. The arrival then
+//! comes from the packets, or else from the program's clock.
 //!
-//! One thread drives all requests. A connection is set up, TLS included, before its request's
-//! clock starts; a kept one that the server has closed is noticed before the request is sent.
-//! Nothing is sent twice.
+//! **Requests.** One thread drives all requests. Connections are set up, TLS included, before the
+//! clock of a request starts. A kept connection that the server has closed is detected before the
+//! request is sent. No request is sent twice.
 
 mod connection;
+mod connector;
 mod incoming;
-mod server;
 
 use std::{
     cmp::Reverse,
@@ -43,62 +43,61 @@ use mio::{Events, Interest, Poll, Token};
 
 use self::{
     connection::Connection,
+    connector::Connector,
     incoming::{Arrival, Incoming, SetUp},
-    server::Server,
 };
 use super::{
     DriveStats, MANY, NextAction, PATIENCE, REST, RequestSource, SETTLE,
     clock::WallClock,
-    ending::{EndMarks, EndSearch, Ending, Found, SOON, left_open},
+    ending::{EndMarks, EndProbe, EndSearch, SOON, SearchOutcome, left_open},
     limits::Limits,
     now,
     server_address::Address,
     socket::{self, Stamping, TimedSocket},
-    tap::{Piece, Tap},
+    tap::{ReadSegment, Tap},
 };
 use crate::{
     connect_options::{ConnectOptions, Stamps},
-    options::Connection as Warmth,
-    options::Timeouts,
+    options::{ConnectionMode, Timeouts},
 };
 
-/// Most that one read takes, bytes.
+/// Size of the read buffer, bytes.
 const READ: usize = 64 << 10;
 
-/// How long before a start the thread is awake: a sleep may be that much too long.
+/// The time before a scheduled start at which a sleep ends: a sleep may overrun by that much.
 const AWAKE: Duration = Duration::from_micros(100);
 
-/// epoll counts in milliseconds and rounds up.
+/// The resolution of epoll, which rounds timeouts up.
 const COARSE: Duration = Duration::from_millis(1);
 
-/// Longest wait while answers are in flight: what is read after a wait may have arrived at its
-/// beginning. With many answers it is twice as long, since the thread rests before it as well.
+/// Longest wait while answers are in flight: bytes that are read after a wait may have arrived at its
+/// start. With many answers it is twice as long, since a pause precedes it.
 const TICK: Duration = Duration::from_millis(1);
 
-/// When nothing has come or been sent for so long, a longer wait does as well.
+/// The time without traffic after which waits are twice as long.
 const SILENCE: Duration = Duration::from_millis(200);
 
-/// A round that took no longer needs no extra look before the rest: the lower bounds of the next
-/// arrivals are this much older without it.
+/// The duration of a round above which sockets are polled again before the pause. A shorter round
+/// makes the lower bounds of the next arrivals older by no more than this.
 const BRIEF: Duration = Duration::from_micros(250);
 
-/// After so many reads sockets are looked at again.
+/// The number of reads after which sockets are polled again.
 const BATCH: usize = 64;
 
-/// With more answers in flight packets are not looked at, unless they are asked for; they are again
-/// when only half as many are.
+/// Most answers in flight for which `stamps: auto` captures packets. Capturing resumes at half as
+/// many.
 const TAPPED: usize = 16;
 
-/// Most events that one wait reports.
+/// Most events that one poll reports.
 const EVENTS: usize = 1024;
 
-/// A kept connection that is closed this soon after an answer was closed for the answer's end, not
-/// for having been idle.
+/// A server that closes a kept connection within this time after an answer does not keep
+/// connections; later, it was an idle timeout.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Sends requests to one server.
 pub(super) struct KernelTimedClient {
-    server: Server,
+    connector: Connector,
     /// The server's addresses, once they are known.
     addresses: Vec<Address>,
     /// The head of every request up to its content length.
@@ -106,95 +105,96 @@ pub(super) struct KernelTimedClient {
     timeouts: Timeouts,
     poll: Poll,
     events: Events,
-    /// The slots that something has happened to, and whether their ends are to be looked for.
+    /// Slots with events, and whether the end of the stream may follow the bytes.
     reported: VecDeque<(usize, bool)>,
-    /// When sockets were last looked at, all of them: one that was not reported then was empty.
+    /// The start of the last complete poll. A socket that it did not report was empty then.
     quiet: Instant,
     /// The last reading of the clock.
     seen: Instant,
-    /// When bytes of an answer were last read, or a request was sent.
+    /// The time of the last read or sent bytes.
     moved: Instant,
-    /// `None` where the kernel gives no stamps.
+    /// `None` where the kernel gives no timestamps.
     stamping: Option<Stamping>,
-    /// Whether packets are to be seen once the addresses are known.
+    /// Whether to open the tap once the addresses are known.
     should_tap: bool,
-    /// Whether they are to be seen however many answers are in flight.
+    /// Whether to capture packets for any number of answers in flight.
     always_taps: bool,
     tap: Option<Tap>,
     wall: WallClock,
-    /// Whether connections are kept: not once the server has closed one that was.
+    /// Whether to reuse connections. False once the server has closed a kept one right after an answer.
     keeps: bool,
-    /// Whether the server has been seen to keep a connection.
+    /// Whether the server is known to keep connections.
     kept_one: bool,
     buffer: Vec<u8>,
     slots: Vec<Slot>,
-    /// The slots with a connection and without work, the one that was used last at the end.
+    /// Slots with a connection and no request, the last used at the end.
     idle: VecDeque<usize>,
-    /// The slots with neither.
+    /// Slots without a connection.
     empty: Vec<usize>,
-    /// How long this thread has waited since it began to drive.
+    /// The time that the thread has spent waiting.
     waited: Duration,
     deadlines: BinaryHeap<Reverse<(Instant, usize)>>,
-    /// When to look for answers whose bodies the server keeps open.
+    /// The next search for answers whose bodies the server keeps open.
     next_search: Instant,
     marks: EndMarks,
-    /// When to look at an answer that seems to have ended.
+    /// The next search because of an end mark.
     ending: Option<Instant>,
 }
 
-/// A place for one connection and one request on it.
+/// Holds one connection and one request on it.
 #[derive(Default)]
 struct Slot {
     connection: Option<Connection>,
-    /// When the connection became idle.
+    /// The time at which the connection became idle.
     idle_since: Option<Instant>,
-    /// How a connection was set up that has carried no request yet.
+    /// The setup of a connection that has carried no request yet.
     fresh: Option<SetUp>,
-    /// When its socket was last known to be empty, if it has been reported since and not emptied.
+    /// The last time at which the socket was known to be empty, if events were reported since and the
+    /// socket was not emptied.
     quiet: Option<Instant>,
     work: Option<InFlight>,
 }
 
-/// A request on its way, or a connection that is opened for later ones.
+/// A request in flight, or a connection that is being opened in advance.
 struct InFlight {
-    /// `None` when there is no request.
+    /// `None` for a connection in advance.
     id: Option<usize>,
     stage: Stage,
-    /// The request; once it is encrypted, nothing.
+    /// The request; empty once it is encrypted.
     request: Vec<u8>,
     written: usize,
     begun: Instant,
     connected: Instant,
-    /// The address that is tried, or was the right one.
+    /// The address that is being tried, or that answered.
     address: Option<Address>,
-    /// The addresses to try after it, once they are known.
+    /// The addresses to try next, once they are resolved.
     untried: Option<VecDeque<Address>>,
     set_up: Option<SetUp>,
     limits: Limits,
     sent: Option<Duration>,
     incoming: Incoming,
-    /// When the socket was last emptied.
+    /// The start of the last read that emptied the socket.
     emptied: Instant,
-    /// The next time to see whether a limit has run out.
+    /// The next time to check the limits.
     deadline: Instant,
     search: EndSearch,
 }
 
-/// What came of a read.
+/// The result of a read.
 enum Received {
-    /// As much as one read takes.
+    /// The buffer was filled: more bytes may wait.
     Full,
-    /// Less: the socket is empty.
+    /// The buffer was not filled: the socket is empty now.
     Short,
-    /// The socket was empty.
+    /// The socket was empty before.
     Nothing,
-    /// The answer's end.
+    /// The answer has ended.
     End(Result<(), RequestError>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The server may still be about to close the connection.
+    /// Waits for [`SETTLE`], in which the server may close the connection.
     Resting,
     Connecting,
     Handshaking,
@@ -203,21 +203,21 @@ enum Stage {
 }
 
 impl KernelTimedClient {
-    /// A client for `url` that has no connection yet.
+    /// Creates a client for `url`. It opens no connection yet.
     pub(super) fn new(
         (method, url): (Method, &reqwest::Url),
         headers: &HeaderMap,
         (timeouts, marks): (Timeouts, EndMarks),
-        connection: Warmth,
+        connection: ConnectionMode,
         route: &ConnectOptions,
     ) -> anyhow::Result<Self> {
-        // What is fetched of metrics needs no exact times.
+        // GET requests are for model lists and metrics, which need no exact times.
         let (has_tokens, has_packets) = (method == Method::POST, route.socket.is_none());
         if has_tokens && route.stamps == Stamps::Packets {
-            Tap::check().context("`stamps: packets` cannot be had")?;
+            Tap::check().context("cannot capture packets for `stamps: packets`")?;
         }
         Ok(Self {
-            server: Server::of(url, route)?,
+            connector: Connector::of(url, route)?,
             addresses: Vec::new(),
             head: request_head(&method, url, headers),
             timeouts,
@@ -232,7 +232,7 @@ impl KernelTimedClient {
             always_taps: route.stamps == Stamps::Packets,
             tap: None,
             wall: WallClock::new(),
-            keeps: connection == Warmth::Warm,
+            keeps: connection == ConnectionMode::Warm,
             kept_one: false,
             buffer: vec![0; READ],
             slots: Vec::new(),
@@ -246,38 +246,39 @@ impl KernelTimedClient {
         })
     }
 
-    /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
-    pub(super) fn drive(&mut self, jobs: &mut dyn RequestSource) -> DriveStats {
+    /// Sends the requests of a source at their times and hands it the answers.
+    pub(super) fn drive(&mut self, requests: &mut dyn RequestSource) -> DriveStats {
         let begun = now();
         self.waited = Duration::ZERO;
         if let Some(tap) = &mut self.tap {
             tap.resume();
         }
         loop {
-            let next_start = self.start(jobs);
+            let next_start = self.start(requests);
             let active = self.active();
-            let Some(until) = self.next_look(next_start).filter(|_| !jobs.is_cancelled()) else {
-                self.abandon(jobs);
+            let Some(until) = self.next_wake(next_start).filter(|_| !requests.is_cancelled())
+            else {
+                self.abort_all(requests);
                 if let Some(tap) = &mut self.tap {
                     tap.pause();
                 }
                 return DriveStats::of(now() - begun, self.waited);
             };
             self.listen(active);
-            self.rest(active, next_start);
+            self.pause(active, next_start);
             self.wait(until, next_start);
-            self.take_reported(jobs);
-            self.expire(jobs);
-            self.find_ends(jobs);
+            self.take_reported(requests);
+            self.expire(requests);
+            self.find_ends(requests);
         }
     }
 
-    /// Whether it could say when each packet of a read arrived, all the time.
+    /// Whether packets were captured the whole time.
     pub(super) fn has_packet_stamps(&self) -> bool {
         self.tap.as_ref().is_some_and(Tap::always_listened)
     }
 
-    /// Looks at packets or not, depending on the number of answers in flight.
+    /// Captures packets or not, depending on the number of answers in flight.
     fn listen(&mut self, active: usize) {
         if let Some(tap) = &mut self.tap {
             let most = if tap.listens() { TAPPED } else { TAPPED / 2 };
@@ -285,25 +286,25 @@ impl KernelTimedClient {
         }
     }
 
-    /// The slots that have work.
+    /// The number of slots in use.
     fn active(&self) -> usize {
         self.slots.len() - self.idle.len() - self.empty.len()
     }
 
-    /// Starts what is due; when the next is, if that is known.
-    fn start(&mut self, jobs: &mut dyn RequestSource) -> Option<Instant> {
+    /// Starts what is due; returns the time of the next start, if it is known.
+    fn start(&mut self, requests: &mut dyn RequestSource) -> Option<Instant> {
         loop {
-            match jobs.next(now(), self.idle.len()) {
-                NextAction::Send { id, body } => self.begin(id, &body, jobs),
-                NextAction::Open => self.open(jobs),
+            match requests.next(now(), self.idle.len()) {
+                NextAction::Send { id, body } => self.begin(id, &body, requests),
+                NextAction::Open => self.open(requests),
                 NextAction::At(start) => return Some(start),
                 NextAction::AfterAnAnswer => return None,
             }
         }
     }
 
-    /// When to look again at the latest; `None` when there is nothing to look for.
-    fn next_look(&self, next_start: Option<Instant>) -> Option<Instant> {
+    /// The latest end of the next wait; `None` if the load is complete.
+    fn next_wake(&self, next_start: Option<Instant>) -> Option<Instant> {
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
         let patience = now() + PATIENCE;
         match (next_start, self.active()) {
@@ -315,20 +316,22 @@ impl KernelTimedClient {
         }
     }
 
-    /// Waits for something to happen, until then at most; for a start not quite so long, since it
-    /// must not be late.
+    /// Waits for events until a time. Before a start it returns earlier, because epoll rounds up and a
+    /// start must not be late.
     fn wait(&mut self, until: Instant, next_start: Option<Instant>) {
         let begun = now();
         let mut at = begun;
         loop {
             let left = until.saturating_duration_since(at);
             let left = match next_start {
+                // Events that the last round has not handled are due now.
                 _ if !self.reported.is_empty() => Duration::ZERO,
                 Some(start) if start <= until => whole_millis(left.saturating_sub(COARSE)),
                 _ => left,
             };
+            // A wait is split into ticks, each of which renews the lower bounds.
             let tick = self.tick(at);
-            let was_whole = self.look(tick.map_or(left, |tick| tick.min(left)));
+            let was_whole = self.poll_sockets(tick.map_or(left, |tick| tick.min(left)));
             let is_tick = tick.is_some_and(|tick| tick < left);
             if !is_tick || !was_whole || !self.reported.is_empty() {
                 return;
@@ -337,8 +340,8 @@ impl KernelTimedClient {
         }
     }
 
-    /// How long to wait at most: what arrives then arrived within it. After a silence it may be twice
-    /// as long, and no longer: what then comes in one piece has a gap as well.
+    /// The longest wait, which bounds the uncertainty of arrivals. Without traffic it is twice as long,
+    /// and not longer: the first bytes after a silence count, too.
     fn tick(&self, at: Instant) -> Option<Duration> {
         let active = self.active();
         let is_tapped = self.tap.as_ref().is_some_and(Tap::covers_all);
@@ -347,16 +350,15 @@ impl KernelTimedClient {
         (active > 0 && !is_tapped).then_some(tick)
     }
 
-    /// Waits so long for something to happen, and notes what it happened to; false when it was
-    /// interrupted.
-    fn look(&mut self, time: Duration) -> bool {
+    /// Polls for events and notes their slots; returns false if a signal interrupted the poll.
+    fn poll_sockets(&mut self, time: Duration) -> bool {
         let begun = now();
         let looked = self.poll.poll(&mut self.events, Some(time)).is_ok();
         self.seen = now();
         if !time.is_zero() {
             self.waited += self.seen - begun;
         }
-        // An interrupted wait is over sooner, and reports nothing.
+        // An interrupted poll says nothing about the sockets.
         if !looked {
             return false;
         }
@@ -364,22 +366,24 @@ impl KernelTimedClient {
         for event in &self.events {
             let Token(slot) = event.token();
             self.reported.push_back((slot, event.is_read_closed() || event.is_error()));
+            // The socket was empty at the last poll and is not now: until it is emptied, that poll
+            // remains its lower bound.
             if let Some(slot) = self.slots.get_mut(slot) {
                 slot.quiet.get_or_insert(self.quiet);
             }
             reported += 1;
         }
-        // A full list may lack some.
+        // A full list may lack a socket, which then was not empty.
         if reported < EVENTS {
             self.quiet = begun;
         }
         true
     }
 
-    /// Lets arrivals gather, but not past the next start; and sleeps through the last of the time
-    /// before it.
-    fn rest(&mut self, active: usize, next_start: Option<Instant>) {
-        // What the program stamps it must see at once.
+    /// Pauses so that arrivals of many streams gather, but not past the next start. Also sleeps through
+    /// the last millisecond before a start, for which epoll is too coarse.
+    fn pause(&mut self, active: usize, next_start: Option<Instant>) {
+        // Without kernel timestamps, a pause would delay the program's own.
         if self.stamping.as_ref().is_none_or(|stamping| stamping.by == StampedBy::Program) {
             return;
         }
@@ -396,85 +400,88 @@ impl KernelTimedClient {
         }
     }
 
-    /// Takes what has been reported. What is reported meanwhile waits for the next round; looking
-    /// for it now and then, and before a rest, only keeps short how long ago sockets were empty.
-    fn take_reported(&mut self, jobs: &mut dyn RequestSource) {
+    /// Reads the reported sockets. Events that are reported meanwhile wait for the next round. The
+    /// extra polls within the round and before a pause serve the lower bounds: a socket that they do
+    /// not report is known to be empty.
+    fn take_reported(&mut self, requests: &mut dyn RequestSource) {
         for nth in 1..=self.reported.len() {
             let Some((slot, drain)) = self.reported.pop_front() else { break };
-            self.advance(slot, drain, jobs);
+            self.advance(slot, drain, requests);
             if nth % BATCH == 0 {
-                self.look(Duration::ZERO);
+                self.poll_sockets(Duration::ZERO);
             }
         }
         if self.active() > MANY && self.seen.saturating_duration_since(self.quiet) > BRIEF {
-            self.look(Duration::ZERO);
+            self.poll_sockets(Duration::ZERO);
         }
         if let Some(tap) = &mut self.tap {
             tap.tidy(self.reported.is_empty());
         }
     }
 
-    /// Gives a request a slot and takes its first step.
-    fn begin(&mut self, id: usize, body: &[u8], jobs: &mut dyn RequestSource) {
+    /// Assigns a request to a slot and starts it.
+    fn begin(&mut self, id: usize, body: &[u8], requests: &mut dyn RequestSource) {
         let mut request = self.head.clone();
         request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
         request.extend_from_slice(body);
         let begun = now();
         let work = InFlight::new(Some(id), request, begun, self.timeouts);
+        // In this order: a connection that can be used at once, one that has to rest, a new one.
         if let Some(slot) = self.take_idle(begun) {
             let set_up = self.slots[slot].fresh.take();
             self.slots[slot].work = Some(InFlight { set_up, ..work });
-            return self.send(slot, jobs);
+            return self.send(slot, requests);
         }
         match self.idle.pop_front() {
             Some(slot) => self.let_rest(slot, work),
-            None => self.connect_for(work, jobs),
+            None => self.connect_for(work, requests),
         }
     }
 
-    /// Gives `work` a slot whose connection has not rested yet.
+    /// Assigns `work` to a slot whose connection has not rested yet.
     fn let_rest(&mut self, slot: usize, work: InFlight) {
         let deadline = self.slots[slot].idle_since.map_or(work.begun, |since| since + SETTLE);
         self.slots[slot].work = Some(InFlight { stage: Stage::Resting, deadline, ..work });
         self.arm(slot);
     }
 
-    /// The slot's connection has rested: it is used, or replaced when the server has closed it.
-    fn rested(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+    /// The connection has rested: uses it, or replaces it if the server has closed it.
+    fn rested(&mut self, slot: usize, requests: &mut dyn RequestSource) {
         let Some(work) = self.slots[slot].work.take() else { return };
         if self.is_open(slot, now()) {
             self.kept_one = true;
             self.slots[slot].work = Some(work);
-            return self.send(slot, jobs);
+            return self.send(slot, requests);
         }
         self.empty.push(slot);
         let begun = now();
         let deadline = begun + self.timeouts.connect;
-        self.connect_for(InFlight { stage: Stage::Connecting, begun, deadline, ..work }, jobs);
+        self.connect_for(InFlight { stage: Stage::Connecting, begun, deadline, ..work }, requests);
     }
 
     /// Opens a connection for a later request.
-    fn open(&mut self, jobs: &mut dyn RequestSource) {
-        self.connect_for(InFlight::new(None, Vec::new(), now(), self.timeouts), jobs);
+    fn open(&mut self, requests: &mut dyn RequestSource) {
+        self.connect_for(InFlight::new(None, Vec::new(), now(), self.timeouts), requests);
     }
 
-    /// Gives `work` a slot without a connection, and begins to make one.
-    fn connect_for(&mut self, work: InFlight, jobs: &mut dyn RequestSource) {
+    /// Assigns `work` to a slot without a connection and starts to connect.
+    fn connect_for(&mut self, work: InFlight, requests: &mut dyn RequestSource) {
         let slot = self.empty.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() - 1
         });
         self.slots[slot] = Slot { work: Some(work), ..Slot::default() };
-        self.connect(slot, jobs);
+        self.connect(slot, requests);
     }
 
-    /// A slot with a connection that can be used at once: not one that the server may still be about
-    /// to close, before it is known to keep them.
+    /// Returns a slot with a connection that can be used at once. Until the server is known to keep
+    /// connections, that is one that has rested.
     fn take_idle(&mut self, now: Instant) -> Option<usize> {
         loop {
             let is_usable = |slot: &usize| self.kept_one || self.slots[*slot].has_rested(now);
             let at = self.idle.iter().position(is_usable)?;
             let slot = self.idle.remove(at)?;
+            // A used connection that is open after its rest proves that the server keeps connections.
             let was_used = self.slots[slot].fresh.is_none();
             let rested = self.slots[slot].has_rested(now);
             if self.is_open(slot, now) {
@@ -485,7 +492,7 @@ impl KernelTimedClient {
         }
     }
 
-    /// Whether the idle slot's connection is still open; if it is not, it is gone.
+    /// Whether the connection of an idle slot is still open. Drops a closed one.
     fn is_open(&mut self, slot: usize, now: Instant) -> bool {
         let Slot { connection, idle_since, fresh, .. } = &mut self.slots[slot];
         if connection.as_mut().is_some_and(|kept| kept.is_open(&mut self.buffer)) {
@@ -493,12 +500,13 @@ impl KernelTimedClient {
         }
         let at_once =
             idle_since.is_some_and(|since| now.saturating_duration_since(since) < AT_ONCE);
+        // A connection without a request says nothing about reuse.
         self.keeps &= fresh.is_some() || !at_once;
         self.disconnect(slot);
         false
     }
 
-    /// The slot's connection is over.
+    /// Drops the connection of a slot.
     fn disconnect(&mut self, slot: usize) {
         self.slots[slot] = Slot::default();
         if let Some(tap) = &mut self.tap {
@@ -506,26 +514,26 @@ impl KernelTimedClient {
         }
     }
 
-    /// Something happened to a connection that is not in use.
-    fn idling(&mut self, slot: usize) {
+    /// Handles an event of an idle connection.
+    fn check_idle(&mut self, slot: usize) {
         if !self.is_open(slot, now()) {
             self.idle.retain(|&idle| idle != slot);
             self.empty.push(slot);
         }
     }
 
-    /// Begins to connect to the next address that can be tried.
-    fn connect(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+    /// Starts to connect to the next address.
+    fn connect(&mut self, slot: usize, requests: &mut dyn RequestSource) {
         loop {
-            match self.try_connect(slot, || jobs.is_cancelled()) {
+            match self.try_connect(slot, || requests.is_cancelled()) {
                 Ok(()) => return self.arm(slot),
                 Err(_) if self.has_address_left(slot) => {}
-                Err(error) => return self.finish(slot, Err(error), jobs),
+                Err(error) => return self.finish(slot, Err(error), requests),
             }
         }
     }
 
-    /// Whether the slot has not tried every address.
+    /// Whether the slot has an address that was not tried.
     fn has_address_left(&self, slot: usize) -> bool {
         let work = self.slots[slot].work.as_ref();
         work.is_some_and(InFlight::has_address_left)
@@ -537,16 +545,16 @@ impl KernelTimedClient {
         is_cancelled: impl Fn() -> bool,
     ) -> Result<(), RequestError> {
         if self.addresses.is_empty() {
-            self.addresses = self.server.resolve(self.timeouts.connect, is_cancelled)?;
+            self.addresses = self.connector.resolve(self.timeouts.connect, is_cancelled)?;
             self.open_tap();
         }
         let Some(work) = &mut self.slots[slot].work else { return Ok(()) };
         let untried = work.untried.get_or_insert_with(|| self.addresses.iter().cloned().collect());
         work.deadline = share(now(), work.begun + self.timeouts.connect, untried.len());
         let Some(address) = untried.pop_front() else {
-            return Err(self.server.too_late(self.timeouts.connect));
+            return Err(self.connector.too_late(self.timeouts.connect));
         };
-        let failed = |error: io::Error| self.server.failed(&error);
+        let failed = |error: io::Error| self.connector.failed(&error);
         let mut connection = Connection::to(work.address.insert(address)).map_err(failed)?;
         let stream = &mut connection.socket.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -560,20 +568,20 @@ impl KernelTimedClient {
         Ok(())
     }
 
-    /// Sees packets from now on, if that is wanted and allowed: before the first connection, whose
-    /// first packet says how the others are counted.
+    /// Opens the tap, if it is requested and permitted. This precedes the first connection: its SYN
+    /// packet has the sequence number from which bytes are counted.
     fn open_tap(&mut self) {
         if std::mem::take(&mut self.should_tap) {
             let ports: Vec<_> = self.addresses.iter().filter_map(Address::port).collect();
             self.tap = Tap::open(&ports).ok();
             if self.tap.is_none() {
-                self.server.lose_packets();
+                self.connector.lose_packets();
             }
         }
     }
 
-    /// The slot has a connection. If no packet of the server is seen, the tap is of no use: without
-    /// it, waits are short.
+    /// A slot is connected. If the tap has seen no packet of the server, it is dropped, and waits are
+    /// short instead.
     fn follow_up(&mut self, slot: usize) {
         if self.tap.as_mut().is_some_and(|tap| !tap.connected(slot)) {
             self.lose_tap();
@@ -582,67 +590,67 @@ impl KernelTimedClient {
 
     fn lose_tap(&mut self) {
         self.tap = None;
-        self.server.lose_packets();
+        self.connector.lose_packets();
     }
 
-    /// Notes when to look at the slot's limits.
+    /// Schedules the check of a slot's limits.
     fn arm(&mut self, slot: usize) {
         if let Some(work) = &self.slots[slot].work {
             self.deadlines.push(Reverse((work.deadline, slot)));
         }
     }
 
-    /// Takes a slot's request as far as it goes.
-    fn advance(&mut self, slot: usize, drain: bool, jobs: &mut dyn RequestSource) {
+    /// Advances a slot's request as far as possible without blocking.
+    fn advance(&mut self, slot: usize, drain: bool, requests: &mut dyn RequestSource) {
         let stage = self.slots.get(slot).and_then(|slot| slot.work.as_ref()).map(|work| work.stage);
         match stage {
             None if self.slots.get(slot).is_some_and(|slot| slot.connection.is_some()) => {
-                self.idling(slot);
+                self.check_idle(slot);
             }
             None | Some(Stage::Resting) => {}
-            Some(Stage::Connecting) => self.connecting(slot, jobs),
-            Some(Stage::Handshaking) => self.handshaking(slot, jobs),
-            Some(Stage::Sending) => self.sending(slot, jobs),
-            Some(Stage::Receiving) => self.receiving(slot, drain, jobs),
+            Some(Stage::Connecting) => self.connecting(slot, requests),
+            Some(Stage::Handshaking) => self.handshaking(slot, requests),
+            Some(Stage::Sending) => self.sending(slot, requests),
+            Some(Stage::Receiving) => self.receiving(slot, drain, requests),
         }
     }
 
-    fn connecting(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+    fn connecting(&mut self, slot: usize, requests: &mut dyn RequestSource) {
         let Slot { connection: Some(connection), work: Some(work), .. } = &mut self.slots[slot]
         else {
             return;
         };
         match connection.is_connected() {
             Ok(false) => {}
-            Ok(true) => match self.server.tls() {
+            Ok(true) => match self.connector.tls() {
                 Ok(tls) => {
                     connection.tls = tls;
                     work.connected = now();
                     work.stage = Stage::Handshaking;
-                    // It has all the time that is left: this is the address.
+                    // This address answers, so the handshake gets all the time that is left.
                     work.deadline = work.begun + self.timeouts.connect;
                     self.arm(slot);
-                    self.handshaking(slot, jobs);
+                    self.handshaking(slot, requests);
                 }
-                Err(error) => self.finish(slot, Err(error), jobs),
+                Err(error) => self.finish(slot, Err(error), requests),
             },
-            Err(_) if self.has_address_left(slot) => self.connect(slot, jobs),
+            Err(_) if self.has_address_left(slot) => self.connect(slot, requests),
             Err(error) => {
-                let error = self.server.failed(&error);
-                self.finish(slot, Err(error), jobs);
+                let error = self.connector.failed(&error);
+                self.finish(slot, Err(error), requests);
             }
         }
     }
 
-    fn handshaking(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+    fn handshaking(&mut self, slot: usize, requests: &mut dyn RequestSource) {
         let Slot { connection: Some(connection), .. } = &mut self.slots[slot] else { return };
         while connection.is_handshaking() {
-            match connection.shake() {
+            match connection.advance_handshake() {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    let error = self.server.tls_failed(error);
-                    return self.finish(slot, Err(error), jobs);
+                    let error = self.connector.tls_failed(error);
+                    return self.finish(slot, Err(error), requests);
                 }
             }
         }
@@ -652,7 +660,7 @@ impl KernelTimedClient {
         else {
             return;
         };
-        // The next connection need not try those that failed.
+        // The next connection starts with the address that answered.
         if let Some(at) = self.addresses.iter().position(|at| Some(at) == work.address.as_ref()) {
             self.addresses.swap(0, at);
         }
@@ -661,25 +669,25 @@ impl KernelTimedClient {
         match work.id {
             Some(_) => {
                 work.set_up = Some(set_up);
-                self.send(slot, jobs);
+                self.send(slot, requests);
             }
             None => {
                 let connection = self.slots[slot].connection.take();
                 self.slots[slot] = Slot { connection, fresh: Some(set_up), ..Slot::default() };
                 self.idle.push_back(slot);
-                jobs.opened(Ok(()));
+                requests.opened(Ok(()));
             }
         }
     }
 
-    /// Hands the request to the open connection: its clock starts.
-    fn send(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+    /// Hands the request to the open connection. The clock of the request starts here.
+    fn send(&mut self, slot: usize, requests: &mut dyn RequestSource) {
         let Slot { connection: Some(connection), work: Some(work), quiet, .. } =
             &mut self.slots[slot]
         else {
             return;
         };
-        // What is read from now on arrives from now on.
+        // Bytes of the answer cannot have arrived before the request.
         *quiet = None;
         work.stage = Stage::Sending;
         work.limits.origin = now();
@@ -690,13 +698,13 @@ impl KernelTimedClient {
             Ok(request) => {
                 work.request = request;
                 self.arm(slot);
-                self.sending(slot, jobs);
+                self.sending(slot, requests);
             }
-            Err(error) => self.finish(slot, Err(broke_off(&error)), jobs),
+            Err(error) => self.finish(slot, Err(broke_off(&error)), requests),
         }
     }
 
-    fn sending(&mut self, slot: usize, jobs: &mut dyn RequestSource) {
+    fn sending(&mut self, slot: usize, requests: &mut dyn RequestSource) {
         let Slot { connection: Some(connection), work: Some(work), .. } = &mut self.slots[slot]
         else {
             return;
@@ -705,30 +713,32 @@ impl KernelTimedClient {
         let written = connection.write(&mut rest);
         work.written = work.request.len() - rest.len();
         match written {
-            // Some servers answer, and close, before they have read it all.
-            Ok(true) => self.receiving(slot, false, jobs),
+            // Some servers answer and close before they have read the whole request.
+            Ok(true) => self.receiving(slot, false, requests),
             Ok(false) => {
                 work.sent = Some(work.limits.elapsed());
                 work.stage = Stage::Receiving;
                 work.request = Vec::new();
-                self.receiving(slot, true, jobs);
+                self.receiving(slot, true, requests);
             }
             Err(error) => {
-                self.receiving(slot, true, jobs);
-                self.finish(slot, Err(broke_off(&error)), jobs);
+                self.receiving(slot, true, requests);
+                self.finish(slot, Err(broke_off(&error)), requests);
             }
         }
     }
 
-    /// Takes what has arrived. The loop that every figure rests on.
+    /// Reads what has arrived: the loop that every figure depends on.
     ///
-    /// A read that is short has emptied the socket (epoll(7), question 9), so that another one
-    /// would be for nothing, unless the end of the stream may lie behind it: `drain`.
-    fn receiving(&mut self, slot: usize, drain: bool, jobs: &mut dyn RequestSource) {
+    /// The loop stores bytes and times. Chunks go to the source after the last read, so that no work
+    /// of the source delays a timestamp of this socket. A read that does not fill the buffer has
+    /// emptied the socket (epoll(7), question 9), so another read would fail; `drain` requests one
+    /// because the end of the stream may follow.
+    fn receiving(&mut self, slot: usize, drain: bool, requests: &mut dyn RequestSource) {
         let Some(work) = &self.slots[slot].work else { return };
         let before = work.incoming.chunks.len();
         let ended = loop {
-            match self.receive(slot, jobs) {
+            match self.receive(slot, requests) {
                 Received::Full => {}
                 Received::Short if drain => {}
                 Received::Short | Received::Nothing => break None,
@@ -740,10 +750,10 @@ impl KernelTimedClient {
         }
         let Some(work) = &mut self.slots[slot].work else { return };
         if let Some(id) = work.id {
-            work.incoming.chunks[before..].iter().for_each(|chunk| jobs.arrived(id, chunk));
+            work.incoming.chunks[before..].iter().for_each(|chunk| requests.arrived(id, chunk));
         }
         match ended {
-            Some(ended) => self.finish(slot, ended, jobs),
+            Some(ended) => self.finish(slot, ended, requests),
             None if self.marks.are_in(&work.incoming.chunks[before..]) => {
                 work.search.mark();
                 self.ending.get_or_insert(self.seen + SOON);
@@ -752,13 +762,17 @@ impl KernelTimedClient {
         }
     }
 
-    /// Reads once.
-    fn receive(&mut self, slot: usize, jobs: &dyn RequestSource) -> Received {
+    /// Reads once, and passes the bytes on with their arrival.
+    ///
+    /// Invariant: `emptied` and `quiet` are times before the `recvmsg` that found the socket empty.
+    /// Bytes of later reads arrived after them, so their maximum is the lower bound of a read.
+    fn receive(&mut self, slot: usize, requests: &dyn RequestSource) -> Received {
         let Slot { connection: Some(connection), work: Some(work), quiet, .. } =
             &mut self.slots[slot]
         else {
             return Received::Nothing;
         };
+        // The last reading of the clock precedes this `recvmsg`, and saves another one.
         let begun = self.seen;
         let read = match connection.socket.read(&mut self.buffer) {
             Ok(read) => read,
@@ -770,6 +784,7 @@ impl KernelTimedClient {
         };
         let now = socket::now();
         (self.seen, self.moved) = (now.monotonic, now.monotonic);
+        // After a step of the wall clock, timestamps cannot be mapped.
         let stamp = read.arrived.filter(|_| self.wall.round(now));
         let since = work.emptied.max(quiet.unwrap_or(self.quiet));
         let bytes = &self.buffer[..read.bytes];
@@ -778,22 +793,23 @@ impl KernelTimedClient {
         if is_short {
             (work.emptied, *quiet) = (begun, None);
         }
-        let needs = || arrival.is_doubtful() || connection.needs_pieces(bytes, &work.incoming);
+        // Packets are parsed only for late reads with several events: parsing costs more than a read.
+        let needs = || arrival.is_doubtful() || connection.needs_segments(bytes, &work.incoming);
         let listens = self.tap.as_ref().is_some_and(Tap::listens);
         let stamp = stamp.filter(|_| listens && arrival.is_late() && needs());
-        let pieces = pieces(&mut self.tap, (slot, &connection.socket), stamp, bytes);
-        let pieces = Arrival::of_pieces(&pieces.unwrap_or_default(), since, now);
-        let taken = connection.take_pieces(bytes, &pieces, arrival, &mut work.incoming);
-        let taken = taken.map_err(|error| self.server.not_taken(error, &work.incoming));
+        let segments = segments_of(&mut self.tap, (slot, &connection.socket), stamp, bytes);
+        let segments = Arrival::of_segments(&segments.unwrap_or_default(), since, now);
+        let taken = connection.take_segments(bytes, &segments, arrival, &mut work.incoming);
+        let taken = taken.map_err(|error| self.connector.refused(error, &work.incoming));
         if taken.is_err() || work.incoming.reader.is_done() {
-            let has_ended = |chunks: &[Chunk]| jobs.has_ended(chunks, 0);
+            let has_ended = |chunks: &[Chunk]| requests.has_ended(chunks, 0);
             return Received::End(taken.and_then(|()| work.incoming.confirm(has_ended)));
         }
         if is_short { Received::Short } else { Received::Full }
     }
 
-    /// Looks at the limits whose time has come.
-    fn expire(&mut self, jobs: &mut dyn RequestSource) {
+    /// Checks the limits that are due.
+    fn expire(&mut self, requests: &mut dyn RequestSource) {
         let now = now();
         while let Some(&Reverse((deadline, slot))) = self.deadlines.peek() {
             if deadline > now {
@@ -801,32 +817,33 @@ impl KernelTimedClient {
             }
             self.deadlines.pop();
             let Some(work) = &mut self.slots[slot].work else { continue };
-            // An entry of an earlier stage or request.
+            // A heap entry of an earlier stage or request.
             if work.deadline != deadline {
                 continue;
             }
+            // Before the read below, so that bytes count that arrived in time and were read late.
             let as_of = work.limits.elapsed();
             if work.stage == Stage::Receiving {
-                // Other answers may have kept this thread from reading.
-                self.receiving(slot, false, jobs);
+                // This thread may have been busy with other answers while bytes arrived.
+                self.receiving(slot, false, requests);
             }
             let Some(work) = &mut self.slots[slot].work else { continue };
             let expired = match work.stage {
                 Stage::Resting => {
-                    self.rested(slot, jobs);
+                    self.rested(slot, requests);
                     continue;
                 }
-                // This address is silent; the next one may not be.
+                // This address does not answer; the next one may.
                 Stage::Connecting if work.has_address_left() => {
-                    self.connect(slot, jobs);
+                    self.connect(slot, requests);
                     continue;
                 }
                 Stage::Connecting | Stage::Handshaking => {
-                    Err(self.server.too_late(self.timeouts.connect))
+                    Err(self.connector.too_late(self.timeouts.connect))
                 }
                 Stage::Sending => work.limits.expired(as_of, &[], |_| None),
                 Stage::Receiving => {
-                    let last_token = |chunks: &[Chunk]| jobs.last_token(chunks);
+                    let last_token = |chunks: &[Chunk]| requests.last_token(chunks);
                     work.limits.expired(as_of, &work.incoming.chunks, last_token)
                 }
             };
@@ -835,13 +852,13 @@ impl KernelTimedClient {
                     work.deadline = later;
                     self.arm(slot);
                 }
-                Err(error) => self.finish(slot, Err(error), jobs),
+                Err(error) => self.finish(slot, Err(error), requests),
             }
         }
     }
 
-    /// Ends the answers that say that they have ended and whose bodies the server keeps open.
-    fn find_ends(&mut self, jobs: &mut dyn RequestSource) {
+    /// Ends the answers that are complete and whose bodies the server keeps open.
+    fn find_ends(&mut self, requests: &mut dyn RequestSource) {
         let now = now();
         if now < self.next_search && self.ending.is_none_or(|ending| now < ending) {
             return;
@@ -854,16 +871,16 @@ impl KernelTimedClient {
             }
             let (chunks, elapsed) = (&work.incoming.chunks, work.limits.elapsed());
             let found = match work.incoming.is_refusal_over(elapsed) {
-                true => Found::LeftOpen,
-                false => work.search.look(chunks, elapsed, &Answers(jobs)),
+                true => SearchOutcome::LeftOpen,
+                false => work.search.look(chunks, elapsed, &SourceProbe(requests)),
             };
             match found {
-                Found::Nothing => {}
-                Found::End => work.id.into_iter().for_each(|id| jobs.ending(id)),
-                Found::LeftOpen => {
-                    // What has come meanwhile is still a part of it, and may be its proper end.
-                    self.receiving(slot, true, jobs);
-                    self.finish(slot, Err(left_open()), jobs);
+                SearchOutcome::Nothing => {}
+                SearchOutcome::Ended => work.id.into_iter().for_each(|id| requests.ending(id)),
+                SearchOutcome::LeftOpen => {
+                    // Bytes that arrived meanwhile belong to the answer, and may be its proper end.
+                    self.receiving(slot, true, requests);
+                    self.finish(slot, Err(left_open()), requests);
                 }
             }
             if let Some(InFlight { search, incoming, limits, .. }) = &self.slots[slot].work
@@ -875,14 +892,15 @@ impl KernelTimedClient {
         }
     }
 
-    /// Ends a slot's request, well or not.
+    /// Ends the request of a slot and keeps or drops its connection.
     fn finish(
         &mut self,
         slot: usize,
         ended: Result<(), RequestError>,
-        jobs: &mut dyn RequestSource,
+        requests: &mut dyn RequestSource,
     ) {
         let Some(work) = self.slots[slot].work.take() else { return };
+        // Without a complete request and a complete answer, bytes of them may still be in flight.
         let keeps =
             self.keeps && ended.is_ok() && work.sent.is_some() && work.incoming.keeps_alive();
         match keeps {
@@ -896,25 +914,25 @@ impl KernelTimedClient {
             }
         }
         match work.id {
-            Some(id) => jobs.finished(id, work.into_answer(ended)),
-            None => jobs.opened(ended),
+            Some(id) => requests.finished(id, work.into_answer(ended)),
+            None => requests.opened(ended),
         }
     }
 
-    /// Ends what is left of a run that is over or not wanted any more.
-    fn abandon(&mut self, jobs: &mut dyn RequestSource) {
+    /// Ends all requests of a load that is complete or cancelled.
+    fn abort_all(&mut self, requests: &mut dyn RequestSource) {
         for slot in 0..self.slots.len() {
             let error = RequestError::new(ErrorKind::Interrupted, "interrupted");
-            self.finish(slot, Err(error), jobs);
+            self.finish(slot, Err(error), requests);
         }
         self.deadlines.clear();
     }
 }
 
-/// What is asked of answers, as their ends are looked for.
-struct Answers<'a>(&'a dyn RequestSource);
+/// Lets a request source parse an answer for its end.
+struct SourceProbe<'a>(&'a dyn RequestSource);
 
-impl Ending for Answers<'_> {
+impl EndProbe for SourceProbe<'_> {
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
         self.0.has_ended(chunks, seen)
     }
@@ -925,7 +943,7 @@ impl Ending for Answers<'_> {
 }
 
 impl Slot {
-    /// Whether its server has had the time to close the connection after the last answer.
+    /// Whether [`SETTLE`] has passed since the last answer.
     fn has_rested(&self, now: Instant) -> bool {
         self.idle_since.is_none_or(|since| now.saturating_duration_since(since) >= SETTLE)
     }
@@ -952,13 +970,14 @@ impl InFlight {
         }
     }
 
-    /// Whether there is an address that has not been tried.
+    /// Whether an address was not tried.
     fn has_address_left(&self) -> bool {
         self.untried.as_ref().is_some_and(|untried| !untried.is_empty())
     }
 
-    /// What came of it: an error when there was no answer, a broken recording when there was one.
+    /// Returns the recording, with an error if the answer broke off; or the error if none began.
     fn into_answer(self, ended: Result<(), RequestError>) -> Result<Recording, RequestError> {
+        // A body that the client closed ended with its last read, not with the wait for more.
         let ended_at = match ended {
             Err(ref error) if error.kind != ErrorKind::LeftOpen => self.limits.elapsed(),
             _ => self.incoming.last_read,
@@ -974,25 +993,23 @@ impl InFlight {
     }
 }
 
-/// Until when the first of these `addresses` is tried, if all are silent and the last is to have been
-/// tried by `end`.
+/// The deadline of the first of some `addresses`, which share the time until `end`.
 fn share(now: Instant, end: Instant, addresses: usize) -> Instant {
     let addresses = u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
     now + end.saturating_duration_since(now) / addresses
 }
 
-/// The first parts of a read with this stamp, as far as its packets are known; none without one.
-/// Notes the read.
-fn pieces(
+/// Splits a read at its packets, if it has a timestamp. Notes the read in the tap.
+fn segments_of(
     tap: &mut Option<Tap>,
     (slot, socket): (usize, &TimedSocket),
     stamp: Option<Duration>,
     bytes: &[u8],
-) -> Option<Vec<Piece>> {
+) -> Option<Vec<ReadSegment>> {
     let tap = tap.as_mut()?;
-    let pieces = stamp.and_then(|stamp| tap.divide(slot, (bytes.len(), socket.received), stamp));
+    let segments = stamp.and_then(|stamp| tap.split(slot, (bytes.len(), socket.received), stamp));
     tap.note(slot, socket.received);
-    pieces
+    segments
 }
 
 fn whole_millis(time: Duration) -> Duration {
@@ -1004,7 +1021,7 @@ fn broke_off(error: &io::Error) -> RequestError {
     RequestError::new(ErrorKind::Broken, message)
 }
 
-/// The head of every request to `url`, but for the length of its body.
+/// The head of every request to `url`, without its content length.
 fn request_head(method: &Method, url: &reqwest::Url, headers: &HeaderMap) -> Vec<u8> {
     let authority = match url.port() {
         Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
@@ -1022,7 +1039,7 @@ fn request_head(method: &Method, url: &reqwest::Url, headers: &HeaderMap) -> Vec
     head
 }
 
-/// With listeners whose queue is full: Linux drops what comes then.
+/// Tests with listeners whose accept queue is full: Linux drops further SYN packets.
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::{
@@ -1049,7 +1066,7 @@ mod tests {
         assert_eq!(share(at(950), at(900), 2), at(950));
     }
 
-    /// Requests that are all to be sent at once, and their answers.
+    /// A source that sends all requests at once.
     struct Together {
         left: usize,
         answers: Vec<Result<Recording, RequestError>>,
@@ -1081,7 +1098,7 @@ mod tests {
         }
     }
 
-    /// What three requests at once come to, at a server with these addresses.
+    /// The outcomes of three requests at once to a server with these addresses.
     fn ask(addresses: &[SocketAddr]) -> (Vec<Result<u16, String>>, Vec<Address>) {
         let url = reqwest::Url::parse("http://two.test:80").expect("a URL");
         let long = Duration::from_secs(60);
@@ -1093,21 +1110,21 @@ mod tests {
             asked,
             &headers,
             (timeouts, EndMarks::of(&[])),
-            Warmth::Warm,
+            ConnectionMode::Warm,
             &route,
         )
         .expect("a client");
         stamped.addresses = addresses.iter().copied().map(Address::Port).collect();
-        let mut jobs = Together { left: 3, answers: Vec::new() };
-        stamped.drive(&mut jobs);
-        let told = |answer: Result<Recording, RequestError>| match answer {
+        let mut requests = Together { left: 3, answers: Vec::new() };
+        stamped.drive(&mut requests);
+        let outcome = |answer: Result<Recording, RequestError>| match answer {
             Ok(recording) => Ok(recording.status),
             Err(error) => Err(format!("{}: {error}", error.kind)),
         };
-        (jobs.answers.into_iter().map(told).collect(), stamped.addresses)
+        (requests.answers.into_iter().map(outcome).collect(), stamped.addresses)
     }
 
-    /// A port that takes no more connections and does not say so, as long as these are kept.
+    /// A port that ignores new connections as long as these sockets are open.
     fn silent() -> (SocketAddr, Socket, Vec<TcpStream>) {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -1133,14 +1150,19 @@ mod tests {
         });
         let (answers, addresses) = ask(&[address, there]);
         assert_eq!(answers, [Ok(200), Ok(200), Ok(200)]);
-        assert_eq!(addresses, [there, address].map(Address::Port), "the next begins with it");
+        assert_eq!(
+            addresses,
+            [there, address].map(Address::Port),
+            "the next connection starts with it"
+        );
     }
 
     #[test]
     fn when_all_are_silent_the_limit_is_named() {
         let (one, other) = (silent(), silent());
         let (answers, _) = ask(&[one.0, other.0]);
-        let told = "connect_timeout: no connection to two.test:80 within 800ms (timeouts.connect)";
-        assert_eq!(answers, vec![Err(told.to_owned()); 3]);
+        let expected =
+            "connect_timeout: no connection to two.test:80 within 800ms (timeouts.connect)";
+        assert_eq!(answers, vec![Err(expected.to_owned()); 3]);
     }
 }

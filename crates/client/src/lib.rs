@@ -1,8 +1,11 @@
-//! One request → one [`Recording`]. Every stamp is taken here.
+//! Sends one request to an LLM endpoint and returns one [`Recording`]: each chunk of the answer with
+//! the time at which it arrived.
 //!
-//! Whatever the transport, the receive loop notes when bytes arrived and keeps both; it looks into
-//! nothing but HTTP's own framing. Only when a limit on tokens has run out does it ask what has
-//! arrived, which costs no stamp: nothing came.
+//! There are two transports. [`Transport::Stamped`] reads its own sockets and takes the kernel's
+//! timestamps; [`Transport::Reqwest`] supports HTTP/2, proxies and other systems, and takes its own
+//! timestamps. In both, the receive loop stores bytes and times and parses nothing but HTTP framing,
+//! so that parsing never delays a timestamp. It asks an [`AnswerObserver`] about tokens only when
+//! no bytes come: when a token limit may have run out, or the answer may have ended.
 
 mod clock;
 pub mod connect_options;
@@ -46,52 +49,50 @@ pub use self::{
     reference::{ReferenceReader, ReferenceStream},
 };
 use crate::{
-    connect_options::ConnectOptions,
-    connect_options::Secret,
-    options::Connection,
-    options::{Timeouts, Transport},
+    connect_options::{ConnectOptions, Secret},
+    options::{ConnectionMode, Timeouts, Transport},
 };
 
-/// Sends requests to one endpoint, over one connection that is kept while the server keeps it.
+/// Sends requests to one endpoint and keeps its connections open while the server does.
 pub struct Client {
     inner: Inner,
-    secrets: Redactor,
+    redactor: Redactor,
     /// When the last answer ended.
     last_end: Mutex<Option<Instant>>,
 }
 
-/// How long a server is given, after an answer, to close a connection that it does not mean to
-/// keep. Some close without announcing it, llama.cpp's among them; a request that crosses with the
-/// close is lost.
+/// The pause between an answer and the next request on its connection.
+///
+/// Some servers, llama.cpp among them, close a connection after an answer without announcing it. A
+/// request that is sent in that moment is lost.
 const SETTLE: Duration = Duration::from_millis(2);
 
-/// How often a wait looks whether the user has lost patience.
+/// The interval at which a wait checks for cancellation.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// How long to let arrivals gather when many streams are on the way. Their stamps do not suffer;
-/// events of one stream closer than this share one.
+/// The pause between two rounds of reads when many streams are in flight. One round then reads many
+/// streams, which costs less CPU. Kernel timestamps do not depend on when they are read; events of
+/// one stream that are closer than this may share a read and so a timestamp.
 const REST: Duration = Duration::from_millis(1);
 
-/// From how many streams on a rest is worth it.
+/// The number of streams above which the pause saves more than it costs.
 const MANY: usize = 8;
 
 enum Inner {
-    /// One request at a time, on the caller's thread.
     Stamped(Box<Mutex<KernelTimedClient>>),
     Reqwest(Box<ViaReqwest>),
 }
 
-/// Longest body that is kept, bytes: beyond it an answer is none of a language model.
+/// Longest body that is accepted, bytes. No language model answers with more.
 const BODY_LIMIT: usize = 256 << 20;
 
-/// What is wrong with a longer one.
 fn too_long() -> RequestError {
     let message = format!("the answer is longer than {} MiB", BODY_LIMIT >> 20);
     RequestError::new(ErrorKind::Malformed, message)
 }
 
-/// What is wrong with an answer whose bytes are not HTTP, or not all of it, before or after it has
-/// `begun`.
+/// The error for bytes that are not valid HTTP, or end too early. The answer has `begun` once its
+/// head is complete.
 fn unreadable(begun: bool, error: HttpError) -> RequestError {
     match (error.is_cut(), begun) {
         (true, _) => broke_off(begun, &error),
@@ -100,7 +101,7 @@ fn unreadable(begun: bool, error: HttpError) -> RequestError {
     }
 }
 
-/// What is wrong when a connection fails before or after the answer has `begun`.
+/// The error for a connection that failed.
 fn broke_off(begun: bool, cause: &dyn fmt::Display) -> RequestError {
     broken(match begun {
         false => format!("the connection broke before the answer began: {cause}"),
@@ -117,110 +118,110 @@ fn broken(message: String) -> RequestError {
 pub struct Options<'a> {
     /// The full URL of the endpoint.
     pub url: &'a str,
-    /// Headers besides our own.
+    /// Additional request headers; they replace default ones.
     pub headers: &'a [(HeaderName, HeaderValue)],
-    /// Sent as the protocol wants it; never shown.
+    /// Sent in the protocol's header for keys, and never shown.
     pub api_key: Option<&'a Secret>,
     /// When to give up.
     pub timeouts: Timeouts,
-    /// What carries the request.
+    /// The HTTP implementation.
     pub transport: Transport,
-    /// Whether connections are kept.
-    pub connection: Connection,
-    /// What is spoken.
+    /// Whether connections are reused.
+    pub connection: ConnectionMode,
+    /// The protocol of requests and answers.
     pub protocol: &'static dyn Protocol,
-    /// How to get to the endpoint.
+    /// TLS, proxy and socket.
     pub route: &'a ConnectOptions,
 }
 
-/// What the receive loop needs to know of the bytes that it does not look into.
+/// Interprets the bytes of one answer for the receive loop, which does not parse them.
 pub trait AnswerObserver {
-    /// Some bytes arrived. Must return at once.
+    /// Takes a chunk that has just arrived. Must return at once.
     fn arrived(&self, chunk: &Chunk);
 
-    /// When the last generated token arrived, if one did.
+    /// Returns the arrival of the last generated token in `chunks`.
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration>;
 
-    /// Whether the answer says of itself that it has ended. Asked only where nothing else says so
-    /// that can be relied upon, or when bytes stop coming; the first `seen` of the chunks were asked
-    /// about before.
+    /// Whether `chunks` hold the protocol's end marker. The first `seen` chunks were passed before.
+    ///
+    /// The client asks only when bytes stop coming, or when the end of the connection proves
+    /// nothing.
     fn has_ended(&self, _: &[Chunk], _seen: usize) -> bool {
         false
     }
 
-    /// Whether an answer that has ended lacks usage that it cannot be read without.
+    /// Whether an answer that has ended still lacks the usage that its token counts come from.
     fn lacks_usage(&self, _: &[Chunk]) -> bool {
         false
     }
 
-    /// The answer has ended by its own word, and its body has not.
+    /// The answer has ended by its end marker, and the server keeps the body open.
     fn ending(&self) {}
 
-    /// Whether the answer is not wanted any more.
+    /// Whether to abandon the answer.
     fn is_cancelled(&self) -> bool;
 }
 
-/// Requests for one server: what to send when, and who takes the answers.
+/// Schedules the requests for one server and receives their answers.
 pub trait RequestSource {
-    /// What to send now, if anything, when `idle` connections are open and not in use; where none
-    /// can be opened without a request, as if there were any number of them.
+    /// Returns what to do now. `idle` is the number of open connections that are not in use, or
+    /// `usize::MAX` for a transport that cannot open one in advance.
     fn next(&mut self, now: Instant, idle: usize) -> NextAction;
 
-    /// Some bytes of answer `id` arrived. Must return at once.
+    /// Takes a chunk of answer `id` that has just arrived. Must return at once.
     fn arrived(&mut self, id: usize, chunk: &Chunk);
 
-    /// When the last generated token in `chunks` arrived, if one did.
+    /// See [`AnswerObserver::last_token`].
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration>;
 
-    /// Whether the answer in `chunks`, the first `seen` of which were asked about before, says of
-    /// itself that it has ended.
+    /// See [`AnswerObserver::has_ended`].
     fn has_ended(&self, _: &[Chunk], _seen: usize) -> bool {
         false
     }
 
-    /// Whether an answer that has ended lacks usage that it cannot be read without.
+    /// See [`AnswerObserver::lacks_usage`].
     fn lacks_usage(&self, _: &[Chunk]) -> bool {
         false
     }
 
-    /// Answer `id` has ended by its own word, and its body has not: it keeps its connection, and
-    /// another request may be sent.
+    /// Answer `id` has ended by its end marker, and the server keeps the body open. The answer keeps
+    /// its connection; another request may be sent.
     fn ending(&mut self, _id: usize) {}
 
-    /// Whether no answer is wanted any more.
+    /// Whether to abandon all answers.
     fn is_cancelled(&self) -> bool;
 
-    /// A connection that was to be opened is open, or cannot be.
+    /// A connection for [`NextAction::Open`] is open, or failed.
     fn opened(&mut self, _: Result<(), RequestError>) {}
 
-    /// Answer `id` has ended. An error means that there was none; one that broke off is a
-    /// recording that says so.
+    /// Answer `id` has ended. An error means that no answer began; an answer that broke off is a
+    /// recording with an error.
     fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>);
 }
 
-/// What [`RequestSource`] have to be sent.
+/// The next action of a [`RequestSource`].
 #[derive(Debug, Clone)]
 pub enum NextAction {
-    /// This, now.
+    /// Send a request now.
     Send {
-        /// By which the answer is told from others.
+        /// Identifies the answer.
         id: usize,
-        /// The request's body.
+        /// The body of the request.
         body: Bytes,
     },
-    /// Nothing yet, but open a connection.
+    /// Open a connection and send nothing on it.
     Open,
-    /// Something, then.
+    /// Ask again at this time.
     At(Instant),
-    /// Nothing before an answer has ended; nothing at all when none is under way.
+    /// Ask again when an answer has ended. With no answer in flight, the load is complete.
     AfterAnAnswer,
 }
 
-/// How the requests were driven.
+/// Statistics of a driven load.
 #[derive(Debug, Clone, Copy)]
 pub struct DriveStats {
-    /// The share of the time in which the driving thread had something to do, where that is known.
-    /// Near 1 it was too slow for its load.
+    /// The share of the time in which the driving thread was busy, if the transport measures it.
+    /// A thread near 1 was too slow for the load.
     pub busy: Option<f64>,
 }
 
@@ -231,10 +232,10 @@ impl DriveStats {
     }
 }
 
-/// One request, its watcher, and its answer.
+/// A source of one request.
 struct Single<'a> {
     body: Option<Bytes>,
-    watch: &'a dyn AnswerObserver,
+    observer: &'a dyn AnswerObserver,
     answer: Option<Result<Recording, RequestError>>,
 }
 
@@ -244,23 +245,23 @@ impl RequestSource for Single<'_> {
     }
 
     fn arrived(&mut self, _: usize, chunk: &Chunk) {
-        self.watch.arrived(chunk);
+        self.observer.arrived(chunk);
     }
 
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        self.watch.last_token(chunks)
+        self.observer.last_token(chunks)
     }
 
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
-        self.watch.has_ended(chunks, seen)
+        self.observer.has_ended(chunks, seen)
     }
 
     fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
-        self.watch.lacks_usage(chunks)
+        self.observer.lacks_usage(chunks)
     }
 
     fn is_cancelled(&self) -> bool {
-        self.watch.is_cancelled()
+        self.observer.is_cancelled()
     }
 
     fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {
@@ -269,30 +270,30 @@ impl RequestSource for Single<'_> {
 }
 
 impl Client {
-    /// A client that has no connection yet.
+    /// Creates a client for POST requests. It opens no connection yet.
     pub fn new(options: &Options<'_>) -> anyhow::Result<Self> {
-        Self::by(Method::POST, options)
+        Self::with_method(Method::POST, options)
     }
 
-    /// One that asks for what is there already, with requests that have no body.
+    /// Creates a client for GET requests, which have no body.
     pub fn getting(options: &Options<'_>) -> anyhow::Result<Self> {
-        Self::by(Method::GET, options)
+        Self::with_method(Method::GET, options)
     }
 
-    fn by(method: Method, options: &Options<'_>) -> anyhow::Result<Self> {
+    fn with_method(method: Method, options: &Options<'_>) -> anyhow::Result<Self> {
         let url = reqwest::Url::parse(options.url)?;
         let headers = headers(options)?;
         let secret =
             |(name, _): &&(HeaderName, HeaderValue)| secret_names::is_secret_header(name.as_str());
         let named = options.headers.iter().filter(secret).flat_map(|(name, value)| {
-            // A server may repeat one of several cookies.
+            // A server may quote one cookie of several.
             let cookies = value.as_bytes().split(|byte| *byte == b';');
             let cookies = cookies.filter(|_| *name == header::COOKIE);
             let values = cookies.filter_map(|cookie| cookie.splitn(2, |byte| *byte == b'=').nth(1));
             values.chain([value.as_bytes()])
         });
         let others = options.api_key.into_iter().chain(&options.route.secrets);
-        let secrets = Redactor::of(named.chain(others.map(|Secret(secret)| secret.as_bytes())));
+        let redactor = Redactor::new(named.chain(others.map(|Secret(secret)| secret.as_bytes())));
         let timeouts = options.timeouts;
         let marks = EndMarks::of(options.protocol.end_marks());
         let inner = match options.transport {
@@ -311,27 +312,27 @@ impl Client {
                 options.route,
             )?)),
         };
-        Ok(Self { inner, secrets, last_end: Mutex::new(None) })
+        Ok(Self { inner, redactor, last_end: Mutex::new(None) })
     }
 
     /// Sends `body` and records the answer to its end.
     ///
-    /// An error means that there was no answer. An answer that broke off is a recording that says
-    /// so, since what came before is worth reading.
+    /// An error means that no answer began. An answer that broke off is a recording with an error,
+    /// so that the part before it can be read.
     pub async fn send(
         &self,
         body: Bytes,
-        watch: &dyn AnswerObserver,
+        observer: &dyn AnswerObserver,
     ) -> Result<Recording, RequestError> {
         if let Some(until) = self.settled_at() {
             tokio::time::sleep_until(until.into()).await;
         }
-        let answer = self.send_now(body, watch).await;
-        self.has_ended();
+        let answer = self.send_now(body, observer).await;
+        self.note_end();
         answer
     }
 
-    /// Whether it could say when each packet of a read arrived, as far as it has been used.
+    /// Whether every read so far could be split by the timestamps of its packets.
     pub fn has_packet_stamps(&self) -> bool {
         match &self.inner {
             Inner::Stamped(stamped) => {
@@ -341,58 +342,58 @@ impl Client {
         }
     }
 
-    /// The secrets that this client's requests carry. A server may send them back, so an answer is
-    /// not shown or stored before they are hidden in it.
-    pub fn secrets(&self) -> &Redactor {
-        &self.secrets
+    /// Masks the secrets of this client's requests, which a server may send back. Answers pass
+    /// through it before they are shown or stored.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
-    /// When the end of the last answer has had the time to be followed by that of its connection.
+    /// The end of the pause after the last answer; see [`SETTLE`].
     fn settled_at(&self) -> Option<Instant> {
         let last_end = *self.last_end.lock().unwrap_or_else(PoisonError::into_inner);
         last_end.map(|last_end| last_end + SETTLE)
     }
 
-    fn has_ended(&self) {
+    fn note_end(&self) {
         *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
     }
 
     async fn send_now(
         &self,
         body: Bytes,
-        watch: &dyn AnswerObserver,
+        observer: &dyn AnswerObserver,
     ) -> Result<Recording, RequestError> {
         match &self.inner {
             Inner::Stamped(stamped) => {
-                let mut single = Single { body: Some(body), watch, answer: None };
+                let mut single = Single { body: Some(body), observer, answer: None };
                 stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(&mut single);
                 let none = || Err(RequestError::new(ErrorKind::Interrupted, "interrupted"));
                 single.answer.unwrap_or_else(none)
             }
-            Inner::Reqwest(reqwest) => reqwest.send(body, watch).await,
+            Inner::Reqwest(reqwest) => reqwest.send(body, observer).await,
         }
     }
 }
 
 impl Client {
-    /// Sends all that `jobs` has, when it wants it sent, each over a connection that carries nothing
-    /// else meanwhile. Not to be called from within a runtime.
-    pub fn drive(&self, jobs: &mut dyn RequestSource) -> anyhow::Result<DriveStats> {
+    /// Sends the requests of a source at their times, each alone on its connection, until the source
+    /// is complete. Blocks; must not be called within a runtime.
+    pub fn drive(&self, requests: &mut dyn RequestSource) -> anyhow::Result<DriveStats> {
         match &self.inner {
             Inner::Stamped(stamped) => {
                 if let Some(until) = self.settled_at() {
                     std::thread::sleep(until.saturating_duration_since(now()));
                 }
-                let driven = stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(jobs);
-                self.has_ended();
+                let driven = stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(requests);
+                self.note_end();
                 Ok(driven)
             }
-            Inner::Reqwest(reqwest) => reqwest.drive(jobs),
+            Inner::Reqwest(reqwest) => reqwest.drive(requests),
         }
     }
 }
 
-/// Without the headers, which may hold secrets.
+/// Leaves out the headers, which may hold secrets.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.inner {
@@ -402,13 +403,13 @@ impl fmt::Debug for Client {
     }
 }
 
-/// An error if this process cannot see when each packet arrived, as `stamps: packets` requires it.
+/// Fails if this process may not open a packet socket, which `stamps: packets` requires.
 pub fn check_packet_stamps() -> std::io::Result<()> {
     tap::Tap::check()
 }
 
-/// Whether a client was to see the packets of the server of this URL and did not, as where addresses
-/// are translated on the way.
+/// Whether a client tried to capture the packets of this URL's server and saw none, as behind address
+/// translation.
 pub fn has_unseen_packets(url: &str) -> bool {
     let url = reqwest::Url::parse(url);
     url.is_ok_and(|url| {
@@ -416,17 +417,16 @@ pub fn has_unseen_packets(url: &str) -> bool {
     })
 }
 
-/// What else than connections is open: the results, the terminal, a TLS store.
+/// Files that are open next to the connections: results, the terminal, certificates.
 const OTHER_FILES: usize = 64;
 
-/// How many connections this process may have open, each of which takes `files` files.
+/// The number of connections that the open-file limit allows, at `files` open files each.
 pub fn most_connections(files: usize) -> usize {
     let most = socket::open_files().and_then(|most| usize::try_from(most).ok());
     most.map_or(usize::MAX, |most| (most.saturating_sub(OTHER_FILES) / files).max(1))
 }
 
-/// Lets this process have `connections` open, each of which takes `files` files; an error says why
-/// it cannot.
+/// Checks that the open-file limit allows `connections`, at `files` open files each.
 pub fn allow(connections: usize, files: usize) -> anyhow::Result<()> {
     let needs = connections.saturating_mul(files).saturating_add(OTHER_FILES);
     match socket::open_files() {
@@ -438,8 +438,8 @@ pub fn allow(connections: usize, files: usize) -> anyhow::Result<()> {
     }
 }
 
-/// The clock of every stamp: monotonic.
-#[expect(clippy::disallowed_methods, reason = "stamps are taken here")]
+/// The monotonic clock of all timestamps.
+#[expect(clippy::disallowed_methods, reason = "timestamps are taken here")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -458,8 +458,9 @@ fn headers(options: &Options<'_>) -> anyhow::Result<HeaderMap> {
     }
     if let Some(Secret(key)) = options.api_key {
         let (name, before) = options.protocol.key_header();
-        let mut value = HeaderValue::try_from(format!("{before}{key}"))
-            .map_err(|_| anyhow::anyhow!("the key has characters that no header may have"))?;
+        let mut value = HeaderValue::try_from(format!("{before}{key}")).map_err(|_| {
+            anyhow::anyhow!("the API key has a character that no HTTP header may have")
+        })?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }

@@ -1,4 +1,7 @@
-//! When to give up on an answer.
+//! Timeouts of one request.
+//!
+//! Token limits need the arrival of the last token, and finding it means parsing the answer. So the
+//! client asks for it only when a limit may have expired, and then of as few chunks as possible.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +10,7 @@ use llm_stream_core::recording::{Chunk, ErrorKind, RequestError};
 use super::now;
 use crate::options::Timeouts;
 
-/// The limits of one request, counted from its hand-over to an open connection.
+/// The timeouts of one request. They count from its hand-over to an open connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) origin: Instant,
@@ -19,18 +22,19 @@ impl Limits {
         now().saturating_duration_since(self.origin)
     }
 
-    /// The first time at which a limit can have run out. A first token may come unseen before it,
-    /// and the limit on the next one with it.
+    /// The earliest time at which a limit can expire. The client does not see tokens arrive, so the
+    /// limit between two tokens may count from the start.
     pub(super) fn first_deadline(&self) -> Instant {
         let Timeouts { first_token, inter_token, total, .. } = self.timeouts;
         self.origin + first_token.min(inter_token).min(total)
     }
 
-    /// Which limit had run out at `as_of`, when all that had arrived is in `chunks`; if none had,
-    /// the time of the next. The time that it takes to read the chunks does not count: the server
-    /// may have sent more meanwhile.
+    /// Fails if a limit had expired at `as_of`; otherwise returns the time to check again. `chunks`
+    /// hold everything that had arrived by then; `last_token` returns the arrival of the last token
+    /// in some chunks.
     ///
-    /// `last_token` says when the last token in some chunks arrived.
+    /// `as_of` is taken before the chunks are read and parsed, because the server may send more
+    /// meanwhile.
     pub(super) fn expired(
         &self,
         as_of: Duration,
@@ -47,8 +51,8 @@ impl Limits {
     }
 }
 
-/// When the last token in `chunks` arrived, from as few of the last ones as have one: a long answer
-/// is not to be read again and again. An event that the first of them cuts is not read.
+/// The arrival of the last token in `chunks`. Tries the last chunk, then two, four and so on, so that
+/// a long answer is not parsed again at each check.
 fn last_of(
     chunks: &[Chunk],
     last_token: impl Fn(&[Chunk]) -> Option<Duration>,
@@ -119,15 +123,15 @@ mod tests {
     fn each_limit_runs_out_at_its_time() {
         let timeouts =
             Timeouts { connect: ms(0), first_token: ms(100), inter_token: ms(30), total: ms(200) };
-        let told = |elapsed, last: Option<u64>| {
+        let outcome = |elapsed, last: Option<u64>| {
             next(timeouts, ms(elapsed), last.map(ms)).map_err(|error| error.kind.name())
         };
-        assert_eq!(told(30, None), Ok(ms(60)), "a token may come now, and the next be late");
-        assert_eq!(told(90, None), Ok(ms(100)));
-        assert_eq!(told(100, None), Err("first_token_timeout"));
-        assert_eq!(told(60, Some(50)), Ok(ms(80)));
-        assert_eq!(told(80, Some(50)), Err("inter_token_timeout"));
-        assert_eq!(told(190, Some(185)), Ok(ms(200)));
-        assert_eq!(told(200, Some(199)), Err("total_timeout"));
+        assert_eq!(outcome(30, None), Ok(ms(60)), "a token may come now, and the next be late");
+        assert_eq!(outcome(90, None), Ok(ms(100)));
+        assert_eq!(outcome(100, None), Err("first_token_timeout"));
+        assert_eq!(outcome(60, Some(50)), Ok(ms(80)));
+        assert_eq!(outcome(80, Some(50)), Err("inter_token_timeout"));
+        assert_eq!(outcome(190, Some(185)), Ok(ms(200)));
+        assert_eq!(outcome(200, Some(199)), Err("total_timeout"));
     }
 }

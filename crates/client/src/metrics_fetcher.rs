@@ -1,4 +1,5 @@
-//! A server's metrics: fetched between trials, never during one.
+//! Fetches the Prometheus metrics of a server, between trials and never during one: a request for
+//! metrics would disturb the measurement.
 
 use std::time::Duration;
 
@@ -8,22 +9,21 @@ use reqwest::{Url, redirect, retry};
 
 use super::{now, tls, via_reqwest::to_file};
 use crate::{
-    connect_options::{Proxy, Secret},
-    options::Access,
-    options::MetricsUrl,
+    connect_options::{ProxyMode, Secret},
+    options::{Access, MetricsUrl},
     proxy,
 };
 
-/// Longest that a trial waits for it, each time.
+/// The timeout of one fetch, and of all polls for one answer together.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long what is not there yet is waited for.
+/// The time for a server to count an answer in its metrics after the answer's end.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long to wait between two looks.
+/// The pause between two polls.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Most bytes of it.
+/// Longest accepted body, bytes.
 const LIMIT: usize = 16 << 20;
 
 /// Fetches the metrics of one server.
@@ -32,13 +32,13 @@ pub struct MetricsFetcher {
     http: reqwest::Client,
     url: Url,
     headers: HeaderMap,
-    /// Where the metrics are, in messages.
+    /// The URL, as messages print it.
     shown: String,
 }
 
 impl MetricsFetcher {
-    /// For the metrics of the server that `access` leads to. What is sent to the endpoint, its key
-    /// above all, is sent to no other host.
+    /// Creates a fetcher for the metrics of an endpoint. Credentials are sent only to the origin of
+    /// the endpoint.
     pub fn new(wanted: &MetricsUrl, access: &Access) -> anyhow::Result<Self> {
         let endpoint = Url::parse(&access.url).ok();
         let url = match (wanted, &endpoint) {
@@ -46,7 +46,7 @@ impl MetricsFetcher {
             (_, Some(endpoint)) => {
                 Url::parse(&endpoint.origin().ascii_serialization())?.join("/metrics")?
             }
-            (_, None) => anyhow::bail!("there is no server"),
+            (_, None) => anyhow::bail!("the endpoint has no URL to fetch metrics from"),
         };
         let tls = match url.scheme() {
             "https" => tls::trusting(&access.route.tls, tls::HTTP_2)?,
@@ -55,17 +55,17 @@ impl MetricsFetcher {
         let mut builder = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
             .retry(retry::never())
-            // A trial may last longer than a server keeps an idle connection: vLLM does 5 s.
+            // A trial may outlast an idle connection: vLLM closes one after 5 s.
             .pool_max_idle_per_host(0)
             .timeout(TIMEOUT)
             .tls_backend_preconfigured(tls);
-        // Another URL than the endpoint's own is never one by its socket.
+        // The endpoint's socket serves only the endpoint's own metrics.
         let socket = access.route.socket.as_ref().filter(|_| *wanted == MetricsUrl::Auto);
         builder = match (socket, &access.route.proxy) {
             (Some(path), _) => to_file(builder.no_proxy(), path),
-            (_, Proxy::Through(Secret(proxy))) => builder.proxy(reqwest::Proxy::all(proxy)?),
-            (_, Proxy::Environment) if !proxy::is_loopback(url.as_str()) => builder,
-            (_, Proxy::Environment | Proxy::None) => builder.no_proxy(),
+            (_, ProxyMode::Through(Secret(proxy))) => builder.proxy(reqwest::Proxy::all(proxy)?),
+            (_, ProxyMode::Environment) if !proxy::is_loopback(url.as_str()) => builder,
+            (_, ProxyMode::Environment | ProxyMode::None) => builder.no_proxy(),
         };
         let is_same_server = socket == access.route.socket.as_ref()
             && endpoint.is_some_and(|endpoint| endpoint.origin() == url.origin());
@@ -82,12 +82,12 @@ impl MetricsFetcher {
         Ok(Self { http: builder.build()?, url, headers, shown })
     }
 
-    /// Where it is.
+    /// The URL of the metrics, for messages.
     pub fn url(&self) -> &str {
         &self.shown
     }
 
-    /// The metrics now, or why there are none.
+    /// Fetches the metrics. The error says why there are none.
     pub async fn read(&self) -> Result<String, String> {
         let request = self.http.get(self.url.clone()).headers(self.headers.clone());
         let mut response = request.send().await.map_err(|error| root_cause(&error))?;
@@ -98,24 +98,23 @@ impl MetricsFetcher {
         while let Some(piece) = response.chunk().await.map_err(|error| root_cause(&error))? {
             body.extend_from_slice(&piece);
             if body.len() > LIMIT {
-                return Err("there are more than 16 MB of them".into());
+                return Err("the metrics are longer than 16 MiB".into());
             }
         }
-        String::from_utf8(body).map_err(|_| "they are not text".into())
+        String::from_utf8(body).map_err(|_| "the metrics are not UTF-8 text".into())
     }
 
-    /// The metrics as soon as `is_there` says that they hold all, or after half a second as they
-    /// are: a server may count an answer a little after its end. All looks together take two
-    /// seconds at most, however slow the server is.
+    /// Polls the metrics until `is_there` accepts them, or half a second has passed: a server may
+    /// count an answer a little after its end. Takes two seconds at most.
     pub async fn read_until(&self, is_there: impl Fn(&str) -> bool) -> Result<String, String> {
         let begun = now();
-        let mut last = Err("it took longer than 2 s".to_owned());
+        let mut last = Err("no answer within 2 s".to_owned());
         loop {
             let reading = tokio::time::timeout_at((begun + TIMEOUT).into(), self.read());
             match reading.await {
                 Ok(Ok(text)) if is_there(&text) || now() >= begun + PATIENCE => return Ok(text),
                 Ok(Ok(text)) => last = Ok(text),
-                // What was read before is of use all the same.
+                // Metrics of an earlier poll are still useful.
                 Ok(Err(error)) => return last.map_err(|_| error),
                 Err(_) => return last,
             }

@@ -1,4 +1,4 @@
-//! What decides how a client sends requests.
+//! Settings of requests: transport, timeouts, connection reuse, credentials.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use http::{HeaderName, HeaderValue};
 
 use crate::connect_options::{ConnectOptions, Secret};
 
-/// What carries a request.
+/// The HTTP implementation that sends requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// HTTP/1.1 over a socket of ours, arrivals stamped by the kernel where it does.
+    /// HTTP/1.1 over our own socket. The kernel timestamps arrivals where it can.
     Stamped,
-    /// reqwest: HTTP/2 and proxies, arrivals stamped by the program.
+    /// reqwest: HTTP/2 and proxies. The program timestamps arrivals when it reads them.
     Reqwest,
 }
 
@@ -25,14 +25,14 @@ impl Transport {
     }
 }
 
-/// When to give up on a request, each limit by its own name.
+/// Timeouts of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// DNS, TCP and TLS of a new connection.
     pub connect: Duration,
     /// Request → first generated token.
     pub first_token: Duration,
-    /// Between generated tokens.
+    /// Between two generated tokens.
     pub inter_token: Duration,
     /// Request → end of the answer.
     pub total: Duration,
@@ -49,18 +49,18 @@ impl Default for Timeouts {
     }
 }
 
-/// `connection`: what a request finds when it starts. Setting a connection up is in no figure but
-/// its own either way.
+/// `connection`: whether requests reuse connections. Connection setup is never part of another
+/// figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Connection {
-    /// `warm`: one that is open, kept from the request before or opened for this one beforehand.
+pub enum ConnectionMode {
+    /// `warm`: a request uses an open connection, kept or opened in advance.
     #[default]
     Warm,
-    /// `cold`: none; each request opens its own.
+    /// `cold`: each request opens its own connection.
     Cold,
 }
 
-impl Connection {
+impl ConnectionMode {
     /// The name in the config and the results.
     pub const fn name(self) -> &'static str {
         match self {
@@ -73,23 +73,23 @@ impl Connection {
 /// `metrics_url`: where the server's Prometheus metrics are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MetricsUrl {
-    /// `off`: they are not read.
+    /// `off`: not fetched.
     Off,
     /// `auto`: at `/metrics` of the endpoint's host and port, or socket.
     Auto,
-    /// There.
+    /// At this URL.
     At(String),
 }
 
-/// What a request needs that is not to be seen, and how it gets there.
+/// The URL of an endpoint, its credentials and the connection settings.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
-    /// Where it goes, if that is no simulated endpoint.
+    /// The URL; empty for a simulated endpoint.
     pub url: String,
-    /// The key, if there is one.
+    /// The API key.
     pub key: Option<Secret>,
-    /// Headers besides our own.
+    /// Additional request headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// How it gets there.
+    /// TLS, proxy and socket.
     pub route: ConnectOptions,
 }

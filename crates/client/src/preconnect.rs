@@ -1,4 +1,4 @@
-//! Connections that are open before the clock starts.
+//! Opens connections before a load starts, so that no request pays for connection setup.
 
 use std::time::{Duration, Instant};
 
@@ -6,25 +6,25 @@ use llm_stream_core::recording::{Chunk, Recording, RequestError};
 
 use super::{NextAction, RequestSource};
 
-/// Most connections that are being opened at the same time: servers queue no more than some.
+/// Most connections that are opened at the same time: the accept queues of servers are short.
 const MOST: usize = 64;
 
-/// A request source that sends nothing: it opens connections until so many are open.
+/// A request source that sends nothing and opens a number of connections.
 pub struct Preconnect<'a> {
     left: usize,
     under_way: usize,
     is_cancelled: &'a dyn Fn() -> bool,
-    /// How many could not be opened, with the first reason.
+    /// The number of failed connections, and the first error.
     pub failed: Option<(usize, RequestError)>,
 }
 
 impl<'a> Preconnect<'a> {
-    /// Of as many connections, until `is_cancelled`.
+    /// Opens `connections` connections, or fewer if `is_cancelled`.
     pub fn new(connections: usize, is_cancelled: &'a dyn Fn() -> bool) -> Self {
         Self { left: connections, under_way: 0, is_cancelled, failed: None }
     }
 
-    /// Whether one more may be opened while so many are.
+    /// Whether another connection may be opened while `under_way` are in progress.
     pub fn may_open(under_way: usize) -> bool {
         under_way < MOST
     }
@@ -32,7 +32,7 @@ impl<'a> Preconnect<'a> {
 
 impl RequestSource for Preconnect<'_> {
     fn next(&mut self, _: Instant, idle: usize) -> NextAction {
-        // Some may be open already.
+        // Idle connections of an earlier load count.
         if self.left <= idle.saturating_add(self.under_way) || !Self::may_open(self.under_way) {
             return NextAction::AfterAnAnswer;
         }

@@ -1,14 +1,14 @@
-//! What a request carries and nobody is to see, in case the server sends it back.
+//! Masks the secrets of a request wherever a server or a proxy sends them back.
 //!
-//! Nothing is hidden while answers are received. What is shown or written is: messages, what a sample
-//! quotes, recordings. A message is made of an answer that was masked before, since a text that is cut
-//! may end within a secret. In an answer the mask has the length of what it hides: no byte moves to
-//! another read, and the stream stays one that can be decoded.
+//! An error message often quotes the request and its key, and results and recordings are shared. So
+//! every text that is shown or stored passes through a [`Redactor`]. Nothing is masked while an
+//! answer is received: the receive loop does no work that is not timing.
 //!
-//! Some keys are words: `EMPTY`, `test`, `text`. Where such a word stands in an answer or a message, it
-//! is probably no key, so that less of it is hidden; and never the name of a JSON field.
+//! A mask in a recording has the length of the secret. No byte moves to another read, and the JSON
+//! of the stream can still be decoded. Some keys are words, such as `EMPTY` or `text`: these are
+//! masked only where they stand alone, and never as the name of a JSON field.
 
-mod written;
+mod encodings;
 
 use std::ops::Range;
 
@@ -18,132 +18,118 @@ use llm_stream_core::{
     sample::Sample,
 };
 
-use self::written::Written;
+use self::encodings::{base64_forms, layers};
 
-/// Shorter values would be found in any text, and are no secrets.
+/// Shorter values occur in any text and are not secrets, bytes.
 const SHORTEST: usize = 4;
 
-/// Shorter values are placeholders: they are hidden in messages, where they are separate words.
+/// Shorter values are placeholders: they are masked in messages, not in streams.
 const SHORTEST_KEY: usize = 8;
 
-/// The secrets, longest first: one may be part of another.
+/// Masks secrets in texts and recordings.
 #[derive(Clone, Default)]
-pub struct Redactor(Vec<Known>);
+pub struct Redactor(Vec<EncodedSecret>);
 
-#[derive(Clone)]
-struct Known {
-    written: Written,
-    /// Whether it could be a word or a number of any text.
-    is_word: bool,
-    /// Whether it is a number of digits.
-    is_number: bool,
-}
+/// One form of a secret to search for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct EncodedSecret(Vec<u8>);
 
-impl Known {
-    fn new(written: Written) -> Self {
-        let text = written.text();
-        let is_short = text.len() < SHORTEST_KEY;
-        let is_number = is_number(text);
-        Self { is_word: is_short || is_number || is_of_words(text), is_number, written }
+impl EncodedSecret {
+    fn is_short(&self) -> bool {
+        self.0.len() < SHORTEST_KEY
     }
 
-    /// Whether it is too short to be looked for in a stream.
-    fn is_placeholder(&self) -> bool {
-        self.written.len() < SHORTEST_KEY
+    fn is_number(&self) -> bool {
+        self.0.iter().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte))
     }
 
-    /// Where it is in `bytes`; what could be a word, only where it is one.
-    fn places(&self, bytes: &[u8]) -> Vec<Range<usize>> {
-        let mut places = self.written.places(bytes);
-        if self.is_word {
-            places.retain(|place| stands_alone(bytes, place) && !is_field(bytes, place));
-        }
-        places
+    /// Whether a text that quotes no key may have it. No field name is as long as a key and made of
+    /// letters only.
+    fn is_word(&self) -> bool {
+        let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
+        let is_name = self.0.len() < 24 && self.0.iter().all(is_letter);
+        self.is_short() || self.is_number() || is_name
+    }
+
+    /// Whether an occurrence is masked. A stream has words and numbers of its protocol, and could
+    /// not be decoded without them.
+    fn is_masked(&self, text: &[u8], range: &Range<usize>, is_stream: bool) -> bool {
+        let is_key = !self.is_word() || stands_alone(text, range) && !is_field_name(text, range);
+        let is_protocol = self.is_short() || self.is_number() && is_bare_value(text, range);
+        is_key && !(is_stream && is_protocol)
     }
 }
 
 impl Redactor {
-    /// These values, and what follows a scheme in them, such as `Bearer`.
-    pub fn of<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut secrets = Self::default();
+    /// Masks these values, and what follows a scheme in them, such as `Bearer`.
+    pub fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut forms = Vec::new();
         for value in values {
-            secrets.add(value);
+            forms.extend(forms_of(value));
             let space = value.iter().position(|byte| *byte == b' ');
-            let after = space.filter(|at| value[..*at].iter().all(u8::is_ascii_alphabetic));
-            if let Some(at) = after {
-                secrets.add(&value[at + 1..]);
-            }
+            let scheme = space.filter(|at| value[..*at].iter().all(u8::is_ascii_alphabetic));
+            forms.extend(scheme.into_iter().flat_map(|at| forms_of(&value[at + 1..])));
         }
-        secrets.0.sort_by_key(|known| std::cmp::Reverse(known.written.len()));
-        secrets.0.dedup_by(|a, b| a.written == b.written);
-        secrets
+        forms.sort_unstable();
+        forms.dedup();
+        Self(forms)
     }
 
-    fn add(&mut self, value: &[u8]) {
-        if value.len() < SHORTEST {
-            return;
+    /// Returns `text` with `***` for each secret.
+    pub fn redact(&self, text: &str) -> String {
+        // NUL marks the masked bytes. No message contains it otherwise.
+        let mut bytes = text.as_bytes().to_vec();
+        if !self.mask(&mut bytes, 0, false) {
+            return text.to_owned();
         }
-        let text = String::from_utf8_lossy(value);
-        // What a server makes of bytes that it takes for Latin-1.
-        let latin1: String = value.iter().copied().map(char::from).collect();
-        self.0.extend([Written::new(&text), Written::new(&latin1)].map(Known::new));
-        if value.len() >= SHORTEST_KEY {
-            self.0.extend(Written::in_base64(value).map(Known::new));
-        }
+        let runs = bytes.chunk_by(|one, other| (*one == 0) == (*other == 0));
+        let shown = |run: &[u8]| match run[0] {
+            0 => "***".to_owned(),
+            _ => String::from_utf8_lossy(run).into_owned(),
+        };
+        runs.map(shown).collect()
     }
 
-    /// `text` without them.
-    pub fn hidden_in(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, known| {
-            let (mut hidden, mut after) = (String::new(), 0);
-            for place in known.places(text.as_bytes()) {
-                hidden += text.get(after..place.start).unwrap_or_default();
-                hidden += "***";
-                after = place.end;
-            }
-            hidden + text.get(after..).unwrap_or_default()
-        })
-    }
-
-    /// What came of an answer, without them. An error is that of `masked`, the error of the answer
-    /// without them, if there is one.
-    pub fn hidden_in_outcome(
+    /// Redacts the texts of a sample, or an error.
+    ///
+    /// A message is cut to a length, which may cut a secret in two. So `reread` reads the redacted
+    /// answer again, and its error replaces the first one.
+    pub fn redact_outcome(
         &self,
         outcome: Result<Sample, RequestError>,
-        masked: impl FnOnce(&Self) -> Option<RequestError>,
+        reread: impl FnOnce(&Self) -> Option<RequestError>,
     ) -> Result<Sample, RequestError> {
         match outcome {
             _ if self.0.is_empty() => outcome,
-            Err(error) => Err(self.hide_in_error(masked(self).unwrap_or(error))),
+            Err(error) => Err(self.redact_error(reread(self).unwrap_or(error))),
             Ok(mut sample) => {
                 let id = sample.request_id.iter_mut().chain([&mut sample.finish_reason]);
                 let unread = sample.unread.iter_mut().map(|field| &mut field.name);
                 let doubts = sample.doubts.iter_mut().map(|doubt| &mut doubt.reason);
-                id.chain(unread).chain(doubts).for_each(|text| *text = self.hidden_in(text));
+                id.chain(unread).chain(doubts).for_each(|text| *text = self.redact(text));
                 Ok(sample)
             }
         }
     }
 
-    /// `error` without them.
-    pub fn hide_in_error(&self, error: RequestError) -> RequestError {
-        RequestError { message: self.hidden_in(&error.message), ..error }
+    /// Redacts the message of `error`.
+    pub fn redact_error(&self, error: RequestError) -> RequestError {
+        RequestError { message: self.redact(&error.message), ..error }
     }
 
-    /// `recording` without them, be they spread over several reads.
-    pub fn hide(&self, mut recording: Recording) -> Recording {
-        recording.broken = recording.broken.map(|error| self.hide_in_error(error));
-        let Recording { content_type, content_encoding, retry_after, .. } = &mut recording;
-        for text in [content_type, content_encoding, retry_after].into_iter().flatten() {
-            *text = self.hidden_in(text);
-        }
+    /// Redacts `recording`. A secret may lie across several chunks.
+    pub fn redact_recording(&self, mut recording: Recording) -> Recording {
         if self.0.is_empty() {
             return recording;
         }
-        let chunks: Vec<_> = recording.chunks.iter().map(|chunk| &chunk.bytes[..]).collect();
-        let mut body = chunks.concat();
+        recording.broken = recording.broken.map(|error| self.redact_error(error));
+        let Recording { content_type, content_encoding, retry_after, .. } = &mut recording;
+        for text in [content_type, content_encoding, retry_after].into_iter().flatten() {
+            *text = self.redact(text);
+        }
         let is_stream = (200..300).contains(&recording.status);
-        if self.mask(&mut body, is_stream) {
+        let mut body = recording.body();
+        if self.mask(&mut body, b'*', is_stream) {
             let mut rest = Bytes::from(body);
             for chunk in &mut recording.chunks {
                 chunk.bytes = rest.split_to(chunk.bytes.len());
@@ -152,50 +138,57 @@ impl Redactor {
         recording
     }
 
-    /// Overwrites them in `bytes`, but for what a stream itself could hold; whether there were any.
-    fn mask(&self, bytes: &mut [u8], is_stream: bool) -> bool {
-        let mut found = false;
-        for known in self.0.iter().filter(|known| !(is_stream && known.is_placeholder())) {
-            for place in known.places(bytes) {
-                if !(is_stream && known.is_number && is_value(bytes, &place)) {
-                    bytes[place].fill(b'*');
-                    found = true;
-                }
+    /// Overwrites the secrets in `bytes`, however they are encoded; returns whether there are any.
+    fn mask(&self, bytes: &mut [u8], with: u8, is_stream: bool) -> bool {
+        // All ranges before the first mask: a masked layer would decode differently.
+        let mut found = Vec::new();
+        for layer in layers(bytes) {
+            for secret in &self.0 {
+                let starts = memchr::memmem::find_iter(&layer.text, &secret.0);
+                let ranges = starts.map(|at| layer.source(at..at + secret.0.len()));
+                found.extend(ranges.filter(|range| secret.is_masked(bytes, range, is_stream)));
             }
         }
-        found
+        found.iter().for_each(|range| bytes[range.clone()].fill(with));
+        !found.is_empty()
     }
 }
 
-fn is_number(value: &str) -> bool {
-    value.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte))
+/// The forms of one secret, none where it is too short to be one.
+fn forms_of(value: &[u8]) -> Vec<EncodedSecret> {
+    if value.len() < SHORTEST {
+        return Vec::new();
+    }
+    let utf8 = String::from_utf8_lossy(value).into_owned();
+    // A server may read the bytes of a header as Latin-1.
+    let latin1 = value.iter().copied().map(char::from).collect();
+    let base64 = base64_forms(value).filter(|_| value.len() >= SHORTEST_KEY);
+    let texts = [utf8, latin1].into_iter().chain(base64);
+    // A secret may contain an escape sequence, which is decoded in the text that quotes it.
+    let decoded =
+        texts.flat_map(|text| layers(text.as_bytes()).map(|layer| layer.text).collect::<Vec<_>>());
+    decoded.filter(|text| text.len() >= SHORTEST).map(EncodedSecret).collect()
 }
 
-/// Whether `value` could be a field's name or another word of a protocol: nothing as long as a key and
-/// made of letters is.
-fn is_of_words(value: &str) -> bool {
-    value.len() < 24 && value.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
-}
-
-/// Whether the text at `place` is not part of a longer word.
-fn stands_alone(bytes: &[u8], place: &Range<usize>) -> bool {
+/// Whether the text in `range` is not part of a longer word.
+fn stands_alone(text: &[u8], range: &Range<usize>) -> bool {
     let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    let before = bytes[..place.start].last();
-    !before.is_some_and(is_of_word) && !bytes.get(place.end).is_some_and(is_of_word)
+    let before = text[..range.start].last();
+    !before.is_some_and(is_of_word) && !text.get(range.end).is_some_and(is_of_word)
 }
 
-/// Whether it is the name of a JSON field: in quotes, with a colon after them. JSON within JSON has
-/// backslashes before its quotes.
-fn is_field(bytes: &[u8], place: &Range<usize>) -> bool {
-    let after = bytes[place.end..].trim_ascii_start();
+/// Whether the text in `range` is the name of a JSON field: in quotes that a colon follows. JSON
+/// within JSON has backslashes before its quotes.
+fn is_field_name(text: &[u8], range: &Range<usize>) -> bool {
+    let after = text[range.end..].trim_ascii_start();
     let slashes = after.iter().take_while(|byte| **byte == b'\\').count();
     let colon = after[slashes..].strip_prefix(b"\"").map(<[u8]>::trim_ascii_start);
-    bytes[..place.start].ends_with(b"\"") && colon.is_some_and(|rest| rest.starts_with(b":"))
+    text[..range.start].ends_with(b"\"") && colon.is_some_and(|rest| rest.starts_with(b":"))
 }
 
-/// Whether it is a value of JSON without quotes.
-fn is_value(bytes: &[u8], place: &Range<usize>) -> bool {
-    let before = bytes[..place.start].trim_ascii_end().last();
+/// Whether the text in `range` is a JSON value without quotes.
+fn is_bare_value(text: &[u8], range: &Range<usize>) -> bool {
+    let before = text[..range.start].trim_ascii_end().last();
     before.is_some_and(|byte| b":,[".contains(byte))
 }
 
@@ -203,13 +196,13 @@ fn is_value(bytes: &[u8], place: &Range<usize>) -> bool {
 mod tests {
     use super::*;
 
-    fn secrets(values: &[&[u8]]) -> Redactor {
-        Redactor::of(values.iter().copied())
+    fn redactor(values: &[&[u8]]) -> Redactor {
+        Redactor::new(values.iter().copied())
     }
 
     fn masked(values: &[&[u8]], text: &str) -> String {
         let mut bytes = text.as_bytes().to_vec();
-        secrets(values).mask(&mut bytes, true);
+        redactor(values).mask(&mut bytes, b'*', true);
         assert_eq!(bytes.len(), text.len(), "no byte moves");
         String::from_utf8(bytes).unwrap()
     }
@@ -220,8 +213,8 @@ mod tests {
         for written in
             [r#"sk-é"\-1234"#, r#"sk-é\"\\-1234"#, r#"sk-\u00e9\"\\-1234"#, r#"sk-Ã©"\-1234"#]
         {
-            let told = masked(&[key], &format!("key {written} is bad"));
-            assert!(!told.contains("1234") && told.ends_with("* is bad"), "{told}");
+            let redacted = masked(&[key], &format!("key {written} is bad"));
+            assert!(!redacted.contains("1234") && redacted.ends_with("* is bad"), "{redacted}");
         }
     }
 
@@ -243,10 +236,10 @@ mod tests {
             "sk&#x2F;&#x2b;&amp;&lt;&gt;&#x27;&#61;&#34;1234",
             "sk&sol;&#043;&#38;&LT;&gt;&apos;&equals;&QUOT;1234",
         ] {
-            let told = masked(&[key], &format!("key {written} is bad"));
-            assert!(!told.contains("1234") && told.ends_with("* is bad"), "{told}");
-            let told = secrets(&[key]).hidden_in(&format!("é {written} é {written}"));
-            assert_eq!(told, "é *** é ***");
+            let redacted = masked(&[key], &format!("key {written} is bad"));
+            assert!(!redacted.contains("1234") && redacted.ends_with("* is bad"), "{redacted}");
+            let redacted = redactor(&[key]).redact(&format!("é {written} é {written}"));
+            assert_eq!(redacted, "é *** é ***");
         }
         // Basic credentials, and whole lines of headers.
         for (text, rest) in [
@@ -256,16 +249,16 @@ mod tests {
             ("dTpzay8rJjw-Jz0iMTIzNA", "dTp"),
             ("dTpzay8rJjw+Jz0iMTIzNAo=", "dTpz"),
         ] {
-            let told = secrets(&[key]).hidden_in(&format!("[{text}]"));
-            assert!(told.contains("***") && told.len() < 16, "{text}: {told} {rest}");
+            let redacted = redactor(&[key]).redact(&format!("[{text}]"));
+            assert!(redacted.contains("***") && redacted.len() < 16, "{text}: {redacted} {rest}");
         }
-        assert_eq!(secrets(&[key]).hidden_in("sk/+&<>'=\"123 sk"), "sk/+&<>'=\"123 sk");
+        assert_eq!(redactor(&[key]).redact("sk/+&<>'=\"123 sk"), "sk/+&<>'=\"123 sk");
     }
 
     #[test]
     fn of_what_is_no_stream_all_is_masked() {
         let mut refused = *b"your key EMPTY, \"code\":12345";
-        assert!(secrets(&[b"Bearer EMPTY", b"12345"]).mask(&mut refused, false));
+        assert!(redactor(&[b"Bearer EMPTY", b"12345"]).mask(&mut refused, b'*', false));
         assert_eq!(refused, *b"your key *****, \"code\":*****");
     }
 
@@ -275,7 +268,7 @@ mod tests {
             masked(&[b"sk-abc", b"Bearer sk-abc-def-1"], "x sk-abc-def-1 y"),
             "x ************ y"
         );
-        assert_eq!(secrets(&[b"hush", b"hush-hush"]).hidden_in("hush-hush"), "***");
+        assert_eq!(redactor(&[b"hush", b"hush-hush"]).redact("hush-hush"), "***");
     }
 
     #[test]
@@ -283,8 +276,8 @@ mod tests {
         let event = r#"{"text":"text","type": "text","created":12345678,"n":"12345678"}"#;
         let hidden = r#"{"text":"text","type": "text","created":12345678,"n":"********"}"#;
         assert_eq!(masked(&[b"text", b"12345678"], event), hidden);
-        assert_eq!(secrets(&[b"text"]).hidden_in(event), event.replace(r#""text","#, r#""***","#));
-        let of = |key: &[u8], text: &str| secrets(&[key]).hidden_in(text);
+        assert_eq!(redactor(&[b"text"]).redact(event), event.replace(r#""text","#, r#""***","#));
+        let of = |key: &[u8], text: &str| redactor(&[key]).redact(text);
         assert_eq!(of(b"text", "no context, text-only: text"), "no context, ***-only: ***");
         assert_eq!(of(b"a", "a key is a key"), "a key is a key");
         assert_eq!(of(b"Bearer a", "a Bearer"), "a Bearer");
@@ -306,6 +299,6 @@ mod tests {
         let values: [&[u8]; 4] = [b"choices", b"finish_reason", b"12345", b"Bearer EMPTY"];
         let event = r#"{"choices":[{"finish_reason":null}],"created":12345,"x":"EMPTY"}"#;
         assert_eq!(masked(&values, event), event);
-        assert_eq!(secrets(&values).hidden_in("no EMPTY choices"), "no *** ***");
+        assert_eq!(redactor(&values).redact("no EMPTY choices"), "no *** ***");
     }
 }

@@ -1,8 +1,8 @@
-//! The reference that the transports are compared with: as little client as can take stamps.
+//! The reference for calibration: the smallest client that can take timestamps.
 //!
-//! Sockets, the kernel's stamps and a search for `data:` lines. It knows what the simulated
-//! endpoint is going to send, so that it need not understand HTTP, JSON or errors. What a transport
-//! costs more than this is the price of what it does more.
+//! It has sockets, kernel timestamps and a search for `data:` lines, and relies on what the simulated
+//! endpoint sends: no HTTP parser, JSON or error handling. The difference of a transport to this
+//! reader is the cost of the transport.
 
 use std::{
     io,
@@ -20,10 +20,10 @@ use super::{
     socket::{self, Stamping, TimedSocket},
 };
 
-/// Longest silence of all streams together.
+/// Longest time without bytes on any stream.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// The reference reader, and its connections to one simulated endpoint.
+/// The reference reader and its connections to one simulated endpoint.
 #[derive(Debug)]
 pub struct ReferenceReader {
     address: SocketAddr,
@@ -35,16 +35,16 @@ pub struct ReferenceReader {
     _stamping: Option<Stamping>,
 }
 
-/// What it heard of one stream.
+/// The timestamps of one stream.
 #[derive(Debug)]
 pub struct ReferenceStream {
-    /// When the request was handed over.
+    /// The time of the request.
     pub origin: Instant,
-    /// The first `data:` line, which has the completion's id.
+    /// The first `data:` line, which contains the id of the completion.
     pub first: Vec<u8>,
     /// The arrival of each `data:` line.
     pub lines: Vec<Instant>,
-    /// Whether the kernel stamped all of them.
+    /// Whether the kernel stamped all lines.
     pub by_kernel: bool,
     /// The unfinished line.
     partial: Vec<u8>,
@@ -52,7 +52,7 @@ pub struct ReferenceStream {
 }
 
 impl ReferenceReader {
-    /// A reader that sends `body` to `path` and has no connection yet.
+    /// Creates a reader that sends `body` to `path`. It opens no connection yet.
     pub fn new(address: SocketAddr, path: &str, body: &[u8]) -> io::Result<Self> {
         let length = body.len();
         let head = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}");
@@ -67,7 +67,7 @@ impl ReferenceReader {
         })
     }
 
-    /// Reads as many streams as this at the same time, to their ends.
+    /// Sends `streams` requests at once and reads their answers to the end.
     pub fn round(&mut self, streams: usize) -> io::Result<Vec<ReferenceStream>> {
         while self.sockets.len() < streams {
             let mut socket = TimedSocket::of(TcpStream::connect(self.address)?)?;
@@ -75,43 +75,43 @@ impl ReferenceReader {
             self.poll.registry().register(&mut socket.stream, token, Interest::READABLE)?;
             self.sockets.push(socket);
         }
-        let mut heard = Vec::with_capacity(streams);
+        let mut answers = Vec::with_capacity(streams);
         for socket in &mut self.sockets[..streams] {
-            heard.push(ReferenceStream::from(now()));
+            answers.push(ReferenceStream::from(now()));
             if socket.write(&self.request)? < self.request.len() {
                 return Err(io::ErrorKind::WriteZero.into());
             }
         }
         let mut left = streams;
         while left > 0 {
-            left -= self.turn(&mut heard)?;
+            left -= self.turn(&mut answers)?;
             if left > MANY {
                 thread::sleep(REST);
             }
         }
-        Ok(heard)
+        Ok(answers)
     }
 
-    /// Takes what has come; how many streams ended with it.
-    fn turn(&mut self, heard: &mut [ReferenceStream]) -> io::Result<usize> {
+    /// Reads what has arrived; returns the number of streams that ended.
+    fn turn(&mut self, answers: &mut [ReferenceStream]) -> io::Result<usize> {
         self.poll.poll(&mut self.events, Some(SILENCE))?;
         if self.events.is_empty() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let mut ended = 0;
         for event in &self.events {
-            let Token(place) = event.token();
+            let Token(slot) = event.token();
             loop {
-                let read = match self.sockets[place].read(&mut self.buffer) {
+                let read = match self.sockets[slot].read(&mut self.buffer) {
                     Ok(read) if read.bytes == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok(read) => read,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error),
                 };
-                let heard = &mut heard[place];
-                let was_ended = heard.ended;
-                heard.take(&self.buffer[..read.bytes], read.arrived, socket::now());
-                ended += usize::from(heard.ended && !was_ended);
+                let stream = &mut answers[slot];
+                let was_ended = stream.ended;
+                stream.take(&self.buffer[..read.bytes], read.arrived, socket::now());
+                ended += usize::from(stream.ended && !was_ended);
                 if read.bytes < self.buffer.len() {
                     break;
                 }
@@ -129,7 +129,7 @@ impl ReferenceStream {
 
     fn take(&mut self, bytes: &[u8], arrived: Option<Duration>, now: Now) {
         let at = arrived.map_or(now.monotonic, |stamp| moment(stamp, now));
-        // The head does not count: the kernel takes a while to begin.
+        // The kernel may not stamp the head yet: it needs about a millisecond to start.
         let lines = self.lines.len();
         let mut rest = bytes;
         while let Some(end) = memchr::memchr(b'\n', rest) {
@@ -155,7 +155,7 @@ impl ReferenceStream {
             }
             self.lines.push(at);
         }
-        // The last chunk.
+        // The last chunk of the chunked coding.
         self.ended |= line == b"0\r";
     }
 }

@@ -1,9 +1,10 @@
-//! Which names of headers and query parameters say that the value is a secret.
+//! Decides by the name of a header or query parameter whether its value is a secret.
 
-/// Whether the header or the parameter of a URL that is called `name` holds a secret: one of its words
-/// says so. Servers write `x-api-key-2`, `sessionToken` and `clientsecret`.
+/// Whether the header or query parameter `name` holds a secret, as `x-api-key-2`, `sessionToken` and
+/// `clientsecret` do.
 pub fn is_secret_header(name: &str) -> bool {
-    /// What is said about a secret and is not one: `max-token`, `signature-version`.
+    /// First or last words of names that describe a secret and hold none: `max-token`,
+    /// `signature-version`.
     const ABOUT: &[&str] =
         &["algorithm", "budget", "count", "limit", "max", "min", "type", "usage", "version"];
     let words = words_of_name(name);
@@ -15,7 +16,7 @@ pub fn is_secret_header(name: &str) -> bool {
             && words.iter().any(|word| is_secret_word(word))
 }
 
-/// Whether a word of a name says that the value is a secret.
+/// Whether a word in a name marks the value as a secret.
 pub fn is_secret_word(word: &str) -> bool {
     const WORDS: &[&str] = &[
         "assertion",
@@ -31,7 +32,7 @@ pub fn is_secret_word(word: &str) -> bool {
         "sas",
         "sig",
     ];
-    /// How the last part of a word in one piece is written: `sessiontoken`, `basicauth`.
+    /// Endings of compound words: `sessiontoken`, `basicauth`.
     const ENDS: &[&str] = &[
         "auth",
         "authorization",
@@ -46,7 +47,7 @@ pub fn is_secret_word(word: &str) -> bool {
         "token",
     ];
     const PARTS: &[&str] = &["accesskey", "apikey", "credential", "privatekey", "secret"];
-    /// Words in which `key` is not a word.
+    /// Words that end with `key` and mean something else.
     const NO_KEYS: &[&str] =
         &["donkey", "hockey", "hotkey", "jockey", "monkey", "turkey", "turnkey", "whiskey"];
     let word = word.trim_end_matches(|ch: char| ch.is_ascii_digit());
@@ -57,7 +58,7 @@ pub fn is_secret_word(word: &str) -> bool {
         || PARTS.iter().any(|part| word.contains(part))
 }
 
-/// The words of a name in lower case: what stands between punctuation, and the humps of camel case.
+/// Splits a name at punctuation and camel-case humps; returns the words in lower case.
 pub fn words_of_name(name: &str) -> Vec<String> {
     let letters: Vec<char> = name.chars().collect();
     let mut words = vec![String::new()];

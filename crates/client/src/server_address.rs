@@ -1,4 +1,4 @@
-//! Where a server is, in messages and for sockets.
+//! The address of a server: for sockets, and in error messages with a hint.
 
 use std::{
     fmt, io,
@@ -12,35 +12,35 @@ use llm_stream_core::unix_url::unix_url;
 use llm_stream_socket::Socket;
 
 use crate::{
-    connect_options::{ConnectOptions, Proxy, Secret, THROUGH},
+    connect_options::{ConnectOptions, ProxyMode, Secret, THROUGH},
     proxy,
 };
 
-/// A server's place, as messages name it.
+/// The address of a server, as messages print it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ServerAddress {
-    /// A port.
+    /// A TCP port.
     Port {
         /// A name or an address, an IPv6 one in brackets.
         host: String,
         port: u16,
-        /// What stands between.
+        /// The proxy on the way.
         through: Option<Through>,
     },
-    /// A socket in the file system.
+    /// A Unix socket.
     File(PathBuf),
 }
 
-/// A proxy, as messages name it.
+/// A proxy, as messages print it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Through {
-    /// Host and port: not its user, not its password.
-    place: String,
-    /// Who says that it is to be gone through.
-    named_by: String,
+    /// Host and port, without user and password.
+    address: String,
+    /// The setting that names the proxy.
+    set_by: String,
 }
 
-/// What a socket connects to.
+/// An address to connect a socket to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
     Port(SocketAddr),
@@ -48,7 +48,7 @@ pub(super) enum Address {
 }
 
 impl ServerAddress {
-    /// That of the server of `url`.
+    /// The address of the server of `url`.
     pub(super) fn of(url: &reqwest::Url, route: &ConnectOptions) -> Self {
         match &route.socket {
             Some(path) => Self::File(path.clone()),
@@ -60,38 +60,38 @@ impl ServerAddress {
         }
     }
 
-    /// The same, through what stands between: it may be that what is not reached.
-    pub(super) fn proxied(mut self, url: &reqwest::Url, proxy: &Proxy) -> Self {
+    /// Adds the proxy to the messages: it may be the proxy that cannot be reached.
+    pub(super) fn proxied(mut self, url: &reqwest::Url, proxy: &ProxyMode) -> Self {
         if let Self::Port { through, .. } = &mut self {
             *through = Through::of(url, proxy);
         }
         self
     }
 
-    /// Why there is no connection.
+    /// The error for a connection that failed.
     pub(super) fn failed(&self, error: &io::Error) -> RequestError {
-        match (self, mend(error)) {
-            (Self::File(_), Some(mend)) => self.failed_for(&format!("{error}; {mend}")),
+        match (self, socket_hint(error)) {
+            (Self::File(_), Some(hint)) => self.failed_for(&format!("{error}; {hint}")),
             _ => self.failed_for(&error.to_string()),
         }
     }
 
-    /// The same, of another cause.
+    /// The error for a connection that failed for a cause in words.
     pub(super) fn failed_for(&self, cause: &str) -> RequestError {
-        let mend = match self {
-            Self::Port { through: Some(through), .. } => format!("; {}", through.mend(cause)),
+        let hint = match self {
+            Self::Port { through: Some(through), .. } => format!("; {}", through.hint(cause)),
             _ => String::new(),
         };
-        RequestError::new(ErrorKind::Connect, format!("cannot connect to {self}: {cause}{mend}"))
+        RequestError::new(ErrorKind::Connect, format!("cannot connect to {self}: {cause}{hint}"))
     }
 
-    /// There is none in time.
+    /// The error for a connection that took longer than `limit`.
     pub(super) fn too_late(&self, limit: Duration) -> RequestError {
         let message = format!("no connection to {self} within {limit:?} (timeouts.connect)");
         RequestError::new(ErrorKind::ConnectTimeout, message)
     }
 
-    /// TLS failed there.
+    /// The error for a failed TLS handshake.
     pub(super) fn tls_failed(&self, cause: &str) -> RequestError {
         RequestError::new(ErrorKind::Tls, format!("TLS with {self} failed: {cause}"))
     }
@@ -99,30 +99,32 @@ impl ServerAddress {
 
 impl Through {
     /// The proxy on the way to `url`, if there is one.
-    fn of(url: &reqwest::Url, proxy: &Proxy) -> Option<Self> {
-        let (named_by, place) = match proxy {
-            Proxy::None => return None,
-            Proxy::Through(Secret(proxy)) => {
+    fn of(url: &reqwest::Url, proxy: &ProxyMode) -> Option<Self> {
+        let (set_by, address) = match proxy {
+            ProxyMode::None => return None,
+            ProxyMode::Through(Secret(proxy)) => {
                 ("`proxy` in the config".to_owned(), proxy::place_of_proxy(proxy)?)
             }
-            Proxy::Environment => {
-                let (variable, place) = proxy::proxy_of_environment(url.as_str())?;
-                (format!("{variable} in the environment"), place)
+            ProxyMode::Environment => {
+                let (variable, address) = proxy::proxy_of_environment(url.as_str())?;
+                (format!("{variable} in the environment"), address)
             }
         };
-        Some(Self { place, named_by })
+        Some(Self { address, set_by })
     }
 
-    /// What would probably make it one that is gone through. To hyper, the answers of a proxy are
-    /// failed tunnels; whatever else fails is the way to the proxy itself.
-    fn mend(&self, cause: &str) -> String {
-        let Self { named_by, .. } = self;
+    /// The probable fix. hyper reports an answer of the proxy as a tunnel error; any other error means
+    /// that the proxy itself was not reached.
+    fn hint(&self, cause: &str) -> String {
+        let Self { set_by, .. } = self;
         match cause.strip_prefix("tunnel error: ") {
             Some("proxy authorization required") => {
-                format!("it wants a user and password, or others: see {named_by}")
+                format!("the proxy requires a user and password, or refuses these: see {set_by}")
             }
-            Some(_) => format!("it does not let us through, or does not get there: see {named_by}"),
-            None => format!("is the proxy running there? See {named_by}"),
+            Some(_) => {
+                format!("the proxy refuses the server or cannot reach it: see {set_by}")
+            }
+            None => format!("check that the proxy is running: see {set_by}"),
         }
     }
 }
@@ -131,40 +133,40 @@ impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Port { host, port, through: None } => write!(f, "{host}:{port}"),
-            Self::Port { host, port, through: Some(Through { place, .. }) } => {
-                write!(f, "{host}:{port}{THROUGH}{place}")
+            Self::Port { host, port, through: Some(Through { address, .. }) } => {
+                write!(f, "{host}:{port}{THROUGH}{address}")
             }
             Self::File(path) => f.write_str(&unix_url(path, "")),
         }
     }
 }
 
-/// What would probably make a socket of the file system one that takes connections.
-fn mend(error: &io::Error) -> Option<&'static str> {
+/// The probable fix for a Unix socket that accepts no connection.
+fn socket_hint(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind as Kind;
     match error.kind() {
-        Kind::NotFound => {
-            Some("the server makes this file when it starts: is it running, and is this its path?")
-        }
+        Kind::NotFound => Some(
+            "the server creates this file when it starts: check the path, and that it is running",
+        ),
         Kind::NotADirectory => {
-            Some("a path of requests follows a colon, as in `unix:///run/x.sock:/v1`")
+            Some("separate the path of requests by a colon, as in `unix:///run/x.sock:/v1`")
         }
         Kind::PermissionDenied => Some(
-            "this user needs the right to write to the file and to enter its folders: `chmod`, or the \
-             group of the server",
+            "this user must be able to write to the file and enter its folders: use `chmod`, or join \
+             the group of the server",
         ),
         Kind::ConnectionRefused => Some(
-            "nobody listens there: the file is left of a server that has ended, or is no socket",
+            "no server listens there: the file is a leftover of a stopped server, or not a socket",
         ),
         Kind::WouldBlock => {
-            Some("more connections wait than the server lets: give it a longer backlog")
+            Some("the accept queue of the server is full: configure a longer backlog")
         }
         _ => None,
     }
 }
 
 impl Address {
-    /// The port, if it is one.
+    /// The address of a TCP port.
     pub(super) fn port(&self) -> Option<SocketAddr> {
         match self {
             Self::Port(address) => Some(*address),
@@ -172,7 +174,7 @@ impl Address {
         }
     }
 
-    /// Begins to connect.
+    /// Starts to connect.
     pub(super) fn connect(&self) -> io::Result<Socket> {
         match self {
             Self::Port(address) => Socket::to_port(*address),
@@ -195,19 +197,27 @@ fn to_file(_: &Path) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
+    /// `idna_adapter` is pinned in Cargo.toml: not every version converts names in Unicode.
     #[test]
-    fn what_a_socket_lacks_is_told() {
+    fn a_host_name_in_unicode_is_converted() {
+        let url = reqwest::Url::parse("http://Bücher.example:8000/v1").expect("a URL");
+        let address = ServerAddress::of(&url, &ConnectOptions::default());
+        assert_eq!(address.to_string(), "xn--bcher-kva.example:8000");
+    }
+
+    #[test]
+    fn a_unix_socket_that_cannot_be_used_has_a_hint() {
         let file = ServerAddress::File("/run/x.sock".into());
-        let told = |kind: io::ErrorKind| file.failed(&kind.into()).message;
+        let message = |kind: io::ErrorKind| file.failed(&kind.into()).message;
         assert_eq!(
-            told(io::ErrorKind::PermissionDenied),
-            "cannot connect to unix:///run/x.sock: permission denied; this user needs the right to \
-             write to the file and to enter its folders: `chmod`, or the group of the server"
+            message(io::ErrorKind::PermissionDenied),
+            "cannot connect to unix:///run/x.sock: permission denied; this user must be able to write \
+             to the file and enter its folders: use `chmod`, or join the group of the server"
         );
         assert_eq!(
-            told(io::ErrorKind::WouldBlock),
-            "cannot connect to unix:///run/x.sock: operation would block; more connections wait \
-             than the server lets: give it a longer backlog"
+            message(io::ErrorKind::WouldBlock),
+            "cannot connect to unix:///run/x.sock: operation would block; the accept queue of the \
+             server is full: configure a longer backlog"
         );
         let port = ServerAddress::Port { host: "h".to_owned(), port: 80, through: None };
         let refused = io::ErrorKind::ConnectionRefused.into();

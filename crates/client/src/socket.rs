@@ -1,10 +1,9 @@
-//! A socket whose reads say when their bytes arrived.
+//! A socket whose reads return the kernel's arrival timestamp.
 //!
-//! On Linux the kernel notes the arrival of every packet (`SO_TIMESTAMPNS`, socket(7)) and hands it
-//! over with the bytes, so a read that comes late does not make the stamp late. One read has one
-//! stamp: that of the last segment it took. Where the kernel gives none, the reader's clock is all
-//! there is; so it is with sockets of the file system, on which it takes the wish and gives no
-//! stamps.
+//! Linux stamps each packet on arrival (`SO_TIMESTAMPNS`, socket(7)) and returns the timestamp with
+//! the bytes, so a late read does not make the timestamp late. A read has one timestamp, that of its
+//! last segment. Unix sockets accept the option and return none; then, and on other systems, the
+//! time of the read is all there is.
 
 use std::{
     io::{self, Read as _, Write},
@@ -18,31 +17,31 @@ use mio::net::TcpStream;
 
 use super::{clock::Now, server_address::Address};
 
-/// What one read took.
+/// The result of one read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Read {
-    /// How many bytes; 0 at the end of the stream.
+pub(super) struct ReadResult {
+    /// The number of bytes; 0 at the end of the stream.
     pub(super) bytes: usize,
-    /// When the last of them arrived, by the wall clock, if the kernel says so.
+    /// The kernel's timestamp of the last byte, by the wall clock.
     pub(super) arrived: Option<Duration>,
 }
 
-/// A connected, or connecting, socket.
+/// A socket that is connected or connecting.
 #[derive(Debug)]
 pub(super) struct TimedSocket {
     pub(super) stream: Socket,
-    /// Bytes that have been read in all.
+    /// All bytes read so far.
     pub(super) received: u64,
     control: Vec<u8>,
 }
 
 impl TimedSocket {
-    /// Begins to connect.
+    /// Starts to connect.
     pub(super) fn connect(address: &Address) -> io::Result<Self> {
         Self::over(address.connect()?)
     }
 
-    /// One that is connected.
+    /// Wraps a connected socket.
     pub(super) fn of(stream: std::net::TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Self::over(Socket::Tcp(TcpStream::from_std(stream)))
@@ -58,7 +57,7 @@ impl TimedSocket {
         Ok(Self { stream, received: 0, control })
     }
 
-    /// Our address, if the server has a port.
+    /// The local address of a TCP socket.
     pub(super) fn local_port(&self) -> Option<SocketAddr> {
         match &self.stream {
             Socket::Tcp(stream) => stream.local_addr().ok(),
@@ -67,8 +66,8 @@ impl TimedSocket {
         }
     }
 
-    /// Takes what has arrived; `WouldBlock` when nothing has.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+    /// Reads what has arrived; fails with `WouldBlock` if nothing has.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<ReadResult> {
         loop {
             match self.read_once(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -80,16 +79,16 @@ impl TimedSocket {
         }
     }
 
-    fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+    fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<ReadResult> {
         match &mut self.stream {
             Socket::Tcp(stream) if !self.control.is_empty() => {
                 read_stamped(stream, buffer, &mut self.control)
             }
-            stream => Ok(Read { bytes: stream.read(buffer)?, arrived: None }),
+            stream => Ok(ReadResult { bytes: stream.read(buffer)?, arrived: None }),
         }
     }
 
-    /// Hands over what the kernel takes of `bytes`.
+    /// Writes what the kernel accepts of `bytes`.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.stream.write(bytes) {
@@ -106,13 +105,15 @@ impl io::Read for TimedSocket {
     }
 }
 
-/// Keeps the kernel stamping while it is there: it stops when no socket asks any more, and takes a
-/// while to begin anew.
+/// Keeps the kernel's timestamping enabled.
+///
+/// The kernel stops to stamp packets when no socket requests timestamps, and takes about a
+/// millisecond to start again. So this socket requests them as long as it exists.
 #[derive(Debug)]
 pub(super) struct Stamping {
-    #[expect(dead_code, reason = "only has to be there")]
+    #[expect(dead_code, reason = "held only to stay open")]
     socket: std::net::UdpSocket,
-    /// Whether the kernel agrees to stamp.
+    /// Whether the kernel accepts the option.
     pub(super) by: StampedBy,
 }
 
@@ -127,8 +128,7 @@ impl Stamping {
     }
 }
 
-/// How many files this process may have open, a socket being one: as many as the system lets it,
-/// which is asked for. `None` where that is not known.
+/// Raises the open-file limit to its maximum and returns it; `None` where it is not known.
 #[cfg(target_os = "linux")]
 pub(super) fn open_files() -> Option<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -142,8 +142,9 @@ pub(super) fn open_files() -> Option<u64> {
     None
 }
 
-/// Both clocks, read so close to one another that nothing can have come between.
-#[expect(clippy::disallowed_methods, reason = "stamps are taken here")]
+/// Reads both clocks within 5 µs of each other, or as close as some tries allow: the thread may be
+/// preempted between the two readings.
+#[expect(clippy::disallowed_methods, reason = "timestamps are taken here")]
 pub(super) fn now() -> Now {
     const CLOSE: Duration = Duration::from_micros(5);
     const TRIES: usize = 8;
@@ -159,7 +160,7 @@ pub(super) fn now() -> Now {
     unreachable!("the tries end")
 }
 
-/// Room for a stamp, when the kernel agrees to give them; else none.
+/// Requests timestamps; returns a buffer for one, or an empty one if the kernel refuses.
 #[cfg(target_os = "linux")]
 fn ask_for_stamps(socket: &impl std::os::fd::AsFd) -> Vec<u8> {
     use nix::sys::{
@@ -178,7 +179,11 @@ fn ask_for_stamps<T>(_: &T) -> Vec<u8> {
 }
 
 #[cfg(target_os = "linux")]
-fn read_stamped(stream: &TcpStream, buffer: &mut [u8], control: &mut [u8]) -> io::Result<Read> {
+fn read_stamped(
+    stream: &TcpStream,
+    buffer: &mut [u8],
+    control: &mut [u8],
+) -> io::Result<ReadResult> {
     use std::os::fd::AsRawFd;
 
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -190,10 +195,10 @@ fn read_stamped(stream: &TcpStream, buffer: &mut [u8], control: &mut [u8]) -> io
         ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
         _ => None,
     });
-    Ok(Read { bytes: message.bytes, arrived })
+    Ok(ReadResult { bytes: message.bytes, arrived })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn read_stamped(_: &TcpStream, _: &mut [u8], _: &mut [u8]) -> io::Result<Read> {
+fn read_stamped(_: &TcpStream, _: &mut [u8], _: &mut [u8]) -> io::Result<ReadResult> {
     Err(io::ErrorKind::Unsupported.into())
 }

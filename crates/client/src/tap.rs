@@ -1,20 +1,23 @@
-//! When did each packet arrive? A packet socket that sees what the server sends, packet(7).
+//! Captures the server's packets with their arrival times, by a packet socket: packet(7).
 //!
-//! A stream's socket has one stamp a read, that of its last segment. A client that reads late gets
-//! several segments at once, and their own times are lost: the kernel merges them in the queue. A
-//! packet socket keeps each packet with its stamp, however late it is read. It needs CAP_NET_RAW.
+//! **Why.** A read of a stream's socket has one timestamp, that of its last segment. A client that
+//! reads late gets several segments at once, and the times of the earlier ones are lost, because the
+//! kernel merges segments in the receive queue. A packet socket keeps each packet with its
+//! timestamp. It requires CAP_NET_RAW.
 //!
-//! The stream's socket stays the source of bytes and of the last stamp. The tap only says which
-//! bytes of a read arrived when: by TCP's sequence numbers, counted from the SYN-ACK, so it is opened
-//! before the connections. What it does not know, since it was full or sees a packet a little after
-//! the stream's socket does, arrived between the packets before and behind. TCP hands bytes over in
-//! order: a packet that came before a lost one counts from when that one was sent again. If the last
-//! packet has another stamp than the read, nothing is used. Only incoming packets are seen, so the
-//! loopback has no duplicates.
+//! **How.** The stream's socket remains the source of the bytes and of the last timestamp. The tap
+//! only splits a read by arrival times. It maps packets to bytes by TCP sequence numbers, which
+//! count from the SYN-ACK, so the tap is opened before the connections. Three rules keep the times
+//! correct:
+//! - Bytes without a packet, because the buffer was full or the packet is captured a little later,
+//!   arrived between their neighbours.
+//! - TCP delivers in order: bytes that arrived before a lost packet count from its retransmission.
+//! - If the timestamps of the last packet and of the read differ, nothing is split.
 //!
-//! While the client reads in time, packets are not looked at: they are thrown away unread, which
-//! costs half as much, once everything that was reported has been read. While the client is idle, the
-//! tap is deaf: the filter knows nothing but the port, which several clients may share.
+//! **Cost.** While the client reads in time, the packets are discarded unread, which costs half as
+//! much as reading them. While the client is idle, a filter drops them in the kernel: it matches only
+//! the server's port, which other clients may use. Outgoing packets are not captured, so packets on
+//! the loopback interface are not seen twice.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -26,85 +29,86 @@ use std::{
 
 use super::server_address::ServerAddress;
 
-/// Bytes of a packet that are read: the longest headers of IPv4 and TCP.
+/// Bytes that are read of a packet: the longest headers of IPv4 and TCP.
 const HEADERS: usize = 120;
 
-/// So many packets, or more, may wait in the tap: then they are thrown away, so that its buffer has
-/// room for those of a delay.
+/// Reads after which the waiting packets are discarded, so that the buffer has room for the packets
+/// of a delay.
 const WAITING: usize = 256;
 
-/// A connection, by the server's address and our port.
-type Key = (IpAddr, u16);
+/// Identifies a connection: the server's address and the local port.
+type FlowKey = (IpAddr, u16);
 
-/// How much earlier a packet's stamp may be than that of the read that it ends: the loopback takes
-/// one on the way to each socket.
+/// The time by which a packet's timestamp may precede that of the read which the packet ends: on the
+/// loopback, the kernel stamps a packet for each socket.
 const EARLIER: Duration = Duration::from_micros(300);
 
-/// How much later: the kernel may be held up between the two sockets.
+/// The time by which it may follow: the kernel may be interrupted between the two sockets.
 const LATER: Duration = Duration::from_millis(5);
 
-/// How often the tap is asked for the last packet of a read, which it may see a little later.
+/// Attempts to read the last packet of a read, which may reach the tap a little later.
 const TRIES: usize = 8;
 
-/// The servers whose packets were to be seen and are not, by their hosts and ports.
+/// The servers whose packets could not be captured, by host and port.
 static UNSEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// The packets of the server at `place` are not seen.
-pub(super) fn lose(place: &ServerAddress) {
-    UNSEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_string());
+/// Notes that the packets of a server cannot be captured.
+pub(super) fn lose(server: &ServerAddress) {
+    UNSEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(server.to_string());
 }
 
-/// Whether the packets of the server at `place` were to be seen and are not.
-pub(super) fn is_lost(place: &ServerAddress) -> bool {
-    UNSEEN.lock().unwrap_or_else(PoisonError::into_inner).contains(&place.to_string())
+/// Whether the packets of a server could not be captured.
+pub(super) fn is_lost(server: &ServerAddress) -> bool {
+    UNSEEN.lock().unwrap_or_else(PoisonError::into_inner).contains(&server.to_string())
 }
 
-/// A part of a read.
+/// A part of a read with its own arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct ReadSegment {
     pub(super) bytes: usize,
-    /// When its last byte arrived at the latest, by the wall clock.
+    /// The arrival of the last byte at the latest, by the wall clock.
     pub(super) at: Duration,
-    /// Whether all of it arrived then; else only its last byte, and the rest after the piece before.
+    /// Whether all bytes arrived at `at`; otherwise only the last one did, and the others after the
+    /// segment before.
     pub(super) is_exact: bool,
 }
 
-/// The packets of some connections to one server.
+/// Captures the packets of some connections to one server.
 #[derive(Debug)]
 pub(super) struct Tap {
     sockets: Vec<sys::PacketSocket>,
-    /// Which of the flows a packet is of.
-    keys: HashMap<Key, usize>,
-    flows: Vec<Flow>,
-    /// Whether it sees more than the first packet of each connection.
+    /// Indices into `flows`.
+    keys: HashMap<FlowKey, usize>,
+    flows: Vec<TappedFlow>,
+    /// Whether all packets are captured, not only SYN packets.
     listens: bool,
-    /// Whether it always did while its client was in use, and saw every connection begin.
+    /// Whether all packets were captured the whole time the client was in use.
     listened: bool,
-    /// Connections whose first packet was not seen.
+    /// The number of connections whose SYN packet was missed.
     blind: usize,
-    /// Whether any connection's was.
+    /// Whether the SYN packet of any connection was captured.
     has_seen: bool,
-    /// Reads since the tap was last empty.
+    /// Reads since the tap was last emptied.
     waiting: usize,
-    /// Reads that could be divided, and those that could not.
+    /// Reads that could be split, and reads that could not.
     found: usize,
     missed: usize,
 }
 
-/// What the server sent on one connection.
+/// The packets of one connection that are still needed.
 #[derive(Debug, Default)]
-struct Flow {
-    key: Option<Key>,
+struct TappedFlow {
+    key: Option<FlowKey>,
     /// The sequence number of the first byte.
     first: Option<u32>,
-    /// Whether the connection was made and its first packet was not seen: nothing can be said of it.
+    /// Whether the SYN packet was missed, so that no byte can be mapped.
     is_blind: bool,
-    /// Bytes that the stream's socket has handed over and that are not asked for again.
+    /// Bytes that the stream's socket has read; their packets are not needed any more.
     read: u64,
     packets: VecDeque<Arrived>,
 }
 
-/// Some bytes of a connection, counted from its first one.
+/// A packet: its range of bytes, counted from the connection's first byte, and its arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Arrived {
     from: u64,
@@ -113,10 +117,10 @@ struct Arrived {
 }
 
 impl Tap {
-    /// Sees the packets that come from these addresses' ports.
+    /// Captures packets from the ports of these addresses.
     pub(super) fn open(addresses: &[SocketAddr]) -> io::Result<Self> {
         let of = |is_v6: bool| {
-            // IPv4 goes by its own packets, however its addresses are written.
+            // An IPv4-mapped IPv6 address uses IPv4 packets.
             let is_of = |address: &&SocketAddr| address.ip().to_canonical().is_ipv6() == is_v6;
             let port = addresses.iter().find(is_of)?.port();
             Some(sys::PacketSocket::open(is_v6, port))
@@ -140,43 +144,43 @@ impl Tap {
         }
     }
 
-    /// An error if this process may not have one.
+    /// Fails if this process may not open a packet socket.
     pub(super) fn check() -> io::Result<()> {
         sys::PacketSocket::open(false, 1).map(drop)
     }
 
-    /// Whether it sees more than the first packet of each connection.
+    /// Whether all packets are captured, not only SYN packets.
     pub(super) fn listens(&self) -> bool {
         self.listens
     }
 
-    /// Whether it has never missed any on purpose, nor a connection's first packet.
+    /// Whether all packets of all connections were captured so far.
     pub(super) fn always_listened(&self) -> bool {
         self.listened
     }
 
-    /// Whether it can divide the reads of every connection in use.
+    /// Whether the reads of every connection can be split.
     pub(super) fn covers_all(&self) -> bool {
         self.listens && self.blind == 0
     }
 
-    /// Has it see all packets, or only the first one of each connection, which costs next to nothing
-    /// and is all that is needed to see the others later.
+    /// Captures all packets, or SYN packets only. These cost next to nothing and suffice to capture the
+    /// others later.
     pub(super) fn listen(&mut self, listens: bool) {
         self.set_filter(listens);
         self.listened &= self.listens;
     }
 
-    /// The client begins to send requests: packets that came since it stopped are not its own.
+    /// Resumes before a load. Packets that were captured since the last one belong to other clients.
     pub(super) fn resume(&mut self) {
         self.clear();
         self.set_filter(true);
     }
 
-    /// The client sends nothing more for now: the first packets of its connections are noted, and
-    /// later ones, which may be another client's, do not fill the tap.
+    /// Pauses after a load: notes the SYN packets, then captures no other packets, which may belong to
+    /// other clients and would fill the buffer.
     pub(super) fn pause(&mut self) {
-        if self.flows.iter().any(Flow::begins) {
+        if self.flows.iter().any(TappedFlow::begins) {
             self.take();
         }
         self.set_filter(false);
@@ -189,29 +193,29 @@ impl Tap {
         }
     }
 
-    /// Lane `nth` has begun to connect from `local` to `peer`.
+    /// Slot `nth` has started to connect from `local` to `peer`.
     pub(super) fn follow(&mut self, nth: usize, local: SocketAddr, peer: SocketAddr) {
-        self.flows.resize_with(self.flows.len().max(nth + 1), Flow::default);
+        self.flows.resize_with(self.flows.len().max(nth + 1), TappedFlow::default);
         let key = (peer.ip().to_canonical(), local.port());
         self.forget(nth);
         self.keys.insert(key, nth);
-        self.flows[nth] = Flow { key: Some(key), ..Flow::default() };
-        // There must be room for the first packet.
+        self.flows[nth] = TappedFlow { key: Some(key), ..TappedFlow::default() };
+        // Makes room for the SYN packet.
         self.take();
     }
 
-    /// Lane `nth` has no connection any more.
+    /// The connection of slot `nth` is gone.
     pub(super) fn forget(&mut self, nth: usize) {
         let Some(flow) = self.flows.get_mut(nth).map(std::mem::take) else { return };
         self.blind -= usize::from(flow.is_blind);
-        // Another lane may have the port by now.
+        // Another slot may use the port by now.
         if let Some(key) = flow.key.filter(|key| self.keys.get(key) == Some(&nth)) {
             self.keys.remove(&key);
         }
     }
 
-    /// Lane `nth` has a connection; false if no connection so far was seen to begin, as where
-    /// addresses are translated on the way.
+    /// Slot `nth` is connected. Returns false if no SYN packet was captured so far, as behind address
+    /// translation.
     pub(super) fn connected(&mut self, nth: usize) -> bool {
         for _ in 0..TRIES {
             match self.flows.get(nth) {
@@ -222,13 +226,15 @@ impl Tap {
                 }
             }
         }
+        // The SYN packet was lost or is not routed here, so the bytes of this connection cannot be
+        // counted.
         self.flows[nth].is_blind = true;
         self.blind += 1;
         self.listened = false;
         self.has_seen
     }
 
-    /// Lane `nth` has handed over so many bytes in all; those are not asked for any more.
+    /// Slot `nth` has read this many bytes in all; their packets are not needed any more.
     pub(super) fn note(&mut self, nth: usize, read: u64) {
         if let Some(flow) = self.flows.get_mut(nth) {
             flow.read = read;
@@ -236,33 +242,33 @@ impl Tap {
         self.waiting += 1;
     }
 
-    /// Makes room, if that is needed; these packets are not needed if all has been read that
-    /// was reported.
+    /// Empties the buffer now and then. The packets are discarded if every reported socket was read.
     pub(super) fn tidy(&mut self, all_read: bool) {
         if self.waiting < WAITING {
             return;
         }
-        // The first packet of a connection is needed.
-        match all_read && !self.flows.iter().any(Flow::begins) {
+        // A SYN packet is always needed.
+        match all_read && !self.flows.iter().any(TappedFlow::begins) {
             true => self.clear(),
             false => self.take(),
         }
     }
 
-    /// Throws away what has arrived. What cannot be thrown away stays.
+    /// Discards the captured packets. Errors are ignored: the packets then stay.
     fn clear(&mut self) {
         self.waiting = 0;
         self.sockets.iter().for_each(|socket| drop(socket.clear()));
     }
 
-    /// The first parts of the last `bytes` that lane `nth` has handed over, `read` in all, whose last
-    /// segment has this stamp; `None` where nothing is known of them.
-    pub(super) fn divide(
+    /// Splits the last `bytes` that slot `nth` has read, `read` in all. `stamp` is the timestamp of the
+    /// read. Returns the first segments; `None` if no packet is known.
+    pub(super) fn split(
         &mut self,
         nth: usize,
         (bytes, read): (usize, u64),
         stamp: Duration,
-    ) -> Option<Vec<Piece>> {
+    ) -> Option<Vec<ReadSegment>> {
+        // The last packet of the read may reach the tap a little later than the stream's socket.
         for _ in 0..TRIES {
             self.take();
             if self.flows.get(nth)?.packets.iter().any(|packet| packet.to >= read) {
@@ -270,21 +276,20 @@ impl Tap {
             }
         }
         let flow = self.flows.get_mut(nth)?;
-        let pieces = flow.pieces(read - bytes as u64, read, stamp);
-        match pieces {
+        let segments = flow.segments(read - bytes as u64, read, stamp);
+        match segments {
             Some(_) => self.found += 1,
             None => self.missed += 1,
         }
-        pieces
+        segments
     }
 
-    /// Whether the packets of these connections do not come this way, as where they take a short cut
-    /// between two sockets.
+    /// Whether the packets of most reads are missing, as where the kernel short-cuts two local sockets.
     pub(super) fn is_useless(&self) -> bool {
         self.missed > 8 + self.found
     }
 
-    /// Takes the packets that have arrived.
+    /// Reads the captured packets.
     fn take(&mut self) {
         self.waiting = 0;
         let (keys, flows) = (&self.keys, &mut self.flows);
@@ -295,14 +300,14 @@ impl Tap {
             }
         };
         for socket in &self.sockets {
-            // The tap skips reads it cannot split: they keep their bounds.
+            // Without the packets, reads are not split and keep their bounds.
             let _ = socket.take(&mut sink);
         }
     }
 }
 
-impl Flow {
-    /// Whether the connection's first packet is still to come.
+impl TappedFlow {
+    /// Whether the SYN packet is still expected.
     fn begins(&self) -> bool {
         self.key.is_some() && self.first.is_none() && !self.is_blind
     }
@@ -313,8 +318,9 @@ impl Flow {
             self.packets.clear();
             return;
         }
+        // Without the SYN packet, sequence numbers have no origin.
         let Some(first) = self.first else { return };
-        // Sequence numbers wrap; the packet is within 2 GiB of what has been read.
+        // Sequence numbers wrap at 4 GiB, so the signed distance to the bytes read is unambiguous.
         let expected = first.wrapping_add(self.read as u32);
         let distance = i64::from(packet.sequence.wrapping_sub(expected).cast_signed());
         let Some(from) = self.read.checked_add_signed(distance) else { return };
@@ -327,19 +333,22 @@ impl Flow {
         }
     }
 
-    /// The first pieces of the bytes between these. Forgets them.
-    fn pieces(&mut self, begin: u64, end: u64, stamp: Duration) -> Option<Vec<Piece>> {
-        let mut pieces: Vec<Piece> = Vec::new();
+    /// The first segments of the bytes from `begin` to `end`, whose packets are then dropped.
+    ///
+    /// Invariant: arrivals do not decrease, because `delivered` holds the latest so far: TCP delivers
+    /// no byte before the bytes in front of it.
+    fn segments(&mut self, begin: u64, end: u64, stamp: Duration) -> Option<Vec<ReadSegment>> {
+        let mut segments: Vec<ReadSegment> = Vec::new();
         let (mut front, mut delivered) = (begin, Duration::ZERO);
         while front < end {
-            // The first that arrived of those with the next byte; a second one was sent in vain.
+            // Of several packets with the next byte, the first one counts: others are retransmissions.
             let holds = |packet: &&Arrived| packet.from <= front && front < packet.to;
             let follows = |packet: &&Arrived| front < packet.from && packet.from < end;
             let holding = self.packets.iter().find(holds);
-            // A hole is one piece with the packet behind it, whose last byte is known.
+            // A hole is one segment with the packet after it: only its last byte has a known arrival.
             let following = || self.packets.iter().filter(follows).min_by_key(|next| next.from);
             let Some(packet) = holding.or_else(following) else { break };
-            // The stream's socket stamped the last packet, perhaps a little sooner.
+            // The last packet must be the one that gave the read its timestamp.
             let is_alike = (stamp.saturating_sub(EARLIER)..=stamp + LATER).contains(&packet.at);
             let at = match packet.to >= end {
                 true if !is_alike => return None,
@@ -350,15 +359,15 @@ impl Flow {
             delivered = delivered.max(at);
             let to = packet.to.min(end);
             let bytes = (to - front) as usize;
-            pieces.push(Piece { bytes, at: delivered, is_exact: holding.is_some() });
+            segments.push(ReadSegment { bytes, at: delivered, is_exact: holding.is_some() });
             front = to;
         }
         self.packets.retain(|packet| packet.to > end);
-        (!pieces.is_empty()).then_some(pieces)
+        (!segments.is_empty()).then_some(segments)
     }
 }
 
-/// What the headers of a packet with data, or of a SYN, say.
+/// The parsed headers of a packet.
 #[derive(Debug, PartialEq, Eq)]
 struct Packet {
     from: IpAddr,
@@ -369,7 +378,7 @@ struct Packet {
 }
 
 impl Packet {
-    /// Reads the headers of IPv4 or IPv6, and of TCP.
+    /// Parses the headers of IPv4 or IPv6, and of TCP.
     fn parse(headers: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u16::from_be_bytes(*headers.get(at..)?.first_chunk()?));
         let (from, ip, all): (IpAddr, usize, usize) = match headers.first()? >> 4 {
@@ -412,10 +421,10 @@ mod sys {
 
     use super::HEADERS;
 
-    /// Room for some thousand packets: that is what the kernel counts a small one for, bytes.
+    /// Size of the kernel's buffer, bytes: some thousand packets, of which each counts as about 1 KiB.
     const BUFFER: usize = 8 << 20;
 
-    /// Most packets that one call takes.
+    /// Most packets of one system call.
     const BATCH: usize = 64;
 
     const IPV4: u16 = 0x0800;
@@ -429,29 +438,29 @@ mod sys {
     }
 
     impl PacketSocket {
-        /// Sees packets of TCP that come from `port` with data, and those that begin a connection.
+        /// Captures TCP packets from `port` that have data or SYN.
         pub(super) fn open(is_v6: bool, port: u16) -> io::Result<Self> {
             let kind = if is_v6 { IPV6 } else { IPV4 };
             let protocol = Protocol::from(i32::from(kind.to_be()));
             let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
             socket.attach_filter(&filter(is_v6, port, true))?;
             setsockopt(&socket, ReceiveTimestampns, &true)?;
-            // The former needs CAP_NET_ADMIN; the latter is cut to what the system allows.
+            // The first call requires CAP_NET_ADMIN; the second is limited by net.core.rmem_max.
             if setsockopt(&socket, RcvBufForce, &BUFFER).is_err() {
                 socket.set_recv_buffer_size(BUFFER)?;
             }
             let tap = Self { socket, is_v6, port };
-            // What came before the filter.
+            // Discards what arrived before the filter was attached.
             tap.take(&mut |_, _| {})?;
             Ok(tap)
         }
 
-        /// Sees packets with data from now on, or not.
+        /// Captures packets with data from now on, or SYN packets only.
         pub(super) fn listen(&self, listens: bool) -> io::Result<()> {
             self.socket.attach_filter(&filter(self.is_v6, self.port, listens))
         }
 
-        /// Hands over the headers of each packet that has arrived, and when it did.
+        /// Passes the headers and the arrival of each captured packet to `sink`.
         pub(super) fn take(&self, sink: &mut dyn FnMut(&[u8], Duration)) -> io::Result<()> {
             let fd = self.socket.as_raw_fd();
             let mut buffers = [[0; HEADERS]; BATCH];
@@ -486,11 +495,11 @@ mod sys {
     }
 
     impl PacketSocket {
-        /// Throws away the packets that have arrived.
+        /// Discards the captured packets.
         pub(super) fn clear(&self) -> io::Result<()> {
             let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
             loop {
-                // A call writes into the headers: they are used once.
+                // The call writes into the headers, so they cannot be reused.
                 let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
                 let mut nothing = [(); BATCH].map(|()| [IoSliceMut::new(&mut [])]);
                 let cleared = match recvmmsg(fd, &mut headers, nothing.iter_mut(), flags, None) {
@@ -505,7 +514,7 @@ mod sys {
         }
     }
 
-    // Classic BPF, bpf(4) and linux/filter.h: what an instruction does, and by which code.
+    // Opcodes of classic BPF: bpf(4), linux/filter.h.
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE_AT_X: u16 = 0x50;
@@ -525,11 +534,11 @@ mod sys {
     const TCP: u32 = 6;
     const SYN: u32 = 0x02;
 
-    /// Keeps packets of TCP from `port` that have SYN, and those `with_data`. Offsets count from the
-    /// header of IP; a jump counts the instructions that it leaves out.
+    /// Accepts TCP packets from `port` that have SYN or, if `with_data`, data. Offsets count from the IP
+    /// header; a jump is the number of instructions to skip.
     fn filter(is_v6: bool, port: u16, with_data: bool) -> [SockFilter; 17] {
         let (protocol_at, length_at) = if is_v6 { (6, 4) } else { (9, 2) };
-        // IPv6 does not count its own header.
+        // The length field of IPv6 excludes its own header.
         let (set_x, uncounted) = match is_v6 {
             true => ((SET_X, 0, 0, 40), 40),
             false => ((SET_X_TO_LENGTH_OF_IPV4, 0, 0, 0), 0),
@@ -542,7 +551,7 @@ mod sys {
             (IF_EQUAL, 0, 11, u32::from(port)),
             (LOAD_BYTE_AT_X, 0, 0, 13),
             (IF_ANY_BIT, 8, 0, SYN),
-            // The length of both headers.
+            // X = the length of both headers.
             (LOAD_BYTE_AT_X, 0, 0, 12),
             (SHIFT_RIGHT, 0, 0, 4),
             (SHIFT_LEFT, 0, 0, 2),
@@ -551,7 +560,7 @@ mod sys {
             (LOAD_HALF, 0, 0, length_at),
             (ADD, 0, 0, uncounted),
             (IF_GREATER_THAN_X, u8::from(!with_data), 1, 0),
-            // All of it: to cut it costs the kernel a copy.
+            // Accepts the whole packet: to truncate it costs the kernel a copy.
             (RETURN, 0, 0, u32::MAX),
             (RETURN, 0, 0, 0),
         ];
@@ -607,10 +616,9 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// A flow that begins at this sequence number, with these packets: their offsets, lengths and
-    /// times.
-    fn flow(first: u32, packets: &[(u32, u16, u64)]) -> Flow {
-        let mut flow = Flow::default();
+    /// A flow with this first sequence number and packets with these offsets, lengths and times.
+    fn flow(first: u32, packets: &[(u32, u16, u64)]) -> TappedFlow {
+        let mut flow = TappedFlow::default();
         let parse = |headers: &[u8]| Packet::parse(headers).expect("a packet");
         flow.take(&parse(&packet(first.wrapping_sub(1), 0x12, 0)), ms(0));
         for (offset, bytes, at) in packets {
@@ -620,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_say_whose_bytes_they_are() {
+    fn headers_are_parsed() {
         let packet = Packet::parse(&packet(7, 0x18, 100)).expect("a packet");
         assert_eq!(packet.from, IpAddr::from([127, 0, 0, 1]));
         let Packet { to_port, sequence, is_syn, bytes, .. } = packet;
@@ -629,20 +637,20 @@ mod tests {
         assert_eq!(Packet::parse(&[]), None);
     }
 
-    const fn exact(bytes: usize, at: u64) -> Piece {
-        Piece { bytes, at: ms(at), is_exact: true }
+    const fn exact(bytes: usize, at: u64) -> ReadSegment {
+        ReadSegment { bytes, at: ms(at), is_exact: true }
     }
 
-    const fn between(bytes: usize, at: u64) -> Piece {
-        Piece { bytes, at: ms(at), is_exact: false }
+    const fn between(bytes: usize, at: u64) -> ReadSegment {
+        ReadSegment { bytes, at: ms(at), is_exact: false }
     }
 
     #[test]
-    fn a_read_is_divided_where_packets_end_also_when_numbers_wrap() {
+    fn a_read_is_split_where_packets_end_also_when_numbers_wrap() {
         for first in [1000, u32::MAX - 150] {
             let mut flow = flow(first, &[(0, 100, 10), (100, 100, 20), (200, 50, 30)]);
-            let pieces = vec![exact(100, 10), exact(100, 20), exact(50, 30)];
-            assert_eq!(flow.pieces(0, 250, ms(30)), Some(pieces));
+            let segments = vec![exact(100, 10), exact(100, 20), exact(50, 30)];
+            assert_eq!(flow.segments(0, 250, ms(30)), Some(segments));
             assert!(flow.packets.is_empty());
         }
     }
@@ -650,68 +658,68 @@ mod tests {
     #[test]
     fn a_packet_that_two_reads_share_is_in_both() {
         let mut flow = flow(5, &[(0, 100, 10), (100, 100, 20)]);
-        assert_eq!(flow.pieces(0, 150, ms(20)), Some(vec![exact(100, 10), exact(50, 20)]));
+        assert_eq!(flow.segments(0, 150, ms(20)), Some(vec![exact(100, 10), exact(50, 20)]));
         flow.read = 150;
-        assert_eq!(flow.pieces(150, 200, ms(20)), Some(vec![exact(50, 20)]));
+        assert_eq!(flow.segments(150, 200, ms(20)), Some(vec![exact(50, 20)]));
     }
 
     #[test]
-    fn what_was_sent_twice_arrived_the_first_time() {
+    fn a_retransmitted_packet_arrived_the_first_time() {
         let mut flow = flow(5, &[(0, 100, 10), (0, 100, 15), (100, 10, 20)]);
-        assert_eq!(flow.pieces(0, 110, ms(20)), Some(vec![exact(100, 10), exact(10, 20)]));
+        assert_eq!(flow.segments(0, 110, ms(20)), Some(vec![exact(100, 10), exact(10, 20)]));
     }
 
     #[test]
-    fn what_is_not_known_arrived_between_the_packets_around_it() {
+    fn bytes_without_a_packet_arrived_between_their_neighbours() {
         let packets = [(0, 100, 10), (150, 50, 20)];
-        let pieces = vec![exact(100, 10), between(100, 20)];
-        assert_eq!(flow(5, &packets).pieces(0, 200, ms(20)), Some(pieces));
-        let pieces = vec![between(200, 10)];
-        assert_eq!(flow(5, &[(100, 100, 10)]).pieces(0, 200, ms(10)), Some(pieces));
-        // The hole is inside: its packet's last byte is exact, and so is the packet behind.
+        let segments = vec![exact(100, 10), between(100, 20)];
+        assert_eq!(flow(5, &packets).segments(0, 200, ms(20)), Some(segments));
+        let segments = vec![between(200, 10)];
+        assert_eq!(flow(5, &[(100, 100, 10)]).segments(0, 200, ms(10)), Some(segments));
+        // A hole in the middle: the packet after it ends at an exact time, and so does the next one.
         let packets = [(100, 100, 10), (200, 50, 30)];
-        let pieces = vec![between(200, 10), exact(50, 30)];
-        assert_eq!(flow(5, &packets).pieces(0, 250, ms(30)), Some(pieces));
+        let segments = vec![between(200, 10), exact(50, 30)];
+        assert_eq!(flow(5, &packets).segments(0, 250, ms(30)), Some(segments));
         let packets = [(0, 100, 10), (150, 50, 20)];
-        // The tap was full when the rest came.
-        assert_eq!(flow(5, &packets[..1]).pieces(0, 200, ms(20)), Some(vec![exact(100, 10)]));
-        assert_eq!(Flow::default().pieces(0, 100, ms(11)), None);
+        // The buffer was full when the rest arrived.
+        assert_eq!(flow(5, &packets[..1]).segments(0, 200, ms(20)), Some(vec![exact(100, 10)]));
+        assert_eq!(TappedFlow::default().segments(0, 100, ms(11)), None);
     }
 
     #[test]
-    fn what_came_before_a_lost_packet_was_handed_over_after_it() {
-        // The first packet was lost and sent again at 300; the kernel's stamp is the early one.
+    fn bytes_before_a_lost_packet_are_delivered_after_its_retransmission() {
+        // The first packet was lost and retransmitted at 300; the kernel's timestamp is the early one.
         let packets = [(100, 100, 100), (0, 100, 300), (200, 50, 400)];
-        let pieces = vec![exact(100, 300), exact(100, 300)];
-        assert_eq!(flow(5, &packets[..2]).pieces(0, 200, ms(100)), Some(pieces));
-        let pieces = vec![exact(100, 300), exact(100, 300), exact(50, 400)];
-        assert_eq!(flow(5, &packets).pieces(0, 250, ms(400)), Some(pieces));
+        let segments = vec![exact(100, 300), exact(100, 300)];
+        assert_eq!(flow(5, &packets[..2]).segments(0, 200, ms(100)), Some(segments));
+        let segments = vec![exact(100, 300), exact(100, 300), exact(50, 400)];
+        assert_eq!(flow(5, &packets).segments(0, 250, ms(400)), Some(segments));
     }
 
     #[test]
-    fn the_last_packet_has_the_stamp_of_the_read_or_nothing_is_known() {
+    fn a_read_is_not_split_if_the_last_packet_has_another_timestamp() {
         let packets = [(0, 100, 10), (100, 100, 20)];
         for stamp in [ms(20) + EARLIER, ms(20) - LATER] {
-            let last = Piece { at: stamp, ..exact(100, 0) };
-            assert_eq!(flow(5, &packets).pieces(0, 200, stamp), Some(vec![exact(100, 10), last]));
+            let last = ReadSegment { at: stamp, ..exact(100, 0) };
+            assert_eq!(flow(5, &packets).segments(0, 200, stamp), Some(vec![exact(100, 10), last]));
         }
         for stamp in [ms(21) + EARLIER, ms(19) - LATER] {
-            assert_eq!(flow(5, &packets).pieces(0, 200, stamp), None);
+            assert_eq!(flow(5, &packets).segments(0, 200, stamp), None);
         }
-        // The tap saw all of it later than the stream's socket, which is right.
+        // The tap captured all packets after the stream's socket, whose timestamp is correct.
         let packets = [(0, 100, 21), (100, 100, 22)];
-        let pieces = vec![exact(100, 20), exact(100, 20)];
-        assert_eq!(flow(5, &packets).pieces(0, 200, ms(20)), Some(pieces));
+        let segments = vec![exact(100, 20), exact(100, 20)];
+        assert_eq!(flow(5, &packets).segments(0, 200, ms(20)), Some(segments));
     }
 
     #[test]
-    fn a_connection_that_is_not_seen_to_begin_is_known_to_be_blind() {
+    fn a_connection_without_a_syn_packet_is_blind() {
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let mut tap = Tap::of(Vec::new());
         tap.follow(0, at(40_000), at(8000));
-        assert!(!tap.connected(0), "no connection is seen");
+        assert!(!tap.connected(0), "no SYN packet was captured");
         assert!(!tap.covers_all() && !tap.always_listened());
-        // Its packets are no longer waited for.
+        // Its SYN packet is not expected any more.
         assert!(!tap.flows[0].begins());
         tap.forget(0);
         assert!(tap.covers_all());
@@ -719,17 +727,17 @@ mod tests {
         tap.flows[1].first = Some(7);
         assert!(tap.connected(1));
         tap.follow(0, at(40_002), at(8000));
-        assert!(tap.connected(0), "others are seen");
+        assert!(tap.connected(0), "another SYN packet was captured");
         assert!(!tap.covers_all());
-        // A connection that failed, or has no port, sends no packets.
+        // A failed connection and a Unix socket have no packets.
         tap.forget(0);
         tap.forget(9);
         assert!(tap.connected(0) && tap.connected(9));
-        assert!(tap.covers_all() && !tap.flows.iter().any(Flow::begins));
+        assert!(tap.covers_all() && !tap.flows.iter().any(TappedFlow::begins));
     }
 
     #[test]
-    fn a_port_that_another_lane_has_by_now_stays_its_own() {
+    fn a_port_that_another_slot_reuses_belongs_to_it() {
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let mut tap = Tap::of(Vec::new());
         tap.follow(0, at(40_000), at(8000));
@@ -739,14 +747,13 @@ mod tests {
         assert_eq!((key(40_000), key(40_001)), (Some(1), Some(0)));
     }
 
-    /// A server on the loopback that writes twice, `apart` from one another; and our end, which has
-    /// read nothing.
+    /// A loopback connection whose server has written twice, `apart` in time. The client has read nothing.
     #[cfg(target_os = "linux")]
     fn two_writes(address: &str, apart: Duration) -> Option<(Tap, std::net::TcpStream)> {
         use std::{io::Write as _, net};
         let listener = net::TcpListener::bind(address).ok()?;
         let address = listener.local_addr().expect("a port");
-        // Without CAP_NET_RAW there is nothing to try.
+        // Without CAP_NET_RAW there is nothing to test.
         let mut tap = Tap::open(&[address]).ok()?;
         let ours = net::TcpStream::connect(address).expect("a connection");
         tap.follow(0, ours.local_addr().expect("a port"), address);
@@ -760,30 +767,30 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_late_read_is_divided_over_ipv4_and_ipv6() {
+    fn a_late_read_is_split_over_ipv4_and_ipv6() {
         use crate::socket::{Stamping, TimedSocket};
         let apart = ms(20);
-        // The kernel takes a while to begin.
+        // The kernel needs about a millisecond to start.
         let _stamping = Stamping::begin().expect("a socket");
         std::thread::sleep(ms(20));
         for address in ["127.0.0.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
             let Some((mut tap, ours)) = two_writes(address, apart) else { continue };
             let mut socket = TimedSocket::of(ours).expect("a socket");
-            // The tap may see a packet a little later.
+            // A packet may reach the tap a little later.
             std::thread::sleep(ms(20));
             let read = socket.read(&mut [0; 64]).expect("a read");
             assert_eq!(read.bytes, 10);
             let stamp = read.arrived.expect("a stamp");
-            let pieces = tap.divide(0, (10, 10), stamp).expect("pieces");
-            let [first, second] = pieces[..] else { panic!("{pieces:?}") };
+            let segments = tap.split(0, (10, 10), stamp).expect("segments");
+            let [first, second] = segments[..] else { panic!("{segments:?}") };
             assert_eq!((first.bytes, second.bytes), (4, 6));
             assert!(first.is_exact && second.is_exact);
             assert_eq!(second.at, stamp);
-            // The first waited while the second was not written.
-            assert!(second.at - first.at + LATER >= apart, "{pieces:?}");
-            // What is thrown away is not known any more.
+            // The read took both writes, and their times are those of the writes.
+            assert!(second.at - first.at + LATER >= apart, "{segments:?}");
+            // Discarded packets are unknown.
             tap.sockets.iter().for_each(|socket| socket.clear().expect("a tap"));
-            assert_eq!(tap.divide(0, (10, 10), stamp), None);
+            assert_eq!(tap.split(0, (10, 10), stamp), None);
         }
     }
 }

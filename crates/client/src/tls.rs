@@ -1,4 +1,6 @@
-//! Whom to trust.
+//! TLS: which server certificates are accepted, and hints for failed handshakes.
+//!
+//! rustls names what failed. A user has to know which setting changes it.
 
 use std::sync::Arc;
 
@@ -10,31 +12,28 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature,
+        verify_tls13_signature,
+    },
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
 use rustls_platform_verifier::Verifier;
 
-use crate::connect_options::Tls;
+use crate::connect_options::TlsOptions;
 
-/// What to offer a server that may speak HTTP/1.1 only.
+/// ALPN for a client that speaks HTTP/1.1 only.
 pub(super) const HTTP_1: &[&[u8]] = &[b"http/1.1"];
 
-/// What to offer a server that may speak HTTP/2 as well.
+/// ALPN for a client that speaks HTTP/2 as well.
 pub(super) const HTTP_2: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-/// TLS that trusts whom the system and `tls` trust, for these versions of HTTP, the best first.
-pub(super) fn trusting(tls: &Tls, versions: &[&[u8]]) -> anyhow::Result<ClientConfig> {
+/// TLS that trusts the roots of the system and of `tls`, and offers these versions of HTTP, the best
+/// first.
+pub(super) fn trusting(tls: &TlsOptions, versions: &[&[u8]]) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match tls.insecure {
-        true => Arc::new(Anyone(provider.clone())),
-        false => {
-            let known = Verifier::new_with_extra_roots(tls.roots.clone(), provider.clone())
-                .context("whom to trust over TLS is not known (`ca_file` names a CA)")?;
-            Arc::new(Named { known, named: tls.roots.clone() })
-        }
-    };
+    let verifier = Arc::new(ServerVerifier::new(tls, &provider)?);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -47,8 +46,8 @@ pub(super) fn trusting(tls: &Tls, versions: &[&[u8]]) -> anyhow::Result<ClientCo
     Ok(config)
 }
 
-/// TLS that trusts nobody, for endpoints without TLS: reading the system's certificates takes
-/// longer than the first request may.
+/// TLS without a trusted root, for endpoints without TLS: the system's certificates take longer to
+/// read than a first request may.
 pub(super) fn trusting_nobody() -> anyhow::Result<ClientConfig> {
     Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
@@ -56,53 +55,53 @@ pub(super) fn trusting_nobody() -> anyhow::Result<ClientConfig> {
         .with_no_client_auth())
 }
 
-/// What went wrong, and what would probably mend it.
-pub(super) fn told(error: &rustls::Error) -> String {
-    match mend(error) {
-        Some(mend) => format!("{error} ({mend})"),
+/// The error, and the setting that would probably fix it.
+pub(super) fn describe(error: &rustls::Error) -> String {
+    match hint(error) {
+        Some(hint) => format!("{error} ({hint})"),
         None => error.to_string(),
     }
 }
 
-fn mend(error: &rustls::Error) -> Option<&'static str> {
+fn hint(error: &rustls::Error) -> Option<&'static str> {
     use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
     match error {
-        InvalidCertificate(error) => mend_certificate(error),
+        InvalidCertificate(error) => certificate_hint(error),
         InvalidMessage(_) => {
-            Some("the server speaks no TLS on that port; `http://` in `base_url`?")
+            Some("the server does not speak TLS on that port: use `http://` in `base_url`")
         }
-        AlertReceived(alert) => mend_alert(*alert),
+        AlertReceived(alert) => alert_hint(*alert),
         _ => None,
     }
 }
 
-fn mend_certificate(error: &CertificateError) -> Option<&'static str> {
+fn certificate_hint(error: &CertificateError) -> Option<&'static str> {
     use CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
         NotValidYetContext, UnknownIssuer,
     };
     match error {
-        UnknownIssuer => Some("name the certificate of the CA that signed it as `ca_file`"),
+        UnknownIssuer => Some("set `ca_file` to the certificate of the CA that signed it"),
         NotValidForName | NotValidForNameContext { .. } => {
-            Some("`base_url` must name the server as its certificate does")
+            Some("the host in `base_url` must be a name in the certificate")
         }
         Expired | ExpiredContext { .. } => {
-            Some("the server needs a new one, if this clock is right")
+            Some("renew the certificate of the server, or check the clock of this machine")
         }
-        NotValidYet | NotValidYetContext { .. } => Some("is this machine's clock right?"),
-        other if is_ca(other) => Some("it is its own CA: name it as `ca_file`"),
+        NotValidYet | NotValidYetContext { .. } => Some("check the clock of this machine"),
+        other if is_ca(other) => Some("the certificate is its own CA: set `ca_file` to it"),
         _ => None,
     }
 }
 
-fn mend_alert(alert: AlertDescription) -> Option<&'static str> {
+fn alert_hint(alert: AlertDescription) -> Option<&'static str> {
     use AlertDescription as Alert;
     match alert {
         Alert::CertificateRequired => {
-            Some("the server wants a client's certificate: `client_cert` and `client_key`")
+            Some("the server requires a client certificate: set `client_cert` and `client_key`")
         }
         Alert::HandshakeFailure => Some(
-            "the server may want a client's certificate (`client_cert`, `client_key`), or TLS older \
+            "the server may require a client certificate (`client_cert`, `client_key`), or TLS older \
              than 1.2",
         ),
         Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown => {
@@ -111,27 +110,54 @@ fn mend_alert(alert: AlertDescription) -> Option<&'static str> {
         Alert::CertificateExpired | Alert::CertificateRevoked | Alert::AccessDenied => {
             Some("the server does not accept the `client_cert`")
         }
-        Alert::UnrecognisedName => Some("the server does not know the name in `base_url`"),
+        Alert::UnrecognisedName => Some("the server has no certificate for the host in `base_url`"),
         _ => None,
     }
 }
 
-/// Whether a server's certificate is one that signs others.
+/// Whether the server's certificate was refused because it is a CA's.
 fn is_ca(error: &CertificateError) -> bool {
-    // webpki has the reason, and rustls no name for it.
+    // webpki knows the reason; rustls has no variant for it.
     matches!(error, CertificateError::Other(_))
         && format!("{error:?}").contains("CaUsedAsEndEntity")
 }
 
-/// Takes those servers for the wanted one whom someone known vouches for, and those whose very
-/// certificate the user names, be it a CA's, as `openssl req -x509` makes them.
+/// Verifies the server's certificate, and the proof that the server holds its key.
+///
+/// One type for all policies: with `insecure_tls` any certificate is accepted, but the handshake is
+/// still checked.
 #[derive(Debug)]
-struct Named {
-    known: Verifier,
-    named: Vec<CertificateDer<'static>>,
+struct ServerVerifier {
+    /// `None` accepts any certificate.
+    trust: Option<Trust>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for Named {
+/// The certificates that are accepted.
+#[derive(Debug)]
+struct Trust {
+    /// Chains that end at a root of the system or of `ca_file`.
+    chains: Verifier,
+    /// The certificates of `ca_file`, accepted as they are. A self-signed one that
+    /// `openssl req -x509` makes is a CA, which a chain may not end with.
+    pinned: Vec<CertificateDer<'static>>,
+}
+
+impl ServerVerifier {
+    fn new(tls: &TlsOptions, provider: &Arc<CryptoProvider>) -> anyhow::Result<Self> {
+        let algorithms = provider.signature_verification_algorithms;
+        if tls.insecure {
+            return Ok(Self { trust: None, algorithms });
+        }
+        let pinned = tls.roots.clone();
+        let chains = Verifier::new_with_extra_roots(pinned.clone(), provider.clone()).context(
+            "cannot read the trusted certificates of this system: name a CA as `ca_file`",
+        )?;
+        Ok(Self { trust: Some(Trust { chains, pinned }), algorithms })
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -140,9 +166,10 @@ impl ServerCertVerifier for Named {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.known.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+        let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
+        match trust.chains.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(error))
-                if is_ca(&error) && self.named.contains(certificate) =>
+                if is_ca(&error) && trust.pinned.contains(certificate) =>
             {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
@@ -157,7 +184,7 @@ impl ServerCertVerifier for Named {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.known.verify_tls12_signature(message, certificate, signed)
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -166,51 +193,10 @@ impl ServerCertVerifier for Named {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.known.verify_tls13_signature(message, certificate, signed)
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.known.supported_verify_schemes()
-    }
-}
-
-/// Takes every server for the one that is wanted, as the user asked for.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

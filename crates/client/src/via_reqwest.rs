@@ -1,5 +1,7 @@
-//! The transport by way of reqwest: HTTP/2, proxies, and systems whose kernel gives no stamps.
-//! Arrivals are stamped when the program has read them.
+//! The `reqwest` transport: HTTP/2, proxies, and systems without kernel timestamps.
+//!
+//! The program takes the timestamps when it has read the bytes. [`pulse`] bounds how much earlier
+//! they may have arrived.
 
 mod failure;
 mod pool;
@@ -37,7 +39,9 @@ use self::{
 };
 use super::{
     AnswerObserver, BODY_LIMIT, DriveStats, PATIENCE, RequestSource, broke_off,
-    ending::{EndMarks, EndSearch, Ending, Found, QUIET, SOON, is_refusal_over, left_open},
+    ending::{
+        EndMarks, EndProbe, EndSearch, QUIET, SOON, SearchOutcome, is_refusal_over, left_open,
+    },
     http1::{HEADERS_LIMIT, HttpError},
     limits::Limits,
     now,
@@ -45,60 +49,59 @@ use super::{
     tls, too_long, unreadable,
 };
 use crate::{
-    connect_options::{ConnectOptions, Proxy, Secret},
-    options::Connection,
-    options::Timeouts,
+    connect_options::{ConnectOptions, ProxyMode, Secret},
+    options::{ConnectionMode, Timeouts},
     proxy,
 };
 
-/// How long bytes that the kernel has may be on their way through hyper, before they are missed: a
-/// few turns of the runtime.
+/// The time for bytes to pass from the kernel through hyper, a few turns of the runtime. An expired
+/// limit is checked again after it.
 const UNREAD: Duration = Duration::from_millis(10);
 
-/// Sends requests to one endpoint: one at a time on the caller's runtime, or many at once on its
-/// own.
+/// Sends requests to one endpoint: one at a time on the caller's runtime, or many at once on an own
+/// one.
 #[derive(Debug)]
 pub(super) struct ViaReqwest {
-    target: Target,
+    target: RequestTarget,
     /// For one request at a time.
     connection: ReqwestConnection,
-    /// For many. Apart, since a connection is served by the runtime that made it.
-    crowd: Mutex<Option<ReqwestPool>>,
+    /// For many at once, with other connections: a connection is tied to the runtime that opened it.
+    pool: Mutex<Option<ReqwestPool>>,
 }
 
-/// Where and how to send, the same for every connection.
+/// The destination and settings that all connections share.
 #[derive(Debug)]
-struct Target {
+struct RequestTarget {
     method: Method,
     url: reqwest::Url,
     headers: HeaderMap,
     timeouts: Timeouts,
     marks: EndMarks,
-    connection: Connection,
+    connection: ConnectionMode,
     tls: ClientConfig,
-    place: ServerAddress,
-    proxy: Proxy,
-    /// Whether connections are kept: not once a request has found its connection closed.
+    address: ServerAddress,
+    proxy: ProxyMode,
+    /// Whether to reuse connections. False once a request has found its kept connection closed.
     keeps: AtomicBool,
 }
 
-/// A place for one connection and one request on it. It has a pool of its own, so that it is known
-/// which connection carries which request.
+/// A reqwest client for one connection. Each has its own pool, so that the connection of a request is
+/// known.
 #[derive(Debug)]
 struct ReqwestConnection {
     http: reqwest::Client,
     connects: Connects,
-    /// Whether an answer has come to its end, so that a connection could have been kept.
+    /// Whether the last answer was complete, so that the connection could be kept.
     answered: AtomicBool,
 }
 
 impl ViaReqwest {
-    /// A client for `url` that has no connection yet.
+    /// Creates a client for `url`. It opens no connection yet.
     pub(super) fn new(
         (method, url): (Method, reqwest::Url),
         headers: HeaderMap,
         (timeouts, marks): (Timeouts, EndMarks),
-        connection: Connection,
+        connection: ConnectionMode,
         route: &ConnectOptions,
     ) -> anyhow::Result<Self> {
         let tls = match url.scheme() {
@@ -106,9 +109,9 @@ impl ViaReqwest {
             _ => tls::trusting_nobody()?,
         };
         let keeps = AtomicBool::new(true);
-        let target = Target {
+        let target = RequestTarget {
             method,
-            place: ServerAddress::of(&url, route).proxied(&url, &route.proxy),
+            address: ServerAddress::of(&url, route).proxied(&url, &route.proxy),
             url,
             headers,
             timeouts,
@@ -119,43 +122,40 @@ impl ViaReqwest {
             keeps,
         };
         let connection = target.new_connection()?;
-        Ok(Self { target, connection, crowd: Mutex::new(None) })
+        Ok(Self { target, connection, pool: Mutex::new(None) })
     }
 
-    /// Sends `body` and records the answer to its end.
-    ///
-    /// An error means that there was no answer. An answer that broke off is a recording that says
-    /// so, since what came before is worth reading.
+    /// Sends `body` and records the answer to its end; see [`Client::send`](crate::Client::send).
     pub(super) async fn send(
         &self,
         body: Bytes,
-        watch: &dyn AnswerObserver,
+        observer: &dyn AnswerObserver,
     ) -> Result<Recording, RequestError> {
         let pulse = Pulse::new();
         tokio::select! {
             biased;
-            answer = self.target.send(&self.connection, body, watch, &pulse) => answer,
+            answer = self.target.send(&self.connection, body, observer, &pulse) => answer,
             () = pulse.beat() => unreachable!("a pulse does not end"),
-            () = cancelled(watch) => {
+            () = cancelled(observer) => {
                 self.connection.answered.store(false, Ordering::Relaxed);
                 Err(RequestError::new(ErrorKind::Interrupted, "interrupted"))
             }
         }
     }
 
-    /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
-    pub(super) fn drive(&self, jobs: &mut dyn RequestSource) -> anyhow::Result<DriveStats> {
-        let mut crowd = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
-        let crowd = match &mut *crowd {
-            Some(crowd) => crowd,
+    /// Sends the requests of a source at their times and hands it the answers.
+    pub(super) fn drive(&self, requests: &mut dyn RequestSource) -> anyhow::Result<DriveStats> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = match &mut *pool {
+            Some(pool) => pool,
             none => none.insert(ReqwestPool::new()?),
         };
-        crowd.drive(&self.target, jobs)
+        pool.drive(&self.target, requests)
     }
 }
 
-impl Target {
-    /// A connection that has no connection yet.
+impl RequestTarget {
+    /// Creates a client for one connection and opens none yet.
     fn new_connection(&self) -> anyhow::Result<ReqwestConnection> {
         let connects = Connects::default();
         let mut builder = reqwest::Client::builder()
@@ -165,29 +165,29 @@ impl Target {
             .connect_timeout(self.timeouts.connect)
             .tls_backend_preconfigured(self.tls.clone())
             .connector_layer(connects.clone())
-            // No figure depends on a header that is not as it must be; http1.rs does the same.
+            // No figure depends on an invalid header field. http1.rs is as lenient.
             .http1_allow_spaces_after_header_name_in_responses(true)
             .http1_allow_obsolete_multiline_headers_in_responses(true)
             .http1_ignore_invalid_headers_in_responses(true)
             .http1_max_headers(HEADERS_LIMIT);
-        if self.connection == Connection::Cold {
+        if self.connection == ConnectionMode::Cold {
             builder = builder.pool_max_idle_per_host(0);
         }
-        builder = match (&self.place, &self.proxy) {
+        builder = match (&self.address, &self.proxy) {
             (ServerAddress::File(path), _) => to_file(builder.no_proxy(), path),
-            (_, Proxy::Through(Secret(url))) => builder.proxy(reqwest::Proxy::all(url)?),
-            (_, Proxy::Environment) if !proxy::is_loopback(self.url.as_str()) => builder,
-            (_, Proxy::Environment | Proxy::None) => builder.no_proxy(),
+            (_, ProxyMode::Through(Secret(url))) => builder.proxy(reqwest::Proxy::all(url)?),
+            (_, ProxyMode::Environment) if !proxy::is_loopback(self.url.as_str()) => builder,
+            (_, ProxyMode::Environment | ProxyMode::None) => builder.no_proxy(),
         };
         Ok(ReqwestConnection { http: builder.build()?, connects, answered: AtomicBool::new(false) })
     }
 
-    /// Sends `body` by `connection`, which carries nothing else meanwhile.
+    /// Sends `body` on `connection`, which must be idle.
     async fn send(
         &self,
         connection: &ReqwestConnection,
         body: Bytes,
-        watch: &dyn AnswerObserver,
+        observer: &dyn AnswerObserver,
         pulse: &Pulse,
     ) -> Result<Recording, RequestError> {
         let mut request = connection
@@ -198,10 +198,12 @@ impl Target {
         if !self.keeps.load(Ordering::Relaxed) {
             request = request.header(header::CONNECTION, "close");
         }
+        // Forgets the connection setup of an earlier request.
         connection.connects.take();
         let begun = now();
         let (response, connect) = self.head(connection, request, begun).await?;
         let origin = connect.map_or(begun, |connect| connect.ended);
+        // reqwest had to reconnect after a complete answer: the server does not keep connections.
         if connect.is_some() && connection.answered.load(Ordering::Relaxed) {
             self.keeps.store(false, Ordering::Relaxed);
         }
@@ -228,7 +230,8 @@ impl Target {
             broken: None,
         };
         let chunks = &mut recording.chunks;
-        let received = receive(response, (&limits, &self.marks), watch, &mut reads, chunks).await;
+        let received =
+            receive(response, (&limits, &self.marks), observer, &mut reads, chunks).await;
         recording.broken = received.err();
         let is_left_open =
             recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
@@ -241,8 +244,8 @@ impl Target {
         Ok(recording)
     }
 
-    /// Awaits the response's headers, within the limits that can run out before them, and tells
-    /// whether a connection was made for it.
+    /// Waits for the response head within the limits. Returns it with the setup of its connection, if
+    /// one was opened.
     async fn head(
         &self,
         connection: &ReqwestConnection,
@@ -260,7 +263,7 @@ impl Target {
             match answer {
                 Ok(Ok(response)) => return Ok((response, connect)),
                 Ok(Err(error)) => return Err(self.failure(&error)),
-                // While a connection is made, its own limit holds; these count from its end.
+                // During connection setup its own limit holds. The others count from its end.
                 Err(_) if connect.is_none() && connection.connects.in_progress() => {
                     deadline = now() + self.timeouts.connect;
                 }
@@ -278,21 +281,21 @@ impl Target {
         }
     }
 
-    /// Why there is no response, in our words.
+    /// The error for a request without a response.
     fn failure(&self, error: &reqwest::Error) -> RequestError {
         if error.is_connect() && error.is_timeout() {
-            self.place.too_late(self.timeouts.connect)
+            self.address.too_late(self.timeouts.connect)
         } else if let Some(error) = tls_error(error) {
-            self.place.tls_failed(&tls::told(error))
+            self.address.tls_failed(&tls::describe(error))
         } else if error.is_connect() {
             match causes(error).last().and_then(|cause| cause.downcast_ref()) {
-                Some(error) => self.place.failed(error),
-                None => self.place.failed_for(&root_cause(error)),
+                Some(error) => self.address.failed(error),
+                None => self.address.failed_for(&root_cause(error)),
             }
         } else {
             let cause = root_cause(error);
             match http_error(&cause) {
-                // hyper does not show what came; a server that expects TLS sends no HTTP.
+                // hyper does not show the bytes. A server that expects TLS answers with a TLS alert.
                 Some(wrong @ HttpError::Version) if self.url.scheme() == "http" => {
                     let RequestError { kind, message } = unreadable(false, wrong);
                     let hint = "if the server speaks TLS on that port: `https://` in `base_url`";
@@ -305,14 +308,14 @@ impl Target {
     }
 }
 
-/// Waits until the answer is not wanted any more.
-async fn cancelled(watch: &dyn AnswerObserver) {
-    while !watch.is_cancelled() {
+/// Waits for the cancellation of an answer.
+async fn cancelled(observer: &dyn AnswerObserver) {
+    while !observer.is_cancelled() {
         tokio::time::sleep(PATIENCE).await;
     }
 }
 
-/// Has every connection be made to a socket in the file system.
+/// Connects to a Unix socket instead of the URL's host.
 #[cfg(unix)]
 pub(super) fn to_file(builder: reqwest::ClientBuilder, path: &Path) -> reqwest::ClientBuilder {
     builder.unix_socket(path)
@@ -323,11 +326,12 @@ pub(super) fn to_file(builder: reqwest::ClientBuilder, _: &Path) -> reqwest::Cli
     builder
 }
 
-/// Records the body to its end. The loop that every figure rests on.
+/// Records the body to its end: the loop that every figure depends on. The timestamp is taken before
+/// anything else is done with the bytes.
 async fn receive(
     mut response: Response,
     (limits, marks): (&Limits, &EndMarks),
-    watch: &dyn AnswerObserver,
+    observer: &dyn AnswerObserver,
     reads: &mut Reads<'_>,
     chunks: &mut Vec<Chunk>,
 ) -> Result<(), RequestError> {
@@ -347,10 +351,10 @@ async fn receive(
                     let uncertainty = reads.uncertainty();
                     let taken = bytes.len().min(BODY_LIMIT - received);
                     received += taken;
-                    // The buffer it is a part of may be a hundred times as large.
+                    // Copies the bytes, because they keep hyper's much larger buffer alive.
                     let kept = Bytes::copy_from_slice(&bytes[..taken]);
                     let chunk = Chunk { at, uncertainty, bytes: kept };
-                    watch.arrived(&chunk);
+                    observer.arrived(&chunk);
                     if marks.are_in(slice::from_ref(&chunk)) {
                         wakes.search.mark();
                         sleep.as_mut().reset((now() + SOON).into());
@@ -361,25 +365,27 @@ async fn receive(
                     }
                 }
                 Ok(None) => return Ok(()),
-                // Over TLS such an end may be anyone's, but the answer is whole if it says so.
-                Err(error) if lasts_until_close && is_end(&error) && watch.has_ended(chunks, 0) => {
+                // Without close_notify an attacker may have cut the connection, but an answer with its
+                // end marker is complete.
+                Err(error) if lasts_until_close && is_end(&error) && observer.has_ended(chunks, 0) => {
                     return Ok(());
                 }
                 Err(error) => return Err(broken(&error)),
             },
             () = &mut sleep => {
-                let next = wakes.wake(limits, watch, chunks)?;
+                let next = wakes.wake(limits, observer, chunks)?;
                 sleep.as_mut().reset(next.into());
             }
         }
     }
 }
 
-/// What to look at when no bytes come.
+/// The checks to make when no bytes come.
 struct Wakes {
-    /// When a limit may have run out.
+    /// The next time at which a limit can expire.
     limit: Instant,
-    /// When it may have, as long as what came before may be on its way through hyper.
+    /// The time at which a limit seems to have expired. It is checked again after [`UNREAD`], when all
+    /// bytes that arrived before have passed hyper.
     as_of: Option<Duration>,
     search: EndSearch,
     status: StatusCode,
@@ -387,11 +393,12 @@ struct Wakes {
 }
 
 impl Wakes {
-    /// Fails when a limit has run out, or the answer has ended; else says when to look again.
+    /// Fails if a limit has expired or the answer has ended; otherwise returns the time of the next
+    /// check.
     fn wake(
         &mut self,
         limits: &Limits,
-        watch: &dyn AnswerObserver,
+        observer: &dyn AnswerObserver,
         chunks: &[Chunk],
     ) -> Result<Instant, RequestError> {
         let elapsed = limits.elapsed();
@@ -399,10 +406,10 @@ impl Wakes {
         if is_refusal_over(self.status, last, elapsed) {
             return Err(left_open());
         }
-        match self.search.look(chunks, elapsed, &Answer(watch)) {
-            Found::Nothing => {}
-            Found::End => watch.ending(),
-            Found::LeftOpen => return Err(left_open()),
+        match self.search.look(chunks, elapsed, &ObserverProbe(observer)) {
+            SearchOutcome::Nothing => {}
+            SearchOutcome::Ended => observer.ending(),
+            SearchOutcome::LeftOpen => return Err(left_open()),
         }
         match self.as_of {
             None if now() >= self.limit => {
@@ -412,17 +419,17 @@ impl Wakes {
             None => {}
             Some(as_of) => {
                 self.as_of = None;
-                self.limit = limits.expired(as_of, chunks, |chunks| watch.last_token(chunks))?;
+                self.limit = limits.expired(as_of, chunks, |chunks| observer.last_token(chunks))?;
             }
         }
         Ok(self.limit.min(limits.origin + self.search.next(chunks, elapsed)))
     }
 }
 
-/// What is asked of an answer, as its end is looked for.
-struct Answer<'a>(&'a dyn AnswerObserver);
+/// Lets an observer parse its answer for the end.
+struct ObserverProbe<'a>(&'a dyn AnswerObserver);
 
-impl Ending for Answer<'_> {
+impl EndProbe for ObserverProbe<'_> {
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
         self.0.has_ended(chunks, seen)
     }
@@ -432,29 +439,29 @@ impl Ending for Answer<'_> {
     }
 }
 
-/// A connection's set-up.
+/// The start and end of a connection's setup.
 #[derive(Debug, Clone, Copy)]
 struct Connect {
     begun: Instant,
     ended: Instant,
 }
 
-/// Notes when a connection opens a connection. Shared with the connector that it wraps.
+/// The setups of a client's connections. Shared with the connector that reports them.
 #[derive(Debug, Clone, Default)]
-struct Connects(Arc<Mutex<State>>);
+struct Connects(Arc<Mutex<ConnectState>>);
 
 #[derive(Debug, Clone, Copy, Default)]
-struct State {
+struct ConnectState {
     begun: Option<Instant>,
     last: Option<Connect>,
 }
 
 impl Connects {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, ConnectState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> State {
+    fn take(&self) -> ConnectState {
         std::mem::take(&mut self.state())
     }
 
@@ -475,7 +482,7 @@ impl<S> Layer<S> for Connects {
     }
 }
 
-/// A connector that notes when it began and ended.
+/// Wraps a connector and reports the start and end of each setup.
 #[derive(Debug, Clone)]
 struct TimedConnector<S> {
     inner: S,
@@ -506,13 +513,13 @@ where
             let connection = connecting.await;
             let ended = now();
             let last = connection.is_ok().then_some(Connect { begun, ended });
-            *connects.state() = State { begun: None, last };
+            *connects.state() = ConnectState { begun: None, last };
             connection
         })
     }
 }
 
-/// Whether only the connection's end can be the body's.
+/// Whether the body ends with the connection.
 fn lasts_until_close(response: &Response) -> bool {
     let headers = response.headers();
     response.version() < Version::HTTP_2
@@ -520,14 +527,14 @@ fn lasts_until_close(response: &Response) -> bool {
         && !headers.contains_key(header::TRANSFER_ENCODING)
 }
 
-/// Whether a connection over TLS broke by its end, without TLS's own.
+/// Whether a TLS connection ended without `close_notify`.
 fn is_end(error: &reqwest::Error) -> bool {
     causes(error)
         .filter_map(|cause| cause.downcast_ref())
         .any(|cause: &io::Error| cause.kind() == io::ErrorKind::UnexpectedEof)
 }
 
-/// A body that broke off. reqwest calls all of these "error decoding response body".
+/// The error for a body that broke off. reqwest calls all of them "error decoding response body".
 fn broken(error: &reqwest::Error) -> RequestError {
     let cause = root_cause(error);
     match http_error(&cause) {
@@ -549,12 +556,12 @@ fn root_cause(error: &reqwest::Error) -> String {
     causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// TLS's own error, be it wrapped in I/O errors, which do not name it as a source.
+/// The TLS error behind an error. I/O errors that wrap it do not return it as their source.
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
-    causes(error).find_map(held_by)
+    causes(error).find_map(tls_error_in)
 }
 
-fn held_by<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+fn tls_error_in<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    cause.downcast_ref().or_else(|| held_by(wrapped?))
+    cause.downcast_ref().or_else(|| tls_error_in(wrapped?))
 }

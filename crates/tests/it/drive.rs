@@ -1,4 +1,4 @@
-//! Many requests at the same time, by both transports, against the simulated endpoint and others.
+//! Many requests at once, by both transports, against the simulated endpoint and raw sockets.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use llm_stream_bench::{
-    config::{Connection, TokenCount},
+    config::{ConnectionMode, TokenCount},
     plan::{Secret, Timeouts, Transport},
 };
 use llm_stream_client::{
@@ -25,12 +25,12 @@ use llm_stream_sim::{AnswerLog, Fault, FaultKind, Script, Simulator};
 
 const TRANSPORTS: [Transport; 2] = [Transport::Stamped, Transport::Reqwest];
 
-/// Requests of which some run at the same time, and what came of them.
+/// A source with a number of requests, some of them at once, and their answers.
 #[derive(Default)]
 struct Load {
     requests: usize,
     at_once: usize,
-    /// When to send them, instead of as soon as a place is free.
+    /// Scheduled starts; without them, a request starts when another one has ended.
     starts: Vec<Instant>,
     cancel_after: Option<usize>,
     sent: usize,
@@ -85,7 +85,7 @@ impl RequestSource for Load {
 
 fn client_of(url: &str, transport: Transport, timeouts: Timeouts) -> Client {
     let url = format!("{url}/v1/chat/completions");
-    let connection = Connection::Warm;
+    let connection = ConnectionMode::Warm;
     Client::new(&Options {
         url: &url,
         headers: &[],
@@ -113,7 +113,7 @@ fn read(recording: &Recording) -> Sample {
     sample::read(recording, &OpenAiChat, TokenCount::Usage).expect("a valid answer")
 }
 
-/// The most answers that the endpoint was writing at one moment.
+/// The largest number of answers that the endpoint wrote at the same time.
 fn most_at_once(log: &[AnswerLog]) -> usize {
     let span = |answer: &AnswerLog| (answer.received, answer.writes.last().unwrap().returned);
     let spans: Vec<_> = log.iter().map(span).collect();
@@ -122,7 +122,7 @@ fn most_at_once(log: &[AnswerLog]) -> usize {
 }
 
 #[test]
-fn as_many_run_at_the_same_time_as_are_wanted_each_on_a_connection_of_its_own() {
+fn the_requested_number_run_at_once_each_on_its_own_connection() {
     for transport in TRANSPORTS {
         let simulator = simulator(150, 2, 10, Vec::new());
         let client = client(&simulator.url(), transport);
@@ -137,23 +137,23 @@ fn as_many_run_at_the_same_time_as_are_wanted_each_on_a_connection_of_its_own() 
             let answer = written[sample.request_id.as_deref().unwrap()];
             assert!(seen.insert(answer.id.clone()));
             assert_eq!(sample.token_events.len(), 10);
-            // Neither the connection nor a wait for a place is in the figures.
+            // Figures include neither the connection setup nor the wait for a slot.
             let origin = recording.origin.unwrap();
             assert!(origin <= answer.received);
             let first = answer.first_token().unwrap();
             assert!(origin + sample.first_token() >= first.began, "stamped before it was written");
         }
         let connects = load.recordings().iter().filter(|r| r.connect.is_some()).count();
-        assert_eq!(connects, 16, "one for each place, and all are kept");
+        assert_eq!(connects, 16, "one for each slot, and all are kept");
 
-        // Those of a second time find them open.
+        // A second load finds them open.
         let again = Load::of(16, 16).driven(&client);
         assert!(again.recordings().iter().all(|recording| recording.connect.is_none()));
     }
 }
 
 #[test]
-fn nothing_is_sent_before_its_time() {
+fn no_request_is_sent_before_its_start() {
     for transport in TRANSPORTS {
         let simulator = simulator(5, 1, 3, Vec::new());
         let begun = Instant::now();
@@ -167,7 +167,7 @@ fn nothing_is_sent_before_its_time() {
 }
 
 #[test]
-fn one_that_fails_is_alone_in_it() {
+fn a_failure_does_not_affect_other_requests() {
     for transport in TRANSPORTS {
         let fault = |kind, request| Fault { kind, request: Some(request) };
         let faults = vec![
@@ -190,7 +190,7 @@ fn one_that_fails_is_alone_in_it() {
 }
 
 #[test]
-fn when_no_answer_is_wanted_any_more_each_ends_once() {
+fn after_a_cancellation_each_answer_ends_once() {
     for transport in TRANSPORTS {
         let stall = Fault { kind: FaultKind::Stall(2), request: None };
         let simulator = simulator(5, 1, 8, vec![stall]);
@@ -206,7 +206,7 @@ fn when_no_answer_is_wanted_any_more_each_ends_once() {
 }
 
 #[test]
-fn no_request_crosses_with_a_close_that_was_not_announced() {
+fn no_request_is_lost_to_an_unannounced_close() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
     thread::spawn(move || {
@@ -221,14 +221,14 @@ fn no_request_crosses_with_a_close_that_was_not_announced() {
     });
     let load = Load::of(60, 4).driven(&client(&url, Transport::Reqwest));
     assert_eq!(load.recordings().len(), 60);
-    // With each connection closed, each has one of its own.
+    // The server closes each connection, so each request opens one.
     let connects = load.recordings().iter().filter(|r| r.connect.is_some()).count();
     assert_eq!(connects, 60);
 }
 
 #[test]
 fn a_firehose_on_64_streams_loses_no_event() {
-    // 750 events a second of some 230 bytes on each: 11 MB a second; then as fast as it goes.
+    // 750 events of about 230 bytes per second and stream, 11 MB/s in all; then as fast as possible.
     let script = |itl, tokens| {
         let merge = Fault { kind: FaultKind::Merge(16), request: None };
         let faults = if itl == 0 { vec![merge] } else { Vec::new() };
@@ -272,7 +272,7 @@ fn a_key_that_a_server_sends_back_can_be_masked() {
     for transport in TRANSPORTS {
         let key = Secret("s3cret-key".into());
         let (timeouts, api_key) = (Timeouts::default(), Some(&key));
-        let connection = Connection::Warm;
+        let connection = ConnectionMode::Warm;
         let protocol = &OpenAiChat;
         let route = &ConnectOptions::default();
         let options = Options {
@@ -287,7 +287,7 @@ fn a_key_that_a_server_sends_back_can_be_masked() {
         };
         let client = Client::new(&options).unwrap();
         let load = Load::of(1, 1).driven(&client);
-        let hidden = client.secrets().hide(load.recordings()[0].clone());
+        let hidden = client.redactor().redact_recording(load.recordings()[0].clone());
         let body = String::from_utf8(hidden.body()).unwrap();
         assert!(body.contains("Bearer ") && !body.contains("s3cret-key"), "{body}");
     }

@@ -1,7 +1,7 @@
 //! Any way to cut a stream into pieces gives the same frames, and they are the right ones.
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use llm_stream_core::framing::{Frame, FramingError, SseDecoder};
 use proptest::{collection::vec, option, prelude::*, sample::Index};
 use sse_stream::SseByteStream;

@@ -1,4 +1,4 @@
-//! What is sent, and what comes of answers that are no stream, against wiremock.
+//! Requests and their results against wiremock and raw sockets, by both transports.
 
 use std::{
     io::{Read, Write},
@@ -24,7 +24,7 @@ use wiremock::{
     matchers::{header, method, path},
 };
 
-/// An answer of two tokens.
+/// A stream of two tokens.
 pub(crate) const STREAM: &str = "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
     data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n\
     data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\n\
@@ -34,7 +34,7 @@ fn stream() -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_raw(STREAM, "text/event-stream")
 }
 
-/// The one case of a config with one model, at `server`; `more` are further lines of the model.
+/// The plan of one case with one model at `server`; `more` are additional lines of the model.
 fn plan(server: &MockServer, more: &str) -> Plan {
     plan_at(&server.uri(), more)
 }
@@ -43,7 +43,7 @@ pub(crate) fn plan_at(url: &str, more: &str) -> Plan {
     plan_of(url, &format!("    timeouts: {{ total: 5s }}\n{more}"))
 }
 
-/// The same with the usual limits.
+/// The same plan with the default timeouts.
 pub(crate) fn plan_of(url: &str, more: &str) -> Plan {
     let yaml = format!(
         "runs: 1\nprompts: [{{ name: hi, text: \"Say hi.\", system: \"Be brief.\" }}]\n\
@@ -84,8 +84,8 @@ async fn outcome(server: &MockServer, more: &str) -> Result<Sample, RequestError
 /// The lines of the config that choose a transport.
 pub(crate) const TRANSPORTS: [&str; 2] = ["    transport: stamped\n", "    transport: reqwest\n"];
 
-/// What `answer` to the request comes to, in a line; the same by every transport.
-async fn told(answer: ResponseTemplate) -> String {
+/// The result of `answer` in a line, which must be the same by both transports.
+async fn result_line(answer: ResponseTemplate) -> String {
     let mut lines = Vec::new();
     for transport in TRANSPORTS {
         let server = MockServer::start().await;
@@ -107,7 +107,7 @@ async fn sent(server: &MockServer) -> wiremock::Request {
 }
 
 #[tokio::test]
-async fn the_body_is_the_seeds_with_extra_body_merged_in() {
+async fn the_body_has_the_defaults_and_extra_body() {
     let more = "    model_name: org/model\n    prefix_cache: reuse\n    max_tokens: 99\n    extra_body:\n      \
                 chat_template_kwargs: { enable_thinking: false }\n      top_k: 5\n";
     for transport in TRANSPORTS {
@@ -136,7 +136,7 @@ fn expected_body() -> Value {
 }
 
 #[tokio::test]
-async fn each_request_begins_with_a_text_of_its_own() {
+async fn each_request_starts_with_a_unique_text() {
     let server = MockServer::start().await;
     Mock::given(method("POST")).respond_with(stream()).mount(&server).await;
     for _ in 0..3 {
@@ -160,7 +160,7 @@ async fn each_request_begins_with_a_text_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_key_goes_as_a_bearer_token_beside_the_users_headers() {
+async fn the_key_is_sent_as_a_bearer_token_next_to_other_headers() {
     for transport in TRANSPORTS {
         let server = MockServer::start().await;
         Mock::given(method("POST"))
@@ -197,7 +197,7 @@ async fn without_a_key_no_authorization_is_sent() {
 }
 
 #[tokio::test]
-async fn statuses_are_failures_that_say_what_the_server_says() {
+async fn an_error_status_fails_with_the_message_of_the_server() {
     let openai = |message: &str| json!({"error": {"message": message, "type": "t", "code": 1}});
     let answers = [
         ResponseTemplate::new(400).set_body_json(openai("max_tokens is too large")),
@@ -212,13 +212,13 @@ async fn statuses_are_failures_that_say_what_the_server_says() {
     ];
     let mut lines = Vec::new();
     for answer in answers {
-        lines.push(told(answer).await);
+        lines.push(result_line(answer).await);
     }
     insta::assert_snapshot!(lines.join("\n"));
 }
 
 #[tokio::test]
-async fn a_200_without_a_stream_is_reported_as_what_it_says() {
+async fn a_200_without_a_stream_is_reported_with_its_content() {
     let completion = json!({"id": "c", "choices": [{"message": {"content": "Hi."}}]});
     let answers = [
         ResponseTemplate::new(200).set_body_json(json!({"error": {"message": "no such model"}})),
@@ -230,7 +230,7 @@ async fn a_200_without_a_stream_is_reported_as_what_it_says() {
     ];
     let mut lines = Vec::new();
     for answer in answers {
-        lines.push(told(answer).await);
+        lines.push(result_line(answer).await);
     }
     insta::assert_snapshot!(lines.join("\n"));
 }
@@ -239,7 +239,7 @@ async fn a_200_without_a_stream_is_reported_as_what_it_says() {
 async fn a_stream_under_another_content_type_is_a_stream() {
     for kind in ["text/plain", "application/octet-stream"] {
         assert_eq!(
-            told(ResponseTemplate::new(200).set_body_raw(STREAM, kind)).await,
+            result_line(ResponseTemplate::new(200).set_body_raw(STREAM, kind)).await,
             "ok: 2 tokens"
         );
     }
@@ -263,7 +263,7 @@ async fn redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn nothing_is_asked_twice() {
+async fn no_request_is_retried() {
     for transport in TRANSPORTS {
         let server = MockServer::start().await;
         Mock::given(method("POST")).respond_with(ResponseTemplate::new(503)).mount(&server).await;
@@ -273,9 +273,9 @@ async fn nothing_is_asked_twice() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_a_connect_failure() {
+async fn a_server_that_is_not_running_is_a_connect_failure() {
     for transport in TRANSPORTS {
-        // Free, since it has just been given back.
+        // A free port, since the listener is closed.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let address = address.expect("a port");
         for (host, why) in [
@@ -296,12 +296,12 @@ async fn a_server_that_is_not_there_is_a_connect_failure() {
 
 // -- the same bytes by both transports ------------------------------------------------------------
 
-/// A server that answers each connection with `answer`, then closes.
+/// A server that sends `answer` on each connection and closes it.
 fn raw(answer: Vec<u8>) -> String {
     in_pieces(vec![answer])
 }
 
-/// The same, with a write for each piece, and time to read it by itself.
+/// A server that sends an answer in pieces, with time to read each one alone.
 fn in_pieces(pieces: Vec<Vec<u8>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
@@ -321,7 +321,7 @@ fn in_pieces(pieces: Vec<Vec<u8>>) -> String {
                 }
                 socket.write_all(piece).expect("a client");
             }
-            // All of the request has to be read, or the close is a reset.
+            // The whole request has to be read, or the close is a reset.
             let _ = socket.shutdown(std::net::Shutdown::Write);
             while socket.read(&mut piece).is_ok_and(|read| read > 0) {}
         }
@@ -329,12 +329,12 @@ fn in_pieces(pieces: Vec<Vec<u8>>) -> String {
     url
 }
 
-/// What comes of `answer` by each transport, without what differs from run to run.
+/// The result of `answer` by each transport.
 async fn both(answer: &[u8]) -> [String; 2] {
     both_at(&raw(answer.to_vec()))
 }
 
-/// The same of a server that answers twice.
+/// The result by each transport of a server that answers twice.
 fn both_at(url: &str) -> [String; 2] {
     TRANSPORTS.map(|transport| plan_at(url, transport)).map(|plan| {
         let case = plan.cases[0].clone();
@@ -352,7 +352,7 @@ fn both_at(url: &str) -> [String; 2] {
     })
 }
 
-/// What came of a request, without what differs from run to run.
+/// The result of a request in a line, without values that differ between runs.
 pub(crate) fn came_to(outcome: Result<Sample, RequestError>) -> String {
     match outcome {
         Err(error) => error.kind.name().to_owned(),
@@ -378,12 +378,12 @@ pub(crate) fn chunked(stream: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_stream_cut_at_any_byte_comes_to_the_same_by_both_transports() {
+async fn a_stream_cut_at_any_byte_gives_the_same_result_by_both_transports() {
     let whole = chunked(STREAM);
     for end in 0..=whole.len() {
         let [stamped, reqwest] = both(&whole[..end]).await;
         assert_eq!(stamped, reqwest, "{:?}", String::from_utf8_lossy(&whole[..end]));
-        // What follows the end marker is only the end of the body.
+        // Only the end of the body follows the end marker.
         let is_whole = String::from_utf8_lossy(&whole[..end]).contains("data: [DONE]");
         assert_eq!(stamped == "2 tokens in 2 events, stop, Some(\"c1\")", is_whole, "{stamped}");
     }
@@ -393,10 +393,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_stream_in_any_pieces_comes_to_the_same_by_both_transports(
+    fn a_stream_in_any_pieces_gives_the_same_result_by_both_transports(
         cuts in vec(any::<Index>(), 0..24),
     ) {
-        let whole = chunked(&of_many_sorts());
+        let whole = chunked(&mixed_stream());
         let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(whole.len())).collect();
         ends.extend([0, whole.len()]);
         ends.sort();
@@ -407,8 +407,8 @@ proptest! {
     }
 }
 
-/// With characters of several bytes, a comment, and events that end in each way there is.
-fn of_many_sorts() -> String {
+/// A stream with multi-byte characters, a comment, and both kinds of line ends.
+fn mixed_stream() -> String {
     let token = |text: &str| {
         format!(
             "data: {{\"id\":\"c1\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}"
@@ -423,7 +423,7 @@ fn of_many_sorts() -> String {
     )
 }
 
-/// A server that answers each connection once and closes it, without a word of it in the answer.
+/// A server that answers each connection once and closes it without announcing the close.
 fn closes_silently(requests: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
@@ -439,7 +439,7 @@ fn closes_silently(requests: usize) -> String {
 }
 
 #[tokio::test]
-async fn no_request_crosses_with_the_close_of_a_kept_connection() {
+async fn no_request_is_lost_when_the_server_closes_a_kept_connection() {
     const REQUESTS: usize = 20;
     for transport in TRANSPORTS {
         let plan = plan_at(&closes_silently(REQUESTS), transport);
@@ -471,12 +471,12 @@ async fn a_body_that_ends_with_the_connection_ends_when_it_does() {
             .await
             .outcome
             .unwrap();
-        // The server closes a tenth of a second after its last token, and not before.
+        // The server closes the connection 100 ms after the last token.
         assert!(sample.end - sample.last_token() >= Duration::from_millis(90), "{sample:?}");
     }
 }
 
-/// Wants nothing after a while.
+/// Cancels the answer after 100 ms.
 struct Impatient(Instant);
 
 impl Follow for Impatient {
@@ -486,7 +486,7 @@ impl Follow for Impatient {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_wanted_any_more_is_not_waited_for() {
+async fn a_cancelled_answer_ends_at_once() {
     for begun in ["", "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: ping\n\n"] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("a port"));
@@ -505,7 +505,7 @@ async fn an_answer_that_is_not_wanted_any_more_is_not_waited_for() {
             let (client, follow) = (client(case, None), Impatient(Instant::now()));
             let answer = load::run(case, &load::PromptSizer::default(), &client, &follow).await;
             let error = answer.outcome.unwrap_err();
-            // Were it waited for, a limit would end it.
+            // Without the cancellation, a timeout would end it.
             assert_eq!(error.kind.name(), "interrupted", "{error}");
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use llm_stream_bench::{
-    config::{Connection, TokenCount},
+    config::{ConnectionMode, TokenCount},
     plan::{Timeouts, Transport},
 };
 use llm_stream_client::{
@@ -236,7 +236,7 @@ fn client(url: &str, transport: Transport) -> Client {
         api_key: None,
         timeouts: Timeouts::default(),
         transport,
-        connection: Connection::Cold,
+        connection: ConnectionMode::Cold,
         protocol: protocol::ALL[0],
         route: &ConnectOptions::default(),
     })

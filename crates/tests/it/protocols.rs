@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, fs, path::Path, t
 use clap::Parser as _;
 use llm_stream_bench::{
     cli::Cli,
-    config::{Config, Connection, TokenCount},
+    config::{Config, ConnectionMode, TokenCount},
     load,
     plan::{Endpoint, Plan, Secret, Timeouts, Transport},
 };
@@ -822,12 +822,12 @@ fn each_protocol_sends_its_headers_and_the_key_as_it_wants_it() {
             api_key: Some(&key),
             timeouts: Timeouts::default(),
             transport: Transport::Reqwest,
-            connection: Connection::Warm,
+            connection: ConnectionMode::Warm,
             protocol: *protocol,
             route: &ConnectOptions::default(),
         })
         .unwrap();
-        assert_eq!(client.secrets().hidden_in("a s3cret-key"), "a ***", "{}", protocol.name());
+        assert_eq!(client.redactor().redact("a s3cret-key"), "a ***", "{}", protocol.name());
         assert!(!format!("{client:?}").contains("s3cret"));
         let _ = runtime.block_on(client.send("{}".into(), &NoWatch));
         let sent = runtime.block_on(server.received_requests()).unwrap();

@@ -1,5 +1,4 @@
-//! What a run carries and nobody is to see, looked for in all that it leaves behind; and that it
-//! arrives where it is to.
+//! Secrets are sent to their servers and appear in no output: files, messages or recordings.
 
 use std::{
     fs,
@@ -19,18 +18,18 @@ use crate::{
     servers::repeats,
 };
 
-/// An endpoint that puts what it was sent into its answers, and keeps it.
-struct Parrot {
+/// An endpoint that quotes the head of each request in its answer, and keeps it.
+struct EchoServer {
     address: SocketAddr,
-    heard: Arc<Mutex<Vec<String>>>,
+    received: Arc<Mutex<Vec<String>>>,
 }
 
-impl Parrot {
+impl EchoServer {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let heard = Arc::<Mutex<Vec<String>>>::default();
-        let kept = heard.clone();
+        let received = Arc::<Mutex<Vec<String>>>::default();
+        let kept = received.clone();
         thread::spawn(move || {
             for socket in listener.incoming() {
                 let (mut socket, kept) = (socket.unwrap(), kept.clone());
@@ -49,37 +48,37 @@ impl Parrot {
                 let _ = socket.write_all(answer.as_bytes());
             }
         });
-        Self { address, heard }
+        Self { address, received }
     }
 
-    fn heard(&self) -> Vec<String> {
-        self.heard.lock().unwrap().clone()
+    fn received(&self) -> Vec<String> {
+        self.received.lock().unwrap().clone()
     }
 }
 
-/// `head` in an error, or in a stream: as a token, as an id, as the reason of its end.
+/// `head` in an error, or in a stream as token, id and finish reason.
 fn answer(head: &str, in_stream: bool) -> String {
-    let said = forms(head).map(|form| serde_json::Value::from(form).to_string());
-    let said = [said[0].as_str(), &said[1], &said[2], &escaped(head)].map(|said| {
-        let inner = &said[1..said.len() - 1];
+    let quoted = forms(head).map(|form| serde_json::Value::from(form).to_string());
+    let quoted = [quoted[0].as_str(), &quoted[1], &quoted[2], &escaped(head)].map(|quoted| {
+        let inner = &quoted[1..quoted.len() - 1];
         inner.to_owned()
     });
-    let said = format!("\"{}\"", said.join(" "));
+    let quoted = format!("\"{}\"", quoted.join(" "));
     if !in_stream {
-        let body = format!("{{\"error\":{{\"message\":{said}}}}}");
+        let body = format!("{{\"error\":{{\"message\":{quoted}}}}}");
         let length = body.len();
         return format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {length}\r\n\r\n{body}");
     }
     format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
-         data: {{\"id\":{said},\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{said}}}}}]}}\n\n\
-         data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"b\"}},\"finish_reason\":{said}}}]}}\n\n\
+         data: {{\"id\":{quoted},\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{quoted}}}}}]}}\n\n\
+         data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"b\"}},\"finish_reason\":{quoted}}}]}}\n\n\
          data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":2}}}}\n\n\
          data: [DONE]\n\n"
     )
 }
 
-/// `head` as it is, as a part of a URL, and with its values in Base64.
+/// `head` in plain, URL-encoded, and with its values in Base64.
 fn forms(head: &str) -> [String; 3] {
     let values = head.lines().filter_map(|line| line.split_once(": "));
     let in_base64: Vec<_> = values.map(|(_, value)| BASE64_STANDARD.encode(value)).collect();
@@ -93,7 +92,7 @@ fn forms(head: &str) -> [String; 3] {
     [head.to_owned(), in_url, in_base64.join(" ")]
 }
 
-/// `head` in JSON, with all escaped that one may escape, in several ways.
+/// `head` with every character escaped that may be escaped, in several ways.
 fn escaped(head: &str) -> String {
     let escape = |(place, character): (usize, char)| match (character, place % 4) {
         (letter, _) if letter.is_ascii_alphanumeric() => letter.to_string(),
@@ -114,7 +113,7 @@ const KEYS: [(&str, &str); 5] = [
     ("LLM_TEST_BASIC", "ZWNobzpodXNoLWh1c2g="),
 ];
 
-/// What of each must not be found anywhere, also not in another form.
+/// Parts of the secrets that no output may contain, in any form.
 const TRACES: [&str; 12] = [
     "alpha-0123",
     "bravo",
@@ -124,28 +123,28 @@ const TRACES: [&str; 12] = [
     "dXNlcjpmdWxjcnVtOkAvMjQ2ODA",
     "ZWNobzpodXNo",
     "written-out",
-    // What is left of a key of which one character is not found.
+    // The rest of a key of which one character was not recognized.
     "0123456789",
     "54321",
     "13579",
     "24680",
-    // `-alpha-`, as it stands in the Base64 of `Bearer sk-alpha-0123456789`.
+    // `-alpha-` in the Base64 of `Bearer sk-alpha-0123456789`.
     "LWFscGhhLT",
 ];
 
-/// Whether `trace` is in `text`. Times have digits too: those of a key are a short number.
+/// Whether `trace` is in `text`. The digits of a key are a short number, unlike those of a time.
 fn holds(text: &str, trace: &str) -> bool {
     if !trace.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.contains(trace);
     }
-    // Two digits more, as of a blank that is escaped in a URL.
+    // Up to two digits more: those of a blank that is escaped in a URL.
     let numbers = text.split(|ch: char| !ch.is_ascii_digit() && ch != '.');
     let mut short = numbers.filter(|number| number.len() <= trace.len() + 2);
     short.any(|number| !number.contains('.') && number.contains(trace))
 }
 
 #[test]
-fn the_digits_of_a_key_are_told_from_those_of_a_time() {
+fn the_digits_of_a_key_are_distinguished_from_those_of_a_time() {
     for text in ["key=13579&", "%3D13579", "\"***13579\"", "%2013579", "13579"] {
         assert!(holds(text, "13579"), "{text}");
     }
@@ -154,8 +153,8 @@ fn the_digits_of_a_key_are_told_from_those_of_a_time() {
     }
 }
 
-fn config(parrot: &Parrot) -> String {
-    let address = parrot.address;
+fn config(server: &EchoServer) -> String {
+    let address = server.address;
     let secrets = "    api_key_env: LLM_TEST_KEY
     headers: { x-key: \"Token ${LLM_TEST_HEADER}\", x-service-token: \"written-out-1\", x-plain: \"shown-1\" }
     query: { api-version: \"2024-10-21\", key: \"${LLM_TEST_QUERY}\", token: written-out-2 }
@@ -179,7 +178,7 @@ fn config(parrot: &Parrot) -> String {
     config
 }
 
-/// A run with everything that it can leave behind.
+/// A run with all outputs.
 fn run(bench: &Bench) -> Ran {
     let mut command = bench.command(&[
         "--record",
@@ -199,7 +198,7 @@ fn run(bench: &Bench) -> Ran {
     ran(command.env("GITHUB_STEP_SUMMARY", bench.folder.path().join("step.md")))
 }
 
-/// Each file under `folder` with what is in it.
+/// The files under `folder` with their contents.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -214,13 +213,13 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_run_leaves_no_key_behind() {
-    let parrot = Parrot::start();
-    let bench = Bench::new(&config(&parrot));
+    let server = EchoServer::start();
+    let bench = Bench::new(&config(&server));
     let ran = run(&bench);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
     let rows = bench.results();
-    let told = rows.iter().filter(|row| row[12].is_empty()).count();
-    assert_eq!((rows.len(), told), (8, 4), "each is refused once: {rows:?}\n{}", ran.stderr);
+    let valid = rows.iter().filter(|row| row[12].is_empty()).count();
+    assert_eq!((rows.len(), valid), (8, 4), "each is refused once: {rows:?}\n{}", ran.stderr);
     let mut left = files(bench.folder.path());
     left.retain(|(name, _)| !name.ends_with("configs.yaml"));
     let names: Vec<_> = left.iter().map(|(name, _)| name.rsplit('/').next().unwrap()).collect();
@@ -234,7 +233,7 @@ fn a_run_leaves_no_key_behind() {
         for trace in TRACES {
             assert!(!holds(&text, trace), "`{trace}` is in {name}:\n{text}");
         }
-        // Values that are not secrets are there.
+        // Other values are shown.
         if name.ends_with(".jsonl") {
             assert!(text.contains("shown-1") || name.contains("basic"), "{name}:\n{text}");
         }
@@ -242,7 +241,7 @@ fn a_run_leaves_no_key_behind() {
 }
 
 #[test]
-fn a_name_that_the_user_chose_makes_no_value_a_secret() {
+fn a_name_chosen_by_the_user_does_not_make_a_value_secret() {
     const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
     let names = [
         "Mixtral-8x-7B",
@@ -274,7 +273,7 @@ fn a_name_that_the_user_chose_makes_no_value_a_secret() {
         assert!(!ran.stderr.contains("***"), "{}", ran.stderr);
         assert!(ran.stderr.contains("77") || ran.stderr.contains("hf_rows"), "{}", ran.stderr);
     }
-    // What is a secret stays one, also where it does not belong.
+    // A secret in an invalid place is masked, too.
     for settings in [
         "headers: { sessionToken: hunter2 }, query: x",
         "query: { clientSecret: hunter2 }, headers: x",
@@ -293,29 +292,29 @@ fn a_name_that_the_user_chose_makes_no_value_a_secret() {
 }
 
 #[test]
-fn the_password_of_the_environments_proxy_is_not_told() {
-    let parrot = Parrot::start();
+fn the_password_of_the_proxy_in_the_environment_is_masked() {
+    let server = EchoServer::start();
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: p, text: hi }]\nmodels:\n  m:\n    \
          base_url: \"http://model.invalid\"\n    transport: reqwest\n",
     );
-    // With its scheme and without.
+    // With and without a scheme.
     for scheme in ["http://", ""] {
         let mut command = bench.command(&["--no-warmup", "--record", "kept"]);
-        let proxy = format!("{scheme}user:fulcrum%3A24680@{}", parrot.address);
+        let proxy = format!("{scheme}user:fulcrum%3A24680@{}", server.address);
         let ran = ran(command.env("http_proxy", proxy));
         assert!(ran.stderr.contains("401 Unauthorized"), "{}", ran.stderr);
         let mut left = files(bench.folder.path());
         left.extend([("stdout".into(), ran.stdout.into()), ("stderr".into(), ran.stderr.into())]);
         for (name, bytes) in left {
             let text = String::from_utf8_lossy(&bytes);
-            // The last one is of `user:fulcrum:24680` in Base64.
+            // The last one is `user:fulcrum:24680` in Base64.
             for trace in ["fulcrum", "24680", "dXNlcjpmdWxjcnVtOjI0Njgw"] {
                 assert!(!holds(&text, trace), "`{trace}` is in {name}:\n{text}");
             }
         }
     }
-    assert!(parrot.heard().iter().any(|head| head.contains("dXNlcjpmdWxjcnVtOjI0Njgw")));
+    assert!(server.received().iter().any(|head| head.contains("dXNlcjpmdWxjcnVtOjI0Njgw")));
 }
 
 #[test]
@@ -336,22 +335,22 @@ fn a_key_that_is_a_word_or_a_number_does_not_show_where_a_message_is_cut() {
         ));
         let ran = ran(bench.command(&["--no-warmup"]).env("LLM_TEST_KEY", key));
         assert!(ran.stderr.contains("no no no"), "{}", ran.stderr);
-        let told =
+        let output =
             fs::read_to_string(bench.folder.path().join("results.csv")).unwrap() + &ran.stderr;
-        assert!(!told.contains(&key[..8]), "{told}");
+        assert!(!output.contains(&key[..8]), "{output}");
     }
 }
 
 #[test]
-fn keys_arrive_where_they_are_to() {
-    let parrot = Parrot::start();
-    let bench = Bench::new(&config(&parrot));
+fn keys_are_sent_to_their_servers() {
+    let server = EchoServer::start();
+    let bench = Bench::new(&config(&server));
     run(&bench);
     let query = "api-version=2024-10-21&key=charlie%26%3F%25%2F%3D13579&token=written-out-2";
     let own = format!("POST /openai/deployments/d/chat/completions?{query} HTTP/1.1\r\n");
     let proxied = format!("POST http://model.invalid/v1/chat/completions?{query} HTTP/1.1\r\n");
     let mut counts = [0; 3];
-    for head in parrot.heard() {
+    for head in server.received() {
         if head.starts_with(&own) || head.starts_with(&proxied) {
             assert!(head.contains("authorization: Bearer sk-alpha-0123456789"), "{head}");
             assert!(head.contains("x-key: Token bravo/+=9876 54321"), "{head}");
@@ -367,35 +366,35 @@ fn keys_arrive_where_they_are_to() {
             counts[2] += 1;
         }
     }
-    // Two prompts each, and a warm-up.
+    // Two prompts and a warm-up each.
     assert_eq!(counts, [6, 3, 3]);
 }
 
 #[test]
-fn a_variable_that_is_not_set_is_told_with_its_place_where_it_is_needed() {
-    let parrot = Parrot::start();
-    let bench = Bench::new(&config(&parrot));
+fn an_unset_variable_is_reported_with_its_place_if_it_is_needed() {
+    let server = EchoServer::start();
+    let bench = Bench::new(&config(&server));
     let mut command = bench.command(&["--no-warmup"]);
     command.env("LLM_TEST_KEY", "sk-alpha-0123456789").env("LLM_TEST_PASSWORD", "  ");
     let ran_all = ran(&mut command);
     assert_eq!(ran_all.code, Some(2), "{}", ran_all.stderr);
-    let told = ran_all.stderr.replace(&parrot.address.to_string(), "ADDRESS");
-    insta::assert_snapshot!(told);
-    assert_eq!(parrot.heard().len(), 0);
-    // The others are not asked for theirs.
+    let stderr = ran_all.stderr.replace(&server.address.to_string(), "ADDRESS");
+    insta::assert_snapshot!(stderr);
+    assert_eq!(server.received().len(), 0);
+    // Models that are not selected need no variables.
     let mut command = bench.command(&["--no-warmup", "basic"]);
     let ran_one = ran(command.env("LLM_TEST_BASIC", "ZWNobzpodXNoLWh1c2g="));
     assert_eq!(ran_one.code, Some(101), "{}", ran_one.stderr);
-    assert_eq!(parrot.heard().len(), 2, "{}", ran_one.stderr);
-    // Nor is smoke mode, which asks nobody.
+    assert_eq!(server.received().len(), 2, "{}", ran_one.stderr);
+    // Smoke mode needs none: it sends no request.
     let smoke = ran(&mut bench.smoke(&[]));
     assert_eq!(smoke.code, Some(0), "{}{}", smoke.stdout, smoke.stderr);
 }
 
 #[test]
-fn no_proxy_is_gone_through_by_the_stamped_transport_nor_past_a_none() {
-    let parrot = Parrot::start();
-    let proxy = format!("http://{}", parrot.address);
+fn the_stamped_transport_and_proxy_none_use_no_proxy() {
+    let server = EchoServer::start();
+    let proxy = format!("http://{}", server.address);
     let config = |keys: &str| {
         format!(
             "runs: 1\nprompts: [{{ name: p, text: hi }}]\ndefaults: {{ proxy: \"{proxy}\" }}\n\
@@ -405,7 +404,7 @@ fn no_proxy_is_gone_through_by_the_stamped_transport_nor_past_a_none() {
     let run = |bench: &Bench| ran(bench.command(&["--no-warmup"]).env("http_proxy", &proxy));
     let refused = run(&Bench::new(&config("transport: stamped")));
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
-    insta::assert_snapshot!(refused.stderr.replace(&parrot.address.to_string(), "ADDRESS"));
+    insta::assert_snapshot!(refused.stderr.replace(&server.address.to_string(), "ADDRESS"));
     let bench = Bench::new(&config("proxy: none"));
     let ran = run(&bench);
     assert!(
@@ -414,17 +413,17 @@ fn no_proxy_is_gone_through_by_the_stamped_transport_nor_past_a_none() {
         ran.stderr
     );
     assert!(!ran.stderr.contains("note: `transport"), "{}", ran.stderr);
-    assert_eq!(parrot.heard().len(), 0);
+    assert_eq!(server.received().len(), 0);
 }
 
 #[test]
-fn what_is_no_secret_is_shown_and_recordings_can_be_read_again() {
-    let parrot = Parrot::start();
+fn other_values_are_shown_and_recordings_can_be_read_again() {
+    let server = EchoServer::start();
     let bench = Bench::new(&format!(
         "runs: 1\nprompts: [{{ name: told, text: in-stream }}]\nmodels:\n  m:\n    \
          base_url: \"http://{}\"\n    api_key_env: LLM_TEST_KEY\n    \
          headers: {{ x-env: \"content\", x-plain: \"shown-everywhere\", x-auth-token: \"finish_reason\" }}\n",
-        parrot.address
+        server.address
     ));
     for (key, shows) in [("choices", true), ("content", true), ("sk-alpha-0123456789", false)] {
         let mut command = bench.command(&["--no-warmup", "--record", "kept"]);

@@ -1,4 +1,4 @@
-//! The bench target against a server that speaks TLS, with a certificate made for the test.
+//! The bench target against TLS servers with certificates that the test creates.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ const EVENTS: [&str; 3] = [
     "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
 ];
 
-/// A server on `localhost` that answers every request, and its certificate as PEM.
+/// Starts a server on `localhost` that answers every request; returns its port and certificate.
 fn server() -> (u16, String) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
@@ -102,7 +102,7 @@ fn both_transports_measure_over_tls_and_keep_the_connection() {
 }
 
 #[test]
-fn a_certificate_that_nobody_vouches_for_is_a_tls_failure() {
+fn an_untrusted_certificate_is_a_tls_failure() {
     let (port, _) = server();
     let bench = Bench::new(&config(port));
     let ran = bench.run(&["--no-warmup"]);
@@ -115,7 +115,7 @@ fn a_certificate_that_nobody_vouches_for_is_a_tls_failure() {
 }
 
 #[test]
-fn a_server_that_speaks_no_tls_is_a_tls_failure() {
+fn a_server_without_tls_is_a_tls_failure() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -134,7 +134,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// What two requests to an endpoint come to, one after the other.
+/// The results of two requests, one after the other.
 fn outcomes(url: &str, route: &ConnectOptions, transport: &str) -> Vec<String> {
     let plan = plan_at(url, transport);
     let case = &plan.cases[0];
@@ -150,7 +150,7 @@ fn outcomes(url: &str, route: &ConnectOptions, transport: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_answer_of_the_simulated_endpoint_comes_to_the_same_over_tls() {
+fn every_answer_of_the_simulated_endpoint_gives_the_same_result_over_tls() {
     let faults = [
         None,
         Some(FaultKind::Status(503)),
@@ -189,23 +189,23 @@ fn every_answer_of_the_simulated_endpoint_comes_to_the_same_over_tls() {
     }
 }
 
-/// What comes of `STREAM` when it is whole.
+/// The result of the complete `STREAM`.
 const WHOLE: &str = "2 tokens in 2 events, stop, Some(\"c1\")";
 
-/// How a connection ends.
+/// The end of a connection.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// As TLS wants it.
-    Told,
-    /// The same, and bytes behind it.
+    /// With `close_notify`.
+    Closed,
+    /// With `close_notify` and bytes after it.
     Followed,
-    /// Without a word.
+    /// Without `close_notify`.
     Cut,
     /// Within the last record.
     Torn,
 }
 
-/// A server that gives each connection one of these answers, in their order.
+/// A server that sends these answers in order, one per connection.
 fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("https://{}", listener.local_addr().expect("a port"));
@@ -222,7 +222,7 @@ fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
                 }
             }
             server.writer().write_all(&answer).expect("room");
-            if matches!(end, End::Told | End::Followed) {
+            if matches!(end, End::Closed | End::Followed) {
                 server.send_close_notify();
             }
             let mut sealed = Vec::new();
@@ -231,12 +231,12 @@ fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
             }
             match end {
                 End::Torn => drop(sealed.pop()),
-                // More than TLS takes in one go, or it would be gone before the end is understood.
+                // More than one TLS read, so that bytes are left when `close_notify` is processed.
                 End::Followed => sealed.resize(sealed.len() + 40_000, 0x17),
-                End::Told | End::Cut => {}
+                End::Closed | End::Cut => {}
             }
             let _ = socket.write_all(&sealed);
-            // All that the client sent has to be read, or the close is a reset.
+            // The whole request has to be read, or the close is a reset.
             let _ = socket.shutdown(std::net::Shutdown::Write);
             while socket.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {}
         }
@@ -245,13 +245,13 @@ fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
 }
 
 #[test]
-fn a_stream_that_is_cut_anywhere_over_tls_comes_to_the_same_by_both_transports() {
+fn a_stream_cut_anywhere_over_tls_gives_the_same_result_by_both_transports() {
     let (tls, certificate) = sim::self_signed().expect("a certificate");
     let route = ConnectOptions::trusting([certificate]);
     let until_close = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{STREAM}");
     let mut answers = Vec::new();
     for whole in [chunked(STREAM), until_close.into_bytes()] {
-        for end in [End::Told, End::Cut, End::Torn] {
+        for end in [End::Closed, End::Cut, End::Torn] {
             let lengths = (0..whole.len()).step_by(13).chain([whole.len()]);
             answers.extend(lengths.map(|length| (whole[..length].to_vec(), end)));
         }
@@ -272,30 +272,30 @@ fn a_stream_that_is_cut_anywhere_over_tls_comes_to_the_same_by_both_transports()
     for ((answer, end), (stamped, reqwest)) in answers.iter().zip(stamped.iter().zip(&reqwest)) {
         assert_eq!(stamped, reqwest, "{end:?} {:?}", String::from_utf8_lossy(answer));
     }
-    // Whole are those with their end marker, with TLS's own end and without: anyone may have closed
-    // the connection, but these say themselves that nothing is missing.
+    // An answer with its end marker is complete, with `close_notify` and without: an attacker may have
+    // cut the connection, but nothing is missing.
     let is_whole = |answer: &[u8]| String::from_utf8_lossy(answer).contains("data: [DONE]");
     let mut whole = 0;
     for ((answer, end), came_to) in answers.iter().zip(&stamped) {
         let text = String::from_utf8_lossy(answer);
         match end {
-            End::Told | End::Cut if is_whole(answer) => {
+            End::Closed | End::Cut if is_whole(answer) => {
                 whole += 1;
                 assert_eq!(came_to, WHOLE, "{end:?} {text:?}");
             }
-            // What ends by itself and is closed properly may lack its mark.
-            End::Told => {}
+            // An answer that ends with a proper close may lack its end marker.
+            End::Closed => {}
             _ => assert_eq!(came_to, "broken", "{end:?} {text:?}"),
         }
     }
-    assert!(whole > 4, "some end between the end marker and the end of the body: {whole}");
+    assert!(whole > 4, "some are cut between the end marker and the end of the body: {whole}");
 }
 
 #[test]
-fn what_follows_tls_s_own_end_is_nothing() {
+fn bytes_after_close_notify_are_ignored() {
     let (tls, certificate) = sim::self_signed().expect("a certificate");
     let (ended, all) = mpsc::channel();
-    // A request that never ends would hold up the test's own thread.
+    // On its own thread: a request that never ends would block the test.
     thread::spawn(move || {
         let route = ConnectOptions::trusting([certificate]);
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
@@ -303,7 +303,7 @@ fn what_follows_tls_s_own_end_is_nothing() {
         let cut = chunked(STREAM)[..200].to_vec();
         for answer in whole.into_iter().chain([cut]) {
             for transport in TRANSPORTS {
-                // Twice by one client, which is not to use the connection again.
+                // Twice by one client, which must not reuse the connection.
                 let answers = vec![(answer.clone(), End::Followed); 2];
                 ended.send(outcomes(&answering(answers, tls.clone()), &route, transport)).unwrap();
             }
@@ -316,7 +316,7 @@ fn what_follows_tls_s_own_end_is_nothing() {
 }
 
 #[test]
-fn serve_speaks_tls_with_the_certificate_that_it_is_given() {
+fn serve_uses_the_given_certificate() {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
     let folder = tempfile::tempdir().unwrap();
@@ -345,7 +345,7 @@ fn serve_speaks_tls_with_the_certificate_that_it_is_given() {
 }
 
 #[test]
-fn serve_says_what_is_wrong_with_a_certificate() {
+fn serve_explains_an_unusable_certificate() {
     let make = || generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let (one, other) = (make(), make());
     let folder = tempfile::tempdir().unwrap();
@@ -354,7 +354,7 @@ fn serve_says_what_is_wrong_with_a_certificate() {
     file("key.pem", &one.signing_key.serialize_pem());
     file("other.pem", &other.signing_key.serialize_pem());
     file("notes.txt", "no certificate");
-    let mut told = String::new();
+    let mut stderr = String::new();
     for (certificate, key) in [
         ("missing.pem", "key.pem"),
         ("notes.txt", "key.pem"),
@@ -367,7 +367,7 @@ fn serve_says_what_is_wrong_with_a_certificate() {
                 .args(["serve", "--listen", "127.0.0.1:0"])
                 .args(["--tls-cert", certificate, "--tls-key", key]));
         assert_eq!(ran.code, Some(2), "{}", ran.stderr);
-        told += &ran.stderr;
+        stderr += &ran.stderr;
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(stderr);
 }

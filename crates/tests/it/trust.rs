@@ -1,4 +1,4 @@
-//! Whom the bench target trusts over TLS, who it is there, and what it says when that fails.
+//! Trusted certificates, client certificates, and the messages when TLS fails.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use rustls::{
 
 use crate::bench::{Bench, Ran};
 
-/// A CA, and what it signs.
+/// A certificate authority.
 struct Ca {
     certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -61,12 +61,12 @@ fn endpoint(tls: Arc<ServerConfig>) -> Simulator {
     Simulator::over_tls("127.0.0.1:0".parse().unwrap(), script, &OpenAiChat, tls).unwrap()
 }
 
-fn speaking(signed: &Signed) -> Simulator {
+fn serving(signed: &Signed) -> Simulator {
     endpoint(sim::server_tls(signed.chain(), signed.key()).unwrap())
 }
 
-/// An endpoint that serves those alone whom `ca` has signed.
-fn needed(ca: &Ca, signed: &Signed) -> Simulator {
+/// An endpoint that requires a client certificate of `ca`.
+fn requiring_certificate(ca: &Ca, signed: &Signed) -> Simulator {
     let mut roots = RootCertStore::empty();
     roots.add(ca.certificate.der().clone()).unwrap();
     let provider = Arc::new(ring::default_provider());
@@ -80,7 +80,7 @@ fn needed(ca: &Ca, signed: &Signed) -> Simulator {
     endpoint(Arc::new(config.unwrap()))
 }
 
-/// A folder whose config asks an endpoint by both transports; `keys` are in `defaults`.
+/// Runs a config with both transports against an endpoint; `keys` are in `defaults`.
 fn asking(url: &str, keys: &str, files: &[(&str, String)]) -> (Bench, Ran) {
     let bench = Bench::new(&format!(
         "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
@@ -103,9 +103,9 @@ fn at(simulator: &Simulator, scheme: &str, host: &str) -> String {
 const CA_FILE: &str = "ca_file: certs/ca.pem";
 
 #[test]
-fn a_ca_file_makes_its_servers_trusted() {
+fn ca_file_adds_a_trusted_ca() {
     let ca = Ca::new("ours");
-    let simulator = speaking(&ca.sign("localhost", 2999));
+    let simulator = serving(&ca.sign("localhost", 2999));
     let files = [("ca.pem", ca.certificate.pem())];
     let (bench, ran) = asking(&at(&simulator, "https", "localhost"), CA_FILE, &files);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -113,25 +113,25 @@ fn a_ca_file_makes_its_servers_trusted() {
 }
 
 #[test]
-fn a_servers_own_certificate_may_be_named_though_it_is_a_ca() {
+fn ca_file_may_be_the_certificate_of_the_server_though_it_is_a_ca() {
     // As `openssl req -x509` makes them.
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
     let signed = Signed { certificate: params.self_signed(&key).unwrap(), key };
-    let simulator = speaking(&signed);
+    let simulator = serving(&signed);
     let url = at(&simulator, "https", "localhost");
     let files = [("ca.pem", signed.certificate.pem())];
     let (_, ran) = asking(&url, CA_FILE, &files);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let (_, ran) = asking(&at(&simulator, "https", "127.0.0.1"), CA_FILE, &files);
-    assert_eq!(ran.code, Some(101), "another name is another server: {}", ran.stderr);
+    assert_eq!(ran.code, Some(101), "the certificate has another name: {}", ran.stderr);
 }
 
 #[test]
-fn a_server_that_wants_to_know_who_asks_is_shown_a_certificate() {
+fn client_cert_is_sent_to_a_server_that_requires_one() {
     let ca = Ca::new("ours");
-    let simulator = needed(&ca, &ca.sign("localhost", 2999));
+    let simulator = requiring_certificate(&ca, &ca.sign("localhost", 2999));
     let us = ca.sign("bench", 2999);
     let files = [
         ("ca.pem", ca.certificate.pem()),
@@ -149,8 +149,8 @@ fn a_server_that_wants_to_know_who_asks_is_shown_a_certificate() {
 }
 
 #[test]
-fn whoever_answers_is_trusted_where_that_is_asked_for_and_each_run_says_so() {
-    let simulator = speaking(&Ca::new("theirs").sign("elsewhere", 2000));
+fn insecure_tls_accepts_any_certificate_and_each_run_warns() {
+    let simulator = serving(&Ca::new("theirs").sign("elsewhere", 2000));
     let (_, ran) = asking(&at(&simulator, "https", "localhost"), "insecure_tls: true", &[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let warnings: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("warning:")).collect();
@@ -158,11 +158,11 @@ fn whoever_answers_is_trusted_where_that_is_asked_for_and_each_run_says_so() {
 }
 
 #[test]
-fn a_failure_of_tls_says_what_would_mend_it() {
+fn a_tls_failure_has_a_hint() {
     let ca = Ca::new("ours");
-    let good = speaking(&ca.sign("localhost", 2999));
-    let old = speaking(&ca.sign("localhost", 2000));
-    let wants = needed(&ca, &ca.sign("localhost", 2999));
+    let good = serving(&ca.sign("localhost", 2999));
+    let old = serving(&ca.sign("localhost", 2000));
+    let wants = requiring_certificate(&ca, &ca.sign("localhost", 2999));
     let stranger = Ca::new("theirs").sign("bench", 2999);
     let plain = Simulator::start(Script::default(), &OpenAiChat).unwrap();
     let files = [
@@ -171,29 +171,29 @@ fn a_failure_of_tls_says_what_would_mend_it() {
     ];
     let with_cert = format!("{CA_FILE}, client_cert: certs/us.pem");
     let cases = [
-        ("nobody vouches for it", &good, "https", "localhost", ""),
+        ("untrusted certificate", &good, "https", "localhost", ""),
         ("another name", &good, "https", "127.0.0.1", CA_FILE),
-        ("too old", &old, "https", "localhost", CA_FILE),
-        ("wants a certificate", &wants, "https", "localhost", CA_FILE),
-        ("wants another certificate", &wants, "https", "localhost", &with_cert),
-        ("speaks no TLS", &plain, "https", "localhost", ""),
+        ("expired", &old, "https", "localhost", CA_FILE),
+        ("requires a certificate", &wants, "https", "localhost", CA_FILE),
+        ("requires another certificate", &wants, "https", "localhost", &with_cert),
+        ("does not speak TLS", &plain, "https", "localhost", ""),
         ("speaks TLS", &good, "http", "localhost", ""),
     ];
-    let mut told = String::new();
+    let mut messages = String::new();
     for (what, simulator, scheme, host, keys) in cases {
         let (bench, ran) = asking(&at(simulator, scheme, host), keys, &files);
         assert_eq!(ran.code, Some(101), "{what}: {}", ran.stderr);
-        told += &format!("{what}\n");
+        messages += &format!("{what}\n");
         for row in bench.results() {
             let port = simulator.addr().unwrap().port().to_string();
             let mut message = row[12].replace(&port, "PORT");
-            // By how many seconds, and at which time.
+            // The time and the number of seconds vary.
             if let Some(start) = message.find("verification time") {
                 let end = message.find("seconds ago)").unwrap_or(start);
                 message.replace_range(start..end, "… ");
             }
-            told += &format!("  {}: {message}\n", &row[0]);
+            messages += &format!("  {}: {message}\n", &row[0]);
         }
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(messages);
 }

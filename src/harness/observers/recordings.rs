@@ -28,7 +28,7 @@ impl Observer for Recordings {
         };
         let name = unused(&file_name(name), &mut self.used);
         let path = self.folder.join(format!("{name}.jsonl"));
-        let file = redactor.hide(recording.clone()).to_jsonl();
+        let file = redactor.redact_recording(recording.clone()).to_jsonl();
         let written = fs::create_dir_all(&self.folder).and_then(|()| fs::write(&path, file));
         Ok(written.with_context(|| format!("failed to write {}", path.display()))?)
     }

@@ -1,4 +1,4 @@
-//! A connection: a stamping socket, with TLS over it or not.
+//! A connection: a timestamping socket, with or without TLS on top.
 
 use std::io::{self, Read as _, Write as _};
 
@@ -15,31 +15,31 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Begins to connect.
+    /// Starts to connect.
     pub(super) fn to(address: &Address) -> io::Result<Self> {
         Ok(Self { socket: TimedSocket::connect(address)?, tls: None })
     }
 
-    /// Whether the connection has been made; an error when it cannot be.
+    /// Whether the TCP connection is established. Fails if it cannot be.
     pub(super) fn is_connected(&self) -> io::Result<bool> {
         self.socket.stream.is_connected()
     }
 
-    /// Whether the TLS handshake is still to be done.
+    /// Whether the TLS handshake is incomplete.
     pub(super) fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// Whether nothing speaks against sending on a connection that was kept.
+    /// Whether a kept connection can carry a request: the server has neither closed it nor sent data.
     pub(super) fn is_open(&mut self, buffer: &mut [u8]) -> bool {
         loop {
             match self.socket.read(buffer) {
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
                 Ok(read) if read.bytes == 0 => return false,
-                // TLS sends session tickets unasked; HTTP sends nothing.
+                // A TLS server may send session tickets at any time; HTTP sends nothing.
                 Ok(read) => {
                     let bytes = &buffer[..read.bytes];
-                    if !self.tls.as_mut().is_some_and(|tls| takes_silently(tls, bytes)) {
+                    if !self.tls.as_mut().is_some_and(|tls| is_without_data(tls, bytes)) {
                         return false;
                     }
                 }
@@ -47,8 +47,8 @@ impl Connection {
         }
     }
 
-    /// Moves the TLS handshake on; whether anything moved.
-    pub(super) fn shake(&mut self) -> Result<bool, TlsError> {
+    /// Advances the TLS handshake; returns whether bytes were read or written.
+    pub(super) fn advance_handshake(&mut self) -> Result<bool, TlsError> {
         let Some(tls) = &mut self.tls else { return Ok(false) };
         let mut moved = false;
         while tls.wants_write() {
@@ -67,7 +67,7 @@ impl Connection {
             }
             let processed = tls.process_new_packets();
             if processed.is_err() {
-                // The server should learn why; it is gone if it does not.
+                // Sends the alert with the reason. The connection is lost in any case.
                 let _ = tls.write_tls(&mut self.socket.stream);
             }
             processed?;
@@ -75,15 +75,16 @@ impl Connection {
         Ok(moved)
     }
 
-    /// Encrypts the request where that is wanted; what is then left to write as it is.
+    /// Encrypts the request over TLS; returns the bytes that are left to write in plain.
     pub(super) fn seal(&mut self, request: Vec<u8>) -> io::Result<Vec<u8>> {
         let Some(tls) = &mut self.tls else { return Ok(request) };
+        // By default rustls buffers 64 KiB; a prompt may be longer.
         tls.set_buffer_limit(None);
         tls.writer().write_all(&request)?;
         Ok(Vec::new())
     }
 
-    /// Writes what the kernel takes; whether something is left.
+    /// Writes what the kernel accepts; returns whether bytes are left.
     pub(super) fn write(&mut self, rest: &mut &[u8]) -> io::Result<bool> {
         let blocks = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         while !rest.is_empty() {
@@ -103,8 +104,8 @@ impl Connection {
         Ok(false)
     }
 
-    /// The arrival of a read that is stamped like this. No byte of a TLS record can be decrypted
-    /// before the last one is there.
+    /// Narrows the arrival of a read that is exactly one TLS record: no byte of it can be decrypted
+    /// before its last byte arrives.
     pub(super) fn arrival(&self, bytes: &[u8], arrival: Arrival) -> Arrival {
         match self.tls.is_some() && arrival.is_exact && is_one_record(bytes) {
             true => Arrival { since: arrival.at, ..arrival },
@@ -112,9 +113,9 @@ impl Connection {
         }
     }
 
-    /// Whether parts of this read may have their own arrivals that matter: not if it seems to hold
-    /// one event and no more, which the stamp is of.
-    pub(super) fn needs_pieces(&self, bytes: &[u8], incoming: &Incoming) -> bool {
+    /// Whether parts of this read may have different arrivals that matter. A single event has one
+    /// arrival, the read's timestamp.
+    pub(super) fn needs_segments(&self, bytes: &[u8], incoming: &Incoming) -> bool {
         let is_one = match self.tls {
             Some(_) => is_one_record(bytes),
             None => is_one_event(bytes) && incoming.reader.head().is_some(),
@@ -122,19 +123,20 @@ impl Connection {
         !bytes.is_empty() && !is_one
     }
 
-    /// Takes one read: its first `pieces`, which have their own arrivals, and what is left of it.
-    pub(super) fn take_pieces(
+    /// Passes on one read: its first `segments` with their own arrivals, and the rest.
+    pub(super) fn take_segments(
         &mut self,
         mut bytes: &[u8],
-        pieces: &[(usize, Arrival)],
+        segments: &[(usize, Arrival)],
         mut arrival: Arrival,
         incoming: &mut Incoming,
     ) -> Result<(), TlsError> {
         let is_end = bytes.is_empty();
-        for (length, known) in pieces {
-            let piece;
-            (piece, bytes) = bytes.split_at(*length);
-            self.take(piece, *known, incoming)?;
+        for (length, known) in segments {
+            let segment;
+            (segment, bytes) = bytes.split_at(*length);
+            self.take(segment, *known, incoming)?;
+            // The rest of the read cannot have arrived before its earlier segments.
             arrival.since = arrival.since.max(known.at);
             arrival.at = arrival.at.max(known.at);
         }
@@ -144,7 +146,7 @@ impl Connection {
         }
     }
 
-    /// Takes bytes and their arrival; nothing read means that the server has closed.
+    /// Passes on bytes with their arrival. An empty read means that the server has closed.
     fn take(
         &mut self,
         bytes: &[u8],
@@ -161,7 +163,7 @@ impl Connection {
             None => incoming.take(bytes, arrival).map_err(TlsError::from),
             Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, arrival)),
         };
-        // What came before an error came.
+        // Bytes before an error are part of the recording.
         incoming.end_read(arrival);
         taken?;
         let closed = self.tls.as_mut().is_some_and(|tls| {
@@ -174,7 +176,7 @@ impl Connection {
     }
 }
 
-/// Whether these bytes end with an event of JSON and have no end of another one.
+/// Whether these bytes end with a JSON event and contain the end of no other.
 fn is_one_event(bytes: &[u8]) -> bool {
     let is_end = |end: &usize| {
         let line = &bytes[..*end];
@@ -185,17 +187,17 @@ fn is_one_event(bytes: &[u8]) -> bool {
     ends.next().is_some_and(is_last) && ends.next().is_none()
 }
 
-/// Whether these bytes are one record of TLS, and not the rest of one.
+/// Whether these bytes are exactly one TLS record.
 fn is_one_record(bytes: &[u8]) -> bool {
     let [20..=23, 3, _, high, low, rest @ ..] = bytes else { return false };
     rest.len() == usize::from(u16::from_be_bytes([*high, *low]))
 }
 
-/// Why a TLS connection failed.
+/// The reason why a TLS connection failed.
 pub(super) enum TlsError {
     Io(io::Error),
     Tls(rustls::Error),
-    /// What was decrypted is no answer.
+    /// The decrypted bytes are not a valid answer.
     Answer(RequestError),
 }
 
@@ -217,8 +219,8 @@ impl From<RequestError> for TlsError {
     }
 }
 
-/// Hands the plain text in `bytes` to `sink`, piece by piece. What follows TLS's own end is left
-/// out: it is nobody's, and TLS takes none of it.
+/// Decrypts `bytes` and passes the plain text to `sink`. Bytes after `close_notify` are ignored: they
+/// are not authenticated, and rustls does not accept them.
 fn decrypt(
     tls: &mut ClientConnection,
     mut bytes: &[u8],
@@ -236,8 +238,8 @@ fn decrypt(
     Ok(())
 }
 
-/// Whether `bytes` are TLS's own affair and the server has not closed.
-fn takes_silently(tls: &mut ClientConnection, bytes: &[u8]) -> bool {
+/// Whether `bytes` are TLS messages without data, and the server has not closed.
+fn is_without_data(tls: &mut ClientConnection, bytes: &[u8]) -> bool {
     let mut silent = true;
     let taken = decrypt(tls, bytes, |_| {
         silent = false;
@@ -252,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_event_is_told_from_several_and_from_parts() {
+    fn one_event_is_distinguished_from_several_and_from_parts() {
         let one: [&[u8]; 4] = [
             b"9\r\ndata: {}\n\n\r\n",
             b"data: {\"a\":1}\r\n\r\n",
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn one_record_is_told_from_several_and_from_parts() {
+    fn one_record_is_distinguished_from_several_and_from_parts() {
         assert!(is_one_record(&[23, 3, 3, 0, 2, 1, 1]));
         assert!(!is_one_record(&[23, 3, 3, 0, 2, 1]));
         assert!(!is_one_record(&[23, 3, 3, 0, 1, 1, 23, 3, 3, 0, 1, 1]));

@@ -1,4 +1,6 @@
-//! A response as it comes in.
+//! Builds the recording of one response while its bytes arrive.
+//!
+//! Parses only HTTP framing, and gives each chunk the bounds of its arrival.
 
 use std::{
     fmt,
@@ -13,16 +15,16 @@ use crate::{
     BODY_LIMIT, broke_off,
     clock::{Now, moment},
     ending::is_refusal_over,
-    http1::{Head, ResponseReader},
-    tap::Piece,
+    http1::{ResponseHead, ResponseReader},
+    tap::ReadSegment,
     too_long, unreadable,
 };
 
-/// How much of a body's chunks is allocated at once, bytes.
+/// Limits of the block that chunks share, bytes.
 const SMALLEST_BLOCK: usize = 1 << 10;
 const LARGEST_BLOCK: usize = 64 << 10;
 
-/// A response as it comes in.
+/// The response that is being received.
 pub(super) struct Incoming {
     origin: Instant,
     pub(super) reader: ResponseReader,
@@ -33,33 +35,34 @@ pub(super) struct Incoming {
     pub(super) last_read: Duration,
     uncertainty: Uncertainty,
     stamped_by: StampedBy,
-    /// Bytes after the answer's end, or the connection's end: it is not to be used again.
+    /// Whether the connection has ended, or bytes followed the answer: it cannot be reused.
     leftover: bool,
-    /// Whether the connection's end is the answer's, and anyone could have made it.
+    /// Whether the connection ended without `close_notify`, so that an attacker may have cut it.
     is_cut: bool,
 }
 
-/// When a read's bytes came, and whose clock says so.
+/// The arrival of a read, with bounds and the source of the timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrival {
-    /// When the last of them came.
+    /// The arrival of the last byte, at the latest.
     pub(super) at: Instant,
-    /// None of them came before this moment: the socket was empty.
+    /// The lower bound of all bytes: the socket was empty.
     pub(super) since: Instant,
     pub(super) by: StampedBy,
-    /// Whether the last of them came at `at`, rather than between `since` and `at`.
+    /// Whether the last byte arrived at `at`, rather than between `since` and `at`.
     pub(super) is_exact: bool,
 }
 
-/// A read may have been so late that its packets are looked up, if it holds several events.
+/// The distance of the bounds above which a read with several events is split at its packets.
 const LATE: Duration = Duration::from_micros(250);
 
-/// How long before a socket was empty a stamp of what it then got can be: the kernel takes a stamp
-/// before it hands the packet on.
+/// The time by which a correct timestamp can precede the lower bound: the kernel stamps a packet
+/// before the socket receives it.
 const HANDED_ON: Duration = Duration::from_millis(3);
 
 impl Arrival {
-    /// Of a read that ended `now`, with this stamp of the kernel, if any.
+    /// The arrival of a read that ended `now`. A kernel timestamp before the lower bound is wrong and
+    /// is replaced by `now`.
     pub(super) fn new(stamp: Option<Duration>, since: Instant, now: Now) -> Self {
         let by = if stamp.is_some() { StampedBy::Kernel } else { StampedBy::Program };
         let stamped = stamp.map(|stamp| moment(stamp, now));
@@ -69,36 +72,40 @@ impl Arrival {
         }
     }
 
-    /// Of the first parts of such a read; none if a stamp is of before the read.
-    pub(super) fn of_pieces(pieces: &[Piece], since: Instant, now: Now) -> Vec<(usize, Self)> {
+    /// The arrivals of a read's first segments, with their lengths. Empty if one precedes the lower
+    /// bound: then the packets are not those of the read.
+    pub(super) fn of_segments(
+        segments: &[ReadSegment],
+        since: Instant,
+        now: Now,
+    ) -> Vec<(usize, Self)> {
         let mut before = since;
-        let mut arrivals = Vec::with_capacity(pieces.len());
-        for piece in pieces {
-            let at = moment(piece.at, now);
+        let mut arrivals = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let at = moment(segment.at, now);
             if at + HANDED_ON < since {
                 return Vec::new();
             }
-            let since = if piece.is_exact { at } else { before };
+            let since = if segment.is_exact { at } else { before };
             let arrival = Self { at, since, by: StampedBy::Kernel, is_exact: true };
-            arrivals.push((piece.bytes, arrival));
+            arrivals.push((segment.bytes, arrival));
             before = at;
         }
         arrivals
     }
 
-    /// Whether the kernel's stamp cannot be true.
+    /// Whether the kernel gave a timestamp that cannot be true.
     pub(super) fn is_doubtful(&self) -> bool {
         self.by == StampedBy::Kernel && !self.is_exact
     }
 
-    /// Whether parts of the read may have arrived so much before its stamp that their packets are
-    /// looked up.
+    /// Whether parts of the read may have arrived so much earlier that splitting it is worth it.
     pub(super) fn is_late(&self) -> bool {
         self.at.saturating_duration_since(self.since) > LATE
     }
 }
 
-/// A connection's set-up.
+/// The duration of a connection's setup.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SetUp {
     /// DNS, TCP and TLS.
@@ -124,19 +131,19 @@ impl Incoming {
         }
     }
 
-    /// The arrival of the next read, as time since the start. Reads of what came in one piece share
-    /// a stamp, and each is moved by clocks of its own: time must not run backwards for that.
+    /// The arrival as time since the request, never before the previous one. Two reads of one packet
+    /// share a timestamp, but each maps it with its own reading of the clocks.
     fn since_start(&self, arrival: Arrival) -> Duration {
         arrival.at.saturating_duration_since(self.origin).max(self.last_read)
     }
 
-    /// How long before it an arrival can have been.
+    /// The distance of an arrival to its lower bound.
     fn uncertainty(&self, arrival: Arrival) -> Duration {
         let since = arrival.since.saturating_duration_since(self.origin);
         self.since_start(arrival).saturating_sub(since)
     }
 
-    /// The same of the last byte of a read: a kernel's stamp that can be true is its arrival.
+    /// The uncertainty of the last byte of a read: none with a plausible kernel timestamp.
     fn uncertainty_of_last(&self, arrival: Arrival) -> Duration {
         match arrival.is_exact {
             true => Duration::ZERO,
@@ -144,14 +151,14 @@ impl Incoming {
         }
     }
 
-    /// Takes a piece of a read. What of it is body is kept also when an error follows.
+    /// Parses bytes of a read. Their part of the body is kept also if an error follows.
     pub(super) fn take(&mut self, bytes: &[u8], arrival: Arrival) -> Result<(), RequestError> {
         self.make_room(bytes.len());
         let before = self.body.len();
         let taken = self.reader.push(bytes, &mut self.body);
         if self.headers_at.is_none() && self.reader.head().is_some() {
             self.headers_at = Some(self.since_start(arrival));
-            // Where nothing follows the headers, their end is the last byte.
+            // If nothing follows the head, its end is the last byte of the read.
             let is_last = self.body.is_empty() && bytes.ends_with(b"\n\r\n");
             self.uncertainty.headers = match is_last {
                 true => self.uncertainty_of_last(arrival),
@@ -172,8 +179,8 @@ impl Incoming {
         self.reader.head().is_some()
     }
 
-    /// Begins a block that the next chunks share, as large as what came before: a chunk has no
-    /// allocation of its own, and little is left over at the end.
+    /// Allocates a block for the next chunks, as large as the body so far. So few chunks need an
+    /// allocation, and little of the last block is unused.
     fn make_room(&mut self, bytes: usize) {
         if self.body.is_empty() && self.body.capacity() < bytes {
             let block = self.received.clamp(SMALLEST_BLOCK, LARGEST_BLOCK);
@@ -181,10 +188,10 @@ impl Incoming {
         }
     }
 
-    /// All that a read brought of the body is one chunk: it has one stamp.
+    /// Ends a read: its part of the body becomes one chunk, since it has one timestamp.
     ///
-    /// Whoever stamped the worst of them stamped the answer. The head does not count: the kernel
-    /// takes about a millisecond to begin, after the first socket has asked.
+    /// One program timestamp makes the whole recording program-timed. The head does not count: the
+    /// kernel starts to stamp about a millisecond after the first socket requests it.
     pub(super) fn end_read(&mut self, arrival: Arrival) {
         let uncertainty = self.uncertainty(arrival);
         self.uncertainty.end = self.uncertainty_of_last(arrival);
@@ -201,18 +208,18 @@ impl Incoming {
         }
     }
 
-    /// Whether this is a refusal of which nothing more is waited for.
+    /// Whether this is an HTTP error that counts as complete.
     pub(super) fn is_refusal_over(&self, now: Duration) -> bool {
         let head = self.reader.head();
         head.is_some_and(|head| is_refusal_over(head.status, self.last_read, now))
     }
 
-    /// Whether the connection may carry another request.
+    /// Whether the connection can carry another request.
     pub(super) fn keeps_alive(&self) -> bool {
         !self.leftover && self.reader.keeps_alive()
     }
 
-    /// The server has closed: the end of a body that says of no other.
+    /// Notes that the server has closed, which ends a body without length or chunks.
     pub(super) fn close(&mut self, arrival: Arrival) -> Result<(), RequestError> {
         self.leftover = true;
         self.uncertainty.end = self.uncertainty_of_last(arrival);
@@ -220,8 +227,8 @@ impl Incoming {
         self.reader.close().map_err(|error| unreadable(self.has_begun(), error))
     }
 
-    /// The same, over TLS and without its own end: only what was encrypted says that it was the server.
-    /// A body that says how it ends has not ended, and of another it is to be asked what it says.
+    /// Notes that a TLS connection ended without `close_notify`, so that an attacker may have cut it. A
+    /// body with a length or chunks is then incomplete; for another, see [`confirm`](Self::confirm).
     pub(super) fn cut(&mut self, arrival: Arrival) -> Result<(), RequestError> {
         self.is_cut = !self.reader.is_done();
         match self.is_cut && !self.reader.lasts_until_close() {
@@ -230,7 +237,7 @@ impl Incoming {
         }
     }
 
-    /// An error when the end may be anyone's, unless the body `has_ended` by what it says itself.
+    /// Fails if the connection was cut and the answer has no end marker of its protocol.
     pub(super) fn confirm(&self, has_ended: impl Fn(&[Chunk]) -> bool) -> Result<(), RequestError> {
         match self.is_cut && !has_ended(&self.chunks) {
             true => Err(self.unsealed()),
@@ -239,7 +246,7 @@ impl Incoming {
     }
 
     fn unsealed(&self) -> RequestError {
-        self.broken(&"it was closed without TLS's own end")
+        self.broken(&"it was closed without TLS close_notify")
     }
 
     pub(super) fn broken(&self, cause: &dyn fmt::Display) -> RequestError {
@@ -253,8 +260,8 @@ impl Incoming {
         ended_at: Duration,
         broken: Option<RequestError>,
     ) -> Result<Recording, RequestError> {
-        let Some(Head { status, version, headers }) = self.reader.head() else {
-            return Err(broken.unwrap_or_else(|| self.broken(&"nothing came")));
+        let Some(ResponseHead { status, version, headers }) = self.reader.head() else {
+            return Err(broken.unwrap_or_else(|| self.broken(&"no bytes arrived")));
         };
         Ok(Recording {
             origin: Some(self.origin),
@@ -286,7 +293,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// A read of 500 ms after some moment; the socket was empty after so many.
+    /// A read 500 ms after some moment; the socket was empty after `since` ms.
     fn arrival(stamp: Option<u64>, since: u64) -> (Arrival, u64, u64) {
         let now = socket::now();
         let begin = now.monotonic - ms(500);
@@ -314,20 +321,21 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_believed_unless_they_are_older_than_the_read() {
+    fn segments_are_believed_unless_they_are_older_than_the_read() {
         let now = socket::now();
         let begin = now.monotonic - ms(500);
-        let piece = |at: u64, is_exact| Piece { bytes: 10, at: now.wall - ms(500 - at), is_exact };
-        let of = |pieces: &[Piece]| {
-            let arrivals = Arrival::of_pieces(pieces, begin + ms(100), now);
+        let segment =
+            |at: u64, is_exact| ReadSegment { bytes: 10, at: now.wall - ms(500 - at), is_exact };
+        let of = |segments: &[ReadSegment]| {
+            let arrivals = Arrival::of_segments(segments, begin + ms(100), now);
             let at = |time: Instant| (time - begin).as_millis() as u64;
             let bounds = |(_, arrival): &(usize, Arrival)| (at(arrival.since), at(arrival.at));
             arrivals.iter().map(bounds).collect::<Vec<_>>()
         };
-        let known = [piece(200, true), piece(300, false), piece(400, true)];
+        let known = [segment(200, true), segment(300, false), segment(400, true)];
         assert_eq!(of(&known), [(200, 200), (200, 300), (400, 400)]);
-        assert_eq!(of(&[piece(200, false)]), [(100, 200)]);
-        assert_eq!(of(&[piece(90, true), piece(200, true)]), []);
+        assert_eq!(of(&[segment(200, false)]), [(100, 200)]);
+        assert_eq!(of(&[segment(90, true), segment(200, true)]), []);
     }
 
     #[test]
@@ -341,7 +349,7 @@ mod tests {
         };
         let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
         let with_size = [&head[..], b"5\r\n"].concat();
-        // What comes with the head; how much earlier it can have come; then a chunk's size alone.
+        // The first read, and the uncertainty of the headers; a chunk size may follow alone.
         for (first, headers) in [(&head[..], ms(0)), (&with_size, ms(30))] {
             let mut incoming = Incoming::new(origin);
             read(&mut incoming, first, (10, 40), true);

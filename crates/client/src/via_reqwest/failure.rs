@@ -1,10 +1,10 @@
-//! hyper's reasons in our words, so that both transports print the same for the same bytes.
+//! Maps hyper's errors to ours, so that both transports print the same for the same bytes.
 //!
-//! hyper names a reason by nothing but its text. A text that is not known here is printed as it is.
+//! hyper's errors differ only in their texts. An unknown text is printed as it is.
 
 use crate::http1::HttpError;
 
-/// What is wrong with an answer's bytes, by hyper's root cause. `None` when it is something else.
+/// The error in the bytes of an answer, by hyper's root cause; `None` for an unknown cause.
 pub(super) fn http_error(cause: &str) -> Option<HttpError> {
     Some(match cause {
         "connection closed before message completed" => HttpError::HeadCut,
@@ -23,7 +23,7 @@ pub(super) fn http_error(cause: &str) -> Option<HttpError> {
         | "Partial header"
         | "chunk trailers bytes over limit"
         | "chunk trailers count overflow" => HttpError::Trailer,
-        // httparse's, of a trailer: those of a head are hyper's above.
+        // httparse's errors occur for trailers only: hyper has its own for heads.
         "invalid header name"
         | "invalid header value"
         | "invalid new line"

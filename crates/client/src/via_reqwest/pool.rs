@@ -1,4 +1,4 @@
-//! Many requests at the same time, on one thread.
+//! Sends many requests at once through reqwest, on one thread.
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,179 +9,180 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use llm_stream_core::recording::{Chunk, ErrorKind, Recording, RequestError};
 use tokio::{
     runtime::{Builder, Runtime},
     task, time,
 };
 
-use super::{ReqwestConnection, Target, pulse::Pulse};
+use super::{RequestTarget, ReqwestConnection, pulse::Pulse};
 use crate::{AnswerObserver, DriveStats, NextAction, PATIENCE, RequestSource, SETTLE, now};
 
-/// Most sockets that the system reports at once.
+/// Most sockets that one poll of the system reports.
 const SOCKETS: usize = 1 << 16;
 
-/// The connections without work, and the runtime that serves their connections.
+/// The idle connections and the runtime that they are tied to.
 #[derive(Debug)]
 pub(super) struct ReqwestPool {
     runtime: Runtime,
-    /// Each with the end of its last answer, the latest on top.
+    /// Idle connections with the ends of their last answers, the latest at the end.
     free: Vec<(ReqwestConnection, Instant)>,
 }
 
 impl ReqwestPool {
-    /// Nothing that is open yet.
+    /// Creates a pool without connections.
     pub(super) fn new() -> anyhow::Result<Self> {
         Ok(Self { runtime: runtime()?, free: Vec::new() })
     }
 
-    /// Sends all that `jobs` has, when it wants it sent, and gives it each answer.
+    /// Sends the requests of a source at their times and hands it the answers.
     pub(super) fn drive(
         &mut self,
-        target: &Target,
-        jobs: &mut dyn RequestSource,
+        target: &RequestTarget,
+        requests: &mut dyn RequestSource,
     ) -> anyhow::Result<DriveStats> {
         let Self { runtime, free } = self;
         runtime.block_on(async {
-            // Closes that came while nobody looked are to be noticed first.
+            // Lets the runtime notice connections that were closed between two loads.
             if !free.is_empty() {
                 time::sleep(SETTLE).await;
             }
-            drive(target, free, &RefCell::new(jobs)).await?;
+            drive(target, free, &RefCell::new(requests)).await?;
             Ok(DriveStats { busy: None })
         })
     }
 }
 
-/// The pulse counts on it that all tasks have run and all sockets were asked about before the system
-/// is asked again.
+/// A runtime that runs all tasks and reports all sockets before it polls the system again, which
+/// [`Pulse`] relies on.
 pub(super) fn runtime() -> io::Result<Runtime> {
     let mut builder = Builder::new_current_thread();
     builder.enable_all().event_interval(u32::MAX).max_io_events_per_tick(SOCKETS).build()
 }
 
 async fn drive(
-    target: &Target,
+    target: &RequestTarget,
     free: &mut Vec<(ReqwestConnection, Instant)>,
-    jobs: &RefCell<&mut dyn RequestSource>,
+    requests: &RefCell<&mut dyn RequestSource>,
 ) -> anyhow::Result<()> {
-    let (pulse, has_place) = (Pulse::new(), Cell::new(false));
+    let (pulse, is_slot_free) = (Pulse::new(), Cell::new(false));
     let beat = pulse.beat();
     tokio::pin!(beat);
-    let mut under_way = FuturesUnordered::new();
+    let mut in_flight = FuturesUnordered::new();
     let mut ids = BTreeSet::new();
     loop {
         let next_start = loop {
-            // reqwest opens a connection with its request only.
-            let next = jobs.borrow_mut().next(now(), usize::MAX);
+            // reqwest opens a connection only for a request.
+            let next = requests.borrow_mut().next(now(), usize::MAX);
             match next {
-                NextAction::Open => jobs.borrow_mut().opened(Ok(())),
+                NextAction::Open => requests.borrow_mut().opened(Ok(())),
                 NextAction::Send { id, body } => {
                     ids.insert(id);
-                    let watch = JobWatch { jobs, id, has_place: &has_place };
-                    let carry = carry(target, connection(target, free)?, body, watch, &pulse);
-                    // All that has arrived is read before the pulse beats.
-                    under_way.push(task::unconstrained(carry));
+                    let observer = SourceObserver { requests, id, is_slot_free: &is_slot_free };
+                    let sending =
+                        send_on(target, connection(target, free)?, body, observer, &pulse);
+                    // Unconstrained: tokio's budget would leave arrived bytes unread at the next beat.
+                    in_flight.push(task::unconstrained(sending));
                 }
                 NextAction::At(start) => break Some(start),
                 NextAction::AfterAnAnswer => break None,
             }
         };
-        if jobs.borrow().is_cancelled() || (under_way.is_empty() && next_start.is_none()) {
+        if requests.borrow().is_cancelled() || (in_flight.is_empty() && next_start.is_none()) {
             break;
         }
         let patience = now() + PATIENCE;
         let until = next_start.map_or(patience, |start| start.min(patience));
         tokio::select! {
             biased;
-            Some(Finished { connection, id, answer }) = under_way.next() => {
+            Some(Finished { connection, id, answer }) = in_flight.next() => {
                 ids.remove(&id);
                 free.push((connection, now()));
-                jobs.borrow_mut().finished(id, answer);
+                requests.borrow_mut().finished(id, answer);
             }
-            // An answer has ended in its own words, and its body has not.
-            () = future::poll_fn(|_| if has_place.take() { Poll::Ready(()) } else { Poll::Pending }) => {}
+            // An answer has ended and its body is open: another request may be sent.
+            () = future::poll_fn(|_| if is_slot_free.take() { Poll::Ready(()) } else { Poll::Pending }) => {}
             () = &mut beat => unreachable!("a pulse does not end"),
             () = time::sleep_until(until.into()) => {}
         }
     }
-    // The connections of those that are not wanted any more end here.
-    drop(under_way);
+    // Closes the connections of cancelled answers.
+    drop(in_flight);
     for id in ids {
         let error = RequestError::new(ErrorKind::Interrupted, "interrupted");
-        jobs.borrow_mut().finished(id, Err(error));
+        requests.borrow_mut().finished(id, Err(error));
     }
     Ok(())
 }
 
-/// A connection, and when it may be used: the one that was used last among those whose server had time to
-/// close the connection, else the one that has waited longest; a new one when none is free.
+/// Returns a connection and the time from which it may be used: the last used one that has rested for
+/// [`SETTLE`], else the one that has rested longest, else a new one.
 fn connection(
-    target: &Target,
+    target: &RequestTarget,
     free: &mut Vec<(ReqwestConnection, Instant)>,
 ) -> anyhow::Result<(ReqwestConnection, Instant)> {
     let now = now();
-    let place = free.iter().rposition(|(_, end)| *end + SETTLE <= now);
+    let rested = free.iter().rposition(|(_, end)| *end + SETTLE <= now);
     if free.is_empty() {
         return Ok((target.new_connection()?, now));
     }
-    let (connection, end) = free.remove(place.unwrap_or_default());
+    let (connection, end) = free.remove(rested.unwrap_or_default());
     Ok((connection, end + SETTLE))
 }
 
-/// A request that has ended, and the connection that it leaves.
+/// The result of a request, and its connection.
 struct Finished {
     connection: ReqwestConnection,
     id: usize,
     answer: Result<Recording, RequestError>,
 }
 
-async fn carry(
-    target: &Target,
+async fn send_on(
+    target: &RequestTarget,
     (connection, from): (ReqwestConnection, Instant),
     body: Bytes,
-    watch: JobWatch<'_, '_>,
+    observer: SourceObserver<'_, '_>,
     pulse: &Pulse,
 ) -> Finished {
     if from > now() {
         time::sleep_until(from.into()).await;
     }
-    let answer = target.send(&connection, body, &watch, pulse).await;
-    Finished { connection, id: watch.id, answer }
+    let answer = target.send(&connection, body, &observer, pulse).await;
+    Finished { connection, id: observer.id, answer }
 }
 
-/// One of the jobs, followed.
-struct JobWatch<'a, 'b> {
-    jobs: &'a RefCell<&'b mut dyn RequestSource>,
+/// Observes one request for its source.
+struct SourceObserver<'a, 'b> {
+    requests: &'a RefCell<&'b mut dyn RequestSource>,
     id: usize,
     /// Set when another request may be sent.
-    has_place: &'a Cell<bool>,
+    is_slot_free: &'a Cell<bool>,
 }
 
-impl AnswerObserver for JobWatch<'_, '_> {
+impl AnswerObserver for SourceObserver<'_, '_> {
     fn arrived(&self, chunk: &Chunk) {
-        self.jobs.borrow_mut().arrived(self.id, chunk);
+        self.requests.borrow_mut().arrived(self.id, chunk);
     }
 
     fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        self.jobs.borrow().last_token(chunks)
+        self.requests.borrow().last_token(chunks)
     }
 
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
-        self.jobs.borrow().has_ended(chunks, seen)
+        self.requests.borrow().has_ended(chunks, seen)
     }
 
     fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
-        self.jobs.borrow().lacks_usage(chunks)
+        self.requests.borrow().lacks_usage(chunks)
     }
 
     fn ending(&self) {
-        self.jobs.borrow_mut().ending(self.id);
-        self.has_place.set(true);
+        self.requests.borrow_mut().ending(self.id);
+        self.is_slot_free.set(true);
     }
 
     fn is_cancelled(&self) -> bool {
-        self.jobs.borrow().is_cancelled()
+        self.requests.borrow().is_cancelled()
     }
 }

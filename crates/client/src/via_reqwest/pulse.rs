@@ -1,16 +1,16 @@
-//! How late can this transport have read? A clock that ticks on the runtime that reads.
+//! Bounds how late a read through reqwest may be, by a clock that ticks on the reading runtime.
 //!
-//! The bytes of a read arrived after the last moment at which all that had arrived was read. A
-//! [`Pulse`] looks for such moments: each millisecond it notes the time, has the runtime ask the
-//! system what has arrived, and lets the connections and then the readers run. What they did not
-//! read then had not arrived at the time noted. A program that is stopped or has no processor
-//! misses its ticks, so that the time noted is as old as the delay is long.
+//! The bytes of a read arrived after the last moment at which everything that had arrived was read.
+//! A [`Pulse`] creates such moments. Each millisecond it notes the time, makes the runtime poll the
+//! system, and lets the connections and then the readers run. Bytes that they do not read in that
+//! turn arrived after the noted time. A program that was stopped or got no CPU misses ticks, so the
+//! noted time is as old as the delay is long.
 //!
-//! This holds for a runtime of one thread, which runs tasks in the order in which they were woken
-//! and asks the system again when all have run ([`ReqwestPool`](super::pool::ReqwestPool); one request has so
-//! few tasks that any does), and for a pulse that is polled after the readers by the same task. A connection that has read
-//! several chunks hands them over one by one, so a tick says nothing of a reader that read during
-//! it: see [`Reads`].
+//! This holds under two conditions. The runtime has one thread, runs tasks in the order of their
+//! wake-ups, and polls the system when all have run; see [`ReqwestPool`](super::pool::ReqwestPool).
+//! For a single request any runtime does. And the same task polls the pulse after the readers. A
+//! connection that has read several chunks hands them over one by one, so a tick says nothing about
+//! a reader that read during it; see [`Reads`].
 
 use std::{
     cell::Cell,
@@ -21,11 +21,11 @@ use tokio::{task, time};
 
 use crate::now;
 
-/// How often the pulse beats, also while nothing comes: the gap behind a first token is as uncertain
-/// as that token. The runtime's timers are up to a millisecond late.
+/// The interval of the pulse. It is the same before the first token, whose uncertainty counts as much
+/// as any. The runtime's timers are up to a millisecond late.
 const BEAT: Duration = Duration::from_millis(1);
 
-/// The last moment at which all that had arrived was read.
+/// The last moment at which everything that had arrived was read.
 #[derive(Debug)]
 pub(super) struct Pulse(Cell<Instant>);
 
@@ -34,7 +34,7 @@ impl Pulse {
         Self(Cell::new(now()))
     }
 
-    /// Follows the reads of a stream that begins at `origin`.
+    /// Creates the bounds for a stream that starts at `origin`.
     pub(super) fn reads(&self, origin: Instant) -> Reads<'_> {
         Reads { pulse: self, last: origin, since: origin }
     }
@@ -44,7 +44,7 @@ impl Pulse {
         loop {
             time::sleep(BEAT).await;
             let at = now();
-            // The system is asked; then the connections run; then the readers.
+            // The runtime polls the system, then runs the connections, then the readers.
             for _ in 0..3 {
                 task::yield_now().await;
             }
@@ -57,14 +57,14 @@ impl Pulse {
 #[derive(Debug)]
 pub(super) struct Reads<'a> {
     pulse: &'a Pulse,
-    /// When the last one ended.
+    /// The end of the last read.
     last: Instant,
-    /// Nothing that it took arrived before this moment.
+    /// The lower bound of its bytes.
     since: Instant,
 }
 
 impl Reads<'_> {
-    /// How long ago, at most, what has just been read arrived.
+    /// The longest time since the arrival of the bytes that were just read.
     pub(super) fn uncertainty(&mut self) -> Duration {
         let (now, beat) = (now(), self.pulse.0.get());
         if beat > self.last {
@@ -79,18 +79,18 @@ impl Reads<'_> {
 mod tests {
     use std::{io::Write as _, net, thread};
 
-    use futures_util::{StreamExt as _, stream::FuturesUnordered};
+    use futures::{StreamExt as _, stream::FuturesUnordered};
     use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::mpsc};
 
     use super::*;
     use crate::via_reqwest::pool;
 
-    /// More than the tasks that a runtime runs by default before it asks the system again.
+    /// More than the tasks that a default runtime runs before it polls the system again.
     const STREAMS: usize = 256;
 
     const STOP: Duration = Duration::from_millis(200);
 
-    /// A connection whose other end is served by a task, as hyper does it.
+    /// A connection that a task reads, like one of hyper.
     fn connect(listener: &net::TcpListener) -> (net::TcpStream, mpsc::Receiver<()>) {
         let address = listener.local_addr().expect("a port");
         let server = net::TcpStream::connect(address).expect("a connection");
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrived_while_many_streams_were_stopped_is_within_its_bounds() {
+    fn bytes_that_arrive_while_many_streams_are_stopped_are_within_their_bounds() {
         pool::runtime().expect("a runtime").block_on(async {
             let listener = net::TcpListener::bind("127.0.0.1:0").expect("a port");
             let (mut servers, receivers): (Vec<_>, Vec<_>) =
@@ -129,7 +129,7 @@ mod tests {
             send(&mut servers);
             let stop = async {
                 time::sleep(4 * BEAT + Duration::from_millis(100)).await;
-                // All arrive, and then the program is stopped.
+                // All bytes arrive, then the program is stopped.
                 send(&mut servers);
                 thread::sleep(STOP);
             };

@@ -1,4 +1,4 @@
-//! Where to connect to.
+//! Resolves the addresses of a server and prepares TLS with it.
 
 use std::{
     io,
@@ -21,18 +21,18 @@ use crate::{
     tap, tls,
 };
 
-/// How often a wait for the resolver looks whether its answer is still wanted.
+/// The interval at which a wait for the resolver checks for cancellation.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A place and how to speak to the server there.
-pub(super) struct Server {
-    place: ServerAddress,
+/// The address of a server and its TLS configuration.
+pub(super) struct Connector {
+    address: ServerAddress,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
-impl Server {
+impl Connector {
     pub(super) fn of(url: &reqwest::Url, route: &ConnectOptions) -> anyhow::Result<Self> {
-        let place = ServerAddress::of(url, route);
+        let address = ServerAddress::of(url, route);
         let host = unbracketed(url.host_str().unwrap_or_default());
         let tls = match url.scheme() {
             "https" => {
@@ -41,22 +41,22 @@ impl Server {
             }
             _ => None,
         };
-        Ok(Self { place, tls })
+        Ok(Self { address, tls })
     }
 
-    /// The addresses of the place. The system's resolver knows no limit and cannot be stopped, so it
-    /// runs beside.
+    /// Resolves the server's addresses. The system's resolver has no timeout and cannot be cancelled, so
+    /// it runs on its own thread.
     pub(super) fn resolve(
         &self,
         limit: Duration,
         is_cancelled: impl Fn() -> bool,
     ) -> Result<Vec<Address>, RequestError> {
-        let (host, port) = match &self.place {
+        let (host, port) = match &self.address {
             ServerAddress::Port { host, port, .. } => (unbracketed(host).to_owned(), *port),
             ServerAddress::File(path) => return Ok(vec![Address::File(path.clone())]),
         };
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok(vec![Address::Port((address, port).into())]);
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(vec![Address::Port((ip, port).into())]);
         }
         let (found, addresses) = mpsc::channel();
         let all =
@@ -66,7 +66,7 @@ impl Server {
         loop {
             return match addresses.recv_timeout(left.min(LOOK)) {
                 Ok(Ok(addresses)) if Vec::is_empty(&addresses) => {
-                    Err(self.place.failed_for("it has no address"))
+                    Err(self.address.failed_for("the name has no address"))
                 }
                 Ok(Ok(addresses)) => Ok(addresses),
                 Ok(Err(error)) => Err(self.failed(&error)),
@@ -79,27 +79,27 @@ impl Server {
         }
     }
 
-    /// Notes that this process cannot see the packets of the server.
+    /// Notes that this process cannot capture the packets of the server.
     pub(super) fn lose_packets(&self) {
-        tap::lose(&self.place);
+        tap::lose(&self.address);
     }
 
     pub(super) fn failed(&self, error: &io::Error) -> RequestError {
-        self.place.failed(error)
+        self.address.failed(error)
     }
 
     pub(super) fn tls_failed(&self, cause: TlsError) -> RequestError {
         let cause = match cause {
             TlsError::Io(error) => error.to_string(),
-            TlsError::Tls(error) => tls::told(&error),
+            TlsError::Tls(error) => tls::describe(&error),
             TlsError::Answer(error) => error.message,
         };
-        self.place.tls_failed(&cause)
+        self.address.tls_failed(&cause)
     }
 
-    /// Why bytes that came over TLS were not understood. Before an answer it is TLS that failed: a
-    /// client that lacks a certificate learns it only now.
-    pub(super) fn not_taken(&self, cause: TlsError, incoming: &Incoming) -> RequestError {
+    /// The error for bytes that were refused. Before an answer begins, an error of TLS is a failed
+    /// handshake: with TLS 1.3, a server refuses a client certificate only after the handshake.
+    pub(super) fn refused(&self, cause: TlsError, incoming: &Incoming) -> RequestError {
         match cause {
             TlsError::Answer(error) => error,
             TlsError::Io(error) => incoming.broken(&error),
@@ -109,10 +109,10 @@ impl Server {
     }
 
     pub(super) fn too_late(&self, limit: Duration) -> RequestError {
-        self.place.too_late(limit)
+        self.address.too_late(limit)
     }
 
-    /// The client's side of a TLS handshake, where the server wants one.
+    /// Creates a TLS session, for an `https` URL.
     pub(super) fn tls(&self) -> Result<Option<Box<ClientConnection>>, RequestError> {
         let Some((config, name)) = &self.tls else { return Ok(None) };
         match ClientConnection::new(config.clone(), name.clone()) {
@@ -122,7 +122,7 @@ impl Server {
     }
 }
 
-/// An IPv6 address as it is outside URLs.
+/// An IPv6 address without the brackets of URLs.
 fn unbracketed(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_server_whose_packets_are_not_seen_is_known_by_its_url() {
         let url = reqwest::Url::parse("http://unseen.test/v1/chat/completions").expect("a URL");
-        Server::of(&url, &ConnectOptions::default()).expect("a server").lose_packets();
+        Connector::of(&url, &ConnectOptions::default()).expect("a server").lose_packets();
         assert!(has_unseen_packets("http://unseen.test:80/v1"));
         assert!(!has_unseen_packets("http://unseen.test:8000/v1"));
         assert!(!has_unseen_packets("http://seen.test/v1"));
