@@ -19,7 +19,7 @@ use llm_stream_core::{
     load_stats::Span,
     prompt::Prompt,
     recording::{Chunk, ErrorKind, Recording, RequestError},
-    sample::{self, Asked, Counted},
+    sample::{self, Counted, RequestedTokens},
     schedule::{Shape, Starts},
 };
 
@@ -141,7 +141,7 @@ struct Load<'a> {
 /// A request that was sent.
 struct Question {
     prompt: Arc<Prompt>,
-    tokens: Asked,
+    tokens: RequestedTokens,
     scheduled: Option<Duration>,
     begun: Instant,
     talk: Option<ConversationState>,
@@ -233,7 +233,10 @@ impl<'a> Load<'a> {
     }
 
     /// The request for the next prompt; of a conversation, which then is `talk`, the first one.
-    fn begin(&mut self, talk: &mut Option<ConversationState>) -> (Arc<Prompt>, (Bytes, Asked)) {
+    fn begin(
+        &mut self,
+        talk: &mut Option<ConversationState>,
+    ) -> (Arc<Prompt>, (Bytes, RequestedTokens)) {
         let prompts = &self.workload.prompts;
         let prompt = prompts[self.begun % prompts.len()].clone();
         self.begun += 1;
@@ -268,7 +271,7 @@ impl<'a> Load<'a> {
             return None;
         }
         self.sent += 1;
-        let (tokens, begun) = (Asked::default(), now());
+        let (tokens, begun) = (RequestedTokens::default(), now());
         let asked = Question { prompt, tokens, scheduled: None, begun, talk: None };
         Some(RawResult { id: self.sent, asked, started, ended: begun, answer: Err(error) })
     }
@@ -289,7 +292,7 @@ impl ConversationState {
     }
 
     /// The request for it.
-    fn go_on(&mut self, target: &Target) -> (Arc<Prompt>, (Bytes, Asked)) {
+    fn go_on(&mut self, target: &Target) -> (Arc<Prompt>, (Bytes, RequestedTokens)) {
         let turn = self.next().unwrap_or(&self.prompt).clone();
         self.asked += 1;
         let request = self.so_far.question(target, &turn);

@@ -62,7 +62,7 @@ const UNSEEN_PROMPT: u64 = 65_536;
 
 /// How many tokens a request wants to have generated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestedTokens {
     /// The most that it allows.
     pub most: Option<u64>,
     /// The fewest that it demands.
@@ -442,7 +442,7 @@ impl Sample {
 
     /// This sample, with a note where the server counted other numbers of tokens than the request
     /// allowed or demanded.
-    pub fn asked_for(mut self, asked: Asked) -> Self {
+    pub fn checked_against(mut self, asked: RequestedTokens) -> Self {
         if asked.most.is_some_and(|most| self.response_tokens > most) {
             self.notes.push(Note::MoreTokensThanAsked);
         }

@@ -270,9 +270,7 @@ fn success(tally: &Tally, reached: &LoadStats, workload: &Workload) -> String {
         0 => format!("Success: {}", counted(*requests, "request")),
         failed => {
             let kinds = kinds.join(", ");
-            format!(
-                "TrialResult: {valid} of {requests} requests succeeded, {failed} failed ({kinds})"
-            )
+            format!("Finished: {valid} of {requests} requests succeeded, {failed} failed ({kinds})")
         }
     };
     let offered = match (workload.shape.asked_rate(), reached.request_rate) {
