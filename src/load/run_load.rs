@@ -19,7 +19,7 @@ use llm_stream_core::{
     load_stats::Span,
     prompt::Prompt,
     recording::{Chunk, ErrorKind, Recording, RequestError},
-    sample::{self, Counted, RequestedTokens},
+    sample::{self, CountKind, RequestedTokens},
     schedule::{Shape, Starts},
 };
 
@@ -423,7 +423,7 @@ impl RawResult {
             begun: since_start(begun),
             ended: since_start(ended),
             tokens: sample.map(|sample| sample.response_tokens),
-            refused: sample.and_then(|sample| sample.refused(Counted::Response)),
+            refused: sample.and_then(|sample| sample.refused(CountKind::Response)),
         };
         let place = LoadPosition { request: id, scheduled, sent };
         RequestEnd {

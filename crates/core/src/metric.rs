@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     load_stats::LoadStats,
-    sample::{Counted, Note, Sample},
+    sample::{CountKind, Note, Sample},
 };
 
 /// Version of the definitions below and of the built-in prompts; in every row of the results.
@@ -534,12 +534,12 @@ impl Metric {
     }
 
     /// The count of tokens that it is made of.
-    fn counted(&self) -> Option<Counted> {
+    fn counted(&self) -> Option<CountKind> {
         Some(match self.name {
-            "generation_speed" | "tpot" => Counted::Streamed,
-            "response_tokens" | "server_generation_speed" => Counted::Response,
-            "prompt_tokens" | "preprocess_speed" | "uncached_preprocess_speed" => Counted::Prompt,
-            "total_tokens_per_second" => Counted::Total,
+            "generation_speed" | "tpot" => CountKind::Streamed,
+            "response_tokens" | "server_generation_speed" => CountKind::Response,
+            "prompt_tokens" | "preprocess_speed" | "uncached_preprocess_speed" => CountKind::Prompt,
+            "total_tokens_per_second" => CountKind::Total,
             _ => return None,
         })
     }

@@ -257,7 +257,7 @@ impl Doubt {
 
 /// A count of tokens that figures are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted {
+pub enum CountKind {
     /// The tokens that were streamed.
     Streamed,
     /// All that were generated.
@@ -463,7 +463,7 @@ impl Sample {
     }
 
     /// Why the count is refused.
-    pub fn refused(&self, count: Counted) -> Option<Note> {
+    pub fn refused(&self, count: CountKind) -> Option<Note> {
         self.notes.iter().copied().find(|note| note.forbidden_field().contains(&count))
     }
 
@@ -807,8 +807,8 @@ impl Note {
 
     /// The counts that cannot be, or are not of what they should be: figures made of them are
     /// refused.
-    pub const fn forbidden_field(self) -> &'static [Counted] {
-        use Counted::{Prompt, Response, Streamed, Total};
+    pub const fn forbidden_field(self) -> &'static [CountKind] {
+        use CountKind::{Prompt, Response, Streamed, Total};
         match self {
             Self::UncountedTokens | Self::SilentTail | Self::TextAfterEnd => &[Streamed],
             Self::FewerTokensThanText
