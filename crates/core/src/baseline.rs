@@ -8,7 +8,7 @@ use crate::{
     group::GroupSpec,
     interval::Sampled,
     lacking::{self, MIN_SHARE},
-    metric::{DEFINITIONS, METRICS, Metric, Read},
+    metric::{DEFINITIONS, METRICS, Metric, MetricSource},
     statistic::{Absent, Statistic},
     summary::{Group, Summary, Valued, group_name},
     uncertainty::{self, Uncertain},
@@ -223,7 +223,8 @@ impl GroupBaseline {
             numbers[*stratum] = place;
         }
         let number = |stratum: &u32| numbers.get(*stratum as usize).copied().unwrap_or_default();
-        let of_requests = METRICS.iter().filter(|metric| matches!(metric.read, Read::Sample(_)));
+        let of_requests =
+            METRICS.iter().filter(|metric| matches!(metric.read, MetricSource::Sample(_)));
         let (mut figures, mut partial) = (BTreeMap::new(), BTreeMap::new());
         for metric in of_requests {
             let Valued { values, strata } = group.tally.valued(metric);
@@ -319,7 +320,7 @@ impl GroupBaseline {
             });
         }
         let values = self.figures.get(metric.name)?.clone();
-        let of_requests = matches!(metric.read, Read::Sample(_));
+        let of_requests = matches!(metric.read, MetricSource::Sample(_));
         let strata = if of_requests { self.strata.clone() } else { Vec::new() };
         Some(Ok(Side { values, strata, uncertain }))
     }

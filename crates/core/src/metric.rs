@@ -31,12 +31,12 @@ pub struct Metric {
     /// Its definition, in one line.
     pub definition: &'static str,
     /// How it is read, in the base unit.
-    pub read: Read,
+    pub read: MetricSource,
 }
 
 /// What a figure is read off. `None` when there is no such figure.
 #[derive(Debug, Clone, Copy)]
-pub enum Read {
+pub enum MetricSource {
     /// One valid answer.
     Sample(fn(&Sample) -> Option<f64>),
     /// One run of a load.
@@ -117,7 +117,9 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "response_tokens / generation_time; the figure that models are ranked by. Tokens \
                      of reasoning that the server hides came before that time and do not count",
-        read: Read::Sample(|sample| per_second(sample.streamed_tokens(), sample.generation_time())),
+        read: MetricSource::Sample(|sample| {
+            per_second(sample.streamed_tokens(), sample.generation_time())
+        }),
     },
     Metric {
         name: "ttft",
@@ -128,7 +130,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "request handed to the connection → first generated token (content, reasoning \
                      or tool call; a role alone is not a token)",
-        read: Read::Sample(|sample| seconds(sample.first_token())),
+        read: MetricSource::Sample(|sample| seconds(sample.first_token())),
     },
     Metric {
         name: "ttfo",
@@ -138,7 +140,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → first token of the answer, reasoning excluded",
-        read: Read::Sample(|sample| sample.first_answer.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.first_answer.and_then(seconds)),
     },
     Metric {
         name: "tpot",
@@ -149,7 +151,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "time per output token: generation_time / (response_tokens − tokens in the \
                      first event and before it)",
-        read: Read::Sample(tpot),
+        read: MetricSource::Sample(tpot),
     },
     Metric {
         name: "itl",
@@ -159,7 +161,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Generation,
         in_summary: true,
         definition: "mean gap between successive token-bearing events",
-        read: Read::Sample(mean_gap),
+        read: MetricSource::Sample(mean_gap),
     },
     Metric {
         name: "itl_max",
@@ -169,7 +171,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Gap,
         in_summary: true,
         definition: "longest gap between successive token-bearing events",
-        read: Read::Sample(|sample| {
+        read: MetricSource::Sample(|sample| {
             sample.generation_time().and(sample.gaps().max()).and_then(seconds)
         }),
     },
@@ -181,7 +183,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Generation,
         in_summary: true,
         definition: "first → last token-bearing event; finish chunk, usage and [DONE] excluded",
-        read: Read::Sample(|sample| sample.generation_time().and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.generation_time().and_then(seconds)),
     },
     Metric {
         name: "e2e",
@@ -191,7 +193,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → last token-bearing event",
-        read: Read::Sample(|sample| seconds(sample.last_token())),
+        read: MetricSource::Sample(|sample| seconds(sample.last_token())),
     },
     Metric {
         name: "total_time",
@@ -201,7 +203,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → end of the stream",
-        read: Read::Sample(|sample| seconds(sample.end)),
+        read: MetricSource::Sample(|sample| seconds(sample.end)),
     },
     Metric {
         name: "total_tokens_per_second",
@@ -211,7 +213,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Whole,
         in_summary: true,
         definition: "total_tokens / total_time",
-        read: Read::Sample(|sample| per_second(sample.total_tokens?, Some(sample.end))),
+        read: MetricSource::Sample(|sample| per_second(sample.total_tokens?, Some(sample.end))),
     },
     Metric {
         name: "preprocess_speed",
@@ -222,7 +224,9 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "prompt_tokens / ttft; not the speed of prefill where part of the prompt was \
                      cached",
-        read: Read::Sample(|sample| per_second(sample.prompt_tokens?, Some(sample.first_token()))),
+        read: MetricSource::Sample(|sample| {
+            per_second(sample.prompt_tokens?, Some(sample.first_token()))
+        }),
     },
     Metric {
         name: "uncached_preprocess_speed",
@@ -233,7 +237,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "(prompt_tokens − cached_tokens) / ttft; absent where the server does not \
                      report cached tokens",
-        read: Read::Sample(uncached_preprocess_speed),
+        read: MetricSource::Sample(uncached_preprocess_speed),
     },
     Metric {
         name: "response_tokens",
@@ -243,7 +247,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: true,
         definition: "generated tokens, reasoning included, by the server's usage",
-        read: Read::Sample(|sample| Some(sample.response_tokens as f64)),
+        read: MetricSource::Sample(|sample| Some(sample.response_tokens as f64)),
     },
     Metric {
         name: "prompt_tokens",
@@ -253,7 +257,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: true,
         definition: "tokens of the prompt, by the server's usage",
-        read: Read::Sample(|sample| sample.prompt_tokens.map(|tokens| tokens as f64)),
+        read: MetricSource::Sample(|sample| sample.prompt_tokens.map(|tokens| tokens as f64)),
     },
     Metric {
         name: "first_byte_time",
@@ -263,7 +267,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: false,
         definition: "request → response headers",
-        read: Read::Sample(|sample| seconds(sample.first_byte)),
+        read: MetricSource::Sample(|sample| seconds(sample.first_byte)),
     },
     Metric {
         name: "first_event_time",
@@ -273,7 +277,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: false,
         definition: "request → first event of any kind, even one without a token",
-        read: Read::Sample(|sample| seconds(sample.first_event)),
+        read: MetricSource::Sample(|sample| seconds(sample.first_event)),
     },
     Metric {
         name: "connect_time",
@@ -284,7 +288,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "DNS + TCP + TLS of a new connection, in no other figure; absent on a reused \
                      one",
-        read: Read::Sample(|sample| sample.connect.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.connect.and_then(seconds)),
     },
     Metric {
         name: "tls_time",
@@ -295,7 +299,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "the TLS handshake in connect_time; absent where there was none or the \
                      transport cannot tell",
-        read: Read::Sample(|sample| sample.tls.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.tls.and_then(seconds)),
     },
     Metric {
         name: "send_lag",
@@ -306,7 +310,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "scheduled start → request handed to the connection, in an open loop, whose \
                      other times count from the scheduled start and so hold it",
-        read: Read::Sample(|sample| sample.lag.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.lag.and_then(seconds)),
     },
     Metric {
         name: "output_throughput",
@@ -317,7 +321,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "of a load's run: tokens generated by all valid requests / time from its first \
                      request to its last valid answer's end or, if later, its last start",
-        read: Read::Load(|reached| reached.output_throughput),
+        read: MetricSource::Load(|reached| reached.output_throughput),
     },
     Metric {
         name: "request_throughput",
@@ -327,7 +331,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: true,
         definition: "of a load's run: valid requests / the same time",
-        read: Read::Load(|reached| Some(reached.request_throughput)),
+        read: MetricSource::Load(|reached| Some(reached.request_throughput)),
     },
     Metric {
         name: "concurrency",
@@ -338,7 +342,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "of a load's run: requests under way, on average from the first to the last \
                      one's start",
-        read: Read::Load(|reached| Some(reached.concurrency)),
+        read: MetricSource::Load(|reached| Some(reached.concurrency)),
     },
     Metric {
         name: "request_rate",
@@ -348,7 +352,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: true,
         definition: "of an open loop's run: requests started a second",
-        read: Read::Load(|reached| reached.request_rate),
+        read: MetricSource::Load(|reached| reached.request_rate),
     },
     Metric {
         name: "send_time",
@@ -359,7 +363,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "request → its last byte taken by the kernel; absent where the transport \
                      cannot tell",
-        read: Read::Sample(|sample| sample.sent.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.sent.and_then(seconds)),
     },
     Metric {
         name: "first_reasoning_time",
@@ -369,7 +373,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: false,
         definition: "request → first reasoning token; absent where there was none",
-        read: Read::Sample(|sample| sample.first_reasoning.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.first_reasoning.and_then(seconds)),
     },
     Metric {
         name: "server_generation_speed",
@@ -380,7 +384,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "response_tokens / server_generation_time: generation_speed by the server's own \
                      clock",
-        read: Read::Sample(|sample| {
+        read: MetricSource::Sample(|sample| {
             per_second(sample.response_tokens, sample.server_generation_time())
         }),
     },
@@ -393,7 +397,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "first → last token as the server says in its answer (llama.cpp, Ollama, Groq, \
                      Cerebras, vLLM with --enable-per-request-metrics)",
-        read: Read::Sample(|sample| sample.server_generation_time().and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.server_generation_time().and_then(seconds)),
     },
     Metric {
         name: "server_ttft",
@@ -403,7 +407,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: false,
         definition: "server_queue_time, where it is told, + server_prompt_time",
-        read: Read::Sample(|sample| sample.server_first_token().and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.server_first_token().and_then(seconds)),
     },
     Metric {
         name: "server_queue_time",
@@ -414,7 +418,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "waiting in the server's queue, or for the model to be loaded, as the server \
                      says; llama.cpp does not",
-        read: Read::Sample(|sample| sample.server.queue.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.server.queue.and_then(seconds)),
     },
     Metric {
         name: "server_prompt_time",
@@ -424,7 +428,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: false,
         definition: "beginning of the work on the prompt → first token, as the server says",
-        read: Read::Sample(|sample| sample.server.prompt.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.server.prompt.and_then(seconds)),
     },
     Metric {
         name: "ttft_beyond_server",
@@ -435,7 +439,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "ttft, without send_lag, − server_ttft: the network, and what the server does \
                      before its clock starts",
-        read: Read::Sample(|sample| {
+        read: MetricSource::Sample(|sample| {
             let theirs = sample.server_first_token()?.as_secs_f64();
             Some(sample.first_token_of_request().as_secs_f64() - theirs)
         }),
@@ -449,7 +453,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "request → response headers as those say (openai-processing-ms, \
                      x-envoy-upstream-service-time)",
-        read: Read::Sample(|sample| sample.server_head.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.server_head.and_then(seconds)),
     },
     Metric {
         name: "first_byte_beyond_server",
@@ -460,7 +464,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "first_byte_time, without send_lag, − server_head_time: the network, and what \
                      stands before the server",
-        read: Read::Sample(|sample| {
+        read: MetricSource::Sample(|sample| {
             let theirs = sample.server_head?.as_secs_f64();
             Some(sample.head_of_request().as_secs_f64() - theirs)
         }),
@@ -473,7 +477,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::BeyondServer,
         in_summary: false,
         definition: "generation_time / server_generation_time − 1; absent where reasoning is hidden",
-        read: Read::Sample(|sample| {
+        read: MetricSource::Sample(|sample| {
             let theirs = sample.server_generation_time()?.as_secs_f64();
             // What it hides is in its time alone.
             if sample.hidden_reasoning_tokens() > 0 {
@@ -493,7 +497,7 @@ pub const SUCCESS_RATE: Metric = Metric {
     error: ErrorOf::Nothing,
     in_summary: false,
     definition: "valid requests / all requests",
-    read: Read::All,
+    read: MetricSource::All,
 };
 
 impl Metric {
@@ -508,8 +512,8 @@ impl Metric {
     /// Its value for one answer, if it is a figure of one and what it is made of is not refused.
     pub fn of(&self, sample: &Sample) -> Option<f64> {
         match self.read {
-            Read::Sample(read) if self.refused(sample).is_none() => read(sample),
-            Read::Sample(_) | Read::Load(_) | Read::All => None,
+            MetricSource::Sample(read) if self.refused(sample).is_none() => read(sample),
+            MetricSource::Sample(_) | MetricSource::Load(_) | MetricSource::All => None,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     interval::{self, Interval, Sampled},
     lacking::{Lack, Lacking},
     load_stats::{Batch, LoadStats},
-    metric::{METRICS, Metric, Read},
+    metric::{METRICS, Metric, MetricSource},
     prompt::Prompt,
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
@@ -172,7 +172,7 @@ impl Tally {
                 }
                 values.push(value);
                 has |= 1 << nth;
-            } else if matches!(metric.read, Read::Sample(_)) {
+            } else if matches!(metric.read, MetricSource::Sample(_)) {
                 *self.lacks.entry((nth, Lack::of(metric, sample))).or_default() += 1;
             }
         }
@@ -589,8 +589,8 @@ impl Group {
     /// The figure of each valid request that has it, or of each load.
     pub fn values(&self, metric: &Metric) -> Vec<f64> {
         match metric.read {
-            Read::Load(read) => self.loads.iter().filter_map(read).collect(),
-            Read::Sample(_) | Read::All => self.tally.values(metric).to_vec(),
+            MetricSource::Load(read) => self.loads.iter().filter_map(read).collect(),
+            MetricSource::Sample(_) | MetricSource::All => self.tally.values(metric).to_vec(),
         }
     }
 
@@ -600,7 +600,7 @@ impl Group {
     /// A figure that more of them lack than [`GroupSpec::min_share`] allows is absent as a whole: the
     /// rest would be a selection.
     pub fn figure(&self, metric: &Metric, statistic: Statistic) -> Result<f64, Absent> {
-        if matches!(metric.read, Read::All) {
+        if matches!(metric.read, MetricSource::All) {
             return self.success_rate();
         }
         self.enough_have(metric)?;
@@ -608,7 +608,7 @@ impl Group {
     }
 
     fn enough_have(&self, metric: &Metric) -> Result<(), Absent> {
-        if matches!(metric.read, Read::Load(_)) && self.spec.workload.is_none() {
+        if matches!(metric.read, MetricSource::Load(_)) && self.spec.workload.is_none() {
             return Err(Absent::NoLoad);
         }
         let lacking = self.lacking(metric);
@@ -621,7 +621,7 @@ impl Group {
 
     /// How many valid answers, or loads, lack a figure, and why.
     pub fn lacking(&self, metric: &Metric) -> Lacking {
-        let Read::Load(read) = metric.read else { return self.tally.lacking(metric) };
+        let MetricSource::Load(read) = metric.read else { return self.tally.lacking(metric) };
         let mut reasons = BTreeMap::new();
         for reached in self.loads.iter().filter(|reached| read(reached).is_none()) {
             let lack = reached.refused.map_or(Lack::NotAvailable, Lack::Refused);
@@ -645,14 +645,16 @@ impl Group {
     ) -> Result<Estimate, Absent> {
         let value = self.figure(metric, statistic)?;
         let interval = match metric.read {
-            Read::Sample(_) => interval::of(statistic, self.valued(metric)?.sampled(), confidence),
-            Read::Load(_) => self.interval_of_loads(metric, value, statistic, confidence),
+            MetricSource::Sample(_) => {
+                interval::of(statistic, self.valued(metric)?.sampled(), confidence)
+            }
+            MetricSource::Load(_) => self.interval_of_loads(metric, value, statistic, confidence),
             // It says of these requests how many failed, and no more.
-            Read::All => Ok(None),
+            MetricSource::All => Ok(None),
         };
         let n = match metric.read {
-            Read::Load(_) | Read::Sample(_) => self.values(metric).len(),
-            Read::All => self.tally.valid,
+            MetricSource::Load(_) | MetricSource::Sample(_) => self.values(metric).len(),
+            MetricSource::All => self.tally.valid,
         };
         Ok(Estimate { value, interval, n })
     }
@@ -721,7 +723,7 @@ impl Group {
             // What was offered, not what came of it.
             _ => return Ok(None),
         };
-        let Read::Load(of_run) = metric.read else { return Ok(None) };
+        let MetricSource::Load(of_run) = metric.read else { return Ok(None) };
         let runs = self.loads.iter().filter(|reached| of_run(reached).is_some());
         let batches = runs.flat_map(|reached| &reached.batches);
         let values: Vec<_> = batches.map(read).collect();

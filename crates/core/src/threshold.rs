@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    metric::{Metric, Read, Unit},
+    metric::{Metric, MetricSource, Unit},
     statistic::Statistic,
 };
 
@@ -90,7 +90,7 @@ impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, scale) = self.metric.unit.display();
         f.write_str(self.metric.name)?;
-        if !matches!(self.metric.read, Read::All) {
+        if !matches!(self.metric.read, MetricSource::All) {
             write!(f, " {}", self.statistic)?;
         }
         let (unit, scale) = match self.is_relative {
@@ -169,7 +169,7 @@ fn parse_statistic(words: &mut Words<'_>, metric: &Metric) -> Result<Statistic, 
     if name.is_empty() {
         return Ok(Statistic::Mean);
     }
-    if matches!(metric.read, Read::All) {
+    if matches!(metric.read, MetricSource::All) {
         return Err(ParseError {
             message: format!("`{}` has no statistic: it is one figure of all trials", metric.name),
             offset,
@@ -288,7 +288,9 @@ fn example(metric: &Metric) -> String {
         Unit::TokensPerSecond => format!("{} >= 80", metric.name),
         Unit::Tokens | Unit::Requests => format!("{} >= 64", metric.name),
         Unit::RequestsPerSecond => format!("{} >= 10", metric.name),
-        Unit::Percent if matches!(metric.read, Read::All) => format!("{} >= 99 %", metric.name),
+        Unit::Percent if matches!(metric.read, MetricSource::All) => {
+            format!("{} >= 99 %", metric.name)
+        }
         Unit::Percent => format!("{} <= 5 %", metric.name),
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     comparison::Change,
     interval::Interval,
     lacking::Lacking,
-    metric::{ErrorOf, Metric, Read},
+    metric::{ErrorOf, Metric, MetricSource},
     punctuality::{Deviation, Punctuality},
     statistic::{Absent, Statistic},
     summary::{Estimate, Group},
@@ -202,7 +202,7 @@ impl Verdict {
         let wanting = self.wanting_of_its_unit()?;
         match (wanting, self.threshold.metric.read) {
             // A load's figure is one of a run.
-            (Needed::Requests(runs), Read::Load(_)) => Some(Needed::Runs(runs)),
+            (Needed::Requests(runs), MetricSource::Load(_)) => Some(Needed::Runs(runs)),
             _ => Some(wanting),
         }
     }
@@ -225,7 +225,7 @@ impl Verdict {
             Err(Absent::TooFew { needs, has }) => {
                 // Of a load these are pieces of its runs.
                 let a_run = match self.threshold.metric.read {
-                    Read::Load(_) => (has / actual.n.max(1)).max(1),
+                    MetricSource::Load(_) => (has / actual.n.max(1)).max(1),
                     _ => 1,
                 };
                 return Some(Needed::Requests((needs - has).div_ceil(a_run)));
