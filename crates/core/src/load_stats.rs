@@ -253,7 +253,7 @@ fn lateness(spans: &[Span]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::{Arrivals, Gaps};
+    use crate::schedule::{ArrivalProcess, Gaps};
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn an_open_loop_must_keep_its_times() {
-        let arrivals = Arrivals { rate: 10.0, gaps: Gaps::Constant, seed: 0 };
+        let arrivals = ArrivalProcess { rate: 10.0, gaps: Gaps::Constant, seed: 0 };
         let open = |max_in_flight| Shape::Open { arrivals, max_in_flight };
         let late = |late: u64| {
             let spans: Vec<_> = (0..5)

@@ -17,7 +17,7 @@ pub enum Shape {
     /// An open loop: requests come at their times, whatever became of those before.
     Open {
         /// When.
-        arrivals: Arrivals,
+        arrivals: ArrivalProcess,
         /// How many may be under way before the next has to wait, which spoils the load.
         max_in_flight: usize,
     },
@@ -25,7 +25,7 @@ pub enum Shape {
 
 /// How requests come in an open loop.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Arrivals {
+pub struct ArrivalProcess {
     /// Mean number a second.
     pub rate: f64,
     /// How the gaps between them are spread.
@@ -106,7 +106,7 @@ impl fmt::Display for Until {
 /// gaps before it, so that none carries the lateness of another.
 #[derive(Debug)]
 pub struct Starts {
-    arrivals: Arrivals,
+    arrivals: ArrivalProcess,
     random: Pcg64Mcg,
     /// Seconds.
     next: f64,
@@ -114,14 +114,14 @@ pub struct Starts {
 
 impl Starts {
     /// Those of the `run`-th run: each has gaps of its own, the same for every model.
-    pub fn new(arrivals: Arrivals, run: u32) -> Self {
+    pub fn new(arrivals: ArrivalProcess, run: u32) -> Self {
         let random = Pcg64Mcg::seed_from_u64(arrivals.seed.wrapping_add(run.into()));
         Self { arrivals, random, next: 0.0 }
     }
 
     /// Seconds to the start after the next.
     fn gap(&mut self) -> f64 {
-        let Arrivals { rate, gaps, .. } = self.arrivals;
+        let ArrivalProcess { rate, gaps, .. } = self.arrivals;
         let drawn = match gaps {
             Gaps::Constant => None,
             Gaps::Poisson => Exp::new(rate).ok().map(|exp| exp.sample(&mut self.random)),
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn starts(gaps: Gaps, run: u32) -> Vec<f64> {
-        let arrivals = Arrivals { rate: 20.0, gaps, seed: 7 };
+        let arrivals = ArrivalProcess { rate: 20.0, gaps, seed: 7 };
         Starts::new(arrivals, run).take(20_001).map(|start| start.as_secs_f64()).collect()
     }
 
