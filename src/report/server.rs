@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use llm_stream_core::{
     metric::DEFINITIONS,
-    server_metrics::{MetricComparison, MetricSample, Times},
+    server_metrics::{HistogramTimes, MetricComparison, MetricSample},
 };
 
 use super::csv::text;
@@ -67,7 +67,7 @@ const COLUMNS: &[Column] = &[
     ("version", |_| env!("CARGO_PKG_VERSION").into()),
 ];
 
-fn of(row: &Row<'_>, read: impl Fn(&Times) -> Option<f64>) -> String {
+fn of(row: &Row<'_>, read: impl Fn(&HistogramTimes) -> Option<f64>) -> String {
     seconds(row.said.times.as_ref().and_then(read))
 }
 

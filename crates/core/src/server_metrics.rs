@@ -11,7 +11,7 @@ use crate::statistic::Statistic;
 
 /// What a server may say of a trial.
 #[derive(Debug, Clone, Copy)]
-pub struct Figure {
+pub struct ServerMetric {
     /// Its name in the results.
     pub name: &'static str,
     /// What sort of metric it is.
@@ -46,12 +46,12 @@ impl MetricKind {
 
 macro_rules! figures {
     ($($name:literal $sort:ident $ours:expr, [$($series:literal),+];)+) => {
-        &[$(Figure { name: $name, sort: MetricKind::$sort, ours: $ours, series: &[$($series),+] },)+]
+        &[$(ServerMetric { name: $name, sort: MetricKind::$sort, ours: $ours, series: &[$($series),+] },)+]
     };
 }
 
 /// What is read: the names of vLLM, of SGLang and of llama.cpp.
-const FIGURES: &[Figure] = figures! {
+const FIGURES: &[ServerMetric] = figures! {
     "ttft" Histogram Some("ttft"),
         ["vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds"];
     "tpot" Histogram Some("tpot"), ["vllm:request_time_per_output_token_seconds"];
@@ -93,7 +93,7 @@ pub struct Scrape {
 }
 
 /// A line: a name, labels, a value.
-type Series<'a> = (&'a str, Vec<(&'a str, String)>, f64);
+type SeriesLine<'a> = (&'a str, Vec<(&'a str, String)>, f64);
 
 impl Scrape {
     /// Reads the text format. Of several models only `model` counts, where it is one of them. Lines
@@ -152,7 +152,7 @@ fn priority<'a>(labels: &'a [(&str, String)]) -> Option<&'a str> {
 }
 
 /// Reads a line such as `name{label="value"} 1.5 1395066363000`.
-fn series(line: &str) -> Option<Series<'_>> {
+fn series(line: &str) -> Option<SeriesLine<'_>> {
     let line = line.trim();
     let end = line.find(|c: char| c == '{' || c.is_whitespace())?;
     let (name, rest) = line.split_at(end);
@@ -198,7 +198,7 @@ fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| !number.is_nan())
 }
 
-impl Figure {
+impl ServerMetric {
     fn in_both(&self, before: &Scrape, after: &Scrape) -> Option<MetricSample> {
         self.series.iter().find_map(|series| self.said(series, before, after))
     }
@@ -219,7 +219,7 @@ impl Figure {
                 let sum = format!("{series}_sum");
                 let sum = after.values.get(&sum)? - before.values.get(&sum).copied().unwrap_or(0.0);
                 let buckets = grown(before.buckets.get(series), after.buckets.get(series));
-                Some(MetricSample { times: Times::of(now - then, sum, &buckets), ..said })
+                Some(MetricSample { times: HistogramTimes::of(now - then, sum, &buckets), ..said })
             }
         }
     }
@@ -238,7 +238,7 @@ fn grown(before: Option<&Vec<(f64, f64)>>, after: Option<&Vec<(f64, f64)>>) -> V
 #[derive(Debug, Clone, Copy)]
 pub struct MetricSample {
     /// The figure.
-    pub figure: Figure,
+    pub figure: ServerMetric,
     /// The server's name for it.
     pub series: &'static str,
     /// Its value, or how many times there were, before the trial.
@@ -246,26 +246,26 @@ pub struct MetricSample {
     /// The same after it.
     pub after: f64,
     /// The times in between, if there were any.
-    pub times: Option<Times>,
+    pub times: Option<HistogramTimes>,
 }
 
 /// The times of a histogram, seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Times {
+pub struct HistogramTimes {
     /// How many there are.
     pub count: f64,
     /// Their mean.
     pub mean: f64,
     /// Where their median is.
-    pub median: Option<Between>,
+    pub median: Option<BucketBounds>,
     /// Where their 99th percentile is; `None` where there are too few times for one.
-    pub p99: Option<Between>,
+    pub p99: Option<BucketBounds>,
 }
 
 /// Bounds of buckets: something is above the first and up to the second, which may be infinite.
-pub type Between = (f64, f64);
+pub type BucketBounds = (f64, f64);
 
-impl Times {
+impl HistogramTimes {
     /// `None` where there are none, or where no times could make such differences: a server that
     /// began anew in between, or several behind one URL.
     fn of(count: f64, sum: f64, buckets: &[(f64, f64)]) -> Option<Self> {
@@ -281,7 +281,7 @@ impl Times {
 /// the nearest ranks. A histogram tells no more. Buckets are too wide for an interpolation: where
 /// the first ends at 5 ms, it would make a p99 of 4.95 ms of times that all took 1.1 ms. Of too few
 /// times there is no percentile, as of ours ([`Statistic::needs`]).
-fn percentile(buckets: &[(f64, f64)], count: f64, percent: f64) -> Option<Between> {
+fn percentile(buckets: &[(f64, f64)], count: f64, percent: f64) -> Option<BucketBounds> {
     let statistic =
         if percent == 50.0 { Statistic::Median } else { Statistic::Percentile(percent) };
     let last = *buckets.last()?;
@@ -314,23 +314,23 @@ pub struct MetricComparison {
 
 /// Our figure of a trial.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ours {
+pub struct ClientMean {
     /// The mean over the requests that can have it.
     pub mean: f64,
     /// How many those are: all but the answers of one token, where it is a time between tokens.
     pub requests: usize,
 }
 
-impl Ours {
+impl ClientMean {
     /// The server's `times` of the same requests, in a trial of `all`; `None` where others are among
     /// them. vLLM counts the time per token of a one-token answer as 0: such answers add
     /// nothing to the sum and are left out of the number, and percentiles that hold them are not
     /// usable.
-    fn comparable(self, times: Times, all: usize) -> Option<Times> {
+    fn comparable(self, times: HistogramTimes, all: usize) -> Option<HistogramTimes> {
         let requests = self.requests as f64;
         match times.count {
             count if count == requests => Some(times),
-            count if count == all as f64 => Some(Times {
+            count if count == all as f64 => Some(HistogramTimes {
                 count: requests,
                 mean: times.mean * count / requests,
                 median: None,
@@ -348,7 +348,7 @@ impl MetricComparison {
         (before, is_late): (&Scrape, bool),
         after: &Scrape,
         requests: usize,
-        ours: impl Fn(&str) -> Option<Ours>,
+        ours: impl Fn(&str) -> Option<ClientMean>,
     ) -> Self {
         let both = |said: MetricSample| {
             let ours = said.figure.ours.and_then(&ours);
@@ -437,7 +437,8 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     #[test]
     fn all_that_is_read_of_vllm_is_in_its_own_words() {
         let scrape = Scrape::read(VLLM, "gemma-3-270m");
-        let known = |figure: &&Figure| figure.series.iter().any(|name| name.starts_with("vllm:"));
+        let known =
+            |figure: &&ServerMetric| figure.series.iter().any(|name| name.starts_with("vllm:"));
         for figure in FIGURES.iter().filter(known) {
             let said = figure.in_both(&Scrape::default(), &scrape).expect(figure.name);
             // The first of the names is that of today.
@@ -459,7 +460,7 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     fn percentiles_are_between_the_bounds_of_buckets() {
         let infinite = f64::INFINITY;
         let of = |buckets: &[(f64, f64)], count| {
-            let times = Times::of(count, 1.6, buckets).expect("times");
+            let times = HistogramTimes::of(count, 1.6, buckets).expect("times");
             (times.median, times.p99)
         };
         assert_eq!(of(&[(0.3, 8.0), (infinite, 8.0)], 8.0), (Some((0.0, 0.3)), None));
@@ -485,14 +486,14 @@ vllm:num_requests_waiting{model_name=\"m\" 7
                 "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_count {count}\n{name}_sum {sum}\n"
             )
         };
-        let compare = |count, sum, requests, ours: Option<Ours>| {
+        let compare = |count, sum, requests, ours: Option<ClientMean>| {
             let after = Scrape::read(&tpot(count, sum), "m");
             let comparison =
                 MetricComparison::of((&Scrape::default(), false), &after, requests, |_| ours);
             let (said, ours) = comparison.said[0];
             ours.map(|ours| (said.times.expect("times").mean, ours))
         };
-        let ours = |requests| Some(Ours { mean: 0.02, requests });
+        let ours = |requests| Some(ClientMean { mean: 0.02, requests });
         // Three answers, one of them of a token: counted as nothing, or not at all.
         assert_eq!(compare(3, 0.042, 3, ours(2)), Some((0.021, 0.02)));
         assert_eq!(compare(2, 0.042, 3, ours(2)), Some((0.021, 0.02)));
@@ -504,12 +505,12 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     #[test]
     fn what_no_times_could_make_is_not_told() {
         let buckets = [(0.3, 1.0), (f64::INFINITY, 2.0)];
-        assert!(Times::of(2.0, 0.5, &buckets).is_some());
+        assert!(HistogramTimes::of(2.0, 0.5, &buckets).is_some());
         for sum in [-0.49, f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
-            assert_eq!(Times::of(2.0, sum, &buckets), None, "{sum}");
+            assert_eq!(HistogramTimes::of(2.0, sum, &buckets), None, "{sum}");
         }
         for buckets in [[(0.3, -1.0), (1.0, 2.0)], [(0.3, 2.0), (1.0, 1.0)]] {
-            assert_eq!(Times::of(2.0, 0.5, &buckets), None, "{buckets:?}");
+            assert_eq!(HistogramTimes::of(2.0, 0.5, &buckets), None, "{buckets:?}");
         }
         // A sum that falls while the count grows: another server's.
         let before = LATER.replace("} 3\n", "} 9\n").replace("\"m\"} 5\n", "\"m\"} 1\n");

@@ -7,7 +7,7 @@ use futures_util::future;
 use llm_stream_client::MetricsFetcher;
 use llm_stream_core::{
     metric::Metric,
-    server_metrics::{MetricComparison, Ours, Scrape},
+    server_metrics::{ClientMean, MetricComparison, Scrape},
     statistic::Statistic,
     summary::Tally,
 };
@@ -220,13 +220,13 @@ impl Session {
 }
 
 /// Our figure `name` of a trial, where all requests that can have it do: others are in the server's.
-fn ours(tally: &Tally, name: &str) -> Option<Ours> {
+fn ours(tally: &Tally, name: &str) -> Option<ClientMean> {
     let (values, requests) = match name {
         "tpot" => (tally.per_token.as_slice(), tally.several_tokens),
         _ => (tally.values(Metric::named(name)?), tally.valid),
     };
     let is_whole = tally.failed() == 0 && values.len() == requests;
-    is_whole.then(|| Some(Ours { mean: Statistic::Mean.of(values).ok()?, requests }))?
+    is_whole.then(|| Some(ClientMean { mean: Statistic::Mean.of(values).ok()?, requests }))?
 }
 
 /// Where the metrics of the live model come from, if they are read, and of what they are.
