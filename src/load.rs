@@ -15,7 +15,7 @@ use bytes::Bytes;
 use llm_stream_client::{AnswerObserver, Client, Redactor};
 use llm_stream_core::{
     exact,
-    prompt::{self, ChatMessage, Piece, Prompt},
+    prompt::{self, ChatMessage, ContentPart, Prompt},
     protocol::{ChatRequest, Protocol},
     recording::{Chunk, Recording, RequestError},
     sample::{self, RequestedTokens, Sample},
@@ -202,7 +202,7 @@ fn body_of(
 ) -> (Bytes, RequestedTokens) {
     let body = body(target, prompt, messages, max_tokens);
     let text = Bytes::from(exact::to_string(&body));
-    let is_text = |piece: &Piece| matches!(piece, Piece::Text(_));
+    let is_text = |piece: &ContentPart| matches!(piece, ContentPart::Text(_));
     let is_text = messages.iter().flat_map(|message| &message.content).all(is_text);
     let bytes = is_text.then_some(text.len() as u64);
     (text, RequestedTokens { bytes, ..asked(&body, target.protocol) })

@@ -8,7 +8,7 @@ use std::{
 
 use base64::Engine as _;
 use llm_stream_core::{
-    prompt::{self, ChatMessage, Image, Output, Piece, Role, Synthetic, Tools},
+    prompt::{self, ChatMessage, ContentPart, Image, Output, Role, Synthetic, Tools},
     text::visible,
 };
 use rand::{SeedableRng, seq::SliceRandom};
@@ -115,7 +115,7 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<Prompt> {
 /// The prompt that asks `texts` one after the other, the first of them with `images`.
 fn conversation(
     texts: Vec<String>,
-    images: Vec<Piece>,
+    images: Vec<ContentPart>,
     (name, system, output): (&str, Option<&str>, Output),
 ) -> Option<prompt::Prompt> {
     let mut texts = texts.into_iter();
@@ -248,13 +248,16 @@ fn turns(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Spanned<String>> {
 }
 
 /// Pictures: files, or URLs that the server fetches.
-fn images(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Piece> {
+fn images(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<ContentPart> {
     let example = "\"picture.png\"";
     if matches!(&entry.value.value, Yaml::List(items) if items.is_empty()) {
         reader.error(entry, "`images` is empty", format!("for example `images: [{example}]`"));
     }
     let named = reader.texts(entry, example);
-    named.iter().filter_map(|name| Some(Piece::Image(image(reader, entry, &name.value)?))).collect()
+    named
+        .iter()
+        .filter_map(|name| Some(ContentPart::Image(image(reader, entry, &name.value)?)))
+        .collect()
 }
 
 fn image(reader: &mut Reader<'_>, entry: &Entry<'_>, name: &str) -> Option<Image> {

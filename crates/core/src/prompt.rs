@@ -96,7 +96,7 @@ pub struct ChatMessage {
     /// Who says it.
     pub role: Role,
     /// What is said, in its order.
-    pub content: Vec<Piece>,
+    pub content: Vec<ContentPart>,
 }
 
 /// Who says a message.
@@ -112,7 +112,7 @@ pub enum Role {
 
 /// A piece of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub enum ContentPart {
     /// Text.
     Text(String),
     /// A picture.
@@ -229,12 +229,12 @@ impl ToolChoice {
 impl ChatMessage {
     /// A message of text only.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
-        Self { role, content: vec![Piece::Text(text.into())] }
+        Self { role, content: vec![ContentPart::Text(text.into())] }
     }
 
     /// All of its text.
     pub fn joined(&self) -> Cow<'_, str> {
-        let mut texts = self.content.iter().filter_map(Piece::as_text);
+        let mut texts = self.content.iter().filter_map(ContentPart::as_text);
         match (texts.next(), texts.next()) {
             (None, _) => "".into(),
             (Some(text), None) => text.into(),
@@ -247,21 +247,21 @@ impl ChatMessage {
     /// Its images.
     pub fn images(&self) -> impl Iterator<Item = &Image> {
         self.content.iter().filter_map(|piece| match piece {
-            Piece::Text(_) => None,
-            Piece::Image(image) => Some(image),
+            ContentPart::Text(_) => None,
+            ContentPart::Image(image) => Some(image),
         })
     }
 
     /// Puts `text` in front of what it says.
     fn begin_with(&mut self, text: &str) {
         match self.content.first_mut() {
-            Some(Piece::Text(first)) => first.insert_str(0, text),
-            _ => self.content.insert(0, Piece::Text(text.to_owned())),
+            Some(ContentPart::Text(first)) => first.insert_str(0, text),
+            _ => self.content.insert(0, ContentPart::Text(text.to_owned())),
         }
     }
 }
 
-impl Piece {
+impl ContentPart {
     /// Its text, if it is one.
     pub fn as_text(&self) -> Option<&str> {
         match self {
@@ -355,7 +355,7 @@ impl Prompt {
     pub fn saying(&self, text: String) -> Self {
         let mut saying = self.clone();
         if let Some(last) = saying.messages.last_mut() {
-            last.content = vec![Piece::Text(text)];
+            last.content = vec![ContentPart::Text(text)];
         }
         saying
     }

@@ -14,7 +14,7 @@ use llm_stream_client::{Client, Options, connect_options::ConnectOptions};
 use llm_stream_core::{
     framing::Frame,
     metric::Metric,
-    prompt::{ChatMessage, Image, Piece, Prompt, Role, Tool, ToolChoice, Tools},
+    prompt::{ChatMessage, ContentPart, Image, Prompt, Role, Tool, ToolChoice, Tools},
     protocol::{
         self, ChatRequest, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Timings,
         TokenKind, Usage,
@@ -568,7 +568,7 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
 fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
     let image = Image::Data { mime: "image/png".into(), base64: "iVBORw0=".into() };
     let mut last = ChatMessage::text(Role::User, "And this?");
-    last.content.push(Piece::Image(image.clone()));
+    last.content.push(ContentPart::Image(image.clone()));
     let messages = [
         ChatMessage::text(Role::System, "Be brief."),
         ChatMessage::text(Role::User, "What is it?"),

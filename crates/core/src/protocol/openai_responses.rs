@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     framing::Frame,
-    prompt::{ChatMessage, Image, Piece, Role, Tool},
+    prompt::{ChatMessage, ContentPart, Image, Role, Tool},
 };
 
 /// `POST /responses` with `stream: true`.
@@ -170,7 +170,7 @@ fn tool(tool: &Tool) -> Value {
 /// The conversation: a single question of text as it is, all else as messages.
 fn input(messages: &[ChatMessage]) -> Value {
     if let [only] = messages
-        && let [Piece::Text(text)] = only.content.as_slice()
+        && let [ContentPart::Text(text)] = only.content.as_slice()
     {
         return text.as_str().into();
     }

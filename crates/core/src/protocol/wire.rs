@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     framing::Frame,
-    prompt::{ChatMessage, Image, Piece, Role, Tool, ToolChoice},
+    prompt::{ChatMessage, ContentPart, Image, Role, Tool, ToolChoice},
 };
 
 // -- from the server ------------------------------------------------------------------------------
@@ -429,12 +429,12 @@ pub(super) fn system_apart<'a>(ask: &ChatRequest<'a>) -> (Option<Cow<'a, str>>, 
 /// What a message says: text as it is where it is nothing else, or a list of its pieces, of which
 /// those of text have the type `text` and images are made by `image`.
 pub(super) fn content(message: &ChatMessage, text: &str, image: impl Fn(&Image) -> Value) -> Value {
-    let piece = |piece: &Piece| match piece {
-        Piece::Text(said) => json!({"type": text, "text": said}),
-        Piece::Image(shown) => image(shown),
+    let piece = |piece: &ContentPart| match piece {
+        ContentPart::Text(said) => json!({"type": text, "text": said}),
+        ContentPart::Image(shown) => image(shown),
     };
     match message.content.as_slice() {
-        [Piece::Text(only)] => only.as_str().into(),
+        [ContentPart::Text(only)] => only.as_str().into(),
         pieces => pieces.iter().map(piece).collect(),
     }
 }
