@@ -26,14 +26,14 @@ pub struct Prompt {
     /// answers received, one after the other.
     pub turns: Vec<Arc<Self>>,
     /// Which turn it is, from 1, where it is one of several.
-    pub turn: Option<Turn>,
+    pub turn: Option<ConversationTurn>,
     /// How its text is made, where it is not written. The last message is then empty.
     pub synthetic: Option<Synthetic>,
 }
 
 /// A turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
+pub struct ConversationTurn {
     /// Which one, from 1.
     pub number: usize,
     /// The name of the conversation.
@@ -314,7 +314,7 @@ impl Prompt {
         if questions.is_empty() {
             return self;
         }
-        let turn = |number| Some(Turn { number, of: self.name.clone() });
+        let turn = |number| Some(ConversationTurn { number, of: self.name.clone() });
         let next = |(nth, question)| {
             let number = nth + 2;
             Arc::new(Self {
