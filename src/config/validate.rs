@@ -10,7 +10,7 @@ use llm_stream_client::proxy;
 use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
     exact,
-    prompt::{self, ChatMessage, Image, Output, Tools},
+    prompt::{self, AnswerLength, ChatMessage, Image, Tools},
     protocol::{self, OpenAiChat, Protocol},
     schedule::Shape,
     text::visible,
@@ -558,7 +558,7 @@ fn refused(
     protocol: &dyn Protocol,
     (ignore_eos, max_tokens): (Option<bool>, u64),
 ) -> Option<Refusal> {
-    let Output { tokens, min_tokens, ignore_eos: wants_eos_ignored } = prompt.output;
+    let AnswerLength { tokens, min_tokens, ignore_eos: wants_eos_ignored } = prompt.output;
     let most = tokens.unwrap_or(max_tokens);
     let name = protocol.name();
     let wants = |field: &str| match field {

@@ -19,7 +19,7 @@ pub struct Prompt {
     /// The data set that it is a record of.
     pub set: Option<String>,
     /// How long its answer is to be.
-    pub output: Output,
+    pub output: AnswerLength,
     /// The tools that the model may call, where they are not those of the model.
     pub tools: Tools,
     /// The turns after the first, each with the user's next question: they are asked with the
@@ -55,7 +55,7 @@ pub struct Synthetic {
 
 /// How long an answer is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Output {
+pub struct AnswerLength {
     /// Most tokens to generate, in place of the model's own number.
     pub tokens: Option<u64>,
     /// Fewest tokens to generate, of servers that can be told so.
@@ -282,7 +282,7 @@ impl Prompt {
             name,
             messages: system.into_iter().chain([user]).collect(),
             set: None,
-            output: Output::default(),
+            output: AnswerLength::default(),
             tools: Tools::default(),
             turns: Vec::new(),
             turn: None,
@@ -378,7 +378,7 @@ impl Prompt {
             texts.push(message.joined());
             texts.extend(message.images().map(Image::url));
         }
-        if self.output != Output::default() {
+        if self.output != AnswerLength::default() {
             texts.push(format!("{:?}", self.output).into());
         }
         texts.extend(self.tools.identity().map(Cow::from));
