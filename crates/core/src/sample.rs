@@ -18,7 +18,8 @@ use crate::{
     coding,
     framing::{Frame, Framing},
     protocol::{
-        DecodeError, Message, Part, Protocol, Template, TextFields, Timings, TokenKind, Usage,
+        DecodeError, Message, MessagePart, Protocol, Template, TextFields, Timings, TokenKind,
+        Usage,
     },
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     synthetic::Length,
@@ -891,9 +892,9 @@ fn texts(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) ->
         let message = protocol.decode_with(&frame, fields).unwrap_or_default();
         for part in message.parts.into_iter().filter_map(|part| fields.resolve(part)) {
             match part {
-                Part::Token(TokenKind::Answer, said) => texts[0].push_str(&said),
-                Part::Token(TokenKind::Reasoning, said) => texts[1].push_str(&said),
-                Part::Token(TokenKind::ToolCall, said) => texts[2].push_str(&said),
+                MessagePart::Token(TokenKind::Answer, said) => texts[0].push_str(&said),
+                MessagePart::Token(TokenKind::Reasoning, said) => texts[1].push_str(&said),
+                MessagePart::Token(TokenKind::ToolCall, said) => texts[2].push_str(&said),
                 _ => {}
             }
         }
@@ -1120,7 +1121,7 @@ impl Stream<'_> {
         self.events += 1;
         self.first_event.get_or_insert(at);
         if let Some((kind, text)) = self.template.read(frame) {
-            return self.read_event(at, [Part::Token(kind, Cow::Borrowed(text))]);
+            return self.read_event(at, [MessagePart::Token(kind, Cow::Borrowed(text))]);
         }
         match protocol.decode_with(frame, self.fields.unwrap_or(TextFields::NONE)) {
             Ok(message) => {
@@ -1139,10 +1140,10 @@ impl Stream<'_> {
     fn stray(&mut self, said: Message<'_>) {
         for part in said.parts {
             match part {
-                Part::Error(message) => {
+                MessagePart::Error(message) => {
                     self.stray_error.get_or_insert((self.token_events.len(), message));
                 }
-                Part::Unknown(excerpt) => self.note_unknown(excerpt),
+                MessagePart::Unknown(excerpt) => self.note_unknown(excerpt),
                 _ => {}
             }
         }
@@ -1151,26 +1152,28 @@ impl Stream<'_> {
     /// Takes what comes after the end marker. Some servers count the tokens only there; vLLM sends
     /// `[DONE]` after Anthropic's `message_stop`.
     fn after_end(&mut self, decoded: Result<Message<'_>, DecodeError>) {
-        for part in decoded.map_or_else(|_| vec![Part::Unknown(String::new())], |said| said.parts) {
+        for part in
+            decoded.map_or_else(|_| vec![MessagePart::Unknown(String::new())], |said| said.parts)
+        {
             match part {
-                Part::End | Part::Role | Part::Choice(_) => {}
-                Part::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
-                Part::Timings(timings) => self.timings = timings,
-                Part::Usage(usage) => {
+                MessagePart::End | MessagePart::Role | MessagePart::Choice(_) => {}
+                MessagePart::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
+                MessagePart::Timings(timings) => self.timings = timings,
+                MessagePart::Usage(usage) => {
                     self.usage_after_end |= usage.completion_tokens.is_some();
                     self.count(usage);
                 }
-                Part::Finish(reason) => {
+                MessagePart::Finish(reason) => {
                     self.more_after_end = true;
                     self.finish(&reason);
                 }
-                Part::Token(..) | Part::Unread(..) => self.text_after_end = true,
-                Part::Unknown(_) | Part::Error(_) => self.more_after_end = true,
+                MessagePart::Token(..) | MessagePart::Unread(..) => self.text_after_end = true,
+                MessagePart::Unknown(_) | MessagePart::Error(_) => self.more_after_end = true,
             }
         }
     }
 
-    fn read_event<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = Part<'a>>) {
+    fn read_event<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = MessagePart<'a>>) {
         let mut event = Event { events_before: self.token_events.len(), ..Event::default() };
         for part in parts {
             let part = match self.fields {
@@ -1197,34 +1200,34 @@ impl Stream<'_> {
         }
     }
 
-    fn read_part(&mut self, at: Duration, part: Part<'_>, event: &mut Event) {
+    fn read_part(&mut self, at: Duration, part: MessagePart<'_>, event: &mut Event) {
         match part {
-            Part::Role => {}
-            Part::Choice(index) => event.choice = index,
-            Part::Token(kind, text) => {
+            MessagePart::Role => {}
+            MessagePart::Choice(index) => event.choice = index,
+            MessagePart::Token(kind, text) => {
                 self.choose(event, kind);
                 self.token(at, (kind, &text), event.events_before);
             }
-            Part::Unread(_, text) if self.counts_unread => {
+            MessagePart::Unread(_, text) if self.counts_unread => {
                 self.token(at, (TokenKind::Reasoning, &text), event.events_before);
             }
-            Part::Unread(field, text) => {
+            MessagePart::Unread(field, text) => {
                 self.text = self.text.map(|bytes| bytes + text.len() as u64);
                 self.hold(&text);
                 event.unread.push(field.into_owned());
             }
-            Part::Unknown(excerpt) => self.note_unknown(excerpt),
-            Part::Finish(reason) => {
+            MessagePart::Unknown(excerpt) => self.note_unknown(excerpt),
+            MessagePart::Finish(reason) => {
                 self.finished.get_or_insert(at);
                 self.finish(&reason);
             }
-            Part::Usage(usage) => event.usage = Some(usage),
-            Part::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
-            Part::Timings(timings) => self.timings = timings,
-            Part::Error(message) => {
+            MessagePart::Usage(usage) => event.usage = Some(usage),
+            MessagePart::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
+            MessagePart::Timings(timings) => self.timings = timings,
+            MessagePart::Error(message) => {
                 self.in_band.get_or_insert((self.token_events.len(), message));
             }
-            Part::End => self.ended = true,
+            MessagePart::End => self.ended = true,
         }
     }
 

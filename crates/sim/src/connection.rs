@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use llm_stream_core::protocol::{Envelope, Message, Part, Protocol};
+use llm_stream_core::protocol::{Envelope, Message, MessagePart, Protocol};
 use llm_stream_socket::Socket;
 
 use super::{
@@ -344,8 +344,8 @@ impl Streaming {
         pieces(frames, self.stream.is_merged(), self.stream.split())
     }
 
-    fn frame(&self, parts: Vec<Part<'_>>, protocol: &dyn Protocol) -> Frame {
-        let token = parts.iter().any(|part| matches!(part, Part::Token(..)));
+    fn frame(&self, parts: Vec<MessagePart<'_>>, protocol: &dyn Protocol) -> Frame {
+        let token = parts.iter().any(|part| matches!(part, MessagePart::Token(..)));
         let message = Message { id: Some(self.id.as_str().into()), parts };
         let envelope = Envelope { model: &self.model, created: self.created };
         (protocol.encode(&message, &envelope), u64::from(token))
@@ -354,11 +354,20 @@ impl Streaming {
 
 /// The messages of a step, with those that end an answer as the protocol has them.
 fn with_ending(
-    mut messages: Vec<Vec<Part<'static>>>,
+    mut messages: Vec<Vec<MessagePart<'static>>>,
     protocol: &dyn Protocol,
-) -> Vec<Vec<Part<'static>>> {
-    let ends = |parts: &Vec<Part<'_>>| {
-        matches!(parts[..], [Part::Finish(_) | Part::Usage(_) | Part::Timings(_) | Part::End, ..])
+) -> Vec<Vec<MessagePart<'static>>> {
+    let ends = |parts: &Vec<MessagePart<'_>>| {
+        matches!(
+            parts[..],
+            [
+                MessagePart::Finish(_)
+                    | MessagePart::Usage(_)
+                    | MessagePart::Timings(_)
+                    | MessagePart::End,
+                ..
+            ]
+        )
     };
     let first = messages.iter().position(ends).unwrap_or(messages.len());
     let ending = messages.split_off(first).into_iter().flatten().collect();

@@ -6,7 +6,7 @@ use std::{borrow::Cow, mem, ops::Range, time::Duration};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use llm_stream_core::protocol::{Part, Timings, TokenKind, Usage};
+use llm_stream_core::protocol::{MessagePart, Timings, TokenKind, Usage};
 
 /// The rhythm of every answer, and what goes wrong with it.
 ///
@@ -168,7 +168,7 @@ pub(super) struct Step {
     /// When it is due, counted from the moment the request was read.
     pub(super) at: Duration,
     /// The messages it carries, by their parts. At most one part of a message is a token event.
-    pub(super) messages: Vec<Vec<Part<'static>>>,
+    pub(super) messages: Vec<Vec<MessagePart<'static>>>,
 }
 
 /// What follows a stream's last step.
@@ -282,14 +282,14 @@ impl Script {
     }
 
     /// The messages after the last token event.
-    fn tail(&self, facts: &Facts) -> Vec<Part<'static>> {
+    fn tail(&self, facts: &Facts) -> Vec<MessagePart<'static>> {
         let has = |fault| self.faults_of(facts.number).any(|kind| kind == fault);
-        let mut tail = vec![Part::Finish(self.finish(facts).into())];
+        let mut tail = vec![MessagePart::Finish(self.finish(facts).into())];
         if facts.include_usage && !has(FaultKind::MissingUsage) {
-            tail.push(Part::Usage(self.usage(facts)));
+            tail.push(MessagePart::Usage(self.usage(facts)));
         }
         if !has(FaultKind::MissingEnd) {
-            tail.push(Part::End);
+            tail.push(MessagePart::End);
         }
         tail
     }
@@ -304,7 +304,7 @@ pub(super) struct Stream {
     merge: u64,
     split: Option<usize>,
     role: bool,
-    tail: Vec<Part<'static>>,
+    tail: Vec<MessagePart<'static>>,
     ending: Ending,
     /// Of what part of the true times is told at the end, in percent.
     timings: Option<u64>,
@@ -370,10 +370,10 @@ impl Stream {
     }
 
     /// The times that are told: those of the script's tokens, however they are written.
-    fn told(&self) -> Option<Part<'static>> {
+    fn told(&self) -> Option<MessagePart<'static>> {
         let (part, first) = (self.timings? as f64 / 100.0, self.first?);
         let of = |time: Duration| Duration::try_from_secs_f64(time.as_secs_f64() * part).ok();
-        Some(Part::Timings(Timings {
+        Some(MessagePart::Timings(Timings {
             prompt: of(first),
             generation: of(self.at.saturating_sub(first)),
             ..Timings::default()
@@ -381,17 +381,18 @@ impl Stream {
     }
 
     /// What comes after the last token event, with the times behind what they belong to.
-    fn trailer(&mut self) -> Vec<Vec<Part<'static>>> {
-        let told = self.told().filter(|_| matches!(self.tail.first(), Some(Part::Finish(_))));
+    fn trailer(&mut self) -> Vec<Vec<MessagePart<'static>>> {
+        let told =
+            self.told().filter(|_| matches!(self.tail.first(), Some(MessagePart::Finish(_))));
         let mut tail = mem::take(&mut self.tail);
-        let end = tail.iter().position(|part| *part == Part::End).unwrap_or(tail.len());
+        let end = tail.iter().position(|part| *part == MessagePart::End).unwrap_or(tail.len());
         tail.splice(end..end, told);
         tail.into_iter().map(|part| vec![part]).collect()
     }
 
     /// The role, in front of whatever comes first.
-    fn role(&mut self) -> Option<Vec<Part<'static>>> {
-        mem::take(&mut self.role).then(|| vec![Part::Role])
+    fn role(&mut self) -> Option<Vec<MessagePart<'static>>> {
+        mem::take(&mut self.role).then(|| vec![MessagePart::Role])
     }
 }
 
@@ -407,7 +408,7 @@ impl Iterator for Stream {
             self.at = event.at;
             self.first.get_or_insert(event.at);
             messages.extend(self.role());
-            messages.push(vec![Part::Token(event.kind, Cow::Owned(event.text))]);
+            messages.push(vec![MessagePart::Token(event.kind, Cow::Owned(event.text))]);
         }
         if messages.is_empty() && !self.tail.is_empty() {
             messages.extend(self.role());
@@ -445,8 +446,8 @@ impl Cut {
                 "simulated fault: error after {} token events",
                 self.after.min(stream.events.in_all())
             );
-            stream.tail.retain(|part| *part == Part::End);
-            stream.tail.insert(0, Part::Error(message));
+            stream.tail.retain(|part| *part == MessagePart::End);
+            stream.tail.insert(0, MessagePart::Error(message));
         } else {
             stream.tail.clear();
         }
@@ -595,8 +596,8 @@ mod tests {
         stream(script, &FACTS).collect()
     }
 
-    fn answer(text: &'static str) -> Vec<Part<'static>> {
-        vec![Part::Token(TokenKind::Answer, text.into())]
+    fn answer(text: &'static str) -> Vec<MessagePart<'static>> {
+        vec![MessagePart::Token(TokenKind::Answer, text.into())]
     }
 
     fn usage(prompt: u64, completion: u64) -> Usage {
@@ -610,7 +611,7 @@ mod tests {
 
     fn token_events(steps: &[Step]) -> usize {
         let parts = steps.iter().flat_map(|step| step.messages.iter().flatten());
-        parts.filter(|part| matches!(part, Part::Token(..))).count()
+        parts.filter(|part| matches!(part, MessagePart::Token(..))).count()
     }
 
     #[test]
@@ -618,14 +619,14 @@ mod tests {
         assert_eq!(
             steps(&script(2, &[])),
             [
-                Step { at: ms(50), messages: vec![vec![Part::Role], answer(" the")] },
+                Step { at: ms(50), messages: vec![vec![MessagePart::Role], answer(" the")] },
                 Step { at: ms(60), messages: vec![answer(" stream")] },
                 Step {
                     at: ms(60),
                     messages: vec![
-                        vec![Part::Finish("stop".into())],
-                        vec![Part::Usage(usage(3, 2))],
-                        vec![Part::End],
+                        vec![MessagePart::Finish("stop".into())],
+                        vec![MessagePart::Usage(usage(3, 2))],
+                        vec![MessagePart::End],
                     ],
                 },
             ]
@@ -636,7 +637,10 @@ mod tests {
     fn max_tokens_cuts_the_answer_and_the_finish_reason_says_so() {
         let facts = Facts { max_tokens: Some(1), include_usage: false, ..FACTS };
         let steps: Vec<Step> = stream(&script(2, &[]), &facts).collect();
-        assert_eq!(steps[1].messages, [vec![Part::Finish("length".into())], vec![Part::End]]);
+        assert_eq!(
+            steps[1].messages,
+            [vec![MessagePart::Finish("length".into())], vec![MessagePart::End]]
+        );
         assert_eq!(token_events(&steps), 1);
     }
 
@@ -645,7 +649,7 @@ mod tests {
         let steps = steps(&script(0, &[]));
         assert_eq!(steps.len(), 1);
         assert_eq!(steps[0].at, ms(50));
-        assert_eq!(steps[0].messages[0], [Part::Role]);
+        assert_eq!(steps[0].messages[0], [MessagePart::Role]);
     }
 
     #[test]
@@ -654,12 +658,13 @@ mod tests {
             Script { tokens_per_event: 2, reasoning_tokens: 3, cached_tokens: 7, ..script(6, &[]) };
         let steps = steps(&script);
         let tokens: Vec<_> = steps.iter().flat_map(|step| step.messages.iter()).collect();
-        let reasoning = |text: &'static str| vec![Part::Token(TokenKind::Reasoning, text.into())];
+        let reasoning =
+            |text: &'static str| vec![MessagePart::Token(TokenKind::Reasoning, text.into())];
         assert_eq!(
             tokens[1..5],
             [&reasoning(" the stream"), &reasoning(" keeps"), &answer(" its pace"), &answer("，"),]
         );
-        let Part::Usage(usage) = &tokens[6][0] else {
+        let MessagePart::Usage(usage) = &tokens[6][0] else {
             panic!("no usage: {tokens:?}");
         };
         assert_eq!((usage.reasoning_tokens, usage.cached_tokens), (Some(3), Some(7)));
@@ -710,7 +715,7 @@ mod tests {
             let steps = steps(&Script { timings: true, ..script(3, faults) });
             let parts = steps.last().unwrap().messages.concat();
             parts.into_iter().find_map(|part| match part {
-                Part::Timings(timings) => Some((timings.prompt?, timings.generation?)),
+                MessagePart::Timings(timings) => Some((timings.prompt?, timings.generation?)),
                 _ => None,
             })
         };
@@ -726,7 +731,10 @@ mod tests {
         let error = "simulated fault: error after 1 token events".to_owned();
         assert_eq!(
             steps[1..],
-            [Step { at: ms(50), messages: vec![vec![Part::Error(error)], vec![Part::End]] }]
+            [Step {
+                at: ms(50),
+                messages: vec![vec![MessagePart::Error(error)], vec![MessagePart::End]]
+            }]
         );
     }
 
@@ -734,7 +742,7 @@ mod tests {
     fn usage_and_end_marker_can_be_missing_together() {
         let faults = [FaultKind::MissingUsage, FaultKind::MissingEnd];
         let steps = steps(&script(1, &faults));
-        assert_eq!(steps[1].messages, [vec![Part::Finish("stop".into())]]);
+        assert_eq!(steps[1].messages, [vec![MessagePart::Finish("stop".into())]]);
     }
 
     #[test]

@@ -192,7 +192,9 @@ mod tests {
 
     use llm_stream_core::{
         framing::Frame,
-        protocol::{ChatRequest, DecodeError, Envelope, Message, Part, RequestIntent, TextFields},
+        protocol::{
+            ChatRequest, DecodeError, Envelope, Message, MessagePart, RequestIntent, TextFields,
+        },
     };
     use serde_json::{Map, Value, json};
 
@@ -239,14 +241,14 @@ mod tests {
 
         fn encode(&self, message: &Message<'_>, _: &Envelope<'_>) -> Vec<u8> {
             let said = match &message.parts[..] {
-                [Part::Token(..)] if self.breaks => panic!("as asked for"),
-                [Part::Token(_, text)] => text,
-                [Part::Role] => "ROLE",
-                [Part::Finish(reason)] => reason,
-                [Part::Usage(_)] => "USAGE",
-                [Part::Timings(_)] => "TIMINGS",
-                [Part::Error(_)] => "ERROR",
-                [Part::End] => "END",
+                [MessagePart::Token(..)] if self.breaks => panic!("as asked for"),
+                [MessagePart::Token(_, text)] => text,
+                [MessagePart::Role] => "ROLE",
+                [MessagePart::Finish(reason)] => reason,
+                [MessagePart::Usage(_)] => "USAGE",
+                [MessagePart::Timings(_)] => "TIMINGS",
+                [MessagePart::Error(_)] => "ERROR",
+                [MessagePart::End] => "END",
                 other => panic!("unexpected parts: {other:?}"),
             };
             format!("data:{said}\n\n").into_bytes()

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind, Usage,
     delta::{self, Texts},
     json::Json,
@@ -119,18 +119,18 @@ impl Protocol for AnthropicMessages {
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
         let mut frames = String::new();
-        if parts.contains(&Part::Role) {
+        if parts.contains(&MessagePart::Role) {
             frames += &start(message, envelope);
         }
         for part in parts {
             match part {
-                Part::Token(kind, text) => frames += &token_event(*kind, text),
-                Part::Error(error) => frames += &event(&error_json(500, error)),
+                MessagePart::Token(kind, text) => frames += &token_event(*kind, text),
+                MessagePart::Error(error) => frames += &event(&error_json(500, error)),
                 _ => {}
             }
         }
         let (finish, usage) = (wire::finish_of(parts), wire::usage_of(parts));
-        let usage = usage.filter(|_| !parts.contains(&Part::Role));
+        let usage = usage.filter(|_| !parts.contains(&MessagePart::Role));
         if finish.is_some() || usage.is_some() {
             frames += &event(&json!({
                 "type": "message_delta",
@@ -138,15 +138,16 @@ impl Protocol for AnthropicMessages {
                 "usage": usage.map(|usage| usage_json(&usage)),
             }));
         }
-        if parts.contains(&Part::End) {
+        if parts.contains(&MessagePart::End) {
             frames += &event(&json!({"type": "message_stop"}));
         }
         frames.into_bytes()
     }
 
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
         let parts = wire::in_words(parts, ("end_turn", "max_tokens"));
-        let (end, last): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| *part == Part::End);
+        let (end, last): (Vec<_>, Vec<_>) =
+            parts.into_iter().partition(|part| *part == MessagePart::End);
         [last, end].into_iter().filter(|parts| !parts.is_empty()).collect()
     }
 
@@ -212,7 +213,7 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
         }
         "message_stop" => {
             parts.extend(wire::read_usage(usage(event.get("usage")), event.get("usage")));
-            parts.push(Part::End);
+            parts.push(MessagePart::End);
         }
         _ => {}
     }
@@ -224,18 +225,18 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
 
 /// The start. Some versions of vLLM have the usage next to the message. Its number of generated
 /// tokens stands for none: nothing has been generated.
-fn begun<'a>(event: &Json<'a>) -> impl Iterator<Item = Part<'a>> {
+fn begun<'a>(event: &Json<'a>) -> impl Iterator<Item = MessagePart<'a>> {
     let start = event.get("message");
     let counts =
         [start.get("usage"), event.get("usage")].into_iter().find(|usage| !usage.is_empty());
     let usage = counts.map(usage).unwrap_or_default();
     let Usage { prompt_tokens, cached_tokens, .. } = usage;
     let of_prompt = Usage { prompt_tokens, cached_tokens, ..Usage::default() };
-    [Part::Role].into_iter().chain(counted(of_prompt))
+    [MessagePart::Role].into_iter().chain(counted(of_prompt))
 }
 
 /// What a content block begins with: as a rule empty texts, or a tool's name.
-fn started<'a>(block: &Json<'a>, fields: &TextFields) -> Vec<Part<'a>> {
+fn started<'a>(block: &Json<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     let mut texts = Texts::of(block, "text", TokenKind::Answer, fields);
     texts.read_reasoning(block);
     texts.call = delta::call(block);
@@ -243,7 +244,7 @@ fn started<'a>(block: &Json<'a>, fields: &TextFields) -> Vec<Part<'a>> {
 }
 
 /// What is added to a content block. A signature is not a token.
-fn continued<'a>(delta: &Json<'a>, fields: &TextFields) -> Vec<Part<'a>> {
+fn continued<'a>(delta: &Json<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     let mut texts = Texts::of(delta, "text", TokenKind::Answer, fields);
     texts.read_reasoning(delta);
     let call = delta.get("partial_json");

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Part, TextFields, TokenKind, json::Json};
+use super::{MessagePart, TextFields, TokenKind, json::Json};
 
 /// Fields that hold reasoning. Some servers send the same text under several of them, so only the
 /// first that is not empty counts.
@@ -242,11 +242,12 @@ impl<'a, 'f> Texts<'a, 'f> {
     }
 
     /// A token for each kind of which there is a text, and the texts that remain unread.
-    pub(super) fn parts(self) -> impl Iterator<Item = Part<'a>> {
-        let reasoning = self.reasoning.map(|text| Part::Token(TokenKind::Reasoning, text));
-        let answer = self.answer.map(|text| Part::Token(TokenKind::Answer, text));
-        let call = self.call.map(|text| Part::Token(TokenKind::ToolCall, text));
-        let unread = self.unread.into_iter().map(|(name, text)| Part::Unread(name.into(), text));
+    pub(super) fn parts(self) -> impl Iterator<Item = MessagePart<'a>> {
+        let reasoning = self.reasoning.map(|text| MessagePart::Token(TokenKind::Reasoning, text));
+        let answer = self.answer.map(|text| MessagePart::Token(TokenKind::Answer, text));
+        let call = self.call.map(|text| MessagePart::Token(TokenKind::ToolCall, text));
+        let unread =
+            self.unread.into_iter().map(|(name, text)| MessagePart::Unread(name.into(), text));
         reasoning.into_iter().chain(answer).chain(call).chain(unread)
     }
 }
@@ -288,7 +289,11 @@ fn tool_call<'a>(item: &Json<'a>) -> Option<Cow<'a, str>> {
 
 /// The text in fields of `piece` that are neither `known` nor known to hold something else, unless
 /// `fields` name them.
-pub(super) fn unread<'a>(piece: &Json<'a>, known: &[&str], fields: &TextFields) -> Vec<Part<'a>> {
+pub(super) fn unread<'a>(
+    piece: &Json<'a>,
+    known: &[&str],
+    fields: &TextFields,
+) -> Vec<MessagePart<'a>> {
     // A part of some type wraps what is not text in `data`.
     let is_part = !piece.get("type").is_null();
     let is_data =
@@ -300,8 +305,9 @@ pub(super) fn unread<'a>(piece: &Json<'a>, known: &[&str], fields: &TextFields) 
     };
     let found =
         piece.fields().filter(|(field, value)| !value.is_empty() && is_unknown(field, value));
-    let parts = found
-        .filter_map(|(field, value)| Some(Part::Unread(field.to_owned().into(), text_in(value)?)));
+    let parts = found.filter_map(|(field, value)| {
+        Some(MessagePart::Unread(field.to_owned().into(), text_in(value)?))
+    });
     parts.collect()
 }
 
@@ -312,7 +318,7 @@ pub(super) fn misplaced<'a>(
     event: &Json<'a>,
     known: &[&str],
     fields: &TextFields,
-) -> Vec<Part<'a>> {
+) -> Vec<MessagePart<'a>> {
     const NAMES: &[&str] = &["answer", "completion", "output", "response", "token"];
     let is_of_text = |field: &str| {
         let is_named = || fields.text.iter().any(|(name, _)| names(name, field));
@@ -321,7 +327,7 @@ pub(super) fn misplaced<'a>(
     };
     let found = event.fields().filter(|(field, _)| !known.contains(field) && is_of_text(field));
     let text = |(field, value): (&str, &Json<'a>)| {
-        value.text().map(|text| Part::Unread(field.to_owned().into(), text))
+        value.text().map(|text| MessagePart::Unread(field.to_owned().into(), text))
     };
     found.filter_map(text).collect()
 }

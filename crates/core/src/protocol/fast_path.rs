@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, ops::Range, str};
 
-use super::{Message, Part, TokenKind};
+use super::{Message, MessagePart, TokenKind};
 use crate::framing::Frame;
 
 /// The last frame that said one generated text and nothing else, to read its like by.
@@ -35,7 +35,9 @@ impl Template {
     /// Takes `frame`, which says `message`, as the template of those after it, if it can be one.
     pub fn learn(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
         let Frame::Event { name, data, .. } = *frame else { return };
-        let [Part::Token(kind, Cow::Borrowed(text))] = message.parts.as_slice() else { return };
+        let [MessagePart::Token(kind, Cow::Borrowed(text))] = message.parts.as_slice() else {
+            return;
+        };
         let Some(range) = place(data, text) else { return };
         self.name.clear();
         self.name.push_str(name);

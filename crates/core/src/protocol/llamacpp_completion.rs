@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     Timings, TokenKind, Usage,
     delta::{self, Texts},
     json::Json,
@@ -105,7 +105,8 @@ impl Protocol for LlamaCppCompletion {
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
-        let says = |part: &Part<'_>| !matches!(part, Part::Error(_) | Part::Role);
+        let says =
+            |part: &MessagePart<'_>| !matches!(part, MessagePart::Error(_) | MessagePart::Role);
         let mut frames = String::new();
         if parts.iter().any(says) {
             frames += &event(&piece_json(parts, envelope));
@@ -116,7 +117,7 @@ impl Protocol for LlamaCppCompletion {
         frames.into_bytes()
     }
 
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
         wire::in_one(parts, ("eos", "limit"))
     }
 
@@ -138,7 +139,7 @@ fn message<'a>(piece: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
     parts.extend(counted(usage(piece)));
     parts.extend(timed(wire::llama_timings(piece.get("timings"))));
     if piece.get("stop").is_true() {
-        parts.push(Part::End);
+        parts.push(MessagePart::End);
     }
     parts.extend(wire::error(piece, name, !content.is_null()));
     Message { id: None, parts }
@@ -154,18 +155,18 @@ fn usage(piece: &Json<'_>) -> Usage {
 }
 
 /// Why generation ended. Before `stop_type` there was a flag for each reason.
-fn stop_reason<'a>(piece: &Json<'a>) -> Option<Part<'a>> {
+fn stop_reason<'a>(piece: &Json<'a>) -> Option<MessagePart<'a>> {
     let flags = [("stopped_eos", "eos"), ("stopped_word", "word"), ("stopped_limit", "limit")];
     wire::finish_reason(piece.get("stop_type")).or_else(|| {
         let (_, reason) = flags.iter().find(|(flag, _)| piece.get(flag).is_true())?;
-        Some(Part::Finish((*reason).into()))
+        Some(MessagePart::Finish((*reason).into()))
     })
 }
 
 /// The message as llama.cpp writes it, without its errors.
-fn piece_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
+fn piece_json(parts: &[MessagePart<'_>], envelope: &Envelope<'_>) -> Value {
     let usage = wire::usage_of(parts).unwrap_or_default();
-    let is_last = parts.contains(&Part::End);
+    let is_last = parts.contains(&MessagePart::End);
     wire::without_nulls(json!({
         "index": 0,
         "content": wire::all_text(parts).unwrap_or_default(),
@@ -178,7 +179,7 @@ fn piece_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
     }))
 }
 
-fn timings_json(parts: &[Part<'_>], cached: Option<u64>) -> Option<Value> {
+fn timings_json(parts: &[MessagePart<'_>], cached: Option<u64>) -> Option<Value> {
     let timings = wire::timings_of(parts);
     let said = timings.is_some() || cached.is_some();
     let Timings { prompt, generation, .. } = timings.unwrap_or_default();

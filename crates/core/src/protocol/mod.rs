@@ -122,7 +122,7 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     }
 
     /// What one frame of the answer says. A frame that says nothing gives no parts. `fields` are
-    /// what the config says of fields: a field that is named there is handed on as [`Part::Unread`],
+    /// what the config says of fields: a field that is named there is handed on as [`MessagePart::Unread`],
     /// for [`TextFields::resolve`], also where its name is that of a field without text.
     fn decode_with<'a>(
         &self,
@@ -136,11 +136,11 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// The messages that end an answer of the simulated endpoint, from what they say: a finish
     /// reason, a usage, times, the end, whichever of them there are. Times stand beside what comes
     /// before them.
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
-        let mut messages: Vec<Vec<Part<'static>>> = Vec::new();
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
+        let mut messages: Vec<Vec<MessagePart<'static>>> = Vec::new();
         for part in parts {
             match (&part, messages.last_mut()) {
-                (Part::Timings(_), Some(before)) => before.push(part),
+                (MessagePart::Timings(_), Some(before)) => before.push(part),
                 _ => messages.push(vec![part]),
             }
         }
@@ -224,13 +224,13 @@ pub struct Message<'a> {
     /// The completion's id.
     pub id: Option<Cow<'a, str>>,
     /// What it says, in the order in which it says it.
-    pub parts: Vec<Part<'a>>,
+    pub parts: Vec<MessagePart<'a>>,
 }
 
 /// One thing that a frame says. A frame can say several: some servers put the last text, the
 /// finish reason and the usage into one.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Part<'a> {
+pub enum MessagePart<'a> {
     /// The answer begins: a role, without a token.
     Role,
     /// Generated text that is not empty. A borrowed one is all of a JSON string.
@@ -298,13 +298,13 @@ impl TextFields {
 
     /// Returns `part` as the config reads it: text in a field of `text` is a token, text in a field
     /// of `ignored` is dropped. The last part of a name such as `reasoning.detail` also names it.
-    pub fn resolve<'a>(&self, part: Part<'a>) -> Option<Part<'a>> {
-        let Part::Unread(field, text) = part else { return Some(part) };
+    pub fn resolve<'a>(&self, part: MessagePart<'a>) -> Option<MessagePart<'a>> {
+        let MessagePart::Unread(field, text) = part else { return Some(part) };
         if let Some((_, kind)) = self.text.iter().find(|(name, _)| delta::names(&field, name)) {
-            return Some(Part::Token(*kind, text));
+            return Some(MessagePart::Token(*kind, text));
         }
         (!self.ignored.iter().any(|name| delta::names(&field, name)))
-            .then_some(Part::Unread(field, text))
+            .then_some(MessagePart::Unread(field, text))
     }
 }
 

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     Timings, TokenKind, Usage,
     delta::{self, Texts},
     json::Json,
@@ -113,7 +113,7 @@ impl Protocol for OllamaChat {
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
-        let is_error = |part: &Part<'_>| matches!(part, Part::Error(_));
+        let is_error = |part: &MessagePart<'_>| matches!(part, MessagePart::Error(_));
         let mut lines = String::new();
         if message.parts.is_empty() || !message.parts.iter().all(is_error) {
             lines += &format!("{}\n", line_json(&message.parts, envelope));
@@ -124,7 +124,7 @@ impl Protocol for OllamaChat {
         lines.into_bytes()
     }
 
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
         wire::in_one(parts, ("stop", "length"))
     }
 
@@ -171,12 +171,12 @@ fn message<'a>(line: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> 
         may_hold_first: false,
     }));
     if line.get("done").is_true() {
-        parts.push(Part::End);
+        parts.push(MessagePart::End);
     }
     parts.extend(wire::error(line, name, !said.is_null() || line.get("done").is_true()));
     parts.extend(wire::error_in(said));
     if parts.is_empty() && !said.get("role").is_null() {
-        parts.push(Part::Role);
+        parts.push(MessagePart::Role);
     }
     Message { id: None, parts }
 }
@@ -194,7 +194,7 @@ fn texts<'a, 'f>(said: &Json<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
 }
 
 /// The message as Ollama writes it, without its errors.
-fn line_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
+fn line_json(parts: &[MessagePart<'_>], envelope: &Envelope<'_>) -> Value {
     let text = |kind| wire::text_of(kind, parts);
     let mut line = json!({"model": envelope.model, "created_at": wire::utc(envelope.created)});
     if !parts.is_empty() {
@@ -206,7 +206,7 @@ fn line_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
             "tool_calls": call.map(|name| json!([{"function": {"name": name, "arguments": {}}}])),
         }));
     }
-    line["done"] = parts.contains(&Part::End).into();
+    line["done"] = parts.contains(&MessagePart::End).into();
     if let Some(reason) = wire::finish_of(parts) {
         line["done_reason"] = reason.into();
     }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, Message, Part, RequestIntent, Timings, Usage,
+    ChatRequest, Message, MessagePart, RequestIntent, Timings, Usage,
     json::Json,
     wire::{self, timed},
 };
@@ -12,7 +12,7 @@ use super::{
 pub(super) fn message<'a>(
     chunk: &Json<'a>,
     name: &str,
-    add_texts: impl Fn(&Json<'a>, &mut Vec<Part<'a>>),
+    add_texts: impl Fn(&Json<'a>, &mut Vec<MessagePart<'a>>),
 ) -> Message<'a> {
     let choices = chunk.get("choices");
     let mut parts = Vec::with_capacity(1);
@@ -115,7 +115,7 @@ pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str
 
 /// The usage and the server's own times of a chunk, where there are any. Kimi puts its usage into the
 /// `choice`, Groq a second one into `x_groq`, Gemini has its own name for it.
-fn counted_and_timed<'a>(chunk: &Json<'a>, choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
+fn counted_and_timed<'a>(chunk: &Json<'a>, choice: &Json<'a>, parts: &mut Vec<MessagePart<'a>>) {
     let usages = [
         chunk.get("usage"),
         choice.get("usage"),
@@ -133,7 +133,7 @@ fn counted_and_timed<'a>(chunk: &Json<'a>, choice: &Json<'a>, parts: &mut Vec<Pa
 }
 
 /// What servers say of their own speed: llama.cpp, vLLM, Cerebras, and Groq in its usage.
-fn own_times<'a>(chunk: &Json<'_>, counts: Option<&Json<'_>>) -> Option<Part<'a>> {
+fn own_times<'a>(chunk: &Json<'_>, counts: Option<&Json<'_>>) -> Option<MessagePart<'a>> {
     let llama = timed(wire::llama_timings(chunk.get("timings")));
     let vllm = || timed(wire::vllm_metrics(chunk.get("metrics")));
     let cerebras = || timed(times_in_seconds(chunk.get("time_info")));

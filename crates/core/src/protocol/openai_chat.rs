@@ -8,7 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind,
     delta::{self, Texts},
     json::Json,
@@ -83,15 +83,16 @@ impl Protocol for OpenAiChat {
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
-        let is_apart = |part: &Part<'_>| matches!(part, Part::Error(_) | Part::End);
+        let is_apart =
+            |part: &MessagePart<'_>| matches!(part, MessagePart::Error(_) | MessagePart::End);
         let mut frames = String::new();
         if message.parts.is_empty() || !message.parts.iter().all(is_apart) {
             frames += &event(&chunk_json(message, envelope));
         }
         for part in &message.parts {
             match part {
-                Part::Error(message) => frames += &event(&openai::error_json(500, message)),
-                Part::End => frames += "data: [DONE]\n\n",
+                MessagePart::Error(message) => frames += &event(&openai::error_json(500, message)),
+                MessagePart::End => frames += "data: [DONE]\n\n",
                 _ => {}
             }
         }
@@ -122,7 +123,7 @@ fn message<'a>(chunk: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
 }
 
 /// Adds the texts of a choice's delta.
-fn add_texts<'a>(choice: &Json<'a>, fields: &TextFields, parts: &mut Vec<Part<'a>>) {
+fn add_texts<'a>(choice: &Json<'a>, fields: &TextFields, parts: &mut Vec<MessagePart<'a>>) {
     let delta = choice.get("delta");
     let before = parts.len();
     parts.extend(texts(delta, fields).parts());
@@ -135,7 +136,7 @@ fn add_texts<'a>(choice: &Json<'a>, fields: &TextFields, parts: &mut Vec<Part<'a
         parts.extend(delta::misplaced(choice, &[], fields));
     }
     if parts.len() == before && !delta.get("role").is_null() {
-        parts.push(Part::Role);
+        parts.push(MessagePart::Role);
     }
     parts.extend(wire::error_in(delta));
 }
@@ -163,10 +164,10 @@ fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
         "choices": choice_json(&message.parts).into_iter().collect::<Vec<_>>(),
     });
     for part in &message.parts {
-        if let Part::Usage(usage) = part {
+        if let MessagePart::Usage(usage) = part {
             chunk["usage"] = openai::usage_json(usage);
         }
-        if let Part::Timings(timings) = part {
+        if let MessagePart::Timings(timings) = part {
             chunk["metrics"] = wire::metrics_json(timings);
         }
     }
@@ -174,7 +175,7 @@ fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
 }
 
 /// The only choice; `None` if the parts say nothing about it, as in a usage chunk.
-fn choice_json(parts: &[Part<'_>]) -> Option<Value> {
+fn choice_json(parts: &[MessagePart<'_>]) -> Option<Value> {
     let finish = wire::finish_of(parts);
     let delta = delta_json(parts);
     let says_something = finish.is_some() || !delta.is_empty();
@@ -182,9 +183,9 @@ fn choice_json(parts: &[Part<'_>]) -> Option<Value> {
         .then(|| json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}))
 }
 
-fn delta_json(parts: &[Part<'_>]) -> Map<String, Value> {
+fn delta_json(parts: &[MessagePart<'_>]) -> Map<String, Value> {
     let mut delta = Map::new();
-    if parts.contains(&Part::Role) {
+    if parts.contains(&MessagePart::Role) {
         delta.insert("role".into(), "assistant".into());
         delta.insert("content".into(), "".into());
     }

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind,
     delta::{self, Texts},
     json::Json,
@@ -69,7 +69,9 @@ impl Protocol for OpenAiCompletions {
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
-        let says = |part: &Part<'_>| !matches!(part, Part::Error(_) | Part::End | Part::Role);
+        let says = |part: &MessagePart<'_>| {
+            !matches!(part, MessagePart::Error(_) | MessagePart::End | MessagePart::Role)
+        };
         let mut frames = String::new();
         if parts.iter().any(says) {
             frames += &event(&chunk_json(message, envelope));
@@ -77,7 +79,7 @@ impl Protocol for OpenAiCompletions {
         for error in wire::errors_of(parts) {
             frames += &event(&openai::error_json(500, error));
         }
-        if parts.contains(&Part::End) {
+        if parts.contains(&MessagePart::End) {
             frames += "data: [DONE]\n\n";
         }
         frames.into_bytes()

@@ -8,7 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind, Usage,
     delta::{self, Texts},
     error_text,
@@ -125,15 +125,15 @@ impl Protocol for OpenAiResponses {
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
         let mut frames = String::new();
-        if parts.contains(&Part::Role) {
+        if parts.contains(&MessagePart::Role) {
             frames += &event("response.created", response_json(message, envelope, "in_progress"));
         }
         for part in parts {
             match part {
-                Part::Token(kind, text) => {
+                MessagePart::Token(kind, text) => {
                     frames += &event(delta_type(*kind), json!({"delta": text}))
                 }
-                Part::Error(error) => {
+                MessagePart::Error(error) => {
                     let error = json!({"code": "server_error", "message": error, "param": null});
                     frames += &event("error", error);
                 }
@@ -146,7 +146,7 @@ impl Protocol for OpenAiResponses {
         frames.into_bytes()
     }
 
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
         wire::in_one(parts, ("completed", "max_output_tokens"))
     }
 
@@ -201,9 +201,9 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
         "response.failed" | "response.cancelled" => return failed(event, kind),
         _ if kind.ends_with("error") && wire::may_be_error(kind) => return failed(event, kind),
         _ if response.get("status").str() == Some("failed") => return failed(event, "failed"),
-        "response.created" => vec![Part::Role],
+        "response.created" => vec![MessagePart::Role],
         "response.output_item.added" => delta::call(event.get("item"))
-            .map(|call| Part::Token(TokenKind::ToolCall, call))
+            .map(|call| MessagePart::Token(TokenKind::ToolCall, call))
             .into_iter()
             .collect(),
         _ => of_delta(kind, event, fields),
@@ -214,24 +214,24 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
 }
 
 /// The error that an event called `kind` reports, in itself, its response or its delta.
-fn error<'a>(event: &Json<'a>, kind: &str) -> Option<Part<'a>> {
+fn error<'a>(event: &Json<'a>, kind: &str) -> Option<MessagePart<'a>> {
     let in_delta = || wire::error_in(event.get("delta"));
     in_response(event).or_else(|| wire::error(event, kind, false)).or_else(in_delta)
 }
 
 /// The error in an event's response, wherever it stands there.
-fn in_response<'a>(event: &Json<'a>) -> Option<Part<'a>> {
+fn in_response<'a>(event: &Json<'a>) -> Option<MessagePart<'a>> {
     let response = event.get("response");
     let places = [
         response.get("error"),
         response.get("last_error"),
         response.get("status_details").get("error"),
     ];
-    places.into_iter().find_map(error_text::in_field).map(Part::Error)
+    places.into_iter().find_map(error_text::in_field).map(MessagePart::Error)
 }
 
 /// What an event with a delta says: its type tells what the text is.
-fn of_delta<'a>(kind: &str, event: &Json<'a>, fields: &TextFields) -> Vec<Part<'a>> {
+fn of_delta<'a>(kind: &str, event: &Json<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     match delta_kind(kind) {
         Some(of) => {
             let texts = Texts::of(event, "delta", of, fields).parts();
@@ -241,7 +241,7 @@ fn of_delta<'a>(kind: &str, event: &Json<'a>, fields: &TextFields) -> Vec<Part<'
         None => {
             let texts = Texts::of(event, "delta", TokenKind::Answer, fields);
             let unread = |part| match part {
-                Part::Token(_, text) => Part::Unread(kind.to_owned().into(), text),
+                MessagePart::Token(_, text) => MessagePart::Unread(kind.to_owned().into(), text),
                 other => other,
             };
             texts.parts().map(unread).collect()
@@ -275,7 +275,7 @@ fn usage(counts: &Json<'_>) -> Usage {
 fn last<'a>(event: &Json<'a>, why: &str) -> Message<'a> {
     let response = event.get("response");
     let reason = wire::finish_reason(response.get("incomplete_details").get("reason"));
-    let mut parts = vec![reason.unwrap_or_else(|| Part::Finish(why.to_owned().into()))];
+    let mut parts = vec![reason.unwrap_or_else(|| MessagePart::Finish(why.to_owned().into()))];
     let usages = [response.get("usage"), event.get("usage")];
     let counts = usages.into_iter().find(|usage| !usage.is_empty());
     if let Some(counts) = counts {
@@ -284,7 +284,7 @@ fn last<'a>(event: &Json<'a>, why: &str) -> Message<'a> {
     let llama = timed(wire::llama_timings(event.get("timings")));
     parts.extend(llama.or_else(|| timed(wire::vllm_metrics(response.get("metrics")))));
     parts.extend(error(event, why));
-    parts.push(Part::End);
+    parts.push(MessagePart::End);
     Message { id: wire::id(response), parts }
 }
 
@@ -295,7 +295,7 @@ fn failed<'a>(event: &Json<'a>, status: &str) -> Message<'a> {
         true => "the server cancelled the response, and does not say why",
         false => "the response failed, and the server does not say why",
     };
-    alone(words.unwrap_or_else(|| Part::Error(without.into())))
+    alone(words.unwrap_or_else(|| MessagePart::Error(without.into())))
 }
 
 // -- from the simulated server --------------------------------------------------------------------

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind, Usage,
     delta::{self, Texts},
     json::Json,
@@ -100,7 +100,8 @@ impl Protocol for TgiGenerateStream {
 
     fn encode(&self, message: &Message<'_>, _: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
-        let says = |part: &Part<'_>| !matches!(part, Part::Error(_) | Part::Role);
+        let says =
+            |part: &MessagePart<'_>| !matches!(part, MessagePart::Error(_) | MessagePart::Role);
         let mut frames = String::new();
         if parts.iter().any(says) {
             frames += &event(&token_json(parts));
@@ -111,7 +112,7 @@ impl Protocol for TgiGenerateStream {
         frames.into_bytes()
     }
 
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
         wire::in_one(parts, ("eos_token", "length"))
     }
 
@@ -159,7 +160,7 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
     // Some servers send an empty one with each token.
     let whole = event.get("generated_text");
     if !whole.is_empty() || !whole.is_null() && !details.is_empty() {
-        parts.push(Part::End);
+        parts.push(MessagePart::End);
     }
     parts.extend(wire::error(event, name, !token.is_null()));
     parts.extend([token, details].into_iter().find_map(wire::error_in));
@@ -167,8 +168,8 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
 }
 
 /// The message as TGI writes it, without its errors. A token without text is a special one.
-fn token_json(parts: &[Part<'_>]) -> Value {
-    let (text, is_last) = (wire::all_text(parts), parts.contains(&Part::End));
+fn token_json(parts: &[MessagePart<'_>]) -> Value {
+    let (text, is_last) = (wire::all_text(parts), parts.contains(&MessagePart::End));
     let usage = wire::usage_of(parts);
     let details = wire::finish_of(parts).map(|reason| {
         wire::without_nulls(json!({

@@ -5,7 +5,8 @@ use std::{borrow::Cow, time::Duration};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Message, Part, Timings, TokenKind, Usage, error_text, json::Json,
+    ChatRequest, DecodeError, Message, MessagePart, Timings, TokenKind, Usage, error_text,
+    json::Json,
 };
 use crate::{
     framing::Frame,
@@ -86,7 +87,7 @@ fn is_keep_alive(text: &[u8]) -> bool {
 /// Reads a frame as one message, which `read` makes of its JSON and the event's name.
 ///
 /// An event that is not JSON fails the answer only if it can hold a part of it: if it has a name
-/// that the protocol `knows` and looks like JSON. Others are handed on as [`Part::Unknown`].
+/// that the protocol `knows` and looks like JSON. Others are handed on as [`MessagePart::Unknown`].
 pub(super) fn decode<'a>(
     frame: &Frame<'a>,
     knows: impl Fn(&str) -> bool,
@@ -95,10 +96,10 @@ pub(super) fn decode<'a>(
     let name = if let Frame::Event { name, .. } = *frame { name } else { "" };
     let data = match Content::of(frame) {
         Content::Nothing => return Ok(Message::default()),
-        Content::Done => return Ok(alone(Part::End)),
-        Content::Error(message) => return Ok(alone(Part::Error(message))),
+        Content::Done => return Ok(alone(MessagePart::End)),
+        Content::Error(message) => return Ok(alone(MessagePart::Error(message))),
         Content::Plain(text) if may_be_error(name) => {
-            return Ok(alone(Part::Error(excerpt(text))));
+            return Ok(alone(MessagePart::Error(excerpt(text))));
         }
         Content::Plain(text) => return Ok(alone(plain(text))),
         Content::Stray(lines) => return Ok(alone(stray(lines))),
@@ -107,15 +108,15 @@ pub(super) fn decode<'a>(
     match Json::parse(data) {
         Ok(Json::List(items)) => Ok(joined(items.iter().map(|item| of_json(item, name, &read)))),
         Ok(tree) if !knows(name) && may_be_error(name) => {
-            let said = error_text::in_error_event(&tree).map(Part::Error);
-            let unknown = || Part::Unknown(format!("{name}: {}", excerpt(data)));
+            let said = error_text::in_error_event(&tree).map(MessagePart::Error);
+            let unknown = || MessagePart::Unknown(format!("{name}: {}", excerpt(data)));
             Ok(alone(said.unwrap_or_else(unknown)))
         }
         Ok(tree) => Ok(of_json(&tree, name, &read)),
         Err(_) if is_keep_alive(data) => Ok(Message::default()),
         Err(_) if is_bracketed(data) => Ok(alone(plain(data))),
         Err(_) if !name.is_empty() && !knows(name) => {
-            Ok(alone(Part::Unknown(format!("{name}: {}", excerpt(data)))))
+            Ok(alone(MessagePart::Unknown(format!("{name}: {}", excerpt(data)))))
         }
         Err(error) => Err(undecodable(frame, data, &error)),
     }
@@ -132,7 +133,7 @@ fn of_json<'a>(
         Json::Text(text) if is_keep_alive(text.as_bytes()) => Message::default(),
         tree if tree.is_empty() => Message::default(),
         Json::Text(text) => alone(plain(text.as_bytes())),
-        tree => alone(Part::Unknown(excerpt(tree.written().as_bytes()))),
+        tree => alone(MessagePart::Unknown(excerpt(tree.written().as_bytes()))),
     }
 }
 
@@ -146,10 +147,10 @@ fn joined<'a>(messages: impl Iterator<Item = Message<'a>>) -> Message<'a> {
 }
 
 /// A plain text: an error if it begins with that word, or is a gateway's page or its words.
-fn plain<'a>(text: &[u8]) -> Part<'a> {
+fn plain<'a>(text: &[u8]) -> MessagePart<'a> {
     match is_error_text(text) {
-        true => Part::Error(excerpt(text)),
-        false => Part::Unknown(excerpt(text)),
+        true => MessagePart::Error(excerpt(text)),
+        false => MessagePart::Unknown(excerpt(text)),
     }
 }
 
@@ -171,11 +172,11 @@ fn is_error_text(text: &[u8]) -> bool {
 
 /// What lines say that are not of an event: proxies and back ends write their errors so, in JSON or
 /// as text, into a stream that has begun.
-fn stray<'a>(lines: &[u8]) -> Part<'a> {
+fn stray<'a>(lines: &[u8]) -> MessagePart<'a> {
     let whole = Json::parse(lines).ok();
     let first = || Json::parse(lines.split(|&byte| byte == b'\n').next()?).ok();
     match whole.or_else(first).and_then(|tree| error_text::in_document(&tree)) {
-        Some(error) => Part::Error(error),
+        Some(error) => MessagePart::Error(error),
         None => plain(lines),
     }
 }
@@ -203,7 +204,7 @@ pub(super) fn id<'a>(tree: &Json<'a>) -> Option<Cow<'a, str>> {
 
 /// Why generation ended. Some servers write `"null"` until there is a reason, wrap the reason in
 /// an object or a list, or have a number or `true` for it.
-pub(super) fn finish_reason<'a>(reason: &Json<'a>) -> Option<Part<'a>> {
+pub(super) fn finish_reason<'a>(reason: &Json<'a>) -> Option<MessagePart<'a>> {
     let text = match reason {
         Json::Object(_) => reason.first(&["type", "reason", "finish_reason"]).text(),
         Json::List(_) => return reason.items().find_map(finish_reason),
@@ -214,35 +215,38 @@ pub(super) fn finish_reason<'a>(reason: &Json<'a>) -> Option<Part<'a>> {
     let is_reason = |text: &Cow<'_, str>| {
         !["null", "none"].iter().any(|none| text.trim().eq_ignore_ascii_case(none))
     };
-    text.filter(is_reason).map(Part::Finish)
+    text.filter(is_reason).map(MessagePart::Finish)
 }
 
 /// Which choice an answer's event is of; nothing for the first, which nearly all are.
-pub(super) fn choice<'a>(index: &Json<'_>) -> Option<Part<'a>> {
+pub(super) fn choice<'a>(index: &Json<'_>) -> Option<MessagePart<'a>> {
     let index = index.number().unwrap_or(0.0) as i64;
-    (index != 0).then_some(Part::Choice(index))
+    (index != 0).then_some(MessagePart::Choice(index))
 }
 
 /// The part that says `usage`, if it counts anything.
-pub(super) fn counted<'a>(usage: Usage) -> Option<Part<'a>> {
-    (usage != Usage::default()).then_some(Part::Usage(usage))
+pub(super) fn counted<'a>(usage: Usage) -> Option<MessagePart<'a>> {
+    (usage != Usage::default()).then_some(MessagePart::Usage(usage))
 }
 
 /// The parts that say `usage`, which was read from `counts`, and, where these hold numbers that are
 /// not counts, or are known under no name, the counts as they are.
-pub(super) fn read_usage<'a>(usage: Usage, counts: &Json<'_>) -> impl Iterator<Item = Part<'a>> {
+pub(super) fn read_usage<'a>(
+    usage: Usage,
+    counts: &Json<'_>,
+) -> impl Iterator<Item = MessagePart<'a>> {
     let is_odd = |(name, value): (&str, &Json<'_>)| match usage == Usage::default() {
         true => value.number().is_some_and(|number| number != 0.0),
         false => name.contains("oken") && value.number().is_some() && value.count().is_none(),
     };
     let is_unread = usage.completion_tokens.is_none() && counts.fields().any(is_odd);
-    let unread = is_unread.then(|| Part::UnreadUsage(excerpt(counts.written().as_bytes())));
+    let unread = is_unread.then(|| MessagePart::UnreadUsage(excerpt(counts.written().as_bytes())));
     counted(usage).into_iter().chain(unread)
 }
 
 /// The part that says `timings`, if there are any.
-pub(super) fn timed<'a>(timings: Timings) -> Option<Part<'a>> {
-    (timings != Timings::default()).then_some(Part::Timings(timings))
+pub(super) fn timed<'a>(timings: Timings) -> Option<MessagePart<'a>> {
+    (timings != Timings::default()).then_some(MessagePart::Timings(timings))
 }
 
 /// The time under `key`, in units of so many seconds. A value that is not a time is skipped: an
@@ -277,24 +281,24 @@ pub(super) fn vllm_metrics(metrics: &Json<'_>) -> Timings {
 }
 
 /// A message of one part, without an id.
-pub(super) fn alone(part: Part<'_>) -> Message<'_> {
+pub(super) fn alone(part: MessagePart<'_>) -> Message<'_> {
     Message { id: None, parts: vec![part] }
 }
 
 /// The error that an event called `name` reports; `answers` says whether it holds a part of the
 /// answer, too. A `message` without one is only an error where the event has no name: the
 /// `message` of an unknown kind of event may say anything.
-pub(super) fn error<'a>(event: &Json<'_>, name: &str, answers: bool) -> Option<Part<'a>> {
+pub(super) fn error<'a>(event: &Json<'_>, name: &str, answers: bool) -> Option<MessagePart<'a>> {
     let said = match answers || !matches!(name, "" | "message") {
         true => error_text::in_event(event),
         false => error_text::in_document(event),
     };
-    said.map(Part::Error)
+    said.map(MessagePart::Error)
 }
 
 /// The error in a part of an event, such as a choice.
-pub(super) fn error_in<'a>(part: &Json<'_>) -> Option<Part<'a>> {
-    error_text::in_event(part).map(Part::Error)
+pub(super) fn error_in<'a>(part: &Json<'_>) -> Option<MessagePart<'a>> {
+    error_text::in_event(part).map(MessagePart::Error)
 }
 
 /// What an event with the name `error` says: anything in it is the error.
@@ -440,43 +444,43 @@ pub(super) fn content(message: &ChatMessage, text: &str, image: impl Fn(&Image) 
 }
 
 /// All the text of one kind.
-pub(super) fn text_of(wanted: TokenKind, parts: &[Part<'_>]) -> Option<String> {
+pub(super) fn text_of(wanted: TokenKind, parts: &[MessagePart<'_>]) -> Option<String> {
     let texts = parts.iter().filter_map(|part| match part {
-        Part::Token(kind, text) if *kind == wanted => Some(text.as_ref()),
+        MessagePart::Token(kind, text) if *kind == wanted => Some(text.as_ref()),
         _ => None,
     });
     Some(texts.collect::<String>()).filter(|text| !text.is_empty())
 }
 
 /// The text of all tokens, for protocols with one kind of them.
-pub(super) fn all_text(parts: &[Part<'_>]) -> Option<String> {
+pub(super) fn all_text(parts: &[MessagePart<'_>]) -> Option<String> {
     let texts = parts.iter().filter_map(|part| match part {
-        Part::Token(_, text) => Some(text.as_ref()),
+        MessagePart::Token(_, text) => Some(text.as_ref()),
         _ => None,
     });
     Some(texts.collect::<String>()).filter(|text| !text.is_empty())
 }
 
 /// The finish reason in `parts`.
-pub(super) fn finish_of<'a>(parts: &'a [Part<'_>]) -> Option<&'a str> {
+pub(super) fn finish_of<'a>(parts: &'a [MessagePart<'_>]) -> Option<&'a str> {
     parts.iter().find_map(|part| match part {
-        Part::Finish(reason) => Some(reason.as_ref()),
+        MessagePart::Finish(reason) => Some(reason.as_ref()),
         _ => None,
     })
 }
 
 /// The usage in `parts`.
-pub(super) fn usage_of(parts: &[Part<'_>]) -> Option<Usage> {
+pub(super) fn usage_of(parts: &[MessagePart<'_>]) -> Option<Usage> {
     parts.iter().find_map(|part| match part {
-        Part::Usage(usage) => Some(*usage),
+        MessagePart::Usage(usage) => Some(*usage),
         _ => None,
     })
 }
 
 /// The server's own times in `parts`.
-pub(super) fn timings_of(parts: &[Part<'_>]) -> Option<Timings> {
+pub(super) fn timings_of(parts: &[MessagePart<'_>]) -> Option<Timings> {
     parts.iter().find_map(|part| match part {
-        Part::Timings(timings) => Some(*timings),
+        MessagePart::Timings(timings) => Some(*timings),
         _ => None,
     })
 }
@@ -498,12 +502,12 @@ pub(super) fn milliseconds(time: Duration) -> f64 {
 /// The finish reason in the protocol's `words`: for an answer that the model ended, and for one
 /// that ran into `max_tokens`.
 pub(super) fn in_words(
-    parts: Vec<Part<'static>>,
+    parts: Vec<MessagePart<'static>>,
     words: (&'static str, &'static str),
-) -> Vec<Part<'static>> {
+) -> Vec<MessagePart<'static>> {
     let word = |part| match part {
-        Part::Finish(reason) if reason == "length" => Part::Finish(words.1.into()),
-        Part::Finish(_) => Part::Finish(words.0.into()),
+        MessagePart::Finish(reason) if reason == "length" => MessagePart::Finish(words.1.into()),
+        MessagePart::Finish(_) => MessagePart::Finish(words.0.into()),
         other => other,
     };
     parts.into_iter().map(word).collect()
@@ -512,11 +516,11 @@ pub(super) fn in_words(
 /// The ending of a protocol whose last event says all of it and is the end marker: that event, or
 /// none.
 pub(super) fn in_one(
-    parts: Vec<Part<'static>>,
+    parts: Vec<MessagePart<'static>>,
     words: (&'static str, &'static str),
-) -> Vec<Vec<Part<'static>>> {
+) -> Vec<Vec<MessagePart<'static>>> {
     let parts = in_words(parts, words);
-    let is_whole = finish_of(&parts).is_some() && parts.contains(&Part::End);
+    let is_whole = finish_of(&parts).is_some() && parts.contains(&MessagePart::End);
     is_whole.then_some(parts).into_iter().collect()
 }
 
@@ -527,9 +531,9 @@ pub(super) fn utc(seconds: u64) -> String {
 }
 
 /// The errors in `parts`.
-pub(super) fn errors_of<'a>(parts: &'a [Part<'_>]) -> impl Iterator<Item = &'a str> {
+pub(super) fn errors_of<'a>(parts: &'a [MessagePart<'_>]) -> impl Iterator<Item = &'a str> {
     parts.iter().filter_map(|part| match part {
-        Part::Error(message) => Some(message.as_str()),
+        MessagePart::Error(message) => Some(message.as_str()),
         _ => None,
     })
 }
