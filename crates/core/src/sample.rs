@@ -18,7 +18,7 @@ use crate::{
     coding,
     framing::{Frame, Framing},
     protocol::{
-        DecodeError, Message, MessagePart, Protocol, Template, TextFields, Timings, TokenKind,
+        DecodeError, EventTemplate, Message, MessagePart, Protocol, TextFields, Timings, TokenKind,
         Usage,
     },
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
@@ -1026,7 +1026,7 @@ struct Stream<'f> {
     unread_usage: Option<String>,
     /// How many such events differ from the one before.
     unknown_texts: usize,
-    template: Template,
+    template: EventTemplate,
     arrivals: Arrivals,
 }
 

@@ -7,8 +7,8 @@ use llm_stream_core::{
     framing::Frame,
     prompt::{Prompt, Tools},
     protocol::{
-        self, ChatRequest, DecodeError, Envelope, Message, MessagePart, OpenAiChat,
-        OpenAiResponses, Protocol, Template, Timings, TokenKind, Usage,
+        self, ChatRequest, DecodeError, Envelope, EventTemplate, Message, MessagePart, OpenAiChat,
+        OpenAiResponses, Protocol, Timings, TokenKind, Usage,
     },
     recording::Recording,
 };
@@ -71,7 +71,7 @@ fn recorded_answers_say() {
 fn a_template_says_what_the_protocol_says() {
     let mut by_template = 0;
     for fixture in fixtures() {
-        let mut template = Template::default();
+        let mut template = EventTemplate::default();
         let mut sink = |frame: Frame<'_>| {
             let decoded = fixture.protocol.decode(&frame);
             if let Some((kind, text)) = template.read(&frame) {

@@ -12,7 +12,7 @@ use crate::framing::Frame;
 /// there: to read its JSON again would give the same message with this text. That is most of the
 /// work of reading a stream.
 #[derive(Debug, Default)]
-pub struct Template {
+pub struct EventTemplate {
     name: String,
     data: Vec<u8>,
     /// Where in `data` the text is.
@@ -20,7 +20,7 @@ pub struct Template {
     kind: Option<TokenKind>,
 }
 
-impl Template {
+impl EventTemplate {
     /// What `frame` says if it is like the last one that was [learned](Self::learn).
     pub fn read<'a>(&self, frame: &Frame<'a>) -> Option<(TokenKind, &'a str)> {
         let Frame::Event { name, data, terminated: true } = *frame else { return None };
@@ -70,8 +70,8 @@ mod tests {
     }
 
     /// A template of a frame whose text is `x`.
-    fn learned() -> Template {
-        let mut template = Template::default();
+    fn learned() -> EventTemplate {
+        let mut template = EventTemplate::default();
         let data = content(r#""x""#);
         let message = OpenAiChat.decode(&frame(&data)).expect("a chunk");
         template.learn(&frame(&data), &message);
@@ -108,7 +108,7 @@ mod tests {
         let cut = Frame::Event { name: "", data: data.as_bytes(), terminated: false };
         assert_eq!(learned().read(&cut), None);
         assert_eq!(learned().read(&Frame::Comment(data.as_bytes())), None);
-        assert_eq!(Template::default().read(&frame("")), None);
+        assert_eq!(EventTemplate::default().read(&frame("")), None);
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
             r#"{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"completion_tokens":1}}"#,
         ];
         for data in not {
-            let mut template = Template::default();
+            let mut template = EventTemplate::default();
             template.learn(&frame(data), &OpenAiChat.decode(&frame(data)).expect("a chunk"));
             assert_eq!(template.kind, None, "{data}");
         }
