@@ -415,32 +415,32 @@ impl Reactor {
     }
 
     fn complete(&mut self, connection: &mut Connection, received: Instant, body: &[u8]) {
-        let wish = match routing::wish(body, self.protocol) {
-            Ok(wish) => wish,
+        let intent = match routing::request_intent(body, self.protocol) {
+            Ok(intent) => intent,
             Err(message) => return self.answer_error(connection, 400, message),
         };
         self.requests += 1;
         let id = self.script.id(self.requests);
         let entry = self.log.open(self.requests, id.clone(), received, body);
         connection.entry = Some(entry);
-        match self.script.answer(&self.facts(&wish)) {
-            Answer::Stream(stream) => self.begin(connection, stream, id, wish, received),
+        match self.script.answer(&self.facts(&intent)) {
+            Answer::Stream(stream) => self.begin(connection, stream, id, intent, received),
             Answer::Status(status) => self.answer_error(connection, status, "simulated fault"),
             Answer::Whole(whole) => {
                 let created = pace::unix_seconds();
-                let body = routing::whole_body(&id, &wish.model, created, &whole);
+                let body = routing::whole_body(&id, &intent.model, created, &whole);
                 self.answer_json(connection, 200, &body);
             }
         }
     }
 
-    fn facts(&self, wish: &RequestIntent) -> Facts {
+    fn facts(&self, intent: &RequestIntent) -> Facts {
         Facts {
             number: self.requests,
-            max_tokens: wish.max_tokens,
-            min_tokens: wish.min_tokens,
-            prompt_chars: wish.prompt_chars,
-            include_usage: wish.usage,
+            max_tokens: intent.max_tokens,
+            min_tokens: intent.min_tokens,
+            prompt_chars: intent.prompt_chars,
+            include_usage: intent.usage,
         }
     }
 
@@ -449,7 +449,7 @@ impl Reactor {
         connection: &mut Connection,
         stream: Stream,
         id: String,
-        wish: RequestIntent,
+        intent: RequestIntent,
         received: Instant,
     ) {
         let head = wire::stream_head(self.protocol.framing().content_type(), connection.keep_alive);
@@ -457,7 +457,7 @@ impl Reactor {
         connection.phase = Phase::Streaming(Box::new(Streaming {
             stream,
             id,
-            model: wish.model,
+            model: intent.model,
             created: pace::unix_seconds(),
             received,
             is_whole: false,

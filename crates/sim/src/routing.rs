@@ -38,11 +38,14 @@ pub(super) const MODELS: &[u8] =
 pub(super) const HEALTH: &[u8] = br#"{"status":"ok"}"#;
 
 /// Reads the body of a request for a completion, or says why it cannot be answered.
-pub(super) fn wish(body: &[u8], protocol: &dyn Protocol) -> Result<RequestIntent, &'static str> {
+pub(super) fn request_intent(
+    body: &[u8],
+    protocol: &dyn Protocol,
+) -> Result<RequestIntent, &'static str> {
     let body = serde_json::from_slice(body).map_err(|_| "the body is not a JSON object")?;
-    let wish = protocol.wish(&body);
-    match wish.stream {
-        true => Ok(wish),
+    let intent = protocol.request_intent(&body);
+    match intent.stream {
+        true => Ok(intent),
         false => Err("the simulated endpoint only streams: send \"stream\": true"),
     }
 }
@@ -100,7 +103,7 @@ mod tests {
             ],
         });
         assert_eq!(
-            wish(body.to_string().as_bytes(), &OpenAiChat),
+            request_intent(body.to_string().as_bytes(), &OpenAiChat),
             Ok(RequestIntent {
                 model: "m".to_owned(),
                 max_tokens: Some(7),
@@ -115,7 +118,7 @@ mod tests {
     #[test]
     fn a_body_that_is_no_object_or_wants_no_stream_is_refused() {
         for body in ["", "[1]", "\"x\"", "{}", r#"{"stream":false}"#] {
-            assert!(wish(body.as_bytes(), &OpenAiChat).is_err(), "{body}");
+            assert!(request_intent(body.as_bytes(), &OpenAiChat).is_err(), "{body}");
         }
     }
 }

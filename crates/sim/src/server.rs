@@ -221,7 +221,7 @@ mod tests {
             Value::Null
         }
 
-        fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+        fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
             let max_tokens = body.get("max_tokens").and_then(Value::as_u64);
             let usage = body.contains_key("stream_options");
             RequestIntent { max_tokens, usage, ..RequestIntent::of(body) }

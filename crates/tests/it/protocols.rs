@@ -558,10 +558,10 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
                 extra_body: &own,
             });
             let _ = writeln!(told, "{}: {body}", protocol.name());
-            let wish = protocol.wish(body.as_object().unwrap());
-            assert_eq!(wish.max_tokens, Some(64), "{}", protocol.name());
-            assert!(wish.stream && wish.usage, "{}", protocol.name());
-            assert!(wish.prompt_chars >= 5, "{}", protocol.name());
+            let intent = protocol.request_intent(body.as_object().unwrap());
+            assert_eq!(intent.max_tokens, Some(64), "{}", protocol.name());
+            assert!(intent.stream && intent.usage, "{}", protocol.name());
+            assert!(intent.prompt_chars >= 5, "{}", protocol.name());
         }
     }
     insta::assert_snapshot!(told);
@@ -593,7 +593,7 @@ fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
         let _ = writeln!(told, "{}: {body}", protocol.name());
         // The image is sent wherever that is said.
         assert_eq!(body.to_string().contains("iVBORw0="), protocol.takes(&image));
-        let chars = protocol.wish(body.as_object().unwrap()).prompt_chars;
+        let chars = protocol.request_intent(body.as_object().unwrap()).prompt_chars;
         assert!((35..45).contains(&chars), "{}: {chars}", protocol.name());
     }
     insta::assert_snapshot!(told);

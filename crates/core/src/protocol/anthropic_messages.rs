@@ -94,7 +94,7 @@ impl Protocol for AnthropicMessages {
         })
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
         let chars = |key| body.get(key).map_or(0, wire::text_chars);
         RequestIntent {
             max_tokens: wire::number(body, "max_tokens"),

@@ -82,7 +82,7 @@ impl Protocol for LlamaCppCompletion {
         })
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
         RequestIntent {
             max_tokens: wire::number(body, "n_predict"),
             min_tokens: wire::min_tokens(body, wire::number(body, "n_predict")),

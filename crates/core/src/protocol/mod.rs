@@ -114,7 +114,7 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     fn forbidden_field(&self, key: &str, value: &Value) -> Option<String>;
 
     /// What a request's body asks for, as the simulated endpoint has to know it.
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent;
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent;
 
     /// What one frame of the answer says, where the config says nothing of its fields.
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {

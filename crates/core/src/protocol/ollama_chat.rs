@@ -89,7 +89,7 @@ impl Protocol for OllamaChat {
         }
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
         let options = body.get("options").and_then(Value::as_object);
         RequestIntent {
             max_tokens: options.and_then(|options| wire::number(options, "num_predict")),

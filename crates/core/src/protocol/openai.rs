@@ -247,7 +247,7 @@ pub(super) fn forbidden_field(prompt: &str, key: &str, value: &Value) -> Option<
 }
 
 /// What a body asks for; `prompt` is the field that holds the prompt.
-pub(super) fn wish(prompt: &str, body: &Map<String, Value>) -> RequestIntent {
+pub(super) fn request_intent(prompt: &str, body: &Map<String, Value>) -> RequestIntent {
     let options = body.get("stream_options");
     let include_usage = options.and_then(|options| options.get("include_usage"));
     let max_tokens =

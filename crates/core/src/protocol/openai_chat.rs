@@ -70,8 +70,8 @@ impl Protocol for OpenAiChat {
         openai::forbidden_field("messages", key, value)
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
-        openai::wish("messages", body)
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
+        openai::request_intent("messages", body)
     }
 
     fn decode_with<'a>(

@@ -55,8 +55,8 @@ impl Protocol for OpenAiCompletions {
         openai::forbidden_field("prompt", key, value)
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
-        openai::wish("prompt", body)
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
+        openai::request_intent("prompt", body)
     }
 
     fn decode_with<'a>(

@@ -100,7 +100,7 @@ impl Protocol for OpenAiResponses {
         Some(format!("`{key}: {value}` {why}"))
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
         let chars = |key| body.get(key).map_or(0, wire::text_chars);
         RequestIntent {
             max_tokens: wire::number(body, "max_output_tokens"),

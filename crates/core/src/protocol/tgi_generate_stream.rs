@@ -73,7 +73,7 @@ impl Protocol for TgiGenerateStream {
         }
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
         let parameters = body.get("parameters").and_then(Value::as_object);
         let details = parameters.and_then(|parameters| parameters.get("details"));
         RequestIntent {
