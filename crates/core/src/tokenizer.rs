@@ -15,7 +15,7 @@ pub struct Tokenizer {
 
 /// Why there is no tokenizer.
 #[derive(Debug)]
-pub enum Unusable {
+pub enum TokenizerError {
     /// There is nothing here that reads one.
     NoFeature,
     /// The file cannot be read.
@@ -35,9 +35,9 @@ impl Tokenizer {
 
     /// The one in the file `path`, which the user calls `name`.
     #[cfg(feature = "tokenizers")]
-    pub fn load(path: &Path, name: &str) -> Result<Self, Unusable> {
-        let bytes = std::fs::read(path).map_err(Unusable::File)?;
-        let unfit = |error: tokenizers::Error| Unusable::Unfit(error.to_string());
+    pub fn load(path: &Path, name: &str) -> Result<Self, TokenizerError> {
+        let bytes = std::fs::read(path).map_err(TokenizerError::File)?;
+        let unfit = |error: tokenizers::Error| TokenizerError::Unfit(error.to_string());
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(unfit)?;
         // What is cut or filled up for training is no count.
         tokenizer.with_truncation(None).map_err(unfit)?;
@@ -50,8 +50,8 @@ impl Tokenizer {
 
     /// None.
     #[cfg(not(feature = "tokenizers"))]
-    pub fn load(_: &Path, _: &str) -> Result<Self, Unusable> {
-        Err(Unusable::NoFeature)
+    pub fn load(_: &Path, _: &str) -> Result<Self, TokenizerError> {
+        Err(TokenizerError::NoFeature)
     }
 
     /// What the user calls it.
