@@ -184,7 +184,7 @@ pub(super) enum Ending {
 
 /// What of a [`Script`] cannot be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
+pub struct ScriptError {
     /// The field to change.
     pub field: &'static str,
     /// What is wrong with it.
@@ -198,19 +198,19 @@ impl Script {
     pub const MOST_TOKENS: u64 = 1_000_000;
 
     /// What of it cannot be kept.
-    pub fn mistakes(&self) -> Vec<Mistake> {
+    pub fn mistakes(&self) -> Vec<ScriptError> {
         let mut mistakes = Vec::new();
         let shortest = self.itl.min(self.ttft);
         if self.jitter > shortest {
             let limit = if self.itl <= self.ttft { "itl" } else { "ttft" };
-            mistakes.push(Mistake {
+            mistakes.push(ScriptError {
                 field: "jitter",
                 what: format!("`jitter` is longer than `{limit}`, which is {shortest:?}"),
                 help: "it is taken from and added to `ttft` and `itl`, so it can be as long as the shorter one",
             });
         }
         if self.reasoning_tokens > self.tokens {
-            mistakes.push(Mistake {
+            mistakes.push(ScriptError {
                 field: "reasoning_tokens",
                 what: format!("there are more `reasoning_tokens` than `tokens`, {}", self.tokens),
                 help: "reasoning tokens are the first ones of `tokens`",
