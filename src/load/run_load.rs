@@ -41,7 +41,7 @@ pub struct RequestEnd {
     /// Its place in the load.
     pub place: LoadPosition,
     /// When it was begun and over.
-    pub span: Span,
+    pub span: RequestSpan,
     /// How long ago it was begun.
     pub since_begun: Duration,
     /// What came.
@@ -418,7 +418,7 @@ impl RawResult {
             answer.outcome = answer.outcome.map(sample::Sample::of_later_turn);
         }
         let sample = answer.outcome.as_ref().ok();
-        let span = Span {
+        let span = RequestSpan {
             scheduled,
             begun: since_start(begun),
             ended: since_start(ended),

@@ -23,7 +23,7 @@ const BUSIEST: f64 = 0.9;
 
 /// One request of a load. All times count from the load's start.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Span {
+pub struct RequestSpan {
     /// When it was due, in an open loop.
     pub scheduled: Option<Duration>,
     /// When it was begun: a connection taken, or the opening of one.
@@ -80,7 +80,7 @@ pub struct Batch {
 
 impl LoadStats {
     /// What `spans` say together; `None` when there are none.
-    pub fn of(spans: &[Span], busy: Option<f64>) -> Option<Self> {
+    pub fn of(spans: &[RequestSpan], busy: Option<f64>) -> Option<Self> {
         let first = spans.iter().map(|span| span.begun).min()?;
         let last_start = spans.iter().map(|span| span.begun).max()?;
         let answers = spans.iter().filter(|span| span.tokens.is_some());
@@ -161,7 +161,7 @@ impl LoadStats {
 /// answer's tokens are spread over the time that it took, as they came, so that it makes no
 /// difference on which side of a border it ended.
 fn batches(
-    spans: &[Span],
+    spans: &[RequestSpan],
     (first, end, whole): (Duration, Duration, f64),
     all: Batch,
 ) -> Vec<Batch> {
@@ -220,13 +220,13 @@ fn around(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
 }
 
 /// Seconds that requests spent under way before `end`, all together.
-fn under_way(spans: &[Span], end: Duration) -> f64 {
-    let before = |span: &Span| span.ended.min(end).saturating_sub(span.begun).as_secs_f64();
+fn under_way(spans: &[RequestSpan], end: Duration) -> f64 {
+    let before = |span: &RequestSpan| span.ended.min(end).saturating_sub(span.begun).as_secs_f64();
     spans.iter().map(before).sum()
 }
 
 /// Most requests under way at once.
-fn peak(spans: &[Span]) -> usize {
+fn peak(spans: &[RequestSpan]) -> usize {
     let mut begun: Vec<_> = spans.iter().map(|span| span.begun).collect();
     let mut ended: Vec<_> = spans.iter().map(|span| span.ended).collect();
     begun.sort_unstable();
@@ -242,7 +242,7 @@ fn peak(spans: &[Span]) -> usize {
     under_way.max().unwrap_or(0)
 }
 
-fn lateness(spans: &[Span]) -> Option<f64> {
+fn lateness(spans: &[RequestSpan]) -> Option<f64> {
     let late: Vec<_> = spans
         .iter()
         .filter_map(|span| Some(span.begun.saturating_sub(span.scheduled?).as_secs_f64()))
@@ -259,8 +259,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn span(scheduled: Option<u64>, begun: u64, ended: u64, tokens: Option<u64>) -> Span {
-        Span {
+    fn span(scheduled: Option<u64>, begun: u64, ended: u64, tokens: Option<u64>) -> RequestSpan {
+        RequestSpan {
             scheduled: scheduled.map(ms),
             begun: ms(begun),
             ended: ms(ended),
@@ -345,7 +345,7 @@ mod tests {
                 *place += 0.1 * noise.sample(random).max(0.2);
                 let at = Duration::from_secs_f64;
                 let (begun, ended) = (at(begun), at(*place));
-                Span { scheduled: None, begun, ended, tokens: Some(50), refused: None }
+                RequestSpan { scheduled: None, begun, ended, tokens: Some(50), refused: None }
             };
             LoadStats::of(&(0..requests).map(|_| answer()).collect::<Vec<_>>(), None).unwrap()
         };

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use libtest_mimic::Measurement;
 use llm_stream_core::{
-    load_stats::{LoadStats, Span},
+    load_stats::{LoadStats, RequestSpan},
     metric::{Metric, SUCCESS_RATE},
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
@@ -33,7 +33,7 @@ use crate::{
 #[derive(Default)]
 struct Gathered {
     tally: Tally,
-    spans: Vec<Span>,
+    spans: Vec<RequestSpan>,
     /// When each request was handed to the system.
     handed_over: Vec<Instant>,
     /// The first failure's message.
