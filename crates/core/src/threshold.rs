@@ -18,7 +18,7 @@ pub struct Threshold {
     /// Which statistic of it.
     pub statistic: Statistic,
     /// How it is compared.
-    pub comparison: Comparison,
+    pub comparison: Operator,
     /// The limit, in the metric's base unit; of one that is relative, a part of the baseline.
     pub limit: f64,
     /// Whether it limits the change against a baseline: `-3 % of baseline`.
@@ -27,7 +27,7 @@ pub struct Threshold {
 
 /// How a figure is compared with its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comparison {
+pub enum Operator {
     /// `>=`
     AtLeast,
     /// `>`
@@ -40,7 +40,7 @@ pub enum Comparison {
 
 /// Why a text is no threshold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParseError {
+pub struct ParseThresholdError {
     /// What is wrong.
     pub message: String,
     /// Where in the text, in bytes.
@@ -51,21 +51,21 @@ pub struct ParseError {
 
 impl Threshold {
     /// Reads a threshold as it is written in the config.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub fn parse(text: &str) -> Result<Self, ParseThresholdError> {
         let mut words = Words { text, at: 0 };
         let metric = parse_metric(&mut words)?;
         let statistic = parse_statistic(&mut words, metric)?;
         let comparison = parse_comparison(&mut words)?;
         let (limit, is_relative) = parse_limit(&mut words, metric)?;
         if is_relative && matches!(statistic, Statistic::Min | Statistic::Max) {
-            return Err(ParseError {
+            return Err(ParseThresholdError {
                 message: format!("a change of `{statistic}` is no more than chance"),
                 offset: text.find(&statistic.to_string()).unwrap_or_default(),
                 help: "it describes its own requests alone: take a percentile, such as p99".into(),
             });
         }
         if let Some((offset, rest)) = words.rest() {
-            return Err(ParseError {
+            return Err(ParseThresholdError {
                 message: format!("unexpected `{rest}` after the threshold"),
                 offset,
                 help: "write one threshold an entry, such as `ttft p95 <= 500 ms`".into(),
@@ -78,10 +78,10 @@ impl Threshold {
     /// limit.
     pub fn holds(&self, actual: f64) -> bool {
         match self.comparison {
-            Comparison::AtLeast => actual >= self.limit,
-            Comparison::Above => actual > self.limit,
-            Comparison::AtMost => actual <= self.limit,
-            Comparison::Below => actual < self.limit,
+            Operator::AtLeast => actual >= self.limit,
+            Operator::Above => actual > self.limit,
+            Operator::AtMost => actual <= self.limit,
+            Operator::Below => actual < self.limit,
         }
     }
 }
@@ -105,7 +105,7 @@ impl fmt::Display for Threshold {
     }
 }
 
-impl Comparison {
+impl Operator {
     const ALL: [Self; 4] = [Self::AtLeast, Self::AtMost, Self::Above, Self::Below];
 
     /// How it is written.
@@ -152,9 +152,9 @@ fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '.'
 }
 
-fn parse_metric(words: &mut Words<'_>) -> Result<&'static Metric, ParseError> {
+fn parse_metric(words: &mut Words<'_>) -> Result<&'static Metric, ParseThresholdError> {
     let (offset, name) = words.take(is_name);
-    Metric::named(name).ok_or_else(|| ParseError {
+    Metric::named(name).ok_or_else(|| ParseThresholdError {
         message: match name {
             "" => "a threshold begins with a metric".into(),
             _ => format!("unknown metric `{name}`"),
@@ -164,29 +164,32 @@ fn parse_metric(words: &mut Words<'_>) -> Result<&'static Metric, ParseError> {
     })
 }
 
-fn parse_statistic(words: &mut Words<'_>, metric: &Metric) -> Result<Statistic, ParseError> {
+fn parse_statistic(
+    words: &mut Words<'_>,
+    metric: &Metric,
+) -> Result<Statistic, ParseThresholdError> {
     let (offset, name) = words.take(is_name);
     if name.is_empty() {
         return Ok(Statistic::Mean);
     }
     if matches!(metric.read, MetricSource::All) {
-        return Err(ParseError {
+        return Err(ParseThresholdError {
             message: format!("`{}` has no statistic: it is one figure of all trials", metric.name),
             offset,
             help: format!("write `{} >= 99 %`", metric.name),
         });
     }
-    Statistic::by_name(name).ok_or_else(|| ParseError {
+    Statistic::by_name(name).ok_or_else(|| ParseThresholdError {
         message: format!("unknown statistic `{name}`"),
         offset,
         help: "one of mean, median, min, max, sd, or a percentile such as p95 or p99.9".into(),
     })
 }
 
-fn parse_comparison(words: &mut Words<'_>) -> Result<Comparison, ParseError> {
+fn parse_comparison(words: &mut Words<'_>) -> Result<Operator, ParseThresholdError> {
     let (offset, symbol) = words.take(|c| "<>=!≤≥".contains(c));
-    Comparison::ALL.into_iter().find(|comparison| comparison.symbol() == symbol).ok_or_else(|| {
-        ParseError {
+    Operator::ALL.into_iter().find(|comparison| comparison.symbol() == symbol).ok_or_else(|| {
+        ParseThresholdError {
             message: match symbol {
                 "" => "a comparison is missing".into(),
                 _ => format!("unknown comparison `{symbol}`"),
@@ -198,9 +201,9 @@ fn parse_comparison(words: &mut Words<'_>) -> Result<Comparison, ParseError> {
 }
 
 /// The limit in the metric's base unit, or relative to a baseline.
-fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), ParseError> {
+fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), ParseThresholdError> {
     let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
-    let value: f64 = digits.parse().map_err(|_| ParseError {
+    let value: f64 = digits.parse().map_err(|_| ParseThresholdError {
         message: match digits {
             "" => "the limit is missing".into(),
             _ => format!("`{digits}` is not a number"),
@@ -223,7 +226,7 @@ fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), Pa
             let message = format!("`{unit}` is not a unit of {}", metric.name);
             (message, format!("write it in {}", units(metric.unit)))
         };
-        return Err(ParseError { message, offset, help });
+        return Err(ParseThresholdError { message, offset, help });
     };
     Ok((value * scale, false))
 }
@@ -234,10 +237,10 @@ fn parse_relative(
     value: f64,
     signed: bool,
     percent: usize,
-) -> Result<f64, ParseError> {
+) -> Result<f64, ParseThresholdError> {
     let help = "a limit on the change is written `-3 % of baseline` or `+5 % of baseline`";
     let refuse = |message: &str, offset: usize| {
-        Err(ParseError { message: message.into(), offset, help: help.into() })
+        Err(ParseThresholdError { message: message.into(), offset, help: help.into() })
     };
     for expected in ["of", "baseline"] {
         let (offset, word) = words.take(is_name);
