@@ -10,7 +10,7 @@ use crate::{
     lacking::{self, MIN_SHARE},
     metric::{DEFINITIONS, METRICS, Metric, MetricSource},
     statistic::{Absent, Statistic},
-    summary::{Group, Summary, Valued, group_name},
+    summary::{Group, MetricValues, Summary, group_name},
     uncertainty::{self, Uncertain},
 };
 
@@ -97,8 +97,8 @@ pub struct Side {
 
 impl Side {
     /// The values with the prompt of each.
-    pub fn sampled(&self) -> Sampled<'_> {
-        Sampled { values: &self.values, strata: &self.strata }
+    pub fn stratified(&self) -> StratifiedSample<'_> {
+        StratifiedSample { values: &self.values, strata: &self.strata }
     }
 
     /// How far `statistic` of them can be off, since arrivals are known to within some time only.
@@ -227,7 +227,7 @@ impl GroupBaseline {
             METRICS.iter().filter(|metric| matches!(metric.read, MetricSource::Sample(_)));
         let (mut figures, mut partial) = (BTreeMap::new(), BTreeMap::new());
         for metric in of_requests {
-            let Valued { values, strata } = group.tally.valued(metric);
+            let MetricValues { values, strata } = group.tally.valued(metric);
             let (name, values) = (metric.name.to_owned(), values.to_vec());
             if values.len() == group.tally.valid {
                 figures.insert(name, values);

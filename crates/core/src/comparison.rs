@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::{
-    interval::{self, Interval, Sampled},
+    interval::{self, Interval, StratifiedSample},
     statistic::{Absent, Statistic},
 };
 
@@ -55,8 +55,8 @@ impl Change {
     /// earlier statistic is nothing.
     pub fn of(
         statistic: Statistic,
-        before: Sampled<'_>,
-        now: Sampled<'_>,
+        before: StratifiedSample<'_>,
+        now: StratifiedSample<'_>,
         confidence: f64,
     ) -> Result<Self, Absent> {
         for sampled in [before, now] {
@@ -125,12 +125,12 @@ fn less_one(Interval { low, high }: Interval) -> Interval {
     Interval { low: low - 1.0, high: high - 1.0 }
 }
 
-fn shift(before: Sampled<'_>, now: Sampled<'_>) -> Result<Evidence, Absent> {
+fn shift(before: StratifiedSample<'_>, now: StratifiedSample<'_>) -> Result<Evidence, Absent> {
     let (aligned_before, aligned_now) = aligned(before, now);
     let medians = interval::of_ratio(
         Statistic::Median,
-        Sampled { values: &aligned_now, strata: now.strata },
-        Sampled { values: &aligned_before, strata: before.strata },
+        StratifiedSample { values: &aligned_now, strata: now.strata },
+        StratifiedSample { values: &aligned_before, strata: before.strata },
         interval::CONFIDENCE,
     )?;
     let p = mann_whitney(&aligned_before, &aligned_now);
@@ -138,8 +138,8 @@ fn shift(before: Sampled<'_>, now: Sampled<'_>) -> Result<Evidence, Absent> {
 }
 
 /// Each value as a multiple of its stratum's median in both.
-fn aligned(before: Sampled<'_>, now: Sampled<'_>) -> (Vec<f64>, Vec<f64>) {
-    let stratum = |sampled: Sampled<'_>, nth: usize| sampled.strata.get(nth).copied();
+fn aligned(before: StratifiedSample<'_>, now: StratifiedSample<'_>) -> (Vec<f64>, Vec<f64>) {
+    let stratum = |sampled: StratifiedSample<'_>, nth: usize| sampled.strata.get(nth).copied();
     let mut both: BTreeMap<Option<u32>, Vec<f64>> = BTreeMap::new();
     for sampled in [before, now] {
         for (nth, value) in sampled.values.iter().enumerate() {
@@ -149,7 +149,7 @@ fn aligned(before: Sampled<'_>, now: Sampled<'_>) -> (Vec<f64>, Vec<f64>) {
     let median = |values: Vec<f64>| Statistic::Median.of(&values).unwrap_or(1.0);
     let centers: BTreeMap<_, _> =
         both.into_iter().map(|(of, values)| (of, median(values))).collect();
-    let align = |sampled: Sampled<'_>| {
+    let align = |sampled: StratifiedSample<'_>| {
         let value = |(nth, value): (usize, &f64)| match centers[&stratum(sampled, nth)] {
             0.0 => *value,
             center => value / center,
@@ -189,8 +189,8 @@ fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    fn sampled(values: &[f64]) -> Sampled<'_> {
-        Sampled { values, strata: &[] }
+    fn sampled(values: &[f64]) -> StratifiedSample<'_> {
+        StratifiedSample { values, strata: &[] }
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
         let before: Vec<_> =
             strata.iter().enumerate().map(|(nth, s)| of_prompt(*s, noise(nth))).collect();
         let now: Vec<_> = before.iter().map(|value| value * 1.05).collect();
-        let of = |values| Sampled { values, strata: &strata };
+        let of = |values| StratifiedSample { values, strata: &strata };
         let change = Change::of(Statistic::Median, of(&before), of(&now), 0.95).unwrap();
         assert!(change.is_significant(), "{change:?}");
         let few = Change::of(Statistic::Mean, of(&before[..4]), of(&now), 0.95);

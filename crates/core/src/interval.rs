@@ -68,7 +68,7 @@ impl Interval {
 
 /// Values with the stratum of each.
 #[derive(Debug, Clone, Copy)]
-pub struct Sampled<'a> {
+pub struct StratifiedSample<'a> {
     /// The values.
     pub values: &'a [f64],
     /// As many strata; none for values that have none.
@@ -79,7 +79,7 @@ pub struct Sampled<'a> {
 /// the largest. Too few values have none either, which is an error.
 pub fn of(
     statistic: Statistic,
-    sampled: Sampled<'_>,
+    sampled: StratifiedSample<'_>,
     confidence: f64,
 ) -> Result<Option<Interval>, Absent> {
     statistic.of(sampled.values)?;
@@ -108,8 +108,8 @@ pub fn of(
 /// Means and medians have one of their own; others that of their two intervals together.
 pub fn of_ratio(
     statistic: Statistic,
-    above: Sampled<'_>,
-    below: Sampled<'_>,
+    above: StratifiedSample<'_>,
+    below: StratifiedSample<'_>,
     confidence: f64,
 ) -> Result<Interval, Absent> {
     let are_many = above.values.len().min(below.values.len()) > MOST;
@@ -118,7 +118,7 @@ pub fn of_ratio(
             of_ratio_of_centers(statistic, above, below, confidence)
         }
         _ => {
-            let told = |sampled: Sampled<'_>| {
+            let told = |sampled: StratifiedSample<'_>| {
                 let interval =
                     of(statistic, sampled, confidence)?.ok_or(Absent::DescriptiveOnly)?;
                 Ok((statistic.of(sampled.values)?, interval))
@@ -140,8 +140,8 @@ fn recovered((above, of_above): (f64, Interval), (below, of_below): (f64, Interv
 
 fn of_ratio_of_centers(
     statistic: Statistic,
-    above: Sampled<'_>,
-    below: Sampled<'_>,
+    above: StratifiedSample<'_>,
+    below: StratifiedSample<'_>,
     confidence: f64,
 ) -> Result<Interval, Absent> {
     let (upper, lower) = (Strata::of(above), Strata::of(below));
@@ -184,7 +184,7 @@ struct Strata {
 }
 
 impl Strata {
-    fn of(Sampled { values, strata }: Sampled<'_>) -> Self {
+    fn of(StratifiedSample { values, strata }: StratifiedSample<'_>) -> Self {
         let mut by_stratum: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
         for (nth, value) in values.iter().enumerate() {
             let stratum = strata.get(nth).copied().unwrap_or_default();
@@ -377,7 +377,7 @@ mod tests {
         let mut random = Pcg64Mcg::seed_from_u64(1);
         let held = (0..RUNS).filter(|_| {
             let values: Vec<_> = strata.iter().map(|stratum| draw(&mut random, *stratum)).collect();
-            let sampled = Sampled { values: &values, strata };
+            let sampled = StratifiedSample { values: &values, strata };
             of(statistic, sampled, CONFIDENCE).unwrap().unwrap().holds(truth)
         });
         held.count() as f64 * 100.0 / f64::from(RUNS)
@@ -417,7 +417,7 @@ mod tests {
                 .iter()
                 .map(|prompt| 10.0 + 8.0 * f64::from(*prompt) + random.random_range(0.0..1.0))
                 .collect();
-            let sampled = Sampled { values: &values, strata: &strata };
+            let sampled = StratifiedSample { values: &values, strata: &strata };
             for statistic in [Statistic::Mean, Statistic::Median, Statistic::Sd] {
                 let figure = statistic.of(&values).unwrap();
                 let interval = of(statistic, sampled, CONFIDENCE).unwrap().unwrap();
@@ -441,7 +441,7 @@ mod tests {
                     (0..n).map(value).collect()
                 };
                 let (before, now) = (draw(1.0), draw(1.3));
-                let of = |values| Sampled { values, strata: &[] };
+                let of = |values| StratifiedSample { values, strata: &[] };
                 of_ratio(statistic, of(&now), of(&before), CONFIDENCE).unwrap().holds(1.3)
             });
             held.count() as f64 / 4.0
@@ -460,7 +460,7 @@ mod tests {
             let percent = covered(statistic, n, is_skewed);
             assert!((91.5..=99.5).contains(&percent), "{statistic} of {n}: {percent}");
         }
-        let few = Sampled { values: &[1.0, 2.0, 3.0], strata: &[] };
+        let few = StratifiedSample { values: &[1.0, 2.0, 3.0], strata: &[] };
         let of = |statistic| of_ratio(statistic, few, few, CONFIDENCE);
         assert_eq!(of(Statistic::Sd), Err(Absent::TooFew { needs: 8, has: 3 }));
         assert_eq!(of(Statistic::Max), Err(Absent::DescriptiveOnly));

@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn pieces_of_a_run_have_its_mean_and_hold_its_truth() {
-        use crate::interval::{self, CONFIDENCE, Sampled};
+        use crate::interval::{self, CONFIDENCE, StratifiedSample};
         use rand::SeedableRng;
         use rand_distr::{Distribution, Normal};
 
@@ -360,7 +360,7 @@ mod tests {
                     run.batches.iter().map(|batch| batch.output_throughput).collect();
                 let mean = Statistic::Mean.of(&values).unwrap();
                 assert!((mean / run.output_throughput.unwrap() - 1.0).abs() < 1e-9, "{mean}");
-                let sampled = Sampled { values: &values, strata: &[] };
+                let sampled = StratifiedSample { values: &values, strata: &[] };
                 let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE).unwrap().unwrap();
                 held += usize::from(interval.holds(truth));
                 width += (interval.high - interval.low) / 2.0 / truth / 600.0;

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     comparison::Change,
     group::{GroupId, GroupSpec},
-    interval::{self, Interval, Sampled},
+    interval::{self, Interval, StratifiedSample},
     lacking::{Lack, Lacking},
     load_stats::{Batch, LoadStats},
     metric::{METRICS, Metric, MetricSource},
@@ -121,17 +121,17 @@ pub struct Tally {
 
 /// The values of a figure, and the prompt that each is of.
 #[derive(Debug, Clone)]
-pub struct Valued<'a> {
+pub struct MetricValues<'a> {
     /// The values.
     pub values: &'a [f64],
     /// As many prompts, by their numbers.
     pub strata: Cow<'a, [u32]>,
 }
 
-impl Valued<'_> {
+impl MetricValues<'_> {
     /// The values with their strata.
-    pub fn sampled(&self) -> Sampled<'_> {
-        Sampled { values: self.values, strata: &self.strata }
+    pub fn stratified(&self) -> StratifiedSample<'_> {
+        StratifiedSample { values: self.values, strata: &self.strata }
     }
 }
 
@@ -259,13 +259,13 @@ impl Tally {
     }
 
     /// The figure of each valid answer that has it, with its prompt.
-    pub fn valued(&self, metric: &Metric) -> Valued<'_> {
+    pub fn valued(&self, metric: &Metric) -> MetricValues<'_> {
         let values = self.values(metric);
         let strata = match values.len() == self.valid {
             true => Cow::Borrowed(self.strata.as_slice()),
             false => Cow::Owned(self.of_those_with(metric, &self.strata).collect()),
         };
-        Valued { values, strata }
+        MetricValues { values, strata }
     }
 
     /// What of `list`, which has an entry for each valid answer, is of those with a figure.
@@ -631,7 +631,7 @@ impl Group {
     }
 
     /// The figure of each valid answer that has it, if enough of them do.
-    pub fn valued(&self, metric: &Metric) -> Result<Valued<'_>, Absent> {
+    pub fn valued(&self, metric: &Metric) -> Result<MetricValues<'_>, Absent> {
         self.enough_have(metric)?;
         Ok(self.tally.valued(metric))
     }
@@ -646,7 +646,7 @@ impl Group {
         let value = self.figure(metric, statistic)?;
         let interval = match metric.read {
             MetricSource::Sample(_) => {
-                interval::of(statistic, self.valued(metric)?.sampled(), confidence)
+                interval::of(statistic, self.valued(metric)?.stratified(), confidence)
             }
             MetricSource::Load(_) => self.interval_of_loads(metric, value, statistic, confidence),
             // It says of these requests how many failed, and no more.
@@ -668,7 +668,7 @@ impl Group {
             |prompt: &Arc<Prompt>| self.tally.numbers.get(&Arc::as_ptr(prompt).addr()).copied();
         let keyed = |group: &Self| -> BTreeMap<(u32, u32), f64> {
             let tally = &group.tally;
-            let Ok(Valued { values, strata }) = group.valued(metric) else {
+            let Ok(MetricValues { values, strata }) = group.valued(metric) else {
                 return BTreeMap::new();
             };
             let numbers: Vec<_> = tally.prompts.iter().map(number).collect();
@@ -690,7 +690,7 @@ impl Group {
     /// The change of the median of `metric` from the first half of each prompt's answers to the
     /// second, in the order in which they came.
     pub fn drift(&self, metric: &Metric) -> Result<Change, Absent> {
-        let Valued { values, strata } = self.valued(metric)?;
+        let MetricValues { values, strata } = self.valued(metric)?;
         // Of each prompt: all of its answers, and those seen so far.
         let mut counts = vec![(0, 0); self.tally.prompts.len()];
         strata.iter().for_each(|stratum| counts[*stratum as usize].0 += 1);
@@ -704,7 +704,7 @@ impl Group {
         }
         let sampled = |half: usize| {
             let (values, strata): &(Vec<f64>, Vec<u32>) = &halves[half];
-            Sampled { values, strata }
+            StratifiedSample { values, strata }
         };
         Change::of(Statistic::Median, sampled(0), sampled(1), interval::CONFIDENCE)
     }
@@ -731,7 +731,7 @@ impl Group {
         if statistic != Statistic::Mean {
             return Ok(None);
         }
-        let sampled = Sampled { values: &values, strata: &[] };
+        let sampled = StratifiedSample { values: &values, strata: &[] };
         let interval = interval::of(statistic, sampled, confidence)?;
         // The pieces need not have the mean of the whole.
         let scale = if mean > 0.0 { value / mean } else { 1.0 };

@@ -299,7 +299,7 @@ fn compare(
     let before = before.map_err(NoChange::Then)?;
     let later = now.side(metric, share).and_then(Result::ok).ok_or_else(absent)?;
     let pair = now.pair(before, later);
-    let (before, later) = (pair.before.sampled(), pair.now.sampled());
+    let (before, later) = (pair.before.stratified(), pair.now.stratified());
     let change = Change::of(statistic, before, later, confidence).map_err(NoChange::Absent)?;
     let doubts = then.doubts(metric).iter();
     let doubts = doubts.map(|(why, answers)| (format!("in the baseline {why}"), *answers));
