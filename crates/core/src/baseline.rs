@@ -144,7 +144,7 @@ impl Pair {
 
 /// Why there is nothing to compare with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoBaseline {
+pub enum BaselineMismatch {
     /// The baseline does not have the model, or the load.
     #[error("the baseline has no `{0}`")]
     Missing(String),
@@ -162,7 +162,7 @@ pub enum NoBaseline {
 
 /// A file is no baseline.
 #[derive(Debug, thiserror::Error)]
-pub enum BadBaseline {
+pub enum ParseBaselineError {
     /// It is not what it should be.
     #[error("it is not a baseline: {0}")]
     Unreadable(#[from] serde_json::Error),
@@ -188,14 +188,14 @@ impl Baseline {
     }
 
     /// Reads what [`to_json`](Self::to_json) wrote.
-    pub fn from_json(text: &str) -> Result<Self, BadBaseline> {
+    pub fn from_json(text: &str) -> Result<Self, ParseBaselineError> {
         let value: serde_json::Value = serde_json::from_str(text)?;
         let says = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
         if says("schema") != SCHEMA {
-            return Err(BadBaseline::Other(says("schema")));
+            return Err(ParseBaselineError::Other(says("schema")));
         }
         if says("definitions") != DEFINITIONS {
-            return Err(BadBaseline::Definitions(says("definitions")));
+            return Err(ParseBaselineError::Definitions(says("definitions")));
         }
         Ok(serde_json::from_value(value)?)
     }
@@ -206,9 +206,9 @@ impl Baseline {
     }
 
     /// What it has of the same model, under the load of the same name if it was under one.
-    pub fn group(&self, of: &GroupBaseline) -> Result<&GroupBaseline, NoBaseline> {
+    pub fn group(&self, of: &GroupBaseline) -> Result<&GroupBaseline, BaselineMismatch> {
         let found = self.groups.iter().find(|group| group.is_of_the_same(of));
-        found.ok_or_else(|| NoBaseline::Missing(of.name.clone()))
+        found.ok_or_else(|| BaselineMismatch::Missing(of.name.clone()))
     }
 }
 
@@ -359,9 +359,9 @@ impl GroupBaseline {
     }
 
     /// Whether `now` was measured in the same way; what else is different besides.
-    pub fn comparable_to(&self, now: &Self) -> Result<Vec<String>, NoBaseline> {
+    pub fn comparable_to(&self, now: &Self) -> Result<Vec<String>, BaselineMismatch> {
         if let Some((what, then, now)) = differences(&self.setting, &now.setting).next() {
-            return Err(NoBaseline::Differs {
+            return Err(BaselineMismatch::Differs {
                 what: what.into(),
                 then: then.into(),
                 now: now.into(),
@@ -374,7 +374,7 @@ impl GroupBaseline {
                 named.join(", ")
             };
             let (then, now) = (names(&self.prompts), names(&now.prompts));
-            return Err(NoBaseline::Differs { what: "set of prompts".into(), then, now });
+            return Err(BaselineMismatch::Differs { what: "set of prompts".into(), then, now });
         }
         let others = differences(&self.environment, &now.environment);
         Ok(others.map(|(what, then, now)| format!("another {what}: {then}, now {now}")).collect())

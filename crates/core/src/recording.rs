@@ -111,7 +111,7 @@ impl Recording {
     }
 
     /// Reads what [`to_jsonl`](Self::to_jsonl) wrote. Blank lines are skipped.
-    pub fn from_jsonl(file: &str) -> Result<Self, BadRecording> {
+    pub fn from_jsonl(file: &str) -> Result<Self, ParseRecordingError> {
         let mut lines = (1..).zip(file.lines()).filter(|(_, line)| !line.trim().is_empty());
         let (number, line) = lines.next().unwrap_or((1, ""));
         let head: Head = parse_line(number, line)?;
@@ -265,18 +265,21 @@ fn json_line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("numbers and strings are JSON") + "\n"
 }
 
-fn parse_line<'a, T: Deserialize<'a>>(number: usize, line: &'a str) -> Result<T, BadRecording> {
+fn parse_line<'a, T: Deserialize<'a>>(
+    number: usize,
+    line: &'a str,
+) -> Result<T, ParseRecordingError> {
     serde_json::from_str(line).map_err(|error| bad(number, error))
 }
 
-fn bad(line: usize, problem: impl ToString) -> BadRecording {
-    BadRecording { line, problem: problem.to_string() }
+fn bad(line: usize, problem: impl ToString) -> ParseRecordingError {
+    ParseRecordingError { line, problem: problem.to_string() }
 }
 
 /// A file is not a recording.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the recording is wrong: {problem}")]
-pub struct BadRecording {
+pub struct ParseRecordingError {
     /// The line, counted from 1.
     pub line: usize,
     /// What is wrong with it.

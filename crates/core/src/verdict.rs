@@ -2,7 +2,7 @@
 //! requests to say, and is the instrument exact enough? Pure.
 
 use crate::{
-    baseline::{Baseline, GroupBaseline, NoBaseline},
+    baseline::{Baseline, BaselineMismatch, GroupBaseline},
     comparison::Change,
     interval::Interval,
     lacking::Lacking,
@@ -50,7 +50,7 @@ pub struct Reference<'a> {
 pub enum NoChange {
     /// There is nothing to compare with.
     #[error(transparent)]
-    Baseline(#[from] NoBaseline),
+    Baseline(#[from] BaselineMismatch),
     /// A figure is missing, then or now.
     #[error("{0}")]
     Absent(Absent),
