@@ -398,7 +398,7 @@ impl Session {
         let measured = self.runtime.block_on(self.interrupt.or(measuring));
         if synthetic.tokenizer.is_none() {
             let counted = measured.as_ref().and_then(|measured| measured.as_ref().ok());
-            let valid = counted.map_or(0, Counts::len);
+            let valid = counted.map_or(0, LengthSearch::len);
             self.count(Answered { valid, failed: usize::from(counted.is_none()) });
         }
         let Some(live) = &mut self.live else { return Ok(()) };
@@ -606,7 +606,7 @@ impl Recordings {
 }
 
 /// What was found for a prompt of a stated length.
-fn made(name: &str, synthetic: &Synthetic, counts: &Counts) -> String {
+fn made(name: &str, synthetic: &Synthetic, counts: &LengthSearch) -> String {
     let mut ends = vec![synthetic.least, synthetic.most];
     ends.dedup();
     let found: Vec<_> = ends

@@ -127,7 +127,7 @@ impl Synthetic {
 
 /// How many tokens a server counted for how many words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct LengthSearch {
     /// Words and tokens.
     counted: Vec<(u64, u64)>,
     /// Fewest words that the server refused as too long for its model.
@@ -136,7 +136,7 @@ pub struct Counts {
     refusals: usize,
 }
 
-impl Counts {
+impl LengthSearch {
     /// Adds that so many `words` are so many `tokens`.
     pub fn add(&mut self, words: u64, tokens: u64) {
         self.counted.push((words, tokens));
