@@ -573,7 +573,7 @@ mod tests {
             error,
             uncertainty: 0.0,
             change: None,
-            lacking: Lacking::default(),
+            lacking: MissingFigures::default(),
             doubts,
             left_out: Vec::new(),
         }];

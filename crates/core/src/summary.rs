@@ -12,7 +12,7 @@ use crate::{
     comparison::Change,
     group::{GroupId, GroupSpec},
     interval::{self, Interval, StratifiedSample},
-    lacking::{Lack, Lacking},
+    lacking::{MissingFigures, MissingReason},
     load_stats::{Batch, LoadStats},
     metric::{METRICS, Metric, MetricSource},
     prompt::Prompt,
@@ -102,7 +102,7 @@ pub struct Tally {
     /// Which of [`METRICS`] each valid answer has, a bit each.
     has: Vec<u64>,
     /// How many valid answers lack each of [`METRICS`], and why.
-    lacks: BTreeMap<(usize, Lack), usize>,
+    lacks: BTreeMap<(usize, MissingReason), usize>,
     /// What makes figures doubtful, and in how many valid answers.
     doubts: BTreeMap<Doubt, usize>,
     /// A list for each of [`METRICS`]: how far some of these values can be off.
@@ -173,7 +173,7 @@ impl Tally {
                 values.push(value);
                 has |= 1 << nth;
             } else if matches!(metric.read, MetricSource::Sample(_)) {
-                *self.lacks.entry((nth, Lack::of(metric, sample))).or_default() += 1;
+                *self.lacks.entry((nth, MissingReason::of(metric, sample))).or_default() += 1;
             }
         }
         self.has.push(has);
@@ -276,10 +276,10 @@ impl Tally {
     }
 
     /// How many valid answers lack a figure, and why.
-    pub fn lacking(&self, metric: &Metric) -> Lacking {
+    pub fn lacking(&self, metric: &Metric) -> MissingFigures {
         let of_metric = self.lacks.iter().filter(|((nth, _), _)| Some(*nth) == index(metric));
         let reasons = of_metric.map(|((_, lack), count)| (*lack, *count)).collect();
-        Lacking { metric: metric.name, is_of_runs: false, all: self.valid, reasons }
+        MissingFigures { metric: metric.name, is_of_runs: false, all: self.valid, reasons }
     }
 
     /// Why a figure may be wrong, and in how many valid answers.
@@ -620,14 +620,14 @@ impl Group {
     }
 
     /// How many valid answers, or loads, lack a figure, and why.
-    pub fn lacking(&self, metric: &Metric) -> Lacking {
+    pub fn lacking(&self, metric: &Metric) -> MissingFigures {
         let MetricSource::Load(read) = metric.read else { return self.tally.lacking(metric) };
         let mut reasons = BTreeMap::new();
         for reached in self.loads.iter().filter(|reached| read(reached).is_none()) {
-            let lack = reached.refused.map_or(Lack::NotAvailable, Lack::Refused);
+            let lack = reached.refused.map_or(MissingReason::NotAvailable, MissingReason::Refused);
             *reasons.entry(lack).or_default() += 1;
         }
-        Lacking { metric: metric.name, is_of_runs: true, all: self.loads.len(), reasons }
+        MissingFigures { metric: metric.name, is_of_runs: true, all: self.loads.len(), reasons }
     }
 
     /// The figure of each valid answer that has it, if enough of them do.

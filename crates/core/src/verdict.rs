@@ -29,7 +29,7 @@ pub struct Verdict {
     /// Of a threshold that is relative: the change, or why it is not known.
     pub change: Option<Result<Change, NoChange>>,
     /// The valid answers that lack the figure, and why.
-    pub lacking: Lacking,
+    pub lacking: MissingFigures,
     /// Why the figure may be wrong, and in how many valid answers: nothing is then decided.
     pub doubts: Vec<(String, usize)>,
     /// Of a change: the prompts that it is not of, since one of the runs has no value of theirs.
@@ -59,7 +59,7 @@ pub enum NoChange {
     Then(Absent),
     /// Too many requests now lack the figure.
     #[error("{0}")]
-    Lacking(Lacking),
+    MissingFigures(MissingFigures),
     /// The baseline does not have the figure.
     #[error("the baseline has no {0}")]
     Figure(&'static str),
