@@ -537,7 +537,7 @@ mod tests {
     use clap::Parser as _;
     use llm_stream_core::{
         interval::Interval,
-        lacking::Lacking,
+        lacking::MissingFigures,
         statistic::Absent,
         summary::{Estimate, Summary},
         threshold::Threshold,

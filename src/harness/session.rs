@@ -30,7 +30,7 @@ use llm_stream_core::{
     sample::{Note, Sample},
     statistic::Statistic,
     summary::{Group, Summary, Tally},
-    synthetic::Counts,
+    synthetic::LengthSearch,
     text::visible_lines,
     verdict::{Reference, Verdict},
 };

@@ -16,7 +16,7 @@ use llm_stream_client::{
     self as client, Client, DriveStats, NextAction, Preconnect, Redactor, RequestSource,
 };
 use llm_stream_core::{
-    load_stats::Span,
+    load_stats::RequestSpan,
     prompt::Prompt,
     recording::{Chunk, ErrorKind, Recording, RequestError},
     sample::{self, CountKind, RequestedTokens},

@@ -121,7 +121,7 @@ fn changes(
         let changed = later.and_then(|later| later.map_err(lack)).and_then(|later| {
             doubted(then, now, metric)?;
             let pair = now.pair(before, later);
-            let (before, later) = (pair.before.sampled(), pair.now.sampled());
+            let (before, later) = (pair.before.stratified(), pair.now.stratified());
             let change = Change::of(Statistic::Mean, before, later, CONFIDENCE);
             let change = change.map_err(|why| format!("it {why}"))?;
             Ok((change, sort(metric, &change, size, pair.uncertainty(Statistic::Mean))))

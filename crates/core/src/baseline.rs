@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     group::GroupSpec,
-    interval::Sampled,
+    interval::StratifiedSample,
     lacking::{self, MIN_SHARE},
     metric::{DEFINITIONS, METRICS, Metric, MetricSource},
     statistic::{Absent, Statistic},

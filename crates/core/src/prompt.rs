@@ -207,6 +207,17 @@ impl Tools {
     }
 }
 
+impl AnswerLength {
+    /// The settings as text. Baselines contain a hash of it, so its format must not change, whatever
+    /// the names of the type and the fields are.
+    fn identity(&self) -> String {
+        let Self { tokens, min_tokens, ignore_eos } = self;
+        format!(
+            "Output {{ tokens: {tokens:?}, min_tokens: {min_tokens:?}, ignore_eos: {ignore_eos} }}"
+        )
+    }
+}
+
 impl Tool {
     /// Its name.
     pub fn name(&self) -> &str {
@@ -379,7 +390,7 @@ impl Prompt {
             texts.extend(message.images().map(Image::url));
         }
         if self.output != AnswerLength::default() {
-            texts.push(format!("{:?}", self.output).into());
+            texts.push(self.output.identity().into());
         }
         texts.extend(self.tools.identity().map(Cow::from));
         texts.extend(self.synthetic.as_ref().map(|synthetic| synthetic.identity().into()));

@@ -5,7 +5,7 @@ use crate::{
     baseline::{Baseline, BaselineMismatch, GroupBaseline},
     comparison::Change,
     interval::Interval,
-    lacking::Lacking,
+    lacking::MissingFigures,
     metric::{ErrorOf, Metric, MetricSource},
     punctuality::{Deviation, Punctuality},
     statistic::{Absent, Statistic},
@@ -59,7 +59,7 @@ pub enum NoChange {
     Then(Absent),
     /// Too many requests now lack the figure.
     #[error("{0}")]
-    MissingFigures(MissingFigures),
+    Lacking(MissingFigures),
     /// The baseline does not have the figure.
     #[error("the baseline has no {0}")]
     Figure(&'static str),

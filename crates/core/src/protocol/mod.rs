@@ -24,7 +24,7 @@ use http::{HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 pub use self::{
-    anthropic_messages::AnthropicMessages, fast_path::Template,
+    anthropic_messages::AnthropicMessages, fast_path::EventTemplate,
     llamacpp_completion::LlamaCppCompletion, ollama_chat::OllamaChat, openai_chat::OpenAiChat,
     openai_completions::OpenAiCompletions, openai_responses::OpenAiResponses,
     tgi_generate_stream::TgiGenerateStream, wire::NEVER_LEFT_OUT,
