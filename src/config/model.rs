@@ -408,7 +408,7 @@ fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
         faults,
     };
     if reader.mistakes() == before {
-        for ScriptError { field, what, help } in simulate.mistakes() {
+        for ScriptError { field, what, help } in simulate.errors() {
             reader.error(fields.get(field).unwrap_or(entry), what, help);
         }
     }

@@ -12,11 +12,11 @@ use llm_stream_core::protocol::{Envelope, Message, MessagePart, Protocol};
 use llm_stream_socket::Socket;
 
 use super::{
-    log::{AnswerLog, Entry, Write},
+    log::{AnswerLog, LogEntry, Write},
     pace,
-    script::{Ending, Step, Stream},
-    tls::Tls,
-    wire::{self, HEAD_LIMIT, Head},
+    script::{AnswerStream, ScriptStep, StreamEnd},
+    tls::ServerTls,
+    wire::{self, HEAD_LIMIT, RequestHead},
 };
 
 /// What a connection is at.
@@ -25,7 +25,7 @@ pub(super) enum Phase {
     /// Waits for the head of a request.
     Head,
     /// Waits for the body of this one.
-    Body(Head),
+    Body(RequestHead),
     /// Writes an answer step by step.
     Streaming(Box<Streaming>),
     /// Writes the last bytes of an answer.
@@ -40,7 +40,7 @@ pub(super) enum Phase {
 
 /// A client's connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ClientConnection {
     /// The socket, non-blocking.
     pub(super) socket: Socket,
     /// Tells it from others that have its place before and after it.
@@ -58,10 +58,10 @@ pub(super) struct Connection {
     /// Whether another request may follow the present one.
     pub(super) keep_alive: bool,
     /// The log of the present answer.
-    pub(super) entry: Option<Entry>,
+    pub(super) entry: Option<LogEntry>,
 }
 
-impl Connection {
+impl ClientConnection {
     /// A connection that has just been accepted.
     pub(super) fn new(socket: Socket, serial: u64) -> Self {
         Self {
@@ -124,7 +124,7 @@ impl Connection {
     /// Writes what is owed. `false` when the socket accepts no more for now.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         // Locked before a byte goes: who has read an answer finds all of it in the log.
-        let mut log = self.entry.as_ref().map(Entry::lock);
+        let mut log = self.entry.as_ref().map(LogEntry::lock);
         let flushed = self.outbox.flush(&mut self.socket, log.as_deref_mut())?;
         if let Some(log) = &mut log {
             log.completed = flushed && self.is_whole();
@@ -159,8 +159,8 @@ impl Connection {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     /// Encrypts what is put in here, in this order, where TLS is spoken.
-    pub(super) tls: Option<Tls>,
-    pieces: VecDeque<Piece>,
+    pub(super) tls: Option<ServerTls>,
+    pieces: VecDeque<QueuedWrite>,
     /// Bytes of the first piece that the socket has accepted.
     written: usize,
     /// When the first piece was first tried.
@@ -172,12 +172,12 @@ pub(super) struct Outbox {
 }
 
 #[derive(Debug)]
-struct Piece {
+struct QueuedWrite {
     bytes: Vec<u8>,
     mark: Mark,
 }
 
-impl Piece {
+impl QueuedWrite {
     fn note(&self, log: &mut AnswerLog, began: Instant, returned: Instant) {
         match self.mark {
             Mark::Tls => {}
@@ -249,7 +249,7 @@ impl Outbox {
 
     /// Adds the end of what the client gets over TLS; whether there was something to add.
     pub(super) fn push_goodbye(&mut self) -> bool {
-        let goodbye = self.tls.as_mut().map(Tls::goodbye).transpose();
+        let goodbye = self.tls.as_mut().map(ServerTls::goodbye).transpose();
         // Without one, the end is one that was cut: as it is when TLS is out of order.
         let goodbye = goodbye.ok().flatten().unwrap_or_default();
         let some = !goodbye.is_empty();
@@ -269,7 +269,7 @@ impl Outbox {
     /// Adds a piece as it is. One without bytes is none.
     fn push(&mut self, bytes: Vec<u8>, mark: Mark) {
         if !bytes.is_empty() {
-            self.pieces.push_back(Piece { bytes, mark });
+            self.pieces.push_back(QueuedWrite { bytes, mark });
         }
     }
 }
@@ -286,18 +286,18 @@ fn begin(mark: Mark, refused: Option<(Instant, Instant)>) -> Instant {
 
 /// When a stream goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum NextWrite {
     /// At this moment, when the next step is due.
     At(Instant),
     /// Not at all: it has ended in this way, with its last step due at this moment.
-    End(Ending, Instant),
+    End(StreamEnd, Instant),
 }
 
 /// An answer in progress.
 #[derive(Debug)]
 pub(super) struct Streaming {
     /// The steps to come.
-    pub(super) stream: Stream,
+    pub(super) stream: AnswerStream,
     /// The completion's id.
     pub(super) id: String,
     /// The model, as it was asked for.
@@ -316,9 +316,9 @@ impl Streaming {
     ///
     /// The trailer is due with the last token event and follows it at once, in a write of its own:
     /// a reader that takes both in one read is wrong by no more than that write.
-    pub(super) fn prepare(&mut self, protocol: &dyn Protocol, outbox: &mut Outbox) -> Turn {
+    pub(super) fn prepare(&mut self, protocol: &dyn Protocol, outbox: &mut Outbox) -> NextWrite {
         let Some(step) = self.stream.next() else {
-            return Turn::End(self.stream.ending(), self.received + self.stream.at());
+            return NextWrite::End(self.stream.ending(), self.received + self.stream.at());
         };
         let due = self.received + step.at;
         for (bytes, token_events) in self.pieces(step, protocol) {
@@ -328,23 +328,23 @@ impl Streaming {
             && let Some(trailer) = self.stream.next()
         {
             let mut pieces = self.pieces(trailer, protocol);
-            self.is_whole = self.stream.ending() == Ending::Clean;
+            self.is_whole = self.stream.ending() == StreamEnd::Clean;
             if let Some((bytes, _)) = pieces.last_mut().filter(|_| self.is_whole) {
                 bytes.extend_from_slice(wire::LAST_CHUNK);
             }
             pieces.into_iter().for_each(|(bytes, events)| outbox.push_body(bytes, due, events));
         }
-        Turn::At(due)
+        NextWrite::At(due)
     }
 
     /// The writes that carry a step.
-    fn pieces(&self, step: Step, protocol: &dyn Protocol) -> Vec<Frame> {
+    fn pieces(&self, step: ScriptStep, protocol: &dyn Protocol) -> Vec<EncodedWrite> {
         let messages = with_ending(step.messages, protocol).into_iter();
         let frames = messages.map(|parts| self.frame(parts, protocol)).collect();
         pieces(frames, self.stream.is_merged(), self.stream.split())
     }
 
-    fn frame(&self, parts: Vec<MessagePart<'_>>, protocol: &dyn Protocol) -> Frame {
+    fn frame(&self, parts: Vec<MessagePart<'_>>, protocol: &dyn Protocol) -> EncodedWrite {
         let token = parts.iter().any(|part| matches!(part, MessagePart::Token(..)));
         let message = Message { id: Some(self.id.as_str().into()), parts };
         let envelope = Envelope { model: &self.model, created: self.created };
@@ -376,10 +376,10 @@ fn with_ending(
 }
 
 /// Encoded bytes, and the token events that they complete.
-type Frame = (Vec<u8>, u64);
+type EncodedWrite = (Vec<u8>, u64);
 
 /// The writes that carry `frames`, with their transfer coding.
-fn pieces(frames: Vec<Frame>, merged: bool, split: Option<usize>) -> Vec<Frame> {
+fn pieces(frames: Vec<EncodedWrite>, merged: bool, split: Option<usize>) -> Vec<EncodedWrite> {
     let frames =
         if merged { vec![frames] } else { frames.into_iter().map(|frame| vec![frame]).collect() };
     match split {
@@ -389,7 +389,7 @@ fn pieces(frames: Vec<Frame>, merged: bool, split: Option<usize>) -> Vec<Frame> 
 }
 
 /// One write, with a chunk for each of the lists.
-fn gather(chunks: &[Vec<Frame>]) -> Frame {
+fn gather(chunks: &[Vec<EncodedWrite>]) -> EncodedWrite {
     let mut bytes = Vec::new();
     for chunk in chunks {
         wire::push_chunk(&mut bytes, &joined(chunk));
@@ -399,7 +399,7 @@ fn gather(chunks: &[Vec<Frame>]) -> Frame {
 }
 
 /// Writes of `size` bytes each, each a chunk.
-fn cut(frames: &[Frame], size: usize) -> Vec<Frame> {
+fn cut(frames: &[EncodedWrite], size: usize) -> Vec<EncodedWrite> {
     let mut frames_left = frames.iter();
     let mut next = frames_left.next();
     let mut next_end = next.map_or(0, |(bytes, _)| bytes.len());
@@ -419,14 +419,14 @@ fn cut(frames: &[Frame], size: usize) -> Vec<Frame> {
     joined(frames).chunks(size).map(&mut piece).collect()
 }
 
-fn joined(frames: &[Frame]) -> Vec<u8> {
+fn joined(frames: &[EncodedWrite]) -> Vec<u8> {
     let bytes: Vec<&[u8]> = frames.iter().map(|(bytes, _)| bytes.as_slice()).collect();
     bytes.concat()
 }
 
 impl Phase {
     /// Takes the body's head out, leaving [`Phase::Head`], if there is one.
-    pub(super) fn take_head(&mut self) -> Option<Head> {
+    pub(super) fn take_head(&mut self) -> Option<RequestHead> {
         match mem::replace(self, Self::Head) {
             Self::Body(head) => Some(head),
             other => {
@@ -491,7 +491,7 @@ mod tests {
         assert!(writes[4].began >= drained);
     }
 
-    fn frames() -> Vec<Frame> {
+    fn frames() -> Vec<EncodedWrite> {
         vec![(b"role".to_vec(), 0), (b"ab".to_vec(), 1), (b"c".to_vec(), 1)]
     }
 

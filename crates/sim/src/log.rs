@@ -99,28 +99,34 @@ impl Write {
 /// Each answer has a lock of its own, so that reading the log holds no write up for longer than
 /// the copy of one answer.
 #[derive(Debug, Default)]
-pub(super) struct Log(Mutex<Answers>);
+pub(super) struct Log(Mutex<AnswerLogs>);
 
 #[derive(Debug, Default)]
-struct Answers {
-    entries: Vec<Entry>,
+struct AnswerLogs {
+    entries: Vec<LogEntry>,
     /// Whether of each answer no more is kept than when it was due and when it was written.
     is_brief: bool,
 }
 
 /// An answer's place in the log.
 #[derive(Debug, Clone)]
-pub(super) struct Entry(Arc<Mutex<AnswerLog>>);
+pub(super) struct LogEntry(Arc<Mutex<AnswerLog>>);
 
 impl Log {
     /// Opens the log of an answer.
-    pub(super) fn open(&self, request: u64, id: String, received: Instant, body: &[u8]) -> Entry {
+    pub(super) fn open(
+        &self,
+        request: u64,
+        id: String,
+        received: Instant,
+        body: &[u8],
+    ) -> LogEntry {
         let is_brief = lock(&self.0).is_brief;
         let body = match body.len() <= AnswerLog::BODY_LIMIT && !is_brief {
             true => Bytes::copy_from_slice(body),
             false => Bytes::new(),
         };
-        let entry = Entry(Arc::new(Mutex::new(AnswerLog {
+        let entry = LogEntry(Arc::new(Mutex::new(AnswerLog {
             request,
             id,
             received,
@@ -152,7 +158,7 @@ impl Log {
     pub(super) fn take_ended(&self) -> Vec<AnswerLog> {
         // An answer that broke off is recorded nowhere else.
         let is_over =
-            |entry: &mut Entry| entry.lock().completed || Arc::strong_count(&entry.0) == 1;
+            |entry: &mut LogEntry| entry.lock().completed || Arc::strong_count(&entry.0) == 1;
         let ended: Vec<_> = lock(&self.0).entries.extract_if(.., is_over).collect();
         ended.iter().map(|entry| entry.lock().clone()).collect()
     }
@@ -164,7 +170,7 @@ impl Log {
     }
 }
 
-impl Entry {
+impl LogEntry {
     /// The answer's log, to be read or continued.
     pub(super) fn lock(&self) -> MutexGuard<'_, AnswerLog> {
         lock(&self.0)

@@ -22,14 +22,14 @@ use mio::{Events, Interest, Poll, Token, event::Event};
 use rustls::ServerConfig;
 
 use super::{
-    connection::{Connection, Phase, Streaming, Turn},
+    connection::{ClientConnection, NextWrite, Phase, Streaming},
     listener::Listener,
     log::Log,
     pace,
     routing::{self, Route},
-    script::{Answer, Ending, Facts, Script, Stream},
-    tls::Tls,
-    wire::{self, Head, Refusal},
+    script::{AnswerStream, RequestFacts, Script, ScriptedResponse, StreamEnd},
+    tls::ServerTls,
+    wire::{self, HttpRefusal, RequestHead},
 };
 
 /// The token of the listening socket. Others are places in the list of connections.
@@ -61,8 +61,8 @@ struct Deadline {
 }
 
 /// Whether a connection can go on at once.
-enum Flow {
-    On,
+enum Advance {
+    Continue,
     Wait,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Reactor {
     log: Arc<Log>,
     stop: Arc<AtomicBool>,
     /// Each at its place, boxed because they are taken out to be served.
-    connections: Vec<Option<Box<Connection>>>,
+    connections: Vec<Option<Box<ClientConnection>>>,
     /// Places without a connection.
     free: Vec<usize>,
     deadlines: BinaryHeap<Reverse<Deadline>>,
@@ -230,12 +230,12 @@ impl Reactor {
         self.put(place, connection, served);
     }
 
-    fn take(&mut self, place: usize) -> Option<Box<Connection>> {
+    fn take(&mut self, place: usize) -> Option<Box<ClientConnection>> {
         self.connections.get_mut(place)?.take()
     }
 
     /// Puts a connection back, or frees its place when it broke.
-    fn put(&mut self, place: usize, connection: Box<Connection>, served: io::Result<()>) {
+    fn put(&mut self, place: usize, connection: Box<ClientConnection>, served: io::Result<()>) {
         if served.is_ok() {
             self.connections[place] = Some(connection);
             return;
@@ -280,33 +280,33 @@ impl Reactor {
             .set_nodelay()
             .and_then(|()| registry.register(&mut socket, Token(place), interests));
         self.serial += 1;
-        let mut connection = Box::new(Connection::new(socket, self.serial));
+        let mut connection = Box::new(ClientConnection::new(socket, self.serial));
         let ready = ready.and_then(|()| {
-            connection.outbox.tls = self.tls.clone().map(Tls::new).transpose()?;
+            connection.outbox.tls = self.tls.clone().map(ServerTls::new).transpose()?;
             Ok(())
         });
         self.put(place, connection, ready);
     }
 
     /// Takes a connection as far as it can go now.
-    fn drive(&mut self, place: usize, connection: &mut Connection) -> io::Result<()> {
+    fn drive(&mut self, place: usize, connection: &mut ClientConnection) -> io::Result<()> {
         while connection.flush()? {
             match self.advance(place, connection)? {
-                Flow::On => {}
-                Flow::Wait => break,
+                Advance::Continue => {}
+                Advance::Wait => break,
             }
         }
         Ok(())
     }
 
     /// The next thing to do once everything owed so far is written.
-    fn advance(&mut self, place: usize, connection: &mut Connection) -> io::Result<Flow> {
+    fn advance(&mut self, place: usize, connection: &mut ClientConnection) -> io::Result<Advance> {
         match &mut connection.phase {
             Phase::Head => self.read_head(connection),
             Phase::Body(head) if connection.inbox.len() < head.body => self.read_more(connection),
             Phase::Body(_) => {
                 self.answer(connection);
-                Ok(Flow::On)
+                Ok(Advance::Continue)
             }
             Phase::Streaming(streaming) => {
                 let turn = streaming.prepare(self.protocol, &mut connection.outbox);
@@ -317,7 +317,7 @@ impl Reactor {
                 connection.reset()?;
                 Err(io::ErrorKind::ConnectionReset.into())
             }
-            Phase::Stalled | Phase::Draining => Ok(Flow::Wait),
+            Phase::Stalled | Phase::Draining => Ok(Advance::Wait),
         }
     }
 
@@ -329,7 +329,7 @@ impl Reactor {
         self.deadlines.push(Reverse(Deadline { due, order: self.serial, place, serial }));
     }
 
-    fn read_head(&mut self, connection: &mut Connection) -> io::Result<Flow> {
+    fn read_head(&mut self, connection: &mut ClientConnection) -> io::Result<Advance> {
         match wire::parse_head(&connection.inbox) {
             Ok(None) => self.read_more(connection),
             Ok(Some((head, size))) => {
@@ -339,68 +339,73 @@ impl Reactor {
                     connection.outbox.push_head(wire::CONTINUE.to_vec());
                 }
                 connection.phase = Phase::Body(head);
-                Ok(Flow::On)
+                Ok(Advance::Continue)
             }
             Err(refusal) => {
                 self.refuse(connection, refusal);
-                Ok(Flow::On)
+                Ok(Advance::Continue)
             }
         }
     }
 
-    fn read_more(&mut self, connection: &mut Connection) -> io::Result<Flow> {
+    fn read_more(&mut self, connection: &mut ClientConnection) -> io::Result<Advance> {
         if !connection.unread {
-            return Ok(Flow::Wait);
+            return Ok(Advance::Wait);
         }
         connection.fill(&mut self.scratch)?;
-        Ok(Flow::On)
+        Ok(Advance::Continue)
     }
 
-    fn refuse(&self, connection: &mut Connection, refusal: Refusal) {
+    fn refuse(&self, connection: &mut ClientConnection, refusal: HttpRefusal) {
         connection.keep_alive = false;
         self.answer_error(connection, refusal.status, refusal.message);
     }
 
-    fn next_request(&mut self, connection: &mut Connection) -> io::Result<Flow> {
+    fn next_request(&mut self, connection: &mut ClientConnection) -> io::Result<Advance> {
         connection.entry = None;
         if connection.keep_alive {
             connection.phase = Phase::Head;
-            return Ok(Flow::On);
+            return Ok(Advance::Continue);
         }
         if connection.outbox.push_goodbye() {
-            return Ok(Flow::On);
+            return Ok(Advance::Continue);
         }
         connection.finish()?;
         connection.fill(&mut self.scratch)?;
-        Ok(Flow::Wait)
+        Ok(Advance::Wait)
     }
 
     /// Waits for a stream's next step, or ends it.
-    fn take_turn(&mut self, turn: Turn, place: usize, connection: &mut Connection) -> Flow {
+    fn take_turn(
+        &mut self,
+        turn: NextWrite,
+        place: usize,
+        connection: &mut ClientConnection,
+    ) -> Advance {
         match turn {
-            Turn::At(due) => self.wake_at(due, place, connection.serial),
-            Turn::End(Ending::Clean, due) => {
+            NextWrite::At(due) => self.wake_at(due, place, connection.serial),
+            NextWrite::End(StreamEnd::Clean, due) => {
                 if !connection.is_whole() {
                     connection.outbox.push_body(wire::LAST_CHUNK.to_vec(), due, 0);
                 }
                 connection.phase = Phase::Answered;
-                return Flow::On;
+                return Advance::Continue;
             }
-            Turn::End(Ending::Reset, due) => {
+            NextWrite::End(StreamEnd::Reset, due) => {
                 connection.phase = Phase::Resetting;
                 let after = due.max(pace::now()) + RESET_DELAY;
                 self.wake_at(after, place, connection.serial);
             }
-            Turn::End(Ending::Stall, _) => connection.phase = Phase::Stalled,
+            NextWrite::End(StreamEnd::Stall, _) => connection.phase = Phase::Stalled,
         }
-        Flow::Wait
+        Advance::Wait
     }
 }
 
 /// Answers.
 impl Reactor {
     /// Begins the answer to the request whose body has been read.
-    fn answer(&mut self, connection: &mut Connection) {
+    fn answer(&mut self, connection: &mut ClientConnection) {
         let Some(head) = connection.phase.take_head() else {
             return;
         };
@@ -414,7 +419,7 @@ impl Reactor {
         }
     }
 
-    fn complete(&mut self, connection: &mut Connection, received: Instant, body: &[u8]) {
+    fn complete(&mut self, connection: &mut ClientConnection, received: Instant, body: &[u8]) {
         let intent = match routing::request_intent(body, self.protocol) {
             Ok(intent) => intent,
             Err(message) => return self.answer_error(connection, 400, message),
@@ -424,9 +429,13 @@ impl Reactor {
         let entry = self.log.open(self.requests, id.clone(), received, body);
         connection.entry = Some(entry);
         match self.script.answer(&self.facts(&intent)) {
-            Answer::Stream(stream) => self.begin(connection, stream, id, intent, received),
-            Answer::Status(status) => self.answer_error(connection, status, "simulated fault"),
-            Answer::Whole(whole) => {
+            ScriptedResponse::Stream(stream) => {
+                self.begin(connection, stream, id, intent, received)
+            }
+            ScriptedResponse::Status(status) => {
+                self.answer_error(connection, status, "simulated fault")
+            }
+            ScriptedResponse::Whole(whole) => {
                 let created = pace::unix_seconds();
                 let body = routing::whole_body(&id, &intent.model, created, &whole);
                 self.answer_json(connection, 200, &body);
@@ -434,8 +443,8 @@ impl Reactor {
         }
     }
 
-    fn facts(&self, intent: &RequestIntent) -> Facts {
-        Facts {
+    fn facts(&self, intent: &RequestIntent) -> RequestFacts {
+        RequestFacts {
             number: self.requests,
             max_tokens: intent.max_tokens,
             min_tokens: intent.min_tokens,
@@ -446,8 +455,8 @@ impl Reactor {
 
     fn begin(
         &self,
-        connection: &mut Connection,
-        stream: Stream,
+        connection: &mut ClientConnection,
+        stream: AnswerStream,
         id: String,
         intent: RequestIntent,
         received: Instant,
@@ -464,17 +473,17 @@ impl Reactor {
         }));
     }
 
-    fn answer_unknown(&self, connection: &mut Connection, head: &Head) {
+    fn answer_unknown(&self, connection: &mut ClientConnection, head: &RequestHead) {
         let message = format!("the simulated endpoint has no {} {}", head.method, head.path);
         self.answer_error(connection, 404, &message);
     }
 
-    fn answer_error(&self, connection: &mut Connection, status: u16, message: &str) {
+    fn answer_error(&self, connection: &mut ClientConnection, status: u16, message: &str) {
         let body = self.protocol.encode_error(status, message);
         self.answer_json(connection, status, &body);
     }
 
-    fn answer_json(&self, connection: &mut Connection, status: u16, body: &[u8]) {
+    fn answer_json(&self, connection: &mut ClientConnection, status: u16, body: &[u8]) {
         let elsewhere = format!("{}/elsewhere", self.origin);
         let location = (300..400).contains(&status).then_some(elsewhere.as_str());
         let answer = wire::json_answer(status, body, location, connection.keep_alive);

@@ -3,7 +3,7 @@
 use llm_stream_core::protocol::{Protocol, RequestIntent, Usage};
 use serde_json::{Value, json};
 
-use super::{script::Whole, wire::Head};
+use super::{script::WholeAnswer, wire::RequestHead};
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(super) enum Route {
 
 impl Route {
     /// The route of a request, where completions have a path that ends in `completion`.
-    pub(super) fn of(head: &Head, completion: &str) -> Self {
+    pub(super) fn of(head: &RequestHead, completion: &str) -> Self {
         match head.method.as_str() {
             "POST" if head.path.ends_with(completion) => Self::Completion,
             "GET" if head.path.ends_with("/models") => Self::Models,
@@ -52,7 +52,7 @@ pub(super) fn request_intent(
 
 /// The body of an answer that is not streamed, as OpenAI-compatible servers write it. It needs no
 /// protocol: a client that asked for a stream only has to see that this is none.
-pub(super) fn whole_body(id: &str, model: &str, created: u64, whole: &Whole) -> Vec<u8> {
+pub(super) fn whole_body(id: &str, model: &str, created: u64, whole: &WholeAnswer) -> Vec<u8> {
     let mut message = json!({"role": "assistant", "content": whole.text});
     if !whole.reasoning.is_empty() {
         message["reasoning_content"] = json!(whole.reasoning);

@@ -125,7 +125,7 @@ impl Default for Script {
 
 /// What a script must know of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct RequestFacts {
     /// Its place among the requests for a completion, from 1.
     pub(super) number: u64,
     /// Most tokens it wants.
@@ -140,18 +140,18 @@ pub(super) struct Facts {
 
 /// How a request is answered.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum ScriptedResponse {
     /// With this HTTP status and an error body, at once.
     Status(u16),
     /// With one JSON body, at once.
-    Whole(Whole),
+    Whole(WholeAnswer),
     /// With a stream.
-    Stream(Stream),
+    Stream(AnswerStream),
 }
 
 /// A completion that is not streamed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Whole {
+pub(super) struct WholeAnswer {
     /// The text before the answer.
     pub(super) reasoning: String,
     /// The answer.
@@ -164,7 +164,7 @@ pub(super) struct Whole {
 
 /// One write of a stream.
 #[derive(Debug, PartialEq)]
-pub(super) struct Step {
+pub(super) struct ScriptStep {
     /// When it is due, counted from the moment the request was read.
     pub(super) at: Duration,
     /// The messages it carries, by their parts. At most one part of a message is a token event.
@@ -173,7 +173,7 @@ pub(super) struct Step {
 
 /// What follows a stream's last step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum StreamEnd {
     /// The body ends as HTTP says it must.
     Clean,
     /// Nothing, for ever.
@@ -198,25 +198,25 @@ impl Script {
     pub const MOST_TOKENS: u64 = 1_000_000;
 
     /// What of it cannot be kept.
-    pub fn mistakes(&self) -> Vec<ScriptError> {
-        let mut mistakes = Vec::new();
+    pub fn errors(&self) -> Vec<ScriptError> {
+        let mut errors = Vec::new();
         let shortest = self.itl.min(self.ttft);
         if self.jitter > shortest {
             let limit = if self.itl <= self.ttft { "itl" } else { "ttft" };
-            mistakes.push(ScriptError {
+            errors.push(ScriptError {
                 field: "jitter",
                 what: format!("`jitter` is longer than `{limit}`, which is {shortest:?}"),
                 help: "it is taken from and added to `ttft` and `itl`, so it can be as long as the shorter one",
             });
         }
         if self.reasoning_tokens > self.tokens {
-            mistakes.push(ScriptError {
+            errors.push(ScriptError {
                 field: "reasoning_tokens",
                 what: format!("there are more `reasoning_tokens` than `tokens`, {}", self.tokens),
                 help: "reasoning tokens are the first ones of `tokens`",
             });
         }
-        mistakes
+        errors
     }
 
     /// The id of the answer to request `number`.
@@ -225,21 +225,21 @@ impl Script {
     }
 
     /// How the endpoint answers a request.
-    pub(super) fn answer(&self, facts: &Facts) -> Answer {
+    pub(super) fn answer(&self, facts: &RequestFacts) -> ScriptedResponse {
         let whole = |kind| match kind {
-            FaultKind::Status(code) => Some(Answer::Status(code)),
-            FaultKind::NoStream => Some(Answer::Whole(self.whole(facts))),
+            FaultKind::Status(code) => Some(ScriptedResponse::Status(code)),
+            FaultKind::NoStream => Some(ScriptedResponse::Whole(self.whole(facts))),
             _ => None,
         };
         self.faults_of(facts.number)
             .find_map(whole)
-            .unwrap_or_else(|| Answer::Stream(Stream::new(self, facts)))
+            .unwrap_or_else(|| ScriptedResponse::Stream(AnswerStream::new(self, facts)))
     }
 
-    fn whole(&self, facts: &Facts) -> Whole {
+    fn whole(&self, facts: &RequestFacts) -> WholeAnswer {
         let tokens = self.tokens_for(facts);
         let border = self.reasoning_tokens.min(tokens);
-        Whole {
+        WholeAnswer {
             reasoning: words(0..border),
             text: words(border..tokens),
             finish: self.finish(facts),
@@ -254,12 +254,12 @@ impl Script {
             .map(|fault| fault.kind)
     }
 
-    fn tokens_for(&self, facts: &Facts) -> u64 {
+    fn tokens_for(&self, facts: &RequestFacts) -> u64 {
         let most = facts.max_tokens.unwrap_or(u64::MAX);
         self.tokens.max(facts.min_tokens).min(Self::MOST_TOKENS).min(most)
     }
 
-    fn finish(&self, facts: &Facts) -> &'static str {
+    fn finish(&self, facts: &RequestFacts) -> &'static str {
         // What may not end by itself ends at its limit.
         let forced = facts.min_tokens >= facts.max_tokens.unwrap_or(u64::MAX);
         if forced || self.tokens_for(facts) < self.tokens { "length" } else { "stop" }
@@ -267,7 +267,7 @@ impl Script {
 
     /// The counts. Those of the answer are exact; the prompt's is made up, four characters a
     /// token, because nothing here tokenizes.
-    fn usage(&self, facts: &Facts) -> Usage {
+    fn usage(&self, facts: &RequestFacts) -> Usage {
         let some = |count: u64| (count > 0).then_some(count);
         let completion = self.tokens_for(facts);
         let prompt = facts.prompt_chars.div_ceil(4).max(1);
@@ -282,7 +282,7 @@ impl Script {
     }
 
     /// The messages after the last token event.
-    fn tail(&self, facts: &Facts) -> Vec<MessagePart<'static>> {
+    fn tail(&self, facts: &RequestFacts) -> Vec<MessagePart<'static>> {
         let has = |fault| self.faults_of(facts.number).any(|kind| kind == fault);
         let mut tail = vec![MessagePart::Finish(self.finish(facts).into())];
         if facts.include_usage && !has(FaultKind::MissingUsage) {
@@ -298,14 +298,14 @@ impl Script {
 /// The steps of a streamed answer, made as they are asked for: an answer of any length takes the
 /// same memory.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct AnswerStream {
     events: TokenEvents,
     /// Token events a step gathers, 0 when none are gathered.
     merge: u64,
     split: Option<usize>,
     role: bool,
     tail: Vec<MessagePart<'static>>,
-    ending: Ending,
+    ending: StreamEnd,
     /// Of what part of the true times is told at the end, in percent.
     timings: Option<u64>,
     /// When the first token event was due.
@@ -314,15 +314,15 @@ pub(super) struct Stream {
     at: Duration,
 }
 
-impl Stream {
-    fn new(script: &Script, facts: &Facts) -> Self {
+impl AnswerStream {
+    fn new(script: &Script, facts: &RequestFacts) -> Self {
         let mut stream = Self {
             events: TokenEvents::new(script, facts),
             merge: 0,
             split: None,
             role: true,
             tail: script.tail(facts),
-            ending: Ending::Clean,
+            ending: StreamEnd::Clean,
             timings: script.timings.then_some(100),
             first: None,
             at: Duration::from_nanos(nanoseconds(script.ttft)),
@@ -360,7 +360,7 @@ impl Stream {
     }
 
     /// What follows the last step.
-    pub(super) fn ending(&self) -> Ending {
+    pub(super) fn ending(&self) -> StreamEnd {
         self.ending
     }
 
@@ -396,10 +396,10 @@ impl Stream {
     }
 }
 
-impl Iterator for Stream {
-    type Item = Step;
+impl Iterator for AnswerStream {
+    type Item = ScriptStep;
 
-    fn next(&mut self) -> Option<Step> {
+    fn next(&mut self) -> Option<ScriptStep> {
         let mut messages = Vec::new();
         for _ in 0..self.merge.max(1) {
             let Some(event) = self.events.next() else {
@@ -414,7 +414,7 @@ impl Iterator for Stream {
             messages.extend(self.role());
             messages.extend(self.trailer());
         }
-        (!messages.is_empty()).then_some(Step { at: self.at, messages })
+        (!messages.is_empty()).then_some(ScriptStep { at: self.at, messages })
     }
 }
 
@@ -422,23 +422,23 @@ impl Iterator for Stream {
 #[derive(Debug)]
 struct Cut {
     after: u64,
-    ending: Ending,
+    ending: StreamEnd,
     error: bool,
 }
 
 impl Cut {
     fn by(kind: FaultKind) -> Option<Self> {
         let (after, ending, error) = match kind {
-            FaultKind::Stall(after) => (after, Ending::Stall, false),
-            FaultKind::Truncate(after) => (after, Ending::Clean, false),
-            FaultKind::Reset(after) => (after, Ending::Reset, false),
-            FaultKind::ErrorInBand(after) => (after, Ending::Clean, true),
+            FaultKind::Stall(after) => (after, StreamEnd::Stall, false),
+            FaultKind::Truncate(after) => (after, StreamEnd::Clean, false),
+            FaultKind::Reset(after) => (after, StreamEnd::Reset, false),
+            FaultKind::ErrorInBand(after) => (after, StreamEnd::Clean, true),
             _ => return None,
         };
         Some(Self { after, ending, error })
     }
 
-    fn apply(self, stream: &mut Stream) {
+    fn apply(self, stream: &mut AnswerStream) {
         stream.events.most = self.after;
         stream.ending = self.ending;
         if self.error {
@@ -484,7 +484,7 @@ struct TokenEvents {
 }
 
 impl TokenEvents {
-    fn new(script: &Script, facts: &Facts) -> Self {
+    fn new(script: &Script, facts: &RequestFacts) -> Self {
         let tokens = script.tokens_for(facts);
         Self {
             ttft: nanoseconds(script.ttft),
@@ -563,8 +563,13 @@ fn nanoseconds(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const FACTS: Facts =
-        Facts { number: 1, max_tokens: None, min_tokens: 0, prompt_chars: 9, include_usage: true };
+    const FACTS: RequestFacts = RequestFacts {
+        number: 1,
+        max_tokens: None,
+        min_tokens: 0,
+        prompt_chars: 9,
+        include_usage: true,
+    };
 
     fn script(tokens: u64, faults: &[FaultKind]) -> Script {
         Script {
@@ -585,14 +590,14 @@ mod tests {
         Duration::from_millis(count)
     }
 
-    fn stream(script: &Script, facts: &Facts) -> Stream {
+    fn stream(script: &Script, facts: &RequestFacts) -> AnswerStream {
         match script.answer(facts) {
-            Answer::Stream(stream) => stream,
+            ScriptedResponse::Stream(stream) => stream,
             other => panic!("not a stream: {other:?}"),
         }
     }
 
-    fn steps(script: &Script) -> Vec<Step> {
+    fn steps(script: &Script) -> Vec<ScriptStep> {
         stream(script, &FACTS).collect()
     }
 
@@ -609,7 +614,7 @@ mod tests {
         }
     }
 
-    fn token_events(steps: &[Step]) -> usize {
+    fn token_events(steps: &[ScriptStep]) -> usize {
         let parts = steps.iter().flat_map(|step| step.messages.iter().flatten());
         parts.filter(|part| matches!(part, MessagePart::Token(..))).count()
     }
@@ -619,9 +624,9 @@ mod tests {
         assert_eq!(
             steps(&script(2, &[])),
             [
-                Step { at: ms(50), messages: vec![vec![MessagePart::Role], answer(" the")] },
-                Step { at: ms(60), messages: vec![answer(" stream")] },
-                Step {
+                ScriptStep { at: ms(50), messages: vec![vec![MessagePart::Role], answer(" the")] },
+                ScriptStep { at: ms(60), messages: vec![answer(" stream")] },
+                ScriptStep {
                     at: ms(60),
                     messages: vec![
                         vec![MessagePart::Finish("stop".into())],
@@ -635,8 +640,8 @@ mod tests {
 
     #[test]
     fn max_tokens_cuts_the_answer_and_the_finish_reason_says_so() {
-        let facts = Facts { max_tokens: Some(1), include_usage: false, ..FACTS };
-        let steps: Vec<Step> = stream(&script(2, &[]), &facts).collect();
+        let facts = RequestFacts { max_tokens: Some(1), include_usage: false, ..FACTS };
+        let steps: Vec<ScriptStep> = stream(&script(2, &[]), &facts).collect();
         assert_eq!(
             steps[1].messages,
             [vec![MessagePart::Finish("length".into())], vec![MessagePart::End]]
@@ -680,19 +685,19 @@ mod tests {
         }
         assert!(at[499].abs_diff(ms(5040)) > Duration::ZERO);
         assert_eq!(at, steps(&script).iter().map(|s| s.at).collect::<Vec<_>>());
-        let second = Facts { number: 2, ..FACTS };
+        let second = RequestFacts { number: 2, ..FACTS };
         assert_ne!(at, stream(&script, &second).map(|s| s.at).collect::<Vec<_>>());
     }
 
     #[test]
     fn stall_truncate_and_reset_keep_their_events_and_leave_the_trailer_out() {
         for (kind, ending) in [
-            (FaultKind::Stall(2), Ending::Stall),
-            (FaultKind::Truncate(2), Ending::Clean),
-            (FaultKind::Reset(2), Ending::Reset),
+            (FaultKind::Stall(2), StreamEnd::Stall),
+            (FaultKind::Truncate(2), StreamEnd::Clean),
+            (FaultKind::Reset(2), StreamEnd::Reset),
         ] {
             let mut stream = stream(&script(5, &[kind]), &FACTS);
-            let steps: Vec<Step> = stream.by_ref().collect();
+            let steps: Vec<ScriptStep> = stream.by_ref().collect();
             assert_eq!((steps.len(), token_events(&steps)), (2, 2));
             assert_eq!((stream.ending(), stream.at()), (ending, ms(60)));
         }
@@ -731,7 +736,7 @@ mod tests {
         let error = "simulated fault: error after 1 token events".to_owned();
         assert_eq!(
             steps[1..],
-            [Step {
+            [ScriptStep {
                 at: ms(50),
                 messages: vec![vec![MessagePart::Error(error)], vec![MessagePart::End]]
             }]
@@ -758,20 +763,20 @@ mod tests {
     fn a_fault_of_one_request_meets_no_other() {
         let mut script = script(5, &[FaultKind::Status(503)]);
         script.faults[0].request = Some(2);
-        let second = Facts { number: 2, ..FACTS };
-        assert!(matches!(script.answer(&FACTS), Answer::Stream(_)));
-        assert!(matches!(script.answer(&second), Answer::Status(503)));
+        let second = RequestFacts { number: 2, ..FACTS };
+        assert!(matches!(script.answer(&FACTS), ScriptedResponse::Stream(_)));
+        assert!(matches!(script.answer(&second), ScriptedResponse::Status(503)));
     }
 
     #[test]
     fn an_answer_that_is_not_streamed_says_the_same() {
         let script = Script { reasoning_tokens: 1, ..script(3, &[FaultKind::NoStream]) };
-        let Answer::Whole(whole) = script.answer(&FACTS) else {
+        let ScriptedResponse::Whole(whole) = script.answer(&FACTS) else {
             panic!("not whole");
         };
         assert_eq!(
             whole,
-            Whole {
+            WholeAnswer {
                 reasoning: " the".to_owned(),
                 text: " stream keeps".to_owned(),
                 finish: "stop",
@@ -800,7 +805,7 @@ mod tests {
         assert_eq!(first.messages.len(), 3, "a role, a token of reasoning, the answer");
         let _ = super::super::pace::now() + first.at;
         assert_eq!(stream.next().map(|tail| tail.at), Some(first.at));
-        let Answer::Whole(whole) = boundless(FaultKind::NoStream).answer(&FACTS) else {
+        let ScriptedResponse::Whole(whole) = boundless(FaultKind::NoStream).answer(&FACTS) else {
             panic!("a stream");
         };
         assert_eq!(whole.finish, "length");

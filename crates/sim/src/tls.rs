@@ -37,13 +37,13 @@ pub fn self_signed() -> anyhow::Result<(Arc<ServerConfig>, CertificateDer<'stati
 
 /// The server's side of a TLS connection.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub(super) struct ServerTls {
     connection: Box<ServerConnection>,
     /// Whether the client has been told that nothing more comes.
     said_goodbye: bool,
 }
 
-impl Tls {
+impl ServerTls {
     /// A connection that has heard nothing yet.
     pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
         let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;

@@ -22,7 +22,7 @@ const SERVER: &str = "server: llm-stream-bench-sim\r\n";
 
 /// What matters of a request's head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct RequestHead {
     /// `POST`, `GET`…
     pub(super) method: String,
     /// The path, without query.
@@ -38,20 +38,20 @@ pub(super) struct Head {
 /// Why a request cannot be read. After it the connection must be closed: where the next request
 /// would begin is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct HttpRefusal {
     /// HTTP status.
     pub(super) status: u16,
     /// The reason, for people.
     pub(super) message: &'static str,
 }
 
-const fn refusal(status: u16, message: &'static str) -> Refusal {
-    Refusal { status, message }
+const fn refusal(status: u16, message: &'static str) -> HttpRefusal {
+    HttpRefusal { status, message }
 }
 
 /// Reads a head from the beginning of `bytes`: it and its size, or `None` when there is more to
 /// come.
-pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
+pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, HttpRefusal> {
     let mut fields = [EMPTY_HEADER; FIELD_LIMIT];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
@@ -64,16 +64,16 @@ pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal>
     }
 }
 
-const TOO_LONG: Refusal = refusal(431, "the request's head is too long");
+const TOO_LONG: HttpRefusal = refusal(431, "the request's head is too long");
 
-fn head(request: &httparse::Request<'_, '_>) -> Result<Head, Refusal> {
+fn head(request: &httparse::Request<'_, '_>) -> Result<RequestHead, HttpRefusal> {
     if request.version != Some(1) {
         return Err(refusal(505, "only HTTP/1.1 is spoken here"));
     }
     let method = request.method.unwrap_or_default();
     let path = request.path.unwrap_or_default();
     let path = path.split_once('?').map_or(path, |(path, _query)| path);
-    Ok(Head {
+    Ok(RequestHead {
         method: method.to_owned(),
         path: path.to_owned(),
         body: body_size(method, request.headers)?,
@@ -82,8 +82,8 @@ fn head(request: &httparse::Request<'_, '_>) -> Result<Head, Refusal> {
     })
 }
 
-fn body_size(method: &str, fields: &[Header<'_>]) -> Result<usize, Refusal> {
-    const LENGTH_REQUIRED: Refusal = refusal(411, "a body needs a content-length");
+fn body_size(method: &str, fields: &[Header<'_>]) -> Result<usize, HttpRefusal> {
+    const LENGTH_REQUIRED: HttpRefusal = refusal(411, "a body needs a content-length");
     if values(fields, "transfer-encoding").next().is_some() {
         return Err(LENGTH_REQUIRED);
     }
@@ -183,8 +183,8 @@ mod tests {
     #[test]
     fn a_head_is_read_whatever_the_case_of_its_fields() {
         let request = b"POST /v1/chat?x=1 HTTP/1.1\r\nCONTENT-Length: 12\r\n\
-            Connection: foo, Close\r\nexpect: 100-Continue\r\n\r\n{";
-        let head = Head {
+            ClientConnection: foo, Close\r\nexpect: 100-Continue\r\n\r\n{";
+        let head = RequestHead {
             method: "POST".to_owned(),
             path: "/v1/chat".to_owned(),
             body: 12,
