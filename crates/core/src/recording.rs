@@ -105,8 +105,8 @@ impl Recording {
     /// broke adds `"broken":{"kind":…,"message":…}` to the head. [`from_jsonl`](Self::from_jsonl)
     /// also takes a `note` there, free text for the reader of the file.
     pub fn to_jsonl(&self) -> String {
-        let mut file = json_line(&Head::from(self));
-        file.extend(self.chunks.iter().map(|chunk| json_line(&Line::from(chunk))));
+        let mut file = json_line(&RecordingHeader::from(self));
+        file.extend(self.chunks.iter().map(|chunk| json_line(&RecordingLine::from(chunk))));
         file
     }
 
@@ -114,9 +114,9 @@ impl Recording {
     pub fn from_jsonl(file: &str) -> Result<Self, ParseRecordingError> {
         let mut lines = (1..).zip(file.lines()).filter(|(_, line)| !line.trim().is_empty());
         let (number, line) = lines.next().unwrap_or((1, ""));
-        let head: Head = parse_line(number, line)?;
+        let head: RecordingHeader = parse_line(number, line)?;
         let chunks = lines.map(|(number, line)| {
-            let line: Line<'_> = parse_line(number, line)?;
+            let line: RecordingLine<'_> = parse_line(number, line)?;
             line.into_chunk().map_err(|problem| bad(number, problem))
         });
         Ok(head.with_chunks(chunks.collect::<Result<_, _>>()?))
@@ -289,7 +289,7 @@ pub struct ParseRecordingError {
 /// The first line of a recording's file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Head {
+struct RecordingHeader {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
@@ -330,7 +330,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// Each further line: a chunk, its bytes as `text` or as `hex`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line<'a> {
+struct RecordingLine<'a> {
     at_ns: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     uncertainty_ns: u64,
@@ -340,7 +340,7 @@ struct Line<'a> {
     hex: Option<String>,
 }
 
-impl From<&Recording> for Head {
+impl From<&Recording> for RecordingHeader {
     fn from(recording: &Recording) -> Self {
         Self {
             status: recording.status,
@@ -364,7 +364,7 @@ impl From<&Recording> for Head {
     }
 }
 
-impl Head {
+impl RecordingHeader {
     fn with_chunks(self, chunks: Vec<Chunk>) -> Recording {
         Recording {
             origin: None,
@@ -391,7 +391,7 @@ impl Head {
     }
 }
 
-impl<'a> From<&'a Chunk> for Line<'a> {
+impl<'a> From<&'a Chunk> for RecordingLine<'a> {
     fn from(chunk: &'a Chunk) -> Self {
         let text = str::from_utf8(&chunk.bytes).ok();
         let hex = text.is_none().then(|| to_hex(&chunk.bytes));
@@ -400,7 +400,7 @@ impl<'a> From<&'a Chunk> for Line<'a> {
     }
 }
 
-impl Line<'_> {
+impl RecordingLine<'_> {
     fn into_chunk(self) -> Result<Chunk, &'static str> {
         let bytes = match (self.text, self.hex) {
             (Some(text), None) => text.into_owned().into_bytes(),

@@ -11,8 +11,8 @@ use serde::de::IgnoredAny;
 
 pub use self::arrivals::ArrivalUncertainty;
 use self::{
-    arrivals::{Arrivals, Begun},
-    counts::{EventCounts, Shown},
+    arrivals::{ArrivalTracker, EventProgress},
+    counts::{EventCounts, TokenEvidence},
 };
 use crate::{
     coding,
@@ -465,7 +465,7 @@ impl Sample {
 
     /// Why the count is refused.
     pub fn refused(&self, count: CountKind) -> Option<Note> {
-        self.notes.iter().copied().find(|note| note.forbidden_field().contains(&count))
+        self.notes.iter().copied().find(|note| note.refused_counts().contains(&count))
     }
 
     /// This sample of a later turn, whose prompt is meant to be cached.
@@ -639,14 +639,14 @@ const USUAL_LIMITS: &[&str] =
 
 /// What a finish reason says of the answer, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Ending {
+enum FinishClass {
     Usual,
     /// Filtered, refused, a malformed call, or a word that is not known.
     Unusual,
     Failed,
 }
 
-impl Ending {
+impl FinishClass {
     fn of(reason: &str) -> Self {
         let reason = reason.to_ascii_lowercase();
         if FAILURES.iter().any(|word| reason.contains(word)) {
@@ -808,7 +808,7 @@ impl Note {
 
     /// The counts that cannot be, or are not of what they should be: figures made of them are
     /// refused.
-    pub const fn forbidden_field(self) -> &'static [CountKind] {
+    pub const fn refused_counts(self) -> &'static [CountKind] {
         use CountKind::{Prompt, Response, Streamed, Total};
         match self {
             Self::UncountedTokens | Self::SilentTail | Self::TextAfterEnd => &[Streamed],
@@ -849,8 +849,9 @@ pub fn read_with(
     fields: &TextFields,
 ) -> Result<Sample, RequestError> {
     refuse_status(recording, protocol)?;
-    let arrivals = Arrivals::of(recording.uncertainty);
-    let mut stream = Stream { text: Some(0), fields: Some(fields), arrivals, ..Stream::default() };
+    let arrivals = ArrivalTracker::of(recording.uncertainty);
+    let mut stream =
+        StreamReader { text: Some(0), fields: Some(fields), arrivals, ..StreamReader::default() };
     let decoded = stream.read(&recording.chunks, recording.stamped_by, protocol);
     if let Some((events, message)) = stream.in_band {
         let message = one_line(&message, 300);
@@ -911,7 +912,7 @@ fn texts(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) ->
 
 /// The prompt's tokens by the server, whatever else the answer says.
 pub fn prompt_tokens(recording: &Recording, protocol: &dyn Protocol) -> Option<u64> {
-    let mut stream = Stream::default();
+    let mut stream = StreamReader::default();
     // What was counted before the answer became unreadable is counted.
     let _ = stream.read(&recording.chunks, recording.stamped_by, protocol);
     let is_good = (200..300).contains(&recording.status) && stream.in_band.is_none();
@@ -921,7 +922,7 @@ pub fn prompt_tokens(recording: &Recording, protocol: &dyn Protocol) -> Option<u
 /// The arrival of the last token-bearing event of an unfinished answer, and how many there were.
 /// Text in an unknown field is a sign of life, so it counts here.
 pub fn tokens_so_far(chunks: &[Chunk], protocol: &dyn Protocol) -> (Option<Duration>, usize) {
-    let mut stream = Stream { text: Some(0), counts_unread: true, ..Stream::default() };
+    let mut stream = StreamReader { text: Some(0), counts_unread: true, ..StreamReader::default() };
     // An answer that cannot be read has the tokens that could be.
     let _ = stream.read(chunks, StampedBy::Program, protocol);
     (stream.token_events.last().copied(), stream.token_events.len())
@@ -934,7 +935,7 @@ pub fn has_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool
     let is_document = protocol.framing() == Framing::Events && is_document(chunks);
     is_document
         || may_have_ended(chunks, seen, protocol) && {
-            let mut stream = Stream::default();
+            let mut stream = StreamReader::default();
             let is_read = stream.read(chunks, StampedBy::Program, protocol).is_ok();
             is_read && stream.ended || stream.in_band.is_some()
         }
@@ -942,7 +943,7 @@ pub fn has_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool
 
 /// Whether an answer that has ended well has no count of its tokens.
 pub fn lacks_usage(chunks: &[Chunk], protocol: &dyn Protocol) -> bool {
-    let mut stream = Stream::default();
+    let mut stream = StreamReader::default();
     let is_read = stream.read(chunks, StampedBy::Program, protocol).is_ok();
     let is_good = is_read && stream.finish_reason().is_ok() && stream.in_band.is_none();
     is_good && stream.usage.completion_tokens.is_none()
@@ -976,7 +977,7 @@ pub fn is_document(chunks: &[Chunk]) -> bool {
 
 /// What a stream said, gathered frame by frame.
 #[derive(Debug, Default)]
-struct Stream<'f> {
+struct StreamReader<'f> {
     /// What the config says of fields that the protocol does not know.
     fields: Option<&'f TextFields>,
     /// Whether text in an unknown field counts as a token.
@@ -1027,12 +1028,12 @@ struct Stream<'f> {
     /// How many such events differ from the one before.
     unknown_texts: usize,
     template: EventTemplate,
-    arrivals: Arrivals,
+    arrivals: ArrivalTracker,
 }
 
-/// What [`Stream::read_event`] has read of one event so far.
+/// What [`StreamReader::read_event`] has read of one event so far.
 #[derive(Default)]
-struct Event {
+struct EventState {
     /// Token events before it.
     events_before: usize,
     /// The choice of the parts that follow.
@@ -1044,7 +1045,7 @@ struct Event {
     unread: Vec<String>,
 }
 
-impl Stream<'_> {
+impl StreamReader<'_> {
     /// Reads the body up to its end or to the first frame that cannot be read.
     fn read(
         &mut self,
@@ -1091,8 +1092,8 @@ impl Stream<'_> {
     }
 
     /// What has begun by now.
-    fn begun(&self) -> Begun {
-        Begun {
+    fn begun(&self) -> EventProgress {
+        EventProgress {
             events: self.events,
             token_events: self.token_events.len(),
             has_reasoning: self.first_reasoning.is_some(),
@@ -1174,7 +1175,8 @@ impl Stream<'_> {
     }
 
     fn read_event<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = MessagePart<'a>>) {
-        let mut event = Event { events_before: self.token_events.len(), ..Event::default() };
+        let mut event =
+            EventState { events_before: self.token_events.len(), ..EventState::default() };
         for part in parts {
             let part = match self.fields {
                 Some(fields) => fields.resolve(part),
@@ -1200,7 +1202,7 @@ impl Stream<'_> {
         }
     }
 
-    fn read_part(&mut self, at: Duration, part: MessagePart<'_>, event: &mut Event) {
+    fn read_part(&mut self, at: Duration, part: MessagePart<'_>, event: &mut EventState) {
         match part {
             MessagePart::Role => {}
             MessagePart::Choice(index) => event.choice = index,
@@ -1235,7 +1237,7 @@ impl Stream<'_> {
     /// they like, each event anew or the answer after the reasoning; but two in one event, texts of
     /// one kind that take turns, or another one after the finish reason are those of several
     /// answers.
-    fn choose(&mut self, event: &mut Event, kind: TokenKind) {
+    fn choose(&mut self, event: &mut EventState, kind: TokenKind) {
         let index = event.choice;
         let in_event = event.chosen.replace(index).is_some_and(|before| before != index);
         let (first, last) = self.choices[kind as usize].unwrap_or((index, index));
@@ -1248,8 +1250,8 @@ impl Stream<'_> {
 
     /// Keeps the worst reason that was given: an error that is followed by `stop` is an error.
     fn finish(&mut self, reason: &str) {
-        let before = self.finish_reason.as_deref().map(Ending::of);
-        if before.is_none_or(|before| before <= Ending::of(reason)) {
+        let before = self.finish_reason.as_deref().map(FinishClass::of);
+        if before.is_none_or(|before| before <= FinishClass::of(reason)) {
             self.finish_reason = Some(reason.to_owned());
         }
     }
@@ -1345,7 +1347,7 @@ impl Stream<'_> {
     ) -> Result<Sample, RequestError> {
         let finish_reason = self.finish_reason()?.to_owned();
         let body_end = body_end(recording);
-        let said = Said::by(&self);
+        let said = NoteEvidence::by(&self);
         let events = self.token_events.len() as u64;
         let usage = self.usage;
         let (response_tokens, token_count) =
@@ -1432,7 +1434,7 @@ impl Stream<'_> {
                     "the stream ended without a finish reason, {after}: the answer was cut off{also}"
                 ),
             ),
-            Some(reason) if Ending::of(reason) == Ending::Failed => {
+            Some(reason) if FinishClass::of(reason) == FinishClass::Failed => {
                 let reason = one_line(reason, 60);
                 let message = format!(
                     "the server ended the answer with the finish reason `{reason}`, {after}"
@@ -1478,8 +1480,8 @@ impl Stream<'_> {
     }
 }
 
-/// What of a [`Stream`] becomes notes and doubts of its sample.
-struct Said {
+/// What of a [`StreamReader`] becomes notes and doubts of its sample.
+struct NoteEvidence {
     text: Option<u64>,
     /// Bytes of all generated text, and the most tokens that it can have.
     all_text: (u64, u64),
@@ -1493,8 +1495,8 @@ struct Said {
     read_leniently: [(bool, Note); 5],
 }
 
-impl Said {
-    fn by(stream: &Stream<'_>) -> Self {
+impl NoteEvidence {
+    fn by(stream: &StreamReader<'_>) -> Self {
         Self {
             text: stream.text,
             all_text: stream.all_text,
@@ -1525,7 +1527,7 @@ impl Said {
     fn notes(&self, sample: &Sample, body_end: Option<Note>) -> Vec<Note> {
         let (bytes, most) = self.all_text;
         let ended = self.finished.unwrap_or(sample.end);
-        let shown = Shown {
+        let shown = TokenEvidence {
             text: self.text,
             bytes,
             most,
@@ -1533,7 +1535,7 @@ impl Said {
             shrinks: self.shrinks,
             tail: ended.saturating_sub(sample.last_token()),
         };
-        let is_unusual = Ending::of(&sample.finish_reason) == Ending::Unusual;
+        let is_unusual = FinishClass::of(&sample.finish_reason) == FinishClass::Unusual;
         let first = [
             (!sample.unread.is_empty(), Note::UnreadText),
             (is_unusual, Note::UnusualFinishReason),

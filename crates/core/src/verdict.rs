@@ -270,7 +270,7 @@ fn more(times: f64, n: usize) -> Needed {
 }
 
 /// A change, and what is to be known of it.
-struct Compared {
+struct ComparedChange {
     change: Change,
     uncertainty: f64,
     /// Why the baseline's figure may be wrong, and in how many answers.
@@ -283,7 +283,7 @@ fn compare(
     group: &Group,
     reference: Reference<'_>,
     confidence: f64,
-) -> Result<Compared, NoChange> {
+) -> Result<ComparedChange, NoChange> {
     let Threshold { metric, statistic, .. } = threshold;
     let now = GroupBaseline::of(group, reference.machine);
     let then = reference.baseline.group(&now)?;
@@ -303,7 +303,7 @@ fn compare(
     let change = Change::of(statistic, before, later, confidence).map_err(NoChange::Absent)?;
     let doubts = then.doubts(metric).iter();
     let doubts = doubts.map(|(why, answers)| (format!("in the baseline {why}"), *answers));
-    Ok(Compared {
+    Ok(ComparedChange {
         change,
         uncertainty: pair.uncertainty(statistic),
         doubts: doubts.collect(),

@@ -12,7 +12,7 @@ use super::{
     ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind, Usage,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, counted},
 };
@@ -196,7 +196,7 @@ fn image(image: &Image) -> Value {
 const KNOWN: &[&str] = &["type", "text", "partial_json", "citation"];
 
 /// An event says in its data of which type it is; where it does not, its name does.
-fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let kind = event.get("type").str().unwrap_or(name);
     let (delta, block) = (event.get("delta"), event.get("content_block"));
     let (mut id, mut parts) = (None, Vec::with_capacity(1));
@@ -225,7 +225,7 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
 
 /// The start. Some versions of vLLM have the usage next to the message. Its number of generated
 /// tokens stands for none: nothing has been generated.
-fn begun<'a>(event: &Json<'a>) -> impl Iterator<Item = MessagePart<'a>> {
+fn begun<'a>(event: &JsonTree<'a>) -> impl Iterator<Item = MessagePart<'a>> {
     let start = event.get("message");
     let counts =
         [start.get("usage"), event.get("usage")].into_iter().find(|usage| !usage.is_empty());
@@ -236,7 +236,7 @@ fn begun<'a>(event: &Json<'a>) -> impl Iterator<Item = MessagePart<'a>> {
 }
 
 /// What a content block begins with: as a rule empty texts, or a tool's name.
-fn started<'a>(block: &Json<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
+fn started<'a>(block: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     let mut texts = Texts::of(block, "text", TokenKind::Answer, fields);
     texts.read_reasoning(block);
     texts.call = delta::call(block);
@@ -244,19 +244,19 @@ fn started<'a>(block: &Json<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
 }
 
 /// What is added to a content block. A signature is not a token.
-fn continued<'a>(delta: &Json<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
+fn continued<'a>(delta: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     let mut texts = Texts::of(delta, "text", TokenKind::Answer, fields);
     texts.read_reasoning(delta);
     let call = delta.get("partial_json");
     texts.call = match call {
-        Json::Object(_) | Json::List(_) if !call.is_empty() => Some(call.written().into()),
+        JsonTree::Object(_) | JsonTree::List(_) if !call.is_empty() => Some(call.written().into()),
         _ => call.scalar(),
     };
     texts.parts().chain(delta::unread(delta, KNOWN, fields)).collect()
 }
 
 /// All of the prompt is what is new, what was read from the cache and what was written to it.
-fn usage(counts: &Json<'_>) -> Usage {
+fn usage(counts: &JsonTree<'_>) -> Usage {
     let names = (&["input_tokens", "prompt_tokens"], &["output_tokens", "completion_tokens"]);
     let usage = openai::usage_named(counts, names.0, names.1);
     let cached_tokens = counts.get("cache_read_input_tokens").count();

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{MessagePart, TextFields, TokenKind, json::Json};
+use super::{MessagePart, TextFields, TokenKind, json::JsonTree};
 
 /// Fields that hold reasoning. Some servers send the same text under several of them, so only the
 /// first that is not empty counts.
@@ -112,7 +112,7 @@ impl<'a, 'f> Texts<'a, 'f> {
     /// The texts in the field `name` of `piece`, which are of `kind` unless they say otherwise: a
     /// text, or a list of typed parts.
     pub(super) fn of(
-        piece: &Json<'a>,
+        piece: &JsonTree<'a>,
         name: &str,
         kind: TokenKind,
         fields: &'f TextFields,
@@ -123,19 +123,19 @@ impl<'a, 'f> Texts<'a, 'f> {
     }
 
     /// Adds the texts in the field `name` of `piece`.
-    pub(super) fn read(&mut self, piece: &Json<'a>, name: &str, kind: TokenKind) {
+    pub(super) fn read(&mut self, piece: &JsonTree<'a>, name: &str, kind: TokenKind) {
         match piece.get(name) {
             // A flag, such as `"refusal": false`, is not a text.
-            Json::Bool(_) if name != "content" && name != "text" => {}
+            JsonTree::Bool(_) if name != "content" && name != "text" => {}
             value => self.gather(value, kind, name),
         }
     }
 
     /// Adds the reasoning in the first field of `piece` that has any.
-    pub(super) fn read_reasoning(&mut self, piece: &Json<'a>) {
+    pub(super) fn read_reasoning(&mut self, piece: &JsonTree<'a>) {
         let mut unread = Vec::new();
         for field in REASONING {
-            if piece.find(field).is_none_or(Json::is_empty) {
+            if piece.find(field).is_none_or(JsonTree::is_empty) {
                 continue;
             }
             let found = Self::of(piece, field, TokenKind::Reasoning, self.fields);
@@ -150,7 +150,7 @@ impl<'a, 'f> Texts<'a, 'f> {
     }
 
     /// Adds the text of the tool calls in `calls`: a list of them, or one.
-    pub(super) fn read_calls(&mut self, calls: &Json<'a>, name: &str) {
+    pub(super) fn read_calls(&mut self, calls: &JsonTree<'a>, name: &str) {
         for item in calls.items() {
             match tool_call(item) {
                 Some(text) => self.add(TokenKind::ToolCall, Some(text)),
@@ -161,7 +161,7 @@ impl<'a, 'f> Texts<'a, 'f> {
 
     /// Notes the text of `value`, which stands in the field `leaf` below the field `root`, as one
     /// of unknown meaning.
-    fn leave(&mut self, root: &str, leaf: &str, value: &Json<'a>) {
+    fn leave(&mut self, root: &str, leaf: &str, value: &JsonTree<'a>) {
         if let Some(text) = text_in(value) {
             let is_alone = root == leaf || root == "content";
             let name = if is_alone { leaf.to_owned() } else { format!("{root}.{leaf}") };
@@ -175,17 +175,17 @@ impl<'a, 'f> Texts<'a, 'f> {
         texts.into_iter().flatten().map(|text| text.len()).sum()
     }
 
-    fn gather(&mut self, content: &Json<'a>, kind: TokenKind, root: &str) {
+    fn gather(&mut self, content: &JsonTree<'a>, kind: TokenKind, root: &str) {
         match content {
-            Json::List(items) => items.iter().for_each(|item| self.gather(item, kind, root)),
-            Json::Object(_) => self.gather_part(content, kind, root),
+            JsonTree::List(items) => items.iter().for_each(|item| self.gather(item, kind, root)),
+            JsonTree::Object(_) => self.gather_part(content, kind, root),
             _ => self.add(kind, content.scalar()),
         }
     }
 
     /// A part such as `{"type": "text", "text": …}` or `{"type": "thinking", "thinking": […]}`.
     /// Text in fields that do not tell what it is remains unread.
-    fn gather_part(&mut self, part: &Json<'a>, kind: TokenKind, root: &str) {
+    fn gather_part(&mut self, part: &JsonTree<'a>, kind: TokenKind, root: &str) {
         let name = part.get("type").str().unwrap_or_default();
         let is_of_tool = name.contains("tool") || name.contains("function");
         let kind = if is_of_reasoning(name) { TokenKind::Reasoning } else { kind };
@@ -210,7 +210,7 @@ impl<'a, 'f> Texts<'a, 'f> {
         }
     }
 
-    fn gather_fields(&mut self, part: &Json<'a>, kind: TokenKind, root: &str) {
+    fn gather_fields(&mut self, part: &JsonTree<'a>, kind: TokenKind, root: &str) {
         let before = self.len();
         for (field, value) in part.fields() {
             match field {
@@ -221,7 +221,7 @@ impl<'a, 'f> Texts<'a, 'f> {
             }
         }
         for (field, value) in part.fields() {
-            let is_text = !matches!(value, Json::Number(_) | Json::Bool(_));
+            let is_text = !matches!(value, JsonTree::Number(_) | JsonTree::Bool(_));
             if self.len() == before && is_text && OTHER_TEXTS.contains(&field) {
                 self.gather(value, kind, root);
             }
@@ -259,10 +259,10 @@ pub(super) fn is_of_reasoning(name: &str) -> bool {
 
 /// The name and the arguments of a call, as they were generated: one piece. Arguments are a text,
 /// or the document itself where a server has parsed them.
-pub(super) fn call<'a>(function: &Json<'a>) -> Option<Cow<'a, str>> {
+pub(super) fn call<'a>(function: &JsonTree<'a>) -> Option<Cow<'a, str>> {
     let arguments = function.first(&["arguments", "input", "parameters"]);
     let arguments = match arguments {
-        Json::Text(_) => arguments.text(),
+        JsonTree::Text(_) => arguments.text(),
         empty if empty.is_empty() => None,
         document => Some(document.written().into()),
     };
@@ -275,13 +275,13 @@ pub(super) fn call<'a>(function: &Json<'a>) -> Option<Cow<'a, str>> {
 /// The generated text of one tool call: of its function, of a custom tool, or of a call without
 /// either. Servers that give other tools a field each put it there. `None` where the text in it may
 /// be a tool's result.
-fn tool_call<'a>(item: &Json<'a>) -> Option<Cow<'a, str>> {
+fn tool_call<'a>(item: &JsonTree<'a>) -> Option<Cow<'a, str>> {
     let inner = match item.first(&["function", "custom"]) {
-        Json::Null => item,
+        JsonTree::Null => item,
         function => function,
     };
     inner.text().or_else(|| call(inner)).or_else(|| {
-        let mut found = Found::default();
+        let mut found = FoundText::default();
         found.add_calls(item);
         found.0
     })
@@ -290,15 +290,15 @@ fn tool_call<'a>(item: &Json<'a>) -> Option<Cow<'a, str>> {
 /// The text in fields of `piece` that are neither `known` nor known to hold something else, unless
 /// `fields` name them.
 pub(super) fn unread<'a>(
-    piece: &Json<'a>,
+    piece: &JsonTree<'a>,
     known: &[&str],
     fields: &TextFields,
 ) -> Vec<MessagePart<'a>> {
     // A part of some type wraps what is not text in `data`.
     let is_part = !piece.get("type").is_null();
     let is_data =
-        |field: &str, value: &Json<'a>| field == "data" && !is_part && value.str().is_some();
-    let is_unknown = |field: &str, value: &Json<'a>| {
+        |field: &str, value: &JsonTree<'a>| field == "data" && !is_part && value.str().is_some();
+    let is_unknown = |field: &str, value: &JsonTree<'a>| {
         !known.contains(&field)
             && !REASONING.contains(&field)
             && (!is_quiet(field, fields) || is_data(field, value) || holds_reasoning(value))
@@ -315,7 +315,7 @@ pub(super) fn unread<'a>(
 /// protocol. An event has many fields besides its delta, so others are not looked at, unless
 /// `fields` name them.
 pub(super) fn misplaced<'a>(
-    event: &Json<'a>,
+    event: &JsonTree<'a>,
     known: &[&str],
     fields: &TextFields,
 ) -> Vec<MessagePart<'a>> {
@@ -326,14 +326,14 @@ pub(super) fn misplaced<'a>(
             || is_named()
     };
     let found = event.fields().filter(|(field, _)| !known.contains(field) && is_of_text(field));
-    let text = |(field, value): (&str, &Json<'a>)| {
+    let text = |(field, value): (&str, &JsonTree<'a>)| {
         value.text().map(|text| MessagePart::Unread(field.to_owned().into(), text))
     };
     found.filter_map(text).collect()
 }
 
 /// Whether `value`, such as a delta's `metadata`, has a field of reasoning.
-fn holds_reasoning(value: &Json<'_>) -> bool {
+fn holds_reasoning(value: &JsonTree<'_>) -> bool {
     REASONING.iter().any(|field| text_in(value.get(field)).is_some())
 }
 
@@ -367,40 +367,42 @@ fn is_last_word(field: &str, word: &str) -> bool {
 
 /// All the text in `value`, but for fields that hold something else. A field that is the value of
 /// such a name itself, as an unknown `data` is, is read.
-fn text_in<'a>(value: &Json<'a>) -> Option<Cow<'a, str>> {
-    let mut texts = Found::default();
+fn text_in<'a>(value: &JsonTree<'a>) -> Option<Cow<'a, str>> {
+    let mut texts = FoundText::default();
     texts.add_but(value, &is_not_text);
     texts.0
 }
 
 /// Text that was found, in one.
 #[derive(Default)]
-struct Found<'a>(Option<Cow<'a, str>>);
+struct FoundText<'a>(Option<Cow<'a, str>>);
 
-impl<'a> Found<'a> {
+impl<'a> FoundText<'a> {
     /// Adds the text in fields of [`CALL_TEXTS`].
-    fn add_calls(&mut self, value: &Json<'a>) {
+    fn add_calls(&mut self, value: &JsonTree<'a>) {
         match value {
-            Json::List(items) => items.iter().for_each(|item| self.add_calls(item)),
-            Json::Object(_) => value.fields().for_each(|(field, value)| match value {
-                Json::Text(_) if CALL_TEXTS.contains(&field) => self.add_but(value, &is_not_text),
-                Json::Text(_) => {}
+            JsonTree::List(items) => items.iter().for_each(|item| self.add_calls(item)),
+            JsonTree::Object(_) => value.fields().for_each(|(field, value)| match value {
+                JsonTree::Text(_) if CALL_TEXTS.contains(&field) => {
+                    self.add_but(value, &is_not_text)
+                }
+                JsonTree::Text(_) => {}
                 value => self.add_calls(value),
             }),
             _ => {}
         }
     }
 
-    fn add_but(&mut self, value: &Json<'a>, is_left_out: &impl Fn(&str) -> bool) {
+    fn add_but(&mut self, value: &JsonTree<'a>, is_left_out: &impl Fn(&str) -> bool) {
         match value {
-            Json::Text(_) => {
+            JsonTree::Text(_) => {
                 self.0 = match (self.0.take(), value.text()) {
                     (Some(before), Some(text)) => Some(before + text),
                     (before, text) => before.or(text),
                 };
             }
-            Json::List(items) => items.iter().for_each(|item| self.add_but(item, is_left_out)),
-            Json::Object(_) => value
+            JsonTree::List(items) => items.iter().for_each(|item| self.add_but(item, is_left_out)),
+            JsonTree::Object(_) => value
                 .fields()
                 .filter(|(field, _)| !is_left_out(field))
                 .for_each(|(_, value)| self.add_but(value, is_left_out)),

@@ -5,7 +5,7 @@
 //! only errors have (`error`, `error_code`, …), whatever else is in it. `message` or `code` also
 //! stand in documents that are not errors, so they count only where there is no answer.
 
-use super::json::Json;
+use super::json::JsonTree;
 
 /// Fields that hold an error, or null, false, 0 or nothing where there is none. These and the next
 /// two lists are compared without regard to case, `_` and `-`.
@@ -82,7 +82,7 @@ const FAILING: &[&str] = &[
 ];
 
 /// The error that `document` reports, whatever else it says: one of an answer's events.
-pub(super) fn in_event(document: &Json<'_>) -> Option<String> {
+pub(super) fn in_event(document: &JsonTree<'_>) -> Option<String> {
     explicit(document)
         .or_else(|| WRAPPERS.iter().find_map(|key| wrapped(document.get(key), key)))
         .or_else(|| refused(document).then(|| described(document)))
@@ -90,28 +90,30 @@ pub(super) fn in_event(document: &Json<'_>) -> Option<String> {
 
 /// The error that an event is, which holds no part of an answer: a `message` is one, too, unless
 /// the event says that it is something else.
-pub(super) fn in_document(document: &Json<'_>) -> Option<String> {
-    if let Json::List(documents) = document {
+pub(super) fn in_document(document: &JsonTree<'_>) -> Option<String> {
+    if let JsonTree::List(documents) = document {
         return documents.iter().find_map(in_document);
     }
     in_event(document).or_else(|| implied(document).filter(|_| complains(document)))
 }
 
 /// The error that `body` is, the whole answer of a server.
-pub(super) fn in_body(body: &Json<'_>) -> Option<String> {
-    if let Json::List(documents) = body {
+pub(super) fn in_body(body: &JsonTree<'_>) -> Option<String> {
+    if let JsonTree::List(documents) = body {
         return documents.iter().find_map(in_body);
     }
     in_event(body).or_else(|| implied(body))
 }
 
 /// What an event says whose name is that of an error: any words in it.
-pub(super) fn in_error_event(event: &Json<'_>) -> Option<String> {
-    in_body(event).or_else(|| words(event, 0)).filter(|said| !is_success(&Json::Text(said.into())))
+pub(super) fn in_error_event(event: &JsonTree<'_>) -> Option<String> {
+    in_body(event)
+        .or_else(|| words(event, 0))
+        .filter(|said| !is_success(&JsonTree::Text(said.into())))
 }
 
 /// What an error field says, if it holds an error.
-pub(super) fn in_field(value: &Json<'_>) -> Option<String> {
+pub(super) fn in_field(value: &JsonTree<'_>) -> Option<String> {
     is_error(value).then(|| described(value))
 }
 
@@ -122,7 +124,7 @@ fn is_of(key: &str, names: &[&str]) -> bool {
 }
 
 /// An error by a field that only errors have.
-fn explicit(document: &Json<'_>) -> Option<String> {
+fn explicit(document: &JsonTree<'_>) -> Option<String> {
     let (mut code, mut text) = (None, None);
     for (key, value) in document.fields() {
         // Nearly all keys are none of these.
@@ -153,17 +155,17 @@ fn explicit(document: &Json<'_>) -> Option<String> {
 }
 
 /// Whether the value of a field that is named as an error is one: an object that says something.
-fn is_failure(value: &Json<'_>) -> bool {
-    matches!(value, Json::Object(_)) && !value.is_empty() && is_error(value)
+fn is_failure(value: &JsonTree<'_>) -> bool {
+    matches!(value, JsonTree::Object(_)) && !value.is_empty() && is_error(value)
 }
 
 /// An error in the field `key` that wraps an answer. A code and a message alone are one there.
-fn wrapped(inner: &Json<'_>, key: &str) -> Option<String> {
-    let Json::Object(_) = inner else { return None };
+fn wrapped(inner: &JsonTree<'_>, key: &str) -> Option<String> {
+    let JsonTree::Object(_) = inner else { return None };
     let code = inner.first(&["code", "Code", "status_code"]);
     let is_refusal = || {
         matches!(key, "header" | "result")
-            && matches!(code, Json::Number(_))
+            && matches!(code, JsonTree::Number(_))
             && !is_success(code)
             && MESSAGES.iter().any(|key| inner.get(key).str().is_some())
     };
@@ -171,7 +173,7 @@ fn wrapped(inner: &Json<'_>, key: &str) -> Option<String> {
 }
 
 /// Whether the document says of itself that it is an error.
-fn refused(document: &Json<'_>) -> bool {
+fn refused(document: &JsonTree<'_>) -> bool {
     let is = |key: &str, words: &[&str]| {
         let word = document.get(key).str();
         word.is_some_and(|word| words.iter().any(|other| word.eq_ignore_ascii_case(other)))
@@ -180,31 +182,31 @@ fn refused(document: &Json<'_>) -> bool {
         || is("object", &["error"])
         || is("event", &["error"])
         || is("status", &["error", "failed", "failure"])
-        || *document.get("success") == Json::Bool(false)
-        || *document.get("ok") == Json::Bool(false)
+        || *document.get("success") == JsonTree::Bool(false)
+        || *document.get("ok") == JsonTree::Bool(false)
 }
 
 /// What a document without an answer says, where that may be a complaint.
-fn implied(document: &Json<'_>) -> Option<String> {
+fn implied(document: &JsonTree<'_>) -> Option<String> {
     const WORDS: &[&str] = &["message", "Message", "msg", "detail", "details", "title"];
     let code = document.first(CODES);
-    if matches!(code, Json::Number(_)) && is_success(code) {
+    if matches!(code, JsonTree::Number(_)) && is_success(code) {
         return None;
     }
     let says = |key: &&str| {
         let value = document.get(key);
-        value.str().is_some() || matches!(value, Json::List(_)) && !value.is_empty()
+        value.str().is_some() || matches!(value, JsonTree::List(_)) && !value.is_empty()
     };
-    let is_failed = matches!(code, Json::Number(_)) && !document.get("status").is_null();
+    let is_failed = matches!(code, JsonTree::Number(_)) && !document.get("status").is_null();
     (WORDS.iter().any(says) || is_failed).then(|| described(document))
 }
 
 /// Whether what an event says is a complaint: it has a code of failure, or calls itself one, or has
 /// nothing but a message. An event that calls itself something else, such as
 /// `{"type": "status", "message": "thinking"}`, or that counts tokens, is not.
-fn complains(document: &Json<'_>) -> bool {
+fn complains(document: &JsonTree<'_>) -> bool {
     let mut codes = CODES.iter().map(|key| document.get(key));
-    if codes.any(|code| matches!(code, Json::Number(_)) && !is_success(code)) {
+    if codes.any(|code| matches!(code, JsonTree::Number(_)) && !is_success(code)) {
         return true;
     }
     let is_failing = |text: &str| {
@@ -222,28 +224,28 @@ fn complains(document: &Json<'_>) -> bool {
 
 /// Whether the value of an error field is one: an empty object is, as an error without words, but
 /// not one whose fields all say that there is none.
-fn is_error(value: &Json<'_>) -> bool {
+fn is_error(value: &JsonTree<'_>) -> bool {
     match value {
-        Json::Null | Json::Bool(false) => false,
-        Json::Bool(true) => true,
-        Json::Number(_) => !is_success(value),
-        Json::Text(_) => !is_success(value),
-        Json::List(items) => items.iter().any(is_error),
-        Json::Object(fields) => fields.is_empty() || !is_nothing(value),
+        JsonTree::Null | JsonTree::Bool(false) => false,
+        JsonTree::Bool(true) => true,
+        JsonTree::Number(_) => !is_success(value),
+        JsonTree::Text(_) => !is_success(value),
+        JsonTree::List(items) => items.iter().any(is_error),
+        JsonTree::Object(fields) => fields.is_empty() || !is_nothing(value),
     }
 }
 
 /// Whether `value` and all that is in it is empty or stands for success.
-fn is_nothing(value: &Json<'_>) -> bool {
+fn is_nothing(value: &JsonTree<'_>) -> bool {
     match value {
-        Json::List(items) => items.iter().all(is_nothing),
-        Json::Object(fields) => fields.iter().all(|(_, value)| is_nothing(value)),
+        JsonTree::List(items) => items.iter().all(is_nothing),
+        JsonTree::Object(fields) => fields.iter().all(|(_, value)| is_nothing(value)),
         _ => is_success(value),
     }
 }
 
 /// Whether a code stands for success.
-fn is_success(code: &Json<'_>) -> bool {
+fn is_success(code: &JsonTree<'_>) -> bool {
     /// Texts that stand for no error.
     const WORDS: &[&str] = &[
         "ok",
@@ -258,9 +260,9 @@ fn is_success(code: &Json<'_>) -> bool {
         "no error",
     ];
     match code {
-        Json::Null | Json::Bool(false) => true,
-        Json::Number(number) => matches!(number.as_f64(), Some(0.0 | 200.0..300.0)),
-        Json::Text(text) => {
+        JsonTree::Null | JsonTree::Bool(false) => true,
+        JsonTree::Number(number) => matches!(number.as_f64(), Some(0.0 | 200.0..300.0)),
+        JsonTree::Text(text) => {
             let word = text.trim();
             let is_number =
                 word.parse().is_ok_and(|n: f64| n == 0.0 || (200.0..300.0).contains(&n));
@@ -274,17 +276,17 @@ fn is_success(code: &Json<'_>) -> bool {
 
 /// What an error field says, and what the document around it says where the field has no more than
 /// a short text: frameworks write `{"error": "Bad Request", "message": …}`.
-fn with_context(error: &Json<'_>, document: &Json<'_>) -> String {
+fn with_context(error: &JsonTree<'_>, document: &JsonTree<'_>) -> String {
     let inside = words(error, 0);
-    if let (Some(words), Json::Object(_) | Json::List(_)) = (&inside, error) {
+    if let (Some(words), JsonTree::Object(_) | JsonTree::List(_)) = (&inside, error) {
         return words.clone();
     }
-    let is_short = |value: &Json<'_>| !std::ptr::eq(value, error);
+    let is_short = |value: &JsonTree<'_>| !std::ptr::eq(value, error);
     let keys = MESSAGES.iter().chain(OTHER_TEXTS).filter(|key| !is_of(key, &["error", "text"]));
     let beside = error_texts(document).chain(keys.map(|key| document.get(key)));
     let around = beside.filter(|value| is_short(value)).find_map(|value| words(value, 0));
     let whole =
-        if matches!(error, Json::Object(_)) && !error.is_empty() { error } else { document };
+        if matches!(error, JsonTree::Object(_)) && !error.is_empty() { error } else { document };
     match (inside, around) {
         (Some(short), Some(long)) => both(short, long),
         (Some(words), None) | (None, Some(words)) => words,
@@ -302,27 +304,27 @@ fn both(first: String, second: String) -> String {
 }
 
 /// The values of the fields of [`ERROR_TEXTS`].
-fn error_texts<'d, 'a>(document: &'d Json<'a>) -> impl Iterator<Item = &'d Json<'a>> {
+fn error_texts<'d, 'a>(document: &'d JsonTree<'a>) -> impl Iterator<Item = &'d JsonTree<'a>> {
     document.fields().filter(|(key, _)| is_of(key, ERROR_TEXTS)).map(|(_, value)| value)
 }
 
 /// What `error` says, or all of it where none of its fields has words.
-pub(super) fn described(error: &Json<'_>) -> String {
+pub(super) fn described(error: &JsonTree<'_>) -> String {
     words(error, 0).unwrap_or_else(|| error.written())
 }
 
 /// The words in `error`: a text, that of the most telling field, or those of a list's items.
-fn words(error: &Json<'_>, depth: u8) -> Option<String> {
+fn words(error: &JsonTree<'_>, depth: u8) -> Option<String> {
     if depth > 8 {
         return None;
     }
     match error {
-        Json::Text(text) => Some(unwrapped(text, depth)).filter(|text| !text.is_empty()),
-        Json::List(items) => {
+        JsonTree::Text(text) => Some(unwrapped(text, depth)).filter(|text| !text.is_empty()),
+        JsonTree::List(items) => {
             let all: Vec<_> = items.iter().filter_map(|item| item_words(item, depth + 1)).collect();
             (!all.is_empty()).then(|| all.join("; "))
         }
-        Json::Object(_) => {
+        JsonTree::Object(_) => {
             let first = MESSAGES.iter().map(|key| error.get(key));
             let others = OTHER_TEXTS.iter().map(|key| error.get(key));
             let nested =
@@ -340,8 +342,8 @@ fn words(error: &Json<'_>, depth: u8) -> Option<String> {
 }
 
 /// One of several problems: FastAPI's `{"loc": ["body", "n"], "msg": …}` with its place.
-fn item_words(item: &Json<'_>, depth: u8) -> Option<String> {
-    let place: Vec<_> = item.get("loc").items().filter_map(Json::scalar).collect();
+fn item_words(item: &JsonTree<'_>, depth: u8) -> Option<String> {
+    let place: Vec<_> = item.get("loc").items().filter_map(JsonTree::scalar).collect();
     match words(item, depth) {
         Some(words) if place.is_empty() => Some(words),
         Some(words) => Some(format!("{}: {words}", place.join("."))),
@@ -352,7 +354,7 @@ fn item_words(item: &Json<'_>, depth: u8) -> Option<String> {
 /// The text itself, or the words inside it where it is a JSON document.
 fn unwrapped(text: &str, depth: u8) -> String {
     let trimmed = text.trim();
-    let tree = trimmed.starts_with(['{', '[']).then(|| Json::parse(trimmed.as_bytes()).ok());
+    let tree = trimmed.starts_with(['{', '[']).then(|| JsonTree::parse(trimmed.as_bytes()).ok());
     let inner = tree.flatten().and_then(|tree| words(&tree, depth + 1));
     inner.unwrap_or_else(|| text.to_owned())
 }
@@ -362,11 +364,11 @@ mod tests {
     use super::*;
 
     fn event(text: &str) -> Option<String> {
-        in_event(&Json::parse(text.as_bytes()).expect("JSON"))
+        in_event(&JsonTree::parse(text.as_bytes()).expect("JSON"))
     }
 
     fn document(text: &str) -> Option<String> {
-        in_document(&Json::parse(text.as_bytes()).expect("JSON"))
+        in_document(&JsonTree::parse(text.as_bytes()).expect("JSON"))
     }
 
     #[test]
@@ -470,7 +472,7 @@ mod tests {
             assert_eq!(document(shape).as_deref(), Some("W"), "{shape}");
         }
         // A whole body is one, whatever it calls itself.
-        let body = in_body(&Json::parse(br#"{"type":"status","message":"W"}"#).expect("JSON"));
+        let body = in_body(&JsonTree::parse(br#"{"type":"status","message":"W"}"#).expect("JSON"));
         assert_eq!(body.as_deref(), Some("W"));
     }
 

@@ -8,7 +8,7 @@ use super::{
     ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     Timings, TokenKind, Usage,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, counted, event, timed},
 };
@@ -128,7 +128,7 @@ impl Protocol for LlamaCppCompletion {
 
 /// `tokens_cached` is not the size of a cached prefix but that of the cache afterwards; `timings`
 /// has what was cached before.
-fn message<'a>(piece: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+fn message<'a>(piece: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let content = piece.get("content");
     let mut texts = Texts::of(piece, "content", TokenKind::Answer, fields);
     texts.read_reasoning(piece);
@@ -145,7 +145,7 @@ fn message<'a>(piece: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
     Message { id: None, parts }
 }
 
-fn usage(piece: &Json<'_>) -> Usage {
+fn usage(piece: &JsonTree<'_>) -> Usage {
     Usage {
         prompt_tokens: piece.get("tokens_evaluated").count(),
         completion_tokens: piece.get("tokens_predicted").count(),
@@ -155,7 +155,7 @@ fn usage(piece: &Json<'_>) -> Usage {
 }
 
 /// Why generation ended. Before `stop_type` there was a flag for each reason.
-fn stop_reason<'a>(piece: &Json<'a>) -> Option<MessagePart<'a>> {
+fn stop_reason<'a>(piece: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     let flags = [("stopped_eos", "eos"), ("stopped_word", "word"), ("stopped_limit", "limit")];
     wire::finish_reason(piece.get("stop_type")).or_else(|| {
         let (_, reason) = flags.iter().find(|(flag, _)| piece.get(flag).is_true())?;

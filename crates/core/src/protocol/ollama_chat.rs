@@ -8,7 +8,7 @@ use super::{
     ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     Timings, TokenKind, Usage,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     wire::{self, counted, timed},
 };
 use crate::{
@@ -152,7 +152,7 @@ fn message_json(message: &ChatMessage) -> Value {
 /// What a message holds besides reasoning.
 const KNOWN: &[&str] = &["role", "content", "tool_calls", "images", "tool_name"];
 
-fn message<'a>(line: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+fn message<'a>(line: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let said = line.get("message");
     let mut parts: Vec<_> = texts(said, fields).parts().collect();
     parts.extend(delta::unread(said, KNOWN, fields));
@@ -181,7 +181,7 @@ fn message<'a>(line: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> 
     Message { id: None, parts }
 }
 
-fn texts<'a, 'f>(said: &Json<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
+fn texts<'a, 'f>(said: &JsonTree<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
     let mut texts = Texts::of(said, "content", TokenKind::Answer, fields);
     texts.read_reasoning(said);
     for call in said.get("tool_calls").items() {

@@ -4,15 +4,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ChatRequest, Message, MessagePart, RequestIntent, Timings, Usage,
-    json::Json,
+    json::JsonTree,
     wire::{self, timed},
 };
 
 /// What a chunk says, of whose choices `add_texts` adds the texts.
 pub(super) fn message<'a>(
-    chunk: &Json<'a>,
+    chunk: &JsonTree<'a>,
     name: &str,
-    add_texts: impl Fn(&Json<'a>, &mut Vec<MessagePart<'a>>),
+    add_texts: impl Fn(&JsonTree<'a>, &mut Vec<MessagePart<'a>>),
 ) -> Message<'a> {
     let choices = chunk.get("choices");
     let mut parts = Vec::with_capacity(1);
@@ -59,12 +59,12 @@ pub(super) fn knows_event(name: &str) -> bool {
 }
 
 /// The `usage` of a chat completion or a completion.
-pub(super) fn usage(counts: &Json<'_>) -> Usage {
+pub(super) fn usage(counts: &JsonTree<'_>) -> Usage {
     with_thoughts(with_reasoning(usage_named(counts, PROMPT, COMPLETION)), counts)
 }
 
 /// Gemini counts its thoughts next to the answer's tokens.
-fn with_thoughts(usage: Usage, counts: &Json<'_>) -> Usage {
+fn with_thoughts(usage: Usage, counts: &JsonTree<'_>) -> Usage {
     let thoughts = counts.get("thoughtsTokenCount").count();
     let answer = counts.get("candidatesTokenCount").count();
     match thoughts.zip(answer).filter(|_| usage.completion_tokens == answer) {
@@ -79,7 +79,7 @@ fn with_thoughts(usage: Usage, counts: &Json<'_>) -> Usage {
 
 /// The counts of a `usage`, by the names of the prompt's and of the answer's, the protocol's own
 /// first.
-pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str]) -> Usage {
+pub(super) fn usage_named(counts: &JsonTree<'_>, prompt: &[&str], completion: &[&str]) -> Usage {
     let known = |names: &[&str]| {
         let counts =
             names.iter().zip(0..).filter_map(|(name, at)| Some((counts.get(name).count()?, at)));
@@ -115,7 +115,11 @@ pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str
 
 /// The usage and the server's own times of a chunk, where there are any. Kimi puts its usage into the
 /// `choice`, Groq a second one into `x_groq`, Gemini has its own name for it.
-fn counted_and_timed<'a>(chunk: &Json<'a>, choice: &Json<'a>, parts: &mut Vec<MessagePart<'a>>) {
+fn counted_and_timed<'a>(
+    chunk: &JsonTree<'a>,
+    choice: &JsonTree<'a>,
+    parts: &mut Vec<MessagePart<'a>>,
+) {
     let usages = [
         chunk.get("usage"),
         choice.get("usage"),
@@ -133,7 +137,7 @@ fn counted_and_timed<'a>(chunk: &Json<'a>, choice: &Json<'a>, parts: &mut Vec<Me
 }
 
 /// What servers say of their own speed: llama.cpp, vLLM, Cerebras, and Groq in its usage.
-fn own_times<'a>(chunk: &Json<'_>, counts: Option<&Json<'_>>) -> Option<MessagePart<'a>> {
+fn own_times<'a>(chunk: &JsonTree<'_>, counts: Option<&JsonTree<'_>>) -> Option<MessagePart<'a>> {
     let llama = timed(wire::llama_timings(chunk.get("timings")));
     let vllm = || timed(wire::vllm_metrics(chunk.get("metrics")));
     let cerebras = || timed(times_in_seconds(chunk.get("time_info")));
@@ -146,7 +150,7 @@ fn own_times<'a>(chunk: &Json<'_>, counts: Option<&Json<'_>>) -> Option<MessageP
 }
 
 /// Groq's and Cerebras's names. Neither says where `completion_time` begins.
-fn times_in_seconds(times: &Json<'_>) -> Timings {
+fn times_in_seconds(times: &JsonTree<'_>) -> Timings {
     let generation = wire::time(times, "completion_time", 1.0);
     Timings {
         queue: wire::time(times, "queue_time", 1.0),

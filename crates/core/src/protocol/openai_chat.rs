@@ -11,7 +11,7 @@ use super::{
     ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, event, text_of},
 };
@@ -118,12 +118,12 @@ const KNOWN: &[&str] = &[
     "provider_specific_fields",
 ];
 
-fn message<'a>(chunk: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+fn message<'a>(chunk: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     openai::message(chunk, name, |choice, parts| add_texts(choice, fields, parts))
 }
 
 /// Adds the texts of a choice's delta.
-fn add_texts<'a>(choice: &Json<'a>, fields: &TextFields, parts: &mut Vec<MessagePart<'a>>) {
+fn add_texts<'a>(choice: &JsonTree<'a>, fields: &TextFields, parts: &mut Vec<MessagePart<'a>>) {
     let delta = choice.get("delta");
     let before = parts.len();
     parts.extend(texts(delta, fields).parts());
@@ -142,7 +142,7 @@ fn add_texts<'a>(choice: &Json<'a>, fields: &TextFields, parts: &mut Vec<Message
 }
 
 /// The texts of a delta.
-fn texts<'a, 'f>(delta: &Json<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
+fn texts<'a, 'f>(delta: &JsonTree<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
     let mut texts = Texts::of(delta, "content", TokenKind::Answer, fields);
     texts.read_reasoning(delta);
     texts.read(delta, "refusal", TokenKind::Answer);

@@ -9,7 +9,7 @@ use super::{
     ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, event},
 };
@@ -90,7 +90,7 @@ impl Protocol for OpenAiCompletions {
     }
 }
 
-fn message<'a>(chunk: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+fn message<'a>(chunk: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     openai::message(chunk, name, |choice, parts| {
         let mut texts = Texts::of(choice, "text", TokenKind::Answer, fields);
         texts.read_reasoning(choice);

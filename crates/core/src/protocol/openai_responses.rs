@@ -12,7 +12,7 @@ use super::{
     TokenKind, Usage,
     delta::{self, Texts},
     error_text,
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, alone, timed},
 };
@@ -185,7 +185,7 @@ fn input(messages: &[ChatMessage]) -> Value {
 // -- from the server ------------------------------------------------------------------------------
 
 /// An event says in its data of which type it is; where it does not, its name does.
-fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let kind = event.get("type").str().unwrap_or(name);
     let response = event.get("response");
     let mut parts = match kind {
@@ -214,13 +214,13 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
 }
 
 /// The error that an event called `kind` reports, in itself, its response or its delta.
-fn error<'a>(event: &Json<'a>, kind: &str) -> Option<MessagePart<'a>> {
+fn error<'a>(event: &JsonTree<'a>, kind: &str) -> Option<MessagePart<'a>> {
     let in_delta = || wire::error_in(event.get("delta"));
     in_response(event).or_else(|| wire::error(event, kind, false)).or_else(in_delta)
 }
 
 /// The error in an event's response, wherever it stands there.
-fn in_response<'a>(event: &Json<'a>) -> Option<MessagePart<'a>> {
+fn in_response<'a>(event: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     let response = event.get("response");
     let places = [
         response.get("error"),
@@ -231,7 +231,7 @@ fn in_response<'a>(event: &Json<'a>) -> Option<MessagePart<'a>> {
 }
 
 /// What an event with a delta says: its type tells what the text is.
-fn of_delta<'a>(kind: &str, event: &Json<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
+fn of_delta<'a>(kind: &str, event: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     match delta_kind(kind) {
         Some(of) => {
             let texts = Texts::of(event, "delta", of, fields).parts();
@@ -265,14 +265,14 @@ fn delta_kind(kind: &str) -> Option<TokenKind> {
     }
 }
 
-fn usage(counts: &Json<'_>) -> Usage {
+fn usage(counts: &JsonTree<'_>) -> Usage {
     let (prompt, completion) =
         (&["input_tokens", "prompt_tokens"], &["output_tokens", "completion_tokens"]);
     openai::usage_named(counts, prompt, completion)
 }
 
 /// What the last event says: its own reason, else `why` it came.
-fn last<'a>(event: &Json<'a>, why: &str) -> Message<'a> {
+fn last<'a>(event: &JsonTree<'a>, why: &str) -> Message<'a> {
     let response = event.get("response");
     let reason = wire::finish_reason(response.get("incomplete_details").get("reason"));
     let mut parts = vec![reason.unwrap_or_else(|| MessagePart::Finish(why.to_owned().into()))];
@@ -289,7 +289,7 @@ fn last<'a>(event: &Json<'a>, why: &str) -> Message<'a> {
 }
 
 /// What a response that has `failed`, or was cancelled, complains of: in itself or in its response.
-fn failed<'a>(event: &Json<'a>, status: &str) -> Message<'a> {
+fn failed<'a>(event: &JsonTree<'a>, status: &str) -> Message<'a> {
     let words = in_response(event).or_else(|| wire::error(event, "", false));
     let without = match status.ends_with("cancelled") {
         true => "the server cancelled the response, and does not say why",

@@ -8,7 +8,7 @@ use super::{
     ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind, Usage,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, counted, event},
 };
@@ -141,7 +141,7 @@ fn refuses_parameter(key: &str, value: &Value) -> Option<String> {
     Some(format!("`parameters.{key}: {value}` {why}"))
 }
 
-fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let (token, details) = (event.get("token"), event.get("details"));
     let mut parts = Vec::with_capacity(1);
     if !token.get("special").is_true() {

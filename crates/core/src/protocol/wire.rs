@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ChatRequest, DecodeError, Message, MessagePart, Timings, TokenKind, Usage, error_text,
-    json::Json,
+    json::JsonTree,
 };
 use crate::{
     framing::Frame,
@@ -28,7 +28,7 @@ enum Content<'a> {
     /// An error, by the event's name.
     Error(String),
     /// JSON, as far as can be told from outside.
-    Json(&'a [u8]),
+    JsonTree(&'a [u8]),
     /// Plain text.
     Plain(&'a [u8]),
     /// Lines that are not of an event.
@@ -46,7 +46,7 @@ impl<'a> Content<'a> {
             _ if is_error_name(name) => Self::Error(error_event(data)),
             b"" | b"null" => Self::Nothing,
             _ if is_done(data) => Self::Done,
-            [b'{' | b'[' | b'"', ..] => Self::Json(data),
+            [b'{' | b'[' | b'"', ..] => Self::JsonTree(data),
             _ if is_keep_alive(name.as_bytes()) || is_keep_alive(data) => Self::Nothing,
             _ => Self::Plain(data),
         }
@@ -91,7 +91,7 @@ fn is_keep_alive(text: &[u8]) -> bool {
 pub(super) fn decode<'a>(
     frame: &Frame<'a>,
     knows: impl Fn(&str) -> bool,
-    read: impl Fn(&Json<'a>, &str) -> Message<'a>,
+    read: impl Fn(&JsonTree<'a>, &str) -> Message<'a>,
 ) -> Result<Message<'a>, DecodeError> {
     let name = if let Frame::Event { name, .. } = *frame { name } else { "" };
     let data = match Content::of(frame) {
@@ -103,10 +103,12 @@ pub(super) fn decode<'a>(
         }
         Content::Plain(text) => return Ok(alone(plain(text))),
         Content::Stray(lines) => return Ok(alone(stray(lines))),
-        Content::Json(data) => data,
+        Content::JsonTree(data) => data,
     };
-    match Json::parse(data) {
-        Ok(Json::List(items)) => Ok(joined(items.iter().map(|item| of_json(item, name, &read)))),
+    match JsonTree::parse(data) {
+        Ok(JsonTree::List(items)) => {
+            Ok(joined(items.iter().map(|item| of_json(item, name, &read))))
+        }
         Ok(tree) if !knows(name) && may_be_error(name) => {
             let said = error_text::in_error_event(&tree).map(MessagePart::Error);
             let unknown = || MessagePart::Unknown(format!("{name}: {}", excerpt(data)));
@@ -124,15 +126,15 @@ pub(super) fn decode<'a>(
 
 /// What one JSON document of an event says.
 fn of_json<'a>(
-    tree: &Json<'a>,
+    tree: &JsonTree<'a>,
     name: &str,
-    read: impl Fn(&Json<'a>, &str) -> Message<'a>,
+    read: impl Fn(&JsonTree<'a>, &str) -> Message<'a>,
 ) -> Message<'a> {
     match tree {
-        Json::Object(_) => read(tree, name),
-        Json::Text(text) if is_keep_alive(text.as_bytes()) => Message::default(),
+        JsonTree::Object(_) => read(tree, name),
+        JsonTree::Text(text) if is_keep_alive(text.as_bytes()) => Message::default(),
         tree if tree.is_empty() => Message::default(),
-        Json::Text(text) => alone(plain(text.as_bytes())),
+        JsonTree::Text(text) => alone(plain(text.as_bytes())),
         tree => alone(MessagePart::Unknown(excerpt(tree.written().as_bytes()))),
     }
 }
@@ -173,8 +175,8 @@ fn is_error_text(text: &[u8]) -> bool {
 /// What lines say that are not of an event: proxies and back ends write their errors so, in JSON or
 /// as text, into a stream that has begun.
 fn stray<'a>(lines: &[u8]) -> MessagePart<'a> {
-    let whole = Json::parse(lines).ok();
-    let first = || Json::parse(lines.split(|&byte| byte == b'\n').next()?).ok();
+    let whole = JsonTree::parse(lines).ok();
+    let first = || JsonTree::parse(lines.split(|&byte| byte == b'\n').next()?).ok();
     match whole.or_else(first).and_then(|tree| error_text::in_document(&tree)) {
         Some(error) => MessagePart::Error(error),
         None => plain(lines),
@@ -195,21 +197,21 @@ fn is_bracketed(data: &[u8]) -> bool {
 }
 
 /// The answer's id. Some gateways number their answers.
-pub(super) fn id<'a>(tree: &Json<'a>) -> Option<Cow<'a, str>> {
+pub(super) fn id<'a>(tree: &JsonTree<'a>) -> Option<Cow<'a, str>> {
     match tree.get("id") {
-        Json::Text(text) => Some(text.clone()),
+        JsonTree::Text(text) => Some(text.clone()),
         other => other.scalar(),
     }
 }
 
 /// Why generation ended. Some servers write `"null"` until there is a reason, wrap the reason in
 /// an object or a list, or have a number or `true` for it.
-pub(super) fn finish_reason<'a>(reason: &Json<'a>) -> Option<MessagePart<'a>> {
+pub(super) fn finish_reason<'a>(reason: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     let text = match reason {
-        Json::Object(_) => reason.first(&["type", "reason", "finish_reason"]).text(),
-        Json::List(_) => return reason.items().find_map(finish_reason),
-        Json::Bool(false) => None,
-        Json::Number(number) if number.as_f64().is_none_or(|number| number <= 0.0) => None,
+        JsonTree::Object(_) => reason.first(&["type", "reason", "finish_reason"]).text(),
+        JsonTree::List(_) => return reason.items().find_map(finish_reason),
+        JsonTree::Bool(false) => None,
+        JsonTree::Number(number) if number.as_f64().is_none_or(|number| number <= 0.0) => None,
         _ => reason.scalar(),
     };
     let is_reason = |text: &Cow<'_, str>| {
@@ -219,7 +221,7 @@ pub(super) fn finish_reason<'a>(reason: &Json<'a>) -> Option<MessagePart<'a>> {
 }
 
 /// Which choice an answer's event is of; nothing for the first, which nearly all are.
-pub(super) fn choice<'a>(index: &Json<'_>) -> Option<MessagePart<'a>> {
+pub(super) fn choice<'a>(index: &JsonTree<'_>) -> Option<MessagePart<'a>> {
     let index = index.number().unwrap_or(0.0) as i64;
     (index != 0).then_some(MessagePart::Choice(index))
 }
@@ -233,9 +235,9 @@ pub(super) fn counted<'a>(usage: Usage) -> Option<MessagePart<'a>> {
 /// not counts, or are known under no name, the counts as they are.
 pub(super) fn read_usage<'a>(
     usage: Usage,
-    counts: &Json<'_>,
+    counts: &JsonTree<'_>,
 ) -> impl Iterator<Item = MessagePart<'a>> {
-    let is_odd = |(name, value): (&str, &Json<'_>)| match usage == Usage::default() {
+    let is_odd = |(name, value): (&str, &JsonTree<'_>)| match usage == Usage::default() {
         true => value.number().is_some_and(|number| number != 0.0),
         false => name.contains("oken") && value.number().is_some() && value.count().is_none(),
     };
@@ -251,15 +253,15 @@ pub(super) fn timed<'a>(timings: Timings) -> Option<MessagePart<'a>> {
 
 /// The time under `key`, in units of so many seconds. A value that is not a time is skipped: an
 /// answer does not fail by a field that no figure needs.
-pub(super) fn time(object: &Json<'_>, key: &str, unit: f64) -> Option<Duration> {
-    let Json::Number(number) = object.get(key) else { return None };
+pub(super) fn time(object: &JsonTree<'_>, key: &str, unit: f64) -> Option<Duration> {
+    let JsonTree::Number(number) = object.get(key) else { return None };
     Duration::try_from_secs_f64(number.as_f64()? * unit).ok()
 }
 
 /// llama.cpp's `timings`. `predicted_ms` goes from the first token, which ends `prompt_ms`, to the
 /// last (`server_slot_stats` in `server-common.h`); waiting for a slot is in neither. Its
 /// `predicted_per_second` is of one token less in newer versions, so it is not read.
-pub(super) fn llama_timings(timings: &Json<'_>) -> Timings {
+pub(super) fn llama_timings(timings: &JsonTree<'_>) -> Timings {
     Timings {
         prompt: time(timings, "prompt_ms", 1e-3),
         generation: time(timings, "predicted_ms", 1e-3),
@@ -271,7 +273,7 @@ pub(super) fn llama_timings(timings: &Json<'_>) -> Timings {
 /// queue ends.
 ///
 /// <https://docs.vllm.ai/en/stable/features/per_request_metrics/>
-pub(super) fn vllm_metrics(metrics: &Json<'_>) -> Timings {
+pub(super) fn vllm_metrics(metrics: &JsonTree<'_>) -> Timings {
     Timings {
         queue: time(metrics, "queue_time_ms", 1e-3),
         prompt: time(metrics, "time_to_first_token_ms", 1e-3),
@@ -288,7 +290,11 @@ pub(super) fn alone(part: MessagePart<'_>) -> Message<'_> {
 /// The error that an event called `name` reports; `answers` says whether it holds a part of the
 /// answer, too. A `message` without one is only an error where the event has no name: the
 /// `message` of an unknown kind of event may say anything.
-pub(super) fn error<'a>(event: &Json<'_>, name: &str, answers: bool) -> Option<MessagePart<'a>> {
+pub(super) fn error<'a>(
+    event: &JsonTree<'_>,
+    name: &str,
+    answers: bool,
+) -> Option<MessagePart<'a>> {
     let said = match answers || !matches!(name, "" | "message") {
         true => error_text::in_event(event),
         false => error_text::in_document(event),
@@ -297,13 +303,13 @@ pub(super) fn error<'a>(event: &Json<'_>, name: &str, answers: bool) -> Option<M
 }
 
 /// The error in a part of an event, such as a choice.
-pub(super) fn error_in<'a>(part: &Json<'_>) -> Option<MessagePart<'a>> {
+pub(super) fn error_in<'a>(part: &JsonTree<'_>) -> Option<MessagePart<'a>> {
     error_text::in_event(part).map(MessagePart::Error)
 }
 
 /// What an event with the name `error` says: anything in it is the error.
 fn error_event(data: &[u8]) -> String {
-    match Json::parse(data) {
+    match JsonTree::parse(data) {
         Ok(tree) => error_text::described(&tree),
         Err(_) if data.is_empty() => "the server sent an error event without data".into(),
         Err(_) => excerpt(data),
@@ -312,7 +318,7 @@ fn error_event(data: &[u8]) -> String {
 
 /// What a JSON body complains of.
 pub(super) fn complaint_in(body: &[u8]) -> Option<String> {
-    error_text::in_body(&Json::parse(body.trim_ascii()).ok()?)
+    error_text::in_body(&JsonTree::parse(body.trim_ascii()).ok()?)
 }
 
 fn undecodable(frame: &Frame<'_>, data: &[u8], error: &serde_json::Error) -> DecodeError {
@@ -334,7 +340,7 @@ fn undecodable(frame: &Frame<'_>, data: &[u8], error: &serde_json::Error) -> Dec
 /// How many lines of `data` are a JSON document each, if the first is one.
 fn documents_in_lines(data: &[u8]) -> usize {
     let mut lines = data.split(|&byte| byte == b'\n');
-    let is_document = |line: &&[u8]| matches!(Json::parse(line), Ok(Json::Object(_)));
+    let is_document = |line: &&[u8]| matches!(JsonTree::parse(line), Ok(JsonTree::Object(_)));
     let first = lines.next().filter(is_document);
     first.map_or(0, |_| 1 + lines.filter(|line| is_document(line) || is_done(line)).count())
 }

@@ -32,7 +32,7 @@ pub struct ArrivalUncertainty {
 
 /// What of an answer has begun by now.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Begun {
+pub(super) struct EventProgress {
     pub(super) events: usize,
     pub(super) token_events: usize,
     pub(super) has_reasoning: bool,
@@ -41,22 +41,22 @@ pub(super) struct Begun {
 
 /// Follows the frames of an answer, chunk by chunk.
 #[derive(Debug, Default)]
-pub(super) struct Arrivals {
+pub(super) struct ArrivalTracker {
     pub(super) found: ArrivalUncertainty,
     /// What had begun before the last frame, and after it.
-    frame: (Begun, Begun),
+    frame: (EventProgress, EventProgress),
     /// How uncertain the last byte of a chunk can be, by the kernel's stamps.
     last_bytes: Duration,
 }
 
-impl Arrivals {
+impl ArrivalTracker {
     /// Of a recording whose ends are as uncertain as this.
     pub(super) fn of(ends: Uncertainty) -> Self {
         Self { last_bytes: ends.last_bytes, ..Self::default() }
     }
 
     /// A frame of `chunk` has been read.
-    pub(super) fn frame(&mut self, chunk: &Chunk, before: Begun, after: Begun) {
+    pub(super) fn frame(&mut self, chunk: &Chunk, before: EventProgress, after: EventProgress) {
         // The frame before it does not end the chunk.
         self.settle(chunk.uncertainty);
         self.frame = (before, after);
