@@ -1,5 +1,5 @@
-//! The same script without a server and without a clock: what a run of it would record, each event
-//! at the time that the script wants, at once. For simulations of many runs.
+//! Runs a script without a server and without a clock: the recording has each event at its
+//! scheduled time. Simulations of many runs use it.
 
 use llm_stream_core::{
     protocol::{Envelope, Message, Protocol},
@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl Script {
-    /// The recording of the `number`-th request, where it is answered with a stream.
+    /// Returns the recording of request `number`, or `None` if the script does not answer it with a
+    /// stream.
     pub fn recorded(&self, number: u64, protocol: &dyn Protocol) -> Option<Recording> {
         let facts = RequestFacts {
             number,

@@ -1,25 +1,25 @@
-//! What a request to the simulated endpoint is for, and what its body asks. Pure.
+//! Which answer a request to the simulated endpoint gets, by its path and its body. Pure.
 
 use llm_stream_core::protocol::{Protocol, RequestIntent, Usage};
 use serde_json::{Value, json};
 
 use super::{script::WholeAnswer, wire::RequestHead};
 
-/// What a request is for.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     /// A completion.
     Completion,
     /// The list of models.
     Models,
-    /// Whether the endpoint is up.
+    /// The health of the endpoint.
     Health,
-    /// Nothing that is known here.
+    /// An unknown path or method.
     Unknown,
 }
 
 impl Route {
-    /// The route of a request, where completions have a path that ends in `completion`.
+    /// Returns the route of a request. Paths of completions end in `completion`.
     pub(super) fn of(head: &RequestHead, completion: &str) -> Self {
         match head.method.as_str() {
             "POST" if head.path.ends_with(completion) => Self::Completion,
@@ -37,7 +37,8 @@ pub(super) const MODELS: &[u8] =
 /// The body of the answer to [`Route::Health`].
 pub(super) const HEALTH: &[u8] = br#"{"status":"ok"}"#;
 
-/// Reads the body of a request for a completion, or says why it cannot be answered.
+/// Parses the body of a request for a completion. The error says why the request cannot be
+/// answered.
 pub(super) fn request_intent(
     body: &[u8],
     protocol: &dyn Protocol,
@@ -50,8 +51,8 @@ pub(super) fn request_intent(
     }
 }
 
-/// The body of an answer that is not streamed, as OpenAI-compatible servers write it. It needs no
-/// protocol: a client that asked for a stream only has to see that this is none.
+/// Returns the body of an answer that is not streamed, in the format of OpenAI-compatible servers
+/// for every protocol: the client only has to notice that it is not a stream.
 pub(super) fn whole_body(id: &str, model: &str, created: u64, whole: &WholeAnswer) -> Vec<u8> {
     let mut message = json!({"role": "assistant", "content": whole.text});
     if !whole.reasoning.is_empty() {
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_is_read_from_either_kind_of_content() {
+    fn an_intent_is_read_from_either_kind_of_content() {
         let body = json!({
             "model": "m",
             "stream": true,
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_object_or_wants_no_stream_is_refused() {
+    fn a_body_that_is_not_an_object_or_does_not_ask_for_a_stream_is_refused() {
         for body in ["", "[1]", "\"x\"", "{}", r#"{"stream":false}"#] {
             assert!(request_intent(body.as_bytes(), &OpenAiChat).is_err(), "{body}");
         }

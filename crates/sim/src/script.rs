@@ -1,5 +1,5 @@
-//! What the simulated endpoint does: its rhythm and its faults. Pure: a [`Script`] says when each
-//! piece of an answer is due, the server only keeps to it.
+//! The script of the simulated endpoint: when each event of an answer is due, and which faults
+//! occur. Pure; the server only keeps to the schedule.
 
 use std::{borrow::Cow, mem, ops::Range, time::Duration};
 
@@ -8,51 +8,50 @@ use rand_pcg::Pcg64Mcg;
 
 use llm_stream_core::protocol::{MessagePart, Timings, TokenKind, Usage};
 
-/// The rhythm of every answer, and what goes wrong with it.
+/// The schedule of every answer and its faults.
 ///
-/// Token event k, counted from 0, is due `ttft + k × itl` after the request was read: places on a
-/// grid, so that one late write does not move the next.
+/// Token event k, counted from 0, is due `ttft + k × itl` after the request was read. All times are
+/// on this grid, so that one late write does not delay the next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Script {
-    /// Request read → first token event written.
+    /// Time from the end of the request to the write of the first token event.
     pub ttft: Duration,
-    /// Between token events.
+    /// Time between token events.
     pub itl: Duration,
-    /// Each token event is off its place on the grid by a uniform random amount of at most this,
-    /// independent of the others: jitter does not add up over an answer. Where it would put an
-    /// event before the one it follows, both are due together.
+    /// The largest deviation of a token event from the grid. The deviations are uniform and
+    /// independent, so jitter does not add up over an answer. Where it would put an event before
+    /// its predecessor, both are due together.
     pub jitter: Duration,
-    /// Tokens to generate; the request's `max_tokens` may ask for fewer, its `min_tokens` and
-    /// `ignore_eos` for more. More than
-    /// [`MOST_TOKENS`](Self::MOST_TOKENS) count as that many.
+    /// Tokens to generate. The request's `max_tokens` can lower the number, and its `min_tokens`
+    /// and `ignore_eos` can raise it, up to [`MOST_TOKENS`](Self::MOST_TOKENS).
     pub tokens: u64,
-    /// Tokens a token event holds; the last one of a kind holds the rest. 0 counts as 1.
+    /// Tokens per token event. The last event of a kind holds the rest. 0 counts as 1.
     pub tokens_per_event: u64,
-    /// How many of the tokens, the first ones, are reasoning. No event mixes them with the answer.
+    /// The number of leading tokens that are reasoning. No event mixes reasoning and answer.
     pub reasoning_tokens: u64,
     /// Tokens of the prompt that the usage reports as cached.
     pub cached_tokens: u64,
-    /// Whether the times of the script are told at the end, as a server tells its own.
+    /// Whether the answer ends with the scripted times, as some servers report their own.
     pub timings: bool,
-    /// Seed of the jitter and of the answers' ids: with the same seed, the n-th request of every
+    /// Seed of the jitter and of the answers' ids. With the same seed, the n-th request of every
     /// run gets the same answer.
     pub seed: u64,
-    /// What goes wrong.
+    /// The faults.
     pub faults: Vec<Fault>,
 }
 
-/// A fault, and the request that meets it.
+/// A fault, and the request that it applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// What goes wrong.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// Only with this request, counted from 1 at the start of the endpoint, warm-up included;
-    /// `None`: with every request.
+    /// The number of the affected request, counted from 1 since the start of the endpoint, warm-up
+    /// included. `None` affects every request.
     pub request: Option<u64>,
 }
 
-/// What can go wrong. Several can meet one request; of those that decide how it is answered or
-/// ends, the first of the list holds.
+/// The kinds of faults. Several can affect one request. Among those that decide how it is answered
+/// or ends, the first in the list applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
     /// Answers with this HTTP status and the protocol's error body.
@@ -65,22 +64,22 @@ pub enum FaultKind {
     Reset(u64),
     /// Writes this many token events, then an error inside the stream.
     ErrorInBand(u64),
-    /// Leaves the usage out.
+    /// Omits the usage.
     MissingUsage,
-    /// Leaves the end marker out, and with it what the same event would say.
+    /// Omits the end marker and the other contents of that event.
     MissingEnd,
-    /// Writes every event in pieces of this many bytes, each with a write of its own.
+    /// Writes every event in pieces of this many bytes, each as a separate write.
     Split(u64),
-    /// Gathers this many events for each write, the last of them deciding when it is due.
+    /// Gathers this many events into each write, which is due with the last of them.
     Merge(u64),
-    /// Tells times that are so many percent of the true ones.
+    /// Reports times that are this percentage of the true ones.
     WrongTimings(u64),
     /// Answers with a complete JSON body instead of a stream.
     NoStream,
 }
 
 impl FaultKind {
-    /// The fault that stands alone, such as `missing_usage`.
+    /// Returns the fault without a number, such as `missing_usage`.
     pub fn flag(name: &str) -> Option<Self> {
         match name {
             "missing_usage" => Some(Self::MissingUsage),
@@ -90,7 +89,7 @@ impl FaultKind {
         }
     }
 
-    /// The fault that has a number, such as `stall: 10`.
+    /// Returns the fault with a number, such as `stall: 10`.
     pub fn with_number(name: &str, number: u64) -> Option<Self> {
         match name {
             "status" => u16::try_from(number).ok().map(Self::Status),
@@ -123,36 +122,36 @@ impl Default for Script {
     }
 }
 
-/// What a script must know of a request.
+/// The facts about a request that the answer depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequestFacts {
-    /// Its place among the requests for a completion, from 1.
+    /// The request's number among the requests for a completion, from 1.
     pub(super) number: u64,
-    /// Most tokens it wants.
+    /// The largest number of tokens that it allows.
     pub(super) max_tokens: Option<u64>,
     /// Characters of its messages' text.
     pub(super) prompt_chars: u64,
-    /// Fewest tokens it wants.
+    /// The smallest number of tokens that it demands.
     pub(super) min_tokens: u64,
     /// Whether it asks for the usage.
     pub(super) include_usage: bool,
 }
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Debug)]
 pub(super) enum ScriptedResponse {
-    /// With this HTTP status and an error body, at once.
+    /// An error body with this HTTP status, at once.
     Status(u16),
-    /// With one JSON body, at once.
+    /// One JSON body, at once.
     Whole(WholeAnswer),
-    /// With a stream.
+    /// A stream.
     Stream(AnswerStream),
 }
 
 /// A completion that is not streamed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct WholeAnswer {
-    /// The text before the answer.
+    /// The reasoning before the answer.
     pub(super) reasoning: String,
     /// The answer.
     pub(super) text: String,
@@ -162,42 +161,42 @@ pub(super) struct WholeAnswer {
     pub(super) usage: Usage,
 }
 
-/// One write of a stream.
+/// One step of a stream.
 #[derive(Debug, PartialEq)]
 pub(super) struct ScriptStep {
-    /// When it is due, counted from the moment the request was read.
+    /// When it is due, counted from the moment at which the request was read.
     pub(super) at: Duration,
-    /// The messages it carries, by their parts. At most one part of a message is a token event.
+    /// The parts of the messages that it carries. At most one part of a message is a token event.
     pub(super) messages: Vec<Vec<MessagePart<'static>>>,
 }
 
-/// What follows a stream's last step.
+/// The end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamEnd {
-    /// The body ends as HTTP says it must.
+    /// The body ends as HTTP requires.
     Clean,
-    /// Nothing, for ever.
+    /// Nothing follows, and the connection stays open.
     Stall,
-    /// A reset of the connection.
+    /// The connection is reset.
     Reset,
 }
 
-/// What of a [`Script`] cannot be kept.
+/// A setting of a [`Script`] that is impossible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptError {
     /// The field to change.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// The problem.
     pub what: String,
-    /// What would be right.
+    /// The fix.
     pub help: &'static str,
 }
 
 impl Script {
-    /// Longest answer. A write can gather all of it, and a whole answer does.
+    /// The longest answer. `merge` and answers that are not streamed keep all of it in memory.
     pub const MOST_TOKENS: u64 = 1_000_000;
 
-    /// What of it cannot be kept.
+    /// Returns the impossible settings.
     pub fn errors(&self) -> Vec<ScriptError> {
         let mut errors = Vec::new();
         let shortest = self.itl.min(self.ttft);
@@ -219,12 +218,12 @@ impl Script {
         errors
     }
 
-    /// The id of the answer to request `number`.
+    /// Returns the id of the answer to request `number`.
     pub(super) fn id(&self, number: u64) -> String {
         format!("chatcmpl-sim-{:x}-{number}", self.seed)
     }
 
-    /// How the endpoint answers a request.
+    /// Returns the answer to a request.
     pub(super) fn answer(&self, facts: &RequestFacts) -> ScriptedResponse {
         let whole = |kind| match kind {
             FaultKind::Status(code) => Some(ScriptedResponse::Status(code)),
@@ -260,13 +259,13 @@ impl Script {
     }
 
     fn finish(&self, facts: &RequestFacts) -> &'static str {
-        // What may not end by itself ends at its limit.
+        // An answer that may not end by itself ends at its limit.
         let forced = facts.min_tokens >= facts.max_tokens.unwrap_or(u64::MAX);
         if forced || self.tokens_for(facts) < self.tokens { "length" } else { "stop" }
     }
 
-    /// The counts. Those of the answer are exact; the prompt's is made up, four characters a
-    /// token, because nothing here tokenizes.
+    /// Returns the token counts. Those of the answer are exact. The prompt's is an estimate of four
+    /// characters per token, because the simulator has no tokenizer.
     fn usage(&self, facts: &RequestFacts) -> Usage {
         let some = |count: u64| (count > 0).then_some(count);
         let completion = self.tokens_for(facts);
@@ -281,7 +280,7 @@ impl Script {
         }
     }
 
-    /// The messages after the last token event.
+    /// Returns the messages after the last token event.
     fn tail(&self, facts: &RequestFacts) -> Vec<MessagePart<'static>> {
         let has = |fault| self.faults_of(facts.number).any(|kind| kind == fault);
         let mut tail = vec![MessagePart::Finish(self.finish(facts).into())];
@@ -295,18 +294,18 @@ impl Script {
     }
 }
 
-/// The steps of a streamed answer, made as they are asked for: an answer of any length takes the
-/// same memory.
+/// The steps of a streamed answer. They are created on demand, so that an answer of any length
+/// takes the same memory.
 #[derive(Debug)]
 pub(super) struct AnswerStream {
     events: TokenEvents,
-    /// Token events a step gathers, 0 when none are gathered.
+    /// Token events per step; 0 without `merge`.
     merge: u64,
     split: Option<usize>,
     role: bool,
     tail: Vec<MessagePart<'static>>,
     ending: StreamEnd,
-    /// Of what part of the true times is told at the end, in percent.
+    /// The reported times as a percentage of the true ones.
     timings: Option<u64>,
     /// When the first token event was due.
     first: Option<Duration>,
@@ -344,33 +343,34 @@ impl AnswerStream {
         stream
     }
 
-    /// Whether a step goes out as one piece, rather than a piece a message.
+    /// Returns whether a step is one write, instead of a write per message.
     pub(super) fn is_merged(&self) -> bool {
         self.merge > 0
     }
 
-    /// Size of the pieces that everything is cut into, bytes.
+    /// Returns the size of the pieces that everything is split into, bytes.
     pub(super) fn split(&self) -> Option<usize> {
         self.split
     }
 
-    /// Whether all token events there were have been taken.
+    /// Returns whether all token events have been taken.
     pub(super) fn is_past_tokens(&self) -> bool {
         self.events.index > 0 && self.events.is_over()
     }
 
-    /// What follows the last step.
+    /// Returns what follows the last step.
     pub(super) fn ending(&self) -> StreamEnd {
         self.ending
     }
 
-    /// When the latest step was due; before the first, the time to the first token.
+    /// Returns when the latest step was due; before the first step, the time to the first token.
     pub(super) fn at(&self) -> Duration {
         self.at
     }
 
-    /// The times that are told: those of the script's tokens, however they are written.
-    fn told(&self) -> Option<MessagePart<'static>> {
+    /// Returns the reported times. They are those of the scripted tokens, whatever the size of the
+    /// writes.
+    fn reported_timings(&self) -> Option<MessagePart<'static>> {
         let (part, first) = (self.timings? as f64 / 100.0, self.first?);
         let of = |time: Duration| Duration::try_from_secs_f64(time.as_secs_f64() * part).ok();
         Some(MessagePart::Timings(Timings {
@@ -380,17 +380,17 @@ impl AnswerStream {
         }))
     }
 
-    /// What comes after the last token event, with the times behind what they belong to.
+    /// Returns the messages after the last token event, with the times in front of the end marker.
     fn trailer(&mut self) -> Vec<Vec<MessagePart<'static>>> {
-        let told =
-            self.told().filter(|_| matches!(self.tail.first(), Some(MessagePart::Finish(_))));
+        let timings = self.reported_timings();
+        let timings = timings.filter(|_| matches!(self.tail.first(), Some(MessagePart::Finish(_))));
         let mut tail = mem::take(&mut self.tail);
         let end = tail.iter().position(|part| *part == MessagePart::End).unwrap_or(tail.len());
-        tail.splice(end..end, told);
+        tail.splice(end..end, timings);
         tail.into_iter().map(|part| vec![part]).collect()
     }
 
-    /// The role, in front of whatever comes first.
+    /// Returns the role, which precedes the first message.
     fn role(&mut self) -> Option<Vec<MessagePart<'static>>> {
         mem::take(&mut self.role).then(|| vec![MessagePart::Role])
     }
@@ -418,7 +418,7 @@ impl Iterator for AnswerStream {
     }
 }
 
-/// How a fault cuts an answer short.
+/// How a fault ends an answer early.
 #[derive(Debug)]
 struct Cut {
     after: u64,
@@ -454,7 +454,7 @@ impl Cut {
     }
 }
 
-/// A piece of generated text and when it is due.
+/// Generated text and the time when it is due.
 #[derive(Debug)]
 struct TokenEvent {
     at: Duration,
@@ -469,15 +469,15 @@ struct TokenEvents {
     itl: u64,
     jitter: i64,
     per_event: u64,
-    /// The first token of the answer's text.
+    /// The index of the first token that is not reasoning.
     border: u64,
     tokens: u64,
-    /// Token events at most, by a fault.
+    /// The number of token events that a fault allows.
     most: u64,
     random: Pcg64Mcg,
-    /// Events so far.
+    /// The number of events so far.
     index: u64,
-    /// Tokens so far.
+    /// The number of tokens so far.
     token: u64,
     /// When the latest event is due, ns.
     latest: u64,
@@ -505,7 +505,7 @@ impl TokenEvents {
         self.token == self.tokens || self.index == self.most
     }
 
-    /// How many there are in all, leaving faults aside.
+    /// Returns the number of token events without faults.
     fn in_all(&self) -> u64 {
         let events = |tokens: u64| tokens.div_ceil(self.per_event);
         events(self.border) + events(self.tokens - self.border)
@@ -542,19 +542,19 @@ impl Iterator for TokenEvents {
     }
 }
 
-/// Some have characters of several bytes, so that pieces can end inside a character.
+/// Some words have multi-byte characters, so that pieces can end inside a character.
 const WORDS: &[&str] = &[
     " the", " stream", " keeps", " its", " pace", "，", "一个", "字", " after", " another", "🙂",
     ".",
 ];
 
-/// The text of the tokens with these places.
+/// Returns the text of the tokens with these indices.
 fn words(tokens: Range<u64>) -> String {
     let length = WORDS.len() as u64;
     tokens.map(|token| WORDS[(token % length) as usize]).collect()
 }
 
-/// Five centuries at most, which can be added to any moment.
+/// Returns the nanoseconds, five centuries at most, which can be added to any `Instant`.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -715,8 +715,8 @@ mod tests {
     }
 
     #[test]
-    fn the_times_that_are_told_are_those_of_the_script() {
-        let told = |faults: &[FaultKind]| {
+    fn reported_times_are_those_of_the_script() {
+        let reported = |faults: &[FaultKind]| {
             let steps = steps(&Script { timings: true, ..script(3, faults) });
             let parts = steps.last().unwrap().messages.concat();
             parts.into_iter().find_map(|part| match part {
@@ -724,10 +724,10 @@ mod tests {
                 _ => None,
             })
         };
-        assert_eq!(told(&[]), Some((ms(50), ms(20))));
-        assert_eq!(told(&[FaultKind::Merge(2)]), Some((ms(50), ms(20))));
-        assert_eq!(told(&[FaultKind::WrongTimings(150)]), Some((ms(75), ms(30))));
-        assert_eq!(told(&[FaultKind::ErrorInBand(3)]), None);
+        assert_eq!(reported(&[]), Some((ms(50), ms(20))));
+        assert_eq!(reported(&[FaultKind::Merge(2)]), Some((ms(50), ms(20))));
+        assert_eq!(reported(&[FaultKind::WrongTimings(150)]), Some((ms(75), ms(30))));
+        assert_eq!(reported(&[FaultKind::ErrorInBand(3)]), None);
     }
 
     #[test]
