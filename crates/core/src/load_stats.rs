@@ -1,4 +1,5 @@
-//! What came of a load: how much of it was really offered, and what the server made of it. Pure.
+//! Statistics of one run of a load: whether the requested load was reached, and the throughput that
+//! the server reached under it. Pure.
 
 use std::time::Duration;
 
@@ -8,78 +9,79 @@ use crate::{
     statistic::Statistic,
 };
 
-/// Least part of the concurrency asked for that must have been under way.
+/// The smallest share of the requested concurrency that counts as reached.
 const LEAST_CONCURRENCY: f64 = 0.95;
 
-/// Most that starts may be late by this program's fault, as a part of the mean gap between them
-/// (99th percentile).
+/// The largest lateness of starts (99th percentile) that counts as on time, as a share of the mean
+/// gap between starts.
 const LATEST: f64 = 0.1;
 
-/// Lateness that is none, however short the gap.
+/// Lateness below this is negligible, however short the gap is, in seconds.
 const LATENESS: f64 = 1e-3;
 
-/// Busiest that the receiving thread may be: beyond it, requests were sent when it had time.
+/// The largest utilization of the receiving thread. Above it, requests start late because the
+/// thread is busy.
 const BUSIEST: f64 = 0.9;
 
-/// One request of a load. All times count from the load's start.
+/// One request of a load. All times count from the start of the load.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RequestSpan {
-    /// When it was due, in an open loop.
+    /// When it was scheduled, in an open loop.
     pub scheduled: Option<Duration>,
-    /// When it was begun: a connection taken, or the opening of one.
+    /// When it started: a pooled connection was taken, or a new one was opened.
     pub begun: Duration,
-    /// When its answer ended, or failed.
+    /// When its answer ended or failed.
     pub ended: Duration,
-    /// Tokens generated, of a valid answer.
+    /// Generated tokens of a valid answer.
     pub tokens: Option<u64>,
-    /// Why the count is refused.
+    /// Why the token count is refused.
     pub refused: Option<Note>,
 }
 
-/// What a run of a load reached.
+/// The statistics of one run of a load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadStats {
     /// Requests that ended.
     pub requests: usize,
     /// Valid answers among them.
     pub valid: usize,
-    /// From the first request's start to the last valid answer's end or, where it is later, the last
-    /// start: a last request that fails by waiting is no part of the load. Seconds.
+    /// Seconds from the first start to the end of the last valid answer or, if later, to the last
+    /// start. A last request that fails by timeout does not lengthen the run.
     pub seconds: f64,
-    /// Requests under way, on average from the first start to the last.
+    /// Mean number of requests in flight between the first and the last start.
     pub concurrency: f64,
-    /// Most requests under way.
+    /// The largest number of requests in flight.
     pub peak: usize,
-    /// Starts a second, where there were several; in an open loop. In a closed one the first requests
-    /// start together and the others follow from the answers: `request_throughput` says more.
+    /// Starts per second in an open loop with several starts. A closed loop has no rate of its own:
+    /// starts follow from the answers, so `request_throughput` describes it.
     pub request_rate: Option<f64>,
-    /// Valid requests a second.
+    /// Valid requests per second.
     pub request_throughput: f64,
-    /// Tokens of valid answers a second; `None` where one of their counts is
-    /// [`refused`](Self::refused).
+    /// Tokens of valid answers per second; `None` if a token count is [`refused`](Self::refused).
     pub output_throughput: Option<f64>,
-    /// Why tokens a second are not known.
+    /// Why `output_throughput` is unknown.
     pub refused: Option<Note>,
-    /// The same of pieces of the run that follow one another, as its replicates.
+    /// Throughput in successive parts of the run. They serve as replicates.
     pub batches: Vec<Batch>,
-    /// How late requests were begun, 99th percentile (of fewer than 100 the largest), seconds; in
-    /// an open loop.
+    /// Lateness of starts in an open loop in seconds: the 99th percentile, or the largest of fewer
+    /// than 100.
     pub lateness: Option<f64>,
-    /// The share of the time in which the receiving thread was busy, where that is known.
+    /// The utilization of the receiving thread, if known.
     pub busy: Option<f64>,
 }
 
-/// A piece of a run: a twentieth of its time, or at least as much as an answer takes.
+/// Throughput in a part of a run: a twentieth of the time, or several answer times if that is
+/// longer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Batch {
-    /// Valid requests a second.
+    /// Valid requests per second.
     pub request_throughput: f64,
-    /// Tokens of valid answers a second.
+    /// Tokens of valid answers per second.
     pub output_throughput: f64,
 }
 
 impl LoadStats {
-    /// What `spans` say together; `None` when there are none.
+    /// Returns the statistics of `spans`; `None` if there are none.
     pub fn of(spans: &[RequestSpan], busy: Option<f64>) -> Option<Self> {
         let first = spans.iter().map(|span| span.begun).min()?;
         let last_start = spans.iter().map(|span| span.begun).max()?;
@@ -116,8 +118,8 @@ impl LoadStats {
         })
     }
 
-    /// Why this is not the load that was asked for, if it is not: its figures then say nothing of
-    /// the server.
+    /// Returns why the run did not reach the requested load, if so. Its figures then do not
+    /// describe the server.
     pub fn shortfall(&self, shape: &Shape, until: &Until) -> Option<String> {
         if let Some(busy) = self.busy.filter(|busy| *busy > BUSIEST) {
             return Some(format!(
@@ -156,17 +158,26 @@ impl LoadStats {
     }
 }
 
-/// The run in pieces of equal time: batch means (Schmeiser 1982). Up to the last start, since after
-/// it places fall empty for no reason of the server's; their mean is made that of `all` the run. An
-/// answer's tokens are spread over the time that it took, as they came, so that it makes no
-/// difference on which side of a border it ended.
+/// Splits the run into batches of equal length, for the method of batch means (Schmeiser 1982).
+///
+/// Throughput is one number per run, so its error must come from within the run. Successive answers
+/// are correlated, because they share the server's queue, and an interval that treats them as
+/// independent is too narrow. Means over long batches are nearly independent. Two measures keep
+/// them so. An answer's tokens are spread evenly over its duration, so that it does not matter on
+/// which side of a border the answer ends. And a batch lasts [several](LONG) mean answer times, so
+/// that few answers cross its borders. A run too short for that gets fewer batches, whose larger
+/// Student's t makes the interval wider.
+///
+/// The batches end with the last start. After it the load drains, which says nothing about the
+/// server. They are rescaled to the mean of the whole run (`all`), so that the interval is centred
+/// on the reported figure.
 fn batches(
     spans: &[RequestSpan],
     (first, end, whole): (Duration, Duration, f64),
     all: Batch,
 ) -> Vec<Batch> {
-    // Neighbours share the answers that lie across their border: they are to be few of a piece's
-    // answers. Where a run is too short for that, few pieces, whose Student's t is wide, make up.
+    // The number of batches: 20 for long runs; fewer if a batch would be shorter than `LONG` mean
+    // answer times, but not fewer than `FEW`.
     const MOST: f64 = 20.0;
     const FEW: f64 = 5.0;
     const LONG: f64 = 4.0;
@@ -193,8 +204,8 @@ fn batches(
             batch.output_throughput += part * tokens;
         }
     }
-    // When the last answer ended is a chance as well: the largest of ten normal values varies 0.6
-    // times as they do.
+    // The end of the run is random too, since it is the end of the last answer. The largest of
+    // about ten normal values has 0.6 times their standard deviation.
     let durations: Vec<_> = spans.iter().map(|s| (s.ended - s.begun).as_secs_f64()).collect();
     let end = 0.6 * Statistic::Sd.of(&durations).unwrap_or_default() / whole;
     let requests: Vec<_> = batches.iter().map(|batch| batch.request_throughput).collect();
@@ -206,8 +217,8 @@ fn batches(
     requests.into_iter().zip(tokens).map(batch).collect()
 }
 
-/// `values` in proportion, so that their mean is `mean`, and so far from it that the error of that
-/// has `end` in it, a relative one of its own.
+/// Rescales `values` to mean `mean` and widens their spread so that the standard error also covers
+/// the relative end effect `end`.
 fn around(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
     let theirs = Statistic::Mean.of(&values).unwrap_or_default();
     let spread = Statistic::Sd.of(&values).unwrap_or_default();
@@ -219,13 +230,13 @@ fn around(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
     values.iter().map(|value| mean * (1.0 + wider * (value / theirs - 1.0))).collect()
 }
 
-/// Seconds that requests spent under way before `end`, all together.
+/// Returns the request-seconds in flight before `end`.
 fn under_way(spans: &[RequestSpan], end: Duration) -> f64 {
     let before = |span: &RequestSpan| span.ended.min(end).saturating_sub(span.begun).as_secs_f64();
     spans.iter().map(before).sum()
 }
 
-/// Most requests under way at once.
+/// Returns the largest number of requests in flight.
 fn peak(spans: &[RequestSpan]) -> usize {
     let mut begun: Vec<_> = spans.iter().map(|span| span.begun).collect();
     let mut ended: Vec<_> = spans.iter().map(|span| span.ended).collect();
@@ -233,7 +244,7 @@ fn peak(spans: &[RequestSpan]) -> usize {
     ended.sort_unstable();
     let mut over = 0;
     let under_way = begun.iter().enumerate().map(|(nth, start)| {
-        // One that ends as another starts has made room for it.
+        // A request that ends as another one starts makes room for it.
         while ended.get(over).is_some_and(|end| end <= start) {
             over += 1;
         }
@@ -279,7 +290,7 @@ mod tests {
             .collect();
         let reached = LoadStats::of(&spans, Some(0.1)).unwrap();
         assert_eq!((reached.requests, reached.valid, reached.peak), (6, 6, 2));
-        // 0 to 50 ms one, 50 to 250 ms two.
+        // One request in flight from 0 to 50 ms, two from 50 to 250 ms.
         assert!((reached.concurrency - 450.0 / 250.0).abs() < 1e-9);
         assert_eq!(reached.seconds, 0.35);
         assert!((reached.output_throughput.unwrap() - 60.0 / 0.35).abs() < 1e-9);
@@ -324,7 +335,7 @@ mod tests {
         let stalled = span(None, 95, 3_000, None);
         let reached = LoadStats::of(&answers.chain([stalled]).collect::<Vec<_>>(), None).unwrap();
         assert_eq!((reached.valid, reached.seconds), (10, 0.1));
-        // A server that is gone is asked all the same.
+        // The load continues although the server is gone.
         let gone = [span(None, 0, 10, Some(5)), span(None, 10, 11, None), span(None, 90, 91, None)];
         assert_eq!(LoadStats::of(&gone, None).unwrap().seconds, 0.09);
     }
@@ -336,7 +347,7 @@ mod tests {
         use rand_distr::{Distribution, Normal};
 
         let noise: Normal<f64> = Normal::new(1.0, 0.2).unwrap();
-        // Eight places, answers of about 100 ms and 50 tokens.
+        // Eight requests in flight, with answers of about 100 ms and 50 tokens.
         let run = |requests: u32, random: &mut rand_pcg::Pcg64Mcg| {
             let mut free = [0.0_f64; 8];
             let mut answer = || {
@@ -349,7 +360,8 @@ mod tests {
             };
             LoadStats::of(&(0..requests).map(|_| answer()).collect::<Vec<_>>(), None).unwrap()
         };
-        // With the half of the width that it may have: at best it is that of a mean with 20 %.
+        // The widest acceptable half-width. The optimum is that of a mean with a 20 % standard
+        // deviation.
         for (requests, widest) in [(64, 0.09), (200, 0.04), (2_000, 0.012)] {
             let mut random = rand_pcg::Pcg64Mcg::seed_from_u64(1);
             let runs: Vec<_> = (0..600).map(|_| run(requests, &mut random)).collect();
