@@ -30,7 +30,7 @@ pub enum Frame<'a> {
         name: &'a str,
         /// The `data:` fields' values, joined by LF.
         data: &'a [u8],
-        /// Whether the blank line came. `false` only for the tail of a body that ended without.
+        /// Whether a blank line ended the event. `false` only if the body ended before it.
         terminated: bool,
     },
     /// A comment line, without its colon: a keep-alive.

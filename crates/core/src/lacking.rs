@@ -1,4 +1,4 @@
-//! Why answers lack a figure, and whether enough of them have it. Pure.
+//! Answers without a figure: the reasons, and whether enough other answers have it. Pure.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -20,12 +20,12 @@ pub enum MissingReason {
     OneEvent,
     /// The note says why the figure would be wrong.
     Refused(Note),
-    /// The answer does not contain it, or has no such event.
+    /// The answer does not contain the figure, or has no such event.
     NotAvailable,
 }
 
 impl MissingReason {
-    /// Why `sample` has no `metric`.
+    /// Returns why `sample` lacks `metric`.
     pub fn of(metric: &Metric, sample: &Sample) -> Self {
         if let Some(note) = metric.refused(sample) {
             return Self::Refused(note);
@@ -42,7 +42,7 @@ impl MissingReason {
         }
     }
 
-    /// Its name in files.
+    /// Returns the name in files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::OneTokenAsked => "one_token_asked",
@@ -64,14 +64,14 @@ impl fmt::Display for MissingReason {
     }
 }
 
-/// How many answers, or runs of a load, lack a figure, and why.
+/// The number of answers, or runs of a load, that lack a figure, by reason.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MissingFigures {
     /// The figure's name.
     pub metric: &'static str,
-    /// Whether runs of a load are counted, and not answers.
+    /// Whether runs of a load are counted instead of answers.
     pub is_of_runs: bool,
-    /// How many there are.
+    /// The number of all answers or runs.
     pub all: usize,
     /// Those without the figure, by reason.
     pub reasons: BTreeMap<MissingReason, usize>,
@@ -98,13 +98,13 @@ impl MissingFigures {
         self.reasons.keys().any(|lack| *lack != MissingReason::NotAvailable)
     }
 
-    /// `2 burst, 1 silent_tail`.
+    /// Formats the reasons: `2 burst, 1 silent_tail`.
     pub fn why(&self) -> String {
         let why = self.reasons.iter().map(|(lack, count)| format!("{count} {lack}"));
         why.collect::<Vec<_>>().join(", ")
     }
 
-    /// `answers`, or `runs`.
+    /// Returns `answers` or `runs`.
     pub const fn unit(&self) -> &'static str {
         if self.is_of_runs { "runs" } else { "answers" }
     }

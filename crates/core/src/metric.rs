@@ -1,7 +1,8 @@
-//! [`METRICS`]: every figure once, with its name, unit, direction, definition, and how to read it
-//! off a [`Sample`], or off what a load has [`LoadStats`]. Help, CSV, summary, thresholds and glossary all read this table.
+//! The table of all metrics, [`METRICS`]: name, unit, direction, definition and source of each.
+//! Help, CSV, summary, thresholds and glossary read this table, so that each figure has one
+//! definition.
 //!
-//! Names and formulas are fixed under [`DEFINITIONS`]; a change of either is a new version.
+//! Names and formulas are fixed under [`DEFINITIONS`]; changing one needs a new version.
 
 use std::time::Duration;
 
@@ -10,51 +11,52 @@ use crate::{
     sample::{CountKind, Note, Sample},
 };
 
-/// Version of the definitions below and of the built-in prompts; in every row of the results.
+/// The version of the definitions and of the built-in prompts. Every row of the results contains
+/// it.
 pub const DEFINITIONS: &str = "1";
 
-/// One figure: what it means and how to read it.
+/// A metric: its meaning and its source.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// Its name, everywhere.
+    /// The name in configs and results.
     pub name: &'static str,
-    /// Another name for the same figure, such as the one of the 14 leading CSV columns.
+    /// Another name for the same figure, such as that of one of the 14 leading CSV columns.
     pub alias: Option<&'static str>,
-    /// What it is counted in.
+    /// The unit.
     pub unit: Unit,
-    /// Which way is better.
+    /// The better direction.
     pub better: Better,
-    /// Which error of the instrument it has.
+    /// The error of the instrument that applies to it.
     pub error: ErrorOf,
-    /// Whether the summary on the terminal shows it; the CSV has every figure.
+    /// Whether the summary on the terminal has it. The CSV has every metric.
     pub in_summary: bool,
-    /// Its definition, in one line.
+    /// The definition, in one line.
     pub definition: &'static str,
-    /// How it is read, in the base unit.
+    /// The source, which returns the base unit.
     pub read: MetricSource,
 }
 
-/// What a figure is read off. `None` when there is no such figure.
+/// The source of a figure. The functions return `None` if the source lacks the figure.
 #[derive(Debug, Clone, Copy)]
 pub enum MetricSource {
     /// One valid answer.
     Sample(fn(&Sample) -> Option<f64>),
     /// One run of a load.
     Load(fn(&LoadStats) -> Option<f64>),
-    /// All requests together.
+    /// All requests of a group together.
     All,
 }
 
-/// What a figure is counted in. The base unit of a time is the second.
+/// The unit of a figure. The base unit of times is the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// A time; seconds in files, milliseconds on the terminal.
     Seconds,
-    /// Tokens a second.
+    /// Tokens per second.
     TokensPerSecond,
     /// A number of tokens.
     Tokens,
-    /// Requests a second.
+    /// Requests per second.
     RequestsPerSecond,
     /// A number of requests.
     Requests,
@@ -63,7 +65,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The unit's name on the terminal, and how much of it one base unit is.
+    /// Returns the unit's name on the terminal and the number of these units in one base unit.
     pub const fn display(self) -> (&'static str, f64) {
         match self {
             Self::Seconds => ("ms", 1e3),
@@ -76,37 +78,37 @@ impl Unit {
     }
 }
 
-/// Which of the instrument's errors a figure has.
+/// The error of the instrument that applies to a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorOf {
-    /// A time to one arrival: that arrival's.
+    /// The error of one arrival.
     Arrival,
-    /// A single gap's.
+    /// The error of a single gap.
     Gap,
-    /// `generation_time`'s, in proportion.
+    /// The relative error of `generation_time`.
     Generation,
-    /// `ttft`'s, in proportion.
+    /// The relative error of `ttft`.
     FirstToken,
-    /// `total_time`'s, in proportion.
+    /// The relative error of `total_time`.
     Whole,
-    /// That of `generation_time`, as a part of the server's.
+    /// The error of `generation_time` as a share of the server's time.
     BeyondServer,
-    /// None that is known: a count, or a time that the instrument sets.
+    /// No known error: a count, or a time that the instrument sets.
     Nothing,
 }
 
-/// Which way a figure is better.
+/// The better direction of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {
     /// More is better.
     Higher,
     /// Less is better.
     Lower,
-    /// Neither: a fact about the load.
+    /// Neither: the figure describes the load.
     Neither,
 }
 
-/// Every figure that a sample or a run of a load has.
+/// The metrics of samples and of runs of a load.
 pub const METRICS: &[Metric] = &[
     Metric {
         name: "generation_speed",
@@ -479,7 +481,7 @@ pub const METRICS: &[Metric] = &[
         definition: "generation_time / server_generation_time − 1; absent where reasoning is hidden",
         read: MetricSource::Sample(|sample| {
             let theirs = sample.server_generation_time()?.as_secs_f64();
-            // What it hides is in its time alone.
+            // The server's time includes hidden reasoning, and ours does not.
             if sample.hidden_reasoning_tokens() > 0 {
                 return None;
             }
@@ -488,7 +490,7 @@ pub const METRICS: &[Metric] = &[
     },
 ];
 
-/// The share of requests that succeeded, in percent: a figure of all of them, not of one.
+/// The share of successful requests, which is a figure of a whole group.
 pub const SUCCESS_RATE: Metric = Metric {
     name: "success_rate",
     alias: None,
@@ -501,7 +503,7 @@ pub const SUCCESS_RATE: Metric = Metric {
 };
 
 impl Metric {
-    /// The metric of this name or alias.
+    /// Returns the metric with this name or alias.
     pub fn named(name: &str) -> Option<&'static Self> {
         METRICS
             .iter()
@@ -509,7 +511,8 @@ impl Metric {
             .find(|metric| metric.name == name || metric.alias == Some(name))
     }
 
-    /// Its value for one answer, if it is a figure of one and what it is made of is not refused.
+    /// Returns the value for one answer; `None` if the metric is not one of answers or its counts
+    /// are refused.
     pub fn of(&self, sample: &Sample) -> Option<f64> {
         match self.read {
             MetricSource::Sample(read) if self.refused(sample).is_none() => read(sample),
@@ -517,14 +520,14 @@ impl Metric {
         }
     }
 
-    /// Why an answer's counts cannot give it.
+    /// Returns the note that refuses the counts of the metric.
     pub fn refused(&self, sample: &Sample) -> Option<Note> {
-        // Most answers have no notes.
+        // Most answers have no notes, so the metric's name need not be compared.
         let refusing = !sample.notes.is_empty();
         self.counted().filter(|_| refusing).and_then(|count| sample.refused(count))
     }
 
-    /// Whether it is made of the time between tokens, or of the gaps in it.
+    /// Returns whether it depends on the time between tokens.
     pub fn is_of_generation(&self) -> bool {
         const ALL: [&str; 6] = [
             "generation_speed",
@@ -537,7 +540,7 @@ impl Metric {
         ALL.contains(&self.name)
     }
 
-    /// The count of tokens that it is made of.
+    /// Returns the token count that it depends on.
     fn counted(&self) -> Option<CountKind> {
         Some(match self.name {
             "generation_speed" | "tpot" => CountKind::Streamed,
@@ -548,7 +551,7 @@ impl Metric {
         })
     }
 
-    /// Every name that [`named`](Self::named) knows.
+    /// Returns every name that [`named`](Self::named) accepts.
     pub fn names() -> impl Iterator<Item = &'static str> {
         METRICS
             .iter()
@@ -561,7 +564,7 @@ fn seconds(time: Duration) -> Option<f64> {
     Some(time.as_secs_f64())
 }
 
-/// `None` when the time is nothing: no figure is infinite.
+/// Returns `None` if the time is zero: no figure is infinite.
 fn per_second(count: u64, time: Option<Duration>) -> Option<f64> {
     let seconds = time?.as_secs_f64();
     (seconds > 0.0).then(|| count as f64 / seconds)
