@@ -103,7 +103,7 @@ pub struct Tally {
     has: Vec<u64>,
     /// The number of valid answers that lack each of [`METRICS`], by reason.
     lacks: BTreeMap<(usize, MissingReason), usize>,
-    /// What makes figures doubtful, and in how many valid answers.
+    /// The doubts, with the number of affected valid answers.
     doubts: BTreeMap<Doubt, usize>,
     /// For each of [`METRICS`]: how far some of the values can be off.
     uncertain: Vec<Vec<Uncertain>>,

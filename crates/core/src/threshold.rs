@@ -1,4 +1,4 @@
-//! `ttft p95 <= 500 ms` → [`Threshold`]. Pure.
+//! Thresholds such as `ttft p95 <= 500 ms`, parsed from the config. Pure.
 
 use std::fmt;
 
@@ -9,23 +9,23 @@ use crate::{
 
 /// A limit on one statistic of one metric.
 ///
-/// Written `METRIC [STATISTIC] COMPARISON VALUE [UNIT]`: the statistic is `mean` unless it is
-/// named; a time and a rate need their unit, so that `ttft <= 500` cannot mean 500 seconds.
+/// It is written `METRIC [STATISTIC] COMPARISON VALUE [UNIT]`. The default statistic is `mean`.
+/// Times need a unit, so that `ttft <= 500` cannot mean 500 seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Threshold {
-    /// What is limited.
+    /// The metric.
     pub metric: &'static Metric,
-    /// Which statistic of it.
+    /// The statistic.
     pub statistic: Statistic,
-    /// How it is compared.
+    /// The comparison.
     pub comparison: Operator,
-    /// The limit, in the metric's base unit; of one that is relative, a part of the baseline.
+    /// The limit in the metric's base unit; for a relative limit, as a share of the baseline.
     pub limit: f64,
-    /// Whether it limits the change against a baseline: `-3 % of baseline`.
+    /// Whether it limits the change since a baseline: `-3 % of baseline`.
     pub is_relative: bool,
 }
 
-/// How a figure is compared with its limit.
+/// The comparison of a figure with its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
     /// `>=`
@@ -38,19 +38,19 @@ pub enum Operator {
     Below,
 }
 
-/// Why a text is no threshold.
+/// Why a text is not a threshold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseThresholdError {
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// Where in the text, in bytes.
+    /// Its position in the text, in bytes.
     pub offset: usize,
-    /// What would be right.
+    /// The fix.
     pub help: String,
 }
 
 impl Threshold {
-    /// Reads a threshold as it is written in the config.
+    /// Parses a threshold of the config.
     pub fn parse(text: &str) -> Result<Self, ParseThresholdError> {
         let mut words = Words { text, at: 0 };
         let metric = parse_metric(&mut words)?;
@@ -74,8 +74,8 @@ impl Threshold {
         Ok(Self { metric, statistic, comparison, limit, is_relative })
     }
 
-    /// Whether `actual`, in the base unit or as a part of the baseline, is on the right side of the
-    /// limit.
+    /// Returns whether `actual` meets the limit. It is in the base unit, or a share of the
+    /// baseline.
     pub fn holds(&self, actual: f64) -> bool {
         match self.comparison {
             Operator::AtLeast => actual >= self.limit,
@@ -98,7 +98,7 @@ impl fmt::Display for Threshold {
             false => (unit, scale),
         };
         let sign = if self.is_relative && self.limit >= 0.0 { "+" } else { "" };
-        // Ten digits, so that 0.3 s is 300 ms and not 299.99999999999994.
+        // With ten decimals 0.3 s is 300 ms, and not 299.99999999999994 ms.
         let limit = format!("{:.10}", self.limit * scale);
         let limit = limit.trim_end_matches('0').trim_end_matches('.');
         write!(f, " {} {sign}{limit} {unit}", self.comparison.symbol())
@@ -108,7 +108,7 @@ impl fmt::Display for Threshold {
 impl Operator {
     const ALL: [Self; 4] = [Self::AtLeast, Self::AtMost, Self::Above, Self::Below];
 
-    /// How it is written.
+    /// Returns the symbol.
     pub const fn symbol(self) -> &'static str {
         match self {
             Self::AtLeast => ">=",
@@ -119,7 +119,7 @@ impl Operator {
     }
 }
 
-/// The text as words: runs of letters, runs of comparison signs, numbers, units.
+/// Splits the text into words: names, comparison signs, numbers, units.
 struct Words<'a> {
     text: &'a str,
     at: usize,
@@ -131,7 +131,8 @@ impl<'a> Words<'a> {
         self.at += rest.len() - rest.trim_start().len();
     }
 
-    /// The next characters that `belongs` accepts, with their offset; empty when there are none.
+    /// Takes the next characters that `belongs` accepts, with their offset. The result can be
+    /// empty.
     fn take(&mut self, belongs: impl Fn(char) -> bool) -> (usize, &'a str) {
         self.skip_space();
         let rest = &self.text[self.at..];
@@ -200,7 +201,7 @@ fn parse_comparison(words: &mut Words<'_>) -> Result<Operator, ParseThresholdErr
     })
 }
 
-/// The limit in the metric's base unit, or relative to a baseline.
+/// Parses the limit, in the metric's base unit or relative to a baseline.
 fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), ParseThresholdError> {
     let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
     let value: f64 = digits.parse().map_err(|_| ParseThresholdError {
@@ -218,7 +219,7 @@ fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), Pa
     }
     let Some(scale) = scale(metric.unit, unit) else {
         let (message, help) = if unit.is_empty() {
-            // 0.99 of all is 99 %, not 0.99 %.
+            // 0.99 of all requests is 99 %, not 0.99 %.
             let share = metric.unit == Unit::Percent && value <= 1.0;
             let meant = if share { (value * 100.0).to_string() } else { digits.to_owned() };
             ("the limit needs a unit".into(), format!("did you mean `{meant} {}`?", usual(metric)))
@@ -231,7 +232,7 @@ fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), Pa
     Ok((value * scale, false))
 }
 
-/// What follows the `%` of a limit on the change against a baseline.
+/// Parses the rest of a limit on the change after its `%`.
 fn parse_relative(
     words: &mut Words<'_>,
     value: f64,
@@ -255,7 +256,7 @@ fn parse_relative(
     Ok(value / 100.0)
 }
 
-/// How many base units one `unit` is.
+/// Returns the number of base units in one `unit`.
 fn scale(kind: Unit, unit: &str) -> Option<f64> {
     match (kind, unit) {
         (Unit::Seconds, "s") => Some(1.0),
@@ -298,7 +299,7 @@ fn example(metric: &Metric) -> String {
     }
 }
 
-/// The known name nearest to `name`, or all of them.
+/// Suggests the known name nearest to `name`, or lists all of them.
 fn suggest(name: &str, known: impl Iterator<Item = &'static str>) -> String {
     let known: Vec<_> = known.collect();
     let near = known

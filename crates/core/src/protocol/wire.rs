@@ -28,7 +28,7 @@ enum Content<'a> {
     /// An error, by the event's name.
     Error(String),
     /// JSON, as far as can be told from outside.
-    JsonTree(&'a [u8]),
+    Json(&'a [u8]),
     /// Plain text.
     Plain(&'a [u8]),
     /// Lines that are not of an event.
@@ -46,7 +46,7 @@ impl<'a> Content<'a> {
             _ if is_error_name(name) => Self::Error(error_event(data)),
             b"" | b"null" => Self::Nothing,
             _ if is_done(data) => Self::Done,
-            [b'{' | b'[' | b'"', ..] => Self::JsonTree(data),
+            [b'{' | b'[' | b'"', ..] => Self::Json(data),
             _ if is_keep_alive(name.as_bytes()) || is_keep_alive(data) => Self::Nothing,
             _ => Self::Plain(data),
         }
@@ -103,7 +103,7 @@ pub(super) fn decode<'a>(
         }
         Content::Plain(text) => return Ok(alone(plain(text))),
         Content::Stray(lines) => return Ok(alone(stray(lines))),
-        Content::JsonTree(data) => data,
+        Content::Json(data) => data,
     };
     match JsonTree::parse(data) {
         Ok(JsonTree::List(items)) => {
