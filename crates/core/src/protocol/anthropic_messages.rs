@@ -1,9 +1,8 @@
-//! Anthropic messages. Anthropic, vLLM and llama.cpp speak it.
+//! Anthropic Messages, as served by Anthropic, vLLM and llama.cpp.
 //!
 //! <https://platform.claude.com/docs/en/build-with-claude/streaming>
 //!
-//! The prompt is counted in the first event, the answer in the last but one. A key goes into a
-//! header of its own.
+//! The first event counts the prompt, the last but one the answer. The key has a separate header.
 
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -21,15 +20,14 @@ use crate::{
     prompt::{ChatMessage, Image, Tool, ToolChoice},
 };
 
-/// The version of the API that is spoken.
+/// The version of the API.
 const VERSION: &str = "2023-06-01";
 
 /// `POST /messages` with `stream: true`.
 ///
-/// One frame can say: a role and the prompt's counts, if any, which is `message_start` and alone
-/// has an id; or one token; or a finish reason and a usage with at least one count, either or
-/// both; or an error; or the end. The total is not told, and of the counts after the start the
-/// number of generated tokens is always one.
+/// A frame contains one of these: a role, with the prompt's counts if known (`message_start`, the
+/// only one with an id); a token; a finish reason, a usage with at least one count, or both; an
+/// error; the end. There is no total. Counts after the start always include the generated tokens.
 #[derive(Debug)]
 pub struct AnthropicMessages;
 
@@ -156,7 +154,7 @@ impl Protocol for AnthropicMessages {
     }
 }
 
-/// A tool, whose parameters must be there.
+/// Formats a tool. The field for parameters is mandatory.
 fn tool(tool: &Tool) -> Value {
     let mut json = json!({"name": tool.name()});
     if let Some(description) = tool.0.get("description") {
@@ -179,7 +177,7 @@ fn choice(choice: &ToolChoice) -> Value {
     }
 }
 
-/// An image of a message.
+/// Formats an image.
 fn image(image: &Image) -> Value {
     let source = match image {
         Image::Data { mime, base64 } => {
@@ -192,10 +190,10 @@ fn image(image: &Image) -> Value {
 
 // -- from the server ------------------------------------------------------------------------------
 
-/// What a delta holds besides reasoning.
+/// Fields of a delta besides reasoning.
 const KNOWN: &[&str] = &["type", "text", "partial_json", "citation"];
 
-/// An event says in its data of which type it is; where it does not, its name does.
+/// Decodes an event. Its type is in its data or, if missing, its name.
 fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let kind = event.get("type").str().unwrap_or(name);
     let (delta, block) = (event.get("delta"), event.get("content_block"));
@@ -223,8 +221,8 @@ fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
     Message { id, parts }
 }
 
-/// The start. Some versions of vLLM have the usage next to the message. Its number of generated
-/// tokens stands for none: nothing has been generated.
+/// Decodes the start. Some versions of vLLM put the usage next to the message. Its number of
+/// generated tokens is ignored, because nothing has been generated yet.
 fn begun<'a>(event: &JsonTree<'a>) -> impl Iterator<Item = MessagePart<'a>> {
     let start = event.get("message");
     let counts =
@@ -235,7 +233,7 @@ fn begun<'a>(event: &JsonTree<'a>) -> impl Iterator<Item = MessagePart<'a>> {
     [MessagePart::Role].into_iter().chain(counted(of_prompt))
 }
 
-/// What a content block begins with: as a rule empty texts, or a tool's name.
+/// Decodes the start of a content block: usually empty texts, or the name of a tool.
 fn started<'a>(block: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     let mut texts = Texts::of(block, "text", TokenKind::Answer, fields);
     texts.read_reasoning(block);
@@ -243,7 +241,7 @@ fn started<'a>(block: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>
     texts.parts().collect()
 }
 
-/// What is added to a content block. A signature is not a token.
+/// Decodes a delta of a content block. A signature is not a token.
 fn continued<'a>(delta: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     let mut texts = Texts::of(delta, "text", TokenKind::Answer, fields);
     texts.read_reasoning(delta);
@@ -255,7 +253,8 @@ fn continued<'a>(delta: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'
     texts.parts().chain(delta::unread(delta, KNOWN, fields)).collect()
 }
 
-/// All of the prompt is what is new, what was read from the cache and what was written to it.
+/// Reads the usage. The prompt is the sum of new tokens, tokens read from the cache and tokens
+/// written to it.
 fn usage(counts: &JsonTree<'_>) -> Usage {
     let names = (&["input_tokens", "prompt_tokens"], &["output_tokens", "completion_tokens"]);
     let usage = openai::usage_named(counts, names.0, names.1);

@@ -1,21 +1,21 @@
-//! The server's own words for what went wrong, in whatever shape it wraps them.
+//! Finds the server's error message, in whichever format the server wraps it.
 //!
-//! OpenAI's `{"error": {"message": …}}` is one shape of many: gateways, FastAPI, Spring, AWS,
-//! MiniMax, Baidu and PHP back ends each have their own. A document is an error by a field that
-//! only errors have (`error`, `error_code`, …), whatever else is in it. `message` or `code` also
-//! stand in documents that are not errors, so they count only where there is no answer.
+//! OpenAI's `{"error": {"message": …}}` is one format of many: gateways, FastAPI, Spring, AWS,
+//! MiniMax, Baidu and PHP back ends have different ones. A document is an error if it has a field
+//! that only errors have (`error`, `error_code`, …). `message` and `code` occur in other documents
+//! too, so they indicate an error only if there is no answer.
 
 use super::json::JsonTree;
 
-/// Fields that hold an error, or null, false, 0 or nothing where there is none. These and the next
-/// two lists are compared without regard to case, `_` and `-`.
+/// Fields with an error; null, false, 0 or empty if there is none. This list and the next two are
+/// compared without regard to case, `_` and `-`.
 const ERRORS: &[&str] =
     &["error", "errors", "err", "exception", "fault", "failure", "fatal", "lasterror"];
 
-/// Ends of the names of fields that do so, such as Bedrock's `internalServerException`.
+/// Suffixes of such names, as in Bedrock's `internalServerException`.
 const ERROR_ENDS: &[&str] = &["Exception", "Error"];
 
-/// Fields that hold an error's text.
+/// Fields with the text of an error.
 const ERROR_TEXTS: &[&str] = &[
     "errormessage",
     "errormsg",
@@ -26,14 +26,13 @@ const ERROR_TEXTS: &[&str] = &[
     "retmsg",
 ];
 
-/// Fields that hold an error's number or name; 0 and "success" stand for none.
+/// Fields with the number or the name of an error. 0 and "success" mean none.
 const ERROR_CODES: &[&str] = &["errorcode", "errcode", "errno", "retcode"];
 
-/// Fields that a server wraps its answer in, errors included.
+/// Fields that wrap an answer, or an error.
 const WRAPPERS: &[&str] = &["response", "Response", "data", "result", "header"];
 
-/// Fields whose text says what happened: before and after those of [`ERROR_TEXTS`], the most telling
-/// first.
+/// Fields with a description, before and after those of [`ERROR_TEXTS`], the most specific first.
 const MESSAGES: &[&str] = &["message", "Message", "msg", "Msg"];
 const OTHER_TEXTS: &[&str] = &[
     "status_msg",
@@ -49,15 +48,15 @@ const OTHER_TEXTS: &[&str] = &[
     "raw",
 ];
 
-/// Fields beside a short text that say more: a gateway's "Provider returned error" has the
-/// provider's own words there.
+/// Fields next to a short text that have more details. A gateway's "Provider returned error" has
+/// the provider's message there.
 const CAUSES: &[&str] = &["metadata", "cause", "innererror", "inner_error", "data"];
 
-/// Fields that hold a number or name of what happened.
+/// Fields with a status number or name.
 const CODES: &[&str] =
     &["code", "Code", "status_code", "statusCode", "status", "type", "__type", "error_type"];
 
-/// Fields that say of what kind a document is.
+/// Fields with the kind of a document.
 const LABELS: &[&str] = &["type", "__type", "status", "event", "object", "state", "error_type"];
 
 /// Parts of the names of errors.
@@ -81,15 +80,15 @@ const FAILING: &[&str] = &[
     "not_found",
 ];
 
-/// The error that `document` reports, whatever else it says: one of an answer's events.
+/// Returns the error in an event of an answer, next to other contents.
 pub(super) fn in_event(document: &JsonTree<'_>) -> Option<String> {
     explicit(document)
         .or_else(|| WRAPPERS.iter().find_map(|key| wrapped(document.get(key), key)))
         .or_else(|| refused(document).then(|| described(document)))
 }
 
-/// The error that an event is, which holds no part of an answer: a `message` is one, too, unless
-/// the event says that it is something else.
+/// Returns the error of an event without contents. A `message` is an error too, unless the event
+/// declares another type.
 pub(super) fn in_document(document: &JsonTree<'_>) -> Option<String> {
     if let JsonTree::List(documents) = document {
         return documents.iter().find_map(in_document);
@@ -97,7 +96,7 @@ pub(super) fn in_document(document: &JsonTree<'_>) -> Option<String> {
     in_event(document).or_else(|| implied(document).filter(|_| complains(document)))
 }
 
-/// The error that `body` is, the whole answer of a server.
+/// Returns the error of `body`, a complete response.
 pub(super) fn in_body(body: &JsonTree<'_>) -> Option<String> {
     if let JsonTree::List(documents) = body {
         return documents.iter().find_map(in_body);
@@ -105,29 +104,29 @@ pub(super) fn in_body(body: &JsonTree<'_>) -> Option<String> {
     in_event(body).or_else(|| implied(body))
 }
 
-/// What an event says whose name is that of an error: any words in it.
+/// Returns the text of an event with the name of an error.
 pub(super) fn in_error_event(event: &JsonTree<'_>) -> Option<String> {
     in_body(event)
         .or_else(|| words(event, 0))
         .filter(|said| !is_success(&JsonTree::Text(said.into())))
 }
 
-/// What an error field says, if it holds an error.
+/// Returns the text of an error field, if it contains an error.
 pub(super) fn in_field(value: &JsonTree<'_>) -> Option<String> {
     is_error(value).then(|| described(value))
 }
 
-/// Whether `key` is one of `names`, which are in lower case and without `_`.
+/// Returns whether `key` is one of `names`, which are in lower case without `_`.
 fn is_of(key: &str, names: &[&str]) -> bool {
     let bare = || key.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
     names.iter().any(|name| bare().map(|byte| byte.to_ascii_lowercase()).eq(name.bytes()))
 }
 
-/// An error by a field that only errors have.
+/// Returns an error that has a field of errors.
 fn explicit(document: &JsonTree<'_>) -> Option<String> {
     let (mut code, mut text) = (None, None);
     for (key, value) in document.fields() {
-        // Nearly all keys are none of these.
+        // Nearly all keys have another first letter.
         let may_be = key.starts_with(['e', 'E', 'f', 'F', 'r', 'R', 'l', 'L']);
         if may_be && is_of(key, ERRORS) && is_error(value) {
             return Some(with_context(value, document));
@@ -144,7 +143,7 @@ fn explicit(document: &JsonTree<'_>) -> Option<String> {
         }
     }
     let is_code = code.is_some_and(|code| !is_success(code));
-    // Some always send both, with the code of success.
+    // Some servers always send both fields, with a code of success.
     let is_text = text.is_some_and(|text| !is_success(text)) && (code.is_none() || is_code);
     if is_code || is_text {
         return Some(described(document));
@@ -154,12 +153,12 @@ fn explicit(document: &JsonTree<'_>) -> Option<String> {
     is_refusal.then(|| described(status))
 }
 
-/// Whether the value of a field that is named as an error is one: an object that says something.
+/// Returns whether the value of a field named as an error is one: an object with contents.
 fn is_failure(value: &JsonTree<'_>) -> bool {
     matches!(value, JsonTree::Object(_)) && !value.is_empty() && is_error(value)
 }
 
-/// An error in the field `key` that wraps an answer. A code and a message alone are one there.
+/// Returns an error in the field `key` that wraps an answer. There, a code and a message suffice.
 fn wrapped(inner: &JsonTree<'_>, key: &str) -> Option<String> {
     let JsonTree::Object(_) = inner else { return None };
     let code = inner.first(&["code", "Code", "status_code"]);
@@ -172,7 +171,7 @@ fn wrapped(inner: &JsonTree<'_>, key: &str) -> Option<String> {
     explicit(inner).or_else(|| is_refusal().then(|| described(inner)))
 }
 
-/// Whether the document says of itself that it is an error.
+/// Returns whether the document declares itself an error.
 fn refused(document: &JsonTree<'_>) -> bool {
     let is = |key: &str, words: &[&str]| {
         let word = document.get(key).str();
@@ -186,7 +185,7 @@ fn refused(document: &JsonTree<'_>) -> bool {
         || *document.get("ok") == JsonTree::Bool(false)
 }
 
-/// What a document without an answer says, where that may be a complaint.
+/// Returns the message of a document without an answer, if it may be a complaint.
 fn implied(document: &JsonTree<'_>) -> Option<String> {
     const WORDS: &[&str] = &["message", "Message", "msg", "detail", "details", "title"];
     let code = document.first(CODES);
@@ -201,9 +200,9 @@ fn implied(document: &JsonTree<'_>) -> Option<String> {
     (WORDS.iter().any(says) || is_failed).then(|| described(document))
 }
 
-/// Whether what an event says is a complaint: it has a code of failure, or calls itself one, or has
-/// nothing but a message. An event that calls itself something else, such as
-/// `{"type": "status", "message": "thinking"}`, or that counts tokens, is not.
+/// Returns whether the message of an event is a complaint: the event has a code of failure,
+/// declares itself an error, or has nothing but a message. An event with another type, such as
+/// `{"type": "status", "message": "thinking"}`, or with token counts is not a complaint.
 fn complains(document: &JsonTree<'_>) -> bool {
     let mut codes = CODES.iter().map(|key| document.get(key));
     if codes.any(|code| matches!(code, JsonTree::Number(_)) && !is_success(code)) {
@@ -222,8 +221,8 @@ fn complains(document: &JsonTree<'_>) -> bool {
     is_named || labels.any(is_failing) || !is_labelled && says && document.get("usage").is_empty()
 }
 
-/// Whether the value of an error field is one: an empty object is, as an error without words, but
-/// not one whose fields all say that there is none.
+/// Returns whether the value of an error field is an error. An empty object is one without a text.
+/// An object whose fields all mean success is not.
 fn is_error(value: &JsonTree<'_>) -> bool {
     match value {
         JsonTree::Null | JsonTree::Bool(false) => false,
@@ -235,7 +234,7 @@ fn is_error(value: &JsonTree<'_>) -> bool {
     }
 }
 
-/// Whether `value` and all that is in it is empty or stands for success.
+/// Returns whether `value` and its contents are empty or mean success.
 fn is_nothing(value: &JsonTree<'_>) -> bool {
     match value {
         JsonTree::List(items) => items.iter().all(is_nothing),
@@ -244,9 +243,9 @@ fn is_nothing(value: &JsonTree<'_>) -> bool {
     }
 }
 
-/// Whether a code stands for success.
+/// Returns whether a code means success.
 fn is_success(code: &JsonTree<'_>) -> bool {
-    /// Texts that stand for no error.
+    /// Texts that mean success.
     const WORDS: &[&str] = &[
         "ok",
         "success",
@@ -274,8 +273,8 @@ fn is_success(code: &JsonTree<'_>) -> bool {
     }
 }
 
-/// What an error field says, and what the document around it says where the field has no more than
-/// a short text: frameworks write `{"error": "Bad Request", "message": …}`.
+/// Returns the text of an error field. If it is short, the text of the surrounding document is
+/// added: frameworks write `{"error": "Bad Request", "message": …}`.
 fn with_context(error: &JsonTree<'_>, document: &JsonTree<'_>) -> String {
     let inside = words(error, 0);
     if let (Some(words), JsonTree::Object(_) | JsonTree::List(_)) = (&inside, error) {
@@ -294,7 +293,7 @@ fn with_context(error: &JsonTree<'_>, document: &JsonTree<'_>) -> String {
     }
 }
 
-/// Both texts, or the one that contains the other.
+/// Returns both texts, or the one that contains the other.
 fn both(first: String, second: String) -> String {
     match (first.contains(&second), second.contains(&first)) {
         (true, _) => first,
@@ -303,17 +302,17 @@ fn both(first: String, second: String) -> String {
     }
 }
 
-/// The values of the fields of [`ERROR_TEXTS`].
+/// Returns the values of the fields in [`ERROR_TEXTS`].
 fn error_texts<'d, 'a>(document: &'d JsonTree<'a>) -> impl Iterator<Item = &'d JsonTree<'a>> {
     document.fields().filter(|(key, _)| is_of(key, ERROR_TEXTS)).map(|(_, value)| value)
 }
 
-/// What `error` says, or all of it where none of its fields has words.
+/// Returns the text of `error`, or the whole document if no field has a text.
 pub(super) fn described(error: &JsonTree<'_>) -> String {
     words(error, 0).unwrap_or_else(|| error.written())
 }
 
-/// The words in `error`: a text, that of the most telling field, or those of a list's items.
+/// Returns the text in `error`: a string, the most specific field, or the texts of a list's items.
 fn words(error: &JsonTree<'_>, depth: u8) -> Option<String> {
     if depth > 8 {
         return None;
@@ -341,7 +340,8 @@ fn words(error: &JsonTree<'_>, depth: u8) -> Option<String> {
     }
 }
 
-/// One of several problems: FastAPI's `{"loc": ["body", "n"], "msg": …}` with its place.
+/// Returns the text of one of several problems, such as FastAPI's `{"loc": ["body", "n"], "msg":
+/// …}`, with its location.
 fn item_words(item: &JsonTree<'_>, depth: u8) -> Option<String> {
     let place: Vec<_> = item.get("loc").items().filter_map(JsonTree::scalar).collect();
     match words(item, depth) {
@@ -351,7 +351,7 @@ fn item_words(item: &JsonTree<'_>, depth: u8) -> Option<String> {
     }
 }
 
-/// The text itself, or the words inside it where it is a JSON document.
+/// Returns the text, or the text within it if it is a JSON document.
 fn unwrapped(text: &str, depth: u8) -> String {
     let trimmed = text.trim();
     let tree = trimmed.starts_with(['{', '[']).then(|| JsonTree::parse(trimmed.as_bytes()).ok());
@@ -471,7 +471,7 @@ mod tests {
         ] {
             assert_eq!(document(shape).as_deref(), Some("W"), "{shape}");
         }
-        // A whole body is one, whatever it calls itself.
+        // As a whole body it is an error, whatever type it declares.
         let body = in_body(&JsonTree::parse(br#"{"type":"status","message":"W"}"#).expect("JSON"));
         assert_eq!(body.as_deref(), Some("W"));
     }

@@ -1,27 +1,30 @@
-//! Frames that are like the one before but for their text, which most of a stream is.
+//! The fast path of decoding: frames that differ from an earlier one only in their text, as most
+//! frames of a stream do.
 
 use std::{borrow::Cow, ops::Range, str};
 
 use super::{Message, MessagePart, TokenKind};
 use crate::framing::Frame;
 
-/// The last frame that said one generated text and nothing else, to read its like by.
+/// A frame with a single generated text, as a template for the following ones.
 ///
-/// A text that was borrowed is all of a JSON string. A frame with the same bytes before and after
-/// it, and between them what needs no escape in a string, is the same document with another text
-/// there: to read its JSON again would give the same message with this text. That is most of the
-/// work of reading a stream.
+/// Parsing JSON is most of the work of decoding a stream. The template avoids it without a risk.
+/// The learned text was borrowed, so it is the complete contents of a JSON string without escapes.
+/// If a new frame has the same bytes before and after it, and the bytes in between need no escape
+/// either, then the new frame is the same document with another string in that place. A full parse
+/// would return the same message with this text. Everything else, such as another field, an escape
+/// or a finish reason, does not match and is parsed.
 #[derive(Debug, Default)]
 pub struct EventTemplate {
     name: String,
     data: Vec<u8>,
-    /// Where in `data` the text is.
+    /// The position of the text in `data`.
     text: Range<usize>,
     kind: Option<TokenKind>,
 }
 
 impl EventTemplate {
-    /// What `frame` says if it is like the last one that was [learned](Self::learn).
+    /// Returns the text of `frame` if it matches the last [learned](Self::learn) frame.
     pub fn read<'a>(&self, frame: &Frame<'a>) -> Option<(TokenKind, &'a str)> {
         let Frame::Event { name, data, terminated: true } = *frame else { return None };
         let kind = self.kind.filter(|_| name == self.name)?;
@@ -32,7 +35,7 @@ impl EventTemplate {
         says_something.then(|| str::from_utf8(text).ok().map(|text| (kind, text)))?
     }
 
-    /// Takes `frame`, which says `message`, as the template of those after it, if it can be one.
+    /// Learns `frame` with its contents `message`, if it can be a template.
     pub fn learn(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
         let Frame::Event { name, data, .. } = *frame else { return };
         let [MessagePart::Token(kind, Cow::Borrowed(text))] = message.parts.as_slice() else {
@@ -48,7 +51,7 @@ impl EventTemplate {
     }
 }
 
-/// Where in `data` the string is that `text` was borrowed from.
+/// Returns the position in `data` of the string from which `text` was borrowed.
 fn place(data: &[u8], text: &str) -> Option<Range<usize>> {
     let start = text.as_ptr().addr().checked_sub(data.as_ptr().addr())?;
     let end = start.checked_add(text.len())?;
@@ -69,7 +72,7 @@ mod tests {
         format!(r#"{{"id":"a","choices":[{{"index":0,"delta":{{"content":{json}}}}}]}}"#)
     }
 
-    /// A template of a frame whose text is `x`.
+    /// Returns a template of a frame with the text `x`.
     fn learned() -> EventTemplate {
         let mut template = EventTemplate::default();
         let data = content(r#""x""#);

@@ -1,12 +1,12 @@
-//! JSON as servers write it: a tree that borrows from the event, read without a schema.
+//! Lenient JSON: a tree that borrows from the event and has no schema.
 //!
-//! A typed struct refuses a whole event for one field of the wrong type, twice given, or out of
-//! JSON's grammar, even where no figure depends on that field. So an event is read into a tree
-//! first, and each protocol takes from it what it knows.
+//! A typed struct rejects a whole event for one field that has the wrong type, occurs twice or
+//! breaks the grammar, even if no figure depends on it. So an event is parsed into a tree, and each
+//! protocol takes the fields that it knows.
 //!
-//! Strict JSON, which is nearly every event, is read by serde_json in one pass. Only an event that
-//! fails is rewritten by [`repaired`] and read again: `NaN`, lone surrogates, control characters
-//! and invalid UTF-8 are common in what servers put into log probabilities and texts.
+//! serde_json parses strict JSON, which is nearly every event, in one pass. Only an event that
+//! fails is [`repaired`] and parsed again: servers put `NaN`, lone surrogates, control characters
+//! and invalid UTF-8 into log probabilities and texts.
 
 use std::{borrow::Cow, fmt, fmt::Write as _};
 
@@ -16,13 +16,13 @@ use serde::{
 };
 use serde_json::{Number, Value};
 
-/// How deep a tree is read. What lies deeper is not text of an answer, and is skipped.
+/// The largest depth. Deeper values are not text of an answer and are skipped.
 const DEPTH: u8 = 24;
 
-/// Large fields that hold nothing that is read.
+/// Large fields that are never read.
 const SKIPPED: &[&str] = &["logprobs", "prompt_logprobs", "prompt_token_ids", "token_ids"];
 
-/// A JSON document, its strings borrowed where they have no escapes.
+/// A JSON document. Strings without escapes are borrowed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum JsonTree<'a> {
     Null,
@@ -30,16 +30,16 @@ pub(super) enum JsonTree<'a> {
     Number(Number),
     Text(Cow<'a, str>),
     List(Vec<JsonTree<'a>>),
-    /// The fields in their order. A key given twice is there twice: the last one counts.
+    /// The fields in order. A key that occurs twice is kept twice; the last one applies.
     Object(Vec<(Cow<'a, str>, JsonTree<'a>)>),
 }
 
 static ABSENT: JsonTree<'static> = JsonTree::Null;
 
 impl<'a> JsonTree<'a> {
-    /// Reads `data`, leniently: see the head of this module.
+    /// Parses `data` leniently: see the head of this module.
     pub(super) fn parse(data: &'a [u8]) -> Result<Self, serde_json::Error> {
-        // Checking the whole text once is faster than checking it string by string.
+        // One check of the whole text is faster than a check for each string.
         let strict = match std::str::from_utf8(data) {
             Ok(text) => read(text),
             Err(_) => read(&String::from_utf8_lossy(data)).map(JsonTree::into_owned),
@@ -50,30 +50,30 @@ impl<'a> JsonTree<'a> {
         })
     }
 
-    /// The value of `key`; null where this is not an object or has no such key.
+    /// Returns the value of `key`; null without such a key.
     pub(super) fn get(&self, key: &str) -> &JsonTree<'a> {
         self.find(key).unwrap_or(&ABSENT)
     }
 
-    /// The value of the first of `keys` that is there and not null.
+    /// Returns the first value of `keys` that exists and is not null.
     pub(super) fn first(&self, keys: &[&str]) -> &JsonTree<'a> {
         let found = keys.iter().map(|key| self.get(key)).find(|value| !value.is_null());
         found.unwrap_or(&ABSENT)
     }
 
-    /// The value of `key`, if there is one, null included.
+    /// Returns the value of `key`, which can be null.
     pub(super) fn find(&self, key: &str) -> Option<&JsonTree<'a>> {
         self.fields().rev().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
-    /// The fields of an object; none of anything else.
+    /// Returns the fields of an object.
     pub(super) fn fields(&self) -> impl DoubleEndedIterator<Item = (&str, &JsonTree<'a>)> {
         let fields = if let JsonTree::Object(fields) = self { fields.as_slice() } else { &[] };
         fields.iter().map(|(key, value)| (key.as_ref(), value))
     }
 
-    /// The items of a list, or the value itself where a server left the list out. Nulls are
-    /// skipped.
+    /// Returns the items of a list, or the value itself, because some servers omit the list. Nulls
+    /// are skipped.
     pub(super) fn items(&self) -> impl Iterator<Item = &JsonTree<'a>> {
         let items =
             if let JsonTree::List(items) = self { items } else { std::slice::from_ref(self) };
@@ -84,7 +84,7 @@ impl<'a> JsonTree<'a> {
         matches!(self, JsonTree::Null)
     }
 
-    /// Whether it holds nothing: null, an empty text, list or object.
+    /// Returns whether it is null or an empty text, list or object.
     pub(super) fn is_empty(&self) -> bool {
         match self {
             JsonTree::Null => true,
@@ -99,7 +99,7 @@ impl<'a> JsonTree<'a> {
         *self == JsonTree::Bool(true)
     }
 
-    /// A text that is not empty.
+    /// Returns the text, if it is not empty.
     pub(super) fn text(&self) -> Option<Cow<'a, str>> {
         match self {
             JsonTree::Text(text) if !text.is_empty() => Some(text.clone()),
@@ -107,7 +107,7 @@ impl<'a> JsonTree<'a> {
         }
     }
 
-    /// The same, borrowed from the tree.
+    /// Returns the text, borrowed from the tree, if it is not empty.
     pub(super) fn str(&self) -> Option<&str> {
         match self {
             JsonTree::Text(text) if !text.is_empty() => Some(text),
@@ -115,8 +115,8 @@ impl<'a> JsonTree<'a> {
         }
     }
 
-    /// A text, or a number or `true`/`false` as it is written: some gateways lose the quotes of a
-    /// token that looks like one.
+    /// Returns a text, a number or a boolean as text. Some gateways drop the quotes of a token that
+    /// looks like a number.
     pub(super) fn scalar(&self) -> Option<Cow<'a, str>> {
         match self {
             JsonTree::Number(number) => Some(number.to_string().into()),
@@ -125,7 +125,7 @@ impl<'a> JsonTree<'a> {
         }
     }
 
-    /// A number, also where it is written as a text.
+    /// Returns a number, which can be written as text.
     pub(super) fn number(&self) -> Option<f64> {
         match self {
             JsonTree::Number(number) => number.as_f64(),
@@ -136,10 +136,10 @@ impl<'a> JsonTree<'a> {
         }
     }
 
-    /// A count of something: a whole number, also as `12.0` or `"12"`. `None` where it is not
-    /// known: -1 stands for that, and a fraction is not a count.
+    /// Returns a count: a whole number, which can be written as `12.0` or `"12"`. `None` if it is
+    /// unknown: -1 means that, and a fraction is not a count.
     pub(super) fn count(&self) -> Option<u64> {
-        /// Beyond it, not every whole number is an `f64`.
+        /// Above this, not every whole number is an `f64`.
         const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
         let exact = match self {
             JsonTree::Number(number) => number.as_u64(),
@@ -150,7 +150,7 @@ impl<'a> JsonTree<'a> {
         exact.or_else(|| self.number().filter(is_count).map(|value| value as u64))
     }
 
-    /// The document as text, on one line.
+    /// Formats the document on one line.
     pub(super) fn written(&self) -> String {
         Value::from(self).to_string()
     }
@@ -198,7 +198,7 @@ fn read(text: &str) -> Result<JsonTree<'_>, serde_json::Error> {
     Ok(tree)
 }
 
-/// Reads a tree, `depth` levels below the document's root.
+/// Parses a tree, `depth` levels below the root.
 #[derive(Clone, Copy)]
 struct TreeSeed {
     depth: u8,
@@ -273,7 +273,7 @@ impl<'de> Visitor<'de> for TreeSeed {
     }
 }
 
-/// A key that borrows where it has no escapes.
+/// A key, borrowed if it has no escapes.
 struct JsonKey<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for JsonKey<'de> {
@@ -314,7 +314,7 @@ impl<'de> Visitor<'de> for KeyVisitor {
 /// | `True`, `False` | `true`, `false` |
 /// | `.5`, `1.`, `+1`, `007` | the number |
 ///
-/// What is still wrong then, such as a missing bracket, stays wrong.
+/// Other defects remain, such as a missing bracket.
 fn repaired(data: &[u8]) -> String {
     let text = String::from_utf8_lossy(data);
     let mut out = String::with_capacity(text.len() + 16);
@@ -332,7 +332,7 @@ fn repaired(data: &[u8]) -> String {
     out
 }
 
-/// Copies the string at the beginning of `text`; what follows it.
+/// Copies the string at the beginning of `text` and returns the rest.
 fn string<'t>(text: &'t str, out: &mut String) -> &'t str {
     out.push('"');
     let mut rest = &text[1..];
@@ -357,7 +357,7 @@ fn string<'t>(text: &'t str, out: &mut String) -> &'t str {
     rest
 }
 
-/// Copies an escape, whose backslash is already read; what follows it.
+/// Copies an escape after its backslash and returns the rest.
 fn escape<'t>(text: &'t str, out: &mut String) -> &'t str {
     let Some(c) = text.chars().next() else { return text };
     let after = &text[c.len_utf8()..];
@@ -375,7 +375,7 @@ fn escape<'t>(text: &'t str, out: &mut String) -> &'t str {
     }
 }
 
-/// Copies the four digits of `\u`, with those of the other half where there is one.
+/// Copies the digits of `\u` with those of a second surrogate, and returns the rest.
 fn unicode<'t>(text: &'t str, out: &mut String) -> &'t str {
     let Some(unit) = hex(text) else {
         out.push(char::REPLACEMENT_CHARACTER);
@@ -399,7 +399,7 @@ fn unicode<'t>(text: &'t str, out: &mut String) -> &'t str {
     }
 }
 
-/// The number that the first four hexadecimal digits of `text` write.
+/// Parses the first four hexadecimal digits of `text`.
 fn hex(text: &str) -> Option<u32> {
     let digits = text.get(..4)?;
     let are_digits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -410,7 +410,7 @@ fn is_of_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_')
 }
 
-/// Copies a number or a word; what follows it.
+/// Copies a number or a word and returns the rest.
 fn word<'t>(text: &'t str, out: &mut String) -> &'t str {
     let end = text.find(|c| !is_of_word(c)).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);

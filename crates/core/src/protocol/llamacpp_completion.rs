@@ -1,4 +1,4 @@
-//! llama.cpp's own completion.
+//! The native completion protocol of llama.cpp.
 //!
 //! <https://github.com/ggml-org/llama.cpp/tree/master/tools/server#post-completion-given-a-prompt-it-returns-the-predicted-completion>
 
@@ -16,9 +16,9 @@ use crate::framing::Frame;
 
 /// `POST /completion` with `stream: true`.
 ///
-/// One frame can say, in this order: an answer token; a finish reason; the numbers of the prompt's,
-/// the answer's and, in the last one, the cached tokens; times; the end. Or an error alone. There are no
-/// ids and no roles, and neither reasoning nor tool calls: what a model thinks is part of its text.
+/// A frame contains, in this order: an answer token; a finish reason; the token counts of the
+/// prompt, of the answer and, in the last frame, of the cache; times; the end. Or only an error.
+/// There are no ids, roles, reasoning or tool calls: a model's reasoning is part of its text.
 #[derive(Debug)]
 pub struct LlamaCppCompletion;
 
@@ -126,8 +126,8 @@ impl Protocol for LlamaCppCompletion {
     }
 }
 
-/// `tokens_cached` is not the size of a cached prefix but that of the cache afterwards; `timings`
-/// has what was cached before.
+/// Decodes an event. `tokens_cached` is the size of the cache afterwards, not of a cached prefix;
+/// that is in `timings`.
 fn message<'a>(piece: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let content = piece.get("content");
     let mut texts = Texts::of(piece, "content", TokenKind::Answer, fields);
@@ -154,7 +154,7 @@ fn usage(piece: &JsonTree<'_>) -> Usage {
     }
 }
 
-/// Why generation ended. Before `stop_type` there was a flag for each reason.
+/// Returns the finish reason. Before `stop_type` there was a flag for each reason.
 fn stop_reason<'a>(piece: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     let flags = [("stopped_eos", "eos"), ("stopped_word", "word"), ("stopped_limit", "limit")];
     wire::finish_reason(piece.get("stop_type")).or_else(|| {
@@ -163,7 +163,7 @@ fn stop_reason<'a>(piece: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     })
 }
 
-/// The message as llama.cpp writes it, without its errors.
+/// Formats a message like llama.cpp, without errors.
 fn piece_json(parts: &[MessagePart<'_>], envelope: &Envelope<'_>) -> Value {
     let usage = wire::usage_of(parts).unwrap_or_default();
     let is_last = parts.contains(&MessagePart::End);

@@ -1,4 +1,4 @@
-//! Ollama's own chat: a JSON document a line.
+//! The native chat protocol of Ollama: one JSON document per line.
 //!
 //! <https://docs.ollama.com/api/chat>
 
@@ -18,12 +18,11 @@ use crate::{
 
 /// `POST /api/chat`.
 ///
-/// One frame can say, in this order: one token of each kind (reasoning, answer, tool call); a
-/// finish reason; the numbers of the prompt's, of its cached and of the answer's tokens; times; the
-/// end. Or a role alone.
-/// Or an error alone. There is no id, and of reasoning tokens nothing is told.
+/// A frame contains, in this order: a token of each kind (reasoning, answer, tool call); a finish
+/// reason; the token counts of the prompt, of its cached part and of the answer; times; the end. Or
+/// only a role, or only an error. There is no id, and reasoning tokens are not counted.
 ///
-/// A tool call comes whole; its token's text is the tool's name.
+/// A tool call is sent as a whole; the text of its token is the tool's name.
 #[derive(Debug)]
 pub struct OllamaChat;
 
@@ -94,7 +93,7 @@ impl Protocol for OllamaChat {
         RequestIntent {
             max_tokens: options.and_then(|options| wire::number(options, "num_predict")),
             prompt_chars: body.get("messages").map_or(0, wire::text_chars),
-            // What is not said asks for a stream.
+            // Streaming is the default.
             stream: body.get("stream").is_none_or(|stream| *stream == true),
             ..RequestIntent::of(body)
         }
@@ -133,7 +132,7 @@ impl Protocol for OllamaChat {
     }
 }
 
-/// A message of the conversation. Its images stand beside its text, and none is fetched.
+/// Formats a message. Images are next to its text, and Ollama does not fetch URLs.
 fn message_json(message: &ChatMessage) -> Value {
     let images: Vec<_> = message
         .images()
@@ -149,7 +148,7 @@ fn message_json(message: &ChatMessage) -> Value {
     json
 }
 
-/// What a message holds besides reasoning.
+/// Fields of a message besides reasoning.
 const KNOWN: &[&str] = &["role", "content", "tool_calls", "images", "tool_name"];
 
 fn message<'a>(line: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
@@ -193,7 +192,7 @@ fn texts<'a, 'f>(said: &JsonTree<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
     texts
 }
 
-/// The message as Ollama writes it, without its errors.
+/// Formats a message like Ollama, without errors.
 fn line_json(parts: &[MessagePart<'_>], envelope: &Envelope<'_>) -> Value {
     let text = |kind| wire::text_of(kind, parts);
     let mut line = json!({"model": envelope.model, "created_at": wire::utc(envelope.created)});

@@ -1,9 +1,9 @@
-//! OpenAI chat completions, as vLLM, SGLang, llama.cpp, transformers and the hosted APIs speak it.
+//! OpenAI Chat Completions, as served by vLLM, SGLang, llama.cpp, transformers and the hosted APIs.
 //!
 //! <https://platform.openai.com/docs/api-reference/chat-streaming>
 //!
-//! What the servers disagree on is all here: where reasoning goes, what the first chunk holds,
-//! where the usage sits, what an error looks like.
+//! The differences between servers are all handled here: the field of reasoning, the contents of
+//! the first chunk, the position of the usage, the format of errors.
 
 use serde_json::{Map, Value, json};
 
@@ -19,11 +19,10 @@ use crate::{framing::Frame, prompt::Image};
 
 /// `POST /chat/completions` with `stream: true`.
 ///
-/// One frame can say, in this order: a role or else one token of each kind (reasoning, answer, tool
-/// call); a finish reason; a usage with at least one count; times. Or nothing of these. Or, without an id,
-/// an error alone or the end alone. Texts are not empty. Such a message is what `decode` gives
-/// again after `encode`; of any other, `encode` says all it holds, errors and the end in frames of
-/// their own.
+/// A frame contains, in this order: a role, or a token of each kind (reasoning, answer, tool call);
+/// a finish reason; a usage with at least one count; times; all optional. Or, without an id, only
+/// an error or only the end. Texts are not empty. `decode` returns such a message after `encode`.
+/// Of any other message, `encode` writes all contents, with errors and the end in separate frames.
 #[derive(Debug)]
 pub struct OpenAiChat;
 
@@ -38,7 +37,7 @@ impl Protocol for OpenAiChat {
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut body = json!({"model": ask.model, "messages": wire::chat_messages(ask), "temperature": ask.temperature});
-        // OpenAI refuses a request that has both.
+        // OpenAI rejects a request with both limits.
         let other = ask.extra_body.get("max_completion_tokens");
         if other.is_none_or(Value::is_null) {
             body["max_tokens"] = ask.max_tokens.into();
@@ -106,7 +105,7 @@ impl Protocol for OpenAiChat {
 
 // -- from the server ------------------------------------------------------------------------------
 
-/// What the delta holds besides reasoning.
+/// Fields of the delta besides reasoning.
 const KNOWN: &[&str] = &[
     "role",
     "content",
@@ -128,7 +127,7 @@ fn add_texts<'a>(choice: &JsonTree<'a>, fields: &TextFields, parts: &mut Vec<Mes
     let before = parts.len();
     parts.extend(texts(delta, fields).parts());
     parts.extend(delta::unread(delta, KNOWN, fields));
-    // LiteLLM repeats there, among other things, what stands in the delta.
+    // LiteLLM repeats parts of the delta there.
     if parts.len() == before {
         parts.extend(delta::unread(delta, &KNOWN[..KNOWN.len() - 1], fields));
     }
@@ -141,7 +140,7 @@ fn add_texts<'a>(choice: &JsonTree<'a>, fields: &TextFields, parts: &mut Vec<Mes
     parts.extend(wire::error_in(delta));
 }
 
-/// The texts of a delta.
+/// Collects the texts of a delta.
 fn texts<'a, 'f>(delta: &JsonTree<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
     let mut texts = Texts::of(delta, "content", TokenKind::Answer, fields);
     texts.read_reasoning(delta);
@@ -154,7 +153,7 @@ fn texts<'a, 'f>(delta: &JsonTree<'a>, fields: &'f TextFields) -> Texts<'a, 'f> 
 
 // -- to the server, and from the simulated one ----------------------------------------------------
 
-/// The message as vLLM writes it, without its errors and its end.
+/// Formats a message like vLLM, without errors and the end.
 fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
     let mut chunk = json!({
         "id": message.id,
@@ -174,7 +173,7 @@ fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
     chunk
 }
 
-/// The only choice; `None` if the parts say nothing about it, as in a usage chunk.
+/// Formats the only choice; `None` if no part belongs to it, as in a usage chunk.
 fn choice_json(parts: &[MessagePart<'_>]) -> Option<Value> {
     let finish = wire::finish_of(parts);
     let delta = delta_json(parts);

@@ -1,5 +1,5 @@
-//! OpenAI completions: text that goes on, without the roles of a chat. vLLM, SGLang and llama.cpp
-//! speak it.
+//! OpenAI Completions, which continue a text without roles, as served by vLLM, SGLang and
+//! llama.cpp.
 //!
 //! <https://platform.openai.com/docs/api-reference/completions>
 
@@ -17,9 +17,9 @@ use crate::framing::Frame;
 
 /// `POST /completions` with `stream: true`.
 ///
-/// One frame can say, in this order: an answer token, a finish reason, a usage with at least one
-/// count; times. Or, without an id, an error alone or the end alone. There are no roles, and neither
-/// reasoning nor tool calls: what a model thinks is part of its text.
+/// A frame contains, in this order: an answer token; a finish reason; a usage with at least one
+/// count; times. Or, without an id, only an error or only the end. There are no roles, reasoning or
+/// tool calls: a model's reasoning is part of its text.
 #[derive(Debug)]
 pub struct OpenAiCompletions;
 
@@ -99,7 +99,7 @@ fn message<'a>(chunk: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
     })
 }
 
-/// The message as vLLM writes it, without its errors and its end.
+/// Formats a message like vLLM, without errors and the end.
 fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
     let text = wire::all_text(&message.parts).unwrap_or_default();
     let finish = wire::finish_of(&message.parts);

@@ -1,9 +1,9 @@
-//! OpenAI responses: a stream of typed events. OpenAI, vLLM and llama.cpp speak it.
+//! OpenAI Responses, a stream of typed events, as served by OpenAI, vLLM and llama.cpp.
 //!
 //! <https://platform.openai.com/docs/api-reference/responses-streaming>
 //!
-//! The last event, `response.completed`, `response.incomplete` or `response.failed`, says how it
-//! ended, counts the tokens, and is the end marker. There is no `[DONE]`.
+//! The last event, `response.completed`, `response.incomplete` or `response.failed`, has the finish
+//! reason and the token counts, and is the end marker. There is no `[DONE]`.
 
 use serde_json::{Map, Value, json};
 
@@ -23,12 +23,11 @@ use crate::{
 
 /// `POST /responses` with `stream: true`.
 ///
-/// One frame can say: a role, which is `response.created`; or one token; or a finish reason, a
-/// usage with at least one count, if any, times, and the end; or an error. Only the first and the third
-/// sort have an id.
+/// A frame contains one of these: a role (`response.created`); a token; a finish reason with a
+/// usage, if it has a count, times and the end; an error. Only the first and the third have an id.
 ///
-/// A summary of the reasoning is what is shown of it: its tokens are fewer than those that the
-/// usage counts, and the first of it comes later than the first token of the reasoning.
+/// Reasoning is shown as a summary, which has fewer tokens than the usage counts and starts later
+/// than the reasoning.
 #[derive(Debug)]
 pub struct OpenAiResponses;
 
@@ -73,7 +72,7 @@ impl Protocol for OpenAiResponses {
     }
 
     fn fewest_tokens(&self) -> u64 {
-        // OpenAI refuses fewer.
+        // The smallest limit that OpenAI accepts.
         16
     }
 
@@ -155,7 +154,8 @@ impl Protocol for OpenAiResponses {
     }
 }
 
-/// A tool. What is strict unless it says so is told that it is not, which is the chat's default.
+/// Formats a tool. The protocol's default is strict and the chat's is not, so `strict: false` is
+/// explicit.
 fn tool(tool: &Tool) -> Value {
     let mut json = json!({"type": "function"});
     for (key, value) in &tool.0 {
@@ -167,7 +167,7 @@ fn tool(tool: &Tool) -> Value {
     json
 }
 
-/// The conversation: a single question of text as it is, all else as messages.
+/// Formats the conversation: a single text as a string, otherwise messages.
 fn input(messages: &[ChatMessage]) -> Value {
     if let [only] = messages
         && let [ContentPart::Text(text)] = only.content.as_slice()
@@ -184,20 +184,20 @@ fn input(messages: &[ChatMessage]) -> Value {
 
 // -- from the server ------------------------------------------------------------------------------
 
-/// An event says in its data of which type it is; where it does not, its name does.
+/// Decodes an event. Its type is in its data or, if missing, its name.
 fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let kind = event.get("type").str().unwrap_or(name);
     let response = event.get("response");
     let mut parts = match kind {
         "response.completed" | "response.incomplete" => {
-            // vLLM says that it has completed also what was cancelled.
+            // vLLM reports a cancelled answer as completed.
             match response.get("status").str() {
                 Some(status @ ("cancelled" | "failed")) => return failed(event, status),
                 Some("incomplete") => return last(event, "incomplete"),
                 _ => return last(event, kind.trim_start_matches("response.")),
             }
         }
-        // llama.cpp's error has no type.
+        // llama.cpp's errors have no type.
         "response.failed" | "response.cancelled" => return failed(event, kind),
         _ if kind.ends_with("error") && wire::may_be_error(kind) => return failed(event, kind),
         _ if response.get("status").str() == Some("failed") => return failed(event, "failed"),
@@ -213,13 +213,13 @@ fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
     Message { id: is_first.then(|| wire::id(response)).flatten(), parts }
 }
 
-/// The error that an event called `kind` reports, in itself, its response or its delta.
+/// Returns the error that an event of type `kind` reports in itself, its response or its delta.
 fn error<'a>(event: &JsonTree<'a>, kind: &str) -> Option<MessagePart<'a>> {
     let in_delta = || wire::error_in(event.get("delta"));
     in_response(event).or_else(|| wire::error(event, kind, false)).or_else(in_delta)
 }
 
-/// The error in an event's response, wherever it stands there.
+/// Returns the error in an event's response.
 fn in_response<'a>(event: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     let response = event.get("response");
     let places = [
@@ -230,7 +230,7 @@ fn in_response<'a>(event: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     places.into_iter().find_map(error_text::in_field).map(MessagePart::Error)
 }
 
-/// What an event with a delta says: its type tells what the text is.
+/// Decodes an event with a delta. Its type determines the kind of text.
 fn of_delta<'a>(kind: &str, event: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     match delta_kind(kind) {
         Some(of) => {
@@ -249,7 +249,7 @@ fn of_delta<'a>(kind: &str, event: &JsonTree<'a>, fields: &TextFields) -> Vec<Me
     }
 }
 
-/// What the text of a delta's type is.
+/// Returns the kind of text of a delta's type.
 fn delta_kind(kind: &str) -> Option<TokenKind> {
     const ANSWERS: &[&str] =
         &["output_text.delta", "refusal.delta", "text.delta", "transcript.delta"];
@@ -271,7 +271,7 @@ fn usage(counts: &JsonTree<'_>) -> Usage {
     openai::usage_named(counts, prompt, completion)
 }
 
-/// What the last event says: its own reason, else `why` it came.
+/// Decodes the last event. Its finish reason, if missing, is `why`.
 fn last<'a>(event: &JsonTree<'a>, why: &str) -> Message<'a> {
     let response = event.get("response");
     let reason = wire::finish_reason(response.get("incomplete_details").get("reason"));
@@ -288,7 +288,7 @@ fn last<'a>(event: &JsonTree<'a>, why: &str) -> Message<'a> {
     Message { id: wire::id(response), parts }
 }
 
-/// What a response that has `failed`, or was cancelled, complains of: in itself or in its response.
+/// Decodes a response that failed or was cancelled.
 fn failed<'a>(event: &JsonTree<'a>, status: &str) -> Message<'a> {
     let words = in_response(event).or_else(|| wire::error(event, "", false));
     let without = match status.ends_with("cancelled") {
@@ -308,7 +308,7 @@ fn delta_type(kind: TokenKind) -> &'static str {
     }
 }
 
-/// An event, by its name and, in its data, its type.
+/// Formats an event with a name, and with its type in its data.
 fn event(name: &str, fields: Value) -> String {
     let mut data = json!({"type": name});
     if let (Value::Object(data), Value::Object(fields)) = (&mut data, fields) {

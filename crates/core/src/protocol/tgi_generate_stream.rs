@@ -1,4 +1,4 @@
-//! Text Generation Inference's own stream.
+//! The native stream protocol of Text Generation Inference.
 //!
 //! <https://huggingface.github.io/text-generation-inference/>
 
@@ -16,11 +16,10 @@ use crate::framing::Frame;
 
 /// `POST /generate_stream` with `details: true`.
 ///
-/// One frame can say, in this order: an answer token; a finish reason with, if any, the numbers of
-/// the answer's and, of newer servers, the prompt's tokens; the end. Or an error alone. There are
-/// no ids and no roles, and neither reasoning nor tool calls: what a model thinks is part of its
-/// text. A special token, such as the one that ends a text, is none of the text, though the server
-/// counts it.
+/// A frame contains, in this order: an answer token; a finish reason with the token counts of the
+/// answer and, with newer servers, of the prompt; the end. Or only an error. There are no ids,
+/// roles, reasoning or tool calls: a model's reasoning is part of its text. A special token, such
+/// as the one that ends a text, is counted but is not part of the text.
 #[derive(Debug)]
 pub struct TgiGenerateStream;
 
@@ -40,7 +39,7 @@ impl Protocol for TgiGenerateStream {
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut parameters = json!({"max_new_tokens": ask.max_tokens, "details": true});
         if let Some(temperature) = ask.temperature {
-            // A temperature of 0 is refused: it is what not sampling is.
+            // The server rejects a temperature of 0, which means no sampling.
             parameters["do_sample"] = (temperature > 0.0).into();
             if temperature > 0.0 {
                 parameters["temperature"] = temperature.into();
@@ -79,7 +78,7 @@ impl Protocol for TgiGenerateStream {
         RequestIntent {
             max_tokens: parameters.and_then(|fields| wire::number(fields, "max_new_tokens")),
             prompt_chars: body.get("inputs").map_or(0, wire::text_chars),
-            // The path says so.
+            // The path determines it.
             stream: true,
             usage: details == Some(&Value::Bool(true)),
             ..RequestIntent::of(body)
@@ -157,7 +156,7 @@ fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
         completion_tokens: details.get("generated_tokens").count(),
         ..Usage::default()
     }));
-    // Some servers send an empty one with each token.
+    // Some servers send an empty text with each token.
     let whole = event.get("generated_text");
     if !whole.is_empty() || !whole.is_null() && !details.is_empty() {
         parts.push(MessagePart::End);
@@ -167,7 +166,7 @@ fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
     Message { id: None, parts }
 }
 
-/// The message as TGI writes it, without its errors. A token without text is a special one.
+/// Formats a message like TGI, without errors. A token without text is a special token.
 fn token_json(parts: &[MessagePart<'_>]) -> Value {
     let (text, is_last) = (wire::all_text(parts), parts.contains(&MessagePart::End));
     let usage = wire::usage_of(parts);
