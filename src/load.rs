@@ -184,10 +184,10 @@ fn request(
     let prompt = match (made, target.prefix_cache) {
         (Some((synthetic, length)), cache) => {
             let words = lengths.words(prompt, length.tokens());
-            Cow::Owned(prompt.saying(synthetic.text(words, shuffle(cache))))
+            Cow::Owned(prompt.with_question(synthetic.text(words, shuffle(cache))))
         }
         (None, PrefixCache::Reuse) => Cow::Borrowed(prompt),
-        (None, PrefixCache::Fresh) => Cow::Owned(prompt.begun_with(&nonce())),
+        (None, PrefixCache::Fresh) => Cow::Owned(prompt.with_prefix(&nonce())),
     };
     let (body, asked) = body_of(target, &prompt, &prompt.messages, max_tokens);
     (body, RequestedTokens { prompt: made.map(|(_, length)| length), ..asked })

@@ -67,7 +67,7 @@ impl Conversation {
     /// cache.
     pub(super) fn question(&mut self, target: &Target, turn: &Prompt) -> (Bytes, RequestedTokens) {
         let question = match target.prefix_cache {
-            PrefixCache::Fresh if self.messages.is_empty() => turn.begun_with(&nonce()).messages,
+            PrefixCache::Fresh if self.messages.is_empty() => turn.with_prefix(&nonce()).messages,
             _ => turn.messages.clone(),
         };
         self.messages.extend(question);

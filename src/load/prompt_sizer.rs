@@ -64,7 +64,7 @@ pub async fn measure(
             let text = synthetic.text(words, shuffle(target.prefix_cache));
             let counted = match &synthetic.tokenizer {
                 Some(tokenizer) => count(tokenizer, &text).await.map(Counted::Tokens),
-                None => have_counted(target, &prompt.saying(text), client, follow).await,
+                None => have_counted(target, &prompt.with_question(text), client, follow).await,
             };
             match counted? {
                 Counted::Tokens(tokens) => counts.add(words, tokens),

@@ -190,12 +190,12 @@ impl Baseline {
     /// Parses a file that [`to_json`](Self::to_json) formatted.
     pub fn from_json(text: &str) -> Result<Self, ParseBaselineError> {
         let value: serde_json::Value = serde_json::from_str(text)?;
-        let says = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-        if says("schema") != SCHEMA {
-            return Err(ParseBaselineError::Other(says("schema")));
+        let field = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        if field("schema") != SCHEMA {
+            return Err(ParseBaselineError::Other(field("schema")));
         }
-        if says("definitions") != DEFINITIONS {
-            return Err(ParseBaselineError::Definitions(says("definitions")));
+        if field("definitions") != DEFINITIONS {
+            return Err(ParseBaselineError::Definitions(field("definitions")));
         }
         Ok(serde_json::from_value(value)?)
     }
@@ -237,14 +237,14 @@ impl GroupBaseline {
                 partial.insert(name, Partial { could, have: None, values, strata });
             }
         }
-        let of_loads = group.loads.iter().flat_map(|reached| &reached.batches);
+        let of_loads = group.loads.iter().flat_map(|stats| &stats.batches);
         if group.spec.workload.is_some() {
             let requests = of_loads.clone().map(|batch| batch.request_throughput).collect();
             figures.insert("request_throughput".into(), requests);
         }
         // A run with a refused count has no token throughput.
-        let counted = || group.loads.iter().filter(|reached| reached.refused.is_none());
-        let output = counted().flat_map(|reached| &reached.batches);
+        let counted = || group.loads.iter().filter(|stats| stats.refused.is_none());
+        let output = counted().flat_map(|stats| &stats.batches);
         let output: Vec<_> = output.map(|batch| batch.output_throughput).collect();
         let (have, could) = (counted().count(), group.loads.len());
         if group.spec.workload.is_some() && have == could {
@@ -389,11 +389,11 @@ fn differences<'a>(
     now: &'a BTreeMap<String, String>,
 ) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
     let keys: BTreeSet<_> = then.keys().chain(now.keys()).collect();
-    let told = |of: &'a BTreeMap<String, String>, key: &String| {
+    let value = |of: &'a BTreeMap<String, String>, key: &String| {
         of.get(key).map_or("unknown", String::as_str)
     };
     keys.into_iter().filter_map(move |key| {
-        let (old, new) = (told(then, key), told(now, key));
+        let (old, new) = (value(then, key), value(now, key));
         (old != new).then_some((key.as_str(), old, new))
     })
 }

@@ -11,9 +11,9 @@
 //! tails than the normal distribution, so the percentiles are expanded by Student's t (Hesterberg
 //! 2015, "What Teachers Should Know About the Bootstrap", section 3.3).
 //!
-//! Two cases do without the bootstrap. With fewer than [`FEWEST`] degrees of freedom it
+//! Two cases do without the bootstrap. With fewer than `MIN_BOOTSTRAP_FREEDOM` degrees of freedom it
 //! underestimates the variance, so the interval is Student's, which assumes normal values. With
-//! more than [`MOST`] values, Student's interval of the mean (central limit theorem) and the rank
+//! more than `MAX_BOOTSTRAP_VALUES` values, Student's interval of the mean (central limit theorem) and the rank
 //! interval of the median are as good and cost a hundredth of the time.
 //!
 //! The bootstrap is poor for percentiles and standard deviations. A percentile gets the interval
@@ -33,13 +33,13 @@ use crate::statistic::{Absent, Statistic};
 pub const CONFIDENCE: f64 = 0.95;
 
 /// The fewest degrees of freedom for the bootstrap: values minus strata.
-const FEWEST: usize = 7;
+const MIN_BOOTSTRAP_FREEDOM: usize = 7;
 
 /// The most values for the bootstrap. With more it is slow and not more accurate.
-const MOST: usize = 1_000;
+const MAX_BOOTSTRAP_VALUES: usize = 1_000;
 
 /// The ratio of the standard errors of median and mean for normal values: √(π / 2).
-const MEDIAN: f64 = 1.253_314_137_315_5;
+const MEDIAN_ERROR_RATIO: f64 = 1.253_314_137_315_5;
 
 /// The number of resamples; below, the most values that all resamples together draw.
 const RESAMPLES: usize = 2_000;
@@ -80,24 +80,26 @@ pub struct StratifiedSample<'a> {
 /// values, such as the largest, and an error for too few values.
 pub fn of(
     statistic: Statistic,
-    sampled: StratifiedSample<'_>,
+    sample: StratifiedSample<'_>,
     confidence: f64,
 ) -> Result<Option<Interval>, Absent> {
-    statistic.of(sampled.values)?;
+    statistic.of(sample.values)?;
     match statistic {
         Statistic::Min | Statistic::Max => Ok(None),
         Statistic::Percentile(percent) => {
-            Ok(Some(of_quantile(sampled.values, percent / 100.0, confidence)))
+            Ok(Some(of_quantile(sample.values, percent / 100.0, confidence)))
         }
         // Strata only make the interval narrower, so ignoring them is conservative.
-        Statistic::Median if sampled.values.len() > MOST => {
-            Ok(Some(of_quantile(sampled.values, 0.5, confidence)))
+        Statistic::Median if sample.values.len() > MAX_BOOTSTRAP_VALUES => {
+            Ok(Some(of_quantile(sample.values, 0.5, confidence)))
         }
-        Statistic::Sd => of_sd(sampled.values, confidence).map(Some),
+        Statistic::Sd => of_sd(sample.values, confidence).map(Some),
         Statistic::Mean | Statistic::Median => {
-            let strata = Strata::of(sampled);
-            if strata.freedom() < FEWEST || sampled.values.len() > MOST {
-                return strata.student(statistic, sampled.values, confidence).map(Some);
+            let strata = Strata::of(sample);
+            if strata.freedom() < MIN_BOOTSTRAP_FREEDOM
+                || sample.values.len() > MAX_BOOTSTRAP_VALUES
+            {
+                return strata.student(statistic, sample.values, confidence).map(Some);
             }
             let tail = expanded((1.0 - confidence) / 2.0, strata.freedom());
             Ok(Some(between(strata.resamples(statistic, 0), tail)))
@@ -113,18 +115,17 @@ pub fn of_ratio(
     below: StratifiedSample<'_>,
     confidence: f64,
 ) -> Result<Interval, Absent> {
-    let are_many = above.values.len().min(below.values.len()) > MOST;
+    let are_many = above.values.len().min(below.values.len()) > MAX_BOOTSTRAP_VALUES;
     match statistic {
         Statistic::Mean | Statistic::Median if !are_many => {
-            of_ratio_of_centers(statistic, above, below, confidence)
+            bootstrap_ratio(statistic, above, below, confidence)
         }
         _ => {
-            let told = |sampled: StratifiedSample<'_>| {
-                let interval =
-                    of(statistic, sampled, confidence)?.ok_or(Absent::DescriptiveOnly)?;
-                Ok((statistic.of(sampled.values)?, interval))
+            let with_interval = |sample: StratifiedSample<'_>| {
+                let interval = of(statistic, sample, confidence)?.ok_or(Absent::DescriptiveOnly)?;
+                Ok((statistic.of(sample.values)?, interval))
             };
-            Ok(recovered(told(above)?, told(below)?))
+            Ok(ratio_of_intervals(with_interval(above)?, with_interval(below)?))
         }
     }
 }
@@ -133,7 +134,10 @@ pub fn of_ratio(
 /// and Donner 2008). On the logarithmic scale, the distance from the estimate to each end of an
 /// interval stands for a standard error, and independent standard errors add up in quadrature. The
 /// lower end of the ratio comes from the lower end of `above` and the upper end of `below`.
-fn recovered((above, of_above): (f64, Interval), (below, of_below): (f64, Interval)) -> Interval {
+fn ratio_of_intervals(
+    (above, of_above): (f64, Interval),
+    (below, of_below): (f64, Interval),
+) -> Interval {
     let ratio = above / below;
     let side = |outer: f64, from: f64| (outer.max(0.0) / from).ln();
     let down = side(of_above.low, above).hypot(side(of_below.high, below));
@@ -141,7 +145,7 @@ fn recovered((above, of_above): (f64, Interval), (below, of_below): (f64, Interv
     Interval { low: ratio * (-down).exp(), high: ratio * up.exp() }
 }
 
-fn of_ratio_of_centers(
+fn bootstrap_ratio(
     statistic: Statistic,
     above: StratifiedSample<'_>,
     below: StratifiedSample<'_>,
@@ -151,7 +155,7 @@ fn of_ratio_of_centers(
     let ratio = statistic.of(above.values)? / statistic.of(below.values)?;
     let freedom = upper.freedom().min(lower.freedom());
     let tail = (1.0 - confidence) / 2.0;
-    if freedom < FEWEST {
+    if freedom < MIN_BOOTSTRAP_FREEDOM {
         // The relative variances add up if they are small (delta method).
         let relative = |strata: &Strata, values: &[f64]| {
             let mean = Statistic::Mean.of(values).unwrap_or(f64::NAN);
@@ -160,7 +164,7 @@ fn of_ratio_of_centers(
         let variance = relative(&upper, above.values) + relative(&lower, below.values);
         let freedom = freedom.max(1) as f64;
         let t = StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |t| t.inverse_cdf(tail));
-        let times = if statistic == Statistic::Median { MEDIAN } else { 1.0 };
+        let times = if statistic == Statistic::Median { MEDIAN_ERROR_RATIO } else { 1.0 };
         let half = t.abs() * times * ratio * variance.sqrt();
         return Ok(Interval { low: ratio - half, high: ratio + half });
     }
@@ -212,7 +216,7 @@ impl Strata {
         values: &[f64],
         confidence: f64,
     ) -> Result<Interval, Absent> {
-        let times = if statistic == Statistic::Median { MEDIAN } else { 1.0 };
+        let times = if statistic == Statistic::Median { MEDIAN_ERROR_RATIO } else { 1.0 };
         let (freedom, has) = (self.freedom(), values.len());
         if freedom == 0 {
             return Err(Absent::TooFew { needs: has + 1, has });
@@ -295,7 +299,7 @@ fn weighted_median(values: &mut [(f64, f64)]) -> f64 {
 
 /// Returns Bonett's interval of a standard deviation.
 fn of_sd(values: &[f64], confidence: f64) -> Result<Interval, Absent> {
-    let (needs, has) = (FEWEST + 1, values.len());
+    let (needs, has) = (MIN_BOOTSTRAP_FREEDOM + 1, values.len());
     if has < needs {
         return Err(Absent::TooFew { needs, has });
     }
@@ -390,8 +394,8 @@ mod tests {
         let mut random = Pcg64Mcg::seed_from_u64(1);
         let held = (0..RUNS).filter(|_| {
             let values: Vec<_> = strata.iter().map(|stratum| draw(&mut random, *stratum)).collect();
-            let sampled = StratifiedSample { values: &values, strata };
-            of(statistic, sampled, CONFIDENCE).unwrap().unwrap().holds(truth)
+            let sample = StratifiedSample { values: &values, strata };
+            of(statistic, sample, CONFIDENCE).unwrap().unwrap().holds(truth)
         });
         held.count() as f64 * 100.0 / f64::from(RUNS)
     }
@@ -430,10 +434,10 @@ mod tests {
                 .iter()
                 .map(|prompt| 10.0 + 8.0 * f64::from(*prompt) + random.random_range(0.0..1.0))
                 .collect();
-            let sampled = StratifiedSample { values: &values, strata: &strata };
+            let sample = StratifiedSample { values: &values, strata: &strata };
             for statistic in [Statistic::Mean, Statistic::Median, Statistic::Sd] {
                 let figure = statistic.of(&values).unwrap();
-                let interval = of(statistic, sampled, CONFIDENCE).unwrap().unwrap();
+                let interval = of(statistic, sample, CONFIDENCE).unwrap().unwrap();
                 assert!(interval.holds(figure), "{requests} {statistic}: {figure} {interval:?}");
             }
         }

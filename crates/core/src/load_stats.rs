@@ -10,18 +10,18 @@ use crate::{
 };
 
 /// The smallest share of the requested concurrency that counts as reached.
-const LEAST_CONCURRENCY: f64 = 0.95;
+const MIN_CONCURRENCY_SHARE: f64 = 0.95;
 
 /// The largest lateness of starts (99th percentile) that counts as on time, as a share of the mean
 /// gap between starts.
-const LATEST: f64 = 0.1;
+const MAX_LATENESS_SHARE: f64 = 0.1;
 
 /// Lateness below this is negligible, however short the gap is, in seconds.
-const LATENESS: f64 = 1e-3;
+const NEGLIGIBLE_LATENESS: f64 = 1e-3;
 
 /// The largest utilization of the receiving thread. Above it, requests start late because the
 /// thread is busy.
-const BUSIEST: f64 = 0.9;
+const MAX_BUSY: f64 = 0.9;
 
 /// One request of a load. All times count from the start of the load.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,7 +104,7 @@ impl LoadStats {
             valid,
             seconds,
             concurrency: match starting > 0.0 {
-                true => under_way(spans, last_start) / starting,
+                true => seconds_in_flight(spans, last_start) / starting,
                 false => peak as f64,
             },
             peak,
@@ -121,7 +121,7 @@ impl LoadStats {
     /// Returns why the run did not reach the requested load, if so. Its figures then do not
     /// describe the server.
     pub fn shortfall(&self, shape: &Shape, until: &Until) -> Option<String> {
-        if let Some(busy) = self.busy.filter(|busy| *busy > BUSIEST) {
+        if let Some(busy) = self.busy.filter(|busy| *busy > MAX_BUSY) {
             return Some(format!(
                 "this machine was too slow for it: the receiving thread was busy {:.0} % of the \
                  time",
@@ -136,12 +136,12 @@ impl LoadStats {
                 } else {
                     0.0
                 });
-                (reached < LEAST_CONCURRENCY * asked as f64).then(|| {
+                (reached < MIN_CONCURRENCY_SHARE * asked as f64).then(|| {
                     format!("{reached:.1} requests were under way on average, not {asked}")
                 })
             }
             Shape::Open { arrivals, max_in_flight } => {
-                let most = (LATEST / arrivals.rate).max(LATENESS);
+                let most = (MAX_LATENESS_SHARE / arrivals.rate).max(NEGLIGIBLE_LATENESS);
                 let late = self.lateness.filter(|lateness| *lateness > most)?;
                 let late = format!("requests were begun {:.1} ms late", late * 1e3);
                 Some(match self.peak >= max_in_flight {
@@ -164,7 +164,7 @@ impl LoadStats {
 /// are correlated, because they share the server's queue, and an interval that treats them as
 /// independent is too narrow. Means over long batches are nearly independent. Two measures keep
 /// them so. An answer's tokens are spread evenly over its duration, so that it does not matter on
-/// which side of a border the answer ends. And a batch lasts [several](LONG) mean answer times, so
+/// which side of a border the answer ends. And a batch lasts several (`MIN_ANSWER_TIMES`) mean answer times, so
 /// that few answers cross its borders. A run too short for that gets fewer batches, whose larger
 /// Student's t makes the interval wider.
 ///
@@ -176,11 +176,11 @@ fn batches(
     (first, end, whole): (Duration, Duration, f64),
     all: Batch,
 ) -> Vec<Batch> {
-    // The number of batches: 20 for long runs; fewer if a batch would be shorter than `LONG` mean
-    // answer times, but not fewer than `FEW`.
-    const MOST: f64 = 20.0;
-    const FEW: f64 = 5.0;
-    const LONG: f64 = 4.0;
+    // 20 batches for a long run. Fewer if a batch would be shorter than `MIN_ANSWER_TIMES` mean
+    // answer times, but at least `MIN_BATCHES` unless even those are shorter than one answer.
+    const MAX_BATCHES: f64 = 20.0;
+    const MIN_BATCHES: f64 = 5.0;
+    const MIN_ANSWER_TIMES: f64 = 4.0;
     let answers: Vec<_> = spans
         .iter()
         .filter_map(|span| {
@@ -192,9 +192,9 @@ fn batches(
     let taken: f64 = answers.iter().map(|(begun, ended, _)| ended - begun).sum();
     let seconds = (end - first).as_secs_f64();
     let rounds = seconds / (taken / answers.len() as f64);
-    let pieces = (rounds / LONG).clamp(rounds.min(FEW), MOST) as usize;
-    let length = seconds / pieces as f64;
-    let mut batches = vec![Batch { request_throughput: 0.0, output_throughput: 0.0 }; pieces];
+    let count = (rounds / MIN_ANSWER_TIMES).clamp(rounds.min(MIN_BATCHES), MAX_BATCHES) as usize;
+    let length = seconds / count as f64;
+    let mut batches = vec![Batch { request_throughput: 0.0, output_throughput: 0.0 }; count];
     for (begun, ended, tokens) in answers {
         let (from, to) = ((begun / length) as usize, (ended / length).ceil() as usize);
         for (nth, batch) in batches.iter_mut().enumerate().take(to).skip(from) {
@@ -210,8 +210,8 @@ fn batches(
     let end = 0.6 * Statistic::Sd.of(&durations).unwrap_or_default() / whole;
     let requests: Vec<_> = batches.iter().map(|batch| batch.request_throughput).collect();
     let tokens: Vec<_> = batches.iter().map(|batch| batch.output_throughput).collect();
-    let requests = around(requests, all.request_throughput, end);
-    let tokens = around(tokens, all.output_throughput, end);
+    let requests = rescaled(requests, all.request_throughput, end);
+    let tokens = rescaled(tokens, all.output_throughput, end);
     let batch =
         |(request_throughput, output_throughput)| Batch { request_throughput, output_throughput };
     requests.into_iter().zip(tokens).map(batch).collect()
@@ -219,7 +219,7 @@ fn batches(
 
 /// Rescales `values` to mean `mean` and widens their spread so that the standard error also covers
 /// the relative end effect `end`.
-fn around(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
+fn rescaled(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
     let theirs = Statistic::Mean.of(&values).unwrap_or_default();
     let spread = Statistic::Sd.of(&values).unwrap_or_default();
     if theirs <= 0.0 || spread <= 0.0 {
@@ -231,7 +231,7 @@ fn around(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
 }
 
 /// Returns the request-seconds in flight before `end`.
-fn under_way(spans: &[RequestSpan], end: Duration) -> f64 {
+fn seconds_in_flight(spans: &[RequestSpan], end: Duration) -> f64 {
     let before = |span: &RequestSpan| span.ended.min(end).saturating_sub(span.begun).as_secs_f64();
     spans.iter().map(before).sum()
 }
@@ -243,14 +243,14 @@ fn peak(spans: &[RequestSpan]) -> usize {
     begun.sort_unstable();
     ended.sort_unstable();
     let mut over = 0;
-    let under_way = begun.iter().enumerate().map(|(nth, start)| {
+    let in_flight = begun.iter().enumerate().map(|(nth, start)| {
         // A request that ends as another one starts makes room for it.
         while ended.get(over).is_some_and(|end| end <= start) {
             over += 1;
         }
         nth + 1 - over.min(nth + 1)
     });
-    under_way.max().unwrap_or(0)
+    in_flight.max().unwrap_or(0)
 }
 
 fn lateness(spans: &[RequestSpan]) -> Option<f64> {
@@ -322,9 +322,9 @@ mod tests {
             LoadStats::of(&spans, None).unwrap()
         };
         assert_eq!(late(9).shortfall(&open(500), &UNTIL), None);
-        let told = |max| late(11).shortfall(&open(max), &UNTIL).unwrap();
-        assert!(told(500).starts_with("requests were begun 11.0 ms late (99th percentile)"));
-        assert!(told(2).contains("`max_in_flight` (2) were under way"));
+        let shortfall = |max| late(11).shortfall(&open(max), &UNTIL).unwrap();
+        assert!(shortfall(500).starts_with("requests were begun 11.0 ms late (99th percentile)"));
+        assert!(shortfall(2).contains("`max_in_flight` (2) were under way"));
         let busy = LoadStats { busy: Some(0.95), ..late(0) };
         assert!(busy.shortfall(&open(500), &UNTIL).unwrap().contains("busy 95 %"));
     }

@@ -184,7 +184,7 @@ impl Tools {
     }
 
     /// Returns what is wrong with the choice, and how to fix it.
-    pub fn mistake(&self) -> Option<(String, String)> {
+    pub fn choice_error(&self) -> Option<(String, String)> {
         let names: Vec<_> =
             self.offered().iter().map(|tool| format!("`{}`", tool.name())).collect();
         match &self.choice {
@@ -265,7 +265,7 @@ impl ChatMessage {
     }
 
     /// Inserts `text` at the beginning.
-    fn begin_with(&mut self, text: &str) {
+    fn insert_prefix(&mut self, text: &str) {
         match self.content.first_mut() {
             Some(ContentPart::Text(first)) => first.insert_str(0, text),
             _ => self.content.insert(0, ContentPart::Text(text.to_owned())),
@@ -364,21 +364,21 @@ impl Prompt {
     }
 
     /// Replaces the question by `text`.
-    pub fn saying(&self, text: String) -> Self {
-        let mut saying = self.clone();
-        if let Some(last) = saying.messages.last_mut() {
+    pub fn with_question(&self, text: String) -> Self {
+        let mut prompt = self.clone();
+        if let Some(last) = prompt.messages.last_mut() {
             last.content = vec![ContentPart::Text(text)];
         }
-        saying
+        prompt
     }
 
     /// Inserts `text` at the beginning of the request, where it defeats a prefix cache.
-    pub fn begun_with(&self, text: &str) -> Self {
-        let mut begun = self.clone();
-        if let Some(first) = begun.messages.first_mut() {
-            first.begin_with(text);
+    pub fn with_prefix(&self, text: &str) -> Self {
+        let mut prompt = self.clone();
+        if let Some(first) = prompt.messages.first_mut() {
+            first.insert_prefix(text);
         }
-        begun
+        prompt
     }
 
     /// Returns everything that the prompt sends as one unambiguous text: the system message or an

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use crate::statistic::Statistic;
 
 /// The lateness that is tolerated with any script, seconds.
-const LEAST: f64 = 1e-3;
+const TOLERATED_SECONDS: f64 = 1e-3;
 
 /// The largest deviation of the median answer, as a share of the scripted time.
-const MEDIAN: f64 = 0.01;
+const TOLERATED_MEDIAN: f64 = 0.01;
 
 /// The largest mean deviation of the answers, as a share of the scripted time. It is larger than
 /// for the median because a busy machine delays a few answers now and then.
-const MEAN: f64 = 0.05;
+const TOLERATED_MEAN: f64 = 0.05;
 
 /// The scheduled and the actual times of an answer of the simulated endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,13 +89,14 @@ impl Deviation {
 
     /// Returns whether the deviation is larger than tolerated.
     fn is_beyond(&self) -> bool {
-        let beyond = |off: f64, part: f64| off.abs() > (part * self.scripted).max(LEAST);
-        beyond(self.median, MEDIAN) || beyond(self.mean, MEAN)
+        let beyond =
+            |off: f64, part: f64| off.abs() > (part * self.scripted).max(TOLERATED_SECONDS);
+        beyond(self.median, TOLERATED_MEDIAN) || beyond(self.mean, TOLERATED_MEAN)
     }
 
     /// Returns whether the deviations are negligible.
     pub fn is_none(&self) -> bool {
-        self.p99 <= (MEDIAN * self.scripted).max(LEAST)
+        self.p99 <= (TOLERATED_MEDIAN * self.scripted).max(TOLERATED_SECONDS)
     }
 }
 
@@ -244,24 +245,24 @@ mod tests {
 
     #[test]
     fn a_rhythm_first_tokens_or_requests_that_were_not_kept_up_with_are_told() {
-        let says = |lates: &[(u64, u64)], unread| {
+        let shortfall = |lates: &[(u64, u64)], unread| {
             punctuality(lates, unread).shortfall().expect("it was not kept")
         };
-        let slow = says(&[(0, 119); 10], Duration::ZERO);
+        let slow = shortfall(&[(0, 119); 10], Duration::ZERO);
         assert!(
             slow.ends_with("generation took 519.0 ms on average, where the script says 400.0 ms")
         );
-        let late = says(&[(12, 12); 10], Duration::ZERO);
+        let late = shortfall(&[(12, 12); 10], Duration::ZERO);
         assert!(
             late.ends_with(
                 "first tokens came 12.0 ms late on average, where the script says 40.0 ms"
             )
         );
-        let unread = says(&[(0, 0); 10], ms(5));
+        let unread = shortfall(&[(0, 0); 10], ms(5));
         assert!(unread.contains("first tokens came 5.0 ms late"), "{unread}");
         // The median answer is on time, and one of ten is half a second late.
         let mut lates = [(0, 0); 10];
         lates[0] = (500, 500);
-        assert!(says(&lates, Duration::ZERO).contains("first tokens came 50.0 ms late"));
+        assert!(shortfall(&lates, Duration::ZERO).contains("first tokens came 50.0 ms late"));
     }
 }

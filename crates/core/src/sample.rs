@@ -77,11 +77,11 @@ pub struct RequestedTokens {
 
 /// The relative difference between the server's times and ours that is not a contradiction. Servers
 /// round, and they take times shortly before they send.
-const SERVERS_MARGIN: f64 = 0.01;
+const SERVER_TOLERANCE: f64 = 0.01;
 
 /// The same as an absolute time: the error of the instrument, and the server's delay between its
 /// clock and its socket.
-const SERVERS_LEAST: Duration = Duration::from_millis(1);
+const SERVER_TOLERANCE_TIME: Duration = Duration::from_millis(1);
 
 /// One valid answer: token counts and arrival times.
 ///
@@ -443,23 +443,23 @@ impl Sample {
     }
 
     /// Adds notes if the server's token counts violate the limits of the request.
-    pub fn checked_against(mut self, asked: RequestedTokens) -> Self {
-        if asked.most.is_some_and(|most| self.response_tokens > most) {
+    pub fn checked_against(mut self, requested: RequestedTokens) -> Self {
+        if requested.most.is_some_and(|most| self.response_tokens > most) {
             self.notes.push(Note::MoreTokensThanAsked);
         }
-        if asked.least.is_some_and(|least| self.response_tokens < least) {
+        if requested.least.is_some_and(|least| self.response_tokens < least) {
             self.notes.push(Note::ShorterThanAsked);
         }
-        if let Some(wanted) = asked.prompt
+        if let Some(wanted) = requested.prompt
             && !wanted.allows(self.prompt_tokens)
         {
             self.notes.push(Note::PromptLengthOff);
         }
-        let most = asked.bytes.map(|bytes| bytes.saturating_add(UNSEEN_PROMPT));
+        let most = requested.bytes.map(|bytes| bytes.saturating_add(UNSEEN_PROMPT));
         if self.prompt_tokens.zip(most).is_some_and(|(tokens, most)| tokens > most) {
             self.notes.push(Note::MorePromptThanText);
         }
-        self.asked_for_one = asked.most == Some(1);
+        self.asked_for_one = requested.most == Some(1);
         self
     }
 
@@ -531,7 +531,7 @@ impl Sample {
     /// a contradiction. A later arrival is not, because the server's clock may start late.
     pub fn server_disagrees(&self) -> bool {
         let is_early = |ours: Duration, theirs: Option<Duration>| {
-            theirs.is_some_and(|t| ours + SERVERS_LEAST < t.mul_f64(1.0 - SERVERS_MARGIN))
+            theirs.is_some_and(|t| ours + SERVER_TOLERANCE_TIME < t.mul_f64(1.0 - SERVER_TOLERANCE))
         };
         let early = is_early(self.first_token_of_request(), self.server_first_token())
             || is_early(self.head_of_request(), self.server_head);
@@ -554,8 +554,8 @@ impl Sample {
         let at_ends = at_ends + u64::from(self.server.may_hold_first);
         let of_token = theirs.as_secs_f64() / self.response_tokens.saturating_sub(1).max(1) as f64;
         let way = self.head_of_request();
-        theirs.mul_f64(SERVERS_MARGIN)
-            + SERVERS_LEAST
+        theirs.mul_f64(SERVER_TOLERANCE)
+            + SERVER_TOLERANCE_TIME
             + way
             + self.generation_uncertainty()
             + Duration::from_secs_f64(of_token * at_ends as f64)
@@ -888,9 +888,9 @@ fn texts(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) ->
         let message = protocol.decode_with(&frame, fields).unwrap_or_default();
         for part in message.parts.into_iter().filter_map(|part| fields.resolve(part)) {
             match part {
-                MessagePart::Token(TokenKind::Answer, said) => texts[0].push_str(&said),
-                MessagePart::Token(TokenKind::Reasoning, said) => texts[1].push_str(&said),
-                MessagePart::Token(TokenKind::ToolCall, said) => texts[2].push_str(&said),
+                MessagePart::Token(TokenKind::Answer, text) => texts[0].push_str(&text),
+                MessagePart::Token(TokenKind::Reasoning, text) => texts[1].push_str(&text),
+                MessagePart::Token(TokenKind::ToolCall, text) => texts[2].push_str(&text),
                 _ => {}
             }
         }
@@ -1133,8 +1133,8 @@ impl StreamReader<'_> {
     }
 
     /// Reads stray lines. A body of only such lines is not a stream.
-    fn stray(&mut self, said: Message<'_>) {
-        for part in said.parts {
+    fn stray(&mut self, message: Message<'_>) {
+        for part in message.parts {
             match part {
                 MessagePart::Error(message) => {
                     self.stray_error.get_or_insert((self.token_events.len(), message));
@@ -1148,8 +1148,8 @@ impl StreamReader<'_> {
     /// Reads what comes after the end marker. Some servers send the usage only there, and vLLM
     /// sends `[DONE]` after Anthropic's `message_stop`.
     fn after_end(&mut self, decoded: Result<Message<'_>, DecodeError>) {
-        for part in
-            decoded.map_or_else(|_| vec![MessagePart::Unknown(String::new())], |said| said.parts)
+        for part in decoded
+            .map_or_else(|_| vec![MessagePart::Unknown(String::new())], |message| message.parts)
         {
             match part {
                 MessagePart::End | MessagePart::Role | MessagePart::Choice(_) => {}
@@ -1267,9 +1267,9 @@ impl StreamReader<'_> {
     /// Keeps the first document that contained nothing known, for the message about an answer
     /// without tokens.
     fn note_silent(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
-        let says = !message.parts.is_empty() || !self.token_events.is_empty();
+        let is_known = !message.parts.is_empty() || !self.token_events.is_empty();
         let Frame::Event { data: data @ [b'{', ..], .. } = frame else { return };
-        if !says && data.len() > 2 && self.silent.is_none() {
+        if !is_known && data.len() > 2 && self.silent.is_none() {
             self.silent = Some(one_line(&String::from_utf8_lossy(data), 120));
         }
     }
@@ -1345,7 +1345,7 @@ impl StreamReader<'_> {
     ) -> Result<Sample, RequestError> {
         let finish_reason = self.finish_reason()?.to_owned();
         let body_end = body_end(recording);
-        let said = NoteEvidence::by(&self);
+        let evidence = NoteEvidence::by(&self);
         let events = self.token_events.len() as u64;
         let usage = self.usage;
         let (response_tokens, token_count) =
@@ -1393,8 +1393,8 @@ impl StreamReader<'_> {
             let [answer, ..] = texts();
             sample.shows_reasoning = text::shows_reasoning(&answer, others);
         }
-        sample.doubts = said.doubts(&sample);
-        sample.notes = said.notes(&sample, body_end);
+        sample.doubts = evidence.doubts(&sample);
+        sample.notes = evidence.notes(&sample, body_end);
         sample.notes.extend(below_sum.then_some(Note::TotalBelowSum));
         Ok(sample)
     }
@@ -1413,7 +1413,7 @@ impl StreamReader<'_> {
         let silent = silent.map(|event| format!("; an event was `{event}`")).unwrap_or_default();
         let (kind, message) = match self.finish_reason.as_deref() {
             _ if self.token_events.is_empty() => {
-                (ErrorKind::NoToken, format!("{}{unknown}{silent}", self.without_token()))
+                (ErrorKind::NoToken, format!("{}{unknown}{silent}", self.describe_without_token()))
             }
             None if self.ended => (
                 ErrorKind::NoFinishReason,
@@ -1445,7 +1445,7 @@ impl StreamReader<'_> {
     }
 
     /// Describes an answer without tokens.
-    fn without_token(&self) -> String {
+    fn describe_without_token(&self) -> String {
         let begin = "the stream ended without one generated token";
         let reason = self.finish_reason.as_deref().map(|reason| one_line(reason, 60));
         let ended = reason.map(|reason| format!(", with the finish reason `{reason}`"));
@@ -1538,7 +1538,7 @@ impl NoteEvidence {
             (!sample.unread.is_empty(), Note::UnreadText),
             (is_unusual, Note::UnusualFinishReason),
         ];
-        let mut found: Vec<_> = that_hold(first.into_iter().chain(self.read_leniently)).collect();
+        let mut found: Vec<_> = applicable(first.into_iter().chain(self.read_leniently)).collect();
         found.sort_unstable();
         found.extend(notes(sample, self.ended, self.more_after_end));
         found.extend(body_end);
@@ -1574,11 +1574,11 @@ fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
         (delayed, Note::ClientDelayed),
         (sample.server_disagrees(), Note::ServerDisagrees),
     ];
-    that_hold(found).collect()
+    applicable(found).collect()
 }
 
 /// Returns the notes whose condition holds.
-fn that_hold(notes: impl IntoIterator<Item = (bool, Note)>) -> impl Iterator<Item = Note> {
+fn applicable(notes: impl IntoIterator<Item = (bool, Note)>) -> impl Iterator<Item = Note> {
     notes.into_iter().filter_map(|(holds, note)| holds.then_some(note))
 }
 
@@ -1655,7 +1655,7 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
     let says = match coding::name(recording.content_encoding.as_deref(), &body) {
         Some(coding) => format!(" (the body is compressed with {})", one_line(&coding, 40)),
         None if !coding::is_text(&body) => " (the body is not text)".into(),
-        None => says(&body, protocol),
+        None => format_body(&body, protocol),
     };
     let later = recording.retry_after.as_deref().map(|after| one_line(after, 60));
     let later = later.map(|after| format!(" (retry-after: {after})")).unwrap_or_default();
@@ -1706,14 +1706,14 @@ fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
         None => "the answer is not an event stream".into(),
     };
     let says = match coding::is_text(&body) {
-        true => says(&body, protocol),
+        true => format_body(&body, protocol),
         false => ": its bytes are not text (compressed with Brotli, which leaves no mark?)".into(),
     };
     RequestError::new(ErrorKind::NotAStream, format!("{what}{says}"))
 }
 
 /// Formats a body for the end of a message: `: TEXT`, or nothing.
-fn says(body: &[u8], protocol: &dyn Protocol) -> String {
+fn format_body(body: &[u8], protocol: &dyn Protocol) -> String {
     let text = protocol
         .decode_error(body)
         .unwrap_or_else(|| String::from_utf8_lossy(body.trim_ascii()).into_owned());

@@ -16,7 +16,7 @@ pub struct ServerMetric {
     /// The name in the results.
     pub name: &'static str,
     /// The kind of metric.
-    pub sort: MetricKind,
+    pub kind: MetricKind,
     /// The client's metric with the same meaning, for each request.
     pub ours: Option<&'static str>,
     /// The names in different servers. The first one that the server exports is used.
@@ -46,8 +46,8 @@ impl MetricKind {
 }
 
 macro_rules! figures {
-    ($($name:literal $sort:ident $ours:expr, [$($series:literal),+];)+) => {
-        &[$(ServerMetric { name: $name, sort: MetricKind::$sort, ours: $ours, series: &[$($series),+] },)+]
+    ($($name:literal $kind:ident $ours:expr, [$($series:literal),+];)+) => {
+        &[$(ServerMetric { name: $name, kind: MetricKind::$kind, ours: $ours, series: &[$($series),+] },)+]
     };
 }
 
@@ -201,26 +201,34 @@ fn number(text: &str) -> Option<f64> {
 
 impl ServerMetric {
     fn in_both(&self, before: &Scrape, after: &Scrape) -> Option<MetricSample> {
-        self.series.iter().find_map(|series| self.said(series, before, after))
+        self.series.iter().find_map(|series| self.sample(series, before, after))
     }
 
-    fn said(&self, series: &'static str, before: &Scrape, after: &Scrape) -> Option<MetricSample> {
+    fn sample(
+        &self,
+        series: &'static str,
+        before: &Scrape,
+        after: &Scrape,
+    ) -> Option<MetricSample> {
         let counted = format!("{series}_count");
-        let name = if self.sort == MetricKind::Histogram { counted.as_str() } else { series };
+        let name = if self.kind == MetricKind::Histogram { counted.as_str() } else { series };
         // A server may omit counters that are zero.
         let now = *after.values.get(name)?;
         let then = before.values.get(name).copied().unwrap_or(0.0);
-        let said = MetricSample { figure: *self, series, before: then, after: now, times: None };
-        match self.sort {
-            MetricKind::Gauge => Some(said),
+        let sample = MetricSample { figure: *self, series, before: then, after: now, times: None };
+        match self.kind {
+            MetricKind::Gauge => Some(sample),
             // The server restarted in between.
             _ if now < then => None,
-            MetricKind::Counter => Some(said),
+            MetricKind::Counter => Some(sample),
             MetricKind::Histogram => {
                 let sum = format!("{series}_sum");
                 let sum = after.values.get(&sum)? - before.values.get(&sum).copied().unwrap_or(0.0);
                 let buckets = grown(before.buckets.get(series), after.buckets.get(series));
-                Some(MetricSample { times: HistogramTimes::of(now - then, sum, &buckets), ..said })
+                Some(MetricSample {
+                    times: HistogramTimes::of(now - then, sum, &buckets),
+                    ..sample
+                })
             }
         }
     }
@@ -306,7 +314,7 @@ fn percentile(buckets: &[(f64, f64)], count: f64, percent: f64) -> Option<Bucket
 #[derive(Debug, Clone, Default)]
 pub struct MetricComparison {
     /// The metrics, with the client's mean where the two are comparable.
-    pub said: Vec<(MetricSample, Option<f64>)>,
+    pub samples: Vec<(MetricSample, Option<f64>)>,
     /// The number of requests of the trial.
     pub requests: usize,
     /// Whether earlier answers may be included that the server had not yet counted. Times are
@@ -352,22 +360,22 @@ impl MetricComparison {
         requests: usize,
         ours: impl Fn(&str) -> Option<ClientMean>,
     ) -> Self {
-        let both = |said: MetricSample| {
-            let ours = said.figure.ours.and_then(&ours);
+        let both = |sample: MetricSample| {
+            let ours = sample.figure.ours.and_then(&ours);
             let compared = ours
-                .zip(said.times)
+                .zip(sample.times)
                 .and_then(|(ours, times)| Some((ours.comparable(times, requests)?, ours.mean)));
             match compared {
-                Some((times, mean)) => (MetricSample { times: Some(times), ..said }, Some(mean)),
-                None => (said, None),
+                Some((times, mean)) => (MetricSample { times: Some(times), ..sample }, Some(mean)),
+                None => (sample, None),
             }
         };
-        let said = FIGURES.iter().filter_map(|figure| figure.in_both(before, after));
-        let said = said.map(|said| match is_late {
-            true => (MetricSample { times: None, ..said }, None),
-            false => both(said),
+        let samples = FIGURES.iter().filter_map(|figure| figure.in_both(before, after));
+        let samples = samples.map(|sample| match is_late {
+            true => (MetricSample { times: None, ..sample }, None),
+            false => both(sample),
         });
-        Self { said: said.collect(), requests, is_late }
+        Self { samples: samples.collect(), requests, is_late }
     }
 }
 
@@ -391,19 +399,19 @@ nonsense
 vllm:num_requests_waiting{model_name=\"m\" 7
 ";
 
-    fn said(before: &str, after: &str, name: &str) -> Option<MetricSample> {
+    fn sample(before: &str, after: &str, name: &str) -> Option<MetricSample> {
         let figure = FIGURES.iter().find(|figure| figure.name == name)?;
         figure.in_both(&Scrape::read(before, "m"), &Scrape::read(after, "m"))
     }
 
     #[test]
     fn the_text_format_is_read_with_its_escapes_and_without_other_models() {
-        let value = |name: &str| said("", LATER, name).map(|said| said.after);
+        let value = |name: &str| sample("", LATER, name).map(|sample| sample.after);
         assert_eq!(value("e2e"), Some(5.0));
         assert_eq!(value("preemptions"), Some(5.0));
         assert_eq!(value("running"), Some(1.0));
         assert_eq!(value("waiting"), None);
-        let mean = said("", LATER, "e2e").and_then(|said| said.times).map(|times| times.mean);
+        let mean = sample("", LATER, "e2e").and_then(|sample| sample.times).map(|times| times.mean);
         assert_eq!(mean, Some(0.6));
         // A model that is not listed may be an alias, so all models count.
         assert_eq!(Scrape::read(LATER, "alias").answered(), Some(5.0));
@@ -413,7 +421,7 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     fn a_sum_over_priorities_is_not_added_to_its_parts() {
         let of =
             |priority: &str| format!("sglang:num_running_reqs{{model_name=\"m\"{priority}}} 8\n");
-        let running = |text: &str| said("", text, "running").map(|said| said.after);
+        let running = |text: &str| sample("", text, "running").map(|sample| sample.after);
         let parts = of(",priority=\"0\"") + &of(",priority=\"1\"");
         assert_eq!(running(&parts), Some(16.0));
         assert_eq!(running(&(of(",priority=\"\"") + &parts)), Some(8.0));
@@ -424,13 +432,13 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     fn what_is_between_is_the_trials_own() {
         let before = LATER.replace("} 5.0", "} 1.0").replace("\"m\"} 5\n", "\"m\"} 1\n");
         let before = before.replace("\"m\"} 2\n", "\"m\"} 1\n").replace("\"m\"} 3\n", "\"m\"} 1\n");
-        let times = said(&before, LATER, "e2e").and_then(|said| said.times).expect("times");
+        let times = sample(&before, LATER, "e2e").and_then(|sample| sample.times).expect("times");
         // Four times: one below 0.5 s, three between 0.5 s and 1 s.
         assert_eq!((times.count, times.mean), (4.0, 0.5));
         assert_eq!(times.median, Some((0.5, 1.0)));
-        assert_eq!(said(LATER, LATER, "e2e").map(|said| said.times), Some(None));
+        assert_eq!(sample(LATER, LATER, "e2e").map(|sample| sample.times), Some(None));
         // The server restarted.
-        assert!(said(LATER, &before, "e2e").is_none());
+        assert!(sample(LATER, &before, "e2e").is_none());
     }
 
     /// An export of vLLM 0.32 on a CPU after some requests, shortened.
@@ -442,18 +450,18 @@ vllm:num_requests_waiting{model_name=\"m\" 7
         let known =
             |figure: &&ServerMetric| figure.series.iter().any(|name| name.starts_with("vllm:"));
         for figure in FIGURES.iter().filter(known) {
-            let said = figure.in_both(&Scrape::default(), &scrape).expect(figure.name);
+            let sample = figure.in_both(&Scrape::default(), &scrape).expect(figure.name);
             // The first name is the current one.
-            assert_eq!(said.series, figure.series[0]);
+            assert_eq!(sample.series, figure.series[0]);
             assert_eq!(
-                said.times.is_some(),
-                figure.sort == MetricKind::Histogram,
+                sample.times.is_some(),
+                figure.kind == MetricKind::Histogram,
                 "{}",
                 figure.name
             );
         }
         assert_eq!(scrape.answered(), Some(124.0));
-        let after = |name| said("", VLLM, name).map(|said| said.after);
+        let after = |name| sample("", VLLM, name).map(|sample| sample.after);
         assert_eq!(after("prompt_tokens"), Some(7101.0));
         assert_eq!(after("cached_tokens"), Some(256.0));
     }
@@ -492,8 +500,8 @@ vllm:num_requests_waiting{model_name=\"m\" 7
             let after = Scrape::read(&tpot(count, sum), "m");
             let comparison =
                 MetricComparison::of((&Scrape::default(), false), &after, requests, |_| ours);
-            let (said, ours) = comparison.said[0];
-            ours.map(|ours| (said.times.expect("times").mean, ours))
+            let (sample, ours) = comparison.samples[0];
+            ours.map(|ours| (sample.times.expect("times").mean, ours))
         };
         let ours = |requests| Some(ClientMean { mean: 0.02, requests });
         // Three answers, one of them of one token, which the server counts as zero or not at all.
@@ -516,7 +524,7 @@ vllm:num_requests_waiting{model_name=\"m\" 7
         }
         // A sum that falls while the count grows comes from another server.
         let before = LATER.replace("} 3\n", "} 9\n").replace("\"m\"} 5\n", "\"m\"} 1\n");
-        let after = said(&before, LATER, "e2e").expect("counts");
+        let after = sample(&before, LATER, "e2e").expect("counts");
         assert_eq!((after.before, after.after, after.times), (1.0, 5.0, None));
     }
 }

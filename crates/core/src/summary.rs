@@ -96,7 +96,7 @@ pub struct Tally {
     /// The time per token of those among them that streamed all tokens.
     pub per_token: Vec<f64>,
     /// For each of [`ServerComparison::ALL`]: the three figures of each answer that has them.
-    own_words: [Vec<[f64; 3]>; 3],
+    server_figures: [Vec<[f64; 3]>; 3],
     /// For each of [`METRICS`]: the values, in the order of the answers.
     figures: Vec<Vec<f64>>,
     /// For each valid answer: a bit for each of [`METRICS`] that it has.
@@ -184,7 +184,7 @@ impl Tally {
 
     /// Adds the figures that are compared with the server's.
     fn compare_with_server(&mut self, sample: &Sample) {
-        for (rows, word) in self.own_words.iter_mut().zip(ServerComparison::ALL) {
+        for (rows, word) in self.server_figures.iter_mut().zip(ServerComparison::ALL) {
             rows.extend(word.of(sample));
         }
         if sample.response_tokens > 1 {
@@ -197,8 +197,8 @@ impl Tally {
 
     /// Returns the medians of the three figures of `ServerComparison::ALL[nth]` over the answers
     /// that have all of them, and the number of these answers.
-    pub fn own_word(&self, nth: usize) -> Option<([f64; 3], usize)> {
-        let rows = self.own_words.get(nth)?;
+    pub fn server_medians(&self, nth: usize) -> Option<([f64; 3], usize)> {
+        let rows = self.server_figures.get(nth)?;
         let median = |column: usize| {
             let values: Vec<_> = rows.iter().map(|row| row[column]).collect();
             Statistic::Median.of(&values).ok()
@@ -226,7 +226,7 @@ impl Tally {
         self.server_disagrees += other.server_disagrees;
         self.several_tokens += other.several_tokens;
         self.per_token.extend(other.per_token);
-        for (rows, more) in self.own_words.iter_mut().zip(other.own_words) {
+        for (rows, more) in self.server_figures.iter_mut().zip(other.server_figures) {
             rows.extend(more);
         }
         for (kind, count) in other.failures {
@@ -472,9 +472,9 @@ impl Summary {
     }
 
     /// Adds the server's metrics of a trial.
-    pub fn add_server(&mut self, id: GroupId, beside: MetricComparison) {
+    pub fn add_server(&mut self, id: GroupId, comparison: MetricComparison) {
         if let Some(group) = self.group(id) {
-            group.server.push(beside);
+            group.server.push(comparison);
         }
     }
 
@@ -497,9 +497,9 @@ impl Summary {
         group.finished += 1;
         group.failed += usize::from(failed);
         match load {
-            Ok((tally, reached)) => {
+            Ok((tally, stats)) => {
                 group.tally.merge(tally);
-                group.loads.push(reached);
+                group.loads.push(stats);
             }
             Err(shortfall) => group.shortfalls.push(shortfall),
         }
@@ -567,8 +567,8 @@ impl Group {
     /// number of their requests.
     pub fn by_metrics(&self, figure: &str) -> Option<(f64, f64, usize)> {
         let mut sums = (0.0, 0.0, 0.0);
-        for (said, ours) in self.server.iter().flat_map(|beside| &beside.said) {
-            let times = said.times.filter(|_| said.figure.name == figure);
+        for (sample, ours) in self.server.iter().flat_map(|comparison| &comparison.samples) {
+            let times = sample.times.filter(|_| sample.figure.name == figure);
             if let Some((times, ours)) = times.zip(*ours) {
                 sums.0 += times.mean * times.count;
                 sums.1 += ours * times.count;
@@ -621,8 +621,8 @@ impl Group {
     pub fn lacking(&self, metric: &Metric) -> MissingFigures {
         let MetricSource::Load(read) = metric.read else { return self.tally.lacking(metric) };
         let mut reasons = BTreeMap::new();
-        for reached in self.loads.iter().filter(|reached| read(reached).is_none()) {
-            let lack = reached.refused.map_or(MissingReason::NotAvailable, MissingReason::Refused);
+        for stats in self.loads.iter().filter(|stats| read(stats).is_none()) {
+            let lack = stats.refused.map_or(MissingReason::NotAvailable, MissingReason::Refused);
             *reasons.entry(lack).or_default() += 1;
         }
         MissingFigures { metric: metric.name, is_of_runs: true, all: self.loads.len(), reasons }
@@ -723,8 +723,8 @@ impl Group {
             _ => return Ok(None),
         };
         let MetricSource::Load(of_run) = metric.read else { return Ok(None) };
-        let runs = self.loads.iter().filter(|reached| of_run(reached).is_some());
-        let batches = runs.flat_map(|reached| &reached.batches);
+        let runs = self.loads.iter().filter(|stats| of_run(stats).is_some());
+        let batches = runs.flat_map(|stats| &stats.batches);
         let values: Vec<_> = batches.map(read).collect();
         let mean = Statistic::Mean.of(&values)?;
         if statistic != Statistic::Mean {

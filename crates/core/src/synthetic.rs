@@ -194,11 +194,11 @@ impl LengthSearch {
 
     /// Returns the next number of words to count; `None` if the nearest count is good enough or the
     /// budget is exhausted.
-    pub fn next(&self, wanted: u64, effort: SearchBudget) -> Option<u64> {
+    pub fn next(&self, wanted: u64, budget: SearchBudget) -> Option<u64> {
         let nearest =
             self.nearest(wanted).map_or(f64::INFINITY, |(_, counted)| off(counted, wanted));
-        let enough = if nearest <= TOLERANCE { effort.enough } else { effort.most };
-        if nearest <= effort.near || self.len() + self.refusals >= enough {
+        let enough = if nearest <= TOLERANCE { budget.enough } else { budget.most };
+        if nearest <= budget.near || self.len() + self.refusals >= enough {
             return None;
         }
         let guess = self.within(self.guess(wanted))?;

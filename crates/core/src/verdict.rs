@@ -203,21 +203,21 @@ impl Verdict {
     /// Returns what an inconclusive verdict needs. The interval is assumed to shrink with the
     /// square root of the number of requests.
     pub fn needed(&self) -> Option<Needed> {
-        let wanting = self.wanting_of_its_unit()?;
-        match (wanting, self.threshold.metric.read) {
+        let needed = self.needed_in_its_unit()?;
+        match (needed, self.threshold.metric.read) {
             // A figure of loads has one value per run.
             (Needed::Requests(runs), MetricSource::Load(_)) => Some(Needed::Runs(runs)),
-            _ => Some(wanting),
+            _ => Some(needed),
         }
     }
 
-    fn wanting_of_its_unit(&self) -> Option<Needed> {
+    fn needed_in_its_unit(&self) -> Option<Needed> {
         let actual = self.actual.ok().filter(|_| self.outcome() == Outcome::Inconclusive)?;
         if self.is_doubtful() {
             return Some(Needed::Certainty);
         }
         if let Some(Ok(change)) = &self.change {
-            return Some(self.wanting_of_change(change, actual.n));
+            return Some(self.needed_for_change(change, actual.n));
         }
         let room = (actual.value - self.threshold.limit).abs() - self.error.unwrap_or(0.0);
         if self.uncertainty > 0.0 && room <= 0.0 {
@@ -242,7 +242,7 @@ impl Verdict {
     }
 
     /// Returns what a change needs to pass or to become significant.
-    fn wanting_of_change(&self, change: &Change, n: usize) -> Needed {
+    fn needed_for_change(&self, change: &Change, n: usize) -> Needed {
         let floor = self.floor() / change.before;
         if !change.is_bounded() {
             return Needed::Baseline;

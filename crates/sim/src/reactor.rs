@@ -5,8 +5,8 @@
 //! event hardly depends on the number of connections.
 //!
 //! Two rules keep the reactor fair. Deadlines run in the order of time and never for longer than
-//! [`POLL_EVERY`] without a look at the sockets. A deadline that is already past is moved to the
-//! present ([`Reactor::wake_at`]), so that a stream without delays queues behind the others. The
+//! `POLL_EVERY` without a look at the sockets. A deadline that is already past is moved to the
+//! present (`Reactor::wake_at`), so that a stream without delays queues behind the others. The
 //! log compares each write with its scheduled time, not with the moved deadline, so lateness is
 //! never hidden.
 

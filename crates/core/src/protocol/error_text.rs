@@ -108,7 +108,7 @@ pub(super) fn in_body(body: &JsonTree<'_>) -> Option<String> {
 pub(super) fn in_error_event(event: &JsonTree<'_>) -> Option<String> {
     in_body(event)
         .or_else(|| words(event, 0))
-        .filter(|said| !is_success(&JsonTree::Text(said.into())))
+        .filter(|text| !is_success(&JsonTree::Text(text.into())))
 }
 
 /// Returns the text of an error field, if it contains an error.
@@ -192,12 +192,12 @@ fn implied(document: &JsonTree<'_>) -> Option<String> {
     if matches!(code, JsonTree::Number(_)) && is_success(code) {
         return None;
     }
-    let says = |key: &&str| {
+    let is_complaint = |key: &&str| {
         let value = document.get(key);
         value.str().is_some() || matches!(value, JsonTree::List(_)) && !value.is_empty()
     };
     let is_failed = matches!(code, JsonTree::Number(_)) && !document.get("status").is_null();
-    (WORDS.iter().any(says) || is_failed).then(|| described(document))
+    (WORDS.iter().any(is_complaint) || is_failed).then(|| described(document))
 }
 
 /// Returns whether the message of an event is a complaint: the event has a code of failure,
@@ -216,9 +216,11 @@ fn complains(document: &JsonTree<'_>) -> bool {
     let is_labelled = labels.peek().is_some();
     let names = ["code", "Code"].map(|key| document.get(key));
     let is_named = names.iter().any(|name| name.str().is_some() && !is_success(name));
-    let says =
+    let is_complaint =
         ["message", "Message", "msg", "detail"].iter().any(|key| !document.get(key).is_empty());
-    is_named || labels.any(is_failing) || !is_labelled && says && document.get("usage").is_empty()
+    is_named
+        || labels.any(is_failing)
+        || !is_labelled && is_complaint && document.get("usage").is_empty()
 }
 
 /// Returns whether the value of an error field is an error. An empty object is one without a text.
@@ -328,12 +330,12 @@ fn words(error: &JsonTree<'_>, depth: u8) -> Option<String> {
             let others = OTHER_TEXTS.iter().map(|key| error.get(key));
             let nested =
                 error.fields().filter(|(key, _)| is_of(key, ERRORS)).map(|(_, value)| value);
-            let mut said = first.chain(error_texts(error)).chain(others).chain(nested);
-            let said = said.find_map(|value| words(value, depth + 1));
+            let mut text = first.chain(error_texts(error)).chain(others).chain(nested);
+            let text = text.find_map(|value| words(value, depth + 1));
             let cause = CAUSES.iter().find_map(|key| words(error.get(key), depth + 1));
-            match (said, cause) {
-                (Some(said), Some(cause)) => Some(both(said, cause)),
-                (said, cause) => said.or(cause),
+            match (text, cause) {
+                (Some(text), Some(cause)) => Some(both(text, cause)),
+                (text, cause) => text.or(cause),
             }
         }
         _ => None,
@@ -421,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_short_error_is_shown_with_the_reason_beside_it() {
-        for (shape, said) in [
+        for (shape, text) in [
             (r#"{"statusCode":400,"message":"W","error":"Bad Request"}"#, "Bad Request: W"),
             (
                 r#"{"status":500,"error":"Internal Server Error","message":"W"}"#,
@@ -443,7 +445,7 @@ mod tests {
             (r#"{"error":{"name":"N","cause":{"message":"W"}}}"#, "W"),
             (r#"{"error":"W","error_type":"generation"}"#, "W"),
         ] {
-            assert_eq!(event(shape).as_deref(), Some(said), "{shape}");
+            assert_eq!(event(shape).as_deref(), Some(text), "{shape}");
         }
     }
 
@@ -486,8 +488,8 @@ mod tests {
             r#"{"error_code":17}"#,
             r#"{"type":"error"}"#,
         ] {
-            let said = event(shape).unwrap_or_else(|| panic!("{shape}"));
-            assert!(shape.contains(said.as_str()), "{shape}: {said}");
+            let text = event(shape).unwrap_or_else(|| panic!("{shape}"));
+            assert!(shape.contains(text.as_str()), "{shape}: {text}");
         }
         assert_eq!(
             event(r#"{"base_resp":{"status_code":1002}}"#).as_deref(),

@@ -105,10 +105,10 @@ impl Protocol for LlamaCppCompletion {
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
-        let says =
+        let has_contents =
             |part: &MessagePart<'_>| !matches!(part, MessagePart::Error(_) | MessagePart::Role);
         let mut frames = String::new();
-        if parts.iter().any(says) {
+        if parts.iter().any(has_contents) {
             frames += &event(&piece_json(parts, envelope));
         }
         for error in wire::errors_of(parts) {
@@ -181,12 +181,12 @@ fn piece_json(parts: &[MessagePart<'_>], envelope: &Envelope<'_>) -> Value {
 
 fn timings_json(parts: &[MessagePart<'_>], cached: Option<u64>) -> Option<Value> {
     let timings = wire::timings_of(parts);
-    let said = timings.is_some() || cached.is_some();
+    let is_timed = timings.is_some() || cached.is_some();
     let Timings { prompt, generation, .. } = timings.unwrap_or_default();
     let timings = json!({
         "cache_n": cached,
         "prompt_ms": prompt.map(wire::milliseconds),
         "predicted_ms": generation.map(wire::milliseconds),
     });
-    said.then(|| wire::without_nulls(timings))
+    is_timed.then(|| wire::without_nulls(timings))
 }

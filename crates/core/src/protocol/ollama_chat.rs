@@ -152,9 +152,9 @@ fn message_json(message: &ChatMessage) -> Value {
 const KNOWN: &[&str] = &["role", "content", "tool_calls", "images", "tool_name"];
 
 fn message<'a>(line: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
-    let said = line.get("message");
-    let mut parts: Vec<_> = texts(said, fields).parts().collect();
-    parts.extend(delta::unread(said, KNOWN, fields));
+    let message = line.get("message");
+    let mut parts: Vec<_> = texts(message, fields).parts().collect();
+    parts.extend(delta::unread(message, KNOWN, fields));
     parts.extend(delta::misplaced(line, &["message"], fields));
     parts.extend(wire::finish_reason(line.get("done_reason")));
     parts.extend(counted(Usage {
@@ -172,18 +172,18 @@ fn message<'a>(line: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<
     if line.get("done").is_true() {
         parts.push(MessagePart::End);
     }
-    parts.extend(wire::error(line, name, !said.is_null() || line.get("done").is_true()));
-    parts.extend(wire::error_in(said));
-    if parts.is_empty() && !said.get("role").is_null() {
+    parts.extend(wire::error(line, name, !message.is_null() || line.get("done").is_true()));
+    parts.extend(wire::error_in(message));
+    if parts.is_empty() && !message.get("role").is_null() {
         parts.push(MessagePart::Role);
     }
     Message { id: None, parts }
 }
 
-fn texts<'a, 'f>(said: &JsonTree<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
-    let mut texts = Texts::of(said, "content", TokenKind::Answer, fields);
-    texts.read_reasoning(said);
-    for call in said.get("tool_calls").items() {
+fn texts<'a, 'f>(message: &JsonTree<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
+    let mut texts = Texts::of(message, "content", TokenKind::Answer, fields);
+    texts.read_reasoning(message);
+    for call in message.get("tool_calls").items() {
         match call.get("function").get("name").text() {
             name @ Some(_) => texts.add(TokenKind::ToolCall, name),
             None => texts.read_calls(call, "tool_calls"),

@@ -69,11 +69,11 @@ impl Protocol for OpenAiCompletions {
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
-        let says = |part: &MessagePart<'_>| {
+        let has_contents = |part: &MessagePart<'_>| {
             !matches!(part, MessagePart::Error(_) | MessagePart::End | MessagePart::Role)
         };
         let mut frames = String::new();
-        if parts.iter().any(says) {
+        if parts.iter().any(has_contents) {
             frames += &event(&chunk_json(message, envelope));
         }
         for error in wire::errors_of(parts) {
@@ -103,9 +103,9 @@ fn message<'a>(chunk: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
 fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
     let text = wire::all_text(&message.parts).unwrap_or_default();
     let finish = wire::finish_of(&message.parts);
-    let says = !text.is_empty() || finish.is_some();
-    let choice =
-        says.then(|| json!({"index": 0, "text": text, "logprobs": null, "finish_reason": finish}));
+    let has_contents = !text.is_empty() || finish.is_some();
+    let choice = has_contents
+        .then(|| json!({"index": 0, "text": text, "logprobs": null, "finish_reason": finish}));
     let mut chunk = json!({
         "id": message.id,
         "object": "text_completion",

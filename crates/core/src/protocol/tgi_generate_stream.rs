@@ -99,10 +99,10 @@ impl Protocol for TgiGenerateStream {
 
     fn encode(&self, message: &Message<'_>, _: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
-        let says =
+        let has_contents =
             |part: &MessagePart<'_>| !matches!(part, MessagePart::Error(_) | MessagePart::Role);
         let mut frames = String::new();
-        if parts.iter().any(says) {
+        if parts.iter().any(has_contents) {
             frames += &event(&token_json(parts));
         }
         for error in wire::errors_of(parts) {

@@ -111,9 +111,9 @@ pub(super) fn decode<'a>(
             Ok(joined(items.iter().map(|item| of_json(item, name, &read))))
         }
         Ok(tree) if !knows(name) && may_be_error(name) => {
-            let said = error_text::in_error_event(&tree).map(MessagePart::Error);
+            let error = error_text::in_error_event(&tree).map(MessagePart::Error);
             let unknown = || MessagePart::Unknown(format!("{name}: {}", excerpt(data)));
-            Ok(alone(said.unwrap_or_else(unknown)))
+            Ok(alone(error.unwrap_or_else(unknown)))
         }
         Ok(tree) => Ok(of_json(&tree, name, &read)),
         Err(_) if is_keep_alive(data) => Ok(Message::default()),
@@ -297,11 +297,11 @@ pub(super) fn error<'a>(
     name: &str,
     answers: bool,
 ) -> Option<MessagePart<'a>> {
-    let said = match answers || !matches!(name, "" | "message") {
+    let error = match answers || !matches!(name, "" | "message") {
         true => error_text::in_event(event),
         false => error_text::in_document(event),
     };
-    said.map(MessagePart::Error)
+    error.map(MessagePart::Error)
 }
 
 /// Returns the error in a part of an event, such as a choice.
@@ -441,7 +441,7 @@ pub(super) fn system_apart<'a>(ask: &ChatRequest<'a>) -> (Option<Cow<'a, str>>, 
 /// for text. `image` formats an image.
 pub(super) fn content(message: &ChatMessage, text: &str, image: impl Fn(&Image) -> Value) -> Value {
     let piece = |piece: &ContentPart| match piece {
-        ContentPart::Text(said) => json!({"type": text, "text": said}),
+        ContentPart::Text(error) => json!({"type": text, "text": error}),
         ContentPart::Image(shown) => image(shown),
     };
     match message.content.as_slice() {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Note, Sample, TokenCount, text, that_hold};
+use super::{Note, Sample, TokenCount, applicable, text};
 
 /// Tokens without an event that are normal in any answer: the end token, an incomplete character, an
 /// empty reasoning block.
@@ -125,7 +125,7 @@ pub(super) fn doubts(sample: &Sample, shown: &TokenEvidence) -> Vec<Note> {
         (sample.prompt_tokens == Some(0), Note::NoPromptTokens),
         (is_total_too_fast(sample, sum), Note::TotalAboveSum),
     ];
-    that_hold(found).collect()
+    applicable(found).collect()
 }
 
 /// Returns whether the tokens without text are more than any model generates in that time.
