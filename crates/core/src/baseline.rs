@@ -237,23 +237,7 @@ impl GroupBaseline {
                 partial.insert(name, Partial { could, have: None, values, strata });
             }
         }
-        let of_loads = group.loads.iter().flat_map(|stats| &stats.batches);
-        if group.spec.workload.is_some() {
-            let requests = of_loads.clone().map(|batch| batch.request_throughput).collect();
-            figures.insert("request_throughput".into(), requests);
-        }
-        // A run with a refused count has no token throughput.
-        let counted = || group.loads.iter().filter(|stats| stats.refused.is_none());
-        let output = counted().flat_map(|stats| &stats.batches);
-        let output: Vec<_> = output.map(|batch| batch.output_throughput).collect();
-        let (have, could) = (counted().count(), group.loads.len());
-        if group.spec.workload.is_some() && have == could {
-            figures.insert("output_throughput".into(), output);
-        } else if have > 0 {
-            let strata = Vec::new();
-            let output = Partial { could, have: Some(have), values: output, strata };
-            partial.insert("output_throughput".into(), output);
-        }
+        add_throughputs(group, &mut figures, &mut partial);
         let uncertain = METRICS.iter().map(|metric| (metric, group.tally.uncertain(metric)));
         let uncertain = uncertain.filter(|(_, uncertain)| !uncertain.is_empty());
         let doubts = METRICS.iter().map(|metric| {
@@ -380,6 +364,31 @@ impl GroupBaseline {
         }
         let others = differences(&self.environment, &now.environment);
         Ok(others.map(|(what, then, now)| format!("another {what}: {then}, now {now}")).collect())
+    }
+}
+
+/// Adds the throughputs of a load, one value for each batch of its runs.
+fn add_throughputs(
+    group: &Group,
+    figures: &mut BTreeMap<String, Vec<f64>>,
+    partial: &mut BTreeMap<String, Partial>,
+) {
+    if group.spec.workload.is_none() {
+        return;
+    }
+    let batches = group.loads.iter().flat_map(|stats| &stats.batches);
+    let requests = batches.map(|batch| batch.request_throughput).collect();
+    figures.insert("request_throughput".into(), requests);
+    // A run with a refused count has no token throughput.
+    let counted = || group.loads.iter().filter(|stats| stats.refused.is_none());
+    let batches = counted().flat_map(|stats| &stats.batches);
+    let values: Vec<_> = batches.map(|batch| batch.output_throughput).collect();
+    let (have, could) = (counted().count(), group.loads.len());
+    if have == could {
+        figures.insert("output_throughput".into(), values);
+    } else if have > 0 {
+        let output = Partial { could, have: Some(have), values, strata: Vec::new() };
+        partial.insert("output_throughput".into(), output);
     }
 }
 

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clear_change_is_significant_and_none_is_not() {
+    fn a_clear_change_is_significant_and_an_unchanged_run_is_not() {
         let before: Vec<_> = (0..30).map(|nth| 100.0 + f64::from(nth % 7)).collect();
         let slower: Vec<_> = before.iter().map(|value| value * 0.9).collect();
         let of = |now: &[f64]| {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_to_significance_is_told_by_what_lacks_most() {
+    fn the_weakest_evidence_determines_the_distance_to_significance() {
         let of = |interval: f64, evidence| Change {
             before: 1.0,
             now: 1.1,

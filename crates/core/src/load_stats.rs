@@ -137,16 +137,16 @@ impl LoadStats {
                     0.0
                 });
                 (reached < MIN_CONCURRENCY_SHARE * asked as f64).then(|| {
-                    format!("{reached:.1} requests were under way on average, not {asked}")
+                    format!("{reached:.1} requests were in flight on average, not {asked}")
                 })
             }
             Shape::Open { arrivals, max_in_flight } => {
                 let most = (MAX_LATENESS_SHARE / arrivals.rate).max(NEGLIGIBLE_LATENESS);
                 let late = self.lateness.filter(|lateness| *lateness > most)?;
-                let late = format!("requests were begun {:.1} ms late", late * 1e3);
+                let late = format!("requests started {:.1} ms late", late * 1e3);
                 Some(match self.peak >= max_in_flight {
                     true => format!(
-                        "{late}, since `max_in_flight` ({max_in_flight}) were under way: the \
+                        "{late}, because `max_in_flight` ({max_in_flight}) were in flight: the \
                          server is slower than the rate, or the limit too low"
                     ),
                     false => format!(
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(reached.request_rate, None);
         let asked = |concurrency| reached.shortfall(&Shape::Closed { concurrency }, &UNTIL);
         assert_eq!(asked(1), None);
-        assert_eq!(asked(2).as_deref(), Some("1.8 requests were under way on average, not 2"),);
+        assert_eq!(asked(2).as_deref(), Some("1.8 requests were in flight on average, not 2"),);
     }
 
     #[test]
@@ -323,8 +323,8 @@ mod tests {
         };
         assert_eq!(late(9).shortfall(&open(500), &UNTIL), None);
         let shortfall = |max| late(11).shortfall(&open(max), &UNTIL).unwrap();
-        assert!(shortfall(500).starts_with("requests were begun 11.0 ms late (99th percentile)"));
-        assert!(shortfall(2).contains("`max_in_flight` (2) were under way"));
+        assert!(shortfall(500).starts_with("requests started 11.0 ms late (99th percentile)"));
+        assert!(shortfall(2).contains("`max_in_flight` (2) were in flight"));
         let busy = LoadStats { busy: Some(0.95), ..late(0) };
         assert!(busy.shortfall(&open(500), &UNTIL).unwrap().contains("busy 95 %"));
     }
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn no_request_is_no_load() {
+    fn a_load_without_requests_has_no_statistics() {
         assert_eq!(LoadStats::of(&[], None), None);
     }
 }

@@ -342,7 +342,7 @@ pub const METRICS: &[Metric] = &[
         better: Better::Neither,
         error: ErrorOf::Nothing,
         in_summary: true,
-        definition: "of a load's run: requests under way, on average from the first to the last \
+        definition: "of a load's run: requests in flight, on average from the first to the last \
                      one's start",
         read: MetricSource::Load(|stats| Some(stats.concurrency)),
     },
@@ -408,7 +408,7 @@ pub const METRICS: &[Metric] = &[
         better: Better::Lower,
         error: ErrorOf::Nothing,
         in_summary: false,
-        definition: "server_queue_time, where it is told, + server_prompt_time",
+        definition: "server_queue_time, if reported, + server_prompt_time",
         read: MetricSource::Sample(|sample| sample.server_first_token().and_then(seconds)),
     },
     Metric {

@@ -190,10 +190,10 @@ impl Tools {
         match &self.choice {
             Some(_) if names.is_empty() => {
                 let help = "add `tools`, or remove `tool_choice`";
-                Some(("there is a `tool_choice` without `tools`".into(), help.into()))
+                Some(("`tool_choice` is set without `tools`".into(), help.into()))
             }
             Some(ToolChoice::Named(name)) if !names.contains(&format!("`{name}`")) => {
-                let what = format!("`tool_choice` names `{name}`, which is none of the `tools`");
+                let what = format!("`tool_choice` names `{name}`, which is not one of the `tools`");
                 Some((what, format!("they are {}", names.join(", "))))
             }
             _ => None,

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_answers_that_were_held_up_are_told_and_leave_the_script_kept() {
+    fn a_few_late_answers_are_noted_and_tolerated() {
         // Two of 40: 0.75 ms on average.
         let mut lates = [(0, 0); 40];
         lates[3..5].fill((15, 15));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rhythm_first_tokens_or_requests_that_were_not_kept_up_with_are_told() {
+    fn late_tokens_late_starts_and_unread_requests_are_reported() {
         let shortfall = |lates: &[(u64, u64)], unread| {
             punctuality(lates, unread).shortfall().expect("it was not kept")
         };

@@ -1337,6 +1337,13 @@ impl StreamReader<'_> {
         }
     }
 
+    /// Returns the end of the answer. If the server left the body open, the client only waited after
+    /// the last event.
+    fn end(&self, recording: &Recording, body_end: Option<Note>) -> Duration {
+        let last_event = self.last_event.filter(|_| body_end == Some(Note::BodyLeftOpen));
+        last_event.unwrap_or(recording.ended_at)
+    }
+
     fn into_sample(
         self,
         recording: &Recording,
@@ -1345,6 +1352,7 @@ impl StreamReader<'_> {
     ) -> Result<Sample, RequestError> {
         let finish_reason = self.finish_reason()?.to_owned();
         let body_end = body_end(recording);
+        let end = self.end(recording, body_end);
         let evidence = NoteEvidence::by(&self);
         let events = self.token_events.len() as u64;
         let usage = self.usage;
@@ -1375,11 +1383,7 @@ impl StreamReader<'_> {
             first_answer: self.first_answer,
             token_events: self.token_events,
             first_event_tokens: self.counts.of_first(events, response_tokens),
-            end: match body_end {
-                // The client only waited after the last event.
-                Some(Note::BodyLeftOpen) => self.last_event.unwrap_or(recording.ended_at),
-                _ => recording.ended_at,
-            },
+            end,
             uncertainty: self.arrivals.finish(recording.uncertainty),
             server_head: recording.head_time,
             server: self.timings,
@@ -1614,7 +1618,7 @@ fn count(
                 Some(_) => "the server's usage counts no generated token, though tokens arrived",
             };
             let message = format!(
-                "{what}; `token_count: chunks` in the model's config would take each event for \
+                "{what}; `token_count: chunks` in the model's config would count each event as \
                  a token"
             );
             Err(RequestError::new(ErrorKind::NoUsage, message))
@@ -1635,11 +1639,11 @@ fn with_usage(error: RequestError, unread: Option<&str>) -> RequestError {
 }
 
 /// The hint for servers such as vLLM, which accept the key of every protocol in one header.
-pub const BEARER_HINT: &str = " (see `api_key_env` in the config; for a server that wants a bearer \
+pub const BEARER_HINT: &str = " (see `api_key_env` in the config; for a server that requires a bearer \
                            token: `headers: { authorization: \"Bearer ${MY_API_KEY}\" }`)";
 
 /// The hint for statuses that only proxies send.
-const PROXY_HINT: &str = " (a proxy wants a user and password: see `proxy` in the config, or the \
+const PROXY_HINT: &str = " (a proxy requires a user and password: see `proxy` in the config, or the \
                           variable of the environment that names it)";
 
 /// The hint for statuses about keys.
@@ -1701,7 +1705,7 @@ fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
         );
     }
     let what = match recording.content_type.as_deref() {
-        Some(kind) if kind.contains("event-stream") => "there is no event in the answer".into(),
+        Some(kind) if kind.contains("event-stream") => "the answer contains no events".into(),
         Some(kind) => format!("the answer is `{}`, not an event stream", one_line(kind, 60)),
         None => "the answer is not an event stream".into(),
     };

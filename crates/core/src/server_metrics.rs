@@ -429,7 +429,7 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     }
 
     #[test]
-    fn what_is_between_is_the_trials_own() {
+    fn the_difference_of_two_scrapes_is_the_trials() {
         let before = LATER.replace("} 5.0", "} 1.0").replace("\"m\"} 5\n", "\"m\"} 1\n");
         let before = before.replace("\"m\"} 2\n", "\"m\"} 1\n").replace("\"m\"} 3\n", "\"m\"} 1\n");
         let times = sample(&before, LATER, "e2e").and_then(|sample| sample.times).expect("times");
@@ -513,7 +513,7 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     }
 
     #[test]
-    fn what_no_times_could_make_is_not_told() {
+    fn impossible_differences_have_no_times() {
         let buckets = [(0.3, 1.0), (f64::INFINITY, 2.0)];
         assert!(HistogramTimes::of(2.0, 0.5, &buckets).is_some());
         for sum in [-0.49, f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {

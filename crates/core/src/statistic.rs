@@ -36,9 +36,9 @@ impl fmt::Display for Absent {
         match self {
             Self::NoValidTrial { failed: 0 } => f.write_str("no trial has finished"),
             Self::NoValidTrial { .. } => f.write_str("no trial succeeded"),
-            Self::NoLoad => f.write_str("a figure of workloads, and this is none"),
+            Self::NoLoad => f.write_str("a figure of workloads, and this group has none"),
             Self::DescriptiveOnly => {
-                f.write_str("it describes its own requests alone, such as the largest")
+                f.write_str("it describes only these requests, like the largest value")
             }
             Self::Lacking { lack: 1, all } => write!(f, "1 of {all} has no such figure"),
             Self::Lacking { lack, all } => write!(f, "{lack} of {all} have no such figure"),
@@ -174,7 +174,7 @@ mod tests {
     const FIVE: [f64; 5] = [40.0, 10.0, 20.0, 50.0, 30.0];
 
     #[test]
-    fn statistics_are_numpys() {
+    fn statistics_agree_with_numpy() {
         // numpy: mean, median, std(ddof=1), percentile(75)
         assert_eq!(Statistic::Mean.of(&FIVE), Ok(30.0));
         assert_eq!(Statistic::Median.of(&FIVE), Ok(30.0));

@@ -59,9 +59,9 @@ impl Threshold {
         let (limit, is_relative) = parse_limit(&mut words, metric)?;
         if is_relative && matches!(statistic, Statistic::Min | Statistic::Max) {
             return Err(ParseThresholdError {
-                message: format!("a change of `{statistic}` is no more than chance"),
+                message: format!("a change of `{statistic}` is only chance"),
                 offset: text.find(&statistic.to_string()).unwrap_or_default(),
-                help: "it describes its own requests alone: take a percentile, such as p99".into(),
+                help: "it describes only these requests: use a percentile, such as p99".into(),
             });
         }
         if let Some((offset, rest)) = words.rest() {
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_threshold_says_what_and_where() {
+    fn an_invalid_threshold_names_the_problem_and_its_position() {
         let messages: Vec<String> = [
             "",
             "generation_sped >= 80",

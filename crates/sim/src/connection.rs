@@ -460,7 +460,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_was_due_while_the_client_did_not_read_was_begun_when_it_was_due() {
+    fn a_write_due_while_the_client_does_not_read_is_not_late() {
         use std::io::Read as _;
 
         use crate::log::Log;

@@ -786,7 +786,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_for_any_answer_is_as_large_as_one_can_be() {
+    fn settings_beyond_the_longest_answer_are_limited() {
         let boundless = |kind| Script {
             ttft: Duration::MAX,
             itl: Duration::MAX,

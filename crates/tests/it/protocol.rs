@@ -639,9 +639,9 @@ fn fields_that_would_break_the_measurement_are_refused() {
     `use_beam_search: true` would hold tokens back until the search ends
     `echo: true` would stream the prompt as if it were generated
     `messages` is made from the prompts: use `prompts`
-    `model` is set by the model's own field `model_name`
-    `temperature` is set by the model's own field `temperature`
-    `max_tokens` is set by the model's own field `max_tokens`
+    `model` is set by the model's field `model_name`
+    `temperature` is set by the model's field `temperature`
+    `max_tokens` is set by the model's field `max_tokens`
     "#);
     for (key, value) in [
         ("stream", json!(true)),

@@ -154,8 +154,8 @@ fn a_load_that_could_not_be_offered_is_invalid_and_not_slow() {
     std::fs::write(&config, text).unwrap();
     let ran = bench.run(&["load"]);
     assert_eq!(ran.code, Some(101));
-    says(&ran, "Failed: not the load that was asked for: requests were begun ");
-    says(&ran, "since `max_in_flight` (2) were under way");
+    says(&ran, "Failed: not the load that was asked for: requests started ");
+    says(&ran, "because `max_in_flight` (2) were in flight");
     // No figure of it is believed, however generous the limit.
     says(&ran, "ttft mean <= 3600000 ms  no trial succeeded  FAIL");
     says(&ran, "not ranked: no trial succeeded");

@@ -81,10 +81,10 @@ impl Protocol for AnthropicMessages {
         Some(match key {
             _ if value.is_null() && wire::may_be_left_out(key) => return None,
             "messages" => "`messages` is made from the prompts: use `prompts`".into(),
-            "system" => "`system` is a prompt's own field: use `prompts`".into(),
-            "model" => "`model` is set by the model's own field `model_name`".into(),
-            "max_tokens" => "`max_tokens` is set by the model's own field `max_tokens`".into(),
-            "temperature" => "`temperature` is set by the model's own field `temperature`".into(),
+            "system" => "`system` is a field of prompts: use `prompts`".into(),
+            "model" => "`model` is set by the model's field `model_name`".into(),
+            "max_tokens" => "`max_tokens` is set by the model's field `max_tokens`".into(),
+            "temperature" => "`temperature` is set by the model's field `temperature`".into(),
             "stream" if *value != true => {
                 format!("`stream: {value}` would turn off the stream that is measured")
             }

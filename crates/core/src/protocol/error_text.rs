@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_error_is_shown_with_the_reason_beside_it() {
+    fn a_short_error_is_completed_by_the_text_around_it() {
         for (shape, text) in [
             (r#"{"statusCode":400,"message":"W","error":"Bad Request"}"#, "Bad Request: W"),
             (
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_no_error_is_not_one() {
+    fn values_that_mean_success_are_not_errors() {
         for shape in [
             r#"{"error":null}"#,
             r#"{"error":false}"#,

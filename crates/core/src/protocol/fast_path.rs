@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_say_something_else_is_left_to_the_protocol() {
+    fn a_frame_that_differs_in_more_than_its_text_is_not_read() {
         let texts =
             [r#""""#, r#""a\n""#, r#""a\"""#, "\"a\u{1}\"", "null", r#""y","role":"assistant""#];
         let others = texts.map(content).into_iter();

@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_does_not_know_is_replaced() {
+    fn values_outside_json_are_replaced() {
         for (written, read) in [
             (
                 r#"{"a":NaN,"b":-Infinity,"c":[inf,None,undefined]}"#,
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_not_json_stays_wrong() {
+    fn truncated_or_foreign_documents_remain_errors() {
         for text in
             ["", "ping", "{", r#"{"a":"#, r#"{"a":"b"#, r#"{"a":1}}"#, "[1 2]", r#"{"a" 1}"#]
         {

@@ -64,10 +64,10 @@ impl Protocol for LlamaCppCompletion {
         Some(match key {
             _ if value.is_null() && wire::may_be_left_out(key) => return None,
             "prompt" => "`prompt` is made from the prompts: use `prompts`".into(),
-            "model" => "`model` is set by the model's own field `model_name`".into(),
-            "temperature" => "`temperature` is set by the model's own field `temperature`".into(),
+            "model" => "`model` is set by the model's field `model_name`".into(),
+            "temperature" => "`temperature` is set by the model's field `temperature`".into(),
             "n_predict" | "max_tokens" => {
-                format!("`{key}` is set by the model's own field `max_tokens`")
+                format!("`{key}` is set by the model's field `max_tokens`")
             }
             "stream" if *value != true => {
                 format!("`stream: {value}` would turn off the stream that is measured")

@@ -71,16 +71,16 @@ impl Protocol for OllamaChat {
     fn forbidden_field(&self, key: &str, value: &Value) -> Option<String> {
         let set_by = |inner: &str, field: &str| {
             let sets = value.get(inner).is_some_and(|value| !value.is_null());
-            sets.then(|| format!("`options.{inner}` is set by the model's own field `{field}`"))
+            sets.then(|| format!("`options.{inner}` is set by the model's field `{field}`"))
         };
         match key {
             _ if value.is_null() && wire::may_be_left_out(key) => None,
             "messages" => Some("`messages` is made from the prompts: use `prompts`".into()),
-            "model" => Some("`model` is set by the model's own field `model_name`".into()),
+            "model" => Some("`model` is set by the model's field `model_name`".into()),
             "stream" if *value != true => {
                 Some(format!("`stream: {value}` would turn off the stream that is measured"))
             }
-            "options" if !value.is_object() => Some(format!("`options: {value}` is no mapping")),
+            "options" if !value.is_object() => Some(format!("`options: {value}` is not a mapping")),
             "options" => {
                 set_by("temperature", "temperature").or_else(|| set_by("num_predict", "max_tokens"))
             }

@@ -216,9 +216,9 @@ pub(super) fn forbidden_field(prompt: &str, key: &str, value: &Value) -> Option<
         _ if key == prompt => {
             return Some(format!("`{prompt}` is made from the prompts: use `prompts`"));
         }
-        "model" => return Some("`model` is set by the model's own field `model_name`".into()),
+        "model" => return Some("`model` is set by the model's field `model_name`".into()),
         "temperature" | "max_tokens" => {
-            return Some(format!("`{key}` is set by the model's own field `{key}`"));
+            return Some(format!("`{key}` is set by the model's field `{key}`"));
         }
         "stream" if *value != true => "would turn off the stream that is measured",
         "stream_options" if !value.is_object() => {

@@ -83,14 +83,12 @@ impl Protocol for OpenAiResponses {
             "instructions" => {
                 return Some("`instructions` is a prompt's `system`: use `prompts`".into());
             }
-            "model" => return Some("`model` is set by the model's own field `model_name`".into()),
+            "model" => return Some("`model` is set by the model's field `model_name`".into()),
             "temperature" => {
-                return Some("`temperature` is set by the model's own field `temperature`".into());
+                return Some("`temperature` is set by the model's field `temperature`".into());
             }
             "max_output_tokens" => {
-                return Some(
-                    "`max_output_tokens` is set by the model's own field `max_tokens`".into(),
-                );
+                return Some("`max_output_tokens` is set by the model's field `max_tokens`".into());
             }
             "stream" if *value != true => "would turn off the stream that is measured",
             "background" if *value == true => "would have the answer generated out of sight",

@@ -66,7 +66,7 @@ impl Protocol for TgiGenerateStream {
                 Value::Object(parameters) => {
                     parameters.iter().find_map(|(key, value)| refuses_parameter(key, value))
                 }
-                _ => Some(format!("`parameters: {value}` is no mapping")),
+                _ => Some(format!("`parameters: {value}` is not a mapping")),
             },
             _ => None,
         }
@@ -128,9 +128,9 @@ impl Protocol for TgiGenerateStream {
 fn refuses_parameter(key: &str, value: &Value) -> Option<String> {
     let why = match key {
         _ if value.is_null() => return None,
-        "max_new_tokens" => "is set by the model's own field `max_tokens`",
-        "temperature" => "is set by the model's own field `temperature`",
-        "do_sample" => "follows the model's own field `temperature`",
+        "max_new_tokens" => "is set by the model's field `max_tokens`",
+        "temperature" => "is set by the model's field `temperature`",
+        "do_sample" => "follows the model's field `temperature`",
         "details" if *value != true => {
             "would turn off the token counts that the speeds are computed from"
         }
