@@ -15,10 +15,10 @@ use bytes::Bytes;
 use llm_stream_client::{AnswerObserver, Client, Redactor};
 use llm_stream_core::{
     exact,
-    prompt::{self, ChatMessage, Piece, Prompt},
+    prompt::{self, ChatMessage, ContentPart, Prompt},
     protocol::{ChatRequest, Protocol},
     recording::{Chunk, Recording, RequestError},
-    sample::{self, Asked, Sample},
+    sample::{self, RequestedTokens, Sample},
     synthetic::Length,
 };
 use serde_json::Value;
@@ -125,7 +125,7 @@ fn enough(target: &Target, few: u64) -> u64 {
 
 async fn ask(
     target: &Target,
-    (body, asked): (Bytes, Asked),
+    (body, asked): (Bytes, RequestedTokens),
     client: &Client,
     follow: &dyn Follow,
 ) -> Answer {
@@ -144,14 +144,14 @@ impl Answer {
     fn of(
         answer: Result<Recording, RequestError>,
         target: &Target,
-        asked: Asked,
+        asked: RequestedTokens,
         secrets: &Redactor,
     ) -> Self {
         match answer {
             Err(error) => Self { recording: None, outcome: Err(secrets.redact_error(error)) },
             Ok(recording) => {
                 let outcome = read_hiding(&recording, target, secrets);
-                let outcome = outcome.map(|sample| sample.asked_for(asked));
+                let outcome = outcome.map(|sample| sample.checked_against(asked));
                 Self { recording: Some(recording), outcome }
             }
         }
@@ -181,7 +181,7 @@ fn request(
     prompt: &Prompt,
     max_tokens: u64,
     (lengths, nth): (&PromptSizer, u64),
-) -> (Bytes, Asked) {
+) -> (Bytes, RequestedTokens) {
     let length = |synthetic| {
         let has_tools = !prompt.tools.over(&target.tools).offered().is_empty();
         (synthetic, Length::of(synthetic, nth, target.protocol, has_tools))
@@ -190,13 +190,13 @@ fn request(
     let prompt = match (made, target.prefix_cache) {
         (Some((synthetic, length)), cache) => {
             let words = lengths.words(prompt, length.tokens());
-            Cow::Owned(prompt.saying(synthetic.text(words, shuffle(cache))))
+            Cow::Owned(prompt.with_question(synthetic.text(words, shuffle(cache))))
         }
         (None, PrefixCache::Reuse) => Cow::Borrowed(prompt),
-        (None, PrefixCache::Fresh) => Cow::Owned(prompt.begun_with(&nonce())),
+        (None, PrefixCache::Fresh) => Cow::Owned(prompt.with_prefix(&nonce())),
     };
     let (body, asked) = body_of(target, &prompt, &prompt.messages, max_tokens);
-    (body, Asked { prompt: made.map(|(_, length)| length), ..asked })
+    (body, RequestedTokens { prompt: made.map(|(_, length)| length), ..asked })
 }
 
 /// The body of the request that asks `prompt` by `messages`, and how many tokens it wants.
@@ -205,13 +205,13 @@ fn body_of(
     prompt: &Prompt,
     messages: &[ChatMessage],
     max_tokens: u64,
-) -> (Bytes, Asked) {
+) -> (Bytes, RequestedTokens) {
     let body = body(target, prompt, messages, max_tokens);
     let text = Bytes::from(exact::to_string(&body));
-    let is_text = |piece: &Piece| matches!(piece, Piece::Text(_));
+    let is_text = |piece: &ContentPart| matches!(piece, ContentPart::Text(_));
     let is_text = messages.iter().flat_map(|message| &message.content).all(is_text);
     let bytes = is_text.then_some(text.len() as u64);
-    (text, Asked { bytes, ..asked(&body, target.protocol) })
+    (text, RequestedTokens { bytes, ..asked(&body, target.protocol) })
 }
 
 fn body(target: &Target, prompt: &Prompt, messages: &[ChatMessage], max_tokens: u64) -> Value {
@@ -229,11 +229,11 @@ fn body(target: &Target, prompt: &Prompt, messages: &[ChatMessage], max_tokens: 
 }
 
 /// How many tokens the request with this `body` asks for.
-fn asked(body: &Value, protocol: &dyn Protocol) -> Asked {
+fn asked(body: &Value, protocol: &dyn Protocol) -> RequestedTokens {
     let most = protocol.most_tokens(body);
     let ignores_eos = body["ignore_eos"] == Value::Bool(true);
     let least = if ignores_eos { most } else { exact::whole(&body["min_tokens"]) };
-    Asked { most, least, ..Asked::default() }
+    RequestedTokens { most, least, ..RequestedTokens::default() }
 }
 
 /// Most tokens of the answer to `prompt`.

@@ -12,7 +12,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use llm_stream_client::connect_options::THROUGH;
 use llm_stream_core::{
-    prompt::{self, Output, Prompt},
+    prompt::{self, AnswerLength, Prompt},
     protocol::{self, Protocol},
     recording::{ErrorKind, Recording, RequestError},
     sample,
@@ -74,8 +74,8 @@ pub fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
                 tools.chosen().is_some(),
             );
             let place = *places.entry(fields).or_insert_with(|| {
-                let Output { tokens, min_tokens, ignore_eos } = prompt.output;
-                let output = Output { tokens, min_tokens, ignore_eos };
+                let AnswerLength { tokens, min_tokens, ignore_eos } = prompt.output;
+                let output = AnswerLength { tokens, min_tokens, ignore_eos };
                 let warm_up = prompt::warm_up().with_tools(&prompt.tools);
                 questions.push(Question { prompt: Prompt { output, ..warm_up }, of: Vec::new() });
                 questions.len() - 1

@@ -14,7 +14,7 @@ use std::{
 
 use llm_stream_core::{
     exact,
-    prompt::{ChatMessage, Image, Piece, Role, Tool},
+    prompt::{ChatMessage, ContentPart, Image, Role, Tool},
 };
 use serde_json::{Map, Value, value::RawValue};
 
@@ -410,16 +410,16 @@ fn is_nothing(content: &Value) -> bool {
 }
 
 /// The content of a message: text, or a list of its pieces.
-fn content(key: &str, value: &Value) -> Result<Vec<Piece>, Refusal> {
+fn content(key: &str, value: &Value) -> Result<Vec<ContentPart>, Refusal> {
     let help = if key == "value" { SHAREGPT_HELP } else { MESSAGES_HELP };
     let Value::Array(pieces) = value else {
-        return Ok(vec![Piece::Text(text(&format!("`{key}`"), value, help)?)]);
+        return Ok(vec![ContentPart::Text(text(&format!("`{key}`"), value, help)?)]);
     };
     let piece = |piece: &Value| match piece["type"].as_str() {
-        Some("text") => Ok(Piece::Text(text("`text`", &piece["text"], MESSAGES_HELP)?)),
+        Some("text") => Ok(ContentPart::Text(text("`text`", &piece["text"], MESSAGES_HELP)?)),
         Some("image_url") => {
             let url = piece["image_url"].get("url").unwrap_or(&piece["image_url"]);
-            Ok(Piece::Image(image(&text("`image_url`", url, IMAGE_HELP)?)?))
+            Ok(ContentPart::Image(image(&text("`image_url`", url, IMAGE_HELP)?)?))
         }
         other => {
             let what = format!("a piece of the type `{}` cannot be sent", other.unwrap_or("none"));

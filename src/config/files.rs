@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use llm_stream_core::tokenizer::{Tokenizer, Unusable};
+use llm_stream_core::tokenizer::{Tokenizer, TokenizerError};
 
 use super::reader::{Entry, Reader};
 
@@ -55,14 +55,14 @@ pub(super) fn tokenizer(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<To
             reader.tokenizers.insert(path, tokenizer.clone());
             return Some(tokenizer);
         }
-        Err(Unusable::NoFeature) => {
+        Err(TokenizerError::NoFeature) => {
             let help = "`cargo bench --features tokenizers`; in a crate of your own,\n\
                         `llm-stream-bench = { …, features = [\"tokenizers\"] }`";
             let what = "this llm-stream-bench is built without the feature `tokenizers`";
             reader.error_at_key(entry, what, help);
         }
-        Err(Unusable::File(error)) => unreadable(reader, entry, &path, &error),
-        Err(Unusable::Unfit(why)) => {
+        Err(TokenizerError::File(error)) => unreadable(reader, entry, &path, &error),
+        Err(TokenizerError::Unfit(why)) => {
             let what = format!("{} is no `tokenizer.json`: {why}", path.display());
             let help =
                 "it is the file of this name beside the model's weights, Hugging Face's form";

@@ -2,7 +2,7 @@
 
 use llm_stream_client::connect_options::Stamps;
 use llm_stream_core::protocol::{self, OpenAiChat, Protocol};
-use llm_stream_sim::{Fault, FaultKind, Mistake, Script};
+use llm_stream_sim::{Fault, FaultKind, Script, ScriptError};
 use serde_json::Map;
 use serde_saphyr::Spanned;
 
@@ -408,7 +408,7 @@ fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
         faults,
     };
     if reader.mistakes() == before {
-        for Mistake { field, what, help } in simulate.mistakes() {
+        for ScriptError { field, what, help } in simulate.errors() {
             reader.error(fields.get(field).unwrap_or(entry), what, help);
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use base64::Engine as _;
 use llm_stream_core::{
-    prompt::{self, ChatMessage, Image, Output, Piece, Role, Synthetic, Tools},
+    prompt::{self, AnswerLength, ChatMessage, ContentPart, Image, Role, Synthetic, Tools},
     text::visible,
 };
 use rand::{SeedableRng, seq::SliceRandom};
@@ -115,8 +115,8 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<Prompt> {
 /// The prompt that asks `texts` one after the other, the first of them with `images`.
 fn conversation(
     texts: Vec<String>,
-    images: Vec<Piece>,
-    (name, system, output): (&str, Option<&str>, Output),
+    images: Vec<ContentPart>,
+    (name, system, output): (&str, Option<&str>, AnswerLength),
 ) -> Option<prompt::Prompt> {
     let mut texts = texts.into_iter();
     let mut prompt = prompt::Prompt::new(name, system, texts.next()?);
@@ -166,7 +166,7 @@ fn synthetic(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
     fields: &Fields<'_>,
-    (name, output): (&str, Output),
+    (name, output): (&str, AnswerLength),
 ) -> Option<prompt::Prompt> {
     if let Some(system) = fields.get("system") {
         let help = "all of such a prompt is made; remove `system`";
@@ -193,7 +193,7 @@ fn synthetic(
         None => None,
     };
     let synthetic = Synthetic { least, most: most_input, seed: seed.unwrap_or(0), tokenizer };
-    let output = Output { tokens: output.tokens.or(most), ..output };
+    let output = AnswerLength { tokens: output.tokens.or(most), ..output };
     let prompt = prompt::Prompt::new(name, None, "");
     Some(prompt::Prompt { synthetic: Some(synthetic), output, ..prompt })
 }
@@ -225,7 +225,7 @@ fn length_of(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(u64, u64)> {
 }
 
 /// How long the answer is to be.
-fn output(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Output {
+fn output(reader: &mut Reader<'_>, fields: &Fields<'_>) -> AnswerLength {
     let mut count = |key| reader.whole(fields.get(key)?, 1..=u64::MAX, "256");
     let (tokens, min_tokens) = (count("output_tokens"), count("min_tokens"));
     if let (Some(most), Some(least), Some(entry)) = (tokens, min_tokens, fields.get("min_tokens"))
@@ -235,7 +235,7 @@ fn output(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Output {
         reader.error(entry, what, "`output_tokens` is the most that is generated");
     }
     let ignore_eos = fields.get("ignore_eos").and_then(|entry| reader.flag(entry));
-    Output { tokens, min_tokens, ignore_eos: ignore_eos.unwrap_or(false) }
+    AnswerLength { tokens, min_tokens, ignore_eos: ignore_eos.unwrap_or(false) }
 }
 
 /// The questions of a conversation. Never none.
@@ -248,13 +248,16 @@ fn turns(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Spanned<String>> {
 }
 
 /// Pictures: files, or URLs that the server fetches.
-fn images(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Piece> {
+fn images(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<ContentPart> {
     let example = "\"picture.png\"";
     if matches!(&entry.value.value, Yaml::List(items) if items.is_empty()) {
         reader.error(entry, "`images` is empty", format!("for example `images: [{example}]`"));
     }
     let named = reader.texts(entry, example);
-    named.iter().filter_map(|name| Some(Piece::Image(image(reader, entry, &name.value)?))).collect()
+    named
+        .iter()
+        .filter_map(|name| Some(ContentPart::Image(image(reader, entry, &name.value)?)))
+        .collect()
 }
 
 fn image(reader: &mut Reader<'_>, entry: &Entry<'_>, name: &str) -> Option<Image> {
@@ -357,7 +360,7 @@ fn data_set(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
     fields: &Fields<'_>,
-    (set, system, output): (&Spanned<String>, Option<&str>, &Output),
+    (set, system, output): (&Spanned<String>, Option<&str>, &AnswerLength),
 ) -> Vec<Prompt> {
     let chosen = choice(reader, fields);
     let multi_turn = fields.get("multi_turn").and_then(|entry| reader.flag(entry));
@@ -382,7 +385,8 @@ fn data_set(
         {
             messages.insert(0, ChatMessage::text(Role::System, system));
         }
-        let output = Output { tokens: record.output_tokens.or(output.tokens), ..output.clone() };
+        let output =
+            AnswerLength { tokens: record.output_tokens.or(output.tokens), ..output.clone() };
         let mut prompt = prompt::Prompt::new(name.as_str(), None, "");
         (prompt.set, prompt.messages, prompt.output) = (Some(set.value.clone()), messages, output);
         let tools = Tools { listed: record.tools, choice: None };

@@ -29,7 +29,7 @@ pub(super) fn tools(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Tools {
     // What is chosen among the tools of another place is known when both are.
     if tools.listed.is_some()
         && let Some(entry) = fields.get("tool_choice")
-        && let Some((what, help)) = tools.mistake()
+        && let Some((what, help)) = tools.choice_error()
     {
         reader.error(entry, what, help);
     }
@@ -62,7 +62,7 @@ pub(super) fn check(
     }
     if let Some(written) = entry("tool_choice")
         && !tools.offered().is_empty()
-        && let Some((what, help)) = tools.mistake()
+        && let Some((what, help)) = tools.choice_error()
     {
         reader.error(written, what, help);
     }

@@ -10,7 +10,7 @@ use llm_stream_client::proxy;
 use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
     exact,
-    prompt::{self, ChatMessage, Image, Output, Tools},
+    prompt::{self, AnswerLength, ChatMessage, Image, Tools},
     protocol::{self, OpenAiChat, Protocol},
     schedule::Shape,
     text::visible,
@@ -558,7 +558,7 @@ fn refused(
     protocol: &dyn Protocol,
     (ignore_eos, max_tokens): (Option<bool>, u64),
 ) -> Option<Refusal> {
-    let Output { tokens, min_tokens, ignore_eos: wants_eos_ignored } = prompt.output;
+    let AnswerLength { tokens, min_tokens, ignore_eos: wants_eos_ignored } = prompt.output;
     let most = tokens.unwrap_or(max_tokens);
     let name = protocol.name();
     let wants = |field: &str| match field {
@@ -602,7 +602,7 @@ fn tools_refused(
     }
     // The model's choice is for prompts that have tools.
     let means_choice = prompt.tools.choice.is_some() || !tools.offered().is_empty();
-    tools.mistake().filter(|_| means_choice)
+    tools.choice_error().filter(|_| means_choice)
 }
 
 /// A model's choice among tools that neither it nor a prompt has.
@@ -612,7 +612,7 @@ fn idle_choice(config: &Config, model: &Model, settings: &Settings) -> Option<Co
     let idle = settings.tools.choice.is_some()
         && settings.tools.listed.is_none()
         && !prompts.into_iter().any(|prompt| offers(&prompt.prompt.tools));
-    let (what, help) = settings.tools.mistake().filter(|_| idle)?;
+    let (what, help) = settings.tools.choice_error().filter(|_| idle)?;
     Some(config.error_in(&model.key, &what, &help))
 }
 

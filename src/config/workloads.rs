@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use llm_stream_core::{
     prompt,
-    schedule::{Arrivals, Gaps, Shape, Until},
+    schedule::{ArrivalProcess, Gaps, Shape, Until},
 };
 use serde_saphyr::Spanned;
 
@@ -115,7 +115,7 @@ fn open(reader: &mut Reader<'_>, rate: &Entry<'_>, fields: &Fields<'_>) -> Optio
     let gaps = fields.get("arrivals").map(|entry| gaps(reader, entry));
     let seed = fields.get("seed").map(|entry| reader.whole(entry, 0..=u64::MAX, "7"));
     let most = fields.get("max_in_flight").map(|entry| in_flight(reader, entry, "500"));
-    let arrivals = Arrivals {
+    let arrivals = ArrivalProcess {
         rate: rate?,
         gaps: gaps.unwrap_or(Some(Gaps::Poisson))?,
         seed: seed.unwrap_or(Some(0))?,

@@ -8,7 +8,7 @@ use llm_stream_core::{
     protocol::{self, Protocol},
     punctuality::Punctuality,
 };
-use llm_stream_sim::{self as sim, Mistake, Script, Simulator};
+use llm_stream_sim::{self as sim, Script, ScriptError, Simulator};
 use rustls::ServerConfig;
 
 use super::terminal;
@@ -19,7 +19,7 @@ pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     let protocol = protocol::by_name(&options.protocol)
         .with_context(|| format!("no protocol `{}`; there is {}", options.protocol, known()))?;
     let script = options.script();
-    if let Some(Mistake { what, help, .. }) = script.mistakes().first() {
+    if let Some(ScriptError { what, help, .. }) = script.errors().first() {
         anyhow::bail!("{what}\n  help: {help}");
     }
     let simulator = start(options, script, protocol)?;

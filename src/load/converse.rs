@@ -5,7 +5,7 @@ use llm_stream_client::Client;
 use llm_stream_core::{
     prompt::{ChatMessage, Prompt, Role},
     recording::{ErrorKind, Recording, RequestError},
-    sample::{self, Asked},
+    sample::{self, RequestedTokens},
 };
 
 use super::{Answer, Follow, ask, body_of, max_tokens, nonce};
@@ -65,9 +65,9 @@ impl Conversation {
     /// The request that asks the next turn. What makes the conversation a new one to a prefix cache
     /// stands in front of the first and stays there, so that a later one finds all before it in the
     /// cache.
-    pub(super) fn question(&mut self, target: &Target, turn: &Prompt) -> (Bytes, Asked) {
+    pub(super) fn question(&mut self, target: &Target, turn: &Prompt) -> (Bytes, RequestedTokens) {
         let question = match target.prefix_cache {
-            PrefixCache::Fresh if self.messages.is_empty() => turn.begun_with(&nonce()).messages,
+            PrefixCache::Fresh if self.messages.is_empty() => turn.with_prefix(&nonce()).messages,
             _ => turn.messages.clone(),
         };
         self.messages.extend(question);

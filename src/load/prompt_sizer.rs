@@ -10,7 +10,7 @@ use llm_stream_core::{
     protocol::ChatRequest,
     recording::{ErrorKind, Recording, RequestError},
     sample,
-    synthetic::{Counts, SearchBudget, is_right},
+    synthetic::{LengthSearch, SearchBudget, is_right},
     tokenizer::Tokenizer,
 };
 
@@ -19,11 +19,11 @@ use crate::plan::Target;
 
 /// What was counted for each synthetic prompt at one server.
 #[derive(Debug, Default)]
-pub struct PromptSizer(Vec<(Arc<Prompt>, Counts)>);
+pub struct PromptSizer(Vec<(Arc<Prompt>, LengthSearch)>);
 
 impl PromptSizer {
     /// Keeps what was counted for `prompt`.
-    pub fn keep(&mut self, prompt: &Arc<Prompt>, counts: Counts) {
+    pub fn keep(&mut self, prompt: &Arc<Prompt>, counts: LengthSearch) {
         self.0.push((prompt.clone(), counts));
     }
 
@@ -38,7 +38,7 @@ impl PromptSizer {
         self.of(prompt).map_or(tokens, |counts| counts.words(tokens))
     }
 
-    fn of(&self, prompt: &Prompt) -> Option<&Counts> {
+    fn of(&self, prompt: &Prompt) -> Option<&LengthSearch> {
         let found = self.0.iter().find(|(known, _)| std::ptr::eq(Arc::as_ptr(known), prompt));
         found.map(|(_, counts)| counts)
     }
@@ -52,8 +52,8 @@ pub async fn measure(
     synthetic: &Synthetic,
     client: &Client,
     follow: &dyn Follow,
-) -> Result<Counts, RequestError> {
-    let mut counts = Counts::default();
+) -> Result<LengthSearch, RequestError> {
+    let mut counts = LengthSearch::default();
     let (effort, who) = match &synthetic.tokenizer {
         Some(tokenizer) => (SearchBudget::FREE, format!("`{}`", tokenizer.name())),
         None => (SearchBudget::REQUESTS, "the server".into()),
@@ -64,7 +64,7 @@ pub async fn measure(
             let text = synthetic.text(words, shuffle(target.prefix_cache));
             let counted = match &synthetic.tokenizer {
                 Some(tokenizer) => count(tokenizer, &text).await.map(Counted::Tokens),
-                None => have_counted(target, &prompt.saying(text), client, follow).await,
+                None => have_counted(target, &prompt.with_question(text), client, follow).await,
             };
             match counted? {
                 Counted::Tokens(tokens) => counts.add(words, tokens),

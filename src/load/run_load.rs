@@ -16,10 +16,10 @@ use llm_stream_client::{
     self as client, Client, DriveStats, NextAction, Preconnect, Redactor, RequestSource,
 };
 use llm_stream_core::{
-    load_stats::Span,
+    load_stats::RequestSpan,
     prompt::Prompt,
     recording::{Chunk, ErrorKind, Recording, RequestError},
-    sample::{self, Asked, Counted},
+    sample::{self, CountKind, RequestedTokens},
     schedule::{Shape, Starts},
 };
 
@@ -41,7 +41,7 @@ pub struct RequestEnd {
     /// Its place in the load.
     pub place: LoadPosition,
     /// When it was begun and over.
-    pub span: Span,
+    pub span: RequestSpan,
     /// How long ago it was begun.
     pub since_begun: Duration,
     /// What came.
@@ -141,7 +141,7 @@ struct Load<'a> {
 /// A request that was sent.
 struct Question {
     prompt: Arc<Prompt>,
-    tokens: Asked,
+    tokens: RequestedTokens,
     scheduled: Option<Duration>,
     begun: Instant,
     talk: Option<ConversationState>,
@@ -233,7 +233,10 @@ impl<'a> Load<'a> {
     }
 
     /// The request for the next prompt; of a conversation, which then is `talk`, the first one.
-    fn begin(&mut self, talk: &mut Option<ConversationState>) -> (Arc<Prompt>, (Bytes, Asked)) {
+    fn begin(
+        &mut self,
+        talk: &mut Option<ConversationState>,
+    ) -> (Arc<Prompt>, (Bytes, RequestedTokens)) {
         let prompts = &self.workload.prompts;
         let prompt = prompts[self.begun % prompts.len()].clone();
         self.begun += 1;
@@ -268,7 +271,7 @@ impl<'a> Load<'a> {
             return None;
         }
         self.sent += 1;
-        let (tokens, begun) = (Asked::default(), now());
+        let (tokens, begun) = (RequestedTokens::default(), now());
         let asked = Question { prompt, tokens, scheduled: None, begun, talk: None };
         Some(RawResult { id: self.sent, asked, started, ended: begun, answer: Err(error) })
     }
@@ -289,7 +292,7 @@ impl ConversationState {
     }
 
     /// The request for it.
-    fn go_on(&mut self, target: &Target) -> (Arc<Prompt>, (Bytes, Asked)) {
+    fn go_on(&mut self, target: &Target) -> (Arc<Prompt>, (Bytes, RequestedTokens)) {
         let turn = self.next().unwrap_or(&self.prompt).clone();
         self.asked += 1;
         let request = self.so_far.question(target, &turn);
@@ -415,12 +418,12 @@ impl RawResult {
             answer.outcome = answer.outcome.map(sample::Sample::of_later_turn);
         }
         let sample = answer.outcome.as_ref().ok();
-        let span = Span {
+        let span = RequestSpan {
             scheduled,
             begun: since_start(begun),
             ended: since_start(ended),
             tokens: sample.map(|sample| sample.response_tokens),
-            refused: sample.and_then(|sample| sample.refused(Counted::Response)),
+            refused: sample.and_then(|sample| sample.refused(CountKind::Response)),
         };
         let place = LoadPosition { request: id, scheduled, sent };
         RequestEnd {

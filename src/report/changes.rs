@@ -6,7 +6,7 @@ use llm_stream_core::{
     baseline::{Baseline, GroupBaseline},
     comparison::Change,
     interval::CONFIDENCE,
-    metric::{Better, METRICS, Metric, Read},
+    metric::{Better, METRICS, Metric, MetricSource},
     statistic::{Absent, Statistic},
 };
 
@@ -85,7 +85,7 @@ fn partly(then: &GroupBaseline, now: &GroupBaseline) -> Vec<String> {
             let pair = now.pair(before.ok()?, later.ok()?);
             (!pair.left_out.is_empty()).then(|| super::thresholds::without(&pair.left_out))
         });
-        let unit = if matches!(metric.read, Read::Load(_)) { "runs" } else { "requests" };
+        let unit = if matches!(metric.read, MetricSource::Load(_)) { "runs" } else { "requests" };
         let [before, later] = shares;
         let left_out = left_out.map(|left_out| format!("; {left_out}")).unwrap_or_default();
         is_partial.then(|| format!("{}: of {before} {unit}, now of {later}{left_out}", metric.name))
@@ -96,7 +96,9 @@ fn partly(then: &GroupBaseline, now: &GroupBaseline) -> Vec<String> {
 /// The figures that can get worse.
 fn shown() -> impl Iterator<Item = &'static Metric> {
     METRICS.iter().filter(|metric| {
-        metric.in_summary && metric.better != Better::Neither && !matches!(metric.read, Read::All)
+        metric.in_summary
+            && metric.better != Better::Neither
+            && !matches!(metric.read, MetricSource::All)
     })
 }
 
@@ -109,7 +111,7 @@ fn changes(
         // A figure that there was not is no change for the worse.
         let share = now.min_share();
         let before = then.side(metric, share)?.ok()?;
-        let unit = if matches!(metric.read, Read::Load(_)) { "runs" } else { "requests" };
+        let unit = if matches!(metric.read, MetricSource::Load(_)) { "runs" } else { "requests" };
         let lack = |absent| match absent {
             Absent::Lacking { lack: 1, all } => format!("1 of {all} {unit} now lacks it"),
             Absent::Lacking { lack, all } => format!("{lack} of {all} {unit} now lack it"),
@@ -119,7 +121,7 @@ fn changes(
         let changed = later.and_then(|later| later.map_err(lack)).and_then(|later| {
             doubted(then, now, metric)?;
             let pair = now.pair(before, later);
-            let (before, later) = (pair.before.sampled(), pair.now.sampled());
+            let (before, later) = (pair.before.stratified(), pair.now.stratified());
             let change = Change::of(Statistic::Mean, before, later, CONFIDENCE);
             let change = change.map_err(|why| format!("it {why}"))?;
             Ok((change, sort(metric, &change, size, pair.uncertainty(Statistic::Mean))))

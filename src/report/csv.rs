@@ -8,7 +8,7 @@ use std::{
 
 use llm_stream_core::{
     metric::{DEFINITIONS, Metric, Unit},
-    sample::{Counted, Sample},
+    sample::{CountKind, Sample},
     text::visible_lines,
 };
 
@@ -137,7 +137,7 @@ fn figure(row: &Row, name: &str) -> String {
 }
 
 fn tokens_per_event(sample: &Sample) -> String {
-    if sample.refused(Counted::Streamed).is_some() {
+    if sample.refused(CountKind::Streamed).is_some() {
         return String::new();
     }
     format!("{:.3}", sample.streamed_tokens() as f64 / sample.token_events.len() as f64)

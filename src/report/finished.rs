@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use llm_stream_core::{
     load_stats::LoadStats,
-    metric::{METRICS, Metric, Read},
+    metric::{METRICS, Metric, MetricSource},
     statistic::Statistic,
 };
 
@@ -106,8 +106,8 @@ impl TrialResult {
     ) -> Self {
         let of = |reached| {
             figures(|metric| match metric.read {
-                Read::Load(read) => read(reached),
-                Read::Sample(_) | Read::All => None,
+                MetricSource::Load(read) => read(reached),
+                MetricSource::Sample(_) | MetricSource::All => None,
             })
         };
         Self {

@@ -6,7 +6,7 @@
 //! `BenchmarkResult` in its `src/extract.ts`.
 
 use llm_stream_core::{
-    metric::{Better, Metric, Read},
+    metric::{Better, Metric, MetricSource},
     summary::{Estimate, Group},
 };
 use serde_json::{Value, json};
@@ -31,8 +31,8 @@ impl Exporter for GithubActionBenchmark {
 fn entry(group: &Group, metric: &Metric, estimate: &Estimate) -> Value {
     let (unit, scale) = metric.unit.display();
     let of = match metric.read {
-        Read::All => format!("of {} requests", group.tally.finished()),
-        Read::Sample(_) | Read::Load(_) => format!("mean, n = {}", estimate.n),
+        MetricSource::All => format!("of {} requests", group.tally.finished()),
+        MetricSource::Sample(_) | MetricSource::Load(_) => format!("mean, n = {}", estimate.n),
     };
     let mut entry = json!({
         "name": format!("{}: {}", group.name(), metric.name),

@@ -7,7 +7,7 @@ use llm_stream_core::{
     comparison::{Change, Evidence},
     group::WorkloadSpec,
     interval::Interval,
-    lacking::{Lack, Lacking},
+    lacking::{MissingFigures, MissingReason},
     load_stats::LoadStats,
     metric::{Better, DEFINITIONS, METRICS, Metric, SUCCESS_RATE, Unit},
     punctuality::Deviation,
@@ -250,8 +250,8 @@ fn figures(group: &Group, metric: &Metric, confidence: f64) -> Option<Value> {
 }
 
 /// How many lack a figure, by reason.
-fn because(lacking: &Lacking) -> Value {
-    let of = |(lack, count): (&Lack, &usize)| (lack.name().to_owned(), json!(count));
+fn because(lacking: &MissingFigures) -> Value {
+    let of = |(lack, count): (&MissingReason, &usize)| (lack.name().to_owned(), json!(count));
     lacking.reasons.iter().map(of).collect::<Map<_, _>>().into()
 }
 

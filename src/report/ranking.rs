@@ -1,7 +1,7 @@
 //! The models by mean `generation_speed`.
 
 use llm_stream_core::{
-    interval::{self, CONFIDENCE, Interval, Sampled},
+    interval::{self, CONFIDENCE, Interval, StratifiedSample},
     metric::Metric,
     statistic::{Absent, Statistic},
     summary::Group,
@@ -81,7 +81,7 @@ impl Paired {
         }
         let (values, strata) = group.pairs(first, metric);
         let mean = Statistic::Mean.of(&values).map_err(|_| NotPaired::NoPair)?;
-        let sampled = Sampled { values: &values, strata: &strata };
+        let sampled = StratifiedSample { values: &values, strata: &strata };
         let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE);
         Ok(Self { mean, interval: interval.ok().flatten(), n: values.len() })
     }

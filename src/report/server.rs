@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use llm_stream_core::{
     metric::DEFINITIONS,
-    server_metrics::{MetricComparison, MetricSample, Times},
+    server_metrics::{HistogramTimes, MetricComparison, MetricSample},
 };
 
 use super::csv::text;
@@ -19,7 +19,7 @@ pub struct Writer<W: Write>(::csv::Writer<W>);
 struct Row<'a> {
     case: &'a Case,
     requests: usize,
-    said: &'a MetricSample,
+    sample: &'a MetricSample,
     ours: Option<f64>,
 }
 
@@ -33,9 +33,9 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes what was said of the trial `case`.
-    pub fn write(&mut self, case: &Case, beside: &MetricComparison) -> io::Result<()> {
-        for (said, ours) in &beside.said {
-            let row = Row { case, requests: beside.requests, said, ours: *ours };
+    pub fn write(&mut self, case: &Case, comparison: &MetricComparison) -> io::Result<()> {
+        for (sample, ours) in &comparison.samples {
+            let row = Row { case, requests: comparison.requests, sample, ours: *ours };
             self.0.write_record(COLUMNS.iter().map(|(_, cell)| cell(&row)))?;
         }
         self.0.flush()
@@ -49,11 +49,11 @@ const COLUMNS: &[Column] = &[
     ("trial", |row| text(&row.case.name)),
     ("run", |row| row.case.run.to_string()),
     ("requests", |row| row.requests.to_string()),
-    ("figure", |row| row.said.figure.name.into()),
-    ("series", |row| row.said.series.into()),
-    ("sort", |row| row.said.figure.sort.name().into()),
-    ("before", |row| row.said.before.to_string()),
-    ("after", |row| row.said.after.to_string()),
+    ("figure", |row| row.sample.figure.name.into()),
+    ("series", |row| row.sample.series.into()),
+    ("sort", |row| row.sample.figure.kind.name().into()),
+    ("before", |row| row.sample.before.to_string()),
+    ("after", |row| row.sample.after.to_string()),
     ("mean", |row| of(row, |times| Some(times.mean))),
     ("median_above", |row| of(row, |times| Some(times.median?.0))),
     ("median_up_to", |row| of(row, |times| Some(times.median?.1))),
@@ -61,14 +61,14 @@ const COLUMNS: &[Column] = &[
     ("p99_up_to", |row| of(row, |times| Some(times.p99?.1))),
     ("ours", |row| seconds(row.ours)),
     ("difference", |row| {
-        seconds(row.ours.zip(row.said.times).map(|(ours, theirs)| ours - theirs.mean))
+        seconds(row.ours.zip(row.sample.times).map(|(ours, theirs)| ours - theirs.mean))
     }),
     ("definitions", |_| DEFINITIONS.into()),
     ("version", |_| env!("CARGO_PKG_VERSION").into()),
 ];
 
-fn of(row: &Row<'_>, read: impl Fn(&Times) -> Option<f64>) -> String {
-    seconds(row.said.times.as_ref().and_then(read))
+fn of(row: &Row<'_>, read: impl Fn(&HistogramTimes) -> Option<f64>) -> String {
+    seconds(row.sample.times.as_ref().and_then(read))
 }
 
 fn seconds(value: Option<f64>) -> String {

@@ -135,7 +135,7 @@ fn server_word(group: &Group) -> String {
 /// others do not have both.
 fn describe_server_timing(group: &Group, nth: usize) -> Option<String> {
     let word = ServerComparison::ALL[nth];
-    let ([theirs, of_ours, beyond], n) = group.tally.own_word(nth)?;
+    let ([theirs, of_ours, beyond], n) = group.tally.server_medians(nth)?;
     let [_, metric, metric_beyond] = word.metrics();
     let ((unit, scale), (unit_of_beyond, scale_of_beyond)) =
         (metric?.unit.display(), metric_beyond?.unit.display());
@@ -165,7 +165,8 @@ fn server_metrics(group: &Group) -> String {
         Some(format!("{name} {} ms, ours {}", number(theirs), number(ours)))
     });
     let told: Vec<_> = told.collect();
-    let alone = |beside: &&MetricComparison| beside.said.iter().any(|(_, ours)| ours.is_some());
+    let alone =
+        |comparison: &&MetricComparison| comparison.samples.iter().any(|(_, ours)| ours.is_some());
     let (all, alone) = (group.server.len(), group.server.iter().filter(alone).count());
     match (told.is_empty(), alone == all) {
         (true, _) if group.server.iter().all(|beside| beside.is_late) => {

@@ -51,7 +51,7 @@ impl Runner<'_> {
         Ok(self.end_conversation(case, &rows))
     }
 
-    /// Counts the trial.
+    /// LengthSearch the trial.
     fn end_conversation(&mut self, case: &Arc<Case>, rows: &[Row]) -> TrialEnd {
         let requests: Vec<_> = rows.iter().map(Row::request).collect();
         self.summary.add(case.group.id, &requests);

@@ -13,7 +13,7 @@ use llm_stream_core::{
     sample::Sample,
     server_metrics::MetricComparison,
     summary::Tally,
-    synthetic::Counts,
+    synthetic::LengthSearch,
 };
 
 use super::{TrialPosition, instrument::InstrumentSetting};
@@ -128,7 +128,7 @@ pub enum Event<'a> {
         /// The length that it was asked to have.
         synthetic: &'a Synthetic,
         /// The counted lengths.
-        counts: &'a Counts,
+        counts: &'a LengthSearch,
     },
     /// A request is sent, or a load begins.
     RequestStarted {

@@ -126,7 +126,7 @@ mod tests {
 
     use llm_stream_core::{
         interval::Interval,
-        lacking::Lacking,
+        lacking::MissingFigures,
         statistic::Absent,
         summary::{Estimate, Summary},
         threshold::Threshold,
@@ -168,7 +168,7 @@ mod tests {
             error,
             uncertainty: 0.0,
             change: None,
-            lacking: Lacking::default(),
+            lacking: MissingFigures::default(),
             doubts,
             left_out: Vec::new(),
         }];

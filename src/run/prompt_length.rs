@@ -5,7 +5,7 @@ use std::{slice, sync::Arc};
 use llm_stream_core::{
     prompt::{Prompt, Synthetic},
     recording::{ErrorKind, RequestError},
-    synthetic::Counts,
+    synthetic::LengthSearch,
 };
 
 use super::{Event, Follower, Runner, server_metrics::Answered};
@@ -54,9 +54,9 @@ impl Runner<'_> {
     }
 
     /// Notes the requests that the server counted for it.
-    fn count_length(&mut self, synthetic: &Synthetic, counts: Option<&Counts>) {
+    fn count_length(&mut self, synthetic: &Synthetic, counts: Option<&LengthSearch>) {
         if synthetic.tokenizer.is_none() {
-            let valid = counts.map_or(0, Counts::len);
+            let valid = counts.map_or(0, LengthSearch::len);
             self.count(Answered { valid, failed: usize::from(counts.is_none()) });
         }
     }
@@ -65,7 +65,7 @@ impl Runner<'_> {
         &mut self,
         prompt: &Arc<Prompt>,
         synthetic: &Synthetic,
-        measured: Result<Counts, RequestError>,
+        measured: Result<LengthSearch, RequestError>,
     ) -> Result<(), RequestError> {
         let Some(model) = &mut self.models.active else { return Ok(()) };
         match measured {

@@ -7,7 +7,7 @@ use futures::future;
 use llm_stream_client::MetricsFetcher;
 use llm_stream_core::{
     metric::Metric,
-    server_metrics::{MetricComparison, Ours, Scrape},
+    server_metrics::{ClientMean, MetricComparison, Scrape},
     statistic::Statistic,
     summary::Tally,
 };
@@ -232,13 +232,13 @@ impl Runner<'_> {
 }
 
 /// Our figure `name` of a trial, where all requests that can have it do: others are in the server's.
-fn ours(tally: &Tally, name: &str) -> Option<Ours> {
+fn ours(tally: &Tally, name: &str) -> Option<ClientMean> {
     let (values, requests) = match name {
         "tpot" => (tally.per_token.as_slice(), tally.several_tokens),
         _ => (tally.values(Metric::named(name)?), tally.valid),
     };
     let is_whole = tally.failed() == 0 && values.len() == requests;
-    is_whole.then(|| Some(Ours { mean: Statistic::Mean.of(values).ok()?, requests }))?
+    is_whole.then(|| Some(ClientMean { mean: Statistic::Mean.of(values).ok()?, requests }))?
 }
 
 /// The fetcher of the model's metrics, if they are read, and what they are of.

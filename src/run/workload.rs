@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
-    load_stats::{LoadStats, Span},
+    load_stats::{LoadStats, RequestSpan},
     metric::SUCCESS_RATE,
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Default)]
 struct Gathered {
     tally: Tally,
-    spans: Vec<Span>,
+    spans: Vec<RequestSpan>,
     /// When each request was handed to the system.
     handed_over: Vec<Instant>,
     /// The first failure's message.
@@ -116,7 +116,7 @@ impl Runner<'_> {
         }
     }
 
-    /// Counts a load of which there is nothing.
+    /// LengthSearch a load of which there is nothing.
     fn not_run(
         &mut self,
         case: &Arc<Case>,

@@ -1,4 +1,4 @@
-//! A run that later ones are compared with: its values, and under what they were measured. Pure.
+//! A stored run that later runs are compared with: its values and its settings. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,63 +6,63 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     group::GroupSpec,
-    interval::Sampled,
+    interval::StratifiedSample,
     lacking::{self, MIN_SHARE},
-    metric::{DEFINITIONS, METRICS, Metric, Read},
+    metric::{DEFINITIONS, METRICS, Metric, MetricSource},
     statistic::{Absent, Statistic},
-    summary::{Group, Summary, Valued, group_name},
+    summary::{Group, MetricValues, Summary, group_name},
     uncertainty::{self, Uncertain},
 };
 
-/// What a baseline's file says it is.
+/// The schema in the file.
 const SCHEMA: &str = "llm-stream-bench/baseline/1";
 
-/// A run that was kept.
+/// A stored run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
     schema: String,
-    /// The version of the definitions.
+    /// The version of the metric definitions.
     definitions: String,
     /// The version of this program.
     pub version: String,
-    /// The machine that measured.
+    /// The machine of the run.
     pub machine: String,
-    /// Each model with its prompts, and under each load.
+    /// The groups: each model with its prompts, and under each load.
     pub groups: Vec<GroupBaseline>,
 }
 
-/// One model's requests, with prompts one by one or under one load.
+/// The values of one group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GroupBaseline {
-    /// The name of the group, to be shown.
+    /// The name for display.
     pub name: String,
-    /// The model's name; older files have only the group's.
+    /// The model's name; older files only have the group's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     model: Option<String>,
-    /// The name of its load, if it was under one.
+    /// The workload's name, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     workload: Option<String>,
-    /// What must be the same for its figures to be comparable.
+    /// Settings that must be equal for figures to be comparable.
     setting: BTreeMap<String, String>,
-    /// What should be, and is told where it is not.
+    /// Circumstances that should be equal. Differences are printed.
     #[serde(rename = "surroundings")]
     environment: BTreeMap<String, String>,
-    /// The prompts that were asked, each with a hash of its text.
+    /// The prompts, each with a hash of its content.
     prompts: Vec<(String, String)>,
-    /// Which of them each value is of.
+    /// The index of each value's prompt.
     strata: Vec<u32>,
-    /// The values by their metrics, in base units.
+    /// The values of each metric, in base units.
     figures: BTreeMap<String, Vec<f64>>,
-    /// Those of metrics that some requests lack.
+    /// The values of metrics that some requests lack.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     partial: BTreeMap<String, Partial>,
-    /// How far some values can be off, by their metrics.
+    /// How far some values can be off, by metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     uncertain: BTreeMap<String, Vec<Uncertain>>,
-    /// Why figures may be wrong, by their metrics, and in how many answers.
+    /// Why figures may be wrong, with the number of affected answers, by metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     doubts: BTreeMap<String, Vec<(String, usize)>>,
-    /// The part of the requests that must have a figure, by the config of that run.
+    /// The setting `min_share` of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     min_share: Option<f64>,
 }
@@ -70,14 +70,14 @@ pub struct GroupBaseline {
 /// The values of a metric that some requests, or runs of a load, lack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Partial {
-    /// Requests or runs that could have it.
+    /// The number of requests or runs that could have it.
     could: usize,
-    /// Runs that have it; a request that has it has a single value.
+    /// The number of runs that have it. For requests it is the number of values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     have: Option<usize>,
     /// The values.
     values: Vec<f64>,
-    /// Which of the prompts each value is of.
+    /// The index of each value's prompt.
     strata: Vec<u32>,
 }
 
@@ -87,7 +87,7 @@ impl Partial {
     }
 }
 
-/// The values of a metric in one of two runs that are compared.
+/// The values of a metric in one of two compared runs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Side {
     values: Vec<f64>,
@@ -96,17 +96,17 @@ pub struct Side {
 }
 
 impl Side {
-    /// The values with the prompt of each.
-    pub fn sampled(&self) -> Sampled<'_> {
-        Sampled { values: &self.values, strata: &self.strata }
+    /// Returns the values with their strata.
+    pub fn stratified(&self) -> StratifiedSample<'_> {
+        StratifiedSample { values: &self.values, strata: &self.strata }
     }
 
-    /// How far `statistic` of them can be off, since arrivals are known to within some time only.
+    /// Returns how far `statistic` of the values can be off because of uncertain arrivals.
     pub fn uncertainty(&self, statistic: Statistic) -> f64 {
         uncertainty::of_statistic(statistic, &self.values, &self.uncertain)
     }
 
-    /// Those of the prompts in `kept`.
+    /// Returns the values of the prompts in `kept`.
     fn only(&self, kept: &BTreeSet<u32>) -> Self {
         let mut side = Self::default();
         let mut uncertain = self.uncertain.iter().peekable();
@@ -123,59 +123,59 @@ impl Side {
     }
 }
 
-/// The values of a metric then and now, of the prompts for which both runs have some: the mean of
-/// other prompts is another figure.
+/// The values of a metric in two runs, for the prompts that have values in both. The mean over
+/// other prompts would be a different figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pair {
-    /// Those of the baseline.
+    /// The values of the baseline.
     pub before: Side,
-    /// Those of the later run.
+    /// The values of the later run.
     pub now: Side,
-    /// The names of the prompts for which only one of them has values.
+    /// The names of the prompts with values in only one of the runs.
     pub left_out: Vec<String>,
 }
 
 impl Pair {
-    /// How far the difference of `statistic` can be off.
+    /// Returns how far the difference of `statistic` can be off.
     pub fn uncertainty(&self, statistic: Statistic) -> f64 {
         self.before.uncertainty(statistic) + self.now.uncertainty(statistic)
     }
 }
 
-/// Why there is nothing to compare with.
+/// Why a baseline has no comparable group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoBaseline {
-    /// The baseline does not have the model, or the load.
+pub enum BaselineMismatch {
+    /// The baseline lacks the model or the load.
     #[error("the baseline has no `{0}`")]
     Missing(String),
-    /// It was measured otherwise.
+    /// A setting differs.
     #[error("the baseline has another {what}: {then}, not {now}")]
     Differs {
-        /// What is different.
+        /// The setting.
         what: String,
-        /// As it was.
+        /// Its value in the baseline.
         then: String,
-        /// As it is.
+        /// Its value now.
         now: String,
     },
 }
 
-/// A file is no baseline.
+/// Why a file is not a usable baseline.
 #[derive(Debug, thiserror::Error)]
-pub enum BadBaseline {
-    /// It is not what it should be.
+pub enum ParseBaselineError {
+    /// The file does not have the format.
     #[error("it is not a baseline: {0}")]
     Unreadable(#[from] serde_json::Error),
-    /// It is of another kind or version.
+    /// The file has another schema.
     #[error("it is `{0}`, not `{SCHEMA}`")]
     Other(String),
-    /// Its figures mean something else.
+    /// The file has other metric definitions.
     #[error("its figures have the definitions {0}, not {DEFINITIONS}")]
     Definitions(String),
 }
 
 impl Baseline {
-    /// What is to be kept of `summary`.
+    /// Creates the baseline of a run.
     pub fn of(summary: &Summary, machine: &str) -> Self {
         let measured = summary.groups.iter().filter(|group| group.tally.valid > 0);
         Self {
@@ -187,46 +187,47 @@ impl Baseline {
         }
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote.
-    pub fn from_json(text: &str) -> Result<Self, BadBaseline> {
+    /// Parses a file that [`to_json`](Self::to_json) formatted.
+    pub fn from_json(text: &str) -> Result<Self, ParseBaselineError> {
         let value: serde_json::Value = serde_json::from_str(text)?;
-        let says = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-        if says("schema") != SCHEMA {
-            return Err(BadBaseline::Other(says("schema")));
+        let field = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        if field("schema") != SCHEMA {
+            return Err(ParseBaselineError::Other(field("schema")));
         }
-        if says("definitions") != DEFINITIONS {
-            return Err(BadBaseline::Definitions(says("definitions")));
+        if field("definitions") != DEFINITIONS {
+            return Err(ParseBaselineError::Definitions(field("definitions")));
         }
         Ok(serde_json::from_value(value)?)
     }
 
-    /// The baseline as a file.
+    /// Formats the baseline as a file.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 
-    /// What it has of the same model, under the load of the same name if it was under one.
-    pub fn group(&self, of: &GroupBaseline) -> Result<&GroupBaseline, NoBaseline> {
+    /// Returns the group with the same model and the same load.
+    pub fn group(&self, of: &GroupBaseline) -> Result<&GroupBaseline, BaselineMismatch> {
         let found = self.groups.iter().find(|group| group.is_of_the_same(of));
-        found.ok_or_else(|| NoBaseline::Missing(of.name.clone()))
+        found.ok_or_else(|| BaselineMismatch::Missing(of.name.clone()))
     }
 }
 
 impl GroupBaseline {
-    /// What is to be kept of `group`, measured by `machine`.
+    /// Creates the baseline of a group, measured by `machine`.
     pub fn of(group: &Group, machine: &str) -> Self {
         let mut prompts: Vec<_> = group.tally.prompts().enumerate().collect();
-        // By name, so that an order of asking changes no number.
+        // Sorted by name, so that the order of requests does not change the indices.
         prompts.sort_by(|a, b| a.1.name.cmp(&b.1.name));
         let mut numbers = vec![0; prompts.len()];
         for ((stratum, _), place) in prompts.iter().zip(0_u32..) {
             numbers[*stratum] = place;
         }
         let number = |stratum: &u32| numbers.get(*stratum as usize).copied().unwrap_or_default();
-        let of_requests = METRICS.iter().filter(|metric| matches!(metric.read, Read::Sample(_)));
+        let of_requests =
+            METRICS.iter().filter(|metric| matches!(metric.read, MetricSource::Sample(_)));
         let (mut figures, mut partial) = (BTreeMap::new(), BTreeMap::new());
         for metric in of_requests {
-            let Valued { values, strata } = group.tally.valued(metric);
+            let MetricValues { values, strata } = group.tally.valued(metric);
             let (name, values) = (metric.name.to_owned(), values.to_vec());
             if values.len() == group.tally.valid {
                 figures.insert(name, values);
@@ -236,23 +237,7 @@ impl GroupBaseline {
                 partial.insert(name, Partial { could, have: None, values, strata });
             }
         }
-        let of_loads = group.loads.iter().flat_map(|reached| &reached.batches);
-        if group.spec.workload.is_some() {
-            let requests = of_loads.clone().map(|batch| batch.request_throughput).collect();
-            figures.insert("request_throughput".into(), requests);
-        }
-        // A run with an impossible count has no token throughput.
-        let counted = || group.loads.iter().filter(|reached| reached.refused.is_none());
-        let output = counted().flat_map(|reached| &reached.batches);
-        let output: Vec<_> = output.map(|batch| batch.output_throughput).collect();
-        let (have, could) = (counted().count(), group.loads.len());
-        if group.spec.workload.is_some() && have == could {
-            figures.insert("output_throughput".into(), output);
-        } else if have > 0 {
-            let strata = Vec::new();
-            let output = Partial { could, have: Some(have), values: output, strata };
-            partial.insert("output_throughput".into(), output);
-        }
+        add_throughputs(group, &mut figures, &mut partial);
         let uncertain = METRICS.iter().map(|metric| (metric, group.tally.uncertain(metric)));
         let uncertain = uncertain.filter(|(_, uncertain)| !uncertain.is_empty());
         let doubts = METRICS.iter().map(|metric| {
@@ -281,11 +266,12 @@ impl GroupBaseline {
         }
     }
 
-    /// Whether both are of the same model, and under the same load or none.
+    /// Returns whether both groups have the same model and the same load.
     fn is_of_the_same(&self, other: &Self) -> bool {
         match (&self.model, &other.model) {
             (Some(ours), Some(theirs)) => ours == theirs && self.workload == other.workload,
-            // A model may be called as another one is under a load: what has a load says so.
+            // The name of a model may equal the name of another model under a load, so the load is
+            // compared too.
             _ => {
                 let is_load = |of: &Self| of.setting.contains_key("load");
                 self.shown_name() == other.shown_name() && is_load(self) == is_load(other)
@@ -293,19 +279,19 @@ impl GroupBaseline {
         }
     }
 
-    /// Its name as older files have it.
+    /// Returns the name as in older files.
     fn shown_name(&self) -> String {
         let model = self.model.as_ref();
         model.map_or_else(|| self.name.clone(), |model| group_name(model, self.workload.as_deref()))
     }
 
-    /// The part of the requests that must have a figure for it to be compared.
+    /// Returns the share of requests that must have a figure for a comparison.
     pub fn min_share(&self) -> f64 {
         self.min_share.unwrap_or(MIN_SHARE)
     }
 
-    /// The values of `metric`; an error where fewer than `min_share` of the requests that could
-    /// have it do, `None` where none does.
+    /// Returns the values of `metric`. It is an error if fewer than `min_share` of the requests
+    /// have it, and `None` if no request has it.
     pub fn side(&self, metric: &Metric, min_share: f64) -> Option<Result<Side, Absent>> {
         let uncertain = self.uncertain.get(metric.name).cloned().unwrap_or_default();
         if let Some(partial) = self.partial.get(metric.name) {
@@ -319,13 +305,13 @@ impl GroupBaseline {
             });
         }
         let values = self.figures.get(metric.name)?.clone();
-        let of_requests = matches!(metric.read, Read::Sample(_));
+        let of_requests = matches!(metric.read, MetricSource::Sample(_));
         let strata = if of_requests { self.strata.clone() } else { Vec::new() };
         Some(Ok(Side { values, strata, uncertain }))
     }
 
-    /// Both sides, without the prompts for which one of them has no value. The numbers of the
-    /// prompts are the same in both, which [`comparable_to`](Self::comparable_to) has checked.
+    /// Pairs two runs and drops the prompts that only one of them has values for. Both runs number
+    /// the prompts equally, which [`comparable_to`](Self::comparable_to) has checked.
     pub fn pair(&self, before: Side, now: Side) -> Pair {
         let of = |side: &Side| side.strata.iter().copied().collect::<BTreeSet<_>>();
         let strata = [of(&before), of(&now)];
@@ -343,12 +329,13 @@ impl GroupBaseline {
         }
     }
 
-    /// Why `metric` may be wrong, and in how many answers.
+    /// Returns why `metric` may be wrong, with the number of affected answers.
     pub fn doubts(&self, metric: &Metric) -> &[(String, usize)] {
         self.doubts.get(metric.name).map_or(&[], Vec::as_slice)
     }
 
-    /// How many requests or runs have `metric`, and how many could; `None` where none has it.
+    /// Returns how many requests or runs have `metric`, and how many could have it; `None` if no
+    /// request has it.
     pub fn have(&self, metric: &Metric) -> Option<(usize, usize)> {
         if let Some(partial) = self.partial.get(metric.name) {
             return Some((partial.have(), partial.could));
@@ -357,10 +344,10 @@ impl GroupBaseline {
         Some((values.len(), values.len()))
     }
 
-    /// Whether `now` was measured in the same way; what else is different besides.
-    pub fn comparable_to(&self, now: &Self) -> Result<Vec<String>, NoBaseline> {
+    /// Checks that `now` has the same settings and prompts. Returns the other differences.
+    pub fn comparable_to(&self, now: &Self) -> Result<Vec<String>, BaselineMismatch> {
         if let Some((what, then, now)) = differences(&self.setting, &now.setting).next() {
-            return Err(NoBaseline::Differs {
+            return Err(BaselineMismatch::Differs {
                 what: what.into(),
                 then: then.into(),
                 now: now.into(),
@@ -373,36 +360,61 @@ impl GroupBaseline {
                 named.join(", ")
             };
             let (then, now) = (names(&self.prompts), names(&now.prompts));
-            return Err(NoBaseline::Differs { what: "set of prompts".into(), then, now });
+            return Err(BaselineMismatch::Differs { what: "set of prompts".into(), then, now });
         }
         let others = differences(&self.environment, &now.environment);
         Ok(others.map(|(what, then, now)| format!("another {what}: {then}, now {now}")).collect())
     }
 }
 
-/// What has another value in `now`.
+/// Adds the throughputs of a load, one value for each batch of its runs.
+fn add_throughputs(
+    group: &Group,
+    figures: &mut BTreeMap<String, Vec<f64>>,
+    partial: &mut BTreeMap<String, Partial>,
+) {
+    if group.spec.workload.is_none() {
+        return;
+    }
+    let batches = group.loads.iter().flat_map(|stats| &stats.batches);
+    let requests = batches.map(|batch| batch.request_throughput).collect();
+    figures.insert("request_throughput".into(), requests);
+    // A run with a refused count has no token throughput.
+    let counted = || group.loads.iter().filter(|stats| stats.refused.is_none());
+    let batches = counted().flat_map(|stats| &stats.batches);
+    let values: Vec<_> = batches.map(|batch| batch.output_throughput).collect();
+    let (have, could) = (counted().count(), group.loads.len());
+    if have == could {
+        figures.insert("output_throughput".into(), values);
+    } else if have > 0 {
+        let output = Partial { could, have: Some(have), values, strata: Vec::new() };
+        partial.insert("output_throughput".into(), output);
+    }
+}
+
+/// Returns the keys with different values.
 fn differences<'a>(
     then: &'a BTreeMap<String, String>,
     now: &'a BTreeMap<String, String>,
 ) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
     let keys: BTreeSet<_> = then.keys().chain(now.keys()).collect();
-    let told = |of: &'a BTreeMap<String, String>, key: &String| {
+    let value = |of: &'a BTreeMap<String, String>, key: &String| {
         of.get(key).map_or("unknown", String::as_str)
     };
     keys.into_iter().filter_map(move |key| {
-        let (old, new) = (told(then, key), told(now, key));
+        let (old, new) = (value(then, key), value(now, key));
         (old != new).then_some((key.as_str(), old, new))
     })
 }
 
-/// What should be the same in two runs that are compared, and is printed where it is not.
+/// Returns the circumstances that should be equal in two compared runs.
 fn environment(spec: &GroupSpec, machine: &str) -> BTreeMap<String, String> {
     [("machine", machine), ("endpoint", &spec.endpoint), ("model", &spec.served_model)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
 }
 
-/// A hash of `text` that never changes between versions: FNV-1a, 64 bits.
+/// Hashes `text` with 64-bit FNV-1a, which must never change: files contain the hashes.
 pub fn hash(text: &str) -> String {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

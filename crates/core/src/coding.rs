@@ -1,30 +1,32 @@
-//! The compression of bodies, by their header or their first bytes. The requests allow none.
+//! Detects compressed bodies by their header or their first bytes. Requests do not allow
+//! compression, because it hides when tokens arrived; some proxies compress anyway.
 
-/// How many first bytes of a body are enough to tell what it is.
+/// The number of bytes that suffices for the detection.
 pub(crate) const SAMPLE: usize = 512;
 
-/// The name of the compression of a `body`, whose `content-encoding` is this. `None` when the body
-/// is text, whatever its header says, or does not show what it is.
+/// Returns the name of a body's compression; `None` if the body is text, whatever the header says,
+/// or of an unknown format.
 pub(crate) fn name(content_encoding: Option<&str>, body: &[u8]) -> Option<String> {
     if odd_share(body) == 0.0 {
         return None;
     }
     let header = content_encoding.into_iter().flat_map(|value| value.split(','));
-    // The last one was applied last, and is the first to be undone.
+    // The last coding was applied last.
     let mut header = header.map(str::trim);
     let named = header.rfind(|coding| is_compression(coding));
     named.map(full_name).or_else(|| magic(body).map(Into::into))
 }
 
-/// Whether `body` begins like text: a few wrong bytes are those of another character set.
+/// Returns whether `body` begins like text. A few invalid bytes are accepted: they belong to
+/// another character set.
 pub(crate) fn is_text(body: &[u8]) -> bool {
     odd_share(body) < 0.2
 }
 
-/// The share of the first characters that text does not have.
+/// Returns the share of the first characters that do not occur in text.
 fn odd_share(body: &[u8]) -> f64 {
     let text = String::from_utf8_lossy(&body[..body.len().min(SAMPLE)]);
-    // A character may be cut at the end.
+    // The sample may end within a character.
     let is_cut = body.len() > SAMPLE;
     let text = if is_cut { text.trim_end_matches('\u{fffd}') } else { &text };
     let is_odd = |c: &char| *c == '\u{fffd}' || (c.is_control() && !c.is_whitespace());
@@ -44,13 +46,13 @@ fn full_name(coding: &str) -> String {
     }
 }
 
-/// The format that a body of these first bytes has. Brotli and raw deflate leave no mark.
+/// Returns the format of a body by its first bytes. Brotli and raw deflate have no signature.
 fn magic(body: &[u8]) -> Option<&'static str> {
     match body {
         [0x1f, 0x8b, ..] => Some("gzip"),
         [0x1f, 0x9d, ..] => Some("compress"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
-        // RFC 1950: deflate with a window of 32 KiB at most, and a check of both bytes.
+        // RFC 1950: deflate with a window of at most 32 KiB, and a checksum over both bytes.
         [first, second, ..]
             if first & 0x8f == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31) =>
         {
@@ -81,13 +83,13 @@ mod tests {
             (None, b"\x78\x9c\xab\xae\x05\0", Some("deflate")),
             (None, b"\x78\x01\xab\xae\x05\0", Some("deflate")),
             (None, b"\x78\xda\xab\xae\x05\0", Some("deflate")),
-            // Text is text, whatever the header says.
+            // The body is text, whatever the header says.
             (Some("gzip"), b"data: {}\n\n", None),
             (Some("gzip"), "{\"error\":\"\u{e9}".as_bytes(), None),
             (None, b"", None),
             (Some("gzip"), b"", None),
             (None, b"caf\xe9 au lait", None),
-            // As zlib begins.
+            // Text that begins like zlib.
             (None, b"x files", None),
         ] {
             assert_eq!(name(header, body).as_deref(), named, "{header:?} {body:?}");

@@ -1,62 +1,63 @@
-//! Has a figure changed against an earlier run? Pure and seeded.
+//! Tests whether a figure has changed since an earlier run. Pure and seeded.
 //!
-//! Prompts are strata here, too: a change is seen through the noise of one prompt, not through the
-//! difference between a short prompt and a long one. For ranks, each value is therefore taken as a
-//! multiple of its prompt's median in both runs together (aligned ranks, Hodges and Lehmann 1962).
+//! Prompts are strata: a change is compared with the noise within a prompt, not with the difference
+//! between short and long prompts. The rank test therefore divides each value by the median of its
+//! prompt over both runs (aligned ranks, Hodges and Lehmann 1962).
 
 use std::collections::BTreeMap;
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::{
-    interval::{self, Interval, Sampled},
+    interval::{self, Interval, StratifiedSample},
     statistic::{Absent, Statistic},
 };
 
-/// Most that a change may be luck for it to be significant.
+/// The significance level of a change.
 pub const SIGNIFICANT: f64 = 0.01;
 
-/// Fewest values of either run for which ranks say anything at that level.
+/// The fewest values of a run for which the rank test can reach that level.
 const FEWEST: usize = 5;
 
-/// A figure then and now.
+/// A figure in two runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Change {
     /// The statistic of the earlier run.
     pub before: f64,
-    /// That of this one.
+    /// The statistic of this run.
     pub now: f64,
     /// `now / before − 1`.
     pub relative: f64,
-    /// The 95 % interval of that.
+    /// The interval of the relative change, 95 % by default.
     pub interval: Interval,
-    /// What else speaks for it.
+    /// Further evidence of a change.
     pub evidence: Evidence,
 }
 
-/// What tells a change from luck, besides the interval of the figure's own.
+/// The evidence of a change besides the interval of the statistic itself. A change is significant
+/// only if both agree.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Evidence {
-    /// Of a mean or median: all requests are faster or slower.
+    /// For a mean or median: a shift of all requests.
     RankTest {
-        /// How likely so large a difference in ranks is by luck (Mann and Whitney 1947, two-sided,
-        /// normal approximation with ties).
+        /// The p value of the rank test (Mann and Whitney 1947, two-sided, normal approximation
+        /// with ties).
         p: f64,
         /// The 95 % interval of the relative difference of medians.
         medians: Interval,
     },
-    /// Of a percentile or the spread, which may change where ranks and medians do not: the interval
-    /// of its relative change, as sure as [`SIGNIFICANT`] asks for.
+    /// For a percentile or the standard deviation, which can change while ranks and medians do not:
+    /// the interval of the relative change at the confidence of [`SIGNIFICANT`].
     Interval(Interval),
 }
 
 impl Change {
-    /// The change of `statistic`. An error where there are too few values of either run, or the
-    /// earlier statistic is nothing.
+    /// Computes the change of `statistic`. It is an error if a run has too few values or the
+    /// earlier statistic is zero.
     pub fn of(
         statistic: Statistic,
-        before: Sampled<'_>,
-        now: Sampled<'_>,
+        before: StratifiedSample<'_>,
+        now: StratifiedSample<'_>,
         confidence: f64,
     ) -> Result<Self, Absent> {
         for sampled in [before, now] {
@@ -81,8 +82,8 @@ impl Change {
         Ok(Self { before: old, now: new, relative, interval, evidence })
     }
 
-    /// Whether it is more than luck: by the statistic itself, and by ranks and medians where these
-    /// can tell.
+    /// Returns whether the change is significant, by the statistic itself and by its further
+    /// evidence.
     pub fn is_significant(&self) -> bool {
         let by_evidence = match self.evidence {
             Evidence::RankTest { p, medians } => p < SIGNIFICANT && !medians.holds(0.0),
@@ -91,9 +92,9 @@ impl Change {
         by_evidence && !self.interval.holds(0.0)
     }
 
-    /// Whether both runs have requests enough to bound it on both sides.
+    /// Returns whether both runs have enough requests to bound the change on both sides.
     pub fn is_bounded(&self) -> bool {
-        // A loss of all is no bound: no figure is less than nothing.
+        // A change of −100 % is not a bound, because figures are not negative.
         let is_finite = |of: &Interval| of.low > -1.0 && of.high.is_finite();
         let by_evidence = match &self.evidence {
             Evidence::RankTest { .. } => true,
@@ -102,8 +103,9 @@ impl Change {
         by_evidence && is_finite(&self.interval)
     }
 
-    /// How many times as many requests would make it significant, if they are like these. An
-    /// interval shrinks with the root of their number, and ranks are as many times surer.
+    /// Returns how many times as many requests would make the change significant. The width of an
+    /// interval is assumed to shrink with the square root of the number of requests, and the z
+    /// value of the rank test to grow with it.
     pub fn times_to_significance(&self) -> f64 {
         let of = |Interval { low, high }: Interval| {
             let (center, half) = (f64::midpoint(low, high), (high - low) / 2.0);
@@ -125,21 +127,21 @@ fn less_one(Interval { low, high }: Interval) -> Interval {
     Interval { low: low - 1.0, high: high - 1.0 }
 }
 
-fn shift(before: Sampled<'_>, now: Sampled<'_>) -> Result<Evidence, Absent> {
+fn shift(before: StratifiedSample<'_>, now: StratifiedSample<'_>) -> Result<Evidence, Absent> {
     let (aligned_before, aligned_now) = aligned(before, now);
     let medians = interval::of_ratio(
         Statistic::Median,
-        Sampled { values: &aligned_now, strata: now.strata },
-        Sampled { values: &aligned_before, strata: before.strata },
+        StratifiedSample { values: &aligned_now, strata: now.strata },
+        StratifiedSample { values: &aligned_before, strata: before.strata },
         interval::CONFIDENCE,
     )?;
     let p = mann_whitney(&aligned_before, &aligned_now);
     Ok(Evidence::RankTest { p, medians: less_one(medians) })
 }
 
-/// Each value as a multiple of its stratum's median in both.
-fn aligned(before: Sampled<'_>, now: Sampled<'_>) -> (Vec<f64>, Vec<f64>) {
-    let stratum = |sampled: Sampled<'_>, nth: usize| sampled.strata.get(nth).copied();
+/// Divides each value by the median of its stratum over both runs.
+fn aligned(before: StratifiedSample<'_>, now: StratifiedSample<'_>) -> (Vec<f64>, Vec<f64>) {
+    let stratum = |sampled: StratifiedSample<'_>, nth: usize| sampled.strata.get(nth).copied();
     let mut both: BTreeMap<Option<u32>, Vec<f64>> = BTreeMap::new();
     for sampled in [before, now] {
         for (nth, value) in sampled.values.iter().enumerate() {
@@ -149,7 +151,7 @@ fn aligned(before: Sampled<'_>, now: Sampled<'_>) -> (Vec<f64>, Vec<f64>) {
     let median = |values: Vec<f64>| Statistic::Median.of(&values).unwrap_or(1.0);
     let centers: BTreeMap<_, _> =
         both.into_iter().map(|(of, values)| (of, median(values))).collect();
-    let align = |sampled: Sampled<'_>| {
+    let align = |sampled: StratifiedSample<'_>| {
         let value = |(nth, value): (usize, &f64)| match centers[&stratum(sampled, nth)] {
             0.0 => *value,
             center => value / center,
@@ -159,7 +161,7 @@ fn aligned(before: Sampled<'_>, now: Sampled<'_>) -> (Vec<f64>, Vec<f64>) {
     (align(before), align(now))
 }
 
-/// The two-sided p value of the rank sum.
+/// Returns the two-sided p value of the rank sum.
 fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
     let mut all: Vec<_> =
         a.iter().map(|value| (*value, true)).chain(b.iter().map(|value| (*value, false))).collect();
@@ -167,7 +169,7 @@ fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
     let (mut rank_sum, mut ties, mut from) = (0.0, 0.0, 0);
     for tied in all.chunk_by(|x, y| x.0 == y.0) {
         let count = tied.len() as f64;
-        // Ranks count from 1; those of equal values are their mean.
+        // Ranks count from 1. Equal values get their mean rank.
         let rank = from as f64 + (count + 1.0) / 2.0;
         rank_sum += rank * tied.iter().filter(|(_, of_a)| *of_a).count() as f64;
         ties += count.powi(3) - count;
@@ -180,7 +182,7 @@ fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
     if variance <= 0.0 {
         return 1.0;
     }
-    // Half a rank nearer, since ranks are whole.
+    // The continuity correction: ranks are whole numbers.
     let z = ((u - n * m / 2.0).abs() - 0.5).max(0.0) / variance.sqrt();
     2.0 * Normal::standard().sf(z)
 }
@@ -189,8 +191,8 @@ fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    fn sampled(values: &[f64]) -> Sampled<'_> {
-        Sampled { values, strata: &[] }
+    fn sampled(values: &[f64]) -> StratifiedSample<'_> {
+        StratifiedSample { values, strata: &[] }
     }
 
     #[test]
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clear_change_is_significant_and_none_is_not() {
+    fn a_clear_change_is_significant_and_an_unchanged_run_is_not() {
         let before: Vec<_> = (0..30).map(|nth| 100.0 + f64::from(nth % 7)).collect();
         let slower: Vec<_> = before.iter().map(|value| value * 0.9).collect();
         let of = |now: &[f64]| {
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_to_significance_is_told_by_what_lacks_most() {
+    fn the_weakest_evidence_determines_the_distance_to_significance() {
         let of = |interval: f64, evidence| Change {
             before: 1.0,
             now: 1.1,
@@ -261,11 +263,11 @@ mod tests {
         let times = |interval, evidence| of(interval, evidence).times_to_significance();
         assert!((times(0.2, shift(1e-9, 0.05)) - 4.0).abs() < 1e-9);
         assert!((times(0.05, shift(1e-9, 0.3)) - 9.0).abs() < 1e-9);
-        // 2.576 over 1.96 standard errors.
+        // 2.576 instead of 1.96 standard errors.
         assert!((times(0.05, shift(0.05, 0.05)) - 1.727).abs() < 1e-3);
         assert!(times(0.05, shift(1.0, 0.05)) > 1e9);
         assert!((times(0.05, Evidence::Interval(medians(0.2))) - 4.0).abs() < 1e-9);
-        // As many as p95 asks for have no upper bound that is as sure as significance.
+        // The fewest values that p95 accepts do not bound it at the confidence of significance.
         let some: Vec<_> = (0..93).map(f64::from).map(|nth| 1.0 + nth).collect();
         let many: Vec<_> = (0..200).map(f64::from).map(|nth| 1.0 + nth).collect();
         let p95 = |before: &[f64], now: &[f64]| {
@@ -283,7 +285,7 @@ mod tests {
         let before: Vec<_> =
             strata.iter().enumerate().map(|(nth, s)| of_prompt(*s, noise(nth))).collect();
         let now: Vec<_> = before.iter().map(|value| value * 1.05).collect();
-        let of = |values| Sampled { values, strata: &strata };
+        let of = |values| StratifiedSample { values, strata: &strata };
         let change = Change::of(Statistic::Median, of(&before), of(&now), 0.95).unwrap();
         assert!(change.is_significant(), "{change:?}");
         let few = Change::of(Statistic::Mean, of(&before[..4]), of(&now), 0.95);

@@ -1,17 +1,17 @@
-//! The user's numbers that reach a server as they were written: `1.10`, `1e5`, integers of
-//! thirty digits. A `serde_json::Value` holds 64 bits of each and forgets how it was written.
+//! Numbers of the config that must reach a server as the user wrote them: `1.10`, `1e5`, integers
+//! of thirty digits. A `serde_json::Value` reduces numbers to 64 bits and forgets the notation.
 //!
-//! Such a number is a string in the [`Value`], with a mark in front that no other text begins with.
-//! [`to_string`] writes it without the mark and the quotes. Numbers that `serde_json` writes as they
-//! were written are numbers.
+//! Such a number is a string in the [`Value`] with a prefix that no other text has. [`to_string`]
+//! writes it without the prefix and the quotes. Numbers that `serde_json` writes unchanged stay
+//! numbers.
 
 use serde::{Serialize, Serializer, ser::Error as _};
 use serde_json::{Number, Value, value::RawValue};
 
-/// In front of a number that is kept as text.
+/// The prefix of a number that is stored as text.
 const MARK: &str = "\u{0}\u{f8ff}number\u{0}";
 
-/// The number `text`, which is a number of JSON.
+/// Returns the value of `text`, which is a JSON number.
 pub fn number(text: &str) -> Value {
     match serde_json::from_str::<Number>(text) {
         Ok(number) if number.to_string() == text => Value::Number(number),
@@ -19,14 +19,14 @@ pub fn number(text: &str) -> Value {
     }
 }
 
-/// `value` as JSON, each number as it was written.
+/// Formats `value` as JSON, with numbers as they were written.
 pub fn to_string(value: &Value) -> String {
     serde_json::to_string(&Exact(value)).unwrap_or_else(|_| value.to_string())
 }
 
-/// The whole number that `value` is, however it is written: `1000`, `1000.0` or `1e3`.
+/// Returns the whole number that `value` is, in any notation: `1000`, `1000.0` or `1e3`.
 pub fn whole(value: &Value) -> Option<u64> {
-    /// Beyond it, not every whole number is an `f64`.
+    /// Above this, not every whole number is an `f64`.
     const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
     let float = match value {
         Value::Number(number) => match number.as_u64() {
@@ -39,7 +39,7 @@ pub fn whole(value: &Value) -> Option<u64> {
     (float.fract() == 0.0 && (0.0..=EXACT).contains(&float)).then_some(float as u64)
 }
 
-/// A value that is written with its numbers as they were.
+/// Serializes a value with its numbers as they were written.
 struct Exact<'a>(&'a Value);
 
 impl Serialize for Exact<'_> {
@@ -81,7 +81,7 @@ mod tests {
     fn all_else_is_written_as_serde_writes_it() {
         let value = json!({"a": [null, true, "x\"\n\u{0}", 1.5, {"b": {}}], "c": "number"});
         assert_eq!(to_string(&value), value.to_string());
-        // Text that is not a number is not written as one.
+        // Text after the prefix that is not a number is serialized as text.
         let text = Value::String(format!("{MARK}1, \"x\": 2"));
         assert_eq!(to_string(&text), text.to_string());
     }

@@ -1,11 +1,15 @@
-//! Bytes → frames: server-sent events as the WHATWG specification has them, or JSON lines.
+//! Splits a body into frames: server-sent events as specified by WHATWG, or lines of JSON.
 //!
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
 //!
-//! Some things are not as in a browser, because a measurement has to see them: comments are handed
-//! over, and so are an event that the end of the body cut off, marked as such, and lines that are
-//! not fields, which proxies and back ends write into a stream that fails. A byte order mark is
-//! skipped before every line, not only the first.
+//! A benchmark must see more than a browser does, so the decoder differs in four points. It returns
+//! comments. It returns an event that the end of the body truncated, marked as such. It returns
+//! lines that are not fields, because proxies and back ends write their errors into a stream that
+//! way. And it skips a byte order mark before every line, not only before the first.
+//!
+//! The caller notes the arrival time of each read and pushes the bytes afterwards. The result must
+//! therefore not depend on how the network split the body: any split gives the same frames in the
+//! same order.
 
 use std::{mem, str};
 
@@ -14,10 +18,10 @@ use memchr::{memchr, memchr2};
 /// A byte order mark.
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
-/// The fields of an event. llama.cpp wrote its errors as a field of their own.
+/// The fields of an event. llama.cpp once sent errors in a separate field, `error`.
 const FIELDS: &[&[u8]] = &[b"data", b"event", b"id", b"retry", b"error"];
 
-/// One piece of an event stream, borrowed from the pushed bytes or from the decoder.
+/// A frame of an event stream. It borrows from the pushed bytes or from the decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// An event: its `event:` name (empty when there is none) and its `data:` lines, joined by LF.
@@ -26,20 +30,20 @@ pub enum Frame<'a> {
         name: &'a str,
         /// The `data:` fields' values, joined by LF.
         data: &'a [u8],
-        /// Whether the blank line came. `false` only for the tail of a body that ended without.
+        /// Whether a blank line ended the event. `false` only if the body ended before it.
         terminated: bool,
     },
     /// A comment line, without its colon: a keep-alive.
     Comment(&'a [u8]),
-    /// Lines that are not fields of an event, up to a blank one, joined by LF: the first
-    /// [`SseDecoder::STRAY_LIMIT`] bytes of them.
+    /// Lines that are not fields of an event, up to a blank line, joined by LF: their first
+    /// [`SseDecoder::STRAY_LIMIT`] bytes.
     Stray(&'a [u8]),
 }
 
 /// The stream cannot be framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
-    /// A line is longer than any event of a real server.
+    /// A line exceeds the limit, which no event of a real server reaches.
     #[error("a line of the event stream is longer than {limit} bytes")]
     LineTooLong {
         /// The limit, bytes.
@@ -47,17 +51,17 @@ pub enum FramingError {
     },
 }
 
-/// How the frames of a body are told apart.
+/// How a body is split into frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// Server-sent events.
     Events,
-    /// A JSON document a line.
+    /// One JSON document per line.
     Lines,
 }
 
 impl Framing {
-    /// The media type of such a body.
+    /// Returns the media type of such a body.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Events => "text/event-stream",
@@ -65,7 +69,7 @@ impl Framing {
         }
     }
 
-    /// A decoder at the start of a body, for lines of at most [`SseDecoder::LINE_LIMIT`].
+    /// Creates a decoder for the start of a body, with lines of at most [`SseDecoder::LINE_LIMIT`].
     pub fn decoder(self) -> Decoder {
         match self {
             Self::Events => Decoder::Events(SseDecoder::new(SseDecoder::LINE_LIMIT)),
@@ -74,18 +78,17 @@ impl Framing {
     }
 }
 
-/// Reads frames from bytes that come in any pieces.
+/// Decodes frames from bytes that arrive in arbitrary pieces.
 #[derive(Debug)]
 pub enum Decoder {
     /// Server-sent events.
     Events(SseDecoder),
-    /// A JSON document a line.
+    /// One JSON document per line.
     Lines(LineDecoder),
 }
 
 impl Decoder {
-    /// Takes the next bytes and hands every frame that they complete to `sink`. After an error it
-    /// stays failed.
+    /// Pushes the next bytes; `sink` gets every frame that they complete. Errors are permanent.
     pub fn push(
         &mut self,
         bytes: &[u8],
@@ -97,7 +100,7 @@ impl Decoder {
         }
     }
 
-    /// Whether no frame is unfinished: the last one ended with the last byte.
+    /// Returns whether the last frame ended with the last byte.
     pub fn is_between_frames(&self) -> bool {
         match self {
             Self::Events(decoder) => decoder.line.is_empty() && decoder.data.is_empty(),
@@ -105,7 +108,7 @@ impl Decoder {
         }
     }
 
-    /// Ends the body: hands over what lacks its end.
+    /// Ends the body; `sink` gets the incomplete frames.
     pub fn finish(self, sink: &mut dyn FnMut(Frame<'_>)) {
         match self {
             Self::Events(decoder) => decoder.finish(sink),
@@ -114,24 +117,23 @@ impl Decoder {
     }
 }
 
-/// Reads lines from bytes that come in any pieces, each as an event without a name. Blank ones are
-/// none. A line that lies within one push is handed over without a copy.
+/// Decodes lines from bytes that arrive in arbitrary pieces, each as an event without a name. Blank
+/// lines are skipped. A line within one push is not copied.
 #[derive(Debug)]
 pub struct LineDecoder {
     limit: usize,
     failed: bool,
-    /// The unfinished line.
+    /// The incomplete line.
     line: Vec<u8>,
 }
 
 impl LineDecoder {
-    /// A decoder at the start of a body, for lines of at most `limit` bytes.
+    /// Creates a decoder for the start of a body, with lines of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { limit, failed: false, line: Vec::new() }
     }
 
-    /// Takes the next bytes and hands every line that they complete to `sink`. After an error it
-    /// stays failed.
+    /// Pushes the next bytes; `sink` gets every line that they complete. Errors are permanent.
     pub fn push(
         &mut self,
         bytes: &[u8],
@@ -155,14 +157,14 @@ impl LineDecoder {
         Ok(())
     }
 
-    /// Ends the body: hands over a line without its end.
+    /// Ends the body; `sink` gets the incomplete line.
     pub fn finish(self, sink: &mut dyn FnMut(Frame<'_>)) {
         if !self.failed {
             hand_over(&self.line, false, sink);
         }
     }
 
-    /// Fails if the unfinished line grows too long by `more` bytes.
+    /// Fails if the incomplete line exceeds the limit with `more` bytes.
     fn check_length(&mut self, more: usize) -> Result<(), FramingError> {
         self.failed |= self.line.len() + more > self.limit;
         match self.failed {
@@ -179,35 +181,37 @@ fn hand_over(line: &[u8], terminated: bool, sink: &mut dyn FnMut(Frame<'_>)) {
     }
 }
 
-/// Reads server-sent events from bytes that come in any pieces.
+/// Decodes server-sent events from bytes that arrive in arbitrary pieces.
 ///
-/// Each byte is searched for a line end once, whatever the pieces: only the unfinished line and
-/// the unfinished event are kept between two pushes. An event with one `data:` line that lies
-/// within one push, the common case, is handed over without a copy.
+/// Each byte is searched for a line end only once: between two pushes the decoder keeps the
+/// incomplete line and the incomplete event. The common case, an event with a single `data:` line
+/// within one push, is not copied. Invariant: the event's data is either in `held`, a line that is
+/// still in the pushed bytes, or in `data`, the copied lines, and never in both. `held` is copied
+/// before its push returns.
 #[derive(Debug)]
 pub struct SseDecoder {
     line_limit: usize,
     failed: bool,
-    /// The last line ended with CR: an LF that follows belongs to it.
+    /// Whether the last line ended with CR. An LF at the start of the next push then belongs to it.
     after_cr: bool,
-    /// The unfinished line.
+    /// The incomplete line.
     line: Vec<u8>,
-    /// The unfinished event's name.
+    /// The name of the incomplete event.
     name: String,
-    /// The unfinished event's data lines, each followed by LF.
+    /// The data lines of the incomplete event, each followed by LF.
     data: Vec<u8>,
     /// The lines since the last event that are not fields, each followed by LF.
     stray: Vec<u8>,
 }
 
 impl SseDecoder {
-    /// Longest line accepted by default, bytes.
+    /// The default limit of a line, bytes.
     pub const LINE_LIMIT: usize = 16 << 20;
 
-    /// Most bytes that are kept of lines that are not fields.
+    /// The number of bytes that are kept of lines that are not fields.
     pub const STRAY_LIMIT: usize = 16 << 10;
 
-    /// A decoder at the start of a stream, for lines of at most `line_limit` bytes.
+    /// Creates a decoder for the start of a stream, with lines of at most `line_limit` bytes.
     pub fn new(line_limit: usize) -> Self {
         Self {
             line_limit,
@@ -220,16 +224,16 @@ impl SseDecoder {
         }
     }
 
-    /// Takes the next bytes and hands every frame that they complete to `sink`.
+    /// Pushes the next bytes; `sink` gets every frame that they complete.
     ///
-    /// After an error the decoder stays failed: each further push gives the error again, and
-    /// [`finish`](Self::finish) gives nothing.
+    /// Errors are permanent: each further push returns the error again, and
+    /// [`finish`](Self::finish) returns no frames.
     pub fn push(
         &mut self,
         bytes: &[u8],
         sink: &mut dyn FnMut(Frame<'_>),
     ) -> Result<(), FramingError> {
-        // The event's only data line so far, as long as it lies in `bytes`.
+        // The event's only data line, as long as it is within `bytes` and needs no copy.
         let mut held = None;
         let mut rest = self.skip_lf(bytes);
         while let Some(end) = memchr2(b'\n', b'\r', rest) {
@@ -249,7 +253,7 @@ impl SseDecoder {
         Ok(())
     }
 
-    /// Ends the stream: hands over what lacks its end, a last comment and an event.
+    /// Ends the stream; `sink` gets an incomplete comment and an incomplete event.
     pub fn finish(mut self, sink: &mut dyn FnMut(Frame<'_>)) {
         if self.failed {
             return;
@@ -263,7 +267,7 @@ impl SseDecoder {
         self.dispatch(held, false, sink);
     }
 
-    /// Skips the LF of a CRLF. A CR ends its line at once, so the LF may come a push later.
+    /// Skips the LF of a CRLF. The CR ended the line, and the LF may arrive one push later.
     fn skip_lf<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         if bytes.is_empty() || !mem::take(&mut self.after_cr) {
             return bytes;
@@ -271,7 +275,7 @@ impl SseDecoder {
         bytes.strip_prefix(b"\n").unwrap_or(bytes)
     }
 
-    /// Fails if the unfinished line grows too long by `more` bytes.
+    /// Fails if the incomplete line exceeds the limit with `more` bytes.
     fn check_length(&mut self, more: usize) -> Result<(), FramingError> {
         self.failed |= self.line.len() + more > self.line_limit;
         match self.failed {
@@ -280,7 +284,7 @@ impl SseDecoder {
         }
     }
 
-    /// Takes a line whose first bytes came with an earlier push.
+    /// Reads a line whose first bytes arrived with an earlier push.
     fn take_split_line(&mut self, tail: &[u8], sink: &mut dyn FnMut(Frame<'_>)) {
         let mut line = mem::take(&mut self.line);
         line.extend_from_slice(tail);
@@ -291,7 +295,7 @@ impl SseDecoder {
         self.line = line; // for its capacity
     }
 
-    /// Takes one line, without its end.
+    /// Reads one line without its end.
     fn take_line<'a>(
         &mut self,
         line: &'a [u8],
@@ -327,13 +331,13 @@ impl SseDecoder {
         }
     }
 
-    /// Copies a line that is not a field, as far as there is room.
+    /// Copies a line that is not a field, up to the limit.
     fn keep_stray(&mut self, line: &[u8]) {
         let room = Self::STRAY_LIMIT.saturating_sub(self.stray.len());
         self.stray.extend(line.iter().chain(b"\n").take(room));
     }
 
-    /// Copies a data line into the unfinished event.
+    /// Copies a data line into the incomplete event.
     fn keep(&mut self, data_line: Option<&[u8]>) {
         if let Some(value) = data_line {
             self.data.extend_from_slice(value);
@@ -341,8 +345,8 @@ impl SseDecoder {
         }
     }
 
-    /// Hands the event over, if it has a data line, and begins the next one. `held` is its only
-    /// data line, if that was not copied. An error is one without data, too.
+    /// Emits the event, if it has a data line or is an error, and starts the next one. `held` is
+    /// its only data line if that was not copied.
     fn dispatch(&mut self, held: Option<&[u8]>, terminated: bool, sink: &mut dyn FnMut(Frame<'_>)) {
         if !self.stray.is_empty() {
             sink(Frame::Stray(self.stray.strip_suffix(b"\n").unwrap_or(&self.stray)));
@@ -357,7 +361,7 @@ impl SseDecoder {
     }
 }
 
-/// A line's field name and its value, without the one space that may stand before the value.
+/// Splits a line into the field's name and its value, without one space before the value.
 fn split_field(line: &[u8]) -> (&[u8], &[u8]) {
     match memchr(b':', line) {
         Some(colon) => {
@@ -372,7 +376,8 @@ fn split_field(line: &[u8]) -> (&[u8], &[u8]) {
 mod tests {
     use super::*;
 
-    /// The frames of `pieces`, each written as `name|data`, `name|data…` (cut off) or `:comment`.
+    /// Decodes `pieces` and formats each frame as `name|data`, `name|data…` (truncated) or
+    /// `:comment`.
     fn frames(pieces: &[&[u8]]) -> Vec<String> {
         let mut frames = Vec::new();
         let mut sink = |frame: Frame<'_>| frames.push(written(frame));
@@ -399,7 +404,7 @@ mod tests {
         frames(&[stream.as_bytes()])
     }
 
-    /// The lines of `pieces`, written as by `written`.
+    /// Decodes `pieces` as lines and formats each with `written`.
     fn lines(pieces: &[&[u8]]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut sink = |frame: Frame<'_>| lines.push(written(frame));
@@ -507,7 +512,7 @@ mod tests {
             of("{\"error\": {\n  \"a\": 1\n}}"),
             ["?{\\\"error\\\": {\\n  \\\"a\\\": 1\\n}}"]
         );
-        // What may be the beginning of a field is none yet.
+        // A prefix of a field's name is not a stray line yet.
         assert_eq!(of("data: a\n\nret"), ["|a"]);
     }
 
@@ -523,7 +528,7 @@ mod tests {
     #[test]
     fn an_event_without_a_data_line_is_not_dispatched_and_leaves_no_name() {
         assert_eq!(of("event: ping\n\ndata: a\n\n\n\n"), ["|a"]);
-        // But its name may say all.
+        // A name alone can report an error.
         assert_eq!(of("event: error\n\ndata: a\n\n"), ["error|", "|a"]);
         assert_eq!(of("event: error"), [""; 0]);
     }

@@ -1,24 +1,25 @@
-//! How far a statistic may be from the truth, given that the requests are a sample. Pure and
-//! seeded: the same values give the same interval.
+//! Confidence intervals of a statistic, given that the requests are a sample. Pure and seeded: the
+//! same values give the same interval.
 //!
-//! The unit of replication is the request, never the token: gaps of one answer depend on one
-//! another. Prompts are strata, since each is asked a fixed number of times and a long one is not
-//! a chance.
+//! The unit of replication is the request, never the token, because the gaps within an answer
+//! depend on each other. Prompts are strata: each prompt is sent a fixed number of times, so the
+//! difference between a long and a short prompt is not random.
 //!
-//! Intervals come of the bootstrap (Efron 1979), stratified, with `n − 1` draws from a stratum of
-//! `n` values, so that the spread of the resamples is that of the estimate and not too small by
-//! `(n − 1) / n`, which is a third for three runs (Rao and Wu 1988). Few values are in the tails
-//! more often than the normal law says: the percentiles taken are expanded by Student's t
-//! (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 3.3). Of fewer than
-//! seven degrees of freedom the bootstrap sees too little: their interval is Student's, and supposes
-//! that the values are normal. Of more than 1,000 values the mean is normal whatever the values are, and the
-//! ranks around the middle are close together: Student's interval of the mean and the interval between
-//! order statistics of the median are as good as the bootstrap's and cost a hundredth of its time.
+//! Means and medians use a stratified bootstrap (Efron 1979) with `n − 1` draws from a stratum of
+//! `n` values. With `n` draws the variance of the resamples would be too small by the factor `(n −
+//! 1) / n`, which is a third for three runs (Rao and Wu 1988). Samples of few values have heavier
+//! tails than the normal distribution, so the percentiles are expanded by Student's t (Hesterberg
+//! 2015, "What Teachers Should Know About the Bootstrap", section 3.3).
 //!
-//! Of a percentile and of a standard deviation the bootstrap is poor. The former has the interval
+//! Two cases do without the bootstrap. With fewer than `MIN_BOOTSTRAP_FREEDOM` degrees of freedom it
+//! underestimates the variance, so the interval is Student's, which assumes normal values. With
+//! more than `MAX_BOOTSTRAP_VALUES` values, Student's interval of the mean (central limit theorem) and the rank
+//! interval of the median are as good and cost a hundredth of the time.
+//!
+//! The bootstrap is poor for percentiles and standard deviations. A percentile gets the interval
 //! between order statistics, which holds for every distribution (David and Nagaraja 2003, section
-//! 7.1), the latter that of Bonett (2006, "Approximate confidence interval for standard deviation of
-//! nonnormal distributions"), which looks at the tails.
+//! 7.1). A standard deviation gets the interval of Bonett (2006, "Approximate confidence interval
+//! for standard deviation of nonnormal distributions"), which accounts for heavy tails.
 
 use std::collections::BTreeMap;
 
@@ -28,23 +29,23 @@ use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, Student
 
 use crate::statistic::{Absent, Statistic};
 
-/// How sure an interval is, unless it is asked for otherwise.
+/// The default confidence.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// Fewest degrees of freedom for a bootstrap: the values less the strata.
-const FEWEST: usize = 7;
+/// The fewest degrees of freedom for the bootstrap: values minus strata.
+const MIN_BOOTSTRAP_FREEDOM: usize = 7;
 
-/// With more values the bootstrap costs much and adds nothing.
-const MOST: usize = 1_000;
+/// The most values for the bootstrap. With more it is slow and not more accurate.
+const MAX_BOOTSTRAP_VALUES: usize = 1_000;
 
-/// How much more a median of normal values varies than their mean: √(π / 2).
-const MEDIAN: f64 = 1.253_314_137_315_5;
+/// The ratio of the standard errors of median and mean for normal values: √(π / 2).
+const MEDIAN_ERROR_RATIO: f64 = 1.253_314_137_315_5;
 
-/// Resamples, and the most values that are drawn for all of them together.
+/// The number of resamples; below, the most values that all resamples together draw.
 const RESAMPLES: usize = 2_000;
 const DRAWS: usize = 20_000_000;
 
-/// Where the truth is, as sure as was asked for.
+/// A confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
     /// Its lower end.
@@ -54,12 +55,12 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Whether `value` lies in it.
+    /// Returns whether `value` lies in the interval.
     pub fn holds(&self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
     }
 
-    /// The same with `error` added at both ends.
+    /// Returns the interval extended by `error` at both ends.
     #[must_use]
     pub fn widened(self, error: f64) -> Self {
         Self { low: self.low - error, high: self.high + error }
@@ -68,35 +69,37 @@ impl Interval {
 
 /// Values with the stratum of each.
 #[derive(Debug, Clone, Copy)]
-pub struct Sampled<'a> {
+pub struct StratifiedSample<'a> {
     /// The values.
     pub values: &'a [f64],
-    /// As many strata; none for values that have none.
+    /// The stratum of each value; empty for values without strata.
     pub strata: &'a [u32],
 }
 
-/// The interval of `statistic`; `None` for a statistic that describes these values alone, such as
-/// the largest. Too few values have none either, which is an error.
+/// Returns the interval of `statistic`. It is `None` for a statistic that only describes the given
+/// values, such as the largest, and an error for too few values.
 pub fn of(
     statistic: Statistic,
-    sampled: Sampled<'_>,
+    sample: StratifiedSample<'_>,
     confidence: f64,
 ) -> Result<Option<Interval>, Absent> {
-    statistic.of(sampled.values)?;
+    statistic.of(sample.values)?;
     match statistic {
         Statistic::Min | Statistic::Max => Ok(None),
         Statistic::Percentile(percent) => {
-            Ok(Some(of_quantile(sampled.values, percent / 100.0, confidence)))
+            Ok(Some(of_quantile(sample.values, percent / 100.0, confidence)))
         }
-        // Strata only narrow it, so without them it errs on the safe side.
-        Statistic::Median if sampled.values.len() > MOST => {
-            Ok(Some(of_quantile(sampled.values, 0.5, confidence)))
+        // Strata only make the interval narrower, so ignoring them is conservative.
+        Statistic::Median if sample.values.len() > MAX_BOOTSTRAP_VALUES => {
+            Ok(Some(of_quantile(sample.values, 0.5, confidence)))
         }
-        Statistic::Sd => of_sd(sampled.values, confidence).map(Some),
+        Statistic::Sd => of_sd(sample.values, confidence).map(Some),
         Statistic::Mean | Statistic::Median => {
-            let strata = Strata::of(sampled);
-            if strata.freedom() < FEWEST || sampled.values.len() > MOST {
-                return strata.student(statistic, sampled.values, confidence).map(Some);
+            let strata = Strata::of(sample);
+            if strata.freedom() < MIN_BOOTSTRAP_FREEDOM
+                || sample.values.len() > MAX_BOOTSTRAP_VALUES
+            {
+                return strata.student(statistic, sample.values, confidence).map(Some);
             }
             let tail = expanded((1.0 - confidence) / 2.0, strata.freedom());
             Ok(Some(between(strata.resamples(statistic, 0), tail)))
@@ -104,33 +107,37 @@ pub fn of(
     }
 }
 
-/// The interval of the statistic of `above` divided by that of `below`, two samples of their own.
-/// Means and medians have one of their own; others that of their two intervals together.
+/// Returns the interval of the ratio of `above` to `below` for two independent samples. Means and
+/// medians are bootstrapped together; other statistics combine their two intervals.
 pub fn of_ratio(
     statistic: Statistic,
-    above: Sampled<'_>,
-    below: Sampled<'_>,
+    above: StratifiedSample<'_>,
+    below: StratifiedSample<'_>,
     confidence: f64,
 ) -> Result<Interval, Absent> {
-    let are_many = above.values.len().min(below.values.len()) > MOST;
+    let are_many = above.values.len().min(below.values.len()) > MAX_BOOTSTRAP_VALUES;
     match statistic {
         Statistic::Mean | Statistic::Median if !are_many => {
-            of_ratio_of_centers(statistic, above, below, confidence)
+            bootstrap_ratio(statistic, above, below, confidence)
         }
         _ => {
-            let told = |sampled: Sampled<'_>| {
-                let interval =
-                    of(statistic, sampled, confidence)?.ok_or(Absent::DescriptiveOnly)?;
-                Ok((statistic.of(sampled.values)?, interval))
+            let with_interval = |sample: StratifiedSample<'_>| {
+                let interval = of(statistic, sample, confidence)?.ok_or(Absent::DescriptiveOnly)?;
+                Ok((statistic.of(sample.values)?, interval))
             };
-            Ok(recovered(told(above)?, told(below)?))
+            Ok(ratio_of_intervals(with_interval(above)?, with_interval(below)?))
         }
     }
 }
 
-/// The interval of a ratio from those of its parts, by the variance that each side of these stands
-/// for, on logarithms ("MOVER", Zou and Donner 2008).
-fn recovered((above, of_above): (f64, Interval), (below, of_below): (f64, Interval)) -> Interval {
+/// Combines the intervals of two independent parts into an interval of their ratio ("MOVER", Zou
+/// and Donner 2008). On the logarithmic scale, the distance from the estimate to each end of an
+/// interval stands for a standard error, and independent standard errors add up in quadrature. The
+/// lower end of the ratio comes from the lower end of `above` and the upper end of `below`.
+fn ratio_of_intervals(
+    (above, of_above): (f64, Interval),
+    (below, of_below): (f64, Interval),
+) -> Interval {
     let ratio = above / below;
     let side = |outer: f64, from: f64| (outer.max(0.0) / from).ln();
     let down = side(of_above.low, above).hypot(side(of_below.high, below));
@@ -138,18 +145,18 @@ fn recovered((above, of_above): (f64, Interval), (below, of_below): (f64, Interv
     Interval { low: ratio * (-down).exp(), high: ratio * up.exp() }
 }
 
-fn of_ratio_of_centers(
+fn bootstrap_ratio(
     statistic: Statistic,
-    above: Sampled<'_>,
-    below: Sampled<'_>,
+    above: StratifiedSample<'_>,
+    below: StratifiedSample<'_>,
     confidence: f64,
 ) -> Result<Interval, Absent> {
     let (upper, lower) = (Strata::of(above), Strata::of(below));
     let ratio = statistic.of(above.values)? / statistic.of(below.values)?;
     let freedom = upper.freedom().min(lower.freedom());
     let tail = (1.0 - confidence) / 2.0;
-    if freedom < FEWEST {
-        // Their relative variances add up, as far as they are small.
+    if freedom < MIN_BOOTSTRAP_FREEDOM {
+        // The relative variances add up if they are small (delta method).
         let relative = |strata: &Strata, values: &[f64]| {
             let mean = Statistic::Mean.of(values).unwrap_or(f64::NAN);
             strata.variance_of_mean() / mean.powi(2)
@@ -157,7 +164,7 @@ fn of_ratio_of_centers(
         let variance = relative(&upper, above.values) + relative(&lower, below.values);
         let freedom = freedom.max(1) as f64;
         let t = StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |t| t.inverse_cdf(tail));
-        let times = if statistic == Statistic::Median { MEDIAN } else { 1.0 };
+        let times = if statistic == Statistic::Median { MEDIAN_ERROR_RATIO } else { 1.0 };
         let half = t.abs() * times * ratio * variance.sqrt();
         return Ok(Interval { low: ratio - half, high: ratio + half });
     }
@@ -167,7 +174,7 @@ fn of_ratio_of_centers(
     Ok(between(ratios, expanded(tail, freedom)))
 }
 
-/// What is left of `resamples` without the part `tail` at either end.
+/// Returns the interval that leaves out the share `tail` of the resamples at either end.
 fn between(mut resamples: Vec<f64>, tail: f64) -> Interval {
     resamples.retain(|value| value.is_finite());
     resamples.sort_by(f64::total_cmp);
@@ -178,13 +185,13 @@ fn between(mut resamples: Vec<f64>, tail: f64) -> Interval {
     Interval { low: at(tail), high: at(1.0 - tail) }
 }
 
-/// The values by their strata. Those alone in theirs are one stratum together.
+/// Values grouped by stratum. Strata with a single value form one stratum together.
 struct Strata {
     values: Vec<Vec<f64>>,
 }
 
 impl Strata {
-    fn of(Sampled { values, strata }: Sampled<'_>) -> Self {
+    fn of(StratifiedSample { values, strata }: StratifiedSample<'_>) -> Self {
         let mut by_stratum: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
         for (nth, value) in values.iter().enumerate() {
             let stratum = strata.get(nth).copied().unwrap_or_default();
@@ -202,14 +209,14 @@ impl Strata {
         self.values.iter().map(|values| values.len() - 1).sum()
     }
 
-    /// The interval of a mean or median of a few normal values.
+    /// Returns Student's interval of a mean or median, which assumes normal values.
     fn student(
         &self,
         statistic: Statistic,
         values: &[f64],
         confidence: f64,
     ) -> Result<Interval, Absent> {
-        let times = if statistic == Statistic::Median { MEDIAN } else { 1.0 };
+        let times = if statistic == Statistic::Median { MEDIAN_ERROR_RATIO } else { 1.0 };
         let (freedom, has) = (self.freedom(), values.len());
         if freedom == 0 {
             return Err(Absent::TooFew { needs: has + 1, has });
@@ -221,7 +228,7 @@ impl Strata {
         Ok(Interval { low: center - half, high: center + half })
     }
 
-    /// The variance of the mean that weighs each stratum by its values.
+    /// Returns the variance of the mean. Each stratum is weighted by its number of values.
     fn variance_of_mean(&self) -> f64 {
         let n: usize = self.values.iter().map(Vec::len).sum();
         let of_stratum = |values: &Vec<f64>| {
@@ -231,8 +238,11 @@ impl Strata {
         self.values.iter().map(of_stratum).sum()
     }
 
-    /// The mean or median of each resample. A stratum weighs as its values do, however many were
-    /// drawn of it.
+    /// Returns the mean or median of each resample.
+    ///
+    /// A stratum of `n` values contributes `n − 1` draws, each weighted by `n / (n − 1)`. The
+    /// weight of a stratum thus stays `n`, as in the estimate itself, and the variance of the
+    /// resamples matches the variance of the estimate.
     fn resamples(&self, statistic: Statistic, seed: u64) -> Vec<f64> {
         let n: usize = self.values.iter().map(Vec::len).sum();
         let count = (DRAWS / n).clamp(RESAMPLES / 8, RESAMPLES);
@@ -255,9 +265,10 @@ impl Strata {
     }
 }
 
-/// The value with half of the weight below it and half above; midway between two where the half is
-/// reached between them. All of the values are not sorted for it: each step leaves out those that
-/// lie on the other side.
+/// Returns the weighted median: the value with half of the weight on each side, or the midpoint of
+/// two values if the half is reached between them. It selects instead of sorting, because the
+/// bootstrap computes thousands of medians: each step discards the side that cannot contain the
+/// median.
 fn weighted_median(values: &mut [(f64, f64)]) -> f64 {
     let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
     let is_half = |weight: f64| (weight - half).abs() <= half * 1e-9;
@@ -286,9 +297,9 @@ fn weighted_median(values: &mut [(f64, f64)]) -> f64 {
     }
 }
 
-/// Bonett's interval of a standard deviation.
+/// Returns Bonett's interval of a standard deviation.
 fn of_sd(values: &[f64], confidence: f64) -> Result<Interval, Absent> {
-    let (needs, has) = (FEWEST + 1, values.len());
+    let (needs, has) = (MIN_BOOTSTRAP_FREEDOM + 1, values.len());
     if has < needs {
         return Err(Absent::TooFew { needs, has });
     }
@@ -310,29 +321,33 @@ fn of_sd(values: &[f64], confidence: f64) -> Result<Interval, Absent> {
     Ok(Interval { low: at(-1.0).min(sd), high: at(1.0).max(sd) })
 }
 
-/// The part of the resamples to leave out at either end instead of `tail`.
+/// Returns the expanded tail: the share to leave out so that a percentile interval of the bootstrap
+/// is as wide as Student's.
 fn expanded(tail: f64, freedom: usize) -> f64 {
     let t = StudentsT::new(0.0, 1.0, freedom as f64).map(|t| t.inverse_cdf(tail));
     t.map_or(tail, |t| Normal::standard().cdf(t))
 }
 
-/// The interval of the `part`-quantile of the distribution that `values` are a sample of.
+/// Returns the interval of a quantile of the distribution that `values` are a sample of.
 fn of_quantile(values: &[f64], part: f64, confidence: f64) -> Interval {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     between_ranks(&sorted, part, confidence)
 }
 
-/// The order statistics between which the `part`-quantile lies. Where the sample does not reach
-/// far enough on one side, its end.
+/// Returns the order statistics between which the quantile lies.
+///
+/// The number of values below the quantile is binomial, whatever the distribution. So the
+/// probability that the quantile lies below the r-th value is a binomial tail, and each end is the
+/// innermost rank whose risk is at most half of `1 − confidence`. A sample that does not reach far
+/// enough has no such rank, and that end is infinite.
 fn between_ranks(sorted: &[f64], part: f64, confidence: f64) -> Interval {
     let n = sorted.len();
     let tail = (1.0 - confidence) / 2.0;
     let Ok(below) = Binomial::new(part, n as u64) else {
         return Interval { low: f64::NEG_INFINITY, high: f64::INFINITY };
     };
-    // The number of values below the quantile is binomial. Ranks count from 1: the innermost ones
-    // whose risk is no more than what was asked for.
+    // Ranks count from 1.
     let risk_below = |rank: usize| rank.checked_sub(1).map_or(0.0, |last| below.cdf(last as u64));
     let risk_above = |rank: usize| 1.0 - risk_below(rank);
     let first = below.inverse_cdf(tail) as usize;
@@ -340,14 +355,15 @@ fn between_ranks(sorted: &[f64], part: f64, confidence: f64) -> Interval {
     let last = below.inverse_cdf(1.0 - tail) as usize;
     let high = (last..=n + 1).find(|rank| risk_above(*rank) <= tail).unwrap_or(n + 1);
     let ranked = |rank: usize| rank.checked_sub(1).and_then(|rank| sorted.get(rank)).copied();
-    // A rank that the sample does not have is no bound.
+    // A rank outside the sample is not a bound.
     Interval {
         low: ranked(low).unwrap_or(f64::NEG_INFINITY),
         high: ranked(high).unwrap_or(f64::INFINITY),
     }
 }
 
-/// The interval of a share of which `some` of `all` were seen (Clopper and Pearson 1934).
+/// Returns the interval of a share of which `some` of `all` were observed (Clopper and Pearson
+/// 1934).
 pub fn of_share(some: usize, all: usize, confidence: f64) -> Interval {
     use statrs::distribution::Beta;
     let tail = (1.0 - confidence) / 2.0;
@@ -366,7 +382,8 @@ mod tests {
 
     use super::*;
 
-    /// How often, in percent, the interval of samples of `draw` holds the truth.
+    /// Returns the coverage in percent: how often the interval of a sample from `draw` contains the
+    /// truth.
     fn coverage(
         statistic: Statistic,
         truth: f64,
@@ -377,13 +394,13 @@ mod tests {
         let mut random = Pcg64Mcg::seed_from_u64(1);
         let held = (0..RUNS).filter(|_| {
             let values: Vec<_> = strata.iter().map(|stratum| draw(&mut random, *stratum)).collect();
-            let sampled = Sampled { values: &values, strata };
-            of(statistic, sampled, CONFIDENCE).unwrap().unwrap().holds(truth)
+            let sample = StratifiedSample { values: &values, strata };
+            of(statistic, sample, CONFIDENCE).unwrap().unwrap().holds(truth)
         });
         held.count() as f64 * 100.0 / f64::from(RUNS)
     }
 
-    /// `runs` of each of `prompts`.
+    /// Returns the strata of `runs` requests for each of `prompts`.
     fn strata(prompts: u32, runs: usize) -> Vec<u32> {
         (0..prompts).flat_map(|prompt| std::iter::repeat_n(prompt, runs)).collect()
     }
@@ -409,7 +426,7 @@ mod tests {
 
     #[test]
     fn an_interval_holds_its_own_figure_whatever_the_prompts_weigh() {
-        // Ten prompts of very different length, asked in turn by 15 and by 25 requests.
+        // Ten prompts of very different lengths, taken in turn by 11 to 64 requests.
         for requests in [11_u32, 15, 25, 64] {
             let mut random = Pcg64Mcg::seed_from_u64(requests.into());
             let strata: Vec<_> = (0..requests).map(|nth| nth % 10).collect();
@@ -417,10 +434,10 @@ mod tests {
                 .iter()
                 .map(|prompt| 10.0 + 8.0 * f64::from(*prompt) + random.random_range(0.0..1.0))
                 .collect();
-            let sampled = Sampled { values: &values, strata: &strata };
+            let sample = StratifiedSample { values: &values, strata: &strata };
             for statistic in [Statistic::Mean, Statistic::Median, Statistic::Sd] {
                 let figure = statistic.of(&values).unwrap();
-                let interval = of(statistic, sampled, CONFIDENCE).unwrap().unwrap();
+                let interval = of(statistic, sample, CONFIDENCE).unwrap().unwrap();
                 assert!(interval.holds(figure), "{requests} {statistic}: {figure} {interval:?}");
             }
         }
@@ -441,7 +458,7 @@ mod tests {
                     (0..n).map(value).collect()
                 };
                 let (before, now) = (draw(1.0), draw(1.3));
-                let of = |values| Sampled { values, strata: &[] };
+                let of = |values| StratifiedSample { values, strata: &[] };
                 of_ratio(statistic, of(&now), of(&before), CONFIDENCE).unwrap().holds(1.3)
             });
             held.count() as f64 / 4.0
@@ -460,7 +477,7 @@ mod tests {
             let percent = covered(statistic, n, is_skewed);
             assert!((91.5..=99.5).contains(&percent), "{statistic} of {n}: {percent}");
         }
-        let few = Sampled { values: &[1.0, 2.0, 3.0], strata: &[] };
+        let few = StratifiedSample { values: &[1.0, 2.0, 3.0], strata: &[] };
         let of = |statistic| of_ratio(statistic, few, few, CONFIDENCE);
         assert_eq!(of(Statistic::Sd), Err(Absent::TooFew { needs: 8, has: 3 }));
         assert_eq!(of(Statistic::Max), Err(Absent::DescriptiveOnly));
@@ -493,7 +510,7 @@ mod tests {
         for percent in covered {
             assert!((93.0..=97.0).contains(&percent), "{covered:?}");
         }
-        // Ranks are whole: theirs is more, and never less.
+        // Ranks are whole numbers, so the coverage is at least the confidence.
         let of_percentile = |percent: f64, n: usize| {
             let truth = -(1.0 - percent / 100.0).ln();
             let exponential = |random: &mut Pcg64Mcg, _| Exp::new(1.0).unwrap().sample(random);
@@ -503,7 +520,7 @@ mod tests {
             let covered = of_percentile(percent, n);
             assert!((94.0..=99.0).contains(&covered), "p{percent} of {n}: {covered}");
         }
-        // That of a spread, of normal values and of others.
+        // The spread of normal values and of skewed ones.
         let spread = (1.0_f64.exp().powf(0.25) * (0.25_f64.exp() - 1.0)).sqrt();
         let of_spread = [
             coverage(Statistic::Sd, 10.0, &strata(1, 8), |random, _| normal.sample(random)),
@@ -511,7 +528,7 @@ mod tests {
             coverage(Statistic::Sd, spread, &strata(1, 200), |random, _| skewed.sample(random)),
         ];
         assert!(of_spread.iter().all(|covered| (91.0..=98.0).contains(covered)), "{of_spread:?}");
-        // The median of a few normal values varies somewhat less than that of many.
+        // The median of a few normal values varies somewhat less than the asymptotic formula says.
         let few = |random: &mut Pcg64Mcg, _| normal.sample(random);
         let of_few = coverage(Statistic::Median, 100.0, &strata(1, 5), few);
         assert!((95.0..=99.0).contains(&of_few), "{of_few}");

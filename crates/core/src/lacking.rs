@@ -1,4 +1,4 @@
-//! Why answers lack a figure, and whether enough of them have it. Pure.
+//! Answers without a figure: the reasons, and whether enough other answers have it. Pure.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,7 +12,7 @@ pub const MIN_SHARE: f64 = 0.9;
 
 /// Why an answer or a run lacks a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lack {
+pub enum MissingReason {
     /// The request allowed one token, so there is no time between tokens. No server can give the
     /// figure, so such answers do not count as missing.
     OneTokenAsked,
@@ -20,12 +20,12 @@ pub enum Lack {
     OneEvent,
     /// The note says why the figure would be wrong.
     Refused(Note),
-    /// The answer does not contain it, or has no such event.
+    /// The answer does not contain the figure, or has no such event.
     NotAvailable,
 }
 
-impl Lack {
-    /// Why `sample` has no `metric`.
+impl MissingReason {
+    /// Returns why `sample` lacks `metric`.
     pub fn of(metric: &Metric, sample: &Sample) -> Self {
         if let Some(note) = metric.refused(sample) {
             return Self::Refused(note);
@@ -42,7 +42,7 @@ impl Lack {
         }
     }
 
-    /// Its name in files.
+    /// Returns the name in files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::OneTokenAsked => "one_token_asked",
@@ -53,7 +53,7 @@ impl Lack {
     }
 }
 
-impl fmt::Display for Lack {
+impl fmt::Display for MissingReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OneTokenAsked => "asked for one token",
@@ -64,20 +64,20 @@ impl fmt::Display for Lack {
     }
 }
 
-/// How many answers, or runs of a load, lack a figure, and why.
+/// The number of answers, or runs of a load, that lack a figure, by reason.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Lacking {
+pub struct MissingFigures {
     /// The figure's name.
     pub metric: &'static str,
-    /// Whether runs of a load are counted, and not answers.
+    /// Whether runs of a load are counted instead of answers.
     pub is_of_runs: bool,
-    /// How many there are.
+    /// The number of all answers or runs.
     pub all: usize,
     /// Those without the figure, by reason.
-    pub reasons: BTreeMap<Lack, usize>,
+    pub reasons: BTreeMap<MissingReason, usize>,
 }
 
-impl Lacking {
+impl MissingFigures {
     /// Returns the number of answers without the figure.
     pub fn lack(&self) -> usize {
         self.reasons.values().sum()
@@ -85,7 +85,7 @@ impl Lacking {
 
     /// Returns the number of answers that could have it.
     pub fn could(&self) -> usize {
-        self.all - self.reasons.get(&Lack::OneTokenAsked).copied().unwrap_or_default()
+        self.all - self.reasons.get(&MissingReason::OneTokenAsked).copied().unwrap_or_default()
     }
 
     /// Returns whether at least `share` of the answers that could have it do.
@@ -95,22 +95,22 @@ impl Lacking {
 
     /// Returns whether some lack it for another reason than that the answers do not contain it.
     pub fn has_reason(&self) -> bool {
-        self.reasons.keys().any(|lack| *lack != Lack::NotAvailable)
+        self.reasons.keys().any(|lack| *lack != MissingReason::NotAvailable)
     }
 
-    /// `2 burst, 1 silent_tail`.
+    /// Formats the reasons: `2 burst, 1 silent_tail`.
     pub fn why(&self) -> String {
         let why = self.reasons.iter().map(|(lack, count)| format!("{count} {lack}"));
         why.collect::<Vec<_>>().join(", ")
     }
 
-    /// `answers`, or `runs`.
+    /// Returns `answers` or `runs`.
     pub const fn unit(&self) -> &'static str {
         if self.is_of_runs { "runs" } else { "answers" }
     }
 }
 
-impl fmt::Display for Lacking {
+impl fmt::Display for MissingFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { metric, all, .. } = self;
         let (lack, unit, why) = (self.lack(), self.unit(), self.why());
@@ -129,27 +129,27 @@ pub fn is_enough(have: usize, could: usize, share: f64) -> bool {
 mod tests {
     use super::*;
 
-    fn lacking(all: usize, reasons: &[(Lack, usize)]) -> Lacking {
+    fn lacking(all: usize, reasons: &[(MissingReason, usize)]) -> MissingFigures {
         let reasons = reasons.iter().copied().collect();
-        Lacking { metric: "tpot", all, reasons, ..Lacking::default() }
+        MissingFigures { metric: "tpot", all, reasons, ..MissingFigures::default() }
     }
 
     #[test]
     fn nine_of_ten_are_enough_and_what_was_not_asked_for_is_not_missing() {
-        let burst = Lack::Refused(Note::Burst);
+        let burst = MissingReason::Refused(Note::Burst);
         for (all, reasons, enough) in [
             (30, vec![], true),
             (30, vec![(burst, 3)], true),
             (30, vec![(burst, 4)], false),
-            (30, vec![(Lack::OneTokenAsked, 15), (burst, 1)], true),
-            (30, vec![(Lack::OneTokenAsked, 15), (burst, 2)], false),
-            (30, vec![(Lack::OneTokenAsked, 30)], false),
+            (30, vec![(MissingReason::OneTokenAsked, 15), (burst, 1)], true),
+            (30, vec![(MissingReason::OneTokenAsked, 15), (burst, 2)], false),
+            (30, vec![(MissingReason::OneTokenAsked, 30)], false),
             (1, vec![(burst, 1)], false),
             (0, vec![], false),
         ] {
             assert_eq!(lacking(all, &reasons).leaves(MIN_SHARE), enough, "{reasons:?}");
         }
-        let some = lacking(30, &[(burst, 2), (Lack::Refused(Note::SilentTail), 10)]);
+        let some = lacking(30, &[(burst, 2), (MissingReason::Refused(Note::SilentTail), 10)]);
         assert_eq!(some.to_string(), "12 of 30 answers have no tpot: 2 burst, 10 silent_tail");
         assert!(some.leaves(0.6) && !some.leaves(0.61) && !lacking(3, &[(burst, 3)]).leaves(0.0));
     }

@@ -1,12 +1,12 @@
-//! The pure part of `llm-stream-bench`: what was received, what it means, and what follows from it.
+//! The pure part of `llm-stream-bench`: recordings, their interpretation, statistics and verdicts.
 //!
 //! ```text
 //! Recording ─framing → protocol → sample→ Sample ─metric→ figures ─summary→ Summary
 //!     Summary × Threshold (× Baseline) ─verdict→ Verdict
 //! ```
 //!
-//! Nothing here reads a clock, the network, the environment or a terminal: the same input gives the
-//! same output for ever, so recordings can be read again years later.
+//! Nothing here reads a clock, the network, the environment or a terminal. The same input always
+//! has the same output, so a recording can be evaluated again years later.
 
 pub mod baseline;
 mod coding;

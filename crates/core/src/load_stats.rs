@@ -1,4 +1,5 @@
-//! What came of a load: how much of it was really offered, and what the server made of it. Pure.
+//! Statistics of one run of a load: whether the requested load was reached, and the throughput that
+//! the server reached under it. Pure.
 
 use std::time::Duration;
 
@@ -8,79 +9,80 @@ use crate::{
     statistic::Statistic,
 };
 
-/// Least part of the concurrency asked for that must have been under way.
-const LEAST_CONCURRENCY: f64 = 0.95;
+/// The smallest share of the requested concurrency that counts as reached.
+const MIN_CONCURRENCY_SHARE: f64 = 0.95;
 
-/// Most that starts may be late by this program's fault, as a part of the mean gap between them
-/// (99th percentile).
-const LATEST: f64 = 0.1;
+/// The largest lateness of starts (99th percentile) that counts as on time, as a share of the mean
+/// gap between starts.
+const MAX_LATENESS_SHARE: f64 = 0.1;
 
-/// Lateness that is none, however short the gap.
-const LATENESS: f64 = 1e-3;
+/// Lateness below this is negligible, however short the gap is, in seconds.
+const NEGLIGIBLE_LATENESS: f64 = 1e-3;
 
-/// Busiest that the receiving thread may be: beyond it, requests were sent when it had time.
-const BUSIEST: f64 = 0.9;
+/// The largest utilization of the receiving thread. Above it, requests start late because the
+/// thread is busy.
+const MAX_BUSY: f64 = 0.9;
 
-/// One request of a load. All times count from the load's start.
+/// One request of a load. All times count from the start of the load.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Span {
-    /// When it was due, in an open loop.
+pub struct RequestSpan {
+    /// When it was scheduled, in an open loop.
     pub scheduled: Option<Duration>,
-    /// When it was begun: a connection taken, or the opening of one.
+    /// When it started: a pooled connection was taken, or a new one was opened.
     pub begun: Duration,
-    /// When its answer ended, or failed.
+    /// When its answer ended or failed.
     pub ended: Duration,
-    /// Tokens generated, of a valid answer.
+    /// Generated tokens of a valid answer.
     pub tokens: Option<u64>,
-    /// Why the count is refused.
+    /// Why the token count is refused.
     pub refused: Option<Note>,
 }
 
-/// What a run of a load reached.
+/// The statistics of one run of a load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadStats {
     /// Requests that ended.
     pub requests: usize,
     /// Valid answers among them.
     pub valid: usize,
-    /// From the first request's start to the last valid answer's end or, where it is later, the last
-    /// start: a last request that fails by waiting is no part of the load. Seconds.
+    /// Seconds from the first start to the end of the last valid answer or, if later, to the last
+    /// start. A last request that fails by timeout does not lengthen the run.
     pub seconds: f64,
-    /// Requests under way, on average from the first start to the last.
+    /// Mean number of requests in flight between the first and the last start.
     pub concurrency: f64,
-    /// Most requests under way.
+    /// The largest number of requests in flight.
     pub peak: usize,
-    /// Starts a second, where there were several; in an open loop. In a closed one the first requests
-    /// start together and the others follow from the answers: `request_throughput` says more.
+    /// Starts per second in an open loop with several starts. A closed loop has no rate of its own:
+    /// starts follow from the answers, so `request_throughput` describes it.
     pub request_rate: Option<f64>,
-    /// Valid requests a second.
+    /// Valid requests per second.
     pub request_throughput: f64,
-    /// Tokens of valid answers a second; `None` where one of their counts is
-    /// [`refused`](Self::refused).
+    /// Tokens of valid answers per second; `None` if a token count is [`refused`](Self::refused).
     pub output_throughput: Option<f64>,
-    /// Why tokens a second are not known.
+    /// Why `output_throughput` is unknown.
     pub refused: Option<Note>,
-    /// The same of pieces of the run that follow one another, as its replicates.
+    /// Throughput in successive parts of the run. They serve as replicates.
     pub batches: Vec<Batch>,
-    /// How late requests were begun, 99th percentile (of fewer than 100 the largest), seconds; in
-    /// an open loop.
+    /// Lateness of starts in an open loop in seconds: the 99th percentile, or the largest of fewer
+    /// than 100.
     pub lateness: Option<f64>,
-    /// The share of the time in which the receiving thread was busy, where that is known.
+    /// The utilization of the receiving thread, if known.
     pub busy: Option<f64>,
 }
 
-/// A piece of a run: a twentieth of its time, or at least as much as an answer takes.
+/// Throughput in a part of a run: a twentieth of the time, or several answer times if that is
+/// longer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Batch {
-    /// Valid requests a second.
+    /// Valid requests per second.
     pub request_throughput: f64,
-    /// Tokens of valid answers a second.
+    /// Tokens of valid answers per second.
     pub output_throughput: f64,
 }
 
 impl LoadStats {
-    /// What `spans` say together; `None` when there are none.
-    pub fn of(spans: &[Span], busy: Option<f64>) -> Option<Self> {
+    /// Returns the statistics of `spans`; `None` if there are none.
+    pub fn of(spans: &[RequestSpan], busy: Option<f64>) -> Option<Self> {
         let first = spans.iter().map(|span| span.begun).min()?;
         let last_start = spans.iter().map(|span| span.begun).max()?;
         let answers = spans.iter().filter(|span| span.tokens.is_some());
@@ -102,7 +104,7 @@ impl LoadStats {
             valid,
             seconds,
             concurrency: match starting > 0.0 {
-                true => under_way(spans, last_start) / starting,
+                true => seconds_in_flight(spans, last_start) / starting,
                 false => peak as f64,
             },
             peak,
@@ -116,10 +118,10 @@ impl LoadStats {
         })
     }
 
-    /// Why this is not the load that was asked for, if it is not: its figures then say nothing of
-    /// the server.
+    /// Returns why the run did not reach the requested load, if so. Its figures then do not
+    /// describe the server.
     pub fn shortfall(&self, shape: &Shape, until: &Until) -> Option<String> {
-        if let Some(busy) = self.busy.filter(|busy| *busy > BUSIEST) {
+        if let Some(busy) = self.busy.filter(|busy| *busy > MAX_BUSY) {
             return Some(format!(
                 "this machine was too slow for it: the receiving thread was busy {:.0} % of the \
                  time",
@@ -134,17 +136,17 @@ impl LoadStats {
                 } else {
                     0.0
                 });
-                (reached < LEAST_CONCURRENCY * asked as f64).then(|| {
-                    format!("{reached:.1} requests were under way on average, not {asked}")
+                (reached < MIN_CONCURRENCY_SHARE * asked as f64).then(|| {
+                    format!("{reached:.1} requests were in flight on average, not {asked}")
                 })
             }
             Shape::Open { arrivals, max_in_flight } => {
-                let most = (LATEST / arrivals.rate).max(LATENESS);
+                let most = (MAX_LATENESS_SHARE / arrivals.rate).max(NEGLIGIBLE_LATENESS);
                 let late = self.lateness.filter(|lateness| *lateness > most)?;
-                let late = format!("requests were begun {:.1} ms late", late * 1e3);
+                let late = format!("requests started {:.1} ms late", late * 1e3);
                 Some(match self.peak >= max_in_flight {
                     true => format!(
-                        "{late}, since `max_in_flight` ({max_in_flight}) were under way: the \
+                        "{late}, because `max_in_flight` ({max_in_flight}) were in flight: the \
                          server is slower than the rate, or the limit too low"
                     ),
                     false => format!(
@@ -156,20 +158,29 @@ impl LoadStats {
     }
 }
 
-/// The run in pieces of equal time: batch means (Schmeiser 1982). Up to the last start, since after
-/// it places fall empty for no reason of the server's; their mean is made that of `all` the run. An
-/// answer's tokens are spread over the time that it took, as they came, so that it makes no
-/// difference on which side of a border it ended.
+/// Splits the run into batches of equal length, for the method of batch means (Schmeiser 1982).
+///
+/// Throughput is one number per run, so its error must come from within the run. Successive answers
+/// are correlated, because they share the server's queue, and an interval that treats them as
+/// independent is too narrow. Means over long batches are nearly independent. Two measures keep
+/// them so. An answer's tokens are spread evenly over its duration, so that it does not matter on
+/// which side of a border the answer ends. And a batch lasts several (`MIN_ANSWER_TIMES`) mean answer times, so
+/// that few answers cross its borders. A run too short for that gets fewer batches, whose larger
+/// Student's t makes the interval wider.
+///
+/// The batches end with the last start. After it the load drains, which says nothing about the
+/// server. They are rescaled to the mean of the whole run (`all`), so that the interval is centred
+/// on the reported figure.
 fn batches(
-    spans: &[Span],
+    spans: &[RequestSpan],
     (first, end, whole): (Duration, Duration, f64),
     all: Batch,
 ) -> Vec<Batch> {
-    // Neighbours share the answers that lie across their border: they are to be few of a piece's
-    // answers. Where a run is too short for that, few pieces, whose Student's t is wide, make up.
-    const MOST: f64 = 20.0;
-    const FEW: f64 = 5.0;
-    const LONG: f64 = 4.0;
+    // 20 batches for a long run. Fewer if a batch would be shorter than `MIN_ANSWER_TIMES` mean
+    // answer times, but at least `MIN_BATCHES` unless even those are shorter than one answer.
+    const MAX_BATCHES: f64 = 20.0;
+    const MIN_BATCHES: f64 = 5.0;
+    const MIN_ANSWER_TIMES: f64 = 4.0;
     let answers: Vec<_> = spans
         .iter()
         .filter_map(|span| {
@@ -181,9 +192,9 @@ fn batches(
     let taken: f64 = answers.iter().map(|(begun, ended, _)| ended - begun).sum();
     let seconds = (end - first).as_secs_f64();
     let rounds = seconds / (taken / answers.len() as f64);
-    let pieces = (rounds / LONG).clamp(rounds.min(FEW), MOST) as usize;
-    let length = seconds / pieces as f64;
-    let mut batches = vec![Batch { request_throughput: 0.0, output_throughput: 0.0 }; pieces];
+    let count = (rounds / MIN_ANSWER_TIMES).clamp(rounds.min(MIN_BATCHES), MAX_BATCHES) as usize;
+    let length = seconds / count as f64;
+    let mut batches = vec![Batch { request_throughput: 0.0, output_throughput: 0.0 }; count];
     for (begun, ended, tokens) in answers {
         let (from, to) = ((begun / length) as usize, (ended / length).ceil() as usize);
         for (nth, batch) in batches.iter_mut().enumerate().take(to).skip(from) {
@@ -193,22 +204,22 @@ fn batches(
             batch.output_throughput += part * tokens;
         }
     }
-    // When the last answer ended is a chance as well: the largest of ten normal values varies 0.6
-    // times as they do.
+    // The end of the run is random too, since it is the end of the last answer. The largest of
+    // about ten normal values has 0.6 times their standard deviation.
     let durations: Vec<_> = spans.iter().map(|s| (s.ended - s.begun).as_secs_f64()).collect();
     let end = 0.6 * Statistic::Sd.of(&durations).unwrap_or_default() / whole;
     let requests: Vec<_> = batches.iter().map(|batch| batch.request_throughput).collect();
     let tokens: Vec<_> = batches.iter().map(|batch| batch.output_throughput).collect();
-    let requests = around(requests, all.request_throughput, end);
-    let tokens = around(tokens, all.output_throughput, end);
+    let requests = rescaled(requests, all.request_throughput, end);
+    let tokens = rescaled(tokens, all.output_throughput, end);
     let batch =
         |(request_throughput, output_throughput)| Batch { request_throughput, output_throughput };
     requests.into_iter().zip(tokens).map(batch).collect()
 }
 
-/// `values` in proportion, so that their mean is `mean`, and so far from it that the error of that
-/// has `end` in it, a relative one of its own.
-fn around(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
+/// Rescales `values` to mean `mean` and widens their spread so that the standard error also covers
+/// the relative end effect `end`.
+fn rescaled(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
     let theirs = Statistic::Mean.of(&values).unwrap_or_default();
     let spread = Statistic::Sd.of(&values).unwrap_or_default();
     if theirs <= 0.0 || spread <= 0.0 {
@@ -219,30 +230,30 @@ fn around(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
     values.iter().map(|value| mean * (1.0 + wider * (value / theirs - 1.0))).collect()
 }
 
-/// Seconds that requests spent under way before `end`, all together.
-fn under_way(spans: &[Span], end: Duration) -> f64 {
-    let before = |span: &Span| span.ended.min(end).saturating_sub(span.begun).as_secs_f64();
+/// Returns the request-seconds in flight before `end`.
+fn seconds_in_flight(spans: &[RequestSpan], end: Duration) -> f64 {
+    let before = |span: &RequestSpan| span.ended.min(end).saturating_sub(span.begun).as_secs_f64();
     spans.iter().map(before).sum()
 }
 
-/// Most requests under way at once.
-fn peak(spans: &[Span]) -> usize {
+/// Returns the largest number of requests in flight.
+fn peak(spans: &[RequestSpan]) -> usize {
     let mut begun: Vec<_> = spans.iter().map(|span| span.begun).collect();
     let mut ended: Vec<_> = spans.iter().map(|span| span.ended).collect();
     begun.sort_unstable();
     ended.sort_unstable();
     let mut over = 0;
-    let under_way = begun.iter().enumerate().map(|(nth, start)| {
-        // One that ends as another starts has made room for it.
+    let in_flight = begun.iter().enumerate().map(|(nth, start)| {
+        // A request that ends as another one starts makes room for it.
         while ended.get(over).is_some_and(|end| end <= start) {
             over += 1;
         }
         nth + 1 - over.min(nth + 1)
     });
-    under_way.max().unwrap_or(0)
+    in_flight.max().unwrap_or(0)
 }
 
-fn lateness(spans: &[Span]) -> Option<f64> {
+fn lateness(spans: &[RequestSpan]) -> Option<f64> {
     let late: Vec<_> = spans
         .iter()
         .filter_map(|span| Some(span.begun.saturating_sub(span.scheduled?).as_secs_f64()))
@@ -253,14 +264,14 @@ fn lateness(spans: &[Span]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::{Arrivals, Gaps};
+    use crate::schedule::{ArrivalProcess, Gaps};
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
-    fn span(scheduled: Option<u64>, begun: u64, ended: u64, tokens: Option<u64>) -> Span {
-        Span {
+    fn span(scheduled: Option<u64>, begun: u64, ended: u64, tokens: Option<u64>) -> RequestSpan {
+        RequestSpan {
             scheduled: scheduled.map(ms),
             begun: ms(begun),
             ended: ms(ended),
@@ -279,7 +290,7 @@ mod tests {
             .collect();
         let reached = LoadStats::of(&spans, Some(0.1)).unwrap();
         assert_eq!((reached.requests, reached.valid, reached.peak), (6, 6, 2));
-        // 0 to 50 ms one, 50 to 250 ms two.
+        // One request in flight from 0 to 50 ms, two from 50 to 250 ms.
         assert!((reached.concurrency - 450.0 / 250.0).abs() < 1e-9);
         assert_eq!(reached.seconds, 0.35);
         assert!((reached.output_throughput.unwrap() - 60.0 / 0.35).abs() < 1e-9);
@@ -287,7 +298,7 @@ mod tests {
         assert_eq!(reached.request_rate, None);
         let asked = |concurrency| reached.shortfall(&Shape::Closed { concurrency }, &UNTIL);
         assert_eq!(asked(1), None);
-        assert_eq!(asked(2).as_deref(), Some("1.8 requests were under way on average, not 2"),);
+        assert_eq!(asked(2).as_deref(), Some("1.8 requests were in flight on average, not 2"),);
     }
 
     #[test]
@@ -302,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_open_loop_must_keep_its_times() {
-        let arrivals = Arrivals { rate: 10.0, gaps: Gaps::Constant, seed: 0 };
+        let arrivals = ArrivalProcess { rate: 10.0, gaps: Gaps::Constant, seed: 0 };
         let open = |max_in_flight| Shape::Open { arrivals, max_in_flight };
         let late = |late: u64| {
             let spans: Vec<_> = (0..5)
@@ -311,9 +322,9 @@ mod tests {
             LoadStats::of(&spans, None).unwrap()
         };
         assert_eq!(late(9).shortfall(&open(500), &UNTIL), None);
-        let told = |max| late(11).shortfall(&open(max), &UNTIL).unwrap();
-        assert!(told(500).starts_with("requests were begun 11.0 ms late (99th percentile)"));
-        assert!(told(2).contains("`max_in_flight` (2) were under way"));
+        let shortfall = |max| late(11).shortfall(&open(max), &UNTIL).unwrap();
+        assert!(shortfall(500).starts_with("requests started 11.0 ms late (99th percentile)"));
+        assert!(shortfall(2).contains("`max_in_flight` (2) were in flight"));
         let busy = LoadStats { busy: Some(0.95), ..late(0) };
         assert!(busy.shortfall(&open(500), &UNTIL).unwrap().contains("busy 95 %"));
     }
@@ -324,19 +335,19 @@ mod tests {
         let stalled = span(None, 95, 3_000, None);
         let reached = LoadStats::of(&answers.chain([stalled]).collect::<Vec<_>>(), None).unwrap();
         assert_eq!((reached.valid, reached.seconds), (10, 0.1));
-        // A server that is gone is asked all the same.
+        // The load continues although the server is gone.
         let gone = [span(None, 0, 10, Some(5)), span(None, 10, 11, None), span(None, 90, 91, None)];
         assert_eq!(LoadStats::of(&gone, None).unwrap().seconds, 0.09);
     }
 
     #[test]
     fn pieces_of_a_run_have_its_mean_and_hold_its_truth() {
-        use crate::interval::{self, CONFIDENCE, Sampled};
+        use crate::interval::{self, CONFIDENCE, StratifiedSample};
         use rand::SeedableRng;
         use rand_distr::{Distribution, Normal};
 
         let noise: Normal<f64> = Normal::new(1.0, 0.2).unwrap();
-        // Eight places, answers of about 100 ms and 50 tokens.
+        // Eight requests in flight, with answers of about 100 ms and 50 tokens.
         let run = |requests: u32, random: &mut rand_pcg::Pcg64Mcg| {
             let mut free = [0.0_f64; 8];
             let mut answer = || {
@@ -345,11 +356,12 @@ mod tests {
                 *place += 0.1 * noise.sample(random).max(0.2);
                 let at = Duration::from_secs_f64;
                 let (begun, ended) = (at(begun), at(*place));
-                Span { scheduled: None, begun, ended, tokens: Some(50), refused: None }
+                RequestSpan { scheduled: None, begun, ended, tokens: Some(50), refused: None }
             };
             LoadStats::of(&(0..requests).map(|_| answer()).collect::<Vec<_>>(), None).unwrap()
         };
-        // With the half of the width that it may have: at best it is that of a mean with 20 %.
+        // The widest acceptable half-width. The optimum is that of a mean with a 20 % standard
+        // deviation.
         for (requests, widest) in [(64, 0.09), (200, 0.04), (2_000, 0.012)] {
             let mut random = rand_pcg::Pcg64Mcg::seed_from_u64(1);
             let runs: Vec<_> = (0..600).map(|_| run(requests, &mut random)).collect();
@@ -360,7 +372,7 @@ mod tests {
                     run.batches.iter().map(|batch| batch.output_throughput).collect();
                 let mean = Statistic::Mean.of(&values).unwrap();
                 assert!((mean / run.output_throughput.unwrap() - 1.0).abs() < 1e-9, "{mean}");
-                let sampled = Sampled { values: &values, strata: &[] };
+                let sampled = StratifiedSample { values: &values, strata: &[] };
                 let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE).unwrap().unwrap();
                 held += usize::from(interval.holds(truth));
                 width += (interval.high - interval.low) / 2.0 / truth / 600.0;
@@ -372,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn no_request_is_no_load() {
+    fn a_load_without_requests_has_no_statistics() {
         assert_eq!(LoadStats::of(&[], None), None);
     }
 }

@@ -1,60 +1,62 @@
-//! [`METRICS`]: every figure once, with its name, unit, direction, definition, and how to read it
-//! off a [`Sample`], or off what a load has [`LoadStats`]. Help, CSV, summary, thresholds and glossary all read this table.
+//! The table of all metrics, [`METRICS`]: name, unit, direction, definition and source of each.
+//! Help, CSV, summary, thresholds and glossary read this table, so that each figure has one
+//! definition.
 //!
-//! Names and formulas are fixed under [`DEFINITIONS`]; a change of either is a new version.
+//! Names and formulas are fixed under [`DEFINITIONS`]; changing one needs a new version.
 
 use std::time::Duration;
 
 use crate::{
     load_stats::LoadStats,
-    sample::{Counted, Note, Sample},
+    sample::{CountKind, Note, Sample},
 };
 
-/// Version of the definitions below and of the built-in prompts; in every row of the results.
+/// The version of the definitions and of the built-in prompts. Every row of the results contains
+/// it.
 pub const DEFINITIONS: &str = "1";
 
-/// One figure: what it means and how to read it.
+/// A metric: its meaning and its source.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// Its name, everywhere.
+    /// The name in configs and results.
     pub name: &'static str,
-    /// Another name for the same figure, such as the one of the 14 leading CSV columns.
+    /// Another name for the same figure, such as that of one of the 14 leading CSV columns.
     pub alias: Option<&'static str>,
-    /// What it is counted in.
+    /// The unit.
     pub unit: Unit,
-    /// Which way is better.
+    /// The better direction.
     pub better: Better,
-    /// Which error of the instrument it has.
+    /// The error of the instrument that applies to it.
     pub error: ErrorOf,
-    /// Whether the summary on the terminal shows it; the CSV has every figure.
+    /// Whether the summary on the terminal has it. The CSV has every metric.
     pub in_summary: bool,
-    /// Its definition, in one line.
+    /// The definition, in one line.
     pub definition: &'static str,
-    /// How it is read, in the base unit.
-    pub read: Read,
+    /// The source, which returns the base unit.
+    pub read: MetricSource,
 }
 
-/// What a figure is read off. `None` when there is no such figure.
+/// The source of a figure. The functions return `None` if the source lacks the figure.
 #[derive(Debug, Clone, Copy)]
-pub enum Read {
+pub enum MetricSource {
     /// One valid answer.
     Sample(fn(&Sample) -> Option<f64>),
     /// One run of a load.
     Load(fn(&LoadStats) -> Option<f64>),
-    /// All requests together.
+    /// All requests of a group together.
     All,
 }
 
-/// What a figure is counted in. The base unit of a time is the second.
+/// The unit of a figure. The base unit of times is the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// A time; seconds in files, milliseconds on the terminal.
     Seconds,
-    /// Tokens a second.
+    /// Tokens per second.
     TokensPerSecond,
     /// A number of tokens.
     Tokens,
-    /// Requests a second.
+    /// Requests per second.
     RequestsPerSecond,
     /// A number of requests.
     Requests,
@@ -63,7 +65,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The unit's name on the terminal, and how much of it one base unit is.
+    /// Returns the unit's name on the terminal and the number of these units in one base unit.
     pub const fn display(self) -> (&'static str, f64) {
         match self {
             Self::Seconds => ("ms", 1e3),
@@ -76,37 +78,37 @@ impl Unit {
     }
 }
 
-/// Which of the instrument's errors a figure has.
+/// The error of the instrument that applies to a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorOf {
-    /// A time to one arrival: that arrival's.
+    /// The error of one arrival.
     Arrival,
-    /// A single gap's.
+    /// The error of a single gap.
     Gap,
-    /// `generation_time`'s, in proportion.
+    /// The relative error of `generation_time`.
     Generation,
-    /// `ttft`'s, in proportion.
+    /// The relative error of `ttft`.
     FirstToken,
-    /// `total_time`'s, in proportion.
+    /// The relative error of `total_time`.
     Whole,
-    /// That of `generation_time`, as a part of the server's.
+    /// The error of `generation_time` as a share of the server's time.
     BeyondServer,
-    /// None that is known: a count, or a time that the instrument sets.
+    /// No known error: a count, or a time that the instrument sets.
     Nothing,
 }
 
-/// Which way a figure is better.
+/// The better direction of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {
     /// More is better.
     Higher,
     /// Less is better.
     Lower,
-    /// Neither: a fact about the load.
+    /// Neither: the figure describes the load.
     Neither,
 }
 
-/// Every figure that a sample or a run of a load has.
+/// The metrics of samples and of runs of a load.
 pub const METRICS: &[Metric] = &[
     Metric {
         name: "generation_speed",
@@ -117,7 +119,9 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "response_tokens / generation_time; the figure that models are ranked by. Tokens \
                      of reasoning that the server hides came before that time and do not count",
-        read: Read::Sample(|sample| per_second(sample.streamed_tokens(), sample.generation_time())),
+        read: MetricSource::Sample(|sample| {
+            per_second(sample.streamed_tokens(), sample.generation_time())
+        }),
     },
     Metric {
         name: "ttft",
@@ -128,7 +132,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "request handed to the connection → first generated token (content, reasoning \
                      or tool call; a role alone is not a token)",
-        read: Read::Sample(|sample| seconds(sample.first_token())),
+        read: MetricSource::Sample(|sample| seconds(sample.first_token())),
     },
     Metric {
         name: "ttfo",
@@ -138,7 +142,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → first token of the answer, reasoning excluded",
-        read: Read::Sample(|sample| sample.first_answer.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.first_answer.and_then(seconds)),
     },
     Metric {
         name: "tpot",
@@ -149,7 +153,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "time per output token: generation_time / (response_tokens − tokens in the \
                      first event and before it)",
-        read: Read::Sample(tpot),
+        read: MetricSource::Sample(tpot),
     },
     Metric {
         name: "itl",
@@ -159,7 +163,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Generation,
         in_summary: true,
         definition: "mean gap between successive token-bearing events",
-        read: Read::Sample(mean_gap),
+        read: MetricSource::Sample(mean_gap),
     },
     Metric {
         name: "itl_max",
@@ -169,7 +173,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Gap,
         in_summary: true,
         definition: "longest gap between successive token-bearing events",
-        read: Read::Sample(|sample| {
+        read: MetricSource::Sample(|sample| {
             sample.generation_time().and(sample.gaps().max()).and_then(seconds)
         }),
     },
@@ -181,7 +185,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Generation,
         in_summary: true,
         definition: "first → last token-bearing event; finish chunk, usage and [DONE] excluded",
-        read: Read::Sample(|sample| sample.generation_time().and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.generation_time().and_then(seconds)),
     },
     Metric {
         name: "e2e",
@@ -191,7 +195,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → last token-bearing event",
-        read: Read::Sample(|sample| seconds(sample.last_token())),
+        read: MetricSource::Sample(|sample| seconds(sample.last_token())),
     },
     Metric {
         name: "total_time",
@@ -201,7 +205,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: true,
         definition: "request → end of the stream",
-        read: Read::Sample(|sample| seconds(sample.end)),
+        read: MetricSource::Sample(|sample| seconds(sample.end)),
     },
     Metric {
         name: "total_tokens_per_second",
@@ -211,7 +215,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Whole,
         in_summary: true,
         definition: "total_tokens / total_time",
-        read: Read::Sample(|sample| per_second(sample.total_tokens?, Some(sample.end))),
+        read: MetricSource::Sample(|sample| per_second(sample.total_tokens?, Some(sample.end))),
     },
     Metric {
         name: "preprocess_speed",
@@ -222,7 +226,9 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "prompt_tokens / ttft; not the speed of prefill where part of the prompt was \
                      cached",
-        read: Read::Sample(|sample| per_second(sample.prompt_tokens?, Some(sample.first_token()))),
+        read: MetricSource::Sample(|sample| {
+            per_second(sample.prompt_tokens?, Some(sample.first_token()))
+        }),
     },
     Metric {
         name: "uncached_preprocess_speed",
@@ -233,7 +239,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "(prompt_tokens − cached_tokens) / ttft; absent where the server does not \
                      report cached tokens",
-        read: Read::Sample(uncached_preprocess_speed),
+        read: MetricSource::Sample(uncached_preprocess_speed),
     },
     Metric {
         name: "response_tokens",
@@ -243,7 +249,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: true,
         definition: "generated tokens, reasoning included, by the server's usage",
-        read: Read::Sample(|sample| Some(sample.response_tokens as f64)),
+        read: MetricSource::Sample(|sample| Some(sample.response_tokens as f64)),
     },
     Metric {
         name: "prompt_tokens",
@@ -253,7 +259,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: true,
         definition: "tokens of the prompt, by the server's usage",
-        read: Read::Sample(|sample| sample.prompt_tokens.map(|tokens| tokens as f64)),
+        read: MetricSource::Sample(|sample| sample.prompt_tokens.map(|tokens| tokens as f64)),
     },
     Metric {
         name: "first_byte_time",
@@ -263,7 +269,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: false,
         definition: "request → response headers",
-        read: Read::Sample(|sample| seconds(sample.first_byte)),
+        read: MetricSource::Sample(|sample| seconds(sample.first_byte)),
     },
     Metric {
         name: "first_event_time",
@@ -273,7 +279,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: false,
         definition: "request → first event of any kind, even one without a token",
-        read: Read::Sample(|sample| seconds(sample.first_event)),
+        read: MetricSource::Sample(|sample| seconds(sample.first_event)),
     },
     Metric {
         name: "connect_time",
@@ -284,7 +290,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "DNS + TCP + TLS of a new connection, in no other figure; absent on a reused \
                      one",
-        read: Read::Sample(|sample| sample.connect.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.connect.and_then(seconds)),
     },
     Metric {
         name: "tls_time",
@@ -295,7 +301,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "the TLS handshake in connect_time; absent where there was none or the \
                      transport cannot tell",
-        read: Read::Sample(|sample| sample.tls.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.tls.and_then(seconds)),
     },
     Metric {
         name: "send_lag",
@@ -306,7 +312,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "scheduled start → request handed to the connection, in an open loop, whose \
                      other times count from the scheduled start and so hold it",
-        read: Read::Sample(|sample| sample.lag.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.lag.and_then(seconds)),
     },
     Metric {
         name: "output_throughput",
@@ -317,7 +323,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: true,
         definition: "of a load's run: tokens generated by all valid requests / time from its first \
                      request to its last valid answer's end or, if later, its last start",
-        read: Read::Load(|reached| reached.output_throughput),
+        read: MetricSource::Load(|stats| stats.output_throughput),
     },
     Metric {
         name: "request_throughput",
@@ -327,7 +333,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: true,
         definition: "of a load's run: valid requests / the same time",
-        read: Read::Load(|reached| Some(reached.request_throughput)),
+        read: MetricSource::Load(|stats| Some(stats.request_throughput)),
     },
     Metric {
         name: "concurrency",
@@ -336,9 +342,9 @@ pub const METRICS: &[Metric] = &[
         better: Better::Neither,
         error: ErrorOf::Nothing,
         in_summary: true,
-        definition: "of a load's run: requests under way, on average from the first to the last \
+        definition: "of a load's run: requests in flight, on average from the first to the last \
                      one's start",
-        read: Read::Load(|reached| Some(reached.concurrency)),
+        read: MetricSource::Load(|stats| Some(stats.concurrency)),
     },
     Metric {
         name: "request_rate",
@@ -348,7 +354,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: true,
         definition: "of an open loop's run: requests started a second",
-        read: Read::Load(|reached| reached.request_rate),
+        read: MetricSource::Load(|stats| stats.request_rate),
     },
     Metric {
         name: "send_time",
@@ -359,7 +365,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "request → its last byte taken by the kernel; absent where the transport \
                      cannot tell",
-        read: Read::Sample(|sample| sample.sent.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.sent.and_then(seconds)),
     },
     Metric {
         name: "first_reasoning_time",
@@ -369,7 +375,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Arrival,
         in_summary: false,
         definition: "request → first reasoning token; absent where there was none",
-        read: Read::Sample(|sample| sample.first_reasoning.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.first_reasoning.and_then(seconds)),
     },
     Metric {
         name: "server_generation_speed",
@@ -380,7 +386,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "response_tokens / server_generation_time: generation_speed by the server's own \
                      clock",
-        read: Read::Sample(|sample| {
+        read: MetricSource::Sample(|sample| {
             per_second(sample.response_tokens, sample.server_generation_time())
         }),
     },
@@ -393,7 +399,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "first → last token as the server says in its answer (llama.cpp, Ollama, Groq, \
                      Cerebras, vLLM with --enable-per-request-metrics)",
-        read: Read::Sample(|sample| sample.server_generation_time().and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.server_generation_time().and_then(seconds)),
     },
     Metric {
         name: "server_ttft",
@@ -402,8 +408,8 @@ pub const METRICS: &[Metric] = &[
         better: Better::Lower,
         error: ErrorOf::Nothing,
         in_summary: false,
-        definition: "server_queue_time, where it is told, + server_prompt_time",
-        read: Read::Sample(|sample| sample.server_first_token().and_then(seconds)),
+        definition: "server_queue_time, if reported, + server_prompt_time",
+        read: MetricSource::Sample(|sample| sample.server_first_token().and_then(seconds)),
     },
     Metric {
         name: "server_queue_time",
@@ -414,7 +420,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "waiting in the server's queue, or for the model to be loaded, as the server \
                      says; llama.cpp does not",
-        read: Read::Sample(|sample| sample.server.queue.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.server.queue.and_then(seconds)),
     },
     Metric {
         name: "server_prompt_time",
@@ -424,7 +430,7 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::Nothing,
         in_summary: false,
         definition: "beginning of the work on the prompt → first token, as the server says",
-        read: Read::Sample(|sample| sample.server.prompt.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.server.prompt.and_then(seconds)),
     },
     Metric {
         name: "ttft_beyond_server",
@@ -435,7 +441,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "ttft, without send_lag, − server_ttft: the network, and what the server does \
                      before its clock starts",
-        read: Read::Sample(|sample| {
+        read: MetricSource::Sample(|sample| {
             let theirs = sample.server_first_token()?.as_secs_f64();
             Some(sample.first_token_of_request().as_secs_f64() - theirs)
         }),
@@ -449,7 +455,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "request → response headers as those say (openai-processing-ms, \
                      x-envoy-upstream-service-time)",
-        read: Read::Sample(|sample| sample.server_head.and_then(seconds)),
+        read: MetricSource::Sample(|sample| sample.server_head.and_then(seconds)),
     },
     Metric {
         name: "first_byte_beyond_server",
@@ -460,7 +466,7 @@ pub const METRICS: &[Metric] = &[
         in_summary: false,
         definition: "first_byte_time, without send_lag, − server_head_time: the network, and what \
                      stands before the server",
-        read: Read::Sample(|sample| {
+        read: MetricSource::Sample(|sample| {
             let theirs = sample.server_head?.as_secs_f64();
             Some(sample.head_of_request().as_secs_f64() - theirs)
         }),
@@ -473,9 +479,9 @@ pub const METRICS: &[Metric] = &[
         error: ErrorOf::BeyondServer,
         in_summary: false,
         definition: "generation_time / server_generation_time − 1; absent where reasoning is hidden",
-        read: Read::Sample(|sample| {
+        read: MetricSource::Sample(|sample| {
             let theirs = sample.server_generation_time()?.as_secs_f64();
-            // What it hides is in its time alone.
+            // The server's time includes hidden reasoning, and ours does not.
             if sample.hidden_reasoning_tokens() > 0 {
                 return None;
             }
@@ -484,7 +490,7 @@ pub const METRICS: &[Metric] = &[
     },
 ];
 
-/// The share of requests that succeeded, in percent: a figure of all of them, not of one.
+/// The share of successful requests, which is a figure of a whole group.
 pub const SUCCESS_RATE: Metric = Metric {
     name: "success_rate",
     alias: None,
@@ -493,11 +499,11 @@ pub const SUCCESS_RATE: Metric = Metric {
     error: ErrorOf::Nothing,
     in_summary: false,
     definition: "valid requests / all requests",
-    read: Read::All,
+    read: MetricSource::All,
 };
 
 impl Metric {
-    /// The metric of this name or alias.
+    /// Returns the metric with this name or alias.
     pub fn named(name: &str) -> Option<&'static Self> {
         METRICS
             .iter()
@@ -505,22 +511,23 @@ impl Metric {
             .find(|metric| metric.name == name || metric.alias == Some(name))
     }
 
-    /// Its value for one answer, if it is a figure of one and what it is made of is not refused.
+    /// Returns the value for one answer; `None` if the metric is not one of answers or its counts
+    /// are refused.
     pub fn of(&self, sample: &Sample) -> Option<f64> {
         match self.read {
-            Read::Sample(read) if self.refused(sample).is_none() => read(sample),
-            Read::Sample(_) | Read::Load(_) | Read::All => None,
+            MetricSource::Sample(read) if self.refused(sample).is_none() => read(sample),
+            MetricSource::Sample(_) | MetricSource::Load(_) | MetricSource::All => None,
         }
     }
 
-    /// Why an answer's counts cannot give it.
+    /// Returns the note that refuses the counts of the metric.
     pub fn refused(&self, sample: &Sample) -> Option<Note> {
-        // Most answers have no notes.
+        // Most answers have no notes, so the metric's name need not be compared.
         let refusing = !sample.notes.is_empty();
         self.counted().filter(|_| refusing).and_then(|count| sample.refused(count))
     }
 
-    /// Whether it is made of the time between tokens, or of the gaps in it.
+    /// Returns whether it depends on the time between tokens.
     pub fn is_of_generation(&self) -> bool {
         const ALL: [&str; 6] = [
             "generation_speed",
@@ -533,18 +540,18 @@ impl Metric {
         ALL.contains(&self.name)
     }
 
-    /// The count of tokens that it is made of.
-    fn counted(&self) -> Option<Counted> {
+    /// Returns the token count that it depends on.
+    fn counted(&self) -> Option<CountKind> {
         Some(match self.name {
-            "generation_speed" | "tpot" => Counted::Streamed,
-            "response_tokens" | "server_generation_speed" => Counted::Response,
-            "prompt_tokens" | "preprocess_speed" | "uncached_preprocess_speed" => Counted::Prompt,
-            "total_tokens_per_second" => Counted::Total,
+            "generation_speed" | "tpot" => CountKind::Streamed,
+            "response_tokens" | "server_generation_speed" => CountKind::Response,
+            "prompt_tokens" | "preprocess_speed" | "uncached_preprocess_speed" => CountKind::Prompt,
+            "total_tokens_per_second" => CountKind::Total,
             _ => return None,
         })
     }
 
-    /// Every name that [`named`](Self::named) knows.
+    /// Returns every name that [`named`](Self::named) accepts.
     pub fn names() -> impl Iterator<Item = &'static str> {
         METRICS
             .iter()
@@ -557,7 +564,7 @@ fn seconds(time: Duration) -> Option<f64> {
     Some(time.as_secs_f64())
 }
 
-/// `None` when the time is nothing: no figure is infinite.
+/// Returns `None` if the time is zero: no figure is infinite.
 fn per_second(count: u64, time: Option<Duration>) -> Option<f64> {
     let seconds = time?.as_secs_f64();
     (seconds > 0.0).then(|| count as f64 / seconds)

@@ -1,4 +1,4 @@
-//! The prompts: ten of our own, compiled in, and the user's by text, file, folder or data set.
+//! Prompts as they are sent: the ten built-in ones, and those that the config names.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -6,70 +6,71 @@ use serde_json::{Map, Value, json};
 
 use crate::{text::visible, tokenizer::Tokenizer};
 
-/// One prompt as it is sent.
+/// A prompt, or one turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// Its name in results.
+    /// The name in results, printable.
     pub name: String,
-    /// Its name as it is written, with what cannot be shown.
+    /// The name as the user wrote it.
     pub written: String,
-    /// The conversation so far. Never empty; its last message is the user's, and a system message
-    /// can only be the first.
+    /// The conversation so far. It is not empty, the last message is the user's, and only the first
+    /// can be a system message.
     pub messages: Vec<ChatMessage>,
-    /// The data set that it is a record of.
+    /// The data set that contains it.
     pub set: Option<String>,
-    /// How long its answer is to be.
-    pub output: Output,
-    /// The tools that the model may call, where they are not those of the model.
+    /// The requested length of its answer.
+    pub output: AnswerLength,
+    /// Its tools, if they differ from the model's.
     pub tools: Tools,
-    /// The turns after the first, each with the user's next question: they are asked with the
-    /// answers received, one after the other.
+    /// The later turns, each with the user's next question. They are sent one after the other,
+    /// together with the answers received.
     pub turns: Vec<Arc<Self>>,
-    /// Which turn it is, from 1, where it is one of several.
-    pub turn: Option<Turn>,
-    /// How its text is made, where it is not written. The last message is then empty.
+    /// Its position, if it is a turn of a conversation.
+    pub turn: Option<ConversationTurn>,
+    /// How to generate its text. The last message is then empty.
     pub synthetic: Option<Synthetic>,
 }
 
-/// A turn of a conversation.
+/// The position of a turn in a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
-    /// Which one, from 1.
+pub struct ConversationTurn {
+    /// The number of the turn, from 1.
     pub number: usize,
     /// The name of the conversation.
     pub of: String,
 }
 
-/// A text of a stated length.
+/// A generated text of a given length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synthetic {
-    /// Fewest tokens: of the whole prompt by the server, or of the text by the tokenizer.
+    /// Fewest tokens: of the whole prompt as the server counts, or of the text as the tokenizer
+    /// counts.
     pub least: u64,
-    /// Most tokens; as many as the fewest where it is no range.
+    /// Most tokens; the same number unless a range was requested.
     pub most: u64,
-    /// Which words it is made of.
+    /// The seed that selects the words.
     pub seed: u64,
-    /// What counts the text, in place of the server. A chat template is not counted by it.
+    /// Counts the text instead of the server. It does not count the chat template.
     pub tokenizer: Option<Tokenizer>,
 }
 
-/// How long an answer is to be.
+/// The requested length of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Output {
-    /// Most tokens to generate, in place of the model's own number.
+pub struct AnswerLength {
+    /// Most tokens to generate, instead of the model's setting.
     pub tokens: Option<u64>,
-    /// Fewest tokens to generate, of servers that can be told so.
+    /// Fewest tokens to generate. Not every server supports it.
     pub min_tokens: Option<u64>,
-    /// Whether the model is not to end by itself, of servers that can be told so.
+    /// Whether the model must not end the answer by itself. Not every server supports it.
     pub ignore_eos: bool,
 }
 
-/// Tools that a model may call. What is not said is `None`.
+/// The tools that a model may call. Unset fields are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tools {
-    /// Which there are.
+    /// The list of tools.
     pub listed: Option<Arc<[Tool]>>,
-    /// Which of them is to be called.
+    /// The tool to call.
     pub choice: Option<ToolChoice>,
 }
 
@@ -77,32 +78,32 @@ pub struct Tools {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tool(pub Map<String, Value>);
 
-/// Which tool is to be called.
+/// Which tool a model must call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToolChoice {
-    /// Any or none, as the model likes.
+    /// Any or none: the model decides.
     Auto,
     /// Any.
     Required,
     /// None.
     None,
-    /// The one of this name.
+    /// The tool with this name.
     Named(String),
 }
 
 /// A message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChatMessage {
-    /// Who says it.
+    /// The author.
     pub role: Role,
-    /// What is said, in its order.
-    pub content: Vec<Piece>,
+    /// The contents, in order.
+    pub content: Vec<ContentPart>,
 }
 
-/// Who says a message.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Whoever set the model up.
+    /// The operator, who configures the model.
     System,
     /// The user.
     User,
@@ -110,31 +111,31 @@ pub enum Role {
     Assistant,
 }
 
-/// A piece of a message.
+/// A part of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub enum ContentPart {
     /// Text.
     Text(String),
-    /// A picture.
+    /// An image.
     Image(Image),
 }
 
-/// A picture in a message.
+/// An image in a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Image {
-    /// One that is sent with the message.
+    /// Sent with the message.
     Data {
-        /// Its media type, such as `image/png`.
+        /// The media type, such as `image/png`.
         mime: String,
-        /// Its bytes in base64.
+        /// The bytes in base64.
         base64: Arc<str>,
     },
-    /// One that the server fetches.
+    /// Fetched by the server.
     Url(String),
 }
 
 impl Role {
-    /// Its name in most protocols.
+    /// Returns the name in most protocols.
     pub const fn name(self) -> &'static str {
         match self {
             Self::System => "system",
@@ -145,7 +146,7 @@ impl Role {
 }
 
 impl Image {
-    /// Its URL, which holds all of it where it is sent.
+    /// Returns the URL: a `data:` URL of an image that is sent with the message.
     pub fn url(&self) -> Cow<'_, str> {
         match self {
             Self::Data { mime, base64 } => format!("data:{mime};base64,{base64}").into(),
@@ -155,7 +156,7 @@ impl Image {
 }
 
 impl Tools {
-    /// These, and those of `defaults` where these say nothing.
+    /// Fills unset fields from `defaults`.
     #[must_use]
     pub fn over(&self, defaults: &Self) -> Self {
         Self {
@@ -164,17 +165,17 @@ impl Tools {
         }
     }
 
-    /// Those that there are.
+    /// Returns the list of tools.
     pub fn offered(&self) -> &[Tool] {
         self.listed.as_deref().unwrap_or_default()
     }
 
-    /// Which is to be called, where there are any.
+    /// Returns the tool to call; `None` without tools.
     pub fn chosen(&self) -> Option<&ToolChoice> {
         self.choice.as_ref().filter(|_| !self.offered().is_empty())
     }
 
-    /// Whether the field `key` of a request, `tools` or `tool_choice`, has something to say.
+    /// Returns whether a request contains the field `key`, `tools` or `tool_choice`.
     pub fn sends(&self, key: &str) -> bool {
         match key {
             "tools" => !self.offered().is_empty(),
@@ -182,24 +183,24 @@ impl Tools {
         }
     }
 
-    /// What is wrong with the choice, and what would be right.
-    pub fn mistake(&self) -> Option<(String, String)> {
+    /// Returns what is wrong with the choice, and how to fix it.
+    pub fn choice_error(&self) -> Option<(String, String)> {
         let names: Vec<_> =
             self.offered().iter().map(|tool| format!("`{}`", tool.name())).collect();
         match &self.choice {
             Some(_) if names.is_empty() => {
                 let help = "add `tools`, or remove `tool_choice`";
-                Some(("there is a `tool_choice` without `tools`".into(), help.into()))
+                Some(("`tool_choice` is set without `tools`".into(), help.into()))
             }
             Some(ToolChoice::Named(name)) if !names.contains(&format!("`{name}`")) => {
-                let what = format!("`tool_choice` names `{name}`, which is none of the `tools`");
+                let what = format!("`tool_choice` names `{name}`, which is not one of the `tools`");
                 Some((what, format!("they are {}", names.join(", "))))
             }
             _ => None,
         }
     }
 
-    /// All that is sent of them, in one text; nothing where nothing is.
+    /// Returns everything that a request contains about tools as one text; `None` without tools.
     pub fn identity(&self) -> Option<String> {
         let tools: Vec<_> = self.offered().iter().map(|tool| &tool.0).collect();
         let choice = self.chosen().map(|choice| format!("{choice:?}"));
@@ -207,15 +208,26 @@ impl Tools {
     }
 }
 
+impl AnswerLength {
+    /// The settings as text. Baselines contain a hash of it, so its format must not change, whatever
+    /// the names of the type and the fields are.
+    fn identity(&self) -> String {
+        let Self { tokens, min_tokens, ignore_eos } = self;
+        format!(
+            "Output {{ tokens: {tokens:?}, min_tokens: {min_tokens:?}, ignore_eos: {ignore_eos} }}"
+        )
+    }
+}
+
 impl Tool {
-    /// Its name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         self.0.get("name").and_then(Value::as_str).unwrap_or_default()
     }
 }
 
 impl ToolChoice {
-    /// The word for it, or the name of the tool.
+    /// Returns the keyword, or the name of the tool.
     pub fn name(&self) -> &str {
         match self {
             Self::Auto => "auto",
@@ -227,14 +239,14 @@ impl ToolChoice {
 }
 
 impl ChatMessage {
-    /// A message of text only.
+    /// Creates a message of text.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
-        Self { role, content: vec![Piece::Text(text.into())] }
+        Self { role, content: vec![ContentPart::Text(text.into())] }
     }
 
-    /// All of its text.
+    /// Returns its text, parts joined by newlines.
     pub fn joined(&self) -> Cow<'_, str> {
-        let mut texts = self.content.iter().filter_map(Piece::as_text);
+        let mut texts = self.content.iter().filter_map(ContentPart::as_text);
         match (texts.next(), texts.next()) {
             (None, _) => "".into(),
             (Some(text), None) => text.into(),
@@ -244,25 +256,25 @@ impl ChatMessage {
         }
     }
 
-    /// Its images.
+    /// Returns its images.
     pub fn images(&self) -> impl Iterator<Item = &Image> {
         self.content.iter().filter_map(|piece| match piece {
-            Piece::Text(_) => None,
-            Piece::Image(image) => Some(image),
+            ContentPart::Text(_) => None,
+            ContentPart::Image(image) => Some(image),
         })
     }
 
-    /// Puts `text` in front of what it says.
-    fn begin_with(&mut self, text: &str) {
+    /// Inserts `text` at the beginning.
+    fn insert_prefix(&mut self, text: &str) {
         match self.content.first_mut() {
-            Some(Piece::Text(first)) => first.insert_str(0, text),
-            _ => self.content.insert(0, Piece::Text(text.to_owned())),
+            Some(ContentPart::Text(first)) => first.insert_str(0, text),
+            _ => self.content.insert(0, ContentPart::Text(text.to_owned())),
         }
     }
 }
 
-impl Piece {
-    /// Its text, if it is one.
+impl ContentPart {
+    /// Returns the text, if the part is text.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -272,7 +284,7 @@ impl Piece {
 }
 
 impl Prompt {
-    /// A question, and what the model is to be.
+    /// Creates a prompt from a question and a system message.
     pub fn new(name: impl Into<String>, system: Option<&str>, text: impl Into<String>) -> Self {
         let system = system.map(|system| ChatMessage::text(Role::System, system));
         let user = ChatMessage::text(Role::User, text);
@@ -282,7 +294,7 @@ impl Prompt {
             name,
             messages: system.into_iter().chain([user]).collect(),
             set: None,
-            output: Output::default(),
+            output: AnswerLength::default(),
             tools: Tools::default(),
             turns: Vec::new(),
             turn: None,
@@ -290,12 +302,12 @@ impl Prompt {
         }
     }
 
-    /// Its own name, and that of its data set.
+    /// Returns the names that select it: its name and that of its data set.
     pub fn called(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.name.as_str()).chain(self.set.as_deref())
     }
 
-    /// The same with names that can be shown anywhere.
+    /// Makes the names printable.
     #[must_use]
     pub fn shown(mut self) -> Self {
         self.name = visible(&self.name).into_owned();
@@ -308,13 +320,13 @@ impl Prompt {
         self
     }
 
-    /// The conversation that goes on with these `questions`.
+    /// Adds `questions` as the later turns of the conversation.
     #[must_use]
     pub fn followed_by(mut self, questions: Vec<ChatMessage>) -> Self {
         if questions.is_empty() {
             return self;
         }
-        let turn = |number| Some(Turn { number, of: self.name.clone() });
+        let turn = |number| Some(ConversationTurn { number, of: self.name.clone() });
         let next = |(nth, question)| {
             let number = nth + 2;
             Arc::new(Self {
@@ -331,7 +343,7 @@ impl Prompt {
         self
     }
 
-    /// The prompt, each of its turns included, with `tools`.
+    /// Replaces the tools of the prompt and of its turns.
     #[must_use]
     pub fn with_tools(mut self, tools: &Tools) -> Self {
         for turn in &mut self.turns {
@@ -341,36 +353,37 @@ impl Prompt {
         self
     }
 
-    /// Whether it is a turn after the first, whose past is meant to be cached.
+    /// Returns whether it is a later turn, whose beginning is expected to be cached.
     pub fn is_later_turn(&self) -> bool {
         self.turn.as_ref().is_some_and(|turn| turn.number > 1)
     }
 
-    /// The name by which it is known to the user: that of all of the conversation.
+    /// Returns the name for users: that of the whole conversation.
     pub fn title(&self) -> &str {
         self.turn.as_ref().map_or(&self.name, |turn| &turn.of)
     }
 
-    /// The prompt with `text` as its question.
-    pub fn saying(&self, text: String) -> Self {
-        let mut saying = self.clone();
-        if let Some(last) = saying.messages.last_mut() {
-            last.content = vec![Piece::Text(text)];
+    /// Replaces the question by `text`.
+    pub fn with_question(&self, text: String) -> Self {
+        let mut prompt = self.clone();
+        if let Some(last) = prompt.messages.last_mut() {
+            last.content = vec![ContentPart::Text(text)];
         }
-        saying
+        prompt
     }
 
-    /// The prompt with `text` at the very front of what is sent, where a prefix cache looks first.
-    pub fn begun_with(&self, text: &str) -> Self {
-        let mut begun = self.clone();
-        if let Some(first) = begun.messages.first_mut() {
-            first.begin_with(text);
+    /// Inserts `text` at the beginning of the request, where it defeats a prefix cache.
+    pub fn with_prefix(&self, text: &str) -> Self {
+        let mut prompt = self.clone();
+        if let Some(first) = prompt.messages.first_mut() {
+            first.insert_prefix(text);
         }
-        begun
+        prompt
     }
 
-    /// All that it asks, in one text that no other prompt has: the system message, or nothing, each
-    /// further message, and where they are said, how long the answer is to be and the tools.
+    /// Returns everything that the prompt sends as one unambiguous text: the system message or an
+    /// empty text, the other messages, and the length and the tools if they are set. Baselines
+    /// contain its hash.
     pub fn identity(&self) -> String {
         let begins = self.messages.first().is_some_and(|first| first.role == Role::System);
         let mut texts: Vec<Cow<'_, str>> = if begins { vec![] } else { vec!["".into()] };
@@ -378,8 +391,8 @@ impl Prompt {
             texts.push(message.joined());
             texts.extend(message.images().map(Image::url));
         }
-        if self.output != Output::default() {
-            texts.push(format!("{:?}", self.output).into());
+        if self.output != AnswerLength::default() {
+            texts.push(self.output.identity().into());
         }
         texts.extend(self.tools.identity().map(Cow::from));
         texts.extend(self.synthetic.as_ref().map(|synthetic| synthetic.identity().into()));
@@ -387,12 +400,12 @@ impl Prompt {
     }
 }
 
-/// The question that warms a model up before its first trial.
+/// Returns the question that warms up a model before its first trial.
 pub fn warm_up() -> Prompt {
     Prompt::new("warm-up", None, "Hello, how are you?")
 }
 
-/// The built-in prompts, in their order.
+/// Returns the built-in prompts in order.
 pub fn built_in() -> Vec<Prompt> {
     BUILT_IN
         .iter()

@@ -1,23 +1,23 @@
-//! Did the simulated endpoint keep to its script? Its log against what was due. Pure.
+//! Compares the log of the simulated endpoint with its script. Pure.
 //!
-//! An endpoint that has more to write than this machine can is late, and its figures are then those
-//! of the machine and not of the script.
+//! On a busy machine the endpoint writes late. Its figures then describe the machine instead of the
+//! script, and a calibration against the script would be wrong.
 
 use std::time::{Duration, Instant};
 
 use crate::statistic::Statistic;
 
-/// Tolerated lateness, whatever the script says.
-const LEAST: f64 = 1e-3;
+/// The lateness that is tolerated with any script, seconds.
+const TOLERATED_SECONDS: f64 = 1e-3;
 
-/// Most that the median answer may be off, as a part of the scripted time.
-const MEDIAN: f64 = 0.01;
+/// The largest deviation of the median answer, as a share of the scripted time.
+const TOLERATED_MEDIAN: f64 = 0.01;
 
-/// Most that answers may be off on average, as a part of the scripted time. More than the median:
-/// a machine with other things to do holds up a few answers now and then.
-const MEAN: f64 = 0.05;
+/// The largest mean deviation of the answers, as a share of the scripted time. It is larger than
+/// for the median because a busy machine delays a few answers now and then.
+const TOLERATED_MEAN: f64 = 0.05;
 
-/// When a simulated endpoint wrote an answer, and when its script wanted it.
+/// The scheduled and the actual times of an answer of the simulated endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerTiming {
     /// When the endpoint had read the whole request.
@@ -26,52 +26,52 @@ pub struct AnswerTiming {
     pub first: Option<EventTiming>,
     /// The last token event.
     pub last: Option<EventTiming>,
-    /// The lateness of the latest token event.
+    /// The largest lateness of a token event.
     pub latest: Duration,
 }
 
-/// When a token event was written, and when the script wanted it.
+/// The scheduled and the actual time of a token event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventTiming {
-    /// When the script wanted it.
+    /// When the script scheduled it.
     pub due: Instant,
     /// When its write began.
     pub began: Instant,
 }
 
 impl EventTiming {
-    /// How long after it was due the write began.
+    /// Returns the lateness of the write.
     pub fn lateness(&self) -> Duration {
         self.began.saturating_duration_since(self.due)
     }
 }
 
-/// By how much the answers of a simulated endpoint differ from its script. Times are in seconds.
+/// The deviations of a simulated endpoint's answers from the script, in seconds.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Punctuality {
-    /// Of each answer: how late its first token was, counted from the request.
+    /// The lateness of each first token, counted from the request.
     first: Vec<f64>,
-    /// The scripted time to the first token of each of them.
+    /// The scripted time to each first token.
     first_due: Vec<f64>,
-    /// Of each answer with several token events: by how much the time from the first of them to the
-    /// last differs.
+    /// The deviation of each time from the first to the last token event, of answers with several
+    /// events.
     generation: Vec<f64>,
     /// The scripted time of each of them.
     generation_due: Vec<f64>,
-    /// Of each answer: how late the latest of its token events was.
+    /// The largest lateness of a token event in each answer.
     latest: Vec<f64>,
 }
 
-/// How far a figure of several answers is from the script, in seconds.
+/// The deviation of a figure from the script, in seconds, over several answers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Deviation {
-    /// Of the median answer.
+    /// The median deviation.
     pub median: f64,
-    /// On average.
+    /// The mean deviation.
     pub mean: f64,
-    /// The 99th percentile of the answers' deviations; of fewer than 100, the largest.
+    /// The 99th percentile of the absolute deviations; the largest of fewer than 100.
     pub p99: f64,
-    /// The scripted time, on average.
+    /// The mean scripted time.
     pub scripted: f64,
 }
 
@@ -87,26 +87,29 @@ impl Deviation {
         })
     }
 
-    /// Whether the figure is the machine's and not the script's.
+    /// Returns whether the deviation is larger than tolerated.
     fn is_beyond(&self) -> bool {
-        let beyond = |off: f64, part: f64| off.abs() > (part * self.scripted).max(LEAST);
-        beyond(self.median, MEDIAN) || beyond(self.mean, MEAN)
+        let beyond =
+            |off: f64, part: f64| off.abs() > (part * self.scripted).max(TOLERATED_SECONDS);
+        beyond(self.median, TOLERATED_MEDIAN) || beyond(self.mean, TOLERATED_MEAN)
     }
 
-    /// Whether no answer was off by more than nothing to speak of.
+    /// Returns whether the deviations are negligible.
     pub fn is_none(&self) -> bool {
-        self.p99 <= (MEDIAN * self.scripted).max(LEAST)
+        self.p99 <= (TOLERATED_MEDIAN * self.scripted).max(TOLERATED_SECONDS)
     }
 }
 
 impl Punctuality {
-    /// Compares what an endpoint wrote with what was due. `handed_over` are the moments when its
+    /// Compares the answers of an endpoint with its script. `handed_over` has the times at which
+    /// the requests were handed to the operating system: the delay until the endpoint reads them is
+    /// lateness too.
     /// requests were handed to the system: the time until the endpoint reads them is lateness, too.
     pub fn of(mut answers: Vec<AnswerTiming>, mut handed_over: Vec<Instant>) -> Self {
         answers.sort_by_key(|answer| answer.received);
         handed_over.sort_unstable();
-        // Which request is whose answer does not matter: the delays' sum is the same, and in order of
-        // time none is negative.
+        // The assignment of requests to answers does not matter: the sum of the delays is the same,
+        // and in the order of time no delay is negative.
         let is_whole = answers.len() == handed_over.len();
         let mut punctuality = Self::default();
         for (nth, answer) in answers.iter().enumerate() {
@@ -141,22 +144,22 @@ impl Punctuality {
         self.latest.extend(latest);
     }
 
-    /// Of the time to the first token.
+    /// Returns the deviation of the time to the first token.
     pub fn first(&self) -> Option<Deviation> {
         Deviation::of(&self.first, &self.first_due)
     }
 
-    /// Of the time from the first to the last token event.
+    /// Returns the deviation of the time from the first to the last token event.
     pub fn generation(&self) -> Option<Deviation> {
         Deviation::of(&self.generation, &self.generation_due)
     }
 
-    /// How late token events were, on average over the latest of each answer.
+    /// Returns the mean over the answers of their largest lateness.
     pub fn latest(&self) -> f64 {
         Statistic::Mean.of(&self.latest).unwrap_or_default()
     }
 
-    /// Why the figures are not those of the script, if they are not.
+    /// Returns why the figures do not describe the script, if so.
     pub fn shortfall(&self) -> Option<String> {
         let late = self.first().filter(Deviation::is_beyond).map(|late| {
             format!(
@@ -182,7 +185,7 @@ impl Punctuality {
         })
     }
 
-    /// Whether an answer was late enough for its row to say so.
+    /// Returns whether an answer was late enough for a note in its row.
     pub fn is_late(&self) -> bool {
         let deviations = self.first().into_iter().chain(self.generation());
         deviations.into_iter().any(|deviation| !deviation.is_none())
@@ -202,8 +205,8 @@ mod tests {
         Instant::now()
     }
 
-    /// Answers whose tokens are due at 40 ms and at 440 ms, each `late` at both, of requests that
-    /// waited `unread` for being read.
+    /// Returns the punctuality of answers with tokens due at 40 ms and 440 ms, each late by
+    /// `lates`, to requests that waited for `unread` before being read.
     fn punctuality(lates: &[(u64, u64)], unread: Duration) -> Punctuality {
         let begin = origin();
         let received = begin + unread;
@@ -230,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn a_few_answers_that_were_held_up_are_told_and_leave_the_script_kept() {
-        // 2 of 40: 0.75 ms on average.
+    fn a_few_late_answers_are_noted_and_tolerated() {
+        // Two of 40: 0.75 ms on average.
         let mut lates = [(0, 0); 40];
         lates[3..5].fill((15, 15));
         let kept = punctuality(&lates, Duration::ZERO);
@@ -241,25 +244,25 @@ mod tests {
     }
 
     #[test]
-    fn a_rhythm_first_tokens_or_requests_that_were_not_kept_up_with_are_told() {
-        let says = |lates: &[(u64, u64)], unread| {
+    fn late_tokens_late_starts_and_unread_requests_are_reported() {
+        let shortfall = |lates: &[(u64, u64)], unread| {
             punctuality(lates, unread).shortfall().expect("it was not kept")
         };
-        let slow = says(&[(0, 119); 10], Duration::ZERO);
+        let slow = shortfall(&[(0, 119); 10], Duration::ZERO);
         assert!(
             slow.ends_with("generation took 519.0 ms on average, where the script says 400.0 ms")
         );
-        let late = says(&[(12, 12); 10], Duration::ZERO);
+        let late = shortfall(&[(12, 12); 10], Duration::ZERO);
         assert!(
             late.ends_with(
                 "first tokens came 12.0 ms late on average, where the script says 40.0 ms"
             )
         );
-        let unread = says(&[(0, 0); 10], ms(5));
+        let unread = shortfall(&[(0, 0); 10], ms(5));
         assert!(unread.contains("first tokens came 5.0 ms late"), "{unread}");
-        // The median answer is in time, and one of ten is half a second late.
+        // The median answer is on time, and one of ten is half a second late.
         let mut lates = [(0, 0); 10];
         lates[0] = (500, 500);
-        assert!(says(&lates, Duration::ZERO).contains("first tokens came 50.0 ms late"));
+        assert!(shortfall(&lates, Duration::ZERO).contains("first tokens came 50.0 ms late"));
     }
 }

@@ -1,11 +1,8 @@
-//! What one request brought: the bytes as they arrived, each read with its time, or why there is
-//! nothing to measure.
+//! What a request received: the bytes with their arrival times, or an error.
 //!
-//! A [`Recording`] is made by the client and read by everything after it. It holds no clock and no
-//! socket, so the arithmetic can be tried again, exactly, on a file.
-//!
-//! Such a file is JSON lines, see [`Recording::to_jsonl`]; `fixtures/streams` holds those of real
-//! servers.
+//! The client creates a [`Recording`], and everything afterwards reads it. A recording contains no
+//! clock and no socket, so every figure can be computed again from a file. Files are JSON lines,
+//! see [`Recording::to_jsonl`]; `fixtures/streams` contains recordings of real servers.
 
 use std::{
     borrow::Cow,
@@ -17,80 +14,80 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 
-/// The bytes that one read returned, or a part of them whose arrival is known. The time is taken
-/// before anyone looks into them.
+/// The bytes of one read, or a part of them with a known arrival time. The time is taken before the
+/// bytes are interpreted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// Arrival of the last of these bytes, counted from the start of the request.
+    /// Arrival of the last byte, counted from the start of the request.
     pub at: Duration,
-    /// How long before `at` the first of these bytes can have arrived: since the last moment at
-    /// which the socket is known to have been empty. Zero where `at` is that of all of them.
+    /// How long before `at` the first byte can have arrived: the time since the socket was last
+    /// known to be empty. Zero if all bytes arrived at `at`.
     pub uncertainty: Duration,
-    /// The body bytes of this read, any transfer coding removed.
+    /// The bytes of the body, without transfer coding.
     pub bytes: Bytes,
 }
 
-/// One answered request: its body as it arrived. Nothing in it is interpreted.
+/// One response: its body as it arrived, not interpreted.
 ///
-/// All times count from the moment the request was handed to an open connection, so the set-up of
-/// a connection is in none of them but [`connect`](Self::connect).
+/// All times count from the moment at which the request was handed to an open connection. Only
+/// [`connect`](Self::connect) covers the setup of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording {
-    /// The moment from which all times count. Files do not keep it.
+    /// The moment from which all times count. Files do not contain it.
     pub origin: Option<Instant>,
     /// HTTP status.
     pub status: u16,
-    /// The `content-type` header as it came.
+    /// The `content-type` header.
     pub content_type: Option<String>,
-    /// The `content-encoding` header as it came.
+    /// The `content-encoding` header.
     pub content_encoding: Option<String>,
-    /// When to try again, by the server: [`retry_after`].
+    /// When the server allows a retry: [`retry_after`].
     pub retry_after: Option<String>,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub http_version: String,
-    /// How long the server took until the response headers, where those say so
-    /// ([`head_time`]).
+    /// The server's time to the response headers, as reported in them ([`head_time`]).
     pub head_time: Option<Duration>,
-    /// DNS, TCP and TLS of a new connection; `None` on a reused one.
+    /// DNS, TCP and TLS of a new connection; `None` for a reused one.
     pub connect: Option<Duration>,
-    /// The TLS handshake in it, where the transport can tell.
+    /// The TLS handshake within `connect`, if the transport measures it.
     pub tls: Option<Duration>,
-    /// When the kernel had taken the last byte of the request, where the transport can tell.
+    /// When the kernel had accepted the last byte of the request, if the transport measures it.
     pub sent: Option<Duration>,
     /// Arrival of the response headers ("first byte").
     pub headers_at: Duration,
-    /// The body, a chunk a read.
+    /// The body, one chunk per read.
     pub chunks: Vec<Chunk>,
-    /// When the body ended, or broke.
+    /// When the body ended or failed.
     pub ended_at: Duration,
-    /// Whose clock stamped the reads.
+    /// Whose clock took the times.
     pub stamped_by: StampedBy,
     /// How much earlier the headers and the end can have arrived.
     pub uncertainty: Uncertainty,
-    /// How the body ended: `None` as HTTP says it must, else what broke it.
+    /// Why the body did not end as HTTP requires; `None` if it did.
     pub broken: Option<RequestError>,
 }
 
-/// How much earlier than noted the ends of an answer can have arrived. For its chunks see
-/// [`Chunk::uncertainty`].
+/// How much earlier than recorded the parts of an answer can have arrived. [`Chunk::uncertainty`]
+/// covers the chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Uncertainty {
     /// Of [`Recording::headers_at`].
     pub headers: Duration,
     /// Of [`Recording::ended_at`].
     pub end: Duration,
-    /// Of the last byte of a chunk, at most, where the kernel stamped: more than nothing only if one
-    /// of its stamps could not be true.
+    /// The largest uncertainty of a chunk's last byte with kernel timestamps. It is zero unless one
+    /// of them was impossible.
     pub last_bytes: Duration,
 }
 
 impl Recording {
-    /// All that came, in one piece.
+    /// Returns the whole body.
     pub fn body(&self) -> Vec<u8> {
         self.chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect()
     }
 
-    /// The recording as a file: a line for the head, then a line a chunk, each a JSON object.
+    /// Formats the recording as a file: one line for the head and one per chunk, each a JSON
+    /// object.
     ///
     /// ```text
     /// {"status":200,"content_type":"text/event-stream","http_version":"HTTP/1.1","connect_ns":1410000,"headers_ns":3443000,"ended_ns":3311100000}
@@ -98,43 +95,44 @@ impl Recording {
     /// {"at_ns":162103000,"hex":"646174613a20e2"}
     /// ```
     ///
-    /// Times are whole nanoseconds, so nothing is lost on the way. What may have arrived before its
-    /// time says by how much, in `uncertainty_ns`, `headers_uncertainty_ns`,
-    /// `ended_uncertainty_ns` or `last_bytes_uncertainty_ns`; files of older versions do not. A chunk's bytes are `text`, or
-    /// `hex` where they are not UTF-8 by themselves: a read may end within a character. A body that
-    /// broke adds `"broken":{"kind":…,"message":…}` to the head. [`from_jsonl`](Self::from_jsonl)
-    /// also takes a `note` there, free text for the reader of the file.
+    /// Times are whole nanoseconds, so the file is exact. Uncertainties that are not zero are in
+    /// `uncertainty_ns`, `headers_uncertainty_ns`, `ended_uncertainty_ns` and
+    /// `last_bytes_uncertainty_ns`; older files lack them. The bytes of a chunk are in `text`, or
+    /// in `hex` if they are not valid UTF-8: a read may end within a character. If the body failed,
+    /// the head has `"broken":{"kind":…,"message":…}`. [`from_jsonl`](Self::from_jsonl) also
+    /// accepts a free-text `note` in the head.
     pub fn to_jsonl(&self) -> String {
-        let mut file = json_line(&Head::from(self));
-        file.extend(self.chunks.iter().map(|chunk| json_line(&Line::from(chunk))));
+        let mut file = json_line(&RecordingHeader::from(self));
+        file.extend(self.chunks.iter().map(|chunk| json_line(&RecordingLine::from(chunk))));
         file
     }
 
-    /// Reads what [`to_jsonl`](Self::to_jsonl) wrote. Blank lines are skipped.
-    pub fn from_jsonl(file: &str) -> Result<Self, BadRecording> {
+    /// Parses a file that [`to_jsonl`](Self::to_jsonl) formatted. Blank lines are skipped.
+    pub fn from_jsonl(file: &str) -> Result<Self, ParseRecordingError> {
         let mut lines = (1..).zip(file.lines()).filter(|(_, line)| !line.trim().is_empty());
         let (number, line) = lines.next().unwrap_or((1, ""));
-        let head: Head = parse_line(number, line)?;
+        let head: RecordingHeader = parse_line(number, line)?;
         let chunks = lines.map(|(number, line)| {
-            let line: Line<'_> = parse_line(number, line)?;
+            let line: RecordingLine<'_> = parse_line(number, line)?;
             line.into_chunk().map_err(|problem| bad(number, problem))
         });
         Ok(head.with_chunks(chunks.collect::<Result<_, _>>()?))
     }
 }
 
-/// Headers of which a stream's say how long the server took until then, milliseconds: OpenAI's own,
-/// and that of Envoy, which stands before many servers and counts from when it had the request.
+/// Headers with the server's time to the response headers in milliseconds: OpenAI's header, and
+/// that of Envoy, a proxy in front of many servers, which counts from its receipt of the request.
 const HEAD_TIMES: &[&str] = &["openai-processing-ms", "x-envoy-upstream-service-time"];
 
-/// How long the server took until it sent these headers, by their own word.
+/// Returns the server's time to these response headers, if they report it.
 pub fn head_time(headers: &HeaderMap) -> Option<Duration> {
     let value = HEAD_TIMES.iter().find_map(|name| headers.get(*name))?;
     let milliseconds: f64 = value.to_str().ok()?.trim().parse().ok()?;
     Duration::try_from_secs_f64(milliseconds / 1e3).ok()
 }
 
-/// When to try again, by these headers: seconds or a date. Azure and OpenAI also send milliseconds.
+/// Returns when the server allows a retry: seconds or a date. Azure and OpenAI also send
+/// milliseconds.
 pub fn retry_after(headers: &HeaderMap) -> Option<String> {
     let text = |name: &str| {
         let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -149,26 +147,26 @@ pub fn retry_after(headers: &HeaderMap) -> Option<String> {
     seconds.or_else(|| Some(with_unit(text("retry-after-ms")?, "ms")))
 }
 
-/// The value of header `name` as text.
+/// Returns the value of header `name` as text.
 pub fn header_text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// Whose clock says when bytes arrived.
+/// Whose clock took the arrival times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StampedBy {
-    /// The kernel's, when the packet came; the program's where such a stamp could not be true. One read has one stamp, that of the last packet in it:
-    /// where this program reads late, what came before that packet is noted too late, by up to
-    /// [`Chunk::uncertainty`].
+    /// The kernel's, when the packet arrived. A read has one timestamp, that of its last packet, so
+    /// earlier bytes of a late read are recorded up to [`Chunk::uncertainty`] too late. An
+    /// impossible timestamp is replaced by the program's.
     Kernel,
-    /// The program's, when it had read: late by what the scheduler adds.
+    /// The program's, after the read: late by the scheduling delay.
     #[default]
     Program,
 }
 
 impl StampedBy {
-    /// The name in the results.
+    /// Returns the name in the results.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
@@ -177,18 +175,18 @@ impl StampedBy {
     }
 }
 
-/// Why a request gave no sample: a kind to count by and a sentence to read.
+/// Why a request has no sample: a kind to count by and a message to read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]
 pub struct RequestError {
-    /// The kind, the same word in the CSV, the summary and the docs.
+    /// The kind. The CSV, the summary and the documents use its name.
     pub kind: ErrorKind,
-    /// What happened, where, and what to do next, in one line.
+    /// One line: what happened, where, and what to do.
     pub message: String,
 }
 
 impl RequestError {
-    /// An error of `kind` that says `message`.
+    /// Creates an error.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
@@ -196,15 +194,15 @@ impl RequestError {
 
 macro_rules! error_kinds {
     ($($(#[$doc:meta])+ $kind:ident = $name:literal,)+) => {
-        /// What went wrong with a request. The name of each is what reports print.
+        /// The kinds of request errors. Reports print their names.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum ErrorKind { $($(#[$doc])+ #[serde(rename = $name)] $kind,)+ }
 
         impl ErrorKind {
-            /// Every kind, in the order in which a request can meet them.
+            /// All kinds, in the order in which a request can encounter them.
             pub const ALL: &[Self] = &[$(Self::$kind,)+];
 
-            /// The kind's name in reports.
+            /// Returns the kind's name in reports.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$kind => $name,)+ }
             }
@@ -213,45 +211,45 @@ macro_rules! error_kinds {
 }
 
 error_kinds! {
-    /// No connection: DNS, refused, unreachable.
+    /// No connection: DNS failed, refused, unreachable.
     Connect = "connect",
     /// The TLS handshake failed.
     Tls = "tls",
-    /// `timeouts.connect` passed.
+    /// The limit `timeouts.connect` was exceeded.
     ConnectTimeout = "connect_timeout",
-    /// `timeouts.first_token` passed without a generated token.
+    /// The limit `timeouts.first_token` was exceeded without a generated token.
     FirstTokenTimeout = "first_token_timeout",
-    /// `timeouts.inter_token` passed since the last token.
+    /// The limit `timeouts.inter_token` was exceeded after the last token.
     InterTokenTimeout = "inter_token_timeout",
-    /// `timeouts.total` passed before the answer ended.
+    /// The limit `timeouts.total` was exceeded before the answer ended.
     TotalTimeout = "total_timeout",
-    /// An HTTP status that is not 2xx.
+    /// An HTTP status other than 2xx.
     HttpStatus = "http_status",
-    /// A redirect, which is never followed.
+    /// A redirect. The client follows none.
     Redirect = "redirect",
     /// The body is not an event stream.
     NotAStream = "not_a_stream",
-    /// The connection broke before the body's end.
+    /// The connection failed before the end of the body.
     Broken = "broken",
-    /// The answer had ended, and the server kept its body open: the client closed the connection.
+    /// The answer had ended but the server kept its body open, so the client closed the connection.
     LeftOpen = "left_open",
-    /// The bytes are no event stream of this protocol.
+    /// The bytes are not an event stream of this protocol.
     Malformed = "malformed",
     /// An error inside the stream, after a 200.
     InBand = "in_band",
-    /// The stream ended without one generated token.
+    /// The stream ended without a generated token.
     NoToken = "no_token",
-    /// The stream ended without a finish reason: the answer was cut off.
+    /// The stream ended without a finish reason, so the answer is incomplete.
     NoFinishReason = "no_finish_reason",
-    /// The server gave no token counts and the model names no other source.
+    /// The server sent no token counts, and the config names no other source.
     NoUsage = "no_usage",
-    /// No prompt of the length that was asked for could be made.
+    /// No prompt of the requested length was found.
     PromptLength = "prompt_length",
     /// The run was interrupted.
     Interrupted = "interrupted",
-    /// The results could not be written, so that the trial is not in them.
+    /// The results could not be written, so they lack the trial.
     NotWritten = "not_written",
-    /// A defect of this program.
+    /// A defect in this program.
     Internal = "internal",
 }
 
@@ -265,28 +263,31 @@ fn json_line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("numbers and strings are JSON") + "\n"
 }
 
-fn parse_line<'a, T: Deserialize<'a>>(number: usize, line: &'a str) -> Result<T, BadRecording> {
+fn parse_line<'a, T: Deserialize<'a>>(
+    number: usize,
+    line: &'a str,
+) -> Result<T, ParseRecordingError> {
     serde_json::from_str(line).map_err(|error| bad(number, error))
 }
 
-fn bad(line: usize, problem: impl ToString) -> BadRecording {
-    BadRecording { line, problem: problem.to_string() }
+fn bad(line: usize, problem: impl ToString) -> ParseRecordingError {
+    ParseRecordingError { line, problem: problem.to_string() }
 }
 
-/// A file is not a recording.
+/// Why a file is not a recording.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the recording is wrong: {problem}")]
-pub struct BadRecording {
+pub struct ParseRecordingError {
     /// The line, counted from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The problem in this line.
     pub problem: String,
 }
 
-/// The first line of a recording's file.
+/// The first line of a recording file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Head {
+struct RecordingHeader {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
@@ -324,10 +325,10 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Each further line: a chunk, its bytes as `text` or as `hex`.
+/// A further line: a chunk with its bytes as `text` or `hex`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line<'a> {
+struct RecordingLine<'a> {
     at_ns: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     uncertainty_ns: u64,
@@ -337,7 +338,7 @@ struct Line<'a> {
     hex: Option<String>,
 }
 
-impl From<&Recording> for Head {
+impl From<&Recording> for RecordingHeader {
     fn from(recording: &Recording) -> Self {
         Self {
             status: recording.status,
@@ -361,7 +362,7 @@ impl From<&Recording> for Head {
     }
 }
 
-impl Head {
+impl RecordingHeader {
     fn with_chunks(self, chunks: Vec<Chunk>) -> Recording {
         Recording {
             origin: None,
@@ -388,7 +389,7 @@ impl Head {
     }
 }
 
-impl<'a> From<&'a Chunk> for Line<'a> {
+impl<'a> From<&'a Chunk> for RecordingLine<'a> {
     fn from(chunk: &'a Chunk) -> Self {
         let text = str::from_utf8(&chunk.bytes).ok();
         let hex = text.is_none().then(|| to_hex(&chunk.bytes));
@@ -397,7 +398,7 @@ impl<'a> From<&'a Chunk> for Line<'a> {
     }
 }
 
-impl Line<'_> {
+impl RecordingLine<'_> {
     fn into_chunk(self) -> Result<Chunk, &'static str> {
         let bytes = match (self.text, self.hex) {
             (Some(text), None) => text.into_owned().into_bytes(),
@@ -409,7 +410,7 @@ impl Line<'_> {
     }
 }
 
-/// Whole nanoseconds: a `u64` has room for 584 years of them.
+/// Returns whole nanoseconds; a `u64` covers 584 years.
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

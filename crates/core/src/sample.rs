@@ -1,5 +1,5 @@
-//! A recording read as a chat: [`Recording`] × [`Protocol`] → [`Sample`], or the reason why there
-//! is nothing to measure. Pure: the same recording gives the same sample for ever.
+//! Interprets a recording as a chat completion: [`Recording`] × [`Protocol`] → [`Sample`], or the
+//! reason why there is none. Pure: the same recording always has the same sample.
 
 mod arrivals;
 mod counts;
@@ -11,14 +11,15 @@ use serde::de::IgnoredAny;
 
 pub use self::arrivals::ArrivalUncertainty;
 use self::{
-    arrivals::{Arrivals, Begun},
-    counts::{EventCounts, Shown},
+    arrivals::{ArrivalTracker, EventProgress},
+    counts::{EventCounts, TokenEvidence},
 };
 use crate::{
     coding,
     framing::{Frame, Framing},
     protocol::{
-        DecodeError, Message, Part, Protocol, Template, TextFields, Timings, TokenKind, Usage,
+        DecodeError, EventTemplate, Message, MessagePart, Protocol, TextFields, Timings, TokenKind,
+        Usage,
     },
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     synthetic::Length,
@@ -26,140 +27,140 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-/// A generation shorter than this cannot be told from one that a proxy held back and delivered in
-/// one piece, so nothing that divides by it is reported.
+/// The shortest generation time that is reported. A shorter one may be the delivery of an answer
+/// that a proxy buffered.
 pub const SHORTEST_GENERATION: Duration = Duration::from_millis(1);
 
-/// With fewer pieces than this, one piece more or less at either end is a tenth of the generation:
-/// it counts as an uncertainty.
+/// The smallest number of arrivals without an uncertainty of its own. With fewer, one arrival more
+/// or less at an end is a tenth of the generation time.
 pub const FEWEST_ARRIVALS: usize = 10;
 
-/// An answer was held back if its tokens can have been gathered for more than so many times as long
-/// as they took to arrive, and they arrived faster than any model generates: its speed is that of
-/// the network.
+/// An answer counts as held back if its tokens may have been gathered for more than this many times
+/// the time in which they arrived, and they arrived faster than any model generates. Its speed is
+/// then that of the network.
 const HELD_BACK: u32 = 4;
 
-/// Token events of one answer that follow each other faster than this come from a buffer rather than
-/// from a model, unless the server's own clock says otherwise.
+/// Token events of an answer at a shorter distance come from a buffer instead of a model, unless
+/// the server's own clock says otherwise.
 const FASTEST_EVENTS: Duration = Duration::from_millis(1);
 
-/// A client that reads as it means to is this late at most: it looks at its sockets every
-/// millisecond, every two with many answers in flight, and reading takes some time.
+/// The largest delay of a client that reads on time. It polls its sockets every millisecond, every
+/// two with many answers in flight, and reading takes time.
 const PUNCTUAL: Duration = Duration::from_millis(3);
 
-/// The same where the program stamps the arrivals, with timers that are up to a millisecond late.
+/// The same with timestamps of the program, whose timers are up to a millisecond late.
 const PUNCTUAL_PROGRAM: Duration = Duration::from_millis(4);
 
-/// The part of a figure by which a late client may change it without a note.
+/// The share of a figure that a late read may change without a note.
 const NEGLIGIBLE: f64 = 0.01;
 
-/// Token events closer together than this came out of one read or were held back together: their
-/// gap is no time between tokens.
+/// Token events at a shorter distance share one arrival: they came from one read or were held back
+/// together.
 pub const SHARED_ARRIVAL: Duration = Duration::from_micros(50);
 
-/// A server may put so many tokens before a prompt that its request does not show.
+/// The largest number of tokens that a server may add to a prompt without showing them.
 const UNSEEN_PROMPT: u64 = 65_536;
 
-/// How many tokens a request wants to have generated.
+/// The token counts that a request asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Asked {
-    /// The most that it allows.
+pub struct RequestedTokens {
+    /// The largest number of generated tokens that it allows.
     pub most: Option<u64>,
-    /// The fewest that it demands.
+    /// The smallest number of generated tokens that it demands.
     pub least: Option<u64>,
-    /// How long the prompt is to be.
+    /// The requested length of the prompt.
     pub prompt: Option<Length>,
-    /// Bytes of the request, where each token of the prompt is a byte of it at least: one with
-    /// pictures has more.
+    /// Bytes of the request, if they limit the tokens of the prompt. Images have more tokens than
+    /// bytes.
     pub bytes: Option<u64>,
 }
 
-/// How far a server's word may be from ours without being another: it rounds, and takes its times a
-/// little before it sends.
-const SERVERS_MARGIN: f64 = 0.01;
+/// The relative difference between the server's times and ours that is not a contradiction. Servers
+/// round, and they take times shortly before they send.
+const SERVER_TOLERANCE: f64 = 0.01;
 
-/// The same of short times: what an instrument may be off, and a server between its clock and its
-/// socket.
-const SERVERS_LEAST: Duration = Duration::from_millis(1);
+/// The same as an absolute time: the error of the instrument, and the server's delay between its
+/// clock and its socket.
+const SERVER_TOLERANCE_TIME: Duration = Duration::from_millis(1);
 
-/// One valid answer: what the server counted and when its tokens arrived.
+/// One valid answer: token counts and arrival times.
 ///
-/// All times count from the moment the request was handed to an open connection.
+/// All times count from the moment at which the request was handed to an open connection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// The completion's id.
     pub request_id: Option<String>,
     /// Why generation ended.
     pub finish_reason: String,
-    /// Tokens of the prompt, by the server.
+    /// Tokens of the prompt, as the server counts.
     pub prompt_tokens: Option<u64>,
     /// Generated tokens, reasoning included.
     pub response_tokens: u64,
-    /// Both together, as the server states it, else their sum.
+    /// The server's total, or the sum of both counts.
     pub total_tokens: Option<u64>,
-    /// Tokens of the prompt that came from a cache.
+    /// Tokens of the prompt from a cache.
     pub cached_tokens: Option<u64>,
-    /// Generated tokens that were reasoning.
+    /// Generated tokens of reasoning.
     pub reasoning_tokens: Option<u64>,
     /// Who counted the generated tokens.
     pub token_count: TokenCount,
-    /// DNS, TCP and TLS of a new connection; `None` on a reused one.
+    /// DNS, TCP and TLS of a new connection; `None` for a reused one.
     pub connect: Option<Duration>,
-    /// The TLS handshake in it, where the transport can tell.
+    /// The TLS handshake within `connect`, if the transport measures it.
     pub tls: Option<Duration>,
-    /// When the request was handed to the kernel, whole, where the transport can tell.
+    /// When the kernel had accepted the whole request, if the transport measures it.
     pub sent: Option<Duration>,
-    /// In an open loop: how long after its scheduled start the request was handed over. All other
-    /// times then count from the scheduled start, so that they hold it.
+    /// The delay between the scheduled start in an open loop and the handover of the request. All
+    /// other times then count from the scheduled start and include it.
     pub lag: Option<Duration>,
-    /// Whose clock stamped the arrivals.
+    /// Whose clock took the arrival times.
     pub stamped_by: StampedBy,
     /// Arrival of the response headers.
     pub first_byte: Duration,
     /// Arrival of the first event of any kind.
     pub first_event: Duration,
-    /// Arrival of the first reasoning token, if there was one.
+    /// Arrival of the first reasoning token, if there is one.
     pub first_reasoning: Option<Duration>,
-    /// Arrival of the first answer or tool-call token; `None` when all was reasoning.
+    /// Arrival of the first answer or tool-call token; `None` if all tokens are reasoning.
     pub first_answer: Option<Duration>,
-    /// Arrival of each event that held a generated token. Never empty.
+    /// Arrival of each event with a generated token. Never empty.
     pub token_events: Vec<Duration>,
-    /// Tokens of the first token event, where the server says so with usage on every chunk.
+    /// Tokens of the first token event, if the server sends usage with every chunk.
     pub first_event_tokens: Option<u64>,
     /// End of the body.
     pub end: Duration,
-    /// How much earlier than all these the arrivals can have been.
+    /// How much earlier the parts can have arrived.
     pub uncertainty: ArrivalUncertainty,
-    /// Response headers by the server's own word, where they say so: [`Recording::head_time`].
+    /// The server's time to the response headers, if they report it: [`Recording::head_time`].
     pub server_head: Option<Duration>,
-    /// What the server says of its own speed.
+    /// The times that the server reports about itself.
     pub server: Timings,
-    /// Whether what was streamed holds the reasoning, as part of the answer.
+    /// Whether the streamed answer includes the reasoning.
     pub shows_reasoning: bool,
-    /// Whether the request allowed one token only, so that there is no time between tokens.
+    /// Whether the request allowed a single token, so that there is no time between tokens.
     pub asked_for_one: bool,
-    /// What a reader of the figures should know.
+    /// Notes for readers of the figures.
     pub notes: Vec<Note>,
-    /// Fields of the delta that the protocol does not know and that held text.
+    /// Unknown fields of the delta that contained text.
     pub unread: Vec<UnreadField>,
-    /// What may make figures that there are wrong: no threshold on one of these is decided.
+    /// Doubts about the figures. No threshold on a doubtful figure is decided.
     pub doubts: Vec<Doubt>,
 }
 
-/// `token_count`: who counts a response's tokens.
+/// The setting `token_count`: the source of the number of generated tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum TokenCount {
-    /// `usage`: the server; an answer without its usage is a failure.
+    /// `usage`: the server. An answer without usage is a failure.
     #[default]
     Usage,
-    /// `chunks`: the server, and where it does not, each event with a token counts as one token.
+    /// `chunks`: the server or, if it does not count, one token per token event.
     Chunks,
-    /// `{ tokenizer: FILE }`: the server, and where it does not, this tokenizer counts the text.
+    /// `{ tokenizer: FILE }`: the server or, if it does not count, this tokenizer.
     Tokenizer(Tokenizer),
 }
 
 impl TokenCount {
-    /// The name in the config and the results.
+    /// Returns the name in the config and the results.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Usage => "usage",
@@ -169,30 +170,30 @@ impl TokenCount {
     }
 }
 
-/// A field of the delta that the protocol does not know and that held text.
+/// An unknown field of the delta that contained text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadField {
-    /// Its name, as in `text_fields` and `ignore_fields` of the config.
+    /// The name, as in `text_fields` and `ignore_fields` of the config.
     pub name: String,
-    /// Whether it held text in an event without a known token. Such an event may be an arrival of
-    /// a token; next to a known token, the text moves no figure.
+    /// Whether it contained text in an event without a known token. Such an event may be the
+    /// arrival of a token. Text next to a known token changes no figure.
     pub alone: bool,
 }
 
-/// Why figures of an answer may be wrong, though they are shown.
+/// Why figures of an answer, although reported, may be wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Doubt {
-    /// The names of the metrics that it may have changed.
+    /// The names of the metrics that may be affected.
     pub metrics: &'static [&'static str],
-    /// What is doubted and what would settle it.
+    /// The reason, and the remedy.
     pub reason: String,
 }
 
-/// As many different events that are not of the protocol may be tokens.
+/// The number of different unknown events that may be tokens.
 const UNKNOWN_TEXTS: usize = 3;
 
 impl Doubt {
-    /// Text in events that the protocol does not know.
+    /// Returns the doubt about text in unknown events.
     fn of_unknown_events() -> Self {
         Self {
             metrics: Self::ARRIVALS,
@@ -201,7 +202,7 @@ impl Doubt {
         }
     }
 
-    /// An answer that [may have been held back](Sample::may_be_held_back).
+    /// Returns the doubt about an answer that [may have been held back](Sample::may_be_held_back).
     fn of_held_back() -> Self {
         Self {
             metrics: Self::HELD_BACK,
@@ -211,8 +212,7 @@ impl Doubt {
         }
     }
 
-    /// The metrics that are made of the arrivals of tokens: all of them change with a token that was
-    /// not seen.
+    /// The metrics that depend on the arrivals of tokens. An unseen token changes all of them.
     pub const ARRIVALS: &'static [&'static str] = &[
         "ttft",
         "ttfo",
@@ -229,7 +229,7 @@ impl Doubt {
         "generation_beyond_server",
     ];
 
-    /// The same, and those that are made of the number of generated tokens.
+    /// The same, and the metrics that depend on the number of generated tokens.
     pub const ARRIVALS_AND_COUNTS: &'static [&'static str] = &[
         "ttft",
         "ttfo",
@@ -255,21 +255,22 @@ impl Doubt {
         &["generation_time", "generation_speed", "tpot", "itl", "itl_max", "ttft", "ttfo"];
 }
 
-/// A count of tokens that figures are made of.
+/// A token count that figures depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted {
-    /// The tokens that were streamed.
+pub enum CountKind {
+    /// Streamed tokens.
     Streamed,
-    /// All that were generated.
+    /// All generated tokens.
     Response,
-    /// Those of the prompt.
+    /// Tokens of the prompt.
     Prompt,
-    /// Both together.
+    /// Tokens of the prompt and generated tokens.
     Total,
 }
 
 impl UnreadField {
-    /// What its text may have changed: also the number of tokens, unless the server counted them.
+    /// Returns the doubt that its text causes. It affects the number of tokens too, unless the
+    /// server counts them.
     fn doubt(&self, token_count: &TokenCount) -> Doubt {
         let name = self.shown();
         Doubt {
@@ -283,7 +284,8 @@ impl UnreadField {
         }
     }
 
-    /// Its name, which is the server's: short, and without blanks and control characters.
+    /// Returns the name, which comes from the server, shortened and without blanks and control
+    /// characters.
     fn shown(&self) -> String {
         let is_plain = |c: &char| !c.is_control() && !c.is_whitespace();
         self.name.chars().filter(is_plain).take(60).collect()
@@ -291,28 +293,28 @@ impl UnreadField {
 }
 
 impl Sample {
-    /// Arrival of the first generated token.
+    /// Returns the arrival of the first generated token.
     pub fn first_token(&self) -> Duration {
         self.token_events.first().copied().unwrap_or_default()
     }
 
-    /// Arrival of the last token-bearing event.
+    /// Returns the arrival of the last token event.
     pub fn last_token(&self) -> Duration {
         self.token_events.last().copied().unwrap_or_default()
     }
 
-    /// First → last token-bearing event; `None` for a single event, or when they were held back
-    /// ([`is_burst`](Self::is_burst)).
+    /// Returns the time from the first to the last token event; `None` for a single event, or if
+    /// the events were [held back](Self::is_burst).
     pub fn generation_time(&self) -> Option<Duration> {
         (self.token_events.len() > 1 && !self.is_burst()).then(|| self.span())
     }
 
-    /// Whether several token events came at once ([`SHORTEST_GENERATION`]), or in few pieces that
-    /// were held back: the time between those is not that of generation.
+    /// Returns whether the token events arrived at once ([`SHORTEST_GENERATION`]), or in few pieces
+    /// that were held back. The time between them is then not the generation time.
     pub fn is_burst(&self) -> bool {
         let several = self.token_events.len() > 1;
         let is_held_back = || {
-            // What is known at once comes first: most answers need no more.
+            // Ordered by cost: the first condition excludes most answers.
             self.gathered_first() > self.span() * HELD_BACK
                 && self.is_in_few_pieces()
                 && (self.is_faster_than_models() || self.has_large_first_piece())
@@ -320,9 +322,9 @@ impl Sample {
         several && (self.span() < SHORTEST_GENERATION || is_held_back())
     }
 
-    /// Whether the whole answer may have been generated before its first event and then written
-    /// event by event: the events followed each other faster than a model generates, after a much
-    /// longer wait. A server that states its own time and agrees has generated them that fast.
+    /// Returns whether the whole answer may have been generated before its first event and then
+    /// been written event by event: the events followed each other faster than a model generates,
+    /// after a much longer wait. If the server reports the same time, it did generate that fast.
     pub fn may_be_held_back(&self) -> bool {
         let is_confirmed = || self.server_generation_time().is_some() && !self.server_disagrees();
         self.token_events.len() > 2
@@ -332,34 +334,34 @@ impl Sample {
             && !is_confirmed()
     }
 
-    /// Whether token events followed each other faster than [`FASTEST_EVENTS`].
+    /// Returns whether token events followed each other faster than [`FASTEST_EVENTS`].
     fn is_faster_than_models(&self) -> bool {
         let gaps = u32::try_from(self.token_events.len()).unwrap_or(u32::MAX).saturating_sub(1);
         self.span() < FASTEST_EVENTS.saturating_mul(gaps)
     }
 
-    /// Whether most token events came in fewer than [`FEWEST_ARRIVALS`] pieces.
+    /// Returns whether most token events arrived in fewer than [`FEWEST_ARRIVALS`] pieces.
     fn is_in_few_pieces(&self) -> bool {
         let gaps = self.token_events.len().saturating_sub(1);
         let shared = self.shared_arrivals();
         shared * 2 > gaps && gaps - shared < FEWEST_ARRIVALS
     }
 
-    /// The token events that arrived together, piece by piece.
+    /// Returns the groups of token events that arrived together.
     fn pieces(&self) -> impl Iterator<Item = &[Duration]> {
         self.token_events.chunk_by(|before, after| after.saturating_sub(*before) < SHARED_ARRIVAL)
     }
 
-    /// Whether the first piece holds more than twice as many events as any later one, so that it was
-    /// gathered for longer.
+    /// Returns whether the first piece has more than twice as many events as any later piece, so
+    /// that it was gathered for longer.
     fn has_large_first_piece(&self) -> bool {
         let mut sizes = self.pieces().map(<[_]>::len);
         let first = sizes.next().unwrap_or_default();
         first > 2 * sizes.max().unwrap_or_default()
     }
 
-    /// How long tokens can have been gathered for the first piece: since what came before it, or
-    /// since the request. Nothing, if it is a single event.
+    /// Returns how long tokens may have been gathered for the first piece: since the previous
+    /// arrival, or since the request. Zero if it is a single event.
     fn gathered_first(&self) -> Duration {
         let first = self.first_token();
         let is_before = |time: &Duration| *time + SHARED_ARRIVAL < first;
@@ -370,7 +372,7 @@ impl Sample {
         }
     }
 
-    /// The same for the last piece.
+    /// Returns how long tokens may have been gathered for the last piece.
     fn gathered_last(&self) -> Duration {
         let last = self.last_token();
         let mut pieces = self.token_events.iter().rev().skip(1);
@@ -381,8 +383,8 @@ impl Sample {
         }
     }
 
-    /// How much longer or shorter `generation_time` can have been: what its ends can have arrived
-    /// earlier, and what pieces can have been gathered for, where the answer came in few of them.
+    /// Returns how far `generation_time` can be off: the uncertainty of the arrivals at its ends
+    /// and, if the answer arrived in few pieces, the time for which those were gathered.
     pub fn generation_uncertainty(&self) -> Duration {
         let ArrivalUncertainty { first_token, last_token, .. } = self.uncertainty;
         let arrival = first_token.max(last_token);
@@ -392,8 +394,8 @@ impl Sample {
         }
     }
 
-    /// How long tokens were probably gathered for the first piece: no longer than for any later one,
-    /// if it is about as small as they are.
+    /// Returns how long tokens were probably gathered for the first piece. A piece that is about as
+    /// small as the others was gathered no longer than they were.
     fn first_piece_uncertainty(&self) -> Duration {
         let gathered = self.gathered_first();
         match self.has_large_first_piece() {
@@ -402,7 +404,7 @@ impl Sample {
         }
     }
 
-    /// Whether this program read so late that a reader of the figures should know.
+    /// Returns whether late reads of this program affect the figures.
     pub fn is_client_delayed(&self) -> bool {
         let punctual = match self.stamped_by {
             StampedBy::Kernel => PUNCTUAL,
@@ -415,8 +417,8 @@ impl Sample {
             || matters(self.uncertainty.largest, longest)
     }
 
-    /// Whether its tokens came later than they were generated: in a burst, or several in the only
-    /// event. Its time to the first token is then that to the last one.
+    /// Returns whether tokens arrived later than they were generated: in a burst, or several in a
+    /// single event. `ttft` is then the time to the last token.
     pub fn is_held_back(&self) -> bool {
         self.is_burst() || (self.token_events.len() == 1 && self.streamed_tokens() > 1)
     }
@@ -425,7 +427,7 @@ impl Sample {
         self.last_token().saturating_sub(self.first_token())
     }
 
-    /// Its notes in words, as in the results: their names, and those of unread fields.
+    /// Returns the notes with their text in the results: the name and, for unread text, the fields.
     pub fn noted(&self) -> impl Iterator<Item = (Note, String)> {
         let words = |note: Note| match note {
             Note::UnreadText => format!("{note}({})", self.unread_names()),
@@ -434,53 +436,52 @@ impl Sample {
         self.notes.iter().map(move |note| (*note, words(*note)))
     }
 
-    /// The fields with text that was not read. Their names are the server's, so they are short and
-    /// without blanks and control characters here.
+    /// Returns the names of the unread fields. They come from the server, so they are shortened and
+    /// stripped of blanks and control characters.
     pub fn unread_names(&self) -> String {
         self.unread.iter().take(8).map(UnreadField::shown).collect::<Vec<_>>().join(",")
     }
 
-    /// This sample, with a note where the server counted other numbers of tokens than the request
-    /// allowed or demanded.
-    pub fn asked_for(mut self, asked: Asked) -> Self {
-        if asked.most.is_some_and(|most| self.response_tokens > most) {
+    /// Adds notes if the server's token counts violate the limits of the request.
+    pub fn checked_against(mut self, requested: RequestedTokens) -> Self {
+        if requested.most.is_some_and(|most| self.response_tokens > most) {
             self.notes.push(Note::MoreTokensThanAsked);
         }
-        if asked.least.is_some_and(|least| self.response_tokens < least) {
+        if requested.least.is_some_and(|least| self.response_tokens < least) {
             self.notes.push(Note::ShorterThanAsked);
         }
-        if let Some(wanted) = asked.prompt
+        if let Some(wanted) = requested.prompt
             && !wanted.allows(self.prompt_tokens)
         {
             self.notes.push(Note::PromptLengthOff);
         }
-        let most = asked.bytes.map(|bytes| bytes.saturating_add(UNSEEN_PROMPT));
+        let most = requested.bytes.map(|bytes| bytes.saturating_add(UNSEEN_PROMPT));
         if self.prompt_tokens.zip(most).is_some_and(|(tokens, most)| tokens > most) {
             self.notes.push(Note::MorePromptThanText);
         }
-        self.asked_for_one = asked.most == Some(1);
+        self.asked_for_one = requested.most == Some(1);
         self
     }
 
-    /// Why the count is refused.
-    pub fn refused(&self, count: Counted) -> Option<Note> {
-        self.notes.iter().copied().find(|note| note.forbidden_field().contains(&count))
+    /// Returns the note that refuses a count.
+    pub fn refused(&self, count: CountKind) -> Option<Note> {
+        self.notes.iter().copied().find(|note| note.refused_counts().contains(&count))
     }
 
-    /// This sample of a later turn, whose prompt is meant to be cached.
+    /// Adapts the notes to a later turn of a conversation, whose prompt is expected to be cached.
     #[must_use]
     pub fn of_later_turn(mut self) -> Self {
         self.notes.retain(|note| *note != Note::CachedPrefix);
         self
     }
 
-    /// The gaps between successive token-bearing events.
+    /// Returns the gaps between successive token events.
     pub fn gaps(&self) -> impl Iterator<Item = Duration> {
         self.token_events.windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
     }
 
-    /// The same with its times counted from a scheduled start that was `lag` before the request was
-    /// handed over.
+    /// Returns the sample with times that count from a scheduled start, `lag` before the request
+    /// was handed over.
     #[must_use]
     pub fn scheduled_before(mut self, lag: Duration) -> Self {
         let times = [&mut self.first_byte, &mut self.first_event, &mut self.end].into_iter();
@@ -494,45 +495,43 @@ impl Sample {
         self
     }
 
-    /// Whether this is a repeat whose first token came implausibly fast, given that of the first.
+    /// Returns whether the first token came so much faster than in the `first` run that the prompt
+    /// was probably cached.
     pub fn is_much_faster_than(&self, first: Duration) -> bool {
         first >= Duration::from_millis(10) && self.first_token() * 5 < first
     }
 
-    /// How many of the gaps are none: events that arrived together with the one before.
+    /// Returns the number of token events that arrived together with the previous one.
     pub fn shared_arrivals(&self) -> usize {
         self.gaps().filter(|gap| *gap < SHARED_ARRIVAL).count()
     }
 
-    /// The time to the first token by the server's own clock: what it tells of its queue, and its work
-    /// on the prompt.
+    /// Returns the server's time to the first token: queue and prompt processing.
     pub fn server_first_token(&self) -> Option<Duration> {
         Some(self.server.prompt? + self.server.queue.unwrap_or_default())
     }
 
-    /// The time from the first to the last token by the server's own clock, of an answer with both.
+    /// Returns the server's time from the first to the last token, if there are several.
     pub fn server_generation_time(&self) -> Option<Duration> {
         self.server.generation.filter(|time| self.response_tokens > 1 && !time.is_zero())
     }
 
-    /// Arrival of the first token counted from the moment when the request was handed over, also in
-    /// an open loop.
+    /// Returns the arrival of the first token since the handover of the request, without lag.
     pub fn first_token_of_request(&self) -> Duration {
         self.first_token().saturating_sub(self.lag.unwrap_or_default())
     }
 
-    /// Whether the server's word and ours differ by more than the network explains.
+    /// Returns whether the server's times contradict ours, beyond what the network explains.
     ///
-    /// What lies between the two clocks is the way of the first and of the last token. It can make
-    /// `generation_time` longer or shorter by no more than one way takes, and a round trip is in
-    /// the time to the response headers. Tokens at the ends that brought no event, such as the one
-    /// that ends the answer, are the server's alone; those of a tool call that it holds back until
-    /// it knows what they are, are so many that ours is no speed of generation. A first token that arrives before the server
-    /// has made it is impossible; one that arrives later says nothing, since what the server does
-    /// before it takes its time is not told.
+    /// The network delays the first and the last token differently. That changes `generation_time`
+    /// by one trip at most, and the time to the response headers includes a round trip. Tokens at
+    /// the ends that have no event, such as the end token, are only in the server's time. A tool
+    /// call that the server holds back until it is complete can have many such tokens; our time is
+    /// then not a generation time. A first token that arrives before the server has generated it is
+    /// a contradiction. A later arrival is not, because the server's clock may start late.
     pub fn server_disagrees(&self) -> bool {
         let is_early = |ours: Duration, theirs: Option<Duration>| {
-            theirs.is_some_and(|t| ours + SERVERS_LEAST < t.mul_f64(1.0 - SERVERS_MARGIN))
+            theirs.is_some_and(|t| ours + SERVER_TOLERANCE_TIME < t.mul_f64(1.0 - SERVER_TOLERANCE))
         };
         let early = is_early(self.first_token_of_request(), self.server_first_token())
             || is_early(self.head_of_request(), self.server_head);
@@ -542,12 +541,12 @@ impl Sample {
         early || other.is_some_and(|(ours, theirs)| ours.abs_diff(theirs) > self.explained(theirs))
     }
 
-    /// Arrival of the response headers counted from the moment when the request was handed over.
+    /// Returns the arrival of the response headers since the handover of the request, without lag.
     pub fn head_of_request(&self) -> Duration {
         self.first_byte.saturating_sub(self.lag.unwrap_or_default())
     }
 
-    /// By how much `generation_time` may differ from the server's.
+    /// Returns the explicable difference between `generation_time` and the server's time.
     fn explained(&self, theirs: Duration) -> Duration {
         let events = (self.token_events.len() as u64).max(1);
         let silent = self.response_tokens.saturating_sub(events);
@@ -555,23 +554,23 @@ impl Sample {
         let at_ends = at_ends + u64::from(self.server.may_hold_first);
         let of_token = theirs.as_secs_f64() / self.response_tokens.saturating_sub(1).max(1) as f64;
         let way = self.head_of_request();
-        theirs.mul_f64(SERVERS_MARGIN)
-            + SERVERS_LEAST
+        theirs.mul_f64(SERVER_TOLERANCE)
+            + SERVER_TOLERANCE_TIME
             + way
             + self.generation_uncertainty()
             + Duration::from_secs_f64(of_token * at_ends as f64)
     }
 
-    /// Tokens of reasoning that the server counted and did not show: they were generated before the
-    /// first event, and no time that `generation_time` spans is theirs. Where more events came than
-    /// there are other tokens, or their text shows it, the reasoning was among the answer and is
-    /// not hidden.
+    /// Returns the number of reasoning tokens that the server counted but did not stream. They were
+    /// generated before the first event, so `generation_time` does not include them. Reasoning is
+    /// not hidden if there are more events than other tokens, or if the streamed text contains it.
     pub fn hidden_reasoning_tokens(&self) -> u64 {
         let is_hidden = !self.shows_reasoning && self.answer_tokens().is_some();
         self.reasoning_tokens.filter(|_| is_hidden).unwrap_or(0)
     }
 
-    /// The tokens that are not reasoning, where reasoning was counted and may be hidden.
+    /// Returns the number of tokens that are not reasoning, if reasoning was counted and may be
+    /// hidden.
     fn answer_tokens(&self) -> Option<u64> {
         let reasoning = self.reasoning_tokens.filter(|tokens| *tokens > 0)?;
         let others = self.response_tokens.checked_sub(reasoning)?;
@@ -579,13 +578,13 @@ impl Sample {
         may_hide.then_some(others)
     }
 
-    /// The tokens of what was streamed.
+    /// Returns the number of streamed tokens.
     pub fn streamed_tokens(&self) -> u64 {
         self.response_tokens - self.hidden_reasoning_tokens()
     }
 
-    /// Tokens that arrived after the first event: those whose time `generation_time` spans. The
-    /// first event is taken to hold one token unless the server said otherwise.
+    /// Returns the number of tokens that arrived after the first event, which `generation_time`
+    /// covers. The first event counts as one token unless the server says otherwise.
     pub fn tokens_after_first_event(&self) -> u64 {
         let hidden = self.hidden_reasoning_tokens();
         let first = self.first_event_tokens.unwrap_or(0).max(hidden + 1);
@@ -593,9 +592,8 @@ impl Sample {
     }
 }
 
-/// Words in finish reasons by which a server says that it failed: vLLM's and SGLang's `abort`,
-/// DeepSeek's `insufficient_system_resource`, GLM's `network_error`, and what gateways make of errors
-/// behind them.
+/// Words in finish reasons that mean a failure: vLLM's and SGLang's `abort`, DeepSeek's
+/// `insufficient_system_resource`, GLM's `network_error`, and those of gateways.
 const FAILURES: &[&str] = &[
     "abort",
     "cancel",
@@ -609,7 +607,7 @@ const FAILURES: &[&str] = &[
     "unavailable",
 ];
 
-/// Finish reasons of an answer that the model ended or that ran into the limit it was given.
+/// Finish reasons of an answer that the model or the limit ended.
 const USUAL: &[&str] = &[
     "complete",
     "completed",
@@ -632,20 +630,20 @@ const USUAL: &[&str] = &[
     "word",
 ];
 
-/// Those of an answer that ran into its limit.
+/// Finish reasons of an answer that the limit ended.
 const USUAL_LIMITS: &[&str] =
     &["length", "limit", "max_length", "max_output_tokens", "max_tokens", "model_length"];
 
-/// What a finish reason says of the answer, from best to worst.
+/// The class of a finish reason, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Ending {
+enum FinishClass {
     Usual,
-    /// Filtered, refused, a malformed call, or a word that is not known.
+    /// A filter, a refusal, a malformed call, or an unknown reason.
     Unusual,
     Failed,
 }
 
-impl Ending {
+impl FinishClass {
     fn of(reason: &str) -> Self {
         let reason = reason.to_ascii_lowercase();
         if FAILURES.iter().any(|word| reason.contains(word)) {
@@ -658,112 +656,110 @@ impl Ending {
     }
 }
 
-/// What may be wrong where there is nothing.
+/// The hint for a missing resource.
 pub const NOT_FOUND_HINT: &str = " (see `base_url`, `port` and `model_name` in the config)";
 
-/// Something that a reader of a row should know before using it.
+/// A fact that a reader of a row should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Note {
-    /// The delta held text in a field that the protocol does not know: [`Sample::unread`] names it.
+    /// An unknown field of the delta contained text; [`Sample::unread`] has its name.
     UnreadText,
-    /// Events that are not of the protocol were skipped.
+    /// Unknown events were skipped.
     UnreadEvents,
-    /// The answer ended for a reason other than its own end, its limit or a tool call: a filter, a
-    /// refusal, a malformed call, or a word that is not known.
+    /// The answer did not end by itself, by its limit or with a tool call, but by a filter, a
+    /// refusal, a malformed call or for an unknown reason.
     UnusualFinishReason,
-    /// The token counts stood under the names of another protocol.
+    /// The token counts have the names of another protocol.
     RenamedUsage,
     /// The token counts came after the end marker.
     UsageAfterEnd,
-    /// Text came after the finish reason and the token counts, which are taken to include it.
+    /// Text came after the finish reason and the token counts. The counts are assumed to include
+    /// it.
     TextAfterUsage,
     /// The stream ended without its end marker (`[DONE]`).
     NoEndMarker,
-    /// More came after the end marker; it is not counted.
+    /// More events came after the end marker. They are ignored.
     MoreAfterEnd,
-    /// Text came after the end marker, so the server's count of tokens is not that of the events
-    /// before it.
+    /// Text came after the end marker, so the server's count includes tokens without events.
     TextAfterEnd,
-    /// The server kept the body open after the answer's end: the client closed the connection.
+    /// The server kept the body open after the end of the answer, so the client closed the
+    /// connection.
     BodyLeftOpen,
-    /// The answer was whole by its end marker, and then the connection broke instead of the body's
-    /// end.
+    /// The connection failed after the end marker, before the end of the body.
     BodyBroken,
-    /// The server counted tokens of reasoning that it did not show: they are in `ttft`, and not in
-    /// `generation_speed` and `tpot`.
+    /// The server counted reasoning tokens that it did not stream. `ttft` includes them;
+    /// `generation_speed` and `tpot` do not.
     HiddenReasoning,
-    /// Part of the prompt came from a cache: `preprocess_speed` is not the speed of prefill.
+    /// Part of the prompt came from a cache, so `preprocess_speed` is not the prefill speed.
     CachedPrefix,
-    /// Its first token came in less than a fifth of the time that this prompt's first run took, and
-    /// that was ten milliseconds at least: the server seems to have cached the prompt, whether it
-    /// says so or not.
+    /// The first token took less than a fifth of the time of this prompt's first run, which was at
+    /// least ten milliseconds. The server probably cached the prompt, even if it does not report
+    /// that.
     MuchFasterRepeat,
-    /// The token events arrived within a millisecond, or in few pieces after a wait of more than four
-    /// times as long, with most of them in the first piece or faster than a model generates: the
+    /// The token events arrived within a millisecond, or in few pieces after a wait of more than
+    /// four times as long, most of them in the first piece or faster than a model generates. The
     /// server or a proxy held the answer back, so the speed is absent.
     Burst,
-    /// The token events followed each other within a millisecond on average, after a wait of more than
-    /// four times as long as all of them took: the whole answer may have been generated in that
-    /// wait. See [`Sample::may_be_held_back`].
+    /// The token events followed each other within a millisecond on average, after a wait of more
+    /// than four times the time of all of them. The whole answer may have been generated before.
+    /// See [`Sample::may_be_held_back`].
     MayBeHeldBack,
-    /// More than a tenth of the token events arrived together with the one before: `itl` and
-    /// `itl_max` are those of reads, and the ends of `generation_time` may be off by such a read.
-    /// Where most arrived in fewer than ten pieces, that counts as its uncertainty.
+    /// More than a tenth of the token events arrived together with the previous one. `itl` and
+    /// `itl_max` then describe reads, and the ends of `generation_time` can be off by one read. If
+    /// most events arrived in fewer than ten pieces, that counts as uncertainty.
     SharedArrivals,
-    /// The server counted fewer tokens than token-bearing events arrived.
+    /// The server counted fewer tokens than token events arrived.
     FewerTokensThanEvents,
-    /// The same, and fewer than that much text can have.
+    /// The server counted fewer tokens than events, and too few for that much text.
     FewerTokensThanText,
-    /// The server counted more generated tokens than the request allowed: its count, and every
-    /// speed made of it, is in doubt. Some servers leave reasoning out of the limit.
+    /// The server counted more generated tokens than the request allowed, so its count and every
+    /// speed based on it are doubtful. Some servers exclude reasoning from the limit.
     MoreTokensThanAsked,
-    /// The answer has fewer tokens than the request demanded by `ignore_eos` or `min_tokens`: the
-    /// server does not know them, or ended the answer all the same.
+    /// The answer has fewer tokens than `ignore_eos` or `min_tokens` demanded. The server ignored
+    /// the field.
     ShorterThanAsked,
-    /// A prompt of a stated length has 2 % more or fewer tokens, by the server.
+    /// By the server's count, the prompt's length is off by more than 2 %.
     PromptLengthOff,
-    /// The server counted more generated tokens than their text has bytes, besides those of hidden
-    /// reasoning and a few special ones: each other token is a byte at least.
+    /// The server counted more generated tokens than their text has bytes, hidden reasoning and a
+    /// few special tokens aside. A token has at least one byte.
     MoreTokensThanText,
-    /// More generated tokens were counted than a model makes in that time, and they brought no text.
+    /// The count exceeds what a model generates in that time, and the tokens had no text.
     MoreTokensThanTime,
-    /// A later count of the generated tokens was less than an earlier one.
+    /// A later usage counted fewer generated tokens than an earlier one.
     UsageShrinks,
-    /// The server counted more tokens of reasoning than it counted in all.
+    /// The server counted more reasoning tokens than tokens.
     MoreReasoningThanTokens,
-    /// The server counted more tokens than the events can hold: when the others were generated is
-    /// not known.
+    /// The server counted more tokens than the events can hold, so the time of the others is
+    /// unknown.
     UncountedTokens,
-    /// The server counted more tokens than there are events, and what followed the last event took
-    /// longer than what ends an answer: tokens may have been generated in that time.
+    /// The server counted more tokens than events, and the end of the answer took longer than a
+    /// trailer. Tokens may have been generated in that time.
     SilentTail,
     /// The server counted more cached tokens than the prompt has.
     MoreCachedThanPrompt,
-    /// The server counted many more tokens of the prompt than its request has bytes.
+    /// The server counted many more tokens of the prompt than the request has bytes.
     MorePromptThanText,
-    /// The server counted no token of a prompt that was not empty.
+    /// The server counted no tokens of a prompt that was not empty.
     NoPromptTokens,
-    /// The server's total is less than its two counts together: one of them is wrong, and so may
-    /// be `total_tokens_per_second`.
+    /// The server's total is less than the sum of its counts. One of them is wrong, so
+    /// `total_tokens_per_second` may be wrong too.
     TotalBelowSum,
-    /// The server's total is so much more than its two counts together that no model generates that
-    /// many tokens in that time.
+    /// The server's total exceeds the sum of its counts by more than a model generates in that
+    /// time.
     TotalAboveSum,
-    /// By the server's own clock the answer took another time than by ours, and the network does not
-    /// explain it: see [`Sample::server_disagrees`].
+    /// The server's times contradict ours: see [`Sample::server_disagrees`].
     ServerDisagrees,
-    /// This program read late, since it was stopped or had no processor, and took several events at
-    /// once: their arrivals are known to within `arrival_uncertainty`, which is more than 1 % of a
-    /// figure and more than a millisecond beyond what a punctual reader needs.
+    /// This program read late, because it was suspended or had no processor, and got several events
+    /// at once. Their arrivals have an uncertainty of `arrival_uncertainty`, which is more than 1 %
+    /// of a figure and at least a millisecond more than with reads on time.
     ClientDelayed,
     /// The simulated endpoint wrote the first token late, or took another time from the first token
-    /// to the last, by more than a millisecond and 1 % of what its script says: the machine had other
-    /// things to do.
+    /// to the last, by more than a millisecond and 1 % of the scripted time. The machine was busy.
     SimulatorLate,
 }
 
 impl Note {
-    /// The note's name in the results.
+    /// Returns the name in the results.
     pub const fn name(self) -> &'static str {
         match self {
             Self::UnreadText => "unread_text",
@@ -805,10 +801,10 @@ impl Note {
         }
     }
 
-    /// The counts that cannot be, or are not of what they should be: figures made of them are
-    /// refused.
-    pub const fn forbidden_field(self) -> &'static [Counted] {
-        use Counted::{Prompt, Response, Streamed, Total};
+    /// Returns the token counts that are impossible or inapplicable, so that figures based on them
+    /// are refused.
+    pub const fn refused_counts(self) -> &'static [CountKind] {
+        use CountKind::{Prompt, Response, Streamed, Total};
         match self {
             Self::UncountedTokens | Self::SilentTail | Self::TextAfterEnd => &[Streamed],
             Self::FewerTokensThanText
@@ -831,7 +827,7 @@ impl fmt::Display for Note {
     }
 }
 
-/// Reads `recording`; `fallback` says who counts when the server does not.
+/// Interprets `recording`. `fallback` counts the tokens if the server does not.
 pub fn read(
     recording: &Recording,
     protocol: &dyn Protocol,
@@ -840,7 +836,7 @@ pub fn read(
     read_with(recording, protocol, fallback, &TextFields::default())
 }
 
-/// The same where the config says what `fields` of the delta hold.
+/// Interprets `recording`, with the config's meaning of unknown `fields`.
 pub fn read_with(
     recording: &Recording,
     protocol: &dyn Protocol,
@@ -848,8 +844,9 @@ pub fn read_with(
     fields: &TextFields,
 ) -> Result<Sample, RequestError> {
     refuse_status(recording, protocol)?;
-    let arrivals = Arrivals::of(recording.uncertainty);
-    let mut stream = Stream { text: Some(0), fields: Some(fields), arrivals, ..Stream::default() };
+    let arrivals = ArrivalTracker::of(recording.uncertainty);
+    let mut stream =
+        StreamReader { text: Some(0), fields: Some(fields), arrivals, ..StreamReader::default() };
     let decoded = stream.read(&recording.chunks, recording.stamped_by, protocol);
     if let Some((events, message)) = stream.in_band {
         let message = one_line(&message, 300);
@@ -871,19 +868,19 @@ pub fn read_with(
     stream.into_sample(recording, fallback, &|| texts(recording, protocol, fields))
 }
 
-/// The text of the answer, without the reasoning before it.
+/// Returns the text of the answer, without reasoning.
 pub fn answer_text(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) -> String {
     let [answer, ..] = texts(recording, protocol, fields);
     answer
 }
 
-/// Whether a tool is called in the answer.
+/// Returns whether the answer calls a tool.
 pub fn calls_tools(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) -> bool {
     let [_, _, calls] = texts(recording, protocol, fields);
     !calls.is_empty()
 }
 
-/// The generated text: the answer's, the reasoning's, that of tool calls.
+/// Returns the generated text of the answer, of the reasoning and of tool calls.
 fn texts(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) -> [String; 3] {
     let mut texts = [const { String::new() }; 3];
     let mut decoder = protocol.framing().decoder();
@@ -891,14 +888,14 @@ fn texts(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) ->
         let message = protocol.decode_with(&frame, fields).unwrap_or_default();
         for part in message.parts.into_iter().filter_map(|part| fields.resolve(part)) {
             match part {
-                Part::Token(TokenKind::Answer, said) => texts[0].push_str(&said),
-                Part::Token(TokenKind::Reasoning, said) => texts[1].push_str(&said),
-                Part::Token(TokenKind::ToolCall, said) => texts[2].push_str(&said),
+                MessagePart::Token(TokenKind::Answer, text) => texts[0].push_str(&text),
+                MessagePart::Token(TokenKind::Reasoning, text) => texts[1].push_str(&text),
+                MessagePart::Token(TokenKind::ToolCall, text) => texts[2].push_str(&text),
                 _ => {}
             }
         }
     };
-    // An answer that cannot be read has the text that could be.
+    // A malformed answer has the text up to the defect.
     for chunk in &recording.chunks {
         if decoder.push(&chunk.bytes, &mut read).is_err() {
             break;
@@ -908,48 +905,48 @@ fn texts(recording: &Recording, protocol: &dyn Protocol, fields: &TextFields) ->
     texts
 }
 
-/// The prompt's tokens by the server, whatever else the answer says.
+/// Returns the server's token count of the prompt, even if the answer is invalid.
 pub fn prompt_tokens(recording: &Recording, protocol: &dyn Protocol) -> Option<u64> {
-    let mut stream = Stream::default();
-    // What was counted before the answer became unreadable is counted.
+    let mut stream = StreamReader::default();
+    // Counts before a defect are valid.
     let _ = stream.read(&recording.chunks, recording.stamped_by, protocol);
     let is_good = (200..300).contains(&recording.status) && stream.in_band.is_none();
     stream.usage.prompt_tokens.filter(|_| is_good)
 }
 
-/// The arrival of the last token-bearing event of an unfinished answer, and how many there were.
-/// Text in an unknown field is a sign of life, so it counts here.
+/// Returns the arrival of the last token event of an unfinished answer, and the number of token
+/// events. Text in unknown fields counts, because it shows that the server is generating.
 pub fn tokens_so_far(chunks: &[Chunk], protocol: &dyn Protocol) -> (Option<Duration>, usize) {
-    let mut stream = Stream { text: Some(0), counts_unread: true, ..Stream::default() };
-    // An answer that cannot be read has the tokens that could be.
+    let mut stream = StreamReader { text: Some(0), counts_unread: true, ..StreamReader::default() };
+    // A malformed answer has the tokens up to the defect.
     let _ = stream.read(chunks, StampedBy::Program, protocol);
     (stream.token_events.last().copied(), stream.token_events.len())
 }
 
-/// Whether an answer says of itself that it has ended: by its end marker, by an error, or because
-/// it is one JSON document instead of a stream. The first `seen` of the chunks have been asked about
-/// before.
+/// Returns whether an answer has ended by its own contents: an end marker, an error, or a complete
+/// JSON document instead of a stream. Earlier calls covered the first `seen` chunks.
 pub fn has_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool {
     let is_document = protocol.framing() == Framing::Events && is_document(chunks);
     is_document
         || may_have_ended(chunks, seen, protocol) && {
-            let mut stream = Stream::default();
+            let mut stream = StreamReader::default();
             let is_read = stream.read(chunks, StampedBy::Program, protocol).is_ok();
             is_read && stream.ended || stream.in_band.is_some()
         }
 }
 
-/// Whether an answer that has ended well has no count of its tokens.
+/// Returns whether an answer ended well but without a token count.
 pub fn lacks_usage(chunks: &[Chunk], protocol: &dyn Protocol) -> bool {
-    let mut stream = Stream::default();
+    let mut stream = StreamReader::default();
     let is_read = stream.read(chunks, StampedBy::Program, protocol).is_ok();
     let is_good = is_read && stream.finish_reason().is_ok() && stream.in_band.is_none();
     is_good && stream.usage.completion_tokens.is_none()
 }
 
-/// Whether the new chunks hold what an end holds: far cheaper than to decode all of them.
+/// Returns whether the new chunks may contain an end. A text search is far cheaper than decoding
+/// all chunks, which would be quadratic over an answer.
 fn may_have_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool {
-    /// A mark may lie across two chunks.
+    /// A mark may span two chunks.
     const OVERLAP: usize = 64;
     let (mut from, mut before) = (seen.min(chunks.len()), 0);
     while from > 0 && before < OVERLAP {
@@ -961,7 +958,7 @@ fn may_have_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> boo
     marks.any(|mark| memchr::memmem::find(&new, mark.as_bytes()).is_some())
 }
 
-/// Whether the body is one JSON document, whole.
+/// Returns whether the body is one complete JSON document.
 pub fn is_document(chunks: &[Chunk]) -> bool {
     let mut bytes = chunks.iter().flat_map(|chunk| &chunk.bytes[..]).copied();
     match bytes.by_ref().find(|byte| !byte.is_ascii_whitespace()) {
@@ -973,12 +970,12 @@ pub fn is_document(chunks: &[Chunk]) -> bool {
     }
 }
 
-/// What a stream said, gathered frame by frame.
+/// Collects the contents of a stream, frame by frame.
 #[derive(Debug, Default)]
-struct Stream<'f> {
-    /// What the config says of fields that the protocol does not know.
+struct StreamReader<'f> {
+    /// The config's meaning of unknown fields.
     fields: Option<&'f TextFields>,
-    /// Whether text in an unknown field counts as a token.
+    /// Whether text in unknown fields counts as tokens.
     counts_unread: bool,
     id: Option<String>,
     events: usize,
@@ -989,19 +986,19 @@ struct Stream<'f> {
     token_events: Vec<Duration>,
     counts: EventCounts,
     finish_reason: Option<String>,
-    /// When the finish reason came, after the last token.
+    /// When the finish reason came, if no token came after it.
     finished: Option<Duration>,
     usage: Usage,
-    /// The most generated tokens that any usage counted, and whether a later one counted fewer.
+    /// The largest usage of generated tokens so far, and whether a later one was smaller.
     counted: (u64, bool),
     timings: Timings,
-    /// Bytes of generated text; `None` after a tool call, whose text is not all of it.
+    /// Bytes of generated text; `None` after a tool call, whose text is incomplete.
     text: Option<u64>,
-    /// Bytes of all generated text, and the most tokens that it can have.
+    /// Bytes of all generated text, and the largest number of tokens that it can have.
     all_text: (u64, u64),
-    /// The first error in the stream, and how many token events came before it.
+    /// The first error in the stream, and the number of token events before it.
     in_band: Option<(usize, String)>,
-    /// The same in lines that are not of an event.
+    /// The first error in stray lines, and the number of token events before it.
     stray_error: Option<(usize, String)>,
     ended: bool,
     more_after_end: bool,
@@ -1010,41 +1007,41 @@ struct Stream<'f> {
     text_after_usage: bool,
     /// Whether the usage came with or after the finish reason.
     usage_is_final: bool,
-    /// The choice of the last token, and whether there are tokens of others.
+    /// The choice of the last token; below, whether tokens of other choices came.
     choice: Option<i64>,
     /// The first and the last choice of each kind of token.
     choices: [Option<(i64, i64)>; 3],
     has_several_choices: bool,
     unread: Vec<UnreadField>,
-    /// The first event that is not of the protocol, in short.
+    /// An excerpt of the first unknown event.
     unknown: Option<String>,
     last_unknown: Option<String>,
-    /// The first document of which nothing was read, in short.
+    /// An excerpt of the first document that contained nothing known.
     silent: Option<String>,
-    /// The last usage that could not be read, in short.
+    /// An excerpt of the last unreadable usage.
     unread_usage: Option<String>,
-    /// How many such events differ from the one before.
+    /// The number of unknown events that differ from their predecessor.
     unknown_texts: usize,
-    template: Template,
-    arrivals: Arrivals,
+    template: EventTemplate,
+    arrivals: ArrivalTracker,
 }
 
-/// What [`Stream::read_event`] has read of one event so far.
+/// The state of [`StreamReader::read_event`] within one event.
 #[derive(Default)]
-struct Event {
-    /// Token events before it.
+struct EventState {
+    /// The number of token events before it.
     events_before: usize,
-    /// The choice of the parts that follow.
+    /// The choice of the following parts.
     choice: i64,
     /// The choice of its first token.
     chosen: Option<i64>,
     usage: Option<Usage>,
-    /// Fields that hold text and are not known.
+    /// Unknown fields with text.
     unread: Vec<String>,
 }
 
-impl Stream<'_> {
-    /// Reads the body up to its end or to the first frame that cannot be read.
+impl StreamReader<'_> {
+    /// Reads the body up to its end or to the first malformed frame.
     fn read(
         &mut self,
         chunks: &[Chunk],
@@ -1089,9 +1086,9 @@ impl Stream<'_> {
         }
     }
 
-    /// What has begun by now.
-    fn begun(&self) -> Begun {
-        Begun {
+    /// Returns what has begun so far.
+    fn begun(&self) -> EventProgress {
+        EventProgress {
             events: self.events,
             token_events: self.token_events.len(),
             has_reasoning: self.first_reasoning.is_some(),
@@ -1110,7 +1107,7 @@ impl Stream<'_> {
             return;
         }
         self.last_event = Some(at);
-        // The end marker is the end of the answer.
+        // Later frames are not part of the answer.
         if self.ended {
             return self.after_end(protocol.decode(frame));
         }
@@ -1120,7 +1117,7 @@ impl Stream<'_> {
         self.events += 1;
         self.first_event.get_or_insert(at);
         if let Some((kind, text)) = self.template.read(frame) {
-            return self.read_event(at, [Part::Token(kind, Cow::Borrowed(text))]);
+            return self.read_event(at, [MessagePart::Token(kind, Cow::Borrowed(text))]);
         }
         match protocol.decode_with(frame, self.fields.unwrap_or(TextFields::NONE)) {
             Ok(message) => {
@@ -1135,43 +1132,46 @@ impl Stream<'_> {
         }
     }
 
-    /// Takes what lines say that are not of an event. A body of such lines alone is not a stream.
-    fn stray(&mut self, said: Message<'_>) {
-        for part in said.parts {
+    /// Reads stray lines. A body of only such lines is not a stream.
+    fn stray(&mut self, message: Message<'_>) {
+        for part in message.parts {
             match part {
-                Part::Error(message) => {
+                MessagePart::Error(message) => {
                     self.stray_error.get_or_insert((self.token_events.len(), message));
                 }
-                Part::Unknown(excerpt) => self.note_unknown(excerpt),
+                MessagePart::Unknown(excerpt) => self.note_unknown(excerpt),
                 _ => {}
             }
         }
     }
 
-    /// Takes what comes after the end marker. Some servers count the tokens only there; vLLM sends
-    /// `[DONE]` after Anthropic's `message_stop`.
+    /// Reads what comes after the end marker. Some servers send the usage only there, and vLLM
+    /// sends `[DONE]` after Anthropic's `message_stop`.
     fn after_end(&mut self, decoded: Result<Message<'_>, DecodeError>) {
-        for part in decoded.map_or_else(|_| vec![Part::Unknown(String::new())], |said| said.parts) {
+        for part in decoded
+            .map_or_else(|_| vec![MessagePart::Unknown(String::new())], |message| message.parts)
+        {
             match part {
-                Part::End | Part::Role | Part::Choice(_) => {}
-                Part::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
-                Part::Timings(timings) => self.timings = timings,
-                Part::Usage(usage) => {
+                MessagePart::End | MessagePart::Role | MessagePart::Choice(_) => {}
+                MessagePart::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
+                MessagePart::Timings(timings) => self.timings = timings,
+                MessagePart::Usage(usage) => {
                     self.usage_after_end |= usage.completion_tokens.is_some();
                     self.count(usage);
                 }
-                Part::Finish(reason) => {
+                MessagePart::Finish(reason) => {
                     self.more_after_end = true;
                     self.finish(&reason);
                 }
-                Part::Token(..) | Part::Unread(..) => self.text_after_end = true,
-                Part::Unknown(_) | Part::Error(_) => self.more_after_end = true,
+                MessagePart::Token(..) | MessagePart::Unread(..) => self.text_after_end = true,
+                MessagePart::Unknown(_) | MessagePart::Error(_) => self.more_after_end = true,
             }
         }
     }
 
-    fn read_event<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = Part<'a>>) {
-        let mut event = Event { events_before: self.token_events.len(), ..Event::default() };
+    fn read_event<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = MessagePart<'a>>) {
+        let mut event =
+            EventState { events_before: self.token_events.len(), ..EventState::default() };
         for part in parts {
             let part = match self.fields {
                 Some(fields) => fields.resolve(part),
@@ -1197,42 +1197,43 @@ impl Stream<'_> {
         }
     }
 
-    fn read_part(&mut self, at: Duration, part: Part<'_>, event: &mut Event) {
+    fn read_part(&mut self, at: Duration, part: MessagePart<'_>, event: &mut EventState) {
         match part {
-            Part::Role => {}
-            Part::Choice(index) => event.choice = index,
-            Part::Token(kind, text) => {
+            MessagePart::Role => {}
+            MessagePart::Choice(index) => event.choice = index,
+            MessagePart::Token(kind, text) => {
                 self.choose(event, kind);
                 self.token(at, (kind, &text), event.events_before);
             }
-            Part::Unread(_, text) if self.counts_unread => {
+            MessagePart::Unread(_, text) if self.counts_unread => {
                 self.token(at, (TokenKind::Reasoning, &text), event.events_before);
             }
-            Part::Unread(field, text) => {
+            MessagePart::Unread(field, text) => {
                 self.text = self.text.map(|bytes| bytes + text.len() as u64);
                 self.hold(&text);
                 event.unread.push(field.into_owned());
             }
-            Part::Unknown(excerpt) => self.note_unknown(excerpt),
-            Part::Finish(reason) => {
+            MessagePart::Unknown(excerpt) => self.note_unknown(excerpt),
+            MessagePart::Finish(reason) => {
                 self.finished.get_or_insert(at);
                 self.finish(&reason);
             }
-            Part::Usage(usage) => event.usage = Some(usage),
-            Part::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
-            Part::Timings(timings) => self.timings = timings,
-            Part::Error(message) => {
+            MessagePart::Usage(usage) => event.usage = Some(usage),
+            MessagePart::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
+            MessagePart::Timings(timings) => self.timings = timings,
+            MessagePart::Error(message) => {
                 self.in_band.get_or_insert((self.token_events.len(), message));
             }
-            Part::End => self.ended = true,
+            MessagePart::End => self.ended = true,
         }
     }
 
-    /// Notes of which choice a token is. Only one is ever asked for, and some servers number it as
-    /// they like, each event anew or the answer after the reasoning; but two in one event, texts of
-    /// one kind that take turns, or another one after the finish reason are those of several
-    /// answers.
-    fn choose(&mut self, event: &mut Event, kind: TokenKind) {
+    /// Tracks the choice of a token, to detect several answers in one stream.
+    ///
+    /// The client always requests one choice, but some servers number it arbitrarily: each event
+    /// anew, or the answer differently from the reasoning. Two choices in one event, choices of one
+    /// kind that alternate, or a new choice after the finish reason can only be several answers.
+    fn choose(&mut self, event: &mut EventState, kind: TokenKind) {
         let index = event.choice;
         let in_event = event.chosen.replace(index).is_some_and(|before| before != index);
         let (first, last) = self.choices[kind as usize].unwrap_or((index, index));
@@ -1243,16 +1244,17 @@ impl Stream<'_> {
         self.has_several_choices |= in_event || returns || after_finish;
     }
 
-    /// Keeps the worst reason that was given: an error that is followed by `stop` is an error.
+    /// Keeps the worst reason: an error that is followed by `stop` is an error.
     fn finish(&mut self, reason: &str) {
-        let before = self.finish_reason.as_deref().map(Ending::of);
-        if before.is_none_or(|before| before <= Ending::of(reason)) {
+        let before = self.finish_reason.as_deref().map(FinishClass::of);
+        if before.is_none_or(|before| before <= FinishClass::of(reason)) {
             self.finish_reason = Some(reason.to_owned());
         }
     }
 
-    /// Counts from before a token are not those of the whole answer, unless they came with the
-    /// finish reason: then the server had counted all of it and was late with a piece of text.
+    /// Discards counts from before a token, which do not cover the whole answer. Counts that came
+    /// with the finish reason are kept: the server had counted everything and sent a piece of text
+    /// late.
     fn outdate_usage(&mut self) {
         if self.usage_is_final && self.usage.completion_tokens.is_some() {
             self.text_after_usage = true;
@@ -1262,17 +1264,18 @@ impl Stream<'_> {
         self.usage = Usage { prompt_tokens, cached_tokens, renamed, ..Usage::default() };
     }
 
-    /// Keeps the first document of which nothing was read, for an answer without any token.
+    /// Keeps the first document that contained nothing known, for the message about an answer
+    /// without tokens.
     fn note_silent(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
-        let says = !message.parts.is_empty() || !self.token_events.is_empty();
+        let is_known = !message.parts.is_empty() || !self.token_events.is_empty();
         let Frame::Event { data: data @ [b'{', ..], .. } = frame else { return };
-        if !says && data.len() > 2 && self.silent.is_none() {
+        if !is_known && data.len() > 2 && self.silent.is_none() {
             self.silent = Some(one_line(&String::from_utf8_lossy(data), 120));
         }
     }
 
-    /// Keeps the first event that is not of the protocol, and how many differ from the one before:
-    /// a server's status is repeated, tokens are not.
+    /// Keeps the first unknown event and counts changes between unknown events. A server repeats a
+    /// status; tokens differ.
     fn note_unknown(&mut self, excerpt: String) {
         self.unknown_texts += usize::from(self.last_unknown.as_ref() != Some(&excerpt));
         self.unknown.get_or_insert_with(|| excerpt.clone());
@@ -1286,8 +1289,8 @@ impl Stream<'_> {
         }
     }
 
-    /// What a later usage counts again holds; what it leaves out was said before, as Anthropic does
-    /// with the prompt.
+    /// Merges a usage into earlier ones. A later count replaces an earlier one; a missing count
+    /// keeps it, because Anthropic counts the prompt only at the start.
     fn count(&mut self, usage: Usage) {
         if let Some(tokens) = usage.completion_tokens {
             let (most, shrank) = self.counted;
@@ -1304,7 +1307,7 @@ impl Stream<'_> {
         };
     }
 
-    /// One event is one arrival, however many tokens or kinds of token it holds.
+    /// Records a token. An event is one arrival, however many tokens or kinds of tokens it has.
     fn token(&mut self, at: Duration, (kind, text): (TokenKind, &str), events_before: usize) {
         if self.token_events.len() == events_before {
             self.token_events.push(at);
@@ -1325,13 +1328,20 @@ impl Stream<'_> {
         self.all_text = (bytes + text.len() as u64, most + text::most_tokens(text));
     }
 
-    /// Whether `broken` cut the answer off. An answer with its end marker is whole, however its body
-    /// ended; other defects have their own errors.
+    /// Returns whether the failure `broken` truncated the answer. An answer with an end marker is
+    /// complete, however the body ended.
     fn is_cut_by(&self, broken: &RequestError) -> bool {
         match broken.kind {
             ErrorKind::LeftOpen => false,
             kind => !self.ended || kind == ErrorKind::Interrupted,
         }
+    }
+
+    /// Returns the end of the answer. If the server left the body open, the client only waited after
+    /// the last event.
+    fn end(&self, recording: &Recording, body_end: Option<Note>) -> Duration {
+        let last_event = self.last_event.filter(|_| body_end == Some(Note::BodyLeftOpen));
+        last_event.unwrap_or(recording.ended_at)
     }
 
     fn into_sample(
@@ -1342,14 +1352,15 @@ impl Stream<'_> {
     ) -> Result<Sample, RequestError> {
         let finish_reason = self.finish_reason()?.to_owned();
         let body_end = body_end(recording);
-        let said = Said::by(&self);
+        let end = self.end(recording, body_end);
+        let evidence = NoteEvidence::by(&self);
         let events = self.token_events.len() as u64;
         let usage = self.usage;
         let (response_tokens, token_count) =
             count(usage.completion_tokens, events, fallback, texts)
                 .map_err(|error| with_usage(error, self.unread_usage.as_deref()))?;
         let sum = usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens));
-        // A total that is less than what it is the total of, such as FastDeploy's 0, is ignored.
+        // A total below its parts, such as FastDeploy's 0, is ignored.
         let least = sum.unwrap_or(response_tokens);
         let below_sum = usage.total_tokens.is_some_and(|total| total < least);
         let mut sample = Sample {
@@ -1372,11 +1383,7 @@ impl Stream<'_> {
             first_answer: self.first_answer,
             token_events: self.token_events,
             first_event_tokens: self.counts.of_first(events, response_tokens),
-            end: match body_end {
-                // After its last event the client only waited.
-                Some(Note::BodyLeftOpen) => self.last_event.unwrap_or(recording.ended_at),
-                _ => recording.ended_at,
-            },
+            end,
             uncertainty: self.arrivals.finish(recording.uncertainty),
             server_head: recording.head_time,
             server: self.timings,
@@ -1390,13 +1397,13 @@ impl Stream<'_> {
             let [answer, ..] = texts();
             sample.shows_reasoning = text::shows_reasoning(&answer, others);
         }
-        sample.doubts = said.doubts(&sample);
-        sample.notes = said.notes(&sample, body_end);
+        sample.doubts = evidence.doubts(&sample);
+        sample.notes = evidence.notes(&sample, body_end);
         sample.notes.extend(below_sum.then_some(Note::TotalBelowSum));
         Ok(sample)
     }
 
-    /// Why generation ended, of an answer that was generated to its end.
+    /// Returns the finish reason of an answer that was generated to its end.
     fn finish_reason(&self) -> Result<&str, RequestError> {
         let after = after_tokens(self.token_events.len());
         let unknown = self.unknown.as_ref().map_or_else(String::new, |excerpt| {
@@ -1410,7 +1417,7 @@ impl Stream<'_> {
         let silent = silent.map(|event| format!("; an event was `{event}`")).unwrap_or_default();
         let (kind, message) = match self.finish_reason.as_deref() {
             _ if self.token_events.is_empty() => {
-                (ErrorKind::NoToken, format!("{}{unknown}{silent}", self.without_token()))
+                (ErrorKind::NoToken, format!("{}{unknown}{silent}", self.describe_without_token()))
             }
             None if self.ended => (
                 ErrorKind::NoFinishReason,
@@ -1429,7 +1436,7 @@ impl Stream<'_> {
                     "the stream ended without a finish reason, {after}: the answer was cut off{also}"
                 ),
             ),
-            Some(reason) if Ending::of(reason) == Ending::Failed => {
+            Some(reason) if FinishClass::of(reason) == FinishClass::Failed => {
                 let reason = one_line(reason, 60);
                 let message = format!(
                     "the server ended the answer with the finish reason `{reason}`, {after}"
@@ -1441,8 +1448,8 @@ impl Stream<'_> {
         Err(RequestError::new(kind, message))
     }
 
-    /// What is known of an answer without a token.
-    fn without_token(&self) -> String {
+    /// Describes an answer without tokens.
+    fn describe_without_token(&self) -> String {
         let begin = "the stream ended without one generated token";
         let reason = self.finish_reason.as_deref().map(|reason| one_line(reason, 60));
         let ended = reason.map(|reason| format!(", with the finish reason `{reason}`"));
@@ -1475,23 +1482,23 @@ impl Stream<'_> {
     }
 }
 
-/// What of a [`Stream`] becomes notes and doubts of its sample.
-struct Said {
+/// The parts of a [`StreamReader`] that notes and doubts depend on.
+struct NoteEvidence {
     text: Option<u64>,
-    /// Bytes of all generated text, and the most tokens that it can have.
+    /// Bytes of all generated text, and the largest number of tokens that it can have.
     all_text: (u64, u64),
     counts: EventCounts,
     shrinks: bool,
     finished: Option<Duration>,
     ended: bool,
     more_after_end: bool,
-    /// Whether so many events that are not of the protocol had text that they may be tokens.
+    /// Whether enough unknown events had different texts to be tokens.
     has_unknown_texts: bool,
     read_leniently: [(bool, Note); 5],
 }
 
-impl Said {
-    fn by(stream: &Stream<'_>) -> Self {
+impl NoteEvidence {
+    fn by(stream: &StreamReader<'_>) -> Self {
         Self {
             text: stream.text,
             all_text: stream.all_text,
@@ -1522,7 +1529,7 @@ impl Said {
     fn notes(&self, sample: &Sample, body_end: Option<Note>) -> Vec<Note> {
         let (bytes, most) = self.all_text;
         let ended = self.finished.unwrap_or(sample.end);
-        let shown = Shown {
+        let shown = TokenEvidence {
             text: self.text,
             bytes,
             most,
@@ -1530,12 +1537,12 @@ impl Said {
             shrinks: self.shrinks,
             tail: ended.saturating_sub(sample.last_token()),
         };
-        let is_unusual = Ending::of(&sample.finish_reason) == Ending::Unusual;
+        let is_unusual = FinishClass::of(&sample.finish_reason) == FinishClass::Unusual;
         let first = [
             (!sample.unread.is_empty(), Note::UnreadText),
             (is_unusual, Note::UnusualFinishReason),
         ];
-        let mut found: Vec<_> = that_hold(first.into_iter().chain(self.read_leniently)).collect();
+        let mut found: Vec<_> = applicable(first.into_iter().chain(self.read_leniently)).collect();
         found.sort_unstable();
         found.extend(notes(sample, self.ended, self.more_after_end));
         found.extend(body_end);
@@ -1544,7 +1551,7 @@ impl Said {
     }
 }
 
-/// How the body of a whole answer ended, where it did not end as HTTP defines it.
+/// Returns the note about a complete answer whose body did not end as HTTP requires.
 fn body_end(recording: &Recording) -> Option<Note> {
     let kind = recording.broken.as_ref()?.kind;
     let limits =
@@ -1558,7 +1565,7 @@ fn body_end(recording: &Recording) -> Option<Note> {
 fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
     let events = sample.token_events.len();
     let delayed = sample.is_client_delayed();
-    // Events that this program took at once need not have been held back.
+    // Events that this program read late need not have been held back.
     let burst = sample.is_burst() && !delayed;
     let found = [
         (!ended, Note::NoEndMarker),
@@ -1571,15 +1578,15 @@ fn notes(sample: &Sample, ended: bool, more_after_end: bool) -> Vec<Note> {
         (delayed, Note::ClientDelayed),
         (sample.server_disagrees(), Note::ServerDisagrees),
     ];
-    that_hold(found).collect()
+    applicable(found).collect()
 }
 
-/// The notes that are true.
-fn that_hold(notes: impl IntoIterator<Item = (bool, Note)>) -> impl Iterator<Item = Note> {
+/// Returns the notes whose condition holds.
+fn applicable(notes: impl IntoIterator<Item = (bool, Note)>) -> impl Iterator<Item = Note> {
     notes.into_iter().filter_map(|(holds, note)| holds.then_some(note))
 }
 
-/// The number of generated tokens and who counted them.
+/// Returns the number of generated tokens and its source.
 fn count(
     by_server: Option<u64>,
     events: u64,
@@ -1590,7 +1597,7 @@ fn count(
         (Some(tokens), _) if tokens > 0 => Ok((tokens, TokenCount::Usage)),
         (_, TokenCount::Chunks) => Ok((events, TokenCount::Chunks)),
         (_, TokenCount::Tokenizer(tokenizer)) => {
-            // Each apart: special tokens stand between them.
+            // Counted separately, because special tokens separate the texts.
             let counts: Result<u64, String> =
                 texts().iter().map(|text| tokenizer.count(text)).sum();
             let counted = counts.and_then(|tokens| match tokens {
@@ -1611,7 +1618,7 @@ fn count(
                 Some(_) => "the server's usage counts no generated token, though tokens arrived",
             };
             let message = format!(
-                "{what}; `token_count: chunks` in the model's config would take each event for \
+                "{what}; `token_count: chunks` in the model's config would count each event as \
                  a token"
             );
             Err(RequestError::new(ErrorKind::NoUsage, message))
@@ -1619,7 +1626,7 @@ fn count(
     }
 }
 
-/// `error` with the usage that could not be read, where that is why there is no count.
+/// Adds the unreadable usage to an error about missing usage.
 fn with_usage(error: RequestError, unread: Option<&str>) -> RequestError {
     match unread.filter(|_| error.kind == ErrorKind::NoUsage) {
         Some(usage) => {
@@ -1631,18 +1638,18 @@ fn with_usage(error: RequestError, unread: Option<&str>) -> RequestError {
     }
 }
 
-/// For servers such as vLLM, which take the key of each protocol in one header.
-pub const BEARER_HINT: &str = " (see `api_key_env` in the config; for a server that wants a bearer \
+/// The hint for servers such as vLLM, which accept the key of every protocol in one header.
+pub const BEARER_HINT: &str = " (see `api_key_env` in the config; for a server that requires a bearer \
                            token: `headers: { authorization: \"Bearer ${MY_API_KEY}\" }`)";
 
-/// For what only proxies say.
-const PROXY_HINT: &str = " (a proxy wants a user and password: see `proxy` in the config, or the \
+/// The hint for statuses that only proxies send.
+const PROXY_HINT: &str = " (a proxy requires a user and password: see `proxy` in the config, or the \
                           variable of the environment that names it)";
 
-/// For what speaks of a key.
+/// The hint for statuses about keys.
 pub const KEY_HINT: &str = " (see `api_key_env` in the config)";
 
-/// An answer with another status than 2xx, as what it says.
+/// Returns the error for a status other than 2xx.
 fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), RequestError> {
     let status = recording.status;
     if (200..300).contains(&status) {
@@ -1652,7 +1659,7 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
     let says = match coding::name(recording.content_encoding.as_deref(), &body) {
         Some(coding) => format!(" (the body is compressed with {})", one_line(&coding, 40)),
         None if !coding::is_text(&body) => " (the body is not text)".into(),
-        None => says(&body, protocol),
+        None => format_body(&body, protocol),
     };
     let later = recording.retry_after.as_deref().map(|after| one_line(after, 60));
     let later = later.map(|after| format!(" (retry-after: {after})")).unwrap_or_default();
@@ -1674,7 +1681,7 @@ fn refuse_status(recording: &Recording, protocol: &dyn Protocol) -> Result<(), R
     Err(RequestError::new(kind, format!("HTTP {status}{reason}{says}{later}{hint}")))
 }
 
-/// A body that is compressed.
+/// Returns the error for a compressed body.
 fn compressed(recording: &Recording) -> Option<RequestError> {
     let bytes = recording.chunks.iter().flat_map(|chunk| &chunk.bytes[..]).copied();
     let beginning: Vec<_> = bytes.take(coding::SAMPLE).collect();
@@ -1687,7 +1694,7 @@ fn compressed(recording: &Recording) -> Option<RequestError> {
     Some(RequestError::new(ErrorKind::NotAStream, message))
 }
 
-/// A 2xx body in which there is no event.
+/// Returns the error for a 2xx body without events.
 fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
     let body = recording.body();
     if body.trim_ascii().is_empty() {
@@ -1698,19 +1705,19 @@ fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
         );
     }
     let what = match recording.content_type.as_deref() {
-        Some(kind) if kind.contains("event-stream") => "there is no event in the answer".into(),
+        Some(kind) if kind.contains("event-stream") => "the answer contains no events".into(),
         Some(kind) => format!("the answer is `{}`, not an event stream", one_line(kind, 60)),
         None => "the answer is not an event stream".into(),
     };
     let says = match coding::is_text(&body) {
-        true => says(&body, protocol),
+        true => format_body(&body, protocol),
         false => ": its bytes are not text (compressed with Brotli, which leaves no mark?)".into(),
     };
     RequestError::new(ErrorKind::NotAStream, format!("{what}{says}"))
 }
 
-/// `: what the body says`, or nothing.
-fn says(body: &[u8], protocol: &dyn Protocol) -> String {
+/// Formats a body for the end of a message: `: TEXT`, or nothing.
+fn format_body(body: &[u8], protocol: &dyn Protocol) -> String {
     let text = protocol
         .decode_error(body)
         .unwrap_or_else(|| String::from_utf8_lossy(body.trim_ascii()).into_owned());
@@ -1718,8 +1725,8 @@ fn says(body: &[u8], protocol: &dyn Protocol) -> String {
     if line.is_empty() { String::new() } else { format!(": {line}") }
 }
 
-/// `text` on one line, at most `limit` characters of it. No word is cut in two: it may be a secret,
-/// and half of one is none that is known and masked. A word that is too long is left out.
+/// Returns `text` on one line of at most `limit` characters. Words are never split: a word may be a
+/// secret, and half of it would escape redaction. Words that are too long are omitted.
 fn one_line(text: &str, limit: usize) -> String {
     let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line = visible(&line).into_owned();
@@ -1736,7 +1743,7 @@ fn one_line(text: &str, limit: usize) -> String {
     line
 }
 
-/// `line` with `…` for each word longer than `limit` bytes.
+/// Replaces words longer than `limit` bytes by `…`.
 fn without_long_words(line: &str, limit: usize, is_of_word: impl Fn(char) -> bool) -> String {
     let mut short = String::with_capacity(line.len());
     let mut rest = line;

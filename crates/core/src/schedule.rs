@@ -1,4 +1,5 @@
-//! When each request of a load starts. Pure and seeded: the same load gives the same starts.
+//! The schedule of a load: when each request starts. Pure and seeded: the same load has the same
+//! starts.
 
 use std::{fmt, time::Duration};
 
@@ -6,60 +7,62 @@ use rand::SeedableRng;
 use rand_distr::{Distribution, Exp, Gamma};
 use rand_pcg::Pcg64Mcg;
 
-/// What decides when a request is sent.
+/// What triggers a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Shape {
-    /// A closed loop: so many requests under way, the next as soon as one has ended.
+    /// A closed loop with a constant number of requests in flight: the next one starts when one
+    /// ends.
     Closed {
-        /// How many.
+        /// The number of requests in flight.
         concurrency: usize,
     },
-    /// An open loop: requests come at their times, whatever became of those before.
+    /// An open loop: requests start at scheduled times, independent of earlier answers.
     Open {
-        /// When.
-        arrivals: Arrivals,
-        /// How many may be under way before the next has to wait, which spoils the load.
+        /// The arrival process.
+        arrivals: ArrivalProcess,
+        /// The largest number of requests in flight. A request beyond it waits, and the load is not
+        /// reached.
         max_in_flight: usize,
     },
 }
 
-/// How requests come in an open loop.
+/// The arrival process of an open loop.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Arrivals {
-    /// Mean number a second.
+pub struct ArrivalProcess {
+    /// The mean number per second.
     pub rate: f64,
-    /// How the gaps between them are spread.
+    /// The distribution of the gaps.
     pub gaps: Gaps,
-    /// Seed of the gaps.
+    /// The seed of the gaps.
     pub seed: u64,
 }
 
-/// How the gaps between arrivals are spread around their mean.
+/// The distribution of the gaps between arrivals.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Gaps {
-    /// All the same.
+    /// All equal.
     Constant,
-    /// Exponential: a Poisson process, as independent users make it.
+    /// Exponential: a Poisson process, as independent users produce it.
     Poisson,
-    /// Gamma with this shape parameter, which vLLM calls burstiness: 1 is a Poisson process, less
-    /// is burstier, more is more even.
+    /// Gamma with this shape parameter, which vLLM calls burstiness. 1 is a Poisson process,
+    /// smaller values are burstier, larger ones more regular.
     Gamma {
         /// The shape parameter, above 0.
         burstiness: f64,
     },
 }
 
-/// When a load is over: at whichever comes first. At least one is there.
+/// The end of a load, at the first of these limits. At least one is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Until {
-    /// When so many requests have been sent.
+    /// The number of requests.
     pub requests: Option<usize>,
-    /// When no request is to start any more, counted from the load's start.
+    /// The time since the load's start after which no request starts.
     pub duration: Option<Duration>,
 }
 
 impl Shape {
-    /// The rate that is asked for, requests a second; in an open loop.
+    /// Returns the requested rate of an open loop, in requests per second.
     pub const fn asked_rate(&self) -> Option<f64> {
         match self {
             Self::Closed { .. } => None,
@@ -102,26 +105,26 @@ impl fmt::Display for Until {
     }
 }
 
-/// The starts of an open loop, counted from the load's start, without end. Each is the sum of the
-/// gaps before it, so that none carries the lateness of another.
+/// The endless starts of an open loop, counted from the load's start. Each is a sum of scheduled
+/// gaps, so a late start does not delay later ones.
 #[derive(Debug)]
 pub struct Starts {
-    arrivals: Arrivals,
+    arrivals: ArrivalProcess,
     random: Pcg64Mcg,
-    /// Seconds.
+    /// The next start, seconds.
     next: f64,
 }
 
 impl Starts {
-    /// Those of the `run`-th run: each has gaps of its own, the same for every model.
-    pub fn new(arrivals: Arrivals, run: u32) -> Self {
+    /// Creates the starts of run `run`. Each run has different gaps; all models have the same.
+    pub fn new(arrivals: ArrivalProcess, run: u32) -> Self {
         let random = Pcg64Mcg::seed_from_u64(arrivals.seed.wrapping_add(run.into()));
         Self { arrivals, random, next: 0.0 }
     }
 
-    /// Seconds to the start after the next.
+    /// Returns the next gap, in seconds.
     fn gap(&mut self) -> f64 {
-        let Arrivals { rate, gaps, .. } = self.arrivals;
+        let ArrivalProcess { rate, gaps, .. } = self.arrivals;
         let drawn = match gaps {
             Gaps::Constant => None,
             Gaps::Poisson => Exp::new(rate).ok().map(|exp| exp.sample(&mut self.random)),
@@ -148,11 +151,11 @@ mod tests {
     use super::*;
 
     fn starts(gaps: Gaps, run: u32) -> Vec<f64> {
-        let arrivals = Arrivals { rate: 20.0, gaps, seed: 7 };
+        let arrivals = ArrivalProcess { rate: 20.0, gaps, seed: 7 };
         Starts::new(arrivals, run).take(20_001).map(|start| start.as_secs_f64()).collect()
     }
 
-    /// Mean and coefficient of variation of the gaps.
+    /// Returns the mean and the coefficient of variation of the gaps.
     fn spread(gaps: Gaps) -> (f64, f64) {
         let starts = starts(gaps, 1);
         let gaps: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();

@@ -1,7 +1,8 @@
-//! A server's Prometheus metrics before and after a trial → what it says of that trial. Pure.
+//! Compares a server's Prometheus metrics before and after a trial with the client's figures. Pure.
 //!
-//! Metrics are of all that a server does. Their difference is the trial's own where it counts as
-//! many requests as the trial had; with others in it there is nothing to compare.
+//! The metrics cover all requests of a server. Their difference belongs to the trial only if it
+//! counts as many requests as the trial sent. If other clients used the server in the meantime,
+//! there is nothing to compare.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
@@ -9,32 +10,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::statistic::Statistic;
 
-/// What a server may say of a trial.
+/// A metric that servers export.
 #[derive(Debug, Clone, Copy)]
-pub struct Figure {
-    /// Its name in the results.
+pub struct ServerMetric {
+    /// The name in the results.
     pub name: &'static str,
-    /// What sort of metric it is.
-    pub sort: MetricKind,
-    /// Our metric of the same thing, by request.
+    /// The kind of metric.
+    pub kind: MetricKind,
+    /// The client's metric with the same meaning, for each request.
     pub ours: Option<&'static str>,
-    /// The names that servers have for it; the first one that is there is read.
+    /// The names in different servers. The first one that the server exports is used.
     series: &'static [&'static str],
 }
 
-/// A sort of metric.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Times, with how many there were.
+    /// A distribution of times.
     Histogram,
     /// A count that only grows.
     Counter,
-    /// A state.
+    /// A momentary value.
     Gauge,
 }
 
 impl MetricKind {
-    /// Its name in the results.
+    /// Returns the name in the results.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Histogram => "histogram",
@@ -45,13 +46,13 @@ impl MetricKind {
 }
 
 macro_rules! figures {
-    ($($name:literal $sort:ident $ours:expr, [$($series:literal),+];)+) => {
-        &[$(Figure { name: $name, sort: MetricKind::$sort, ours: $ours, series: &[$($series),+] },)+]
+    ($($name:literal $kind:ident $ours:expr, [$($series:literal),+];)+) => {
+        &[$(ServerMetric { name: $name, kind: MetricKind::$kind, ours: $ours, series: &[$($series),+] },)+]
     };
 }
 
-/// What is read: the names of vLLM, of SGLang and of llama.cpp.
-const FIGURES: &[Figure] = figures! {
+/// The metrics of vLLM, SGLang and llama.cpp that are used.
+const FIGURES: &[ServerMetric] = figures! {
     "ttft" Histogram Some("ttft"),
         ["vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds"];
     "tpot" Histogram Some("tpot"), ["vllm:request_time_per_output_token_seconds"];
@@ -84,27 +85,27 @@ const FIGURES: &[Figure] = figures! {
         ["vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred"];
 };
 
-/// All metrics of a server at one moment, those with the same name added up.
+/// All metrics of a server at one moment. Series with the same name are added up.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Scrape {
     values: BTreeMap<String, f64>,
-    /// The buckets of histograms: upper bounds and how many were below, by ascending bounds.
+    /// The buckets of histograms: upper bounds in ascending order, each with the count below it.
     buckets: BTreeMap<String, Vec<(f64, f64)>>,
 }
 
-/// A line: a name, labels, a value.
-type Series<'a> = (&'a str, Vec<(&'a str, String)>, f64);
+/// A parsed line: name, labels, value.
+type SeriesLine<'a> = (&'a str, Vec<(&'a str, String)>, f64);
 
 impl Scrape {
-    /// Reads the text format. Of several models only `model` counts, where it is one of them. Lines
-    /// that are none of it are left out.
+    /// Parses the text format. If `model` is among the models, only its metrics count. Other lines
+    /// are skipped.
     pub fn read(text: &str, model: &str) -> Self {
         let lines: Vec<_> = text.lines().filter_map(series).collect();
         let names_model = |labels: &[(&str, String)]| {
             labels.iter().find(|(name, _)| *name == "model_name").map(|(_, value)| value == model)
         };
         let knows = lines.iter().any(|(_, labels, _)| names_model(labels) == Some(true));
-        // SGLang has the sum of all priorities beside each of them.
+        // SGLang exports the sum over all priorities next to the values of each.
         let sums: BTreeSet<&str> = lines
             .iter()
             .filter(|(_, labels, _)| priority(labels) == Some(""))
@@ -134,25 +135,25 @@ impl Scrape {
         }
     }
 
-    /// Requests that the server has answered, where it says so.
+    /// Returns the number of requests that the server has answered, if it exports it.
     pub fn answered(&self) -> Option<f64> {
         let e2e = FIGURES.iter().find(|figure| figure.name == "e2e")?;
         e2e.series.iter().find_map(|series| self.values.get(&format!("{series}_count")).copied())
     }
 
-    /// Whether there is anything in it that is read.
+    /// Returns whether it contains a known metric.
     pub fn is_known(&self) -> bool {
         FIGURES.iter().any(|figure| figure.in_both(self, self).is_some())
     }
 }
 
-/// What SGLang schedules by.
+/// Returns the label by which SGLang splits metrics.
 fn priority<'a>(labels: &'a [(&str, String)]) -> Option<&'a str> {
     labels.iter().find(|(name, _)| *name == "priority").map(|(_, value)| value.as_str())
 }
 
-/// Reads a line such as `name{label="value"} 1.5 1395066363000`.
-fn series(line: &str) -> Option<Series<'_>> {
+/// Parses a line such as `name{label="value"} 1.5 1395066363000`.
+fn series(line: &str) -> Option<SeriesLine<'_>> {
     let line = line.trim();
     let end = line.find(|c: char| c == '{' || c.is_whitespace())?;
     let (name, rest) = line.split_at(end);
@@ -166,7 +167,7 @@ fn series(line: &str) -> Option<Series<'_>> {
     Some((name, labels, number(rest.split_whitespace().next()?)?))
 }
 
-/// Reads labels up to their brace, and gives what comes after it.
+/// Parses labels up to the closing brace and returns the rest of the line.
 fn labels(mut rest: &str) -> Option<(Vec<(&str, String)>, &str)> {
     let mut labels = Vec::new();
     loop {
@@ -198,34 +199,42 @@ fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| !number.is_nan())
 }
 
-impl Figure {
+impl ServerMetric {
     fn in_both(&self, before: &Scrape, after: &Scrape) -> Option<MetricSample> {
-        self.series.iter().find_map(|series| self.said(series, before, after))
+        self.series.iter().find_map(|series| self.sample(series, before, after))
     }
 
-    fn said(&self, series: &'static str, before: &Scrape, after: &Scrape) -> Option<MetricSample> {
+    fn sample(
+        &self,
+        series: &'static str,
+        before: &Scrape,
+        after: &Scrape,
+    ) -> Option<MetricSample> {
         let counted = format!("{series}_count");
-        let name = if self.sort == MetricKind::Histogram { counted.as_str() } else { series };
-        // What nobody has asked for yet may be left out.
+        let name = if self.kind == MetricKind::Histogram { counted.as_str() } else { series };
+        // A server may omit counters that are zero.
         let now = *after.values.get(name)?;
         let then = before.values.get(name).copied().unwrap_or(0.0);
-        let said = MetricSample { figure: *self, series, before: then, after: now, times: None };
-        match self.sort {
-            MetricKind::Gauge => Some(said),
-            // A server that began anew in between.
+        let sample = MetricSample { figure: *self, series, before: then, after: now, times: None };
+        match self.kind {
+            MetricKind::Gauge => Some(sample),
+            // The server restarted in between.
             _ if now < then => None,
-            MetricKind::Counter => Some(said),
+            MetricKind::Counter => Some(sample),
             MetricKind::Histogram => {
                 let sum = format!("{series}_sum");
                 let sum = after.values.get(&sum)? - before.values.get(&sum).copied().unwrap_or(0.0);
                 let buckets = grown(before.buckets.get(series), after.buckets.get(series));
-                Some(MetricSample { times: Times::of(now - then, sum, &buckets), ..said })
+                Some(MetricSample {
+                    times: HistogramTimes::of(now - then, sum, &buckets),
+                    ..sample
+                })
             }
         }
     }
 }
 
-/// How much each bucket has grown.
+/// Returns the growth of each bucket.
 fn grown(before: Option<&Vec<(f64, f64)>>, after: Option<&Vec<(f64, f64)>>) -> Vec<(f64, f64)> {
     let then = |bound: f64| {
         let bucket = before.into_iter().flatten().find(|(known, _)| *known == bound);
@@ -234,40 +243,40 @@ fn grown(before: Option<&Vec<(f64, f64)>>, after: Option<&Vec<(f64, f64)>>) -> V
     after.into_iter().flatten().map(|&(bound, below)| (bound, below - then(bound))).collect()
 }
 
-/// What a server said of one figure of a trial.
+/// A server's metric over a trial.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricSample {
-    /// The figure.
-    pub figure: Figure,
+    /// The metric.
+    pub figure: ServerMetric,
     /// The server's name for it.
     pub series: &'static str,
-    /// Its value, or how many times there were, before the trial.
+    /// The value, or the count of a histogram, before the trial.
     pub before: f64,
-    /// The same after it.
+    /// The same after the trial.
     pub after: f64,
-    /// The times in between, if there were any.
-    pub times: Option<Times>,
+    /// The distribution of times during the trial, if there were any.
+    pub times: Option<HistogramTimes>,
 }
 
-/// The times of a histogram, seconds.
+/// Times of a histogram, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Times {
-    /// How many there are.
+pub struct HistogramTimes {
+    /// The number of times.
     pub count: f64,
-    /// Their mean.
+    /// The mean.
     pub mean: f64,
-    /// Where their median is.
-    pub median: Option<Between>,
-    /// Where their 99th percentile is; `None` where there are too few times for one.
-    pub p99: Option<Between>,
+    /// The bounds of the median.
+    pub median: Option<BucketBounds>,
+    /// The bounds of the 99th percentile; `None` if there are too few times.
+    pub p99: Option<BucketBounds>,
 }
 
-/// Bounds of buckets: something is above the first and up to the second, which may be infinite.
-pub type Between = (f64, f64);
+/// Bounds of buckets: a value is above the first and at most the second, which may be infinite.
+pub type BucketBounds = (f64, f64);
 
-impl Times {
-    /// `None` where there are none, or where no times could make such differences: a server that
-    /// began anew in between, or several behind one URL.
+impl HistogramTimes {
+    /// Returns `None` if there are no times, or if the differences are impossible, because the
+    /// server restarted or the URL leads to several servers.
     fn of(count: f64, sum: f64, buckets: &[(f64, f64)]) -> Option<Self> {
         let grows = buckets.is_sorted_by_key(|(_, below)| *below);
         let shrank = buckets.iter().any(|(_, below)| *below < 0.0);
@@ -277,11 +286,12 @@ impl Times {
     }
 }
 
-/// Between which bounds a percentile is, by the definition of our own: between two of the times,
-/// the nearest ranks. A histogram tells no more. Buckets are too wide for an interpolation: where
-/// the first ends at 5 ms, it would make a p99 of 4.95 ms of times that all took 1.1 ms. Of too few
-/// times there is no percentile, as of ours ([`Statistic::needs`]).
-fn percentile(buckets: &[(f64, f64)], count: f64, percent: f64) -> Option<Between> {
+/// Returns the bounds of a percentile, defined as for the client's figures: between the two nearest
+/// ranks, and `None` for too few times ([`Statistic::needs`]).
+///
+/// There is no interpolation within a bucket, because buckets are wide. With a first bucket up to 5
+/// ms, it would turn times of 1.1 ms into a p99 of 4.95 ms.
+fn percentile(buckets: &[(f64, f64)], count: f64, percent: f64) -> Option<BucketBounds> {
     let statistic =
         if percent == 50.0 { Statistic::Median } else { Statistic::Percentile(percent) };
     let last = *buckets.last()?;
@@ -289,7 +299,7 @@ fn percentile(buckets: &[(f64, f64)], count: f64, percent: f64) -> Option<Betwee
         return None;
     }
     let rank = percent / 100.0 * (count - 1.0);
-    // The bucket of the time that so many others are below.
+    // The bucket of the value that has this many values below it.
     let place = |others: f64| buckets.iter().position(|(_, below)| *below > others);
     let above = match place(rank.floor()) {
         None => last.0,
@@ -300,37 +310,37 @@ fn percentile(buckets: &[(f64, f64)], count: f64, percent: f64) -> Option<Betwee
     Some((above, up_to))
 }
 
-/// What a server said of a trial, beside what we measured in it.
+/// The server's metrics of a trial next to the client's figures.
 #[derive(Debug, Clone, Default)]
 pub struct MetricComparison {
-    /// What it said, and our mean where the two can be compared.
-    pub said: Vec<(MetricSample, Option<f64>)>,
-    /// Requests that the trial had.
+    /// The metrics, with the client's mean where the two are comparable.
+    pub samples: Vec<(MetricSample, Option<f64>)>,
+    /// The number of requests of the trial.
     pub requests: usize,
-    /// Whether earlier answers may be in it that the server had not counted before: there are no
-    /// times then, since they may be those of other requests.
+    /// Whether earlier answers may be included that the server had not yet counted. Times are
+    /// omitted then, because they may belong to other requests.
     pub is_late: bool,
 }
 
-/// Our figure of a trial.
+/// The client's figure of a trial.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ours {
+pub struct ClientMean {
     /// The mean over the requests that can have it.
     pub mean: f64,
-    /// How many those are: all but the answers of one token, where it is a time between tokens.
+    /// The number of these requests. For times between tokens, answers of one token are excluded.
     pub requests: usize,
 }
 
-impl Ours {
-    /// The server's `times` of the same requests, in a trial of `all`; `None` where others are among
-    /// them. vLLM counts the time per token of a one-token answer as 0: such answers add
-    /// nothing to the sum and are left out of the number, and percentiles that hold them are not
-    /// usable.
-    fn comparable(self, times: Times, all: usize) -> Option<Times> {
+impl ClientMean {
+    /// Returns the server's `times` of the same requests in a trial of `all` requests; `None` if it
+    /// counted other requests. vLLM counts an answer of one token with a time of 0. Such answers do
+    /// not change the sum, so they are subtracted from the count; percentiles that include them are
+    /// unusable.
+    fn comparable(self, times: HistogramTimes, all: usize) -> Option<HistogramTimes> {
         let requests = self.requests as f64;
         match times.count {
             count if count == requests => Some(times),
-            count if count == all as f64 => Some(Times {
+            count if count == all as f64 => Some(HistogramTimes {
                 count: requests,
                 mean: times.mean * count / requests,
                 median: None,
@@ -342,30 +352,30 @@ impl Ours {
 }
 
 impl MetricComparison {
-    /// What is between two scrapes, compared with a trial of so many `requests`; `ours` knows our figure by a
+    /// Compares two scrapes with a trial of `requests`. `ours` returns the client's figure by the
     /// metric's name.
     pub fn of(
         (before, is_late): (&Scrape, bool),
         after: &Scrape,
         requests: usize,
-        ours: impl Fn(&str) -> Option<Ours>,
+        ours: impl Fn(&str) -> Option<ClientMean>,
     ) -> Self {
-        let both = |said: MetricSample| {
-            let ours = said.figure.ours.and_then(&ours);
+        let both = |sample: MetricSample| {
+            let ours = sample.figure.ours.and_then(&ours);
             let compared = ours
-                .zip(said.times)
+                .zip(sample.times)
                 .and_then(|(ours, times)| Some((ours.comparable(times, requests)?, ours.mean)));
             match compared {
-                Some((times, mean)) => (MetricSample { times: Some(times), ..said }, Some(mean)),
-                None => (said, None),
+                Some((times, mean)) => (MetricSample { times: Some(times), ..sample }, Some(mean)),
+                None => (sample, None),
             }
         };
-        let said = FIGURES.iter().filter_map(|figure| figure.in_both(before, after));
-        let said = said.map(|said| match is_late {
-            true => (MetricSample { times: None, ..said }, None),
-            false => both(said),
+        let samples = FIGURES.iter().filter_map(|figure| figure.in_both(before, after));
+        let samples = samples.map(|sample| match is_late {
+            true => (MetricSample { times: None, ..sample }, None),
+            false => both(sample),
         });
-        Self { said: said.collect(), requests, is_late }
+        Self { samples: samples.collect(), requests, is_late }
     }
 }
 
@@ -389,21 +399,21 @@ nonsense
 vllm:num_requests_waiting{model_name=\"m\" 7
 ";
 
-    fn said(before: &str, after: &str, name: &str) -> Option<MetricSample> {
+    fn sample(before: &str, after: &str, name: &str) -> Option<MetricSample> {
         let figure = FIGURES.iter().find(|figure| figure.name == name)?;
         figure.in_both(&Scrape::read(before, "m"), &Scrape::read(after, "m"))
     }
 
     #[test]
     fn the_text_format_is_read_with_its_escapes_and_without_other_models() {
-        let value = |name: &str| said("", LATER, name).map(|said| said.after);
+        let value = |name: &str| sample("", LATER, name).map(|sample| sample.after);
         assert_eq!(value("e2e"), Some(5.0));
         assert_eq!(value("preemptions"), Some(5.0));
         assert_eq!(value("running"), Some(1.0));
         assert_eq!(value("waiting"), None);
-        let mean = said("", LATER, "e2e").and_then(|said| said.times).map(|times| times.mean);
+        let mean = sample("", LATER, "e2e").and_then(|sample| sample.times).map(|times| times.mean);
         assert_eq!(mean, Some(0.6));
-        // A model that it does not know may go by another name: then all of them count.
+        // A model that is not listed may be an alias, so all models count.
         assert_eq!(Scrape::read(LATER, "alias").answered(), Some(5.0));
     }
 
@@ -411,7 +421,7 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     fn a_sum_over_priorities_is_not_added_to_its_parts() {
         let of =
             |priority: &str| format!("sglang:num_running_reqs{{model_name=\"m\"{priority}}} 8\n");
-        let running = |text: &str| said("", text, "running").map(|said| said.after);
+        let running = |text: &str| sample("", text, "running").map(|sample| sample.after);
         let parts = of(",priority=\"0\"") + &of(",priority=\"1\"");
         assert_eq!(running(&parts), Some(16.0));
         assert_eq!(running(&(of(",priority=\"\"") + &parts)), Some(8.0));
@@ -419,38 +429,39 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     }
 
     #[test]
-    fn what_is_between_is_the_trials_own() {
+    fn the_difference_of_two_scrapes_is_the_trials() {
         let before = LATER.replace("} 5.0", "} 1.0").replace("\"m\"} 5\n", "\"m\"} 1\n");
         let before = before.replace("\"m\"} 2\n", "\"m\"} 1\n").replace("\"m\"} 3\n", "\"m\"} 1\n");
-        let times = said(&before, LATER, "e2e").and_then(|said| said.times).expect("times");
-        // Four: one of them below 0.5 s, three between that and 1 s.
+        let times = sample(&before, LATER, "e2e").and_then(|sample| sample.times).expect("times");
+        // Four times: one below 0.5 s, three between 0.5 s and 1 s.
         assert_eq!((times.count, times.mean), (4.0, 0.5));
         assert_eq!(times.median, Some((0.5, 1.0)));
-        assert_eq!(said(LATER, LATER, "e2e").map(|said| said.times), Some(None));
-        // It began anew.
-        assert!(said(LATER, &before, "e2e").is_none());
+        assert_eq!(sample(LATER, LATER, "e2e").map(|sample| sample.times), Some(None));
+        // The server restarted.
+        assert!(sample(LATER, &before, "e2e").is_none());
     }
 
-    /// What vLLM 0.32 said on a CPU after some requests, shortened.
+    /// An export of vLLM 0.32 on a CPU after some requests, shortened.
     const VLLM: &str = include_str!("../../../fixtures/metrics/vllm-0.32.txt");
 
     #[test]
     fn all_that_is_read_of_vllm_is_in_its_own_words() {
         let scrape = Scrape::read(VLLM, "gemma-3-270m");
-        let known = |figure: &&Figure| figure.series.iter().any(|name| name.starts_with("vllm:"));
+        let known =
+            |figure: &&ServerMetric| figure.series.iter().any(|name| name.starts_with("vllm:"));
         for figure in FIGURES.iter().filter(known) {
-            let said = figure.in_both(&Scrape::default(), &scrape).expect(figure.name);
-            // The first of the names is that of today.
-            assert_eq!(said.series, figure.series[0]);
+            let sample = figure.in_both(&Scrape::default(), &scrape).expect(figure.name);
+            // The first name is the current one.
+            assert_eq!(sample.series, figure.series[0]);
             assert_eq!(
-                said.times.is_some(),
-                figure.sort == MetricKind::Histogram,
+                sample.times.is_some(),
+                figure.kind == MetricKind::Histogram,
                 "{}",
                 figure.name
             );
         }
         assert_eq!(scrape.answered(), Some(124.0));
-        let after = |name| said("", VLLM, name).map(|said| said.after);
+        let after = |name| sample("", VLLM, name).map(|sample| sample.after);
         assert_eq!(after("prompt_tokens"), Some(7101.0));
         assert_eq!(after("cached_tokens"), Some(256.0));
     }
@@ -459,20 +470,20 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     fn percentiles_are_between_the_bounds_of_buckets() {
         let infinite = f64::INFINITY;
         let of = |buckets: &[(f64, f64)], count| {
-            let times = Times::of(count, 1.6, buckets).expect("times");
+            let times = HistogramTimes::of(count, 1.6, buckets).expect("times");
             (times.median, times.p99)
         };
         assert_eq!(of(&[(0.3, 8.0), (infinite, 8.0)], 8.0), (Some((0.0, 0.3)), None));
         // The median of two is between both.
         let two = [(0.1, 0.0), (0.2, 1.0), (0.5, 1.0), (1.0, 2.0), (infinite, 2.0)];
         assert_eq!(of(&two, 2.0).0, Some((0.1, 1.0)));
-        // 473 times are enough for a p99. Five of them are beyond all bounds.
+        // 473 times are enough for a p99. Five of them exceed all bounds.
         let many = [(0.1, 400.0), (0.2, 468.0), (infinite, 473.0)];
         assert_eq!(of(&many, 472.0).1, None);
         assert_eq!(of(&many, 473.0), (Some((0.0, 0.1)), Some((0.1, infinite))));
         let many = [(0.1, 400.0), (0.2, 470.0), (infinite, 473.0)];
         assert_eq!(of(&many, 473.0).1, Some((0.1, 0.2)));
-        // Without the bucket of all, and without any.
+        // Without the infinite bucket, and without any bucket.
         assert_eq!(of(&[(0.1, 0.0)], 2.0).0, Some((0.1, infinite)));
         assert_eq!(of(&[], 2.0), (None, None));
     }
@@ -485,15 +496,15 @@ vllm:num_requests_waiting{model_name=\"m\" 7
                 "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_count {count}\n{name}_sum {sum}\n"
             )
         };
-        let compare = |count, sum, requests, ours: Option<Ours>| {
+        let compare = |count, sum, requests, ours: Option<ClientMean>| {
             let after = Scrape::read(&tpot(count, sum), "m");
             let comparison =
                 MetricComparison::of((&Scrape::default(), false), &after, requests, |_| ours);
-            let (said, ours) = comparison.said[0];
-            ours.map(|ours| (said.times.expect("times").mean, ours))
+            let (sample, ours) = comparison.samples[0];
+            ours.map(|ours| (sample.times.expect("times").mean, ours))
         };
-        let ours = |requests| Some(Ours { mean: 0.02, requests });
-        // Three answers, one of them of a token: counted as nothing, or not at all.
+        let ours = |requests| Some(ClientMean { mean: 0.02, requests });
+        // Three answers, one of them of one token, which the server counts as zero or not at all.
         assert_eq!(compare(3, 0.042, 3, ours(2)), Some((0.021, 0.02)));
         assert_eq!(compare(2, 0.042, 3, ours(2)), Some((0.021, 0.02)));
         assert_eq!(compare(3, 0.06, 3, ours(3)), Some((0.02, 0.02)));
@@ -502,18 +513,18 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     }
 
     #[test]
-    fn what_no_times_could_make_is_not_told() {
+    fn impossible_differences_have_no_times() {
         let buckets = [(0.3, 1.0), (f64::INFINITY, 2.0)];
-        assert!(Times::of(2.0, 0.5, &buckets).is_some());
+        assert!(HistogramTimes::of(2.0, 0.5, &buckets).is_some());
         for sum in [-0.49, f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
-            assert_eq!(Times::of(2.0, sum, &buckets), None, "{sum}");
+            assert_eq!(HistogramTimes::of(2.0, sum, &buckets), None, "{sum}");
         }
         for buckets in [[(0.3, -1.0), (1.0, 2.0)], [(0.3, 2.0), (1.0, 1.0)]] {
-            assert_eq!(Times::of(2.0, 0.5, &buckets), None, "{buckets:?}");
+            assert_eq!(HistogramTimes::of(2.0, 0.5, &buckets), None, "{buckets:?}");
         }
-        // A sum that falls while the count grows: another server's.
+        // A sum that falls while the count grows comes from another server.
         let before = LATER.replace("} 3\n", "} 9\n").replace("\"m\"} 5\n", "\"m\"} 1\n");
-        let after = said(&before, LATER, "e2e").expect("counts");
+        let after = sample(&before, LATER, "e2e").expect("counts");
         assert_eq!((after.before, after.after, after.times), (1.0, 5.0, None));
     }
 }

@@ -1,8 +1,8 @@
-//! What is taken of a figure's values, and when nothing can be. Pure.
+//! Statistics of a list of values, with the number of values that each needs. Pure.
 
 use std::fmt;
 
-/// Why there is no figure.
+/// Why a figure is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
     /// No trial succeeded.
@@ -10,22 +10,23 @@ pub enum Absent {
         /// Trials that failed.
         failed: usize,
     },
-    /// It is a figure of a load, and there was none.
+    /// The figure needs a load, and the group has none.
     NoLoad,
-    /// Some valid requests do not have it.
+    /// Some valid requests lack it.
     Lacking {
-        /// How many lack it.
+        /// The number of requests that lack it.
         lack: usize,
-        /// How many there are.
+        /// The number of requests.
         all: usize,
     },
-    /// It describes the values alone that it was taken of, and is not compared with that of others.
+    /// The statistic describes only its own values, so it cannot be compared with that of other
+    /// values.
     DescriptiveOnly,
-    /// The statistic wants more values than there are.
+    /// The statistic needs more values.
     TooFew {
-        /// Values that it takes.
+        /// The number that it needs.
         needs: usize,
-        /// Values that there are.
+        /// The number that there is.
         has: usize,
     },
 }
@@ -35,9 +36,9 @@ impl fmt::Display for Absent {
         match self {
             Self::NoValidTrial { failed: 0 } => f.write_str("no trial has finished"),
             Self::NoValidTrial { .. } => f.write_str("no trial succeeded"),
-            Self::NoLoad => f.write_str("a figure of workloads, and this is none"),
+            Self::NoLoad => f.write_str("a figure of workloads, and this group has none"),
             Self::DescriptiveOnly => {
-                f.write_str("it describes its own requests alone, such as the largest")
+                f.write_str("it describes only these requests, like the largest value")
             }
             Self::Lacking { lack: 1, all } => write!(f, "1 of {all} has no such figure"),
             Self::Lacking { lack, all } => write!(f, "{lack} of {all} have no such figure"),
@@ -46,7 +47,7 @@ impl fmt::Display for Absent {
     }
 }
 
-/// What is taken of a figure's values.
+/// A statistic of a figure's values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Statistic {
     /// Arithmetic mean.
@@ -57,14 +58,14 @@ pub enum Statistic {
     Min,
     /// Largest.
     Max,
-    /// Sample standard deviation (n − 1); wants two values.
+    /// Sample standard deviation (n − 1). It needs two values.
     Sd,
     /// Percentile, in percent, above 0 and below 100.
     Percentile(f64),
 }
 
 impl Statistic {
-    /// The statistic called `name`: `mean`, `median`, `min`, `max`, `sd`, `p95`, `p99.9`.
+    /// Parses a name: `mean`, `median`, `min`, `max`, `sd`, `p95`, `p99.9`.
     pub fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "mean" => Self::Mean,
@@ -83,7 +84,7 @@ impl Statistic {
         })
     }
 
-    /// The statistic of `values`, which need not be sorted.
+    /// Computes the statistic of `values`, in any order.
     pub fn of(self, values: &[f64]) -> Result<f64, Absent> {
         let needs = self.needs();
         if values.len() < needs {
@@ -99,11 +100,12 @@ impl Statistic {
         })
     }
 
-    /// How many values it takes. A percentile wants so many that, were it further out than the
-    /// second last of them, that would be a chance of one in twenty at most: 93 for p95, 473 for
-    /// p99. It is the binomial rule by which MLPerf Inference stops early (its rules, "Early
-    /// Stopping Criterion"), at 95 % instead of 99 %. With fewer it would be the largest value under
-    /// another name.
+    /// Returns the number of values that it needs.
+    ///
+    /// A percentile needs so many values that, with probability 95 %, at least two of them are
+    /// further out: 93 for p95, 473 for p99. With fewer it would be the largest value under another
+    /// name. The rule is that of MLPerf Inference for early stopping ("Early Stopping Criterion"),
+    /// with 95 % instead of 99 %.
     pub fn needs(self) -> usize {
         match self {
             Self::Mean | Self::Median | Self::Min | Self::Max => 1,
@@ -113,14 +115,14 @@ impl Statistic {
     }
 }
 
-/// The least number of values of which at most one lies within the outer `part` with a chance of
-/// 5 % at most.
+/// Returns the smallest number of values of which at most one lies within the outer `part` with a
+/// probability of at most 5 %.
 fn supports(part: f64) -> usize {
     let chance = |n: f64| {
         let none = (n * (-part).ln_1p()).exp();
         none * (1.0 + n * part / (1.0 - part))
     };
-    // It falls as n grows.
+    // The probability decreases with n, so a binary search finds the number.
     let (mut low, mut high) = (1_u64, 1_u64 << 40);
     while low < high {
         let middle = low.midpoint(high);
@@ -155,7 +157,7 @@ fn standard_deviation(values: &[f64]) -> f64 {
     (squares / (values.len() - 1) as f64).sqrt()
 }
 
-/// Linear interpolation between the closest ranks: definition 7 of Hyndman and Fan (1996), the
+/// Interpolates linearly between the closest ranks: definition 7 of Hyndman and Fan (1996), the
 /// default of NumPy, R and Excel's `PERCENTILE.INC`.
 fn percentile(values: &[f64], percent: f64) -> f64 {
     let mut sorted = values.to_vec();
@@ -172,7 +174,7 @@ mod tests {
     const FIVE: [f64; 5] = [40.0, 10.0, 20.0, 50.0, 30.0];
 
     #[test]
-    fn statistics_are_numpys() {
+    fn statistics_agree_with_numpy() {
         // numpy: mean, median, std(ddof=1), percentile(75)
         assert_eq!(Statistic::Mean.of(&FIVE), Ok(30.0));
         assert_eq!(Statistic::Median.of(&FIVE), Ok(30.0));

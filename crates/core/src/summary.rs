@@ -1,6 +1,6 @@
-//! Rows → [`Summary`]: what a model's trials say together. Pure.
+//! Aggregates finished trials into a [`Summary`] of groups. Pure.
 //!
-//! Of each valid answer the figures are kept and no more, so that a long run fits into memory.
+//! It keeps only the figures of an answer, not the answer, so that a long run fits into memory.
 
 use std::{
     borrow::Cow,
@@ -11,10 +11,10 @@ use std::{
 use crate::{
     comparison::Change,
     group::{GroupId, GroupSpec},
-    interval::{self, Interval, Sampled},
-    lacking::{Lack, Lacking},
+    interval::{self, Interval, StratifiedSample},
+    lacking::{MissingFigures, MissingReason},
     load_stats::{Batch, LoadStats},
-    metric::{METRICS, Metric, Read},
+    metric::{METRICS, Metric, MetricSource},
     prompt::Prompt,
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
@@ -28,27 +28,27 @@ use crate::{
 /// One request of a finished trial.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// What was asked.
+    /// The prompt.
     pub prompt: &'a Arc<Prompt>,
-    /// Which run of the trial it belongs to, from 1.
+    /// The number of the run, from 1.
     pub run: u32,
-    /// What came.
+    /// The result.
     pub outcome: &'a Result<Sample, RequestError>,
 }
 
-/// What a server says of itself, and our figure of the same thing.
+/// A figure that servers report about themselves, next to the client's figure.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerComparison {
-    /// The server's figure.
+    /// The server's metric.
     theirs: &'static str,
-    /// Ours.
+    /// The client's metric.
     pub ours: &'static str,
-    /// How much ours is beyond theirs.
+    /// The metric of the difference.
     beyond: &'static str,
 }
 
 impl ServerComparison {
-    /// All that servers say in their answers.
+    /// All figures that servers report in their answers.
     pub const ALL: [Self; 3] = [
         Self {
             theirs: "server_generation_speed",
@@ -63,14 +63,14 @@ impl ServerComparison {
         },
     ];
 
-    /// The metrics: theirs, ours, beyond.
+    /// Returns the metrics of the server, of the client and of the difference.
     pub fn metrics(&self) -> [Option<&'static Metric>; 3] {
         [self.theirs, self.ours, self.beyond].map(Metric::named)
     }
 
-    /// The three figures of an answer that has all of them. Tokens of hidden reasoning are in the
-    /// server's speed and not in ours; time before an open loop's request was sent is not the
-    /// server's.
+    /// Returns the three figures of an answer that has all of them. The client's value is adapted
+    /// to the server's definition: with the tokens of hidden reasoning, and without the lag of an
+    /// open loop.
     fn of(&self, sample: &Sample) -> Option<[f64; 3]> {
         let [theirs, ours, beyond] = self.metrics().map(|metric| metric?.of(sample));
         let is_speed = self.ours == "generation_speed";
@@ -82,56 +82,56 @@ impl ServerComparison {
     }
 }
 
-/// The figures of some requests.
+/// The results of requests.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// Valid answers.
     pub valid: usize,
-    /// Failures by kind.
+    /// Failures, by kind.
     pub failures: BTreeMap<ErrorKind, usize>,
-    /// Valid answers whose server disagrees with us about their time.
+    /// Valid answers whose timing the server contradicts.
     pub server_disagrees: usize,
     /// Valid answers of more than one token.
     pub several_tokens: usize,
-    /// The time per token of those of them whose tokens were all streamed.
+    /// The time per token of those among them that streamed all tokens.
     pub per_token: Vec<f64>,
-    /// A list for each of [`ServerComparison::ALL`]: the three figures of each answer that has them.
-    own_words: [Vec<[f64; 3]>; 3],
-    /// A list for each of [`METRICS`]: the value of each valid answer that has one.
+    /// For each of [`ServerComparison::ALL`]: the three figures of each answer that has them.
+    server_figures: [Vec<[f64; 3]>; 3],
+    /// For each of [`METRICS`]: the values, in the order of the answers.
     figures: Vec<Vec<f64>>,
-    /// Which of [`METRICS`] each valid answer has, a bit each.
+    /// For each valid answer: a bit for each of [`METRICS`] that it has.
     has: Vec<u64>,
-    /// How many valid answers lack each of [`METRICS`], and why.
-    lacks: BTreeMap<(usize, Lack), usize>,
-    /// What makes figures doubtful, and in how many valid answers.
+    /// The number of valid answers that lack each of [`METRICS`], by reason.
+    lacks: BTreeMap<(usize, MissingReason), usize>,
+    /// The doubts, with the number of affected valid answers.
     doubts: BTreeMap<Doubt, usize>,
-    /// A list for each of [`METRICS`]: how far some of these values can be off.
+    /// For each of [`METRICS`]: how far some of the values can be off.
     uncertain: Vec<Vec<Uncertain>>,
-    /// The prompts that were asked.
+    /// The prompts.
     prompts: Vec<Arc<Prompt>>,
-    /// Which of them each valid answer is to.
+    /// The prompt of each valid answer, as an index.
     strata: Vec<u32>,
-    /// The number of each prompt by its address, which it keeps as long as it is one of them.
+    /// The index of each prompt by its address, which is stable while the prompt is in the list.
     numbers: HashMap<usize, u32>,
-    /// Which run of it each valid answer is.
+    /// The run of each valid answer.
     runs: Vec<u32>,
-    /// The turns of conversations: the first of all, the second, and so on.
+    /// The turns of conversations: all first turns, all second turns, and so on.
     turns: Vec<Turns>,
 }
 
-/// The values of a figure, and the prompt that each is of.
+/// The values of a metric with the prompt of each.
 #[derive(Debug, Clone)]
-pub struct Valued<'a> {
+pub struct MetricValues<'a> {
     /// The values.
     pub values: &'a [f64],
-    /// As many prompts, by their numbers.
+    /// The prompt of each value, as an index.
     pub strata: Cow<'a, [u32]>,
 }
 
-impl Valued<'_> {
-    /// The values with their strata.
-    pub fn sampled(&self) -> Sampled<'_> {
-        Sampled { values: self.values, strata: &self.strata }
+impl MetricValues<'_> {
+    /// Returns the values with their strata.
+    pub fn stratified(&self) -> StratifiedSample<'_> {
+        StratifiedSample { values: self.values, strata: &self.strata }
     }
 }
 
@@ -139,7 +139,7 @@ impl Valued<'_> {
 const _: () = assert!(METRICS.len() <= u64::BITS as usize);
 
 impl Tally {
-    /// Counts one more request: a run of `prompt`.
+    /// Adds a request: run `run` of `prompt`.
     pub fn add(&mut self, prompt: &Arc<Prompt>, run: u32, outcome: &Result<Sample, RequestError>) {
         match outcome {
             Err(error) => *self.failures.entry(error.kind).or_default() += 1,
@@ -158,7 +158,7 @@ impl Tally {
         }
     }
 
-    /// Keeps the figures of a valid answer, how far they can be off, and why it lacks others.
+    /// Adds the figures of a valid answer, their uncertainties, and the reasons for missing ones.
     fn keep(&mut self, sample: &Sample) {
         self.figures.resize_with(METRICS.len(), Vec::new);
         self.uncertain.resize_with(METRICS.len(), Vec::new);
@@ -172,8 +172,8 @@ impl Tally {
                 }
                 values.push(value);
                 has |= 1 << nth;
-            } else if matches!(metric.read, Read::Sample(_)) {
-                *self.lacks.entry((nth, Lack::of(metric, sample))).or_default() += 1;
+            } else if matches!(metric.read, MetricSource::Sample(_)) {
+                *self.lacks.entry((nth, MissingReason::of(metric, sample))).or_default() += 1;
             }
         }
         self.has.push(has);
@@ -182,9 +182,9 @@ impl Tally {
         }
     }
 
-    /// Keeps what is compared with the server's own figures.
+    /// Adds the figures that are compared with the server's.
     fn compare_with_server(&mut self, sample: &Sample) {
-        for (rows, word) in self.own_words.iter_mut().zip(ServerComparison::ALL) {
+        for (rows, word) in self.server_figures.iter_mut().zip(ServerComparison::ALL) {
             rows.extend(word.of(sample));
         }
         if sample.response_tokens > 1 {
@@ -195,10 +195,10 @@ impl Tally {
         }
     }
 
-    /// The median of each of the three figures of `ServerComparison::ALL[nth]`, over the answers that have all
-    /// of them, and how many those are.
-    pub fn own_word(&self, nth: usize) -> Option<([f64; 3], usize)> {
-        let rows = self.own_words.get(nth)?;
+    /// Returns the medians of the three figures of `ServerComparison::ALL[nth]` over the answers
+    /// that have all of them, and the number of these answers.
+    pub fn server_medians(&self, nth: usize) -> Option<([f64; 3], usize)> {
+        let rows = self.server_figures.get(nth)?;
         let median = |column: usize| {
             let values: Vec<_> = rows.iter().map(|row| row[column]).collect();
             Statistic::Median.of(&values).ok()
@@ -206,7 +206,7 @@ impl Tally {
         Some(([median(0)?, median(1)?, median(2)?], rows.len()))
     }
 
-    /// The number by which `prompt` goes.
+    /// Returns the index of `prompt`.
     fn stratum(&mut self, prompt: &Arc<Prompt>) -> u32 {
         let prompts = &mut self.prompts;
         *self.numbers.entry(Arc::as_ptr(prompt).addr()).or_insert_with(|| {
@@ -220,13 +220,13 @@ impl Tally {
         &mut self.turns[nth]
     }
 
-    /// Counts those of `other`, too.
+    /// Adds the requests of `other`.
     pub fn merge(&mut self, other: Self) {
         self.valid += other.valid;
         self.server_disagrees += other.server_disagrees;
         self.several_tokens += other.several_tokens;
         self.per_token.extend(other.per_token);
-        for (rows, more) in self.own_words.iter_mut().zip(other.own_words) {
+        for (rows, more) in self.server_figures.iter_mut().zip(other.server_figures) {
             rows.extend(more);
         }
         for (kind, count) in other.failures {
@@ -258,80 +258,80 @@ impl Tally {
         }
     }
 
-    /// The figure of each valid answer that has it, with its prompt.
-    pub fn valued(&self, metric: &Metric) -> Valued<'_> {
+    /// Returns the values of `metric` with their prompts.
+    pub fn valued(&self, metric: &Metric) -> MetricValues<'_> {
         let values = self.values(metric);
         let strata = match values.len() == self.valid {
             true => Cow::Borrowed(self.strata.as_slice()),
             false => Cow::Owned(self.of_those_with(metric, &self.strata).collect()),
         };
-        Valued { values, strata }
+        MetricValues { values, strata }
     }
 
-    /// What of `list`, which has an entry for each valid answer, is of those with a figure.
+    /// Returns the entries of `list`, which has one per valid answer, for the answers with the
+    /// figure.
     fn of_those_with<T: Copy>(&self, metric: &Metric, list: &[T]) -> impl Iterator<Item = T> {
         let bit = index(metric).map_or(0, |nth| 1 << nth);
         let has = self.has.iter().zip(list).filter(move |(has, _)| **has & bit != 0);
         has.map(|(_, entry)| *entry)
     }
 
-    /// How many valid answers lack a figure, and why.
-    pub fn lacking(&self, metric: &Metric) -> Lacking {
+    /// Returns how many valid answers lack a figure, by reason.
+    pub fn lacking(&self, metric: &Metric) -> MissingFigures {
         let of_metric = self.lacks.iter().filter(|((nth, _), _)| Some(*nth) == index(metric));
         let reasons = of_metric.map(|((_, lack), count)| (*lack, *count)).collect();
-        Lacking { metric: metric.name, is_of_runs: false, all: self.valid, reasons }
+        MissingFigures { metric: metric.name, is_of_runs: false, all: self.valid, reasons }
     }
 
-    /// Why a figure may be wrong, and in how many valid answers.
+    /// Returns why a figure may be wrong, with the number of affected valid answers.
     pub fn doubts(&self, metric: &Metric) -> impl Iterator<Item = (&str, usize)> {
         let of_metric =
             self.doubts.iter().filter(|(doubt, _)| doubt.metrics.contains(&metric.name));
         of_metric.map(|(doubt, count)| (doubt.reason.as_str(), *count))
     }
 
-    /// The prompts that were asked, by the numbers of [`strata`](Self::strata).
+    /// Returns the prompts, indexed as in [`strata`](Self::strata).
     pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
         self.prompts.iter().map(|prompt| &**prompt)
     }
 
-    /// The turns of its conversations: the first of all, the second, and so on.
+    /// Returns the turns of conversations: all first turns, all second turns, and so on.
     pub fn turns(&self) -> &[Turns] {
         &self.turns
     }
 
-    /// Which prompt each valid answer is to.
+    /// Returns the prompt of each valid answer, as an index.
     pub fn strata(&self) -> &[u32] {
         &self.strata
     }
 
-    /// Requests that failed.
+    /// Returns the number of failed requests.
     pub fn failed(&self) -> usize {
         self.failures.values().sum()
     }
 
-    /// Requests that ended.
+    /// Returns the number of finished requests.
     pub fn finished(&self) -> usize {
         self.valid + self.failed()
     }
 
-    /// The figure of each valid answer that has it.
+    /// Returns the values of a metric.
     pub fn values(&self, metric: &Metric) -> &[f64] {
         index(metric).and_then(|nth| self.figures.get(nth)).map_or(&[], Vec::as_slice)
     }
 
-    /// How far some of these figures can be off.
+    /// Returns how far some of the values can be off.
     pub fn uncertain(&self, metric: &Metric) -> &[Uncertain] {
         let uncertain = index(metric).and_then(|index| self.uncertain.get(index));
         uncertain.map_or(&[], Vec::as_slice)
     }
 
-    /// How far `statistic` of these figures can be off, since arrivals are known to within some time
-    /// only.
+    /// Returns how far `statistic` of the values can be off because of uncertain arrivals.
     pub fn uncertainty(&self, metric: &Metric, statistic: Statistic) -> f64 {
         uncertainty::of_statistic(statistic, self.values(metric), self.uncertain(metric))
     }
 
-    /// The prompts with valid answers of which none has `metric`, although other prompts' have it.
+    /// Returns the prompts whose valid answers all lack `metric`, although other prompts have it.
     pub fn prompts_without(&self, metric: &Metric) -> Vec<&str> {
         let with: BTreeSet<_> = self.of_those_with(metric, &self.strata).collect();
         let all: BTreeSet<_> = self.strata.iter().copied().collect();
@@ -340,24 +340,24 @@ impl Tally {
     }
 }
 
-/// Which of [`METRICS`] it is.
+/// Returns the index in [`METRICS`].
 fn index(metric: &Metric) -> Option<usize> {
     METRICS.iter().position(|known| known.name == metric.name)
 }
 
-/// The `nth` stratum's number.
+/// Returns an index as a `u32`.
 fn number(nth: usize) -> u32 {
     u32::try_from(nth).unwrap_or(u32::MAX)
 }
 
-/// What the same turn of several conversations brought.
+/// The same turn of several conversations.
 #[derive(Debug, Clone, Default)]
 pub struct Turns {
     /// Time to the first token, in seconds.
     pub ttft: Vec<f64>,
-    /// Tokens of the prompt, where the server told.
+    /// Tokens of the prompt, if the server reports them.
     pub prompt_tokens: Vec<f64>,
-    /// Tokens of it from a cache, where the server told.
+    /// Cached tokens of the prompt, if the server reports them.
     pub cached_tokens: Vec<f64>,
 }
 
@@ -375,56 +375,54 @@ impl Turns {
     }
 }
 
-/// A statistic, and how far it may be from the truth.
+/// A statistic with its confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     /// The statistic, in the metric's base unit.
     pub value: f64,
-    /// Where the truth is; `None` for what describes these requests alone, such as the largest
-    /// value. An error where there are too few for an interval.
+    /// The interval; `None` for a statistic that only describes these requests, such as the largest
+    /// value, and an error for too few values.
     pub interval: Result<Option<Interval>, Absent>,
-    /// Of how many values it is.
+    /// The number of values.
     pub n: usize,
 }
 
-/// All models of a run, in the config's order, each with its prompts first and then its loads.
+/// The groups of a run, in the config's order. A model's prompts come before its workloads.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
-    /// One entry for each model that was selected with prompts, and one for each of its workloads.
+    /// One group for each selected model with prompts, and one for each of its workloads.
     pub groups: Vec<Group>,
-    /// The position of each in `groups`.
+    /// The position of each group.
     positions: HashMap<GroupId, usize>,
 }
 
-/// One model's trials, with prompts one by one or under one load.
+/// One model with prompts one by one, or under one workload.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// Its name in reports, which no other group of the run has.
+    /// The name in reports, which is unique in the run.
     name: String,
-    /// What it measures.
+    /// The specification of the group.
     pub spec: Arc<GroupSpec>,
-    /// Trials that were selected.
+    /// The number of selected trials.
     pub planned: usize,
-    /// Trials that finished, well or not.
+    /// The number of finished trials, failed ones included.
     pub finished: usize,
-    /// Trials that failed.
+    /// The number of failed trials.
     pub failed: usize,
-    /// The requests: all of those with prompts one by one, and those of each load that was offered
-    /// as it was asked for.
+    /// The requests, without those of loads that were not reached.
     pub tally: Tally,
-    /// What the loads reached that were offered as they were asked for.
+    /// The runs of loads that were reached.
     pub loads: Vec<LoadStats>,
-    /// Why other runs were not the load that was asked for.
+    /// Why the other runs did not reach the load.
     pub shortfalls: Vec<String>,
-    /// What the server's metrics said of each trial, where they were read.
+    /// The server's metrics of each trial, if they were fetched.
     pub server: Vec<MetricComparison>,
-    /// How the simulated endpoint kept to its script in the requests that have figures; empty where
-    /// the endpoint is not simulated.
+    /// The punctuality of the simulated endpoint in these requests; empty for other endpoints.
     pub punctuality: Punctuality,
 }
 
 impl Summary {
-    /// Of the trials that were selected, none of which has finished.
+    /// Creates the summary of selected trials before any of them has finished.
     pub fn new<'a>(trials: impl IntoIterator<Item = &'a Arc<GroupSpec>>) -> Self {
         let mut summary = Self::default();
         for spec in trials {
@@ -440,8 +438,8 @@ impl Summary {
         summary
     }
 
-    /// A name for the group of `spec` that no group has yet: a model may be called as another one is
-    /// under a load.
+    /// Returns a name for the group of `spec` that no other group has. The name of a model may
+    /// equal that of another model under a load.
     fn free_name(&self, spec: &GroupSpec) -> String {
         let name = group_name(&spec.model, spec.workload_name());
         let what = if spec.workload.is_some() { "workload" } else { "model" };
@@ -451,7 +449,7 @@ impl Summary {
         names.into_iter().find(is_free).unwrap_or_default()
     }
 
-    /// One more trial is planned.
+    /// Counts one more selected trial.
     pub fn plan(&mut self, id: GroupId) {
         if let Some(group) = self.group(id) {
             group.planned += 1;
@@ -463,7 +461,7 @@ impl Summary {
         self.groups.get_mut(*position)
     }
 
-    /// Counts a finished trial by its requests: one, or the turns of a conversation.
+    /// Adds a finished trial with its requests: one, or the turns of a conversation.
     pub fn add(&mut self, id: GroupId, requests: &[Request<'_>]) {
         let Some(group) = self.group(id) else { return };
         group.finished += 1;
@@ -473,22 +471,22 @@ impl Summary {
         }
     }
 
-    /// Keeps what the server's metrics said of a trial.
-    pub fn add_server(&mut self, id: GroupId, beside: MetricComparison) {
+    /// Adds the server's metrics of a trial.
+    pub fn add_server(&mut self, id: GroupId, comparison: MetricComparison) {
         if let Some(group) = self.group(id) {
-            group.server.push(beside);
+            group.server.push(comparison);
         }
     }
 
-    /// Keeps how the simulated endpoint kept to its script in a trial.
+    /// Adds the punctuality of the simulated endpoint in a trial.
     pub fn add_punctuality(&mut self, id: GroupId, punctuality: Punctuality) {
         if let Some(group) = self.group(id) {
             group.punctuality.merge(punctuality);
         }
     }
 
-    /// Counts a load that has ended, with `tally` of its requests. One that was not the load that
-    /// was asked for gives a reason and no figure.
+    /// Adds a finished run of a load with the `tally` of its requests. A run that did not reach the
+    /// load contributes its reason and no figures.
     pub fn add_load(
         &mut self,
         id: GroupId,
@@ -499,16 +497,16 @@ impl Summary {
         group.finished += 1;
         group.failed += usize::from(failed);
         match load {
-            Ok((tally, reached)) => {
+            Ok((tally, stats)) => {
                 group.tally.merge(tally);
-                group.loads.push(reached);
+                group.loads.push(stats);
             }
             Err(shortfall) => group.shortfalls.push(shortfall),
         }
     }
 
-    /// The groups in which models can be compared: those with prompts one by one, then those of
-    /// each workload.
+    /// Returns the groups whose models can be compared: those with prompts, then those of each
+    /// workload.
     pub fn comparable(&self) -> Vec<Vec<&Group>> {
         let mut comparable: Vec<Vec<&Group>> = Vec::new();
         for group in &self.groups {
@@ -522,18 +520,18 @@ impl Summary {
         comparable
     }
 
-    /// Trials that finished.
+    /// Returns the number of finished trials.
     pub fn finished(&self) -> usize {
         self.groups.iter().map(|group| group.finished).sum()
     }
 
-    /// Trials that were selected.
+    /// Returns the number of selected trials.
     pub fn planned(&self) -> usize {
         self.groups.iter().map(|group| group.planned).sum()
     }
 }
 
-/// How a model, maybe under a load, is shown.
+/// Formats the name of a model, with its workload if it has one.
 pub fn group_name(model: &str, workload: Option<&str>) -> String {
     workload.map_or_else(|| model.to_owned(), |workload| format!("{model}, {workload}"))
 }
@@ -554,23 +552,23 @@ impl Group {
         }
     }
 
-    /// Whether both groups have prompts one by one, or the same workload.
+    /// Returns whether both groups have prompts one by one, or the same workload.
     fn is_comparable_to(&self, other: &Self) -> bool {
         self.spec.id.workload == other.spec.id.workload
     }
 
-    /// The model's name, and its load's where it was under one; and what it is, where another group
-    /// would have the same name. For display only: [`GroupId`] identifies a group.
+    /// Returns the unique name: the model's with its workload's, and a suffix if another group has
+    /// the same name. It is for display; [`GroupId`] identifies a group.
     pub fn name(&self) -> String {
         self.name.clone()
     }
 
-    /// The server's mean of a figure of its metrics and ours, over the trials in which the two can be
-    /// compared, and how many requests those had.
+    /// Returns the server's and the client's mean of a metric over the comparable trials, and the
+    /// number of their requests.
     pub fn by_metrics(&self, figure: &str) -> Option<(f64, f64, usize)> {
         let mut sums = (0.0, 0.0, 0.0);
-        for (said, ours) in self.server.iter().flat_map(|beside| &beside.said) {
-            let times = said.times.filter(|_| said.figure.name == figure);
+        for (sample, ours) in self.server.iter().flat_map(|comparison| &comparison.samples) {
+            let times = sample.times.filter(|_| sample.figure.name == figure);
             if let Some((times, ours)) = times.zip(*ours) {
                 sums.0 += times.mean * times.count;
                 sums.1 += ours * times.count;
@@ -581,26 +579,26 @@ impl Group {
         (requests > 0.0).then(|| (theirs / requests, ours / requests, requests as usize))
     }
 
-    /// The limits that it is held to.
+    /// Returns the thresholds of the group.
     pub fn thresholds(&self) -> &[Threshold] {
         &self.spec.thresholds
     }
 
-    /// The figure of each valid request that has it, or of each load.
+    /// Returns the value of each valid request, or of each run of a load.
     pub fn values(&self, metric: &Metric) -> Vec<f64> {
         match metric.read {
-            Read::Load(read) => self.loads.iter().filter_map(read).collect(),
-            Read::Sample(_) | Read::All => self.tally.values(metric).to_vec(),
+            MetricSource::Load(read) => self.loads.iter().filter_map(read).collect(),
+            MetricSource::Sample(_) | MetricSource::All => self.tally.values(metric).to_vec(),
         }
     }
 
-    /// `statistic` of `metric` over the valid requests, or over the loads, in the metric's base
-    /// unit.
+    /// Computes `statistic` of `metric` over the valid requests, or over the runs of a load, in the
+    /// base unit.
     ///
-    /// A figure that more of them lack than [`GroupSpec::min_share`] allows is absent as a whole: the
-    /// rest would be a selection.
+    /// If more of them lack the figure than [`GroupSpec::min_share`] allows, the figure is absent.
+    /// The remaining values would be a biased selection.
     pub fn figure(&self, metric: &Metric, statistic: Statistic) -> Result<f64, Absent> {
-        if matches!(metric.read, Read::All) {
+        if matches!(metric.read, MetricSource::All) {
             return self.success_rate();
         }
         self.enough_have(metric)?;
@@ -608,7 +606,7 @@ impl Group {
     }
 
     fn enough_have(&self, metric: &Metric) -> Result<(), Absent> {
-        if matches!(metric.read, Read::Load(_)) && self.spec.workload.is_none() {
+        if matches!(metric.read, MetricSource::Load(_)) && self.spec.workload.is_none() {
             return Err(Absent::NoLoad);
         }
         let lacking = self.lacking(metric);
@@ -619,24 +617,24 @@ impl Group {
         }
     }
 
-    /// How many valid answers, or loads, lack a figure, and why.
-    pub fn lacking(&self, metric: &Metric) -> Lacking {
-        let Read::Load(read) = metric.read else { return self.tally.lacking(metric) };
+    /// Returns how many valid answers, or runs, lack a figure, by reason.
+    pub fn lacking(&self, metric: &Metric) -> MissingFigures {
+        let MetricSource::Load(read) = metric.read else { return self.tally.lacking(metric) };
         let mut reasons = BTreeMap::new();
-        for reached in self.loads.iter().filter(|reached| read(reached).is_none()) {
-            let lack = reached.refused.map_or(Lack::NotAvailable, Lack::Refused);
+        for stats in self.loads.iter().filter(|stats| read(stats).is_none()) {
+            let lack = stats.refused.map_or(MissingReason::NotAvailable, MissingReason::Refused);
             *reasons.entry(lack).or_default() += 1;
         }
-        Lacking { metric: metric.name, is_of_runs: true, all: self.loads.len(), reasons }
+        MissingFigures { metric: metric.name, is_of_runs: true, all: self.loads.len(), reasons }
     }
 
-    /// The figure of each valid answer that has it, if enough of them do.
-    pub fn valued(&self, metric: &Metric) -> Result<Valued<'_>, Absent> {
+    /// Returns the values of a metric if enough valid answers have it.
+    pub fn valued(&self, metric: &Metric) -> Result<MetricValues<'_>, Absent> {
         self.enough_have(metric)?;
         Ok(self.tally.valued(metric))
     }
 
-    /// The same with its interval, as sure as `confidence`.
+    /// Computes `statistic` with its interval at the given confidence.
     pub fn estimate(
         &self,
         metric: &Metric,
@@ -645,28 +643,31 @@ impl Group {
     ) -> Result<Estimate, Absent> {
         let value = self.figure(metric, statistic)?;
         let interval = match metric.read {
-            Read::Sample(_) => interval::of(statistic, self.valued(metric)?.sampled(), confidence),
-            Read::Load(_) => self.interval_of_loads(metric, value, statistic, confidence),
-            // It says of these requests how many failed, and no more.
-            Read::All => Ok(None),
+            MetricSource::Sample(_) => {
+                interval::of(statistic, self.valued(metric)?.stratified(), confidence)
+            }
+            MetricSource::Load(_) => self.interval_of_loads(metric, value, statistic, confidence),
+            // The share of failed requests describes these requests only.
+            MetricSource::All => Ok(None),
         };
         let n = match metric.read {
-            Read::Load(_) | Read::Sample(_) => self.values(metric).len(),
-            Read::All => self.tally.valid,
+            MetricSource::Load(_) | MetricSource::Sample(_) => self.values(metric).len(),
+            MetricSource::All => self.tally.valid,
         };
         Ok(Estimate { value, interval, n })
     }
 
-    /// How much more of `metric` each answer has than that of `other` to the same run of the same
-    /// prompt, as a part of the latter; with the prompts as strata. For trials that took turns.
+    /// Returns the relative difference of `metric` between paired answers: the same run of the same
+    /// prompt in this group and in `other`, with the prompts as strata. It is meant for interleaved
+    /// trials.
     pub fn pairs(&self, other: &Self, metric: &Metric) -> (Vec<f64>, Vec<u32>) {
-        // A prompt is one by its place in memory, which both groups share; numbered as the first group
-        // met them, so that the pairs have one order.
+        // Both groups share the prompts in memory, so the address identifies a prompt. The indices
+        // follow the first group, so that the pairs have a fixed order.
         let number =
             |prompt: &Arc<Prompt>| self.tally.numbers.get(&Arc::as_ptr(prompt).addr()).copied();
         let keyed = |group: &Self| -> BTreeMap<(u32, u32), f64> {
             let tally = &group.tally;
-            let Ok(Valued { values, strata }) = group.valued(metric) else {
+            let Ok(MetricValues { values, strata }) = group.valued(metric) else {
                 return BTreeMap::new();
             };
             let numbers: Vec<_> = tally.prompts.iter().map(number).collect();
@@ -685,11 +686,11 @@ impl Group {
         pairs.unzip()
     }
 
-    /// The change of the median of `metric` from the first half of each prompt's answers to the
-    /// second, in the order in which they came.
+    /// Returns the change of the median of `metric` from the first half of each prompt's answers to
+    /// the second half, in order of time.
     pub fn drift(&self, metric: &Metric) -> Result<Change, Absent> {
-        let Valued { values, strata } = self.valued(metric)?;
-        // Of each prompt: all of its answers, and those seen so far.
+        let MetricValues { values, strata } = self.valued(metric)?;
+        // For each prompt: the number of its answers, and the number seen so far.
         let mut counts = vec![(0, 0); self.tally.prompts.len()];
         strata.iter().for_each(|stratum| counts[*stratum as usize].0 += 1);
         let mut halves = [(vec![], vec![]), (vec![], vec![])];
@@ -702,12 +703,12 @@ impl Group {
         }
         let sampled = |half: usize| {
             let (values, strata): &(Vec<f64>, Vec<u32>) = &halves[half];
-            Sampled { values, strata }
+            StratifiedSample { values, strata }
         };
         Change::of(Statistic::Median, sampled(0), sampled(1), interval::CONFIDENCE)
     }
 
-    /// The interval of a load's mean throughput, by the pieces of its runs.
+    /// Returns the interval of a load's mean throughput, computed from the batches of its runs.
     fn interval_of_loads(
         &self,
         metric: &Metric,
@@ -718,20 +719,20 @@ impl Group {
         let read: fn(&Batch) -> f64 = match metric.name {
             "output_throughput" => |batch| batch.output_throughput,
             "request_throughput" => |batch| batch.request_throughput,
-            // What was offered, not what came of it.
+            // The offered load is not a result of the server.
             _ => return Ok(None),
         };
-        let Read::Load(of_run) = metric.read else { return Ok(None) };
-        let runs = self.loads.iter().filter(|reached| of_run(reached).is_some());
-        let batches = runs.flat_map(|reached| &reached.batches);
+        let MetricSource::Load(of_run) = metric.read else { return Ok(None) };
+        let runs = self.loads.iter().filter(|stats| of_run(stats).is_some());
+        let batches = runs.flat_map(|stats| &stats.batches);
         let values: Vec<_> = batches.map(read).collect();
         let mean = Statistic::Mean.of(&values)?;
         if statistic != Statistic::Mean {
             return Ok(None);
         }
-        let sampled = Sampled { values: &values, strata: &[] };
+        let sampled = StratifiedSample { values: &values, strata: &[] };
         let interval = interval::of(statistic, sampled, confidence)?;
-        // The pieces need not have the mean of the whole.
+        // The mean of the batches may differ from that of the runs.
         let scale = if mean > 0.0 { value / mean } else { 1.0 };
         Ok(interval.map(|Interval { low, high }| Interval { low: low * scale, high: high * scale }))
     }
@@ -743,7 +744,7 @@ impl Group {
         }
     }
 
-    /// Mean `generation_speed`, for the ranking; below every speed when there is none.
+    /// Returns the mean `generation_speed` for the ranking; below every speed if it is absent.
     fn speed(&self) -> f64 {
         Metric::named("generation_speed")
             .and_then(|metric| self.figure(metric, Statistic::Mean).ok())

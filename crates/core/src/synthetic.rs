@@ -1,60 +1,60 @@
-//! Prompts of a stated number of tokens: texts of common words, as many as the server, or a tokenizer
-//! of the user's own, counts the right number of tokens for. Pure.
+//! Generates prompts of a given number of tokens: texts of common words, whose number of words is
+//! searched until the server, or the user's tokenizer, counts the requested tokens. Pure.
 //!
-//! What a server counts is a line, roughly: so many tokens a word, and those of its template. Two
-//! counts make the line, and each further one mends it where it is needed. All texts of as many
-//! words have the same words in another order, and so the same number of tokens, but for a
-//! tokenizer that joins words.
+//! The count is nearly linear in the number of words, with an offset for the chat template. Two
+//! counts determine the line, and further counts refine it near the goal. Texts of the same number
+//! of words use the same words in a different order, so that their token counts are equal for most
+//! tokenizers and no prefix cache applies.
 
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
 use crate::{prompt::Synthetic, protocol::Protocol};
 
-/// A prompt may be longer or shorter than was asked for by this part of it.
+/// The relative deviation of a prompt's length that is accepted.
 pub const TOLERANCE: f64 = 0.02;
 
-/// What a chat template may add to a text, tokens: room for the system message that some bring along.
+/// The largest number of tokens that a chat template adds, with room for a built-in system message.
 const TEMPLATE: u64 = 512;
 
-/// What is added to a text without a template: the tokens that a model has before each.
+/// The largest number of tokens added without a template: the special ones at the beginning.
 const SPECIAL: u64 = 4;
 
-/// How much is done for a length.
+/// The effort of a search for a length.
 #[derive(Debug, Clone, Copy)]
 pub struct SearchBudget {
-    /// A count that is as near as this is not mended further.
+    /// The relative deviation below which the search ends.
     near: f64,
-    /// Counts that are made to get nearer than the tolerance.
+    /// The number of counts after which the tolerance is good enough.
     enough: usize,
-    /// Most counts of all.
+    /// The largest number of counts.
     most: usize,
 }
 
 impl SearchBudget {
-    /// Where each count is a request.
+    /// The budget if each count is a request.
     pub const REQUESTS: Self = Self { near: 0.002, enough: 4, most: 8 };
-    /// Where a count costs nothing: it is to be met.
+    /// The budget if counts are free: the length must be exact.
     pub const FREE: Self = Self { near: 0.0, enough: 64, most: 64 };
 }
 
-/// How long a prompt is to be.
+/// The requested length of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
-    /// So many tokens, by the server.
+    /// This many tokens, counted by the server.
     Prompt(u64),
-    /// Its text is so many `tokens`, by a tokenizer, and the server may count some `more`; `None`
-    /// where nobody knows how many.
+    /// A text of this many `tokens`, counted by a tokenizer. The server may count up to `more` in
+    /// addition; `None` means an unknown number.
     Text {
-        /// Of the text.
+        /// The tokens of the text.
         tokens: u64,
-        /// Most of what is around it.
+        /// The largest number of other tokens.
         more: Option<u64>,
     },
 }
 
 impl Length {
-    /// That of the `nth` prompt as `synthetic` wants it, sent by `protocol`, with tools or without.
+    /// Returns the length of the `nth` prompt of `synthetic`.
     pub fn of(synthetic: &Synthetic, nth: u64, protocol: &dyn Protocol, has_tools: bool) -> Self {
         let tokens = synthetic.tokens(nth);
         match (&synthetic.tokenizer, protocol.has_roles()) {
@@ -65,15 +65,14 @@ impl Length {
         }
     }
 
-    /// The tokens that are to be made.
+    /// Returns the number of tokens to generate.
     pub const fn tokens(self) -> u64 {
         match self {
             Self::Prompt(tokens) | Self::Text { tokens, .. } => tokens,
         }
     }
 
-    /// Whether the prompt can be so long when the server counts these tokens. A server that does not
-    /// count denies nothing that a tokenizer counted.
+    /// Returns whether the server's count agrees. A missing count does not contradict a tokenizer.
     pub fn allows(self, counted: Option<u64>) -> bool {
         match (self, counted) {
             (Self::Prompt(_), None) => false,
@@ -87,33 +86,33 @@ impl Length {
     }
 }
 
-/// Whether `counted` tokens are the `wanted` ones.
+/// Returns whether `counted` is `wanted` within the tolerance.
 pub fn is_right(counted: u64, wanted: u64) -> bool {
     off(counted, wanted) <= TOLERANCE
 }
 
-/// By which part of `wanted` the tokens are off.
+/// Returns the relative deviation from `wanted`.
 fn off(counted: u64, wanted: u64) -> f64 {
     counted.abs_diff(wanted) as f64 / wanted.max(1) as f64
 }
 
 impl Synthetic {
-    /// All that decides about its texts, in one.
+    /// Returns everything that its texts depend on, as one text. Baselines contain its hash.
     pub fn identity(&self) -> String {
         let Self { least, most, seed, tokenizer } = self;
         let by = tokenizer.as_ref().map_or_else(String::new, |by| format!(" by {}", by.name()));
         format!("Synthetic {{ least: {least}, most: {most}, seed: {seed} }}{by}")
     }
 
-    /// The tokens of the `nth` text: one number, or for a range a number of it by chance.
+    /// Returns the number of tokens of the `nth` text, random if a range was requested.
     pub fn tokens(&self, nth: u64) -> u64 {
         let mut random =
             Pcg64Mcg::seed_from_u64(self.seed ^ nth.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         random.random_range(self.least..=self.most)
     }
 
-    /// A text of so many words: the first of a list that depends on the seed alone, in the order of
-    /// `shuffle` where there is one.
+    /// Returns a text of this many words. The seed alone determines the words; `shuffle` changes
+    /// their order.
     pub fn text(&self, words: u64, shuffle: Option<u64>) -> String {
         let mut random = Pcg64Mcg::seed_from_u64(self.seed);
         let mut text: Vec<_> =
@@ -125,53 +124,53 @@ impl Synthetic {
     }
 }
 
-/// How many tokens a server counted for how many words.
+/// The search for the number of words that has a given number of tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Words and tokens.
+pub struct LengthSearch {
+    /// Numbers of words, each with its count of tokens.
     counted: Vec<(u64, u64)>,
-    /// Fewest words that the server refused as too long for its model.
+    /// The smallest number of words that the server refused as too long.
     too_many: Option<u64>,
-    /// How often it did.
+    /// The number of refusals.
     refusals: usize,
 }
 
-impl Counts {
-    /// Adds that so many `words` are so many `tokens`.
+impl LengthSearch {
+    /// Adds a count.
     pub fn add(&mut self, words: u64, tokens: u64) {
         self.counted.push((words, tokens));
         self.counted.sort_unstable();
         self.counted.dedup_by_key(|(words, _)| *words);
     }
 
-    /// Notes that so many `words` are more than the model takes.
+    /// Adds a refusal of `words` as too long for the model.
     pub fn refuse(&mut self, words: u64) {
         self.too_many = Some(self.too_many.map_or(words, |known| known.min(words)));
         self.refusals += 1;
     }
 
-    /// Fewest words that were refused as too long.
+    /// Returns the smallest number of words that was refused as too long.
     pub fn too_many(&self) -> Option<u64> {
         self.too_many
     }
 
-    /// How many counts there are.
+    /// Returns the number of counts.
     pub fn len(&self) -> usize {
         self.counted.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no counts.
     pub fn is_empty(&self) -> bool {
         self.counted.is_empty()
     }
 
-    /// The count that is nearest to `tokens`.
+    /// Returns the count that is nearest to `tokens`.
     pub fn nearest(&self, tokens: u64) -> Option<(u64, u64)> {
         self.counted.iter().copied().min_by_key(|(_, counted)| counted.abs_diff(tokens))
     }
 
-    /// The number of words that is probably so many `tokens`: by the line through the two counts
-    /// around it; a word a token where there are no two.
+    /// Estimates the number of words for `tokens` by the line through the two nearest counts.
+    /// Without two counts, it assumes one token per word.
     pub fn words(&self, tokens: u64) -> u64 {
         if let Some((words, _)) = self.counted.iter().find(|(_, counted)| *counted == tokens) {
             return *words;
@@ -188,18 +187,18 @@ impl Counts {
         if slope <= 0.0 {
             return tokens;
         }
-        // A guess may be far beyond what was counted, but not out of sight.
+        // Extrapolation is limited, because two close counts can give an absurd slope.
         let words = low.0 + (tokens as f64 - low.1) / slope;
         words.round().clamp(1.0, tokens.saturating_mul(8) as f64) as u64
     }
 
-    /// The next number of words to have counted on the way to `wanted` tokens; `None` when the
-    /// nearest count is as good as it gets.
-    pub fn next(&self, wanted: u64, effort: SearchBudget) -> Option<u64> {
+    /// Returns the next number of words to count; `None` if the nearest count is good enough or the
+    /// budget is exhausted.
+    pub fn next(&self, wanted: u64, budget: SearchBudget) -> Option<u64> {
         let nearest =
             self.nearest(wanted).map_or(f64::INFINITY, |(_, counted)| off(counted, wanted));
-        let enough = if nearest <= TOLERANCE { effort.enough } else { effort.most };
-        if nearest <= effort.near || self.len() + self.refusals >= enough {
+        let enough = if nearest <= TOLERANCE { budget.enough } else { budget.most };
+        if nearest <= budget.near || self.len() + self.refusals >= enough {
             return None;
         }
         let guess = self.within(self.guess(wanted))?;
@@ -209,8 +208,8 @@ impl Counts {
     fn guess(&self, wanted: u64) -> u64 {
         match self.counted.as_slice() {
             [] => (wanted / 2).max(1),
-            // In proportion: what a template adds makes that a little short of the tokens that are
-            // wanted, so that it is not more than the model takes where they are not.
+            // Proportional. The offset of the template makes this guess too small rather than too
+            // large, so that it does not exceed the model's context.
             [(words, tokens)] => {
                 let guess = *words as f64 * wanted as f64 / (*tokens).max(1) as f64;
                 match guess.round().clamp(1.0, wanted.saturating_mul(8) as f64) as u64 {
@@ -223,8 +222,8 @@ impl Counts {
         }
     }
 
-    /// `guess`, or where so many words were refused, what is half way to them from the most that were
-    /// not.
+    /// Returns `guess`, or after a refusal the midpoint between the largest accepted and the
+    /// smallest refused number of words.
     fn within(&self, guess: u64) -> Option<u64> {
         let Some(too_many) = self.too_many.filter(|too_many| guess >= *too_many) else {
             return Some(guess);
@@ -240,7 +239,7 @@ impl Counts {
     }
 }
 
-/// Common words, each of which most tokenizers have as one token.
+/// Common words. Most tokenizers encode each as one token.
 const WORDS: &[&str] = &[
     "the",
     "of",

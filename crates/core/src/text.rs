@@ -1,9 +1,10 @@
-//! Text of others, fit to be shown: names of a config or a data set, words of a server. Pure.
+//! Makes foreign text printable: names from a config or a data set, messages of a server. Pure.
 
 use std::borrow::Cow;
 
-/// Whether `ch` does something else than to be seen: it moves the cursor, changes the colour, reorders
-/// or ends the line, or is not a character. XML allows none of them but the tab and the line feed.
+/// Returns whether `ch` controls the display instead of being visible: it moves the cursor, changes
+/// colours, reorders or ends the line, or is not a character. XML allows only tab and line feed of
+/// these.
 pub fn is_unprintable(ch: char) -> bool {
     let is_format = matches!(
         ch,
@@ -15,12 +16,12 @@ pub fn is_unprintable(ch: char) -> bool {
     ch.is_control() || is_format || is_no_character
 }
 
-/// `text` on one line, with escapes such as `\u{1b}` for what is not to be seen.
+/// Returns `text` on one line, with escapes such as `\u{1b}` for unprintable characters.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, is_unprintable)
 }
 
-/// The same of several lines.
+/// Returns `text` with its lines and with escapes for other unprintable characters.
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |ch| is_unprintable(ch) && !matches!(ch, '\n' | '\t'))
 }
@@ -40,7 +41,7 @@ fn escaped(text: &str, is_hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A number of things in words: `1 record`, `2 records`.
+/// Formats a number of things: `1 record`, `2 records`.
 pub fn counted(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
@@ -50,14 +51,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_to_be_seen_is_escaped_and_all_else_is_as_it_was() {
+    fn unprintable_characters_are_escaped_and_others_are_kept() {
         assert_eq!(visible("a\u{1b}[31m\r\n\tb"), r"a\u{1b}[31m\r\n\tb");
         assert_eq!(visible_lines("a\u{1b}[31m\r\n\tb"), "a\\u{1b}[31m\\r\n\tb");
         let odd = "\0\u{7f}\u{85}\u{9b}\u{202e}\u{2066}\u{2028}\u{feff}\u{fffe}\u{ffff}\u{10ffff}";
         let expected =
             r"\u{0}\u{7f}\u{85}\u{9b}\u{202e}\u{2066}\u{2028}\u{feff}\u{fffe}\u{ffff}\u{10ffff}";
         assert_eq!(visible(odd), expected);
-        // Joiners are a part of words and of pictures.
+        // Joiners are part of words and of emoji.
         for text in ["Qwen/千问:8b — 👩\u{200d}🔬 می\u{200c}خواهم é\u{301}", "\u{fffd}", ""]
         {
             assert!(matches!(visible(text), Cow::Borrowed(same) if same == text));

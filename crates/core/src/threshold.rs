@@ -1,33 +1,33 @@
-//! `ttft p95 <= 500 ms` → [`Threshold`]. Pure.
+//! Thresholds such as `ttft p95 <= 500 ms`, parsed from the config. Pure.
 
 use std::fmt;
 
 use crate::{
-    metric::{Metric, Read, Unit},
+    metric::{Metric, MetricSource, Unit},
     statistic::Statistic,
 };
 
 /// A limit on one statistic of one metric.
 ///
-/// Written `METRIC [STATISTIC] COMPARISON VALUE [UNIT]`: the statistic is `mean` unless it is
-/// named; a time and a rate need their unit, so that `ttft <= 500` cannot mean 500 seconds.
+/// It is written `METRIC [STATISTIC] COMPARISON VALUE [UNIT]`. The default statistic is `mean`.
+/// Times need a unit, so that `ttft <= 500` cannot mean 500 seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Threshold {
-    /// What is limited.
+    /// The metric.
     pub metric: &'static Metric,
-    /// Which statistic of it.
+    /// The statistic.
     pub statistic: Statistic,
-    /// How it is compared.
-    pub comparison: Comparison,
-    /// The limit, in the metric's base unit; of one that is relative, a part of the baseline.
+    /// The comparison.
+    pub comparison: Operator,
+    /// The limit in the metric's base unit; for a relative limit, as a share of the baseline.
     pub limit: f64,
-    /// Whether it limits the change against a baseline: `-3 % of baseline`.
+    /// Whether it limits the change since a baseline: `-3 % of baseline`.
     pub is_relative: bool,
 }
 
-/// How a figure is compared with its limit.
+/// The comparison of a figure with its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comparison {
+pub enum Operator {
     /// `>=`
     AtLeast,
     /// `>`
@@ -38,34 +38,34 @@ pub enum Comparison {
     Below,
 }
 
-/// Why a text is no threshold.
+/// Why a text is not a threshold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParseError {
-    /// What is wrong.
+pub struct ParseThresholdError {
+    /// The problem.
     pub message: String,
-    /// Where in the text, in bytes.
+    /// Its position in the text, in bytes.
     pub offset: usize,
-    /// What would be right.
+    /// The fix.
     pub help: String,
 }
 
 impl Threshold {
-    /// Reads a threshold as it is written in the config.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    /// Parses a threshold of the config.
+    pub fn parse(text: &str) -> Result<Self, ParseThresholdError> {
         let mut words = Words { text, at: 0 };
         let metric = parse_metric(&mut words)?;
         let statistic = parse_statistic(&mut words, metric)?;
         let comparison = parse_comparison(&mut words)?;
         let (limit, is_relative) = parse_limit(&mut words, metric)?;
         if is_relative && matches!(statistic, Statistic::Min | Statistic::Max) {
-            return Err(ParseError {
-                message: format!("a change of `{statistic}` is no more than chance"),
+            return Err(ParseThresholdError {
+                message: format!("a change of `{statistic}` is only chance"),
                 offset: text.find(&statistic.to_string()).unwrap_or_default(),
-                help: "it describes its own requests alone: take a percentile, such as p99".into(),
+                help: "it describes only these requests: use a percentile, such as p99".into(),
             });
         }
         if let Some((offset, rest)) = words.rest() {
-            return Err(ParseError {
+            return Err(ParseThresholdError {
                 message: format!("unexpected `{rest}` after the threshold"),
                 offset,
                 help: "write one threshold an entry, such as `ttft p95 <= 500 ms`".into(),
@@ -74,14 +74,14 @@ impl Threshold {
         Ok(Self { metric, statistic, comparison, limit, is_relative })
     }
 
-    /// Whether `actual`, in the base unit or as a part of the baseline, is on the right side of the
-    /// limit.
+    /// Returns whether `actual` meets the limit. It is in the base unit, or a share of the
+    /// baseline.
     pub fn holds(&self, actual: f64) -> bool {
         match self.comparison {
-            Comparison::AtLeast => actual >= self.limit,
-            Comparison::Above => actual > self.limit,
-            Comparison::AtMost => actual <= self.limit,
-            Comparison::Below => actual < self.limit,
+            Operator::AtLeast => actual >= self.limit,
+            Operator::Above => actual > self.limit,
+            Operator::AtMost => actual <= self.limit,
+            Operator::Below => actual < self.limit,
         }
     }
 }
@@ -90,7 +90,7 @@ impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, scale) = self.metric.unit.display();
         f.write_str(self.metric.name)?;
-        if !matches!(self.metric.read, Read::All) {
+        if !matches!(self.metric.read, MetricSource::All) {
             write!(f, " {}", self.statistic)?;
         }
         let (unit, scale) = match self.is_relative {
@@ -98,17 +98,17 @@ impl fmt::Display for Threshold {
             false => (unit, scale),
         };
         let sign = if self.is_relative && self.limit >= 0.0 { "+" } else { "" };
-        // Ten digits, so that 0.3 s is 300 ms and not 299.99999999999994.
+        // With ten decimals 0.3 s is 300 ms, and not 299.99999999999994 ms.
         let limit = format!("{:.10}", self.limit * scale);
         let limit = limit.trim_end_matches('0').trim_end_matches('.');
         write!(f, " {} {sign}{limit} {unit}", self.comparison.symbol())
     }
 }
 
-impl Comparison {
+impl Operator {
     const ALL: [Self; 4] = [Self::AtLeast, Self::AtMost, Self::Above, Self::Below];
 
-    /// How it is written.
+    /// Returns the symbol.
     pub const fn symbol(self) -> &'static str {
         match self {
             Self::AtLeast => ">=",
@@ -119,7 +119,7 @@ impl Comparison {
     }
 }
 
-/// The text as words: runs of letters, runs of comparison signs, numbers, units.
+/// Splits the text into words: names, comparison signs, numbers, units.
 struct Words<'a> {
     text: &'a str,
     at: usize,
@@ -131,7 +131,8 @@ impl<'a> Words<'a> {
         self.at += rest.len() - rest.trim_start().len();
     }
 
-    /// The next characters that `belongs` accepts, with their offset; empty when there are none.
+    /// Takes the next characters that `belongs` accepts, with their offset. The result can be
+    /// empty.
     fn take(&mut self, belongs: impl Fn(char) -> bool) -> (usize, &'a str) {
         self.skip_space();
         let rest = &self.text[self.at..];
@@ -152,9 +153,9 @@ fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '.'
 }
 
-fn parse_metric(words: &mut Words<'_>) -> Result<&'static Metric, ParseError> {
+fn parse_metric(words: &mut Words<'_>) -> Result<&'static Metric, ParseThresholdError> {
     let (offset, name) = words.take(is_name);
-    Metric::named(name).ok_or_else(|| ParseError {
+    Metric::named(name).ok_or_else(|| ParseThresholdError {
         message: match name {
             "" => "a threshold begins with a metric".into(),
             _ => format!("unknown metric `{name}`"),
@@ -164,29 +165,32 @@ fn parse_metric(words: &mut Words<'_>) -> Result<&'static Metric, ParseError> {
     })
 }
 
-fn parse_statistic(words: &mut Words<'_>, metric: &Metric) -> Result<Statistic, ParseError> {
+fn parse_statistic(
+    words: &mut Words<'_>,
+    metric: &Metric,
+) -> Result<Statistic, ParseThresholdError> {
     let (offset, name) = words.take(is_name);
     if name.is_empty() {
         return Ok(Statistic::Mean);
     }
-    if matches!(metric.read, Read::All) {
-        return Err(ParseError {
+    if matches!(metric.read, MetricSource::All) {
+        return Err(ParseThresholdError {
             message: format!("`{}` has no statistic: it is one figure of all trials", metric.name),
             offset,
             help: format!("write `{} >= 99 %`", metric.name),
         });
     }
-    Statistic::by_name(name).ok_or_else(|| ParseError {
+    Statistic::by_name(name).ok_or_else(|| ParseThresholdError {
         message: format!("unknown statistic `{name}`"),
         offset,
         help: "one of mean, median, min, max, sd, or a percentile such as p95 or p99.9".into(),
     })
 }
 
-fn parse_comparison(words: &mut Words<'_>) -> Result<Comparison, ParseError> {
+fn parse_comparison(words: &mut Words<'_>) -> Result<Operator, ParseThresholdError> {
     let (offset, symbol) = words.take(|c| "<>=!≤≥".contains(c));
-    Comparison::ALL.into_iter().find(|comparison| comparison.symbol() == symbol).ok_or_else(|| {
-        ParseError {
+    Operator::ALL.into_iter().find(|comparison| comparison.symbol() == symbol).ok_or_else(|| {
+        ParseThresholdError {
             message: match symbol {
                 "" => "a comparison is missing".into(),
                 _ => format!("unknown comparison `{symbol}`"),
@@ -197,10 +201,10 @@ fn parse_comparison(words: &mut Words<'_>) -> Result<Comparison, ParseError> {
     })
 }
 
-/// The limit in the metric's base unit, or relative to a baseline.
-fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), ParseError> {
+/// Parses the limit, in the metric's base unit or relative to a baseline.
+fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), ParseThresholdError> {
     let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
-    let value: f64 = digits.parse().map_err(|_| ParseError {
+    let value: f64 = digits.parse().map_err(|_| ParseThresholdError {
         message: match digits {
             "" => "the limit is missing".into(),
             _ => format!("`{digits}` is not a number"),
@@ -215,7 +219,7 @@ fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), Pa
     }
     let Some(scale) = scale(metric.unit, unit) else {
         let (message, help) = if unit.is_empty() {
-            // 0.99 of all is 99 %, not 0.99 %.
+            // 0.99 of all requests is 99 %, not 0.99 %.
             let share = metric.unit == Unit::Percent && value <= 1.0;
             let meant = if share { (value * 100.0).to_string() } else { digits.to_owned() };
             ("the limit needs a unit".into(), format!("did you mean `{meant} {}`?", usual(metric)))
@@ -223,21 +227,21 @@ fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), Pa
             let message = format!("`{unit}` is not a unit of {}", metric.name);
             (message, format!("write it in {}", units(metric.unit)))
         };
-        return Err(ParseError { message, offset, help });
+        return Err(ParseThresholdError { message, offset, help });
     };
     Ok((value * scale, false))
 }
 
-/// What follows the `%` of a limit on the change against a baseline.
+/// Parses the rest of a limit on the change after its `%`.
 fn parse_relative(
     words: &mut Words<'_>,
     value: f64,
     signed: bool,
     percent: usize,
-) -> Result<f64, ParseError> {
+) -> Result<f64, ParseThresholdError> {
     let help = "a limit on the change is written `-3 % of baseline` or `+5 % of baseline`";
     let refuse = |message: &str, offset: usize| {
-        Err(ParseError { message: message.into(), offset, help: help.into() })
+        Err(ParseThresholdError { message: message.into(), offset, help: help.into() })
     };
     for expected in ["of", "baseline"] {
         let (offset, word) = words.take(is_name);
@@ -252,7 +256,7 @@ fn parse_relative(
     Ok(value / 100.0)
 }
 
-/// How many base units one `unit` is.
+/// Returns the number of base units in one `unit`.
 fn scale(kind: Unit, unit: &str) -> Option<f64> {
     match (kind, unit) {
         (Unit::Seconds, "s") => Some(1.0),
@@ -288,12 +292,14 @@ fn example(metric: &Metric) -> String {
         Unit::TokensPerSecond => format!("{} >= 80", metric.name),
         Unit::Tokens | Unit::Requests => format!("{} >= 64", metric.name),
         Unit::RequestsPerSecond => format!("{} >= 10", metric.name),
-        Unit::Percent if matches!(metric.read, Read::All) => format!("{} >= 99 %", metric.name),
+        Unit::Percent if matches!(metric.read, MetricSource::All) => {
+            format!("{} >= 99 %", metric.name)
+        }
         Unit::Percent => format!("{} <= 5 %", metric.name),
     }
 }
 
-/// The known name nearest to `name`, or all of them.
+/// Suggests the known name nearest to `name`, or lists all of them.
 fn suggest(name: &str, known: impl Iterator<Item = &'static str>) -> String {
     let known: Vec<_> = known.collect();
     let near = known
@@ -339,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_threshold_says_what_and_where() {
+    fn an_invalid_threshold_names_the_problem_and_its_position() {
         let messages: Vec<String> = [
             "",
             "generation_sped >= 80",

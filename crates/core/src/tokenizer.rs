@@ -1,31 +1,31 @@
-//! A tokenizer of the user's own: Hugging Face's `tokenizer.json`, read with the feature `tokenizers`.
+//! The user's tokenizer, which counts tokens when the server does not. The feature `tokenizers`
+//! reads Hugging Face's `tokenizer.json`.
 
 use std::{fmt, io, path::Path, sync::Arc};
 
-/// The tokens of a text, or why they cannot be counted.
+/// Counts the tokens of a text, or says why it cannot.
 type Count = dyn Fn(&str) -> Result<u64, String> + Send + Sync;
 
-/// What counts the tokens of an answer where the server does not. The same text has the same count
-/// for ever.
+/// A tokenizer. Counting is deterministic.
 #[derive(Clone)]
 pub struct Tokenizer {
     name: String,
     count: Arc<Count>,
 }
 
-/// Why there is no tokenizer.
+/// Why a tokenizer cannot be loaded.
 #[derive(Debug)]
-pub enum Unusable {
-    /// There is nothing here that reads one.
+pub enum TokenizerError {
+    /// The program was built without the feature.
     NoFeature,
     /// The file cannot be read.
     File(io::Error),
-    /// It is something else, for this reason.
+    /// The file is not a tokenizer, for this reason.
     Unfit(String),
 }
 
 impl Tokenizer {
-    /// The tokenizer that is called `name` and counts by `count`.
+    /// Creates a tokenizer that the user calls `name` and that counts with `count`.
     pub fn new(
         name: impl Into<String>,
         count: impl Fn(&str) -> Result<u64, String> + Send + Sync + 'static,
@@ -33,13 +33,13 @@ impl Tokenizer {
         Self { name: name.into(), count: Arc::new(count) }
     }
 
-    /// The one in the file `path`, which the user calls `name`.
+    /// Loads the tokenizer in the file `path`, which the user calls `name`.
     #[cfg(feature = "tokenizers")]
-    pub fn load(path: &Path, name: &str) -> Result<Self, Unusable> {
-        let bytes = std::fs::read(path).map_err(Unusable::File)?;
-        let unfit = |error: tokenizers::Error| Unusable::Unfit(error.to_string());
+    pub fn load(path: &Path, name: &str) -> Result<Self, TokenizerError> {
+        let bytes = std::fs::read(path).map_err(TokenizerError::File)?;
+        let unfit = |error: tokenizers::Error| TokenizerError::Unfit(error.to_string());
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(unfit)?;
-        // What is cut or filled up for training is no count.
+        // Truncation and padding are for training and would falsify counts.
         tokenizer.with_truncation(None).map_err(unfit)?;
         tokenizer.with_padding(None);
         Ok(Self::new(name, move |text| match tokenizer.encode_fast(text, false) {
@@ -48,18 +48,18 @@ impl Tokenizer {
         }))
     }
 
-    /// None.
+    /// Fails: the feature `tokenizers` is off.
     #[cfg(not(feature = "tokenizers"))]
-    pub fn load(_: &Path, _: &str) -> Result<Self, Unusable> {
-        Err(Unusable::NoFeature)
+    pub fn load(_: &Path, _: &str) -> Result<Self, TokenizerError> {
+        Err(TokenizerError::NoFeature)
     }
 
-    /// What the user calls it.
+    /// Returns the user's name for it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The tokens of `text`, without those that stand around a text, or why there is no count.
+    /// Returns the number of tokens of `text` without special tokens, or why there is none.
     pub fn count(&self, text: &str) -> Result<u64, String> {
         (self.count)(text)
     }

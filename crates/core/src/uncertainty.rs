@@ -1,7 +1,7 @@
-//! How far can a figure be off, since arrivals are known to within some time only? Pure.
+//! The uncertainty of figures that results from the uncertainty of arrivals. Pure.
 //!
-//! This is of the requests that were made, with this program as late as it was. How exact the
-//! instrument is when it is punctual is measured apart ([`InstrumentError`]).
+//! It describes the requests of this run, which the client may have read late. The error of the
+//! instrument when it reads on time is separate ([`InstrumentError`]).
 //!
 //! [`InstrumentError`]: crate::verdict::InstrumentError
 
@@ -13,7 +13,7 @@ use crate::{
     statistic::Statistic,
 };
 
-/// How far the figure of one answer can be off, in the metric's base unit.
+/// Returns how far the figure of one answer can be off, in the metric's base unit.
 pub fn of(metric: &Metric, sample: &Sample) -> f64 {
     let known = &sample.uncertainty;
     match metric.error {
@@ -37,7 +37,7 @@ pub fn of(metric: &Metric, sample: &Sample) -> f64 {
     }
 }
 
-/// Of a time to one arrival: that arrival's.
+/// Returns the uncertainty of the arrival that `metric` is the time of.
 fn of_arrival(metric: &Metric, sample: &Sample) -> Duration {
     let known = &sample.uncertainty;
     match metric.name {
@@ -51,9 +51,11 @@ fn of_arrival(metric: &Metric, sample: &Sample) -> Duration {
     }
 }
 
-/// Of a figure that is made of `time`, which can be off by `uncertainty`: the larger of its two
-/// errors. Where the time may be nothing, a speed has no upper bound; twice the part of the time is
-/// then taken, which is more than the speed itself.
+/// Returns the larger of the two errors of a figure that is proportional or inversely proportional
+/// to `time`, if `time` is off by `uncertainty`.
+///
+/// A speed has no upper bound if its time can be zero. The time is then taken to be half as long at
+/// least, which makes the error at most twice the speed.
 fn in_proportion(metric: &Metric, sample: &Sample, uncertainty: Duration, time: Duration) -> f64 {
     let value = metric.of(sample).unwrap_or_default().abs();
     let (uncertainty, time) = (uncertainty.as_secs_f64(), time.as_secs_f64());
@@ -68,10 +70,11 @@ fn in_proportion(metric: &Metric, sample: &Sample, uncertainty: Duration, time: 
     value * part
 }
 
-/// How far a value can be off, and which one of a list it is. Small: a long run has many.
+/// The index of a value in a list, and how far it can be off. The types are small because a long
+/// run has many.
 pub type Uncertain = (u32, f32);
 
-/// How far `statistic` of `values` can be off, some of which are `uncertain`.
+/// Returns how far `statistic` of `values` can be off if some of them are `uncertain`.
 ///
 /// A mean and an order statistic grow with every value, so that their bounds are those of the lower
 /// and the upper values. A standard deviation changes by no more than that of the errors.

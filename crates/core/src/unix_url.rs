@@ -1,19 +1,19 @@
-//! URLs of sockets in the file system.
+//! URLs of Unix domain sockets.
 
 use std::path::Path;
 
-/// A URL of a socket in the file system, `unix:///run/x.sock`, maybe with the path of requests to
-/// its server, `unix:///run/x.sock:/v1`.
+/// The URL of a Unix domain socket, `unix:///run/x.sock`, optionally with the path of requests,
+/// `unix:///run/x.sock:/v1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnixUrl<'a> {
-    /// The socket, an absolute path.
+    /// The absolute path of the socket.
     pub socket: &'a str,
-    /// The path of requests, with a slash at the front and none at the end; or nothing.
+    /// The path of requests without a trailing slash; can be empty.
     pub path: &'a str,
 }
 
 impl<'a> UnixUrl<'a> {
-    /// The parts of `url`, unless it is none.
+    /// Parses `url`.
     pub fn parse(url: &'a str) -> Option<Self> {
         let rest = unix_rest(url)?.strip_prefix("//")?;
         let (socket, path) = match rest.find(":/") {
@@ -25,13 +25,13 @@ impl<'a> UnixUrl<'a> {
     }
 }
 
-/// What follows the scheme in what is, or was probably to be, a URL of a socket in the file system.
+/// Returns the part after the scheme if `url` begins with `unix:`, even if the rest is malformed.
 pub fn unix_rest(url: &str) -> Option<&str> {
     let scheme = url.get(.."unix:".len())?;
     scheme.eq_ignore_ascii_case("unix:").then(|| &url[scheme.len()..])
 }
 
-/// The URL of `socket`, with the `path` of requests if that is not empty.
+/// Returns the URL of `socket`, with the `path` of requests unless it is empty.
 pub fn unix_url(socket: &Path, path: &str) -> String {
     let colon = if path.is_empty() { "" } else { ":" };
     format!("unix://{}{colon}{path}", socket.display())

@@ -1,99 +1,103 @@
-//! [`Threshold`] × [`Group`] → [`Verdict`]: on which side of its limit is a figure, are there enough
-//! requests to say, and is the instrument exact enough? Pure.
+//! Judges a threshold on a group: passed, failed or inconclusive. Pure.
+//!
+//! A verdict needs more than a figure on one side of its limit. The confidence interval, widened by
+//! the error of the instrument, must be on that side too. Otherwise the verdict is inconclusive and
+//! says what would decide it.
 
 use crate::{
-    baseline::{Baseline, GroupBaseline, NoBaseline},
+    baseline::{Baseline, BaselineMismatch, GroupBaseline},
     comparison::Change,
     interval::Interval,
-    lacking::Lacking,
-    metric::{ErrorOf, Metric, Read},
+    lacking::MissingFigures,
+    metric::{ErrorOf, Metric, MetricSource},
     punctuality::{Deviation, Punctuality},
     statistic::{Absent, Statistic},
     summary::{Estimate, Group},
     threshold::Threshold,
 };
 
-/// What came of a threshold.
+/// The result of a threshold.
 #[derive(Debug, Clone)]
 pub struct Verdict {
     /// The threshold.
     pub threshold: Threshold,
-    /// The figure, in the metric's base unit, or why there is none.
+    /// The figure in the metric's base unit, or why it is absent.
     pub actual: Result<Estimate, Absent>,
-    /// How far the instrument can be off, in the base unit, where that is known:
-    /// [`uncertainty`](Self::uncertainty) included.
+    /// How far the instrument can be off, in the base unit, if known. It includes
+    /// [`uncertainty`](Self::uncertainty).
     pub error: Option<f64>,
-    /// The part of it that is of these requests: how late this program read them. Of a change also
-    /// how late it read those of the baseline.
+    /// The part of the error that comes from late reads of these requests and, for a change, of
+    /// those of the baseline.
     pub uncertainty: f64,
-    /// Of a threshold that is relative: the change, or why it is not known.
+    /// The change, for a relative threshold, or why it is unknown.
     pub change: Option<Result<Change, NoChange>>,
-    /// The valid answers that lack the figure, and why.
-    pub lacking: Lacking,
-    /// Why the figure may be wrong, and in how many valid answers: nothing is then decided.
+    /// The valid answers without the figure, by reason.
+    pub lacking: MissingFigures,
+    /// Why the figure may be wrong, with the number of affected answers. A doubtful figure decides
+    /// nothing.
     pub doubts: Vec<(String, usize)>,
-    /// Of a change: the prompts that it is not of, since one of the runs has no value of theirs.
+    /// The prompts that a change leaves out because one of the runs has no value for them.
     pub left_out: Vec<String>,
 }
 
-/// A run to compare with, and what measures now.
+/// A baseline, and the current machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Reference<'a> {
-    /// The run.
+    /// The earlier run.
     pub baseline: &'a Baseline,
-    /// The machine that measures now.
+    /// The current machine.
     pub machine: &'a str,
 }
 
-/// Why a change against a baseline is not known.
+/// Why the change against a baseline is unknown.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NoChange {
-    /// There is nothing to compare with.
+    /// The baseline has no comparable group.
     #[error(transparent)]
-    Baseline(#[from] NoBaseline),
-    /// A figure is missing, then or now.
+    Baseline(#[from] BaselineMismatch),
+    /// A figure is absent.
     #[error("{0}")]
     Absent(Absent),
     /// Too many requests of the baseline lack the figure.
     #[error("in the baseline {0}")]
     Then(Absent),
-    /// Too many requests now lack the figure.
+    /// Too many requests of this run lack the figure.
     #[error("{0}")]
-    Lacking(Lacking),
+    Lacking(MissingFigures),
     /// The baseline does not have the figure.
     #[error("the baseline has no {0}")]
     Figure(&'static str),
 }
 
-/// On which side of its limit a figure is.
+/// The outcome of a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// On the right side, with all of its interval.
+    /// The whole interval meets the limit.
     Pass,
-    /// On the wrong side with all of its interval, or there is no figure.
+    /// The whole interval misses the limit, or the figure is absent.
     Fail,
-    /// The limit lies in its interval, or nearer than the instrument is exact.
+    /// The interval or the error of the instrument includes the limit.
     Inconclusive,
 }
 
-/// What would decide an inconclusive verdict.
+/// What an inconclusive verdict needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needed {
-    /// About so many more requests, if they are like those before.
+    /// About this many more requests of the same kind.
     Requests(usize),
-    /// About so many more runs of the load.
+    /// About this many more runs of the load.
     Runs(usize),
-    /// A baseline of more requests: what it has does not bound the figure.
+    /// A baseline with more requests: the present one does not bound the change.
     Baseline,
-    /// An end of the doubts about the figure.
+    /// A remedy for the doubts about the figure.
     Certainty,
-    /// No number of them: the figure is at the limit, or nearer to it than the instrument is exact.
+    /// A more precise instrument: more requests would not help.
     MorePrecision,
 }
 
 impl Verdict {
-    /// Judges a group, as sure as `confidence`, by figures of an instrument that is off by up to
-    /// `instrument`, where that was measured. A figure that is absent never passes.
+    /// Judges a group at the given confidence. `instrument` is the measured error of the
+    /// instrument. An absent figure never passes.
     pub fn of(
         threshold: Threshold,
         group: &Group,
@@ -134,13 +138,13 @@ impl Verdict {
         Self { threshold, actual, error, uncertainty, change, lacking, doubts, left_out }
     }
 
-    /// How large a difference between two runs can be by the instrument's error in each and by what
-    /// is known of arrivals, in the base unit.
+    /// Returns the largest difference between two runs that the instrument alone can cause, in the
+    /// base unit: its error in both runs and the uncertainty of arrivals.
     pub fn floor(&self) -> f64 {
         2.0 * (self.error.unwrap_or(0.0) - self.uncertainty).max(0.0) + self.uncertainty
     }
 
-    /// The verdict. What is absent fails; what may be wrong decides nothing.
+    /// Returns the outcome. An absent figure fails; a doubtful figure is inconclusive.
     pub fn outcome(&self) -> Outcome {
         match self.undoubted() {
             _ if self.is_doubtful() => Outcome::Inconclusive,
@@ -148,7 +152,7 @@ impl Verdict {
         }
     }
 
-    /// Whether there is a figure that may be wrong.
+    /// Returns whether the figure exists and may be wrong.
     fn is_doubtful(&self) -> bool {
         let is_there = match &self.change {
             None => self.actual.is_ok() && !self.threshold.is_relative,
@@ -157,7 +161,7 @@ impl Verdict {
         is_there && !self.doubts.is_empty()
     }
 
-    /// The verdict, if no figure is wrong.
+    /// Returns the outcome, doubts aside.
     fn undoubted(&self) -> Outcome {
         match &self.change {
             Some(Ok(change)) => self.of_change(change),
@@ -167,8 +171,8 @@ impl Verdict {
         }
     }
 
-    /// A regression is more than luck, larger than its limit, and larger than what the instrument
-    /// may have been off in either run.
+    /// Judges a change. A regression is statistically significant, exceeds the limit, and exceeds
+    /// what the instrument can cause.
     fn of_change(&self, change: &Change) -> Outcome {
         let floor = self.floor();
         let is_beyond =
@@ -188,7 +192,7 @@ impl Verdict {
         let Interval { low, high } =
             interval.unwrap_or(as_it_is).widened(self.error.unwrap_or(0.0));
         match (self.threshold.holds(low), self.threshold.holds(high)) {
-            // Without an interval nobody knows whether it was luck.
+            // Without an interval the result may be chance.
             (true, true) if interval.is_err() => Outcome::Inconclusive,
             (true, true) => Outcome::Pass,
             (false, false) => Outcome::Fail,
@@ -196,24 +200,24 @@ impl Verdict {
         }
     }
 
-    /// What would decide it, if it is inconclusive. The interval is taken to shrink with the root
-    /// of the number of requests.
+    /// Returns what an inconclusive verdict needs. The interval is assumed to shrink with the
+    /// square root of the number of requests.
     pub fn needed(&self) -> Option<Needed> {
-        let wanting = self.wanting_of_its_unit()?;
-        match (wanting, self.threshold.metric.read) {
-            // A load's figure is one of a run.
-            (Needed::Requests(runs), Read::Load(_)) => Some(Needed::Runs(runs)),
-            _ => Some(wanting),
+        let needed = self.needed_in_its_unit()?;
+        match (needed, self.threshold.metric.read) {
+            // A figure of loads has one value per run.
+            (Needed::Requests(runs), MetricSource::Load(_)) => Some(Needed::Runs(runs)),
+            _ => Some(needed),
         }
     }
 
-    fn wanting_of_its_unit(&self) -> Option<Needed> {
+    fn needed_in_its_unit(&self) -> Option<Needed> {
         let actual = self.actual.ok().filter(|_| self.outcome() == Outcome::Inconclusive)?;
         if self.is_doubtful() {
             return Some(Needed::Certainty);
         }
         if let Some(Ok(change)) = &self.change {
-            return Some(self.wanting_of_change(change, actual.n));
+            return Some(self.needed_for_change(change, actual.n));
         }
         let room = (actual.value - self.threshold.limit).abs() - self.error.unwrap_or(0.0);
         if self.uncertainty > 0.0 && room <= 0.0 {
@@ -223,9 +227,9 @@ impl Verdict {
             Ok(Some(interval)) => interval,
             Ok(None) => return Some(Needed::MorePrecision),
             Err(Absent::TooFew { needs, has }) => {
-                // Of a load these are pieces of its runs.
+                // For a load, these are batches of its runs.
                 let a_run = match self.threshold.metric.read {
-                    Read::Load(_) => (has / actual.n.max(1)).max(1),
+                    MetricSource::Load(_) => (has / actual.n.max(1)).max(1),
                     _ => 1,
                 };
                 return Some(Needed::Requests((needs - has).div_ceil(a_run)));
@@ -237,8 +241,8 @@ impl Verdict {
         Some(needed(half, room, actual.n))
     }
 
-    /// What keeps it from passing, or from being significant.
-    fn wanting_of_change(&self, change: &Change, n: usize) -> Needed {
+    /// Returns what a change needs to pass or to become significant.
+    fn needed_for_change(&self, change: &Change, n: usize) -> Needed {
         let floor = self.floor() / change.before;
         if !change.is_bounded() {
             return Needed::Baseline;
@@ -255,12 +259,12 @@ impl Verdict {
     }
 }
 
-/// How many requests more than `n` make an interval so narrow that the half of it is `room`.
+/// Returns how many requests, in addition to `n`, make half of the interval as small as `room`.
 fn needed(half: f64, room: f64, n: usize) -> Needed {
     if room > 0.0 { more((half / room).powi(2), n) } else { Needed::MorePrecision }
 }
 
-/// How many requests more than `n` are so many `times` as many.
+/// Returns how many requests, in addition to `n`, make `times` as many.
 fn more(times: f64, n: usize) -> Needed {
     let more = (times - 1.0) * n as f64;
     match more.is_finite() && more < 1e7 {
@@ -269,11 +273,11 @@ fn more(times: f64, n: usize) -> Needed {
     }
 }
 
-/// A change, and what is to be known of it.
-struct Compared {
+/// A change with the circumstances of the comparison.
+struct ComparedChange {
     change: Change,
     uncertainty: f64,
-    /// Why the baseline's figure may be wrong, and in how many answers.
+    /// Why the baseline's figure may be wrong, with the number of affected answers.
     doubts: Vec<(String, usize)>,
     left_out: Vec<String>,
 }
@@ -283,7 +287,7 @@ fn compare(
     group: &Group,
     reference: Reference<'_>,
     confidence: f64,
-) -> Result<Compared, NoChange> {
+) -> Result<ComparedChange, NoChange> {
     let Threshold { metric, statistic, .. } = threshold;
     let now = GroupBaseline::of(group, reference.machine);
     let then = reference.baseline.group(&now)?;
@@ -299,11 +303,11 @@ fn compare(
     let before = before.map_err(NoChange::Then)?;
     let later = now.side(metric, share).and_then(Result::ok).ok_or_else(absent)?;
     let pair = now.pair(before, later);
-    let (before, later) = (pair.before.sampled(), pair.now.sampled());
+    let (before, later) = (pair.before.stratified(), pair.now.stratified());
     let change = Change::of(statistic, before, later, confidence).map_err(NoChange::Absent)?;
     let doubts = then.doubts(metric).iter();
     let doubts = doubts.map(|(why, answers)| (format!("in the baseline {why}"), *answers));
-    Ok(Compared {
+    Ok(ComparedChange {
         change,
         uncertainty: pair.uncertainty(statistic),
         doubts: doubts.collect(),
@@ -311,20 +315,20 @@ fn compare(
     })
 }
 
-/// The 99th percentiles of the instrument's errors.
+/// The 99th percentiles of the errors of the instrument.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InstrumentError {
-    /// Of an arrival, seconds.
+    /// The error of an arrival, seconds.
     pub arrival: f64,
-    /// Of a gap between tokens, seconds.
+    /// The error of a gap between tokens, seconds.
     pub gap: f64,
-    /// Of `generation_time`, as a part of it.
+    /// The relative error of `generation_time`.
     pub generation: f64,
 }
 
 impl InstrumentError {
-    /// These errors of a figure that is to say something of a script, by an endpoint that was late: on
-    /// average, since how lateness varies is in the spread of the requests already.
+    /// Adds the lateness of the simulated endpoint, for figures that stand for a script. The mean
+    /// lateness is enough, because its variation is already in the spread of the requests.
     pub fn with_simulator(self, punctuality: &Punctuality) -> Self {
         let mean = |of: Option<Deviation>| of.map_or(0.0, |deviation| deviation.mean.abs());
         let generation = punctuality.generation();
@@ -336,8 +340,8 @@ impl InstrumentError {
         }
     }
 
-    /// How far `actual`, a figure of `group` in the metric's base unit, can be off. `None` where no
-    /// error is known.
+    /// Returns how far `actual`, a figure of `group` in the metric's base unit, can be off; `None`
+    /// if no error is known.
     pub fn of(&self, metric: &Metric, actual: f64, group: &Group) -> Option<f64> {
         let in_proportion_to = |name| {
             let time = group.figure(Metric::named(name)?, Statistic::Mean).ok()?;

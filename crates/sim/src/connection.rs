@@ -1,4 +1,5 @@
-//! One client of the simulated endpoint: what it sent, what it is owed, and how far both are.
+//! One client connection of the simulated endpoint: the bytes it sent, the bytes it is still owed,
+//! and the phase of its current request.
 
 use std::{
     collections::VecDeque,
@@ -8,61 +9,62 @@ use std::{
 };
 
 use bytes::BytesMut;
-use llm_stream_core::protocol::{Envelope, Message, Part, Protocol};
+use llm_stream_core::protocol::{Envelope, Message, MessagePart, Protocol};
 use llm_stream_socket::Socket;
 
 use super::{
-    log::{AnswerLog, Entry, Write},
+    log::{AnswerLog, LogEntry, Write},
     pace,
-    script::{Ending, Step, Stream},
-    tls::Tls,
-    wire::{self, HEAD_LIMIT, Head},
+    script::{AnswerStream, ScriptStep, StreamEnd},
+    tls::ServerTls,
+    wire::{self, HEAD_LIMIT, RequestHead},
 };
 
-/// What a connection is at.
+/// The phase of a connection.
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Waits for the head of a request.
     Head,
     /// Waits for the body of this one.
-    Body(Head),
+    Body(RequestHead),
     /// Writes an answer step by step.
     Streaming(Box<Streaming>),
     /// Writes the last bytes of an answer.
     Answered,
-    /// Waits until the client has surely read what was written, then resets.
+    /// Waits until the client has surely read the last write, then resets the connection.
     Resetting,
-    /// Owes more, and never writes it.
+    /// Owes more bytes and never writes them.
     Stalled,
-    /// Has said all; waits until the client closes.
+    /// Has sent everything and waits until the client closes.
     Draining,
 }
 
 /// A client's connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ClientConnection {
     /// The socket, non-blocking.
     pub(super) socket: Socket,
-    /// Tells it from others that have its place before and after it.
+    /// Distinguishes the connection from earlier and later ones in the same slot.
     pub(super) serial: u64,
-    /// What it is at.
+    /// The current phase.
     pub(super) phase: Phase,
-    /// Bytes that were read and not yet used.
+    /// Bytes read from the socket and not yet parsed.
     pub(super) inbox: BytesMut,
-    /// Whether there may be bytes to read, of which no event will tell again.
+    /// Whether unread bytes may remain in the socket. The poll is edge-triggered, so no further
+    /// event announces them.
     pub(super) unread: bool,
-    /// What is to be written.
+    /// Bytes to be written.
     pub(super) outbox: Outbox,
-    /// Whether the socket accepts no more for now.
+    /// Whether the last write returned `WouldBlock`.
     pub(super) blocked: bool,
-    /// Whether another request may follow the present one.
+    /// Whether another request may follow the current one.
     pub(super) keep_alive: bool,
-    /// The log of the present answer.
-    pub(super) entry: Option<Entry>,
+    /// The log of the current answer.
+    pub(super) entry: Option<LogEntry>,
 }
 
-impl Connection {
-    /// A connection that has just been accepted.
+impl ClientConnection {
+    /// Creates the state of a connection that has just been accepted.
     pub(super) fn new(socket: Socket, serial: u64) -> Self {
         Self {
             socket,
@@ -77,8 +79,8 @@ impl Connection {
         }
     }
 
-    /// Reads what there is, within what the present phase has use for. The client's close, even
-    /// of its sending side alone, is an error: its answer is of no use to it any more.
+    /// Reads from the socket, up to what the current phase can use. The client's close is an error,
+    /// even if only of its sending side: a client that has left does not need its answer.
     pub(super) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<()> {
         self.unread = true;
         while self.has_room() {
@@ -97,7 +99,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes bytes that were read.
+    /// Stores received bytes, decrypted if the connection uses TLS.
     fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(tls) = &mut self.outbox.tls else {
             self.inbox.extend_from_slice(bytes);
@@ -106,7 +108,7 @@ impl Connection {
         let opened = tls.open(bytes, &mut self.inbox);
         let owed = tls.owed()?;
         if opened.is_err() {
-            // The client should learn why; it is gone if it does not.
+            // The alert tells the client why; if this write fails, the client has already left.
             let _ = self.socket.write(&owed);
         }
         self.outbox.push(owed, Mark::Tls);
@@ -121,10 +123,11 @@ impl Connection {
         }
     }
 
-    /// Writes what is owed. `false` when the socket accepts no more for now.
+    /// Writes the queued bytes. Returns `false` if the socket accepts no more for now.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
-        // Locked before a byte goes: who has read an answer finds all of it in the log.
-        let mut log = self.entry.as_ref().map(Entry::lock);
+        // Locked before the first byte is written, so that a client that has read an answer finds
+        // all of it in the log.
+        let mut log = self.entry.as_ref().map(LogEntry::lock);
         let flushed = self.outbox.flush(&mut self.socket, log.as_deref_mut())?;
         if let Some(log) = &mut log {
             log.completed = flushed && self.is_whole();
@@ -133,7 +136,7 @@ impl Connection {
         Ok(flushed)
     }
 
-    /// Whether the answer ends with what was put into the outbox.
+    /// Returns whether the queued bytes complete the answer.
     pub(super) fn is_whole(&self) -> bool {
         match &self.phase {
             Phase::Streaming(streaming) => streaming.is_whole,
@@ -141,43 +144,44 @@ impl Connection {
         }
     }
 
-    /// Closes the sending side, so that the client can still read everything; closing both with
-    /// bytes unread would reset the connection.
+    /// Closes the sending side, so that the client can still read everything. Closing both sides
+    /// with unread bytes would reset the connection.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.phase = Phase::Draining;
         self.inbox.clear();
         self.socket.end()
     }
 
-    /// Makes the close that follows a reset.
+    /// Makes the coming close reset the connection.
     pub(super) fn reset(&self) -> io::Result<()> {
         self.socket.end_in_a_reset()
     }
 }
 
-/// Bytes on their way to the client, in pieces that are written one by one.
+/// The queue of bytes to a client. Each entry is written and timed on its own.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    /// Encrypts what is put in here, in this order, where TLS is spoken.
-    pub(super) tls: Option<Tls>,
-    pieces: VecDeque<Piece>,
-    /// Bytes of the first piece that the socket has accepted.
+    /// Encrypts the entries, in order, if the connection uses TLS.
+    pub(super) tls: Option<ServerTls>,
+    pieces: VecDeque<QueuedWrite>,
+    /// Bytes of the first entry that the socket has accepted.
     written: usize,
-    /// When the first piece was first tried.
+    /// When the first entry was first tried.
     began: Option<Instant>,
-    /// When the socket last accepted nothing, since the client did not read: from then, to then.
+    /// The latest period in which the socket accepted nothing because the client did not read:
+    /// start and end.
     refused: Option<(Instant, Instant)>,
-    /// Whether it still does.
+    /// Whether that period is still running.
     is_refusing: bool,
 }
 
 #[derive(Debug)]
-struct Piece {
+struct QueuedWrite {
     bytes: Vec<u8>,
     mark: Mark,
 }
 
-impl Piece {
+impl QueuedWrite {
     fn note(&self, log: &mut AnswerLog, began: Instant, returned: Instant) {
         match self.mark {
             Mark::Tls => {}
@@ -189,10 +193,10 @@ impl Piece {
     }
 }
 
-/// What the log is told of a piece.
+/// What the log records about a queued write.
 #[derive(Debug, Clone, Copy)]
 enum Mark {
-    /// Nothing: it is TLS's own.
+    /// Nothing: the bytes belong to TLS itself.
     Tls,
     Head,
     Body {
@@ -236,28 +240,29 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Adds a response's head, or all of a short answer.
+    /// Queues the head of a response, or a complete short answer.
     pub(super) fn push_head(&mut self, bytes: Vec<u8>) {
         self.push_sealed(bytes, Mark::Head);
     }
 
-    /// Adds a piece of a response's body. One without bytes is none.
+    /// Queues a part of a response's body. Does nothing if `bytes` is empty.
     pub(super) fn push_body(&mut self, bytes: Vec<u8>, due: Instant, token_events: u64) {
         let mark = Mark::Body { due, bytes: bytes.len(), token_events };
         self.push_sealed(bytes, mark);
     }
 
-    /// Adds the end of what the client gets over TLS; whether there was something to add.
-    pub(super) fn push_goodbye(&mut self) -> bool {
-        let goodbye = self.tls.as_mut().map(Tls::goodbye).transpose();
-        // Without one, the end is one that was cut: as it is when TLS is out of order.
-        let goodbye = goodbye.ok().flatten().unwrap_or_default();
-        let some = !goodbye.is_empty();
-        self.push(goodbye, Mark::Tls);
-        some
+    /// Queues the TLS close notification. Returns whether there was one to queue.
+    pub(super) fn push_close_notify(&mut self) -> bool {
+        let notification = self.tls.as_mut().map(ServerTls::close_notify).transpose();
+        // If TLS has failed there is no notification, and the client sees a truncated stream.
+        let notification = notification.ok().flatten().unwrap_or_default();
+        let has_one = !notification.is_empty();
+        self.push(notification, Mark::Tls);
+        has_one
     }
 
-    /// Adds a piece, encrypted where TLS is spoken: ahead of its time, as all that is done to it.
+    /// Queues bytes, encrypted if the connection uses TLS. Encryption happens here, ahead of time,
+    /// so that a due write is only a system call.
     fn push_sealed(&mut self, bytes: Vec<u8>, mark: Mark) {
         let sealed = match &mut self.tls {
             Some(tls) if !bytes.is_empty() => tls.seal(&bytes).unwrap_or_default(),
@@ -266,16 +271,20 @@ impl Outbox {
         self.push(sealed, mark);
     }
 
-    /// Adds a piece as it is. One without bytes is none.
+    /// Queues bytes as they are. Does nothing if `bytes` is empty.
     fn push(&mut self, bytes: Vec<u8>, mark: Mark) {
         if !bytes.is_empty() {
-            self.pieces.push_back(Piece { bytes, mark });
+            self.pieces.push_back(QueuedWrite { bytes, mark });
         }
     }
 }
 
-/// When a piece that is tried for the first time now is begun. What was due while the client did not
-/// read waits for the client, not for this endpoint.
+/// Returns the time at which a write that is first tried now counts as begun.
+///
+/// A client that does not read blocks the socket. A write that fell due in the meantime was delayed
+/// by the client, so it counts as begun when it was due, and the log shows no lateness of the
+/// endpoint. A write that was already late when the socket blocked keeps its lateness up to that
+/// moment.
 fn begin(mark: Mark, refused: Option<(Instant, Instant)>) -> Instant {
     let now = pace::now();
     match (mark, refused) {
@@ -284,41 +293,41 @@ fn begin(mark: Mark, refused: Option<(Instant, Instant)>) -> Instant {
     }
 }
 
-/// When a stream goes on.
+/// When a stream continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// At this moment, when the next step is due.
+pub(super) enum NextWrite {
+    /// At this time, when the next step is due.
     At(Instant),
-    /// Not at all: it has ended in this way, with its last step due at this moment.
-    End(Ending, Instant),
+    /// Never: the stream has ended like this, and its last step was due at this time.
+    End(StreamEnd, Instant),
 }
 
-/// An answer in progress.
+/// A streamed answer in progress.
 #[derive(Debug)]
 pub(super) struct Streaming {
-    /// The steps to come.
-    pub(super) stream: Stream,
+    /// The remaining steps.
+    pub(super) stream: AnswerStream,
     /// The completion's id.
     pub(super) id: String,
-    /// The model, as it was asked for.
+    /// The model's name from the request.
     pub(super) model: String,
     /// Seconds since 1970.
     pub(super) created: u64,
-    /// When the request had been read.
+    /// When the request had been read completely.
     pub(super) received: Instant,
-    /// Whether all of the answer, to the end of its body, has been put into the outbox.
+    /// Whether the whole answer, to the end of its body, has been queued.
     pub(super) is_whole: bool,
 }
 
 impl Streaming {
-    /// Puts the next step into `outbox` and says when to write it. Done ahead of time: when a
-    /// step is due, it only has to be written.
+    /// Queues the next step and returns when to write it. Encoding happens before the step is due,
+    /// so that only the write remains.
     ///
-    /// The trailer is due with the last token event and follows it at once, in a write of its own:
-    /// a reader that takes both in one read is wrong by no more than that write.
-    pub(super) fn prepare(&mut self, protocol: &dyn Protocol, outbox: &mut Outbox) -> Turn {
+    /// The trailer is due with the last token event and follows it at once, as a separate write. A
+    /// reader that gets both in one read is wrong by the duration of that write at most.
+    pub(super) fn prepare(&mut self, protocol: &dyn Protocol, outbox: &mut Outbox) -> NextWrite {
         let Some(step) = self.stream.next() else {
-            return Turn::End(self.stream.ending(), self.received + self.stream.at());
+            return NextWrite::End(self.stream.ending(), self.received + self.stream.at());
         };
         let due = self.received + step.at;
         for (bytes, token_events) in self.pieces(step, protocol) {
@@ -328,37 +337,46 @@ impl Streaming {
             && let Some(trailer) = self.stream.next()
         {
             let mut pieces = self.pieces(trailer, protocol);
-            self.is_whole = self.stream.ending() == Ending::Clean;
+            self.is_whole = self.stream.ending() == StreamEnd::Clean;
             if let Some((bytes, _)) = pieces.last_mut().filter(|_| self.is_whole) {
                 bytes.extend_from_slice(wire::LAST_CHUNK);
             }
             pieces.into_iter().for_each(|(bytes, events)| outbox.push_body(bytes, due, events));
         }
-        Turn::At(due)
+        NextWrite::At(due)
     }
 
-    /// The writes that carry a step.
-    fn pieces(&self, step: Step, protocol: &dyn Protocol) -> Vec<Frame> {
+    /// Returns the writes that carry a step.
+    fn pieces(&self, step: ScriptStep, protocol: &dyn Protocol) -> Vec<EncodedWrite> {
         let messages = with_ending(step.messages, protocol).into_iter();
         let frames = messages.map(|parts| self.frame(parts, protocol)).collect();
         pieces(frames, self.stream.is_merged(), self.stream.split())
     }
 
-    fn frame(&self, parts: Vec<Part<'_>>, protocol: &dyn Protocol) -> Frame {
-        let token = parts.iter().any(|part| matches!(part, Part::Token(..)));
+    fn frame(&self, parts: Vec<MessagePart<'_>>, protocol: &dyn Protocol) -> EncodedWrite {
+        let token = parts.iter().any(|part| matches!(part, MessagePart::Token(..)));
         let message = Message { id: Some(self.id.as_str().into()), parts };
         let envelope = Envelope { model: &self.model, created: self.created };
         (protocol.encode(&message, &envelope), u64::from(token))
     }
 }
 
-/// The messages of a step, with those that end an answer as the protocol has them.
+/// Returns the messages of a step, with the final ones arranged as the protocol sends them.
 fn with_ending(
-    mut messages: Vec<Vec<Part<'static>>>,
+    mut messages: Vec<Vec<MessagePart<'static>>>,
     protocol: &dyn Protocol,
-) -> Vec<Vec<Part<'static>>> {
-    let ends = |parts: &Vec<Part<'_>>| {
-        matches!(parts[..], [Part::Finish(_) | Part::Usage(_) | Part::Timings(_) | Part::End, ..])
+) -> Vec<Vec<MessagePart<'static>>> {
+    let ends = |parts: &Vec<MessagePart<'_>>| {
+        matches!(
+            parts[..],
+            [
+                MessagePart::Finish(_)
+                    | MessagePart::Usage(_)
+                    | MessagePart::Timings(_)
+                    | MessagePart::End,
+                ..
+            ]
+        )
     };
     let first = messages.iter().position(ends).unwrap_or(messages.len());
     let ending = messages.split_off(first).into_iter().flatten().collect();
@@ -366,11 +384,11 @@ fn with_ending(
     messages
 }
 
-/// Encoded bytes, and the token events that they complete.
-type Frame = (Vec<u8>, u64);
+/// Encoded bytes, and the number of token events that they complete.
+type EncodedWrite = (Vec<u8>, u64);
 
-/// The writes that carry `frames`, with their transfer coding.
-fn pieces(frames: Vec<Frame>, merged: bool, split: Option<usize>) -> Vec<Frame> {
+/// Returns the writes that carry `frames`, in chunked transfer coding.
+fn pieces(frames: Vec<EncodedWrite>, merged: bool, split: Option<usize>) -> Vec<EncodedWrite> {
     let frames =
         if merged { vec![frames] } else { frames.into_iter().map(|frame| vec![frame]).collect() };
     match split {
@@ -379,8 +397,8 @@ fn pieces(frames: Vec<Frame>, merged: bool, split: Option<usize>) -> Vec<Frame> 
     }
 }
 
-/// One write, with a chunk for each of the lists.
-fn gather(chunks: &[Vec<Frame>]) -> Frame {
+/// Returns one write with a chunk for each list of frames.
+fn gather(chunks: &[Vec<EncodedWrite>]) -> EncodedWrite {
     let mut bytes = Vec::new();
     for chunk in chunks {
         wire::push_chunk(&mut bytes, &joined(chunk));
@@ -389,8 +407,8 @@ fn gather(chunks: &[Vec<Frame>]) -> Frame {
     (bytes, token_events)
 }
 
-/// Writes of `size` bytes each, each a chunk.
-fn cut(frames: &[Frame], size: usize) -> Vec<Frame> {
+/// Splits frames into writes of `size` bytes, each one a chunk.
+fn cut(frames: &[EncodedWrite], size: usize) -> Vec<EncodedWrite> {
     let mut frames_left = frames.iter();
     let mut next = frames_left.next();
     let mut next_end = next.map_or(0, |(bytes, _)| bytes.len());
@@ -410,14 +428,14 @@ fn cut(frames: &[Frame], size: usize) -> Vec<Frame> {
     joined(frames).chunks(size).map(&mut piece).collect()
 }
 
-fn joined(frames: &[Frame]) -> Vec<u8> {
+fn joined(frames: &[EncodedWrite]) -> Vec<u8> {
     let bytes: Vec<&[u8]> = frames.iter().map(|(bytes, _)| bytes.as_slice()).collect();
     bytes.concat()
 }
 
 impl Phase {
-    /// Takes the body's head out, leaving [`Phase::Head`], if there is one.
-    pub(super) fn take_head(&mut self) -> Option<Head> {
+    /// Takes the request's head out of the phase, which becomes [`Phase::Head`].
+    pub(super) fn take_head(&mut self) -> Option<RequestHead> {
         match mem::replace(self, Self::Head) {
             Self::Body(head) => Some(head),
             other => {
@@ -432,7 +450,7 @@ impl Phase {
 mod tests {
     use super::*;
 
-    /// Both ends of a connection.
+    /// Returns both ends of a connection.
     #[cfg(unix)]
     fn pair() -> (Socket, std::os::unix::net::UnixStream) {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
@@ -442,7 +460,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_was_due_while_the_client_did_not_read_was_begun_when_it_was_due() {
+    fn a_write_due_while_the_client_does_not_read_is_not_late() {
         use std::io::Read as _;
 
         use crate::log::Log;
@@ -456,7 +474,7 @@ mod tests {
         outbox.push_body(vec![0; LARGE], start, 1);
         assert!(!outbox.flush(&mut ours, Some(&mut entry.lock())).expect("a write"));
         let blocked = pace::now();
-        // A piece that was late already, and a piece that is due in the meantime.
+        // One write is already late, the other falls due while the socket is blocked.
         let meanwhile = blocked + ms(10);
         outbox.push_body(vec![0; 10], start, 1);
         outbox.push_body(vec![0; 10], meanwhile, 1);
@@ -468,7 +486,7 @@ mod tests {
         while !outbox.flush(&mut ours, Some(&mut entry.lock())).expect("a write") {
             std::thread::yield_now();
         }
-        // Prepared afterwards, as the steps of a script are; and a piece that is due later.
+        // The next steps are prepared after the socket has drained; the last one is due later.
         let drained = pace::now();
         for due in [meanwhile + ms(5), drained] {
             outbox.push_body(vec![0; 10], due, 1);
@@ -482,7 +500,7 @@ mod tests {
         assert!(writes[4].began >= drained);
     }
 
-    fn frames() -> Vec<Frame> {
+    fn frames() -> Vec<EncodedWrite> {
         vec![(b"role".to_vec(), 0), (b"ab".to_vec(), 1), (b"c".to_vec(), 1)]
     }
 

@@ -1,5 +1,5 @@
-//! The same script without a server and without a clock: what a run of it would record, each event
-//! at the time that the script wants, at once. For simulations of many runs.
+//! Runs a script without a server and without a clock: the recording has each event at its
+//! scheduled time. Simulations of many runs use it.
 
 use llm_stream_core::{
     protocol::{Envelope, Message, Protocol},
@@ -8,20 +8,21 @@ use llm_stream_core::{
 
 use crate::{
     Script,
-    script::{Answer, Ending, Facts},
+    script::{RequestFacts, ScriptedResponse, StreamEnd},
 };
 
 impl Script {
-    /// The recording of the `number`-th request, where it is answered with a stream.
+    /// Returns the recording of request `number`, or `None` if the script does not answer it with a
+    /// stream.
     pub fn recorded(&self, number: u64, protocol: &dyn Protocol) -> Option<Recording> {
-        let facts = Facts {
+        let facts = RequestFacts {
             number,
             max_tokens: None,
             min_tokens: 0,
             prompt_chars: 40,
             include_usage: true,
         };
-        let Answer::Stream(mut stream) = self.answer(&facts) else { return None };
+        let ScriptedResponse::Stream(mut stream) = self.answer(&facts) else { return None };
         let (id, envelope) = (self.id(number), Envelope { model: "simulated", created: 0 });
         let mut chunks = Vec::new();
         for step in stream.by_ref() {
@@ -34,9 +35,9 @@ impl Script {
         }
         let ended_at = chunks.last().map(|chunk| chunk.at).unwrap_or_default();
         let broken = match stream.ending() {
-            Ending::Clean => None,
-            Ending::Stall => Some((ErrorKind::InterTokenTimeout, "the script stalls")),
-            Ending::Reset => Some((ErrorKind::Broken, "the script resets")),
+            StreamEnd::Clean => None,
+            StreamEnd::Stall => Some((ErrorKind::InterTokenTimeout, "the script stalls")),
+            StreamEnd::Reset => Some((ErrorKind::Broken, "the script resets")),
         };
         Some(Recording {
             origin: None,

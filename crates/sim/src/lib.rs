@@ -20,7 +20,7 @@ mod wire;
 
 pub use self::{
     log::{AnswerLog, Write},
-    script::{Fault, FaultKind, Mistake, Script},
+    script::{Fault, FaultKind, Script, ScriptError},
     server::Simulator,
     tls::{self_signed, server_tls},
 };

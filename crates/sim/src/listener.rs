@@ -1,4 +1,4 @@
-//! Where the simulated endpoint is to be found: a port, or a socket in the file system.
+//! The listening socket of the simulated endpoint: a TCP port or a Unix domain socket.
 
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use socket2::{Domain, Type};
 
 use llm_stream_socket::Socket;
 
-/// Connections that may wait to be accepted: a whole wave of clients at once.
+/// Connections that may wait to be accepted. A load opens hundreds of connections at once.
 const BACKLOG: i32 = 4096;
 
 /// Accepts connections.
@@ -23,10 +23,10 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// One on a port, which is told: 0 stands for any free one.
+    /// Listens on `addr` and returns the address with the actual port. Port 0 selects a free one.
     pub(super) fn on_port(addr: SocketAddr) -> io::Result<(Self, SocketAddr)> {
         let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-        // Elsewhere than on Unix, the option would let two endpoints have one port.
+        // On other systems than Unix, the option would let two endpoints share a port.
         if cfg!(unix) {
             socket.set_reuse_address(true)?;
         }
@@ -38,7 +38,7 @@ impl Listener {
         Ok((Self::Port(listener), addr))
     }
 
-    /// One on a socket that is made at `path`, and that is removed with the [`SocketFile`].
+    /// Listens on a Unix domain socket at `path`. Dropping the [`SocketFile`] removes the file.
     #[cfg(unix)]
     pub(super) fn on_file(path: &Path) -> io::Result<(Self, SocketFile)> {
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -64,7 +64,7 @@ impl Listener {
         }
     }
 
-    /// The next connection that waits; `WouldBlock` when none does.
+    /// Accepts the next waiting connection; `WouldBlock` if there is none.
     pub(super) fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Port(listener) => Ok(Socket::Tcp(listener.accept()?.0)),
@@ -73,7 +73,7 @@ impl Listener {
         }
     }
 
-    /// What URLs begin with by which an endpoint here refers to itself.
+    /// Returns the beginning of URLs by which the endpoint refers to itself.
     pub(super) fn origin(&self, scheme: &str) -> io::Result<String> {
         match self {
             Self::Port(listener) => Ok(format!("{scheme}://{}", listener.local_addr()?)),
@@ -83,7 +83,7 @@ impl Listener {
     }
 }
 
-/// A socket's file, which is removed when this is dropped.
+/// The file of a Unix domain socket. Dropping it removes the file.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(super) struct SocketFile(pub(super) PathBuf);
@@ -91,23 +91,23 @@ pub(super) struct SocketFile(pub(super) PathBuf);
 #[cfg(unix)]
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Who has removed it before has done no harm.
+        // The file may already have been removed.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// Removes the socket at `path` if it was left by an endpoint that has ended. An error says why not.
+/// Removes the socket at `path` if its endpoint has ended; an error says why that is not possible.
 #[cfg(unix)]
 fn remove_left_over(path: &Path) -> io::Result<()> {
     use std::os::unix::{fs::FileTypeExt as _, net::UnixStream};
     let in_use = |why| Err(io::Error::new(io::ErrorKind::AddrInUse, why));
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-        return in_use("that file is no socket; take another path");
+        return in_use("the file is not a socket: choose another path");
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
-        _ => in_use("another server listens there; end it, or take another path"),
+        _ => in_use("another server listens there: stop it or choose another path"),
     }
 }

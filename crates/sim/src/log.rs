@@ -1,4 +1,5 @@
-//! What the simulated endpoint really did, and when: what a measurement is compared with.
+//! What the simulated endpoint did and when. Measurements are compared with this log, not with the
+//! script, because a busy machine writes late.
 
 use std::{
     mem,
@@ -10,46 +11,48 @@ use bytes::Bytes;
 
 use llm_stream_core::punctuality::{AnswerTiming, EventTiming};
 
-/// One answer, as far as it has come. The plan says when a token was due; this says when it went.
+/// The log of one answer so far. The script says when a token was due; the log says when it was
+/// written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerLog {
-    /// Its place among the requests for a completion, from 1.
+    /// The request's number among the requests for a completion, from 1.
     pub request: u64,
-    /// The completion's id, as the client sees it.
+    /// The completion's id in the response.
     pub id: String,
     /// When the whole request had been read. All deadlines count from here.
     pub received: Instant,
     /// The request's body; empty when it was longer than [`BODY_LIMIT`](Self::BODY_LIMIT).
     pub body: Bytes,
-    /// When the write of the response's head returned; of all the response, when it is no stream.
+    /// When the write of the response's head returned. For an answer that is not streamed: of the
+    /// whole response.
     pub head_returned: Option<Instant>,
-    /// The writes of the stream, in order. A brief log keeps those of the first and of the latest
-    /// token event only.
+    /// The writes of the stream, in order. A brief log keeps only those of the first and of the
+    /// latest token event.
     pub writes: Vec<Write>,
-    /// How long after it was due the latest of the writes with a token event began.
+    /// The largest lateness of a write with a token event.
     pub latest: Duration,
-    /// Whether the response ended as HTTP says it must. Also true when a fault cut the
-    /// answer short; false while it runs, after a reset, and when the client left.
+    /// Whether the response ended as HTTP requires, even if a fault truncated the answer. False while
+    /// the answer is in progress, after a reset, and after the client left.
     pub completed: bool,
     /// Whether the log is brief, so that a long load fits into memory.
     is_brief: bool,
 }
 
 impl AnswerLog {
-    /// Longest request body that is kept, bytes.
+    /// The longest request body that the log keeps, bytes.
     pub const BODY_LIMIT: usize = 64 << 10;
 
-    /// The write that completed the first token event.
+    /// Returns the write that completed the first token event.
     pub fn first_token(&self) -> Option<&Write> {
         self.writes.iter().find(|write| write.token_events > 0)
     }
 
-    /// The write that completed the latest token event.
+    /// Returns the write that completed the latest token event.
     pub fn last_token(&self) -> Option<&Write> {
         self.writes.iter().rfind(|write| write.token_events > 0)
     }
 
-    /// When its token events were written, against the script.
+    /// Compares the times of its token events with the script.
     pub fn timing(&self) -> AnswerTiming {
         let event = |write: &Write| EventTiming { due: write.due, began: write.began };
         let (received, latest) = (self.received, self.latest);
@@ -57,7 +60,7 @@ impl AnswerLog {
         AnswerTiming { received, first, last, latest }
     }
 
-    /// Notes a write of the stream.
+    /// Records a write of the stream.
     pub(super) fn note(&mut self, write: Write) {
         let has_token = write.token_events > 0;
         if has_token {
@@ -71,24 +74,24 @@ impl AnswerLog {
     }
 }
 
-/// One write of a response's body. On loopback its bytes reach the client between
+/// One write of a response's body. On loopback, its bytes reach the client between
 /// [`began`](Self::began) and [`returned`](Self::returned).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Write {
-    /// When the script wanted it.
+    /// When the script scheduled it.
     pub due: Instant,
-    /// When it was handed to the system, for the first time if the system did not accept it all.
+    /// When it was first handed to the operating system.
     pub began: Instant,
-    /// When the system had accepted its last byte.
+    /// When the operating system had accepted its last byte.
     pub returned: Instant,
-    /// Its size on the wire, transfer coding included; over TLS, before it is encrypted.
+    /// Its size on the wire with transfer coding, before encryption.
     pub bytes: usize,
-    /// Token events that it completes.
+    /// The number of token events that it completes.
     pub token_events: u64,
 }
 
 impl Write {
-    /// How long after it was due it began.
+    /// Returns the time from when it was due to when it began.
     pub fn lateness(&self) -> Duration {
         self.began.saturating_duration_since(self.due)
     }
@@ -96,31 +99,37 @@ impl Write {
 
 /// The answers of one endpoint, shared by its thread and its owner.
 ///
-/// Each answer has a lock of its own, so that reading the log holds no write up for longer than
-/// the copy of one answer.
+/// Each answer has its own lock, so that a reader of the log delays a write by the copy of one
+/// answer at most.
 #[derive(Debug, Default)]
-pub(super) struct Log(Mutex<Answers>);
+pub(super) struct Log(Mutex<AnswerLogs>);
 
 #[derive(Debug, Default)]
-struct Answers {
-    entries: Vec<Entry>,
-    /// Whether of each answer no more is kept than when it was due and when it was written.
+struct AnswerLogs {
+    entries: Vec<LogEntry>,
+    /// Whether the logs are brief.
     is_brief: bool,
 }
 
-/// An answer's place in the log.
+/// A handle of one answer's log.
 #[derive(Debug, Clone)]
-pub(super) struct Entry(Arc<Mutex<AnswerLog>>);
+pub(super) struct LogEntry(Arc<Mutex<AnswerLog>>);
 
 impl Log {
-    /// Opens the log of an answer.
-    pub(super) fn open(&self, request: u64, id: String, received: Instant, body: &[u8]) -> Entry {
+    /// Opens the log of a new answer.
+    pub(super) fn open(
+        &self,
+        request: u64,
+        id: String,
+        received: Instant,
+        body: &[u8],
+    ) -> LogEntry {
         let is_brief = lock(&self.0).is_brief;
         let body = match body.len() <= AnswerLog::BODY_LIMIT && !is_brief {
             true => Bytes::copy_from_slice(body),
             false => Bytes::new(),
         };
-        let entry = Entry(Arc::new(Mutex::new(AnswerLog {
+        let entry = LogEntry(Arc::new(Mutex::new(AnswerLog {
             request,
             id,
             received,
@@ -135,43 +144,43 @@ impl Log {
         entry
     }
 
-    /// Keeps of each answer only when it was due and when it was written, until that is taken.
+    /// Makes the logs brief: each keeps the first and the latest write with a token event.
     pub(super) fn shorten(&self) {
         let mut answers = lock(&self.0);
         answers.is_brief = true;
         drop(mem::take(&mut answers.entries));
     }
 
-    /// Takes every answer so far out of the log.
+    /// Takes every answer out of the log.
     pub(super) fn take(&self) -> Vec<AnswerLog> {
         let entries = mem::take(&mut lock(&self.0).entries);
         entries.iter().map(|entry| entry.lock().clone()).collect()
     }
 
-    /// Takes the answers out of the log that are over.
+    /// Takes the answers that have ended out of the log.
     pub(super) fn take_ended(&self) -> Vec<AnswerLog> {
-        // An answer that broke off is recorded nowhere else.
+        // An answer that was aborted has no other owner.
         let is_over =
-            |entry: &mut Entry| entry.lock().completed || Arc::strong_count(&entry.0) == 1;
+            |entry: &mut LogEntry| entry.lock().completed || Arc::strong_count(&entry.0) == 1;
         let ended: Vec<_> = lock(&self.0).entries.extract_if(.., is_over).collect();
         ended.iter().map(|entry| entry.lock().clone()).collect()
     }
 
-    /// A copy of every answer so far.
+    /// Copies every answer.
     pub(super) fn answers(&self) -> Vec<AnswerLog> {
         let entries = lock(&self.0).entries.clone();
         entries.iter().map(|entry| entry.lock().clone()).collect()
     }
 }
 
-impl Entry {
-    /// The answer's log, to be read or continued.
+impl LogEntry {
+    /// Locks the answer's log.
     pub(super) fn lock(&self) -> MutexGuard<'_, AnswerLog> {
         lock(&self.0)
     }
 }
 
-/// A log is of use even after a panic elsewhere.
+/// Locks even if another thread panicked: the log remains readable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -216,7 +225,7 @@ mod tests {
         assert_eq!(answer.last_token(), Some(&write(20, 22, 1)));
         assert_eq!(answer.latest, Duration::from_millis(7));
         assert_eq!(log.take(), [], "they are taken once");
-        // Of two, one runs and one was given up.
+        // Of the two, one is in progress and one was aborted.
         let runs = log.open(2, String::new(), begin, b"");
         drop(log.open(3, String::new(), begin, b""));
         let requests = || log.take_ended().iter().map(|answer| answer.request).collect::<Vec<_>>();

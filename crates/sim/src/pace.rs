@@ -1,42 +1,44 @@
-//! The simulated endpoint's clock, and how it waits for a moment.
+//! The clock of the simulated endpoint, and its wait for a deadline.
 //!
-//! A poll can only wait whole milliseconds, a sleep wakes some 60 µs late, and only a spin is
-//! exact. So a long wait ends early, a sleep ends earlier, and the rest is spun: some 0.2 ms of
-//! CPU a deadline, for a start within microseconds of it on a machine that has a core to spare.
+//! A poll waits in whole milliseconds, a sleep wakes about 60 µs late, and only a busy loop is
+//! exact. A long wait therefore polls until shortly before the deadline, then sleeps, then spins.
+//! This costs about 0.2 ms of CPU time per deadline and meets it within microseconds on a machine
+//! with an idle core.
 
 use std::{
     hint, thread,
     time::{Duration, Instant, SystemTime},
 };
 
-/// What a poll leaves to the sleep, at least: how late a poll may wake.
+/// The time before a deadline at which the poll ends at the latest: how late a poll can wake.
 const POLL_MARGIN: Duration = Duration::from_micros(500);
 
-/// What a sleep leaves to the spin: how late a sleep may wake.
+/// The time before a deadline at which the sleep ends at the latest: how late a sleep can wake.
 const SLEEP_MARGIN: Duration = Duration::from_micros(200);
 
-/// Longest poll: the system takes its timeout as a small integer.
+/// The longest poll, because the operating system takes the timeout as a small integer.
 const POLL_LONGEST: Duration = Duration::from_secs(60);
 
-/// The time.
+/// Returns the current time.
 #[expect(clippy::disallowed_methods, reason = "the simulated endpoint keeps time")]
 pub(super) fn now() -> Instant {
     Instant::now()
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "answers carry the date of their creation")]
 pub(super) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// How long to poll when the next deadline is `left` away; zero when it is too near to wait.
+/// Returns how long to poll if the next deadline is `left` away; zero if that is too short for a
+/// poll.
 pub(super) fn poll_timeout(left: Duration) -> Duration {
     let milliseconds = left.saturating_sub(POLL_MARGIN).min(POLL_LONGEST).as_millis();
     Duration::from_millis(milliseconds as u64)
 }
 
-/// Waits until `deadline` exactly. For a wait that is too short to poll.
+/// Waits until `deadline` exactly, for waits that are too short to poll.
 pub(super) fn wait_until(deadline: Instant) {
     let rest = deadline.saturating_duration_since(now()).saturating_sub(SLEEP_MARGIN);
     if !rest.is_zero() {

@@ -1,8 +1,14 @@
-//! The thread of the simulated endpoint: waits for sockets and deadlines at once, and serves the
-//! deadlines of all clients in their order.
+//! The thread of the simulated endpoint: one reactor for all sockets and all deadlines.
 //!
-//! Each connection has at most one deadline in the heap, and each event costs the same however
-//! many connections there are.
+//! Two rules keep writes on time. Steps are encoded before they are due, so that a deadline costs
+//! one write. And each connection has at most one deadline in the heap, so that the cost of an
+//! event hardly depends on the number of connections.
+//!
+//! Two rules keep the reactor fair. Deadlines run in the order of time and never for longer than
+//! `POLL_EVERY` without a look at the sockets. A deadline that is already past is moved to the
+//! present (`Reactor::wake_at`), so that a stream without delays queues behind the others. The
+//! log compares each write with its scheduled time, not with the moved deadline, so lateness is
+//! never hidden.
 
 use std::{
     cmp::Reverse,
@@ -22,79 +28,81 @@ use mio::{Events, Interest, Poll, Token, event::Event};
 use rustls::ServerConfig;
 
 use super::{
-    connection::{Connection, Phase, Streaming, Turn},
+    connection::{ClientConnection, NextWrite, Phase, Streaming},
     listener::Listener,
     log::Log,
     pace,
     routing::{self, Route},
-    script::{Answer, Ending, Facts, Script, Stream},
-    tls::Tls,
-    wire::{self, Head, Refusal},
+    script::{AnswerStream, RequestFacts, Script, ScriptedResponse, StreamEnd},
+    tls::ServerTls,
+    wire::{self, HttpRefusal, RequestHead},
 };
 
-/// The token of the listening socket. Others are places in the list of connections.
+/// The token of the listening socket. Other tokens are slots in the list of connections.
 const LISTENER: Token = Token(usize::MAX);
 
-/// The token of the waker that tells the thread to look at its `stop` flag.
+/// The token of the waker, which makes the thread check its `stop` flag.
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
 
-/// Longest time for which deadlines that follow one another closely keep new requests waiting.
+/// The longest time that deadlines may keep new requests waiting.
 const POLL_EVERY: Duration = Duration::from_millis(1);
 
 /// A deadline that is nearer than this leaves no time for a poll.
 const POLL_TIME: Duration = Duration::from_micros(20);
 
-/// How long the client has to read the last bytes before a reset, which would discard them.
+/// The time that the client has to read the last bytes; a reset discards unread ones.
 const RESET_DELAY: Duration = Duration::from_millis(100);
 
-/// Events taken from one poll, and bytes read at once.
+/// The number of events per poll; below, the number of bytes per read.
 const EVENTS: usize = 256;
 const SCRATCH: usize = 64 << 10;
 
-/// When a connection wants to go on. Ordered by time, then by the order in which they were made.
+/// When a connection continues. Ordered by time, then by the order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Deadline {
     due: Instant,
     order: u64,
-    place: usize,
+    slot: usize,
     serial: u64,
 }
 
-/// Whether a connection can go on at once.
-enum Flow {
-    On,
+/// Whether a connection can continue at once.
+enum Advance {
+    Continue,
     Wait,
 }
 
-/// Everything that the thread owns.
+/// The state of the thread.
 #[derive(Debug)]
 pub(super) struct Reactor {
     poll: Poll,
     listener: Listener,
-    /// What its own URLs begin with.
+    /// The beginning of its own URLs.
     origin: String,
     tls: Option<Arc<ServerConfig>>,
     protocol: &'static dyn Protocol,
     script: Script,
     log: Arc<Log>,
     stop: Arc<AtomicBool>,
-    /// Each at its place, boxed because they are taken out to be served.
-    connections: Vec<Option<Box<Connection>>>,
-    /// Places without a connection.
+    /// The connections by slot, boxed because they are taken out while they are served.
+    connections: Vec<Option<Box<ClientConnection>>>,
+    /// The slots without a connection.
     free: Vec<usize>,
     deadlines: BinaryHeap<Reverse<Deadline>>,
-    /// Connections accepted and deadlines made so far.
+    /// The number of connections accepted and deadlines created so far, as a source of serial
+    /// numbers.
     serial: u64,
-    /// Requests for a completion so far.
+    /// The number of requests for a completion so far.
     requests: u64,
-    /// Whether a connection could not be accepted, for lack of descriptors.
+    /// Whether `accept` failed for lack of file descriptors and must be repeated.
     accept_again: bool,
     polled: Instant,
     scratch: Vec<u8>,
 }
 
 impl Reactor {
-    /// A reactor that accepts from `listener` and ends when `stop` is set and `poll` is woken.
+    /// Creates a reactor that accepts from `listener`. It ends when `stop` is set and `poll` is
+    /// woken.
     pub(super) fn new(
         poll: Poll,
         mut listener: Listener,
@@ -126,7 +134,7 @@ impl Reactor {
         })
     }
 
-    /// Serves until it is stopped, or until nothing more can be learnt of the sockets.
+    /// Serves until it is stopped or the poll fails.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while !self.stop.load(Ordering::Acquire) {
@@ -144,7 +152,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Time until the next deadline; `None` when there is none.
+    /// Returns the time until the next deadline.
     fn left(&self) -> Option<Duration> {
         let Reverse(next) = self.deadlines.peek()?;
         Some(next.due.saturating_duration_since(pace::now()))
@@ -176,72 +184,72 @@ impl Reactor {
         }
     }
 
-    /// Serves what is due, in the order of the deadlines; not for longer than sockets may wait,
-    /// since what is due may never end.
+    /// Serves due connections in the order of their deadlines, for [`POLL_EVERY`] at most: there
+    /// may always be another one.
     fn serve_due(&mut self) {
         let start = pace::now();
         let mut now = start;
         while now - start < POLL_EVERY
-            && let Some((place, serial)) = self.next_due(now)
+            && let Some((slot, serial)) = self.next_due(now)
         {
-            self.serve(place, serial);
+            self.serve(slot, serial);
             now = pace::now();
         }
     }
 
-    /// The connection whose turn it is, by its place and serial.
+    /// Removes the next due deadline and returns the slot and the serial number of its connection.
     fn next_due(&mut self, now: Instant) -> Option<(usize, u64)> {
         let next = self.deadlines.peek_mut().filter(|next| next.0.due <= now)?;
-        let Reverse(Deadline { place, serial, .. }) = PeekMut::pop(next);
-        Some((place, serial))
+        let Reverse(Deadline { slot, serial, .. }) = PeekMut::pop(next);
+        Some((slot, serial))
     }
 
     fn handle(&mut self, event: &Event) {
         match event.token() {
             WAKER => {}
             LISTENER => self.accept(),
-            Token(place) => self.handle_client(place, event.is_writable()),
+            Token(slot) => self.handle_client(slot, event.is_writable()),
         }
     }
 
-    fn handle_client(&mut self, place: usize, writable: bool) {
-        let Some(mut connection) = self.take(place) else {
+    fn handle_client(&mut self, slot: usize, writable: bool) {
+        let Some(mut connection) = self.take(slot) else {
             return;
         };
         let filled = connection.fill(&mut self.scratch);
         let waits = matches!(connection.phase, Phase::Head | Phase::Body(_));
         let goes_on = waits || (writable && connection.blocked);
         let served = match filled {
-            Ok(()) if goes_on => self.drive(place, &mut connection),
+            Ok(()) if goes_on => self.drive(slot, &mut connection),
             other => other,
         };
-        self.put(place, connection, served);
+        self.put(slot, connection, served);
     }
 
-    /// Lets a connection go on, unless it is gone and another has its place.
-    fn serve(&mut self, place: usize, serial: u64) {
-        let Some(mut connection) = self.take(place) else {
+    /// Continues a connection, unless the slot now belongs to another one.
+    fn serve(&mut self, slot: usize, serial: u64) {
+        let Some(mut connection) = self.take(slot) else {
             return;
         };
         let mut served = Ok(());
         if connection.serial == serial {
-            served = self.drive(place, &mut connection);
+            served = self.drive(slot, &mut connection);
         }
-        self.put(place, connection, served);
+        self.put(slot, connection, served);
     }
 
-    fn take(&mut self, place: usize) -> Option<Box<Connection>> {
-        self.connections.get_mut(place)?.take()
+    fn take(&mut self, slot: usize) -> Option<Box<ClientConnection>> {
+        self.connections.get_mut(slot)?.take()
     }
 
-    /// Puts a connection back, or frees its place when it broke.
-    fn put(&mut self, place: usize, connection: Box<Connection>, served: io::Result<()>) {
+    /// Puts a connection back into its slot, or frees the slot if the connection failed.
+    fn put(&mut self, slot: usize, connection: Box<ClientConnection>, served: io::Result<()>) {
         if served.is_ok() {
-            self.connections[place] = Some(connection);
+            self.connections[slot] = Some(connection);
             return;
         }
         drop(connection);
-        self.free.push(place);
+        self.free.push(slot);
         if self.accept_again {
             self.accept();
         }
@@ -270,7 +278,7 @@ impl Reactor {
     }
 
     fn admit(&mut self, mut socket: Socket) {
-        let place = self.free.pop().unwrap_or_else(|| {
+        let slot = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
         });
@@ -278,58 +286,58 @@ impl Reactor {
         let registry = self.poll.registry();
         let ready = socket
             .set_nodelay()
-            .and_then(|()| registry.register(&mut socket, Token(place), interests));
+            .and_then(|()| registry.register(&mut socket, Token(slot), interests));
         self.serial += 1;
-        let mut connection = Box::new(Connection::new(socket, self.serial));
+        let mut connection = Box::new(ClientConnection::new(socket, self.serial));
         let ready = ready.and_then(|()| {
-            connection.outbox.tls = self.tls.clone().map(Tls::new).transpose()?;
+            connection.outbox.tls = self.tls.clone().map(ServerTls::new).transpose()?;
             Ok(())
         });
-        self.put(place, connection, ready);
+        self.put(slot, connection, ready);
     }
 
-    /// Takes a connection as far as it can go now.
-    fn drive(&mut self, place: usize, connection: &mut Connection) -> io::Result<()> {
+    /// Advances a connection until it has to wait.
+    fn drive(&mut self, slot: usize, connection: &mut ClientConnection) -> io::Result<()> {
         while connection.flush()? {
-            match self.advance(place, connection)? {
-                Flow::On => {}
-                Flow::Wait => break,
+            match self.advance(slot, connection)? {
+                Advance::Continue => {}
+                Advance::Wait => break,
             }
         }
         Ok(())
     }
 
-    /// The next thing to do once everything owed so far is written.
-    fn advance(&mut self, place: usize, connection: &mut Connection) -> io::Result<Flow> {
+    /// Performs the next action of a connection whose queued bytes are all written.
+    fn advance(&mut self, slot: usize, connection: &mut ClientConnection) -> io::Result<Advance> {
         match &mut connection.phase {
             Phase::Head => self.read_head(connection),
             Phase::Body(head) if connection.inbox.len() < head.body => self.read_more(connection),
             Phase::Body(_) => {
                 self.answer(connection);
-                Ok(Flow::On)
+                Ok(Advance::Continue)
             }
             Phase::Streaming(streaming) => {
                 let turn = streaming.prepare(self.protocol, &mut connection.outbox);
-                Ok(self.take_turn(turn, place, connection))
+                Ok(self.take_turn(turn, slot, connection))
             }
             Phase::Answered => self.next_request(connection),
             Phase::Resetting => {
                 connection.reset()?;
                 Err(io::ErrorKind::ConnectionReset.into())
             }
-            Phase::Stalled | Phase::Draining => Ok(Flow::Wait),
+            Phase::Stalled | Phase::Draining => Ok(Advance::Wait),
         }
     }
 
-    /// Has a connection go on when something is due. What is late already waits behind all else
-    /// that is: a stream without delays must not keep others from theirs.
-    fn wake_at(&mut self, due: Instant, place: usize, serial: u64) {
+    /// Schedules a connection. A time in the past becomes the present, so that a stream without
+    /// delays queues behind connections that are already due.
+    fn wake_at(&mut self, due: Instant, slot: usize, serial: u64) {
         let due = due.max(pace::now());
         self.serial += 1;
-        self.deadlines.push(Reverse(Deadline { due, order: self.serial, place, serial }));
+        self.deadlines.push(Reverse(Deadline { due, order: self.serial, slot, serial }));
     }
 
-    fn read_head(&mut self, connection: &mut Connection) -> io::Result<Flow> {
+    fn read_head(&mut self, connection: &mut ClientConnection) -> io::Result<Advance> {
         match wire::parse_head(&connection.inbox) {
             Ok(None) => self.read_more(connection),
             Ok(Some((head, size))) => {
@@ -339,68 +347,73 @@ impl Reactor {
                     connection.outbox.push_head(wire::CONTINUE.to_vec());
                 }
                 connection.phase = Phase::Body(head);
-                Ok(Flow::On)
+                Ok(Advance::Continue)
             }
             Err(refusal) => {
                 self.refuse(connection, refusal);
-                Ok(Flow::On)
+                Ok(Advance::Continue)
             }
         }
     }
 
-    fn read_more(&mut self, connection: &mut Connection) -> io::Result<Flow> {
+    fn read_more(&mut self, connection: &mut ClientConnection) -> io::Result<Advance> {
         if !connection.unread {
-            return Ok(Flow::Wait);
+            return Ok(Advance::Wait);
         }
         connection.fill(&mut self.scratch)?;
-        Ok(Flow::On)
+        Ok(Advance::Continue)
     }
 
-    fn refuse(&self, connection: &mut Connection, refusal: Refusal) {
+    fn refuse(&self, connection: &mut ClientConnection, refusal: HttpRefusal) {
         connection.keep_alive = false;
         self.answer_error(connection, refusal.status, refusal.message);
     }
 
-    fn next_request(&mut self, connection: &mut Connection) -> io::Result<Flow> {
+    fn next_request(&mut self, connection: &mut ClientConnection) -> io::Result<Advance> {
         connection.entry = None;
         if connection.keep_alive {
             connection.phase = Phase::Head;
-            return Ok(Flow::On);
+            return Ok(Advance::Continue);
         }
-        if connection.outbox.push_goodbye() {
-            return Ok(Flow::On);
+        if connection.outbox.push_close_notify() {
+            return Ok(Advance::Continue);
         }
         connection.finish()?;
         connection.fill(&mut self.scratch)?;
-        Ok(Flow::Wait)
+        Ok(Advance::Wait)
     }
 
-    /// Waits for a stream's next step, or ends it.
-    fn take_turn(&mut self, turn: Turn, place: usize, connection: &mut Connection) -> Flow {
+    /// Waits for the next step of a stream, or ends the stream.
+    fn take_turn(
+        &mut self,
+        turn: NextWrite,
+        slot: usize,
+        connection: &mut ClientConnection,
+    ) -> Advance {
         match turn {
-            Turn::At(due) => self.wake_at(due, place, connection.serial),
-            Turn::End(Ending::Clean, due) => {
+            NextWrite::At(due) => self.wake_at(due, slot, connection.serial),
+            NextWrite::End(StreamEnd::Clean, due) => {
                 if !connection.is_whole() {
                     connection.outbox.push_body(wire::LAST_CHUNK.to_vec(), due, 0);
                 }
                 connection.phase = Phase::Answered;
-                return Flow::On;
+                return Advance::Continue;
             }
-            Turn::End(Ending::Reset, due) => {
+            NextWrite::End(StreamEnd::Reset, due) => {
                 connection.phase = Phase::Resetting;
                 let after = due.max(pace::now()) + RESET_DELAY;
-                self.wake_at(after, place, connection.serial);
+                self.wake_at(after, slot, connection.serial);
             }
-            Turn::End(Ending::Stall, _) => connection.phase = Phase::Stalled,
+            NextWrite::End(StreamEnd::Stall, _) => connection.phase = Phase::Stalled,
         }
-        Flow::Wait
+        Advance::Wait
     }
 }
 
-/// Answers.
+/// Requests and their answers.
 impl Reactor {
-    /// Begins the answer to the request whose body has been read.
-    fn answer(&mut self, connection: &mut Connection) {
+    /// Starts the answer to a request whose body has been read.
+    fn answer(&mut self, connection: &mut ClientConnection) {
         let Some(head) = connection.phase.take_head() else {
             return;
         };
@@ -414,42 +427,46 @@ impl Reactor {
         }
     }
 
-    fn complete(&mut self, connection: &mut Connection, received: Instant, body: &[u8]) {
-        let wish = match routing::wish(body, self.protocol) {
-            Ok(wish) => wish,
+    fn complete(&mut self, connection: &mut ClientConnection, received: Instant, body: &[u8]) {
+        let intent = match routing::request_intent(body, self.protocol) {
+            Ok(intent) => intent,
             Err(message) => return self.answer_error(connection, 400, message),
         };
         self.requests += 1;
         let id = self.script.id(self.requests);
         let entry = self.log.open(self.requests, id.clone(), received, body);
         connection.entry = Some(entry);
-        match self.script.answer(&self.facts(&wish)) {
-            Answer::Stream(stream) => self.begin(connection, stream, id, wish, received),
-            Answer::Status(status) => self.answer_error(connection, status, "simulated fault"),
-            Answer::Whole(whole) => {
+        match self.script.answer(&self.facts(&intent)) {
+            ScriptedResponse::Stream(stream) => {
+                self.begin(connection, stream, id, intent, received)
+            }
+            ScriptedResponse::Status(status) => {
+                self.answer_error(connection, status, "simulated fault")
+            }
+            ScriptedResponse::Whole(whole) => {
                 let created = pace::unix_seconds();
-                let body = routing::whole_body(&id, &wish.model, created, &whole);
+                let body = routing::whole_body(&id, &intent.model, created, &whole);
                 self.answer_json(connection, 200, &body);
             }
         }
     }
 
-    fn facts(&self, wish: &RequestIntent) -> Facts {
-        Facts {
+    fn facts(&self, intent: &RequestIntent) -> RequestFacts {
+        RequestFacts {
             number: self.requests,
-            max_tokens: wish.max_tokens,
-            min_tokens: wish.min_tokens,
-            prompt_chars: wish.prompt_chars,
-            include_usage: wish.usage,
+            max_tokens: intent.max_tokens,
+            min_tokens: intent.min_tokens,
+            prompt_chars: intent.prompt_chars,
+            include_usage: intent.usage,
         }
     }
 
     fn begin(
         &self,
-        connection: &mut Connection,
-        stream: Stream,
+        connection: &mut ClientConnection,
+        stream: AnswerStream,
         id: String,
-        wish: RequestIntent,
+        intent: RequestIntent,
         received: Instant,
     ) {
         let head = wire::stream_head(self.protocol.framing().content_type(), connection.keep_alive);
@@ -457,24 +474,24 @@ impl Reactor {
         connection.phase = Phase::Streaming(Box::new(Streaming {
             stream,
             id,
-            model: wish.model,
+            model: intent.model,
             created: pace::unix_seconds(),
             received,
             is_whole: false,
         }));
     }
 
-    fn answer_unknown(&self, connection: &mut Connection, head: &Head) {
+    fn answer_unknown(&self, connection: &mut ClientConnection, head: &RequestHead) {
         let message = format!("the simulated endpoint has no {} {}", head.method, head.path);
         self.answer_error(connection, 404, &message);
     }
 
-    fn answer_error(&self, connection: &mut Connection, status: u16, message: &str) {
+    fn answer_error(&self, connection: &mut ClientConnection, status: u16, message: &str) {
         let body = self.protocol.encode_error(status, message);
         self.answer_json(connection, status, &body);
     }
 
-    fn answer_json(&self, connection: &mut Connection, status: u16, body: &[u8]) {
+    fn answer_json(&self, connection: &mut ClientConnection, status: u16, body: &[u8]) {
         let elsewhere = format!("{}/elsewhere", self.origin);
         let location = (300..400).contains(&status).then_some(elsewhere.as_str());
         let answer = wire::json_answer(status, body, location, connection.keep_alive);

@@ -1,26 +1,26 @@
-//! What a request to the simulated endpoint is for, and what its body asks. Pure.
+//! Which answer a request to the simulated endpoint gets, by its path and its body. Pure.
 
 use llm_stream_core::protocol::{Protocol, RequestIntent, Usage};
 use serde_json::{Value, json};
 
-use super::{script::Whole, wire::Head};
+use super::{script::WholeAnswer, wire::RequestHead};
 
-/// What a request is for.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     /// A completion.
     Completion,
     /// The list of models.
     Models,
-    /// Whether the endpoint is up.
+    /// The health of the endpoint.
     Health,
-    /// Nothing that is known here.
+    /// An unknown path or method.
     Unknown,
 }
 
 impl Route {
-    /// The route of a request, where completions have a path that ends in `completion`.
-    pub(super) fn of(head: &Head, completion: &str) -> Self {
+    /// Returns the route of a request. Paths of completions end in `completion`.
+    pub(super) fn of(head: &RequestHead, completion: &str) -> Self {
         match head.method.as_str() {
             "POST" if head.path.ends_with(completion) => Self::Completion,
             "GET" if head.path.ends_with("/models") => Self::Models,
@@ -37,19 +37,23 @@ pub(super) const MODELS: &[u8] =
 /// The body of the answer to [`Route::Health`].
 pub(super) const HEALTH: &[u8] = br#"{"status":"ok"}"#;
 
-/// Reads the body of a request for a completion, or says why it cannot be answered.
-pub(super) fn wish(body: &[u8], protocol: &dyn Protocol) -> Result<RequestIntent, &'static str> {
+/// Parses the body of a request for a completion. The error says why the request cannot be
+/// answered.
+pub(super) fn request_intent(
+    body: &[u8],
+    protocol: &dyn Protocol,
+) -> Result<RequestIntent, &'static str> {
     let body = serde_json::from_slice(body).map_err(|_| "the body is not a JSON object")?;
-    let wish = protocol.wish(&body);
-    match wish.stream {
-        true => Ok(wish),
+    let intent = protocol.request_intent(&body);
+    match intent.stream {
+        true => Ok(intent),
         false => Err("the simulated endpoint only streams: send \"stream\": true"),
     }
 }
 
-/// The body of an answer that is not streamed, as OpenAI-compatible servers write it. It needs no
-/// protocol: a client that asked for a stream only has to see that this is none.
-pub(super) fn whole_body(id: &str, model: &str, created: u64, whole: &Whole) -> Vec<u8> {
+/// Returns the body of an answer that is not streamed, in the format of OpenAI-compatible servers
+/// for every protocol: the client only has to notice that it is not a stream.
+pub(super) fn whole_body(id: &str, model: &str, created: u64, whole: &WholeAnswer) -> Vec<u8> {
     let mut message = json!({"role": "assistant", "content": whole.text});
     if !whole.reasoning.is_empty() {
         message["reasoning_content"] = json!(whole.reasoning);
@@ -88,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_is_read_from_either_kind_of_content() {
+    fn an_intent_is_read_from_either_kind_of_content() {
         let body = json!({
             "model": "m",
             "stream": true,
@@ -100,7 +104,7 @@ mod tests {
             ],
         });
         assert_eq!(
-            wish(body.to_string().as_bytes(), &OpenAiChat),
+            request_intent(body.to_string().as_bytes(), &OpenAiChat),
             Ok(RequestIntent {
                 model: "m".to_owned(),
                 max_tokens: Some(7),
@@ -113,9 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_object_or_wants_no_stream_is_refused() {
+    fn a_body_that_is_not_an_object_or_does_not_ask_for_a_stream_is_refused() {
         for body in ["", "[1]", "\"x\"", "{}", r#"{"stream":false}"#] {
-            assert!(wish(body.as_bytes(), &OpenAiChat).is_err(), "{body}");
+            assert!(request_intent(body.as_bytes(), &OpenAiChat).is_err(), "{body}");
         }
     }
 }

@@ -1,58 +1,57 @@
-//! What the simulated endpoint does: its rhythm and its faults. Pure: a [`Script`] says when each
-//! piece of an answer is due, the server only keeps to it.
+//! The script of the simulated endpoint: when each event of an answer is due, and which faults
+//! occur. Pure; the server only keeps to the schedule.
 
 use std::{borrow::Cow, mem, ops::Range, time::Duration};
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use llm_stream_core::protocol::{Part, Timings, TokenKind, Usage};
+use llm_stream_core::protocol::{MessagePart, Timings, TokenKind, Usage};
 
-/// The rhythm of every answer, and what goes wrong with it.
+/// The schedule of every answer and its faults.
 ///
-/// Token event k, counted from 0, is due `ttft + k × itl` after the request was read: places on a
-/// grid, so that one late write does not move the next.
+/// Token event k, counted from 0, is due `ttft + k × itl` after the request was read. All times are
+/// on this grid, so that one late write does not delay the next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Script {
-    /// Request read → first token event written.
+    /// Time from the end of the request to the write of the first token event.
     pub ttft: Duration,
-    /// Between token events.
+    /// Time between token events.
     pub itl: Duration,
-    /// Each token event is off its place on the grid by a uniform random amount of at most this,
-    /// independent of the others: jitter does not add up over an answer. Where it would put an
-    /// event before the one it follows, both are due together.
+    /// The largest deviation of a token event from the grid. The deviations are uniform and
+    /// independent, so jitter does not add up over an answer. Where it would put an event before
+    /// its predecessor, both are due together.
     pub jitter: Duration,
-    /// Tokens to generate; the request's `max_tokens` may ask for fewer, its `min_tokens` and
-    /// `ignore_eos` for more. More than
-    /// [`MOST_TOKENS`](Self::MOST_TOKENS) count as that many.
+    /// Tokens to generate. The request's `max_tokens` can lower the number, and its `min_tokens`
+    /// and `ignore_eos` can raise it, up to [`MOST_TOKENS`](Self::MOST_TOKENS).
     pub tokens: u64,
-    /// Tokens a token event holds; the last one of a kind holds the rest. 0 counts as 1.
+    /// Tokens per token event. The last event of a kind holds the rest. 0 counts as 1.
     pub tokens_per_event: u64,
-    /// How many of the tokens, the first ones, are reasoning. No event mixes them with the answer.
+    /// The number of leading tokens that are reasoning. No event mixes reasoning and answer.
     pub reasoning_tokens: u64,
     /// Tokens of the prompt that the usage reports as cached.
     pub cached_tokens: u64,
-    /// Whether the times of the script are told at the end, as a server tells its own.
+    /// Whether the answer ends with the scripted times, as some servers report their own.
     pub timings: bool,
-    /// Seed of the jitter and of the answers' ids: with the same seed, the n-th request of every
+    /// Seed of the jitter and of the answers' ids. With the same seed, the n-th request of every
     /// run gets the same answer.
     pub seed: u64,
-    /// What goes wrong.
+    /// The faults.
     pub faults: Vec<Fault>,
 }
 
-/// A fault, and the request that meets it.
+/// A fault, and the request that it applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// What goes wrong.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// Only with this request, counted from 1 at the start of the endpoint, warm-up included;
-    /// `None`: with every request.
+    /// The number of the affected request, counted from 1 since the start of the endpoint, warm-up
+    /// included. `None` affects every request.
     pub request: Option<u64>,
 }
 
-/// What can go wrong. Several can meet one request; of those that decide how it is answered or
-/// ends, the first of the list holds.
+/// The kinds of faults. Several can affect one request. Among those that decide how it is answered
+/// or ends, the first in the list applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
     /// Answers with this HTTP status and the protocol's error body.
@@ -65,22 +64,22 @@ pub enum FaultKind {
     Reset(u64),
     /// Writes this many token events, then an error inside the stream.
     ErrorInBand(u64),
-    /// Leaves the usage out.
+    /// Omits the usage.
     MissingUsage,
-    /// Leaves the end marker out, and with it what the same event would say.
+    /// Omits the end marker and the other contents of that event.
     MissingEnd,
-    /// Writes every event in pieces of this many bytes, each with a write of its own.
+    /// Writes every event in pieces of this many bytes, each as a separate write.
     Split(u64),
-    /// Gathers this many events for each write, the last of them deciding when it is due.
+    /// Gathers this many events into each write, which is due with the last of them.
     Merge(u64),
-    /// Tells times that are so many percent of the true ones.
+    /// Reports times that are this percentage of the true ones.
     WrongTimings(u64),
     /// Answers with a complete JSON body instead of a stream.
     NoStream,
 }
 
 impl FaultKind {
-    /// The fault that stands alone, such as `missing_usage`.
+    /// Returns the fault without a number, such as `missing_usage`.
     pub fn flag(name: &str) -> Option<Self> {
         match name {
             "missing_usage" => Some(Self::MissingUsage),
@@ -90,7 +89,7 @@ impl FaultKind {
         }
     }
 
-    /// The fault that has a number, such as `stall: 10`.
+    /// Returns the fault with a number, such as `stall: 10`.
     pub fn with_number(name: &str, number: u64) -> Option<Self> {
         match name {
             "status" => u16::try_from(number).ok().map(Self::Status),
@@ -123,36 +122,36 @@ impl Default for Script {
     }
 }
 
-/// What a script must know of a request.
+/// The facts about a request that the answer depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Facts {
-    /// Its place among the requests for a completion, from 1.
+pub(super) struct RequestFacts {
+    /// The request's number among the requests for a completion, from 1.
     pub(super) number: u64,
-    /// Most tokens it wants.
+    /// The largest number of tokens that it allows.
     pub(super) max_tokens: Option<u64>,
     /// Characters of its messages' text.
     pub(super) prompt_chars: u64,
-    /// Fewest tokens it wants.
+    /// The smallest number of tokens that it demands.
     pub(super) min_tokens: u64,
     /// Whether it asks for the usage.
     pub(super) include_usage: bool,
 }
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Debug)]
-pub(super) enum Answer {
-    /// With this HTTP status and an error body, at once.
+pub(super) enum ScriptedResponse {
+    /// An error body with this HTTP status, at once.
     Status(u16),
-    /// With one JSON body, at once.
-    Whole(Whole),
-    /// With a stream.
-    Stream(Stream),
+    /// One JSON body, at once.
+    Whole(WholeAnswer),
+    /// A stream.
+    Stream(AnswerStream),
 }
 
 /// A completion that is not streamed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Whole {
-    /// The text before the answer.
+pub(super) struct WholeAnswer {
+    /// The reasoning before the answer.
     pub(super) reasoning: String,
     /// The answer.
     pub(super) text: String,
@@ -162,84 +161,84 @@ pub(super) struct Whole {
     pub(super) usage: Usage,
 }
 
-/// One write of a stream.
+/// One step of a stream.
 #[derive(Debug, PartialEq)]
-pub(super) struct Step {
-    /// When it is due, counted from the moment the request was read.
+pub(super) struct ScriptStep {
+    /// When it is due, counted from the moment at which the request was read.
     pub(super) at: Duration,
-    /// The messages it carries, by their parts. At most one part of a message is a token event.
-    pub(super) messages: Vec<Vec<Part<'static>>>,
+    /// The parts of the messages that it carries. At most one part of a message is a token event.
+    pub(super) messages: Vec<Vec<MessagePart<'static>>>,
 }
 
-/// What follows a stream's last step.
+/// The end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// The body ends as HTTP says it must.
+pub(super) enum StreamEnd {
+    /// The body ends as HTTP requires.
     Clean,
-    /// Nothing, for ever.
+    /// Nothing follows, and the connection stays open.
     Stall,
-    /// A reset of the connection.
+    /// The connection is reset.
     Reset,
 }
 
-/// What of a [`Script`] cannot be kept.
+/// A setting of a [`Script`] that is impossible.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
+pub struct ScriptError {
     /// The field to change.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// The problem.
     pub what: String,
-    /// What would be right.
+    /// The fix.
     pub help: &'static str,
 }
 
 impl Script {
-    /// Longest answer. A write can gather all of it, and a whole answer does.
+    /// The longest answer. `merge` and answers that are not streamed keep all of it in memory.
     pub const MOST_TOKENS: u64 = 1_000_000;
 
-    /// What of it cannot be kept.
-    pub fn mistakes(&self) -> Vec<Mistake> {
-        let mut mistakes = Vec::new();
+    /// Returns the impossible settings.
+    pub fn errors(&self) -> Vec<ScriptError> {
+        let mut errors = Vec::new();
         let shortest = self.itl.min(self.ttft);
         if self.jitter > shortest {
             let limit = if self.itl <= self.ttft { "itl" } else { "ttft" };
-            mistakes.push(Mistake {
+            errors.push(ScriptError {
                 field: "jitter",
                 what: format!("`jitter` is longer than `{limit}`, which is {shortest:?}"),
                 help: "it is taken from and added to `ttft` and `itl`, so it can be as long as the shorter one",
             });
         }
         if self.reasoning_tokens > self.tokens {
-            mistakes.push(Mistake {
+            errors.push(ScriptError {
                 field: "reasoning_tokens",
                 what: format!("there are more `reasoning_tokens` than `tokens`, {}", self.tokens),
                 help: "reasoning tokens are the first ones of `tokens`",
             });
         }
-        mistakes
+        errors
     }
 
-    /// The id of the answer to request `number`.
+    /// Returns the id of the answer to request `number`.
     pub(super) fn id(&self, number: u64) -> String {
         format!("chatcmpl-sim-{:x}-{number}", self.seed)
     }
 
-    /// How the endpoint answers a request.
-    pub(super) fn answer(&self, facts: &Facts) -> Answer {
+    /// Returns the answer to a request.
+    pub(super) fn answer(&self, facts: &RequestFacts) -> ScriptedResponse {
         let whole = |kind| match kind {
-            FaultKind::Status(code) => Some(Answer::Status(code)),
-            FaultKind::NoStream => Some(Answer::Whole(self.whole(facts))),
+            FaultKind::Status(code) => Some(ScriptedResponse::Status(code)),
+            FaultKind::NoStream => Some(ScriptedResponse::Whole(self.whole(facts))),
             _ => None,
         };
         self.faults_of(facts.number)
             .find_map(whole)
-            .unwrap_or_else(|| Answer::Stream(Stream::new(self, facts)))
+            .unwrap_or_else(|| ScriptedResponse::Stream(AnswerStream::new(self, facts)))
     }
 
-    fn whole(&self, facts: &Facts) -> Whole {
+    fn whole(&self, facts: &RequestFacts) -> WholeAnswer {
         let tokens = self.tokens_for(facts);
         let border = self.reasoning_tokens.min(tokens);
-        Whole {
+        WholeAnswer {
             reasoning: words(0..border),
             text: words(border..tokens),
             finish: self.finish(facts),
@@ -254,20 +253,20 @@ impl Script {
             .map(|fault| fault.kind)
     }
 
-    fn tokens_for(&self, facts: &Facts) -> u64 {
+    fn tokens_for(&self, facts: &RequestFacts) -> u64 {
         let most = facts.max_tokens.unwrap_or(u64::MAX);
         self.tokens.max(facts.min_tokens).min(Self::MOST_TOKENS).min(most)
     }
 
-    fn finish(&self, facts: &Facts) -> &'static str {
-        // What may not end by itself ends at its limit.
+    fn finish(&self, facts: &RequestFacts) -> &'static str {
+        // An answer that may not end by itself ends at its limit.
         let forced = facts.min_tokens >= facts.max_tokens.unwrap_or(u64::MAX);
         if forced || self.tokens_for(facts) < self.tokens { "length" } else { "stop" }
     }
 
-    /// The counts. Those of the answer are exact; the prompt's is made up, four characters a
-    /// token, because nothing here tokenizes.
-    fn usage(&self, facts: &Facts) -> Usage {
+    /// Returns the token counts. Those of the answer are exact. The prompt's is an estimate of four
+    /// characters per token, because the simulator has no tokenizer.
+    fn usage(&self, facts: &RequestFacts) -> Usage {
         let some = |count: u64| (count > 0).then_some(count);
         let completion = self.tokens_for(facts);
         let prompt = facts.prompt_chars.div_ceil(4).max(1);
@@ -281,32 +280,32 @@ impl Script {
         }
     }
 
-    /// The messages after the last token event.
-    fn tail(&self, facts: &Facts) -> Vec<Part<'static>> {
+    /// Returns the messages after the last token event.
+    fn tail(&self, facts: &RequestFacts) -> Vec<MessagePart<'static>> {
         let has = |fault| self.faults_of(facts.number).any(|kind| kind == fault);
-        let mut tail = vec![Part::Finish(self.finish(facts).into())];
+        let mut tail = vec![MessagePart::Finish(self.finish(facts).into())];
         if facts.include_usage && !has(FaultKind::MissingUsage) {
-            tail.push(Part::Usage(self.usage(facts)));
+            tail.push(MessagePart::Usage(self.usage(facts)));
         }
         if !has(FaultKind::MissingEnd) {
-            tail.push(Part::End);
+            tail.push(MessagePart::End);
         }
         tail
     }
 }
 
-/// The steps of a streamed answer, made as they are asked for: an answer of any length takes the
-/// same memory.
+/// The steps of a streamed answer. They are created on demand, so that an answer of any length
+/// takes the same memory.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct AnswerStream {
     events: TokenEvents,
-    /// Token events a step gathers, 0 when none are gathered.
+    /// Token events per step; 0 without `merge`.
     merge: u64,
     split: Option<usize>,
     role: bool,
-    tail: Vec<Part<'static>>,
-    ending: Ending,
-    /// Of what part of the true times is told at the end, in percent.
+    tail: Vec<MessagePart<'static>>,
+    ending: StreamEnd,
+    /// The reported times as a percentage of the true ones.
     timings: Option<u64>,
     /// When the first token event was due.
     first: Option<Duration>,
@@ -314,15 +313,15 @@ pub(super) struct Stream {
     at: Duration,
 }
 
-impl Stream {
-    fn new(script: &Script, facts: &Facts) -> Self {
+impl AnswerStream {
+    fn new(script: &Script, facts: &RequestFacts) -> Self {
         let mut stream = Self {
             events: TokenEvents::new(script, facts),
             merge: 0,
             split: None,
             role: true,
             tail: script.tail(facts),
-            ending: Ending::Clean,
+            ending: StreamEnd::Clean,
             timings: script.timings.then_some(100),
             first: None,
             at: Duration::from_nanos(nanoseconds(script.ttft)),
@@ -344,61 +343,63 @@ impl Stream {
         stream
     }
 
-    /// Whether a step goes out as one piece, rather than a piece a message.
+    /// Returns whether a step is one write, instead of a write per message.
     pub(super) fn is_merged(&self) -> bool {
         self.merge > 0
     }
 
-    /// Size of the pieces that everything is cut into, bytes.
+    /// Returns the size of the pieces that everything is split into, bytes.
     pub(super) fn split(&self) -> Option<usize> {
         self.split
     }
 
-    /// Whether all token events there were have been taken.
+    /// Returns whether all token events have been taken.
     pub(super) fn is_past_tokens(&self) -> bool {
         self.events.index > 0 && self.events.is_over()
     }
 
-    /// What follows the last step.
-    pub(super) fn ending(&self) -> Ending {
+    /// Returns what follows the last step.
+    pub(super) fn ending(&self) -> StreamEnd {
         self.ending
     }
 
-    /// When the latest step was due; before the first, the time to the first token.
+    /// Returns when the latest step was due; before the first step, the time to the first token.
     pub(super) fn at(&self) -> Duration {
         self.at
     }
 
-    /// The times that are told: those of the script's tokens, however they are written.
-    fn told(&self) -> Option<Part<'static>> {
+    /// Returns the reported times. They are those of the scripted tokens, whatever the size of the
+    /// writes.
+    fn reported_timings(&self) -> Option<MessagePart<'static>> {
         let (part, first) = (self.timings? as f64 / 100.0, self.first?);
         let of = |time: Duration| Duration::try_from_secs_f64(time.as_secs_f64() * part).ok();
-        Some(Part::Timings(Timings {
+        Some(MessagePart::Timings(Timings {
             prompt: of(first),
             generation: of(self.at.saturating_sub(first)),
             ..Timings::default()
         }))
     }
 
-    /// What comes after the last token event, with the times behind what they belong to.
-    fn trailer(&mut self) -> Vec<Vec<Part<'static>>> {
-        let told = self.told().filter(|_| matches!(self.tail.first(), Some(Part::Finish(_))));
+    /// Returns the messages after the last token event, with the times in front of the end marker.
+    fn trailer(&mut self) -> Vec<Vec<MessagePart<'static>>> {
+        let timings = self.reported_timings();
+        let timings = timings.filter(|_| matches!(self.tail.first(), Some(MessagePart::Finish(_))));
         let mut tail = mem::take(&mut self.tail);
-        let end = tail.iter().position(|part| *part == Part::End).unwrap_or(tail.len());
-        tail.splice(end..end, told);
+        let end = tail.iter().position(|part| *part == MessagePart::End).unwrap_or(tail.len());
+        tail.splice(end..end, timings);
         tail.into_iter().map(|part| vec![part]).collect()
     }
 
-    /// The role, in front of whatever comes first.
-    fn role(&mut self) -> Option<Vec<Part<'static>>> {
-        mem::take(&mut self.role).then(|| vec![Part::Role])
+    /// Returns the role, which precedes the first message.
+    fn role(&mut self) -> Option<Vec<MessagePart<'static>>> {
+        mem::take(&mut self.role).then(|| vec![MessagePart::Role])
     }
 }
 
-impl Iterator for Stream {
-    type Item = Step;
+impl Iterator for AnswerStream {
+    type Item = ScriptStep;
 
-    fn next(&mut self) -> Option<Step> {
+    fn next(&mut self) -> Option<ScriptStep> {
         let mut messages = Vec::new();
         for _ in 0..self.merge.max(1) {
             let Some(event) = self.events.next() else {
@@ -407,37 +408,37 @@ impl Iterator for Stream {
             self.at = event.at;
             self.first.get_or_insert(event.at);
             messages.extend(self.role());
-            messages.push(vec![Part::Token(event.kind, Cow::Owned(event.text))]);
+            messages.push(vec![MessagePart::Token(event.kind, Cow::Owned(event.text))]);
         }
         if messages.is_empty() && !self.tail.is_empty() {
             messages.extend(self.role());
             messages.extend(self.trailer());
         }
-        (!messages.is_empty()).then_some(Step { at: self.at, messages })
+        (!messages.is_empty()).then_some(ScriptStep { at: self.at, messages })
     }
 }
 
-/// How a fault cuts an answer short.
+/// How a fault ends an answer early.
 #[derive(Debug)]
 struct Cut {
     after: u64,
-    ending: Ending,
+    ending: StreamEnd,
     error: bool,
 }
 
 impl Cut {
     fn by(kind: FaultKind) -> Option<Self> {
         let (after, ending, error) = match kind {
-            FaultKind::Stall(after) => (after, Ending::Stall, false),
-            FaultKind::Truncate(after) => (after, Ending::Clean, false),
-            FaultKind::Reset(after) => (after, Ending::Reset, false),
-            FaultKind::ErrorInBand(after) => (after, Ending::Clean, true),
+            FaultKind::Stall(after) => (after, StreamEnd::Stall, false),
+            FaultKind::Truncate(after) => (after, StreamEnd::Clean, false),
+            FaultKind::Reset(after) => (after, StreamEnd::Reset, false),
+            FaultKind::ErrorInBand(after) => (after, StreamEnd::Clean, true),
             _ => return None,
         };
         Some(Self { after, ending, error })
     }
 
-    fn apply(self, stream: &mut Stream) {
+    fn apply(self, stream: &mut AnswerStream) {
         stream.events.most = self.after;
         stream.ending = self.ending;
         if self.error {
@@ -445,15 +446,15 @@ impl Cut {
                 "simulated fault: error after {} token events",
                 self.after.min(stream.events.in_all())
             );
-            stream.tail.retain(|part| *part == Part::End);
-            stream.tail.insert(0, Part::Error(message));
+            stream.tail.retain(|part| *part == MessagePart::End);
+            stream.tail.insert(0, MessagePart::Error(message));
         } else {
             stream.tail.clear();
         }
     }
 }
 
-/// A piece of generated text and when it is due.
+/// Generated text and the time when it is due.
 #[derive(Debug)]
 struct TokenEvent {
     at: Duration,
@@ -468,22 +469,22 @@ struct TokenEvents {
     itl: u64,
     jitter: i64,
     per_event: u64,
-    /// The first token of the answer's text.
+    /// The index of the first token that is not reasoning.
     border: u64,
     tokens: u64,
-    /// Token events at most, by a fault.
+    /// The number of token events that a fault allows.
     most: u64,
     random: Pcg64Mcg,
-    /// Events so far.
+    /// The number of events so far.
     index: u64,
-    /// Tokens so far.
+    /// The number of tokens so far.
     token: u64,
     /// When the latest event is due, ns.
     latest: u64,
 }
 
 impl TokenEvents {
-    fn new(script: &Script, facts: &Facts) -> Self {
+    fn new(script: &Script, facts: &RequestFacts) -> Self {
         let tokens = script.tokens_for(facts);
         Self {
             ttft: nanoseconds(script.ttft),
@@ -504,7 +505,7 @@ impl TokenEvents {
         self.token == self.tokens || self.index == self.most
     }
 
-    /// How many there are in all, leaving faults aside.
+    /// Returns the number of token events without faults.
     fn in_all(&self) -> u64 {
         let events = |tokens: u64| tokens.div_ceil(self.per_event);
         events(self.border) + events(self.tokens - self.border)
@@ -541,19 +542,19 @@ impl Iterator for TokenEvents {
     }
 }
 
-/// Some have characters of several bytes, so that pieces can end inside a character.
+/// Some words have multi-byte characters, so that pieces can end inside a character.
 const WORDS: &[&str] = &[
     " the", " stream", " keeps", " its", " pace", "，", "一个", "字", " after", " another", "🙂",
     ".",
 ];
 
-/// The text of the tokens with these places.
+/// Returns the text of the tokens with these indices.
 fn words(tokens: Range<u64>) -> String {
     let length = WORDS.len() as u64;
     tokens.map(|token| WORDS[(token % length) as usize]).collect()
 }
 
-/// Five centuries at most, which can be added to any moment.
+/// Returns the nanoseconds, five centuries at most, which can be added to any `Instant`.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -562,8 +563,13 @@ fn nanoseconds(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const FACTS: Facts =
-        Facts { number: 1, max_tokens: None, min_tokens: 0, prompt_chars: 9, include_usage: true };
+    const FACTS: RequestFacts = RequestFacts {
+        number: 1,
+        max_tokens: None,
+        min_tokens: 0,
+        prompt_chars: 9,
+        include_usage: true,
+    };
 
     fn script(tokens: u64, faults: &[FaultKind]) -> Script {
         Script {
@@ -584,19 +590,19 @@ mod tests {
         Duration::from_millis(count)
     }
 
-    fn stream(script: &Script, facts: &Facts) -> Stream {
+    fn stream(script: &Script, facts: &RequestFacts) -> AnswerStream {
         match script.answer(facts) {
-            Answer::Stream(stream) => stream,
+            ScriptedResponse::Stream(stream) => stream,
             other => panic!("not a stream: {other:?}"),
         }
     }
 
-    fn steps(script: &Script) -> Vec<Step> {
+    fn steps(script: &Script) -> Vec<ScriptStep> {
         stream(script, &FACTS).collect()
     }
 
-    fn answer(text: &'static str) -> Vec<Part<'static>> {
-        vec![Part::Token(TokenKind::Answer, text.into())]
+    fn answer(text: &'static str) -> Vec<MessagePart<'static>> {
+        vec![MessagePart::Token(TokenKind::Answer, text.into())]
     }
 
     fn usage(prompt: u64, completion: u64) -> Usage {
@@ -608,9 +614,9 @@ mod tests {
         }
     }
 
-    fn token_events(steps: &[Step]) -> usize {
+    fn token_events(steps: &[ScriptStep]) -> usize {
         let parts = steps.iter().flat_map(|step| step.messages.iter().flatten());
-        parts.filter(|part| matches!(part, Part::Token(..))).count()
+        parts.filter(|part| matches!(part, MessagePart::Token(..))).count()
     }
 
     #[test]
@@ -618,14 +624,14 @@ mod tests {
         assert_eq!(
             steps(&script(2, &[])),
             [
-                Step { at: ms(50), messages: vec![vec![Part::Role], answer(" the")] },
-                Step { at: ms(60), messages: vec![answer(" stream")] },
-                Step {
+                ScriptStep { at: ms(50), messages: vec![vec![MessagePart::Role], answer(" the")] },
+                ScriptStep { at: ms(60), messages: vec![answer(" stream")] },
+                ScriptStep {
                     at: ms(60),
                     messages: vec![
-                        vec![Part::Finish("stop".into())],
-                        vec![Part::Usage(usage(3, 2))],
-                        vec![Part::End],
+                        vec![MessagePart::Finish("stop".into())],
+                        vec![MessagePart::Usage(usage(3, 2))],
+                        vec![MessagePart::End],
                     ],
                 },
             ]
@@ -634,9 +640,12 @@ mod tests {
 
     #[test]
     fn max_tokens_cuts_the_answer_and_the_finish_reason_says_so() {
-        let facts = Facts { max_tokens: Some(1), include_usage: false, ..FACTS };
-        let steps: Vec<Step> = stream(&script(2, &[]), &facts).collect();
-        assert_eq!(steps[1].messages, [vec![Part::Finish("length".into())], vec![Part::End]]);
+        let facts = RequestFacts { max_tokens: Some(1), include_usage: false, ..FACTS };
+        let steps: Vec<ScriptStep> = stream(&script(2, &[]), &facts).collect();
+        assert_eq!(
+            steps[1].messages,
+            [vec![MessagePart::Finish("length".into())], vec![MessagePart::End]]
+        );
         assert_eq!(token_events(&steps), 1);
     }
 
@@ -645,7 +654,7 @@ mod tests {
         let steps = steps(&script(0, &[]));
         assert_eq!(steps.len(), 1);
         assert_eq!(steps[0].at, ms(50));
-        assert_eq!(steps[0].messages[0], [Part::Role]);
+        assert_eq!(steps[0].messages[0], [MessagePart::Role]);
     }
 
     #[test]
@@ -654,12 +663,13 @@ mod tests {
             Script { tokens_per_event: 2, reasoning_tokens: 3, cached_tokens: 7, ..script(6, &[]) };
         let steps = steps(&script);
         let tokens: Vec<_> = steps.iter().flat_map(|step| step.messages.iter()).collect();
-        let reasoning = |text: &'static str| vec![Part::Token(TokenKind::Reasoning, text.into())];
+        let reasoning =
+            |text: &'static str| vec![MessagePart::Token(TokenKind::Reasoning, text.into())];
         assert_eq!(
             tokens[1..5],
             [&reasoning(" the stream"), &reasoning(" keeps"), &answer(" its pace"), &answer("，"),]
         );
-        let Part::Usage(usage) = &tokens[6][0] else {
+        let MessagePart::Usage(usage) = &tokens[6][0] else {
             panic!("no usage: {tokens:?}");
         };
         assert_eq!((usage.reasoning_tokens, usage.cached_tokens), (Some(3), Some(7)));
@@ -675,19 +685,19 @@ mod tests {
         }
         assert!(at[499].abs_diff(ms(5040)) > Duration::ZERO);
         assert_eq!(at, steps(&script).iter().map(|s| s.at).collect::<Vec<_>>());
-        let second = Facts { number: 2, ..FACTS };
+        let second = RequestFacts { number: 2, ..FACTS };
         assert_ne!(at, stream(&script, &second).map(|s| s.at).collect::<Vec<_>>());
     }
 
     #[test]
     fn stall_truncate_and_reset_keep_their_events_and_leave_the_trailer_out() {
         for (kind, ending) in [
-            (FaultKind::Stall(2), Ending::Stall),
-            (FaultKind::Truncate(2), Ending::Clean),
-            (FaultKind::Reset(2), Ending::Reset),
+            (FaultKind::Stall(2), StreamEnd::Stall),
+            (FaultKind::Truncate(2), StreamEnd::Clean),
+            (FaultKind::Reset(2), StreamEnd::Reset),
         ] {
             let mut stream = stream(&script(5, &[kind]), &FACTS);
-            let steps: Vec<Step> = stream.by_ref().collect();
+            let steps: Vec<ScriptStep> = stream.by_ref().collect();
             assert_eq!((steps.len(), token_events(&steps)), (2, 2));
             assert_eq!((stream.ending(), stream.at()), (ending, ms(60)));
         }
@@ -705,19 +715,19 @@ mod tests {
     }
 
     #[test]
-    fn the_times_that_are_told_are_those_of_the_script() {
-        let told = |faults: &[FaultKind]| {
+    fn reported_times_are_those_of_the_script() {
+        let reported = |faults: &[FaultKind]| {
             let steps = steps(&Script { timings: true, ..script(3, faults) });
             let parts = steps.last().unwrap().messages.concat();
             parts.into_iter().find_map(|part| match part {
-                Part::Timings(timings) => Some((timings.prompt?, timings.generation?)),
+                MessagePart::Timings(timings) => Some((timings.prompt?, timings.generation?)),
                 _ => None,
             })
         };
-        assert_eq!(told(&[]), Some((ms(50), ms(20))));
-        assert_eq!(told(&[FaultKind::Merge(2)]), Some((ms(50), ms(20))));
-        assert_eq!(told(&[FaultKind::WrongTimings(150)]), Some((ms(75), ms(30))));
-        assert_eq!(told(&[FaultKind::ErrorInBand(3)]), None);
+        assert_eq!(reported(&[]), Some((ms(50), ms(20))));
+        assert_eq!(reported(&[FaultKind::Merge(2)]), Some((ms(50), ms(20))));
+        assert_eq!(reported(&[FaultKind::WrongTimings(150)]), Some((ms(75), ms(30))));
+        assert_eq!(reported(&[FaultKind::ErrorInBand(3)]), None);
     }
 
     #[test]
@@ -726,7 +736,10 @@ mod tests {
         let error = "simulated fault: error after 1 token events".to_owned();
         assert_eq!(
             steps[1..],
-            [Step { at: ms(50), messages: vec![vec![Part::Error(error)], vec![Part::End]] }]
+            [ScriptStep {
+                at: ms(50),
+                messages: vec![vec![MessagePart::Error(error)], vec![MessagePart::End]]
+            }]
         );
     }
 
@@ -734,7 +747,7 @@ mod tests {
     fn usage_and_end_marker_can_be_missing_together() {
         let faults = [FaultKind::MissingUsage, FaultKind::MissingEnd];
         let steps = steps(&script(1, &faults));
-        assert_eq!(steps[1].messages, [vec![Part::Finish("stop".into())]]);
+        assert_eq!(steps[1].messages, [vec![MessagePart::Finish("stop".into())]]);
     }
 
     #[test]
@@ -750,20 +763,20 @@ mod tests {
     fn a_fault_of_one_request_meets_no_other() {
         let mut script = script(5, &[FaultKind::Status(503)]);
         script.faults[0].request = Some(2);
-        let second = Facts { number: 2, ..FACTS };
-        assert!(matches!(script.answer(&FACTS), Answer::Stream(_)));
-        assert!(matches!(script.answer(&second), Answer::Status(503)));
+        let second = RequestFacts { number: 2, ..FACTS };
+        assert!(matches!(script.answer(&FACTS), ScriptedResponse::Stream(_)));
+        assert!(matches!(script.answer(&second), ScriptedResponse::Status(503)));
     }
 
     #[test]
     fn an_answer_that_is_not_streamed_says_the_same() {
         let script = Script { reasoning_tokens: 1, ..script(3, &[FaultKind::NoStream]) };
-        let Answer::Whole(whole) = script.answer(&FACTS) else {
+        let ScriptedResponse::Whole(whole) = script.answer(&FACTS) else {
             panic!("not whole");
         };
         assert_eq!(
             whole,
-            Whole {
+            WholeAnswer {
                 reasoning: " the".to_owned(),
                 text: " stream keeps".to_owned(),
                 finish: "stop",
@@ -773,7 +786,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_for_any_answer_is_as_large_as_one_can_be() {
+    fn settings_beyond_the_longest_answer_are_limited() {
         let boundless = |kind| Script {
             ttft: Duration::MAX,
             itl: Duration::MAX,
@@ -792,7 +805,7 @@ mod tests {
         assert_eq!(first.messages.len(), 3, "a role, a token of reasoning, the answer");
         let _ = super::super::pace::now() + first.at;
         assert_eq!(stream.next().map(|tail| tail.at), Some(first.at));
-        let Answer::Whole(whole) = boundless(FaultKind::NoStream).answer(&FACTS) else {
+        let ScriptedResponse::Whole(whole) = boundless(FaultKind::NoStream).answer(&FACTS) else {
             panic!("a stream");
         };
         assert_eq!(whole.finish, "length");

@@ -1,4 +1,4 @@
-//! The simulated endpoint as its owner sees it.
+//! The public interface of the simulated endpoint: start it, find its address, read its log.
 
 #[cfg(unix)]
 use std::path::Path;
@@ -28,9 +28,9 @@ use super::{
     script::Script,
 };
 
-/// A simulated endpoint that runs. It stops, with all its connections, when it is dropped.
+/// A running simulated endpoint. Dropping it closes all connections and ends its thread.
 ///
-/// It has one thread, which serves every client and needs no CPU while nothing is due.
+/// One thread serves every client. It uses no CPU time while nothing is due.
 #[derive(Debug)]
 pub struct Simulator {
     place: BoundAddress,
@@ -54,7 +54,7 @@ impl Simulator {
         Self::bind((Ipv4Addr::LOCALHOST, 0).into(), script, protocol)
     }
 
-    /// Starts an endpoint on `addr`. Port 0 stands for any free one.
+    /// Starts an endpoint on `addr`. Port 0 selects a free one.
     pub fn bind(
         addr: SocketAddr,
         script: Script,
@@ -63,7 +63,7 @@ impl Simulator {
         Self::on_port(addr, script, protocol, None)
     }
 
-    /// Starts an endpoint on `addr` that speaks TLS.
+    /// Starts an endpoint on `addr` with TLS.
     pub fn over_tls(
         addr: SocketAddr,
         script: Script,
@@ -73,8 +73,8 @@ impl Simulator {
         Self::on_port(addr, script, protocol, Some(tls))
     }
 
-    /// Starts an endpoint on a socket that it makes at `path`, an absolute one, and removes in the
-    /// end. One that was left by an endpoint which was killed is replaced.
+    /// Starts an endpoint on a Unix domain socket at the absolute path `path`, which is removed at
+    /// the end. The socket of an endpoint that was killed is replaced.
     #[cfg(unix)]
     pub fn on_file(
         path: &Path,
@@ -112,7 +112,7 @@ impl Simulator {
         Ok(Self { place, scheme, log, stop, waker, thread: Some(thread) })
     }
 
-    /// The port where it listens, unless that is a file.
+    /// Returns the address of its port; `None` for a Unix domain socket.
     pub fn addr(&self) -> Option<SocketAddr> {
         match &self.place {
             BoundAddress::Port(addr) => Some(*addr),
@@ -121,7 +121,7 @@ impl Simulator {
         }
     }
 
-    /// Its base URL, without a path: `http://127.0.0.1:PORT`, or `https://` over TLS, or
+    /// Returns its base URL without a path: `http://127.0.0.1:PORT`, `https://…` with TLS, or
     /// `unix:///FILE`.
     pub fn url(&self) -> String {
         match &self.place {
@@ -131,28 +131,27 @@ impl Simulator {
         }
     }
 
-    /// Keeps of each answer only when its first and its last token were due and written: enough to
-    /// say whether the script was kept ([`Punctuality`]), and little enough for
-    /// many requests.
+    /// Keeps only the scheduled and the actual times of the first and the last token of each
+    /// answer. That suffices for [`Punctuality`] and fits into memory after many requests.
     pub fn briefly_logged(self) -> Self {
         self.log.shorten();
         self
     }
 
-    /// Takes what it did so far out of its log.
+    /// Takes all answers out of the log.
     pub fn take_log(&self) -> Vec<AnswerLog> {
         self.log.take()
     }
 
-    /// What it did so far: every request for a completion in order of arrival, also those that
-    /// still run.
+    /// Returns the log: every request for a completion in the order of arrival, including those in
+    /// progress.
     pub fn log(&self) -> Vec<AnswerLog> {
         self.log.answers()
     }
 
-    /// Waits for as long as the endpoint runs, which is for ever, unless something is wrong with
-    /// it. Every second `tell` is given how it kept to its script in the answers that have ended.
-    pub fn wait(mut self, mut tell: impl FnMut(&Punctuality)) -> io::Result<()> {
+    /// Waits until the endpoint fails. Once per second, `report` gets the punctuality of the
+    /// answers that have ended.
+    pub fn wait(mut self, mut report: impl FnMut(&Punctuality)) -> io::Result<()> {
         const PERIOD: Duration = Duration::from_secs(1);
         self.log.shorten();
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
@@ -160,7 +159,7 @@ impl Simulator {
             let ended = self.log.take_ended();
             if !ended.is_empty() {
                 let timings = ended.iter().map(AnswerLog::timing).collect();
-                tell(&Punctuality::of(timings, Vec::new()));
+                report(&Punctuality::of(timings, Vec::new()));
             }
         }
         self.join()
@@ -168,7 +167,11 @@ impl Simulator {
 
     fn join(&mut self) -> io::Result<()> {
         let ended = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
-        ended.unwrap_or_else(|_| Err(io::Error::other("its thread panicked: see above")))
+        ended.unwrap_or_else(|_| {
+            Err(io::Error::other(
+                "the thread of the simulated endpoint panicked: see the message above",
+            ))
+        })
     }
 }
 
@@ -176,7 +179,7 @@ impl Drop for Simulator {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         if self.waker.wake().is_ok() {
-            // Nobody asks any more how it ended.
+            // The result has no receiver any more.
             let _ = self.join();
         }
     }
@@ -192,17 +195,19 @@ mod tests {
 
     use llm_stream_core::{
         framing::Frame,
-        protocol::{ChatRequest, DecodeError, Envelope, Message, Part, RequestIntent, TextFields},
+        protocol::{
+            ChatRequest, DecodeError, Envelope, Message, MessagePart, RequestIntent, TextFields,
+        },
     };
     use serde_json::{Map, Value, json};
 
     use super::*;
     use crate::{Fault, FaultKind, Write, wire};
 
-    /// A protocol that anyone can read.
+    /// A protocol whose frames are readable text.
     #[derive(Debug)]
     struct Plain {
-        /// Whether it panics over the first token.
+        /// Whether encoding the first token panics.
         breaks: bool,
     }
 
@@ -219,7 +224,7 @@ mod tests {
             Value::Null
         }
 
-        fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+        fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
             let max_tokens = body.get("max_tokens").and_then(Value::as_u64);
             let usage = body.contains_key("stream_options");
             RequestIntent { max_tokens, usage, ..RequestIntent::of(body) }
@@ -238,18 +243,18 @@ mod tests {
         }
 
         fn encode(&self, message: &Message<'_>, _: &Envelope<'_>) -> Vec<u8> {
-            let said = match &message.parts[..] {
-                [Part::Token(..)] if self.breaks => panic!("as asked for"),
-                [Part::Token(_, text)] => text,
-                [Part::Role] => "ROLE",
-                [Part::Finish(reason)] => reason,
-                [Part::Usage(_)] => "USAGE",
-                [Part::Timings(_)] => "TIMINGS",
-                [Part::Error(_)] => "ERROR",
-                [Part::End] => "END",
+            let text = match &message.parts[..] {
+                [MessagePart::Token(..)] if self.breaks => panic!("as asked for"),
+                [MessagePart::Token(_, text)] => text,
+                [MessagePart::Role] => "ROLE",
+                [MessagePart::Finish(reason)] => reason,
+                [MessagePart::Usage(_)] => "USAGE",
+                [MessagePart::Timings(_)] => "TIMINGS",
+                [MessagePart::Error(_)] => "ERROR",
+                [MessagePart::End] => "END",
                 other => panic!("unexpected parts: {other:?}"),
             };
-            format!("data:{said}\n\n").into_bytes()
+            format!("data:{text}\n\n").into_bytes()
         }
 
         fn encode_error(&self, status: u16, message: &str) -> Vec<u8> {
@@ -331,7 +336,7 @@ mod tests {
         String::from_utf8(answer).expect("text")
     }
 
-    /// The sizes of an answer's chunks, and what they hold together.
+    /// Returns the sizes of an answer's chunks and their joined contents.
     fn unchunk(answer: &[u8]) -> (Vec<usize>, String) {
         let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
         let mut rest = &answer[head.expect("a head") + 4..];
@@ -468,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_for_a_stream_is_told_so() {
+    fn a_request_that_does_not_ask_for_a_stream_gets_an_error() {
         let simulator = simulator(&[]);
         assert!(exchange(&simulator, "{").starts_with(b"HTTP/1.1 400 "));
         assert!(exchange(&simulator, "{}").starts_with(b"HTTP/1.1 400 "));
@@ -487,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_asks_before_it_sends_its_body_is_told_to_go_on() {
+    fn a_client_that_expects_continue_gets_an_interim_answer() {
         let simulator = simulator(&[]);
         let mut client = connect(&simulator);
         let whole = request("expect: 100-continue\r\n", STREAMED);
@@ -533,13 +538,16 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_dies_is_no_clean_end() {
+    fn a_panic_of_the_thread_is_an_error() {
         let simulator = Simulator::start(script(Vec::new()), &Plain { breaks: true });
         let simulator = simulator.expect("the simulator starts");
         let mut client = connect(&simulator);
         ask(&mut client, &request("", STREAMED));
         let error = simulator.wait(|_| ()).expect_err("it panicked");
-        assert_eq!(error.to_string(), "its thread panicked: see above");
+        assert_eq!(
+            error.to_string(),
+            "the thread of the simulated endpoint panicked: see the message above"
+        );
     }
 
     #[test]
@@ -551,6 +559,6 @@ mod tests {
         read_until(&mut client, "data: the\n\n\r\n");
         drop(simulator);
         assert_eq!(client.read(&mut [0]).expect("a close"), 0);
-        TcpStream::connect(addr).expect_err("nobody listens");
+        TcpStream::connect(addr).expect_err("the port is closed");
     }
 }

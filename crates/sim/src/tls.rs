@@ -1,4 +1,4 @@
-//! TLS of the simulated endpoint: bytes in, bytes out, no socket.
+//! The TLS layer of the simulated endpoint, from bytes to bytes, without a socket.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -12,7 +12,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
 };
 
-/// TLS of a server with this certificate, those that vouch for it after it, and its key.
+/// Returns the configuration of a server with this certificate chain, leaf first, and this key.
 pub fn server_tls(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -25,8 +25,8 @@ pub fn server_tls(
     Ok(Arc::new(config))
 }
 
-/// TLS of a server on this machine, with a certificate and key made for this call; and the
-/// certificate, for clients to trust.
+/// Returns the configuration of a server on this machine with a new self-signed certificate, and
+/// the certificate for clients to trust.
 pub fn self_signed() -> anyhow::Result<(Arc<ServerConfig>, CertificateDer<'static>)> {
     let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
     let made = rcgen::generate_simple_self_signed(names)?;
@@ -37,27 +37,27 @@ pub fn self_signed() -> anyhow::Result<(Arc<ServerConfig>, CertificateDer<'stati
 
 /// The server's side of a TLS connection.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub(super) struct ServerTls {
     connection: Box<ServerConnection>,
-    /// Whether the client has been told that nothing more comes.
-    said_goodbye: bool,
+    /// Whether the close notification has been created.
+    sent_close_notify: bool,
 }
 
-impl Tls {
-    /// A connection that has heard nothing yet.
+impl ServerTls {
+    /// Creates the state of a new connection.
     pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
         let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
         connection.set_buffer_limit(None);
-        Ok(Self { connection: Box::new(connection), said_goodbye: false })
+        Ok(Self { connection: Box::new(connection), sent_close_notify: false })
     }
 
-    /// What a client is sent that is to read `plain`.
+    /// Encrypts `plain`.
     pub(super) fn seal(&mut self, plain: &[u8]) -> io::Result<Vec<u8>> {
         self.connection.writer().write_all(plain)?;
         self.owed()
     }
 
-    /// What TLS itself has to say: of the handshake, or why it ends.
+    /// Returns pending bytes of TLS itself, such as handshake messages and alerts.
     pub(super) fn owed(&mut self) -> io::Result<Vec<u8>> {
         let mut sealed = Vec::new();
         while self.connection.wants_write() {
@@ -66,15 +66,15 @@ impl Tls {
         Ok(sealed)
     }
 
-    /// The end of what the client is sent; nothing the second time.
-    pub(super) fn goodbye(&mut self) -> io::Result<Vec<u8>> {
-        if !std::mem::replace(&mut self.said_goodbye, true) {
+    /// Returns the close notification; nothing on later calls.
+    pub(super) fn close_notify(&mut self) -> io::Result<Vec<u8>> {
+        if !std::mem::replace(&mut self.sent_close_notify, true) {
             self.connection.send_close_notify();
         }
         self.owed()
     }
 
-    /// Adds to `inbox` what `sealed` says. The client's close is an error.
+    /// Decrypts `sealed` into `inbox`. The client's close is an error.
     pub(super) fn open(&mut self, mut sealed: &[u8], inbox: &mut BytesMut) -> io::Result<()> {
         while !sealed.is_empty() {
             self.connection.read_tls(&mut sealed)?;

@@ -1,28 +1,28 @@
-//! HTTP/1.1 as bytes: the heads of requests, the answers, the chunks. Pure.
+//! HTTP/1.1 as bytes: parses the heads of requests, writes answers and chunks. Pure.
 
 use http::StatusCode;
 use httparse::{EMPTY_HEADER, Header, Status};
 
-/// Longest head of a request, bytes.
+/// The longest head of a request, bytes.
 pub(super) const HEAD_LIMIT: usize = 64 << 10;
 
-/// Longest body of a request, bytes.
+/// The longest body of a request, bytes.
 pub(super) const BODY_LIMIT: usize = 64 << 20;
 
-/// Most header fields of a request.
+/// The largest number of header fields of a request.
 const FIELD_LIMIT: usize = 128;
 
 /// The end of a chunked body.
 pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// The interim answer to a client that asks before it sends its body.
+/// The interim answer to `expect: 100-continue`.
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 const SERVER: &str = "server: llm-stream-bench-sim\r\n";
 
-/// What matters of a request's head.
+/// The fields of a request's head that the simulator uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct RequestHead {
     /// `POST`, `GET`…
     pub(super) method: String,
     /// The path, without query.
@@ -35,23 +35,23 @@ pub(super) struct Head {
     pub(super) expects_continue: bool,
 }
 
-/// Why a request cannot be read. After it the connection must be closed: where the next request
-/// would begin is unknown.
+/// Why a request cannot be read. The connection must be closed afterwards, because the start of the
+/// next request is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct HttpRefusal {
     /// HTTP status.
     pub(super) status: u16,
-    /// The reason, for people.
+    /// The reason, in the error body.
     pub(super) message: &'static str,
 }
 
-const fn refusal(status: u16, message: &'static str) -> Refusal {
-    Refusal { status, message }
+const fn refusal(status: u16, message: &'static str) -> HttpRefusal {
+    HttpRefusal { status, message }
 }
 
-/// Reads a head from the beginning of `bytes`: it and its size, or `None` when there is more to
-/// come.
-pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
+/// Parses a head at the beginning of `bytes` and returns it with its size; `None` if it is
+/// incomplete.
+pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, HttpRefusal> {
     let mut fields = [EMPTY_HEADER; FIELD_LIMIT];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
@@ -64,16 +64,16 @@ pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal>
     }
 }
 
-const TOO_LONG: Refusal = refusal(431, "the request's head is too long");
+const TOO_LONG: HttpRefusal = refusal(431, "the request's head is too long");
 
-fn head(request: &httparse::Request<'_, '_>) -> Result<Head, Refusal> {
+fn head(request: &httparse::Request<'_, '_>) -> Result<RequestHead, HttpRefusal> {
     if request.version != Some(1) {
         return Err(refusal(505, "only HTTP/1.1 is spoken here"));
     }
     let method = request.method.unwrap_or_default();
     let path = request.path.unwrap_or_default();
     let path = path.split_once('?').map_or(path, |(path, _query)| path);
-    Ok(Head {
+    Ok(RequestHead {
         method: method.to_owned(),
         path: path.to_owned(),
         body: body_size(method, request.headers)?,
@@ -82,8 +82,8 @@ fn head(request: &httparse::Request<'_, '_>) -> Result<Head, Refusal> {
     })
 }
 
-fn body_size(method: &str, fields: &[Header<'_>]) -> Result<usize, Refusal> {
-    const LENGTH_REQUIRED: Refusal = refusal(411, "a body needs a content-length");
+fn body_size(method: &str, fields: &[Header<'_>]) -> Result<usize, HttpRefusal> {
+    const LENGTH_REQUIRED: HttpRefusal = refusal(411, "a body needs a content-length");
     if values(fields, "transfer-encoding").next().is_some() {
         return Err(LENGTH_REQUIRED);
     }
@@ -101,8 +101,8 @@ fn body_size(method: &str, fields: &[Header<'_>]) -> Result<usize, Refusal> {
     }
 }
 
-/// Digits only: the standard parser would accept a sign. What is too large to count is larger
-/// than any limit.
+/// Parses digits only: the standard parser would accept a sign. A number that overflows exceeds
+/// every limit.
 fn parse_size(value: &str) -> Option<usize> {
     let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| value.parse().unwrap_or(usize::MAX))
@@ -121,7 +121,7 @@ fn has_word(fields: &[Header<'_>], name: &str, word: &str) -> bool {
         .any(|value| value.trim().eq_ignore_ascii_case(word))
 }
 
-/// The head of an answer that is a stream of this type.
+/// Returns the head of a streamed answer with this content type.
 pub(super) fn stream_head(content_type: &str, keep_alive: bool) -> Vec<u8> {
     format!(
         "HTTP/1.1 200 OK\r\n{SERVER}content-type: {content_type}\r\n\
@@ -131,7 +131,7 @@ pub(super) fn stream_head(content_type: &str, keep_alive: bool) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A whole answer with a JSON body. `location` is for redirects.
+/// Returns a complete answer with a JSON body. `location` is for redirects.
 pub(super) fn json_answer(
     status: u16,
     body: &[u8],
@@ -162,7 +162,8 @@ fn reason(status: u16) -> &'static str {
         .unwrap_or("Simulated")
 }
 
-/// Appends `bytes` as one chunk; nothing when there are none, since an empty chunk ends the body.
+/// Appends `bytes` as one chunk. Does nothing if `bytes` is empty, since an empty chunk ends the
+/// body.
 pub(super) fn push_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
@@ -184,7 +185,7 @@ mod tests {
     fn a_head_is_read_whatever_the_case_of_its_fields() {
         let request = b"POST /v1/chat?x=1 HTTP/1.1\r\nCONTENT-Length: 12\r\n\
             Connection: foo, Close\r\nexpect: 100-Continue\r\n\r\n{";
-        let head = Head {
+        let head = RequestHead {
             method: "POST".to_owned(),
             path: "/v1/chat".to_owned(),
             body: 12,

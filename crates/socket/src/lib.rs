@@ -1,6 +1,7 @@
-//! A connection's socket, of TCP or of the file system. Non-blocking.
+//! A non-blocking socket, TCP or Unix domain.
 //!
-//! The client and the simulator both read and write through [`Socket`], so that either works over both.
+//! The client and the simulator both read and write through [`Socket`], so that every transport
+//! works over both kinds.
 
 #[cfg(unix)]
 use std::path::Path;
@@ -20,12 +21,12 @@ use socket2::SockRef;
 pub enum Socket {
     /// TCP.
     Tcp(TcpStream),
-    /// A socket in the file system.
+    /// A Unix domain socket.
     #[cfg(unix)]
     Unix(UnixStream),
 }
 
-/// Evaluates the same expression with either.
+/// Evaluates the same expression for either kind.
 macro_rules! either {
     ($stream:expr, $either:ident => $does:expr) => {
         match $stream {
@@ -37,12 +38,12 @@ macro_rules! either {
 }
 
 impl Socket {
-    /// Begins to connect to a port.
+    /// Starts to connect to a TCP port.
     pub fn to_port(address: SocketAddr) -> io::Result<Self> {
         Ok(Self::Tcp(TcpStream::connect(address)?))
     }
 
-    /// Sends each write at once: no Nagle's algorithm.
+    /// Disables Nagle's algorithm, so that each write is sent at once.
     pub fn set_nodelay(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nodelay(true),
@@ -51,13 +52,13 @@ impl Socket {
         }
     }
 
-    /// Connects to a socket in the file system.
+    /// Connects to a Unix domain socket.
     #[cfg(unix)]
     pub fn to_file(path: &Path) -> io::Result<Self> {
         Ok(Self::Unix(UnixStream::connect(path)?))
     }
 
-    /// Whether the connection is established; an error when it cannot be.
+    /// Returns whether the connection is established; an error if it failed.
     pub fn is_connected(&self) -> io::Result<bool> {
         match either!(self, stream => stream.take_error())? {
             Some(error) => Err(error),
@@ -70,7 +71,7 @@ impl Socket {
         either!(self, stream => stream.shutdown(Shutdown::Write))
     }
 
-    /// Makes the close that follows a reset. Sockets of the file system have no reset: they end.
+    /// Makes the coming close reset the connection. A Unix domain socket has no reset and closes.
     pub fn end_in_a_reset(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),

@@ -747,7 +747,7 @@ proptest! {
 }
 
 mod workloads {
-    use llm_stream_core::schedule::{Arrivals, Gaps, Shape, Until};
+    use llm_stream_core::schedule::{ArrivalProcess, Gaps, Shape, Until};
 
     use super::*;
 
@@ -762,7 +762,7 @@ mod workloads {
             (workload.shape, workload.until)
         };
         let open = |rate, gaps, seed, max_in_flight| Shape::Open {
-            arrivals: Arrivals { rate, gaps, seed },
+            arrivals: ArrivalProcess { rate, gaps, seed },
             max_in_flight,
         };
         let requests = |requests| Until { requests: Some(requests), duration: None };

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use llm_stream_core::sample::{Asked, Note, Sample};
+use llm_stream_core::sample::{Note, RequestedTokens, Sample};
 
 use crate::{
     bench::{Bench, Ran, ran},
@@ -337,13 +337,17 @@ fn a_count_that_cannot_be_gives_no_figure() {
     let sample = counts(&[usage(8, r#","total_tokens":520"#)]);
     assert_eq!(notes(&sample), [""; 0]);
     // A count above the limit is a note alone: some servers ignore the limit.
-    let asked = |most, bytes| Asked { most: Some(most), bytes: Some(bytes), ..Asked::default() };
-    let sample = counts(&[usage(8, "")]).asked_for(asked(4, 100));
+    let asked = |most, bytes| RequestedTokens {
+        most: Some(most),
+        bytes: Some(bytes),
+        ..RequestedTokens::default()
+    };
+    let sample = counts(&[usage(8, "")]).checked_against(asked(4, 100));
     assert_eq!(notes(&sample), ["more_tokens_than_asked"]);
     assert_eq!(figure(&sample, "generation_speed"), Some(8.0 / 0.14));
     // A prompt of 100 bytes, with whatever the server puts before it.
     let of_prompt = |tokens: u64| {
-        counts(&[usage(8, "").replace(":12", &format!(":{tokens}"))]).asked_for(asked(8, 100))
+        counts(&[usage(8, "").replace(":12", &format!(":{tokens}"))]).checked_against(asked(8, 100))
     };
     assert_eq!(notes(&of_prompt(20_000)), [""; 0]);
     let sample = of_prompt(huge);

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use llm_stream_core::protocol::{Envelope, Message, Part, Protocol, TokenKind, Usage};
+use llm_stream_core::protocol::{Envelope, Message, MessagePart, Protocol, TokenKind, Usage};
 
 /// One thing that the server does.
 #[derive(Clone)]
@@ -99,11 +99,11 @@ pub(crate) fn events(protocol: &dyn Protocol, tokens: u64) -> (Vec<Vec<u8>>, Vec
         let id = Some("c1".into());
         protocol.encode(&Message { id, parts }, &ENVELOPE)
     };
-    let token = |n| encode(vec![Part::Token(TokenKind::Answer, format!("a{n}").into())]);
-    let role = encode(vec![Part::Role]);
+    let token = |n| encode(vec![MessagePart::Token(TokenKind::Answer, format!("a{n}").into())]);
+    let role = encode(vec![MessagePart::Role]);
     let usage =
         Usage { prompt_tokens: Some(9), completion_tokens: Some(tokens), ..Usage::default() };
-    let end = vec![Part::Finish("stop".into()), Part::Usage(usage), Part::End];
+    let end = vec![MessagePart::Finish("stop".into()), MessagePart::Usage(usage), MessagePart::End];
     let begin = [role].into_iter().chain((0..tokens).map(token));
     // Not every protocol has a role: an empty chunk would be the last one.
     let begin = begin.filter(|event| !event.is_empty()).collect();

@@ -7,7 +7,7 @@ use std::{
 
 use llm_stream_bench::config::Config;
 use llm_stream_core::{
-    prompt::{ChatMessage, Image, Piece, Role, Synthetic, ToolChoice},
+    prompt::{ChatMessage, ContentPart, Image, Role, Synthetic, ToolChoice},
     synthetic::Length,
     tokenizer::Tokenizer,
 };
@@ -64,7 +64,7 @@ fn a_data_set_of_lines_has_a_prompt_for_each_record() {
     let kind = || text(Role::System, "Be kind.");
     let png = Image::Data { mime: "image/png".into(), base64: "iVBORw0=".into() };
     let mut this = text(Role::User, "And this?");
-    this.content.push(Piece::Image(png));
+    this.content.push(ContentPart::Image(png));
     let two = vec![
         text(Role::System, "Be brief."),
         text(Role::User, "Say two."),
@@ -710,9 +710,10 @@ fn a_prompts_images_are_read_beside_the_config() {
         &[("cat.png", "")],
     );
     fs::write(bench.folder.path().join("cat.png"), b"\x89PNG\r\n\x1a\n").unwrap();
-    let png = Piece::Image(Image::Data { mime: "image/png".into(), base64: "iVBORw0KGgo=".into() });
-    let url = Piece::Image(Image::Url("https://example.com/cat.png".into()));
-    let text = |text: &str| Piece::Text(text.into());
+    let png =
+        ContentPart::Image(Image::Data { mime: "image/png".into(), base64: "iVBORw0KGgo=".into() });
+    let url = ContentPart::Image(Image::Url("https://example.com/cat.png".into()));
+    let text = |text: &str| ContentPart::Text(text.into());
     let asked: Vec<_> = asked(&bench)
         .into_iter()
         .map(|(_, mut messages, _)| messages.pop().unwrap().content)

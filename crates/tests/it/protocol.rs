@@ -7,8 +7,8 @@ use llm_stream_core::{
     framing::Frame,
     prompt::{Prompt, Tools},
     protocol::{
-        self, ChatRequest, DecodeError, Envelope, Message, OpenAiChat, OpenAiResponses, Part,
-        Protocol, Template, Timings, TokenKind, Usage,
+        self, ChatRequest, DecodeError, Envelope, EventTemplate, Message, MessagePart, OpenAiChat,
+        OpenAiResponses, Protocol, Timings, TokenKind, Usage,
     },
     recording::Recording,
 };
@@ -71,12 +71,17 @@ fn recorded_answers_say() {
 fn a_template_says_what_the_protocol_says() {
     let mut by_template = 0;
     for fixture in fixtures() {
-        let mut template = Template::default();
+        let mut template = EventTemplate::default();
         let mut sink = |frame: Frame<'_>| {
             let decoded = fixture.protocol.decode(&frame);
             if let Some((kind, text)) = template.read(&frame) {
                 let parts = decoded.expect("a frame like one that was read").parts;
-                assert_eq!(parts, [Part::Token(kind, text.into())], "{}", fixture.snapshot());
+                assert_eq!(
+                    parts,
+                    [MessagePart::Token(kind, text.into())],
+                    "{}",
+                    fixture.snapshot()
+                );
                 by_template += 1;
             } else if let Ok(message) = decoded {
                 template.learn(&frame, &message);
@@ -150,18 +155,18 @@ fn told_frame(frame: &Frame<'_>, protocol: &dyn Protocol) -> String {
     }
 }
 
-fn told_part(part: &Part<'_>) -> String {
+fn told_part(part: &MessagePart<'_>) -> String {
     match part {
-        Part::Token(kind, text) => format!("{kind:?} {text:?}"),
-        Part::Finish(reason) => format!("Finish {reason:?}"),
-        Part::Usage(usage) => told_usage(usage),
-        Part::Timings(timings) => told_timings(timings),
-        Part::Error(message) => format!("Error {message:?}"),
-        Part::Role | Part::End => format!("{part:?}"),
-        Part::Choice(index) => format!("Choice {index}"),
-        Part::UnreadUsage(usage) => format!("UnreadUsage {usage}"),
-        Part::Unread(field, text) => format!("Unread {field} {text:?}"),
-        Part::Unknown(excerpt) => format!("Unknown {excerpt:?}"),
+        MessagePart::Token(kind, text) => format!("{kind:?} {text:?}"),
+        MessagePart::Finish(reason) => format!("Finish {reason:?}"),
+        MessagePart::Usage(usage) => told_usage(usage),
+        MessagePart::Timings(timings) => told_timings(timings),
+        MessagePart::Error(message) => format!("Error {message:?}"),
+        MessagePart::Role | MessagePart::End => format!("{part:?}"),
+        MessagePart::Choice(index) => format!("Choice {index}"),
+        MessagePart::UnreadUsage(usage) => format!("UnreadUsage {usage}"),
+        MessagePart::Unread(field, text) => format!("Unread {field} {text:?}"),
+        MessagePart::Unknown(excerpt) => format!("Unknown {excerpt:?}"),
     }
 }
 
@@ -194,20 +199,20 @@ fn event<'a>(name: &'a str, data: &'a str, terminated: bool) -> Frame<'a> {
     Frame::Event { name, data: data.as_bytes(), terminated }
 }
 
-fn decode(data: &str) -> Result<Vec<Part<'_>>, DecodeError> {
+fn decode(data: &str) -> Result<Vec<MessagePart<'_>>, DecodeError> {
     OpenAiChat.decode(&event("", data, true)).map(|message| message.parts)
 }
 
-fn token(kind: TokenKind, text: &str) -> Part<'_> {
-    Part::Token(kind, text.into())
+fn token(kind: TokenKind, text: &str) -> MessagePart<'_> {
+    MessagePart::Token(kind, text.into())
 }
 
-fn answer(text: &str) -> Part<'_> {
+fn answer(text: &str) -> MessagePart<'_> {
     token(TokenKind::Answer, text)
 }
 
-fn error(message: &str) -> Part<'_> {
-    Part::Error(message.into())
+fn error(message: &str) -> MessagePart<'_> {
+    MessagePart::Error(message.into())
 }
 
 fn delta(delta: &str) -> String {
@@ -215,14 +220,14 @@ fn delta(delta: &str) -> String {
 }
 
 #[track_caller]
-fn assert_says(data: &str, parts: &[Part<'_>]) {
+fn assert_says(data: &str, parts: &[MessagePart<'_>]) {
     assert_eq!(decode(data).as_deref(), Ok(parts), "{data}");
 }
 
 #[test]
 fn a_role_without_text_is_no_token() {
     for rest in ["", r#","content":null"#, r#","content":"""#, r#","reasoning_content":"""#] {
-        assert_says(&delta(&format!(r#"{{"role":"assistant"{rest}}}"#)), &[Part::Role]);
+        assert_says(&delta(&format!(r#"{{"role":"assistant"{rest}}}"#)), &[MessagePart::Role]);
     }
     assert_says(&delta(r#"{"role":"assistant","content":"Hi"}"#), &[answer("Hi")]);
 }
@@ -234,7 +239,7 @@ fn an_empty_delta_says_nothing() {
     assert_says(&delta("null"), &[]);
     assert_says(
         r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
-        &[Part::Finish("stop".into())],
+        &[MessagePart::Finish("stop".into())],
     );
     assert_says(r#"{"choices":[{"delta":{},"finish_reason":""}]}"#, &[]);
 }
@@ -252,7 +257,7 @@ fn reasoning_has_two_names_and_comes_first() {
 #[test]
 fn content_in_parts_is_answer_and_reasoning() {
     let thinks = |text| token(TokenKind::Reasoning, text);
-    let says = |content: &str, parts: &[Part<'_>]| {
+    let says = |content: &str, parts: &[MessagePart<'_>]| {
         assert_says(&delta(&format!(r#"{{"content":{content}}}"#)), parts);
     };
     let text = r#"{"type":"text","text":"a"}"#;
@@ -266,7 +271,7 @@ fn content_in_parts_is_answer_and_reasoning() {
     says("[]", &[]);
     says(r#"[{"type":"text","text":""},{"type":"thinking","thinking":[]}]"#, &[]);
     says(r#"[{"type":"reference","reference_ids":[1]},{"type":"text","text":null}]"#, &[]);
-    assert_says(&delta(r#"{"role":"assistant","content":[]}"#), &[Part::Role]);
+    assert_says(&delta(r#"{"role":"assistant","content":[]}"#), &[MessagePart::Role]);
 }
 
 #[test]
@@ -299,14 +304,14 @@ fn counts_may_be_written_as_floats_and_negative_ones_are_not_known() {
         let read = Usage { prompt_tokens: Some(9), completion_tokens, ..Usage::default() };
         let event = usage(written);
         let parts = OpenAiChat.decode(&self::event("", &event, true)).expect("decodable").parts;
-        assert_eq!(parts.first(), Some(&Part::Usage(read)), "{event}");
+        assert_eq!(parts.first(), Some(&MessagePart::Usage(read)), "{event}");
         // What is not a count is kept to be quoted.
-        let quotes = parts.iter().any(|part| matches!(part, Part::UnreadUsage(_)));
+        let quotes = parts.iter().any(|part| matches!(part, MessagePart::UnreadUsage(_)));
         assert_eq!((quotes, parts.len()), (completion_tokens.is_none(), 1 + usize::from(quotes)));
     }
     assert_says(
         r#"{"choices":[],"usage":{"completion_tokens":-1}}"#,
-        &[Part::UnreadUsage(r#"{"completion_tokens":-1}"#.into())],
+        &[MessagePart::UnreadUsage(r#"{"completion_tokens":-1}"#.into())],
     );
 }
 
@@ -342,7 +347,7 @@ fn usage_is_read_wherever_servers_put_it() {
     let reads = |usage: &str, expected: Usage| {
         let chunk = format!(r#"{{"choices":[],"usage":{{"prompt_tokens":32,{usage}}}}}"#);
         let expected = Usage { prompt_tokens: Some(32), ..expected };
-        assert_says(&chunk, &[Part::Usage(expected)]);
+        assert_says(&chunk, &[MessagePart::Usage(expected)]);
     };
     let four = Usage { completion_tokens: Some(4), total_tokens: Some(36), ..Usage::default() };
     let cached = Usage { cached_tokens: Some(16), ..four };
@@ -365,7 +370,7 @@ fn usage_is_read_wherever_servers_put_it() {
     // Kimi has it in the choice.
     let finish = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop","usage":{"prompt_tokens":32,"completion_tokens":4,"total_tokens":36}}]}"#;
     let usage = Usage { prompt_tokens: Some(32), ..four };
-    assert_says(finish, &[Part::Finish("stop".into()), Part::Usage(usage)]);
+    assert_says(finish, &[MessagePart::Finish("stop".into()), MessagePart::Usage(usage)]);
 }
 
 #[test]
@@ -393,8 +398,8 @@ fn the_last_chunk_may_hold_text_finish_and_usage() {
                      "completion_tokens_details":{"reasoning_tokens":0}}}"#,
         &[
             answer("a"),
-            Part::Finish("length".into()),
-            Part::Usage(Usage {
+            MessagePart::Finish("length".into()),
+            MessagePart::Usage(Usage {
                 prompt_tokens: Some(3),
                 completion_tokens: Some(2),
                 total_tokens: Some(5),
@@ -409,14 +414,17 @@ fn the_last_chunk_may_hold_text_finish_and_usage() {
 #[test]
 fn a_choice_other_than_the_first_is_marked() {
     let data = r#"{"choices":[{"index":1,"delta":{"content":"b"}}]}"#;
-    assert_says(data, &[Part::Choice(1), answer("b")]);
+    assert_says(data, &[MessagePart::Choice(1), answer("b")]);
 }
 
 #[test]
 fn a_chunk_without_choices_may_hold_the_usage_or_nothing() {
     let usage = Usage { completion_tokens: Some(2), ..Usage::default() };
-    assert_says(r#"{"choices":[],"usage":{"completion_tokens":2}}"#, &[Part::Usage(usage)]);
-    assert_says(r#"{"choices":null,"usage":{"completion_tokens":2}}"#, &[Part::Usage(usage)]);
+    assert_says(r#"{"choices":[],"usage":{"completion_tokens":2}}"#, &[MessagePart::Usage(usage)]);
+    assert_says(
+        r#"{"choices":null,"usage":{"completion_tokens":2}}"#,
+        &[MessagePart::Usage(usage)],
+    );
     assert_says(r#"{"choices":[],"usage":null}"#, &[]);
     assert_says(r#"{"choices":[],"usage":{"prompt_tokens":null}}"#, &[]);
     assert_says(r#"{"choices":[],"prompt_filter_results":[{"prompt_index":0}]}"#, &[]);
@@ -433,7 +441,7 @@ fn errors_inside_the_stream_come_in_several_shapes() {
     assert_says(r#"{"object":"error","message":"no memory","code":40303}"#, &[error("no memory")]);
     assert_says(
         r#"{"choices":[{"delta":{"content":""},"finish_reason":"error"}],"error":{"message":"gone"}}"#,
-        &[Part::Finish("error".into()), error("gone")],
+        &[MessagePart::Finish("error".into()), error("gone")],
     );
     assert_says(r#"{"choices":[{"delta":{"content":"a"}}],"error":null}"#, &[answer("a")]);
 }
@@ -464,8 +472,8 @@ fn an_event_named_error_is_an_error_whatever_it_holds() {
 fn comments_and_empty_data_say_nothing_and_done_is_the_end() {
     assert_eq!(OpenAiChat.decode(&Frame::Comment(b" ping")), Ok(Message::default()));
     assert_says("", &[]);
-    assert_says("[DONE]", &[Part::End]);
-    assert_says(" [DONE] ", &[Part::End]);
+    assert_says("[DONE]", &[MessagePart::End]);
+    assert_says(" [DONE] ", &[MessagePart::End]);
 }
 
 #[test]
@@ -473,8 +481,8 @@ fn the_id_and_the_text_are_borrowed_when_they_have_no_escapes() {
     let data = r#"{"id":"c-1","choices":[{"delta":{"content":"Grüße"},"finish_reason":"stop"}]}"#;
     let message = OpenAiChat.decode(&event("", data, true)).expect("decodable");
     assert!(matches!(message.id, Some(Cow::Borrowed("c-1"))));
-    assert!(matches!(&message.parts[0], Part::Token(_, Cow::Borrowed("Grüße"))));
-    assert!(matches!(&message.parts[1], Part::Finish(Cow::Borrowed("stop"))));
+    assert!(matches!(&message.parts[0], MessagePart::Token(_, Cow::Borrowed("Grüße"))));
+    assert!(matches!(&message.parts[1], MessagePart::Finish(Cow::Borrowed("stop"))));
     assert_says(&delta(r#"{"content":"\n\ud83e\udd80"}"#), &[answer("\n🦀")]);
 }
 
@@ -543,16 +551,16 @@ fn messages_are_written_as_vllm_writes_them() {
     let id = Some("chatcmpl-1".into());
     let usage = Usage { prompt_tokens: Some(39), cached_tokens: Some(0), ..Usage::default() };
     let messages = [
-        vec![Part::Role],
+        vec![MessagePart::Role],
         vec![token(TokenKind::Reasoning, "hm")],
-        vec![answer("Grü\"ße"), Part::Finish("length".into())],
+        vec![answer("Grü\"ße"), MessagePart::Finish("length".into())],
         vec![token(TokenKind::ToolCall, "{}")],
-        vec![Part::Usage(usage)],
-        vec![answer("a"), answer("b"), error("gone"), Part::End],
+        vec![MessagePart::Usage(usage)],
+        vec![answer("a"), answer("b"), error("gone"), MessagePart::End],
     ];
     let written = messages.map(|parts| encoded(&Message { id: id.clone(), parts })).concat();
     insta::assert_snapshot!(written);
-    insta::assert_snapshot!(encoded(&Message { id: None, parts: vec![Part::End] }), @"data: [DONE]");
+    insta::assert_snapshot!(encoded(&Message { id: None, parts: vec![MessagePart::End] }), @"data: [DONE]");
 }
 
 // -- the request ----------------------------------------------------------------------------------
@@ -631,9 +639,9 @@ fn fields_that_would_break_the_measurement_are_refused() {
     `use_beam_search: true` would hold tokens back until the search ends
     `echo: true` would stream the prompt as if it were generated
     `messages` is made from the prompts: use `prompts`
-    `model` is set by the model's own field `model_name`
-    `temperature` is set by the model's own field `temperature`
-    `max_tokens` is set by the model's own field `max_tokens`
+    `model` is set by the model's field `model_name`
+    `temperature` is set by the model's field `temperature`
+    `max_tokens` is set by the model's field `max_tokens`
     "#);
     for (key, value) in [
         ("stream", json!(true)),

@@ -14,10 +14,10 @@ use llm_stream_client::{Client, Options, connect_options::ConnectOptions};
 use llm_stream_core::{
     framing::Frame,
     metric::Metric,
-    prompt::{ChatMessage, Image, Piece, Prompt, Role, Tool, ToolChoice, Tools},
+    prompt::{ChatMessage, ContentPart, Image, Prompt, Role, Tool, ToolChoice, Tools},
     protocol::{
-        self, ChatRequest, DecodeError, Envelope, Message, OpenAiChat, Part, Protocol, Timings,
-        TokenKind, Usage,
+        self, ChatRequest, DecodeError, Envelope, Message, MessagePart, OpenAiChat, Protocol,
+        Timings, TokenKind, Usage,
     },
     recording::{Chunk, ErrorKind, Recording, StampedBy, Uncertainty},
     sample::{self, Note, Sample},
@@ -119,7 +119,7 @@ fn any_message() -> impl Strategy<Value = (&'static dyn Protocol, Message<'stati
     prop::sample::select(protocol::ALL).prop_flat_map(|protocol| {
         let scope = scope(protocol);
         let message = prop_oneof![
-            1 => ERROR.prop_map(|error| alone(Part::Error(error))),
+            1 => ERROR.prop_map(|error| alone(MessagePart::Error(error))),
             2 => start(scope),
             4 => option::of(".*".prop_map(Cow::Owned)).prop_flat_map(move |id| middle(scope, id)),
             2 => ending(scope),
@@ -128,7 +128,7 @@ fn any_message() -> impl Strategy<Value = (&'static dyn Protocol, Message<'stati
     })
 }
 
-pub(crate) fn alone(part: Part<'static>) -> Message<'static> {
+pub(crate) fn alone(part: MessagePart<'static>) -> Message<'static> {
     Message { id: None, parts: vec![part] }
 }
 
@@ -139,7 +139,7 @@ fn start(scope: Scope) -> BoxedStrategy<Message<'static>> {
     }
     id.prop_map(move |id: Option<Cow<'static, str>>| Message {
         id: id.filter(|_| scope.ids != Ids::None),
-        parts: vec![Part::Role],
+        parts: vec![MessagePart::Role],
     })
     .boxed()
 }
@@ -153,7 +153,7 @@ fn middle(scope: Scope, id: Option<Cow<'static, str>>) -> BoxedStrategy<Message<
     (kinds, texts)
         .prop_map(move |(kinds, texts)| {
             let tokens = kinds.into_iter().zip(texts);
-            let parts = tokens.map(|(kind, text)| Part::Token(kind, text.into())).collect();
+            let parts = tokens.map(|(kind, text)| MessagePart::Token(kind, text.into())).collect();
             Message { id: id.clone(), parts }
         })
         .boxed()
@@ -162,8 +162,8 @@ fn middle(scope: Scope, id: Option<Cow<'static, str>>) -> BoxedStrategy<Message<
 /// A finish reason, a usage and the end, as far as one frame says them.
 fn ending(scope: Scope) -> BoxedStrategy<Message<'static>> {
     let id = option::of(".*".prop_map(Cow::Owned));
-    let finish = ".+".prop_map(|reason| Part::Finish(reason.into()));
-    let usage = option::of(any_usage(scope).prop_map(Part::Usage));
+    let finish = ".+".prop_map(|reason| MessagePart::Finish(reason.into()));
+    let usage = option::of(any_usage(scope).prop_map(MessagePart::Usage));
     let counted = (usage, option::of(any_timings(scope)))
         .prop_map(|(usage, times)| usage.into_iter().chain(times.flatten()).collect::<Vec<_>>());
     if !scope.one_ending {
@@ -173,11 +173,11 @@ fn ending(scope: Scope) -> BoxedStrategy<Message<'static>> {
                 parts: finish.into_iter().chain(counted).collect(),
             });
         let said = said.prop_filter("something", |message| !message.parts.is_empty());
-        return prop_oneof![said, Just(alone(Part::End))].boxed();
+        return prop_oneof![said, Just(alone(MessagePart::End))].boxed();
     }
     let said = (id, finish, counted).prop_map(move |(id, finish, counted)| Message {
         id: id.filter(|_| scope.ids == Ids::Ends),
-        parts: [finish].into_iter().chain(counted).chain([Part::End]).collect(),
+        parts: [finish].into_iter().chain(counted).chain([MessagePart::End]).collect(),
     });
     said.boxed()
 }
@@ -200,13 +200,13 @@ fn any_usage(scope: Scope) -> impl Strategy<Value = Usage> {
 }
 
 /// Times of up to a month, where there is a place for any.
-fn any_timings(scope: Scope) -> impl Strategy<Value = Option<Part<'static>>> {
+fn any_timings(scope: Scope) -> impl Strategy<Value = Option<MessagePart<'static>>> {
     let time = || option::of((0..1_u64 << 51).prop_map(Duration::from_nanos));
     (time(), time(), time()).prop_map(move |(queue, prompt, generation)| {
         let queue = queue.filter(|_| scope.times == Times::All);
         let timings = Timings { queue, prompt, generation, may_hold_first: false };
         (scope.times != Times::None && timings != Timings::default())
-            .then_some(Part::Timings(timings))
+            .then_some(MessagePart::Timings(timings))
     })
 }
 
@@ -226,17 +226,17 @@ fn decoded(protocol: &dyn Protocol, bytes: &[u8]) -> Vec<Result<Message<'static>
 fn owned(message: Message<'_>) -> Message<'static> {
     let text = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
     let part = |part| match part {
-        Part::Token(kind, said) => Part::Token(kind, text(said)),
-        Part::Finish(reason) => Part::Finish(text(reason)),
-        Part::Role => Part::Role,
-        Part::Usage(usage) => Part::Usage(usage),
-        Part::Timings(timings) => Part::Timings(timings),
-        Part::Error(error) => Part::Error(error),
-        Part::End => Part::End,
-        Part::Choice(index) => Part::Choice(index),
-        Part::UnreadUsage(usage) => Part::UnreadUsage(usage),
-        Part::Unread(field, said) => Part::Unread(text(field), text(said)),
-        Part::Unknown(excerpt) => Part::Unknown(excerpt),
+        MessagePart::Token(kind, said) => MessagePart::Token(kind, text(said)),
+        MessagePart::Finish(reason) => MessagePart::Finish(text(reason)),
+        MessagePart::Role => MessagePart::Role,
+        MessagePart::Usage(usage) => MessagePart::Usage(usage),
+        MessagePart::Timings(timings) => MessagePart::Timings(timings),
+        MessagePart::Error(error) => MessagePart::Error(error),
+        MessagePart::End => MessagePart::End,
+        MessagePart::Choice(index) => MessagePart::Choice(index),
+        MessagePart::UnreadUsage(usage) => MessagePart::UnreadUsage(usage),
+        MessagePart::Unread(field, said) => MessagePart::Unread(text(field), text(said)),
+        MessagePart::Unknown(excerpt) => MessagePart::Unknown(excerpt),
     };
     Message { id: message.id.map(text), parts: message.parts.into_iter().map(part).collect() }
 }
@@ -270,10 +270,10 @@ fn the_recorded_streams_are_said_again_by_what_they_say() {
         let protocol = fixture.protocol;
         for message in decoded(protocol, &fixture.body()).into_iter().flatten() {
             let parts = || message.parts.iter();
-            let tokens = parts().filter(|part| matches!(part, Part::Token(..))).count();
+            let tokens = parts().filter(|part| matches!(part, MessagePart::Token(..))).count();
             // Which of several tokens stand in one frame differs between servers.
             // The simulated endpoint has one choice.
-            let is_of_another = matches!(message.parts.first(), Some(Part::Choice(_)));
+            let is_of_another = matches!(message.parts.first(), Some(MessagePart::Choice(_)));
             if tokens > 1 || message.parts.is_empty() || is_of_another {
                 continue;
             }
@@ -286,15 +286,17 @@ fn the_recorded_streams_are_said_again_by_what_they_say() {
 #[test]
 fn a_text_without_escapes_is_not_copied() {
     for protocol in protocol::ALL {
-        let message =
-            Message { id: None, parts: vec![Part::Token(TokenKind::Answer, "Grüße".into())] };
+        let message = Message {
+            id: None,
+            parts: vec![MessagePart::Token(TokenKind::Answer, "Grüße".into())],
+        };
         let bytes = protocol.encode(&message, &ENVELOPE);
         let mut decoder = protocol.framing().decoder();
         let mut seen = 0;
         let mut sink = |frame: Frame<'_>| {
             let message = protocol.decode(&frame).expect("a token");
             assert!(
-                matches!(&message.parts[..], [Part::Token(_, Cow::Borrowed("Grüße"))]),
+                matches!(&message.parts[..], [MessagePart::Token(_, Cow::Borrowed("Grüße"))]),
                 "{}",
                 protocol.name()
             );
@@ -338,8 +340,8 @@ pub(crate) fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
 /// The start of an answer: a role at 5 ms, then twenty tokens from 50 ms on, 10 ms apart.
 pub(crate) fn rhythm(protocol: &dyn Protocol) -> Vec<(u64, Vec<u8>)> {
     let encode = |part| protocol.encode(&alone(part), &ENVELOPE);
-    let token = |n: u64| (50 + 10 * n, encode(Part::Token(TokenKind::Answer, "a".into())));
-    [(5, encode(Part::Role))].into_iter().chain((0..20).map(token)).collect()
+    let token = |n: u64| (50 + 10 * n, encode(MessagePart::Token(TokenKind::Answer, "a".into())));
+    [(5, encode(MessagePart::Role))].into_iter().chain((0..20).map(token)).collect()
 }
 
 /// The end of an answer, long after its last token.
@@ -350,9 +352,10 @@ pub(crate) fn trailer(protocol: &dyn Protocol) -> Vec<(u64, Vec<u8>)> {
 /// The same with the server's own times.
 fn trailer_with(protocol: &dyn Protocol, times: Option<Timings>) -> Vec<(u64, Vec<u8>)> {
     let usage = Usage { prompt_tokens: Some(7), completion_tokens: Some(20), ..Usage::default() };
-    let times = times.map(Part::Timings);
-    let parts = [Part::Finish("stop".into()), Part::Usage(usage)].into_iter().chain(times);
-    let parts = parts.chain([Part::End]).collect();
+    let times = times.map(MessagePart::Timings);
+    let parts =
+        [MessagePart::Finish("stop".into()), MessagePart::Usage(usage)].into_iter().chain(times);
+    let parts = parts.chain([MessagePart::End]).collect();
     let encode = |parts| (900, protocol.encode(&Message { id: None, parts }, &ENVELOPE));
     protocol.ending(parts).into_iter().map(encode).collect()
 }
@@ -428,7 +431,7 @@ fn the_servers_own_times_stand_beside_ours_in_every_protocol_that_has_them() {
 #[test]
 fn an_error_in_the_stream_fails_in_every_protocol() {
     for protocol in protocol::ALL {
-        let error = protocol.encode(&alone(Part::Error("out of memory".into())), &ENVELOPE);
+        let error = protocol.encode(&alone(MessagePart::Error("out of memory".into())), &ENVELOPE);
         let outcome = read(*protocol, [rhythm(*protocol), vec![(300, error)]].concat());
         let error = outcome.expect_err(protocol.name());
         assert_eq!(error.kind, ErrorKind::InBand, "{}", protocol.name());
@@ -555,10 +558,10 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
                 extra_body: &own,
             });
             let _ = writeln!(told, "{}: {body}", protocol.name());
-            let wish = protocol.wish(body.as_object().unwrap());
-            assert_eq!(wish.max_tokens, Some(64), "{}", protocol.name());
-            assert!(wish.stream && wish.usage, "{}", protocol.name());
-            assert!(wish.prompt_chars >= 5, "{}", protocol.name());
+            let intent = protocol.request_intent(body.as_object().unwrap());
+            assert_eq!(intent.max_tokens, Some(64), "{}", protocol.name());
+            assert!(intent.stream && intent.usage, "{}", protocol.name());
+            assert!(intent.prompt_chars >= 5, "{}", protocol.name());
         }
     }
     insta::assert_snapshot!(told);
@@ -568,7 +571,7 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
 fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
     let image = Image::Data { mime: "image/png".into(), base64: "iVBORw0=".into() };
     let mut last = ChatMessage::text(Role::User, "And this?");
-    last.content.push(Piece::Image(image.clone()));
+    last.content.push(ContentPart::Image(image.clone()));
     let messages = [
         ChatMessage::text(Role::System, "Be brief."),
         ChatMessage::text(Role::User, "What is it?"),
@@ -590,7 +593,7 @@ fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
         let _ = writeln!(told, "{}: {body}", protocol.name());
         // The image is sent wherever that is said.
         assert_eq!(body.to_string().contains("iVBORw0="), protocol.takes(&image));
-        let chars = protocol.wish(body.as_object().unwrap()).prompt_chars;
+        let chars = protocol.request_intent(body.as_object().unwrap()).prompt_chars;
         assert!((35..45).contains(&chars), "{}: {chars}", protocol.name());
     }
     insta::assert_snapshot!(told);
@@ -865,18 +868,20 @@ fn rows() -> BTreeMap<&'static str, String> {
         for message in decoded(fixture.protocol, &fixture.body()).into_iter().flatten() {
             for part in &message.parts {
                 match part {
-                    Part::Token(TokenKind::Answer, _) => shows[0] = true,
-                    Part::Token(TokenKind::Reasoning, _) => shows[1] = true,
-                    Part::Token(TokenKind::ToolCall, _) => shows[2] = true,
-                    Part::Usage(usage) => {
+                    MessagePart::Token(TokenKind::Answer, _) => shows[0] = true,
+                    MessagePart::Token(TokenKind::Reasoning, _) => shows[1] = true,
+                    MessagePart::Token(TokenKind::ToolCall, _) => shows[2] = true,
+                    MessagePart::Usage(usage) => {
                         shows[3] |= usage.completion_tokens.is_some();
                         shows[4] |= usage.cached_tokens.is_some();
                     }
-                    Part::Timings(_) => shows[5] = true,
-                    Part::Error(_) => shows[6] |= fixture.recording.status == 200,
-                    Part::End => shows[7] = true,
-                    Part::Role | Part::Finish(_) | Part::Choice(_) => {}
-                    Part::Unread(..) | Part::Unknown(_) | Part::UnreadUsage(_) => {
+                    MessagePart::Timings(_) => shows[5] = true,
+                    MessagePart::Error(_) => shows[6] |= fixture.recording.status == 200,
+                    MessagePart::End => shows[7] = true,
+                    MessagePart::Role | MessagePart::Finish(_) | MessagePart::Choice(_) => {}
+                    MessagePart::Unread(..)
+                    | MessagePart::Unknown(_)
+                    | MessagePart::UnreadUsage(_) => {
                         panic!("not read: {part:?}")
                     }
                 }

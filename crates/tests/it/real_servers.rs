@@ -12,7 +12,7 @@ use llm_stream_bench::{
 use llm_stream_core::{
     framing::Framing,
     metric::Metric,
-    protocol::{self, OpenAiChat, OpenAiResponses, Part, Protocol, TextFields, TokenKind},
+    protocol::{self, MessagePart, OpenAiChat, OpenAiResponses, Protocol, TextFields, TokenKind},
     recording::{ErrorKind, Recording, RequestError},
     sample::{self, Note, Sample},
 };
@@ -963,7 +963,7 @@ fn response(kind: &str, delta: &str) -> Events {
         (50 + 10 * n, format!("event: {kind}\ndata: {data}\n\n").into_bytes())
     };
     let text = |n: u64| {
-        let part = Part::Token(TokenKind::Answer, "a".into());
+        let part = MessagePart::Token(TokenKind::Answer, "a".into());
         (50 + 10 * n, OpenAiResponses.encode(&alone(part), &ENVELOPE))
     };
     let all = (0..10).map(event).chain((10..20).map(text));

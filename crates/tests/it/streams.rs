@@ -8,7 +8,7 @@ use llm_stream_core::{
     metric::METRICS,
     protocol::OpenAiChat,
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy, Uncertainty},
-    sample::{self, Asked, Note, Sample},
+    sample::{self, Note, RequestedTokens, Sample},
     tokenizer::Tokenizer,
 };
 
@@ -521,8 +521,9 @@ fn counts_that_do_not_agree_are_notes() {
         let usage = format!(r#"{{"choices":[],"usage":{{{counts}}}}}"#);
         let token = TOKEN.replace("\"a\"", "\"a b c d e f g h\"");
         let events = [(50, &*token), (60, &token), (61, STOP), (61, &usage), (61, "[DONE]")];
-        let sample =
-            read(&stream(&events)).unwrap().asked_for(Asked { most: asked, ..Asked::default() });
+        let sample = read(&stream(&events))
+            .unwrap()
+            .checked_against(RequestedTokens { most: asked, ..RequestedTokens::default() });
         let names: Vec<_> = sample.notes.iter().map(|note| note.name()).collect();
         names.join(" ")
     };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io::Read, process::Command, time::Duration};
 
-use llm_stream_core::schedule::{Arrivals, Gaps, Starts};
+use llm_stream_core::schedule::{ArrivalProcess, Gaps, Starts};
 
 use crate::bench::{Bench, Ran, Served};
 
@@ -108,7 +108,7 @@ fn an_open_loop_counts_from_the_scheduled_start() {
     let ran = bench.run(&["load"]);
     // On a machine with other things to do a start may be late, which is said.
     assert!(matches!(ran.code, Some(0 | 101)), "{}", ran.stderr);
-    let arrivals = Arrivals { rate: 200.0, gaps: Gaps::Poisson, seed: 5 };
+    let arrivals = ArrivalProcess { rate: 200.0, gaps: Gaps::Poisson, seed: 5 };
     let starts: Vec<Duration> = Starts::new(arrivals, 1).take(20).collect();
     let table = Table::of(&bench, "results.csv");
     let due = table.numbers("request").into_iter().zip(table.numbers("scheduled"));
@@ -154,8 +154,8 @@ fn a_load_that_could_not_be_offered_is_invalid_and_not_slow() {
     std::fs::write(&config, text).unwrap();
     let ran = bench.run(&["load"]);
     assert_eq!(ran.code, Some(101));
-    says(&ran, "Failed: not the load that was asked for: requests were begun ");
-    says(&ran, "since `max_in_flight` (2) were under way");
+    says(&ran, "Failed: not the load that was asked for: requests started ");
+    says(&ran, "because `max_in_flight` (2) were in flight");
     // No figure of it is believed, however generous the limit.
     says(&ran, "ttft mean <= 3600000 ms  no trial succeeded  FAIL");
     says(&ran, "not ranked: no trial succeeded");

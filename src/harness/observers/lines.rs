@@ -9,7 +9,7 @@ use llm_stream_core::{
     recording::{RequestError, StampedBy},
     sample::Sample,
     summary::Tally,
-    synthetic::Counts,
+    synthetic::LengthSearch,
     text::counted,
 };
 
@@ -123,7 +123,7 @@ fn task(case: &Case, TrialPosition { task, tasks, .. }: TrialPosition) -> String
 }
 
 /// What was found for a prompt of a stated length.
-fn length(prompt: &Prompt, synthetic: &Synthetic, counts: &Counts) -> String {
+fn length(prompt: &Prompt, synthetic: &Synthetic, counts: &LengthSearch) -> String {
     let mut ends = vec![synthetic.least, synthetic.most];
     ends.dedup();
     let found: Vec<_> = ends

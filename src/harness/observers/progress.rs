@@ -10,7 +10,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use llm_stream_core::{
     framing::{Decoder, Frame},
-    protocol::{Part, Protocol},
+    protocol::{MessagePart, Protocol},
     recording::Chunk,
 };
 
@@ -192,12 +192,13 @@ impl Stream {
         }
     }
 
-    /// Counts the token events of `chunk`. What cannot be read is shown when the trial has ended.
+    /// LengthSearch the token events of `chunk`. What cannot be read is shown when the trial has ended.
     fn take(&mut self, chunk: &Chunk) {
         let (protocol, mut events) = (self.protocol, 0);
         let mut sink = |frame: Frame<'_>| {
             let message = protocol.decode(&frame).unwrap_or_default();
-            events += u64::from(message.parts.iter().any(|part| matches!(part, Part::Token(..))));
+            events +=
+                u64::from(message.parts.iter().any(|part| matches!(part, MessagePart::Token(..))));
         };
         let _ = self.decoder.push(&chunk.bytes, &mut sink);
         if events > 0 {

@@ -1,18 +1,17 @@
-//! Anthropic messages. Anthropic, vLLM and llama.cpp speak it.
+//! Anthropic Messages, as served by Anthropic, vLLM and llama.cpp.
 //!
 //! <https://platform.claude.com/docs/en/build-with-claude/streaming>
 //!
-//! The prompt is counted in the first event, the answer in the last but one. A key goes into a
-//! header of its own.
+//! The first event counts the prompt, the last but one the answer. The key has a separate header.
 
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind, Usage,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, counted},
 };
@@ -21,15 +20,14 @@ use crate::{
     prompt::{ChatMessage, Image, Tool, ToolChoice},
 };
 
-/// The version of the API that is spoken.
+/// The version of the API.
 const VERSION: &str = "2023-06-01";
 
 /// `POST /messages` with `stream: true`.
 ///
-/// One frame can say: a role and the prompt's counts, if any, which is `message_start` and alone
-/// has an id; or one token; or a finish reason and a usage with at least one count, either or
-/// both; or an error; or the end. The total is not told, and of the counts after the start the
-/// number of generated tokens is always one.
+/// A frame contains one of these: a role, with the prompt's counts if known (`message_start`, the
+/// only one with an id); a token; a finish reason, a usage with at least one count, or both; an
+/// error; the end. There is no total. Counts after the start always include the generated tokens.
 #[derive(Debug)]
 pub struct AnthropicMessages;
 
@@ -83,10 +81,10 @@ impl Protocol for AnthropicMessages {
         Some(match key {
             _ if value.is_null() && wire::may_be_left_out(key) => return None,
             "messages" => "`messages` is made from the prompts: use `prompts`".into(),
-            "system" => "`system` is a prompt's own field: use `prompts`".into(),
-            "model" => "`model` is set by the model's own field `model_name`".into(),
-            "max_tokens" => "`max_tokens` is set by the model's own field `max_tokens`".into(),
-            "temperature" => "`temperature` is set by the model's own field `temperature`".into(),
+            "system" => "`system` is a field of prompts: use `prompts`".into(),
+            "model" => "`model` is set by the model's field `model_name`".into(),
+            "max_tokens" => "`max_tokens` is set by the model's field `max_tokens`".into(),
+            "temperature" => "`temperature` is set by the model's field `temperature`".into(),
             "stream" if *value != true => {
                 format!("`stream: {value}` would turn off the stream that is measured")
             }
@@ -94,7 +92,7 @@ impl Protocol for AnthropicMessages {
         })
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
         let chars = |key| body.get(key).map_or(0, wire::text_chars);
         RequestIntent {
             max_tokens: wire::number(body, "max_tokens"),
@@ -119,18 +117,18 @@ impl Protocol for AnthropicMessages {
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
         let mut frames = String::new();
-        if parts.contains(&Part::Role) {
+        if parts.contains(&MessagePart::Role) {
             frames += &start(message, envelope);
         }
         for part in parts {
             match part {
-                Part::Token(kind, text) => frames += &token_event(*kind, text),
-                Part::Error(error) => frames += &event(&error_json(500, error)),
+                MessagePart::Token(kind, text) => frames += &token_event(*kind, text),
+                MessagePart::Error(error) => frames += &event(&error_json(500, error)),
                 _ => {}
             }
         }
         let (finish, usage) = (wire::finish_of(parts), wire::usage_of(parts));
-        let usage = usage.filter(|_| !parts.contains(&Part::Role));
+        let usage = usage.filter(|_| !parts.contains(&MessagePart::Role));
         if finish.is_some() || usage.is_some() {
             frames += &event(&json!({
                 "type": "message_delta",
@@ -138,15 +136,16 @@ impl Protocol for AnthropicMessages {
                 "usage": usage.map(|usage| usage_json(&usage)),
             }));
         }
-        if parts.contains(&Part::End) {
+        if parts.contains(&MessagePart::End) {
             frames += &event(&json!({"type": "message_stop"}));
         }
         frames.into_bytes()
     }
 
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
         let parts = wire::in_words(parts, ("end_turn", "max_tokens"));
-        let (end, last): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| *part == Part::End);
+        let (end, last): (Vec<_>, Vec<_>) =
+            parts.into_iter().partition(|part| *part == MessagePart::End);
         [last, end].into_iter().filter(|parts| !parts.is_empty()).collect()
     }
 
@@ -155,7 +154,7 @@ impl Protocol for AnthropicMessages {
     }
 }
 
-/// A tool, whose parameters must be there.
+/// Formats a tool. The field for parameters is mandatory.
 fn tool(tool: &Tool) -> Value {
     let mut json = json!({"name": tool.name()});
     if let Some(description) = tool.0.get("description") {
@@ -178,7 +177,7 @@ fn choice(choice: &ToolChoice) -> Value {
     }
 }
 
-/// An image of a message.
+/// Formats an image.
 fn image(image: &Image) -> Value {
     let source = match image {
         Image::Data { mime, base64 } => {
@@ -191,11 +190,11 @@ fn image(image: &Image) -> Value {
 
 // -- from the server ------------------------------------------------------------------------------
 
-/// What a delta holds besides reasoning.
+/// Fields of a delta besides reasoning.
 const KNOWN: &[&str] = &["type", "text", "partial_json", "citation"];
 
-/// An event says in its data of which type it is; where it does not, its name does.
-fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+/// Decodes an event. Its type is in its data or, if missing, its name.
+fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let kind = event.get("type").str().unwrap_or(name);
     let (delta, block) = (event.get("delta"), event.get("content_block"));
     let (mut id, mut parts) = (None, Vec::with_capacity(1));
@@ -212,7 +211,7 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
         }
         "message_stop" => {
             parts.extend(wire::read_usage(usage(event.get("usage")), event.get("usage")));
-            parts.push(Part::End);
+            parts.push(MessagePart::End);
         }
         _ => {}
     }
@@ -222,40 +221,41 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
     Message { id, parts }
 }
 
-/// The start. Some versions of vLLM have the usage next to the message. Its number of generated
-/// tokens stands for none: nothing has been generated.
-fn begun<'a>(event: &Json<'a>) -> impl Iterator<Item = Part<'a>> {
+/// Decodes the start. Some versions of vLLM put the usage next to the message. Its number of
+/// generated tokens is ignored, because nothing has been generated yet.
+fn begun<'a>(event: &JsonTree<'a>) -> impl Iterator<Item = MessagePart<'a>> {
     let start = event.get("message");
     let counts =
         [start.get("usage"), event.get("usage")].into_iter().find(|usage| !usage.is_empty());
     let usage = counts.map(usage).unwrap_or_default();
     let Usage { prompt_tokens, cached_tokens, .. } = usage;
     let of_prompt = Usage { prompt_tokens, cached_tokens, ..Usage::default() };
-    [Part::Role].into_iter().chain(counted(of_prompt))
+    [MessagePart::Role].into_iter().chain(counted(of_prompt))
 }
 
-/// What a content block begins with: as a rule empty texts, or a tool's name.
-fn started<'a>(block: &Json<'a>, fields: &TextFields) -> Vec<Part<'a>> {
+/// Decodes the start of a content block: usually empty texts, or the name of a tool.
+fn started<'a>(block: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     let mut texts = Texts::of(block, "text", TokenKind::Answer, fields);
     texts.read_reasoning(block);
     texts.call = delta::call(block);
     texts.parts().collect()
 }
 
-/// What is added to a content block. A signature is not a token.
-fn continued<'a>(delta: &Json<'a>, fields: &TextFields) -> Vec<Part<'a>> {
+/// Decodes a delta of a content block. A signature is not a token.
+fn continued<'a>(delta: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     let mut texts = Texts::of(delta, "text", TokenKind::Answer, fields);
     texts.read_reasoning(delta);
     let call = delta.get("partial_json");
     texts.call = match call {
-        Json::Object(_) | Json::List(_) if !call.is_empty() => Some(call.written().into()),
+        JsonTree::Object(_) | JsonTree::List(_) if !call.is_empty() => Some(call.written().into()),
         _ => call.scalar(),
     };
     texts.parts().chain(delta::unread(delta, KNOWN, fields)).collect()
 }
 
-/// All of the prompt is what is new, what was read from the cache and what was written to it.
-fn usage(counts: &Json<'_>) -> Usage {
+/// Reads the usage. The prompt is the sum of new tokens, tokens read from the cache and tokens
+/// written to it.
+fn usage(counts: &JsonTree<'_>) -> Usage {
     let names = (&["input_tokens", "prompt_tokens"], &["output_tokens", "completion_tokens"]);
     let usage = openai::usage_named(counts, names.0, names.1);
     let cached_tokens = counts.get("cache_read_input_tokens").count();

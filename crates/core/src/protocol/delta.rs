@@ -1,11 +1,11 @@
-//! The text in a piece of an answer, wherever a server puts it.
+//! Finds the text in a part of an answer, in whichever field a server puts it.
 
 use std::borrow::Cow;
 
-use super::{Part, TextFields, TokenKind, json::Json};
+use super::{MessagePart, TextFields, TokenKind, json::JsonTree};
 
-/// Fields that hold reasoning. Some servers send the same text under several of them, so only the
-/// first that is not empty counts.
+/// Fields of reasoning. Some servers send the same text in several of them, so only the first one
+/// that is not empty is read.
 ///
 /// `reasoning_content`: llama.cpp, SGLang, DeepSeek. `reasoning`: vLLM, OpenRouter.
 /// `reasoning_text`: GitHub Copilot. `thinking`: Ollama, Anthropic. `thinking_blocks`: LiteLLM.
@@ -22,15 +22,15 @@ pub(super) const REASONING: &[&str] = &[
     "reasoningText",
 ];
 
-/// Fields of a part that hold its text.
+/// Fields with the text of a part.
 const TEXTS: &[&str] = &["text", "content", "refusal", "transcript"];
 
-/// Fields that hold the text of a part without any of [`TEXTS`]. They hold other things, too, so
-/// only strings count.
+/// Fields with the text of a part that has none of [`TEXTS`]. They can contain other data too, so
+/// only strings are read.
 const OTHER_TEXTS: &[&str] = &["value", "delta", "parts", "output_text", "thought", "thoughts"];
 
-/// Fields that hold text which the model did not generate, or which is not shown: names, links,
-/// sources, encrypted reasoning, padding.
+/// Fields with text that is not generated or not visible: names, links, sources, encrypted
+/// reasoning, padding.
 const NOT_TEXT: &[&str] = &[
     "annotations",
     "channel",
@@ -76,10 +76,10 @@ const NOT_TEXT: &[&str] = &[
     "uuid",
 ];
 
-/// Last words of such names, after `_`, or with a capital: `item_id`, `itemId`.
+/// Last words of such names, after `_` or with a capital: `item_id`, `itemId`.
 const NOT_TEXT_ENDS: &[&str] = &["id", "ids", "signature", "signatures", "fingerprint", "hash"];
 
-/// Fields that hold what the model wrote for a tool, at any depth of a call.
+/// Fields with text that the model wrote for a tool, at any depth of a call.
 const CALL_TEXTS: &[&str] = &[
     "arguments",
     "args",
@@ -92,27 +92,27 @@ const CALL_TEXTS: &[&str] = &[
     "text",
 ];
 
-/// The texts of a piece of an answer, by kind.
+/// The texts of a part of an answer, by kind.
 #[derive(Debug)]
 pub(super) struct Texts<'a, 'f> {
     pub(super) reasoning: Option<Cow<'a, str>>,
     pub(super) answer: Option<Cow<'a, str>>,
     pub(super) call: Option<Cow<'a, str>>,
-    /// Text in fields of unknown meaning: the field's name, the text.
+    /// Text in fields of unknown meaning: the name and the text.
     unread: Vec<(String, Cow<'a, str>)>,
     fields: &'f TextFields,
 }
 
 impl<'a, 'f> Texts<'a, 'f> {
-    /// No texts yet; `fields` are what the config says of unknown fields.
+    /// Creates an empty collection. `fields` is the config's meaning of unknown fields.
     pub(super) fn new(fields: &'f TextFields) -> Self {
         Self { reasoning: None, answer: None, call: None, unread: Vec::new(), fields }
     }
 
-    /// The texts in the field `name` of `piece`, which are of `kind` unless they say otherwise: a
-    /// text, or a list of typed parts.
+    /// Collects the texts in the field `name` of `piece`: a string, or a list of typed parts. They
+    /// are of `kind` unless their type differs.
     pub(super) fn of(
-        piece: &Json<'a>,
+        piece: &JsonTree<'a>,
         name: &str,
         kind: TokenKind,
         fields: &'f TextFields,
@@ -123,23 +123,23 @@ impl<'a, 'f> Texts<'a, 'f> {
     }
 
     /// Adds the texts in the field `name` of `piece`.
-    pub(super) fn read(&mut self, piece: &Json<'a>, name: &str, kind: TokenKind) {
+    pub(super) fn read(&mut self, piece: &JsonTree<'a>, name: &str, kind: TokenKind) {
         match piece.get(name) {
-            // A flag, such as `"refusal": false`, is not a text.
-            Json::Bool(_) if name != "content" && name != "text" => {}
+            // A flag such as `"refusal": false` is not text.
+            JsonTree::Bool(_) if name != "content" && name != "text" => {}
             value => self.gather(value, kind, name),
         }
     }
 
-    /// Adds the reasoning in the first field of `piece` that has any.
-    pub(super) fn read_reasoning(&mut self, piece: &Json<'a>) {
+    /// Adds the reasoning in the first field of `piece` that has some.
+    pub(super) fn read_reasoning(&mut self, piece: &JsonTree<'a>) {
         let mut unread = Vec::new();
         for field in REASONING {
-            if piece.find(field).is_none_or(Json::is_empty) {
+            if piece.find(field).is_none_or(JsonTree::is_empty) {
                 continue;
             }
             let found = Self::of(piece, field, TokenKind::Reasoning, self.fields);
-            // Some servers wrap it in a part of the type `text`.
+            // Some servers wrap reasoning in a part of type `text`.
             if found.reasoning.is_some() {
                 self.reasoning = found.reasoning;
                 return;
@@ -149,8 +149,8 @@ impl<'a, 'f> Texts<'a, 'f> {
         self.unread.extend(unread);
     }
 
-    /// Adds the text of the tool calls in `calls`: a list of them, or one.
-    pub(super) fn read_calls(&mut self, calls: &Json<'a>, name: &str) {
+    /// Adds the text of the tool calls in `calls`: a list, or a single call.
+    pub(super) fn read_calls(&mut self, calls: &JsonTree<'a>, name: &str) {
         for item in calls.items() {
             match tool_call(item) {
                 Some(text) => self.add(TokenKind::ToolCall, Some(text)),
@@ -159,9 +159,9 @@ impl<'a, 'f> Texts<'a, 'f> {
         }
     }
 
-    /// Notes the text of `value`, which stands in the field `leaf` below the field `root`, as one
-    /// of unknown meaning.
-    fn leave(&mut self, root: &str, leaf: &str, value: &Json<'a>) {
+    /// Adds the text of `value`, in the field `leaf` below the field `root`, as text of unknown
+    /// meaning.
+    fn leave(&mut self, root: &str, leaf: &str, value: &JsonTree<'a>) {
         if let Some(text) = text_in(value) {
             let is_alone = root == leaf || root == "content";
             let name = if is_alone { leaf.to_owned() } else { format!("{root}.{leaf}") };
@@ -169,23 +169,23 @@ impl<'a, 'f> Texts<'a, 'f> {
         }
     }
 
-    /// How much has been read.
+    /// Returns the number of texts so far.
     fn len(&self) -> usize {
         let texts = [&self.reasoning, &self.answer, &self.call];
         texts.into_iter().flatten().map(|text| text.len()).sum()
     }
 
-    fn gather(&mut self, content: &Json<'a>, kind: TokenKind, root: &str) {
+    fn gather(&mut self, content: &JsonTree<'a>, kind: TokenKind, root: &str) {
         match content {
-            Json::List(items) => items.iter().for_each(|item| self.gather(item, kind, root)),
-            Json::Object(_) => self.gather_part(content, kind, root),
+            JsonTree::List(items) => items.iter().for_each(|item| self.gather(item, kind, root)),
+            JsonTree::Object(_) => self.gather_part(content, kind, root),
             _ => self.add(kind, content.scalar()),
         }
     }
 
-    /// A part such as `{"type": "text", "text": …}` or `{"type": "thinking", "thinking": […]}`.
-    /// Text in fields that do not tell what it is remains unread.
-    fn gather_part(&mut self, part: &Json<'a>, kind: TokenKind, root: &str) {
+    /// Adds a part such as `{"type": "text", "text": …}` or `{"type": "thinking", "thinking":
+    /// […]}`. Text in fields of unknown meaning remains unread.
+    fn gather_part(&mut self, part: &JsonTree<'a>, kind: TokenKind, root: &str) {
         let name = part.get("type").str().unwrap_or_default();
         let is_of_tool = name.contains("tool") || name.contains("function");
         let kind = if is_of_reasoning(name) { TokenKind::Reasoning } else { kind };
@@ -196,7 +196,7 @@ impl<'a, 'f> Texts<'a, 'f> {
             self.gather_fields(part, kind, root);
         }
         let took = self.len() > before;
-        // `data` is encrypted where the part does not say that it is text.
+        // `data` is encrypted unless the part's type ends in `text`.
         let is_text = |field: &str| field == "data" && !took && name.ends_with("text");
         for (field, value) in part.fields().filter(|(_, value)| !value.is_empty()) {
             let is_read = TEXTS.contains(&field)
@@ -210,7 +210,7 @@ impl<'a, 'f> Texts<'a, 'f> {
         }
     }
 
-    fn gather_fields(&mut self, part: &Json<'a>, kind: TokenKind, root: &str) {
+    fn gather_fields(&mut self, part: &JsonTree<'a>, kind: TokenKind, root: &str) {
         let before = self.len();
         for (field, value) in part.fields() {
             match field {
@@ -221,14 +221,14 @@ impl<'a, 'f> Texts<'a, 'f> {
             }
         }
         for (field, value) in part.fields() {
-            let is_text = !matches!(value, Json::Number(_) | Json::Bool(_));
+            let is_text = !matches!(value, JsonTree::Number(_) | JsonTree::Bool(_));
             if self.len() == before && is_text && OTHER_TEXTS.contains(&field) {
                 self.gather(value, kind, root);
             }
         }
     }
 
-    /// Adds `text` to what there is of its kind.
+    /// Appends `text` to the texts of its kind.
     pub(super) fn add(&mut self, kind: TokenKind, text: Option<Cow<'a, str>>) {
         let before = match kind {
             TokenKind::Reasoning => &mut self.reasoning,
@@ -241,27 +241,28 @@ impl<'a, 'f> Texts<'a, 'f> {
         };
     }
 
-    /// A token for each kind of which there is a text, and the texts that remain unread.
-    pub(super) fn parts(self) -> impl Iterator<Item = Part<'a>> {
-        let reasoning = self.reasoning.map(|text| Part::Token(TokenKind::Reasoning, text));
-        let answer = self.answer.map(|text| Part::Token(TokenKind::Answer, text));
-        let call = self.call.map(|text| Part::Token(TokenKind::ToolCall, text));
-        let unread = self.unread.into_iter().map(|(name, text)| Part::Unread(name.into(), text));
+    /// Returns a token for each kind with text, and the unread texts.
+    pub(super) fn parts(self) -> impl Iterator<Item = MessagePart<'a>> {
+        let reasoning = self.reasoning.map(|text| MessagePart::Token(TokenKind::Reasoning, text));
+        let answer = self.answer.map(|text| MessagePart::Token(TokenKind::Answer, text));
+        let call = self.call.map(|text| MessagePart::Token(TokenKind::ToolCall, text));
+        let unread =
+            self.unread.into_iter().map(|(name, text)| MessagePart::Unread(name.into(), text));
         reasoning.into_iter().chain(answer).chain(call).chain(unread)
     }
 }
 
-/// Whether a type's name is that of reasoning.
+/// Returns whether a type's name is one of reasoning.
 pub(super) fn is_of_reasoning(name: &str) -> bool {
     ["reason", "think", "thought", "summary"].iter().any(|word| name.contains(word))
 }
 
-/// The name and the arguments of a call, as they were generated: one piece. Arguments are a text,
-/// or the document itself where a server has parsed them.
-pub(super) fn call<'a>(function: &Json<'a>) -> Option<Cow<'a, str>> {
+/// Returns the name and the arguments of a call as one text, as they were generated. Arguments are
+/// a string, or a document if the server has parsed them.
+pub(super) fn call<'a>(function: &JsonTree<'a>) -> Option<Cow<'a, str>> {
     let arguments = function.first(&["arguments", "input", "parameters"]);
     let arguments = match arguments {
-        Json::Text(_) => arguments.text(),
+        JsonTree::Text(_) => arguments.text(),
         empty if empty.is_empty() => None,
         document => Some(document.written().into()),
     };
@@ -271,48 +272,52 @@ pub(super) fn call<'a>(function: &Json<'a>) -> Option<Cow<'a, str>> {
     }
 }
 
-/// The generated text of one tool call: of its function, of a custom tool, or of a call without
-/// either. Servers that give other tools a field each put it there. `None` where the text in it may
-/// be a tool's result.
-fn tool_call<'a>(item: &Json<'a>) -> Option<Cow<'a, str>> {
+/// Returns the generated text of a tool call: of a function, a custom tool, or another call.
+/// Servers that have a field for each of their tools put it there. `None` if the text may be the
+/// result of a tool.
+fn tool_call<'a>(item: &JsonTree<'a>) -> Option<Cow<'a, str>> {
     let inner = match item.first(&["function", "custom"]) {
-        Json::Null => item,
+        JsonTree::Null => item,
         function => function,
     };
     inner.text().or_else(|| call(inner)).or_else(|| {
-        let mut found = Found::default();
+        let mut found = FoundText::default();
         found.add_calls(item);
         found.0
     })
 }
 
-/// The text in fields of `piece` that are neither `known` nor known to hold something else, unless
-/// `fields` name them.
-pub(super) fn unread<'a>(piece: &Json<'a>, known: &[&str], fields: &TextFields) -> Vec<Part<'a>> {
-    // A part of some type wraps what is not text in `data`.
+/// Returns the text in fields of `piece` that are neither `known` nor ignored, unless `fields`
+/// names them.
+pub(super) fn unread<'a>(
+    piece: &JsonTree<'a>,
+    known: &[&str],
+    fields: &TextFields,
+) -> Vec<MessagePart<'a>> {
+    // A typed part uses `data` for contents that are not text.
     let is_part = !piece.get("type").is_null();
     let is_data =
-        |field: &str, value: &Json<'a>| field == "data" && !is_part && value.str().is_some();
-    let is_unknown = |field: &str, value: &Json<'a>| {
+        |field: &str, value: &JsonTree<'a>| field == "data" && !is_part && value.str().is_some();
+    let is_unknown = |field: &str, value: &JsonTree<'a>| {
         !known.contains(&field)
             && !REASONING.contains(&field)
             && (!is_quiet(field, fields) || is_data(field, value) || holds_reasoning(value))
     };
     let found =
         piece.fields().filter(|(field, value)| !value.is_empty() && is_unknown(field, value));
-    let parts = found
-        .filter_map(|(field, value)| Some(Part::Unread(field.to_owned().into(), text_in(value)?)));
+    let parts = found.filter_map(|(field, value)| {
+        Some(MessagePart::Unread(field.to_owned().into(), text_in(value)?))
+    });
     parts.collect()
 }
 
-/// The text in fields of an `event` whose names are those of text, but which are not those of its
-/// protocol. An event has many fields besides its delta, so others are not looked at, unless
-/// `fields` name them.
+/// Returns the text in fields of `event` that have a name of text but belong to another protocol.
+/// An event has many other fields, so those are skipped unless `fields` names them.
 pub(super) fn misplaced<'a>(
-    event: &Json<'a>,
+    event: &JsonTree<'a>,
     known: &[&str],
     fields: &TextFields,
-) -> Vec<Part<'a>> {
+) -> Vec<MessagePart<'a>> {
     const NAMES: &[&str] = &["answer", "completion", "output", "response", "token"];
     let is_of_text = |field: &str| {
         let is_named = || fields.text.iter().any(|(name, _)| names(name, field));
@@ -320,23 +325,24 @@ pub(super) fn misplaced<'a>(
             || is_named()
     };
     let found = event.fields().filter(|(field, _)| !known.contains(field) && is_of_text(field));
-    let text = |(field, value): (&str, &Json<'a>)| {
-        value.text().map(|text| Part::Unread(field.to_owned().into(), text))
+    let text = |(field, value): (&str, &JsonTree<'a>)| {
+        value.text().map(|text| MessagePart::Unread(field.to_owned().into(), text))
     };
     found.filter_map(text).collect()
 }
 
-/// Whether `value`, such as a delta's `metadata`, has a field of reasoning.
-fn holds_reasoning(value: &Json<'_>) -> bool {
+/// Returns whether `value`, such as a delta's `metadata`, has a field of reasoning.
+fn holds_reasoning(value: &JsonTree<'_>) -> bool {
     REASONING.iter().any(|field| text_in(value.get(field)).is_some())
 }
 
-/// Whether a field's text is not generated: its name says so, and the config does not name it.
+/// Returns whether a field's text is not generated: its name says so, and the config does not name
+/// it.
 fn is_quiet(field: &str, fields: &TextFields) -> bool {
     is_not_text(field) && !fields.text.iter().any(|(name, _)| names(name, field))
 }
 
-/// Whether `name`, of the config, is `field` or ends with it, as `content.data` does with `data`.
+/// Returns whether `name` is `field` or ends with it, as `content.data` ends with `data`.
 pub(super) fn names(name: &str, field: &str) -> bool {
     name.strip_suffix(field).is_some_and(|root| root.is_empty() || root.ends_with('.'))
 }
@@ -346,7 +352,7 @@ fn is_not_text(field: &str) -> bool {
     is_word || NOT_TEXT_ENDS.iter().any(|end| is_last_word(field, end))
 }
 
-/// Whether `word` is the last word of `field`, as in `item_id` and `itemId`.
+/// Returns whether `word` is the last word of `field`, as in `item_id` and `itemId`.
 fn is_last_word(field: &str, word: &str) -> bool {
     let Some((root, last)) =
         field.len().checked_sub(word.len()).and_then(|at| field.split_at_checked(at))
@@ -359,42 +365,44 @@ fn is_last_word(field: &str, word: &str) -> bool {
     is_apart && last.eq_ignore_ascii_case(word)
 }
 
-/// All the text in `value`, but for fields that hold something else. A field that is the value of
-/// such a name itself, as an unknown `data` is, is read.
-fn text_in<'a>(value: &Json<'a>) -> Option<Cow<'a, str>> {
-    let mut texts = Found::default();
+/// Returns all text in `value`, except in fields that contain other data. If such a field itself is
+/// the value, as an unknown `data` is, it is read.
+fn text_in<'a>(value: &JsonTree<'a>) -> Option<Cow<'a, str>> {
+    let mut texts = FoundText::default();
     texts.add_but(value, &is_not_text);
     texts.0
 }
 
-/// Text that was found, in one.
+/// Joined text.
 #[derive(Default)]
-struct Found<'a>(Option<Cow<'a, str>>);
+struct FoundText<'a>(Option<Cow<'a, str>>);
 
-impl<'a> Found<'a> {
+impl<'a> FoundText<'a> {
     /// Adds the text in fields of [`CALL_TEXTS`].
-    fn add_calls(&mut self, value: &Json<'a>) {
+    fn add_calls(&mut self, value: &JsonTree<'a>) {
         match value {
-            Json::List(items) => items.iter().for_each(|item| self.add_calls(item)),
-            Json::Object(_) => value.fields().for_each(|(field, value)| match value {
-                Json::Text(_) if CALL_TEXTS.contains(&field) => self.add_but(value, &is_not_text),
-                Json::Text(_) => {}
+            JsonTree::List(items) => items.iter().for_each(|item| self.add_calls(item)),
+            JsonTree::Object(_) => value.fields().for_each(|(field, value)| match value {
+                JsonTree::Text(_) if CALL_TEXTS.contains(&field) => {
+                    self.add_but(value, &is_not_text)
+                }
+                JsonTree::Text(_) => {}
                 value => self.add_calls(value),
             }),
             _ => {}
         }
     }
 
-    fn add_but(&mut self, value: &Json<'a>, is_left_out: &impl Fn(&str) -> bool) {
+    fn add_but(&mut self, value: &JsonTree<'a>, is_left_out: &impl Fn(&str) -> bool) {
         match value {
-            Json::Text(_) => {
+            JsonTree::Text(_) => {
                 self.0 = match (self.0.take(), value.text()) {
                     (Some(before), Some(text)) => Some(before + text),
                     (before, text) => before.or(text),
                 };
             }
-            Json::List(items) => items.iter().for_each(|item| self.add_but(item, is_left_out)),
-            Json::Object(_) => value
+            JsonTree::List(items) => items.iter().for_each(|item| self.add_but(item, is_left_out)),
+            JsonTree::Object(_) => value
                 .fields()
                 .filter(|(field, _)| !is_left_out(field))
                 .for_each(|(_, value)| self.add_but(value, is_left_out)),

@@ -1,21 +1,21 @@
-//! The server's own words for what went wrong, in whatever shape it wraps them.
+//! Finds the server's error message, in whichever format the server wraps it.
 //!
-//! OpenAI's `{"error": {"message": …}}` is one shape of many: gateways, FastAPI, Spring, AWS,
-//! MiniMax, Baidu and PHP back ends each have their own. A document is an error by a field that
-//! only errors have (`error`, `error_code`, …), whatever else is in it. `message` or `code` also
-//! stand in documents that are not errors, so they count only where there is no answer.
+//! OpenAI's `{"error": {"message": …}}` is one format of many: gateways, FastAPI, Spring, AWS,
+//! MiniMax, Baidu and PHP back ends have different ones. A document is an error if it has a field
+//! that only errors have (`error`, `error_code`, …). `message` and `code` occur in other documents
+//! too, so they indicate an error only if there is no answer.
 
-use super::json::Json;
+use super::json::JsonTree;
 
-/// Fields that hold an error, or null, false, 0 or nothing where there is none. These and the next
-/// two lists are compared without regard to case, `_` and `-`.
+/// Fields with an error; null, false, 0 or empty if there is none. This list and the next two are
+/// compared without regard to case, `_` and `-`.
 const ERRORS: &[&str] =
     &["error", "errors", "err", "exception", "fault", "failure", "fatal", "lasterror"];
 
-/// Ends of the names of fields that do so, such as Bedrock's `internalServerException`.
+/// Suffixes of such names, as in Bedrock's `internalServerException`.
 const ERROR_ENDS: &[&str] = &["Exception", "Error"];
 
-/// Fields that hold an error's text.
+/// Fields with the text of an error.
 const ERROR_TEXTS: &[&str] = &[
     "errormessage",
     "errormsg",
@@ -26,14 +26,13 @@ const ERROR_TEXTS: &[&str] = &[
     "retmsg",
 ];
 
-/// Fields that hold an error's number or name; 0 and "success" stand for none.
+/// Fields with the number or the name of an error. 0 and "success" mean none.
 const ERROR_CODES: &[&str] = &["errorcode", "errcode", "errno", "retcode"];
 
-/// Fields that a server wraps its answer in, errors included.
+/// Fields that wrap an answer, or an error.
 const WRAPPERS: &[&str] = &["response", "Response", "data", "result", "header"];
 
-/// Fields whose text says what happened: before and after those of [`ERROR_TEXTS`], the most telling
-/// first.
+/// Fields with a description, before and after those of [`ERROR_TEXTS`], the most specific first.
 const MESSAGES: &[&str] = &["message", "Message", "msg", "Msg"];
 const OTHER_TEXTS: &[&str] = &[
     "status_msg",
@@ -49,15 +48,15 @@ const OTHER_TEXTS: &[&str] = &[
     "raw",
 ];
 
-/// Fields beside a short text that say more: a gateway's "Provider returned error" has the
-/// provider's own words there.
+/// Fields next to a short text that have more details. A gateway's "Provider returned error" has
+/// the provider's message there.
 const CAUSES: &[&str] = &["metadata", "cause", "innererror", "inner_error", "data"];
 
-/// Fields that hold a number or name of what happened.
+/// Fields with a status number or name.
 const CODES: &[&str] =
     &["code", "Code", "status_code", "statusCode", "status", "type", "__type", "error_type"];
 
-/// Fields that say of what kind a document is.
+/// Fields with the kind of a document.
 const LABELS: &[&str] = &["type", "__type", "status", "event", "object", "state", "error_type"];
 
 /// Parts of the names of errors.
@@ -81,51 +80,53 @@ const FAILING: &[&str] = &[
     "not_found",
 ];
 
-/// The error that `document` reports, whatever else it says: one of an answer's events.
-pub(super) fn in_event(document: &Json<'_>) -> Option<String> {
+/// Returns the error in an event of an answer, next to other contents.
+pub(super) fn in_event(document: &JsonTree<'_>) -> Option<String> {
     explicit(document)
         .or_else(|| WRAPPERS.iter().find_map(|key| wrapped(document.get(key), key)))
         .or_else(|| refused(document).then(|| described(document)))
 }
 
-/// The error that an event is, which holds no part of an answer: a `message` is one, too, unless
-/// the event says that it is something else.
-pub(super) fn in_document(document: &Json<'_>) -> Option<String> {
-    if let Json::List(documents) = document {
+/// Returns the error of an event without contents. A `message` is an error too, unless the event
+/// declares another type.
+pub(super) fn in_document(document: &JsonTree<'_>) -> Option<String> {
+    if let JsonTree::List(documents) = document {
         return documents.iter().find_map(in_document);
     }
     in_event(document).or_else(|| implied(document).filter(|_| complains(document)))
 }
 
-/// The error that `body` is, the whole answer of a server.
-pub(super) fn in_body(body: &Json<'_>) -> Option<String> {
-    if let Json::List(documents) = body {
+/// Returns the error of `body`, a complete response.
+pub(super) fn in_body(body: &JsonTree<'_>) -> Option<String> {
+    if let JsonTree::List(documents) = body {
         return documents.iter().find_map(in_body);
     }
     in_event(body).or_else(|| implied(body))
 }
 
-/// What an event says whose name is that of an error: any words in it.
-pub(super) fn in_error_event(event: &Json<'_>) -> Option<String> {
-    in_body(event).or_else(|| words(event, 0)).filter(|said| !is_success(&Json::Text(said.into())))
+/// Returns the text of an event with the name of an error.
+pub(super) fn in_error_event(event: &JsonTree<'_>) -> Option<String> {
+    in_body(event)
+        .or_else(|| words(event, 0))
+        .filter(|text| !is_success(&JsonTree::Text(text.into())))
 }
 
-/// What an error field says, if it holds an error.
-pub(super) fn in_field(value: &Json<'_>) -> Option<String> {
+/// Returns the text of an error field, if it contains an error.
+pub(super) fn in_field(value: &JsonTree<'_>) -> Option<String> {
     is_error(value).then(|| described(value))
 }
 
-/// Whether `key` is one of `names`, which are in lower case and without `_`.
+/// Returns whether `key` is one of `names`, which are in lower case without `_`.
 fn is_of(key: &str, names: &[&str]) -> bool {
     let bare = || key.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
     names.iter().any(|name| bare().map(|byte| byte.to_ascii_lowercase()).eq(name.bytes()))
 }
 
-/// An error by a field that only errors have.
-fn explicit(document: &Json<'_>) -> Option<String> {
+/// Returns an error that has a field of errors.
+fn explicit(document: &JsonTree<'_>) -> Option<String> {
     let (mut code, mut text) = (None, None);
     for (key, value) in document.fields() {
-        // Nearly all keys are none of these.
+        // Nearly all keys have another first letter.
         let may_be = key.starts_with(['e', 'E', 'f', 'F', 'r', 'R', 'l', 'L']);
         if may_be && is_of(key, ERRORS) && is_error(value) {
             return Some(with_context(value, document));
@@ -142,7 +143,7 @@ fn explicit(document: &Json<'_>) -> Option<String> {
         }
     }
     let is_code = code.is_some_and(|code| !is_success(code));
-    // Some always send both, with the code of success.
+    // Some servers always send both fields, with a code of success.
     let is_text = text.is_some_and(|text| !is_success(text)) && (code.is_none() || is_code);
     if is_code || is_text {
         return Some(described(document));
@@ -152,26 +153,26 @@ fn explicit(document: &Json<'_>) -> Option<String> {
     is_refusal.then(|| described(status))
 }
 
-/// Whether the value of a field that is named as an error is one: an object that says something.
-fn is_failure(value: &Json<'_>) -> bool {
-    matches!(value, Json::Object(_)) && !value.is_empty() && is_error(value)
+/// Returns whether the value of a field named as an error is one: an object with contents.
+fn is_failure(value: &JsonTree<'_>) -> bool {
+    matches!(value, JsonTree::Object(_)) && !value.is_empty() && is_error(value)
 }
 
-/// An error in the field `key` that wraps an answer. A code and a message alone are one there.
-fn wrapped(inner: &Json<'_>, key: &str) -> Option<String> {
-    let Json::Object(_) = inner else { return None };
+/// Returns an error in the field `key` that wraps an answer. There, a code and a message suffice.
+fn wrapped(inner: &JsonTree<'_>, key: &str) -> Option<String> {
+    let JsonTree::Object(_) = inner else { return None };
     let code = inner.first(&["code", "Code", "status_code"]);
     let is_refusal = || {
         matches!(key, "header" | "result")
-            && matches!(code, Json::Number(_))
+            && matches!(code, JsonTree::Number(_))
             && !is_success(code)
             && MESSAGES.iter().any(|key| inner.get(key).str().is_some())
     };
     explicit(inner).or_else(|| is_refusal().then(|| described(inner)))
 }
 
-/// Whether the document says of itself that it is an error.
-fn refused(document: &Json<'_>) -> bool {
+/// Returns whether the document declares itself an error.
+fn refused(document: &JsonTree<'_>) -> bool {
     let is = |key: &str, words: &[&str]| {
         let word = document.get(key).str();
         word.is_some_and(|word| words.iter().any(|other| word.eq_ignore_ascii_case(other)))
@@ -180,31 +181,31 @@ fn refused(document: &Json<'_>) -> bool {
         || is("object", &["error"])
         || is("event", &["error"])
         || is("status", &["error", "failed", "failure"])
-        || *document.get("success") == Json::Bool(false)
-        || *document.get("ok") == Json::Bool(false)
+        || *document.get("success") == JsonTree::Bool(false)
+        || *document.get("ok") == JsonTree::Bool(false)
 }
 
-/// What a document without an answer says, where that may be a complaint.
-fn implied(document: &Json<'_>) -> Option<String> {
+/// Returns the message of a document without an answer, if it may be a complaint.
+fn implied(document: &JsonTree<'_>) -> Option<String> {
     const WORDS: &[&str] = &["message", "Message", "msg", "detail", "details", "title"];
     let code = document.first(CODES);
-    if matches!(code, Json::Number(_)) && is_success(code) {
+    if matches!(code, JsonTree::Number(_)) && is_success(code) {
         return None;
     }
-    let says = |key: &&str| {
+    let is_complaint = |key: &&str| {
         let value = document.get(key);
-        value.str().is_some() || matches!(value, Json::List(_)) && !value.is_empty()
+        value.str().is_some() || matches!(value, JsonTree::List(_)) && !value.is_empty()
     };
-    let is_failed = matches!(code, Json::Number(_)) && !document.get("status").is_null();
-    (WORDS.iter().any(says) || is_failed).then(|| described(document))
+    let is_failed = matches!(code, JsonTree::Number(_)) && !document.get("status").is_null();
+    (WORDS.iter().any(is_complaint) || is_failed).then(|| described(document))
 }
 
-/// Whether what an event says is a complaint: it has a code of failure, or calls itself one, or has
-/// nothing but a message. An event that calls itself something else, such as
-/// `{"type": "status", "message": "thinking"}`, or that counts tokens, is not.
-fn complains(document: &Json<'_>) -> bool {
+/// Returns whether the message of an event is a complaint: the event has a code of failure,
+/// declares itself an error, or has nothing but a message. An event with another type, such as
+/// `{"type": "status", "message": "thinking"}`, or with token counts is not a complaint.
+fn complains(document: &JsonTree<'_>) -> bool {
     let mut codes = CODES.iter().map(|key| document.get(key));
-    if codes.any(|code| matches!(code, Json::Number(_)) && !is_success(code)) {
+    if codes.any(|code| matches!(code, JsonTree::Number(_)) && !is_success(code)) {
         return true;
     }
     let is_failing = |text: &str| {
@@ -215,36 +216,38 @@ fn complains(document: &Json<'_>) -> bool {
     let is_labelled = labels.peek().is_some();
     let names = ["code", "Code"].map(|key| document.get(key));
     let is_named = names.iter().any(|name| name.str().is_some() && !is_success(name));
-    let says =
+    let is_complaint =
         ["message", "Message", "msg", "detail"].iter().any(|key| !document.get(key).is_empty());
-    is_named || labels.any(is_failing) || !is_labelled && says && document.get("usage").is_empty()
+    is_named
+        || labels.any(is_failing)
+        || !is_labelled && is_complaint && document.get("usage").is_empty()
 }
 
-/// Whether the value of an error field is one: an empty object is, as an error without words, but
-/// not one whose fields all say that there is none.
-fn is_error(value: &Json<'_>) -> bool {
+/// Returns whether the value of an error field is an error. An empty object is one without a text.
+/// An object whose fields all mean success is not.
+fn is_error(value: &JsonTree<'_>) -> bool {
     match value {
-        Json::Null | Json::Bool(false) => false,
-        Json::Bool(true) => true,
-        Json::Number(_) => !is_success(value),
-        Json::Text(_) => !is_success(value),
-        Json::List(items) => items.iter().any(is_error),
-        Json::Object(fields) => fields.is_empty() || !is_nothing(value),
+        JsonTree::Null | JsonTree::Bool(false) => false,
+        JsonTree::Bool(true) => true,
+        JsonTree::Number(_) => !is_success(value),
+        JsonTree::Text(_) => !is_success(value),
+        JsonTree::List(items) => items.iter().any(is_error),
+        JsonTree::Object(fields) => fields.is_empty() || !is_nothing(value),
     }
 }
 
-/// Whether `value` and all that is in it is empty or stands for success.
-fn is_nothing(value: &Json<'_>) -> bool {
+/// Returns whether `value` and its contents are empty or mean success.
+fn is_nothing(value: &JsonTree<'_>) -> bool {
     match value {
-        Json::List(items) => items.iter().all(is_nothing),
-        Json::Object(fields) => fields.iter().all(|(_, value)| is_nothing(value)),
+        JsonTree::List(items) => items.iter().all(is_nothing),
+        JsonTree::Object(fields) => fields.iter().all(|(_, value)| is_nothing(value)),
         _ => is_success(value),
     }
 }
 
-/// Whether a code stands for success.
-fn is_success(code: &Json<'_>) -> bool {
-    /// Texts that stand for no error.
+/// Returns whether a code means success.
+fn is_success(code: &JsonTree<'_>) -> bool {
+    /// Texts that mean success.
     const WORDS: &[&str] = &[
         "ok",
         "success",
@@ -258,9 +261,9 @@ fn is_success(code: &Json<'_>) -> bool {
         "no error",
     ];
     match code {
-        Json::Null | Json::Bool(false) => true,
-        Json::Number(number) => matches!(number.as_f64(), Some(0.0 | 200.0..300.0)),
-        Json::Text(text) => {
+        JsonTree::Null | JsonTree::Bool(false) => true,
+        JsonTree::Number(number) => matches!(number.as_f64(), Some(0.0 | 200.0..300.0)),
+        JsonTree::Text(text) => {
             let word = text.trim();
             let is_number =
                 word.parse().is_ok_and(|n: f64| n == 0.0 || (200.0..300.0).contains(&n));
@@ -272,19 +275,19 @@ fn is_success(code: &Json<'_>) -> bool {
     }
 }
 
-/// What an error field says, and what the document around it says where the field has no more than
-/// a short text: frameworks write `{"error": "Bad Request", "message": …}`.
-fn with_context(error: &Json<'_>, document: &Json<'_>) -> String {
+/// Returns the text of an error field. If it is short, the text of the surrounding document is
+/// added: frameworks write `{"error": "Bad Request", "message": …}`.
+fn with_context(error: &JsonTree<'_>, document: &JsonTree<'_>) -> String {
     let inside = words(error, 0);
-    if let (Some(words), Json::Object(_) | Json::List(_)) = (&inside, error) {
+    if let (Some(words), JsonTree::Object(_) | JsonTree::List(_)) = (&inside, error) {
         return words.clone();
     }
-    let is_short = |value: &Json<'_>| !std::ptr::eq(value, error);
+    let is_short = |value: &JsonTree<'_>| !std::ptr::eq(value, error);
     let keys = MESSAGES.iter().chain(OTHER_TEXTS).filter(|key| !is_of(key, &["error", "text"]));
     let beside = error_texts(document).chain(keys.map(|key| document.get(key)));
     let around = beside.filter(|value| is_short(value)).find_map(|value| words(value, 0));
     let whole =
-        if matches!(error, Json::Object(_)) && !error.is_empty() { error } else { document };
+        if matches!(error, JsonTree::Object(_)) && !error.is_empty() { error } else { document };
     match (inside, around) {
         (Some(short), Some(long)) => both(short, long),
         (Some(words), None) | (None, Some(words)) => words,
@@ -292,7 +295,7 @@ fn with_context(error: &Json<'_>, document: &Json<'_>) -> String {
     }
 }
 
-/// Both texts, or the one that contains the other.
+/// Returns both texts, or the one that contains the other.
 fn both(first: String, second: String) -> String {
     match (first.contains(&second), second.contains(&first)) {
         (true, _) => first,
@@ -301,47 +304,48 @@ fn both(first: String, second: String) -> String {
     }
 }
 
-/// The values of the fields of [`ERROR_TEXTS`].
-fn error_texts<'d, 'a>(document: &'d Json<'a>) -> impl Iterator<Item = &'d Json<'a>> {
+/// Returns the values of the fields in [`ERROR_TEXTS`].
+fn error_texts<'d, 'a>(document: &'d JsonTree<'a>) -> impl Iterator<Item = &'d JsonTree<'a>> {
     document.fields().filter(|(key, _)| is_of(key, ERROR_TEXTS)).map(|(_, value)| value)
 }
 
-/// What `error` says, or all of it where none of its fields has words.
-pub(super) fn described(error: &Json<'_>) -> String {
+/// Returns the text of `error`, or the whole document if no field has a text.
+pub(super) fn described(error: &JsonTree<'_>) -> String {
     words(error, 0).unwrap_or_else(|| error.written())
 }
 
-/// The words in `error`: a text, that of the most telling field, or those of a list's items.
-fn words(error: &Json<'_>, depth: u8) -> Option<String> {
+/// Returns the text in `error`: a string, the most specific field, or the texts of a list's items.
+fn words(error: &JsonTree<'_>, depth: u8) -> Option<String> {
     if depth > 8 {
         return None;
     }
     match error {
-        Json::Text(text) => Some(unwrapped(text, depth)).filter(|text| !text.is_empty()),
-        Json::List(items) => {
+        JsonTree::Text(text) => Some(unwrapped(text, depth)).filter(|text| !text.is_empty()),
+        JsonTree::List(items) => {
             let all: Vec<_> = items.iter().filter_map(|item| item_words(item, depth + 1)).collect();
             (!all.is_empty()).then(|| all.join("; "))
         }
-        Json::Object(_) => {
+        JsonTree::Object(_) => {
             let first = MESSAGES.iter().map(|key| error.get(key));
             let others = OTHER_TEXTS.iter().map(|key| error.get(key));
             let nested =
                 error.fields().filter(|(key, _)| is_of(key, ERRORS)).map(|(_, value)| value);
-            let mut said = first.chain(error_texts(error)).chain(others).chain(nested);
-            let said = said.find_map(|value| words(value, depth + 1));
+            let mut text = first.chain(error_texts(error)).chain(others).chain(nested);
+            let text = text.find_map(|value| words(value, depth + 1));
             let cause = CAUSES.iter().find_map(|key| words(error.get(key), depth + 1));
-            match (said, cause) {
-                (Some(said), Some(cause)) => Some(both(said, cause)),
-                (said, cause) => said.or(cause),
+            match (text, cause) {
+                (Some(text), Some(cause)) => Some(both(text, cause)),
+                (text, cause) => text.or(cause),
             }
         }
         _ => None,
     }
 }
 
-/// One of several problems: FastAPI's `{"loc": ["body", "n"], "msg": …}` with its place.
-fn item_words(item: &Json<'_>, depth: u8) -> Option<String> {
-    let place: Vec<_> = item.get("loc").items().filter_map(Json::scalar).collect();
+/// Returns the text of one of several problems, such as FastAPI's `{"loc": ["body", "n"], "msg":
+/// …}`, with its location.
+fn item_words(item: &JsonTree<'_>, depth: u8) -> Option<String> {
+    let place: Vec<_> = item.get("loc").items().filter_map(JsonTree::scalar).collect();
     match words(item, depth) {
         Some(words) if place.is_empty() => Some(words),
         Some(words) => Some(format!("{}: {words}", place.join("."))),
@@ -349,10 +353,10 @@ fn item_words(item: &Json<'_>, depth: u8) -> Option<String> {
     }
 }
 
-/// The text itself, or the words inside it where it is a JSON document.
+/// Returns the text, or the text within it if it is a JSON document.
 fn unwrapped(text: &str, depth: u8) -> String {
     let trimmed = text.trim();
-    let tree = trimmed.starts_with(['{', '[']).then(|| Json::parse(trimmed.as_bytes()).ok());
+    let tree = trimmed.starts_with(['{', '[']).then(|| JsonTree::parse(trimmed.as_bytes()).ok());
     let inner = tree.flatten().and_then(|tree| words(&tree, depth + 1));
     inner.unwrap_or_else(|| text.to_owned())
 }
@@ -362,11 +366,11 @@ mod tests {
     use super::*;
 
     fn event(text: &str) -> Option<String> {
-        in_event(&Json::parse(text.as_bytes()).expect("JSON"))
+        in_event(&JsonTree::parse(text.as_bytes()).expect("JSON"))
     }
 
     fn document(text: &str) -> Option<String> {
-        in_document(&Json::parse(text.as_bytes()).expect("JSON"))
+        in_document(&JsonTree::parse(text.as_bytes()).expect("JSON"))
     }
 
     #[test]
@@ -418,8 +422,8 @@ mod tests {
     }
 
     #[test]
-    fn a_short_error_is_shown_with_the_reason_beside_it() {
-        for (shape, said) in [
+    fn a_short_error_is_completed_by_the_text_around_it() {
+        for (shape, text) in [
             (r#"{"statusCode":400,"message":"W","error":"Bad Request"}"#, "Bad Request: W"),
             (
                 r#"{"status":500,"error":"Internal Server Error","message":"W"}"#,
@@ -441,7 +445,7 @@ mod tests {
             (r#"{"error":{"name":"N","cause":{"message":"W"}}}"#, "W"),
             (r#"{"error":"W","error_type":"generation"}"#, "W"),
         ] {
-            assert_eq!(event(shape).as_deref(), Some(said), "{shape}");
+            assert_eq!(event(shape).as_deref(), Some(text), "{shape}");
         }
     }
 
@@ -469,8 +473,8 @@ mod tests {
         ] {
             assert_eq!(document(shape).as_deref(), Some("W"), "{shape}");
         }
-        // A whole body is one, whatever it calls itself.
-        let body = in_body(&Json::parse(br#"{"type":"status","message":"W"}"#).expect("JSON"));
+        // As a whole body it is an error, whatever type it declares.
+        let body = in_body(&JsonTree::parse(br#"{"type":"status","message":"W"}"#).expect("JSON"));
         assert_eq!(body.as_deref(), Some("W"));
     }
 
@@ -484,8 +488,8 @@ mod tests {
             r#"{"error_code":17}"#,
             r#"{"type":"error"}"#,
         ] {
-            let said = event(shape).unwrap_or_else(|| panic!("{shape}"));
-            assert!(shape.contains(said.as_str()), "{shape}: {said}");
+            let text = event(shape).unwrap_or_else(|| panic!("{shape}"));
+            assert!(shape.contains(text.as_str()), "{shape}: {text}");
         }
         assert_eq!(
             event(r#"{"base_resp":{"status_code":1002}}"#).as_deref(),
@@ -494,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_no_error_is_not_one() {
+    fn values_that_mean_success_are_not_errors() {
         for shape in [
             r#"{"error":null}"#,
             r#"{"error":false}"#,

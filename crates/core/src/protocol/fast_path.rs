@@ -1,27 +1,30 @@
-//! Frames that are like the one before but for their text, which most of a stream is.
+//! The fast path of decoding: frames that differ from an earlier one only in their text, as most
+//! frames of a stream do.
 
 use std::{borrow::Cow, ops::Range, str};
 
-use super::{Message, Part, TokenKind};
+use super::{Message, MessagePart, TokenKind};
 use crate::framing::Frame;
 
-/// The last frame that said one generated text and nothing else, to read its like by.
+/// A frame with a single generated text, as a template for the following ones.
 ///
-/// A text that was borrowed is all of a JSON string. A frame with the same bytes before and after
-/// it, and between them what needs no escape in a string, is the same document with another text
-/// there: to read its JSON again would give the same message with this text. That is most of the
-/// work of reading a stream.
+/// Parsing JSON is most of the work of decoding a stream. The template avoids it without a risk.
+/// The learned text was borrowed, so it is the complete contents of a JSON string without escapes.
+/// If a new frame has the same bytes before and after it, and the bytes in between need no escape
+/// either, then the new frame is the same document with another string in that place. A full parse
+/// would return the same message with this text. Everything else, such as another field, an escape
+/// or a finish reason, does not match and is parsed.
 #[derive(Debug, Default)]
-pub struct Template {
+pub struct EventTemplate {
     name: String,
     data: Vec<u8>,
-    /// Where in `data` the text is.
+    /// The position of the text in `data`.
     text: Range<usize>,
     kind: Option<TokenKind>,
 }
 
-impl Template {
-    /// What `frame` says if it is like the last one that was [learned](Self::learn).
+impl EventTemplate {
+    /// Returns the text of `frame` if it matches the last [learned](Self::learn) frame.
     pub fn read<'a>(&self, frame: &Frame<'a>) -> Option<(TokenKind, &'a str)> {
         let Frame::Event { name, data, terminated: true } = *frame else { return None };
         let kind = self.kind.filter(|_| name == self.name)?;
@@ -32,10 +35,12 @@ impl Template {
         says_something.then(|| str::from_utf8(text).ok().map(|text| (kind, text)))?
     }
 
-    /// Takes `frame`, which says `message`, as the template of those after it, if it can be one.
+    /// Learns `frame` with its contents `message`, if it can be a template.
     pub fn learn(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
         let Frame::Event { name, data, .. } = *frame else { return };
-        let [Part::Token(kind, Cow::Borrowed(text))] = message.parts.as_slice() else { return };
+        let [MessagePart::Token(kind, Cow::Borrowed(text))] = message.parts.as_slice() else {
+            return;
+        };
         let Some(range) = place(data, text) else { return };
         self.name.clear();
         self.name.push_str(name);
@@ -46,7 +51,7 @@ impl Template {
     }
 }
 
-/// Where in `data` the string is that `text` was borrowed from.
+/// Returns the position in `data` of the string from which `text` was borrowed.
 fn place(data: &[u8], text: &str) -> Option<Range<usize>> {
     let start = text.as_ptr().addr().checked_sub(data.as_ptr().addr())?;
     let end = start.checked_add(text.len())?;
@@ -67,9 +72,9 @@ mod tests {
         format!(r#"{{"id":"a","choices":[{{"index":0,"delta":{{"content":{json}}}}}]}}"#)
     }
 
-    /// A template of a frame whose text is `x`.
-    fn learned() -> Template {
-        let mut template = Template::default();
+    /// Returns a template of a frame with the text `x`.
+    fn learned() -> EventTemplate {
+        let mut template = EventTemplate::default();
         let data = content(r#""x""#);
         let message = OpenAiChat.decode(&frame(&data)).expect("a chunk");
         template.learn(&frame(&data), &message);
@@ -85,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_say_something_else_is_left_to_the_protocol() {
+    fn a_frame_that_differs_in_more_than_its_text_is_not_read() {
         let texts =
             [r#""""#, r#""a\n""#, r#""a\"""#, "\"a\u{1}\"", "null", r#""y","role":"assistant""#];
         let others = texts.map(content).into_iter();
@@ -106,7 +111,7 @@ mod tests {
         let cut = Frame::Event { name: "", data: data.as_bytes(), terminated: false };
         assert_eq!(learned().read(&cut), None);
         assert_eq!(learned().read(&Frame::Comment(data.as_bytes())), None);
-        assert_eq!(Template::default().read(&frame("")), None);
+        assert_eq!(EventTemplate::default().read(&frame("")), None);
     }
 
     #[test]
@@ -118,7 +123,7 @@ mod tests {
             r#"{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"completion_tokens":1}}"#,
         ];
         for data in not {
-            let mut template = Template::default();
+            let mut template = EventTemplate::default();
             template.learn(&frame(data), &OpenAiChat.decode(&frame(data)).expect("a chunk"));
             assert_eq!(template.kind, None, "{data}");
         }

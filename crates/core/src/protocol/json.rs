@@ -1,12 +1,12 @@
-//! JSON as servers write it: a tree that borrows from the event, read without a schema.
+//! Lenient JSON: a tree that borrows from the event and has no schema.
 //!
-//! A typed struct refuses a whole event for one field of the wrong type, twice given, or out of
-//! JSON's grammar, even where no figure depends on that field. So an event is read into a tree
-//! first, and each protocol takes from it what it knows.
+//! A typed struct rejects a whole event for one field that has the wrong type, occurs twice or
+//! breaks the grammar, even if no figure depends on it. So an event is parsed into a tree, and each
+//! protocol takes the fields that it knows.
 //!
-//! Strict JSON, which is nearly every event, is read by serde_json in one pass. Only an event that
-//! fails is rewritten by [`repaired`] and read again: `NaN`, lone surrogates, control characters
-//! and invalid UTF-8 are common in what servers put into log probabilities and texts.
+//! serde_json parses strict JSON, which is nearly every event, in one pass. Only an event that
+//! fails is [`repaired`] and parsed again: servers put `NaN`, lone surrogates, control characters
+//! and invalid UTF-8 into log probabilities and texts.
 
 use std::{borrow::Cow, fmt, fmt::Write as _};
 
@@ -16,33 +16,33 @@ use serde::{
 };
 use serde_json::{Number, Value};
 
-/// How deep a tree is read. What lies deeper is not text of an answer, and is skipped.
+/// The largest depth. Deeper values are not text of an answer and are skipped.
 const DEPTH: u8 = 24;
 
-/// Large fields that hold nothing that is read.
+/// Large fields that are never read.
 const SKIPPED: &[&str] = &["logprobs", "prompt_logprobs", "prompt_token_ids", "token_ids"];
 
-/// A JSON document, its strings borrowed where they have no escapes.
+/// A JSON document. Strings without escapes are borrowed.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Json<'a> {
+pub(super) enum JsonTree<'a> {
     Null,
     Bool(bool),
     Number(Number),
     Text(Cow<'a, str>),
-    List(Vec<Json<'a>>),
-    /// The fields in their order. A key given twice is there twice: the last one counts.
-    Object(Vec<(Cow<'a, str>, Json<'a>)>),
+    List(Vec<JsonTree<'a>>),
+    /// The fields in order. A key that occurs twice is kept twice; the last one applies.
+    Object(Vec<(Cow<'a, str>, JsonTree<'a>)>),
 }
 
-static ABSENT: Json<'static> = Json::Null;
+static ABSENT: JsonTree<'static> = JsonTree::Null;
 
-impl<'a> Json<'a> {
-    /// Reads `data`, leniently: see the head of this module.
+impl<'a> JsonTree<'a> {
+    /// Parses `data` leniently: see the head of this module.
     pub(super) fn parse(data: &'a [u8]) -> Result<Self, serde_json::Error> {
-        // Checking the whole text once is faster than checking it string by string.
+        // One check of the whole text is faster than a check for each string.
         let strict = match std::str::from_utf8(data) {
             Ok(text) => read(text),
-            Err(_) => read(&String::from_utf8_lossy(data)).map(Json::into_owned),
+            Err(_) => read(&String::from_utf8_lossy(data)).map(JsonTree::into_owned),
         };
         strict.or_else(|error| match read(&repaired(data)) {
             Ok(tree) => Ok(tree.into_owned()),
@@ -50,116 +50,121 @@ impl<'a> Json<'a> {
         })
     }
 
-    /// The value of `key`; null where this is not an object or has no such key.
-    pub(super) fn get(&self, key: &str) -> &Json<'a> {
+    /// Returns the value of `key`; null without such a key.
+    pub(super) fn get(&self, key: &str) -> &JsonTree<'a> {
         self.find(key).unwrap_or(&ABSENT)
     }
 
-    /// The value of the first of `keys` that is there and not null.
-    pub(super) fn first(&self, keys: &[&str]) -> &Json<'a> {
+    /// Returns the first value of `keys` that exists and is not null.
+    pub(super) fn first(&self, keys: &[&str]) -> &JsonTree<'a> {
         let found = keys.iter().map(|key| self.get(key)).find(|value| !value.is_null());
         found.unwrap_or(&ABSENT)
     }
 
-    /// The value of `key`, if there is one, null included.
-    pub(super) fn find(&self, key: &str) -> Option<&Json<'a>> {
+    /// Returns the value of `key`, which can be null.
+    pub(super) fn find(&self, key: &str) -> Option<&JsonTree<'a>> {
         self.fields().rev().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
-    /// The fields of an object; none of anything else.
-    pub(super) fn fields(&self) -> impl DoubleEndedIterator<Item = (&str, &Json<'a>)> {
-        let fields = if let Json::Object(fields) = self { fields.as_slice() } else { &[] };
+    /// Returns the fields of an object.
+    pub(super) fn fields(&self) -> impl DoubleEndedIterator<Item = (&str, &JsonTree<'a>)> {
+        let fields = if let JsonTree::Object(fields) = self { fields.as_slice() } else { &[] };
         fields.iter().map(|(key, value)| (key.as_ref(), value))
     }
 
-    /// The items of a list, or the value itself where a server left the list out. Nulls are
-    /// skipped.
-    pub(super) fn items(&self) -> impl Iterator<Item = &Json<'a>> {
-        let items = if let Json::List(items) = self { items } else { std::slice::from_ref(self) };
+    /// Returns the items of a list, or the value itself, because some servers omit the list. Nulls
+    /// are skipped.
+    pub(super) fn items(&self) -> impl Iterator<Item = &JsonTree<'a>> {
+        let items =
+            if let JsonTree::List(items) = self { items } else { std::slice::from_ref(self) };
         items.iter().filter(|item| !item.is_null())
     }
 
     pub(super) fn is_null(&self) -> bool {
-        matches!(self, Json::Null)
+        matches!(self, JsonTree::Null)
     }
 
-    /// Whether it holds nothing: null, an empty text, list or object.
+    /// Returns whether it is null or an empty text, list or object.
     pub(super) fn is_empty(&self) -> bool {
         match self {
-            Json::Null => true,
-            Json::Bool(_) | Json::Number(_) => false,
-            Json::Text(text) => text.is_empty(),
-            Json::List(items) => items.is_empty(),
-            Json::Object(fields) => fields.is_empty(),
+            JsonTree::Null => true,
+            JsonTree::Bool(_) | JsonTree::Number(_) => false,
+            JsonTree::Text(text) => text.is_empty(),
+            JsonTree::List(items) => items.is_empty(),
+            JsonTree::Object(fields) => fields.is_empty(),
         }
     }
 
     pub(super) fn is_true(&self) -> bool {
-        *self == Json::Bool(true)
+        *self == JsonTree::Bool(true)
     }
 
-    /// A text that is not empty.
+    /// Returns the text, if it is not empty.
     pub(super) fn text(&self) -> Option<Cow<'a, str>> {
         match self {
-            Json::Text(text) if !text.is_empty() => Some(text.clone()),
+            JsonTree::Text(text) if !text.is_empty() => Some(text.clone()),
             _ => None,
         }
     }
 
-    /// The same, borrowed from the tree.
+    /// Returns the text, borrowed from the tree, if it is not empty.
     pub(super) fn str(&self) -> Option<&str> {
         match self {
-            Json::Text(text) if !text.is_empty() => Some(text),
+            JsonTree::Text(text) if !text.is_empty() => Some(text),
             _ => None,
         }
     }
 
-    /// A text, or a number or `true`/`false` as it is written: some gateways lose the quotes of a
-    /// token that looks like one.
+    /// Returns a text, a number or a boolean as text. Some gateways drop the quotes of a token that
+    /// looks like a number.
     pub(super) fn scalar(&self) -> Option<Cow<'a, str>> {
         match self {
-            Json::Number(number) => Some(number.to_string().into()),
-            Json::Bool(value) => Some(value.to_string().into()),
+            JsonTree::Number(number) => Some(number.to_string().into()),
+            JsonTree::Bool(value) => Some(value.to_string().into()),
             _ => self.text(),
         }
     }
 
-    /// A number, also where it is written as a text.
+    /// Returns a number, which can be written as text.
     pub(super) fn number(&self) -> Option<f64> {
         match self {
-            Json::Number(number) => number.as_f64(),
-            Json::Text(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
+            JsonTree::Number(number) => number.as_f64(),
+            JsonTree::Text(text) => {
+                text.trim().parse().ok().filter(|number: &f64| number.is_finite())
+            }
             _ => None,
         }
     }
 
-    /// A count of something: a whole number, also as `12.0` or `"12"`. `None` where it is not
-    /// known: -1 stands for that, and a fraction is not a count.
+    /// Returns a count: a whole number, which can be written as `12.0` or `"12"`. `None` if it is
+    /// unknown: -1 means that, and a fraction is not a count.
     pub(super) fn count(&self) -> Option<u64> {
-        /// Beyond it, not every whole number is an `f64`.
+        /// Above this, not every whole number is an `f64`.
         const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
         let exact = match self {
-            Json::Number(number) => number.as_u64(),
-            Json::Text(text) => text.trim().parse().ok(),
+            JsonTree::Number(number) => number.as_u64(),
+            JsonTree::Text(text) => text.trim().parse().ok(),
             _ => None,
         };
         let is_count = |value: &f64| value.fract() == 0.0 && (0.0..=EXACT).contains(value);
         exact.or_else(|| self.number().filter(is_count).map(|value| value as u64))
     }
 
-    /// The document as text, on one line.
+    /// Formats the document on one line.
     pub(super) fn written(&self) -> String {
         Value::from(self).to_string()
     }
 
-    fn into_owned(self) -> Json<'static> {
+    fn into_owned(self) -> JsonTree<'static> {
         match self {
-            Json::Null => Json::Null,
-            Json::Bool(value) => Json::Bool(value),
-            Json::Number(number) => Json::Number(number),
-            Json::Text(text) => Json::Text(text.into_owned().into()),
-            Json::List(items) => Json::List(items.into_iter().map(Json::into_owned).collect()),
-            Json::Object(fields) => Json::Object(
+            JsonTree::Null => JsonTree::Null,
+            JsonTree::Bool(value) => JsonTree::Bool(value),
+            JsonTree::Number(number) => JsonTree::Number(number),
+            JsonTree::Text(text) => JsonTree::Text(text.into_owned().into()),
+            JsonTree::List(items) => {
+                JsonTree::List(items.into_iter().map(JsonTree::into_owned).collect())
+            }
+            JsonTree::Object(fields) => JsonTree::Object(
                 fields
                     .into_iter()
                     .map(|(key, value)| (key.into_owned().into(), value.into_owned()))
@@ -169,15 +174,15 @@ impl<'a> Json<'a> {
     }
 }
 
-impl From<&Json<'_>> for Value {
-    fn from(json: &Json<'_>) -> Self {
+impl From<&JsonTree<'_>> for Value {
+    fn from(json: &JsonTree<'_>) -> Self {
         match json {
-            Json::Null => Value::Null,
-            Json::Bool(value) => Value::Bool(*value),
-            Json::Number(number) => Value::Number(number.clone()),
-            Json::Text(text) => Value::String(text.to_string()),
-            Json::List(items) => items.iter().map(Value::from).collect(),
-            Json::Object(fields) => Value::Object(
+            JsonTree::Null => Value::Null,
+            JsonTree::Bool(value) => Value::Bool(*value),
+            JsonTree::Number(number) => Value::Number(number.clone()),
+            JsonTree::Text(text) => Value::String(text.to_string()),
+            JsonTree::List(items) => items.iter().map(Value::from).collect(),
+            JsonTree::Object(fields) => Value::Object(
                 fields.iter().map(|(key, value)| (key.to_string(), Value::from(value))).collect(),
             ),
         }
@@ -186,92 +191,92 @@ impl From<&Json<'_>> for Value {
 
 // -- strict ---------------------------------------------------------------------------------------
 
-fn read(text: &str) -> Result<Json<'_>, serde_json::Error> {
+fn read(text: &str) -> Result<JsonTree<'_>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let tree = Tree { depth: 0 }.deserialize(&mut deserializer)?;
+    let tree = TreeSeed { depth: 0 }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(tree)
 }
 
-/// Reads a tree, `depth` levels below the document's root.
+/// Parses a tree, `depth` levels below the root.
 #[derive(Clone, Copy)]
-struct Tree {
+struct TreeSeed {
     depth: u8,
 }
 
-impl<'de> DeserializeSeed<'de> for Tree {
-    type Value = Json<'de>;
+impl<'de> DeserializeSeed<'de> for TreeSeed {
+    type Value = JsonTree<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<JsonTree<'de>, D::Error> {
         match self.depth < DEPTH {
             true => deserializer.deserialize_any(self),
-            false => IgnoredAny::deserialize(deserializer).map(|_| Json::Null),
+            false => IgnoredAny::deserialize(deserializer).map(|_| JsonTree::Null),
         }
     }
 }
 
-impl<'de> Visitor<'de> for Tree {
-    type Value = Json<'de>;
+impl<'de> Visitor<'de> for TreeSeed {
+    type Value = JsonTree<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
-        Ok(Json::Null)
+    fn visit_unit<E>(self) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
-        Ok(Json::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::Bool(value))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
-        Ok(Json::Number(value.into()))
+    fn visit_u64<E>(self, value: u64) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::Number(value.into()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
-        Ok(Json::Number(value.into()))
+    fn visit_i64<E>(self, value: i64) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::Number(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
-        Ok(Number::from_f64(value).map_or(Json::Null, Json::Number))
+    fn visit_f64<E>(self, value: f64) -> Result<JsonTree<'de>, E> {
+        Ok(Number::from_f64(value).map_or(JsonTree::Null, JsonTree::Number))
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
-        Ok(Json::Text(Cow::Borrowed(text)))
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::Text(Cow::Borrowed(text)))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
-        Ok(Json::Text(Cow::Owned(text.to_owned())))
+    fn visit_str<E>(self, text: &str) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::Text(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json<'de>, A::Error> {
-        let below = Tree { depth: self.depth + 1 };
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<JsonTree<'de>, A::Error> {
+        let below = TreeSeed { depth: self.depth + 1 };
         let mut list = Vec::new();
         while let Some(item) = items.next_element_seed(below)? {
             list.push(item);
         }
-        Ok(Json::List(list))
+        Ok(JsonTree::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Json<'de>, A::Error> {
-        let below = Tree { depth: self.depth + 1 };
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<JsonTree<'de>, A::Error> {
+        let below = TreeSeed { depth: self.depth + 1 };
         let mut object = Vec::with_capacity(8);
-        while let Some(Key(key)) = fields.next_key()? {
+        while let Some(JsonKey(key)) = fields.next_key()? {
             if SKIPPED.contains(&key.as_ref()) {
                 fields.next_value::<IgnoredAny>()?;
             } else {
                 object.push((key, fields.next_value_seed(below)?));
             }
         }
-        Ok(Json::Object(object))
+        Ok(JsonTree::Object(object))
     }
 }
 
-/// A key that borrows where it has no escapes.
-struct Key<'a>(Cow<'a, str>);
+/// A key, borrowed if it has no escapes.
+struct JsonKey<'a>(Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Key<'de> {
+impl<'de> Deserialize<'de> for JsonKey<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(KeyVisitor)
     }
@@ -280,18 +285,18 @@ impl<'de> Deserialize<'de> for Key<'de> {
 struct KeyVisitor;
 
 impl<'de> Visitor<'de> for KeyVisitor {
-    type Value = Key<'de>;
+    type Value = JsonKey<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Key<'de>, E> {
-        Ok(Key(Cow::Borrowed(text)))
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<JsonKey<'de>, E> {
+        Ok(JsonKey(Cow::Borrowed(text)))
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Key<'de>, E> {
-        Ok(Key(Cow::Owned(text.to_owned())))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<JsonKey<'de>, E> {
+        Ok(JsonKey(Cow::Owned(text.to_owned())))
     }
 }
 
@@ -309,7 +314,7 @@ impl<'de> Visitor<'de> for KeyVisitor {
 /// | `True`, `False` | `true`, `false` |
 /// | `.5`, `1.`, `+1`, `007` | the number |
 ///
-/// What is still wrong then, such as a missing bracket, stays wrong.
+/// Other defects remain, such as a missing bracket.
 fn repaired(data: &[u8]) -> String {
     let text = String::from_utf8_lossy(data);
     let mut out = String::with_capacity(text.len() + 16);
@@ -327,7 +332,7 @@ fn repaired(data: &[u8]) -> String {
     out
 }
 
-/// Copies the string at the beginning of `text`; what follows it.
+/// Copies the string at the beginning of `text` and returns the rest.
 fn string<'t>(text: &'t str, out: &mut String) -> &'t str {
     out.push('"');
     let mut rest = &text[1..];
@@ -352,7 +357,7 @@ fn string<'t>(text: &'t str, out: &mut String) -> &'t str {
     rest
 }
 
-/// Copies an escape, whose backslash is already read; what follows it.
+/// Copies an escape after its backslash and returns the rest.
 fn escape<'t>(text: &'t str, out: &mut String) -> &'t str {
     let Some(c) = text.chars().next() else { return text };
     let after = &text[c.len_utf8()..];
@@ -370,7 +375,7 @@ fn escape<'t>(text: &'t str, out: &mut String) -> &'t str {
     }
 }
 
-/// Copies the four digits of `\u`, with those of the other half where there is one.
+/// Copies the digits of `\u` with those of a second surrogate, and returns the rest.
 fn unicode<'t>(text: &'t str, out: &mut String) -> &'t str {
     let Some(unit) = hex(text) else {
         out.push(char::REPLACEMENT_CHARACTER);
@@ -394,7 +399,7 @@ fn unicode<'t>(text: &'t str, out: &mut String) -> &'t str {
     }
 }
 
-/// The number that the first four hexadecimal digits of `text` write.
+/// Parses the first four hexadecimal digits of `text`.
 fn hex(text: &str) -> Option<u32> {
     let digits = text.get(..4)?;
     let are_digits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -405,7 +410,7 @@ fn is_of_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_')
 }
 
-/// Copies a number or a word; what follows it.
+/// Copies a number or a word and returns the rest.
 fn word<'t>(text: &'t str, out: &mut String) -> &'t str {
     let end = text.find(|c| !is_of_word(c)).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
@@ -436,7 +441,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> String {
-        Json::parse(text.as_bytes())
+        JsonTree::parse(text.as_bytes())
             .map_or_else(|error| format!("! {error}"), |tree| tree.written())
     }
 
@@ -449,13 +454,13 @@ mod tests {
     #[test]
     fn texts_without_escapes_are_borrowed() {
         let data = br#"{"a":"b"}"#;
-        let tree = Json::parse(data).expect("JSON");
+        let tree = JsonTree::parse(data).expect("JSON");
         let Some(Cow::Borrowed(text)) = tree.get("a").text() else { panic!("{tree:?}") };
         assert!(data.as_ptr_range().contains(&text.as_ptr()));
     }
 
     #[test]
-    fn what_json_does_not_know_is_replaced() {
+    fn values_outside_json_are_replaced() {
         for (written, read) in [
             (
                 r#"{"a":NaN,"b":-Infinity,"c":[inf,None,undefined]}"#,
@@ -474,22 +479,22 @@ mod tests {
         ] {
             assert_eq!(parsed(written), read, "{written}");
         }
-        let invalid = Json::parse(b"[\"a\xff\xed\xa0\x80\"]").expect("JSON").written();
+        let invalid = JsonTree::parse(b"[\"a\xff\xed\xa0\x80\"]").expect("JSON").written();
         assert_eq!(invalid.replace('\u{fffd}', ""), "[\"a\"]");
     }
 
     #[test]
-    fn what_is_cut_or_not_json_stays_wrong() {
+    fn truncated_or_foreign_documents_remain_errors() {
         for text in
             ["", "ping", "{", r#"{"a":"#, r#"{"a":"b"#, r#"{"a":1}}"#, "[1 2]", r#"{"a" 1}"#]
         {
-            assert!(Json::parse(text.as_bytes()).is_err(), "{text}");
+            assert!(JsonTree::parse(text.as_bytes()).is_err(), "{text}");
         }
     }
 
     #[test]
     fn the_last_of_two_equal_keys_counts() {
-        let tree = Json::parse(br#"{"a":1,"a":2}"#).expect("JSON");
+        let tree = JsonTree::parse(br#"{"a":1,"a":2}"#).expect("JSON");
         assert_eq!(tree.get("a").count(), Some(2));
     }
 
@@ -511,15 +516,19 @@ mod tests {
             ("null", None),
             ("[12]", None),
         ] {
-            assert_eq!(Json::parse(written.as_bytes()).expect("JSON").count(), count, "{written}");
+            assert_eq!(
+                JsonTree::parse(written.as_bytes()).expect("JSON").count(),
+                count,
+                "{written}"
+            );
         }
     }
 
     #[test]
     fn a_deep_document_is_read_as_far_as_it_matters() {
         let deep = format!(r#"{{"a":{}{},"b":1}}"#, "[".repeat(5_000), "]".repeat(5_000));
-        assert_eq!(Json::parse(deep.as_bytes()).expect("JSON").get("b").count(), Some(1));
-        let skipped = Json::parse(br#"{"logprobs":{"content":[1]},"b":1}"#).expect("JSON");
+        assert_eq!(JsonTree::parse(deep.as_bytes()).expect("JSON").get("b").count(), Some(1));
+        let skipped = JsonTree::parse(br#"{"logprobs":{"content":[1]},"b":1}"#).expect("JSON");
         assert!(skipped.find("logprobs").is_none());
     }
 }

@@ -1,14 +1,14 @@
-//! llama.cpp's own completion.
+//! The native completion protocol of llama.cpp.
 //!
 //! <https://github.com/ggml-org/llama.cpp/tree/master/tools/server#post-completion-given-a-prompt-it-returns-the-predicted-completion>
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     Timings, TokenKind, Usage,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, counted, event, timed},
 };
@@ -16,9 +16,9 @@ use crate::framing::Frame;
 
 /// `POST /completion` with `stream: true`.
 ///
-/// One frame can say, in this order: an answer token; a finish reason; the numbers of the prompt's,
-/// the answer's and, in the last one, the cached tokens; times; the end. Or an error alone. There are no
-/// ids and no roles, and neither reasoning nor tool calls: what a model thinks is part of its text.
+/// A frame contains, in this order: an answer token; a finish reason; the token counts of the
+/// prompt, of the answer and, in the last frame, of the cache; times; the end. Or only an error.
+/// There are no ids, roles, reasoning or tool calls: a model's reasoning is part of its text.
 #[derive(Debug)]
 pub struct LlamaCppCompletion;
 
@@ -64,10 +64,10 @@ impl Protocol for LlamaCppCompletion {
         Some(match key {
             _ if value.is_null() && wire::may_be_left_out(key) => return None,
             "prompt" => "`prompt` is made from the prompts: use `prompts`".into(),
-            "model" => "`model` is set by the model's own field `model_name`".into(),
-            "temperature" => "`temperature` is set by the model's own field `temperature`".into(),
+            "model" => "`model` is set by the model's field `model_name`".into(),
+            "temperature" => "`temperature` is set by the model's field `temperature`".into(),
             "n_predict" | "max_tokens" => {
-                format!("`{key}` is set by the model's own field `max_tokens`")
+                format!("`{key}` is set by the model's field `max_tokens`")
             }
             "stream" if *value != true => {
                 format!("`stream: {value}` would turn off the stream that is measured")
@@ -82,7 +82,7 @@ impl Protocol for LlamaCppCompletion {
         })
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
         RequestIntent {
             max_tokens: wire::number(body, "n_predict"),
             min_tokens: wire::min_tokens(body, wire::number(body, "n_predict")),
@@ -105,9 +105,10 @@ impl Protocol for LlamaCppCompletion {
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
-        let says = |part: &Part<'_>| !matches!(part, Part::Error(_) | Part::Role);
+        let has_contents =
+            |part: &MessagePart<'_>| !matches!(part, MessagePart::Error(_) | MessagePart::Role);
         let mut frames = String::new();
-        if parts.iter().any(says) {
+        if parts.iter().any(has_contents) {
             frames += &event(&piece_json(parts, envelope));
         }
         for error in wire::errors_of(parts) {
@@ -116,7 +117,7 @@ impl Protocol for LlamaCppCompletion {
         frames.into_bytes()
     }
 
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
         wire::in_one(parts, ("eos", "limit"))
     }
 
@@ -125,9 +126,9 @@ impl Protocol for LlamaCppCompletion {
     }
 }
 
-/// `tokens_cached` is not the size of a cached prefix but that of the cache afterwards; `timings`
-/// has what was cached before.
-fn message<'a>(piece: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+/// Decodes an event. `tokens_cached` is the size of the cache afterwards, not of a cached prefix;
+/// that is in `timings`.
+fn message<'a>(piece: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let content = piece.get("content");
     let mut texts = Texts::of(piece, "content", TokenKind::Answer, fields);
     texts.read_reasoning(piece);
@@ -138,13 +139,13 @@ fn message<'a>(piece: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
     parts.extend(counted(usage(piece)));
     parts.extend(timed(wire::llama_timings(piece.get("timings"))));
     if piece.get("stop").is_true() {
-        parts.push(Part::End);
+        parts.push(MessagePart::End);
     }
     parts.extend(wire::error(piece, name, !content.is_null()));
     Message { id: None, parts }
 }
 
-fn usage(piece: &Json<'_>) -> Usage {
+fn usage(piece: &JsonTree<'_>) -> Usage {
     Usage {
         prompt_tokens: piece.get("tokens_evaluated").count(),
         completion_tokens: piece.get("tokens_predicted").count(),
@@ -153,19 +154,19 @@ fn usage(piece: &Json<'_>) -> Usage {
     }
 }
 
-/// Why generation ended. Before `stop_type` there was a flag for each reason.
-fn stop_reason<'a>(piece: &Json<'a>) -> Option<Part<'a>> {
+/// Returns the finish reason. Before `stop_type` there was a flag for each reason.
+fn stop_reason<'a>(piece: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     let flags = [("stopped_eos", "eos"), ("stopped_word", "word"), ("stopped_limit", "limit")];
     wire::finish_reason(piece.get("stop_type")).or_else(|| {
         let (_, reason) = flags.iter().find(|(flag, _)| piece.get(flag).is_true())?;
-        Some(Part::Finish((*reason).into()))
+        Some(MessagePart::Finish((*reason).into()))
     })
 }
 
-/// The message as llama.cpp writes it, without its errors.
-fn piece_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
+/// Formats a message like llama.cpp, without errors.
+fn piece_json(parts: &[MessagePart<'_>], envelope: &Envelope<'_>) -> Value {
     let usage = wire::usage_of(parts).unwrap_or_default();
-    let is_last = parts.contains(&Part::End);
+    let is_last = parts.contains(&MessagePart::End);
     wire::without_nulls(json!({
         "index": 0,
         "content": wire::all_text(parts).unwrap_or_default(),
@@ -178,14 +179,14 @@ fn piece_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
     }))
 }
 
-fn timings_json(parts: &[Part<'_>], cached: Option<u64>) -> Option<Value> {
+fn timings_json(parts: &[MessagePart<'_>], cached: Option<u64>) -> Option<Value> {
     let timings = wire::timings_of(parts);
-    let said = timings.is_some() || cached.is_some();
+    let is_timed = timings.is_some() || cached.is_some();
     let Timings { prompt, generation, .. } = timings.unwrap_or_default();
     let timings = json!({
         "cache_n": cached,
         "prompt_ms": prompt.map(wire::milliseconds),
         "predicted_ms": generation.map(wire::milliseconds),
     });
-    said.then(|| wire::without_nulls(timings))
+    is_timed.then(|| wire::without_nulls(timings))
 }

@@ -1,7 +1,7 @@
-//! What is said over the wire, apart from how it is carried: a request's body, an event's meaning,
-//! and, for the simulated endpoint, the way back.
+//! Wire protocols, independent of transport: the body of a request, the meaning of an event and,
+//! for the simulated endpoint, the opposite direction.
 //!
-//! A protocol is one file here, one arm of [`by_name`] and one folder of fixtures.
+//! A protocol is one file, one entry in [`ALL`] and one folder of fixtures.
 
 mod anthropic_messages;
 mod delta;
@@ -24,7 +24,7 @@ use http::{HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 pub use self::{
-    anthropic_messages::AnthropicMessages, fast_path::Template,
+    anthropic_messages::AnthropicMessages, fast_path::EventTemplate,
     llamacpp_completion::LlamaCppCompletion, ollama_chat::OllamaChat, openai_chat::OpenAiChat,
     openai_completions::OpenAiCompletions, openai_responses::OpenAiResponses,
     tgi_generate_stream::TgiGenerateStream, wire::NEVER_LEFT_OUT,
@@ -35,60 +35,60 @@ use crate::{
     prompt::{ChatMessage, Image, Tools},
 };
 
-/// A wire protocol: both directions of its messages.
+/// A wire protocol, in both directions.
 pub trait Protocol: fmt::Debug + Send + Sync {
-    /// Its name in the config and the results, such as `openai_chat`.
+    /// The name in the config and the results, such as `openai_chat`.
     fn name(&self) -> &'static str;
 
-    /// The path that is appended to the base URL, such as `/chat/completions`.
+    /// The path after the base URL, such as `/chat/completions`.
     fn path(&self) -> &'static str;
 
-    /// What stands between the two where the base URL has no path of its own.
+    /// The path between the two if the base URL has none.
     fn prefix(&self) -> &'static str {
         "/v1"
     }
 
-    /// How its frames are told apart.
+    /// The framing of the body.
     fn framing(&self) -> Framing {
         Framing::Events
     }
 
-    /// Texts of which the event that ends an answer holds one. Others may hold them, too: they only
-    /// spare a look at the rest.
+    /// Texts of which the last event of an answer contains one. Other events may contain them too:
+    /// they only save a full decoding.
     fn end_marks(&self) -> &'static [&'static str] {
         &["DONE"]
     }
 
-    /// Headers that it wants with every request.
+    /// The headers of every request.
     fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         Vec::new()
     }
 
-    /// The header that carries a key, and what stands before the key in it.
+    /// The header of the key, and the text before the key in it.
     fn key_header(&self) -> (HeaderName, &'static str) {
         (header::AUTHORIZATION, "Bearer ")
     }
 
-    /// The request's body.
+    /// The body of a request.
     fn body(&self, ask: &ChatRequest<'_>) -> Value;
 
-    /// Fewest tokens that a request can ask for.
+    /// The smallest limit that a request can have.
     fn fewest_tokens(&self) -> u64 {
         1
     }
 
-    /// The fields by which an answer's length can be demanded: `ignore_eos`, `min_tokens`.
+    /// The fields that demand a length of the answer: `ignore_eos`, `min_tokens`.
     fn length_fields(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// The fields by which tools can be offered: `tools`, `tool_choice`.
+    /// The fields for tools: `tools`, `tool_choice`.
     fn tool_fields(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Whether messages are sent as such, for the server to put into the model's chat template. A
-    /// protocol without roles sends one text.
+    /// Whether messages have roles, for the server's chat template. A protocol without roles sends
+    /// one text.
     fn has_roles(&self) -> bool {
         true
     }
@@ -98,89 +98,88 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         false
     }
 
-    /// The fields of a body that limit the answer's length, as JSON pointers; the first counts.
+    /// The fields that limit the length of the answer, as JSON pointers. The first one applies.
     fn limits(&self) -> &'static [&'static str] {
         &["/max_tokens"]
     }
 
-    /// Most tokens that a request's `body` lets the server generate, where it says so.
+    /// The largest number of tokens that `body` allows, if it has a limit.
     fn most_tokens(&self, body: &Value) -> Option<u64> {
         let limit = self.limits().iter().find_map(|limit| body.pointer(limit));
         limit.and_then(exact::whole)
     }
 
-    /// Why `key: value` of a model's `extra_body` must not be sent: it would break the
-    /// measurement. `None` when it may. `null` leaves a field out.
+    /// Why a model's `extra_body` must not contain `key: value`, because it would break the
+    /// measurement; `None` if it may. `null` removes a field.
     fn forbidden_field(&self, key: &str, value: &Value) -> Option<String>;
 
-    /// What a request's body asks for, as the simulated endpoint has to know it.
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent;
+    /// Parses the body of a request for the simulated endpoint.
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent;
 
-    /// What one frame of the answer says, where the config says nothing of its fields.
+    /// Decodes one frame without configured fields.
     fn decode<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
         self.decode_with(frame, TextFields::NONE)
     }
 
-    /// What one frame of the answer says. A frame that says nothing gives no parts. `fields` are
-    /// what the config says of fields: a field that is named there is handed on as [`Part::Unread`],
-    /// for [`TextFields::resolve`], also where its name is that of a field without text.
+    /// Decodes one frame of the answer. A frame without contents has no parts. `fields` is the
+    /// config's meaning of fields. A field that it names becomes [`MessagePart::Unread`], for
+    /// [`TextFields::resolve`], even if the protocol ignores it otherwise.
     fn decode_with<'a>(
         &self,
         frame: &Frame<'a>,
         fields: &TextFields,
     ) -> Result<Message<'a>, DecodeError>;
 
-    /// The bytes of the frame that says `message`; `decode` of them gives `message` again.
+    /// Encodes `message` as a frame, from which `decode` returns `message`.
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8>;
 
-    /// The messages that end an answer of the simulated endpoint, from what they say: a finish
-    /// reason, a usage, times, the end, whichever of them there are. Times stand beside what comes
-    /// before them.
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
-        let mut messages: Vec<Vec<Part<'static>>> = Vec::new();
+    /// Arranges the last messages of the simulated endpoint: a finish reason, a usage, times and
+    /// the end, if present. By default times join the previous message.
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
+        let mut messages: Vec<Vec<MessagePart<'static>>> = Vec::new();
         for part in parts {
             match (&part, messages.last_mut()) {
-                (Part::Timings(_), Some(before)) => before.push(part),
+                (MessagePart::Timings(_), Some(before)) => before.push(part),
                 _ => messages.push(vec![part]),
             }
         }
         messages
     }
 
-    /// The JSON body of an error answer with HTTP status `status`.
+    /// The JSON body of an error with HTTP status `status`.
     fn encode_error(&self, status: u16, message: &str) -> Vec<u8>;
 
-    /// What a JSON body says went wrong, if it is an error answer.
+    /// Returns the message of a JSON body, if it is an error.
     fn decode_error(&self, body: &[u8]) -> Option<String> {
         wire::complaint_in(body)
     }
 }
 
-/// What a request asks for.
+/// A request to a server.
 #[derive(Debug, Clone, Copy)]
 pub struct ChatRequest<'a> {
-    /// The model's name for the server.
+    /// The model's name on the server.
     pub model: &'a str,
-    /// The conversation: as in [`Prompt`](crate::prompt::Prompt).
+    /// The conversation, as in [`Prompt`](crate::prompt::Prompt).
     pub messages: &'a [ChatMessage],
     /// Sampling temperature; `None` leaves it to the server.
     pub temperature: Option<f64>,
     /// Most tokens to generate.
     pub max_tokens: u64,
-    /// Fewest tokens to generate, where the protocol has such a field.
+    /// Fewest tokens to generate, if the protocol has such a field.
     pub min_tokens: Option<u64>,
-    /// Whether the model is not to end by itself, where the protocol has such a field.
+    /// Whether the model must not end the answer by itself, if the protocol has such a field.
     pub ignore_eos: bool,
-    /// The tools that the model may call, where the protocol has such fields.
+    /// The tools that the model may call, if the protocol has such fields.
     pub tools: &'a Tools,
-    /// The user's own fields, merged last.
+    /// The user's fields, which are merged last.
     pub extra_body: &'a Map<String, Value>,
 }
 
-/// What a request's body asks for.
+/// The settings in a request's body, for the simulated endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestIntent {
-    /// The model, which is only repeated in the answer.
+    /// The model, which the answer repeats.
     pub model: String,
     /// Most tokens to generate.
     pub max_tokens: Option<u64>,
@@ -190,12 +189,12 @@ pub struct RequestIntent {
     pub prompt_chars: u64,
     /// Whether the answer is to be streamed.
     pub stream: bool,
-    /// Whether the usage is to be told.
+    /// Whether the answer must contain the usage.
     pub usage: bool,
 }
 
 impl RequestIntent {
-    /// What is the same in most protocols: the model, and `stream: true`.
+    /// Parses what most protocols have in common: the model, and `stream: true`.
     pub fn of(body: &Map<String, Value>) -> Self {
         let model = body.get("model").and_then(Value::as_str);
         Self {
@@ -209,53 +208,53 @@ impl RequestIntent {
     }
 }
 
-/// What the simulated endpoint puts around each message.
+/// The fields that the simulated endpoint adds to each message.
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope<'a> {
-    /// The model's name as it was asked for.
+    /// The model's name in the request.
     pub model: &'a str,
     /// Seconds since 1970.
     pub created: u64,
 }
 
-/// What one frame says.
+/// The contents of one frame.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Message<'a> {
     /// The completion's id.
     pub id: Option<Cow<'a, str>>,
-    /// What it says, in the order in which it says it.
-    pub parts: Vec<Part<'a>>,
+    /// The parts, in the order of the frame.
+    pub parts: Vec<MessagePart<'a>>,
 }
 
-/// One thing that a frame says. A frame can say several: some servers put the last text, the
-/// finish reason and the usage into one.
+/// One part of a frame. A frame can have several: some servers send the last text, the finish
+/// reason and the usage in one.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Part<'a> {
+pub enum MessagePart<'a> {
     /// The answer begins: a role, without a token.
     Role,
-    /// Generated text that is not empty. A borrowed one is all of a JSON string.
+    /// Generated text, not empty. A borrowed text is a complete JSON string.
     Token(TokenKind, Cow<'a, str>),
-    /// The parts that follow are of the choice with this index; without it, of choice 0.
+    /// The following parts belong to the choice with this index. The default is choice 0.
     Choice(i64),
-    /// Text in a field of the delta that the protocol does not know: the field's name, the text.
+    /// Text in an unknown field of the delta: the name and the text.
     Unread(Cow<'a, str>, Cow<'a, str>),
-    /// An event that is not of this protocol, in short.
+    /// An excerpt of an event that is not part of the protocol.
     Unknown(String),
     /// Why generation ended.
     Finish(Cow<'a, str>),
-    /// Token counts so far. The last one counts.
+    /// Token counts so far. Later ones replace it.
     Usage(Usage),
-    /// Counts that cannot be read, in short.
+    /// An excerpt of unreadable token counts.
     UnreadUsage(String),
-    /// How long it took, by the server's own clock. The last one counts.
+    /// The server's times. Later ones replace it.
     Timings(Timings),
-    /// The server reports an error inside the stream.
+    /// An error that the server reports inside the stream.
     Error(String),
     /// The end marker, `[DONE]`.
     End,
 }
 
-/// What a generated token is part of.
+/// The kind of a generated token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenKind {
     /// The answer's text.
@@ -266,73 +265,74 @@ pub enum TokenKind {
     ToolCall,
 }
 
-/// Token counts, by the server.
+/// Token counts of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: Option<u64>,
     /// Tokens generated, reasoning included.
     pub completion_tokens: Option<u64>,
-    /// Their sum as the server states it.
+    /// The server's sum of both.
     pub total_tokens: Option<u64>,
-    /// Tokens of the prompt that came from a cache.
+    /// Tokens of the prompt from a cache.
     pub cached_tokens: Option<u64>,
-    /// Generated tokens that were reasoning.
+    /// Generated tokens of reasoning.
     pub reasoning_tokens: Option<u64>,
-    /// Whether the counts stood under the names of another protocol.
+    /// Whether the counts have the names of another protocol.
     pub renamed: bool,
 }
 
-/// What the config says of fields of the delta that a protocol does not know.
+/// The config's meaning of unknown fields of the delta.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TextFields {
-    /// Fields that hold generated text, and of which kind.
+    /// Fields with generated text, and its kind.
     pub text: Vec<(String, TokenKind)>,
     /// Fields whose text is not generated.
     pub ignored: Vec<String>,
 }
 
 impl TextFields {
-    /// Says nothing.
+    /// No configured fields.
     pub const NONE: &'static Self = &Self { text: Vec::new(), ignored: Vec::new() };
 
-    /// Returns `part` as the config reads it: text in a field of `text` is a token, text in a field
-    /// of `ignored` is dropped. The last part of a name such as `reasoning.detail` also names it.
-    pub fn resolve<'a>(&self, part: Part<'a>) -> Option<Part<'a>> {
-        let Part::Unread(field, text) = part else { return Some(part) };
+    /// Applies the configuration to `part`: text in a field of `text` is a token, and text in a
+    /// field of `ignored` is dropped. The last component of a name such as `reasoning.detail` also
+    /// matches.
+    pub fn resolve<'a>(&self, part: MessagePart<'a>) -> Option<MessagePart<'a>> {
+        let MessagePart::Unread(field, text) = part else { return Some(part) };
         if let Some((_, kind)) = self.text.iter().find(|(name, _)| delta::names(&field, name)) {
-            return Some(Part::Token(*kind, text));
+            return Some(MessagePart::Token(*kind, text));
         }
         (!self.ignored.iter().any(|name| delta::names(&field, name)))
-            .then_some(Part::Unread(field, text))
+            .then_some(MessagePart::Unread(field, text))
     }
 }
 
-/// How long an answer took by the server's own clock, as far as it says so.
+/// The times of an answer as the server reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timings {
-    /// Before its work began: in a queue, or until the model was loaded.
+    /// Before the start of the work: in a queue, or loading the model.
     pub queue: Option<Duration>,
-    /// From the beginning of its work to the first token.
+    /// From the start of the work to the first token.
     pub prompt: Option<Duration>,
     /// From the first token to the last.
     pub generation: Option<Duration>,
-    /// Whether `generation` may hold the making of the first token, too: its documentation does not
-    /// say.
+    /// Whether `generation` may include the generation of the first token; the server's
+    /// documentation does not say.
     pub may_hold_first: bool,
 }
 
-/// A frame that is not of this protocol.
+/// A frame that is not part of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DecodeError(pub String);
 
-/// The protocols by name.
+/// Returns the protocol with this name.
 pub fn by_name(name: &str) -> Option<&'static dyn Protocol> {
     ALL.iter().copied().find(|protocol| protocol.name() == name)
 }
 
-/// Every protocol.
+/// All protocols.
 pub const ALL: &[&dyn Protocol] = &[
     &OpenAiChat,
     &OpenAiCompletions,

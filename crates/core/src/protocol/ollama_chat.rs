@@ -1,14 +1,14 @@
-//! Ollama's own chat: a JSON document a line.
+//! The native chat protocol of Ollama: one JSON document per line.
 //!
 //! <https://docs.ollama.com/api/chat>
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     Timings, TokenKind, Usage,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     wire::{self, counted, timed},
 };
 use crate::{
@@ -18,12 +18,11 @@ use crate::{
 
 /// `POST /api/chat`.
 ///
-/// One frame can say, in this order: one token of each kind (reasoning, answer, tool call); a
-/// finish reason; the numbers of the prompt's, of its cached and of the answer's tokens; times; the
-/// end. Or a role alone.
-/// Or an error alone. There is no id, and of reasoning tokens nothing is told.
+/// A frame contains, in this order: a token of each kind (reasoning, answer, tool call); a finish
+/// reason; the token counts of the prompt, of its cached part and of the answer; times; the end. Or
+/// only a role, or only an error. There is no id, and reasoning tokens are not counted.
 ///
-/// A tool call comes whole; its token's text is the tool's name.
+/// A tool call is sent as a whole; the text of its token is the tool's name.
 #[derive(Debug)]
 pub struct OllamaChat;
 
@@ -72,16 +71,16 @@ impl Protocol for OllamaChat {
     fn forbidden_field(&self, key: &str, value: &Value) -> Option<String> {
         let set_by = |inner: &str, field: &str| {
             let sets = value.get(inner).is_some_and(|value| !value.is_null());
-            sets.then(|| format!("`options.{inner}` is set by the model's own field `{field}`"))
+            sets.then(|| format!("`options.{inner}` is set by the model's field `{field}`"))
         };
         match key {
             _ if value.is_null() && wire::may_be_left_out(key) => None,
             "messages" => Some("`messages` is made from the prompts: use `prompts`".into()),
-            "model" => Some("`model` is set by the model's own field `model_name`".into()),
+            "model" => Some("`model` is set by the model's field `model_name`".into()),
             "stream" if *value != true => {
                 Some(format!("`stream: {value}` would turn off the stream that is measured"))
             }
-            "options" if !value.is_object() => Some(format!("`options: {value}` is no mapping")),
+            "options" if !value.is_object() => Some(format!("`options: {value}` is not a mapping")),
             "options" => {
                 set_by("temperature", "temperature").or_else(|| set_by("num_predict", "max_tokens"))
             }
@@ -89,12 +88,12 @@ impl Protocol for OllamaChat {
         }
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
         let options = body.get("options").and_then(Value::as_object);
         RequestIntent {
             max_tokens: options.and_then(|options| wire::number(options, "num_predict")),
             prompt_chars: body.get("messages").map_or(0, wire::text_chars),
-            // What is not said asks for a stream.
+            // Streaming is the default.
             stream: body.get("stream").is_none_or(|stream| *stream == true),
             ..RequestIntent::of(body)
         }
@@ -113,7 +112,7 @@ impl Protocol for OllamaChat {
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
-        let is_error = |part: &Part<'_>| matches!(part, Part::Error(_));
+        let is_error = |part: &MessagePart<'_>| matches!(part, MessagePart::Error(_));
         let mut lines = String::new();
         if message.parts.is_empty() || !message.parts.iter().all(is_error) {
             lines += &format!("{}\n", line_json(&message.parts, envelope));
@@ -124,7 +123,7 @@ impl Protocol for OllamaChat {
         lines.into_bytes()
     }
 
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
         wire::in_one(parts, ("stop", "length"))
     }
 
@@ -133,7 +132,7 @@ impl Protocol for OllamaChat {
     }
 }
 
-/// A message of the conversation. Its images stand beside its text, and none is fetched.
+/// Formats a message. Images are next to its text, and Ollama does not fetch URLs.
 fn message_json(message: &ChatMessage) -> Value {
     let images: Vec<_> = message
         .images()
@@ -149,13 +148,13 @@ fn message_json(message: &ChatMessage) -> Value {
     json
 }
 
-/// What a message holds besides reasoning.
+/// Fields of a message besides reasoning.
 const KNOWN: &[&str] = &["role", "content", "tool_calls", "images", "tool_name"];
 
-fn message<'a>(line: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
-    let said = line.get("message");
-    let mut parts: Vec<_> = texts(said, fields).parts().collect();
-    parts.extend(delta::unread(said, KNOWN, fields));
+fn message<'a>(line: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+    let message = line.get("message");
+    let mut parts: Vec<_> = texts(message, fields).parts().collect();
+    parts.extend(delta::unread(message, KNOWN, fields));
     parts.extend(delta::misplaced(line, &["message"], fields));
     parts.extend(wire::finish_reason(line.get("done_reason")));
     parts.extend(counted(Usage {
@@ -171,20 +170,20 @@ fn message<'a>(line: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> 
         may_hold_first: false,
     }));
     if line.get("done").is_true() {
-        parts.push(Part::End);
+        parts.push(MessagePart::End);
     }
-    parts.extend(wire::error(line, name, !said.is_null() || line.get("done").is_true()));
-    parts.extend(wire::error_in(said));
-    if parts.is_empty() && !said.get("role").is_null() {
-        parts.push(Part::Role);
+    parts.extend(wire::error(line, name, !message.is_null() || line.get("done").is_true()));
+    parts.extend(wire::error_in(message));
+    if parts.is_empty() && !message.get("role").is_null() {
+        parts.push(MessagePart::Role);
     }
     Message { id: None, parts }
 }
 
-fn texts<'a, 'f>(said: &Json<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
-    let mut texts = Texts::of(said, "content", TokenKind::Answer, fields);
-    texts.read_reasoning(said);
-    for call in said.get("tool_calls").items() {
+fn texts<'a, 'f>(message: &JsonTree<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
+    let mut texts = Texts::of(message, "content", TokenKind::Answer, fields);
+    texts.read_reasoning(message);
+    for call in message.get("tool_calls").items() {
         match call.get("function").get("name").text() {
             name @ Some(_) => texts.add(TokenKind::ToolCall, name),
             None => texts.read_calls(call, "tool_calls"),
@@ -193,8 +192,8 @@ fn texts<'a, 'f>(said: &Json<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
     texts
 }
 
-/// The message as Ollama writes it, without its errors.
-fn line_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
+/// Formats a message like Ollama, without errors.
+fn line_json(parts: &[MessagePart<'_>], envelope: &Envelope<'_>) -> Value {
     let text = |kind| wire::text_of(kind, parts);
     let mut line = json!({"model": envelope.model, "created_at": wire::utc(envelope.created)});
     if !parts.is_empty() {
@@ -206,7 +205,7 @@ fn line_json(parts: &[Part<'_>], envelope: &Envelope<'_>) -> Value {
             "tool_calls": call.map(|name| json!([{"function": {"name": name, "arguments": {}}}])),
         }));
     }
-    line["done"] = parts.contains(&Part::End).into();
+    line["done"] = parts.contains(&MessagePart::End).into();
     if let Some(reason) = wire::finish_of(parts) {
         line["done_reason"] = reason.into();
     }

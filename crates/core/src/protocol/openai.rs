@@ -1,18 +1,18 @@
-//! What OpenAI's own protocols share: the chat's and the completion's usage, errors and options.
+//! The common part of OpenAI's chat and completions: usage, errors and options.
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, Message, Part, RequestIntent, Timings, Usage,
-    json::Json,
+    ChatRequest, Message, MessagePart, RequestIntent, Timings, Usage,
+    json::JsonTree,
     wire::{self, timed},
 };
 
-/// What a chunk says, of whose choices `add_texts` adds the texts.
+/// Decodes a chunk. `add_texts` adds the texts of a choice.
 pub(super) fn message<'a>(
-    chunk: &Json<'a>,
+    chunk: &JsonTree<'a>,
     name: &str,
-    add_texts: impl Fn(&Json<'a>, &mut Vec<Part<'a>>),
+    add_texts: impl Fn(&JsonTree<'a>, &mut Vec<MessagePart<'a>>),
 ) -> Message<'a> {
     let choices = chunk.get("choices");
     let mut parts = Vec::with_capacity(1);
@@ -29,8 +29,8 @@ pub(super) fn message<'a>(
     Message { id: wire::id(chunk), parts }
 }
 
-/// Names of the two counts: the protocol's own first, then those of others, which gateways and
-/// mlx-vlm use here.
+/// Names of the two counts: the protocol's first, then those of other protocols, which gateways and
+/// mlx-vlm use.
 const PROMPT: &[&str] = &[
     "prompt_tokens",
     "input_tokens",
@@ -53,18 +53,18 @@ const COMPLETION: &[&str] = &[
     "completion",
 ];
 
-/// Whether chunks can have an event of this name: as a rule they have none.
+/// Returns whether chunks can have this event name. Usually they have none.
 pub(super) fn knows_event(name: &str) -> bool {
     ["message", "chunk", "completion", "delta", "data"].iter().any(|word| name.contains(word))
 }
 
-/// The `usage` of a chat completion or a completion.
-pub(super) fn usage(counts: &Json<'_>) -> Usage {
+/// Reads the `usage` of a chat or a completion.
+pub(super) fn usage(counts: &JsonTree<'_>) -> Usage {
     with_thoughts(with_reasoning(usage_named(counts, PROMPT, COMPLETION)), counts)
 }
 
-/// Gemini counts its thoughts next to the answer's tokens.
-fn with_thoughts(usage: Usage, counts: &Json<'_>) -> Usage {
+/// Adds Gemini's reasoning, which it counts next to the answer's tokens.
+fn with_thoughts(usage: Usage, counts: &JsonTree<'_>) -> Usage {
     let thoughts = counts.get("thoughtsTokenCount").count();
     let answer = counts.get("candidatesTokenCount").count();
     match thoughts.zip(answer).filter(|_| usage.completion_tokens == answer) {
@@ -77,9 +77,8 @@ fn with_thoughts(usage: Usage, counts: &Json<'_>) -> Usage {
     }
 }
 
-/// The counts of a `usage`, by the names of the prompt's and of the answer's, the protocol's own
-/// first.
-pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str]) -> Usage {
+/// Reads a `usage` by the names of its counts, the protocol's names first.
+pub(super) fn usage_named(counts: &JsonTree<'_>, prompt: &[&str], completion: &[&str]) -> Usage {
     let known = |names: &[&str]| {
         let counts =
             names.iter().zip(0..).filter_map(|(name, at)| Some((counts.get(name).count()?, at)));
@@ -100,7 +99,7 @@ pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str
             .find_map(|name| counts.get(name).count()),
         cached_tokens: of(
             &["prompt_tokens_details", "input_tokens_details"],
-            // Without details: Kimi, DeepSeek and Mistral in this order.
+            // Without details: Kimi, DeepSeek and Mistral, in this order.
             &["cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens"],
         ),
         reasoning_tokens: of(
@@ -113,9 +112,13 @@ pub(super) fn usage_named(counts: &Json<'_>, prompt: &[&str], completion: &[&str
     }
 }
 
-/// The usage and the server's own times of a chunk, where there are any. Kimi puts its usage into the
-/// `choice`, Groq a second one into `x_groq`, Gemini has its own name for it.
-fn counted_and_timed<'a>(chunk: &Json<'a>, choice: &Json<'a>, parts: &mut Vec<Part<'a>>) {
+/// Reads the usage and the server's times in a chunk. Kimi puts the usage into the `choice`, Groq
+/// puts a second one into `x_groq`, and Gemini has a different name for it.
+fn counted_and_timed<'a>(
+    chunk: &JsonTree<'a>,
+    choice: &JsonTree<'a>,
+    parts: &mut Vec<MessagePart<'a>>,
+) {
     let usages = [
         chunk.get("usage"),
         choice.get("usage"),
@@ -132,8 +135,8 @@ fn counted_and_timed<'a>(chunk: &Json<'a>, choice: &Json<'a>, parts: &mut Vec<Pa
     parts.extend(own_times(chunk, counts));
 }
 
-/// What servers say of their own speed: llama.cpp, vLLM, Cerebras, and Groq in its usage.
-fn own_times<'a>(chunk: &Json<'_>, counts: Option<&Json<'_>>) -> Option<Part<'a>> {
+/// Reads the times of llama.cpp, vLLM, Cerebras, and of Groq in its usage.
+fn own_times<'a>(chunk: &JsonTree<'_>, counts: Option<&JsonTree<'_>>) -> Option<MessagePart<'a>> {
     let llama = timed(wire::llama_timings(chunk.get("timings")));
     let vllm = || timed(wire::vllm_metrics(chunk.get("metrics")));
     let cerebras = || timed(times_in_seconds(chunk.get("time_info")));
@@ -145,8 +148,8 @@ fn own_times<'a>(chunk: &Json<'_>, counts: Option<&Json<'_>>) -> Option<Part<'a>
     llama.or_else(vllm).or_else(cerebras).or_else(groq)
 }
 
-/// Groq's and Cerebras's names. Neither says where `completion_time` begins.
-fn times_in_seconds(times: &Json<'_>) -> Timings {
+/// Reads the times of Groq and Cerebras. Neither documents where `completion_time` begins.
+fn times_in_seconds(times: &JsonTree<'_>) -> Timings {
     let generation = wire::time(times, "completion_time", 1.0);
     Timings {
         queue: wire::time(times, "queue_time", 1.0),
@@ -156,8 +159,8 @@ fn times_in_seconds(times: &Json<'_>) -> Timings {
     }
 }
 
-/// xAI counts reasoning beside the completion and not in it: its total tells. That of all others is
-/// of the prompt and the completion.
+/// Includes xAI's reasoning, which it counts next to the completion. Its total reveals that: for
+/// other servers the total is that of prompt and completion.
 fn with_reasoning(usage: Usage) -> Usage {
     let Usage { prompt_tokens, completion_tokens, total_tokens, reasoning_tokens, .. } = usage;
     let apart = completion_tokens.zip(reasoning_tokens).filter(|(_, reasoning)| *reasoning > 0);
@@ -168,7 +171,7 @@ fn with_reasoning(usage: Usage) -> Usage {
     }
 }
 
-/// The same as it is written.
+/// Formats a usage.
 pub(super) fn usage_json(usage: &Usage) -> Value {
     let mut counts = json!({
         "prompt_tokens": usage.prompt_tokens,
@@ -184,7 +187,7 @@ pub(super) fn usage_json(usage: &Usage) -> Value {
     counts
 }
 
-/// An error's body, as vLLM writes it.
+/// Formats an error's body like vLLM.
 pub(super) fn error_json(status: u16, message: &str) -> Value {
     let kind = match status {
         401 | 403 => "AuthenticationError",
@@ -196,7 +199,7 @@ pub(super) fn error_json(status: u16, message: &str) -> Value {
     json!({"error": {"message": message, "type": kind, "code": status}})
 }
 
-/// Adds the answer's length, the stream, its usage and the user's own fields to a body.
+/// Adds the answer's length, the stream options and the user's fields to a body.
 pub(super) fn add_stream(body: &mut Value, ask: &ChatRequest<'_>) {
     wire::add_length(body, ask);
     body["stream"] = true.into();
@@ -204,8 +207,8 @@ pub(super) fn add_stream(body: &mut Value, ask: &ChatRequest<'_>) {
     wire::add_own(body, ask, Some("stream_options"));
 }
 
-/// Why `key: value` must not be sent, where both protocols agree; `prompt` is the field that holds
-/// the prompt.
+/// Returns why `key: value` must not be sent, for both protocols. `prompt` is the field with the
+/// prompt.
 pub(super) fn forbidden_field(prompt: &str, key: &str, value: &Value) -> Option<String> {
     let sets_other_than = |neutral: Value| *value != neutral;
     let why = match key {
@@ -213,9 +216,9 @@ pub(super) fn forbidden_field(prompt: &str, key: &str, value: &Value) -> Option<
         _ if key == prompt => {
             return Some(format!("`{prompt}` is made from the prompts: use `prompts`"));
         }
-        "model" => return Some("`model` is set by the model's own field `model_name`".into()),
+        "model" => return Some("`model` is set by the model's field `model_name`".into()),
         "temperature" | "max_tokens" => {
-            return Some(format!("`{key}` is set by the model's own field `{key}`"));
+            return Some(format!("`{key}` is set by the model's field `{key}`"));
         }
         "stream" if *value != true => "would turn off the stream that is measured",
         "stream_options" if !value.is_object() => {
@@ -246,8 +249,8 @@ pub(super) fn forbidden_field(prompt: &str, key: &str, value: &Value) -> Option<
     Some(format!("`{key}: {value}` {why}"))
 }
 
-/// What a body asks for; `prompt` is the field that holds the prompt.
-pub(super) fn wish(prompt: &str, body: &Map<String, Value>) -> RequestIntent {
+/// Parses a body. `prompt` is the field with the prompt.
+pub(super) fn request_intent(prompt: &str, body: &Map<String, Value>) -> RequestIntent {
     let options = body.get("stream_options");
     let include_usage = options.and_then(|options| options.get("include_usage"));
     let max_tokens =

@@ -1,17 +1,17 @@
-//! OpenAI chat completions, as vLLM, SGLang, llama.cpp, transformers and the hosted APIs speak it.
+//! OpenAI Chat Completions, as served by vLLM, SGLang, llama.cpp, transformers and the hosted APIs.
 //!
 //! <https://platform.openai.com/docs/api-reference/chat-streaming>
 //!
-//! What the servers disagree on is all here: where reasoning goes, what the first chunk holds,
-//! where the usage sits, what an error looks like.
+//! The differences between servers are all handled here: the field of reasoning, the contents of
+//! the first chunk, the position of the usage, the format of errors.
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, event, text_of},
 };
@@ -19,11 +19,10 @@ use crate::{framing::Frame, prompt::Image};
 
 /// `POST /chat/completions` with `stream: true`.
 ///
-/// One frame can say, in this order: a role or else one token of each kind (reasoning, answer, tool
-/// call); a finish reason; a usage with at least one count; times. Or nothing of these. Or, without an id,
-/// an error alone or the end alone. Texts are not empty. Such a message is what `decode` gives
-/// again after `encode`; of any other, `encode` says all it holds, errors and the end in frames of
-/// their own.
+/// A frame contains, in this order: a role, or a token of each kind (reasoning, answer, tool call);
+/// a finish reason; a usage with at least one count; times; all optional. Or, without an id, only
+/// an error or only the end. Texts are not empty. `decode` returns such a message after `encode`.
+/// Of any other message, `encode` writes all contents, with errors and the end in separate frames.
 #[derive(Debug)]
 pub struct OpenAiChat;
 
@@ -38,7 +37,7 @@ impl Protocol for OpenAiChat {
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut body = json!({"model": ask.model, "messages": wire::chat_messages(ask), "temperature": ask.temperature});
-        // OpenAI refuses a request that has both.
+        // OpenAI rejects a request with both limits.
         let other = ask.extra_body.get("max_completion_tokens");
         if other.is_none_or(Value::is_null) {
             body["max_tokens"] = ask.max_tokens.into();
@@ -70,8 +69,8 @@ impl Protocol for OpenAiChat {
         openai::forbidden_field("messages", key, value)
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
-        openai::wish("messages", body)
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
+        openai::request_intent("messages", body)
     }
 
     fn decode_with<'a>(
@@ -83,15 +82,16 @@ impl Protocol for OpenAiChat {
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
-        let is_apart = |part: &Part<'_>| matches!(part, Part::Error(_) | Part::End);
+        let is_apart =
+            |part: &MessagePart<'_>| matches!(part, MessagePart::Error(_) | MessagePart::End);
         let mut frames = String::new();
         if message.parts.is_empty() || !message.parts.iter().all(is_apart) {
             frames += &event(&chunk_json(message, envelope));
         }
         for part in &message.parts {
             match part {
-                Part::Error(message) => frames += &event(&openai::error_json(500, message)),
-                Part::End => frames += "data: [DONE]\n\n",
+                MessagePart::Error(message) => frames += &event(&openai::error_json(500, message)),
+                MessagePart::End => frames += "data: [DONE]\n\n",
                 _ => {}
             }
         }
@@ -105,7 +105,7 @@ impl Protocol for OpenAiChat {
 
 // -- from the server ------------------------------------------------------------------------------
 
-/// What the delta holds besides reasoning.
+/// Fields of the delta besides reasoning.
 const KNOWN: &[&str] = &[
     "role",
     "content",
@@ -117,17 +117,17 @@ const KNOWN: &[&str] = &[
     "provider_specific_fields",
 ];
 
-fn message<'a>(chunk: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+fn message<'a>(chunk: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     openai::message(chunk, name, |choice, parts| add_texts(choice, fields, parts))
 }
 
 /// Adds the texts of a choice's delta.
-fn add_texts<'a>(choice: &Json<'a>, fields: &TextFields, parts: &mut Vec<Part<'a>>) {
+fn add_texts<'a>(choice: &JsonTree<'a>, fields: &TextFields, parts: &mut Vec<MessagePart<'a>>) {
     let delta = choice.get("delta");
     let before = parts.len();
     parts.extend(texts(delta, fields).parts());
     parts.extend(delta::unread(delta, KNOWN, fields));
-    // LiteLLM repeats there, among other things, what stands in the delta.
+    // LiteLLM repeats parts of the delta there.
     if parts.len() == before {
         parts.extend(delta::unread(delta, &KNOWN[..KNOWN.len() - 1], fields));
     }
@@ -135,13 +135,13 @@ fn add_texts<'a>(choice: &Json<'a>, fields: &TextFields, parts: &mut Vec<Part<'a
         parts.extend(delta::misplaced(choice, &[], fields));
     }
     if parts.len() == before && !delta.get("role").is_null() {
-        parts.push(Part::Role);
+        parts.push(MessagePart::Role);
     }
     parts.extend(wire::error_in(delta));
 }
 
-/// The texts of a delta.
-fn texts<'a, 'f>(delta: &Json<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
+/// Collects the texts of a delta.
+fn texts<'a, 'f>(delta: &JsonTree<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
     let mut texts = Texts::of(delta, "content", TokenKind::Answer, fields);
     texts.read_reasoning(delta);
     texts.read(delta, "refusal", TokenKind::Answer);
@@ -153,7 +153,7 @@ fn texts<'a, 'f>(delta: &Json<'a>, fields: &'f TextFields) -> Texts<'a, 'f> {
 
 // -- to the server, and from the simulated one ----------------------------------------------------
 
-/// The message as vLLM writes it, without its errors and its end.
+/// Formats a message like vLLM, without errors and the end.
 fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
     let mut chunk = json!({
         "id": message.id,
@@ -163,18 +163,18 @@ fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
         "choices": choice_json(&message.parts).into_iter().collect::<Vec<_>>(),
     });
     for part in &message.parts {
-        if let Part::Usage(usage) = part {
+        if let MessagePart::Usage(usage) = part {
             chunk["usage"] = openai::usage_json(usage);
         }
-        if let Part::Timings(timings) = part {
+        if let MessagePart::Timings(timings) = part {
             chunk["metrics"] = wire::metrics_json(timings);
         }
     }
     chunk
 }
 
-/// The only choice; `None` if the parts say nothing about it, as in a usage chunk.
-fn choice_json(parts: &[Part<'_>]) -> Option<Value> {
+/// Formats the only choice; `None` if no part belongs to it, as in a usage chunk.
+fn choice_json(parts: &[MessagePart<'_>]) -> Option<Value> {
     let finish = wire::finish_of(parts);
     let delta = delta_json(parts);
     let says_something = finish.is_some() || !delta.is_empty();
@@ -182,9 +182,9 @@ fn choice_json(parts: &[Part<'_>]) -> Option<Value> {
         .then(|| json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}))
 }
 
-fn delta_json(parts: &[Part<'_>]) -> Map<String, Value> {
+fn delta_json(parts: &[MessagePart<'_>]) -> Map<String, Value> {
     let mut delta = Map::new();
-    if parts.contains(&Part::Role) {
+    if parts.contains(&MessagePart::Role) {
         delta.insert("role".into(), "assistant".into());
         delta.insert("content".into(), "".into());
     }

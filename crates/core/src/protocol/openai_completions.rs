@@ -1,15 +1,15 @@
-//! OpenAI completions: text that goes on, without the roles of a chat. vLLM, SGLang and llama.cpp
-//! speak it.
+//! OpenAI Completions, which continue a text without roles, as served by vLLM, SGLang and
+//! llama.cpp.
 //!
 //! <https://platform.openai.com/docs/api-reference/completions>
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, event},
 };
@@ -17,9 +17,9 @@ use crate::framing::Frame;
 
 /// `POST /completions` with `stream: true`.
 ///
-/// One frame can say, in this order: an answer token, a finish reason, a usage with at least one
-/// count; times. Or, without an id, an error alone or the end alone. There are no roles, and neither
-/// reasoning nor tool calls: what a model thinks is part of its text.
+/// A frame contains, in this order: an answer token; a finish reason; a usage with at least one
+/// count; times. Or, without an id, only an error or only the end. There are no roles, reasoning or
+/// tool calls: a model's reasoning is part of its text.
 #[derive(Debug)]
 pub struct OpenAiCompletions;
 
@@ -55,8 +55,8 @@ impl Protocol for OpenAiCompletions {
         openai::forbidden_field("prompt", key, value)
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
-        openai::wish("prompt", body)
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
+        openai::request_intent("prompt", body)
     }
 
     fn decode_with<'a>(
@@ -69,15 +69,17 @@ impl Protocol for OpenAiCompletions {
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
-        let says = |part: &Part<'_>| !matches!(part, Part::Error(_) | Part::End | Part::Role);
+        let has_contents = |part: &MessagePart<'_>| {
+            !matches!(part, MessagePart::Error(_) | MessagePart::End | MessagePart::Role)
+        };
         let mut frames = String::new();
-        if parts.iter().any(says) {
+        if parts.iter().any(has_contents) {
             frames += &event(&chunk_json(message, envelope));
         }
         for error in wire::errors_of(parts) {
             frames += &event(&openai::error_json(500, error));
         }
-        if parts.contains(&Part::End) {
+        if parts.contains(&MessagePart::End) {
             frames += "data: [DONE]\n\n";
         }
         frames.into_bytes()
@@ -88,7 +90,7 @@ impl Protocol for OpenAiCompletions {
     }
 }
 
-fn message<'a>(chunk: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+fn message<'a>(chunk: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     openai::message(chunk, name, |choice, parts| {
         let mut texts = Texts::of(choice, "text", TokenKind::Answer, fields);
         texts.read_reasoning(choice);
@@ -97,13 +99,13 @@ fn message<'a>(chunk: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
     })
 }
 
-/// The message as vLLM writes it, without its errors and its end.
+/// Formats a message like vLLM, without errors and the end.
 fn chunk_json(message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
     let text = wire::all_text(&message.parts).unwrap_or_default();
     let finish = wire::finish_of(&message.parts);
-    let says = !text.is_empty() || finish.is_some();
-    let choice =
-        says.then(|| json!({"index": 0, "text": text, "logprobs": null, "finish_reason": finish}));
+    let has_contents = !text.is_empty() || finish.is_some();
+    let choice = has_contents
+        .then(|| json!({"index": 0, "text": text, "logprobs": null, "finish_reason": finish}));
     let mut chunk = json!({
         "id": message.id,
         "object": "text_completion",

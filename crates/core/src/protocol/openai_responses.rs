@@ -1,34 +1,33 @@
-//! OpenAI responses: a stream of typed events. OpenAI, vLLM and llama.cpp speak it.
+//! OpenAI Responses, a stream of typed events, as served by OpenAI, vLLM and llama.cpp.
 //!
 //! <https://platform.openai.com/docs/api-reference/responses-streaming>
 //!
-//! The last event, `response.completed`, `response.incomplete` or `response.failed`, says how it
-//! ended, counts the tokens, and is the end marker. There is no `[DONE]`.
+//! The last event, `response.completed`, `response.incomplete` or `response.failed`, has the finish
+//! reason and the token counts, and is the end marker. There is no `[DONE]`.
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind, Usage,
     delta::{self, Texts},
     error_text,
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, alone, timed},
 };
 use crate::{
     framing::Frame,
-    prompt::{ChatMessage, Image, Piece, Role, Tool},
+    prompt::{ChatMessage, ContentPart, Image, Role, Tool},
 };
 
 /// `POST /responses` with `stream: true`.
 ///
-/// One frame can say: a role, which is `response.created`; or one token; or a finish reason, a
-/// usage with at least one count, if any, times, and the end; or an error. Only the first and the third
-/// sort have an id.
+/// A frame contains one of these: a role (`response.created`); a token; a finish reason with a
+/// usage, if it has a count, times and the end; an error. Only the first and the third have an id.
 ///
-/// A summary of the reasoning is what is shown of it: its tokens are fewer than those that the
-/// usage counts, and the first of it comes later than the first token of the reasoning.
+/// Reasoning is shown as a summary, which has fewer tokens than the usage counts and starts later
+/// than the reasoning.
 #[derive(Debug)]
 pub struct OpenAiResponses;
 
@@ -73,7 +72,7 @@ impl Protocol for OpenAiResponses {
     }
 
     fn fewest_tokens(&self) -> u64 {
-        // OpenAI refuses fewer.
+        // The smallest limit that OpenAI accepts.
         16
     }
 
@@ -84,14 +83,12 @@ impl Protocol for OpenAiResponses {
             "instructions" => {
                 return Some("`instructions` is a prompt's `system`: use `prompts`".into());
             }
-            "model" => return Some("`model` is set by the model's own field `model_name`".into()),
+            "model" => return Some("`model` is set by the model's field `model_name`".into()),
             "temperature" => {
-                return Some("`temperature` is set by the model's own field `temperature`".into());
+                return Some("`temperature` is set by the model's field `temperature`".into());
             }
             "max_output_tokens" => {
-                return Some(
-                    "`max_output_tokens` is set by the model's own field `max_tokens`".into(),
-                );
+                return Some("`max_output_tokens` is set by the model's field `max_tokens`".into());
             }
             "stream" if *value != true => "would turn off the stream that is measured",
             "background" if *value == true => "would have the answer generated out of sight",
@@ -100,7 +97,7 @@ impl Protocol for OpenAiResponses {
         Some(format!("`{key}: {value}` {why}"))
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
         let chars = |key| body.get(key).map_or(0, wire::text_chars);
         RequestIntent {
             max_tokens: wire::number(body, "max_output_tokens"),
@@ -125,15 +122,15 @@ impl Protocol for OpenAiResponses {
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
         let mut frames = String::new();
-        if parts.contains(&Part::Role) {
+        if parts.contains(&MessagePart::Role) {
             frames += &event("response.created", response_json(message, envelope, "in_progress"));
         }
         for part in parts {
             match part {
-                Part::Token(kind, text) => {
+                MessagePart::Token(kind, text) => {
                     frames += &event(delta_type(*kind), json!({"delta": text}))
                 }
-                Part::Error(error) => {
+                MessagePart::Error(error) => {
                     let error = json!({"code": "server_error", "message": error, "param": null});
                     frames += &event("error", error);
                 }
@@ -146,7 +143,7 @@ impl Protocol for OpenAiResponses {
         frames.into_bytes()
     }
 
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
         wire::in_one(parts, ("completed", "max_output_tokens"))
     }
 
@@ -155,7 +152,8 @@ impl Protocol for OpenAiResponses {
     }
 }
 
-/// A tool. What is strict unless it says so is told that it is not, which is the chat's default.
+/// Formats a tool. The protocol's default is strict and the chat's is not, so `strict: false` is
+/// explicit.
 fn tool(tool: &Tool) -> Value {
     let mut json = json!({"type": "function"});
     for (key, value) in &tool.0 {
@@ -167,10 +165,10 @@ fn tool(tool: &Tool) -> Value {
     json
 }
 
-/// The conversation: a single question of text as it is, all else as messages.
+/// Formats the conversation: a single text as a string, otherwise messages.
 fn input(messages: &[ChatMessage]) -> Value {
     if let [only] = messages
-        && let [Piece::Text(text)] = only.content.as_slice()
+        && let [ContentPart::Text(text)] = only.content.as_slice()
     {
         return text.as_str().into();
     }
@@ -184,26 +182,26 @@ fn input(messages: &[ChatMessage]) -> Value {
 
 // -- from the server ------------------------------------------------------------------------------
 
-/// An event says in its data of which type it is; where it does not, its name does.
-fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+/// Decodes an event. Its type is in its data or, if missing, its name.
+fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let kind = event.get("type").str().unwrap_or(name);
     let response = event.get("response");
     let mut parts = match kind {
         "response.completed" | "response.incomplete" => {
-            // vLLM says that it has completed also what was cancelled.
+            // vLLM reports a cancelled answer as completed.
             match response.get("status").str() {
                 Some(status @ ("cancelled" | "failed")) => return failed(event, status),
                 Some("incomplete") => return last(event, "incomplete"),
                 _ => return last(event, kind.trim_start_matches("response.")),
             }
         }
-        // llama.cpp's error has no type.
+        // llama.cpp's errors have no type.
         "response.failed" | "response.cancelled" => return failed(event, kind),
         _ if kind.ends_with("error") && wire::may_be_error(kind) => return failed(event, kind),
         _ if response.get("status").str() == Some("failed") => return failed(event, "failed"),
-        "response.created" => vec![Part::Role],
+        "response.created" => vec![MessagePart::Role],
         "response.output_item.added" => delta::call(event.get("item"))
-            .map(|call| Part::Token(TokenKind::ToolCall, call))
+            .map(|call| MessagePart::Token(TokenKind::ToolCall, call))
             .into_iter()
             .collect(),
         _ => of_delta(kind, event, fields),
@@ -213,25 +211,25 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
     Message { id: is_first.then(|| wire::id(response)).flatten(), parts }
 }
 
-/// The error that an event called `kind` reports, in itself, its response or its delta.
-fn error<'a>(event: &Json<'a>, kind: &str) -> Option<Part<'a>> {
+/// Returns the error that an event of type `kind` reports in itself, its response or its delta.
+fn error<'a>(event: &JsonTree<'a>, kind: &str) -> Option<MessagePart<'a>> {
     let in_delta = || wire::error_in(event.get("delta"));
     in_response(event).or_else(|| wire::error(event, kind, false)).or_else(in_delta)
 }
 
-/// The error in an event's response, wherever it stands there.
-fn in_response<'a>(event: &Json<'a>) -> Option<Part<'a>> {
+/// Returns the error in an event's response.
+fn in_response<'a>(event: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     let response = event.get("response");
     let places = [
         response.get("error"),
         response.get("last_error"),
         response.get("status_details").get("error"),
     ];
-    places.into_iter().find_map(error_text::in_field).map(Part::Error)
+    places.into_iter().find_map(error_text::in_field).map(MessagePart::Error)
 }
 
-/// What an event with a delta says: its type tells what the text is.
-fn of_delta<'a>(kind: &str, event: &Json<'a>, fields: &TextFields) -> Vec<Part<'a>> {
+/// Decodes an event with a delta. Its type determines the kind of text.
+fn of_delta<'a>(kind: &str, event: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
     match delta_kind(kind) {
         Some(of) => {
             let texts = Texts::of(event, "delta", of, fields).parts();
@@ -241,7 +239,7 @@ fn of_delta<'a>(kind: &str, event: &Json<'a>, fields: &TextFields) -> Vec<Part<'
         None => {
             let texts = Texts::of(event, "delta", TokenKind::Answer, fields);
             let unread = |part| match part {
-                Part::Token(_, text) => Part::Unread(kind.to_owned().into(), text),
+                MessagePart::Token(_, text) => MessagePart::Unread(kind.to_owned().into(), text),
                 other => other,
             };
             texts.parts().map(unread).collect()
@@ -249,7 +247,7 @@ fn of_delta<'a>(kind: &str, event: &Json<'a>, fields: &TextFields) -> Vec<Part<'
     }
 }
 
-/// What the text of a delta's type is.
+/// Returns the kind of text of a delta's type.
 fn delta_kind(kind: &str) -> Option<TokenKind> {
     const ANSWERS: &[&str] =
         &["output_text.delta", "refusal.delta", "text.delta", "transcript.delta"];
@@ -265,17 +263,17 @@ fn delta_kind(kind: &str) -> Option<TokenKind> {
     }
 }
 
-fn usage(counts: &Json<'_>) -> Usage {
+fn usage(counts: &JsonTree<'_>) -> Usage {
     let (prompt, completion) =
         (&["input_tokens", "prompt_tokens"], &["output_tokens", "completion_tokens"]);
     openai::usage_named(counts, prompt, completion)
 }
 
-/// What the last event says: its own reason, else `why` it came.
-fn last<'a>(event: &Json<'a>, why: &str) -> Message<'a> {
+/// Decodes the last event. Its finish reason, if missing, is `why`.
+fn last<'a>(event: &JsonTree<'a>, why: &str) -> Message<'a> {
     let response = event.get("response");
     let reason = wire::finish_reason(response.get("incomplete_details").get("reason"));
-    let mut parts = vec![reason.unwrap_or_else(|| Part::Finish(why.to_owned().into()))];
+    let mut parts = vec![reason.unwrap_or_else(|| MessagePart::Finish(why.to_owned().into()))];
     let usages = [response.get("usage"), event.get("usage")];
     let counts = usages.into_iter().find(|usage| !usage.is_empty());
     if let Some(counts) = counts {
@@ -284,18 +282,18 @@ fn last<'a>(event: &Json<'a>, why: &str) -> Message<'a> {
     let llama = timed(wire::llama_timings(event.get("timings")));
     parts.extend(llama.or_else(|| timed(wire::vllm_metrics(response.get("metrics")))));
     parts.extend(error(event, why));
-    parts.push(Part::End);
+    parts.push(MessagePart::End);
     Message { id: wire::id(response), parts }
 }
 
-/// What a response that has `failed`, or was cancelled, complains of: in itself or in its response.
-fn failed<'a>(event: &Json<'a>, status: &str) -> Message<'a> {
+/// Decodes a response that failed or was cancelled.
+fn failed<'a>(event: &JsonTree<'a>, status: &str) -> Message<'a> {
     let words = in_response(event).or_else(|| wire::error(event, "", false));
     let without = match status.ends_with("cancelled") {
         true => "the server cancelled the response, and does not say why",
         false => "the response failed, and the server does not say why",
     };
-    alone(words.unwrap_or_else(|| Part::Error(without.into())))
+    alone(words.unwrap_or_else(|| MessagePart::Error(without.into())))
 }
 
 // -- from the simulated server --------------------------------------------------------------------
@@ -308,7 +306,7 @@ fn delta_type(kind: TokenKind) -> &'static str {
     }
 }
 
-/// An event, by its name and, in its data, its type.
+/// Formats an event with a name, and with its type in its data.
 fn event(name: &str, fields: Value) -> String {
     let mut data = json!({"type": name});
     if let (Value::Object(data), Value::Object(fields)) = (&mut data, fields) {

@@ -1,14 +1,14 @@
-//! Text Generation Inference's own stream.
+//! The native stream protocol of Text Generation Inference.
 //!
 //! <https://huggingface.github.io/text-generation-inference/>
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Envelope, Message, Part, Protocol, RequestIntent, TextFields,
+    ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
     TokenKind, Usage,
     delta::{self, Texts},
-    json::Json,
+    json::JsonTree,
     openai,
     wire::{self, counted, event},
 };
@@ -16,11 +16,10 @@ use crate::framing::Frame;
 
 /// `POST /generate_stream` with `details: true`.
 ///
-/// One frame can say, in this order: an answer token; a finish reason with, if any, the numbers of
-/// the answer's and, of newer servers, the prompt's tokens; the end. Or an error alone. There are
-/// no ids and no roles, and neither reasoning nor tool calls: what a model thinks is part of its
-/// text. A special token, such as the one that ends a text, is none of the text, though the server
-/// counts it.
+/// A frame contains, in this order: an answer token; a finish reason with the token counts of the
+/// answer and, with newer servers, of the prompt; the end. Or only an error. There are no ids,
+/// roles, reasoning or tool calls: a model's reasoning is part of its text. A special token, such
+/// as the one that ends a text, is counted but is not part of the text.
 #[derive(Debug)]
 pub struct TgiGenerateStream;
 
@@ -40,7 +39,7 @@ impl Protocol for TgiGenerateStream {
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut parameters = json!({"max_new_tokens": ask.max_tokens, "details": true});
         if let Some(temperature) = ask.temperature {
-            // A temperature of 0 is refused: it is what not sampling is.
+            // The server rejects a temperature of 0, which means no sampling.
             parameters["do_sample"] = (temperature > 0.0).into();
             if temperature > 0.0 {
                 parameters["temperature"] = temperature.into();
@@ -67,19 +66,19 @@ impl Protocol for TgiGenerateStream {
                 Value::Object(parameters) => {
                     parameters.iter().find_map(|(key, value)| refuses_parameter(key, value))
                 }
-                _ => Some(format!("`parameters: {value}` is no mapping")),
+                _ => Some(format!("`parameters: {value}` is not a mapping")),
             },
             _ => None,
         }
     }
 
-    fn wish(&self, body: &Map<String, Value>) -> RequestIntent {
+    fn request_intent(&self, body: &Map<String, Value>) -> RequestIntent {
         let parameters = body.get("parameters").and_then(Value::as_object);
         let details = parameters.and_then(|parameters| parameters.get("details"));
         RequestIntent {
             max_tokens: parameters.and_then(|fields| wire::number(fields, "max_new_tokens")),
             prompt_chars: body.get("inputs").map_or(0, wire::text_chars),
-            // The path says so.
+            // The path determines it.
             stream: true,
             usage: details == Some(&Value::Bool(true)),
             ..RequestIntent::of(body)
@@ -100,9 +99,10 @@ impl Protocol for TgiGenerateStream {
 
     fn encode(&self, message: &Message<'_>, _: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
-        let says = |part: &Part<'_>| !matches!(part, Part::Error(_) | Part::Role);
+        let has_contents =
+            |part: &MessagePart<'_>| !matches!(part, MessagePart::Error(_) | MessagePart::Role);
         let mut frames = String::new();
-        if parts.iter().any(says) {
+        if parts.iter().any(has_contents) {
             frames += &event(&token_json(parts));
         }
         for error in wire::errors_of(parts) {
@@ -111,7 +111,7 @@ impl Protocol for TgiGenerateStream {
         frames.into_bytes()
     }
 
-    fn ending(&self, parts: Vec<Part<'static>>) -> Vec<Vec<Part<'static>>> {
+    fn ending(&self, parts: Vec<MessagePart<'static>>) -> Vec<Vec<MessagePart<'static>>> {
         wire::in_one(parts, ("eos_token", "length"))
     }
 
@@ -128,9 +128,9 @@ impl Protocol for TgiGenerateStream {
 fn refuses_parameter(key: &str, value: &Value) -> Option<String> {
     let why = match key {
         _ if value.is_null() => return None,
-        "max_new_tokens" => "is set by the model's own field `max_tokens`",
-        "temperature" => "is set by the model's own field `temperature`",
-        "do_sample" => "follows the model's own field `temperature`",
+        "max_new_tokens" => "is set by the model's field `max_tokens`",
+        "temperature" => "is set by the model's field `temperature`",
+        "do_sample" => "follows the model's field `temperature`",
         "details" if *value != true => {
             "would turn off the token counts that the speeds are computed from"
         }
@@ -140,7 +140,7 @@ fn refuses_parameter(key: &str, value: &Value) -> Option<String> {
     Some(format!("`parameters.{key}: {value}` {why}"))
 }
 
-fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a> {
+fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
     let (token, details) = (event.get("token"), event.get("details"));
     let mut parts = Vec::with_capacity(1);
     if !token.get("special").is_true() {
@@ -156,19 +156,19 @@ fn message<'a>(event: &Json<'a>, name: &str, fields: &TextFields) -> Message<'a>
         completion_tokens: details.get("generated_tokens").count(),
         ..Usage::default()
     }));
-    // Some servers send an empty one with each token.
+    // Some servers send an empty text with each token.
     let whole = event.get("generated_text");
     if !whole.is_empty() || !whole.is_null() && !details.is_empty() {
-        parts.push(Part::End);
+        parts.push(MessagePart::End);
     }
     parts.extend(wire::error(event, name, !token.is_null()));
     parts.extend([token, details].into_iter().find_map(wire::error_in));
     Message { id: None, parts }
 }
 
-/// The message as TGI writes it, without its errors. A token without text is a special one.
-fn token_json(parts: &[Part<'_>]) -> Value {
-    let (text, is_last) = (wire::all_text(parts), parts.contains(&Part::End));
+/// Formats a message like TGI, without errors. A token without text is a special token.
+fn token_json(parts: &[MessagePart<'_>]) -> Value {
+    let (text, is_last) = (wire::all_text(parts), parts.contains(&MessagePart::End));
     let usage = wire::usage_of(parts);
     let details = wire::finish_of(parts).map(|reason| {
         wire::without_nulls(json!({

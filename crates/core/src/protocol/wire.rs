@@ -1,15 +1,17 @@
-//! What several protocols read and write alike: frames as JSON, texts, counts, times and errors.
+//! Helpers that several protocols share for reading and writing: frames as JSON, texts, counts,
+//! times and errors.
 
 use std::{borrow::Cow, time::Duration};
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, DecodeError, Message, Part, Timings, TokenKind, Usage, error_text, json::Json,
+    ChatRequest, DecodeError, Message, MessagePart, Timings, TokenKind, Usage, error_text,
+    json::JsonTree,
 };
 use crate::{
     framing::Frame,
-    prompt::{ChatMessage, Image, Piece, Role, Tool, ToolChoice},
+    prompt::{ChatMessage, ContentPart, Image, Role, Tool, ToolChoice},
 };
 
 // -- from the server ------------------------------------------------------------------------------
@@ -18,7 +20,7 @@ use crate::{
 const KEEP_ALIVES: &[&str] =
     &["ping", "pong", "heartbeat", "keepalive", "keep-alive", "keep_alive"];
 
-/// What a frame holds, before its JSON is read.
+/// The contents of a frame before its JSON is parsed.
 enum Content<'a> {
     /// Nothing: a comment, an event without data, or a keep-alive.
     Nothing,
@@ -26,11 +28,11 @@ enum Content<'a> {
     Done,
     /// An error, by the event's name.
     Error(String),
-    /// JSON, as far as can be told from outside.
+    /// Probably JSON.
     Json(&'a [u8]),
     /// Plain text.
     Plain(&'a [u8]),
-    /// Lines that are not of an event.
+    /// Lines that are not fields of an event.
     Stray(&'a [u8]),
 }
 
@@ -52,15 +54,15 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Whether all that an event of this name says is an error.
+/// Returns whether an event with this name is always an error.
 fn is_error_name(name: &str) -> bool {
     ["error", "exception", "failed", "failure", "fatal", "timeout"]
         .iter()
         .any(|word| name.eq_ignore_ascii_case(word))
 }
 
-/// Whether an event of this name reports an error where its data read as one: the last word of
-/// `server_error` says so, that of `tool_error` is of something that the answer goes on after.
+/// Returns whether an event with this name is an error if its data looks like one. `server_error`
+/// is; `tool_error` is about a tool, and the answer continues after it.
 pub(super) fn may_be_error(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let ends = ["error", "exception", "failed", "failure"];
@@ -70,7 +72,7 @@ pub(super) fn may_be_error(name: &str) -> bool {
         && !name.starts_with("no")
 }
 
-/// Whether `data` is the end marker: `[DONE]`, without its brackets, or in quotes.
+/// Returns whether `data` is the end marker: `[DONE]`, also without brackets or in quotes.
 fn is_done(data: &[u8]) -> bool {
     let bare = data.strip_prefix(b"\"").and_then(|data| data.strip_suffix(b"\"")).unwrap_or(data);
     let bare = bare.trim_ascii();
@@ -83,60 +85,62 @@ fn is_keep_alive(text: &[u8]) -> bool {
     KEEP_ALIVES.iter().any(|word| text.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// Reads a frame as one message, which `read` makes of its JSON and the event's name.
+/// Decodes a frame as one message; `read` interprets its JSON and the event's name.
 ///
-/// An event that is not JSON fails the answer only if it can hold a part of it: if it has a name
-/// that the protocol `knows` and looks like JSON. Others are handed on as [`Part::Unknown`].
+/// An event with invalid JSON invalidates the answer only if it may contain a part of it: the
+/// protocol `knows` its name, and it looks like JSON. Others become [`MessagePart::Unknown`].
 pub(super) fn decode<'a>(
     frame: &Frame<'a>,
     knows: impl Fn(&str) -> bool,
-    read: impl Fn(&Json<'a>, &str) -> Message<'a>,
+    read: impl Fn(&JsonTree<'a>, &str) -> Message<'a>,
 ) -> Result<Message<'a>, DecodeError> {
     let name = if let Frame::Event { name, .. } = *frame { name } else { "" };
     let data = match Content::of(frame) {
         Content::Nothing => return Ok(Message::default()),
-        Content::Done => return Ok(alone(Part::End)),
-        Content::Error(message) => return Ok(alone(Part::Error(message))),
+        Content::Done => return Ok(alone(MessagePart::End)),
+        Content::Error(message) => return Ok(alone(MessagePart::Error(message))),
         Content::Plain(text) if may_be_error(name) => {
-            return Ok(alone(Part::Error(excerpt(text))));
+            return Ok(alone(MessagePart::Error(excerpt(text))));
         }
         Content::Plain(text) => return Ok(alone(plain(text))),
         Content::Stray(lines) => return Ok(alone(stray(lines))),
         Content::Json(data) => data,
     };
-    match Json::parse(data) {
-        Ok(Json::List(items)) => Ok(joined(items.iter().map(|item| of_json(item, name, &read)))),
+    match JsonTree::parse(data) {
+        Ok(JsonTree::List(items)) => {
+            Ok(joined(items.iter().map(|item| of_json(item, name, &read))))
+        }
         Ok(tree) if !knows(name) && may_be_error(name) => {
-            let said = error_text::in_error_event(&tree).map(Part::Error);
-            let unknown = || Part::Unknown(format!("{name}: {}", excerpt(data)));
-            Ok(alone(said.unwrap_or_else(unknown)))
+            let error = error_text::in_error_event(&tree).map(MessagePart::Error);
+            let unknown = || MessagePart::Unknown(format!("{name}: {}", excerpt(data)));
+            Ok(alone(error.unwrap_or_else(unknown)))
         }
         Ok(tree) => Ok(of_json(&tree, name, &read)),
         Err(_) if is_keep_alive(data) => Ok(Message::default()),
         Err(_) if is_bracketed(data) => Ok(alone(plain(data))),
         Err(_) if !name.is_empty() && !knows(name) => {
-            Ok(alone(Part::Unknown(format!("{name}: {}", excerpt(data)))))
+            Ok(alone(MessagePart::Unknown(format!("{name}: {}", excerpt(data)))))
         }
         Err(error) => Err(undecodable(frame, data, &error)),
     }
 }
 
-/// What one JSON document of an event says.
+/// Decodes one JSON document of an event.
 fn of_json<'a>(
-    tree: &Json<'a>,
+    tree: &JsonTree<'a>,
     name: &str,
-    read: impl Fn(&Json<'a>, &str) -> Message<'a>,
+    read: impl Fn(&JsonTree<'a>, &str) -> Message<'a>,
 ) -> Message<'a> {
     match tree {
-        Json::Object(_) => read(tree, name),
-        Json::Text(text) if is_keep_alive(text.as_bytes()) => Message::default(),
+        JsonTree::Object(_) => read(tree, name),
+        JsonTree::Text(text) if is_keep_alive(text.as_bytes()) => Message::default(),
         tree if tree.is_empty() => Message::default(),
-        Json::Text(text) => alone(plain(text.as_bytes())),
-        tree => alone(Part::Unknown(excerpt(tree.written().as_bytes()))),
+        JsonTree::Text(text) => alone(plain(text.as_bytes())),
+        tree => alone(MessagePart::Unknown(excerpt(tree.written().as_bytes()))),
     }
 }
 
-/// All that `messages` say, in one.
+/// Joins `messages` into one.
 fn joined<'a>(messages: impl Iterator<Item = Message<'a>>) -> Message<'a> {
     messages.fold(Message::default(), |mut all, message| {
         all.id = all.id.or(message.id);
@@ -145,11 +149,12 @@ fn joined<'a>(messages: impl Iterator<Item = Message<'a>>) -> Message<'a> {
     })
 }
 
-/// A plain text: an error if it begins with that word, or is a gateway's page or its words.
-fn plain<'a>(text: &[u8]) -> Part<'a> {
+/// Interprets plain text: an error if it begins with that word, or if it is a gateway's page or
+/// message.
+fn plain<'a>(text: &[u8]) -> MessagePart<'a> {
     match is_error_text(text) {
-        true => Part::Error(excerpt(text)),
-        false => Part::Unknown(excerpt(text)),
+        true => MessagePart::Error(excerpt(text)),
+        false => MessagePart::Unknown(excerpt(text)),
     }
 }
 
@@ -169,18 +174,18 @@ fn is_error_text(text: &[u8]) -> bool {
         || WORDS.iter().any(|words| beginning.contains(words))
 }
 
-/// What lines say that are not of an event: proxies and back ends write their errors so, in JSON or
-/// as text, into a stream that has begun.
-fn stray<'a>(lines: &[u8]) -> Part<'a> {
-    let whole = Json::parse(lines).ok();
-    let first = || Json::parse(lines.split(|&byte| byte == b'\n').next()?).ok();
+/// Interprets stray lines. Proxies and back ends write their errors like that into a started
+/// stream, in JSON or as text.
+fn stray<'a>(lines: &[u8]) -> MessagePart<'a> {
+    let whole = JsonTree::parse(lines).ok();
+    let first = || JsonTree::parse(lines.split(|&byte| byte == b'\n').next()?).ok();
     match whole.or_else(first).and_then(|tree| error_text::in_document(&tree)) {
-        Some(error) => Part::Error(error),
+        Some(error) => MessagePart::Error(error),
         None => plain(lines),
     }
 }
 
-/// Whether `data`, which is not JSON, is text that begins with a word in brackets.
+/// Returns whether `data`, which is not JSON, begins with a word in brackets.
 fn is_bracketed(data: &[u8]) -> bool {
     let Some((inner, _)) = data
         .strip_prefix(b"[")
@@ -193,69 +198,72 @@ fn is_bracketed(data: &[u8]) -> bool {
     !inner.is_empty() && inner.iter().all(is_of_word)
 }
 
-/// The answer's id. Some gateways number their answers.
-pub(super) fn id<'a>(tree: &Json<'a>) -> Option<Cow<'a, str>> {
+/// Returns the answer's id. Some gateways use numbers.
+pub(super) fn id<'a>(tree: &JsonTree<'a>) -> Option<Cow<'a, str>> {
     match tree.get("id") {
-        Json::Text(text) => Some(text.clone()),
+        JsonTree::Text(text) => Some(text.clone()),
         other => other.scalar(),
     }
 }
 
-/// Why generation ended. Some servers write `"null"` until there is a reason, wrap the reason in
-/// an object or a list, or have a number or `true` for it.
-pub(super) fn finish_reason<'a>(reason: &Json<'a>) -> Option<Part<'a>> {
+/// Returns the finish reason. Some servers send `"null"` before there is one, wrap it in an object
+/// or a list, or use a number or `true`.
+pub(super) fn finish_reason<'a>(reason: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     let text = match reason {
-        Json::Object(_) => reason.first(&["type", "reason", "finish_reason"]).text(),
-        Json::List(_) => return reason.items().find_map(finish_reason),
-        Json::Bool(false) => None,
-        Json::Number(number) if number.as_f64().is_none_or(|number| number <= 0.0) => None,
+        JsonTree::Object(_) => reason.first(&["type", "reason", "finish_reason"]).text(),
+        JsonTree::List(_) => return reason.items().find_map(finish_reason),
+        JsonTree::Bool(false) => None,
+        JsonTree::Number(number) if number.as_f64().is_none_or(|number| number <= 0.0) => None,
         _ => reason.scalar(),
     };
     let is_reason = |text: &Cow<'_, str>| {
         !["null", "none"].iter().any(|none| text.trim().eq_ignore_ascii_case(none))
     };
-    text.filter(is_reason).map(Part::Finish)
+    text.filter(is_reason).map(MessagePart::Finish)
 }
 
-/// Which choice an answer's event is of; nothing for the first, which nearly all are.
-pub(super) fn choice<'a>(index: &Json<'_>) -> Option<Part<'a>> {
+/// Returns the choice of an event; `None` for the first choice, which nearly all events have.
+pub(super) fn choice<'a>(index: &JsonTree<'_>) -> Option<MessagePart<'a>> {
     let index = index.number().unwrap_or(0.0) as i64;
-    (index != 0).then_some(Part::Choice(index))
+    (index != 0).then_some(MessagePart::Choice(index))
 }
 
-/// The part that says `usage`, if it counts anything.
-pub(super) fn counted<'a>(usage: Usage) -> Option<Part<'a>> {
-    (usage != Usage::default()).then_some(Part::Usage(usage))
+/// Returns a part with `usage`, if it has a count.
+pub(super) fn counted<'a>(usage: Usage) -> Option<MessagePart<'a>> {
+    (usage != Usage::default()).then_some(MessagePart::Usage(usage))
 }
 
-/// The parts that say `usage`, which was read from `counts`, and, where these hold numbers that are
-/// not counts, or are known under no name, the counts as they are.
-pub(super) fn read_usage<'a>(usage: Usage, counts: &Json<'_>) -> impl Iterator<Item = Part<'a>> {
-    let is_odd = |(name, value): (&str, &Json<'_>)| match usage == Usage::default() {
+/// Returns a part with `usage`, which was read from `counts`. If `counts` has values that are not
+/// counts or have unknown names, a part with the raw counts follows.
+pub(super) fn read_usage<'a>(
+    usage: Usage,
+    counts: &JsonTree<'_>,
+) -> impl Iterator<Item = MessagePart<'a>> {
+    let is_odd = |(name, value): (&str, &JsonTree<'_>)| match usage == Usage::default() {
         true => value.number().is_some_and(|number| number != 0.0),
         false => name.contains("oken") && value.number().is_some() && value.count().is_none(),
     };
     let is_unread = usage.completion_tokens.is_none() && counts.fields().any(is_odd);
-    let unread = is_unread.then(|| Part::UnreadUsage(excerpt(counts.written().as_bytes())));
+    let unread = is_unread.then(|| MessagePart::UnreadUsage(excerpt(counts.written().as_bytes())));
     counted(usage).into_iter().chain(unread)
 }
 
-/// The part that says `timings`, if there are any.
-pub(super) fn timed<'a>(timings: Timings) -> Option<Part<'a>> {
-    (timings != Timings::default()).then_some(Part::Timings(timings))
+/// Returns a part with `timings`, if there are any.
+pub(super) fn timed<'a>(timings: Timings) -> Option<MessagePart<'a>> {
+    (timings != Timings::default()).then_some(MessagePart::Timings(timings))
 }
 
-/// The time under `key`, in units of so many seconds. A value that is not a time is skipped: an
-/// answer does not fail by a field that no figure needs.
-pub(super) fn time(object: &Json<'_>, key: &str, unit: f64) -> Option<Duration> {
-    let Json::Number(number) = object.get(key) else { return None };
+/// Returns the time in `key`, in units of `unit` seconds. Invalid values are skipped: no figure
+/// needs them, so the answer stays valid.
+pub(super) fn time(object: &JsonTree<'_>, key: &str, unit: f64) -> Option<Duration> {
+    let JsonTree::Number(number) = object.get(key) else { return None };
     Duration::try_from_secs_f64(number.as_f64()? * unit).ok()
 }
 
-/// llama.cpp's `timings`. `predicted_ms` goes from the first token, which ends `prompt_ms`, to the
-/// last (`server_slot_stats` in `server-common.h`); waiting for a slot is in neither. Its
-/// `predicted_per_second` is of one token less in newer versions, so it is not read.
-pub(super) fn llama_timings(timings: &Json<'_>) -> Timings {
+/// Reads llama.cpp's `timings`. `predicted_ms` is the time from the first token, which ends
+/// `prompt_ms`, to the last (`server_slot_stats` in `server-common.h`). Neither includes the wait
+/// for a slot. `predicted_per_second` is not used, because newer versions count one token less.
+pub(super) fn llama_timings(timings: &JsonTree<'_>) -> Timings {
     Timings {
         prompt: time(timings, "prompt_ms", 1e-3),
         generation: time(timings, "predicted_ms", 1e-3),
@@ -263,11 +271,11 @@ pub(super) fn llama_timings(timings: &Json<'_>) -> Timings {
     }
 }
 
-/// vLLM's `metrics`, with `--enable-per-request-metrics`. Its time to first token begins where its
-/// queue ends.
+/// Reads vLLM's `metrics` (`--enable-per-request-metrics`). Its time to first token begins at the
+/// end of its queue time.
 ///
 /// <https://docs.vllm.ai/en/stable/features/per_request_metrics/>
-pub(super) fn vllm_metrics(metrics: &Json<'_>) -> Timings {
+pub(super) fn vllm_metrics(metrics: &JsonTree<'_>) -> Timings {
     Timings {
         queue: time(metrics, "queue_time_ms", 1e-3),
         prompt: time(metrics, "time_to_first_token_ms", 1e-3),
@@ -276,39 +284,43 @@ pub(super) fn vllm_metrics(metrics: &Json<'_>) -> Timings {
     }
 }
 
-/// A message of one part, without an id.
-pub(super) fn alone(part: Part<'_>) -> Message<'_> {
+/// Creates a message of one part, without an id.
+pub(super) fn alone(part: MessagePart<'_>) -> Message<'_> {
     Message { id: None, parts: vec![part] }
 }
 
-/// The error that an event called `name` reports; `answers` says whether it holds a part of the
-/// answer, too. A `message` without one is only an error where the event has no name: the
-/// `message` of an unknown kind of event may say anything.
-pub(super) fn error<'a>(event: &Json<'_>, name: &str, answers: bool) -> Option<Part<'a>> {
-    let said = match answers || !matches!(name, "" | "message") {
+/// Returns the error in an event called `name`. `answers` says whether the event has a part of the
+/// answer. A lone `message` is an error only in an event without a name: in other kinds of events
+/// it can mean anything.
+pub(super) fn error<'a>(
+    event: &JsonTree<'_>,
+    name: &str,
+    answers: bool,
+) -> Option<MessagePart<'a>> {
+    let error = match answers || !matches!(name, "" | "message") {
         true => error_text::in_event(event),
         false => error_text::in_document(event),
     };
-    said.map(Part::Error)
+    error.map(MessagePart::Error)
 }
 
-/// The error in a part of an event, such as a choice.
-pub(super) fn error_in<'a>(part: &Json<'_>) -> Option<Part<'a>> {
-    error_text::in_event(part).map(Part::Error)
+/// Returns the error in a part of an event, such as a choice.
+pub(super) fn error_in<'a>(part: &JsonTree<'_>) -> Option<MessagePart<'a>> {
+    error_text::in_event(part).map(MessagePart::Error)
 }
 
-/// What an event with the name `error` says: anything in it is the error.
+/// Returns the text of an event called `error`, whatever its format.
 fn error_event(data: &[u8]) -> String {
-    match Json::parse(data) {
+    match JsonTree::parse(data) {
         Ok(tree) => error_text::described(&tree),
         Err(_) if data.is_empty() => "the server sent an error event without data".into(),
         Err(_) => excerpt(data),
     }
 }
 
-/// What a JSON body complains of.
+/// Returns the error message of a JSON body.
 pub(super) fn complaint_in(body: &[u8]) -> Option<String> {
-    error_text::in_body(&Json::parse(body.trim_ascii()).ok()?)
+    error_text::in_body(&JsonTree::parse(body.trim_ascii()).ok()?)
 }
 
 fn undecodable(frame: &Frame<'_>, data: &[u8], error: &serde_json::Error) -> DecodeError {
@@ -327,15 +339,15 @@ fn undecodable(frame: &Frame<'_>, data: &[u8], error: &serde_json::Error) -> Dec
     })
 }
 
-/// How many lines of `data` are a JSON document each, if the first is one.
+/// Returns the number of lines of `data` that are JSON documents, if the first one is.
 fn documents_in_lines(data: &[u8]) -> usize {
     let mut lines = data.split(|&byte| byte == b'\n');
-    let is_document = |line: &&[u8]| matches!(Json::parse(line), Ok(Json::Object(_)));
+    let is_document = |line: &&[u8]| matches!(JsonTree::parse(line), Ok(JsonTree::Object(_)));
     let first = lines.next().filter(is_document);
     first.map_or(0, |_| 1 + lines.filter(|line| is_document(line) || is_done(line)).count())
 }
 
-/// The first characters of `data`, in one line.
+/// Returns the beginning of `data` on one line.
 fn excerpt(data: &[u8]) -> String {
     const LENGTH: usize = 120;
     let text = String::from_utf8_lossy(data);
@@ -349,15 +361,14 @@ fn excerpt(data: &[u8]) -> String {
 
 // -- to the server, and from the simulated one ----------------------------------------------------
 
-/// An event without a name.
+/// Formats an event without a name.
 pub(super) fn event(json: &Value) -> String {
     format!("data: {json}\n\n")
 }
 
-/// Adds the user's own fields to `body`, in which `null` is what is not sent. A map of the key
-/// `merged` is added field by field.
+/// Merges the user's fields into `body`. A map in the key `merged` is merged field by field.
 ///
-/// `null` leaves out what the body would have; so does a map in which nothing remains.
+/// `null` removes a field, and so does a map that becomes empty.
 pub(super) fn add_own(body: &mut Value, ask: &ChatRequest<'_>, merged: Option<&str>) {
     let Value::Object(body) = body else { return };
     for (key, own) in ask.extra_body {
@@ -375,29 +386,29 @@ pub(super) fn add_own(body: &mut Value, ask: &ChatRequest<'_>, merged: Option<&s
     body.retain(|_, value| !value.is_null());
 }
 
-/// Fields of all protocols that hold the model, the prompt's texts, which make the request miss a
-/// cache, or the stream.
+/// Fields of all protocols that `null` must not remove: the model, the prompt, the cache buster and
+/// the stream.
 pub const NEVER_LEFT_OUT: &[&str] =
     &["model", "messages", "prompt", "input", "inputs", "system", "instructions", "stream"];
 
-/// Whether `null` under `key` of a model's `extra_body` can leave a field out.
+/// Returns whether `null` for `key` in a model's `extra_body` may remove the field.
 pub(super) fn may_be_left_out(key: &str) -> bool {
     !NEVER_LEFT_OUT.contains(&key)
 }
 
-/// The prompt where there are no roles: one message after the other, a blank line between them.
+/// Joins the prompt's messages with blank lines, for protocols without roles.
 pub(super) fn plain_prompt(ask: &ChatRequest<'_>) -> String {
     ask.messages.iter().map(ChatMessage::joined).collect::<Vec<_>>().join("\n\n")
 }
 
-/// The messages as OpenAI's chat has them.
+/// Formats the messages for OpenAI's chat.
 pub(super) fn chat_messages(ask: &ChatRequest<'_>) -> Value {
     let image = |image: &Image| json!({"type": "image_url", "image_url": {"url": image.url()}});
     let message = |message: &ChatMessage| json!({"role": message.role.name(), "content": content(message, "text", image)});
     ask.messages.iter().map(message).collect()
 }
 
-/// Adds the tools as OpenAI's chat has them.
+/// Adds the tools for OpenAI's chat.
 pub(super) fn add_chat_tools(body: &mut Value, ask: &ChatRequest<'_>) {
     let tool = |tool: &Tool| json!({"type": "function", "function": tool.0});
     if !ask.tools.offered().is_empty() {
@@ -405,7 +416,7 @@ pub(super) fn add_chat_tools(body: &mut Value, ask: &ChatRequest<'_>) {
     }
 }
 
-/// Adds which tool is to be called: in OpenAI's words, or as `function` has its name.
+/// Adds the choice of a tool. `function` formats its name.
 pub(super) fn add_choice(
     body: &mut Value,
     ask: &ChatRequest<'_>,
@@ -418,7 +429,7 @@ pub(super) fn add_choice(
     }
 }
 
-/// The system message, and the others.
+/// Returns the system message and the others.
 pub(super) fn system_apart<'a>(ask: &ChatRequest<'a>) -> (Option<Cow<'a, str>>, &'a [ChatMessage]) {
     match ask.messages {
         [first, others @ ..] if first.role == Role::System => (Some(first.joined()), others),
@@ -426,62 +437,62 @@ pub(super) fn system_apart<'a>(ask: &ChatRequest<'a>) -> (Option<Cow<'a, str>>, 
     }
 }
 
-/// What a message says: text as it is where it is nothing else, or a list of its pieces, of which
-/// those of text have the type `text` and images are made by `image`.
+/// Formats a message: a string if it is only text, otherwise a list of parts with the type `text`
+/// for text. `image` formats an image.
 pub(super) fn content(message: &ChatMessage, text: &str, image: impl Fn(&Image) -> Value) -> Value {
-    let piece = |piece: &Piece| match piece {
-        Piece::Text(said) => json!({"type": text, "text": said}),
-        Piece::Image(shown) => image(shown),
+    let piece = |piece: &ContentPart| match piece {
+        ContentPart::Text(error) => json!({"type": text, "text": error}),
+        ContentPart::Image(shown) => image(shown),
     };
     match message.content.as_slice() {
-        [Piece::Text(only)] => only.as_str().into(),
+        [ContentPart::Text(only)] => only.as_str().into(),
         pieces => pieces.iter().map(piece).collect(),
     }
 }
 
-/// All the text of one kind.
-pub(super) fn text_of(wanted: TokenKind, parts: &[Part<'_>]) -> Option<String> {
+/// Joins the text of one kind.
+pub(super) fn text_of(wanted: TokenKind, parts: &[MessagePart<'_>]) -> Option<String> {
     let texts = parts.iter().filter_map(|part| match part {
-        Part::Token(kind, text) if *kind == wanted => Some(text.as_ref()),
+        MessagePart::Token(kind, text) if *kind == wanted => Some(text.as_ref()),
         _ => None,
     });
     Some(texts.collect::<String>()).filter(|text| !text.is_empty())
 }
 
-/// The text of all tokens, for protocols with one kind of them.
-pub(super) fn all_text(parts: &[Part<'_>]) -> Option<String> {
+/// Joins the text of all tokens, for protocols without kinds.
+pub(super) fn all_text(parts: &[MessagePart<'_>]) -> Option<String> {
     let texts = parts.iter().filter_map(|part| match part {
-        Part::Token(_, text) => Some(text.as_ref()),
+        MessagePart::Token(_, text) => Some(text.as_ref()),
         _ => None,
     });
     Some(texts.collect::<String>()).filter(|text| !text.is_empty())
 }
 
-/// The finish reason in `parts`.
-pub(super) fn finish_of<'a>(parts: &'a [Part<'_>]) -> Option<&'a str> {
+/// Returns the finish reason.
+pub(super) fn finish_of<'a>(parts: &'a [MessagePart<'_>]) -> Option<&'a str> {
     parts.iter().find_map(|part| match part {
-        Part::Finish(reason) => Some(reason.as_ref()),
+        MessagePart::Finish(reason) => Some(reason.as_ref()),
         _ => None,
     })
 }
 
-/// The usage in `parts`.
-pub(super) fn usage_of(parts: &[Part<'_>]) -> Option<Usage> {
+/// Returns the usage.
+pub(super) fn usage_of(parts: &[MessagePart<'_>]) -> Option<Usage> {
     parts.iter().find_map(|part| match part {
-        Part::Usage(usage) => Some(*usage),
+        MessagePart::Usage(usage) => Some(*usage),
         _ => None,
     })
 }
 
-/// The server's own times in `parts`.
-pub(super) fn timings_of(parts: &[Part<'_>]) -> Option<Timings> {
+/// Returns the server's times.
+pub(super) fn timings_of(parts: &[MessagePart<'_>]) -> Option<Timings> {
     parts.iter().find_map(|part| match part {
-        Part::Timings(timings) => Some(*timings),
+        MessagePart::Timings(timings) => Some(*timings),
         _ => None,
     })
 }
 
-/// The times as vLLM writes them.
+/// Formats times like vLLM.
 pub(super) fn metrics_json(timings: &Timings) -> Value {
     without_nulls(json!({
         "time_to_first_token_ms": timings.prompt.map(milliseconds),
@@ -490,51 +501,50 @@ pub(super) fn metrics_json(timings: &Timings) -> Value {
     }))
 }
 
-/// A time as JSON, in milliseconds.
+/// Returns a time in milliseconds.
 pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_nanos() as f64 / 1e6
 }
 
-/// The finish reason in the protocol's `words`: for an answer that the model ended, and for one
-/// that ran into `max_tokens`.
+/// Returns the finish reason in the protocol's `words`: for an answer that the model ended, and for
+/// one that `max_tokens` ended.
 pub(super) fn in_words(
-    parts: Vec<Part<'static>>,
+    parts: Vec<MessagePart<'static>>,
     words: (&'static str, &'static str),
-) -> Vec<Part<'static>> {
+) -> Vec<MessagePart<'static>> {
     let word = |part| match part {
-        Part::Finish(reason) if reason == "length" => Part::Finish(words.1.into()),
-        Part::Finish(_) => Part::Finish(words.0.into()),
+        MessagePart::Finish(reason) if reason == "length" => MessagePart::Finish(words.1.into()),
+        MessagePart::Finish(_) => MessagePart::Finish(words.0.into()),
         other => other,
     };
     parts.into_iter().map(word).collect()
 }
 
-/// The ending of a protocol whose last event says all of it and is the end marker: that event, or
-/// none.
+/// Arranges the ending of a protocol whose last event has everything and is the end marker.
 pub(super) fn in_one(
-    parts: Vec<Part<'static>>,
+    parts: Vec<MessagePart<'static>>,
     words: (&'static str, &'static str),
-) -> Vec<Vec<Part<'static>>> {
+) -> Vec<Vec<MessagePart<'static>>> {
     let parts = in_words(parts, words);
-    let is_whole = finish_of(&parts).is_some() && parts.contains(&Part::End);
+    let is_whole = finish_of(&parts).is_some() && parts.contains(&MessagePart::End);
     is_whole.then_some(parts).into_iter().collect()
 }
 
-/// `seconds` since 1970 as RFC 3339 has it.
+/// Formats `seconds` since 1970 as RFC 3339.
 pub(super) fn utc(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
-/// The errors in `parts`.
-pub(super) fn errors_of<'a>(parts: &'a [Part<'_>]) -> impl Iterator<Item = &'a str> {
+/// Returns the errors.
+pub(super) fn errors_of<'a>(parts: &'a [MessagePart<'_>]) -> impl Iterator<Item = &'a str> {
     parts.iter().filter_map(|part| match part {
-        Part::Error(message) => Some(message.as_str()),
+        MessagePart::Error(message) => Some(message.as_str()),
         _ => None,
     })
 }
 
-/// `object` without the fields that are null.
+/// Removes the fields of `object` that are null.
 pub(super) fn without_nulls(mut object: Value) -> Value {
     if let Value::Object(fields) = &mut object {
         fields.retain(|_, value| !value.is_null());
@@ -542,8 +552,8 @@ pub(super) fn without_nulls(mut object: Value) -> Value {
     object
 }
 
-/// Characters of a request's text: strings, lists of such, or objects with a `content` or a `text`
-/// of such.
+/// Returns the number of characters in a request's text: a string, a list of strings, or objects
+/// with a `content` or a `text`.
 pub(super) fn text_chars(value: &Value) -> u64 {
     match value {
         Value::String(text) => text.chars().count() as u64,
@@ -555,8 +565,8 @@ pub(super) fn text_chars(value: &Value) -> u64 {
     }
 }
 
-/// Adds the fields by which an answer's length is demanded: vLLM's, which SGLang and llama.cpp have
-/// taken over.
+/// Adds the fields that demand a length of the answer: vLLM's, which SGLang and llama.cpp also
+/// accept.
 pub(super) fn add_length(body: &mut Value, ask: &ChatRequest<'_>) {
     if let Some(tokens) = ask.min_tokens {
         body["min_tokens"] = tokens.into();
@@ -566,7 +576,7 @@ pub(super) fn add_length(body: &mut Value, ask: &ChatRequest<'_>) {
     }
 }
 
-/// Fewest tokens that a body with such fields demands, of at most `most`.
+/// Returns the smallest number of tokens that a body demands, limited by `most`.
 pub(super) fn min_tokens(body: &Map<String, Value>, most: Option<u64>) -> u64 {
     match body.get("ignore_eos") {
         Some(Value::Bool(true)) => most.unwrap_or(u64::MAX),
@@ -574,7 +584,7 @@ pub(super) fn min_tokens(body: &Map<String, Value>, most: Option<u64>) -> u64 {
     }
 }
 
-/// The whole number in a request's field.
+/// Returns the whole number in a request's field.
 pub(super) fn number(fields: &Map<String, Value>, key: &str) -> Option<u64> {
     fields.get(key).and_then(Value::as_u64)
 }

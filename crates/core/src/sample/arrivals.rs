@@ -1,14 +1,14 @@
-//! How exact are the arrivals of an answer's events? Pure.
+//! Determines the uncertainty of an answer's arrival times. Pure.
 //!
-//! A chunk has one time, that of its last byte. An event that ends there arrived then, if the kernel
-//! says so and can be right. What other bytes follow in the chunk arrived between the chunk's bounds: the client read
-//! it late, or the server sent several events at once.
+//! A chunk has one time, that of its last byte. A frame that ends with the chunk arrived at that
+//! time, if a valid kernel timestamp says so. Any other frame in the chunk arrived at some time
+//! between the chunk's bounds: the client read it late, or the server sent several frames at once.
 
 use std::time::Duration;
 
 use crate::recording::{Chunk, StampedBy, Uncertainty};
 
-/// How much earlier than noted the parts of an answer can have arrived. None arrived later.
+/// How much earlier than recorded the parts of an answer can have arrived. None arrived later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ArrivalUncertainty {
     /// The response headers.
@@ -25,14 +25,13 @@ pub struct ArrivalUncertainty {
     pub last_token: Duration,
     /// The end of the body.
     pub end: Duration,
-    /// The token event with the largest uncertainty: so much `ttft` and every gap between tokens can
-    /// be off.
+    /// The largest uncertainty of a token event, which limits the error of `ttft` and of every gap.
     pub largest: Duration,
 }
 
-/// What of an answer has begun by now.
+/// Which parts of an answer have begun.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Begun {
+pub(super) struct EventProgress {
     pub(super) events: usize,
     pub(super) token_events: usize,
     pub(super) has_reasoning: bool,
@@ -41,28 +40,28 @@ pub(super) struct Begun {
 
 /// Follows the frames of an answer, chunk by chunk.
 #[derive(Debug, Default)]
-pub(super) struct Arrivals {
+pub(super) struct ArrivalTracker {
     pub(super) found: ArrivalUncertainty,
-    /// What had begun before the last frame, and after it.
-    frame: (Begun, Begun),
-    /// How uncertain the last byte of a chunk can be, by the kernel's stamps.
+    /// What had begun before the latest frame, and after it.
+    frame: (EventProgress, EventProgress),
+    /// The largest uncertainty of a chunk's last byte with kernel timestamps.
     last_bytes: Duration,
 }
 
-impl Arrivals {
-    /// Of a recording whose ends are as uncertain as this.
+impl ArrivalTracker {
+    /// Creates a tracker for a recording with these uncertainties at its ends.
     pub(super) fn of(ends: Uncertainty) -> Self {
         Self { last_bytes: ends.last_bytes, ..Self::default() }
     }
 
-    /// A frame of `chunk` has been read.
-    pub(super) fn frame(&mut self, chunk: &Chunk, before: Begun, after: Begun) {
-        // The frame before it does not end the chunk.
+    /// Records that a frame of `chunk` has been read.
+    pub(super) fn frame(&mut self, chunk: &Chunk, before: EventProgress, after: EventProgress) {
+        // The previous frame does not end the chunk.
         self.settle(chunk.uncertainty);
         self.frame = (before, after);
     }
 
-    /// `chunk` has been read, and nothing of it is left for a later frame if `is_whole`.
+    /// Records the end of `chunk`. With `is_whole`, no frame continues in the next chunk.
     pub(super) fn end(&mut self, chunk: &Chunk, by: StampedBy, is_whole: bool) {
         let ends_with_frame = is_whole && by == StampedBy::Kernel;
         self.settle(match ends_with_frame {
@@ -71,7 +70,7 @@ impl Arrivals {
         });
     }
 
-    /// The last frame can have arrived so much earlier.
+    /// Sets the uncertainty of the latest frame.
     fn settle(&mut self, uncertainty: Duration) {
         let (before, after) = std::mem::take(&mut self.frame);
         let found = &mut self.found;
@@ -90,7 +89,7 @@ impl Arrivals {
         }
     }
 
-    /// What is known at the end of a recording.
+    /// Returns the uncertainties at the end of the recording.
     pub(super) fn finish(self, ends: Uncertainty) -> ArrivalUncertainty {
         ArrivalUncertainty { headers: ends.headers, end: ends.end, ..self.found }
     }

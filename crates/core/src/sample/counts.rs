@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Note, Sample, TokenCount, text, that_hold};
+use super::{Note, Sample, TokenCount, applicable, text};
 
 /// Tokens without an event that are normal in any answer: the end token, an incomplete character, an
 /// empty reasoning block.
@@ -83,7 +83,7 @@ impl EventCounts {
 
 /// Evidence about the tokens of a stream, next to its events.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shown {
+pub(super) struct TokenEvidence {
     /// Bytes of generated text; `None` after a tool call, whose text is not all of it.
     pub(super) text: Option<u64>,
     /// Bytes of all text, that of tool calls included.
@@ -102,7 +102,7 @@ pub(super) struct Shown {
 const SPECIAL_TOKENS: u64 = 16;
 
 /// Returns a note for each count that is impossible or that the stream does not account for.
-pub(super) fn doubts(sample: &Sample, shown: &Shown) -> Vec<Note> {
+pub(super) fn doubts(sample: &Sample, shown: &TokenEvidence) -> Vec<Note> {
     let tokens = sample.response_tokens;
     let events = sample.token_events.len() as u64;
     let sum = sample.prompt_tokens.map(|prompt| prompt.saturating_add(tokens));
@@ -125,11 +125,11 @@ pub(super) fn doubts(sample: &Sample, shown: &Shown) -> Vec<Note> {
         (sample.prompt_tokens == Some(0), Note::NoPromptTokens),
         (is_total_too_fast(sample, sum), Note::TotalAboveSum),
     ];
-    that_hold(found).collect()
+    applicable(found).collect()
 }
 
 /// Returns whether the tokens without text are more than any model generates in that time.
-fn is_too_fast(sample: &Sample, shown: &Shown) -> bool {
+fn is_too_fast(sample: &Sample, shown: &TokenEvidence) -> bool {
     let unseen = sample.response_tokens.saturating_sub(shown.most);
     unseen as f64 > most_in(sample.end)
 }
@@ -147,7 +147,7 @@ fn most_in(time: Duration) -> f64 {
 
 /// Returns whether the server counted more tokens than the events can hold. The others were
 /// generated before the first event, between events or after the last one, in an unknown time.
-fn is_uncounted(sample: &Sample, shown: &Shown) -> bool {
+fn is_uncounted(sample: &Sample, shown: &TokenEvidence) -> bool {
     let events = sample.token_events.len() as u64;
     if sample.token_count != TokenCount::Usage || events < 2 {
         return false;
@@ -168,7 +168,7 @@ fn is_uncounted(sample: &Sample, shown: &Shown) -> bool {
 /// tokens than events, and the finish reason came later than a usual trailer.
 ///
 /// With about one token per event, no tokens are left for the tail, and its length does not matter.
-fn is_silent_tail(sample: &Sample, shown: &Shown) -> bool {
+fn is_silent_tail(sample: &Sample, shown: &TokenEvidence) -> bool {
     let events = sample.token_events.len() as u64;
     let (time, tail) = (sample.span(), shown.tail);
     let tokens = sample.streamed_tokens();
