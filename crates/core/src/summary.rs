@@ -36,44 +36,44 @@ pub struct Request<'a> {
     pub outcome: &'a Result<Sample, RequestError>,
 }
 
-/// What a server says of itself, and our figure of the same thing.
-#[derive(Debug, Clone, Copy)]
-pub struct ServerComparison {
-    /// The server's figure.
-    theirs: &'static str,
-    /// Ours.
-    pub ours: &'static str,
-    /// How much ours is beyond theirs.
-    beyond: &'static str,
+/// A figure that servers report in their answers, and our figure of the same thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerComparison {
+    /// `server_generation_speed` and `generation_speed`.
+    Generation,
+    /// `server_ttft` and `ttft`.
+    FirstToken,
+    /// `server_head_time` and `first_byte_time`.
+    Headers,
 }
 
 impl ServerComparison {
-    /// All that servers say in their answers.
-    pub const ALL: [Self; 3] = [
-        Self {
-            theirs: "server_generation_speed",
-            ours: "generation_speed",
-            beyond: "generation_beyond_server",
-        },
-        Self { theirs: "server_ttft", ours: "ttft", beyond: "ttft_beyond_server" },
-        Self {
-            theirs: "server_head_time",
-            ours: "first_byte_time",
-            beyond: "first_byte_beyond_server",
-        },
-    ];
+    /// All of them, in the order of reports.
+    pub const ALL: [Self; 3] = [Self::Generation, Self::FirstToken, Self::Headers];
 
-    /// The metrics: theirs, ours, beyond.
-    pub fn metrics(&self) -> [Option<&'static Metric>; 3] {
-        [self.theirs, self.ours, self.beyond].map(Metric::named)
+    /// Returns the server's metric, ours, and the metric of the difference.
+    pub const fn metrics(self) -> [&'static Metric; 3] {
+        match self {
+            Self::Generation => [
+                Metric::SERVER_GENERATION_SPEED,
+                Metric::GENERATION_SPEED,
+                Metric::GENERATION_BEYOND_SERVER,
+            ],
+            Self::FirstToken => [Metric::SERVER_TTFT, Metric::TTFT, Metric::TTFT_BEYOND_SERVER],
+            Self::Headers => [
+                Metric::SERVER_HEAD_TIME,
+                Metric::FIRST_BYTE_TIME,
+                Metric::FIRST_BYTE_BEYOND_SERVER,
+            ],
+        }
     }
 
-    /// The three figures of an answer that has all of them. Tokens of hidden reasoning are in the
-    /// server's speed and not in ours; time before an open loop's request was sent is not the
-    /// server's.
-    fn of(&self, sample: &Sample) -> Option<[f64; 3]> {
-        let [theirs, ours, beyond] = self.metrics().map(|metric| metric?.of(sample));
-        let is_speed = self.ours == "generation_speed";
+    /// Returns the three figures of an answer that has all of them. The server's speed includes
+    /// tokens of hidden reasoning and ours does not, so such an answer has no comparison. The time
+    /// before an open loop's request was sent is not the server's and is subtracted.
+    fn of(self, sample: &Sample) -> Option<[f64; 3]> {
+        let [theirs, ours, beyond] = self.metrics().map(|metric| metric.of(sample));
+        let is_speed = self == Self::Generation;
         if is_speed && sample.hidden_reasoning_tokens() > 0 {
             return None;
         }
@@ -95,8 +95,8 @@ pub struct Tally {
     pub several_tokens: usize,
     /// The time per token of those of them whose tokens were all streamed.
     pub per_token: Vec<f64>,
-    /// A list for each of [`ServerComparison::ALL`]: the three figures of each answer that has them.
-    own_words: [Vec<[f64; 3]>; 3],
+    /// A list for each [`ServerComparison`]: the three figures of each answer that has them.
+    server_timings: [Vec<[f64; 3]>; ServerComparison::ALL.len()],
     /// A list for each of [`METRICS`]: the value of each valid answer that has one.
     figures: Vec<Vec<f64>>,
     /// Which of [`METRICS`] each valid answer has, a bit each.
@@ -135,8 +135,8 @@ impl Valued<'_> {
     }
 }
 
-/// A bit for each metric.
-const _: () = assert!(METRICS.len() <= u64::BITS as usize);
+/// A bit for each metric, and one that no answer has for `success_rate`.
+const _: () = assert!(METRICS.len() < u64::BITS as usize);
 
 impl Tally {
     /// Counts one more request: a run of `prompt`.
@@ -164,16 +164,16 @@ impl Tally {
         self.uncertain.resize_with(METRICS.len(), Vec::new);
         let mut has = 0;
         let lists = self.figures.iter_mut().zip(&mut self.uncertain);
-        for (nth, ((values, uncertain), metric)) in lists.zip(METRICS).enumerate() {
+        for ((values, uncertain), metric) in lists.zip(METRICS) {
             if let Some(value) = metric.of(sample) {
                 let error = uncertainty::of(metric, sample);
                 if error > 0.0 {
                     uncertain.push((values.len() as u32, error as f32));
                 }
                 values.push(value);
-                has |= 1 << nth;
+                has |= 1 << metric.index;
             } else if matches!(metric.read, Read::Sample(_)) {
-                *self.lacks.entry((nth, Lack::of(metric, sample))).or_default() += 1;
+                *self.lacks.entry((metric.index, Lack::of(metric, sample))).or_default() += 1;
             }
         }
         self.has.push(has);
@@ -184,21 +184,20 @@ impl Tally {
 
     /// Keeps what is compared with the server's own figures.
     fn compare_with_server(&mut self, sample: &Sample) {
-        for (rows, word) in self.own_words.iter_mut().zip(ServerComparison::ALL) {
-            rows.extend(word.of(sample));
+        for (rows, comparison) in self.server_timings.iter_mut().zip(ServerComparison::ALL) {
+            rows.extend(comparison.of(sample));
         }
         if sample.response_tokens > 1 {
             self.several_tokens += 1;
             let is_whole = sample.hidden_reasoning_tokens() == 0;
-            let per_token = Metric::named("tpot").filter(|_| is_whole);
-            self.per_token.extend(per_token.and_then(|metric| metric.of(sample)));
+            self.per_token.extend(Metric::TPOT.of(sample).filter(|_| is_whole));
         }
     }
 
-    /// The median of each of the three figures of `ServerComparison::ALL[nth]`, over the answers that have all
-    /// of them, and how many those are.
-    pub fn own_word(&self, nth: usize) -> Option<([f64; 3], usize)> {
-        let rows = self.own_words.get(nth)?;
+    /// Returns the median of each of the three figures of `comparison`, over the answers that have
+    /// all of them, and the number of these answers.
+    pub fn server_timing(&self, comparison: ServerComparison) -> Option<([f64; 3], usize)> {
+        let rows = &self.server_timings[comparison as usize];
         let median = |column: usize| {
             let values: Vec<_> = rows.iter().map(|row| row[column]).collect();
             Statistic::Median.of(&values).ok()
@@ -226,7 +225,7 @@ impl Tally {
         self.server_disagrees += other.server_disagrees;
         self.several_tokens += other.several_tokens;
         self.per_token.extend(other.per_token);
-        for (rows, more) in self.own_words.iter_mut().zip(other.own_words) {
+        for (rows, more) in self.server_timings.iter_mut().zip(other.server_timings) {
             rows.extend(more);
         }
         for (kind, count) in other.failures {
@@ -270,14 +269,14 @@ impl Tally {
 
     /// What of `list`, which has an entry for each valid answer, is of those with a figure.
     fn of_those_with<T: Copy>(&self, metric: &Metric, list: &[T]) -> impl Iterator<Item = T> {
-        let bit = index(metric).map_or(0, |nth| 1 << nth);
+        let bit = 1 << metric.index;
         let has = self.has.iter().zip(list).filter(move |(has, _)| **has & bit != 0);
         has.map(|(_, entry)| *entry)
     }
 
     /// How many valid answers lack a figure, and why.
     pub fn lacking(&self, metric: &Metric) -> Lacking {
-        let of_metric = self.lacks.iter().filter(|((nth, _), _)| Some(*nth) == index(metric));
+        let of_metric = self.lacks.iter().filter(|((index, _), _)| *index == metric.index);
         let reasons = of_metric.map(|((_, lack), count)| (*lack, *count)).collect();
         Lacking { metric: metric.name, is_of_runs: false, all: self.valid, reasons }
     }
@@ -316,13 +315,12 @@ impl Tally {
 
     /// The figure of each valid answer that has it.
     pub fn values(&self, metric: &Metric) -> &[f64] {
-        index(metric).and_then(|nth| self.figures.get(nth)).map_or(&[], Vec::as_slice)
+        self.figures.get(metric.index).map_or(&[], Vec::as_slice)
     }
 
     /// How far some of these figures can be off.
     pub fn uncertain(&self, metric: &Metric) -> &[Uncertain] {
-        let uncertain = index(metric).and_then(|index| self.uncertain.get(index));
-        uncertain.map_or(&[], Vec::as_slice)
+        self.uncertain.get(metric.index).map_or(&[], Vec::as_slice)
     }
 
     /// How far `statistic` of these figures can be off, since arrivals are known to within some time
@@ -338,11 +336,6 @@ impl Tally {
         let without = all.difference(&with).filter(|_| !with.is_empty());
         without.map(|stratum| self.prompts[*stratum as usize].name.as_str()).collect()
     }
-}
-
-/// Which of [`METRICS`] it is.
-fn index(metric: &Metric) -> Option<usize> {
-    METRICS.iter().position(|known| known.name == metric.name)
 }
 
 /// The `nth` stratum's number.
@@ -715,10 +708,10 @@ impl Group {
         statistic: Statistic,
         confidence: f64,
     ) -> Result<Option<Interval>, Absent> {
-        let read: fn(&Batch) -> f64 = match metric.name {
-            "output_throughput" => |batch| batch.output_throughput,
-            "request_throughput" => |batch| batch.request_throughput,
-            // What was offered, not what came of it.
+        let read: fn(&Batch) -> f64 = match metric {
+            _ if metric == Metric::OUTPUT_THROUGHPUT => |batch| batch.output_throughput,
+            _ if metric == Metric::REQUEST_THROUGHPUT => |batch| batch.request_throughput,
+            // The load that was offered, not a result of it.
             _ => return Ok(None),
         };
         let Read::Load(of_run) = metric.read else { return Ok(None) };
@@ -745,9 +738,7 @@ impl Group {
 
     /// Mean `generation_speed`, for the ranking; below every speed when there is none.
     fn speed(&self) -> f64 {
-        Metric::named("generation_speed")
-            .and_then(|metric| self.figure(metric, Statistic::Mean).ok())
-            .unwrap_or(-1.0)
+        self.figure(Metric::GENERATION_SPEED, Statistic::Mean).unwrap_or(-1.0)
     }
 }
 
