@@ -507,8 +507,8 @@ fn judged(run: &Run, outcome: Outcome) -> Vec<(&str, &Verdict)> {
 fn why(missed: &[(&str, &Verdict)]) -> String {
     const SHOWN: usize = 3;
     let one = |(name, verdict): &(&str, &Verdict)| {
-        let actual = thresholds::actual(verdict);
-        let wanting = thresholds::needed(verdict).map(|wanting| format!("; {wanting}"));
+        let actual = thresholds::format_actual(verdict);
+        let wanting = thresholds::format_needed(verdict).map(|wanting| format!("; {wanting}"));
         format!("{name}: {} (actual: {actual}{})", verdict.threshold, wanting.unwrap_or_default())
     };
     let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
@@ -578,7 +578,7 @@ mod tests {
             left_out: Vec::new(),
         }];
         let verdicts = vec![GroupVerdicts {
-            group: 0,
+            group: plan.cases[0].group.id,
             name: plan.targets[0].name.clone(),
             verdicts,
             notes: Vec::new(),

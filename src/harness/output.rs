@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -12,11 +13,7 @@ use llm_stream_core::server_metrics::MetricComparison;
 
 use crate::{
     plan::Case,
-    report::{
-        csv,
-        loads::{self, LoadRow},
-        server,
-    },
+    report::{csv::CsvTable, loads::LoadRow, server::ServerMetricRow},
     row::Row,
 };
 
@@ -28,9 +25,9 @@ pub(super) struct Output {
 
 /// Where rows go.
 pub(super) struct Results {
-    requests: csv::Writer<File>,
-    loads: Option<loads::Writer<File>>,
-    server: Option<server::Writer<File>>,
+    requests: CsvTable<Row, File>,
+    loads: Option<CsvTable<LoadRow, File>>,
+    server: Option<CsvTable<ServerMetricRow, File>>,
 }
 
 impl Output {
@@ -47,7 +44,7 @@ impl Output {
         };
         let context = |path: &Path| format!("failed to write the results to {}", path.display());
         let requests = open(&path)
-            .and_then(|file| Ok(csv::Writer::new(file)?))
+            .and_then(|file| Ok(CsvTable::new(file)?))
             .with_context(|| context(&path))?;
         let path = std::path::absolute(&path).unwrap_or(path);
         let beside = path.with_extension("workloads.csv");
@@ -56,7 +53,7 @@ impl Output {
             false => None,
             true => Some(
                 open(&beside)
-                    .and_then(|file| Ok(loads::Writer::new(file)?))
+                    .and_then(|file| Ok(CsvTable::new(file)?))
                     .with_context(|| context(&beside))?,
             ),
         };
@@ -65,7 +62,7 @@ impl Output {
             false => None,
             true => Some(
                 open(&beside)
-                    .and_then(|file| Ok(server::Writer::new(file)?))
+                    .and_then(|file| Ok(CsvTable::new(file)?))
                     .with_context(|| context(&beside))?,
             ),
         };
@@ -82,14 +79,16 @@ impl Results {
     /// Writes what the server's metrics said of a trial.
     pub(super) fn write_server(
         &mut self,
-        case: &Case,
+        case: &Arc<Case>,
         beside: &MetricComparison,
     ) -> io::Result<()> {
-        self.server.as_mut().map_or(Ok(()), |server| server.write(case, beside))
+        self.server
+            .as_mut()
+            .map_or(Ok(()), |server| server.write_all(&ServerMetricRow::of(case, beside)))
     }
 
     /// Writes the row of a load.
-    pub(super) fn write_load(&mut self, row: &LoadRow<'_>) -> io::Result<()> {
+    pub(super) fn write_load(&mut self, row: &LoadRow) -> io::Result<()> {
         self.loads.as_mut().map_or(Ok(()), |loads| loads.write(row))
     }
 }

@@ -307,11 +307,8 @@ impl Session {
         let confidence = self.confidence();
         let took_turns = self.plan.order == Order::Interleaved;
         let reference = self.reference();
-        let judged = summary
-            .groups
-            .iter()
-            .enumerate()
-            .map(|group| judge(group, instruments, reference, confidence));
+        let groups = summary.groups.iter();
+        let judged = groups.map(|group| judge(group, instruments, reference, confidence));
         let verdicts = judged.filter(|judged| !judged.verdicts.is_empty()).collect();
         let instrument = |&(setting, calibration): &(Setting, Calibration)| Instrument {
             transport: setting.transport,
@@ -450,7 +447,7 @@ impl Session {
         let line = match &outcome {
             Ok(sample) => format!(
                 "    Warmup completed: {} generation tokens/sec\n",
-                figure("generation_speed", 1, sample)
+                figure(Metric::GENERATION_SPEED, 1, sample)
             ),
             Err(error) => format!("    Warmup failed: {}: {error}\n", error.kind),
         };
@@ -684,7 +681,7 @@ pub(super) fn simulated_url(simulator: &Simulator, protocol: &dyn Protocol) -> S
 
 /// What came of a group's thresholds.
 fn judge(
-    (place, group): (usize, &Group),
+    group: &Group,
     instruments: &Instruments,
     reference: Option<Reference<'_>>,
     confidence: f64,
@@ -701,14 +698,15 @@ fn judge(
         let now = GroupBaseline::of(group, reference.machine);
         reference.baseline.group(&now).ok()?.comparable_to(&now).ok()
     });
-    GroupVerdicts { group: place, name: group.name(), verdicts, notes: notes.unwrap_or_default() }
+    let notes = notes.unwrap_or_default();
+    GroupVerdicts { group: group.spec.id, name: group.name(), verdicts, notes }
 }
 
 /// libtest's figure: the time per output token, and the spread of the gaps between token events,
 /// scaled to a token where events hold several.
 fn measurement(sample: &Sample) -> Measurement {
-    let tpot = Metric::named("tpot").and_then(|metric| metric.of(sample));
-    let itl = Metric::named("itl").and_then(|metric| metric.of(sample));
+    let tpot = Metric::TPOT.of(sample);
+    let itl = Metric::ITL.of(sample);
     let Some((tpot, itl)) = tpot.zip(itl) else { return NO_TPOT };
     let gaps: Vec<_> = sample.gaps().map(|gap| gap.as_secs_f64()).collect();
     let spread = Statistic::Sd.of(&gaps).unwrap_or_default() * tpot / itl;
@@ -727,9 +725,9 @@ fn success(sample: &Sample) -> String {
 fn told(sample: &Sample) -> String {
     let mut line = format!(
         "{} total tokens/sec, {} generation tokens/sec, {} preprocess tokens/sec",
-        figure("total_tokens_per_second", 2, sample),
-        figure("generation_speed", 1, sample),
-        figure("preprocess_speed", 1, sample),
+        figure(Metric::TOTAL_TOKENS_PER_SECOND, 2, sample),
+        figure(Metric::GENERATION_SPEED, 1, sample),
+        figure(Metric::PREPROCESS_SPEED, 1, sample),
     );
     let notes: Vec<_> = sample.noted().map(|(_, words)| words).collect();
     if !notes.is_empty() {
@@ -739,8 +737,8 @@ fn told(sample: &Sample) -> String {
     line
 }
 
-fn figure(name: &str, digits: usize, sample: &Sample) -> String {
-    let value = Metric::named(name).and_then(|metric| metric.of(sample));
+fn figure(metric: &Metric, digits: usize, sample: &Sample) -> String {
+    let value = metric.of(sample);
     value.map_or_else(|| "n/a".into(), |value| format!("{value:.digits$}"))
 }
 

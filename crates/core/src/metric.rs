@@ -86,7 +86,7 @@ impl Unit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorOf {
     /// A time to one arrival: that arrival's.
-    Arrival(Arrival),
+    Arrival(TimedArrival),
     /// A single gap's.
     Gap,
     /// `generation_time`'s, in proportion.
@@ -103,7 +103,7 @@ pub enum ErrorOf {
 
 /// The arrival at which a time ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
+pub enum TimedArrival {
     /// The response headers.
     Headers,
     /// The first event of any kind.
@@ -169,7 +169,7 @@ metrics! {
         alias: Some("preprocess_time"),
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival(Arrival::FirstToken),
+        error: ErrorOf::Arrival(TimedArrival::FirstToken),
         counted: None,
         in_summary: true,
         definition: "request handed to the connection → first generated token (content, reasoning \
@@ -181,7 +181,7 @@ metrics! {
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival(Arrival::FirstAnswer),
+        error: ErrorOf::Arrival(TimedArrival::FirstAnswer),
         counted: None,
         in_summary: true,
         definition: "request → first token of the answer, reasoning excluded",
@@ -239,7 +239,7 @@ metrics! {
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival(Arrival::LastToken),
+        error: ErrorOf::Arrival(TimedArrival::LastToken),
         counted: None,
         in_summary: true,
         definition: "request → last token-bearing event",
@@ -250,7 +250,7 @@ metrics! {
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival(Arrival::End),
+        error: ErrorOf::Arrival(TimedArrival::End),
         counted: None,
         in_summary: true,
         definition: "request → end of the stream",
@@ -318,7 +318,7 @@ metrics! {
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival(Arrival::Headers),
+        error: ErrorOf::Arrival(TimedArrival::Headers),
         counted: None,
         in_summary: false,
         definition: "request → response headers",
@@ -329,7 +329,7 @@ metrics! {
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival(Arrival::FirstEvent),
+        error: ErrorOf::Arrival(TimedArrival::FirstEvent),
         counted: None,
         in_summary: false,
         definition: "request → first event of any kind, even one without a token",
@@ -434,7 +434,7 @@ metrics! {
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival(Arrival::FirstReasoning),
+        error: ErrorOf::Arrival(TimedArrival::FirstReasoning),
         counted: None,
         in_summary: false,
         definition: "request → first reasoning token; absent where there was none",
@@ -505,7 +505,7 @@ metrics! {
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival(Arrival::FirstToken),
+        error: ErrorOf::Arrival(TimedArrival::FirstToken),
         counted: None,
         in_summary: false,
         definition: "ttft, without send_lag, − server_ttft: the network, and what the server does \
@@ -532,7 +532,7 @@ metrics! {
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival(Arrival::Headers),
+        error: ErrorOf::Arrival(TimedArrival::Headers),
         counted: None,
         in_summary: false,
         definition: "first_byte_time, without send_lag, − server_head_time: the network, and what \

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::statistic::Statistic;
+use crate::{metric::Metric, statistic::Statistic};
 
 /// What a server may say of a trial.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +17,7 @@ pub struct Figure {
     /// What sort of metric it is.
     pub sort: MetricKind,
     /// Our metric of the same thing, by request.
-    pub ours: Option<&'static str>,
+    pub ours: Option<&'static Metric>,
     /// The names that servers have for it; the first one that is there is read.
     series: &'static [&'static str],
 }
@@ -52,10 +52,10 @@ macro_rules! figures {
 
 /// What is read: the names of vLLM, of SGLang and of llama.cpp.
 const FIGURES: &[Figure] = figures! {
-    "ttft" Histogram Some("ttft"),
+    "ttft" Histogram Some(Metric::TTFT),
         ["vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds"];
-    "tpot" Histogram Some("tpot"), ["vllm:request_time_per_output_token_seconds"];
-    "e2e" Histogram Some("e2e"),
+    "tpot" Histogram Some(Metric::TPOT), ["vllm:request_time_per_output_token_seconds"];
+    "e2e" Histogram Some(Metric::E2E),
         ["vllm:e2e_request_latency_seconds", "sglang:e2e_request_latency_seconds"];
     "itl" Histogram None,
         ["vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds",
@@ -348,7 +348,7 @@ impl MetricComparison {
         (before, is_late): (&Scrape, bool),
         after: &Scrape,
         requests: usize,
-        ours: impl Fn(&str) -> Option<Ours>,
+        ours: impl Fn(&Metric) -> Option<Ours>,
     ) -> Self {
         let both = |said: MetricSample| {
             let ours = said.figure.ours.and_then(&ours);

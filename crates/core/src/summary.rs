@@ -451,6 +451,11 @@ impl Summary {
         }
     }
 
+    /// Returns the group.
+    pub fn get(&self, id: GroupId) -> Option<&Group> {
+        self.groups.iter().find(|group| group.spec.id == id)
+    }
+
     fn group(&mut self, id: GroupId) -> Option<&mut Group> {
         let position = self.positions.get(&id)?;
         self.groups.get_mut(*position)
@@ -558,12 +563,12 @@ impl Group {
         self.name.clone()
     }
 
-    /// The server's mean of a figure of its metrics and ours, over the trials in which the two can be
-    /// compared, and how many requests those had.
-    pub fn by_metrics(&self, figure: &str) -> Option<(f64, f64, usize)> {
+    /// Returns the mean of `metric` by the server's Prometheus metrics and ours, over the trials in
+    /// which the two can be compared, and the number of their requests.
+    pub fn by_metrics(&self, metric: &Metric) -> Option<(f64, f64, usize)> {
         let mut sums = (0.0, 0.0, 0.0);
         for (said, ours) in self.server.iter().flat_map(|beside| &beside.said) {
-            let times = said.times.filter(|_| said.figure.name == figure);
+            let times = said.times.filter(|_| said.figure.ours == Some(metric));
             if let Some((times, ours)) = times.zip(*ours) {
                 sums.0 += times.mean * times.count;
                 sums.1 += ours * times.count;

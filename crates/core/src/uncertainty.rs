@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::{
-    metric::{Arrival, ErrorOf, Metric, Unit},
+    metric::{ErrorOf, Metric, TimedArrival, Unit},
     sample::Sample,
     statistic::Statistic,
 };
@@ -38,16 +38,16 @@ pub fn of(metric: &Metric, sample: &Sample) -> f64 {
 }
 
 /// How far the time of one arrival can be off.
-const fn of_arrival(arrival: Arrival, sample: &Sample) -> Duration {
+const fn of_arrival(arrival: TimedArrival, sample: &Sample) -> Duration {
     let known = &sample.uncertainty;
     match arrival {
-        Arrival::Headers => known.headers,
-        Arrival::FirstEvent => known.first_event,
-        Arrival::FirstReasoning => known.first_reasoning,
-        Arrival::FirstToken => known.first_token,
-        Arrival::FirstAnswer => known.first_answer,
-        Arrival::LastToken => known.last_token,
-        Arrival::End => known.end,
+        TimedArrival::Headers => known.headers,
+        TimedArrival::FirstEvent => known.first_event,
+        TimedArrival::FirstReasoning => known.first_reasoning,
+        TimedArrival::FirstToken => known.first_token,
+        TimedArrival::FirstAnswer => known.first_answer,
+        TimedArrival::LastToken => known.last_token,
+        TimedArrival::End => known.end,
     }
 }
 

@@ -62,12 +62,12 @@ impl Session {
     /// first number of runs.
     fn undecided(&self, instruments: &Instruments, factor: f64) -> Vec<Arc<Case>> {
         let confidence = self.confidence();
-        let groups = self.summary.groups.iter().enumerate().filter(|group| {
-            let judged = judge(*group, instruments, self.reference(), confidence);
+        let groups = self.summary.groups.iter().filter(|group| {
+            let judged = judge(group, instruments, self.reference(), confidence);
             judged.verdicts.iter().any(more_may_decide)
         });
         let mut cases: Vec<_> =
-            groups.flat_map(|(_, group)| self.additional_cases(group, factor)).collect();
+            groups.flat_map(|group| self.additional_cases(group, factor)).collect();
         plan::arrange(&mut cases, self.plan.order);
         cases
     }

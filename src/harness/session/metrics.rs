@@ -199,7 +199,7 @@ impl Session {
                 }
                 let before = (&before.scrape, before.is_late);
                 let comparison =
-                    MetricComparison::of(before, &after, requests, |name| ours(&tally, name));
+                    MetricComparison::of(before, &after, requests, |metric| ours(&tally, metric));
                 if let Err(error) = self.results.write_server(case, &comparison) {
                     self.give_up_metrics(&format!("they cannot be written: {error}"));
                 }
@@ -219,11 +219,11 @@ impl Session {
     }
 }
 
-/// Our figure `name` of a trial, where all requests that can have it do: others are in the server's.
-fn ours(tally: &Tally, name: &str) -> Option<Ours> {
-    let (values, requests) = match name {
-        "tpot" => (tally.per_token.as_slice(), tally.several_tokens),
-        _ => (tally.values(Metric::named(name)?), tally.valid),
+/// Our figure `metric` of a trial, where all requests that can have it do: others are in the server's.
+fn ours(tally: &Tally, metric: &Metric) -> Option<Ours> {
+    let (values, requests) = match metric == Metric::TPOT {
+        true => (tally.per_token.as_slice(), tally.several_tokens),
+        false => (tally.values(metric), tally.valid),
     };
     let is_whole = tally.failed() == 0 && values.len() == requests;
     is_whole.then(|| Some(Ours { mean: Statistic::Mean.of(values).ok()?, requests }))?

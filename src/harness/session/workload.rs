@@ -270,9 +270,7 @@ fn success(tally: &Tally, reached: &LoadStats, workload: &Workload) -> String {
         0 => format!("Success: {}", counted(*requests, "request")),
         failed => {
             let kinds = kinds.join(", ");
-            format!(
-                "Finished: {valid} of {requests} requests succeeded, {failed} failed ({kinds})"
-            )
+            format!("Finished: {valid} of {requests} requests succeeded, {failed} failed ({kinds})")
         }
     };
     let offered = match (workload.shape.asked_rate(), reached.request_rate) {
@@ -288,8 +286,7 @@ fn success(tally: &Tally, reached: &LoadStats, workload: &Workload) -> String {
 
 /// libtest's figure: the mean time per output token, and its spread over the requests.
 pub(super) fn measurement(tally: &Tally) -> Measurement {
-    let Some(metric) = Metric::named("tpot") else { return NO_TPOT };
-    let values = tally.values(metric);
+    let values = tally.values(Metric::TPOT);
     let Ok(mean) = Statistic::Mean.of(values) else { return NO_TPOT };
     let spread = Statistic::Sd.of(values).unwrap_or_default();
     Measurement { avg: nanoseconds(mean), variance: nanoseconds(spread) }
