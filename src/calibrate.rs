@@ -110,24 +110,26 @@ pub enum Carrier {
     Unix,
 }
 
-/// The errors of the instrument: its figure less that of the endpoint's log.
+/// The errors of the instrument: its figure minus that of the endpoint's log.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Calibration {
     /// Streams at the same time.
     pub streams: usize,
     /// Whether they were encrypted.
     pub tls: bool,
-    /// Whether they came by a socket in the file system.
+    /// Whether they came through a unix socket.
     pub unix: bool,
-    /// Whose clock stamped the arrivals.
+    /// The clock of the timestamps: the kernel's or this program's.
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("enum" = ["kernel", "program"])))]
     pub stamped_by: StampedBy,
-    /// Whether each packet had its stamp, also in a read that took several.
+    /// Whether each packet had its timestamp; otherwise each read has one.
     pub packets: bool,
     /// Of `ttft`, seconds.
     pub ttft: Spread,
     /// Of single gaps between tokens, seconds.
     pub gap: Spread,
-    /// Of `generation_time`, as a part of it; that of `generation_speed` is as large.
+    /// Of `generation_time`, as a fraction of it; that of `generation_speed` is equal.
     pub generation: Spread,
 }
 
@@ -142,12 +144,13 @@ impl Calibration {
     }
 }
 
-/// How errors are spread.
+/// The distribution of errors.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Spread {
     /// The median, with its sign: the bias.
     pub median: f64,
-    /// The 99th percentile of their size; of fewer than 100, the largest.
+    /// The 99th percentile of the size; of fewer than 100 errors, the largest.
     pub p99: f64,
 }
 

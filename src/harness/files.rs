@@ -14,7 +14,7 @@ use crate::{
     cli::{Cli, Export, ExportFormat},
     report::{
         Exporter, Run, bencher::Bencher, github_action_benchmark::GithubActionBenchmark,
-        json::Json, junit::Junit,
+        json::JsonReport, junit::Junit,
     },
 };
 
@@ -75,7 +75,7 @@ fn asked(cli: &Cli) -> Vec<Asked<'_>> {
         asked.push(("--junit".into(), path, &Junit));
     }
     if let Some(path) = &cli.json {
-        asked.push(("--json".into(), path, &Json));
+        asked.push(("--json".into(), path, &JsonReport));
     }
     for Export { format, path } in &cli.exports {
         asked.push((format!("--export {}", format.name()), path, tool(*format)));

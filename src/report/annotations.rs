@@ -1,8 +1,8 @@
 //! Workflow commands of GitHub Actions, which shows them above the log: an error for each threshold
 //! that was missed and each trial that failed, a warning for each threshold that is inconclusive.
 //!
-//! The runner reads them from stdout and stderr alike (`ScriptHandler.cs` of actions/runner hands
-//! both to its command manager), and shows ten of a sort in a step.
+//! The runner reads them from stdout and stderr alike (`ScriptHandler.cs` of actions/runner passes
+//! both to its command manager), and shows ten of a kind per step.
 //!
 //! <https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>
 
@@ -11,74 +11,75 @@ use llm_stream_core::verdict::{Outcome, Verdict};
 use super::{Exporter, Run, TrialResult, thresholds};
 use crate::config::Inconclusive;
 
-/// Errors and warnings, a line each.
+/// Errors and warnings, one line each.
 #[derive(Debug, Clone, Copy)]
 pub struct Annotations;
 
-/// How many of a sort are shown.
-const MOST: usize = 10;
+/// The number of annotations of a kind that GitHub shows.
+const MAX_SHOWN: usize = 10;
 
 impl Exporter for Annotations {
     fn render(&self, run: &Run) -> String {
-        // What was judged first: a broken endpoint fails more trials than are shown.
+        // Thresholds come first: the failed trials of a broken endpoint alone exceed the limit.
         let missed = thresholds_of(run, Outcome::Fail, "Threshold missed");
         let unclear = thresholds_of(run, Outcome::Inconclusive, "Threshold inconclusive");
         let (failing, warnings) = match run.ending.inconclusive {
             Inconclusive::Fail => (unclear, Vec::new()),
             Inconclusive::Warn => (Vec::new(), unclear),
-            // Whoever lets them pass wants to hear no more of them.
+            // The config lets them pass, so they are not reported.
             Inconclusive::Pass => (Vec::new(), Vec::new()),
         };
-        let errors = [missed, failing, trials(run)].concat();
+        let errors = [missed, failing, failed_trials(run)].concat();
         commands("error", &errors) + &commands("warning", &warnings)
     }
 }
 
 /// A title and a message.
-type Note = (String, String);
+type Annotation = (String, String);
 
-fn thresholds_of(run: &Run, outcome: Outcome, what: &str) -> Vec<Note> {
-    let note = |name: &str, verdict: &Verdict| {
-        let actual = thresholds::actual(verdict);
-        let wanting = thresholds::needed(verdict).map(|wanting| format!("; {wanting}"));
+fn thresholds_of(run: &Run, outcome: Outcome, title: &str) -> Vec<Annotation> {
+    let annotation = |name: &str, verdict: &Verdict| {
+        let actual = thresholds::format_actual(verdict);
+        let needed = thresholds::format_needed(verdict).map(|needed| format!("; {needed}"));
         let limit = &verdict.threshold;
-        let message = format!("{limit} (actual: {actual}{})", wanting.unwrap_or_default());
-        (format!("{what}: {name}"), message)
+        let message = format!("{limit} (actual: {actual}{})", needed.unwrap_or_default());
+        (format!("{title}: {name}"), message)
     };
-    let of_group = run.verdicts.iter().flat_map(|judged| {
-        let verdicts = judged.verdicts.iter().filter(|verdict| verdict.outcome() == outcome);
-        verdicts.map(|verdict| note(&judged.name, verdict))
+    let annotations = run.verdicts.iter().flat_map(|group| {
+        let verdicts = group.verdicts.iter().filter(|verdict| verdict.outcome() == outcome);
+        verdicts.map(|verdict| annotation(&group.name, verdict))
     });
-    of_group.collect()
+    annotations.collect()
 }
 
-fn trials(run: &Run) -> Vec<Note> {
-    let note = |trial: &TrialResult| {
+fn failed_trials(run: &Run) -> Vec<Annotation> {
+    let annotation = |trial: &TrialResult| {
         let failure = trial.failure.as_ref()?;
         let message = format!("{}: {}", failure.kind, failure.message);
         Some((format!("Trial failed: {}", trial.case.name), message))
     };
-    run.trials.iter().filter_map(note).collect()
+    run.trials.iter().filter_map(annotation).collect()
 }
 
-/// The notes as commands; of too many, the last says how many there are besides.
-fn commands(command: &str, notes: &[Note]) -> String {
-    let shown = if notes.len() > MOST { MOST - 1 } else { notes.len() };
-    let more = notes.len() - shown;
+/// Formats the annotations as commands. If there are too many, the last one gives the number of the
+/// others.
+fn commands(command: &str, annotations: &[Annotation]) -> String {
+    let shown = if annotations.len() > MAX_SHOWN { MAX_SHOWN - 1 } else { annotations.len() };
+    let more = annotations.len() - shown;
     let more = (more > 0)
         .then(|| ("And more".to_owned(), format!("{more} more of them: see the log of this step")));
-    let line = |(title, message): &Note| {
+    let line = |(title, message): &Annotation| {
         format!("::{command} title={}::{}\n", property(title), data(message))
     };
-    notes[..shown].iter().chain(&more).map(line).collect()
+    annotations[..shown].iter().chain(&more).map(line).collect()
 }
 
-/// A message, in which a line feed would end the command.
+/// Escapes a message, in which a line feed would end the command.
 fn data(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
-/// A property, in which a colon or comma would end it, too.
+/// Escapes a property, which a colon or a comma would end, too.
 fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }

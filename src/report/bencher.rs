@@ -1,7 +1,7 @@
 //! Bencher Metric Format: JSON of benchmark → measure → value with its interval, for `bencher run
 //! --adapter json --file FILE`.
 //!
-//! A group is a benchmark, the mean of a metric a measure. Measures carry their unit in their name,
+//! A group is a benchmark, the mean of a metric is a measure. Measures carry their unit in their name,
 //! since the format has no place for it: `ttft (ms)`, whose slug is `ttft-ms`.
 //!
 //! <https://bencher.dev/docs/reference/bencher-metric-format>
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Exporter, Run, exported, tracked};
 
-/// Means of the metrics that have a better direction.
+/// The means of the metrics with a better direction.
 #[derive(Debug, Clone, Copy)]
 pub struct Bencher;
 

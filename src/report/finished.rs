@@ -1,5 +1,5 @@
-//! A trial that has finished, in short: what reports about trials show. A load of many requests is
-//! one, so that a long run stays small.
+//! The result of a finished trial, as reports show it. A load of many requests is one trial, so that a
+//! long run needs little memory.
 
 use std::sync::Arc;
 
@@ -9,60 +9,62 @@ use llm_stream_core::{
     metric::{METRICS, Metric, MetricSource},
     statistic::Statistic,
 };
+use serde::Serialize;
 
 use crate::{plan::Case, row::Row};
 
-/// A trial that has finished.
+/// The result of a finished trial.
 #[derive(Debug, Clone)]
 pub struct TrialResult {
     /// The trial.
     pub case: Arc<Case>,
-    /// When it began, by the wall clock.
+    /// Its start by the wall clock.
     pub started: Timestamp,
-    /// How long it took, by the wall clock.
+    /// Its duration by the wall clock.
     pub seconds: f64,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
-    /// Its figures, in their base units; those of a load are what it reached.
+    /// Its figures, in their base units; of a load, its statistics.
     pub figures: Vec<(&'static Metric, f64)>,
-    /// What a reader of the figures should know.
+    /// Remarks on the figures.
     pub notes: Vec<String>,
-    /// How much earlier than noted its tokens can have arrived, seconds; of a conversation, the
+    /// How much earlier than noted its tokens may have arrived, seconds; of a conversation, the
     /// largest of its turns. `None` for a failure or a load.
     pub arrival_uncertainty: Option<f64>,
-    /// The turns of a conversation, in their order, up to one that failed; else none.
-    pub turns: Vec<Turn>,
+    /// The turns of a conversation, in their order, up to one that failed; empty for other trials.
+    pub turns: Vec<TurnResult>,
 }
 
-/// What a request brought: a trial, or a turn of one.
+/// The result of one request: a trial, or a turn of a trial.
 #[derive(Debug, Clone)]
-pub struct Turn {
+pub struct TurnResult {
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
     /// Its figures, in their base units.
     pub figures: Vec<(&'static Metric, f64)>,
-    /// What a reader of the figures should know.
+    /// Remarks on the figures.
     pub notes: Vec<String>,
-    /// How much earlier than noted its tokens can have arrived, seconds; `None` for a failure.
+    /// How much earlier than noted its tokens may have arrived, seconds; `None` for a failure.
     pub arrival_uncertainty: Option<f64>,
 }
 
 /// Why a trial failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failure {
-    /// The name of the request's kind of error, or [`LOAD`].
+    /// The kind of error of the request; `load` for a load.
     pub kind: &'static str,
-    /// What went wrong.
+    /// The error.
     pub message: String,
 }
 
-/// The kind of a load's failure.
+/// The kind of failure of a load.
 pub const LOAD: &str = "load";
 
 impl TrialResult {
-    /// A trial of one request.
+    /// Returns the result of a trial of one request.
     pub fn request(row: &Row, ended: Timestamp) -> Self {
-        let Turn { failure, figures, notes, arrival_uncertainty } = Turn::of(row);
+        let TurnResult { failure, figures, notes, arrival_uncertainty } = TurnResult::of(row);
         Self {
             case: row.case.clone(),
             started: row.started,
@@ -75,7 +77,7 @@ impl TrialResult {
         }
     }
 
-    /// A trial of several turns: its figures are the means over them, where all have one.
+    /// Returns the result of a conversation. A figure is the mean over its turns if all have one.
     pub fn conversation(rows: &[Row], ended: Timestamp) -> Option<Self> {
         let [first, others @ ..] = rows else { return None };
         let mut trial = Self::request(others.last().unwrap_or(first), ended);
@@ -93,20 +95,20 @@ impl TrialResult {
         trial.notes = notes.into_iter().map(|(_, words)| words).collect();
         let uncertain = samples.iter().map(|sample| sample.uncertainty.largest.as_secs_f64());
         trial.arrival_uncertainty = trial.arrival_uncertainty.and(uncertain.reduce(f64::max));
-        trial.turns = rows.iter().map(Turn::of).collect();
+        trial.turns = rows.iter().map(TurnResult::of).collect();
         Some(trial)
     }
 
-    /// A trial that was a load; `reached` is what it reached if it was the load asked for.
+    /// Returns the result of a load; it has statistics if it was the load asked for.
     pub fn load(
         case: &Arc<Case>,
         (started, ended): (Timestamp, Timestamp),
-        reached: Option<&LoadStats>,
+        stats: Option<&LoadStats>,
         failure: Option<&str>,
     ) -> Self {
-        let of = |reached| {
+        let of = |stats| {
             figures(|metric| match metric.read {
-                MetricSource::Load(read) => read(reached),
+                MetricSource::Load(read) => read(stats),
                 MetricSource::Sample(_) | MetricSource::All => None,
             })
         };
@@ -115,7 +117,7 @@ impl TrialResult {
             started,
             seconds: seconds(started, ended),
             failure: failure.map(|message| Failure { kind: LOAD, message: message.into() }),
-            figures: reached.map(of).unwrap_or_default(),
+            figures: stats.map(of).unwrap_or_default(),
             notes: Vec::new(),
             arrival_uncertainty: None,
             turns: Vec::new(),
@@ -123,7 +125,7 @@ impl TrialResult {
     }
 }
 
-impl Turn {
+impl TurnResult {
     fn of(row: &Row) -> Self {
         match &row.outcome {
             Ok(sample) => Self {
@@ -142,13 +144,13 @@ impl Turn {
     }
 }
 
-/// The figures of the summary, as far as there are any.
+/// Returns the figures of the summary that exist.
 fn figures(read: impl Fn(&Metric) -> Option<f64>) -> Vec<(&'static Metric, f64)> {
     let shown = METRICS.iter().filter(|metric| metric.in_summary);
     shown.filter_map(|metric| Some((metric, read(metric)?))).collect()
 }
 
-/// The wall clock may have been set back in between.
+/// Returns the time between two dates; 0 if the wall clock was set back in between.
 fn seconds(started: Timestamp, ended: Timestamp) -> f64 {
     ended.duration_since(started).as_secs_f64().max(0.0)
 }

@@ -1,6 +1,6 @@
 //! The JSON of github-action-benchmark's tools `customBiggerIsBetter` and `customSmallerIsBetter`:
-//! a list of name, unit, value, range and extra. Which way is better belongs to the tool and not to
-//! an entry, so that the metrics of each direction are a file of their own.
+//! a list of name, unit, value, range and extra. The better direction belongs to the tool, not to an
+//! entry, so the metrics of each direction have their own file.
 //!
 //! <https://github.com/benchmark-action/github-action-benchmark#examples>, and the schema
 //! `BenchmarkResult` in its `src/extract.ts`.
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Exporter, Run, exported, number, tracked};
 
-/// Means of the metrics that are better this way.
+/// The means of the metrics with this better direction.
 #[derive(Debug, Clone, Copy)]
 pub struct GithubActionBenchmark(pub Better);
 
@@ -30,7 +30,7 @@ impl Exporter for GithubActionBenchmark {
 
 fn entry(group: &Group, metric: &Metric, estimate: &Estimate) -> Value {
     let (unit, scale) = metric.unit.display();
-    let of = match metric.read {
+    let extra = match metric.read {
         MetricSource::All => format!("of {} requests", group.tally.finished()),
         MetricSource::Sample(_) | MetricSource::Load(_) => format!("mean, n = {}", estimate.n),
     };
@@ -38,7 +38,7 @@ fn entry(group: &Group, metric: &Metric, estimate: &Estimate) -> Value {
         "name": format!("{}: {}", group.name(), metric.name),
         "unit": unit,
         "value": exported(estimate.value * scale),
-        "extra": of,
+        "extra": extra,
     });
     if let Ok(Some(interval)) = estimate.interval {
         let [low, high] = [interval.low, interval.high].map(|bound| number(bound * scale));

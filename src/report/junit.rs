@@ -1,9 +1,8 @@
-//! JUnit XML, which every CI can show: a suite a model or load, a case a trial and one a threshold.
+//! JUnit XML, which every CI can show: a suite per group, a case per trial and per threshold.
 //!
-//! A threshold that is inconclusive is a *skipped* case with its reason. JUnit has no third
-//! verdict, and viewers show a skipped case apart from the others and its message beside it, while
-//! they fold away what a passed case has to say. Where inconclusive ones fail the run, they are
-//! failures here, too.
+//! An inconclusive threshold is a *skipped* case with its reason. JUnit does not have a third verdict.
+//! Viewers list skipped cases separately with their messages, but hide the messages of passed cases.
+//! If inconclusive thresholds fail the run, they are failures here, too.
 
 use std::time::Duration;
 
@@ -27,15 +26,15 @@ impl Exporter for Junit {
     fn render(&self, run: &Run) -> String {
         let mut report = Report::new("llm-stream-bench");
         report.set_time(time(&run.trials));
-        report.add_test_suites(run.summary.groups.iter().enumerate().map(|of| suite(of, run)));
+        report.add_test_suites(run.summary.groups.iter().map(|group| suite(group, run)));
         if run.ending.ended == RunStatus::Interrupted {
             report.add_test_suite(interrupted(run));
         }
-        report.to_string().unwrap_or_else(|error| unreachable!("memory takes all: {error}"))
+        report.to_string().unwrap_or_else(|error| unreachable!("writes to memory succeed: {error}"))
     }
 }
 
-fn suite((place, group): (usize, &Group), run: &Run) -> TestSuite {
+fn suite(group: &Group, run: &Run) -> TestSuite {
     let mut suite = TestSuite::new(xml(&group.name()));
     let trials: Vec<_> =
         run.trials.iter().filter(|trial| trial.case.group.id == group.spec.id).collect();
@@ -54,7 +53,7 @@ fn suite((place, group): (usize, &Group), run: &Run) -> TestSuite {
     suite.add_property(("definitions", DEFINITIONS));
     suite.add_property(("version", env!("CARGO_PKG_VERSION")));
     suite.add_test_cases(trials.into_iter().map(trial));
-    let judged = run.verdicts.iter().filter(|judged| judged.group == place);
+    let judged = run.verdicts.iter().filter(|judged| judged.group == group.spec.id);
     let verdicts = judged.flat_map(|judged| &judged.verdicts);
     suite.add_test_cases(verdicts.map(|verdict| threshold(group, verdict, run)));
     suite
@@ -80,18 +79,18 @@ fn trial(trial: &TrialResult) -> TestCase {
 }
 
 fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
-    let actual = thresholds::actual(verdict);
+    let actual = thresholds::format_actual(verdict);
     let status = match (verdict.outcome(), run.ending.inconclusive) {
         (Outcome::Pass, _) => TestCaseStatus::success(),
         (Outcome::Fail, _) => {
             status(NonSuccessKind::Failure, "threshold", &format!("missed (actual: {actual})"))
         }
         (Outcome::Inconclusive, Inconclusive::Fail) => {
-            status(NonSuccessKind::Failure, "inconclusive", &undecided(verdict))
+            status(NonSuccessKind::Failure, "inconclusive", &format_inconclusive(verdict))
         }
         (Outcome::Inconclusive, _) => {
             let mut skipped = TestCaseStatus::skipped();
-            skipped.set_type("inconclusive").set_message(xml(&undecided(verdict)));
+            skipped.set_type("inconclusive").set_message(xml(&format_inconclusive(verdict)));
             skipped
         }
     };
@@ -103,26 +102,26 @@ fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
     let mut case = TestCase::new(xml(&name), status);
     case.set_classname(xml(&group.spec.model));
     case.set_time(Duration::ZERO);
-    case.add_property(("verdict", thresholds::word(verdict.outcome())));
+    case.add_property(("verdict", thresholds::format_outcome(verdict.outcome())));
     case.add_property(("actual", xml(&actual).as_str()));
-    if let Some(partly) = thresholds::partly(verdict) {
-        case.add_property(("figures", xml(&partly).as_str()));
+    if let Some(partial) = thresholds::format_partial(verdict) {
+        case.add_property(("figures", xml(&partial).as_str()));
     }
     case
 }
 
-/// `text` without what XML forbids: no reader accepts a file with such a character.
+/// Escapes the characters that XML forbids: no reader accepts a file with one.
 fn xml(text: &str) -> String {
     visible_lines(text).into_owned()
 }
 
-fn undecided(verdict: &Verdict) -> String {
-    let actual = thresholds::actual(verdict);
-    let wanting = thresholds::needed(verdict).map(|wanting| format!("; {wanting}"));
-    format!("inconclusive (actual: {actual}{})", wanting.unwrap_or_default())
+fn format_inconclusive(verdict: &Verdict) -> String {
+    let actual = thresholds::format_actual(verdict);
+    let needed = thresholds::format_needed(verdict).map(|needed| format!("; {needed}"));
+    format!("inconclusive (actual: {actual}{})", needed.unwrap_or_default())
 }
 
-/// Some viewers show the message, others the text inside.
+/// Returns a status with its message twice: some viewers show the attribute, others the text.
 fn status(kind: NonSuccessKind, name: &str, message: &str) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(kind);
     let message = xml(message);
@@ -130,7 +129,7 @@ fn status(kind: NonSuccessKind, name: &str, message: &str) -> TestCaseStatus {
     status
 }
 
-/// Trials that were never run are no passes: the run as a whole is an error.
+/// Returns a suite with an error: the trials that were not run have not passed.
 fn interrupted(run: &Run) -> TestSuite {
     let message = run.ending.reasons.join("; ");
     let status = status(NonSuccessKind::Error, "interrupted", &message);

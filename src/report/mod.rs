@@ -1,4 +1,4 @@
-//! A run → bytes. A format is one file, one pure method, one snapshot.
+//! A run → bytes. Each format is one file with one pure method.
 
 pub mod annotations;
 pub mod bencher;
@@ -10,6 +10,7 @@ pub mod json;
 pub mod junit;
 pub mod loads;
 pub mod ranking;
+pub mod requests;
 pub mod server;
 pub mod step_summary;
 pub mod summary;
@@ -17,37 +18,40 @@ mod table;
 pub mod thresholds;
 
 use llm_stream_core::{
+    group::GroupId,
     metric::{Better, METRICS, Metric, SUCCESS_RATE},
     statistic::Statistic,
     summary::{Estimate, Group, Summary},
     verdict::Verdict,
 };
 
+use serde::Serialize;
+
 pub use self::finished::TrialResult;
 use crate::{calibrate::Calibration, config::Inconclusive, plan::Transport};
 
-/// A finished run: all that a report can show.
+/// A finished run: the data of all reports.
 #[derive(Debug)]
 pub struct Run {
-    /// What the trials say together.
+    /// The figures of all trials, by group.
     pub summary: Summary,
-    /// What came of each model's thresholds: a list for each of the summary's groups that has any.
+    /// The verdicts on the thresholds of each group that has some.
     pub verdicts: Vec<GroupVerdicts>,
-    /// How sure each interval is.
+    /// The confidence of each interval.
     pub confidence: f64,
-    /// Whether models took turns, so that their answers are pairs.
+    /// Whether the models were measured in turn, so that their answers form pairs.
     pub took_turns: bool,
     /// The trials that finished, in the order in which they ran.
     pub trials: Vec<TrialResult>,
-    /// How exact the instrument is, where that was measured.
+    /// The errors of the instrument, if they were measured.
     pub instruments: Vec<Instrument>,
     /// The machine, in a line.
     pub machine: String,
-    /// How it ended.
+    /// The outcome.
     pub ending: RunOutcome,
 }
 
-/// How exact a transport is, under so many streams as it was used for.
+/// The errors of a transport, with as many streams as it was used for.
 #[derive(Debug, Clone, Copy)]
 pub struct Instrument {
     /// The transport.
@@ -56,26 +60,29 @@ pub struct Instrument {
     pub calibration: Calibration,
 }
 
-/// How a run ended, and why so.
+/// The outcome of a run and its reasons.
 #[derive(Debug, Clone, Default)]
 pub struct RunOutcome {
-    /// How it ended.
+    /// The outcome.
     pub ended: RunStatus,
-    /// Why, a line each.
+    /// The reasons, a line each.
     pub reasons: Vec<String>,
-    /// What becomes of a run with inconclusive thresholds.
+    /// The effect of inconclusive thresholds on the run.
     pub inconclusive: Inconclusive,
 }
 
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The outcome of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(inline))]
+#[serde(rename_all = "snake_case")]
 pub enum RunStatus {
     /// All trials succeeded, and no threshold failed it.
     #[default]
     Passed,
     /// A trial or a threshold failed it.
     Failed,
-    /// The user ended it; thresholds are not judged.
+    /// The user ended it; thresholds were not judged.
     Interrupted,
 }
 
@@ -90,27 +97,27 @@ impl RunStatus {
     }
 }
 
-/// What came of the thresholds of one group.
+/// The verdicts on the thresholds of one group.
 #[derive(Debug)]
 pub struct GroupVerdicts {
-    /// The group, by its place in the summary.
-    pub group: usize,
-    /// Its name, to be shown.
+    /// The group.
+    pub group: GroupId,
+    /// Its name in reports.
     pub name: String,
-    /// One verdict a threshold.
+    /// One verdict per threshold.
     pub verdicts: Vec<Verdict>,
-    /// What is different from the baseline and should not be.
+    /// Differences from the baseline that may affect the figures.
     pub notes: Vec<String>,
 }
 
-/// A way to write a run down.
+/// A format of reports.
 pub trait Exporter {
-    /// The whole report.
+    /// Returns the whole report.
     fn render(&self, run: &Run) -> String;
 }
 
-/// The means that a tool can follow from run to run: of the summary's metrics that have a better
-/// direction, those that the group has.
+/// Returns the means that a tool can track from run to run: those of the summary's metrics with a
+/// better direction, if the group has them.
 fn tracked(group: &Group, confidence: f64) -> Vec<(&'static Metric, Estimate)> {
     let shown = METRICS.iter().filter(|metric| metric.in_summary).chain([&SUCCESS_RATE]);
     let directed = shown.filter(|metric| metric.better != Better::Neither);
@@ -121,12 +128,12 @@ fn tracked(group: &Group, confidence: f64) -> Vec<(&'static Metric, Estimate)> {
     directed.filter_map(mean).collect()
 }
 
-/// A figure for other tools, without the noise of its last digits.
+/// Rounds a figure for other tools to six decimals.
 fn exported(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
 }
 
-/// A figure in its unit on the terminal, with the digits that it is worth.
+/// Formats a figure for the terminal with about three significant digits.
 fn number(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "∞".into() } else { "-∞".into() };

@@ -7,79 +7,80 @@ use llm_stream_core::{
     summary::Group,
 };
 
-use super::{Exporter, Run, number, thresholds::some_of};
+use super::{Exporter, Run, number, thresholds::format_names};
 use llm_stream_core::text::counted;
 
-/// `1. name: X generation tokens/sec`, fastest first, and so under each load.
+/// `1. name: X generation tokens/sec`, fastest first; then the same under each load.
 #[derive(Debug, Clone, Copy)]
 pub struct Ranking;
 
 impl Exporter for Ranking {
     fn render(&self, run: &Run) -> String {
-        let ranked = |groups: &Vec<&Group>| {
-            let mut text = ranking(groups);
+        let ranking = |groups: &Vec<&Group>| {
+            let mut text = format_ranking(groups);
             if run.took_turns {
-                text.push_str(&differences(groups));
+                text.push_str(&format_differences(groups));
             }
             text
         };
-        let rankings: Vec<_> = run.summary.comparable().iter().map(ranked).collect();
+        let rankings: Vec<_> = run.summary.comparable().iter().map(ranking).collect();
         rankings.join("\n")
     }
 }
 
-/// By how much each model is slower than the first, run by run.
-fn differences(groups: &[&Group]) -> String {
+/// Formats the difference of each model from the first, run by run.
+fn format_differences(groups: &[&Group]) -> String {
     let Some((first, others)) = groups.split_first() else { return String::new() };
     if others.is_empty() || first.spec.workload.is_some() {
         return String::new();
     }
     let mut out = format!("\n  paired with {}, run by run:\n", first.spec.model);
     for other in others {
-        let told = difference(other, first).unwrap_or_else(|why| why.to_string());
-        out.push_str(&format!("    {}: {told}\n", other.spec.model));
+        let difference = format_difference(other, first).unwrap_or_else(|why| why.to_string());
+        out.push_str(&format!("    {}: {difference}\n", other.spec.model));
     }
     out
 }
 
-fn difference(group: &Group, first: &Group) -> Result<String, NotPaired> {
-    let Paired { mean, interval, n } = Paired::of(group, first)?;
+fn format_difference(group: &Group, first: &Group) -> Result<String, NotPaired> {
+    let PairedDifference { mean, interval, n } = PairedDifference::of(group, first)?;
     let within = interval.map_or_else(String::new, |Interval { low, high }| {
         format!(" [{:+.2}, {:+.2}]", low * 100.0, high * 100.0)
     });
     Ok(format!("{:+.2}{within} % (n = {n})", mean * 100.0))
 }
 
-/// How `generation_speed` differs between two models that took turns.
+/// The difference of `generation_speed` between two models that were measured in turn.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Paired {
-    /// The mean difference, as a part of the first one's.
+pub(super) struct PairedDifference {
+    /// The mean difference, as a fraction of the first model's speed.
     pub(super) mean: f64,
-    /// Its interval, where there are enough pairs.
+    /// Its interval, if there are enough pairs.
     pub(super) interval: Option<Interval>,
     /// The number of pairs.
     pub(super) n: usize,
 }
 
-/// Why there are no pairs.
+/// The reason why there are no pairs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(super) enum NotPaired {
-    /// One of the models has no such figure.
+    /// One of the models does not have the figure.
     #[error("no generation_speed of {0}: {1}")]
     Absent(String, Absent),
-    /// Both have answers, to other prompts or in other runs.
+    /// The models have answers to different prompts or in different runs.
     #[error("no prompt has a generation_speed of both in the same run")]
     NoPair,
 }
 
-impl Paired {
+impl PairedDifference {
+    /// Pairs the answers of `group` with those of `first` to the same prompt in the same run.
     pub(super) fn of(group: &Group, first: &Group) -> Result<Self, NotPaired> {
-        let metric = Metric::named("generation_speed").ok_or(NotPaired::NoPair)?;
-        for of in [group, first] {
-            of.figure(metric, Statistic::Mean)
-                .map_err(|absent| NotPaired::Absent(of.spec.model.clone(), absent))?;
+        for group in [group, first] {
+            group
+                .figure(Metric::GENERATION_SPEED, Statistic::Mean)
+                .map_err(|absent| NotPaired::Absent(group.spec.model.clone(), absent))?;
         }
-        let (values, strata) = group.pairs(first, metric);
+        let (values, strata) = group.pairs(first, Metric::GENERATION_SPEED);
         let mean = Statistic::Mean.of(&values).map_err(|_| NotPaired::NoPair)?;
         let sampled = StratifiedSample { values: &values, strata: &strata };
         let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE);
@@ -87,14 +88,14 @@ impl Paired {
     }
 }
 
-fn ranking(groups: &[&Group]) -> String {
+fn format_ranking(groups: &[&Group]) -> String {
     let mut out = String::from("Ranking by generation_speed (mean ± standard deviation)");
     if let Some(workload) = groups.first().and_then(|group| group.spec.workload.as_ref()) {
         out.push_str(&format!(" under {}", workload.name));
     }
     out.push_str("\n\n");
     for (place, group) in groups.iter().enumerate() {
-        out.push_str(&match line(group) {
+        out.push_str(&match format_speed(group) {
             Ok(speed) => format!("  {}. {}: {speed}\n", place + 1, group.spec.model),
             Err(why) => format!("  -. {}: not ranked: {why}\n", group.spec.model),
         });
@@ -102,8 +103,9 @@ fn ranking(groups: &[&Group]) -> String {
     out
 }
 
-fn line(group: &Group) -> Result<String, String> {
-    let metric = Metric::named("generation_speed").ok_or("no such figure")?;
+/// Formats the speed of a group, or why it is not ranked.
+fn format_speed(group: &Group) -> Result<String, String> {
+    let metric = Metric::GENERATION_SPEED;
     let lacking = group.lacking(metric);
     let mean = group.figure(metric, Statistic::Mean).map_err(|absent| match absent {
         Absent::Lacking { .. } => lacking.to_string(),
@@ -122,14 +124,12 @@ fn line(group: &Group) -> Result<String, String> {
         failed => format!("{comma} {failed} failed"),
     };
     let mut line = format!("{}{spread} generation tokens/sec (n = {n}{failed})", number(mean));
-    let throughput = Metric::named("output_throughput")
-        .and_then(|metric| group.figure(metric, Statistic::Mean).ok());
-    if let Some(throughput) = throughput {
+    if let Ok(throughput) = group.figure(Metric::OUTPUT_THROUGHPUT, Statistic::Mean) {
         line.push_str(&format!("; {} output tokens/sec in all", number(throughput)));
     }
     let without = group.tally.prompts_without(metric);
     if !without.is_empty() {
-        line.push_str(&format!("; none of {}", some_of(&without)));
+        line.push_str(&format!("; none of {}", format_names(&without)));
     }
     let doubts = group.tally.doubts(metric);
     let doubts: Vec<_> =

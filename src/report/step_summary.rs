@@ -1,7 +1,6 @@
-//! Markdown for the summary of a step on GitHub: the main figures, the verdicts, why trials failed.
+//! Markdown for the step summary on GitHub: the main figures, the verdicts, the failures of trials.
 //!
-//! Whatever a config or a server names stands in code spans, so that nothing of it is a link or any
-//! other markup.
+//! Text from the config or a server is in code spans, so that it cannot contain links or other markup.
 
 use llm_stream_core::{
     metric::Metric,
@@ -13,18 +12,20 @@ use llm_stream_core::{
 
 use super::{Exporter, Run, TrialResult, number, thresholds};
 
-/// Tables for people in a hurry.
+/// The main tables.
 #[derive(Debug, Clone, Copy)]
 pub struct StepSummary;
 
-const FIGURES: [&str; 5] = ["generation_speed", "ttft", "tpot", "e2e", "output_throughput"];
+/// The metrics of the first table.
+const FIGURES: [&Metric; 5] =
+    [Metric::GENERATION_SPEED, Metric::TTFT, Metric::TPOT, Metric::E2E, Metric::OUTPUT_THROUGHPUT];
 
-/// Rows of a table, and failed trials: the summary of a step may have a mebibyte.
-const MOST_ROWS: usize = 200;
-const MOST_TRIALS: usize = 10;
+/// The largest numbers of table rows and of failed trials: GitHub limits a step summary to 1 MiB.
+const MAX_ROWS: usize = 200;
+const MAX_TRIALS: usize = 10;
 
-/// Longest text of a server, in characters.
-const LONGEST: usize = 300;
+/// The largest length of an error message, in characters.
+const MAX_MESSAGE: usize = 300;
 
 impl Exporter for StepSummary {
     fn render(&self, run: &Run) -> String {
@@ -40,8 +41,7 @@ impl Exporter for StepSummary {
 fn figures(run: &Run) -> String {
     let groups = || run.summary.groups.iter();
     let metrics: Vec<_> = FIGURES
-        .iter()
-        .filter_map(|name| Metric::named(name))
+        .into_iter()
         .filter(|metric| groups().any(|group| !group.values(metric).is_empty()))
         .collect();
     let heads =
@@ -66,17 +66,17 @@ fn figures(run: &Run) -> String {
 
 fn verdicts(run: &Run) -> String {
     let row = |name: &str, verdict: &Verdict| {
-        let word = match verdict.outcome() {
-            Outcome::Fail => format!("**{}**", thresholds::word(Outcome::Fail)),
-            outcome => thresholds::word(outcome).to_owned(),
+        let outcome = match verdict.outcome() {
+            Outcome::Fail => format!("**{}**", thresholds::format_outcome(Outcome::Fail)),
+            outcome => thresholds::format_outcome(outcome).to_owned(),
         };
         let limit = cell(&verdict.threshold.to_string());
-        vec![cell(name), limit, cell(&thresholds::actual(verdict)), word]
+        vec![cell(name), limit, cell(&thresholds::format_actual(verdict)), outcome]
     };
     let rows = run
         .verdicts
         .iter()
-        .flat_map(|judged| judged.verdicts.iter().map(move |verdict| row(&judged.name, verdict)));
+        .flat_map(|group| group.verdicts.iter().map(move |verdict| row(&group.name, verdict)));
     let heads = ["threshold of", "limit", "actual", "verdict"].map(str::to_owned);
     if run.verdicts.is_empty() { String::new() } else { table(&heads, "---", rows) }
 }
@@ -84,38 +84,38 @@ fn verdicts(run: &Run) -> String {
 fn failures(run: &Run) -> String {
     let failure = |trial: &TrialResult| {
         let failure = trial.failure.as_ref()?;
-        let message: String = failure.message.chars().take(LONGEST).collect();
-        let said = code(&format!("{}: {message}", failure.kind));
-        Some(format!("- {} {said}\n", code(&trial.case.name)))
+        let message: String = failure.message.chars().take(MAX_MESSAGE).collect();
+        let failure = code(&format!("{}: {message}", failure.kind));
+        Some(format!("- {} {failure}\n", code(&trial.case.name)))
     };
     let mut lines: Vec<_> = run.trials.iter().filter_map(failure).collect();
     if lines.is_empty() {
         return String::new();
     }
-    let more = lines.len().saturating_sub(MOST_TRIALS);
-    lines.truncate(MOST_TRIALS);
+    let more = lines.len().saturating_sub(MAX_TRIALS);
+    lines.truncate(MAX_TRIALS);
     let more = if more > 0 { format!("- and {more} more\n") } else { String::new() };
     format!("Failed trials:\n\n{}{more}\n", lines.concat())
 }
 
-/// A table whose first column is text; `rest` is how the others are aligned.
+/// Formats a table whose first column is text; `rest` is the alignment of the others.
 fn table(heads: &[String], rest: &str, rows: impl Iterator<Item = Vec<String>>) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let mut rules = vec![rest.to_owned(); heads.len()];
     rules[0] = "---".into();
     let rows: Vec<_> = rows.collect();
-    let more = rows.len().saturating_sub(MOST_ROWS);
-    let shown: String = rows.iter().take(MOST_ROWS).map(|row| line(row)).collect();
+    let more = rows.len().saturating_sub(MAX_ROWS);
+    let shown: String = rows.iter().take(MAX_ROWS).map(|row| line(row)).collect();
     let more = if more > 0 { format!("\nand {more} more\n") } else { String::new() };
     format!("{}{}{shown}{more}\n", line(heads), line(&rules))
 }
 
-/// A code span in a table, where a bar would end the cell.
+/// Formats a code span in a table, where a bar would end the cell.
 fn cell(text: &str) -> String {
     code(text).replace('|', "\\|")
 }
 
-/// The text as a code span, on one line, within more backticks than it has itself.
+/// Formats the text as a code span on one line, between more backticks than it contains.
 fn code(text: &str) -> String {
     let text = visible_lines(text).split_whitespace().collect::<Vec<_>>().join(" ");
     let runs = text.split(|c| c != '`').map(str::len);

@@ -1,4 +1,4 @@
-//! The summary for the terminal: a table a model, a row a figure.
+//! The summary for the terminal: a table per group, a row per figure.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -13,7 +13,7 @@ use llm_stream_core::{
 
 use super::{Exporter, Run, number, table, thresholds};
 
-/// Every figure of every model.
+/// Every figure of every group.
 #[derive(Debug, Clone, Copy)]
 pub struct SummaryTables;
 
@@ -30,7 +30,7 @@ impl Exporter for SummaryTables {
                 out.push_str(&figures(group));
                 out.push_str(&drifts(group));
                 out.push_str(&simulator(group));
-                out.push_str(&server_word(group));
+                out.push_str(&server_timings(group));
                 out.push_str(&server_metrics(group));
                 out.push_str(&turns(group));
             }
@@ -48,8 +48,7 @@ fn heading(group: &Group) -> String {
     let Tally { valid, failures, .. } = &group.tally;
     if let Some(workload) = &group.spec.workload {
         let WorkloadSpec { shape, until, .. } = workload;
-        let runs = group.loads.len();
-        let runs = of(runs, group.planned);
+        let runs = format_runs(group.loads.len(), group.planned);
         let _ = writeln!(out, "  {shape}, {until}: {runs}");
         for shortfall in &group.shortfalls {
             let _ = writeln!(out, "  invalid: {shortfall}");
@@ -70,7 +69,7 @@ fn heading(group: &Group) -> String {
 }
 
 /// `2 runs`, or `1 of 2 runs`.
-fn of(valid: usize, planned: usize) -> String {
+fn format_runs(valid: usize, planned: usize) -> String {
     match (valid, planned) {
         (1, 1) => "1 run".into(),
         _ if valid == planned => format!("{planned} runs"),
@@ -79,112 +78,112 @@ fn of(valid: usize, planned: usize) -> String {
     }
 }
 
-/// A change that is smaller is none to speak of, however significant.
+/// Smaller changes are not reported, even if they are significant.
 const SMALL: f64 = 0.01;
 
-/// What changed between the first half of each prompt's requests and the second.
+/// Describes the changes from the first half of each prompt's requests to the second.
 fn drifts(group: &Group) -> String {
-    let lines = ["generation_speed", "ttft"].into_iter().filter_map(|name| {
-        let change = group.drift(Metric::named(name)?).ok()?;
+    let lines = [Metric::GENERATION_SPEED, Metric::TTFT].into_iter().filter_map(|metric| {
+        let change = group.drift(metric).ok()?;
         let drifts = change.is_significant() && change.relative.abs() > SMALL;
         drifts.then(|| {
-            let changed = thresholds::changed(&change);
-            format!("  drift: {name} {changed} % from the first half to the second\n")
+            let Metric { name, .. } = metric;
+            let change = thresholds::format_change(&change);
+            format!("  drift: {name} {change} % from the first half to the second\n")
         })
     });
     lines.collect()
 }
 
-/// By how much the simulated endpoint missed its script, where that is worth a word.
+/// Describes the deviation of the simulated endpoint from its script, if it is not negligible.
 fn simulator(group: &Group) -> String {
-    let kept = &group.punctuality;
-    let what = [("first tokens", kept.first()), ("generation", kept.generation())];
-    let told = what.into_iter().filter_map(|(what, deviation)| {
+    let punctuality = &group.punctuality;
+    let what = [("first tokens", punctuality.first()), ("generation", punctuality.generation())];
+    let deviations = what.into_iter().filter_map(|(what, deviation)| {
         let Deviation { mean, p99, .. } = deviation.filter(|deviation| !deviation.is_none())?;
         let (mean, p99) = (mean * 1e3, p99 * 1e3);
         Some(format!("{what} {mean:+.2} ms on average, 99 % within {p99:.2} ms"))
     });
-    let told: Vec<_> = told.collect();
-    match told.is_empty() {
+    let deviations: Vec<_> = deviations.collect();
+    match deviations.is_empty() {
         true => String::new(),
-        false => format!("  simulated endpoint, against its script: {}\n", told.join("; ")),
+        false => format!("  simulated endpoint, against its script: {}\n", deviations.join("; ")),
     }
 }
 
-/// What the server says of its own speed beside what arrived, by medians, and in how many requests
-/// the two disagree.
-fn server_word(group: &Group) -> String {
-    let told: Vec<_> = (0..ServerComparison::ALL.len())
-        .filter_map(|nth| describe_server_timing(group, nth))
-        .collect();
-    if told.is_empty() {
+/// Describes the speed that the server reports in its answers and ours, by medians, and the number of
+/// requests in which the two disagree.
+fn server_timings(group: &Group) -> String {
+    let comparisons = ServerComparison::ALL.into_iter();
+    let timings: Vec<_> =
+        comparisons.filter_map(|comparison| describe_server_timing(group, comparison)).collect();
+    if timings.is_empty() {
         return String::new();
     }
     let Tally { valid, server_disagrees, .. } = group.tally;
     match server_disagrees {
-        0 => told.iter().map(|told| format!("  server's own word: {told}\n")).collect(),
+        0 => timings.iter().map(|timing| format!("  reported by the server: {timing}\n")).collect(),
         _ => format!(
             "  server disagrees in {server_disagrees} of {valid} requests, by more than the network \
              explains: {}\n",
-            told.join("; ")
+            timings.join("; ")
         ),
     }
 }
 
-/// `generation_speed 40.03 tok/s, ours 40.01 (generation_time +0.1 %)`, and of how many requests, where
-/// others do not have both.
-fn describe_server_timing(group: &Group, nth: usize) -> Option<String> {
-    let word = ServerComparison::ALL[nth];
-    let ([theirs, of_ours, beyond], n) = group.tally.server_medians(nth)?;
-    let [_, metric, metric_beyond] = word.metrics();
-    let ((unit, scale), (unit_of_beyond, scale_of_beyond)) =
-        (metric?.unit.display(), metric_beyond?.unit.display());
-    let ours = word.ours;
-    let what = if ours == "generation_speed" { "generation_time " } else { "" };
+/// `generation_speed 40.03 tok/s, ours 40.01 (generation_time +0.1 %)`, with the number of requests if
+/// some do not have both.
+fn describe_server_timing(group: &Group, comparison: ServerComparison) -> Option<String> {
+    let ([theirs, ours, beyond], n) = group.tally.server_timing(comparison)?;
+    let [_, metric, metric_beyond] = comparison.metrics();
+    let (unit, scale) = metric.unit.display();
+    let (unit_of_beyond, scale_of_beyond) = metric_beyond.unit.display();
+    let what = if metric == Metric::GENERATION_SPEED { "generation_time " } else { "" };
     let sign = if beyond < 0.0 { "" } else { "+" };
     let of = match group.tally.valid {
         valid if valid == n => String::new(),
         valid => format!(", {n} of {valid} requests"),
     };
     Some(format!(
-        "{ours} {} {unit}, ours {} ({what}{sign}{} {unit_of_beyond}{of})",
+        "{} {} {unit}, ours {} ({what}{sign}{} {unit_of_beyond}{of})",
+        metric.name,
         number(theirs * scale),
-        number(of_ours * scale),
+        number(ours * scale),
         number(beyond * scale_of_beyond),
     ))
 }
 
-/// The same by its metrics, by means over the trials that had the server to themselves.
+/// Describes the same by its Prometheus metrics, by means over the trials during which the server had
+/// no other requests.
 fn server_metrics(group: &Group) -> String {
     if group.server.is_empty() {
         return String::new();
     }
-    let told = ["ttft", "tpot", "e2e"].into_iter().filter_map(|name| {
-        let (theirs, ours, _) = group.by_metrics(name)?;
+    let means = [Metric::TTFT, Metric::TPOT, Metric::E2E].into_iter().filter_map(|metric| {
+        let (theirs, ours, _) = group.by_metrics(metric)?;
         let (theirs, ours) = (theirs * 1e3, ours * 1e3);
-        Some(format!("{name} {} ms, ours {}", number(theirs), number(ours)))
+        Some(format!("{} {} ms, ours {}", metric.name, number(theirs), number(ours)))
     });
-    let told: Vec<_> = told.collect();
-    let alone =
-        |comparison: &&MetricComparison| comparison.samples.iter().any(|(_, ours)| ours.is_some());
+    let means: Vec<_> = means.collect();
+    let alone = |trial: &&MetricComparison| trial.samples.iter().any(|(_, ours)| ours.is_some());
     let (all, alone) = (group.server.len(), group.server.iter().filter(alone).count());
-    match (told.is_empty(), alone == all) {
-        (true, _) if group.server.iter().all(|beside| beside.is_late) => {
+    match (means.is_empty(), alone == all) {
+        (true, _) if group.server.iter().all(|trial| trial.is_late) => {
             "  server's metrics: nothing to compare, since it counts answers more than half a second \
              late\n"
                 .into()
         }
         (true, _) => "  server's metrics: nothing to compare, see results.server.csv\n".into(),
-        (false, true) => format!("  server's metrics: {}\n", told.join("; ")),
+        (false, true) => format!("  server's metrics: {}\n", means.join("; ")),
         (false, false) => format!(
             "  server's metrics, of {alone} of {all} trials (others had requests of other clients or \
              some that were not counted in time): {}\n",
-            told.join("; ")
+            means.join("; ")
         ),
     }
 }
 
-/// The turns of conversations, each by its means.
+/// The table of the turns of conversations, each by its means.
 fn turns(group: &Group) -> String {
     if group.tally.turns().is_empty() {
         return String::new();
@@ -220,7 +219,7 @@ fn figures(group: &Group) -> String {
     table::lines(&table) + &absent(group)
 }
 
-/// The figures that all answers, or runs, lack for a reason.
+/// Describes the figures that all answers, or runs, lack for a reason.
 fn absent(group: &Group) -> String {
     let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for metric in METRICS.iter().filter(|metric| metric.in_summary) {

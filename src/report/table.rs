@@ -11,7 +11,7 @@ const STYLE: TableStyle = TableStyle::new()
     .header_separator(LineStyle::none().fill('─'))
     .content_lines(ContentLineStyle::none());
 
-/// An empty table with these column heads; a head that begins with `>` aligns its column right.
+/// Returns an empty table with these column heads; a head that begins with `>` aligns its column right.
 pub(super) fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
     table
@@ -28,7 +28,7 @@ pub(super) fn table(heads: &[&str]) -> Table {
     table
 }
 
-/// The table's lines, indented by two, without trailing blanks.
+/// Formats the lines of the table, indented by two, without trailing blanks.
 pub(super) fn lines(table: &Table) -> String {
     table.lines().map(|line| format!("  {}\n", line.trim_end())).collect()
 }

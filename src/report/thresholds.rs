@@ -1,4 +1,4 @@
-//! What came of the thresholds: limit, actual with its interval, verdict.
+//! The verdicts on the thresholds: limit, actual figure with its interval, verdict.
 
 use llm_stream_core::{
     comparison::Change,
@@ -12,34 +12,32 @@ use llm_stream_core::{
 use super::{Exporter, GroupVerdicts, Run, number, table};
 use llm_stream_core::text::counted;
 
-/// A table a model, a line a threshold.
+/// A table per group, a row per threshold.
 #[derive(Debug, Clone, Copy)]
 pub struct Thresholds;
 
 impl Exporter for Thresholds {
     fn render(&self, run: &Run) -> String {
-        let percent = run.confidence * 100.0;
-        let mut out = format!("Thresholds (actual with its {percent:.3} % interval)\n");
-        out = out.replace(".000 %", " %");
+        let percent = format!("{:.3}", run.confidence * 100.0);
+        let percent = percent.trim_end_matches(".000");
+        let mut out = format!("Thresholds (actual with its {percent} % interval)\n");
         if run.verdicts.is_empty() {
             out.push_str("\n  none in the config: only that trials succeed is checked\n");
         }
         for GroupVerdicts { name, verdicts, notes, .. } in &run.verdicts {
             let mut table = table::table(&["limit", ">actual", "verdict"]);
             for verdict in verdicts {
-                let word = word(verdict.outcome());
-                table.add_row([verdict.threshold.to_string(), actual(verdict), word.into()]);
+                let outcome = format_outcome(verdict.outcome());
+                let cells = [verdict.threshold.to_string(), format_actual(verdict), outcome.into()];
+                table.add_row(cells);
             }
             out.push_str(&format!("\n{name}\n{}", table::lines(&table)));
             for note in notes {
                 out.push_str(&format!("  note: {note}\n"));
             }
             for verdict in verdicts {
-                if let Some(partly) = partly(verdict) {
-                    out.push_str(&format!("  {}:\n    {partly}\n", verdict.threshold));
-                }
-                if let Some(wanting) = needed(verdict) {
-                    out.push_str(&format!("  {}:\n    {wanting}\n", verdict.threshold));
+                for remark in format_partial(verdict).into_iter().chain(format_needed(verdict)) {
+                    out.push_str(&format!("  {}:\n    {remark}\n", verdict.threshold));
                 }
             }
         }
@@ -47,8 +45,8 @@ impl Exporter for Thresholds {
     }
 }
 
-/// The verdict in a word.
-pub fn word(outcome: Outcome) -> &'static str {
+/// Formats the outcome of a verdict.
+pub fn format_outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Pass => "pass",
         Outcome::Fail => "FAIL",
@@ -56,8 +54,8 @@ pub fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Of how many answers a figure is that others lack, in words.
-pub fn partly(verdict: &Verdict) -> Option<String> {
+/// Describes how many answers have the figure and which prompts are not compared, if some are missing.
+pub fn format_partial(verdict: &Verdict) -> Option<String> {
     let lacking = &verdict.lacking;
     let is_there = match &verdict.change {
         None => verdict.actual.is_ok(),
@@ -67,19 +65,19 @@ pub fn partly(verdict: &Verdict) -> Option<String> {
         let have = lacking.all - lacking.lack();
         format!("of {have} of {} {}: {}", lacking.all, lacking.unit(), lacking.why())
     });
-    let left_out = (!verdict.left_out.is_empty()).then(|| without(&verdict.left_out));
+    let left_out = (!verdict.left_out.is_empty()).then(|| format_left_out(&verdict.left_out));
     let parts: Vec<_> = some.into_iter().chain(left_out).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// `compared without the prompt `p10`, of which one of the runs has no value`.
-pub fn without(prompts: &[String]) -> String {
+/// `compared without the prompt `p10`, for which one run has no value`.
+pub fn format_left_out(prompts: &[String]) -> String {
     let unit = if prompts.len() == 1 { "prompt" } else { "prompts" };
-    format!("compared without the {unit} {}, for which one run has no value", some_of(prompts))
+    format!("compared without the {unit} {}, for which one run has no value", format_names(prompts))
 }
 
-/// The first names of a list, and how many others there are.
-pub(super) fn some_of(names: &[impl AsRef<str>]) -> String {
+/// Formats the first names of a list and the number of the others.
+pub(super) fn format_names(names: &[impl AsRef<str>]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<_> =
         names.iter().take(SHOWN).map(|name| format!("`{}`", name.as_ref())).collect();
@@ -89,8 +87,8 @@ pub(super) fn some_of(names: &[impl AsRef<str>]) -> String {
     }
 }
 
-/// What would decide an inconclusive verdict, in words.
-pub fn needed(verdict: &Verdict) -> Option<String> {
+/// Describes what would decide an inconclusive verdict.
+pub fn format_needed(verdict: &Verdict) -> Option<String> {
     Some(match verdict.needed()? {
         Needed::Requests(more) => {
             format!("about {} would decide it", counted(more, "more request"))
@@ -105,7 +103,7 @@ pub fn needed(verdict: &Verdict) -> Option<String> {
             format!("the figure may be wrong: {}", doubts.join("; "))
         }
         Needed::MorePrecision if let Some(Ok(change)) = &verdict.change => {
-            exactness_of_change(verdict, change)
+            describe_error_of_change(verdict, change)
         }
         Needed::MorePrecision => match verdict.error {
             Some(error) => {
@@ -126,8 +124,8 @@ pub fn needed(verdict: &Verdict) -> Option<String> {
     })
 }
 
-/// What keeps a change from being decided by more requests.
-fn exactness_of_change(verdict: &Verdict, change: &Change) -> String {
+/// Describes why more requests cannot decide a change.
+fn describe_error_of_change(verdict: &Verdict, change: &Change) -> String {
     let floor = verdict.floor() / change.before;
     let room = (change.relative - verdict.threshold.limit).abs();
     let shown = number(100.0 * floor);
@@ -146,29 +144,29 @@ fn exactness_of_change(verdict: &Verdict, change: &Change) -> String {
     }
 }
 
-/// The figure in its unit with its interval, or why there is none.
-pub fn actual(verdict: &Verdict) -> String {
+/// Formats the figure in its unit with its interval, or why it is absent.
+pub fn format_actual(verdict: &Verdict) -> String {
     match &verdict.change {
-        Some(Ok(change)) => return format!("{} %", changed(change)),
+        Some(Ok(change)) => return format!("{} %", format_change(change)),
         Some(Err(why)) => return why.to_string(),
         None if verdict.threshold.is_relative => return "no baseline".into(),
         None => {}
     }
     match &verdict.actual {
-        Ok(estimate) => estimated(verdict.threshold.metric, estimate),
+        Ok(estimate) => format_estimate(verdict.threshold.metric, estimate),
         Err(Absent::Lacking { .. }) => verdict.lacking.to_string(),
         Err(absent) => absent.to_string(),
     }
 }
 
-/// A change with its interval, in percent.
-pub fn changed(change: &Change) -> String {
+/// Formats a change with its interval, in percent.
+pub fn format_change(change: &Change) -> String {
     let Change { relative, interval: Interval { low, high }, .. } = change;
     format!("{:+.1} [{:+.1}, {:+.1}]", relative * 100.0, low * 100.0, high * 100.0)
 }
 
-/// A figure in its unit with its interval.
-pub fn estimated(metric: &Metric, estimate: &Estimate) -> String {
+/// Formats a figure in its unit with its interval.
+pub fn format_estimate(metric: &Metric, estimate: &Estimate) -> String {
     let (unit, scale) = metric.unit.display();
     let Estimate { value, interval, .. } = estimate;
     let value = number(value * scale);

@@ -50,7 +50,7 @@ impl Runner<'_> {
     fn undecided(&self, instruments: &Instruments, factor: f64) -> Vec<Arc<Case>> {
         let judged = self.judge_all(instruments, self.confidence());
         let undecided = judged.iter().filter(|of| of.verdicts.iter().any(more_may_decide));
-        let groups = undecided.filter_map(|of| self.summary.groups.get(of.group));
+        let groups = undecided.filter_map(|of| self.summary.get(of.group));
         let mut cases: Vec<_> =
             groups.flat_map(|group| self.additional_cases(group, factor)).collect();
         plan::arrange(&mut cases, self.plan.order);

@@ -16,14 +16,14 @@ impl Runner<'_> {
         instruments: &Instruments,
         confidence: f64,
     ) -> Vec<GroupVerdicts> {
-        let groups = self.summary.groups.iter().enumerate();
+        let groups = self.summary.groups.iter();
         groups.map(|group| judge(group, instruments, self.reference(), confidence)).collect()
     }
 }
 
 /// Judges a group.
 fn judge(
-    (position, group): (usize, &Group),
+    group: &Group,
     instruments: &Instruments,
     reference: Option<Reference<'_>>,
     confidence: f64,
@@ -41,7 +41,7 @@ fn judge(
         reference.baseline.group(&now).ok()?.comparable_to(&now).ok()
     });
     GroupVerdicts {
-        group: position,
+        group: group.spec.id,
         name: group.name(),
         verdicts,
         notes: notes.unwrap_or_default(),

@@ -172,7 +172,7 @@ pub enum Event<'a> {
     /// A load ended.
     Load {
         /// The load's row.
-        row: &'a LoadRow<'a>,
+        row: &'a LoadRow,
     },
     /// The simulated endpoint did not keep its script, and `checks_instrument` is off.
     SimulatorLate {

@@ -97,9 +97,9 @@ fn judged(run: &Run, outcome: Outcome) -> Vec<(&str, &Verdict)> {
 fn why(missed: &[(&str, &Verdict)]) -> String {
     const SHOWN: usize = 3;
     let one = |(name, verdict): &(&str, &Verdict)| {
-        let actual = thresholds::actual(verdict);
-        let wanting = thresholds::needed(verdict).map(|wanting| format!("; {wanting}"));
-        format!("{name}: {} (actual: {actual}{})", verdict.threshold, wanting.unwrap_or_default())
+        let actual = thresholds::format_actual(verdict);
+        let needed = thresholds::format_needed(verdict).map(|needed| format!("; {needed}"));
+        format!("{name}: {} (actual: {actual}{})", verdict.threshold, needed.unwrap_or_default())
     };
     let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
     if missed.len() > SHOWN {
@@ -173,7 +173,7 @@ mod tests {
             left_out: Vec::new(),
         }];
         let verdicts = vec![GroupVerdicts {
-            group: 0,
+            group: plan.cases[0].group.id,
             name: plan.targets[0].name.clone(),
             verdicts,
             notes: Vec::new(),

@@ -209,7 +209,7 @@ impl Runner<'_> {
                 }
                 let before = (&before.scrape, before.is_late);
                 let comparison =
-                    MetricComparison::of(before, &after, requests, |name| ours(tally, name));
+                    MetricComparison::of(before, &after, requests, |metric| ours(tally, metric));
                 let event = Event::ServerMetrics { case, comparison: &comparison };
                 if let Err(error) = self.observer.event(event) {
                     self.give_up_metrics(&format!("they cannot be written: {}", chain(&*error)));
@@ -231,11 +231,11 @@ impl Runner<'_> {
     }
 }
 
-/// Our figure `name` of a trial, where all requests that can have it do: others are in the server's.
-fn ours(tally: &Tally, name: &str) -> Option<ClientMean> {
-    let (values, requests) = match name {
-        "tpot" => (tally.per_token.as_slice(), tally.several_tokens),
-        _ => (tally.values(Metric::named(name)?), tally.valid),
+/// Our figure `metric` of a trial, where all requests that can have it do: others are in the server's.
+fn ours(tally: &Tally, metric: &Metric) -> Option<ClientMean> {
+    let (values, requests) = match metric == Metric::TPOT {
+        true => (tally.per_token.as_slice(), tally.several_tokens),
+        false => (tally.values(metric), tally.valid),
     };
     let is_whole = tally.failed() == 0 && values.len() == requests;
     is_whole.then(|| Some(ClientMean { mean: Statistic::Mean.of(values).ok()?, requests }))?

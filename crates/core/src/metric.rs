@@ -1,6 +1,7 @@
-//! The table of all metrics, [`METRICS`]: name, unit, direction, definition and source of each.
-//! Help, CSV, summary, thresholds and glossary read this table, so that each figure has one
-//! definition.
+//! [`METRICS`]: every figure once, with its name, unit, direction, definition, and how to read it
+//! from a [`Sample`] or from the [`LoadStats`] of a load. Help, CSV, summary, thresholds and glossary
+//! all read this table. Code refers to a metric by its constant, such as [`Metric::TTFT`]; only text
+//! that a user wrote is [looked up by name](Metric::named).
 //!
 //! Names and formulas are fixed under [`DEFINITIONS`]; changing one needs a new version.
 
@@ -18,7 +19,9 @@ pub const DEFINITIONS: &str = "1";
 /// A metric: its meaning and its source.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// The name in configs and results.
+    /// Its position in [`METRICS`]; [`SUCCESS_RATE`] has the one after the last.
+    pub(crate) index: usize,
+    /// Its name, everywhere.
     pub name: &'static str,
     /// Another name for the same figure, such as that of one of the 14 leading CSV columns.
     pub alias: Option<&'static str>,
@@ -28,7 +31,9 @@ pub struct Metric {
     pub better: Better,
     /// The error of the instrument that applies to it.
     pub error: ErrorOf,
-    /// Whether the summary on the terminal has it. The CSV has every metric.
+    /// The count of tokens that it is computed from.
+    counted: Option<CountKind>,
+    /// Whether the summary on the terminal shows it; the CSV has every figure.
     pub in_summary: bool,
     /// The definition, in one line.
     pub definition: &'static str,
@@ -81,9 +86,9 @@ impl Unit {
 /// The error of the instrument that applies to a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorOf {
-    /// The error of one arrival.
-    Arrival,
-    /// The error of a single gap.
+    /// A time to one arrival: that arrival's.
+    Arrival(TimedArrival),
+    /// A single gap's.
     Gap,
     /// The relative error of `generation_time`.
     Generation,
@@ -97,7 +102,26 @@ pub enum ErrorOf {
     Nothing,
 }
 
-/// The better direction of a figure.
+/// The arrival at which a time ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimedArrival {
+    /// The response headers.
+    Headers,
+    /// The first event of any kind.
+    FirstEvent,
+    /// The first reasoning token.
+    FirstReasoning,
+    /// The first token.
+    FirstToken,
+    /// The first token of the answer.
+    FirstAnswer,
+    /// The last token-bearing event.
+    LastToken,
+    /// The end of the stream.
+    End,
+}
+
+/// Which way a figure is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {
     /// More is better.
@@ -108,336 +132,382 @@ pub enum Better {
     Neither,
 }
 
-/// The metrics of samples and of runs of a load.
-pub const METRICS: &[Metric] = &[
-    Metric {
+/// Defines [`METRICS`] and, for each entry, the constant of [`Metric`] that refers to it.
+macro_rules! metrics {
+    ($($constant:ident { $($field:tt)+ })+) => {
+        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "named as the constants")]
+        enum Index { $($constant,)+ COUNT }
+
+        /// Every figure that a sample or a run of a load has.
+        pub const METRICS: &[Metric] =
+            &[$(Metric { index: Index::$constant as usize, $($field)+ },)+];
+
+        #[expect(missing_docs, reason = "the table has the definitions")]
+        impl Metric {
+            $(pub const $constant: &'static Self = &METRICS[Index::$constant as usize];)+
+        }
+
+        #[cfg(test)]
+        const CONSTANTS: &[(&str, &Metric)] = &[$((stringify!($constant), Metric::$constant),)+];
+    };
+}
+
+metrics! {
+    GENERATION_SPEED {
         name: "generation_speed",
         alias: None,
         unit: Unit::TokensPerSecond,
         better: Better::Higher,
         error: ErrorOf::Generation,
+        counted: Some(CountKind::Streamed),
         in_summary: true,
         definition: "response_tokens / generation_time; the figure that models are ranked by. Tokens \
                      of reasoning that the server hides came before that time and do not count",
-        read: MetricSource::Sample(|sample| {
-            per_second(sample.streamed_tokens(), sample.generation_time())
-        }),
-    },
-    Metric {
+        read: MetricSource::Sample(|sample| per_second(sample.streamed_tokens(), sample.generation_time())),
+    }
+    TTFT {
         name: "ttft",
         alias: Some("preprocess_time"),
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival,
+        error: ErrorOf::Arrival(TimedArrival::FirstToken),
+        counted: None,
         in_summary: true,
         definition: "request handed to the connection → first generated token (content, reasoning \
                      or tool call; a role alone is not a token)",
         read: MetricSource::Sample(|sample| seconds(sample.first_token())),
-    },
-    Metric {
+    }
+    TTFO {
         name: "ttfo",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival,
+        error: ErrorOf::Arrival(TimedArrival::FirstAnswer),
+        counted: None,
         in_summary: true,
         definition: "request → first token of the answer, reasoning excluded",
         read: MetricSource::Sample(|sample| sample.first_answer.and_then(seconds)),
-    },
-    Metric {
+    }
+    TPOT {
         name: "tpot",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Generation,
+        counted: Some(CountKind::Streamed),
         in_summary: true,
         definition: "time per output token: generation_time / (response_tokens − tokens in the \
                      first event and before it)",
         read: MetricSource::Sample(tpot),
-    },
-    Metric {
+    }
+    ITL {
         name: "itl",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Generation,
+        counted: None,
         in_summary: true,
         definition: "mean gap between successive token-bearing events",
         read: MetricSource::Sample(mean_gap),
-    },
-    Metric {
+    }
+    ITL_MAX {
         name: "itl_max",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Gap,
+        counted: None,
         in_summary: true,
         definition: "longest gap between successive token-bearing events",
         read: MetricSource::Sample(|sample| {
             sample.generation_time().and(sample.gaps().max()).and_then(seconds)
         }),
-    },
-    Metric {
+    }
+    GENERATION_TIME {
         name: "generation_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Generation,
+        counted: None,
         in_summary: true,
         definition: "first → last token-bearing event; finish chunk, usage and [DONE] excluded",
         read: MetricSource::Sample(|sample| sample.generation_time().and_then(seconds)),
-    },
-    Metric {
+    }
+    E2E {
         name: "e2e",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival,
+        error: ErrorOf::Arrival(TimedArrival::LastToken),
+        counted: None,
         in_summary: true,
         definition: "request → last token-bearing event",
         read: MetricSource::Sample(|sample| seconds(sample.last_token())),
-    },
-    Metric {
+    }
+    TOTAL_TIME {
         name: "total_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival,
+        error: ErrorOf::Arrival(TimedArrival::End),
+        counted: None,
         in_summary: true,
         definition: "request → end of the stream",
         read: MetricSource::Sample(|sample| seconds(sample.end)),
-    },
-    Metric {
+    }
+    TOTAL_TOKENS_PER_SECOND {
         name: "total_tokens_per_second",
         alias: None,
         unit: Unit::TokensPerSecond,
         better: Better::Higher,
         error: ErrorOf::Whole,
+        counted: Some(CountKind::Total),
         in_summary: true,
         definition: "total_tokens / total_time",
         read: MetricSource::Sample(|sample| per_second(sample.total_tokens?, Some(sample.end))),
-    },
-    Metric {
+    }
+    PREPROCESS_SPEED {
         name: "preprocess_speed",
         alias: None,
         unit: Unit::TokensPerSecond,
         better: Better::Higher,
         error: ErrorOf::FirstToken,
+        counted: Some(CountKind::Prompt),
         in_summary: true,
         definition: "prompt_tokens / ttft; not the speed of prefill where part of the prompt was \
                      cached",
-        read: MetricSource::Sample(|sample| {
-            per_second(sample.prompt_tokens?, Some(sample.first_token()))
-        }),
-    },
-    Metric {
+        read: MetricSource::Sample(|sample| per_second(sample.prompt_tokens?, Some(sample.first_token()))),
+    }
+    UNCACHED_PREPROCESS_SPEED {
         name: "uncached_preprocess_speed",
         alias: None,
         unit: Unit::TokensPerSecond,
         better: Better::Higher,
         error: ErrorOf::FirstToken,
+        counted: Some(CountKind::Prompt),
         in_summary: true,
         definition: "(prompt_tokens − cached_tokens) / ttft; absent where the server does not \
                      report cached tokens",
         read: MetricSource::Sample(uncached_preprocess_speed),
-    },
-    Metric {
+    }
+    RESPONSE_TOKENS {
         name: "response_tokens",
         alias: None,
         unit: Unit::Tokens,
         better: Better::Neither,
         error: ErrorOf::Nothing,
+        counted: Some(CountKind::Response),
         in_summary: true,
         definition: "generated tokens, reasoning included, by the server's usage",
         read: MetricSource::Sample(|sample| Some(sample.response_tokens as f64)),
-    },
-    Metric {
+    }
+    PROMPT_TOKENS {
         name: "prompt_tokens",
         alias: None,
         unit: Unit::Tokens,
         better: Better::Neither,
         error: ErrorOf::Nothing,
+        counted: Some(CountKind::Prompt),
         in_summary: true,
         definition: "tokens of the prompt, by the server's usage",
         read: MetricSource::Sample(|sample| sample.prompt_tokens.map(|tokens| tokens as f64)),
-    },
-    Metric {
+    }
+    FIRST_BYTE_TIME {
         name: "first_byte_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival,
+        error: ErrorOf::Arrival(TimedArrival::Headers),
+        counted: None,
         in_summary: false,
         definition: "request → response headers",
         read: MetricSource::Sample(|sample| seconds(sample.first_byte)),
-    },
-    Metric {
+    }
+    FIRST_EVENT_TIME {
         name: "first_event_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival,
+        error: ErrorOf::Arrival(TimedArrival::FirstEvent),
+        counted: None,
         in_summary: false,
         definition: "request → first event of any kind, even one without a token",
         read: MetricSource::Sample(|sample| seconds(sample.first_event)),
-    },
-    Metric {
+    }
+    CONNECT_TIME {
         name: "connect_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: false,
         definition: "DNS + TCP + TLS of a new connection, in no other figure; absent on a reused \
                      one",
         read: MetricSource::Sample(|sample| sample.connect.and_then(seconds)),
-    },
-    Metric {
+    }
+    TLS_TIME {
         name: "tls_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: false,
         definition: "the TLS handshake in connect_time; absent where there was none or the \
                      transport cannot tell",
         read: MetricSource::Sample(|sample| sample.tls.and_then(seconds)),
-    },
-    Metric {
+    }
+    SEND_LAG {
         name: "send_lag",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: true,
         definition: "scheduled start → request handed to the connection, in an open loop, whose \
                      other times count from the scheduled start and so hold it",
         read: MetricSource::Sample(|sample| sample.lag.and_then(seconds)),
-    },
-    Metric {
+    }
+    OUTPUT_THROUGHPUT {
         name: "output_throughput",
         alias: None,
         unit: Unit::TokensPerSecond,
         better: Better::Higher,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: true,
         definition: "of a load's run: tokens generated by all valid requests / time from its first \
                      request to its last valid answer's end or, if later, its last start",
-        read: MetricSource::Load(|stats| stats.output_throughput),
-    },
-    Metric {
+        read: MetricSource::Load(|reached| reached.output_throughput),
+    }
+    REQUEST_THROUGHPUT {
         name: "request_throughput",
         alias: None,
         unit: Unit::RequestsPerSecond,
         better: Better::Higher,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: true,
         definition: "of a load's run: valid requests / the same time",
-        read: MetricSource::Load(|stats| Some(stats.request_throughput)),
-    },
-    Metric {
+        read: MetricSource::Load(|reached| Some(reached.request_throughput)),
+    }
+    CONCURRENCY {
         name: "concurrency",
         alias: None,
         unit: Unit::Requests,
         better: Better::Neither,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: true,
         definition: "of a load's run: requests in flight, on average from the first to the last \
                      one's start",
-        read: MetricSource::Load(|stats| Some(stats.concurrency)),
-    },
-    Metric {
+        read: MetricSource::Load(|reached| Some(reached.concurrency)),
+    }
+    REQUEST_RATE {
         name: "request_rate",
         alias: None,
         unit: Unit::RequestsPerSecond,
         better: Better::Neither,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: true,
         definition: "of an open loop's run: requests started a second",
-        read: MetricSource::Load(|stats| stats.request_rate),
-    },
-    Metric {
+        read: MetricSource::Load(|reached| reached.request_rate),
+    }
+    SEND_TIME {
         name: "send_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: false,
         definition: "request → its last byte taken by the kernel; absent where the transport \
                      cannot tell",
         read: MetricSource::Sample(|sample| sample.sent.and_then(seconds)),
-    },
-    Metric {
+    }
+    FIRST_REASONING_TIME {
         name: "first_reasoning_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival,
+        error: ErrorOf::Arrival(TimedArrival::FirstReasoning),
+        counted: None,
         in_summary: false,
         definition: "request → first reasoning token; absent where there was none",
         read: MetricSource::Sample(|sample| sample.first_reasoning.and_then(seconds)),
-    },
-    Metric {
+    }
+    SERVER_GENERATION_SPEED {
         name: "server_generation_speed",
         alias: None,
         unit: Unit::TokensPerSecond,
         better: Better::Higher,
         error: ErrorOf::Nothing,
+        counted: Some(CountKind::Response),
         in_summary: false,
         definition: "response_tokens / server_generation_time: generation_speed by the server's own \
                      clock",
         read: MetricSource::Sample(|sample| {
             per_second(sample.response_tokens, sample.server_generation_time())
         }),
-    },
-    Metric {
+    }
+    SERVER_GENERATION_TIME {
         name: "server_generation_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: false,
         definition: "first → last token as the server says in its answer (llama.cpp, Ollama, Groq, \
                      Cerebras, vLLM with --enable-per-request-metrics)",
         read: MetricSource::Sample(|sample| sample.server_generation_time().and_then(seconds)),
-    },
-    Metric {
+    }
+    SERVER_TTFT {
         name: "server_ttft",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: false,
-        definition: "server_queue_time, if reported, + server_prompt_time",
+        definition: "server_queue_time, where it is told, + server_prompt_time",
         read: MetricSource::Sample(|sample| sample.server_first_token().and_then(seconds)),
-    },
-    Metric {
+    }
+    SERVER_QUEUE_TIME {
         name: "server_queue_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: false,
         definition: "waiting in the server's queue, or for the model to be loaded, as the server \
                      says; llama.cpp does not",
         read: MetricSource::Sample(|sample| sample.server.queue.and_then(seconds)),
-    },
-    Metric {
+    }
+    SERVER_PROMPT_TIME {
         name: "server_prompt_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: false,
         definition: "beginning of the work on the prompt → first token, as the server says",
         read: MetricSource::Sample(|sample| sample.server.prompt.and_then(seconds)),
-    },
-    Metric {
+    }
+    TTFT_BEYOND_SERVER {
         name: "ttft_beyond_server",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival,
+        error: ErrorOf::Arrival(TimedArrival::FirstToken),
+        counted: None,
         in_summary: false,
         definition: "ttft, without send_lag, − server_ttft: the network, and what the server does \
                      before its clock starts",
@@ -445,24 +515,26 @@ pub const METRICS: &[Metric] = &[
             let theirs = sample.server_first_token()?.as_secs_f64();
             Some(sample.first_token_of_request().as_secs_f64() - theirs)
         }),
-    },
-    Metric {
+    }
+    SERVER_HEAD_TIME {
         name: "server_head_time",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
         error: ErrorOf::Nothing,
+        counted: None,
         in_summary: false,
         definition: "request → response headers as those say (openai-processing-ms, \
                      x-envoy-upstream-service-time)",
         read: MetricSource::Sample(|sample| sample.server_head.and_then(seconds)),
-    },
-    Metric {
+    }
+    FIRST_BYTE_BEYOND_SERVER {
         name: "first_byte_beyond_server",
         alias: None,
         unit: Unit::Seconds,
         better: Better::Lower,
-        error: ErrorOf::Arrival,
+        error: ErrorOf::Arrival(TimedArrival::Headers),
+        counted: None,
         in_summary: false,
         definition: "first_byte_time, without send_lag, − server_head_time: the network, and what \
                      stands before the server",
@@ -470,13 +542,14 @@ pub const METRICS: &[Metric] = &[
             let theirs = sample.server_head?.as_secs_f64();
             Some(sample.head_of_request().as_secs_f64() - theirs)
         }),
-    },
-    Metric {
+    }
+    GENERATION_BEYOND_SERVER {
         name: "generation_beyond_server",
         alias: None,
         unit: Unit::Percent,
         better: Better::Neither,
         error: ErrorOf::BeyondServer,
+        counted: None,
         in_summary: false,
         definition: "generation_time / server_generation_time − 1; absent where reasoning is hidden",
         read: MetricSource::Sample(|sample| {
@@ -487,20 +560,31 @@ pub const METRICS: &[Metric] = &[
             }
             Some(100.0 * (sample.generation_time()?.as_secs_f64() / theirs - 1.0))
         }),
-    },
-];
+    }
+}
 
 /// The share of successful requests, which is a figure of a whole group.
 pub const SUCCESS_RATE: Metric = Metric {
+    index: Index::COUNT as usize,
     name: "success_rate",
     alias: None,
     unit: Unit::Percent,
     better: Better::Higher,
     error: ErrorOf::Nothing,
+    counted: None,
     in_summary: false,
     definition: "valid requests / all requests",
     read: MetricSource::All,
 };
+
+/// Metrics are equal if they are the same entry of the table.
+impl PartialEq for Metric {
+    fn eq(&self, other: &Self) -> bool {
+        self.index == other.index
+    }
+}
+
+impl Eq for Metric {}
 
 impl Metric {
     /// Returns the metric with this name or alias.
@@ -524,31 +608,24 @@ impl Metric {
     pub fn refused(&self, sample: &Sample) -> Option<Note> {
         // Most answers have no notes, so the metric's name need not be compared.
         let refusing = !sample.notes.is_empty();
-        self.counted().filter(|_| refusing).and_then(|count| sample.refused(count))
+        self.counted.filter(|_| refusing).and_then(|count| sample.refused(count))
     }
 
-    /// Returns whether it depends on the time between tokens.
+    /// Returns whether it is computed from the time between tokens, or from the gaps in it.
     pub fn is_of_generation(&self) -> bool {
-        const ALL: [&str; 6] = [
-            "generation_speed",
-            "tpot",
-            "itl",
-            "itl_max",
-            "generation_time",
-            "generation_beyond_server",
-        ];
-        ALL.contains(&self.name)
+        self.is_one_of(&[
+            Self::GENERATION_SPEED,
+            Self::TPOT,
+            Self::ITL,
+            Self::ITL_MAX,
+            Self::GENERATION_TIME,
+            Self::GENERATION_BEYOND_SERVER,
+        ])
     }
 
-    /// Returns the token count that it depends on.
-    fn counted(&self) -> Option<CountKind> {
-        Some(match self.name {
-            "generation_speed" | "tpot" => CountKind::Streamed,
-            "response_tokens" | "server_generation_speed" => CountKind::Response,
-            "prompt_tokens" | "preprocess_speed" | "uncached_preprocess_speed" => CountKind::Prompt,
-            "total_tokens_per_second" => CountKind::Total,
-            _ => return None,
-        })
+    /// Returns whether `metrics` contains it.
+    pub fn is_one_of(&self, metrics: &[&Self]) -> bool {
+        metrics.contains(&self)
     }
 
     /// Returns every name that [`named`](Self::named) accepts.
@@ -585,4 +662,18 @@ fn mean_gap(sample: &Sample) -> Option<f64> {
 fn uncached_preprocess_speed(sample: &Sample) -> Option<f64> {
     let uncached = sample.prompt_tokens?.checked_sub(sample.cached_tokens?)?;
     per_second(uncached, Some(sample.first_token()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_constant_refers_to_the_metric_of_its_name() {
+        for (index, (constant, metric)) in CONSTANTS.iter().enumerate() {
+            assert_eq!(constant.to_lowercase(), metric.name);
+            assert_eq!((metric.index, METRICS[index].name), (index, metric.name));
+        }
+        assert_eq!(SUCCESS_RATE.index, METRICS.len());
+    }
 }

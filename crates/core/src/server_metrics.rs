@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::statistic::Statistic;
+use crate::{metric::Metric, statistic::Statistic};
 
 /// A metric that servers export.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +18,7 @@ pub struct ServerMetric {
     /// The kind of metric.
     pub kind: MetricKind,
     /// The client's metric with the same meaning, for each request.
-    pub ours: Option<&'static str>,
+    pub ours: Option<&'static Metric>,
     /// The names in different servers. The first one that the server exports is used.
     series: &'static [&'static str],
 }
@@ -53,10 +53,10 @@ macro_rules! figures {
 
 /// The metrics of vLLM, SGLang and llama.cpp that are used.
 const FIGURES: &[ServerMetric] = figures! {
-    "ttft" Histogram Some("ttft"),
+    "ttft" Histogram Some(Metric::TTFT),
         ["vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds"];
-    "tpot" Histogram Some("tpot"), ["vllm:request_time_per_output_token_seconds"];
-    "e2e" Histogram Some("e2e"),
+    "tpot" Histogram Some(Metric::TPOT), ["vllm:request_time_per_output_token_seconds"];
+    "e2e" Histogram Some(Metric::E2E),
         ["vllm:e2e_request_latency_seconds", "sglang:e2e_request_latency_seconds"];
     "itl" Histogram None,
         ["vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds",
@@ -358,7 +358,7 @@ impl MetricComparison {
         (before, is_late): (&Scrape, bool),
         after: &Scrape,
         requests: usize,
-        ours: impl Fn(&str) -> Option<ClientMean>,
+        ours: impl Fn(&Metric) -> Option<ClientMean>,
     ) -> Self {
         let both = |sample: MetricSample| {
             let ours = sample.figure.ours.and_then(&ours);

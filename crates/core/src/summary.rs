@@ -36,44 +36,44 @@ pub struct Request<'a> {
     pub outcome: &'a Result<Sample, RequestError>,
 }
 
-/// A figure that servers report about themselves, next to the client's figure.
-#[derive(Debug, Clone, Copy)]
-pub struct ServerComparison {
-    /// The server's metric.
-    theirs: &'static str,
-    /// The client's metric.
-    pub ours: &'static str,
-    /// The metric of the difference.
-    beyond: &'static str,
+/// A figure that servers report in their answers, and our figure of the same thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerComparison {
+    /// `server_generation_speed` and `generation_speed`.
+    Generation,
+    /// `server_ttft` and `ttft`.
+    FirstToken,
+    /// `server_head_time` and `first_byte_time`.
+    Headers,
 }
 
 impl ServerComparison {
-    /// All figures that servers report in their answers.
-    pub const ALL: [Self; 3] = [
-        Self {
-            theirs: "server_generation_speed",
-            ours: "generation_speed",
-            beyond: "generation_beyond_server",
-        },
-        Self { theirs: "server_ttft", ours: "ttft", beyond: "ttft_beyond_server" },
-        Self {
-            theirs: "server_head_time",
-            ours: "first_byte_time",
-            beyond: "first_byte_beyond_server",
-        },
-    ];
+    /// All of them, in the order of reports.
+    pub const ALL: [Self; 3] = [Self::Generation, Self::FirstToken, Self::Headers];
 
-    /// Returns the metrics of the server, of the client and of the difference.
-    pub fn metrics(&self) -> [Option<&'static Metric>; 3] {
-        [self.theirs, self.ours, self.beyond].map(Metric::named)
+    /// Returns the server's metric, ours, and the metric of the difference.
+    pub const fn metrics(self) -> [&'static Metric; 3] {
+        match self {
+            Self::Generation => [
+                Metric::SERVER_GENERATION_SPEED,
+                Metric::GENERATION_SPEED,
+                Metric::GENERATION_BEYOND_SERVER,
+            ],
+            Self::FirstToken => [Metric::SERVER_TTFT, Metric::TTFT, Metric::TTFT_BEYOND_SERVER],
+            Self::Headers => [
+                Metric::SERVER_HEAD_TIME,
+                Metric::FIRST_BYTE_TIME,
+                Metric::FIRST_BYTE_BEYOND_SERVER,
+            ],
+        }
     }
 
-    /// Returns the three figures of an answer that has all of them. The client's value is adapted
-    /// to the server's definition: with the tokens of hidden reasoning, and without the lag of an
-    /// open loop.
-    fn of(&self, sample: &Sample) -> Option<[f64; 3]> {
-        let [theirs, ours, beyond] = self.metrics().map(|metric| metric?.of(sample));
-        let is_speed = self.ours == "generation_speed";
+    /// Returns the three figures of an answer that has all of them. The server's speed includes
+    /// tokens of hidden reasoning and ours does not, so such an answer has no comparison. The time
+    /// before an open loop's request was sent is not the server's and is subtracted.
+    fn of(self, sample: &Sample) -> Option<[f64; 3]> {
+        let [theirs, ours, beyond] = self.metrics().map(|metric| metric.of(sample));
+        let is_speed = self == Self::Generation;
         if is_speed && sample.hidden_reasoning_tokens() > 0 {
             return None;
         }
@@ -95,9 +95,9 @@ pub struct Tally {
     pub several_tokens: usize,
     /// The time per token of those among them that streamed all tokens.
     pub per_token: Vec<f64>,
-    /// For each of [`ServerComparison::ALL`]: the three figures of each answer that has them.
-    server_figures: [Vec<[f64; 3]>; 3],
-    /// For each of [`METRICS`]: the values, in the order of the answers.
+    /// A list for each [`ServerComparison`]: the three figures of each answer that has them.
+    server_timings: [Vec<[f64; 3]>; ServerComparison::ALL.len()],
+    /// A list for each of [`METRICS`]: the value of each valid answer that has one.
     figures: Vec<Vec<f64>>,
     /// For each valid answer: a bit for each of [`METRICS`] that it has.
     has: Vec<u64>,
@@ -135,8 +135,8 @@ impl MetricValues<'_> {
     }
 }
 
-/// A bit for each metric.
-const _: () = assert!(METRICS.len() <= u64::BITS as usize);
+/// A bit for each metric, and one that no answer has for `success_rate`.
+const _: () = assert!(METRICS.len() < u64::BITS as usize);
 
 impl Tally {
     /// Adds a request: run `run` of `prompt`.
@@ -164,16 +164,19 @@ impl Tally {
         self.uncertain.resize_with(METRICS.len(), Vec::new);
         let mut has = 0;
         let lists = self.figures.iter_mut().zip(&mut self.uncertain);
-        for (nth, ((values, uncertain), metric)) in lists.zip(METRICS).enumerate() {
+        for ((values, uncertain), metric) in lists.zip(METRICS) {
             if let Some(value) = metric.of(sample) {
                 let error = uncertainty::of(metric, sample);
                 if error > 0.0 {
                     uncertain.push((values.len() as u32, error as f32));
                 }
                 values.push(value);
-                has |= 1 << nth;
+                has |= 1 << metric.index;
             } else if matches!(metric.read, MetricSource::Sample(_)) {
-                *self.lacks.entry((nth, MissingReason::of(metric, sample))).or_default() += 1;
+                *self
+                    .lacks
+                    .entry((metric.index, MissingReason::of(metric, sample)))
+                    .or_default() += 1;
             }
         }
         self.has.push(has);
@@ -184,21 +187,20 @@ impl Tally {
 
     /// Adds the figures that are compared with the server's.
     fn compare_with_server(&mut self, sample: &Sample) {
-        for (rows, word) in self.server_figures.iter_mut().zip(ServerComparison::ALL) {
-            rows.extend(word.of(sample));
+        for (rows, comparison) in self.server_timings.iter_mut().zip(ServerComparison::ALL) {
+            rows.extend(comparison.of(sample));
         }
         if sample.response_tokens > 1 {
             self.several_tokens += 1;
             let is_whole = sample.hidden_reasoning_tokens() == 0;
-            let per_token = Metric::named("tpot").filter(|_| is_whole);
-            self.per_token.extend(per_token.and_then(|metric| metric.of(sample)));
+            self.per_token.extend(Metric::TPOT.of(sample).filter(|_| is_whole));
         }
     }
 
-    /// Returns the medians of the three figures of `ServerComparison::ALL[nth]` over the answers
-    /// that have all of them, and the number of these answers.
-    pub fn server_medians(&self, nth: usize) -> Option<([f64; 3], usize)> {
-        let rows = self.server_figures.get(nth)?;
+    /// Returns the median of each of the three figures of `comparison`, over the answers that have
+    /// all of them, and the number of these answers.
+    pub fn server_timing(&self, comparison: ServerComparison) -> Option<([f64; 3], usize)> {
+        let rows = &self.server_timings[comparison as usize];
         let median = |column: usize| {
             let values: Vec<_> = rows.iter().map(|row| row[column]).collect();
             Statistic::Median.of(&values).ok()
@@ -226,7 +228,7 @@ impl Tally {
         self.server_disagrees += other.server_disagrees;
         self.several_tokens += other.several_tokens;
         self.per_token.extend(other.per_token);
-        for (rows, more) in self.server_figures.iter_mut().zip(other.server_figures) {
+        for (rows, more) in self.server_timings.iter_mut().zip(other.server_timings) {
             rows.extend(more);
         }
         for (kind, count) in other.failures {
@@ -271,14 +273,14 @@ impl Tally {
     /// Returns the entries of `list`, which has one per valid answer, for the answers with the
     /// figure.
     fn of_those_with<T: Copy>(&self, metric: &Metric, list: &[T]) -> impl Iterator<Item = T> {
-        let bit = index(metric).map_or(0, |nth| 1 << nth);
+        let bit = 1 << metric.index;
         let has = self.has.iter().zip(list).filter(move |(has, _)| **has & bit != 0);
         has.map(|(_, entry)| *entry)
     }
 
-    /// Returns how many valid answers lack a figure, by reason.
+    /// How many valid answers lack a figure, and why.
     pub fn lacking(&self, metric: &Metric) -> MissingFigures {
-        let of_metric = self.lacks.iter().filter(|((nth, _), _)| Some(*nth) == index(metric));
+        let of_metric = self.lacks.iter().filter(|((index, _), _)| *index == metric.index);
         let reasons = of_metric.map(|((_, lack), count)| (*lack, *count)).collect();
         MissingFigures { metric: metric.name, is_of_runs: false, all: self.valid, reasons }
     }
@@ -317,13 +319,12 @@ impl Tally {
 
     /// Returns the values of a metric.
     pub fn values(&self, metric: &Metric) -> &[f64] {
-        index(metric).and_then(|nth| self.figures.get(nth)).map_or(&[], Vec::as_slice)
+        self.figures.get(metric.index).map_or(&[], Vec::as_slice)
     }
 
     /// Returns how far some of the values can be off.
     pub fn uncertain(&self, metric: &Metric) -> &[Uncertain] {
-        let uncertain = index(metric).and_then(|index| self.uncertain.get(index));
-        uncertain.map_or(&[], Vec::as_slice)
+        self.uncertain.get(metric.index).map_or(&[], Vec::as_slice)
     }
 
     /// Returns how far `statistic` of the values can be off because of uncertain arrivals.
@@ -340,12 +341,7 @@ impl Tally {
     }
 }
 
-/// Returns the index in [`METRICS`].
-fn index(metric: &Metric) -> Option<usize> {
-    METRICS.iter().position(|known| known.name == metric.name)
-}
-
-/// Returns an index as a `u32`.
+/// The `nth` stratum's number.
 fn number(nth: usize) -> u32 {
     u32::try_from(nth).unwrap_or(u32::MAX)
 }
@@ -456,6 +452,11 @@ impl Summary {
         }
     }
 
+    /// Returns the group.
+    pub fn get(&self, id: GroupId) -> Option<&Group> {
+        self.groups.iter().find(|group| group.spec.id == id)
+    }
+
     fn group(&mut self, id: GroupId) -> Option<&mut Group> {
         let position = self.positions.get(&id)?;
         self.groups.get_mut(*position)
@@ -563,12 +564,12 @@ impl Group {
         self.name.clone()
     }
 
-    /// Returns the server's and the client's mean of a metric over the comparable trials, and the
-    /// number of their requests.
-    pub fn by_metrics(&self, figure: &str) -> Option<(f64, f64, usize)> {
+    /// Returns the mean of `metric` by the server's Prometheus metrics and ours, over the trials in
+    /// which the two can be compared, and the number of their requests.
+    pub fn by_metrics(&self, metric: &Metric) -> Option<(f64, f64, usize)> {
         let mut sums = (0.0, 0.0, 0.0);
         for (sample, ours) in self.server.iter().flat_map(|comparison| &comparison.samples) {
-            let times = sample.times.filter(|_| sample.figure.name == figure);
+            let times = sample.times.filter(|_| sample.figure.ours == Some(metric));
             if let Some((times, ours)) = times.zip(*ours) {
                 sums.0 += times.mean * times.count;
                 sums.1 += ours * times.count;
@@ -716,10 +717,10 @@ impl Group {
         statistic: Statistic,
         confidence: f64,
     ) -> Result<Option<Interval>, Absent> {
-        let read: fn(&Batch) -> f64 = match metric.name {
-            "output_throughput" => |batch| batch.output_throughput,
-            "request_throughput" => |batch| batch.request_throughput,
-            // The offered load is not a result of the server.
+        let read: fn(&Batch) -> f64 = match metric {
+            _ if metric == Metric::OUTPUT_THROUGHPUT => |batch| batch.output_throughput,
+            _ if metric == Metric::REQUEST_THROUGHPUT => |batch| batch.request_throughput,
+            // The load that was offered, not a result of it.
             _ => return Ok(None),
         };
         let MetricSource::Load(of_run) = metric.read else { return Ok(None) };
@@ -746,9 +747,7 @@ impl Group {
 
     /// Returns the mean `generation_speed` for the ranking; below every speed if it is absent.
     fn speed(&self) -> f64 {
-        Metric::named("generation_speed")
-            .and_then(|metric| self.figure(metric, Statistic::Mean).ok())
-            .unwrap_or(-1.0)
+        self.figure(Metric::GENERATION_SPEED, Statistic::Mean).unwrap_or(-1.0)
     }
 }
 

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::{
-    metric::{ErrorOf, Metric, Unit},
+    metric::{ErrorOf, Metric, TimedArrival, Unit},
     sample::Sample,
     statistic::Statistic,
 };
@@ -17,7 +17,7 @@ use crate::{
 pub fn of(metric: &Metric, sample: &Sample) -> f64 {
     let known = &sample.uncertainty;
     match metric.error {
-        ErrorOf::Arrival => of_arrival(metric, sample).as_secs_f64(),
+        ErrorOf::Arrival(arrival) => of_arrival(arrival, sample).as_secs_f64(),
         ErrorOf::Gap => known.largest.as_secs_f64(),
         ErrorOf::FirstToken => {
             in_proportion(metric, sample, known.first_token, sample.first_token())
@@ -37,17 +37,17 @@ pub fn of(metric: &Metric, sample: &Sample) -> f64 {
     }
 }
 
-/// Returns the uncertainty of the arrival that `metric` is the time of.
-fn of_arrival(metric: &Metric, sample: &Sample) -> Duration {
+/// How far the time of one arrival can be off.
+const fn of_arrival(arrival: TimedArrival, sample: &Sample) -> Duration {
     let known = &sample.uncertainty;
-    match metric.name {
-        "ttfo" => known.first_answer,
-        "e2e" => known.last_token,
-        "total_time" => known.end,
-        "first_byte_time" | "first_byte_beyond_server" => known.headers,
-        "first_event_time" => known.first_event,
-        "first_reasoning_time" => known.first_reasoning,
-        _ => known.first_token,
+    match arrival {
+        TimedArrival::Headers => known.headers,
+        TimedArrival::FirstEvent => known.first_event,
+        TimedArrival::FirstReasoning => known.first_reasoning,
+        TimedArrival::FirstToken => known.first_token,
+        TimedArrival::FirstAnswer => known.first_answer,
+        TimedArrival::LastToken => known.last_token,
+        TimedArrival::End => known.end,
     }
 }
 

@@ -343,16 +343,16 @@ impl InstrumentError {
     /// Returns how far `actual`, a figure of `group` in the metric's base unit, can be off; `None`
     /// if no error is known.
     pub fn of(&self, metric: &Metric, actual: f64, group: &Group) -> Option<f64> {
-        let in_proportion_to = |name| {
-            let time = group.figure(Metric::named(name)?, Statistic::Mean).ok()?;
+        let in_proportion_to = |time: &Metric| {
+            let time = group.figure(time, Statistic::Mean).ok()?;
             (time > 0.0).then(|| actual.abs() * self.arrival / time)
         };
         match metric.error {
-            ErrorOf::Arrival => Some(self.arrival),
+            ErrorOf::Arrival(_) => Some(self.arrival),
             ErrorOf::Gap => Some(self.gap),
             ErrorOf::Generation => Some(actual.abs() * self.generation),
-            ErrorOf::FirstToken => in_proportion_to("ttft"),
-            ErrorOf::Whole => in_proportion_to("total_time"),
+            ErrorOf::FirstToken => in_proportion_to(Metric::TTFT),
+            ErrorOf::Whole => in_proportion_to(Metric::TOTAL_TIME),
             ErrorOf::BeyondServer => Some(100.0 * self.generation),
             ErrorOf::Nothing => None,
         }

@@ -5,7 +5,7 @@ use std::{fs, io::Read, path::Path, process::Command};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus};
 use serde_json::Value;
 
-use crate::bench::{Bench, Ran, TWO_MODELS, ran};
+use crate::bench::{Bench, REPOSITORY, Ran, TWO_MODELS, ran};
 
 /// Every report, with its flag.
 const REPORTS: [&str; 5] = [
@@ -126,6 +126,18 @@ pub(crate) fn is_by_the_schema(report: &str) -> Value {
     let report = serde_json::from_str(report).expect("JSON");
     schemas.validate(&report, schema).unwrap_or_else(|error| panic!("{error:#}\n{report:#}"));
     report
+}
+
+/// The test writes the file, so a change of a type needs two runs of the test and a review of the
+/// difference.
+#[test]
+fn the_schema_of_the_json_is_generated_from_its_types() {
+    let path = Path::new(REPOSITORY).join("fixtures/schema/run.v1.json");
+    let schema = format!("{:#}\n", llm_stream_bench::report::json::schema());
+    if fs::read_to_string(&path).unwrap() != schema {
+        fs::write(&path, schema).unwrap();
+        panic!("{} was not up to date and is rewritten", path.display());
+    }
 }
 
 #[test]

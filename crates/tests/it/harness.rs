@@ -660,7 +660,7 @@ fn a_header_that_says_how_long_the_server_took_stands_beside_ours() {
     let marked: Vec<_> =
         bench.column("notes").iter().map(|notes| notes.contains("server_disagrees")).collect();
     assert_eq!(marked, [false, false, false, true]);
-    let word = "  server's own word: first_byte_time 0.001 ms, ours ";
+    let word = "  reported by the server: first_byte_time 0.001 ms, ours ";
     assert!(ran.stderr.contains(word), "{}", ran.stderr);
 }
 

@@ -9,9 +9,9 @@ use llm_stream_bench::{
     plan::{Case, Plan},
     report::{
         Exporter, GroupVerdicts, Run, RunOutcome, RunStatus, TrialResult, annotations::Annotations,
-        bencher::Bencher, csv, github_action_benchmark::GithubActionBenchmark, json::Json,
-        junit::Junit, ranking::Ranking, step_summary::StepSummary, summary::SummaryTables,
-        thresholds::Thresholds,
+        bencher::Bencher, csv::CsvTable, github_action_benchmark::GithubActionBenchmark,
+        json::JsonReport, junit::Junit, ranking::Ranking, step_summary::StepSummary,
+        summary::SummaryTables, thresholds::Thresholds,
     },
     row::Row,
 };
@@ -60,12 +60,12 @@ fn run() -> Run {
     let (cases, rows) = rows();
     let mut summary = Summary::new(cases.iter().map(|case| &case.group));
     rows.iter().for_each(|row| summary.add(row.case.group.id, &[row.request()]));
-    let judged = |(place, group): (usize, &Group)| {
+    let verdicts = |group: &Group| {
         let verdict = |&threshold| Verdict::of(threshold, group, INSTRUMENT, None, CONFIDENCE);
         let verdicts = group.thresholds().iter().map(verdict).collect();
-        GroupVerdicts { group: place, name: group.name(), verdicts, notes: Vec::new() }
+        GroupVerdicts { group: group.spec.id, name: group.name(), verdicts, notes: Vec::new() }
     };
-    let verdicts = summary.groups.iter().enumerate().map(judged).collect();
+    let verdicts = summary.groups.iter().map(verdicts).collect();
     let ended = |row: &Row| row.started + std::time::Duration::from_millis(120);
     Run {
         summary,
@@ -85,7 +85,7 @@ fn run() -> Run {
 
 fn csv() -> String {
     let mut bytes = Vec::new();
-    let mut writer = csv::Writer::new(&mut bytes).unwrap();
+    let mut writer = CsvTable::new(&mut bytes).unwrap();
     rows().1.iter().for_each(|row| writer.write(row).unwrap());
     drop(writer);
     String::from_utf8(bytes).unwrap()
@@ -160,7 +160,7 @@ fn in_junit_xml_a_run_that_was_interrupted_is_an_error_and_undecided_may_be_a_fa
 fn the_json_is() {
     let mut run = run();
     run.verdicts[0].verdicts[0].error = Some(f64::INFINITY);
-    let mut json = crate::ci::is_by_the_schema(&Json.render(&run));
+    let mut json = crate::ci::is_by_the_schema(&JsonReport.render(&run));
     // One of each is enough to see it.
     for list in ["groups", "thresholds"] {
         json[list].as_array_mut().unwrap().truncate(1);

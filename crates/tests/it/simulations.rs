@@ -8,7 +8,7 @@ use llm_stream_bench::{
     cli::Cli,
     config::{Config, TokenCount},
     plan::{Case, Plan},
-    report::changes::{Compared, Sort},
+    report::changes::{BaselineComparison, ChangeKind},
 };
 use llm_stream_core::{
     baseline::Baseline,
@@ -227,12 +227,12 @@ fn ten_prompts(seed: u64, change: impl Fn(bool, &mut Sample)) -> Summary {
 }
 
 /// What `compare` finds of `metric`.
-fn compared(metric: &str, before: &Summary, now: &Summary) -> Result<Sort, String> {
+fn compared(metric: &str, before: &Summary, now: &Summary) -> Result<ChangeKind, String> {
     let [before, now] = [before, now].map(|summary| Baseline::of(summary, "here"));
-    let compared = Compared::of(&before, &now, 0.05);
+    let compared = BaselineComparison::of(&before, &now, 0.05);
     let figures = compared.groups[0].1.as_ref().unwrap();
     let change = figures.changes.iter().find(|(of, _)| of.name == metric).unwrap();
-    change.1.as_ref().map(|(_, sort)| *sort).map_err(Clone::clone)
+    change.1.as_ref().map(|(_, kind)| *kind).map_err(Clone::clone)
 }
 
 #[test]
@@ -253,12 +253,12 @@ fn a_prompt_without_a_figure_in_one_run_changes_no_comparison() {
     });
     for (before, now) in [(&whole, &partial), (&partial, &whole)] {
         assert_eq!(against("tpot <= +8 % of baseline", before, now), Outcome::Pass);
-        assert_eq!(compared("tpot", before, now), Ok(Sort::Same));
-        assert_eq!(compared("generation_speed", before, now), Ok(Sort::Same));
+        assert_eq!(compared("tpot", before, now), Ok(ChangeKind::Same));
+        assert_eq!(compared("generation_speed", before, now), Ok(ChangeKind::Same));
     }
     // A change in the other prompts is one, although the slow one is gone.
     assert_eq!(against("tpot <= +8 % of baseline", &whole, &slower), Outcome::Fail);
-    assert_eq!(compared("tpot", &whole, &slower), Ok(Sort::Regressed));
+    assert_eq!(compared("tpot", &whole, &slower), Ok(ChangeKind::Regressed));
     let baseline = Baseline::of(&whole, "here");
     let reference = Some(Reference { baseline: &baseline, machine: "here" });
     let threshold = Threshold::parse("tpot <= +8 % of baseline").unwrap();
@@ -296,10 +296,10 @@ fn a_baseline_that_may_be_wrong_decides_nothing() {
     assert_eq!(against("ttft <= +50 % of baseline", &late, &good), Outcome::Pass);
     let why = "before it may be wrong: text in an unknown field".to_owned();
     assert_eq!(compared("ttft", &doubted, &good), Err(why));
-    assert_eq!(compared("ttft", &late, &good), Ok(Sort::Unclear));
-    assert_eq!(compared("ttft", &good, &late), Ok(Sort::Unclear));
+    assert_eq!(compared("ttft", &late, &good), Ok(ChangeKind::Unclear));
+    assert_eq!(compared("ttft", &good, &late), Ok(ChangeKind::Unclear));
     // What the text cannot have changed is compared.
-    assert_eq!(compared("total_time", &doubted, &good), Ok(Sort::Same));
+    assert_eq!(compared("total_time", &doubted, &good), Ok(ChangeKind::Same));
     // A file from before doubts were kept is read.
     let json = Baseline::of(&good, "here").to_json();
     assert!(!json.contains("doubts"));

@@ -138,8 +138,8 @@ fn reported(outcome: TrialOutcome<'_>) -> Reported {
 /// Returns libtest's figure of one answer: the time per output token, and the spread of the gaps
 /// between token events, scaled to a token where events hold several.
 fn of_answer(sample: &Sample) -> Measurement {
-    let tpot = Metric::named("tpot").and_then(|metric| metric.of(sample));
-    let itl = Metric::named("itl").and_then(|metric| metric.of(sample));
+    let tpot = Metric::TPOT.of(sample);
+    let itl = Metric::ITL.of(sample);
     let Some((tpot, itl)) = tpot.zip(itl) else { return NO_TPOT };
     let gaps: Vec<_> = sample.gaps().map(|gap| gap.as_secs_f64()).collect();
     let spread = Statistic::Sd.of(&gaps).unwrap_or_default() * tpot / itl;
@@ -149,8 +149,7 @@ fn of_answer(sample: &Sample) -> Measurement {
 /// Returns libtest's figure of several requests: the mean time per output token, and its spread over
 /// the requests.
 fn of_requests(tally: &Tally) -> Measurement {
-    let Some(metric) = Metric::named("tpot") else { return NO_TPOT };
-    let values = tally.values(metric);
+    let values = tally.values(Metric::TPOT);
     let Ok(mean) = Statistic::Mean.of(values) else { return NO_TPOT };
     let spread = Statistic::Sd.of(values).unwrap_or_default();
     Measurement { avg: nanoseconds(mean), variance: nanoseconds(spread) }

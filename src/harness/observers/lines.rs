@@ -105,7 +105,7 @@ fn names(prompts: &[Arc<Prompt>]) -> String {
 fn warm_up(outcome: &Result<Sample, RequestError>) -> String {
     match outcome {
         Ok(sample) => {
-            let speed = figure("generation_speed", 1, sample);
+            let speed = figure(Metric::GENERATION_SPEED, 1, sample);
             format!("    Warmup completed: {speed} generation tokens/sec\n")
         }
         Err(error) => format!("    Warmup failed: {}: {error}\n", error.kind),
@@ -152,9 +152,9 @@ fn end(outcome: TrialOutcome<'_>) -> Option<String> {
 fn figures(sample: &Sample) -> String {
     let mut line = format!(
         "{} total tokens/sec, {} generation tokens/sec, {} preprocess tokens/sec",
-        figure("total_tokens_per_second", 2, sample),
-        figure("generation_speed", 1, sample),
-        figure("preprocess_speed", 1, sample),
+        figure(Metric::TOTAL_TOKENS_PER_SECOND, 2, sample),
+        figure(Metric::GENERATION_SPEED, 1, sample),
+        figure(Metric::PREPROCESS_SPEED, 1, sample),
     );
     let notes: Vec<_> = sample.noted().map(|(_, words)| words).collect();
     if !notes.is_empty() {
@@ -163,9 +163,8 @@ fn figures(sample: &Sample) -> String {
     line
 }
 
-fn figure(name: &str, digits: usize, sample: &Sample) -> String {
-    let value = Metric::named(name).and_then(|metric| metric.of(sample));
-    value.map_or_else(|| "n/a".into(), |value| format!("{value:.digits$}"))
+fn figure(metric: &Metric, digits: usize, sample: &Sample) -> String {
+    metric.of(sample).map_or_else(|| "n/a".into(), |value| format!("{value:.digits$}"))
 }
 
 fn load(workload: &Workload, tally: &Tally, stats: &LoadStats) -> String {

@@ -10,7 +10,8 @@ use anyhow::Context as _;
 
 use crate::{
     plan::Plan,
-    report::{csv, loads, server},
+    report::{csv::CsvTable, loads::LoadRow, server::ServerMetricRow},
+    row::Row,
     run::{Event, Observer, ObserverError, today},
 };
 
@@ -22,9 +23,9 @@ pub(in crate::harness) struct Output {
 
 /// Where rows go.
 pub(in crate::harness) struct Results {
-    requests: csv::Writer<File>,
-    loads: Option<loads::Writer<File>>,
-    server: Option<server::Writer<File>>,
+    requests: CsvTable<Row, File>,
+    loads: Option<CsvTable<LoadRow, File>>,
+    server: Option<CsvTable<ServerMetricRow, File>>,
 }
 
 impl Output {
@@ -39,7 +40,7 @@ impl Output {
         };
         let context = |path: &Path| format!("failed to write the results to {}", path.display());
         let requests = open(&path)
-            .and_then(|file| Ok(csv::Writer::new(file)?))
+            .and_then(|file| Ok(CsvTable::new(file)?))
             .with_context(|| context(&path))?;
         let path = std::path::absolute(&path).unwrap_or(path);
         let beside = path.with_extension("workloads.csv");
@@ -48,7 +49,7 @@ impl Output {
             false => None,
             true => Some(
                 open(&beside)
-                    .and_then(|file| Ok(loads::Writer::new(file)?))
+                    .and_then(|file| Ok(CsvTable::new(file)?))
                     .with_context(|| context(&beside))?,
             ),
         };
@@ -57,7 +58,7 @@ impl Output {
             false => None,
             true => Some(
                 open(&beside)
-                    .and_then(|file| Ok(server::Writer::new(file)?))
+                    .and_then(|file| Ok(CsvTable::new(file)?))
                     .with_context(|| context(&beside))?,
             ),
         };
@@ -77,7 +78,9 @@ impl Observer for Results {
             }
             Event::ServerMetrics { case, comparison } => {
                 let server = self.server.as_mut();
-                Ok(server.map_or(Ok(()), |server| server.write(case, comparison))?)
+                Ok(server.map_or(Ok(()), |server| {
+                    server.write_all(&ServerMetricRow::of(case, comparison))
+                })?)
             }
             _ => Ok(()),
         }

@@ -1,0 +1,423 @@
+//! The JSON report as types. Their fields are the keys of the report in its order, and their
+//! documentation is the text of its schema, `fixtures/schema/run.v1.json`.
+
+#[cfg(feature = "schema")]
+use std::{collections::BTreeMap, num::NonZeroUsize};
+
+#[cfg(feature = "schema")]
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
+use crate::{
+    calibrate::Calibration,
+    report::{RunStatus, finished::Failure},
+};
+
+/// Values by name, in the order in which they were added.
+#[derive(Debug)]
+pub(crate) struct ByName<T>(Vec<(String, T)>);
+
+impl<K: Into<String>, T> FromIterator<(K, T)> for ByName<T> {
+    fn from_iter<I: IntoIterator<Item = (K, T)>>(entries: I) -> Self {
+        Self(entries.into_iter().map(|(name, value)| (name.into(), value)).collect())
+    }
+}
+
+impl<T: Serialize> Serialize for ByName<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// Defines types of the report: serializable, and with a JSON schema if the feature is on.
+macro_rules! report {
+    ($($(#[$meta:meta])* struct $name:ident $(<$lifetime:lifetime>)? {
+        $($(#[doc = $doc:literal])* $(#[serde($($serde:tt)*)])? $(#[schema($($schema:tt)*)])? $field:ident: $type:ty,)+
+    })+) => {$(
+        #[derive(Debug, Serialize)]
+        #[cfg_attr(feature = "schema", derive(JsonSchema))]
+        $(#[$meta])*
+        pub(crate) struct $name $(<$lifetime>)? {
+            $(
+                $(#[doc = $doc])*
+                $(#[serde($($serde)*)])?
+                $(#[cfg_attr(feature = "schema", schemars($($schema)*))])?
+                pub(super) $field: $type,
+            )+
+        }
+    )+};
+}
+
+report! {
+    /// What `--json FILE` writes. Times are in seconds, speeds in tokens per second. An unknown
+    /// value is null; no number is infinite or NaN. Version 1 may gain fields; a field that is
+    /// renamed, removed or changes its meaning makes version 2.
+    struct RunReport<'a> {
+        #[schema(extend("const" = super::NAME))]
+        schema: &'static str,
+        #[schema(extend("const" = super::VERSION))]
+        version: u32,
+        /// The program that wrote the report.
+        tool: ToolReport,
+        /// Version of the metrics' definitions and of the built-in prompts. Figures of different
+        /// versions are not comparable.
+        definitions: &'static str,
+        /// The machine that measured: processor, cores, system.
+        machine: &'a str,
+        /// How the run ended.
+        result: ResultReport<'a>,
+        /// The confidence of each interval: 0.95, or more if undecided thresholds may be tested
+        /// several times, so that all tests together have 0.95.
+        #[schema(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+        confidence: f64,
+        /// Every metric by its name.
+        metrics: ByName<MetricReport>,
+        /// Each model with its prompts one by one, and each model under each workload, in the
+        /// config's order.
+        groups: Vec<GroupReport<'a>>,
+        /// The result of each threshold.
+        thresholds: Vec<ThresholdReport<'a>>,
+        /// The errors of each transport in use, measured on this machine during this run; empty
+        /// with `--no-calibration`.
+        instruments: Vec<InstrumentReport>,
+        /// The trials that finished, in the order in which they ran; a load is one trial.
+        trials: Vec<TrialReport<'a>>,
+    }
+
+    struct ToolReport {
+        name: &'static str,
+        version: &'static str,
+    }
+
+    struct ResultReport<'a> {
+        /// An interrupted run has no threshold results.
+        ended: RunStatus,
+        /// The reasons, a line each, as on the terminal.
+        reasons: &'a [String],
+    }
+
+    struct MetricReport {
+        /// Its unit in this file.
+        unit: &'static str,
+        #[schema(extend("enum" = ["higher", "lower", "neither"]))]
+        better: &'static str,
+        definition: &'static str,
+    }
+
+    struct GroupReport<'a> {
+        /// The model's name, and its workload's after a comma; if another group has the same name,
+        /// followed by `(model)` or `(workload)`. No two groups have the same name.
+        name: String,
+        /// The model's name in the results.
+        model: &'a str,
+        /// The model's name in requests to the server.
+        model_name: &'a str,
+        /// The URL, or `simulated`.
+        endpoint: &'a str,
+        /// Whether the figures are those of a script.
+        simulated: bool,
+        protocol: &'static str,
+        #[schema(extend("enum" = ["stamped", "reqwest"]))]
+        transport: &'static str,
+        #[schema(extend("enum" = ["warm", "cold"]))]
+        connection: &'static str,
+        #[schema(extend("enum" = ["fresh", "reuse"]))]
+        prefix_cache: &'static str,
+        /// The load; null for prompts one by one.
+        workload: Option<WorkloadReport<'a>>,
+        trials: TrialCounts,
+        /// The requests. Those of a load count only if the load was the one asked for.
+        requests: RequestCounts,
+        /// By name; a metric without any value is left out.
+        metrics: ByName<FigureReport>,
+        /// The statistics of each run of the workload that was the load asked for.
+        loads: Vec<LoadReport>,
+        /// Why the other runs were not the load asked for.
+        shortfalls: &'a [String],
+        /// By metric; a metric with too few requests is left out.
+        drift: DriftByMetric,
+        /// How the simulated endpoint deviated from its script in the requests that have figures,
+        /// by its own log; null if the endpoint is not simulated.
+        simulator: Option<SimulatorReport>,
+        /// The server's own figures of its speed. Its times in answers are the metrics whose names
+        /// begin with `server_`.
+        server: ServerReport,
+        /// With `order: interleaved`: the mean difference of `generation_speed` from the fastest
+        /// model, run by run, as a fraction of the latter's.
+        paired: Option<PairedReport>,
+    }
+
+    struct TrialCounts {
+        planned: usize,
+        finished: usize,
+        failed: usize,
+    }
+
+    struct RequestCounts {
+        valid: usize,
+        failed: usize,
+        /// Failures by kind.
+        #[schema(with = "BTreeMap<String, NonZeroUsize>")]
+        failures: ByName<usize>,
+    }
+
+    struct WorkloadReport<'a> {
+        name: &'a str,
+        /// The load in words.
+        load: String,
+        /// Requests in flight, of a closed loop.
+        concurrency: Option<usize>,
+        /// Arrivals per second, of an open loop.
+        rate: Option<f64>,
+        /// The limit of requests in flight, of an open loop.
+        max_in_flight: Option<usize>,
+        /// The load ends after this number of requests.
+        requests: Option<usize>,
+        /// The load ends after this number of seconds.
+        duration: Option<f64>,
+        /// The prompts that it takes in turn.
+        prompts: &'a [String],
+    }
+
+    /// Statistics; percentiles by linear interpolation, sd with n - 1.
+    struct FigureReport {
+        /// Values: requests, or runs of the load. 0 if all of them lack the figure for a reason.
+        n: usize,
+        /// Valid requests, or runs, without the figure. The statistics are those of the others; if
+        /// these are fewer than the config's `min_share`, thresholds fail.
+        lacking: usize,
+        /// Those without the figure, by reason: a note, `one_event`, `not_available`, or
+        /// `one_token_asked`, which does not count as missing.
+        #[schema(with = "BTreeMap<String, NonZeroUsize>")]
+        lacking_because: ByName<usize>,
+        mean: Option<f64>,
+        median: Option<f64>,
+        sd: Option<f64>,
+        min: Option<f64>,
+        max: Option<f64>,
+        p5: Option<f64>,
+        p25: Option<f64>,
+        p75: Option<f64>,
+        p90: Option<f64>,
+        p95: Option<f64>,
+        p99: Option<f64>,
+        /// For each statistic that is null: the number of values that it requires.
+        needs: ByName<usize>,
+        intervals: IntervalsReport,
+    }
+
+    struct IntervalsReport {
+        /// null if there are too few values, or if the figure describes the load that was offered.
+        mean: Option<IntervalReport>,
+        /// null as for the mean.
+        median: Option<IntervalReport>,
+    }
+
+    /// The confidence interval of the true value, with the probability `confidence`.
+    struct IntervalReport {
+        /// null if the sample does not bound it.
+        #[schema(with = "Option<f64>")]
+        low: f64,
+        /// null if the sample does not bound it.
+        #[schema(with = "Option<f64>")]
+        high: f64,
+    }
+
+    struct LoadReport {
+        requests: usize,
+        valid: usize,
+        /// First request's start to last answer's end.
+        seconds: f64,
+        /// Requests in flight on average.
+        concurrency: f64,
+        /// Most requests in flight.
+        peak: usize,
+        /// Starts per second.
+        request_rate: Option<f64>,
+        /// Valid requests per second.
+        request_throughput: f64,
+        /// Tokens of the valid requests per second; null if the server's count of an answer is
+        /// impossible.
+        output_throughput: Option<f64>,
+        /// The delay of request starts against the schedule, of an open loop.
+        lateness_p99: Option<f64>,
+        /// The fraction of the time in which the receiving thread was busy.
+        receiver_busy: Option<f64>,
+    }
+
+    struct DriftByMetric {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(with = "DriftReport")]
+        generation_speed: Option<DriftReport>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(with = "DriftReport")]
+        ttft: Option<DriftReport>,
+    }
+
+    /// The change of the median from the first half of each prompt's requests to the second, as a
+    /// fraction of the former.
+    struct DriftReport {
+        relative: f64,
+        interval: IntervalReport,
+        /// Mann-Whitney, two-sided, on ranks aligned by prompt.
+        p: Option<f64>,
+        significant: bool,
+    }
+
+    struct SimulatorReport {
+        first_token: Option<DeviationReport>,
+        generation: Option<DeviationReport>,
+    }
+
+    /// In seconds; null if no answer has it.
+    struct DeviationReport {
+        /// The time by the script, on average.
+        scripted: f64,
+        /// The additional time that it took, on average.
+        mean: f64,
+        /// The additional time of the median answer.
+        median: f64,
+        /// The 99th percentile of the size; of fewer than 100 answers, the largest.
+        p99: f64,
+    }
+
+    struct ServerReport {
+        /// Requests with the note `server_disagrees`.
+        disagrees: usize,
+        /// Means by the server's Prometheus metrics and ours, by figure, in seconds, over the trials
+        /// during which the server had no other requests.
+        metrics: ByName<ServerMetricReport>,
+    }
+
+    struct ServerMetricReport {
+        server: f64,
+        ours: f64,
+        #[schema(range(min = 1))]
+        requests: usize,
+    }
+
+    struct PairedReport {
+        /// The name of the fastest model's group.
+        with: String,
+        n: usize,
+        generation_speed: f64,
+        interval: Option<IntervalReport>,
+    }
+
+    struct ThresholdReport<'a> {
+        /// The name of its group.
+        group: &'a str,
+        /// The model's name in the results.
+        model: Option<&'a str>,
+        /// The workload's name; null for prompts one by one.
+        workload: Option<&'a str>,
+        /// The threshold in full, as it can be written in the config.
+        threshold: String,
+        metric: &'static str,
+        statistic: String,
+        #[schema(extend("enum" = [">=", ">", "<=", "<"]))]
+        comparison: &'static str,
+        /// In `unit`; of a relative threshold, a fraction of the baseline: -0.03 is 3 % less.
+        limit: f64,
+        /// Whether it limits the change against a baseline.
+        relative: bool,
+        unit: &'static str,
+        /// The figure of this run; null if it is absent, which fails.
+        actual: Option<f64>,
+        /// The number of values of the figure.
+        n: Option<usize>,
+        /// Valid requests, or runs, without the figure.
+        lacking: usize,
+        /// Those without the figure, by reason, as in the figures.
+        #[schema(with = "BTreeMap<String, NonZeroUsize>")]
+        lacking_because: ByName<usize>,
+        /// Why the figure may be wrong. It then decides nothing.
+        doubts: Vec<DoubtReport<'a>>,
+        /// null if there are too few values, or if the figure describes these requests only.
+        interval: Option<IntervalReport>,
+        /// Of a relative threshold: the change against the baseline; null if it is unknown.
+        change: Option<ChangeReport>,
+        /// The largest error of the instrument, `arrival_uncertainty` included.
+        instrument_error: Option<f64>,
+        /// The largest error that results from late reads of these requests by this program.
+        #[schema(range(min = 0))]
+        arrival_uncertainty: f64,
+        #[schema(extend("enum" = ["pass", "fail", "inconclusive"]))]
+        verdict: &'static str,
+        /// The figure in words, or why it is absent.
+        told: String,
+        /// What would decide an inconclusive threshold.
+        wanting: Option<String>,
+        /// The approximate number of additional requests that would decide it, if requests can.
+        more_requests: Option<usize>,
+        /// The approximate number of additional runs of the load that would decide it, for a figure
+        /// of its runs.
+        more_runs: Option<usize>,
+    }
+
+    struct DoubtReport<'a> {
+        reason: &'a str,
+        /// The number of answers with this doubt.
+        #[schema(range(min = 1))]
+        answers: usize,
+    }
+
+    struct ChangeReport {
+        before: f64,
+        now: f64,
+        /// now / before - 1.
+        relative: f64,
+        interval: IntervalReport,
+        /// The probability of a difference in ranks of this size by chance; of a mean or median.
+        p: Option<f64>,
+    }
+
+    struct InstrumentReport {
+        transport: &'static str,
+        #[serde(flatten)]
+        calibration: Calibration,
+    }
+
+    struct TrialReport<'a> {
+        /// MODEL::PROMPT::run-N or MODEL::WORKLOAD::run-N.
+        name: &'a str,
+        model: &'a str,
+        prompt: Option<&'a str>,
+        workload: Option<&'a str>,
+        #[schema(range(min = 1))]
+        run: u32,
+        /// By the wall clock.
+        #[schema(extend("format" = "date-time"))]
+        started: String,
+        /// Its duration by the wall clock.
+        #[schema(range(min = 0))]
+        seconds: f64,
+        /// null if it succeeded.
+        failure: Option<&'a Failure>,
+        /// Its figures by metric; of a load, its statistics.
+        figures: ByName<f64>,
+        /// Remarks on the figures, as in the CSV.
+        notes: &'a [String],
+        /// How much earlier than noted the tokens may have arrived; null if there are none, and for
+        /// a load.
+        #[schema(range(min = 0))]
+        arrival_uncertainty: Option<f64>,
+        /// The turns of a conversation, in their order, up to one that failed; empty for other
+        /// trials.
+        turns: Vec<TurnReport<'a>>,
+    }
+
+    struct TurnReport<'a> {
+        #[schema(range(min = 1))]
+        turn: usize,
+        /// null if it succeeded.
+        failure: Option<&'a Failure>,
+        /// Its figures by metric.
+        figures: ByName<f64>,
+        /// Remarks on the figures, as in the CSV.
+        notes: &'a [String],
+        /// How much earlier than noted the tokens may have arrived; null if there are none.
+        #[schema(range(min = 0))]
+        arrival_uncertainty: Option<f64>,
+    }
+}
