@@ -54,6 +54,7 @@ use self::{
 };
 use crate::{
     cli::{self, Cli, Command},
+    commands,
     config::{Config, ConfigErrors, DataNote, Github, Inconclusive},
     load,
     plan::{Case, Plan, Target, access},
@@ -81,8 +82,10 @@ pub fn main() -> ExitCode {
 
 /// What the binary does: the same without cargo, and the simulated endpoint on a port.
 pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let matches =
-        cli::Commands::command().mut_subcommand("run", complete).get_matches_from(arguments);
+    let matches = cli::Commands::command()
+        .mut_subcommand("run", complete)
+        .mut_subcommand("check", cli::without_empty_variables)
+        .get_matches_from(arguments);
     let commands = match cli::Commands::from_arg_matches(&matches) {
         Ok(commands) => commands,
         Err(error) => error.exit(),
@@ -92,6 +95,8 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             cli.libtest.bench = !cli.libtest.test;
             exit(run(*cli))
         }
+        Command::Init(options) => exit(init(&options)),
+        Command::Check(options) => exit(check(&options)),
         Command::Serve(options) => exit(serve::serve(&options)),
         Command::Compare(options) => exit(compare::run(&options)),
         Command::Calibrate(options) => exit(calibrate::run(&options)),
@@ -118,10 +123,38 @@ fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
     }))
 }
 
+fn init(options: &cli::InitOptions) -> anyhow::Result<u8> {
+    terminal::say(&commands::init::run(options)?);
+    Ok(0)
+}
+
+fn check(options: &cli::CheckOptions) -> anyhow::Result<u8> {
+    let matches = complete(Cli::command()).get_matches_from(["llm"]);
+    let checked = commands::check::run(options, &Cli::from_arg_matches(&matches)?)?;
+    checked.notes.iter().for_each(|note| terminal::note(note));
+    terminal::say(checked.text.trim_end());
+    Ok(0)
+}
+
+/// The config: of the URL on the command line, else of the file.
+fn config(cli: &mut Cli) -> anyhow::Result<Config> {
+    let urls = cli.take_urls();
+    if urls.is_empty() {
+        commands::refuse_without_url(&cli.server)?;
+        return Ok(Config::load(cli.config_path())?);
+    }
+    if !cli.libtest.bench {
+        anyhow::bail!("a smoke test sends no request to {}: leave out `--test`", urls.join(", "));
+    }
+    let commands::ServerConfig { config, notes } = commands::ServerConfig::of(&urls, cli)?;
+    notes.iter().for_each(|note| terminal::note(note));
+    Ok(config)
+}
+
 fn run(mut cli: Cli) -> anyhow::Result<u8> {
     // `cargo bench -- --test` passes both.
     cli.libtest.bench &= !cli.libtest.test;
-    let mut config = Config::load(&cli.config)?;
+    let mut config = config(&mut cli)?;
     if cli.strict_data {
         config = config.with_all_data()?;
     }
@@ -130,7 +163,11 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
     }
     // A smoke test tries each case once.
     let measures = cli.libtest.bench;
-    let plan = Plan::new(&config, &cli)?.select(|case| measures || case.run == 1);
+    // `--concurrency` turns the run into its workload.
+    let only_loads = cli.server.concurrency.is_some();
+    let plan = Plan::new(&config, &cli)?
+        .select(|case| measures || case.run == 1)
+        .select(|case| !only_loads || case.task.workload().is_some());
     let selection = Selection::of(&cli);
     if let Some(mistake) = selection.mistake(&plan) {
         anyhow::bail!(mistake);

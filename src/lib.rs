@@ -32,6 +32,7 @@
 
 pub mod calibrate;
 pub mod cli;
+mod commands;
 pub mod config;
 mod harness;
 pub mod load;

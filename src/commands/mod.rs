@@ -1,0 +1,36 @@
+//! The commands besides the measurement itself. Each returns what is to be printed; none writes to
+//! the terminal.
+
+mod address;
+pub(crate) mod check;
+mod discover;
+pub(crate) mod init;
+mod server_config;
+mod yaml;
+
+use std::fmt;
+
+pub(crate) use self::server_config::{ServerConfig, refuse_without_url};
+
+/// Why a command cannot do what it is asked, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}{}", Help(help))]
+pub(crate) struct CommandError {
+    what: String,
+    help: String,
+}
+
+impl CommandError {
+    fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { what: what.into(), help: help.into() }
+    }
+}
+
+/// The lines of a help, below the message.
+struct Help<'a>(&'a str);
+
+impl fmt::Display for Help<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.lines().try_for_each(|line| write!(f, "\n  help: {line}"))
+    }
+}
