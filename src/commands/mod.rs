@@ -10,7 +10,7 @@ mod yaml;
 
 use std::fmt;
 
-pub(crate) use self::server_config::{ServerConfig, refuse_without_url};
+pub(crate) use self::server_config::{ServerConfig, refuse_without_url, with_url_hint};
 
 /// Why a command cannot do what it is asked, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +31,9 @@ struct Help<'a>(&'a str);
 
 impl fmt::Display for Help<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.lines().try_for_each(|line| write!(f, "\n  help: {line}"))
+        self.0.lines().enumerate().try_for_each(|(index, line)| match index {
+            0 => write!(f, "\n  help: {line}"),
+            _ => write!(f, "\n        {line}"),
+        })
     }
 }

@@ -75,6 +75,31 @@ pub(crate) fn refuse_without_url(options: &ServerOptions) -> Result<(), CommandE
     Err(CommandError::new(what, help))
 }
 
+/// The `message` of a run that found no config or no trial, and how to name a server if that was
+/// meant: where a filter is a host and port, or nothing names a config and none exists.
+pub(crate) fn with_url_hint(message: &str, cli: &Cli) -> String {
+    let filters = cli.filters();
+    let host = filters.into_iter().find(|word| is_host_and_port(word));
+    let has_no_config = cli.config.is_none() && !cli.config_path().exists();
+    let url = match host {
+        Some(host) => format!("http://{host}"),
+        None if has_no_config => "http://localhost:8000".to_owned(),
+        None => return message.to_owned(),
+    };
+    let init = match has_no_config {
+        true => "\n  help: `llm-stream-bench init` writes a configs.yaml to start from",
+        false => "",
+    };
+    format!("{message}\n  help: to measure a server without a config, give its URL: `{url}`{init}")
+}
+
+/// Whether `word` is such as `localhost:8000` or `10.0.0.1:8000/v1`.
+fn is_host_and_port(word: &str) -> bool {
+    let Some((host, rest)) = word.split_once(':') else { return false };
+    let port = rest.split('/').next().unwrap_or_default();
+    !host.is_empty() && port.len() >= 2 && port.parse::<u16>().is_ok()
+}
+
 /// What is printed before the run: the config as a file.
 fn equivalent(yaml: &str, options: &ServerOptions) -> String {
     let filter = options
@@ -180,6 +205,7 @@ fn of_command_line(url: &str, errors: &ConfigErrors) -> CommandError {
     let is_of_url = what != error.message();
     let what = if is_of_url { format!("{what}: {}", shown(url)) } else { what };
     let help = error.help().replace("`base_url: \"", "`").replace("8000\"`", "8000`");
+    let help = help.replace("write `query:", "in a configs.yaml write `query:");
     CommandError::new(what, help.replace("`api_key_env: MY_API_KEY`", "`--api-key-env MY_API_KEY`"))
 }
 
