@@ -182,12 +182,12 @@ pub struct Cli {
     )]
     pub exports: Vec<Export>,
 
-    /// What to measure of a server that has no config.
+    /// The options for a server without a config.
     #[command(flatten)]
     pub server: ServerOptions,
 }
 
-/// What to measure of the server at a URL that is given instead of a config.
+/// Options for the server at a URL, which replaces a config.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = OF_URL)]
 pub struct ServerOptions {
@@ -213,8 +213,8 @@ pub struct ServerOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_tokens: Option<u64>,
 
-    /// Send the key in this environment variable. Without this option no key is sent, even if
-    /// OPENAI_API_KEY is set: the server may be anyone's
+    /// Send the key in this environment variable. Without this option no key is sent. OPENAI_API_KEY
+    /// is not sent by itself, because the server at URL may be anyone's
     #[arg(long, value_name = "VARIABLE")]
     pub api_key_env: Option<String>,
 }
@@ -283,7 +283,7 @@ impl ExportFormat {
     }
 }
 
-const OF_URL: &str = "Options for a URL instead of a config";
+const OF_URL: &str = "Options for the server at URL";
 
 const OURS: &str = "Benchmark options (each also as the environment variable named)";
 
@@ -306,7 +306,7 @@ impl Cli {
 
     /// The config's file.
     pub fn config_path(&self) -> &Path {
-        self.config.as_deref().unwrap_or(Path::new(CONFIG))
+        self.config.as_deref().unwrap_or(default_config())
     }
 
     /// Removes the URLs from the filters: they begin with http://, https:// or unix://.
@@ -325,6 +325,11 @@ impl Cli {
 
 /// The config of a run that names none.
 const CONFIG: &str = "configs.yaml";
+
+/// The file of a config that is not named.
+pub fn default_config() -> &'static Path {
+    Path::new(CONFIG)
+}
 
 /// Whether `word` is the URL of a server.
 fn is_url(word: &str) -> bool {
@@ -378,7 +383,7 @@ pub struct InitOptions {
     #[arg(long)]
     pub force: bool,
 
-    /// What the config says of the server.
+    /// The options for the server at the URL.
     #[command(flatten)]
     pub server: ServerOptions,
 }

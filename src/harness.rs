@@ -141,13 +141,7 @@ fn config(cli: &mut Cli) -> anyhow::Result<Config> {
     let urls = cli.take_urls();
     if urls.is_empty() {
         commands::refuse_without_url(&cli.server)?;
-        let with_hint = |errors: ConfigErrors| {
-            anyhow::anyhow!(commands::with_url_hint(&errors.to_string(), cli))
-        };
-        return Config::load(cli.config_path()).map_err(with_hint);
-    }
-    if !cli.libtest.bench {
-        anyhow::bail!("a smoke test sends no request to {}: leave out `--test`", urls.join(", "));
+        return commands::load(cli.config_path(), cli);
     }
     let commands::ServerConfig { config, notes } = commands::ServerConfig::of(&urls, cli)?;
     notes.iter().for_each(|note| terminal::note(note));
@@ -173,7 +167,7 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
         .select(|case| !only_loads || case.task.workload().is_some());
     let selection = Selection::of(&cli);
     if let Some(mistake) = selection.mistake(&plan) {
-        anyhow::bail!(commands::with_url_hint(&mistake, &cli));
+        anyhow::bail!(commands::with_url_hint(&mistake, &cli, &config));
     }
     let all = plan.cases.len();
     let plan = plan.select(|case| selection.has(case));

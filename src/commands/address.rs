@@ -16,7 +16,7 @@ const OTHER_PATHS: &[(&str, Option<&str>)] = &[
     ("/generate", Some("tgi_generate_stream")),
 ];
 
-/// What a URL on the command line says.
+/// A URL from the command line, split into base URL and known path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     /// The URL without the path of a protocol.
@@ -54,13 +54,27 @@ impl Address {
         protocol::by_name(self.protocol?)
     }
 
-    /// The base URL of `protocol`: a `/v1` at the end is no part of the others.
+    /// The base URL for `protocol`. A `/v1` at the end belongs to OpenAI's and Anthropic's only.
     pub(super) fn base_url(&self, protocol: &dyn Protocol) -> String {
         let v1 = OpenAiChat.prefix();
         match self.base.trim_end_matches('/').strip_suffix(v1) {
             Some(root) if protocol.prefix() != v1 => trimmed(root),
             _ => self.base.clone(),
         }
+    }
+}
+
+/// `url` for messages: without a user, a password and a query, which may hold a key.
+pub(super) fn shown(url: &str) -> String {
+    let (bare, query) = match url.find('?') {
+        Some(at) => (&url[..at], "?…"),
+        None => (url, ""),
+    };
+    match (bare.find("://"), bare.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}***{}{query}", &bare[..scheme + "://".len()], &bare[at..])
+        }
+        _ => format!("{bare}{query}"),
     }
 }
 
@@ -115,6 +129,12 @@ mod tests {
             let address = Address::of(url);
             assert_eq!((address.base.as_str(), address.protocol), (base, protocol), "{url}");
         }
+    }
+
+    #[test]
+    fn secrets_of_a_url_are_not_shown() {
+        assert_eq!(shown("http://me:pass@h:80/v1?key=x"), "http://***@h:80/v1?…");
+        assert_eq!(shown("http://h/v1"), "http://h/v1");
     }
 
     #[test]

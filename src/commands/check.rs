@@ -7,7 +7,7 @@ use llm_stream_core::{schedule::Shape, text::counted, threshold::Threshold};
 
 use crate::{
     cli::{CheckOptions, Cli},
-    config::{self, Config, DataNote},
+    config::{self, DataNote},
     plan::{Case, Endpoint, Plan, Target, Task, Transport, Workload},
     preflight,
 };
@@ -18,7 +18,7 @@ const NAMED: usize = 12;
 /// A valid config.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// What is to be said of the data sets.
+    /// The warnings about data sets.
     pub(crate) notes: Vec<String>,
     /// The plan.
     pub(crate) text: String,
@@ -26,7 +26,7 @@ pub(crate) struct Checked {
 
 /// Validates the config and describes its plan.
 pub(crate) fn run(options: &CheckOptions, cli: &Cli) -> anyhow::Result<Checked> {
-    let config = Config::load(&options.config)?;
+    let config = super::load(&options.config, cli)?;
     let plan = Plan::new(&config, cli)?;
     let notes = config.data.iter().flat_map(DataNote::lines).collect();
     let parts = [
@@ -155,7 +155,7 @@ fn trials(plan: &Plan) -> String {
     text + &requests(plan)
 }
 
-/// An estimate: how many requests, and what is not in the number.
+/// Estimates the number of requests, and names those that cannot be counted beforehand.
 fn requests(plan: &Plan) -> String {
     let of_cases = plan.cases.iter().filter_map(|case| requests_of(case)).sum::<usize>();
     let preflight: usize = plan

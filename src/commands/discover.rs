@@ -1,4 +1,4 @@
-//! What a server is: its protocol and its models, found by short requests.
+//! Detects the protocol and the models of a server by short requests.
 //!
 //! A GET shows which server it may be. A POST of a body that no protocol takes for a request then
 //! shows whether the path of the completions exists: it generates nothing, and a server without the
@@ -23,20 +23,21 @@ use crate::{cli::ServerOptions, config, preflight};
 /// Most models of a server that are named.
 const NAMED: usize = 5;
 
-/// A server, as far as a config has to know it.
+/// The facts about a server that its config needs.
 #[derive(Debug)]
 pub(super) struct Server {
     /// Its base URL.
     pub(super) base_url: String,
-    /// What it speaks.
+    /// Its protocol.
     pub(super) protocol: &'static dyn Protocol,
     /// Its name for the model.
     pub(super) model: String,
-    /// What was decided for the user, one line each.
+    /// The choices that were made for the user, one line each.
     pub(super) notes: Vec<String>,
 }
 
-/// Asks the server at `url` what it is. `options` decide what they name.
+/// Detects the server at `url`. A protocol and a model in `options` are taken instead of the
+/// detected ones.
 pub(super) fn discover(url: &str, options: &ServerOptions) -> anyhow::Result<Server> {
     let address = Address::of(url);
     let named = options.protocol.and_then(protocol::by_name).or_else(|| address.protocol());
@@ -47,9 +48,10 @@ pub(super) fn discover(url: &str, options: &ServerOptions) -> anyhow::Result<Ser
     };
     let base_url = discovery.address.base_url(protocol);
     let (model, note) = chosen(options.model.as_deref(), listed, url, &base_url)?;
-    let removed = discovery.address.removed.map(|path| {
-        format!("note: `{path}` is a path of the server: its `base_url` is {base_url}")
-    });
+    let removed = discovery
+        .address
+        .removed
+        .map(|path| format!("note: removed `{path}` from the URL: `base_url` is {base_url}"));
     let notes = removed.into_iter().chain(note).collect();
     Ok(Server { base_url, protocol, model, notes })
 }
@@ -81,23 +83,47 @@ impl Discovery<'_> {
         Ok(None)
     }
 
-    /// The first protocol that the server shows to speak.
+    /// The first protocol that the server speaks.
     fn detect(&self) -> anyhow::Result<Detected> {
         let mut seen = Vec::new();
         let access = self.access(&OpenAiChat)?;
-        let mut listed = None;
-        for list in preflight::model_lists(&access.url, &OpenAiChat) {
-            let reply = self.get(&access, &OpenAiChat, &list)?;
-            seen.push(answered(&list, &reply));
-            listed = listed.or_else(|| models(&reply));
+        let mut lists = preflight::model_lists(&access.url, &OpenAiChat).into_iter();
+        let mut list = || -> anyhow::Result<Option<(String, Option<Vec<String>>)>> {
+            let Some(url) = lists.next() else { return Ok(None) };
+            let reply = self.get(&access, &OpenAiChat, &url)?;
+            seen.push(answered(&url, &reply));
+            Ok(Some((url, models(&reply))))
+        };
+        let listed = list()?.and_then(|(_, models)| models);
+        if let Some(protocol) = self.openai_protocol()? {
+            return Ok((protocol, listed));
         }
-        let of_openai: &[&'static dyn Protocol] =
-            &[&OpenAiChat, &OpenAiCompletions, &OpenAiResponses];
+        if listed.is_none()
+            && let Some((url, Some(_))) = list()?
+        {
+            return Err(self.other_path(&url).into());
+        }
+        match self.other_protocol(&mut seen)? {
+            Some(detected) => Ok(detected),
+            None if listed.is_some() => Err(self.unknown_protocol().into()),
+            None => Err(self.unknown(&seen).into()),
+        }
+    }
+
+    /// The protocol of OpenAI whose path exists.
+    fn openai_protocol(&self) -> anyhow::Result<Option<&'static dyn Protocol>> {
+        let of_openai: [&'static dyn Protocol; 3] =
+            [&OpenAiChat, &OpenAiCompletions, &OpenAiResponses];
         for protocol in of_openai {
-            if self.speaks(*protocol)? {
-                return Ok((*protocol, listed));
+            if self.speaks(protocol)? {
+                return Ok(Some(protocol));
             }
         }
+        Ok(None)
+    }
+
+    /// The first of the other protocols whose servers show themselves. Adds its requests to `seen`.
+    fn other_protocol(&self, seen: &mut Vec<String>) -> anyhow::Result<Option<Detected>> {
         for (protocol, path, read) in OTHERS {
             let access = self.access(*protocol)?;
             let url = beside(&access.url, *protocol, path);
@@ -106,10 +132,10 @@ impl Discovery<'_> {
             if let Some(models) = read(&reply).filter(|_| reply.status == 200)
                 && self.speaks(*protocol)?
             {
-                return Ok((*protocol, Some(models)));
+                return Ok(Some((*protocol, Some(models))));
             }
         }
-        Err(self.unknown(&seen).into())
+        Ok(None)
     }
 
     fn access(&self, protocol: &'static dyn Protocol) -> anyhow::Result<Access> {
@@ -159,7 +185,7 @@ impl Discovery<'_> {
         }
     }
 
-    /// The server requires a key, or another one.
+    /// The error of a server that requires a key, or another key.
     fn no_access(&self, reply: &Reply) -> CommandError {
         let words = reply.error.as_deref().map(|words| format!(": {words}")).unwrap_or_default();
         let status = reply.status;
@@ -175,13 +201,26 @@ impl Discovery<'_> {
         }
     }
 
-    /// The server answers, and with nothing that is known.
+    /// The error of a server that lists its models where OpenAI does, and has none of OpenAI's paths.
+    fn unknown_protocol(&self) -> CommandError {
+        let what = format!("{} lists models, but has none of OpenAI's paths", self.url);
+        CommandError::new(what, "name the protocol, such as `--protocol anthropic_messages`")
+    }
+
+    /// The error of a path that the server does not have, while it lists its models at `list`.
+    fn other_path(&self, list: &str) -> CommandError {
+        let list = path(list);
+        let what = format!("{} has a path without models: they are listed at {list}", self.url);
+        CommandError::new(what, "remove the path from the URL")
+    }
+
+    /// The error of a server that answers, but shows no protocol that is detected.
     fn unknown(&self, seen: &[String]) -> CommandError {
-        let what = format!("{} is not a known LLM server: {}", self.url, seen.join(", "));
+        let what = format!("no LLM server detected at {}: {}", self.url, seen.join(", "));
         let protocols: Vec<_> = protocol::ALL.iter().map(|known| known.name()).collect();
         let help = format!(
-            "check the port and the path; a server behind a proxy may have a path before `/v1`\n\
-             if it lists no models, name both: `--protocol NAME --model NAME`, with one of {}",
+            "check the port and the path; a server behind a proxy may have a path before `/v1`;\n\
+             to skip the detection: `--protocol NAME --model NAME`, with one of {}",
             protocols.join(", ")
         );
         CommandError::new(what, help)
@@ -246,7 +285,7 @@ fn health(reply: &Reply) -> Option<Vec<String>> {
     Some(vec!["llama.cpp".to_owned()])
 }
 
-/// The model to measure, and what to say of the choice.
+/// The model to measure, and a note on the choice.
 fn chosen(
     wanted: Option<&str>,
     listed: Option<Vec<String>>,
@@ -289,11 +328,11 @@ fn unlisted(wanted: &str, listed: &[String]) -> Option<String> {
         return None;
     }
     let meant = config::nearest(wanted, listed.iter().map(String::as_str));
-    let meant = meant.map(|meant| format!("; did you mean `--model {meant}`?")).unwrap_or_default();
+    let meant = meant.map(|meant| format!(" Did you mean `--model {meant}`?")).unwrap_or_default();
     Some(match listed {
         [] => format!("note: the server lists no model; `{wanted}` is measured anyway"),
         _ => format!(
-            "note: the server does not list `{wanted}`, but {}{meant}; it is measured anyway",
+            "note: the server does not list `{wanted}`; it is measured anyway. Listed: {}.{meant}",
             some_of(listed)
         ),
     })
@@ -316,7 +355,7 @@ fn unreachable(url: &str, error: &RequestError) -> CommandError {
         ErrorKind::Connect => "start the server, or check the host and port of the URL",
         ErrorKind::ConnectTimeout => "check the host, the port and the firewall before the server",
         ErrorKind::Tls if what.contains("`ca_file`") => {
-            "a config has `ca_file`: `llm-stream-bench init` writes one to start from"
+            "set `ca_file` in a config: `llm-stream-bench init` writes one to start from"
         }
         ErrorKind::Tls => "check the scheme and the port of the URL",
         ErrorKind::FirstTokenTimeout | ErrorKind::TotalTimeout | ErrorKind::InterTokenTimeout => {
@@ -339,7 +378,7 @@ fn beside(url: &str, protocol: &dyn Protocol, path: &str) -> String {
     format!("{}{path}", bare.strip_suffix(protocol.path()).unwrap_or(bare))
 }
 
-/// What was asked and how it was answered.
+/// One request and its status, for the message of a failed detection.
 fn answered(url: &str, reply: &Reply) -> String {
     let page = if is_page(reply) && reply.status == 200 { " (a web page)" } else { "" };
     format!("GET {} → HTTP {}{page}", path(url), reply.status)

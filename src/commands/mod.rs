@@ -1,5 +1,5 @@
-//! The commands besides the measurement itself. Each returns what is to be printed; none writes to
-//! the terminal.
+//! The commands `init` and `check`, and the config of `run URL`. They return their text: only the
+//! harness writes to the terminal.
 
 mod address;
 pub(crate) mod check;
@@ -10,9 +10,9 @@ mod yaml;
 
 use std::fmt;
 
-pub(crate) use self::server_config::{ServerConfig, refuse_without_url, with_url_hint};
+pub(crate) use self::server_config::{ServerConfig, load, refuse_without_url, with_url_hint};
 
-/// Why a command cannot do what it is asked, and what to do.
+/// An error of a command, with its fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}{}", Help(help))]
 pub(crate) struct CommandError {
@@ -26,7 +26,7 @@ impl CommandError {
     }
 }
 
-/// The lines of a help, below the message.
+/// Displays a help below its message.
 struct Help<'a>(&'a str);
 
 impl fmt::Display for Help<'_> {

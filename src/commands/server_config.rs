@@ -7,11 +7,12 @@ use llm_stream_core::protocol::{OpenAiChat, Protocol};
 
 use super::{
     CommandError,
+    address::shown,
     discover::{self, Server},
     yaml,
 };
 use crate::{
-    cli::{Cli, ServerOptions},
+    cli::{self, Cli, ServerOptions},
     config::{Config, ConfigErrors},
     plan::{Plan, access},
 };
@@ -30,7 +31,7 @@ const REQUESTS_EACH: u64 = 4;
 pub(crate) struct ServerConfig {
     /// The config.
     pub(crate) config: Config,
-    /// What was decided for the user, and the config as a file would have it.
+    /// The choices that were made for the user, and the equivalent file.
     pub(crate) notes: Vec<String>,
 }
 
@@ -42,6 +43,7 @@ impl ServerConfig {
             let help = "a config has as many models as you like: `llm-stream-bench init`";
             return Err(CommandError::new(what, help).into());
         };
+        refuse_smoke_test(url, cli)?;
         refuse_config(url, cli)?;
         let server = discover::discover(url, &cli.server)?;
         let yaml = yaml(&server, &cli.server);
@@ -52,10 +54,22 @@ impl ServerConfig {
     }
 }
 
+/// Refuses a smoke test of `url`: it calls no real server.
+fn refuse_smoke_test(url: &str, cli: &Cli) -> Result<(), CommandError> {
+    match cli.libtest.bench {
+        true => Ok(()),
+        false => {
+            let what = format!("a smoke test sends no request to {}", shown(url));
+            Err(CommandError::new(what, "leave out `--test` to measure the server"))
+        }
+    }
+}
+
 /// Refuses a config next to `url`.
 fn refuse_config(url: &str, cli: &Cli) -> Result<(), CommandError> {
     let Some(config) = &cli.config else { return Ok(()) };
     let config = config.display();
+    let url = shown(url);
     let what = format!("`--config {config}` and {url} are given: a URL replaces the config");
     let help = "leave out one of them; `--config` may also come from LLM_STREAM_BENCH_CONFIG";
     Err(CommandError::new(what, help))
@@ -75,22 +89,30 @@ pub(crate) fn refuse_without_url(options: &ServerOptions) -> Result<(), CommandE
     Err(CommandError::new(what, help))
 }
 
-/// The `message` of a run that found no config or no trial, and how to name a server if that was
-/// meant: where a filter is a host and port, or nothing names a config and none exists.
-pub(crate) fn with_url_hint(message: &str, cli: &Cli) -> String {
-    let filters = cli.filters();
-    let host = filters.into_iter().find(|word| is_host_and_port(word));
-    let has_no_config = cli.config.is_none() && !cli.config_path().exists();
-    let url = match host {
-        Some(host) => format!("http://{host}"),
-        None if has_no_config => "http://localhost:8000".to_owned(),
-        None => return message.to_owned(),
-    };
-    let init = match has_no_config {
-        true => "\n  help: `llm-stream-bench init` writes a configs.yaml to start from",
-        false => "",
-    };
-    format!("{message}\n  help: to measure a server without a config, give its URL: `{url}`{init}")
+/// Loads the config at `path`. The error of a missing `configs.yaml` names the ways to do without.
+pub(crate) fn load(path: &Path, cli: &Cli) -> anyhow::Result<Config> {
+    Config::load(path).map_err(|errors| match path == cli::default_config() && !path.exists() {
+        true => anyhow::anyhow!(
+            "{errors}\n  = help: `llm-stream-bench init` writes a configs.yaml to start from;\n          \
+             a server is measured without one by its URL: `{}`",
+            host_in(cli).unwrap_or_else(|| "http://localhost:8000".to_owned())
+        ),
+        false => errors.into(),
+    })
+}
+
+/// The `mistake` in the filters, and the URL that a filter of host and port was probably to be.
+pub(crate) fn with_url_hint(mistake: &str, cli: &Cli, config: &Config) -> String {
+    match host_in(cli).filter(|_| config.file() != COMMAND_LINE) {
+        Some(url) => format!("{mistake}\n  help: the URL of a server has a scheme: `{url}`"),
+        None => mistake.to_owned(),
+    }
+}
+
+/// The URL of the filter that is a host and a port.
+fn host_in(cli: &Cli) -> Option<String> {
+    let host = cli.filters().into_iter().find(|word| is_host_and_port(word));
+    host.map(|host| format!("http://{host}"))
 }
 
 /// Whether `word` is such as `localhost:8000` or `10.0.0.1:8000/v1`.
@@ -100,16 +122,13 @@ fn is_host_and_port(word: &str) -> bool {
     !host.is_empty() && port.len() >= 2 && port.parse::<u16>().is_ok()
 }
 
-/// What is printed before the run: the config as a file.
+/// The equivalent file, as it is printed before the run.
 fn equivalent(yaml: &str, options: &ServerOptions) -> String {
     let filter = options
         .concurrency
-        .map(|n| format!("; `run {}` then selects this workload", workload_filter(n)));
-    format!(
-        "The same as a configs.yaml{}:\n\n{}",
-        filter.unwrap_or_default(),
-        yaml.lines().map(|line| format!("    {line}\n")).collect::<String>()
-    )
+        .map(|n| format!(" (with it, the filter `{}` selects this workload)", workload_filter(n)));
+    let lines: String = yaml.lines().map(|line| format!("    {line}\n")).collect();
+    format!("Equivalent configs.yaml{}:\n\n{lines}", filter.unwrap_or_default())
 }
 
 /// The filter that selects the workload of `--concurrency`.
@@ -207,16 +226,6 @@ fn of_command_line(url: &str, errors: &ConfigErrors) -> CommandError {
     let help = error.help().replace("`base_url: \"", "`").replace("8000\"`", "8000`");
     let help = help.replace("write `query:", "in a configs.yaml write `query:");
     CommandError::new(what, help.replace("`api_key_env: MY_API_KEY`", "`--api-key-env MY_API_KEY`"))
-}
-
-/// `url` without a user and password.
-fn shown(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!("{}***{}", &url[..scheme + "://".len()], &url[at..])
-        }
-        _ => url.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl Here {
     }
 
     /// The exit code and both streams, with `SERVER` for each address.
-    fn told(&self, ran: &Ran) -> String {
+    fn shown(&self, ran: &Ran) -> String {
         without_ports(&ran.told(self.path()))
     }
 }
@@ -119,7 +119,7 @@ fn a_url_is_measured_without_a_config() {
     let here = Here::new();
     let ran = here.measure(&[&served.base_url, "--prompt", "Say \"hello\".", "--prompt", "再见"]);
     passed(&ran);
-    insta::assert_snapshot!(here.told(&ran));
+    insta::assert_snapshot!(here.shown(&ran));
     assert_eq!(here.read("results.csv").lines().count(), 3);
 }
 
@@ -130,7 +130,7 @@ fn concurrency_makes_a_workload_and_filters_select_its_runs() {
     let options = ["--concurrency", "3", "--prompt", "Say hello.", "--max-tokens", "4"];
     let ran = here.measure(&[&[served.base_url.as_str()], &options[..]].concat());
     passed(&ran);
-    insta::assert_snapshot!(here.told(&ran));
+    insta::assert_snapshot!(here.shown(&ran));
     let csv = here.0.column("response_tokens");
     assert!(!csv.is_empty() && csv.iter().all(|tokens| tokens == "4"), "{csv:?}");
 
@@ -164,7 +164,7 @@ async fn the_first_of_several_models_is_measured_unless_another_is_named() {
     let here = Here::new();
     let list =
         |options: &[&str]| {
-            here.told(&here.run(
+            here.shown(&here.run(
                 &[&["run", &server.uri(), "--list", "--runs", "1", "chat-en"], options].concat(),
             ))
         };
@@ -195,7 +195,7 @@ async fn the_protocol_is_detected() {
     for (name, server, path) in &cases {
         let url = format!("{}{path}", server.uri());
         let ran = here.run(&["run", &url, "--list", "--runs", "1", "chat-en"]);
-        text.push_str(&format!("## {name}\n{}\n", here.told(&ran)));
+        text.push_str(&format!("## {name}\n{}\n", here.shown(&ran)));
     }
     insta::assert_snapshot!(text);
 }
@@ -207,7 +207,7 @@ async fn anthropic_is_spoken_only_where_it_is_asked_for() {
     let here = Here::new();
     let list = |path: &str, options: &[&str]| {
         let url = format!("{}{path}", server.uri());
-        here.told(
+        here.shown(
             &here.run(&[&["run", &url, "--list", "--runs", "1", "chat-en"], options].concat()),
         )
     };
@@ -283,7 +283,7 @@ async fn refusing() -> MockServer {
 }
 
 #[tokio::test]
-async fn what_stands_in_the_way_of_a_url_is_told_with_what_to_do() {
+async fn unusable_urls_are_explained_with_a_fix() {
     let here = Here::new();
     let nothing = MockServer::start().await;
     let empty = openai(&[]).await;
@@ -315,12 +315,14 @@ async fn what_stands_in_the_way_of_a_url_is_told_with_what_to_do() {
         ("/v1", format!("{}/v1", models.uri()), &["--list", "code::run-1"]),
         ("/v1/models", format!("{}/v1/models", models.uri()), &["--list", "code::run-1"]),
         ("a path", format!("{}/v1/chat/completions", models.uri()), &["--list", "code::run-1"]),
+        ("another path", format!("{}/llm", models.uri()), &[]),
         ("a user", "http://me:pass@127.0.0.1:9".to_owned(), &[]),
-        ("a query", "http://127.0.0.1:9/v1?api-version=1".to_owned(), &[]),
+        ("a query", "http://127.0.0.1:9/v1?key=sk-secret-1".to_owned(), &[]),
         ("no port", "http://127.0.0.1:x".to_owned(), &[]),
         ("no host", "http://".to_owned(), &[]),
         ("two URLs", models.uri(), &["http://127.0.0.1:9"]),
         ("a config", models.uri(), &["--config", "configs.yaml"]),
+        ("a user and a config", "http://me:pass@h".to_owned(), &["--config", "configs.yaml"]),
         ("a smoke test", models.uri(), &["--test"]),
         ("an unknown protocol", models.uri(), &["--protocol", "openai"]),
         ("a blank prompt", models.uri(), &["--prompt", " "]),
@@ -334,7 +336,7 @@ async fn what_stands_in_the_way_of_a_url_is_told_with_what_to_do() {
         assert!(!ran.stderr.contains("secret") && !ran.stderr.contains("pass@"), "{}", ran.stderr);
         text.push_str(&format!(
             "## {name}\n{}\n",
-            here.told(&ran).replace("localhost:", "127.0.0.1:")
+            here.shown(&ran).replace("localhost:", "127.0.0.1:")
         ));
     }
     let port = tls.addr().unwrap().port().to_string();
@@ -356,7 +358,7 @@ async fn a_usual_key_is_mentioned_and_not_sent() {
     let here = Here::new();
     let mut command = here.command(&["run", &server.uri()]);
     let ran = ran(command.env("OPENAI_API_KEY", "sk-secret-1"));
-    insta::assert_snapshot!(here.told(&ran));
+    insta::assert_snapshot!(here.shown(&ran));
     let requests = server.received_requests().await.unwrap();
     assert!(requests.iter().all(|request| !request.headers.contains_key("authorization")));
 }
@@ -368,6 +370,7 @@ fn without_a_config_and_a_url_both_are_explained() {
     for arguments in [
         &["run"][..],
         &["run", "localhost:8000"],
+        &["run", "--config", "missing.yaml"],
         &["run", "--model", "m"],
         &["run", "--concurrency", "4"],
         &["init", "localhost:8000"],
@@ -375,7 +378,7 @@ fn without_a_config_and_a_url_both_are_explained() {
         &["init", "http://127.0.0.1:9"],
         &["check"],
     ] {
-        text.push_str(&format!("{arguments:?}\n{}\n", here.told(&here.run(arguments))));
+        text.push_str(&format!("{arguments:?}\n{}\n", here.shown(&here.run(arguments))));
     }
     insta::assert_snapshot!(text);
     assert!(fs::read_dir(here.path()).unwrap().next().is_none(), "nothing was written");
@@ -398,16 +401,26 @@ fn init_writes_a_config_that_runs_at_once() {
     let ran = here.run(&["init"]);
     passed(&ran);
     let config = here.read("configs.yaml");
-    insta::assert_snapshot!(format!("{}\n{config}", here.told(&ran)));
+    insta::assert_snapshot!(format!("{}\n{config}", here.shown(&ran)));
     let checked = here.run(&["check"]);
     passed(&checked);
-    insta::assert_snapshot!("init_check", here.told(&checked));
+    insta::assert_snapshot!("init_check", here.shown(&checked));
     passed(&here.measure(&["chat-en"]));
 
     fs::write(here.path().join("all.yaml"), with_examples(&config)).unwrap();
     let all = here.run(&["check", "--config", "all.yaml"]);
     passed(&all);
-    insta::assert_snapshot!("init_check_with_examples", here.told(&all));
+    insta::assert_snapshot!("init_check_with_examples", here.shown(&all));
+}
+
+#[test]
+fn a_filter_that_is_a_host_and_port_is_recognised() {
+    let here = Here::new();
+    passed(&here.run(&["init"]));
+    let ran = here.run(&["run", "localhost:8000/v1"]);
+    assert_eq!(ran.code, Some(2));
+    let help = "\n  help: the URL of a server has a scheme: `http://localhost:8000/v1`\n";
+    assert!(ran.stderr.ends_with(help), "{}", ran.stderr);
 }
 
 #[test]
@@ -419,7 +432,7 @@ fn init_overwrites_only_by_force() {
     let other = here.run(&["init", "--config", "sub/bench.yaml"]);
     let forced = here.run(&["init", "--force"]);
     assert_eq!(here.read("configs.yaml"), here.read("sub/bench.yaml"));
-    insta::assert_snapshot!([refused, other, forced].map(|ran| here.told(&ran)).join("\n"));
+    insta::assert_snapshot!([refused, other, forced].map(|ran| here.shown(&ran)).join("\n"));
 }
 
 #[tokio::test]
@@ -437,7 +450,7 @@ async fn init_detects_the_server_at_a_url() {
     passed(&here.run(&[&["init", &server.uri()], &options[..]].concat()));
     passed(&here.run(&["check"]));
     let text =
-        format!("{}\n{config}\n## with options\n{}", here.told(&ran), here.read("configs.yaml"));
+        format!("{}\n{config}\n## with options\n{}", here.shown(&ran), here.read("configs.yaml"));
     insta::assert_snapshot!(without_ports(&text));
 }
 
@@ -484,7 +497,7 @@ models:
         [("LLM_TEST_KEY", "sk-secret-1"), ("LLM_TEST_TEAM", "secret"), ("LLM_TEST_OTHER_KEY", "")];
     let ran = ran(command.envs(set));
     assert!(!ran.stdout.contains("secret"), "{}", ran.stdout);
-    insta::assert_snapshot!(here.told(&ran));
+    insta::assert_snapshot!(here.shown(&ran));
     assert!(server.received_requests().await.unwrap().is_empty());
 }
 
@@ -501,7 +514,7 @@ fn check_refuses_what_run_refuses() {
         let checked = here.run(&["check", "--config", "bench.yaml"]);
         let run = here.run(&["run", "--config", "bench.yaml"]);
         assert_eq!((checked.code, &checked.stderr), (Some(2), &run.stderr), "{name}");
-        text.push_str(&here.told(&checked));
+        text.push_str(&here.shown(&checked));
     }
     insta::assert_snapshot!(text);
 }
