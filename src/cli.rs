@@ -1,12 +1,20 @@
 //! The command line: libtest's flags, the seed's and ours in one struct.
 
-use std::{fmt::Write, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{
-    Parser, Subcommand,
+    CommandFactory, FromArgMatches, Parser, Subcommand,
     builder::{FalseyValueParser, RangedU64ValueParser, Resettable},
 };
-use llm_stream_core::metric::{METRICS, SUCCESS_RATE};
+use llm_stream_core::{
+    metric::{METRICS, SUCCESS_RATE},
+    protocol,
+};
 use llm_stream_sim::{Fault, FaultKind, Script};
 
 use crate::{
@@ -16,7 +24,8 @@ use crate::{
 
 /// Measures how fast LLM endpoints stream: a trial for each model, prompt or workload, and run.
 ///
-/// Models come from configs.yaml. A FILTER selects the trials whose name, MODEL::PROMPT::run-N or
+/// Models come from configs.yaml, or from the server at URL, such as http://localhost:8000: its model
+/// and protocol are detected, and the equivalent configs.yaml is printed. A FILTER selects the trials whose name, MODEL::PROMPT::run-N or
 /// MODEL::WORKLOAD::run-N, contains it; with several, any may match. Each has to match one.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -24,8 +33,8 @@ use crate::{
     version,
     disable_version_flag = false,
     help_template = "{about-section}\n{usage-heading} {usage}\n\n{all-args}{after-help}",
-    override_usage = "cargo bench -- [OPTIONS] [FILTER]...\n       \
-                      llm-stream-bench run [OPTIONS] [FILTER]...",
+    override_usage = "cargo bench -- [OPTIONS] [URL] [FILTER]...\n       \
+                      llm-stream-bench run [OPTIONS] [URL] [FILTER]...",
     after_help = AFTER_HELP
 )]
 pub struct Cli {
@@ -62,15 +71,9 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_OUTPUT", help_heading = OURS)]
     pub output: Option<PathBuf>,
 
-    /// Read the models from there
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "LLM_STREAM_BENCH_CONFIG",
-        default_value = "configs.yaml",
-        help_heading = OURS
-    )]
-    pub config: PathBuf,
+    /// Read the models from there [default: configs.yaml]
+    #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_CONFIG", help_heading = OURS)]
+    pub config: Option<PathBuf>,
 
     /// Send no warm-up request before a model's first trial
     #[arg(
@@ -181,6 +184,72 @@ pub struct Cli {
         help_heading = OURS
     )]
     pub exports: Vec<Export>,
+
+    /// The options for a server without a config.
+    #[command(flatten)]
+    pub server: ServerOptions,
+}
+
+/// Options for the server at a URL, which replaces a config.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = OF_URL)]
+pub struct ServerOptions {
+    /// Measure this model [default: the first one that the server lists]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+
+    /// Use this protocol instead of detecting it: openai_chat, openai_completions, openai_responses,
+    /// anthropic_messages, ollama_chat, llamacpp_completion or tgi_generate_stream
+    #[arg(long, value_name = "NAME", value_parser = protocol)]
+    pub protocol: Option<&'static str>,
+
+    /// Send this prompt; may be repeated [default: the ten built-in prompts]
+    #[arg(long = "prompt", value_name = "TEXT", value_parser = prompt)]
+    pub prompts: Vec<String>,
+
+    /// Keep N requests in flight instead of sending the prompts one by one: a workload of 4 × N
+    /// requests, at least 8
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub concurrency: Option<u64>,
+
+    /// Generate at most N tokens per answer [default: 1024]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_tokens: Option<u64>,
+
+    /// Send the key in this environment variable. Without this option no key is sent. OPENAI_API_KEY
+    /// is not sent by itself, because the server at URL may be anyone's
+    #[arg(long, value_name = "VARIABLE")]
+    pub api_key_env: Option<String>,
+}
+
+impl ServerOptions {
+    /// The options that are given, by their names on the command line.
+    pub fn given(&self) -> Vec<&'static str> {
+        let given = [
+            ("--model", self.model.is_some()),
+            ("--protocol", self.protocol.is_some()),
+            ("--prompt", !self.prompts.is_empty()),
+            ("--concurrency", self.concurrency.is_some()),
+            ("--max-tokens", self.max_tokens.is_some()),
+            ("--api-key-env", self.api_key_env.is_some()),
+        ];
+        given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect()
+    }
+}
+
+/// The name of a protocol.
+fn protocol(name: &str) -> Result<&'static str, String> {
+    let known = || protocol::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", ");
+    let found = protocol::by_name(name).map(|found| found.name());
+    found.ok_or_else(|| format!("expected one of {}", known()))
+}
+
+/// A prompt that is not blank.
+fn prompt(text: &str) -> Result<String, String> {
+    match text.trim().is_empty() {
+        true => Err("expected a text that is not empty".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// A file for a tool that tracks figures.
@@ -217,6 +286,8 @@ impl ExportFormat {
     }
 }
 
+const OF_URL: &str = "Options for the server at URL";
+
 const OURS: &str = "Benchmark options (each also as the environment variable named)";
 
 const AFTER_HELP: &str = "\
@@ -241,10 +312,43 @@ impl Cli {
         }
     }
 
+    /// The options of a run without arguments, whatever the environment says.
+    pub fn defaults() -> Result<Self, clap::Error> {
+        let command = Self::command().mut_args(|arg| arg.env(None::<&str>));
+        Self::from_arg_matches(&command.try_get_matches_from(["llm"])?)
+    }
+
+    /// The config's file.
+    pub fn config_path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(default_config())
+    }
+
+    /// Removes the URLs from the filters: they begin with http://, https:// or unix://.
+    pub fn take_urls(&mut self) -> Vec<String> {
+        let filters = self.libtest.filter.take().into_iter().chain(self.more_filters.drain(..));
+        let (urls, filters): (Vec<_>, Vec<_>) = filters.partition(|word| is_url(word));
+        self.more_filters = filters;
+        urls
+    }
+
     /// The filters, of which any may match.
     pub fn filters(&self) -> Vec<&str> {
         self.libtest.filter.iter().chain(&self.more_filters).map(String::as_str).collect()
     }
+}
+
+/// The config of a run that names none.
+const CONFIG: &str = "configs.yaml";
+
+/// The file of a config that is not named.
+pub fn default_config() -> &'static Path {
+    Path::new(CONFIG)
+}
+
+/// Whether `word` is the URL of a server.
+fn is_url(word: &str) -> bool {
+    let lower = word.to_ascii_lowercase();
+    ["http://", "https://", "unix://"].iter().any(|scheme| lower.starts_with(scheme))
 }
 
 /// `cargo bench` for LLM endpoints: measures how fast they stream, and fails when they got slower.
@@ -259,8 +363,12 @@ pub struct Commands {
 /// What the binary can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Measure the models of configs.yaml, as `cargo bench` does
+    /// Measure the models of configs.yaml, as `cargo bench` does, or the server at a URL
     Run(Box<Cli>),
+    /// Write a commented configs.yaml: for the server at URL, else with a simulated model
+    Init(InitOptions),
+    /// Validate configs.yaml and print what `run` would do, without a request
+    Check(CheckOptions),
     /// Serve a simulated endpoint until Ctrl-C, to try things against
     Serve(ServeOptions),
     /// Compare two baselines, and fail where the second is slower
@@ -271,6 +379,42 @@ pub enum Command {
     /// Do a part of `calibrate --full`
     #[command(hide = true)]
     Part(PartOptions),
+}
+
+/// The config to write.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InitOptions {
+    /// Server to detect the model and the protocol of, such as http://localhost:8000 [default: none,
+    /// and the config has a simulated model]
+    #[arg(value_name = "URL", value_parser = url)]
+    pub url: Option<String>,
+
+    /// Write the config there
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    pub config: PathBuf,
+
+    /// Overwrite an existing file
+    #[arg(long)]
+    pub force: bool,
+
+    /// The options for the server at the URL.
+    #[command(flatten)]
+    pub server: ServerOptions,
+}
+
+fn url(text: &str) -> Result<String, String> {
+    match is_url(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("expected http://, https:// or unix://, such as http://{text}")),
+    }
+}
+
+/// The config to check.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CheckOptions {
+    /// Read this config
+    #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_CONFIG", default_value = CONFIG)]
+    pub config: PathBuf,
 }
 
 /// What `calibrate --full` has a child do.

@@ -42,6 +42,7 @@ use self::{
 use crate::{
     bench,
     cli::{self, Cli, Command},
+    commands,
     config::{Config, DataNote, Github, Inconclusive},
     load,
     plan::{Plan, Target},
@@ -67,8 +68,10 @@ pub fn main() -> ExitCode {
 
 /// What the binary does: the same without cargo, and the simulated endpoint on a port.
 pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let matches =
-        cli::Commands::command().mut_subcommand("run", complete).get_matches_from(arguments);
+    let matches = cli::Commands::command()
+        .mut_subcommand("run", complete)
+        .mut_subcommand("check", cli::without_empty_variables)
+        .get_matches_from(arguments);
     let commands = match cli::Commands::from_arg_matches(&matches) {
         Ok(commands) => commands,
         Err(error) => error.exit(),
@@ -78,6 +81,8 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             cli.libtest.bench = !cli.libtest.test;
             exit(run(*cli))
         }
+        Command::Init(options) => exit(init(&options)),
+        Command::Check(options) => exit(check(&options)),
         Command::Serve(options) => exit(serve::serve(&options)),
         Command::Compare(options) => exit(compare::run(&options)),
         Command::Calibrate(options) => exit(calibrate::run(&options)),
@@ -104,10 +109,35 @@ fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
     }))
 }
 
+fn init(options: &cli::InitOptions) -> anyhow::Result<u8> {
+    terminal::say(&commands::init::run(options)?);
+    Ok(0)
+}
+
+fn check(options: &cli::CheckOptions) -> anyhow::Result<u8> {
+    let matches = complete(Cli::command()).get_matches_from(["llm"]);
+    let checked = commands::check::run(options, &Cli::from_arg_matches(&matches)?)?;
+    checked.notes.iter().for_each(|note| terminal::note(note));
+    terminal::say(checked.text.trim_end());
+    Ok(0)
+}
+
+/// The config: of the URL on the command line, else of the file.
+fn config(cli: &mut Cli) -> anyhow::Result<Config> {
+    let urls = cli.take_urls();
+    if urls.is_empty() {
+        commands::refuse_without_url(&cli.server)?;
+        return commands::load(cli.config_path(), cli);
+    }
+    let commands::ServerConfig { config, notes } = commands::ServerConfig::of(&urls, cli)?;
+    notes.iter().for_each(|note| terminal::note(note));
+    Ok(config)
+}
+
 fn run(mut cli: Cli) -> anyhow::Result<u8> {
     // `cargo bench -- --test` passes both.
     cli.libtest.bench &= !cli.libtest.test;
-    let mut config = Config::load(&cli.config)?;
+    let mut config = config(&mut cli)?;
     if cli.strict_data {
         config = config.with_all_data()?;
     }
@@ -116,10 +146,14 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
     }
     // A smoke test tries each case once.
     let measures = cli.libtest.bench;
-    let plan = Plan::new(&config, &cli.overrides())?.select(|case| measures || case.run == 1);
+    // `--concurrency` turns the run into its workload.
+    let only_loads = cli.server.concurrency.is_some();
+    let plan = Plan::new(&config, &cli.overrides())?
+        .select(|case| measures || case.run == 1)
+        .select(|case| !only_loads || case.task.workload().is_some());
     let selection = Selection::of(&cli);
     if let Some(mistake) = selection.mistake(&plan) {
-        anyhow::bail!(mistake);
+        anyhow::bail!(commands::with_url_hint(&mistake, &cli, &config));
     }
     let all = plan.cases.len();
     let plan = plan.select(|case| selection.has(case));
@@ -229,7 +263,7 @@ fn insecure(plan: &Plan) -> Vec<String> {
 }
 
 /// What keeps the selected cases from being measured; better known before minutes are spent.
-fn check(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<()> {
+fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<()> {
     if cli.libtest.test_threads.is_some_and(|threads| threads > 1) {
         anyhow::bail!(
             "`--test-threads` must be 1: trials at the same time would measure each other"
@@ -247,7 +281,7 @@ fn check(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<()> {
 /// Measures the selected cases.
 fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
     let accesses = bench::accesses(config, &plan)?;
-    check(&cli, config, &plan)?;
+    check_measurable(&cli, config, &plan)?;
     let files = Files::open(&cli)?;
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);

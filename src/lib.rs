@@ -33,6 +33,7 @@
 mod bench;
 pub mod calibrate;
 pub mod cli;
+mod commands;
 pub mod config;
 mod harness;
 pub mod load;

@@ -520,6 +520,12 @@ pub fn is_empty_variable(name: &OsStr) -> bool {
     env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
+/// Whether the environment variable `name` is set to something.
+#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
+pub fn is_variable_set(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
 /// `text` as it is within a part of a URL.
 pub fn percent_encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()

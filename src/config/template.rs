@@ -62,6 +62,14 @@ impl Template {
         self.pieces().map(text).collect()
     }
 
+    /// The names of its variables.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.pieces().filter_map(|piece| match piece {
+            Piece::Text(_) => None,
+            Piece::Variable(name) => Some(name),
+        })
+    }
+
     fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
         pieces(&self.0.value).unwrap_or_default().into_iter()
     }

@@ -131,7 +131,7 @@ fn streams() -> Option<Named> {
 
 /// All that is read by name. The run's own baseline may be replaced, since it is read before.
 fn read(cli: &Cli, config: &Config) -> Vec<Named> {
-    let mut files = vec![Named::new("the config", &cli.config)];
+    let mut files = vec![Named::new("the config", cli.config_path())];
     files.extend(config.files().iter().map(|path| Named::new("a file of the config", path)));
     let baseline = cli.baseline.as_ref().or(cli.baseline_lenient.as_ref());
     let is_kept = |name: &&String| {

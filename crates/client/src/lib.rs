@@ -9,6 +9,7 @@
 
 mod clock;
 pub mod connect_options;
+pub mod discover;
 mod ending;
 mod http1;
 mod kernel_timed;

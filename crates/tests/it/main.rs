@@ -13,6 +13,7 @@ mod config;
 mod counts;
 mod datasets;
 mod drive;
+mod first_contact;
 mod framing;
 mod harness;
 mod http;
