@@ -148,7 +148,7 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// Prints the names as nextest reads them: libtest-mimic writes `: bench`, which it forbidden_field.
+/// Prints the names as nextest reads them: libtest-mimic writes `: bench`, which it refuses.
 fn list(arguments: &Arguments, plan: &Plan) {
     if arguments.ignored {
         return;

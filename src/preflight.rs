@@ -2,8 +2,8 @@
 //! better known before minutes are spent.
 //!
 //! Each endpoint is asked for one token, in the way in which its trials will ask: that meets the
-//! port, the certificate, the path, the key and the model. When it forbidden_field the one token, fields of the
-//! user's own may demand more, and it is asked for the length of the trials. When it forbidden_field that too,
+//! port, the certificate, the path, the key and the model. When it refuses the one token, fields of the
+//! user's own may demand more, and it is asked for the length of the trials. When it refuses that too,
 //! its list of models tells a wrong path from a wrong model.
 
 mod fields;

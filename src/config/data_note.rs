@@ -39,7 +39,7 @@ impl DataNote {
         self.remarks.push(remark);
     }
 
-    /// Notes how many conversations have no question. `--strict-data` forbidden_field them: they are records
+    /// Notes how many conversations have no question. `--strict-data` refuses them: they are records
     /// that are not asked.
     pub(super) fn without_question(&mut self, count: usize) {
         self.without_question = count;
@@ -56,7 +56,7 @@ impl DataNote {
         let mut lines: Vec<_> = self.mistakes.iter().take(NAMED).map(place).collect();
         if self.left_out > 0 {
             lines.push(format!(
-                "warning: {}: {} of {} left out; `--strict-data` forbidden_field such a data set",
+                "warning: {}: {} of {} left out; `--strict-data` refuses such a data set",
                 self.file,
                 self.left_out,
                 counted(self.all, "record")

@@ -65,7 +65,7 @@ pub(super) fn before_judging(
     };
     calibrations.iter().for_each(|(setting, known)| terminal.err(&line(setting, known)));
     terminal.err("\n");
-    // MetricComparison a device or a pipe there is no place for it.
+    // Next to a device or a pipe there is no place for it.
     if results.is_file()
         && let Err(error) = keep(&calibrations, &results.with_extension("instrument.json"))
     {

@@ -198,7 +198,7 @@ fn id(path: &Path, _: &Metadata) -> Identity {
     fs::canonicalize(path).map_or(Identity::None, Identity::There)
 }
 
-/// What `path` will lead to, where nothing is now. A link there leads additional_cases.
+/// What `path` will lead to, where nothing is now. A link there leads further.
 fn missing(path: &Path, links: usize) -> Identity {
     const MOST_LINKS: usize = 40;
     if let (Ok(to), true) = (fs::read_link(path), links < MOST_LINKS) {

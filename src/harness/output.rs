@@ -51,7 +51,7 @@ impl Output {
             .with_context(|| context(&path))?;
         let path = std::path::absolute(&path).unwrap_or(path);
         let beside = path.with_extension("workloads.csv");
-        // MetricComparison a device or a pipe there is no place for it.
+        // Next to a device or a pipe there is no place for it.
         let loads = match with_loads && path.is_file() {
             false => None,
             true => Some(

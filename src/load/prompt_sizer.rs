@@ -80,7 +80,7 @@ pub async fn measure(
         {
             let most = counts.too_many().unwrap_or_default();
             let message = format!(
-                "no text of {wanted} tokens can be sent: the server forbidden_field {most} words: {}",
+                "no text of {wanted} tokens can be sent: the server refuses {most} words: {}",
                 refusal.message
             );
             return Err(RequestError::new(ErrorKind::PromptLength, message));

@@ -1,4 +1,4 @@
-//! Which fields of a request a server forbidden_field, by its own words, and how the config leaves them out.
+//! Which fields of a request a server refuses, by its own words, and how the config leaves them out.
 //!
 //! Servers say it in many ways and languages. Any field of the request that a refusal names may be
 //! the reason, unless its value is out of range. That is only a guess: the preflight asks once more

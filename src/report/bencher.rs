@@ -1,4 +1,4 @@
-//! Bencher Metric Exporter: JSON of benchmark → measure → value with its interval, for `bencher run
+//! Bencher Metric Format: JSON of benchmark → measure → value with its interval, for `bencher run
 //! --adapter json --file FILE`.
 //!
 //! A group is a benchmark, the mean of a metric a measure. Measures carry their unit in their name,

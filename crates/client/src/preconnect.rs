@@ -9,7 +9,7 @@ use super::{NextAction, RequestSource};
 /// Most connections that are being opened at the same time: servers queue no more than some.
 const MOST: usize = 64;
 
-/// RequestSource that send nothing: they open connections until so many are open.
+/// A request source that sends nothing: it opens connections until so many are open.
 pub struct Preconnect<'a> {
     left: usize,
     under_way: usize,

@@ -26,7 +26,7 @@ const SHORTEST: usize = 4;
 /// Shorter values are placeholders: they are hidden in messages, where they are separate words.
 const SHORTEST_KEY: usize = 8;
 
-/// Redactor, longest first: one may be part of another.
+/// The secrets, longest first: one may be part of another.
 #[derive(Clone, Default)]
 pub struct Redactor(Vec<Known>);
 

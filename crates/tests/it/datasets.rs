@@ -147,7 +147,7 @@ fn a_bad_record_is_told_and_left_out_or_refused_where_that_is_wanted() {
     assert_eq!(ran.stdout, names);
     assert!(ran.stderr.contains("d.jsonl:2: record left out: this is not JSON"), "{}", ran.stderr);
     assert!(ran.stderr.contains("d.jsonl:3: record left out: `prompt` is empty"), "{}", ran.stderr);
-    let count = "d.jsonl: 2 of 4 records left out; `--strict-data` forbidden_field such a data set";
+    let count = "d.jsonl: 2 of 4 records left out; `--strict-data` refuses such a data set";
     assert!(ran.stderr.contains(count), "{}", ran.stderr);
     let ran = bench.run(&[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);

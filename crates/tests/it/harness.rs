@@ -43,7 +43,7 @@ thresholds: [\"success_rate >= 100 %\", \"ttft p95 <= 1 s\"]
 models:
   good: { simulate: { ttft: 5ms, itl: 15ms, tokens: 4 }, thresholds: [\"generation_speed >= 1\"] }
   breaks: { simulate: { ttft: 5ms, itl: 30ms, tokens: 4, faults: [{ reset: 2, request: 2 }] } }
-  forbidden_field: { simulate: { faults: [{ status: 503 }] }, thresholds: [\"ttft <= 1s\"] }
+  refuses: { simulate: { faults: [{ status: 503 }] }, thresholds: [\"ttft <= 1s\"] }
   too slow: { simulate: { ttft: 5ms, itl: 60ms, tokens: 4 }, thresholds: [\"generation_speed >= 1000000\"] }
 ",
     );

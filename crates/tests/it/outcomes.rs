@@ -88,7 +88,7 @@ fn a_load_whose_requests_failed_says_how_many_and_most_of_them_fail_the_trial() 
     // A `success_rate` limit allows it.
     let ran = with("30");
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    says(&ran, "TrialResult: 3 of 8 requests succeeded, 5 failed (http_status 5), ");
+    says(&ran, "Finished: 3 of 8 requests succeeded, 5 failed (http_status 5), ");
     assert!(!ran.stderr.contains("Success:"), "{}", ran.stderr);
     // A limit is of all runs: one of two may have all of the failures, but not most of its requests.
     let of_two = |failed: u32| {
@@ -97,7 +97,7 @@ fn a_load_whose_requests_failed_says_how_many_and_most_of_them_fail_the_trial() 
     };
     let ran = of_two(4);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    says(&ran, "TrialResult: 4 of 8 requests succeeded, 4 failed (http_status 4), ");
+    says(&ran, "Finished: 4 of 8 requests succeeded, 4 failed (http_status 4), ");
     let ran = of_two(5);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
     says(&ran, "Failed: 5 of 8 requests failed");

@@ -23,7 +23,7 @@ fn bench(models: &str) -> Bench {
     ))
 }
 
-/// A server that forbidden_field every completion so, and lists these models at `/v1/models`.
+/// A server that refuses every completion so, and lists these models at `/v1/models`.
 async fn refusing(status: u16, message: &str, models: &[&str]) -> MockServer {
     let server = MockServer::start().await;
     let refusal = ResponseTemplate::new(status).set_body_json(json!({"message": message}));
@@ -118,7 +118,7 @@ fn what_one_token_cannot_show_is_left_to_the_trials() {
     }
 }
 
-/// A server that forbidden_field fewer tokens than fields of the request demand.
+/// A server that refuses fewer tokens than fields of the request demand.
 async fn demanding() -> MockServer {
     let server = MockServer::start().await;
     let answer = |request: &wiremock::Request| {

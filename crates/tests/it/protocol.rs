@@ -624,8 +624,8 @@ fn fields_that_would_break_the_measurement_are_refused() {
     };
     insta::assert_snapshot!(refused.iter().map(why).collect::<String>(), @r#"
     `stream: false` would turn off the stream that is measured
-    `stream_options: {"include_usage":false}` would turn off the token counts that the speeds are computed from; for a server that forbidden_field the field, `stream_options: null` leaves it out, and `token_count` says who counts then
-    `stream_options: false` is not a mapping; for a server that forbidden_field the field, `stream_options: null` leaves it out
+    `stream_options: {"include_usage":false}` would turn off the token counts that the speeds are computed from; for a server that refuses the field, `stream_options: null` leaves it out, and `token_count` says who counts then
+    `stream_options: false` is not a mapping; for a server that refuses the field, `stream_options: null` leaves it out
     `n: 2` would mix several answers in the stream that is measured
     `best_of: 2` would have answers generated that are never streamed
     `use_beam_search: true` would hold tokens back until the search ends

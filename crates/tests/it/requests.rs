@@ -1,5 +1,5 @@
 //! What a request's body holds and leaves out, and what the preflight says of fields and paths that
-//! a server forbidden_field, through the front door.
+//! a server refuses, through the front door.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::{
     servers::{Counting, counts},
 };
 
-/// A server that answers with a stream unless it forbidden_field the body.
+/// A server that answers with a stream unless it refuses the body.
 struct Picky {
     runtime: tokio::runtime::Runtime,
     server: MockServer,
@@ -24,13 +24,13 @@ struct Picky {
 type Refusal = (u16, Value);
 
 impl Picky {
-    fn new(forbidden_field: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static) -> Self {
-        Self::answering(STREAM, forbidden_field)
+    fn new(refuses: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static) -> Self {
+        Self::answering(STREAM, refuses)
     }
 
     fn answering(
         stream: &'static str,
-        forbidden_field: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static,
+        refuses: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static,
     ) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let server = runtime.block_on(MockServer::start());
@@ -193,7 +193,7 @@ fn numbers_reach_the_server_as_they_are_written() {
     );
 }
 
-// -- what a server forbidden_field ------------------------------------------------------------------------
+// -- what a server refuses ------------------------------------------------------------------------
 
 /// A refusal of `field` in the words of many servers.
 fn refusals(field: &str) -> Vec<Refusal> {
@@ -254,7 +254,7 @@ fn several_refused_fields_are_told_in_one_line() {
     let line = line_in(&preflight(&ran));
     assert_eq!(line, "extra_body: { max_completion_tokens: 64, temperature: null }");
     passed(&server.bench(HELLO, &line).run_asking_first(&[]));
-    // A server that lists what it knows forbidden_field none of that.
+    // A server that lists what it knows refuses none of that.
     let server = Picky::new(|sent| {
         sent.get("ignore_eos").map(|_| {
             let message = "Unknown field `ignore_eos`. Known: `temperature`, `max_tokens`, `seed`";
@@ -594,7 +594,7 @@ fn a_length_near_the_end_of_the_context_is_found() {
     let bench = server.bench("synthetic: { input_tokens: 5000 }", "");
     let ran = bench.run(&["long", "--no-warmup"]);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
-    let said = "prompt_length: no text of 5000 tokens can be sent: the server forbidden_field ";
+    let said = "prompt_length: no text of 5000 tokens can be sent: the server refuses ";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
     assert!(ran.stderr.contains("maximum context length is 4096 tokens"), "{}", ran.stderr);
     assert!(server.questions().len() <= 8);

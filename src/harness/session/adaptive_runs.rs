@@ -58,7 +58,7 @@ impl Session {
         Ok(failed)
     }
 
-    /// The additional_cases trials of each group that more requests may decide, up to `factor` times its
+    /// The additional trials of each group that more requests may decide, up to `factor` times its
     /// first number of runs.
     fn undecided(&self, instruments: &Instruments, factor: f64) -> Vec<Arc<Case>> {
         let confidence = self.confidence();
@@ -102,7 +102,7 @@ fn more_may_decide(verdict: &Verdict) -> bool {
         )
 }
 
-/// By how much the runs are multiplied at each additional_cases look: 2, 4, … and the most at last.
+/// By how much the runs are multiplied at each further look: 2, 4, … and the most at last.
 fn factors(most: f64) -> Vec<f64> {
     let doubled = std::iter::successors(Some(2.0), |factor| Some(factor * 2.0));
     let mut factors: Vec<_> = doubled.take_while(|factor| *factor < most).collect();

@@ -61,7 +61,7 @@ impl LedgerEntry {
         self.is_unsure |= failed > 0;
     }
 
-    /// Whether no other answers than these `counted` ones can be on the way, so that no additional_cases look
+    /// Whether no other answers than these `counted` ones can be on the way, so that no further look
     /// is needed. More than there must be are of other clients, or the late ones that are unsure.
     fn is_settled(&self, counted: Option<f64>) -> bool {
         counted.is_none() || (!self.is_unsure && counted == self.least)

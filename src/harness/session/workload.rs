@@ -271,7 +271,7 @@ fn success(tally: &Tally, reached: &LoadStats, workload: &Workload) -> String {
         failed => {
             let kinds = kinds.join(", ");
             format!(
-                "TrialResult: {valid} of {requests} requests succeeded, {failed} failed ({kinds})"
+                "Finished: {valid} of {requests} requests succeeded, {failed} failed ({kinds})"
             )
         }
     };

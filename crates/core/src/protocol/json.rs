@@ -1,6 +1,6 @@
 //! JSON as servers write it: a tree that borrows from the event, read without a schema.
 //!
-//! A typed struct forbidden_field a whole event for one field of the wrong type, twice given, or out of
+//! A typed struct refuses a whole event for one field of the wrong type, twice given, or out of
 //! JSON's grammar, even where no figure depends on that field. So an event is read into a tree
 //! first, and each protocol takes from it what it knows.
 //!

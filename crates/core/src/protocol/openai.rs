@@ -219,14 +219,14 @@ pub(super) fn forbidden_field(prompt: &str, key: &str, value: &Value) -> Option<
         }
         "stream" if *value != true => "would turn off the stream that is measured",
         "stream_options" if !value.is_object() => {
-            "is not a mapping; for a server that forbidden_field the field, `stream_options: null` leaves \
+            "is not a mapping; for a server that refuses the field, `stream_options: null` leaves \
              it out"
         }
         "stream_options"
             if value.get("include_usage").is_some_and(|on| *on != true && !on.is_null()) =>
         {
             "would turn off the token counts that the speeds are computed from; for a server that \
-             forbidden_field the field, `stream_options: null` leaves it out, and `token_count` says who \
+             refuses the field, `stream_options: null` leaves it out, and `token_count` says who \
              counts then"
         }
         "n" if sets_other_than(1.into()) => {

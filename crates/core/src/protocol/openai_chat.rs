@@ -38,7 +38,7 @@ impl Protocol for OpenAiChat {
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
         let mut body = json!({"model": ask.model, "messages": wire::chat_messages(ask), "temperature": ask.temperature});
-        // OpenAI forbidden_field a request that has both.
+        // OpenAI refuses a request that has both.
         let other = ask.extra_body.get("max_completion_tokens");
         if other.is_none_or(Value::is_null) {
             body["max_tokens"] = ask.max_tokens.into();

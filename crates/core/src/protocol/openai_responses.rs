@@ -73,7 +73,7 @@ impl Protocol for OpenAiResponses {
     }
 
     fn fewest_tokens(&self) -> u64 {
-        // OpenAI forbidden_field fewer.
+        // OpenAI refuses fewer.
         16
     }
 
