@@ -39,7 +39,7 @@ impl Picky {
         let answer = move |request: &Request| {
             // Some numbers are more than a `Value` takes.
             let sent = request.body_json().unwrap_or_default();
-            match forbidden_field(&sent) {
+            match refuses(&sent) {
                 Some((status, body)) => ResponseTemplate::new(status).set_body_json(body),
                 None => ResponseTemplate::new(200)
                     .set_body_raw(stream, "text/event-stream")
