@@ -54,7 +54,8 @@ use self::{
 };
 use crate::{
     cli::{self, Cli, Command},
-    config::{Config, ConfigErrors, DataNote, Github, Inconclusive},
+    config::{Config, ConfigErrors, DataNote, Inconclusive},
+    env::Github,
     load,
     plan::{Case, Plan, Target, access},
     report::{

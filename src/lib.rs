@@ -33,6 +33,7 @@
 pub mod calibrate;
 pub mod cli;
 pub mod config;
+mod env;
 mod harness;
 pub mod load;
 pub mod plan;

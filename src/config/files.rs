@@ -44,7 +44,7 @@ pub(super) fn text_in(bytes: Vec<u8>) -> Result<String, (&'static str, &'static 
 
 /// The tokenizer in the file that is named.
 pub(super) fn tokenizer(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Tokenizer> {
-    let name = reader.text(entry, "path/tokenizer.json")?.value;
+    let name = reader.text(entry)?.value;
     let path = reader.base_dir.join(&name);
     if let Some(loaded) = reader.tokenizers.get(&path) {
         return Some(loaded.clone());

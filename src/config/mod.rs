@@ -8,27 +8,30 @@
 mod data_note;
 mod dataset;
 mod files;
-mod github;
 mod keys;
 mod model;
 mod network;
 mod numbers;
 mod prompts;
 mod reader;
+mod reference;
+mod schema;
 mod secrets;
 mod source;
 mod span;
+mod suggest;
+mod syntax;
 mod template;
 mod text_fields;
 mod tools;
 mod validate;
+mod words;
 mod workloads;
 mod yaml;
 
 use std::{
     collections::BTreeMap,
-    env,
-    ffi::OsStr,
+    env::VarError,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -52,16 +55,20 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
-pub(crate) use self::keys::{list, nearest};
+pub(crate) use self::suggest::{list, nearest};
+
 pub use self::{
     data_note::DataNote,
-    github::Github,
     network::NetworkSettings,
+    reference::reference,
+    schema::schema,
     source::{ConfigError, ConfigErrors},
-    template::{Expanded, Template},
+    template::{EnvTemplate, Expanded},
 };
+use crate::env;
+
 use self::{
-    keys::TOP_SECTION,
+    keys::{MOST_RUNS, Section},
     reader::{Entry, Fields, Reader},
     source::Source,
     yaml::{Node, Yaml},
@@ -85,7 +92,7 @@ pub struct Config {
     /// `defaults`: what holds for each model that does not say otherwise.
     pub defaults: Settings,
     /// `prompts`, files already read; `None` for the built-in ones. Never empty.
-    pub prompts: Option<Vec<Prompt>>,
+    pub prompts: Option<Vec<PromptConfig>>,
     /// `runs`: how often each model gets each prompt, 1 to 10,000. Default: 3.
     pub runs: u32,
     /// `thresholds` of every model. Default: none.
@@ -98,7 +105,7 @@ pub struct Config {
     /// Default: `runs`.
     pub max_runs: Option<u32>,
     /// `workloads`, in the order in which they are written. Default: none.
-    pub workloads: Vec<Workload>,
+    pub workloads: Vec<WorkloadConfig>,
     /// What is to be said of the data sets.
     pub data: Vec<DataNote>,
     source: Source,
@@ -115,14 +122,14 @@ pub struct Model {
     /// `name`: what it is called in the results. Default: the key.
     pub name: Option<Spanned<String>>,
     /// Where it is.
-    pub endpoint: Endpoint,
+    pub endpoint: EndpointConfig,
     /// The keys that `defaults` may have, too.
     pub settings: Settings,
 }
 
 /// Where a model is.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Endpoint {
+pub enum EndpointConfig {
     /// A server.
     Server {
         /// `base_url`: `http://` or `https://`, without user, query and fragment, or `unix://` and an
@@ -155,11 +162,11 @@ pub struct Settings {
     /// `api_key_env`: the environment variable that holds the key. Default: no key is sent.
     pub api_key_env: Option<Spanned<String>>,
     /// `headers` of each request. Default: none.
-    pub headers: Vec<(HeaderName, Template)>,
+    pub headers: Vec<(HeaderName, EnvTemplate)>,
     /// `protocol`. Default: `openai_chat`.
     pub protocol: Option<&'static dyn Protocol>,
     /// `transport`. Default: `auto`.
-    pub transport: Option<Transport>,
+    pub transport: Option<TransportSetting>,
     /// `stamps`. Default: `auto`.
     pub stamps: Option<Stamps>,
     /// `connection`. Default: `warm`.
@@ -174,28 +181,28 @@ pub struct Settings {
     /// `metrics_url`. Default: `off`.
     pub metrics_url: Option<MetricsUrl>,
     /// `timeouts`.
-    pub timeouts: Timeouts,
+    pub timeouts: TimeoutSettings,
     /// `thresholds`, besides those of the top level. Default: none.
     pub thresholds: Vec<Spanned<String>>,
     /// `min_share`, above 0 to 1: the part of the answers that must have a figure for it to be
     /// judged. Default: 0.9.
     pub min_share: Option<f64>,
     /// How the server is reached.
-    pub ways: NetworkSettings,
+    pub network: NetworkSettings,
 }
 
 /// `proxy`: what stands between.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Proxy {
+pub enum ProxySetting {
     /// `none`: nothing, whatever the environment says.
     None,
     /// A URL, `http://` or `https://`, maybe with user and password.
-    Through(Template),
+    Through(EnvTemplate),
 }
 
 /// `transport`: what carries the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Transport {
+pub enum TransportSetting {
     /// `auto`: `stamped` where it can be had, else `reqwest`.
     #[default]
     Auto,
@@ -252,7 +259,7 @@ impl PrefixCache {
 
 /// `timeouts`, each longer than nothing and at most a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Timeouts {
+pub struct TimeoutSettings {
     /// `connect`: DNS, TCP and TLS.
     pub connect: Option<Duration>,
     /// `first_token`: request sent → first generated token.
@@ -265,7 +272,7 @@ pub struct Timeouts {
 
 /// An entry of `prompts`, or a file of its folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prompt {
+pub struct PromptConfig {
     /// `name`; of a folder's file, its name without the extension; of a record, the `name` of the
     /// data set, and its own or its number.
     pub name: Spanned<String>,
@@ -275,7 +282,7 @@ pub struct Prompt {
 
 /// An entry of `workloads`.
 #[derive(Debug, Clone)]
-pub struct Workload {
+pub struct WorkloadConfig {
     /// Its key.
     pub name: Spanned<String>,
     /// `concurrency`, or `rate` with `arrivals`, `seed` and `max_in_flight`.
@@ -323,7 +330,7 @@ impl Config {
         }
         let mut reader = Reader::new(&source, base_dir);
         let root = Entry::root(root);
-        let fields = reader.fields(&root, &TOP_SECTION, "a map with the key `models`", "models: …");
+        let fields = reader.fields(&root, Section::Top);
         let (defaults, default_fields) = match fields.get("defaults") {
             Some(entry) => model::defaults(&mut reader, entry),
             None => (Settings::default(), Fields::default()),
@@ -333,7 +340,7 @@ impl Config {
             None => no_models(&mut reader, &root, &fields),
         };
         let prompts = fields.get("prompts").map(|entry| prompts::prompts(&mut reader, entry));
-        let runs = fields.get("runs").and_then(|entry| reader.whole(entry, 1..=10_000, "3"));
+        let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
         let thresholds = fields.get("thresholds");
         let thresholds = thresholds.map(|entry| model::thresholds(&mut reader, entry));
         let workloads = fields.get("workloads");
@@ -351,7 +358,7 @@ impl Config {
         let runs = runs.and_then(|runs| u32::try_from(runs).ok()).unwrap_or(3);
         let max_runs = fields
             .get("max_runs")
-            .and_then(|entry| reader.whole(entry, u64::from(runs)..=10_000, "30"));
+            .and_then(|entry| reader.whole_in(entry, u64::from(runs)..=MOST_RUNS));
         let files = std::mem::take(&mut reader.files);
         let (paths, data) = reader.finish()?;
         Ok(Self {
@@ -423,16 +430,15 @@ impl Config {
     }
 
     /// The key in the environment variable that an `api_key_env` of this config names.
-    #[allow(clippy::disallowed_methods, reason = "the config is what reads the environment")]
     pub fn api_key(&self, api_key_env: &Spanned<String>) -> Result<String, ConfigError> {
         let name = &api_key_env.value;
-        let what = match env::var(name) {
+        let what = match env::variable(name) {
             Ok(key) if key.trim().is_empty() => "is empty",
             Ok(key) if HeaderValue::from_str(key.trim()).is_ok() => {
                 return Ok(key.trim().to_owned());
             }
-            Err(env::VarError::NotPresent) => "is not set",
-            Ok(_) | Err(env::VarError::NotUnicode(_)) => "holds characters that no key has",
+            Err(VarError::NotPresent) => "is not set",
+            Ok(_) | Err(VarError::NotUnicode(_)) => "holds characters that no key has",
         };
         let what = format!("the environment variable `{name}` {what}");
         Err(self.error_in(api_key_env, &what, &format!("set it: `export {name}=…`")))
@@ -474,12 +480,12 @@ impl Settings {
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),
             min_share: self.min_share.or(defaults.min_share),
-            ways: self.ways.over(&defaults.ways),
+            network: self.network.over(&defaults.network),
         }
     }
 }
 
-impl Timeouts {
+impl TimeoutSettings {
     /// These timeouts, and those of `defaults` where these say nothing.
     pub fn over(self, defaults: Self) -> Self {
         Self {
@@ -512,12 +518,6 @@ pub fn sanitise(name: &str) -> String {
 /// A duration with its unit, at most a day, as in the config; or what is wrong with it, "it is …".
 pub fn duration(text: &str) -> Result<Duration, String> {
     reader::parse_duration(text, true).map_err(|(what, help)| format!("it {what}; {help}`50ms`"))
-}
-
-/// Whether the environment variable `name` is set to nothing.
-#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
-pub fn is_empty_variable(name: &OsStr) -> bool {
-    env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
 /// `text` as it is within a part of a URL.
@@ -590,6 +590,6 @@ fn not_yaml(source: &mut Source, error: &serde_saphyr::Error) -> ConfigError {
     let tabs = source.text()[..place.start].len()
         - source.text()[..place.start].trim_end_matches('\t').len();
     let place = place.start - tabs..place.end;
-    let (what, help) = keys::syntax(said);
+    let (what, help) = syntax::syntax(said);
     source.error(place, "", what, help)
 }

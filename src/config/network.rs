@@ -4,10 +4,10 @@ use llm_stream_client::connect_options::{self, Identity};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    Proxy,
+    ProxySetting,
     files::{read, unreadable},
     reader::{Entry, Fields, Reader},
-    template::Template,
+    template::EnvTemplate,
     validate,
     yaml::Yaml,
 };
@@ -16,7 +16,7 @@ use super::{
 #[derive(Debug, Clone, Default)]
 pub struct NetworkSettings {
     /// `query`: what follows the `?` of the URL. Default: nothing.
-    pub query: Vec<(String, Template)>,
+    pub query: Vec<(String, EnvTemplate)>,
     /// `ca_file`, read: who is trusted beside those whom the system trusts. Default: nobody.
     pub ca: Option<Vec<CertificateDer<'static>>>,
     /// `client_cert` with `client_key`, read. Default: none.
@@ -24,7 +24,7 @@ pub struct NetworkSettings {
     /// `insecure_tls`: whether any server is trusted. Default: `false`.
     pub insecure_tls: Option<bool>,
     /// `proxy`. Default: the one that the environment names.
-    pub proxy: Option<Proxy>,
+    pub proxy: Option<ProxySetting>,
 }
 
 impl NetworkSettings {
@@ -43,37 +43,27 @@ impl NetworkSettings {
     }
 }
 
-pub(super) fn ways(reader: &mut Reader<'_>, fields: &Fields<'_>) -> NetworkSettings {
+/// Reads the network keys of a model or of `defaults`.
+pub(super) fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> NetworkSettings {
     NetworkSettings {
         query: fields.get("query").map_or_else(Vec::new, |entry| query(reader, entry)),
         ca: fields.get("ca_file").and_then(|entry| {
-            let pem = file(reader, entry, "certs/ca.pem")?;
+            let pem = file(reader, entry)?;
             connect_options::certificates(&pem).map_err(|what| unfit(reader, entry, &what)).ok()
         }),
         identity: identity(reader, fields),
-        insecure_tls: fields.get("insecure_tls").and_then(|entry| insecure_tls(reader, entry)),
+        insecure_tls: fields.get("insecure_tls").and_then(|entry| reader.flag(entry)),
         proxy: fields.get("proxy").and_then(|entry| validate::proxy(reader, entry)),
     }
 }
 
-fn query(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<(String, Template)> {
-    let example = "{ api-version: \"2024-10-21\" }";
-    let fields = reader.map(entry, "a map of a query's fields", example);
+fn query(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<(String, EnvTemplate)> {
+    let fields = reader.map(entry, "a map of a query's fields", entry.example());
     let mut field = |(name, field): (&str, Entry<'_>)| {
-        let text = reader.text(&field, "\"2024-10-21\"")?;
+        let text = reader.text_like(&field, "\"2024-10-21\"")?;
         Some((name.to_owned(), validate::template(reader, &field, text)?))
     };
     fields.into_iter().filter_map(&mut field).collect()
-}
-
-fn insecure_tls(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<bool> {
-    match entry.value.value {
-        Yaml::Bool(insecure) => Some(insecure),
-        _ => {
-            reader.wrong(entry, "`true` or `false`", "true");
-            None
-        }
-    }
 }
 
 /// `client_cert`, and `client_key` where the key is in a file of its own.
@@ -85,7 +75,7 @@ fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Identity> {
         }
         return None;
     };
-    let pem = file(reader, cert, "certs/client.pem")?;
+    let pem = file(reader, cert)?;
     let chain =
         connect_options::certificates(&pem).map_err(|what| unfit(reader, cert, &what)).ok()?;
     let (of_key, key) = match fields.get("client_key") {
@@ -98,7 +88,7 @@ fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Identity> {
             }),
         ),
         Some(entry) => {
-            let pem = file(reader, entry, "certs/client.key")?;
+            let pem = file(reader, entry)?;
             (entry, connect_options::private_key(&pem).map_err(|what| unfit(reader, entry, &what)))
         }
     };
@@ -111,14 +101,14 @@ fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Identity> {
 }
 
 /// What is in the file that is named.
-fn file(reader: &mut Reader<'_>, entry: &Entry<'_>, example: &str) -> Option<Vec<u8>> {
+fn file(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Vec<u8>> {
     if matches!(&entry.value.value, Yaml::Text(text) if text.contains("-----BEGIN")) {
         let what = format!("{} is not the name of a file", entry.label);
-        let help = format!("put the PEM into a file: `{}{example}`", entry.lead);
+        let help = format!("put the PEM into a file: `{}{}`", entry.lead, entry.example());
         reader.error(entry, what, help);
         return None;
     }
-    let name = reader.text(entry, example)?.value;
+    let name = reader.text(entry)?.value;
     let path = reader.base_dir.join(name);
     match read(reader, &path) {
         Ok(bytes) => Some(bytes),

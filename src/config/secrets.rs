@@ -7,8 +7,9 @@ use http::HeaderName;
 use llm_stream_client::secret_names::is_secret_header;
 
 use super::{
-    keys::{self, MODEL, TOP_SECTION},
+    keys::{self, Section},
     span::{bytes, lines},
+    suggest,
     yaml::{Node, Yaml},
 };
 
@@ -45,7 +46,7 @@ pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
                 // It has a header's name but is not a header.
                 visit(value, text, Part::Loose, &mut masks);
             }
-            Yaml::Text(name) if has_parts => match TOP_SECTION.meant(name) {
+            Yaml::Text(name) if has_parts => match Section::Top.meant(name) {
                 Some("models") => visit(value, text, Part::Names, &mut masks),
                 Some("defaults") => visit(value, text, Part::Section, &mut masks),
                 Some(_) => visit(value, text, Part::Body, &mut masks),
@@ -106,7 +107,7 @@ fn key_in(written: &str) -> &str {
 
 /// The key of a model that `key` was probably to be.
 fn meant(key: &str) -> Option<&'static str> {
-    keys::nearest(key, MODEL.iter().copied())
+    suggest::nearest(key, Section::Model.names())
 }
 
 /// What a part of the document is.

@@ -1,18 +1,19 @@
 //! Texts with `${NAME}` in them, which stands for an environment variable.
 
-use std::{env, fmt};
+use std::{env::VarError, fmt};
 
 use serde_saphyr::Spanned;
 
 use super::{Config, ConfigError, secrets};
+use crate::env;
 
 /// A text of the config that may hold `${NAME}`. It is not shown: what it stands for is a secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Template(Spanned<String>);
+pub struct EnvTemplate(Spanned<String>);
 
-impl fmt::Debug for Template {
+impl fmt::Debug for EnvTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Template(…)")
+        f.write_str("EnvTemplate(…)")
     }
 }
 
@@ -32,7 +33,7 @@ enum Piece<'a> {
     Variable(&'a str),
 }
 
-impl Template {
+impl EnvTemplate {
     /// The template that `text` is; an error is the byte at which a `${` begins that names no
     /// variable.
     pub(super) fn new(text: Spanned<String>) -> Result<Self, usize> {
@@ -72,7 +73,7 @@ impl Config {
     /// a text.
     pub fn expand(
         &self,
-        template: &Template,
+        template: &EnvTemplate,
         escape: impl Fn(&str, String) -> String,
     ) -> Result<Expanded, ConfigError> {
         let mut expanded = Expanded::default();
@@ -90,15 +91,14 @@ impl Config {
         Ok(expanded)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
-    fn variable(&self, template: &Template, name: &str) -> Result<String, ConfigError> {
-        let what = match env::var(name) {
+    fn variable(&self, template: &EnvTemplate, name: &str) -> Result<String, ConfigError> {
+        let what = match env::variable(name) {
             Ok(value) if value.trim().is_empty() => "is empty",
             Ok(value) if !value.trim().contains(char::is_control) => {
                 return Ok(value.trim().to_owned());
             }
-            Err(env::VarError::NotPresent) => "is not set",
-            Ok(_) | Err(env::VarError::NotUnicode(_)) => "is not one line of text",
+            Err(VarError::NotPresent) => "is not set",
+            Ok(_) | Err(VarError::NotUnicode(_)) => "is not one line of text",
         };
         let what = format!("the environment variable `{name}` {what}");
         let help = format!("set it: `export {name}=…`");

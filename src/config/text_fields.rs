@@ -4,6 +4,7 @@ use llm_stream_core::protocol::{TextFields, TokenKind};
 
 use super::{
     reader::{Entry, Fields, Reader},
+    words::{self, TOKEN_KINDS},
     yaml::Yaml,
 };
 
@@ -20,7 +21,7 @@ pub(super) fn text_fields(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Optio
         let items = reader.list(entry, "a list of field names", EXAMPLE);
         items.iter().filter_map(|item| text_field(reader, item)).collect()
     });
-    let names = ignored.map_or_else(Vec::new, |entry| reader.texts(entry, "annotation"));
+    let names = ignored.map_or_else(Vec::new, |entry| reader.texts(entry));
     let known = TextFields { text, ignored: names.iter().map(|name| name.value.clone()).collect() };
     if let Some(entry) = ignored
         && let Some((name, _)) = known.text.iter().find(|(name, _)| known.ignored.contains(name))
@@ -34,7 +35,7 @@ pub(super) fn text_fields(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Optio
 /// A name, whose text is of the answer, or a map from a name to `answer` or `reasoning`.
 fn text_field(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(String, TokenKind)> {
     let Yaml::Map(_) = &item.value.value else {
-        return reader.text(item, "thoughts").map(|name| (name.value, TokenKind::Answer));
+        return reader.text(item).map(|name| (name.value, TokenKind::Answer));
     };
     let pairs = reader.text_keyed(item);
     let [(name, kind)] = pairs.as_slice() else {
@@ -45,14 +46,11 @@ fn text_field(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(String, Toke
         );
         return None;
     };
-    let word = reader.text(kind, "reasoning")?.value;
-    match word.as_str() {
-        "answer" => Some(((*name).to_owned(), TokenKind::Answer)),
-        "reasoning" => Some(((*name).to_owned(), TokenKind::Reasoning)),
-        _ => {
-            let what = format!("unknown kind of text `{word}`: expected answer or reasoning");
-            reader.error(kind, what, "for example `{ summary: reasoning }`");
-            None
-        }
-    }
+    let word = reader.text_like(kind, "reasoning")?.value;
+    let Some(value) = words::value_of(&word, &TOKEN_KINDS) else {
+        let what = format!("unknown kind of text `{word}`: expected answer or reasoning");
+        reader.error(kind, what, "for example `{ summary: reasoning }`");
+        return None;
+    };
+    Some(((*name).to_owned(), value))
 }

@@ -9,14 +9,11 @@ use llm_stream_core::{
 use serde_json::{Map, Value};
 
 use super::{
-    keys::{self, CHOICE_SECTION, FUNCTION_SECTION, TOOL_SECTION},
+    keys::Section,
     reader::{Entry, Fields, Reader},
+    suggest,
     yaml::Yaml,
 };
-
-const TOOL_EXAMPLE: &str = "{ type: function, function: { name: get_weather } }";
-const FUNCTION_EXAMPLE: &str = "{ name: get_weather }";
-const PARAMETERS_EXAMPLE: &str = "{ type: object, properties: { city: { type: string } } }";
 
 /// The keys.
 pub(super) const KEYS: [&str; 2] = ["tools", "tool_choice"];
@@ -70,7 +67,7 @@ pub(super) fn check(
 
 fn list(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Arc<[Tool]>> {
     let before = reader.mistakes();
-    let items = reader.list(entry, "a list of tools", &format!("[{TOOL_EXAMPLE}]"));
+    let items = reader.list(entry, "a list of tools", &format!("[{}]", entry.example()));
     let mut names = HashSet::new();
     let mut tools = Vec::new();
     for item in &items {
@@ -89,16 +86,16 @@ fn tool(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(Tool, std::ops::Ra
     if let Yaml::Map(_) = item.value.value
         && reader.text_keyed(item).iter().all(|(name, _)| *name != "function")
     {
-        let help = format!("write it in OpenAI's form: `- {TOOL_EXAMPLE}`");
+        let help = format!("write it in OpenAI's form: `- {}`", Section::Tool.info().example);
         reader.error(item, "a tool has no `function`", help);
         return None;
     }
-    let fields = reader.fields(item, &TOOL_SECTION, "a tool in OpenAI's form", TOOL_EXAMPLE);
+    let fields = reader.fields(item, Section::Tool);
     let kind = match fields.get("type") {
-        Some(entry) => reader.text(entry, "function").map(|kind| (entry, kind.value)),
+        Some(entry) => reader.text(entry).map(|kind| (entry, kind.value)),
         None => {
             if fields.meant.is_empty() && matches!(item.value.value, Yaml::Map(_)) {
-                let help = format!("for example `- {TOOL_EXAMPLE}`");
+                let help = format!("for example `- {}`", Section::Tool.info().example);
                 reader.error(item, "a tool has no `type`", help);
             }
             None
@@ -112,24 +109,23 @@ fn tool(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(Tool, std::ops::Ra
 }
 
 fn function(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(Tool, std::ops::Range<usize>)> {
-    let expected = "a map of a function's keys";
-    let fields = reader.fields(entry, &FUNCTION_SECTION, expected, FUNCTION_EXAMPLE);
+    let fields = reader.fields(entry, Section::Function);
     let Some(name_entry) = fields.get("name") else {
         if fields.meant.is_empty() && matches!(entry.value.value, Yaml::Map(_)) {
-            let help = format!("for example `function: {FUNCTION_EXAMPLE}`");
+            let help = format!("for example `function: {}`", entry.example());
             reader.error(entry, "a function has no `name`", help);
         }
         return None;
     };
     let mut function = Map::new();
-    function.insert("name".into(), reader.text(name_entry, "get_weather")?.value.into());
+    function.insert("name".into(), reader.text(name_entry)?.value.into());
     if let Some(entry) = fields.get("description") {
-        let text = reader.text(entry, "\"The weather in a city now.\"")?;
+        let text = reader.text(entry)?;
         function.insert("description".into(), text.value.into());
     }
     if let Some(entry) = fields.get("parameters") {
         if !matches!(entry.value.value, Yaml::Map(_)) {
-            reader.wrong(entry, "a JSON schema", PARAMETERS_EXAMPLE);
+            reader.wrong(entry, "a JSON schema", entry.example());
             return None;
         }
         function.insert("parameters".into(), reader.json(entry)?);
@@ -142,10 +138,9 @@ fn function(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(Tool, std::op
 
 /// `auto`, `required`, `none` or `{ name: … }`.
 fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
-    let example = "{ name: get_weather }";
+    let example = entry.example();
     if let Yaml::Map(_) = entry.value.value {
-        let expected = "a choice of a tool";
-        let fields = reader.fields(entry, &CHOICE_SECTION, expected, example);
+        let fields = reader.fields(entry, Section::ToolChoice);
         let Some(name) = fields.get("name") else {
             if fields.meant.is_empty() {
                 let help = format!("for example `tool_choice: {example}`");
@@ -153,7 +148,7 @@ fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
             }
             return None;
         };
-        return reader.text(name, "get_weather").map(|name| ToolChoice::Named(name.value));
+        return reader.text(name).map(|name| ToolChoice::Named(name.value));
     }
     let Yaml::Text(word) = &entry.value.value else {
         let expected = "`auto`, `required`, `none` or the name of a tool";
@@ -164,7 +159,7 @@ fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
     let names = known.each_ref().map(ToolChoice::name);
     let found = known.iter().find(|known| known.name() == word).cloned();
     if found.is_none() {
-        let help = match keys::nearest(word, names) {
+        let help = match suggest::nearest(word, names) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None if word == "any" => "did you mean `required`?".to_owned(),
             None => format!(
@@ -188,7 +183,7 @@ pub(super) fn knows_no(field: &str, protocol: &dyn Protocol) -> (String, String)
     let verb = if others.len() == 1 { "does" } else { "do" };
     let help = format!(
         "{} {verb}; what your server takes anyway can be put into `extra_body`",
-        keys::list(&others)
+        suggest::list(&others)
     );
     (what, help)
 }

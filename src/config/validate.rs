@@ -19,11 +19,11 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Config, DEFAULT_MAX_TOKENS, Model, Prompt, Proxy, Settings,
+    Config, DEFAULT_MAX_TOKENS, Model, PromptConfig, ProxySetting, Settings,
     reader::{Entry, Fields, Reader},
     sanitise, secrets,
     source::ConfigError,
-    template::Template,
+    template::EnvTemplate,
     tools,
     yaml::Yaml,
 };
@@ -370,7 +370,7 @@ fn with_scheme(url: &str) -> String {
 
 /// The name of the environment variable that holds a key. A key itself is refused, unseen.
 pub(super) fn api_key_env(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Spanned<String>> {
-    let name = reader.text(entry, "OPENAI_API_KEY")?;
+    let name = reader.text(entry)?;
     if secrets::is_variable(&name.value) {
         return Some(name);
     }
@@ -386,9 +386,12 @@ pub(super) fn api_key_env(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<
 }
 
 /// The headers that a request gets. Their values are not shown anywhere.
-pub(super) fn headers(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<(HeaderName, Template)> {
-    let mut headers: Vec<(HeaderName, Template)> = Vec::new();
-    for (name, field) in reader.map(entry, "a map of headers", "{ x-tenant: \"a\" }") {
+pub(super) fn headers(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+) -> Vec<(HeaderName, EnvTemplate)> {
+    let mut headers: Vec<(HeaderName, EnvTemplate)> = Vec::new();
+    for (name, field) in reader.map(entry, "a map of headers", entry.example()) {
         let (name, value) = (header_name(reader, name, &field), header_value(reader, &field));
         let (Some(name), Some(value)) = (name, value) else {
             continue;
@@ -422,13 +425,13 @@ fn header_name(reader: &mut Reader<'_>, name: &str, field: &Entry<'_>) -> Option
     Some(header)
 }
 
-fn header_value(reader: &mut Reader<'_>, field: &Entry<'_>) -> Option<Template> {
+fn header_value(reader: &mut Reader<'_>, field: &Entry<'_>) -> Option<EnvTemplate> {
     let node = field.value;
     let text = match &node.value {
         Yaml::Text(text) if text.is_empty() => {
             Spanned::new(String::new(), node.referenced, node.defined)
         }
-        _ => reader.text(field, "\"a\"")?,
+        _ => reader.text_like(field, "\"a\"")?,
     };
     let value = template(reader, field, text)?;
     if HeaderValue::from_str(&value.with("x")).is_err() {
@@ -444,8 +447,8 @@ pub(super) fn template(
     reader: &mut Reader<'_>,
     field: &Entry<'_>,
     text: Spanned<String>,
-) -> Option<Template> {
-    let template = Template::new(text);
+) -> Option<EnvTemplate> {
+    let template = EnvTemplate::new(text);
     if template.is_err() {
         let what = format!("a `${{` in {} names no environment variable", field.label);
         let help = "`${MY_API_KEY}` stands for the value of MY_API_KEY: a name has letters, digits \
@@ -456,21 +459,20 @@ pub(super) fn template(
 }
 
 /// `none`, or the URL of a proxy.
-pub(super) fn proxy(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Proxy> {
-    const EXAMPLE: &str = "\"http://proxy.example.com:3128\"";
-    let text = reader.text(entry, EXAMPLE)?;
+pub(super) fn proxy(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ProxySetting> {
+    let text = reader.text(entry)?;
     if text.value == "none" {
-        return Some(Proxy::None);
+        return Some(ProxySetting::None);
     }
     let template = template(reader, entry, text)?;
     // What begins with a variable is known when it is used.
     let known = !template.with("").is_empty() && !template.at().value.starts_with("${");
     if known && !proxy::is_proxy(&template.with("x")) {
-        let help = format!("`none`, or for example `proxy: {EXAMPLE}`");
+        let help = format!("`none`, or for example `proxy: {}`", entry.example());
         reader.error(entry, "`proxy` is not the URL of an HTTP proxy", help);
         return None;
     }
-    Some(Proxy::Through(template))
+    Some(ProxySetting::Through(template))
 }
 
 /// Notes each field of an `extra_body` that would break the measurement.
@@ -513,7 +515,7 @@ pub(super) fn names(config: &Config) -> Vec<ConfigError> {
 
 /// The names of the data sets.
 fn data_sets(config: &Config) -> Vec<Spanned<String>> {
-    let name = |prompt: &Prompt| {
+    let name = |prompt: &PromptConfig| {
         let set = prompt.prompt.set.clone()?;
         Some(Spanned::new(set, prompt.name.referenced, prompt.name.defined))
     };
@@ -621,8 +623,8 @@ fn conversations_in_open_loops(config: &Config) -> Vec<ConfigError> {
     let help = "its later turns wait for answers and not for their time: ask it with `concurrency`,\n\
                 or name other prompts";
     let prompts = config.prompts.as_deref().unwrap_or_default();
-    let has_turns = |prompt: &&Prompt| !prompt.prompt.turns.is_empty();
-    let is_open = |workload: &&super::Workload| matches!(workload.shape, Shape::Open { .. });
+    let has_turns = |prompt: &&PromptConfig| !prompt.prompt.turns.is_empty();
+    let is_open = |workload: &&super::WorkloadConfig| matches!(workload.shape, Shape::Open { .. });
     let conversations: HashSet<_> =
         prompts.iter().filter(has_turns).flat_map(|prompt| prompt.prompt.called()).collect();
     let mut errors = Vec::new();

@@ -3,7 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use llm_stream_bench::config::{
-    Config, ConfigErrors, Endpoint, MetricsUrl, Prompt, Settings, Timeouts, TokenCount, sanitise,
+    Config, ConfigErrors, EndpointConfig, MetricsUrl, PromptConfig, Settings, TimeoutSettings,
+    TokenCount, sanitise,
 };
 use llm_stream_core::{
     prompt::{ChatMessage, Role},
@@ -21,7 +22,9 @@ fn parse(text: &str) -> Result<Config, ConfigErrors> {
 }
 
 fn accepted(text: &str) -> Config {
-    parse(text).unwrap_or_else(|errors| panic!("{errors}"))
+    let config = parse(text).unwrap_or_else(|errors| panic!("{errors}"));
+    schema::assert_valid(text);
+    config
 }
 
 fn rendered(text: &str) -> String {
@@ -32,11 +35,12 @@ fn rendered(text: &str) -> String {
 }
 
 /// What a prompt asks last.
-fn text(prompt: &Prompt) -> &str {
+fn text(prompt: &PromptConfig) -> &str {
     prompt.prompt.messages.last().unwrap().content[0].as_text().unwrap()
 }
 
 mod refused;
+pub(crate) mod schema;
 
 /// A config of one model with these lines.
 fn model(lines: &str) -> String {
@@ -78,7 +82,7 @@ fn the_seeds_document_is_accepted() {
     assert_eq!(model.display_name().value, "Qwen_Qwen3-30B-A3B-GPTQ-Int4");
     assert_eq!(model.settings.model_name.as_deref(), Some("Qwen3-30B-A3B-GPTQ-Int4"));
     let endpoint =
-        Endpoint::Server { base_url: "http://10.180.116.2".to_owned(), port: Some(6384) };
+        EndpointConfig::Server { base_url: "http://10.180.116.2".to_owned(), port: Some(6384) };
     assert_eq!(model.endpoint, endpoint);
     assert_eq!(model.settings.temperature, Some(Some(0.7)));
     assert_eq!(model.settings.max_tokens, Some(1024));
@@ -151,7 +155,7 @@ fn every_key_is_read() {
     assert_eq!(qwen.settings.protocol.map(Protocol::name), Some("openai_chat"));
     assert_eq!(qwen.settings.token_count, Some(TokenCount::Chunks));
     assert_eq!(qwen.settings.metrics_url, Some(MetricsUrl::Auto));
-    let timeouts = Timeouts {
+    let timeouts = TimeoutSettings {
         connect: Some(Duration::from_secs(2)),
         first_token: Some(Duration::from_secs(90)),
         inter_token: Some(Duration::from_millis(500)),
@@ -169,7 +173,7 @@ fn every_key_is_read() {
 #[test]
 fn a_rhythm_becomes_a_script() {
     let config = accepted(FULL);
-    let Endpoint::Simulate(script) = &config.models[1].endpoint else {
+    let EndpointConfig::Simulate(script) = &config.models[1].endpoint else {
         panic!("{:?}", config.models)
     };
     assert_eq!(script.ttft, Duration::from_millis(90));
@@ -213,7 +217,7 @@ fn a_model_overrides_the_defaults() {
 #[test]
 fn a_rhythm_that_is_not_written_has_defaults() {
     let config = accepted("models: { m: { simulate: {} } }");
-    let Endpoint::Simulate(simulate) = &config.models[0].endpoint else {
+    let EndpointConfig::Simulate(simulate) = &config.models[0].endpoint else {
         panic!("{:?}", config.models)
     };
     assert_eq!(*simulate, Script::default());
@@ -450,7 +454,7 @@ proptest! {
     #[test]
     fn a_slip_of_the_finger_gives_a_place_or_a_config(slips in prop::collection::vec(slip(), 1..4)) {
         let text = slips.iter().fold(FULL.to_owned(), |text, slip| slipped(&text, slip));
-        if let Err(errors) = parse(&text) {
+        if let Err(errors) = parse(&text).inspect(|_| schema::assert_valid(&text)) {
             prop_assert!(!errors.0.is_empty());
             let lines = text.split("\r\n").flat_map(|line| line.split(['\n', '\r'])).count();
             for error in errors.0 {
@@ -549,7 +553,7 @@ fn a_base_url_with_the_path_of_a_protocol_is_told_with_the_ways_out() {
 #[test]
 fn blanks_around_a_base_url_are_left_out() {
     let text = "models: { m: { base_url: \" \\thttp://localhost:8000/v1 \\n\" } }\n";
-    let Endpoint::Server { base_url, .. } = &accepted(text).models[0].endpoint else {
+    let EndpointConfig::Server { base_url, .. } = &accepted(text).models[0].endpoint else {
         panic!("a server")
     };
     assert_eq!(base_url, "http://localhost:8000/v1");
