@@ -78,7 +78,7 @@ pub struct Target {
     pub trial_name: String,
     /// Its name for the server.
     pub model: String,
-    /// Where it is.
+    /// Its endpoint.
     pub endpoint: Endpoint,
     /// What is spoken there.
     pub protocol: &'static dyn Protocol,
@@ -170,7 +170,7 @@ impl Target {
     }
 }
 
-/// Where a model is.
+/// The endpoint of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Endpoint {
     /// The URL that requests go to.

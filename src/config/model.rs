@@ -62,7 +62,7 @@ fn model(
         && !protocol.length_fields().contains(&"ignore_eos")
         && let Some(entry) = fields.get("ignore_eos")
     {
-        let (what, help) = tools::knows_no("ignore_eos", protocol);
+        let (what, help) = tools::not_supported("ignore_eos", protocol);
         reader.error_at_key(entry, what, help);
     }
     let effective = settings.tools.over(&defaults.0.tools);
@@ -80,7 +80,7 @@ fn model(
     })
 }
 
-/// Where a model is: exactly one of `base_url` and `simulate`.
+/// The endpoint of a model: exactly one of `base_url` and `simulate`.
 fn endpoint(
     reader: &mut Reader<'_>,
     model: &Entry<'_>,
@@ -102,7 +102,7 @@ fn endpoint(
         (None, Some(entry)) => {
             if let Some(port) = port {
                 let help = "a simulated endpoint chooses its own port; remove `port` or `simulate`";
-                reader.error_at_key(port, "`port` has no use beside `simulate`", help);
+                reader.error_at_key(port, "`port` cannot be combined with `simulate`", help);
             }
             Some(EndpointConfig::Simulate(simulate(reader, entry)))
         }
@@ -125,7 +125,7 @@ fn endpoint(
 fn no_endpoint(reader: &mut Reader<'_>, model: &Entry<'_>, fields: &Fields<'_>) {
     let misspelt = fields.meant.iter().any(|meant| ["base_url", "simulate"].contains(meant));
     if misspelt || !matches!(model.value.value, Yaml::Map(_)) {
-        return; // has been said
+        return; // the misspelt key is an error already
     }
     let what = format!("{} has neither `base_url` nor `simulate`", model.label);
     let help = "add `base_url: \"http://localhost:8000\"`, or `simulate: {}` for no real server";
@@ -183,7 +183,7 @@ fn max_tokens(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<u64> {
     reader.whole(entry)
 }
 
-/// A number, or `null`, written out: a key whose value is forgotten is a mistake.
+/// A number, or `null`, written out: a missing value is a mistake.
 fn temperature(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Option<f64>> {
     if reader.is_written_null(entry) {
         return Some(None);
@@ -232,7 +232,7 @@ fn protocol(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<&'static dyn P
     if protocol.is_none() {
         let known: Vec<&str> = protocol::ALL.iter().map(|protocol| protocol.name()).collect();
         let help = did_you_mean(&name, &known);
-        reader.error(entry, format!("there is no protocol `{name}`"), help);
+        reader.error(entry, format!("unknown value `{name}` for `protocol`"), help);
     }
     protocol
 }
@@ -255,7 +255,7 @@ pub(super) fn order(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Order>
                     "there are `as-listed`, `interleaved` and `shuffled(7)`, 7 being a seed".into()
                 }
             };
-            reader.error(entry, format!("there is no order `{other}`"), help);
+            reader.error(entry, format!("unknown value `{other}` for `order`"), help);
             None
         }
     }
@@ -288,7 +288,7 @@ fn token_count(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<TokenCount>
                 format!("there are `usage`, `chunks` and `{}`", Section::TokenCount.info().example)
             }
         };
-        reader.error(entry, format!("there is no token count `{name}`"), help);
+        reader.error(entry, format!("unknown value `{name}` for `token_count`"), help);
     }
     count
 }
@@ -373,7 +373,7 @@ fn fault(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Fault> {
         if fields.meant.is_empty() && matches!(item.value.value, Yaml::Map(_)) {
             reader.error(
                 item,
-                "this entry names no fault",
+                "this entry has no fault",
                 "for example `- { stall: 10, request: 2 }`",
             );
         }
@@ -383,7 +383,7 @@ fn fault(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Fault> {
         reader.error_at_key(
             second,
             "there are two faults in one entry",
-            "begin each with a `-` of its own",
+            "give each fault its own `-`",
         );
     }
     let kind = fault_kind(reader, name, entry)?;
@@ -401,7 +401,7 @@ fn bare_fault(reader: &mut Reader<'_>, item: &Entry<'_>, word: &str) -> Option<F
                 format!("`{word}` needs a number"),
                 format!("for example `- {word}: {}`", key.example),
             ),
-            None => (format!("there is no fault `{word}`"), did_you_mean(word, &faults)),
+            None => (format!("unknown fault `{word}`"), did_you_mean(word, &faults)),
         };
         reader.error(item, what, help);
     }

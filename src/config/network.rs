@@ -1,4 +1,4 @@
-//! The keys of a model that say how its server is reached and who we are there.
+//! The keys of a model for its network connection: query, TLS and proxy.
 
 use llm_stream_client::connect_options::{self, Identity};
 use rustls::pki_types::CertificateDer;
@@ -12,24 +12,23 @@ use super::{
     yaml::Yaml,
 };
 
-/// Who we are and whom we trust, and what is on the way.
+/// Query parameters, certificates and proxy of a connection.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkSettings {
-    /// `query`: what follows the `?` of the URL. Default: nothing.
+    /// `query`: the parameters after the `?` of the URL. Default: none.
     pub query: Vec<(String, EnvTemplate)>,
-    /// `ca_file`, read: who is trusted beside those whom the system trusts. Default: nobody.
+    /// `ca_file`, read: certificates to trust in addition to those of the system. Default: none.
     pub ca: Option<Vec<CertificateDer<'static>>>,
     /// `client_cert` with `client_key`, read. Default: none.
     pub identity: Option<Identity>,
-    /// `insecure_tls`: whether any server is trusted. Default: `false`.
+    /// `insecure_tls`: whether certificates are not verified. Default: `false`.
     pub insecure_tls: Option<bool>,
-    /// `proxy`. Default: the one that the environment names.
+    /// `proxy`. Default: the proxy of the environment.
     pub proxy: Option<ProxySetting>,
 }
 
 impl NetworkSettings {
-    /// These, and those of `defaults` where these say nothing. A query's fields are taken one by
-    /// one.
+    /// These settings, completed by those of `defaults`. Query parameters are merged one by one.
     pub fn over(&self, defaults: &Self) -> Self {
         let overridden = |name| self.query.iter().any(|(own, _)| own == name);
         let inherited = defaults.query.iter().filter(|(name, _)| !overridden(name));
@@ -66,12 +65,12 @@ fn query(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<(String, EnvTemplate
     fields.into_iter().filter_map(&mut field).collect()
 }
 
-/// `client_cert`, and `client_key` where the key is in a file of its own.
+/// `client_cert`, and `client_key` if the key is in a separate file.
 fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Identity> {
     let Some(cert) = fields.get("client_cert") else {
         if let Some(key) = fields.get("client_key") {
-            let help = "add `client_cert: certs/client.pem`, the certificate that it is the key of";
-            reader.error_at_key(key, "there is a `client_key` without a `client_cert`", help);
+            let help = "add the certificate of this key: `client_cert: certs/client.pem`";
+            reader.error_at_key(key, "`client_key` requires `client_cert`", help);
         }
         return None;
     };
@@ -94,13 +93,13 @@ fn identity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Identity> {
     };
     let identity = Identity::new(chain, key.ok()?);
     let wrong = |what| {
-        let help = "`client_cert` and `client_key` are to belong together";
+        let help = "`client_cert` and `client_key` must belong together";
         reader.error(of_key, what, help);
     };
     identity.map_err(wrong).ok()
 }
 
-/// What is in the file that is named.
+/// Reads the file that `entry` names.
 fn file(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Vec<u8>> {
     if matches!(&entry.value.value, Yaml::Text(text) if text.contains("-----BEGIN")) {
         let what = format!("{} is not the name of a file", entry.label);
@@ -119,9 +118,9 @@ fn file(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// Notes that a file is not what it is to be.
+/// Notes that a file does not hold the expected PEM.
 fn unfit(reader: &mut Reader<'_>, entry: &Entry<'_>, what: &str) {
-    let help = "PEM is text with `-----BEGIN …-----`; `openssl` makes it of other forms:\n\
+    let help = "PEM is text with `-----BEGIN …-----`; `openssl` converts other formats:\n\
                 `openssl x509 -inform der`, `openssl pkcs12 -nodes`, `openssl pkey`";
     let what = format!("{} {what}", reader.written(entry));
     reader.error(entry, what, help);

@@ -29,7 +29,7 @@ use super::{
 };
 use llm_stream_core::text::counted;
 
-/// The keys that say where a prompt's text comes from.
+/// The keys for the source of a prompt's text.
 const SOURCES: &[&str] = &["text", "file", "dataset", "synthetic", "turns"];
 
 /// `prompts`: a list, or a folder.
@@ -62,13 +62,13 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
     let images = fields.get("images").map(|entry| images(reader, entry)).unwrap_or_default();
     let source = source(reader, item, &fields);
     let (Some(name), Some((kind, source))) = (name, source) else { return Vec::new() };
-    useless(reader, &fields, kind);
+    check_source(reader, &fields, kind);
     let system = system.as_ref().map(|system| system.value.as_str());
     if let Some(entry) = fields.get("images")
         && ["dataset", "synthetic"].contains(&kind)
     {
         let help = "give them to a prompt with `text`, `file` or `turns`";
-        reader.error_at_key(entry, format!("`images` has no use beside `{kind}`"), help);
+        reader.error_at_key(entry, format!("`images` cannot be combined with `{kind}`"), help);
         return Vec::new();
     }
     let prompts = match kind {
@@ -87,7 +87,7 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
             prompt.map(|prompt| PromptConfig { prompt, name }).into_iter().collect()
         }
     };
-    // A record has tools of its own.
+    // The tools of a record take precedence.
     let with_tools = |PromptConfig { name, prompt }| {
         let tools = prompt.tools.over(&tools);
         PromptConfig { name, prompt: prompt.with_tools(&tools) }
@@ -110,7 +110,7 @@ fn conversation(
     Some(prompt.followed_by(texts.map(|text| ChatMessage::text(Role::User, text)).collect()))
 }
 
-/// The one key that says where the text comes from.
+/// The one key for the source of the text.
 fn source<'f, 'n>(
     reader: &mut Reader<'_>,
     item: &Entry<'_>,
@@ -134,11 +134,11 @@ fn source<'f, 'n>(
     }
 }
 
-/// Notes keys that have no use beside the prompt's source.
-fn useless(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str) {
+/// Notes keys that cannot be combined with the prompt's source.
+fn check_source(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str) {
     for (key, of) in Section::Prompt.info().only_with.iter().filter(|(_, of)| *of != kind) {
         if let Some(entry) = fields.get(key) {
-            let what = format!("`{key}` has no use beside `{kind}`");
+            let what = format!("`{key}` cannot be combined with `{kind}`");
             reader.error_at_key(entry, what, format!("it is for `{of}`; remove it"));
         }
     }
@@ -152,13 +152,13 @@ fn synthetic(
     (name, output): (&str, Output),
 ) -> Option<prompt::Prompt> {
     if let Some(system) = fields.get("system") {
-        let help = "all of such a prompt is made; remove `system`";
-        reader.error_at_key(system, "`system` has no use beside `synthetic`", help);
+        let help = "the whole prompt is generated; remove `system`";
+        reader.error_at_key(system, "`system` cannot be combined with `synthetic`", help);
     }
     let own = reader.fields(entry, Section::Synthetic);
     let most = own.get("output_tokens").and_then(|entry| reader.whole(entry));
     if let (Some(entry), Some(_)) = (own.get("output_tokens"), output.tokens) {
-        let help = "remove it here or beside `synthetic`";
+        let help = "remove it here or next to `synthetic`";
         reader.error_at_key(entry, "`output_tokens` is written twice", help);
     }
     let seed = own.get("seed").and_then(|entry| reader.whole(entry));
@@ -180,7 +180,7 @@ fn synthetic(
     Some(prompt::Prompt { synthetic: Some(synthetic), output, ..prompt })
 }
 
-/// Fewest and most tokens: a number, or `{ min: …, max: … }`.
+/// The fewest and the most tokens: a number, or `{ min: …, max: … }`.
 fn length_of(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(u64, u64)> {
     let Yaml::Map(_) = entry.value.value else {
         let tokens = reader.whole(entry)?;
@@ -206,7 +206,7 @@ fn length_of(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(u64, u64)> {
     Some((least, most))
 }
 
-/// How long the answer is to be.
+/// The length of the answer.
 fn output(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Output {
     let mut count = |key| reader.whole(fields.get(key)?);
     let (tokens, min_tokens) = (count("output_tokens"), count("min_tokens"));
@@ -229,7 +229,7 @@ fn turns(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Spanned<String>> {
     reader.texts(entry)
 }
 
-/// Pictures: files, or URLs that the server fetches.
+/// Images: files, or URLs that the server fetches.
 fn images(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Piece> {
     if matches!(&entry.value.value, Yaml::List(items) if items.is_empty()) {
         let help = format!("for example `images: [{}]`", entry.example());
@@ -252,15 +252,15 @@ fn image(reader: &mut Reader<'_>, entry: &Entry<'_>, name: &str) -> Option<Image
         }
     };
     let Some(mime) = media_type(&bytes) else {
-        let what = format!("{} is no picture that models are sent", path.display());
-        reader.error(entry, what, "there are PNG, JPEG, GIF and WebP");
+        let what = format!("{} is not an image of a supported format", path.display());
+        reader.error(entry, what, "supported formats are PNG, JPEG, GIF and WebP");
         return None;
     };
     let base64 = base64::engine::general_purpose::STANDARD.encode(bytes);
     Some(Image::Data { mime: mime.to_owned(), base64: base64.into() })
 }
 
-/// What a picture is, by its first bytes.
+/// The media type of an image, by its first bytes.
 fn media_type(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
@@ -277,11 +277,11 @@ fn file(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
     text_of(reader, entry, &reader.base_dir.join(file))
 }
 
-/// What trials of a set's records are called after the name of the set: their own names, or their
-/// numbers, counted from 1. A name that is taken gets a number behind it; how many are.
+/// The labels of a set's records in trial names: their own names, or their numbers, counted from 1.
+/// A name that is taken gets a number appended; the count of those is returned, too.
 fn labels(records: &[Record]) -> (Vec<String>, usize) {
     let mut names = Names::default();
-    // The first of each name keeps it; what is numbered gives way to all names.
+    // The first record of each name keeps it; numbers are given after all names.
     let mut labels: Vec<_> = records
         .iter()
         .map(|record| record.name.clone().filter(|name| names.is_free(name)))
@@ -300,7 +300,7 @@ fn labels(records: &[Record]) -> (Vec<String>, usize) {
     (labels.into_iter().flatten().collect(), renamed)
 }
 
-/// Names of which no two are the same in trial names, nor in what is shown.
+/// Names that are unique in trial names and in the output.
 #[derive(Default)]
 struct Names {
     sanitised: HashSet<String>,
@@ -321,7 +321,7 @@ impl Names {
         is_free
     }
 
-    /// `name`, which is taken, with a number behind it.
+    /// `name`, which is taken, with a number appended.
     fn numbered(&mut self, name: &str) -> String {
         loop {
             let number = self.last.entry(sanitise(name)).or_insert(1);
@@ -374,7 +374,7 @@ fn data_set(
     chosen.of(records).into_iter().map(prompt).collect()
 }
 
-/// Which records are taken.
+/// The choice of records.
 struct Choice {
     limit: Option<usize>,
     seed: Option<u64>,
@@ -385,7 +385,7 @@ fn choice(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Choice {
     let seed = fields.get("seed").and_then(|entry| reader.whole(entry));
     if let (Some(entry), None) = (fields.get("seed"), fields.get("limit")) {
         let help = "a seed chooses which records are taken: add `limit: 20`, or remove it";
-        reader.error_at_key(entry, "`seed` has no use without `limit`", help);
+        reader.error_at_key(entry, "`seed` requires `limit`", help);
     }
     Choice { limit: limit.and_then(|limit| usize::try_from(limit).ok()), seed }
 }
@@ -462,7 +462,7 @@ fn data_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<Te
     Some(Text::of(bytes))
 }
 
-/// What `bytes` are that are not the text of a data set, and what to do.
+/// The format of `bytes` that are not the text of a data set, and a hint.
 fn not_data(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     const OTHER_FORMS: &[(&[u8], &str, &str)] = &[
         (b"\x1f\x8b", "is compressed (gzip)", "unpack it: `gunzip -k FILE`"),
@@ -540,7 +540,7 @@ fn texts(reader: &mut Reader<'_>, entry: &Entry<'_>, folder: &Path) -> Option<Ve
     Some(records)
 }
 
-/// Notes that a prompt lacks `keys`, unless that has been said.
+/// Notes that a prompt lacks `keys`, unless one of them is misspelt: that is an error already.
 fn missing<T>(
     reader: &mut Reader<'_>,
     item: &Entry<'_>,

@@ -36,20 +36,20 @@ pub(super) struct Reader<'s> {
     paths: BTreeMap<usize, String>,
     /// The tokenizers that were read, by their files: one may be named often, and takes its time.
     pub(super) tokenizers: HashMap<PathBuf, Tokenizer>,
-    /// What is to be said of the data sets that were read.
+    /// The notes on the data sets that were read.
     pub(super) data: Vec<DataNote>,
     /// The files that the document names and that were read.
     pub(super) files: Vec<PathBuf>,
 }
 
-/// A value, and what is needed to speak about it.
+/// A value, with its names for messages.
 #[derive(Debug, Clone)]
 pub(super) struct Entry<'n> {
-    /// How a message calls it: "`port`".
+    /// Its name in messages: "`port`".
     pub(super) label: String,
     /// Its path in the document.
     pub(super) path: String,
-    /// What stands before it in its line: `port: `.
+    /// The text before it in its line: `port: `.
     pub(super) lead: String,
     /// Its key; for an item of a list, itself.
     pub(super) key: &'n Node,
@@ -62,7 +62,7 @@ pub(super) struct Entry<'n> {
 #[derive(Debug, Default)]
 pub(super) struct Fields<'n> {
     entries: Vec<(&'n str, Entry<'n>)>,
-    /// Known keys that were probably meant by unknown ones.
+    /// The known keys that unknown keys are probably meant to be.
     pub(super) meant: Vec<&'static str>,
 }
 
@@ -125,8 +125,8 @@ impl<'s> Reader<'s> {
         Self { source, base_dir, errors, paths, tokenizers, data, files }
     }
 
-    /// The paths of the texts and what is to be said of the data sets; or every mistake, once each
-    /// and in the order of the text.
+    /// The paths of the texts and the notes on data sets; or every mistake once, in the order of
+    /// the text.
     pub(super) fn finish(
         mut self,
     ) -> Result<(BTreeMap<usize, String>, Vec<DataNote>), ConfigErrors> {
@@ -141,7 +141,7 @@ impl<'s> Reader<'s> {
         Err(ConfigErrors(self.errors))
     }
 
-    /// Where the value is; its key where there is nothing to see of it.
+    /// The place of the value; of an empty value, the place of its key.
     pub(super) fn place(&self, entry: &Entry<'_>) -> Range<usize> {
         let place = self.source.bytes(entry.value.defined);
         match entry.value.value {
@@ -187,7 +187,7 @@ impl<'s> Reader<'s> {
         self.errors.extend(mistakes);
     }
 
-    /// Notes that a value is not what it must be.
+    /// Notes that a value is not `expected`.
     pub(super) fn wrong(&mut self, entry: &Entry<'_>, expected: &str, example: &str) {
         let (label, lead) = (&entry.label, &entry.lead);
         if entry.value.value == Yaml::Null {
@@ -275,7 +275,7 @@ impl<'s> Reader<'s> {
         unique
     }
 
-    /// The entries of a map with text keys, without a word about the others.
+    /// The entries of a map with text keys; other keys are skipped.
     pub(super) fn text_keyed<'n>(&self, entry: &Entry<'n>) -> Vec<(&'n str, Entry<'n>)> {
         let Yaml::Map(entries) = &entry.value.value else {
             return Vec::new();
@@ -318,7 +318,7 @@ impl<'s> Reader<'s> {
         fields
     }
 
-    /// Whether `null` or `~` is written there, and not nothing.
+    /// Whether `null` or `~` is written; false for an empty value.
     pub(super) fn is_written_null(&self, entry: &Entry<'_>) -> bool {
         entry.value.value == Yaml::Null
             && !self.source.bytes(entry.value.defined).is_empty()
@@ -543,17 +543,17 @@ impl<'s> Reader<'s> {
 
     /// A number as it is written.
     fn json_number(&mut self, entry: &Entry<'_>) -> Option<Value> {
-        let spoken = self.number_written(entry);
-        match numbers::json(&spoken) {
+        let written = self.number_written(entry);
+        match numbers::json(&written) {
             Ok(number) => Some(exact::number(&number)),
             Err(refusal) => {
-                self.unsent(entry, &spoken, refusal);
+                self.unsent(entry, &written, refusal);
                 None
             }
         }
     }
 
-    /// The number `entry` as it is written; what is tagged, such as `!!float 1`, by its value.
+    /// The number `entry` as it is written; a tagged one, such as `!!float 1`, by its value.
     fn number_written(&self, entry: &Entry<'_>) -> String {
         let written = self.source.text()[self.source.bytes(entry.value.defined)].trim();
         match &entry.value.value {
@@ -563,7 +563,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// Whether the number `entry` is the same in every version of YAML; notes it if it is not.
+    /// Whether the number `entry` is the same in every version of YAML; notes a mistake if not.
     fn is_unambiguous(&mut self, entry: &Entry<'_>) -> bool {
         let written = self.number_written(entry);
         let Err((why, meant)) = numbers::json(&written) else { return true };
@@ -610,7 +610,7 @@ impl<'s> Reader<'s> {
     }
 }
 
-/// A duration, or what is wrong with it, "is …", and a help that an example follows.
+/// A duration; or the mistake, "is …", and a hint that ends before an example.
 pub(super) fn parse_duration(text: &str, zero: bool) -> Result<Duration, (String, &'static str)> {
     let text = text.trim();
     if text.starts_with('-') {
@@ -623,7 +623,7 @@ pub(super) fn parse_duration(text: &str, zero: bool) -> Result<Duration, (String
     match duration {
         Duration::ZERO if !zero => {
             let help = "leave it out for the default, or write for example ";
-            Err(("must be longer than nothing".to_owned(), help))
+            Err(("must be longer than zero".to_owned(), help))
         }
         duration if duration > LONGEST => {
             let help = "the longest is `24h`; for example ";

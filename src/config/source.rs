@@ -12,16 +12,16 @@ use super::{
     span::{bytes, lines},
 };
 
-/// Characters of a line that are shown on either side of the caret.
+/// Characters of a line that are shown before and after the caret.
 const CONTEXT: usize = 60;
 
-/// Shorter ones are not looked for in messages, whose own words they could be.
+/// The shortest secret that is hidden in messages: a shorter one could be a word of the message.
 const SHORTEST_SECRET: usize = 4;
 
 /// Columns of a help line.
 const HELP_WIDTH: usize = 90;
 
-/// The text of a config, and what must not be shown of it.
+/// The text of a config, and the secrets in it.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     file: String,
@@ -46,7 +46,7 @@ impl Source {
         &self.text
     }
 
-    /// Never shows these bytes.
+    /// Hides these bytes in messages.
     pub(super) fn hide(&mut self, masks: Vec<Range<usize>>) {
         self.masks.extend(masks);
     }
@@ -56,7 +56,7 @@ impl Source {
         bytes(&self.text, location)
     }
 
-    /// What is written at `bytes`, fit for one line of a message.
+    /// The text at `bytes`, as one line of a message.
     pub(super) fn shown(&self, bytes: Range<usize>) -> String {
         let shown = self.show(bytes.clone(), bytes);
         match shown.text.char_indices().nth(CONTEXT) {
@@ -89,11 +89,11 @@ impl Source {
         }
     }
 
-    /// `said`, if it repeats a secret, without it.
-    fn without_secrets(&self, said: String) -> String {
+    /// `message` with its secrets hidden.
+    fn without_secrets(&self, message: String) -> String {
         let secrets = self.masks.iter().filter_map(|mask| self.text.get(mask.clone()));
         let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
-        secrets.fold(said, |said, secret| said.replace(secret, "***"))
+        secrets.fold(message, |message, secret| message.replace(secret, "***"))
     }
 
     /// The number of the line that holds the byte `at`, and its bytes without the line end.
@@ -135,14 +135,14 @@ impl Source {
     }
 }
 
-/// `text` such that it is one line and cannot move the cursor.
+/// `text` as one line without control characters.
 fn visible(text: &str) -> String {
     let mut visible = String::with_capacity(text.len());
     text.chars().for_each(|ch| push_visible(&mut visible, ch));
     visible
 }
 
-/// Adds `ch` such that it cannot move the cursor.
+/// Adds `ch`, escaped if it is a control character.
 fn push_visible(text: &mut String, ch: char) {
     match ch {
         '\t' => text.push_str("    "),
@@ -160,7 +160,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// Cuts a long line to what is near the caret.
+    /// Cuts a long line to the surroundings of the caret.
     fn around_the_caret(self) -> Self {
         let (before, after) = self.text.split_at(self.caret.start);
         let cut = before.char_indices().rev().nth(CONTEXT - 1).map_or(0, |(at, _)| at);
@@ -183,7 +183,7 @@ impl Shown {
     }
 }
 
-/// A mistake in a config: what it is, where, and what would be right. It is displayed as
+/// A mistake in a config, with its place and a hint. It is displayed as
 ///
 /// ```text
 /// error: unknown key `modelname`
@@ -272,12 +272,12 @@ impl ConfigError {
         &self.path
     }
 
-    /// What is wrong, in one line.
+    /// The mistake, in one line.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What would be right.
+    /// The hint.
     pub fn help(&self) -> &str {
         &self.help
     }
@@ -311,7 +311,7 @@ fn write_help(f: &mut fmt::Formatter<'_>, margin: &str, help: &str) -> fmt::Resu
     write!(f, "{margin}  = help: {}", lines.join(&indent))
 }
 
-/// `line` in pieces that are not much wider than [`HELP_WIDTH`], unless a word is.
+/// Wraps `line` at [`HELP_WIDTH`] columns; a longer word keeps its own line.
 fn wrapped(line: &str) -> Vec<String> {
     if line.width() <= HELP_WIDTH {
         return vec![line.to_owned()];

@@ -3,7 +3,7 @@
 const TAG: &str = "this value is not of the type that its tag states";
 const TAG_HELP: &str = "remove the tag: `1.0` instead of `!!int 1.0`";
 
-/// What the YAML parser says → our words, and what is probably to be done.
+/// A part of the parser's message → our message and a hint.
 const SYNTAX: &[(&str, &str, &str)] = &[
     (
         "mapping values are not allowed",
@@ -12,7 +12,7 @@ const SYNTAX: &[(&str, &str, &str)] = &[
     ),
     (
         "simple key expected",
-        "there is no colon after this key",
+        "a colon is missing after this key",
         "a key is followed by a colon and a space: `port: 8000`",
     ),
     ("tabs disallowed", "there is a tab in the indentation", "YAML is indented with spaces only"),
@@ -41,7 +41,7 @@ const SYNTAX: &[(&str, &str, &str)] = &[
     ("unexpected character", "a value cannot begin with this character", "put the value in quotes"),
     (
         "unknown value",
-        "there is no anchor of this name",
+        "this anchor is not defined",
         "define it above with `&name`, or put a text that begins with `*` in quotes",
     ),
     (
@@ -58,16 +58,16 @@ const SYNTAX: &[(&str, &str, &str)] = &[
     ("invalid i64", TAG, TAG_HELP),
     ("invalid floating point", TAG, TAG_HELP),
     ("invalid bool", TAG, TAG_HELP),
-    ("ecursive reference", "this alias is within what it stands for", "write the value out"),
+    ("ecursive reference", "this alias is inside its own anchor", "write the value out"),
 ];
 
-/// What is wrong with a text that is no YAML, and what is probably to be done.
-pub(super) fn syntax(said: &str) -> (String, String) {
-    let known = SYNTAX.iter().find(|(theirs, ..)| said.contains(theirs));
+/// The message and the hint for a message of the YAML parser.
+pub(super) fn explain(message: &str) -> (String, String) {
+    let known = SYNTAX.iter().find(|(theirs, ..)| message.contains(theirs));
     match known {
         Some((_, what, help)) => ((*what).to_owned(), (*help).to_owned()),
         None => (
-            format!("this is not YAML: {said}"),
+            format!("this is not YAML: {message}"),
             "check quotes, colons and indentation here and in the line above".to_owned(),
         ),
     }

@@ -1,4 +1,4 @@
-//! Texts with `${NAME}` in them, which stands for an environment variable.
+//! Texts in which `${NAME}` stands for an environment variable.
 
 use std::{env::VarError, fmt};
 
@@ -7,7 +7,7 @@ use serde_saphyr::Spanned;
 use super::{Config, ConfigError, secrets};
 use crate::env;
 
-/// A text of the config that may hold `${NAME}`. It is not shown: what it stands for is a secret.
+/// A text of the config that may hold `${NAME}`. It is not shown: the value may be a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EnvTemplate(Spanned<String>);
 
@@ -34,8 +34,7 @@ enum Piece<'a> {
 }
 
 impl EnvTemplate {
-    /// The template that `text` is; an error is the byte at which a `${` begins that names no
-    /// variable.
+    /// Parses `text`; an error is the byte of a `${` without a variable name.
     pub(super) fn new(text: Spanned<String>) -> Result<Self, usize> {
         match pieces(&text.value) {
             Ok(_) => Ok(Self(text)),
@@ -48,7 +47,7 @@ impl EnvTemplate {
         &self.0
     }
 
-    /// The text, where there is no variable in it.
+    /// The text, if it has no variables.
     pub fn plain(&self) -> Option<&str> {
         let has_variable = self.pieces().any(|piece| matches!(piece, Piece::Variable(_)));
         (!has_variable).then_some(self.0.value.as_str())
@@ -69,8 +68,8 @@ impl EnvTemplate {
 }
 
 impl Config {
-    /// `template` with the values of its variables. `escape` gives the form that a value has behind
-    /// a text.
+    /// `template` with the values of its variables. `escape` gets the text before a value, and
+    /// returns the form of the value there.
     pub fn expand(
         &self,
         template: &EnvTemplate,
@@ -106,7 +105,7 @@ impl Config {
     }
 }
 
-/// The parts of `text`; an error is where a `${` begins that names no variable.
+/// The parts of `text`; an error is the byte of a `${` without a variable name.
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, usize> {
     let mut pieces = Vec::new();
     let mut from = 0;

@@ -1,4 +1,4 @@
-//! `text_fields` and `ignore_fields`: what fields of an answer hold that the protocol does not know.
+//! `text_fields` and `ignore_fields`: fields of an answer that the protocol does not define.
 
 use llm_stream_core::protocol::{TextFields, TokenKind};
 
@@ -13,7 +13,7 @@ pub(super) const KEYS: [&str; 2] = ["text_fields", "ignore_fields"];
 
 const EXAMPLE: &str = "[thoughts, { summary: reasoning }]";
 
-/// What `fields` say; `None` where they say nothing.
+/// Reads both keys; `None` if neither is written.
 pub(super) fn text_fields(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<TextFields> {
     let [text, ignored] = KEYS.map(|key| fields.get(key));
     text.or(ignored)?;
@@ -32,7 +32,7 @@ pub(super) fn text_fields(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Optio
     Some(known)
 }
 
-/// A name, whose text is of the answer, or a map from a name to `answer` or `reasoning`.
+/// A name, whose text belongs to the answer, or a map from a name to `answer` or `reasoning`.
 fn text_field(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(String, TokenKind)> {
     let Yaml::Map(_) = &item.value.value else {
         return reader.text(item).map(|name| (name.value, TokenKind::Answer));

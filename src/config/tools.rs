@@ -18,12 +18,12 @@ use super::{
 /// The keys.
 pub(super) const KEYS: [&str; 2] = ["tools", "tool_choice"];
 
-/// What `fields` say of tools.
+/// Reads `tools` and `tool_choice`.
 pub(super) fn tools(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Tools {
     let listed = fields.get("tools").and_then(|entry| list(reader, entry));
     let choice = fields.get("tool_choice").and_then(|entry| choice(reader, entry));
     let tools = Tools { listed, choice };
-    // What is chosen among the tools of another place is known when both are.
+    // A choice among the tools of another section is checked when both sections are read.
     if tools.listed.is_some()
         && let Some(entry) = fields.get("tool_choice")
         && let Some((what, help)) = tools.mistake()
@@ -33,7 +33,7 @@ pub(super) fn tools(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Tools {
     tools
 }
 
-/// Notes what of the tools of `all`, a model's fields and those of `defaults`, cannot be sent.
+/// Notes tools that cannot be sent; `all` are the fields of a model and of `defaults`.
 pub(super) fn check(
     reader: &mut Reader<'_>,
     all: [&Fields<'_>; 2],
@@ -44,7 +44,7 @@ pub(super) fn check(
     for key in KEYS.iter().filter(|key| tools.sends(key)) {
         let Some(written) = entry(key) else { continue };
         if !protocol.tool_fields().contains(key) {
-            let (what, help) = knows_no(key, protocol);
+            let (what, help) = not_supported(key, protocol);
             reader.error_at_key(written, what, help);
         }
         for body in all.iter().filter_map(|fields| fields.get("extra_body")) {
@@ -52,7 +52,7 @@ pub(super) fn check(
                 |(name, entry): &(&str, Entry<'_>)| name == key && entry.value.value != Yaml::Null;
             let twice = reader.text_keyed(body).into_iter().find(is_twice);
             if let Some((_, twice)) = twice {
-                let what = format!("`{key}` is written beside `extra_body` as well");
+                let what = format!("`{key}` is also in `extra_body`");
                 reader.error_at_key(&twice, what, "remove one of them");
             }
         }
@@ -81,7 +81,7 @@ fn list(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Arc<[Tool]>> {
     (reader.mistakes() == before).then(|| tools.into())
 }
 
-/// A tool, and where its name is.
+/// A tool, and the place of its name.
 fn tool(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(Tool, std::ops::Range<usize>)> {
     if let Yaml::Map(_) = item.value.value
         && reader.text_keyed(item).iter().all(|(name, _)| *name != "function")
@@ -103,7 +103,7 @@ fn tool(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(Tool, std::ops::Ra
     };
     if let Some((entry, kind)) = kind.filter(|(_, kind)| kind != "function") {
         let help = "the only one is `function`; a tool of the server's own goes into `extra_body`";
-        reader.error(entry, format!("there is no type of tool `{kind}`"), help);
+        reader.error(entry, format!("unknown type of tool `{kind}`"), help);
     }
     function(reader, fields.get("function")?)
 }
@@ -167,22 +167,22 @@ fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
                  `tool_choice: {{ name: {word} }}`"
             ),
         };
-        reader.error(entry, format!("there is no tool choice `{word}`"), help);
+        reader.error(entry, format!("unknown value `{word}` for `tool_choice`"), help);
     }
     found
 }
 
-/// Why `field` cannot be sent, and what to do.
-pub(super) fn knows_no(field: &str, protocol: &dyn Protocol) -> (String, String) {
+/// The message and the hint for a `field` that `protocol` does not support.
+pub(super) fn not_supported(field: &str, protocol: &dyn Protocol) -> (String, String) {
     let knows = |other: &dyn Protocol| {
         other.length_fields().contains(&field) || other.tool_fields().contains(&field)
     };
     let others = protocol::ALL.iter().filter(|other| knows(**other));
     let others: Vec<_> = others.map(|other| other.name()).collect();
-    let what = format!("`{}` knows no `{field}`", protocol.name());
+    let what = format!("`{}` does not support `{field}`", protocol.name());
     let verb = if others.len() == 1 { "does" } else { "do" };
     let help = format!(
-        "{} {verb}; what your server takes anyway can be put into `extra_body`",
+        "{} {verb}; a field that your server supports anyway goes into `extra_body`",
         suggest::list(&others)
     );
     (what, help)

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// `workloads`. Each takes of `prompts`, or of the built-in ones where there are none; of none
-/// that can be told when `prompts` is written and wrong.
+/// that is known when `prompts` is written and wrong.
 pub(super) fn workloads(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
@@ -74,7 +74,7 @@ fn shape(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> 
         (Some(entry), None) => {
             let of_open_loops = Section::Workload.info().only_with;
             for entry in of_open_loops.iter().filter_map(|(name, _)| fields.get(name)) {
-                let what = format!("{} has no use beside `concurrency`", entry.label);
+                let what = format!("{} cannot be combined with `concurrency`", entry.label);
                 let help = "it is for an open loop, which has a `rate`; remove one of them";
                 reader.error_at_key(entry, what, help);
             }
@@ -84,14 +84,15 @@ fn shape(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> 
         (None, Some(entry)) => open(reader, entry, fields),
         (Some(_), Some(entry)) => {
             let what = format!("{} has both `concurrency` and `rate`", workload.label);
-            let help = "keep `concurrency` for so many requests under way, `rate` for so many a \
-                        second;\n`max_in_flight` limits what a rate may have under way";
+            let help = "keep `concurrency` for requests in flight, `rate` for requests per \
+                        second;\n`max_in_flight` limits the requests in flight of a rate";
             reader.error_at_key(entry, what, help);
             None
         }
         (None, None) => {
-            let told = fields.meant.iter().any(|meant| ["concurrency", "rate"].contains(meant));
-            if !told && matches!(workload.value.value, Yaml::Map(_)) {
+            let is_misspelt =
+                fields.meant.iter().any(|meant| ["concurrency", "rate"].contains(meant));
+            if !is_misspelt && matches!(workload.value.value, Yaml::Map(_)) {
                 let what = format!("{} has neither `concurrency` nor `rate`", workload.label);
                 let help = "add `concurrency: 64` for a closed loop, `rate: 20/s` for an open one";
                 reader.error_at_key(workload, what, help);
@@ -146,7 +147,7 @@ fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
             return None;
         }
         other => {
-            let what = format!("`{other}` is no unit of a rate");
+            let what = format!("unknown unit `{other}` of a rate");
             reader.error(
                 entry,
                 what,
@@ -187,7 +188,7 @@ fn gaps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Gaps> {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => "there are `constant`, `poisson` and `gamma(0.5)`".to_owned(),
             };
-            reader.error(entry, format!("there are no arrivals `{other}`"), help);
+            reader.error(entry, format!("unknown value `{other}` for `arrivals`"), help);
             None
         }
     }
@@ -198,9 +199,9 @@ fn until(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> 
     let requests = fields.get("requests");
     let duration = fields.get("duration");
     if requests.is_none() && duration.is_none() {
-        let told = fields.meant.iter().any(|meant| ["requests", "duration"].contains(meant));
-        if !told && matches!(workload.value.value, Yaml::Map(_)) {
-            let what = format!("{} has no end", workload.label);
+        let is_misspelt = fields.meant.iter().any(|meant| ["requests", "duration"].contains(meant));
+        if !is_misspelt && matches!(workload.value.value, Yaml::Map(_)) {
+            let what = format!("{} has neither `requests` nor `duration`", workload.label);
             reader.error_at_key(workload, what, "add `requests: 512` or `duration: 60s`");
         }
         return None;
@@ -234,12 +235,7 @@ fn chosen(reader: &mut Reader<'_>, entry: &Entry<'_>, known: &[String]) -> Vec<S
             let place = reader.source.bytes(name.defined);
             let known: Vec<_> = known.iter().map(String::as_str).collect();
             let help = did_you_mean(&name.value, &known);
-            reader.error_at(
-                place,
-                &entry.path,
-                format!("there is no prompt `{}`", name.value),
-                help,
-            );
+            reader.error_at(place, &entry.path, format!("unknown prompt `{}`", name.value), help);
         }
     }
     names
