@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::Range};
 
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use llm_stream_core::text::is_unprintable;
 use serde_saphyr::Location;
 use unicode_width::UnicodeWidthStr;
@@ -20,6 +21,9 @@ const SHORTEST_SECRET: usize = 4;
 
 /// Columns of a help line.
 const HELP_WIDTH: usize = 90;
+
+/// Renders errors. Lines are cut before: the renderer must not cut them again.
+const RENDERER: Renderer = Renderer::plain().term_width(1_000);
 
 /// The text of a config, and the secrets in it.
 #[derive(Debug, Clone)]
@@ -174,24 +178,18 @@ impl Shown {
             caret: start..start + len,
         }
     }
-
-    /// Blanks, then the carets that underline the caret's bytes.
-    fn underline(&self) -> String {
-        let blanks = self.text[..self.caret.start].width();
-        let carets = self.text[self.caret.clone()].width().max(1);
-        format!("{}{}", " ".repeat(blanks), "^".repeat(carets))
-    }
 }
 
 /// A mistake in a config, with its place and a hint. It is displayed as
 ///
 /// ```text
 /// error: unknown key `modelname`
-///   --> configs.yaml:5:5
-///    |
-///  5 |     modelname: "Qwen3"
-///    |     ^^^^^^^^^ in models.Qwen3
-///    = help: did you mean `model_name`?
+///  --> configs.yaml:5:5
+///   |
+/// 5 |     modelname: "Qwen3"
+///   |     ^^^^^^^^^ in models.Qwen3
+///   |
+///   = help: did you mean `model_name`?
 /// ```
 ///
 /// Keys, passwords and the values of headers are shown as `***`.
@@ -285,30 +283,35 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.message)?;
-        let Some(at) = &self.at else {
-            writeln!(f, " --> {}", self.file)?;
-            return write_help(f, "", &self.help);
-        };
-        let number = at.line.to_string();
-        let margin = " ".repeat(number.len());
-        writeln!(f, "{margin} --> {}:{}:{}", self.file, at.line, at.column)?;
-        writeln!(f, "{margin}  |")?;
-        writeln!(f, " {}", format!("{number} | {}", at.shown.text).trim_end())?;
-        write!(f, "{margin}  | {}", at.shown.underline())?;
-        match self.path.as_str() {
-            "" => writeln!(f)?,
-            path => writeln!(f, " in {path}")?,
+        let help: Vec<_> = self.help.lines().flat_map(wrapped).collect();
+        let rendered = RENDERER.render(&[self.group(&help.join("\n"))]);
+        let (title, rest) = rendered.split_once('\n').unwrap_or((&rendered, ""));
+        // The renderer would count the column in the line as it is shown, where secrets are hidden
+        // and long lines are cut.
+        match self.at.as_deref() {
+            None => write!(f, "{title}\n --> {}\n{rest}", self.file),
+            Some(At { line, column, .. }) => {
+                let margin = " ".repeat(line.to_string().len());
+                write!(f, "{title}\n{margin}--> {}:{line}:{column}\n{rest}", self.file)
+            }
         }
-        write_help(f, &margin, &self.help)
     }
 }
 
-/// Writes the help; its further lines are set under the first.
-fn write_help(f: &mut fmt::Formatter<'_>, margin: &str, help: &str) -> fmt::Result {
-    let lines: Vec<String> = help.lines().flat_map(wrapped).collect();
-    let indent = format!("\n{margin}          ");
-    write!(f, "{margin}  = help: {}", lines.join(&indent))
+impl ConfigError {
+    /// The parts of the message, without the place.
+    fn group<'a>(&'a self, help: &'a str) -> Group<'a> {
+        let title = Level::ERROR.primary_title(&self.message);
+        let snippet = self.at.as_deref().map(|at| {
+            let label = match self.path.as_str() {
+                "" => None,
+                path => Some(format!("in {path}")),
+            };
+            let caret = AnnotationKind::Primary.span(at.shown.caret.clone()).label(label);
+            Snippet::source(&at.shown.text).line_start(at.line).fold(false).annotation(caret)
+        });
+        title.elements(snippet).element(Level::HELP.message(help))
+    }
 }
 
 /// Wraps `line` at [`HELP_WIDTH`] columns; a longer word keeps its own line.
