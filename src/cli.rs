@@ -19,6 +19,7 @@ use llm_stream_sim::{Fault, FaultKind, Script};
 
 use crate::{
     config::{self, Inconclusive},
+    env,
     plan::Overrides,
 };
 
@@ -598,7 +599,7 @@ pub fn with_test_over_bench(command: clap::Command) -> clap::Command {
 /// `command`, in which an option whose variable is set to nothing is one whose variable is not set:
 /// what a CI job passes on when it has nothing to pass on.
 pub fn without_empty_variables(command: clap::Command) -> clap::Command {
-    command.mut_args(|arg| match arg.get_env().is_some_and(config::is_empty_variable) {
+    command.mut_args(|arg| match arg.get_env().is_some_and(env::is_empty) {
         true => arg.env(None::<&str>),
         false => arg,
     })

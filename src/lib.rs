@@ -35,6 +35,7 @@ pub mod calibrate;
 pub mod cli;
 mod commands;
 pub mod config;
+mod env;
 mod harness;
 pub mod load;
 pub mod plan;

@@ -31,8 +31,8 @@ use rand_pcg::Pcg64Mcg;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    self, Config, ConfigError, ConfigErrors, ConnectionMode, MetricsUrl, NetworkSettings, Order,
-    PrefixCache, Settings, Spanned, Template, TokenCount, sanitise,
+    self, Config, ConfigError, ConfigErrors, ConnectionMode, EnvTemplate, MetricsUrl,
+    NetworkSettings, Order, PrefixCache, Settings, Spanned, TokenCount, sanitise,
 };
 
 /// What overrides keys of the config, from the command line or from code.
@@ -90,7 +90,7 @@ pub struct Target {
     pub trial_name: String,
     /// Its name for the server.
     pub model: String,
-    /// Where it is.
+    /// Its endpoint.
     pub endpoint: Endpoint,
     /// What is spoken there.
     pub protocol: &'static dyn Protocol,
@@ -105,9 +105,9 @@ pub struct Target {
     /// The user's own fields of the request's body.
     pub extra_body: Map<String, Value>,
     /// Headers of every request, besides our own.
-    pub headers: Vec<(HeaderName, Template)>,
+    pub headers: Vec<(HeaderName, EnvTemplate)>,
     /// How it is reached.
-    pub ways: NetworkSettings,
+    pub network: NetworkSettings,
     /// The environment variable that holds the key, where the config names it.
     pub api_key_env: Option<Spanned<String>>,
     /// What carries the requests.
@@ -146,7 +146,7 @@ impl Target {
     /// The environment variable with the proxy that its requests do not go through, though they
     /// should: only reqwest knows proxies.
     pub fn bypassed_proxy(&self) -> Option<&'static str> {
-        match (&self.endpoint, self.transport, &self.ways.proxy) {
+        match (&self.endpoint, self.transport, &self.network.proxy) {
             (Endpoint::Url(url), Transport::Stamped, None) => proxy::proxy_variable(url),
             _ => None,
         }
@@ -155,7 +155,7 @@ impl Target {
     /// Whether it is not asked to prove who it is, though it could.
     pub fn is_insecure(&self) -> bool {
         let over_tls = matches!(&self.endpoint, Endpoint::Url(url) if is_https(url));
-        over_tls && self.ways.insecure_tls == Some(true)
+        over_tls && self.network.insecure_tls == Some(true)
     }
 
     /// Its endpoint in reports.
@@ -182,7 +182,7 @@ impl Target {
     }
 }
 
-/// Where a model is.
+/// The endpoint of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Endpoint {
     /// The URL that requests go to.
@@ -448,7 +448,7 @@ fn workloads(
     prompts: &[Arc<Prompt>],
 ) -> Result<Vec<Arc<Workload>>, PlanError> {
     let mut errors = Vec::new();
-    let workload = |(index, workload): (usize, &config::Workload)| {
+    let workload = |(index, workload): (usize, &config::WorkloadConfig)| {
         let named: HashSet<_> = workload.prompts.iter().map(|name| visible(&name.value)).collect();
         let wanted = |prompt: &&Arc<Prompt>| {
             // When the later turns of an open loop were due, nobody has said.
@@ -479,7 +479,7 @@ fn workloads(
 }
 
 /// Thresholds on a figure that the workload does not have.
-fn without_figure(config: &Config, workload: &config::Workload) -> Vec<ConfigError> {
+fn without_figure(config: &Config, workload: &config::WorkloadConfig) -> Vec<ConfigError> {
     if !matches!(workload.shape, Shape::Closed { .. }) {
         return Vec::new();
     }
@@ -495,7 +495,7 @@ fn without_figure(config: &Config, workload: &config::Workload) -> Vec<ConfigErr
 }
 
 fn prompts(config: &Config) -> Vec<Prompt> {
-    let written = |prompts: &Vec<config::Prompt>| {
+    let written = |prompts: &Vec<config::PromptConfig>| {
         prompts.iter().map(|prompt| prompt.prompt.clone().shown()).collect()
     };
     config.prompts.as_ref().map_or_else(prompt::built_in, written)
@@ -599,10 +599,10 @@ fn target(
     let protocol = settings.protocol.unwrap_or(&OpenAiChat);
     let display = &model.display_name().value;
     let (endpoint, name) = match &model.endpoint {
-        config::Endpoint::Server { base_url, port } => {
+        config::EndpointConfig::Server { base_url, port } => {
             (endpoint(base_url, *port, protocol), display.clone())
         }
-        config::Endpoint::Simulate(script) => {
+        config::EndpointConfig::Simulate(script) => {
             (Endpoint::Simulated(script.clone()), simulated_name(display))
         }
     };
@@ -625,7 +625,7 @@ fn target(
         tools: settings.tools,
         extra_body: settings.extra_body,
         headers: settings.headers,
-        ways: settings.ways,
+        network: settings.network,
         api_key_env: settings.api_key_env,
         connection: settings.connection.unwrap_or_default(),
         prefix_cache: settings.prefix_cache.unwrap_or_default(),
@@ -656,26 +656,25 @@ fn metrics_url(wanted: Option<MetricsUrl>, endpoint: &Endpoint) -> Option<Metric
 /// The stamped transport where it can be had: on Linux, and not through a proxy. A socket in the
 /// file system is never reached through one.
 fn transport(settings: &Settings, endpoint: &Endpoint) -> Transport {
-    let through_proxy = || match (endpoint, &settings.ways.proxy) {
-        (Endpoint::Simulated(_) | Endpoint::Socket { .. }, _) | (_, Some(config::Proxy::None)) => {
-            false
-        }
-        (_, Some(config::Proxy::Through(_))) => true,
+    let through_proxy = || match (endpoint, &settings.network.proxy) {
+        (Endpoint::Simulated(_) | Endpoint::Socket { .. }, _)
+        | (_, Some(config::ProxySetting::None)) => false,
+        (_, Some(config::ProxySetting::Through(_))) => true,
         (Endpoint::Url(url), None) => proxy::proxy_variable(url).is_some(),
     };
     match settings.transport.unwrap_or_default() {
-        config::Transport::Stamped => Transport::Stamped,
-        config::Transport::Reqwest => Transport::Reqwest,
-        config::Transport::Auto if cfg!(target_os = "linux") && !through_proxy() => {
+        config::TransportSetting::Stamped => Transport::Stamped,
+        config::TransportSetting::Reqwest => Transport::Reqwest,
+        config::TransportSetting::Auto if cfg!(target_os = "linux") && !through_proxy() => {
             Transport::Stamped
         }
-        config::Transport::Auto => Transport::Reqwest,
+        config::TransportSetting::Auto => Transport::Reqwest,
     }
 }
 
 /// What is wrong with a proxy that is asked for and cannot be gone through.
 fn no_way_through(config: &Config, target: &Target) -> Option<ConfigError> {
-    let Some(config::Proxy::Through(proxy)) = &target.ways.proxy else { return None };
+    let Some(config::ProxySetting::Through(proxy)) = &target.network.proxy else { return None };
     let is_url = matches!(target.endpoint, Endpoint::Url(_));
     (is_url && target.transport == Transport::Stamped).then(|| {
         let what =

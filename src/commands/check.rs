@@ -63,8 +63,8 @@ fn model(target: &Target) -> String {
 
 fn transport(target: &Target) -> String {
     let name = target.transport.name();
-    let through = match (&target.endpoint, target.transport, &target.ways.proxy) {
-        (Endpoint::Url(_), Transport::Reqwest, Some(config::Proxy::Through(_))) => {
+    let through = match (&target.endpoint, target.transport, &target.network.proxy) {
+        (Endpoint::Url(_), Transport::Reqwest, Some(config::ProxySetting::Through(_))) => {
             Some("`proxy`".to_owned())
         }
         (Endpoint::Url(url), Transport::Reqwest, None) => {
@@ -197,13 +197,13 @@ fn variables(plan: &Plan) -> String {
     for target in plan.targets.iter().filter(|target| !target.is_simulated()) {
         let key = target.api_key_env.iter().map(|name| name.value.as_str());
         let headers = target.headers.iter().map(|(_, value)| value);
-        let query = target.ways.query.iter().map(|(_, value)| value);
-        let proxy = target.ways.proxy.iter().filter_map(|proxy| match proxy {
-            config::Proxy::Through(url) => Some(url),
-            config::Proxy::None => None,
+        let query = target.network.query.iter().map(|(_, value)| value);
+        let proxy = target.network.proxy.iter().filter_map(|proxy| match proxy {
+            config::ProxySetting::Through(url) => Some(url),
+            config::ProxySetting::None => None,
         });
         let templates = headers.chain(query).chain(proxy);
-        for name in key.chain(templates.flat_map(config::Template::variables)) {
+        for name in key.chain(templates.flat_map(config::EnvTemplate::variables)) {
             let models = needed.entry(name).or_default();
             if models.last() != Some(&target.name.as_str()) {
                 models.push(&target.name);
@@ -215,7 +215,7 @@ fn variables(plan: &Plan) -> String {
     }
     let mut text = "\nEnvironment variables:\n".to_owned();
     for (name, models) in needed {
-        let state = match config::is_variable_set(name) {
+        let state = match crate::env::is_set(name) {
             true => "set",
             false => "not set or empty: `run` needs it",
         };

@@ -230,7 +230,7 @@ impl Discovery<'_> {
 /// How to send a key.
 fn key_help() -> String {
     const USUAL: &str = "OPENAI_API_KEY";
-    match config::is_variable_set(USUAL) {
+    match crate::env::is_set(USUAL) {
         true => format!(
             "`{USUAL}` is set, but no key is sent unasked: `--api-key-env {USUAL}` sends it to this \
              server"

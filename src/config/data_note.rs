@@ -3,19 +3,18 @@
 use super::source::ConfigError;
 use llm_stream_core::text::counted;
 
-/// Most records that are left out that are named.
+/// The most records that are named of those left out.
 const NAMED: usize = 3;
 
 /// Warnings about a data set.
 #[derive(Debug, Clone)]
 pub struct DataNote {
     file: String,
-    /// Records that it holds.
+    /// The number of records.
     all: usize,
     /// Records that cannot be asked.
     left_out: usize,
-    /// What is wrong with the first of them, each with the number of the record where several can
-    /// be in one line.
+    /// The first mistakes, each with the number of the record if several records can be in a line.
     mistakes: Vec<(Option<usize>, ConfigError)>,
     /// Conversations without a question.
     without_question: usize,
@@ -23,8 +22,8 @@ pub struct DataNote {
 }
 
 impl DataNote {
-    /// Of the data set in `file`, of whose records `left_out` cannot be asked; `mistakes` are those
-    /// of the first ones.
+    /// The note on the data set in `file`, of whose records `left_out` cannot be asked; `mistakes`
+    /// are the first mistakes.
     pub(super) fn new(
         file: String,
         all: usize,
@@ -39,8 +38,8 @@ impl DataNote {
         self.remarks.push(remark);
     }
 
-    /// Notes how many conversations have no question. `--strict-data` refuses them: they are records
-    /// that are not asked.
+    /// Notes how many conversations have no question. `--strict-data` refuses them, because they
+    /// are records that are not asked.
     pub(super) fn without_question(&mut self, count: usize) {
         self.without_question = count;
     }

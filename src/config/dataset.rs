@@ -20,23 +20,23 @@ use serde_json::{Map, Value, value::RawValue};
 
 pub(super) use self::pieces::Text;
 
-/// Most mistakes that are kept of a set, and shown. They are counted beyond that.
+/// The most mistakes of a set that are kept and shown. Further mistakes are only counted.
 const MOST_SHOWN: usize = 5;
 
-/// What a data set holds.
+/// The content of a data set.
 #[derive(Debug, Default)]
 pub(super) struct Set {
     /// The records that can be asked.
     pub(super) records: Vec<Record>,
-    /// How many records there are, whatever becomes of them.
+    /// The number of records, those left out included.
     pub(super) all: usize,
     /// The first of the records that are left out, each with its reason.
     pub(super) mistakes: Vec<Mistake>,
-    /// How many are left out so.
+    /// The number of records that are left out.
     pub(super) left_out: usize,
     /// Conversations without a first question. They are left out and are not mistakes.
     pub(super) without_question: usize,
-    /// Records that ask in more than one way, by the way that is taken and the one that is not.
+    /// Records with two questions, by the field that is asked and the field that is not.
     pub(super) ambiguous: Vec<((&'static str, &'static str), usize)>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Record {
     pub(super) later: Vec<ChatMessage>,
     /// Most tokens of the answer.
     pub(super) output_tokens: Option<u64>,
-    /// The tools that the model may call, where it says so.
+    /// The tools that the model may call, if the record has any.
     pub(super) tools: Option<Arc<[Tool]>>,
     /// Whether answers in it called tools, which is not sent.
     pub(super) drops_calls: bool,
@@ -66,7 +66,7 @@ pub(super) struct Mistake {
     pub(super) number: Option<usize>,
     /// What is wrong.
     pub(super) what: String,
-    /// What would be right.
+    /// The hint.
     pub(super) help: &'static str,
 }
 
@@ -94,7 +94,7 @@ const TOOLS_HELP: &str = "for example `\"tools\": [{\"type\": \"function\", \"fu
 const SHAREGPT_HELP: &str =
     "for example `\"conversations\": [{\"from\": \"human\", \"value\": \"Say hello.\"}]`";
 
-/// Why a record is refused, and what would be right.
+/// A message and a hint for a record that cannot be asked.
 type Refusal = (String, &'static str);
 
 /// The records in `text`. With `multi_turn`, the questions of a record are turns of a conversation,
@@ -220,7 +220,7 @@ fn called(json: &str) -> Result<Option<String>, serde_json::Error> {
     Ok(Some(name.trim().to_owned()).filter(|name| !name.is_empty()))
 }
 
-/// What serde says of `text`, which begins at `at`.
+/// The mistake for an error of serde in `text`, which begins at `at`.
 fn not_json(text: &str, at: usize, error: &serde_json::Error) -> Mistake {
     let before: usize =
         text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
@@ -228,31 +228,31 @@ fn not_json(text: &str, at: usize, error: &serde_json::Error) -> Mistake {
         true => text.len(),
         false => (before + error.column().saturating_sub(1)).min(text.len()),
     };
-    let said = error.to_string();
-    let said = said.split(" at line ").next().unwrap_or_default();
-    let what = match said {
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let what = match message {
         "number out of range" => "a number is too large".to_owned(),
         "recursion limit exceeded" => "this record is nested too deeply".to_owned(),
-        _ => format!("this is not JSON: {said}"),
+        _ => format!("this is not JSON: {message}"),
     };
     let help = "a data set is JSON Lines, an object a line, or one JSON list of objects";
     let at = at + text.floor_char_boundary(offset);
     Mistake { at, number: None, what, help }
 }
 
-/// What the record asks, if anything.
+/// The question of the record, if it has one.
 fn record(fields: &Fields, multi_turn: bool) -> Result<Asking, Refusal> {
     let filled = |key: &str| fields.values.get(key).filter(|value| !value.is_null());
-    let says_something = |value: &Value| match value {
+    let has_content = |value: &Value| match value {
         Value::String(text) => !text.trim().is_empty(),
         Value::Array(items) => !items.is_empty(),
         _ => true,
     };
     let found = || FORMS.iter().filter_map(|key| Some((*key, filled(key)?)));
-    let mut saying = found().filter(|(_, value)| says_something(value));
+    let mut asking = found().filter(|(_, value)| has_content(value));
     let (form, value) =
-        saying.next().or_else(|| found().next()).ok_or_else(|| asks_nothing(fields))?;
-    let ambiguity = saying.next().map(|(other, _)| (form, other));
+        asking.next().or_else(|| found().next()).ok_or_else(|| asks_nothing(fields))?;
+    let ambiguity = asking.next().map(|(other, _)| (form, other));
     let messages = match (form, value) {
         ("messages", _) | ("prompt", Value::Array(_)) => messages(form, value, multi_turn)?,
         ("prompt", _) => {
@@ -342,7 +342,7 @@ fn list<'v>(what: &str, value: &'v Value, help: &'static str) -> Result<&'v Vec<
     }
 }
 
-/// OpenAI's form, up to the last question: what was recorded after it is not sent.
+/// OpenAI's form, up to the last question: recorded messages after it are not sent.
 fn messages(form: &str, value: &Value, multi_turn: bool) -> Result<Vec<ChatMessage>, Refusal> {
     let refuse = |what: String| Err((what, MESSAGES_HELP));
     let listed = list(form, value, MESSAGES_HELP)?;
@@ -383,7 +383,7 @@ fn messages(form: &str, value: &Value, multi_turn: bool) -> Result<Vec<ChatMessa
     Ok(messages)
 }
 
-/// Who says a message, in the words of OpenAI, ShareGPT or OpenAssistant; `None` for others.
+/// The role of a message by the words of OpenAI, ShareGPT or OpenAssistant; `None` for others.
 fn speaker(message: &Value) -> Option<Role> {
     match who(message)?.to_ascii_lowercase().as_str() {
         "user" | "human" | "prompter" => Some(Role::User),
@@ -404,7 +404,7 @@ fn content_value(message: &Value) -> (&'static str, &Value) {
     (key, &message[key])
 }
 
-/// Whether the content of a message says nothing.
+/// Whether the content of a message is empty.
 fn is_nothing(content: &Value) -> bool {
     content.is_null() || content.as_str().is_some_and(|text| text.trim().is_empty())
 }

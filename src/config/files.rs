@@ -1,4 +1,4 @@
-//! What a config names by path, and what is wrong with it.
+//! Files that a config names.
 
 use std::{fs, io, path::Path};
 
@@ -12,7 +12,7 @@ pub(super) fn read(reader: &mut Reader<'_>, path: &Path) -> io::Result<Vec<u8>> 
     fs::read(path)
 }
 
-/// The text of a prompt's file, as it is there.
+/// The text of a prompt's file, unchanged.
 pub(super) fn text_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<String> {
     let bytes = match read(reader, path) {
         Ok(bytes) => bytes,
@@ -30,7 +30,7 @@ pub(super) fn text_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -
     }
 }
 
-/// The text of a prompt's file that `bytes` are; or what is wrong with the file, and what to do.
+/// The text of a prompt's file; or the mistake, "is …", and a hint.
 pub(super) fn text_in(bytes: Vec<u8>) -> Result<String, (&'static str, &'static str)> {
     let Ok(text) = String::from_utf8(bytes) else {
         return Err(("is not UTF-8 text", "save the prompt as UTF-8"));
@@ -44,7 +44,7 @@ pub(super) fn text_in(bytes: Vec<u8>) -> Result<String, (&'static str, &'static 
 
 /// The tokenizer in the file that is named.
 pub(super) fn tokenizer(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Tokenizer> {
-    let name = reader.text(entry, "path/tokenizer.json")?.value;
+    let name = reader.text(entry)?.value;
     let path = reader.base_dir.join(&name);
     if let Some(loaded) = reader.tokenizers.get(&path) {
         return Some(loaded.clone());
@@ -63,16 +63,16 @@ pub(super) fn tokenizer(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<To
         }
         Err(TokenizerError::File(error)) => unreadable(reader, entry, &path, &error),
         Err(TokenizerError::Unfit(why)) => {
-            let what = format!("{} is no `tokenizer.json`: {why}", path.display());
+            let what = format!("{} is not a `tokenizer.json`: {why}", path.display());
             let help =
-                "it is the file of this name beside the model's weights, Hugging Face's form";
+                "use the file of this name next to the model's weights, in Hugging Face's format";
             reader.error(entry, what, help);
         }
     }
     None
 }
 
-/// Notes that there is nothing to read at `path`.
+/// Notes that `path` cannot be read.
 pub(super) fn unreadable(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,

@@ -1,423 +1,623 @@
-//! The keys of each part of a config, and what is suggested for one that is not among them.
+//! The keys of `configs.yaml`: one table. The reader, the messages about unknown keys, the JSON
+//! schema and the reference in the documentation derive from it.
 
-/// A map with fixed keys.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Section {
-    /// What it is called in a message.
+use llm_stream_core::protocol;
+use llm_stream_sim::Script;
+
+use super::words::{
+    CONNECTIONS, INCONCLUSIVE, ORDERS, PREFIX_CACHES, STAMPS, TOKEN_COUNTS, TOKEN_KINDS,
+    TRANSPORTS, names,
+};
+
+/// A key: where it may be written, what its value looks like, and what it means.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Its name.
     pub(super) name: &'static str,
-    /// Its keys.
-    pub(super) keys: &'static [&'static str],
+    /// The maps that may have it.
+    pub(super) sections: &'static [Section],
+    /// The form of its value.
+    pub(super) shape: Shape,
+    /// The value that holds if the key is not written; empty if there is none.
+    pub(super) default: &'static str,
+    /// A value for messages; of a list, one item.
+    pub(super) example: &'static str,
+    /// Its meaning, one line.
+    pub(super) help: &'static str,
 }
 
-/// The keys of a model that `defaults` may not have.
-pub(super) const OWN: &[&str] = &["base_url", "port", "name", "simulate"];
+/// A map with fixed keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Section {
+    Top,
+    Model,
+    Defaults,
+    Simulate,
+    Fault,
+    Timeouts,
+    TokenCount,
+    Prompt,
+    Tool,
+    Function,
+    ToolChoice,
+    Synthetic,
+    TokenRange,
+    Workload,
+}
 
-/// The keys of a model.
-pub(super) const MODEL: &[&str] = &[
-    "base_url",
-    "port",
-    "name",
-    "simulate",
-    "model_name",
-    "temperature",
-    "max_tokens",
-    "ignore_eos",
-    "tools",
-    "tool_choice",
-    "extra_body",
-    "api_key_env",
-    "headers",
-    "query",
-    "ca_file",
-    "client_cert",
-    "client_key",
-    "insecure_tls",
-    "proxy",
-    "protocol",
-    "token_count",
-    "text_fields",
-    "ignore_fields",
-    "metrics_url",
-    "transport",
-    "stamps",
-    "connection",
-    "prefix_cache",
-    "timeouts",
-    "thresholds",
-    "min_share",
+/// The form of a value.
+#[derive(Debug)]
+pub(super) enum Shape {
+    /// A text that is not blank.
+    Text,
+    /// `true` or `false`.
+    Flag,
+    /// Only this boolean.
+    Only(bool),
+    /// `null`, written out.
+    Null,
+    /// A whole number between these bounds.
+    Whole(u64, u64),
+    /// A number between these bounds.
+    Number(f64, f64),
+    /// A duration with its unit. `unit` is suggested if the unit is missing.
+    Duration { zero: bool, unit: &'static str },
+    /// One of these words.
+    Words(fn() -> Vec<&'static str>),
+    /// A text of this `form`, which the regular expression describes.
+    Form { form: &'static str, pattern: &'static str },
+    /// A map with any keys and values.
+    Fields,
+    /// A map from names to texts.
+    Texts,
+    /// A map of one name to one of these words.
+    Pair(fn() -> Vec<&'static str>),
+    /// A map with the keys of a section.
+    Map(Section),
+    /// A map from names to maps with the keys of a section.
+    Named(Section),
+    /// A list of values of this shape, maybe empty.
+    List(&'static Shape),
+    /// A list of at least one value of this shape.
+    Some(&'static Shape),
+    /// A value of one of these shapes.
+    Any(&'static [Shape]),
+}
+
+/// What is known of a section.
+#[derive(Debug)]
+pub(super) struct SectionInfo {
+    pub(super) section: Section,
+    /// What messages call it.
+    pub(super) name: &'static str,
+    /// What messages say instead of another value.
+    pub(super) expected: &'static str,
+    /// A value for messages.
+    pub(super) example: &'static str,
+    /// Its name in the JSON schema, and its heading in the reference.
+    pub(super) title: &'static str,
+    /// Of each group exactly one key must be there.
+    pub(super) one_of: &'static [&'static [&'static str]],
+    /// Of each group at least one key must be there.
+    pub(super) some_of: &'static [&'static [&'static str]],
+    /// Keys that are only allowed next to another key.
+    pub(super) only_with: &'static [(&'static str, &'static str)],
+}
+
+use Section::{
+    Defaults, Fault, Function, Model, Prompt, Simulate, Synthetic, Timeouts, TokenCount,
+    TokenRange, Tool, Top, Workload,
+};
+use Shape::{
+    Any, Duration, Fields, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some, Text,
+    Texts, Whole, Words,
+};
+
+/// No upper bound.
+const MAX: u64 = u64::MAX;
+/// The most runs of a case.
+pub(super) const MOST_RUNS: u64 = 10_000;
+/// The longest synthetic prompt, in tokens.
+const MOST_INPUT: u64 = 10_000_000;
+/// The most records of a data set: each is one trial per run.
+const MOST_RECORDS: u64 = 1_000_000;
+/// The most requests in flight: each takes a file descriptor, and a second one if the server is
+/// simulated.
+const MOST_IN_FLIGHT: u64 = 16_384;
+/// The most requests of a workload.
+const MOST_REQUESTS: u64 = 10_000_000;
+
+// Each pattern accepts what the reader accepts, and refuses common slips.
+const SHARE: Shape = Form { form: "percentage", pattern: r"[0-9][^%]*%\s*$" };
+const RATE: Shape = Form { form: "rate", pattern: r"[0-9][^/]*/\s*(s|sec|m|min|h)\s*$" };
+const SHUFFLED: Shape = Form { form: "`shuffled(SEED)`", pattern: r"^shuffled\s*\(.*[0-9].*\)$" };
+const GAMMA: Shape = Form { form: "`gamma(BURSTINESS)`", pattern: r"^gamma\s*\(.*[0-9].*\)$" };
+const TIMEOUT: Shape = Duration { zero: false, unit: "s" };
+const TIME: Shape = Duration { zero: true, unit: "ms" };
+
+/// Makes a table of [`Key`]s: `[sections] { name: shape, default, example => help; … }`.
+macro_rules! keys {
+    ($($sections:tt {
+        $($name:ident: $shape:expr, $default:expr, $example:expr => $help:expr;)+
+    })+) => {
+        &[$($(Key {
+            name: stringify!($name),
+            sections: &$sections,
+            shape: $shape,
+            default: $default,
+            example: $example,
+            help: $help,
+        }),+),+]
+    };
+}
+
+/// Every key, in the order of the messages and of the reference.
+#[rustfmt::skip]
+pub(super) static KEYS: &[Key] = keys! {
+    [Top] {
+        models: Named(Model), "", r#"{ my-model: { base_url: "http://localhost:8000" } }"#
+            => "The models to measure, by the names that filters and results use.";
+        defaults: Map(Defaults), "none", "{ temperature: 0 }"
+            => "Settings for every model that does not set them itself.";
+        prompts: Any(&[Some(&Map(Prompt)), Text]), "ten built-in prompts", r#"{ name: hello, text: "Say hello." }"#
+            => "The prompts, or a folder whose `.txt` and `.md` files are the prompts.";
+        runs: Whole(1, MOST_RUNS), "3", "3"
+            => "How often each model gets each prompt.";
+        thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
+            => "Limits for every model and its prompts. A missed limit fails the run.";
+        workloads: Named(Workload), "none", "{ chat-c64: { concurrency: 64, requests: 512 } }"
+            => "Loads of many requests, by name.";
+        inconclusive: Words(|| names(&INCONCLUSIVE)), "warn", "warn"
+            => "The result of a threshold that the samples cannot decide: a warning, a pass or a failure.";
+        max_runs: Whole(1, MOST_RUNS), "the value of `runs`", "30"
+            => "How often at most, if thresholds are undecided after `runs`.";
+        order: Any(&[Words(|| names(&ORDERS)), SHUFFLED]), "as-listed", "interleaved"
+            => "The order of the trials: model by model, models in turn, or random.";
+    }
+    [Model] {
+        base_url: Text, "", r#""http://localhost:8000""#
+            => "The server: `http://`, `https://` or `unix://`. `/v1`, or the prefix of the protocol, is added if the URL has no path.";
+        port: Whole(1, 65_535), "the port of the scheme", "8000"
+            => "The port, if `base_url` has none.";
+        name: Text, "the key of the model", r#""My model""#
+            => "The name in filters and results.";
+        simulate: Map(Simulate), "", "{ ttft: 50ms, itl: 10ms }"
+            => "A simulated endpoint instead of a server.";
+    }
+    [Model, Defaults] {
+        model_name: Text, "the key of the model", r#""Qwen/Qwen3-8B""#
+            => "The name that the server has for the model.";
+        temperature: Any(&[Number(0.0, 2.0), Null]), "0.7", "0.7"
+            => "The sampling temperature; `null` leaves it out of the request.";
+        max_tokens: Whole(1, MAX), "1024", "1024"
+            => "The most tokens that an answer may have.";
+        ignore_eos: Flag, "the value of the prompt", "true"
+            => "Whether the model must not end its answer itself; overrides the prompts.";
+        tools: List(&Map(Tool)), "none", "{ type: function, function: { name: get_weather } }"
+            => "The tools for prompts that have none, in OpenAI's form.";
+        tool_choice: TOOL_CHOICE, "not sent", "{ name: get_weather }"
+            => "Whether the model must call a tool, and which one.";
+        extra_body: Fields, "none", "{ top_p: 0.9 }"
+            => "Fields that are merged into the request body; `null` leaves a field out.";
+        api_key_env: Text, "none", "OPENAI_API_KEY"
+            => "The environment variable that holds the API key.";
+        headers: Texts, "none", r#"{ x-tenant: "a" }"#
+            => "Headers of each request. `${NAME}` in a value stands for an environment variable.";
+        query: Texts, "none", r#"{ api-version: "2024-10-21" }"#
+            => "Query parameters of the URL. `${NAME}` in a value stands for an environment variable.";
+        ca_file: Text, "none", "certs/ca.pem"
+            => "A PEM file with certificates to trust in addition to those of the system.";
+        client_cert: Text, "none", "certs/client.pem"
+            => "A PEM file with the client certificate.";
+        client_key: Text, "the key in `client_cert`", "certs/client.key"
+            => "A PEM file with the private key of `client_cert`.";
+        insecure_tls: Flag, "false", "true"
+            => "Whether certificates are not verified. An impostor then gets key and prompts: prefer `ca_file`.";
+        proxy: Text, "the proxy of the environment", r#""http://proxy.example.com:3128""#
+            => "The URL of an HTTP proxy, or `none`. `${NAME}` stands for an environment variable.";
+        protocol: Words(protocols), "openai_chat", "openai_chat"
+            => "The protocol of the endpoint.";
+        token_count: Any(&[Words(|| names(&TOKEN_COUNTS)), Map(TokenCount)]), "usage", "chunks"
+            => "The source of token counts: the server's usage, one per event, or a tokenizer.";
+        text_fields: List(&Any(&[Text, Pair(|| names(&TOKEN_KINDS))])), "none", "thoughts"
+            => "Fields of an event that hold generated text and that the protocol does not define; text of the answer unless `reasoning` is written.";
+        ignore_fields: List(&Text), "none", "annotation"
+            => "Fields of an event whose text is not generated.";
+        metrics_url: Any(&[Words(|| vec!["off", "auto"]), Text, Only(false)]), "off", r#""http://localhost:8000/metrics""#
+            => "The Prometheus metrics of the server, which are compared with the measurement: a URL, or `auto` for the usual path.";
+        transport: Words(|| names(&TRANSPORTS)), "auto", "auto"
+            => "The HTTP client: `stamped` reads kernel timestamps, `reqwest` does HTTP/2 and proxies.";
+        stamps: Words(|| names(&STAMPS)), "auto", "auto"
+            => "The source of arrival timestamps of the `stamped` transport.";
+        connection: Words(|| names(&CONNECTIONS)), "warm", "warm"
+            => "Whether requests use an open connection or each opens its own.";
+        prefix_cache: Words(|| names(&PREFIX_CACHES)), "fresh", "fresh"
+            => "Whether each request starts with a unique text, so that the server's prefix cache cannot help.";
+        timeouts: Map(Timeouts), "see below", "{ first_token: 60s }"
+            => "Time limits of a request.";
+        thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
+            => "Limits for the prompts of this model, in addition to those of the top level.";
+        min_share: SHARE, "90 %", "90 %"
+            => "The share of answers that must have a figure; below it the threshold fails.";
+    }
+    [Simulate] {
+        ttft: TIME, "50ms", "10ms" => "The time to the first token.";
+        itl: TIME, "10ms", "10ms" => "The time between tokens.";
+        jitter: TIME, "0ms", "10ms" => "The largest random deviation of each token's time.";
+        tokens: Whole(1, Script::MOST_TOKENS), "64", "64" => "The tokens of an answer.";
+        tokens_per_event: Whole(1, Script::MOST_TOKENS), "1", "1" => "The tokens of an event.";
+        reasoning_tokens: Whole(0, MAX), "0", "16" => "How many of the first tokens are reasoning.";
+        cached_tokens: Whole(0, MAX), "0", "16" => "The cached prompt tokens that the usage reports.";
+        timings: Flag, "false", "true" => "Whether the answer reports the server's own times.";
+        seed: Whole(0, MAX), "0", "7" => "The seed of the jitter.";
+        faults: List(&Any(&[Words(flag_faults), Map(Fault)])), "none", "{ stall: 10 }"
+            => "Faults of the answers.";
+    }
+    [Fault] {
+        status: Whole(400, 599), "", "503" => "Answers with this HTTP status.";
+        stall: Whole(0, MAX), "", "10" => "Stops after this many token events and keeps the connection open.";
+        truncate: Whole(0, MAX), "", "10" => "Ends the body after this many token events.";
+        reset: Whole(0, MAX), "", "10" => "Resets the connection after this many token events.";
+        error: Whole(0, MAX), "", "10" => "Sends an error in the stream after this many token events.";
+        missing_usage: Only(true), "", "true" => "Leaves the usage out.";
+        missing_end: Only(true), "", "true" => "Leaves the end marker out.";
+        split: Whole(1, MAX), "", "10" => "Writes each event in pieces of this many bytes.";
+        merge: Whole(1, MAX), "", "10" => "Writes this many events at once.";
+        wrong_timings: Whole(1, 10_000), "", "10" => "Reports times that are this percentage of the true ones.";
+        no_stream: Only(true), "", "true" => "Answers with a complete JSON body.";
+        request: Whole(1, MAX), "every request", "2"
+            => "Only the request with this number, counted from 1, warm-up included.";
+    }
+    [Timeouts] {
+        connect: TIMEOUT, "10s", "30s" => "DNS, TCP and TLS.";
+        first_token: TIMEOUT, "300s", "30s" => "From the request to the first generated token.";
+        inter_token: TIMEOUT, "60s", "30s" => "From one token to the next.";
+        total: TIMEOUT, "1800s", "30s" => "From the request to the end of the answer.";
+    }
+    [TokenCount] {
+        tokenizer: Text, "", "path/tokenizer.json"
+            => "A `tokenizer.json`; requires the feature `tokenizers`.";
+    }
+    [Prompt] {
+        name: Text, "", "hello" => "The name in trial names.";
+        text: Text, "", r#""Say hello.""# => "The text of the prompt.";
+        file: Text, "", r#""prompts/hello.txt""# => "A file with the text, relative to the config.";
+        dataset: Text, "", "data/prompts.jsonl"
+            => "JSON Lines, a JSON list or a folder; each record is a prompt.";
+        synthetic: Map(Synthetic), "", "{ input_tokens: 2048, output_tokens: 256 }"
+            => "A generated prompt of a stated length.";
+        turns: Some(&Text), "", r#""Say hello.", "And goodbye.""#
+            => "The questions of a conversation, each asked after the answer to the one before.";
+        images: Some(&Text), "none", r#""picture.png""#
+            => "Images after the text: files, or URLs that the server fetches.";
+        limit: Whole(1, MOST_RECORDS), "all", "20" => "The number of records to take.";
+        seed: Whole(0, MAX), "the first records", "7" => "The seed with which `limit` chooses records.";
+        multi_turn: Flag, "false", "true" => "Whether every question of a record is asked.";
+        system: Text, "none", r#""Be brief.""# => "The system message.";
+        output_tokens: Whole(1, MAX), "the value of `max_tokens`", "256"
+            => "The most tokens that an answer may have.";
+        min_tokens: Whole(1, MAX), "none", "256"
+            => "The fewest tokens of an answer, if the server supports the field.";
+        ignore_eos: Flag, "false", "true"
+            => "Whether the model must not end its answer itself, if the server supports the field.";
+        tools: List(&Map(Tool)), "the tools of the model", "{ type: function, function: { name: get_weather } }"
+            => "The tools, in OpenAI's form.";
+        tool_choice: TOOL_CHOICE, "the choice of the model", "{ name: get_weather }"
+            => "Whether the model must call a tool, and which one.";
+    }
+    [Tool] {
+        type: Words(|| vec!["function"]), "", "function" => "The type of the tool.";
+        function: Map(Function), "", "{ name: get_weather }" => "The function.";
+    }
+    [Function] {
+        name: Text, "", "get_weather" => "The name of the function.";
+        description: Text, "none", r#""The weather in a city now.""# => "What the function does.";
+        parameters: Fields, "none", "{ type: object, properties: { city: { type: string } } }"
+            => "The JSON schema of the arguments.";
+        strict: Flag, "the default of the server", "true" => "Whether arguments must match the schema.";
+    }
+    [Section::ToolChoice] {
+        name: Text, "", "get_weather" => "The tool that the model must call.";
+    }
+    [Synthetic] {
+        input_tokens: Any(&[Whole(1, MOST_INPUT), Map(TokenRange)]), "", "2048"
+            => "The length of the prompt in tokens, or a range from which each request draws its length.";
+        output_tokens: Whole(1, MAX), "the value of `max_tokens`", "256"
+            => "The most tokens that an answer may have.";
+        seed: Whole(0, MAX), "0", "7" => "The seed of the words.";
+        tokenizer: Text, "the server's count", "path/tokenizer.json"
+            => "A `tokenizer.json` that counts instead; requires the feature `tokenizers`.";
+    }
+    [TokenRange] {
+        min: Whole(1, MOST_INPUT), "", "1000" => "The fewest tokens.";
+        max: Whole(1, MOST_INPUT), "", "2000" => "The most tokens.";
+    }
+    [Workload] {
+        concurrency: Whole(1, MOST_IN_FLIGHT), "", "64"
+            => "A closed loop with this many requests in flight.";
+        rate: RATE, "", "20/s" => "An open loop with this many requests per second, minute or hour.";
+        arrivals: Any(&[Words(|| vec!["constant", "poisson"]), GAMMA]), "poisson", "poisson"
+            => "The distribution of the gaps between arrivals.";
+        seed: Whole(0, MAX), "0", "7" => "The seed of the arrivals.";
+        max_in_flight: Whole(1, MOST_IN_FLIGHT), "1000", "500"
+            => "The most requests in flight; a load that reaches it is invalid.";
+        requests: Whole(1, MOST_REQUESTS), "", "512" => "Ends the load after this many requests.";
+        duration: TIMEOUT, "", "60s" => "Ends the load after this time.";
+        prompts: Some(&Text), "all", "chat-en" => "The prompts that requests take in turn, by name.";
+        runs: Whole(1, MOST_RUNS), "the value of the top level", "3" => "How often each model gets the load.";
+        thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
+            => "Limits for every model under this load.";
+    }
+};
+
+const TOOL_CHOICE: Shape = Any(&[Words(tool_choices), Map(Section::ToolChoice)]);
+
+/// Every section, in the order of the reference and of the messages.
+pub(super) static SECTIONS: &[SectionInfo] = &[
+    SectionInfo {
+        name: "the top level",
+        expected: "a map with the key `models`",
+        example: "models: …",
+        title: "Top level",
+        one_of: &[&["models"]],
+        ..section(Top)
+    },
+    SectionInfo {
+        name: "a model",
+        expected: "a map of a model's keys",
+        example: "{ base_url: \"http://localhost:8000\" }",
+        title: "Model",
+        one_of: &[&["base_url", "simulate"]],
+        only_with: &[("port", "base_url"), ("client_key", "client_cert")],
+        ..section(Model)
+    },
+    SectionInfo {
+        name: "`defaults`",
+        expected: "a map of a model's keys",
+        example: "{ temperature: 0 }",
+        title: "Defaults",
+        only_with: &[("client_key", "client_cert")],
+        ..section(Defaults)
+    },
+    SectionInfo {
+        name: "`simulate`",
+        expected: "a map of a rhythm",
+        example: "{ ttft: 50ms, itl: 10ms }",
+        title: "Simulated endpoint",
+        ..section(Simulate)
+    },
+    SectionInfo {
+        name: "a fault",
+        expected: "a fault",
+        example: "{ stall: 10 }",
+        title: "Fault",
+        one_of: &[&[
+            "status",
+            "stall",
+            "truncate",
+            "reset",
+            "error",
+            "missing_usage",
+            "missing_end",
+            "split",
+            "merge",
+            "wrong_timings",
+            "no_stream",
+        ]],
+        ..section(Fault)
+    },
+    SectionInfo {
+        name: "`timeouts`",
+        expected: "a map of durations",
+        example: "{ first_token: 60s }",
+        title: "Timeouts",
+        ..section(Timeouts)
+    },
+    SectionInfo {
+        name: "`token_count`",
+        expected: "a map with `tokenizer`",
+        example: "{ tokenizer: path/tokenizer.json }",
+        title: "Token count",
+        one_of: &[&["tokenizer"]],
+        ..section(TokenCount)
+    },
+    SectionInfo {
+        name: "a prompt",
+        expected: "a map of a prompt's keys",
+        example: "{ name: hello, text: \"Say hello.\" }",
+        title: "Prompt",
+        one_of: &[&["name"], &["text", "file", "dataset", "synthetic", "turns"]],
+        only_with: &[("limit", "dataset"), ("seed", "dataset"), ("multi_turn", "dataset")],
+        ..section(Prompt)
+    },
+    SectionInfo {
+        name: "a tool",
+        expected: "a tool in OpenAI's form",
+        example: "{ type: function, function: { name: get_weather } }",
+        title: "Tool",
+        one_of: &[&["type"], &["function"]],
+        ..section(Tool)
+    },
+    SectionInfo {
+        name: "a function",
+        expected: "a map of a function's keys",
+        example: "{ name: get_weather }",
+        title: "Function",
+        one_of: &[&["name"]],
+        ..section(Function)
+    },
+    SectionInfo {
+        name: "`tool_choice`",
+        expected: "a choice of a tool",
+        example: "{ name: get_weather }",
+        title: "Tool choice",
+        one_of: &[&["name"]],
+        ..section(Section::ToolChoice)
+    },
+    SectionInfo {
+        name: "`synthetic`",
+        expected: "a map with `input_tokens`",
+        example: "{ input_tokens: 2048, output_tokens: 256 }",
+        title: "Synthetic prompt",
+        one_of: &[&["input_tokens"]],
+        ..section(Synthetic)
+    },
+    SectionInfo {
+        name: "a range of `input_tokens`",
+        expected: "a number or a range",
+        example: "{ min: 1000, max: 2000 }",
+        title: "Range of tokens",
+        one_of: &[&["min"], &["max"]],
+        ..section(TokenRange)
+    },
+    SectionInfo {
+        name: "a workload",
+        expected: "a map of a workload's keys",
+        example: "{ concurrency: 64, requests: 512 }",
+        title: "Workload",
+        one_of: &[&["concurrency", "rate"]],
+        some_of: &[&["requests", "duration"]],
+        only_with: &[("arrivals", "rate"), ("seed", "rate"), ("max_in_flight", "rate")],
+        ..section(Workload)
+    },
 ];
 
-pub(super) const TOP_SECTION: Section = Section {
-    name: "the top level",
-    keys: &[
-        "models",
-        "defaults",
-        "prompts",
-        "runs",
-        "thresholds",
-        "workloads",
-        "inconclusive",
-        "max_runs",
-        "order",
-    ],
-};
-pub(super) const MODEL_SECTION: Section = Section { name: "a model", keys: MODEL };
-pub(super) const DEFAULTS_SECTION: Section =
-    Section { name: "`defaults`", keys: MODEL.split_at(OWN.len()).1 };
-pub(super) const SIMULATE_SECTION: Section = Section {
-    name: "`simulate`",
-    keys: &[
-        "ttft",
-        "itl",
-        "jitter",
-        "tokens",
-        "tokens_per_event",
-        "reasoning_tokens",
-        "cached_tokens",
-        "timings",
-        "seed",
-        "faults",
-    ],
-};
-pub(super) const FAULT_SECTION: Section = Section {
-    name: "a fault",
-    keys: &[
-        "status",
-        "stall",
-        "truncate",
-        "reset",
-        "error",
-        "missing_usage",
-        "missing_end",
-        "split",
-        "merge",
-        "wrong_timings",
-        "no_stream",
-        "request",
-    ],
-};
-/// The faults by themselves.
-pub(super) const FAULTS: &[&str] = FAULT_SECTION.keys.split_at(11).0;
-pub(super) const TOKEN_COUNT_SECTION: Section =
-    Section { name: "`token_count`", keys: &["tokenizer"] };
-pub(super) const TIMEOUTS_SECTION: Section =
-    Section { name: "`timeouts`", keys: &["connect", "first_token", "inter_token", "total"] };
-pub(super) const PROMPT_SECTION: Section = Section {
-    name: "a prompt",
-    keys: &[
-        "name",
-        "text",
-        "file",
-        "dataset",
-        "synthetic",
-        "turns",
-        "images",
-        "limit",
-        "seed",
-        "multi_turn",
-        "system",
-        "output_tokens",
-        "min_tokens",
-        "ignore_eos",
-        "tools",
-        "tool_choice",
-    ],
-};
-pub(super) const TOOL_SECTION: Section = Section { name: "a tool", keys: &["type", "function"] };
-pub(super) const FUNCTION_SECTION: Section =
-    Section { name: "a function", keys: &["name", "description", "parameters", "strict"] };
-pub(super) const CHOICE_SECTION: Section = Section { name: "`tool_choice`", keys: &["name"] };
+/// A section of which only the identity is known.
+const fn section(section: Section) -> SectionInfo {
+    SectionInfo {
+        section,
+        name: "",
+        expected: "",
+        example: "",
+        title: "",
+        one_of: &[],
+        some_of: &[],
+        only_with: &[],
+    }
+}
 
-pub(super) const SYNTHETIC_SECTION: Section =
-    Section { name: "`synthetic`", keys: &["input_tokens", "output_tokens", "seed", "tokenizer"] };
-pub(super) const RANGE_SECTION: Section =
-    Section { name: "a range of `input_tokens`", keys: &["min", "max"] };
-
-pub(super) const WORKLOAD_SECTION: Section = Section {
-    name: "a workload",
-    keys: &[
-        "concurrency",
-        "rate",
-        "arrivals",
-        "seed",
-        "max_in_flight",
-        "requests",
-        "duration",
-        "prompts",
-        "runs",
-        "thresholds",
-    ],
-};
-
-const SECTIONS: &[Section] = &[
-    TOP_SECTION,
-    MODEL_SECTION,
-    SIMULATE_SECTION,
-    FAULT_SECTION,
-    TIMEOUTS_SECTION,
-    TOKEN_COUNT_SECTION,
-    PROMPT_SECTION,
-    TOOL_SECTION,
-    FUNCTION_SECTION,
-    CHOICE_SECTION,
-    SYNTHETIC_SECTION,
-    RANGE_SECTION,
-    WORKLOAD_SECTION,
-];
-
-/// Words that other tools use, and ours.
-const SYNONYMS: &[(&str, &str)] = &[
-    ("api_base", "base_url"),
-    ("burstiness", "arrivals"),
-    ("ca", "ca_file"),
-    ("ca_bundle", "ca_file"),
-    ("ca_cert", "ca_file"),
-    ("cacert", "ca_file"),
-    ("cert", "client_cert"),
-    ("http_proxy", "proxy"),
-    ("https_proxy", "proxy"),
-    ("insecure", "insecure_tls"),
-    ("params", "query"),
-    ("query_params", "query"),
-    ("ssl_verify", "insecure_tls"),
-    ("verify", "insecure_tls"),
-    ("verify_ssl", "insecure_tls"),
-    ("max_concurrency", "max_in_flight"),
-    ("num_prompts", "requests"),
-    ("num_requests", "requests"),
-    ("qps", "rate"),
-    ("request_rate", "rate"),
-    ("rps", "rate"),
-    ("users", "concurrency"),
-    ("api_key", "api_key_env"),
-    ("api_url", "base_url"),
-    ("apikey", "api_key_env"),
-    ("display_name", "name"),
-    ("endpoint", "base_url"),
-    ("host", "base_url"),
-    ("functions", "tools"),
-    ("function_call", "tool_choice"),
-    ("input_len", "input_tokens"),
-    ("input_schema", "parameters"),
-    ("isl", "input_tokens"),
-    ("image", "images"),
-    ("key", "api_key_env"),
-    ("label", "name"),
-    ("data", "dataset"),
-    ("data_set", "dataset"),
-    ("max_completion_tokens", "max_tokens"),
-    ("max_new_tokens", "max_tokens"),
-    ("max_tokens", "output_tokens"),
-    ("model", "model_name"),
-    ("osl", "output_tokens"),
-    ("output_len", "output_tokens"),
-    ("random_input_len", "input_tokens"),
-    ("random_output_len", "output_tokens"),
-    ("repeat", "runs"),
-    ("repetitions", "runs"),
-    ("samples", "limit"),
-    ("server", "base_url"),
-    ("socket", "base_url"),
-    ("system_prompt", "system"),
-    ("token", "api_key_env"),
-    ("uds", "base_url"),
-    ("unix_socket", "base_url"),
-    ("url", "base_url"),
-];
-
-/// Fields of a request's body that go under `extra_body`.
-const BODY: &[&str] = &[
-    "chat_template_kwargs",
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "min_p",
-    "presence_penalty",
-    "reasoning",
-    "reasoning_effort",
-    "repetition_penalty",
-    "response_format",
-    "seed",
-    "stop",
-    "thinking",
-    "top_k",
-    "top_p",
-    "user",
-];
-
-/// What the top-level keys begin with that are only there for their anchors.
+/// The start of top-level keys that only hold YAML anchors.
 const EXTENSION: &str = "x-";
 
-/// Whether `key` of the top level is only there for its anchor.
+/// Whether `key` of the top level only holds a YAML anchor.
 pub(super) fn is_extension(key: &str) -> bool {
     key.starts_with(EXTENSION)
 }
 
-impl Section {
-    /// Whether `key` may be there and means nothing.
-    pub(super) fn ignores(&self, key: &str) -> bool {
-        self.name == TOP_SECTION.name && is_extension(key)
-    }
-
-    /// The known key that was probably meant by `key`.
-    pub(super) fn meant(&self, key: &str) -> Option<&'static str> {
-        let key = plain(key);
-        let synonym = SYNONYMS.iter().find(|(theirs, _)| *theirs == key);
-        synonym
-            .map(|(_, ours)| *ours)
-            .filter(|ours| self.keys.contains(ours))
-            .or_else(|| nearest(&key, self.keys.iter().copied()))
-    }
-
-    /// The help for `key`, which is not among the keys.
-    pub(super) fn help(&self, key: &str) -> String {
-        let takes_body = self.keys.contains(&"extra_body");
-        if takes_body && BODY.contains(&key) {
-            return format!(
-                "what the server should get goes under `extra_body`: `extra_body: {{ {key}: … }}`"
-            );
-        }
-        match self.meant(key) {
-            Some("api_key_env") => {
-                return "did you mean `api_key_env`? It names the variable that holds the key"
-                    .to_owned();
-            }
-            Some(meant) => return format!("did you mean `{meant}`?"),
-            None => {}
-        }
-        if self.keys.contains(&"defaults") && DEFAULTS_SECTION.keys.contains(&key) {
-            return format!(
-                "`{key}` is a key of a model; for every model, put it under `defaults`"
-            );
-        }
-        if let Some(owner) = SECTIONS.iter().find(|section| section.keys.contains(&key)) {
-            return format!("`{key}` is a key of {}, not of {}", owner.name, self.name);
-        }
-        let keys = format!("the keys of {} are {}", self.name, list(self.keys));
-        match takes_body {
-            true => format!("{keys};\nwhat the server should get goes under `extra_body`"),
-            false => keys,
-        }
-    }
-}
-
 /// Whether `key` is a key of any section.
 pub(super) fn is_known(key: &str) -> bool {
-    SECTIONS.iter().any(|section| section.keys.contains(&key))
+    KEYS.iter().any(|known| known.name == key)
 }
 
-/// The one of `known` that is so near to `word` that it was probably meant.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let word = plain(word);
-    known
-        .into_iter()
-        .map(|known| (strsim::osa_distance(&word, &plain(known)), known))
-        .filter(|(distance, known)| *distance <= (known.len() / 3).clamp(1, 3))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
-}
+impl Section {
+    /// Its keys, in the order of the table.
+    pub(super) fn keys(self) -> impl Iterator<Item = &'static Key> {
+        KEYS.iter().filter(move |key| key.sections.contains(&self))
+    }
 
-/// A help line for `word`, which is none of `known`.
-pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
-    match nearest(word, known.iter().copied()) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None if known.len() == 1 => format!("the only one is {}", list(known)),
-        None => format!("there are {}", list(known)),
+    /// The names of its keys.
+    pub(super) fn names(self) -> Vec<&'static str> {
+        self.keys().map(|key| key.name).collect()
+    }
+
+    /// Its key `name`.
+    pub(super) fn key(self, name: &str) -> Option<&'static Key> {
+        self.keys().find(|key| key.name == name)
+    }
+
+    /// What is known of it.
+    pub(super) fn info(self) -> &'static SectionInfo {
+        // The test `each_section_is_described_once` shows that the position is right.
+        &SECTIONS[self as usize]
+    }
+
+    /// Whether `key` is allowed and has no meaning.
+    pub(super) fn ignores(self, key: &str) -> bool {
+        self == Self::Top && is_extension(key)
     }
 }
 
-/// "`a`, `b` and `c`".
-pub(crate) fn list(words: &[&str]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
-    match quoted.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-        None => String::new(),
+impl Shape {
+    /// The first shape in it that `wanted` recognises.
+    fn first<T>(&self, wanted: &impl Fn(&Self) -> Option<T>) -> Option<T> {
+        match self {
+            Any(shapes) => shapes.iter().find_map(|shape| shape.first(wanted)),
+            shape => wanted(shape),
+        }
+    }
+
+    /// The bounds of its whole numbers.
+    pub(super) fn whole(&self) -> Option<(u64, u64)> {
+        self.first(&|shape| match shape {
+            Whole(low, high) => Option::Some((*low, *high)),
+            _ => None,
+        })
+    }
+
+    /// The bounds of its numbers.
+    pub(super) fn number(&self) -> Option<(f64, f64)> {
+        self.first(&|shape| match shape {
+            Number(low, high) => Option::Some((*low, *high)),
+            _ => None,
+        })
+    }
+
+    /// Whether its durations may be zero, and the unit to suggest.
+    pub(super) fn duration(&self) -> Option<(bool, &'static str)> {
+        self.first(&|shape| match shape {
+            Duration { zero, unit } => Option::Some((*zero, *unit)),
+            _ => None,
+        })
     }
 }
 
-/// "a, b or c".
-pub(super) fn any_of(words: &[&str]) -> String {
-    match words.split_last() {
-        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
-        _ => words.concat(),
+fn protocols() -> Vec<&'static str> {
+    protocol::ALL.iter().map(|protocol| protocol.name()).collect()
+}
+
+fn tool_choices() -> Vec<&'static str> {
+    vec!["auto", "required", "none"]
+}
+
+fn flag_faults() -> Vec<&'static str> {
+    let flags = Fault.keys().filter(|key| matches!(key.shape, Only(true)));
+    flags.map(|key| key.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_section_is_described_once() {
+        for (nth, info) in SECTIONS.iter().enumerate() {
+            assert_eq!(info.section as usize, nth, "{}", info.name);
+            assert!(info.section.keys().next().is_some(), "{}", info.name);
+        }
     }
-}
 
-/// `word` without what people write differently: `Model-Name` → `model_name`.
-fn plain(word: &str) -> String {
-    word.trim().to_lowercase().replace(['-', ' '], "_")
-}
+    #[test]
+    fn a_section_has_each_key_once_and_rules_name_its_keys() {
+        for info in SECTIONS {
+            let names = info.section.names();
+            let unique: HashSet<_> = names.iter().collect();
+            assert_eq!(unique.len(), names.len(), "{}", info.name);
+            let groups = info.one_of.iter().chain(info.some_of).flat_map(|group| group.iter());
+            let pairs = info.only_with.iter().flat_map(|(key, of)| [key, of]);
+            for name in groups.chain(pairs) {
+                assert!(names.contains(name), "{}: {name}", info.name);
+            }
+        }
+    }
 
-const TAG: &str = "this value is not of the type that its tag states";
-const TAG_HELP: &str = "remove the tag: `1.0` instead of `!!int 1.0`";
-
-/// What the YAML parser says → our words, and what is probably to be done.
-const SYNTAX: &[(&str, &str, &str)] = &[
-    (
-        "mapping values are not allowed",
-        "this colon cannot be here",
-        "put a text with a colon in quotes, a space after each key's colon,\nand the keys of one map at the same indentation",
-    ),
-    (
-        "simple key expected",
-        "there is no colon after this key",
-        "a key is followed by a colon and a space: `port: 8000`",
-    ),
-    ("tabs disallowed", "there is a tab in the indentation", "YAML is indented with spaces only"),
-    ("unclosed quote", "this quote is not closed", "end the text with the same quote"),
-    ("unclosed bracket", "this bracket is not closed", "end the list with `]`, the map with `}`"),
-    (
-        "did not find expected key",
-        "this line is not at the indentation of the lines around it",
-        "give the keys of one map the same indentation",
-    ),
-    (
-        "did not find expected '-'",
-        "this line is not an item of the list above it",
-        "begin each item with `- `, or indent the line more to continue the item",
-    ),
-    (
-        "did not find expected ','",
-        "a comma or a closing bracket is missing before this",
-        "end the list with `]`, the map with `}`, and put a text with a colon in quotes",
-    ),
-    (
-        "unknown escape",
-        "there is an unknown escape in this text",
-        "in double quotes write `\\\\` for a backslash, or use single quotes",
-    ),
-    ("unexpected character", "a value cannot begin with this character", "put the value in quotes"),
-    (
-        "unknown value",
-        "there is no anchor of this name",
-        "define it above with `&name`, or put a text that begins with `*` in quotes",
-    ),
-    (
-        "only single YAML document",
-        "there is a second document in this file",
-        "remove the line `---`",
-    ),
-    (
-        "merge value must be",
-        "`<<` merges maps only",
-        "write `<<: *name`, where `&name` is before a map",
-    ),
-    ("invalid u64", TAG, TAG_HELP),
-    ("invalid i64", TAG, TAG_HELP),
-    ("invalid floating point", TAG, TAG_HELP),
-    ("invalid bool", TAG, TAG_HELP),
-    ("ecursive reference", "this alias is within what it stands for", "write the value out"),
-];
-
-/// What is wrong with a text that is no YAML, and what is probably to be done.
-pub(super) fn syntax(said: &str) -> (String, String) {
-    let known = SYNTAX.iter().find(|(theirs, ..)| said.contains(theirs));
-    match known {
-        Some((_, what, help)) => ((*what).to_owned(), (*help).to_owned()),
-        None => (
-            format!("this is not YAML: {said}"),
-            "check quotes, colons and indentation here and in the line above".to_owned(),
-        ),
+    #[test]
+    fn each_help_is_a_sentence_in_one_line() {
+        for key in KEYS {
+            let help = key.help;
+            assert!(help.ends_with('.') && !help.contains(['\n', '|']), "{}: {help}", key.name);
+            assert!(help.starts_with(|ch: char| ch.is_uppercase()), "{}: {help}", key.name);
+        }
     }
 }

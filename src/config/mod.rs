@@ -1,34 +1,37 @@
-//! `configs.yaml` as it is written: checked, nothing resolved.
+//! `configs.yaml` as it is written: checked, not resolved.
 //!
 //! ```text
-//! text ─yaml→ tree with places ─sections→ Config
+//! text ─yaml→ tree with places ─reader→ Config
 //!                                  └─ every mistake → ConfigErrors
 //! ```
 
 mod data_note;
 mod dataset;
 mod files;
-mod github;
 mod keys;
 mod model;
 mod network;
 mod numbers;
 mod prompts;
 mod reader;
+mod reference;
+mod schema;
 mod secrets;
 mod source;
 mod span;
+mod suggest;
+mod syntax;
 mod template;
 mod text_fields;
 mod tools;
 mod validate;
+mod words;
 mod workloads;
 mod yaml;
 
 use std::{
     collections::BTreeMap,
-    env,
-    ffi::OsStr,
+    env::VarError,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -52,16 +55,20 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
-pub(crate) use self::keys::{list, nearest};
+pub(crate) use self::suggest::{list, nearest};
+
 pub use self::{
     data_note::DataNote,
-    github::Github,
     network::NetworkSettings,
+    reference::reference,
+    schema::schema,
     source::{ConfigError, ConfigErrors},
-    template::{Expanded, Template},
+    template::{EnvTemplate, Expanded},
 };
+use crate::env;
+
 use self::{
-    keys::TOP_SECTION,
+    keys::{MOST_RUNS, Section},
     reader::{Entry, Fields, Reader},
     source::Source,
     yaml::{Node, Yaml},
@@ -74,7 +81,7 @@ models:
   my-model:
     base_url: \"http://localhost:8000\"";
 
-/// Most tokens to generate, where nothing is said of it.
+/// The default of `max_tokens`.
 pub const DEFAULT_MAX_TOKENS: u64 = 1024;
 
 /// A config as it is written.
@@ -82,10 +89,10 @@ pub const DEFAULT_MAX_TOKENS: u64 = 1024;
 pub struct Config {
     /// `models`, in the order in which they are written. Never empty.
     pub models: Vec<Model>,
-    /// `defaults`: what holds for each model that does not say otherwise.
+    /// `defaults`: the settings of every model that does not override them.
     pub defaults: Settings,
     /// `prompts`, files already read; `None` for the built-in ones. Never empty.
-    pub prompts: Option<Vec<Prompt>>,
+    pub prompts: Option<Vec<PromptConfig>>,
     /// `runs`: how often each model gets each prompt, 1 to 10,000. Default: 3.
     pub runs: u32,
     /// `thresholds` of every model. Default: none.
@@ -94,12 +101,12 @@ pub struct Config {
     pub order: Order,
     /// `inconclusive`. Default: `warn`.
     pub inconclusive: Inconclusive,
-    /// `max_runs`, `runs` to 10,000: how often at most, where thresholds are not decided before.
+    /// `max_runs`, `runs` to 10,000: how often at most, if thresholds are undecided after `runs`.
     /// Default: `runs`.
     pub max_runs: Option<u32>,
     /// `workloads`, in the order in which they are written. Default: none.
-    pub workloads: Vec<Workload>,
-    /// What is to be said of the data sets.
+    pub workloads: Vec<WorkloadConfig>,
+    /// The notes on the data sets.
     pub data: Vec<DataNote>,
     source: Source,
     /// The path of each text in the document, by its first byte.
@@ -112,17 +119,17 @@ pub struct Config {
 pub struct Model {
     /// Its key.
     pub key: Spanned<String>,
-    /// `name`: what it is called in the results. Default: the key.
+    /// `name`: its name in the results. Default: the key.
     pub name: Option<Spanned<String>>,
-    /// Where it is.
-    pub endpoint: Endpoint,
-    /// The keys that `defaults` may have, too.
+    /// Its endpoint.
+    pub endpoint: EndpointConfig,
+    /// The keys that `defaults` may have as well.
     pub settings: Settings,
 }
 
-/// Where a model is.
+/// The endpoint of a model.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Endpoint {
+pub enum EndpointConfig {
     /// A server.
     Server {
         /// `base_url`: `http://` or `https://`, without user, query and fragment, or `unix://` and an
@@ -131,112 +138,112 @@ pub enum Endpoint {
         /// `port`, 1 to 65,535; `None` when `base_url` has one. Default: that of the scheme.
         port: Option<u16>,
     },
-    /// `simulate`: no server, the rhythm of a simulated one. Durations are at most a day, the
-    /// jitter no longer than `ttft` and `itl`; for what is not written see [`Script::default`].
+    /// `simulate`: the script of a simulated server. Durations are at most a day, the
+    /// jitter is not longer than `ttft` and `itl`; for defaults see [`Script::default`].
     Simulate(Script),
 }
 
-/// The keys that a model and `defaults` share. What is not written is `None` or empty.
+/// The keys that a model and `defaults` share. A key that is not written is `None` or empty.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// `model_name`: what the server calls the model. Default: the model's key.
+    /// `model_name`: the server's name for the model. Default: the model's key.
     pub model_name: Option<String>,
-    /// `temperature`, 0 to 2, or `null`: it is not sent. Default: 0.7.
+    /// `temperature`, 0 to 2; `null` leaves it out of the request. Default: 0.7.
     pub temperature: Option<Option<f64>>,
-    /// `max_tokens`: most tokens to generate, 1 or more. Default: 1024.
+    /// `max_tokens`: the most tokens to generate, 1 or more. Default: 1024.
     pub max_tokens: Option<u64>,
-    /// `ignore_eos`: whether the model is not to end by itself; `false` also where a prompt says so.
-    /// Default: as the prompt says.
+    /// `ignore_eos`: whether the model must not end its answer itself; overrides the prompts.
+    /// Default: the value of the prompt.
     pub ignore_eos: Option<bool>,
-    /// `tools` and `tool_choice`, of prompts that say nothing of them. Default: none.
+    /// `tools` and `tool_choice` of prompts that have none. Default: none.
     pub tools: prompt::Tools,
     /// `extra_body`: fields that are merged into the request's body. Default: none.
     pub extra_body: Map<String, Value>,
     /// `api_key_env`: the environment variable that holds the key. Default: no key is sent.
     pub api_key_env: Option<Spanned<String>>,
     /// `headers` of each request. Default: none.
-    pub headers: Vec<(HeaderName, Template)>,
+    pub headers: Vec<(HeaderName, EnvTemplate)>,
     /// `protocol`. Default: `openai_chat`.
     pub protocol: Option<&'static dyn Protocol>,
     /// `transport`. Default: `auto`.
-    pub transport: Option<Transport>,
+    pub transport: Option<TransportSetting>,
     /// `stamps`. Default: `auto`.
     pub stamps: Option<Stamps>,
     /// `connection`. Default: `warm`.
     pub connection: Option<ConnectionMode>,
     /// `prefix_cache`. Default: `fresh`.
     pub prefix_cache: Option<PrefixCache>,
-    /// `text_fields` and `ignore_fields`: what fields of the delta hold that the protocol does not
-    /// know. Default: not known.
+    /// `text_fields` and `ignore_fields`: fields of the delta that the protocol does not define.
+    /// Default: none.
     pub text_fields: Option<TextFields>,
     /// `token_count`. Default: `usage`.
     pub token_count: Option<TokenCount>,
     /// `metrics_url`. Default: `off`.
     pub metrics_url: Option<MetricsUrl>,
     /// `timeouts`.
-    pub timeouts: Timeouts,
-    /// `thresholds`, besides those of the top level. Default: none.
+    pub timeouts: TimeoutSettings,
+    /// `thresholds`, in addition to those of the top level. Default: none.
     pub thresholds: Vec<Spanned<String>>,
-    /// `min_share`, above 0 to 1: the part of the answers that must have a figure for it to be
-    /// judged. Default: 0.9.
+    /// `min_share`, above 0 to 1: the share of the answers that must have a figure, or its
+    /// threshold fails. Default: 0.9.
     pub min_share: Option<f64>,
-    /// How the server is reached.
-    pub ways: NetworkSettings,
+    /// The network settings.
+    pub network: NetworkSettings,
 }
 
-/// `proxy`: what stands between.
+/// `proxy`: the HTTP proxy of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Proxy {
-    /// `none`: nothing, whatever the environment says.
+pub enum ProxySetting {
+    /// `none`: no proxy; the environment is ignored.
     None,
-    /// A URL, `http://` or `https://`, maybe with user and password.
-    Through(Template),
+    /// A URL, `http://` or `https://`, with or without user and password.
+    Through(EnvTemplate),
 }
 
-/// `transport`: what carries the requests.
+/// `transport`: the HTTP client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Transport {
-    /// `auto`: `stamped` where it can be had, else `reqwest`.
+pub enum TransportSetting {
+    /// `auto`: `stamped` where it is available, else `reqwest`.
     #[default]
     Auto,
-    /// `stamped`: HTTP/1.1 over a socket of ours, arrivals stamped by the kernel where it does.
+    /// `stamped`: HTTP/1.1 over our own socket, with kernel timestamps where available.
     Stamped,
-    /// `reqwest`: HTTP/2 and proxies, arrivals stamped by the program.
+    /// `reqwest`: HTTP/2 and proxies, with user-space timestamps.
     Reqwest,
 }
 
-/// `order`: in which order trials run.
+/// `order`: the order of the trials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
     /// `as-listed`: model by model.
     #[default]
     AsListed,
-    /// `interleaved`: each run of each prompt by one model after the other, so that what drifts
-    /// meets all of them.
+    /// `interleaved`: for each run of each prompt, model after model, so that a drift affects all
+    /// of them.
     Interleaved,
-    /// `shuffled(SEED)`: by chance.
+    /// `shuffled(SEED)`: random.
     Shuffled(u64),
 }
 
-/// `inconclusive`: what becomes of a run with a threshold that could not be decided.
+/// `inconclusive`: the result of a run with an undecided threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Inconclusive {
-    /// `pass`: nothing.
+    /// `pass`: the run passes.
     Pass,
     /// `warn`: a warning, and exit code 0.
     #[default]
     Warn,
-    /// `fail`: it fails.
+    /// `fail`: the run fails.
     Fail,
 }
 
-/// `prefix_cache`: whether a server's prefix cache may help.
+/// `prefix_cache`: whether a server's prefix cache can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PrefixCache {
-    /// `fresh`: each request begins with a text of its own, so that prefill is measured.
+    /// `fresh`: each request begins with a unique text, so that prefill is measured.
     #[default]
     Fresh,
-    /// `reuse`: a prompt is sent as it is, so that its repeats may come from the cache.
+    /// `reuse`: a prompt is sent unchanged, so that the cache can serve repeats.
     Reuse,
 }
 
@@ -250,9 +257,9 @@ impl PrefixCache {
     }
 }
 
-/// `timeouts`, each longer than nothing and at most a day.
+/// `timeouts`, each longer than zero and at most a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Timeouts {
+pub struct TimeoutSettings {
     /// `connect`: DNS, TCP and TLS.
     pub connect: Option<Duration>,
     /// `first_token`: request sent → first generated token.
@@ -265,24 +272,24 @@ pub struct Timeouts {
 
 /// An entry of `prompts`, or a file of its folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prompt {
+pub struct PromptConfig {
     /// `name`; of a folder's file, its name without the extension; of a record, the `name` of the
     /// data set, and its own or its number.
     pub name: Spanned<String>,
-    /// What is asked: `system`, and `text`, the whole of `file`, or a record of `dataset`.
+    /// The messages: `system`, and `text`, the whole of `file`, or a record of `dataset`.
     pub prompt: prompt::Prompt,
 }
 
 /// An entry of `workloads`.
 #[derive(Debug, Clone)]
-pub struct Workload {
+pub struct WorkloadConfig {
     /// Its key.
     pub name: Spanned<String>,
     /// `concurrency`, or `rate` with `arrivals`, `seed` and `max_in_flight`.
     pub shape: Shape,
     /// `requests`, `duration`, or both.
     pub until: Until,
-    /// `prompts`: the names of those that it takes, one after the other. Default: all.
+    /// `prompts`: the names of the prompts that requests take in turn. Default: all.
     pub prompts: Vec<Spanned<String>>,
     /// `runs`. Default: that of the top level.
     pub runs: Option<u32>,
@@ -323,7 +330,7 @@ impl Config {
         }
         let mut reader = Reader::new(&source, base_dir);
         let root = Entry::root(root);
-        let fields = reader.fields(&root, &TOP_SECTION, "a map with the key `models`", "models: …");
+        let fields = reader.fields(&root, Section::Top);
         let (defaults, default_fields) = match fields.get("defaults") {
             Some(entry) => model::defaults(&mut reader, entry),
             None => (Settings::default(), Fields::default()),
@@ -333,7 +340,7 @@ impl Config {
             None => no_models(&mut reader, &root, &fields),
         };
         let prompts = fields.get("prompts").map(|entry| prompts::prompts(&mut reader, entry));
-        let runs = fields.get("runs").and_then(|entry| reader.whole(entry, 1..=10_000, "3"));
+        let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
         let thresholds = fields.get("thresholds");
         let thresholds = thresholds.map(|entry| model::thresholds(&mut reader, entry));
         let workloads = fields.get("workloads");
@@ -351,7 +358,7 @@ impl Config {
         let runs = runs.and_then(|runs| u32::try_from(runs).ok()).unwrap_or(3);
         let max_runs = fields
             .get("max_runs")
-            .and_then(|entry| reader.whole(entry, u64::from(runs)..=10_000, "30"));
+            .and_then(|entry| reader.whole_in(entry, u64::from(runs)..=MOST_RUNS));
         let files = std::mem::take(&mut reader.files);
         let (paths, data) = reader.finish()?;
         Ok(Self {
@@ -403,7 +410,7 @@ impl Config {
         let written = &self.source.text()[whole.clone()];
         let quote = usize::from(written.starts_with(['"', '\'']));
         let value = at.value.as_str();
-        // What is escaped or folded has no column of its own: the whole text is pointed at.
+        // An escaped or folded text has other columns: the caret marks the whole text.
         let place = match (written[quote..].get(..offset), value.get(..offset)) {
             (Some(before), Some(same)) if before == same => {
                 let start = whole.start + quote + offset;
@@ -423,16 +430,15 @@ impl Config {
     }
 
     /// The key in the environment variable that an `api_key_env` of this config names.
-    #[allow(clippy::disallowed_methods, reason = "the config is what reads the environment")]
     pub fn api_key(&self, api_key_env: &Spanned<String>) -> Result<String, ConfigError> {
         let name = &api_key_env.value;
-        let what = match env::var(name) {
+        let what = match env::variable(name) {
             Ok(key) if key.trim().is_empty() => "is empty",
             Ok(key) if HeaderValue::from_str(key.trim()).is_ok() => {
                 return Ok(key.trim().to_owned());
             }
-            Err(env::VarError::NotPresent) => "is not set",
-            Ok(_) | Err(env::VarError::NotUnicode(_)) => "holds characters that no key has",
+            Err(VarError::NotPresent) => "is not set",
+            Ok(_) | Err(VarError::NotUnicode(_)) => "holds characters that a key cannot have",
         };
         let what = format!("the environment variable `{name}` {what}");
         Err(self.error_in(api_key_env, &what, &format!("set it: `export {name}=…`")))
@@ -440,15 +446,15 @@ impl Config {
 }
 
 impl Model {
-    /// What it is called in the results.
+    /// Its name in the results.
     pub fn display_name(&self) -> &Spanned<String> {
         self.name.as_ref().unwrap_or(&self.key)
     }
 }
 
 impl Settings {
-    /// These settings, and those of `defaults` where these say nothing. Fields of `extra_body`
-    /// and headers are taken one by one; thresholds add up.
+    /// These settings, completed by those of `defaults`. Fields of `extra_body` and headers are
+    /// merged one by one; thresholds add up.
     pub fn over(&self, defaults: &Self) -> Self {
         let mut extra_body = defaults.extra_body.clone();
         extra_body.extend(self.extra_body.clone());
@@ -474,13 +480,13 @@ impl Settings {
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),
             min_share: self.min_share.or(defaults.min_share),
-            ways: self.ways.over(&defaults.ways),
+            network: self.network.over(&defaults.network),
         }
     }
 }
 
-impl Timeouts {
-    /// These timeouts, and those of `defaults` where these say nothing.
+impl TimeoutSettings {
+    /// These timeouts, completed by those of `defaults`.
     pub fn over(self, defaults: Self) -> Self {
         Self {
             connect: self.connect.or(defaults.connect),
@@ -491,8 +497,8 @@ impl Timeouts {
     }
 }
 
-/// `name` as a part of a trial's name: each run of blanks, characters that are not to be seen and
-/// `:` `,` `"` `'` `` ` `` becomes one `_`; all else, such as `/`, `.` and `中`, stays.
+/// `name` as a part of a trial's name: each run of blanks, invisible characters and
+/// `:` `,` `"` `'` `` ` `` becomes one `_`; other characters, such as `/`, `.` and `中`, stay.
 pub fn sanitise(name: &str) -> String {
     let splits = |ch: char| ch.is_whitespace() || is_unprintable(ch) || ":,\"'`".contains(ch);
     let mut sanitised = String::with_capacity(name.len());
@@ -509,21 +515,9 @@ pub fn sanitise(name: &str) -> String {
     sanitised
 }
 
-/// A duration with its unit, at most a day, as in the config; or what is wrong with it, "it is …".
+/// A duration with its unit, at most a day, as in the config; or the mistake, "it is …".
 pub fn duration(text: &str) -> Result<Duration, String> {
     reader::parse_duration(text, true).map_err(|(what, help)| format!("it {what}; {help}`50ms`"))
-}
-
-/// Whether the environment variable `name` is set to nothing.
-#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
-pub fn is_empty_variable(name: &OsStr) -> bool {
-    env::var_os(name).is_some_and(|value| value.is_empty())
-}
-
-/// Whether the environment variable `name` is set to something.
-#[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
-pub fn is_variable_set(name: &str) -> bool {
-    env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
 /// `text` as it is within a part of a URL.
@@ -543,7 +537,7 @@ fn no_models(reader: &mut Reader<'_>, root: &Entry<'_>, fields: &Fields<'_>) -> 
     Vec::new()
 }
 
-/// Why there is nothing to read at `path`.
+/// The error for a config that cannot be read.
 fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
     let looked_for = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let place = looked_for.display().to_string();
@@ -567,7 +561,7 @@ fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
     }
 }
 
-/// A config beside `path` that has another of the usual names.
+/// A config next to `path` that has another of the usual names.
 fn sibling(path: &Path) -> Option<PathBuf> {
     let names = ["configs.yaml", "configs.yml", "config.yaml", "config.yml"];
     let mut siblings = names.iter().map(|name| path.with_file_name(name));
@@ -584,18 +578,18 @@ fn not_utf8(file: &str, error: &std::string::FromUtf8Error) -> ConfigError {
     source.error(at..at + 3, "", format!("{file} is not UTF-8 text"), help)
 }
 
-/// The error of the YAML parser in our words.
+/// The error of the YAML parser, explained.
 fn not_yaml(source: &mut Source, error: &serde_saphyr::Error) -> ConfigError {
     source.hide(secrets::in_lines(source.text()));
     let place = error.location().map_or(0..0, |location| source.bytes(location));
-    let said = error.render_with_options(serde_saphyr::render_options! {
+    let message = error.render_with_options(serde_saphyr::render_options! {
         formatter: &serde_saphyr::UserMessageFormatter,
         snippets: serde_saphyr::SnippetMode::Off,
     });
-    let said = said.split(" at line ").next().unwrap_or_default();
+    let message = message.split(" at line ").next().unwrap_or_default();
     let tabs = source.text()[..place.start].len()
         - source.text()[..place.start].trim_end_matches('\t').len();
     let place = place.start - tabs..place.end;
-    let (what, help) = keys::syntax(said);
+    let (what, help) = syntax::explain(message);
     source.error(place, "", what, help)
 }

@@ -1,38 +1,27 @@
 //! The parts of a config, each read from its entry.
 
-use llm_stream_client::connect_options::Stamps;
 use llm_stream_core::protocol::{self, OpenAiChat, Protocol};
 use llm_stream_sim::{Fault, FaultKind, Script, ScriptError};
 use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    ConnectionMode, Endpoint, Inconclusive, MetricsUrl, Model, Order, PrefixCache, Settings,
-    Timeouts, TokenCount, Transport,
+    EndpointConfig, Inconclusive, MetricsUrl, Model, Order, Settings, TimeoutSettings, TokenCount,
     files::tokenizer,
-    keys::{
-        self, DEFAULTS_SECTION, FAULT_SECTION, FAULTS, MODEL_SECTION, SIMULATE_SECTION,
-        TIMEOUTS_SECTION, TOKEN_COUNT_SECTION,
-    },
+    keys::Section,
     network,
     reader::{Entry, Fields, Reader},
+    suggest::{did_you_mean, nearest},
     text_fields, tools, validate,
+    words::{
+        self, CONNECTIONS, INCONCLUSIVE, ORDERS, PREFIX_CACHES, STAMPS, TOKEN_COUNTS, TRANSPORTS,
+    },
     yaml::Yaml,
 };
 
-/// An example of each section in one line.
-const MODELS_EXAMPLE: &str = "{ my-model: { base_url: \"http://localhost:8000\" } }";
-const MODEL_EXAMPLE: &str = "{ base_url: \"http://localhost:8000\" }";
-const DEFAULTS_EXAMPLE: &str = "{ temperature: 0 }";
-const SIMULATE_EXAMPLE: &str = "{ ttft: 50ms, itl: 10ms }";
-const TIMEOUTS_EXAMPLE: &str = "{ first_token: 60s }";
-const TOKENIZER_EXAMPLE: &str = "{ tokenizer: path/tokenizer.json }";
-const FAULT_EXAMPLE: &str = "{ stall: 10 }";
-
 /// `defaults`, with its entries.
 pub(super) fn defaults<'n>(reader: &mut Reader<'_>, entry: &Entry<'n>) -> (Settings, Fields<'n>) {
-    let fields =
-        reader.fields(entry, &DEFAULTS_SECTION, "a map of a model's keys", DEFAULTS_EXAMPLE);
+    let fields = reader.fields(entry, Section::Defaults);
     let settings = settings(reader, &fields);
     if let Some(body) = fields.get("extra_body") {
         validate::extra_body(reader, body, settings.protocol.unwrap_or(&OpenAiChat));
@@ -46,10 +35,9 @@ pub(super) fn models(
     entry: &Entry<'_>,
     defaults: (&Settings, &Fields<'_>),
 ) -> Vec<Model> {
-    let expected = "a map of models by their names";
-    let named = reader.map(entry, expected, MODELS_EXAMPLE);
+    let named = reader.map(entry, "a map of models by their names", entry.example());
     if named.is_empty() && matches!(&entry.value.value, Yaml::Map(entries) if entries.is_empty()) {
-        let help = format!("for example `models: {MODELS_EXAMPLE}`");
+        let help = format!("for example `models: {}`", entry.example());
         reader.error_at_key(entry, "`models` has no model", help);
     }
     let models = named.into_iter();
@@ -67,14 +55,14 @@ fn model(
     if key.value.trim().is_empty() {
         reader.error_at_key(entry, "a model has an empty name", "write its name before the colon");
     }
-    let fields = reader.fields(entry, &MODEL_SECTION, "a map of a model's keys", MODEL_EXAMPLE);
+    let fields = reader.fields(entry, Section::Model);
     let settings = settings(reader, &fields);
     let protocol = settings.protocol.or(defaults.0.protocol).unwrap_or(&OpenAiChat);
     if settings.ignore_eos == Some(true)
         && !protocol.length_fields().contains(&"ignore_eos")
         && let Some(entry) = fields.get("ignore_eos")
     {
-        let (what, help) = tools::knows_no("ignore_eos", protocol);
+        let (what, help) = tools::not_supported("ignore_eos", protocol);
         reader.error_at_key(entry, what, help);
     }
     let effective = settings.tools.over(&defaults.0.tools);
@@ -85,38 +73,38 @@ fn model(
         }
     }
     Some(Model {
-        name: fields.get("name").and_then(|entry| reader.text(entry, "\"My model\"")),
+        name: fields.get("name").and_then(|entry| reader.text(entry)),
         endpoint: endpoint(reader, entry, &fields, protocol)?,
         settings,
         key,
     })
 }
 
-/// Where a model is: exactly one of `base_url` and `simulate`.
+/// The endpoint of a model: exactly one of `base_url` and `simulate`.
 fn endpoint(
     reader: &mut Reader<'_>,
     model: &Entry<'_>,
     fields: &Fields<'_>,
     protocol: &dyn Protocol,
-) -> Option<Endpoint> {
+) -> Option<EndpointConfig> {
     let base_url = fields.get("base_url");
     let simulated = fields.get("simulate");
     let port = fields.get("port");
     match (base_url, simulated) {
         (Some(entry), None) => {
-            let number = port.and_then(|port| reader.whole(port, 1..=65535, "8000"));
-            let written = reader.text(entry, "\"http://localhost:8000\"")?.value;
+            let number = port.and_then(|port| reader.whole(port));
+            let written = reader.text(entry)?.value;
             let base_url = written.trim().to_owned();
             validate::url(reader, (entry, &base_url), fields, protocol);
             let port = number.and_then(|port| u16::try_from(port).ok());
-            Some(Endpoint::Server { base_url, port })
+            Some(EndpointConfig::Server { base_url, port })
         }
         (None, Some(entry)) => {
             if let Some(port) = port {
                 let help = "a simulated endpoint chooses its own port; remove `port` or `simulate`";
-                reader.error_at_key(port, "`port` has no use beside `simulate`", help);
+                reader.error_at_key(port, "`port` cannot be combined with `simulate`", help);
             }
-            Some(Endpoint::Simulate(simulate(reader, entry)))
+            Some(EndpointConfig::Simulate(simulate(reader, entry)))
         }
         (Some(_), Some(entry)) => {
             let what = format!("{} has both `base_url` and `simulate`", model.label);
@@ -137,7 +125,7 @@ fn endpoint(
 fn no_endpoint(reader: &mut Reader<'_>, model: &Entry<'_>, fields: &Fields<'_>) {
     let misspelt = fields.meant.iter().any(|meant| ["base_url", "simulate"].contains(meant));
     if misspelt || !matches!(model.value.value, Yaml::Map(_)) {
-        return; // has been said
+        return; // the misspelt key is an error already
     }
     let what = format!("{} has neither `base_url` nor `simulate`", model.label);
     let help = "add `base_url: \"http://localhost:8000\"`, or `simulate: {}` for no real server";
@@ -150,7 +138,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
     let max_tokens = fields.get("max_tokens");
     let thresholds = fields.get("thresholds");
     let model_name = fields.get("model_name");
-    let model_name = model_name.and_then(|entry| reader.text(entry, "\"Qwen/Qwen3-8B\""));
+    let model_name = model_name.and_then(|entry| reader.text(entry));
     Settings {
         model_name: model_name.map(|name| name.value),
         temperature: temperature.and_then(|entry| self::temperature(reader, entry)),
@@ -167,19 +155,21 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
             .get("headers")
             .map_or_else(Vec::new, |entry| validate::headers(reader, entry)),
         protocol: fields.get("protocol").and_then(|entry| protocol(reader, entry)),
-        transport: fields.get("transport").and_then(|entry| transport(reader, entry)),
-        stamps: fields.get("stamps").and_then(|entry| stamps(reader, entry)),
-        connection: fields.get("connection").and_then(|entry| connection(reader, entry)),
-        prefix_cache: fields.get("prefix_cache").and_then(|entry| prefix_cache(reader, entry)),
+        transport: fields.get("transport").and_then(|entry| reader.word(entry, &TRANSPORTS)),
+        stamps: fields.get("stamps").and_then(|entry| reader.word(entry, &STAMPS)),
+        connection: fields.get("connection").and_then(|entry| reader.word(entry, &CONNECTIONS)),
+        prefix_cache: fields
+            .get("prefix_cache")
+            .and_then(|entry| reader.word(entry, &PREFIX_CACHES)),
         text_fields: text_fields::text_fields(reader, fields),
         token_count: fields.get("token_count").and_then(|entry| token_count(reader, entry)),
         metrics_url: fields.get("metrics_url").and_then(|entry| metrics_url(reader, entry)),
         timeouts: fields
             .get("timeouts")
-            .map_or_else(Timeouts::default, |entry| timeouts(reader, entry)),
+            .map_or_else(TimeoutSettings::default, |entry| timeouts(reader, entry)),
         thresholds: thresholds.map_or_else(Vec::new, |entry| self::thresholds(reader, entry)),
         min_share: fields.get("min_share").and_then(|entry| share(reader, entry)),
-        ways: network::ways(reader, fields),
+        network: network::settings(reader, fields),
     }
 }
 
@@ -190,10 +180,10 @@ fn max_tokens(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<u64> {
         reader.error(entry, "`max_tokens` has no value", help);
         return None;
     }
-    reader.whole(entry, 1..=u64::MAX, "1024")
+    reader.whole(entry)
 }
 
-/// A number, or `null`, written out: a key whose value is forgotten is a mistake.
+/// A number, or `null`, written out: a missing value is a mistake.
 fn temperature(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Option<f64>> {
     if reader.is_written_null(entry) {
         return Some(None);
@@ -203,12 +193,12 @@ fn temperature(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Option<f64>
         reader.error(entry, "`temperature` has no value", help);
         return None;
     }
-    reader.number(entry, 0.0..=2.0, "0.7").map(Some)
+    reader.number(entry).map(Some)
 }
 
 fn extra_body(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Map<String, serde_json::Value> {
     let Yaml::Map(_) = &entry.value.value else {
-        reader.wrong(entry, "a map of fields for the request's body", "{ top_p: 0.9 }");
+        reader.wrong(entry, "a map of fields for the request's body", entry.example());
         return Map::new();
     };
     match reader.json(entry) {
@@ -219,7 +209,7 @@ fn extra_body(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Map<String, serde_j
 
 /// A list of thresholds, here or at the top level.
 pub(super) fn thresholds(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Spanned<String>> {
-    reader.texts(entry, "\"ttft p95 <= 500 ms\"")
+    reader.texts(entry)
 }
 
 /// A part of a whole in percent, as a fraction.
@@ -231,39 +221,25 @@ fn share(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
     let percent = written.and_then(|percent| percent.trim().parse::<f64>().ok());
     let share = percent.filter(|percent| *percent > 0.0 && *percent <= 100.0);
     if share.is_none() {
-        reader.wrong(entry, "a share above 0 % and up to 100 %", "90 %");
+        reader.wrong(entry, "a share above 0 % and up to 100 %", entry.example());
     }
     share.map(|percent| percent / 100.0)
 }
 
 fn protocol(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<&'static dyn Protocol> {
-    let name = reader.text(entry, OpenAiChat.name())?.value;
+    let name = reader.text(entry)?.value;
     let protocol = protocol::by_name(&name);
     if protocol.is_none() {
         let known: Vec<&str> = protocol::ALL.iter().map(|protocol| protocol.name()).collect();
-        let help = keys::did_you_mean(&name, &known);
-        reader.error(entry, format!("there is no protocol `{name}`"), help);
+        let help = did_you_mean(&name, &known);
+        reader.error(entry, format!("unknown value `{name}` for `protocol`"), help);
     }
     protocol
 }
 
-fn transport(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Transport> {
-    let known = [
-        ("auto", Transport::Auto),
-        ("stamped", Transport::Stamped),
-        ("reqwest", Transport::Reqwest),
-    ];
-    one_of(reader, entry, "transport", &known)
-}
-
-fn stamps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Stamps> {
-    let known = [("auto", Stamps::Auto), ("packets", Stamps::Packets), ("socket", Stamps::Socket)];
-    one_of(reader, entry, "stamps", &known)
-}
-
 /// `as-listed`, `interleaved`, `shuffled` or `shuffled(SEED)`.
 pub(super) fn order(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Order> {
-    let text = reader.text(entry, "interleaved")?.value;
+    let text = reader.text(entry)?.value;
     let seed = text.strip_prefix("shuffled").map(|rest| match rest.trim() {
         "" => Some(0),
         rest => rest.strip_prefix('(')?.strip_suffix(')')?.trim().parse().ok(),
@@ -273,62 +249,48 @@ pub(super) fn order(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Order>
         ("interleaved", _) => Some(Order::Interleaved),
         (_, Some(Some(seed))) => Some(Order::Shuffled(seed)),
         (other, _) => {
-            let known = ["as-listed", "interleaved", "shuffled"];
-            let help = match keys::nearest(other, known) {
+            let help = match nearest(other, words::names(&ORDERS)) {
                 Some(meant) if meant != other => format!("did you mean `{meant}`?"),
                 _ => {
                     "there are `as-listed`, `interleaved` and `shuffled(7)`, 7 being a seed".into()
                 }
             };
-            reader.error(entry, format!("there is no order `{other}`"), help);
+            reader.error(entry, format!("unknown value `{other}` for `order`"), help);
             None
         }
     }
 }
 
 pub(super) fn inconclusive(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Inconclusive> {
-    let known =
-        [("warn", Inconclusive::Warn), ("pass", Inconclusive::Pass), ("fail", Inconclusive::Fail)];
-    one_of(reader, entry, "inconclusive", &known)
-}
-
-fn connection(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ConnectionMode> {
-    let known = [("warm", ConnectionMode::Warm), ("cold", ConnectionMode::Cold)];
-    one_of(reader, entry, "connection", &known)
-}
-
-fn prefix_cache(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<PrefixCache> {
-    let known = [("fresh", PrefixCache::Fresh), ("reuse", PrefixCache::Reuse)];
-    one_of(reader, entry, "prefix_cache", &known)
+    reader.word(entry, &INCONCLUSIVE)
 }
 
 /// `usage`, `chunks` or `{ tokenizer: FILE }`.
 fn token_count(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<TokenCount> {
     if let Yaml::Map(_) = entry.value.value {
-        let expected = "a map with `tokenizer`";
-        let fields = reader.fields(entry, &TOKEN_COUNT_SECTION, expected, TOKENIZER_EXAMPLE);
+        let fields = reader.fields(entry, Section::TokenCount);
         let Some(file) = fields.get("tokenizer") else {
             if fields.meant.is_empty() {
-                let help = format!("for example `token_count: {TOKENIZER_EXAMPLE}`");
+                let help =
+                    format!("for example `token_count: {}`", Section::TokenCount.info().example);
                 reader.error(entry, "`token_count` has no `tokenizer`", help);
             }
             return None;
         };
         return tokenizer(reader, file).map(TokenCount::Tokenizer);
     }
-    let name = reader.text(entry, "chunks")?.value;
-    match name.as_str() {
-        "usage" => Some(TokenCount::Usage),
-        "chunks" => Some(TokenCount::Chunks),
-        _ => {
-            let help = match keys::nearest(&name, ["usage", "chunks"]) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("there are `usage`, `chunks` and `{TOKENIZER_EXAMPLE}`"),
-            };
-            reader.error(entry, format!("there is no token count `{name}`"), help);
-            None
-        }
+    let name = reader.text(entry)?.value;
+    let count = words::value_of(&name, &TOKEN_COUNTS);
+    if count.is_none() {
+        let help = match nearest(&name, words::names(&TOKEN_COUNTS)) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => {
+                format!("there are `usage`, `chunks` and `{}`", Section::TokenCount.info().example)
+            }
+        };
+        reader.error(entry, format!("unknown value `{name}` for `token_count`"), help);
     }
+    count
 }
 
 /// `off`, `auto` or a URL.
@@ -336,7 +298,7 @@ fn metrics_url(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<MetricsUrl>
     if entry.value.value == Yaml::Bool(false) {
         return Some(MetricsUrl::Off);
     }
-    let text = reader.text(entry, "\"http://localhost:8000/metrics\"")?.value;
+    let text = reader.text(entry)?.value;
     match text.as_str() {
         "off" => Some(MetricsUrl::Off),
         "auto" => Some(MetricsUrl::Auto),
@@ -350,29 +312,10 @@ fn metrics_url(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<MetricsUrl>
     }
 }
 
-/// The value that goes by the name that is written.
-fn one_of<T: Copy>(
-    reader: &mut Reader<'_>,
-    entry: &Entry<'_>,
-    what: &str,
-    known: &[(&str, T)],
-) -> Option<T> {
-    let name = reader.text(entry, known[0].0)?.value;
-    let found = known.iter().find(|(word, _)| *word == name);
-    if found.is_none() {
-        let words: Vec<_> = known.iter().map(|(word, _)| *word).collect();
-        let help = keys::did_you_mean(&name, &words);
-        let what =
-            format!("unknown value `{name}` for `{what}`: expected {}", keys::any_of(&words));
-        reader.error(entry, what, help);
-    }
-    found.map(|(_, value)| *value)
-}
-
-fn timeouts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Timeouts {
-    let fields = reader.fields(entry, &TIMEOUTS_SECTION, "a map of durations", TIMEOUTS_EXAMPLE);
-    let mut get = |name| reader.duration(fields.get(name)?, false, "s", "30s");
-    Timeouts {
+fn timeouts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> TimeoutSettings {
+    let fields = reader.fields(entry, Section::Timeouts);
+    let mut get = |name| reader.duration(fields.get(name)?);
+    TimeoutSettings {
         connect: get("connect"),
         first_token: get("first_token"),
         inter_token: get("inter_token"),
@@ -386,25 +329,23 @@ fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
         return Script::default();
     }
     let before = reader.mistakes();
-    let fields = reader.fields(entry, &SIMULATE_SECTION, "a map of a rhythm", SIMULATE_EXAMPLE);
+    let fields = reader.fields(entry, Section::Simulate);
     let default = Script::default();
     let faults = fields.get("faults").map_or_else(Vec::new, |entry| faults(reader, entry));
-    let timings = fields.get("timings").and_then(|entry| flag(reader, entry));
-    let mut time = |name| reader.duration(fields.get(name)?, true, "ms", "10ms");
+    let timings = fields.get("timings").and_then(|entry| reader.flag(entry));
+    let mut time = |name| reader.duration(fields.get(name)?);
     let (ttft, itl, jitter) = (time("ttft"), time("itl"), time("jitter"));
-    let mut count = |name, range, example| reader.whole(fields.get(name)?, range, example);
-    let some = 1..=Script::MOST_TOKENS;
+    let mut count = |name| reader.whole(fields.get(name)?);
     let simulate = Script {
         ttft: ttft.unwrap_or(default.ttft),
         itl: itl.unwrap_or(default.itl),
         jitter: jitter.unwrap_or(default.jitter),
-        tokens: count("tokens", some.clone(), "64").unwrap_or(default.tokens),
-        tokens_per_event: count("tokens_per_event", some, "1").unwrap_or(default.tokens_per_event),
-        reasoning_tokens: count("reasoning_tokens", 0..=u64::MAX, "16")
-            .unwrap_or(default.reasoning_tokens),
-        cached_tokens: count("cached_tokens", 0..=u64::MAX, "16").unwrap_or(default.cached_tokens),
+        tokens: count("tokens").unwrap_or(default.tokens),
+        tokens_per_event: count("tokens_per_event").unwrap_or(default.tokens_per_event),
+        reasoning_tokens: count("reasoning_tokens").unwrap_or(default.reasoning_tokens),
+        cached_tokens: count("cached_tokens").unwrap_or(default.cached_tokens),
         timings: timings.unwrap_or(default.timings),
-        seed: count("seed", 0..=u64::MAX, "7").unwrap_or(default.seed),
+        seed: count("seed").unwrap_or(default.seed),
         faults,
     };
     if reader.mistakes() == before {
@@ -413,17 +354,6 @@ fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
         }
     }
     simulate
-}
-
-/// `true` or `false`.
-fn flag(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<bool> {
-    match entry.value.value {
-        Yaml::Bool(flag) => Some(flag),
-        _ => {
-            reader.wrong(entry, "`true` or `false`", "true");
-            None
-        }
-    }
 }
 
 fn faults(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Fault> {
@@ -436,14 +366,14 @@ fn fault(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Fault> {
         let kind = bare_fault(reader, item, word)?;
         return Some(Fault { kind, request: None });
     }
-    let fields = reader.fields(item, &FAULT_SECTION, "a fault", FAULT_EXAMPLE);
-    let request = fields.get("request").and_then(|entry| reader.whole(entry, 1..=u64::MAX, "2"));
+    let fields = reader.fields(item, Section::Fault);
+    let request = fields.get("request").and_then(|entry| reader.whole(entry));
     let mut kinds = fields.iter().filter(|(name, _)| *name != "request");
     let Some((name, entry)) = kinds.next() else {
         if fields.meant.is_empty() && matches!(item.value.value, Yaml::Map(_)) {
             reader.error(
                 item,
-                "this entry names no fault",
+                "this entry has no fault",
                 "for example `- { stall: 10, request: 2 }`",
             );
         }
@@ -453,7 +383,7 @@ fn fault(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Fault> {
         reader.error_at_key(
             second,
             "there are two faults in one entry",
-            "begin each with a `-` of its own",
+            "give each fault its own `-`",
         );
     }
     let kind = fault_kind(reader, name, entry)?;
@@ -464,12 +394,14 @@ fn fault(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Fault> {
 fn bare_fault(reader: &mut Reader<'_>, item: &Entry<'_>, word: &str) -> Option<FaultKind> {
     let flag = FaultKind::flag(word);
     if flag.is_none() {
-        let (what, help) = match FAULTS.contains(&word) {
-            true => (
+        let faults = fault_names();
+        let known = Section::Fault.key(word).filter(|key| faults.contains(&key.name));
+        let (what, help) = match known {
+            Some(key) => (
                 format!("`{word}` needs a number"),
-                format!("for example `- {word}: {}`", example(word)),
+                format!("for example `- {word}: {}`", key.example),
             ),
-            false => (format!("there is no fault `{word}`"), keys::did_you_mean(word, FAULTS)),
+            None => (format!("unknown fault `{word}`"), did_you_mean(word, &faults)),
         };
         reader.error(item, what, help);
     }
@@ -484,17 +416,10 @@ fn fault_kind(reader: &mut Reader<'_>, name: &str, entry: &Entry<'_>) -> Option<
         }
         return Some(kind);
     }
-    let range = match name {
-        "status" => 400..=599,
-        "split" | "merge" => 1..=u64::MAX,
-        "wrong_timings" => 1..=10_000,
-        _ => 0..=u64::MAX,
-    };
-    let number = reader.whole(entry, range, example(name))?;
-    FaultKind::with_number(name, number)
+    FaultKind::with_number(name, reader.whole(entry)?)
 }
 
-/// A number that makes sense for the fault `name`.
-fn example(name: &str) -> &'static str {
-    if name == "status" { "503" } else { "10" }
+/// The names of the faults: the keys of an entry of which exactly one must be there.
+fn fault_names() -> Vec<&'static str> {
+    Section::Fault.info().one_of.concat()
 }

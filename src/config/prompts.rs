@@ -16,11 +16,11 @@ use rand_pcg::Pcg64Mcg;
 use serde_saphyr::Spanned;
 
 use super::{
-    Prompt,
+    PromptConfig,
     data_note::DataNote,
     dataset::{self, Record, Text},
     files::{read, text_in, text_of, tokenizer, unreadable},
-    keys::{PROMPT_SECTION, RANGE_SECTION, SYNTHETIC_SECTION},
+    keys::Section,
     reader::{Entry, Fields, Reader},
     sanitise,
     source::ConfigError,
@@ -29,24 +29,11 @@ use super::{
 };
 use llm_stream_core::text::counted;
 
-/// Longest prompt that is made, tokens.
-const MOST_INPUT: u64 = 10_000_000;
-
-const SYNTHETIC_EXAMPLE: &str = "{ input_tokens: 2048, output_tokens: 256 }";
-const PROMPT_EXAMPLE: &str = "{ name: hello, text: \"Say hello.\" }";
-
-/// Most records that are taken of a data set: each is a trial a run.
-const MOST_RECORDS: u64 = 1_000_000;
-
-/// The keys that say where a prompt's text comes from.
+/// The keys for the source of a prompt's text.
 const SOURCES: &[&str] = &["text", "file", "dataset", "synthetic", "turns"];
 
-/// Keys that have a use only beside one of SOURCES.
-const ONLY_BESIDE: &[(&str, &str)] =
-    &[("limit", "dataset"), ("seed", "dataset"), ("multi_turn", "dataset")];
-
 /// `prompts`: a list, or a folder.
-pub(super) fn prompts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
+pub(super) fn prompts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<PromptConfig> {
     match &entry.value.value {
         Yaml::Text(_) => folder(reader, entry),
         Yaml::List(items) if items.is_empty() => {
@@ -56,58 +43,54 @@ pub(super) fn prompts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt>
         }
         _ => {
             let expected = "a list of prompts or the name of a folder";
-            let items = reader.list(entry, expected, &format!("[{PROMPT_EXAMPLE}]"));
+            let items = reader.list(entry, expected, &format!("[{}]", entry.example()));
             items.iter().flat_map(|item| entry_of(reader, item)).collect()
         }
     }
 }
 
 /// The prompts of an entry: one, or those of a data set.
-fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<Prompt> {
-    let fields = reader.fields(item, &PROMPT_SECTION, "a map of a prompt's keys", PROMPT_EXAMPLE);
+fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
+    let fields = reader.fields(item, Section::Prompt);
     let name = match fields.get("name") {
-        Some(entry) => reader.text(entry, "hello"),
+        Some(entry) => reader.text(entry),
         None => missing(reader, item, &fields, &["name"], "`name`"),
     };
-    let system = fields.get("system").and_then(|entry| reader.text(entry, "\"Be brief.\""));
+    let system = fields.get("system").and_then(|entry| reader.text(entry));
     let output = output(reader, &fields);
     let tools = tools::tools(reader, &fields);
     let images = fields.get("images").map(|entry| images(reader, entry)).unwrap_or_default();
     let source = source(reader, item, &fields);
     let (Some(name), Some((kind, source))) = (name, source) else { return Vec::new() };
-    useless(reader, &fields, kind);
+    check_source(reader, &fields, kind);
     let system = system.as_ref().map(|system| system.value.as_str());
     if let Some(entry) = fields.get("images")
         && ["dataset", "synthetic"].contains(&kind)
     {
         let help = "give them to a prompt with `text`, `file` or `turns`";
-        reader.error_at_key(entry, format!("`images` has no use beside `{kind}`"), help);
+        reader.error_at_key(entry, format!("`images` cannot be combined with `{kind}`"), help);
         return Vec::new();
     }
     let prompts = match kind {
         "dataset" => data_set(reader, source, &fields, (&name, system, &output)),
         "synthetic" => {
             let made = synthetic(reader, source, &fields, (&name.value, output));
-            made.map(|prompt| Prompt { prompt, name }).into_iter().collect()
+            made.map(|prompt| PromptConfig { prompt, name }).into_iter().collect()
         }
         _ => {
             let texts = match kind {
                 "turns" => turns(reader, source).into_iter().map(|text| text.value).collect(),
                 "file" => file(reader, source).into_iter().collect(),
-                _ => reader
-                    .text(source, "\"Say hello.\"")
-                    .map(|text| text.value)
-                    .into_iter()
-                    .collect(),
+                _ => reader.text(source).map(|text| text.value).into_iter().collect(),
             };
             let prompt = conversation(texts, images, (&name.value, system, output));
-            prompt.map(|prompt| Prompt { prompt, name }).into_iter().collect()
+            prompt.map(|prompt| PromptConfig { prompt, name }).into_iter().collect()
         }
     };
-    // A record has tools of its own.
-    let with_tools = |Prompt { name, prompt }| {
+    // The tools of a record take precedence.
+    let with_tools = |PromptConfig { name, prompt }| {
         let tools = prompt.tools.over(&tools);
-        Prompt { name, prompt: prompt.with_tools(&tools) }
+        PromptConfig { name, prompt: prompt.with_tools(&tools) }
     };
     prompts.into_iter().map(with_tools).collect()
 }
@@ -127,7 +110,7 @@ fn conversation(
     Some(prompt.followed_by(texts.map(|text| ChatMessage::text(Role::User, text)).collect()))
 }
 
-/// The one key that says where the text comes from.
+/// The one key for the source of the text.
 fn source<'f, 'n>(
     reader: &mut Reader<'_>,
     item: &Entry<'_>,
@@ -151,11 +134,11 @@ fn source<'f, 'n>(
     }
 }
 
-/// Notes keys that have no use beside the prompt's source.
-fn useless(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str) {
-    for (key, of) in ONLY_BESIDE.iter().filter(|(_, of)| *of != kind) {
+/// Notes keys that cannot be combined with the prompt's source.
+fn check_source(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str) {
+    for (key, of) in Section::Prompt.info().only_with.iter().filter(|(_, of)| *of != kind) {
         if let Some(entry) = fields.get(key) {
-            let what = format!("`{key}` has no use beside `{kind}`");
+            let what = format!("`{key}` cannot be combined with `{kind}`");
             reader.error_at_key(entry, what, format!("it is for `{of}`; remove it"));
         }
     }
@@ -169,20 +152,19 @@ fn synthetic(
     (name, output): (&str, AnswerLength),
 ) -> Option<prompt::Prompt> {
     if let Some(system) = fields.get("system") {
-        let help = "all of such a prompt is made; remove `system`";
-        reader.error_at_key(system, "`system` has no use beside `synthetic`", help);
+        let help = "the whole prompt is generated; remove `system`";
+        reader.error_at_key(system, "`system` cannot be combined with `synthetic`", help);
     }
-    let expected = "a map with `input_tokens`";
-    let own = reader.fields(entry, &SYNTHETIC_SECTION, expected, SYNTHETIC_EXAMPLE);
-    let most = own.get("output_tokens").and_then(|entry| reader.whole(entry, 1..=u64::MAX, "256"));
+    let own = reader.fields(entry, Section::Synthetic);
+    let most = own.get("output_tokens").and_then(|entry| reader.whole(entry));
     if let (Some(entry), Some(_)) = (own.get("output_tokens"), output.tokens) {
-        let help = "remove it here or beside `synthetic`";
+        let help = "remove it here or next to `synthetic`";
         reader.error_at_key(entry, "`output_tokens` is written twice", help);
     }
-    let seed = own.get("seed").and_then(|entry| reader.whole(entry, 0..=u64::MAX, "7"));
+    let seed = own.get("seed").and_then(|entry| reader.whole(entry));
     let Some(length) = own.get("input_tokens") else {
         if own.meant.is_empty() && matches!(entry.value.value, Yaml::Map(_)) {
-            let help = format!("for example `synthetic: {SYNTHETIC_EXAMPLE}`");
+            let help = format!("for example `synthetic: {}`", entry.example());
             reader.error(entry, "`synthetic` has no `input_tokens`", help);
         }
         return None;
@@ -198,23 +180,23 @@ fn synthetic(
     Some(prompt::Prompt { synthetic: Some(synthetic), output, ..prompt })
 }
 
-/// Fewest and most tokens: a number, or `{ min: …, max: … }`.
+/// The fewest and the most tokens: a number, or `{ min: …, max: … }`.
 fn length_of(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(u64, u64)> {
     let Yaml::Map(_) = entry.value.value else {
-        let tokens = reader.whole(entry, 1..=MOST_INPUT, "2048")?;
+        let tokens = reader.whole(entry)?;
         return Some((tokens, tokens));
     };
-    let example = "{ min: 1000, max: 2000 }";
-    let fields = reader.fields(entry, &RANGE_SECTION, "a number or a range", example);
-    let mut end = |name, number| {
+    let fields = reader.fields(entry, Section::TokenRange);
+    let mut end = |name| {
         let found = fields.get(name);
         if found.is_none() && fields.meant.is_empty() {
-            let help = format!("for example `input_tokens: {example}`");
+            let help =
+                format!("for example `input_tokens: {}`", Section::TokenRange.info().example);
             reader.error(entry, format!("`input_tokens` has no `{name}`"), help);
         }
-        reader.whole(found?, 1..=MOST_INPUT, number)
+        reader.whole(found?)
     };
-    let (least, most) = (end("min", "1000"), end("max", "2000"));
+    let (least, most) = (end("min"), end("max"));
     let (least, most) = (least?, most?);
     if least > most {
         let what = format!("`min` is more than `max`, which is {most}");
@@ -224,9 +206,9 @@ fn length_of(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(u64, u64)> {
     Some((least, most))
 }
 
-/// How long the answer is to be.
+/// The length of the answer.
 fn output(reader: &mut Reader<'_>, fields: &Fields<'_>) -> AnswerLength {
-    let mut count = |key| reader.whole(fields.get(key)?, 1..=u64::MAX, "256");
+    let mut count = |key| reader.whole(fields.get(key)?);
     let (tokens, min_tokens) = (count("output_tokens"), count("min_tokens"));
     if let (Some(most), Some(least), Some(entry)) = (tokens, min_tokens, fields.get("min_tokens"))
         && least > most
@@ -240,20 +222,20 @@ fn output(reader: &mut Reader<'_>, fields: &Fields<'_>) -> AnswerLength {
 
 /// The questions of a conversation. Never none.
 fn turns(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Spanned<String>> {
-    let example = "\"Say hello.\", \"And goodbye.\"";
     if matches!(&entry.value.value, Yaml::List(items) if items.is_empty()) {
-        reader.error(entry, "`turns` is empty", format!("for example `turns: [{example}]`"));
+        let help = format!("for example `turns: [{}]`", entry.example());
+        reader.error(entry, "`turns` is empty", help);
     }
-    reader.texts(entry, example)
+    reader.texts(entry)
 }
 
-/// Pictures: files, or URLs that the server fetches.
+/// Images: files, or URLs that the server fetches.
 fn images(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<ContentPart> {
-    let example = "\"picture.png\"";
     if matches!(&entry.value.value, Yaml::List(items) if items.is_empty()) {
-        reader.error(entry, "`images` is empty", format!("for example `images: [{example}]`"));
+        let help = format!("for example `images: [{}]`", entry.example());
+        reader.error(entry, "`images` is empty", help);
     }
-    let named = reader.texts(entry, example);
+    let named = reader.texts(entry);
     named
         .iter()
         .filter_map(|name| Some(ContentPart::Image(image(reader, entry, &name.value)?)))
@@ -273,15 +255,15 @@ fn image(reader: &mut Reader<'_>, entry: &Entry<'_>, name: &str) -> Option<Image
         }
     };
     let Some(mime) = media_type(&bytes) else {
-        let what = format!("{} is no picture that models are sent", path.display());
-        reader.error(entry, what, "there are PNG, JPEG, GIF and WebP");
+        let what = format!("{} is not an image of a supported format", path.display());
+        reader.error(entry, what, "supported formats are PNG, JPEG, GIF and WebP");
         return None;
     };
     let base64 = base64::engine::general_purpose::STANDARD.encode(bytes);
     Some(Image::Data { mime: mime.to_owned(), base64: base64.into() })
 }
 
-/// What a picture is, by its first bytes.
+/// The media type of an image, by its first bytes.
 fn media_type(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
@@ -294,15 +276,15 @@ fn media_type(bytes: &[u8]) -> Option<&'static str> {
 
 /// The text of a `file`.
 fn file(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
-    let file = reader.text(entry, "\"prompts/hello.txt\"")?.value;
+    let file = reader.text(entry)?.value;
     text_of(reader, entry, &reader.base_dir.join(file))
 }
 
-/// What trials of a set's records are called after the name of the set: their own names, or their
-/// numbers, counted from 1. A name that is taken gets a number behind it; how many are.
+/// The labels of a set's records in trial names: their own names, or their numbers, counted from 1.
+/// A name that is taken gets a number appended; the count of those is returned, too.
 fn labels(records: &[Record]) -> (Vec<String>, usize) {
     let mut names = Names::default();
-    // The first of each name keeps it; what is numbered gives way to all names.
+    // The first record of each name keeps it; numbers are given after all names.
     let mut labels: Vec<_> = records
         .iter()
         .map(|record| record.name.clone().filter(|name| names.is_free(name)))
@@ -321,7 +303,7 @@ fn labels(records: &[Record]) -> (Vec<String>, usize) {
     (labels.into_iter().flatten().collect(), renamed)
 }
 
-/// Names of which no two are the same in trial names, nor in what is shown.
+/// Names that are unique in trial names and in the output.
 #[derive(Default)]
 struct Names {
     sanitised: HashSet<String>,
@@ -342,7 +324,7 @@ impl Names {
         is_free
     }
 
-    /// `name`, which is taken, with a number behind it.
+    /// `name`, which is taken, with a number appended.
     fn numbered(&mut self, name: &str) -> String {
         loop {
             let number = self.last.entry(sanitise(name)).or_insert(1);
@@ -361,11 +343,11 @@ fn data_set(
     entry: &Entry<'_>,
     fields: &Fields<'_>,
     (set, system, output): (&Spanned<String>, Option<&str>, &AnswerLength),
-) -> Vec<Prompt> {
+) -> Vec<PromptConfig> {
     let chosen = choice(reader, fields);
     let multi_turn = fields.get("multi_turn").and_then(|entry| reader.flag(entry));
     let multi_turn = multi_turn.unwrap_or(false);
-    let Some(file) = reader.text(entry, "data/prompts.jsonl") else { return Vec::new() };
+    let Some(file) = reader.text(entry) else { return Vec::new() };
     let path = reader.base_dir.join(&file.value);
     let records = match path.is_dir() {
         true => texts(reader, entry, &path),
@@ -391,23 +373,23 @@ fn data_set(
         (prompt.set, prompt.messages, prompt.output) = (Some(set.value.clone()), messages, output);
         let tools = Tools { listed: record.tools, choice: None };
         let prompt = prompt.followed_by(record.later).with_tools(&tools);
-        Prompt { name: Spanned::new(name, set.referenced, set.defined), prompt }
+        PromptConfig { name: Spanned::new(name, set.referenced, set.defined), prompt }
     };
     chosen.of(records).into_iter().map(prompt).collect()
 }
 
-/// Which records are taken.
+/// The choice of records.
 struct Choice {
     limit: Option<usize>,
     seed: Option<u64>,
 }
 
 fn choice(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Choice {
-    let limit = fields.get("limit").and_then(|entry| reader.whole(entry, 1..=MOST_RECORDS, "20"));
-    let seed = fields.get("seed").and_then(|entry| reader.whole(entry, 0..=u64::MAX, "7"));
+    let limit = fields.get("limit").and_then(|entry| reader.whole(entry));
+    let seed = fields.get("seed").and_then(|entry| reader.whole(entry));
     if let (Some(entry), None) = (fields.get("seed"), fields.get("limit")) {
         let help = "a seed chooses which records are taken: add `limit: 20`, or remove it";
-        reader.error_at_key(entry, "`seed` has no use without `limit`", help);
+        reader.error_at_key(entry, "`seed` requires `limit`", help);
     }
     Choice { limit: limit.and_then(|limit| usize::try_from(limit).ok()), seed }
 }
@@ -484,7 +466,7 @@ fn data_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<Te
     Some(Text::of(bytes))
 }
 
-/// What `bytes` are that are not the text of a data set, and what to do.
+/// The format of `bytes` that are not the text of a data set, and a hint.
 fn not_data(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     const OTHER_FORMS: &[(&[u8], &str, &str)] = &[
         (b"\x1f\x8b", "is compressed (gzip)", "unpack it: `gunzip -k FILE`"),
@@ -562,7 +544,7 @@ fn texts(reader: &mut Reader<'_>, entry: &Entry<'_>, folder: &Path) -> Option<Ve
     Some(records)
 }
 
-/// Notes that a prompt lacks `keys`, unless that has been said.
+/// Notes that a prompt lacks `keys`, unless one of them is misspelt: that is an error already.
 fn missing<T>(
     reader: &mut Reader<'_>,
     item: &Entry<'_>,
@@ -577,15 +559,15 @@ fn missing<T>(
         reader.error(
             item,
             format!("a prompt has {lacks}"),
-            format!("for example `- {PROMPT_EXAMPLE}`"),
+            format!("for example `- {}`", Section::Prompt.info().example),
         );
     }
     None
 }
 
 /// A prompt from each text file of a folder.
-fn folder(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
-    let Some(name) = reader.text(entry, "\"prompts\"") else {
+fn folder(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<PromptConfig> {
+    let Some(name) = reader.text_like(entry, "\"prompts\"") else {
         return Vec::new();
     };
     let folder = reader.base_dir.join(&name.value);
@@ -593,7 +575,7 @@ fn folder(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Prompt> {
     let prompts = files.into_iter().filter_map(|(file, stem)| {
         let text = text_of(reader, entry, &file)?;
         let prompt = prompt::Prompt::new(stem.as_str(), None, text);
-        Some(Prompt { name: Spanned::new(stem, name.referenced, name.defined), prompt })
+        Some(PromptConfig { name: Spanned::new(stem, name.referenced, name.defined), prompt })
     });
     prompts.collect()
 }

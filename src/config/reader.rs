@@ -1,4 +1,4 @@
-//! The tree → values of the types that are wanted, noting every mistake on the way.
+//! The tree → typed values. Every mistake is collected.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -14,9 +14,11 @@ use serde_saphyr::Spanned;
 
 use super::{
     data_note::DataNote,
-    keys::Section,
+    keys::{Key, Section},
     numbers,
     source::{ConfigError, ConfigErrors, Source},
+    suggest::{any_of, did_you_mean},
+    words,
     yaml::{Node, Yaml},
 };
 
@@ -34,31 +36,33 @@ pub(super) struct Reader<'s> {
     paths: BTreeMap<usize, String>,
     /// The tokenizers that were read, by their files: one may be named often, and takes its time.
     pub(super) tokenizers: HashMap<PathBuf, Tokenizer>,
-    /// What is to be said of the data sets that were read.
+    /// The notes on the data sets that were read.
     pub(super) data: Vec<DataNote>,
     /// The files that the document names and that were read.
     pub(super) files: Vec<PathBuf>,
 }
 
-/// A value, and what is needed to speak about it.
+/// A value, with its names for messages.
 #[derive(Debug, Clone)]
 pub(super) struct Entry<'n> {
-    /// How a message calls it: "`port`".
+    /// Its name in messages: "`port`".
     pub(super) label: String,
     /// Its path in the document.
     pub(super) path: String,
-    /// What stands before it in its line: `port: `.
+    /// The text before it in its line: `port: `.
     pub(super) lead: String,
     /// Its key; for an item of a list, itself.
     pub(super) key: &'n Node,
     pub(super) value: &'n Node,
+    /// What the table of keys says of it; of an item, what it says of the list.
+    pub(super) rule: Option<&'static Key>,
 }
 
 /// The entries of a map whose keys are known.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'n> {
     entries: Vec<(&'n str, Entry<'n>)>,
-    /// Known keys that were probably meant by unknown ones.
+    /// The known keys that unknown keys are probably meant to be.
     pub(super) meant: Vec<&'static str>,
 }
 
@@ -82,6 +86,7 @@ impl<'n> Entry<'n> {
             lead: String::new(),
             key: node,
             value: node,
+            rule: None,
         }
     }
 
@@ -92,6 +97,7 @@ impl<'n> Entry<'n> {
             lead: format!("{}: ", quoted_key(name)),
             key,
             value,
+            rule: None,
         }
     }
 
@@ -103,7 +109,13 @@ impl<'n> Entry<'n> {
             lead: "- ".to_owned(),
             key: item,
             value: item,
+            rule: self.rule,
         })
+    }
+
+    /// A value for messages, from the table.
+    pub(super) fn example(&self) -> &'static str {
+        self.rule.map_or("", |rule| rule.example)
     }
 }
 
@@ -113,8 +125,8 @@ impl<'s> Reader<'s> {
         Self { source, base_dir, errors, paths, tokenizers, data, files }
     }
 
-    /// The paths of the texts and what is to be said of the data sets; or every mistake, once each
-    /// and in the order of the text.
+    /// The paths of the texts and the notes on data sets; or every mistake once, in the order of
+    /// the text.
     pub(super) fn finish(
         mut self,
     ) -> Result<(BTreeMap<usize, String>, Vec<DataNote>), ConfigErrors> {
@@ -129,7 +141,7 @@ impl<'s> Reader<'s> {
         Err(ConfigErrors(self.errors))
     }
 
-    /// Where the value is; its key where there is nothing to see of it.
+    /// The place of the value; of an empty value, the place of its key.
     pub(super) fn place(&self, entry: &Entry<'_>) -> Range<usize> {
         let place = self.source.bytes(entry.value.defined);
         match entry.value.value {
@@ -175,7 +187,7 @@ impl<'s> Reader<'s> {
         self.errors.extend(mistakes);
     }
 
-    /// Notes that a value is not what it must be.
+    /// Notes that a value is not `expected`.
     pub(super) fn wrong(&mut self, entry: &Entry<'_>, expected: &str, example: &str) {
         let (label, lead) = (&entry.label, &entry.lead);
         if entry.value.value == Yaml::Null {
@@ -263,7 +275,7 @@ impl<'s> Reader<'s> {
         unique
     }
 
-    /// The entries of a map with text keys, without a word about the others.
+    /// The entries of a map with text keys; other keys are skipped.
     pub(super) fn text_keyed<'n>(&self, entry: &Entry<'n>) -> Vec<(&'n str, Entry<'n>)> {
         let Yaml::Map(entries) = &entry.value.value else {
             return Vec::new();
@@ -287,17 +299,12 @@ impl<'s> Reader<'s> {
     }
 
     /// The entries of a map with the keys of `section`.
-    pub(super) fn fields<'n>(
-        &mut self,
-        entry: &Entry<'n>,
-        section: &Section,
-        expected: &str,
-        example: &str,
-    ) -> Fields<'n> {
+    pub(super) fn fields<'n>(&mut self, entry: &Entry<'n>, section: Section) -> Fields<'n> {
         let mut fields = Fields::default();
-        for (name, field) in self.map(entry, expected, example) {
-            if section.keys.contains(&name) {
-                fields.entries.push((name, field));
+        let info = section.info();
+        for (name, field) in self.map(entry, info.expected, info.example) {
+            if let Some(key) = section.key(name) {
+                fields.entries.push((name, Entry { rule: Some(key), ..field }));
                 continue;
             }
             if section.ignores(name) {
@@ -311,7 +318,7 @@ impl<'s> Reader<'s> {
         fields
     }
 
-    /// Whether `null` or `~` is written there, and not nothing.
+    /// Whether `null` or `~` is written; false for an empty value.
     pub(super) fn is_written_null(&self, entry: &Entry<'_>) -> bool {
         entry.value.value == Yaml::Null
             && !self.source.bytes(entry.value.defined).is_empty()
@@ -335,7 +342,16 @@ impl<'s> Reader<'s> {
     }
 
     /// A text that is not blank.
-    pub(super) fn text(&mut self, entry: &Entry<'_>, example: &str) -> Option<Spanned<String>> {
+    pub(super) fn text(&mut self, entry: &Entry<'_>) -> Option<Spanned<String>> {
+        self.text_like(entry, entry.example())
+    }
+
+    /// A text that is not blank; `example` is for messages.
+    pub(super) fn text_like(
+        &mut self,
+        entry: &Entry<'_>,
+        example: &str,
+    ) -> Option<Spanned<String>> {
         match &entry.value.value {
             Yaml::Text(text) if text.trim().is_empty() => {
                 let help = format!("for example `{}{example}`", entry.lead);
@@ -362,11 +378,12 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// The list of texts that `entry` is.
-    pub(super) fn texts(&mut self, entry: &Entry<'_>, example: &str) -> Vec<Spanned<String>> {
+    /// A list of texts.
+    pub(super) fn texts(&mut self, entry: &Entry<'_>) -> Vec<Spanned<String>> {
+        let example = entry.example();
         let items = self.list(entry, "a list", &format!("[{example}]"));
         let texts = items.iter().filter_map(|item| match item.value.value {
-            Yaml::Text(_) => self.text(item, example),
+            Yaml::Text(_) => self.text(item),
             _ => {
                 self.wrong(item, "text", example);
                 None
@@ -386,12 +403,34 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// One of the words of the table; `values` has the value of each.
+    pub(super) fn word<T: Clone>(
+        &mut self,
+        entry: &Entry<'_>,
+        values: &[(&'static str, T)],
+    ) -> Option<T> {
+        let word = self.text(entry)?.value;
+        let value = words::value_of(&word, values);
+        if value.is_none() {
+            let known = words::names(values);
+            let expected = any_of(&known);
+            let what = format!("unknown value `{word}` for {}: expected {expected}", entry.label);
+            self.error(entry, what, did_you_mean(&word, &known));
+        }
+        value
+    }
+
+    /// A whole number in the range of the table.
+    pub(super) fn whole(&mut self, entry: &Entry<'_>) -> Option<u64> {
+        let (low, high) = entry.rule.and_then(|rule| rule.shape.whole()).unwrap_or((0, u64::MAX));
+        self.whole_in(entry, low..=high)
+    }
+
     /// A whole number in `range`.
-    pub(super) fn whole(
+    pub(super) fn whole_in(
         &mut self,
         entry: &Entry<'_>,
         range: RangeInclusive<u64>,
-        example: &str,
     ) -> Option<u64> {
         let value = match entry.value.value {
             Yaml::Int(value) => u64::try_from(value).ok(),
@@ -405,55 +444,43 @@ impl<'s> Reader<'s> {
             u64::MAX => format!("a whole number, {low} or more"),
             _ => format!("a whole number from {low} to {high}"),
         };
-        self.no_number(entry, &expected, example);
+        self.not_a_number(entry, &expected);
         None
     }
 
-    /// A number in `range`.
-    pub(super) fn number(
-        &mut self,
-        entry: &Entry<'_>,
-        range: RangeInclusive<f64>,
-        example: &str,
-    ) -> Option<f64> {
+    /// A number in the range of the table.
+    pub(super) fn number(&mut self, entry: &Entry<'_>) -> Option<f64> {
+        let (low, high) =
+            entry.rule.and_then(|rule| rule.shape.number()).unwrap_or((f64::MIN, f64::MAX));
         let value = match entry.value.value {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "far beyond any range that is asked for"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "far beyond the range of any key")]
             Yaml::Int(value) => Some(value as f64),
             Yaml::Float(value) => Some(value),
             _ => None,
         };
-        if let Some(value) = value.filter(|value| range.contains(value)) {
+        if let Some(value) = value.filter(|value| (low..=high).contains(value)) {
             return self.is_unambiguous(entry).then_some(value);
         }
-        let expected = format!("a number from {} to {}", range.start(), range.end());
-        self.no_number(entry, &expected, example);
+        self.not_a_number(entry, &format!("a number from {low} to {high}"));
         None
     }
 
-    /// Notes that a value is not the number that it must be.
-    fn no_number(&mut self, entry: &Entry<'_>, expected: &str, example: &str) {
+    /// Notes that a value is not the expected number.
+    fn not_a_number(&mut self, entry: &Entry<'_>, expected: &str) {
         match &entry.value.value {
             Yaml::Text(text) if text.parse::<f64>().is_ok() => {
                 let what = format!("{} must be {expected}, not text", entry.label);
                 let help = format!("leave the quotes out: `{}{text}`", entry.lead);
                 self.error(entry, what, help);
             }
-            _ => self.wrong(entry, expected, example),
+            _ => self.wrong(entry, expected, entry.example()),
         }
     }
 
-    /// A duration with its unit, at most a day. `zero` says whether it may be nothing, `unit`
-    /// what is suggested where the unit is missing.
-    pub(super) fn duration(
-        &mut self,
-        entry: &Entry<'_>,
-        zero: bool,
-        unit: &str,
-        example: &str,
-    ) -> Option<Duration> {
+    /// A duration with its unit, at most a day.
+    pub(super) fn duration(&mut self, entry: &Entry<'_>) -> Option<Duration> {
+        let shape = entry.rule.and_then(|rule| rule.shape.duration());
+        let (zero, unit) = shape.unwrap_or((false, "s"));
         let number = match &entry.value.value {
             Yaml::Int(0) if zero => return Some(Duration::ZERO),
             Yaml::Int(_) | Yaml::Float(_) => Some(self.written(entry)),
@@ -466,14 +493,14 @@ impl<'s> Reader<'s> {
             return None;
         }
         let Yaml::Text(text) = &entry.value.value else {
-            self.wrong(entry, "a duration", example);
+            self.wrong(entry, "a duration", entry.example());
             return None;
         };
         match parse_duration(text, zero) {
             Ok(duration) => Some(duration),
             Err((what, help)) => {
                 let what = format!("{} {what}", entry.label);
-                self.error(entry, what, format!("{help}`{}{example}`", entry.lead));
+                self.error(entry, what, format!("{help}`{}{}`", entry.lead, entry.example()));
                 None
             }
         }
@@ -516,17 +543,17 @@ impl<'s> Reader<'s> {
 
     /// A number as it is written.
     fn json_number(&mut self, entry: &Entry<'_>) -> Option<Value> {
-        let spoken = self.number_written(entry);
-        match numbers::json(&spoken) {
+        let written = self.number_written(entry);
+        match numbers::json(&written) {
             Ok(number) => Some(exact::number(&number)),
             Err(refusal) => {
-                self.unsent(entry, &spoken, refusal);
+                self.unsent(entry, &written, refusal);
                 None
             }
         }
     }
 
-    /// The number `entry` as it is written; what is tagged, such as `!!float 1`, by its value.
+    /// The number `entry` as it is written; a tagged one, such as `!!float 1`, by its value.
     fn number_written(&self, entry: &Entry<'_>) -> String {
         let written = self.source.text()[self.source.bytes(entry.value.defined)].trim();
         match &entry.value.value {
@@ -536,7 +563,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// Whether the number `entry` is the same in every version of YAML; notes it if it is not.
+    /// Whether the number `entry` is the same in every version of YAML; notes a mistake if not.
     fn is_unambiguous(&mut self, entry: &Entry<'_>) -> bool {
         let written = self.number_written(entry);
         let Err((why, meant)) = numbers::json(&written) else { return true };
@@ -583,7 +610,7 @@ impl<'s> Reader<'s> {
     }
 }
 
-/// A duration, or what is wrong with it, "is …", and a help that an example follows.
+/// A duration; or the mistake, "is …", and a hint that ends before an example.
 pub(super) fn parse_duration(text: &str, zero: bool) -> Result<Duration, (String, &'static str)> {
     let text = text.trim();
     if text.starts_with('-') {
@@ -596,7 +623,7 @@ pub(super) fn parse_duration(text: &str, zero: bool) -> Result<Duration, (String
     match duration {
         Duration::ZERO if !zero => {
             let help = "leave it out for the default, or write for example ";
-            Err(("must be longer than nothing".to_owned(), help))
+            Err(("must be longer than zero".to_owned(), help))
         }
         duration if duration > LONGEST => {
             let help = "the longest is `24h`; for example ";

@@ -1,5 +1,4 @@
-//! What of a config must not be shown in a message: keys, passwords, the values of headers that hold
-//! one.
+//! Secrets in a config, which messages must not show: keys, passwords, and values of headers.
 
 use std::ops::Range;
 
@@ -7,12 +6,13 @@ use http::HeaderName;
 use llm_stream_client::secret_names::is_secret_header;
 
 use super::{
-    keys::{self, MODEL, TOP_SECTION},
+    keys::{self, Section},
     span::{bytes, lines},
+    suggest,
     yaml::{Node, Yaml},
 };
 
-/// What looks like a secret wherever it stands: `sk-…`, `Bearer …`, `user:password@`.
+/// Texts that look like a secret anywhere: `sk-…`, `Bearer …`, `user:password@`.
 pub(super) fn in_text(text: &str) -> Vec<Range<usize>> {
     let mut masks = Vec::new();
     let mut previous = "";
@@ -30,8 +30,8 @@ pub(super) fn in_text(text: &str) -> Vec<Range<usize>> {
     masks
 }
 
-/// What the document says is a secret. Where a key is a name that the user chose, such as that of a
-/// model or of a field of the body, it says nothing about the value.
+/// Values that are secret because of their key. The key of a model or of a body field is a name
+/// that the user chose, and tells nothing about the value.
 pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
     let mut masks = Vec::new();
     let Yaml::Map(entries) = &node.value else {
@@ -45,7 +45,7 @@ pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
                 // It has a header's name but is not a header.
                 visit(value, text, Part::Loose, &mut masks);
             }
-            Yaml::Text(name) if has_parts => match TOP_SECTION.meant(name) {
+            Yaml::Text(name) if has_parts => match Section::Top.meant(name) {
                 Some("models") => visit(value, text, Part::Names, &mut masks),
                 Some("defaults") => visit(value, text, Part::Section, &mut masks),
                 Some(_) => visit(value, text, Part::Body, &mut masks),
@@ -57,7 +57,7 @@ pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
     masks
 }
 
-/// What may be a secret in a text that is not YAML: every value whose key is none of ours.
+/// Possible secrets in a text that is not YAML: every value whose key is unknown.
 pub(super) fn in_lines(text: &str) -> Vec<Range<usize>> {
     let mut masks = Vec::new();
     for line in lines(text) {
@@ -90,7 +90,7 @@ fn pieces(text: &str, line: Range<usize>) -> impl Iterator<Item = Range<usize>> 
     })
 }
 
-/// Whether `value` can be shown under `key`, which is one of ours.
+/// Whether `value` can be shown under `key`.
 fn is_plain(key: &str, value: &str) -> bool {
     match key {
         "headers" => value.trim().is_empty(),
@@ -99,26 +99,26 @@ fn is_plain(key: &str, value: &str) -> bool {
     }
 }
 
-/// The key in `written`, without what is around it.
+/// The key in `written`, without the punctuation around it.
 fn key_in(written: &str) -> &str {
     written.trim_matches(|ch: char| !ch.is_alphanumeric() && ch != '_')
 }
 
-/// The key of a model that `key` was probably to be.
+/// The key of a model that `key` is probably meant to be.
 fn meant(key: &str) -> Option<&'static str> {
-    keys::nearest(key, MODEL.iter().copied())
+    suggest::nearest(key, Section::Model.names())
 }
 
-/// What a part of the document is.
+/// The kind of a part of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     /// The models by their names.
     Names,
     /// The settings of a model or `defaults`.
     Section,
-    /// Such settings, or a map of them: what a top-level `x-…` holds.
+    /// Such settings, or a map of them: the value of a top-level `x-…`.
     Loose,
-    /// Keys that are ours or of a server's protocol. Their names seldom make a secret of the value:
+    /// Our keys, or those of a server's protocol. Their names seldom make a secret of the value:
     /// `pad_token`, `prompt_cache_key`.
     Body,
     /// A map of headers or of a query's parameters, some of which are secrets.
@@ -128,7 +128,7 @@ enum Part {
 }
 
 impl Part {
-    /// Whether values in it are hidden unless their names say that they are plain.
+    /// Whether values in it are hidden unless their names are known to be plain.
     fn is_hidden(self) -> bool {
         matches!(self, Self::Pairs | Self::Secret)
     }
@@ -149,7 +149,7 @@ fn visit(node: &Node, text: &str, part: Part, masks: &mut Vec<Range<usize>>) {
     }
 }
 
-/// An entry of a map that is such a `part`.
+/// An entry of a map of the kind `part`.
 fn visit_entry(key: &Node, value: &Node, text: &str, part: Part, masks: &mut Vec<Range<usize>>) {
     let written = bytes(text, key.defined);
     let name = match &key.value {
@@ -170,7 +170,7 @@ fn visit_entry(key: &Node, value: &Node, text: &str, part: Part, masks: &mut Vec
     visit(value, text, part, masks);
 }
 
-/// What `value` is, which is called `name` in a map that is such a `part`.
+/// The kind of `value` under the key `name` in a map of the kind `part`.
 fn part_of(part: Part, name: Option<&str>, value: &Node) -> Part {
     let is_map = matches!(value.value, Yaml::Map(_));
     let is_text = matches!(value.value, Yaml::Text(_));
@@ -211,22 +211,21 @@ fn is_name_of_a_variable(value: &Node) -> bool {
     }
 }
 
-/// Whether a setting of a model that is called `key` is not to be shown: also when the key is
-/// misspelt.
+/// Whether the setting `key` of a model must be hidden, even if the key is misspelt.
 fn hides(key: &str) -> bool {
     let known = keys::is_known(key) && key != "headers";
     let misspelt = || matches!(meant(key), Some("headers" | "api_key_env"));
     !known && (names_a_secret(key) || misspelt())
 }
 
-/// Whether what goes by the name `key` among the settings of a model is probably a secret, or a map of
-/// some: a header that belongs under `headers`.
+/// Whether the setting `key` of a model is probably a secret, or a map of secrets: a header that
+/// belongs under `headers`.
 fn names_a_secret(key: &str) -> bool {
     let lower = key.to_ascii_lowercase();
     is_secret_header(key) || lower.contains("header") || lower.starts_with("x-")
 }
 
-/// Whether `key` names a secret wherever it stands.
+/// Whether `key` names a secret anywhere.
 fn names_a_secret_anywhere(key: &str) -> bool {
     const PARTS: &[&str] = &[
         "accesskey",
@@ -281,7 +280,7 @@ fn may_be_secret_header(name: &str) -> bool {
 pub(super) fn is_variable(text: &str) -> bool {
     let mut chars = text.chars();
     let begins = chars.next().is_some_and(|ch| ch == '_' || ch.is_ascii_alphabetic());
-    // A short key, too, is not to be shown where the name of its variable belongs.
+    // A short key must be hidden, too, where the name of its variable belongs.
     let is_name = begins && chars.all(|ch| ch == '_' || ch.is_ascii_alphanumeric());
     is_name && !is_prefixed(text) && !is_key(text)
 }
@@ -341,7 +340,7 @@ fn user_info(url: &str) -> Option<Range<usize>> {
     Some(start..start + at)
 }
 
-/// The words of `text`: what YAML's punctuation and blanks leave.
+/// The words of `text` between blanks and YAML's punctuation.
 fn words_of(text: &str) -> impl Iterator<Item = Range<usize>> {
     let is_part = |ch: char| !ch.is_whitespace() && !"\"'`,{}[]()<>".contains(ch);
     let mut rest = 0;
@@ -353,7 +352,7 @@ fn words_of(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// What is written in the line after `at`.
+/// The rest of the line after `at`.
 fn rest_of_line(text: &str, at: usize) -> Range<usize> {
     let rest = text[at..].lines().next().unwrap_or_default();
     at + rest.len() - rest.trim_start_matches([':', ' ']).len()..at + rest.len()

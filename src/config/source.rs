@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::Range};
 
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use llm_stream_core::text::is_unprintable;
 use serde_saphyr::Location;
 use unicode_width::UnicodeWidthStr;
@@ -12,16 +13,19 @@ use super::{
     span::{bytes, lines},
 };
 
-/// Characters of a line that are shown on either side of the caret.
+/// Characters of a line that are shown before and after the caret.
 const CONTEXT: usize = 60;
 
-/// Shorter ones are not looked for in messages, whose own words they could be.
+/// The shortest secret that is hidden in messages: a shorter one could be a word of the message.
 const SHORTEST_SECRET: usize = 4;
 
 /// Columns of a help line.
 const HELP_WIDTH: usize = 90;
 
-/// The text of a config, and what must not be shown of it.
+/// Renders errors. Lines are cut before: the renderer must not cut them again.
+const RENDERER: Renderer = Renderer::plain().term_width(1_000);
+
+/// The text of a config, and the secrets in it.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     file: String,
@@ -46,7 +50,7 @@ impl Source {
         &self.text
     }
 
-    /// Never shows these bytes.
+    /// Hides these bytes in messages.
     pub(super) fn hide(&mut self, masks: Vec<Range<usize>>) {
         self.masks.extend(masks);
     }
@@ -56,7 +60,7 @@ impl Source {
         bytes(&self.text, location)
     }
 
-    /// What is written at `bytes`, fit for one line of a message.
+    /// The text at `bytes`, as one line of a message.
     pub(super) fn shown(&self, bytes: Range<usize>) -> String {
         let shown = self.show(bytes.clone(), bytes);
         match shown.text.char_indices().nth(CONTEXT) {
@@ -89,11 +93,11 @@ impl Source {
         }
     }
 
-    /// `said`, if it repeats a secret, without it.
-    fn without_secrets(&self, said: String) -> String {
+    /// `message` with its secrets hidden.
+    fn without_secrets(&self, message: String) -> String {
         let secrets = self.masks.iter().filter_map(|mask| self.text.get(mask.clone()));
         let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
-        secrets.fold(said, |said, secret| said.replace(secret, "***"))
+        secrets.fold(message, |message, secret| message.replace(secret, "***"))
     }
 
     /// The number of the line that holds the byte `at`, and its bytes without the line end.
@@ -135,14 +139,14 @@ impl Source {
     }
 }
 
-/// `text` such that it is one line and cannot move the cursor.
+/// `text` as one line without control characters.
 fn visible(text: &str) -> String {
     let mut visible = String::with_capacity(text.len());
     text.chars().for_each(|ch| push_visible(&mut visible, ch));
     visible
 }
 
-/// Adds `ch` such that it cannot move the cursor.
+/// Adds `ch`, escaped if it is a control character.
 fn push_visible(text: &mut String, ch: char) {
     match ch {
         '\t' => text.push_str("    "),
@@ -160,7 +164,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// Cuts a long line to what is near the caret.
+    /// Cuts a long line to the surroundings of the caret.
     fn around_the_caret(self) -> Self {
         let (before, after) = self.text.split_at(self.caret.start);
         let cut = before.char_indices().rev().nth(CONTEXT - 1).map_or(0, |(at, _)| at);
@@ -174,24 +178,18 @@ impl Shown {
             caret: start..start + len,
         }
     }
-
-    /// Blanks, then the carets that underline the caret's bytes.
-    fn underline(&self) -> String {
-        let blanks = self.text[..self.caret.start].width();
-        let carets = self.text[self.caret.clone()].width().max(1);
-        format!("{}{}", " ".repeat(blanks), "^".repeat(carets))
-    }
 }
 
-/// A mistake in a config: what it is, where, and what would be right. It is displayed as
+/// A mistake in a config, with its place and a hint. It is displayed as
 ///
 /// ```text
 /// error: unknown key `modelname`
-///   --> configs.yaml:5:5
-///    |
-///  5 |     modelname: "Qwen3"
-///    |     ^^^^^^^^^ in models.Qwen3
-///    = help: did you mean `model_name`?
+///  --> configs.yaml:5:5
+///   |
+/// 5 |     modelname: "Qwen3"
+///   |     ^^^^^^^^^ in models.Qwen3
+///   |
+///   = help: did you mean `model_name`?
 /// ```
 ///
 /// Keys, passwords and the values of headers are shown as `***`.
@@ -272,12 +270,12 @@ impl ConfigError {
         &self.path
     }
 
-    /// What is wrong, in one line.
+    /// The mistake, in one line.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What would be right.
+    /// The hint.
     pub fn help(&self) -> &str {
         &self.help
     }
@@ -285,33 +283,38 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.message)?;
-        let Some(at) = &self.at else {
-            writeln!(f, " --> {}", self.file)?;
-            return write_help(f, "", &self.help);
-        };
-        let number = at.line.to_string();
-        let margin = " ".repeat(number.len());
-        writeln!(f, "{margin} --> {}:{}:{}", self.file, at.line, at.column)?;
-        writeln!(f, "{margin}  |")?;
-        writeln!(f, " {}", format!("{number} | {}", at.shown.text).trim_end())?;
-        write!(f, "{margin}  | {}", at.shown.underline())?;
-        match self.path.as_str() {
-            "" => writeln!(f)?,
-            path => writeln!(f, " in {path}")?,
+        let help: Vec<_> = self.help.lines().flat_map(wrapped).collect();
+        let rendered = RENDERER.render(&[self.group(&help.join("\n"))]);
+        let (title, rest) = rendered.split_once('\n').unwrap_or((&rendered, ""));
+        // The renderer would count the column in the line as it is shown, where secrets are hidden
+        // and long lines are cut.
+        match self.at.as_deref() {
+            None => write!(f, "{title}\n --> {}\n{rest}", self.file),
+            Some(At { line, column, .. }) => {
+                let margin = " ".repeat(line.to_string().len());
+                write!(f, "{title}\n{margin}--> {}:{line}:{column}\n{rest}", self.file)
+            }
         }
-        write_help(f, &margin, &self.help)
     }
 }
 
-/// Writes the help; its further lines are set under the first.
-fn write_help(f: &mut fmt::Formatter<'_>, margin: &str, help: &str) -> fmt::Result {
-    let lines: Vec<String> = help.lines().flat_map(wrapped).collect();
-    let indent = format!("\n{margin}          ");
-    write!(f, "{margin}  = help: {}", lines.join(&indent))
+impl ConfigError {
+    /// The parts of the message, without the place.
+    fn group<'a>(&'a self, help: &'a str) -> Group<'a> {
+        let title = Level::ERROR.primary_title(&self.message);
+        let snippet = self.at.as_deref().map(|at| {
+            let label = match self.path.as_str() {
+                "" => None,
+                path => Some(format!("in {path}")),
+            };
+            let caret = AnnotationKind::Primary.span(at.shown.caret.clone()).label(label);
+            Snippet::source(&at.shown.text).line_start(at.line).fold(false).annotation(caret)
+        });
+        title.elements(snippet).element(Level::HELP.message(help))
+    }
 }
 
-/// `line` in pieces that are not much wider than [`HELP_WIDTH`], unless a word is.
+/// Wraps `line` at [`HELP_WIDTH`] columns; a longer word keeps its own line.
 fn wrapped(line: &str) -> Vec<String> {
     if line.width() <= HELP_WIDTH {
         return vec![line.to_owned()];

@@ -1,18 +1,19 @@
-//! Texts with `${NAME}` in them, which stands for an environment variable.
+//! Texts in which `${NAME}` stands for an environment variable.
 
-use std::{env, fmt};
+use std::{env::VarError, fmt};
 
 use serde_saphyr::Spanned;
 
 use super::{Config, ConfigError, secrets};
+use crate::env;
 
-/// A text of the config that may hold `${NAME}`. It is not shown: what it stands for is a secret.
+/// A text of the config that may hold `${NAME}`. It is not shown: the value may be a secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Template(Spanned<String>);
+pub struct EnvTemplate(Spanned<String>);
 
-impl fmt::Debug for Template {
+impl fmt::Debug for EnvTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Template(…)")
+        f.write_str("EnvTemplate(…)")
     }
 }
 
@@ -32,9 +33,8 @@ enum Piece<'a> {
     Variable(&'a str),
 }
 
-impl Template {
-    /// The template that `text` is; an error is the byte at which a `${` begins that names no
-    /// variable.
+impl EnvTemplate {
+    /// Parses `text`; an error is the byte of a `${` without a variable name.
     pub(super) fn new(text: Spanned<String>) -> Result<Self, usize> {
         match pieces(&text.value) {
             Ok(_) => Ok(Self(text)),
@@ -47,7 +47,7 @@ impl Template {
         &self.0
     }
 
-    /// The text, where there is no variable in it.
+    /// The text, if it has no variables.
     pub fn plain(&self) -> Option<&str> {
         let has_variable = self.pieces().any(|piece| matches!(piece, Piece::Variable(_)));
         (!has_variable).then_some(self.0.value.as_str())
@@ -76,11 +76,11 @@ impl Template {
 }
 
 impl Config {
-    /// `template` with the values of its variables. `escape` gives the form that a value has behind
-    /// a text.
+    /// `template` with the values of its variables. `escape` gets the text before a value, and
+    /// returns the form of the value there.
     pub fn expand(
         &self,
-        template: &Template,
+        template: &EnvTemplate,
         escape: impl Fn(&str, String) -> String,
     ) -> Result<Expanded, ConfigError> {
         let mut expanded = Expanded::default();
@@ -98,15 +98,14 @@ impl Config {
         Ok(expanded)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the config is what reads the environment")]
-    fn variable(&self, template: &Template, name: &str) -> Result<String, ConfigError> {
-        let what = match env::var(name) {
+    fn variable(&self, template: &EnvTemplate, name: &str) -> Result<String, ConfigError> {
+        let what = match env::variable(name) {
             Ok(value) if value.trim().is_empty() => "is empty",
             Ok(value) if !value.trim().contains(char::is_control) => {
                 return Ok(value.trim().to_owned());
             }
-            Err(env::VarError::NotPresent) => "is not set",
-            Ok(_) | Err(env::VarError::NotUnicode(_)) => "is not one line of text",
+            Err(VarError::NotPresent) => "is not set",
+            Ok(_) | Err(VarError::NotUnicode(_)) => "is not one line of text",
         };
         let what = format!("the environment variable `{name}` {what}");
         let help = format!("set it: `export {name}=…`");
@@ -114,7 +113,7 @@ impl Config {
     }
 }
 
-/// The parts of `text`; an error is where a `${` begins that names no variable.
+/// The parts of `text`; an error is the byte of a `${` without a variable name.
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, usize> {
     let mut pieces = Vec::new();
     let mut from = 0;

@@ -1,9 +1,10 @@
-//! `text_fields` and `ignore_fields`: what fields of an answer hold that the protocol does not know.
+//! `text_fields` and `ignore_fields`: fields of an answer that the protocol does not define.
 
 use llm_stream_core::protocol::{TextFields, TokenKind};
 
 use super::{
     reader::{Entry, Fields, Reader},
+    words::{self, TOKEN_KINDS},
     yaml::Yaml,
 };
 
@@ -12,7 +13,7 @@ pub(super) const KEYS: [&str; 2] = ["text_fields", "ignore_fields"];
 
 const EXAMPLE: &str = "[thoughts, { summary: reasoning }]";
 
-/// What `fields` say; `None` where they say nothing.
+/// Reads both keys; `None` if neither is written.
 pub(super) fn text_fields(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<TextFields> {
     let [text, ignored] = KEYS.map(|key| fields.get(key));
     text.or(ignored)?;
@@ -20,7 +21,7 @@ pub(super) fn text_fields(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Optio
         let items = reader.list(entry, "a list of field names", EXAMPLE);
         items.iter().filter_map(|item| text_field(reader, item)).collect()
     });
-    let names = ignored.map_or_else(Vec::new, |entry| reader.texts(entry, "annotation"));
+    let names = ignored.map_or_else(Vec::new, |entry| reader.texts(entry));
     let known = TextFields { text, ignored: names.iter().map(|name| name.value.clone()).collect() };
     if let Some(entry) = ignored
         && let Some((name, _)) = known.text.iter().find(|(name, _)| known.ignored.contains(name))
@@ -31,10 +32,10 @@ pub(super) fn text_fields(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Optio
     Some(known)
 }
 
-/// A name, whose text is of the answer, or a map from a name to `answer` or `reasoning`.
+/// A name, whose text belongs to the answer, or a map from a name to `answer` or `reasoning`.
 fn text_field(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(String, TokenKind)> {
     let Yaml::Map(_) = &item.value.value else {
-        return reader.text(item, "thoughts").map(|name| (name.value, TokenKind::Answer));
+        return reader.text(item).map(|name| (name.value, TokenKind::Answer));
     };
     let pairs = reader.text_keyed(item);
     let [(name, kind)] = pairs.as_slice() else {
@@ -45,14 +46,11 @@ fn text_field(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(String, Toke
         );
         return None;
     };
-    let word = reader.text(kind, "reasoning")?.value;
-    match word.as_str() {
-        "answer" => Some(((*name).to_owned(), TokenKind::Answer)),
-        "reasoning" => Some(((*name).to_owned(), TokenKind::Reasoning)),
-        _ => {
-            let what = format!("unknown kind of text `{word}`: expected answer or reasoning");
-            reader.error(kind, what, "for example `{ summary: reasoning }`");
-            None
-        }
-    }
+    let word = reader.text_like(kind, "reasoning")?.value;
+    let Some(value) = words::value_of(&word, &TOKEN_KINDS) else {
+        let what = format!("unknown kind of text `{word}`: expected answer or reasoning");
+        reader.error(kind, what, "for example `{ summary: reasoning }`");
+        return None;
+    };
+    Some(((*name).to_owned(), value))
 }

@@ -9,24 +9,21 @@ use llm_stream_core::{
 use serde_json::{Map, Value};
 
 use super::{
-    keys::{self, CHOICE_SECTION, FUNCTION_SECTION, TOOL_SECTION},
+    keys::Section,
     reader::{Entry, Fields, Reader},
+    suggest,
     yaml::Yaml,
 };
-
-const TOOL_EXAMPLE: &str = "{ type: function, function: { name: get_weather } }";
-const FUNCTION_EXAMPLE: &str = "{ name: get_weather }";
-const PARAMETERS_EXAMPLE: &str = "{ type: object, properties: { city: { type: string } } }";
 
 /// The keys.
 pub(super) const KEYS: [&str; 2] = ["tools", "tool_choice"];
 
-/// What `fields` say of tools.
+/// Reads `tools` and `tool_choice`.
 pub(super) fn tools(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Tools {
     let listed = fields.get("tools").and_then(|entry| list(reader, entry));
     let choice = fields.get("tool_choice").and_then(|entry| choice(reader, entry));
     let tools = Tools { listed, choice };
-    // What is chosen among the tools of another place is known when both are.
+    // A choice among the tools of another section is checked when both sections are read.
     if tools.listed.is_some()
         && let Some(entry) = fields.get("tool_choice")
         && let Some((what, help)) = tools.choice_error()
@@ -36,7 +33,7 @@ pub(super) fn tools(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Tools {
     tools
 }
 
-/// Notes what of the tools of `all`, a model's fields and those of `defaults`, cannot be sent.
+/// Notes tools that cannot be sent; `all` are the fields of a model and of `defaults`.
 pub(super) fn check(
     reader: &mut Reader<'_>,
     all: [&Fields<'_>; 2],
@@ -47,7 +44,7 @@ pub(super) fn check(
     for key in KEYS.iter().filter(|key| tools.sends(key)) {
         let Some(written) = entry(key) else { continue };
         if !protocol.tool_fields().contains(key) {
-            let (what, help) = knows_no(key, protocol);
+            let (what, help) = not_supported(key, protocol);
             reader.error_at_key(written, what, help);
         }
         for body in all.iter().filter_map(|fields| fields.get("extra_body")) {
@@ -55,7 +52,7 @@ pub(super) fn check(
                 |(name, entry): &(&str, Entry<'_>)| name == key && entry.value.value != Yaml::Null;
             let twice = reader.text_keyed(body).into_iter().find(is_twice);
             if let Some((_, twice)) = twice {
-                let what = format!("`{key}` is written beside `extra_body` as well");
+                let what = format!("`{key}` is also in `extra_body`");
                 reader.error_at_key(&twice, what, "remove one of them");
             }
         }
@@ -70,7 +67,7 @@ pub(super) fn check(
 
 fn list(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Arc<[Tool]>> {
     let before = reader.mistakes();
-    let items = reader.list(entry, "a list of tools", &format!("[{TOOL_EXAMPLE}]"));
+    let items = reader.list(entry, "a list of tools", &format!("[{}]", entry.example()));
     let mut names = HashSet::new();
     let mut tools = Vec::new();
     for item in &items {
@@ -84,21 +81,21 @@ fn list(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Arc<[Tool]>> {
     (reader.mistakes() == before).then(|| tools.into())
 }
 
-/// A tool, and where its name is.
+/// A tool, and the place of its name.
 fn tool(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(Tool, std::ops::Range<usize>)> {
     if let Yaml::Map(_) = item.value.value
         && reader.text_keyed(item).iter().all(|(name, _)| *name != "function")
     {
-        let help = format!("write it in OpenAI's form: `- {TOOL_EXAMPLE}`");
+        let help = format!("write it in OpenAI's form: `- {}`", Section::Tool.info().example);
         reader.error(item, "a tool has no `function`", help);
         return None;
     }
-    let fields = reader.fields(item, &TOOL_SECTION, "a tool in OpenAI's form", TOOL_EXAMPLE);
+    let fields = reader.fields(item, Section::Tool);
     let kind = match fields.get("type") {
-        Some(entry) => reader.text(entry, "function").map(|kind| (entry, kind.value)),
+        Some(entry) => reader.text(entry).map(|kind| (entry, kind.value)),
         None => {
             if fields.meant.is_empty() && matches!(item.value.value, Yaml::Map(_)) {
-                let help = format!("for example `- {TOOL_EXAMPLE}`");
+                let help = format!("for example `- {}`", Section::Tool.info().example);
                 reader.error(item, "a tool has no `type`", help);
             }
             None
@@ -106,30 +103,29 @@ fn tool(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<(Tool, std::ops::Ra
     };
     if let Some((entry, kind)) = kind.filter(|(_, kind)| kind != "function") {
         let help = "the only one is `function`; a tool of the server's own goes into `extra_body`";
-        reader.error(entry, format!("there is no type of tool `{kind}`"), help);
+        reader.error(entry, format!("unknown type of tool `{kind}`"), help);
     }
     function(reader, fields.get("function")?)
 }
 
 fn function(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(Tool, std::ops::Range<usize>)> {
-    let expected = "a map of a function's keys";
-    let fields = reader.fields(entry, &FUNCTION_SECTION, expected, FUNCTION_EXAMPLE);
+    let fields = reader.fields(entry, Section::Function);
     let Some(name_entry) = fields.get("name") else {
         if fields.meant.is_empty() && matches!(entry.value.value, Yaml::Map(_)) {
-            let help = format!("for example `function: {FUNCTION_EXAMPLE}`");
+            let help = format!("for example `function: {}`", entry.example());
             reader.error(entry, "a function has no `name`", help);
         }
         return None;
     };
     let mut function = Map::new();
-    function.insert("name".into(), reader.text(name_entry, "get_weather")?.value.into());
+    function.insert("name".into(), reader.text(name_entry)?.value.into());
     if let Some(entry) = fields.get("description") {
-        let text = reader.text(entry, "\"The weather in a city now.\"")?;
+        let text = reader.text(entry)?;
         function.insert("description".into(), text.value.into());
     }
     if let Some(entry) = fields.get("parameters") {
         if !matches!(entry.value.value, Yaml::Map(_)) {
-            reader.wrong(entry, "a JSON schema", PARAMETERS_EXAMPLE);
+            reader.wrong(entry, "a JSON schema", entry.example());
             return None;
         }
         function.insert("parameters".into(), reader.json(entry)?);
@@ -142,10 +138,9 @@ fn function(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(Tool, std::op
 
 /// `auto`, `required`, `none` or `{ name: … }`.
 fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
-    let example = "{ name: get_weather }";
+    let example = entry.example();
     if let Yaml::Map(_) = entry.value.value {
-        let expected = "a choice of a tool";
-        let fields = reader.fields(entry, &CHOICE_SECTION, expected, example);
+        let fields = reader.fields(entry, Section::ToolChoice);
         let Some(name) = fields.get("name") else {
             if fields.meant.is_empty() {
                 let help = format!("for example `tool_choice: {example}`");
@@ -153,7 +148,7 @@ fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
             }
             return None;
         };
-        return reader.text(name, "get_weather").map(|name| ToolChoice::Named(name.value));
+        return reader.text(name).map(|name| ToolChoice::Named(name.value));
     }
     let Yaml::Text(word) = &entry.value.value else {
         let expected = "`auto`, `required`, `none` or the name of a tool";
@@ -164,7 +159,7 @@ fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
     let names = known.each_ref().map(ToolChoice::name);
     let found = known.iter().find(|known| known.name() == word).cloned();
     if found.is_none() {
-        let help = match keys::nearest(word, names) {
+        let help = match suggest::nearest(word, names) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None if word == "any" => "did you mean `required`?".to_owned(),
             None => format!(
@@ -172,23 +167,23 @@ fn choice(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ToolChoice> {
                  `tool_choice: {{ name: {word} }}`"
             ),
         };
-        reader.error(entry, format!("there is no tool choice `{word}`"), help);
+        reader.error(entry, format!("unknown value `{word}` for `tool_choice`"), help);
     }
     found
 }
 
-/// Why `field` cannot be sent, and what to do.
-pub(super) fn knows_no(field: &str, protocol: &dyn Protocol) -> (String, String) {
+/// The message and the hint for a `field` that `protocol` does not support.
+pub(super) fn not_supported(field: &str, protocol: &dyn Protocol) -> (String, String) {
     let knows = |other: &dyn Protocol| {
         other.length_fields().contains(&field) || other.tool_fields().contains(&field)
     };
     let others = protocol::ALL.iter().filter(|other| knows(**other));
     let others: Vec<_> = others.map(|other| other.name()).collect();
-    let what = format!("`{}` knows no `{field}`", protocol.name());
+    let what = format!("`{}` does not support `{field}`", protocol.name());
     let verb = if others.len() == 1 { "does" } else { "do" };
     let help = format!(
-        "{} {verb}; what your server takes anyway can be put into `extra_body`",
-        keys::list(&others)
+        "{} {verb}; a field that your server supports anyway goes into `extra_body`",
+        suggest::list(&others)
     );
     (what, help)
 }

@@ -1,4 +1,4 @@
-//! What a value must be beyond its type: URLs, headers, names of variables, names of trials.
+//! Checks beyond the type of a value: URLs, headers, names of variables, names of trials.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,16 +19,16 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Config, DEFAULT_MAX_TOKENS, Model, Prompt, Proxy, Settings,
+    Config, DEFAULT_MAX_TOKENS, Model, PromptConfig, ProxySetting, Settings,
     reader::{Entry, Fields, Reader},
     sanitise, secrets,
     source::ConfigError,
-    template::Template,
+    template::EnvTemplate,
     tools,
     yaml::Yaml,
 };
 
-/// Headers that the client sets, and what to do instead of setting them.
+/// Headers that the client sets, and a hint for each.
 const RESERVED: &[(&str, &str)] = &[
     ("accept-encoding", "answers are measured uncompressed"),
     ("authorization", "name the variable that holds the key: `api_key_env: MY_API_KEY`"),
@@ -39,10 +39,10 @@ const RESERVED: &[(&str, &str)] = &[
     ("transfer-encoding", "the client sets it"),
 ];
 
-/// Why something is refused, and what would be right.
+/// A message and a hint.
 type Refusal = (String, String);
 
-/// Notes what is wrong with a model's `base_url`, and with `port` and `proxy` beside it.
+/// Checks a model's `base_url`, with its `port` and `proxy`.
 pub(super) fn url(
     reader: &mut Reader<'_>,
     base_url: (&Entry<'_>, &str),
@@ -55,7 +55,7 @@ pub(super) fn url(
         if let Err((what, help)) = check_unix_url(url, rest, protocol) {
             reader.error(entry, format!("`base_url` {what}"), help);
         }
-        return beside_a_socket(reader, fields);
+        return check_keys_of_socket(reader, fields);
     }
     match parse_url(url, protocol) {
         Err((what, help)) => reader.error(entry, what, help),
@@ -68,26 +68,26 @@ pub(super) fn url(
     }
 }
 
-/// Notes what a model at a socket in the file system has no use for.
-fn beside_a_socket(reader: &mut Reader<'_>, fields: &Fields<'_>) {
+/// Notes keys that a model at a Unix socket cannot have.
+fn check_keys_of_socket(reader: &mut Reader<'_>, fields: &Fields<'_>) {
     if let Some(port) = fields.get("port") {
-        let help = "a socket in the file system has no port; remove `port`";
-        reader.error_at_key(port, "`port` has no use beside `unix://`", help);
+        let help = "a Unix socket has no port; remove `port`";
+        reader.error_at_key(port, "`port` cannot be combined with `unix://`", help);
     }
     let goes_past =
         |proxy: &Entry<'_>| matches!(&proxy.value.value, Yaml::Text(proxy) if proxy == "none");
     if let Some(proxy) = fields.get("proxy").filter(|proxy| !goes_past(proxy)) {
-        let help = "no proxy stands before a socket in the file system; remove `proxy`";
-        reader.error_at_key(proxy, "`proxy` has no use beside `unix://`", help);
+        let help = "a Unix socket needs no proxy; remove `proxy`";
+        reader.error_at_key(proxy, "`proxy` cannot be combined with `unix://`", help);
     }
 }
 
-/// What is wrong with the URL of a socket in the file system; `rest` is what follows its scheme.
+/// Checks the URL of a Unix socket; `rest` follows its scheme.
 fn check_unix_url(url: &str, rest: &str, protocol: &dyn Protocol) -> Result<(), Refusal> {
     let refuse = |what: &str, help: String| Err((what.to_owned(), help));
     if !cfg!(unix) {
-        let help = "there are no such sockets on this system: have the server listen on a port";
-        return refuse("is of a Unix system", help.to_owned());
+        let help = "this system has no Unix sockets: let the server listen on a port";
+        return refuse("is a Unix socket", help.to_owned());
     }
     if url.contains("${") {
         return refuse("must not hold a variable", VARIABLE_HELP.to_owned());
@@ -212,14 +212,14 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
     Ok(uri)
 }
 
-/// What is in the quotes or brackets around a URL, if there are any.
+/// The text in the quotes or brackets around a URL, if there are any.
 fn without_brackets(url: &str) -> Option<&str> {
     let inner = url.trim_start_matches(['<', '(', '[', '"', '\'', '`']);
     let is_url = inner.len() < url.len() && inner.contains("://");
     is_url.then(|| inner.trim_end_matches(['>', ')', ']', '"', '\'', '`']))
 }
 
-/// What was probably meant by `http+unix://` with `rest`: a socket's path as one part of a URL.
+/// A suggestion for `http+unix://` with `rest`: a socket's path as one part of a URL.
 fn socket_help(rest: &str) -> String {
     let (socket, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let socket = percent_encoding::percent_decode_str(socket).decode_utf8_lossy();
@@ -231,7 +231,7 @@ fn socket_help(rest: &str) -> String {
 }
 
 /// The path of a server's other service at the end of `path`, of which a model's base URL cannot
-/// be: what is wrong, and the path that was probably meant.
+/// be: the mistake, and the path that is probably meant.
 fn stray_end<'a>(path: &'a str, protocol: &dyn Protocol) -> Option<(String, &'a str)> {
     /// An end, and how much of it stays.
     const ENDS: &[(&str, usize)] = &[
@@ -336,7 +336,7 @@ impl<'a> Ending<'a> {
     }
 }
 
-/// What is wrong with a `metrics_url`.
+/// Checks a `metrics_url`.
 pub(super) fn metrics_url(url: &str) -> Result<(), Refusal> {
     const HELP: &str = "write `auto`, `off`, or a URL: `\"http://localhost:8000/metrics\"`";
     let parsed = reqwest::Url::parse(url).ok();
@@ -358,7 +358,7 @@ const UNIX_HELP: &str = "for example `base_url: \"unix:///run/vllm.sock\"`";
 const VARIABLE_HELP: &str = "`${NAME}` can be in the values of `headers`, `query` and `proxy`";
 const KEY_HELP: &str = "a key is read from a variable: `api_key_env: MY_API_KEY`";
 
-/// What a URL without a scheme was probably to be.
+/// A suggestion for a URL without a scheme.
 fn with_scheme(url: &str) -> String {
     let scheme = url.len() - url.trim_start_matches(|ch: char| ch.is_ascii_alphabetic()).len();
     let rest = match url[..scheme].to_ascii_lowercase().as_str() {
@@ -370,7 +370,7 @@ fn with_scheme(url: &str) -> String {
 
 /// The name of the environment variable that holds a key. A key itself is refused, unseen.
 pub(super) fn api_key_env(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Spanned<String>> {
-    let name = reader.text(entry, "OPENAI_API_KEY")?;
+    let name = reader.text(entry)?;
     if secrets::is_variable(&name.value) {
         return Some(name);
     }
@@ -386,15 +386,18 @@ pub(super) fn api_key_env(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<
 }
 
 /// The headers that a request gets. Their values are not shown anywhere.
-pub(super) fn headers(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<(HeaderName, Template)> {
-    let mut headers: Vec<(HeaderName, Template)> = Vec::new();
-    for (name, field) in reader.map(entry, "a map of headers", "{ x-tenant: \"a\" }") {
+pub(super) fn headers(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+) -> Vec<(HeaderName, EnvTemplate)> {
+    let mut headers: Vec<(HeaderName, EnvTemplate)> = Vec::new();
+    for (name, field) in reader.map(entry, "a map of headers", entry.example()) {
         let (name, value) = (header_name(reader, name, &field), header_value(reader, &field));
         let (Some(name), Some(value)) = (name, value) else {
             continue;
         };
         if headers.iter().any(|(known, _)| *known == name) {
-            let help = "names of headers are the same in capitals and small letters; remove one";
+            let help = "header names are case-insensitive; remove one";
             reader.error_at_key(&field, format!("the header `{name}` is written twice"), help);
         }
         headers.push((name, value));
@@ -412,7 +415,7 @@ fn header_name(reader: &mut Reader<'_>, name: &str, field: &Entry<'_>) -> Option
         Yaml::Text(text) => text.as_str(),
         _ => "",
     };
-    // Who names a variable has a scheme of his own: `Basic ${CREDENTIALS}`.
+    // A value with a variable has its own scheme: `Basic ${CREDENTIALS}`.
     let is_own = header == "authorization" && text.contains("${");
     let reserved = RESERVED.iter().find(|(reserved, _)| header == *reserved && !is_own);
     if let Some((_, help)) = reserved {
@@ -422,18 +425,18 @@ fn header_name(reader: &mut Reader<'_>, name: &str, field: &Entry<'_>) -> Option
     Some(header)
 }
 
-fn header_value(reader: &mut Reader<'_>, field: &Entry<'_>) -> Option<Template> {
+fn header_value(reader: &mut Reader<'_>, field: &Entry<'_>) -> Option<EnvTemplate> {
     let node = field.value;
     let text = match &node.value {
         Yaml::Text(text) if text.is_empty() => {
             Spanned::new(String::new(), node.referenced, node.defined)
         }
-        _ => reader.text(field, "\"a\"")?,
+        _ => reader.text_like(field, "\"a\"")?,
     };
     let value = template(reader, field, text)?;
     if HeaderValue::from_str(&value.with("x")).is_err() {
         let what = format!("the value of {} cannot be sent in a header", field.label);
-        reader.error(field, what, "it is one line of visible ASCII characters");
+        reader.error(field, what, "a value is one line of visible ASCII characters");
         return None;
     }
     Some(value)
@@ -444,8 +447,8 @@ pub(super) fn template(
     reader: &mut Reader<'_>,
     field: &Entry<'_>,
     text: Spanned<String>,
-) -> Option<Template> {
-    let template = Template::new(text);
+) -> Option<EnvTemplate> {
+    let template = EnvTemplate::new(text);
     if template.is_err() {
         let what = format!("a `${{` in {} names no environment variable", field.label);
         let help = "`${MY_API_KEY}` stands for the value of MY_API_KEY: a name has letters, digits \
@@ -456,21 +459,20 @@ pub(super) fn template(
 }
 
 /// `none`, or the URL of a proxy.
-pub(super) fn proxy(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Proxy> {
-    const EXAMPLE: &str = "\"http://proxy.example.com:3128\"";
-    let text = reader.text(entry, EXAMPLE)?;
+pub(super) fn proxy(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<ProxySetting> {
+    let text = reader.text(entry)?;
     if text.value == "none" {
-        return Some(Proxy::None);
+        return Some(ProxySetting::None);
     }
     let template = template(reader, entry, text)?;
-    // What begins with a variable is known when it is used.
+    // A URL that begins with a variable is checked when it is used.
     let known = !template.with("").is_empty() && !template.at().value.starts_with("${");
     if known && !proxy::is_proxy(&template.with("x")) {
-        let help = format!("`none`, or for example `proxy: {EXAMPLE}`");
+        let help = format!("`none`, or for example `proxy: {}`", entry.example());
         reader.error(entry, "`proxy` is not the URL of an HTTP proxy", help);
         return None;
     }
-    Some(Proxy::Through(template))
+    Some(ProxySetting::Through(template))
 }
 
 /// Notes each field of an `extra_body` that would break the measurement.
@@ -497,7 +499,7 @@ pub(super) fn extra_body(reader: &mut Reader<'_>, entry: &Entry<'_>, protocol: &
     }
 }
 
-/// What in the trials' names two things of the config would share.
+/// Names that two models, prompts or workloads would share.
 pub(super) fn names(config: &Config) -> Vec<ConfigError> {
     let models = config.models.iter().map(Model::display_name);
     let prompts = config.prompts.iter().flatten().map(|prompt| &prompt.name);
@@ -513,7 +515,7 @@ pub(super) fn names(config: &Config) -> Vec<ConfigError> {
 
 /// The names of the data sets.
 fn data_sets(config: &Config) -> Vec<Spanned<String>> {
-    let name = |prompt: &Prompt| {
+    let name = |prompt: &PromptConfig| {
         let set = prompt.prompt.set.clone()?;
         Some(Spanned::new(set, prompt.name.referenced, prompt.name.defined))
     };
@@ -523,7 +525,7 @@ fn data_sets(config: &Config) -> Vec<Spanned<String>> {
     names
 }
 
-/// What of the prompts some model cannot be asked.
+/// Prompts that a model cannot be asked.
 pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     for model in &config.models {
@@ -552,52 +554,55 @@ pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
     errors
 }
 
-/// Why a model cannot be asked `prompt`, if it cannot.
+/// The reason why a model cannot be asked `prompt`.
 fn refused(
     prompt: &prompt::Prompt,
     protocol: &dyn Protocol,
     (ignore_eos, max_tokens): (Option<bool>, u64),
 ) -> Option<Refusal> {
-    let AnswerLength { tokens, min_tokens, ignore_eos: wants_eos_ignored } = prompt.output;
+    let AnswerLength { tokens, min_tokens, ignore_eos: prompt_ignores_eos } = prompt.output;
     let most = tokens.unwrap_or(max_tokens);
     let name = protocol.name();
-    let wants = |field: &str| match field {
-        "ignore_eos" => ignore_eos.unwrap_or(wants_eos_ignored),
+    let uses = |field: &str| match field {
+        "ignore_eos" => ignore_eos.unwrap_or(prompt_ignores_eos),
         _ => min_tokens.is_some(),
     };
-    let lacks = |field: &&&str| wants(field) && !protocol.length_fields().contains(*field);
+    let lacks = |field: &&&str| uses(field) && !protocol.length_fields().contains(*field);
     if let Some(field) = ["ignore_eos", "min_tokens"].iter().find(lacks) {
-        return Some(tools::knows_no(field, protocol));
+        return Some(tools::not_supported(field, protocol));
     }
     if let Some(least) = min_tokens.filter(|least| *least > most) {
-        let what = format!("its `min_tokens` of {least} are more than the {most} that may come");
+        let what = format!("`min_tokens` of {least} exceeds the {most} tokens that are allowed");
         return Some((what, format!("give it `output_tokens: {least}`, or fewer `min_tokens`")));
     }
     let mut images = prompt.messages.iter().flat_map(ChatMessage::images);
     images.find(|image| !protocol.takes(image)).map(|_| {
         let data = Image::Data { mime: "image/png".into(), base64: "".into() };
         let sort = if protocol.takes(&data) { "images by their URL" } else { "images" };
-        (format!("`{name}` sends no {sort}"), "leave the prompt or the model out".to_owned())
+        (
+            format!("`{name}` does not support {sort}"),
+            "leave the prompt or the model out".to_owned(),
+        )
     })
 }
 
-/// Why a model cannot be asked `prompt` with its tools, if it cannot.
+/// The reason why a model cannot be asked `prompt` with its tools.
 fn tools_refused(
     prompt: &prompt::Prompt,
     protocol: &dyn Protocol,
     settings: &Settings,
 ) -> Option<Refusal> {
     if prompt.tools == Tools::default() {
-        return None; // Those of the model have been looked at.
+        return None; // The tools of the model are checked in `tools::check`.
     }
     let tools = prompt.tools.over(&settings.tools);
     let sent = || tools::KEYS.into_iter().filter(|key| tools.sends(key));
     if let Some(field) = sent().find(|key| !protocol.tool_fields().contains(key)) {
-        return Some(tools::knows_no(field, protocol));
+        return Some(tools::not_supported(field, protocol));
     }
     let has_own = |key: &str| settings.extra_body.get(key).is_some_and(|own| !own.is_null());
     if let Some(field) = sent().find(|key| has_own(key)) {
-        let what = format!("the `extra_body` of the model has `{field}` as well");
+        let what = format!("`{field}` is also in the `extra_body` of the model");
         return Some((what, "remove one of them".to_owned()));
     }
     // The model's choice is for prompts that have tools.
@@ -605,7 +610,7 @@ fn tools_refused(
     tools.choice_error().filter(|_| means_choice)
 }
 
-/// A model's choice among tools that neither it nor a prompt has.
+/// A model's tool choice without any tools.
 fn idle_choice(config: &Config, model: &Model, settings: &Settings) -> Option<ConfigError> {
     let prompts = config.prompts.iter().flatten();
     let offers = |tools: &Tools| !tools.offered().is_empty();
@@ -618,11 +623,11 @@ fn idle_choice(config: &Config, model: &Model, settings: &Settings) -> Option<Co
 
 /// Open loops that would ask conversations of several turns.
 fn conversations_in_open_loops(config: &Config) -> Vec<ConfigError> {
-    let help = "its later turns wait for answers and not for their time: ask it with `concurrency`,\n\
+    let help = "a later turn starts after an answer, not at a scheduled time: use `concurrency`,\n\
                 or name other prompts";
     let prompts = config.prompts.as_deref().unwrap_or_default();
-    let has_turns = |prompt: &&Prompt| !prompt.prompt.turns.is_empty();
-    let is_open = |workload: &&super::Workload| matches!(workload.shape, Shape::Open { .. });
+    let has_turns = |prompt: &&PromptConfig| !prompt.prompt.turns.is_empty();
+    let is_open = |workload: &&super::WorkloadConfig| matches!(workload.shape, Shape::Open { .. });
     let conversations: HashSet<_> =
         prompts.iter().filter(has_turns).flat_map(|prompt| prompt.prompt.called()).collect();
     let mut errors = Vec::new();
@@ -637,16 +642,16 @@ fn conversations_in_open_loops(config: &Config) -> Vec<ConfigError> {
             && !prompts.is_empty()
             && prompts.iter().all(|p| has_turns(&p))
         {
-            let what = format!("the open loop `{}` has nothing to ask", workload.name.value);
-            let help = "all prompts are conversations of several turns, whose later turns wait for\n\
-                        answers and not for their time: write `concurrency`, or add a prompt";
+            let what = format!("the open loop `{}` has no prompt", workload.name.value);
+            let help = "all prompts are conversations, whose later turns start after an answer,\n\
+                        not at a scheduled time: use `concurrency`, or add a prompt";
             errors.push(config.error_in(&workload.name, &what, help));
         }
     }
     errors
 }
 
-/// Workloads that are called like a prompt.
+/// Workloads with the name of a prompt.
 fn prompts_and_workloads(config: &Config) -> Vec<ConfigError> {
     let prompts: HashSet<String> = match &config.prompts {
         Some(prompts) => prompts.iter().map(|prompt| sanitise(&prompt.name.value)).collect(),
@@ -655,7 +660,7 @@ fn prompts_and_workloads(config: &Config) -> Vec<ConfigError> {
     let names = config.workloads.iter().map(|workload| &workload.name);
     let taken = names.filter(|name| prompts.contains(&sanitise(&name.value)));
     let error = |name: &Spanned<String>| {
-        let what = format!("the workload `{}` is called like a prompt", name.value);
+        let what = format!("the workload `{}` has the name of a prompt", name.value);
         let help = format!(
             "trials of both would be called `MODEL::{}::run-N`; rename one of them",
             sanitise(&name.value)
@@ -665,7 +670,7 @@ fn prompts_and_workloads(config: &Config) -> Vec<ConfigError> {
     taken.map(error).collect()
 }
 
-/// Names that would be the same in trial names, or in what is shown: a tab is shown as `\t`.
+/// Names that would be equal in trial names, or in the output: a tab is shown as `\t`.
 fn collisions<'a>(
     config: &Config,
     names: impl Iterator<Item = &'a Spanned<String>>,

@@ -9,31 +9,22 @@ use llm_stream_core::{
 use serde_saphyr::Spanned;
 
 use super::{
-    Prompt, Workload,
-    keys::{self, WORKLOAD_SECTION},
+    PromptConfig, WorkloadConfig,
+    keys::Section,
     model,
     reader::{Entry, Fields, Reader},
+    suggest::{did_you_mean, nearest},
     yaml::Yaml,
 };
 
-const WORKLOADS_EXAMPLE: &str = "{ chat-c64: { concurrency: 64, requests: 512 } }";
-const WORKLOAD_EXAMPLE: &str = "{ concurrency: 64, requests: 512 }";
-
-/// Most requests under way at once: each takes a file descriptor, and one more where the server is
-/// ours.
-const MOST_IN_FLIGHT: u64 = 16_384;
-
-/// The keys that only an open loop has.
-const OF_OPEN_LOOPS: [&str; 3] = ["arrivals", "seed", "max_in_flight"];
-
 /// `workloads`. Each takes of `prompts`, or of the built-in ones where there are none; of none
-/// that can be told when `prompts` is written and wrong.
+/// that is known when `prompts` is written and wrong.
 pub(super) fn workloads(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
     prompts_written: bool,
-    prompts: Option<&[Prompt]>,
-) -> Vec<Workload> {
+    prompts: Option<&[PromptConfig]>,
+) -> Vec<WorkloadConfig> {
     let known: Vec<String> = match prompts {
         // A data set by its name; its records can be named as well.
         Some(prompts) => {
@@ -44,7 +35,7 @@ pub(super) fn workloads(
         None if prompts_written => Vec::new(),
         None => prompt::built_in().into_iter().map(|prompt| prompt.name).collect(),
     };
-    let named = reader.map(entry, "a map of workloads by their names", WORKLOADS_EXAMPLE);
+    let named = reader.map(entry, "a map of workloads by their names", entry.example());
     let workloads = named.into_iter();
     workloads.filter_map(|(name, field)| workload(reader, name, &field, &known)).collect()
 }
@@ -54,21 +45,20 @@ fn workload(
     name: &str,
     entry: &Entry<'_>,
     prompts: &[String],
-) -> Option<Workload> {
+) -> Option<WorkloadConfig> {
     reader.remember(entry);
     if name.trim().is_empty() {
         let help = "write its name before the colon";
         reader.error_at_key(entry, "a workload has an empty name", help);
     }
-    let fields =
-        reader.fields(entry, &WORKLOAD_SECTION, "a map of a workload's keys", WORKLOAD_EXAMPLE);
+    let fields = reader.fields(entry, Section::Workload);
     let shape = shape(reader, entry, &fields);
     let until = until(reader, entry, &fields);
-    let runs = fields.get("runs").and_then(|entry| reader.whole(entry, 1..=10_000, "3"));
+    let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
     let thresholds = fields.get("thresholds");
     let thresholds = thresholds.map(|entry| model::thresholds(reader, entry));
     let chosen = fields.get("prompts").map(|entry| chosen(reader, entry, prompts));
-    Some(Workload {
+    Some(WorkloadConfig {
         name: Spanned::new(name.to_owned(), entry.key.referenced, entry.key.defined),
         shape: shape?,
         until: until?,
@@ -82,25 +72,27 @@ fn workload(
 fn shape(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> Option<Shape> {
     match (fields.get("concurrency"), fields.get("rate")) {
         (Some(entry), None) => {
-            for entry in OF_OPEN_LOOPS.iter().filter_map(|name| fields.get(name)) {
-                let what = format!("{} has no use beside `concurrency`", entry.label);
+            let of_open_loops = Section::Workload.info().only_with;
+            for entry in of_open_loops.iter().filter_map(|(name, _)| fields.get(name)) {
+                let what = format!("{} cannot be combined with `concurrency`", entry.label);
                 let help = "it is for an open loop, which has a `rate`; remove one of them";
                 reader.error_at_key(entry, what, help);
             }
-            let concurrency = in_flight(reader, entry, "64")?;
+            let concurrency = in_flight(reader, entry)?;
             Some(Shape::Closed { concurrency })
         }
         (None, Some(entry)) => open(reader, entry, fields),
         (Some(_), Some(entry)) => {
             let what = format!("{} has both `concurrency` and `rate`", workload.label);
-            let help = "keep `concurrency` for so many requests under way, `rate` for so many a \
-                        second;\n`max_in_flight` limits what a rate may have under way";
+            let help = "keep `concurrency` for requests in flight, `rate` for requests per \
+                        second;\n`max_in_flight` limits the requests in flight of a rate";
             reader.error_at_key(entry, what, help);
             None
         }
         (None, None) => {
-            let told = fields.meant.iter().any(|meant| ["concurrency", "rate"].contains(meant));
-            if !told && matches!(workload.value.value, Yaml::Map(_)) {
+            let is_misspelt =
+                fields.meant.iter().any(|meant| ["concurrency", "rate"].contains(meant));
+            if !is_misspelt && matches!(workload.value.value, Yaml::Map(_)) {
                 let what = format!("{} has neither `concurrency` nor `rate`", workload.label);
                 let help = "add `concurrency: 64` for a closed loop, `rate: 20/s` for an open one";
                 reader.error_at_key(workload, what, help);
@@ -113,8 +105,8 @@ fn shape(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> 
 fn open(reader: &mut Reader<'_>, rate: &Entry<'_>, fields: &Fields<'_>) -> Option<Shape> {
     let rate = self::rate(reader, rate);
     let gaps = fields.get("arrivals").map(|entry| gaps(reader, entry));
-    let seed = fields.get("seed").map(|entry| reader.whole(entry, 0..=u64::MAX, "7"));
-    let most = fields.get("max_in_flight").map(|entry| in_flight(reader, entry, "500"));
+    let seed = fields.get("seed").map(|entry| reader.whole(entry));
+    let most = fields.get("max_in_flight").map(|entry| in_flight(reader, entry));
     let arrivals = ArrivalProcess {
         rate: rate?,
         gaps: gaps.unwrap_or(Some(Gaps::Poisson))?,
@@ -123,15 +115,15 @@ fn open(reader: &mut Reader<'_>, rate: &Entry<'_>, fields: &Fields<'_>) -> Optio
     Some(Shape::Open { arrivals, max_in_flight: most.unwrap_or(Some(1_000))? })
 }
 
-fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>, example: &str) -> Option<usize> {
-    let whole = reader.whole(entry, 1..=MOST_IN_FLIGHT, example)?;
+fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<usize> {
+    let whole = reader.whole(entry)?;
     usize::try_from(whole).ok()
 }
 
 /// A rate with its unit: `20/s`, `90/min`.
 fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
     const MOST: f64 = 100_000.0;
-    let example = "20/s";
+    let example = entry.example();
     let text = match &entry.value.value {
         Yaml::Text(text) => text.clone(),
         Yaml::Int(_) | Yaml::Float(_) => reader.written(entry),
@@ -155,7 +147,7 @@ fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
             return None;
         }
         other => {
-            let what = format!("`{other}` is no unit of a rate");
+            let what = format!("unknown unit `{other}` of a rate");
             reader.error(
                 entry,
                 what,
@@ -175,7 +167,7 @@ fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
 
 /// `constant`, `poisson` or `gamma(BURSTINESS)`.
 fn gaps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Gaps> {
-    let text = reader.text(entry, "poisson")?.value;
+    let text = reader.text(entry)?.value;
     let burstiness =
         text.strip_prefix("gamma").map(|rest| rest.trim().strip_prefix('(')?.strip_suffix(')'));
     match (text.as_str(), burstiness) {
@@ -192,11 +184,11 @@ fn gaps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Gaps> {
             burstiness.map(|burstiness| Gaps::Gamma { burstiness })
         }
         (other, None) => {
-            let help = match keys::nearest(other, ["constant", "poisson"]) {
+            let help = match nearest(other, ["constant", "poisson"]) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => "there are `constant`, `poisson` and `gamma(0.5)`".to_owned(),
             };
-            reader.error(entry, format!("there are no arrivals `{other}`"), help);
+            reader.error(entry, format!("unknown value `{other}` for `arrivals`"), help);
             None
         }
     }
@@ -207,16 +199,15 @@ fn until(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> 
     let requests = fields.get("requests");
     let duration = fields.get("duration");
     if requests.is_none() && duration.is_none() {
-        let told = fields.meant.iter().any(|meant| ["requests", "duration"].contains(meant));
-        if !told && matches!(workload.value.value, Yaml::Map(_)) {
-            let what = format!("{} has no end", workload.label);
+        let is_misspelt = fields.meant.iter().any(|meant| ["requests", "duration"].contains(meant));
+        if !is_misspelt && matches!(workload.value.value, Yaml::Map(_)) {
+            let what = format!("{} has neither `requests` nor `duration`", workload.label);
             reader.error_at_key(workload, what, "add `requests: 512` or `duration: 60s`");
         }
         return None;
     }
-    let requests = requests.map(|entry| reader.whole(entry, 1..=10_000_000, "512"));
-    let duration: Option<Option<Duration>> =
-        duration.map(|entry| reader.duration(entry, false, "s", "60s"));
+    let requests = requests.map(|entry| reader.whole(entry));
+    let duration: Option<Option<Duration>> = duration.map(|entry| reader.duration(entry));
     Some(Until {
         requests: match requests {
             Some(requests) => Some(usize::try_from(requests?).ok()?),
@@ -231,7 +222,7 @@ fn until(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> 
 
 /// The names in `prompts`, of the `known`.
 fn chosen(reader: &mut Reader<'_>, entry: &Entry<'_>, known: &[String]) -> Vec<Spanned<String>> {
-    let names = reader.texts(entry, "chat-en");
+    let names = reader.texts(entry);
     if let (Yaml::List(items), true) = (&entry.value.value, names.is_empty())
         && items.is_empty()
     {
@@ -243,13 +234,8 @@ fn chosen(reader: &mut Reader<'_>, entry: &Entry<'_>, known: &[String]) -> Vec<S
         if !those.contains(name.value.as_str()) {
             let place = reader.source.bytes(name.defined);
             let known: Vec<_> = known.iter().map(String::as_str).collect();
-            let help = keys::did_you_mean(&name.value, &known);
-            reader.error_at(
-                place,
-                &entry.path,
-                format!("there is no prompt `{}`", name.value),
-                help,
-            );
+            let help = did_you_mean(&name.value, &known);
+            reader.error_at(place, &entry.path, format!("unknown prompt `{}`", name.value), help);
         }
     }
     names

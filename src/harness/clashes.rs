@@ -13,11 +13,7 @@ use std::{
 };
 
 use super::{baselines, observers::file_name};
-use crate::{
-    cli::Cli,
-    config::{Config, Github},
-    plan::Plan,
-};
+use crate::{cli::Cli, config::Config, env::Github, plan::Plan};
 
 /// A file of the run, by the flag or the key that names it.
 struct Named {

@@ -3,7 +3,7 @@
 use std::{fs::File, io::Write};
 
 use crate::{
-    config::Github,
+    env::Github,
     report::{Exporter, Run, annotations::Annotations, step_summary::StepSummary},
 };
 

@@ -5,13 +5,13 @@ use llm_stream_client::connect_options::{ConnectOptions, ProxyMode, Secret, Stam
 use llm_stream_client::{options::Access, proxy};
 
 use super::{Endpoint, SOCKET_ORIGIN, Target};
-use crate::config::{self, Config, ConfigError, Template};
+use crate::config::{self, Config, ConfigError, EnvTemplate};
 
 /// Access to a simulated endpoint, which needs none, whatever `defaults` says, and is not told
 /// any: nothing of the environment.
 pub fn simulated(target: &Target) -> Access {
     let plain =
-        |(name, value): &(HeaderName, Template)| Some((name.clone(), header(value.plain()?)?));
+        |(name, value): &(HeaderName, EnvTemplate)| Some((name.clone(), header(value.plain()?)?));
     let headers = target.headers.iter().filter_map(plain).collect();
     // A check of the config runs where packets cannot be seen, too.
     let stamps = match target.stamps {
@@ -38,9 +38,9 @@ pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> 
         .iter()
         .filter_map(|(name, value)| Some((name.clone(), found.header(value)?)));
     let headers = headers.collect();
-    let url = found.url(&url, &target.ways.query);
+    let url = found.url(&url, &target.network.query);
     // That of `defaults` is for others.
-    let proxy = target.ways.proxy.as_ref().filter(|_| socket.is_none());
+    let proxy = target.network.proxy.as_ref().filter(|_| socket.is_none());
     if proxy.is_none() && socket.is_none() {
         let passwords = proxy::proxy_passwords_of_environment(&url);
         found.secrets.extend(passwords.into_iter().map(Secret));
@@ -50,8 +50,8 @@ pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> 
         return Err(found.errors);
     }
     let tls = TlsOptions {
-        roots: target.ways.ca.clone().unwrap_or_default(),
-        identity: target.ways.identity.clone(),
+        roots: target.network.ca.clone().unwrap_or_default(),
+        identity: target.network.identity.clone(),
         insecure: target.is_insecure(),
     };
     let stamps = target.stamps;
@@ -74,7 +74,7 @@ impl Found<'_> {
     /// `template` with its values, which are secrets.
     fn expand(
         &mut self,
-        template: &Template,
+        template: &EnvTemplate,
         escape: impl Fn(&str, String) -> String,
     ) -> Option<String> {
         let expanded = self.noted(self.config.expand(template, escape))?;
@@ -82,7 +82,7 @@ impl Found<'_> {
         Some(expanded.text)
     }
 
-    fn header(&mut self, template: &Template) -> Option<HeaderValue> {
+    fn header(&mut self, template: &EnvTemplate) -> Option<HeaderValue> {
         let text = self.expand(template, |_, value| value)?;
         let value = header(&text);
         if value.is_none() {
@@ -94,7 +94,7 @@ impl Found<'_> {
     }
 
     /// `url` with its query.
-    fn url(&mut self, url: &str, query: &[(String, Template)]) -> String {
+    fn url(&mut self, url: &str, query: &[(String, EnvTemplate)]) -> String {
         let Ok(mut parsed) = reqwest::Url::parse(url) else { return url.to_owned() };
         for (name, template) in query {
             let Some(value) = self.expand(template, |_, value| value) else { continue };
@@ -110,11 +110,11 @@ impl Found<'_> {
         parsed.into()
     }
 
-    fn proxy(&mut self, proxy: Option<&config::Proxy>) -> ProxyMode {
+    fn proxy(&mut self, proxy: Option<&config::ProxySetting>) -> ProxyMode {
         let template = match proxy {
             None => return ProxyMode::Environment,
-            Some(config::Proxy::None) => return ProxyMode::None,
-            Some(config::Proxy::Through(template)) => template,
+            Some(config::ProxySetting::None) => return ProxyMode::None,
+            Some(config::ProxySetting::Through(template)) => template,
         };
         // What is a part of a URL must not end that part.
         let escape = |before: &str, value: String| match before.is_empty() {

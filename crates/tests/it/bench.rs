@@ -7,7 +7,10 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use llm_stream_bench::config::Config;
 use tempfile::TempDir;
+
+use crate::config::schema;
 
 /// Two quick models. Not quicker, since a busy machine writes late what is due in less: events
 /// come together then, and have no figures.
@@ -37,6 +40,9 @@ impl Bench {
     pub(crate) fn new(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("configs.yaml"), config).expect("a config");
+        if Config::parse(config, "configs.yaml", folder.path()).is_ok() {
+            schema::assert_valid(config);
+        }
         Self { folder }
     }
 
