@@ -66,11 +66,14 @@ impl Change {
                 return Err(Absent::TooFew { needs: FEWEST, has });
             }
         }
+        // A ratio needs a positive divisor.
         let (old, new) = (statistic.of(before.values)?, statistic.of(now.values)?);
         if old <= 0.0 {
             return Err(Absent::Lacking { lack: 1, all: 1 });
         }
         let interval = interval::of_ratio(statistic, now, before, confidence)?;
+        // The rank test resists outliers, which dominate the interval of a mean. It cannot see a
+        // change in the tail, so percentiles and spread have a stricter interval instead.
         let evidence = match statistic {
             Statistic::Mean | Statistic::Median => shift(before, now)?,
             _ => {
@@ -133,6 +136,7 @@ fn shift(before: StratifiedSample<'_>, now: StratifiedSample<'_>) -> Result<Evid
         Statistic::Median,
         StratifiedSample { values: &aligned_now, strata: now.strata },
         StratifiedSample { values: &aligned_before, strata: before.strata },
+        // The confidence is fixed, because it is part of the test and not of the report.
         interval::CONFIDENCE,
     )?;
     let p = mann_whitney(&aligned_before, &aligned_now);
@@ -246,7 +250,7 @@ mod tests {
         }
         let (before, late) = (run(0.0), run(100.0));
         let mean = Change::of(Statistic::Mean, sampled(&before), sampled(&late), 0.95).unwrap();
-        assert!(!mean.is_significant(), "a tenth is no shift of all: {mean:?}");
+        assert!(!mean.is_significant(), "a slow tenth does not shift all ranks: {mean:?}");
     }
 
     #[test]

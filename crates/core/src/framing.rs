@@ -238,6 +238,8 @@ impl SseDecoder {
         let mut rest = self.skip_lf(bytes);
         while let Some(end) = memchr2(b'\n', b'\r', rest) {
             self.check_length(end)?;
+            // A CR ends the line at once. Waiting for a possible LF would delay the frame by one
+            // read.
             let line = &rest[..end];
             self.after_cr = rest[end] == b'\r';
             rest = self.skip_lf(&rest[end + 1..]);
@@ -247,6 +249,7 @@ impl SseDecoder {
                 self.take_split_line(line, sink);
             }
         }
+        // `held` borrows from `bytes`, which the caller may drop.
         self.keep(held);
         self.check_length(rest.len())?;
         self.line.extend_from_slice(rest);
@@ -260,6 +263,7 @@ impl SseDecoder {
         }
         let line = mem::take(&mut self.line);
         let mut held = None;
+        // A line like `dat` is a truncated field, not a message of a proxy.
         let is_cut_field = FIELDS.iter().any(|field| field.starts_with(&line));
         if !is_cut_field || FIELDS.contains(&line.as_slice()) {
             self.take_line(&line, &mut held, sink);
@@ -292,7 +296,8 @@ impl SseDecoder {
         self.take_line(&line, &mut held, sink);
         self.keep(held);
         line.clear();
-        self.line = line; // for its capacity
+        // The buffer keeps its capacity for the next split line.
+        self.line = line;
     }
 
     /// Reads one line without its end.
@@ -311,6 +316,7 @@ impl SseDecoder {
 
     fn take_field<'a>(&mut self, line: &'a [u8], held: &mut Option<&'a [u8]>) {
         match split_field(line) {
+            // The common case: the only data line of an event is not copied.
             (b"data", value) if held.is_none() && self.data.is_empty() => *held = Some(value),
             (b"data", value) => {
                 self.keep(held.take());

@@ -164,10 +164,12 @@ fn bootstrap_ratio(
         let variance = relative(&upper, above.values) + relative(&lower, below.values);
         let freedom = freedom.max(1) as f64;
         let t = StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |t| t.inverse_cdf(tail));
+        // The delta method gives the ratio of means; medians vary more.
         let times = if statistic == Statistic::Median { MEDIAN_ERROR_RATIO } else { 1.0 };
         let half = t.abs() * times * ratio * variance.sqrt();
         return Ok(Interval { low: ratio - half, high: ratio + half });
     }
+    // Different seeds: the two samples are independent.
     let pairs = upper.resamples(statistic, 1).into_iter().zip(lower.resamples(statistic, 2));
     let ratios = pairs.map(|(above, below)| above / below).collect();
     let freedom = upper.freedom() + lower.freedom();
@@ -176,6 +178,7 @@ fn bootstrap_ratio(
 
 /// Returns the interval that leaves out the share `tail` of the resamples at either end.
 fn between(mut resamples: Vec<f64>, tail: f64) -> Interval {
+    // A resample of the divisor can be zero, which says nothing about the ratio.
     resamples.retain(|value| value.is_finite());
     resamples.sort_by(f64::total_cmp);
     let Some(last) = resamples.len().checked_sub(1) else {
@@ -194,9 +197,12 @@ impl Strata {
     fn of(StratifiedSample { values, strata }: StratifiedSample<'_>) -> Self {
         let mut by_stratum: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
         for (nth, value) in values.iter().enumerate() {
+            // Values without strata form one stratum.
             let stratum = strata.get(nth).copied().unwrap_or_default();
             by_stratum.entry(stratum).or_default().push(*value);
         }
+        // A stratum with one value has no variance. Together, such strata show the variance between
+        // prompts, which overestimates the noise and is therefore conservative.
         let (alone, mut several): (Vec<_>, Vec<_>) =
             by_stratum.into_values().partition(|values| values.len() == 1);
         if !alone.is_empty() {
@@ -217,6 +223,7 @@ impl Strata {
         confidence: f64,
     ) -> Result<Interval, Absent> {
         let times = if statistic == Statistic::Median { MEDIAN_ERROR_RATIO } else { 1.0 };
+        // One degree of freedom is lost per stratum, for its mean.
         let (freedom, has) = (self.freedom(), values.len());
         if freedom == 0 {
             return Err(Absent::TooFew { needs: has + 1, has });
@@ -245,7 +252,10 @@ impl Strata {
     /// resamples matches the variance of the estimate.
     fn resamples(&self, statistic: Statistic, seed: u64) -> Vec<f64> {
         let n: usize = self.values.iter().map(Vec::len).sum();
+        // Large samples get fewer resamples, so that the time is bounded; the percentiles are still
+        // accurate to a fraction of the interval.
         let count = (DRAWS / n).clamp(RESAMPLES / 8, RESAMPLES);
+        // The seed depends on the sample only, so that the same data always has the same interval.
         let mut random = Pcg64Mcg::seed_from_u64(n as u64 + (seed << 32));
         let mut drawn: Vec<(f64, f64)> = Vec::with_capacity(n);
         let mut resample = || {

@@ -52,7 +52,7 @@ pub struct LoadStats {
     pub concurrency: f64,
     /// The largest number of requests in flight.
     pub peak: usize,
-    /// Starts per second in an open loop with several starts. A closed loop has no rate of its own:
+    /// Starts per second in an open loop with several starts. A closed loop has no arrival rate:
     /// starts follow from the answers, so `request_throughput` describes it.
     pub request_rate: Option<f64>,
     /// Valid requests per second.
@@ -86,6 +86,8 @@ impl LoadStats {
         let first = spans.iter().map(|span| span.begun).min()?;
         let last_start = spans.iter().map(|span| span.begun).max()?;
         let answers = spans.iter().filter(|span| span.tokens.is_some());
+        // The last valid answer ends the run. An invalid answer often ends by a timeout, which says
+        // nothing about throughput.
         let end =
             answers.map(|span| span.ended).max().map_or(last_start, |end| end.max(last_start));
         let starting = (last_start - first).as_secs_f64();
@@ -103,11 +105,14 @@ impl LoadStats {
             requests: spans.len(),
             valid,
             seconds,
+            // From first to last start: afterwards the load drains, and the concurrency is no
+            // longer controlled.
             concurrency: match starting > 0.0 {
                 true => seconds_in_flight(spans, last_start) / starting,
                 false => peak as f64,
             },
             peak,
+            // `n` starts have `n − 1` gaps.
             request_rate: (is_open && starting > 0.0).then(|| (spans.len() - 1) as f64 / starting),
             request_throughput,
             output_throughput: refused.is_none().then_some(output_throughput),
@@ -121,6 +126,7 @@ impl LoadStats {
     /// Returns why the run did not reach the requested load, if so. Its figures then do not
     /// describe the server.
     pub fn shortfall(&self, shape: &Shape, until: &Until) -> Option<String> {
+        // Checked first, because a busy client explains every other shortfall.
         if let Some(busy) = self.busy.filter(|busy| *busy > MAX_BUSY) {
             return Some(format!(
                 "this machine was too slow for it: the receiving thread was busy {:.0} % of the \
@@ -130,7 +136,10 @@ impl LoadStats {
         }
         match *shape {
             Shape::Closed { concurrency } => {
+                // A load of fewer requests than its concurrency cannot reach the concurrency.
                 let asked = until.requests.map_or(concurrency, |most| most.min(concurrency));
+                // If all requests start at once, the mean counts answers of different lengths; the
+                // peak shows that the load was reached.
                 let reached = self.concurrency.max(if self.requests <= asked {
                     self.peak as f64
                 } else {
@@ -141,6 +150,7 @@ impl LoadStats {
                 })
             }
             Shape::Open { arrivals, max_in_flight } => {
+                // At high rates a tenth of the gap is less than a timer can guarantee.
                 let most = (MAX_LATENESS_SHARE / arrivals.rate).max(NEGLIGIBLE_LATENESS);
                 let late = self.lateness.filter(|lateness| *lateness > most)?;
                 let late = format!("requests started {:.1} ms late", late * 1e3);

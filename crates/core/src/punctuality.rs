@@ -104,7 +104,6 @@ impl Punctuality {
     /// Compares the answers of an endpoint with its script. `handed_over` has the times at which
     /// the requests were handed to the operating system: the delay until the endpoint reads them is
     /// lateness too.
-    /// requests were handed to the system: the time until the endpoint reads them is lateness, too.
     pub fn of(mut answers: Vec<AnswerTiming>, mut handed_over: Vec<Instant>) -> Self {
         answers.sort_by_key(|answer| answer.received);
         handed_over.sort_unstable();
@@ -122,11 +121,13 @@ impl Punctuality {
     }
 
     fn add(&mut self, answer: &AnswerTiming, unread: Duration) {
+        // An answer without tokens has no times to compare.
         let Some((first, last)) = answer.first.zip(answer.last) else { return };
         self.first.push((first.lateness() + unread).as_secs_f64());
         self.first_due.push((first.due.saturating_duration_since(answer.received)).as_secs_f64());
         self.latest.push(answer.latest.as_secs_f64());
         let due = last.due.saturating_duration_since(first.due).as_secs_f64();
+        // An answer with one token event has no generation time.
         if due > 0.0 {
             let took = last.began.saturating_duration_since(first.began).as_secs_f64();
             self.generation.push(took - due);

@@ -31,7 +31,7 @@ use crate::{
 /// that a proxy buffered.
 pub const SHORTEST_GENERATION: Duration = Duration::from_millis(1);
 
-/// The smallest number of arrivals without an uncertainty of its own. With fewer, one arrival more
+/// The smallest number of arrivals that adds no uncertainty. With fewer, one arrival more
 /// or less at an end is a tenth of the generation time.
 pub const FEWEST_ARRIVALS: usize = 10;
 
@@ -847,6 +847,9 @@ pub fn read_with(
     let arrivals = ArrivalTracker::of(recording.uncertainty);
     let mut stream =
         StreamReader { text: Some(0), fields: Some(fields), arrivals, ..StreamReader::default() };
+    // The order of the following checks decides which error a broken answer gets: the most specific
+    // one. The server's error message explains more than the connection failure that follows it,
+    // and a failure explains more than the JSON that it truncated.
     let decoded = stream.read(&recording.chunks, recording.stamped_by, protocol);
     if let Some((events, message)) = stream.in_band {
         let message = one_line(&message, 300);
@@ -864,6 +867,7 @@ pub fn read_with(
     if stream.events == 0 {
         return Err(no_events(recording, protocol));
     }
+    // Only now: a decoding error behind an error message or a failure is its consequence.
     decoded?;
     stream.into_sample(recording, fallback, &|| texts(recording, protocol, fields))
 }
@@ -1052,6 +1056,8 @@ impl StreamReader<'_> {
         let mut failure = None;
         for chunk in chunks {
             let mut sink = |frame: Frame<'_>| {
+                // The state before and after the frame tells the tracker which arrivals the frame
+                // determines.
                 let before = self.begun();
                 self.frame(chunk.at, &frame, protocol, &mut failure);
                 self.arrivals.frame(chunk, before, self.begun());
@@ -1061,6 +1067,7 @@ impl StreamReader<'_> {
                 .map_err(|error| RequestError::new(ErrorKind::Malformed, error.to_string()))?;
             self.arrivals.end(chunk, by, decoder.is_between_frames());
         }
+        // The body can end without the blank line or the line end of its last frame.
         if let Some(chunk) = chunks.last() {
             decoder.finish(&mut |frame| {
                 let before = self.begun();
@@ -1069,6 +1076,7 @@ impl StreamReader<'_> {
             });
             self.arrivals.end(chunk, by, true);
         }
+        // A lone stray line is a body that is not a stream, which gets a more specific error.
         if self.events > 0 {
             self.in_band = self.in_band.take().or(self.stray_error.take());
         }
@@ -1115,7 +1123,9 @@ impl StreamReader<'_> {
             return self.stray(protocol.decode(frame).unwrap_or_default());
         }
         self.events += 1;
+        // The event's time is the chunk's. The tracker knows how much earlier it can have arrived.
         self.first_event.get_or_insert(at);
+        // Most frames of a stream differ from the previous one only in their text.
         if let Some((kind, text)) = self.template.read(frame) {
             return self.read_event(at, [MessagePart::Token(kind, Cow::Borrowed(text))]);
         }
@@ -1181,11 +1191,14 @@ impl StreamReader<'_> {
                 self.read_part(at, part, &mut event);
             }
         }
+        // Usage is read after the tokens of the event: a count in the same event includes them.
         let has_token = self.token_events.len() > event.events_before;
         if has_token {
             self.outdate_usage();
         }
         if let Some(usage) = event.usage {
+            // Counts next to tokens show whether they are running totals, and how many tokens the
+            // first event has.
             if let Some(tokens) = usage.completion_tokens.filter(|_| has_token) {
                 self.counts.add(self.token_events.len() as u64, tokens);
             }

@@ -104,6 +104,7 @@ impl Scrape {
         let names_model = |labels: &[(&str, String)]| {
             labels.iter().find(|(name, _)| *name == "model_name").map(|(_, value)| value == model)
         };
+        // A server with one model may use another name for it, so an unknown model filters nothing.
         let knows = lines.iter().any(|(_, labels, _)| names_model(labels) == Some(true));
         // SGLang exports the sum over all priorities next to the values of each.
         let sums: BTreeSet<&str> = lines

@@ -76,8 +76,9 @@ pub type Uncertain = (u32, f32);
 
 /// Returns how far `statistic` of `values` can be off if some of them are `uncertain`.
 ///
-/// A mean and an order statistic grow with every value, so that their bounds are those of the lower
-/// and the upper values. A standard deviation changes by no more than that of the errors.
+/// A mean or an order statistic does not fall when a value grows. Its bounds are therefore those of
+/// the lowest and of the highest possible values. A standard deviation changes by at most the
+/// standard deviation of the errors.
 pub fn of_statistic(statistic: Statistic, values: &[f64], uncertain: &[Uncertain]) -> f64 {
     if uncertain.is_empty() {
         return 0.0;

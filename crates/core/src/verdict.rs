@@ -109,6 +109,7 @@ impl Verdict {
         let doubts = group.tally.doubts(threshold.metric);
         let mut doubts: Vec<_> =
             doubts.map(|(reason, answers)| (reason.to_owned(), answers)).collect();
+        // Only a relative threshold looks at the baseline.
         let compared = threshold
             .is_relative
             .then_some(reference)
@@ -122,6 +123,7 @@ impl Verdict {
             .ok()
             .zip(instrument)
             .and_then(|(actual, instrument)| instrument.of(threshold.metric, actual.value, group));
+        // Late reads widen the error even if the instrument was not calibrated.
         let error = match uncertainty > 0.0 {
             true => Some(error.unwrap_or(0.0) + uncertainty),
             false => error,
@@ -175,6 +177,8 @@ impl Verdict {
     /// what the instrument can cause.
     fn of_change(&self, change: &Change) -> Outcome {
         let floor = self.floor();
+        // Both conditions are on the point estimate. Significance is a separate condition, so that
+        // neither a large change by chance nor a tiny certain one fails.
         let is_beyond =
             !self.threshold.holds(change.relative) && (change.now - change.before).abs() > floor;
         let Interval { low, high } = change.interval.widened(floor / change.before);
@@ -189,10 +193,12 @@ impl Verdict {
         let Ok(actual) = self.actual else { return Outcome::Fail };
         let as_it_is = Interval { low: actual.value, high: actual.value };
         let interval = actual.interval.map(|interval| interval.unwrap_or(as_it_is));
+        // Minimum and maximum have no interval; they describe these requests.
         let Interval { low, high } =
             interval.unwrap_or(as_it_is).widened(self.error.unwrap_or(0.0));
         match (self.threshold.holds(low), self.threshold.holds(high)) {
-            // Without an interval the result may be chance.
+            // Without an interval, a figure that meets its limit may do so by chance. A figure that
+            // misses it fails anyway.
             (true, true) if interval.is_err() => Outcome::Inconclusive,
             (true, true) => Outcome::Pass,
             (false, false) => Outcome::Fail,
@@ -244,6 +250,7 @@ impl Verdict {
     /// Returns what a change needs to pass or to become significant.
     fn needed_for_change(&self, change: &Change, n: usize) -> Needed {
         let floor = self.floor() / change.before;
+        // More requests now cannot help if the baseline is too small.
         if !change.is_bounded() {
             return Needed::Baseline;
         }

@@ -208,16 +208,21 @@ enum Mark {
 
 impl Outbox {
     fn flush(&mut self, socket: &mut Socket, mut log: Option<&mut AnswerLog>) -> io::Result<bool> {
+        // The socket refused bytes until now, so the refusal lasted at least until now.
         if let Some((_, until)) = self.refused.as_mut().filter(|_| self.is_refusing) {
             *until = pace::now();
         }
         while let Some(piece) = self.pieces.front() {
+            // The first attempt counts as the start, even if only part of the bytes is accepted: a
+            // client cannot have read any of them before.
             let began = *self.began.get_or_insert_with(|| begin(piece.mark, self.refused));
             match socket.write(&piece.bytes[self.written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Successive refusals form one period if this write was already waiting in the
+                    // previous one.
                     let now = pace::now();
                     let goes_on = self.refused.filter(|(_, until)| began <= *until);
                     self.refused = Some((goes_on.map_or(now, |(from, _)| from), now));
@@ -227,6 +232,8 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
             if self.written == piece.bytes.len() {
+                // The clock is read after each write and before the next one, so that the log
+                // brackets when the bytes can have reached the client.
                 let returned = pace::now();
                 if let Some(log) = log.as_deref_mut() {
                     piece.note(log, began, returned);

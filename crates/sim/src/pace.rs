@@ -40,6 +40,7 @@ pub(super) fn poll_timeout(left: Duration) -> Duration {
 
 /// Waits until `deadline` exactly, for waits that are too short to poll.
 pub(super) fn wait_until(deadline: Instant) {
+    // The sleep ends early by as much as it can wake late; spinning makes up the difference.
     let rest = deadline.saturating_duration_since(now()).saturating_sub(SLEEP_MARGIN);
     if !rest.is_zero() {
         thread::sleep(rest);

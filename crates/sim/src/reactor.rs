@@ -138,14 +138,19 @@ impl Reactor {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while !self.stop.load(Ordering::Acquire) {
+            // Deadlines that follow each other closely leave no time for a poll, but after
+            // POLL_EVERY new requests have waited long enough.
             if self.poll_has_time() {
                 self.poll(&mut events)?;
             }
             for event in &events {
+                // Between two events too, because handling 256 events takes longer than a deadline
+                // may be late.
                 self.serve_due();
                 self.handle(event);
             }
             events.clear();
+            // The poll ended early on purpose (see `pace`); the rest of the wait is exact.
             self.await_deadline();
             self.serve_due();
         }
@@ -159,6 +164,7 @@ impl Reactor {
     }
 
     fn poll_has_time(&self) -> bool {
+        // A clock read and a heap peek cost far less than the system call that they save.
         let recent = pace::now() - self.polled < POLL_EVERY;
         !recent || self.left().is_none_or(|left| left >= POLL_TIME)
     }
@@ -169,6 +175,7 @@ impl Reactor {
         self.polled = pace::now();
         match polled {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            // A signal interrupts the poll. The loop continues with an empty list of events.
             other => other,
         }
     }
@@ -208,6 +215,8 @@ impl Reactor {
         match event.token() {
             WAKER => {}
             LISTENER => self.accept(),
+            // A client's events can arrive after its connection has been dropped and the slot
+            // reused. That is harmless: reading from the new connection finds nothing.
             Token(slot) => self.handle_client(slot, event.is_writable()),
         }
     }
@@ -216,8 +225,12 @@ impl Reactor {
         let Some(mut connection) = self.take(slot) else {
             return;
         };
+        // Reading comes first, also in phases that send: it notices a client that has left, and the
+        // poll is edge-triggered, so unread bytes would not be announced again.
         let filled = connection.fill(&mut self.scratch);
         let waits = matches!(connection.phase, Phase::Head | Phase::Body(_));
+        // A streaming connection continues at its deadline, not because its socket is writable;
+        // otherwise a step would be written early.
         let goes_on = waits || (writable && connection.blocked);
         let served = match filled {
             Ok(()) if goes_on => self.drive(slot, &mut connection),
@@ -229,6 +242,8 @@ impl Reactor {
     /// Continues a connection, unless the slot now belongs to another one.
     fn serve(&mut self, slot: usize, serial: u64) {
         let Some(mut connection) = self.take(slot) else {
+            // A deadline stays in the heap after its connection has ended. The serial number tells
+            // whether the slot has a new owner.
             return;
         };
         let mut served = Ok(());
@@ -248,6 +263,7 @@ impl Reactor {
             self.connections[slot] = Some(connection);
             return;
         }
+        // Dropping the socket frees a file descriptor, so a refused `accept` can be repeated.
         drop(connection);
         self.free.push(slot);
         if self.accept_again {
@@ -261,6 +277,7 @@ impl Reactor {
             match self.listener.accept() {
                 Ok(socket) => {
                     self.admit(socket);
+                    // A wave of new clients must not delay the due writes of others.
                     self.serve_due();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -269,6 +286,7 @@ impl Reactor {
                         error.kind(),
                         io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
                     ) => {}
+                // Too many open files. The client stays in the backlog until a descriptor is free.
                 Err(_) => {
                     self.accept_again = true;
                     return;
@@ -282,6 +300,8 @@ impl Reactor {
             self.connections.push(None);
             self.connections.len() - 1
         });
+        // Registered once for both directions. Edge-triggered events cost nothing while nothing
+        // changes, and re-registering would be a system call per write.
         let interests = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         let ready = socket

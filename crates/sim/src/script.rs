@@ -230,6 +230,8 @@ impl Script {
             FaultKind::NoStream => Some(ScriptedResponse::Whole(self.whole(facts))),
             _ => None,
         };
+        // The first fault that replaces the whole answer applies; faults of the stream are applied
+        // by `AnswerStream::new`.
         self.faults_of(facts.number)
             .find_map(whole)
             .unwrap_or_else(|| ScriptedResponse::Stream(AnswerStream::new(self, facts)))
@@ -254,6 +256,7 @@ impl Script {
     }
 
     fn tokens_for(&self, facts: &RequestFacts) -> u64 {
+        // The request's limit has the last word, as with real servers.
         let most = facts.max_tokens.unwrap_or(u64::MAX);
         self.tokens.max(facts.min_tokens).min(Self::MOST_TOKENS).min(most)
     }
@@ -326,6 +329,8 @@ impl AnswerStream {
             first: None,
             at: Duration::from_nanos(nanoseconds(script.ttft)),
         };
+        // Faults that change the writes combine. Of those that end the answer, only the first one
+        // applies.
         let mut cut = None;
         for kind in script.faults_of(facts.number) {
             match kind {
@@ -410,6 +415,8 @@ impl Iterator for AnswerStream {
             messages.extend(self.role());
             messages.push(vec![MessagePart::Token(event.kind, Cow::Owned(event.text))]);
         }
+        // The trailer is a separate step, so that it can be due with the last token event and still
+        // be a separate write.
         if messages.is_empty() && !self.tail.is_empty() {
             messages.extend(self.role());
             messages.extend(self.trailer());
@@ -446,6 +453,8 @@ impl Cut {
                 "simulated fault: error after {} token events",
                 self.after.min(stream.events.in_all())
             );
+            // An error replaces the finish reason and the usage; the end marker stays, as servers
+            // send it.
             stream.tail.retain(|part| *part == MessagePart::End);
             stream.tail.insert(0, MessagePart::Error(message));
         } else {
@@ -494,6 +503,8 @@ impl TokenEvents {
             border: script.reasoning_tokens.min(tokens),
             tokens,
             most: u64::MAX,
+            // Seeded by the request, not by the order of draws, so that concurrent requests cannot
+            // change each other's jitter.
             random: Pcg64Mcg::seed_from_u64(script.seed.wrapping_add(facts.number)),
             index: 0,
             token: 0,
@@ -512,11 +523,13 @@ impl TokenEvents {
     }
 
     fn due(&mut self) -> Duration {
+        // The position on the grid depends only on the index. A sum of jittered gaps would drift.
         let place = self.ttft.saturating_add(self.itl.saturating_mul(self.index));
         let off = match self.jitter {
             0 => 0,
             most => self.random.random_range(-most..=most),
         };
+        // Two events can be due together, but none before its predecessor.
         self.latest = self.latest.max(place.saturating_add_signed(off));
         Duration::from_nanos(self.latest)
     }

@@ -383,7 +383,7 @@ fn a_response_that_has_ended_says_how() {
     assert_eq!(says("completed", r#""status":"completed""#), ["Finish \"completed\"", "End"]);
     assert_eq!(says("completed", ""), ["Finish \"completed\"", "End"]);
     assert_eq!(says("completed", r#""status":"incomplete""#), ["Finish \"incomplete\"", "End"]);
-    let cancelled = r#"Error "the server cancelled the response, and does not say why""#;
+    let cancelled = r#"Error "the server cancelled the response without a reason""#;
     assert_eq!(says("completed", r#""status":"cancelled""#), [cancelled]);
     let failed = says("completed", r#""status":"failed","error":{"message":"no memory"}"#);
     assert_eq!(failed, [r#"Error "no memory""#]);

@@ -284,8 +284,8 @@ fn with_context(error: &JsonTree<'_>, document: &JsonTree<'_>) -> String {
     }
     let is_short = |value: &JsonTree<'_>| !std::ptr::eq(value, error);
     let keys = MESSAGES.iter().chain(OTHER_TEXTS).filter(|key| !is_of(key, &["error", "text"]));
-    let beside = error_texts(document).chain(keys.map(|key| document.get(key)));
-    let around = beside.filter(|value| is_short(value)).find_map(|value| words(value, 0));
+    let near = error_texts(document).chain(keys.map(|key| document.get(key)));
+    let around = near.filter(|value| is_short(value)).find_map(|value| words(value, 0));
     let whole =
         if matches!(error, JsonTree::Object(_)) && !error.is_empty() { error } else { document };
     match (inside, around) {

@@ -302,7 +302,7 @@ impl<'de> Visitor<'de> for KeyVisitor {
 
 // -- repaired -------------------------------------------------------------------------------------
 
-/// `data` with what JSON does not know replaced by what it does:
+/// Returns `data` with values outside JSON replaced by values of JSON:
 ///
 /// | written | read as |
 /// |---|---|
@@ -319,6 +319,8 @@ fn repaired(data: &[u8]) -> String {
     let text = String::from_utf8_lossy(data);
     let mut out = String::with_capacity(text.len() + 16);
     let mut rest = &*text;
+    // Outside strings only words can be invalid. Brackets, commas and colons are copied: a wrong
+    // structure cannot be repaired without guessing.
     while let Some(next) = rest.chars().next() {
         rest = match next {
             '"' => string(rest, &mut out),
@@ -382,6 +384,8 @@ fn unicode<'t>(text: &'t str, out: &mut String) -> &'t str {
         return text;
     };
     let after = &text[4..];
+    // Characters outside the basic plane are written as two surrogates, and each is meaningless
+    // alone.
     let low = after.strip_prefix("\\u").and_then(hex).filter(|low| (0xDC00..0xE000).contains(low));
     match (unit, low) {
         (0xD800..0xDC00, Some(low)) => {
@@ -427,6 +431,8 @@ fn value_of(word: &str) -> Cow<'_, str> {
         _ => {}
     }
     let is_number = word.bytes().any(|byte| byte.is_ascii_digit());
+    // A number is checked by the same parser that reads the result, so the repair cannot produce a
+    // new error.
     match word.parse::<f64>() {
         Ok(_) if serde_json::from_str::<Number>(word).is_ok() => word.into(),
         Ok(number) if is_number => {

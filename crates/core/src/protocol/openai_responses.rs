@@ -290,8 +290,8 @@ fn last<'a>(event: &JsonTree<'a>, why: &str) -> Message<'a> {
 fn failed<'a>(event: &JsonTree<'a>, status: &str) -> Message<'a> {
     let words = in_response(event).or_else(|| wire::error(event, "", false));
     let without = match status.ends_with("cancelled") {
-        true => "the server cancelled the response, and does not say why",
-        false => "the response failed, and the server does not say why",
+        true => "the server cancelled the response without a reason",
+        false => "the response failed without a reason from the server",
     };
     alone(words.unwrap_or_else(|| MessagePart::Error(without.into())))
 }

@@ -116,6 +116,8 @@ pub(super) fn decode<'a>(
             Ok(alone(error.unwrap_or_else(unknown)))
         }
         Ok(tree) => Ok(of_json(&tree, name, &read)),
+        // The remaining cases are text that is not JSON. The order goes from harmless to harmful:
+        // only a defect in an event that may contain tokens invalidates the answer.
         Err(_) if is_keep_alive(data) => Ok(Message::default()),
         Err(_) if is_bracketed(data) => Ok(alone(plain(data))),
         Err(_) if !name.is_empty() && !knows(name) => {
@@ -177,6 +179,7 @@ fn is_error_text(text: &[u8]) -> bool {
 /// Interprets stray lines. Proxies and back ends write their errors like that into a started
 /// stream, in JSON or as text.
 fn stray<'a>(lines: &[u8]) -> MessagePart<'a> {
+    // An error may be pretty-printed JSON over several lines, or one line of JSON before others.
     let whole = JsonTree::parse(lines).ok();
     let first = || JsonTree::parse(lines.split(|&byte| byte == b'\n').next()?).ok();
     match whole.or_else(first).and_then(|tree| error_text::in_document(&tree)) {

@@ -63,6 +63,8 @@ impl ArrivalTracker {
 
     /// Records the end of `chunk`. With `is_whole`, no frame continues in the next chunk.
     pub(super) fn end(&mut self, chunk: &Chunk, by: StampedBy, is_whole: bool) {
+        // The kernel's time is that of the last packet, so only a frame that ends with the chunk
+        // has it. Bytes of an incomplete frame after it may have arrived in that packet instead.
         let ends_with_frame = is_whole && by == StampedBy::Kernel;
         self.settle(match ends_with_frame {
             true => chunk.uncertainty.min(self.last_bytes),
@@ -83,6 +85,7 @@ impl ArrivalTracker {
         first(before.token_events > 0, after.token_events > 0, &mut found.first_token);
         first(before.has_reasoning, after.has_reasoning, &mut found.first_reasoning);
         first(before.has_answer, after.has_answer, &mut found.first_answer);
+        // A frame without a token changes no arrival of tokens, however late it was read.
         if after.token_events > before.token_events {
             found.last_token = uncertainty;
             found.largest = found.largest.max(uncertainty);

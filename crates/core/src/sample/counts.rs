@@ -65,6 +65,7 @@ impl EventCounts {
     pub(super) fn of_first(&self, events: u64, tokens: u64) -> Option<u64> {
         // Most later events add at least one token.
         let others = (events.saturating_sub(1)) * 3;
+        // Otherwise the count is a final total that the server repeats in every event.
         let leaves_others = |first: u64| first.saturating_add(others.div_ceil(4)) <= tokens;
         let is_known = |first: &u64| {
             let is_running = self.are_running() && leaves_others(*first);
@@ -107,10 +108,12 @@ pub(super) fn doubts(sample: &Sample, shown: &TokenEvidence) -> Vec<Note> {
     let events = sample.token_events.len() as u64;
     let sum = sample.prompt_tokens.map(|prompt| prompt.saturating_add(tokens));
     let reasoning = sample.reasoning_tokens.unwrap_or(0);
+    // Reasoning may have been hidden, so only the other tokens need text.
     let with_text = tokens.saturating_sub(reasoning).saturating_sub(SPECIAL_TOKENS);
     let cached = sample.cached_tokens.zip(sample.prompt_tokens);
     let is_short = tokens < events;
     let words = tokens.saturating_mul(text::BYTES_PER_TOKEN);
+    // Per-event counts go up and down; only a total must not shrink.
     let shrinks = shown.shrinks && !shown.counts.are_of_events(events, tokens);
     let found = [
         (is_short, Note::FewerTokensThanEvents),
@@ -172,6 +175,7 @@ fn is_silent_tail(sample: &Sample, shown: &TokenEvidence) -> bool {
     let events = sample.token_events.len() as u64;
     let (time, tail) = (sample.span(), shown.tail);
     let tokens = sample.streamed_tokens();
+    // If the server counts in each event, or not at all, the tail is accounted for.
     let is_told = shown.counts.of_all(events).is_some() || sample.token_count != TokenCount::Usage;
     // The server's own clock may show that the generation had ended.
     let is_confirmed = sample.server_generation_time().is_some() && !sample.server_disagrees();
@@ -180,7 +184,9 @@ fn is_silent_tail(sample: &Sample, shown: &TokenEvidence) -> bool {
     }
     let gaps = u32::try_from(events - 1).unwrap_or(u32::MAX);
     let (least, most) = TRAILER;
+    // A trailer takes longer on a slow server, so the limit grows with the answer and its gaps.
     let trailer = (time / 2).clamp(least, most).max(time.saturating_mul(TRAILER_GAPS) / gaps);
+    // The tokens that would fit into the tail at the mean speed of generation and tail together.
     let at_one_pace = (tokens - 1) as f64 * tail.div_duration_f64(time + tail);
     let silent = at_one_pace.min((tokens - events) as f64);
     tail > trailer && silent > SILENT_PART * tokens as f64
