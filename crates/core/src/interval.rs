@@ -5,11 +5,11 @@
 //! depend on each other. Prompts are strata: each prompt is sent a fixed number of times, so the
 //! difference between a long and a short prompt is not random.
 //!
-//! Means and medians use a stratified bootstrap (Efron 1979) with `n − 1` draws from a stratum of
-//! `n` values. With `n` draws the variance of the resamples would be too small by the factor `(n −
-//! 1) / n`, which is a third for three runs (Rao and Wu 1988). Samples of few values have heavier
-//! tails than the normal distribution, so the percentiles are expanded by Student's t (Hesterberg
-//! 2015, "What Teachers Should Know About the Bootstrap", section 3.3).
+//! Means and medians use a stratified bootstrap (Efron 1979) with one draw less than a stratum has
+//! values. With as many draws as values, the variance of the resamples would be too small, by a
+//! third for three runs (Rao and Wu 1988). Samples of few values have heavier tails than the normal
+//! distribution, so the percentiles are expanded by Student's t (Hesterberg 2015, "What Teachers
+//! Should Know About the Bootstrap", section 3.3).
 //!
 //! Two cases do without the bootstrap. With fewer than `MIN_BOOTSTRAP_FREEDOM` degrees of freedom it
 //! underestimates the variance, so the interval is Student's, which assumes normal values. With
