@@ -462,9 +462,9 @@ pub struct CalibrateOptions {
     #[arg(long, conflicts_with = "tls")]
     pub unix: bool,
 
-    /// Measure both transports, and `stamped` over TLS as well, beside a reference reader that is
+    /// Measure both transports, and `stamped` over TLS as well, and a reference reader that is
     /// hardly more than sockets: errors, CPU, memory, speed limit and start, at 1, 64, 256 and 1024
-    /// streams, medians of three runs, with the endpoint in a process of its own on another core.
+    /// streams, medians of three runs, with the endpoint in a separate process on another core.
     /// Takes three minutes, and the machine should do nothing else
     #[arg(long, conflicts_with_all = ["streams", "tls", "unix"])]
     pub full: bool,

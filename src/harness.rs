@@ -254,8 +254,8 @@ fn insecure(plan: &Plan) -> Vec<String> {
     let warning = |target: Arc<Target>| {
         target.is_insecure().then(|| {
             format!(
-                "warning: `insecure_tls: true`: whoever answers is taken for {}, and is sent its key \
-                 and prompts (`ca_file` would trust the one that you mean)",
+                "warning: `insecure_tls: true`: certificates of {} are not verified: its key and prompts may \
+                 reach an impostor; prefer `ca_file`",
                 target.name
             )
         })
@@ -359,7 +359,7 @@ impl Closing {
         for reason in run.ending.reasons.iter().chain(&unwritten) {
             text.push_str(&format!("{reason}\n"));
         }
-        text.push_str(&github::tell(&self.github, &run));
+        text.push_str(&github::report(&self.github, &run));
         text.push_str(&format!("Results: {}\n", self.path.display()));
         self.terminal.err(&text);
         code

@@ -36,7 +36,7 @@ use crate::{
 /// Most tokens that a warm-up asks for: enough to have every part of the server at work.
 const WARM_UP_TOKENS: u64 = 64;
 
-/// Whoever follows a request while it runs. Each call must return at once.
+/// Follows a request while it runs. Each call must return at once.
 pub trait Follow {
     /// Some bytes arrived.
     fn arrived(&self, _: &Chunk) {}
@@ -175,7 +175,7 @@ fn read_hiding(
     secrets.redact_outcome(read(recording, target), hidden)
 }
 
-/// The body of the `nth` request with `prompt` as it is sent, and how many tokens it wants.
+/// The body of the `nth` request with `prompt` as it is sent, and how many tokens it asks for.
 fn request(
     target: &Target,
     prompt: &Prompt,
@@ -199,7 +199,7 @@ fn request(
     (body, RequestedTokens { prompt: made.map(|(_, length)| length), ..asked })
 }
 
-/// The body of the request that asks `prompt` by `messages`, and how many tokens it wants.
+/// The body of the request that asks `prompt` by `messages`, and how many tokens it asks for.
 fn body_of(
     target: &Target,
     prompt: &Prompt,
@@ -260,7 +260,7 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Wants no more than the first token.
+/// Cancels the request after the first token.
 struct FirstToken<'a> {
     protocol: &'static dyn Protocol,
     follow: &'a dyn Follow,

@@ -196,7 +196,7 @@ pub enum Endpoint {
         /// Both in one, as reports show them.
         url: String,
     },
-    /// A server of our own, started for the run.
+    /// The simulator, started for the run.
     Simulated(Script),
 }
 
@@ -643,7 +643,7 @@ fn target(
     }
 }
 
-/// Where metrics are to be read, if anywhere: a simulated endpoint has none of its own.
+/// Where metrics are to be read, if anywhere: a simulated endpoint has none.
 fn metrics_url(wanted: Option<MetricsUrl>, endpoint: &Endpoint) -> Option<MetricsUrl> {
     wanted.filter(|wanted| match (wanted, endpoint) {
         (MetricsUrl::Off, _) | (MetricsUrl::Auto, Endpoint::Simulated(_)) => false,

@@ -128,7 +128,7 @@ impl Finding {
 /// What a failed request to `target` for one token says of the trials; `status` is that of the answer.
 ///
 /// An answer that began is well: that one token may be no text, and an answer that long may not
-/// have a proper end, is no fault.
+/// have a proper end, is not a fault.
 pub fn finding(target: &Target, error: RequestError, status: Option<u16>) -> Option<Finding> {
     use ErrorKind as Kind;
     let is_certain = match error.kind {
@@ -335,7 +335,7 @@ pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
 }
 
 /// The names in a list of models: OpenAI's `data`, Ollama's and llama.cpp's `models`. `None` when
-/// `answer` is no such list.
+/// `answer` is not such a list.
 pub fn models(answer: &Recording) -> Option<Vec<String>> {
     let is_whole = answer.broken.as_ref().is_none_or(|end| end.kind == ErrorKind::LeftOpen);
     if answer.status != 200 || !is_whole {

@@ -1,6 +1,6 @@
-//! The whole instrument measured: errors, CPU, memory and limits of each transport beside those of
-//! the reference reader, with the endpoint and each reader in processes of their own, on cores of
-//! their own where the system allows it.
+//! The whole instrument measured: errors, CPU, memory and limits of each transport next to those of
+//! the reference reader. The endpoint and each reader are separate processes, on separate cores where
+//! the system allows it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -89,7 +89,7 @@ pub struct Full {
 
 impl Full {
     /// Measures `trials`, each as often as `runs`, in children of `program`, which knows `part`.
-    /// `tell` is told what is being measured.
+    /// `tell` gets what is being measured.
     pub fn measure(
         program: &Path,
         trials: &[Trial],
@@ -209,7 +209,7 @@ fn part(program: &Path, task: &Task) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// The endpoint in a process of its own, which ends with this.
+/// The endpoint in a separate process, which ends with this.
 struct Server {
     child: Child,
     stdin: ChildStdin,

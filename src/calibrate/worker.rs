@@ -1,4 +1,4 @@
-//! The halves of a measurement, each in a process of its own: the simulated endpoint, and one
+//! The halves of a measurement, each in a separate process: the simulated endpoint, and one
 //! reader of it. They meet the process that compares them in JSON, with times on a clock that
 //! processes share.
 
@@ -43,7 +43,7 @@ pub struct Trial {
     pub rounds: usize,
     /// Request → first token.
     pub ttft: Duration,
-    /// Between tokens; without, single tokens have no times of their own, and none are compared.
+    /// Between tokens; without, the times of single tokens are not compared.
     pub itl: Duration,
     /// Tokens a stream.
     pub tokens: u64,

@@ -176,6 +176,13 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
     if url.contains(char::is_whitespace) {
         return refuse("has a blank in it", URL_HELP.to_owned());
     }
+    check_path(url, protocol)?;
+    parse_authority(url)
+}
+
+/// Refuses a path that the protocol adds, and a query.
+fn check_path(url: &str, protocol: &dyn Protocol) -> Result<(), Refusal> {
+    let refuse = |what: &str, help: String| Err((format!("`base_url` {what}"), help));
     let (bare, query) = without_query(url);
     let origin = bare.find("://").map_or(0, |at| at + "://".len());
     let path_at = bare[origin..].find('/').map_or(bare.len(), |at| origin + at);
@@ -189,6 +196,14 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
     if url.contains(['?', '#']) {
         return refuse("must not have a query or a fragment", query_help(url));
     }
+    Ok(())
+}
+
+/// Parses a URL with a scheme; its host and port must be there.
+fn parse_authority(url: &str) -> Result<Uri, Refusal> {
+    let refuse = |what: &str, help: String| Err((format!("`base_url` {what}"), help));
+    let (bare, _) = without_query(url);
+    let origin = bare.find("://").map_or(0, |at| at + "://".len());
     let authority = bare[origin..].split('/').next().unwrap_or_default();
     if authority.is_empty() || authority.starts_with(':') {
         return refuse("has no host", URL_HELP.to_owned());

@@ -1,4 +1,4 @@
-//! What a job on GitHub Actions is told without being asked: annotations, and the step's summary.
+//! What a job on GitHub Actions gets without a flag: annotations, and the step's summary.
 
 use std::{fs::File, io::Write};
 
@@ -9,9 +9,9 @@ use crate::{
 
 /// Adds to the step's summary; gives the lines for stderr.
 ///
-/// Nobody asked for the file by a flag, and in a container it may not be there: that is told, and
-/// fails nothing.
-pub(super) fn tell(github: &Github, run: &Run) -> String {
+/// Writes the annotations and the step's summary; returns the lines for the terminal. No flag asked for
+/// the summary's file, and in a container it may be missing: a note says so, and the run does not fail.
+pub(super) fn report(github: &Github, run: &Run) -> String {
     let mut lines = match github.reads_commands {
         true => Annotations.render(run),
         false => String::new(),

@@ -76,7 +76,7 @@ fn on_file(
     let path = std::path::absolute(path)?;
     let simulator = Simulator::on_file(&path, script, protocol)?;
     ctrlc::set_handler(move || {
-        // Whoever has removed it before has done no harm.
+        // It may have been removed before.
         let _ = fs::remove_file(&path);
         std::process::exit(130);
     })?;

@@ -1,4 +1,4 @@
-//! `llm-stream-bench calibrate --full`: the instrument beside the reference reader, as tables.
+//! `llm-stream-bench calibrate --full`: the instrument next to the reference reader, as tables.
 
 use std::env;
 

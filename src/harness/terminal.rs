@@ -30,7 +30,7 @@ impl Terminal {
         Ok(Self { bar, logfile })
     }
 
-    /// Writes to stdout. A reader that has gone away is no reason to stop measuring.
+    /// Writes to stdout. The measurement goes on if the reader has gone away.
     pub(super) fn out(&self, bytes: &[u8]) {
         let write = || match &self.logfile {
             Some(file) => file.lock().map_or(Ok(()), |mut file| file.write_all(bytes)),

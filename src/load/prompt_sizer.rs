@@ -101,7 +101,7 @@ pub async fn measure(
     Ok(counts)
 }
 
-/// The tokens of `text`. Whoever waits for it may think otherwise before.
+/// The tokens of `text`. Counting may be cancelled before it ends.
 async fn count(tokenizer: &Tokenizer, text: &str) -> Result<u64, RequestError> {
     tokio::task::yield_now().await;
     tokenizer.count(text).map_err(|why| {
@@ -181,7 +181,7 @@ fn counted(
     target: &Target,
     secrets: &Redactor,
 ) -> Result<u64, RequestError> {
-    // An answer of one token may have none that is shown, and its count is there all the same.
+    // An answer of one token may have no visible text; it has a count anyway.
     if let Some(tokens) = sample::prompt_tokens(recording, target.protocol) {
         return Ok(tokens);
     }

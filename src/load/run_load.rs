@@ -112,7 +112,7 @@ fn reserve(shape: &Shape) -> usize {
     }
 }
 
-/// A load under way.
+/// A load in progress.
 struct Load<'a> {
     target: &'a Target,
     workload: &'a Workload,
@@ -147,7 +147,7 @@ struct Question {
     talk: Option<ConversationState>,
 }
 
-/// A conversation under way.
+/// A conversation in progress.
 struct ConversationState {
     so_far: Conversation,
     /// Its first turn, which has the others.
@@ -277,7 +277,7 @@ impl<'a> Load<'a> {
     }
 
     fn give(&self, over: RawResult) {
-        // The reader is gone only when it has panicked, which is told when it is joined.
+        // The reader is gone only if it has panicked, which its join reports.
         let _ = self.over.send(over);
     }
 }
@@ -373,8 +373,8 @@ impl RequestSource for Load<'_> {
     }
 }
 
-/// When an answer ended whose body the server kept open: the client's wait for the body is no part
-/// of the load.
+/// When an answer ended whose body the server kept open: the client's wait for the body is not part of
+/// the load.
 fn end_of(answer: &Result<Recording, RequestError>) -> Option<Instant> {
     let recording = answer.as_ref().ok()?;
     let is_left_open = recording.broken.as_ref()?.kind == ErrorKind::LeftOpen;

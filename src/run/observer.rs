@@ -1,6 +1,6 @@
 //! What a run tells while it measures: events, in order.
 //!
-//! The runner prints, writes and draws nothing. Whoever wants lines, files or a progress bar
+//! The runner prints, writes and draws nothing. Code that needs lines, files or a progress bar
 //! implements [`Observer`]; the command line's observers are in `harness`.
 
 use std::{error::Error, sync::Arc};

@@ -103,7 +103,7 @@ impl Runner<'_> {
         end
     }
 
-    /// An error where the simulator did not keep its script; observers are told if the instrument
+    /// An error where the simulator did not keep its script; observers get an event if the instrument
     /// is not checked.
     fn script_kept(&mut self, punctuality: Option<&Punctuality>) -> Result<(), String> {
         match punctuality.and_then(Punctuality::shortfall) {

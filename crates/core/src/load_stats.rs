@@ -105,8 +105,8 @@ impl LoadStats {
             requests: spans.len(),
             valid,
             seconds,
-            // From first to last start: afterwards the load drains, and the concurrency is no
-            // longer controlled.
+            // From first to last start: afterwards the load drains and the concurrency
+            // falls.
             concurrency: match starting > 0.0 {
                 true => seconds_in_flight(spans, last_start) / starting,
                 false => peak as f64,

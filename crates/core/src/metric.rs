@@ -475,7 +475,7 @@ metrics! {
         error: ErrorOf::Nothing,
         counted: None,
         in_summary: false,
-        definition: "server_queue_time, where it is told, + server_prompt_time",
+        definition: "server_queue_time, if reported, + server_prompt_time",
         read: MetricSource::Sample(|sample| sample.server_first_token().and_then(seconds)),
     }
     SERVER_QUEUE_TIME {

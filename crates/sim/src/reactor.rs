@@ -77,7 +77,7 @@ enum Advance {
 pub(super) struct Reactor {
     poll: Poll,
     listener: Listener,
-    /// The beginning of its own URLs.
+    /// The beginning of its URLs.
     origin: String,
     tls: Option<Arc<ServerConfig>>,
     protocol: &'static dyn Protocol,

@@ -12,6 +12,7 @@ mod ci;
 mod config;
 mod counts;
 mod datasets;
+mod documents;
 mod drive;
 mod first_contact;
 mod framing;

@@ -1,4 +1,4 @@
-//! libtest's own lines. libtest-mimic runs on a thread of its own, and each of its trials waits for
+//! libtest's own lines. libtest-mimic runs on its own thread, and each of its trials waits for
 //! the runner to finish the real one: so the runner needs to know nothing of libtest, and a run can
 //! end early without ending the process.
 

@@ -96,7 +96,7 @@ fn color(arguments: &Arguments) -> ColorSetting {
     match arguments.color {
         Some(ColorSetting::Always) => ColorSetting::Always,
         Some(ColorSetting::Never) => ColorSetting::Never,
-        // Parsers read what is no terminal, whatever CLICOLOR_FORCE says.
+        // Parsers read the output where it is not a terminal, whatever CLICOLOR_FORCE says.
         Some(ColorSetting::Auto) | None => match anstream::AutoStream::choice(&io::stdout()) {
             anstream::ColorChoice::Never => ColorSetting::Never,
             _ if arguments.logfile.is_some() || !io::stdout().is_terminal() => ColorSetting::Never,

@@ -1,5 +1,4 @@
-//! The progress line for whoever watches the terminal: which trial, how far, how fast, how long
-//! still. The receive loop only hands its bytes over; they are counted on the display's thread.
+//! The progress line on a terminal: which trial, its tokens and speed, and the time left. The receive loop only hands its bytes over; they are counted on the display's thread.
 
 use std::{
     fmt::Write,
@@ -91,7 +90,7 @@ impl Progress {
         if position.trial == 1 {
             self.bar.reset_elapsed();
         }
-        // Before the lock: whoever draws holds the bar and wants what is shared.
+        // Before the lock: the drawing thread holds the bar and waits for the lock.
         let begun = self.bar.elapsed();
         let mut shared = lock(&self.shared);
         shared.drain();
@@ -126,7 +125,7 @@ impl Observer for Progress {
     }
 
     fn bytes_arrived(&self, chunk: &Chunk) {
-        // The display's end is no concern of the measurement.
+        // The display may be gone; the measurement does not depend on it.
         let _ = self.chunks.send(chunk.clone());
     }
 }

@@ -30,7 +30,7 @@ pub(in crate::harness) struct Results {
 
 impl Output {
     /// Creates `path` with its folder, or a new file in cargo's target folder; where there are
-    /// loads or metrics of servers, others beside it for them.
+    /// loads or metrics of servers, others next to it for them.
     pub(in crate::harness) fn create(path: Option<&Path>, plan: &Plan) -> anyhow::Result<Self> {
         let with_loads = plan.cases.iter().any(|case| case.task.workload().is_some());
         let with_metrics = plan.cases.iter().any(|case| case.target.metrics_url.is_some());
@@ -43,23 +43,23 @@ impl Output {
             .and_then(|file| Ok(CsvTable::new(file)?))
             .with_context(|| context(&path))?;
         let path = std::path::absolute(&path).unwrap_or(path);
-        let beside = path.with_extension("workloads.csv");
+        let neighbour = path.with_extension("workloads.csv");
         // Next to a device or a pipe there is no place for it.
         let loads = match with_loads && path.is_file() {
             false => None,
             true => Some(
-                open(&beside)
+                open(&neighbour)
                     .and_then(|file| Ok(CsvTable::new(file)?))
-                    .with_context(|| context(&beside))?,
+                    .with_context(|| context(&neighbour))?,
             ),
         };
-        let beside = path.with_extension("server.csv");
+        let neighbour = path.with_extension("server.csv");
         let server = match with_metrics && path.is_file() {
             false => None,
             true => Some(
-                open(&beside)
+                open(&neighbour)
                     .and_then(|file| Ok(CsvTable::new(file)?))
-                    .with_context(|| context(&beside))?,
+                    .with_context(|| context(&neighbour))?,
             ),
         };
         Ok(Self { path, results: Results { requests, loads, server } })

@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(of_first(&[5, 5, 7, 12], 12), Some(5));
         // With the first event alone.
         assert_eq!(of_first(&[3], 9), Some(3));
-        // Each of its own event.
+        // Each in a separate event.
         assert_eq!(of_first(&[3, 4, 3, 2], 12), Some(3));
         assert_eq!(of_first(&[3, 3, 3, 3], 12), Some(3));
         // The final count, or one that is off by one.
