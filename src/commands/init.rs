@@ -11,7 +11,7 @@ use crate::cli::InitOptions;
 
 const HEAD: &str = "\
 # What `llm-stream-bench run` and `cargo bench` measure. `llm-stream-bench check` validates this
-# file and prints the plan without a request. README.md has every key.
+# file and prints the plan without a request. The documentation lists every key.
 ";
 
 const SIMULATED: &str = "\
@@ -54,7 +54,7 @@ const THRESHOLDS: &str = "\
 # metrics.
 #thresholds:
 #  - \"success_rate >= 100 %\"
-#  - \"ttft p95 <= 500 ms\"
+#  - \"ttft median <= 500 ms\"
 ";
 
 /// Writes the config and returns what to do next.

@@ -1,4 +1,4 @@
-//! The whole run as JSON, for programs. The types in [`model`] define the report, and the schema
+//! The whole run as JSON, for programs. The types in `model` define the report, and the schema
 //! `fixtures/schema/run.v1.json` is generated from them.
 //!
 //! Times are in seconds, as in every file. An unknown value is `null`, and so is a number that is not

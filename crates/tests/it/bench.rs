@@ -10,7 +10,7 @@ use std::{
 use llm_stream_bench::config::Config;
 use tempfile::TempDir;
 
-use crate::config::schema;
+use crate::schema;
 
 /// Two quick models. Not quicker, since a busy machine writes late what is due in less: events
 /// come together then, and have no figures.

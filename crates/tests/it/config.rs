@@ -23,7 +23,7 @@ fn parse(text: &str) -> Result<Config, ConfigErrors> {
 
 fn accepted(text: &str) -> Config {
     let config = parse(text).unwrap_or_else(|errors| panic!("{errors}"));
-    schema::assert_valid(text);
+    crate::schema::assert_valid(text);
     config
 }
 
@@ -454,7 +454,7 @@ proptest! {
     #[test]
     fn a_slip_of_the_finger_gives_a_place_or_a_config(slips in prop::collection::vec(slip(), 1..4)) {
         let text = slips.iter().fold(FULL.to_owned(), |text, slip| slipped(&text, slip));
-        if let Err(errors) = parse(&text).inspect(|_| schema::assert_valid(&text)) {
+        if let Err(errors) = parse(&text).inspect(|_| crate::schema::assert_valid(&text)) {
             prop_assert!(!errors.0.is_empty());
             let lines = text.split("\r\n").flat_map(|line| line.split(['\n', '\r'])).count();
             for error in errors.0 {

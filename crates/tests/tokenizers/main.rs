@@ -15,6 +15,8 @@ use crate::{
 #[expect(dead_code, reason = "shared with the other integration tests")]
 #[path = "../it/bench.rs"]
 mod bench;
+#[path = "../it/schema.rs"]
+mod schema;
 #[expect(dead_code, reason = "shared with the other integration tests")]
 #[path = "../it/servers.rs"]
 mod servers;

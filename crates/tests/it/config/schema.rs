@@ -1,39 +1,15 @@
 //! The JSON schema of `configs.yaml` and the reference in the documentation: both derive from the
 //! table of keys. `INSTA_UPDATE=always` rewrites them, like the snapshots.
 
-use std::{fs, path::PathBuf, sync::LazyLock};
+use std::{fs, path::PathBuf};
 
-use boon::{Compiler, SchemaIndex, Schemas};
 use llm_stream_bench::config::{Config, reference, schema};
-use serde_json::Value;
 
 use super::{model, refused::workload, simulated, top};
-use crate::bench::REPOSITORY;
-
-static SCHEMA: LazyLock<(Schemas, SchemaIndex)> = LazyLock::new(|| {
-    let mut compiler = Compiler::new();
-    compiler.add_resource("file:///configs.json", schema()).unwrap();
-    let mut schemas = Schemas::new();
-    let schema = compiler.compile("file:///configs.json", &mut schemas).unwrap();
-    (schemas, schema)
-});
-
-/// The first mistake in `text` by the schema; `None` if JSON cannot hold the document, such as one
-/// with a list as a key.
-fn mistake(text: &str) -> Option<String> {
-    let options = serde_saphyr::options! { strict_booleans: true };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let document: Value = serde_saphyr::from_str_with_options(text, options).ok()?;
-    let (schemas, schema) = &*SCHEMA;
-    schemas.validate(&document, *schema).err().map(|error| format!("{error:#}"))
-}
-
-/// Panics if the schema refuses `text`, which the reader accepts.
-pub(crate) fn assert_valid(text: &str) {
-    if let Some(mistake) = mistake(text) {
-        panic!("the schema refuses an accepted document: {mistake}\n{text}");
-    }
-}
+use crate::{
+    bench::REPOSITORY,
+    schema::{assert_valid, mistake},
+};
 
 /// Whether the file at `path` holds `expected`, after an update if updates are on.
 fn assert_file(path: &str, expected: &str) {
