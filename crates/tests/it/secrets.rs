@@ -67,7 +67,9 @@ fn answer(head: &str, in_stream: bool) -> String {
     if !in_stream {
         let body = format!("{{\"error\":{{\"message\":{quoted}}}}}");
         let length = body.len();
-        return format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {length}\r\n\r\n{body}");
+        // The server closes each connection. Unannounced, a request that crosses with it is lost.
+        let head = "HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n";
+        return format!("{head}content-length: {length}\r\n\r\n{body}");
     }
     format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
