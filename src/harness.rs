@@ -1,5 +1,5 @@
-//! cargo ⇄ us: arguments → trials → reports → exit code. The only module that knows libtest-mimic
-//! and the only one that writes to the terminal.
+//! cargo ⇄ us: arguments → trials → reports → exit code. Only this module uses
+//! libtest-mimic, and only this module writes to the terminal.
 
 mod baselines;
 mod calibrate;
@@ -254,8 +254,8 @@ fn insecure(plan: &Plan) -> Vec<String> {
     let warning = |target: Arc<Target>| {
         target.is_insecure().then(|| {
             format!(
-                "warning: `insecure_tls: true`: certificates of {} are not verified: its key and prompts may \
-                 reach an impostor; prefer `ca_file`",
+                "warning: `insecure_tls: true`: certificates of {} are not verified: its key and \
+                 prompts may reach an impostor; prefer `ca_file`",
                 target.name
             )
         })

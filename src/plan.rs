@@ -10,11 +10,11 @@ use std::{
 };
 
 use http::{HeaderName, Uri};
+use llm_stream_client::{self as client, connect_options::Stamps, proxy};
 pub use llm_stream_client::{
     connect_options::Secret,
     options::{Access, Timeouts, Transport},
 };
-use llm_stream_client::{connect_options::Stamps, proxy};
 use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
     group::GroupSpec,
@@ -171,6 +171,24 @@ impl Target {
         matches!(self.endpoint, Endpoint::Socket { .. })
     }
 
+    /// Options of a client that sends to `url`.
+    pub(crate) fn client_options<'a>(
+        &self,
+        access: &'a Access,
+        url: &'a str,
+    ) -> client::Options<'a> {
+        client::Options {
+            url,
+            headers: &access.headers,
+            api_key: access.key.as_ref(),
+            timeouts: self.timeouts,
+            transport: self.transport,
+            connection: self.connection,
+            protocol: self.protocol,
+            route: &access.route,
+        }
+    }
+
     /// The `base_url` by which requests go to `url`, which is one of those that they are sent with.
     pub fn base_url_of(&self, url: &str) -> String {
         match &self.endpoint {
@@ -321,7 +339,7 @@ pub enum PlanError {
     /// A text in the config means nothing.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// `--models` names one that is not there.
+    /// `--models` names an unknown model.
     #[error("no model `{name}` in {file}{}\n  models: {}", did_you_mean(name, near), quoted(known))]
     UnknownModel {
         /// The name as it was given.

@@ -125,10 +125,11 @@ impl Finding {
     }
 }
 
-/// What a failed request to `target` for one token says of the trials; `status` is that of the answer.
+/// Returns what a failed request to `target` for one token means for the trials; `status` is the
+/// answer's.
 ///
-/// An answer that began is well: that one token may be no text, and an answer that long may not
-/// have a proper end, is not a fault.
+/// An answer that began is not a fault: its one token may have no text, and an answer of that length
+/// may have no proper end.
 pub fn finding(target: &Target, error: RequestError, status: Option<u16>) -> Option<Finding> {
     use ErrorKind as Kind;
     let is_certain = match error.kind {

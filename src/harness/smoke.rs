@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use libtest_mimic::{Arguments, Failed, Trial};
-use llm_stream_client::{self as client, Client};
+use llm_stream_client::Client;
 use llm_stream_sim::{Script, Simulator};
 
 use super::{observers::LibtestOutput, terminal::Terminal};
@@ -65,16 +65,8 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
     let simulator = Simulator::start(script(), target.protocol)
         .context("failed to start the simulated endpoint")?;
     let access = access::simulated(target);
-    let client = Client::new(&client::Options {
-        url: &simulated_url(&simulator, target.protocol),
-        headers: &access.headers,
-        api_key: access.key.as_ref(),
-        timeouts: target.timeouts,
-        transport: target.transport,
-        connection: target.connection,
-        protocol: target.protocol,
-        route: &access.route,
-    })?;
+    let url = simulated_url(&simulator, target.protocol);
+    let client = Client::new(&target.client_options(&access, &url))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(load::run(case, &PromptSizer::default(), &client, &())).outcome?;
     Ok(())

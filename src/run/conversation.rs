@@ -51,7 +51,7 @@ impl Runner<'_> {
         Ok(self.end_conversation(case, &rows))
     }
 
-    /// LengthSearch the trial.
+    /// Counts the trial.
     fn end_conversation(&mut self, case: &Arc<Case>, rows: &[Row]) -> TrialEnd {
         let requests: Vec<_> = rows.iter().map(Row::request).collect();
         self.summary.add(case.group.id, &requests);
@@ -63,7 +63,8 @@ impl Runner<'_> {
             Some(format!("turn {number}: {}: {error}", error.kind))
         });
         let outcome = failure.map_or(Ok(TrialOutcome::Conversation(&tally)), Err);
-        self.end_trial(case, outcome, Some(&tally))
+        let failure = self.end_trial(case, outcome);
+        TrialEnd { failure, tally: Some(tally) }
     }
 
     fn ask_turn(

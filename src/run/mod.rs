@@ -1,7 +1,7 @@
 //! The engine: [`Runner`] measures a [`Plan`] and returns a [`Run`].
 //!
-//! It knows no terminal, no libtest and no file. What it does on the way it tells an [`Observer`];
-//! what ends it early is a [`Cancellation`].
+//! It knows no terminal, no libtest and no file. It sends events to an [`Observer`], and a
+//! [`Cancellation`] ends it early.
 
 mod adaptive_runs;
 mod cancellation;
@@ -24,7 +24,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use llm_stream_core::{
     baseline::Baseline,
-    recording::{ErrorKind, RequestError},
+    recording::{Chunk, ErrorKind, RequestError},
     summary::{Summary, Tally},
     verdict::Reference,
 };
@@ -51,7 +51,7 @@ use crate::{
     report::{Instrument, Run, RunOutcome, TrialResult},
 };
 
-/// What each model needs of the environment: its key, its headers, the route to it.
+/// Each model with its key, its headers and the options of its connection.
 pub type Accesses = Vec<(Arc<Target>, Access)>;
 
 /// What decides how a plan is measured, besides the plan.
@@ -143,21 +143,13 @@ impl<'a> Runner<'a> {
         if self.options.preflight {
             self.preflight();
         }
-        let (failed, instruments) = match self.measure() {
-            Ok((failed, instruments)) => (Some(failed), instruments),
-            Err(Cancelled) => (None, Instruments::default()),
+        let Ok(first) = self.run_trials(&self.plan.cases.clone()) else {
+            return Measured { run: self.finish(&Instruments::default()), failed: None };
         };
-        Measured { run: self.finish(&instruments), failed }
-    }
-
-    fn measure(&mut self) -> Result<(u64, Instruments), Cancelled> {
-        let failed = self.run_trials(&self.plan.cases.clone())?;
         let instruments = self.measure_instrument();
-        let more = self.run_until_decided(&instruments)?;
-        match self.is_cancelled() {
-            true => Err(Cancelled),
-            false => Ok((failed + more, instruments)),
-        }
+        let more = self.run_until_decided(&instruments);
+        let failed = more.ok().filter(|_| !self.is_cancelled()).map(|more| first + more);
+        Measured { run: self.finish(&instruments), failed }
     }
 
     /// Runs trials; returns how many failed.
@@ -233,14 +225,14 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// The user is shown the progress of a request, and may cancel it.
+/// Passes arriving bytes to the observer, and cancels the request with the run.
 struct Follower<'a> {
     observer: Option<&'a dyn Observer>,
     cancellation: &'a Cancellation,
 }
 
 impl Follow for Follower<'_> {
-    fn arrived(&self, chunk: &llm_stream_core::recording::Chunk) {
+    fn arrived(&self, chunk: &Chunk) {
         if let Some(observer) = self.observer {
             observer.bytes_arrived(chunk);
         }

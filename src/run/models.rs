@@ -1,9 +1,9 @@
-//! The models of a run that have connections: the one that is measured, and those between its turns.
+//! The connected models of a run: the active model, and the models that wait for their turn.
 
 use std::{sync::Arc, time::Instant};
 
 use anyhow::Context as _;
-use llm_stream_client::{self as client, Client};
+use llm_stream_client::Client;
 use llm_stream_core::{
     prompt::Prompt, protocol::Protocol, punctuality::Punctuality, recording::RequestError,
 };
@@ -38,16 +38,7 @@ impl Model {
                 (simulated_url(&simulator, target.protocol), Some(simulator))
             }
         };
-        let client = Client::new(&client::Options {
-            url: &url,
-            headers: &access.headers,
-            api_key: access.key.as_ref(),
-            timeouts: target.timeouts,
-            transport: target.transport,
-            connection: target.connection,
-            protocol: target.protocol,
-            route: &access.route,
-        })?;
+        let client = Client::new(&target.client_options(access, &url))?;
         Ok(Self {
             target: target.clone(),
             client,
@@ -75,9 +66,9 @@ pub(crate) fn simulated_url(simulator: &Simulator, protocol: &dyn Protocol) -> S
 /// The connected models.
 #[derive(Default)]
 pub(super) struct Models {
-    /// The one that is measured now.
+    /// The model that is measured now.
     pub(super) active: Option<Model>,
-    /// Those that are measured in turns with it.
+    /// The models that are measured in turns with it.
     idle: Vec<Model>,
 }
 

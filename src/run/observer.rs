@@ -36,7 +36,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// Receives the events of a run.
 ///
-/// Loads deliver [`Event::Request`] on another thread than the one that runs.
+/// Loads deliver [`Event::Request`] on a different thread than other events.
 pub trait Observer: Send {
     /// Takes an event.
     ///
@@ -92,7 +92,7 @@ pub enum Event<'a> {
         /// The trial.
         case: &'a Arc<Case>,
     },
-    /// The first trial of a model begins, or of one that others were measured between.
+    /// The run switches to this model: a model's first trial begins, or its turn comes again.
     ModelStarted {
         /// The model.
         target: &'a Arc<Target>,

@@ -338,16 +338,8 @@ fn joined(
 }
 
 fn options<'a>(target: &Target, access: &'a Access, url: &'a str) -> Options<'a> {
-    Options {
-        url,
-        headers: &access.headers,
-        api_key: access.key.as_ref(),
-        timeouts: preflight::timeouts(target.timeouts),
-        transport: target.transport,
-        connection: target.connection,
-        protocol: target.protocol,
-        route: &access.route,
-    }
+    let timeouts = preflight::timeouts(target.timeouts);
+    Options { timeouts, ..target.client_options(access, url) }
 }
 
 /// Nothing is shown of an answer; an interrupt ends the wait for it.

@@ -148,7 +148,7 @@ impl Runner<'_> {
         tally.add(&row.prompt, row.case.run, &row.outcome);
         let outcome = row.outcome.as_ref().map(TrialOutcome::Answer);
         let outcome = outcome.map_err(|error| format!("{}: {error}", error.kind));
-        Ok(self.end_trial(case, outcome, Some(&tally)))
+        Ok(TrialEnd { failure: self.end_trial(case, outcome), tally: Some(tally) })
     }
 
     fn ask_guarded(&mut self, case: &Arc<Case>, position: TrialPosition) -> Answer {
@@ -212,21 +212,24 @@ impl Runner<'_> {
         }
     }
 
-    /// Tells observers how a trial ended.
+    /// Tells observers how a trial ended; returns the printable message of a failure.
     pub(super) fn end_trial(
         &mut self,
         case: &Arc<Case>,
         outcome: Result<TrialOutcome<'_>, String>,
-        tally: Option<&Tally>,
-    ) -> TrialEnd {
-        let (tally, failure) = (tally.cloned(), outcome.as_ref().err());
-        let failure = failure.map(|message| visible_lines(message).into_owned());
-        let outcome = match (&outcome, &failure) {
-            (Ok(outcome), _) => *outcome,
-            (Err(_), failure) => TrialOutcome::Failed(failure.as_deref().unwrap_or_default()),
-        };
-        self.tell(Event::TrialFinished { case, outcome });
-        TrialEnd { failure, tally }
+    ) -> Option<String> {
+        match outcome {
+            Ok(outcome) => {
+                self.tell(Event::TrialFinished { case, outcome });
+                None
+            }
+            Err(message) => {
+                let message = visible_lines(&message).into_owned();
+                let outcome = TrialOutcome::Failed(&message);
+                self.tell(Event::TrialFinished { case, outcome });
+                Some(message)
+            }
+        }
     }
 
     /// Marks a repeat that came implausibly fast.
@@ -235,7 +238,7 @@ impl Runner<'_> {
         let key = (Arc::as_ptr(&case.target).addr(), case.task.key());
         match self.first_ttft.get(&key) {
             // An answer that was held back has the time at which it was released, one with unread
-            // text has no certain first token, and one that was read late came earlier.
+            // text has no certain first token, and an answer that was read late came earlier.
             None if sample.is_held_back()
                 || sample.is_client_delayed()
                 || !sample.doubts.is_empty() => {}

@@ -94,13 +94,13 @@ impl Runner<'_> {
         let stats = outcome.as_ref().ok().map(|(_, stats)| stats);
         let times = (started, today());
         self.trials.push(TrialResult::load(case, times, stats, failed.as_deref()));
-        let told = match (&outcome, failed) {
+        let ended = match (&outcome, failed) {
             (Ok((tally, stats)), None) => Ok(TrialOutcome::Load { workload, tally, stats }),
             (_, failed) => Err(failed.unwrap_or_default()),
         };
-        let end = self.end_trial(case, told, tally.as_ref());
-        self.summary.add_load(case.group.id, outcome, end.failure.is_some());
-        end
+        let failure = self.end_trial(case, ended);
+        self.summary.add_load(case.group.id, outcome, failure.is_some());
+        TrialEnd { failure, tally }
     }
 
     /// An error where the simulator did not keep its script; observers get an event if the instrument
@@ -116,7 +116,7 @@ impl Runner<'_> {
         }
     }
 
-    /// LengthSearch a load of which there is nothing.
+    /// Counts a load that has no figures.
     fn not_run(
         &mut self,
         case: &Arc<Case>,
@@ -128,7 +128,7 @@ impl Runner<'_> {
         let failure = format!("not offered: {message}");
         self.trials.push(TrialResult::load(case, (started, today()), None, Some(&failure)));
         self.summary.add_load(case.group.id, Err(message), true);
-        self.end_trial(case, Err(failure), tally.as_ref())
+        TrialEnd { failure: self.end_trial(case, Err(failure)), tally }
     }
 
     /// Drives the load; after a panic there are no connections, which may be in any state.

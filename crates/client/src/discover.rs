@@ -73,7 +73,7 @@ impl<'a> Prober<'a> {
             headers: &self.access.headers,
             api_key: self.access.key.as_ref(),
             timeouts: TIMEOUTS,
-            // The one that knows proxies.
+            // Only reqwest supports proxies.
             transport: Transport::Reqwest,
             connection: ConnectionMode::Cold,
             protocol: self.protocol,

@@ -426,7 +426,7 @@ impl KernelTimedClient {
         request.extend_from_slice(body);
         let begun = now();
         let work = InFlight::new(Some(id), request, begun, self.timeouts);
-        // In this order: a connection that can be used at once, one that has to rest, a new one.
+        // In this order: a connection that is ready, a connection that must rest first, a new connection.
         if let Some(slot) = self.take_idle(begun) {
             let set_up = self.slots[slot].fresh.take();
             self.slots[slot].work = Some(InFlight { set_up, ..work });
@@ -475,7 +475,7 @@ impl KernelTimedClient {
     }
 
     /// Returns a slot with a connection that can be used at once. Until the server is known to keep
-    /// connections, that is one that has rested.
+    /// connections, only rested connections count.
     fn take_idle(&mut self, now: Instant) -> Option<usize> {
         loop {
             let is_usable = |slot: &usize| self.kept_one || self.slots[*slot].has_rested(now);

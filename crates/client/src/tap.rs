@@ -348,7 +348,7 @@ impl TappedFlow {
             // A hole is one segment with the packet after it: only its last byte has a known arrival.
             let following = || self.packets.iter().filter(follows).min_by_key(|next| next.from);
             let Some(packet) = holding.or_else(following) else { break };
-            // The last packet must be the one that gave the read its timestamp.
+            // The read's timestamp must be the last packet's.
             let is_alike = (stamp.saturating_sub(EARLIER)..=stamp + LATER).contains(&packet.at);
             let at = match packet.to >= end {
                 true if !is_alike => return None,

@@ -138,8 +138,8 @@ struct ServerVerifier {
 struct Trust {
     /// Chains that end at a root of the system or of `ca_file`.
     chains: Verifier,
-    /// The certificates of `ca_file`, accepted as they are. A self-signed one that
-    /// `openssl req -x509` makes is a CA, which a chain may not end with.
+    /// The certificates of `ca_file`, accepted as they are. `openssl req -x509`
+    /// makes a self-signed certificate a CA, and a chain may not end with a CA.
     pinned: Vec<CertificateDer<'static>>,
 }
 

@@ -137,7 +137,7 @@ pub struct Sample {
     pub server: Timings,
     /// Whether the streamed answer includes the reasoning.
     pub shows_reasoning: bool,
-    /// Whether the request allowed a single token, so that there is no time between tokens.
+    /// Whether the request allowed a single token. Then no time between tokens exists.
     pub asked_for_one: bool,
     /// Notes for readers of the figures.
     pub notes: Vec<Note>,

@@ -19,7 +19,7 @@ pub struct ServerMetric {
     pub kind: MetricKind,
     /// The client's metric with the same meaning, for each request.
     pub ours: Option<&'static Metric>,
-    /// The names in different servers. The first one that the server exports is used.
+    /// The names in different servers. The first name that the server exports is used.
     series: &'static [&'static str],
 }
 
@@ -290,8 +290,8 @@ impl HistogramTimes {
 /// Returns the bounds of a percentile, defined as for the client's figures: between the two nearest
 /// ranks, and `None` for too few times ([`Statistic::needs`]).
 ///
-/// There is no interpolation within a bucket, because buckets are wide. With a first bucket up to 5
-/// ms, it would turn times of 1.1 ms into a p99 of 4.95 ms.
+/// Buckets are too wide for interpolation within a bucket: with a first bucket up to 5 ms, it would
+/// turn times of 1.1 ms into a p99 of 4.95 ms.
 fn percentile(buckets: &[(f64, f64)], count: f64, percent: f64) -> Option<BucketBounds> {
     let statistic =
         if percent == 50.0 { Statistic::Median } else { Statistic::Percentile(percent) };

@@ -135,7 +135,7 @@ impl MetricValues<'_> {
     }
 }
 
-/// A bit for each metric, and one that no answer has for `success_rate`.
+/// A bit for each metric. No answer has the bit of `success_rate`.
 const _: () = assert!(METRICS.len() < u64::BITS as usize);
 
 impl Tally {

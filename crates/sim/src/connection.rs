@@ -261,7 +261,7 @@ impl Outbox {
     /// Queues the TLS close notification. Returns whether there was one to queue.
     pub(super) fn push_close_notify(&mut self) -> bool {
         let notification = self.tls.as_mut().map(ServerTls::close_notify).transpose();
-        // If TLS has failed there is no notification, and the client sees a truncated stream.
+        // After a TLS failure the client gets no notification, and sees a truncated stream.
         let notification = notification.ok().flatten().unwrap_or_default();
         let has_one = !notification.is_empty();
         self.push(notification, Mark::Tls);

@@ -191,7 +191,7 @@ impl Stream {
         }
     }
 
-    /// LengthSearch the token events of `chunk`. What cannot be read is shown when the trial has ended.
+    /// Counts the token events of `chunk`. What cannot be read is shown when the trial has ended.
     fn take(&mut self, chunk: &Chunk) {
         let (protocol, mut events) = (self.protocol, 0);
         let mut sink = |frame: Frame<'_>| {

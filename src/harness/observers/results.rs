@@ -10,7 +10,11 @@ use anyhow::Context as _;
 
 use crate::{
     plan::Plan,
-    report::{csv::CsvTable, loads::LoadRow, server::ServerMetricRow},
+    report::{
+        csv::{CsvRow, CsvTable},
+        loads::LoadRow,
+        server::ServerMetricRow,
+    },
     row::Row,
     run::{Event, Observer, ObserverError, today},
 };
@@ -38,30 +42,13 @@ impl Output {
             Some(path) => path.to_owned(),
             None => fresh_folder(&target_folder().join("llm-stream-bench"))?.join("results.csv"),
         };
-        let context = |path: &Path| format!("failed to write the results to {}", path.display());
-        let requests = open(&path)
-            .and_then(|file| Ok(CsvTable::new(file)?))
-            .with_context(|| context(&path))?;
+        let requests = table(&path)?;
         let path = std::path::absolute(&path).unwrap_or(path);
-        let neighbour = path.with_extension("workloads.csv");
-        // Next to a device or a pipe there is no place for it.
-        let loads = match with_loads && path.is_file() {
-            false => None,
-            true => Some(
-                open(&neighbour)
-                    .and_then(|file| Ok(CsvTable::new(file)?))
-                    .with_context(|| context(&neighbour))?,
-            ),
-        };
-        let neighbour = path.with_extension("server.csv");
-        let server = match with_metrics && path.is_file() {
-            false => None,
-            true => Some(
-                open(&neighbour)
-                    .and_then(|file| Ok(CsvTable::new(file)?))
-                    .with_context(|| context(&neighbour))?,
-            ),
-        };
+        // A device or a pipe has no folder for them.
+        let is_file = path.is_file();
+        let loads = (with_loads && is_file).then(|| table(&path.with_extension("workloads.csv")));
+        let server = (with_metrics && is_file).then(|| table(&path.with_extension("server.csv")));
+        let (loads, server) = (loads.transpose()?, server.transpose()?);
         Ok(Self { path, results: Results { requests, loads, server } })
     }
 }
@@ -87,6 +74,13 @@ impl Observer for Results {
     }
 }
 
+/// Creates a file with its folder, and writes the header.
+fn table<R: CsvRow>(path: &Path) -> anyhow::Result<CsvTable<R, File>> {
+    open(path)
+        .and_then(|file| Ok(CsvTable::new(file)?))
+        .with_context(|| format!("failed to write the results to {}", path.display()))
+}
+
 fn open(path: &Path) -> anyhow::Result<File> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)
@@ -110,7 +104,7 @@ fn fresh_folder(parent: &Path) -> anyhow::Result<PathBuf> {
     unreachable!("the names do not end")
 }
 
-/// cargo's target folder: the one that this executable lies in, which cargo marks with a
+/// cargo's target folder: the folder around this executable that cargo marks with a
 /// `CACHEDIR.TAG`; else `target` in the current folder.
 pub(in crate::harness) fn target_folder() -> PathBuf {
     let executable = std::env::current_exe().unwrap_or_default();

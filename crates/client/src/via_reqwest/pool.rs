@@ -116,8 +116,9 @@ async fn drive(
     Ok(())
 }
 
-/// Returns a connection and the time from which it may be used: the last used one that has rested for
-/// [`SETTLE`], else the one that has rested longest, else a new one.
+/// Returns a connection and the time from which it may be used. Connections that have rested for
+/// [`SETTLE`] come first, the last used first of all; then the connection that has rested longest; then
+/// a new connection.
 fn connection(
     target: &RequestTarget,
     free: &mut Vec<(ReqwestConnection, Instant)>,

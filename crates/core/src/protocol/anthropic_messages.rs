@@ -27,7 +27,7 @@ const VERSION: &str = "2023-06-01";
 ///
 /// A frame contains one of these: a role, with the prompt's counts if known (`message_start`, the
 /// only one with an id); a token; a finish reason, a usage with at least one count, or both; an
-/// error; the end. There is no total. Counts after the start always include the generated tokens.
+/// error; the end. The server sends no total. Counts after the start always include the generated tokens.
 #[derive(Debug)]
 pub struct AnthropicMessages;
 

@@ -3,7 +3,7 @@
 //! OpenAI's `{"error": {"message": …}}` is one format of many: gateways, FastAPI, Spring, AWS,
 //! MiniMax, Baidu and PHP back ends have different ones. A document is an error if it has a field
 //! that only errors have (`error`, `error_code`, …). `message` and `code` occur in other documents
-//! too, so they indicate an error only if there is no answer.
+//! too, so they indicate an error only in a document without an answer.
 
 use super::json::JsonTree;
 
@@ -295,7 +295,7 @@ fn with_context(error: &JsonTree<'_>, document: &JsonTree<'_>) -> String {
     }
 }
 
-/// Returns both texts, or the one that contains the other.
+/// Returns both texts, or only the longer text if it contains the other.
 fn both(first: String, second: String) -> String {
     match (first.contains(&second), second.contains(&first)) {
         (true, _) => first,

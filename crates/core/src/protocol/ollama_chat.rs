@@ -20,7 +20,7 @@ use crate::{
 ///
 /// A frame contains, in this order: a token of each kind (reasoning, answer, tool call); a finish
 /// reason; the token counts of the prompt, of its cached part and of the answer; times; the end. Or
-/// only a role, or only an error. There is no id, and reasoning tokens are not counted.
+/// only a role, or only an error. The server sends no id and does not count reasoning tokens.
 ///
 /// A tool call is sent as a whole; the text of its token is the tool's name.
 #[derive(Debug)]

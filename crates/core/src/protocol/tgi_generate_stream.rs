@@ -19,7 +19,7 @@ use crate::framing::Frame;
 /// A frame contains, in this order: an answer token; a finish reason with the token counts of the
 /// answer and, with newer servers, of the prompt; the end. Or only an error. There are no ids,
 /// roles, reasoning or tool calls: a model's reasoning is part of its text. A special token, such
-/// as the one that ends a text, is counted but is not part of the text.
+/// as the end token, is counted but is not part of the text.
 #[derive(Debug)]
 pub struct TgiGenerateStream;
 

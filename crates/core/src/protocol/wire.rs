@@ -510,7 +510,7 @@ pub(super) fn milliseconds(time: Duration) -> f64 {
 }
 
 /// Returns the finish reason in the protocol's `words`: for an answer that the model ended, and for
-/// one that `max_tokens` ended.
+/// an answer that `max_tokens` ended.
 pub(super) fn in_words(
     parts: Vec<MessagePart<'static>>,
     words: (&'static str, &'static str),
