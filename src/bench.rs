@@ -128,6 +128,7 @@ impl Bench {
             self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter))
         };
         let plan = plan.select(|case| is_selected(&case.name));
+        plan.check_counterparts()?;
         match plan.cases.is_empty() {
             true => Err(BenchError::NothingSelected(format!("`{}`", self.filters.join("` or `")))),
             false => Ok(plan),

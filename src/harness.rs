@@ -163,6 +163,9 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
         list(&cli.libtest, &plan);
         return Ok(0);
     }
+    if measures {
+        plan.check_counterparts()?;
+    }
     match measures {
         true => measure(cli, &config, plan, filtered_out),
         false => smoke::run(cli.libtest, plan, filtered_out),

@@ -1,6 +1,7 @@
 //! Config × arguments → [`Plan`]: every combination as a [`Case`] with nothing left to decide.
 
 pub mod access;
+mod counterparts;
 mod group;
 
 use std::{
@@ -362,6 +363,19 @@ pub enum PlanError {
         /// The names that there are.
         known: Vec<String>,
     },
+    /// A model is compared with one that is not measured.
+    #[error(
+        "`{threshold}` of `{model}` needs {other} in the same run\n  help: select both, or run \
+         without a filter"
+    )]
+    MissingCounterpart {
+        /// The model with the threshold.
+        model: String,
+        /// The threshold.
+        threshold: String,
+        /// The model that it is compared with, quoted.
+        other: String,
+    },
 }
 
 fn did_you_mean(name: &str, near: &Option<String>) -> String {
@@ -400,7 +414,7 @@ impl Plan {
 
     /// Whether a selected model is held to a change against a baseline.
     pub fn has_relative_thresholds(&self) -> bool {
-        self.cases.iter().any(|case| case.thresholds().iter().any(|limit| limit.is_relative))
+        self.cases.iter().any(|case| case.thresholds().iter().any(|limit| limit.needs_baseline()))
     }
 
     /// How often `workload`, or without one each prompt, is run at first.
@@ -598,14 +612,14 @@ fn thresholds(
     texts: &[Spanned<String>],
     errors: &mut Vec<ConfigError>,
 ) -> Vec<Threshold> {
-    let mut parse = |text: &Spanned<String>| match Threshold::parse(&text.value) {
-        Ok(threshold) => Some(threshold),
-        Err(error) => {
-            errors.push(config.error_at(text, error.offset, &error.message, &error.help));
-            None
-        }
+    let parse = |text: &Spanned<String>| {
+        let threshold = Threshold::parse(&text.value).map_err(|error| {
+            config.error_at(text, error.offset, &error.message, &error.help)
+        })?;
+        counterparts::resolve(config, text, threshold)
     };
-    texts.iter().filter_map(&mut parse).collect()
+    let parsed = texts.iter().map(parse);
+    parsed.filter_map(|threshold| threshold.map_err(|error| errors.push(error)).ok()).collect()
 }
 
 fn target(

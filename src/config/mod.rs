@@ -450,6 +450,11 @@ impl Model {
     pub fn display_name(&self) -> &Spanned<String> {
         self.name.as_ref().unwrap_or(&self.key)
     }
+
+    /// Returns whether it has this name or this key.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.key.value == name || self.display_name().value == name
+    }
 }
 
 impl Settings {

@@ -7,7 +7,7 @@ use llm_stream_core::{
     group::{GroupId, GroupSpec, WorkloadSpec},
 };
 
-use super::{Target, Workload};
+use super::{Target, Workload, counterparts};
 
 /// The group of `target` with prompts one by one, or under `workload`.
 pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
@@ -22,7 +22,10 @@ pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
         connection: target.connection.name(),
         prefix_cache: target.prefix_cache.name(),
         workload: workload.map(workload_spec),
-        thresholds: workload.map_or(&target.thresholds, |workload| &workload.thresholds).clone(),
+        thresholds: counterparts::without_itself(
+            target,
+            workload.map_or(&target.thresholds, |workload| &workload.thresholds),
+        ),
         min_share: target.min_share,
         settings: settings(target, workload),
     }

@@ -40,9 +40,10 @@ type Annotation = (String, String);
 fn thresholds_of(run: &Run, outcome: Outcome, title: &str) -> Vec<Annotation> {
     let annotation = |name: &str, verdict: &Verdict| {
         let actual = thresholds::format_actual(verdict);
-        let needed = thresholds::format_needed(verdict).map(|needed| format!("; {needed}"));
+        let why = thresholds::format_reason(verdict).or_else(|| thresholds::format_needed(verdict));
+        let why = why.map(|why| format!("; {why}")).unwrap_or_default();
         let limit = &verdict.threshold;
-        let message = format!("{limit} (actual: {actual}{})", needed.unwrap_or_default());
+        let message = format!("{limit} (actual: {actual}{why})");
         (format!("{title}: {name}"), message)
     };
     let annotations = run.verdicts.iter().flat_map(|group| {

@@ -9,7 +9,7 @@ mod model;
 mod schema;
 
 use llm_stream_core::{
-    comparison::{Change, Evidence},
+    comparison::Change,
     group::WorkloadSpec,
     interval::Interval,
     lacking::{MissingFigures, MissingReason},
@@ -282,7 +282,7 @@ fn threshold<'a>(
     let (more_requests, more_runs) = match verdict.needed() {
         Some(Needed::Requests(more)) => (Some(more), None),
         Some(Needed::Runs(more)) => (None, Some(more)),
-        Some(Needed::MorePrecision | Needed::Baseline | Needed::Certainty) | None => (None, None),
+        _ => (None, None),
     };
     let bounds = actual.and_then(|actual| actual.interval.ok().flatten());
     ThresholdReport {
@@ -294,7 +294,7 @@ fn threshold<'a>(
         statistic: limit.statistic.to_string(),
         comparison: limit.comparison.symbol(),
         limit: limit.limit,
-        relative: limit.is_relative,
+        relative: limit.is_relative(),
         unit: unit(limit.metric.unit),
         actual: actual.map(|actual| actual.value),
         n: actual.map(|actual| actual.n),
@@ -325,21 +325,13 @@ fn doubt((reason, answers): &(String, usize)) -> DoubtReport<'_> {
     DoubtReport { reason, answers: *answers }
 }
 
-const fn change(change: &Change) -> ChangeReport {
+fn change(change: &Change) -> ChangeReport {
     ChangeReport {
         before: change.before,
         now: change.now,
         relative: change.relative,
         interval: interval(change.interval),
-        p: rank_test(change),
-    }
-}
-
-/// Returns the p-value of a rank test, the evidence for a mean or median.
-const fn rank_test(change: &Change) -> Option<f64> {
-    match change.evidence {
-        Evidence::RankTest { p, .. } => Some(p),
-        Evidence::Interval(_) => None,
+        p: Some(change.p()),
     }
 }
 

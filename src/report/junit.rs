@@ -83,7 +83,9 @@ fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
     let status = match (verdict.outcome(), run.ending.inconclusive) {
         (Outcome::Pass, _) => TestCaseStatus::success(),
         (Outcome::Fail, _) => {
-            status(NonSuccessKind::Failure, "threshold", &format!("missed (actual: {actual})"))
+            let why = thresholds::format_reason(verdict).map(|why| format!("; {why}"));
+            let message = format!("missed (actual: {actual}{})", why.unwrap_or_default());
+            status(NonSuccessKind::Failure, "threshold", &message)
         }
         (Outcome::Inconclusive, Inconclusive::Fail) => {
             status(NonSuccessKind::Failure, "inconclusive", &format_inconclusive(verdict))

@@ -1,12 +1,12 @@
 //! The verdicts on the thresholds: limit, actual figure with its interval, verdict.
 
 use llm_stream_core::{
-    comparison::Change,
+    comparison::{Change, MIN_HISTORY, RunVariation},
     interval::Interval,
     metric::Metric,
     statistic::Absent,
     summary::Estimate,
-    verdict::{Needed, Outcome, Verdict},
+    verdict::{BeyondLimit, Needed, NoChange, Outcome, Verdict},
 };
 
 use super::{Exporter, GroupVerdicts, Run, number, table};
@@ -19,7 +19,7 @@ pub struct Thresholds;
 impl Exporter for Thresholds {
     fn render(&self, run: &Run) -> String {
         let percent = format!("{:.3}", run.confidence * 100.0);
-        let percent = percent.trim_end_matches(".000");
+        let percent = percent.trim_end_matches('0').trim_end_matches('.');
         let mut out = format!("Thresholds (actual with its {percent} % interval)\n");
         if run.verdicts.is_empty() {
             out.push_str("\n  none in the config: only that trials succeed is checked\n");
@@ -27,22 +27,101 @@ impl Exporter for Thresholds {
         for GroupVerdicts { name, verdicts, notes, .. } in &run.verdicts {
             let mut table = table::table(&["limit", ">actual", "verdict"]);
             for verdict in verdicts {
-                let outcome = format_outcome(verdict.outcome());
-                let cells = [verdict.threshold.to_string(), format_actual(verdict), outcome.into()];
-                table.add_row(cells);
+                let outcome = format_outcome(verdict.outcome()).to_owned();
+                let outcome = match format_detectable(verdict) {
+                    Some(caught) => format!("{outcome}; {caught}"),
+                    None => outcome,
+                };
+                table.add_row([verdict.threshold.to_string(), format_actual(verdict), outcome]);
             }
             out.push_str(&format!("\n{name}\n{}", table::lines(&table)));
             for note in notes {
                 out.push_str(&format!("  note: {note}\n"));
             }
+            for variation in format_variations(verdicts) {
+                out.push_str(&format!("  {variation}\n"));
+            }
             for verdict in verdicts {
-                for remark in format_partial(verdict).into_iter().chain(format_needed(verdict)) {
+                for remark in remarks(verdict) {
                     out.push_str(&format!("  {}:\n    {remark}\n", verdict.threshold));
                 }
             }
         }
         out
     }
+}
+
+/// Describes why a verdict is as it is: the requests that it is of, the reason of a fail, the remedy
+/// of an inconclusive one.
+fn remarks(verdict: &Verdict) -> impl Iterator<Item = String> {
+    [format_partial(verdict), format_reason(verdict), format_needed(verdict)].into_iter().flatten()
+}
+
+/// Describes why a threshold failed, if its figure exists.
+pub fn format_reason(verdict: &Verdict) -> Option<String> {
+    if verdict.outcome() != Outcome::Fail {
+        return None;
+    }
+    if let Some((prompt, change)) = verdict.slower_prompt() {
+        let relative = number(100.0 * change.relative);
+        let sign = if change.relative > 0.0 { "+" } else { "" };
+        return Some(format!("the prompt `{prompt}` changed by {sign}{relative} %, beyond chance"));
+    }
+    if let Some(beyond) = verdict.beyond {
+        let BeyondLimit { beyond, failed, all, allowed, .. } = beyond;
+        let failed = match failed {
+            0 => String::new(),
+            failed => format!(", {failed} of them failed"),
+        };
+        let allowed = number(100.0 * allowed);
+        return Some(format!(
+            "{beyond} of {all} requests are beyond the limit{failed}, where {allowed} % may be"
+        ));
+    }
+    if let Some(Ok(trend)) = &verdict.trend {
+        return Some(format!("it began {} runs ago", trend.runs_ago));
+    }
+    let p = verdict.p_of_miss()?;
+    Some(match &verdict.change {
+        Some(Ok(_)) => format!("the change is beyond the limit and beyond chance (p = {})", number(p)),
+        _ => format!("it misses the limit beyond chance (p = {})", number(p)),
+    })
+}
+
+/// Describes the smallest change that a passed threshold would have caught.
+pub fn format_detectable(verdict: &Verdict) -> Option<String> {
+    if verdict.outcome() != Outcome::Pass {
+        return None;
+    }
+    let smallest = verdict.smallest_detectable().filter(|share| share.is_finite())?;
+    Some(match verdict.beyond {
+        Some(_) => format!("would have caught {} % beyond it", number(100.0 * smallest)),
+        None => format!("would have caught {:+.1} %", 100.0 * smallest),
+    })
+}
+
+/// Describes the variation between runs that the changes of a group are judged with.
+fn format_variations(verdicts: &[Verdict]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for verdict in verdicts {
+        let Some(Ok(Change { variation: Some(variation), .. })) = &verdict.change else { continue };
+        let RunVariation { share, runs, is_assumed } = *variation;
+        let (share, stored) = (number(100.0 * share), counted(runs, "stored run"));
+        let line = match is_assumed {
+            true => format!(
+                "runs are assumed to vary by ± {share} % (`run_variation`): {stored}, {MIN_HISTORY} \
+                 or more give an estimate"
+            ),
+            false => format!(
+                "{} varies by ± {share} % between runs, by {stored}",
+                verdict.threshold.metric.name
+            ),
+        };
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 /// Formats the outcome of a verdict.
@@ -91,9 +170,20 @@ pub(super) fn format_names(names: &[impl AsRef<str>]) -> String {
 pub fn format_needed(verdict: &Verdict) -> Option<String> {
     Some(match verdict.needed()? {
         Needed::Requests(more) => {
-            format!("about {} would decide it", counted(more, "more request"))
+            let (more_requests, runs) = (counted(more, "more request"), verdict.runs_for(more));
+            format!("about {more_requests} would decide it: `--runs {runs}`")
         }
-        Needed::Runs(more) => format!("about {} would decide it", counted(more, "more run")),
+        Needed::Runs(more) => {
+            let (more_runs, runs) = (counted(more, "more run"), verdict.runs_for(more));
+            format!("about {more_runs} would decide it: `--runs {runs}`")
+        }
+        Needed::StoredRuns(more) => {
+            let more = counted(more, "more stored run");
+            format!("it is within the variation between runs: {more} (`--save-baseline`) would tell")
+        }
+        Needed::Duet => "it is within the variation between runs, which no number of requests \
+                         makes smaller: measure both in one run (`% of MODEL`)"
+            .into(),
         Needed::Baseline => "a baseline of more requests, or more requests, would decide it".into(),
         Needed::Certainty => {
             let of = |(reason, answers): &(String, usize)| {
@@ -146,16 +236,21 @@ fn describe_error_of_change(verdict: &Verdict, change: &Change) -> String {
 
 /// Formats the figure in its unit with its interval, or why it is absent.
 pub fn format_actual(verdict: &Verdict) -> String {
-    match &verdict.change {
-        Some(Ok(change)) => return format!("{} %", format_change(change)),
-        Some(Err(why)) => return why.to_string(),
-        None if verdict.threshold.is_relative => return "no baseline".into(),
-        None => {}
+    let absent = |absent: &NoChange| absent.to_string();
+    match (&verdict.change, &verdict.trend) {
+        (Some(Ok(change)), _) => return format!("{} %", format_change(change)),
+        (_, Some(Ok(trend))) => return format!("{:+.1} %", 100.0 * trend.relative),
+        (Some(Err(why)), _) | (_, Some(Err(why))) => return absent(why),
+        (None, None) if verdict.threshold.is_relative() => return "no baseline".into(),
+        (None, None) => {}
     }
-    match &verdict.actual {
-        Ok(estimate) => format_estimate(verdict.threshold.metric, estimate),
-        Err(Absent::Lacking { .. }) => verdict.lacking.to_string(),
-        Err(absent) => absent.to_string(),
+    match (&verdict.actual, verdict.beyond) {
+        (Ok(estimate), _) => format_estimate(verdict.threshold.metric, estimate),
+        (Err(Absent::TooFew { .. }), Some(BeyondLimit { beyond, all, .. })) => {
+            format!("{} of {all} within the limit", all - beyond)
+        }
+        (Err(Absent::Lacking { .. }), _) => verdict.lacking.to_string(),
+        (Err(absent), _) => absent.to_string(),
     }
 }
 

@@ -2,8 +2,10 @@
 
 use llm_stream_core::{
     baseline::GroupBaseline,
+    comparison::SIGNIFICANT,
+    interval::CONFIDENCE,
     summary::Group,
-    verdict::{Reference, Verdict},
+    verdict::{Judge, assign_levels},
 };
 
 use super::{Runner, instrument::Instruments};
@@ -16,29 +18,30 @@ impl Runner<'_> {
         instruments: &Instruments,
         confidence: f64,
     ) -> Vec<GroupVerdicts> {
-        let groups = self.summary.groups.iter();
-        groups.map(|group| judge(group, instruments, self.reference(), confidence)).collect()
+        let (groups, reference) = (&self.summary.groups, self.reference());
+        let judged = groups.iter().map(|group| {
+            let instrument = instruments.of(group).map(|known| known.bounds());
+            let instrument = instrument.map(|bounds| bounds.with_simulator(&group.punctuality));
+            verdicts(group, &Judge { instrument, reference, groups, confidence })
+        });
+        let mut judged: Vec<_> = judged.collect();
+        // Each look at the data has its part of the level.
+        let level = SIGNIFICANT * (1.0 - confidence) / (1.0 - CONFIDENCE);
+        assign_levels(judged.iter_mut().flat_map(|of| &mut of.verdicts), level);
+        judged
     }
 }
 
 /// Judges a group.
-fn judge(
-    group: &Group,
-    instruments: &Instruments,
-    reference: Option<Reference<'_>>,
-    confidence: f64,
-) -> GroupVerdicts {
-    let instrument = instruments.of(group).map(|known| known.bounds());
-    let instrument = instrument.map(|bounds| bounds.with_simulator(&group.punctuality));
-    let verdict = |&threshold| Verdict::of(threshold, group, instrument, reference, confidence);
+fn verdicts(group: &Group, judge: &Judge<'_>) -> GroupVerdicts {
     // Without a baseline there is no change to judge: the command line allowed that.
     let limits = group.thresholds().iter();
-    let judged = limits.filter(|limit| reference.is_some() || !limit.is_relative);
-    let verdicts: Vec<_> = judged.map(verdict).collect();
-    let compares = verdicts.iter().any(|verdict| verdict.change.is_some());
-    let notes = reference.filter(|_| compares).and_then(|reference| {
+    let judged = limits.filter(|limit| judge.reference.is_some() || !limit.needs_baseline());
+    let verdicts: Vec<_> = judged.map(|limit| judge.verdict(limit, group)).collect();
+    let compares = verdicts.iter().any(|verdict| verdict.threshold.needs_baseline());
+    let notes = judge.reference.filter(|_| compares).and_then(|reference| {
         let now = GroupBaseline::of(group, reference.machine);
-        reference.baseline.group(&now).ok()?.comparable_to(&now).ok()
+        Some(reference.baseline.history(&now).ok()?.notes)
     });
     GroupVerdicts {
         group: group.spec.id,

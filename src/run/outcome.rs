@@ -98,8 +98,9 @@ fn why(missed: &[(&str, &Verdict)]) -> String {
     const SHOWN: usize = 3;
     let one = |(name, verdict): &(&str, &Verdict)| {
         let actual = thresholds::format_actual(verdict);
-        let needed = thresholds::format_needed(verdict).map(|needed| format!("; {needed}"));
-        format!("{name}: {} (actual: {actual}{})", verdict.threshold, needed.unwrap_or_default())
+        let why = thresholds::format_reason(verdict).or_else(|| thresholds::format_needed(verdict));
+        let why = why.map(|why| format!("; {why}")).unwrap_or_default();
+        format!("{name}: {} (actual: {actual}{why})", verdict.threshold)
     };
     let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
     if missed.len() > SHOWN {

@@ -1,298 +1,630 @@
-//! Tests whether a figure has changed since an earlier run. Pure and seeded.
+//! Tests whether a figure changed since earlier runs, or between two endpoints measured in turns.
+//! Pure.
 //!
-//! Prompts are strata: a change is compared with the noise within a prompt, not with the difference
-//! between short and long prompts. The rank test therefore divides each value by the median of its
-//! prompt over both runs (aligned ranks, Hodges and Lehmann 1962).
+//! All of it happens on logarithms, where a change is a difference.
+//!
+//! A run has a level of its own: another day, clock or allocation makes all of its requests a few
+//! percent slower. So the difference of two runs varies by more than the noise of their requests, and
+//! a new run is judged by a prediction interval: `T (1 + 1/k)` is the variance of the difference
+//! between one run and the mean of `k` earlier ones, where `T` is the variance between runs. With
+//! fewer than `MIN_HISTORY` runs, `T` is assumed; with more, it is estimated and shrunk towards the
+//! assumption, which counts as `PRIOR_RUNS` runs.
+//!
+//! Prompts are strata. Where each prompt was sent once, the run is paired with the earlier ones by
+//! prompt, so that short and long prompts do not add to the noise.
+//!
+//! Endpoints that were measured in turns ("duet", Bulej et al. 2020) share the machine and the
+//! moment, so each pair of requests has a ratio from which both cancel.
 
 use std::collections::BTreeMap;
 
-use statrs::distribution::{ContinuousCDF, Normal};
+use statrs::distribution::ContinuousCDF;
 
 use crate::{
-    interval::{self, Interval, StratifiedSample},
+    evidence::{self, PromptChange, PromptLogs},
+    interval::{self, Interval, MeanError, StratifiedSample, student},
     statistic::{Absent, Statistic},
 };
 
-/// The significance level of a change.
+/// The probability that a run with any number of thresholds fails although nothing changed.
 pub const SIGNIFICANT: f64 = 0.01;
 
-/// The fewest values of a run for which the rank test can reach that level.
-const FEWEST: usize = 5;
+/// The power for which the smallest detectable change is given.
+const POWER: f64 = 0.95;
 
-/// A figure in two runs.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Change {
-    /// The statistic of the earlier run.
-    pub before: f64,
-    /// The statistic of this run.
-    pub now: f64,
-    /// `now / before − 1`.
-    pub relative: f64,
-    /// The interval of the relative change, 95 % by default.
-    pub interval: Interval,
-    /// Further evidence of a change.
-    pub evidence: Evidence,
+/// The fewest requests of a run for a comparison.
+pub const MIN_REQUESTS: usize = 3;
+
+/// The fewest runs under load from which their variance is estimated.
+pub const MIN_RUNS: usize = 4;
+
+/// The fewest earlier runs from which the variance between runs is estimated.
+pub const MIN_HISTORY: usize = 5;
+
+/// The runs that the assumed variance counts as.
+const PRIOR_RUNS: f64 = 4.0;
+
+/// The degrees of freedom of an assumed variance, which is taken as known.
+const ASSUMED_FREEDOM: f64 = 1e3;
+
+/// The parts of the significance level that each kind of evidence has. Their sum is more than one:
+/// noise that makes one kind err leaves the others at rest, and a miss must also be beyond the limit.
+/// The error of all together is simulated (`simulations::an_unchanged_server_does_not_fail`).
+const MEAN_PART: f64 = 0.7;
+const TAIL_PART: f64 = 0.8;
+const PROMPT_PART: f64 = 0.1;
+
+/// The values of one run.
+#[derive(Debug, Clone, Copy)]
+pub enum RunValues<'a> {
+    /// Of each request, in the order of time.
+    Requests(StratifiedSample<'a>),
+    /// Of each run of a load: requests that are in flight together depend on each other.
+    Runs(&'a [f64]),
 }
 
-/// The evidence of a change besides the interval of the statistic itself. A change is significant
-/// only if both agree.
+/// A figure now and before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The statistic before: the geometric mean over the earlier runs.
+    pub before: f64,
+    /// The statistic now.
+    pub now: f64,
+    /// The relative change: by the means, or for a median by values that were divided by the median
+    /// of their prompt; for pairs the geometric mean of the ratios.
+    pub relative: f64,
+    /// The interval of the relative change. It contains the variation between runs.
+    pub interval: Interval,
+    /// The evidence of an increase.
+    pub increase: Evidence,
+    /// The evidence of a decrease.
+    pub decrease: Evidence,
+    /// The variation between runs; `None` for pairs.
+    pub variation: Option<RunVariation>,
+    error: LogError,
+}
+
+/// The variation between runs in which nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Evidence {
-    /// For a mean or median: a shift of all requests.
-    RankTest {
-        /// The p value of the rank test (Mann and Whitney 1947, two-sided, normal approximation
-        /// with ties).
-        p: f64,
-        /// The 95 % interval of the relative difference of medians.
-        medians: Interval,
-    },
-    /// For a percentile or the standard deviation, which can change while ranks and medians do not:
-    /// the interval of the relative change at the confidence of [`SIGNIFICANT`].
-    Interval(Interval),
+pub struct RunVariation {
+    /// Its standard deviation, as a share.
+    pub share: f64,
+    /// The number of earlier runs.
+    pub runs: usize,
+    /// Whether it is assumed, because there are few.
+    pub is_assumed: bool,
+}
+
+/// One-sided p values of a change in one direction.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evidence {
+    /// Of the statistic itself.
+    pub statistic: f64,
+    /// Of the share of slow requests.
+    pub tail: f64,
+    /// Of the prompt that changed most.
+    pub prompt: Option<PromptChange>,
+}
+
+impl Evidence {
+    const NONE: Self = Self { statistic: 1.0, tail: 1.0, prompt: None };
+
+    /// The p value of the change as a whole: its statistic or its tail.
+    fn of_whole(&self) -> f64 {
+        (self.statistic / MEAN_PART).min(self.tail / TAIL_PART).min(1.0)
+    }
+}
+
+/// The error of the logarithm of a change.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct LogError {
+    /// The variance that more requests of this run make smaller.
+    now: f64,
+    /// The variance of the earlier runs and between runs.
+    rest: f64,
+    freedom: f64,
+}
+
+impl LogError {
+    fn total(&self) -> f64 {
+        (self.now + self.rest).sqrt()
+    }
+}
+
+/// The logarithm of a statistic of one run, with its variance within the run.
+#[derive(Debug, Clone, Copy)]
+struct LogFigure {
+    log: f64,
+    variance: f64,
+    freedom: f64,
 }
 
 impl Change {
-    /// Computes the change of `statistic`. It is an error if a run has too few values or the
-    /// earlier statistic is zero.
+    /// Compares the runs `now` with the runs `before`, oldest first; `variation` is the standard deviation
+    /// between runs that is assumed, as a share. It is an error if a run has too few values, or a
+    /// figure of which a ratio means nothing.
+    pub fn since(
+        statistic: Statistic,
+        before: &[RunValues<'_>],
+        now: &[RunValues<'_>],
+        variation: f64,
+        confidence: f64,
+    ) -> Result<Self, Absent> {
+        let aligned = Aligned::of(statistic, before, now);
+        let (earlier, new) = aligned.runs();
+        let of_runs = |runs: &[RunValues<'_>]| {
+            let figures = runs.iter().map(|run| run.log_figure(statistic, variation));
+            figures.collect::<Result<Vec<_>, _>>()
+        };
+        let (figures, figures_now) = (of_runs(&earlier)?, of_runs(&new)?);
+        let change = mean_log(&figures_now)? - mean_log(&figures)?;
+        let is_of_loads = now.iter().any(|run| matches!(run, RunValues::Runs(_)));
+        let error_with = |pairs: Option<&MeanError>| {
+            log_error(&figures, &figures_now, pairs, variation, is_of_loads)
+        };
+        let pairs = Pairs::of(statistic, &earlier, &new);
+        let (error, share) = error_with(pairs.as_ref().map(|pairs| &pairs.by_means));
+        let (tested, tested_error) = match &pairs {
+            Some(pairs) => (pairs.log_change, error_with(Some(&pairs.by_logs)).0),
+            None => (change, error),
+        };
+        let between = (error.rest - within(&figures)).max(0.0);
+        let [increase, decrease] = [1.0, -1.0].map(|sign| {
+            let own = p_value(sign * tested, tested_error.total(), tested_error.freedom);
+            own_evidence(statistic, &earlier, &new, (sign, own), (between, error.freedom))
+        });
+        let is_assumed = before.len() < MIN_HISTORY;
+        Ok(Self {
+            before: geometric_mean(statistic, before)?,
+            now: geometric_mean(statistic, now)?,
+            increase,
+            decrease,
+            variation: Some(RunVariation { share, runs: before.len(), is_assumed }),
+            ..Self::by_logs(change, error, confidence)
+        })
+    }
+
+    /// Compares two samples of the same run.
     pub fn of(
         statistic: Statistic,
         before: StratifiedSample<'_>,
         now: StratifiedSample<'_>,
         confidence: f64,
     ) -> Result<Self, Absent> {
-        for sampled in [before, now] {
-            let has = sampled.values.len();
-            if has < FEWEST {
-                return Err(Absent::TooFew { needs: FEWEST, has });
-            }
-        }
-        // A ratio needs a positive divisor.
-        let (old, new) = (statistic.of(before.values)?, statistic.of(now.values)?);
-        if old <= 0.0 {
-            return Err(Absent::Lacking { lack: 1, all: 1 });
-        }
-        let interval = interval::of_ratio(statistic, now, before, confidence)?;
-        // The rank test resists outliers, which dominate the interval of a mean. It cannot see a
-        // change in the tail, so percentiles and spread have a stricter interval instead.
-        let evidence = match statistic {
-            Statistic::Mean | Statistic::Median => shift(before, now)?,
-            _ => {
-                let sure = interval::of_ratio(statistic, now, before, 1.0 - SIGNIFICANT)?;
-                Evidence::Interval(less_one(sure))
-            }
-        };
-        let (relative, interval) = (new / old - 1.0, less_one(interval));
-        Ok(Self { before: old, now: new, relative, interval, evidence })
+        let before = [RunValues::Requests(before)];
+        Self::since(statistic, &before, &[RunValues::Requests(now)], 0.0, confidence)
     }
 
-    /// Returns whether the change is significant, by the statistic itself and by its further
-    /// evidence.
+    /// Compares pairs of requests of two endpoints: the logarithm of the ratio of each pair in the
+    /// order of time, with its prompt. `before` and `now` are the statistics of each endpoint.
+    pub fn of_pairs(
+        pairs: StratifiedSample<'_>,
+        (before, now): (f64, f64),
+        confidence: f64,
+    ) -> Result<Self, Absent> {
+        let has = pairs.values.len();
+        if has < MIN_REQUESTS {
+            return Err(Absent::TooFew { needs: MIN_REQUESTS, has });
+        }
+        let mean = MeanError::of(pairs)?;
+        let center = Statistic::Mean.of(pairs.values)?;
+        let error = LogError { now: mean.error.powi(2), rest: 0.0, freedom: mean.freedom };
+        let prompts = by_prompt(pairs);
+        let [increase, decrease] = [1.0, -1.0].map(|sign| Evidence {
+            statistic: p_value(sign * center, mean.error, mean.freedom),
+            tail: evidence::slow_pairs(pairs.values, sign),
+            prompt: evidence::of_prompts(&prompts, sign, (0.0, 1.0)),
+        });
+        let change = Self::by_logs(center, error, confidence);
+        Ok(Self { before, now, increase, decrease, ..change })
+    }
+
+    /// The change of a figure that is zero, then and now.
+    fn by_logs(center: f64, error: LogError, confidence: f64) -> Self {
+        let half = student(error.freedom).inverse_cdf((1.0 + confidence) / 2.0) * error.total();
+        Self {
+            before: f64::NAN,
+            now: f64::NAN,
+            relative: center.exp_m1(),
+            interval: Interval {
+                low: (center - half).exp_m1(),
+                high: (center + half).exp_m1(),
+            },
+            increase: Evidence::NONE,
+            decrease: Evidence::NONE,
+            variation: None,
+            error,
+        }
+    }
+
+    /// Returns the p value of a change that misses a limit, as `misses` says of relative changes:
+    /// of the whole figure, or of one prompt. The value is 1 if neither misses it.
+    pub fn p_of_miss(&self, increases: bool, misses: impl Fn(f64) -> bool) -> f64 {
+        let evidence = if increases { &self.increase } else { &self.decrease };
+        let whole = if misses(self.relative) { evidence.of_whole() } else { 1.0 };
+        let prompt = evidence.prompt.filter(|prompt| misses(prompt.relative));
+        prompt.map_or(whole, |prompt| whole.min(prompt.p / PROMPT_PART)).min(1.0)
+    }
+
+    /// Returns the prompt whose own change misses a limit at the level `level`.
+    pub fn missed_prompt(
+        &self,
+        increases: bool,
+        level: f64,
+        misses: impl Fn(f64) -> bool,
+    ) -> Option<PromptChange> {
+        let evidence = if increases { &self.increase } else { &self.decrease };
+        evidence.prompt.filter(|of| misses(of.relative) && of.p / PROMPT_PART <= level)
+    }
+
+    /// Returns the two-sided p value of a change of the figure as a whole.
+    pub fn p(&self) -> f64 {
+        (2.0 * self.increase.of_whole().min(self.decrease.of_whole())).min(1.0)
+    }
+
+    /// Returns whether the figure as a whole changed, at the level [`SIGNIFICANT`] and in either
+    /// direction.
     pub fn is_significant(&self) -> bool {
-        let by_evidence = match self.evidence {
-            Evidence::RankTest { p, medians } => p < SIGNIFICANT && !medians.holds(0.0),
-            Evidence::Interval(sure) => !sure.holds(0.0),
-        };
-        by_evidence && !self.interval.holds(0.0)
+        self.p() <= SIGNIFICANT
     }
 
     /// Returns whether both runs have enough requests to bound the change on both sides.
     pub fn is_bounded(&self) -> bool {
-        // A change of −100 % is not a bound, because figures are not negative.
-        let is_finite = |of: &Interval| of.low > -1.0 && of.high.is_finite();
-        let by_evidence = match &self.evidence {
-            Evidence::RankTest { .. } => true,
-            Evidence::Interval(sure) => is_finite(sure),
-        };
-        by_evidence && is_finite(&self.interval)
+        self.error.total().is_finite()
     }
 
-    /// Returns how many times as many requests would make the change significant. The width of an
-    /// interval is assumed to shrink with the square root of the number of requests, and the z
-    /// value of the rank test to grow with it.
-    pub fn times_to_significance(&self) -> f64 {
-        let of = |Interval { low, high }: Interval| {
-            let (center, half) = (f64::midpoint(low, high), (high - low) / 2.0);
-            (half / center).powi(2)
-        };
-        let own = of(self.interval);
-        match self.evidence {
-            Evidence::Interval(sure) => own.max(of(sure)),
-            Evidence::RankTest { p, medians } => {
-                let z = |p: f64| Normal::standard().inverse_cdf(p / 2.0);
-                let ranks = (z(SIGNIFICANT) / z(p.max(f64::MIN_POSITIVE))).powi(2);
-                own.max(of(medians)).max(ranks)
-            }
+    /// Returns the smallest relative change that would have been found with a probability of 95 % at
+    /// the level `level`, as a positive share.
+    pub fn smallest_detectable(&self, level: f64) -> f64 {
+        let t = student(self.error.freedom);
+        let quantiles = t.inverse_cdf(1.0 - level * MEAN_PART) + t.inverse_cdf(POWER);
+        (quantiles * self.error.total()).exp_m1()
+    }
+
+    /// Returns how many times as many requests of this run make the standard error of the relative
+    /// change as small as `error`; `None` if none do, because the earlier runs and the variation
+    /// between runs have more.
+    pub fn times_for(&self, error: f64) -> Option<f64> {
+        let left = error.powi(2) - self.error.rest;
+        (left > 0.0 && self.error.now.is_finite()).then(|| (self.error.now / left).max(1.0))
+    }
+}
+
+impl<'a> RunValues<'a> {
+    fn values(&self) -> &'a [f64] {
+        match self {
+            Self::Requests(sample) => sample.values,
+            Self::Runs(values) => values,
         }
     }
-}
 
-fn less_one(Interval { low, high }: Interval) -> Interval {
-    Interval { low: low - 1.0, high: high - 1.0 }
-}
-
-fn shift(before: StratifiedSample<'_>, now: StratifiedSample<'_>) -> Result<Evidence, Absent> {
-    let (aligned_before, aligned_now) = aligned(before, now);
-    let medians = interval::of_ratio(
-        Statistic::Median,
-        StratifiedSample { values: &aligned_now, strata: now.strata },
-        StratifiedSample { values: &aligned_before, strata: before.strata },
-        // The confidence is fixed, because it is part of the test and not of the report.
-        interval::CONFIDENCE,
-    )?;
-    let p = mann_whitney(&aligned_before, &aligned_now);
-    Ok(Evidence::RankTest { p, medians: less_one(medians) })
-}
-
-/// Divides each value by the median of its stratum over both runs.
-fn aligned(before: StratifiedSample<'_>, now: StratifiedSample<'_>) -> (Vec<f64>, Vec<f64>) {
-    let stratum = |sampled: StratifiedSample<'_>, nth: usize| sampled.strata.get(nth).copied();
-    let mut both: BTreeMap<Option<u32>, Vec<f64>> = BTreeMap::new();
-    for sampled in [before, now] {
-        for (nth, value) in sampled.values.iter().enumerate() {
-            both.entry(stratum(sampled, nth)).or_default().push(*value);
+    fn sample(&self) -> StratifiedSample<'a> {
+        match self {
+            Self::Requests(sample) => *sample,
+            Self::Runs(values) => StratifiedSample { values, strata: &[] },
         }
     }
-    let median = |values: Vec<f64>| Statistic::Median.of(&values).unwrap_or(1.0);
-    let centers: BTreeMap<_, _> =
-        both.into_iter().map(|(of, values)| (of, median(values))).collect();
-    let align = |sampled: StratifiedSample<'_>| {
-        let value = |(nth, value): (usize, &f64)| match centers[&stratum(sampled, nth)] {
-            0.0 => *value,
-            center => value / center,
-        };
-        sampled.values.iter().enumerate().map(value).collect()
-    };
-    (align(before), align(now))
-}
 
-/// Returns the two-sided p value of the rank sum.
-fn mann_whitney(a: &[f64], b: &[f64]) -> f64 {
-    let mut all: Vec<_> =
-        a.iter().map(|value| (*value, true)).chain(b.iter().map(|value| (*value, false))).collect();
-    all.sort_by(|x, y| x.0.total_cmp(&y.0));
-    let (mut rank_sum, mut ties, mut from) = (0.0, 0.0, 0);
-    for tied in all.chunk_by(|x, y| x.0 == y.0) {
-        let count = tied.len() as f64;
-        // Ranks count from 1. Equal values get their mean rank.
-        let rank = from as f64 + (count + 1.0) / 2.0;
-        rank_sum += rank * tied.iter().filter(|(_, of_a)| *of_a).count() as f64;
-        ties += count.powi(3) - count;
-        from += tied.len();
-    }
-    let (n, m) = (a.len() as f64, b.len() as f64);
-    let all = n + m;
-    let u = rank_sum - n * (n + 1.0) / 2.0;
-    let variance = n * m / 12.0 * (all + 1.0 - ties / (all * (all - 1.0)));
-    if variance <= 0.0 {
-        return 1.0;
-    }
-    // The continuity correction: ranks are whole numbers.
-    let z = ((u - n * m / 2.0).abs() - 0.5).max(0.0) / variance.sqrt();
-    2.0 * Normal::standard().sf(z)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sampled(values: &[f64]) -> StratifiedSample<'_> {
-        StratifiedSample { values, strata: &[] }
+    /// The statistic, or the mean of runs of a load, each of which is one already.
+    fn statistic(&self, statistic: Statistic) -> Result<f64, Absent> {
+        match self {
+            Self::Requests(sample) => statistic.of(sample.values),
+            Self::Runs(values) => Statistic::Mean.of(values),
+        }
     }
 
-    #[test]
-    fn ranks_are_summed_up() {
-        // U = 1 of 12.5 ± 4.787, so z = (11.5 − 0.5) / 4.787.
-        let p = mann_whitney(&[1.0, 2.0, 3.0, 4.0, 5.0], &[4.5, 6.0, 7.0, 8.0, 9.0]);
-        assert!((p - 0.021_572).abs() < 5e-5, "{p}");
-        assert_eq!(mann_whitney(&[1.0; 6], &[1.0; 6]), 1.0);
-    }
-
-    #[test]
-    fn a_clear_change_is_significant_and_an_unchanged_run_is_not() {
-        let before: Vec<_> = (0..30).map(|nth| 100.0 + f64::from(nth % 7)).collect();
-        let slower: Vec<_> = before.iter().map(|value| value * 0.9).collect();
-        let of = |now: &[f64]| {
-            Change::of(Statistic::Mean, sampled(&before), sampled(now), 0.95).unwrap()
-        };
-        let change = of(&slower);
-        assert!((change.relative + 0.1).abs() < 1e-12);
-        assert!(change.interval.low < -0.1 && change.interval.high > -0.1);
-        assert!(change.is_significant());
-        assert!(!of(&before).is_significant());
-    }
-
-    #[test]
-    fn a_tail_that_grows_is_seen_where_ranks_and_medians_see_nothing() {
-        use rand::SeedableRng;
-        use rand_distr::{Distribution, Normal};
-
-        let noise: Normal<f64> = Normal::new(30.0, 1.0).unwrap();
-        let mut random = rand_pcg::Pcg64Mcg::seed_from_u64(1);
-        let mut run = |late: f64| -> Vec<f64> {
-            let value = |nth: u32| {
-                noise.sample(&mut random) + if nth.is_multiple_of(10) { late } else { 0.0 }
-            };
-            (0..200).map(value).collect()
-        };
-        for statistic in [Statistic::Percentile(90.0), Statistic::Percentile(95.0), Statistic::Sd] {
-            let mut found = [0, 0];
-            for _ in 0..200 {
-                let (before, same, late) = (run(0.0), run(0.0), run(100.0));
-                for (now, found) in [&same, &late].into_iter().zip(&mut found) {
-                    let of = Change::of(statistic, sampled(&before), sampled(now), 0.95).unwrap();
-                    *found += usize::from(of.is_significant() && of.relative > 0.0);
-                    if now == &late && statistic != Statistic::Percentile(90.0) {
-                        assert!(of.is_significant() && of.relative > 1.0, "{statistic} {of:?}");
+    fn log_figure(&self, statistic: Statistic, variation: f64) -> Result<LogFigure, Absent> {
+        let value = self.statistic(statistic)?;
+        if value <= 0.0 {
+            return Err(Absent::NoRatio);
+        }
+        let log = value.ln();
+        Ok(match self {
+            Self::Runs(values) => of_runs(log, values, variation),
+            Self::Requests(sample) => {
+                let has = sample.values.len();
+                if has < MIN_REQUESTS {
+                    return Err(Absent::TooFew { needs: MIN_REQUESTS, has });
+                }
+                match statistic {
+                    Statistic::Mean => {
+                        let of = MeanError::of(*sample)?;
+                        let variance = (of.error / value).powi(2);
+                        LogFigure { log, variance, freedom: of.freedom }
                     }
+                    _ => by_interval(statistic, *sample, log)?,
                 }
             }
-            assert!(found[0] <= 4, "{statistic}: {found:?}");
+        })
+    }
+}
+
+/// Runs of a load, each of which varies by the assumption, or as they do where they are several.
+fn of_runs(log: f64, values: &[f64], variation: f64) -> LogFigure {
+    let n = values.len() as f64;
+    let logs: Vec<_> = values.iter().map(|value| value.max(f64::MIN_POSITIVE).ln()).collect();
+    if values.len() < MIN_RUNS {
+        return LogFigure { log, variance: variation.powi(2) / n, freedom: ASSUMED_FREEDOM };
+    }
+    let own = Statistic::Sd.of(&logs).unwrap_or_default().powi(2);
+    let freedom = PRIOR_RUNS + n - 1.0;
+    let variance = (PRIOR_RUNS * variation.powi(2) + (n - 1.0) * own) / freedom;
+    LogFigure { log, variance: variance / n, freedom }
+}
+
+/// The error of a statistic that only has an interval.
+fn by_interval(
+    statistic: Statistic,
+    sample: StratifiedSample<'_>,
+    log: f64,
+) -> Result<LogFigure, Absent> {
+    let interval = interval::of(statistic, sample, interval::CONFIDENCE)?;
+    let Interval { low, high } = interval.ok_or(Absent::DescriptiveOnly)?;
+    // An end that the sample does not reach is no bound.
+    let half = (high.ln() - low.max(0.0).ln()) / 2.0;
+    let z = student(1e6).inverse_cdf((1.0 + interval::CONFIDENCE) / 2.0);
+    Ok(LogFigure { log, variance: (half / z).powi(2), freedom: sample.values.len() as f64 - 1.0 })
+}
+
+/// The one-sided p value of a change with this error.
+fn p_value(change: f64, error: f64, freedom: f64) -> f64 {
+    match change == 0.0 || error.is_infinite() {
+        true => 1.0,
+        false => student(freedom).sf(change / error.max(f64::MIN_POSITIVE)),
+    }
+}
+
+fn mean_log(figures: &[LogFigure]) -> Result<f64, Absent> {
+    Statistic::Mean.of(&figures.iter().map(|of| of.log).collect::<Vec<_>>())
+}
+
+/// The error of the difference from the mean of the earlier runs, and the standard deviation between
+/// runs. `paired` is the variance within the runs if they are paired by prompt.
+fn log_error(
+    before: &[LogFigure],
+    now: &[LogFigure],
+    paired: Option<&MeanError>,
+    variation: f64,
+    is_of_loads: bool,
+) -> (LogError, f64) {
+    let (k, m) = (before.len() as f64, now.len() as f64);
+    let paired = paired.map(|of| (of.error.powi(2), of.freedom));
+    let (of_now, of_before) = match paired {
+        // A pair does not say whose noise it is.
+        Some((variance, _)) => (variance * k / (k + m), variance * m / (k + m)),
+        None => (within(now), within(before)),
+    };
+    if before.len() < MIN_HISTORY {
+        // The error of runs of a load is the variation between them.
+        let between = if is_of_loads { 0.0 } else { variation.powi(2) * (1.0 / m + 1.0 / k) };
+        let freedom = |runs: &[LogFigure]| runs.iter().map(|of| of.freedom).sum::<f64>();
+        let parts = match paired {
+            Some(paired) => vec![paired],
+            None => vec![(of_now, freedom(now)), (of_before, freedom(before))],
+        };
+        let freedom = satterthwaite(parts.into_iter().chain([(between, ASSUMED_FREEDOM)]));
+        return (LogError { now: of_now, rest: of_before + between, freedom }, variation);
+    }
+    let logs: Vec<_> = before.iter().map(|of| of.log).collect();
+    let spread = Statistic::Sd.of(&logs).unwrap_or_default().powi(2);
+    let usual = within(before) * k;
+    let freedom = PRIOR_RUNS + k - 1.0;
+    let assumed = if is_of_loads { variation.powi(2) } else { variation.powi(2) + usual };
+    let total = (PRIOR_RUNS * assumed + (k - 1.0) * spread) / freedom;
+    // The noise within these runs in excess of the usual one.
+    let excess = (within(now) - usual / m).max(0.0);
+    let own = of_now.min(total / m);
+    let rest = total * (1.0 / m + 1.0 / k) + excess - own;
+    (LogError { now: own, rest, freedom: k - 1.0 + PRIOR_RUNS / 2.0 }, total.sqrt())
+}
+
+/// The variance of the mean of the logarithms, within the runs.
+fn within(runs: &[LogFigure]) -> f64 {
+    runs.iter().map(|of| of.variance).sum::<f64>() / (runs.len() as f64).powi(2)
+}
+
+/// The degrees of freedom of a sum of variances (Satterthwaite 1946).
+fn satterthwaite(parts: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for (variance, freedom) in parts {
+        sum += variance;
+        squares += variance.powi(2) / freedom;
+    }
+    if squares > 0.0 && sum.is_finite() { sum.powi(2) / squares } else { 1.0 }
+}
+
+fn geometric_mean(statistic: Statistic, runs: &[RunValues<'_>]) -> Result<f64, Absent> {
+    let values = runs.iter().map(|run| run.statistic(statistic)).collect::<Result<Vec<_>, _>>()?;
+    Ok(match values[..] {
+        [only] => only,
+        _ => Statistic::Mean.of(&values.iter().map(|value| value.ln()).collect::<Vec<_>>())?.exp(),
+    })
+}
+
+/// Runs that sent each prompt once: the ratios of the prompts vary less than the prompts.
+struct Pairs {
+    /// The error of the logarithm of the ratio of the means.
+    by_means: MeanError,
+    /// The mean of the logarithms of the prompts' ratios, in which all prompts weigh alike.
+    log_change: f64,
+    /// Its error.
+    by_logs: MeanError,
+}
+
+impl Pairs {
+    fn of(statistic: Statistic, before: &[RunValues<'_>], now: &[RunValues<'_>]) -> Option<Self> {
+        let singles =
+            |runs: &[RunValues<'_>]| runs.iter().map(single_values).collect::<Option<Vec<_>>>();
+        let (earlier, later) = (singles(before)?, singles(now)?);
+        // In the order of the first of these runs.
+        let strata = now.first()?.sample().strata;
+        let differences = |of: fn(f64, f64) -> f64| {
+            let mean = |runs: &[BTreeMap<u32, f64>], stratum: &u32| {
+                let values = runs.iter().map(|run| {
+                    let mean = run.values().sum::<f64>() / run.len() as f64;
+                    Some(of(*run.get(stratum)?, mean))
+                });
+                Statistic::Mean.of(&values.collect::<Option<Vec<_>>>()?).ok()
+            };
+            let difference = |stratum| Some(mean(&later, stratum)? - mean(&earlier, stratum)?);
+            strata.iter().map(difference).collect::<Option<Vec<_>>>()
+        };
+        let shares = differences(|value, mean| value / mean)?;
+        let logs = differences(|value, _| value.ln())?;
+        let is_enough = statistic == Statistic::Mean && logs.len() >= MIN_REQUESTS;
+        let is_finite = logs.iter().all(|log| log.is_finite());
+        let error = |values: &[f64]| {
+            MeanError::of(StratifiedSample { values, strata: &[] }).ok()
+        };
+        (is_enough && is_finite).then_some(())?;
+        Some(Self {
+            by_means: error(&shares)?,
+            log_change: Statistic::Mean.of(&logs).ok()?,
+            by_logs: error(&logs)?,
+        })
+    }
+}
+
+/// The value of each prompt, if each was sent once.
+fn single_values(run: &RunValues<'_>) -> Option<BTreeMap<u32, f64>> {
+    let RunValues::Requests(StratifiedSample { values, strata }) = *run else { return None };
+    let single: BTreeMap<_, _> = strata.iter().copied().zip(values.iter().copied()).collect();
+    (single.len() == strata.len() && single.len() > 1).then_some(single)
+}
+
+/// The evidence in the direction `sign`, given the p value of the statistic.
+fn own_evidence(
+    statistic: Statistic,
+    before: &[RunValues<'_>],
+    now: &[RunValues<'_>],
+    (sign, own): (f64, f64),
+    between: (f64, f64),
+) -> Evidence {
+    let is_center = matches!(statistic, Statistic::Mean | Statistic::Median);
+    let runs = || before.iter().chain(now);
+    let is_of_requests = runs().all(|run| matches!(run, RunValues::Requests(_)));
+    let is_positive = runs().all(|run| run.values().iter().all(|value| *value > 0.0));
+    if !is_center || !is_of_requests || !is_positive {
+        return Evidence { statistic: own, ..Evidence::NONE };
+    }
+    let mut prompts: BTreeMap<u32, PromptLogs> = BTreeMap::new();
+    for (stratum, log) in now.iter().flat_map(logs) {
+        prompts.entry(stratum).or_default().now.push(log);
+    }
+    for (stratum, log) in before.iter().flat_map(logs) {
+        prompts.entry(stratum).or_default().before.push(log);
+    }
+    Evidence {
+        statistic: own,
+        // A tail moves a mean, and no median.
+        tail: match statistic {
+            Statistic::Mean => tail(&prompts, before, now, sign),
+            _ => 1.0,
+        },
+        prompt: evidence::of_prompts(&prompts, sign, between),
+    }
+}
+
+/// The logarithm of each value with its stratum.
+fn logs<'a>(run: &RunValues<'a>) -> impl Iterator<Item = (u32, f64)> + use<'a> {
+    let sample = run.sample();
+    let values = sample.values.iter().enumerate();
+    values.map(move |(nth, value)| (stratum(sample, nth), value.ln()))
+}
+
+/// The p value of more slow requests now than before.
+fn tail(
+    prompts: &BTreeMap<u32, PromptLogs>,
+    before: &[RunValues<'_>],
+    now: &[RunValues<'_>],
+    sign: f64,
+) -> f64 {
+    let is_single = prompts.values().all(|of| of.now.len() + of.before.len() < 3);
+    if is_single {
+        let ratios = prompts.values().filter_map(|of| Some(of.now.first()? - of.before.first()?));
+        return evidence::slow_pairs(&ratios.collect::<Vec<_>>(), sign);
+    }
+    let centers: BTreeMap<_, _> = prompts
+        .iter()
+        .map(|(stratum, of)| (*stratum, evidence::median(&[&of.now[..], &of.before].concat())))
+        .collect();
+    let count = |runs: &[RunValues<'_>]| {
+        let of_run = |run: &RunValues<'_>| {
+            let logs: Vec<_> = logs(run).map(|(stratum, log)| log - centers[&stratum]).collect();
+            (evidence::slow_events(&logs, sign), logs.len())
+        };
+        let runs = runs.iter().map(of_run);
+        runs.fold((0, 0), |(slow, all), (more, of)| (slow + more, all + of))
+    };
+    evidence::fisher(count(now), count(before))
+}
+
+fn stratum(sample: StratifiedSample<'_>, nth: usize) -> u32 {
+    sample.strata.get(nth).copied().unwrap_or_default()
+}
+
+fn by_prompt(sample: StratifiedSample<'_>) -> BTreeMap<u32, PromptLogs> {
+    let mut prompts: BTreeMap<u32, PromptLogs> = BTreeMap::new();
+    for (nth, value) in sample.values.iter().enumerate() {
+        prompts.entry(stratum(sample, nth)).or_default().now.push(*value);
+    }
+    prompts
+}
+
+/// Values with their strata.
+struct OwnedSample {
+    values: Vec<f64>,
+    strata: Vec<u32>,
+}
+
+/// Runs whose values are divided by the median of their prompt over all runs (aligned ranks, Hodges
+/// and Lehmann 1962), which a median needs: between prompts of different lengths it moves by chance.
+enum Aligned<'a> {
+    AsIs([&'a [RunValues<'a>]; 2]),
+    Divided([Vec<OwnedSample>; 2]),
+}
+
+impl<'a> Aligned<'a> {
+    fn of(statistic: Statistic, before: &'a [RunValues<'a>], now: &'a [RunValues<'a>]) -> Self {
+        let runs = || before.iter().chain(now);
+        let is_of_requests = runs().all(|run| matches!(run, RunValues::Requests(_)));
+        if statistic != Statistic::Median || !is_of_requests {
+            return Self::AsIs([before, now]);
         }
-        let (before, late) = (run(0.0), run(100.0));
-        let mean = Change::of(Statistic::Mean, sampled(&before), sampled(&late), 0.95).unwrap();
-        assert!(!mean.is_significant(), "a slow tenth does not shift all ranks: {mean:?}");
+        let mut all: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+        for run in runs() {
+            for (nth, value) in run.values().iter().enumerate() {
+                all.entry(stratum(run.sample(), nth)).or_default().push(*value);
+            }
+        }
+        let centers: BTreeMap<_, _> =
+            all.iter().map(|(stratum, values)| (*stratum, evidence::median(values))).collect();
+        let divide = |run: &RunValues<'_>| {
+            let sample = run.sample();
+            let value = |(nth, value): (usize, &f64)| match centers[&stratum(sample, nth)] {
+                0.0 => *value,
+                center => value / center,
+            };
+            let values = sample.values.iter().enumerate().map(value).collect();
+            OwnedSample { values, strata: sample.strata.to_vec() }
+        };
+        Self::Divided([before, now].map(|runs| runs.iter().map(divide).collect()))
     }
 
-    #[test]
-    fn the_weakest_evidence_determines_the_distance_to_significance() {
-        let of = |interval: f64, evidence| Change {
-            before: 1.0,
-            now: 1.1,
-            relative: 0.1,
-            interval: Interval { low: 0.1 - interval, high: 0.1 + interval },
-            evidence,
-        };
-        let medians = |half: f64| Interval { low: 0.1 - half, high: 0.1 + half };
-        let shift = |p, half| Evidence::RankTest { p, medians: medians(half) };
-        let times = |interval, evidence| of(interval, evidence).times_to_significance();
-        assert!((times(0.2, shift(1e-9, 0.05)) - 4.0).abs() < 1e-9);
-        assert!((times(0.05, shift(1e-9, 0.3)) - 9.0).abs() < 1e-9);
-        // 2.576 instead of 1.96 standard errors.
-        assert!((times(0.05, shift(0.05, 0.05)) - 1.727).abs() < 1e-3);
-        assert!(times(0.05, shift(1.0, 0.05)) > 1e9);
-        assert!((times(0.05, Evidence::Interval(medians(0.2))) - 4.0).abs() < 1e-9);
-        // The fewest values that p95 accepts do not bound it at the confidence of significance.
-        let some: Vec<_> = (0..93).map(f64::from).map(|nth| 1.0 + nth).collect();
-        let many: Vec<_> = (0..200).map(f64::from).map(|nth| 1.0 + nth).collect();
-        let p95 = |before: &[f64], now: &[f64]| {
-            Change::of(Statistic::Percentile(95.0), sampled(before), sampled(now), 0.95).unwrap()
-        };
-        assert!(!p95(&some, &many).is_bounded() && !p95(&many, &some).is_bounded());
-        assert!(p95(&many, &many).is_bounded());
+    /// The runs before and now.
+    fn runs(&self) -> (Vec<RunValues<'_>>, Vec<RunValues<'_>>) {
+        match self {
+            Self::AsIs([before, now]) => (before.to_vec(), now.to_vec()),
+            Self::Divided([before, now]) => (
+                before.iter().map(OwnedSample::lend).collect(),
+                now.iter().map(OwnedSample::lend).collect(),
+            ),
+        }
     }
+}
 
-    #[test]
-    fn a_change_is_seen_behind_the_difference_between_prompts() {
-        let strata: Vec<u32> = (0..30).map(|nth| nth % 10).collect();
-        let of_prompt = |stratum: u32, noise: f64| 10.0_f64.powi(stratum as i32) * (1.0 + noise);
-        let noise = |nth: usize| ((nth * 7) % 11) as f64 / 1000.0;
-        let before: Vec<_> =
-            strata.iter().enumerate().map(|(nth, s)| of_prompt(*s, noise(nth))).collect();
-        let now: Vec<_> = before.iter().map(|value| value * 1.05).collect();
-        let of = |values| StratifiedSample { values, strata: &strata };
-        let change = Change::of(Statistic::Median, of(&before), of(&now), 0.95).unwrap();
-        assert!(change.is_significant(), "{change:?}");
-        let few = Change::of(Statistic::Mean, of(&before[..4]), of(&now), 0.95);
-        assert_eq!(few, Err(Absent::TooFew { needs: 5, has: 4 }));
+impl OwnedSample {
+    fn lend(&self) -> RunValues<'_> {
+        RunValues::Requests(StratifiedSample { values: &self.values, strata: &self.strata })
     }
 }

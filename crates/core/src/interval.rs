@@ -1,49 +1,38 @@
-//! Confidence intervals of a statistic, given that the requests are a sample. Pure and seeded: the
-//! same values give the same interval.
+//! Confidence intervals of a statistic, given that the requests are a sample. Pure: the same values
+//! give the same interval.
 //!
 //! The unit of replication is the request, never the token, because the gaps within an answer
 //! depend on each other. Prompts are strata: each prompt is sent a fixed number of times, so the
 //! difference between a long and a short prompt is not random.
 //!
-//! Means and medians use a stratified bootstrap (Efron 1979) with one draw less than a stratum has
-//! values. With as many draws as values, the variance of the resamples would be too small, by a
-//! third for three runs (Rao and Wu 1988). Samples of few values have heavier tails than the normal
-//! distribution, so the percentiles are expanded by Student's t (Hesterberg 2015, "What Teachers
-//! Should Know About the Bootstrap", section 3.3).
-//!
-//! Two cases do without the bootstrap. With fewer than `MIN_BOOTSTRAP_FREEDOM` degrees of freedom it
-//! underestimates the variance, so the interval is Student's, which assumes normal values. With
-//! more than `MAX_BOOTSTRAP_VALUES` values, Student's interval of the mean (central limit theorem) and the rank
-//! interval of the median are as good and cost a hundredth of the time.
-//!
-//! The bootstrap is poor for percentiles and standard deviations. A percentile gets the interval
-//! between order statistics, which holds for every distribution (David and Nagaraja 2003, section
-//! 7.1). A standard deviation gets the interval of Bonett (2006, "Approximate confidence interval
-//! for standard deviation of nonnormal distributions"), which accounts for heavy tails.
+//! - **Means**: Student's interval of the stratified mean. The degrees of freedom are those of
+//!   Satterthwaite (1946), because a long prompt often varies more than a short one. Requests that
+//!   depend on their neighbours widen it ([`Dependence`]). Skewed values move it towards their
+//!   tail by Hall's transformation (1992, "On the removal of skewness by transformation").
+//! - **Percentiles and medians**: the interval between order statistics, which holds for every
+//!   distribution (David and Nagaraja 2003, section 7.1).
+//! - **Standard deviations**: the interval of Bonett (2006, "Approximate confidence interval for
+//!   standard deviation of nonnormal distributions"), which accounts for heavy tails.
+//! - **Shares**: the interval of Wilson (1927).
 
 use std::collections::BTreeMap;
 
-use rand::{RngExt, SeedableRng};
-use rand_pcg::Pcg64Mcg;
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};
 
-use crate::statistic::{Absent, Statistic};
+use crate::{
+    moderation::Moderation,
+    serial::Dependence,
+    statistic::{Absent, Statistic},
+};
 
 /// The default confidence.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// The fewest degrees of freedom for the bootstrap: values minus strata.
-const MIN_BOOTSTRAP_FREEDOM: usize = 7;
+/// The fewest values for an interval of a standard deviation.
+const MIN_SD_VALUES: usize = 8;
 
-/// The most values for the bootstrap. With more it is slow and not more accurate.
-const MAX_BOOTSTRAP_VALUES: usize = 1_000;
-
-/// The ratio of the standard errors of median and mean for normal values: √(π / 2).
-const MEDIAN_ERROR_RATIO: f64 = 1.253_314_137_315_5;
-
-/// The number of resamples; below, the most values that all resamples together draw.
-const RESAMPLES: usize = 2_000;
-const DRAWS: usize = 20_000_000;
+/// The fewest values whose skewness says something.
+const MIN_SKEWED_VALUES: usize = 8;
 
 /// A confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,6 +44,9 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// Every value: nothing is known.
+    pub const ALL: Self = Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
+
     /// Returns whether `value` lies in the interval.
     pub fn holds(&self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
@@ -67,7 +59,7 @@ impl Interval {
     }
 }
 
-/// Values with the stratum of each.
+/// Values in the order of time, with the stratum of each.
 #[derive(Debug, Clone, Copy)]
 pub struct StratifiedSample<'a> {
     /// The values.
@@ -83,51 +75,31 @@ pub fn of(
     sample: StratifiedSample<'_>,
     confidence: f64,
 ) -> Result<Option<Interval>, Absent> {
-    statistic.of(sample.values)?;
+    let value = statistic.of(sample.values)?;
     match statistic {
         Statistic::Min | Statistic::Max => Ok(None),
         Statistic::Percentile(percent) => {
             Ok(Some(of_quantile(sample.values, percent / 100.0, confidence)))
         }
         // Strata only make the interval narrower, so ignoring them is conservative.
-        Statistic::Median if sample.values.len() > MAX_BOOTSTRAP_VALUES => {
-            Ok(Some(of_quantile(sample.values, 0.5, confidence)))
-        }
+        Statistic::Median => Ok(Some(of_quantile(sample.values, 0.5, confidence))),
         Statistic::Sd => of_sd(sample.values, confidence).map(Some),
-        Statistic::Mean | Statistic::Median => {
-            let strata = Strata::of(sample);
-            if strata.freedom() < MIN_BOOTSTRAP_FREEDOM
-                || sample.values.len() > MAX_BOOTSTRAP_VALUES
-            {
-                return strata.student(statistic, sample.values, confidence).map(Some);
-            }
-            let tail = expanded((1.0 - confidence) / 2.0, strata.freedom());
-            Ok(Some(between(strata.resamples(statistic, 0), tail)))
-        }
+        Statistic::Mean => Ok(Some(MeanError::of(sample)?.interval(value, confidence))),
     }
 }
 
-/// Returns the interval of the ratio of `above` to `below` for two independent samples. Means and
-/// medians are bootstrapped together; other statistics combine their two intervals.
+/// Returns the interval of the ratio of `above` to `below` for two independent samples.
 pub fn of_ratio(
     statistic: Statistic,
     above: StratifiedSample<'_>,
     below: StratifiedSample<'_>,
     confidence: f64,
 ) -> Result<Interval, Absent> {
-    let are_many = above.values.len().min(below.values.len()) > MAX_BOOTSTRAP_VALUES;
-    match statistic {
-        Statistic::Mean | Statistic::Median if !are_many => {
-            bootstrap_ratio(statistic, above, below, confidence)
-        }
-        _ => {
-            let with_interval = |sample: StratifiedSample<'_>| {
-                let interval = of(statistic, sample, confidence)?.ok_or(Absent::DescriptiveOnly)?;
-                Ok((statistic.of(sample.values)?, interval))
-            };
-            Ok(ratio_of_intervals(with_interval(above)?, with_interval(below)?))
-        }
-    }
+    let with_interval = |sample: StratifiedSample<'_>| {
+        let interval = of(statistic, sample, confidence)?.ok_or(Absent::DescriptiveOnly)?;
+        Ok((statistic.of(sample.values)?, interval))
+    };
+    Ok(ratio_of_intervals(with_interval(above)?, with_interval(below)?))
 }
 
 /// Combines the intervals of two independent parts into an interval of their ratio ("MOVER", Zou
@@ -145,171 +117,170 @@ fn ratio_of_intervals(
     Interval { low: ratio * (-down).exp(), high: ratio * up.exp() }
 }
 
-fn bootstrap_ratio(
-    statistic: Statistic,
-    above: StratifiedSample<'_>,
-    below: StratifiedSample<'_>,
-    confidence: f64,
-) -> Result<Interval, Absent> {
-    let (upper, lower) = (Strata::of(above), Strata::of(below));
-    let ratio = statistic.of(above.values)? / statistic.of(below.values)?;
-    let freedom = upper.freedom().min(lower.freedom());
-    let tail = (1.0 - confidence) / 2.0;
-    if freedom < MIN_BOOTSTRAP_FREEDOM {
-        // The relative variances add up if they are small (delta method).
-        let relative = |strata: &Strata, values: &[f64]| {
-            let mean = Statistic::Mean.of(values).unwrap_or(f64::NAN);
-            strata.variance_of_mean() / mean.powi(2)
-        };
-        let variance = relative(&upper, above.values) + relative(&lower, below.values);
-        let freedom = freedom.max(1) as f64;
-        let t = StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |t| t.inverse_cdf(tail));
-        // The delta method gives the ratio of means; medians vary more.
-        let times = if statistic == Statistic::Median { MEDIAN_ERROR_RATIO } else { 1.0 };
-        let half = t.abs() * times * ratio * variance.sqrt();
-        return Ok(Interval { low: ratio - half, high: ratio + half });
+/// The standard error of a mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MeanError {
+    /// The standard error.
+    pub error: f64,
+    /// Its degrees of freedom.
+    pub freedom: f64,
+    /// The skewness of the mean.
+    pub skewness: f64,
+    /// The dependence of the values on their neighbours.
+    pub dependence: Dependence,
+}
+
+impl MeanError {
+    /// Computes the standard error of the mean of a sample. It is an error if no stratum has two
+    /// values and there is only one.
+    pub fn of(sample: StratifiedSample<'_>) -> Result<Self, Absent> {
+        let strata = Strata::of(sample);
+        let n = sample.values.len();
+        let (variance, freedom) = strata.variance_of_mean();
+        if freedom <= 0.0 {
+            return Err(Absent::TooFew { needs: n + 1, has: n });
+        }
+        let residuals = strata.residuals(sample.values);
+        let dependence = Dependence::of(&strata.relative(&residuals));
+        Ok(Self {
+            error: (variance * dependence.inflation).sqrt(),
+            freedom: freedom_of_dependent(freedom, n as f64, dependence),
+            skewness: skewness_of_mean(&residuals),
+            dependence,
+        })
     }
-    // Different seeds: the two samples are independent.
-    let pairs = upper.resamples(statistic, 1).into_iter().zip(lower.resamples(statistic, 2));
-    let ratios = pairs.map(|(above, below)| above / below).collect();
-    let freedom = upper.freedom() + lower.freedom();
-    Ok(between(ratios, expanded(tail, freedom)))
+
+    /// Returns the interval of the mean, which was estimated as `center`.
+    pub fn interval(&self, center: f64, confidence: f64) -> Interval {
+        let t = student(self.freedom).inverse_cdf((1.0 + confidence) / 2.0);
+        Interval {
+            low: center - self.error * self.unskewed(t),
+            high: center - self.error * self.unskewed(-t),
+        }
+    }
+
+    /// The inverse of Hall's transformation: the quantile of the studentized mean of skewed values
+    /// that belongs to the quantile `t` of Student's distribution.
+    fn unskewed(&self, t: f64) -> f64 {
+        let skew = self.skewness;
+        if skew.abs() < 1e-6 {
+            return t;
+        }
+        3.0 / skew * ((1.0 + skew * (t - skew / 6.0)).cbrt() - 1.0)
+    }
 }
 
-/// Returns the interval that leaves out the share `tail` of the resamples at either end.
-fn between(mut resamples: Vec<f64>, tail: f64) -> Interval {
-    // A resample of the divisor can be zero, which says nothing about the ratio.
-    resamples.retain(|value| value.is_finite());
-    resamples.sort_by(f64::total_cmp);
-    let Some(last) = resamples.len().checked_sub(1) else {
-        return Interval { low: f64::NEG_INFINITY, high: f64::INFINITY };
-    };
-    let at = |part: f64| resamples[((part * last as f64).round() as usize).min(last)];
-    Interval { low: at(tail), high: at(1.0 - tail) }
+/// The degrees of freedom of dependent values: those of as few independent ones.
+fn freedom_of_dependent(freedom: f64, n: f64, dependence: Dependence) -> f64 {
+    let lost = 1.0 / (n * dependence.effective - 1.0).max(1.0) - 1.0 / (n - 1.0).max(1.0);
+    (1.0 / (1.0 / freedom + lost.max(0.0))).max(1.0)
 }
 
-/// Values grouped by stratum. Strata with a single value form one stratum together.
-struct Strata {
+/// Returns Student's distribution, with at least half a degree of freedom.
+pub fn student(freedom: f64) -> StudentsT {
+    StudentsT::new(0.0, 1.0, freedom.max(0.5)).expect("the freedom is positive")
+}
+
+/// The skewness of the mean of independent values, given their residuals. It is zero where there
+/// are too few to say.
+fn skewness_of_mean(residuals: &[f64]) -> f64 {
+    let n = residuals.len() as f64;
+    let moment = |power| residuals.iter().map(|value: &f64| value.powi(power)).sum::<f64>() / n;
+    let variance = moment(2);
+    if residuals.len() < MIN_SKEWED_VALUES || variance <= 0.0 {
+        return 0.0;
+    }
+    moment(3) / variance.powf(1.5) / n.sqrt()
+}
+
+/// A sample by its strata. Strata with a single value form one stratum together: alone they have
+/// no variance, and together they show the variance between prompts, which overestimates the noise.
+pub(crate) struct Strata {
+    /// The stratum of each value, as an index into `values`.
+    positions: Vec<usize>,
     values: Vec<Vec<f64>>,
 }
 
 impl Strata {
-    fn of(StratifiedSample { values, strata }: StratifiedSample<'_>) -> Self {
-        let mut by_stratum: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    pub(crate) fn of(StratifiedSample { values, strata }: StratifiedSample<'_>) -> Self {
+        // Values without strata form one stratum.
+        let stratum = |nth: usize| strata.get(nth).copied().unwrap_or_default();
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        (0..values.len()).for_each(|nth| *counts.entry(stratum(nth)).or_default() += 1);
+        let mut numbers: BTreeMap<Option<u32>, usize> = BTreeMap::new();
+        let mut by_stratum: Vec<Vec<f64>> = Vec::new();
+        let mut positions = Vec::with_capacity(values.len());
         for (nth, value) in values.iter().enumerate() {
-            // Values without strata form one stratum.
-            let stratum = strata.get(nth).copied().unwrap_or_default();
-            by_stratum.entry(stratum).or_default().push(*value);
-        }
-        // A stratum with one value has no variance. Together, such strata show the variance between
-        // prompts, which overestimates the noise and is therefore conservative.
-        let (alone, mut several): (Vec<_>, Vec<_>) =
-            by_stratum.into_values().partition(|values| values.len() == 1);
-        if !alone.is_empty() {
-            several.push(alone.into_iter().flatten().collect());
-        }
-        Self { values: several }
-    }
-
-    fn freedom(&self) -> usize {
-        self.values.iter().map(|values| values.len() - 1).sum()
-    }
-
-    /// Returns Student's interval of a mean or median, which assumes normal values.
-    fn student(
-        &self,
-        statistic: Statistic,
-        values: &[f64],
-        confidence: f64,
-    ) -> Result<Interval, Absent> {
-        let times = if statistic == Statistic::Median { MEDIAN_ERROR_RATIO } else { 1.0 };
-        // One degree of freedom is lost per stratum, for its mean.
-        let (freedom, has) = (self.freedom(), values.len());
-        if freedom == 0 {
-            return Err(Absent::TooFew { needs: has + 1, has });
-        }
-        let center = statistic.of(values)?;
-        let tail = (1.0 - confidence) / 2.0;
-        let t = StudentsT::new(0.0, 1.0, freedom as f64).map_or(f64::NAN, |t| t.inverse_cdf(tail));
-        let half = t.abs() * times * self.variance_of_mean().sqrt();
-        Ok(Interval { low: center - half, high: center + half })
-    }
-
-    /// Returns the variance of the mean. Each stratum is weighted by its number of values.
-    fn variance_of_mean(&self) -> f64 {
-        let n: usize = self.values.iter().map(Vec::len).sum();
-        let of_stratum = |values: &Vec<f64>| {
-            let sd = Statistic::Sd.of(values).unwrap_or_default();
-            sd.powi(2) * values.len() as f64 / (n as f64).powi(2)
-        };
-        self.values.iter().map(of_stratum).sum()
-    }
-
-    /// Returns the mean or median of each resample.
-    ///
-    /// A stratum of `n` values contributes `n − 1` draws, each weighted by `n / (n − 1)`. The
-    /// weight of a stratum thus stays `n`, as in the estimate itself, and the variance of the
-    /// resamples matches the variance of the estimate.
-    fn resamples(&self, statistic: Statistic, seed: u64) -> Vec<f64> {
-        let n: usize = self.values.iter().map(Vec::len).sum();
-        // Large samples get fewer resamples, so that the time is bounded; the percentiles are still
-        // accurate to a fraction of the interval.
-        let count = (DRAWS / n).clamp(RESAMPLES / 8, RESAMPLES);
-        // The seed depends on the sample only, so that the same data always has the same interval.
-        let mut random = Pcg64Mcg::seed_from_u64(n as u64 + (seed << 32));
-        let mut drawn: Vec<(f64, f64)> = Vec::with_capacity(n);
-        let mut resample = || {
-            drawn.clear();
-            for values in &self.values {
-                let draws = (values.len() - 1).max(1);
-                let weight = values.len() as f64 / draws as f64;
-                let draw = |_| (values[random.random_range(0..values.len())], weight);
-                drawn.extend((0..draws).map(draw));
+            let key = Some(stratum(nth)).filter(|stratum| counts[stratum] > 1);
+            let position = *numbers.entry(key).or_insert(by_stratum.len());
+            if position == by_stratum.len() {
+                by_stratum.push(Vec::new());
             }
-            match statistic {
-                Statistic::Median => weighted_median(&mut drawn),
-                _ => drawn.iter().map(|(value, weight)| value * weight).sum::<f64>() / n as f64,
-            }
-        };
-        (0..count).map(|_| resample()).collect()
+            by_stratum[position].push(*value);
+            positions.push(position);
+        }
+        Self { positions, values: by_stratum }
     }
-}
 
-/// Returns the weighted median: the value with half of the weight on each side, or the midpoint of
-/// two values if the half is reached between them. It selects instead of sorting, because the
-/// bootstrap computes thousands of medians: each step discards the side that cannot contain the
-/// median.
-fn weighted_median(values: &mut [(f64, f64)]) -> f64 {
-    let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
-    let is_half = |weight: f64| (weight - half).abs() <= half * 1e-9;
-    let (mut rest, mut below) = (values, 0.0);
-    loop {
-        let middle = rest.len() / 2;
-        let (lower, &mut (value, weight), upper) =
-            rest.select_nth_unstable_by(middle, |a, b| a.0.total_cmp(&b.0));
-        let before = below + lower.iter().map(|(_, weight)| weight).sum::<f64>();
-        if is_half(before) {
-            let last = lower.iter().map(|(value, _)| *value).fold(f64::NEG_INFINITY, f64::max);
-            return f64::midpoint(last, value);
+    fn means(&self) -> Vec<f64> {
+        self.values.iter().map(|of| Statistic::Mean.of(of).unwrap_or_default()).collect()
+    }
+
+    /// The difference of each value from the mean of its stratum, enlarged by what the mean took
+    /// from its variance.
+    pub(crate) fn residuals(&self, values: &[f64]) -> Vec<f64> {
+        let means = self.means();
+        let residual = |(value, position): (&f64, &usize)| {
+            let n = self.values[*position].len() as f64;
+            (value - means[*position]) * (n / (n - 1.0).max(1.0)).sqrt()
+        };
+        values.iter().zip(&self.positions).map(residual).collect()
+    }
+
+    /// The residuals divided by the means of their strata, so that slow noise shows alike in short
+    /// and in long prompts.
+    pub(crate) fn relative(&self, residuals: &[f64]) -> Vec<f64> {
+        let means = self.means();
+        if means.iter().any(|mean| *mean <= 0.0) {
+            return residuals.to_vec();
         }
-        if is_half(before + weight) {
-            let next = upper.iter().map(|(value, _)| *value).fold(f64::INFINITY, f64::min);
-            return f64::midpoint(value, next);
+        residuals.iter().zip(&self.positions).map(|(of, position)| of / means[*position]).collect()
+    }
+
+    /// Returns the variance of the mean of independent values, with its degrees of freedom
+    /// (Satterthwaite 1946). Each stratum is weighted by its number of values. Strata borrow from
+    /// each other's relative variance.
+    fn variance_of_mean(&self) -> (f64, f64) {
+        let all: usize = self.values.iter().map(Vec::len).sum();
+        let means = self.means();
+        let is_relative = means.iter().all(|mean| *mean > 0.0);
+        let squares = |(values, mean): (&Vec<f64>, &f64)| {
+            let scale = if is_relative { *mean } else { 1.0 };
+            let squares = values.iter().map(|value| ((value - mean) / scale).powi(2)).sum::<f64>();
+            (squares, values.len() as f64 - 1.0, scale)
+        };
+        let strata: Vec<_> = self.values.iter().zip(&means).map(squares).collect();
+        let moderation = Moderation::of(strata.iter().map(|(of, freedom, _)| (*of, *freedom)));
+        let (mut sum, mut spread) = (0.0, 0.0);
+        for ((of, freedom, scale), values) in strata.iter().zip(&self.values) {
+            let (variance, freedom) = moderation.variance((*of, *freedom));
+            let part = variance * scale.powi(2) * values.len() as f64 / (all as f64).powi(2);
+            sum += part;
+            spread += part.powi(2) / freedom.max(1.0);
         }
-        if before > half {
-            rest = lower;
-        } else if before + weight > half {
-            return value;
-        } else {
-            below = before + weight;
-            rest = upper;
-        }
+        let most = strata.iter().map(|(_, freedom, _)| freedom).sum::<f64>();
+        // Strata that share a variance share its degrees of freedom.
+        let freedom = match moderation.is_shared() {
+            false if spread > 0.0 => (sum.powi(2) / spread).min(most),
+            _ => most,
+        };
+        (sum, freedom)
     }
 }
 
 /// Returns Bonett's interval of a standard deviation.
 fn of_sd(values: &[f64], confidence: f64) -> Result<Interval, Absent> {
-    let (needs, has) = (MIN_BOOTSTRAP_FREEDOM + 1, values.len());
+    let (needs, has) = (MIN_SD_VALUES, values.len());
     if has < needs {
         return Err(Absent::TooFew { needs, has });
     }
@@ -331,18 +302,16 @@ fn of_sd(values: &[f64], confidence: f64) -> Result<Interval, Absent> {
     Ok(Interval { low: at(-1.0).min(sd), high: at(1.0).max(sd) })
 }
 
-/// Returns the expanded tail: the share to leave out so that a percentile interval of the bootstrap
-/// is as wide as Student's.
-fn expanded(tail: f64, freedom: usize) -> f64 {
-    let t = StudentsT::new(0.0, 1.0, freedom as f64).map(|t| t.inverse_cdf(tail));
-    t.map_or(tail, |t| Normal::standard().cdf(t))
-}
-
 /// Returns the interval of a quantile of the distribution that `values` are a sample of.
 fn of_quantile(values: &[f64], part: f64, confidence: f64) -> Interval {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    between_ranks(&sorted, part, confidence)
+    let n = sorted.len();
+    let middle = sorted[((part * n as f64) as usize).min(n - 1)];
+    let above: Vec<_> = values.iter().map(|value| f64::from(u8::from(*value > middle))).collect();
+    let share = above.iter().sum::<f64>() / n as f64;
+    let residuals: Vec<_> = above.iter().map(|is_above| is_above - share).collect();
+    between_ranks(&sorted, part, Dependence::of(&residuals), confidence)
 }
 
 /// Returns the order statistics between which the quantile lies.
@@ -350,13 +319,12 @@ fn of_quantile(values: &[f64], part: f64, confidence: f64) -> Interval {
 /// The number of values below the quantile is binomial, whatever the distribution. So the
 /// probability that the quantile lies below the r-th value is a binomial tail, and each end is the
 /// innermost rank whose risk is at most half of `1 − confidence`. A sample that does not reach far
-/// enough has no such rank, and that end is infinite.
-fn between_ranks(sorted: &[f64], part: f64, confidence: f64) -> Interval {
-    let n = sorted.len();
+/// enough has no such rank, and that end is infinite. Values that depend on their neighbours count
+/// as fewer independent ones.
+fn between_ranks(sorted: &[f64], part: f64, dependence: Dependence, confidence: f64) -> Interval {
+    let n = ((sorted.len() as f64 * dependence.effective) as usize).max(1);
     let tail = (1.0 - confidence) / 2.0;
-    let Ok(below) = Binomial::new(part, n as u64) else {
-        return Interval { low: f64::NEG_INFINITY, high: f64::INFINITY };
-    };
+    let Ok(below) = Binomial::new(part, n as u64) else { return Interval::ALL };
     // Ranks count from 1.
     let risk_below = |rank: usize| rank.checked_sub(1).map_or(0.0, |last| below.cdf(last as u64));
     let risk_above = |rank: usize| 1.0 - risk_below(rank);
@@ -364,31 +332,32 @@ fn between_ranks(sorted: &[f64], part: f64, confidence: f64) -> Interval {
     let low = (0..=first + 1).rev().find(|rank| risk_below(*rank) <= tail).unwrap_or(0);
     let last = below.inverse_cdf(1.0 - tail) as usize;
     let high = (last..=n + 1).find(|rank| risk_above(*rank) <= tail).unwrap_or(n + 1);
+    let times = sorted.len() as f64 / n as f64;
     let ranked = |rank: usize| rank.checked_sub(1).and_then(|rank| sorted.get(rank)).copied();
     // A rank outside the sample is not a bound.
     Interval {
-        low: ranked(low).unwrap_or(f64::NEG_INFINITY),
-        high: ranked(high).unwrap_or(f64::INFINITY),
+        low: ranked((low as f64 * times) as usize).unwrap_or(f64::NEG_INFINITY),
+        high: match high > n {
+            true => f64::INFINITY,
+            false => ranked((high as f64 * times).ceil() as usize).unwrap_or(f64::INFINITY),
+        },
     }
 }
 
-/// Returns the interval of a share of which `some` of `all` were observed (Clopper and Pearson
-/// 1934).
+/// Returns the interval of a share of which `some` of `all` were observed (Wilson 1927).
 pub fn of_share(some: usize, all: usize, confidence: f64) -> Interval {
-    use statrs::distribution::Beta;
-    let tail = (1.0 - confidence) / 2.0;
-    let quantile = |a: usize, b: usize, part: f64| {
-        Beta::new(a as f64, b as f64).map_or(f64::NAN, |beta| beta.inverse_cdf(part))
-    };
-    Interval {
-        low: if some == 0 { 0.0 } else { quantile(some, all - some + 1, tail) },
-        high: if some == all { 1.0 } else { quantile(some + 1, all - some, 1.0 - tail) },
-    }
+    let (n, z) = (all as f64, Normal::standard().inverse_cdf((1.0 + confidence) / 2.0));
+    let share = some as f64 / n;
+    let center = (share + z * z / (2.0 * n)) / (1.0 + z * z / n);
+    let half = z / (1.0 + z * z / n) * (share * (1.0 - share) / n + (z / (2.0 * n)).powi(2)).sqrt();
+    Interval { low: (center - half).max(0.0), high: (center + half).min(1.0) }
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng};
     use rand_distr::{Distribution, Exp, LogNormal, Normal};
+    use rand_pcg::Pcg64Mcg;
 
     use super::*;
 
@@ -413,25 +382,6 @@ mod tests {
     /// Returns the strata of `runs` requests for each of `prompts`.
     fn strata(prompts: u32, runs: usize) -> Vec<u32> {
         (0..prompts).flat_map(|prompt| std::iter::repeat_n(prompt, runs)).collect()
-    }
-
-    #[test]
-    fn the_median_is_the_same_without_sorting() {
-        let weighed = |values: &[f64], weight: f64| {
-            weighted_median(&mut values.iter().map(|value| (*value, weight)).collect::<Vec<_>>())
-        };
-        for values in [&[3.0][..], &[3.0, 1.0], &[5.0, 1.0, 9.0], &[4.0, 2.0, 8.0, 6.0]] {
-            let expected = Statistic::Median.of(values).unwrap();
-            assert_eq!(weighed(values, 1.0), expected);
-            assert_eq!(weighed(values, 1.5), expected);
-        }
-        let mut random = Pcg64Mcg::seed_from_u64(1);
-        for length in 1..40 {
-            let values: Vec<f64> = (0..length).map(|_| random.random_range(0..9).into()).collect();
-            assert_eq!(weighed(&values, 1.2), Statistic::Median.of(&values).unwrap());
-        }
-        assert_eq!(weighted_median(&mut [(1.0, 1.0), (2.0, 3.0), (9.0, 1.0)]), 2.0);
-        assert_eq!(weighted_median(&mut [(1.0, 1.0), (9.0, 2.0), (2.0, 1.0)]), 5.5);
     }
 
     #[test]

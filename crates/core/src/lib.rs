@@ -11,6 +11,7 @@
 pub mod baseline;
 mod coding;
 pub mod comparison;
+pub mod evidence;
 pub mod exact;
 pub mod framing;
 pub mod group;
@@ -18,13 +19,17 @@ pub mod interval;
 pub mod lacking;
 pub mod load_stats;
 pub mod metric;
+mod moderation;
 pub mod prompt;
 pub mod protocol;
 pub mod punctuality;
 pub mod recording;
 pub mod sample;
 pub mod schedule;
+pub mod serial;
 pub mod server_metrics;
+#[cfg(test)]
+mod simulations;
 pub mod statistic;
 pub mod summary;
 pub mod synthetic;

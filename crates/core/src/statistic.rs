@@ -22,9 +22,19 @@ pub enum Absent {
     /// The statistic describes only its own values, so it cannot be compared with that of other
     /// values.
     DescriptiveOnly,
+    /// A ratio of it means nothing, because it is zero or negative.
+    NoRatio,
     /// The statistic needs more values.
     TooFew {
         /// The number that it needs.
+        needs: usize,
+        /// The number that there is.
+        has: usize,
+    },
+    /// The interval of a figure under load needs more runs of the load, because requests that are
+    /// in flight together depend on each other.
+    TooFewRuns {
+        /// The number of runs that it needs.
         needs: usize,
         /// The number that there is.
         has: usize,
@@ -40,8 +50,12 @@ impl fmt::Display for Absent {
             Self::DescriptiveOnly => {
                 f.write_str("it describes only these requests, like the largest value")
             }
+            Self::NoRatio => f.write_str("it is zero or negative, so a relative change means nothing"),
             Self::Lacking { lack: 1, all } => write!(f, "1 of {all} has no such figure"),
             Self::Lacking { lack, all } => write!(f, "{lack} of {all} have no such figure"),
+            Self::TooFewRuns { needs, has } => {
+                write!(f, "needs {needs} runs of the workload, has {has}")
+            }
             Self::TooFew { needs, has } => write!(f, "needs n = {needs}, has {has}"),
         }
     }

@@ -11,7 +11,8 @@ use std::{
 use crate::{
     comparison::Change,
     group::{GroupId, GroupSpec},
-    interval::{self, Interval, StratifiedSample},
+    comparison::MIN_RUNS,
+    interval::{self, Interval, MeanError, StratifiedSample},
     lacking::{MissingFigures, MissingReason},
     load_stats::{Batch, LoadStats},
     metric::{METRICS, Metric, MetricSource},
@@ -381,6 +382,31 @@ pub struct Estimate {
     pub interval: Result<Option<Interval>, Absent>,
     /// The number of values.
     pub n: usize,
+    /// The confidence of the interval.
+    pub confidence: f64,
+    /// The standard error, if the statistic is a mean.
+    pub mean_error: Option<MeanError>,
+}
+
+/// The values whose variation is that of a figure.
+#[derive(Default)]
+struct Replicates {
+    values: Vec<f64>,
+    strata: Vec<u32>,
+    /// Whether each value is a statistic of a run of a load, or of a batch of it.
+    is_of_runs: bool,
+    /// Whether the figure has an interval.
+    has_interval: bool,
+    /// The fewest runs for an interval.
+    needs_runs: usize,
+}
+
+impl Replicates {
+    /// Fails for too few runs.
+    fn check(&self) -> Result<(), Absent> {
+        let (needs, has) = (self.needs_runs, self.values.len());
+        if has < needs { Err(Absent::TooFewRuns { needs, has }) } else { Ok(()) }
+    }
 }
 
 /// The groups of a run, in the config's order. A model's prompts come before its workloads.
@@ -643,33 +669,123 @@ impl Group {
         confidence: f64,
     ) -> Result<Estimate, Absent> {
         let value = self.figure(metric, statistic)?;
+        let sample = self.replicates(metric, statistic)?;
+        let (values, strata) = (&sample.values, &sample.strata);
+        let stratified = StratifiedSample { values, strata };
+        // The replicates of a load are means or other statistics of its runs already.
+        let of = if sample.is_of_runs { Statistic::Mean } else { statistic };
+        let mean_error = match of {
+            Statistic::Mean if sample.has_interval => MeanError::of(stratified).ok(),
+            _ => None,
+        };
         let interval = match metric.read {
-            MetricSource::Sample(_) => {
-                interval::of(statistic, self.valued(metric)?.stratified(), confidence)
-            }
-            MetricSource::Load(_) => self.interval_of_loads(metric, value, statistic, confidence),
-            // The share of failed requests describes these requests only.
-            MetricSource::All => Ok(None),
+            MetricSource::All => Ok(Some(self.interval_of_success_rate(confidence))),
+            _ if !sample.has_interval => Ok(None),
+            _ => sample.check().and_then(|()| match of {
+                Statistic::Mean => MeanError::of(stratified)
+                    .map(|error| Some(error.interval(value, confidence))),
+                _ => interval::of(of, stratified, confidence),
+            }),
         };
         let n = match metric.read {
             MetricSource::Load(_) | MetricSource::Sample(_) => self.values(metric).len(),
             MetricSource::All => self.tally.valid,
         };
-        Ok(Estimate { value, interval, n })
+        Ok(Estimate { value, interval, n, confidence, mean_error })
+    }
+
+    /// Returns the values whose variation is that of `statistic`: of requests, of the batches of a
+    /// load, or of its runs.
+    fn replicates(&self, metric: &Metric, statistic: Statistic) -> Result<Replicates, Absent> {
+        Ok(match metric.read {
+            MetricSource::All => Replicates::default(),
+            MetricSource::Load(of_run) => {
+                let batches = self.batches(metric, of_run);
+                let has_interval = statistic == Statistic::Mean && !batches.is_empty();
+                let values = if has_interval { batches } else { Vec::new() };
+                Replicates { values, has_interval, is_of_runs: true, ..Replicates::default() }
+            }
+            MetricSource::Sample(_) if self.spec.workload.is_some() => {
+                let values = self.by_run(metric, statistic);
+                let values = values.into_iter().map(|(_, value)| value).collect();
+                let has_interval = !matches!(statistic, Statistic::Min | Statistic::Max);
+                let needs_runs = MIN_RUNS;
+                Replicates { values, has_interval, is_of_runs: true, needs_runs, ..Replicates::default() }
+            }
+            MetricSource::Sample(_) => {
+                let MetricValues { values, strata } = self.valued(metric)?;
+                Replicates {
+                    values: values.to_vec(),
+                    strata: strata.to_vec(),
+                    has_interval: true,
+                    ..Replicates::default()
+                }
+            }
+        })
+    }
+
+    /// Returns `statistic` of the values of each run that has enough of them, by the run's number.
+    pub fn by_run(&self, metric: &Metric, statistic: Statistic) -> Vec<(u32, f64)> {
+        let mut by_run: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+        let runs = self.tally.of_those_with(metric, &self.tally.runs);
+        for (run, value) in runs.zip(self.tally.values(metric)) {
+            by_run.entry(run).or_default().push(*value);
+        }
+        let figure = |(run, values): (u32, Vec<f64>)| Some((run, statistic.of(&values).ok()?));
+        by_run.into_iter().filter_map(figure).collect()
+    }
+
+    /// Returns the number of runs of each prompt, or of the workload.
+    pub fn runs(&self) -> u32 {
+        let of_requests = self.tally.runs.iter().copied().max().unwrap_or_default();
+        of_requests.max(u32::try_from(self.loads.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Returns the interval of the success rate, in percent.
+    fn interval_of_success_rate(&self, confidence: f64) -> Interval {
+        let Interval { low, high } =
+            interval::of_share(self.tally.valid, self.tally.finished(), confidence);
+        Interval { low: low * 100.0, high: high * 100.0 }
+    }
+
+    /// Returns the logarithms of the ratios of paired figures, in the order of time, with their
+    /// prompts: of the same run of the same prompt in this group and in `other`, or of the same run
+    /// of a workload.
+    pub fn log_ratios(
+        &self,
+        other: &Self,
+        metric: &Metric,
+        statistic: Statistic,
+    ) -> (Vec<f64>, Vec<u32>) {
+        if self.spec.workload.is_none() {
+            let (ratios, strata) = self.pairs(other, metric);
+            return (ratios.into_iter().map(f64::ln_1p).collect(), strata);
+        }
+        let of_runs = |group: &Self| -> BTreeMap<u32, f64> {
+            match metric.read {
+                MetricSource::Load(read) => (1..).zip(group.loads.iter().filter_map(read)).collect(),
+                _ => group.by_run(metric, statistic).into_iter().collect(),
+            }
+        };
+        let others = of_runs(other);
+        let ratio = |(run, value): (u32, f64)| {
+            let ratio = value / others.get(&run)?;
+            (ratio > 0.0 && ratio.is_finite()).then(|| ratio.ln())
+        };
+        (of_runs(self).into_iter().filter_map(ratio).collect(), Vec::new())
     }
 
     /// Returns the relative difference of `metric` between paired answers: the same run of the same
     /// prompt in this group and in `other`, with the prompts as strata. It is meant for interleaved
     /// trials.
     pub fn pairs(&self, other: &Self, metric: &Metric) -> (Vec<f64>, Vec<u32>) {
-        // Both groups share the prompts in memory, so the address identifies a prompt. The indices
-        // follow the first group, so that the pairs have a fixed order.
+        // Both groups share the prompts in memory, so the address identifies a prompt.
         let number =
             |prompt: &Arc<Prompt>| self.tally.numbers.get(&Arc::as_ptr(prompt).addr()).copied();
-        let keyed = |group: &Self| -> BTreeMap<(u32, u32), f64> {
+        let keyed = |group: &Self| -> Vec<((u32, u32), f64)> {
             let tally = &group.tally;
             let Ok(MetricValues { values, strata }) = group.valued(metric) else {
-                return BTreeMap::new();
+                return Vec::new();
             };
             let numbers: Vec<_> = tally.prompts.iter().map(number).collect();
             let runs = tally.of_those_with(metric, &tally.runs);
@@ -679,7 +795,7 @@ impl Group {
             })
             .collect()
         };
-        let others = keyed(other);
+        let others: BTreeMap<_, _> = keyed(other).into_iter().collect();
         let pairs = keyed(self).into_iter().filter_map(|(key, value)| {
             let base = others.get(&key).filter(|base| **base > 0.0)?;
             Some((value / base - 1.0, key.0))
@@ -709,33 +825,21 @@ impl Group {
         Change::of(Statistic::Median, sampled(0), sampled(1), interval::CONFIDENCE)
     }
 
-    /// Returns the interval of a load's mean throughput, computed from the batches of its runs.
-    fn interval_of_loads(
-        &self,
-        metric: &Metric,
-        value: f64,
-        statistic: Statistic,
-        confidence: f64,
-    ) -> Result<Option<Interval>, Absent> {
+    /// Returns the throughput in each batch of the runs, for the figures that batches have. Their
+    /// mean may differ from that of the runs, so they are scaled to it.
+    fn batches(&self, metric: &Metric, of_run: fn(&LoadStats) -> Option<f64>) -> Vec<f64> {
         let read: fn(&Batch) -> f64 = match metric {
             _ if metric == Metric::OUTPUT_THROUGHPUT => |batch| batch.output_throughput,
             _ if metric == Metric::REQUEST_THROUGHPUT => |batch| batch.request_throughput,
             // The load that was offered, not a result of it.
-            _ => return Ok(None),
+            _ => return Vec::new(),
         };
-        let MetricSource::Load(of_run) = metric.read else { return Ok(None) };
-        let runs = self.loads.iter().filter(|stats| of_run(stats).is_some());
-        let batches = runs.flat_map(|stats| &stats.batches);
-        let values: Vec<_> = batches.map(read).collect();
-        let mean = Statistic::Mean.of(&values)?;
-        if statistic != Statistic::Mean {
-            return Ok(None);
-        }
-        let sampled = StratifiedSample { values: &values, strata: &[] };
-        let interval = interval::of(statistic, sampled, confidence)?;
-        // The mean of the batches may differ from that of the runs.
-        let scale = if mean > 0.0 { value / mean } else { 1.0 };
-        Ok(interval.map(|Interval { low, high }| Interval { low: low * scale, high: high * scale }))
+        let runs = || self.loads.iter().filter(|stats| of_run(stats).is_some());
+        let values: Vec<_> = runs().flat_map(|stats| &stats.batches).map(read).collect();
+        let whole: Vec<_> = runs().filter_map(of_run).collect();
+        let mean = |values: &[f64]| Statistic::Mean.of(values).unwrap_or_default();
+        let scale = if mean(&values) > 0.0 { mean(&whole) / mean(&values) } else { 1.0 };
+        values.into_iter().map(|value| value * scale).collect()
     }
 
     fn success_rate(&self) -> Result<f64, Absent> {

@@ -1,4 +1,11 @@
 //! Thresholds such as `ttft p95 <= 500 ms`, parsed from the config. Pure.
+//!
+//! ```text
+//! METRIC [STATISTIC] COMPARISON VALUE [UNIT]           ttft p95 <= 500 ms
+//! METRIC [STATISTIC] COMPARISON CHANGE % of baseline   generation_speed >= -3 % of baseline
+//! METRIC [STATISTIC] COMPARISON CHANGE % of MODEL      tpot <= +5 % of Qwen, old build
+//! METRIC trend COMPARISON CHANGE %                     generation_speed trend >= -5 %
+//! ```
 
 use std::fmt;
 
@@ -9,9 +16,9 @@ use crate::{
 
 /// A limit on one statistic of one metric.
 ///
-/// It is written `METRIC [STATISTIC] COMPARISON VALUE [UNIT]`. The default statistic is `mean`.
-/// Times need a unit, so that `ttft <= 500` cannot mean 500 seconds.
-#[derive(Debug, Clone, Copy)]
+/// The default statistic is `mean`. Times need a unit, so that `ttft <= 500` cannot mean 500
+/// seconds.
+#[derive(Debug, Clone)]
 pub struct Threshold {
     /// The metric.
     pub metric: &'static Metric,
@@ -19,10 +26,23 @@ pub struct Threshold {
     pub statistic: Statistic,
     /// The comparison.
     pub comparison: Operator,
-    /// The limit in the metric's base unit; for a relative limit, as a share of the baseline.
+    /// The limit in the metric's base unit; for a limit on a change, as a share.
     pub limit: f64,
-    /// Whether it limits the change since a baseline: `-3 % of baseline`.
-    pub is_relative: bool,
+    /// The figure's counterpart.
+    pub against: Against,
+}
+
+/// The counterpart of a figure under a threshold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Against {
+    /// A value.
+    Value,
+    /// The same figure in the stored runs: `-3 % of baseline`.
+    Baseline,
+    /// The same figure of another model of this run, measured in turns with it: `-3 % of MODEL`.
+    Model(String),
+    /// The course of the figure over the stored runs and this one: `trend >= -5 %`.
+    History,
 }
 
 /// The comparison of a figure with its limit.
@@ -54,10 +74,13 @@ impl Threshold {
     pub fn parse(text: &str) -> Result<Self, ParseThresholdError> {
         let mut words = Words { text, at: 0 };
         let metric = parse_metric(&mut words)?;
-        let statistic = parse_statistic(&mut words, metric)?;
+        let (statistic, is_trend) = parse_statistic(&mut words, metric)?;
         let comparison = parse_comparison(&mut words)?;
-        let (limit, is_relative) = parse_limit(&mut words, metric)?;
-        if is_relative && matches!(statistic, Statistic::Min | Statistic::Max) {
+        let (limit, against) = match is_trend {
+            true => (parse_trend(&mut words)?, Against::History),
+            false => parse_limit(&mut words, metric)?,
+        };
+        if against != Against::Value && matches!(statistic, Statistic::Min | Statistic::Max) {
             return Err(ParseThresholdError {
                 message: format!("a change of `{statistic}` is only chance"),
                 offset: text.find(&statistic.to_string()).unwrap_or_default(),
@@ -71,7 +94,22 @@ impl Threshold {
                 help: "write one threshold an entry, such as `ttft p95 <= 500 ms`".into(),
             });
         }
-        Ok(Self { metric, statistic, comparison, limit, is_relative })
+        Ok(Self { metric, statistic, comparison, limit, against })
+    }
+
+    /// Returns whether it limits a change.
+    pub fn is_relative(&self) -> bool {
+        self.against != Against::Value
+    }
+
+    /// Returns whether it needs stored runs.
+    pub fn needs_baseline(&self) -> bool {
+        matches!(self.against, Against::Baseline | Against::History)
+    }
+
+    /// Returns whether a larger figure misses the limit.
+    pub fn limits_increase(&self) -> bool {
+        matches!(self.comparison, Operator::AtMost | Operator::Below)
     }
 
     /// Returns whether `actual` meets the limit. It is in the base unit, or a share of the
@@ -90,19 +128,28 @@ impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, scale) = self.metric.unit.display();
         f.write_str(self.metric.name)?;
-        if !matches!(self.metric.read, MetricSource::All) {
+        if self.against == Against::History {
+            f.write_str(" trend")?;
+        } else if !matches!(self.metric.read, MetricSource::All) {
             write!(f, " {}", self.statistic)?;
         }
-        let (unit, scale) = match self.is_relative {
-            true => ("% of baseline", 100.0),
-            false => (unit, scale),
+        let (unit, scale) = match &self.against {
+            Against::Value => (unit.to_owned(), scale),
+            Against::Baseline => ("% of baseline".into(), 100.0),
+            Against::Model(model) => (format!("% of {}", model_name(model)), 100.0),
+            Against::History => ("%".into(), 100.0),
         };
-        let sign = if self.is_relative && self.limit >= 0.0 { "+" } else { "" };
+        let sign = if self.is_relative() && self.limit >= 0.0 { "+" } else { "" };
         // With ten decimals 0.3 s is 300 ms, and not 299.99999999999994 ms.
         let limit = format!("{:.10}", self.limit * scale);
         let limit = limit.trim_end_matches('0').trim_end_matches('.');
         write!(f, " {} {sign}{limit} {unit}", self.comparison.symbol())
     }
+}
+
+/// A model that is called `baseline` is quoted.
+fn model_name(name: &str) -> String {
+    if name == "baseline" { format!("`{name}`") } else { name.to_owned() }
 }
 
 impl Operator {
@@ -168,10 +215,10 @@ fn parse_metric(words: &mut Words<'_>) -> Result<&'static Metric, ParseThreshold
 fn parse_statistic(
     words: &mut Words<'_>,
     metric: &Metric,
-) -> Result<Statistic, ParseThresholdError> {
+) -> Result<(Statistic, bool), ParseThresholdError> {
     let (offset, name) = words.take(is_name);
     if name.is_empty() {
-        return Ok(Statistic::Mean);
+        return Ok((Statistic::Mean, false));
     }
     if matches!(metric.read, MetricSource::All) {
         return Err(ParseThresholdError {
@@ -180,11 +227,15 @@ fn parse_statistic(
             help: format!("write `{} >= 99 %`", metric.name),
         });
     }
-    Statistic::by_name(name).ok_or_else(|| ParseThresholdError {
+    if name == "trend" {
+        return Ok((Statistic::Mean, true));
+    }
+    let statistic = Statistic::by_name(name).ok_or_else(|| ParseThresholdError {
         message: format!("unknown statistic `{name}`"),
         offset,
-        help: "one of mean, median, min, max, sd, or a percentile such as p95 or p99.9".into(),
-    })
+        help: "one of mean, median, min, max, sd, trend, or a percentile such as p95 or p99.9".into(),
+    });
+    Ok((statistic?, false))
 }
 
 fn parse_comparison(words: &mut Words<'_>) -> Result<Operator, ParseThresholdError> {
@@ -202,7 +253,10 @@ fn parse_comparison(words: &mut Words<'_>) -> Result<Operator, ParseThresholdErr
 }
 
 /// Parses the limit, in the metric's base unit or relative to a baseline.
-fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), ParseThresholdError> {
+fn parse_limit(
+    words: &mut Words<'_>,
+    metric: &Metric,
+) -> Result<(f64, Against), ParseThresholdError> {
     let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
     let value: f64 = digits.parse().map_err(|_| ParseThresholdError {
         message: match digits {
@@ -215,7 +269,7 @@ fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), Pa
     let signed = digits.starts_with(['+', '-']);
     let (offset, unit) = words.take(|c| !c.is_whitespace());
     if unit == "%" && metric.unit != Unit::Percent {
-        return parse_relative(words, value, signed, offset).map(|limit| (limit, true));
+        return parse_relative(words, value, signed, offset);
     }
     let Some(scale) = scale(metric.unit, unit) else {
         let (message, help) = if unit.is_empty() {
@@ -229,7 +283,7 @@ fn parse_limit(words: &mut Words<'_>, metric: &Metric) -> Result<(f64, bool), Pa
         };
         return Err(ParseThresholdError { message, offset, help });
     };
-    Ok((value * scale, false))
+    Ok((value * scale, Against::Value))
 }
 
 /// Parses the rest of a limit on the change after its `%`.
@@ -238,22 +292,44 @@ fn parse_relative(
     value: f64,
     signed: bool,
     percent: usize,
-) -> Result<f64, ParseThresholdError> {
-    let help = "a limit on the change is written `-3 % of baseline` or `+5 % of baseline`";
+) -> Result<(f64, Against), ParseThresholdError> {
+    let help = "a limit on the change is written `-3 % of baseline`, or `+5 % of MODEL` for another \
+                model of this run";
     let refuse = |message: &str, offset: usize| {
         Err(ParseThresholdError { message: message.into(), offset, help: help.into() })
     };
-    for expected in ["of", "baseline"] {
-        let (offset, word) = words.take(is_name);
-        if word != expected {
-            let at = if word.is_empty() { percent } else { offset };
-            return refuse("a percentage is one of the baseline", at);
-        }
+    let (offset, word) = words.take(is_name);
+    if word != "of" {
+        let at = if word.is_empty() { percent } else { offset };
+        return refuse("a percentage is one of the baseline or of another model", at);
     }
+    let Some((_, name)) = words.rest() else {
+        return refuse("a percentage is one of the baseline or of another model", percent);
+    };
+    words.at = words.text.len();
     if !signed {
-        return refuse("the change against the baseline has no sign", percent);
+        return refuse("the limit on the change has no sign", percent);
     }
-    Ok(value / 100.0)
+    let is_quoted = |quote: char| name.len() > 2 && name.starts_with(quote) && name.ends_with(quote);
+    Ok((value / 100.0, match name {
+        "baseline" => Against::Baseline,
+        _ if is_quoted('`') || is_quoted('"') || is_quoted('\'') => {
+            Against::Model(name[1..name.len() - 1].to_owned())
+        }
+        _ => Against::Model(name.to_owned()),
+    }))
+}
+
+/// Parses the limit of a trend: a percentage with a sign.
+fn parse_trend(words: &mut Words<'_>) -> Result<f64, ParseThresholdError> {
+    let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
+    let (_, unit) = words.take(|c| !c.is_whitespace());
+    let value = digits.parse::<f64>().ok().filter(|_| digits.starts_with(['+', '-']) && unit == "%");
+    value.map(|value| value / 100.0).ok_or_else(|| ParseThresholdError {
+        message: "a trend has a limit on the change".into(),
+        offset,
+        help: "write `trend >= -5 %` or `trend <= +5 %`".into(),
+    })
 }
 
 /// Returns the number of base units in one `unit`.
@@ -336,6 +412,9 @@ mod tests {
             ("success_rate >= 99 %", "success_rate >= 99 %"),
             ("generation_speed >= -3 % of baseline", "generation_speed mean >= -3 % of baseline"),
             ("ttft p95 <= +12.5% of baseline", "ttft p95 <= +12.5 % of baseline"),
+            ("tpot <= +5 % of Qwen 3, old (v1)", "tpot mean <= +5 % of Qwen 3, old (v1)"),
+            ("tpot <= +5% of `baseline`", "tpot mean <= +5 % of `baseline`"),
+            ("generation_speed trend >= -5%", "generation_speed trend >= -5 %"),
             ("  response_tokens min >= 16  ", "response_tokens min >= 16 tokens"),
         ];
         for (text, expected) in cases {
@@ -364,7 +443,10 @@ mod tests {
             "ttft <= 500 ms, tpot <= 20 ms",
             "generation_speed >= 97 % of baseline",
             "generation_speed >= -3 %",
-            "generation_speed >= -3 % of main",
+            "generation_speed >= -3 % of",
+            "generation_speed >= 3 % of main",
+            "generation_speed trend >= 5 %",
+            "generation_speed trend >= -5 % of baseline",
         ]
         .into_iter()
         .map(|text| format!("{text:?}\n  {}", shown(text)))

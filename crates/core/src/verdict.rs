@@ -1,19 +1,38 @@
 //! Judges a threshold on a group: passed, failed or inconclusive. Pure.
 //!
-//! A verdict needs more than a figure on one side of its limit. The confidence interval, widened by
-//! the error of the instrument, must be on that side too. Otherwise the verdict is inconclusive and
-//! says what would decide it.
+//! A verdict needs more than a figure on one side of its limit.
+//!
+//! - It **passes** if the whole 95 % interval, widened by the error of the instrument, meets the
+//!   limit.
+//! - It **fails** if the figure misses the limit and the p value of the limit being met is below the
+//!   level that the run's thresholds share ([`assign_levels`]). An absent figure fails.
+//! - Otherwise it is **inconclusive** and says what would decide it.
 
+mod counterpart;
+mod family;
+mod instrument;
+mod needed;
+mod share;
+
+use statrs::distribution::ContinuousCDF;
+
+pub use self::{
+    family::assign_levels,
+    instrument::InstrumentError,
+    needed::Needed,
+    share::{BeyondLimit, fewest_within},
+};
 use crate::{
-    baseline::{Baseline, BaselineMismatch, GroupBaseline},
-    comparison::Change,
-    interval::Interval,
+    baseline::{Baseline, BaselineMismatch},
+    comparison::{Change, SIGNIFICANT},
+    evidence::PromptChange,
+    interval::{Interval, student},
     lacking::MissingFigures,
-    metric::{ErrorOf, Metric, MetricSource},
-    punctuality::{Deviation, Punctuality},
+    metric::MetricSource,
     statistic::{Absent, Statistic},
     summary::{Estimate, Group},
-    threshold::Threshold,
+    threshold::{Against, Threshold},
+    trend::{self, Trend},
 };
 
 /// The result of a threshold.
@@ -27,10 +46,14 @@ pub struct Verdict {
     /// [`uncertainty`](Self::uncertainty).
     pub error: Option<f64>,
     /// The part of the error that comes from late reads of these requests and, for a change, of
-    /// those of the baseline.
+    /// those of the counterpart.
     pub uncertainty: f64,
-    /// The change, for a relative threshold, or why it is unknown.
+    /// The requests beyond the limit of a percentile.
+    pub beyond: Option<BeyondLimit>,
+    /// The change, for a threshold on one, or why it is unknown.
     pub change: Option<Result<Change, NoChange>>,
+    /// The course over the stored runs, for a threshold on it, or why it is unknown.
+    pub trend: Option<Result<Trend, NoChange>>,
     /// The valid answers without the figure, by reason.
     pub lacking: MissingFigures,
     /// Why the figure may be wrong, with the number of affected answers. A doubtful figure decides
@@ -38,19 +61,41 @@ pub struct Verdict {
     pub doubts: Vec<(String, usize)>,
     /// The prompts that a change leaves out because one of the runs has no value for them.
     pub left_out: Vec<String>,
+    /// The number of runs of each prompt, or of the workload.
+    pub runs: u32,
+    /// The probability that may fall to a wrong fail of this threshold.
+    pub level: f64,
+    /// Whether thresholds with smaller p values have failed, so that this one may fail as well.
+    pub may_fail: bool,
+    /// The names of the prompts by their numbers in a change.
+    prompts: Vec<String>,
+}
+
+/// The circumstances of a verdict.
+#[derive(Debug, Clone, Copy)]
+pub struct Judge<'a> {
+    /// The measured error of the instrument.
+    pub instrument: Option<InstrumentError>,
+    /// The stored runs.
+    pub reference: Option<Reference<'a>>,
+    /// The groups of the run.
+    pub groups: &'a [Group],
+    /// The confidence of intervals.
+    pub confidence: f64,
 }
 
 /// A baseline, and the current machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Reference<'a> {
-    /// The earlier run.
+    /// The stored runs.
     pub baseline: &'a Baseline,
     /// The current machine.
     pub machine: &'a str,
 }
 
-/// Why the change against a baseline is unknown.
+/// Why a change is unknown.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NoChange {
     /// The baseline has no comparable group.
     #[error(transparent)]
@@ -67,6 +112,9 @@ pub enum NoChange {
     /// The baseline does not have the figure.
     #[error("the baseline has no {0}")]
     Figure(&'static str),
+    /// The other model is not in this run.
+    #[error("`{0}` was not measured in this run")]
+    Model(String),
 }
 
 /// The outcome of a threshold.
@@ -74,70 +122,114 @@ pub enum NoChange {
 pub enum Outcome {
     /// The whole interval meets the limit.
     Pass,
-    /// The whole interval misses the limit, or the figure is absent.
+    /// The limit is missed beyond chance, or the figure is absent.
     Fail,
-    /// The interval or the error of the instrument includes the limit.
+    /// Neither is certain.
     Inconclusive,
 }
 
-/// What an inconclusive verdict needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Needed {
-    /// About this many more requests of the same kind.
-    Requests(usize),
-    /// About this many more runs of the load.
-    Runs(usize),
-    /// A baseline with more requests: the present one does not bound the change.
-    Baseline,
-    /// A remedy for the doubts about the figure.
-    Certainty,
-    /// A more precise instrument: more requests would not help.
-    MorePrecision,
+impl Judge<'_> {
+    /// Judges a threshold on a group. An absent figure never passes.
+    pub fn verdict(&self, threshold: &Threshold, group: &Group) -> Verdict {
+        let actual = group.estimate(threshold.metric, threshold.statistic, self.confidence);
+        let mut verdict = Verdict {
+            threshold: threshold.clone(),
+            error: None,
+            uncertainty: group.tally.uncertainty(threshold.metric, threshold.statistic),
+            beyond: None,
+            change: None,
+            trend: None,
+            lacking: group.lacking(threshold.metric),
+            doubts: group.tally.doubts(threshold.metric).map(|(why, of)| (why.into(), of)).collect(),
+            left_out: Vec::new(),
+            runs: group.runs(),
+            level: (1.0 - self.confidence) / 0.05 * SIGNIFICANT,
+            may_fail: true,
+            prompts: Vec::new(),
+            actual,
+        };
+        let compared = match &threshold.against {
+            Against::Value => None,
+            Against::Baseline => self.reference.map(|reference| {
+                counterpart::with_baseline(threshold, group, reference, self.confidence)
+            }),
+            Against::Model(name) => Some(self.with_model(threshold, group, name)),
+            Against::History => {
+                verdict.trend = self.reference.map(|of| trend_of(threshold, group, of));
+                None
+            }
+        };
+        if let Some(compared) = compared {
+            verdict.set_change(compared);
+        }
+        verdict.error = self.error(&verdict, group);
+        verdict.beyond = verdict.beyond_limit(group);
+        verdict
+    }
+
+    fn with_model(
+        &self,
+        threshold: &Threshold,
+        group: &Group,
+        name: &str,
+    ) -> Result<counterpart::ComparedChange, NoChange> {
+        let is_other = |of: &&Group| {
+            of.spec.model == name && of.spec.id.workload == group.spec.id.workload
+        };
+        let other = self.groups.iter().find(is_other);
+        let other = other.ok_or_else(|| NoChange::Model(name.to_owned()))?;
+        counterpart::with_model(threshold, group, other, self.confidence)
+    }
+
+    /// How far the figure can be off. Late reads widen the error even if the instrument was not
+    /// calibrated.
+    fn error(&self, verdict: &Verdict, group: &Group) -> Option<f64> {
+        let actual = verdict.actual.ok().zip(self.instrument);
+        let error = actual.and_then(|(actual, instrument)| {
+            instrument.of(verdict.threshold.metric, actual.value, group)
+        });
+        match verdict.uncertainty > 0.0 {
+            true => Some(error.unwrap_or(0.0) + verdict.uncertainty),
+            false => error,
+        }
+    }
+}
+
+fn trend_of(
+    threshold: &Threshold,
+    group: &Group,
+    reference: Reference<'_>,
+) -> Result<Trend, NoChange> {
+    let now = crate::baseline::GroupBaseline::of(group, reference.machine);
+    let history = reference.baseline.history(&now)?;
+    let share = group.spec.min_share;
+    let figure = group.figure(threshold.metric, Statistic::Mean).map_err(NoChange::Absent)?;
+    let stored = history.since_accepted().iter().filter_map(|entry| {
+        let side = entry.group.side(threshold.metric, share)?.ok()?;
+        Statistic::Mean.of(side.values()).ok()
+    });
+    let series: Vec<_> = stored.chain([figure]).collect();
+    trend::of(&series).map_err(NoChange::Absent)
 }
 
 impl Verdict {
-    /// Judges a group at the given confidence. `instrument` is the measured error of the
-    /// instrument. An absent figure never passes.
-    pub fn of(
-        threshold: Threshold,
-        group: &Group,
-        instrument: Option<InstrumentError>,
-        reference: Option<Reference<'_>>,
-        confidence: f64,
-    ) -> Self {
-        let actual = group.estimate(threshold.metric, threshold.statistic, confidence);
-        let doubts = group.tally.doubts(threshold.metric);
-        let mut doubts: Vec<_> =
-            doubts.map(|(reason, answers)| (reason.to_owned(), answers)).collect();
-        // Only a relative threshold looks at the baseline.
-        let compared = threshold
-            .is_relative
-            .then_some(reference)
-            .flatten()
-            .map(|reference| compare(threshold, group, reference, confidence));
-        let uncertainty = match &compared {
-            Some(Ok(compared)) => compared.uncertainty,
-            _ => group.tally.uncertainty(threshold.metric, threshold.statistic),
-        };
-        let error = actual
-            .ok()
-            .zip(instrument)
-            .and_then(|(actual, instrument)| instrument.of(threshold.metric, actual.value, group));
-        // Late reads widen the error even if the instrument was not calibrated.
-        let error = match uncertainty > 0.0 {
-            true => Some(error.unwrap_or(0.0) + uncertainty),
-            false => error,
-        };
-        let mut left_out = Vec::new();
-        let change = compared.map(|compared| {
-            compared.map(|compared| {
-                doubts.extend(compared.doubts);
-                left_out = compared.left_out;
-                compared.change
-            })
-        });
-        let lacking = group.lacking(threshold.metric);
-        Self { threshold, actual, error, uncertainty, change, lacking, doubts, left_out }
+    fn set_change(&mut self, compared: Result<counterpart::ComparedChange, NoChange>) {
+        self.change = Some(compared.map(|compared| {
+            self.doubts.extend(compared.doubts);
+            self.left_out = compared.left_out;
+            self.uncertainty = compared.uncertainty;
+            self.prompts = compared.prompts;
+            compared.change
+        }));
+    }
+
+    fn beyond_limit(&self, group: &Group) -> Option<BeyondLimit> {
+        match self.actual {
+            Err(Absent::TooFew { .. }) | Ok(_) => {}
+            Err(_) => return None,
+        }
+        let beyond = BeyondLimit::of(&self.threshold, group, self.error.unwrap_or(0.0))?;
+        Some(if group.spec.workload.is_some() { beyond.of_failed() } else { beyond })
     }
 
     /// Returns the largest difference between two runs that the instrument alone can cause, in the
@@ -155,213 +247,155 @@ impl Verdict {
     }
 
     /// Returns whether the figure exists and may be wrong.
-    fn is_doubtful(&self) -> bool {
-        let is_there = match &self.change {
-            None => self.actual.is_ok() && !self.threshold.is_relative,
-            Some(change) => change.is_ok(),
+    pub(crate) fn is_doubtful(&self) -> bool {
+        let is_there = match (&self.change, &self.trend) {
+            (Some(change), _) => change.is_ok(),
+            (None, Some(trend)) => trend.is_ok(),
+            (None, None) => self.actual.is_ok() && !self.threshold.is_relative(),
         };
         is_there && !self.doubts.is_empty()
     }
 
     /// Returns the outcome, doubts aside.
     fn undoubted(&self) -> Outcome {
-        match &self.change {
-            Some(Ok(change)) => self.of_change(change),
-            Some(Err(_)) => Outcome::Fail,
-            None if self.threshold.is_relative => Outcome::Fail,
-            None => self.of_figure(),
+        if !self.exists() {
+            return Outcome::Fail;
+        }
+        let is_missed = self.p_of_miss().is_some_and(|p| p <= self.level && self.may_fail);
+        match self.is_certain() {
+            Some(true) => Outcome::Pass,
+            Some(false) => Outcome::Fail,
+            None if is_missed => Outcome::Fail,
+            None if self.is_held() => Outcome::Pass,
+            None => Outcome::Inconclusive,
         }
     }
 
-    /// Judges a change. A regression is statistically significant, exceeds the limit, and exceeds
-    /// what the instrument can cause.
-    fn of_change(&self, change: &Change) -> Outcome {
-        let floor = self.floor();
-        // Both conditions are on the point estimate. Significance is a separate condition, so that
-        // neither a large change by chance nor a tiny certain one fails.
-        let is_beyond =
-            !self.threshold.holds(change.relative) && (change.now - change.before).abs() > floor;
-        let Interval { low, high } = change.interval.widened(floor / change.before);
-        match (self.threshold.holds(low), self.threshold.holds(high)) {
-            _ if is_beyond && change.is_significant() => Outcome::Fail,
-            (true, true) => Outcome::Pass,
-            _ => Outcome::Inconclusive,
-        }
-    }
-
-    fn of_figure(&self) -> Outcome {
-        let Ok(actual) = self.actual else { return Outcome::Fail };
-        let as_it_is = Interval { low: actual.value, high: actual.value };
-        let interval = actual.interval.map(|interval| interval.unwrap_or(as_it_is));
-        // Minimum and maximum have no interval; they describe these requests.
-        let Interval { low, high } =
-            interval.unwrap_or(as_it_is).widened(self.error.unwrap_or(0.0));
-        match (self.threshold.holds(low), self.threshold.holds(high)) {
-            // Without an interval, a figure that meets its limit may do so by chance. A figure that
-            // misses it fails anyway.
-            (true, true) if interval.is_err() => Outcome::Inconclusive,
-            (true, true) => Outcome::Pass,
-            (false, false) => Outcome::Fail,
-            _ => Outcome::Inconclusive,
-        }
-    }
-
-    /// Returns what an inconclusive verdict needs. The interval is assumed to shrink with the
-    /// square root of the number of requests.
-    pub fn needed(&self) -> Option<Needed> {
-        let needed = self.needed_in_its_unit()?;
-        match (needed, self.threshold.metric.read) {
-            // A figure of loads has one value per run.
-            (Needed::Requests(runs), MetricSource::Load(_)) => Some(Needed::Runs(runs)),
-            _ => Some(needed),
-        }
-    }
-
-    fn needed_in_its_unit(&self) -> Option<Needed> {
-        let actual = self.actual.ok().filter(|_| self.outcome() == Outcome::Inconclusive)?;
-        if self.is_doubtful() {
-            return Some(Needed::Certainty);
-        }
-        if let Some(Ok(change)) = &self.change {
-            return Some(self.needed_for_change(change, actual.n));
-        }
-        let room = (actual.value - self.threshold.limit).abs() - self.error.unwrap_or(0.0);
-        if self.uncertainty > 0.0 && room <= 0.0 {
-            return Some(Needed::MorePrecision);
-        }
-        let interval = match actual.interval {
-            Ok(Some(interval)) => interval,
-            Ok(None) => return Some(Needed::MorePrecision),
-            Err(Absent::TooFew { needs, has }) => {
-                // For a load, these are batches of its runs.
-                let a_run = match self.threshold.metric.read {
-                    MetricSource::Load(_) => (has / actual.n.max(1)).max(1),
-                    _ => 1,
-                };
-                return Some(Needed::Requests((needs - has).div_ceil(a_run)));
+    /// Returns whether there is a figure to judge, or too few values for one yet.
+    fn exists(&self) -> bool {
+        let is_there = |absent: &NoChange| matches!(absent, NoChange::Absent(Absent::TooFew { .. } | Absent::TooFewRuns { .. }));
+        match (&self.change, &self.trend) {
+            (Some(change), _) => change.as_ref().map_or_else(is_there, |_| true),
+            (None, Some(trend)) => trend.as_ref().map_or_else(is_there, |_| true),
+            (None, None) if self.threshold.is_relative() => false,
+            (None, None) => {
+                !matches!(self.actual, Err(absent) if !matches!(absent, Absent::TooFew { .. }))
             }
-            Err(_) => return None,
+        }
+    }
+
+    /// Returns whether a figure without sampling error meets its limit: the smallest and the largest
+    /// value, and the share of successful requests, describe these requests only.
+    fn is_certain(&self) -> Option<bool> {
+        let Estimate { value, interval, .. } = self.actual.ok().filter(|_| !self.threshold.is_relative())?;
+        let is_descriptive = interval == Ok(None)
+            || matches!(self.threshold.metric.read, MetricSource::All);
+        let error = self.error.unwrap_or(0.0);
+        let [low, high] = [value - error, value + error].map(|of| self.threshold.holds(of));
+        (is_descriptive && low == high).then_some(low)
+    }
+
+    /// Returns the p value of the limit being met, if the figure has a sampling error: small if the
+    /// limit is missed beyond chance. A figure on the right side has 1.
+    pub fn p_of_miss(&self) -> Option<f64> {
+        if let Some(change) = &self.change {
+            return change.as_ref().ok().map(|change| self.p_of_change(change));
+        }
+        if let Some(trend) = &self.trend {
+            return trend.as_ref().ok().map(|trend| self.p_of_trend(trend));
+        }
+        if let Some(beyond) = &self.beyond {
+            return Some(beyond.p_of_miss);
+        }
+        let estimate = self.actual.ok().filter(|_| !self.threshold.is_relative())?;
+        let interval = estimate.interval.ok()??;
+        let error = self.error.unwrap_or(0.0);
+        let off = if self.threshold.limits_increase() { -error } else { error };
+        let nearest = estimate.value + off;
+        if self.threshold.holds(nearest) {
+            return Some(1.0);
+        }
+        let distance = (nearest - self.threshold.limit).abs();
+        Some(match estimate.mean_error {
+            Some(mean) => student(mean.freedom).sf(distance / mean.error.max(f64::MIN_POSITIVE)),
+            None => by_interval(estimate.value, interval, distance, self.threshold.limits_increase()),
+        })
+    }
+
+    fn p_of_change(&self, change: &Change) -> f64 {
+        let floor = self.floor();
+        let misses = |relative: f64| {
+            !self.threshold.holds(relative) && (relative * change.before).abs() > floor
         };
-        let above = actual.value > self.threshold.limit;
-        let half = if above { actual.value - interval.low } else { interval.high - actual.value };
-        Some(needed(half, room, actual.n))
+        change.p_of_miss(self.threshold.limits_increase(), misses)
     }
 
-    /// Returns what a change needs to pass or to become significant.
-    fn needed_for_change(&self, change: &Change, n: usize) -> Needed {
-        let floor = self.floor() / change.before;
-        // More requests now cannot help if the baseline is too small.
-        if !change.is_bounded() {
-            return Needed::Baseline;
-        }
-        let Interval { low, high } = change.interval;
-        if !self.threshold.holds(change.relative) {
-            let is_within_error = (change.now - change.before).abs() <= floor * change.before;
-            return match is_within_error {
-                true => Needed::MorePrecision,
-                false => more(change.times_to_significance(), n),
-            };
-        }
-        needed((high - low) / 2.0, (change.relative - self.threshold.limit).abs() - floor, n)
-    }
-}
-
-/// Returns how many requests, in addition to `n`, make half of the interval as small as `room`.
-fn needed(half: f64, room: f64, n: usize) -> Needed {
-    if room > 0.0 { more((half / room).powi(2), n) } else { Needed::MorePrecision }
-}
-
-/// Returns how many requests, in addition to `n`, make `times` as many.
-fn more(times: f64, n: usize) -> Needed {
-    let more = (times - 1.0) * n as f64;
-    match more.is_finite() && more < 1e7 {
-        true => Needed::Requests((more.ceil() as usize).max(1)),
-        false => Needed::MorePrecision,
-    }
-}
-
-/// A change with the circumstances of the comparison.
-struct ComparedChange {
-    change: Change,
-    uncertainty: f64,
-    /// Why the baseline's figure may be wrong, with the number of affected answers.
-    doubts: Vec<(String, usize)>,
-    left_out: Vec<String>,
-}
-
-fn compare(
-    threshold: Threshold,
-    group: &Group,
-    reference: Reference<'_>,
-    confidence: f64,
-) -> Result<ComparedChange, NoChange> {
-    let Threshold { metric, statistic, .. } = threshold;
-    let now = GroupBaseline::of(group, reference.machine);
-    let then = reference.baseline.group(&now)?;
-    then.comparable_to(&now)?;
-    let absent = || match group.lacking(metric) {
-        lacking if lacking.all == 0 => {
-            NoChange::Absent(Absent::NoValidTrial { failed: group.tally.failed() })
-        }
-        lacking => NoChange::Lacking(lacking),
-    };
-    let share = group.spec.min_share;
-    let before = then.side(metric, share).ok_or(NoChange::Figure(metric.name))?;
-    let before = before.map_err(NoChange::Then)?;
-    let later = now.side(metric, share).and_then(Result::ok).ok_or_else(absent)?;
-    let pair = now.pair(before, later);
-    let (before, later) = (pair.before.stratified(), pair.now.stratified());
-    let change = Change::of(statistic, before, later, confidence).map_err(NoChange::Absent)?;
-    let doubts = then.doubts(metric).iter();
-    let doubts = doubts.map(|(why, answers)| (format!("in the baseline {why}"), *answers));
-    Ok(ComparedChange {
-        change,
-        uncertainty: pair.uncertainty(statistic),
-        doubts: doubts.collect(),
-        left_out: pair.left_out,
-    })
-}
-
-/// The 99th percentiles of the errors of the instrument.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct InstrumentError {
-    /// The error of an arrival, seconds.
-    pub arrival: f64,
-    /// The error of a gap between tokens, seconds.
-    pub gap: f64,
-    /// The relative error of `generation_time`.
-    pub generation: f64,
-}
-
-impl InstrumentError {
-    /// Adds the lateness of the simulated endpoint, for figures that stand for a script. The mean
-    /// lateness is enough, because its variation is already in the spread of the requests.
-    pub fn with_simulator(self, punctuality: &Punctuality) -> Self {
-        let mean = |of: Option<Deviation>| of.map_or(0.0, |deviation| deviation.mean.abs());
-        let generation = punctuality.generation();
-        let part = generation.map_or(0.0, |late| late.mean.abs() / late.scripted);
-        Self {
-            arrival: self.arrival + mean(punctuality.first()),
-            gap: self.gap + punctuality.latest(),
-            generation: self.generation + part,
-        }
+    fn p_of_trend(&self, trend: &Trend) -> f64 {
+        if self.threshold.holds(trend.relative) { 1.0 } else { trend.p }
     }
 
-    /// Returns how far `actual`, a figure of `group` in the metric's base unit, can be off; `None`
-    /// if no error is known.
-    pub fn of(&self, metric: &Metric, actual: f64, group: &Group) -> Option<f64> {
-        let in_proportion_to = |time: &Metric| {
-            let time = group.figure(time, Statistic::Mean).ok()?;
-            (time > 0.0).then(|| actual.abs() * self.arrival / time)
+    /// Returns whether the interval, widened by the error of the instrument, meets the limit.
+    fn is_held(&self) -> bool {
+        let holds = |Interval { low, high }: Interval| {
+            self.threshold.holds(low) && self.threshold.holds(high)
         };
-        match metric.error {
-            ErrorOf::Arrival(_) => Some(self.arrival),
-            ErrorOf::Gap => Some(self.gap),
-            ErrorOf::Generation => Some(actual.abs() * self.generation),
-            ErrorOf::FirstToken => in_proportion_to(Metric::TTFT),
-            ErrorOf::Whole => in_proportion_to(Metric::TOTAL_TIME),
-            ErrorOf::BeyondServer => Some(100.0 * self.generation),
-            ErrorOf::Nothing => None,
+        if let Some(change) = &self.change {
+            return change.as_ref().is_ok_and(|change| {
+                holds(change.interval.widened(self.floor() / change.before.abs()))
+            });
         }
+        if let Some(trend) = &self.trend {
+            return trend.as_ref().is_ok_and(|trend| {
+                self.threshold.holds(trend.relative) || trend.p > SIGNIFICANT
+            });
+        }
+        if let Some(beyond) = &self.beyond {
+            return beyond.p_of_hold <= self.tail();
+        }
+        let interval = self.actual.ok().and_then(|actual| actual.interval.ok().flatten());
+        interval.is_some_and(|interval| holds(interval.widened(self.error.unwrap_or(0.0))))
     }
+
+    /// The probability beyond each end of an interval.
+    fn tail(&self) -> f64 {
+        self.actual.map_or(0.025, |actual| (1.0 - actual.confidence) / 2.0)
+    }
+
+    /// Returns the prompt whose own change misses the limit, by name.
+    pub fn slower_prompt(&self) -> Option<(&str, PromptChange)> {
+        let change = self.change.as_ref()?.as_ref().ok()?;
+        let misses = |relative: f64| !self.threshold.holds(relative);
+        let found =
+            change.missed_prompt(self.threshold.limits_increase(), self.level, misses)?;
+        Some((self.prompts.get(found.stratum as usize)?, found))
+    }
+
+    /// Returns the smallest relative change of the figure that would have been found with a
+    /// probability of 95 %, in the direction that the threshold limits. For a percentile it is the
+    /// share of requests beyond the limit.
+    pub fn smallest_detectable(&self) -> Option<f64> {
+        let sign = if self.threshold.limits_increase() { 1.0 } else { -1.0 };
+        if let Some(change) = &self.change {
+            let change = change.as_ref().ok()?;
+            let by_chance = change.smallest_detectable(self.level);
+            return Some(sign * by_chance.max(self.threshold.limit.abs()));
+        }
+        if let Some(beyond) = &self.beyond {
+            return Some(beyond.smallest_detectable(self.level));
+        }
+        let estimate = self.actual.ok()?;
+        let mean = estimate.mean_error.filter(|_| !self.threshold.is_relative())?;
+        let t = student(mean.freedom);
+        let quantiles = t.inverse_cdf(1.0 - self.level) + t.inverse_cdf(0.95);
+        let fails = self.threshold.limit + sign * (quantiles * mean.error + self.error.unwrap_or(0.0));
+        (estimate.value > 0.0).then(|| fails / estimate.value - 1.0)
+    }
+}
+
+/// The p value of a figure at `distance` beyond its limit, by the side of its interval that faces the
+/// limit.
+fn by_interval(value: f64, interval: Interval, distance: f64, is_above: bool) -> f64 {
+    let side = if is_above { value - interval.low } else { interval.high - value };
+    let normal = student(1e6);
+    normal.sf(distance / side.max(f64::MIN_POSITIVE) * normal.inverse_cdf(0.975))
 }

@@ -1,0 +1,62 @@
+//! Models that thresholds compare with: `generation_speed >= -3 % of MODEL`.
+
+use llm_stream_core::threshold::{Against, Threshold};
+
+use super::{Plan, PlanError, Target, quoted, simulated_name};
+use crate::config::{self, Config, ConfigError, Spanned, list, nearest};
+
+/// Replaces the model's name in the threshold `text` by its name in results.
+pub(super) fn resolve(
+    config: &Config,
+    text: &Spanned<String>,
+    mut threshold: Threshold,
+) -> Result<Threshold, ConfigError> {
+    let Against::Model(name) = &threshold.against else { return Ok(threshold) };
+    let found = config.models.iter().find(|model| model.is_called(name));
+    let Some(found) = found else {
+        let names: Vec<_> =
+            config.models.iter().map(|model| model.display_name().value.as_str()).collect();
+        let help = match nearest(name, names.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the models are {}; stored runs are `of baseline`", list(&names)),
+        };
+        let offset = text.value.rfind(name.as_str()).unwrap_or_default();
+        let what = format!("no model `{name}` to compare with");
+        return Err(config.error_at(text, offset, &what, &help));
+    };
+    let display = &found.display_name().value;
+    threshold.against = Against::Model(match found.endpoint {
+        config::EndpointConfig::Simulate(_) => simulated_name(display),
+        config::EndpointConfig::Server { .. } => display.clone(),
+    });
+    Ok(threshold)
+}
+
+/// The thresholds of a model, without those that compare it with itself.
+pub(super) fn without_itself(target: &Target, thresholds: &[Threshold]) -> Vec<Threshold> {
+    let is_itself = |limit: &&Threshold| limit.against == Against::Model(target.written.clone());
+    thresholds.iter().filter(|limit| !is_itself(limit)).cloned().collect()
+}
+
+impl Plan {
+    /// Fails if a selected model is compared with one that is not selected: the threshold could not
+    /// be checked.
+    pub fn check_counterparts(&self) -> Result<(), PlanError> {
+        for case in &self.cases {
+            for limit in case.thresholds() {
+                let Against::Model(other) = &limit.against else { continue };
+                let is_measured = self.cases.iter().any(|of| {
+                    of.target.written == *other && of.group.id.workload == case.group.id.workload
+                });
+                if !is_measured {
+                    return Err(PlanError::MissingCounterpart {
+                        model: case.target.name.clone(),
+                        threshold: limit.to_string(),
+                        other: quoted(std::slice::from_ref(other)),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
