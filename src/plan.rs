@@ -33,7 +33,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, ConnectionMode, EnvTemplate, MetricsUrl,
-    NetworkSettings, Order, PrefixCache, Settings, Spanned, TokenCount, sanitise,
+    NetworkSettings, Order, PrefixCache, RunVariation, Settings, Spanned, TokenCount, sanitise,
 };
 
 /// What overrides keys of the config, from the command line or from code.
@@ -131,6 +131,8 @@ pub struct Target {
     pub thresholds: Vec<Threshold>,
     /// The part of the answers that must have a figure for it to be judged.
     pub min_share: f64,
+    /// How much its figures are assumed to vary between runs.
+    pub run_variation: RunVariation,
 }
 
 impl Target {
@@ -585,7 +587,8 @@ fn targets(config: &Config) -> Result<Vec<Arc<Target>>, PlanError> {
     let mut targets: Vec<Arc<Target>> = Vec::new();
     let everywhere = thresholds(config, &config.thresholds, &mut errors);
     for model in &config.models {
-        let settings = model.settings.over(&config.defaults);
+        let mut settings = model.settings.over(&config.defaults);
+        settings.run_variation = settings.run_variation.over(config.run_variation);
         let mut limits = everywhere.clone();
         limits.extend(thresholds(config, &settings.thresholds, &mut errors));
         let target = target(targets.len(), model, settings, limits);
@@ -672,6 +675,7 @@ fn target(
         },
         thresholds,
         min_share: settings.min_share.unwrap_or(MIN_SHARE),
+        run_variation: settings.run_variation,
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) enum Section {
     Simulate,
     Fault,
     Timeouts,
+    RunVariation,
     TokenCount,
     Prompt,
     Tool,
@@ -105,8 +106,8 @@ pub(super) struct SectionInfo {
 }
 
 use Section::{
-    Defaults, Fault, Function, Model, Prompt, Simulate, Synthetic, Timeouts, TokenCount,
-    TokenRange, Tool, Top, Workload,
+    Defaults, Fault, Function, Model, Prompt, RunVariation, Simulate, Synthetic, Timeouts,
+    TokenCount, TokenRange, Tool, Top, Workload,
 };
 use Shape::{
     Any, Duration, Fields, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some, Text,
@@ -173,6 +174,8 @@ pub(super) static KEYS: &[Key] = keys! {
             => "How often at most, if thresholds are undecided after `runs`.";
         order: Any(&[Words(|| names(&ORDERS)), SHUFFLED]), "as-listed", "interleaved"
             => "The order of the trials: model by model, models in turn, or random.";
+        run_variation: RUN_VARIATION, "3 % for prompts, 20 % for workloads", "3 %"
+            => "The assumed variation of a figure between runs on an unchanged server (standard deviation), until a baseline holds enough runs to estimate it.";
     }
     [Model] {
         base_url: Text, "", r#""http://localhost:8000""#
@@ -239,6 +242,8 @@ pub(super) static KEYS: &[Key] = keys! {
             => "Limits for the prompts of this model, in addition to those of the top level.";
         min_share: SHARE, "90 %", "90 %"
             => "The share of answers that must have a figure; below it the threshold fails.";
+        run_variation: RUN_VARIATION, "the value of the top level", "3 %"
+            => "The assumed variation of this model's figures between runs (standard deviation).";
     }
     [Simulate] {
         ttft: TIME, "50ms", "10ms" => "The time to the first token.";
@@ -273,6 +278,10 @@ pub(super) static KEYS: &[Key] = keys! {
         first_token: TIMEOUT, "300s", "30s" => "From the request to the first generated token.";
         inter_token: TIMEOUT, "60s", "30s" => "From one token to the next.";
         total: TIMEOUT, "1800s", "30s" => "From the request to the end of the answer.";
+    }
+    [RunVariation] {
+        prompts: SHARE, "3 %", "3 %" => "The variation for prompts that are sent one by one.";
+        workloads: SHARE, "20 %", "20 %" => "The variation under load.";
     }
     [TokenCount] {
         tokenizer: Text, "", "path/tokenizer.json"
@@ -350,6 +359,8 @@ pub(super) static KEYS: &[Key] = keys! {
     }
 };
 
+const RUN_VARIATION: Shape = Any(&[SHARE, Map(RunVariation)]);
+
 const TOOL_CHOICE: Shape = Any(&[Words(tool_choices), Map(Section::ToolChoice)]);
 
 /// Every section, in the order of the reference and of the messages.
@@ -412,6 +423,13 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         example: "{ first_token: 60s }",
         title: "Timeouts",
         ..section(Timeouts)
+    },
+    SectionInfo {
+        name: "`run_variation`",
+        expected: "a percentage or a map of percentages",
+        example: "{ prompts: 3 %, workloads: 20 % }",
+        title: "Variation between runs",
+        ..section(RunVariation)
     },
     SectionInfo {
         name: "`token_count`",

@@ -108,6 +108,8 @@ pub struct Config {
     pub workloads: Vec<WorkloadConfig>,
     /// The notes on the data sets.
     pub data: Vec<DataNote>,
+    /// `run_variation` of models that do not set it.
+    pub run_variation: RunVariation,
     source: Source,
     /// The path of each text in the document, by its first byte.
     paths: BTreeMap<usize, String>,
@@ -187,8 +189,20 @@ pub struct Settings {
     /// `min_share`, above 0 to 1: the share of the answers that must have a figure, or its
     /// threshold fails. Default: 0.9.
     pub min_share: Option<f64>,
+    /// `run_variation`. Default: that of the top level.
+    pub run_variation: RunVariation,
     /// The network settings.
     pub network: NetworkSettings,
+}
+
+/// `run_variation`: the assumed relative standard deviation of a figure between runs on an
+/// unchanged server, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RunVariation {
+    /// Of prompts that are sent one by one. Default: 0.03.
+    pub prompts: Option<f64>,
+    /// Under load. Default: 0.2.
+    pub workloads: Option<f64>,
 }
 
 /// `proxy`: the HTTP proxy of a model.
@@ -355,6 +369,8 @@ impl Config {
         let order = fields.get("order").and_then(|entry| model::order(&mut reader, entry));
         let inconclusive = fields.get("inconclusive");
         let inconclusive = inconclusive.and_then(|entry| model::inconclusive(&mut reader, entry));
+        let run_variation = fields.get("run_variation");
+        let run_variation = run_variation.map(|entry| model::run_variation(&mut reader, entry));
         let runs = runs.and_then(|runs| u32::try_from(runs).ok()).unwrap_or(3);
         let max_runs = fields
             .get("max_runs")
@@ -372,6 +388,7 @@ impl Config {
             max_runs: max_runs.and_then(|runs| u32::try_from(runs).ok()),
             workloads: workloads.unwrap_or_default(),
             data,
+            run_variation: run_variation.unwrap_or_default(),
             source,
             paths,
             files,
@@ -485,7 +502,18 @@ impl Settings {
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),
             min_share: self.min_share.or(defaults.min_share),
+            run_variation: self.run_variation.over(defaults.run_variation),
             network: self.network.over(&defaults.network),
+        }
+    }
+}
+
+impl RunVariation {
+    /// These variations, completed by those of `defaults`.
+    pub fn over(self, defaults: Self) -> Self {
+        Self {
+            prompts: self.prompts.or(defaults.prompts),
+            workloads: self.workloads.or(defaults.workloads),
         }
     }
 }

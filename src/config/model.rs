@@ -6,7 +6,8 @@ use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    EndpointConfig, Inconclusive, MetricsUrl, Model, Order, Settings, TimeoutSettings, TokenCount,
+    EndpointConfig, Inconclusive, MetricsUrl, Model, Order, RunVariation, Settings,
+    TimeoutSettings, TokenCount,
     files::tokenizer,
     keys::Section,
     network,
@@ -169,6 +170,9 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
             .map_or_else(TimeoutSettings::default, |entry| timeouts(reader, entry)),
         thresholds: thresholds.map_or_else(Vec::new, |entry| self::thresholds(reader, entry)),
         min_share: fields.get("min_share").and_then(|entry| share(reader, entry)),
+        run_variation: fields
+            .get("run_variation")
+            .map_or_else(RunVariation::default, |entry| run_variation(reader, entry)),
         network: network::settings(reader, fields),
     }
 }
@@ -214,16 +218,37 @@ pub(super) fn thresholds(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Span
 
 /// A part of a whole in percent, as a fraction.
 fn share(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
-    let written = match &entry.value.value {
-        Yaml::Text(text) => text.trim().strip_suffix('%'),
-        _ => None,
-    };
-    let percent = written.and_then(|percent| percent.trim().parse::<f64>().ok());
-    let share = percent.filter(|percent| *percent > 0.0 && *percent <= 100.0);
+    let share = percent(entry).filter(|percent| *percent > 0.0 && *percent <= 100.0);
     if share.is_none() {
         reader.wrong(entry, "a share above 0 % and up to 100 %", entry.example());
     }
     share.map(|percent| percent / 100.0)
+}
+
+/// The number in `3 %`.
+fn percent(entry: &Entry<'_>) -> Option<f64> {
+    let Yaml::Text(text) = &entry.value.value else { return None };
+    text.trim().strip_suffix('%')?.trim().parse().ok()
+}
+
+/// `3 %`, or `{ prompts: 3 %, workloads: 20 % }`.
+pub(super) fn run_variation(reader: &mut Reader<'_>, entry: &Entry<'_>) -> RunVariation {
+    if let Yaml::Map(_) = entry.value.value {
+        let fields = reader.fields(entry, Section::RunVariation);
+        let mut get = |name| variation(reader, fields.get(name)?);
+        return RunVariation { prompts: get("prompts"), workloads: get("workloads") };
+    }
+    let both = variation(reader, entry);
+    RunVariation { prompts: both, workloads: both }
+}
+
+/// A percentage from 0 % to 100 %, as a fraction.
+fn variation(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
+    let variation = percent(entry).filter(|percent| (0.0..=100.0).contains(percent));
+    if variation.is_none() {
+        reader.wrong(entry, "a percentage from 0 % to 100 %", entry.example());
+    }
+    variation.map(|percent| percent / 100.0)
 }
 
 fn protocol(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<&'static dyn Protocol> {

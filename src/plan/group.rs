@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use llm_stream_core::{
     baseline::hash,
-    group::{GroupId, GroupSpec, WorkloadSpec},
+    group::{GroupId, GroupSpec, LOAD_RUN_VARIATION, PROMPT_RUN_VARIATION, WorkloadSpec},
 };
 
 use super::{Target, Workload, counterparts};
+use crate::config::RunVariation;
 
 /// The group of `target` with prompts one by one, or under `workload`.
 pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
@@ -27,7 +28,17 @@ pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
             workload.map_or(&target.thresholds, |workload| &workload.thresholds),
         ),
         min_share: target.min_share,
+        run_variation: run_variation(target, workload),
         settings: settings(target, workload),
+    }
+}
+
+/// The variation between runs that `target` is assumed to have one by one, or under a workload.
+fn run_variation(target: &Target, workload: Option<&Workload>) -> f64 {
+    let RunVariation { prompts, workloads } = target.run_variation;
+    match workload {
+        None => prompts.unwrap_or(PROMPT_RUN_VARIATION),
+        Some(_) => workloads.unwrap_or(LOAD_RUN_VARIATION),
     }
 }
 

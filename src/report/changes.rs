@@ -57,7 +57,7 @@ impl BaselineComparison {
                 });
             (now.name.clone(), figures.map_err(|error| error.to_string()))
         };
-        Self { groups: now.groups.iter().map(group).collect() }
+        Self { groups: now.latest().groups.iter().map(group).collect() }
     }
 
     /// Returns whether a figure has regressed, or a group or figure of the earlier baseline could not be

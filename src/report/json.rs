@@ -143,7 +143,7 @@ fn drift(group: &Group, metric: &Metric) -> Option<DriftReport> {
     Some(DriftReport {
         relative: change.relative,
         interval: interval(change.interval),
-        p: rank_test(&change),
+        p: Some(change.p()),
         significant: change.is_significant(),
     })
 }

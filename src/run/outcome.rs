@@ -162,16 +162,28 @@ mod tests {
         let config = Config::parse(yaml, "configs.yaml", Path::new(".")).unwrap();
         let plan = Plan::new(&config, &Overrides::default()).unwrap();
         let threshold = Threshold::parse("ttft <= 500 ms").unwrap();
-        let actual = actual.map(|(value, interval)| Estimate { value, interval, n: 20 });
+        let actual = actual.map(|(value, interval)| Estimate {
+            value,
+            interval,
+            n: 20,
+            confidence: 0.95,
+            mean_error: None,
+        });
         let verdicts = vec![Verdict {
             threshold,
             actual,
             error,
             uncertainty: 0.0,
+            beyond: None,
             change: None,
+            trend: None,
             lacking: MissingFigures::default(),
             doubts,
             left_out: Vec::new(),
+            runs: 2,
+            level: 0.01,
+            may_fail: true,
+            prompts: Vec::new(),
         }];
         let verdicts = vec![GroupVerdicts {
             group: plan.cases[0].group.id,
@@ -231,10 +243,10 @@ mod tests {
         assert_eq!(codes(Ok((0.6, within(0.55, 0.65))), Some(10.0)), inconclusive, "no instrument");
         let few = Err(Absent::TooFew { needs: 8, has: 3 });
         assert_eq!(codes(Ok((0.4, few)), None), inconclusive, "too few to tell");
-        assert_eq!(codes(Ok((0.6, few)), None), fail, "too few, and on the wrong side");
+        assert_eq!(codes(Ok((0.6, few)), None), inconclusive, "too few, on the wrong side as well");
         assert_eq!(codes(Ok((0.4, Ok(None))), None), pass, "a statement on these requests alone");
         assert_eq!(codes(Ok((0.6, Ok(None))), None), fail);
         assert_eq!(codes(Err(Absent::NoValidTrial { failed: 1 }), None), fail);
-        assert_eq!(codes(Err(Absent::TooFew { needs: 93, has: 3 }), None), fail);
+        assert_eq!(codes(Err(Absent::TooFew { needs: 93, has: 3 }), None), inconclusive);
     }
 }

@@ -1,4 +1,6 @@
-//! A stored run that later runs are compared with: its values and its settings. Pure.
+//! Stored runs that later runs are compared with: their values and their settings. Pure.
+
+mod file;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,28 +10,16 @@ use crate::{
     group::GroupSpec,
     interval::StratifiedSample,
     lacking::{self, MIN_SHARE},
-    metric::{DEFINITIONS, METRICS, Metric, MetricSource},
+    load_stats::LoadStats,
+    metric::{METRICS, Metric, MetricSource},
     statistic::{Absent, Statistic},
-    summary::{Group, MetricValues, Summary, group_name},
+    summary::{Group, MetricValues, group_name},
     uncertainty::{self, Uncertain},
 };
 
-/// The schema in the file.
-const SCHEMA: &str = "llm-stream-bench/baseline/1";
-
-/// A stored run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Baseline {
-    schema: String,
-    /// The version of the metric definitions.
-    definitions: String,
-    /// The version of this program.
-    pub version: String,
-    /// The machine of the run.
-    pub machine: String,
-    /// The groups: each model with its prompts, and under each load.
-    pub groups: Vec<GroupBaseline>,
-}
+pub use self::file::{
+    Baseline, BaselineMismatch, History, HistoryEntry, ParseBaselineError, StoredRun,
+};
 
 /// The values of one group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,13 +39,22 @@ pub struct GroupBaseline {
     environment: BTreeMap<String, String>,
     /// The prompts, each with a hash of its content.
     prompts: Vec<(String, String)>,
-    /// The index of each value's prompt.
+    /// The index of each valid request's prompt, in order of time.
     strata: Vec<u32>,
-    /// The values of each metric, in base units.
+    /// The run number of each valid request. Older files lack it.
+    #[serde(default)]
+    runs: Vec<u32>,
+    /// The number of failed requests.
+    #[serde(default)]
+    failed: usize,
+    /// The values of each metric, in base units: of requests, or of the batches of a load.
     figures: BTreeMap<String, Vec<f64>>,
     /// The values of metrics that some requests lack.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     partial: BTreeMap<String, Partial>,
+    /// The runs of a load, by metric. Older files lack them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    loads: BTreeMap<String, Vec<LoadRun>>,
     /// How far some values can be off, by metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     uncertain: BTreeMap<String, Vec<Uncertain>>,
@@ -65,6 +64,17 @@ pub struct GroupBaseline {
     /// The setting `min_share` of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     min_share: Option<f64>,
+}
+
+/// The figure of one run of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct LoadRun {
+    /// The number of the run among the runs that reached the load, from 1.
+    run: u32,
+    /// The figure of the whole run.
+    value: f64,
+    /// The number of its batches, which are stored as values.
+    batches: usize,
 }
 
 /// The values of a metric that some requests, or runs of a load, lack.
@@ -79,6 +89,9 @@ struct Partial {
     values: Vec<f64>,
     /// The index of each value's prompt.
     strata: Vec<u32>,
+    /// The run number of each value. Older files lack it.
+    #[serde(default)]
+    runs: Vec<u32>,
 }
 
 impl Partial {
@@ -92,10 +105,42 @@ impl Partial {
 pub struct Side {
     values: Vec<f64>,
     strata: Vec<u32>,
+    runs: Vec<u32>,
+    of_runs: Vec<(u32, f64)>,
     uncertain: Vec<Uncertain>,
 }
 
 impl Side {
+    /// Returns the values in order of time: one for each request, or for each batch of a load.
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// Returns the index of each value's prompt; empty for a figure of loads.
+    pub fn strata(&self) -> &[u32] {
+        &self.strata
+    }
+
+    /// Returns the run number of each value.
+    pub fn runs(&self) -> &[u32] {
+        &self.runs
+    }
+
+    /// Returns the figure of each run with the run's number, ascending. For requests it is the mean
+    /// over the requests of the run; for a load, the figure of the whole run, which may differ from
+    /// the mean of its batches.
+    pub fn of_runs(&self) -> Vec<(u32, f64)> {
+        if !self.of_runs.is_empty() {
+            return self.of_runs.clone();
+        }
+        let mut by_run: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+        for (run, value) in self.runs.iter().zip(&self.values) {
+            by_run.entry(*run).or_default().push(*value);
+        }
+        let mean = |(run, values): (u32, Vec<f64>)| Some((run, Statistic::Mean.of(&values).ok()?));
+        by_run.into_iter().filter_map(mean).collect()
+    }
+
     /// Returns the values with their strata.
     pub fn stratified(&self) -> StratifiedSample<'_> {
         StratifiedSample { values: &self.values, strata: &self.strata }
@@ -107,16 +152,18 @@ impl Side {
     }
 
     /// Returns the values of the prompts in `kept`.
-    fn only(&self, kept: &BTreeSet<u32>) -> Self {
+    pub fn only(&self, kept: &BTreeSet<u32>) -> Self {
         let mut side = Self::default();
         let mut uncertain = self.uncertain.iter().peekable();
-        for ((value, stratum), place) in self.values.iter().zip(&self.strata).zip(0_u32..) {
+        let rows = self.values.iter().zip(&self.strata).zip(&self.runs).zip(0_u32..);
+        for (((value, stratum), run), place) in rows {
             let error = uncertain.next_if(|(of, _)| *of == place).map(|(_, error)| *error);
             if kept.contains(stratum) {
                 let moved = u32::try_from(side.values.len()).unwrap_or(u32::MAX);
                 side.uncertain.extend(error.map(|error| (moved, error)));
                 side.values.push(*value);
                 side.strata.push(*stratum);
+                side.runs.push(*run);
             }
         }
         side
@@ -142,76 +189,6 @@ impl Pair {
     }
 }
 
-/// Why a baseline has no comparable group.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BaselineMismatch {
-    /// The baseline lacks the model or the load.
-    #[error("the baseline has no `{0}`")]
-    Missing(String),
-    /// A setting differs.
-    #[error("the baseline has another {what}: {then}, not {now}")]
-    Differs {
-        /// The setting.
-        what: String,
-        /// Its value in the baseline.
-        then: String,
-        /// Its value now.
-        now: String,
-    },
-}
-
-/// Why a file is not a usable baseline.
-#[derive(Debug, thiserror::Error)]
-pub enum ParseBaselineError {
-    /// The file does not have the format.
-    #[error("it is not a baseline: {0}")]
-    Unreadable(#[from] serde_json::Error),
-    /// The file has another schema.
-    #[error("it is `{0}`, not `{SCHEMA}`")]
-    Other(String),
-    /// The file has other metric definitions.
-    #[error("its figures have the definitions {0}, not {DEFINITIONS}")]
-    Definitions(String),
-}
-
-impl Baseline {
-    /// Creates the baseline of a run.
-    pub fn of(summary: &Summary, machine: &str) -> Self {
-        let measured = summary.groups.iter().filter(|group| group.tally.valid > 0);
-        Self {
-            schema: SCHEMA.into(),
-            definitions: DEFINITIONS.into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            machine: machine.into(),
-            groups: measured.map(|group| GroupBaseline::of(group, machine)).collect(),
-        }
-    }
-
-    /// Parses a file that [`to_json`](Self::to_json) formatted.
-    pub fn from_json(text: &str) -> Result<Self, ParseBaselineError> {
-        let value: serde_json::Value = serde_json::from_str(text)?;
-        let field = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-        if field("schema") != SCHEMA {
-            return Err(ParseBaselineError::Other(field("schema")));
-        }
-        if field("definitions") != DEFINITIONS {
-            return Err(ParseBaselineError::Definitions(field("definitions")));
-        }
-        Ok(serde_json::from_value(value)?)
-    }
-
-    /// Formats the baseline as a file.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default() + "\n"
-    }
-
-    /// Returns the group with the same model and the same load.
-    pub fn group(&self, of: &GroupBaseline) -> Result<&GroupBaseline, BaselineMismatch> {
-        let found = self.groups.iter().find(|group| group.is_of_the_same(of));
-        found.ok_or_else(|| BaselineMismatch::Missing(of.name.clone()))
-    }
-}
-
 impl GroupBaseline {
     /// Creates the baseline of a group, measured by `machine`.
     pub fn of(group: &Group, machine: &str) -> Self {
@@ -228,16 +205,17 @@ impl GroupBaseline {
         let (mut figures, mut partial) = (BTreeMap::new(), BTreeMap::new());
         for metric in of_requests {
             let MetricValues { values, strata } = group.tally.valued(metric);
+            let runs = || group.tally.runs_of(metric);
             let (name, values) = (metric.name.to_owned(), values.to_vec());
             if values.len() == group.tally.valid {
                 figures.insert(name, values);
             } else if !values.is_empty() {
                 let could = group.lacking(metric).could();
                 let strata = strata.iter().map(number).collect();
-                partial.insert(name, Partial { could, have: None, values, strata });
+                partial.insert(name, Partial { could, have: None, values, strata, runs: runs() });
             }
         }
-        add_throughputs(group, &mut figures, &mut partial);
+        let loads = add_throughputs(group, &mut figures, &mut partial);
         let uncertain = METRICS.iter().map(|metric| (metric, group.tally.uncertain(metric)));
         let uncertain = uncertain.filter(|(_, uncertain)| !uncertain.is_empty());
         let doubts = METRICS.iter().map(|metric| {
@@ -256,14 +234,22 @@ impl GroupBaseline {
                 .iter()
                 .map(|(_, prompt)| (prompt.name.clone(), hash(&prompt.identity())))
                 .collect(),
+            runs: group.tally.runs().to_vec(),
+            failed: group.tally.failed(),
             figures,
             partial,
+            loads,
             uncertain: uncertain
                 .map(|(metric, uncertain)| (metric.name.to_owned(), uncertain.to_vec()))
                 .collect(),
             doubts: doubts.filter(|(_, doubts)| !doubts.is_empty()).collect(),
             min_share: Some(group.spec.min_share),
         }
+    }
+
+    /// Returns the names of the prompts by their numbers.
+    pub fn prompt_names(&self) -> Vec<String> {
+        self.prompts.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// Returns whether both groups have the same model and the same load.
@@ -294,20 +280,68 @@ impl GroupBaseline {
     /// have it, and `None` if no request has it.
     pub fn side(&self, metric: &Metric, min_share: f64) -> Option<Result<Side, Absent>> {
         let uncertain = self.uncertain.get(metric.name).cloned().unwrap_or_default();
+        let of_runs = self.of_runs(metric);
         if let Some(partial) = self.partial.get(metric.name) {
             let (have, all) = (partial.have(), partial.could);
             return Some(match lacking::is_enough(have, all, min_share) {
                 true => {
-                    let (values, strata) = (partial.values.clone(), partial.strata.clone());
-                    Ok(Side { values, strata, uncertain })
+                    let Partial { values, strata, runs, .. } = partial.clone();
+                    Ok(Side { values, strata, runs, of_runs, uncertain })
                 }
                 false => Err(Absent::Lacking { lack: all.saturating_sub(have), all }),
             });
         }
         let values = self.figures.get(metric.name)?.clone();
-        let of_requests = matches!(metric.read, MetricSource::Sample(_));
-        let strata = if of_requests { self.strata.clone() } else { Vec::new() };
-        Some(Ok(Side { values, strata, uncertain }))
+        let (strata, runs) = match metric.read {
+            MetricSource::Sample(_) => (self.strata.clone(), self.runs.clone()),
+            MetricSource::Load(_) | MetricSource::All => {
+                (Vec::new(), self.batch_runs(metric, values.len()))
+            }
+        };
+        Some(Ok(Side { values, strata, runs, of_runs, uncertain }))
+    }
+
+    /// Returns the figure of each run of a load; empty for figures of requests and in older files.
+    fn of_runs(&self, metric: &Metric) -> Vec<(u32, f64)> {
+        let runs = self.loads.get(metric.name).into_iter().flatten();
+        runs.map(|of| (of.run, of.value)).collect()
+    }
+
+    /// Returns the run number of each of `batches` batches of a load. Older files lack it: all
+    /// batches then belong to run 1.
+    fn batch_runs(&self, metric: &Metric, batches: usize) -> Vec<u32> {
+        let Some(runs) = self.loads.get(metric.name) else { return vec![1; batches] };
+        runs.iter().flat_map(|of| std::iter::repeat_n(of.run, of.batches)).collect()
+    }
+
+    /// Returns the number of failed requests.
+    pub fn failed(&self) -> usize {
+        self.failed
+    }
+
+    /// Returns the number of valid requests.
+    pub fn valid(&self) -> usize {
+        self.strata.len()
+    }
+
+    /// Completes a group of an older file, which lacks the run numbers.
+    ///
+    /// Prompts that are sent one by one occur once per run, so the nth request of a prompt belongs
+    /// to run n. Under a load a prompt occurs many times in a run and the file does not tell how
+    /// many runs there were: all values then belong to run 1.
+    fn number_runs(&mut self) {
+        let is_load = self.setting.contains_key("load");
+        if self.runs.len() != self.strata.len() {
+            self.runs = numbered(&self.strata, is_load);
+        }
+        for partial in self.partial.values_mut() {
+            if partial.runs.len() != partial.values.len() {
+                partial.runs = match partial.strata.is_empty() {
+                    true => vec![1; partial.values.len()],
+                    false => numbered(&partial.strata, is_load),
+                };
+            }
+        }
     }
 
     /// Pairs two runs and drops the prompts that only one of them has values for. Both runs number
@@ -367,29 +401,59 @@ impl GroupBaseline {
     }
 }
 
-/// Adds the throughputs of a load, one value for each batch of its runs.
+/// Returns the run of each request: the number of times that its prompt has occurred, or 1 if all
+/// belong to one run.
+fn numbered(strata: &[u32], is_load: bool) -> Vec<u32> {
+    let mut seen: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut next = |stratum: &u32| {
+        let count = seen.entry(*stratum).or_default();
+        *count += 1;
+        if is_load { 1 } else { *count }
+    };
+    strata.iter().map(&mut next).collect()
+}
+
+/// Adds the throughputs of a load, one value for each batch of its runs. Returns the figures of
+/// the runs.
 fn add_throughputs(
     group: &Group,
     figures: &mut BTreeMap<String, Vec<f64>>,
     partial: &mut BTreeMap<String, Partial>,
-) {
+) -> BTreeMap<String, Vec<LoadRun>> {
+    let mut loads = BTreeMap::new();
     if group.spec.workload.is_none() {
-        return;
+        return loads;
     }
     let batches = group.loads.iter().flat_map(|stats| &stats.batches);
     let requests = batches.map(|batch| batch.request_throughput).collect();
     figures.insert("request_throughput".into(), requests);
+    let of_runs = load_runs(group, |stats| Some(stats.request_throughput));
+    loads.insert("request_throughput".into(), of_runs);
     // A run with a refused count has no token throughput.
     let counted = || group.loads.iter().filter(|stats| stats.refused.is_none());
     let batches = counted().flat_map(|stats| &stats.batches);
     let values: Vec<_> = batches.map(|batch| batch.output_throughput).collect();
-    let (have, could) = (counted().count(), group.loads.len());
+    let of_runs = load_runs(group, |stats| stats.output_throughput);
+    let (have, could) = (of_runs.len(), group.loads.len());
     if have == could {
         figures.insert("output_throughput".into(), values);
     } else if have > 0 {
-        let output = Partial { could, have: Some(have), values, strata: Vec::new() };
+        let batches = of_runs.iter().flat_map(|of| std::iter::repeat_n(of.run, of.batches));
+        let runs = batches.collect();
+        let output = Partial { could, have: Some(have), values, strata: Vec::new(), runs };
         partial.insert("output_throughput".into(), output);
     }
+    loads.insert("output_throughput".into(), of_runs);
+    loads
+}
+
+/// Returns the figure of each run of a load that has one.
+fn load_runs(group: &Group, read: impl Fn(&LoadStats) -> Option<f64>) -> Vec<LoadRun> {
+    let runs = group.loads.iter().zip(1..);
+    let of = |(stats, run): (&LoadStats, u32)| {
+        Some(LoadRun { run, value: read(stats)?, batches: stats.batches.len() })
+    };
+    runs.filter_map(of).collect()
 }
 
 /// Returns the keys with different values.

@@ -64,7 +64,7 @@ pub enum RunValues<'a> {
 }
 
 /// A figure now and before.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Change {
     /// The statistic before: the geometric mean over the earlier runs.
     pub before: f64,

@@ -11,6 +11,12 @@ use crate::{
     threshold::Threshold,
 };
 
+/// The default of `run_variation` for prompts that are sent one by one.
+pub const PROMPT_RUN_VARIATION: f64 = 0.03;
+
+/// The default of `run_variation` under load, where queueing amplifies small differences.
+pub const LOAD_RUN_VARIATION: f64 = 0.20;
+
 /// Identifies a group within a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId {
@@ -47,6 +53,8 @@ pub struct GroupSpec {
     pub thresholds: Vec<Threshold>,
     /// The part of the valid answers that must have a figure for the figure to be reported, 0 to 1.
     pub min_share: f64,
+    /// The assumed relative standard deviation of a figure between runs on an unchanged server.
+    pub run_variation: f64,
     /// What must be the same in two runs for their figures to be comparable, by name.
     pub settings: BTreeMap<String, String>,
 }

@@ -468,7 +468,7 @@ mod tests {
             coverage(Statistic::Median, 1.0, &strata(1, 1_200), |random, _| skewed.sample(random)),
         ];
         for percent in covered {
-            assert!((93.0..=97.0).contains(&percent), "{covered:?}");
+            assert!((93.0..=99.0).contains(&percent), "{covered:?}");
         }
         // Ranks are whole numbers, so the coverage is at least the confidence.
         let of_percentile = |percent: f64, n: usize| {
@@ -478,7 +478,7 @@ mod tests {
         };
         for (percent, n) in [(50.0, 16), (90.0, 46), (95.0, 200), (99.0, 510)] {
             let covered = of_percentile(percent, n);
-            assert!((94.0..=99.0).contains(&covered), "p{percent} of {n}: {covered}");
+            assert!((94.0..=99.8).contains(&covered), "p{percent} of {n}: {covered}");
         }
         // The spread of normal values and of skewed ones.
         let spread = (1.0_f64.exp().powf(0.25) * (0.25_f64.exp() - 1.0)).sqrt();
@@ -488,9 +488,9 @@ mod tests {
             coverage(Statistic::Sd, spread, &strata(1, 200), |random, _| skewed.sample(random)),
         ];
         assert!(of_spread.iter().all(|covered| (91.0..=98.0).contains(covered)), "{of_spread:?}");
-        // The median of a few normal values varies somewhat less than the asymptotic formula says.
+        // Six values are the fewest whose range holds the median at 95 %.
         let few = |random: &mut Pcg64Mcg, _| normal.sample(random);
-        let of_few = coverage(Statistic::Median, 100.0, &strata(1, 5), few);
-        assert!((95.0..=99.0).contains(&of_few), "{of_few}");
+        let of_few = coverage(Statistic::Median, 100.0, &strata(1, 6), few);
+        assert!((95.0..=99.8).contains(&of_few), "{of_few}");
     }
 }

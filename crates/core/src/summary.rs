@@ -308,6 +308,16 @@ impl Tally {
         &self.strata
     }
 
+    /// Returns the run number of each valid answer, in order of time.
+    pub fn runs(&self) -> &[u32] {
+        &self.runs
+    }
+
+    /// Returns the run number of each value of `metric`.
+    pub fn runs_of(&self, metric: &Metric) -> Vec<u32> {
+        self.of_those_with(metric, &self.runs).collect()
+    }
+
     /// Returns the number of failed requests.
     pub fn failed(&self) -> usize {
         self.failures.values().sum()

@@ -32,7 +32,7 @@ use crate::{
     statistic::{Absent, Statistic},
     summary::{Estimate, Group},
     threshold::{Against, Threshold},
-    trend::{self, Trend},
+    trend,
 };
 
 /// The result of a threshold.
@@ -53,7 +53,7 @@ pub struct Verdict {
     /// The change, for a threshold on one, or why it is unknown.
     pub change: Option<Result<Change, NoChange>>,
     /// The course over the stored runs, for a threshold on it, or why it is unknown.
-    pub trend: Option<Result<Trend, NoChange>>,
+    pub trend: Option<Result<Course, NoChange>>,
     /// The valid answers without the figure, by reason.
     pub lacking: MissingFigures,
     /// Why the figure may be wrong, with the number of affected answers. A doubtful figure decides
@@ -68,7 +68,7 @@ pub struct Verdict {
     /// Whether thresholds with smaller p values have failed, so that this one may fail as well.
     pub may_fail: bool,
     /// The names of the prompts by their numbers in a change.
-    prompts: Vec<String>,
+    pub prompts: Vec<String>,
 }
 
 /// The circumstances of a verdict.
@@ -117,6 +117,19 @@ pub enum NoChange {
     Model(String),
 }
 
+/// The course of a figure over the stored runs and this one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Course {
+    /// The relative change of the best step or trend.
+    pub relative: f64,
+    /// The p value of the order of the runs not mattering.
+    pub p: f64,
+    /// How many runs ago it began, this one included.
+    pub runs_ago: usize,
+    /// The number of runs, this one included.
+    pub runs: usize,
+}
+
 /// The outcome of a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -155,7 +168,7 @@ impl Judge<'_> {
             }),
             Against::Model(name) => Some(self.with_model(threshold, group, name)),
             Against::History => {
-                verdict.trend = self.reference.map(|of| trend_of(threshold, group, of));
+                verdict.trend = self.reference.map(|of| course_of(threshold, group, of));
                 None
             }
         };
@@ -195,11 +208,11 @@ impl Judge<'_> {
     }
 }
 
-fn trend_of(
+fn course_of(
     threshold: &Threshold,
     group: &Group,
     reference: Reference<'_>,
-) -> Result<Trend, NoChange> {
+) -> Result<Course, NoChange> {
     let now = crate::baseline::GroupBaseline::of(group, reference.machine);
     let history = reference.baseline.history(&now)?;
     let share = group.spec.min_share;
@@ -209,7 +222,10 @@ fn trend_of(
         Statistic::Mean.of(side.values()).ok()
     });
     let series: Vec<_> = stored.chain([figure]).collect();
-    trend::of(&series).map_err(NoChange::Absent)
+    let runs = series.len();
+    let too_few = NoChange::Absent(Absent::TooFew { needs: trend::FEWEST, has: runs });
+    let found = trend::test(&series).ok_or(too_few)?;
+    Ok(Course { relative: found.change, p: found.p, runs_ago: runs - found.since, runs })
 }
 
 impl Verdict {
@@ -330,7 +346,7 @@ impl Verdict {
         change.p_of_miss(self.threshold.limits_increase(), misses)
     }
 
-    fn p_of_trend(&self, trend: &Trend) -> f64 {
+    fn p_of_trend(&self, trend: &Course) -> f64 {
         if self.threshold.holds(trend.relative) { 1.0 } else { trend.p }
     }
 

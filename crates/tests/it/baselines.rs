@@ -112,7 +112,7 @@ fn a_baseline_that_is_missing_is_known_before_anything_runs() {
     std::fs::write(bench.folder.path().join("other.json"), "{}").unwrap();
     let ran = bench.run(&["--baseline-lenient", "./other.json"]);
     assert_eq!(ran.code, Some(2));
-    says(&ran, "it is ``, not `llm-stream-bench/baseline/1`");
+    says(&ran, "it is ``, not `llm-stream-bench/baseline/2`");
 }
 
 #[test]

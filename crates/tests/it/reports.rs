@@ -22,7 +22,7 @@ use llm_stream_core::{
     recording::{ErrorKind, RequestError},
     sample,
     summary::{Group, Summary},
-    verdict::{InstrumentError, Verdict},
+    verdict::{InstrumentError, Judge},
 };
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
@@ -61,8 +61,14 @@ fn run() -> Run {
     let mut summary = Summary::new(cases.iter().map(|case| &case.group));
     rows.iter().for_each(|row| summary.add(row.case.group.id, &[row.request()]));
     let verdicts = |group: &Group| {
-        let verdict = |&threshold| Verdict::of(threshold, group, INSTRUMENT, None, CONFIDENCE);
-        let verdicts = group.thresholds().iter().map(verdict).collect();
+        let judge = Judge {
+            instrument: INSTRUMENT,
+            reference: None,
+            groups: &summary.groups,
+            confidence: CONFIDENCE,
+        };
+        let limits = group.thresholds().iter();
+        let verdicts = limits.map(|limit| judge.verdict(limit, group)).collect();
         GroupVerdicts { group: group.spec.id, name: group.name(), verdicts, notes: Vec::new() }
     };
     let verdicts = summary.groups.iter().map(verdicts).collect();

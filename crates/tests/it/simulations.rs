@@ -20,7 +20,7 @@ use llm_stream_core::{
     statistic::Statistic,
     summary::{Request, Summary},
     threshold::Threshold,
-    verdict::{Outcome, Reference, Verdict},
+    verdict::{Judge, Outcome, Reference},
 };
 use llm_stream_sim::Script;
 use rand::SeedableRng as _;
@@ -77,14 +77,16 @@ fn add(summary: &mut Summary, case: &Case, outcome: &Result<Sample, RequestError
 
 fn verdict(text: &str, summary: &Summary, confidence: f64) -> Outcome {
     let threshold = Threshold::parse(text).unwrap();
-    Verdict::of(threshold, &summary.groups[0], None, None, confidence).outcome()
+    let judge = Judge { instrument: None, reference: None, groups: &[], confidence };
+    judge.verdict(&threshold, &summary.groups[0]).outcome()
 }
 
 fn against(text: &str, before: &Summary, now: &Summary) -> Outcome {
     let baseline = Baseline::of(before, "here");
     let reference = Some(Reference { baseline: &baseline, machine: "here" });
     let threshold = Threshold::parse(text).unwrap();
-    Verdict::of(threshold, &now.groups[0], None, reference, CONFIDENCE).outcome()
+    let judge = Judge { instrument: None, reference, groups: &[], confidence: CONFIDENCE };
+    judge.verdict(&threshold, &now.groups[0]).outcome()
 }
 
 /// How many in a hundred runs `is` so.
@@ -262,7 +264,8 @@ fn a_prompt_without_a_figure_in_one_run_changes_no_comparison() {
     let baseline = Baseline::of(&whole, "here");
     let reference = Some(Reference { baseline: &baseline, machine: "here" });
     let threshold = Threshold::parse("tpot <= +8 % of baseline").unwrap();
-    let verdict = Verdict::of(threshold, &slower.groups[0], None, reference, CONFIDENCE);
+    let judge = Judge { instrument: None, reference, groups: &[], confidence: CONFIDENCE };
+    let verdict = judge.verdict(&threshold, &slower.groups[0]);
     let last = slower.groups[0].tally.prompts().last().unwrap().name.clone();
     assert_eq!(verdict.left_out, [last]);
 }
@@ -303,5 +306,5 @@ fn a_baseline_that_may_be_wrong_decides_nothing() {
     // A file from before doubts were kept is read.
     let json = Baseline::of(&good, "here").to_json();
     assert!(!json.contains("doubts"));
-    assert_eq!(Baseline::from_json(&json).unwrap().groups.len(), 1);
+    assert_eq!(Baseline::from_json(&json).unwrap().latest().groups.len(), 1);
 }

@@ -18,7 +18,6 @@ const POWER: f64 = 0.9;
 
 /// What an inconclusive verdict needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Needed {
     /// About this many more requests of the same kind.
     Requests(usize),
