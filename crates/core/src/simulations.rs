@@ -199,148 +199,190 @@ fn duet(
     Change::of_pairs(pairs, (1.0, 1.0), CONFIDENCE).unwrap()
 }
 
+/// A row of a table, with the noise in its first column.
+fn row(noise: Noise, cells: &[f64]) {
+    let cells: Vec<_> = cells.iter().map(|cell| format!("{cell:.1}")).collect();
+    println!("| {} | {} |", noise.name(), cells.join(" | "));
+}
+
 #[test]
 #[ignore = "minutes of simulation: see the head of the module"]
 fn intervals_of_means_hold_the_truth() {
-    println!("coverage of 95 % intervals of a mean, and their median half-width");
+    println!("\ncoverage of 95 % intervals of a mean, in percent, by prompts × runs");
     for noise in NOISES {
-        let mut row = format!("{:26}", noise.name());
-        for shape in [(10, 3), (1, 30), (10, 10), (1, 100), (10, 30)] {
+        let held = [(10, 3), (1, 30), (10, 10), (1, 100), (10, 30)].map(|shape| {
             let truth = noise.mean() * (0..shape.0).map(level).sum::<f64>() / f64::from(shape.0);
-            let mut widths = Vec::new();
-            let held = percent(1000, |random| {
+            percent(1000, |random| {
                 let run = SimulatedRun::draw(shape, noise, 0.0, random);
                 let of = interval::of(Statistic::Mean, run.sample(), CONFIDENCE).unwrap().unwrap();
-                widths.push((of.high - of.low) / 2.0 / truth);
                 of.holds(truth)
-            });
-            widths.sort_by(f64::total_cmp);
-            let width = widths[widths.len() / 2] * 100.0;
-            row.push_str(&format!("  {}x{}: {held:5.1} ±{width:5.1}", shape.0, shape.1));
-        }
-        println!("{row}");
+            })
+        });
+        row(noise, &held);
+        // What thirty requests did not see cannot be in their interval: an outlier of 3 %, or noise
+        // slower than the run behind noise of each request.
+        let is_seen = !matches!(noise, Noise::Outliers | Noise::SlowAndOwn);
+        let least = held.iter().copied().fold(f64::INFINITY, f64::min);
+        assert!(!is_seen || least >= 87.0, "{least}");
+        assert!(held[4] >= 92.0, "{held:?}");
     }
 }
 
 #[test]
 #[ignore = "minutes of simulation: see the head of the module"]
-fn an_unchanged_server_does_not_fail() {
-    println!("false FAIL in percent, limit +3 %, by run effect 0, 2, 3, 4 %");
+fn an_unchanged_server_does_not_fail_its_history() {
+    println!("\nfails of an unchanged server, in percent, 30 requests, limit +3 %, by stored runs and run effect");
     for noise in NOISES {
-        let mut row = format!("{:26}", noise.name());
+        let mut cells = Vec::new();
         for runs in [1, 5, 20] {
             for effect in [0.0, 0.02, 0.03, 0.04] {
-                let (mut held, all) = (0, 2000);
-                let failed = percent(all, |random| {
+                let mut held = 0.0;
+                let failed = percent(2000, |random| {
                     let draw = |_| SimulatedRun::draw((10, 3), noise, effect, random);
                     let mut all: Vec<_> = (0..=runs).map(draw).collect();
                     let now = all.pop().unwrap();
                     let change = since(&all, &[now], ASSUMED);
-                    held += u32::from(change.interval.holds(0.0));
+                    held += f64::from(u8::from(change.interval.holds(0.0))) / 20.0;
                     is_failed(&change, 0.03)
                 });
-                row.push_str(&format!(" {failed:4.2}/{:3.0}", f64::from(held) * 100.0 / all as f64));
+                cells.push(failed);
+                assert!(runs == 1 || (failed <= 1.2 && held >= 90.0), "{failed} {held}");
             }
-            row.push_str(" |");
         }
-        println!("{row}  (history 1 | 5 | 20; FAIL / coverage)");
+        row(noise, &cells);
     }
+}
+
+#[test]
+#[ignore = "minutes of simulation: see the head of the module"]
+fn an_unchanged_endpoint_does_not_fail_a_duet() {
+    println!("\nduets, own noise 3 %, in percent: fails and coverage, unchanged; found +5 %, limit +3 %");
     for noise in NOISES {
-        let mut row = format!("duet {:26}", noise.name());
+        let mut cells = Vec::new();
         for shape in [(10, 3), (10, 10)] {
-            let failed = percent(2000, |random| is_failed(&duet(shape, noise, 0.03, 1.0, random), 0.03));
-            let held = percent(2000, |random| duet(shape, noise, 0.03, 1.0, random).interval.holds(0.0));
-            row.push_str(&format!(" {failed:4.2}/{held:4.1}"));
+            let mut held = 0.0;
+            let failed = percent(2000, |random| {
+                let change = duet(shape, noise, 0.03, 1.0, random);
+                held += f64::from(u8::from(change.interval.holds(0.0))) / 20.0;
+                is_failed(&change, 0.03)
+            });
+            let found =
+                percent(500, |random| is_failed(&duet(shape, noise, 0.03, 1.05, random), 0.03));
+            cells.extend([failed, held, found]);
+            assert!(failed <= 1.3 && held >= 92.0, "{failed} {held}");
+            let is_shared = noise == Noise::Serial(0.95) && shape == (10, 10);
+            assert!(!is_shared || found >= 95.0, "{found}");
         }
-        println!("{row}");
+        row(noise, &cells);
     }
 }
 
 #[test]
 #[ignore = "minutes of simulation: see the head of the module"]
 fn slower_servers_fail() {
-    println!("FAIL in percent");
+    println!(
+        "\nfound, in percent, limit +3 %: one prompt of ten x 3 (30 requests) | 10 % of requests \
+         x 4 (100), one stored run, twenty | +20 %, one stored run, run effect 3 % (30, 100, 300) | \
+         +10 %, twenty stored runs, run effect 3 % (one run, three) | 100 prompts once, +5 %, no run \
+         effect"
+    );
     for noise in NOISES {
-        let draw = |shape, effect, random: &mut Pcg64Mcg| SimulatedRun::draw(shape, noise, effect, random);
+        let draw = |shape, effect, random: &mut Pcg64Mcg| {
+            SimulatedRun::draw(shape, noise, effect, random)
+        };
         let one_prompt = percent(500, |random| {
-            let before = draw((10, 3), 0.0, random);
-            let now = draw((10, 3), 0.0, random);
+            let (before, now) = (draw((10, 3), 0.0, random), draw((10, 3), 0.0, random));
             let slow = random.random_range(0..10);
             let now = now.slower(|_, of| if of == slow { 3.0 } else { 1.0 });
             is_failed(&since(&[before], &[now], ASSUMED), 0.03)
         });
-        let tail = |runs: usize, assumed: f64| percent(500, |random| {
-            let before: Vec<_> = (0..runs).map(|_| draw((10, 10), 0.0, random)).collect();
-            let is_slow: Vec<_> = (0..100).map(|_| random.random_bool(0.1)).collect();
-            let now = draw((10, 10), 0.0, random);
-            let now = now.slower(|nth, _| if is_slow[nth] { 4.0 } else { 1.0 });
-            is_failed(&since(&before, &[now], assumed), 0.03)
-        });
-        let duet_found = percent(500, |random| {
-            is_failed(&duet((10, 10), noise, 0.03, 1.05, random), 0.03)
-        });
-        let history = |runs: usize, measured: usize, slower: f64, shape| percent(500, |random| {
-            let before: Vec<_> = (0..runs).map(|_| draw(shape, 0.03, random)).collect();
-            let slow = |_| draw(shape, 0.03, random).slower(|_, _| slower);
-            let now: Vec<_> = (0..measured).map(slow).collect();
-            is_failed(&since(&before, &now, ASSUMED), 0.03)
-        });
+        let tail = |runs: usize| {
+            percent(500, |random| {
+                let before: Vec<_> = (0..runs).map(|_| draw((10, 10), 0.0, random)).collect();
+                let is_slow: Vec<_> = (0..100).map(|_| random.random_bool(0.1)).collect();
+                let now = draw((10, 10), 0.0, random);
+                let now = now.slower(|nth, _| if is_slow[nth] { 4.0 } else { 1.0 });
+                is_failed(&since(&before, &[now], ASSUMED), 0.03)
+            })
+        };
+        let slower = |(runs, measured): (usize, usize), shape, factor: f64| {
+            percent(500, |random| {
+                let before: Vec<_> = (0..runs).map(|_| draw(shape, 0.03, random)).collect();
+                let slow = |_| draw(shape, 0.03, random).slower(|_, _| factor);
+                let now: Vec<_> = (0..measured).map(slow).collect();
+                is_failed(&since(&before, &now, ASSUMED), 0.03)
+            })
+        };
         let singles = percent(500, |random| {
             let before = draw((100, 1), 0.0, random);
             let now = draw((100, 1), 0.0, random).slower(|_, _| 1.05);
             is_failed(&since(&[before], &[now], 0.0), 0.03)
         });
-        println!(
-            "{:26} one prompt ×3 {one_prompt:5.1} | 10 % ×4: {:5.1} (history 20: {:5.1}, variation 0: {:5.1}) | duet +5 % {duet_found:5.1} | +10 %, history 20: 1 run {:5.1}, 3 runs {:5.1} | +20 %, 1 stored, 30: {:5.1}, 100: {:5.1} | 100 prompts x 1 +5 % {singles:5.1}",
-            noise.name(), tail(1, ASSUMED), tail(20, ASSUMED), tail(1, 0.0),
-            history(20, 1, 1.1, (10, 3)), history(20, 3, 1.1, (10, 3)), history(1, 1, 1.2, (10, 3)), history(1, 1, 1.2, (10, 10)),
-        );
+        let found = [
+            one_prompt,
+            tail(1),
+            tail(20),
+            slower((1, 1), (10, 3), 1.2),
+            slower((1, 1), (10, 10), 1.2),
+            slower((1, 1), (10, 30), 1.2),
+            slower((20, 1), (10, 3), 1.1),
+            slower((20, 3), (10, 3), 1.1),
+            singles,
+        ];
+        row(noise, &found);
+        if noise == Noise::Normal(0.1) {
+            assert!(found[0] >= 95.0 && found[1] >= 90.0 && found[5] >= 95.0, "{found:?}");
+            assert!(found[7] >= 90.0 && found[8] >= 70.0, "{found:?}");
+        }
     }
 }
 
 #[test]
-#[ignore = "probe"]
-fn probe() {
-    let show = |name: &str, changes: Vec<Change>| {
-        let n = changes.len() as f64 / 100.0;
-        let share = |is: &dyn Fn(&Change) -> bool| changes.iter().filter(|c| is(c)).count() as f64 / n;
-        print!("{name:40} mean@.5/.8/.9/1");
-        for part in [0.5, 0.8, 0.9, 1.0] { print!(" {:4.2}", share(&|c| c.relative > 0.03 && c.increase.statistic <= part * 0.01)); }
-        print!(" tail@.5/.7/.75");
-        for part in [0.5, 0.7, 0.75] { print!(" {:4.2}", share(&|c| c.relative > 0.03 && c.increase.tail <= part * 0.01)); }
-        print!(" prompt@.1/.2/.3");
-        for part in [0.1, 0.2, 0.3] { print!(" {:4.2}", share(&|c| c.increase.prompt.is_some_and(|p| p.p <= part * 0.01))); }
-        println!();
-    };
-    for noise in [Noise::Normal(0.1), Noise::Lognormal, Noise::Outliers, Noise::Bimodal] {
-        let all = |f: &dyn Fn(&mut Pcg64Mcg) -> Change| (0..4000).map(|s| f(&mut Pcg64Mcg::seed_from_u64(s))).collect::<Vec<_>>();
-        show(&format!("duet 10x3 {}", noise.name()), all(&|r| duet((10, 3), noise, 0.03, 1.0, r)));
-        show(&format!("duet 10x10 {}", noise.name()), all(&|r| duet((10, 10), noise, 0.03, 1.0, r)));
-        show(&format!("duet 1x30 {}", noise.name()), all(&|r| duet((1, 30), noise, 0.03, 1.0, r)));
-        for (k, shape) in [(1, (10, 3)), (1, (10, 10)), (20, (10, 3)), (20, (1, 30)), (1, (100, 1)), (20, (30, 1))] {
-            show(&format!("history {k} {shape:?} {}", noise.name()), all(&|r| {
-                let mut runs: Vec<_> = (0..=k).map(|_| SimulatedRun::draw(shape, noise, 0.03, r)).collect();
-                let now = runs.pop().unwrap();
-                since(&runs, &[now], ASSUMED)
-            }));
+#[ignore = "minutes of simulation: see the head of the module"]
+fn a_server_that_wanders_under_load_is_not_failed_by_one_run() {
+    // Time per token at 64 streams on one server, four runs of one configuration.
+    let seen = [131.0, 91.0, 108.0, 99.0];
+    for before in seen {
+        for now in seen {
+            let (before, now) = ([before], [now]);
+            let (before, now) = ([RunValues::Runs(&before)], [RunValues::Runs(&now)]);
+            let change = Change::since(Statistic::Mean, &before, &now, 0.2, CONFIDENCE).unwrap();
+            assert!(!is_failed(&change, 0.03), "{change:?}");
         }
-        show(&format!("10 % x4, 10x10 {}", noise.name()), all(&|r| {
-            let before = SimulatedRun::draw((10, 10), noise, 0.0, r);
-            let slow: Vec<_> = (0..100).map(|_| r.random_bool(0.1)).collect();
-            let now = SimulatedRun::draw((10, 10), noise, 0.0, r).slower(|n, _| if slow[n] { 4.0 } else { 1.0 });
-            since(&[before], &[now], ASSUMED)
-        }));
-        show(&format!("10 % x4, 1x100 {}", noise.name()), all(&|r| {
-            let before = SimulatedRun::draw((1, 100), noise, 0.0, r);
-            let slow: Vec<_> = (0..100).map(|_| r.random_bool(0.1)).collect();
-            let now = SimulatedRun::draw((1, 100), noise, 0.0, r).slower(|n, _| if slow[n] { 4.0 } else { 1.0 });
-            since(&[before], &[now], ASSUMED)
-        }));
-        show(&format!("duet 10 % x4 {}", noise.name()), all(&|r| {
-            let shared = noise; let mut logs = vec![]; let mut strata = vec![];
-            let f = shared.factors(200, r);
-            for n in 0..100 { logs.push((f[2*n+1]/f[2*n]*if r.random_bool(0.1) {4.0} else {1.0}).ln()); strata.push(n as u32 % 10); }
-            Change::of_pairs(StratifiedSample { values: &logs, strata: &strata }, (1.0, 1.0), CONFIDENCE).unwrap()
-        }));
+    }
+    let z = |random: &mut Pcg64Mcg| -> f64 { StandardNormal.sample(random) };
+    for runs in [1, 4, 10] {
+        let failed = percent(2000, |random| {
+            let draw = |random: &mut Pcg64Mcg| {
+                (0..runs).map(|_| (0.2 * z(random)).exp()).collect::<Vec<_>>()
+            };
+            let (before, now) = (draw(random), draw(random));
+            let (before, now) = ([RunValues::Runs(&before)], [RunValues::Runs(&now)]);
+            let change = Change::since(Statistic::Mean, &before, &now, 0.2, CONFIDENCE).unwrap();
+            is_failed(&change, 0.03)
+        });
+        println!("{runs} runs of a load that wanders by 20 %: fails in {failed:.2} %");
+        assert!(failed <= 1.0, "{failed}");
+    }
+}
+
+#[test]
+#[ignore = "minutes of simulation: see the head of the module"]
+fn looking_often_at_dependent_requests_rarely_decides_wrongly() {
+    // Exactly at the limit, every verdict but inconclusive is wrong.
+    const LOOKS: [usize; 4] = [30, 60, 120, 240];
+    let confidence = 1.0 - (1.0 - CONFIDENCE) / LOOKS.len() as f64;
+    for noise in NOISES {
+        let wrong = percent(1000, |random| {
+            let run = SimulatedRun::draw((10, 24), noise, 0.0, random);
+            let truth = 55.0 * noise.mean();
+            LOOKS.iter().any(|n| {
+                let sample = StratifiedSample { values: &run.values[..*n], strata: &run.strata[..*n] };
+                let of = interval::of(Statistic::Mean, sample, confidence).unwrap().unwrap();
+                !of.holds(truth)
+            })
+        });
+        println!("| {} | {wrong:.1} |", noise.name());
+        assert!(noise != Noise::Serial(0.7) || wrong <= 5.0, "{wrong}");
     }
 }
