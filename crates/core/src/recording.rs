@@ -402,8 +402,8 @@ impl RecordingLine<'_> {
     fn into_chunk(self) -> Result<Chunk, &'static str> {
         let bytes = match (self.text, self.hex) {
             (Some(text), None) => text.into_owned().into_bytes(),
-            (None, Some(hex)) => from_hex(&hex).ok_or("`hex` needs pairs of hex digits")?,
-            _ => return Err("a chunk needs either `text` or `hex`"),
+            (None, Some(hex)) => from_hex(&hex).ok_or("`hex` requires pairs of hex digits")?,
+            _ => return Err("a chunk requires either `text` or `hex`"),
         };
         let uncertainty = Duration::from_nanos(self.uncertainty_ns);
         Ok(Chunk { at: Duration::from_nanos(self.at_ns), uncertainty, bytes: bytes.into() })
