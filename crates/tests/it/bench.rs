@@ -1,7 +1,9 @@
 //! The real bench target, run as cargo runs it: `llm --bench ARGUMENTS` in a folder with a config.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Display,
+    fs,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -34,6 +36,11 @@ pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+/// A snapshot of many cases: the name of each, and its text.
+pub(crate) fn table(cases: &[(impl Display, String)]) -> String {
+    cases.iter().map(|(name, text)| format!("========== {name}\n{text}\n")).collect()
 }
 
 impl Bench {

@@ -265,7 +265,7 @@ proptest! {
 }
 
 #[test]
-fn the_recorded_streams_are_said_again_by_what_they_say() {
+fn the_recorded_streams_survive_decoding_and_encoding() {
     for fixture in fixtures() {
         let protocol = fixture.protocol;
         for message in decoded(protocol, &fixture.body()).into_iter().flatten() {
@@ -278,7 +278,7 @@ fn the_recorded_streams_are_said_again_by_what_they_say() {
                 continue;
             }
             let bytes = protocol.encode(&message, &ENVELOPE);
-            assert_eq!(decoded(protocol, &bytes), [Ok(message)], "{}", fixture.snapshot());
+            assert_eq!(decoded(protocol, &bytes), [Ok(message)], "{}", fixture.label());
         }
     }
 }
@@ -368,7 +368,7 @@ fn read(
 }
 
 #[test]
-fn one_rhythm_has_the_same_figures_in_every_protocol() {
+fn equal_timing_gives_equal_figures_in_every_protocol() {
     for protocol in protocol::ALL {
         let events = [rhythm(*protocol), trailer(*protocol)].concat();
         let sample = read(*protocol, events).unwrap_or_else(|e| panic!("{}: {e}", protocol.name()));
@@ -392,7 +392,7 @@ fn one_rhythm_has_the_same_figures_in_every_protocol() {
 }
 
 #[test]
-fn the_servers_own_times_stand_beside_ours_in_every_protocol_that_has_them() {
+fn the_servers_times_are_read_in_every_protocol_that_has_them() {
     let ms = |ms| Some(Duration::from_millis(ms));
     let times = |prompt, generation| Timings { prompt, generation, ..Timings::default() };
     let read = |protocol: &dyn Protocol, times| {
@@ -525,7 +525,7 @@ fn the_faults_of_the_simulated_endpoint_show_in_every_protocol() {
 // -- what is sent, and where to -------------------------------------------------------------------
 
 #[test]
-fn each_request_asks_for_the_same_in_its_protocols_words() {
+fn each_protocol_sends_the_same_settings() {
     let extra = json!({
         "seed": 1,
         "options": {"top_k": 1},
@@ -568,7 +568,7 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
 }
 
 #[test]
-fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
+fn each_protocol_sends_a_conversation_with_an_image() {
     let image = Image::Data { mime: "image/png".into(), base64: "iVBORw0=".into() };
     let mut last = ChatMessage::text(Role::User, "And this?");
     last.content.push(ContentPart::Image(image.clone()));
@@ -674,7 +674,7 @@ fn body_with(protocol: &dyn Protocol, extra: &Value, temperature: Option<f64>) -
 }
 
 #[test]
-fn null_leaves_out_any_field_but_those_that_are_the_question() {
+fn null_omits_every_field_except_the_prompt() {
     const STAYS: [&str; 8] =
         ["model", "messages", "prompt", "input", "inputs", "system", "instructions", "stream"];
     for protocol in protocol::ALL {
@@ -713,7 +713,7 @@ fn null_leaves_out_any_field_but_those_that_are_the_question() {
 }
 
 #[test]
-fn null_deep_in_a_field_of_the_users_own_is_sent() {
+fn null_within_a_field_of_the_user_is_sent() {
     for protocol in protocol::ALL {
         let own = json!({"response_format": {"default": null}, "stop": null});
         let body = body_with(*protocol, &own, Some(0.7));
@@ -735,7 +735,7 @@ fn a_model_without_a_temperature_sends_none() {
 }
 
 #[test]
-fn the_limit_of_an_answer_is_the_one_that_is_sent() {
+fn the_sent_limit_of_an_answer_applies() {
     for protocol in protocol::ALL {
         let most = |own: &Value| protocol.most_tokens(&body_with(*protocol, own, Some(0.7)));
         assert_eq!(most(&json!({})), Some(7), "{}", protocol.name());
@@ -812,7 +812,7 @@ fn each_protocol_has_its_url() {
 }
 
 #[test]
-fn each_protocol_sends_its_headers_and_the_key_as_it_wants_it() {
+fn each_protocol_sends_its_headers_and_the_key() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut told = String::new();
     for protocol in protocol::ALL {
@@ -896,7 +896,7 @@ fn rows() -> BTreeMap<&'static str, String> {
 }
 
 #[test]
-fn the_documented_table_is_what_the_streams_show() {
+fn the_documented_table_agrees_with_the_streams() {
     for language in ["en", "zh"] {
         let file = format!("docs/{language}/src/protocols.md");
         let path = Path::new(crate::bench::REPOSITORY).join(&file);

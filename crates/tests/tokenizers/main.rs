@@ -39,13 +39,14 @@ fn refused(token_count: &str) -> String {
 }
 
 #[test]
-fn a_file_that_is_missing_or_no_tokenizer_is_a_config_error() {
-    insta::assert_snapshot!("a_tokenizer_missing", refused("{ tokenizer: tokenizer.json }"));
-    insta::assert_snapshot!("a_tokenizer_that_is_none", refused("{ tokenizer: configs.yaml }"));
+fn a_missing_or_invalid_tokenizer_is_a_config_error() {
+    let missing = refused("{ tokenizer: tokenizer.json }");
+    let invalid = refused("{ tokenizer: configs.yaml }");
+    insta::assert_snapshot!(format!("{missing}\n\n{invalid}"));
 }
 
 #[test]
-fn a_tokenizer_beside_the_config_counts_where_the_server_does_not() {
+fn a_tokenizer_counts_if_the_server_does_not() {
     let answer = |usage: &str| {
         let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
@@ -99,7 +100,7 @@ fn bench_of(server: &Counting, input_tokens: &str, model: &str) -> Bench {
 }
 
 #[test]
-fn a_tokenizers_text_has_the_stated_length_and_nobody_is_asked_for_it() {
+fn a_tokenizers_text_has_the_stated_length_without_a_request() {
     for wanted in [1, 50, 2048, 30_000] {
         let server = Counting::by(|text| Some(pieces(text) + 37));
         let bench = bench_of(&server, &wanted.to_string(), "");
@@ -152,7 +153,7 @@ fn a_server_that_does_not_agree_with_the_tokenizer_is_noted() {
 }
 
 #[test]
-fn a_tokenizer_that_cannot_count_a_prompt_fails_the_trial_and_says_why() {
+fn a_tokenizer_that_cannot_count_a_prompt_fails_the_trial() {
     let server = Counting::by(|text| Some(pieces(text)));
     let said = |tokenizer: &str, wanted: &str| {
         let bench = bench_of(&server, wanted, "");
