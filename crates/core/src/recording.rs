@@ -508,9 +508,9 @@ mod tests {
         ]
         .map(|file| problem(&file).expect_err("bad"));
         let no_bytes_says =
-            "line 3 of the recording is wrong: a chunk needs either `text` or `hex`";
+            "line 3 of the recording is wrong: a chunk requires either `text` or `hex`";
         assert_eq!(no_bytes, no_bytes_says);
-        assert_eq!(bad_hex, "line 2 of the recording is wrong: `hex` needs pairs of hex digits");
+        assert_eq!(bad_hex, "line 2 of the recording is wrong: `hex` requires pairs of hex digits");
         assert!(
             bad_field.starts_with("line 1 of the recording is wrong: unknown field `conect_ns`")
         );

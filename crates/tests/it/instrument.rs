@@ -10,7 +10,7 @@ use llm_stream_bench::calibrate::{
 const PROGRAM: &str = env!("CARGO_BIN_EXE_llm-stream-bench-under-test");
 
 #[test]
-fn every_reader_is_measured_in_children_on_a_clock_that_they_share() {
+fn every_reader_is_measured_in_worker_processes() {
     let rhythm = Trial {
         streams: 3,
         rounds: 2,

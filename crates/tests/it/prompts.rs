@@ -98,7 +98,7 @@ fn a_data_set_can_be_sharegpts_or_a_folder() {
 }
 
 #[test]
-fn a_limit_takes_the_first_records_or_by_a_seed_any() {
+fn a_limit_takes_the_first_records_or_random_ones_by_a_seed() {
     let lines: String = (1..=50).map(|n| format!("{{\"prompt\": \"Say {n}.\"}}\n")).collect();
     let names = |choice: &str| {
         let set = format!("  - {{ name: s, dataset: s.jsonl, {choice} }}");
@@ -133,7 +133,7 @@ fn a_workload_takes_the_records_of_a_set_in_turn() {
 }
 
 #[test]
-fn what_is_wrong_with_a_data_set_is_told_with_its_place_in_the_file() {
+fn mistakes_in_a_data_set_have_a_position() {
     let of = |lines: &str| {
         let bench = bench("  - { name: s, dataset: s.jsonl }", &[("s.jsonl", lines)]);
         refused(&bench)
@@ -161,7 +161,7 @@ fn what_is_wrong_with_a_data_set_is_told_with_its_place_in_the_file() {
 }
 
 #[test]
-fn what_is_wrong_with_a_prompt_is_told() {
+fn mistakes_in_a_prompt_are_reported() {
     let entries = [
         "  - { name: s, dataset: none.jsonl }",
         "  - { name: s, dataset: s.jsonl, text: \"Say one.\" }",
@@ -194,7 +194,7 @@ fn what_is_wrong_with_a_prompt_is_told() {
 // -- the length of the answer ---------------------------------------------------------------------
 
 #[test]
-fn a_prompt_says_how_long_its_answer_is_to_be() {
+fn a_prompt_sets_the_length_of_its_answer() {
     let bench = bench(
         "  - { name: short, text: Say it., output_tokens: 3 }\n  \
          - { name: free, text: Say it., output_tokens: 30 }\n  \
@@ -213,7 +213,7 @@ fn a_prompt_says_how_long_its_answer_is_to_be() {
 }
 
 #[test]
-fn an_answer_that_is_shorter_than_was_demanded_is_marked() {
+fn an_answer_shorter_than_demanded_has_a_note() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
          data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n\
          data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":50}}\n\n\
@@ -243,7 +243,7 @@ fn uneven(text: &str) -> Option<u64> {
 }
 
 #[test]
-fn a_prompt_of_a_stated_length_has_it_by_the_servers_count() {
+fn a_synthetic_prompt_has_its_length_by_the_servers_count() {
     let server = Counting::by(uneven);
     for (wanted, requests) in [(50, 4), (2048, 4), (30_000, 5)] {
         let keys = format!("synthetic: {{ input_tokens: {wanted}, output_tokens: 9 }}");
@@ -265,7 +265,7 @@ fn a_prompt_of_a_stated_length_has_it_by_the_servers_count() {
 }
 
 #[test]
-fn each_request_has_another_text_of_the_same_length_unless_the_cache_is_to_help() {
+fn each_request_has_a_new_text_of_the_same_length_unless_the_cache_is_reused() {
     let texts = |model: &str, seed: u64| {
         let server = Counting::by(uneven);
         let keys = format!("synthetic: {{ input_tokens: 300, seed: {seed} }}");
@@ -293,7 +293,7 @@ fn each_request_has_another_text_of_the_same_length_unless_the_cache_is_to_help(
 }
 
 #[test]
-fn a_range_of_lengths_has_any_of_them() {
+fn a_range_gives_random_lengths_within_it() {
     let server = Counting::by(uneven);
     let bench = server.bench("synthetic: { input_tokens: { min: 400, max: 800 } }", "");
     let ran = bench.run(&["m"]);
@@ -305,7 +305,7 @@ fn a_range_of_lengths_has_any_of_them() {
 }
 
 #[test]
-fn every_protocol_can_be_asked_a_prompt_of_a_stated_length() {
+fn every_protocol_sends_synthetic_prompts() {
     for protocol in llm_stream_core::protocol::ALL {
         let bench =
             bench("  - { name: long, synthetic: { input_tokens: 500, output_tokens: 4 } }", &[]);
@@ -322,7 +322,7 @@ fn every_protocol_can_be_asked_a_prompt_of_a_stated_length() {
 }
 
 #[test]
-fn a_length_that_cannot_be_had_fails_the_trial_and_says_why() {
+fn an_impossible_length_fails_the_trial_with_a_reason() {
     let said = |count: fn(&str) -> Option<u64>, wanted: u64| {
         let server = Counting::by(count);
         let bench = server.bench(&format!("synthetic: {{ input_tokens: {wanted} }}"), "");
@@ -347,7 +347,7 @@ fn a_length_that_cannot_be_had_fails_the_trial_and_says_why() {
 }
 
 #[test]
-fn a_row_whose_prompt_has_another_length_after_all_is_marked() {
+fn a_row_whose_prompt_length_is_off_has_a_note() {
     // From the fifth request on, it counts more.
     let asked = std::sync::atomic::AtomicU64::new(0);
     let server = Counting::by(move |text| {
@@ -361,7 +361,7 @@ fn a_row_whose_prompt_has_another_length_after_all_is_marked() {
 }
 
 #[test]
-fn a_tokenizers_length_is_of_the_text_and_the_servers_of_the_template_too() {
+fn a_tokenizer_counts_the_text_and_the_server_the_template_too() {
     let allowed = |length: Length| {
         let fits = |counted: &u64| length.allows(Some(*counted));
         let mut counts = (0..4000).filter(fits);
@@ -393,7 +393,7 @@ fn a_tokenizers_length_is_of_the_text_and_the_servers_of_the_template_too() {
 }
 
 #[test]
-fn a_run_with_a_prompt_of_a_stated_length_says() {
+fn a_run_with_a_synthetic_prompt_prints_its_length() {
     let bench = bench(
         "  - { name: long, synthetic: { input_tokens: 600, output_tokens: 4 } }\n  \
          - { name: hello, text: Say hello. }",
@@ -403,7 +403,7 @@ fn a_run_with_a_prompt_of_a_stated_length_says() {
 }
 
 #[test]
-fn what_is_wrong_with_a_stated_length_is_told() {
+fn mistakes_in_a_synthetic_prompt_are_reported() {
     let entries = [
         "synthetic: 2048",
         "synthetic: {}",
@@ -451,7 +451,7 @@ fn answering() -> (tokio::runtime::Runtime, wiremock::MockServer) {
 }
 
 #[test]
-fn each_turn_carries_the_answers_before_it_and_one_line_at_the_front() {
+fn each_turn_carries_the_previous_answers_and_one_unique_line() {
     let (runtime, server) = answering();
     let bench = Bench::new(&format!(
         "runs: 2\nprompts: [{{ name: talk, system: Be brief., turns: [One?, Two?, Three?] }}]\n\
@@ -492,7 +492,7 @@ fn each_turn_carries_the_answers_before_it_and_one_line_at_the_front() {
 }
 
 #[test]
-fn a_run_with_a_conversation_says() {
+fn a_run_with_a_conversation_prints_its_turns() {
     let bench = Bench::new(
         "runs: 2\nprompts:\n  - { name: talk, turns: [One?, Two?] }\n  - { name: hello, text: Hello? }\n\
          workloads: { load: { concurrency: 1, requests: 4, runs: 1 } }\n\
@@ -504,7 +504,7 @@ fn a_run_with_a_conversation_says() {
 }
 
 #[test]
-fn users_of_a_closed_loop_talk_turn_by_turn() {
+fn users_of_a_closed_loop_send_their_turns_in_order() {
     let (runtime, server) = answering();
     let bench = Bench::new(&format!(
         "prompts: [{{ name: talk, turns: [One?, Two?, Three?] }}, {{ name: hello, text: Hello? }}]\n\
@@ -607,7 +607,7 @@ fn answers_in_turn(
 }
 
 #[test]
-fn an_answer_without_text_is_carried_as_one_that_servers_take() {
+fn an_answer_without_text_is_sent_as_a_placeholder() {
     let (runtime, server) = answers_in_turn(&[
         "{\"reasoning_content\":\"Hm.\"}",
         "{\"reasoning_content\":\"Hm.\",\"content\":\"\\n\\n\"}",
@@ -621,7 +621,7 @@ fn an_answer_without_text_is_carried_as_one_that_servers_take() {
     ));
     let ran = bench.run(&["--no-warmup"]);
     assert_eq!(bench.column("turn"), ["1", "2", "3", "4", "5"], "{}", ran.stderr);
-    let calls = "Failed: turn 5: no_token: the answer before only calls tools";
+    let calls = "Failed: turn 5: no_token: the previous answer only calls tools";
     assert!(ran.stderr.contains(calls), "{}", ran.stderr);
     let requests = runtime.block_on(server.received_requests()).unwrap();
     let last: serde_json::Value = requests.last().unwrap().body_json().unwrap();
@@ -687,7 +687,7 @@ fn the_questions_of_a_data_set_can_be_turns() {
 }
 
 #[test]
-fn what_is_wrong_with_turns_is_told() {
+fn mistakes_in_turns_are_reported() {
     let entries = [
         "  - { name: s, turns: [] }",
         "  - { name: s, turns: One? }",
@@ -703,7 +703,7 @@ fn what_is_wrong_with_turns_is_told() {
 // -- images ---------------------------------------------------------------------------------------
 
 #[test]
-fn a_prompts_images_are_read_beside_the_config() {
+fn images_are_relative_to_the_config() {
     let bench = bench(
         "  - { name: s, text: What is it?, images: [cat.png, \"https://example.com/cat.png\"] }\n  \
          - { name: t, turns: [And this?, Why?], images: [cat.png] }",
@@ -723,7 +723,7 @@ fn a_prompts_images_are_read_beside_the_config() {
 }
 
 #[test]
-fn what_is_wrong_with_images_is_told() {
+fn mistakes_in_images_are_reported() {
     let entries = [
         "  - { name: s, text: What is it?, images: cat.png }",
         "  - { name: s, text: What is it?, images: [] }",
@@ -745,7 +745,7 @@ fn tool(name: &str) -> String {
 }
 
 #[test]
-fn a_prompts_tools_are_sent_in_place_of_those_of_the_model() {
+fn a_prompts_tools_replace_those_of_the_model() {
     let (runtime, server) = answering();
     let (clock, weather) = (tool("clock"), tool("weather"));
     let bench = Bench::new(&format!(
@@ -812,7 +812,7 @@ fn a_record_of_a_data_set_has_its_own_tools() {
 }
 
 #[test]
-fn a_model_can_have_tools_of_its_own() {
+fn a_model_can_have_tools() {
     let (clock, weather) = (tool("clock"), tool("weather"));
     let config = Config::parse(
         &format!(
@@ -836,7 +836,7 @@ fn a_model_can_have_tools_of_its_own() {
 }
 
 #[test]
-fn what_is_wrong_with_tools_is_told() {
+fn mistakes_in_tools_are_reported() {
     let tool = tool("clock");
     let entry = |keys: &str| format!("  - {{ name: s, text: Say it., {keys} }}");
     let entries = [

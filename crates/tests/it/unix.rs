@@ -49,7 +49,7 @@ fn without(folder: &Path, text: &str) -> String {
 }
 
 #[test]
-fn both_transports_measure_over_a_socket_and_say_that_the_program_stamped() {
+fn both_transports_measure_over_a_unix_socket_with_program_timestamps() {
     let (_folder, path) = folder();
     let simulator = Simulator::on_file(&path, quick(), &OpenAiChat).unwrap();
     // A proxy that others are reached through does not matter, nor that its variable is not set.
@@ -71,7 +71,7 @@ fn both_transports_measure_over_a_socket_and_say_that_the_program_stamped() {
 }
 
 #[test]
-fn a_request_has_the_path_after_the_colon_and_asks_for_localhost() {
+fn a_unix_url_has_the_path_after_the_colon() {
     let (_folder, path) = folder();
     let listener = UnixListener::bind(&path).unwrap();
     let heads = thread::spawn(move || {
@@ -109,7 +109,7 @@ fn head(socket: &mut BufReader<UnixStream>) -> String {
 // Each system has numbers of its own for what goes wrong.
 #[cfg(target_os = "linux")]
 #[test]
-fn where_nobody_can_be_reached_is_told_with_the_mend_before_the_trials_and_in_them() {
+fn an_unreachable_unix_socket_is_reported_with_a_fix() {
     let (folder, path) = folder();
     fs::write(folder.path().join("notes.txt"), "no socket").unwrap();
     drop(UnixListener::bind(&path).unwrap());
@@ -130,7 +130,7 @@ fn where_nobody_can_be_reached_is_told_with_the_mend_before_the_trials_and_in_th
 }
 
 #[test]
-fn before_the_trials_the_list_of_models_is_asked_for_over_the_socket_too() {
+fn the_preflight_lists_models_over_the_unix_socket() {
     let (folder, path) = folder();
     let listener = UnixListener::bind(&path).unwrap();
     thread::spawn(move || {
@@ -157,7 +157,7 @@ fn before_the_trials_the_list_of_models_is_asked_for_over_the_socket_too() {
 }
 
 #[test]
-fn the_instruments_error_is_measured_over_a_socket_where_the_models_are() {
+fn the_instruments_error_is_measured_over_a_unix_socket() {
     let (_folder, path) = folder();
     let simulator = Simulator::on_file(&path, quick(), &OpenAiChat).unwrap();
     let bench = asking(&simulator.url(), "");
@@ -166,7 +166,7 @@ fn the_instruments_error_is_measured_over_a_socket_where_the_models_are() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     for transport in ["stamped", "reqwest"] {
         let start = format!(
-            "instrument ({transport} over a unix socket), here and now: stamps by the program"
+            "instrument ({transport} over a unix socket), measured in this run: timestamps by the program"
         );
         assert!(ran.stderr.contains(&start), "{}", ran.stderr);
     }
@@ -176,7 +176,7 @@ fn the_instruments_error_is_measured_over_a_socket_where_the_models_are() {
 }
 
 #[test]
-fn the_servers_metrics_are_read_over_the_socket_too() {
+fn the_servers_metrics_are_read_over_the_unix_socket() {
     let (folder, path) = folder();
     let simulator = Simulator::on_file(&path, quick(), &OpenAiChat).unwrap();
     let bench = asking(&simulator.url(), "defaults: { metrics_url: auto }\n");
@@ -216,7 +216,7 @@ fn interrupt(process: &mut Child) -> Option<i32> {
 }
 
 #[test]
-fn serve_makes_its_socket_and_removes_it_in_the_end_and_what_one_left_that_was_killed() {
+fn serve_creates_and_removes_its_socket() {
     let (folder, path) = folder();
     let (mut killed, _) = serving(folder.path());
     killed.kill().unwrap();
@@ -235,7 +235,7 @@ fn serve_makes_its_socket_and_removes_it_in_the_end_and_what_one_left_that_was_k
 }
 
 #[test]
-fn serve_takes_no_socket_or_file_that_is_someone_elses() {
+fn serve_does_not_replace_a_socket_in_use_or_another_file() {
     let (folder, path) = folder();
     let _listener = UnixListener::bind(&path).unwrap();
     fs::write(folder.path().join("notes.txt"), "no socket").unwrap();

@@ -201,8 +201,8 @@ fn instrument((setting, calibration): &(InstrumentSetting, Calibration)) -> Stri
     let Calibration { streams, tls, unix, stamped_by, packets, ttft, gap, generation } =
         calibration;
     let each = match (stamped_by, packets) {
-        (StampedBy::Kernel, true) => ", one a packet",
-        (StampedBy::Kernel, false) => ", one a read",
+        (StampedBy::Kernel, true) => ", one per packet",
+        (StampedBy::Kernel, false) => ", one per read",
         (StampedBy::Program, _) => "",
     };
     let carrier = match (tls, unix) {
@@ -218,7 +218,7 @@ fn instrument((setting, calibration): &(InstrumentSetting, Calibration)) -> Stri
         _ => format!(", {streams} streams at a time"),
     };
     format!(
-        "instrument ({}{carrier}{streams}), here and now: stamps by the {}{each}; ttft {:+.3} ms, 99 % within {:.3} ms; \
+        "instrument ({}{carrier}{streams}), measured in this run: timestamps by the {}{each}; ttft {:+.3} ms, 99 % within {:.3} ms; \
          gaps within {:.3} ms; generation_speed within {:.2} %\n",
         setting.transport.name(),
         stamped_by.name(),
