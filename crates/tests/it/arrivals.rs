@@ -1,5 +1,5 @@
 //! What is known of arrivals when this program reads late: their bounds hold the truth, and a figure
-//! says how far it may be off. Programs are stopped and told to go on, so nothing here depends on
+//! says how far it may be off. Programs are stopped and continued, so nothing here depends on
 //! how fast the machine is.
 
 use std::{path::Path, time::Duration};
@@ -464,8 +464,8 @@ mod stopped {
             assert!(ran.stderr.contains("arrival_uncertainty"), "{keys}: {}", ran.stderr);
             // More requests would not make this one exact.
             assert!(ran.stderr.contains("ttft mean <= 130 ms:\n    these requests cannot decide"));
-            let told: Vec<_> = ran.stderr.lines().filter(|line| line.contains("<=")).collect();
-            assert!(told.iter().any(|line| line.contains("inconclusive")), "{keys}: {told:?}");
+            let lines: Vec<_> = ran.stderr.lines().filter(|line| line.contains("<=")).collect();
+            assert!(lines.iter().any(|line| line.contains("inconclusive")), "{keys}: {lines:?}");
         }
     }
 

@@ -69,17 +69,17 @@ fn a_regression_fails_the_run_and_an_equal_run_passes() {
 fn runs_with_different_settings_are_not_compared() {
     let bench = bench("15ms", "");
     assert_eq!(bench.run(&["--save-baseline", "./main.json"]).code, Some(0));
-    let told = |more: &str| {
+    let differing = |more: &str| {
         write(&bench, "15ms", more);
         let ran = bench.run(&["--baseline", "./main.json"]);
         assert_eq!(ran.code, Some(101), "{}", ran.stderr);
         ran.stderr.lines().find(|line| line.starts_with("FAILED")).unwrap_or_default().to_owned()
     };
-    let tokens = told("max_tokens: 5");
+    let tokens = differing("max_tokens: 5");
     assert!(tokens.contains("the baseline has another max_tokens: 1024, not 5"), "{tokens}");
-    let transport = told("transport: reqwest");
+    let transport = differing("transport: reqwest");
     assert!(transport.contains("another transport: stamped, not reqwest"), "{transport}");
-    let name = told("name: other");
+    let name = differing("name: other");
     assert!(name.contains("the baseline has no `other-simulated`"), "{name}");
     // Other prompts are another load.
     write(&bench, "15ms", "");
@@ -210,11 +210,11 @@ fn inconclusive_thresholds_warn_pass_or_fail_as_configured() {
          models:\n  m: { simulate: { ttft: 5ms, itl: 15ms, tokens: 4 } }\n\
          thresholds: [\"ttft <= 1 s\"]\n",
     );
-    let told = "1 of 1 thresholds inconclusive: m-simulated: ttft mean <= 1000 ms";
+    let message = "1 of 1 thresholds inconclusive: m-simulated: ttft mean <= 1000 ms";
     for (way, code, line) in [
-        ("warn", 0, format!("WARNING: {told}")),
-        ("pass", 0, told.to_owned()),
-        ("fail", 101, format!("FAILED: {told}")),
+        ("warn", 0, format!("WARNING: {message}")),
+        ("pass", 0, message.to_owned()),
+        ("fail", 101, format!("FAILED: {message}")),
     ] {
         let ran = bench.run(&["--inconclusive", way]);
         assert_eq!(ran.code, Some(code), "{}", ran.stderr);

@@ -142,7 +142,7 @@ impl From<Output> for Ran {
 
 impl Ran {
     /// All of it, with `#` for every number that differs from run to run.
-    pub(crate) fn told(&self, folder: &Path) -> String {
+    pub(crate) fn redacted(&self, folder: &Path) -> String {
         let stderr = self.stderr.replace(&folder.display().to_string(), "FOLDER");
         let stderr =
             stderr.replace(&fs::canonicalize(folder).unwrap().display().to_string(), "FOLDER");
@@ -155,7 +155,7 @@ impl Ran {
             let all = all.replace(&format!("({note}, "), "(").replace(&format!(", {note}"), "");
             all.replace(&format!(" ({note})"), "")
         });
-        // A machine that gets busy makes figures drift, which is told as well.
+        // A machine that gets busy makes figures drift, which is reported too.
         let noise = |line: &&str| {
             line.starts_with("  drift: ")
                 || line.starts_with("  simulated endpoint, against ")

@@ -284,16 +284,16 @@ fn ctrl_c_writes_reports_of_the_finished_trials() {
     fs::write(&old, "of yesterday ".repeat(10_000)).unwrap();
     let mut child = bench.start(&arguments);
     let mut stderr = child.stderr.take().unwrap();
-    let (mut told, mut piece) = (Vec::new(), [0; 256]);
-    while String::from_utf8_lossy(&told).matches("Success: ").count() < 2 {
+    let (mut received, mut piece) = (Vec::new(), [0; 256]);
+    while String::from_utf8_lossy(&received).matches("Success: ").count() < 2 {
         let read = stderr.read(&mut piece).unwrap();
         assert!(read > 0, "ended early");
-        told.extend_from_slice(&piece[..read]);
+        received.extend_from_slice(&piece[..read]);
     }
     assert_eq!(fs::metadata(&old).unwrap().len(), 0, "no report of another run stays");
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
-    stderr.read_to_end(&mut told).unwrap();
+    stderr.read_to_end(&mut received).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let report = junit(&old);
     assert!(report.tests >= 3 && report.tests < 100, "{}", report.tests);

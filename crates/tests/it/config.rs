@@ -529,7 +529,7 @@ mod workloads {
 
 #[test]
 fn a_base_url_with_the_path_of_a_protocol_is_refused_with_suggestions() {
-    let mut told = String::new();
+    let mut output = String::new();
     for (protocol, base_url) in [
         ("openai_chat", "http://h:8000/v1/completions"),
         ("openai_chat", "http://h:8000/v1/chat/completions/"),
@@ -549,9 +549,9 @@ fn a_base_url_with_the_path_of_a_protocol_is_refused_with_suggestions() {
             format!("models: {{ m: {{ base_url: \"{base_url}\", protocol: {protocol} }} }}\n");
         let errors = parse(&text).unwrap_err().0;
         let [error] = errors.as_slice() else { panic!("{base_url}: {errors:?}") };
-        told += &format!("{protocol}: {base_url}\n  {}\n  {}\n", error.message(), error.help());
+        output += &format!("{protocol}: {base_url}\n  {}\n  {}\n", error.message(), error.help());
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
 }
 
 #[test]
@@ -581,10 +581,10 @@ fn keys_for_anchors_may_hold_any_value() {
     );
     assert_eq!(config.models.len(), 2);
     assert_eq!(config.models[1].settings.max_tokens, Some(9));
-    // A mistake is told where it is written.
+    // A mistake is reported where it is written.
     let text = "x-base: &base { base_url: \"http://h\", max_tokens: many }\nmodels: { a: *base }\n";
-    let told = rendered(text);
-    assert!(told.contains("configs.yaml:1:") && told.contains("max_tokens: many"), "{told}");
+    let output = rendered(text);
+    assert!(output.contains("configs.yaml:1:") && output.contains("max_tokens: many"), "{output}");
     for text in [
         "y-base: 1\nmodels: { m: { simulate: {} } }\n",
         "models: { m: { x-a: 1, simulate: {} } }\n",
@@ -595,7 +595,7 @@ fn keys_for_anchors_may_hold_any_value() {
 
 #[test]
 fn a_number_or_a_name_that_can_be_read_in_two_ways_is_refused() {
-    let mut told = String::new();
+    let mut output = String::new();
     for line in [
         "extra_body: { a: 0123 }",
         "extra_body: { a: [1_000] }",
@@ -624,9 +624,10 @@ fn a_number_or_a_name_that_can_be_read_in_two_ways_is_refused() {
         let errors = parse(&model(line)).unwrap_err().0;
         let [error] = errors.as_slice() else { panic!("{line}: {errors:?}") };
         let (line_at, column) = (error.line().unwrap(), error.column().unwrap());
-        told += &format!("{line}\n  {line_at}:{column} {}\n  {}\n", error.message(), error.help());
+        output +=
+            &format!("{line}\n  {line_at}:{column} {}\n  {}\n", error.message(), error.help());
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
     for (written, text) in [
         ("\"no\"", "no"),
         ("'1_000'", "1_000"),

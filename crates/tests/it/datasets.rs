@@ -1,4 +1,4 @@
-//! Data sets as people have them: what is asked of each, what is left out and told, what is refused.
+//! Data sets in the forms people have them: the prompts, the records left out, and the errors.
 
 use std::{fs, time::Instant};
 
@@ -16,17 +16,17 @@ fn bench(file: &str, bytes: &[u8], keys: &str) -> Bench {
     bench
 }
 
-/// What is asked, `NAME: QUESTION`, and what is told of it; or the mistakes.
+/// The prompts as `NAME: QUESTION`, with warnings and notes; or the errors.
 fn read_set(file: &str, bytes: &[u8], keys: &str) -> String {
     let bench = bench(file, bytes, keys);
     let folder = bench.folder.path().display().to_string() + "/";
-    let told = match Config::load(&bench.folder.path().join("configs.yaml")) {
+    let output = match Config::load(&bench.folder.path().join("configs.yaml")) {
         Err(errors) => {
-            let told = errors.0.iter().map(|error| {
+            let output = errors.0.iter().map(|error| {
                 let place = error.line().map(|line| format!(":{line}")).unwrap_or_default();
                 format!("error{place}: {}", error.message())
             });
-            told.collect::<Vec<_>>()
+            output.collect::<Vec<_>>()
         }
         Ok(config) => {
             let asked = config.prompts.iter().flatten().map(|prompt| {
@@ -39,7 +39,7 @@ fn read_set(file: &str, bytes: &[u8], keys: &str) -> String {
             asked.chain(config.data.iter().flat_map(DataNote::lines)).collect()
         }
     };
-    told.join("\n").replace(&folder, "")
+    output.join("\n").replace(&folder, "")
 }
 
 fn utf16(text: &str) -> Vec<u8> {
@@ -109,9 +109,9 @@ fn each_form_of_data_set_is_sent_or_reported() {
         ("humannull.json", br#"[{"conversations":[{"from":"human","value":null}]},{"conversations":[{"from":"human"}]},{"conversations":[{"from":"human","value":"ok"}]}]"#),
         ("zip.jsonl", b"PK\x03\x04 "),
     ];
-    let mut told = String::new();
+    let mut output = String::new();
     for (file, bytes) in files {
-        told += &format!("{file}\n  {}\n", read_set(file, bytes, "").replace('\n', "\n  "));
+        output += &format!("{file}\n  {}\n", read_set(file, bytes, "").replace('\n', "\n  "));
     }
     for bytes in [
         &b"BZh91AY"[..],
@@ -124,16 +124,16 @@ fn each_form_of_data_set_is_sent_or_reported() {
         b"version https://git-lfs.github.com/spec/v1\n",
         b"<!DOCTYPE html>",
     ] {
-        told += &format!("{}\n", read_set("d", bytes, ""));
+        output += &format!("{}\n", read_set("d", bytes, ""));
     }
     let deep =
         format!("{{\"messages\":{}{}}}\n{{\"prompt\":\"a\"}}\n", "[".repeat(200), "]".repeat(200));
-    told += &format!("deep.jsonl\n  {}\n", read_set("deep.jsonl", deep.as_bytes(), ""));
+    output += &format!("deep.jsonl\n  {}\n", read_set("deep.jsonl", deep.as_bytes(), ""));
     let large = b"{\"prompt\":\"a\",\"output_tokens\":1e400}\n{\"prompt\":\"b\"}\n";
-    told += &format!("large.jsonl\n  {}\n", read_set("large.jsonl", large, ""));
+    output += &format!("large.jsonl\n  {}\n", read_set("large.jsonl", large, ""));
     let wide = utf16("{\"prompt\":\"a\"}\n");
-    told += &format!("utf16.jsonl\n  {}\n", read_set("utf16.jsonl", &wide, ""));
-    insta::assert_snapshot!(told);
+    output += &format!("utf16.jsonl\n  {}\n", read_set("utf16.jsonl", &wide, ""));
+    insta::assert_snapshot!(output);
 }
 
 #[test]
@@ -224,8 +224,8 @@ fn a_bad_file_of_a_folder_does_not_affect_the_others() {
 #[test]
 fn skipped_records_do_not_count_for_the_limit() {
     let lines = b"{\"prompt\":\"\"}\n{\"prompt\":\"a\"}\n{\"prompt\":3}\n{\"prompt\":\"b\"}\n{\"prompt\":\"c\"}\n";
-    let told = read_set("d.jsonl", lines, ", limit: 2");
-    assert!(told.starts_with("d-1: a\nd-2: b\nwarning: d.jsonl:1: record left out"), "{told}");
+    let output = read_set("d.jsonl", lines, ", limit: 2");
+    assert!(output.starts_with("d-1: a\nd-2: b\nwarning: d.jsonl:1: record left out"), "{output}");
 }
 
 #[test]
@@ -233,23 +233,23 @@ fn a_large_set_is_read_in_linear_time() {
     let good: String =
         (0..30_000).map(|nth| format!("{{\"id\":\"same\",\"prompt\":\"Say {nth}.\"}}\n")).collect();
     let began = Instant::now();
-    let told = read_set("d.jsonl", good.as_bytes(), ", limit: 1, seed: 3");
+    let output = read_set("d.jsonl", good.as_bytes(), ", limit: 1, seed: 3");
     assert!(
-        told.contains("note: d.jsonl: 29999 records with a name that another has: numbered"),
-        "{told}"
+        output.contains("note: d.jsonl: 29999 records with a name that another has: numbered"),
+        "{output}"
     );
     let bad: String = (0..30_000)
         .map(|nth| format!("{{\"prompt\":{nth}}}\n"))
         .chain(["{\"prompt\":\"a\"}".into()])
         .collect();
-    let told = read_set("d.jsonl", bad.as_bytes(), "");
-    assert!(told.contains("30000 of 30001 records left out"), "{told}");
+    let output = read_set("d.jsonl", bad.as_bytes(), "");
+    assert!(output.contains("30000 of 30001 records left out"), "{output}");
     for broken in ["{\"prompt\":\"a\"", "{\"prompt\":\"a 5\" b\"}", "{\"prompt\":\"a\"]}"] {
         for between in [",", ",\n"] {
             let text =
                 format!("[{}{between}{{\"prompt\":\"a\"}}]", vec![broken; 30_000].join(between));
-            let told = read_set("d.json", text.as_bytes(), "");
-            assert!(told.contains("30000 of 30001 records left out"), "{broken}: {told}");
+            let output = read_set("d.json", text.as_bytes(), "");
+            assert!(output.contains("30000 of 30001 records left out"), "{broken}: {output}");
         }
     }
     // Quadratic, each took minutes.

@@ -60,7 +60,7 @@ impl Here {
 
     /// The exit code and both streams, with `SERVER` for each address.
     fn shown(&self, ran: &Ran) -> String {
-        without_ports(&ran.told(self.path()))
+        without_ports(&ran.redacted(self.path()))
     }
 }
 

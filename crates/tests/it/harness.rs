@@ -31,7 +31,7 @@ fn measured(ran: &Ran) -> Vec<&str> {
 fn a_run_prints_its_progress_and_results() {
     let bench = Bench::new(TWO_MODELS);
     let ran = bench.run(&[]);
-    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    insta::assert_snapshot!(ran.redacted(bench.folder.path()));
 }
 
 #[test]
@@ -48,7 +48,7 @@ models:
 ",
     );
     let ran = bench.run(&[]);
-    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    insta::assert_snapshot!(ran.redacted(bench.folder.path()));
 }
 
 #[test]
@@ -61,11 +61,11 @@ fn a_server_with_wrong_times_gets_one_line_in_the_summary() {
          silent: { simulate: { ttft: 6ms, itl: 20ms, tokens: 12 } }\n",
     );
     let ran = bench.run(&[]);
-    let told = |start: &str| ran.stderr.lines().filter(|line| line.starts_with(start)).count();
+    let count = |start: &str| ran.stderr.lines().filter(|line| line.starts_with(start)).count();
     // 12 tokens in 22 ms, which arrived in 220.
     let disagrees = "  server disagrees in 2 of 2 requests, by more than the network explains: \
                      generation_speed 545.5 tok/s, ours ";
-    assert_eq!(told(disagrees), 1, "{}", ran.stderr);
+    assert_eq!(count(disagrees), 1, "{}", ran.stderr);
     let times = bench.column("server_generation_time");
     assert_eq!(times, ["0.220000000", "0.220000000", "0.022000000", "0.022000000", "", ""]);
     let notes = bench.column("notes");
@@ -103,7 +103,7 @@ fn help_lists_options_and_metrics() {
 fn the_list_has_a_trial_for_each_model_prompt_and_run_in_the_configs_order() {
     let bench = Bench::new(TWO_MODELS);
     let ran = bench.run(&["--list"]);
-    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    insta::assert_snapshot!(ran.redacted(bench.folder.path()));
     assert!(!bench.folder.path().join("results.csv").exists());
 }
 
@@ -152,7 +152,7 @@ fn a_filter_that_selects_nothing_is_an_error() {
         &["Mistral", "--list"],
     ] {
         let ran = bench.run(arguments);
-        text.push_str(&format!("{arguments:?}\n{}", ran.told(bench.folder.path())));
+        text.push_str(&format!("{arguments:?}\n{}", ran.redacted(bench.folder.path())));
     }
     insta::assert_snapshot!(text);
     assert!(!bench.folder.path().join("results.csv").exists());
@@ -193,11 +193,11 @@ fn unusable_arguments_and_configs_exit_with_2_before_the_first_request() {
         &["--config", "same.yaml"],
     ] {
         let ran = bench.run(arguments);
-        text.push_str(&format!("{arguments:?}\n{}\n", ran.told(bench.folder.path())));
+        text.push_str(&format!("{arguments:?}\n{}\n", ran.redacted(bench.folder.path())));
     }
     let mut unwritable =
         bench.smoke(&["--bench", "--no-calibration", "--output", "file/results.csv"]);
-    text.push_str(&ran(&mut unwritable).told(bench.folder.path()));
+    text.push_str(&ran(&mut unwritable).redacted(bench.folder.path()));
     insta::assert_snapshot!(text);
     assert!(!bench.folder.path().join("results.csv").exists());
 }
@@ -785,7 +785,7 @@ fn without_bench_each_case_is_tried_once_and_no_real_endpoint_is_called() {
     let bench = Bench::new(config);
     let ran = ran(&mut bench.smoke(&[]));
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
-    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    insta::assert_snapshot!(ran.redacted(bench.folder.path()));
     let left: Vec<_> = fs::read_dir(bench.folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "only the config: {left:?}");
 }
@@ -894,7 +894,7 @@ fn serve_and_the_config_refuse_the_same_scripts() {
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
         let ran = ran(command.args(["serve", "--listen=127.0.0.1:0"]).args(arguments));
-        text.push_str(&format!("{arguments:?}\n{}\n", ran.told(Path::new("/"))));
+        text.push_str(&format!("{arguments:?}\n{}\n", ran.redacted(Path::new("/"))));
     }
     insta::assert_snapshot!(text);
 }

@@ -78,8 +78,8 @@ async fn each_fault_is_one_line_with_a_likely_fix() {
     // What would fail for certain is not asked again, and is in the results all the same.
     assert_eq!(bench.results().len(), 8);
     let messages = bench.column("error_message");
-    let is_told = |message: &&String| message.ends_with("(preflight; not asked again)");
-    assert_eq!(messages.iter().filter(is_told).count(), 7, "{messages:?}");
+    let is_from_preflight = |message: &&String| message.ends_with("(preflight; not asked again)");
+    assert_eq!(messages.iter().filter(is_from_preflight).count(), 7, "{messages:?}");
     let posts = |requests: Vec<wiremock::Request>| {
         requests.iter().filter(|request| request.method.as_str() == "POST").count()
     };
@@ -240,7 +240,7 @@ fn failures_of_a_proxy_name_the_proxy() {
     );
     let ran_own = own.run_asking_first(&["--no-warmup"]);
     assert_eq!(ran_own.code, Some(101), "{}", ran_own.stderr);
-    // Of the environment's proxy its variable is told.
+    // The message about a proxy of the environment names its variable.
     let other = bench(&format!("  m: {{ base_url: \"{sealed}\" }}\n"));
     let mut command = other.command(&["--no-warmup"]);
     command.env_remove("LLM_STREAM_BENCH_NO_PREFLIGHT");

@@ -34,11 +34,11 @@ fn bench(prompts: &str, files: &[(&str, &str)]) -> Bench {
 fn asked(bench: &Bench) -> Vec<(String, Vec<ChatMessage>, Option<u64>)> {
     let config = Config::load(&bench.folder.path().join("configs.yaml"));
     let prompts = config.unwrap_or_else(|errors| panic!("{errors}")).prompts.unwrap();
-    let told = prompts.into_iter().map(|prompt| {
+    let output = prompts.into_iter().map(|prompt| {
         assert_eq!(prompt.name.value, prompt.prompt.name);
         (prompt.name.value, prompt.prompt.messages, prompt.prompt.output.tokens)
     });
-    told.collect()
+    output.collect()
 }
 
 /// What is wrong with a config, or in a data set that must be all well.
@@ -156,8 +156,8 @@ fn mistakes_in_a_data_set_have_a_position() {
         "{\"conversations\": [{\"from\": \"human\"}]}",
         "{\"conversations\": []}",
     ];
-    let told: Vec<_> = mistakes.iter().map(|lines| of(lines)).collect();
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output: Vec<_> = mistakes.iter().map(|lines| of(lines)).collect();
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 #[test]
@@ -187,8 +187,8 @@ fn mistakes_in_a_prompt_are_reported() {
         ("t.jsonl", "{\"prompt\": \"Say two.\", \"id\": \"two\"}"),
         ("image.jsonl", image),
     ];
-    let told: Vec<_> = entries.iter().map(|entry| refused(&bench(entry, &files))).collect();
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output: Vec<_> = entries.iter().map(|entry| refused(&bench(entry, &files))).collect();
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 // -- the length of the answer ---------------------------------------------------------------------
@@ -332,10 +332,10 @@ fn an_impossible_length_fails_the_trial_with_a_reason() {
         assert!(server.questions().len() <= 8);
         let kinds = bench.column("error_kind");
         assert_eq!(kinds, ["prompt_length", "prompt_length"]);
-        let told = ran.stderr.lines().filter(|line| line.contains("Failed: "));
-        told.map(str::trim).collect::<Vec<_>>().join("\n")
+        let output = ran.stderr.lines().filter(|line| line.contains("Failed: "));
+        output.map(str::trim).collect::<Vec<_>>().join("\n")
     };
-    let told = [
+    let output = [
         // Its template is longer.
         said(uneven, 20),
         // It counts something else.
@@ -343,7 +343,7 @@ fn an_impossible_length_fails_the_trial_with_a_reason() {
         // It does not count.
         said(|_| None, 2000),
     ];
-    insta::assert_snapshot!(told.join("\n\n"));
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 #[test]
@@ -399,7 +399,7 @@ fn a_run_with_a_synthetic_prompt_prints_its_length() {
          - { name: hello, text: Say hello. }",
         &[],
     );
-    insta::assert_snapshot!(bench.run(&[]).told(bench.folder.path()));
+    insta::assert_snapshot!(bench.run(&[]).redacted(bench.folder.path()));
 }
 
 #[test]
@@ -417,8 +417,8 @@ fn mistakes_in_a_synthetic_prompt_are_reported() {
         "synthetic: { input_tokens: 5, tokenizer: [a] }",
         "synthetic: { input_tokens: 5, tokeniser: tokenizer.json }",
     ];
-    let told = entries.map(|keys| refused(&bench(&format!("  - {{ name: s, {keys} }}"), &[])));
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output = entries.map(|keys| refused(&bench(&format!("  - {{ name: s, {keys} }}"), &[])));
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 // -- conversations of several turns ---------------------------------------------------------------
@@ -461,7 +461,7 @@ fn each_turn_carries_the_previous_answers_and_one_unique_line() {
     passed(&bench.run(&["--no-warmup"]));
     let requests = runtime.block_on(server.received_requests()).unwrap();
     let mut fronts = Vec::new();
-    let told = requests.iter().map(|request| {
+    let output = requests.iter().map(|request| {
         let body: serde_json::Value = request.body_json().unwrap();
         let messages = body["messages"].as_array().unwrap();
         let said: Vec<_> =
@@ -479,7 +479,7 @@ fn each_turn_carries_the_previous_answers_and_one_unique_line() {
         "One? / answer 4 / Two?",
         "One? / answer 4 / Two? / answer 5 / Three?",
     ];
-    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert_eq!(output.collect::<Vec<_>>(), expected);
     assert!(fronts[..3].iter().all(|front| *front == fronts[0]), "{fronts:?}");
     assert!(fronts[3..].iter().all(|front| *front == fronts[3]), "{fronts:?}");
     assert_ne!(fronts[0], fronts[3]);
@@ -498,7 +498,7 @@ fn a_run_with_a_conversation_prints_its_turns() {
          workloads: { load: { concurrency: 1, requests: 4, runs: 1 } }\n\
          models: { m: { simulate: { ttft: 60ms, itl: 20ms, tokens: 6, cached_tokens: 2 } } }\n",
     );
-    insta::assert_snapshot!(bench.run(&[]).told(bench.folder.path()));
+    insta::assert_snapshot!(bench.run(&[]).redacted(bench.folder.path()));
     // The load asks all of them.
     assert_eq!(bench.column("prompt")[6..], ["talk", "talk", "hello", "talk"]);
 }
@@ -543,8 +543,8 @@ fn users_of_a_closed_loop_send_their_turns_in_order() {
         let is_later = ["2", "3"].contains(&turn.as_str());
         assert_eq!(notes.contains("cached_prefix"), !is_later, "{turn}: {notes}");
     }
-    let told = ran.told(bench.folder.path());
-    assert!(told.contains("\n  turn n ttft, ms prompt tokens"), "{told}");
+    let output = ran.redacted(bench.folder.path());
+    assert!(output.contains("\n  turn n ttft, ms prompt tokens"), "{output}");
 }
 
 #[test]
@@ -641,7 +641,7 @@ fn json_has_the_turns_of_a_conversation() {
     let trials = &crate::ci::is_by_the_schema(&text)["trials"];
     assert_eq!(trials[1]["turns"], serde_json::json!([]));
     let turns = trials[0]["turns"].as_array().unwrap();
-    let told: Vec<_> = turns
+    let output: Vec<_> = turns
         .iter()
         .map(|turn| {
             let tokens = &turn["figures"]["response_tokens"];
@@ -650,11 +650,11 @@ fn json_has_the_turns_of_a_conversation() {
                 notes.filter(|note| OF_A_BUSY_MACHINE.iter().all(|busy| note != busy)).collect();
             (&turn["turn"], &turn["failure"]["kind"], notes, tokens)
         })
-        .map(|told| serde_json::json!(told).to_string())
+        .map(|output| serde_json::json!(output).to_string())
         .collect();
     let expected =
         [r#"[1,null,["cached_prefix"],6.0]"#, "[2,null,[],6.0]", r#"[3,"http_status",[],null]"#];
-    assert_eq!(told, expected);
+    assert_eq!(output, expected);
     // The trial has the reason of the turn that failed, and no figures of a part of it.
     assert_eq!(trials[0]["failure"], turns[2]["failure"]);
     assert_eq!(trials[0]["figures"], serde_json::json!({}));
@@ -668,7 +668,7 @@ fn the_questions_of_a_data_set_can_be_turns() {
     let bench =
         bench("  - { name: set, dataset: s.jsonl, multi_turn: true }", &[("s.jsonl", &lines)]);
     let config = Config::load(&bench.folder.path().join("configs.yaml")).unwrap();
-    let told = config.prompts.unwrap().into_iter().map(|prompt| {
+    let output = config.prompts.unwrap().into_iter().map(|prompt| {
         let later = prompt.prompt.turns.iter().map(|turn| turn.messages[0].joined().into_owned());
         let first = prompt.prompt.messages.last().unwrap().joined().into_owned();
         format!(
@@ -683,7 +683,7 @@ fn the_questions_of_a_data_set_can_be_turns() {
         "set-81: Say three. / Say it again.",
         "set-4: Four? / Five?",
     ];
-    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert_eq!(output.collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -696,8 +696,8 @@ fn mistakes_in_turns_are_reported() {
         "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { rate: 1/s, requests: 1, prompts: [s] } }",
         "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { rate: 1/s, requests: 1 } }",
     ];
-    let told = entries.map(|entry| refused(&bench(entry, &[])));
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output = entries.map(|entry| refused(&bench(entry, &[])));
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 // -- images ---------------------------------------------------------------------------------------
@@ -733,8 +733,8 @@ fn mistakes_in_images_are_reported() {
         "  - { name: s, text: What is it?, images: [cat.gif] }\ndefaults: { protocol: tgi_generate_stream }",
     ];
     let files = [("note.png", "A note."), ("cat.gif", "GIF89a")];
-    let told = entries.map(|entry| refused(&bench(entry, &files)));
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output = entries.map(|entry| refused(&bench(entry, &files)));
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 // -- tools ----------------------------------------------------------------------------------------
@@ -799,7 +799,7 @@ fn a_record_of_a_data_set_has_its_own_tools() {
     });
     let expected = [r#"{"name":"clock","strict":true}"#, r#"{"name":"weather"}"#, "null"];
     assert_eq!(sent.collect::<Vec<_>>(), expected);
-    let told = [r#"{"clock": {}}"#, r#"[{"name": "clock"}]"#, r#"[{"function": {}}]"#]
+    let output = [r#"{"clock": {}}"#, r#"[{"name": "clock"}]"#, r#"[{"function": {}}]"#]
         .into_iter()
         .map(str::to_owned)
         .chain([format!("[{function}, {function}]")])
@@ -808,7 +808,7 @@ fn a_record_of_a_data_set_has_its_own_tools() {
             let entry = "  - { name: s, dataset: s.jsonl }";
             refused(&self::bench(entry, &[("s.jsonl", &line)]))
         });
-    insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n\n"));
+    insta::assert_snapshot!(output.collect::<Vec<_>>().join("\n\n"));
 }
 
 #[test]
@@ -868,6 +868,6 @@ fn mistakes_in_tools_are_reported() {
         entry("tools: []")
             + &format!("\ndefaults: {{ extra_body: {{ tools: [] }}, tools: [{tool}] }}"),
     ];
-    let told = entries.map(|entry| refused(&bench(&entry, &[])));
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output = entries.map(|entry| refused(&bench(&entry, &[])));
+    insta::assert_snapshot!(output.join("\n\n"));
 }

@@ -589,7 +589,7 @@ fn a_length_near_the_end_of_the_context_is_found() {
     let server = Counting::limited(|text| 600 + text.split(' ').count() as u64 * 2, 4096);
     let bench = server.bench("synthetic: { input_tokens: 4050 }", "");
     passed(&bench.run(&["long", "--no-warmup"]));
-    // Beyond the context there is none, which is told in the server's words.
+    // A prompt longer than the context fails the trial, with the server's message.
     let server = Counting::limited(five_for_four, 4096);
     let bench = server.bench("synthetic: { input_tokens: 5000 }", "");
     let ran = bench.run(&["long", "--no-warmup"]);

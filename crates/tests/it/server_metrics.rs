@@ -133,8 +133,8 @@ fn a_servers_metrics_are_compared_with_the_measured_ones() {
     let bench = metered(Metered::default().start(), "auto");
     let ran = bench.run(&["--json", "run.json"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let told = "  server's metrics: ttft 60.00 ms, ours ";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let message = "  server's metrics: ttft 60.00 ms, ours ";
+    assert!(ran.stderr.contains(message), "{}", ran.stderr);
     let rows = records(&bench.folder.path().join("results.server.csv"));
     let of = |figure: &str| -> Vec<_> {
         let rows = rows.iter().filter(|row| &row[4] == figure);
@@ -179,9 +179,9 @@ fn answers_that_are_counted_too_late_leave_nothing_to_compare() {
     let bench = metered(Metered { lateness, ..Metered::default() }.start(), "auto");
     let ran = bench.run(&[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let told = "  server's metrics: nothing to compare, since it counts answers more than half a \
+    let message = "  server's metrics: nothing to compare, since it counts answers more than half a \
                 second late\n";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert!(ran.stderr.contains(message), "{}", ran.stderr);
     assert_eq!(means(&bench, "queue_time"), ["", ""]);
 }
 
@@ -190,8 +190,8 @@ fn metrics_that_take_too_long_are_one_warning() {
     let slowness = Duration::from_secs(60);
     let ran = metered(Metered { slowness, ..Metered::default() }.start(), "auto").run(&[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let told = |line: &&str| line.starts_with("WARNING: no metrics of");
-    assert_eq!(ran.stderr.lines().filter(told).count(), 1, "{}", ran.stderr);
+    let message = |line: &&str| line.starts_with("WARNING: no metrics of");
+    assert_eq!(ran.stderr.lines().filter(message).count(), 1, "{}", ran.stderr);
 }
 
 #[test]
@@ -199,8 +199,8 @@ fn requests_of_other_clients_leave_nothing_to_compare() {
     let bench = metered(Metered { others: 1, ..Metered::default() }.start(), "auto");
     let ran = bench.run(&[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let told = "  server's metrics: nothing to compare, see results.server.csv\n";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let message = "  server's metrics: nothing to compare, see results.server.csv\n";
+    assert!(ran.stderr.contains(message), "{}", ran.stderr);
 }
 
 #[test]

@@ -70,11 +70,11 @@ fn a_tokenizer_counts_each_kind_of_text_if_the_server_does_not() {
 fn described(outcome: &Result<Sample, RequestError>) -> String {
     match outcome {
         Err(error) => format!("{}: {error}\n", error.kind),
-        Ok(sample) => told_sample(sample),
+        Ok(sample) => format_sample(sample),
     }
 }
 
-fn told_sample(sample: &Sample) -> String {
+fn format_sample(sample: &Sample) -> String {
     let mut text = String::new();
     for metric in METRICS {
         let (unit, scale) = metric.unit.display();
@@ -236,7 +236,7 @@ fn impossible_counts_are_noted() {
     assert_eq!(counts(37, ""), [Note::MoreTokensThanText, Note::UncountedTokens]);
     assert_eq!(counts(120, &reasoning(100)), [Note::HiddenReasoning]);
     assert_eq!(counts(19, ""), [Note::FewerTokensThanEvents]);
-    // Usage may be told again, but not less of it.
+    // Usage may be repeated, but must not decrease.
     let again = |tokens: u64| format!(r#""prompt_tokens":9,"completion_tokens":{tokens}"#);
     assert_eq!(notes(&[&again(19), &again(20), &again(20)]), []);
     assert_eq!(notes(&[&again(21), &again(20)]), [Note::UsageShrinks]);

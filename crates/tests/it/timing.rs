@@ -68,15 +68,15 @@ async fn sample(model: &str) -> Sample {
 }
 
 /// What `model` comes to, the same by every transport.
-async fn told(model: &str) -> String {
+async fn result_of(model: &str) -> String {
     let keys = model.strip_prefix('{').and_then(|keys| keys.strip_suffix('}')).expect("a map");
-    let by = async |transport| told_by(&format!("{{ transport: {transport}, {keys} }}")).await;
+    let by = async |transport| result_by(&format!("{{ transport: {transport}, {keys} }}")).await;
     let (stamped, reqwest) = (by("stamped").await, by("reqwest").await);
     assert_eq!(stamped, reqwest);
     stamped
 }
 
-async fn told_by(model: &str) -> String {
+async fn result_by(model: &str) -> String {
     match answers(model, 1).await.0.remove(0).outcome {
         Ok(sample) => {
             // A busy machine can have events arrive together, and be read late.
@@ -191,7 +191,7 @@ async fn faults_are_failures_by_their_kind() {
     for fault in faults {
         let model =
             format!("{{ simulate: {{ ttft: 3ms, itl: 6ms, tokens: 6, faults: [{fault}] }} }}");
-        lines.push(format!("{fault}\n  {}", told(&model).await));
+        lines.push(format!("{fault}\n  {}", result_of(&model).await));
     }
     insta::assert_snapshot!(lines.join("\n"));
 }
@@ -209,7 +209,7 @@ async fn each_expired_timeout_has_its_name() {
     ];
     let mut lines = Vec::new();
     for model in models {
-        lines.push(format!("{model}\n  {}", told(model).await));
+        lines.push(format!("{model}\n  {}", result_of(model).await));
     }
     insta::assert_snapshot!(lines.join("\n"));
 }

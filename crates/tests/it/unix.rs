@@ -1,4 +1,4 @@
-//! Endpoints on sockets of the file system: measured, served, and told what is wrong with.
+//! Endpoints on sockets of the file system: measured, served, and their errors.
 
 use std::{
     fs,
@@ -113,7 +113,7 @@ fn an_unreachable_unix_socket_is_reported_with_a_fix() {
     let (folder, path) = folder();
     fs::write(folder.path().join("notes.txt"), "no socket").unwrap();
     drop(UnixListener::bind(&path).unwrap());
-    let mut told = String::new();
+    let mut output = String::new();
     for name in ["missing.sock", "x.sock", "x.sock/v1", "notes.txt"] {
         let bench = asking(&at(&folder.path().join(name)), "");
         let ran = bench.run(&["--no-warmup"]);
@@ -121,12 +121,12 @@ fn an_unreachable_unix_socket_is_reported_with_a_fix() {
         assert_eq!(bench.column("error_kind"), ["connect"; 2]);
         let messages = bench.column("error_message");
         assert_eq!(messages[0], messages[1], "both transports say the same");
-        told += &format!("{}\n", without(folder.path(), &messages[0]));
+        output += &format!("{}\n", without(folder.path(), &messages[0]));
         let asked = bench.run_asking_first(&["--no-warmup"]).stderr;
         let line = asked.lines().find(|line| line.starts_with("ERROR: stamped")).unwrap();
-        told += &format!("  {}\n", without(folder.path(), line));
+        output += &format!("  {}\n", without(folder.path(), line));
     }
-    insta::assert_snapshot!(told.replace("-under-test", ""));
+    insta::assert_snapshot!(output.replace("-under-test", ""));
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn serve_does_not_replace_a_socket_in_use_or_another_file() {
     let (folder, path) = folder();
     let _listener = UnixListener::bind(&path).unwrap();
     fs::write(folder.path().join("notes.txt"), "no socket").unwrap();
-    let mut told = String::new();
+    let mut output = String::new();
     for arguments in [
         &["--unix", "x.sock"][..],
         &["--unix", "notes.txt"],
@@ -247,8 +247,8 @@ fn serve_does_not_replace_a_socket_in_use_or_another_file() {
         &["--unix", "y.sock", "--listen", "127.0.0.1:0"],
     ] {
         let Ran { code, stderr, .. } = ran(&mut serve(folder.path(), arguments));
-        told += &format!("{arguments:?} {code:?}\n{}\n", without(folder.path(), &stderr));
+        output += &format!("{arguments:?} {code:?}\n{}\n", without(folder.path(), &stderr));
     }
     assert!(path.exists() && folder.path().join("notes.txt").exists());
-    insta::assert_snapshot!(told.replace("-under-test", ""));
+    insta::assert_snapshot!(output.replace("-under-test", ""));
 }

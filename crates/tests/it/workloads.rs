@@ -60,7 +60,7 @@ fn a_run_with_loads_prints_their_figures() {
          requests: 3, arrivals: constant, prompts: [bye] }",
     );
     let ran = bench.run(&[]);
-    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    insta::assert_snapshot!(ran.redacted(bench.folder.path()));
 }
 
 #[test]

@@ -115,9 +115,9 @@ fn a_tokenizers_text_has_the_stated_length_without_a_request() {
         // The server's count is the row's.
         assert!(counts(&bench).iter().all(|count| count.abs_diff(wanted + 37) <= 1));
         assert!(bench.notes().iter().all(String::is_empty), "{}", ran.stderr);
-        let told = ran.stderr.lines().filter(|line| line.contains("Length of"));
+        let output = ran.stderr.lines().filter(|line| line.contains("Length of"));
         let by = "by `tokenizer.json`, a chat template aside";
-        assert!(told.clone().count() == 1 && told.clone().all(|line| line.ends_with(by)));
+        assert!(output.clone().count() == 1 && output.clone().all(|line| line.ends_with(by)));
     }
 }
 
@@ -161,10 +161,10 @@ fn a_tokenizer_that_cannot_count_a_prompt_fails_the_trial() {
         let ran = bench.run(&["m", "--no-warmup"]);
         assert_eq!(ran.code, Some(101), "{}", ran.stderr);
         assert_eq!(bench.column("error_kind"), ["prompt_length", "prompt_length"]);
-        let told = ran.stderr.lines().filter(|line| line.contains("Failed: "));
-        told.map(str::trim).collect::<Vec<_>>().join("\n")
+        let output = ran.stderr.lines().filter(|line| line.contains("Failed: "));
+        output.map(str::trim).collect::<Vec<_>>().join("\n")
     };
-    let told = [
+    let output = [
         // It knows two words.
         said(&TOKENIZER.replace("\"[UNK]\": 0", "\"three\": 0"), "50"),
         // All of a text is a word to it.
@@ -173,6 +173,6 @@ fn a_tokenizer_that_cannot_count_a_prompt_fails_the_trial() {
             "50",
         ),
     ];
-    insta::assert_snapshot!(told.join("\n\n"));
+    insta::assert_snapshot!(output.join("\n\n"));
     assert!(server.questions().is_empty());
 }
