@@ -53,13 +53,14 @@ fn both_transports_measure_over_a_unix_socket_with_program_timestamps() {
     let (_folder, path) = folder();
     let simulator = Simulator::on_file(&path, quick(), &OpenAiChat).unwrap();
     // A proxy that others are reached through does not matter, nor that its variable is not set.
+    // The load is long enough for 16 in flight on average even if a busy machine starts it slowly.
     let more = "defaults: { proxy: \"http://${NOT_SET}:9\" }\n\
-                workloads: { many: { concurrency: 16, requests: 32 } }\n";
+                workloads: { many: { concurrency: 16, requests: 160 } }\n";
     let bench = asking(&simulator.url(), more);
     let ran = ran(bench.command(&["--no-warmup"]).env("HTTP_PROXY", "http://127.0.0.1:9"));
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
     assert!(!ran.stderr.contains("PROXY"), "{}", ran.stderr);
-    let rows = 2 * (1 + 32);
+    let rows = 2 * (1 + 160);
     assert_eq!(bench.column("response_tokens"), vec!["6"; rows]);
     assert_eq!(bench.column("clock"), vec!["program"; rows]);
     let url = format!("{}:/v1/chat/completions", at(&path));
