@@ -1,11 +1,11 @@
-//! How wrong is the instrument, on this machine, now? Streams from the simulated endpoint, whose
-//! log says when each write was made, measured by the same code as any other.
+//! The error of the instrument, on this machine, now: streams of the simulated endpoint, whose log
+//! has the time of each write, measured by the code that measures every endpoint.
 //!
-//! The endpoint runs in this process, so the clocks are one, and it takes time from the client as a
-//! server elsewhere would not. The start of a request is exact by definition: the clock is read,
-//! then the request is handed over. What can be wrong is the arrival of a token. Its truth is the
-//! moment before the endpoint's write call: no byte can have come sooner. So what the loopback
-//! takes is in the error, and the error is an upper bound.
+//! The endpoint runs in this process, so both sides use one clock, and it takes CPU time from the
+//! client that a remote server would not. The start of a request has no error by definition: the
+//! client reads the clock, then sends. An arrival can have one. Its true time is taken before the
+//! endpoint's write call, because no byte arrives earlier. The error therefore includes the time in
+//! the loopback device, and is an upper bound.
 
 mod machine;
 pub mod suite;
@@ -41,28 +41,28 @@ use crate::{
     plan::{Timeouts, Transport},
 };
 
-/// The machine that measures, in a line.
+/// Describes the measuring machine in a line.
 pub fn machine_name() -> String {
     machine::description()
 }
 
-/// What to stream, and how much of it at once.
+/// The streams to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     /// Streams at the same time.
     pub streams: usize,
-    /// Streams in all.
+    /// Streams in total.
     pub requests: usize,
     /// Request → first token.
     pub ttft: Duration,
     /// Between tokens.
     pub itl: Duration,
-    /// Tokens a stream.
+    /// Tokens of each stream.
     pub tokens: u64,
 }
 
 impl Load {
-    /// A few short streams, one at a time: done in a third of a second.
+    /// A few short streams, one at a time; takes a third of a second.
     pub const SHORT: Self = Self {
         streams: 1,
         requests: 6,
@@ -71,7 +71,7 @@ impl Load {
         tokens: 20,
     };
 
-    /// As short for that many streams at a time: one round of them.
+    /// A short load for `streams` streams at a time: one round of them.
     pub const fn short(streams: usize) -> Self {
         match streams {
             0 | 1 => Self::SHORT,
@@ -85,8 +85,8 @@ impl Load {
         }
     }
 
-    /// The rhythm of the table of `calibrate`: first token at 50 ms, then one each 10 ms, each
-    /// 20 ms from 1,024 streams on; two rounds of streams, at least eight.
+    /// The load of a row of `calibrate`: first token after 50 ms, then one every 10 ms, or every 20
+    /// ms from 1,024 streams on; two rounds of streams, at least eight.
     pub fn of(streams: usize) -> Self {
         let itl = if streams < 1024 { 10 } else { 20 };
         Self {
@@ -99,18 +99,18 @@ impl Load {
     }
 }
 
-/// What streams come by.
+/// The connection that carries the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
     /// TCP.
     Tcp,
     /// TLS over TCP.
     Tls,
-    /// A socket in the file system.
+    /// A unix socket.
     Unix,
 }
 
-/// The errors of the instrument: its figure minus that of the endpoint's log.
+/// The errors of the instrument: measured figure minus the figure of the endpoint's log.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Calibration {
@@ -123,18 +123,18 @@ pub struct Calibration {
     /// The clock of the timestamps: the kernel's or this program's.
     #[cfg_attr(feature = "schema", schemars(with = "String", extend("enum" = ["kernel", "program"])))]
     pub stamped_by: StampedBy,
-    /// Whether each packet had its timestamp; otherwise each read has one.
+    /// Whether each packet has a timestamp; otherwise each read has one.
     pub packets: bool,
-    /// Of `ttft`, seconds.
+    /// Error of `ttft`, in seconds.
     pub ttft: Spread,
-    /// Of single gaps between tokens, seconds.
+    /// Error of a single gap between tokens, in seconds.
     pub gap: Spread,
-    /// Of `generation_time`, as a fraction of it; that of `generation_speed` is equal.
+    /// Relative error of `generation_time`, which is that of `generation_speed` too.
     pub generation: Spread,
 }
 
 impl Calibration {
-    /// How far a figure can be off.
+    /// The bounds of the error of each kind of figure.
     pub fn bounds(&self) -> InstrumentError {
         InstrumentError {
             arrival: self.ttft.p99,
@@ -144,13 +144,13 @@ impl Calibration {
     }
 }
 
-/// The distribution of errors.
+/// A distribution of errors.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Spread {
-    /// The median, with its sign: the bias.
+    /// The signed median: the bias.
     pub median: f64,
-    /// The 99th percentile of the size; of fewer than 100 errors, the largest.
+    /// The 99th percentile of the absolute error; of fewer than 100 errors, the largest.
     pub p99: f64,
 }
 
@@ -173,7 +173,7 @@ pub fn measure(
     carrier: Carrier,
 ) -> anyhow::Result<Calibration> {
     let Load { ttft, itl, tokens, .. } = load;
-    // The simulated endpoint has the other end of each connection.
+    // The simulated endpoint holds the other end of each connection in this process.
     client::allow(load.streams, 2)?;
     let script = Script { ttft, itl, tokens, ..Script::default() };
     let Loopback { simulator, route, _folder } =
@@ -203,11 +203,11 @@ pub fn measure(
     Ok(Calibration { packets, ..calibration })
 }
 
-/// The simulated endpoint, and how to get to it.
+/// The simulated endpoint, and the options to connect to it.
 struct Loopback {
     simulator: Simulator,
     route: ConnectOptions,
-    /// Where its socket is, if that is a file.
+    /// The folder of its unix socket.
     _folder: Option<TempDir>,
 }
 
@@ -242,21 +242,21 @@ fn on_file(script: Script) -> anyhow::Result<Loopback> {
 
 #[cfg(not(unix))]
 fn on_file(_: Script) -> anyhow::Result<Loopback> {
-    anyhow::bail!("this system has no sockets in its file system")
+    anyhow::bail!("this system does not support unix sockets")
 }
 
-/// Keeps as many streams on the way as the load has, until all have been sent.
+/// Keeps `load.streams` streams in flight until all have been sent.
 struct Streams {
     load: Load,
     body: Bytes,
     sent: usize,
-    under_way: usize,
+    in_flight: usize,
     recordings: Vec<Recording>,
 }
 
 impl Streams {
     fn new(load: Load) -> Self {
-        let ask = ChatRequest {
+        let request = ChatRequest {
             model: "calibration",
             messages: &[ChatMessage::text(Role::User, "How late are you?")],
             temperature: Some(0.0),
@@ -266,17 +266,17 @@ impl Streams {
             tools: &Tools::default(),
             extra_body: &Map::new(),
         };
-        let body = OpenAiChat.body(&ask).to_string().into();
-        Self { load, body, sent: 0, under_way: 0, recordings: Vec::new() }
+        let body = OpenAiChat.body(&request).to_string().into();
+        Self { load, body, sent: 0, in_flight: 0, recordings: Vec::new() }
     }
 }
 
 impl RequestSource for Streams {
     fn next(&mut self, _: Instant, _: usize) -> NextAction {
-        if self.under_way == self.load.streams || self.sent == self.load.requests {
+        if self.in_flight == self.load.streams || self.sent == self.load.requests {
             return NextAction::AfterAnAnswer;
         }
-        self.under_way += 1;
+        self.in_flight += 1;
         self.sent += 1;
         NextAction::Send { id: self.sent, body: self.body.clone() }
     }
@@ -292,12 +292,12 @@ impl RequestSource for Streams {
     }
 
     fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {
-        self.under_way -= 1;
+        self.in_flight -= 1;
         self.recordings.extend(answer);
     }
 }
 
-/// What was measured against what was written.
+/// Compares the recordings with the endpoint's log.
 fn compare(
     streams: usize,
     carrier: Carrier,

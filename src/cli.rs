@@ -1,4 +1,4 @@
-//! The command line: libtest's flags, the seed's and ours in one struct.
+//! The command line: libtest's flags and ours in one struct.
 
 use std::{
     fmt::Write,
@@ -25,9 +25,10 @@ use crate::{
 
 /// Measures how fast LLM endpoints stream: a trial for each model, prompt or workload, and run.
 ///
-/// Models come from configs.yaml, or from the server at URL, such as http://localhost:8000: its model
-/// and protocol are detected, and the equivalent configs.yaml is printed. A FILTER selects the trials whose name, MODEL::PROMPT::run-N or
-/// MODEL::WORKLOAD::run-N, contains it; with several, any may match. Each has to match one.
+/// Models come from configs.yaml, or from the server at URL, such as http://localhost:8000: its
+/// model and protocol are detected, and the equivalent configs.yaml is printed. A FILTER selects
+/// the trials whose name, MODEL::PROMPT::run-N or MODEL::WORKLOAD::run-N, contains it. Of several
+/// filters any may match, and each must match a trial.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "llm",
@@ -57,7 +58,7 @@ pub struct Cli {
     )]
     pub models: Vec<String>,
 
-    /// Run each prompt this often [default: `runs` of the config, else 3]
+    /// Number of runs of each prompt [default: `runs` of the config, else 3]
     #[arg(
         long,
         value_name = "N",
@@ -67,12 +68,12 @@ pub struct Cli {
     )]
     pub runs: Option<u32>,
 
-    /// Write the results there, over what is there
-    /// [default: target/llm-stream-bench/TIMESTAMP/results.csv]
+    /// Write the results to FILE and overwrite it [default:
+    /// target/llm-stream-bench/TIMESTAMP/results.csv]
     #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_OUTPUT", help_heading = OURS)]
     pub output: Option<PathBuf>,
 
-    /// Read the models from there [default: configs.yaml]
+    /// Read the models from FILE [default: configs.yaml]
     #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_CONFIG", help_heading = OURS)]
     pub config: Option<PathBuf>,
 
@@ -85,8 +86,8 @@ pub struct Cli {
     )]
     pub no_warmup: bool,
 
-    /// Do not ask each endpoint for one token before the first trial, to find what is wrong with its
-    /// port, path, key or model
+    /// Skip the preflight, which requests one token from each endpoint before the first trial to
+    /// find errors of its port, path, key or model
     #[arg(
         long,
         env = "LLM_STREAM_BENCH_NO_PREFLIGHT",
@@ -95,7 +96,7 @@ pub struct Cli {
     )]
     pub no_preflight: bool,
 
-    /// Refuse a data set of which records cannot be asked, instead of leaving these out
+    /// Refuse a data set with records that cannot be sent, instead of skipping these records
     #[arg(
         long,
         env = "LLM_STREAM_BENCH_STRICT_DATA",
@@ -104,7 +105,7 @@ pub struct Cli {
     )]
     pub strict_data: bool,
 
-    /// Do not measure the instrument's own error before judging; it then counts as none, and a
+    /// Do not measure the instrument's own error before judging. It then counts as zero, and a
     /// simulated endpoint that did not keep its script is only a warning
     #[arg(
         long,
@@ -114,8 +115,8 @@ pub struct Cli {
     )]
     pub no_calibration: bool,
 
-    /// What becomes of the run when a threshold cannot be decided: pass, warn or fail
-    /// [default: `inconclusive` of the config, else warn]
+    /// Result of a run with an undecided threshold: pass, warn or fail [default: `inconclusive` of
+    /// the config, else warn]
     #[arg(
         long,
         value_name = "WHAT",
@@ -125,8 +126,8 @@ pub struct Cli {
     )]
     pub inconclusive: Option<Inconclusive>,
 
-    /// Where thresholds are not decided, go on up to this many runs [default: `max_runs` of the
-    /// config, else no more than `runs`]
+    /// Continue up to this many runs while thresholds are undecided [default: `max_runs` of the
+    /// config, else `runs`]
     #[arg(
         long,
         value_name = "N",
@@ -136,7 +137,7 @@ pub struct Cli {
     )]
     pub max_runs: Option<u32>,
 
-    /// Keep the run as a baseline: NAME in the target folder, or a FILE.json to be committed
+    /// Save the run as a baseline: NAME in the target folder, or a FILE.json to be committed
     #[arg(long, value_name = "NAME", env = "LLM_STREAM_BENCH_SAVE_BASELINE", help_heading = OURS)]
     pub save_baseline: Option<String>,
 
@@ -150,7 +151,7 @@ pub struct Cli {
     )]
     pub baseline: Option<String>,
 
-    /// The same, and go on without those thresholds where there is no such baseline
+    /// As --baseline; if the baseline does not exist, run without its thresholds
     #[arg(
         long,
         value_name = "NAME",
@@ -159,23 +160,24 @@ pub struct Cli {
     )]
     pub baseline_lenient: Option<String>,
 
-    /// Keep what each trial received, byte for byte with its time, as JSON lines in this folder
+    /// Save the response of each request as JSON lines in this folder, byte for byte with arrival
+    /// times
     #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_RECORD", help_heading = OURS)]
     pub record: Option<PathBuf>,
 
-    /// Write the trials and thresholds there as JUnit XML: a test case each, an inconclusive
-    /// threshold as skipped
+    /// Write trials and thresholds to FILE as JUnit XML: a test case each, inconclusive thresholds
+    /// as skipped
     #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_JUNIT", help_heading = OURS)]
     pub junit: Option<PathBuf>,
 
-    /// Write all that is known of the run there as JSON; fixtures/schema/run.v1.json describes it
+    /// Write all results of the run to FILE as JSON; fixtures/schema/run.v1.json is its schema
     #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_JSON", help_heading = OURS)]
     pub json: Option<PathBuf>,
 
-    /// Write the means of the metrics there for a tool that tracks them; may be repeated. FORMAT is
-    /// bencher (Bencher Metric Format), github-action-benchmark-bigger (its customBiggerIsBetter) or
-    /// github-action-benchmark-smaller (its customSmallerIsBetter): there a file has one direction,
-    /// so speeds are in the one and times in the other
+    /// Write the means of the metrics to FILE for a tool that tracks them; may be repeated. FORMAT
+    /// is bencher (Bencher Metric Format), github-action-benchmark-bigger (its
+    /// customBiggerIsBetter, for speeds) or github-action-benchmark-smaller (its
+    /// customSmallerIsBetter, for times)
     #[arg(
         long = "export",
         value_name = "FORMAT=FILE",
@@ -217,8 +219,8 @@ pub struct ServerOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_tokens: Option<u64>,
 
-    /// Send the key in this environment variable. Without this option no key is sent. OPENAI_API_KEY
-    /// is not sent by itself, because the server at URL may be anyone's
+    /// Send the key in this environment variable. Without this option no key is sent, not even
+    /// OPENAI_API_KEY: the server at URL may belong to anyone
     #[arg(long, value_name = "VARIABLE")]
     pub api_key_env: Option<String>,
 }
@@ -248,7 +250,7 @@ fn protocol(name: &str) -> Result<&'static str, String> {
 /// A prompt that is not blank.
 fn prompt(text: &str) -> Result<String, String> {
     match text.trim().is_empty() {
-        true => Err("expected a text that is not empty".to_owned()),
+        true => Err("expected a text with other characters than blanks".to_owned()),
         false => Ok(text.to_owned()),
     }
 }
@@ -256,13 +258,13 @@ fn prompt(text: &str) -> Result<String, String> {
 /// A file for a tool that tracks figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Export {
-    /// What the tool reads.
+    /// The format.
     pub format: ExportFormat,
     /// The file.
     pub path: PathBuf,
 }
 
-/// What tools that track figures read.
+/// The formats of tools that track figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportFormat {
     /// Bencher Metric Format.
@@ -292,17 +294,16 @@ const OF_URL: &str = "Options for the server at URL";
 const OURS: &str = "Benchmark options (each also as the environment variable named)";
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 all well, or a threshold is inconclusive and that only warns; 101 a trial failed, a
+Exit codes: 0 success, or an inconclusive threshold that only warns; 101 a trial failed, a
 threshold was missed, or a report could not be written; 2 the command line or the config is
 unusable, or a filter or --skip matches no trial; 130 interrupted (finished rows are kept).
 
 stdout carries libtest's lines only: one iteration is one output token, so `ns/iter` is the time
 per output token (tpot) and `+/-` the standard deviation of the gaps between tokens, or over the
-requests of a load or conversation. All else goes
-to stderr and into the CSV.";
+requests of a load or conversation. Everything else goes to stderr and into the CSV.";
 
 impl Cli {
-    /// What of the command line overrides keys of the config.
+    /// The options that override keys of the config.
     pub fn overrides(&self) -> Overrides {
         Overrides {
             models: self.models.clone(),
@@ -313,7 +314,7 @@ impl Cli {
         }
     }
 
-    /// The options of a run without arguments, whatever the environment says.
+    /// The options of a run without arguments and environment variables.
     pub fn defaults() -> Result<Self, clap::Error> {
         let command = Self::command().mut_args(|arg| arg.env(None::<&str>));
         Self::from_arg_matches(&command.try_get_matches_from(["llm"])?)
@@ -338,10 +339,10 @@ impl Cli {
     }
 }
 
-/// The config of a run that names none.
+/// The default config.
 const CONFIG: &str = "configs.yaml";
 
-/// The file of a config that is not named.
+/// The path of the default config.
 pub fn default_config() -> &'static Path {
     Path::new(CONFIG)
 }
@@ -352,32 +353,32 @@ fn is_url(word: &str) -> bool {
     ["http://", "https://", "unix://"].iter().any(|scheme| lower.starts_with(scheme))
 }
 
-/// `cargo bench` for LLM endpoints: measures how fast they stream, and fails when they got slower.
+/// `cargo bench` for LLM endpoints: measures how fast they stream, and fails if they got slower.
 #[derive(Debug, Parser)]
 #[command(name = "llm-stream-bench", version)]
 pub struct Commands {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the binary can do.
+/// The commands of the binary.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Measure the models of configs.yaml, as `cargo bench` does, or the server at a URL
     Run(Box<Cli>),
-    /// Write a commented configs.yaml: for the server at URL, else with a simulated model
+    /// Write a commented configs.yaml: for the server at URL, or with a simulated model
     Init(InitOptions),
     /// Validate configs.yaml and print what `run` would do, without a request
     Check(CheckOptions),
-    /// Serve a simulated endpoint until Ctrl-C, to try things against
+    /// Serve a simulated endpoint until Ctrl-C
     Serve(ServeOptions),
-    /// Compare two baselines, and fail where the second is slower
+    /// Compare two baselines, and fail if the second is slower
     Compare(CompareOptions),
-    /// Measure the instrument's own error on this machine, against a simulated endpoint that logs
-    /// when it wrote
+    /// Measure the instrument's own error on this machine, with a simulated endpoint that logs its
+    /// writes
     Calibrate(CalibrateOptions),
-    /// Do a part of `calibrate --full`
+    /// Work for `calibrate --full`
     #[command(hide = true)]
     Part(PartOptions),
 }
@@ -385,12 +386,12 @@ pub enum Command {
 /// The config to write.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InitOptions {
-    /// Server to detect the model and the protocol of, such as http://localhost:8000 [default: none,
-    /// and the config has a simulated model]
+    /// Server whose model and protocol are detected, such as http://localhost:8000 [default: none;
+    /// the config has a simulated model]
     #[arg(value_name = "URL", value_parser = url)]
     pub url: Option<String>,
 
-    /// Write the config there
+    /// Write the config to FILE
     #[arg(long, value_name = "FILE", default_value = CONFIG)]
     pub config: PathBuf,
 
@@ -418,14 +419,14 @@ pub struct CheckOptions {
     pub config: PathBuf,
 }
 
-/// What `calibrate --full` has a child do.
+/// The task of a worker of `calibrate --full`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PartOptions {
     /// The task, as JSON
     pub task: String,
 }
 
-/// What to compare.
+/// The baselines to compare.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CompareOptions {
     /// The earlier baseline: its NAME, or a FILE.json
@@ -434,7 +435,7 @@ pub struct CompareOptions {
     /// The later one
     pub now: String,
 
-    /// How many percent worse is a regression, where it is significant
+    /// Smallest change for the worse, in percent, that is a regression if it is significant
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = percent)]
     pub size: f64,
 }
@@ -446,7 +447,7 @@ fn percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("`{text}` is not a percentage such as `3`"))
 }
 
-/// What to calibrate with.
+/// The calibrations to run.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CalibrateOptions {
     /// Numbers of streams at the same time
@@ -462,15 +463,12 @@ pub struct CalibrateOptions {
     #[arg(long, conflicts_with = "tls")]
     pub unix: bool,
 
-    /// Measure both transports, and `stamped` over TLS as well, and a reference reader that is
-    /// hardly more than sockets: errors, CPU, memory, speed limit and start, at 1, 64, 256 and 1024
-    /// streams, medians of three runs, with the endpoint in a separate process on another core.
-    /// Takes three minutes, and the machine should do nothing else
-    #[arg(long, conflicts_with_all = ["streams", "tls", "unix"])]
+    /// For developers: compare both transports with a reference reader
+    #[arg(long, hide = true, conflicts_with_all = ["streams", "tls", "unix"])]
     pub full: bool,
 }
 
-/// A number of streams that two file descriptors each leave room for.
+/// A number of streams whose file descriptors, two for each, a process may have.
 fn streams(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(streams @ 1..=4096) => Ok(streams),
@@ -481,15 +479,15 @@ fn streams(text: &str) -> Result<usize, String> {
 /// The simulated endpoint's rhythm and faults.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServeOptions {
-    /// Listen there
+    /// Address to listen on
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
 
-    /// Listen on a unix socket that is made there, and removed by Ctrl-C
+    /// Listen on a unix socket at PATH, which Ctrl-C removes
     #[arg(long, value_name = "PATH", conflicts_with_all = ["listen", "tls_cert"])]
     pub unix: Option<PathBuf>,
 
-    /// Speak TLS, with the certificate in this PEM file, followed by those that vouch for it
+    /// Use TLS with the certificate in this PEM file, followed by its chain
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
@@ -497,7 +495,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
-    /// Speak this protocol: openai_chat, openai_completions, openai_responses, anthropic_messages,
+    /// Protocol: openai_chat, openai_completions, openai_responses, anthropic_messages,
     /// ollama_chat, llamacpp_completion or tgi_generate_stream
     #[arg(long, value_name = "NAME", default_value = "openai_chat")]
     pub protocol: String,
@@ -510,11 +508,11 @@ pub struct ServeOptions {
     #[arg(long, value_name = "DURATION", default_value = "10ms", value_parser = config::duration)]
     pub itl: Duration,
 
-    /// Be off by up to this, either way
+    /// Random deviation of each time, up to this much in either direction
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = config::duration)]
     pub jitter: Duration,
 
-    /// Generate this many tokens, fewer where `max_tokens` asks for fewer
+    /// Generate this many tokens, or fewer if `max_tokens` is less
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = tokens())]
     pub tokens: u64,
 
@@ -522,7 +520,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = tokens())]
     pub tokens_per_event: u64,
 
-    /// Have the first N tokens be reasoning
+    /// Make the first N tokens reasoning
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub reasoning_tokens: u64,
 
@@ -530,7 +528,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub cached_tokens: u64,
 
-    /// Tell the script's own times at the end of an answer, where the protocol has a place for them
+    /// Report the script's times at the end of an answer, if the protocol has fields for them
     #[arg(long)]
     pub timings: bool,
 
@@ -538,17 +536,16 @@ pub struct ServeOptions {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// Go wrong: status=503, stall=N, truncate=N, reset=N or error=N (after N token events),
-    /// missing_usage, missing_end, split=BYTES, merge=EVENTS, wrong_timings=PERCENT (of the true ones),
-    /// no_stream; with @K only the K-th
-    /// request does. May be repeated. Where one event holds the finish reason, the usage and the end,
-    /// missing_end leaves out all three
+    /// Simulate a fault: status=503, stall=N, truncate=N, reset=N or error=N (after N token
+    /// events), missing_usage, missing_end, split=BYTES, merge=EVENTS, wrong_timings=PERCENT (of
+    /// the true ones), no_stream; with @K only in the K-th request. May be repeated. If one event
+    /// has the finish reason, the usage and the end, missing_end omits all three
     #[arg(long = "fault", value_name = "FAULT[@K]", value_parser = fault)]
     pub faults: Vec<Fault>,
 }
 
 impl ServeOptions {
-    /// The script that the options describe.
+    /// Returns the script that the options describe.
     pub fn script(&self) -> Script {
         Script {
             ttft: self.ttft,
@@ -589,15 +586,14 @@ fn fault(text: &str) -> Result<Fault, String> {
     Ok(Fault { kind, request })
 }
 
-/// `command`, in which `--test` wins over the `--bench` that `cargo bench` adds, as in libtest;
-/// libtest-mimic has them conflict.
+/// Lets `--test` override the `--bench` that `cargo bench` adds, as in libtest. In libtest-mimic
+/// the two conflict.
 pub fn with_test_over_bench(command: clap::Command) -> clap::Command {
     let help = "Try each case once against the simulated endpoint, also with --bench";
     command.mut_arg("test", |arg| arg.conflicts_with(Resettable::Reset).help(help))
 }
 
-/// `command`, in which an option whose variable is set to nothing is one whose variable is not set:
-/// what a CI job passes on when it has nothing to pass on.
+/// Treats an empty variable as unset: CI jobs pass on unset inputs as empty variables.
 pub fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| match arg.get_env().is_some_and(env::is_empty) {
         true => arg.env(None::<&str>),
@@ -612,7 +608,7 @@ fn export(text: &str) -> Result<Export, String> {
     match text.split_once('=') {
         Some((name, path)) if !path.is_empty() => match named(name) {
             Some(format) => Ok(Export { format, path: path.into() }),
-            None => Err(format!("`{name}` is none of {known}")),
+            None => Err(format!("unknown format `{name}`: expected one of {known}")),
         },
         _ => Err(format!("`{text}` is not FORMAT=FILE; formats: {known}")),
     }
@@ -623,7 +619,7 @@ fn inconclusive(text: &str) -> Result<Inconclusive, String> {
         "pass" => Ok(Inconclusive::Pass),
         "warn" => Ok(Inconclusive::Warn),
         "fail" => Ok(Inconclusive::Fail),
-        _ => Err(format!("`{text}` is none of pass, warn and fail")),
+        _ => Err(format!("unknown value `{text}`: expected pass, warn or fail")),
     }
 }
 

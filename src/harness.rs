@@ -1,5 +1,5 @@
-//! cargo ⇄ us: arguments → trials → reports → exit code. Only this module uses
-//! libtest-mimic, and only this module writes to the terminal.
+//! The command line: arguments → run → reports → exit code. Only this module uses libtest-mimic and
+//! writes to the terminal.
 
 mod baselines;
 mod calibrate;
@@ -55,10 +55,10 @@ const FAILED: u8 = 101;
 const UNUSABLE: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
-/// What the bench target does: `fn main() -> ExitCode { llm_stream_bench::main() }`.
+/// The bench target: `fn main() -> ExitCode { llm_stream_bench::main() }`.
 ///
-/// With `--bench`, which `cargo bench` passes, it measures; without, as under `cargo test`, each
-/// case is tried once against the simulated endpoint.
+/// With `--bench`, which `cargo bench` passes, it measures. Without it, as under `cargo test`, it
+/// tries each case once against the simulated endpoint.
 pub fn main() -> ExitCode {
     let matches = complete(Cli::command()).get_matches();
     match Cli::from_arg_matches(&matches) {
@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What the binary does: the same without cargo, and the simulated endpoint on a port.
+/// The binary: the same without cargo, and the other commands.
 pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = cli::Commands::command()
         .mut_subcommand("run", complete)
@@ -91,17 +91,17 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The command that measures, with what no attribute can say.
+/// Completes the command that measures with what clap's attributes cannot express.
 fn complete(command: clap::Command) -> clap::Command {
     let command = cli::without_empty_variables(cli::with_test_over_bench(command));
     command.after_long_help(cli::glossary())
 }
 
-/// An error here means that nothing could be run.
+/// Turns the outcome into an exit code. An error means that nothing could run.
 fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
     ExitCode::from(outcome.unwrap_or_else(|error| {
         let message = format!("{error:#}");
-        // An error of the config brings its own head and place.
+        // Errors of the config have their own head.
         match message.starts_with("error: ") {
             true => terminal::note(&message),
             false => terminal::note(&format!("error: {message}")),
@@ -123,7 +123,7 @@ fn check(options: &cli::CheckOptions) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// The config: of the URL on the command line, else of the file.
+/// Loads the config: of the URLs on the command line, or of the file.
 fn config(cli: &mut Cli) -> anyhow::Result<Config> {
     let urls = cli.take_urls();
     if urls.is_empty() {
@@ -172,7 +172,8 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// Prints the names as nextest reads them: libtest-mimic writes `: bench`, which it refuses.
+/// Prints the names in the form that nextest reads. libtest-mimic would write `: bench`, which
+/// nextest refuses.
 fn list(arguments: &Arguments, plan: &Plan) {
     if arguments.ignored {
         return;
@@ -180,40 +181,41 @@ fn list(arguments: &Arguments, plan: &Plan) {
     for case in &plan.cases {
         terminal::say(&format!("{}: benchmark", case.name));
     }
-    if let Some(note) = simulated(plan).filter(|_| arguments.bench) {
+    if let Some(note) = simulated_models(plan).filter(|_| arguments.bench) {
         terminal::note(&note);
     }
 }
 
-/// Says which of the selected models are simulated.
-fn simulated(plan: &Plan) -> Option<String> {
+/// Returns the note that names the simulated models.
+fn simulated_models(plan: &Plan) -> Option<String> {
     let targets = plan.selected_targets();
     let names: Vec<_> = targets
         .iter()
         .filter(|target| target.is_simulated())
         .map(|target| target.name.as_str())
         .collect();
-    (!names.is_empty())
-        .then(|| format!("note: simulated, so these are figures of a script: {}", names.join(", ")))
+    (!names.is_empty()).then(|| {
+        format!("note: simulated, so these figures come from a script: {}", names.join(", "))
+    })
 }
 
-/// Says which of the selected models do without the proxy that the environment names for them.
-fn past_proxies(plan: &Plan) -> Vec<String> {
+/// Returns a note for each model that bypasses the proxy of its environment.
+fn bypassed_proxies(plan: &Plan) -> Vec<String> {
     let note = |target: Arc<Target>| {
         let variable = target.bypassed_proxy()?;
         Some(format!(
-            "note: `transport: stamped` goes past the proxy in {variable}: {} (`transport: auto` \
-             would go through it)",
+            "note: `transport: stamped` bypasses the proxy in {variable}: {} (`transport: auto` \
+             would use it)",
             target.name
         ))
     };
     plan.selected_targets().into_iter().filter_map(note).collect()
 }
 
-/// Says to which of the selected models another limit of the answer is sent than the config's keys
-/// name, or none.
-fn other_limits(plan: &Plan) -> Vec<String> {
-    // One prompt with its own limit shows it for all of them.
+/// Returns a note for each model whose `extra_body` replaces or omits the limit of answers that the
+/// config's keys set.
+fn overridden_limits(plan: &Plan) -> Vec<String> {
+    // One prompt with its own limit represents all of them.
     let limited = plan.cases.iter().map(|case| case.task.prompt());
     let limited = limited.filter(|prompt| prompt.output.tokens.is_some());
     let limited = limited.map(|prompt| &**prompt).next();
@@ -222,14 +224,14 @@ fn other_limits(plan: &Plan) -> Vec<String> {
         let most = |prompt| target.protocol.most_tokens(&load::trial_body(&target, prompt));
         match (most(&warm_up), limited) {
             (None, _) => Some(format!(
-                "note: `extra_body` of {} leaves out the limit of an answer: answers, that of the \
-                 warm-up too, are as long as the model likes, whatever `max_tokens` and \
-                 `output_tokens` say",
+                "note: `extra_body` of {} omits the limit of answers: answers, the warm-up's \
+                 included, are as long as the model likes, and `max_tokens` and \
+                 `output_tokens` have no effect",
                 target.name
             )),
             (_, Some(prompt)) if most(prompt) != prompt.output.tokens => Some(format!(
-                "note: `extra_body` of {} sets the limit of every answer, whatever `output_tokens` \
-                 says",
+                "note: `extra_body` of {} sets the limit of every answer; `output_tokens` has no \
+                 effect",
                 target.name
             )),
             _ => None,
@@ -238,21 +240,21 @@ fn other_limits(plan: &Plan) -> Vec<String> {
     plan.selected_targets().into_iter().filter_map(note).collect()
 }
 
-/// An error if a selected model requires packet stamps and this process may not see any.
+/// Fails if a selected model requires packet timestamps and this process may not receive them.
 fn check_packet_stamps(plan: &Plan) -> anyhow::Result<()> {
     let wanted = |target: &Arc<Target>| target.stamps == Stamps::Packets;
     let Some(target) = plan.selected_targets().into_iter().find(wanted) else { return Ok(()) };
     client::check_packet_stamps().map_err(|error| {
         anyhow::anyhow!(
-            "`stamps: packets` of {} needs the capability CAP_NET_RAW, on Linux: {error}; start \
+            "`stamps: packets` of {} requires the capability CAP_NET_RAW, on Linux: {error}; start \
              this program with it (root, `docker run --cap-add NET_RAW`, `setcap cap_net_raw+ep \
-             PROGRAM`), or write `stamps: auto`, which takes packets where they can be seen",
+             PROGRAM`), or write `stamps: auto`, which uses packets where possible",
             target.name
         )
     })
 }
 
-/// Says which of the selected models could be anyone.
+/// Returns a warning for each model whose certificates are not verified.
 fn insecure(plan: &Plan) -> Vec<String> {
     let warning = |target: Arc<Target>| {
         target.is_insecure().then(|| {
@@ -266,7 +268,7 @@ fn insecure(plan: &Plan) -> Vec<String> {
     plan.selected_targets().into_iter().filter_map(warning).collect()
 }
 
-/// What keeps the selected cases from being measured; better known before minutes are spent.
+/// Fails if the selected cases cannot be measured, before minutes are spent.
 fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<()> {
     if cli.libtest.test_threads.is_some_and(|threads| threads > 1) {
         anyhow::bail!(
@@ -302,11 +304,12 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
         cancellation: signals::listen()?,
     };
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
-    let notes = simulated(&plan).into_iter().chain(past_proxies(&plan)).chain(insecure(&plan));
-    for note in notes.chain(other_limits(&plan)) {
+    let notes =
+        simulated_models(&plan).into_iter().chain(bypassed_proxies(&plan)).chain(insecure(&plan));
+    for note in notes.chain(overridden_limits(&plan)) {
         terminal.err(&format!("{note}\n"));
     }
-    // Last, since it empties a file that may be there.
+    // Last, because it empties existing files.
     let Output { path, results } = Output::create(cli.output.as_deref(), &plan)?;
     files.empty();
     let libtest = LibtestTrials::start((cli.libtest, output), &plan.cases, terminal.clone())?;
@@ -337,8 +340,8 @@ struct Closing {
 }
 
 impl Closing {
-    /// Prints the reports and gives the exit code of a run with `failed` trials; without a number,
-    /// of an interrupted one. `unkept` is why its baseline is not saved.
+    /// Prints the reports and returns the exit code of a run with `failed` trials, or of an
+    /// interrupted one if `failed` is `None`. `unkept` is the reason why its baseline is not saved.
     fn report(&self, mut run: Run, failed: Option<u64>, unkept: Option<anyhow::Error>) -> u8 {
         self.terminal.end_progress();
         let unsaved = unkept.map(|error| format!("FAILED: {error:#}"));

@@ -1,4 +1,4 @@
-//! Asks, waits, and reads the answer once it has ended: one prompt, or a whole load.
+//! Sends requests and reads their answers: one prompt, or a whole load.
 
 mod converse;
 mod prompt_sizer;
@@ -33,34 +33,34 @@ use crate::{
     plan::{Case, Target},
 };
 
-/// Most tokens that a warm-up asks for: enough to have every part of the server at work.
+/// Limit of a warm-up answer, in tokens: enough to use every part of the server.
 const WARM_UP_TOKENS: u64 = 64;
 
-/// Follows a request while it runs. Each call must return at once.
+/// Observes a request in flight. Each call must return at once.
 pub trait Follow {
-    /// Some bytes arrived.
+    /// Called for each chunk that arrives.
     fn arrived(&self, _: &Chunk) {}
 
-    /// Whether the answer is not wanted any more.
+    /// Whether the request is to be cancelled.
     fn is_cancelled(&self) -> bool {
         false
     }
 }
 
-/// Nobody follows.
+/// Observes nothing and cancels nothing.
 impl Follow for () {}
 
-/// A trial's two halves: what arrived and what it means.
+/// The result of a request: the bytes that arrived, and their interpretation.
 #[derive(Debug)]
 pub struct Answer {
-    /// What arrived; `None` when nothing did.
+    /// The recorded response; `None` if the request failed before one began.
     pub recording: Option<Recording>,
-    /// What it means.
+    /// The measured sample, or why the answer is not valid.
     pub outcome: Result<Sample, RequestError>,
 }
 
-/// Asks the prompt of `case`; of a load, its first one. A synthetic one is as long as `lengths`
-/// says.
+/// Sends the prompt of `case`; of a workload, its first one. `lengths` has the sizes of synthetic
+/// prompts.
 pub async fn run(
     case: &Case,
     lengths: &PromptSizer,
@@ -72,32 +72,33 @@ pub async fn run(
     ask(target, request, client, follow).await
 }
 
-/// Asks the warm-up question, over the connection that the trials will use.
+/// Sends the warm-up prompt, over the connection that the trials will use.
 pub async fn warm_up(target: &Target, client: &Client, follow: &dyn Follow) -> Answer {
     let max_tokens = enough(target, target.max_tokens.min(WARM_UP_TOKENS));
     let request = request(target, &prompt::warm_up(), max_tokens, (&PromptSizer::default(), 0));
     ask(target, request, client, follow).await
 }
 
-/// Asks `prompt` for as few tokens as the server gives. It may refuse just that, where fields of the
-/// user's own demand more: it is then asked for as many as in the trials, and for the first of them
-/// only. Gives the last answer, and how many requests there were.
+/// Requests the shortest answer to `prompt` that the protocol allows. Fields of the user's
+/// `extra_body` may demand more, and the server then refuses the request: in this case it is
+/// repeated with the limit of the trials, and cancelled after the first token. Returns the last
+/// answer, and the number of requests.
 pub async fn probe(
     target: &Target,
     prompt: &Prompt,
     client: &Client,
     follow: &dyn Follow,
 ) -> (Answer, usize) {
-    let asking =
+    let request_for =
         |prompt: &Prompt, tokens| request(target, prompt, tokens, (&PromptSizer::default(), 0));
     let first = || FirstToken { protocol: target.protocol, follow, chunks: RefCell::default() };
     let few = target.protocol.fewest_tokens();
     let mut short = prompt.clone();
     short.output.min_tokens = prompt.output.min_tokens.map(|least| least.min(few));
-    let request = asking(&short, few);
+    let request = request_for(&short, few);
     let answer = match request.1.most {
         Some(_) => ask(target, request, client, follow).await,
-        // The answer is as long as the model likes.
+        // Without a limit the answer is as long as the model likes.
         None => ask(target, request, client, &first()).await,
     };
     let status = answer.recording.as_ref().map(|recording| recording.status);
@@ -105,19 +106,20 @@ pub async fn probe(
     if !matches!(status, Some(400 | 422)) || most <= few {
         return (answer, 1);
     }
-    (ask(target, asking(prompt, most), client, &first()).await, 2)
+    (ask(target, request_for(prompt, most), client, &first()).await, 2)
 }
 
-/// The body of a request of a trial with `prompt`.
+/// Returns the body of a trial's request with `prompt`.
 pub fn trial_body(target: &Target, prompt: &Prompt) -> Value {
     body(target, prompt, &prompt.messages, max_tokens(target, prompt))
 }
 
-/// `few` tokens, or as many as fields of the user's own demand: fewer are an error of the request.
+/// Returns `few`, or the number of tokens that fields of `extra_body` demand: servers refuse a
+/// limit below that.
 fn enough(target: &Target, few: u64) -> u64 {
     let min_tokens = target.extra_body.get("min_tokens").and_then(exact::whole);
     let thinking = target.extra_body.get("thinking").and_then(|own| own.get("budget_tokens"));
-    // What is thought is a part of the answer, and must not be all of it.
+    // The thinking budget is part of the answer, and the limit must be greater than the budget.
     let thinking = thinking.and_then(exact::whole).map(|tokens| tokens.saturating_add(1));
     let demanded = min_tokens.max(thinking).unwrap_or_default();
     few.max(demanded.min(target.max_tokens))
@@ -134,13 +136,13 @@ async fn ask(
 }
 
 impl Answer {
-    /// An answer of which nothing came.
+    /// An answer without a response.
     pub fn failed(error: RequestError) -> Self {
         Self { recording: None, outcome: Err(error) }
     }
 
-    /// Reads what came, of a request that `asked` for so many tokens. What it means has none of the
-    /// `secrets`; the recording is as it came.
+    /// Interprets the response to a request for `asked` tokens. The outcome is redacted; the
+    /// recording keeps its bytes.
     fn of(
         answer: Result<Recording, RequestError>,
         target: &Target,
@@ -158,13 +160,13 @@ impl Answer {
     }
 }
 
-/// Reads an answer of `target`.
+/// Interprets an answer of `target`.
 fn read(recording: &Recording, target: &Target) -> Result<Sample, RequestError> {
     let token_count = target.token_count.clone();
     sample::read_with(recording, target.protocol, token_count, &target.text_fields)
 }
 
-/// The same; what it quotes has none of the `secrets`.
+/// As [`read`], with secrets redacted in the texts that the outcome quotes.
 fn read_hiding(
     recording: &Recording,
     target: &Target,
@@ -175,7 +177,7 @@ fn read_hiding(
     secrets.redact_outcome(read(recording, target), hidden)
 }
 
-/// The body of the `nth` request with `prompt` as it is sent, and how many tokens it asks for.
+/// Returns the body of the `nth` request with `prompt`, and the number of tokens that it asks for.
 fn request(
     target: &Target,
     prompt: &Prompt,
@@ -199,7 +201,7 @@ fn request(
     (body, RequestedTokens { prompt: made.map(|(_, length)| length), ..asked })
 }
 
-/// The body of the request that asks `prompt` by `messages`, and how many tokens it asks for.
+/// Returns the body of a request with `messages`, and the number of tokens that it asks for.
 fn body_of(
     target: &Target,
     prompt: &Prompt,
@@ -211,11 +213,11 @@ fn body_of(
     let is_text = |piece: &ContentPart| matches!(piece, ContentPart::Text(_));
     let is_text = messages.iter().flat_map(|message| &message.content).all(is_text);
     let bytes = is_text.then_some(text.len() as u64);
-    (text, RequestedTokens { bytes, ..asked(&body, target.protocol) })
+    (text, RequestedTokens { bytes, ..requested_tokens(&body, target.protocol) })
 }
 
 fn body(target: &Target, prompt: &Prompt, messages: &[ChatMessage], max_tokens: u64) -> Value {
-    let ask = ChatRequest {
+    let request = ChatRequest {
         model: &target.model,
         messages,
         temperature: target.temperature,
@@ -225,29 +227,30 @@ fn body(target: &Target, prompt: &Prompt, messages: &[ChatMessage], max_tokens: 
         tools: &prompt.tools.over(&target.tools),
         extra_body: &target.extra_body,
     };
-    target.protocol.body(&ask)
+    target.protocol.body(&request)
 }
 
-/// How many tokens the request with this `body` asks for.
-fn asked(body: &Value, protocol: &dyn Protocol) -> RequestedTokens {
+/// Returns the number of tokens that a request with this `body` asks for.
+fn requested_tokens(body: &Value, protocol: &dyn Protocol) -> RequestedTokens {
     let most = protocol.most_tokens(body);
     let ignores_eos = body["ignore_eos"] == Value::Bool(true);
     let least = if ignores_eos { most } else { exact::whole(&body["min_tokens"]) };
     RequestedTokens { most, least, ..RequestedTokens::default() }
 }
 
-/// Most tokens of the answer to `prompt`.
+/// Returns the limit of the answer to `prompt`, in tokens.
 fn max_tokens(target: &Target, prompt: &Prompt) -> u64 {
     prompt.output.tokens.unwrap_or(target.max_tokens)
 }
 
-/// A line that no request had before, not even one of an earlier run: a cache may have kept those.
+/// Returns a line that no request had before. It is random, not counted, because a cache may still
+/// hold the prompts of an earlier run.
 fn nonce() -> String {
     format!("[{:012x}]\n", random() & 0xffff_ffff_ffff)
 }
 
-/// The order of a synthetic prompt's words, which takes the place of such a line: one that no
-/// request had before, or always the same.
+/// Returns the seed of a synthetic prompt's word order. A new order has the effect of a [`nonce`]
+/// and keeps the length.
 fn shuffle(cache: PrefixCache) -> Option<u64> {
     match cache {
         PrefixCache::Reuse => None,
@@ -256,7 +259,8 @@ fn shuffle(cache: PrefixCache) -> Option<u64> {
 }
 
 fn random() -> u64 {
-    // The standard library keys its hash tables at random, each anew.
+    // The standard library keys each hasher at random; that saves a dependency on an entropy
+    // source.
     RandomState::new().build_hasher().finish()
 }
 
@@ -279,7 +283,7 @@ impl Follow for FirstToken<'_> {
     }
 }
 
-/// Whether an answer that has ended cannot be read before its usage comes.
+/// Whether an ended answer cannot be interpreted until its usage arrives.
 fn lacks_usage(chunks: &[Chunk], target: &Target) -> bool {
     matches!(target.token_count, TokenCount::Usage) && sample::lacks_usage(chunks, target.protocol)
 }

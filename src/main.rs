@@ -1,4 +1,4 @@
-//! The harness without cargo, and the simulated endpoint on a port.
+//! The binary `llm-stream-bench`: see [`llm_stream_bench::command`].
 
 fn main() -> std::process::ExitCode {
     llm_stream_bench::command(std::env::args_os())

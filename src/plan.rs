@@ -1,4 +1,4 @@
-//! Config × arguments → [`Plan`]: every combination as a [`Case`] with nothing left to decide.
+//! Config × overrides → [`Plan`]: every combination as a [`Case`], with nothing left to decide.
 
 pub mod access;
 mod counterparts;
@@ -36,22 +36,22 @@ use crate::config::{
     NetworkSettings, Order, PrefixCache, RunVariation, Settings, Spanned, TokenCount, sanitise,
 };
 
-/// What overrides keys of the config, from the command line or from code.
+/// Values that override keys of the config, from the command line or from code.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// The models to run, by key or name; empty for all.
     pub models: Vec<String>,
-    /// How often each prompt and workload is run at first.
+    /// The number of runs of each prompt and workload.
     pub runs: Option<u32>,
-    /// How often it is run at most where thresholds are undecided.
+    /// The limit of runs while thresholds are undecided.
     pub max_runs: Option<u32>,
-    /// Whether no warm-up request is sent.
+    /// Whether to skip the warm-up requests.
     pub no_warmup: bool,
-    /// Where recordings are kept.
+    /// The folder for recordings.
     pub record: Option<PathBuf>,
 }
 
-/// All that a run will do.
+/// Everything that a run does.
 #[derive(Debug)]
 pub struct Plan {
     /// The models, in the config's order.
@@ -60,32 +60,32 @@ pub struct Plan {
     pub prompts: Vec<Arc<Prompt>>,
     /// The workloads, in the config's order.
     pub workloads: Vec<Arc<Workload>>,
-    /// The trials, in the order in which they run: model by model, prompt by prompt, then workload
-    /// by workload.
+    /// The trials, in the order in which they run. As listed, they go model by model, prompt by
+    /// prompt, then workload by workload.
     pub cases: Vec<Arc<Case>>,
-    /// In which order they run.
+    /// The order of the trials.
     pub order: Order,
     /// Whether a model is warmed up before its first trial.
     pub warm_up: bool,
-    /// How often each model gets each prompt at first.
+    /// The number of runs of each prompt.
     pub runs: u32,
-    /// How often a prompt or workload is run at most where thresholds are undecided, as a multiple of
-    /// its runs; 1 or more.
+    /// The limit of runs while thresholds are undecided, as a multiple of the runs of a prompt or
+    /// workload; 1 or more.
     pub most_runs: f64,
-    /// Where recordings are kept.
+    /// The folder for recordings.
     pub record: Option<PathBuf>,
 }
 
-/// A model at an endpoint, with all that a request to it needs but the key.
+/// A model at an endpoint, with everything that a request requires except secrets.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// Its position in the config, from 0.
     pub index: usize,
     /// Its key in the config.
     pub key: String,
-    /// Its name in reports. That of a simulated one says so.
+    /// Its name in reports, printable. The name of a simulated model says that it is simulated.
     pub name: String,
-    /// The same as it is written, with what cannot be shown.
+    /// The same name with unprintable characters, as the config has it.
     pub written: String,
     /// Its name in trial names.
     pub trial_name: String,
@@ -93,61 +93,61 @@ pub struct Target {
     pub model: String,
     /// Its endpoint.
     pub endpoint: Endpoint,
-    /// What is spoken there.
+    /// The protocol of the endpoint.
     pub protocol: &'static dyn Protocol,
     /// Sampling temperature; `None` leaves it to the server.
     pub temperature: Option<f64>,
-    /// Most tokens to generate.
+    /// Limit of the answer, in tokens.
     pub max_tokens: u64,
-    /// Whether the model is not to end by itself, whatever a prompt says.
+    /// Whether the model generates up to the limit; `None` leaves it to each prompt.
     pub ignore_eos: Option<bool>,
-    /// The tools that the model may call, of prompts that say nothing of them.
+    /// Tools for prompts that do not state any.
     pub tools: Tools,
-    /// The user's own fields of the request's body.
+    /// Additional fields of the request's body.
     pub extra_body: Map<String, Value>,
-    /// Headers of every request, besides our own.
+    /// Additional headers of every request.
     pub headers: Vec<(HeaderName, EnvTemplate)>,
-    /// How it is reached.
+    /// Proxy, TLS and query settings.
     pub network: NetworkSettings,
-    /// The environment variable that holds the key, where the config names it.
+    /// The environment variable of the key, if the config names one.
     pub api_key_env: Option<Spanned<String>>,
-    /// What carries the requests.
+    /// The client implementation.
     pub transport: Transport,
-    /// Which stamps of the kernel arrivals get.
+    /// Which of the kernel's timestamps arrivals get.
     pub stamps: Stamps,
-    /// What a request finds when it starts.
+    /// Whether requests find an open connection.
     pub connection: ConnectionMode,
-    /// Whether a server's prefix cache may help.
+    /// Whether requests may hit the server's prefix cache.
     pub prefix_cache: PrefixCache,
-    /// What fields of the delta hold that the protocol does not know.
+    /// The meaning of delta fields that the protocol does not define.
     pub text_fields: TextFields,
-    /// Who counts tokens when the server does not.
+    /// The source of token counts if the server sends none.
     pub token_count: TokenCount,
-    /// Where the server's metrics are, if they are to be read.
+    /// The URL of the server's metrics, if they are to be read.
     pub metrics_url: Option<MetricsUrl>,
-    /// When to give up.
+    /// The timeouts.
     pub timeouts: Timeouts,
-    /// The limits that it is held to.
+    /// The thresholds of its prompts.
     pub thresholds: Vec<Threshold>,
-    /// The part of the answers that must have a figure for it to be judged.
+    /// The share of answers that must have a figure for its threshold to be judged.
     pub min_share: f64,
     /// How much its figures are assumed to vary between runs.
     pub run_variation: RunVariation,
 }
 
 impl Target {
-    /// Whether its figures are those of a script.
+    /// Whether the endpoint is simulated.
     pub fn is_simulated(&self) -> bool {
         matches!(self.endpoint, Endpoint::Simulated(_))
     }
 
-    /// Whether its answers come encrypted.
+    /// Whether its connections use TLS.
     pub fn is_over_tls(&self) -> bool {
         matches!(&self.endpoint, Endpoint::Url(url) if url.starts_with("https://"))
     }
 
-    /// The environment variable with the proxy that its requests do not go through, though they
-    /// should: only reqwest knows proxies.
+    /// Returns the environment variable of a proxy that applies to the URL but is not used: only
+    /// the transport `reqwest` supports proxies.
     pub fn bypassed_proxy(&self) -> Option<&'static str> {
         match (&self.endpoint, self.transport, &self.network.proxy) {
             (Endpoint::Url(url), Transport::Stamped, None) => proxy::proxy_variable(url),
@@ -155,13 +155,13 @@ impl Target {
         }
     }
 
-    /// Whether it is not asked to prove who it is, though it could.
+    /// Whether certificates are not verified.
     pub fn is_insecure(&self) -> bool {
         let over_tls = matches!(&self.endpoint, Endpoint::Url(url) if is_https(url));
         over_tls && self.network.insecure_tls == Some(true)
     }
 
-    /// Its endpoint in reports.
+    /// The endpoint in reports.
     pub fn endpoint_name(&self) -> &str {
         match &self.endpoint {
             Endpoint::Url(url) | Endpoint::Socket { url, .. } => url,
@@ -169,12 +169,12 @@ impl Target {
         }
     }
 
-    /// Whether it is reached by a socket in the file system.
+    /// Whether the endpoint is a unix socket.
     pub fn is_by_socket(&self) -> bool {
         matches!(self.endpoint, Endpoint::Socket { .. })
     }
 
-    /// Options of a client that sends to `url`.
+    /// Returns the options of a client that sends to `url`.
     pub(crate) fn client_options<'a>(
         &self,
         access: &'a Access,
@@ -192,7 +192,7 @@ impl Target {
         }
     }
 
-    /// The `base_url` by which requests go to `url`, which is one of those that they are sent with.
+    /// Returns the `base_url` to write into the config for requests to `url`.
     pub fn base_url_of(&self, url: &str) -> String {
         match &self.endpoint {
             Endpoint::Socket { socket, .. } => {
@@ -208,41 +208,41 @@ impl Target {
 pub enum Endpoint {
     /// The URL that requests go to.
     Url(String),
-    /// A socket in the file system of this machine.
+    /// A unix socket.
     Socket {
-        /// Its path.
+        /// The path of the socket.
         socket: PathBuf,
-        /// The path of requests, with the protocol's own.
+        /// The path of requests, the protocol's path included.
         path: String,
-        /// Both in one, as reports show them.
+        /// Both as a `unix://` URL, for reports.
         url: String,
     },
     /// The simulator, started for the run.
     Simulated(Script),
 }
 
-/// One trial: a model, what it is asked, a run.
+/// One trial: a model, a task and the number of the run.
 #[derive(Debug)]
 pub struct Case {
     /// `MODEL::PROMPT::run-N` or `MODEL::WORKLOAD::run-N`.
     pub name: String,
-    /// The group that it is one trial of.
+    /// The group of trials that are judged together.
     pub group: Arc<GroupSpec>,
     /// The model.
     pub target: Arc<Target>,
-    /// What it is asked.
+    /// The prompt or workload.
     pub task: Task,
-    /// Which run of it, from 1.
+    /// The number of the run, from 1.
     pub run: u32,
 }
 
 impl Case {
-    /// The limits of the group that it is one of.
+    /// The thresholds of the group.
     pub fn thresholds(&self) -> &[Threshold] {
         &self.group.thresholds
     }
 
-    /// The `run`-th run of `task` by `target`.
+    /// Creates the `run`-th run of `task` by `target`.
     pub fn new(group: &Arc<GroupSpec>, target: &Arc<Target>, task: &Task, run: u32) -> Self {
         let name = format!("{}::{}::run-{run}", target.trial_name, sanitise(task.written()));
         let (group, target) = (group.clone(), target.clone());
@@ -255,12 +255,12 @@ impl Case {
     }
 }
 
-/// What a model is asked in one trial.
+/// What a trial sends.
 #[derive(Debug, Clone)]
 pub enum Task {
-    /// One prompt, by itself.
+    /// One request.
     Prompt(Arc<Prompt>),
-    /// Many requests.
+    /// A load of many requests.
     Workload(Arc<Workload>),
 }
 
@@ -273,7 +273,7 @@ impl Task {
         }
     }
 
-    /// Its name as it is written, of which [`sanitise`] makes that in trial names.
+    /// Its name in the config, from which [`sanitise`] makes the name in trial names.
     pub fn written(&self) -> &str {
         match self {
             Self::Prompt(prompt) => &prompt.written,
@@ -281,7 +281,7 @@ impl Task {
         }
     }
 
-    /// The prompt; of a workload the first one.
+    /// The prompt; of a workload, the first one.
     pub fn prompt(&self) -> &Arc<Prompt> {
         match self {
             Self::Prompt(prompt) => prompt,
@@ -297,7 +297,7 @@ impl Task {
         }
     }
 
-    /// A key that two tasks share if they are the same prompt or workload: its address.
+    /// Identifies the prompt or workload by its address.
     pub fn key(&self) -> usize {
         match self {
             Self::Prompt(prompt) => Arc::as_ptr(prompt).addr(),
@@ -322,39 +322,39 @@ pub struct Workload {
     pub index: usize,
     /// Its name in results.
     pub name: String,
-    /// Its name as it is written, with what cannot be shown.
+    /// Its name in the config, with unprintable characters.
     pub written: String,
-    /// When requests are sent.
+    /// Closed or open loop.
     pub shape: Shape,
-    /// When it is over.
+    /// When the load ends.
     pub until: Until,
-    /// The prompts that it takes, one after the other. Never empty.
+    /// The prompts, used in turn. Never empty.
     pub prompts: Vec<Arc<Prompt>>,
-    /// How often each model gets it.
+    /// The number of runs by each model.
     pub runs: u32,
-    /// The limits that each model is held to under it.
+    /// The thresholds of each model under this load.
     pub thresholds: Vec<Threshold>,
 }
 
-/// Why the config and the arguments make no plan.
+/// Why config and overrides do not give a plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// A text in the config means nothing.
+    /// A value of the config is not valid.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     /// `--models` names an unknown model.
     #[error("no model `{name}` in {file}{}\n  models: {}", did_you_mean(name, near), quoted(known))]
     UnknownModel {
-        /// The name as it was given.
+        /// The unknown name.
         name: String,
         /// The config's file.
         file: String,
-        /// The name that was probably meant.
+        /// The most similar known name.
         near: Option<String>,
-        /// The names that there are.
+        /// The known names.
         known: Vec<String>,
     },
-    /// `--models` is there and names none.
+    /// `--models` has no name.
     #[error(
         "`--models` names no model\n  models: {}\n  help: leave it out to run every model of {file}",
         quoted(known)
@@ -362,7 +362,7 @@ pub enum PlanError {
     NoModelNamed {
         /// The config's file.
         file: String,
-        /// The names that there are.
+        /// The known names.
         known: Vec<String>,
     },
     /// A model is compared with one that is not measured.
@@ -385,13 +385,13 @@ fn did_you_mean(name: &str, near: &Option<String>) -> String {
     near.map(|near| format!("\n  help: for `{name}`, did you mean `{near}`?")).unwrap_or_default()
 }
 
-/// Names may hold commas and blanks.
+/// Quotes each name: names may contain commas and blanks.
 fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 impl Plan {
-    /// Every combination of what `config` names and `overrides` ask for.
+    /// Combines everything that `config` names and `overrides` select.
     pub fn new(config: &Config, overrides: &Overrides) -> Result<Self, PlanError> {
         let targets = targets(config)?;
         let targets = chosen(targets, &overrides.models, config.file())?;
@@ -408,23 +408,23 @@ impl Plan {
         Ok(Self { targets, prompts, workloads, cases, order, warm_up, runs, most_runs, record })
     }
 
-    /// Only the cases that `keep` keeps.
+    /// Keeps only the cases for which `keep` returns true.
     pub fn select(mut self, keep: impl Fn(&Case) -> bool) -> Self {
         self.cases.retain(|case| keep(case));
         self
     }
 
-    /// Whether a selected model is held to a change against a baseline.
+    /// Whether a selected case has a threshold relative to a baseline.
     pub fn has_relative_thresholds(&self) -> bool {
         self.cases.iter().any(|case| case.thresholds().iter().any(|limit| limit.needs_baseline()))
     }
 
-    /// How often `workload`, or without one each prompt, is run at first.
+    /// Returns the number of runs of `workload`, or of each prompt.
     pub fn first_runs(&self, workload: Option<&Workload>) -> u32 {
         workload.map_or(self.runs, |workload| workload.runs)
     }
 
-    /// The models of the cases, in their order.
+    /// Returns the models of the cases, in the config's order.
     pub fn selected_targets(&self) -> Vec<Arc<Target>> {
         let selected: HashSet<_> =
             self.cases.iter().map(|case| Arc::as_ptr(&case.target)).collect();
@@ -457,12 +457,13 @@ fn cases(
     cases
 }
 
-/// Puts trials, which are as they are listed, into their order.
+/// Sorts trials, which come as they are listed, into `order`.
 pub fn arrange(cases: &mut [Arc<Case>], order: Order) {
     match order {
         Order::AsListed => {}
         Order::Interleaved => {
-            // Each task by its first place among them; the sort keeps the models' order.
+            // Tasks in the order of their first trials. The sort is stable and keeps the models'
+            // order.
             let mut firsts = HashMap::new();
             for (place, case) in cases.iter().enumerate() {
                 firsts.entry(case.task.key()).or_insert(place);
@@ -485,7 +486,8 @@ fn workloads(
     let workload = |(index, workload): (usize, &config::WorkloadConfig)| {
         let named: HashSet<_> = workload.prompts.iter().map(|name| visible(&name.value)).collect();
         let wanted = |prompt: &&Arc<Prompt>| {
-            // When the later turns of an open loop were due, nobody has said.
+            // An open loop schedules requests, but the start of a later turn depends on the
+            // previous answer.
             let is_able = prompt.turns.is_empty() || matches!(workload.shape, Shape::Closed { .. });
             workload.prompts.is_empty() && is_able
                 || prompt.called().any(|name| named.contains(name))
@@ -500,7 +502,7 @@ fn workloads(
             runs: overrides.runs.or(workload.runs).unwrap_or(config.runs),
             thresholds: {
                 let limits = thresholds(config, &workload.thresholds, &mut errors);
-                errors.extend(without_figure(config, workload));
+                errors.extend(undefined_metrics(config, workload));
                 limits
             },
         })
@@ -512,8 +514,8 @@ fn workloads(
     }
 }
 
-/// Thresholds on a figure that the workload does not have.
-fn without_figure(config: &Config, workload: &config::WorkloadConfig) -> Vec<ConfigError> {
+/// Finds thresholds on a metric that the workload does not have.
+fn undefined_metrics(config: &Config, workload: &config::WorkloadConfig) -> Vec<ConfigError> {
     if !matches!(workload.shape, Shape::Closed { .. }) {
         return Vec::new();
     }
@@ -535,8 +537,8 @@ fn prompts(config: &Config) -> Vec<Prompt> {
     config.prompts.as_ref().map_or_else(prompt::built_in, written)
 }
 
-/// The models that `--models` names, by key or name, as they are written or shown; all of them without
-/// it.
+/// Returns the models that `--models` names, by key or name, as written or as shown; without it,
+/// all.
 fn chosen(
     targets: Vec<Arc<Target>>,
     given: &[String],
@@ -568,8 +570,8 @@ fn chosen(
     Ok(targets.into_iter().filter(keep).collect())
 }
 
-/// The names in `pieces`, which are split at commas: a name may have some itself. `None` where no
-/// split gives names that are all known.
+/// Joins `pieces`, the argument split at commas, to known names: a name may contain commas. `None`
+/// if no way of joining gives known names only.
 fn split(pieces: &[&str], is_known: &dyn Fn(&str) -> bool) -> Option<Vec<String>> {
     if pieces.is_empty() {
         return Some(Vec::new());
@@ -595,14 +597,14 @@ fn targets(config: &Config) -> Result<Vec<Arc<Target>>, PlanError> {
         if targets.iter().any(|other| other.trial_name == target.trial_name) {
             let what = format!("two models are called `{}` in the results", target.name);
             let help =
-                "give one of them another `name`; that of a simulated one ends in `-simulated`";
+                "give one of them another `name`; names of simulated models end in `-simulated`";
             errors.push(config.error_in(model.display_name(), &what, help));
         }
-        errors.extend(no_way_through(config, &target));
-        errors.extend(no_packets(config, model, &target));
+        errors.extend(unsupported_proxy(config, &target));
+        errors.extend(unavailable_packets(config, model, &target));
         targets.push(Arc::new(target));
     }
-    // A threshold of `defaults` is met once for each model.
+    // Every model parses the thresholds of `defaults` again and repeats their errors.
     errors.dedup_by_key(|error: &mut ConfigError| error.to_string());
     match errors.is_empty() {
         true => Ok(targets),
@@ -679,7 +681,7 @@ fn target(
     }
 }
 
-/// Where metrics are to be read, if anywhere: a simulated endpoint has none.
+/// Returns the URL of metrics to read; a simulated endpoint has none.
 fn metrics_url(wanted: Option<MetricsUrl>, endpoint: &Endpoint) -> Option<MetricsUrl> {
     wanted.filter(|wanted| match (wanted, endpoint) {
         (MetricsUrl::Off, _) | (MetricsUrl::Auto, Endpoint::Simulated(_)) => false,
@@ -689,8 +691,8 @@ fn metrics_url(wanted: Option<MetricsUrl>, endpoint: &Endpoint) -> Option<Metric
     })
 }
 
-/// The stamped transport where it can be had: on Linux, and not through a proxy. A socket in the
-/// file system is never reached through one.
+/// Chooses the kernel-timed transport if possible: on Linux, and not through a proxy. Unix sockets
+/// never use a proxy.
 fn transport(settings: &Settings, endpoint: &Endpoint) -> Transport {
     let through_proxy = || match (endpoint, &settings.network.proxy) {
         (Endpoint::Simulated(_) | Endpoint::Socket { .. }, _)
@@ -708,35 +710,39 @@ fn transport(settings: &Settings, endpoint: &Endpoint) -> Transport {
     }
 }
 
-/// What is wrong with a proxy that is asked for and cannot be gone through.
-fn no_way_through(config: &Config, target: &Target) -> Option<ConfigError> {
+/// Reports a proxy that the chosen transport does not support.
+fn unsupported_proxy(config: &Config, target: &Target) -> Option<ConfigError> {
     let Some(config::ProxySetting::Through(proxy)) = &target.network.proxy else { return None };
     let is_url = matches!(target.endpoint, Endpoint::Url(_));
     (is_url && target.transport == Transport::Stamped).then(|| {
         let what =
-            format!("`transport: stamped` goes through no proxy, and {} has both", target.name);
-        let help = "`transport: auto` goes through it; `proxy: none` in the model past it";
+            format!("`transport: stamped` does not support a proxy, and {} has both", target.name);
+        let help = "`transport: auto` uses the proxy; `proxy: none` in the model connects directly";
         config.error_in(proxy.at(), &what, help)
     })
 }
 
-/// What is wrong with packets that are asked for where packets are not visible.
-fn no_packets(config: &Config, model: &config::Model, target: &Target) -> Option<ConfigError> {
+/// Reports `stamps: packets` where single packets are not visible.
+fn unavailable_packets(
+    config: &Config,
+    model: &config::Model,
+    target: &Target,
+) -> Option<ConfigError> {
     if target.stamps != Stamps::Packets {
         return None;
     }
     let why = match target.transport {
-        Transport::Reqwest => "the transport `reqwest`, which stamps what it has read",
+        Transport::Reqwest => "the transport `reqwest`, which timestamps reads",
         Transport::Stamped if target.is_by_socket() => "a unix socket, which has no packets",
         Transport::Stamped => return None,
     };
-    let what = format!("`stamps: packets` cannot be had with {why}");
-    let help = "`stamps: auto` takes them where they can be had";
+    let what = format!("`stamps: packets` is not possible with {why}");
+    let help = "`stamps: auto` uses them where possible";
     Some(config.error_in(model.display_name(), &what, help))
 }
 
-/// A figure that is copied out of a report must not pass for one of a real model, so the name of
-/// a simulated one says so wherever it goes.
+/// Marks the name of a simulated model. A figure that is copied out of a report must not be
+/// mistaken for one of a real model.
 fn simulated_name(name: &str) -> String {
     match name.to_lowercase().contains("simulated") {
         true => name.to_owned(),
@@ -748,7 +754,7 @@ fn is_https(url: &str) -> bool {
     url.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"))
 }
 
-/// What the URLs of requests to a socket in the file system begin with, as curl has it.
+/// The origin of request URLs to a unix socket, as curl has it.
 const SOCKET_ORIGIN: &str = "http://localhost";
 
 fn endpoint(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> Endpoint {
@@ -761,8 +767,9 @@ fn endpoint(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> Endpo
     Endpoint::Socket { socket, path, url }
 }
 
-/// The path of a base URL, or instead of none the protocol's prefix. A URL that has the protocol's own
-/// path right after the host is complete: for servers without a prefix, such as Perplexity's.
+/// Returns the path of a base URL, or the protocol's prefix if it has none. A URL with the
+/// protocol's own path right after the host is complete: some servers, such as Perplexity's, have
+/// no prefix.
 fn prefix<'a>(path: &'a str, protocol: &dyn Protocol) -> &'a str {
     match path.trim_end_matches('/') {
         "" => protocol.prefix(),
@@ -771,8 +778,8 @@ fn prefix<'a>(path: &'a str, protocol: &dyn Protocol) -> &'a str {
     }
 }
 
-/// `BASE_URL:PORT` + the protocol's prefix, such as `/v1`, + its path; a base URL with a path
-/// keeps it instead of the prefix.
+/// Returns `BASE_URL:PORT`, the protocol's prefix, such as `/v1`, and its path. A path of the base
+/// URL replaces the prefix.
 fn url(base_url: &str, port: Option<u16>, protocol: &dyn Protocol) -> String {
     let base = base_url.trim_end_matches('/');
     let uri: Uri = base.parse().unwrap_or_default();

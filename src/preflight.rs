@@ -1,10 +1,10 @@
-//! Before the first trial: is there an endpoint that could answer? What is wrong with a config is
-//! better known before minutes are spent.
+//! Checks each endpoint before the first trial, so that an error of the config shows before minutes
+//! are spent.
 //!
-//! Each endpoint is asked for one token, in the way in which its trials will ask: that meets the
-//! port, the certificate, the path, the key and the model. When it refuses the one token, fields of the
-//! user's own may demand more, and it is asked for the length of the trials. When it refuses that too,
-//! its list of models tells a wrong path from a wrong model.
+//! Each endpoint gets a request for one token with the fields of its trials. That checks port,
+//! certificate, path, key and model. If the endpoint refuses it, fields of the user's `extra_body`
+//! may demand a longer answer, and the request is repeated with the limit of the trials. If that is
+//! refused too, the list of models tells a wrong path from a wrong model.
 
 mod fields;
 
@@ -24,38 +24,38 @@ use crate::{
     plan::{Case, Endpoint, Target, Task, Timeouts},
 };
 
-/// How long an endpoint has for its one token. A server that is busy, or still loads its model,
-/// takes longer and is none the worse.
+/// Timeout of the request. A busy server, or one that still loads its model, may take longer and is
+/// not a failure.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Most models of a server that are named.
+/// Limit of the model names in a message.
 const NAMED: usize = 5;
 
-/// Longest name of a model that is shown, characters.
+/// Limit of a model name in a message, in characters.
 const LONGEST: usize = 80;
 
 pub use self::fields::{Field, left_out, refused};
 
-/// What is wrong with an endpoint.
+/// A fault of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
-    /// What its trials would meet.
+    /// The error that its trials would have.
     pub error: RequestError,
-    /// Whether they would meet it for certain. If not, it may have passed by then.
+    /// Whether they certainly would. Otherwise the fault may have passed by then.
     pub is_certain: bool,
 }
 
-/// What an endpoint is asked before the trials: the fields of some of them.
+/// A preflight request, with the fields of some of the trials.
 #[derive(Debug)]
 pub struct Question {
-    /// What is asked, with the fields of the trials' requests.
+    /// The prompt, with the fields of the trials' requests.
     pub prompt: Prompt,
-    /// The prompts of which requests have these fields.
+    /// The prompts whose requests have these fields.
     pub of: Vec<Arc<Prompt>>,
 }
 
-/// The questions that meet every field of the requests of `cases` to `target`: one where all have
-/// the same fields.
+/// Returns the requests that cover every field of the requests of `cases` to `target`: one for each
+/// combination of fields.
 pub fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
     let mut questions: Vec<Question> = Vec::new();
     let mut places: HashMap<_, usize> = HashMap::new();
@@ -86,7 +86,7 @@ pub fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
     questions
 }
 
-/// When to give up asking, of a model with these `timeouts`.
+/// Limits the `timeouts` of a model to those of the preflight.
 pub fn timeouts(timeouts: Timeouts) -> Timeouts {
     Timeouts {
         connect: timeouts.connect.min(PATIENCE),
@@ -97,8 +97,8 @@ pub fn timeouts(timeouts: Timeouts) -> Timeouts {
 }
 
 impl Finding {
-    /// Whether the server speaks of a model: some answer 404 for a model that they do not have. A path
-    /// such as `/v1/models` is not about a model.
+    /// Whether the server's message is about a model: some servers answer 404 for an unknown model.
+    /// A path such as `/v1/models` does not count.
     pub fn speaks_of_a_model(&self) -> bool {
         let message = self.without_default_hint().to_lowercase();
         let is_path = |word: &&str| word.starts_with('/') || word.contains("://");
@@ -108,7 +108,7 @@ impl Finding {
         words.any(|word| word.contains("model"))
     }
 
-    /// The same with the likely `hint` instead of the status's default hint.
+    /// Replaces the default hint of the status with a more likely `hint`.
     #[must_use]
     pub fn with(mut self, hint: Option<String>) -> Self {
         if let Some(hint) = hint {
@@ -117,7 +117,7 @@ impl Finding {
         self
     }
 
-    /// The message without the status's default hint.
+    /// The message without the default hint of the status.
     fn without_default_hint(&self) -> &str {
         let message = self.error.message.as_str();
         let hints = [sample::NOT_FOUND_HINT, sample::KEY_HINT, sample::BEARER_HINT];
@@ -126,10 +126,10 @@ impl Finding {
 }
 
 /// Returns what a failed request to `target` for one token means for the trials; `status` is the
-/// answer's.
+/// status of the answer.
 ///
-/// An answer that began is not a fault: its one token may have no text, and an answer of that length
-/// may have no proper end.
+/// An answer that began is not a fault: a single token may have no text, and an answer cut to that
+/// length may have no proper end.
 pub fn finding(target: &Target, error: RequestError, status: Option<u16>) -> Option<Finding> {
     use ErrorKind as Kind;
     let is_certain = match error.kind {
@@ -150,8 +150,8 @@ pub fn finding(target: &Target, error: RequestError, status: Option<u16>) -> Opt
     Some(Finding { error: RequestError { message, ..error }, is_certain })
 }
 
-/// What a connection may come from that broke without an answer: many servers that speak TLS just close
-/// one on which they hear something else.
+/// Returns a hint for a connection that closed without an answer: many servers that speak TLS close
+/// it when they read something else.
 fn maybe_tls(target: &Target, error: &RequestError) -> &'static str {
     let is_plain = matches!(&target.endpoint, Endpoint::Url(_)) && !target.is_over_tls();
     let is_read = error.message.starts_with("the answer cannot be read");
@@ -161,7 +161,7 @@ fn maybe_tls(target: &Target, error: &RequestError) -> &'static str {
     }
 }
 
-/// What went wrong, and what it may come from.
+/// Describes the error and its possible cause.
 fn explained(target: &Target, error: &RequestError) -> String {
     let message = &error.message;
     match error.kind {
@@ -169,11 +169,11 @@ fn explained(target: &Target, error: &RequestError) -> String {
             let patience = timeouts(target.timeouts).first_token;
             format!("no token within {patience:?}: the server is busy, or still loads the model")
         }
-        // Of a proxy more is said already.
+        // Errors of a proxy have their own hint.
         ErrorKind::Connect | ErrorKind::ConnectTimeout if message.contains(THROUGH) => {
             message.clone()
         }
-        // With sockets of the file system the system's reason says more.
+        // For unix sockets, the system's reason is more precise.
         ErrorKind::Connect if !message.contains("unix://") => {
             format!("{message}; is the server running there?")
         }
@@ -184,19 +184,19 @@ fn explained(target: &Target, error: &RequestError) -> String {
     }
 }
 
-/// Whether a server that answers with `status` may answer otherwise a minute later.
+/// Whether the server may answer otherwise a minute later.
 fn may_pass(status: u16) -> bool {
     matches!(status, 408 | 409 | 425 | 429 | 500..)
 }
 
-/// Whether an answer with `status` may be a refusal of a field of the request, when it names one:
-/// some servers answer 404, 500 or 501.
+/// Whether `status` may be a refusal of a field that the answer names: some servers use 404, 500 or
+/// 501.
 pub const fn may_refuse_fields(status: u16) -> bool {
     matches!(status, 400 | 402..=406 | 410..=428 | 430..=501)
 }
 
-/// The hint where a request without `fields` was answered; `counts` says whether that answer had a
-/// usage, where it was long enough to have one.
+/// Returns the hint if a request without `fields` succeeded. `counts` says whether the answer had a
+/// usage, if it was long enough to have one.
 pub fn without(fields: &[Field], target: &Target, counts: Option<bool>) -> String {
     let usage = match counts {
         Some(true) => "",
@@ -209,7 +209,7 @@ pub fn without(fields: &[Field], target: &Target, counts: Option<bool>) -> Strin
     format!("it answers with `{}`{usage}", fields::line(fields, target.max_tokens))
 }
 
-/// Where a protocol may be spoken, and how the config says so.
+/// A URL that may serve a protocol, and the config for it.
 #[derive(Debug, Clone)]
 pub struct Elsewhere {
     /// The protocol.
@@ -219,8 +219,8 @@ pub struct Elsewhere {
     hint: String,
 }
 
-/// Where the server of `url`, where `target`'s own protocol is not spoken, may speak a protocol: at
-/// the same base URL or at its own place, never on another host.
+/// Returns URLs on the server of `url` that may serve a protocol if `url` does not serve
+/// `target`'s: at the same base URL or at the protocol's usual path, never on another host.
 pub fn elsewhere(target: &Target, url: &str) -> Vec<Elsewhere> {
     let (path, query) = match url.split_once('?') {
         Some((path, query)) => (path, format!("?{query}")),
@@ -230,7 +230,7 @@ pub fn elsewhere(target: &Target, url: &str) -> Vec<Elsewhere> {
     let origin = origin(path).unwrap_or(base);
     let mut places: Vec<Elsewhere> = Vec::new();
     for protocol in protocol::ALL {
-        // At the same base URL, at its usual place, and at the origin itself.
+        // The same base URL, the protocol's usual path, and the root.
         let usual = format!("{origin}{}", protocol.prefix());
         for place in [base, &usual, origin] {
             let other = format!("{place}{}{query}", protocol.path());
@@ -244,7 +244,7 @@ pub fn elsewhere(target: &Target, url: &str) -> Vec<Elsewhere> {
     places
 }
 
-/// How the config says that `protocol` is spoken at `place`; `target`'s requests go to `base`.
+/// Returns the config lines for `protocol` at `place`; `target`'s requests go to `base`.
 fn hint_for(
     target: &Target,
     protocol: &'static dyn Protocol,
@@ -254,7 +254,7 @@ fn hint_for(
     let prefix = protocol.prefix();
     let written = match place.strip_prefix(origin) {
         Some(path) if path == prefix => target.base_url_of(origin),
-        // Without a path the prefix would be added.
+        // An empty path would get the prefix.
         Some("") => target.base_url_of(&format!("{origin}{}", protocol.path())),
         _ => target.base_url_of(place),
     };
@@ -267,11 +267,11 @@ fn hint_for(
     }
 }
 
-/// A body that no protocol takes for a request: it generates nothing.
+/// A body that is not a request of any protocol, so that servers generate nothing.
 pub const NO_REQUEST: &[u8] = b"[]";
 
-/// Whether `protocol` is probably spoken where [`NO_REQUEST`] gets this `answer`. A web page is not an
-/// answer of it, and to accept that body, an answer must be a stream or an error.
+/// Whether `protocol` is probably served where [`NO_REQUEST`] gets this `answer`. A web page does
+/// not count, and an answer with a status of success must be a stream or an error.
 pub fn is_there(answer: &Recording, protocol: &dyn Protocol) -> bool {
     let body = answer.body();
     let says = |kind: &str| answer.content_type.as_deref().is_some_and(|own| own.contains(kind));
@@ -286,7 +286,8 @@ pub fn is_there(answer: &Recording, protocol: &dyn Protocol) -> bool {
     }
 }
 
-/// The hint where nothing is at the path of `target`'s protocol, and what answers is at `found`.
+/// Returns the hint if the path of `target`'s protocol does not exist and the URLs in `found`
+/// answer.
 pub fn nothing_there(target: &Target, url: &str, found: &[Elsewhere]) -> String {
     let path_of = |url: &str| {
         let path = url.split('?').next().unwrap_or_default();
@@ -304,21 +305,20 @@ pub fn nothing_there(target: &Target, url: &str, found: &[Elsewhere]) -> String 
     }
 }
 
-/// Scheme, host and port of a URL.
+/// Returns scheme, host and port of a URL.
 fn origin(url: &str) -> Option<&str> {
     let host = url.find("://")? + "://".len();
     let end = url[host..].find('/').map_or(url.len(), |slash| host + slash);
     Some(&url[..end])
 }
 
-/// Whether the server's list of models can say more about `finding`.
+/// Whether the server's list of models can explain `finding`.
 pub fn is_about_path_or_model(finding: &Finding, status: Option<u16>) -> bool {
     matches!(status, Some(400 | 404 | 405 | 422 | 501))
         || finding.error.kind == ErrorKind::NotAStream
 }
 
-/// Where the server of `url` may list its models: next to the path that is asked, then where such
-/// lists are.
+/// Returns the URLs of the list of models: next to the path of requests, then the usual one.
 pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
     let (path, query) = match url.split_once('?') {
         Some((path, query)) => (path, format!("?{query}")),
@@ -335,8 +335,8 @@ pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
     lists.into_iter().map(|list| list + &query).collect()
 }
 
-/// The names in a list of models: OpenAI's `data`, Ollama's and llama.cpp's `models`. `None` when
-/// `answer` is not such a list.
+/// Parses the names in a list of models: OpenAI's `data`, Ollama's and llama.cpp's `models`. `None`
+/// if `answer` is not such a list.
 pub fn models(answer: &Recording) -> Option<Vec<String>> {
     let is_whole = answer.broken.as_ref().is_none_or(|end| end.kind == ErrorKind::LeftOpen);
     if answer.status != 200 || !is_whole {
@@ -351,7 +351,7 @@ pub fn models(answer: &Recording) -> Option<Vec<String>> {
     Some(models.iter().filter_map(name).collect())
 }
 
-/// What the lists of models at `asked` say about a refusal: the likely hint.
+/// Returns the hint that the lists of models, requested from `asked`, give.
 pub fn hint(target: &Target, asked: &[String], found: &[Option<Vec<String>>]) -> Option<String> {
     let place = found.iter().position(Option::is_some)?;
     let (url, models) = (asked.get(place)?, found[place].as_ref()?);
@@ -362,7 +362,7 @@ pub fn hint(target: &Target, asked: &[String], found: &[Option<Vec<String>>]) ->
         let base = url.trim_end_matches("/models");
         return Some(format!("the server lists models at {url}: `base_url: \"{base}\"`?"));
     }
-    // Ollama has a name without its tag for the latest.
+    // In Ollama, a name without a tag means the tag `latest`.
     let is_it = |name: &String| {
         *name == target.model || name.strip_suffix(":latest") == Some(target.model.as_str())
     };
@@ -376,7 +376,7 @@ pub fn hint(target: &Target, asked: &[String], found: &[Option<Vec<String>>]) ->
     })
 }
 
-/// A server's models, of which `wanted` is none.
+/// Describes a server's models, which do not include `wanted`.
 fn other_models(wanted: &str, models: &[String]) -> String {
     let names: Vec<&str> = models.iter().map(String::as_str).collect();
     let meant = match names.as_slice() {

@@ -1,4 +1,4 @@
-//! A finished request, with the trial that it belongs to.
+//! A finished request, with its trial.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,32 +10,32 @@ use crate::plan::Case;
 /// One finished request.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// The trial that it belongs to.
+    /// The trial.
     pub case: Arc<Case>,
-    /// What was asked.
+    /// The prompt.
     pub prompt: Arc<Prompt>,
-    /// When the request was begun, by the wall clock.
+    /// When the request started, by the wall clock.
     pub started: Timestamp,
-    /// Its place in a load.
+    /// Its position in a load.
     pub place: Option<LoadPosition>,
-    /// What came.
+    /// The result.
     pub outcome: Result<Sample, RequestError>,
 }
 
-/// A request's place in a load.
+/// A request's position in a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadPosition {
-    /// Which of its requests, from 1, in the order of their starts.
+    /// Its number, from 1, in the order of starts.
     pub request: usize,
-    /// When it was due, counted from the load's start; in an open loop.
+    /// When it was due, counted from the load's start; only in an open loop.
     pub scheduled: Option<Duration>,
-    /// When it was handed to an open connection, counted from the load's start; `None` when there
-    /// was none.
+    /// When it was handed to an open connection, counted from the load's start; `None` without a
+    /// connection.
     pub sent: Option<Duration>,
 }
 
 impl Row {
-    /// The row as summaries count it.
+    /// The data of the row that summaries count.
     pub fn request(&self) -> Request<'_> {
         Request { prompt: &self.prompt, run: self.case.run, outcome: &self.outcome }
     }

@@ -1,13 +1,13 @@
-//! What the system says of this process and this machine, where it says anything.
+//! Facts about this process and this machine, as far as the system reports them.
 
 use std::{fs, thread, time::Instant};
 
-/// Memory of this process, bytes.
+/// Memory of this process, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Memory {
-    /// What it has now.
+    /// The resident set.
     pub(super) resident: u64,
-    /// The most that it had.
+    /// The peak of the resident set.
     pub(super) peak: u64,
 }
 
@@ -19,7 +19,7 @@ pub(super) fn memory() -> Option<Memory> {
     Some(Memory { resident: bytes("VmRSS")?, peak: bytes("VmHWM")? })
 }
 
-/// The machine in a line: its processor, how many cores of it this process may use, the system.
+/// Describes the machine in a line: processor, cores that this process may use, system.
 pub(super) fn description() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = value(&cpuinfo, "model name").unwrap_or(std::env::consts::ARCH);
@@ -28,7 +28,7 @@ pub(super) fn description() -> String {
     format!("{model}, {cores} cores, {} {}", std::env::consts::OS, kernel.trim())
 }
 
-/// What stands after `name:` in a file of such lines.
+/// Returns the value after `name:` in a file of such lines.
 fn value<'a>(file: &'a str, name: &str) -> Option<&'a str> {
     file.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
@@ -36,7 +36,8 @@ fn value<'a>(file: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// A clock that processes share: nanoseconds since some moment that is the same for all of them.
+/// A clock that processes share: nanoseconds since a moment that is the same for all of them. An
+/// [`Instant`] cannot be sent to another process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SharedClock {
     at: Instant,
@@ -44,7 +45,8 @@ pub(super) struct SharedClock {
 }
 
 impl SharedClock {
-    /// The two clocks side by side: of some pairs of readings, the one taken fastest.
+    /// Relates the two clocks by the fastest of some pairs of readings: the faster the pair, the
+    /// smaller its error.
     #[expect(clippy::disallowed_methods, reason = "stamps of two processes are to be compared")]
     pub(super) fn new() -> Self {
         let pair = || {
@@ -57,7 +59,7 @@ impl SharedClock {
         pairs.min_by_key(|(took, _)| *took).map_or_else(|| pair().1, |(_, clock)| clock)
     }
 
-    /// `moment` on it.
+    /// Converts `moment` to this clock.
     pub(super) fn of(self, moment: Instant) -> u64 {
         let nanoseconds = |duration: std::time::Duration| duration.as_nanos() as u64;
         match moment.checked_duration_since(self.at) {
@@ -87,13 +89,13 @@ mod system {
         read(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.as_nanos() as u64)
     }
 
-    /// What this process has used of all cores so far.
+    /// CPU time of this process on all cores so far.
     pub(in super::super) fn cpu_time() -> Option<Duration> {
         read(ClockId::CLOCK_PROCESS_CPUTIME_ID)
     }
 
-    /// Keeps this process, and all threads it will have, on the `nth` core that it may use; which
-    /// one that is. `None` where there are not so many, or the system does not allow it.
+    /// Pins this process, and all threads that it starts, to the `nth` core that it may use.
+    /// Returns the core; `None` if the process has fewer cores or the system forbids it.
     pub(in super::super) fn pin(nth: usize) -> Option<usize> {
         let this = Pid::from_raw(0);
         let allowed = sched_getaffinity(this).ok()?;

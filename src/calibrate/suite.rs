@@ -1,6 +1,6 @@
-//! The whole instrument measured: errors, CPU, memory and limits of each transport next to those of
-//! the reference reader. The endpoint and each reader are separate processes, on separate cores where
-//! the system allows it.
+//! `calibrate --full`, for developers of the instrument: errors, CPU time, memory and limits of
+//! each transport, next to those of the reference reader. The endpoint and each reader are separate
+//! processes, on separate cores if the system allows it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,10 +21,11 @@ use super::{
 };
 
 impl Trial {
-    /// How often each is measured; the figures are medians of that.
+    /// Measurements of each trial; the figures are their medians.
     pub const RUNS: usize = 3;
 
-    /// As fast as it goes; of many streams, so that those left at the end of a round count little.
+    /// Without delays. It has many streams, so that the last ones of a round, when the reader is
+    /// idle in part, count little.
     pub const CEILING: Self = Self {
         streams: 64,
         rounds: 8,
@@ -34,7 +35,7 @@ impl Trial {
         merged: 16,
     };
 
-    /// Those of the tables, from one stream to 1,024, in the rhythm of [`Load::of`]; then
+    /// The trials of the tables, from one stream to 1,024, with the rhythm of [`Load::of`]; then
     /// [`CEILING`](Self::CEILING).
     pub fn all() -> Vec<Self> {
         let timed = [1, 64, 256, 1024].map(|streams| {
@@ -46,62 +47,62 @@ impl Trial {
     }
 }
 
-/// What is measured of a reader.
+/// A measured quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Figure {
-    /// The error of `ttft`, seconds: the median with its sign.
+    /// Error of `ttft`, in seconds: the signed median.
     TtftMedian,
-    /// The 99th percentile of its size.
+    /// Error of `ttft`, in seconds: the 99th percentile of its absolute value.
     TtftP99,
-    /// The error of single gaps between tokens, seconds: the 99th percentile of its size.
+    /// Error of a single gap between tokens, in seconds: the 99th percentile of its absolute value.
     GapP99,
-    /// CPU seconds a million tokens, decoding included.
+    /// CPU seconds per million tokens, decoding included.
     Cpu,
-    /// Most memory, bytes.
+    /// Peak memory, in bytes.
     Memory,
-    /// From the start of the process until the endpoint has its first request, seconds.
+    /// From the start of the process until the endpoint receives its first request, in seconds.
     FirstRequest,
-    /// Tokens a second of CPU without delays, 16 events a write, decoding included.
+    /// Tokens per CPU second without delays, 16 events per write, decoding included.
     Ceiling,
-    /// How long a write call of the endpoint takes, seconds: the median.
+    /// Duration of a write call of the endpoint, in seconds: the median.
     WriteMedian,
-    /// The 99th percentile.
+    /// Duration of a write call of the endpoint: the 99th percentile.
     WriteP99,
-    /// How late the endpoint writes, seconds: the median.
+    /// Delay of the endpoint's writes behind their schedule, in seconds: the median.
     LateMedian,
-    /// The 99th percentile.
+    /// Delay of the endpoint's writes: the 99th percentile.
     LateP99,
-    /// The part of a core that the endpoint takes.
+    /// Share of a core that the endpoint uses.
     ServerCpu,
 }
 
-/// What was measured.
+/// The results of the suite.
 #[derive(Debug, Default)]
 pub struct Full {
     figures: BTreeMap<(usize, Reader, Figure), Vec<f64>>,
-    /// Whose clock stamped what a reader read.
+    /// The clock of each reader's timestamps.
     pub clocks: BTreeMap<Reader, &'static str>,
-    /// The cores of the endpoint and of the readers, if they were kept there.
+    /// The cores of the endpoint and of the readers, if the processes were pinned.
     pub cores: Option<(usize, usize)>,
     /// The machine.
     pub machine: String,
 }
 
 impl Full {
-    /// Measures `trials`, each as often as `runs`, in children of `program`, which knows `part`.
-    /// `tell` gets what is being measured.
+    /// Measures `trials`, each `runs` times, in child processes of `program`, which must have the
+    /// command `part`. Calls `announce` before each measurement.
     pub fn measure(
         program: &Path,
         trials: &[Trial],
         runs: usize,
-        tell: &mut dyn FnMut(&str),
+        announce: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Self> {
         let mut full = Self { machine: machine::description(), ..Self::default() };
         for run in 1..=runs {
             for &trial in trials {
                 for reader in Reader::ALL {
                     let (streams, name) = (trial.streams, reader.name());
-                    tell(&format!("run {run} of {runs}: {streams} streams, {name}"));
+                    announce(&format!("run {run} of {runs}: {streams} streams, {name}"));
                     full.run(program, trial, reader)
                         .with_context(|| format!("{streams} streams, {name}"))?;
                 }
@@ -110,18 +111,18 @@ impl Full {
         Ok(full)
     }
 
-    /// The median of a figure over the runs; `None` where the system does not give it.
+    /// The median of a figure over the runs; `None` if the system does not report it.
     pub fn of(&self, streams: usize, reader: Reader, figure: Figure) -> Option<f64> {
         let values = self.figures.get(&(streams, reader, figure))?;
         Statistic::Median.of(values).ok()
     }
 
-    /// Tokens a second of CPU, without delays.
+    /// Tokens per CPU second without delays.
     pub fn ceiling(&self, reader: Reader) -> Option<f64> {
         self.of(Trial::CEILING.streams, reader, Figure::Ceiling)
     }
 
-    /// Of how many streams at the same time there are errors.
+    /// The numbers of streams with measured errors.
     pub fn streams(&self) -> Vec<usize> {
         let mut streams: Vec<_> =
             self.figures.keys().filter(|key| key.2 == Figure::GapP99).map(|key| key.0).collect();
@@ -133,9 +134,10 @@ impl Full {
         let mut server = Server::start(program, trial, reader)?;
         let begun = shared_nanoseconds();
         let task = Task::Read(Reading { trial, hello: server.hello.clone(), reader });
-        let read = part(program, &task)?.output().context("the reader did not start")?;
-        anyhow::ensure!(read.status.success(), "the reader failed ({})", read.status);
-        let report: Report = serde_json::from_slice(&read.stdout)?;
+        let output =
+            worker(program, &task)?.output().context("failed to start the reader's process")?;
+        anyhow::ensure!(output.status.success(), "the reader failed ({})", output.status);
+        let report: Report = serde_json::from_slice(&output.stdout)?;
         self.cores = server.hello.core.zip(report.core);
         let mut note = |figure, value| {
             self.figures.entry((trial.streams, reader, figure)).or_default().push(value);
@@ -162,12 +164,12 @@ impl Full {
     }
 }
 
-/// From `from` to `to`, seconds.
+/// Seconds from `from` to `to`.
 fn seconds(to: u64, from: u64) -> f64 {
     (to as f64) * 1e-9 - (from as f64) * 1e-9
 }
 
-/// How wrong a reader was.
+/// Computes the errors of a reader.
 fn errors(report: &Report, served: &Served) -> anyhow::Result<[(Figure, f64); 3]> {
     let answers: HashMap<_, _> = served.answers.iter().map(|a| (a.id.as_str(), a)).collect();
     let (mut ttft, mut gap) = (Vec::new(), Vec::new());
@@ -187,7 +189,7 @@ fn errors(report: &Report, served: &Served) -> anyhow::Result<[(Figure, f64); 3]
     Ok([(Figure::TtftMedian, ttft.median), (Figure::TtftP99, ttft.p99), (Figure::GapP99, gap.p99)])
 }
 
-/// How long the endpoint's write calls took, and how late they were.
+/// Computes how long the endpoint's write calls took, and how late they began.
 fn endpoint(served: &Served) -> anyhow::Result<[(Figure, f64); 4]> {
     let writes = || served.answers.iter().flat_map(|answer| &answer.writes);
     let calls: Vec<_> = writes().map(|Written(_, began, end)| seconds(*end, *began)).collect();
@@ -201,15 +203,15 @@ fn endpoint(served: &Served) -> anyhow::Result<[(Figure, f64); 4]> {
     ])
 }
 
-/// A child that does a part.
-fn part(program: &Path, task: &Task) -> anyhow::Result<Command> {
+/// Returns the command of a worker process for `task`.
+fn worker(program: &Path, task: &Task) -> anyhow::Result<Command> {
     let mut command = Command::new(program);
     command.args(["part", &serde_json::to_string(task)?]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     Ok(command)
 }
 
-/// The endpoint in a separate process, which ends with this.
+/// The endpoint in a separate process, which ends when this is dropped.
 struct Server {
     child: Child,
     stdin: ChildStdin,
@@ -219,17 +221,19 @@ struct Server {
 
 impl Server {
     fn start(program: &Path, trial: Trial, reader: Reader) -> anyhow::Result<Self> {
-        let mut command = part(program, &Task::Serve(trial, reader))?;
-        let mut child =
-            command.stdin(Stdio::piped()).spawn().context("the endpoint did not start")?;
+        let mut command = worker(program, &Task::Serve(trial, reader))?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("failed to start the endpoint's process")?;
         let pipes = child.stdin.take().zip(child.stdout.take());
-        let (stdin, stdout) = pipes.context("a child without pipes")?;
+        let (stdin, stdout) = pipes.context("the endpoint's process has no pipes")?;
         let mut stdout = BufReader::new(stdout);
         let hello = line(&mut stdout)?;
         Ok(Self { child, stdin, stdout, hello })
     }
 
-    /// What it did so far.
+    /// Returns the endpoint's log so far.
     fn served(&mut self) -> anyhow::Result<Served> {
         self.stdin.write_all(b"\n")?;
         line(&mut self.stdout)
@@ -238,7 +242,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Fails if it has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -247,5 +251,5 @@ impl Drop for Server {
 fn line<T: DeserializeOwned>(from: &mut impl BufRead) -> anyhow::Result<T> {
     let mut line = String::new();
     from.read_line(&mut line)?;
-    serde_json::from_str(&line).context("the endpoint said nothing that can be understood")
+    serde_json::from_str(&line).context("the endpoint's process wrote no valid JSON")
 }

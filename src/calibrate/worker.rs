@@ -1,6 +1,6 @@
-//! The halves of a measurement, each in a separate process: the simulated endpoint, and one
-//! reader of it. They meet the process that compares them in JSON, with times on a clock that
-//! processes share.
+//! The worker processes of `calibrate --full`: the simulated endpoint, and a reader of its streams.
+//! They exchange JSON with the process that started them, with times on a clock that processes
+//! share.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -25,36 +25,36 @@ use crate::{
     plan::{Timeouts, Transport},
 };
 
-/// What a process is to do.
+/// The task of a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Task {
-    /// Be the simulated endpoint of this trial, for this reader.
+    /// Serve the simulated endpoint of this trial to this reader.
     Serve(Trial, Reader),
     /// Read the streams of a trial.
     Read(Reading),
 }
 
-/// What is streamed, how, and how often.
+/// The streams of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial {
     /// Streams at the same time.
     pub streams: usize,
-    /// How often as many, one round after the other.
+    /// Rounds of `streams` streams, one after the other.
     pub rounds: usize,
     /// Request → first token.
     pub ttft: Duration,
-    /// Between tokens; without, the times of single tokens are not compared.
+    /// Between tokens. Zero measures throughput only: single times are not compared.
     pub itl: Duration,
-    /// Tokens a stream.
+    /// Tokens of each stream.
     pub tokens: u64,
-    /// Token events in a write.
+    /// Token events per write.
     pub merged: u64,
 }
 
-/// Who reads the streams.
+/// The reader of the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reader {
-    /// Hardly more than the sockets: what the others are compared with.
+    /// A minimal reader of the sockets, the baseline of the others.
     Reference,
     /// The transport `stamped`.
     Stamped,
@@ -65,7 +65,7 @@ pub enum Reader {
 }
 
 impl Reader {
-    /// All of them, the one that others are compared with first.
+    /// All readers, the baseline first.
     pub const ALL: [Self; 4] = [Self::Reference, Self::Stamped, Self::Encrypted, Self::Reqwest];
 
     /// Its name in the table.
@@ -79,7 +79,7 @@ impl Reader {
     }
 }
 
-/// Whose streams to read, and by what.
+/// The task of a reader.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reading {
     pub(super) trial: Trial,
@@ -94,38 +94,38 @@ pub struct Server {
     hello: Hello,
 }
 
-/// What an endpoint says first.
+/// The first line of an endpoint's process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Hello {
     address: SocketAddr,
-    /// Where TLS is spoken: the certificate, DER.
+    /// The certificate of a TLS endpoint, as DER.
     certificate: Option<Vec<u8>>,
     pub(super) core: Option<usize>,
 }
 
-/// What an endpoint did.
+/// The log of an endpoint.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Served {
-    /// CPU time that the process has taken in all.
+    /// CPU time of the process.
     pub(super) cpu: Option<Duration>,
     pub(super) answers: Vec<Answered>,
 }
 
-/// One answer of it.
+/// An answer of the endpoint.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Answered {
     pub(super) id: String,
     pub(super) received: u64,
-    /// Those that held a token.
+    /// The writes that held a token.
     pub(super) writes: Vec<Written>,
 }
 
-/// One write: when it was due, when the call began, and when it returned.
+/// A write: when it was due, when the call began, and when it returned.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Written(pub(super) u64, pub(super) u64, pub(super) u64);
 
 impl Server {
-    /// An endpoint that runs.
+    /// Starts the endpoint.
     pub fn start(trial: Trial, reader: Reader) -> anyhow::Result<Self> {
         let core = machine::pin(0);
         let merge = Fault { kind: FaultKind::Merge(trial.merged), request: None };
@@ -143,12 +143,12 @@ impl Server {
         Ok(Self { simulator, hello })
     }
 
-    /// Where it is.
+    /// Where to connect to.
     pub fn hello(&self) -> &Hello {
         &self.hello
     }
 
-    /// What it did.
+    /// The log so far.
     pub fn served(&self) -> Served {
         let cpu = machine::cpu_time();
         let clock = SharedClock::new();
@@ -166,20 +166,20 @@ impl Server {
     }
 }
 
-/// What a reader read and what it took.
+/// The result of a reader.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     pub(super) core: Option<usize>,
     pub(super) stamped_by: StampedBy,
     pub(super) cpu: Option<Duration>,
     pub(super) took: Duration,
-    /// Most memory beyond that of the process before it had a client, bytes.
+    /// Peak memory beyond the memory of the process before it had a client, in bytes.
     pub(super) memory: Option<u64>,
     pub(super) tokens: u64,
     pub(super) streams: Vec<Streamed>,
 }
 
-/// One stream: its id, its start, and how long after that each token came.
+/// A stream: its id, its start, and the arrival of each token after the start.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Streamed {
     pub(super) id: String,
@@ -187,28 +187,28 @@ pub(super) struct Streamed {
     pub(super) tokens: Vec<Duration>,
 }
 
-/// Reads the streams of a trial; an error when one is not as it was sent.
+/// Reads the streams of a trial. Fails if a stream lacks tokens.
 pub fn read(reading: &Reading) -> anyhow::Result<Report> {
     let core = machine::pin(1);
     let before = machine::memory();
     let mut source = Source::of(reading)?;
     let (begun, cpu) = (machine::shared_nanoseconds(), machine::cpu_time());
-    let mut heard = Vec::new();
+    let mut read = Vec::new();
     for _ in 0..reading.trial.rounds {
-        source.round(reading.trial, &mut heard)?;
+        source.round(reading.trial, &mut read)?;
     }
     let cpu = machine::cpu_time().zip(cpu).map(|(after, before)| after.saturating_sub(before));
     let took = Duration::from_nanos(machine::shared_nanoseconds() - begun);
     let memory = machine::memory().zip(before);
-    let streams = heard.len();
+    let streams = read.len();
     anyhow::ensure!(
         streams == reading.trial.rounds * reading.trial.streams
-            && heard.iter().all(|one| one.tokens.len() as u64 == reading.trial.tokens),
+            && read.iter().all(|stream| stream.tokens.len() as u64 == reading.trial.tokens),
         "a stream lacks tokens"
     );
     Ok(Report {
         core,
-        stamped_by: match heard.iter().all(|one| one.by_kernel) {
+        stamped_by: match read.iter().all(|stream| stream.by_kernel) {
             true => StampedBy::Kernel,
             false => StampedBy::Program,
         },
@@ -217,14 +217,14 @@ pub fn read(reading: &Reading) -> anyhow::Result<Report> {
         memory: memory.map(|(after, before)| after.peak.saturating_sub(before.resident)),
         tokens: streams as u64 * reading.trial.tokens,
         streams: match reading.trial.is_timed() {
-            true => streamed(heard),
+            true => streamed(read),
             false => Vec::new(),
         },
     })
 }
 
 impl Trial {
-    /// Whether times are compared.
+    /// Whether the times of single tokens are compared.
     pub(super) fn is_timed(&self) -> bool {
         !self.itl.is_zero()
     }
@@ -235,13 +235,13 @@ impl Trial {
     }
 }
 
-fn streamed(heard: Vec<Stream>) -> Vec<Streamed> {
+fn streamed(read: Vec<Stream>) -> Vec<Streamed> {
     let clock = SharedClock::new();
     let of = |Stream { id, origin, tokens, .. }| Streamed { id, origin: clock.of(origin), tokens };
-    heard.into_iter().map(of).collect()
+    read.into_iter().map(of).collect()
 }
 
-/// One stream that has been read, on this process's clock.
+/// A stream that was read, with times of this process's clock.
 struct Stream {
     id: String,
     origin: std::time::Instant,
@@ -249,7 +249,7 @@ struct Stream {
     by_kernel: bool,
 }
 
-/// A reader at work.
+/// A running reader.
 enum Source {
     ReferenceReader(Box<ReferenceReader>),
     Client(Client),
@@ -291,21 +291,21 @@ impl Source {
         Ok(Self::Client(Client::new(&options)?))
     }
 
-    /// Reads a round of streams, and what they say.
+    /// Reads a round of streams and decodes them.
     fn round(&mut self, trial: Trial, streams: &mut Vec<Stream>) -> anyhow::Result<()> {
         match self {
-            Self::ReferenceReader(bare) => {
-                for heard in bare.round(trial.streams)? {
-                    streams.push(Stream::heard(heard, trial.tokens)?);
+            Self::ReferenceReader(reader) => {
+                for read in reader.round(trial.streams)? {
+                    streams.push(Stream::from_reference(read, trial.tokens)?);
                 }
             }
             Self::Client(client) => {
                 client.drive(&mut Preconnect::new(trial.streams, &|| false))?;
-                let mut jobs = Streams::new(trial.load());
-                client.drive(&mut jobs)?;
-                for recording in jobs.recordings {
+                let mut requests = Streams::new(trial.load());
+                client.drive(&mut requests)?;
+                for recording in requests.recordings {
                     let sample = sample::read(&recording, &OpenAiChat, TokenCount::Usage)?;
-                    streams.push(Stream::recorded(&recording, sample)?);
+                    streams.push(Stream::from_recording(&recording, sample)?);
                 }
             }
         }
@@ -314,7 +314,7 @@ impl Source {
 }
 
 impl Stream {
-    fn recorded(recording: &Recording, sample: Sample) -> anyhow::Result<Self> {
+    fn from_recording(recording: &Recording, sample: Sample) -> anyhow::Result<Self> {
         Ok(Self {
             id: sample.request_id.context("a stream without its id")?,
             origin: recording.origin.context("a recording without its start")?,
@@ -323,16 +323,17 @@ impl Stream {
         })
     }
 
-    /// The first line is the role's; after the last token come its reason, the usage and the end.
-    fn heard(heard: ReferenceStream, tokens: u64) -> anyhow::Result<Self> {
-        let first = String::from_utf8_lossy(&heard.first);
+    /// The first line has only the role; behind the last token follow the finish reason, the usage
+    /// and `[DONE]`.
+    fn from_reference(read: ReferenceStream, tokens: u64) -> anyhow::Result<Self> {
+        let first = String::from_utf8_lossy(&read.first);
         let id = first.split_once("\"id\":\"").and_then(|(_, rest)| rest.split_once('"'));
-        let lines = heard.lines.iter().skip(1).take(usize::try_from(tokens)?);
+        let lines = read.lines.iter().skip(1).take(usize::try_from(tokens)?);
         Ok(Self {
             id: id.context("a stream without its id")?.0.to_owned(),
-            origin: heard.origin,
-            by_kernel: heard.by_kernel,
-            tokens: lines.map(|at| at.saturating_duration_since(heard.origin)).collect(),
+            origin: read.origin,
+            by_kernel: read.by_kernel,
+            tokens: lines.map(|at| at.saturating_duration_since(read.origin)).collect(),
         })
     }
 }

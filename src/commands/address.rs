@@ -1,4 +1,4 @@
-//! The URL on the command line: which base URL it names, and whether its path names a protocol.
+//! The URL on the command line: its base URL, and the protocol that its path names.
 
 use llm_stream_core::protocol::{self, OpenAiChat, Protocol};
 
@@ -37,7 +37,7 @@ impl Address {
             return untouched(None);
         }
         let Some((end, protocol)) = known_end(path) else { return untouched(None) };
-        // Right after the host it is the whole path of the requests, without `/v1`.
+        // Right after the host it is the complete path of requests, without `/v1`.
         let is_whole = |of: &&'static str| {
             let of = protocol::by_name(of);
             of.is_some_and(|of| of.path() == path && !of.prefix().is_empty())
@@ -64,7 +64,7 @@ impl Address {
     }
 }
 
-/// `url` for messages: without a user, a password and a query, which may hold a key.
+/// Formats `url` for messages: without user, password and query, which may contain a key.
 pub(super) fn shown(url: &str) -> String {
     let (bare, query) = match url.find('?') {
         Some(at) => (&url[..at], "?…"),
@@ -78,12 +78,12 @@ pub(super) fn shown(url: &str) -> String {
     }
 }
 
-/// A URL without what separates it from a path.
+/// Removes the separator of a path from the end of a URL.
 fn trimmed(base: &str) -> String {
     base.trim_end_matches('/').trim_end_matches(':').to_owned()
 }
 
-/// `url` split where its path begins; that of `unix:///run/x.sock:/v1` follows the colon.
+/// Splits `url` where its path begins; the path of `unix:///run/x.sock:/v1` follows the colon.
 fn path_of(url: &str) -> (&str, &str) {
     let host = url.find("://").map_or(0, |at| at + "://".len());
     let is_socket = url.get(..host).is_some_and(|it| it.eq_ignore_ascii_case("unix://"));
@@ -94,7 +94,7 @@ fn path_of(url: &str) -> (&str, &str) {
     url.split_at(path.map_or(url.len(), |at| host + at))
 }
 
-/// The longest known end of `path`, and the protocol that it names.
+/// Finds the longest known path at the end of `path`, and its protocol.
 fn known_end(path: &str) -> Option<(&'static str, Option<&'static str>)> {
     let protocols = protocol::ALL.iter().map(|of| (of.path(), Some(of.name())));
     let ends = protocols.chain(OTHER_PATHS.iter().copied());

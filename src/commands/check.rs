@@ -12,7 +12,7 @@ use crate::{
     preflight,
 };
 
-/// Most prompts that are named.
+/// Limit of the prompts that are named.
 const NAMED: usize = 12;
 
 /// A valid config.
@@ -74,7 +74,7 @@ fn transport(target: &Target) -> String {
     };
     match (through, target.bypassed_proxy()) {
         (Some(proxy), _) => format!("{name}, through the proxy of {proxy}"),
-        (None, Some(variable)) => format!("{name}, past the proxy of {variable}"),
+        (None, Some(variable)) => format!("{name}, bypasses the proxy of {variable}"),
         (None, None) => name.to_owned(),
     }
 }
@@ -84,7 +84,7 @@ fn thresholds(thresholds: &[Threshold]) -> String {
 }
 
 fn prompts(plan: &Plan) -> String {
-    // The records of a data set are many.
+    // A data set may have thousands of records.
     let mut names: Vec<(String, usize)> = Vec::new();
     for prompt in &plan.prompts {
         let name = prompt.set.clone().unwrap_or_else(|| prompt.name.clone());
@@ -171,18 +171,18 @@ fn requests(plan: &Plan) -> String {
         of_cases + warm_up + preflight
     );
     if plan.cases.iter().any(|case| requests_of(case).is_none()) {
-        text.push_str("  and those of workloads that only `duration` ends\n");
+        text.push_str("  plus those of workloads that only `duration` ends\n");
     }
     let is_sized = |prompt: &Arc<llm_stream_core::prompt::Prompt>| {
         prompt.synthetic.as_ref().is_some_and(|synthetic| synthetic.tokenizer.is_none())
     };
     if plan.prompts.iter().any(is_sized) {
-        text.push_str("  and a few that size each synthetic prompt\n");
+        text.push_str("  plus a few for the length of each synthetic prompt\n");
     }
     text
 }
 
-/// The requests of a trial; `None` where the time decides.
+/// The number of requests of a trial; `None` if a duration ends it.
 fn requests_of(case: &Case) -> Option<usize> {
     match &case.task {
         Task::Prompt(prompt) => Some(1 + prompt.turns.len()),
@@ -190,8 +190,8 @@ fn requests_of(case: &Case) -> Option<usize> {
     }
 }
 
-/// The environment variables that the models need, and whether they are set. Their values are not
-/// read into the output.
+/// Lists the environment variables that the models require, and whether they are set. Values are
+/// not printed.
 fn variables(plan: &Plan) -> String {
     let mut needed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for target in plan.targets.iter().filter(|target| !target.is_simulated()) {
@@ -211,13 +211,13 @@ fn variables(plan: &Plan) -> String {
         }
     }
     if needed.is_empty() {
-        return "\nEnvironment variables: none needed\n".to_owned();
+        return "\nEnvironment variables: none required\n".to_owned();
     }
     let mut text = "\nEnvironment variables:\n".to_owned();
     for (name, models) in needed {
         let state = match crate::env::is_set(name) {
             true => "set",
-            false => "not set or empty: `run` needs it",
+            false => "not set or empty: `run` requires it",
         };
         let _ = writeln!(text, "  {name} ({}): {state}", models.join(", "));
     }

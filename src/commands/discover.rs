@@ -1,8 +1,8 @@
 //! Detects the protocol and the models of a server by short requests.
 //!
-//! A GET shows which server it may be. A POST of a body that no protocol takes for a request then
-//! shows whether the path of the completions exists: it generates nothing, and a server without the
-//! path answers 404 or 405.
+//! A GET shows which server it may be. A POST with a body that is not a request of any protocol
+//! then shows whether the path of completions exists: the server generates nothing, and answers 404
+//! or 405 if it does not have the path.
 
 use llm_stream_client::{
     discover::{Prober, Reply},
@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::{CommandError, address::Address, server_config::access};
 use crate::{cli::ServerOptions, config, preflight};
 
-/// Most models of a server that are named.
+/// Limit of the models that are named.
 const NAMED: usize = 5;
 
 /// The facts about a server that its config needs.
@@ -32,7 +32,7 @@ pub(super) struct Server {
     pub(super) protocol: &'static dyn Protocol,
     /// Its name for the model.
     pub(super) model: String,
-    /// The choices that were made for the user, one line each.
+    /// The choices that the detection made, one line each.
     pub(super) notes: Vec<String>,
 }
 
@@ -56,9 +56,9 @@ pub(super) fn discover(url: &str, options: &ServerOptions) -> anyhow::Result<Ser
     Ok(Server { base_url, protocol, model, notes })
 }
 
-/// The questions to one server.
+/// The requests to one server.
 struct Discovery<'a> {
-    /// The URL as it was given, for messages.
+    /// The URL as given, for messages.
     url: &'a str,
     address: Address,
     options: &'a ServerOptions,
@@ -122,7 +122,7 @@ impl Discovery<'_> {
         Ok(None)
     }
 
-    /// The first of the other protocols whose servers show themselves. Adds its requests to `seen`.
+    /// Returns the first other protocol whose server is recognised. Adds its requests to `seen`.
     fn other_protocol(&self, seen: &mut Vec<String>) -> anyhow::Result<Option<Detected>> {
         for (protocol, path, read) in OTHERS {
             let access = self.access(*protocol)?;
@@ -143,8 +143,8 @@ impl Discovery<'_> {
         access(&base_url, protocol, self.options.api_key_env.as_deref())
     }
 
-    /// Whether the path of `protocol` exists. A server that is busy, or still loads its model, answers
-    /// otherwise and counts as one that has it.
+    /// Whether the path of `protocol` exists. A server that is busy, or still loads its model, has
+    /// it too, and answers with another error.
     fn speaks(&self, protocol: &'static dyn Protocol) -> anyhow::Result<bool> {
         let access = self.access(protocol)?;
         let prober = Prober::new(&access, protocol)?;
@@ -154,8 +154,8 @@ impl Discovery<'_> {
         })
     }
 
-    /// The answer at `url`. No connection, a missing key and a redirect end the discovery: other
-    /// paths would meet the same.
+    /// Returns the answer of `url`. A failed connection, a missing key and a redirect end the
+    /// detection: requests to other paths would end the same way.
     fn get(
         &self,
         access: &Access,
@@ -185,7 +185,7 @@ impl Discovery<'_> {
         }
     }
 
-    /// The error of a server that requires a key, or another key.
+    /// The error for a server that requires a key, or another key.
     fn no_access(&self, reply: &Reply) -> CommandError {
         let words = reply.error.as_deref().map(|words| format!(": {words}")).unwrap_or_default();
         let status = reply.status;
@@ -201,20 +201,21 @@ impl Discovery<'_> {
         }
     }
 
-    /// The error of a server that lists its models where OpenAI does, and has none of OpenAI's paths.
+    /// The error for a server that lists its models where OpenAI does, and has none of OpenAI's
+    /// paths.
     fn unknown_protocol(&self) -> CommandError {
         let what = format!("{} lists models, but has none of OpenAI's paths", self.url);
         CommandError::new(what, "name the protocol, such as `--protocol anthropic_messages`")
     }
 
-    /// The error of a path that the server does not have, while it lists its models at `list`.
+    /// The error for a path that the server does not have, while it lists its models at `list`.
     fn other_path(&self, list: &str) -> CommandError {
         let list = path(list);
         let what = format!("{} has a path without models: they are listed at {list}", self.url);
         CommandError::new(what, "remove the path from the URL")
     }
 
-    /// The error of a server that answers, but shows no protocol that is detected.
+    /// The error for a server that answers, but is not recognised.
     fn unknown(&self, seen: &[String]) -> CommandError {
         let what = format!("no LLM server detected at {}: {}", self.url, seen.join(", "));
         let protocols: Vec<_> = protocol::ALL.iter().map(|known| known.name()).collect();
@@ -322,7 +323,7 @@ fn chosen(
 
 /// The note on a model that the server does not list.
 fn unlisted(wanted: &str, listed: &[String]) -> Option<String> {
-    // Ollama has a name without its tag for the latest.
+    // In Ollama, a name without a tag means the tag `latest`.
     let is_it = |name: &String| name == wanted || name.strip_suffix(":latest") == Some(wanted);
     if listed.iter().any(is_it) {
         return None;
@@ -348,7 +349,7 @@ fn some_of(names: &[String]) -> String {
     }
 }
 
-/// Why there is no answer from the server at `url`.
+/// The error for a server that does not answer.
 fn unreachable(url: &str, error: &RequestError) -> CommandError {
     let what = error.message.replace("`base_url`", "the URL").replace(" (timeouts.connect)", "");
     let help = match error.kind {

@@ -26,7 +26,7 @@ const SERVER: &str = "\
 #  my-server:
 #    base_url: \"http://localhost:8000\" # with http://, https:// or unix://
 #    model_name: \"Qwen/Qwen3-8B\"       # the server's name for the model
-#    protocol: openai_chat             # see README.md for the others
+#    protocol: openai_chat             # or another one, such as ollama_chat
 #    api_key_env: MY_API_KEY           # the variable that holds the key
 ";
 

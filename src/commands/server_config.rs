@@ -17,13 +17,13 @@ use crate::{
     plan::{Plan, access},
 };
 
-/// Stands for the file of a config that was not read from one.
+/// The file name in messages about a config that comes from the command line.
 const COMMAND_LINE: &str = "<command line>";
 
-/// Fewest requests of the workload that `--concurrency` makes.
+/// Minimum of the requests of `--concurrency`'s workload.
 const FEWEST_REQUESTS: u64 = 8;
 
-/// Requests of that workload for each that is in flight.
+/// Requests of that workload for each one in flight.
 const REQUESTS_EACH: u64 = 4;
 
 /// A config for one server.
@@ -31,12 +31,12 @@ const REQUESTS_EACH: u64 = 4;
 pub(crate) struct ServerConfig {
     /// The config.
     pub(crate) config: Config,
-    /// The choices that were made for the user, and the equivalent file.
+    /// The choices that the detection made, and the equivalent file.
     pub(crate) notes: Vec<String>,
 }
 
 impl ServerConfig {
-    /// Asks the server at the one of `urls` what it is.
+    /// Detects the server at the one URL in `urls`.
     pub(crate) fn of(urls: &[String], cli: &Cli) -> anyhow::Result<Self> {
         let [url] = urls else {
             let what = format!("a run measures one URL, and {} are given", urls.len());
@@ -54,7 +54,7 @@ impl ServerConfig {
     }
 }
 
-/// Refuses a smoke test of `url`: it calls no real server.
+/// Refuses a smoke test of `url`, because it calls no real server.
 fn refuse_smoke_test(url: &str, cli: &Cli) -> Result<(), CommandError> {
     match cli.libtest.bench {
         true => Ok(()),
@@ -75,7 +75,7 @@ fn refuse_config(url: &str, cli: &Cli) -> Result<(), CommandError> {
     Err(CommandError::new(what, help))
 }
 
-/// Refuses options of a URL where none is given.
+/// Refuses options for a URL if no URL is given.
 pub(crate) fn refuse_without_url(options: &ServerOptions) -> Result<(), CommandError> {
     let given = options.given();
     let Some(first) = given.first() else { return Ok(()) };
@@ -89,7 +89,7 @@ pub(crate) fn refuse_without_url(options: &ServerOptions) -> Result<(), CommandE
     Err(CommandError::new(what, help))
 }
 
-/// Loads the config at `path`. The error of a missing `configs.yaml` names the ways to do without.
+/// Loads the config at `path`. If `configs.yaml` is missing, the error names the alternatives.
 pub(crate) fn load(path: &Path, cli: &Cli) -> anyhow::Result<Config> {
     Config::load(path).map_err(|errors| match path == cli::default_config() && !path.exists() {
         true => anyhow::anyhow!(
@@ -101,7 +101,7 @@ pub(crate) fn load(path: &Path, cli: &Cli) -> anyhow::Result<Config> {
     })
 }
 
-/// The `mistake` in the filters, and the URL that a filter of host and port was probably to be.
+/// Adds the probable URL to a `mistake` in the filters.
 pub(crate) fn with_url_hint(mistake: &str, cli: &Cli, config: &Config) -> String {
     match host_in(cli).filter(|_| config.file() != COMMAND_LINE) {
         Some(url) => format!("{mistake}\n  help: the URL of a server has a scheme: `{url}`"),
@@ -115,7 +115,7 @@ fn host_in(cli: &Cli) -> Option<String> {
     host.map(|host| format!("http://{host}"))
 }
 
-/// Whether `word` is such as `localhost:8000` or `10.0.0.1:8000/v1`.
+/// Whether `word` has the form of `localhost:8000` or `10.0.0.1:8000/v1`.
 fn is_host_and_port(word: &str) -> bool {
     let Some((host, rest)) = word.split_once(':') else { return false };
     let port = rest.split('/').next().unwrap_or_default();
@@ -215,7 +215,7 @@ pub(super) fn access(
     Ok(access.map_err(|errors| of_url(ConfigErrors(errors)))?)
 }
 
-/// The first mistake, in the words of a command line.
+/// Rewords the first mistake for the command line.
 fn of_command_line(url: &str, errors: &ConfigErrors) -> CommandError {
     let Some(error) = errors.0.first() else {
         return CommandError::new(format!("{url} cannot be measured"), "");

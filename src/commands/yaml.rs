@@ -1,9 +1,9 @@
-//! YAML of configs that we write.
+//! Writes YAML for generated configs.
 
 use serde_json::Value;
 
-/// `text` in double quotes, on one line. JSON's escapes are YAML's, and what JSON leaves as it is
-/// but YAML takes for a line end or forbids is escaped as well.
+/// Quotes `text` on one line. JSON's escapes are YAML's; characters that JSON allows and YAML
+/// forbids or reads as a line end are escaped too.
 pub(super) fn quoted(text: &str) -> String {
     let json = Value::from(text).to_string();
     let is_unsafe =
@@ -17,7 +17,7 @@ pub(super) fn quoted(text: &str) -> String {
     })
 }
 
-/// `name` as a key: plain where every reader takes it for a text.
+/// Formats `name` as a key: plain if every YAML reader takes it as text.
 pub(super) fn key(name: &str) -> String {
     let is_plain = |ch: char| ch.is_ascii_alphanumeric() || "-_.".contains(ch);
     let begins_plain = name.starts_with(|ch: char| ch.is_ascii_alphabetic());

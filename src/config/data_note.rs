@@ -1,9 +1,9 @@
-//! Warnings about a data set that was read: records that were left out, and why.
+//! Warnings about a data set: skipped records, and why.
 
 use super::source::ConfigError;
 use llm_stream_core::text::counted;
 
-/// The most records that are named of those left out.
+/// Limit of the skipped records that are named.
 const NAMED: usize = 3;
 
 /// Warnings about a data set.
@@ -12,9 +12,9 @@ pub struct DataNote {
     file: String,
     /// The number of records.
     all: usize,
-    /// Records that cannot be asked.
+    /// Records that cannot be sent.
     left_out: usize,
-    /// The first mistakes, each with the number of the record if several records can be in a line.
+    /// The first mistakes, each with the number of the record if a line may have several records.
     mistakes: Vec<(Option<usize>, ConfigError)>,
     /// Conversations without a question.
     without_question: usize,
@@ -22,8 +22,8 @@ pub struct DataNote {
 }
 
 impl DataNote {
-    /// The note on the data set in `file`, of whose records `left_out` cannot be asked; `mistakes`
-    /// are the first mistakes.
+    /// Creates the note on the data set in `file` with `left_out` skipped records; `mistakes` are
+    /// the first mistakes.
     pub(super) fn new(
         file: String,
         all: usize,
@@ -38,8 +38,8 @@ impl DataNote {
         self.remarks.push(remark);
     }
 
-    /// Notes how many conversations have no question. `--strict-data` refuses them, because they
-    /// are records that are not asked.
+    /// Sets the number of conversations without a question. `--strict-data` refuses them too,
+    /// because they are not sent.
     pub(super) fn without_question(&mut self, count: usize) {
         self.without_question = count;
     }
@@ -76,7 +76,7 @@ impl DataNote {
         let help = "correct them, or leave them out: without `--strict-data`";
         let mut errors: Vec<_> = self.mistakes.iter().map(|(_, error)| error.clone()).collect();
         if let Some(more) = self.left_out.checked_sub(errors.len()).filter(|more| *more > 0) {
-            let what = format!("{} of {} cannot be asked", counted(more, "more record"), self.file);
+            let what = format!("{} of {} cannot be sent", counted(more, "more record"), self.file);
             errors.push(ConfigError::of_file(&self.file, what, help));
         }
         if self.without_question > 0 {

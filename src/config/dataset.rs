@@ -1,7 +1,7 @@
 //! Data sets: records in JSON Lines or in one JSON list. A record has a `prompt`, OpenAI's
 //! `messages`, `turns` as MT-Bench has them, or ShareGPT's `conversations`. Pure.
 //!
-//! A record that cannot be asked is left out with its reason; the others are asked.
+//! A record that cannot be sent is skipped with a reason; the others are sent.
 
 mod pieces;
 mod split;
@@ -20,51 +20,52 @@ use serde_json::{Map, Value, value::RawValue};
 
 pub(super) use self::pieces::Text;
 
-/// The most mistakes of a set that are kept and shown. Further mistakes are only counted.
+/// Limit of the mistakes of a set that are kept and shown. Further mistakes are only counted.
 const MOST_SHOWN: usize = 5;
 
 /// The content of a data set.
 #[derive(Debug, Default)]
 pub(super) struct Set {
-    /// The records that can be asked.
+    /// The records that can be sent.
     pub(super) records: Vec<Record>,
-    /// The number of records, those left out included.
+    /// The number of records, skipped ones included.
     pub(super) all: usize,
-    /// The first of the records that are left out, each with its reason.
+    /// The first skipped records, each with its reason.
     pub(super) mistakes: Vec<Mistake>,
-    /// The number of records that are left out.
+    /// The number of skipped records.
     pub(super) left_out: usize,
-    /// Conversations without a first question. They are left out and are not mistakes.
+    /// Conversations without a first question. They are skipped and are not mistakes.
     pub(super) without_question: usize,
-    /// Records with two questions, by the field that is asked and the field that is not.
+    /// Records with two forms of a question: the form that is sent and the other one, with their
+    /// number.
     pub(super) ambiguous: Vec<((&'static str, &'static str), usize)>,
 }
 
 /// A record.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// What it is called: its `name`, `id` or `question_id`.
+    /// Its `name`, `id` or `question_id`.
     pub(super) name: Option<String>,
-    /// The conversation up to the question that is asked.
+    /// The conversation up to the question that is sent.
     pub(super) messages: Vec<ChatMessage>,
     /// The questions of further turns.
     pub(super) later: Vec<ChatMessage>,
-    /// Most tokens of the answer.
+    /// Limit of the answer, in tokens.
     pub(super) output_tokens: Option<u64>,
-    /// The tools that the model may call, if the record has any.
+    /// The tools of the record, if it has any.
     pub(super) tools: Option<Arc<[Tool]>>,
-    /// Whether answers in it called tools, which is not sent.
+    /// Whether answers in it have tool calls, which are not sent.
     pub(super) drops_calls: bool,
 }
 
-/// What is wrong with a data set.
+/// A mistake in a data set.
 #[derive(Debug)]
 pub(super) struct Mistake {
-    /// The byte at which it is.
+    /// The byte where it is.
     pub(super) at: usize,
-    /// The number of the record, from 1, where several can be in one line.
+    /// The number of the record, from 1, if a line may have several records.
     pub(super) number: Option<usize>,
-    /// What is wrong.
+    /// The message.
     pub(super) what: String,
     /// The hint.
     pub(super) help: &'static str,
@@ -73,13 +74,13 @@ pub(super) struct Mistake {
 /// The fields of a record that are read.
 struct Fields {
     values: Map<String, Value>,
-    /// What it is called.
+    /// Its name.
     name: Option<String>,
     /// The names of all its fields.
     keys: Vec<String>,
 }
 
-/// The ways in which a record asks; of several the first is taken.
+/// The forms of a question. If a record has several, the first one in this order is sent.
 const FORMS: [&str; 4] = ["messages", "conversations", "turns", "prompt"];
 
 const RECORD_HELP: &str = "a record is an object with `prompt`, `messages`, `turns` or \
@@ -88,13 +89,13 @@ const MESSAGES_HELP: &str =
     "for example `\"messages\": [{\"role\": \"user\", \"content\": \"Say hello.\"}]`";
 const COUNT_HELP: &str = "for example `\"output_tokens\": 256`";
 const TURNS_HELP: &str = "for example `\"turns\": [\"Say hello.\", \"And goodbye.\"]`";
-/// What is sent of a tool.
+/// The fields of a tool that are sent.
 const TOOL_FIELDS: &[&str] = &["name", "description", "parameters", "strict"];
 const TOOLS_HELP: &str = "for example `\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"get_weather\"}}]`";
 const SHAREGPT_HELP: &str =
     "for example `\"conversations\": [{\"from\": \"human\", \"value\": \"Say hello.\"}]`";
 
-/// A message and a hint for a record that cannot be asked.
+/// The message and the hint for a record that cannot be sent.
 type Refusal = (String, &'static str);
 
 /// The records in `text`. With `multi_turn`, the questions of a record are turns of a conversation,
@@ -135,7 +136,7 @@ impl Set {
 /// The fields of the object `json`.
 type RawFields<'j> = HashMap<Cow<'j, str>, &'j RawValue>;
 
-/// Whether `json` is an object that asks something.
+/// Whether `json` is an object with a question.
 fn is_record(json: &str) -> bool {
     let fields: Option<RawFields<'_>> = serde_json::from_str(json).ok();
     fields.is_some_and(|fields| FORMS.iter().any(|form| fields.contains_key(*form)))
@@ -149,7 +150,7 @@ fn is_turn(json: &str) -> bool {
     is_turn && !FORMS.iter().any(|form| has(form))
 }
 
-/// What a record asks, if anything, and the pair of forms of which the second is not taken.
+/// Returns the question of a record, if it has one, and the two forms if it has a second.
 type Asking = (Option<Record>, Option<(&'static str, &'static str)>);
 
 fn read_record(
@@ -187,7 +188,7 @@ fn fields(piece: &str) -> Result<Option<Fields>, serde_json::Error> {
         let _: &RawValue = serde_json::from_str(piece)?;
         return Ok(None);
     }
-    // Most of a record is often not read: its answers, scores and sources.
+    // Other fields of a record are often large and never sent: answers, scores and sources.
     const READ: &[&str] =
         &["messages", "conversations", "turns", "prompt", "output_tokens", "max_tokens", "tools"];
     let raw: RawFields<'_> = serde_json::from_str(piece)?;
@@ -208,7 +209,7 @@ fn fields(piece: &str) -> Result<Option<Fields>, serde_json::Error> {
     Ok(Some(Fields { values, name, keys }))
 }
 
-/// What a record is called by this JSON: a text, or a number as it is written.
+/// Returns the name in this JSON: a text, or a number as it is written.
 fn called(json: &str) -> Result<Option<String>, serde_json::Error> {
     if json.starts_with(|ch: char| ch.is_ascii_digit() || ch == '-') {
         return Ok(Some(json.to_owned()));
@@ -249,10 +250,10 @@ fn record(fields: &Fields, multi_turn: bool) -> Result<Asking, Refusal> {
         _ => true,
     };
     let found = || FORMS.iter().filter_map(|key| Some((*key, filled(key)?)));
-    let mut asking = found().filter(|(_, value)| has_content(value));
+    let mut with_content = found().filter(|(_, value)| has_content(value));
     let (form, value) =
-        asking.next().or_else(|| found().next()).ok_or_else(|| asks_nothing(fields))?;
-    let ambiguity = asking.next().map(|(other, _)| (form, other));
+        with_content.next().or_else(|| found().next()).ok_or_else(|| no_question(fields))?;
+    let ambiguity = with_content.next().map(|(other, _)| (form, other));
     let messages = match (form, value) {
         ("messages", _) | ("prompt", Value::Array(_)) => messages(form, value, multi_turn)?,
         ("prompt", _) => {
@@ -281,7 +282,7 @@ fn record(fields: &Fields, multi_turn: bool) -> Result<Asking, Refusal> {
     Ok((Some(Record { name, messages, later, output_tokens, tools, drops_calls }), ambiguity))
 }
 
-fn asks_nothing(fields: &Fields) -> Refusal {
+fn no_question(fields: &Fields) -> Refusal {
     const MOST: usize = 6;
     let keys: Vec<_> = fields.keys.iter().take(MOST).map(|key| format!("`{key}`")).collect();
     let more = if fields.keys.len() > MOST { ", …" } else { "" };
@@ -289,7 +290,7 @@ fn asks_nothing(fields: &Fields) -> Refusal {
         true => String::new(),
         false => format!(": it has {}{more}", keys.join(", ")),
     };
-    (format!("this record asks nothing{has}"), RECORD_HELP)
+    (format!("this record has no question{has}"), RECORD_HELP)
 }
 
 /// The tools of a record, in OpenAI's form.
@@ -373,7 +374,7 @@ fn messages(form: &str, value: &Value, multi_turn: bool) -> Result<Vec<ChatMessa
         }
         let (key, value) = content_value(message);
         match role {
-            // Data sets have a system message in every record, and often nothing in it.
+            // Many data sets have an empty system message in every record.
             Role::System if is_nothing(value) => {}
             // An answer of tool calls, or of reasoning alone, has no text.
             Role::Assistant if is_nothing(value) => messages.push(ChatMessage::text(role, "")),
@@ -448,15 +449,15 @@ fn image(url: &str) -> Result<Image, Refusal> {
     }
 }
 
-/// A list of questions, of which only the first is asked without `multi_turn`.
+/// A list of questions. Without `multi_turn` only the first one is sent.
 fn turns(value: &Value, multi_turn: bool) -> Result<Vec<ChatMessage>, Refusal> {
     let questions = list("turns", value, TURNS_HELP)?.iter();
     let question = |turn| Ok(ChatMessage::text(Role::User, text("a turn", turn, TURNS_HELP)?));
     questions.take(if multi_turn { usize::MAX } else { 1 }).map(question).collect()
 }
 
-/// ShareGPT's form: its questions, of which only the first is asked without `multi_turn`, and a
-/// system message before them. Many such data sets hold conversations without one.
+/// ShareGPT's form: its questions, and a system message before them. Without `multi_turn` only the
+/// first question is sent. Many such data sets have conversations without a question.
 fn conversations(value: &Value, multi_turn: bool) -> Result<Vec<ChatMessage>, Refusal> {
     let Some(turns) = value.as_array() else {
         return Err(("`conversations` must be a list".into(), SHAREGPT_HELP));

@@ -18,7 +18,7 @@ pub(super) struct Key {
     pub(super) sections: &'static [Section],
     /// The form of its value.
     pub(super) shape: Shape,
-    /// The value that holds if the key is not written; empty if there is none.
+    /// The default value; empty if the key has none.
     pub(super) default: &'static str,
     /// A value for messages; of a list, one item.
     pub(super) example: &'static str,
@@ -85,21 +85,21 @@ pub(super) enum Shape {
     Any(&'static [Shape]),
 }
 
-/// What is known of a section.
+/// The description of a section.
 #[derive(Debug)]
 pub(super) struct SectionInfo {
     pub(super) section: Section,
-    /// What messages call it.
+    /// Its name in messages.
     pub(super) name: &'static str,
-    /// What messages say instead of another value.
+    /// What messages expect if the value is something else.
     pub(super) expected: &'static str,
     /// A value for messages.
     pub(super) example: &'static str,
     /// Its name in the JSON schema, and its heading in the reference.
     pub(super) title: &'static str,
-    /// Of each group exactly one key must be there.
+    /// Groups of keys of which exactly one is required.
     pub(super) one_of: &'static [&'static [&'static str]],
-    /// Of each group at least one key must be there.
+    /// Groups of keys of which at least one is required.
     pub(super) some_of: &'static [&'static [&'static str]],
     /// Keys that are only allowed next to another key.
     pub(super) only_with: &'static [(&'static str, &'static str)],
@@ -296,12 +296,12 @@ pub(super) static KEYS: &[Key] = keys! {
         synthetic: Map(Synthetic), "", "{ input_tokens: 2048, output_tokens: 256 }"
             => "A generated prompt of a stated length.";
         turns: Some(&Text), "", r#""Say hello.", "And goodbye.""#
-            => "The questions of a conversation, each asked after the answer to the one before.";
+            => "The questions of a conversation, each sent after the answer to the previous one.";
         images: Some(&Text), "none", r#""picture.png""#
             => "Images after the text: files, or URLs that the server fetches.";
         limit: Whole(1, MOST_RECORDS), "all", "20" => "The number of records to take.";
         seed: Whole(0, MAX), "the first records", "7" => "The seed with which `limit` chooses records.";
-        multi_turn: Flag, "false", "true" => "Whether every question of a record is asked.";
+        multi_turn: Flag, "false", "true" => "Whether all questions of a record are sent, as turns.";
         system: Text, "none", r#""Be brief.""# => "The system message.";
         output_tokens: Whole(1, MAX), "the value of `max_tokens`", "256"
             => "The most tokens that an answer may have.";
@@ -500,7 +500,7 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
     },
 ];
 
-/// A section of which only the identity is known.
+/// A section without a description.
 const fn section(section: Section) -> SectionInfo {
     SectionInfo {
         section,
@@ -543,7 +543,7 @@ impl Section {
         self.keys().find(|key| key.name == name)
     }
 
-    /// What is known of it.
+    /// Returns its description.
     pub(super) fn info(self) -> &'static SectionInfo {
         // The test `each_section_is_described_once` shows that the position is right.
         &SECTIONS[self as usize]

@@ -1,4 +1,4 @@
-//! `configs.yaml` as it is written: checked, not resolved.
+//! `configs.yaml` as written: checked, not resolved.
 //!
 //! ```text
 //! text ─yaml→ tree with places ─reader→ Config
@@ -84,7 +84,7 @@ models:
 /// The default of `max_tokens`.
 pub const DEFAULT_MAX_TOKENS: u64 = 1024;
 
-/// A config as it is written.
+/// A config as written.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `models`, in the order in which they are written. Never empty.
@@ -93,7 +93,7 @@ pub struct Config {
     pub defaults: Settings,
     /// `prompts`, files already read; `None` for the built-in ones. Never empty.
     pub prompts: Option<Vec<PromptConfig>>,
-    /// `runs`: how often each model gets each prompt, 1 to 10,000. Default: 3.
+    /// `runs`: the number of runs of each prompt by each model, 1 to 10,000. Default: 3.
     pub runs: u32,
     /// `thresholds` of every model. Default: none.
     pub thresholds: Vec<Spanned<String>>,
@@ -101,8 +101,8 @@ pub struct Config {
     pub order: Order,
     /// `inconclusive`. Default: `warn`.
     pub inconclusive: Inconclusive,
-    /// `max_runs`, `runs` to 10,000: how often at most, if thresholds are undecided after `runs`.
-    /// Default: `runs`.
+    /// `max_runs`, `runs` to 10,000: the limit of runs while thresholds are undecided. Default:
+    /// `runs`.
     pub max_runs: Option<u32>,
     /// `workloads`, in the order in which they are written. Default: none.
     pub workloads: Vec<WorkloadConfig>,
@@ -395,7 +395,7 @@ impl Config {
         })
     }
 
-    /// An error for each record of a data set that is left out, for `--strict-data`.
+    /// Fails with an error for each skipped record of a data set, for `--strict-data`.
     pub fn with_all_data(self) -> Result<Self, ConfigErrors> {
         let errors: Vec<_> = self.data.iter().flat_map(DataNote::errors).collect();
         match errors.is_empty() {
@@ -409,7 +409,7 @@ impl Config {
         self.source.file()
     }
 
-    /// The files that it names and that were read: prompts, data sets, pictures, certificates.
+    /// The files that it names and that were read: prompts, data sets, images, certificates.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
@@ -553,7 +553,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     reader::parse_duration(text, true).map_err(|(what, help)| format!("it {what}; {help}`50ms`"))
 }
 
-/// `text` as it is within a part of a URL.
+/// Escapes `text` for a component of a URL.
 pub fn percent_encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }

@@ -216,7 +216,7 @@ pub(super) fn thresholds(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Span
     reader.texts(entry)
 }
 
-/// A part of a whole in percent, as a fraction.
+/// A percentage above 0 and up to 100, as a fraction.
 fn share(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
     let share = percent(entry).filter(|percent| *percent > 0.0 && *percent <= 100.0);
     if share.is_none() {
@@ -405,11 +405,7 @@ fn fault(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Fault> {
         return None;
     };
     if let Some((_, second)) = kinds.next() {
-        reader.error_at_key(
-            second,
-            "there are two faults in one entry",
-            "give each fault its own `-`",
-        );
+        reader.error_at_key(second, "one entry has two faults", "give each fault its own `-`");
     }
     let kind = fault_kind(reader, name, entry)?;
     Some(Fault { kind, request })
@@ -423,7 +419,7 @@ fn bare_fault(reader: &mut Reader<'_>, item: &Entry<'_>, word: &str) -> Option<F
         let known = Section::Fault.key(word).filter(|key| faults.contains(&key.name));
         let (what, help) = match known {
             Some(key) => (
-                format!("`{word}` needs a number"),
+                format!("`{word}` requires a number"),
                 format!("for example `- {word}: {}`", key.example),
             ),
             None => (format!("unknown fault `{word}`"), did_you_mean(word, &faults)),

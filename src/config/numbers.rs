@@ -1,5 +1,5 @@
-//! Numbers of YAML as JSON: by YAML 1.2, and as they are written wherever JSON can write them so.
-//! What YAML 1.1 and 1.2 read differently is refused, also where it is text in YAML 1.2.
+//! Numbers of YAML as JSON, by YAML 1.2, with their digits unchanged if JSON allows them. Values
+//! that YAML 1.1 and 1.2 read differently are refused, also if YAML 1.2 reads them as text.
 
 /// Why a value cannot be sent, and the number or the boolean that was probably meant.
 pub(super) type Refusal = (&'static str, Option<String>);
@@ -41,8 +41,8 @@ pub(super) fn json(text: &str) -> Result<String, Refusal> {
     decimal(sign, number)
 }
 
-/// What is wrong with the text `text`, written without quotes, if YAML 1.1 reads it as a number or a
-/// boolean; or the number that it is where it is too large for a YAML library.
+/// Returns the mistake in `text`, written without quotes, if YAML 1.1 reads it as a number or a
+/// boolean; or its number, if it is too large for a YAML library.
 pub(super) fn of_text(text: &str) -> Option<Result<String, Refusal>> {
     const BOOLEANS: [(&str, &str); 4] =
         [("yes", "true"), ("no", "false"), ("on", "true"), ("off", "false")];

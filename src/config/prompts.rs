@@ -95,7 +95,7 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
     prompts.into_iter().map(with_tools).collect()
 }
 
-/// The prompt that asks `texts` one after the other, the first of them with `images`.
+/// The prompt that sends `texts` one after the other, the first of them with `images`.
 fn conversation(
     texts: Vec<String>,
     images: Vec<ContentPart>,
@@ -427,11 +427,11 @@ fn records(
         .collect();
     if set.records.is_empty() {
         let what = match (set.all, set.left_out) {
-            (0, _) => format!("{file} holds no records"),
+            (0, _) => format!("{file} has no records"),
             (_, 0) => format!("{file} has no conversation that begins with a question"),
-            (all, _) => format!("{file} has no record that can be asked, of {all}"),
+            (all, _) => format!("{file} has no record that can be sent, of {all}"),
         };
-        reader.error(entry, what, "see the README for what a data set is");
+        reader.error(entry, what, SET_HELP);
         reader.errors_in_data(mistakes.into_iter().map(|(_, error)| error).collect());
         return None;
     }
@@ -444,7 +444,7 @@ fn records(
     }
     for ((taken, other), count) in set.ambiguous {
         let count = counted(count, "record");
-        note.remark(format!("{count} with both `{taken}` and `{other}`: `{taken}` is asked"));
+        note.remark(format!("{count} with both `{taken}` and `{other}`: `{taken}` is sent"));
     }
     reader.data.push(note);
     Some(set.records)
@@ -503,6 +503,8 @@ fn not_data(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     form.map(|(_, what, help)| (*what, *help))
 }
 
+/// The hint for a data set without any usable record.
+const SET_HELP: &str = "\"Data sets\" in docs/en/src/prompts.md describes the forms of a record";
 const AS_LINES: &str =
     "save it as JSON Lines: pandas' `to_json(FILE, orient=\"records\", lines=True)`";
 
@@ -533,8 +535,8 @@ fn texts(reader: &mut Reader<'_>, entry: &Entry<'_>, folder: &Path) -> Option<Ve
         }
     }
     if records.is_empty() {
-        let what = format!("{} has no text that can be asked, of {all}", folder.display());
-        reader.error(entry, what, "see the README for what a data set is");
+        let what = format!("{} has no text that can be sent, of {all}", folder.display());
+        reader.error(entry, what, SET_HELP);
         reader.errors_in_data(mistakes);
         return None;
     }

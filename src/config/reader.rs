@@ -34,7 +34,8 @@ pub(super) struct Reader<'s> {
     errors: Vec<ConfigError>,
     /// The path of each text that was read, by its first byte.
     paths: BTreeMap<usize, String>,
-    /// The tokenizers that were read, by their files: one may be named often, and takes its time.
+    /// The tokenizers that were read, by file: loading one takes long, and several prompts may name
+    /// it.
     pub(super) tokenizers: HashMap<PathBuf, Tokenizer>,
     /// The notes on the data sets that were read.
     pub(super) data: Vec<DataNote>,
@@ -54,7 +55,7 @@ pub(super) struct Entry<'n> {
     /// Its key; for an item of a list, itself.
     pub(super) key: &'n Node,
     pub(super) value: &'n Node,
-    /// What the table of keys says of it; of an item, what it says of the list.
+    /// The row of the table of keys; of an item, the row of its list.
     pub(super) rule: Option<&'static Key>,
 }
 
@@ -489,7 +490,7 @@ impl<'s> Reader<'s> {
         };
         if let Some(number) = number {
             let help = format!("did you mean `{}{number}{unit}`?", entry.lead);
-            self.error(entry, format!("{} needs a unit", entry.label), help);
+            self.error(entry, format!("{} requires a unit", entry.label), help);
             return None;
         }
         let Yaml::Text(text) = &entry.value.value else {

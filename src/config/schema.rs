@@ -1,7 +1,7 @@
 //! The JSON schema of `configs.yaml`, from the table of keys.
 //!
-//! It accepts every document that the reader accepts. The reader also checks what a schema cannot
-//! say, such as files, URLs and relations between values.
+//! It accepts every document that the reader accepts. The reader also checks rules that a schema
+//! cannot express, such as files, URLs and relations between values.
 
 use serde_json::{Map, Value, json};
 

@@ -18,7 +18,7 @@ pub(super) fn in_text(text: &str) -> Vec<Range<usize>> {
     let mut previous = "";
     for word in words_of(text) {
         let written = &text[word.clone()];
-        // A key in the place of a variable's name.
+        // A key where the name of a variable belongs.
         let is_of_variable = text[..word.start].ends_with("${") && is_prefixed(written);
         if is_of_variable || is_key(written) || previous.eq_ignore_ascii_case("bearer") {
             masks.push(word.clone());
@@ -30,8 +30,8 @@ pub(super) fn in_text(text: &str) -> Vec<Range<usize>> {
     masks
 }
 
-/// Values that are secret because of their key. The key of a model or of a body field is a name
-/// that the user chose, and tells nothing about the value.
+/// Finds values that are secret because of their key. The key of a model or of a body field is
+/// chosen by the user and does not tell whether its value is a secret.
 pub(super) fn in_tree(node: &Node, text: &str) -> Vec<Range<usize>> {
     let mut masks = Vec::new();
     let Yaml::Map(entries) = &node.value else {

@@ -74,10 +74,10 @@ fn check_keys_of_socket(reader: &mut Reader<'_>, fields: &Fields<'_>) {
         let help = "a Unix socket has no port; remove `port`";
         reader.error_at_key(port, "`port` cannot be combined with `unix://`", help);
     }
-    let goes_past =
+    let is_direct =
         |proxy: &Entry<'_>| matches!(&proxy.value.value, Yaml::Text(proxy) if proxy == "none");
-    if let Some(proxy) = fields.get("proxy").filter(|proxy| !goes_past(proxy)) {
-        let help = "a Unix socket needs no proxy; remove `proxy`";
+    if let Some(proxy) = fields.get("proxy").filter(|proxy| !is_direct(proxy)) {
+        let help = "a Unix socket does not use a proxy; remove `proxy`";
         reader.error_at_key(proxy, "`proxy` cannot be combined with `unix://`", help);
     }
 }
@@ -116,11 +116,14 @@ fn check_unix_url(url: &str, rest: &str, protocol: &dyn Protocol) -> Result<(), 
         return refuse("must not have a query or a fragment", query_help(path));
     }
     no_socket(socket).map_or(Ok(()), |why| {
-        refuse(&format!("has a path that no socket can have: {why}"), UNIX_HELP.to_owned())
+        refuse(
+            &format!("has a path that is not possible for a socket: {why}"),
+            UNIX_HELP.to_owned(),
+        )
     })
 }
 
-/// Why no socket can be called `path`.
+/// Returns why `path` cannot be the path of a socket.
 #[cfg(unix)]
 fn no_socket(path: &str) -> Option<String> {
     std::os::unix::net::SocketAddr::from_pathname(path).err().map(|why| why.to_string())
@@ -164,7 +167,7 @@ fn parse_url(url: &str, protocol: &dyn Protocol) -> Result<Uri, Refusal> {
     {
         let path = &url[url.len() - rest.len()..];
         let help = format!("did you mean `unix:///{}`?", path.trim_start_matches('/'));
-        return refuse("has a socket of the file system as its host", help);
+        return refuse("has a Unix socket as its host", help);
     }
     let after = lower.find("://").map_or(0, |at| at + "://".len());
     if lower[after..].starts_with("http://") || lower[after..].starts_with("https://") {
@@ -245,10 +248,10 @@ fn socket_help(rest: &str) -> String {
     format!("did you mean `unix:///{}{path}`?", socket.trim_start_matches('/'))
 }
 
-/// The path of a server's other service at the end of `path`, of which a model's base URL cannot
-/// be: the mistake, and the path that is probably meant.
+/// Finds the path of another service of the server at the end of `path`. Returns the mistake, and
+/// the path that is probably meant.
 fn stray_end<'a>(path: &'a str, protocol: &dyn Protocol) -> Option<(String, &'a str)> {
-    /// An end, and how much of it stays.
+    /// An end, and the length of its part that stays.
     const ENDS: &[(&str, usize)] = &[
         ("/v1/chat", "/v1".len()),
         ("/v1/models", "/v1".len()),
@@ -279,7 +282,7 @@ fn without_query(url: &str) -> (&str, bool) {
     (&url[..end], url[end..].starts_with('?'))
 }
 
-/// The path of a protocol at the end of a base URL, to which a path is added.
+/// A protocol's path at the end of a base URL, where the program would add it a second time.
 struct Ending<'a> {
     /// The protocol whose path it is.
     of: &'static dyn Protocol,
@@ -288,8 +291,8 @@ struct Ending<'a> {
 }
 
 impl<'a> Ending<'a> {
-    /// The end of `path`, if it is the path of a protocol: of `preferred`, or of any. `None` where
-    /// it is all of it and stands for itself.
+    /// Finds the path of a protocol at the end of `path`: of `preferred`, or of any other. `None`
+    /// if it is all of `path` and the URL is complete.
     fn of(path: &'a str, preferred: &dyn Protocol) -> Option<Self> {
         let path = path.trim_end_matches('/');
         let base = |of: &'static dyn Protocol| {
@@ -540,7 +543,7 @@ fn data_sets(config: &Config) -> Vec<Spanned<String>> {
     names
 }
 
-/// Prompts that a model cannot be asked.
+/// Finds prompts that cannot be sent to a model.
 pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     for model in &config.models {
@@ -560,8 +563,10 @@ pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
                 reported.extend(prompt.prompt.set.as_deref());
             }
             errors.extend(refused.map(|(what, help)| {
-                let what =
-                    format!("{} cannot be asked `{}`: {what}", model.key.value, prompt.name.value);
+                let what = format!(
+                    "`{}` cannot be sent to {}: {what}",
+                    prompt.name.value, model.key.value
+                );
                 config.error_in(&prompt.name, &what, &help)
             }));
         }
@@ -569,7 +574,7 @@ pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
     errors
 }
 
-/// The reason why a model cannot be asked `prompt`.
+/// Returns the reason why `prompt` cannot be sent to a model.
 fn refused(
     prompt: &prompt::Prompt,
     protocol: &dyn Protocol,
@@ -601,7 +606,7 @@ fn refused(
     })
 }
 
-/// The reason why a model cannot be asked `prompt` with its tools.
+/// Returns the reason why `prompt` cannot be sent with its tools.
 fn tools_refused(
     prompt: &prompt::Prompt,
     protocol: &dyn Protocol,
@@ -636,7 +641,7 @@ fn idle_choice(config: &Config, model: &Model, settings: &Settings) -> Option<Co
     Some(config.error_in(&model.key, &what, &help))
 }
 
-/// Open loops that would ask conversations of several turns.
+/// Finds open loops with conversations of several turns.
 fn conversations_in_open_loops(config: &Config) -> Vec<ConfigError> {
     let help = "a later turn starts after an answer, not at a scheduled time: use `concurrency`,\n\
                 or name other prompts";
@@ -649,7 +654,7 @@ fn conversations_in_open_loops(config: &Config) -> Vec<ConfigError> {
     for workload in config.workloads.iter().filter(is_open) {
         for name in &workload.prompts {
             if conversations.contains(name.value.as_str()) {
-                let what = format!("an open loop cannot ask the turns of `{}`", name.value);
+                let what = format!("an open loop cannot send the turns of `{}`", name.value);
                 errors.push(config.error_in(name, &what, help));
             }
         }

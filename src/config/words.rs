@@ -1,4 +1,4 @@
-//! The words of keys that take one of a few, and the value of each.
+//! The words of keys whose value is one of a few words.
 
 use llm_stream_client::{connect_options::Stamps, options::ConnectionMode};
 use llm_stream_core::{protocol::TokenKind, sample::TokenCount};

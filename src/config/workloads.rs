@@ -17,8 +17,8 @@ use super::{
     yaml::Yaml,
 };
 
-/// `workloads`. Each takes of `prompts`, or of the built-in ones where there are none; of none
-/// that is known when `prompts` is written and wrong.
+/// Reads `workloads`. Their prompts are names in `prompts`, or in the built-in prompts if the key
+/// is absent. If `prompts` has mistakes, no name is checked.
 pub(super) fn workloads(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
@@ -26,7 +26,7 @@ pub(super) fn workloads(
     prompts: Option<&[PromptConfig]>,
 ) -> Vec<WorkloadConfig> {
     let known: Vec<String> = match prompts {
-        // A data set by its name; its records can be named as well.
+        // The name of a data set selects all of its records.
         Some(prompts) => {
             let sets = prompts.iter().filter_map(|prompt| prompt.prompt.set.as_ref());
             let names = prompts.iter().map(|prompt| &prompt.name.value);
@@ -143,7 +143,7 @@ fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
         "h" => 3600.0,
         "" => {
             let help = format!("did you mean `rate: {}/s`?", text.trim().trim_end_matches('/'));
-            reader.error(entry, "`rate` needs a unit", help);
+            reader.error(entry, "`rate` requires a unit", help);
             return None;
         }
         other => {

@@ -24,14 +24,14 @@ pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
     for &streams in &options.streams {
         let calibration =
             calibrate::measure(Load::of(streams), (Transport::Stamped, Stamps::Auto), carrier)?;
-        terminal::say(&told(&calibration));
+        terminal::say(&format_row(&calibration));
     }
     Ok(0)
 }
 
-fn told(calibration: &Calibration) -> String {
+fn format_row(calibration: &Calibration) -> String {
     let Calibration { streams, stamped_by, ttft, gap, generation, .. } = calibration;
-    // Adding zero takes the sign off a negative one.
+    // Adding zero turns -0 into 0.
     let micros = |seconds: f64| format!("{:.0} µs", (seconds * 1e6).round() + 0.0);
     let percent = |part: f64| format!("{:.3} %", (part * 1e5).round() / 1e3 + 0.0);
     row([

@@ -1,8 +1,8 @@
-//! Refuses a run whose files would overwrite one another, before any of them is touched.
+//! Refuses a run whose files would overwrite one another, before it opens any of them.
 //!
-//! Two names are one file when the system says so: through `./`, `..`, links of both sorts, or a file
-//! system that does not tell upper case from lower case. What does not exist yet is the same where the
-//! folder is the same and so is the name in it.
+//! Two paths are the same file if the system says so: through `./`, `..`, both kinds of links, or a
+//! file system that ignores case. Files that do not exist yet are the same if their folder and
+//! their name are.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,7 @@ use std::{
 use super::{baselines, observers::file_name};
 use crate::{cli::Cli, config::Config, env::Github, plan::Plan};
 
-/// A file of the run, by the flag or the key that names it.
+/// A file of the run, with the flag or key that names it.
 struct Named {
     what: String,
     path: PathBuf,
@@ -27,26 +27,26 @@ impl Named {
     }
 }
 
-/// What a path leads to.
+/// The file behind a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Identity {
-    /// A file or folder that is there.
+    /// An existing file or folder.
     There(FileId),
-    /// Nothing yet: the nearest folder that is there, and the names below it.
+    /// A missing file: the nearest existing folder, and the names below it.
     Missing(FileId, Vec<OsString>),
-    /// A device or a pipe, which nothing overwrites, or what cannot be looked at.
+    /// A device or a pipe, which is not overwritten, or a path that cannot be examined.
     None,
 }
 
-/// Device and number.
+/// Device and inode.
 #[cfg(unix)]
 type FileId = (u64, u64);
 
-/// The path as the system has it.
+/// The canonical path.
 #[cfg(not(unix))]
 type FileId = PathBuf;
 
-/// Fails with the two names of a file that is to be written twice, or written and read.
+/// Fails if a file is written twice, or written and read.
 pub(super) fn refuse(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<()> {
     let written: Vec<_> =
         written(cli, plan).into_iter().map(|file| (identity(&file.path), file)).collect();
@@ -76,12 +76,12 @@ pub(super) fn refuse(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<
     recordings(cli, config, plan, &written)
 }
 
-/// All that is written by name.
+/// The files that the run writes.
 fn written(cli: &Cli, plan: &Plan) -> Vec<Named> {
     let mut files = Vec::new();
     if let Some(output) = &cli.output {
         files.push(Named::new("--output", output));
-        // What stands next to it.
+        // The files next to it.
         let is_load = plan.cases.iter().any(|case| case.task.workload().is_some());
         let is_metered = plan.cases.iter().any(|case| case.target.metrics_url.is_some());
         for (is_written, ending) in [
@@ -118,14 +118,15 @@ fn written(cli: &Cli, plan: &Plan) -> Vec<Named> {
     files
 }
 
-/// stdout, where it goes to a file.
+/// stdout, if it is redirected to a file.
 fn streams() -> Option<Named> {
     let stdout = Path::new("/dev/stdout");
     let is_file = fs::metadata(stdout).is_ok_and(|stdout| stdout.is_file());
     is_file.then(|| Named::new("stdout", stdout))
 }
 
-/// All that is read by name. The run's own baseline may be replaced, since it is read before.
+/// The files that the run reads. The baseline may be replaced by the new one, because it is read
+/// first.
 fn read(cli: &Cli, config: &Config) -> Vec<Named> {
     let mut files = vec![Named::new("the config", cli.config_path())];
     files.extend(config.files().iter().map(|path| Named::new("a file of the config", path)));
@@ -140,7 +141,7 @@ fn read(cli: &Cli, config: &Config) -> Vec<Named> {
     files
 }
 
-/// Fails where a trial's recording would overwrite another file of the run.
+/// Fails if a trial's recording would overwrite another file of the run.
 fn recordings(
     cli: &Cli,
     config: &Config,
@@ -171,7 +172,7 @@ fn recordings(
     }
 }
 
-/// What `path` leads to.
+/// Identifies the file behind `path`.
 fn identity(path: &Path) -> Identity {
     // The parent of a bare name is the current folder.
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
@@ -194,7 +195,7 @@ fn id(path: &Path, _: &Metadata) -> Identity {
     fs::canonicalize(path).map_or(Identity::None, Identity::There)
 }
 
-/// What `path` will lead to, where nothing is now. A link there leads further.
+/// Identifies the file that `path` will create, following links that point to missing files.
 fn missing(path: &Path, links: usize) -> Identity {
     const MOST_LINKS: usize = 40;
     if let (Ok(to), true) = (fs::read_link(path), links < MOST_LINKS) {
@@ -210,7 +211,7 @@ fn missing(path: &Path, links: usize) -> Identity {
     loop {
         match folder.components().next_back() {
             Some(Component::Normal(name)) => below.push(folded(name.to_owned())),
-            // A folder that is not there has no parent but by its name.
+            // The parent of a missing folder is known only by name.
             Some(Component::ParentDir) => below.push("..".into()),
             _ => {}
         }
@@ -225,7 +226,7 @@ fn missing(path: &Path, links: usize) -> Identity {
     }
 }
 
-/// Names from the last to the first, without those that `..` takes back.
+/// Reverses `below` to the order of the path, with `..` resolved.
 fn upwards(below: Vec<OsString>) -> Vec<OsString> {
     let mut names: Vec<OsString> = Vec::new();
     for name in below.into_iter().rev() {
@@ -237,7 +238,7 @@ fn upwards(below: Vec<OsString>) -> Vec<OsString> {
     names
 }
 
-/// A name as the usual file systems of this system compare it.
+/// Folds case where the system's usual file systems do.
 fn folded(name: OsString) -> OsString {
     match cfg!(any(target_os = "macos", windows)) {
         true => name.to_string_lossy().to_lowercase().into(),

@@ -1,5 +1,5 @@
-//! The reports that are asked for as files: open before the first request, written after the
-//! verdict.
+//! Reports that go to files: opened before the first request, so that a bad path fails at once, and
+//! written after the verdict.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Reports with the files that they go to.
+/// Reports with their open files.
 pub(super) struct Files(Vec<Report>);
 
 struct Report {
@@ -28,14 +28,14 @@ struct Report {
     format: &'static (dyn Exporter + Sync),
 }
 
-/// A report that is asked for: its flag, its path, its format.
-type Asked<'a> = (String, &'a Path, &'static (dyn Exporter + Sync));
+/// A requested report: flag, path, format.
+type Requested<'a> = (String, &'a Path, &'static (dyn Exporter + Sync));
 
 impl Files {
-    /// Opens them with their folders, and leaves what is in them.
+    /// Opens the files, creates their folders, and keeps their contents.
     pub(super) fn open(cli: &Cli) -> anyhow::Result<Self> {
         let mut reports = Vec::new();
-        for (flag, path, format) in asked(cli) {
+        for (flag, path, format) in requested(cli) {
             let file = open(path)
                 .with_context(|| format!("failed to write `{flag}` to {}", path.display()))?;
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -44,15 +44,15 @@ impl Files {
         Ok(Self(reports))
     }
 
-    /// Empties them, so that a run which is killed leaves no report of another one.
+    /// Empties the files, so that a killed run does not leave the report of an earlier one.
     pub(super) fn empty(&self) {
         for report in &self.0 {
-            // A pipe or a device has nothing to lose.
+            // Fails for pipes and devices, which have no contents to keep.
             let _ = report.file.set_len(0);
         }
     }
 
-    /// Writes them; a line for each that cannot be.
+    /// Writes the reports; returns a line for each that fails.
     pub(super) fn write(&self, run: &Run) -> Vec<String> {
         let failure = |report: &Report| {
             let Report { flag, path, .. } = report;
@@ -69,18 +69,18 @@ impl Report {
     }
 }
 
-fn asked(cli: &Cli) -> Vec<Asked<'_>> {
-    let mut asked: Vec<Asked<'_>> = Vec::new();
+fn requested(cli: &Cli) -> Vec<Requested<'_>> {
+    let mut requested: Vec<Requested<'_>> = Vec::new();
     if let Some(path) = &cli.junit {
-        asked.push(("--junit".into(), path, &Junit));
+        requested.push(("--junit".into(), path, &Junit));
     }
     if let Some(path) = &cli.json {
-        asked.push(("--json".into(), path, &JsonReport));
+        requested.push(("--json".into(), path, &JsonReport));
     }
     for Export { format, path } in &cli.exports {
-        asked.push((format!("--export {}", format.name()), path, tool(*format)));
+        requested.push((format!("--export {}", format.name()), path, tool(*format)));
     }
-    asked
+    requested
 }
 
 fn tool(format: ExportFormat) -> &'static (dyn Exporter + Sync) {

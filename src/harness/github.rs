@@ -1,4 +1,4 @@
-//! What a job on GitHub Actions gets without a flag: annotations, and the step's summary.
+//! Output for GitHub Actions that requires no flag: annotations, and the step's summary.
 
 use std::{fs::File, io::Write};
 
@@ -7,10 +7,10 @@ use crate::{
     report::{Exporter, Run, annotations::Annotations, step_summary::StepSummary},
 };
 
-/// Adds to the step's summary; gives the lines for stderr.
+/// Writes the step's summary, and returns the annotations for stderr.
 ///
-/// Writes the annotations and the step's summary; returns the lines for the terminal. No flag asked for
-/// the summary's file, and in a container it may be missing: a note says so, and the run does not fail.
+/// The file of the summary comes from the environment, not from a flag, and may be missing in a
+/// container. A failure is therefore a warning and does not fail the run.
 pub(super) fn report(github: &Github, run: &Run) -> String {
     let mut lines = match github.reads_commands {
         true => Annotations.render(run),

@@ -1,9 +1,9 @@
-//! Which trials the filters and `--skip` select.
+//! Selects trials by filters and `--skip`.
 //!
-//! libtest's rules, with three differences. There may be several filters, of which any may match. A
-//! name is looked for as trials show it and as the config writes it: a trial's name has `_` where a
-//! model's has `:`. And a word that matches nothing is an error: a filter that was dropped, or a model
-//! that was not skipped, would go unnoticed.
+//! libtest's rules, with three differences. Any of several filters may match. A filter is compared
+//! with the name of the trial and with the name in the config, because trial names have `_` instead
+//! of a model's `:`. And a filter that matches nothing is an error, because a dropped filter, or a
+//! model that was not skipped, would go unnoticed.
 
 use libtest_mimic::Trial;
 use llm_stream_core::prompt::Prompt;
@@ -14,7 +14,7 @@ use crate::{
     plan::{Case, Plan},
 };
 
-/// What the command line selects.
+/// The selection of the command line.
 pub(super) struct Selection<'a> {
     cli: &'a Cli,
     filters: Vec<&'a str>,
@@ -44,7 +44,7 @@ impl<'a> Selection<'a> {
         }
     }
 
-    /// Whether libtest's other flags leave it out, such as `--ignored`.
+    /// Whether another flag of libtest excludes it, such as `--ignored`.
     fn is_of_another_kind(&self, case: &Case) -> bool {
         let trial = Trial::bench(case.name.as_str(), |_| Ok(None));
         let mut arguments = self.cli.libtest.clone();
@@ -52,8 +52,8 @@ impl<'a> Selection<'a> {
         arguments.is_filtered_out(&trial)
     }
 
-    /// What is wrong with the words: those that match no trial of `plan`, which has all of them, or
-    /// that nothing is left.
+    /// Describes the mistake if words match no trial of `plan`, which holds all trials, or nothing
+    /// is left.
     pub(super) fn mistake(&self, plan: &Plan) -> Option<String> {
         if !self.must_match() {
             return None;
@@ -90,15 +90,14 @@ impl<'a> Selection<'a> {
         Some(message + &inventory(plan))
     }
 
-    /// Under `cargo test` a filter is meant for other targets too, and nextest asks for a list of what
-    /// is ignored, which no trial is.
+    /// Whether each word must match. Under `cargo test` filters are meant for other targets too,
+    /// and nextest lists ignored trials, of which this program has none.
     fn must_match(&self) -> bool {
         let libtest = &self.cli.libtest;
         libtest.bench && !(libtest.list && libtest.ignored)
     }
 
-    /// The name of a model, prompt or workload that `word` probably was to be; the trial's where all of
-    /// that is wanted.
+    /// Returns the most similar name of a model, prompt or workload; with `--exact`, of a trial.
     fn nearest(&self, plan: &Plan, word: &str) -> Option<String> {
         let whole = plan.cases.iter().map(|case| case.name.as_str());
         if self.cli.libtest.exact {
@@ -115,7 +114,7 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// By which names a trial is found: with the parts as they are shown, and as they are written.
+/// Returns the names that match a trial: its parts as shown and as written.
 fn names(case: &Case) -> Vec<String> {
     let target = &case.target;
     let shown = config::sanitise(case.task.written());
@@ -131,10 +130,10 @@ fn names(case: &Case) -> Vec<String> {
     models.into_iter().flat_map(of_model).collect()
 }
 
-/// What there is to select.
+/// Lists what can be selected.
 fn inventory(plan: &Plan) -> String {
     let models: Vec<_> = plan.targets.iter().map(|target| target.trial_name.as_str()).collect();
-    // The records of a data set are many.
+    // A data set may have thousands of records.
     let label = |prompt: &Prompt| match &prompt.set {
         Some(set) => format!("{set}-…"),
         None => prompt.name.clone(),
@@ -154,7 +153,7 @@ fn inventory(plan: &Plan) -> String {
     )
 }
 
-/// Why `skips` leave no trial, of those that match `filters`.
+/// Explains that `skips` leave none of the trials that match `filters`.
 fn nothing_left(filters: &[&str], skips: &[&str]) -> String {
     let skips = skips.join(" --skip ");
     match filters {

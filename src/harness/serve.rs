@@ -16,8 +16,9 @@ use crate::cli::ServeOptions;
 
 pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     let known = || protocol::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", ");
-    let protocol = protocol::by_name(&options.protocol)
-        .with_context(|| format!("no protocol `{}`; there is {}", options.protocol, known()))?;
+    let protocol = protocol::by_name(&options.protocol).with_context(|| {
+        format!("unknown protocol `{}`: expected {}", options.protocol, known())
+    })?;
     let script = options.script();
     if let Some(ScriptError { what, help, .. }) = script.errors().first() {
         anyhow::bail!("{what}\n  help: {help}");
@@ -38,15 +39,16 @@ pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Says when the endpoint no longer keeps its script: once, until it has kept it again.
+/// Returns a callback that warns when the endpoint falls behind its script: once, until it keeps it
+/// again.
 fn warn_once() -> impl FnMut(&Punctuality) {
-    let mut is_told = false;
+    let mut has_warned = false;
     move |punctuality| {
         let shortfall = punctuality.shortfall();
-        if let Some(shortfall) = shortfall.as_ref().filter(|_| !is_told) {
+        if let Some(shortfall) = shortfall.as_ref().filter(|_| !has_warned) {
             terminal::note(&format!("WARNING: {shortfall}"));
         }
-        is_told = shortfall.is_some();
+        has_warned = shortfall.is_some();
     }
 }
 
@@ -66,7 +68,7 @@ fn start(
     started.with_context(|| format!("failed to listen on {}", options.listen))
 }
 
-/// On a socket in the file system, which is removed when Ctrl-C ends us.
+/// Listens on a unix socket, and removes it on Ctrl-C.
 #[cfg(unix)]
 fn on_file(
     path: &Path,
@@ -76,7 +78,7 @@ fn on_file(
     let path = std::path::absolute(path)?;
     let simulator = Simulator::on_file(&path, script, protocol)?;
     ctrlc::set_handler(move || {
-        // It may have been removed before.
+        // Fails if it has been removed before.
         let _ = fs::remove_file(&path);
         std::process::exit(130);
     })?;
@@ -85,10 +87,10 @@ fn on_file(
 
 #[cfg(not(unix))]
 fn on_file(_: &Path, _: Script, _: &'static dyn Protocol) -> anyhow::Result<Simulator> {
-    anyhow::bail!("this system has no unix sockets that we can use")
+    anyhow::bail!("this system does not support unix sockets")
 }
 
-/// TLS with the certificate and key that are asked for.
+/// Loads the TLS certificate and key, if the options name them.
 fn tls(options: &ServeOptions) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     let (Some(cert), Some(key)) = (&options.tls_cert, &options.tls_key) else { return Ok(None) };
     let read =

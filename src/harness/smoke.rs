@@ -1,5 +1,5 @@
-//! Smoke mode, `cargo test --benches`: does each case still work? Once, against the simulated
-//! endpoint in the case's protocol. No real endpoint is called and nothing is written.
+//! Smoke mode, `cargo test --benches`: tries each case once, against the simulated endpoint in the
+//! case's protocol. It calls no real endpoint and writes no file.
 
 use std::{
     path::Path,
@@ -19,7 +19,7 @@ use crate::{
     run::simulated_url,
 };
 
-/// A rhythm that is over soon.
+/// A short answer.
 fn script() -> Script {
     Script {
         ttft: Duration::from_millis(2),
@@ -31,7 +31,7 @@ fn script() -> Script {
 
 pub(super) fn run(arguments: Arguments, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
     let terminal = Terminal::new(None, arguments.logfile.as_deref().map(Path::new))?;
-    // What the filters leave out is left out already.
+    // `plan` is filtered already.
     let mut arguments = Arguments {
         filter: None,
         skip: Vec::new(),
@@ -39,8 +39,8 @@ pub(super) fn run(arguments: Arguments, plan: Plan, filtered_out: usize) -> anyh
         test_threads: arguments.test_threads.or(Some(1)),
         ..arguments
     };
-    let relay = LibtestOutput::new(&mut arguments, filtered_out)?;
-    let lines = Arc::new(Mutex::new((relay, terminal)));
+    let output = LibtestOutput::new(&mut arguments, filtered_out)?;
+    let lines = Arc::new(Mutex::new((output, terminal)));
     let trial = |case: Arc<Case>| {
         let lines = lines.clone();
         Trial::bench(case.name.clone(), move |_| {
@@ -54,10 +54,10 @@ pub(super) fn run(arguments: Arguments, plan: Plan, filtered_out: usize) -> anyh
     Ok(if conclusion.has_failed() { super::FAILED } else { 0 })
 }
 
-/// Passes on the lines of the trials that have ended.
+/// Prints the lines of the trials that have ended.
 fn flush_lines(lines: &Mutex<(LibtestOutput, Terminal)>) {
-    let (relay, terminal) = &mut *lines.lock().unwrap_or_else(PoisonError::into_inner);
-    relay.flush_lines(terminal);
+    let (output, terminal) = &mut *lines.lock().unwrap_or_else(PoisonError::into_inner);
+    output.flush_lines(terminal);
 }
 
 fn attempt(case: &Case) -> anyhow::Result<()> {

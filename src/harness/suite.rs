@@ -11,7 +11,7 @@ use crate::calibrate::{
 };
 
 pub(super) fn run() -> anyhow::Result<u8> {
-    let program = env::current_exe().context("cannot start myself")?;
+    let program = env::current_exe().context("cannot find the path of this executable")?;
     let full =
         Full::measure(&program, &Trial::all(), Trial::RUNS, &mut |what| terminal::note(what))?;
     errors(&full);
@@ -26,20 +26,22 @@ pub(super) fn run() -> anyhow::Result<u8> {
         Some((server, reader)) => {
             format!("Endpoint on core {server}, readers on core {reader}, each in its own process.")
         }
-        None => "Not pinned: the system has one core for this, or does not let a process be kept \
-                 on one."
-            .to_owned(),
+        None => {
+            "Not pinned: this process may use one core only, or the system does not let it pin \
+                 itself."
+                .to_owned()
+        }
     });
     terminal::say(&format!("Machine: {}", full.machine));
     Ok(0)
 }
 
-/// Which rows the tables of readers have.
+/// The rows of the tables of readers.
 fn rows(full: &Full) -> impl Iterator<Item = (usize, Reader)> {
     full.streams().into_iter().flat_map(|streams| Reader::ALL.map(|reader| (streams, reader)))
 }
 
-/// A figure in `unit`s, and its ratio to that of the reference reader.
+/// Formats a figure in `unit`s, with its ratio to the reference reader.
 fn cell(full: &Full, (streams, reader): (usize, Reader), figure: Figure, unit: f64) -> String {
     let of = |reader| full.of(streams, reader, figure);
     let Some(value) = of(reader) else { return "absent".into() };
@@ -53,7 +55,7 @@ fn cell(full: &Full, (streams, reader): (usize, Reader), figure: Figure, unit: f
 
 fn errors(full: &Full) {
     const MICROSECOND: f64 = 1e-6;
-    terminal::say("Errors, µs: the arrival less the moment before the endpoint's write call\n");
+    terminal::say("Errors, µs: arrival minus the time before the endpoint's write call\n");
     line(["streams", "reader", "clock", "ttft p50", "ttft p99", "gap p99"]);
     for row @ (streams, reader) in rows(full) {
         let micros = |figure| cell(full, row, figure, MICROSECOND);
@@ -69,7 +71,7 @@ fn errors(full: &Full) {
 }
 
 fn costs(full: &Full) {
-    terminal::say("\nCosts: CPU seconds a million tokens, decoding included; most memory, MB\n");
+    terminal::say("\nCosts: CPU seconds per million tokens, decoding included; peak memory, MB\n");
     line(["streams", "reader", "", "CPU", "memory", ""]);
     for row @ (streams, reader) in rows(full) {
         let cpu = cell(full, row, Figure::Cpu, 1.0);
@@ -80,9 +82,9 @@ fn costs(full: &Full) {
 
 fn limits(full: &Full) {
     terminal::say(
-        "\nLimits: thousand tokens a second of one core without delays, decoding included;",
+        "\nLimits: thousand tokens per second of one core without delays, decoding included;",
     );
-    terminal::say("start of the process until the endpoint has its request, ms\n");
+    terminal::say("time from the start of the process to the first request at the endpoint, ms\n");
     line(["", "reader", "", "ceiling", "start", ""]);
     for reader in Reader::ALL {
         let of = |reader| full.ceiling(reader).map(|tokens| tokens / 1e3);
@@ -100,10 +102,10 @@ fn limits(full: &Full) {
 
 fn endpoint(full: &Full) {
     terminal::say(
-        "\nThe simulated endpoint, read by `stamped`, µs: how late it writes, and what its",
+        "\nThe simulated endpoint, read by `stamped`, µs: delay of its writes, and duration of its",
     );
     terminal::say(
-        "write call takes, within which the loopback delivers; the part of a core it takes\n",
+        "write calls, which include delivery by the loopback device; its share of a core\n",
     );
     line(["streams", "", "late p50", "late p99", "write p50", "write p99   core"]);
     for streams in full.streams() {

@@ -1,5 +1,4 @@
-//! The two streams that people and parsers read. Lines are written whole, and the progress line
-//! steps aside for them.
+//! stdout and stderr. Lines are written whole, and the progress line is cleared while they are.
 
 use std::{
     fs::File,
@@ -13,10 +12,10 @@ use indicatif::ProgressBar;
 
 use llm_stream_core::text::visible_lines;
 
-/// stdout for libtest's lines, stderr for all else.
+/// stdout for libtest's lines, stderr for everything else.
 pub(super) struct Terminal {
     bar: Option<ProgressBar>,
-    /// libtest's `--logfile`, which takes the place of stdout.
+    /// libtest's `--logfile`, which replaces stdout.
     logfile: Option<Mutex<File>>,
 }
 
@@ -30,7 +29,8 @@ impl Terminal {
         Ok(Self { bar, logfile })
     }
 
-    /// Writes to stdout. The measurement goes on if the reader has gone away.
+    /// Writes to stdout. Errors are ignored: the measurement continues if the reader of a pipe is
+    /// gone.
     pub(super) fn out(&self, bytes: &[u8]) {
         let write = || match &self.logfile {
             Some(file) => file.lock().map_or(Ok(()), |mut file| file.write_all(bytes)),
@@ -39,22 +39,23 @@ impl Terminal {
                 stdout.write_all(bytes).and_then(|()| stdout.flush())
             }
         };
-        let _ = self.aside(write);
+        let _ = self.suspended(write);
     }
 
-    /// Writes lines to stderr; names and words of others in them cannot move the cursor.
+    /// Writes lines to stderr, with control characters escaped: names and server messages must not
+    /// move the cursor.
     pub(super) fn err(&self, text: &str) {
-        let _ = self.aside(|| io::stderr().lock().write_all(visible_lines(text).as_bytes()));
+        let _ = self.suspended(|| io::stderr().lock().write_all(visible_lines(text).as_bytes()));
     }
 
-    /// Takes the progress line away for good.
+    /// Removes the progress line.
     pub(super) fn end_progress(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
 
-    fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+    fn suspended<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),
@@ -62,17 +63,17 @@ impl Terminal {
     }
 }
 
-/// Whether someone watches stderr.
+/// Whether stderr is a terminal.
 pub(super) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Writes a line to stdout, outside any run.
+/// Writes a line to stdout when no run is in progress.
 pub(super) fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{}", visible_lines(line));
 }
 
-/// Writes a line to stderr, outside any run.
+/// Writes a line to stderr when no run is in progress.
 pub(super) fn note(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", visible_lines(line));
 }

@@ -1,4 +1,4 @@
-//! `llm-stream-bench part`: what `calibrate --full` has its children do.
+//! `llm-stream-bench part`: a worker process of `calibrate --full`.
 
 use std::io;
 
@@ -12,20 +12,20 @@ use crate::{
 
 pub(super) fn run(options: &PartOptions) -> anyhow::Result<u8> {
     match serde_json::from_str(&options.task)? {
-        Task::Read(reading) => say(&worker::read(&reading)?)?,
+        Task::Read(reading) => write(&worker::read(&reading)?)?,
         Task::Serve(trial, reader) => {
             let server = Server::start(trial, reader)?;
-            say(server.hello())?;
-            // A line asks for the log; the end of them is the end.
+            write(server.hello())?;
+            // Each line on stdin requests the log; the end of stdin ends the worker.
             for _ in io::stdin().lines() {
-                say(&server.served())?;
+                write(&server.served())?;
             }
         }
     }
     Ok(0)
 }
 
-fn say(value: &impl Serialize) -> anyhow::Result<()> {
+fn write(value: &impl Serialize) -> anyhow::Result<()> {
     terminal::say(&serde_json::to_string(value)?);
     Ok(())
 }

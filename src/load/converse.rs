@@ -1,4 +1,4 @@
-//! A conversation of several turns: each carries the answers before it.
+//! Conversations of several turns: each request carries the answers to the previous ones.
 
 use bytes::Bytes;
 use llm_stream_client::Client;
@@ -11,22 +11,24 @@ use llm_stream_core::{
 use super::{Answer, Follow, ask, body_of, max_tokens, nonce};
 use crate::{config::PrefixCache, plan::Target};
 
-/// What was said so far.
+/// The messages so far.
 #[derive(Debug, Default)]
 pub struct Conversation {
     messages: Vec<ChatMessage>,
-    /// Whether the last answer only called tools: their results would have to come next.
+    /// Whether the last answer only called tools. The next message would have to carry their
+    /// results.
     is_call: bool,
-    /// Whether the last answer has no text, so that [`NO_TEXT`] is sent as its text.
+    /// Whether the last answer has no text; [`NO_TEXT`] is sent as its text.
     is_blank: bool,
 }
 
-/// What is sent as the text of an answer that has none, such as one that was cut off while the model
-/// was thinking. Many servers refuse an empty text, and many templates two questions in a row.
+/// Stands for the text of an answer without one, such as an answer that was cut off while the model
+/// was thinking. Many servers refuse an empty text, and many chat templates refuse two user
+/// messages in a row.
 pub const NO_TEXT: &str = "...";
 
 impl Conversation {
-    /// Asks the next turn.
+    /// Sends the next turn.
     pub async fn ask(
         &mut self,
         target: &Target,
@@ -47,10 +49,10 @@ impl Conversation {
         answer
     }
 
-    /// Whether there is an answer to go on with.
+    /// Fails if the conversation cannot continue after the last answer.
     pub fn can_go_on(&self) -> Result<(), RequestError> {
-        let message = "the answer before only calls tools, whose results are not sent: the \
-                       conversation cannot go on";
+        let message = "the previous answer only calls tools, whose results are not sent: the \
+                       conversation cannot continue";
         match self.is_call {
             true => Err(RequestError::new(ErrorKind::NoToken, message)),
             false => Ok(()),
@@ -62,8 +64,8 @@ impl Conversation {
         self.is_blank
     }
 
-    /// The request that asks the next turn. What makes the conversation a new one to a prefix cache
-    /// stands in front of the first and stays there, so that a later one finds all before it in the
+    /// Returns the request of the next turn. The line that makes a conversation new to a prefix
+    /// cache is only in front of the first message: a later turn finds all previous messages in the
     /// cache.
     pub(super) fn question(&mut self, target: &Target, turn: &Prompt) -> (Bytes, RequestedTokens) {
         let question = match target.prefix_cache {
@@ -74,7 +76,7 @@ impl Conversation {
         body_of(target, turn, &self.messages, max_tokens(target, turn))
     }
 
-    /// Keeps the answer to the last question.
+    /// Appends the answer to the last request.
     pub(super) fn push_answer(&mut self, recording: &Recording, target: &Target) {
         let text = sample::answer_text(recording, target.protocol, &target.text_fields);
         self.is_blank = text.trim().is_empty();

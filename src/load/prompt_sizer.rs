@@ -1,5 +1,5 @@
-//! How many words a synthetic prompt needs: the server is asked until its count is right, or a
-//! tokenizer of the user's own.
+//! Searches the number of words that gives a synthetic prompt its length in tokens. The counts come
+//! from the server's `usage`, or from a tokenizer that the user names.
 
 use std::sync::Arc;
 
@@ -17,23 +17,23 @@ use llm_stream_core::{
 use super::{Follow, Watcher, enough, read_hiding, shuffle};
 use crate::plan::Target;
 
-/// What was counted for each synthetic prompt at one server.
+/// The counts of each synthetic prompt at one server.
 #[derive(Debug, Default)]
 pub struct PromptSizer(Vec<(Arc<Prompt>, LengthSearch)>);
 
 impl PromptSizer {
-    /// Keeps what was counted for `prompt`.
+    /// Stores the counts for `prompt`.
     pub fn keep(&mut self, prompt: &Arc<Prompt>, counts: LengthSearch) {
         self.0.push((prompt.clone(), counts));
     }
 
-    /// Whether something was counted for `prompt`.
+    /// Whether counts for `prompt` are stored.
     pub fn has(&self, prompt: &Prompt) -> bool {
         self.of(prompt).is_some()
     }
 
-    /// The number of words that are probably so many `tokens`; a word a token where nothing was
-    /// counted.
+    /// Estimates the number of words of a text of `tokens` tokens; without counts, one word a
+    /// token.
     pub fn words(&self, prompt: &Prompt, tokens: u64) -> u64 {
         self.of(prompt).map_or(tokens, |counts| counts.words(tokens))
     }
@@ -44,8 +44,7 @@ impl PromptSizer {
     }
 }
 
-/// Has texts of `prompt` counted until the length is right, for a range at both ends: by its
-/// tokenizer, or by the server.
+/// Counts texts of `prompt` until the length is right, for a range at both ends.
 pub async fn measure(
     target: &Target,
     prompt: &Prompt,
@@ -101,32 +100,32 @@ pub async fn measure(
     Ok(counts)
 }
 
-/// The tokens of `text`. Counting may be cancelled before it ends.
+/// Counts the tokens of `text`. Yields first, so that a cancelled search stops between two texts.
 async fn count(tokenizer: &Tokenizer, text: &str) -> Result<u64, RequestError> {
     tokio::task::yield_now().await;
     tokenizer.count(text).map_err(|why| {
         let name = tokenizer.name();
-        let message = format!("`{name}` counts no tokens of a prompt: {why}");
+        let message = format!("`{name}` cannot count the tokens of a prompt: {why}");
         RequestError::new(ErrorKind::PromptLength, message)
     })
 }
 
-/// What came of a text that was to be counted.
+/// The result of counting a text.
 enum Counted {
-    /// So many tokens.
+    /// The number of tokens.
     Tokens(u64),
-    /// It is too long for the model.
+    /// The server refuses the text as too long for the model.
     TooLong(RequestError),
 }
 
-/// The tokens of `prompt`, by the server.
+/// Counts the tokens of `prompt` with a request to the server.
 async fn have_counted(
     target: &Target,
     prompt: &Prompt,
     client: &Client,
     follow: &dyn Follow,
 ) -> Result<Counted, RequestError> {
-    let ask = ChatRequest {
+    let request = ChatRequest {
         model: &target.model,
         messages: &prompt.messages,
         temperature: target.temperature,
@@ -136,7 +135,7 @@ async fn have_counted(
         tools: &prompt.tools.over(&target.tools),
         extra_body: &target.extra_body,
     };
-    let body = exact::to_string(&target.protocol.body(&ask)).into();
+    let body = exact::to_string(&target.protocol.body(&request)).into();
     let watch = Watcher { target, follow };
     let recording = client.send(body, &watch).await;
     let recording = recording.map_err(|error| client.redactor().redact_error(error))?;
@@ -147,7 +146,8 @@ async fn have_counted(
     }
 }
 
-/// Whether a refusal is of the length of the prompt, in the words of many servers.
+/// Whether the server refuses a prompt because of its length. The words come from messages of
+/// common servers; few send an error code.
 fn is_too_long(answer: &Recording) -> bool {
     const LENGTH: &[&str] = &[
         "context",
@@ -181,12 +181,13 @@ fn counted(
     target: &Target,
     secrets: &Redactor,
 ) -> Result<u64, RequestError> {
-    // An answer of one token may have no visible text; it has a count anyway.
+    // Checked before the answer is read: an answer of one token may have no visible text, and is
+    // then not a valid sample, but its usage counts the prompt.
     if let Some(tokens) = sample::prompt_tokens(recording, target.protocol) {
         return Ok(tokens);
     }
     read_hiding(recording, target, secrets)?;
-    let message = "the server's usage counts no tokens of the prompt, so that none of a stated \
-                   length can be made";
+    let message = "the server's usage has no count of prompt tokens, so a prompt of a stated \
+                   length cannot be made";
     Err(RequestError::new(ErrorKind::PromptLength, message))
 }

@@ -1,7 +1,8 @@
-//! A load: many requests at once or at their times, each read once it has ended.
+//! Load runs: a closed loop keeps a number of requests in flight, an open loop sends them on a
+//! schedule.
 //!
-//! One thread sends and stamps; another reads the answers, so that no answer waits for the reading
-//! of another.
+//! One thread sends and takes timestamps; another interprets the answers. Interpreting takes up to
+//! milliseconds, and on the first thread it would delay the next request and its timestamp.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -30,35 +31,35 @@ use crate::{
     row::LoadPosition,
 };
 
-/// How long before an open loop's requests their connections are open.
+/// How long before its requests an open loop opens their connections, in seconds.
 const AHEAD: f64 = 0.25;
 
-/// A request of a load that has ended.
+/// A request of a load that has ended, interpreted.
 #[derive(Debug)]
 pub struct RequestEnd {
-    /// What was asked.
+    /// The prompt.
     pub prompt: Arc<Prompt>,
-    /// Its place in the load.
+    /// Its position in the load.
     pub place: LoadPosition,
-    /// When it was begun and over.
+    /// When it started and ended.
     pub span: RequestSpan,
-    /// How long ago it was begun.
+    /// How long ago it started.
     pub since_begun: Duration,
-    /// What came.
+    /// The answer.
     pub answer: Answer,
 }
 
-/// How a load was offered.
+/// A load that has ended.
 #[derive(Debug)]
 pub struct LoadRun {
-    /// How it was driven.
+    /// What the event loop counted.
     pub driven: DriveStats,
-    /// The connections that could not be opened beforehand, with the first reason.
+    /// The number of connections that could not be opened in advance, with the first reason.
     pub unopened: Option<(usize, RequestError)>,
 }
 
-/// Offers the `run`-th run of `workload` to `target`, and gives each request that has ended to
-/// `take`, on another thread. What the user's interrupt cut off is not given.
+/// Runs `workload` on `target` for the `run`-th time, and gives each request that has ended to
+/// `take`, on another thread. Requests that the user's interrupt cancels are left out.
 pub fn run_load(
     (target, workload, run): (&Target, &Workload, u32),
     lengths: &PromptSizer,
@@ -66,7 +67,7 @@ pub fn run_load(
     follow: &dyn Follow,
     mut take: impl FnMut(RequestEnd) + Send,
 ) -> anyhow::Result<LoadRun> {
-    // A simulated endpoint has the other end of each connection.
+    // A simulated endpoint holds the other end of each connection in this process.
     client::allow(slots(workload), if target.is_simulated() { 2 } else { 1 })?;
     let ahead = match target.connection {
         ConnectionMode::Warm => slots(workload),
@@ -93,7 +94,7 @@ pub fn run_load(
     Ok(LoadRun { driven, unopened: opening.failed })
 }
 
-/// How many connections a load needs at its start.
+/// Returns the number of connections that a load requires at its start.
 fn slots(workload: &Workload) -> usize {
     let most = workload.until.requests.unwrap_or(usize::MAX);
     match workload.shape {
@@ -102,7 +103,7 @@ fn slots(workload: &Workload) -> usize {
     }
 }
 
-/// How many open connections an open loop keeps ready.
+/// Returns the number of idle connections that an open loop keeps ready.
 fn reserve(shape: &Shape) -> usize {
     match *shape {
         Shape::Closed { .. } => 0,
@@ -120,18 +121,18 @@ struct Load<'a> {
     lengths: &'a PromptSizer,
     follow: &'a dyn Follow,
     started: Option<Instant>,
-    /// The starts of an open loop that are still to come.
+    /// The remaining start times of an open loop.
     starts: Option<Peekable<Starts>>,
     sent: usize,
-    /// How many prompts were begun, a conversation being one.
+    /// The number of prompts that were started; a conversation counts once.
     begun: usize,
-    /// Conversations whose next turn is to be asked.
+    /// Conversations whose next turn is due.
     waiting: VecDeque<ConversationState>,
     under_way: HashMap<usize, Question>,
-    /// Those of them that have ended by their own word, and whose bodies have not; and since when
-    /// they have not counted.
+    /// Requests in flight whose answers are complete but whose bodies the server keeps open, with
+    /// the time since when they no longer count as in flight.
     ending: HashMap<usize, Instant>,
-    /// Most of those: each has a connection.
+    /// Limit of `ending`: each of them occupies a connection.
     most_ending: usize,
     opening: usize,
     reserve: usize,
@@ -144,7 +145,7 @@ struct Question {
     tokens: RequestedTokens,
     scheduled: Option<Duration>,
     begun: Instant,
-    talk: Option<ConversationState>,
+    state: Option<ConversationState>,
 }
 
 /// A conversation in progress.
@@ -152,11 +153,11 @@ struct ConversationState {
     so_far: Conversation,
     /// Its first turn, which has the others.
     prompt: Arc<Prompt>,
-    /// How many turns were asked.
+    /// The number of turns that were sent.
     asked: usize,
 }
 
-/// A request that is over and not read yet.
+/// A request that has ended and is not interpreted yet.
 struct RawResult {
     id: usize,
     asked: Question,
@@ -200,7 +201,8 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// When the next request is due, counted from the start; `None` when there is none any more.
+    /// Returns when the next request is due, counted from the start of the load; `None` after the
+    /// last one.
     fn next_start(&mut self, elapsed: Duration) -> Option<Duration> {
         let until = self.workload.until;
         let start = match &mut self.starts {
@@ -211,7 +213,7 @@ impl<'a> Load<'a> {
         (in_time && self.is_in_number()).then_some(start)
     }
 
-    /// The answers that count: not those whose servers only keep the bodies open.
+    /// The number of requests in flight, without those whose servers only keep the bodies open.
     fn in_flight(&self) -> usize {
         self.under_way.len() - self.ending.len()
     }
@@ -223,48 +225,49 @@ impl<'a> Load<'a> {
     fn send(&mut self, now: Instant) -> NextAction {
         let scheduled = self.starts.as_mut().and_then(Iterator::next);
         self.sent += 1;
-        let mut talk = self.waiting.pop_front();
-        let (prompt, (body, tokens)) = match &mut talk {
-            Some(talk) => talk.go_on(self.target),
-            None => self.begin(&mut talk),
+        let mut state = self.waiting.pop_front();
+        let (prompt, (body, tokens)) = match &mut state {
+            Some(state) => state.go_on(self.target),
+            None => self.begin(&mut state),
         };
-        self.under_way.insert(self.sent, Question { prompt, tokens, scheduled, begun: now, talk });
+        self.under_way.insert(self.sent, Question { prompt, tokens, scheduled, begun: now, state });
         NextAction::Send { id: self.sent, body }
     }
 
-    /// The request for the next prompt; of a conversation, which then is `talk`, the first one.
+    /// Returns the request for the next prompt. For a conversation, stores its state in `state` and
+    /// returns the request of the first turn.
     fn begin(
         &mut self,
-        talk: &mut Option<ConversationState>,
+        state: &mut Option<ConversationState>,
     ) -> (Arc<Prompt>, (Bytes, RequestedTokens)) {
         let prompts = &self.workload.prompts;
         let prompt = prompts[self.begun % prompts.len()].clone();
         self.begun += 1;
         if !prompt.turns.is_empty() {
             let begun = ConversationState { so_far: Conversation::default(), prompt, asked: 0 };
-            return talk.insert(begun).go_on(self.target);
+            return state.insert(begun).go_on(self.target);
         }
         let max_tokens = max_tokens(self.target, &prompt);
-        // No two requests of any run have the same number.
+        // Unique over all runs, so that two requests never get the same length from a range.
         let nth = u64::from(self.run) << 32 | self.sent as u64;
         let request = request(self.target, &prompt, max_tokens, (self.lengths, nth));
         (prompt, request)
     }
 
-    /// Takes the answer to a turn: the next one is to be asked, or is none. One that cannot be asked
-    /// has failed.
+    /// Continues a conversation after an answer: queues its next turn, if it has one. Returns the
+    /// failed result of a turn that cannot be sent.
     fn go_on(
         &mut self,
-        mut talk: ConversationState,
+        mut state: ConversationState,
         recording: &Recording,
         started: Instant,
     ) -> Option<RawResult> {
         // A turn that fails ends its conversation.
         let is_valid = super::read(recording, self.target).is_ok();
-        let prompt = talk.next().filter(|_| is_valid)?.clone();
-        talk.so_far.push_answer(recording, self.target);
-        let Err(error) = talk.so_far.can_go_on() else {
-            self.waiting.push_back(talk);
+        let prompt = state.next().filter(|_| is_valid)?.clone();
+        state.so_far.push_answer(recording, self.target);
+        let Err(error) = state.so_far.can_go_on() else {
+            self.waiting.push_back(state);
             return None;
         };
         if !self.is_in_number() {
@@ -272,18 +275,18 @@ impl<'a> Load<'a> {
         }
         self.sent += 1;
         let (tokens, begun) = (RequestedTokens::default(), now());
-        let asked = Question { prompt, tokens, scheduled: None, begun, talk: None };
+        let asked = Question { prompt, tokens, scheduled: None, begun, state: None };
         Some(RawResult { id: self.sent, asked, started, ended: begun, answer: Err(error) })
     }
 
     fn give(&self, over: RawResult) {
-        // The reader is gone only if it has panicked, which its join reports.
+        // The receiver is gone only if its thread panicked, which `join` reports.
         let _ = self.over.send(over);
     }
 }
 
 impl ConversationState {
-    /// The turn that is to be asked.
+    /// The next turn.
     fn next(&self) -> Option<&Arc<Prompt>> {
         match self.asked {
             0 => Some(&self.prompt),
@@ -291,7 +294,7 @@ impl ConversationState {
         }
     }
 
-    /// The request for it.
+    /// Returns the next turn and its request.
     fn go_on(&mut self, target: &Target) -> (Arc<Prompt>, (Bytes, RequestedTokens)) {
         let turn = self.next().unwrap_or(&self.prompt).clone();
         self.asked += 1;
@@ -325,7 +328,7 @@ impl RequestSource for Load<'_> {
 
     fn opened(&mut self, opened: Result<(), RequestError>) {
         self.opening -= 1;
-        // Requests will say why.
+        // The requests that open their own connections then report why.
         if opened.is_err() {
             self.reserve = 0;
         }
@@ -364,27 +367,27 @@ impl RequestSource for Load<'_> {
             return;
         }
         let ended = freed.or_else(|| end_of(&answer)).unwrap_or_else(now);
-        let unasked = match (asked.talk.take(), &answer) {
-            (Some(talk), Ok(recording)) => self.go_on(talk, recording, started),
+        let failed_turn = match (asked.state.take(), &answer) {
+            (Some(state), Ok(recording)) => self.go_on(state, recording, started),
             _ => None,
         };
         self.give(RawResult { id, asked, started, ended, answer });
-        unasked.into_iter().for_each(|over| self.give(over));
+        failed_turn.into_iter().for_each(|over| self.give(over));
     }
 }
 
-/// When an answer ended whose body the server kept open: the client's wait for the body is not part of
-/// the load.
+/// Returns when an answer ended whose body the server kept open. The time for which the client
+/// waits for the end of the body is not part of the load.
 fn end_of(answer: &Result<Recording, RequestError>) -> Option<Instant> {
     let recording = answer.as_ref().ok()?;
     let is_left_open = recording.broken.as_ref()?.kind == ErrorKind::LeftOpen;
     Some(recording.origin? + recording.ended_at).filter(|_| is_left_open)
 }
 
-/// How many answers may keep their connections after their ends, so that the process has enough for
-/// the others.
+/// Limit of the completed answers whose connections stay open, so that the process has enough file
+/// descriptors for the requests in flight.
 fn most_ending(target: &Target, workload: &Workload) -> usize {
-    /// For each that counts: more than a server needs that answers in a tenth of a second.
+    /// Open bodies for each request in flight. A server that answers within 0.1 s requires fewer.
     const EACH: usize = 4;
     let counting = match workload.shape {
         Shape::Closed { concurrency } => concurrency,
@@ -403,7 +406,7 @@ fn was_interrupted(answer: &Result<Recording, RequestError>) -> bool {
 }
 
 impl RawResult {
-    /// Reads the answer; in an open loop its times count from the scheduled start.
+    /// Interprets the answer. The times of an open loop count from the scheduled start.
     fn read(self, target: &Target, secrets: &Redactor) -> RequestEnd {
         let Self { id, asked, started, ended, answer } = self;
         let Question { prompt, tokens, scheduled, begun, .. } = asked;
@@ -436,7 +439,7 @@ impl RawResult {
     }
 }
 
-/// The clock of a load: that of every stamp.
+/// The clock of all timestamps of a load.
 #[expect(clippy::disallowed_methods, reason = "a load has its times")]
 fn now() -> Instant {
     Instant::now()

@@ -1,4 +1,4 @@
-//! What a request to a target needs of the environment: its key, and the values of `${NAME}`.
+//! What a request to a target requires from the environment: its key, and the values of `${NAME}`.
 
 use http::{HeaderName, HeaderValue};
 use llm_stream_client::connect_options::{ConnectOptions, ProxyMode, Secret, Stamps, TlsOptions};
@@ -7,13 +7,14 @@ use llm_stream_client::{options::Access, proxy};
 use super::{Endpoint, SOCKET_ORIGIN, Target};
 use crate::config::{self, Config, ConfigError, EnvTemplate};
 
-/// Access to a simulated endpoint, which needs none, whatever `defaults` says, and is not told
-/// any: nothing of the environment.
+/// Returns the access to a simulated endpoint. It gets no key and no value of the environment, even
+/// if `defaults` has some.
 pub fn simulated(target: &Target) -> Access {
     let plain =
         |(name, value): &(HeaderName, EnvTemplate)| Some((name.clone(), header(value.plain()?)?));
     let headers = target.headers.iter().filter_map(plain).collect();
-    // A check of the config runs where packets cannot be seen, too.
+    // `cargo test` tries each case against the simulated endpoint, also on systems without packet
+    // timestamps.
     let stamps = match target.stamps {
         Stamps::Socket => Stamps::Socket,
         Stamps::Auto | Stamps::Packets => Stamps::Auto,
@@ -22,7 +23,7 @@ pub fn simulated(target: &Target) -> Access {
     Access { headers, route, ..Access::default() }
 }
 
-/// Access to `target`; errors say which variables are missing or of no use.
+/// Returns the access to `target`, or the errors of missing or unusable variables.
 pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> {
     let (url, socket) = match &target.endpoint {
         Endpoint::Url(url) => (url.clone(), None),
@@ -31,23 +32,23 @@ pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> 
         }
         Endpoint::Simulated(_) => return Ok(simulated(target)),
     };
-    let mut found = Found { config, secrets: Vec::new(), errors: Vec::new() };
-    let key = target.api_key_env.as_ref().and_then(|name| found.noted(config.api_key(name)));
+    let mut collector = Collector { config, secrets: Vec::new(), errors: Vec::new() };
+    let key = target.api_key_env.as_ref().and_then(|name| collector.keep(config.api_key(name)));
     let headers = target
         .headers
         .iter()
-        .filter_map(|(name, value)| Some((name.clone(), found.header(value)?)));
+        .filter_map(|(name, value)| Some((name.clone(), collector.header(value)?)));
     let headers = headers.collect();
-    let url = found.url(&url, &target.network.query);
-    // That of `defaults` is for others.
+    let url = collector.url(&url, &target.network.query);
+    // A proxy of `defaults` does not apply to unix sockets.
     let proxy = target.network.proxy.as_ref().filter(|_| socket.is_none());
     if proxy.is_none() && socket.is_none() {
         let passwords = proxy::proxy_passwords_of_environment(&url);
-        found.secrets.extend(passwords.into_iter().map(Secret));
+        collector.secrets.extend(passwords.into_iter().map(Secret));
     }
-    let proxy = found.proxy(proxy);
-    if !found.errors.is_empty() {
-        return Err(found.errors);
+    let proxy = collector.proxy(proxy);
+    if !collector.errors.is_empty() {
+        return Err(collector.errors);
     }
     let tls = TlsOptions {
         roots: target.network.ca.clone().unwrap_or_default(),
@@ -55,29 +56,29 @@ pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> 
         insecure: target.is_insecure(),
     };
     let stamps = target.stamps;
-    let route = ConnectOptions { tls, proxy, socket, secrets: found.secrets, stamps };
+    let route = ConnectOptions { tls, proxy, socket, secrets: collector.secrets, stamps };
     Ok(Access { url, key: key.map(Secret), headers, route })
 }
 
-/// What has been found so far.
-struct Found<'a> {
+/// Collects secrets and errors.
+struct Collector<'a> {
     config: &'a Config,
     secrets: Vec<Secret>,
     errors: Vec<ConfigError>,
 }
 
-impl Found<'_> {
-    fn noted<T>(&mut self, found: Result<T, ConfigError>) -> Option<T> {
-        found.map_err(|error| self.errors.push(error)).ok()
+impl Collector<'_> {
+    fn keep<T>(&mut self, value: Result<T, ConfigError>) -> Option<T> {
+        value.map_err(|error| self.errors.push(error)).ok()
     }
 
-    /// `template` with its values, which are secrets.
+    /// Expands `template`. The values of its variables are secrets.
     fn expand(
         &mut self,
         template: &EnvTemplate,
         escape: impl Fn(&str, String) -> String,
     ) -> Option<String> {
-        let expanded = self.noted(self.config.expand(template, escape))?;
+        let expanded = self.keep(self.config.expand(template, escape))?;
         self.secrets.extend(expanded.values.into_iter().map(Secret));
         Some(expanded.text)
     }
@@ -86,20 +87,21 @@ impl Found<'_> {
         let text = self.expand(template, |_, value| value)?;
         let value = header(&text);
         if value.is_none() {
-            let what = "this header has characters that none may have";
-            let help = "look at what its variable holds: one line of text";
+            let what = "the value of this header has characters that are not allowed in headers";
+            let help = "set its variable to one line of text";
             self.errors.push(self.config.error_in(template.at(), what, help));
         }
         value
     }
 
-    /// `url` with its query.
+    /// Returns `url` with its query.
     fn url(&mut self, url: &str, query: &[(String, EnvTemplate)]) -> String {
         let Ok(mut parsed) = reqwest::Url::parse(url) else { return url.to_owned() };
         for (name, template) in query {
             let Some(value) = self.expand(template, |_, value| value) else { continue };
             parsed.query_pairs_mut().append_pair(name, &value);
-            // As it stands there, it is the same secret; so is one that is written out.
+            // The escaped value is the same secret, and servers quote URLs in errors. A literal
+            // value under a secret's name is one too.
             if template.plain().is_none() || config::is_secret_header(name) {
                 let pair = parsed.query().and_then(|query| query.rsplit('&').next());
                 let escaped = pair.and_then(|pair| pair.split_once('=')).map(|(_, value)| value);
@@ -116,7 +118,7 @@ impl Found<'_> {
             Some(config::ProxySetting::None) => return ProxyMode::None,
             Some(config::ProxySetting::Through(template)) => template,
         };
-        // What is a part of a URL must not end that part.
+        // A value in the middle of a URL must not end its component.
         let escape = |before: &str, value: String| match before.is_empty() {
             true => value,
             false => config::percent_encoded(&value),
@@ -124,8 +126,7 @@ impl Found<'_> {
         let Some(url) = self.expand(template, escape) else { return ProxyMode::None };
         let Some(passwords) = proxy::proxy_passwords(&url) else {
             let what = "`proxy` is not the URL of an HTTP proxy";
-            let help =
-                "look at what its variables hold; for example `http://proxy.example.com:3128`";
+            let help = "check its variables; for example `http://proxy.example.com:3128`";
             self.errors.push(self.config.error_in(template.at(), what, help));
             return ProxyMode::None;
         };
@@ -134,7 +135,7 @@ impl Found<'_> {
     }
 }
 
-/// A header's value that is not shown.
+/// Parses a header value and marks it as sensitive.
 fn header(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);

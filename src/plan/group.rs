@@ -1,4 +1,4 @@
-//! What summaries, verdicts and baselines know of a model and its workload.
+//! The data of a model and its workload for summaries, verdicts and baselines.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use llm_stream_core::{
 use super::{Target, Workload, counterparts};
 use crate::config::RunVariation;
 
-/// The group of `target` with prompts one by one, or under `workload`.
+/// Returns the group of `target` with single prompts, or under `workload`.
 pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
     GroupSpec {
         id: GroupId { model: target.index, workload: workload.map(|workload| workload.index) },
@@ -48,7 +48,7 @@ fn workload_spec(workload: &Workload) -> WorkloadSpec {
     WorkloadSpec { name: name.clone(), shape: *shape, until: *until, prompts }
 }
 
-/// What must be the same in two runs for their figures to be comparable.
+/// Returns the settings that must be equal in two runs for their figures to be comparable.
 fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, String> {
     let mut settings = vec![
         ("transport", target.transport.name().to_owned()),
@@ -64,7 +64,7 @@ fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, St
         ("connection", target.connection.name().to_owned()),
         ("token_count", target.token_count.name().to_owned()),
     ];
-    // Where the model does not say, each prompt does.
+    // Otherwise each prompt decides.
     if let Some(ignores) = target.ignore_eos {
         settings.push(("ignore_eos", ignores.to_string()));
     }

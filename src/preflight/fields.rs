@@ -1,20 +1,22 @@
-//! Which fields of a request a server refuses, by its own words, and how the config leaves them out.
+//! Finds the fields of a request that a server refuses, and the config that omits them.
 //!
-//! Servers say it in many ways and languages. Any field of the request that a refusal names may be
-//! the reason, unless its value is out of range. That is only a guess: the preflight asks once more
-//! without the fields, and so knows whether that helps.
+//! Servers word refusals in many ways and languages. Any field of the request that a refusal names
+//! may be the reason, unless its value is out of range. That is a guess: the preflight repeats the
+//! request without the fields and so finds out whether it helps.
 
 use serde_json::{Map, Value};
 
 use llm_stream_core::protocol::NEVER_LEFT_OUT;
 
-/// Maps whose fields are left out one by one.
+/// Maps whose fields are omitted one by one.
 const MAPS: &[&str] = &["stream_options", "options", "parameters"];
 
-/// Names that are also words of a sentence: only in quotes are they names.
-const WORDS: &[&str] = &["options", "parameters", "system", "tools", "thinking", "user", "stop"];
+/// Field names that are also words of a sentence; they count only in quotes.
+const AMBIGUOUS: &[&str] =
+    &["options", "parameters", "system", "tools", "thinking", "user", "stop"];
 
-/// What is said of a field that may be there with another value. A limit is then to be changed.
+/// Words about a field whose value is out of range. The user has to change the value; omitting the
+/// field does not help.
 const OUT_OF_RANGE: &[&str] = &[
     "below minimum",
     "above maximum",
@@ -57,7 +59,7 @@ const OUT_OF_RANGE: &[&str] = &[
     "mindestens",
 ];
 
-/// What comes before the names of the fields that the server knows.
+/// Words in front of a list of the fields that the server knows.
 const KNOWN: &[&str] = &[
     "expected one of",
     "known:",
@@ -76,7 +78,7 @@ const KNOWN: &[&str] = &[
     "accepted param",
 ];
 
-/// What is said of a field that is refused whatever its value is.
+/// Words about a field that is refused with any value.
 const ALTOGETHER: &[&str] = &[
     "unsupported param",
     "unsupported field",
@@ -87,12 +89,12 @@ const ALTOGETHER: &[&str] = &[
     "unrecogni",
 ];
 
-/// A field of a request: its name, after that of the map that holds it, such as `stream_options`.
+/// A field of a request, possibly in a map such as `stream_options`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     map: Option<String>,
     name: String,
-    /// Whether the server has a different field instead: `max_completion_tokens`.
+    /// Whether the server has another name for it: `max_completion_tokens`.
     is_renamed: bool,
 }
 
@@ -105,13 +107,13 @@ impl Field {
         Self { map: Some(map.into()), ..Self::new(name) }
     }
 
-    /// Whether it asks for the token counts.
+    /// Whether the field requests token counts.
     pub(super) fn is_about_usage(&self) -> bool {
         [self.map.as_deref(), Some(&*self.name)].contains(&Some("stream_options"))
     }
 }
 
-/// The fields of the request with the body `sent` that `answer`, the body of a refusal, names.
+/// Returns the fields of the request `sent` that `answer`, the body of a refusal, names.
 pub fn refused(sent: &Value, answer: &str) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     for complaint in complaints(answer) {
@@ -121,14 +123,14 @@ pub fn refused(sent: &Value, answer: &str) -> Vec<Field> {
             }
         }
     }
-    // What is left out as a whole needs no leaving out in part.
+    // A field that is omitted as a whole is not omitted in parts.
     let wholes: Vec<_> = fields.iter().filter(|field| field.map.is_none()).cloned().collect();
     fields.retain(|field| !wholes.iter().any(|whole| field.map.as_ref() == Some(&whole.name)));
     fields
 }
 
-/// `extra_body` such that `fields` are left out; instead of a limit that has another name, `limit` is
-/// sent by that name.
+/// Returns an `extra_body` that omits `fields`. A limit with another name gets `limit` under that
+/// name.
 pub fn left_out(
     extra_body: &Map<String, Value>,
     fields: &[Field],
@@ -146,12 +148,12 @@ pub fn left_out(
     own
 }
 
-/// The line of a model's config that leaves `fields` out.
+/// Returns the config line that omits `fields`.
 pub(super) fn line(fields: &[Field], limit: u64) -> String {
     format!("extra_body: {}", flow(&additions(fields, limit).into()))
 }
 
-/// `value` in YAML's flow style.
+/// Formats `value` in YAML's flow style.
 fn flow(value: &Value) -> String {
     match value {
         Value::Object(map) => {
@@ -162,7 +164,7 @@ fn flow(value: &Value) -> String {
     }
 }
 
-/// What is added to `extra_body`.
+/// Returns the entries to add to `extra_body`.
 fn additions(fields: &[Field], limit: u64) -> Map<String, Value> {
     let mut added = Map::new();
     for field in fields {
@@ -182,8 +184,8 @@ fn additions(fields: &[Field], limit: u64) -> Map<String, Value> {
     added
 }
 
-/// The fields of `sent` that `complaint` names: those before a list of what the server knows, if there
-/// are any.
+/// Returns the fields of `sent` that `complaint` names. Fields in front of a list of known fields
+/// are preferred: servers list those that they accept.
 fn named(sent: &Value, complaint: &str) -> Vec<Field> {
     let lower = complaint.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
@@ -198,7 +200,7 @@ fn named(sent: &Value, complaint: &str) -> Vec<Field> {
     }
 }
 
-/// The fields of `sent` whose names are in `complaint`.
+/// Returns the fields of `sent` whose names are in `complaint`.
 fn fields_in(sent: &Value, complaint: &str) -> Vec<Field> {
     let Some(body) = sent.as_object() else { return Vec::new() };
     let mut fields = Vec::new();
@@ -217,21 +219,21 @@ fn fields_in(sent: &Value, complaint: &str) -> Vec<Field> {
     fields
 }
 
-/// Whether `text` holds `name` as a word, and one that is a word of a sentence in quotes.
+/// Whether `text` contains `name` as a word, and an ambiguous name in quotes.
 fn names(text: &str, name: &str) -> bool {
-    // Chinese has no blanks between words.
+    // Only ASCII counts as part of a word: Chinese has no blanks between words.
     let is_part = |ch: char| ch.is_ascii_alphanumeric() || ch == '_';
     let quotes = |ch: Option<char>| ch.is_some_and(|ch| "\"'`‘’“”„「」【】[]{}".contains(ch));
     text.match_indices(name).any(|(at, _)| {
         let before = text[..at].chars().next_back();
         let after = text[at + name.len()..].chars().next();
         let is_word = !before.is_some_and(is_part) && !after.is_some_and(is_part);
-        is_word && (!WORDS.contains(&name) || quotes(before) && quotes(after))
+        is_word && (!AMBIGUOUS.contains(&name) || quotes(before) && quotes(after))
     })
 }
 
-/// What an answer says, complaint by complaint: the texts of each object of its JSON, without what it
-/// repeats of the request.
+/// Splits an answer into complaints: the texts of each object of its JSON, without copies of the
+/// request.
 fn complaints(answer: &str) -> Vec<String> {
     let Ok(document) = serde_json::from_str::<Value>(answer) else {
         return vec![answer.to_owned()];
@@ -243,14 +245,14 @@ fn complaints(answer: &str) -> Vec<String> {
     complaints
 }
 
-/// Adds the texts of `value` to `own`, which are those of the object around it, and those of the
-/// objects in it to `complaints`.
+/// Adds the texts of `value` to `own`, the texts of the object around it, and those of inner
+/// objects to `complaints`.
 fn visit(value: &Value, own: &mut String, complaints: &mut Vec<String>) {
-    /// What is a copy of the request, or no text.
+    /// Keys that hold copies of the request, or no text.
     const REPEATED: &[&str] = &["input", "body", "request", "ctx", "url", "headers", "docs"];
     match value {
         Value::String(text) => {
-            // A separately quoted text is a name.
+            // A quoted text counts as a name.
             own.push_str(&format!("'{text}' "));
         }
         Value::Array(items) => items.iter().for_each(|item| visit(item, own, complaints)),
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_known_by_the_words_of_many_servers() {
+    fn fields_are_found_in_the_refusals_of_many_servers() {
         let cases = [
             // OpenAI
             (
@@ -390,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_found_whatever_is_said_about_it() {
+    fn fields_are_found_in_any_wording() {
         for (said, field) in [
             ("temperature is not applicable for reasoning models", "temperature"),
             ("Please remove 'temperature'", "temperature"),
@@ -416,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_refusal_of_a_field_is_none() {
+    fn other_errors_name_no_field() {
         for answer in [
             "",
             "{}",

@@ -1,4 +1,4 @@
-//! Short requests that find out what a server is, before a request is measured.
+//! Short requests that detect the kind of a server before its requests are measured.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     total: Duration::from_secs(10),
 };
 
-/// A whole answer, with every secret of the request hidden in it.
+/// A complete answer, redacted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// The HTTP status.

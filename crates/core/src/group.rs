@@ -1,4 +1,4 @@
-//! What a group of trials measures, as far as summaries, verdicts and baselines need to know it.
+//! The description of a group of trials, for summaries, verdicts and baselines.
 //!
 //! The plan makes one [`GroupSpec`] for each model with prompts and one for each model under each
 //! workload. Everything after the measurement identifies groups by [`GroupId`], never by display
@@ -55,7 +55,7 @@ pub struct GroupSpec {
     pub min_share: f64,
     /// The assumed relative standard deviation of a figure between runs on an unchanged server.
     pub run_variation: f64,
-    /// What must be the same in two runs for their figures to be comparable, by name.
+    /// The settings that must be equal in two runs for their figures to be comparable, by name.
     pub settings: BTreeMap<String, String>,
 }
 

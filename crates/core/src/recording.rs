@@ -402,8 +402,8 @@ impl RecordingLine<'_> {
     fn into_chunk(self) -> Result<Chunk, &'static str> {
         let bytes = match (self.text, self.hex) {
             (Some(text), None) => text.into_owned().into_bytes(),
-            (None, Some(hex)) => from_hex(&hex).ok_or("`hex` needs pairs of hex digits")?,
-            _ => return Err("a chunk needs either `text` or `hex`"),
+            (None, Some(hex)) => from_hex(&hex).ok_or("`hex` requires pairs of hex digits")?,
+            _ => return Err("a chunk requires either `text` or `hex`"),
         };
         let uncertainty = Duration::from_nanos(self.uncertainty_ns);
         Ok(Chunk { at: Duration::from_nanos(self.at_ns), uncertainty, bytes: bytes.into() })
@@ -508,9 +508,9 @@ mod tests {
         ]
         .map(|file| problem(&file).expect_err("bad"));
         let no_bytes_says =
-            "line 3 of the recording is wrong: a chunk needs either `text` or `hex`";
+            "line 3 of the recording is wrong: a chunk requires either `text` or `hex`";
         assert_eq!(no_bytes, no_bytes_says);
-        assert_eq!(bad_hex, "line 2 of the recording is wrong: `hex` needs pairs of hex digits");
+        assert_eq!(bad_hex, "line 2 of the recording is wrong: `hex` requires pairs of hex digits");
         assert!(
             bad_field.starts_with("line 1 of the recording is wrong: unknown field `conect_ns`")
         );

@@ -1081,7 +1081,7 @@ impl StreamReader<'_> {
             self.in_band = self.in_band.take().or(self.stray_error.take());
         }
         if self.has_several_choices && failure.is_none() {
-            let why = "the answer has several choices, whose tokens are not counted apart";
+            let why = "the answer has several choices, whose tokens cannot be counted separately";
             failure = Some(DecodeError(why.into()));
         }
         match failure {

@@ -1,10 +1,11 @@
-//! The simulated endpoint: a real HTTP server, on loopback or a socket in the file system, that
-//! streams answers at a stated rhythm, with faults on request, and logs when each write returned.
+//! The simulated endpoint: an HTTP server, on loopback or on a Unix domain socket, that streams
+//! answers with a scripted rhythm and scripted faults, and logs every write.
 //!
-//! In reading order: [`Script`] says what is due when; `routing` says which answer a request gets;
-//! `wire` is HTTP as bytes, `tls` the same encrypted; `listener` is where clients come in; `connection`
-//! is one client; `reactor` is the thread that keeps every deadline of every client; `pace` is its
-//! clock; [`AnswerLog`] is what it really did, and [`Punctuality`](llm_stream_core::punctuality::Punctuality) how that differs from the script.
+//! In reading order: [`Script`] is the schedule of an answer; `routing` selects the answer of a
+//! request; `wire` is HTTP as bytes, `tls` encrypts it; `listener` accepts clients; `connection` is
+//! one client; `reactor` is the thread that keeps the deadlines of all clients; `pace` is its
+//! clock; [`AnswerLog`] is what the endpoint did, and
+//! [`Punctuality`](llm_stream_core::punctuality::Punctuality) its deviation from the script.
 
 mod connection;
 mod in_virtual_time;

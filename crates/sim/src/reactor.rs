@@ -174,8 +174,8 @@ impl Reactor {
         let polled = self.poll.poll(events, timeout);
         self.polled = pace::now();
         match polled {
+            // By a signal. The loop continues with an empty list of events.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            // A signal interrupts the poll. The loop continues with an empty list of events.
             other => other,
         }
     }

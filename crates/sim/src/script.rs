@@ -524,13 +524,13 @@ impl TokenEvents {
 
     fn due(&mut self) -> Duration {
         // The position on the grid depends only on the index. A sum of jittered gaps would drift.
-        let place = self.ttft.saturating_add(self.itl.saturating_mul(self.index));
+        let due = self.ttft.saturating_add(self.itl.saturating_mul(self.index));
         let off = match self.jitter {
             0 => 0,
             most => self.random.random_range(-most..=most),
         };
         // Two events can be due together, but none before its predecessor.
-        self.latest = self.latest.max(place.saturating_add_signed(off));
+        self.latest = self.latest.max(due.saturating_add_signed(off));
         Duration::from_nanos(self.latest)
     }
 }
@@ -773,7 +773,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_one_request_meets_no_other() {
+    fn a_fault_of_one_request_does_not_affect_others() {
         let mut script = script(5, &[FaultKind::Status(503)]);
         script.faults[0].request = Some(2);
         let second = RequestFacts { number: 2, ..FACTS };

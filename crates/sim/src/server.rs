@@ -17,9 +17,10 @@ use mio::{Poll, Waker};
 use rustls::ServerConfig;
 
 #[cfg(unix)]
-#[cfg(unix)]
-use llm_stream_core::{protocol::Protocol, punctuality::Punctuality, unix_url::unix_url};
+use llm_stream_core::unix_url::unix_url;
+use llm_stream_core::{protocol::Protocol, punctuality::Punctuality};
 
+#[cfg(unix)]
 use super::listener::SocketFile;
 use super::{
     listener::Listener,
@@ -33,7 +34,7 @@ use super::{
 /// One thread serves every client. It uses no CPU time while nothing is due.
 #[derive(Debug)]
 pub struct Simulator {
-    place: BoundAddress,
+    address: BoundAddress,
     scheme: &'static str,
     log: Arc<Log>,
     stop: Arc<AtomicBool>,
@@ -96,7 +97,7 @@ impl Simulator {
     }
 
     fn spawn(
-        (listener, place): (Listener, BoundAddress),
+        (listener, address): (Listener, BoundAddress),
         script: Script,
         protocol: &'static dyn Protocol,
         tls: Option<Arc<ServerConfig>>,
@@ -109,12 +110,12 @@ impl Simulator {
         let reactor =
             Reactor::new(poll, listener, tls, script, protocol, log.clone(), stop.clone())?;
         let thread = thread::Builder::new().name("simulator".to_owned()).spawn(|| reactor.run())?;
-        Ok(Self { place, scheme, log, stop, waker, thread: Some(thread) })
+        Ok(Self { address, scheme, log, stop, waker, thread: Some(thread) })
     }
 
     /// Returns the address of its port; `None` for a Unix domain socket.
     pub fn addr(&self) -> Option<SocketAddr> {
-        match &self.place {
+        match &self.address {
             BoundAddress::Port(addr) => Some(*addr),
             #[cfg(unix)]
             BoundAddress::File(_) => None,
@@ -124,7 +125,7 @@ impl Simulator {
     /// Returns its base URL without a path: `http://127.0.0.1:PORT`, `https://…` with TLS, or
     /// `unix:///FILE`.
     pub fn url(&self) -> String {
-        match &self.place {
+        match &self.address {
             BoundAddress::Port(addr) => format!("{}://{addr}", self.scheme),
             #[cfg(unix)]
             BoundAddress::File(file) => unix_url(&file.0, ""),
@@ -244,7 +245,7 @@ mod tests {
 
         fn encode(&self, message: &Message<'_>, _: &Envelope<'_>) -> Vec<u8> {
             let text = match &message.parts[..] {
-                [MessagePart::Token(..)] if self.breaks => panic!("as asked for"),
+                [MessagePart::Token(..)] if self.breaks => panic!("a panic of the test"),
                 [MessagePart::Token(_, text)] => text,
                 [MessagePart::Role] => "ROLE",
                 [MessagePart::Finish(reason)] => reason,

@@ -68,7 +68,7 @@ const TOO_LONG: HttpRefusal = refusal(431, "the request's head is too long");
 
 fn head(request: &httparse::Request<'_, '_>) -> Result<RequestHead, HttpRefusal> {
     if request.version != Some(1) {
-        return Err(refusal(505, "only HTTP/1.1 is spoken here"));
+        return Err(refusal(505, "only HTTP/1.1 is supported"));
     }
     let method = request.method.unwrap_or_default();
     let path = request.path.unwrap_or_default();
@@ -83,7 +83,7 @@ fn head(request: &httparse::Request<'_, '_>) -> Result<RequestHead, HttpRefusal>
 }
 
 fn body_size(method: &str, fields: &[Header<'_>]) -> Result<usize, HttpRefusal> {
-    const LENGTH_REQUIRED: HttpRefusal = refusal(411, "a body needs a content-length");
+    const LENGTH_REQUIRED: HttpRefusal = refusal(411, "a body requires a content-length");
     if values(fields, "transfer-encoding").next().is_some() {
         return Err(LENGTH_REQUIRED);
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_read_whatever_the_case_of_its_fields() {
+    fn the_case_of_header_names_does_not_matter() {
         let request = b"POST /v1/chat?x=1 HTTP/1.1\r\nCONTENT-Length: 12\r\n\
             Connection: foo, Close\r\nexpect: 100-Continue\r\n\r\n{";
         let head = RequestHead {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_gives_no_certain_body_size_is_refused() {
+    fn a_head_without_a_certain_body_size_is_refused() {
         let post = |fields: &str| status(&format!("POST / HTTP/1.1\r\n{fields}\r\n"));
         assert_eq!(post(""), 411);
         assert_eq!(post("transfer-encoding: chunked\r\n"), 411);

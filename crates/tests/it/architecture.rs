@@ -45,7 +45,7 @@ fn crates_depend_on_each_other_in_one_direction() {
 }
 
 #[test]
-fn the_core_knows_no_network_no_runtime_and_no_command_line() {
+fn core_depends_on_no_network_runtime_or_command_line_crate() {
     let dependencies = dependencies();
     for foreign in ["tokio", "mio", "reqwest", "rustls", "clap", "socket2", "nix"] {
         assert!(!dependencies["llm-stream-core"].contains(foreign), "{foreign}");
@@ -53,7 +53,7 @@ fn the_core_knows_no_network_no_runtime_and_no_command_line() {
 }
 
 #[test]
-fn the_first_cargo_bench_compiles_no_crate_that_only_tests_need() {
+fn cargo_bench_compiles_no_test_only_crate() {
     let output = cargo(Path::new(REPOSITORY))
         .args(["tree", "--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"])
         .args(["--package", "llm-stream-bench"])

@@ -1,5 +1,5 @@
 //! What is known of arrivals when this program reads late: their bounds hold the truth, and a figure
-//! says how far it may be off. Programs are stopped and told to go on, so nothing here depends on
+//! says how far it may be off. Programs are stopped and continued, so nothing here depends on
 //! how fast the machine is.
 
 use std::{path::Path, time::Duration};
@@ -64,7 +64,7 @@ fn error(sample: &Sample, name: &str) -> f64 {
 // -- the arithmetic, exact ------------------------------------------------------------------------
 
 #[test]
-fn by_the_kernels_stamp_an_event_that_ends_its_read_is_exact_and_no_other() {
+fn with_a_kernel_timestamp_only_the_event_at_the_end_of_a_read_is_exact() {
     let pieces: &[Piece<'_>] = &[
         (ms(100), ms(90), &[TOKEN, TOKEN, TOKEN]),
         (ms(200), ms(80), &[TOKEN]),
@@ -85,7 +85,7 @@ fn by_the_kernels_stamp_an_event_that_ends_its_read_is_exact_and_no_other() {
 }
 
 #[test]
-fn where_a_stamp_could_not_be_true_no_event_is_more_exact_than_that_one() {
+fn an_impossible_timestamp_bounds_the_precision_of_every_event() {
     let pieces: &[Piece<'_>] = &[
         (ms(100), ms(5), &[TOKEN]),
         (ms(200), ms(80), &[TOKEN]),
@@ -101,7 +101,7 @@ fn where_a_stamp_could_not_be_true_no_event_is_more_exact_than_that_one() {
 }
 
 #[test]
-fn by_the_programs_clock_no_event_is_exact() {
+fn with_the_programs_clock_no_event_is_exact() {
     let alone: &[Piece<'_>] =
         &[(ms(100), ms(30), &[TOKEN]), (ms(200), ms(40), &[TOKEN]), (ms(300), ms(0), END)];
     let known = of(StampedBy::Program, alone).uncertainty;
@@ -109,7 +109,7 @@ fn by_the_programs_clock_no_event_is_exact() {
 }
 
 #[test]
-fn an_event_with_the_beginning_of_the_next_behind_it_is_not_exact() {
+fn an_event_followed_by_part_of_the_next_one_is_not_exact() {
     let mut cut = recording(StampedBy::Kernel, &[(ms(100), ms(90), &[TOKEN, TOKEN])]);
     let whole = cut.chunks[0].bytes.clone();
     let at = |at, uncertainty, bytes| Chunk { at, uncertainty, bytes };
@@ -123,7 +123,7 @@ fn an_event_with_the_beginning_of_the_next_behind_it_is_not_exact() {
 }
 
 #[test]
-fn each_figure_has_the_uncertainty_of_the_arrivals_that_it_is_made_of() {
+fn each_figure_has_the_uncertainty_of_its_arrivals() {
     let pieces: &[Piece<'_>] = &[
         (ms(100), ms(50), &[TOKEN, TOKEN]),
         (ms(200), ms(30), &[TOKEN, STOP]),
@@ -140,7 +140,7 @@ fn each_figure_has_the_uncertainty_of_the_arrivals_that_it_is_made_of() {
 }
 
 #[test]
-fn the_truth_is_within_the_bounds_of_a_speed() {
+fn the_true_speed_is_within_the_bounds() {
     // Four tokens, 50 ms apart; the client took the first two at once.
     let pieces: &[Piece<'_>] = &[
         (ms(150), ms(60), &[TOKEN, TOKEN]),
@@ -156,7 +156,7 @@ fn the_truth_is_within_the_bounds_of_a_speed() {
 }
 
 #[test]
-fn a_delay_is_noted_beyond_what_a_punctual_client_needs_and_one_percent() {
+fn a_delay_is_noted_if_it_exceeds_the_limits_of_a_punctual_client_and_one_percent() {
     let delayed = |by, at: u64, late: Duration| {
         let pieces: &[Piece<'_>] = &[
             (ms(at), late, &[TOKEN, TOKEN]),
@@ -195,7 +195,7 @@ fn holds(sample: &Sample, truth: f64) -> bool {
 }
 
 #[test]
-fn an_ordinary_answer_behind_nagles_algorithm_keeps_its_speed() {
+fn an_answer_delayed_by_nagles_algorithm_has_a_speed() {
     // Twelve tokens, 13 ms apart, that wait for an acknowledgement each 40 ms.
     let sample = in_pieces(5, &[(100, 1), (140, 3), (180, 3), (220, 3), (243, 2)]);
     assert_eq!(sample.notes, [Note::SharedArrivals]);
@@ -203,7 +203,7 @@ fn an_ordinary_answer_behind_nagles_algorithm_keeps_its_speed() {
 }
 
 #[test]
-fn an_ordinary_answer_behind_a_buffering_proxy_keeps_its_speed() {
+fn an_answer_through_a_buffering_proxy_has_a_speed() {
     // Twelve tokens, 10 ms apart, the first at 100 ms; four of them fill the proxy's buffer.
     let sample = in_pieces(5, &[(130, 4), (170, 4), (210, 4)]);
     assert_eq!(sample.notes, [Note::SharedArrivals]);
@@ -214,7 +214,7 @@ fn an_ordinary_answer_behind_a_buffering_proxy_keeps_its_speed() {
 }
 
 #[test]
-fn an_answer_that_was_held_back_has_no_speed() {
+fn a_held_back_answer_has_no_speed() {
     let held_back: [&[(u64, usize)]; 4] = [
         &[(1000, 40)],
         // Within a millisecond of one another, to the reader.
@@ -231,7 +231,7 @@ fn an_answer_that_was_held_back_has_no_speed() {
 }
 
 #[test]
-fn events_of_several_tokens_at_once_in_many_steps_have_no_more_error_than_before() {
+fn events_of_several_tokens_in_many_steps_add_no_error() {
     // Speculative decoding: three events a step.
     let steps: Vec<_> = (0..30).map(|step| (100 + 30 * step, 3)).collect();
     let sample = in_pieces(5, &steps);
@@ -240,7 +240,7 @@ fn events_of_several_tokens_at_once_in_many_steps_have_no_more_error_than_before
 }
 
 #[test]
-fn events_that_a_delayed_client_took_at_once_are_not_a_burst() {
+fn events_that_a_delayed_client_reads_together_are_not_a_burst() {
     let pieces: &[Piece<'_>] = &[(ms(800), ms(700), &[TOKEN, TOKEN, TOKEN]), (ms(801), ms(0), END)];
     let sample = of(StampedBy::Kernel, pieces);
     assert_eq!(sample.notes, [Note::SharedArrivals, Note::ClientDelayed]);
@@ -271,16 +271,16 @@ fn stamps_are_auto_unless_the_config_says_otherwise() {
 }
 
 #[test]
-fn packets_that_cannot_be_had_are_an_error() {
+fn unavailable_packet_timestamps_are_an_error() {
     let by_reqwest = "base_url: \"http://h\", transport: reqwest, stamps: packets";
     let error = plan(by_reqwest).unwrap_err();
     assert!(
-        error.contains("`stamps: packets` cannot be had with the transport `reqwest`"),
+        error.contains("`stamps: packets` is not possible with the transport `reqwest`"),
         "{error}"
     );
     let by_socket = "base_url: \"unix:///run/x.sock\", transport: stamped, stamps: packets";
     let error = plan(by_socket).unwrap_err();
-    assert!(error.contains("`stamps: packets` cannot be had with a unix socket"), "{error}");
+    assert!(error.contains("`stamps: packets` is not possible with a unix socket"), "{error}");
 }
 
 // -- a client that is stopped ---------------------------------------------------------------------
@@ -447,7 +447,7 @@ mod stopped {
     ];
 
     #[test]
-    fn a_client_that_was_stopped_says_so_and_decides_nothing_that_it_cannot() {
+    fn a_stopped_client_notes_it_and_leaves_thresholds_undecided() {
         for keys in ["stamps: socket", "transport: reqwest"] {
             let limit = "thresholds: [\"ttft <= 130 ms\", \"itl_max <= 1 s\"]";
             let (bench, ran, recording, written) = run(&format!("{keys}, {limit}"), OVER_FIRST);
@@ -464,13 +464,13 @@ mod stopped {
             assert!(ran.stderr.contains("arrival_uncertainty"), "{keys}: {}", ran.stderr);
             // More requests would not make this one exact.
             assert!(ran.stderr.contains("ttft mean <= 130 ms:\n    these requests cannot decide"));
-            let told: Vec<_> = ran.stderr.lines().filter(|line| line.contains("<=")).collect();
-            assert!(told.iter().any(|line| line.contains("inconclusive")), "{keys}: {told:?}");
+            let lines: Vec<_> = ran.stderr.lines().filter(|line| line.contains("<=")).collect();
+            assert!(lines.iter().any(|line| line.contains("inconclusive")), "{keys}: {lines:?}");
         }
     }
 
     #[test]
-    fn by_its_packets_every_token_has_its_own_time_again() {
+    fn with_packet_timestamps_every_token_has_its_own_time() {
         if client::check_packet_stamps().is_err() {
             return; // needs CAP_NET_RAW
         }
@@ -510,7 +510,7 @@ mod stopped {
     }
 
     #[test]
-    fn a_server_that_sends_many_at_once_after_a_while_does_not_make_a_client_late() {
+    fn bursts_of_a_server_do_not_count_as_a_late_client() {
         const BURSTS: &[Step] =
             &[Wait(ms(500)), Tokens(5), Wait(ms(500)), Tokens(5), Wait(ms(500)), Tokens(5)];
         for keys in ["stamps: socket", "stamps: auto", "transport: reqwest"] {

@@ -33,7 +33,7 @@ fn compare(bench: &Bench, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_regression_against_a_baseline_fails_the_run_and_none_passes() {
+fn a_regression_fails_the_run_and_an_equal_run_passes() {
     let bench = bench("30ms", "");
     let first = bench.run(&["--save-baseline", "./a/main.json"]);
     assert_eq!(first.code, Some(0), "{}", first.stderr);
@@ -66,20 +66,20 @@ fn a_regression_against_a_baseline_fails_the_run_and_none_passes() {
 }
 
 #[test]
-fn what_was_measured_otherwise_is_not_compared() {
+fn runs_with_different_settings_are_not_compared() {
     let bench = bench("15ms", "");
     assert_eq!(bench.run(&["--save-baseline", "./main.json"]).code, Some(0));
-    let told = |more: &str| {
+    let differing = |more: &str| {
         write(&bench, "15ms", more);
         let ran = bench.run(&["--baseline", "./main.json"]);
         assert_eq!(ran.code, Some(101), "{}", ran.stderr);
         ran.stderr.lines().find(|line| line.starts_with("FAILED")).unwrap_or_default().to_owned()
     };
-    let tokens = told("max_tokens: 5");
+    let tokens = differing("max_tokens: 5");
     assert!(tokens.contains("the baseline has another max_tokens: 1024, not 5"), "{tokens}");
-    let transport = told("transport: reqwest");
+    let transport = differing("transport: reqwest");
     assert!(transport.contains("another transport: stamped, not reqwest"), "{transport}");
-    let name = told("name: other");
+    let name = differing("name: other");
     assert!(name.contains("the baseline has no `other-simulated`"), "{name}");
     // Other prompts are another load.
     write(&bench, "15ms", "");
@@ -95,7 +95,7 @@ fn what_was_measured_otherwise_is_not_compared() {
 }
 
 #[test]
-fn a_baseline_that_is_missing_is_known_before_anything_runs() {
+fn a_missing_baseline_is_reported_before_the_first_request() {
     let bench = bench("10ms", "");
     for (arguments, says_so) in [
         (&[][..], "error: the config has thresholds relative to a baseline, and none is named"),
@@ -116,7 +116,7 @@ fn a_baseline_that_is_missing_is_known_before_anything_runs() {
 }
 
 #[test]
-fn a_failed_run_is_no_baseline() {
+fn a_failed_run_is_not_saved_as_a_baseline() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m: { simulate: { ttft: \
          5ms, itl: 15ms, tokens: 4, faults: [missing_usage] } }\n",
@@ -128,7 +128,7 @@ fn a_failed_run_is_no_baseline() {
 }
 
 #[test]
-fn figures_that_cannot_be_compared_are_told_and_fail() {
+fn figures_that_cannot_be_compared_are_listed_and_fail() {
     let bench = bench("2ms", "");
     let run = |arguments: &[&str]| {
         let ran = bench.run(arguments);
@@ -182,7 +182,7 @@ fn a_baseline_that_cannot_be_saved_fails_the_run_in_every_report() {
 }
 
 #[test]
-fn undecided_thresholds_go_on_up_to_max_runs_and_then_warn() {
+fn undecided_thresholds_add_runs_up_to_max_runs_and_then_warn() {
     let bench = Bench::new(
         "runs: 2\nmax_runs: 5\nprompts: [{ name: hello, text: \"Say hello.\" }]\n\
          models:\n  m: { simulate: { ttft: 20ms, itl: 15ms, tokens: 4 } }\n\
@@ -192,29 +192,29 @@ fn undecided_thresholds_go_on_up_to_max_runs_and_then_warn() {
     let ran = bench.run(&[]);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
     assert_eq!(bench.results().len(), 5);
-    says(&ran, "Going on, since thresholds are undecided: 2 more trials");
-    says(&ran, "Going on, since thresholds are undecided: 1 more trial");
+    says(&ran, "Continuing, since thresholds are undecided: 2 more trials");
+    says(&ran, "Continuing, since thresholds are undecided: 1 more trial");
     says(&ran, "Thresholds (actual with its 98.333 % interval)");
     says(&ran, "needs n = 46, has 5");
     // libtest knows of the first runs only.
     assert_eq!(ran.stdout.lines().filter(|line| line.contains("... bench:")).count(), 2);
     let enough = bench.run(&["--runs", "5"]);
-    assert!(!enough.stderr.contains("Going on"), "{}", enough.stderr);
+    assert!(!enough.stderr.contains("Continuing"), "{}", enough.stderr);
 }
 
 #[test]
-fn what_is_inconclusive_warns_passes_or_fails_as_it_is_told() {
+fn inconclusive_thresholds_warn_pass_or_fail_as_configured() {
     // One request says nothing of the next.
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\n\
          models:\n  m: { simulate: { ttft: 5ms, itl: 15ms, tokens: 4 } }\n\
          thresholds: [\"ttft <= 1 s\"]\n",
     );
-    let told = "1 of 1 thresholds inconclusive: m-simulated: ttft mean <= 1000 ms";
+    let message = "1 of 1 thresholds inconclusive: m-simulated: ttft mean <= 1000 ms";
     for (way, code, line) in [
-        ("warn", 0, format!("WARNING: {told}")),
-        ("pass", 0, told.to_owned()),
-        ("fail", 101, format!("FAILED: {told}")),
+        ("warn", 0, format!("WARNING: {message}")),
+        ("pass", 0, message.to_owned()),
+        ("fail", 101, format!("FAILED: {message}")),
     ] {
         let ran = bench.run(&["--inconclusive", way]);
         assert_eq!(ran.code, Some(code), "{}", ran.stderr);
@@ -223,5 +223,5 @@ fn what_is_inconclusive_warns_passes_or_fails_as_it_is_told() {
     }
     let ran = bench.run(&["--inconclusive", "maybe"]);
     assert_eq!(ran.code, Some(2));
-    says(&ran, "`maybe` is none of pass, warn and fail");
+    says(&ran, "unknown value `maybe`: expected pass, warn or fail");
 }

@@ -1,7 +1,9 @@
 //! The real bench target, run as cargo runs it: `llm --bench ARGUMENTS` in a folder with a config.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Display,
+    fs,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -34,6 +36,11 @@ pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+/// A snapshot of many cases: the name of each, and its text.
+pub(crate) fn table(cases: &[(impl Display, String)]) -> String {
+    cases.iter().map(|(name, text)| format!("========== {name}\n{text}\n")).collect()
 }
 
 impl Bench {
@@ -135,7 +142,7 @@ impl From<Output> for Ran {
 
 impl Ran {
     /// All of it, with `#` for every number that differs from run to run.
-    pub(crate) fn told(&self, folder: &Path) -> String {
+    pub(crate) fn redacted(&self, folder: &Path) -> String {
         let stderr = self.stderr.replace(&folder.display().to_string(), "FOLDER");
         let stderr =
             stderr.replace(&fs::canonicalize(folder).unwrap().display().to_string(), "FOLDER");
@@ -148,7 +155,7 @@ impl Ran {
             let all = all.replace(&format!("({note}, "), "(").replace(&format!(", {note}"), "");
             all.replace(&format!(" ({note})"), "")
         });
-        // A machine that gets busy makes figures drift, which is told as well.
+        // A machine that gets busy makes figures drift, which is reported too.
         let noise = |line: &&str| {
             line.starts_with("  drift: ")
                 || line.starts_with("  simulated endpoint, against ")

@@ -66,7 +66,7 @@ const WHOLE: &str = "2 tokens, 2 events []";
 // -- bodies without an end ------------------------------------------------------------------------
 
 #[test]
-fn an_answer_is_whole_at_its_end_marker_whatever_becomes_of_its_body() {
+fn an_answer_is_complete_at_its_end_marker_even_if_its_body_breaks() {
     for protocol in protocol::ALL {
         let answer = unended(*protocol, 3);
         for (end, note) in [
@@ -91,7 +91,7 @@ fn an_answer_is_whole_at_its_end_marker_whatever_becomes_of_its_body() {
 }
 
 #[test]
-fn the_wait_for_a_bodys_end_is_in_no_figure() {
+fn no_figure_includes_the_wait_for_the_end_of_a_body() {
     let (url, _) = plays(|_| vec![Step::Write(unended(CHAT, 3)), Step::Hold]);
     for transport in TRANSPORTS {
         let answer = asked(&url, CHAT, transport);
@@ -120,7 +120,7 @@ fn comments_after_the_end_do_not_hide_it() {
 }
 
 #[test]
-fn what_follows_the_end_marker_soon_is_recorded() {
+fn bytes_shortly_after_the_end_marker_are_recorded() {
     let late = b"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7}}\n\n";
     let (url, _) = plays(|_| {
         let wait = Step::Sleep(Duration::from_millis(60));
@@ -133,7 +133,7 @@ fn what_follows_the_end_marker_soon_is_recorded() {
 }
 
 #[test]
-fn usage_that_an_answer_cannot_be_read_without_is_waited_for_longer() {
+fn the_client_waits_longer_for_required_usage() {
     let event = |data: &str| chunk(format!("data: {data}\n\n").as_bytes());
     let token = event(r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#);
     let stop = event(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
@@ -151,7 +151,7 @@ fn usage_that_an_answer_cannot_be_read_without_is_waited_for_longer() {
 }
 
 #[test]
-fn a_failure_is_not_waited_for_either() {
+fn the_client_does_not_wait_after_a_failure() {
     let headed = |status: &str, kind: &str, body: &str| {
         format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n\r\n{body}")
     };
@@ -176,7 +176,7 @@ fn a_failure_is_not_waited_for_either() {
 }
 
 #[test]
-fn a_stream_that_pauses_without_an_end_is_waited_for() {
+fn the_client_waits_for_a_stream_that_pauses() {
     let text = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"[DONE] error\"}}]}\n\n";
     let (url, _) = plays(move |_| {
         let pause = Step::Sleep(Duration::from_millis(700));
@@ -187,7 +187,7 @@ fn a_stream_that_pauses_without_an_end_is_waited_for() {
 }
 
 #[test]
-fn a_load_goes_on_when_bodies_are_left_open() {
+fn a_load_continues_while_servers_keep_bodies_open() {
     let starts = Arc::new(Mutex::new(Vec::new()));
     let noted = starts.clone();
     let (url, connections) = plays(move |_| {
@@ -282,7 +282,7 @@ fn odd_bodies_fail_nothing() {
 }
 
 #[test]
-fn heads_that_are_refused_say_why() {
+fn refused_heads_have_a_reason() {
     let mut lines = Vec::new();
     for answer in [
         with_lines("HTTP/1.1 200 OK", "content-length: 5\r\n"),
@@ -310,7 +310,7 @@ fn heads_that_are_refused_say_why() {
 }
 
 #[test]
-fn events_before_a_framing_error_are_kept_in_however_many_segments_they_come() {
+fn events_before_a_framing_error_are_kept_for_any_segmentation() {
     let begin = STREAM.split_inclusive("\n\n").take(2).map(|event| chunk(event.as_bytes()));
     let begin = [CHUNKED.into(), begin.collect::<Vec<_>>().concat()].concat();
     let mut lines = Vec::new();

@@ -57,7 +57,7 @@ fn said(case: &TestCase) -> &str {
 }
 
 #[test]
-fn every_report_is_written_also_of_a_run_that_fails_in_a_folder_that_is_made() {
+fn a_failing_run_writes_every_report_and_creates_folders() {
     let bench = Bench::new(TROUBLE);
     let ran = run(&bench, &asking("new/folder"));
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
@@ -141,7 +141,7 @@ fn the_schema_of_the_json_is_generated_from_its_types() {
 }
 
 #[test]
-fn json_is_by_its_schema_and_says_what_the_run_found() {
+fn json_is_valid_and_has_the_results() {
     let bench = Bench::new(TROUBLE);
     let report = |ran: Ran| {
         assert_eq!(ran.code, Some(101), "{}", ran.stderr);
@@ -170,7 +170,7 @@ fn json_is_by_its_schema_and_says_what_the_run_found() {
 }
 
 #[test]
-fn json_of_a_run_against_a_baseline_is_by_its_schema_too() {
+fn json_of_a_run_with_a_baseline_is_valid() {
     let config =
         TWO_MODELS.replace("runs: 2", "runs: 5\nthresholds: [\"ttft <= +900 % of baseline\"]");
     let bench = Bench::new(&config);
@@ -187,7 +187,7 @@ fn json_of_a_run_against_a_baseline_is_by_its_schema_too() {
 }
 
 #[test]
-fn exports_are_of_formats_that_there_are() {
+fn unknown_export_formats_are_refused() {
     let bench = Bench::new(TWO_MODELS);
     for (export, why) in [
         (
@@ -195,7 +195,10 @@ fn exports_are_of_formats_that_there_are() {
             "`bencher` is not FORMAT=FILE; formats: bencher, github-action-benchmark-bigger,",
         ),
         ("bencher=", "`bencher=` is not FORMAT=FILE;"),
-        ("criterion=x.json", "`criterion` is none of bencher, github-action-benchmark-bigger,"),
+        (
+            "criterion=x.json",
+            "unknown format `criterion`: expected one of bencher, github-action-benchmark-bigger,",
+        ),
     ] {
         let ran = run(&bench, &[format!("--export={export}")]);
         assert_eq!(ran.code, Some(2), "{}", ran.stderr);
@@ -209,7 +212,7 @@ fn exports_are_of_formats_that_there_are() {
 }
 
 #[test]
-fn a_job_on_github_is_told_without_being_asked() {
+fn a_github_job_gets_annotations_and_a_summary_without_an_option() {
     let bench = Bench::new(TROUBLE);
     let summary = bench.folder.path().join("summary.md");
     fs::write(&summary, "of the step before\n").unwrap();
@@ -236,7 +239,7 @@ fn a_job_on_github_is_told_without_being_asked() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_refused_before_anything_runs() {
+fn an_unwritable_report_is_refused_before_the_first_request() {
     for flag in REPORTS {
         let bench = Bench::new(TWO_MODELS);
         fs::write(bench.folder.path().join("file"), "").unwrap();
@@ -271,7 +274,7 @@ fn a_report_that_cannot_be_written_at_the_end_fails_the_run() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_writes_the_reports_of_what_has_finished() {
+fn ctrl_c_writes_reports_of_the_finished_trials() {
     let long = TWO_MODELS.replace("runs: 2", "runs: 500\nthresholds: [\"ttft <= 1 s\"]");
     let bench = Bench::new(&long);
     let arguments = asking("reports");
@@ -281,16 +284,16 @@ fn ctrl_c_writes_the_reports_of_what_has_finished() {
     fs::write(&old, "of yesterday ".repeat(10_000)).unwrap();
     let mut child = bench.start(&arguments);
     let mut stderr = child.stderr.take().unwrap();
-    let (mut told, mut piece) = (Vec::new(), [0; 256]);
-    while String::from_utf8_lossy(&told).matches("Success: ").count() < 2 {
+    let (mut received, mut piece) = (Vec::new(), [0; 256]);
+    while String::from_utf8_lossy(&received).matches("Success: ").count() < 2 {
         let read = stderr.read(&mut piece).unwrap();
         assert!(read > 0, "ended early");
-        told.extend_from_slice(&piece[..read]);
+        received.extend_from_slice(&piece[..read]);
     }
     assert_eq!(fs::metadata(&old).unwrap().len(), 0, "no report of another run stays");
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
-    stderr.read_to_end(&mut told).unwrap();
+    stderr.read_to_end(&mut received).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let report = junit(&old);
     assert!(report.tests >= 3 && report.tests < 100, "{}", report.tests);
@@ -301,7 +304,7 @@ fn ctrl_c_writes_the_reports_of_what_has_finished() {
 }
 
 #[test]
-fn the_action_and_its_example_name_what_there_is() {
+fn the_action_and_its_example_use_existing_inputs_and_options() {
     let action = include_str!("../../../action.yml");
     let example = include_str!("../../../fixtures/github/llm-bench.yml");
     let help = ran(&mut Bench::new(TWO_MODELS).smoke(&["--help"])).stdout;
@@ -329,7 +332,7 @@ fn the_action_and_its_example_name_what_there_is() {
 }
 
 #[test]
-fn json_tells_how_models_that_took_turns_differ_and_whether_one_drifted() {
+fn json_has_paired_differences_and_drift() {
     let bench = Bench::new(
         "runs: 10
 order: interleaved

@@ -171,7 +171,7 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn a_rhythm_becomes_a_script() {
+fn simulate_becomes_a_script() {
     let config = accepted(FULL);
     let EndpointConfig::Simulate(script) = &config.models[1].endpoint else {
         panic!("{:?}", config.models)
@@ -215,7 +215,7 @@ fn a_model_overrides_the_defaults() {
 }
 
 #[test]
-fn a_rhythm_that_is_not_written_has_defaults() {
+fn simulate_has_defaults() {
     let config = accepted("models: { m: { simulate: {} } }");
     let EndpointConfig::Simulate(simulate) = &config.models[0].endpoint else {
         panic!("{:?}", config.models)
@@ -261,7 +261,7 @@ fn anchors_aliases_and_merged_maps_work() {
 }
 
 #[test]
-fn a_mistake_behind_an_alias_is_reported_once_where_it_is_written() {
+fn a_mistake_behind_an_alias_is_reported_once_at_its_anchor() {
     let text = "defaults: &base\n  temperature: 3\nmodels:\n  a: { <<: *base, simulate: {} }\n  b: { <<: *base, simulate: {} }\n";
     insta::assert_snapshot!(rendered(text));
 }
@@ -345,7 +345,7 @@ fn a_key_is_read_from_its_variable() {
 }
 
 #[test]
-fn a_config_is_loaded_with_the_files_beside_it() {
+fn a_config_is_loaded_with_its_files() {
     let path = Path::new(FIXTURES).join("configs.yaml");
     let config = Config::load(&path).unwrap();
     assert_eq!(config.file(), path.display().to_string());
@@ -353,17 +353,21 @@ fn a_config_is_loaded_with_the_files_beside_it() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_says_so() {
+fn unreadable_files_are_reported() {
     let here = std::env::current_dir().unwrap().display().to_string();
     let load = |name: &str| {
         let errors = Config::load(&Path::new(FIXTURES).join(name)).unwrap_err();
         assert!(errors.0[0].line().is_none_or(|line| line > 0));
         errors.to_string().replace(&here, "[HERE]")
     };
-    insta::assert_snapshot!("file_missing", load("prompts/configs.yaml"));
-    insta::assert_snapshot!("file_with_another_name", load("config.yaml"));
-    insta::assert_snapshot!("file_is_a_folder", load("prompts"));
-    insta::assert_snapshot!("file_not_utf8", load("latin1.yaml"));
+    let cases = [
+        ("a missing file", "prompts/configs.yaml"),
+        ("a file with another name", "config.yaml"),
+        ("a folder", "prompts"),
+        ("a file that is not UTF-8", "latin1.yaml"),
+    ];
+    let cases = cases.map(|(name, file)| (name, load(file) + "\n"));
+    insta::assert_snapshot!(crate::bench::table(&cases));
 }
 
 #[test]
@@ -374,7 +378,7 @@ fn a_config_does_not_print_its_secrets() {
 
 /// A line break or a `#` can cut a secret loose from its key; any other slip leaves it hidden.
 #[test]
-fn a_slip_of_the_finger_shows_no_secret() {
+fn a_typo_shows_no_secret() {
     const SECRETS: &str = "models:
   m:
     base_url: \"http://localhost\"
@@ -524,8 +528,8 @@ mod workloads {
 }
 
 #[test]
-fn a_base_url_with_the_path_of_a_protocol_is_told_with_the_ways_out() {
-    let mut told = String::new();
+fn a_base_url_with_the_path_of_a_protocol_is_refused_with_suggestions() {
+    let mut output = String::new();
     for (protocol, base_url) in [
         ("openai_chat", "http://h:8000/v1/completions"),
         ("openai_chat", "http://h:8000/v1/chat/completions/"),
@@ -545,13 +549,13 @@ fn a_base_url_with_the_path_of_a_protocol_is_told_with_the_ways_out() {
             format!("models: {{ m: {{ base_url: \"{base_url}\", protocol: {protocol} }} }}\n");
         let errors = parse(&text).unwrap_err().0;
         let [error] = errors.as_slice() else { panic!("{base_url}: {errors:?}") };
-        told += &format!("{protocol}: {base_url}\n  {}\n  {}\n", error.message(), error.help());
+        output += &format!("{protocol}: {base_url}\n  {}\n  {}\n", error.message(), error.help());
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
 }
 
 #[test]
-fn blanks_around_a_base_url_are_left_out() {
+fn blanks_around_a_base_url_are_ignored() {
     let text = "models: { m: { base_url: \" \\thttp://localhost:8000/v1 \\n\" } }\n";
     let EndpointConfig::Server { base_url, .. } = &accepted(text).models[0].endpoint else {
         panic!("a server")
@@ -570,17 +574,17 @@ fn a_model_name_can_be_a_default() {
 }
 
 #[test]
-fn keys_for_anchors_may_hold_anything_and_hide_nothing() {
+fn keys_for_anchors_may_hold_any_value() {
     let config = accepted(
         "x-base: &base { base_url: \"http://h\", extra_body: { n: 1 } }\nx-odd: [1, ~, { 7: .nan }]\n\
          models:\n  a: *base\n  b: { <<: *base, max_tokens: 9 }\n",
     );
     assert_eq!(config.models.len(), 2);
     assert_eq!(config.models[1].settings.max_tokens, Some(9));
-    // A mistake is told where it is written.
+    // A mistake is reported where it is written.
     let text = "x-base: &base { base_url: \"http://h\", max_tokens: many }\nmodels: { a: *base }\n";
-    let told = rendered(text);
-    assert!(told.contains("configs.yaml:1:") && told.contains("max_tokens: many"), "{told}");
+    let output = rendered(text);
+    assert!(output.contains("configs.yaml:1:") && output.contains("max_tokens: many"), "{output}");
     for text in [
         "y-base: 1\nmodels: { m: { simulate: {} } }\n",
         "models: { m: { x-a: 1, simulate: {} } }\n",
@@ -591,7 +595,7 @@ fn keys_for_anchors_may_hold_anything_and_hide_nothing() {
 
 #[test]
 fn a_number_or_a_name_that_can_be_read_in_two_ways_is_refused() {
-    let mut told = String::new();
+    let mut output = String::new();
     for line in [
         "extra_body: { a: 0123 }",
         "extra_body: { a: [1_000] }",
@@ -620,9 +624,10 @@ fn a_number_or_a_name_that_can_be_read_in_two_ways_is_refused() {
         let errors = parse(&model(line)).unwrap_err().0;
         let [error] = errors.as_slice() else { panic!("{line}: {errors:?}") };
         let (line_at, column) = (error.line().unwrap(), error.column().unwrap());
-        told += &format!("{line}\n  {line_at}:{column} {}\n  {}\n", error.message(), error.help());
+        output +=
+            &format!("{line}\n  {line_at}:{column} {}\n  {}\n", error.message(), error.help());
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
     for (written, text) in [
         ("\"no\"", "no"),
         ("'1_000'", "1_000"),
@@ -642,7 +647,7 @@ fn a_number_or_a_name_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
-fn a_closed_loop_has_no_rate_to_be_held_to() {
+fn a_closed_loop_has_no_request_rate_threshold() {
     let text = |shape: &str| {
         top(&format!(
             "workloads: {{ w: {{ {shape}, requests: 9, thresholds: [\"request_rate >= 5 req/s\"] }} }}"

@@ -76,7 +76,7 @@ const SPEEDS: [&str; 2] = ["generation_speed", "tpot"];
 // -- tokens that brought no event -----------------------------------------------------------------
 
 #[test]
-fn tokens_after_the_last_event_make_no_speed() {
+fn tokens_after_the_last_event_make_the_speed_absent() {
     // 40 tokens in 800 ms, of which eight brought an event: 50 tok/s, and not 285.7.
     let silent = sample(&ended(paced(&WORDS, 20), (660, 0), usage(40, "")));
     assert_eq!(notes(&silent), ["uncounted_tokens", "silent_tail"]);
@@ -99,7 +99,7 @@ fn tokens_after_the_last_event_make_no_speed() {
 }
 
 #[test]
-fn what_ends_an_answer_may_take_its_time() {
+fn a_slow_trailer_does_not_remove_the_speed() {
     let words = |count: usize| -> Vec<String> {
         let words = WORDS.iter().map(|word| word.repeat(count));
         words.collect()
@@ -125,7 +125,7 @@ fn what_ends_an_answer_may_take_its_time() {
 }
 
 #[test]
-fn tokens_before_the_first_event_or_between_events_make_no_speed() {
+fn tokens_before_or_between_events_make_the_speed_absent() {
     // 32 tokens that came as nothing, then eight.
     let mut late = paced(&WORDS, 20);
     late.iter_mut().for_each(|(at, _)| *at += 640);
@@ -144,7 +144,7 @@ fn tokens_before_the_first_event_or_between_events_make_no_speed() {
 }
 
 #[test]
-fn several_tokens_an_event_make_a_speed() {
+fn events_of_several_tokens_have_a_speed() {
     // As vLLM with `--stream-interval 4`: one token, then four an event.
     let mut interval = vec![WORDS[0].to_owned()];
     interval.extend((0..8).map(|_| WORDS[..4].concat()));
@@ -177,7 +177,7 @@ fn several_tokens_an_event_make_a_speed() {
 }
 
 #[test]
-fn counts_beside_the_events_say_what_these_hold() {
+fn running_counts_give_the_tokens_of_each_event() {
     let with = |counts: &[u64], tokens: u64, text: &str| {
         let events =
             counts.iter().zip(0..).map(|(count, nth)| (60 + nth * 20, counted(text, *count)));
@@ -200,7 +200,7 @@ fn counts_beside_the_events_say_what_these_hold() {
 }
 
 #[test]
-fn the_final_count_on_each_chunk_is_not_that_of_the_first_event() {
+fn a_repeated_final_count_is_not_the_count_of_the_first_event() {
     let with = |counts: &[u64], tokens: u64| {
         let times = (0..).map(|nth| (60 + nth * 20, nth as usize));
         let events = times.zip(counts).map(|((at, nth), count)| (at, counted(WORDS[nth], *count)));
@@ -235,7 +235,7 @@ fn the_final_count_on_each_chunk_is_not_that_of_the_first_event() {
 // -- reasoning ------------------------------------------------------------------------------------
 
 #[test]
-fn reasoning_that_the_text_shows_is_not_hidden() {
+fn reasoning_in_the_text_is_not_hidden() {
     let words = |first: &str, last: &str| -> Vec<String> {
         let texts = WORDS.iter().zip(0..).map(|(word, nth)| {
             let tag = if nth == 0 {
@@ -288,7 +288,7 @@ fn reasoning_that_the_text_shows_is_not_hidden() {
 // -- counts that cannot be ------------------------------------------------------------------------
 
 #[test]
-fn a_count_that_cannot_be_gives_no_figure() {
+fn impossible_counts_give_no_figure() {
     let counts = |usages: &[String]| {
         let mut events = paced(&WORDS, 20);
         events.push((220, STOP.into()));
@@ -469,7 +469,7 @@ fn a_threshold_on_refused_figures_fails_with_the_reasons() {
 }
 
 #[test]
-fn a_figure_that_few_answers_lack_is_that_of_the_others() {
+fn a_figure_that_few_answers_lack_is_computed_from_the_others() {
     let answers = mixed(&[(9, good()), (1, uncounted())]);
     let keys = "thresholds: [\"generation_speed >= 20\"]";
     let bench = bench(answers, 10, keys);
@@ -504,7 +504,7 @@ fn a_figure_that_few_answers_lack_is_that_of_the_others() {
 }
 
 #[test]
-fn answers_of_one_token_by_request_are_not_missing() {
+fn answers_limited_to_one_token_do_not_count_as_missing() {
     let one = || ended(vec![(60, token(" alpha"))], (0, 0), usage(1, ""));
     let config = |second: &str| {
         format!(
@@ -526,7 +526,7 @@ fn answers_of_one_token_by_request_are_not_missing() {
 }
 
 #[test]
-fn a_speed_that_cannot_be_ranks_nowhere_and_is_none_of_a_load() {
+fn an_impossible_speed_is_not_ranked_and_not_part_of_a_load() {
     let huge = ended(paced(&WORDS, 10), (10, 0), usage(1_000_000_000_000_000, ""));
     let (fast, slow) = (serve(vec![huge]), serve(vec![good()]));
     let bench = Bench::new(&format!(
@@ -554,7 +554,7 @@ fn a_speed_that_cannot_be_ranks_nowhere_and_is_none_of_a_load() {
 }
 
 #[test]
-fn text_in_an_unknown_field_leaves_figures_undecided_until_the_config_names_it() {
+fn text_in_an_unknown_field_leaves_thresholds_undecided_until_the_config_names_it() {
     let unknown = r#"{"choices":[{"index":0,"delta":{"musing":"well"}}]}"#;
     let mut events = vec![(20, unknown.to_owned())];
     events.extend(paced(&WORDS, 20));

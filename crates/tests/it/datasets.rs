@@ -1,4 +1,4 @@
-//! Data sets as people have them: what is asked of each, what is left out and told, what is refused.
+//! Data sets in the forms people have them: the prompts, the records left out, and the errors.
 
 use std::{fs, time::Instant};
 
@@ -16,17 +16,17 @@ fn bench(file: &str, bytes: &[u8], keys: &str) -> Bench {
     bench
 }
 
-/// What is asked, `NAME: QUESTION`, and what is told of it; or the mistakes.
-fn told_of(file: &str, bytes: &[u8], keys: &str) -> String {
+/// The prompts as `NAME: QUESTION`, with warnings and notes; or the errors.
+fn read_set(file: &str, bytes: &[u8], keys: &str) -> String {
     let bench = bench(file, bytes, keys);
     let folder = bench.folder.path().display().to_string() + "/";
-    let told = match Config::load(&bench.folder.path().join("configs.yaml")) {
+    let output = match Config::load(&bench.folder.path().join("configs.yaml")) {
         Err(errors) => {
-            let told = errors.0.iter().map(|error| {
+            let output = errors.0.iter().map(|error| {
                 let place = error.line().map(|line| format!(":{line}")).unwrap_or_default();
                 format!("error{place}: {}", error.message())
             });
-            told.collect::<Vec<_>>()
+            output.collect::<Vec<_>>()
         }
         Ok(config) => {
             let asked = config.prompts.iter().flatten().map(|prompt| {
@@ -39,7 +39,7 @@ fn told_of(file: &str, bytes: &[u8], keys: &str) -> String {
             asked.chain(config.data.iter().flat_map(DataNote::lines)).collect()
         }
     };
-    told.join("\n").replace(&folder, "")
+    output.join("\n").replace(&folder, "")
 }
 
 fn utf16(text: &str) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn utf16(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn each_form_of_data_set_is_asked_or_told() {
+fn each_form_of_data_set_is_sent_or_reported() {
     let files: &[(&str, &[u8])] = &[
         ("autoname.jsonl", b"{\"prompt\":\"a\"}\n{\"id\":\"1\",\"prompt\":\"b\"}\n"),
         ("bom_inside.jsonl", "{\"prompt\":\"a\"}\n\u{feff}{\"prompt\":\"b\"}\n".as_bytes()),
@@ -109,9 +109,9 @@ fn each_form_of_data_set_is_asked_or_told() {
         ("humannull.json", br#"[{"conversations":[{"from":"human","value":null}]},{"conversations":[{"from":"human"}]},{"conversations":[{"from":"human","value":"ok"}]}]"#),
         ("zip.jsonl", b"PK\x03\x04 "),
     ];
-    let mut told = String::new();
+    let mut output = String::new();
     for (file, bytes) in files {
-        told += &format!("{file}\n  {}\n", told_of(file, bytes, "").replace('\n', "\n  "));
+        output += &format!("{file}\n  {}\n", read_set(file, bytes, "").replace('\n', "\n  "));
     }
     for bytes in [
         &b"BZh91AY"[..],
@@ -124,20 +124,20 @@ fn each_form_of_data_set_is_asked_or_told() {
         b"version https://git-lfs.github.com/spec/v1\n",
         b"<!DOCTYPE html>",
     ] {
-        told += &format!("{}\n", told_of("d", bytes, ""));
+        output += &format!("{}\n", read_set("d", bytes, ""));
     }
     let deep =
         format!("{{\"messages\":{}{}}}\n{{\"prompt\":\"a\"}}\n", "[".repeat(200), "]".repeat(200));
-    told += &format!("deep.jsonl\n  {}\n", told_of("deep.jsonl", deep.as_bytes(), ""));
+    output += &format!("deep.jsonl\n  {}\n", read_set("deep.jsonl", deep.as_bytes(), ""));
     let large = b"{\"prompt\":\"a\",\"output_tokens\":1e400}\n{\"prompt\":\"b\"}\n";
-    told += &format!("large.jsonl\n  {}\n", told_of("large.jsonl", large, ""));
+    output += &format!("large.jsonl\n  {}\n", read_set("large.jsonl", large, ""));
     let wide = utf16("{\"prompt\":\"a\"}\n");
-    told += &format!("utf16.jsonl\n  {}\n", told_of("utf16.jsonl", &wide, ""));
-    insta::assert_snapshot!(told);
+    output += &format!("utf16.jsonl\n  {}\n", read_set("utf16.jsonl", &wide, ""));
+    insta::assert_snapshot!(output);
 }
 
 #[test]
-fn a_bad_record_is_told_and_left_out_or_refused_where_that_is_wanted() {
+fn a_bad_record_is_skipped_with_a_warning_or_refused_by_strict_data() {
     let lines = "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"\n{\"prompt\":\"\"}\n{\"id\":\"d\",\"prompt\":\"d\"}\n";
     let bench = bench("d.jsonl", lines.as_bytes(), "");
     let ran = bench.run(&["--list"]);
@@ -167,7 +167,7 @@ fn a_bad_record_is_told_and_left_out_or_refused_where_that_is_wanted() {
 }
 
 #[test]
-fn each_record_that_is_not_asked_is_refused_by_strict_data() {
+fn strict_data_refuses_every_unsent_record() {
     let human = |text: &str| {
         format!("{{\"conversations\":[{{\"from\":\"human\",\"value\":\"{text}\"}}]}}\n")
     };
@@ -175,8 +175,8 @@ fn each_record_that_is_not_asked_is_refused_by_strict_data() {
     for (lines, why) in [
         (human("a") + &human(""), "d.jsonl has 1 record without a question"),
         (human("a") + &human("") + &human(""), "d.jsonl has 2 records without a question"),
-        (human("a") + &bad.repeat(6), "1 more record of d.jsonl cannot be asked"),
-        (human("a") + &bad.repeat(7), "2 more records of d.jsonl cannot be asked"),
+        (human("a") + &bad.repeat(6), "1 more record of d.jsonl cannot be sent"),
+        (human("a") + &bad.repeat(7), "2 more records of d.jsonl cannot be sent"),
     ] {
         let bench = bench("d.jsonl", lines.as_bytes(), "");
         let ran = bench.run(&["--list"]);
@@ -189,7 +189,7 @@ fn each_record_that_is_not_asked_is_refused_by_strict_data() {
 }
 
 #[test]
-fn a_bad_text_of_a_folder_leaves_the_others_to_be_asked() {
+fn a_bad_file_of_a_folder_does_not_affect_the_others() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: d, dataset: texts }]\n\
          models: { m: { simulate: { ttft: 1ms, itl: 1ms, tokens: 4 } } }\n",
@@ -222,34 +222,34 @@ fn a_bad_text_of_a_folder_leaves_the_others_to_be_asked() {
 }
 
 #[test]
-fn the_records_that_are_left_out_do_not_count_for_the_limit() {
+fn skipped_records_do_not_count_for_the_limit() {
     let lines = b"{\"prompt\":\"\"}\n{\"prompt\":\"a\"}\n{\"prompt\":3}\n{\"prompt\":\"b\"}\n{\"prompt\":\"c\"}\n";
-    let told = told_of("d.jsonl", lines, ", limit: 2");
-    assert!(told.starts_with("d-1: a\nd-2: b\nwarning: d.jsonl:1: record left out"), "{told}");
+    let output = read_set("d.jsonl", lines, ", limit: 2");
+    assert!(output.starts_with("d-1: a\nd-2: b\nwarning: d.jsonl:1: record left out"), "{output}");
 }
 
 #[test]
-fn a_large_set_takes_time_in_proportion_also_where_all_have_one_name_or_are_bad() {
+fn a_large_set_is_read_in_linear_time() {
     let good: String =
         (0..30_000).map(|nth| format!("{{\"id\":\"same\",\"prompt\":\"Say {nth}.\"}}\n")).collect();
     let began = Instant::now();
-    let told = told_of("d.jsonl", good.as_bytes(), ", limit: 1, seed: 3");
+    let output = read_set("d.jsonl", good.as_bytes(), ", limit: 1, seed: 3");
     assert!(
-        told.contains("note: d.jsonl: 29999 records with a name that another has: numbered"),
-        "{told}"
+        output.contains("note: d.jsonl: 29999 records with a name that another has: numbered"),
+        "{output}"
     );
     let bad: String = (0..30_000)
         .map(|nth| format!("{{\"prompt\":{nth}}}\n"))
         .chain(["{\"prompt\":\"a\"}".into()])
         .collect();
-    let told = told_of("d.jsonl", bad.as_bytes(), "");
-    assert!(told.contains("30000 of 30001 records left out"), "{told}");
+    let output = read_set("d.jsonl", bad.as_bytes(), "");
+    assert!(output.contains("30000 of 30001 records left out"), "{output}");
     for broken in ["{\"prompt\":\"a\"", "{\"prompt\":\"a 5\" b\"}", "{\"prompt\":\"a\"]}"] {
         for between in [",", ",\n"] {
             let text =
                 format!("[{}{between}{{\"prompt\":\"a\"}}]", vec![broken; 30_000].join(between));
-            let told = told_of("d.json", text.as_bytes(), "");
-            assert!(told.contains("30000 of 30001 records left out"), "{broken}: {told}");
+            let output = read_set("d.json", text.as_bytes(), "");
+            assert!(output.contains("30000 of 30001 records left out"), "{broken}: {output}");
         }
     }
     // Quadratic, each took minutes.

@@ -57,7 +57,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn every_link_leads_to_a_file_and_a_heading() {
+fn every_link_has_a_target() {
     let mut broken = Vec::new();
     for page in pages() {
         for link in links(&prose(&page)).into_iter().filter(|link| !link.contains("://")) {
@@ -173,7 +173,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn no_dialect_comes_back() {
+fn no_text_has_a_phrase_of_the_dialect() {
     let mut found = Vec::new();
     for path in written_files() {
         let text = fs::read_to_string(&path).unwrap();
@@ -184,6 +184,21 @@ fn no_dialect_comes_back() {
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_page_named_by_a_message_or_comment_exists() {
+    let mut broken = Vec::new();
+    for path in written_files() {
+        let text = fs::read_to_string(&path).unwrap();
+        let is_around = |c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c));
+        for name in text.split(is_around).filter(|it| it.starts_with("docs/")) {
+            if !Path::new(REPOSITORY).join(name.trim_end_matches('.')).exists() {
+                broken.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
 /// The lengths of the functions in a file that rustfmt has formatted: from `fn` to the line with the

@@ -122,7 +122,7 @@ fn most_at_once(log: &[AnswerLog]) -> usize {
 }
 
 #[test]
-fn the_requested_number_run_at_once_each_on_its_own_connection() {
+fn the_requested_number_of_requests_run_each_on_its_own_connection() {
     for transport in TRANSPORTS {
         let simulator = simulator(150, 2, 10, Vec::new());
         let client = client(&simulator.url(), transport);

@@ -60,7 +60,7 @@ impl Here {
 
     /// The exit code and both streams, with `SERVER` for each address.
     fn shown(&self, ran: &Ran) -> String {
-        without_ports(&ran.told(self.path()))
+        without_ports(&ran.redacted(self.path()))
     }
 }
 
@@ -201,7 +201,7 @@ async fn the_protocol_is_detected() {
 }
 
 #[tokio::test]
-async fn anthropic_is_spoken_only_where_it_is_asked_for() {
+async fn anthropic_messages_is_used_only_on_request() {
     let list = json!({"data": [{"type": "model", "id": "claude-x"}], "has_more": false});
     let server = server(&[("/v1/models", list)], "/v1/messages").await;
     let here = Here::new();
@@ -221,7 +221,7 @@ async fn anthropic_is_spoken_only_where_it_is_asked_for() {
 }
 
 #[test]
-fn each_protocol_that_is_named_is_measured() {
+fn each_named_protocol_is_measured() {
     for of in protocol::ALL {
         let simulator = Simulator::start(quick(), *of).unwrap();
         let here = Here::new();
@@ -235,7 +235,7 @@ fn each_protocol_that_is_named_is_measured() {
 
 #[cfg(unix)]
 #[test]
-fn a_socket_of_the_file_system_is_measured() {
+fn a_unix_socket_is_measured() {
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("x.sock");
     let _simulator = Simulator::on_file(&socket, quick(), &OpenAiChat).unwrap();
@@ -529,4 +529,8 @@ fn the_commands_explain_themselves() {
     };
     let all = [help(&["--help"]), help(&["init", "--help"]), help(&["check", "--help"])];
     insta::assert_snapshot!(all.join("\n----\n"));
+
+    // The full calibration is for those who change the instrument.
+    let calibrate = help(&["calibrate", "--help"]);
+    assert!(!calibrate.contains("--full"), "{calibrate}");
 }

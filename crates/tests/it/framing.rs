@@ -160,7 +160,7 @@ fn sse_stream_events(pieces: &[&[u8]]) -> Vec<Owned> {
 /// A cut matters to the events around it only, so the streams are cut in parts of six events: cutting
 /// the whole of each at each byte would decode 3 GB.
 #[test]
-fn recorded_streams_give_the_same_frames_wherever_they_are_cut() {
+fn recorded_streams_give_the_same_frames_for_any_split() {
     for fixture in fixtures() {
         let body = fixture.body();
         for part in body.chunk_by(|before, _| *before != b'\n').collect::<Vec<_>>().chunks(12) {

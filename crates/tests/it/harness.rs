@@ -28,14 +28,14 @@ fn measured(ran: &Ran) -> Vec<&str> {
 // -- whole outputs --------------------------------------------------------------------------------
 
 #[test]
-fn a_run_says() {
+fn a_run_prints_its_progress_and_results() {
     let bench = Bench::new(TWO_MODELS);
     let ran = bench.run(&[]);
-    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    insta::assert_snapshot!(ran.redacted(bench.folder.path()));
 }
 
 #[test]
-fn a_run_with_every_sort_of_trouble_says() {
+fn a_run_with_every_kind_of_failure_prints_the_reasons() {
     let bench = Bench::new(
         "runs: 2
 prompts: [{ name: hello, text: \"Say hello.\" }]
@@ -48,11 +48,11 @@ models:
 ",
     );
     let ran = bench.run(&[]);
-    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    insta::assert_snapshot!(ran.redacted(bench.folder.path()));
 }
 
 #[test]
-fn a_server_that_tells_other_times_than_arrive_is_told_of_in_one_line() {
+fn a_server_with_wrong_times_gets_one_line_in_the_summary() {
     let bench = Bench::new(
         "runs: 2\nprompts: [{ name: hello, text: \"Say hello.\" }]\n\
          thresholds: [\"generation_beyond_server max <= 1000 %\"]\nmodels:\n  \
@@ -61,11 +61,11 @@ fn a_server_that_tells_other_times_than_arrive_is_told_of_in_one_line() {
          silent: { simulate: { ttft: 6ms, itl: 20ms, tokens: 12 } }\n",
     );
     let ran = bench.run(&[]);
-    let told = |start: &str| ran.stderr.lines().filter(|line| line.starts_with(start)).count();
+    let count = |start: &str| ran.stderr.lines().filter(|line| line.starts_with(start)).count();
     // 12 tokens in 22 ms, which arrived in 220.
     let disagrees = "  server disagrees in 2 of 2 requests, by more than the network explains: \
                      generation_speed 545.5 tok/s, ours ";
-    assert_eq!(told(disagrees), 1, "{}", ran.stderr);
+    assert_eq!(count(disagrees), 1, "{}", ran.stderr);
     let times = bench.column("server_generation_time");
     assert_eq!(times, ["0.220000000", "0.220000000", "0.022000000", "0.022000000", "", ""]);
     let notes = bench.column("notes");
@@ -77,7 +77,7 @@ fn a_server_that_tells_other_times_than_arrive_is_told_of_in_one_line() {
 }
 
 #[test]
-fn the_line_of_a_trial_tells_its_notes() {
+fn the_line_of_a_trial_has_its_notes() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  \
          m: { simulate: { ttft: 5ms, itl: 1ms, tokens: 4, faults: [{ merge: 4 }, missing_end] } }\n",
@@ -90,7 +90,7 @@ fn the_line_of_a_trial_tells_its_notes() {
 }
 
 #[test]
-fn help_says() {
+fn help_lists_options_and_metrics() {
     let bench = Bench::new(TWO_MODELS);
     let ran = bench.run(&["--help"]);
     assert_eq!(ran.code, Some(0));
@@ -103,7 +103,7 @@ fn help_says() {
 fn the_list_has_a_trial_for_each_model_prompt_and_run_in_the_configs_order() {
     let bench = Bench::new(TWO_MODELS);
     let ran = bench.run(&["--list"]);
-    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    insta::assert_snapshot!(ran.redacted(bench.folder.path()));
     assert!(!bench.folder.path().join("results.csv").exists());
 }
 
@@ -152,14 +152,14 @@ fn a_filter_that_selects_nothing_is_an_error() {
         &["Mistral", "--list"],
     ] {
         let ran = bench.run(arguments);
-        text.push_str(&format!("{arguments:?}\n{}", ran.told(bench.folder.path())));
+        text.push_str(&format!("{arguments:?}\n{}", ran.redacted(bench.folder.path())));
     }
     insta::assert_snapshot!(text);
     assert!(!bench.folder.path().join("results.csv").exists());
 }
 
 #[test]
-fn what_cannot_be_used_ends_with_2_before_anything_runs() {
+fn unusable_arguments_and_configs_exit_with_2_before_the_first_request() {
     let bench = Bench::new(TWO_MODELS);
     fs::write(bench.folder.path().join("file"), "").unwrap();
     fs::write(
@@ -193,17 +193,17 @@ fn what_cannot_be_used_ends_with_2_before_anything_runs() {
         &["--config", "same.yaml"],
     ] {
         let ran = bench.run(arguments);
-        text.push_str(&format!("{arguments:?}\n{}\n", ran.told(bench.folder.path())));
+        text.push_str(&format!("{arguments:?}\n{}\n", ran.redacted(bench.folder.path())));
     }
     let mut unwritable =
         bench.smoke(&["--bench", "--no-calibration", "--output", "file/results.csv"]);
-    text.push_str(&ran(&mut unwritable).told(bench.folder.path()));
+    text.push_str(&ran(&mut unwritable).redacted(bench.folder.path()));
     insta::assert_snapshot!(text);
     assert!(!bench.folder.path().join("results.csv").exists());
 }
 
 #[test]
-fn each_option_has_a_twin_in_the_environment() {
+fn each_option_has_an_environment_variable() {
     let bench = Bench::new(TWO_MODELS);
     fs::rename(bench.folder.path().join("configs.yaml"), bench.folder.path().join("my.yaml"))
         .unwrap();
@@ -232,7 +232,7 @@ fn each_option_has_a_twin_in_the_environment() {
 }
 
 #[test]
-fn a_variable_that_is_set_to_nothing_is_as_good_as_not_set() {
+fn an_empty_variable_counts_as_not_set() {
     let bench = Bench::new(TWO_MODELS);
     let twins = [
         "MODELS",
@@ -273,14 +273,14 @@ fn a_simulated_model_needs_no_key_and_an_unusable_logfile_empties_no_results() {
 }
 
 #[test]
-fn a_run_of_nothing_is_no_success() {
+fn a_run_without_trials_is_an_error() {
     let bench = Bench::new(TWO_MODELS);
     assert_eq!(bench.run(&["--ignored"]).code, Some(2));
     assert_eq!(bench.run(&["--ignored", "--list"]).code, Some(0));
 }
 
 #[test]
-fn a_parser_gets_no_colours_that_it_did_not_ask_for() {
+fn output_to_a_pipe_has_no_colours() {
     let bench = Bench::new(TWO_MODELS);
     let ran = ran(bench.command(&["Qwen"]).env("CLICOLOR_FORCE", "1"));
     assert_eq!(
@@ -292,7 +292,7 @@ fn a_parser_gets_no_colours_that_it_did_not_ask_for() {
 }
 
 #[test]
-fn recordings_of_trials_with_like_names_are_all_kept() {
+fn trials_with_similar_names_have_separate_recordings() {
     let long = "x".repeat(300);
     let bench = Bench::new(&format!(
         "runs: 1\nprompts: [{{ name: p, text: hi }}]\ndefaults: {{ max_tokens: 2 }}\nmodels:\n  \
@@ -306,7 +306,7 @@ fn recordings_of_trials_with_like_names_are_all_kept() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_trial_whose_row_cannot_be_written_is_a_failed_one_in_every_report() {
+fn a_trial_whose_row_cannot_be_written_fails_in_every_report() {
     // A file system that is full after the head: the limit on the size of files.
     let bench = Bench::new(TWO_MODELS);
     let command = bench.command(&["Qwen"]);
@@ -343,7 +343,7 @@ fn is_libtest_line(line: &str) -> bool {
 }
 
 #[test]
-fn stdout_has_one_whole_libtest_line_a_trial_and_nothing_of_ours() {
+fn stdout_has_only_libtest_lines() {
     let bench = Bench::new(TWO_MODELS);
     let ran = bench.run(&["Qwen"]);
     let lines: Vec<_> = ran.stdout.lines().filter(|line| is_libtest_line(line)).collect();
@@ -378,7 +378,7 @@ fn a_trial_without_a_time_per_token_is_ok() {
 }
 
 #[test]
-fn a_logfile_takes_the_place_of_stdout() {
+fn a_logfile_replaces_stdout() {
     let bench = Bench::new(TWO_MODELS);
     let ran = bench.run(&["Qwen", "--logfile", "log.txt"]);
     assert_eq!(ran.stdout, "");
@@ -389,7 +389,7 @@ fn a_logfile_takes_the_place_of_stdout() {
 // -- order ----------------------------------------------------------------------------------------
 
 #[test]
-fn models_take_turns_or_come_by_chance_when_the_config_says_so() {
+fn order_interleaves_or_shuffles_the_models() {
     let bench = Bench::new(TWO_MODELS);
     let ordered = |order: &str| {
         fs::write(bench.folder.path().join("o.yaml"), format!("{TWO_MODELS}order: {order}\n"))
@@ -420,7 +420,7 @@ fn models_take_turns_or_come_by_chance_when_the_config_says_so() {
 // -- files ----------------------------------------------------------------------------------------
 
 #[test]
-fn the_seeds_columns_come_first_and_every_row_says_that_it_is_simulated() {
+fn the_leading_columns_are_fixed_and_rows_are_marked_as_simulated() {
     let bench = Bench::new(TWO_MODELS);
     bench.run(&["Qwen"]);
     let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
@@ -443,7 +443,7 @@ fn the_seeds_columns_come_first_and_every_row_says_that_it_is_simulated() {
 }
 
 #[test]
-fn the_instruments_error_is_measured_before_the_verdict_and_kept_with_the_results() {
+fn the_instruments_error_is_measured_before_the_verdict_and_saved() {
     let bench = Bench::new(TWO_MODELS);
     let mut command = bench.smoke(&["--bench", "--output", "my/results.csv", "Qwen"]);
     let ran = ran(&mut command);
@@ -541,7 +541,7 @@ fn a_failed_trial_fails_the_run_without_any_threshold_and_the_others_still_run()
 }
 
 #[test]
-fn a_repeat_that_is_implausibly_fast_is_marked() {
+fn an_implausibly_fast_repeat_has_a_note() {
     // The first request is answered after a pause, the others at once.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -591,7 +591,7 @@ fn with_proxy(models: &str, variable: &str, proxy: &str, no_proxy: &str) -> (Ben
 // On Windows a variable has one spelling.
 #[cfg(unix)]
 #[test]
-fn a_transport_that_goes_past_a_proxy_says_so_unless_the_host_is_exempt() {
+fn a_bypassed_proxy_is_noted_unless_the_host_is_exempt() {
     let models = "  ip: { base_url: \"http://192.0.2.7\" }\n  \
                   net: { base_url: \"http://198.51.100.7\" }\n  \
                   domain: { base_url: \"http://corp.invalid\" }\n  \
@@ -603,7 +603,7 @@ fn a_transport_that_goes_past_a_proxy_says_so_unless_the_host_is_exempt() {
     let noted = |variable: &str, no_proxy: &str| {
         let (_, ran) = with_proxy(&models, variable, "http://user:hush@127.0.0.1:9", no_proxy);
         assert!(!ran.stderr.contains("hush"), "{}", ran.stderr);
-        let start = format!("note: `transport: stamped` goes past the proxy in {variable}: ");
+        let start = format!("note: `transport: stamped` bypasses the proxy in {variable}: ");
         let notes = ran.stderr.lines().filter_map(|line| line.strip_prefix(&start));
         let notes: Vec<_> = notes.filter_map(|rest| rest.split(' ').next()).collect();
         notes.join(" ")
@@ -618,7 +618,7 @@ fn a_transport_that_goes_past_a_proxy_says_so_unless_the_host_is_exempt() {
 }
 
 #[test]
-fn by_itself_a_host_is_asked_through_the_proxy_unless_it_is_exempt() {
+fn transport_auto_uses_the_proxy_unless_the_host_is_exempt() {
     let models = "  ip: { base_url: \"http://192.0.2.7\" }\n  \
                   other: { base_url: \"http://notcorp.invalid\" }\n";
     let proxy = format!("http://{}", echo());
@@ -630,7 +630,7 @@ fn by_itself_a_host_is_asked_through_the_proxy_unless_it_is_exempt() {
 }
 
 #[test]
-fn a_header_that_says_how_long_the_server_took_stands_beside_ours() {
+fn the_servers_time_in_a_header_is_next_to_the_measured_one() {
     let answer = |header: &str| {
         let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{header}\r\n\r\n\
@@ -665,7 +665,7 @@ fn a_header_that_says_how_long_the_server_took_stands_beside_ours() {
 }
 
 #[test]
-fn a_count_beyond_what_was_asked_for_is_marked() {
+fn a_count_above_the_limit_has_a_note() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
          data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n\
          data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5000}}\n\n\
@@ -685,7 +685,7 @@ fn a_count_beyond_what_was_asked_for_is_marked() {
 }
 
 #[test]
-fn a_failed_warm_up_is_shown_and_fails_nothing() {
+fn a_failed_warm_up_is_printed_and_does_not_fail_the_run() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \
          simulate: { ttft: 5ms, itl: 2ms, tokens: 4, faults: [{ status: 503, request: 1 }] }\n",
@@ -785,13 +785,13 @@ fn without_bench_each_case_is_tried_once_and_no_real_endpoint_is_called() {
     let bench = Bench::new(config);
     let ran = ran(&mut bench.smoke(&[]));
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
-    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    insta::assert_snapshot!(ran.redacted(bench.folder.path()));
     let left: Vec<_> = fs::read_dir(bench.folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "only the config: {left:?}");
 }
 
 #[test]
-fn the_smoke_test_counts_what_filters_left_out_and_writes_where_it_is_told() {
+fn the_smoke_test_counts_filtered_trials_and_writes_to_the_logfile() {
     let bench = Bench::new(TWO_MODELS);
     let smoke = |arguments: &[&str]| ran(&mut bench.smoke(arguments));
     let filtered = smoke(&["Qwen", "--skip", "bye", "--test-threads", "2"]);
@@ -810,7 +810,7 @@ fn the_smoke_test_counts_what_filters_left_out_and_writes_where_it_is_told() {
 }
 
 #[test]
-fn test_wins_over_the_bench_that_cargo_adds() {
+fn test_overrides_the_bench_that_cargo_adds() {
     let bench = Bench::new(TWO_MODELS);
     let ran = bench.run(&["--test"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -847,7 +847,7 @@ fn the_binary_runs_the_same() {
 }
 
 #[test]
-fn the_binary_can_be_asked_for_the_smoke_test() {
+fn the_binary_has_a_smoke_test() {
     let bench = Bench::new(TWO_MODELS);
     let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
     command.args(["run", "--test"]).current_dir(bench.folder.path());
@@ -857,7 +857,7 @@ fn the_binary_can_be_asked_for_the_smoke_test() {
 }
 
 #[test]
-fn the_served_endpoint_is_one_that_can_be_measured() {
+fn the_served_endpoint_can_be_measured() {
     let served = Served::start(&[
         "--ttft=5ms",
         "--itl=2ms",
@@ -880,7 +880,7 @@ fn the_served_endpoint_is_one_that_can_be_measured() {
 }
 
 #[test]
-fn the_served_endpoint_refuses_a_rhythm_as_the_config_does() {
+fn serve_and_the_config_refuse_the_same_scripts() {
     let mut text = String::new();
     for arguments in [
         &["--ttft", "99999999999999h"][..],
@@ -894,13 +894,13 @@ fn the_served_endpoint_refuses_a_rhythm_as_the_config_does() {
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
         let ran = ran(command.args(["serve", "--listen=127.0.0.1:0"]).args(arguments));
-        text.push_str(&format!("{arguments:?}\n{}\n", ran.told(Path::new("/"))));
+        text.push_str(&format!("{arguments:?}\n{}\n", ran.redacted(Path::new("/"))));
     }
     insta::assert_snapshot!(text);
 }
 
 #[test]
-fn a_server_that_dies_midway_fails_the_trial_and_the_rest_still_run() {
+fn a_server_that_stops_fails_the_trial_and_the_others_run() {
     let mut served = Served::start(&["--ttft=5ms", "--itl=20ms", "--tokens=20"]);
     let bench = Bench::new(&format!(
         "runs: 4\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  m: {{ base_url: \"{}\" }}\n",
@@ -925,7 +925,7 @@ fn a_server_that_dies_midway_fails_the_trial_and_the_rest_still_run() {
 }
 
 #[test]
-fn another_crate_writes_the_same_line_and_has_its_own_config() {
+fn another_crate_uses_its_own_config() {
     let root = Path::new(crate::bench::REPOSITORY);
     let folder = root.join("crates/tests/downstream");
     // The versions that are built already.
@@ -966,7 +966,7 @@ fn echo() -> std::net::SocketAddr {
 }
 
 #[test]
-fn nothing_keeps_a_key_that_a_server_repeats() {
+fn a_key_that_a_server_repeats_is_masked_in_every_output() {
     let key = "sk-very-secret-0123456789";
     let stream = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; x={key}\r\n\r\n\
@@ -1006,7 +1006,7 @@ fn nothing_keeps_a_key_that_a_server_repeats() {
 }
 
 #[test]
-fn nothing_prints_a_key() {
+fn no_output_has_a_key() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\nmodels:\n  m:\n    \
          base_url: \"http://127.0.0.1:9\"\n    api_key_env: LLM_TEST_KEY\n    \

@@ -378,7 +378,7 @@ pub(crate) fn chunked(stream: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_stream_cut_at_any_byte_gives_the_same_result_by_both_transports() {
+async fn both_transports_give_the_same_result_for_a_stream_cut_at_any_byte() {
     let whole = chunked(STREAM);
     for end in 0..=whole.len() {
         let [stamped, reqwest] = both(&whole[..end]).await;
@@ -452,7 +452,7 @@ async fn no_request_is_lost_when_the_server_closes_a_kept_connection() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_with_the_connection_ends_when_it_does() {
+async fn a_body_may_end_with_the_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
     thread::spawn(move || {
@@ -512,7 +512,7 @@ async fn a_cancelled_answer_ends_at_once() {
 }
 
 #[tokio::test]
-async fn every_way_to_end_a_body_is_understood() {
+async fn every_kind_of_body_end_is_read() {
     let length = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{STREAM}", STREAM.len());
     let close = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{STREAM}");
     let old = format!("HTTP/1.0 200 OK\r\n\r\n{STREAM}");

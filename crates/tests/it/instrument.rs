@@ -10,7 +10,7 @@ use llm_stream_bench::calibrate::{
 const PROGRAM: &str = env!("CARGO_BIN_EXE_llm-stream-bench-under-test");
 
 #[test]
-fn every_reader_is_measured_in_children_on_a_clock_that_they_share() {
+fn every_reader_is_measured_in_worker_processes() {
     let rhythm = Trial {
         streams: 3,
         rounds: 2,
@@ -20,11 +20,11 @@ fn every_reader_is_measured_in_children_on_a_clock_that_they_share() {
         merged: 1,
     };
     let ceiling = Trial { tokens: 64, rounds: 1, ..Trial::CEILING };
-    let mut told = Vec::new();
-    let mut tell = |what: &str| told.push(what.to_owned());
+    let mut progress = Vec::new();
+    let mut tell = |what: &str| progress.push(what.to_owned());
     let trials = [rhythm, ceiling];
     let full = Full::measure(Path::new(PROGRAM), &trials, 2, &mut tell).expect("figures");
-    assert_eq!(told.len(), 2 * trials.len() * Reader::ALL.len());
+    assert_eq!(progress.len(), 2 * trials.len() * Reader::ALL.len());
     assert_eq!(full.streams(), [3]);
     for reader in Reader::ALL {
         let of = |figure| full.of(3, reader, figure);

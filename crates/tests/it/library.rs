@@ -16,7 +16,7 @@ fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn the_gate_example_passes_a_fast_endpoint_and_fails_where_nobody_listens() {
+fn the_gate_example_passes_a_fast_endpoint_and_fails_without_a_server() {
     let gate = env!("CARGO_BIN_EXE_example-gate");
     let (code, output) = run(gate, &[]);
     assert_eq!(code, Some(0), "{output}");
@@ -90,7 +90,7 @@ fn a_run_from_code_has_the_trials_the_verdicts_and_the_reasons() {
 }
 
 #[test]
-fn filters_and_overrides_choose_what_is_run() {
+fn filters_and_overrides_select_trials() {
     let overrides = Overrides { runs: Some(1), ..Overrides::default() };
     let bench = || Bench::from_yaml(TWO_MODELS).unwrap().overrides(overrides.clone());
     let plan = bench().filter("one").plan().unwrap();
@@ -105,7 +105,7 @@ fn filters_and_overrides_choose_what_is_run() {
 }
 
 #[test]
-fn a_cancelled_run_keeps_what_has_finished_and_judges_nothing() {
+fn a_cancelled_run_keeps_finished_trials_and_has_no_verdicts() {
     let cancellation = Cancellation::default();
     let mut finished =
         Finished { cancels_after: Some((1, cancellation.clone())), ..Finished::default() };
@@ -131,7 +131,7 @@ impl Observer for FullDisk {
 }
 
 #[test]
-fn a_request_that_cannot_be_stored_has_failed() {
+fn a_request_that_cannot_be_stored_fails() {
     let bench = Bench::from_yaml(TWO_MODELS).unwrap().filter("one").checks_instrument(false);
     let run = bench.run(&mut FullDisk).unwrap();
     assert!(run.ending.reasons[0].starts_with("FAILED: 1 of 2 trials failed"), "{run:?}");

@@ -295,13 +295,13 @@ fn come_to_the_same(numbers: std::ops::Range<u64>) {
 }
 
 #[test]
-fn mutated_answers_come_to_the_same_by_both_transports_and_in_any_segments() {
+fn both_transports_read_mutated_answers_alike_in_any_segments() {
     come_to_the_same(0..1_000);
 }
 
 #[test]
 #[ignore = "takes a minute; the test above is the beginning of it"]
-fn ten_thousand_mutated_answers_come_to_the_same() {
+fn ten_thousand_mutated_answers_are_read_alike() {
     for part in 0..10 {
         come_to_the_same(part * 1_000..(part + 1) * 1_000);
     }

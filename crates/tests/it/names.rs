@@ -25,7 +25,7 @@ fn list(bench: &Bench, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_filter_is_looked_for_in_names_as_they_are_written_and_as_they_are_shown() {
+fn a_filter_matches_the_written_and_the_shown_name() {
     let bench = Bench::new(COLONS);
     let llama = "llama3.1_8b-simulated::say_hello::run-1";
     for (arguments, selected) in [
@@ -62,7 +62,7 @@ fn a_filter_is_looked_for_in_names_as_they_are_written_and_as_they_are_shown() {
 }
 
 #[test]
-fn a_word_that_matches_no_trial_is_an_error_each_by_itself() {
+fn each_word_that_matches_no_trial_is_an_error() {
     let bench = Bench::new(COLONS);
     for (arguments, why) in [
         (&["llama3.1:8b", "Mistral"][..], "error: no trial matches `Mistral`: they are called"),
@@ -89,7 +89,7 @@ fn a_word_that_matches_no_trial_is_an_error_each_by_itself() {
 }
 
 #[test]
-fn a_model_is_chosen_by_its_name_as_it_is_written_and_shown() {
+fn a_model_is_selected_by_its_written_or_shown_name() {
     let bench = Bench::new(COLONS);
     for (models, begins) in [
         ("llama3.1_8b", "llama3.1_8b-simulated::"),
@@ -123,7 +123,7 @@ fn a_recording_does_not_overwrite_a_file_of_the_run() {
 }
 
 #[test]
-fn names_that_cannot_be_shown_are_selected_as_they_are_written_and_as_they_are_shown() {
+fn unprintable_names_are_selected_by_their_written_or_shown_form() {
     let odd = ["a\tb", "c\nd", "rtl\u{202e}x", "e\u{1b}[1mf"];
     let yaml = ["a\\tb", "c\\nd", "rtl\\u202Ex", "e\\x1b[1mf"];
     let prompts = yaml.map(|name| format!("  - {{ name: \"{name}\", turns: [x, y] }}\n")).concat();
@@ -168,7 +168,7 @@ fn names_that_cannot_be_shown_are_selected_as_they_are_written_and_as_they_are_s
 }
 
 #[test]
-fn names_that_are_shown_alike_are_refused_or_numbered() {
+fn names_with_equal_shown_forms_are_refused_or_numbered() {
     let simulated = "{ simulate: { tokens: 4 } }";
     for (config, things) in [
         (
@@ -217,7 +217,7 @@ fn is_harmless(text: &str) -> bool {
 }
 
 #[test]
-fn names_and_words_of_others_are_shown_without_what_moves_the_cursor() {
+fn names_and_server_texts_are_printed_without_control_characters() {
     let said = "\\u001b[31mboom\\u0000 \\ufffe \\uffff ]]> & < \\u0085 \\u202e \\u2028 end";
     let body = format!("{{\"error\":{{\"message\":\"{said}\"}}}}");
     let length = body.len();

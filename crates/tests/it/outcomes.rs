@@ -19,7 +19,7 @@ fn says(ran: &Ran, text: &str) {
 }
 
 #[test]
-fn a_load_that_the_simulated_endpoint_did_not_keep_is_invalid() {
+fn a_load_is_invalid_if_the_simulated_endpoint_falls_behind() {
     // Two million tokens a second, which no machine writes one by one.
     let bench = Bench::new(
         "runs: 1
@@ -71,7 +71,7 @@ fn refused(requests: std::ops::RangeInclusive<u32>) -> String {
 }
 
 #[test]
-fn a_load_whose_requests_failed_says_how_many_and_most_of_them_fail_the_trial() {
+fn a_load_counts_failed_requests_and_fails_if_most_failed() {
     let run = |faults: &str, load: &str| faulty(faults, load).run(&["load", "--no-warmup"]);
     let with = |limit: &str| {
         let load = format!("requests: 8, runs: 1, thresholds: [\"success_rate >= {limit} %\"]");
@@ -129,7 +129,7 @@ fn leaves_after(times: usize) -> std::net::SocketAddr {
 }
 
 #[test]
-fn a_load_whose_requests_found_no_connection_is_invalid() {
+fn a_load_without_connections_is_invalid() {
     let address = leaves_after(4);
     let bench = Bench::new(&format!(
         "runs: 1
@@ -145,7 +145,7 @@ models: {{ m: {{ base_url: \"http://{address}\", connection: cold }} }}
 }
 
 #[test]
-fn a_model_without_a_speed_is_not_paired_and_that_is_said() {
+fn a_model_without_a_speed_is_not_paired_and_the_reason_is_printed() {
     let bench = Bench::new(
         "runs: 2
 order: interleaved
@@ -162,7 +162,7 @@ models:
 }
 
 #[test]
-fn an_answer_that_was_held_back_is_no_reference_for_repeats() {
+fn a_held_back_answer_is_not_a_reference_for_repeats() {
     let bench = Bench::new(
         "runs: 3
 prompts: [{ name: hello, text: \"Say hello.\" }]
@@ -178,7 +178,7 @@ models:
 }
 
 #[test]
-fn the_servers_own_word_and_ours_are_of_the_same_requests() {
+fn reported_and_measured_speeds_are_of_the_same_requests() {
     let bench = Bench::new(
         "runs: 2
 prompts: [{ name: hello, text: \"Say hello.\" }]
@@ -259,7 +259,7 @@ models: { m: { base_url: \"http://127.0.0.1:9\" } }
 }
 
 #[test]
-fn files_that_are_not_the_same_are_not_refused() {
+fn different_files_are_not_refused() {
     let bench = Bench::new(
         "runs: 1\nprompts: [{ name: hello, text: hi }]\n\
          models: { m: { simulate: { ttft: 5ms, itl: 20ms, tokens: 4 } } }\n",
@@ -277,7 +277,7 @@ fn files_that_are_not_the_same_are_not_refused() {
 }
 
 #[test]
-fn groups_of_one_name_are_told_apart() {
+fn groups_with_equal_names_are_distinguished() {
     // `a` is called `a-simulated`, and under its load as the other model.
     let bench = Bench::new(
         "runs: 1
@@ -340,7 +340,7 @@ models:
 }
 
 #[test]
-fn a_served_endpoint_says_when_it_does_not_keep_its_script() {
+fn serve_warns_if_it_does_not_keep_its_script() {
     let mut served = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"))
         .args(["serve", "--listen", "127.0.0.1:0", "--ttft", "100ms", "--itl", "0.075ms"])
         .args(["--tokens", "200"])

@@ -48,7 +48,7 @@ fn said(ran: &Ran) -> String {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_in_a_line_each_with_the_likely_mend() {
+async fn each_fault_is_one_line_with_a_likely_fix() {
     let unknown = "The model `m` does not exist.";
     let names = ["Qwen/Qwen3-8B", "Qwen/Qwen3-32B"];
     let listing = refusing(404, unknown, &names).await;
@@ -78,8 +78,8 @@ async fn what_is_wrong_is_told_in_a_line_each_with_the_likely_mend() {
     // What would fail for certain is not asked again, and is in the results all the same.
     assert_eq!(bench.results().len(), 8);
     let messages = bench.column("error_message");
-    let is_told = |message: &&String| message.ends_with("(preflight; not asked again)");
-    assert_eq!(messages.iter().filter(is_told).count(), 7, "{messages:?}");
+    let is_from_preflight = |message: &&String| message.ends_with("(preflight; not asked again)");
+    assert_eq!(messages.iter().filter(is_from_preflight).count(), 7, "{messages:?}");
     let posts = |requests: Vec<wiremock::Request>| {
         requests.iter().filter(|request| request.method.as_str() == "POST").count()
     };
@@ -88,7 +88,7 @@ async fn what_is_wrong_is_told_in_a_line_each_with_the_likely_mend() {
 }
 
 #[test]
-fn an_endpoint_that_answers_is_asked_for_one_token_and_nothing_is_said() {
+fn an_endpoint_that_answers_gets_one_request_and_no_message() {
     let simulator = Simulator::start(Script::default(), &OpenAiChat).unwrap();
     let bench = bench(&format!("  m: {{ base_url: \"{}\" }}\n", simulator.url()));
     let ran = bench.run_asking_first(&["--no-warmup"]);
@@ -106,7 +106,7 @@ fn an_endpoint_that_answers_is_asked_for_one_token_and_nothing_is_said() {
 }
 
 #[test]
-fn what_one_token_cannot_show_is_left_to_the_trials() {
+fn faults_that_one_token_cannot_show_are_left_to_the_trials() {
     for kind in [FaultKind::MissingEnd, FaultKind::Reset(0)] {
         let faults = vec![Fault { kind, request: Some(1) }];
         let script = Script { faults, ..Script::default() };
@@ -136,7 +136,7 @@ async fn demanding() -> MockServer {
 }
 
 #[tokio::test]
-async fn fields_that_demand_more_than_one_token_are_no_fault() {
+async fn fields_that_demand_more_than_one_token_are_not_a_fault() {
     for (own, warm_up) in
         [("min_tokens: 100", 100), ("thinking: { type: enabled, budget_tokens: 80 }", 81)]
     {
@@ -159,7 +159,7 @@ async fn fields_that_demand_more_than_one_token_are_no_fault() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_is_not_about_the_length_stays_one() {
+async fn a_refusal_for_another_reason_than_the_length_remains_a_fault() {
     let server = refusing(400, "no such field: x", &["m"]).await;
     let bench = bench(&format!("  m: {{ base_url: \"{}\" }}\n", server.uri()));
     let ran = bench.run_asking_first(&[]);
@@ -168,7 +168,7 @@ async fn a_refusal_that_is_not_about_the_length_stays_one() {
 }
 
 #[test]
-fn of_the_length_of_the_trials_the_first_token_is_enough() {
+fn a_request_of_the_trials_length_ends_at_its_first_token() {
     for transport in ["stamped", "reqwest"] {
         let refusal = Fault { kind: FaultKind::Status(400), request: Some(1) };
         let script = Script {
@@ -206,7 +206,7 @@ fn closing() -> String {
 }
 
 #[test]
-fn a_connection_that_breaks_without_an_answer_may_be_meant_for_tls() {
+fn a_connection_that_breaks_without_an_answer_gets_a_tls_hint() {
     let address = closing();
     let bench = bench(&format!(
         "  m-stamped: {{ base_url: \"http://{address}\", transport: stamped }}\n  \
@@ -219,7 +219,7 @@ fn a_connection_that_breaks_without_an_answer_may_be_meant_for_tls() {
 }
 
 #[test]
-fn what_a_proxy_does_is_told_of_the_proxy() {
+fn failures_of_a_proxy_name_the_proxy() {
     const WANTS: &str = "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
     const CANNOT: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
     let wants = repeats(WANTS.into()).to_string();
@@ -240,7 +240,7 @@ fn what_a_proxy_does_is_told_of_the_proxy() {
     );
     let ran_own = own.run_asking_first(&["--no-warmup"]);
     assert_eq!(ran_own.code, Some(101), "{}", ran_own.stderr);
-    // Of the environment's proxy its variable is told.
+    // The message about a proxy of the environment names its variable.
     let other = bench(&format!("  m: {{ base_url: \"{sealed}\" }}\n"));
     let mut command = other.command(&["--no-warmup"]);
     command.env_remove("LLM_STREAM_BENCH_NO_PREFLIGHT");
@@ -255,7 +255,7 @@ fn what_a_proxy_does_is_told_of_the_proxy() {
 }
 
 #[test]
-fn a_silent_server_is_told_with_the_time_that_it_had() {
+fn a_silent_server_is_reported_with_the_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let bench = bench(&format!(

@@ -34,11 +34,11 @@ fn bench(prompts: &str, files: &[(&str, &str)]) -> Bench {
 fn asked(bench: &Bench) -> Vec<(String, Vec<ChatMessage>, Option<u64>)> {
     let config = Config::load(&bench.folder.path().join("configs.yaml"));
     let prompts = config.unwrap_or_else(|errors| panic!("{errors}")).prompts.unwrap();
-    let told = prompts.into_iter().map(|prompt| {
+    let output = prompts.into_iter().map(|prompt| {
         assert_eq!(prompt.name.value, prompt.prompt.name);
         (prompt.name.value, prompt.prompt.messages, prompt.prompt.output.tokens)
     });
-    told.collect()
+    output.collect()
 }
 
 /// What is wrong with a config, or in a data set that must be all well.
@@ -98,7 +98,7 @@ fn a_data_set_can_be_sharegpts_or_a_folder() {
 }
 
 #[test]
-fn a_limit_takes_the_first_records_or_by_a_seed_any() {
+fn a_limit_takes_the_first_records_or_random_ones_by_a_seed() {
     let lines: String = (1..=50).map(|n| format!("{{\"prompt\": \"Say {n}.\"}}\n")).collect();
     let names = |choice: &str| {
         let set = format!("  - {{ name: s, dataset: s.jsonl, {choice} }}");
@@ -133,7 +133,7 @@ fn a_workload_takes_the_records_of_a_set_in_turn() {
 }
 
 #[test]
-fn what_is_wrong_with_a_data_set_is_told_with_its_place_in_the_file() {
+fn mistakes_in_a_data_set_have_a_position() {
     let of = |lines: &str| {
         let bench = bench("  - { name: s, dataset: s.jsonl }", &[("s.jsonl", lines)]);
         refused(&bench)
@@ -156,12 +156,12 @@ fn what_is_wrong_with_a_data_set_is_told_with_its_place_in_the_file() {
         "{\"conversations\": [{\"from\": \"human\"}]}",
         "{\"conversations\": []}",
     ];
-    let told: Vec<_> = mistakes.iter().map(|lines| of(lines)).collect();
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output: Vec<_> = mistakes.iter().map(|lines| of(lines)).collect();
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 #[test]
-fn what_is_wrong_with_a_prompt_is_told() {
+fn mistakes_in_a_prompt_are_reported() {
     let entries = [
         "  - { name: s, dataset: none.jsonl }",
         "  - { name: s, dataset: s.jsonl, text: \"Say one.\" }",
@@ -187,14 +187,14 @@ fn what_is_wrong_with_a_prompt_is_told() {
         ("t.jsonl", "{\"prompt\": \"Say two.\", \"id\": \"two\"}"),
         ("image.jsonl", image),
     ];
-    let told: Vec<_> = entries.iter().map(|entry| refused(&bench(entry, &files))).collect();
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output: Vec<_> = entries.iter().map(|entry| refused(&bench(entry, &files))).collect();
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 // -- the length of the answer ---------------------------------------------------------------------
 
 #[test]
-fn a_prompt_says_how_long_its_answer_is_to_be() {
+fn a_prompt_sets_the_length_of_its_answer() {
     let bench = bench(
         "  - { name: short, text: Say it., output_tokens: 3 }\n  \
          - { name: free, text: Say it., output_tokens: 30 }\n  \
@@ -213,7 +213,7 @@ fn a_prompt_says_how_long_its_answer_is_to_be() {
 }
 
 #[test]
-fn an_answer_that_is_shorter_than_was_demanded_is_marked() {
+fn an_answer_shorter_than_demanded_has_a_note() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
          data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n\
          data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":50}}\n\n\
@@ -243,7 +243,7 @@ fn uneven(text: &str) -> Option<u64> {
 }
 
 #[test]
-fn a_prompt_of_a_stated_length_has_it_by_the_servers_count() {
+fn a_synthetic_prompt_has_its_length_by_the_servers_count() {
     let server = Counting::by(uneven);
     for (wanted, requests) in [(50, 4), (2048, 4), (30_000, 5)] {
         let keys = format!("synthetic: {{ input_tokens: {wanted}, output_tokens: 9 }}");
@@ -265,7 +265,7 @@ fn a_prompt_of_a_stated_length_has_it_by_the_servers_count() {
 }
 
 #[test]
-fn each_request_has_another_text_of_the_same_length_unless_the_cache_is_to_help() {
+fn each_request_has_a_new_text_of_the_same_length_unless_the_cache_is_reused() {
     let texts = |model: &str, seed: u64| {
         let server = Counting::by(uneven);
         let keys = format!("synthetic: {{ input_tokens: 300, seed: {seed} }}");
@@ -293,7 +293,7 @@ fn each_request_has_another_text_of_the_same_length_unless_the_cache_is_to_help(
 }
 
 #[test]
-fn a_range_of_lengths_has_any_of_them() {
+fn a_range_gives_random_lengths_within_it() {
     let server = Counting::by(uneven);
     let bench = server.bench("synthetic: { input_tokens: { min: 400, max: 800 } }", "");
     let ran = bench.run(&["m"]);
@@ -305,7 +305,7 @@ fn a_range_of_lengths_has_any_of_them() {
 }
 
 #[test]
-fn every_protocol_can_be_asked_a_prompt_of_a_stated_length() {
+fn every_protocol_sends_synthetic_prompts() {
     for protocol in llm_stream_core::protocol::ALL {
         let bench =
             bench("  - { name: long, synthetic: { input_tokens: 500, output_tokens: 4 } }", &[]);
@@ -322,7 +322,7 @@ fn every_protocol_can_be_asked_a_prompt_of_a_stated_length() {
 }
 
 #[test]
-fn a_length_that_cannot_be_had_fails_the_trial_and_says_why() {
+fn an_impossible_length_fails_the_trial_with_a_reason() {
     let said = |count: fn(&str) -> Option<u64>, wanted: u64| {
         let server = Counting::by(count);
         let bench = server.bench(&format!("synthetic: {{ input_tokens: {wanted} }}"), "");
@@ -332,10 +332,10 @@ fn a_length_that_cannot_be_had_fails_the_trial_and_says_why() {
         assert!(server.questions().len() <= 8);
         let kinds = bench.column("error_kind");
         assert_eq!(kinds, ["prompt_length", "prompt_length"]);
-        let told = ran.stderr.lines().filter(|line| line.contains("Failed: "));
-        told.map(str::trim).collect::<Vec<_>>().join("\n")
+        let output = ran.stderr.lines().filter(|line| line.contains("Failed: "));
+        output.map(str::trim).collect::<Vec<_>>().join("\n")
     };
-    let told = [
+    let output = [
         // Its template is longer.
         said(uneven, 20),
         // It counts something else.
@@ -343,11 +343,11 @@ fn a_length_that_cannot_be_had_fails_the_trial_and_says_why() {
         // It does not count.
         said(|_| None, 2000),
     ];
-    insta::assert_snapshot!(told.join("\n\n"));
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 #[test]
-fn a_row_whose_prompt_has_another_length_after_all_is_marked() {
+fn a_row_whose_prompt_length_is_off_has_a_note() {
     // From the fifth request on, it counts more.
     let asked = std::sync::atomic::AtomicU64::new(0);
     let server = Counting::by(move |text| {
@@ -361,7 +361,7 @@ fn a_row_whose_prompt_has_another_length_after_all_is_marked() {
 }
 
 #[test]
-fn a_tokenizers_length_is_of_the_text_and_the_servers_of_the_template_too() {
+fn a_tokenizer_counts_the_text_and_the_server_the_template_too() {
     let allowed = |length: Length| {
         let fits = |counted: &u64| length.allows(Some(*counted));
         let mut counts = (0..4000).filter(fits);
@@ -393,17 +393,17 @@ fn a_tokenizers_length_is_of_the_text_and_the_servers_of_the_template_too() {
 }
 
 #[test]
-fn a_run_with_a_prompt_of_a_stated_length_says() {
+fn a_run_with_a_synthetic_prompt_prints_its_length() {
     let bench = bench(
         "  - { name: long, synthetic: { input_tokens: 600, output_tokens: 4 } }\n  \
          - { name: hello, text: Say hello. }",
         &[],
     );
-    insta::assert_snapshot!(bench.run(&[]).told(bench.folder.path()));
+    insta::assert_snapshot!(bench.run(&[]).redacted(bench.folder.path()));
 }
 
 #[test]
-fn what_is_wrong_with_a_stated_length_is_told() {
+fn mistakes_in_a_synthetic_prompt_are_reported() {
     let entries = [
         "synthetic: 2048",
         "synthetic: {}",
@@ -417,8 +417,8 @@ fn what_is_wrong_with_a_stated_length_is_told() {
         "synthetic: { input_tokens: 5, tokenizer: [a] }",
         "synthetic: { input_tokens: 5, tokeniser: tokenizer.json }",
     ];
-    let told = entries.map(|keys| refused(&bench(&format!("  - {{ name: s, {keys} }}"), &[])));
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output = entries.map(|keys| refused(&bench(&format!("  - {{ name: s, {keys} }}"), &[])));
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 // -- conversations of several turns ---------------------------------------------------------------
@@ -451,7 +451,7 @@ fn answering() -> (tokio::runtime::Runtime, wiremock::MockServer) {
 }
 
 #[test]
-fn each_turn_carries_the_answers_before_it_and_one_line_at_the_front() {
+fn each_turn_carries_the_previous_answers_and_one_unique_line() {
     let (runtime, server) = answering();
     let bench = Bench::new(&format!(
         "runs: 2\nprompts: [{{ name: talk, system: Be brief., turns: [One?, Two?, Three?] }}]\n\
@@ -461,7 +461,7 @@ fn each_turn_carries_the_answers_before_it_and_one_line_at_the_front() {
     passed(&bench.run(&["--no-warmup"]));
     let requests = runtime.block_on(server.received_requests()).unwrap();
     let mut fronts = Vec::new();
-    let told = requests.iter().map(|request| {
+    let output = requests.iter().map(|request| {
         let body: serde_json::Value = request.body_json().unwrap();
         let messages = body["messages"].as_array().unwrap();
         let said: Vec<_> =
@@ -479,7 +479,7 @@ fn each_turn_carries_the_answers_before_it_and_one_line_at_the_front() {
         "One? / answer 4 / Two?",
         "One? / answer 4 / Two? / answer 5 / Three?",
     ];
-    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert_eq!(output.collect::<Vec<_>>(), expected);
     assert!(fronts[..3].iter().all(|front| *front == fronts[0]), "{fronts:?}");
     assert!(fronts[3..].iter().all(|front| *front == fronts[3]), "{fronts:?}");
     assert_ne!(fronts[0], fronts[3]);
@@ -492,19 +492,19 @@ fn each_turn_carries_the_answers_before_it_and_one_line_at_the_front() {
 }
 
 #[test]
-fn a_run_with_a_conversation_says() {
+fn a_run_with_a_conversation_prints_its_turns() {
     let bench = Bench::new(
         "runs: 2\nprompts:\n  - { name: talk, turns: [One?, Two?] }\n  - { name: hello, text: Hello? }\n\
          workloads: { load: { concurrency: 1, requests: 4, runs: 1 } }\n\
          models: { m: { simulate: { ttft: 60ms, itl: 20ms, tokens: 6, cached_tokens: 2 } } }\n",
     );
-    insta::assert_snapshot!(bench.run(&[]).told(bench.folder.path()));
+    insta::assert_snapshot!(bench.run(&[]).redacted(bench.folder.path()));
     // The load asks all of them.
     assert_eq!(bench.column("prompt")[6..], ["talk", "talk", "hello", "talk"]);
 }
 
 #[test]
-fn users_of_a_closed_loop_talk_turn_by_turn() {
+fn users_of_a_closed_loop_send_their_turns_in_order() {
     let (runtime, server) = answering();
     let bench = Bench::new(&format!(
         "prompts: [{{ name: talk, turns: [One?, Two?, Three?] }}, {{ name: hello, text: Hello? }}]\n\
@@ -543,8 +543,8 @@ fn users_of_a_closed_loop_talk_turn_by_turn() {
         let is_later = ["2", "3"].contains(&turn.as_str());
         assert_eq!(notes.contains("cached_prefix"), !is_later, "{turn}: {notes}");
     }
-    let told = ran.told(bench.folder.path());
-    assert!(told.contains("\n  turn n ttft, ms prompt tokens"), "{told}");
+    let output = ran.redacted(bench.folder.path());
+    assert!(output.contains("\n  turn n ttft, ms prompt tokens"), "{output}");
 }
 
 #[test]
@@ -607,7 +607,7 @@ fn answers_in_turn(
 }
 
 #[test]
-fn an_answer_without_text_is_carried_as_one_that_servers_take() {
+fn an_answer_without_text_is_sent_as_a_placeholder() {
     let (runtime, server) = answers_in_turn(&[
         "{\"reasoning_content\":\"Hm.\"}",
         "{\"reasoning_content\":\"Hm.\",\"content\":\"\\n\\n\"}",
@@ -621,7 +621,7 @@ fn an_answer_without_text_is_carried_as_one_that_servers_take() {
     ));
     let ran = bench.run(&["--no-warmup"]);
     assert_eq!(bench.column("turn"), ["1", "2", "3", "4", "5"], "{}", ran.stderr);
-    let calls = "Failed: turn 5: no_token: the answer before only calls tools";
+    let calls = "Failed: turn 5: no_token: the previous answer only calls tools";
     assert!(ran.stderr.contains(calls), "{}", ran.stderr);
     let requests = runtime.block_on(server.received_requests()).unwrap();
     let last: serde_json::Value = requests.last().unwrap().body_json().unwrap();
@@ -641,7 +641,7 @@ fn json_has_the_turns_of_a_conversation() {
     let trials = &crate::ci::is_by_the_schema(&text)["trials"];
     assert_eq!(trials[1]["turns"], serde_json::json!([]));
     let turns = trials[0]["turns"].as_array().unwrap();
-    let told: Vec<_> = turns
+    let output: Vec<_> = turns
         .iter()
         .map(|turn| {
             let tokens = &turn["figures"]["response_tokens"];
@@ -650,11 +650,11 @@ fn json_has_the_turns_of_a_conversation() {
                 notes.filter(|note| OF_A_BUSY_MACHINE.iter().all(|busy| note != busy)).collect();
             (&turn["turn"], &turn["failure"]["kind"], notes, tokens)
         })
-        .map(|told| serde_json::json!(told).to_string())
+        .map(|output| serde_json::json!(output).to_string())
         .collect();
     let expected =
         [r#"[1,null,["cached_prefix"],6.0]"#, "[2,null,[],6.0]", r#"[3,"http_status",[],null]"#];
-    assert_eq!(told, expected);
+    assert_eq!(output, expected);
     // The trial has the reason of the turn that failed, and no figures of a part of it.
     assert_eq!(trials[0]["failure"], turns[2]["failure"]);
     assert_eq!(trials[0]["figures"], serde_json::json!({}));
@@ -668,7 +668,7 @@ fn the_questions_of_a_data_set_can_be_turns() {
     let bench =
         bench("  - { name: set, dataset: s.jsonl, multi_turn: true }", &[("s.jsonl", &lines)]);
     let config = Config::load(&bench.folder.path().join("configs.yaml")).unwrap();
-    let told = config.prompts.unwrap().into_iter().map(|prompt| {
+    let output = config.prompts.unwrap().into_iter().map(|prompt| {
         let later = prompt.prompt.turns.iter().map(|turn| turn.messages[0].joined().into_owned());
         let first = prompt.prompt.messages.last().unwrap().joined().into_owned();
         format!(
@@ -683,11 +683,11 @@ fn the_questions_of_a_data_set_can_be_turns() {
         "set-81: Say three. / Say it again.",
         "set-4: Four? / Five?",
     ];
-    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert_eq!(output.collect::<Vec<_>>(), expected);
 }
 
 #[test]
-fn what_is_wrong_with_turns_is_told() {
+fn mistakes_in_turns_are_reported() {
     let entries = [
         "  - { name: s, turns: [] }",
         "  - { name: s, turns: One? }",
@@ -696,14 +696,14 @@ fn what_is_wrong_with_turns_is_told() {
         "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { rate: 1/s, requests: 1, prompts: [s] } }",
         "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { rate: 1/s, requests: 1 } }",
     ];
-    let told = entries.map(|entry| refused(&bench(entry, &[])));
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output = entries.map(|entry| refused(&bench(entry, &[])));
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 // -- images ---------------------------------------------------------------------------------------
 
 #[test]
-fn a_prompts_images_are_read_beside_the_config() {
+fn images_are_relative_to_the_config() {
     let bench = bench(
         "  - { name: s, text: What is it?, images: [cat.png, \"https://example.com/cat.png\"] }\n  \
          - { name: t, turns: [And this?, Why?], images: [cat.png] }",
@@ -723,7 +723,7 @@ fn a_prompts_images_are_read_beside_the_config() {
 }
 
 #[test]
-fn what_is_wrong_with_images_is_told() {
+fn mistakes_in_images_are_reported() {
     let entries = [
         "  - { name: s, text: What is it?, images: cat.png }",
         "  - { name: s, text: What is it?, images: [] }",
@@ -733,8 +733,8 @@ fn what_is_wrong_with_images_is_told() {
         "  - { name: s, text: What is it?, images: [cat.gif] }\ndefaults: { protocol: tgi_generate_stream }",
     ];
     let files = [("note.png", "A note."), ("cat.gif", "GIF89a")];
-    let told = entries.map(|entry| refused(&bench(entry, &files)));
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output = entries.map(|entry| refused(&bench(entry, &files)));
+    insta::assert_snapshot!(output.join("\n\n"));
 }
 
 // -- tools ----------------------------------------------------------------------------------------
@@ -745,7 +745,7 @@ fn tool(name: &str) -> String {
 }
 
 #[test]
-fn a_prompts_tools_are_sent_in_place_of_those_of_the_model() {
+fn a_prompts_tools_replace_those_of_the_model() {
     let (runtime, server) = answering();
     let (clock, weather) = (tool("clock"), tool("weather"));
     let bench = Bench::new(&format!(
@@ -799,7 +799,7 @@ fn a_record_of_a_data_set_has_its_own_tools() {
     });
     let expected = [r#"{"name":"clock","strict":true}"#, r#"{"name":"weather"}"#, "null"];
     assert_eq!(sent.collect::<Vec<_>>(), expected);
-    let told = [r#"{"clock": {}}"#, r#"[{"name": "clock"}]"#, r#"[{"function": {}}]"#]
+    let output = [r#"{"clock": {}}"#, r#"[{"name": "clock"}]"#, r#"[{"function": {}}]"#]
         .into_iter()
         .map(str::to_owned)
         .chain([format!("[{function}, {function}]")])
@@ -808,11 +808,11 @@ fn a_record_of_a_data_set_has_its_own_tools() {
             let entry = "  - { name: s, dataset: s.jsonl }";
             refused(&self::bench(entry, &[("s.jsonl", &line)]))
         });
-    insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n\n"));
+    insta::assert_snapshot!(output.collect::<Vec<_>>().join("\n\n"));
 }
 
 #[test]
-fn a_model_can_have_tools_of_its_own() {
+fn a_model_can_have_tools() {
     let (clock, weather) = (tool("clock"), tool("weather"));
     let config = Config::parse(
         &format!(
@@ -836,7 +836,7 @@ fn a_model_can_have_tools_of_its_own() {
 }
 
 #[test]
-fn what_is_wrong_with_tools_is_told() {
+fn mistakes_in_tools_are_reported() {
     let tool = tool("clock");
     let entry = |keys: &str| format!("  - {{ name: s, text: Say it., {keys} }}");
     let entries = [
@@ -868,6 +868,6 @@ fn what_is_wrong_with_tools_is_told() {
         entry("tools: []")
             + &format!("\ndefaults: {{ extra_body: {{ tools: [] }}, tools: [{tool}] }}"),
     ];
-    let told = entries.map(|entry| refused(&bench(&entry, &[])));
-    insta::assert_snapshot!(told.join("\n\n"));
+    let output = entries.map(|entry| refused(&bench(&entry, &[])));
+    insta::assert_snapshot!(output.join("\n\n"));
 }

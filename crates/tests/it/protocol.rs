@@ -27,18 +27,26 @@ impl Fixture {
         self.recording.chunks.iter().flat_map(|chunk| chunk.bytes.iter().copied()).collect()
     }
 
-    /// Its name among the snapshots.
-    pub(crate) fn snapshot(&self) -> String {
-        match self.protocol.name() {
-            "openai_chat" => self.name.clone(),
-            protocol => format!("{protocol}-{}", self.name),
-        }
+    /// The name of the stream, with its protocol.
+    pub(crate) fn label(&self) -> String {
+        format!("{} {}", self.protocol.name(), self.name)
     }
 }
 
 /// All of `fixtures/streams`, by protocol and name.
 pub(crate) fn fixtures() -> Vec<Fixture> {
     protocol::ALL.iter().flat_map(|protocol| fixtures_of(*protocol)).collect()
+}
+
+/// A table for each protocol with the `text` of each of its streams that has one.
+pub(crate) fn tables(text: impl Fn(&Fixture) -> Option<String>) -> Vec<(&'static str, String)> {
+    let table = |protocol: &&'static dyn Protocol| {
+        let streams = fixtures_of(*protocol);
+        let cases: Vec<_> =
+            streams.iter().filter_map(|stream| Some((&stream.name, text(stream)?))).collect();
+        (protocol.name(), crate::bench::table(&cases))
+    };
+    protocol::ALL.iter().map(table).filter(|(_, table)| !table.is_empty()).collect()
 }
 
 fn fixtures_of(protocol: &'static dyn Protocol) -> Vec<Fixture> {
@@ -60,15 +68,16 @@ fn fixture(path: &Path, protocol: &'static dyn Protocol) -> Fixture {
 // -- recorded streams -----------------------------------------------------------------------------
 
 #[test]
-fn recorded_answers_say() {
-    for fixture in fixtures() {
-        insta::assert_snapshot!(fixture.snapshot(), told(&fixture.recording, fixture.protocol));
+fn recorded_answers_decode_as_before() {
+    let text = |fixture: &Fixture| Some(decoded(&fixture.recording, fixture.protocol));
+    for (protocol, table) in tables(text) {
+        insta::assert_snapshot!(protocol, table);
     }
 }
 
 /// What `sample::read` takes from a template, it would have read frame by frame.
 #[test]
-fn a_template_says_what_the_protocol_says() {
+fn a_template_decodes_like_the_protocol() {
     let mut by_template = 0;
     for fixture in fixtures() {
         let mut template = EventTemplate::default();
@@ -76,12 +85,7 @@ fn a_template_says_what_the_protocol_says() {
             let decoded = fixture.protocol.decode(&frame);
             if let Some((kind, text)) = template.read(&frame) {
                 let parts = decoded.expect("a frame like one that was read").parts;
-                assert_eq!(
-                    parts,
-                    [MessagePart::Token(kind, text.into())],
-                    "{}",
-                    fixture.snapshot()
-                );
+                assert_eq!(parts, [MessagePart::Token(kind, text.into())], "{}", fixture.label());
                 by_template += 1;
             } else if let Ok(message) = decoded {
                 template.learn(&frame, &message);
@@ -95,41 +99,42 @@ fn a_template_says_what_the_protocol_says() {
 }
 
 /// A line a frame, with its time in ms.
-fn told(recording: &Recording, protocol: &dyn Protocol) -> String {
+fn decoded(recording: &Recording, protocol: &dyn Protocol) -> String {
     let mut text = format!("{} {:?}\n", recording.status, recording.content_type);
     writeln!(text, "{:>9}  headers", ms(recording.headers_at)).expect("a string");
     let streamed = protocol.framing().content_type();
     let is_stream = recording.content_type.as_ref().is_some_and(|t| t.contains(streamed));
     text += &match is_stream {
-        true => told_frames(recording, protocol),
-        false => told_body(recording, protocol),
+        true => decoded_frames(recording, protocol),
+        false => decoded_body(recording, protocol),
     };
     let end = recording.broken.as_ref().map_or("end".into(), |broken| format!("{broken:?}"));
     writeln!(text, "{:>9}  {end}", ms(recording.ended_at)).expect("a string");
     text
 }
 
-fn told_body(recording: &Recording, protocol: &dyn Protocol) -> String {
+fn decoded_body(recording: &Recording, protocol: &dyn Protocol) -> String {
     let body: Vec<_> = recording.chunks.iter().flat_map(|chunk| chunk.bytes.clone()).collect();
     let at = recording.chunks.last().map_or_else(String::new, |chunk| ms(chunk.at));
     format!("{at:>9}  body says {:?}\n", protocol.decode_error(&body))
 }
 
-fn told_frames(recording: &Recording, protocol: &dyn Protocol) -> String {
+fn decoded_frames(recording: &Recording, protocol: &dyn Protocol) -> String {
     let mut lines = Vec::new();
     let mut decoder = protocol.framing().decoder();
     for chunk in &recording.chunks {
-        let mut sink = |frame: Frame<'_>| lines.push((ms(chunk.at), told_frame(&frame, protocol)));
+        let mut sink =
+            |frame: Frame<'_>| lines.push((ms(chunk.at), decoded_frame(&frame, protocol)));
         decoder.push(&chunk.bytes, &mut sink).expect("short lines");
     }
     decoder.finish(&mut |frame| {
-        lines.push((ms(recording.ended_at), told_frame(&frame, protocol)));
+        lines.push((ms(recording.ended_at), decoded_frame(&frame, protocol)));
     });
-    lines.chunk_by(|(_, a), (_, b)| is_token(a) && is_token(b)).map(told_run).collect()
+    lines.chunk_by(|(_, a), (_, b)| is_token(a) && is_token(b)).map(format_run).collect()
 }
 
 /// The lines of a run of token events, its middle left out.
-fn told_run(run: &[(String, String)]) -> String {
+fn format_run(run: &[(String, String)]) -> String {
     let line = |(at, said): &(String, String)| format!("{at:>9}  {said}\n");
     if run.len() < 12 {
         return run.iter().map(line).collect();
@@ -144,23 +149,23 @@ fn is_token(said: &str) -> bool {
         && !said.contains(" + ")
 }
 
-fn told_frame(frame: &Frame<'_>, protocol: &dyn Protocol) -> String {
+fn decoded_frame(frame: &Frame<'_>, protocol: &dyn Protocol) -> String {
     if let Frame::Comment(text) = frame {
         return format!("comment \"{}\"", text.escape_ascii());
     }
     match protocol.decode(frame) {
         Ok(message) if message.parts.is_empty() => "nothing".into(),
-        Ok(message) => message.parts.iter().map(told_part).collect::<Vec<_>>().join(" + "),
+        Ok(message) => message.parts.iter().map(format_part).collect::<Vec<_>>().join(" + "),
         Err(error) => format!("undecodable: {error}"),
     }
 }
 
-fn told_part(part: &MessagePart<'_>) -> String {
+fn format_part(part: &MessagePart<'_>) -> String {
     match part {
         MessagePart::Token(kind, text) => format!("{kind:?} {text:?}"),
         MessagePart::Finish(reason) => format!("Finish {reason:?}"),
-        MessagePart::Usage(usage) => told_usage(usage),
-        MessagePart::Timings(timings) => told_timings(timings),
+        MessagePart::Usage(usage) => format_usage(usage),
+        MessagePart::Timings(timings) => format_timings(timings),
         MessagePart::Error(message) => format!("Error {message:?}"),
         MessagePart::Role | MessagePart::End => format!("{part:?}"),
         MessagePart::Choice(index) => format!("Choice {index}"),
@@ -170,14 +175,14 @@ fn told_part(part: &MessagePart<'_>) -> String {
     }
 }
 
-fn told_timings(timings: &Timings) -> String {
+fn format_timings(timings: &Timings) -> String {
     let times =
         [("queue", timings.queue), ("prompt", timings.prompt), ("generation", timings.generation)];
     let times = times.iter().filter_map(|(name, time)| Some(format!("{name} {:?}", (*time)?)));
     format!("Timings {}", times.collect::<Vec<_>>().join(", "))
 }
 
-fn told_usage(usage: &Usage) -> String {
+fn format_usage(usage: &Usage) -> String {
     let counts = [
         ("prompt", usage.prompt_tokens),
         ("completion", usage.completion_tokens),
@@ -225,7 +230,7 @@ fn assert_says(data: &str, parts: &[MessagePart<'_>]) {
 }
 
 #[test]
-fn a_role_without_text_is_no_token() {
+fn a_role_without_text_is_not_a_token() {
     for rest in ["", r#","content":null"#, r#","content":"""#, r#","reasoning_content":"""#] {
         assert_says(&delta(&format!(r#"{{"role":"assistant"{rest}}}"#)), &[MessagePart::Role]);
     }
@@ -233,7 +238,7 @@ fn a_role_without_text_is_no_token() {
 }
 
 #[test]
-fn an_empty_delta_says_nothing() {
+fn an_empty_delta_has_no_parts() {
     assert_says(&delta("{}"), &[]);
     assert_says(&delta(r#"{"content":""}"#), &[]);
     assert_says(&delta("null"), &[]);
@@ -285,7 +290,7 @@ fn an_id_may_be_a_number() {
 }
 
 #[test]
-fn counts_may_be_written_as_floats_and_negative_ones_are_not_known() {
+fn counts_may_be_floats_and_negative_ones_are_unknown() {
     let usage = |completion: &str| {
         format!(
             r#"{{"choices":[],"usage":{{"prompt_tokens":9.0,"completion_tokens":{completion},
@@ -374,11 +379,11 @@ fn usage_is_read_wherever_servers_put_it() {
 }
 
 #[test]
-fn a_response_that_has_ended_says_how() {
+fn the_last_event_has_the_finish_reason() {
     let says = |name: &str, response: &str| {
         let data = format!(r#"{{"type":"response.{name}","response":{{{response}}}}}"#);
         let message = OpenAiResponses.decode(&event("", &data, true)).expect("decodable");
-        message.parts.iter().map(told_part).collect::<Vec<_>>()
+        message.parts.iter().map(format_part).collect::<Vec<_>>()
     };
     assert_eq!(says("completed", r#""status":"completed""#), ["Finish \"completed\"", "End"]);
     assert_eq!(says("completed", ""), ["Finish \"completed\"", "End"]);
@@ -447,7 +452,7 @@ fn errors_inside_the_stream_come_in_several_shapes() {
 }
 
 #[test]
-fn an_event_named_error_is_an_error_whatever_it_holds() {
+fn an_event_named_error_is_always_an_error() {
     for (data, message) in [
         (r#"{"error":{"message":"no memory"}}"#, "no memory"),
         (r#"{"detail":"no memory"}"#, "no memory"),
@@ -461,7 +466,7 @@ fn an_event_named_error_is_an_error_whatever_it_holds() {
     let mut said = Vec::new();
     let mut sink = |frame: Frame<'_>| {
         let message = OpenAiChat.decode(&frame).expect("decodable");
-        said.extend(message.parts.iter().map(told_part));
+        said.extend(message.parts.iter().map(format_part));
     };
     let mut decoder = OpenAiChat.framing().decoder();
     decoder.push(b"error: {\"code\":500,\"message\":\"no memory\"}\n\n", &mut sink).unwrap();
@@ -469,7 +474,7 @@ fn an_event_named_error_is_an_error_whatever_it_holds() {
 }
 
 #[test]
-fn comments_and_empty_data_say_nothing_and_done_is_the_end() {
+fn comments_and_empty_data_have_no_parts_and_done_is_the_end() {
     assert_eq!(OpenAiChat.decode(&Frame::Comment(b" ping")), Ok(Message::default()));
     assert_says("", &[]);
     assert_says("[DONE]", &[MessagePart::End]);
@@ -487,7 +492,7 @@ fn the_id_and_the_text_are_borrowed_when_they_have_no_escapes() {
 }
 
 #[test]
-fn what_is_no_chunk_is_shown() {
+fn data_that_is_not_a_chunk_is_quoted() {
     let problem =
         |frame: Frame<'_>| OpenAiChat.decode(&frame).expect_err("undecodable").to_string();
     insta::assert_snapshot!(problem(event("", r#"{"choices":[{"del"#, true)), @r#"an event is not JSON (EOF while parsing a string at line 1 column 17): {"choices":[{"del"#);
@@ -505,7 +510,7 @@ fn a_whole_event_without_its_blank_line_is_read() {
 // -- error bodies ---------------------------------------------------------------------------------
 
 #[test]
-fn an_error_body_says_what_went_wrong() {
+fn an_error_body_has_a_message() {
     let says = |body: &str| OpenAiChat.decode_error(body.as_bytes());
     for (body, message) in [
         (
@@ -580,7 +585,7 @@ fn body(extra: Value) -> Value {
 }
 
 #[test]
-fn the_body_asks_for_a_stream_with_usage() {
+fn the_body_requests_a_stream_with_usage() {
     insta::assert_snapshot!(body(json!({})), @r#"{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hello"}],"temperature":0.0,"max_tokens":64,"stream":true,"stream_options":{"include_usage":true}}"#);
     let ask = ChatRequest {
         model: "m",
@@ -606,7 +611,7 @@ fn the_users_own_fields_are_added_last() {
 }
 
 #[test]
-fn max_completion_tokens_takes_the_place_of_max_tokens() {
+fn max_completion_tokens_replaces_max_tokens() {
     let written = body(json!({"max_completion_tokens": 9}));
     assert_eq!(written.get("max_tokens"), None);
     assert_eq!(written["max_completion_tokens"], 9);

@@ -265,7 +265,7 @@ proptest! {
 }
 
 #[test]
-fn the_recorded_streams_are_said_again_by_what_they_say() {
+fn the_recorded_streams_survive_decoding_and_encoding() {
     for fixture in fixtures() {
         let protocol = fixture.protocol;
         for message in decoded(protocol, &fixture.body()).into_iter().flatten() {
@@ -278,7 +278,7 @@ fn the_recorded_streams_are_said_again_by_what_they_say() {
                 continue;
             }
             let bytes = protocol.encode(&message, &ENVELOPE);
-            assert_eq!(decoded(protocol, &bytes), [Ok(message)], "{}", fixture.snapshot());
+            assert_eq!(decoded(protocol, &bytes), [Ok(message)], "{}", fixture.label());
         }
     }
 }
@@ -368,7 +368,7 @@ fn read(
 }
 
 #[test]
-fn one_rhythm_has_the_same_figures_in_every_protocol() {
+fn equal_timing_gives_equal_figures_in_every_protocol() {
     for protocol in protocol::ALL {
         let events = [rhythm(*protocol), trailer(*protocol)].concat();
         let sample = read(*protocol, events).unwrap_or_else(|e| panic!("{}: {e}", protocol.name()));
@@ -392,7 +392,7 @@ fn one_rhythm_has_the_same_figures_in_every_protocol() {
 }
 
 #[test]
-fn the_servers_own_times_stand_beside_ours_in_every_protocol_that_has_them() {
+fn the_servers_times_are_read_in_every_protocol_that_has_them() {
     let ms = |ms| Some(Duration::from_millis(ms));
     let times = |prompt, generation| Timings { prompt, generation, ..Timings::default() };
     let read = |protocol: &dyn Protocol, times| {
@@ -487,11 +487,11 @@ fn simulated(protocol: &dyn Protocol, script: &str) -> Result<Sample, String> {
 
 #[test]
 fn the_simulated_endpoint_speaks_every_protocol() {
-    let mut told = String::new();
+    let mut output = String::new();
     for protocol in protocol::ALL {
         let sample = simulated(*protocol, "reasoning_tokens: 10, cached_tokens: 2").unwrap();
         let _ = writeln!(
-            told,
+            output,
             "{}: {} events, {} tokens of {:?} prompt tokens, {:?} cached, {:?} reasoning, {}, {}",
             protocol.name(),
             sample.token_events.len(),
@@ -503,36 +503,36 @@ fn the_simulated_endpoint_speaks_every_protocol() {
             sample.request_id.as_deref().unwrap_or("no id"),
         );
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
 }
 
 #[test]
 fn the_faults_of_the_simulated_endpoint_show_in_every_protocol() {
-    let mut told = String::new();
+    let mut output = String::new();
     for fault in ["status: 503", "truncate: 3", "error: 3", "missing_usage", "missing_end"] {
-        let _ = writeln!(told, "{fault}");
+        let _ = writeln!(output, "{fault}");
         for protocol in protocol::ALL {
             let fault = if fault.contains(':') { format!("{{ {fault} }}") } else { fault.into() };
             let outcome = simulated(*protocol, &format!("faults: [{fault}]"));
             let ended = |sample: Sample| !sample.notes.contains(&Note::NoEndMarker);
             let said = outcome.map(|sample| format!("valid, end marker: {}", ended(sample)));
-            let _ = writeln!(told, "  {}: {}", protocol.name(), said.unwrap_or_else(|e| e));
+            let _ = writeln!(output, "  {}: {}", protocol.name(), said.unwrap_or_else(|e| e));
         }
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
 }
 
 // -- what is sent, and where to -------------------------------------------------------------------
 
 #[test]
-fn each_request_asks_for_the_same_in_its_protocols_words() {
+fn each_protocol_sends_the_same_settings() {
     let extra = json!({
         "seed": 1,
         "options": {"top_k": 1},
         "parameters": {"top_k": 1},
         "stream_options": {"continuous_usage_stats": true},
     });
-    let mut told = String::new();
+    let mut output = String::new();
     for protocol in protocol::ALL {
         let own: Map<_, _> = extra
             .as_object()
@@ -557,18 +557,18 @@ fn each_request_asks_for_the_same_in_its_protocols_words() {
                 tools: &Tools::default(),
                 extra_body: &own,
             });
-            let _ = writeln!(told, "{}: {body}", protocol.name());
+            let _ = writeln!(output, "{}: {body}", protocol.name());
             let intent = protocol.request_intent(body.as_object().unwrap());
             assert_eq!(intent.max_tokens, Some(64), "{}", protocol.name());
             assert!(intent.stream && intent.usage, "{}", protocol.name());
             assert!(intent.prompt_chars >= 5, "{}", protocol.name());
         }
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
 }
 
 #[test]
-fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
+fn each_protocol_sends_a_conversation_with_an_image() {
     let image = Image::Data { mime: "image/png".into(), base64: "iVBORw0=".into() };
     let mut last = ChatMessage::text(Role::User, "And this?");
     last.content.push(ContentPart::Image(image.clone()));
@@ -578,7 +578,7 @@ fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
         ChatMessage::text(Role::Assistant, "A cat."),
         last,
     ];
-    let mut told = String::new();
+    let mut output = String::new();
     for protocol in protocol::ALL {
         let body = protocol.body(&ChatRequest {
             model: "m",
@@ -590,13 +590,13 @@ fn each_protocol_sends_a_conversation_with_an_image_as_it_can() {
             tools: &Tools::default(),
             extra_body: &Map::new(),
         });
-        let _ = writeln!(told, "{}: {body}", protocol.name());
+        let _ = writeln!(output, "{}: {body}", protocol.name());
         // The image is sent wherever that is said.
         assert_eq!(body.to_string().contains("iVBORw0="), protocol.takes(&image));
         let chars = protocol.request_intent(body.as_object().unwrap()).prompt_chars;
         assert!((35..45).contains(&chars), "{}: {chars}", protocol.name());
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
     let url = Image::Url("https://example.com/cat.png".into());
     let fetched = protocol::ALL.iter().filter(|protocol| protocol.takes(&url));
     let fetched: Vec<_> = fetched.map(|protocol| protocol.name()).collect();
@@ -617,7 +617,7 @@ fn each_protocol_sends_tools_in_its_own_way() {
         Some(ToolChoice::Named("time".into())),
     ];
     let some = [tool(weather), tool(json!({"name": "time"}))];
-    let mut told = String::new();
+    let mut output = String::new();
     for protocol in protocol::ALL {
         let fields = |listed: &[Tool], choice: Option<ToolChoice>| {
             let body = protocol.body(&ChatRequest {
@@ -646,13 +646,13 @@ fn each_protocol_sends_tools_in_its_own_way() {
                 Some(_) => sent.get("tool_choice"),
             };
             if let Some(sent) = sent {
-                let _ = writeln!(told, "{}: {sent}", protocol.name());
+                let _ = writeln!(output, "{}: {sent}", protocol.name());
             }
         }
         // An empty list is no tools, and what is chosen of it nothing.
         assert_eq!(fields(&[], Some(ToolChoice::Required)), Map::new(), "{}", protocol.name());
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
 }
 
 /// The body of a request with these the user's own fields, of a model without a temperature or
@@ -674,7 +674,7 @@ fn body_with(protocol: &dyn Protocol, extra: &Value, temperature: Option<f64>) -
 }
 
 #[test]
-fn null_leaves_out_any_field_but_those_that_are_the_question() {
+fn null_omits_every_field_except_the_prompt() {
     const STAYS: [&str; 8] =
         ["model", "messages", "prompt", "input", "inputs", "system", "instructions", "stream"];
     for protocol in protocol::ALL {
@@ -713,7 +713,7 @@ fn null_leaves_out_any_field_but_those_that_are_the_question() {
 }
 
 #[test]
-fn null_deep_in_a_field_of_the_users_own_is_sent() {
+fn null_within_a_field_of_the_user_is_sent() {
     for protocol in protocol::ALL {
         let own = json!({"response_format": {"default": null}, "stop": null});
         let body = body_with(*protocol, &own, Some(0.7));
@@ -735,7 +735,7 @@ fn a_model_without_a_temperature_sends_none() {
 }
 
 #[test]
-fn the_limit_of_an_answer_is_the_one_that_is_sent() {
+fn the_sent_limit_of_an_answer_applies() {
     for protocol in protocol::ALL {
         let most = |own: &Value| protocol.most_tokens(&body_with(*protocol, own, Some(0.7)));
         assert_eq!(most(&json!({})), Some(7), "{}", protocol.name());
@@ -780,24 +780,24 @@ fn fields_that_would_break_the_measurement_are_refused_in_every_protocol() {
         ("background", json!(true)),
         ("response_fields", json!(["content"])),
     ];
-    let mut told = String::new();
+    let mut output = String::new();
     for protocol in protocol::ALL {
-        let _ = writeln!(told, "{}", protocol.name());
+        let _ = writeln!(output, "{}", protocol.name());
         for (key, value) in &fields {
             if let Some(why) = protocol.forbidden_field(key, value) {
-                let _ = writeln!(told, "  {why}");
+                let _ = writeln!(output, "  {why}");
             }
         }
         for (key, value) in [("seed", json!(1)), ("stream", json!(true))] {
             assert_eq!(protocol.forbidden_field(key, &value), None, "{}: {key}", protocol.name());
         }
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
 }
 
 #[test]
 fn each_protocol_has_its_url() {
-    let mut told = String::new();
+    let mut output = String::new();
     for protocol in protocol::ALL {
         for base in ["http://localhost:8000", "https://example.com/api/v3/"] {
             let yaml = format!(
@@ -805,16 +805,16 @@ fn each_protocol_has_its_url() {
                 protocol.name()
             );
             let plan = plan(&yaml);
-            let _ = writeln!(told, "{}", plan.targets[0].endpoint_name());
+            let _ = writeln!(output, "{}", plan.targets[0].endpoint_name());
         }
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
 }
 
 #[test]
-fn each_protocol_sends_its_headers_and_the_key_as_it_wants_it() {
+fn each_protocol_sends_its_headers_and_the_key() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut told = String::new();
+    let mut output = String::new();
     for protocol in protocol::ALL {
         let server = runtime.block_on(wiremock::MockServer::start());
         let url = server.uri();
@@ -834,14 +834,14 @@ fn each_protocol_sends_its_headers_and_the_key_as_it_wants_it() {
         assert!(!format!("{client:?}").contains("s3cret"));
         let _ = runtime.block_on(client.send("{}".into(), &NoWatch));
         let sent = runtime.block_on(server.received_requests()).unwrap();
-        let _ = writeln!(told, "{}", protocol.name());
+        let _ = writeln!(output, "{}", protocol.name());
         for name in ["accept", "anthropic-version", "authorization", "x-api-key"] {
             if let Some(value) = sent[0].headers.get(name) {
-                let _ = writeln!(told, "  {name}: {}", value.to_str().unwrap());
+                let _ = writeln!(output, "  {name}: {}", value.to_str().unwrap());
             }
         }
     }
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
 }
 
 struct NoWatch;
@@ -896,7 +896,7 @@ fn rows() -> BTreeMap<&'static str, String> {
 }
 
 #[test]
-fn the_documented_table_is_what_the_streams_show() {
+fn the_documented_table_agrees_with_the_streams() {
     for language in ["en", "zh"] {
         let file = format!("docs/{language}/src/protocols.md");
         let path = Path::new(crate::bench::REPOSITORY).join(&file);

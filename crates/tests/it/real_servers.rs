@@ -63,7 +63,7 @@ fn plain(protocol: &dyn Protocol) -> Sample {
 // -- what no figure needs -------------------------------------------------------------------------
 
 #[test]
-fn events_that_say_nothing_change_nothing() {
+fn events_without_content_change_nothing() {
     for protocol in protocol::ALL {
         for data in [
             "null",
@@ -88,7 +88,7 @@ fn events_that_say_nothing_change_nothing() {
 }
 
 #[test]
-fn events_that_are_not_the_protocols_are_skipped_and_noted() {
+fn unknown_events_are_skipped_and_noted() {
     for protocol in protocol::ALL {
         for data in ["Processing your request", "123", "true", "\"hello\"", "OK"] {
             let sample = valid(*protocol, with_event(*protocol, &frame(*protocol, data)));
@@ -99,7 +99,7 @@ fn events_that_are_not_the_protocols_are_skipped_and_noted() {
 }
 
 #[test]
-fn named_events_of_other_sorts_may_hold_anything() {
+fn other_named_events_may_hold_anything() {
     for protocol in protocol::ALL.iter().filter(|p| p.framing() == Framing::Events) {
         for (event, notes) in [
             ("event: ping\ndata: hello\n\n", &[][..]),
@@ -119,7 +119,7 @@ fn named_events_of_other_sorts_may_hold_anything() {
 }
 
 #[test]
-fn an_event_that_can_hold_a_token_must_be_whole() {
+fn an_event_that_can_hold_a_token_must_be_complete() {
     for protocol in protocol::ALL {
         let (_, token) = rhythm(*protocol).pop().expect("a token");
         let text = String::from_utf8(token).expect("text");
@@ -139,7 +139,7 @@ fn changed(protocol: &dyn Protocol, change: impl Fn(&str) -> Vec<u8>) -> Events 
 }
 
 #[test]
-fn fields_that_are_not_read_may_hold_anything() {
+fn unread_fields_may_hold_anything() {
     for protocol in protocol::ALL {
         for field in [
             r#""zz":NaN,"#,
@@ -167,7 +167,7 @@ fn fields_that_are_not_read_may_hold_anything() {
 }
 
 #[test]
-fn a_text_that_is_not_unicode_is_still_a_token() {
+fn invalid_unicode_is_still_a_token() {
     for protocol in protocol::ALL {
         for text in [
             &br"\ud83d"[..],
@@ -196,7 +196,7 @@ fn a_text_that_is_not_unicode_is_still_a_token() {
 }
 
 #[test]
-fn a_key_given_twice_counts_as_the_last_one_says() {
+fn the_last_of_two_equal_keys_counts() {
     for protocol in protocol::ALL {
         let events = changed(*protocol, |event| {
             let twice = ["content", "text", "delta"].iter().fold(event.to_owned(), |text, key| {
@@ -297,7 +297,7 @@ fn reasoning_is_found_in_every_field() {
 }
 
 #[test]
-fn answer_text_is_found_in_every_shape() {
+fn answer_text_is_found_in_every_form() {
     for first in [
         r#"{"content":42}"#,
         r#"{"content":4.2}"#,
@@ -399,7 +399,7 @@ fn text_in_an_unknown_field_is_noted_with_its_name() {
 }
 
 #[test]
-fn an_answer_all_of_unread_text_fails_with_the_field_s_name() {
+fn an_answer_of_unread_text_only_fails_with_the_name_of_the_field() {
     let chunks: Vec<_> = (0..4).map(|n| (50 + 10 * n, delta(r#"{"thoughts":"h"}"#))).collect();
     let error = read(&OpenAiChat, chat(&chunks, &tail(4))).unwrap_err();
     assert_eq!(error.kind, ErrorKind::NoToken);
@@ -412,14 +412,14 @@ fn an_answer_all_of_unread_text_fails_with_the_field_s_name() {
 }
 
 #[test]
-fn text_next_to_a_known_token_moves_no_figure() {
+fn text_next_to_a_known_token_does_not_affect_figures() {
     let sample = valid(&OpenAiChat, chat(&twenty(r#"{"content":"a","gloss":"b"}"#), &tail(20)));
     assert_eq!(sample.token_events.len(), 20);
     assert!(!sample.unread[0].alone);
 }
 
 #[test]
-fn the_config_says_what_an_unknown_field_holds() {
+fn the_config_defines_an_unknown_field() {
     let recording = recording(chat(&twenty(r#"{"thoughts":"h"}"#), &tail(20)));
     let read = |fields: &TextFields| {
         sample::read_with(&recording, &OpenAiChat, TokenCount::Usage, fields).expect("valid")
@@ -462,7 +462,7 @@ fn the_config_may_name_any_field() {
 }
 
 #[test]
-fn text_beside_the_field_of_a_protocol_is_noted() {
+fn text_next_to_the_field_of_a_protocol_is_noted() {
     let of = |name: &str, event: &str| {
         let protocol = protocol::by_name(name).expect("a protocol");
         let events: Vec<_> = (0..10).map(|n| (50 + 10 * n, frame(protocol, event))).collect();
@@ -514,7 +514,7 @@ fn text_beside_the_field_of_a_protocol_is_noted() {
 }
 
 #[test]
-fn only_several_choices_are_several_choices() {
+fn several_choices_are_distinguished_from_odd_numbering() {
     let chunk = |n: u64, index: &str| {
         let data = format!(r#"{{"choices":[{{"index":{index},"delta":{{"content":"a"}}}}]}}"#);
         (50 + 10 * n, data)
@@ -549,7 +549,7 @@ fn only_several_choices_are_several_choices() {
         let sample = valid(&OpenAiChat, chat(&chunks, &tail(3)));
         assert_eq!(sample.token_events.len(), 3, "{blocks:?}");
     }
-    let several = "the answer has several choices, whose tokens are not counted apart";
+    let several = "the answer has several choices, whose tokens cannot be counted separately";
     let two =
         r#"{"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}"#;
     let turns: Vec<_> = (0..4).map(|n| chunk(n, ["0", "1"][n as usize % 2])).collect();
@@ -564,7 +564,7 @@ fn only_several_choices_are_several_choices() {
 // -- counts ---------------------------------------------------------------------------------------
 
 #[test]
-fn usage_is_taken_under_other_names_and_in_other_forms() {
+fn usage_is_read_under_other_names_and_in_other_forms() {
     for (usage, notes) in [
         (r#"{"prompt_tokens":"12","completion_tokens":"8","total_tokens":"20"}"#, &[][..]),
         (r#"{"prompt_tokens":12.0,"completion_tokens":8.0,"total_tokens":20.0}"#, &[]),
@@ -592,7 +592,7 @@ fn usage_is_taken_under_other_names_and_in_other_forms() {
 }
 
 #[test]
-fn usage_is_taken_where_it_stands_and_quoted_where_it_cannot_be_read() {
+fn usage_is_read_in_every_position_and_quoted_if_unreadable() {
     let chunks: Vec<_> = (0..8).map(|n| (50 + 10 * n, delta(r#"{"content":"a"}"#))).collect();
     let read = |last: &str| read(&OpenAiChat, chat(&chunks, &[STOP.into(), last.into()]));
     for last in [
@@ -644,7 +644,7 @@ fn usage_counts_after_the_end_marker_and_before_the_last_text() {
 // -- errors ---------------------------------------------------------------------------------------
 
 #[test]
-fn an_error_of_every_shape_fails_the_answer_although_it_ends_well() {
+fn an_error_of_every_form_fails_the_answer() {
     for protocol in protocol::ALL {
         for (shape, words) in [
             (r#"{"error":500}"#, r#"{"error":500}"#),
@@ -682,7 +682,7 @@ fn an_error_of_every_shape_fails_the_answer_although_it_ends_well() {
 }
 
 #[test]
-fn what_stands_for_no_error_does_not_fail_the_answer() {
+fn placeholders_of_no_error_do_not_fail_the_answer() {
     for protocol in protocol::ALL {
         for field in [
             r#""error":null,"#,
@@ -703,7 +703,7 @@ fn what_stands_for_no_error_does_not_fail_the_answer() {
 }
 
 #[test]
-fn an_error_on_an_event_of_a_known_type_is_seen() {
+fn an_error_in_an_event_of_a_known_type_is_found() {
     for (name, events) in [
         (
             "anthropic_messages",
@@ -751,7 +751,7 @@ fn an_error_on_an_event_of_a_known_type_is_seen() {
 }
 
 #[test]
-fn an_error_that_is_not_in_an_event_is_seen() {
+fn an_error_outside_of_events_is_found() {
     let sse = |protocol: &&&dyn Protocol| protocol.framing() == Framing::Events;
     for protocol in protocol::ALL.iter().filter(sse) {
         for (lines, words) in [
@@ -841,7 +841,7 @@ fn an_empty_whole_text_on_each_token_does_not_end_the_answer() {
 }
 
 #[test]
-fn usage_of_the_last_event_is_taken_outside_its_response() {
+fn usage_of_the_last_event_is_read_outside_of_its_response() {
     let responses = r#"{"type":"response.completed","response":{"status":"completed"},"usage":{"input_tokens":7,"output_tokens":20}}"#;
     let anthropic = [
         r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#,
@@ -857,7 +857,7 @@ fn usage_of_the_last_event_is_taken_outside_its_response() {
 }
 
 #[test]
-fn a_long_word_does_not_hide_what_comes_after_it() {
+fn a_long_word_does_not_hide_the_following_text() {
     let message = format!("{} bad image: too large", "A".repeat(900));
     let event = format!(r#"{{"error":{{"message":"{message}"}}}}"#);
     let error =
@@ -866,7 +866,7 @@ fn a_long_word_does_not_hide_what_comes_after_it() {
 }
 
 #[test]
-fn errors_are_seen_in_a_choice_in_an_event_s_name_and_in_plain_text() {
+fn errors_are_found_in_choices_event_names_and_plain_text() {
     let in_choice = r#"{"choices":[{"index":0,"delta":{},"finish_reason":null,"error":{"code":502,"message":"W"}}]}"#;
     for event in [
         &format!("data: {in_choice}\n\n"),
@@ -888,7 +888,7 @@ fn errors_are_seen_in_a_choice_in_an_event_s_name_and_in_plain_text() {
 }
 
 #[test]
-fn an_error_stays_one_when_stop_follows() {
+fn an_error_followed_by_stop_is_an_error() {
     for reason in
         ["error", "abort", "ERROR", "server_error", "cancelled", "network_error", "timeout"]
     {
@@ -926,7 +926,7 @@ fn an_unusual_end_is_noted() {
 }
 
 #[test]
-fn a_missing_finish_reason_is_told_as_what_it_is() {
+fn a_missing_finish_reason_is_reported() {
     let chunks = [(50, delta(r#"{"content":"a"}"#)), (60, delta(r#"{"content":"a"}"#))];
     let message = |events: Events| read(&OpenAiChat, events).unwrap_err().message;
     assert_eq!(
@@ -946,7 +946,7 @@ fn a_missing_finish_reason_is_told_as_what_it_is() {
 }
 
 #[test]
-fn data_lines_without_a_blank_line_between_them_are_told_as_such() {
+fn data_lines_without_blank_lines_are_reported() {
     let lines = format!("data: {}\ndata: {STOP}\ndata: [DONE]\n", delta(r#"{"content":"a"}"#));
     let error = read(&OpenAiChat, vec![(50, lines.into_bytes())]).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Malformed);
@@ -992,7 +992,7 @@ fn a_response_s_reasoning_has_many_types() {
 }
 
 #[test]
-fn an_event_s_name_says_its_type_where_its_data_does_not() {
+fn an_events_name_is_its_type_if_its_data_has_none() {
     for protocol in protocol::ALL {
         if !["anthropic_messages", "openai_responses"].contains(&protocol.name()) {
             continue;
@@ -1008,7 +1008,7 @@ fn an_event_s_name_says_its_type_where_its_data_does_not() {
 }
 
 #[test]
-fn the_last_arrival_is_not_moved_by_what_is_skipped() {
+fn skipped_events_do_not_move_the_last_arrival() {
     let mut events = rhythm(&OpenAiChat);
     events.push((600, frame(&OpenAiChat, "ping")));
     let recording: Recording = recording([events, trailer(&OpenAiChat)].concat());
@@ -1017,7 +1017,7 @@ fn the_last_arrival_is_not_moved_by_what_is_skipped() {
 }
 
 #[test]
-fn a_total_that_is_less_than_the_count_alone_is_noted_without_a_prompt_s_count() {
+fn a_total_below_the_answers_count_is_noted_without_a_prompt_count() {
     let chunks = [(50, delta(r#"{"content":"a"}"#)), (60, delta(r#"{"content":"a"}"#))];
     let usage = r#"{"choices":[],"usage":{"completion_tokens":2,"total_tokens":1}}"#;
     let sample = valid(&OpenAiChat, chat(&chunks, &[STOP.to_owned(), usage.to_owned()]));

@@ -123,22 +123,22 @@ fn row(nth: usize, case: &Arc<Case>) -> Option<Row> {
 }
 
 #[test]
-fn the_summary_is() {
+fn the_summary_lists_every_figure_of_every_group() {
     insta::assert_snapshot!(SummaryTables.render(&run()));
 }
 
 #[test]
-fn the_ranking_is() {
+fn the_ranking_is_by_speed_with_reasons_for_missing_ones() {
     insta::assert_snapshot!(Ranking.render(&run()));
 }
 
 #[test]
-fn the_thresholds_are() {
+fn the_thresholds_have_figure_interval_and_verdict() {
     insta::assert_snapshot!(Thresholds.render(&run()));
 }
 
 #[test]
-fn the_junit_xml_is() {
+fn junit_xml_has_a_case_for_each_trial_and_threshold() {
     insta::assert_snapshot!(junit(&run()));
 }
 
@@ -148,7 +148,7 @@ fn junit(run: &Run) -> String {
 }
 
 #[test]
-fn in_junit_xml_a_run_that_was_interrupted_is_an_error_and_undecided_may_be_a_failure() {
+fn an_interrupted_run_is_an_error_in_junit_xml() {
     let mut run = run();
     let count = |run: &Run, what: &str| junit(run).matches(what).count();
     let failures = count(&run, "<failure ");
@@ -163,7 +163,7 @@ fn in_junit_xml_a_run_that_was_interrupted_is_an_error_and_undecided_may_be_a_fa
 }
 
 #[test]
-fn the_json_is() {
+fn the_json_has_the_whole_run() {
     let mut run = run();
     run.verdicts[0].verdicts[0].error = Some(f64::INFINITY);
     let mut json = crate::ci::is_by_the_schema(&JsonReport.render(&run));
@@ -194,7 +194,7 @@ fn round(json: &mut Value) {
 }
 
 #[test]
-fn the_annotations_are() {
+fn annotations_name_missed_and_undecided_thresholds() {
     let mut run = run();
     // A name and a message that would end a command, were they not escaped.
     run.verdicts[0].name = "100 %: a, b\r\nc".into();
@@ -209,12 +209,12 @@ fn the_annotations_are() {
 }
 
 #[test]
-fn the_step_summary_is() {
+fn the_step_summary_has_figures_verdicts_and_failures() {
     insta::assert_snapshot!(StepSummary.render(&run()));
 }
 
 #[test]
-fn the_exports_are() {
+fn exports_have_the_means_in_each_format() {
     let mut run = run();
     run.summary.groups.truncate(1);
     let tools: [(&str, &dyn Exporter); 3] = [
@@ -227,7 +227,7 @@ fn the_exports_are() {
 }
 
 #[test]
-fn a_run_of_nothing_valid_exports_no_figure_but_its_failure() {
+fn a_run_without_valid_answers_exports_only_its_failures() {
     let mut run = run();
     run.summary.groups.retain(|group| group.spec.model.starts_with("broken"));
     assert_eq!(GithubActionBenchmark(Better::Lower).render(&run), "[]\n");
@@ -236,7 +236,7 @@ fn a_run_of_nothing_valid_exports_no_figure_but_its_failure() {
 }
 
 #[test]
-fn the_csv_is() {
+fn the_csv_has_a_row_for_each_request() {
     insta::assert_snapshot!(csv());
 }
 

@@ -88,7 +88,7 @@ fn line_in(said: &str) -> String {
 // -- what is left out -----------------------------------------------------------------------------
 
 #[test]
-fn what_is_left_out_is_left_out_of_every_request_of_a_run() {
+fn omitted_fields_are_omitted_from_every_request() {
     let server = Picky::new(|_| None);
     let bench = server.bench(
         HELLO,
@@ -113,7 +113,7 @@ fn what_is_left_out_is_left_out_of_every_request_of_a_run() {
 }
 
 #[test]
-fn without_stream_options_the_usage_is_taken_where_it_comes_or_token_count_decides() {
+fn without_stream_options_usage_is_used_if_sent() {
     const UNCOUNTED: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
         data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n\
         data: [DONE]\n\n";
@@ -131,7 +131,7 @@ fn without_stream_options_the_usage_is_taken_where_it_comes_or_token_count_decid
 }
 
 #[test]
-fn an_answer_without_a_limit_costs_the_preflight_its_first_token_and_is_told() {
+fn without_a_limit_the_preflight_stops_at_the_first_token() {
     let script = llm_stream_sim::Script {
         itl: Duration::from_millis(20),
         tokens: 200,
@@ -146,7 +146,7 @@ fn an_answer_without_a_limit_costs_the_preflight_its_first_token_and_is_told() {
     ));
     let ran = bench.run_asking_first(&["--no-warmup"]);
     passed(&ran);
-    assert!(ran.stderr.contains("note: `extra_body` of m leaves out the limit"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("note: `extra_body` of m omits the limit"), "{}", ran.stderr);
     let log = simulator.log();
     let completed: Vec<_> = log.iter().map(|answer| answer.completed).collect();
     assert_eq!(completed, [false, true], "{log:?}");
@@ -154,7 +154,7 @@ fn an_answer_without_a_limit_costs_the_preflight_its_first_token_and_is_told() {
 }
 
 #[test]
-fn a_limit_of_the_users_own_stands_for_every_prompt_and_that_is_told() {
+fn a_limit_in_extra_body_applies_to_every_prompt_with_a_note() {
     let server = Picky::new(|_| None);
     let note = "note: `extra_body` of m sets the limit of every answer";
     let own = "extra_body: { max_completion_tokens: 64 }";
@@ -172,7 +172,7 @@ fn a_limit_of_the_users_own_stands_for_every_prompt_and_that_is_told() {
 }
 
 #[test]
-fn numbers_reach_the_server_as_they_are_written() {
+fn numbers_reach_the_server_as_written() {
     let server = Picky::new(|_| None);
     let bench = server.bench(
         HELLO,
@@ -213,7 +213,7 @@ fn refusals(field: &str) -> Vec<Refusal> {
 }
 
 #[test]
-fn a_refused_field_is_told_with_a_line_that_helps() {
+fn a_refused_field_is_reported_with_a_fix() {
     for (field, wordings) in
         [("temperature", 5), ("stream_options", 2), ("max_tokens", 1), ("ignore_eos", 1)]
     {
@@ -236,7 +236,7 @@ fn a_refused_field_is_told_with_a_line_that_helps() {
 }
 
 #[test]
-fn several_refused_fields_are_told_in_one_line() {
+fn several_refused_fields_are_reported_in_one_line() {
     // One at a time, as OpenAI does, and the one with its other name.
     let server = Picky::new(|sent| {
         let refused = |field, more: &str| {
@@ -266,7 +266,7 @@ fn several_refused_fields_are_told_in_one_line() {
 }
 
 #[test]
-fn a_server_that_does_not_count_by_itself_is_told_with_who_counts_then() {
+fn a_server_without_counts_is_reported_with_token_count() {
     const UNCOUNTED: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\
         \"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
     let server = Picky::answering(UNCOUNTED, |sent| {
@@ -281,7 +281,7 @@ fn a_server_that_does_not_count_by_itself_is_told_with_who_counts_then() {
 }
 
 #[test]
-fn the_tokens_are_counted_by_the_request_that_the_line_gives() {
+fn the_suggested_request_shows_whether_tokens_are_counted() {
     const UNCOUNTED: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
         data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n\
         data: [DONE]\n\n";
@@ -339,7 +339,7 @@ fn a_refusal_in_an_answer_with_status_200_is_one() {
 }
 
 #[test]
-fn a_line_that_does_not_help_is_not_printed() {
+fn a_fix_that_does_not_help_is_not_printed() {
     let message = "model m is not available; temperature ok";
     let server = Picky::new(move |_| Some((400, json!({"error": {"message": message}}))));
     let list = ResponseTemplate::new(200).set_body_json(json!({"data": [{"id": "other"}]}));
@@ -351,7 +351,7 @@ fn a_line_that_does_not_help_is_not_printed() {
 }
 
 #[test]
-fn a_prompts_texts_cannot_be_left_out() {
+fn the_text_of_a_prompt_cannot_be_omitted() {
     for (protocol, field) in [
         ("anthropic_messages", "system"),
         ("openai_responses", "instructions"),
@@ -370,7 +370,7 @@ fn a_prompts_texts_cannot_be_left_out() {
 }
 
 #[test]
-fn a_refusal_of_a_value_is_told_as_it_is() {
+fn a_refusal_of_a_value_is_printed_unchanged() {
     let message = "max_tokens is too large: 1024. This model supports at most 512 tokens.";
     let server = Picky::new(move |_| Some((400, json!({"error": {"message": message}}))));
     let said = preflight(&server.bench(HELLO, "").run_asking_first(&["--no-warmup"]));
@@ -400,7 +400,7 @@ fn fields_that_only_some_prompts_demand_fail_only_these() {
 }
 
 #[test]
-fn where_every_prompt_is_refused_each_refusal_is_told() {
+fn each_refusal_is_printed_if_every_prompt_is_refused() {
     let server = Picky::new(|sent| {
         let refused = |field| {
             let detail = format!("Unexpected fields in the request: {{'{field}'}}");
@@ -446,7 +446,7 @@ async fn a_404_names_the_path_and_where_other_protocols_answer() {
 }
 
 #[tokio::test]
-async fn a_path_with_model_in_it_is_a_path_and_a_web_page_no_answer() {
+async fn a_path_that_contains_model_and_a_web_page_are_recognised() {
     for said in ["Cannot POST /model-gw/chat/completions", "Not found: see /v1/models"] {
         let server = MockServer::start().await;
         let missing = ResponseTemplate::new(404).set_body_string(said);
@@ -489,7 +489,7 @@ async fn a_path_without_v1_is_found_and_can_be_written() {
 }
 
 #[test]
-fn what_is_wrong_with_a_base_url_is_told_with_what_was_meant() {
+fn mistakes_in_a_base_url_are_reported_with_a_suggestion() {
     for (url, protocol, what, help) in [
         ("http://127.0.0.1:", "openai_chat", "has no port after its `:`", "write the port"),
         ("http://:8000", "openai_chat", "has no host", "for example"),
@@ -542,7 +542,7 @@ fn what_is_wrong_with_a_base_url_is_told_with_what_was_meant() {
 }
 
 #[tokio::test]
-async fn ollama_without_the_model_is_not_sent_to_another_place() {
+async fn ollama_without_the_model_gets_no_other_path_suggested() {
     let server = MockServer::start().await;
     let missing = json!({"error": "model 'm' not found"});
     let missing = ResponseTemplate::new(404).set_body_json(missing);
@@ -589,7 +589,7 @@ fn a_length_near_the_end_of_the_context_is_found() {
     let server = Counting::limited(|text| 600 + text.split(' ').count() as u64 * 2, 4096);
     let bench = server.bench("synthetic: { input_tokens: 4050 }", "");
     passed(&bench.run(&["long", "--no-warmup"]));
-    // Beyond the context there is none, which is told in the server's words.
+    // A prompt longer than the context fails the trial, with the server's message.
     let server = Counting::limited(five_for_four, 4096);
     let bench = server.bench("synthetic: { input_tokens: 5000 }", "");
     let ran = bench.run(&["long", "--no-warmup"]);
@@ -603,7 +603,7 @@ fn a_length_near_the_end_of_the_context_is_found() {
 // -- many prompts ---------------------------------------------------------------------------------
 
 #[test]
-fn a_large_set_that_takes_turns_is_listed_at_once() {
+fn a_large_interleaved_set_is_listed_quickly() {
     let bench = Bench::new(
         "runs: 3\norder: interleaved\nprompts: [{ name: d, dataset: d.jsonl }]\n\
          models: { m: { simulate: {} }, n: { simulate: {} } }\n",

@@ -320,7 +320,7 @@ fn the_password_of_the_proxy_in_the_environment_is_masked() {
 }
 
 #[test]
-fn a_key_that_is_a_word_or_a_number_does_not_show_where_a_message_is_cut() {
+fn a_key_that_is_a_word_is_masked_in_a_cut_message() {
     for (key, status) in [
         ("abcdefghijklmnopqrst", "400 Bad Request"),
         ("98765432101234567890", "400 Bad Request"),
@@ -373,7 +373,7 @@ fn keys_are_sent_to_their_servers() {
 }
 
 #[test]
-fn an_unset_variable_is_reported_with_its_place_if_it_is_needed() {
+fn an_unset_variable_is_reported_with_its_position_if_it_is_required() {
     let server = EchoServer::start();
     let bench = Bench::new(&config(&server));
     let mut command = bench.command(&["--no-warmup"]);

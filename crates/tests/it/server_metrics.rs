@@ -129,12 +129,12 @@ fn metered(port: u16, metrics_url: &str) -> Bench {
 }
 
 #[test]
-fn a_servers_metrics_stand_beside_ours() {
+fn a_servers_metrics_are_compared_with_the_measured_ones() {
     let bench = metered(Metered::default().start(), "auto");
     let ran = bench.run(&["--json", "run.json"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let told = "  server's metrics: ttft 60.00 ms, ours ";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let message = "  server's metrics: ttft 60.00 ms, ours ";
+    assert!(ran.stderr.contains(message), "{}", ran.stderr);
     let rows = records(&bench.folder.path().join("results.server.csv"));
     let of = |figure: &str| -> Vec<_> {
         let rows = rows.iter().filter(|row| &row[4] == figure);
@@ -159,7 +159,7 @@ fn means(bench: &Bench, figure: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_answer_that_is_counted_late_is_not_taken_for_another_trials() {
+fn an_answer_that_is_counted_late_is_not_assigned_to_the_next_trial() {
     let lateness = Duration::from_millis(250);
     let start = || Metered { lateness, ..Metered::default() }.start();
     // After the warm-up come the second answer and the third; a preflight is one more before them.
@@ -179,9 +179,9 @@ fn answers_that_are_counted_too_late_leave_nothing_to_compare() {
     let bench = metered(Metered { lateness, ..Metered::default() }.start(), "auto");
     let ran = bench.run(&[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let told = "  server's metrics: nothing to compare, since it counts answers more than half a \
+    let message = "  server's metrics: nothing to compare, since it counts answers more than half a \
                 second late\n";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert!(ran.stderr.contains(message), "{}", ran.stderr);
     assert_eq!(means(&bench, "queue_time"), ["", ""]);
 }
 
@@ -190,8 +190,8 @@ fn metrics_that_take_too_long_are_one_warning() {
     let slowness = Duration::from_secs(60);
     let ran = metered(Metered { slowness, ..Metered::default() }.start(), "auto").run(&[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let told = |line: &&str| line.starts_with("WARNING: no metrics of");
-    assert_eq!(ran.stderr.lines().filter(told).count(), 1, "{}", ran.stderr);
+    let message = |line: &&str| line.starts_with("WARNING: no metrics of");
+    assert_eq!(ran.stderr.lines().filter(message).count(), 1, "{}", ran.stderr);
 }
 
 #[test]
@@ -199,12 +199,12 @@ fn requests_of_other_clients_leave_nothing_to_compare() {
     let bench = metered(Metered { others: 1, ..Metered::default() }.start(), "auto");
     let ran = bench.run(&[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let told = "  server's metrics: nothing to compare, see results.server.csv\n";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let message = "  server's metrics: nothing to compare, see results.server.csv\n";
+    assert!(ran.stderr.contains(message), "{}", ran.stderr);
 }
 
 #[test]
-fn metrics_that_cannot_be_had_are_one_warning_and_no_failure() {
+fn unavailable_metrics_are_one_warning_and_no_failure() {
     let port = Metered::default().start();
     for (url, why) in [
         ("\"http://127.0.0.1:1/metrics\"".to_owned(), "Connection refused"),
@@ -219,7 +219,7 @@ fn metrics_that_cannot_be_had_are_one_warning_and_no_failure() {
 }
 
 #[test]
-fn a_model_that_is_not_asked_has_no_metrics_not_even_those_of_the_one_before_it() {
+fn a_model_without_requests_has_no_server_metrics() {
     let port = Metered::default().start();
     let bench = Bench::new(&format!(
         "runs: 1\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\n\

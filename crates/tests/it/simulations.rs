@@ -122,7 +122,7 @@ fn intervals_cover_the_truth() {
 fn an_endpoint_at_its_baseline_does_not_fail_and_a_slower_one_does() {
     let limit = "tpot <= +3 % of baseline";
     let mut table = String::from("runs  requests   0 % fails   5 % found   10 % found\n");
-    let mut told = Vec::new();
+    let mut shares = Vec::new();
     for (runs, times) in [(3, RUNS), (8, 100), (20, 100)] {
         let same = Endpoint::new(runs, 1.0);
         let before: Vec<_> = (0..times).map(|seed| same.run(2 * seed)).collect();
@@ -135,12 +135,12 @@ fn an_endpoint_at_its_baseline_does_not_fail_and_a_slower_one_does() {
         };
         let (none, five, ten) = (found(1.0), found(1.05), found(1.1));
         assert!(none <= 1.0, "false fails at the baseline: {none} %");
-        told.push((five, ten));
+        shares.push((five, ten));
         let requests = 10 * runs;
         table.push_str(&format!("{runs:>4} {requests:>9} {none:>9} % {five:>9} % {ten:>10} %\n"));
     }
     insta::assert_snapshot!(table);
-    assert!(told[2].0 >= 95.0 && told[1].1 >= 95.0, "{table}");
+    assert!(shares[2].0 >= 95.0 && shares[1].1 >= 95.0, "{table}");
 }
 
 #[test]

@@ -12,30 +12,37 @@ use llm_stream_core::{
     tokenizer::Tokenizer,
 };
 
-use crate::protocol::fixtures;
+use crate::protocol::{Fixture, tables};
 
 #[test]
-fn recorded_answers_amount_to() {
-    for fixture in fixtures() {
-        let outcome = sample::read(&fixture.recording, fixture.protocol, TokenCount::Usage);
-        insta::assert_snapshot!(fixture.snapshot(), told(&outcome));
+fn recorded_answers_give_the_same_samples() {
+    let read =
+        |stream: &Fixture| sample::read(&stream.recording, stream.protocol, TokenCount::Usage);
+    for (protocol, table) in tables(|stream| Some(described(&read(stream)))) {
+        insta::assert_snapshot!(protocol, table);
     }
 }
 
 #[test]
-fn an_answer_without_usage_is_counted_by_events_when_the_model_says_so() {
-    for fixture in fixtures() {
-        let read = |count| sample::read(&fixture.recording, fixture.protocol, count);
-        let Err(RequestError { kind: ErrorKind::NoUsage, .. }) = read(TokenCount::Usage) else {
-            continue;
-        };
-        let name = format!("{}-chunks", fixture.snapshot());
-        insta::assert_snapshot!(name, told(&read(TokenCount::Chunks)));
+fn an_answer_without_usage_is_counted_by_events_if_configured() {
+    let by_events = |stream: &Fixture| {
+        let read = |count| sample::read(&stream.recording, stream.protocol, count);
+        match read(TokenCount::Usage) {
+            Err(RequestError { kind: ErrorKind::NoUsage, .. }) => {
+                Some(described(&read(TokenCount::Chunks)))
+            }
+            _ => None,
+        }
+    };
+    let tables = tables(by_events);
+    assert!(!tables.is_empty(), "no stream without usage");
+    for (protocol, table) in tables {
+        insta::assert_snapshot!(format!("{protocol}-chunks"), table);
     }
 }
 
 #[test]
-fn a_tokenizer_counts_each_kind_of_text_where_the_server_does_not() {
+fn a_tokenizer_counts_each_kind_of_text_if_the_server_does_not() {
     let bytes = || TokenCount::Tokenizer(Tokenizer::new("bytes", |text| Ok(text.len() as u64)));
     let answer = [(10, ROLE), (20, THOUGHT), (30, TOKEN), (40, TOOL), (50, STOP)];
     let read = |count| sample::read(&stream(&answer), &OpenAiChat, count);
@@ -60,14 +67,14 @@ fn a_tokenizer_counts_each_kind_of_text_where_the_server_does_not() {
     assert_eq!(failures, expected);
 }
 
-fn told(outcome: &Result<Sample, RequestError>) -> String {
+fn described(outcome: &Result<Sample, RequestError>) -> String {
     match outcome {
         Err(error) => format!("{}: {error}\n", error.kind),
-        Ok(sample) => told_sample(sample),
+        Ok(sample) => format_sample(sample),
     }
 }
 
-fn told_sample(sample: &Sample) -> String {
+fn format_sample(sample: &Sample) -> String {
     let mut text = String::new();
     for metric in METRICS {
         let (unit, scale) = metric.unit.display();
@@ -144,7 +151,7 @@ fn with_word(tokens: u64, more: &str) -> Sample {
 }
 
 #[test]
-fn what_a_server_says_of_its_speed_is_read_in_its_own_words() {
+fn the_speed_that_a_server_reports_is_read() {
     let word = |more: &str| {
         let sample = with_word(20, more);
         ["server_queue_time", "server_prompt_time", "server_generation_time"]
@@ -200,7 +207,7 @@ fn a_server_disagrees_by_more_than_the_network_and_silent_tokens_explain() {
 }
 
 #[test]
-fn counts_that_cannot_be_are_noted() {
+fn impossible_counts_are_noted() {
     let notes = |usages: &[&str]| {
         let usages: Vec<_> =
             usages.iter().map(|usage| format!(r#"{{"choices":[],"usage":{{{usage}}}}}"#)).collect();
@@ -229,7 +236,7 @@ fn counts_that_cannot_be_are_noted() {
     assert_eq!(counts(37, ""), [Note::MoreTokensThanText, Note::UncountedTokens]);
     assert_eq!(counts(120, &reasoning(100)), [Note::HiddenReasoning]);
     assert_eq!(counts(19, ""), [Note::FewerTokensThanEvents]);
-    // Usage may be told again, but not less of it.
+    // Usage may be repeated, but must not decrease.
     let again = |tokens: u64| format!(r#""prompt_tokens":9,"completion_tokens":{tokens}"#);
     assert_eq!(notes(&[&again(19), &again(20), &again(20)]), []);
     assert_eq!(notes(&[&again(21), &again(20)]), [Note::UsageShrinks]);
@@ -278,7 +285,7 @@ fn each_figure_is_its_formula() {
 }
 
 #[test]
-fn reasoning_is_the_first_token_and_the_answer_is_the_first_of_the_output() {
+fn ttft_includes_reasoning_and_ttfo_excludes_it() {
     let recording =
         stream(&[(20, THOUGHT), (30, THOUGHT), (70, TOKEN), (80, TOOL), (80, STOP), (81, USAGE)]);
     let sample = read(&recording).unwrap();
@@ -288,7 +295,7 @@ fn reasoning_is_the_first_token_and_the_answer_is_the_first_of_the_output() {
 }
 
 #[test]
-fn hidden_reasoning_is_waited_for_and_is_no_speed() {
+fn hidden_reasoning_is_in_ttft_and_not_in_the_speed() {
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":504,"completion_tokens_details":{"reasoning_tokens":500}}}"#;
     let read = |events: &[(u64, &str)]| read(&stream(events)).unwrap();
     let hidden = [(10, ROLE), (500, TOKEN), (520, TOKEN), (540, TOKEN), (560, TOKEN)];
@@ -321,7 +328,7 @@ fn a_tool_call_alone_is_an_answer() {
 }
 
 #[test]
-fn usage_on_every_chunk_tells_how_many_tokens_the_first_event_held() {
+fn usage_on_every_chunk_gives_the_tokens_of_the_first_event() {
     let counted = |tokens: u32| {
         format!(
             r#"{{"choices":[{{"index":0,"delta":{{"content":"ab"}}}}],"usage":{{"prompt_tokens":9,"completion_tokens":{tokens}}}}}"#
@@ -351,7 +358,7 @@ fn an_answer_in_one_piece_has_no_speed() {
 }
 
 #[test]
-fn an_answer_that_was_held_back_and_came_in_few_pieces_has_no_speed() {
+fn a_held_back_answer_in_few_pieces_has_no_speed() {
     let many = |at: u64| (0..20).map(move |_| (at, TOKEN));
     let events: Vec<_> = many(50).chain(many(52)).chain([(53, STOP), (53, USAGE)]).collect();
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":40}}"#;
@@ -381,7 +388,7 @@ fn at_micros(events: impl IntoIterator<Item = u64>) -> Sample {
 }
 
 #[test]
-fn a_whole_answer_that_is_written_event_by_event_is_doubted() {
+fn a_complete_answer_written_event_by_event_is_doubted() {
     let every = |first: u64, gap: u64, events: u64| {
         at_micros((0..events).map(move |event| first + event * gap))
     };
@@ -402,7 +409,7 @@ fn a_whole_answer_that_is_written_event_by_event_is_doubted() {
 }
 
 #[test]
-fn pieces_of_equal_size_at_a_models_pace_have_a_speed_after_any_wait() {
+fn equal_pieces_at_a_models_pace_have_a_speed_after_any_wait() {
     let pieces = |first: u64, gap: u64, pieces: u64, events: u64| {
         at_micros((0..pieces * events).map(move |event| first + event / events * gap))
     };
@@ -421,7 +428,7 @@ fn pieces_of_equal_size_at_a_models_pace_have_a_speed_after_any_wait() {
 }
 
 #[test]
-fn an_answer_without_a_token_says_what_there_was() {
+fn an_answer_without_a_token_is_described() {
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":64,"completion_tokens_details":{"reasoning_tokens":64}}}"#;
     let length = STOP.replace("stop", "length");
     let thought = r#"{"choices":[{"index":0,"delta":{"mind":"hm"}}]}"#;
@@ -448,7 +455,7 @@ fn an_answer_without_a_token_says_what_there_was() {
 }
 
 #[test]
-fn an_answer_that_was_counted_was_not_cut_off() {
+fn a_counted_answer_was_not_cut_off() {
     let without_reason = stream(&[(10, TOKEN), (20, TOKEN), (21, USAGE)]);
     let error = read(&without_reason).unwrap_err();
     assert_eq!(
@@ -459,7 +466,7 @@ fn an_answer_that_was_counted_was_not_cut_off() {
 }
 
 #[test]
-fn what_is_not_valid_is_no_sample() {
+fn invalid_answers_have_no_sample() {
     let error = r#"{"error":{"message":"out of memory"}}"#;
     let nothing = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":0}}"#;
     let abort = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"abort"}]}"#;
@@ -483,13 +490,13 @@ fn what_is_not_valid_is_no_sample() {
     ];
     let mut text = String::new();
     for (name, recording) in &cases {
-        let _ = write!(text, "{name}\n  {}", told(&read(recording)));
+        let _ = write!(text, "{name}\n  {}", described(&read(recording)));
     }
     insta::assert_snapshot!(text);
 }
 
 #[test]
-fn a_finish_reason_may_say_that_it_failed() {
+fn a_finish_reason_can_be_a_failure() {
     for reason in ["network_error", "ERROR", "abort"] {
         let stop = STOP.replace("\"stop\"", &format!("\"{reason}\""));
         let error = read(&stream(&[(50, TOKEN), (60, TOKEN), (61, &stop), (61, USAGE)]));
@@ -498,7 +505,7 @@ fn a_finish_reason_may_say_that_it_failed() {
 }
 
 #[test]
-fn what_follows_the_end_marker_is_not_counted() {
+fn events_after_the_end_marker_are_not_counted() {
     let end = [(60, STOP), (60, USAGE), (60, "[DONE]")];
     for late in [TOKEN, "junk"] {
         let events = [&[(50, TOKEN), (60, TOKEN)][..], &end, &[(900, late)]].concat();
@@ -516,7 +523,7 @@ fn what_follows_the_end_marker_is_not_counted() {
 }
 
 #[test]
-fn counts_that_do_not_agree_are_notes() {
+fn contradictory_counts_are_noted() {
     let notes = |counts: &str, asked: Option<u64>| {
         let usage = format!(r#"{{"choices":[],"usage":{{{counts}}}}}"#);
         let token = TOKEN.replace("\"a\"", "\"a b c d e f g h\"");

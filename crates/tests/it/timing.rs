@@ -68,15 +68,15 @@ async fn sample(model: &str) -> Sample {
 }
 
 /// What `model` comes to, the same by every transport.
-async fn told(model: &str) -> String {
+async fn result_of(model: &str) -> String {
     let keys = model.strip_prefix('{').and_then(|keys| keys.strip_suffix('}')).expect("a map");
-    let by = async |transport| told_by(&format!("{{ transport: {transport}, {keys} }}")).await;
+    let by = async |transport| result_by(&format!("{{ transport: {transport}, {keys} }}")).await;
     let (stamped, reqwest) = (by("stamped").await, by("reqwest").await);
     assert_eq!(stamped, reqwest);
     stamped
 }
 
-async fn told_by(model: &str) -> String {
+async fn result_by(model: &str) -> String {
     match answers(model, 1).await.0.remove(0).outcome {
         Ok(sample) => {
             // A busy machine can have events arrive together, and be read late.
@@ -121,7 +121,7 @@ async fn no_token_is_stamped_before_it_was_written_or_after_it_was_read() {
 }
 
 #[tokio::test]
-async fn time_does_not_run_backwards_in_a_firehose() {
+async fn timestamps_of_a_fast_stream_do_not_decrease() {
     let model = "{ max_tokens: 20000, simulate: { ttft: 1ms, itl: 0, tokens: 20000 } }";
     let (answers, _simulator) = answers(model, 4).await;
     for answer in answers {
@@ -132,7 +132,7 @@ async fn time_does_not_run_backwards_in_a_firehose() {
 }
 
 #[tokio::test]
-async fn the_connection_is_set_up_once_and_is_in_no_other_figure() {
+async fn connection_setup_is_in_connect_time_only() {
     let (answers, _simulator) = answers("simulate: { ttft: 5ms, itl: 1ms, tokens: 3 }", 2).await;
     let samples: Vec<_> = answers.iter().map(|answer| answer.outcome.as_ref().unwrap()).collect();
     assert!(samples[0].connect.is_some());
@@ -140,7 +140,7 @@ async fn the_connection_is_set_up_once_and_is_in_no_other_figure() {
 }
 
 #[tokio::test]
-async fn reasoning_tokens_and_events_of_several_tokens_are_told_apart() {
+async fn reasoning_tokens_and_events_of_several_tokens_are_distinguished() {
     let model = "simulate: { ttft: 5ms, itl: 2ms, tokens: 12, tokens_per_event: 4, \
                  reasoning_tokens: 4, cached_tokens: 1 }";
     let sample = sample(model).await;
@@ -151,7 +151,7 @@ async fn reasoning_tokens_and_events_of_several_tokens_are_told_apart() {
 }
 
 #[tokio::test]
-async fn events_that_one_write_held_are_counted() {
+async fn events_of_one_write_are_counted() {
     let model = "simulate: { ttft: 3ms, itl: 2ms, tokens: 6, faults: [{ merge: 3 }] }";
     let sample = sample(model).await;
     assert!(sample.shared_arrivals() >= 4, "{:?}", sample.token_events);
@@ -191,13 +191,13 @@ async fn faults_are_failures_by_their_kind() {
     for fault in faults {
         let model =
             format!("{{ simulate: {{ ttft: 3ms, itl: 6ms, tokens: 6, faults: [{fault}] }} }}");
-        lines.push(format!("{fault}\n  {}", told(&model).await));
+        lines.push(format!("{fault}\n  {}", result_of(&model).await));
     }
     insta::assert_snapshot!(lines.join("\n"));
 }
 
 #[tokio::test]
-async fn each_limit_that_runs_out_has_its_name() {
+async fn each_expired_timeout_has_its_name() {
     let models = [
         "{ timeouts: { first_token: 40ms }, simulate: { ttft: 30s } }",
         "{ timeouts: { inter_token: 40ms }, simulate: { ttft: 3ms, itl: 2ms, faults: [{ stall: 3 }] } }",
@@ -209,7 +209,7 @@ async fn each_limit_that_runs_out_has_its_name() {
     ];
     let mut lines = Vec::new();
     for model in models {
-        lines.push(format!("{model}\n  {}", told(model).await));
+        lines.push(format!("{model}\n  {}", result_of(model).await));
     }
     insta::assert_snapshot!(lines.join("\n"));
 }
@@ -232,7 +232,7 @@ fn pings(head: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn comments_and_roles_do_not_pass_for_tokens() {
+async fn comments_and_roles_are_not_tokens() {
     let role = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}]}\n\n";
     let token = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n";
     let limits = "timeouts: { first_token: 60ms, inter_token: 60ms }";
@@ -246,7 +246,7 @@ async fn comments_and_roles_do_not_pass_for_tokens() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_made_in_time_is_a_connect_timeout() {
+async fn a_slow_connection_is_a_connect_timeout() {
     // A listener whose queue is full answers no further connection.
     let case = case("{ base_url: \"http://h\", timeouts: { connect: 80ms } }");
     let listener =

@@ -245,7 +245,7 @@ fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
 }
 
 #[test]
-fn a_stream_cut_anywhere_over_tls_gives_the_same_result_by_both_transports() {
+fn both_transports_give_the_same_result_for_a_tls_stream_cut_anywhere() {
     let (tls, certificate) = sim::self_signed().expect("a certificate");
     let route = ConnectOptions::trusting([certificate]);
     let until_close = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{STREAM}");

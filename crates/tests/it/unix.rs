@@ -1,4 +1,4 @@
-//! Endpoints on sockets of the file system: measured, served, and told what is wrong with.
+//! Endpoints on sockets of the file system: measured, served, and their errors.
 
 use std::{
     fs,
@@ -49,17 +49,18 @@ fn without(folder: &Path, text: &str) -> String {
 }
 
 #[test]
-fn both_transports_measure_over_a_socket_and_say_that_the_program_stamped() {
+fn both_transports_measure_over_a_unix_socket_with_program_timestamps() {
     let (_folder, path) = folder();
     let simulator = Simulator::on_file(&path, quick(), &OpenAiChat).unwrap();
     // A proxy that others are reached through does not matter, nor that its variable is not set.
+    // The load is long enough for 16 in flight on average even if a busy machine starts it slowly.
     let more = "defaults: { proxy: \"http://${NOT_SET}:9\" }\n\
-                workloads: { many: { concurrency: 16, requests: 32 } }\n";
+                workloads: { many: { concurrency: 16, requests: 160 } }\n";
     let bench = asking(&simulator.url(), more);
     let ran = ran(bench.command(&["--no-warmup"]).env("HTTP_PROXY", "http://127.0.0.1:9"));
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
     assert!(!ran.stderr.contains("PROXY"), "{}", ran.stderr);
-    let rows = 2 * (1 + 32);
+    let rows = 2 * (1 + 160);
     assert_eq!(bench.column("response_tokens"), vec!["6"; rows]);
     assert_eq!(bench.column("clock"), vec!["program"; rows]);
     let url = format!("{}:/v1/chat/completions", at(&path));
@@ -71,7 +72,7 @@ fn both_transports_measure_over_a_socket_and_say_that_the_program_stamped() {
 }
 
 #[test]
-fn a_request_has_the_path_after_the_colon_and_asks_for_localhost() {
+fn a_unix_url_has_the_path_after_the_colon() {
     let (_folder, path) = folder();
     let listener = UnixListener::bind(&path).unwrap();
     let heads = thread::spawn(move || {
@@ -109,11 +110,11 @@ fn head(socket: &mut BufReader<UnixStream>) -> String {
 // Each system has numbers of its own for what goes wrong.
 #[cfg(target_os = "linux")]
 #[test]
-fn where_nobody_can_be_reached_is_told_with_the_mend_before_the_trials_and_in_them() {
+fn an_unreachable_unix_socket_is_reported_with_a_fix() {
     let (folder, path) = folder();
     fs::write(folder.path().join("notes.txt"), "no socket").unwrap();
     drop(UnixListener::bind(&path).unwrap());
-    let mut told = String::new();
+    let mut output = String::new();
     for name in ["missing.sock", "x.sock", "x.sock/v1", "notes.txt"] {
         let bench = asking(&at(&folder.path().join(name)), "");
         let ran = bench.run(&["--no-warmup"]);
@@ -121,16 +122,16 @@ fn where_nobody_can_be_reached_is_told_with_the_mend_before_the_trials_and_in_th
         assert_eq!(bench.column("error_kind"), ["connect"; 2]);
         let messages = bench.column("error_message");
         assert_eq!(messages[0], messages[1], "both transports say the same");
-        told += &format!("{}\n", without(folder.path(), &messages[0]));
+        output += &format!("{}\n", without(folder.path(), &messages[0]));
         let asked = bench.run_asking_first(&["--no-warmup"]).stderr;
         let line = asked.lines().find(|line| line.starts_with("ERROR: stamped")).unwrap();
-        told += &format!("  {}\n", without(folder.path(), line));
+        output += &format!("  {}\n", without(folder.path(), line));
     }
-    insta::assert_snapshot!(told.replace("-under-test", ""));
+    insta::assert_snapshot!(output.replace("-under-test", ""));
 }
 
 #[test]
-fn before_the_trials_the_list_of_models_is_asked_for_over_the_socket_too() {
+fn the_preflight_lists_models_over_the_unix_socket() {
     let (folder, path) = folder();
     let listener = UnixListener::bind(&path).unwrap();
     thread::spawn(move || {
@@ -157,7 +158,7 @@ fn before_the_trials_the_list_of_models_is_asked_for_over_the_socket_too() {
 }
 
 #[test]
-fn the_instruments_error_is_measured_over_a_socket_where_the_models_are() {
+fn the_instruments_error_is_measured_over_a_unix_socket() {
     let (_folder, path) = folder();
     let simulator = Simulator::on_file(&path, quick(), &OpenAiChat).unwrap();
     let bench = asking(&simulator.url(), "");
@@ -166,7 +167,7 @@ fn the_instruments_error_is_measured_over_a_socket_where_the_models_are() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     for transport in ["stamped", "reqwest"] {
         let start = format!(
-            "instrument ({transport} over a unix socket), here and now: stamps by the program"
+            "instrument ({transport} over a unix socket), measured in this run: timestamps by the program"
         );
         assert!(ran.stderr.contains(&start), "{}", ran.stderr);
     }
@@ -176,7 +177,7 @@ fn the_instruments_error_is_measured_over_a_socket_where_the_models_are() {
 }
 
 #[test]
-fn the_servers_metrics_are_read_over_the_socket_too() {
+fn the_servers_metrics_are_read_over_the_unix_socket() {
     let (folder, path) = folder();
     let simulator = Simulator::on_file(&path, quick(), &OpenAiChat).unwrap();
     let bench = asking(&simulator.url(), "defaults: { metrics_url: auto }\n");
@@ -216,7 +217,7 @@ fn interrupt(process: &mut Child) -> Option<i32> {
 }
 
 #[test]
-fn serve_makes_its_socket_and_removes_it_in_the_end_and_what_one_left_that_was_killed() {
+fn serve_creates_and_removes_its_socket() {
     let (folder, path) = folder();
     let (mut killed, _) = serving(folder.path());
     killed.kill().unwrap();
@@ -235,11 +236,11 @@ fn serve_makes_its_socket_and_removes_it_in_the_end_and_what_one_left_that_was_k
 }
 
 #[test]
-fn serve_takes_no_socket_or_file_that_is_someone_elses() {
+fn serve_does_not_replace_a_socket_in_use_or_another_file() {
     let (folder, path) = folder();
     let _listener = UnixListener::bind(&path).unwrap();
     fs::write(folder.path().join("notes.txt"), "no socket").unwrap();
-    let mut told = String::new();
+    let mut output = String::new();
     for arguments in [
         &["--unix", "x.sock"][..],
         &["--unix", "notes.txt"],
@@ -247,8 +248,8 @@ fn serve_takes_no_socket_or_file_that_is_someone_elses() {
         &["--unix", "y.sock", "--listen", "127.0.0.1:0"],
     ] {
         let Ran { code, stderr, .. } = ran(&mut serve(folder.path(), arguments));
-        told += &format!("{arguments:?} {code:?}\n{}\n", without(folder.path(), &stderr));
+        output += &format!("{arguments:?} {code:?}\n{}\n", without(folder.path(), &stderr));
     }
     assert!(path.exists() && folder.path().join("notes.txt").exists());
-    insta::assert_snapshot!(told.replace("-under-test", ""));
+    insta::assert_snapshot!(output.replace("-under-test", ""));
 }

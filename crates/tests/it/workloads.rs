@@ -52,7 +52,7 @@ fn says(ran: &Ran, text: &str) {
 }
 
 #[test]
-fn a_run_with_loads_says() {
+fn a_run_with_loads_prints_their_figures() {
     let bench = bench(
         SLOW,
         "  at-once: { concurrency: 3, requests: 7, runs: 2, thresholds: [\"ttft p95 <= 1 s\", \
@@ -60,7 +60,7 @@ fn a_run_with_loads_says() {
          requests: 3, arrivals: constant, prompts: [bye] }",
     );
     let ran = bench.run(&[]);
-    insta::assert_snapshot!(ran.told(bench.folder.path()));
+    insta::assert_snapshot!(ran.redacted(bench.folder.path()));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_load_ends_at_its_duration() {
 }
 
 #[test]
-fn a_load_that_could_not_be_offered_is_invalid_and_not_slow() {
+fn a_load_that_was_not_reached_is_invalid() {
     let bench = bench(
         "{ ttft: 50ms, itl: 2ms, tokens: 6 }",
         "  load: { rate: 200/s, requests: 12, max_in_flight: 2, thresholds: [\"ttft <= 1 h\"] }",
@@ -165,7 +165,7 @@ fn a_load_that_could_not_be_offered_is_invalid_and_not_slow() {
 }
 
 #[test]
-fn requests_that_fail_fail_the_trial_unless_a_threshold_says_how_many_may() {
+fn failed_requests_fail_the_trial_unless_a_threshold_allows_them() {
     let faulty = "{ ttft: 60ms, itl: 20ms, tokens: 6, faults: [{ status: 503, request: 3 }] }";
     let strict = bench(faulty, "  load: { concurrency: 2, requests: 8 }");
     let ran = strict.run(&["load", "--no-warmup"]);
@@ -184,7 +184,7 @@ fn requests_that_fail_fail_the_trial_unless_a_threshold_says_how_many_may() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told_before_the_load() {
+fn a_missing_server_is_reported_before_the_load() {
     let bench = Bench::new(
         "prompts: [{ name: hello, text: \"Say hello.\" }]\n\
          workloads: { load: { concurrency: 5, requests: 50, runs: 1 } }\n\
@@ -196,7 +196,7 @@ fn a_server_that_is_not_there_is_told_before_the_load() {
 }
 
 #[test]
-fn a_server_that_dies_under_load_fails_the_trial_and_the_run_ends() {
+fn a_server_that_stops_under_load_fails_the_trial() {
     let mut served = Served::start(&["--ttft=5ms", "--itl=20ms", "--tokens=20"]);
     let bench = Bench::new(&format!(
         "prompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
@@ -236,7 +236,7 @@ fn ctrl_c_keeps_the_rows_of_a_load() {
 }
 
 #[test]
-fn smoke_mode_tries_a_load_with_one_request() {
+fn the_smoke_test_sends_one_request_of_a_load() {
     let bench = bench("{ ttft: 30s }", "  load: { concurrency: 64, requests: 10000 }");
     let ran = crate::bench::ran(&mut bench.smoke(&["load"]));
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -245,7 +245,7 @@ fn smoke_mode_tries_a_load_with_one_request() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_load_that_needs_more_open_files_than_there_may_be_says_so() {
+fn a_load_that_exceeds_the_open_file_limit_is_refused() {
     let bench = bench(SLOW, "  load: { concurrency: 200, requests: 400 }");
     let command = bench.command(&["load"]);
     let run = |limit: &str| {

@@ -39,13 +39,14 @@ fn refused(token_count: &str) -> String {
 }
 
 #[test]
-fn a_file_that_is_missing_or_no_tokenizer_is_a_config_error() {
-    insta::assert_snapshot!("a_tokenizer_missing", refused("{ tokenizer: tokenizer.json }"));
-    insta::assert_snapshot!("a_tokenizer_that_is_none", refused("{ tokenizer: configs.yaml }"));
+fn a_missing_or_invalid_tokenizer_is_a_config_error() {
+    let missing = refused("{ tokenizer: tokenizer.json }");
+    let invalid = refused("{ tokenizer: configs.yaml }");
+    insta::assert_snapshot!(format!("{missing}\n\n{invalid}"));
 }
 
 #[test]
-fn a_tokenizer_beside_the_config_counts_where_the_server_does_not() {
+fn a_tokenizer_counts_if_the_server_does_not() {
     let answer = |usage: &str| {
         let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
@@ -99,7 +100,7 @@ fn bench_of(server: &Counting, input_tokens: &str, model: &str) -> Bench {
 }
 
 #[test]
-fn a_tokenizers_text_has_the_stated_length_and_nobody_is_asked_for_it() {
+fn a_tokenizers_text_has_the_stated_length_without_a_request() {
     for wanted in [1, 50, 2048, 30_000] {
         let server = Counting::by(|text| Some(pieces(text) + 37));
         let bench = bench_of(&server, &wanted.to_string(), "");
@@ -114,9 +115,9 @@ fn a_tokenizers_text_has_the_stated_length_and_nobody_is_asked_for_it() {
         // The server's count is the row's.
         assert!(counts(&bench).iter().all(|count| count.abs_diff(wanted + 37) <= 1));
         assert!(bench.notes().iter().all(String::is_empty), "{}", ran.stderr);
-        let told = ran.stderr.lines().filter(|line| line.contains("Length of"));
+        let output = ran.stderr.lines().filter(|line| line.contains("Length of"));
         let by = "by `tokenizer.json`, a chat template aside";
-        assert!(told.clone().count() == 1 && told.clone().all(|line| line.ends_with(by)));
+        assert!(output.clone().count() == 1 && output.clone().all(|line| line.ends_with(by)));
     }
 }
 
@@ -152,7 +153,7 @@ fn a_server_that_does_not_agree_with_the_tokenizer_is_noted() {
 }
 
 #[test]
-fn a_tokenizer_that_cannot_count_a_prompt_fails_the_trial_and_says_why() {
+fn a_tokenizer_that_cannot_count_a_prompt_fails_the_trial() {
     let server = Counting::by(|text| Some(pieces(text)));
     let said = |tokenizer: &str, wanted: &str| {
         let bench = bench_of(&server, wanted, "");
@@ -160,10 +161,10 @@ fn a_tokenizer_that_cannot_count_a_prompt_fails_the_trial_and_says_why() {
         let ran = bench.run(&["m", "--no-warmup"]);
         assert_eq!(ran.code, Some(101), "{}", ran.stderr);
         assert_eq!(bench.column("error_kind"), ["prompt_length", "prompt_length"]);
-        let told = ran.stderr.lines().filter(|line| line.contains("Failed: "));
-        told.map(str::trim).collect::<Vec<_>>().join("\n")
+        let output = ran.stderr.lines().filter(|line| line.contains("Failed: "));
+        output.map(str::trim).collect::<Vec<_>>().join("\n")
     };
-    let told = [
+    let output = [
         // It knows two words.
         said(&TOKENIZER.replace("\"[UNK]\": 0", "\"three\": 0"), "50"),
         // All of a text is a word to it.
@@ -172,6 +173,6 @@ fn a_tokenizer_that_cannot_count_a_prompt_fails_the_trial_and_says_why() {
             "50",
         ),
     ];
-    insta::assert_snapshot!(told.join("\n\n"));
+    insta::assert_snapshot!(output.join("\n\n"));
     assert!(server.questions().is_empty());
 }

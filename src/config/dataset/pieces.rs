@@ -1,5 +1,5 @@
-//! A data file's bytes → the text of each record. Pure, and lenient: a record that is broken must
-//! not take the others with it.
+//! A data file's bytes → the text of each record. Pure, and lenient: a broken record must not
+//! affect the others.
 
 use std::borrow::Cow;
 
@@ -14,12 +14,12 @@ use super::{
 #[derive(Debug)]
 pub(in crate::config) struct Text {
     pub(in crate::config) text: String,
-    /// Where U+FFFD stands for bytes that are not UTF-8, in order.
+    /// The places of U+FFFD that replace bytes that are not UTF-8, in order.
     replaced: Vec<usize>,
 }
 
 impl Text {
-    /// The text that `bytes` are, without a byte order mark.
+    /// Decodes `bytes`, without a byte order mark.
     pub(in crate::config) fn of(mut bytes: Vec<u8>) -> Self {
         const MARK: &[u8] = "\u{feff}".as_bytes();
         if bytes.starts_with(MARK) {
@@ -41,14 +41,14 @@ impl Text {
         }
     }
 
-    /// Whether all of `piece`, which begins at `at`, was UTF-8.
+    /// Whether all of `piece`, which begins at `at`, was valid UTF-8.
     pub(super) fn is_clean(&self, at: usize, piece: &str) -> bool {
         let next = self.replaced.partition_point(|replaced| *replaced < at);
         self.replaced.get(next).is_none_or(|replaced| *replaced >= at + piece.len())
     }
 
-    /// The records: the items of JSON lists, or the lines that are not blank, or values that go over
-    /// several lines.
+    /// Splits the text into records: the items of JSON lists, or the lines that are not blank, or
+    /// values over several lines.
     pub(super) fn pieces(&self) -> Pieces<'_> {
         let text = self.text.as_str();
         let mut pieces = Pieces::default();
@@ -80,13 +80,13 @@ impl Text {
 pub(super) struct Pieces<'t> {
     /// Each with its place.
     pub(super) records: Values<'t>,
-    /// Whether they are items of a list, of which a line may hold several.
+    /// Whether they are items of a list: a line may then have several.
     pub(super) in_list: bool,
 }
 
 impl<'t> Pieces<'t> {
-    /// Adds the records of a list: the list itself where it is a conversation, else its items,
-    /// each with its place in the list. A list that is `alone` holds records, whatever they are.
+    /// Adds the records of a list, each with its place: the items, or the list itself if it is a
+    /// conversation. A list that is `alone` always has records as its items.
     fn add_list(&mut self, (at, list): (usize, &'t str), items: Values<'t>, alone: bool) {
         let first = items.first().map_or("", |(_, item)| item);
         let holds_records = alone || first.starts_with('[') || is_record(first);
@@ -99,8 +99,8 @@ impl<'t> Pieces<'t> {
     }
 }
 
-/// Whether `text` has a value a line, by its first lines. In a list with an item a line, no line but
-/// perhaps the last is a value like the first line.
+/// Whether each line of `text` has its own value, judged by the first lines. In a list with an item
+/// per line, no line except perhaps the last is a value like the first line.
 fn is_of_lines(text: &str) -> bool {
     const MOST_READ: usize = 100;
     let (mut values, mut others) = (0_usize, 0_usize);
@@ -147,8 +147,8 @@ pub(super) fn end_of_string(bytes: &[u8], at: usize) -> usize {
     end.min(bytes.len() - 1)
 }
 
-/// `json` with what Python and JavaScript write and JSON has not: half of a surrogate pair becomes
-/// U+FFFD, `NaN` and `Infinity` become `null`. `None` where there is nothing of that.
+/// Replaces extensions that Python and JavaScript write and JSON does not have: half of a surrogate
+/// pair becomes U+FFFD, `NaN` and `Infinity` become `null`. `None` if `json` has none of them.
 pub(super) fn repaired(json: &str) -> Option<String> {
     let mut repaired = String::with_capacity(json.len());
     let (mut rest, mut changed) = (json, false);
@@ -177,7 +177,7 @@ pub(super) fn repaired(json: &str) -> Option<String> {
     changed.then_some(repaired)
 }
 
-/// `string`, of JSON, in which each half of a surrogate pair without its other half is U+FFFD.
+/// Replaces each unpaired half of a surrogate pair in the JSON `string` with U+FFFD.
 fn whole_surrogates(string: &str) -> Cow<'_, str> {
     let mut whole = String::new();
     let mut kept = 0;

@@ -1,8 +1,8 @@
-//! Divides JSON text into its values, also behind a broken one.
+//! Splits JSON text into its values, also after a broken one.
 //!
-//! A broken record lacks a bracket or a quote, so its end cannot be found by counting brackets: the
-//! count would run over every record behind it. Its end is where the next record begins instead: a
-//! line with the same indentation, or an object behind a comma that has the keys of a record.
+//! A broken record lacks a bracket or a quote, so counting brackets does not find its end: the
+//! count would include every later record. Its end is instead where the next record begins: a line
+//! with the same indentation, or an object after a comma that has the keys of a record.
 
 use serde_json::value::RawValue;
 
@@ -21,8 +21,8 @@ pub(super) fn sequence(text: &str, at: usize) -> Values<'_> {
     Splitter::new(text, at, false).values(at).0
 }
 
-/// The place of the first byte from `at` that is not blank. Files that `cat` joins have byte order
-/// marks in the middle.
+/// Returns the place of the first byte from `at` that is not blank. Concatenated files have byte
+/// order marks in the middle.
 pub(super) fn skip_blanks(text: &str, at: usize) -> usize {
     let rest = &text[at..];
     text.len() - rest.trim_start_matches(is_blank).len()
@@ -58,7 +58,7 @@ impl<'t> Splitter<'t> {
         let first = &text[skip_blanks(text, at)..];
         let opener = if first.starts_with('[') { b'[' } else { b'{' };
         let of_turns = first_value(first).is_some_and(is_turn);
-        // A first value without its bracket has a key or a comment at its place.
+        // A first value without its bracket starts with a key or a comment.
         let begins = first.as_bytes().first() == Some(&opener);
         let indent = (!in_list && !begins).then_some(0);
         let first_key = first_key(first);
@@ -81,7 +81,7 @@ impl<'t> Splitter<'t> {
             if self.text.as_bytes()[at] == self.opener {
                 let indent = self.indent_at(at);
                 self.several_in_line |= indent.is_none() && !values.is_empty();
-                // What is indented more is a part of a broken value.
+                // A deeper indentation belongs to a broken value.
                 self.indent = self.indent.into_iter().chain(indent).min();
             }
             let end = self.end_of_value(at);
@@ -141,14 +141,14 @@ impl<'t> Splitter<'t> {
         rest.as_bytes().first().is_none_or(|byte| [self.opener, b']'].contains(byte))
     }
 
-    /// The place behind the bracket that closes the bracket at `at`, whatever is between them. `None`
-    /// where a bracket or a quote is missing before it.
+    /// Returns the place after the bracket that closes the bracket at `at`, whatever is between
+    /// them. `None` if a bracket or a quote is missing before it.
     fn closing_bracket(&self, at: usize) -> Option<usize> {
         let bytes = self.text.as_bytes();
         let (mut open, mut previous, mut place) = (Vec::new(), b' ', at);
         while let Some(byte) = bytes.get(place) {
             match byte {
-                // After an odd quote, the strings and what is between them are exchanged.
+                // After an unpaired quote, texts and the rest of the JSON are swapped.
                 b'"' if !b"{[,:".contains(&previous) => return None,
                 b'"' => {
                     let end = end_of_string(bytes, place);
@@ -190,8 +190,8 @@ impl<'t> Splitter<'t> {
         openers.find(|(nth, _)| begins(self, places.start + nth)).map(|(nth, _)| places.start + nth)
     }
 
-    /// Whether the value at `at` is the first of its line, indented as the others are, and not a
-    /// message in a record.
+    /// Whether the value at `at` is the first one of its line, has the indentation of the others,
+    /// and is not a message of a record.
     fn begins_line(&self, at: usize) -> bool {
         let is_turn = || first_value(&self.text[at..]).is_some_and(is_turn);
         self.indent.is_some() && self.indent_at(at) == self.indent && (self.of_turns || !is_turn())

@@ -1,4 +1,4 @@
-//! The instrument's error, kept next to the results.
+//! The file of the instrument's error, next to the results.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -13,19 +13,19 @@ use crate::{
 
 /// Writes `RESULTS.instrument.json`.
 pub(in crate::harness) struct InstrumentFile {
-    /// The results' path.
+    /// The path of the results.
     pub(in crate::harness) results: PathBuf,
     pub(in crate::harness) terminal: Arc<Terminal>,
 }
 
 impl Observer for InstrumentFile {
     fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
-        // A device or a pipe has no folder for it.
+        // Devices and pipes have no folder for it.
         if let Event::InstrumentMeasured { calibrations } = event
             && self.results.is_file()
             && let Err(error) = self.write(calibrations)
         {
-            let line = format!("WARNING: the instrument's error is not kept: {error:#}\n\n");
+            let line = format!("WARNING: the instrument's error is not saved: {error:#}\n\n");
             self.terminal.err(&line);
         }
         Ok(())
@@ -35,18 +35,21 @@ impl Observer for InstrumentFile {
 impl InstrumentFile {
     fn write(&self, calibrations: &[(InstrumentSetting, Calibration)]) -> anyhow::Result<()> {
         let path = self.results.with_extension("instrument.json");
-        let kept: Vec<_> = calibrations
+        let stored: Vec<_> = calibrations
             .iter()
-            .map(|(setting, calibration)| Kept { transport: setting.transport.name(), calibration })
+            .map(|(setting, calibration)| Stored {
+                transport: setting.transport.name(),
+                calibration,
+            })
             .collect();
-        fs::write(&path, serde_json::to_vec_pretty(&kept)?)
+        fs::write(&path, serde_json::to_vec_pretty(&stored)?)
             .with_context(|| format!("failed to write {}", path.display()))
     }
 }
 
-/// A calibration as it is kept; times in seconds.
+/// A calibration as it is stored; times in seconds.
 #[derive(Serialize)]
-struct Kept<'a> {
+struct Stored<'a> {
     transport: &'static str,
     #[serde(flatten)]
     calibration: &'a Calibration,

@@ -1,6 +1,7 @@
-//! libtest's own lines. libtest-mimic runs on its own thread, and each of its trials waits for
-//! the runner to finish the real one: so the runner needs to know nothing of libtest, and a run can
-//! end early without ending the process.
+//! libtest's lines. libtest-mimic calls trials, and the runner calls observers, so one of them has
+//! to wait: libtest-mimic runs on its own thread, and each of its trials blocks until the runner
+//! has finished the real one. The runner therefore does not depend on libtest, and a run can end
+//! early without ending the process.
 
 use std::{
     sync::{
@@ -22,19 +23,20 @@ use crate::{
     run::{Event, Observer, ObserverError, TrialOutcome},
 };
 
-/// What libtest-mimic learns of a trial.
+/// The result of a trial for libtest-mimic.
 type Reported = Result<Option<Measurement>, Failed>;
 
-/// Prints libtest's lines of a run's first trials, those that libtest was given.
+/// Prints libtest's lines of the trials that were planned at the start. Trials that adaptive runs
+/// add have no libtest line.
 pub(in crate::harness) struct LibtestTrials {
     output: LibtestOutput,
     terminal: Arc<Terminal>,
     started: mpsc::Receiver<()>,
     finished: mpsc::Sender<Reported>,
     thread: Option<JoinHandle<()>>,
-    /// The trials that libtest still waits for.
+    /// The number of trials that libtest still waits for.
     left: usize,
-    /// Whether libtest's lines are lost.
+    /// Whether libtest's lines could not be written.
     is_broken: Arc<AtomicBool>,
 }
 
@@ -53,7 +55,7 @@ impl LibtestTrials {
             Trial::bench(case.name.clone(), move |_| {
                 let _ = start.send(());
                 let finish = finish.lock().unwrap_or_else(PoisonError::into_inner);
-                // The other end is gone when the run was cancelled.
+                // The sender is dropped when the run is cancelled.
                 finish.recv().unwrap_or_else(|_| Err("interrupted".into()))
             })
         };
@@ -79,14 +81,14 @@ impl LibtestTrials {
         })
     }
 
-    /// Whether libtest's lines are lost, once that is known.
+    /// The flag that is set when libtest's lines could not be written.
     pub(in crate::harness) fn broken(&self) -> Arc<AtomicBool> {
         self.is_broken.clone()
     }
 
-    /// libtest-mimic panics when it cannot write: the run goes on, since what is measured is still
-    /// worth reporting.
-    fn lose(&mut self) {
+    /// Reports lost lines once. libtest-mimic panics if it cannot write; the run continues, because
+    /// its measurements are still valid.
+    fn report_loss(&mut self) {
         if !self.is_broken.swap(true, Ordering::SeqCst) {
             let line = "FAILED: the trials' lines could not be written: see the panic above\n";
             self.terminal.err(line);
@@ -96,7 +98,7 @@ impl LibtestTrials {
     /// Waits for libtest's last line.
     fn end(&mut self) {
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            self.lose();
+            self.report_loss();
         }
         self.output.flush_lines(&self.terminal);
     }
@@ -105,15 +107,16 @@ impl LibtestTrials {
 impl Observer for LibtestTrials {
     fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
         match event {
-            // Once libtest has begun a trial, the line of the one before is whole.
+            // libtest-mimic has started the next trial, so the line of the previous one is
+            // complete.
             Event::TrialStarted { .. } if self.left > 0 => match self.started.recv() {
                 Ok(()) => self.output.flush_lines(&self.terminal),
-                Err(_) => self.lose(),
+                Err(_) => self.report_loss(),
             },
             Event::TrialFinished { outcome, .. } if self.left > 0 => {
                 self.left -= 1;
                 if self.finished.send(reported(outcome)).is_err() {
-                    self.lose();
+                    self.report_loss();
                 }
                 if self.left == 0 {
                     self.end();

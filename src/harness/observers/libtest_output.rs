@@ -1,9 +1,15 @@
-//! libtest-mimic's lines, passed on whole.
+//! The relay of libtest-mimic's output, in whole lines.
 //!
-//! With one thread libtest-mimic writes `test NAME ... ` before a trial and the rest after it, so
-//! whatever is written to the same terminal in between tears the line; and it pads names, so that
-//! `test \S+ \.\.\. bench` does not match. Its output therefore goes to a file of ours first, from
-//! which whole lines are passed on between trials.
+//! libtest-mimic writes `test NAME ... ` before a trial and the rest of the line after it, straight
+//! to stdout. Two things break this for parsers of libtest's format. A line on stderr or the
+//! progress bar, written to the same terminal in between, tears the line. And names are padded to a
+//! common width, so that `test \S+ \.\.\. bench` does not match.
+//!
+//! libtest-mimic cannot write to anything but stdout or a file. Its output therefore goes to a
+//! temporary file, by way of `--logfile`, and [`LibtestOutput::flush_lines`] copies complete lines
+//! between trials: at these moments libtest-mimic waits and does not write. Each line is corrected
+//! on the way: padding removed, benches without a time per token turned into `ok`, and the number
+//! of filtered trials, which libtest-mimic never saw, filled in.
 
 use std::{
     fs::File,
@@ -17,35 +23,35 @@ use tempfile::NamedTempFile;
 
 use crate::harness::terminal::Terminal;
 
-/// Stands for "measured, but not a time per token": libtest-mimic fails a bench without a
-/// measurement. Its line is turned into an `ok`.
+/// The placeholder of a trial that has no time per token. libtest-mimic fails a bench that returns
+/// no measurement; the relay turns the line into `ok`.
 pub(super) const NO_TPOT: Measurement = Measurement { avg: u64::MAX, variance: 0 };
 
-/// How libtest-mimic writes [`NO_TPOT`].
-const SENTINEL: &str = "18,446,744,073,709,551,615 ns/iter";
+/// The text that libtest-mimic writes for [`NO_TPOT`].
+const NO_TPOT_TEXT: &str = "18,446,744,073,709,551,615 ns/iter";
 
-/// Passes on what libtest-mimic writes.
+/// Copies libtest-mimic's output to the terminal.
 pub(in crate::harness) struct LibtestOutput {
     written: File,
     path: PathBuf,
     partial: Vec<u8>,
-    /// libtest's terse format writes characters, not lines.
+    /// False for libtest's terse format, which writes single characters.
     whole_lines: bool,
-    /// Trials that the filters left out before libtest-mimic saw them.
+    /// Trials that the filters removed before libtest-mimic saw them.
     filtered_out: usize,
-    // Deletes the file, where it is still there.
+    // Deletes the file when dropped, if it still exists.
     _file: NamedTempFile,
 }
 
 impl LibtestOutput {
-    /// Turns `arguments` to write into a new relay.
+    /// Creates a relay and directs the output of `arguments` to it.
     pub(in crate::harness) fn new(
         arguments: &mut Arguments,
         filtered_out: usize,
     ) -> anyhow::Result<Self> {
         let context = "failed to create a file in the temporary folder (see TMPDIR)";
         let file = NamedTempFile::new().context(context)?;
-        // libtest-mimic takes the path as text.
+        // `Arguments` holds the path as text.
         if file.path().to_str().is_none() {
             anyhow::bail!("{context}: its path is not UTF-8");
         }
@@ -62,10 +68,10 @@ impl LibtestOutput {
         })
     }
 
-    /// Passes on the lines that are whole by now.
+    /// Prints the lines that are complete.
     pub(in crate::harness) fn flush_lines(&mut self, terminal: &Terminal) {
         self.forget_path();
-        // What cannot be read back is only missing from the screen.
+        // After an error the lines are only missing on the screen; the measurement continues.
         let _ = self.written.read_to_end(&mut self.partial);
         let end = match self.partial.iter().rposition(|&byte| byte == b'\n') {
             _ if !self.whole_lines => self.partial.len(),
@@ -82,8 +88,8 @@ impl LibtestOutput {
         }
     }
 
-    /// Once libtest-mimic has opened the file its name is not needed, and nothing is left behind
-    /// by a kill. (Windows keeps the name of an open file; there it goes with the relay.)
+    /// Unlinks the file once libtest-mimic has opened it, so that a killed process leaves nothing
+    /// behind. (Windows does not unlink open files; there it is deleted with the relay.)
     fn forget_path(&mut self) {
         if self.path != Path::new("") {
             let _ = std::fs::remove_file(std::mem::take(&mut self.path));
@@ -91,12 +97,12 @@ impl LibtestOutput {
     }
 }
 
-/// libtest-mimic sees a file where the user sees a terminal.
+/// Decides about colour, because libtest-mimic sees a file and not the user's terminal.
 fn color(arguments: &Arguments) -> ColorSetting {
     match arguments.color {
         Some(ColorSetting::Always) => ColorSetting::Always,
         Some(ColorSetting::Never) => ColorSetting::Never,
-        // Parsers read the output where it is not a terminal, whatever CLICOLOR_FORCE says.
+        // Output that is not a terminal is read by parsers, so CLICOLOR_FORCE does not apply.
         Some(ColorSetting::Auto) | None => match anstream::AutoStream::choice(&io::stdout()) {
             anstream::ColorChoice::Never => ColorSetting::Never,
             _ if arguments.logfile.is_some() || !io::stdout().is_terminal() => ColorSetting::Never,
@@ -105,7 +111,7 @@ fn color(arguments: &Arguments) -> ColorSetting {
     }
 }
 
-/// One of libtest-mimic's lines as parsers of libtest expect it.
+/// Rewrites a line of libtest-mimic to the form that parsers of libtest's output expect.
 fn corrected(line: &str, filtered_out: usize) -> String {
     if line.starts_with("test result: ") {
         return line.replace(" 0 filtered out", &format!(" {filtered_out} filtered out"));
@@ -114,7 +120,7 @@ fn corrected(line: &str, filtered_out: usize) -> String {
         return corrected_json(line, filtered_out);
     }
     // The terse format has no names.
-    if line.contains(SENTINEL) && !line.starts_with("test ") {
+    if line.contains(NO_TPOT_TEXT) && !line.starts_with("test ") {
         return "ok\n".into();
     }
     let Some((name, outcome)) = line
@@ -124,7 +130,7 @@ fn corrected(line: &str, filtered_out: usize) -> String {
     else {
         return line.into();
     };
-    if outcome.contains(SENTINEL) {
+    if outcome.contains(NO_TPOT_TEXT) {
         return format!("test {name} ... ok\n");
     }
     format!("test {name} ... {outcome}")

@@ -1,4 +1,4 @@
-//! The lines on stderr that say what a run does.
+//! The lines on stderr that report the progress of a run.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::{
     run::{Event, InstrumentSetting, Observer, ObserverError, TrialOutcome, TrialPosition, chain},
 };
 
-/// Most prompts that a line names.
+/// Limit of the prompts that a line names.
 const NAMED: usize = 3;
 
-/// Prints lines.
+/// Prints a line for each event that has one.
 pub(in crate::harness) struct Lines(pub(in crate::harness) Arc<Terminal>);
 
 impl Observer for Lines {
@@ -36,7 +36,7 @@ impl Observer for Lines {
     }
 }
 
-/// The line of an event, if it has one.
+/// Returns the line of an event, if it has one.
 fn line(event: Event<'_>) -> Option<String> {
     Some(match event {
         Event::PreflightFinding { target, prompts, error, is_certain } => {
@@ -71,7 +71,7 @@ fn line(event: Event<'_>) -> Option<String> {
         }
         Event::TrialsAdded { cases } => {
             let more = counted(cases.len(), "more trial");
-            format!("Going on, since thresholds are undecided: {more}\n")
+            format!("Continuing, since thresholds are undecided: {more}\n")
         }
         _ => return None,
     })
@@ -122,7 +122,7 @@ fn task(case: &Case, TrialPosition { task, tasks, .. }: TrialPosition) -> String
     }
 }
 
-/// What was found for a prompt of a stated length.
+/// Reports the length that the search found for a prompt.
 fn length(prompt: &Prompt, synthetic: &Synthetic, counts: &LengthSearch) -> String {
     let mut ends = vec![synthetic.least, synthetic.most];
     ends.dedup();
@@ -143,12 +143,12 @@ fn end(outcome: TrialOutcome<'_>) -> Option<String> {
         TrialOutcome::Answer(sample) => Some(format!("      Success: {}\n", figures(sample))),
         TrialOutcome::Load { workload, tally, stats } => Some(load(workload, tally, stats)),
         TrialOutcome::Failed(message) => Some(format!("      Failed: {message}\n")),
-        // Its turns had lines.
+        // Each turn had its own line.
         TrialOutcome::Conversation(_) => None,
     }
 }
 
-/// An answer's figures and notes.
+/// Formats the figures and notes of an answer.
 fn figures(sample: &Sample) -> String {
     let mut line = format!(
         "{} total tokens/sec, {} generation tokens/sec, {} preprocess tokens/sec",
@@ -191,8 +191,8 @@ fn load(workload: &Workload, tally: &Tally, stats: &LoadStats) -> String {
 
 fn packets_unseen(target: &Target) -> String {
     format!(
-        "WARNING: {}: `stamps: packets` saw no packets of the server, or not those of its reads (are \
-         addresses translated on the way?): arrivals have one stamp a read\n\n",
+        "WARNING: {}: `stamps: packets` received no packets of the server, or packets that do not match the reads (are \
+         addresses translated on the way?): arrivals have one timestamp per read\n\n",
         target.name
     )
 }
@@ -201,8 +201,8 @@ fn instrument((setting, calibration): &(InstrumentSetting, Calibration)) -> Stri
     let Calibration { streams, tls, unix, stamped_by, packets, ttft, gap, generation } =
         calibration;
     let each = match (stamped_by, packets) {
-        (StampedBy::Kernel, true) => ", one a packet",
-        (StampedBy::Kernel, false) => ", one a read",
+        (StampedBy::Kernel, true) => ", one per packet",
+        (StampedBy::Kernel, false) => ", one per read",
         (StampedBy::Program, _) => "",
     };
     let carrier = match (tls, unix) {
@@ -218,7 +218,7 @@ fn instrument((setting, calibration): &(InstrumentSetting, Calibration)) -> Stri
         _ => format!(", {streams} streams at a time"),
     };
     format!(
-        "instrument ({}{carrier}{streams}), here and now: stamps by the {}{each}; ttft {:+.3} ms, 99 % within {:.3} ms; \
+        "instrument ({}{carrier}{streams}), measured in this run: timestamps by the {}{each}; ttft {:+.3} ms, 99 % within {:.3} ms; \
          gaps within {:.3} ms; generation_speed within {:.2} %\n",
         setting.transport.name(),
         stamped_by.name(),

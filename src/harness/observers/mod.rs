@@ -1,5 +1,5 @@
-//! What the command line does with the events of a run: rows, recordings, lines, a progress bar, and
-//! libtest's own lines. Each is a separate [`Observer`](crate::run::Observer).
+//! Observers of a run: CSV rows, recordings, lines, a progress bar, and libtest's lines. Each is a
+//! separate [`Observer`](crate::run::Observer).
 
 mod instrument_file;
 mod libtest;

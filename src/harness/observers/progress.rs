@@ -1,4 +1,5 @@
-//! The progress line on a terminal: which trial, its tokens and speed, and the time left. The receive loop only hands its bytes over; they are counted on the display's thread.
+//! The progress line on a terminal: trial, tokens, speed and remaining time. The receive loop only
+//! sends its chunks through a channel; the display's thread decodes and counts them.
 
 use std::{
     fmt::Write,
@@ -18,10 +19,10 @@ use crate::{
     run::{Event, Observer, ObserverError, TrialPosition},
 };
 
-/// How often the line is drawn anew.
+/// The interval between two drawings.
 const TICK: Duration = Duration::from_millis(125);
 
-/// The progress line's state, shared with the thread that draws it.
+/// The progress line. The thread that draws it shares its state.
 pub(in crate::harness) struct Progress {
     bar: ProgressBar,
     shared: Arc<Mutex<Shared>>,
@@ -31,14 +32,14 @@ pub(in crate::harness) struct Progress {
 struct Shared {
     heading: String,
     position: Option<TrialPosition>,
-    /// When the trial in flight began, since the first one did.
+    /// When the trial in flight started, since the start of the first one.
     begun: Duration,
     stream: Option<Stream>,
     load: Option<Load>,
     chunks: mpsc::Receiver<Chunk>,
 }
 
-/// The load that is being offered.
+/// The load in progress.
 #[derive(Clone, Copy)]
 struct Load {
     ended: usize,
@@ -46,7 +47,7 @@ struct Load {
     tokens: u64,
 }
 
-/// The answer that is coming in.
+/// The answer in progress.
 struct Stream {
     decoder: Decoder,
     protocol: &'static dyn Protocol,
@@ -56,7 +57,7 @@ struct Stream {
 }
 
 impl Progress {
-    /// A progress line on stderr.
+    /// Creates a progress line on stderr.
     pub(in crate::harness) fn new() -> Self {
         let (chunks, receiver) = mpsc::channel();
         let shared = Shared {
@@ -80,12 +81,12 @@ impl Progress {
         Self { bar, shared, chunks }
     }
 
-    /// The line as others see it, which has to step aside for theirs.
+    /// The bar, for writers that suspend it.
     pub(in crate::harness) fn bar(&self) -> ProgressBar {
         self.bar.clone()
     }
 
-    /// A request begins.
+    /// Shows a request that starts.
     fn begin(&self, heading: String, case: &Case, position: TrialPosition) {
         if position.trial == 1 {
             self.bar.reset_elapsed();
@@ -101,7 +102,7 @@ impl Progress {
         shared.load = None;
     }
 
-    /// Another request of a load has ended, with so many tokens if it is valid.
+    /// Shows that a request of a load has ended, with its tokens if it is valid.
     fn counted(&self, ended: usize, of: Option<usize>, tokens: Option<u64>) {
         let mut shared = lock(&self.shared);
         let before = shared.load.map_or(0, |load| load.tokens);
@@ -125,7 +126,7 @@ impl Observer for Progress {
     }
 
     fn bytes_arrived(&self, chunk: &Chunk) {
-        // The display may be gone; the measurement does not depend on it.
+        // Fails only if the display is gone; the measurement does not depend on it.
         let _ = self.chunks.send(chunk.clone());
     }
 }
@@ -173,7 +174,7 @@ impl Shared {
     }
 }
 
-/// The time that is left if this trial and the others take as long as those before.
+/// Estimates the remaining time from the mean time of the finished trials.
 fn left(position: TrialPosition, begun: Duration, elapsed: Duration) -> Option<Duration> {
     let done = u32::try_from(position.trial.checked_sub(1)?).ok().filter(|&done| done > 0)?;
     let all = u32::try_from(position.trials).ok()?;
@@ -191,7 +192,8 @@ impl Stream {
         }
     }
 
-    /// Counts the token events of `chunk`. What cannot be read is shown when the trial has ended.
+    /// Counts the token events of `chunk`. Errors are ignored here; the trial reports them when it
+    /// ends.
     fn take(&mut self, chunk: &Chunk) {
         let (protocol, mut events) = (self.protocol, 0);
         let mut sink = |frame: Frame<'_>| {

@@ -1,4 +1,4 @@
-//! Recordings: what arrived, a file for each request.
+//! Recordings: the response of each request, in its own file.
 
 use std::{collections::HashSet, fs, path::PathBuf};
 

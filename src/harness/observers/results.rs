@@ -1,4 +1,5 @@
-//! Where the results go: a file that is there, and open, before the first request.
+//! The CSV files of the results: created before the first request, so that a bad path fails at
+//! once.
 
 use std::{
     fs::{self, File},
@@ -19,13 +20,13 @@ use crate::{
     run::{Event, Observer, ObserverError, today},
 };
 
-/// The results' file, and its path.
+/// The path of the results, and their writer.
 pub(in crate::harness) struct Output {
     pub(in crate::harness) path: PathBuf,
     pub(in crate::harness) results: Results,
 }
 
-/// Where rows go.
+/// Writes the rows.
 pub(in crate::harness) struct Results {
     requests: CsvTable<Row, File>,
     loads: Option<CsvTable<LoadRow, File>>,
@@ -33,8 +34,8 @@ pub(in crate::harness) struct Results {
 }
 
 impl Output {
-    /// Creates `path` with its folder, or a new file in cargo's target folder; where there are
-    /// loads or metrics of servers, others next to it for them.
+    /// Creates `path` and its folder, or a new folder in cargo's target folder. Loads and server
+    /// metrics get files next to it.
     pub(in crate::harness) fn create(path: Option<&Path>, plan: &Plan) -> anyhow::Result<Self> {
         let with_loads = plan.cases.iter().any(|case| case.task.workload().is_some());
         let with_metrics = plan.cases.iter().any(|case| case.target.metrics_url.is_some());
@@ -44,7 +45,7 @@ impl Output {
         };
         let requests = table(&path)?;
         let path = std::path::absolute(&path).unwrap_or(path);
-        // A device or a pipe has no folder for them.
+        // Devices and pipes have no folder for them.
         let is_file = path.is_file();
         let loads = (with_loads && is_file).then(|| table(&path.with_extension("workloads.csv")));
         let server = (with_metrics && is_file).then(|| table(&path.with_extension("server.csv")));
@@ -89,7 +90,7 @@ fn open(path: &Path) -> anyhow::Result<File> {
     Ok(File::create(path)?)
 }
 
-/// A folder of this run alone, named by its start.
+/// Creates a folder for this run, named by its start.
 fn fresh_folder(parent: &Path) -> anyhow::Result<PathBuf> {
     let stamp = today().strftime("%Y%m%dT%H%M%SZ").to_string();
     let context = || format!("failed to create a folder for the results in {}", parent.display());
@@ -104,8 +105,8 @@ fn fresh_folder(parent: &Path) -> anyhow::Result<PathBuf> {
     unreachable!("the names do not end")
 }
 
-/// cargo's target folder: the folder around this executable that cargo marks with a
-/// `CACHEDIR.TAG`; else `target` in the current folder.
+/// Returns cargo's target folder: the folder around this executable that cargo marks with a
+/// `CACHEDIR.TAG`; otherwise `target` in the current folder.
 pub(in crate::harness) fn target_folder() -> PathBuf {
     let executable = std::env::current_exe().unwrap_or_default();
     executable

@@ -8,12 +8,13 @@ use crate::framing::Frame;
 
 /// A frame with a single generated text, as a template for the following ones.
 ///
-/// Parsing JSON is most of the work of decoding a stream. The template avoids it without a risk.
-/// The learned text was borrowed, so it is the complete contents of a JSON string without escapes.
-/// If a new frame has the same bytes before and after it, and the bytes in between need no escape
-/// either, then the new frame is the same document with another string in that place. A full parse
-/// would return the same message with this text. Everything else, such as another field, an escape
-/// or a finish reason, does not match and is parsed.
+/// Parsing JSON is most of the work of decoding a stream, and in a load it competes with the
+/// receive loop for the CPU. The template avoids it and cannot change the result. The learned text
+/// was borrowed from the frame, so it is the complete contents of a JSON string without escapes. If
+/// a new frame has the same bytes before and after its text, and the text needs no escape either,
+/// then the new frame is the same document with another string at this position, and a full parse
+/// would return the same message with this text. Any other frame, such as one with another field,
+/// an escape or a finish reason, does not match and is parsed.
 #[derive(Debug, Default)]
 pub struct EventTemplate {
     name: String,
@@ -31,8 +32,8 @@ impl EventTemplate {
         let rest = data.strip_prefix(&self.data[..self.text.start])?;
         let text = rest.strip_suffix(&self.data[self.text.end..])?;
         let is_plain = |byte: &u8| *byte >= b' ' && !matches!(byte, b'"' | b'\\');
-        let says_something = !text.is_empty() && text.iter().all(is_plain);
-        says_something.then(|| str::from_utf8(text).ok().map(|text| (kind, text)))?
+        let is_usable = !text.is_empty() && text.iter().all(is_plain);
+        is_usable.then(|| str::from_utf8(text).ok().map(|text| (kind, text)))?
     }
 
     /// Learns `frame` with its contents `message`, if it can be a template.
@@ -41,7 +42,7 @@ impl EventTemplate {
         let [MessagePart::Token(kind, Cow::Borrowed(text))] = message.parts.as_slice() else {
             return;
         };
-        let Some(range) = place(data, text) else { return };
+        let Some(range) = position(data, text) else { return };
         self.name.clear();
         self.name.push_str(name);
         self.data.clear();
@@ -52,7 +53,7 @@ impl EventTemplate {
 }
 
 /// Returns the position in `data` of the string from which `text` was borrowed.
-fn place(data: &[u8], text: &str) -> Option<Range<usize>> {
+fn position(data: &[u8], text: &str) -> Option<Range<usize>> {
     let start = text.as_ptr().addr().checked_sub(data.as_ptr().addr())?;
     let end = start.checked_add(text.len())?;
     let is_quoted = data.get(start.checked_sub(1)?) == Some(&b'"') && data.get(end) == Some(&b'"');

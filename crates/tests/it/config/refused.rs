@@ -1,7 +1,5 @@
 //! Documents that are refused: one snapshot per topic, which lists each document and its errors.
 
-use std::fmt::Write as _;
-
 use super::*;
 
 /// One test and one snapshot per topic. A document that is accepted fails the test.
@@ -10,8 +8,8 @@ macro_rules! refused {
         $(#[$meta])*
         #[test]
         fn $topic() {
-            let cases = [$((stringify!($name), rendered_case(&$text))),+];
-            insta::assert_snapshot!(stringify!($topic), table(&cases));
+            let cases = [$((stringify!($name).replace('_', " "), rendered_case(&$text))),+];
+            insta::assert_snapshot!(stringify!($topic), crate::bench::table(&cases));
         }
     )+};
 }
@@ -23,21 +21,13 @@ fn rendered_case(text: &str) -> String {
     format!("{document}{end}---------- is refused:\n{}\n", rendered(text))
 }
 
-fn table(cases: &[(&str, String)]) -> String {
-    let mut table = String::new();
-    for (name, case) in cases {
-        let _ = writeln!(table, "========== {}\n{case}", name.replace('_', " "));
-    }
-    table
-}
-
 /// A config with a workload of these keys.
 pub(super) fn workload(lines: &str) -> String {
     top(&format!("workloads:\n  load: {lines}"))
 }
 
 refused! {
-    what_is_not_yaml {
+    invalid_yaml {
         a_tab_in_the_indentation => "models:\n\tm:\n\t\tport: 1\n",
         an_unclosed_quote => "models:\n  m:\n    base_url: \"http://localhost\n    port: 8000\n",
         an_unclosed_bracket => "models: { m: { base_url: http://localhost }\nruns: 3\n",

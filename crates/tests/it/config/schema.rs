@@ -1,7 +1,12 @@
 //! The JSON schema of `configs.yaml` and the reference in the documentation: both derive from the
-//! table of keys. `INSTA_UPDATE=always` rewrites them, like the snapshots.
+//! table of keys. `INSTA_UPDATE=always` rewrites them, like the snapshots. The Chinese reference is
+//! written by hand, and compared with the table.
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use llm_stream_bench::config::{Config, reference, schema};
 
@@ -36,6 +41,93 @@ fn the_documentation_has_the_reference_of_the_table() {
     let (before, rest) = text.split_once(BEGIN).expect("the first marker");
     let (_, after) = rest.split_once(END).expect("the second marker");
     assert_file(page, &format!("{before}{BEGIN}\n{}\n{END}{after}", reference()));
+}
+
+/// The headings of the Chinese page whose tables have the keys of a section.
+const CHINESE: &[(&str, &[&str])] = &[
+    ("Top level", &["顶层"]),
+    ("Model", &["端点", "请求", "认证与网络", "测量"]),
+    ("Simulated endpoint", &["模拟端点"]),
+    ("Fault", &["故障"]),
+    ("Timeouts", &["timeouts"]),
+    ("Token count", &["token_count"]),
+    ("Prompt", &["提示词"]),
+    ("Tool", &["工具"]),
+    ("Function", &["function"]),
+    ("Tool choice", &["tool_choice"]),
+    ("Synthetic prompt", &["synthetic"]),
+    ("Range of tokens", &["input_tokens"]),
+    ("Workload", &["负载"]),
+];
+
+/// The keys under each heading of a page, with the cells of their values and defaults. A table of
+/// keys has `first` as its first head.
+fn keys_of(page: &str, first: &str) -> BTreeMap<String, BTreeMap<String, [String; 2]>> {
+    let mut keys: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    let (mut heading, mut is_table) = ("", false);
+    for line in page.lines() {
+        if line.starts_with('#') {
+            heading = line.trim_start_matches('#').trim();
+        }
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        match cells[..] {
+            ["", head, _, _, _, ""] if head == first => is_table = true,
+            ["", name, values, default, _, ""] if is_table && name.starts_with('`') => {
+                let name = name.split('`').nth(1).unwrap().to_owned();
+                let section = keys.entry(heading.to_owned()).or_default();
+                section.insert(name, [values, default].map(str::to_owned));
+            }
+            ["", rule, ..] if rule.starts_with("---") => {}
+            _ => is_table = false,
+        }
+    }
+    keys
+}
+
+/// The words in backticks and the numbers in a cell of values, which are the same in any language.
+fn facts(values: &str) -> BTreeSet<String> {
+    let values = values.split(", such as").next().unwrap_or_default();
+    let (mut words, mut numbers) = (BTreeSet::new(), String::new());
+    for (nth, part) in values.split('`').enumerate() {
+        match nth % 2 {
+            0 => numbers.push_str(&part.replace(',', "")),
+            _ => _ = words.insert(part.to_owned()),
+        }
+    }
+    let numbers = numbers.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    words.extend(numbers.map(str::to_owned));
+    words
+}
+
+#[test]
+fn the_chinese_page_has_every_key_with_its_values_and_default() {
+    let page = PathBuf::from(REPOSITORY).join("docs/zh/src/configuration.md");
+    let chinese = keys_of(&fs::read_to_string(page).unwrap(), "键");
+    let table = keys_of(&reference(), "key");
+    assert_eq!(
+        table.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        CHINESE.iter().map(|(section, _)| *section).collect()
+    );
+    for (section, headings) in CHINESE {
+        let tables = headings.iter().map(|heading| chinese.get(*heading).expect(heading));
+        let written: BTreeMap<_, _> = tables.flatten().collect();
+        let names: BTreeSet<_> = table[*section].keys().collect();
+        assert_eq!(written.keys().copied().collect::<BTreeSet<_>>(), names, "{section}");
+        for (name, [values, default]) in &table[*section] {
+            let [ours, our_default] = written[name];
+            let missing: Vec<_> = facts(values).difference(&facts(ours)).cloned().collect();
+            assert!(missing.is_empty(), "{section}: {name}: {ours}: without {missing:?}");
+            match default.as_str() {
+                "" => {}
+                "required" => assert_eq!(our_default, "必填", "{section}: {name}"),
+                value if value.starts_with('`') => {
+                    let plain = |cell: &str| cell.replace('`', "");
+                    assert_eq!(plain(our_default), plain(value), "{section}: {name}");
+                }
+                _ => assert!(!our_default.is_empty(), "{section}: {name}"),
+            }
+        }
+    }
 }
 
 #[test]
