@@ -47,7 +47,10 @@ use crate::{
     env::Github,
     load,
     plan::{Plan, Target},
-    report::{Exporter, Run, RunStatus, ranking::Ranking, summary::SummaryTables, thresholds},
+    report::{
+        Exporter, Run, RunStatus, precision::PrecisionTables, ranking::Ranking,
+        summary::SummaryTables, thresholds,
+    },
     run::{Measured, Observer, RunOptions, Runner},
 };
 
@@ -174,7 +177,7 @@ fn list(arguments: &Arguments, plan: &Plan) {
     if arguments.ignored {
         return;
     }
-    for case in &plan.cases {
+    for case in plan.listed() {
         terminal::say(&format!("{}: benchmark", case.name));
     }
     if let Some(note) = simulated(plan).filter(|_| arguments.bench) {
@@ -192,6 +195,16 @@ fn simulated(plan: &Plan) -> Option<String> {
         .collect();
     (!names.is_empty())
         .then(|| format!("note: simulated, so these are figures of a script: {}", names.join(", ")))
+}
+
+/// Warns of thresholds that the plan cannot decide.
+fn undecidable(plan: &Plan) -> Vec<String> {
+    plan.undecidable().iter().map(|limit| format!("WARNING: {limit}")).collect()
+}
+
+/// Names the order of the trials with its seed, where there is a choice.
+fn order(plan: &Plan) -> Option<String> {
+    (plan.cases.len() > 1).then(|| format!("Order of the trials: {}", plan.order))
 }
 
 /// Says which of the selected models do without the proxy that the environment names for them.
@@ -300,7 +313,7 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     };
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
     let notes = simulated(&plan).into_iter().chain(past_proxies(&plan)).chain(insecure(&plan));
-    for note in notes.chain(other_limits(&plan)) {
+    for note in notes.chain(other_limits(&plan)).chain(order(&plan)).chain(undecidable(&plan)) {
         terminal.err(&format!("{note}\n"));
     }
     // Last, since it empties a file that may be there.
@@ -351,6 +364,10 @@ impl Closing {
         }
         if failed.is_some() {
             text.push_str(&format!("{}\n", thresholds::Thresholds.render(&run)));
+            let precision = PrecisionTables.render(&run);
+            if !precision.is_empty() {
+                text.push_str(&format!("{precision}\n"));
+            }
         }
         let unwritten = self.files.write(&run);
         if code == 0 && !unwritten.is_empty() {

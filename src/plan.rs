@@ -2,11 +2,14 @@
 
 pub mod access;
 mod group;
+mod order;
+pub(crate) mod requirements;
 
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use http::{HeaderName, Uri};
@@ -19,20 +22,22 @@ use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
     group::GroupSpec,
     lacking::MIN_SHARE,
+    precision::PrecisionGoal,
     prompt::{self, Prompt, Tools},
     protocol::{OpenAiChat, Protocol, TextFields},
+    requirement,
     schedule::{Shape, Until},
     text::visible,
     threshold::Threshold,
 };
 use llm_stream_sim::Script;
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_pcg::Pcg64Mcg;
 use serde_json::{Map, Value};
 
+pub(crate) use self::order::arrange;
+pub use self::requirements::Undecidable;
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, ConnectionMode, EnvTemplate, MetricsUrl,
-    NetworkSettings, Order, PrefixCache, Settings, Spanned, TokenCount, sanitise,
+    NetworkSettings, Order, PrefixCache, RunCount, Settings, Spanned, TokenCount, sanitise,
 };
 
 /// What overrides keys of the config, from the command line or from code.
@@ -42,8 +47,15 @@ pub struct Overrides {
     pub models: Vec<String>,
     /// How often each prompt and workload is run at first.
     pub runs: Option<u32>,
-    /// How often it is run at most where thresholds are undecided.
+    /// Whether the number of runs is chosen from the noise of the first three; `runs` is then
+    /// ignored.
+    pub auto_runs: bool,
+    /// How often it is run at most where thresholds are undecided or `precision` is not reached.
     pub max_runs: Option<u32>,
+    /// How long runs are added at most, from the start.
+    pub max_time: Option<Duration>,
+    /// How precisely means of every model and workload are to be known.
+    pub precision: Option<Vec<PrecisionGoal>>,
     /// Whether no warm-up request is sent.
     pub no_warmup: bool,
     /// Where recordings are kept.
@@ -59,8 +71,7 @@ pub struct Plan {
     pub prompts: Vec<Arc<Prompt>>,
     /// The workloads, in the config's order.
     pub workloads: Vec<Arc<Workload>>,
-    /// The trials, in the order in which they run: model by model, prompt by prompt, then workload
-    /// by workload.
+    /// The trials, in the order in which they run.
     pub cases: Vec<Arc<Case>>,
     /// In which order they run.
     pub order: Order,
@@ -68,9 +79,13 @@ pub struct Plan {
     pub warm_up: bool,
     /// How often each model gets each prompt at first.
     pub runs: u32,
-    /// How often a prompt or workload is run at most where thresholds are undecided, as a multiple of
-    /// its runs; 1 or more.
+    /// How often a prompt or workload is run at most where thresholds are undecided or `precision` is
+    /// not reached, as a multiple of its runs; 1 or more.
     pub most_runs: f64,
+    /// Whether the number of runs is chosen from the noise of the first ones.
+    pub is_auto: bool,
+    /// How long runs are added at most, from the start.
+    pub max_time: Option<Duration>,
     /// Where recordings are kept.
     pub record: Option<PathBuf>,
 }
@@ -128,6 +143,8 @@ pub struct Target {
     pub timeouts: Timeouts,
     /// The limits that it is held to.
     pub thresholds: Vec<Threshold>,
+    /// How precisely its means are to be known.
+    pub precision: Vec<PrecisionGoal>,
     /// The part of the answers that must have a figure for it to be judged.
     pub min_share: f64,
 }
@@ -331,6 +348,8 @@ pub struct Workload {
     pub runs: u32,
     /// The limits that each model is held to under it.
     pub thresholds: Vec<Threshold>,
+    /// How precisely means are to be known under it.
+    pub precision: Vec<PrecisionGoal>,
 }
 
 /// Why the config and the arguments make no plan.
@@ -377,25 +396,67 @@ fn quoted(names: &[String]) -> String {
 impl Plan {
     /// Every combination of what `config` names and `overrides` ask for.
     pub fn new(config: &Config, overrides: &Overrides) -> Result<Self, PlanError> {
-        let targets = targets(config)?;
+        let targets = targets(config, overrides)?;
         let targets = chosen(targets, &overrides.models, config.file())?;
         let prompts: Vec<_> = prompts(config).into_iter().map(Arc::new).collect();
         let workloads = workloads(config, overrides, &prompts)?;
-        let runs = overrides.runs.unwrap_or(config.runs);
+        let count = run_count(config, overrides);
+        let runs = count.first();
         let mut cases = cases(&targets, &prompts, runs, &workloads);
         arrange(&mut cases, config.order);
         let order = config.order;
         let record = overrides.record.clone();
-        let max_runs = overrides.max_runs.or(config.max_runs).unwrap_or(runs).max(runs);
-        let most_runs = f64::from(max_runs) / f64::from(runs);
-        let warm_up = !overrides.no_warmup;
-        Ok(Self { targets, prompts, workloads, cases, order, warm_up, runs, most_runs, record })
+        let is_auto = count == RunCount::Auto;
+        let max_time = overrides.max_time.or(config.max_time);
+        let has_goal = targets.iter().any(|target| !target.precision.is_empty())
+            || workloads.iter().any(|workload| !workload.precision.is_empty());
+        let unwritten = if is_auto || has_goal || max_time.is_some() { MOST_ADDED } else { runs };
+        let max_runs = overrides.max_runs.or(config.max_runs).unwrap_or(unwritten).max(runs);
+        Ok(Self {
+            targets,
+            prompts,
+            workloads,
+            cases,
+            order,
+            warm_up: !overrides.no_warmup,
+            runs,
+            most_runs: f64::from(max_runs) / f64::from(runs),
+            is_auto,
+            max_time,
+            record,
+        })
     }
 
     /// Only the cases that `keep` keeps.
     pub fn select(mut self, keep: impl Fn(&Case) -> bool) -> Self {
         self.cases.retain(|case| keep(case));
         self
+    }
+
+    /// The trials in the order of the config, however they run: model by model, prompt by prompt,
+    /// then workload by workload.
+    pub fn listed(&self) -> Vec<Arc<Case>> {
+        let prompts = self.prompts.iter().map(|prompt| Task::Prompt(prompt.clone()));
+        let workloads = self.workloads.iter().map(|workload| Task::Workload(workload.clone()));
+        let tasks = prompts.chain(workloads).zip(0_usize..);
+        let places: HashMap<_, _> = tasks.map(|(task, place)| (task.key(), place)).collect();
+        let mut cases = self.cases.clone();
+        cases.sort_by_key(|case| (case.target.index, places[&case.task.key()], case.run));
+        cases
+    }
+
+    /// The confidence of each interval, given how often it may be looked at.
+    pub(crate) fn confidence(&self) -> f64 {
+        requirement::confidence_of(self.looks().len() + 1)
+    }
+
+    /// The looks at the verdicts after the first one.
+    pub(crate) fn looks(&self) -> Vec<Look> {
+        match (self.is_auto, self.most_runs > 1.0) {
+            (false, _) => factors(self.most_runs).into_iter().map(Look::Times).collect(),
+            (true, true) => vec![Look::AsNeeded, Look::Times(self.most_runs)],
+            (true, false) => Vec::new(),
+        }
     }
 
     /// Whether a selected model is held to a change against a baseline.
@@ -415,6 +476,47 @@ impl Plan {
         let is_selected = |target: &&Arc<Target>| selected.contains(&Arc::as_ptr(target));
         self.targets.iter().filter(is_selected).cloned().collect()
     }
+}
+
+/// How many runs a further look at the verdicts has, as a multiple of the first ones.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Look {
+    /// This many times as many.
+    Times(f64),
+    /// As many as each group needs.
+    AsNeeded,
+}
+
+/// By how much the runs are multiplied at each further look: 2, 4, … and the most at last.
+fn factors(most: f64) -> Vec<f64> {
+    let doubled = std::iter::successors(Some(2.0), |factor| Some(factor * 2.0));
+    let mut factors: Vec<_> = doubled.take_while(|factor| *factor < most).collect();
+    if most > 1.0 {
+        factors.push(most);
+    }
+    factors
+}
+
+/// The default of `max_runs` where something asks for more runs.
+const MOST_ADDED: u32 = 30;
+
+/// How often each prompt is run.
+fn run_count(config: &Config, overrides: &Overrides) -> RunCount {
+    match overrides.runs {
+        _ if overrides.auto_runs => RunCount::Auto,
+        Some(runs) => RunCount::Fixed(runs),
+        None => config.runs,
+    }
+}
+
+/// The goals of a model or workload: those of the command line, its own, or those of the top level.
+fn goals(
+    config: &Config,
+    overrides: &Overrides,
+    own: Option<&Vec<PrecisionGoal>>,
+) -> Vec<PrecisionGoal> {
+    let goals = overrides.precision.as_ref().or(own).or(config.precision.as_ref());
+    goals.cloned().unwrap_or_default()
 }
 
 fn cases(
@@ -441,25 +543,6 @@ fn cases(
     cases
 }
 
-/// Puts trials, which are as they are listed, into their order.
-pub fn arrange(cases: &mut [Arc<Case>], order: Order) {
-    match order {
-        Order::AsListed => {}
-        Order::Interleaved => {
-            // Each task by its first place among them; the sort keeps the models' order.
-            let mut firsts = HashMap::new();
-            for (place, case) in cases.iter().enumerate() {
-                firsts.entry(case.task.key()).or_insert(place);
-            }
-            cases.sort_by_cached_key(|case| (case.run, firsts[&case.task.key()]));
-        }
-        Order::Shuffled(seed) => {
-            let mut random = Pcg64Mcg::seed_from_u64(seed);
-            cases.shuffle(&mut random);
-        }
-    }
-}
-
 fn workloads(
     config: &Config,
     overrides: &Overrides,
@@ -481,7 +564,11 @@ fn workloads(
             shape: workload.shape,
             until: workload.until,
             prompts: prompts.iter().filter(wanted).cloned().collect(),
-            runs: overrides.runs.or(workload.runs).unwrap_or(config.runs),
+            runs: match workload.runs {
+                Some(runs) if overrides.runs.is_none() && !overrides.auto_runs => runs,
+                _ => run_count(config, overrides).first(),
+            },
+            precision: goals(config, overrides, workload.precision.as_ref()),
             thresholds: {
                 let limits = thresholds(config, &workload.thresholds, &mut errors);
                 errors.extend(without_figure(config, workload));
@@ -566,12 +653,13 @@ fn split(pieces: &[&str], is_known: &dyn Fn(&str) -> bool) -> Option<Vec<String>
     })
 }
 
-fn targets(config: &Config) -> Result<Vec<Arc<Target>>, PlanError> {
+fn targets(config: &Config, overrides: &Overrides) -> Result<Vec<Arc<Target>>, PlanError> {
     let mut errors = Vec::new();
     let mut targets: Vec<Arc<Target>> = Vec::new();
     let everywhere = thresholds(config, &config.thresholds, &mut errors);
     for model in &config.models {
-        let settings = model.settings.over(&config.defaults);
+        let mut settings = model.settings.over(&config.defaults);
+        settings.precision = Some(goals(config, overrides, settings.precision.as_ref()));
         let mut limits = everywhere.clone();
         limits.extend(thresholds(config, &settings.thresholds, &mut errors));
         let target = target(targets.len(), model, settings, limits);
@@ -657,6 +745,7 @@ fn target(
             total: settings.timeouts.total.unwrap_or(defaults.total),
         },
         thresholds,
+        precision: settings.precision.unwrap_or_default(),
         min_share: settings.min_share.unwrap_or(MIN_SHARE),
     }
 }
@@ -784,6 +873,14 @@ mod tests {
         for (base, port, expected) in cases {
             assert_eq!(url(base, port, &OpenAiChat), expected);
         }
+    }
+
+    #[test]
+    fn looks_double_up_to_the_most() {
+        assert_eq!(factors(1.0), [0.0; 0]);
+        assert_eq!(factors(1.5), [1.5]);
+        assert_eq!(factors(2.0), [2.0]);
+        assert_eq!(factors(10.0), [2.0, 4.0, 8.0, 10.0]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
         prefix_cache: target.prefix_cache.name(),
         workload: workload.map(workload_spec),
         thresholds: workload.map_or(&target.thresholds, |workload| &workload.thresholds).clone(),
+        precision: workload.map_or(&target.precision, |workload| &workload.precision).clone(),
         min_share: target.min_share,
         settings: settings(target, workload),
     }
