@@ -13,12 +13,13 @@ use clap::{
 };
 use llm_stream_core::{
     metric::{METRICS, SUCCESS_RATE},
+    precision::PrecisionGoal,
     protocol,
 };
 use llm_stream_sim::{Fault, FaultKind, Script};
 
 use crate::{
-    config::{self, Inconclusive},
+    config::{self, Inconclusive, RunCount},
     env,
     plan::Overrides,
 };
@@ -58,15 +59,16 @@ pub struct Cli {
     )]
     pub models: Vec<String>,
 
-    /// Number of runs of each prompt [default: `runs` of the config, else 3]
+    /// Run each prompt this often; `auto` chooses the number from the noise of the first three runs, the
+    /// thresholds and --precision [default: `runs` of the config, else 3]
     #[arg(
         long,
-        value_name = "N",
+        value_name = "N|auto",
         env = "LLM_STREAM_BENCH_RUNS",
-        value_parser = clap::value_parser!(u32).range(1..=10_000),
+        value_parser = runs,
         help_heading = OURS
     )]
-    pub runs: Option<u32>,
+    pub runs: Option<RunCount>,
 
     /// Write the results to FILE and overwrite it [default:
     /// target/llm-stream-bench/TIMESTAMP/results.csv]
@@ -126,8 +128,9 @@ pub struct Cli {
     )]
     pub inconclusive: Option<Inconclusive>,
 
-    /// Continue up to this many runs while thresholds are undecided [default: `max_runs` of the
-    /// config, else `runs`]
+    /// Where thresholds are not decided or --precision is not reached, go on up to this many runs
+    /// [default: `max_runs` of the config, else 30 with --precision, --max-time or `--runs auto`, else
+    /// no more than `runs`]
     #[arg(
         long,
         value_name = "N",
@@ -136,6 +139,28 @@ pub struct Cli {
         help_heading = OURS
     )]
     pub max_runs: Option<u32>,
+
+    /// Start no additional run that would end later than this after the start, such as 10m; the first
+    /// `runs` are always measured [default: `max_time` of the config, else no limit]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "LLM_STREAM_BENCH_MAX_TIME",
+        value_parser = max_time,
+        help_heading = OURS
+    )]
+    pub max_time: Option<Duration>,
+
+    /// Continue until the 95 % interval of each mean is within ± this percentage of it: `2%` for ttft,
+    /// tpot and generation_speed, or `generation_speed=2%,ttft=5%` [default: `precision` of the config]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        env = "LLM_STREAM_BENCH_PRECISION",
+        value_parser = precision,
+        help_heading = OURS
+    )]
+    pub precision: Option<Goals>,
 
     /// Save the run as a baseline: NAME in the target folder, or a FILE.json to be committed
     #[arg(long, value_name = "NAME", env = "LLM_STREAM_BENCH_SAVE_BASELINE", help_heading = OURS)]
@@ -240,6 +265,33 @@ impl ServerOptions {
     }
 }
 
+/// Goals of precision, in one argument.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Goals(pub Vec<PrecisionGoal>);
+
+fn precision(text: &str) -> Result<Goals, String> {
+    config::parse_precision(text).map(Goals)
+}
+
+/// A duration longer than zero.
+fn max_time(text: &str) -> Result<Duration, String> {
+    match config::duration(text)? {
+        Duration::ZERO => Err("it must be longer than zero".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// `auto`, or a number of runs.
+fn runs(text: &str) -> Result<RunCount, String> {
+    if text == "auto" {
+        return Ok(RunCount::Auto);
+    }
+    let number = text.parse().ok().filter(|runs| (1..=10_000).contains(runs));
+    number
+        .map(RunCount::Fixed)
+        .ok_or_else(|| "expected `auto` or a whole number from 1 to 10000".to_owned())
+}
+
 /// The name of a protocol.
 fn protocol(name: &str) -> Result<&'static str, String> {
     let known = || protocol::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", ");
@@ -307,8 +359,14 @@ impl Cli {
     pub fn overrides(&self) -> Overrides {
         Overrides {
             models: self.models.clone(),
-            runs: self.runs,
+            runs: match self.runs {
+                Some(RunCount::Fixed(runs)) => Some(runs),
+                Some(RunCount::Auto) | None => None,
+            },
+            auto_runs: self.runs == Some(RunCount::Auto),
             max_runs: self.max_runs,
+            max_time: self.max_time,
+            precision: self.precision.as_ref().map(|goals| goals.0.clone()),
             no_warmup: self.no_warmup,
             record: self.record.clone(),
         }

@@ -47,7 +47,10 @@ use crate::{
     env::Github,
     load,
     plan::{Plan, Target},
-    report::{Exporter, Run, RunStatus, ranking::Ranking, summary::SummaryTables, thresholds},
+    report::{
+        Exporter, Run, RunStatus, precision::PrecisionTables, ranking::Ranking,
+        summary::SummaryTables, thresholds,
+    },
     run::{Measured, Observer, RunOptions, Runner},
 };
 
@@ -178,7 +181,7 @@ fn list(arguments: &Arguments, plan: &Plan) {
     if arguments.ignored {
         return;
     }
-    for case in &plan.cases {
+    for case in plan.listed() {
         terminal::say(&format!("{}: benchmark", case.name));
     }
     if let Some(note) = simulated_models(plan).filter(|_| arguments.bench) {
@@ -197,6 +200,16 @@ fn simulated_models(plan: &Plan) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!("note: simulated, so these figures come from a script: {}", names.join(", "))
     })
+}
+
+/// Warns of thresholds that the plan cannot decide.
+fn undecidable(plan: &Plan) -> Vec<String> {
+    plan.undecidable().iter().map(|limit| format!("WARNING: {limit}")).collect()
+}
+
+/// Names the order of the trials with its seed, where there is a choice.
+fn order(plan: &Plan) -> Option<String> {
+    (plan.cases.len() > 1).then(|| format!("Order of the trials: {}", plan.order))
 }
 
 /// Returns a note for each model that bypasses the proxy of its environment.
@@ -306,7 +319,8 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
     let notes =
         simulated_models(&plan).into_iter().chain(bypassed_proxies(&plan)).chain(insecure(&plan));
-    for note in notes.chain(overridden_limits(&plan)) {
+    let notes = notes.chain(overridden_limits(&plan)).chain(order(&plan));
+    for note in notes.chain(undecidable(&plan)) {
         terminal.err(&format!("{note}\n"));
     }
     // Last, because it empties existing files.
@@ -357,6 +371,10 @@ impl Closing {
         }
         if failed.is_some() {
             text.push_str(&format!("{}\n", thresholds::Thresholds.render(&run)));
+            let precision = PrecisionTables.render(&run);
+            if !precision.is_empty() {
+                text.push_str(&format!("{precision}\n"));
+            }
         }
         let unwritten = self.files.write(&run);
         if code == 0 && !unwritten.is_empty() {

@@ -3,11 +3,14 @@
 pub mod access;
 mod counterparts;
 mod group;
+mod order;
+pub(crate) mod requirements;
 
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use http::{HeaderName, Uri};
@@ -20,20 +23,23 @@ use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
     group::GroupSpec,
     lacking::MIN_SHARE,
+    precision::PrecisionGoal,
     prompt::{self, Prompt, Tools},
     protocol::{OpenAiChat, Protocol, TextFields},
+    requirement,
     schedule::{Shape, Until},
     text::visible,
     threshold::Threshold,
 };
 use llm_stream_sim::Script;
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_pcg::Pcg64Mcg;
 use serde_json::{Map, Value};
 
+pub(crate) use self::order::arrange;
+pub use self::requirements::Undecidable;
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, ConnectionMode, EnvTemplate, MetricsUrl,
-    NetworkSettings, Order, PrefixCache, RunVariation, Settings, Spanned, TokenCount, sanitise,
+    NetworkSettings, Order, PrefixCache, RunCount, RunVariation, Settings, Spanned, TokenCount,
+    sanitise,
 };
 
 /// Values that override keys of the config, from the command line or from code.
@@ -43,8 +49,15 @@ pub struct Overrides {
     pub models: Vec<String>,
     /// The number of runs of each prompt and workload.
     pub runs: Option<u32>,
-    /// The limit of runs while thresholds are undecided.
+    /// Whether the number of runs is chosen from the noise of the first three; `runs` is then
+    /// ignored.
+    pub auto_runs: bool,
+    /// The limit of runs while thresholds are undecided or `precision` is not reached.
     pub max_runs: Option<u32>,
+    /// The time from the start within which additional runs end.
+    pub max_time: Option<Duration>,
+    /// The precision of the means of every model and workload.
+    pub precision: Option<Vec<PrecisionGoal>>,
     /// Whether to skip the warm-up requests.
     pub no_warmup: bool,
     /// The folder for recordings.
@@ -60,8 +73,7 @@ pub struct Plan {
     pub prompts: Vec<Arc<Prompt>>,
     /// The workloads, in the config's order.
     pub workloads: Vec<Arc<Workload>>,
-    /// The trials, in the order in which they run. As listed, they go model by model, prompt by
-    /// prompt, then workload by workload.
+    /// The trials, in the order in which they run.
     pub cases: Vec<Arc<Case>>,
     /// The order of the trials.
     pub order: Order,
@@ -69,9 +81,13 @@ pub struct Plan {
     pub warm_up: bool,
     /// The number of runs of each prompt.
     pub runs: u32,
-    /// The limit of runs while thresholds are undecided, as a multiple of the runs of a prompt or
-    /// workload; 1 or more.
+    /// The limit of runs while thresholds are undecided or `precision` is not reached, as a multiple
+    /// of the runs of a prompt or workload; 1 or more.
     pub most_runs: f64,
+    /// Whether the number of runs is chosen from the noise of the first ones.
+    pub is_auto: bool,
+    /// The time from the start within which additional runs end.
+    pub max_time: Option<Duration>,
     /// The folder for recordings.
     pub record: Option<PathBuf>,
 }
@@ -129,6 +145,8 @@ pub struct Target {
     pub timeouts: Timeouts,
     /// The thresholds of its prompts.
     pub thresholds: Vec<Threshold>,
+    /// The precision of its means.
+    pub precision: Vec<PrecisionGoal>,
     /// The share of answers that must have a figure for its threshold to be judged.
     pub min_share: f64,
     /// How much its figures are assumed to vary between runs.
@@ -334,6 +352,8 @@ pub struct Workload {
     pub runs: u32,
     /// The thresholds of each model under this load.
     pub thresholds: Vec<Threshold>,
+    /// How precisely means are to be known under it.
+    pub precision: Vec<PrecisionGoal>,
 }
 
 /// Why config and overrides do not give a plan.
@@ -393,25 +413,67 @@ fn quoted(names: &[String]) -> String {
 impl Plan {
     /// Combines everything that `config` names and `overrides` select.
     pub fn new(config: &Config, overrides: &Overrides) -> Result<Self, PlanError> {
-        let targets = targets(config)?;
+        let targets = targets(config, overrides)?;
         let targets = chosen(targets, &overrides.models, config.file())?;
         let prompts: Vec<_> = prompts(config).into_iter().map(Arc::new).collect();
         let workloads = workloads(config, overrides, &prompts)?;
-        let runs = overrides.runs.unwrap_or(config.runs);
+        let count = run_count(config, overrides);
+        let runs = count.first();
         let mut cases = cases(&targets, &prompts, runs, &workloads);
         arrange(&mut cases, config.order);
         let order = config.order;
         let record = overrides.record.clone();
-        let max_runs = overrides.max_runs.or(config.max_runs).unwrap_or(runs).max(runs);
-        let most_runs = f64::from(max_runs) / f64::from(runs);
-        let warm_up = !overrides.no_warmup;
-        Ok(Self { targets, prompts, workloads, cases, order, warm_up, runs, most_runs, record })
+        let is_auto = count == RunCount::Auto;
+        let max_time = overrides.max_time.or(config.max_time);
+        let has_goal = targets.iter().any(|target| !target.precision.is_empty())
+            || workloads.iter().any(|workload| !workload.precision.is_empty());
+        let unwritten = if is_auto || has_goal || max_time.is_some() { MOST_ADDED } else { runs };
+        let max_runs = overrides.max_runs.or(config.max_runs).unwrap_or(unwritten).max(runs);
+        Ok(Self {
+            targets,
+            prompts,
+            workloads,
+            cases,
+            order,
+            warm_up: !overrides.no_warmup,
+            runs,
+            most_runs: f64::from(max_runs) / f64::from(runs),
+            is_auto,
+            max_time,
+            record,
+        })
     }
 
     /// Keeps only the cases for which `keep` returns true.
     pub fn select(mut self, keep: impl Fn(&Case) -> bool) -> Self {
         self.cases.retain(|case| keep(case));
         self
+    }
+
+    /// Returns the trials in the order of the config, in whatever order they run: model by model,
+    /// prompt by prompt, then workload by workload.
+    pub fn listed(&self) -> Vec<Arc<Case>> {
+        let prompts = self.prompts.iter().map(|prompt| Task::Prompt(prompt.clone()));
+        let workloads = self.workloads.iter().map(|workload| Task::Workload(workload.clone()));
+        let tasks = prompts.chain(workloads).zip(0_usize..);
+        let places: HashMap<_, _> = tasks.map(|(task, place)| (task.key(), place)).collect();
+        let mut cases = self.cases.clone();
+        cases.sort_by_key(|case| (case.target.index, places[&case.task.key()], case.run));
+        cases
+    }
+
+    /// Returns the confidence of each interval, given the number of looks.
+    pub(crate) fn confidence(&self) -> f64 {
+        requirement::confidence_of(self.looks().len() + 1)
+    }
+
+    /// Returns the looks at the verdicts after the first one.
+    pub(crate) fn looks(&self) -> Vec<Look> {
+        match (self.is_auto, self.most_runs > 1.0) {
+            (false, _) => factors(self.most_runs).into_iter().map(Look::Times).collect(),
+            (true, true) => vec![Look::AsNeeded, Look::Times(self.most_runs)],
+            (true, false) => Vec::new(),
+        }
     }
 
     /// Whether a selected case has a threshold relative to a baseline.
@@ -431,6 +493,47 @@ impl Plan {
         let is_selected = |target: &&Arc<Target>| selected.contains(&Arc::as_ptr(target));
         self.targets.iter().filter(is_selected).cloned().collect()
     }
+}
+
+/// How many runs a further look at the verdicts has, as a multiple of the first ones.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Look {
+    /// This many times as many.
+    Times(f64),
+    /// As many as each group needs.
+    AsNeeded,
+}
+
+/// By how much the runs are multiplied at each further look: 2, 4, … and the most at last.
+fn factors(most: f64) -> Vec<f64> {
+    let doubled = std::iter::successors(Some(2.0), |factor| Some(factor * 2.0));
+    let mut factors: Vec<_> = doubled.take_while(|factor| *factor < most).collect();
+    if most > 1.0 {
+        factors.push(most);
+    }
+    factors
+}
+
+/// The default of `max_runs` where something asks for more runs.
+const MOST_ADDED: u32 = 30;
+
+/// How often each prompt is run.
+fn run_count(config: &Config, overrides: &Overrides) -> RunCount {
+    match overrides.runs {
+        _ if overrides.auto_runs => RunCount::Auto,
+        Some(runs) => RunCount::Fixed(runs),
+        None => config.runs,
+    }
+}
+
+/// The goals of a model or workload: those of the command line, its own, or those of the top level.
+fn goals(
+    config: &Config,
+    overrides: &Overrides,
+    own: Option<&Vec<PrecisionGoal>>,
+) -> Vec<PrecisionGoal> {
+    let goals = overrides.precision.as_ref().or(own).or(config.precision.as_ref());
+    goals.cloned().unwrap_or_default()
 }
 
 fn cases(
@@ -457,26 +560,6 @@ fn cases(
     cases
 }
 
-/// Sorts trials, which come as they are listed, into `order`.
-pub fn arrange(cases: &mut [Arc<Case>], order: Order) {
-    match order {
-        Order::AsListed => {}
-        Order::Interleaved => {
-            // Tasks in the order of their first trials. The sort is stable and keeps the models'
-            // order.
-            let mut firsts = HashMap::new();
-            for (place, case) in cases.iter().enumerate() {
-                firsts.entry(case.task.key()).or_insert(place);
-            }
-            cases.sort_by_cached_key(|case| (case.run, firsts[&case.task.key()]));
-        }
-        Order::Shuffled(seed) => {
-            let mut random = Pcg64Mcg::seed_from_u64(seed);
-            cases.shuffle(&mut random);
-        }
-    }
-}
-
 fn workloads(
     config: &Config,
     overrides: &Overrides,
@@ -499,7 +582,11 @@ fn workloads(
             shape: workload.shape,
             until: workload.until,
             prompts: prompts.iter().filter(wanted).cloned().collect(),
-            runs: overrides.runs.or(workload.runs).unwrap_or(config.runs),
+            runs: match workload.runs {
+                Some(runs) if overrides.runs.is_none() && !overrides.auto_runs => runs,
+                _ => run_count(config, overrides).first(),
+            },
+            precision: goals(config, overrides, workload.precision.as_ref()),
             thresholds: {
                 let limits = thresholds(config, &workload.thresholds, &mut errors);
                 errors.extend(undefined_metrics(config, workload));
@@ -584,13 +671,14 @@ fn split(pieces: &[&str], is_known: &dyn Fn(&str) -> bool) -> Option<Vec<String>
     })
 }
 
-fn targets(config: &Config) -> Result<Vec<Arc<Target>>, PlanError> {
+fn targets(config: &Config, overrides: &Overrides) -> Result<Vec<Arc<Target>>, PlanError> {
     let mut errors = Vec::new();
     let mut targets: Vec<Arc<Target>> = Vec::new();
     let everywhere = thresholds(config, &config.thresholds, &mut errors);
     for model in &config.models {
         let mut settings = model.settings.over(&config.defaults);
         settings.run_variation = settings.run_variation.over(config.run_variation);
+        settings.precision = Some(goals(config, overrides, settings.precision.as_ref()));
         let mut limits = everywhere.clone();
         limits.extend(thresholds(config, &settings.thresholds, &mut errors));
         let target = target(targets.len(), model, settings, limits);
@@ -618,9 +706,8 @@ fn thresholds(
     errors: &mut Vec<ConfigError>,
 ) -> Vec<Threshold> {
     let parse = |text: &Spanned<String>| {
-        let threshold = Threshold::parse(&text.value).map_err(|error| {
-            config.error_at(text, error.offset, &error.message, &error.help)
-        })?;
+        let threshold = Threshold::parse(&text.value)
+            .map_err(|error| config.error_at(text, error.offset, &error.message, &error.help))?;
         counterparts::resolve(config, text, threshold)
     };
     let parsed = texts.iter().map(parse);
@@ -676,6 +763,7 @@ fn target(
             total: settings.timeouts.total.unwrap_or(defaults.total),
         },
         thresholds,
+        precision: settings.precision.unwrap_or_default(),
         min_share: settings.min_share.unwrap_or(MIN_SHARE),
         run_variation: settings.run_variation,
     }
@@ -809,6 +897,14 @@ mod tests {
         for (base, port, expected) in cases {
             assert_eq!(url(base, port, &OpenAiChat), expected);
         }
+    }
+
+    #[test]
+    fn looks_double_up_to_the_most() {
+        assert_eq!(factors(1.0), [0.0; 0]);
+        assert_eq!(factors(1.5), [1.5]);
+        assert_eq!(factors(2.0), [2.0]);
+        assert_eq!(factors(10.0), [2.0, 4.0, 8.0, 10.0]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use llm_stream_core::{schedule::Shape, text::counted, threshold::Threshold};
 use crate::{
     cli::{CheckOptions, Cli},
     config::{self, DataNote},
-    plan::{Case, Endpoint, Plan, Target, Task, Transport, Workload},
+    plan::{Endpoint, Plan, Target, Transport, Workload, requirements::requests_of},
     preflight,
 };
 
@@ -35,6 +35,7 @@ pub(crate) fn run(options: &CheckOptions, cli: &Cli) -> anyhow::Result<Checked> 
         prompts(&plan),
         workloads(&plan),
         trials(&plan),
+        undecidable(&plan),
         variables(&plan),
     ];
     Ok(Checked { notes, text: parts.concat() })
@@ -145,19 +146,39 @@ fn trials(plan: &Plan) -> String {
     if prompts < plan.cases.len() {
         let _ = writeln!(text, "  {} of workloads", plan.cases.len() - prompts);
     }
+    let _ = writeln!(text, "  order: {}", plan.order);
     if plan.most_runs > 1.0 {
+        let goal = if has_goals(plan) { " or an interval too wide" } else { "" };
         let _ = writeln!(
             text,
-            "  up to {} × as many while a threshold is undecided (max_runs)",
+            "  up to {} × as many while a threshold is undecided{goal} (max_runs)",
             plan.most_runs
         );
+    }
+    if let Some(most) = plan.max_time {
+        let _ = writeln!(text, "  no additional run ends later than {most:.0?} after the start");
     }
     text + &requests(plan)
 }
 
+/// Whether a model or workload has a goal of precision.
+fn has_goals(plan: &Plan) -> bool {
+    plan.cases.iter().any(|case| !case.group.precision.is_empty())
+}
+
+/// The thresholds that the plan cannot decide.
+fn undecidable(plan: &Plan) -> String {
+    let lines = plan.undecidable().into_iter().map(|limit| format!("  {limit}\n"));
+    let lines: String = lines.collect();
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!("\nThresholds that cannot be decided:\n{lines}"),
+    }
+}
+
 /// Estimates the number of requests, and names those that cannot be counted beforehand.
 fn requests(plan: &Plan) -> String {
-    let of_cases = plan.cases.iter().filter_map(|case| requests_of(case)).sum::<usize>();
+    let of_cases = plan.cases.iter().filter_map(|case| requests_of(&case.task)).sum::<usize>();
     let preflight: usize = plan
         .targets
         .iter()
@@ -170,7 +191,7 @@ fn requests(plan: &Plan) -> String {
          preflight\n",
         of_cases + warm_up + preflight
     );
-    if plan.cases.iter().any(|case| requests_of(case).is_none()) {
+    if plan.cases.iter().any(|case| requests_of(&case.task).is_none()) {
         text.push_str("  plus those of workloads that only `duration` ends\n");
     }
     let is_sized = |prompt: &Arc<llm_stream_core::prompt::Prompt>| {
@@ -180,14 +201,6 @@ fn requests(plan: &Plan) -> String {
         text.push_str("  plus a few for the length of each synthetic prompt\n");
     }
     text
-}
-
-/// The number of requests of a trial; `None` if a duration ends it.
-fn requests_of(case: &Case) -> Option<usize> {
-    match &case.task {
-        Task::Prompt(prompt) => Some(1 + prompt.turns.len()),
-        Task::Workload(workload) => workload.until.requests,
-    }
 }
 
 /// Lists the environment variables that the models require, and whether they are set. Values are

@@ -71,6 +71,8 @@ pub(super) enum Shape {
     Fields,
     /// A map from names to texts.
     Texts,
+    /// A map from names of metrics to values of this shape.
+    Figures(&'static Shape),
     /// A map of one name to one of these words.
     Pair(fn() -> Vec<&'static str>),
     /// A map with the keys of a section.
@@ -110,14 +112,16 @@ use Section::{
     TokenCount, TokenRange, Tool, Top, Workload,
 };
 use Shape::{
-    Any, Duration, Fields, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some, Text,
-    Texts, Whole, Words,
+    Any, Duration, Fields, Figures, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some,
+    Text, Texts, Whole, Words,
 };
 
 /// No upper bound.
 const MAX: u64 = u64::MAX;
 /// The most runs of a case.
 pub(super) const MOST_RUNS: u64 = 10_000;
+/// The value of `runs` that leaves the number to the program.
+pub(super) const AUTO: &str = "auto";
 /// The longest synthetic prompt, in tokens.
 const MOST_INPUT: u64 = 10_000_000;
 /// The most records of a data set: each is one trial per run.
@@ -130,7 +134,10 @@ const MOST_REQUESTS: u64 = 10_000_000;
 
 // Each pattern accepts what the reader accepts, and refuses common slips.
 const SHARE: Shape = Form { form: "percentage", pattern: r"[0-9][^%]*%\s*$" };
+const PRECISION: Shape = Any(&[SHARE, Figures(&SHARE)]);
 const RATE: Shape = Form { form: "rate", pattern: r"[0-9][^/]*/\s*(s|sec|m|min|h)\s*$" };
+const INTERLEAVED: Shape =
+    Form { form: "`interleaved(SEED)`", pattern: r"^interleaved\s*\(.*[0-9].*\)$" };
 const SHUFFLED: Shape = Form { form: "`shuffled(SEED)`", pattern: r"^shuffled\s*\(.*[0-9].*\)$" };
 const GAMMA: Shape = Form { form: "`gamma(BURSTINESS)`", pattern: r"^gamma\s*\(.*[0-9].*\)$" };
 const TIMEOUT: Shape = Duration { zero: false, unit: "s" };
@@ -162,18 +169,22 @@ pub(super) static KEYS: &[Key] = keys! {
             => "Settings for every model that does not set them itself.";
         prompts: Any(&[Some(&Map(Prompt)), Text]), "ten built-in prompts", r#"{ name: hello, text: "Say hello." }"#
             => "The prompts, or a folder whose `.txt` and `.md` files are the prompts.";
-        runs: Whole(1, MOST_RUNS), "3", "3"
-            => "How often each model gets each prompt.";
+        runs: Any(&[Whole(1, MOST_RUNS), Words(|| vec![AUTO])]), "3", "3"
+            => "How often each model gets each prompt; `auto` chooses the number from the noise of the first three, the thresholds and `precision`.";
         thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
             => "Limits for every model and its prompts. A missed limit fails the run.";
+        precision: PRECISION, "none", "2 %"
+            => "How precisely means are to be known: runs are added until each 95 % interval is within ± this percentage of its mean, up to `max_runs` and `max_time`. A percentage alone is for `ttft`, `tpot` and `generation_speed`.";
         workloads: Named(Workload), "none", "{ chat-c64: { concurrency: 64, requests: 512 } }"
             => "Loads of many requests, by name.";
         inconclusive: Words(|| names(&INCONCLUSIVE)), "warn", "warn"
             => "The result of a threshold that the samples cannot decide: a warning, a pass or a failure.";
-        max_runs: Whole(1, MOST_RUNS), "the value of `runs`", "30"
-            => "How often at most, if thresholds are undecided after `runs`.";
-        order: Any(&[Words(|| names(&ORDERS)), SHUFFLED]), "as-listed", "interleaved"
-            => "The order of the trials: model by model, models in turn, or random.";
+        max_runs: Whole(1, MOST_RUNS), "the value of `runs`; 30 with `precision`, `max_time` or `runs: auto`", "30"
+            => "How often at most, if thresholds are undecided or `precision` is not reached after `runs`.";
+        max_time: TIMEOUT, "none", "10m"
+            => "No run after the first `runs` starts that would end later than this after the start.";
+        order: Any(&[Words(|| names(&ORDERS)), INTERLEAVED, SHUFFLED]), "interleaved", "interleaved"
+            => "The order of the trials: run by run with models in turn, model by model, or random.";
         run_variation: RUN_VARIATION, "3 % for prompts, 20 % for workloads", "3 %"
             => "The assumed variation of a figure between runs on an unchanged server (standard deviation), until a baseline holds enough runs to estimate it.";
     }
@@ -240,6 +251,8 @@ pub(super) static KEYS: &[Key] = keys! {
             => "Time limits of a request.";
         thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
             => "Limits for the prompts of this model, in addition to those of the top level.";
+        precision: PRECISION, "the value of the top level", "2 %"
+            => "How precisely means are to be known, as a percentage of each.";
         min_share: SHARE, "90 %", "90 %"
             => "The share of answers that must have a figure; below it the threshold fails.";
         run_variation: RUN_VARIATION, "the value of the top level", "3 %"
@@ -356,6 +369,8 @@ pub(super) static KEYS: &[Key] = keys! {
         runs: Whole(1, MOST_RUNS), "the value of the top level", "3" => "How often each model gets the load.";
         thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
             => "Limits for every model under this load.";
+        precision: PRECISION, "the value of the top level", "2 %"
+            => "How precisely means are to be known, as a percentage of each.";
     }
 };
 

@@ -12,6 +12,7 @@ mod keys;
 mod model;
 mod network;
 mod numbers;
+mod precision;
 mod prompts;
 mod reader;
 mod reference;
@@ -32,7 +33,7 @@ mod yaml;
 use std::{
     collections::BTreeMap,
     env::VarError,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -45,6 +46,7 @@ pub use llm_stream_client::{
 };
 pub use llm_stream_core::sample::TokenCount;
 use llm_stream_core::{
+    precision::PrecisionGoal,
     prompt,
     protocol::{Protocol, TextFields},
     schedule::{Shape, Until},
@@ -55,7 +57,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
-pub(crate) use self::suggest::{list, nearest};
+pub(crate) use self::{
+    precision::parse as parse_precision,
+    suggest::{list, nearest},
+};
 
 pub use self::{
     data_note::DataNote,
@@ -93,17 +98,21 @@ pub struct Config {
     pub defaults: Settings,
     /// `prompts`, files already read; `None` for the built-in ones. Never empty.
     pub prompts: Option<Vec<PromptConfig>>,
-    /// `runs`: the number of runs of each prompt by each model, 1 to 10,000. Default: 3.
-    pub runs: u32,
+    /// `runs`: the number of runs of each prompt by each model, 1 to 10,000, or `auto`. Default: 3.
+    pub runs: RunCount,
     /// `thresholds` of every model. Default: none.
     pub thresholds: Vec<Spanned<String>>,
-    /// `order`. Default: `as-listed`.
+    /// `order`. Default: `interleaved`.
     pub order: Order,
     /// `inconclusive`. Default: `warn`.
     pub inconclusive: Inconclusive,
-    /// `max_runs`, `runs` to 10,000: the limit of runs while thresholds are undecided. Default:
-    /// `runs`.
+    /// `max_runs`, `runs` to 10,000: the limit of runs while thresholds are undecided or `precision`
+    /// is not reached.
     pub max_runs: Option<u32>,
+    /// `max_time`: how long runs are added at most, from the start. Default: no limit.
+    pub max_time: Option<Duration>,
+    /// `precision` of every model and workload that has none itself. Default: none.
+    pub precision: Option<Vec<PrecisionGoal>>,
     /// `workloads`, in the order in which they are written. Default: none.
     pub workloads: Vec<WorkloadConfig>,
     /// The notes on the data sets.
@@ -186,6 +195,8 @@ pub struct Settings {
     pub timeouts: TimeoutSettings,
     /// `thresholds`, in addition to those of the top level. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// `precision`: how precisely means are to be known. Default: that of the top level.
+    pub precision: Option<Vec<PrecisionGoal>>,
     /// `min_share`, above 0 to 1: the share of the answers that must have a figure, or its
     /// threshold fails. Default: 0.9.
     pub min_share: Option<f64>,
@@ -226,17 +237,60 @@ pub enum TransportSetting {
     Reqwest,
 }
 
+/// `runs`: how often each model gets each prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunCount {
+    /// This often, 1 to 10,000.
+    Fixed(u32),
+    /// `auto`: three times, and then as often as the noise of these requires.
+    Auto,
+}
+
+impl RunCount {
+    /// The default, and how often `auto` runs a prompt before it chooses.
+    const FIRST: u32 = 3;
+
+    /// How often each prompt is run at first.
+    pub const fn first(self) -> u32 {
+        match self {
+            Self::Fixed(runs) => runs,
+            Self::Auto => Self::FIRST,
+        }
+    }
+}
+
+impl Default for RunCount {
+    fn default() -> Self {
+        Self::Fixed(Self::FIRST)
+    }
+}
+
 /// `order`: the order of the trials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// `as-listed`: model by model.
-    #[default]
     AsListed,
-    /// `interleaved`: for each run of each prompt, model after model, so that a drift affects all
-    /// of them.
-    Interleaved,
+    /// `interleaved(SEED)`: run by run. Each run asks every prompt once, in random order, and the
+    /// models take turns, so that a drift affects all prompts and models alike.
+    Interleaved(u64),
     /// `shuffled(SEED)`: random.
     Shuffled(u64),
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self::Interleaved(0)
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AsListed => f.write_str("as-listed"),
+            Self::Interleaved(seed) => write!(f, "interleaved({seed})"),
+            Self::Shuffled(seed) => write!(f, "shuffled({seed})"),
+        }
+    }
 }
 
 /// `inconclusive`: the result of a run with an undecided threshold.
@@ -309,6 +363,8 @@ pub struct WorkloadConfig {
     pub runs: Option<u32>,
     /// `thresholds` of each model under this load. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// `precision` of each model under this load. Default: that of the top level.
+    pub precision: Option<Vec<PrecisionGoal>>,
 }
 
 impl Config {
@@ -354,7 +410,7 @@ impl Config {
             None => no_models(&mut reader, &root, &fields),
         };
         let prompts = fields.get("prompts").map(|entry| prompts::prompts(&mut reader, entry));
-        let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
+        let runs = fields.get("runs").and_then(|entry| model::runs(&mut reader, entry));
         let thresholds = fields.get("thresholds");
         let thresholds = thresholds.map(|entry| model::thresholds(&mut reader, entry));
         let workloads = fields.get("workloads");
@@ -371,10 +427,10 @@ impl Config {
         let inconclusive = inconclusive.and_then(|entry| model::inconclusive(&mut reader, entry));
         let run_variation = fields.get("run_variation");
         let run_variation = run_variation.map(|entry| model::run_variation(&mut reader, entry));
-        let runs = runs.and_then(|runs| u32::try_from(runs).ok()).unwrap_or(3);
-        let max_runs = fields
-            .get("max_runs")
-            .and_then(|entry| reader.whole_in(entry, u64::from(runs)..=MOST_RUNS));
+        let runs = runs.unwrap_or_default();
+        let (max_runs, max_time) = limits(&mut reader, &fields, runs);
+        let precision = fields.get("precision");
+        let precision = precision.and_then(|entry| precision::precision(&mut reader, entry));
         let files = std::mem::take(&mut reader.files);
         let (paths, data) = reader.finish()?;
         Ok(Self {
@@ -385,7 +441,9 @@ impl Config {
             thresholds: thresholds.unwrap_or_default(),
             order: order.unwrap_or_default(),
             inconclusive: inconclusive.unwrap_or_default(),
-            max_runs: max_runs.and_then(|runs| u32::try_from(runs).ok()),
+            max_runs,
+            max_time,
+            precision,
             workloads: workloads.unwrap_or_default(),
             data,
             run_variation: run_variation.unwrap_or_default(),
@@ -501,6 +559,7 @@ impl Settings {
             metrics_url: self.metrics_url.clone().or_else(|| defaults.metrics_url.clone()),
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),
+            precision: self.precision.clone().or_else(|| defaults.precision.clone()),
             min_share: self.min_share.or(defaults.min_share),
             run_variation: self.run_variation.over(defaults.run_variation),
             network: self.network.over(&defaults.network),
@@ -561,6 +620,18 @@ pub fn percent_encoded(text: &str) -> String {
 /// The length of the word that `text` begins with.
 fn first_word(text: &str) -> usize {
     text.find(char::is_whitespace).unwrap_or(text.len())
+}
+
+/// `max_runs` and `max_time`.
+fn limits(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    runs: RunCount,
+) -> (Option<u32>, Option<Duration>) {
+    let range = u64::from(runs.first())..=MOST_RUNS;
+    let max_runs = fields.get("max_runs").and_then(|entry| reader.whole_in(entry, range));
+    let max_time = fields.get("max_time").and_then(|entry| reader.duration(entry));
+    (max_runs.and_then(|runs| u32::try_from(runs).ok()), max_time)
 }
 
 fn no_models(reader: &mut Reader<'_>, root: &Entry<'_>, fields: &Fields<'_>) -> Vec<Model> {

@@ -6,11 +6,11 @@ use serde_json::Map;
 use serde_saphyr::Spanned;
 
 use super::{
-    EndpointConfig, Inconclusive, MetricsUrl, Model, Order, RunVariation, Settings,
+    EndpointConfig, Inconclusive, MetricsUrl, Model, Order, RunCount, RunVariation, Settings,
     TimeoutSettings, TokenCount,
     files::tokenizer,
-    keys::Section,
-    network,
+    keys::{AUTO, Section},
+    network, precision,
     reader::{Entry, Fields, Reader},
     suggest::{did_you_mean, nearest},
     text_fields, tools, validate,
@@ -169,7 +169,8 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
             .get("timeouts")
             .map_or_else(TimeoutSettings::default, |entry| timeouts(reader, entry)),
         thresholds: thresholds.map_or_else(Vec::new, |entry| self::thresholds(reader, entry)),
-        min_share: fields.get("min_share").and_then(|entry| share(reader, entry)),
+        precision: fields.get("precision").and_then(|entry| precision::precision(reader, entry)),
+        min_share: fields.get("min_share").and_then(|entry| share(reader, entry, entry.example())),
         run_variation: fields
             .get("run_variation")
             .map_or_else(RunVariation::default, |entry| run_variation(reader, entry)),
@@ -216,13 +217,36 @@ pub(super) fn thresholds(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Span
     reader.texts(entry)
 }
 
-/// A percentage above 0 and up to 100, as a fraction.
-fn share(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
-    let share = percent(entry).filter(|percent| *percent > 0.0 && *percent <= 100.0);
-    if share.is_none() {
-        reader.wrong(entry, "a share above 0 % and up to 100 %", entry.example());
+/// `runs` of the top level: a number or `auto`.
+pub(super) fn runs(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<RunCount> {
+    match &entry.value.value {
+        Yaml::Text(text) if text == AUTO => Some(RunCount::Auto),
+        Yaml::Text(text) if text.parse::<f64>().is_err() => {
+            let what = format!("unknown value `{text}` for `runs`");
+            reader.error(entry, what, "write a whole number, such as `runs: 3`, or `runs: auto`");
+            None
+        }
+        _ => u32::try_from(reader.whole(entry)?).ok().map(RunCount::Fixed),
     }
-    share.map(|percent| percent / 100.0)
+}
+
+/// A part of a whole in percent, as a fraction. `example` is for messages.
+pub(super) fn share(reader: &mut Reader<'_>, entry: &Entry<'_>, example: &str) -> Option<f64> {
+    let share = match &entry.value.value {
+        Yaml::Text(text) => parse_share(text),
+        _ => None,
+    };
+    if share.is_none() {
+        reader.wrong(entry, "a share above 0 % and up to 100 %", example);
+    }
+    share
+}
+
+/// The fraction that a percentage such as `2 %` is, above 0 and up to 1.
+pub(super) fn parse_share(text: &str) -> Option<f64> {
+    let percent = text.trim().strip_suffix('%')?.trim().parse::<f64>().ok();
+    let percent = percent.filter(|percent| *percent > 0.0 && *percent <= 100.0);
+    percent.map(|percent| percent / 100.0)
 }
 
 /// The number in `3 %`.
@@ -262,28 +286,30 @@ fn protocol(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<&'static dyn P
     protocol
 }
 
-/// `as-listed`, `interleaved`, `shuffled` or `shuffled(SEED)`.
+/// `as-listed`, or `interleaved` or `shuffled`, each with a seed in parentheses or without.
 pub(super) fn order(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Order> {
     let text = reader.text(entry)?.value;
-    let seed = text.strip_prefix("shuffled").map(|rest| match rest.trim() {
+    let seeded = |word: &str| match text.strip_prefix(word)?.trim() {
         "" => Some(0),
         rest => rest.strip_prefix('(')?.strip_suffix(')')?.trim().parse().ok(),
-    });
-    match (text.as_str(), seed) {
-        ("as-listed", _) => Some(Order::AsListed),
-        ("interleaved", _) => Some(Order::Interleaved),
-        (_, Some(Some(seed))) => Some(Order::Shuffled(seed)),
-        (other, _) => {
-            let help = match nearest(other, words::names(&ORDERS)) {
-                Some(meant) if meant != other => format!("did you mean `{meant}`?"),
-                _ => {
-                    "there are `as-listed`, `interleaved` and `shuffled(7)`, 7 being a seed".into()
-                }
-            };
-            reader.error(entry, format!("unknown value `{other}` for `order`"), help);
-            None
+    };
+    let order = match text.as_str() {
+        "as-listed" => Some(Order::AsListed),
+        _ => {
+            let interleaved = seeded("interleaved").map(Order::Interleaved);
+            interleaved.or_else(|| seeded("shuffled").map(Order::Shuffled))
         }
+    };
+    if order.is_none() {
+        let help = match nearest(&text, words::names(&ORDERS)) {
+            Some(meant) if meant != text => format!("did you mean `{meant}`?"),
+            _ => {
+                "there are `interleaved(7)`, `shuffled(7)`, 7 being a seed, and `as-listed`".into()
+            }
+        };
+        reader.error(entry, format!("unknown value `{text}` for `order`"), help);
     }
+    order
 }
 
 pub(super) fn inconclusive(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Inconclusive> {

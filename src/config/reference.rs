@@ -86,6 +86,9 @@ fn describe(shape: &Shape) -> String {
         Shape::Form { form, .. } => (*form).to_owned(),
         Shape::Fields => "map".to_owned(),
         Shape::Texts => "map of texts".to_owned(),
+        Shape::Figures(value) => {
+            format!("map from names of [metrics](metrics.md#metrics) to {}", describe(value))
+        }
         Shape::Pair(words) => format!("map from a name to {}", one_of_these(&words())),
         Shape::Map(section) => link(*section),
         Shape::Named(section) => format!("map from names to {}", link(*section)),

@@ -108,6 +108,9 @@ fn of_shape(shape: &Shape) -> Map<String, Value> {
         Shape::Form { pattern, .. } => json!({ "type": "string", "pattern": pattern }),
         Shape::Fields => json!({ "type": "object" }),
         Shape::Texts => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        Shape::Figures(value) => {
+            json!({ "type": "object", "additionalProperties": of_shape(value) })
+        }
         Shape::Pair(words) => json!({
             "type": "object",
             "minProperties": 1,

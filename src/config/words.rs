@@ -30,8 +30,8 @@ pub(super) const INCONCLUSIVE: [(&str, Inconclusive); 3] =
 
 /// `order` without a seed.
 pub(super) const ORDERS: [(&str, Order); 3] = [
+    ("interleaved", Order::Interleaved(0)),
     ("as-listed", Order::AsListed),
-    ("interleaved", Order::Interleaved),
     ("shuffled", Order::Shuffled(0)),
 ];
 

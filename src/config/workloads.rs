@@ -11,7 +11,7 @@ use serde_saphyr::Spanned;
 use super::{
     PromptConfig, WorkloadConfig,
     keys::Section,
-    model,
+    model, precision,
     reader::{Entry, Fields, Reader},
     suggest::{did_you_mean, nearest},
     yaml::Yaml,
@@ -57,6 +57,8 @@ fn workload(
     let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
     let thresholds = fields.get("thresholds");
     let thresholds = thresholds.map(|entry| model::thresholds(reader, entry));
+    let precision = fields.get("precision");
+    let precision = precision.and_then(|entry| precision::precision(reader, entry));
     let chosen = fields.get("prompts").map(|entry| chosen(reader, entry, prompts));
     Some(WorkloadConfig {
         name: Spanned::new(name.to_owned(), entry.key.referenced, entry.key.defined),
@@ -65,6 +67,7 @@ fn workload(
         prompts: chosen.unwrap_or_default(),
         runs: runs.and_then(|runs| u32::try_from(runs).ok()),
         thresholds: thresholds.unwrap_or_default(),
+        precision,
     })
 }
 

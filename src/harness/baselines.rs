@@ -1,12 +1,13 @@
 //! Baselines on the disk: what a run is compared with, and where it is kept for others.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
-use llm_stream_core::baseline::Baseline;
+use llm_stream_core::{baseline::Baseline, summary::Group};
 
 use super::{observers::target_folder, terminal::Terminal};
 use crate::{calibrate, cli::Cli, plan::Plan, report::Run};
@@ -60,8 +61,24 @@ impl Baselines {
         write(path, &Baseline::of(&run.summary, &self.machine).to_json())
             .with_context(|| format!("failed to save the baseline {}", path.display()))?;
         terminal.err(&format!("Baseline saved: {}\n", path.display()));
+        run.summary.groups.iter().filter_map(saved_without).for_each(|line| terminal.err(&line));
         Ok(())
     }
+}
+
+/// Names the figures that too few answers of a group have: comparisons with the baseline lack them.
+fn saved_without(group: &Group) -> Option<String> {
+    let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for lacking in group.absent_figures() {
+        let (all, unit) = (lacking.all, lacking.unit());
+        let why = format!("{} of {all} {unit} have none: {}", lacking.lack(), lacking.why());
+        by_reason.entry(why).or_default().push(lacking.metric);
+    }
+    let parts = by_reason.iter().map(|(why, names)| format!("{} ({why})", names.join(", ")));
+    let parts: Vec<_> = parts.collect();
+    let name = group.name();
+    (!parts.is_empty())
+        .then(|| format!("note: saved without these of {name}: {}\n", parts.join("; ")))
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {

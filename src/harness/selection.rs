@@ -99,10 +99,11 @@ impl<'a> Selection<'a> {
 
     /// Returns the most similar name of a model, prompt or workload; with `--exact`, of a trial.
     fn nearest(&self, plan: &Plan, word: &str) -> Option<String> {
-        let whole = plan.cases.iter().map(|case| case.name.as_str());
+        let listed = plan.listed();
+        let whole = listed.iter().map(|case| case.name.as_str());
         if self.cli.libtest.exact {
             let has = |name: &String| name.contains(word);
-            let begun = || plan.cases.iter().find(|case| names(case).iter().any(has));
+            let begun = || listed.iter().find(|case| names(case).iter().any(has));
             let near = config::nearest(word, whole).map(str::to_owned);
             return near.or_else(|| Some(begun()?.name.clone()));
         }

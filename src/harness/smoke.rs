@@ -48,7 +48,7 @@ pub(super) fn run(arguments: Arguments, plan: Plan, filtered_out: usize) -> anyh
             attempt(&case).map(|()| None).map_err(|error| Failed::from(format!("{error:#}")))
         })
     };
-    let trials = plan.cases.into_iter().map(trial).collect();
+    let trials = plan.listed().into_iter().map(trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     flush_lines(&lines);
     Ok(if conclusion.has_failed() { super::FAILED } else { 0 })

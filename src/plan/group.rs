@@ -27,6 +27,7 @@ pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
             target,
             workload.map_or(&target.thresholds, |workload| &workload.thresholds),
         ),
+        precision: workload.map_or(&target.precision, |workload| &workload.precision).clone(),
         min_share: target.min_share,
         run_variation: run_variation(target, workload),
         settings: settings(target, workload),

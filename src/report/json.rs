@@ -10,6 +10,7 @@ mod schema;
 
 use llm_stream_core::{
     comparison::Change,
+    drift::Drift,
     group::WorkloadSpec,
     interval::Interval,
     lacking::{MissingFigures, MissingReason},
@@ -25,15 +26,15 @@ use llm_stream_core::{
 use self::model::{
     ByName, ChangeReport, DeviationReport, DoubtReport, DriftByMetric, DriftReport, FigureReport,
     GroupReport, InstrumentReport, IntervalReport, IntervalsReport, LoadReport, MetricReport,
-    PairedReport, RequestCounts, ResultReport, RunReport, ServerMetricReport, ServerReport,
-    SimulatorReport, ThresholdReport, ToolReport, TrialCounts, TrialReport, TurnReport,
-    WorkloadReport,
+    PairedReport, PrecisionReport, RequestCounts, ResultReport, RunReport, ServerMetricReport,
+    ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrialCounts, TrialReport,
+    TurnReport, WorkloadReport,
 };
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
 use super::{
-    Exporter, GroupVerdicts, Instrument, Run, TrialResult, finished::TurnResult,
-    ranking::PairedDifference, thresholds,
+    Exporter, GroupPrecision, GroupVerdicts, Instrument, Run, TrialResult, finished::TurnResult,
+    precision::why_missed, ranking::PairedDifference, thresholds,
 };
 
 /// Name of the schema.
@@ -65,6 +66,8 @@ fn report(run: &Run) -> RunReport<'_> {
         metrics: METRICS.iter().chain([&SUCCESS_RATE]).map(definition).collect(),
         groups: run.summary.groups.iter().map(|of| group(of, run)).collect(),
         thresholds: run.verdicts.iter().flat_map(|of| threshold_reports(of, run)).collect(),
+        order: &run.order,
+        precision: run.precision.iter().flat_map(|of| precision(of, run)).collect(),
         instruments: run.instruments.iter().map(instrument).collect(),
         trials: run.trials.iter().map(trial).collect(),
     }
@@ -139,11 +142,11 @@ fn server(group: &Group) -> ServerReport {
 }
 
 fn drift(group: &Group, metric: &Metric) -> Option<DriftReport> {
-    let change = group.drift(metric).ok()?;
+    let change: Drift = group.drift(metric).ok()?;
     Some(DriftReport {
         relative: change.relative,
         interval: interval(change.interval),
-        p: Some(change.p()),
+        p: Some(change.p),
         significant: change.is_significant(),
     })
 }
@@ -200,7 +203,7 @@ fn figure(group: &Group, metric: &Metric, confidence: f64) -> Option<FigureRepor
         return None;
     }
     let mut needs = Vec::new();
-    let mut of = |statistic: Statistic| match statistic.of(&values) {
+    let mut of = |statistic: Statistic| match group.statistic(metric, statistic) {
         Ok(value) => Some(value),
         Err(Absent::TooFew { needs: least, .. }) => {
             needs.push((statistic.to_string(), least));
@@ -311,6 +314,20 @@ fn threshold<'a>(
         more_requests,
         more_runs,
     }
+}
+
+fn precision<'a>(
+    of: &'a GroupPrecision,
+    run: &'a Run,
+) -> impl Iterator<Item = PrecisionReport<'a>> {
+    of.figures.iter().map(|figure| PrecisionReport {
+        group: &of.name,
+        metric: figure.goal.metric.name,
+        goal: figure.goal.share,
+        actual: figure.share.ok(),
+        reached: figure.is_reached(),
+        why: why_missed(figure, run),
+    })
 }
 
 const fn outcome(outcome: Outcome) -> &'static str {

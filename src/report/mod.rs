@@ -9,6 +9,7 @@ pub mod github_action_benchmark;
 pub mod json;
 pub mod junit;
 pub mod loads;
+pub mod precision;
 pub mod ranking;
 pub mod requests;
 pub mod server;
@@ -27,7 +28,7 @@ use llm_stream_core::{
 
 use serde::Serialize;
 
-pub use self::finished::TrialResult;
+pub use self::{finished::TrialResult, precision::GroupPrecision};
 use crate::{calibrate::Calibration, config::Inconclusive, plan::Transport};
 
 /// A finished run: the data of all reports.
@@ -39,6 +40,12 @@ pub struct Run {
     pub verdicts: Vec<GroupVerdicts>,
     /// The confidence of each interval.
     pub confidence: f64,
+    /// How precisely the means are known for which there are goals.
+    pub precision: Vec<GroupPrecision>,
+    /// Whether `max_time` kept further runs from being measured.
+    pub is_out_of_time: bool,
+    /// The order of the trials, as in the config.
+    pub order: String,
     /// Whether the models were measured in turn, so that their answers form pairs.
     pub took_turns: bool,
     /// The trials that finished, in the order in which they ran.

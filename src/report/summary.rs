@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use llm_stream_core::{
+    drift::Drift,
     group::WorkloadSpec,
+    interval::Interval,
+    lacking::MissingFigures,
     metric::{METRICS, Metric},
     punctuality::Deviation,
     server_metrics::MetricComparison,
@@ -11,7 +14,7 @@ use llm_stream_core::{
     summary::{Group, ServerComparison, Tally},
 };
 
-use super::{Exporter, Run, number, table, thresholds};
+use super::{Exporter, Run, number, table};
 
 /// Every figure of every group.
 #[derive(Debug, Clone, Copy)]
@@ -81,15 +84,16 @@ fn format_runs(valid: usize, planned: usize) -> String {
 /// Smaller changes are not reported, even if they are significant.
 const SMALL: f64 = 0.01;
 
-/// Describes the changes from the first half of each prompt's requests to the second.
+/// Describes the changes over the requests.
 fn drifts(group: &Group) -> String {
     let lines = [Metric::GENERATION_SPEED, Metric::TTFT].into_iter().filter_map(|metric| {
         let change = group.drift(metric).ok()?;
         let drifts = change.is_significant() && change.relative.abs() > SMALL;
         drifts.then(|| {
-            let Metric { name, .. } = metric;
-            let change = thresholds::format_change(&change);
-            format!("  drift: {name} {change} % from the first half to the second\n")
+            let Drift { relative, interval: Interval { low, high }, .. } = change;
+            let [relative, low, high] = [relative, low, high].map(|part| part * 100.0);
+            let name = metric.name;
+            format!("  drift: {name} {relative:+.1} [{low:+.1}, {high:+.1}] % from start to end\n")
         })
     });
     lines.collect()
@@ -213,30 +217,48 @@ fn figures(group: &Group) -> String {
     for metric in METRICS.iter().filter(|metric| metric.in_summary) {
         let values = group.values(metric);
         if !values.is_empty() {
-            table.add_row(row(metric, &values));
+            table.add_row(row(group, metric, values.len()));
         }
     }
     table::lines(&table) + &absent(group)
 }
 
-/// Describes the figures that all answers, or runs, lack for a reason.
+/// Describes the figures that all answers, or runs, lack for a reason, and those that some lack.
 fn absent(group: &Group) -> String {
-    let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut by_reason: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();
     for metric in METRICS.iter().filter(|metric| metric.in_summary) {
         let lacking = group.lacking(metric);
-        if group.values(metric).is_empty() && lacking.has_reason() {
-            by_reason.entry(lacking.why()).or_default().push(metric.name);
+        if lacking.has_reason() {
+            let is_partial = !group.values(metric).is_empty();
+            let why = if is_partial { format_partial(group, &lacking) } else { lacking.why() };
+            by_reason.entry((is_partial, why)).or_default().push(metric.name);
         }
     }
-    let line = |(why, names): (String, Vec<&str>)| format!("  no {}: {why}\n", names.join(", "));
+    let line = |((is_partial, why), names): ((bool, String), Vec<&str>)| {
+        let link = if is_partial { " in" } else { ":" };
+        format!("  no {}{link} {why}\n", names.join(", "))
+    };
     by_reason.into_iter().map(line).collect()
 }
 
-fn row(metric: &Metric, values: &[f64]) -> Vec<String> {
+/// `1 of 3 answers: 1 burst`, with the consequence if these are too many.
+fn format_partial(group: &Group, lacking: &MissingFigures) -> String {
+    let head =
+        format!("{} of {} {}: {}", lacking.lack(), lacking.all, lacking.unit(), lacking.why());
+    let share = group.spec.min_share;
+    match lacking.leaves(share) {
+        true => head,
+        false => format!("{head}; below min_share ({} %): not judged", number(share * 100.0)),
+    }
+}
+
+fn row(group: &Group, metric: &Metric, n: usize) -> Vec<String> {
     let (unit, scale) = metric.unit.display();
-    let mut cells = vec![metric.name.to_owned(), unit.to_owned(), values.len().to_string()];
+    let mut cells = vec![metric.name.to_owned(), unit.to_owned(), n.to_string()];
     cells.extend(STATISTICS.iter().map(|statistic| {
-        statistic.of(values).map_or_else(|_| "-".into(), |value| number(value * scale))
+        group
+            .statistic(metric, *statistic)
+            .map_or_else(|_| "-".into(), |value| number(value * scale))
     }));
     cells
 }

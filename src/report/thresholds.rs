@@ -83,7 +83,9 @@ pub fn format_reason(verdict: &Verdict) -> Option<String> {
     }
     let p = verdict.p_of_miss()?;
     Some(match &verdict.change {
-        Some(Ok(_)) => format!("the change is beyond the limit and beyond chance (p = {})", number(p)),
+        Some(Ok(_)) => {
+            format!("the change is beyond the limit and beyond chance (p = {})", number(p))
+        }
         _ => format!("it misses the limit beyond chance (p = {})", number(p)),
     })
 }
@@ -179,7 +181,9 @@ pub fn format_needed(verdict: &Verdict) -> Option<String> {
         }
         Needed::StoredRuns(more) => {
             let more = counted(more, "more stored run");
-            format!("it is within the variation between runs: {more} (`--save-baseline`) would tell")
+            format!(
+                "it is within the variation between runs: {more} (`--save-baseline`) would tell"
+            )
         }
         Needed::Duet => "it is within the variation between runs, which no number of requests \
                          makes smaller: measure both in one run (`% of MODEL`)"

@@ -1,60 +1,156 @@
-//! More runs, where thresholds are undecided: twice as many, and twice as many again, up to the most
-//! that is allowed.
+//! More runs, where thresholds are undecided or means are not known precisely: twice as many, and
+//! twice as many again, up to the most that is allowed. With `runs: auto` the second look has as many
+//! runs as the noise of the first ones requires.
 //!
 //! Repeated looks inflate false positives. With `k` looks, the first included, each interval has
 //! confidence 1 − 0.05 / k (Bonferroni), whatever the looks have to do with one another.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use llm_stream_core::{
-    interval::CONFIDENCE,
-    statistic::Absent,
+    group::GroupId,
     summary::Group,
     verdict::{Needed, Verdict},
 };
 
 use super::{Cancelled, Event, Runner, instrument::Instruments, position::Positions};
-use crate::plan::{self, Case};
+use crate::{
+    plan::{self, Case, Look},
+    report::GroupVerdicts,
+};
+
+/// The width of an interval is estimated from few values, so a little more than needed is measured.
+const RESERVE: f64 = 1.15;
 
 impl Runner<'_> {
     /// The confidence of each interval, given how often it may be looked at.
     pub(super) fn confidence(&self) -> f64 {
-        let looks = factors(self.plan.most_runs).len() + 1;
-        1.0 - (1.0 - CONFIDENCE) / looks as f64
+        self.plan.confidence()
     }
 
-    /// Measures on while that may decide a threshold; returns how many trials failed.
+    /// Measures on while that may decide a threshold or reach a goal of precision; returns how many
+    /// trials failed.
     pub(super) fn run_until_decided(
         &mut self,
         instruments: &Instruments,
     ) -> Result<u64, Cancelled> {
         let mut failed = 0;
-        for factor in factors(self.plan.most_runs) {
-            let cases = self.undecided(instruments, factor);
-            if cases.is_empty() || self.is_cancelled() {
+        for look in self.plan.looks() {
+            if self.is_cancelled() {
                 break;
             }
-            self.tell(Event::TrialsAdded { cases: &cases });
-            for case in &cases {
-                self.summary.plan(case.group.id);
-                self.plan.cases.push(case.clone());
+            let mut cases = self.undecided(instruments, look);
+            // A later look may have more runs than this group already has.
+            if cases.is_empty() {
+                continue;
             }
-            self.positions = Positions::of(&self.plan.cases);
-            failed += self.run_trials(&cases)?;
+            let all = cases.len();
+            cases.truncate(self.within_time(&cases));
+            failed += self.run_added(&cases)?;
+            if self.is_out_of_time || cases.len() < all {
+                self.is_out_of_time = true;
+                self.tell(Event::TimeOver);
+                break;
+            }
         }
         Ok(failed)
     }
 
-    /// The additional trials of each group that more requests may decide, up to `factor` times its
-    /// first number of runs.
-    fn undecided(&self, instruments: &Instruments, factor: f64) -> Vec<Arc<Case>> {
+    /// Runs additional trials, round by round while there is time; returns how many failed.
+    fn run_added(&mut self, cases: &[Arc<Case>]) -> Result<u64, Cancelled> {
+        if cases.is_empty() {
+            return Ok(0);
+        }
+        self.tell(Event::TrialsAdded { cases });
+        for case in cases {
+            self.summary.plan(case.group.id);
+            self.plan.cases.push(case.clone());
+        }
+        self.positions = Positions::of(&self.plan.cases);
+        let (mut failed, mut done) = (0, 0);
+        for round in cases.chunk_by(|a, b| a.run == b.run) {
+            if self.within_time(round) < round.len() {
+                self.is_out_of_time = true;
+                break;
+            }
+            failed += self.run_trials(round)?;
+            done += round.len();
+        }
+        for case in &cases[done..] {
+            self.summary.withdraw(case.group.id);
+        }
+        self.plan.cases.truncate(self.plan.cases.len() - (cases.len() - done));
+        Ok(failed)
+    }
+
+    /// How many of `cases`, which are in the order in which they would run, end in time. Rounds are not
+    /// cut, so that prompts and models have equally many runs.
+    fn within_time(&self, cases: &[Arc<Case>]) -> usize {
+        let Some(most) = self.plan.max_time else { return cases.len() };
+        let mut left = most.saturating_sub(since(self.started)).as_secs_f64();
+        let usual = self.usual_seconds();
+        let mut in_time = 0;
+        for round in cases.chunk_by(|a, b| a.run == b.run) {
+            let seconds = |case: &Arc<Case>| usual.get(&case.group.id).copied().unwrap_or_default();
+            left -= round.iter().map(seconds).sum::<f64>();
+            if left < 0.0 {
+                break;
+            }
+            in_time += round.len();
+        }
+        in_time
+    }
+
+    /// The mean duration of a trial of each group.
+    fn usual_seconds(&self) -> HashMap<GroupId, f64> {
+        let mut sums: HashMap<GroupId, (f64, f64)> = HashMap::new();
+        for trial in &self.trials {
+            let (sum, count) = sums.entry(trial.case.group.id).or_default();
+            *sum += trial.seconds;
+            *count += 1.0;
+        }
+        sums.into_iter().map(|(group, (sum, count))| (group, sum / count)).collect()
+    }
+
+    /// The additional trials of each group that more requests may decide, up to the number of runs of
+    /// `look`.
+    fn undecided(&self, instruments: &Instruments, look: Look) -> Vec<Arc<Case>> {
         let judged = self.judge_all(instruments, self.confidence());
-        let undecided = judged.iter().filter(|of| of.verdicts.iter().any(more_may_decide));
-        let groups = undecided.filter_map(|of| self.summary.get(of.group));
+        let groups = judged.iter().filter_map(|of| {
+            let group = self.summary.get(of.group)?;
+            let times = self.times_needed(group, of)?;
+            Some((
+                group,
+                match look {
+                    Look::Times(factor) => factor,
+                    Look::AsNeeded => times.min(self.plan.most_runs),
+                },
+            ))
+        });
         let mut cases: Vec<_> =
-            groups.flat_map(|group| self.additional_cases(group, factor)).collect();
+            groups.flat_map(|(group, factor)| self.additional_cases(group, factor)).collect();
         plan::arrange(&mut cases, self.plan.order);
+        if self.plan.max_time.is_some() {
+            // The time may be over after any round.
+            cases.sort_by_key(|case| case.run);
+        }
         cases
+    }
+
+    /// How many times as many requests may decide the group's thresholds and reach its goals, roughly;
+    /// `None` where that is done, or no number does it.
+    fn times_needed(&self, group: &Group, judged: &GroupVerdicts) -> Option<f64> {
+        let thresholds = judged.verdicts.iter().filter_map(|verdict| times(verdict));
+        let goals = group
+            .spec
+            .precision
+            .iter()
+            .filter_map(|goal| goal.measure(group, self.confidence()).times_needed());
+        thresholds.chain(goals).reduce(f64::max).map(|times| times * RESERVE)
     }
 
     /// The next runs of each prompt of the group, or of its workload.
@@ -78,34 +174,20 @@ impl Runner<'_> {
     }
 }
 
-fn more_may_decide(verdict: &Verdict) -> bool {
-    let refused = matches!(verdict.actual, Err(Absent::TooFew { .. }));
-    refused
-        || matches!(
-            verdict.needed(),
-            Some(Needed::Requests(_) | Needed::Runs(_) | Needed::Baseline)
-        )
+/// The time since `start`.
+#[expect(clippy::disallowed_methods, reason = "`max_time` limits the run; no figure comes from it")]
+fn since(start: Instant) -> Duration {
+    Instant::now().saturating_duration_since(start)
 }
 
-/// By how much the runs are multiplied at each further look: 2, 4, … and the most at last.
-fn factors(most: f64) -> Vec<f64> {
-    let doubled = std::iter::successors(Some(2.0), |factor| Some(factor * 2.0));
-    let mut factors: Vec<_> = doubled.take_while(|factor| *factor < most).collect();
-    if most > 1.0 {
-        factors.push(most);
-    }
-    factors
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looks_double_up_to_the_most() {
-        assert_eq!(factors(1.0), [0.0; 0]);
-        assert_eq!(factors(1.5), [1.5]);
-        assert_eq!(factors(2.0), [2.0]);
-        assert_eq!(factors(10.0), [2.0, 4.0, 8.0, 10.0]);
+/// How many times as many requests may decide a threshold; `None` where no number does.
+fn times(verdict: &Verdict) -> Option<f64> {
+    match verdict.needed()? {
+        Needed::Requests(more) | Needed::Runs(more) => {
+            Some(f64::from(verdict.runs_for(more)) / f64::from(verdict.runs.max(1)))
+        }
+        // More requests may also do, and nothing says how many.
+        Needed::Baseline => Some(f64::INFINITY),
+        Needed::StoredRuns(_) | Needed::Duet | Needed::Certainty | Needed::MorePrecision => None,
     }
 }

@@ -18,7 +18,11 @@ mod server_metrics;
 mod trial;
 mod workload;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -48,7 +52,7 @@ use crate::{
     config::Order,
     load::Follow,
     plan::{Access, Case, Plan, Target},
-    report::{Instrument, Run, RunOutcome, TrialResult},
+    report::{GroupPrecision, Instrument, Run, RunOutcome, TrialResult},
 };
 
 /// Each model with its key, its headers and the options of its connection.
@@ -97,6 +101,10 @@ pub struct Runner<'a> {
     first_ttft: HashMap<(usize, usize), Duration>,
     unusable: Vec<Unusable>,
     ledger: RequestLedger,
+    /// When the run began.
+    started: Instant,
+    /// Whether `max_time` kept further runs from being measured.
+    is_out_of_time: bool,
 }
 
 /// The run was cancelled.
@@ -124,7 +132,7 @@ impl<'a> Runner<'a> {
             .context("failed to start the runtime")?;
         Ok(Self {
             positions: Positions::of(&plan.cases),
-            summary: Summary::new(plan.cases.iter().map(|case| &case.group)),
+            summary: Summary::new(plan.listed().iter().map(|case| &case.group)),
             plan,
             options,
             observer,
@@ -135,6 +143,8 @@ impl<'a> Runner<'a> {
             first_ttft: HashMap::new(),
             unusable: Vec::new(),
             ledger: RequestLedger::default(),
+            started: begin(),
+            is_out_of_time: false,
         })
     }
 
@@ -166,7 +176,7 @@ impl<'a> Runner<'a> {
         self.open_ledger();
         let preflight::Preflight { unusable, asked } = preflight::run(
             &self.options.accesses,
-            &self.plan.cases,
+            &self.plan.listed(),
             &self.options.cancellation,
             self.observer,
         );
@@ -186,11 +196,15 @@ impl<'a> Runner<'a> {
             transport: setting.transport,
             calibration: *calibration,
         };
+        let precision = GroupPrecision::of(&self.summary, confidence);
         Run {
+            precision,
             summary: std::mem::take(&mut self.summary),
             verdicts: verdicts.into_iter().filter(|of| !of.verdicts.is_empty()).collect(),
             confidence,
-            took_turns: self.plan.order == Order::Interleaved,
+            is_out_of_time: self.is_out_of_time,
+            order: self.plan.order.to_string(),
+            took_turns: matches!(self.plan.order, Order::Interleaved(_)),
             trials: std::mem::take(&mut self.trials),
             instruments: instruments.known.iter().map(instrument).collect(),
             machine: self.options.machine.clone(),
@@ -250,6 +264,12 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, RequestError> {
         let message = "a defect of llm-stream-bench: see the panic above";
         RequestError::new(ErrorKind::Internal, message)
     })
+}
+
+/// When a run begins. No figure comes from it.
+#[expect(clippy::disallowed_methods, reason = "`max_time` limits the run")]
+fn begin() -> Instant {
+    Instant::now()
 }
 
 /// The date, by the wall clock. No figure comes from it.

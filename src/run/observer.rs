@@ -215,11 +215,13 @@ pub enum Event<'a> {
         /// Why.
         error: &'a (dyn Error + 'static),
     },
-    /// Thresholds are undecided, so more trials are run.
+    /// Thresholds are undecided or means are not known precisely, so more trials are run.
     TrialsAdded {
         /// The additional trials.
         cases: &'a [Arc<Case>],
     },
+    /// No further run would end within `max_time`.
+    TimeOver,
 }
 
 /// How a trial ended.

@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_task_keeps_its_number_in_each_run_whatever_the_order() {
-        let config = "runs: 2\norder: interleaved\n\
+        let config = "runs: 2\norder: interleaved(3)\n\
                       prompts: [{ name: a, text: x }, { name: b, text: y }]\n\
                       workloads: { w: { concurrency: 1, requests: 1 } }\n\
                       models: { m: { simulate: {} }, n: { simulate: {} } }\n";
@@ -102,16 +102,16 @@ mod tests {
         assert_eq!(
             names,
             [
-                "m::a::run-1 1/12 1/2 1/2",
-                "n::a::run-1 2/12 1/2 1/2",
-                "m::b::run-1 3/12 2/2 1/2",
-                "n::b::run-1 4/12 2/2 1/2",
+                "n::b::run-1 1/12 1/2 1/2",
+                "m::b::run-1 2/12 1/2 1/2",
+                "m::a::run-1 3/12 2/2 1/2",
+                "n::a::run-1 4/12 2/2 1/2",
                 "m::w::run-1 5/12 1/1 1/2",
                 "n::w::run-1 6/12 1/1 1/2",
-                "m::a::run-2 7/12 1/2 2/2",
-                "n::a::run-2 8/12 1/2 2/2",
-                "m::b::run-2 9/12 2/2 2/2",
-                "n::b::run-2 10/12 2/2 2/2",
+                "m::b::run-2 7/12 1/2 2/2",
+                "n::b::run-2 8/12 1/2 2/2",
+                "n::a::run-2 9/12 2/2 2/2",
+                "m::a::run-2 10/12 2/2 2/2",
                 "m::w::run-2 11/12 1/1 2/2",
                 "n::w::run-2 12/12 1/1 2/2",
             ]

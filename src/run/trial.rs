@@ -78,7 +78,9 @@ impl Runner<'_> {
         if !self.models.is_active(target) {
             self.announced = None;
             self.tell(Event::ModelStarted { target });
-            let keeps_idle = self.plan.order != Order::AsListed;
+            let takes_turns = self.plan.order != Order::AsListed;
+            // Within `max_time`, further runs are measured round by round.
+            let keeps_idle = takes_turns || self.plan.max_time.is_some();
             if !self.models.switch_to(target, keeps_idle) {
                 self.connect(case, position)?;
             }

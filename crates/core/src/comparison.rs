@@ -23,6 +23,7 @@ use statrs::distribution::ContinuousCDF;
 use crate::{
     evidence::{self, PromptChange, PromptLogs},
     interval::{self, Interval, MeanError, StratifiedSample, student},
+    requirement::LOAD_RUNS,
     statistic::{Absent, Statistic},
 };
 
@@ -34,9 +35,6 @@ const POWER: f64 = 0.95;
 
 /// The fewest requests of a run for a comparison.
 pub const MIN_REQUESTS: usize = 3;
-
-/// The fewest runs under load from which their variance is estimated.
-pub const MIN_RUNS: usize = 4;
 
 /// The fewest earlier runs from which the variance between runs is estimated.
 pub const MIN_HISTORY: usize = 5;
@@ -226,10 +224,7 @@ impl Change {
             before: f64::NAN,
             now: f64::NAN,
             relative: center.exp_m1(),
-            interval: Interval {
-                low: (center - half).exp_m1(),
-                high: (center + half).exp_m1(),
-            },
+            interval: Interval { low: (center - half).exp_m1(), high: (center + half).exp_m1() },
             increase: Evidence::NONE,
             decrease: Evidence::NONE,
             variation: None,
@@ -343,7 +338,7 @@ impl<'a> RunValues<'a> {
 fn of_runs(log: f64, values: &[f64], variation: f64) -> LogFigure {
     let n = values.len() as f64;
     let logs: Vec<_> = values.iter().map(|value| value.max(f64::MIN_POSITIVE).ln()).collect();
-    if values.len() < MIN_RUNS {
+    if values.len() < LOAD_RUNS {
         return LogFigure { log, variance: variation.powi(2) / n, freedom: ASSUMED_FREEDOM };
     }
     let own = Statistic::Sd.of(&logs).unwrap_or_default().powi(2);
@@ -473,9 +468,7 @@ impl Pairs {
         let logs = differences(|value, _| value.ln())?;
         let is_enough = statistic == Statistic::Mean && logs.len() >= MIN_REQUESTS;
         let is_finite = logs.iter().all(|log| log.is_finite());
-        let error = |values: &[f64]| {
-            MeanError::of(StratifiedSample { values, strata: &[] }).ok()
-        };
+        let error = |values: &[f64]| MeanError::of(StratifiedSample { values, strata: &[] }).ok();
         (is_enough && is_finite).then_some(())?;
         Some(Self {
             by_means: error(&shares)?,

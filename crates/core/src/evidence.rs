@@ -102,8 +102,10 @@ pub(crate) fn of_prompts(
         let error = (within + between).sqrt();
         let change = of.mean_change();
         let freedom = match within + between > 0.0 {
-            true => (within + between).powi(2)
-                / (within.powi(2) / freedom + between.powi(2) / of_between),
+            true => {
+                (within + between).powi(2)
+                    / (within.powi(2) / freedom + between.powi(2) / of_between)
+            }
             false => freedom,
         };
         let is_clear = of.clear_change(sign) > CLEAR * scale.hypot(between.sqrt());
@@ -138,7 +140,8 @@ pub(crate) fn slow_events(logs: &[f64], sign: f64) -> usize {
     let level = if logs.is_empty() { 0.0 } else { median(logs) };
     let is_slow = |log: &f64| sign * (log - level) > SLOW.ln();
     let mut was_slow = false;
-    let starts = logs.iter().filter(|log| !std::mem::replace(&mut was_slow, is_slow(log)) && is_slow(log));
+    let starts =
+        logs.iter().filter(|log| !std::mem::replace(&mut was_slow, is_slow(log)) && is_slow(log));
     starts.count()
 }
 
@@ -205,8 +208,9 @@ mod tests {
     fn the_prompt_that_changed_is_named_and_two_outliers_of_three_are_no_change() {
         let noise = |nth: u32| f64::from(nth * 7 % 11) * 0.02;
         let logs = |nth: u32| (0..3).map(|k| noise(3 * nth + k)).collect::<Vec<_>>();
-        let mut prompts: BTreeMap<u32, PromptLogs> =
-            (0..10).map(|nth| (nth, PromptLogs { now: logs(nth), before: logs(nth + 20) })).collect();
+        let mut prompts: BTreeMap<u32, PromptLogs> = (0..10)
+            .map(|nth| (nth, PromptLogs { now: logs(nth), before: logs(nth + 20) }))
+            .collect();
         let test = |prompts: &BTreeMap<_, _>| of_prompts(prompts, 1.0, (0.0, 1.0)).unwrap();
         assert!(test(&prompts).p > 0.1);
         prompts.get_mut(&4).unwrap().now = vec![1.6, 1.65, 0.1];

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    precision::PrecisionGoal,
     schedule::{Shape, Until},
+    summary::group_name,
     threshold::Threshold,
 };
 
@@ -51,6 +53,8 @@ pub struct GroupSpec {
     pub workload: Option<WorkloadSpec>,
     /// The thresholds that the group must meet.
     pub thresholds: Vec<Threshold>,
+    /// How precisely means are to be known.
+    pub precision: Vec<PrecisionGoal>,
     /// The part of the valid answers that must have a figure for the figure to be reported, 0 to 1.
     pub min_share: f64,
     /// The assumed relative standard deviation of a figure between runs on an unchanged server.
@@ -73,6 +77,11 @@ pub struct WorkloadSpec {
 }
 
 impl GroupSpec {
+    /// The model's name, with the workload's if there is one.
+    pub fn name(&self) -> String {
+        group_name(&self.model, self.workload_name())
+    }
+
     /// The workload's name.
     pub fn workload_name(&self) -> Option<&str> {
         self.workload.as_ref().map(|workload| workload.name.as_str())

@@ -11,6 +11,7 @@
 pub mod baseline;
 mod coding;
 pub mod comparison;
+pub mod drift;
 pub mod evidence;
 pub mod exact;
 pub mod framing;
@@ -20,16 +21,19 @@ pub mod lacking;
 pub mod load_stats;
 pub mod metric;
 mod moderation;
+pub mod precision;
 pub mod prompt;
 pub mod protocol;
 pub mod punctuality;
 pub mod recording;
+pub mod requirement;
 pub mod sample;
 pub mod schedule;
 pub mod serial;
 pub mod server_metrics;
 #[cfg(test)]
 mod simulations;
+pub mod spread;
 pub mod statistic;
 pub mod summary;
 pub mod synthetic;

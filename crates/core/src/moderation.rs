@@ -79,9 +79,7 @@ fn trigamma(mut x: f64) -> f64 {
         x += 1.0;
     }
     let square = x.powi(-2);
-    sum + 1.0 / x
-        + square / 2.0
-        + square / x * (1.0 / 6.0 - square * (1.0 / 30.0 - square / 42.0))
+    sum + 1.0 / x + square / 2.0 + square / x * (1.0 / 6.0 - square * (1.0 / 30.0 - square / 42.0))
 }
 
 /// Returns `x` with `trigamma(x) = y`, by bisection: it falls steadily.

@@ -86,7 +86,8 @@ impl Autocovariances {
         let n = self.n;
         let observed = self.at(1) / self.at(0);
         let unbiased = observed + (1.0 + 3.0 * observed.max(0.0)) / n;
-        let margin = MARGIN * (1.0 + DOUBLE_MARGIN / n) * ((1.0 - unbiased.powi(2)).max(0.0) / n).sqrt();
+        let margin =
+            MARGIN * (1.0 + DOUBLE_MARGIN / n) * ((1.0 - unbiased.powi(2)).max(0.0) / n).sqrt();
         let phi = (unbiased + margin).clamp(0.0, 1.0 - 1.0 / n);
         let inflation = (1.0 + phi) / (1.0 - phi);
         // The subtracted mean has the variance `γ₀ × inflation / n`; independent values lose `γ₀ / n`.
@@ -142,7 +143,8 @@ mod tests {
 
     #[test]
     fn values_that_alternate_have_no_inflation_and_a_slow_wave_has_one() {
-        let alternating: Vec<f64> = (0..40).map(|nth| if nth % 2 == 0 { 1.0 } else { -1.0 }).collect();
+        let alternating: Vec<f64> =
+            (0..40).map(|nth| if nth % 2 == 0 { 1.0 } else { -1.0 }).collect();
         assert_eq!(Dependence::of(&alternating), Dependence::NONE);
         let wave: Vec<f64> = (0..200).map(|nth| (f64::from(nth) / 15.0).sin()).collect();
         let found = Dependence::of(&wave);

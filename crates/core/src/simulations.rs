@@ -75,11 +75,13 @@ impl Noise {
             Self::Quantised => (0..n).map(|_| 1.0 + (2.0 * z()).round() * 0.05).collect(),
             Self::Lognormal => (0..n).map(|_| (0.3 * z()).exp()).collect(),
             Self::Outliers => {
-                let value = |_| (1.0 + 0.1 * z()) * if random.random_bool(0.03) { 5.0 } else { 1.0 };
+                let value =
+                    |_| (1.0 + 0.1 * z()) * if random.random_bool(0.03) { 5.0 } else { 1.0 };
                 (0..n).map(value).collect()
             }
             Self::Bimodal => {
-                let value = |_| (1.0 + 0.05 * z()) * if random.random_bool(0.3) { 0.4 } else { 1.0 };
+                let value =
+                    |_| (1.0 + 0.05 * z()) * if random.random_bool(0.3) { 0.4 } else { 1.0 };
                 (0..n).map(value).collect()
             }
             Self::Serial(phi) => serial(n, phi, &mut z).iter().map(|of| 1.0 + 0.1 * of).collect(),
@@ -173,13 +175,7 @@ fn since(before: &[SimulatedRun], now: &[SimulatedRun], assumed: f64) -> Change 
 }
 
 /// Pairs of two endpoints in the same rounds: the noise that both share, and `own` noise of each.
-fn duet(
-    shape: (u32, u32),
-    shared: Noise,
-    own: f64,
-    slower: f64,
-    random: &mut Pcg64Mcg,
-) -> Change {
+fn duet(shape: (u32, u32), shared: Noise, own: f64, slower: f64, random: &mut Pcg64Mcg) -> Change {
     let n = (shape.0 * shape.1) as usize;
     // Both take turns: the shared noise goes on from one to the other.
     let shared = shared.factors(2 * n, random);
@@ -231,7 +227,9 @@ fn intervals_of_means_hold_the_truth() {
 #[test]
 #[ignore = "minutes of simulation: see the head of the module"]
 fn an_unchanged_server_does_not_fail_its_history() {
-    println!("\nfails of an unchanged server, in percent, 30 requests, limit +3 %, by stored runs and run effect");
+    println!(
+        "\nfails of an unchanged server, in percent, 30 requests, limit +3 %, by stored runs and run effect"
+    );
     for noise in NOISES {
         let mut cells = Vec::new();
         for runs in [1, 5, 20] {
@@ -256,7 +254,9 @@ fn an_unchanged_server_does_not_fail_its_history() {
 #[test]
 #[ignore = "minutes of simulation: see the head of the module"]
 fn an_unchanged_endpoint_does_not_fail_a_duet() {
-    println!("\nduets, own noise 3 %, in percent: fails and coverage, unchanged; found +5 %, limit +3 %");
+    println!(
+        "\nduets, own noise 3 %, in percent: fails and coverage, unchanged; found +5 %, limit +3 %"
+    );
     for noise in NOISES {
         let mut cells = Vec::new();
         for shape in [(10, 3), (10, 10)] {
@@ -287,9 +287,8 @@ fn slower_servers_fail() {
          effect"
     );
     for noise in NOISES {
-        let draw = |shape, effect, random: &mut Pcg64Mcg| {
-            SimulatedRun::draw(shape, noise, effect, random)
-        };
+        let draw =
+            |shape, effect, random: &mut Pcg64Mcg| SimulatedRun::draw(shape, noise, effect, random);
         let one_prompt = percent(500, |random| {
             let (before, now) = (draw((10, 3), 0.0, random), draw((10, 3), 0.0, random));
             let slow = random.random_range(0..10);
@@ -377,7 +376,8 @@ fn looking_often_at_dependent_requests_rarely_decides_wrongly() {
             let run = SimulatedRun::draw((10, 24), noise, 0.0, random);
             let truth = 55.0 * noise.mean();
             LOOKS.iter().any(|n| {
-                let sample = StratifiedSample { values: &run.values[..*n], strata: &run.strata[..*n] };
+                let sample =
+                    StratifiedSample { values: &run.values[..*n], strata: &run.strata[..*n] };
                 let of = interval::of(Statistic::Mean, sample, confidence).unwrap().unwrap();
                 !of.holds(truth)
             })

@@ -50,7 +50,9 @@ impl fmt::Display for Absent {
             Self::DescriptiveOnly => {
                 f.write_str("it describes only these requests, like the largest value")
             }
-            Self::NoRatio => f.write_str("it is zero or negative, so a relative change means nothing"),
+            Self::NoRatio => {
+                f.write_str("it is zero or negative, so a relative change means nothing")
+            }
             Self::Lacking { lack: 1, all } => write!(f, "1 of {all} has no such figure"),
             Self::Lacking { lack, all } => write!(f, "{lack} of {all} have no such figure"),
             Self::TooFewRuns { needs, has } => {

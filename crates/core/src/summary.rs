@@ -9,9 +9,8 @@ use std::{
 };
 
 use crate::{
-    comparison::Change,
+    drift::Drift,
     group::{GroupId, GroupSpec},
-    comparison::MIN_RUNS,
     interval::{self, Interval, MeanError, StratifiedSample},
     lacking::{MissingFigures, MissingReason},
     load_stats::{Batch, LoadStats},
@@ -19,8 +18,10 @@ use crate::{
     prompt::Prompt,
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
+    requirement::LOAD_RUNS,
     sample::{Doubt, Note, Sample},
     server_metrics::MetricComparison,
+    spread::within_strata,
     statistic::{Absent, Statistic},
     threshold::Threshold,
     uncertainty::{self, Uncertain},
@@ -488,6 +489,13 @@ impl Summary {
         }
     }
 
+    /// Counts one selected trial less.
+    pub fn withdraw(&mut self, id: GroupId) {
+        if let Some(group) = self.group(id) {
+            group.planned -= 1;
+        }
+    }
+
     /// Returns the group.
     pub fn get(&self, id: GroupId) -> Option<&Group> {
         self.groups.iter().find(|group| group.spec.id == id)
@@ -639,7 +647,18 @@ impl Group {
             return self.success_rate();
         }
         self.enough_have(metric)?;
-        statistic.of(&self.values(metric))
+        self.statistic(metric, statistic)
+    }
+
+    /// Computes `statistic` of the values that there are, however many lack the figure. A standard
+    /// deviation is that within the prompts.
+    pub fn statistic(&self, metric: &Metric, statistic: Statistic) -> Result<f64, Absent> {
+        match (metric.read, statistic) {
+            (MetricSource::Sample(_), Statistic::Sd) => {
+                statistic.of(&within_strata(self.tally.valued(metric).stratified())?)
+            }
+            _ => statistic.of(&self.values(metric)),
+        }
     }
 
     fn enough_have(&self, metric: &Metric) -> Result<(), Absent> {
@@ -692,8 +711,9 @@ impl Group {
             MetricSource::All => Ok(Some(self.interval_of_success_rate(confidence))),
             _ if !sample.has_interval => Ok(None),
             _ => sample.check().and_then(|()| match of {
-                Statistic::Mean => MeanError::of(stratified)
-                    .map(|error| Some(error.interval(value, confidence))),
+                Statistic::Mean => {
+                    MeanError::of(stratified).map(|error| Some(error.interval(value, confidence)))
+                }
                 _ => interval::of(of, stratified, confidence),
             }),
         };
@@ -719,8 +739,18 @@ impl Group {
                 let values = self.by_run(metric, statistic);
                 let values = values.into_iter().map(|(_, value)| value).collect();
                 let has_interval = !matches!(statistic, Statistic::Min | Statistic::Max);
-                let needs_runs = MIN_RUNS;
-                Replicates { values, has_interval, is_of_runs: true, needs_runs, ..Replicates::default() }
+                let needs_runs = LOAD_RUNS;
+                Replicates {
+                    values,
+                    has_interval,
+                    is_of_runs: true,
+                    needs_runs,
+                    ..Replicates::default()
+                }
+            }
+            MetricSource::Sample(_) if statistic == Statistic::Sd => {
+                let values = within_strata(self.valued(metric)?.stratified())?;
+                Replicates { values, has_interval: true, ..Replicates::default() }
             }
             MetricSource::Sample(_) => {
                 let MetricValues { values, strata } = self.valued(metric)?;
@@ -773,7 +803,9 @@ impl Group {
         }
         let of_runs = |group: &Self| -> BTreeMap<u32, f64> {
             match metric.read {
-                MetricSource::Load(read) => (1..).zip(group.loads.iter().filter_map(read)).collect(),
+                MetricSource::Load(read) => {
+                    (1..).zip(group.loads.iter().filter_map(read)).collect()
+                }
                 _ => group.by_run(metric, statistic).into_iter().collect(),
             }
         };
@@ -813,26 +845,22 @@ impl Group {
         pairs.unzip()
     }
 
-    /// Returns the change of the median of `metric` from the first half of each prompt's answers to
-    /// the second half, in order of time.
-    pub fn drift(&self, metric: &Metric) -> Result<Change, Absent> {
-        let MetricValues { values, strata } = self.valued(metric)?;
-        // For each prompt: the number of its answers, and the number seen so far.
-        let mut counts = vec![(0, 0); self.tally.prompts.len()];
-        strata.iter().for_each(|stratum| counts[*stratum as usize].0 += 1);
-        let mut halves = [(vec![], vec![]), (vec![], vec![])];
-        for (value, stratum) in values.iter().zip(&*strata) {
-            let (all, seen) = &mut counts[*stratum as usize];
-            let half = &mut halves[usize::from(*seen >= *all / 2)];
-            *seen += 1;
-            half.0.push(*value);
-            half.1.push(*stratum);
-        }
-        let sampled = |half: usize| {
-            let (values, strata): &(Vec<f64>, Vec<u32>) = &halves[half];
-            StratifiedSample { values, strata }
-        };
-        Change::of(Statistic::Median, sampled(0), sampled(1), interval::CONFIDENCE)
+    /// Returns how far `metric` drifted over the requests, in order of time.
+    pub fn drift(&self, metric: &Metric) -> Result<Drift, Absent> {
+        let values = self.valued(metric)?;
+        let runs: Vec<_> = self.tally.of_those_with(metric, &self.tally.runs).collect();
+        Drift::of(values.stratified(), &runs)
+    }
+
+    /// Returns the figures of the summary that too few answers have, for a reason other than that
+    /// answers do not contain them: thresholds on them fail, and baselines do without them.
+    pub fn absent_figures(&self) -> Vec<MissingFigures> {
+        let shown = METRICS.iter().filter(|metric| metric.in_summary);
+        let lacking = shown.map(|metric| self.lacking(metric));
+        let share = self.spec.min_share;
+        lacking
+            .filter(|lacking| lacking.could() > 0 && lacking.has_reason() && !lacking.leaves(share))
+            .collect()
     }
 
     /// Returns the throughput in each batch of the runs, for the figures that batches have. Their

@@ -233,7 +233,8 @@ fn parse_statistic(
     let statistic = Statistic::by_name(name).ok_or_else(|| ParseThresholdError {
         message: format!("unknown statistic `{name}`"),
         offset,
-        help: "one of mean, median, min, max, sd, trend, or a percentile such as p95 or p99.9".into(),
+        help: "one of mean, median, min, max, sd, trend, or a percentile such as p95 or p99.9"
+            .into(),
     });
     Ok((statistic?, false))
 }
@@ -310,21 +311,26 @@ fn parse_relative(
     if !signed {
         return refuse("the limit on the change has no sign", percent);
     }
-    let is_quoted = |quote: char| name.len() > 2 && name.starts_with(quote) && name.ends_with(quote);
-    Ok((value / 100.0, match name {
-        "baseline" => Against::Baseline,
-        _ if is_quoted('`') || is_quoted('"') || is_quoted('\'') => {
-            Against::Model(name[1..name.len() - 1].to_owned())
-        }
-        _ => Against::Model(name.to_owned()),
-    }))
+    let is_quoted =
+        |quote: char| name.len() > 2 && name.starts_with(quote) && name.ends_with(quote);
+    Ok((
+        value / 100.0,
+        match name {
+            "baseline" => Against::Baseline,
+            _ if is_quoted('`') || is_quoted('"') || is_quoted('\'') => {
+                Against::Model(name[1..name.len() - 1].to_owned())
+            }
+            _ => Against::Model(name.to_owned()),
+        },
+    ))
 }
 
 /// Parses the limit of a trend: a percentage with a sign.
 fn parse_trend(words: &mut Words<'_>) -> Result<f64, ParseThresholdError> {
     let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
     let (_, unit) = words.take(|c| !c.is_whitespace());
-    let value = digits.parse::<f64>().ok().filter(|_| digits.starts_with(['+', '-']) && unit == "%");
+    let value =
+        digits.parse::<f64>().ok().filter(|_| digits.starts_with(['+', '-']) && unit == "%");
     value.map(|value| value / 100.0).ok_or_else(|| ParseThresholdError {
         message: "a trend has a limit on the change".into(),
         offset,

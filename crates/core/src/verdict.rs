@@ -17,10 +17,7 @@ mod share;
 use statrs::distribution::ContinuousCDF;
 
 pub use self::{
-    family::assign_levels,
-    instrument::InstrumentError,
-    needed::Needed,
-    share::{BeyondLimit, fewest_within},
+    family::assign_levels, instrument::InstrumentError, needed::Needed, share::BeyondLimit,
 };
 use crate::{
     baseline::{Baseline, BaselineMismatch},
@@ -153,7 +150,11 @@ impl Judge<'_> {
             change: None,
             trend: None,
             lacking: group.lacking(threshold.metric),
-            doubts: group.tally.doubts(threshold.metric).map(|(why, of)| (why.into(), of)).collect(),
+            doubts: group
+                .tally
+                .doubts(threshold.metric)
+                .map(|(why, of)| (why.into(), of))
+                .collect(),
             left_out: Vec::new(),
             runs: group.runs(),
             level: (1.0 - self.confidence) / 0.05 * SIGNIFICANT,
@@ -186,9 +187,8 @@ impl Judge<'_> {
         group: &Group,
         name: &str,
     ) -> Result<counterpart::ComparedChange, NoChange> {
-        let is_other = |of: &&Group| {
-            of.spec.model == name && of.spec.id.workload == group.spec.id.workload
-        };
+        let is_other =
+            |of: &&Group| of.spec.model == name && of.spec.id.workload == group.spec.id.workload;
         let other = self.groups.iter().find(is_other);
         let other = other.ok_or_else(|| NoChange::Model(name.to_owned()))?;
         counterpart::with_model(threshold, group, other, self.confidence)
@@ -289,7 +289,9 @@ impl Verdict {
 
     /// Returns whether there is a figure to judge, or too few values for one yet.
     fn exists(&self) -> bool {
-        let is_there = |absent: &NoChange| matches!(absent, NoChange::Absent(Absent::TooFew { .. } | Absent::TooFewRuns { .. }));
+        let is_there = |absent: &NoChange| {
+            matches!(absent, NoChange::Absent(Absent::TooFew { .. } | Absent::TooFewRuns { .. }))
+        };
         match (&self.change, &self.trend) {
             (Some(change), _) => change.as_ref().map_or_else(is_there, |_| true),
             (None, Some(trend)) => trend.as_ref().map_or_else(is_there, |_| true),
@@ -303,9 +305,10 @@ impl Verdict {
     /// Returns whether a figure without sampling error meets its limit: the smallest and the largest
     /// value, and the share of successful requests, describe these requests only.
     fn is_certain(&self) -> Option<bool> {
-        let Estimate { value, interval, .. } = self.actual.ok().filter(|_| !self.threshold.is_relative())?;
-        let is_descriptive = interval == Ok(None)
-            || matches!(self.threshold.metric.read, MetricSource::All);
+        let Estimate { value, interval, .. } =
+            self.actual.ok().filter(|_| !self.threshold.is_relative())?;
+        let is_descriptive =
+            interval == Ok(None) || matches!(self.threshold.metric.read, MetricSource::All);
         let error = self.error.unwrap_or(0.0);
         let [low, high] = [value - error, value + error].map(|of| self.threshold.holds(of));
         (is_descriptive && low == high).then_some(low)
@@ -334,7 +337,9 @@ impl Verdict {
         let distance = (nearest - self.threshold.limit).abs();
         Some(match estimate.mean_error {
             Some(mean) => student(mean.freedom).sf(distance / mean.error.max(f64::MIN_POSITIVE)),
-            None => by_interval(estimate.value, interval, distance, self.threshold.limits_increase()),
+            None => {
+                by_interval(estimate.value, interval, distance, self.threshold.limits_increase())
+            }
         })
     }
 
@@ -361,9 +366,9 @@ impl Verdict {
             });
         }
         if let Some(trend) = &self.trend {
-            return trend.as_ref().is_ok_and(|trend| {
-                self.threshold.holds(trend.relative) || trend.p > SIGNIFICANT
-            });
+            return trend
+                .as_ref()
+                .is_ok_and(|trend| self.threshold.holds(trend.relative) || trend.p > SIGNIFICANT);
         }
         if let Some(beyond) = &self.beyond {
             return beyond.p_of_hold <= self.tail();
@@ -381,8 +386,7 @@ impl Verdict {
     pub fn slower_prompt(&self) -> Option<(&str, PromptChange)> {
         let change = self.change.as_ref()?.as_ref().ok()?;
         let misses = |relative: f64| !self.threshold.holds(relative);
-        let found =
-            change.missed_prompt(self.threshold.limits_increase(), self.level, misses)?;
+        let found = change.missed_prompt(self.threshold.limits_increase(), self.level, misses)?;
         Some((self.prompts.get(found.stratum as usize)?, found))
     }
 
@@ -403,7 +407,8 @@ impl Verdict {
         let mean = estimate.mean_error.filter(|_| !self.threshold.is_relative())?;
         let t = student(mean.freedom);
         let quantiles = t.inverse_cdf(1.0 - self.level) + t.inverse_cdf(0.95);
-        let fails = self.threshold.limit + sign * (quantiles * mean.error + self.error.unwrap_or(0.0));
+        let fails =
+            self.threshold.limit + sign * (quantiles * mean.error + self.error.unwrap_or(0.0));
         (estimate.value > 0.0).then(|| fails / estimate.value - 1.0)
     }
 }

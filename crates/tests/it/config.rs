@@ -3,8 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use llm_stream_bench::config::{
-    Config, ConfigErrors, EndpointConfig, MetricsUrl, PromptConfig, Settings, TimeoutSettings,
-    TokenCount, sanitise,
+    Config, ConfigErrors, EndpointConfig, MetricsUrl, PromptConfig, RunCount, Settings,
+    TimeoutSettings, TokenCount, sanitise,
 };
 use llm_stream_core::{
     prompt::{ChatMessage, Role},
@@ -88,7 +88,7 @@ fn the_seeds_document_is_accepted() {
     assert_eq!(model.settings.max_tokens, Some(1024));
     let body = json!({ "chat_template_kwargs": { "enable_thinking": false } });
     assert_eq!(serde_json::Value::from(model.settings.extra_body.clone()), body);
-    assert_eq!((config.runs, config.prompts), (3, None));
+    assert_eq!((config.runs, config.prompts), (RunCount::Fixed(3), None));
 }
 
 /// Every key there is.
@@ -167,7 +167,10 @@ fn every_key_is_read() {
     assert_eq!(prompts, ["Say hello.", "Say hello.\n"]);
     let system = ChatMessage::text(Role::System, "Be brief.");
     assert_eq!(config.prompts.as_ref().unwrap()[1].prompt.messages[0], system);
-    assert_eq!((config.runs, config.thresholds[0].value.as_str()), (5, "ttft p95 <= 500 ms"));
+    assert_eq!(
+        (config.runs, config.thresholds[0].value.as_str()),
+        (RunCount::Fixed(5), "ttft p95 <= 500 ms")
+    );
 }
 
 #[test]

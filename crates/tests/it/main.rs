@@ -31,6 +31,7 @@ mod protocols;
 mod real_servers;
 mod reports;
 mod requests;
+mod run_count;
 mod schema;
 mod secrets;
 mod server_metrics;

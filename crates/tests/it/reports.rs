@@ -31,6 +31,7 @@ use crate::streams::{STOP, TOKEN, USAGE, stream};
 
 const CONFIG: &str = "
 runs: 3
+order: as-listed
 prompts:
   - { name: hello, text: \"Say hello.\" }
   - { name: \"=1+1\", text: \"Add.\" }
@@ -77,6 +78,9 @@ fn run() -> Run {
         summary,
         verdicts,
         confidence: CONFIDENCE,
+        precision: Vec::new(),
+        is_out_of_time: false,
+        order: "interleaved(0)".into(),
         took_turns: true,
         trials: rows.iter().map(|row| TrialResult::request(row, ended(row))).collect(),
         instruments: Vec::new(),

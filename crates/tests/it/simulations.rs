@@ -16,11 +16,12 @@ use llm_stream_core::{
     metric::Metric,
     protocol::OpenAiChat,
     recording::{ErrorKind, RequestError},
+    requirement::confidence_of,
     sample::{self, Doubt, Sample},
     statistic::Statistic,
     summary::{Request, Summary},
     threshold::Threshold,
-    verdict::{Judge, Outcome, Reference},
+    verdict::{Judge, Needed, Outcome, Reference, Verdict},
 };
 use llm_stream_sim::Script;
 use rand::SeedableRng as _;
@@ -38,7 +39,7 @@ struct Endpoint {
 
 impl Endpoint {
     fn new(runs: u32, slower: f64) -> Self {
-        let yaml = format!("runs: {runs}\nmodels: {{ m: {{ simulate: {{}} }} }}");
+        let yaml = format!("runs: {runs}\norder: as-listed\nmodels: {{ m: {{ simulate: {{}} }} }}");
         let config = Config::parse(&yaml, "configs.yaml", Path::new(".")).unwrap();
         let cases = Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).unwrap().cases;
         Self { cases, slower }
@@ -168,6 +169,46 @@ fn looking_often_does_not_make_more_verdicts_wrong() {
 }
 
 #[test]
+fn a_number_of_runs_chosen_from_the_noise_does_not_make_more_verdicts_wrong() {
+    // `runs: auto`: a look after three runs, one after the number that they ask for, one after 30.
+    const MOST: u32 = 30;
+    let chosen = |verdict: &Verdict| match (verdict.needed(), verdict.actual) {
+        (Some(Needed::Requests(more)), Ok(actual)) => {
+            let times = 1.0 + more as f64 / actual.n as f64;
+            (3.0 * times * 1.15).ceil().min(f64::from(MOST)) as u32
+        }
+        _ => MOST,
+    };
+    let confidence = confidence_of(3);
+    let endpoint = Endpoint::new(MOST, 1.0);
+    let threshold = Threshold::parse("tpot <= 10 ms").unwrap();
+    let wrong = percent(RUNS, |seed| {
+        let mut random = Pcg64Mcg::seed_from_u64(seed);
+        let mut summary = Summary::new(endpoint.cases.iter().map(|case| &case.group));
+        let (mut looked, mut runs) = (0, 3);
+        loop {
+            for (nth, case) in endpoint.cases.iter().enumerate() {
+                if (looked + 1..=runs).contains(&case.run) {
+                    add(&mut summary, case, &Ok(endpoint.sample(nth, &mut random)));
+                }
+            }
+            let judge = Judge { instrument: None, reference: None, groups: &[], confidence };
+            let verdict = judge.verdict(&threshold, &summary.groups[0]);
+            if verdict.outcome() != Outcome::Inconclusive {
+                return true;
+            }
+            looked = runs;
+            runs = match runs {
+                3 => chosen(&verdict),
+                MOST => return false,
+                _ => MOST,
+            };
+        }
+    });
+    assert!(wrong <= 5.0, "{wrong}");
+}
+
+#[test]
 fn what_is_not_there_never_passes() {
     let endpoint = Endpoint::new(1, 1.0);
     let limits =
@@ -195,20 +236,21 @@ fn what_is_not_there_never_passes() {
 fn drift_is_seen_where_it_is_and_not_where_there_is_none() {
     let endpoint = Endpoint::new(8, 1.0);
     let metric = Metric::named("tpot").unwrap();
-    let seen = |slower: f64| {
+    // A line from the first of eight runs to the last.
+    let seen = |drift: f64| {
         percent(RUNS, |seed| {
             let mut random = Pcg64Mcg::seed_from_u64(seed);
             let mut summary = Summary::new(endpoint.cases.iter().map(|case| &case.group));
             for (nth, case) in endpoint.cases.iter().enumerate() {
-                let late = if case.run > 4 { slower } else { 1.0 };
+                let late = 1.0 + drift * f64::from(case.run - 1) / 7.0;
                 let endpoint = Endpoint { cases: endpoint.cases.clone(), slower: late };
                 add(&mut summary, case, &Ok(endpoint.sample(nth, &mut random)));
             }
             summary.groups[0].drift(metric).unwrap().is_significant()
         })
     };
-    let (none, some) = (seen(1.0), seen(1.15));
-    assert!(none <= 3.0 && some >= 95.0, "{none} {some}");
+    let (none, some) = (seen(0.0), seen(0.2));
+    assert!(none <= 5.0 && some >= 95.0, "{none} {some}");
 }
 
 /// Twelve runs of each of ten prompts, the last of which is three times slower; each sample as

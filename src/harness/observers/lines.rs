@@ -71,8 +71,11 @@ fn line(event: Event<'_>) -> Option<String> {
         }
         Event::TrialsAdded { cases } => {
             let more = counted(cases.len(), "more trial");
-            format!("Continuing, since thresholds are undecided: {more}\n")
+            let has_goal = cases.iter().any(|case| !case.group.precision.is_empty());
+            let why = if has_goal { " or intervals are too wide" } else { "" };
+            format!("Continuing, since thresholds are undecided{why}: {more}\n")
         }
+        Event::TimeOver => "No further run would end within max_time\n".into(),
         _ => return None,
     })
 }

@@ -77,6 +77,10 @@ report! {
         groups: Vec<GroupReport<'a>>,
         /// The result of each threshold.
         thresholds: Vec<ThresholdReport<'a>>,
+        /// The order of the trials, as in the config, with its seed.
+        order: &'a str,
+        /// How precisely means are known, for each goal of the config.
+        precision: Vec<PrecisionReport<'a>>,
         /// The errors of each transport in use, measured on this machine during this run; empty
         /// with `--no-calibration`.
         instruments: Vec<InstrumentReport>,
@@ -179,7 +183,8 @@ report! {
         prompts: &'a [String],
     }
 
-    /// Statistics; percentiles by linear interpolation, sd with n - 1.
+    /// Statistics; percentiles by linear interpolation, sd within prompts: deviations from the mean of
+    /// the same prompt, with n - 1 for each prompt.
     struct FigureReport {
         /// Values: requests, or runs of the load. 0 if all of them lack the figure for a reason.
         n: usize,
@@ -254,12 +259,12 @@ report! {
         ttft: Option<DriftReport>,
     }
 
-    /// The change of the median from the first half of each prompt's requests to the second, as a
-    /// fraction of the former.
+    /// The change of the mean over the requests, from the start to the end of a fitted line, as a
+    /// fraction of the start.
     struct DriftReport {
         relative: f64,
         interval: IntervalReport,
-        /// Mann-Whitney, two-sided, on ranks aligned by prompt.
+        /// That of the slope, two-sided.
         p: Option<f64>,
         significant: bool,
     }
@@ -370,6 +375,20 @@ report! {
         interval: IntervalReport,
         /// The probability of a difference in ranks of this size by chance; of a mean or median.
         p: Option<f64>,
+    }
+
+    struct PrecisionReport<'a> {
+        /// The name of its group.
+        group: &'a str,
+        metric: &'static str,
+        /// The largest distance from the mean to an end of its interval, as a fraction of the mean.
+        goal: f64,
+        /// That distance in this run; null if there is no interval.
+        #[schema(range(min = 0))]
+        actual: Option<f64>,
+        reached: bool,
+        /// Why the goal is not reached.
+        why: Option<String>,
     }
 
     struct InstrumentReport {

@@ -10,7 +10,9 @@ use super::Verdict;
 pub fn assign_levels<'a>(verdicts: impl Iterator<Item = &'a mut Verdict>, level: f64) {
     let mut tested: Vec<_> = verdicts.filter(|verdict| verdict.p_of_miss().is_some()).collect();
     let all = tested.len();
-    tested.sort_by(|a, b| a.p_of_miss().partial_cmp(&b.p_of_miss()).unwrap_or(std::cmp::Ordering::Equal));
+    tested.sort_by(|a, b| {
+        a.p_of_miss().partial_cmp(&b.p_of_miss()).unwrap_or(std::cmp::Ordering::Equal)
+    });
     let mut may_fail = true;
     for (nth, verdict) in tested.into_iter().enumerate() {
         let of_rank = level / (all - nth) as f64;

@@ -117,7 +117,8 @@ impl Verdict {
         };
         let normal = student(1e6);
         let is_above = actual.value > limit;
-        let half = if is_above { actual.value - interval.low } else { interval.high - actual.value };
+        let half =
+            if is_above { actual.value - interval.low } else { interval.high - actual.value };
         let error = actual.mean_error.map_or(half / normal.inverse_cdf(0.975), |of| of.error);
         let quantile = self.quantile(self.threshold.holds(actual.value));
         Some(match room > 0.0 {

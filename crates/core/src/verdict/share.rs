@@ -3,10 +3,7 @@
 use statrs::function::beta::beta_reg;
 
 use crate::{
-    metric::MetricSource,
-    serial::Dependence,
-    statistic::Statistic,
-    summary::Group,
+    metric::MetricSource, serial::Dependence, statistic::Statistic, summary::Group,
     threshold::Threshold,
 };
 
@@ -104,17 +101,12 @@ impl BeyondLimit {
     /// of 95 % at the level `level`.
     pub(super) fn smallest_detectable(&self, level: f64) -> f64 {
         let n = self.all as f64 * self.effective;
-        let fails = (0..=self.all).map(|k| k as f64).find(|k| at_least(*k, n, self.allowed) <= level);
+        let fails =
+            (0..=self.all).map(|k| k as f64).find(|k| at_least(*k, n, self.allowed) <= level);
         let Some(fails) = fails else { return 1.0 };
         let is_found = |share: &f64| at_least(fails, n, *share) >= 0.95;
         (1..=1000).map(|nth| f64::from(nth) / 1000.0).find(is_found).unwrap_or(1.0)
     }
-}
-
-/// Returns the fewest requests, all within the limit, that pass a percentile with the share
-/// `allowed` beyond it.
-pub fn fewest_within(allowed: f64, confidence: f64) -> usize {
-    (((1.0 - confidence) / 2.0).ln() / (-allowed).ln_1p()).ceil() as usize
 }
 
 /// The share of independent requests among these.
@@ -137,6 +129,7 @@ fn at_least(k: f64, n: f64, share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::requirement::{Bound, of_quantile};
 
     #[test]
     fn binomial_tails_agree_with_scipy() {
@@ -150,7 +143,7 @@ mod tests {
     #[test]
     fn so_many_requests_within_the_limit_pass_a_percentile() {
         for (allowed, needs) in [(0.5, 6), (0.1, 36), (0.05, 72), (0.01, 368)] {
-            assert_eq!(fewest_within(allowed, 0.95), needs);
+            assert_eq!(of_quantile(1.0 - allowed, Bound::Upper, 0.95), needs);
             assert!(at_most(0.0, needs as f64, allowed) <= 0.025);
             assert!(at_most(0.0, needs as f64 - 1.0, allowed) > 0.025);
         }
