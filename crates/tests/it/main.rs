@@ -42,4 +42,5 @@ mod tls;
 mod trust;
 #[cfg(unix)]
 mod unix;
+mod wait;
 mod workloads;
