@@ -237,7 +237,8 @@ fn not_json(text: &str, at: usize, error: &serde_json::Error) -> Mistake {
         _ => format!("this is not JSON: {message}"),
     };
     let help = "a data set is JSON Lines, an object a line, or one JSON list of objects";
-    let at = at + text.floor_char_boundary(offset);
+    let is_boundary = |at: &usize| text.is_char_boundary(*at);
+    let at = at + (0..=offset).rev().find(is_boundary).unwrap_or_default();
     Mistake { at, number: None, what, help }
 }
 

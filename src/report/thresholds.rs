@@ -196,26 +196,29 @@ pub fn format_needed(verdict: &Verdict) -> Option<String> {
             let doubts: Vec<_> = verdict.doubts.iter().map(of).collect();
             format!("the figure may be wrong: {}", doubts.join("; "))
         }
-        Needed::MorePrecision if let Some(Ok(change)) = &verdict.change => {
-            describe_error_of_change(verdict, change)
-        }
-        Needed::MorePrecision => match verdict.error {
-            Some(error) => {
-                let (unit, scale) = verdict.threshold.metric.unit.display();
-                let shown = number(error * scale);
-                match verdict.uncertainty > error / 2.0 {
-                    true => format!(
-                        "these requests cannot decide it: the times of their tokens are known to \
-                         ± {shown} {unit} (`arrival_uncertainty` in the results)"
-                    ),
-                    false => format!(
-                        "no number of requests would decide it: the instrument has ± {shown} {unit}"
-                    ),
-                }
-            }
-            None => "no number of requests would decide it: it is at its limit".into(),
+        Needed::MorePrecision => match &verdict.change {
+            Some(Ok(change)) => describe_error_of_change(verdict, change),
+            _ => describe_error(verdict),
         },
     })
+}
+
+/// Describes why more requests cannot decide a figure.
+fn describe_error(verdict: &Verdict) -> String {
+    let Some(error) = verdict.error else {
+        return "no number of requests would decide it: it is at its limit".into();
+    };
+    let (unit, scale) = verdict.threshold.metric.unit.display();
+    let shown = number(error * scale);
+    match verdict.uncertainty > error / 2.0 {
+        true => format!(
+            "these requests cannot decide it: the times of their tokens are known to ± {shown} \
+             {unit} (`arrival_uncertainty` in the results)"
+        ),
+        false => {
+            format!("no number of requests would decide it: the instrument has ± {shown} {unit}")
+        }
+    }
 }
 
 /// Describes why more requests cannot decide a change.

@@ -7,14 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::bench::{REPOSITORY, cargo};
+use crate::{
+    bench::{REPOSITORY, cargo},
+    wait,
+};
 
 /// The direct dependencies of each workspace member: all of them, and those of other members.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let output = cargo(Path::new(REPOSITORY))
-        .args(["metadata", "--no-deps", "--format-version", "1"])
-        .output()
-        .expect("cargo");
+    let mut cargo = cargo(Path::new(REPOSITORY));
+    let arguments = ["metadata", "--no-deps", "--format-version", "1"];
+    let output = wait::output_of_cargo(cargo.args(arguments));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let normal = |package: &serde_json::Value| {
         let all = package["dependencies"].as_array().expect("a list").iter();
@@ -54,11 +56,9 @@ fn core_depends_on_no_network_runtime_or_command_line_crate() {
 
 #[test]
 fn cargo_bench_compiles_no_test_only_crate() {
-    let output = cargo(Path::new(REPOSITORY))
-        .args(["tree", "--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"])
-        .args(["--package", "llm-stream-bench"])
-        .output()
-        .expect("cargo");
+    let mut cargo = cargo(Path::new(REPOSITORY));
+    cargo.args(["tree", "--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"]);
+    let output = wait::output_of_cargo(cargo.args(["--package", "llm-stream-bench"]));
     let tree = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(tree.contains("libtest-mimic"), "{tree}");
     for name in ["wiremock", "insta", "proptest", "boon", "sse-stream", "schemars"] {

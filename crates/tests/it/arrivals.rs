@@ -291,7 +291,6 @@ mod stopped {
         fs,
         io::{Read as _, Write as _},
         net::{TcpListener, TcpStream},
-        process::Command,
         sync::mpsc,
         thread,
         time::Instant,
@@ -300,7 +299,10 @@ mod stopped {
     use llm_stream_client as client;
 
     use super::*;
-    use crate::bench::{Bench, Ran};
+    use crate::{
+        bench::{Bench, Ran},
+        wait,
+    };
 
     /// When a write began and when it had ended.
     type Written = (Instant, Instant);
@@ -320,14 +322,9 @@ mod stopped {
         format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
     }
 
-    fn signal(process: u32, name: &str) {
-        let kill = Command::new("kill").args([name, &process.to_string()]).status();
-        assert!(kill.expect("kill").success());
-    }
-
     /// Stops a process, and waits until no thread of it runs.
     fn stop(process: u32) {
-        signal(process, "-STOP");
+        wait::signal(process, "STOP");
         let is_stopped = || {
             let threads = fs::read_dir(format!("/proc/{process}/task")).expect("threads");
             threads.flatten().all(|thread| {
@@ -335,15 +332,13 @@ mod stopped {
                 state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
             })
         };
-        while !is_stopped() {
-            thread::sleep(ms(1));
-        }
+        wait::until("every thread is stopped", is_stopped);
     }
 
     /// Answers one request, of a process whose id comes by `client`; says when it wrote each token.
     fn serve(listener: TcpListener, client: mpsc::Receiver<u32>, steps: &[Step]) -> Vec<Written> {
         let (mut socket, _) = listener.accept().expect("a client");
-        let process = client.recv().expect("an id");
+        let process = client.recv_timeout(wait::PATIENCE).expect("an id");
         socket.set_nodelay(true).expect("a socket");
         read_request(&mut socket);
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
@@ -354,7 +349,7 @@ mod stopped {
             match step {
                 Wait(time) => thread::sleep(*time),
                 Stop => stop(process),
-                Continue => signal(process, "-CONT"),
+                Continue => wait::signal(process, "CONT"),
                 Tokens(count) => {
                     let bytes = chunk(&format!("data: {TOKEN}\n\n")).repeat(*count);
                     let begun = Instant::now();
@@ -390,8 +385,8 @@ mod stopped {
         let server = thread::spawn(move || serve(listener, receiver, steps));
         let child = bench.start(&["--no-warmup", "--record", "recordings"]);
         sender.send(child.id()).expect("a server");
-        let ran = Ran::from(child.wait_with_output().expect("the bench target"));
-        let written = server.join().expect("a server");
+        let ran = Ran::from(child.output());
+        let written = wait::joined(server);
         let recorded = fs::read_dir(bench.folder.path().join("recordings"));
         let file = recorded.expect("recordings").flatten().next().expect("a recording").path();
         let text = fs::read_to_string(file).expect("a recording");

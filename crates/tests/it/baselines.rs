@@ -15,7 +15,7 @@ fn write(bench: &Bench, itl: &str, more: &str) {
     let config = format!(
         "runs: 4
 prompts: [{{ name: hello, text: \"Say hello.\" }}, {{ name: bye, text: \"Say goodbye.\" }}]
-thresholds: [\"generation_speed >= -10 % of baseline\"]
+thresholds: [\"generation_speed >= -20 % of baseline\"]
 models:
   m: {{ simulate: {{ ttft: 5ms, itl: {itl}, tokens: 6 }}, {more} }}
 "
@@ -42,13 +42,13 @@ fn a_regression_fails_the_run_and_an_equal_run_passes() {
     let same = bench.run(&["--baseline", "a/main.json", "--save-baseline", "./same.json"]);
     assert_eq!(same.code, Some(0), "{}", same.stderr);
     says(&same, "passed: 8 trials, 1 threshold");
-    write(&bench, "45ms", "");
+    write(&bench, "50ms", "");
     let slower =
         bench.run(&["--baseline-lenient", "a/main.json", "--save-baseline", "./slow.json"]);
     assert_eq!(slower.code, Some(101), "{}", slower.stderr);
     says(
         &slower,
-        "FAILED: 1 of 1 thresholds missed: m-simulated: generation_speed mean >= -10 % of",
+        "FAILED: 1 of 1 thresholds missed: m-simulated: generation_speed mean >= -20 % of",
     );
     let compared = compare(&bench, &["./a/main.json", "./slow.json"]);
     assert_eq!(compared.code, Some(101), "{}", compared.stdout);

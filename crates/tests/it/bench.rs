@@ -6,13 +6,17 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use llm_stream_bench::config::Config;
+use llm_stream_core::metric::Metric;
 use tempfile::TempDir;
 
-use crate::schema;
+use crate::{
+    schema,
+    wait::{self, Process},
+};
 
 /// Two quick models. Not quicker, since a busy machine writes late what is due in less: events
 /// come together then, and have no figures.
@@ -119,9 +123,8 @@ impl Bench {
         self.column("notes").into_iter().map(kept).collect()
     }
 
-    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
-        let mut command = self.command(arguments);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the bench target")
+    pub(crate) fn start(&self, arguments: &[&str]) -> Process {
+        Process::start(&mut self.command(arguments))
     }
 }
 
@@ -132,7 +135,7 @@ pub(crate) const OF_A_BUSY_MACHINE: [&str; 3] =
     ["shared_arrivals", "client_delayed", "simulator_late"];
 
 pub(crate) fn ran(command: &mut Command) -> Ran {
-    Ran::from(command.output().expect("the bench target"))
+    Ran::from(wait::output(command))
 }
 
 pub(crate) fn passed(ran: &Ran) {
@@ -179,15 +182,35 @@ impl Ran {
     }
 }
 
-/// `#` for each number with a fraction or a thousands separator; widths that depend on them are
-/// one.
+/// `#` for each number with a fraction or a thousands separator, unless it is the same in each run;
+/// widths that depend on them are one.
 fn mask(text: &str) -> String {
     text.lines().map(|line| mask_line(line) + "\n").collect()
 }
 
+/// Metrics that the script decides.
+const SAME_IN_EACH_RUN: [&str; 3] = ["response_tokens", "prompt_tokens", "success_rate"];
+
 fn mask_line(line: &str) -> String {
     let indent = line.len() - line.trim_start().len();
-    let words: Vec<_> = line[indent..].split(' ').map(mask_word).collect();
+    let (mut before, mut metric) = ("", "");
+    let mut words = Vec::new();
+    for word in line[indent..].split(' ') {
+        let is_limit = ["<=", ">="].contains(&before);
+        let is_same = is_limit || SAME_IN_EACH_RUN.contains(&metric);
+        let is_spread = before == "(+/-";
+        words.push(match is_same {
+            true => word.to_owned(),
+            false if is_spread => "#)".to_owned(),
+            false => mask_word(word),
+        });
+        if !word.is_empty() {
+            before = word;
+        }
+        if Metric::named(word).is_some() {
+            metric = word;
+        }
+    }
     let mut masked = words.join(" ");
     for (run, single) in [("  ", " "), ("──", "─")] {
         while masked.contains(run) {
@@ -213,18 +236,15 @@ fn mask_word(word: &str) -> String {
 
 /// `llm-stream-bench serve` on a free port, until it is dropped.
 pub(crate) struct Served {
-    pub(crate) process: Child,
+    pub(crate) process: Process,
     pub(crate) base_url: String,
 }
 
 impl Served {
     pub(crate) fn start(options: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(options)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
+        let command = command.args(["serve", "--listen", "127.0.0.1:0"]).args(options);
+        let mut process = Process::start(command);
         let mut first = String::new();
         let mut stderr = BufReader::new(process.stderr.take().expect("a pipe"));
         stderr.read_line(&mut first).expect("a line");
@@ -235,14 +255,7 @@ impl Served {
 
     pub(crate) fn kill(&mut self) {
         self.process.kill().expect("still there");
-        self.process.wait().expect("an end");
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.process.end();
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     sync::{Arc, Mutex, atomic::Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,7 @@ use crate::{
     bench::Bench,
     http::{STREAM, TRANSPORTS, client_by, plan_of},
     player::{CHUNKED, Step, answers, chunk, plays, unended},
+    wait,
 };
 
 /// Far longer than the client waits for a body's end, far shorter than its limits.
@@ -25,14 +25,12 @@ const CHAT: &dyn Protocol = &OpenAiChat;
 fn asked(url: &str, protocol: &dyn Protocol, transport: &str) -> Answer {
     let model = format!("    protocol: {}\n{transport}", protocol.name());
     let case = plan_of(url, &model).cases[0].clone();
-    thread::spawn(move || {
+    wait::in_thread(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let client = client_by(&ConnectOptions::default(), &case, None);
         let lengths = load::PromptSizer::default();
         runtime.expect("a runtime").block_on(load::run(&case, &lengths, &client, &()))
     })
-    .join()
-    .expect("an answer")
 }
 
 /// The same in a line, without what depends on time.

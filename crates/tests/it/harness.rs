@@ -5,11 +5,16 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::Path,
     process::Command,
+    time::Duration,
 };
+
+use llm_stream_core::protocol::OpenAiChat;
+use llm_stream_sim::{Script, Simulator};
 
 use crate::{
     bench::{Bench, Ran, Served, TWO_MODELS, cargo, executable, ran, records},
     servers::repeats,
+    wait::{self, Process},
 };
 
 fn names(ran: &Ran) -> Vec<&str> {
@@ -551,7 +556,7 @@ fn an_implausibly_fast_repeat_has_a_note() {
         for (nth, socket) in listener.incoming().enumerate() {
             let mut socket = socket.unwrap();
             let _ = socket.read(&mut [0; 1 << 16]);
-            std::thread::sleep(std::time::Duration::from_millis(if nth == 0 { 500 } else { 0 }));
+            std::thread::sleep(Duration::from_millis(if nth == 0 { 500 } else { 0 }));
             let _ = std::io::Write::write_all(&mut socket, answer.as_bytes());
         }
     });
@@ -711,18 +716,15 @@ const LONG: &str = "runs: 50\nprompts: [{ name: hello, text: \"Say hello.\" }]\n
                     m: { simulate: { ttft: 20ms, itl: 5ms, tokens: 6 } }\n";
 
 /// Reads the child's stderr up to the line that has `text` for the `count`th time.
-fn wait_for(child: &mut std::process::Child, text: &str, count: usize) -> String {
+fn wait_for(child: &mut Process, text: &str, count: usize) {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut said = String::new();
     let mut seen = 0;
     while seen < count {
         let line = lines.next().expect("more to come").unwrap();
         seen += usize::from(line.contains(text));
-        said.push_str(&format!("{line}\n"));
     }
-    // The rest stays to be read by whoever wants it.
+    // A full pipe would stop the child.
     std::thread::spawn(move || lines.for_each(drop));
-    said
 }
 
 #[cfg(unix)]
@@ -732,7 +734,7 @@ fn a_kill_loses_at_most_the_trial_in_flight() {
     let mut child = bench.start(&[]);
     wait_for(&mut child, "Success: ", 5);
     child.kill().unwrap();
-    child.wait().unwrap();
+    child.end();
     let file = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
     assert!(file.ends_with('\n'));
     let rows = bench.results();
@@ -753,10 +755,9 @@ fn ctrl_c_reports_what_has_finished_and_exits_130() {
         assert!(read > 0, "ended early");
         said.extend_from_slice(&piece[..read]);
     }
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
+    child.signal("INT");
     stderr.read_to_end(&mut said).unwrap();
-    let code = child.wait().unwrap().code();
+    let code = child.end().code();
     let said = String::from_utf8(said).unwrap();
     assert_eq!(code, Some(130), "{said}");
     let rows = bench.results().len();
@@ -896,16 +897,19 @@ fn serve_and_the_config_refuse_the_same_scripts() {
 
 #[test]
 fn a_server_that_stops_fails_the_trial_and_the_others_run() {
-    let mut served = Served::start(&["--ttft=5ms", "--itl=20ms", "--tokens=20"]);
+    let (ttft, itl) = (Duration::from_millis(5), Duration::from_millis(20));
+    let script = Script { ttft, itl, tokens: 20, ..Script::default() };
+    let simulator = Simulator::start(script, &OpenAiChat).unwrap();
     let bench = Bench::new(&format!(
         "runs: 4\nprompts: [{{ name: hello, text: \"Say hello.\" }}]\nmodels:\n  m: {{ base_url: \"{}\" }}\n",
-        served.base_url
+        simulator.url()
     ));
-    let mut child = bench.start(&["--no-warmup"]);
-    wait_for(&mut child, "Run 2/4", 1);
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    served.kill();
-    assert_eq!(child.wait().unwrap().code(), Some(101));
+    let child = bench.start(&["--no-warmup"]);
+    wait::until("the second answer has begun", || {
+        simulator.log().get(1).is_some_and(|answer| answer.writes.len() > 2)
+    });
+    drop(simulator);
+    assert_eq!(child.output().status.code(), Some(101));
     let rows = bench.results();
     assert_eq!(rows.len(), 4);
     let kinds: Vec<_> = rows
@@ -928,14 +932,9 @@ fn another_crate_uses_its_own_config() {
     let elsewhere = tempfile::tempdir().unwrap();
     let results = elsewhere.path().join("results.csv");
     let target = executable().ancestors().find(|path| path.join("CACHEDIR.TAG").is_file()).unwrap();
-    let output = cargo(&folder)
-        .args(["bench", "--profile", "dev", "--target-dir"])
-        .arg(target)
-        .args(["--", "--output"])
-        .arg(&results)
-        .output()
-        .unwrap();
-    let ran = Ran::from(output);
+    let mut cargo = cargo(&folder);
+    cargo.args(["bench", "--profile", "dev", "--target-dir"]).arg(target);
+    let ran = Ran::from(wait::output_of_cargo(cargo.args(["--", "--output"]).arg(&results)));
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(measured(&ran), ["downstream-simulated::greeting::run-1"]);
     assert_eq!(records(&results).len(), 1);

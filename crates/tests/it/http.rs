@@ -24,6 +24,8 @@ use wiremock::{
     matchers::{header, method, path},
 };
 
+use crate::wait;
+
 /// A stream of two tokens.
 pub(crate) const STREAM: &str = "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
     data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n\
@@ -338,7 +340,7 @@ async fn both(answer: &[u8]) -> [String; 2] {
 fn both_at(url: &str) -> [String; 2] {
     TRANSPORTS.map(|transport| plan_at(url, transport)).map(|plan| {
         let case = plan.cases[0].clone();
-        thread::spawn(move || {
+        wait::in_thread(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let asked = async {
                 load::run(&case, &load::PromptSizer::default(), &client(&case, None), &())
@@ -347,8 +349,6 @@ fn both_at(url: &str) -> [String; 2] {
             };
             came_to(runtime.expect("a runtime").block_on(asked))
         })
-        .join()
-        .expect("an outcome")
     })
 }
 

@@ -7,11 +7,11 @@ use llm_stream_bench::{
     run::{Cancellation, Event, Observer, ObserverError},
 };
 
-use crate::bench::REPOSITORY;
+use crate::{bench::REPOSITORY, wait};
 
 /// The exit code and the output of an example.
 fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(program).args(arguments).output().expect("the example");
+    let output = wait::output(Command::new(program).args(arguments));
     (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
 }
 

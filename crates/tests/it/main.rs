@@ -43,4 +43,5 @@ mod tls;
 mod trust;
 #[cfg(unix)]
 mod unix;
+mod wait;
 mod workloads;

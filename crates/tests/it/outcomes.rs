@@ -5,13 +5,14 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
-    process::{Command, Stdio},
+    process::Command,
     thread,
 };
 
 use crate::{
     bench::{Bench, NOT_KEPT, Ran, ran},
     streams::{STOP, TOKEN, USAGE},
+    wait::Process,
 };
 
 fn says(ran: &Ran, text: &str) {
@@ -341,12 +342,9 @@ models:
 
 #[test]
 fn serve_warns_if_it_does_not_keep_its_script() {
-    let mut served = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--ttft", "100ms", "--itl", "0.075ms"])
-        .args(["--tokens", "200"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--ttft", "100ms", "--itl", "0.075ms"]);
+    let mut served = Process::start(command.args(["--tokens", "200"]));
     let mut lines = BufReader::new(served.stderr.take().unwrap()).lines().map(Result::unwrap);
     let first = lines.next().unwrap();
     let url = first.split("endpoint: ").nth(1).unwrap().strip_suffix("/v1/chat/completions");
@@ -360,7 +358,5 @@ models: {{ m: {{ base_url: \"{}\" }} }}
     ));
     bench.run(&["load", "--no-warmup"]);
     let warning = lines.find(|line| line.starts_with("WARNING: "));
-    served.kill().unwrap();
-    served.wait().unwrap();
     assert!(warning.is_some_and(|line| line.contains(NOT_KEPT)));
 }

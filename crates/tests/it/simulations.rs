@@ -15,7 +15,7 @@ use llm_stream_core::{
     interval::CONFIDENCE,
     metric::Metric,
     protocol::OpenAiChat,
-    recording::{ErrorKind, RequestError},
+    recording::{ErrorKind, Recording, RequestError},
     requirement::confidence_of,
     sample::{self, Doubt, Sample},
     statistic::Statistic,
@@ -35,14 +35,26 @@ const RUNS: u64 = 200;
 struct Endpoint {
     cases: Vec<Arc<Case>>,
     slower: f64,
+    /// An answer of four tokens, with a token each second. `sample` changes its times: encoding the
+    /// same text again for each request takes most of a simulation's time.
+    recorded: Arc<Recording>,
 }
+
+const SECOND: Duration = Duration::from_secs(1);
 
 impl Endpoint {
     fn new(runs: u32, slower: f64) -> Self {
         let yaml = format!("runs: {runs}\norder: as-listed\nmodels: {{ m: {{ simulate: {{}} }} }}");
         let config = Config::parse(&yaml, "configs.yaml", Path::new(".")).unwrap();
         let cases = Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).unwrap().cases;
-        Self { cases, slower }
+        let script = Script { ttft: SECOND, itl: SECOND, tokens: 4, ..Script::default() };
+        let recorded = Arc::new(script.recorded(1, &OpenAiChat).unwrap());
+        Self { cases, slower, recorded }
+    }
+
+    /// The same endpoint at another speed.
+    fn at(&self, slower: f64) -> Self {
+        Self { cases: self.cases.clone(), slower, recorded: self.recorded.clone() }
     }
 
     fn sample(&self, case: usize, random: &mut Pcg64Mcg) -> Sample {
@@ -50,13 +62,13 @@ impl Endpoint {
         let factor = self.slower * noise.sample(random).max(0.1);
         let prompt = case / (self.cases.len() / 10);
         let ttft = 20.0 * (1 + prompt) as f64 * noise.sample(random).max(0.1);
-        let script = Script {
-            ttft: Duration::from_secs_f64(ttft / 1e3),
-            itl: Duration::from_secs_f64(10e-3 * factor),
-            tokens: 4,
-            ..Script::default()
-        };
-        let recording = script.recorded(1, &OpenAiChat).unwrap();
+        let (ttft, itl) =
+            (Duration::from_secs_f64(ttft / 1e3), Duration::from_secs_f64(10e-3 * factor));
+        let at = |recorded: Duration| ttft + itl * (recorded.as_secs() as u32 - 1);
+        let mut recording = Recording::clone(&self.recorded);
+        recording.headers_at = at(recording.headers_at);
+        recording.chunks.iter_mut().for_each(|chunk| chunk.at = at(chunk.at));
+        recording.ended_at = at(recording.ended_at);
         sample::read(&recording, &OpenAiChat, TokenCount::Usage).unwrap()
     }
 
@@ -83,8 +95,11 @@ fn verdict(text: &str, summary: &Summary, confidence: f64) -> Outcome {
 }
 
 fn against(text: &str, before: &Summary, now: &Summary) -> Outcome {
-    let baseline = Baseline::of(before, "here");
-    let reference = Some(Reference { baseline: &baseline, machine: "here" });
+    against_baseline(text, &Baseline::of(before, "here"), now)
+}
+
+fn against_baseline(text: &str, baseline: &Baseline, now: &Summary) -> Outcome {
+    let reference = Some(Reference { baseline, machine: "here" });
     let threshold = Threshold::parse(text).unwrap();
     let judge = Judge { instrument: None, reference, groups: &[], confidence: CONFIDENCE };
     judge.verdict(&threshold, &now.groups[0]).outcome()
@@ -126,12 +141,13 @@ fn an_endpoint_at_its_baseline_does_not_fail_and_a_slower_one_does() {
     let mut shares = Vec::new();
     for (runs, times) in [(3, RUNS), (8, 100), (20, 100)] {
         let same = Endpoint::new(runs, 1.0);
-        let before: Vec<_> = (0..times).map(|seed| same.run(2 * seed)).collect();
+        let baseline = |seed| Baseline::of(&same.run(2 * seed), "here");
+        let before: Vec<_> = (0..times).map(baseline).collect();
         let found = |slower: f64| {
-            let slower = Endpoint::new(runs, slower);
+            let slower = same.at(slower);
             percent(times, |seed| {
                 let now = slower.run(2 * seed + 1);
-                against(limit, &before[seed as usize], &now) == Outcome::Fail
+                against_baseline(limit, &before[seed as usize], &now) == Outcome::Fail
             })
         };
         let (none, five, ten) = (found(1.0), found(1.05), found(1.1));
@@ -243,8 +259,7 @@ fn drift_is_seen_where_it_is_and_not_where_there_is_none() {
             let mut summary = Summary::new(endpoint.cases.iter().map(|case| &case.group));
             for (nth, case) in endpoint.cases.iter().enumerate() {
                 let late = 1.0 + drift * f64::from(case.run - 1) / 7.0;
-                let endpoint = Endpoint { cases: endpoint.cases.clone(), slower: late };
-                add(&mut summary, case, &Ok(endpoint.sample(nth, &mut random)));
+                add(&mut summary, case, &Ok(endpoint.at(late).sample(nth, &mut random)));
             }
             summary.groups[0].drift(metric).unwrap().is_significant()
         })
@@ -257,7 +272,7 @@ fn drift_is_seen_where_it_is_and_not_where_there_is_none() {
 /// `change` makes it, which gets whether its prompt is the last one.
 fn ten_prompts(seed: u64, change: impl Fn(bool, &mut Sample)) -> Summary {
     let endpoint = Endpoint::new(12, 1.0);
-    let slow = Endpoint { cases: endpoint.cases.clone(), slower: 3.0 };
+    let slow = endpoint.at(3.0);
     let mut random = Pcg64Mcg::seed_from_u64(seed);
     let mut summary = Summary::new(endpoint.cases.iter().map(|case| &case.group));
     for (nth, case) in endpoint.cases.iter().enumerate() {

@@ -122,12 +122,12 @@ async fn no_token_is_stamped_before_it_was_written_or_after_it_was_read() {
 
 #[tokio::test]
 async fn timestamps_of_a_fast_stream_do_not_decrease() {
-    let model = "{ max_tokens: 20000, simulate: { ttft: 1ms, itl: 0, tokens: 20000 } }";
+    let model = "{ max_tokens: 8000, simulate: { ttft: 1ms, itl: 0, tokens: 8000 } }";
     let (answers, _simulator) = answers(model, 4).await;
     for answer in answers {
         let recording = answer.recording.unwrap();
         assert!(recording.chunks.is_sorted_by_key(|chunk| chunk.at));
-        assert_eq!(answer.outcome.unwrap().token_events.len(), 20_000);
+        assert_eq!(answer.outcome.unwrap().token_events.len(), 8_000);
     }
 }
 
@@ -153,13 +153,16 @@ async fn reasoning_tokens_and_events_of_several_tokens_are_distinguished() {
 #[tokio::test]
 async fn events_of_one_write_are_counted() {
     let model = "simulate: { ttft: 3ms, itl: 2ms, tokens: 6, faults: [{ merge: 3 }] }";
-    let sample = sample(model).await;
+    let (mut answers, simulator) = answers(model, 1).await;
+    let sample = answers.remove(0).outcome.expect("a valid answer");
     assert!(sample.shared_arrivals() >= 4, "{:?}", sample.token_events);
     // Two pieces do not make a rhythm: the speed has an error, within which the true one is.
     assert!(!sample.notes.contains(&Note::Burst), "{:?}", sample.notes);
     let time = sample.generation_time().expect("a time");
     let truth = Duration::from_millis(5 * 2);
-    assert!(time.abs_diff(truth) <= sample.generation_uncertainty(), "{sample:?}");
+    // A busy machine writes late.
+    let error = sample.generation_uncertainty() + simulator.log()[0].latest;
+    assert!(time.abs_diff(truth) <= error, "{sample:?}");
 }
 
 #[tokio::test]
@@ -203,7 +206,7 @@ async fn each_expired_timeout_has_its_name() {
         "{ timeouts: { inter_token: 40ms }, simulate: { ttft: 3ms, itl: 2ms, faults: [{ stall: 3 }] } }",
         "{ timeouts: { inter_token: 40ms }, simulate: { ttft: 3ms, itl: 30s } }",
         "{ timeouts: { inter_token: 30ms, first_token: 10s }, simulate: { ttft: 120ms, itl: 6ms, tokens: 3 } }",
-        "{ timeouts: { total: 40ms }, simulate: { ttft: 3ms, itl: 2ms, faults: [{ stall: 3 }] } }",
+        "{ timeouts: { total: 300ms }, simulate: { ttft: 3ms, itl: 2ms, faults: [{ stall: 3 }] } }",
         "{ timeouts: { total: 40ms }, simulate: { ttft: 30s } }",
         "{ token_count: chunks, simulate: { ttft: 3ms, itl: 2ms, tokens: 6, faults: [missing_usage] } }",
     ];

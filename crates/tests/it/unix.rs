@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     thread,
     time::Duration,
 };
@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::{
     bench::{Bench, Ran, ran},
     http::{STREAM, chunked},
+    wait::{self, Process},
 };
 
 /// A config with a model for each transport; `more` are further lines at its top.
@@ -51,7 +52,11 @@ fn without(folder: &Path, text: &str) -> String {
 #[test]
 fn both_transports_measure_over_a_unix_socket_with_program_timestamps() {
     let (_folder, path) = folder();
-    let simulator = Simulator::on_file(&path, quick(), &OpenAiChat).unwrap();
+    // Long answers, in which the time to start the next one does not count: on a busy machine the
+    // load would be another one.
+    let (ttft, itl) = (Duration::from_millis(60), Duration::from_millis(40));
+    let script = Script { ttft, itl, tokens: 6, ..Script::default() };
+    let simulator = Simulator::on_file(&path, script, &OpenAiChat).unwrap();
     // A proxy that others are reached through does not matter, nor that its variable is not set.
     // The load is long enough for 16 in flight on average even if a busy machine starts it slowly.
     let more = "defaults: { proxy: \"http://${NOT_SET}:9\" }\n\
@@ -87,7 +92,7 @@ fn a_unix_url_has_the_path_after_the_colon() {
     let bench = asking(&format!("{}:/openai/v1", at(&path)), "defaults: { query: { a: b } }\n");
     let ran = bench.run(&["--no-warmup"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    for head in heads.join().unwrap() {
+    for head in wait::joined(heads) {
         let mut lines = head.lines();
         assert_eq!(lines.next(), Some("POST /openai/v1/chat/completions?a=b HTTP/1.1"));
         assert!(lines.any(|line| line.eq_ignore_ascii_case("host: localhost")), "{head}");
@@ -199,9 +204,8 @@ fn serve(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 /// An endpoint at `x.sock` of `folder`, which listens, and what it says.
-fn serving(folder: &Path) -> (Child, String) {
-    let mut process =
-        serve(folder, &["--unix", "x.sock"]).stderr(Stdio::piped()).spawn().expect("the binary");
+fn serving(folder: &Path) -> (Process, String) {
+    let mut process = Process::start(&mut serve(folder, &["--unix", "x.sock"]));
     let mut stderr = BufReader::new(process.stderr.take().expect("a pipe"));
     let mut said = String::new();
     while !said.contains("Ctrl-C") {
@@ -210,18 +214,12 @@ fn serving(folder: &Path) -> (Child, String) {
     (process, said)
 }
 
-fn interrupt(process: &mut Child) -> Option<i32> {
-    let kill = Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap();
-    assert!(kill.success());
-    process.wait().unwrap().code()
-}
-
 #[test]
 fn serve_creates_and_removes_its_socket() {
     let (folder, path) = folder();
     let (mut killed, _) = serving(folder.path());
     killed.kill().unwrap();
-    killed.wait().unwrap();
+    killed.end();
     assert!(path.exists(), "nobody could remove it");
     let (mut process, said) = serving(folder.path());
     let base_url = said.split("base_url: \"").nth(1).unwrap().split('"').next().unwrap();
@@ -229,7 +227,8 @@ fn serve_creates_and_removes_its_socket() {
     let ran = bench.run(&[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(bench.column("response_tokens"), ["6"; 2]);
-    assert_eq!(interrupt(&mut process), Some(130));
+    process.signal("INT");
+    assert_eq!(process.end().code(), Some(130));
     assert!(!path.exists(), "it is removed");
     let folder = fs::canonicalize(folder.path()).unwrap();
     insta::assert_snapshot!(without(&folder, &said));

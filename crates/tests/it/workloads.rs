@@ -1,10 +1,13 @@
 //! Loads of many requests at once, through the front door.
 
-use std::{collections::BTreeSet, io::Read, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 use llm_stream_core::schedule::{ArrivalProcess, Gaps, Starts};
 
-use crate::bench::{Bench, Ran, Served};
+use crate::{
+    bench::{Bench, Ran, Served},
+    wait,
+};
 
 /// A simulated model `m` with two prompts, and these workloads.
 fn bench(simulate: &str, workloads: &str) -> Bench {
@@ -45,6 +48,12 @@ impl Table {
     fn numbers(&self, name: &str) -> Vec<f64> {
         self.column(name).iter().map(|cell| cell.parse().expect(name)).collect()
     }
+}
+
+/// How many rows a run has written so far.
+fn rows(bench: &Bench) -> usize {
+    let file = fs::read_to_string(bench.folder.path().join("results.csv"));
+    file.map_or(0, |text| text.lines().count().saturating_sub(1))
 }
 
 fn says(ran: &Ran, text: &str) {
@@ -92,8 +101,8 @@ fn a_closed_loop_has_a_row_for_each_request_and_takes_the_prompts_in_turn() {
 fn a_cold_load_opens_a_connection_for_each_request() {
     let bench = bench(SLOW, "  load: { concurrency: 4, requests: 10 }");
     let config = bench.folder.path().join("configs.yaml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text + "defaults: { connection: cold }\n").unwrap();
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text + "defaults: { connection: cold }\n").unwrap();
     let ran = bench.run(&["m"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let table = Table::of(&bench, "results.csv");
@@ -102,15 +111,24 @@ fn a_cold_load_opens_a_connection_for_each_request() {
     assert!(table.column("connect_time").iter().all(|cell| !cell.is_empty()));
 }
 
+/// On a busy machine requests of an open loop start late. That fails the run, with this reason only.
+fn passed_or_offered_late(ran: &Ran) {
+    let late = "not the load that was asked for: requests started ";
+    let failed = ran.stderr.matches("Failed: ").count();
+    let failed_late = ran.stderr.matches(&format!("Failed: {late}")).count();
+    assert_eq!(failed, failed_late, "{}", ran.stderr);
+    assert_eq!(ran.code, Some(if failed == 0 { 0 } else { 101 }), "{}", ran.stderr);
+}
+
 #[test]
 fn an_open_loop_counts_from_the_scheduled_start() {
     let bench = bench(QUICK, "  load: { rate: 200/s, requests: 20, seed: 5 }");
     let ran = bench.run(&["load"]);
-    // On a machine with other things to do a start may be late, which is said.
-    assert!(matches!(ran.code, Some(0 | 101)), "{}", ran.stderr);
+    passed_or_offered_late(&ran);
     let arrivals = ArrivalProcess { rate: 200.0, gaps: Gaps::Poisson, seed: 5 };
     let starts: Vec<Duration> = Starts::new(arrivals, 1).take(20).collect();
     let table = Table::of(&bench, "results.csv");
+    assert_eq!(table.rows.len(), 20);
     let due = table.numbers("request").into_iter().zip(table.numbers("scheduled"));
     for (request, scheduled) in due {
         let start = starts[request as usize - 1].as_secs_f64();
@@ -131,16 +149,18 @@ fn a_load_ends_at_its_duration() {
     let bench = bench(
         QUICK,
         "  open: { rate: 100/s, arrivals: constant, duration: 195ms }\n  \
-         closed: { concurrency: 2, duration: 100ms }",
+         closed: { concurrency: 2, duration: 300ms }",
     );
     let ran = bench.run(&["open", "closed"]);
-    assert!(matches!(ran.code, Some(0 | 101)), "{}", ran.stderr);
+    passed_or_offered_late(&ran);
     let table = Table::of(&bench, "results.csv");
     let open = table.column("workload").iter().filter(|name| **name == "open").count();
     assert_eq!(open, 20);
     let sent = table.column("workload").into_iter().zip(table.numbers("sent"));
-    let late = sent.filter(|(name, sent)| *name == "closed" && *sent > 0.1 + 0.05).count();
-    assert_eq!(late, 0);
+    let sent: Vec<_> = sent.filter(|(name, _)| *name == "closed").map(|(_, sent)| sent).collect();
+    // Each of the two users sends another request after the first, and none after the end.
+    assert!(sent.len() >= 4, "{sent:?}");
+    assert!(sent.iter().all(|sent| *sent <= 0.3 + 0.05), "{sent:?}");
 }
 
 #[test]
@@ -150,8 +170,8 @@ fn a_load_that_was_not_reached_is_invalid() {
         "  load: { rate: 200/s, requests: 12, max_in_flight: 2, thresholds: [\"ttft <= 1 h\"] }",
     );
     let config = bench.folder.path().join("configs.yaml");
-    let text = std::fs::read_to_string(&config).unwrap().replace("1 h", "3600 s");
-    std::fs::write(&config, text).unwrap();
+    let text = fs::read_to_string(&config).unwrap().replace("1 h", "3600 s");
+    fs::write(&config, text).unwrap();
     let ran = bench.run(&["load"]);
     assert_eq!(ran.code, Some(101));
     says(&ran, "Failed: not the load that was asked for: requests started ");
@@ -204,10 +224,11 @@ fn a_server_that_stops_under_load_fails_the_trial() {
          models: {{ m: {{ base_url: \"{}\" }} }}\n",
         served.base_url
     ));
-    let mut child = bench.start(&["load", "--no-warmup"]);
-    std::thread::sleep(Duration::from_millis(300));
+    let child = bench.start(&["load", "--no-warmup"]);
+    // With its row, a request makes room for the next one.
+    wait::until("8 requests have ended", || rows(&bench) >= 8);
     served.kill();
-    assert_eq!(child.wait().unwrap().code(), Some(101));
+    assert_eq!(child.output().status.code(), Some(101));
     let kinds = Table::of(&bench, "results.csv");
     let kinds: BTreeSet<_> = kinds.column("error_kind").into_iter().map(str::to_owned).collect();
     assert!(kinds.contains("broken"), "{kinds:?}");
@@ -218,17 +239,11 @@ fn a_server_that_stops_under_load_fails_the_trial() {
 fn ctrl_c_keeps_the_rows_of_a_load() {
     let bench =
         bench("{ ttft: 5ms, itl: 5ms, tokens: 6 }", "  load: { concurrency: 2, duration: 10m }");
-    let mut child = bench.start(&["load"]);
-    let results = bench.folder.path().join("results.csv");
-    let lines = || std::fs::read_to_string(&results).map_or(0, |text| text.lines().count());
-    while lines() < 6 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    let child = bench.start(&["load"]);
+    wait::until("5 requests have ended", || rows(&bench) >= 5);
+    child.signal("INT");
+    let Ran { code, stderr: said, .. } = Ran::from(child.output());
+    assert_eq!(code, Some(130), "{said}");
     assert!(said.contains("interrupted: 0 of 1 trials finished, their rows are kept"), "{said}");
     let table = Table::of(&bench, "results.csv");
     assert!(table.rows.len() >= 5);

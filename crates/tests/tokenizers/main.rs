@@ -20,6 +20,9 @@ mod schema;
 #[expect(dead_code, reason = "shared with the other integration tests")]
 #[path = "../it/servers.rs"]
 mod servers;
+#[expect(dead_code, reason = "shared with the other integration tests")]
+#[path = "../it/wait.rs"]
+mod wait;
 
 /// Words, and all else a token a piece.
 const TOKENIZER: &str = r#"{

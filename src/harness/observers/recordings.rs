@@ -39,8 +39,13 @@ impl Observer for Recordings {
 pub(in crate::harness) fn file_name(trial: &str) -> String {
     const LONGEST: usize = 200;
     let safe = |c: char| if c.is_alphanumeric() || "-._".contains(c) { c } else { '_' };
-    let mut name: String = trial.chars().map(safe).collect();
-    name.truncate(name.floor_char_boundary(LONGEST));
+    let mut name = String::new();
+    for c in trial.chars().map(safe) {
+        if name.len() + c.len_utf8() > LONGEST {
+            break;
+        }
+        name.push(c);
+    }
     name
 }
 
