@@ -42,7 +42,7 @@ fn a_regression_fails_the_run_and_an_equal_run_passes() {
     let same = bench.run(&["--baseline", "a/main.json", "--save-baseline", "./same.json"]);
     assert_eq!(same.code, Some(0), "{}", same.stderr);
     says(&same, "passed: 8 trials, 1 threshold");
-    write(&bench, "50ms", "");
+    write(&bench, "45ms", "");
     let slower =
         bench.run(&["--baseline-lenient", "a/main.json", "--save-baseline", "./slow.json"]);
     assert_eq!(slower.code, Some(101), "{}", slower.stderr);

@@ -217,7 +217,7 @@ fn a_missing_server_is_reported_before_the_load() {
 
 #[test]
 fn a_server_that_stops_under_load_fails_the_trial() {
-    let mut served = Served::start(&["--ttft=5ms", "--itl=20ms", "--tokens=20"]);
+    let mut served = Served::start(&["--ttft=20ms", "--itl=20ms", "--jitter=15ms", "--tokens=20"]);
     let bench = Bench::new(&format!(
         "prompts: [{{ name: hello, text: \"Say hello.\" }}]\n\
          workloads: {{ load: {{ concurrency: 8, requests: 40, runs: 1 }} }}\n\
@@ -225,7 +225,8 @@ fn a_server_that_stops_under_load_fails_the_trial() {
         served.base_url
     ));
     let child = bench.start(&["load", "--no-warmup"]);
-    // With its row, a request makes room for the next one.
+    // With its row, a request makes room for the next one. By the jitter they end at different times,
+    // so that some of the next ones have begun.
     wait::until("8 requests have ended", || rows(&bench) >= 8);
     served.kill();
     assert_eq!(child.output().status.code(), Some(101));
