@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(
             load(1, "ttft <= 1 s"),
             [
-                "m-simulated, w: ttft mean <= 1 s: 1 run cannot decide it, at least 4 can: `runs: 4` \
+                "m-simulated, w: ttft mean <= 1000 ms: 1 run cannot decide it, at least 4 can: `runs: 4` \
                  for the workload, or `--runs 4`"
             ]
         );
