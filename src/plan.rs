@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{HeaderName, Uri};
-use llm_stream_client::{self as client, connect_options::Stamps, proxy};
+use llm_stream_client::{self as client, AnswerForm, connect_options::Stamps, proxy};
 pub use llm_stream_client::{
     connect_options::Secret,
     options::{Access, Timeouts, Transport},
@@ -19,6 +19,7 @@ use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
     group::GroupSpec,
     lacking::MIN_SHARE,
+    metric::Metric,
     prompt::{self, Prompt, Tools},
     protocol::{OpenAiChat, Protocol, TextFields},
     schedule::{Shape, Until},
@@ -52,6 +53,7 @@ pub struct Overrides {
 
 /// All that a run will do.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Plan {
     /// The models, in the config's order.
     pub targets: Vec<Arc<Target>>,
@@ -77,6 +79,7 @@ pub struct Plan {
 
 /// A model at an endpoint, with all that a request to it needs but the key.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Target {
     /// Its position in the config, from 0.
     pub index: usize,
@@ -185,6 +188,9 @@ impl Target {
             transport: self.transport,
             connection: self.connection,
             protocol: self.protocol,
+            answer: AnswerForm::Stream {
+                needs_usage: matches!(self.token_count, TokenCount::Usage),
+            },
             route: &access.route,
         }
     }
@@ -202,6 +208,7 @@ impl Target {
 
 /// The endpoint of a model.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Endpoint {
     /// The URL that requests go to.
     Url(String),
@@ -220,6 +227,7 @@ pub enum Endpoint {
 
 /// One trial: a model, what it is asked, a run.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Case {
     /// `MODEL::PROMPT::run-N` or `MODEL::WORKLOAD::run-N`.
     pub name: String,
@@ -254,6 +262,7 @@ impl Case {
 
 /// What a model is asked in one trial.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Task {
     /// One prompt, by itself.
     Prompt(Arc<Prompt>),
@@ -314,6 +323,7 @@ impl Task {
 
 /// A load of many requests.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Workload {
     /// Its position in the config, from 0.
     pub index: usize,
@@ -335,6 +345,7 @@ pub struct Workload {
 
 /// Why the config and the arguments make no plan.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// A text in the config means nothing.
     #[error(transparent)]
@@ -503,7 +514,7 @@ fn without_figure(config: &Config, workload: &config::WorkloadConfig) -> Vec<Con
     }
     let is_absent = |text: &&Spanned<String>| {
         let threshold = Threshold::parse(&text.value).ok();
-        threshold.is_some_and(|threshold| threshold.metric.name == "request_rate")
+        threshold.is_some_and(|threshold| threshold.metric == Metric::REQUEST_RATE)
     };
     let error = |text: &Spanned<String>| {
         let what = "a closed loop has no `request_rate`: its requests start when others end";

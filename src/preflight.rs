@@ -34,29 +34,29 @@ const NAMED: usize = 5;
 /// Longest name of a model that is shown, characters.
 const LONGEST: usize = 80;
 
-pub use self::fields::{Field, left_out, refused};
+pub(crate) use self::fields::{Field, left_out, refused};
 
 /// What is wrong with an endpoint.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What its trials would meet.
-    pub error: RequestError,
+    pub(crate) error: RequestError,
     /// Whether they would meet it for certain. If not, it may have passed by then.
-    pub is_certain: bool,
+    pub(crate) is_certain: bool,
 }
 
 /// What an endpoint is asked before the trials: the fields of some of them.
 #[derive(Debug)]
-pub struct Question {
+pub(crate) struct Question {
     /// What is asked, with the fields of the trials' requests.
-    pub prompt: Prompt,
+    pub(crate) prompt: Prompt,
     /// The prompts of which requests have these fields.
-    pub of: Vec<Arc<Prompt>>,
+    pub(crate) of: Vec<Arc<Prompt>>,
 }
 
 /// The questions that meet every field of the requests of `cases` to `target`: one where all have
 /// the same fields.
-pub fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
+pub(crate) fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
     let mut questions: Vec<Question> = Vec::new();
     let mut places: HashMap<_, usize> = HashMap::new();
     let mut seen = std::collections::HashSet::new();
@@ -87,7 +87,7 @@ pub fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
 }
 
 /// When to give up asking, of a model with these `timeouts`.
-pub fn timeouts(timeouts: Timeouts) -> Timeouts {
+pub(crate) fn timeouts(timeouts: Timeouts) -> Timeouts {
     Timeouts {
         connect: timeouts.connect.min(PATIENCE),
         first_token: timeouts.first_token.min(PATIENCE),
@@ -99,7 +99,7 @@ pub fn timeouts(timeouts: Timeouts) -> Timeouts {
 impl Finding {
     /// Whether the server speaks of a model: some answer 404 for a model that they do not have. A path
     /// such as `/v1/models` is not about a model.
-    pub fn speaks_of_a_model(&self) -> bool {
+    pub(crate) fn speaks_of_a_model(&self) -> bool {
         let message = self.without_default_hint().to_lowercase();
         let is_path = |word: &&str| word.starts_with('/') || word.contains("://");
         let mut words = message
@@ -110,7 +110,7 @@ impl Finding {
 
     /// The same with the likely `hint` instead of the status's default hint.
     #[must_use]
-    pub fn with(mut self, hint: Option<String>) -> Self {
+    pub(crate) fn with(mut self, hint: Option<String>) -> Self {
         if let Some(hint) = hint {
             self.error.message = format!("{}; {hint}", self.without_default_hint());
         }
@@ -130,7 +130,11 @@ impl Finding {
 ///
 /// An answer that began is not a fault: its one token may have no text, and an answer of that length
 /// may have no proper end.
-pub fn finding(target: &Target, error: RequestError, status: Option<u16>) -> Option<Finding> {
+pub(crate) fn finding(
+    target: &Target,
+    error: RequestError,
+    status: Option<u16>,
+) -> Option<Finding> {
     use ErrorKind as Kind;
     let is_certain = match error.kind {
         Kind::NoToken if status.is_some_and(|status| (200..300).contains(&status)) => return None,
@@ -191,13 +195,13 @@ fn may_pass(status: u16) -> bool {
 
 /// Whether an answer with `status` may be a refusal of a field of the request, when it names one:
 /// some servers answer 404, 500 or 501.
-pub const fn may_refuse_fields(status: u16) -> bool {
+pub(crate) const fn may_refuse_fields(status: u16) -> bool {
     matches!(status, 400 | 402..=406 | 410..=428 | 430..=501)
 }
 
 /// The hint where a request without `fields` was answered; `counts` says whether that answer had a
 /// usage, where it was long enough to have one.
-pub fn without(fields: &[Field], target: &Target, counts: Option<bool>) -> String {
+pub(crate) fn without(fields: &[Field], target: &Target, counts: Option<bool>) -> String {
     let usage = match counts {
         Some(true) => "",
         Some(false) => ", and `token_count: chunks`, since it then counts no tokens",
@@ -211,17 +215,17 @@ pub fn without(fields: &[Field], target: &Target, counts: Option<bool>) -> Strin
 
 /// Where a protocol may be spoken, and how the config says so.
 #[derive(Debug, Clone)]
-pub struct Elsewhere {
+pub(crate) struct Elsewhere {
     /// The protocol.
-    pub protocol: &'static dyn Protocol,
+    pub(crate) protocol: &'static dyn Protocol,
     /// The URL of its requests.
-    pub url: String,
+    pub(crate) url: String,
     hint: String,
 }
 
 /// Where the server of `url`, where `target`'s own protocol is not spoken, may speak a protocol: at
 /// the same base URL or at its own place, never on another host.
-pub fn elsewhere(target: &Target, url: &str) -> Vec<Elsewhere> {
+pub(crate) fn elsewhere(target: &Target, url: &str) -> Vec<Elsewhere> {
     let (path, query) = match url.split_once('?') {
         Some((path, query)) => (path, format!("?{query}")),
         None => (url, String::new()),
@@ -268,11 +272,11 @@ fn hint_for(
 }
 
 /// A body that no protocol takes for a request: it generates nothing.
-pub const NO_REQUEST: &[u8] = b"[]";
+pub(crate) const NO_REQUEST: &[u8] = b"[]";
 
 /// Whether `protocol` is probably spoken where [`NO_REQUEST`] gets this `answer`. A web page is not an
 /// answer of it, and to accept that body, an answer must be a stream or an error.
-pub fn is_there(answer: &Recording, protocol: &dyn Protocol) -> bool {
+pub(crate) fn is_there(answer: &Recording, protocol: &dyn Protocol) -> bool {
     let body = answer.body();
     let says = |kind: &str| answer.content_type.as_deref().is_some_and(|own| own.contains(kind));
     let is_page = says("text/html") || body.trim_ascii_start().starts_with(b"<");
@@ -287,7 +291,7 @@ pub fn is_there(answer: &Recording, protocol: &dyn Protocol) -> bool {
 }
 
 /// The hint where nothing is at the path of `target`'s protocol, and what answers is at `found`.
-pub fn nothing_there(target: &Target, url: &str, found: &[Elsewhere]) -> String {
+pub(crate) fn nothing_there(target: &Target, url: &str, found: &[Elsewhere]) -> String {
     let path_of = |url: &str| {
         let path = url.split('?').next().unwrap_or_default();
         path[origin(path).map_or(0, str::len)..].to_owned()
@@ -312,14 +316,14 @@ fn origin(url: &str) -> Option<&str> {
 }
 
 /// Whether the server's list of models can say more about `finding`.
-pub fn is_about_path_or_model(finding: &Finding, status: Option<u16>) -> bool {
+pub(crate) fn is_about_path_or_model(finding: &Finding, status: Option<u16>) -> bool {
     matches!(status, Some(400 | 404 | 405 | 422 | 501))
         || finding.error.kind == ErrorKind::NotAStream
 }
 
 /// Where the server of `url` may list its models: next to the path that is asked, then where such
 /// lists are.
-pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
+pub(crate) fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
     let (path, query) = match url.split_once('?') {
         Some((path, query)) => (path, format!("?{query}")),
         None => (url, String::new()),
@@ -337,7 +341,7 @@ pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
 
 /// The names in a list of models: OpenAI's `data`, Ollama's and llama.cpp's `models`. `None` when
 /// `answer` is not such a list.
-pub fn models(answer: &Recording) -> Option<Vec<String>> {
+pub(crate) fn models(answer: &Recording) -> Option<Vec<String>> {
     let is_whole = answer.broken.as_ref().is_none_or(|end| end.kind == ErrorKind::LeftOpen);
     if answer.status != 200 || !is_whole {
         return None;
@@ -352,7 +356,11 @@ pub fn models(answer: &Recording) -> Option<Vec<String>> {
 }
 
 /// What the lists of models at `asked` say about a refusal: the likely hint.
-pub fn hint(target: &Target, asked: &[String], found: &[Option<Vec<String>>]) -> Option<String> {
+pub(crate) fn hint(
+    target: &Target,
+    asked: &[String],
+    found: &[Option<Vec<String>>],
+) -> Option<String> {
     let place = found.iter().position(Option::is_some)?;
     let (url, models) = (asked.get(place)?, found[place].as_ref()?);
     // Adding `/v1` does not fix protocols outside `/v1`.

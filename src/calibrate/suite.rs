@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Load, Spread,
     machine::{self, shared_nanoseconds},
-    worker::{Answered, Hello, Reader, Reading, Report, Served, Task, Trial, Written},
+    worker::{Answered, Hello, Reading, Report, Served, StreamReader, Trial, WorkerTask, Written},
 };
 
 impl Trial {
@@ -78,9 +78,9 @@ pub enum Figure {
 /// What was measured.
 #[derive(Debug, Default)]
 pub struct Full {
-    figures: BTreeMap<(usize, Reader, Figure), Vec<f64>>,
+    figures: BTreeMap<(usize, StreamReader, Figure), Vec<f64>>,
     /// Whose clock stamped what a reader read.
-    pub clocks: BTreeMap<Reader, &'static str>,
+    pub clocks: BTreeMap<StreamReader, &'static str>,
     /// The cores of the endpoint and of the readers, if they were kept there.
     pub cores: Option<(usize, usize)>,
     /// The machine.
@@ -99,7 +99,7 @@ impl Full {
         let mut full = Self { machine: machine::description(), ..Self::default() };
         for run in 1..=runs {
             for &trial in trials {
-                for reader in Reader::ALL {
+                for reader in StreamReader::ALL {
                     let (streams, name) = (trial.streams, reader.name());
                     tell(&format!("run {run} of {runs}: {streams} streams, {name}"));
                     full.run(program, trial, reader)
@@ -111,13 +111,13 @@ impl Full {
     }
 
     /// The median of a figure over the runs; `None` where the system does not give it.
-    pub fn of(&self, streams: usize, reader: Reader, figure: Figure) -> Option<f64> {
+    pub fn of(&self, streams: usize, reader: StreamReader, figure: Figure) -> Option<f64> {
         let values = self.figures.get(&(streams, reader, figure))?;
         Statistic::Median.of(values).ok()
     }
 
     /// Tokens a second of CPU, without delays.
-    pub fn ceiling(&self, reader: Reader) -> Option<f64> {
+    pub fn ceiling(&self, reader: StreamReader) -> Option<f64> {
         self.of(Trial::CEILING.streams, reader, Figure::Ceiling)
     }
 
@@ -129,10 +129,10 @@ impl Full {
         streams
     }
 
-    fn run(&mut self, program: &Path, trial: Trial, reader: Reader) -> anyhow::Result<()> {
-        let mut server = Server::start(program, trial, reader)?;
+    fn run(&mut self, program: &Path, trial: Trial, reader: StreamReader) -> anyhow::Result<()> {
+        let mut server = EndpointWorker::start(program, trial, reader)?;
         let begun = shared_nanoseconds();
-        let task = Task::Read(Reading { trial, hello: server.hello.clone(), reader });
+        let task = WorkerTask::Read(Reading { trial, hello: server.hello.clone(), reader });
         let read = part(program, &task)?.output().context("the reader did not start")?;
         anyhow::ensure!(read.status.success(), "the reader failed ({})", read.status);
         let report: Report = serde_json::from_slice(&read.stdout)?;
@@ -202,7 +202,7 @@ fn endpoint(served: &Served) -> anyhow::Result<[(Figure, f64); 4]> {
 }
 
 /// A child that does a part.
-fn part(program: &Path, task: &Task) -> anyhow::Result<Command> {
+fn part(program: &Path, task: &WorkerTask) -> anyhow::Result<Command> {
     let mut command = Command::new(program);
     command.args(["part", &serde_json::to_string(task)?]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -210,16 +210,16 @@ fn part(program: &Path, task: &Task) -> anyhow::Result<Command> {
 }
 
 /// The endpoint in a separate process, which ends with this.
-struct Server {
+struct EndpointWorker {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     hello: Hello,
 }
 
-impl Server {
-    fn start(program: &Path, trial: Trial, reader: Reader) -> anyhow::Result<Self> {
-        let mut command = part(program, &Task::Serve(trial, reader))?;
+impl EndpointWorker {
+    fn start(program: &Path, trial: Trial, reader: StreamReader) -> anyhow::Result<Self> {
+        let mut command = part(program, &WorkerTask::Serve(trial, reader))?;
         let mut child =
             command.stdin(Stdio::piped()).spawn().context("the endpoint did not start")?;
         let pipes = child.stdin.take().zip(child.stdout.take());
@@ -236,7 +236,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for EndpointWorker {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();

@@ -17,7 +17,7 @@ pub(super) struct Key {
     /// The maps that may have it.
     pub(super) sections: &'static [Section],
     /// The form of its value.
-    pub(super) shape: Shape,
+    pub(super) shape: ValueShape,
     /// The value that holds if the key is not written; empty if there is none.
     pub(super) default: &'static str,
     /// A value for messages; of a list, one item.
@@ -47,7 +47,7 @@ pub(super) enum Section {
 
 /// The form of a value.
 #[derive(Debug)]
-pub(super) enum Shape {
+pub(super) enum ValueShape {
     /// A text that is not blank.
     Text,
     /// `true` or `false`.
@@ -77,11 +77,11 @@ pub(super) enum Shape {
     /// A map from names to maps with the keys of a section.
     Named(Section),
     /// A list of values of this shape, maybe empty.
-    List(&'static Shape),
+    List(&'static ValueShape),
     /// A list of at least one value of this shape.
-    Some(&'static Shape),
+    Some(&'static ValueShape),
     /// A value of one of these shapes.
-    Any(&'static [Shape]),
+    Any(&'static [ValueShape]),
 }
 
 /// What is known of a section.
@@ -108,7 +108,7 @@ use Section::{
     Defaults, Fault, Function, Model, Prompt, Simulate, Synthetic, Timeouts, TokenCount,
     TokenRange, Tool, Top, Workload,
 };
-use Shape::{
+use ValueShape::{
     Any, Duration, Fields, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some, Text,
     Texts, Whole, Words,
 };
@@ -128,12 +128,13 @@ const MOST_IN_FLIGHT: u64 = 16_384;
 const MOST_REQUESTS: u64 = 10_000_000;
 
 // Each pattern accepts what the reader accepts, and refuses common slips.
-const SHARE: Shape = Form { form: "percentage", pattern: r"[0-9][^%]*%\s*$" };
-const RATE: Shape = Form { form: "rate", pattern: r"[0-9][^/]*/\s*(s|sec|m|min|h)\s*$" };
-const SHUFFLED: Shape = Form { form: "`shuffled(SEED)`", pattern: r"^shuffled\s*\(.*[0-9].*\)$" };
-const GAMMA: Shape = Form { form: "`gamma(BURSTINESS)`", pattern: r"^gamma\s*\(.*[0-9].*\)$" };
-const TIMEOUT: Shape = Duration { zero: false, unit: "s" };
-const TIME: Shape = Duration { zero: true, unit: "ms" };
+const SHARE: ValueShape = Form { form: "percentage", pattern: r"[0-9][^%]*%\s*$" };
+const RATE: ValueShape = Form { form: "rate", pattern: r"[0-9][^/]*/\s*(s|sec|m|min|h)\s*$" };
+const SHUFFLED: ValueShape =
+    Form { form: "`shuffled(SEED)`", pattern: r"^shuffled\s*\(.*[0-9].*\)$" };
+const GAMMA: ValueShape = Form { form: "`gamma(BURSTINESS)`", pattern: r"^gamma\s*\(.*[0-9].*\)$" };
+const TIMEOUT: ValueShape = Duration { zero: false, unit: "s" };
+const TIME: ValueShape = Duration { zero: true, unit: "ms" };
 
 /// Makes a table of [`Key`]s: `[sections] { name: shape, default, example => help; … }`.
 macro_rules! keys {
@@ -350,7 +351,7 @@ pub(super) static KEYS: &[Key] = keys! {
     }
 };
 
-const TOOL_CHOICE: Shape = Any(&[Words(tool_choices), Map(Section::ToolChoice)]);
+const TOOL_CHOICE: ValueShape = Any(&[Words(tool_choices), Map(Section::ToolChoice)]);
 
 /// Every section, in the order of the reference and of the messages.
 pub(super) static SECTIONS: &[SectionInfo] = &[
@@ -537,7 +538,7 @@ impl Section {
     }
 }
 
-impl Shape {
+impl ValueShape {
     /// The first shape in it that `wanted` recognises.
     fn first<T>(&self, wanted: &impl Fn(&Self) -> Option<T>) -> Option<T> {
         match self {

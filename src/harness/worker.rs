@@ -6,15 +6,15 @@ use serde::Serialize;
 
 use super::terminal;
 use crate::{
-    calibrate::worker::{self, Server, Task},
+    calibrate::worker::{self, EndpointWorker, WorkerTask},
     cli::PartOptions,
 };
 
 pub(super) fn run(options: &PartOptions) -> anyhow::Result<u8> {
     match serde_json::from_str(&options.task)? {
-        Task::Read(reading) => say(&worker::read(&reading)?)?,
-        Task::Serve(trial, reader) => {
-            let server = Server::start(trial, reader)?;
+        WorkerTask::Read(reading) => say(&worker::read(&reading)?)?,
+        WorkerTask::Serve(trial, reader) => {
+            let server = EndpointWorker::start(trial, reader)?;
             say(server.hello())?;
             // A line asks for the log; the end of them is the end.
             for _ in io::stdin().lines() {

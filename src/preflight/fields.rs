@@ -89,7 +89,7 @@ const ALTOGETHER: &[&str] = &[
 
 /// A field of a request: its name, after that of the map that holds it, such as `stream_options`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Field {
+pub(crate) struct Field {
     map: Option<String>,
     name: String,
     /// Whether the server has a different field instead: `max_completion_tokens`.
@@ -112,7 +112,7 @@ impl Field {
 }
 
 /// The fields of the request with the body `sent` that `answer`, the body of a refusal, names.
-pub fn refused(sent: &Value, answer: &str) -> Vec<Field> {
+pub(crate) fn refused(sent: &Value, answer: &str) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     for complaint in complaints(answer) {
         for field in named(sent, &complaint) {
@@ -129,7 +129,7 @@ pub fn refused(sent: &Value, answer: &str) -> Vec<Field> {
 
 /// `extra_body` such that `fields` are left out; instead of a limit that has another name, `limit` is
 /// sent by that name.
-pub fn left_out(
+pub(crate) fn left_out(
     extra_body: &Map<String, Value>,
     fields: &[Field],
     limit: u64,

@@ -20,16 +20,16 @@ mod workload;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use jiff::Timestamp;
+use llm_stream_client::AnswerObserver;
 use llm_stream_core::{
     baseline::Baseline,
     recording::{Chunk, ErrorKind, RequestError},
     summary::{Summary, Tally},
     verdict::Reference,
 };
-use tokio::runtime::Runtime;
 
+pub(crate) use self::models::simulated_url;
 pub use self::{
     cancellation::Cancellation,
     instrument::InstrumentSetting,
@@ -41,12 +41,10 @@ use self::{
     models::Models,
     position::Positions,
     preflight::Unusable,
-    server_metrics::{Answered, RequestLedger},
+    server_metrics::{AnswerCount, RequestLedger},
 };
-pub(crate) use self::{models::simulated_url, observer::chain};
 use crate::{
     config::Order,
-    load::Follow,
     plan::{Access, Case, Plan, Target},
     report::{Instrument, Run, RunOutcome, TrialResult},
 };
@@ -56,6 +54,7 @@ pub type Accesses = Vec<(Arc<Target>, Access)>;
 
 /// What decides how a plan is measured, besides the plan.
 #[derive(Default)]
+#[non_exhaustive]
 pub struct RunOptions {
     /// What each model of the plan needs of the environment.
     pub accesses: Accesses,
@@ -74,6 +73,7 @@ pub struct RunOptions {
 
 /// A run, and how many of its trials failed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Measured {
     /// The run; its outcome is still to be decided.
     pub run: Run,
@@ -87,7 +87,6 @@ pub struct Runner<'a> {
     positions: Positions,
     options: RunOptions,
     observer: &'a mut dyn Observer,
-    runtime: Runtime,
     models: Models,
     summary: Summary,
     trials: Vec<TrialResult>,
@@ -112,30 +111,21 @@ struct TrialEnd {
 }
 
 impl<'a> Runner<'a> {
-    /// Prepares to measure `plan`. An error means that the system gives no runtime.
-    pub fn new(
-        plan: Plan,
-        options: RunOptions,
-        observer: &'a mut dyn Observer,
-    ) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("failed to start the runtime")?;
-        Ok(Self {
+    /// Prepares to measure `plan`.
+    pub fn new(plan: Plan, options: RunOptions, observer: &'a mut dyn Observer) -> Self {
+        Self {
             positions: Positions::of(&plan.cases),
             summary: Summary::new(plan.cases.iter().map(|case| &case.group)),
             plan,
             options,
             observer,
-            runtime,
             models: Models::default(),
             trials: Vec::new(),
             announced: None,
             first_ttft: HashMap::new(),
             unusable: Vec::new(),
             ledger: RequestLedger::default(),
-        })
+        }
     }
 
     /// Measures: preflight, trials, the instrument, more trials where thresholds are undecided.
@@ -174,7 +164,7 @@ impl<'a> Runner<'a> {
         for (target, preflight::Requests { valid, failed }) in asked {
             let found = self.options.accesses.iter().find(|(of, _)| Arc::ptr_eq(of, &target));
             let access = found.map(|(_, access)| access.clone()).unwrap_or_default();
-            self.count_preflight(&target, &access, Answered { valid, failed });
+            self.count_preflight(&target, &access, AnswerCount { valid, failed });
         }
     }
 
@@ -225,17 +215,15 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// Passes arriving bytes to the observer, and cancels the request with the run.
-struct Follower<'a> {
-    observer: Option<&'a dyn Observer>,
+/// Passes arriving bytes to the run's observer, and abandons the answer with the run.
+struct RunObserver<'a> {
+    observer: &'a dyn Observer,
     cancellation: &'a Cancellation,
 }
 
-impl Follow for Follower<'_> {
+impl AnswerObserver for RunObserver<'_> {
     fn arrived(&self, chunk: &Chunk) {
-        if let Some(observer) = self.observer {
-            observer.bytes_arrived(chunk);
-        }
+        self.observer.bytes_arrived(chunk);
     }
 
     fn is_cancelled(&self) -> bool {

@@ -2,7 +2,6 @@
 
 use std::{
     sync::{Arc, Mutex, atomic::Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -25,14 +24,8 @@ const CHAT: &dyn Protocol = &OpenAiChat;
 fn asked(url: &str, protocol: &dyn Protocol, transport: &str) -> Answer {
     let model = format!("    protocol: {}\n{transport}", protocol.name());
     let case = plan_of(url, &model).cases[0].clone();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let client = client_by(&ConnectOptions::default(), &case, None);
-        let lengths = load::PromptSizer::default();
-        runtime.expect("a runtime").block_on(load::run(&case, &lengths, &client, &()))
-    })
-    .join()
-    .expect("an answer")
+    let client = client_by(&ConnectOptions::default(), &case, None);
+    load::run(&case, &load::PromptSizer::default(), &client, &())
 }
 
 /// The same in a line, without what depends on time.

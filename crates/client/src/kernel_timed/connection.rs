@@ -6,7 +6,7 @@ use llm_stream_core::recording::RequestError;
 use rustls::ClientConnection;
 
 use super::incoming::{Arrival, Incoming};
-use crate::{server_address::Address, socket::TimedSocket};
+use crate::{server_address::ResolvedAddress, socket::TimedSocket};
 
 /// A connection that is open or being opened.
 pub(super) struct Connection {
@@ -16,7 +16,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Starts to connect.
-    pub(super) fn to(address: &Address) -> io::Result<Self> {
+    pub(super) fn to(address: &ResolvedAddress) -> io::Result<Self> {
         Ok(Self { socket: TimedSocket::connect(address)?, tls: None })
     }
 
