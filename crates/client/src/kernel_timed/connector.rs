@@ -14,7 +14,7 @@ use std::{
 use llm_stream_core::recording::RequestError;
 use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
-use super::{connection::TlsError, incoming::Incoming};
+use super::{connection::HandshakeError, incoming::Incoming};
 use crate::{
     ClientError,
     connect_options::ConnectOptions,
@@ -92,23 +92,25 @@ impl Connector {
         self.address.failed(error)
     }
 
-    pub(super) fn tls_failed(&self, cause: TlsError) -> RequestError {
+    pub(super) fn tls_failed(&self, cause: HandshakeError) -> RequestError {
         let cause = match cause {
-            TlsError::Io(error) => error.to_string(),
-            TlsError::Tls(error) => tls::describe(&error),
-            TlsError::Answer(error) => error.message,
+            HandshakeError::Io(error) => error.to_string(),
+            HandshakeError::Tls(error) => tls::describe(&error),
+            HandshakeError::Answer(error) => error.message,
         };
         self.address.tls_failed(&cause)
     }
 
     /// The error for bytes that were refused. Before an answer begins, an error of TLS is a failed
     /// handshake: with TLS 1.3, a server refuses a client certificate only after the handshake.
-    pub(super) fn refused(&self, cause: TlsError, incoming: &Incoming) -> RequestError {
+    pub(super) fn refused(&self, cause: HandshakeError, incoming: &Incoming) -> RequestError {
         match cause {
-            TlsError::Answer(error) => error,
-            TlsError::Io(error) => incoming.broken(&error),
-            TlsError::Tls(error) if incoming.reader.head().is_some() => incoming.broken(&error),
-            TlsError::Tls(_) => self.tls_failed(cause),
+            HandshakeError::Answer(error) => error,
+            HandshakeError::Io(error) => incoming.broken(&error),
+            HandshakeError::Tls(error) if incoming.reader.head().is_some() => {
+                incoming.broken(&error)
+            }
+            HandshakeError::Tls(_) => self.tls_failed(cause),
         }
     }
 

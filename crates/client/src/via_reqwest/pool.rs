@@ -86,15 +86,8 @@ async fn drive(
                         }
                     };
                     ids.insert(id);
-                    let (is_slot_free, pulse) = (&is_slot_free, &pulse);
-                    let sending = async move {
-                        let on_end = || {
-                            source.borrow_mut().ending(id);
-                            is_slot_free.set(true);
-                        };
-                        let listener = Listener { observer, on_end: &on_end };
-                        send_on(target, connection, (id, body), &listener, pulse).await
-                    };
+                    let progress = SourceProgress { source, id, is_slot_free: &is_slot_free };
+                    let sending = send_on(target, connection, body, (progress, observer), &pulse);
                     // Unconstrained: tokio's budget would leave arrived bytes unread at the next beat.
                     in_flight.push(task::unconstrained(sending));
                 }
@@ -151,16 +144,30 @@ struct Finished {
     answer: Result<Recording, RequestError>,
 }
 
+/// Tells a source about one of its answers.
+struct SourceProgress<'a, 'b> {
+    source: &'a RefCell<&'b mut dyn RequestSource>,
+    id: usize,
+    /// Set when another request may be sent.
+    is_slot_free: &'a Cell<bool>,
+}
+
 async fn send_on(
     target: &RequestTarget,
     (connection, from): (ReqwestConnection, Instant),
-    (id, body): (usize, Vec<u8>),
-    listener: &Listener<'_>,
+    body: Vec<u8>,
+    (progress, observer): (SourceProgress<'_, '_>, &dyn AnswerObserver),
     pulse: &Pulse,
 ) -> Finished {
     if from > now() {
         time::sleep_until(from.into()).await;
     }
-    let answer = target.send(&connection, body, listener, pulse).await;
+    let SourceProgress { source, id, is_slot_free } = progress;
+    let on_end = || {
+        source.borrow_mut().ending(id);
+        is_slot_free.set(true);
+    };
+    let listener = Listener { observer, on_end: &on_end };
+    let answer = target.send(&connection, body, &listener, pulse).await;
     Finished { connection, id, answer }
 }
