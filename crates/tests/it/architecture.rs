@@ -146,7 +146,7 @@ fn visible_types(text: &str) -> Vec<String> {
     // Types of unit tests are below the code.
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let types = code.lines().filter_map(|line| {
-        let mut words = line.trim_start().split_whitespace();
+        let mut words = line.split_whitespace();
         let is_visible = words.next()?.starts_with("pub");
         let keyword = words.find(|word| !word.ends_with(')'))?;
         let is_type = matches!(keyword, "struct" | "enum" | "trait" | "type" | "union");
