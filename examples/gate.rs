@@ -26,11 +26,11 @@ fn main() -> Result<ExitCode, BenchError> {
     let run = Bench::from_yaml(&yaml)?
         .overrides(Overrides { runs: Some(8), ..Overrides::default() })
         .run(&mut ())?;
-    for group in &run.verdicts {
-        for verdict in &group.verdicts {
-            println!("{}: {}: {:?}", group.name, verdict.threshold, verdict.outcome());
+    for (group, verdicts) in run.groups() {
+        for verdict in verdicts {
+            println!("{}: {}: {:?}", group.name(), verdict.threshold, verdict.outcome());
         }
     }
-    run.ending.reasons.iter().for_each(|reason| println!("{reason}"));
+    run.reasons().iter().for_each(|reason| println!("{reason}"));
     Ok(if run.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,10 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "that is what it is for")]
 
-use llm_stream_bench::{
-    Bench, BenchError,
-    run::{Event, Observer, ObserverError},
-};
+use llm_stream_bench::{Bench, BenchError, Event, Observer, ObserverError};
 
 /// Prints a line for each request.
 struct FirstTokens;

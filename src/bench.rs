@@ -20,7 +20,7 @@ use crate::{
 /// let run = Bench::from_file("configs.yaml")?
 ///     .overrides(Overrides { runs: Some(5), ..Overrides::default() })
 ///     .run(&mut ())?;
-/// assert!(run.passed(), "{:?}", run.ending.reasons);
+/// assert!(run.passed(), "{:?}", run.reasons());
 /// # Ok::<(), llm_stream_bench::BenchError>(())
 /// ```
 #[derive(Debug)]
@@ -48,9 +48,6 @@ pub enum BenchError {
     /// No trial has one of the filters in its name.
     #[error("no trial has {0} in its name")]
     NothingSelected(String),
-    /// The system gives no runtime.
-    #[error("failed to start the runtime: {0}")]
-    Runtime(String),
 }
 
 impl Bench {
@@ -146,9 +143,7 @@ impl Bench {
             machine: calibrate::machine_name(),
             cancellation: self.cancellation,
         };
-        let runner = Runner::new(plan, options, observer);
-        let runner = runner.map_err(|error| BenchError::Runtime(format!("{error:#}")))?;
-        let Measured { mut run, failed } = runner.run();
+        let Measured { mut run, failed } = Runner::new(plan, options, observer).run();
         run.decide(failed, self.inconclusive.unwrap_or(self.config.inconclusive), Vec::new());
         Ok(run)
     }

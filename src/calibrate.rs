@@ -18,20 +18,19 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use llm_stream_client::{
-    self as client, Client, NextAction, Options, Preconnect, RequestSource,
-    connect_options::{ConnectOptions, Stamps},
+    self as client, AnswerForm, Client, NextAction, Options, Preconnect, RequestSource,
+    connect_options::{Certificate, ConnectOptions, Stamps},
 };
 use llm_stream_core::{
     prompt::{ChatMessage, Role, Tools},
     protocol::{ChatRequest, OpenAiChat, Protocol},
-    recording::{Chunk, Recording, RequestError, StampedBy},
+    recording::{Recording, RequestError, StampedBy},
     sample::{self, Sample},
     statistic::Statistic,
     verdict::InstrumentError,
 };
-use llm_stream_sim::{self as sim, AnswerLog, Script, Simulator};
+use llm_stream_sim::{AnswerLog, Script, Simulator, SimulatorTls};
 use serde::Serialize;
 use serde_json::Map;
 use tempfile::TempDir;
@@ -193,11 +192,12 @@ pub fn measure(
         transport,
         connection: ConnectionMode::Warm,
         protocol: &OpenAiChat,
+        answer: AnswerForm::Stream { needs_usage: true },
         route: &route,
     })?;
-    client.drive(&mut Preconnect::new(load.streams, &|| false))?;
+    client.drive(&mut Preconnect::new(load.streams), &());
     let mut streams = Streams::new(load);
-    client.drive(&mut streams)?;
+    client.drive(&mut streams, &());
     let packets = client.has_packet_stamps();
     let calibration = compare(load.streams, carrier, &streams.recordings, &simulator.log())?;
     Ok(Calibration { packets, ..calibration })
@@ -218,12 +218,12 @@ fn endpoint(script: Script, carrier: Carrier) -> anyhow::Result<Loopback> {
             Ok(Loopback { simulator, route: ConnectOptions::default(), _folder: None })
         }
         Carrier::Tls => {
-            let (config, certificate) = sim::self_signed()?;
+            let (config, certificate) = SimulatorTls::self_signed()?;
             let address = (Ipv4Addr::LOCALHOST, 0).into();
             let simulator = Simulator::over_tls(address, script, &OpenAiChat, config)?;
             Ok(Loopback {
                 simulator,
-                route: ConnectOptions::trusting([certificate]),
+                route: ConnectOptions::trusting([Certificate::from_der(certificate)]),
                 _folder: None,
             })
         }
@@ -248,7 +248,7 @@ fn on_file(_: Script) -> anyhow::Result<Loopback> {
 /// Keeps `load.streams` streams in flight until all have been sent.
 struct Streams {
     load: Load,
-    body: Bytes,
+    body: Vec<u8>,
     sent: usize,
     in_flight: usize,
     recordings: Vec<Recording>,
@@ -279,16 +279,6 @@ impl RequestSource for Streams {
         self.in_flight += 1;
         self.sent += 1;
         NextAction::Send { id: self.sent, body: self.body.clone() }
-    }
-
-    fn arrived(&mut self, _: usize, _: &Chunk) {}
-
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        chunks.last().map(|chunk| chunk.at)
-    }
-
-    fn is_cancelled(&self) -> bool {
-        false
     }
 
     fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {

@@ -334,7 +334,7 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let file = InstrumentFile { results: path.clone(), terminal: terminal.clone() };
     observers.extend([Box::new(Lines(terminal.clone())) as _, Box::new(file) as _]);
     observers.push(Box::new(libtest));
-    let Measured { run, failed } = Runner::new(plan, options, &mut observers)?.run();
+    let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
     let failed = failed.map(|failed| failed + u64::from(broken.load(Ordering::SeqCst)));
     let unsaved = match failed {
         Some(failed) => baselines.keep(&run, failed == 0, &terminal).err(),

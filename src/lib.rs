@@ -10,42 +10,90 @@
 //! }
 //! ```
 //!
+//! # From code
+//!
+//! [`Bench`] measures a config and returns a [`Run`]; it prints nothing. An [`Observer`] receives the
+//! [`Event`]s of the run, and a [`Cancellation`] ends it early.
+//!
+//! ```no_run
+//! use llm_stream_bench::Bench;
+//!
+//! let run = Bench::from_file("configs.yaml")?.run(&mut ())?;
+//! run.write_to("reports")?;
+//! assert!(run.passed(), "{:?}", run.reasons());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # The pipeline
 //!
 //! ```text
-//! configs.yaml ─config→ Config ─plan→ Plan{Case…} ─harness→ libtest trials
-//!                                       │ one Case
-//!                             load + client                async, network, clock
+//! configs.yaml ─config→ Config ─plan→ Plan { cases } ─run::Runner→ trials
+//!                                       │ one case
+//!                             load + client                network, clock
 //!                                       ↓
 //!                   Result<Recording, RequestError>        raw bytes with arrival times
 //!                    framing → protocol → sample           pure
 //!                                       ↓
-//!                   Result<Sample, RequestError>
+//!                   Result<Sample, RequestError> ─Event::Request→ Observer
 //!              metric → statistic → summary → verdict      pure
 //!                                       ↓
-//!                   Row, Summary, Verdict ─report→ bytes ─harness→ exit code
+//!                             Run ─report→ bytes
 //! ```
 //!
-//! Record first, interpret later: the receive loop notes when bytes arrived and looks into none of
-//! them. A number is either right or absent with its reason, and an absent number fails the
-//! threshold that asks for it.
+//! The receive loop stores bytes with their times of arrival and interprets nothing. A figure is
+//! right or absent with its reason, and an absent figure fails the threshold that asks for it.
+//!
+//! Modules without documentation here are internal: they have no stability and exist for this
+//! project's tests.
 
 mod bench;
+#[doc(hidden)]
 pub mod calibrate;
+#[doc(hidden)]
 pub mod cli;
 mod commands;
+#[doc(hidden)]
 pub mod config;
 mod env;
 mod harness;
+#[doc(hidden)]
 pub mod load;
+#[doc(hidden)]
 pub mod plan;
-pub mod preflight;
+mod preflight;
+#[doc(hidden)]
 pub mod report;
+#[doc(hidden)]
 pub mod row;
+#[doc(hidden)]
 pub mod run;
 
+pub use llm_stream_core::{
+    baseline::Baseline,
+    metric::{METRICS, Metric},
+    protocol::Protocol,
+    recording::{Recording, RequestError},
+    sample::Sample,
+    summary::{Group, Summary},
+    threshold::Threshold,
+    verdict::Verdict,
+};
+pub use llm_stream_sim::{Fault, FaultKind, Script, Simulator};
+
+#[doc(inline)]
 pub use self::{
     bench::{Bench, BenchError},
+    calibrate::Calibration,
+    config::{ConfigError, ConfigErrors, Inconclusive},
     harness::{command, main},
-    plan::Overrides,
+    plan::{Case, Overrides, Plan, PlanError, Target, Task, Workload},
+    report::{
+        GroupVerdicts, Instrument, ReportError, Run, RunOutcome, RunStatus, TrialResult,
+        loads::LoadRow,
+    },
+    row::{LoadPosition, Row},
+    run::{
+        Cancellation, Event, InstrumentSetting, Observer, ObserverError, TrialOutcome,
+        TrialPosition,
+    },
 };

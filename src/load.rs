@@ -8,10 +8,8 @@ use std::{
     borrow::Cow,
     cell::RefCell,
     hash::{BuildHasher, Hasher, RandomState},
-    time::Duration,
 };
 
-use bytes::Bytes;
 use llm_stream_client::{AnswerObserver, Client, Redactor};
 use llm_stream_core::{
     exact,
@@ -29,28 +27,14 @@ pub use self::{
     run_load::{LoadRun, RequestEnd, run_load},
 };
 use crate::{
-    config::{PrefixCache, TokenCount},
+    config::PrefixCache,
     plan::{Case, Target},
 };
 
 /// Limit of a warm-up answer, in tokens: enough to use every part of the server.
 const WARM_UP_TOKENS: u64 = 64;
 
-/// Observes a request in flight. Each call must return at once.
-pub trait Follow {
-    /// Called for each chunk that arrives.
-    fn arrived(&self, _: &Chunk) {}
-
-    /// Whether the request is to be cancelled.
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
-
-/// Observes nothing and cancels nothing.
-impl Follow for () {}
-
-/// The result of a request: the bytes that arrived, and their interpretation.
+/// A trial's two halves: what arrived and what it means.
 #[derive(Debug)]
 pub struct Answer {
     /// The recorded response; `None` if the request failed before one began.
@@ -61,52 +45,52 @@ pub struct Answer {
 
 /// Sends the prompt of `case`; of a workload, its first one. `lengths` has the sizes of synthetic
 /// prompts.
-pub async fn run(
+pub fn run(
     case: &Case,
     lengths: &PromptSizer,
     client: &Client,
-    follow: &dyn Follow,
+    observer: &dyn AnswerObserver,
 ) -> Answer {
     let (target, prompt) = (&case.target, case.task.prompt());
     let request = request(target, prompt, max_tokens(target, prompt), (lengths, case.run.into()));
-    ask(target, request, client, follow).await
+    ask(target, request, client, observer)
 }
 
 /// Sends the warm-up prompt, over the connection that the trials will use.
-pub async fn warm_up(target: &Target, client: &Client, follow: &dyn Follow) -> Answer {
+pub fn warm_up(target: &Target, client: &Client, observer: &dyn AnswerObserver) -> Answer {
     let max_tokens = enough(target, target.max_tokens.min(WARM_UP_TOKENS));
     let request = request(target, &prompt::warm_up(), max_tokens, (&PromptSizer::default(), 0));
-    ask(target, request, client, follow).await
+    ask(target, request, client, observer)
 }
 
 /// Requests the shortest answer to `prompt` that the protocol allows. Fields of the user's
 /// `extra_body` may demand more, and the server then refuses the request: in this case it is
 /// repeated with the limit of the trials, and cancelled after the first token. Returns the last
 /// answer, and the number of requests.
-pub async fn probe(
+pub fn probe(
     target: &Target,
     prompt: &Prompt,
     client: &Client,
-    follow: &dyn Follow,
+    observer: &dyn AnswerObserver,
 ) -> (Answer, usize) {
     let request_for =
         |prompt: &Prompt, tokens| request(target, prompt, tokens, (&PromptSizer::default(), 0));
-    let first = || FirstToken { protocol: target.protocol, follow, chunks: RefCell::default() };
+    let first = || FirstToken { protocol: target.protocol, observer, chunks: RefCell::default() };
     let few = target.protocol.fewest_tokens();
     let mut short = prompt.clone();
     short.output.min_tokens = prompt.output.min_tokens.map(|least| least.min(few));
     let request = request_for(&short, few);
     let answer = match request.1.most {
-        Some(_) => ask(target, request, client, follow).await,
+        Some(_) => ask(target, request, client, observer),
         // Without a limit the answer is as long as the model likes.
-        None => ask(target, request, client, &first()).await,
+        None => ask(target, request, client, &first()),
     };
     let status = answer.recording.as_ref().map(|recording| recording.status);
     let most = max_tokens(target, prompt);
     if !matches!(status, Some(400 | 422)) || most <= few {
         return (answer, 1);
     }
-    (ask(target, request_for(prompt, most), client, &first()).await, 2)
+    (ask(target, request_for(prompt, most), client, &first()), 2)
 }
 
 /// Returns the body of a trial's request with `prompt`.
@@ -125,14 +109,13 @@ fn enough(target: &Target, few: u64) -> u64 {
     few.max(demanded.min(target.max_tokens))
 }
 
-async fn ask(
+fn ask(
     target: &Target,
-    (body, asked): (Bytes, RequestedTokens),
+    (body, asked): (Vec<u8>, RequestedTokens),
     client: &Client,
-    follow: &dyn Follow,
+    observer: &dyn AnswerObserver,
 ) -> Answer {
-    let watch = Watcher { target, follow };
-    Answer::of(client.send(body, &watch).await, target, asked, client.redactor())
+    Answer::of(client.send(body, observer), target, asked, client.redactor())
 }
 
 impl Answer {
@@ -183,7 +166,7 @@ fn request(
     prompt: &Prompt,
     max_tokens: u64,
     (lengths, nth): (&PromptSizer, u64),
-) -> (Bytes, RequestedTokens) {
+) -> (Vec<u8>, RequestedTokens) {
     let length = |synthetic| {
         let has_tools = !prompt.tools.over(&target.tools).offered().is_empty();
         (synthetic, Length::of(synthetic, nth, target.protocol, has_tools))
@@ -207,9 +190,9 @@ fn body_of(
     prompt: &Prompt,
     messages: &[ChatMessage],
     max_tokens: u64,
-) -> (Bytes, RequestedTokens) {
+) -> (Vec<u8>, RequestedTokens) {
     let body = body(target, prompt, messages, max_tokens);
-    let text = Bytes::from(exact::to_string(&body));
+    let text = exact::to_string(&body).into_bytes();
     let is_text = |piece: &ContentPart| matches!(piece, ContentPart::Text(_));
     let is_text = messages.iter().flat_map(|message| &message.content).all(is_text);
     let bytes = is_text.then_some(text.len() as u64);
@@ -267,50 +250,18 @@ fn random() -> u64 {
 /// Cancels the request after the first token.
 struct FirstToken<'a> {
     protocol: &'static dyn Protocol,
-    follow: &'a dyn Follow,
+    observer: &'a dyn AnswerObserver,
     chunks: RefCell<Vec<Chunk>>,
 }
 
-impl Follow for FirstToken<'_> {
+impl AnswerObserver for FirstToken<'_> {
     fn arrived(&self, chunk: &Chunk) {
         self.chunks.borrow_mut().push(chunk.clone());
-        self.follow.arrived(chunk);
+        self.observer.arrived(chunk);
     }
 
     fn is_cancelled(&self) -> bool {
         let has_come = sample::tokens_so_far(&self.chunks.borrow(), self.protocol).1 > 0;
-        has_come || self.follow.is_cancelled()
-    }
-}
-
-/// Whether an ended answer cannot be interpreted until its usage arrives.
-fn lacks_usage(chunks: &[Chunk], target: &Target) -> bool {
-    matches!(target.token_count, TokenCount::Usage) && sample::lacks_usage(chunks, target.protocol)
-}
-
-struct Watcher<'a> {
-    target: &'a Target,
-    follow: &'a dyn Follow,
-}
-
-impl AnswerObserver for Watcher<'_> {
-    fn arrived(&self, chunk: &Chunk) {
-        self.follow.arrived(chunk);
-    }
-
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        sample::tokens_so_far(chunks, self.target.protocol).0
-    }
-
-    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
-        sample::has_ended(chunks, seen, self.target.protocol)
-    }
-
-    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
-        lacks_usage(chunks, self.target)
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.follow.is_cancelled()
+        has_come || self.observer.is_cancelled()
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use http::{HeaderName, Uri};
-use llm_stream_client::{self as client, connect_options::Stamps, proxy};
+use llm_stream_client::{self as client, AnswerForm, connect_options::Stamps, proxy};
 pub use llm_stream_client::{
     connect_options::Secret,
     options::{Access, Timeouts, Transport},
@@ -23,6 +23,7 @@ use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
     group::GroupSpec,
     lacking::MIN_SHARE,
+    metric::Metric,
     precision::PrecisionGoal,
     prompt::{self, Prompt, Tools},
     protocol::{OpenAiChat, Protocol, TextFields},
@@ -66,6 +67,7 @@ pub struct Overrides {
 
 /// Everything that a run does.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Plan {
     /// The models, in the config's order.
     pub targets: Vec<Arc<Target>>,
@@ -94,6 +96,7 @@ pub struct Plan {
 
 /// A model at an endpoint, with everything that a request requires except secrets.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Target {
     /// Its position in the config, from 0.
     pub index: usize,
@@ -206,6 +209,9 @@ impl Target {
             transport: self.transport,
             connection: self.connection,
             protocol: self.protocol,
+            answer: AnswerForm::Stream {
+                needs_usage: matches!(self.token_count, TokenCount::Usage),
+            },
             route: &access.route,
         }
     }
@@ -223,6 +229,7 @@ impl Target {
 
 /// The endpoint of a model.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Endpoint {
     /// The URL that requests go to.
     Url(String),
@@ -241,6 +248,7 @@ pub enum Endpoint {
 
 /// One trial: a model, a task and the number of the run.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Case {
     /// `MODEL::PROMPT::run-N` or `MODEL::WORKLOAD::run-N`.
     pub name: String,
@@ -275,6 +283,7 @@ impl Case {
 
 /// What a trial sends.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Task {
     /// One request.
     Prompt(Arc<Prompt>),
@@ -335,6 +344,7 @@ impl Task {
 
 /// A load of many requests.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Workload {
     /// Its position in the config, from 0.
     pub index: usize,
@@ -358,6 +368,7 @@ pub struct Workload {
 
 /// Why config and overrides do not give a plan.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// A value of the config is not valid.
     #[error(transparent)]
@@ -608,7 +619,7 @@ fn undefined_metrics(config: &Config, workload: &config::WorkloadConfig) -> Vec<
     }
     let is_absent = |text: &&Spanned<String>| {
         let threshold = Threshold::parse(&text.value).ok();
-        threshold.is_some_and(|threshold| threshold.metric.name == "request_rate")
+        threshold.is_some_and(|threshold| threshold.metric == Metric::REQUEST_RATE)
     };
     let error = |text: &Spanned<String>| {
         let what = "a closed loop has no `request_rate`: its requests start when others end";

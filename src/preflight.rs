@@ -34,29 +34,29 @@ const NAMED: usize = 5;
 /// Limit of a model name in a message, in characters.
 const LONGEST: usize = 80;
 
-pub use self::fields::{Field, left_out, refused};
+pub(crate) use self::fields::{Field, left_out, refused};
 
 /// A fault of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The error that its trials would have.
-    pub error: RequestError,
+    pub(crate) error: RequestError,
     /// Whether they certainly would. Otherwise the fault may have passed by then.
-    pub is_certain: bool,
+    pub(crate) is_certain: bool,
 }
 
 /// A preflight request, with the fields of some of the trials.
 #[derive(Debug)]
-pub struct Question {
+pub(crate) struct Question {
     /// The prompt, with the fields of the trials' requests.
-    pub prompt: Prompt,
+    pub(crate) prompt: Prompt,
     /// The prompts whose requests have these fields.
-    pub of: Vec<Arc<Prompt>>,
+    pub(crate) of: Vec<Arc<Prompt>>,
 }
 
 /// Returns the requests that cover every field of the requests of `cases` to `target`: one for each
 /// combination of fields.
-pub fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
+pub(crate) fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
     let mut questions: Vec<Question> = Vec::new();
     let mut places: HashMap<_, usize> = HashMap::new();
     let mut seen = std::collections::HashSet::new();
@@ -87,7 +87,7 @@ pub fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
 }
 
 /// Limits the `timeouts` of a model to those of the preflight.
-pub fn timeouts(timeouts: Timeouts) -> Timeouts {
+pub(crate) fn timeouts(timeouts: Timeouts) -> Timeouts {
     Timeouts {
         connect: timeouts.connect.min(PATIENCE),
         first_token: timeouts.first_token.min(PATIENCE),
@@ -99,7 +99,7 @@ pub fn timeouts(timeouts: Timeouts) -> Timeouts {
 impl Finding {
     /// Whether the server's message is about a model: some servers answer 404 for an unknown model.
     /// A path such as `/v1/models` does not count.
-    pub fn speaks_of_a_model(&self) -> bool {
+    pub(crate) fn speaks_of_a_model(&self) -> bool {
         let message = self.without_default_hint().to_lowercase();
         let is_path = |word: &&str| word.starts_with('/') || word.contains("://");
         let mut words = message
@@ -110,7 +110,7 @@ impl Finding {
 
     /// Replaces the default hint of the status with a more likely `hint`.
     #[must_use]
-    pub fn with(mut self, hint: Option<String>) -> Self {
+    pub(crate) fn with(mut self, hint: Option<String>) -> Self {
         if let Some(hint) = hint {
             self.error.message = format!("{}; {hint}", self.without_default_hint());
         }
@@ -130,7 +130,11 @@ impl Finding {
 ///
 /// An answer that began is not a fault: a single token may have no text, and an answer cut to that
 /// length may have no proper end.
-pub fn finding(target: &Target, error: RequestError, status: Option<u16>) -> Option<Finding> {
+pub(crate) fn finding(
+    target: &Target,
+    error: RequestError,
+    status: Option<u16>,
+) -> Option<Finding> {
     use ErrorKind as Kind;
     let is_certain = match error.kind {
         Kind::NoToken if status.is_some_and(|status| (200..300).contains(&status)) => return None,
@@ -191,13 +195,13 @@ fn may_pass(status: u16) -> bool {
 
 /// Whether `status` may be a refusal of a field that the answer names: some servers use 404, 500 or
 /// 501.
-pub const fn may_refuse_fields(status: u16) -> bool {
+pub(crate) const fn may_refuse_fields(status: u16) -> bool {
     matches!(status, 400 | 402..=406 | 410..=428 | 430..=501)
 }
 
 /// Returns the hint if a request without `fields` succeeded. `counts` says whether the answer had a
 /// usage, if it was long enough to have one.
-pub fn without(fields: &[Field], target: &Target, counts: Option<bool>) -> String {
+pub(crate) fn without(fields: &[Field], target: &Target, counts: Option<bool>) -> String {
     let usage = match counts {
         Some(true) => "",
         Some(false) => ", and `token_count: chunks`, since it then counts no tokens",
@@ -211,17 +215,17 @@ pub fn without(fields: &[Field], target: &Target, counts: Option<bool>) -> Strin
 
 /// A URL that may serve a protocol, and the config for it.
 #[derive(Debug, Clone)]
-pub struct Elsewhere {
+pub(crate) struct Elsewhere {
     /// The protocol.
-    pub protocol: &'static dyn Protocol,
+    pub(crate) protocol: &'static dyn Protocol,
     /// The URL of its requests.
-    pub url: String,
+    pub(crate) url: String,
     hint: String,
 }
 
 /// Returns URLs on the server of `url` that may serve a protocol if `url` does not serve
 /// `target`'s: at the same base URL or at the protocol's usual path, never on another host.
-pub fn elsewhere(target: &Target, url: &str) -> Vec<Elsewhere> {
+pub(crate) fn elsewhere(target: &Target, url: &str) -> Vec<Elsewhere> {
     let (path, query) = match url.split_once('?') {
         Some((path, query)) => (path, format!("?{query}")),
         None => (url, String::new()),
@@ -268,11 +272,11 @@ fn hint_for(
 }
 
 /// A body that is not a request of any protocol, so that servers generate nothing.
-pub const NO_REQUEST: &[u8] = b"[]";
+pub(crate) const NO_REQUEST: &[u8] = b"[]";
 
 /// Whether `protocol` is probably served where [`NO_REQUEST`] gets this `answer`. A web page does
 /// not count, and an answer with a status of success must be a stream or an error.
-pub fn is_there(answer: &Recording, protocol: &dyn Protocol) -> bool {
+pub(crate) fn is_there(answer: &Recording, protocol: &dyn Protocol) -> bool {
     let body = answer.body();
     let says = |kind: &str| answer.content_type.as_deref().is_some_and(|own| own.contains(kind));
     let is_page = says("text/html") || body.trim_ascii_start().starts_with(b"<");
@@ -288,7 +292,7 @@ pub fn is_there(answer: &Recording, protocol: &dyn Protocol) -> bool {
 
 /// Returns the hint if the path of `target`'s protocol does not exist and the URLs in `found`
 /// answer.
-pub fn nothing_there(target: &Target, url: &str, found: &[Elsewhere]) -> String {
+pub(crate) fn nothing_there(target: &Target, url: &str, found: &[Elsewhere]) -> String {
     let path_of = |url: &str| {
         let path = url.split('?').next().unwrap_or_default();
         path[origin(path).map_or(0, str::len)..].to_owned()
@@ -313,13 +317,13 @@ fn origin(url: &str) -> Option<&str> {
 }
 
 /// Whether the server's list of models can explain `finding`.
-pub fn is_about_path_or_model(finding: &Finding, status: Option<u16>) -> bool {
+pub(crate) fn is_about_path_or_model(finding: &Finding, status: Option<u16>) -> bool {
     matches!(status, Some(400 | 404 | 405 | 422 | 501))
         || finding.error.kind == ErrorKind::NotAStream
 }
 
 /// Returns the URLs of the list of models: next to the path of requests, then the usual one.
-pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
+pub(crate) fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
     let (path, query) = match url.split_once('?') {
         Some((path, query)) => (path, format!("?{query}")),
         None => (url, String::new()),
@@ -337,7 +341,7 @@ pub fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
 
 /// Parses the names in a list of models: OpenAI's `data`, Ollama's and llama.cpp's `models`. `None`
 /// if `answer` is not such a list.
-pub fn models(answer: &Recording) -> Option<Vec<String>> {
+pub(crate) fn models(answer: &Recording) -> Option<Vec<String>> {
     let is_whole = answer.broken.as_ref().is_none_or(|end| end.kind == ErrorKind::LeftOpen);
     if answer.status != 200 || !is_whole {
         return None;
@@ -352,7 +356,11 @@ pub fn models(answer: &Recording) -> Option<Vec<String>> {
 }
 
 /// Returns the hint that the lists of models, requested from `asked`, give.
-pub fn hint(target: &Target, asked: &[String], found: &[Option<Vec<String>>]) -> Option<String> {
+pub(crate) fn hint(
+    target: &Target,
+    asked: &[String],
+    found: &[Option<Vec<String>>],
+) -> Option<String> {
     let place = found.iter().position(Option::is_some)?;
     let (url, models) = (asked.get(place)?, found[place].as_ref()?);
     // Adding `/v1` does not fix protocols outside `/v1`.

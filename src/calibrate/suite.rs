@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Load, Spread,
     machine::{self, shared_nanoseconds},
-    worker::{Answered, Hello, Reader, Reading, Report, Served, Task, Trial, Written},
+    worker::{Answered, Hello, Reading, Report, Served, StreamReader, Trial, WorkerTask, Written},
 };
 
 impl Trial {
@@ -79,9 +79,9 @@ pub enum Figure {
 /// The results of the suite.
 #[derive(Debug, Default)]
 pub struct Full {
-    figures: BTreeMap<(usize, Reader, Figure), Vec<f64>>,
+    figures: BTreeMap<(usize, StreamReader, Figure), Vec<f64>>,
     /// The clock of each reader's timestamps.
-    pub clocks: BTreeMap<Reader, &'static str>,
+    pub clocks: BTreeMap<StreamReader, &'static str>,
     /// The cores of the endpoint and of the readers, if the processes were pinned.
     pub cores: Option<(usize, usize)>,
     /// The machine.
@@ -100,7 +100,7 @@ impl Full {
         let mut full = Self { machine: machine::description(), ..Self::default() };
         for run in 1..=runs {
             for &trial in trials {
-                for reader in Reader::ALL {
+                for reader in StreamReader::ALL {
                     let (streams, name) = (trial.streams, reader.name());
                     announce(&format!("run {run} of {runs}: {streams} streams, {name}"));
                     full.run(program, trial, reader)
@@ -112,13 +112,13 @@ impl Full {
     }
 
     /// The median of a figure over the runs; `None` if the system does not report it.
-    pub fn of(&self, streams: usize, reader: Reader, figure: Figure) -> Option<f64> {
+    pub fn of(&self, streams: usize, reader: StreamReader, figure: Figure) -> Option<f64> {
         let values = self.figures.get(&(streams, reader, figure))?;
         Statistic::Median.of(values).ok()
     }
 
     /// Tokens per CPU second without delays.
-    pub fn ceiling(&self, reader: Reader) -> Option<f64> {
+    pub fn ceiling(&self, reader: StreamReader) -> Option<f64> {
         self.of(Trial::CEILING.streams, reader, Figure::Ceiling)
     }
 
@@ -130,14 +130,13 @@ impl Full {
         streams
     }
 
-    fn run(&mut self, program: &Path, trial: Trial, reader: Reader) -> anyhow::Result<()> {
-        let mut server = Server::start(program, trial, reader)?;
+    fn run(&mut self, program: &Path, trial: Trial, reader: StreamReader) -> anyhow::Result<()> {
+        let mut server = EndpointWorker::start(program, trial, reader)?;
         let begun = shared_nanoseconds();
-        let task = Task::Read(Reading { trial, hello: server.hello.clone(), reader });
-        let output =
-            worker(program, &task)?.output().context("failed to start the reader's process")?;
-        anyhow::ensure!(output.status.success(), "the reader failed ({})", output.status);
-        let report: Report = serde_json::from_slice(&output.stdout)?;
+        let task = WorkerTask::Read(Reading { trial, hello: server.hello.clone(), reader });
+        let read = part(program, &task)?.output().context("the reader did not start")?;
+        anyhow::ensure!(read.status.success(), "the reader failed ({})", read.status);
+        let report: Report = serde_json::from_slice(&read.stdout)?;
         self.cores = server.hello.core.zip(report.core);
         let mut note = |figure, value| {
             self.figures.entry((trial.streams, reader, figure)).or_default().push(value);
@@ -204,7 +203,7 @@ fn endpoint(served: &Served) -> anyhow::Result<[(Figure, f64); 4]> {
 }
 
 /// Returns the command of a worker process for `task`.
-fn worker(program: &Path, task: &Task) -> anyhow::Result<Command> {
+fn part(program: &Path, task: &WorkerTask) -> anyhow::Result<Command> {
     let mut command = Command::new(program);
     command.args(["part", &serde_json::to_string(task)?]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -212,20 +211,18 @@ fn worker(program: &Path, task: &Task) -> anyhow::Result<Command> {
 }
 
 /// The endpoint in a separate process, which ends when this is dropped.
-struct Server {
+struct EndpointWorker {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     hello: Hello,
 }
 
-impl Server {
-    fn start(program: &Path, trial: Trial, reader: Reader) -> anyhow::Result<Self> {
-        let mut command = worker(program, &Task::Serve(trial, reader))?;
-        let mut child = command
-            .stdin(Stdio::piped())
-            .spawn()
-            .context("failed to start the endpoint's process")?;
+impl EndpointWorker {
+    fn start(program: &Path, trial: Trial, reader: StreamReader) -> anyhow::Result<Self> {
+        let mut command = part(program, &WorkerTask::Serve(trial, reader))?;
+        let mut child =
+            command.stdin(Stdio::piped()).spawn().context("the endpoint did not start")?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (stdin, stdout) = pipes.context("the endpoint's process has no pipes")?;
         let mut stdout = BufReader::new(stdout);
@@ -240,7 +237,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for EndpointWorker {
     fn drop(&mut self) {
         // Fails if it has ended by itself.
         let _ = self.child.kill();

@@ -6,7 +6,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use llm_stream_client::{
-    Client, Options, Preconnect, ReferenceReader, ReferenceStream, connect_options::ConnectOptions,
+    AnswerForm, Client, Options, Preconnect, ReferenceReader, ReferenceStream,
+    connect_options::{Certificate, ConnectOptions},
 };
 use llm_stream_core::{
     protocol::{OpenAiChat, Protocol},
@@ -27,9 +28,9 @@ use crate::{
 
 /// The task of a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Task {
+pub enum WorkerTask {
     /// Serve the simulated endpoint of this trial to this reader.
-    Serve(Trial, Reader),
+    Serve(Trial, StreamReader),
     /// Read the streams of a trial.
     Read(Reading),
 }
@@ -53,7 +54,7 @@ pub struct Trial {
 
 /// The reader of the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Reader {
+pub enum StreamReader {
     /// A minimal reader of the sockets, the baseline of the others.
     Reference,
     /// The transport `stamped`.
@@ -64,7 +65,7 @@ pub enum Reader {
     Reqwest,
 }
 
-impl Reader {
+impl StreamReader {
     /// All readers, the baseline first.
     pub const ALL: [Self; 4] = [Self::Reference, Self::Stamped, Self::Encrypted, Self::Reqwest];
 
@@ -84,12 +85,12 @@ impl Reader {
 pub struct Reading {
     pub(super) trial: Trial,
     pub(super) hello: Hello,
-    pub(super) reader: Reader,
+    pub(super) reader: StreamReader,
 }
 
 /// The endpoint of a trial, in its own process.
 #[derive(Debug)]
-pub struct Server {
+pub struct EndpointWorker {
     simulator: Simulator,
     hello: Hello,
 }
@@ -124,20 +125,20 @@ pub(super) struct Answered {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Written(pub(super) u64, pub(super) u64, pub(super) u64);
 
-impl Server {
+impl EndpointWorker {
     /// Starts the endpoint.
-    pub fn start(trial: Trial, reader: Reader) -> anyhow::Result<Self> {
+    pub fn start(trial: Trial, reader: StreamReader) -> anyhow::Result<Self> {
         let core = machine::pin(0);
         let merge = Fault { kind: FaultKind::Merge(trial.merged), request: None };
         let faults = if trial.merged > 1 { vec![merge] } else { Vec::new() };
         let Trial { ttft, itl, tokens, .. } = trial;
         let script = Script { ttft, itl, tokens, faults, ..Script::default() };
         let carrier = match reader {
-            Reader::Encrypted => Carrier::Tls,
-            Reader::Reference | Reader::Stamped | Reader::Reqwest => Carrier::Tcp,
+            StreamReader::Encrypted => Carrier::Tls,
+            StreamReader::Reference | StreamReader::Stamped | StreamReader::Reqwest => Carrier::Tcp,
         };
         let Loopback { simulator, route, .. } = super::endpoint(script, carrier)?;
-        let certificate = route.tls.roots.first().map(|certificate| certificate.to_vec());
+        let certificate = route.tls.roots.first().map(|certificate| certificate.der().to_vec());
         let address = simulator.addr().context("the endpoint has no port")?;
         let hello = Hello { address, certificate, core };
         Ok(Self { simulator, hello })
@@ -259,7 +260,7 @@ impl Source {
     fn of(reading: &Reading) -> anyhow::Result<Self> {
         let path = format!("/v1{}", OpenAiChat.path());
         let transport = match reading.reader {
-            Reader::Reference => {
+            StreamReader::Reference => {
                 let body = Streams::new(reading.trial.load()).body;
                 return Ok(Self::ReferenceReader(Box::new(ReferenceReader::new(
                     reading.hello.address,
@@ -267,12 +268,12 @@ impl Source {
                     &body,
                 )?)));
             }
-            Reader::Stamped | Reader::Encrypted => Transport::Stamped,
-            Reader::Reqwest => Transport::Reqwest,
+            StreamReader::Stamped | StreamReader::Encrypted => Transport::Stamped,
+            StreamReader::Reqwest => Transport::Reqwest,
         };
         let Hello { address, certificate, .. } = &reading.hello;
         let (scheme, route) = match certificate {
-            Some(der) => ("https", ConnectOptions::trusting([der.clone().into()])),
+            Some(der) => ("https", ConnectOptions::trusting([Certificate::from_der(der.clone())])),
             None => ("http", ConnectOptions::default()),
         };
         let url = format!("{scheme}://{address}{path}");
@@ -286,6 +287,7 @@ impl Source {
             transport,
             connection,
             protocol: &OpenAiChat,
+            answer: AnswerForm::Stream { needs_usage: true },
             route: &route,
         };
         Ok(Self::Client(Client::new(&options)?))
@@ -300,10 +302,10 @@ impl Source {
                 }
             }
             Self::Client(client) => {
-                client.drive(&mut Preconnect::new(trial.streams, &|| false))?;
-                let mut requests = Streams::new(trial.load());
-                client.drive(&mut requests)?;
-                for recording in requests.recordings {
+                client.drive(&mut Preconnect::new(trial.streams), &());
+                let mut jobs = Streams::new(trial.load());
+                client.drive(&mut jobs, &());
+                for recording in jobs.recordings {
                     let sample = sample::read(&recording, &OpenAiChat, TokenCount::Usage)?;
                     streams.push(Stream::from_recording(&recording, sample)?);
                 }

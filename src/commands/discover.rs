@@ -25,7 +25,7 @@ const NAMED: usize = 5;
 
 /// The facts about a server that its config needs.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct DiscoveredServer {
     /// Its base URL.
     pub(super) base_url: String,
     /// Its protocol.
@@ -38,7 +38,7 @@ pub(super) struct Server {
 
 /// Detects the server at `url`. A protocol and a model in `options` are taken instead of the
 /// detected ones.
-pub(super) fn discover(url: &str, options: &ServerOptions) -> anyhow::Result<Server> {
+pub(super) fn discover(url: &str, options: &ServerOptions) -> anyhow::Result<DiscoveredServer> {
     let address = Address::of(url);
     let named = options.protocol.and_then(protocol::by_name).or_else(|| address.protocol());
     let discovery = Discovery { url, address, options };
@@ -53,7 +53,7 @@ pub(super) fn discover(url: &str, options: &ServerOptions) -> anyhow::Result<Ser
         .removed
         .map(|path| format!("note: removed `{path}` from the URL: `base_url` is {base_url}"));
     let notes = removed.into_iter().chain(note).collect();
-    Ok(Server { base_url, protocol, model, notes })
+    Ok(DiscoveredServer { base_url, protocol, model, notes })
 }
 
 /// The requests to one server.
@@ -147,7 +147,7 @@ impl Discovery<'_> {
     /// it too, and answers with another error.
     fn speaks(&self, protocol: &'static dyn Protocol) -> anyhow::Result<bool> {
         let access = self.access(protocol)?;
-        let prober = Prober::new(&access, protocol)?;
+        let prober = Prober::new(&access, protocol);
         Ok(match prober.post(&access.url, preflight::NO_REQUEST) {
             Ok(reply) => !matches!(reply.status, 300..400 | 404 | 405 | 501) && !is_page(&reply),
             Err(_) => true,
@@ -162,7 +162,7 @@ impl Discovery<'_> {
         protocol: &'static dyn Protocol,
         url: &str,
     ) -> anyhow::Result<Reply> {
-        let prober = Prober::new(access, protocol)?;
+        let prober = Prober::new(access, protocol);
         let reply = prober.get(url).map_err(|error| unreachable(self.url, &error))?;
         match reply.status {
             401 | 403 => Err(self.no_access(&reply).into()),

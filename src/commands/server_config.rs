@@ -8,7 +8,7 @@ use llm_stream_core::protocol::{OpenAiChat, Protocol};
 use super::{
     CommandError,
     address::shown,
-    discover::{self, Server},
+    discover::{self, DiscoveredServer},
     yaml,
 };
 use crate::{
@@ -141,7 +141,7 @@ fn workload_name(concurrency: u64) -> String {
 }
 
 /// The config of `server`.
-pub(super) fn yaml(server: &Server, options: &ServerOptions) -> String {
+pub(super) fn yaml(server: &DiscoveredServer, options: &ServerOptions) -> String {
     let mut text = model(server, options);
     text.push_str(&prompts(&options.prompts));
     if let Some(n) = options.concurrency {
@@ -153,8 +153,8 @@ pub(super) fn yaml(server: &Server, options: &ServerOptions) -> String {
     text
 }
 
-fn model(server: &Server, options: &ServerOptions) -> String {
-    let Server { base_url, protocol, model, .. } = server;
+fn model(server: &DiscoveredServer, options: &ServerOptions) -> String {
+    let DiscoveredServer { base_url, protocol, model, .. } = server;
     let key = short_name(model);
     let mut text =
         format!("models:\n  {}:\n    base_url: {}\n", yaml::key(key), yaml::quoted(base_url));
@@ -199,7 +199,7 @@ pub(super) fn access(
     protocol: &'static dyn Protocol,
     api_key_env: Option<&str>,
 ) -> anyhow::Result<Access> {
-    let server = Server {
+    let server = DiscoveredServer {
         base_url: base_url.to_owned(),
         protocol,
         model: "model".to_owned(),
@@ -251,7 +251,7 @@ mod tests {
         for (concurrency, requests) in [(1, 8), (2, 8), (3, 12), (64, 256)] {
             let options =
                 ServerOptions { concurrency: Some(concurrency), ..ServerOptions::default() };
-            let server = Server {
+            let server = DiscoveredServer {
                 base_url: "http://localhost:8000".to_owned(),
                 protocol: &OpenAiChat,
                 model: "m".to_owned(),

@@ -17,7 +17,7 @@ pub(super) struct Key {
     /// The maps that may have it.
     pub(super) sections: &'static [Section],
     /// The form of its value.
-    pub(super) shape: Shape,
+    pub(super) shape: ValueShape,
     /// The default value; empty if the key has none.
     pub(super) default: &'static str,
     /// A value for messages; of a list, one item.
@@ -48,7 +48,7 @@ pub(super) enum Section {
 
 /// The form of a value.
 #[derive(Debug)]
-pub(super) enum Shape {
+pub(super) enum ValueShape {
     /// A text that is not blank.
     Text,
     /// `true` or `false`.
@@ -72,7 +72,7 @@ pub(super) enum Shape {
     /// A map from names to texts.
     Texts,
     /// A map from names of metrics to values of this shape.
-    Figures(&'static Shape),
+    Figures(&'static ValueShape),
     /// A map of one name to one of these words.
     Pair(fn() -> Vec<&'static str>),
     /// A map with the keys of a section.
@@ -80,11 +80,11 @@ pub(super) enum Shape {
     /// A map from names to maps with the keys of a section.
     Named(Section),
     /// A list of values of this shape, maybe empty.
-    List(&'static Shape),
+    List(&'static ValueShape),
     /// A list of at least one value of this shape.
-    Some(&'static Shape),
+    Some(&'static ValueShape),
     /// A value of one of these shapes.
-    Any(&'static [Shape]),
+    Any(&'static [ValueShape]),
 }
 
 /// The description of a section.
@@ -111,7 +111,7 @@ use Section::{
     Defaults, Fault, Function, Model, Prompt, RunVariation, Simulate, Synthetic, Timeouts,
     TokenCount, TokenRange, Tool, Top, Workload,
 };
-use Shape::{
+use ValueShape::{
     Any, Duration, Fields, Figures, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some,
     Text, Texts, Whole, Words,
 };
@@ -133,15 +133,16 @@ const MOST_IN_FLIGHT: u64 = 16_384;
 const MOST_REQUESTS: u64 = 10_000_000;
 
 // Each pattern accepts what the reader accepts, and refuses common slips.
-const SHARE: Shape = Form { form: "percentage", pattern: r"[0-9][^%]*%\s*$" };
-const PRECISION: Shape = Any(&[SHARE, Figures(&SHARE)]);
-const RATE: Shape = Form { form: "rate", pattern: r"[0-9][^/]*/\s*(s|sec|m|min|h)\s*$" };
-const INTERLEAVED: Shape =
+const SHARE: ValueShape = Form { form: "percentage", pattern: r"[0-9][^%]*%\s*$" };
+const PRECISION: ValueShape = Any(&[SHARE, Figures(&SHARE)]);
+const RATE: ValueShape = Form { form: "rate", pattern: r"[0-9][^/]*/\s*(s|sec|m|min|h)\s*$" };
+const INTERLEAVED: ValueShape =
     Form { form: "`interleaved(SEED)`", pattern: r"^interleaved\s*\(.*[0-9].*\)$" };
-const SHUFFLED: Shape = Form { form: "`shuffled(SEED)`", pattern: r"^shuffled\s*\(.*[0-9].*\)$" };
-const GAMMA: Shape = Form { form: "`gamma(BURSTINESS)`", pattern: r"^gamma\s*\(.*[0-9].*\)$" };
-const TIMEOUT: Shape = Duration { zero: false, unit: "s" };
-const TIME: Shape = Duration { zero: true, unit: "ms" };
+const SHUFFLED: ValueShape =
+    Form { form: "`shuffled(SEED)`", pattern: r"^shuffled\s*\(.*[0-9].*\)$" };
+const GAMMA: ValueShape = Form { form: "`gamma(BURSTINESS)`", pattern: r"^gamma\s*\(.*[0-9].*\)$" };
+const TIMEOUT: ValueShape = Duration { zero: false, unit: "s" };
+const TIME: ValueShape = Duration { zero: true, unit: "ms" };
 
 /// Makes a table of [`Key`]s: `[sections] { name: shape, default, example => help; … }`.
 macro_rules! keys {
@@ -374,9 +375,9 @@ pub(super) static KEYS: &[Key] = keys! {
     }
 };
 
-const RUN_VARIATION: Shape = Any(&[SHARE, Map(RunVariation)]);
+const RUN_VARIATION: ValueShape = Any(&[SHARE, Map(RunVariation)]);
 
-const TOOL_CHOICE: Shape = Any(&[Words(tool_choices), Map(Section::ToolChoice)]);
+const TOOL_CHOICE: ValueShape = Any(&[Words(tool_choices), Map(Section::ToolChoice)]);
 
 /// Every section, in the order of the reference and of the messages.
 pub(super) static SECTIONS: &[SectionInfo] = &[
@@ -570,7 +571,7 @@ impl Section {
     }
 }
 
-impl Shape {
+impl ValueShape {
     /// The first shape in it that `wanted` recognises.
     fn first<T>(&self, wanted: &impl Fn(&Self) -> Option<T>) -> Option<T> {
         match self {

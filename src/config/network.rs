@@ -1,7 +1,6 @@
 //! The keys of a model for its network connection: query, TLS and proxy.
 
-use llm_stream_client::connect_options::{self, TlsIdentity};
-use rustls::pki_types::CertificateDer;
+use llm_stream_client::connect_options::{self, Certificate, TlsIdentity};
 
 use super::{
     ProxySetting,
@@ -18,7 +17,7 @@ pub struct NetworkSettings {
     /// `query`: the parameters after the `?` of the URL. Default: none.
     pub query: Vec<(String, EnvTemplate)>,
     /// `ca_file`, read: certificates to trust in addition to those of the system. Default: none.
-    pub ca: Option<Vec<CertificateDer<'static>>>,
+    pub ca: Option<Vec<Certificate>>,
     /// `client_cert` with `client_key`, read. Default: none.
     pub identity: Option<TlsIdentity>,
     /// `insecure_tls`: whether certificates are not verified. Default: `false`.

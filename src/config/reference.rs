@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    keys::{Key, SECTIONS, Section, SectionInfo, Shape},
+    keys::{Key, SECTIONS, Section, SectionInfo, ValueShape},
     schema::default_of,
     suggest::{any_of, list, one_of_these},
 };
@@ -65,35 +65,35 @@ fn default(info: &SectionInfo, key: &Key) -> String {
 /// The values of `key`.
 fn value(key: &Key) -> String {
     match key.shape {
-        Shape::Duration { .. } | Shape::Form { .. } => {
+        ValueShape::Duration { .. } | ValueShape::Form { .. } => {
             format!("{}, such as `{}`", describe(&key.shape), key.example)
         }
         _ => describe(&key.shape),
     }
 }
 
-fn describe(shape: &Shape) -> String {
+fn describe(shape: &ValueShape) -> String {
     match shape {
-        Shape::Text => "text".to_owned(),
-        Shape::Flag => "`true` or `false`".to_owned(),
-        Shape::Only(value) => format!("`{value}`"),
-        Shape::Null => "`null`".to_owned(),
-        Shape::Whole(low, u64::MAX) => format!("whole number from {low}"),
-        Shape::Whole(low, high) => format!("whole number from {low} to {high}"),
-        Shape::Number(low, high) => format!("number from {low} to {high}"),
-        Shape::Duration { .. } => "duration".to_owned(),
-        Shape::Words(words) => one_of_these(&words()),
-        Shape::Form { form, .. } => (*form).to_owned(),
-        Shape::Fields => "map".to_owned(),
-        Shape::Texts => "map of texts".to_owned(),
-        Shape::Figures(value) => {
+        ValueShape::Text => "text".to_owned(),
+        ValueShape::Flag => "`true` or `false`".to_owned(),
+        ValueShape::Only(value) => format!("`{value}`"),
+        ValueShape::Null => "`null`".to_owned(),
+        ValueShape::Whole(low, u64::MAX) => format!("whole number from {low}"),
+        ValueShape::Whole(low, high) => format!("whole number from {low} to {high}"),
+        ValueShape::Number(low, high) => format!("number from {low} to {high}"),
+        ValueShape::Duration { .. } => "duration".to_owned(),
+        ValueShape::Words(words) => one_of_these(&words()),
+        ValueShape::Form { form, .. } => (*form).to_owned(),
+        ValueShape::Fields => "map".to_owned(),
+        ValueShape::Texts => "map of texts".to_owned(),
+        ValueShape::Figures(value) => {
             format!("map from names of [metrics](metrics.md#metrics) to {}", describe(value))
         }
-        Shape::Pair(words) => format!("map from a name to {}", one_of_these(&words())),
-        Shape::Map(section) => link(*section),
-        Shape::Named(section) => format!("map from names to {}", link(*section)),
-        Shape::List(item) | Shape::Some(item) => format!("list of {}", describe(item)),
-        Shape::Any(shapes) => {
+        ValueShape::Pair(words) => format!("map from a name to {}", one_of_these(&words())),
+        ValueShape::Map(section) => link(*section),
+        ValueShape::Named(section) => format!("map from names to {}", link(*section)),
+        ValueShape::List(item) | ValueShape::Some(item) => format!("list of {}", describe(item)),
+        ValueShape::Any(shapes) => {
             let choices: Vec<_> = shapes.iter().flat_map(choices).collect();
             any_of(&choices.iter().map(String::as_str).collect::<Vec<_>>())
         }
@@ -101,9 +101,9 @@ fn describe(shape: &Shape) -> String {
 }
 
 /// The choices that `shape` is in a list of choices.
-fn choices(shape: &Shape) -> Vec<String> {
+fn choices(shape: &ValueShape) -> Vec<String> {
     match shape {
-        Shape::Words(words) => words().iter().map(|word| format!("`{word}`")).collect(),
+        ValueShape::Words(words) => words().iter().map(|word| format!("`{word}`")).collect(),
         shape => vec![describe(shape)],
     }
 }

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    keys::{Key, SECTIONS, Section, SectionInfo, Shape},
+    keys::{Key, SECTIONS, Section, SectionInfo, ValueShape},
     reader::parse_duration,
 };
 
@@ -78,52 +78,64 @@ pub(super) fn default_of(key: &Key) -> Option<Value> {
     value_of(key.default, &key.shape)
 }
 
-fn value_of(text: &str, shape: &Shape) -> Option<Value> {
+fn value_of(text: &str, shape: &ValueShape) -> Option<Value> {
     match shape {
-        Shape::Flag => text.parse::<bool>().ok().map(Value::from),
-        Shape::Whole(..) => text.parse::<u64>().ok().map(Value::from),
-        Shape::Number(..) => text.parse::<f64>().ok().map(Value::from),
-        Shape::Duration { zero, .. } => parse_duration(text, *zero).ok().map(|_| text.into()),
-        Shape::Words(words) => words().contains(&text).then(|| text.into()),
-        Shape::Form { .. } => text.starts_with(|ch: char| ch.is_ascii_digit()).then(|| text.into()),
-        Shape::Any(shapes) => shapes.iter().find_map(|shape| value_of(text, shape)),
+        ValueShape::Flag => text.parse::<bool>().ok().map(Value::from),
+        ValueShape::Whole(..) => text.parse::<u64>().ok().map(Value::from),
+        ValueShape::Number(..) => text.parse::<f64>().ok().map(Value::from),
+        ValueShape::Duration { zero, .. } => parse_duration(text, *zero).ok().map(|_| text.into()),
+        ValueShape::Words(words) => words().contains(&text).then(|| text.into()),
+        ValueShape::Form { .. } => {
+            text.starts_with(|ch: char| ch.is_ascii_digit()).then(|| text.into())
+        }
+        ValueShape::Any(shapes) => shapes.iter().find_map(|shape| value_of(text, shape)),
         _ => None,
     }
 }
 
-fn of_shape(shape: &Shape) -> Map<String, Value> {
+fn of_shape(shape: &ValueShape) -> Map<String, Value> {
     let schema = match shape {
-        Shape::Text => json!({ "type": "string", "pattern": "\\S" }),
-        Shape::Flag => json!({ "type": "boolean" }),
-        Shape::Only(value) => json!({ "const": value }),
-        Shape::Null => json!({ "type": "null" }),
-        Shape::Whole(low, u64::MAX) => json!({ "type": "integer", "minimum": low }),
-        Shape::Whole(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
-        Shape::Number(low, high) => json!({ "type": "number", "minimum": low, "maximum": high }),
-        Shape::Duration { zero: false, .. } => json!({ "type": "string", "pattern": DURATION }),
-        Shape::Duration { zero: true, .. } => {
+        ValueShape::Text => json!({ "type": "string", "pattern": "\\S" }),
+        ValueShape::Flag => json!({ "type": "boolean" }),
+        ValueShape::Only(value) => json!({ "const": value }),
+        ValueShape::Null => json!({ "type": "null" }),
+        ValueShape::Whole(low, u64::MAX) => json!({ "type": "integer", "minimum": low }),
+        ValueShape::Whole(low, high) => {
+            json!({ "type": "integer", "minimum": low, "maximum": high })
+        }
+        ValueShape::Number(low, high) => {
+            json!({ "type": "number", "minimum": low, "maximum": high })
+        }
+        ValueShape::Duration { zero: false, .. } => {
+            json!({ "type": "string", "pattern": DURATION })
+        }
+        ValueShape::Duration { zero: true, .. } => {
             json!({ "anyOf": [{ "type": "string", "pattern": DURATION }, { "const": 0 }] })
         }
-        Shape::Words(words) => json!({ "enum": words() }),
-        Shape::Form { pattern, .. } => json!({ "type": "string", "pattern": pattern }),
-        Shape::Fields => json!({ "type": "object" }),
-        Shape::Texts => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
-        Shape::Figures(value) => {
+        ValueShape::Words(words) => json!({ "enum": words() }),
+        ValueShape::Form { pattern, .. } => json!({ "type": "string", "pattern": pattern }),
+        ValueShape::Fields => json!({ "type": "object" }),
+        ValueShape::Texts => {
+            json!({ "type": "object", "additionalProperties": { "type": "string" } })
+        }
+        ValueShape::Figures(value) => {
             json!({ "type": "object", "additionalProperties": of_shape(value) })
         }
-        Shape::Pair(words) => json!({
+        ValueShape::Pair(words) => json!({
             "type": "object",
             "minProperties": 1,
             "maxProperties": 1,
             "additionalProperties": { "enum": words() },
         }),
-        Shape::Map(section) => reference_to(*section),
-        Shape::Named(section) => {
+        ValueShape::Map(section) => reference_to(*section),
+        ValueShape::Named(section) => {
             json!({ "type": "object", "additionalProperties": reference_to(*section) })
         }
-        Shape::List(item) => json!({ "type": "array", "items": of_shape(item) }),
-        Shape::Some(item) => json!({ "type": "array", "minItems": 1, "items": of_shape(item) }),
-        Shape::Any(shapes) => {
+        ValueShape::List(item) => json!({ "type": "array", "items": of_shape(item) }),
+        ValueShape::Some(item) => {
+            json!({ "type": "array", "minItems": 1, "items": of_shape(item) })
+        }
+        ValueShape::Any(shapes) => {
             json!({ "anyOf": shapes.iter().map(of_shape).collect::<Vec<_>>() })
         }
     };

@@ -1,6 +1,6 @@
 //! `llm-stream-bench serve`: the simulated endpoint on a port.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use llm_stream_client::connect_options::{self, TlsIdentity};
@@ -8,8 +8,7 @@ use llm_stream_core::{
     protocol::{self, Protocol},
     punctuality::Punctuality,
 };
-use llm_stream_sim::{self as sim, Script, ScriptError, Simulator};
-use rustls::ServerConfig;
+use llm_stream_sim::{Script, ScriptError, Simulator, SimulatorTls};
 
 use super::terminal;
 use crate::cli::ServeOptions;
@@ -91,7 +90,7 @@ fn on_file(_: &Path, _: Script, _: &'static dyn Protocol) -> anyhow::Result<Simu
 }
 
 /// Loads the TLS certificate and key, if the options name them.
-fn tls(options: &ServeOptions) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+fn tls(options: &ServeOptions) -> anyhow::Result<Option<SimulatorTls>> {
     let (Some(cert), Some(key)) = (&options.tls_cert, &options.tls_key) else { return Ok(None) };
     let read =
         |path: &Path| fs::read(path).with_context(|| format!("failed to read {}", path.display()));
@@ -100,5 +99,5 @@ fn tls(options: &ServeOptions) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     let private = connect_options::private_key(&read(key)?).map_err(|what| wrong(key, what))?;
     let identity = TlsIdentity::new(chain, private)
         .map_err(|what| anyhow::anyhow!("{} with {}: {what}", cert.display(), key.display()))?;
-    Ok(Some(sim::server_tls(identity.chain(), identity.key())?))
+    Ok(Some(SimulatorTls::new(identity.chain(), identity.key_der())?))
 }

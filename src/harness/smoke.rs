@@ -67,7 +67,6 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
     let access = access::simulated(target);
     let url = simulated_url(&simulator, target.protocol);
     let client = Client::new(&target.client_options(&access, &url))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(load::run(case, &PromptSizer::default(), &client, &())).outcome?;
+    load::run(case, &PromptSizer::default(), &client, &()).outcome?;
     Ok(())
 }

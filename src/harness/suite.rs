@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::terminal;
 use crate::calibrate::{
     suite::{Figure, Full},
-    worker::{Reader, Trial},
+    worker::{StreamReader, Trial},
 };
 
 pub(super) fn run() -> anyhow::Result<u8> {
@@ -37,15 +37,20 @@ pub(super) fn run() -> anyhow::Result<u8> {
 }
 
 /// The rows of the tables of readers.
-fn rows(full: &Full) -> impl Iterator<Item = (usize, Reader)> {
-    full.streams().into_iter().flat_map(|streams| Reader::ALL.map(|reader| (streams, reader)))
+fn rows(full: &Full) -> impl Iterator<Item = (usize, StreamReader)> {
+    full.streams().into_iter().flat_map(|streams| StreamReader::ALL.map(|reader| (streams, reader)))
 }
 
 /// Formats a figure in `unit`s, with its ratio to the reference reader.
-fn cell(full: &Full, (streams, reader): (usize, Reader), figure: Figure, unit: f64) -> String {
+fn cell(
+    full: &Full,
+    (streams, reader): (usize, StreamReader),
+    figure: Figure,
+    unit: f64,
+) -> String {
     let of = |reader| full.of(streams, reader, figure);
     let Some(value) = of(reader) else { return "absent".into() };
-    let ratio = match of(Reader::Reference).filter(|_| reader != Reader::Reference) {
+    let ratio = match of(StreamReader::Reference).filter(|_| reader != StreamReader::Reference) {
         Some(reference) if reference > 0.0 => format!("{:.1}×", value / reference),
         _ => String::new(),
     };
@@ -86,10 +91,10 @@ fn limits(full: &Full) {
     );
     terminal::say("time from the start of the process to the first request at the endpoint, ms\n");
     line(["", "reader", "", "ceiling", "start", ""]);
-    for reader in Reader::ALL {
+    for reader in StreamReader::ALL {
         let of = |reader| full.ceiling(reader).map(|tokens| tokens / 1e3);
-        let ceiling = match (of(reader), of(Reader::Reference)) {
-            (Some(own), Some(reference)) if reader != Reader::Reference => {
+        let ceiling = match (of(reader), of(StreamReader::Reference)) {
+            (Some(own), Some(reference)) if reader != StreamReader::Reference => {
                 format!("{own:.0} {:>6}", format!("{:.2}×", own / reference))
             }
             (Some(own), _) => format!("{own:.0} {:>6}", ""),
@@ -110,10 +115,10 @@ fn endpoint(full: &Full) {
     line(["streams", "", "late p50", "late p99", "write p50", "write p99   core"]);
     for streams in full.streams() {
         let micros = |figure| {
-            let value = full.of(streams, Reader::Stamped, figure);
+            let value = full.of(streams, StreamReader::Stamped, figure);
             value.map_or_else(|| "absent".into(), |seconds| format!("{:.1}", seconds * 1e6))
         };
-        let core = full.of(streams, Reader::Stamped, Figure::ServerCpu);
+        let core = full.of(streams, StreamReader::Stamped, Figure::ServerCpu);
         let core = core.map_or_else(|| "absent".into(), |part| format!("{:.0} %", part * 100.0));
         line([
             &streams.to_string(),

@@ -6,15 +6,15 @@ use serde::Serialize;
 
 use super::terminal;
 use crate::{
-    calibrate::worker::{self, Server, Task},
+    calibrate::worker::{self, EndpointWorker, WorkerTask},
     cli::PartOptions,
 };
 
 pub(super) fn run(options: &PartOptions) -> anyhow::Result<u8> {
     match serde_json::from_str(&options.task)? {
-        Task::Read(reading) => write(&worker::read(&reading)?)?,
-        Task::Serve(trial, reader) => {
-            let server = Server::start(trial, reader)?;
+        WorkerTask::Read(reading) => write(&worker::read(&reading)?)?,
+        WorkerTask::Serve(trial, reader) => {
+            let server = EndpointWorker::start(trial, reader)?;
             write(server.hello())?;
             // Each line on stdin requests the log; the end of stdin ends the worker.
             for _ in io::stdin().lines() {

@@ -1,14 +1,13 @@
 //! Conversations of several turns: each request carries the answers to the previous ones.
 
-use bytes::Bytes;
-use llm_stream_client::Client;
+use llm_stream_client::{AnswerObserver, Client};
 use llm_stream_core::{
     prompt::{ChatMessage, Prompt, Role},
     recording::{ErrorKind, Recording, RequestError},
     sample::{self, RequestedTokens},
 };
 
-use super::{Answer, Follow, ask, body_of, max_tokens, nonce};
+use super::{Answer, ask, body_of, max_tokens, nonce};
 use crate::{config::PrefixCache, plan::Target};
 
 /// The messages so far.
@@ -29,17 +28,17 @@ pub const NO_TEXT: &str = "...";
 
 impl Conversation {
     /// Sends the next turn.
-    pub async fn ask(
+    pub fn ask(
         &mut self,
         target: &Target,
         turn: &Prompt,
         client: &Client,
-        follow: &dyn Follow,
+        observer: &dyn AnswerObserver,
     ) -> Answer {
         if let Err(error) = self.can_go_on() {
             return Answer { recording: None, outcome: Err(error) };
         }
-        let mut answer = ask(target, self.question(target, turn), client, follow).await;
+        let mut answer = ask(target, self.question(target, turn), client, observer);
         if let (Ok(_), Some(recording)) = (&answer.outcome, &answer.recording) {
             self.push_answer(recording, target);
         }
@@ -67,7 +66,11 @@ impl Conversation {
     /// Returns the request of the next turn. The line that makes a conversation new to a prefix
     /// cache is only in front of the first message: a later turn finds all previous messages in the
     /// cache.
-    pub(super) fn question(&mut self, target: &Target, turn: &Prompt) -> (Bytes, RequestedTokens) {
+    pub(super) fn question(
+        &mut self,
+        target: &Target,
+        turn: &Prompt,
+    ) -> (Vec<u8>, RequestedTokens) {
         let question = match target.prefix_cache {
             PrefixCache::Fresh if self.messages.is_empty() => turn.with_prefix(&nonce()).messages,
             _ => turn.messages.clone(),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use llm_stream_client::{Client, Redactor};
+use llm_stream_client::{AnswerObserver, Client, Redactor};
 use llm_stream_core::{
     exact,
     prompt::{Prompt, Synthetic},
@@ -14,7 +14,7 @@ use llm_stream_core::{
     tokenizer::Tokenizer,
 };
 
-use super::{Follow, Watcher, enough, read_hiding, shuffle};
+use super::{enough, read_hiding, shuffle};
 use crate::plan::Target;
 
 /// The counts of each synthetic prompt at one server.
@@ -45,12 +45,12 @@ impl PromptSizer {
 }
 
 /// Counts texts of `prompt` until the length is right, for a range at both ends.
-pub async fn measure(
+pub fn measure(
     target: &Target,
     prompt: &Prompt,
     synthetic: &Synthetic,
     client: &Client,
-    follow: &dyn Follow,
+    observer: &dyn AnswerObserver,
 ) -> Result<LengthSearch, RequestError> {
     let mut counts = LengthSearch::default();
     let (effort, who) = match &synthetic.tokenizer {
@@ -60,10 +60,13 @@ pub async fn measure(
     for wanted in [synthetic.least, synthetic.most] {
         let mut refusal = None;
         while let Some(words) = counts.next(wanted, effort) {
+            if observer.is_cancelled() {
+                return Err(RequestError::new(ErrorKind::Interrupted, "interrupted"));
+            }
             let text = synthetic.text(words, shuffle(target.prefix_cache));
             let counted = match &synthetic.tokenizer {
-                Some(tokenizer) => count(tokenizer, &text).await.map(Counted::Tokens),
-                None => have_counted(target, &prompt.with_question(text), client, follow).await,
+                Some(tokenizer) => count(tokenizer, &text).map(Counted::Tokens),
+                None => have_counted(target, &prompt.with_question(text), client, observer),
             };
             match counted? {
                 Counted::Tokens(tokens) => counts.add(words, tokens),
@@ -101,8 +104,7 @@ pub async fn measure(
 }
 
 /// Counts the tokens of `text`. Yields first, so that a cancelled search stops between two texts.
-async fn count(tokenizer: &Tokenizer, text: &str) -> Result<u64, RequestError> {
-    tokio::task::yield_now().await;
+fn count(tokenizer: &Tokenizer, text: &str) -> Result<u64, RequestError> {
     tokenizer.count(text).map_err(|why| {
         let name = tokenizer.name();
         let message = format!("`{name}` cannot count the tokens of a prompt: {why}");
@@ -119,11 +121,11 @@ enum Counted {
 }
 
 /// Counts the tokens of `prompt` with a request to the server.
-async fn have_counted(
+fn have_counted(
     target: &Target,
     prompt: &Prompt,
     client: &Client,
-    follow: &dyn Follow,
+    observer: &dyn AnswerObserver,
 ) -> Result<Counted, RequestError> {
     let request = ChatRequest {
         model: &target.model,
@@ -135,9 +137,8 @@ async fn have_counted(
         tools: &prompt.tools.over(&target.tools),
         extra_body: &target.extra_body,
     };
-    let body = exact::to_string(&target.protocol.body(&request)).into();
-    let watch = Watcher { target, follow };
-    let recording = client.send(body, &watch).await;
+    let body = exact::to_string(&target.protocol.body(&request));
+    let recording = client.send(body, observer);
     let recording = recording.map_err(|error| client.redactor().redact_error(error))?;
     match counted(&recording, target, client.redactor()) {
         Ok(tokens) => Ok(Counted::Tokens(tokens)),

@@ -12,19 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use llm_stream_client::{
-    self as client, Client, DriveStats, NextAction, Preconnect, Redactor, RequestSource,
+    self as client, AnswerObserver, Client, DriveStats, NextAction, Preconnect, Redactor,
+    RequestSource, TooFewFiles,
 };
 use llm_stream_core::{
     load_stats::RequestSpan,
     prompt::Prompt,
-    recording::{Chunk, ErrorKind, Recording, RequestError},
+    recording::{ErrorKind, Recording, RequestError},
     sample::{self, CountKind, RequestedTokens},
     schedule::{Shape, Starts},
 };
 
-use super::{Answer, Conversation, Follow, PromptSizer, max_tokens, request};
+use super::{Answer, Conversation, PromptSizer, max_tokens, request};
 use crate::{
     config::ConnectionMode,
     plan::{Target, Workload},
@@ -64,18 +64,17 @@ pub fn run_load(
     (target, workload, run): (&Target, &Workload, u32),
     lengths: &PromptSizer,
     client: &Client,
-    follow: &dyn Follow,
+    observer: &dyn AnswerObserver,
     mut take: impl FnMut(RequestEnd) + Send,
-) -> anyhow::Result<LoadRun> {
+) -> Result<LoadRun, TooFewFiles> {
     // A simulated endpoint holds the other end of each connection in this process.
     client::allow(slots(workload), if target.is_simulated() { 2 } else { 1 })?;
     let ahead = match target.connection {
         ConnectionMode::Warm => slots(workload),
         ConnectionMode::Cold => 0,
     };
-    let is_cancelled = || follow.is_cancelled();
-    let mut opening = Preconnect::new(ahead, &is_cancelled);
-    client.drive(&mut opening)?;
+    let mut opening = Preconnect::new(ahead);
+    client.drive(&mut opening, observer);
     let (sender, receiver) = mpsc::channel::<RawResult>();
     let driven = thread::scope(|scope| {
         let reading = scope.spawn(move || {
@@ -83,14 +82,14 @@ pub fn run_load(
                 take(over.read(target, client.redactor()));
             }
         });
-        let mut jobs = Load::new((target, workload, run), lengths, follow, sender);
-        let driven = client.drive(&mut jobs);
+        let mut jobs = Load::new((target, workload, run), lengths, sender);
+        let driven = client.drive(&mut jobs, observer);
         drop(jobs);
         if let Err(panic) = reading.join() {
             std::panic::resume_unwind(panic);
         }
         driven
-    })?;
+    });
     Ok(LoadRun { driven, unopened: opening.failed })
 }
 
@@ -119,7 +118,6 @@ struct Load<'a> {
     workload: &'a Workload,
     run: u32,
     lengths: &'a PromptSizer,
-    follow: &'a dyn Follow,
     started: Option<Instant>,
     /// The remaining start times of an open loop.
     starts: Option<Peekable<Starts>>,
@@ -170,7 +168,6 @@ impl<'a> Load<'a> {
     fn new(
         (target, workload, run): (&'a Target, &'a Workload, u32),
         lengths: &'a PromptSizer,
-        follow: &'a dyn Follow,
         over: mpsc::Sender<RawResult>,
     ) -> Self {
         let starts = match workload.shape {
@@ -186,7 +183,6 @@ impl<'a> Load<'a> {
             workload,
             run,
             lengths,
-            follow,
             started: None,
             starts,
             sent: 0,
@@ -239,7 +235,7 @@ impl<'a> Load<'a> {
     fn begin(
         &mut self,
         state: &mut Option<ConversationState>,
-    ) -> (Arc<Prompt>, (Bytes, RequestedTokens)) {
+    ) -> (Arc<Prompt>, (Vec<u8>, RequestedTokens)) {
         let prompts = &self.workload.prompts;
         let prompt = prompts[self.begun % prompts.len()].clone();
         self.begun += 1;
@@ -295,7 +291,7 @@ impl ConversationState {
     }
 
     /// Returns the next turn and its request.
-    fn go_on(&mut self, target: &Target) -> (Arc<Prompt>, (Bytes, RequestedTokens)) {
+    fn go_on(&mut self, target: &Target) -> (Arc<Prompt>, (Vec<u8>, RequestedTokens)) {
         let turn = self.next().unwrap_or(&self.prompt).clone();
         self.asked += 1;
         let request = self.so_far.question(target, &turn);
@@ -334,28 +330,10 @@ impl RequestSource for Load<'_> {
         }
     }
 
-    fn arrived(&mut self, _: usize, _: &Chunk) {}
-
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        sample::tokens_so_far(chunks, self.target.protocol).0
-    }
-
-    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
-        sample::has_ended(chunks, seen, self.target.protocol)
-    }
-
-    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
-        super::lacks_usage(chunks, self.target)
-    }
-
     fn ending(&mut self, id: usize) {
         if self.ending.len() < self.most_ending {
             self.ending.insert(id, now());
         }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.follow.is_cancelled()
     }
 
     fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>) {

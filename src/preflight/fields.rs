@@ -91,7 +91,7 @@ const ALTOGETHER: &[&str] = &[
 
 /// A field of a request, possibly in a map such as `stream_options`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Field {
+pub(crate) struct Field {
     map: Option<String>,
     name: String,
     /// Whether the server has another name for it: `max_completion_tokens`.
@@ -114,7 +114,7 @@ impl Field {
 }
 
 /// Returns the fields of the request `sent` that `answer`, the body of a refusal, names.
-pub fn refused(sent: &Value, answer: &str) -> Vec<Field> {
+pub(crate) fn refused(sent: &Value, answer: &str) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     for complaint in complaints(answer) {
         for field in named(sent, &complaint) {
@@ -131,7 +131,7 @@ pub fn refused(sent: &Value, answer: &str) -> Vec<Field> {
 
 /// Returns an `extra_body` that omits `fields`. A limit with another name gets `limit` under that
 /// name.
-pub fn left_out(
+pub(crate) fn left_out(
     extra_body: &Map<String, Value>,
     fields: &[Field],
     limit: u64,

@@ -15,6 +15,7 @@ use crate::{plan::Case, row::Row};
 
 /// The result of a finished trial.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TrialResult {
     /// The trial.
     pub case: Arc<Case>,
@@ -37,6 +38,7 @@ pub struct TrialResult {
 
 /// The result of one request: a trial, or a turn of a trial.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TurnResult {
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
@@ -51,6 +53,7 @@ pub struct TurnResult {
 /// Why a trial failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Failure {
     /// The kind of error of the request; `load` for a load.
     pub kind: &'static str,

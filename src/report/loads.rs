@@ -15,6 +15,7 @@ use crate::plan::{Case, Workload};
 
 /// One run of a workload.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct LoadRow {
     case: Arc<Case>,
     workload: String,

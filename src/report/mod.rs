@@ -1,4 +1,4 @@
-//! A run → bytes. Each format is one file with one pure method.
+//! A run → bytes. Each format is one file with one pure method; only `write_to` touches files.
 
 pub mod annotations;
 pub mod bencher;
@@ -17,6 +17,7 @@ pub mod step_summary;
 pub mod summary;
 mod table;
 pub mod thresholds;
+mod write_to;
 
 use llm_stream_core::{
     group::GroupId,
@@ -28,7 +29,7 @@ use llm_stream_core::{
 
 use serde::Serialize;
 
-pub use self::{finished::TrialResult, precision::GroupPrecision};
+pub use self::{finished::TrialResult, precision::GroupPrecision, write_to::ReportError};
 use crate::{calibrate::Calibration, config::Inconclusive, plan::Transport};
 
 /// A finished run: the data of all reports.
@@ -58,8 +59,40 @@ pub struct Run {
     pub ending: RunOutcome,
 }
 
+impl Run {
+    /// The verdict on the whole run: passed, failed or interrupted.
+    pub fn verdict(&self) -> RunStatus {
+        self.ending.ended
+    }
+
+    /// The reasons for the verdict, a line each.
+    pub fn reasons(&self) -> &[String] {
+        &self.ending.reasons
+    }
+
+    /// Whether all trials succeeded and no threshold failed the run.
+    pub fn passed(&self) -> bool {
+        self.verdict() == RunStatus::Passed
+    }
+
+    /// The figures of all trials, by group.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// The groups, each a model with its prompts or under one workload, with the verdicts on the
+    /// thresholds of each.
+    pub fn groups(&self) -> impl Iterator<Item = (&Group, &[Verdict])> {
+        self.summary.groups.iter().map(|group| {
+            let judged = self.verdicts.iter().find(|judged| judged.group == group.spec.id);
+            (group, judged.map_or(&[][..], |judged| &judged.verdicts))
+        })
+    }
+}
+
 /// The errors of a transport, with as many streams as it was used for.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Instrument {
     /// The transport.
     pub transport: Transport,
@@ -80,6 +113,7 @@ pub struct RunOutcome {
 
 /// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(inline))]
 #[serde(rename_all = "snake_case")]

@@ -77,9 +77,7 @@ impl Runner<'_> {
         self.tell(Event::RequestStarted { case, position });
         let asked = guarded(|| {
             let Some(model) = &self.models.active else { return cancelled() };
-            let (follower, cancellation) = (self.follower(), &self.options.cancellation);
-            let asking = conversation.ask(&model.target, turn, &model.client, &follower);
-            self.runtime.block_on(cancellation.or(asking)).unwrap_or_else(cancelled)
+            conversation.ask(&model.target, turn, &model.client, &self.answer_observer())
         });
         self.unless_panicked(asked)
     }

@@ -24,16 +24,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use jiff::Timestamp;
+use llm_stream_client::AnswerObserver;
 use llm_stream_core::{
     baseline::Baseline,
     recording::{Chunk, ErrorKind, RequestError},
     summary::{Summary, Tally},
     verdict::Reference,
 };
-use tokio::runtime::Runtime;
 
+pub(crate) use self::models::simulated_url;
 pub use self::{
     cancellation::Cancellation,
     instrument::InstrumentSetting,
@@ -45,12 +45,10 @@ use self::{
     models::Models,
     position::Positions,
     preflight::Unusable,
-    server_metrics::{Answered, RequestLedger},
+    server_metrics::{AnswerCount, RequestLedger},
 };
-pub(crate) use self::{models::simulated_url, observer::chain};
 use crate::{
     config::Order,
-    load::Follow,
     plan::{Access, Case, Plan, Target},
     report::{GroupPrecision, Instrument, Run, RunOutcome, TrialResult},
 };
@@ -60,6 +58,7 @@ pub type Accesses = Vec<(Arc<Target>, Access)>;
 
 /// What decides how a plan is measured, besides the plan.
 #[derive(Default)]
+#[non_exhaustive]
 pub struct RunOptions {
     /// What each model of the plan needs of the environment.
     pub accesses: Accesses,
@@ -78,6 +77,7 @@ pub struct RunOptions {
 
 /// A run, and how many of its trials failed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Measured {
     /// The run; its outcome is still to be decided.
     pub run: Run,
@@ -91,7 +91,6 @@ pub struct Runner<'a> {
     positions: Positions,
     options: RunOptions,
     observer: &'a mut dyn Observer,
-    runtime: Runtime,
     models: Models,
     summary: Summary,
     trials: Vec<TrialResult>,
@@ -120,23 +119,14 @@ struct TrialEnd {
 }
 
 impl<'a> Runner<'a> {
-    /// Prepares to measure `plan`. An error means that the system gives no runtime.
-    pub fn new(
-        plan: Plan,
-        options: RunOptions,
-        observer: &'a mut dyn Observer,
-    ) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("failed to start the runtime")?;
-        Ok(Self {
+    /// Prepares to measure `plan`.
+    pub fn new(plan: Plan, options: RunOptions, observer: &'a mut dyn Observer) -> Self {
+        Self {
             positions: Positions::of(&plan.cases),
             summary: Summary::new(plan.listed().iter().map(|case| &case.group)),
             plan,
             options,
             observer,
-            runtime,
             models: Models::default(),
             trials: Vec::new(),
             announced: None,
@@ -145,7 +135,7 @@ impl<'a> Runner<'a> {
             ledger: RequestLedger::default(),
             started: begin(),
             is_out_of_time: false,
-        })
+        }
     }
 
     /// Measures: preflight, trials, the instrument, more trials where thresholds are undecided.
@@ -184,7 +174,7 @@ impl<'a> Runner<'a> {
         for (target, preflight::Requests { valid, failed }) in asked {
             let found = self.options.accesses.iter().find(|(of, _)| Arc::ptr_eq(of, &target));
             let access = found.map(|(_, access)| access.clone()).unwrap_or_default();
-            self.count_preflight(&target, &access, Answered { valid, failed });
+            self.count_preflight(&target, &access, AnswerCount { valid, failed });
         }
     }
 
@@ -239,17 +229,15 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// Passes arriving bytes to the observer, and cancels the request with the run.
-struct Follower<'a> {
-    observer: Option<&'a dyn Observer>,
+/// Passes arriving bytes to the run's observer, and abandons the answer with the run.
+struct RunObserver<'a> {
+    observer: &'a dyn Observer,
     cancellation: &'a Cancellation,
 }
 
-impl Follow for Follower<'_> {
+impl AnswerObserver for RunObserver<'_> {
     fn arrived(&self, chunk: &Chunk) {
-        if let Some(observer) = self.observer {
-            observer.bytes_arrived(chunk);
-        }
+        self.observer.bytes_arrived(chunk);
     }
 
     fn is_cancelled(&self) -> bool {

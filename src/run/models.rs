@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use anyhow::Context as _;
 use llm_stream_client::Client;
 use llm_stream_core::{
-    prompt::Prompt, protocol::Protocol, punctuality::Punctuality, recording::RequestError,
+    prompt::Prompt,
+    protocol::Protocol,
+    punctuality::Punctuality,
+    recording::{ErrorKind, RequestError},
 };
 use llm_stream_sim::{AnswerLog, Simulator};
 
@@ -16,7 +18,7 @@ use crate::{
 };
 
 /// A model with its connection, and its server when that is the simulator.
-pub(super) struct Model {
+pub(super) struct ConnectedModel {
     pub(super) target: Arc<Target>,
     pub(super) client: Client,
     /// The lengths of its synthetic prompts.
@@ -27,13 +29,16 @@ pub(super) struct Model {
     simulator: Option<Simulator>,
 }
 
-impl Model {
-    pub(super) fn connect(target: &Arc<Target>, access: &Access) -> anyhow::Result<Self> {
+impl ConnectedModel {
+    pub(super) fn connect(target: &Arc<Target>, access: &Access) -> Result<Self, RequestError> {
         let (url, simulator) = match &target.endpoint {
             Endpoint::Url(_) | Endpoint::Socket { .. } => (access.url.clone(), None),
             Endpoint::Simulated(script) => {
                 let simulator = Simulator::start(script.clone(), target.protocol)
-                    .context("failed to start the simulated endpoint")?
+                    .map_err(|error| {
+                        let message = format!("failed to start the simulated endpoint: {error}");
+                        RequestError::new(ErrorKind::Connect, message)
+                    })?
                     .briefly_logged();
                 (simulated_url(&simulator, target.protocol), Some(simulator))
             }
@@ -67,9 +72,9 @@ pub(crate) fn simulated_url(simulator: &Simulator, protocol: &dyn Protocol) -> S
 #[derive(Default)]
 pub(super) struct Models {
     /// The model that is measured now.
-    pub(super) active: Option<Model>,
+    pub(super) active: Option<ConnectedModel>,
     /// The models that are measured in turns with it.
-    idle: Vec<Model>,
+    idle: Vec<ConnectedModel>,
 }
 
 impl Models {

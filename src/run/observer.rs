@@ -27,13 +27,6 @@ use crate::{
 /// Why an observer could not take an event.
 pub type ObserverError = Box<dyn Error + Send + Sync>;
 
-/// Returns the messages of an error and of its causes, outermost first.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes =
-        std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// Receives the events of a run.
 ///
 /// Loads deliver [`Event::Request`] on a different thread than other events.

@@ -29,11 +29,6 @@ impl Run {
         }
         self.ending = RunOutcome { ended, reasons, inconclusive };
     }
-
-    /// Whether all trials succeeded and no threshold failed the run.
-    pub fn passed(&self) -> bool {
-        self.ending.ended == RunStatus::Passed
-    }
 }
 
 fn interrupted(run: &Run) -> String {

@@ -1,21 +1,17 @@
 //! Each endpoint asked before the first trial, all at the same time.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{sync::Arc, thread};
 
-use anyhow::Context as _;
-use bytes::Bytes;
-use llm_stream_client::{AnswerObserver, Client, Options};
+use llm_stream_client::{AnswerForm, Client, ClientError, Options};
 use llm_stream_core::{
     prompt::Prompt,
     protocol::Protocol,
-    recording::{Chunk, ErrorKind, Recording, RequestError},
-    sample,
+    recording::{ErrorKind, Recording, RequestError},
 };
-use tokio::runtime::Runtime;
 
 use super::{Cancellation, Event, Observer};
 use crate::{
-    load::{self, Follow},
+    load,
     plan::{Access, Case, Target},
     preflight::{self, Elsewhere, Field, Finding, Question},
 };
@@ -109,8 +105,7 @@ fn ask(
 ) -> Asked {
     Asking::new(target, access, cancellation).map_or_else(
         |error| {
-            let error = RequestError::new(ErrorKind::Connect, format!("{error:#}"));
-            let finding = Finding { error, is_certain: true };
+            let finding = Finding { error: error.into(), is_certain: true };
             Asked { found: vec![(None, finding)], ..Asked::default() }
         },
         |asking| asking.all(preflight::questions(target, cases)),
@@ -123,8 +118,7 @@ struct Asking<'a> {
     access: &'a Access,
     options: Options<'a>,
     client: Client,
-    runtime: Runtime,
-    waiting: Waiting<'a>,
+    cancellation: &'a Cancellation,
     requests: Requests,
 }
 
@@ -133,15 +127,11 @@ impl<'a> Asking<'a> {
         target: &'a Arc<Target>,
         access: &'a Access,
         cancellation: &'a Cancellation,
-    ) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("failed to start the runtime")?;
+    ) -> Result<Self, ClientError> {
         let options = options(target, access, &access.url);
         let client = Client::new(&options)?;
-        let (waiting, requests) = (Waiting(cancellation), Requests::default());
-        Ok(Self { target, access, options, client, runtime, waiting, requests })
+        let requests = Requests::default();
+        Ok(Self { target, access, options, client, cancellation, requests })
     }
 
     /// Asks all `questions`. What is wrong with each of them is wrong with the endpoint.
@@ -184,8 +174,7 @@ impl<'a> Asking<'a> {
     }
 
     fn probe(&mut self, target: &Target, prompt: &Prompt) -> load::Answer {
-        let probing = load::probe(target, prompt, &self.client, &self.waiting);
-        let (answer, requests) = self.runtime.block_on(probing);
+        let (answer, requests) = load::probe(target, prompt, &self.client, self.cancellation);
         let valid = usize::from(answer.outcome.is_ok());
         self.requests.valid += valid;
         self.requests.failed += requests - valid;
@@ -200,7 +189,7 @@ impl<'a> Asking<'a> {
         };
         let mut left = named(self.target, refused);
         for _ in 0..MOST_ROUNDS {
-            if left.is_empty() || self.waiting.0.is_cancelled() {
+            if left.is_empty() || self.cancellation.is_cancelled() {
                 return None;
             }
             let target = self.leaving_out(&left);
@@ -276,18 +265,18 @@ impl<'a> Asking<'a> {
 
     /// What a path of the same server answers to something that is not a request.
     fn answer_at(&self, protocol: &'static dyn Protocol, url: &str) -> Option<Recording> {
-        let client = Client::new(&Options { url, protocol, ..self.options }).ok()?;
-        let sending = client.send(Bytes::from_static(preflight::NO_REQUEST), &self.waiting);
-        self.runtime.block_on(sending).ok()
+        let answer = AnswerForm::Document;
+        let client = Client::new(&Options { url, protocol, answer, ..self.options }).ok()?;
+        client.send(preflight::NO_REQUEST, self.cancellation).ok()
     }
 
     /// What the server's lists of models say.
     fn by_models(&self) -> Option<String> {
         let lists = preflight::model_lists(&self.access.url, self.target.protocol);
         let models = |url: &String| -> Option<Vec<String>> {
-            let client = Client::getting(&Options { url, ..self.options }).ok()?;
-            let getting = client.send(Bytes::new(), &self.waiting);
-            preflight::models(&self.runtime.block_on(getting).ok()?)
+            let answer = AnswerForm::Document;
+            let client = Client::getting(&Options { url, answer, ..self.options }).ok()?;
+            preflight::models(&client.send(b"", self.cancellation).ok()?)
         };
         let found: Vec<_> = lists.iter().map(models).collect();
         preflight::hint(self.target, &lists, &found)
@@ -340,30 +329,4 @@ fn joined(
 fn options<'a>(target: &Target, access: &'a Access, url: &'a str) -> Options<'a> {
     let timeouts = preflight::timeouts(target.timeouts);
     Options { timeouts, ..target.client_options(access, url) }
-}
-
-/// Nothing is shown of an answer; an interrupt ends the wait for it.
-struct Waiting<'a>(&'a Cancellation);
-
-impl Follow for Waiting<'_> {
-    fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
-    }
-}
-
-impl AnswerObserver for Waiting<'_> {
-    fn arrived(&self, _: &Chunk) {}
-
-    fn last_token(&self, _: &[Chunk]) -> Option<Duration> {
-        None
-    }
-
-    /// A list of models is one document.
-    fn has_ended(&self, chunks: &[Chunk], _: usize) -> bool {
-        sample::is_document(chunks)
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
-    }
 }

@@ -8,7 +8,7 @@ use llm_stream_core::{
     synthetic::LengthSearch,
 };
 
-use super::{Event, Follower, Runner, server_metrics::Answered};
+use super::{Event, Runner, server_metrics::AnswerCount};
 use crate::{
     load,
     plan::{Case, Task},
@@ -43,12 +43,11 @@ impl Runner<'_> {
             return Ok(());
         }
         let cancellation = &self.options.cancellation;
-        let follower = Follower { observer: None, cancellation };
-        let measuring = load::measure(&model.target, prompt, synthetic, &model.client, &follower);
-        let Some(measured) = self.runtime.block_on(cancellation.or(measuring)) else {
+        let measured = load::measure(&model.target, prompt, synthetic, &model.client, cancellation);
+        if self.is_cancelled() {
             self.count_length(synthetic, None);
             return Ok(());
-        };
+        }
         self.count_length(synthetic, measured.as_ref().ok());
         self.keep_length(prompt, synthetic, measured)
     }
@@ -57,7 +56,7 @@ impl Runner<'_> {
     fn count_length(&mut self, synthetic: &Synthetic, counts: Option<&LengthSearch>) {
         if synthetic.tokenizer.is_none() {
             let valid = counts.map_or(0, LengthSearch::len);
-            self.count(Answered { valid, failed: usize::from(counts.is_none()) });
+            self.count(AnswerCount { valid, failed: usize::from(counts.is_none()) });
         }
     }
 

@@ -1,18 +1,18 @@
 //! The server's metrics before and after a trial.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, thread};
 
-use anyhow::Context as _;
-use futures::future;
-use llm_stream_client::MetricsFetcher;
+use llm_stream_client::{ClientError, MetricsFetcher};
 use llm_stream_core::{
     metric::Metric,
+    recording::{ErrorKind, RequestError},
     server_metrics::{ClientMean, MetricComparison, Scrape},
     statistic::Statistic,
     summary::Tally,
+    text::error_chain,
 };
 
-use super::{Event, Runner, chain, models::Model};
+use super::{Cancellation, Event, Runner, models::ConnectedModel};
 use crate::plan::{Access, Case, Target};
 
 /// Reads the metrics of one server, until that fails once.
@@ -22,10 +22,20 @@ pub(super) struct ServerMetricsProbe {
 
 impl ServerMetricsProbe {
     /// For `target`, if its metrics are to be read.
-    pub(super) fn of(target: &Target, access: &Access) -> anyhow::Result<Self> {
+    pub(super) fn of(target: &Target, access: &Access) -> Result<Self, RequestError> {
         let wanted = target.metrics_url.as_ref();
         let fetcher = wanted.map(|wanted| MetricsFetcher::new(wanted, access)).transpose();
-        Ok(Self { fetcher: fetcher.context("failed to prepare for the server's metrics")? })
+        let failed = |error: ClientError| {
+            let message =
+                format!("failed to prepare for the server's metrics: {}", error_chain(&error));
+            RequestError::new(ErrorKind::Connect, message)
+        };
+        Ok(Self { fetcher: fetcher.map_err(failed)? })
+    }
+
+    /// The metrics now, if they can be read.
+    fn read(&self, cancellation: &Cancellation) -> Option<String> {
+        self.fetcher.as_ref()?.read(cancellation)?.ok()
     }
 
     /// What the metrics are of: a place and a model there. Several models of the config may be one.
@@ -55,8 +65,8 @@ struct LedgerEntry {
 
 impl LedgerEntry {
     /// Our own answers since the last look.
-    fn add(&mut self, answered: Answered) {
-        let Answered { valid, failed } = answered;
+    fn add(&mut self, answered: AnswerCount) {
+        let AnswerCount { valid, failed } = answered;
         self.least = self.least.map(|least| least + valid as f64);
         self.is_unsure |= failed > 0;
     }
@@ -85,14 +95,14 @@ impl LedgerEntry {
 
 /// Requests that have ended.
 #[derive(Default, Clone, Copy)]
-pub(super) struct Answered {
+pub(super) struct AnswerCount {
     /// Those that a server counts.
     pub(super) valid: usize,
     /// Those that it may count or not.
     pub(super) failed: usize,
 }
 
-impl Answered {
+impl AnswerCount {
     /// One of which there is a valid answer, or none.
     pub(super) const fn one(is_valid: bool) -> Self {
         Self { valid: is_valid as usize, failed: !is_valid as usize }
@@ -118,11 +128,15 @@ impl Runner<'_> {
             Some((probe.subject(target)?, probe))
         });
         let probes: Vec<_> = probes.collect();
-        let reading = probes.iter().filter_map(|(_, probe)| Some(probe.fetcher.as_ref()?.read()));
-        let reading = self.options.cancellation.or(future::join_all(reading));
-        let Some(read) = self.runtime.block_on(reading) else { return };
+        let cancellation = &self.options.cancellation;
+        let read: Vec<_> = thread::scope(|scope| {
+            let read = |probe| move || ServerMetricsProbe::read(probe, cancellation);
+            let reading: Vec<_> =
+                probes.iter().map(|(_, probe)| scope.spawn(read(probe))).collect();
+            reading.into_iter().map(|reading| reading.join().unwrap_or_default()).collect()
+        });
         for ((subject, _), text) in probes.into_iter().zip(read) {
-            let counted = text.ok().and_then(|text| Scrape::read(&text, &subject.1).answered());
+            let counted = text.and_then(|text| Scrape::read(&text, &subject.1).answered());
             let entry = self.ledger.0.entry(subject).or_default();
             // The first of several looks was before all that was asked.
             entry.least = [entry.least, counted].into_iter().flatten().reduce(f64::min);
@@ -136,22 +150,26 @@ impl Runner<'_> {
         };
         let entry = self.ledger.0.entry(subject.clone()).or_default();
         if entry.least.is_none()
-            && let Some(Ok(text)) =
-                self.runtime.block_on(self.options.cancellation.or(fetcher.read()))
+            && let Some(Ok(text)) = fetcher.read(&self.options.cancellation)
         {
             entry.least = Scrape::read(&text, &subject.1).answered();
         }
     }
 
     /// Notes requests of the live model, besides those of its trials.
-    pub(super) fn count(&mut self, answered: Answered) {
+    pub(super) fn count(&mut self, answered: AnswerCount) {
         if let Some((_, subject)) = self.models.active.as_ref().and_then(metered) {
             self.ledger.0.entry(subject).or_default().add(answered);
         }
     }
 
     /// Notes the requests of `target` before the first trial.
-    pub(super) fn count_preflight(&mut self, target: &Target, access: &Access, answered: Answered) {
+    pub(super) fn count_preflight(
+        &mut self,
+        target: &Target,
+        access: &Access,
+        answered: AnswerCount,
+    ) {
         let subject =
             ServerMetricsProbe::of(target, access).ok().and_then(|probe| probe.subject(target));
         if let Some(subject) = subject {
@@ -164,8 +182,8 @@ impl Runner<'_> {
         let (fetcher, subject) = self.models.active.as_ref().and_then(metered)?;
         let entry = self.ledger.0.entry(subject.clone()).or_default();
         let read = |text: &str| Scrape::read(text, &subject.1);
-        let reading = fetcher.read_until(|text| entry.is_settled(read(text).answered()));
-        let text = self.runtime.block_on(self.options.cancellation.or(reading))?;
+        let is_settled = |text: &str| entry.is_settled(read(text).answered());
+        let text = fetcher.read_until(is_settled, &self.options.cancellation)?;
         let scrape = text.and_then(|text| match read(&text) {
             scrape if scrape.is_known() => Ok(scrape),
             _ => Err("none of them is vLLM's, SGLang's or llama.cpp's".into()),
@@ -194,12 +212,12 @@ impl Runner<'_> {
             entry.is_unsure = true;
             return;
         };
-        entry.add(Answered::of(tally));
+        entry.add(AnswerCount::of(tally));
         let (requests, model) = (tally.finished(), &case.target.model);
         let wanted = before.scrape.answered().map(|answered| answered + requests as f64);
         let holds_all = |scrape: &Scrape| wanted.is_none_or(|all| scrape.answered() >= Some(all));
-        let reading = fetcher.read_until(|text| holds_all(&Scrape::read(text, model)));
-        match self.runtime.block_on(self.options.cancellation.or(reading)) {
+        let is_there = |text: &str| holds_all(&Scrape::read(text, model));
+        match fetcher.read_until(is_there, &self.options.cancellation) {
             None => {}
             Some(Err(error)) => self.give_up_metrics(&error),
             Some(Ok(text)) => {
@@ -212,7 +230,10 @@ impl Runner<'_> {
                     MetricComparison::of(before, &after, requests, |metric| ours(tally, metric));
                 let event = Event::ServerMetrics { case, comparison: &comparison };
                 if let Err(error) = self.observer.event(event) {
-                    self.give_up_metrics(&format!("they cannot be written: {}", chain(&*error)));
+                    self.give_up_metrics(&format!(
+                        "they cannot be written: {}",
+                        error_chain(&*error)
+                    ));
                 }
                 self.summary.add_server(case.group.id, comparison);
             }
@@ -242,6 +263,6 @@ fn ours(tally: &Tally, metric: &Metric) -> Option<ClientMean> {
 }
 
 /// The fetcher of the model's metrics, if they are read, and what they are of.
-fn metered(model: &Model) -> Option<(&MetricsFetcher, Subject)> {
+fn metered(model: &ConnectedModel) -> Option<(&MetricsFetcher, Subject)> {
     Some((model.metrics.fetcher.as_ref()?, model.metrics.subject(&model.target)?))
 }

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use jiff::Timestamp;
 use llm_stream_core::{
     prompt::Prompt,
     recording::{ErrorKind, Recording, RequestError},
     sample::{Note, Sample},
     summary::Tally,
-    text::visible_lines,
+    text::{error_chain, visible_lines},
 };
 
 use super::{
-    Cancelled, Event, Follower, Runner, TrialEnd, TrialOutcome, TrialPosition, chain, guarded,
-    models::Model, preflight::Unusable, server_metrics::Answered, today,
+    Cancelled, Event, RunObserver, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded,
+    models::ConnectedModel, preflight::Unusable, server_metrics::AnswerCount, today,
 };
 use crate::{
     config::Order,
@@ -60,8 +59,7 @@ impl Runner<'_> {
             }
             return Err(error);
         }
-        self.activate(case, position)
-            .map_err(|error| RequestError::new(ErrorKind::Connect, format!("{error:#}")))?;
+        self.activate(case, position)?;
         self.measure_lengths(case)
     }
 
@@ -73,7 +71,7 @@ impl Runner<'_> {
     }
 
     /// Makes the trial's model the active one, and announces the trial.
-    fn activate(&mut self, case: &Arc<Case>, position: TrialPosition) -> anyhow::Result<()> {
+    fn activate(&mut self, case: &Arc<Case>, position: TrialPosition) -> Result<(), RequestError> {
         let target = &case.target;
         if !self.models.is_active(target) {
             self.announced = None;
@@ -97,15 +95,16 @@ impl Runner<'_> {
     }
 
     /// Connects to the trial's model, which is new, and warms it up.
-    fn connect(&mut self, case: &Arc<Case>, position: TrialPosition) -> anyhow::Result<()> {
+    fn connect(&mut self, case: &Arc<Case>, position: TrialPosition) -> Result<(), RequestError> {
         let target = &case.target;
         let found = self.options.accesses.iter().find(|(of, _)| Arc::ptr_eq(of, target));
-        let (_, access) = found.context("a model that was not selected")?;
-        self.models.active = Some(Model::connect(target, access)?);
+        let none = || RequestError::new(ErrorKind::Internal, "a model that was not selected");
+        let (_, access) = found.ok_or_else(none)?;
+        self.models.active = Some(ConnectedModel::connect(target, access)?);
         self.open_ledger_entry();
         if self.plan.warm_up {
             let is_valid = self.warm_up(case, position);
-            self.count(Answered::one(is_valid));
+            self.count(AnswerCount::one(is_valid));
         }
         Ok(())
     }
@@ -114,19 +113,17 @@ impl Runner<'_> {
     fn warm_up(&mut self, case: &Arc<Case>, position: TrialPosition) -> bool {
         self.tell(Event::WarmUpStarted { case, position });
         let Some(model) = &self.models.active else { return false };
-        let (follower, cancellation) = (self.follower(), &self.options.cancellation);
-        let warm_up = load::warm_up(&model.target, &model.client, &follower);
-        let outcome = match self.runtime.block_on(cancellation.or(warm_up)) {
-            Some(answer) if !self.is_cancelled() => answer.outcome,
-            _ => return false,
-        };
+        let answer = load::warm_up(&model.target, &model.client, &self.answer_observer());
+        if self.is_cancelled() {
+            return false;
+        }
+        let outcome = answer.outcome;
         self.tell(Event::WarmUpFinished { outcome: &outcome });
         outcome.is_ok()
     }
 
-    pub(super) fn follower(&self) -> Follower<'_> {
-        let cancellation = &self.options.cancellation;
-        Follower { observer: Some(&*self.observer), cancellation }
+    pub(super) fn answer_observer(&self) -> RunObserver<'_> {
+        RunObserver { observer: &*self.observer, cancellation: &self.options.cancellation }
     }
 
     /// One prompt, one row.
@@ -157,9 +154,7 @@ impl Runner<'_> {
         self.tell(Event::RequestStarted { case, position });
         let asked = guarded(|| {
             let Some(model) = &self.models.active else { return cancelled() };
-            let (follower, cancellation) = (self.follower(), &self.options.cancellation);
-            let asking = load::run(case, &model.sizer, &model.client, &follower);
-            self.runtime.block_on(cancellation.or(asking)).unwrap_or_else(cancelled)
+            load::run(case, &model.sizer, &model.client, &self.answer_observer())
         });
         self.unless_panicked(asked)
     }
@@ -192,7 +187,7 @@ impl Runner<'_> {
         let recording = recording.as_ref();
         let event = Event::Request { row: &row, recording, name, redactor };
         if let Err(error) = self.observer.event(event) {
-            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, chain(&*error)));
+            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, error_chain(&*error)));
         }
         row
     }

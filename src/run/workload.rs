@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
     load_stats::{LoadStats, RequestSpan},
@@ -10,12 +9,13 @@ use llm_stream_core::{
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
     summary::Tally,
+    text::error_chain,
     threshold::Threshold,
 };
 
 use super::{
-    Cancelled, Event, Follower, Observer, Runner, TrialEnd, TrialOutcome, TrialPosition, chain,
-    guarded, models::Model, today,
+    Cancelled, Event, Observer, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded,
+    models::ConnectedModel, today,
 };
 use crate::{
     load::{self, LoadRun, RequestEnd},
@@ -56,12 +56,12 @@ impl Runner<'_> {
         let started = today();
         let run = match prepared {
             Ok(()) => self.drive_guarded(case, workload, position),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error.to_string()),
         };
         self.check_cancelled()?;
         Ok(match run {
             Ok((gathered, run)) => self.end_load(case, workload, started, (gathered, run)),
-            Err(error) => self.not_run(case, started, &format!("{error:#}"), None),
+            Err(error) => self.not_run(case, started, &error, None),
         })
     }
 
@@ -88,7 +88,7 @@ impl Runner<'_> {
         }
         let row = LoadRow::of(case, workload, stats, &outcome);
         if let Err(error) = self.observer.event(Event::Load { row: &row }) {
-            return self.not_run(case, started, &chain(&*error), tally);
+            return self.not_run(case, started, &error_chain(&*error), tally);
         }
         let failed = failed(&outcome, workload, failure.as_deref());
         let stats = outcome.as_ref().ok().map(|(_, stats)| stats);
@@ -137,11 +137,11 @@ impl Runner<'_> {
         case: &Arc<Case>,
         workload: &Workload,
         position: TrialPosition,
-    ) -> anyhow::Result<(Gathered, LoadRun)> {
+    ) -> Result<(Gathered, LoadRun), String> {
         self.tell(Event::RequestStarted { case, position });
         guarded(|| self.drive(case, workload)).unwrap_or_else(|panic| {
             self.models.active = None;
-            anyhow::bail!(panic.message)
+            Err(panic.message)
         })
     }
 
@@ -149,10 +149,9 @@ impl Runner<'_> {
         &mut self,
         case: &Arc<Case>,
         workload: &Workload,
-    ) -> anyhow::Result<(Gathered, LoadRun)> {
+    ) -> Result<(Gathered, LoadRun), String> {
         let Self { models, observer, options, .. } = self;
-        let model = models.active.as_ref().context("no connection")?;
-        let follower = Follower { observer: None, cancellation: &options.cancellation };
+        let model = models.active.as_ref().ok_or("no connection")?;
         let mut gathered = Gathered::default();
         let on_result = |ended: RequestEnd| {
             gathered.take(case, model, &mut **observer, ended);
@@ -161,8 +160,9 @@ impl Runner<'_> {
             let _ = observer.event(Event::LoadProgress { ended, of, tokens });
         };
         let load = (&*case.target, workload, case.run);
-        let run = load::run_load(load, &model.sizer, &model.client, &follower, on_result)?;
-        Ok((gathered, run))
+        let cancellation = &options.cancellation;
+        let run = load::run_load(load, &model.sizer, &model.client, cancellation, on_result);
+        Ok((gathered, run.map_err(|error| error.to_string())?))
     }
 }
 
@@ -172,7 +172,7 @@ impl Gathered {
     fn take(
         &mut self,
         case: &Arc<Case>,
-        model: &Model,
+        model: &ConnectedModel,
         observer: &mut dyn Observer,
         ended: RequestEnd,
     ) {
@@ -187,7 +187,7 @@ impl Gathered {
         let redactor = Some(model.client.redactor());
         let event = Event::Request { row: &row, recording, name: &name, redactor };
         if let Err(error) = observer.event(event) {
-            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, chain(&*error)));
+            row.outcome = Err(RequestError::new(ErrorKind::NotWritten, error_chain(&*error)));
         }
         if let Err(error) = &row.outcome {
             self.failure.get_or_insert_with(|| format!("{}: {error}", error.kind));
@@ -244,7 +244,7 @@ fn failed(outcome: &Outcome, workload: &Workload, failure: Option<&str>) -> Opti
 /// for them, and not most of its requests, unless the threshold allows for that.
 fn tolerates(workload: &Workload, tally: &Tally) -> bool {
     let limits = || {
-        let of_success = |limit: &&Threshold| limit.metric.name == SUCCESS_RATE.name;
+        let of_success = |limit: &&Threshold| *limit.metric == SUCCESS_RATE;
         let at_least = |limit: &&Threshold| limit.holds(f64::INFINITY);
         workload.thresholds.iter().filter(of_success).filter(at_least)
     };

@@ -63,7 +63,7 @@ impl fmt::Debug for Secret {
 
 impl ConnectOptions {
     /// Trusts these certificates and what they have signed.
-    pub fn trusting(roots: impl Into<Vec<CertificateDer<'static>>>) -> Self {
+    pub fn trusting(roots: impl Into<Vec<Certificate>>) -> Self {
         let tls = TlsOptions { roots: roots.into(), ..TlsOptions::default() };
         Self { tls, ..Self::default() }
     }
@@ -73,16 +73,47 @@ impl ConnectOptions {
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
     /// Certificates that are trusted in addition to the system's.
-    pub roots: Vec<CertificateDer<'static>>,
+    pub roots: Vec<Certificate>,
     /// The certificate for a server that requests one.
     pub identity: Option<TlsIdentity>,
     /// Whether to accept any server certificate.
     pub insecure: bool,
 }
 
+/// An X.509 certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate(pub(crate) CertificateDer<'static>);
+
+impl Certificate {
+    /// Takes a certificate in DER, which is not checked.
+    pub fn from_der(der: impl Into<Vec<u8>>) -> Self {
+        Self(der.into().into())
+    }
+
+    /// The certificate in DER.
+    pub fn der(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Certificate {
+    fn as_ref(&self) -> &[u8] {
+        self.der()
+    }
+}
+
+/// A private key. Its `Debug` output does not contain it.
+pub struct PrivateKey(PrivateKeyDer<'static>);
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(…)")
+    }
+}
+
 /// A certificate chain and its private key.
 #[derive(Clone)]
-pub struct TlsIdentity(Arc<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>);
+pub struct TlsIdentity(Arc<(Vec<Certificate>, PrivateKeyDer<'static>)>);
 
 /// Leaves out the key.
 impl fmt::Debug for TlsIdentity {
@@ -94,11 +125,9 @@ impl fmt::Debug for TlsIdentity {
 impl TlsIdentity {
     /// Creates an identity from a certificate followed by its intermediates, and its key. Fails if
     /// they do not match or cannot be used.
-    pub fn new(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> Result<Self, String> {
-        match CertifiedKey::from_der(chain.clone(), key.clone_key(), &ring::default_provider()) {
+    pub fn new(chain: Vec<Certificate>, PrivateKey(key): PrivateKey) -> Result<Self, String> {
+        let ders = chain.iter().map(|certificate| certificate.0.clone()).collect();
+        match CertifiedKey::from_der(ders, key.clone_key(), &ring::default_provider()) {
             Ok(_) => Ok(Self(Arc::new((chain, key)))),
             Err(rustls::Error::InconsistentKeys(_)) => {
                 Err("the key is not that of the certificate".to_owned())
@@ -108,19 +137,25 @@ impl TlsIdentity {
     }
 
     /// The certificate, then its intermediates.
-    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.0.0.clone()
+    pub fn chain(&self) -> &[Certificate] {
+        &self.0.0
+    }
+
+    /// The private key in DER.
+    pub fn key_der(&self) -> &[u8] {
+        self.0.1.secret_der()
     }
 
     /// The private key.
-    pub fn key(&self) -> PrivateKeyDer<'static> {
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
         self.0.1.clone_key()
     }
 }
 
 /// Reads the certificates of a PEM file. The error continues the file's name: "has …".
-pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+pub fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, String> {
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(pem).map(|found| found.map(Certificate)).collect();
     match found {
         Ok(found) if found.is_empty() => Err("has no certificate in PEM".to_owned()),
         Ok(found) => Ok(found),
@@ -129,9 +164,9 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> 
 }
 
 /// Reads the private key of a PEM file. The error continues the file's name: "has …".
-pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+pub fn private_key(pem: &[u8]) -> Result<PrivateKey, String> {
     let has = |label: &[u8]| memchr::memmem::find(pem, label).is_some();
-    PrivateKeyDer::from_pem_slice(pem).map_err(|_| match has(b"ENCRYPTED") {
+    PrivateKeyDer::from_pem_slice(pem).map(PrivateKey).map_err(|_| match has(b"ENCRYPTED") {
         true => "has a private key that is encrypted, which cannot be read".to_owned(),
         false => "has no private key in PEM".to_owned(),
     })

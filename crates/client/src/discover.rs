@@ -2,16 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use llm_stream_core::{
-    protocol::Protocol,
-    recording::{Chunk, ErrorKind, RequestError},
-    sample,
-};
-use tokio::runtime::Runtime;
+use llm_stream_core::{protocol::Protocol, recording::RequestError};
 
 use crate::{
-    AnswerObserver, Client, Options,
+    AnswerForm, Client, ClientError, Options,
     options::{Access, ConnectionMode, Timeouts, Transport},
 };
 
@@ -42,31 +36,29 @@ pub struct Reply {
 pub struct Prober<'a> {
     access: &'a Access,
     protocol: &'static dyn Protocol,
-    runtime: Runtime,
 }
 
 impl<'a> Prober<'a> {
     /// Creates a prober that sends the headers of `protocol`.
-    pub fn new(access: &'a Access, protocol: &'static dyn Protocol) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { access, protocol, runtime })
+    pub fn new(access: &'a Access, protocol: &'static dyn Protocol) -> Self {
+        Self { access, protocol }
     }
 
     /// Gets `url`.
     pub fn get(&self, url: &str) -> Result<Reply, RequestError> {
-        self.send(url, Bytes::new(), Client::getting)
+        self.send(url, b"", Client::getting)
     }
 
     /// Posts `body` to `url`.
     pub fn post(&self, url: &str, body: &'static [u8]) -> Result<Reply, RequestError> {
-        self.send(url, Bytes::from_static(body), Client::new)
+        self.send(url, body, Client::new)
     }
 
     fn send(
         &self,
         url: &str,
-        body: Bytes,
-        client: impl Fn(&Options<'_>) -> anyhow::Result<Client>,
+        body: &[u8],
+        client: impl Fn(&Options<'_>) -> Result<Client, ClientError>,
     ) -> Result<Reply, RequestError> {
         let options = Options {
             url,
@@ -77,15 +69,14 @@ impl<'a> Prober<'a> {
             transport: Transport::Reqwest,
             connection: ConnectionMode::Cold,
             protocol: self.protocol,
+            answer: AnswerForm::Document,
             route: &self.access.route,
         };
-        let client = client(&options)
-            .map_err(|error| RequestError::new(ErrorKind::Connect, format!("{error:#}")))?;
+        let client = client(&options)?;
         let redactor = client.redactor();
         let hide = |text: &str| redactor.redact(text);
-        let recording = self
-            .runtime
-            .block_on(client.send(body, &WholeAnswer))
+        let recording = client
+            .send(body, &())
             .map_err(|error| RequestError { message: hide(&error.message), ..error })?;
         let body = recording.body();
         Ok(Reply {
@@ -94,24 +85,5 @@ impl<'a> Prober<'a> {
             body: hide(&String::from_utf8_lossy(&body)),
             content_type: recording.content_type,
         })
-    }
-}
-
-/// Waits for the end of an answer that is one JSON document.
-struct WholeAnswer;
-
-impl AnswerObserver for WholeAnswer {
-    fn arrived(&self, _: &Chunk) {}
-
-    fn last_token(&self, _: &[Chunk]) -> Option<Duration> {
-        None
-    }
-
-    fn has_ended(&self, chunks: &[Chunk], _: usize) -> bool {
-        sample::is_document(chunks)
-    }
-
-    fn is_cancelled(&self) -> bool {
-        false
     }
 }

@@ -69,10 +69,13 @@ pub(super) struct EndSearch {
 
 /// Parses an answer for the search.
 pub(super) trait EndProbe {
-    /// See [`AnswerObserver::has_ended`](crate::AnswerObserver::has_ended).
+    /// Whether `chunks` hold the end of the answer. The first `seen` chunks were passed before.
+    ///
+    /// The client asks only when bytes stop coming, or when the end of the connection proves
+    /// nothing.
     fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool;
 
-    /// See [`AnswerObserver::lacks_usage`](crate::AnswerObserver::lacks_usage).
+    /// Whether an answer that has ended still lacks the usage that its token counts come from.
     fn lacks_usage(&self, chunks: &[Chunk]) -> bool;
 }
 

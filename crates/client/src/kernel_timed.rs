@@ -36,7 +36,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use http::{HeaderMap, Method};
 use llm_stream_core::recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy};
 use mio::{Events, Interest, Poll, Token};
@@ -47,12 +46,14 @@ use self::{
     incoming::{Arrival, Incoming, SetUp},
 };
 use super::{
-    DriveStats, MANY, NextAction, PATIENCE, REST, RequestSource, SETTLE,
+    AnswerObserver, ClientError, DriveStats, MANY, NextAction, PATIENCE, REST, RequestSource,
+    SETTLE,
+    answer::AnswerParser,
     clock::WallClock,
-    ending::{EndMarks, EndProbe, EndSearch, SOON, SearchOutcome, left_open},
+    ending::{EndProbe as _, EndSearch, SOON, SearchOutcome, left_open},
     limits::Limits,
     now,
-    server_address::Address,
+    server_address::ResolvedAddress,
     socket::{self, Stamping, TimedSocket},
     tap::{ReadSegment, Tap},
 };
@@ -99,7 +100,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 pub(super) struct KernelTimedClient {
     connector: Connector,
     /// The server's addresses, once they are known.
-    addresses: Vec<Address>,
+    addresses: Vec<ResolvedAddress>,
     /// The head of every request up to its content length.
     head: Vec<u8>,
     timeouts: Timeouts,
@@ -136,9 +137,15 @@ pub(super) struct KernelTimedClient {
     deadlines: BinaryHeap<Reverse<(Instant, usize)>>,
     /// The next search for answers whose bodies the server keeps open.
     next_search: Instant,
-    marks: EndMarks,
+    parser: AnswerParser,
     /// The next search because of an end mark.
     ending: Option<Instant>,
+}
+
+/// The requests to send, and the observer of their answers.
+struct DrivenLoad<'a> {
+    source: &'a mut dyn RequestSource,
+    observer: &'a dyn AnswerObserver,
 }
 
 /// Holds one connection and one request on it.
@@ -166,9 +173,9 @@ struct InFlight {
     begun: Instant,
     connected: Instant,
     /// The address that is being tried, or that answered.
-    address: Option<Address>,
+    address: Option<ResolvedAddress>,
     /// The addresses to try next, once they are resolved.
-    untried: Option<VecDeque<Address>>,
+    untried: Option<VecDeque<ResolvedAddress>>,
     set_up: Option<SetUp>,
     limits: Limits,
     sent: Option<Duration>,
@@ -207,14 +214,14 @@ impl KernelTimedClient {
     pub(super) fn new(
         (method, url): (Method, &reqwest::Url),
         headers: &HeaderMap,
-        (timeouts, marks): (Timeouts, EndMarks),
+        (timeouts, parser): (Timeouts, AnswerParser),
         connection: ConnectionMode,
         route: &ConnectOptions,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, ClientError> {
         // GET requests are for model lists and metrics, which need no exact times.
         let (has_tokens, has_packets) = (method == Method::POST, route.socket.is_none());
         if has_tokens && route.stamps == Stamps::Packets {
-            Tap::check().context("cannot capture packets for `stamps: packets`")?;
+            Tap::check().map_err(ClientError::Packets)?;
         }
         Ok(Self {
             connector: Connector::of(url, route)?,
@@ -241,24 +248,29 @@ impl KernelTimedClient {
             waited: Duration::ZERO,
             deadlines: BinaryHeap::new(),
             next_search: now(),
-            marks,
+            parser,
             ending: None,
         })
     }
 
     /// Sends the requests of a source at their times and hands it the answers.
-    pub(super) fn drive(&mut self, requests: &mut dyn RequestSource) -> DriveStats {
+    pub(super) fn drive(
+        &mut self,
+        source: &mut dyn RequestSource,
+        observer: &dyn AnswerObserver,
+    ) -> DriveStats {
+        let load = &mut DrivenLoad { source, observer };
         let begun = now();
         self.waited = Duration::ZERO;
         if let Some(tap) = &mut self.tap {
             tap.resume();
         }
         loop {
-            let next_start = self.start(requests);
+            let next_start = self.start(load);
             let active = self.active();
-            let Some(until) = self.next_wake(next_start).filter(|_| !requests.is_cancelled())
+            let Some(until) = self.next_wake(next_start).filter(|_| !load.observer.is_cancelled())
             else {
-                self.abort_all(requests);
+                self.abort_all(load);
                 if let Some(tap) = &mut self.tap {
                     tap.pause();
                 }
@@ -267,9 +279,9 @@ impl KernelTimedClient {
             self.listen(active);
             self.pause(active, next_start);
             self.wait(until, next_start);
-            self.take_reported(requests);
-            self.expire(requests);
-            self.find_ends(requests);
+            self.take_reported(load);
+            self.expire(load);
+            self.find_ends(load);
         }
     }
 
@@ -292,11 +304,11 @@ impl KernelTimedClient {
     }
 
     /// Starts what is due; returns the time of the next start, if it is known.
-    fn start(&mut self, requests: &mut dyn RequestSource) -> Option<Instant> {
+    fn start(&mut self, load: &mut DrivenLoad<'_>) -> Option<Instant> {
         loop {
-            match requests.next(now(), self.idle.len()) {
-                NextAction::Send { id, body } => self.begin(id, &body, requests),
-                NextAction::Open => self.open(requests),
+            match load.source.next(now(), self.idle.len()) {
+                NextAction::Send { id, body } => self.begin(id, &body, load),
+                NextAction::Open => self.open(load),
                 NextAction::At(start) => return Some(start),
                 NextAction::AfterAnAnswer => return None,
             }
@@ -403,10 +415,10 @@ impl KernelTimedClient {
     /// Reads the reported sockets. Events that are reported meanwhile wait for the next round. The
     /// extra polls within the round and before a pause serve the lower bounds: a socket that they do
     /// not report is known to be empty.
-    fn take_reported(&mut self, requests: &mut dyn RequestSource) {
+    fn take_reported(&mut self, load: &mut DrivenLoad<'_>) {
         for nth in 1..=self.reported.len() {
             let Some((slot, drain)) = self.reported.pop_front() else { break };
-            self.advance(slot, drain, requests);
+            self.advance(slot, drain, load);
             if nth % BATCH == 0 {
                 self.poll_sockets(Duration::ZERO);
             }
@@ -420,7 +432,7 @@ impl KernelTimedClient {
     }
 
     /// Assigns a request to a slot and starts it.
-    fn begin(&mut self, id: usize, body: &[u8], requests: &mut dyn RequestSource) {
+    fn begin(&mut self, id: usize, body: &[u8], load: &mut DrivenLoad<'_>) {
         let mut request = self.head.clone();
         request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
         request.extend_from_slice(body);
@@ -430,11 +442,11 @@ impl KernelTimedClient {
         if let Some(slot) = self.take_idle(begun) {
             let set_up = self.slots[slot].fresh.take();
             self.slots[slot].work = Some(InFlight { set_up, ..work });
-            return self.send(slot, requests);
+            return self.send(slot, load);
         }
         match self.idle.pop_front() {
             Some(slot) => self.let_rest(slot, work),
-            None => self.connect_for(work, requests),
+            None => self.connect_for(work, load),
         }
     }
 
@@ -446,32 +458,32 @@ impl KernelTimedClient {
     }
 
     /// The connection has rested: uses it, or replaces it if the server has closed it.
-    fn rested(&mut self, slot: usize, requests: &mut dyn RequestSource) {
+    fn rested(&mut self, slot: usize, load: &mut DrivenLoad<'_>) {
         let Some(work) = self.slots[slot].work.take() else { return };
         if self.is_open(slot, now()) {
             self.kept_one = true;
             self.slots[slot].work = Some(work);
-            return self.send(slot, requests);
+            return self.send(slot, load);
         }
         self.empty.push(slot);
         let begun = now();
         let deadline = begun + self.timeouts.connect;
-        self.connect_for(InFlight { stage: Stage::Connecting, begun, deadline, ..work }, requests);
+        self.connect_for(InFlight { stage: Stage::Connecting, begun, deadline, ..work }, load);
     }
 
     /// Opens a connection for a later request.
-    fn open(&mut self, requests: &mut dyn RequestSource) {
-        self.connect_for(InFlight::new(None, Vec::new(), now(), self.timeouts), requests);
+    fn open(&mut self, load: &mut DrivenLoad<'_>) {
+        self.connect_for(InFlight::new(None, Vec::new(), now(), self.timeouts), load);
     }
 
     /// Assigns `work` to a slot without a connection and starts to connect.
-    fn connect_for(&mut self, work: InFlight, requests: &mut dyn RequestSource) {
+    fn connect_for(&mut self, work: InFlight, load: &mut DrivenLoad<'_>) {
         let slot = self.empty.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() - 1
         });
         self.slots[slot] = Slot { work: Some(work), ..Slot::default() };
-        self.connect(slot, requests);
+        self.connect(slot, load);
     }
 
     /// Returns a slot with a connection that can be used at once. Until the server is known to keep
@@ -523,12 +535,12 @@ impl KernelTimedClient {
     }
 
     /// Starts to connect to the next address.
-    fn connect(&mut self, slot: usize, requests: &mut dyn RequestSource) {
+    fn connect(&mut self, slot: usize, load: &mut DrivenLoad<'_>) {
         loop {
-            match self.try_connect(slot, || requests.is_cancelled()) {
+            match self.try_connect(slot, || load.observer.is_cancelled()) {
                 Ok(()) => return self.arm(slot),
                 Err(_) if self.has_address_left(slot) => {}
-                Err(error) => return self.finish(slot, Err(error), requests),
+                Err(error) => return self.finish(slot, Err(error), load),
             }
         }
     }
@@ -559,8 +571,10 @@ impl KernelTimedClient {
         let stream = &mut connection.socket.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(stream, Token(slot), interest).map_err(failed)?;
-        let ends =
-            connection.socket.local_port().zip(work.address.as_ref().and_then(Address::port));
+        let ends = connection
+            .socket
+            .local_port()
+            .zip(work.address.as_ref().and_then(ResolvedAddress::port));
         if let Some((tap, (local, peer))) = self.tap.as_mut().zip(ends) {
             tap.follow(slot, local, peer);
         }
@@ -572,7 +586,7 @@ impl KernelTimedClient {
     /// packet has the sequence number from which bytes are counted.
     fn open_tap(&mut self) {
         if std::mem::take(&mut self.should_tap) {
-            let ports: Vec<_> = self.addresses.iter().filter_map(Address::port).collect();
+            let ports: Vec<_> = self.addresses.iter().filter_map(ResolvedAddress::port).collect();
             self.tap = Tap::open(&ports).ok();
             if self.tap.is_none() {
                 self.connector.lose_packets();
@@ -601,21 +615,21 @@ impl KernelTimedClient {
     }
 
     /// Advances a slot's request as far as possible without blocking.
-    fn advance(&mut self, slot: usize, drain: bool, requests: &mut dyn RequestSource) {
+    fn advance(&mut self, slot: usize, drain: bool, load: &mut DrivenLoad<'_>) {
         let stage = self.slots.get(slot).and_then(|slot| slot.work.as_ref()).map(|work| work.stage);
         match stage {
             None if self.slots.get(slot).is_some_and(|slot| slot.connection.is_some()) => {
                 self.check_idle(slot);
             }
             None | Some(Stage::Resting) => {}
-            Some(Stage::Connecting) => self.connecting(slot, requests),
-            Some(Stage::Handshaking) => self.handshaking(slot, requests),
-            Some(Stage::Sending) => self.sending(slot, requests),
-            Some(Stage::Receiving) => self.receiving(slot, drain, requests),
+            Some(Stage::Connecting) => self.connecting(slot, load),
+            Some(Stage::Handshaking) => self.handshaking(slot, load),
+            Some(Stage::Sending) => self.sending(slot, load),
+            Some(Stage::Receiving) => self.receiving(slot, drain, load),
         }
     }
 
-    fn connecting(&mut self, slot: usize, requests: &mut dyn RequestSource) {
+    fn connecting(&mut self, slot: usize, load: &mut DrivenLoad<'_>) {
         let Slot { connection: Some(connection), work: Some(work), .. } = &mut self.slots[slot]
         else {
             return;
@@ -630,19 +644,19 @@ impl KernelTimedClient {
                     // This address answers, so the handshake gets all the time that is left.
                     work.deadline = work.begun + self.timeouts.connect;
                     self.arm(slot);
-                    self.handshaking(slot, requests);
+                    self.handshaking(slot, load);
                 }
-                Err(error) => self.finish(slot, Err(error), requests),
+                Err(error) => self.finish(slot, Err(error), load),
             },
-            Err(_) if self.has_address_left(slot) => self.connect(slot, requests),
+            Err(_) if self.has_address_left(slot) => self.connect(slot, load),
             Err(error) => {
                 let error = self.connector.failed(&error);
-                self.finish(slot, Err(error), requests);
+                self.finish(slot, Err(error), load);
             }
         }
     }
 
-    fn handshaking(&mut self, slot: usize, requests: &mut dyn RequestSource) {
+    fn handshaking(&mut self, slot: usize, load: &mut DrivenLoad<'_>) {
         let Slot { connection: Some(connection), .. } = &mut self.slots[slot] else { return };
         while connection.is_handshaking() {
             match connection.advance_handshake() {
@@ -650,7 +664,7 @@ impl KernelTimedClient {
                 Ok(false) => return,
                 Err(error) => {
                     let error = self.connector.tls_failed(error);
-                    return self.finish(slot, Err(error), requests);
+                    return self.finish(slot, Err(error), load);
                 }
             }
         }
@@ -669,19 +683,19 @@ impl KernelTimedClient {
         match work.id {
             Some(_) => {
                 work.set_up = Some(set_up);
-                self.send(slot, requests);
+                self.send(slot, load);
             }
             None => {
                 let connection = self.slots[slot].connection.take();
                 self.slots[slot] = Slot { connection, fresh: Some(set_up), ..Slot::default() };
                 self.idle.push_back(slot);
-                requests.opened(Ok(()));
+                load.source.opened(Ok(()));
             }
         }
     }
 
     /// Hands the request to the open connection. The clock of the request starts here.
-    fn send(&mut self, slot: usize, requests: &mut dyn RequestSource) {
+    fn send(&mut self, slot: usize, load: &mut DrivenLoad<'_>) {
         let Slot { connection: Some(connection), work: Some(work), quiet, .. } =
             &mut self.slots[slot]
         else {
@@ -698,13 +712,13 @@ impl KernelTimedClient {
             Ok(request) => {
                 work.request = request;
                 self.arm(slot);
-                self.sending(slot, requests);
+                self.sending(slot, load);
             }
-            Err(error) => self.finish(slot, Err(broke_off(&error)), requests),
+            Err(error) => self.finish(slot, Err(broke_off(&error)), load),
         }
     }
 
-    fn sending(&mut self, slot: usize, requests: &mut dyn RequestSource) {
+    fn sending(&mut self, slot: usize, load: &mut DrivenLoad<'_>) {
         let Slot { connection: Some(connection), work: Some(work), .. } = &mut self.slots[slot]
         else {
             return;
@@ -714,16 +728,16 @@ impl KernelTimedClient {
         work.written = work.request.len() - rest.len();
         match written {
             // Some servers answer and close before they have read the whole request.
-            Ok(true) => self.receiving(slot, false, requests),
+            Ok(true) => self.receiving(slot, false, load),
             Ok(false) => {
                 work.sent = Some(work.limits.elapsed());
                 work.stage = Stage::Receiving;
                 work.request = Vec::new();
-                self.receiving(slot, true, requests);
+                self.receiving(slot, true, load);
             }
             Err(error) => {
-                self.receiving(slot, true, requests);
-                self.finish(slot, Err(broke_off(&error)), requests);
+                self.receiving(slot, true, load);
+                self.finish(slot, Err(broke_off(&error)), load);
             }
         }
     }
@@ -734,11 +748,11 @@ impl KernelTimedClient {
     /// of the source delays a timestamp of this socket. A read that does not fill the buffer has
     /// emptied the socket (epoll(7), question 9), so another read would fail; `drain` requests one
     /// because the end of the stream may follow.
-    fn receiving(&mut self, slot: usize, drain: bool, requests: &mut dyn RequestSource) {
+    fn receiving(&mut self, slot: usize, drain: bool, load: &mut DrivenLoad<'_>) {
         let Some(work) = &self.slots[slot].work else { return };
         let before = work.incoming.chunks.len();
         let ended = loop {
-            match self.receive(slot, requests) {
+            match self.receive(slot) {
                 Received::Full => {}
                 Received::Short if drain => {}
                 Received::Short | Received::Nothing => break None,
@@ -749,12 +763,10 @@ impl KernelTimedClient {
             self.lose_tap();
         }
         let Some(work) = &mut self.slots[slot].work else { return };
-        if let Some(id) = work.id {
-            work.incoming.chunks[before..].iter().for_each(|chunk| requests.arrived(id, chunk));
-        }
+        work.incoming.chunks[before..].iter().for_each(|chunk| load.observer.arrived(chunk));
         match ended {
-            Some(ended) => self.finish(slot, ended, requests),
-            None if self.marks.are_in(&work.incoming.chunks[before..]) => {
+            Some(ended) => self.finish(slot, ended, load),
+            None if self.parser.marks.are_in(&work.incoming.chunks[before..]) => {
                 work.search.mark();
                 self.ending.get_or_insert(self.seen + SOON);
             }
@@ -766,7 +778,7 @@ impl KernelTimedClient {
     ///
     /// Invariant: `emptied` and `quiet` are times before the `recvmsg` that found the socket empty.
     /// Bytes of later reads arrived after them, so their maximum is the lower bound of a read.
-    fn receive(&mut self, slot: usize, requests: &dyn RequestSource) -> Received {
+    fn receive(&mut self, slot: usize) -> Received {
         let Slot { connection: Some(connection), work: Some(work), quiet, .. } =
             &mut self.slots[slot]
         else {
@@ -802,14 +814,14 @@ impl KernelTimedClient {
         let taken = connection.take_segments(bytes, &segments, arrival, &mut work.incoming);
         let taken = taken.map_err(|error| self.connector.refused(error, &work.incoming));
         if taken.is_err() || work.incoming.reader.is_done() {
-            let has_ended = |chunks: &[Chunk]| requests.has_ended(chunks, 0);
+            let has_ended = |chunks: &[Chunk]| self.parser.has_ended(chunks, 0);
             return Received::End(taken.and_then(|()| work.incoming.confirm(has_ended)));
         }
         if is_short { Received::Short } else { Received::Full }
     }
 
     /// Checks the limits that are due.
-    fn expire(&mut self, requests: &mut dyn RequestSource) {
+    fn expire(&mut self, load: &mut DrivenLoad<'_>) {
         let now = now();
         while let Some(&Reverse((deadline, slot))) = self.deadlines.peek() {
             if deadline > now {
@@ -825,17 +837,17 @@ impl KernelTimedClient {
             let as_of = work.limits.elapsed();
             if work.stage == Stage::Receiving {
                 // This thread may have been busy with other answers while bytes arrived.
-                self.receiving(slot, false, requests);
+                self.receiving(slot, false, load);
             }
             let Some(work) = &mut self.slots[slot].work else { continue };
             let expired = match work.stage {
                 Stage::Resting => {
-                    self.rested(slot, requests);
+                    self.rested(slot, load);
                     continue;
                 }
                 // This address does not answer; the next one may.
                 Stage::Connecting if work.has_address_left() => {
-                    self.connect(slot, requests);
+                    self.connect(slot, load);
                     continue;
                 }
                 Stage::Connecting | Stage::Handshaking => {
@@ -843,7 +855,7 @@ impl KernelTimedClient {
                 }
                 Stage::Sending => work.limits.expired(as_of, &[], |_| None),
                 Stage::Receiving => {
-                    let last_token = |chunks: &[Chunk]| requests.last_token(chunks);
+                    let last_token = |chunks: &[Chunk]| self.parser.last_token(chunks);
                     work.limits.expired(as_of, &work.incoming.chunks, last_token)
                 }
             };
@@ -852,13 +864,13 @@ impl KernelTimedClient {
                     work.deadline = later;
                     self.arm(slot);
                 }
-                Err(error) => self.finish(slot, Err(error), requests),
+                Err(error) => self.finish(slot, Err(error), load),
             }
         }
     }
 
     /// Ends the answers that are complete and whose bodies the server keeps open.
-    fn find_ends(&mut self, requests: &mut dyn RequestSource) {
+    fn find_ends(&mut self, load: &mut DrivenLoad<'_>) {
         let now = now();
         if now < self.next_search && self.ending.is_none_or(|ending| now < ending) {
             return;
@@ -872,15 +884,15 @@ impl KernelTimedClient {
             let (chunks, elapsed) = (&work.incoming.chunks, work.limits.elapsed());
             let found = match work.incoming.is_refusal_over(elapsed) {
                 true => SearchOutcome::LeftOpen,
-                false => work.search.look(chunks, elapsed, &SourceProbe(requests)),
+                false => work.search.look(chunks, elapsed, &self.parser),
             };
             match found {
                 SearchOutcome::Nothing => {}
-                SearchOutcome::Ended => work.id.into_iter().for_each(|id| requests.ending(id)),
+                SearchOutcome::Ended => work.id.into_iter().for_each(|id| load.source.ending(id)),
                 SearchOutcome::LeftOpen => {
                     // Bytes that arrived meanwhile belong to the answer, and may be its proper end.
-                    self.receiving(slot, true, requests);
-                    self.finish(slot, Err(left_open()), requests);
+                    self.receiving(slot, true, load);
+                    self.finish(slot, Err(left_open()), load);
                 }
             }
             if let Some(InFlight { search, incoming, limits, .. }) = &self.slots[slot].work
@@ -893,12 +905,7 @@ impl KernelTimedClient {
     }
 
     /// Ends the request of a slot and keeps or drops its connection.
-    fn finish(
-        &mut self,
-        slot: usize,
-        ended: Result<(), RequestError>,
-        requests: &mut dyn RequestSource,
-    ) {
+    fn finish(&mut self, slot: usize, ended: Result<(), RequestError>, load: &mut DrivenLoad<'_>) {
         let Some(work) = self.slots[slot].work.take() else { return };
         // Without a complete request and a complete answer, bytes of them may still be in flight.
         let keeps =
@@ -914,31 +921,18 @@ impl KernelTimedClient {
             }
         }
         match work.id {
-            Some(id) => requests.finished(id, work.into_answer(ended)),
-            None => requests.opened(ended),
+            Some(id) => load.source.finished(id, work.into_answer(ended)),
+            None => load.source.opened(ended),
         }
     }
 
     /// Ends all requests of a load that is complete or cancelled.
-    fn abort_all(&mut self, requests: &mut dyn RequestSource) {
+    fn abort_all(&mut self, load: &mut DrivenLoad<'_>) {
         for slot in 0..self.slots.len() {
             let error = RequestError::new(ErrorKind::Interrupted, "interrupted");
-            self.finish(slot, Err(error), requests);
+            self.finish(slot, Err(error), load);
         }
         self.deadlines.clear();
-    }
-}
-
-/// Lets a request source parse an answer for its end.
-struct SourceProbe<'a>(&'a dyn RequestSource);
-
-impl EndProbe for SourceProbe<'_> {
-    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
-        self.0.has_ended(chunks, seen)
-    }
-
-    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
-        self.0.lacks_usage(chunks)
     }
 }
 
@@ -1047,10 +1041,12 @@ mod tests {
         net::{SocketAddr, TcpListener, TcpStream},
     };
 
-    use bytes::Bytes;
     use socket2::{Domain, Socket, Type};
 
+    use llm_stream_core::protocol::OpenAiChat;
+
     use super::*;
+    use crate::AnswerForm;
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -1078,19 +1074,9 @@ mod tests {
                 None => NextAction::AfterAnAnswer,
                 Some(id) => {
                     self.left = id;
-                    NextAction::Send { id, body: Bytes::from_static(b"{}") }
+                    NextAction::Send { id, body: b"{}".to_vec() }
                 }
             }
-        }
-
-        fn arrived(&mut self, _: usize, _: &Chunk) {}
-
-        fn last_token(&self, _: &[Chunk]) -> Option<Duration> {
-            None
-        }
-
-        fn is_cancelled(&self) -> bool {
-            false
         }
 
         fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {
@@ -1099,24 +1085,25 @@ mod tests {
     }
 
     /// The outcomes of three requests at once to a server with these addresses.
-    fn ask(addresses: &[SocketAddr]) -> (Vec<Result<u16, String>>, Vec<Address>) {
+    fn ask(addresses: &[SocketAddr]) -> (Vec<Result<u16, String>>, Vec<ResolvedAddress>) {
         let url = reqwest::Url::parse("http://two.test:80").expect("a URL");
         let long = Duration::from_secs(60);
         let timeouts =
             Timeouts { connect: ms(800), first_token: long, inter_token: long, total: long };
         let (headers, route) = (HeaderMap::new(), ConnectOptions::default());
         let asked = (Method::POST, &url);
+        let parser = AnswerParser::new(&OpenAiChat, AnswerForm::Document);
         let mut stamped = KernelTimedClient::new(
             asked,
             &headers,
-            (timeouts, EndMarks::of(&[])),
+            (timeouts, parser),
             ConnectionMode::Warm,
             &route,
         )
         .expect("a client");
-        stamped.addresses = addresses.iter().copied().map(Address::Port).collect();
+        stamped.addresses = addresses.iter().copied().map(ResolvedAddress::Port).collect();
         let mut requests = Together { left: 3, answers: Vec::new() };
-        stamped.drive(&mut requests);
+        stamped.drive(&mut requests, &());
         let outcome = |answer: Result<Recording, RequestError>| match answer {
             Ok(recording) => Ok(recording.status),
             Err(error) => Err(format!("{}: {error}", error.kind)),
@@ -1152,7 +1139,7 @@ mod tests {
         assert_eq!(answers, [Ok(200), Ok(200), Ok(200)]);
         assert_eq!(
             addresses,
-            [there, address].map(Address::Port),
+            [there, address].map(ResolvedAddress::Port),
             "the next connection starts with it"
         );
     }

@@ -4,13 +4,18 @@
 //! There are two transports. [`Transport::Stamped`] reads its own sockets and takes the kernel's
 //! timestamps; [`Transport::Reqwest`] supports HTTP/2, proxies and other systems, and takes its own
 //! timestamps. In both, the receive loop stores bytes and times and parses nothing but HTTP framing,
-//! so that parsing never delays a timestamp. It asks an [`AnswerObserver`] about tokens only when
-//! no bytes come: when a token limit may have run out, or the answer may have ended.
+//! so that parsing never delays a timestamp. It looks for tokens only when no bytes
+//! come: when a token limit may have run out, or the answer may have ended.
+//!
+//! All calls block. A [`RequestSource`] schedules requests and takes their answers; an
+//! [`AnswerObserver`] sees bytes as they arrive and may cancel.
 
+mod answer;
 mod clock;
 pub mod connect_options;
 pub mod discover;
 mod ending;
+mod error;
 mod http1;
 mod kernel_timed;
 mod limits;
@@ -30,24 +35,27 @@ mod via_reqwest;
 use std::{
     fmt,
     sync::{Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use llm_stream_core::{
     protocol::Protocol,
     recording::{Chunk, ErrorKind, Recording, RequestError},
 };
 
-pub use self::metrics_fetcher::MetricsFetcher;
-use self::{
-    ending::EndMarks, http1::HttpError, kernel_timed::KernelTimedClient, via_reqwest::ViaReqwest,
-};
 pub use self::{
+    answer::AnswerForm,
+    error::{ClientError, TooFewFiles},
+    metrics_fetcher::MetricsFetcher,
     preconnect::Preconnect,
     redactor::Redactor,
     reference::{ReferenceReader, ReferenceStream},
+};
+use self::{
+    answer::AnswerParser, http1::HttpError, kernel_timed::KernelTimedClient,
+    via_reqwest::ViaReqwest,
 };
 use crate::{
     connect_options::{ConnectOptions, Secret},
@@ -58,8 +66,6 @@ use crate::{
 pub struct Client {
     inner: Inner,
     redactor: Redactor,
-    /// When the last answer ended.
-    last_end: Mutex<Option<Instant>>,
 }
 
 /// The pause between an answer and the next request on its connection.
@@ -80,8 +86,14 @@ const REST: Duration = Duration::from_millis(1);
 const MANY: usize = 8;
 
 enum Inner {
-    Stamped(Box<Mutex<KernelTimedClient>>),
+    Stamped(Box<Mutex<Stamped>>),
     Reqwest(Box<ViaReqwest>),
+}
+
+struct Stamped {
+    client: KernelTimedClient,
+    /// When the last answers ended: see [`SETTLE`].
+    last_end: Option<Instant>,
 }
 
 /// Longest body that is accepted, bytes. No language model answers with more.
@@ -131,69 +143,38 @@ pub struct Options<'a> {
     pub connection: ConnectionMode,
     /// The protocol of requests and answers.
     pub protocol: &'static dyn Protocol,
+    /// The form of the answers.
+    pub answer: AnswerForm,
     /// TLS, proxy and socket.
     pub route: &'a ConnectOptions,
 }
 
-/// Interprets the bytes of one answer for the receive loop, which does not parse them.
+/// Observes answers while they arrive, and may abandon them.
 pub trait AnswerObserver {
     /// Takes a chunk that has just arrived. Must return at once.
-    fn arrived(&self, chunk: &Chunk);
+    fn arrived(&self, _chunk: &Chunk) {}
 
-    /// Returns the arrival of the last generated token in `chunks`.
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration>;
-
-    /// Whether `chunks` hold the protocol's end marker. The first `seen` chunks were passed before.
-    ///
-    /// The client asks only when bytes stop coming, or when the end of the connection proves
-    /// nothing.
-    fn has_ended(&self, _: &[Chunk], _seen: usize) -> bool {
+    /// Whether to abandon the requests in flight and send no more.
+    fn is_cancelled(&self) -> bool {
         false
     }
-
-    /// Whether an answer that has ended still lacks the usage that its token counts come from.
-    fn lacks_usage(&self, _: &[Chunk]) -> bool {
-        false
-    }
-
-    /// The answer has ended by its end marker, and the server keeps the body open.
-    fn ending(&self) {}
-
-    /// Whether to abandon the answer.
-    fn is_cancelled(&self) -> bool;
 }
 
-/// Schedules the requests for one server and receives their answers.
+/// Observes nothing.
+impl AnswerObserver for () {}
+
+/// Schedules the requests for one server and takes their answers.
 pub trait RequestSource {
     /// Returns what to do now. `idle` is the number of open connections that are not in use, or
     /// `usize::MAX` for a transport that cannot open one in advance.
     fn next(&mut self, now: Instant, idle: usize) -> NextAction;
 
-    /// Takes a chunk of answer `id` that has just arrived. Must return at once.
-    fn arrived(&mut self, id: usize, chunk: &Chunk);
-
-    /// See [`AnswerObserver::last_token`].
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration>;
-
-    /// See [`AnswerObserver::has_ended`].
-    fn has_ended(&self, _: &[Chunk], _seen: usize) -> bool {
-        false
-    }
-
-    /// See [`AnswerObserver::lacks_usage`].
-    fn lacks_usage(&self, _: &[Chunk]) -> bool {
-        false
-    }
+    /// A connection for [`NextAction::Open`] is open, or failed.
+    fn opened(&mut self, _: Result<(), RequestError>) {}
 
     /// Answer `id` has ended by its end marker, and the server keeps the body open. The answer keeps
     /// its connection; another request may be sent.
     fn ending(&mut self, _id: usize) {}
-
-    /// Whether to abandon all answers.
-    fn is_cancelled(&self) -> bool;
-
-    /// A connection for [`NextAction::Open`] is open, or failed.
-    fn opened(&mut self, _: Result<(), RequestError>) {}
 
     /// Answer `id` has ended. An error means that no answer began; an answer that broke off is a
     /// recording with an error.
@@ -208,7 +189,7 @@ pub enum NextAction {
         /// Identifies the answer.
         id: usize,
         /// The body of the request.
-        body: Bytes,
+        body: Vec<u8>,
     },
     /// Open a connection and send nothing on it.
     Open,
@@ -234,35 +215,14 @@ impl DriveStats {
 }
 
 /// A source of one request.
-struct Single<'a> {
-    body: Option<Bytes>,
-    observer: &'a dyn AnswerObserver,
+struct Single {
+    body: Option<Vec<u8>>,
     answer: Option<Result<Recording, RequestError>>,
 }
 
-impl RequestSource for Single<'_> {
+impl RequestSource for Single {
     fn next(&mut self, _: Instant, _: usize) -> NextAction {
         self.body.take().map_or(NextAction::AfterAnAnswer, |body| NextAction::Send { id: 0, body })
-    }
-
-    fn arrived(&mut self, _: usize, chunk: &Chunk) {
-        self.observer.arrived(chunk);
-    }
-
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        self.observer.last_token(chunks)
-    }
-
-    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
-        self.observer.has_ended(chunks, seen)
-    }
-
-    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
-        self.observer.lacks_usage(chunks)
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.observer.is_cancelled()
     }
 
     fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {
@@ -272,17 +232,18 @@ impl RequestSource for Single<'_> {
 
 impl Client {
     /// Creates a client for POST requests. It opens no connection yet.
-    pub fn new(options: &Options<'_>) -> anyhow::Result<Self> {
+    pub fn new(options: &Options<'_>) -> Result<Self, ClientError> {
         Self::with_method(Method::POST, options)
     }
 
     /// Creates a client for GET requests, which have no body.
-    pub fn getting(options: &Options<'_>) -> anyhow::Result<Self> {
+    pub fn getting(options: &Options<'_>) -> Result<Self, ClientError> {
         Self::with_method(Method::GET, options)
     }
 
-    fn with_method(method: Method, options: &Options<'_>) -> anyhow::Result<Self> {
-        let url = reqwest::Url::parse(options.url)?;
+    fn with_method(method: Method, options: &Options<'_>) -> Result<Self, ClientError> {
+        let url =
+            reqwest::Url::parse(options.url).map_err(|error| ClientError::Url(error.into()))?;
         let headers = headers(options)?;
         let secret =
             |(name, _): &&(HeaderName, HeaderValue)| secret_names::is_secret_header(name.as_str());
@@ -296,48 +257,71 @@ impl Client {
         let others = options.api_key.into_iter().chain(&options.route.secrets);
         let redactor = Redactor::new(named.chain(others.map(|Secret(secret)| secret.as_bytes())));
         let timeouts = options.timeouts;
-        let marks = EndMarks::of(options.protocol.end_marks());
+        let parser = AnswerParser::new(options.protocol, options.answer);
         let inner = match options.transport {
-            Transport::Stamped => Inner::Stamped(Box::new(Mutex::new(KernelTimedClient::new(
-                (method, &url),
-                &headers,
-                (timeouts, marks),
-                options.connection,
-                options.route,
-            )?))),
+            Transport::Stamped => {
+                let client = KernelTimedClient::new(
+                    (method, &url),
+                    &headers,
+                    (timeouts, parser),
+                    options.connection,
+                    options.route,
+                )?;
+                Inner::Stamped(Box::new(Mutex::new(Stamped { client, last_end: None })))
+            }
             Transport::Reqwest => Inner::Reqwest(Box::new(ViaReqwest::new(
                 (method, url),
                 headers,
-                (timeouts, marks),
+                (timeouts, parser),
                 options.connection,
                 options.route,
             )?)),
         };
-        Ok(Self { inner, redactor, last_end: Mutex::new(None) })
+        Ok(Self { inner, redactor })
     }
 
-    /// Sends `body` and records the answer to its end.
+    /// Sends `body` and records the answer to its end. Blocks until then, or until `observer`
+    /// cancels; must not be called within an async runtime.
     ///
     /// An error means that no answer began. An answer that broke off is a recording with an error,
     /// so that the part before it can be read.
-    pub async fn send(
+    pub fn send(
         &self,
-        body: Bytes,
+        body: impl Into<Vec<u8>>,
         observer: &dyn AnswerObserver,
     ) -> Result<Recording, RequestError> {
-        if let Some(until) = self.settled_at() {
-            tokio::time::sleep_until(until.into()).await;
+        let mut single = Single { body: Some(body.into()), answer: None };
+        self.drive(&mut single, observer);
+        let none = || Err(RequestError::new(ErrorKind::Interrupted, "interrupted"));
+        single.answer.unwrap_or_else(none)
+    }
+
+    /// Sends the requests of a source at their times, each alone on its connection, until the source
+    /// is complete or `observer` cancels. Blocks; must not be called within an async runtime.
+    pub fn drive(
+        &self,
+        requests: &mut dyn RequestSource,
+        observer: &dyn AnswerObserver,
+    ) -> DriveStats {
+        match &self.inner {
+            Inner::Stamped(stamped) => {
+                let mut stamped = stamped.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(last_end) = stamped.last_end {
+                    thread::sleep((last_end + SETTLE).saturating_duration_since(now()));
+                }
+                let driven = stamped.client.drive(requests, observer);
+                stamped.last_end = Some(now());
+                driven
+            }
+            Inner::Reqwest(reqwest) => reqwest.drive(requests, observer),
         }
-        let answer = self.send_now(body, observer).await;
-        self.note_end();
-        answer
     }
 
     /// Whether every read so far could be split by the timestamps of its packets.
     pub fn has_packet_stamps(&self) -> bool {
         match &self.inner {
             Inner::Stamped(stamped) => {
-                stamped.lock().unwrap_or_else(PoisonError::into_inner).has_packet_stamps()
+                stamped.lock().unwrap_or_else(PoisonError::into_inner).client.has_packet_stamps()
             }
             Inner::Reqwest(_) => false,
         }
@@ -347,50 +331,6 @@ impl Client {
     /// through it before they are shown or stored.
     pub fn redactor(&self) -> &Redactor {
         &self.redactor
-    }
-
-    /// The end of the pause after the last answer; see [`SETTLE`].
-    fn settled_at(&self) -> Option<Instant> {
-        let last_end = *self.last_end.lock().unwrap_or_else(PoisonError::into_inner);
-        last_end.map(|last_end| last_end + SETTLE)
-    }
-
-    fn note_end(&self) {
-        *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
-    }
-
-    async fn send_now(
-        &self,
-        body: Bytes,
-        observer: &dyn AnswerObserver,
-    ) -> Result<Recording, RequestError> {
-        match &self.inner {
-            Inner::Stamped(stamped) => {
-                let mut single = Single { body: Some(body), observer, answer: None };
-                stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(&mut single);
-                let none = || Err(RequestError::new(ErrorKind::Interrupted, "interrupted"));
-                single.answer.unwrap_or_else(none)
-            }
-            Inner::Reqwest(reqwest) => reqwest.send(body, observer).await,
-        }
-    }
-}
-
-impl Client {
-    /// Sends the requests of a source at their times, each alone on its connection, until the source
-    /// is complete. Blocks; must not be called within a runtime.
-    pub fn drive(&self, requests: &mut dyn RequestSource) -> anyhow::Result<DriveStats> {
-        match &self.inner {
-            Inner::Stamped(stamped) => {
-                if let Some(until) = self.settled_at() {
-                    std::thread::sleep(until.saturating_duration_since(now()));
-                }
-                let driven = stamped.lock().unwrap_or_else(PoisonError::into_inner).drive(requests);
-                self.note_end();
-                Ok(driven)
-            }
-            Inner::Reqwest(reqwest) => reqwest.drive(requests),
-        }
     }
 }
 
@@ -428,13 +368,10 @@ pub fn most_connections(files: usize) -> usize {
 }
 
 /// Checks that the open-file limit allows `connections`, at `files` open files each.
-pub fn allow(connections: usize, files: usize) -> anyhow::Result<()> {
+pub fn allow(connections: usize, files: usize) -> Result<(), TooFewFiles> {
     let needs = connections.saturating_mul(files).saturating_add(OTHER_FILES);
     match socket::open_files() {
-        Some(most) if most < needs as u64 => anyhow::bail!(
-            "{connections} connections need {needs} open files, and this process may have {most}: \
-             raise the limit with `ulimit -n {needs}`"
-        ),
+        Some(limit) if limit < needs as u64 => Err(TooFewFiles { connections, needs, limit }),
         _ => Ok(()),
     }
 }
@@ -445,7 +382,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn headers(options: &Options<'_>) -> anyhow::Result<HeaderMap> {
+fn headers(options: &Options<'_>) -> Result<HeaderMap, ClientError> {
     let mut headers = HeaderMap::new();
     let agent = concat!("llm-stream-bench/", env!("CARGO_PKG_VERSION"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
@@ -459,9 +396,8 @@ fn headers(options: &Options<'_>) -> anyhow::Result<HeaderMap> {
     }
     if let Some(Secret(key)) = options.api_key {
         let (name, before) = options.protocol.key_header();
-        let mut value = HeaderValue::try_from(format!("{before}{key}")).map_err(|_| {
-            anyhow::anyhow!("the API key has a character that no HTTP header may have")
-        })?;
+        let value = HeaderValue::try_from(format!("{before}{key}"));
+        let mut value = value.map_err(|_| ClientError::Key)?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }

@@ -1,14 +1,16 @@
 //! Fetches the Prometheus metrics of a server, between trials and never during one: a request for
-//! metrics would disturb the measurement.
+//! metrics would disturb the measurement. All calls block.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use http::{HeaderMap, HeaderValue, header};
 use llm_stream_core::unix_url::unix_url;
 use reqwest::{Url, redirect, retry};
+use tokio::runtime::Runtime;
 
-use super::{now, tls, via_reqwest::to_file};
+use super::{PATIENCE, now, tls, via_reqwest::to_file};
 use crate::{
+    AnswerObserver, ClientError,
     connect_options::{ProxyMode, Secret},
     options::{Access, MetricsUrl},
     proxy,
@@ -18,7 +20,7 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The time for a server to count an answer in its metrics after the answer's end.
-const PATIENCE: Duration = Duration::from_millis(500);
+const COUNTED: Duration = Duration::from_millis(500);
 
 /// The pause between two polls.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -30,6 +32,7 @@ const LIMIT: usize = 16 << 20;
 #[derive(Debug)]
 pub struct MetricsFetcher {
     http: reqwest::Client,
+    runtime: Runtime,
     url: Url,
     headers: HeaderMap,
     /// The URL, as messages print it.
@@ -39,14 +42,15 @@ pub struct MetricsFetcher {
 impl MetricsFetcher {
     /// Creates a fetcher for the metrics of an endpoint. Credentials are sent only to the origin of
     /// the endpoint.
-    pub fn new(wanted: &MetricsUrl, access: &Access) -> anyhow::Result<Self> {
+    pub fn new(wanted: &MetricsUrl, access: &Access) -> Result<Self, ClientError> {
         let endpoint = Url::parse(&access.url).ok();
         let url = match (wanted, &endpoint) {
-            (MetricsUrl::At(url), _) => Url::parse(url)?,
+            (MetricsUrl::At(url), _) => Url::parse(url).map_err(invalid_url)?,
             (_, Some(endpoint)) => {
-                Url::parse(&endpoint.origin().ascii_serialization())?.join("/metrics")?
+                let origin = Url::parse(&endpoint.origin().ascii_serialization());
+                origin.and_then(|origin| origin.join("/metrics")).map_err(invalid_url)?
             }
-            (_, None) => anyhow::bail!("the endpoint has no URL to fetch metrics from"),
+            (_, None) => return Err(ClientError::NoUrl),
         };
         let tls = match url.scheme() {
             "https" => tls::trusting(&access.route.tls, tls::HTTP_2)?,
@@ -63,7 +67,9 @@ impl MetricsFetcher {
         let socket = access.route.socket.as_ref().filter(|_| *wanted == MetricsUrl::Auto);
         builder = match (socket, &access.route.proxy) {
             (Some(path), _) => to_file(builder.no_proxy(), path),
-            (_, ProxyMode::Through(Secret(proxy))) => builder.proxy(reqwest::Proxy::all(proxy)?),
+            (_, ProxyMode::Through(Secret(proxy))) => builder.proxy(
+                reqwest::Proxy::all(proxy).map_err(|error| ClientError::Proxy(error.into()))?,
+            ),
             (_, ProxyMode::Environment) if !proxy::is_loopback(url.as_str()) => builder,
             (_, ProxyMode::Environment | ProxyMode::None) => builder.no_proxy(),
         };
@@ -73,13 +79,16 @@ impl MetricsFetcher {
         if is_same_server {
             headers.extend(access.headers.iter().cloned());
             if let Some(Secret(key)) = &access.key {
-                let mut value = HeaderValue::from_str(&format!("Bearer {key}"))?;
+                let value = HeaderValue::from_str(&format!("Bearer {key}"));
+                let mut value = value.map_err(|_| ClientError::Key)?;
                 value.set_sensitive(true);
                 headers.insert(header::AUTHORIZATION, value);
             }
         }
         let shown = socket.map_or_else(|| url.to_string(), |path| unix_url(path, url.path()));
-        Ok(Self { http: builder.build()?, url, headers, shown })
+        let http = builder.build().map_err(|error| ClientError::Http(error.into()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { http, runtime, url, headers, shown })
     }
 
     /// The URL of the metrics, for messages.
@@ -87,8 +96,22 @@ impl MetricsFetcher {
         &self.shown
     }
 
-    /// Fetches the metrics. The error says why there are none.
-    pub async fn read(&self) -> Result<String, String> {
+    /// Fetches the metrics. The error says why there are none. `None` if `observer` cancels.
+    pub fn read(&self, observer: &dyn AnswerObserver) -> Option<Result<String, String>> {
+        self.runtime.block_on(unless_cancelled(self.fetch(), observer))
+    }
+
+    /// Polls the metrics until `is_there` accepts them, or half a second has passed: a server may
+    /// count an answer a little after its end. Takes two seconds at most.
+    pub fn read_until(
+        &self,
+        is_there: impl Fn(&str) -> bool,
+        observer: &dyn AnswerObserver,
+    ) -> Option<Result<String, String>> {
+        self.runtime.block_on(unless_cancelled(self.poll(is_there), observer))
+    }
+
+    async fn fetch(&self) -> Result<String, String> {
         let request = self.http.get(self.url.clone()).headers(self.headers.clone());
         let mut response = request.send().await.map_err(|error| root_cause(&error))?;
         if !response.status().is_success() {
@@ -104,15 +127,13 @@ impl MetricsFetcher {
         String::from_utf8(body).map_err(|_| "the metrics are not UTF-8 text".into())
     }
 
-    /// Polls the metrics until `is_there` accepts them, or half a second has passed: a server may
-    /// count an answer a little after its end. Takes two seconds at most.
-    pub async fn read_until(&self, is_there: impl Fn(&str) -> bool) -> Result<String, String> {
+    async fn poll(&self, is_there: impl Fn(&str) -> bool) -> Result<String, String> {
         let begun = now();
         let mut last = Err("no answer within 2 s".to_owned());
         loop {
-            let reading = tokio::time::timeout_at((begun + TIMEOUT).into(), self.read());
+            let reading = tokio::time::timeout_at((begun + TIMEOUT).into(), self.fetch());
             match reading.await {
-                Ok(Ok(text)) if is_there(&text) || now() >= begun + PATIENCE => return Ok(text),
+                Ok(Ok(text)) if is_there(&text) || now() >= begun + COUNTED => return Ok(text),
                 Ok(Ok(text)) => last = Ok(text),
                 // Metrics of an earlier poll are still useful.
                 Ok(Err(error)) => return last.map_err(|_| error),
@@ -121,6 +142,27 @@ impl MetricsFetcher {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// Returns the output of `future`, or `None` once `observer` cancels.
+async fn unless_cancelled<T>(
+    future: impl Future<Output = T>,
+    observer: &dyn AnswerObserver,
+) -> Option<T> {
+    let cancelled = async {
+        while !observer.is_cancelled() {
+            tokio::time::sleep(PATIENCE).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = cancelled => None,
+        output = future => Some(output),
+    }
+}
+
+fn invalid_url(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+    ClientError::Url(error.into())
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

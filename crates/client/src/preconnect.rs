@@ -1,8 +1,8 @@
 //! Opens connections before a load starts, so that no request pays for connection setup.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use llm_stream_core::recording::{Chunk, Recording, RequestError};
+use llm_stream_core::recording::{Recording, RequestError};
 
 use super::{NextAction, RequestSource};
 
@@ -10,18 +10,18 @@ use super::{NextAction, RequestSource};
 const MOST: usize = 64;
 
 /// A request source that sends nothing and opens a number of connections.
-pub struct Preconnect<'a> {
+#[derive(Debug)]
+pub struct Preconnect {
     left: usize,
     under_way: usize,
-    is_cancelled: &'a dyn Fn() -> bool,
     /// The number of failed connections, and the first error.
     pub failed: Option<(usize, RequestError)>,
 }
 
-impl<'a> Preconnect<'a> {
-    /// Opens `connections` connections, or fewer if `is_cancelled`.
-    pub fn new(connections: usize, is_cancelled: &'a dyn Fn() -> bool) -> Self {
-        Self { left: connections, under_way: 0, is_cancelled, failed: None }
+impl Preconnect {
+    /// Opens `connections` connections.
+    pub fn new(connections: usize) -> Self {
+        Self { left: connections, under_way: 0, failed: None }
     }
 
     /// Whether another connection may be opened while `under_way` are in progress.
@@ -30,7 +30,7 @@ impl<'a> Preconnect<'a> {
     }
 }
 
-impl RequestSource for Preconnect<'_> {
+impl RequestSource for Preconnect {
     fn next(&mut self, _: Instant, idle: usize) -> NextAction {
         // Idle connections of an earlier load count.
         if self.left <= idle.saturating_add(self.under_way) || !Self::may_open(self.under_way) {
@@ -46,16 +46,6 @@ impl RequestSource for Preconnect<'_> {
             self.left -= 1;
             self.failed.get_or_insert((0, error)).0 += 1;
         }
-    }
-
-    fn arrived(&mut self, _: usize, _: &Chunk) {}
-
-    fn last_token(&self, _: &[Chunk]) -> Option<Duration> {
-        None
-    }
-
-    fn is_cancelled(&self) -> bool {
-        (self.is_cancelled)()
     }
 
     fn finished(&mut self, _: usize, _: Result<Recording, RequestError>) {}

@@ -13,7 +13,7 @@ pub fn proxy_variable(url: &str) -> Option<&'static str> {
 }
 
 /// The environment variable with the proxy for `url`, and the proxy's host and port.
-pub fn proxy_of_environment(url: &str) -> Option<(&'static str, String)> {
+pub(crate) fn proxy_of_environment(url: &str) -> Option<(&'static str, String)> {
     let (variable, _) = proxy_as_written(url)?;
     let proxy = Matcher::from_env().intercept(&url.parse().ok()?)?;
     Some((variable, place_of_proxy(&proxy.uri().to_string())?))
@@ -43,7 +43,7 @@ fn proxy_as_written(url: &str) -> Option<(&'static str, String)> {
 }
 
 /// The host and port of the proxy at `url`, without user and password.
-pub fn place_of_proxy(url: &str) -> Option<String> {
+pub(crate) fn place_of_proxy(url: &str) -> Option<String> {
     let url = reqwest::Url::parse(url).ok()?;
     Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
 }
@@ -72,7 +72,7 @@ fn passwords(proxy: &reqwest::Url) -> Vec<String> {
 }
 
 /// Whether the host of `url` is this machine.
-pub fn is_loopback(url: &str) -> bool {
+pub(crate) fn is_loopback(url: &str) -> bool {
     let uri: Uri = url.parse().unwrap_or_default();
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches([']', '.']);
     let address = host.parse::<IpAddr>().map(|address| address.to_canonical());

@@ -17,7 +17,7 @@ pub fn is_secret_header(name: &str) -> bool {
 }
 
 /// Whether a word in a name marks the value as a secret.
-pub fn is_secret_word(word: &str) -> bool {
+pub(crate) fn is_secret_word(word: &str) -> bool {
     const WORDS: &[&str] = &[
         "assertion",
         "creds",
@@ -59,7 +59,7 @@ pub fn is_secret_word(word: &str) -> bool {
 }
 
 /// Splits a name at punctuation and camel-case humps; returns the words in lower case.
-pub fn words_of_name(name: &str) -> Vec<String> {
+pub(crate) fn words_of_name(name: &str) -> Vec<String> {
     let letters: Vec<char> = name.chars().collect();
     let mut words = vec![String::new()];
     for (at, &letter) in letters.iter().enumerate() {

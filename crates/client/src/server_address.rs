@@ -42,7 +42,7 @@ pub(super) struct Through {
 
 /// An address to connect a socket to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Address {
+pub(super) enum ResolvedAddress {
     Port(SocketAddr),
     File(PathBuf),
 }
@@ -165,7 +165,7 @@ fn socket_hint(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-impl Address {
+impl ResolvedAddress {
     /// The address of a TCP port.
     pub(super) fn port(&self) -> Option<SocketAddr> {
         match self {

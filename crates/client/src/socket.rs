@@ -15,7 +15,7 @@ use llm_stream_core::recording::StampedBy;
 use llm_stream_socket::Socket;
 use mio::net::TcpStream;
 
-use super::{clock::Now, server_address::Address};
+use super::{clock::Now, server_address::ResolvedAddress};
 
 /// The result of one read.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ pub(super) struct TimedSocket {
 
 impl TimedSocket {
     /// Starts to connect.
-    pub(super) fn connect(address: &Address) -> io::Result<Self> {
+    pub(super) fn connect(address: &ResolvedAddress) -> io::Result<Self> {
         Self::over(address.connect()?)
     }
 

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
     SignatureScheme,
@@ -21,7 +20,10 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-use crate::connect_options::TlsOptions;
+use crate::{
+    ClientError,
+    connect_options::{Certificate, TlsOptions},
+};
 
 /// ALPN for a client that speaks HTTP/1.1 only.
 pub(super) const HTTP_1: &[&[u8]] = &[b"http/1.1"];
@@ -31,15 +33,18 @@ pub(super) const HTTP_2: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// TLS that trusts the roots of the system and of `tls`, and offers these versions of HTTP, the best
 /// first.
-pub(super) fn trusting(tls: &TlsOptions, versions: &[&[u8]]) -> anyhow::Result<ClientConfig> {
+pub(super) fn trusting(tls: &TlsOptions, versions: &[&[u8]]) -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(ServerVerifier::new(tls, &provider)?);
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match &tls.identity {
-        Some(identity) => builder.with_client_auth_cert(identity.chain(), identity.key())?,
+        Some(identity) => builder
+            .with_client_auth_cert(ders(identity.chain()), identity.key())
+            .map_err(unusable)?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = versions.iter().map(|version| version.to_vec()).collect();
@@ -48,11 +53,20 @@ pub(super) fn trusting(tls: &TlsOptions, versions: &[&[u8]]) -> anyhow::Result<C
 
 /// TLS without a trusted root, for endpoints without TLS: the system's certificates take longer to
 /// read than a first request may.
-pub(super) fn trusting_nobody() -> anyhow::Result<ClientConfig> {
+pub(super) fn trusting_nobody() -> Result<ClientConfig, ClientError> {
     Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth())
+}
+
+fn ders(certificates: &[Certificate]) -> Vec<CertificateDer<'static>> {
+    certificates.iter().map(|certificate| certificate.0.clone()).collect()
+}
+
+fn unusable(error: rustls::Error) -> ClientError {
+    ClientError::Tls(error.into())
 }
 
 /// The error, and the setting that would probably fix it.
@@ -144,15 +158,14 @@ struct Trust {
 }
 
 impl ServerVerifier {
-    fn new(tls: &TlsOptions, provider: &Arc<CryptoProvider>) -> anyhow::Result<Self> {
+    fn new(tls: &TlsOptions, provider: &Arc<CryptoProvider>) -> Result<Self, ClientError> {
         let algorithms = provider.signature_verification_algorithms;
         if tls.insecure {
             return Ok(Self { trust: None, algorithms });
         }
-        let pinned = tls.roots.clone();
-        let chains = Verifier::new_with_extra_roots(pinned.clone(), provider.clone()).context(
-            "cannot read the trusted certificates of this system: name a CA as `ca_file`",
-        )?;
+        let pinned = ders(&tls.roots);
+        let chains = Verifier::new_with_extra_roots(pinned.clone(), provider.clone())
+            .map_err(|error| ClientError::SystemRoots(error.into()))?;
         Ok(Self { trust: Some(Trust { chains, pinned }), algorithms })
     }
 }

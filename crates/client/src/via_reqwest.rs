@@ -38,10 +38,10 @@ use self::{
     pulse::{Pulse, Reads},
 };
 use super::{
-    AnswerObserver, BODY_LIMIT, DriveStats, PATIENCE, RequestSource, broke_off,
-    ending::{
-        EndMarks, EndProbe, EndSearch, QUIET, SOON, SearchOutcome, is_refusal_over, left_open,
-    },
+    AnswerObserver, BODY_LIMIT, ClientError, DriveStats, RequestSource,
+    answer::AnswerParser,
+    broke_off,
+    ending::{EndProbe as _, EndSearch, QUIET, SOON, SearchOutcome, is_refusal_over, left_open},
     http1::{HEADERS_LIMIT, HttpError},
     limits::Limits,
     now,
@@ -58,15 +58,11 @@ use crate::{
 /// limit is checked again after it.
 const UNREAD: Duration = Duration::from_millis(10);
 
-/// Sends requests to one endpoint: one at a time on the caller's runtime, or many at once on an own
-/// one.
+/// Sends requests to one endpoint.
 #[derive(Debug)]
 pub(super) struct ViaReqwest {
     target: RequestTarget,
-    /// For one request at a time.
-    connection: ReqwestConnection,
-    /// For many at once, with other connections: a connection is tied to the runtime that opened it.
-    pool: Mutex<Option<ReqwestPool>>,
+    pool: Mutex<ReqwestPool>,
 }
 
 /// The destination and settings that all connections share.
@@ -76,7 +72,7 @@ struct RequestTarget {
     url: reqwest::Url,
     headers: HeaderMap,
     timeouts: Timeouts,
-    marks: EndMarks,
+    parser: AnswerParser,
     connection: ConnectionMode,
     tls: ClientConfig,
     address: ServerAddress,
@@ -100,10 +96,10 @@ impl ViaReqwest {
     pub(super) fn new(
         (method, url): (Method, reqwest::Url),
         headers: HeaderMap,
-        (timeouts, marks): (Timeouts, EndMarks),
+        (timeouts, parser): (Timeouts, AnswerParser),
         connection: ConnectionMode,
         route: &ConnectOptions,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, ClientError> {
         let tls = match url.scheme() {
             "https" => tls::trusting(&route.tls, tls::HTTP_2)?,
             _ => tls::trusting_nobody()?,
@@ -115,48 +111,30 @@ impl ViaReqwest {
             url,
             headers,
             timeouts,
-            marks,
+            parser,
             connection,
             tls,
             proxy: route.proxy.clone(),
             keeps,
         };
-        let connection = target.new_connection()?;
-        Ok(Self { target, connection, pool: Mutex::new(None) })
-    }
-
-    /// Sends `body` and records the answer to its end; see [`Client::send`](crate::Client::send).
-    pub(super) async fn send(
-        &self,
-        body: Bytes,
-        observer: &dyn AnswerObserver,
-    ) -> Result<Recording, RequestError> {
-        let pulse = Pulse::new();
-        tokio::select! {
-            biased;
-            answer = self.target.send(&self.connection, body, observer, &pulse) => answer,
-            () = pulse.beat() => unreachable!("a pulse does not end"),
-            () = cancelled(observer) => {
-                self.connection.answered.store(false, Ordering::Relaxed);
-                Err(RequestError::new(ErrorKind::Interrupted, "interrupted"))
-            }
-        }
+        let pool = Mutex::new(ReqwestPool::new(target.new_connection()?)?);
+        Ok(Self { target, pool })
     }
 
     /// Sends the requests of a source at their times and hands it the answers.
-    pub(super) fn drive(&self, requests: &mut dyn RequestSource) -> anyhow::Result<DriveStats> {
+    pub(super) fn drive(
+        &self,
+        source: &mut dyn RequestSource,
+        observer: &dyn AnswerObserver,
+    ) -> DriveStats {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let pool = match &mut *pool {
-            Some(pool) => pool,
-            none => none.insert(ReqwestPool::new()?),
-        };
-        pool.drive(&self.target, requests)
+        pool.drive(&self.target, source, observer)
     }
 }
 
 impl RequestTarget {
     /// Creates a client for one connection and opens none yet.
-    fn new_connection(&self) -> anyhow::Result<ReqwestConnection> {
+    fn new_connection(&self) -> Result<ReqwestConnection, ClientError> {
         let connects = Connects::default();
         let mut builder = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
@@ -175,19 +153,21 @@ impl RequestTarget {
         }
         builder = match (&self.address, &self.proxy) {
             (ServerAddress::File(path), _) => to_file(builder.no_proxy(), path),
-            (_, ProxyMode::Through(Secret(url))) => builder.proxy(reqwest::Proxy::all(url)?),
+            (_, ProxyMode::Through(Secret(url))) => builder
+                .proxy(reqwest::Proxy::all(url).map_err(|error| ClientError::Proxy(error.into()))?),
             (_, ProxyMode::Environment) if !proxy::is_loopback(self.url.as_str()) => builder,
             (_, ProxyMode::Environment | ProxyMode::None) => builder.no_proxy(),
         };
-        Ok(ReqwestConnection { http: builder.build()?, connects, answered: AtomicBool::new(false) })
+        let http = builder.build().map_err(|error| ClientError::Http(error.into()))?;
+        Ok(ReqwestConnection { http, connects, answered: AtomicBool::new(false) })
     }
 
     /// Sends `body` on `connection`, which must be idle.
     async fn send(
         &self,
         connection: &ReqwestConnection,
-        body: Bytes,
-        observer: &dyn AnswerObserver,
+        body: Vec<u8>,
+        listener: &Listener<'_>,
         pulse: &Pulse,
     ) -> Result<Recording, RequestError> {
         let mut request = connection
@@ -231,7 +211,7 @@ impl RequestTarget {
         };
         let chunks = &mut recording.chunks;
         let received =
-            receive(response, (&limits, &self.marks), observer, &mut reads, chunks).await;
+            receive(response, (&limits, &self.parser), listener, &mut reads, chunks).await;
         recording.broken = received.err();
         let is_left_open =
             recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
@@ -308,11 +288,11 @@ impl RequestTarget {
     }
 }
 
-/// Waits for the cancellation of an answer.
-async fn cancelled(observer: &dyn AnswerObserver) {
-    while !observer.is_cancelled() {
-        tokio::time::sleep(PATIENCE).await;
-    }
+/// Hears of the progress of one answer.
+struct Listener<'a> {
+    observer: &'a dyn AnswerObserver,
+    /// Called when the answer has ended and the server keeps the body open.
+    on_end: &'a dyn Fn(),
 }
 
 /// Connects to a Unix socket instead of the URL's host.
@@ -330,8 +310,8 @@ pub(super) fn to_file(builder: reqwest::ClientBuilder, _: &Path) -> reqwest::Cli
 /// anything else is done with the bytes.
 async fn receive(
     mut response: Response,
-    (limits, marks): (&Limits, &EndMarks),
-    observer: &dyn AnswerObserver,
+    (limits, parser): (&Limits, &AnswerParser),
+    listener: &Listener<'_>,
     reads: &mut Reads<'_>,
     chunks: &mut Vec<Chunk>,
 ) -> Result<(), RequestError> {
@@ -354,8 +334,8 @@ async fn receive(
                     // Copies the bytes, because they keep hyper's much larger buffer alive.
                     let kept = Bytes::copy_from_slice(&bytes[..taken]);
                     let chunk = Chunk { at, uncertainty, bytes: kept };
-                    observer.arrived(&chunk);
-                    if marks.are_in(slice::from_ref(&chunk)) {
+                    listener.observer.arrived(&chunk);
+                    if parser.marks.are_in(slice::from_ref(&chunk)) {
                         wakes.search.mark();
                         sleep.as_mut().reset((now() + SOON).into());
                     }
@@ -367,13 +347,13 @@ async fn receive(
                 Ok(None) => return Ok(()),
                 // Without close_notify an attacker may have cut the connection, but an answer with its
                 // end marker is complete.
-                Err(error) if lasts_until_close && is_end(&error) && observer.has_ended(chunks, 0) => {
+                Err(error) if lasts_until_close && is_end(&error) && parser.has_ended(chunks, 0) => {
                     return Ok(());
                 }
                 Err(error) => return Err(broken(&error)),
             },
             () = &mut sleep => {
-                let next = wakes.wake(limits, observer, chunks)?;
+                let next = wakes.wake((limits, parser), listener.on_end, chunks)?;
                 sleep.as_mut().reset(next.into());
             }
         }
@@ -397,8 +377,8 @@ impl Wakes {
     /// check.
     fn wake(
         &mut self,
-        limits: &Limits,
-        observer: &dyn AnswerObserver,
+        (limits, parser): (&Limits, &AnswerParser),
+        on_end: &dyn Fn(),
         chunks: &[Chunk],
     ) -> Result<Instant, RequestError> {
         let elapsed = limits.elapsed();
@@ -406,9 +386,9 @@ impl Wakes {
         if is_refusal_over(self.status, last, elapsed) {
             return Err(left_open());
         }
-        match self.search.look(chunks, elapsed, &ObserverProbe(observer)) {
+        match self.search.look(chunks, elapsed, parser) {
             SearchOutcome::Nothing => {}
-            SearchOutcome::Ended => observer.ending(),
+            SearchOutcome::Ended => on_end(),
             SearchOutcome::LeftOpen => return Err(left_open()),
         }
         match self.as_of {
@@ -419,23 +399,10 @@ impl Wakes {
             None => {}
             Some(as_of) => {
                 self.as_of = None;
-                self.limit = limits.expired(as_of, chunks, |chunks| observer.last_token(chunks))?;
+                self.limit = limits.expired(as_of, chunks, |chunks| parser.last_token(chunks))?;
             }
         }
         Ok(self.limit.min(limits.origin + self.search.next(chunks, elapsed)))
-    }
-}
-
-/// Lets an observer parse its answer for the end.
-struct ObserverProbe<'a>(&'a dyn AnswerObserver);
-
-impl EndProbe for ObserverProbe<'_> {
-    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
-        self.0.has_ended(chunks, seen)
-    }
-
-    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
-        self.0.lacks_usage(chunks)
     }
 }
 

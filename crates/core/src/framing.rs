@@ -101,7 +101,7 @@ impl Decoder {
     }
 
     /// Returns whether the last frame ended with the last byte.
-    pub fn is_between_frames(&self) -> bool {
+    pub(crate) fn is_between_frames(&self) -> bool {
         match self {
             Self::Events(decoder) => decoder.line.is_empty() && decoder.data.is_empty(),
             Self::Lines(decoder) => decoder.line.is_empty(),

@@ -120,7 +120,7 @@ impl fmt::Display for MissingFigures {
 }
 
 /// Returns whether `have` is at least `share` of `could`.
-pub fn is_enough(have: usize, could: usize, share: f64) -> bool {
+pub(crate) fn is_enough(have: usize, could: usize, share: f64) -> bool {
     // Decimal fractions are not exact in binary.
     have > 0 && have as f64 + 1e-9 >= share * could as f64
 }

@@ -5,7 +5,7 @@
 //!
 //! Names and formulas are fixed under [`DEFINITIONS`]; changing one needs a new version.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use crate::{
     load_stats::LoadStats,
@@ -585,6 +585,19 @@ impl PartialEq for Metric {
 }
 
 impl Eq for Metric {}
+
+/// Metrics are sorted by name.
+impl Ord for Metric {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name.cmp(other.name)
+    }
+}
+
+impl PartialOrd for Metric {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Metric {
     /// Returns the metric with this name or alias.

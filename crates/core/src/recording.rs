@@ -196,7 +196,8 @@ macro_rules! error_kinds {
     ($($(#[$doc:meta])+ $kind:ident = $name:literal,)+) => {
         /// The kinds of request errors. Reports print their names.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum ErrorKind { $($(#[$doc])+ #[serde(rename = $name)] $kind,)+ }
+        #[non_exhaustive]
+pub enum ErrorKind { $($(#[$doc])+ #[serde(rename = $name)] $kind,)+ }
 
         impl ErrorKind {
             /// All kinds, in the order in which a request can encounter them.

@@ -17,6 +17,7 @@ use self::{
 use crate::{
     coding,
     framing::{Frame, Framing},
+    metric::Metric,
     protocol::{
         DecodeError, EventTemplate, Message, MessagePart, Protocol, TextFields, Timings, TokenKind,
         Usage,
@@ -87,6 +88,7 @@ const SERVER_TOLERANCE_TIME: Duration = Duration::from_millis(1);
 ///
 /// All times count from the moment at which the request was handed to an open connection.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Sample {
     /// The completion's id.
     pub request_id: Option<String>,
@@ -183,8 +185,8 @@ pub struct UnreadField {
 /// Why figures of an answer, although reported, may be wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Doubt {
-    /// The names of the metrics that may be affected.
-    pub metrics: &'static [&'static str],
+    /// The metrics that may be affected.
+    pub metrics: &'static [&'static Metric],
     /// The reason, and the remedy.
     pub reason: String,
 }
@@ -213,46 +215,52 @@ impl Doubt {
     }
 
     /// The metrics that depend on the arrivals of tokens. An unseen token changes all of them.
-    pub const ARRIVALS: &'static [&'static str] = &[
-        "ttft",
-        "ttfo",
-        "first_reasoning_time",
-        "generation_time",
-        "generation_speed",
-        "tpot",
-        "itl",
-        "itl_max",
-        "e2e",
-        "preprocess_speed",
-        "uncached_preprocess_speed",
-        "ttft_beyond_server",
-        "generation_beyond_server",
+    pub const ARRIVALS: &'static [&'static Metric] = &[
+        Metric::TTFT,
+        Metric::TTFO,
+        Metric::FIRST_REASONING_TIME,
+        Metric::GENERATION_TIME,
+        Metric::GENERATION_SPEED,
+        Metric::TPOT,
+        Metric::ITL,
+        Metric::ITL_MAX,
+        Metric::E2E,
+        Metric::PREPROCESS_SPEED,
+        Metric::UNCACHED_PREPROCESS_SPEED,
+        Metric::TTFT_BEYOND_SERVER,
+        Metric::GENERATION_BEYOND_SERVER,
     ];
 
     /// The same, and the metrics that depend on the number of generated tokens.
-    pub const ARRIVALS_AND_COUNTS: &'static [&'static str] = &[
-        "ttft",
-        "ttfo",
-        "first_reasoning_time",
-        "generation_time",
-        "generation_speed",
-        "tpot",
-        "itl",
-        "itl_max",
-        "e2e",
-        "preprocess_speed",
-        "uncached_preprocess_speed",
-        "ttft_beyond_server",
-        "generation_beyond_server",
-        "response_tokens",
-        "total_tokens",
-        "total_tokens_per_second",
-        "output_throughput",
+    pub const ARRIVALS_AND_COUNTS: &'static [&'static Metric] = &[
+        Metric::TTFT,
+        Metric::TTFO,
+        Metric::FIRST_REASONING_TIME,
+        Metric::GENERATION_TIME,
+        Metric::GENERATION_SPEED,
+        Metric::TPOT,
+        Metric::ITL,
+        Metric::ITL_MAX,
+        Metric::E2E,
+        Metric::PREPROCESS_SPEED,
+        Metric::UNCACHED_PREPROCESS_SPEED,
+        Metric::TTFT_BEYOND_SERVER,
+        Metric::GENERATION_BEYOND_SERVER,
+        Metric::RESPONSE_TOKENS,
+        Metric::TOTAL_TOKENS_PER_SECOND,
+        Metric::OUTPUT_THROUGHPUT,
     ];
 
     /// The metrics of an answer that may have been generated before its first event.
-    const HELD_BACK: &'static [&'static str] =
-        &["generation_time", "generation_speed", "tpot", "itl", "itl_max", "ttft", "ttfo"];
+    const HELD_BACK: &'static [&'static Metric] = &[
+        Metric::GENERATION_TIME,
+        Metric::GENERATION_SPEED,
+        Metric::TPOT,
+        Metric::ITL,
+        Metric::ITL_MAX,
+        Metric::TTFT,
+        Metric::TTFO,
+    ];
 }
 
 /// A token count that figures depend on.
@@ -661,6 +669,7 @@ pub const NOT_FOUND_HINT: &str = " (see `base_url`, `port` and `model_name` in t
 
 /// A fact that a reader of a row should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Note {
     /// An unknown field of the delta contained text; [`Sample::unread`] has its name.
     UnreadText,

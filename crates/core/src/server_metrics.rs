@@ -138,7 +138,7 @@ impl Scrape {
 
     /// Returns the number of requests that the server has answered, if it exports it.
     pub fn answered(&self) -> Option<f64> {
-        let e2e = FIGURES.iter().find(|figure| figure.name == "e2e")?;
+        let e2e = FIGURES.iter().find(|figure| figure.ours == Some(Metric::E2E))?;
         e2e.series.iter().find_map(|series| self.values.get(&format!("{series}_count")).copied())
     }
 

@@ -263,7 +263,7 @@ impl Tally {
     }
 
     /// Returns the values of `metric` with their prompts.
-    pub fn valued(&self, metric: &Metric) -> MetricValues<'_> {
+    pub(crate) fn valued(&self, metric: &Metric) -> MetricValues<'_> {
         let values = self.values(metric);
         let strata = match values.len() == self.valid {
             true => Cow::Borrowed(self.strata.as_slice()),
@@ -289,8 +289,7 @@ impl Tally {
 
     /// Returns why a figure may be wrong, with the number of affected valid answers.
     pub fn doubts(&self, metric: &Metric) -> impl Iterator<Item = (&str, usize)> {
-        let of_metric =
-            self.doubts.iter().filter(|(doubt, _)| doubt.metrics.contains(&metric.name));
+        let of_metric = self.doubts.iter().filter(|(doubt, _)| metric.is_one_of(doubt.metrics));
         of_metric.map(|(doubt, count)| (doubt.reason.as_str(), *count))
     }
 
@@ -577,7 +576,7 @@ impl Summary {
 }
 
 /// Formats the name of a model, with its workload if it has one.
-pub fn group_name(model: &str, workload: Option<&str>) -> String {
+pub(crate) fn group_name(model: &str, workload: Option<&str>) -> String {
     workload.map_or_else(|| model.to_owned(), |workload| format!("{model}, {workload}"))
 }
 
@@ -685,7 +684,7 @@ impl Group {
     }
 
     /// Returns the values of a metric if enough valid answers have it.
-    pub fn valued(&self, metric: &Metric) -> Result<MetricValues<'_>, Absent> {
+    pub(crate) fn valued(&self, metric: &Metric) -> Result<MetricValues<'_>, Absent> {
         self.enough_have(metric)?;
         Ok(self.tally.valued(metric))
     }

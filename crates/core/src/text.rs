@@ -1,6 +1,13 @@
 //! Makes foreign text printable: names from a config or a data set, messages of a server. Pure.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, error::Error};
+
+/// Returns the messages of an error and of its causes, outermost first.
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let causes =
+        std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
 
 /// Returns whether `ch` controls the display instead of being visible: it moves the cursor, changes
 /// colours, reorders or ends the line, or is not a character. XML allows only tab and line feed of

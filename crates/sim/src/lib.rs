@@ -23,5 +23,5 @@ pub use self::{
     log::{AnswerLog, Write},
     script::{Fault, FaultKind, Script, ScriptError},
     server::Simulator,
-    tls::{self_signed, server_tls},
+    tls::{SimulatorTls, TlsError},
 };

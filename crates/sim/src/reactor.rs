@@ -25,7 +25,6 @@ use bytes::Buf;
 use llm_stream_core::protocol::{Protocol, RequestIntent};
 use llm_stream_socket::Socket;
 use mio::{Events, Interest, Poll, Token, event::Event};
-use rustls::ServerConfig;
 
 use super::{
     connection::{ClientConnection, NextWrite, Phase, Streaming},
@@ -34,7 +33,7 @@ use super::{
     pace,
     routing::{self, Route},
     script::{AnswerStream, RequestFacts, Script, ScriptedResponse, StreamEnd},
-    tls::ServerTls,
+    tls::{ServerTls, SimulatorTls},
     wire::{self, HttpRefusal, RequestHead},
 };
 
@@ -79,7 +78,7 @@ pub(super) struct Reactor {
     listener: Listener,
     /// The beginning of its URLs.
     origin: String,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<SimulatorTls>,
     protocol: &'static dyn Protocol,
     script: Script,
     log: Arc<Log>,
@@ -106,7 +105,7 @@ impl Reactor {
     pub(super) fn new(
         poll: Poll,
         mut listener: Listener,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<SimulatorTls>,
         script: Script,
         protocol: &'static dyn Protocol,
         log: Arc<Log>,

@@ -14,7 +14,6 @@ use std::{
 };
 
 use mio::{Poll, Waker};
-use rustls::ServerConfig;
 
 #[cfg(unix)]
 use llm_stream_core::unix_url::unix_url;
@@ -27,6 +26,7 @@ use super::{
     log::{AnswerLog, Log},
     reactor::{Reactor, WAKER},
     script::Script,
+    tls::SimulatorTls,
 };
 
 /// A running simulated endpoint. Dropping it closes all connections and ends its thread.
@@ -69,7 +69,7 @@ impl Simulator {
         addr: SocketAddr,
         script: Script,
         protocol: &'static dyn Protocol,
-        tls: Arc<ServerConfig>,
+        tls: SimulatorTls,
     ) -> io::Result<Self> {
         Self::on_port(addr, script, protocol, Some(tls))
     }
@@ -90,7 +90,7 @@ impl Simulator {
         addr: SocketAddr,
         script: Script,
         protocol: &'static dyn Protocol,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<SimulatorTls>,
     ) -> io::Result<Self> {
         let (listener, addr) = Listener::on_port(addr)?;
         Self::spawn((listener, BoundAddress::Port(addr)), script, protocol, tls)
@@ -100,7 +100,7 @@ impl Simulator {
         (listener, address): (Listener, BoundAddress),
         script: Script,
         protocol: &'static dyn Protocol,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<SimulatorTls>,
     ) -> io::Result<Self> {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let poll = Poll::new()?;

@@ -1,6 +1,7 @@
 //! The TLS layer of the simulated endpoint, from bytes to bytes, without a socket.
 
 use std::{
+    error::Error,
     io::{self, Read as _, Write as _},
     sync::Arc,
 };
@@ -12,27 +13,54 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
 };
 
-/// Returns the configuration of a server with this certificate chain, leaf first, and this key.
-pub fn server_tls(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+/// The certificate of a simulated endpoint and its key.
+#[derive(Debug, Clone)]
+pub struct SimulatorTls(pub(super) Arc<ServerConfig>);
+
+/// A certificate or a key that a server cannot use.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct TlsError(Box<dyn Error + Send + Sync>);
+
+impl SimulatorTls {
+    /// Uses a certificate chain, leaf first, and its key, all in DER.
+    pub fn new(chain: &[impl AsRef<[u8]>], key: &[u8]) -> Result<Self, TlsError> {
+        let key = PrivateKeyDer::try_from(key.to_vec()).map_err(|what| TlsError(what.into()))?;
+        let chain = chain.iter().map(|der| CertificateDer::from(der.as_ref().to_vec())).collect();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError(error.into()))?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(|error| TlsError(error.into()))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Makes a self-signed certificate for this machine. Returns it, in DER, for clients to trust.
+    pub fn self_signed() -> Result<(Self, Vec<u8>), TlsError> {
+        let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
+        let made = rcgen::generate_simple_self_signed(names);
+        let made = made.map_err(|error| TlsError(error.into()))?;
+        let certificate = made.cert.der().to_vec();
+        Ok((Self::new(&[&certificate], &made.signing_key.serialize_der())?, certificate))
+    }
 }
 
-/// Returns the configuration of a server on this machine with a new self-signed certificate, and
-/// the certificate for clients to trust.
-pub fn self_signed() -> anyhow::Result<(Arc<ServerConfig>, CertificateDer<'static>)> {
-    let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
-    let made = rcgen::generate_simple_self_signed(names)?;
-    let certificate = made.cert.der().clone();
-    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    Ok((server_tls(vec![certificate.clone()], key)?, certificate))
+/// For this project's tests.
+#[doc(hidden)]
+impl From<Arc<ServerConfig>> for SimulatorTls {
+    fn from(config: Arc<ServerConfig>) -> Self {
+        Self(config)
+    }
+}
+
+/// For this project's tests.
+#[doc(hidden)]
+impl From<SimulatorTls> for Arc<ServerConfig> {
+    fn from(SimulatorTls(config): SimulatorTls) -> Self {
+        config
+    }
 }
 
 /// The server's side of a TLS connection.
@@ -45,7 +73,7 @@ pub(super) struct ServerTls {
 
 impl ServerTls {
     /// Creates the state of a new connection.
-    pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
+    pub(super) fn new(SimulatorTls(config): SimulatorTls) -> io::Result<Self> {
         let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
         connection.set_buffer_limit(None);
         Ok(Self { connection: Box::new(connection), sent_close_notify: false })

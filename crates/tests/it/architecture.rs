@@ -140,3 +140,43 @@ fn modules_have_no_cycles() {
     }
     assert!(left.is_empty(), "a cycle among {left:?}");
 }
+
+/// Each type that `text` makes visible outside its module.
+fn visible_types(text: &str) -> Vec<String> {
+    // Types of unit tests are below the code.
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let types = code.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let is_visible = words.next()?.starts_with("pub");
+        let keyword = words.find(|word| !word.ends_with(')'))?;
+        let is_type = matches!(keyword, "struct" | "enum" | "trait" | "type" | "union");
+        words.next().filter(|_| is_visible && is_type)
+    });
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    types.map(|name| name.chars().take_while(|&c| is_name(c)).collect()).collect()
+}
+
+#[test]
+fn types_that_a_module_makes_visible_are_found() {
+    let text = "pub struct A<T>(T);\npub(super) enum B {\n    pub(in crate::x) type C = A;\n\
+                struct D;\npub fn e() {}\npub trait F: G {}\n#[cfg(test)]\nmod tests {\npub struct H;";
+    assert_eq!(visible_types(text), ["A", "B", "C", "F"]);
+}
+
+/// Grep must find a type: see the rules for names in CONTRIBUTING.md.
+#[test]
+fn the_name_of_a_visible_type_is_unique_in_the_workspace() {
+    // One type with a variant for each operating system.
+    const BY_SYSTEM: [&str; 1] = ["PacketSocket"];
+    let folders =
+        ["src", "crates/core/src", "crates/client/src", "crates/sim/src", "crates/socket/src"];
+    let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for path in folders.iter().flat_map(|folder| sources(&Path::new(REPOSITORY).join(folder))) {
+        for name in visible_types(&fs::read_to_string(&path).unwrap()) {
+            found.entry(name).or_default().push(path.clone());
+        }
+    }
+    assert!(found.len() > 200, "{}", found.len());
+    found.retain(|name, paths| paths.len() > 1 && !BY_SYSTEM.contains(&name.as_str()));
+    assert!(found.is_empty(), "{found:#?}");
+}

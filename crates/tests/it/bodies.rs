@@ -26,10 +26,8 @@ fn asked(url: &str, protocol: &dyn Protocol, transport: &str) -> Answer {
     let model = format!("    protocol: {}\n{transport}", protocol.name());
     let case = plan_of(url, &model).cases[0].clone();
     wait::in_thread(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let client = client_by(&ConnectOptions::default(), &case, None);
-        let lengths = load::PromptSizer::default();
-        runtime.expect("a runtime").block_on(load::run(&case, &lengths, &client, &()))
+        load::run(&case, &load::PromptSizer::default(), &client, &())
     })
 }
 

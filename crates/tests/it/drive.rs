@@ -1,6 +1,7 @@
 //! Many requests at once, by both transports, against the simulated endpoint and raw sockets.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, HashSet},
     io::{Read, Write},
     net::TcpListener,
@@ -8,13 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use llm_stream_bench::{
     config::{ConnectionMode, TokenCount},
     plan::{Secret, Timeouts, Transport},
 };
 use llm_stream_client::{
-    Client, NextAction, Options, RequestSource, connect_options::ConnectOptions,
+    AnswerForm, AnswerObserver, Client, NextAction, Options, RequestSource,
+    connect_options::ConnectOptions,
 };
 use llm_stream_core::{
     protocol::OpenAiChat,
@@ -32,9 +33,7 @@ struct Load {
     at_once: usize,
     /// Scheduled starts; without them, a request starts when another one has ended.
     starts: Vec<Instant>,
-    cancel_after: Option<usize>,
     sent: usize,
-    arrived: usize,
     answers: BTreeMap<usize, Result<Recording, RequestError>>,
 }
 
@@ -44,7 +43,7 @@ impl Load {
     }
 
     fn driven(mut self, client: &Client) -> Self {
-        client.drive(&mut self).expect("it drives");
+        client.drive(&mut self, &());
         self
     }
 
@@ -63,23 +62,24 @@ impl RequestSource for Load {
             _ => self.sent += 1,
         }
         let body = r#"{"stream":true,"stream_options":{"include_usage":true}}"#;
-        NextAction::Send { id: self.sent, body: Bytes::from_static(body.as_bytes()) }
-    }
-
-    fn arrived(&mut self, _: usize, _: &Chunk) {
-        self.arrived += 1;
-    }
-
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        sample::tokens_so_far(chunks, &OpenAiChat).0
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.cancel_after.is_some_and(|after| self.arrived >= after)
+        NextAction::Send { id: self.sent, body: body.into() }
     }
 
     fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>) {
         assert!(self.answers.insert(id, answer).is_none(), "an answer ends once");
+    }
+}
+
+/// Cancels after a number of chunks.
+struct CancelAfter(Cell<usize>);
+
+impl AnswerObserver for CancelAfter {
+    fn arrived(&self, _: &Chunk) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.get() == 0
     }
 }
 
@@ -94,6 +94,7 @@ fn client_of(url: &str, transport: Transport, timeouts: Timeouts) -> Client {
         transport,
         connection,
         protocol: &OpenAiChat,
+        answer: AnswerForm::Stream { needs_usage: true },
         route: &ConnectOptions::default(),
     })
     .unwrap()
@@ -194,8 +195,9 @@ fn after_a_cancellation_each_answer_ends_once() {
     for transport in TRANSPORTS {
         let stall = Fault { kind: FaultKind::Stall(2), request: None };
         let simulator = simulator(5, 1, 8, vec![stall]);
-        let load = Load { cancel_after: Some(4), ..Load::of(100, 4) };
-        let load = load.driven(&client(&simulator.url(), transport));
+        let mut load = Load::of(100, 4);
+        let observer = CancelAfter(Cell::new(4));
+        client(&simulator.url(), transport).drive(&mut load, &observer);
         let kind = |answer: &Result<Recording, RequestError>| match answer {
             Ok(recording) => recording.broken.as_ref().map(|error| error.kind),
             Err(error) => Some(error.kind),
@@ -283,6 +285,7 @@ fn a_key_that_a_server_sends_back_can_be_masked() {
             transport,
             connection,
             protocol,
+            answer: AnswerForm::Stream { needs_usage: false },
             route,
         };
         let client = Client::new(&options).unwrap();

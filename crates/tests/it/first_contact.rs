@@ -1,9 +1,9 @@
 //! The first contact: `run URL` without a config, `init` and `check`, through the front door.
 
-use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use llm_stream_core::protocol::{self, OpenAiChat};
-use llm_stream_sim::{self as sim, Script, Simulator};
+use llm_stream_sim::{Script, Simulator, SimulatorTls};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wiremock::{
@@ -347,8 +347,8 @@ async fn unusable_urls_are_explained_with_a_fix() {
 /// An endpoint whose certificate no system trusts.
 fn over_tls() -> Simulator {
     let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(signed.signing_key.serialize_der().into());
-    let tls: Arc<_> = sim::server_tls(vec![signed.cert.der().clone()], key).unwrap();
+    let key = signed.signing_key.serialize_der();
+    let tls = SimulatorTls::new(&[signed.cert.der()], &key).unwrap();
     Simulator::over_tls("127.0.0.1:0".parse().unwrap(), quick(), &OpenAiChat, tls).unwrap()
 }
 

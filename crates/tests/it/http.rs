@@ -12,10 +12,12 @@ use clap::Parser;
 use llm_stream_bench::{
     cli::Cli,
     config::Config,
-    load::{self, Follow},
+    load,
     plan::{Case, Endpoint, Plan, Secret, access},
 };
-use llm_stream_client::{Client, Options, connect_options::ConnectOptions};
+use llm_stream_client::{
+    AnswerForm, AnswerObserver, Client, Options, connect_options::ConnectOptions,
+};
 use llm_stream_core::{recording::RequestError, sample::Sample};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
@@ -72,6 +74,7 @@ pub(crate) fn client_by(route: &ConnectOptions, case: &Case, key: Option<&Secret
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
+        answer: AnswerForm::Stream { needs_usage: true },
         route,
     })
     .expect("a client")
@@ -80,7 +83,17 @@ pub(crate) fn client_by(route: &ConnectOptions, case: &Case, key: Option<&Secret
 async fn outcome(server: &MockServer, more: &str) -> Result<Sample, RequestError> {
     let plan = plan(server, more);
     let case = &plan.cases[0];
-    load::run(case, &load::PromptSizer::default(), &client(case, None), &()).await.outcome
+    blocking(|| ask(case, None)).outcome
+}
+
+/// Runs what blocks outside the runtime of an async test.
+pub(crate) fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(work).join()).expect("no panic")
+}
+
+/// The answer to the prompt of a case, by a new client.
+fn ask(case: &Case, key: Option<&Secret>) -> load::Answer {
+    load::run(case, &load::PromptSizer::default(), &client(case, key), &())
 }
 
 /// The lines of the config that choose a transport.
@@ -177,9 +190,12 @@ async fn the_key_is_sent_as_a_bearer_token_next_to_other_headers() {
             .await;
         let plan = plan(&server, &format!("    headers: {{ x-tenant: a }}\n{transport}"));
         let (case, key) = (&plan.cases[0], Secret("s3cret".into()));
-        let client = client(case, Some(&key));
-        load::run(case, &load::PromptSizer::default(), &client, &()).await.outcome.unwrap();
-        for shown in [format!("{client:?}"), format!("{key:?}")] {
+        let shown_client = blocking(|| {
+            let client = client(case, Some(&key));
+            load::run(case, &load::PromptSizer::default(), &client, &()).outcome.unwrap();
+            format!("{client:?}")
+        });
+        for shown in [shown_client, format!("{key:?}")] {
             assert!(!shown.contains("s3cret"), "{shown}");
         }
     }
@@ -286,10 +302,7 @@ async fn a_server_that_is_not_running_is_a_connect_failure() {
         ] {
             let plan = plan_at(&host, transport);
             let case = &plan.cases[0];
-            let error = load::run(case, &load::PromptSizer::default(), &client(case, None), &())
-                .await
-                .outcome
-                .unwrap_err();
+            let error = blocking(|| ask(case, None)).outcome.unwrap_err();
             assert_eq!(error.kind.name(), "connect", "{error}");
             assert!(error.message.contains(why), "{error}");
         }
@@ -340,15 +353,7 @@ async fn both(answer: &[u8]) -> [String; 2] {
 fn both_at(url: &str) -> [String; 2] {
     TRANSPORTS.map(|transport| plan_at(url, transport)).map(|plan| {
         let case = plan.cases[0].clone();
-        wait::in_thread(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let asked = async {
-                load::run(&case, &load::PromptSizer::default(), &client(&case, None), &())
-                    .await
-                    .outcome
-            };
-            came_to(runtime.expect("a runtime").block_on(asked))
-        })
+        came_to(wait::in_thread(move || blocking(|| ask(&case, None)).outcome))
     })
 }
 
@@ -438,21 +443,21 @@ fn closes_silently(requests: usize) -> String {
     url
 }
 
-#[tokio::test]
-async fn no_request_is_lost_when_the_server_closes_a_kept_connection() {
+#[test]
+fn no_request_is_lost_when_the_server_closes_a_kept_connection() {
     const REQUESTS: usize = 20;
     for transport in TRANSPORTS {
         let plan = plan_at(&closes_silently(REQUESTS), transport);
         let case = &plan.cases[0];
         let client = client(case, None);
         for _ in 0..REQUESTS {
-            load::run(case, &load::PromptSizer::default(), &client, &()).await.outcome.unwrap();
+            load::run(case, &load::PromptSizer::default(), &client, &()).outcome.unwrap();
         }
     }
 }
 
-#[tokio::test]
-async fn a_body_may_end_with_the_connection() {
+#[test]
+fn a_body_may_end_with_the_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
     thread::spawn(move || {
@@ -467,10 +472,7 @@ async fn a_body_may_end_with_the_connection() {
     for transport in TRANSPORTS {
         let plan = plan_at(&url, transport);
         let case = &plan.cases[0];
-        let sample = load::run(case, &load::PromptSizer::default(), &client(case, None), &())
-            .await
-            .outcome
-            .unwrap();
+        let sample = ask(case, None).outcome.unwrap();
         // The server closes the connection 100 ms after the last token.
         assert!(sample.end - sample.last_token() >= Duration::from_millis(90), "{sample:?}");
     }
@@ -479,14 +481,14 @@ async fn a_body_may_end_with_the_connection() {
 /// Cancels the answer after 100 ms.
 struct Impatient(Instant);
 
-impl Follow for Impatient {
+impl AnswerObserver for Impatient {
     fn is_cancelled(&self) -> bool {
         self.0.elapsed() > Duration::from_millis(100)
     }
 }
 
-#[tokio::test]
-async fn a_cancelled_answer_ends_at_once() {
+#[test]
+fn a_cancelled_answer_ends_at_once() {
     for begun in ["", "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: ping\n\n"] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("a port"));
@@ -502,8 +504,8 @@ async fn a_cancelled_answer_ends_at_once() {
         for transport in TRANSPORTS {
             let plan = plan_at(&url, transport);
             let case = &plan.cases[0];
-            let (client, follow) = (client(case, None), Impatient(Instant::now()));
-            let answer = load::run(case, &load::PromptSizer::default(), &client, &follow).await;
+            let (client, observer) = (client(case, None), Impatient(Instant::now()));
+            let answer = load::run(case, &load::PromptSizer::default(), &client, &observer);
             let error = answer.outcome.unwrap_err();
             // Without the cancellation, a timeout would end it.
             assert_eq!(error.kind.name(), "interrupted", "{error}");

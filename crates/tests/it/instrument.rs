@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use llm_stream_bench::calibrate::{
     suite::{Figure, Full},
-    worker::{Reader, Trial},
+    worker::{StreamReader, Trial},
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_llm-stream-bench-under-test");
@@ -24,9 +24,9 @@ fn every_reader_is_measured_in_worker_processes() {
     let mut tell = |what: &str| progress.push(what.to_owned());
     let trials = [rhythm, ceiling];
     let full = Full::measure(Path::new(PROGRAM), &trials, 2, &mut tell).expect("figures");
-    assert_eq!(progress.len(), 2 * trials.len() * Reader::ALL.len());
+    assert_eq!(progress.len(), 2 * trials.len() * StreamReader::ALL.len());
     assert_eq!(full.streams(), [3]);
-    for reader in Reader::ALL {
+    for reader in StreamReader::ALL {
         let of = |figure| full.of(3, reader, figure);
         // No arrival is before its write; on clocks that differ they would be years apart.
         assert!(of(Figure::TtftMedian).unwrap() > 0.0, "{full:?}");

@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use llm_stream_bench::{
-    Bench, BenchError, Overrides,
-    run::{Cancellation, Event, Observer, ObserverError},
+    Bench, BenchError, Cancellation, Event, Observer, ObserverError, Overrides, RunStatus,
 };
+use llm_stream_core::verdict::Outcome;
 
 use crate::{bench::REPOSITORY, wait};
 
@@ -86,7 +86,7 @@ fn a_run_from_code_has_the_trials_the_verdicts_and_the_reasons() {
     assert_eq!(finished.names.len(), 4);
     assert!(!run.passed());
     assert_eq!(run.summary.groups.len(), 2);
-    assert!(run.ending.reasons[0].starts_with("FAILED: 2 of 4 trials failed"), "{run:?}");
+    assert!(run.reasons()[0].starts_with("FAILED: 2 of 4 trials failed"), "{run:?}");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_cancelled_run_keeps_finished_trials_and_has_no_verdicts() {
     let run = bench.run(&mut finished).unwrap();
     assert_eq!((finished.names.len(), run.verdicts.len()), (1, 0));
     assert!(!run.passed());
-    assert!(run.ending.reasons[0].starts_with("interrupted: 1 of 4 trials finished"), "{run:?}");
+    assert!(run.reasons()[0].starts_with("interrupted: 1 of 4 trials finished"), "{run:?}");
 }
 
 /// Cannot store the rows of one trial.
@@ -134,5 +134,34 @@ impl Observer for FullDisk {
 fn a_request_that_cannot_be_stored_fails() {
     let bench = Bench::from_yaml(TWO_MODELS).unwrap().filter("one").checks_instrument(false);
     let run = bench.run(&mut FullDisk).unwrap();
-    assert!(run.ending.reasons[0].starts_with("FAILED: 1 of 2 trials failed"), "{run:?}");
+    assert!(run.reasons()[0].starts_with("FAILED: 1 of 2 trials failed"), "{run:?}");
+}
+
+#[test]
+fn a_run_writes_its_reports_and_names_its_groups() {
+    let bench = Bench::from_yaml(TWO_MODELS).unwrap().checks_instrument(false);
+    let run = bench.run(&mut ()).unwrap();
+    assert_eq!(run.verdict(), RunStatus::Failed);
+    let groups: Vec<_> = run.groups().map(|(group, verdicts)| (group.name(), verdicts)).collect();
+    let outcomes: Vec<_> = groups
+        .iter()
+        .map(|(name, verdicts)| (name.as_str(), verdicts[0].outcome() == Outcome::Pass))
+        .collect();
+    assert_eq!(outcomes, [("one-simulated", true), ("two-simulated", false)]);
+    let folder = tempfile::tempdir().unwrap();
+    let reports = folder.path().join("a/b");
+    run.write_to(&reports).unwrap();
+    let read = |name: &str| std::fs::read_to_string(reports.join(name)).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&read("report.json")).unwrap();
+    assert_eq!(json["result"]["ended"], "failed", "{json}");
+    assert!(read("junit.xml").contains("one-simulated::p::run-1"));
+    for table in ["summary.md", "summary.txt"] {
+        assert!(read(table).contains("two-simulated"), "{table}");
+    }
+    let taken = reports.join("summary.txt");
+    let error = run.write_to(&taken).unwrap_err();
+    assert_eq!(
+        (&error.path, error.to_string()),
+        (&taken, format!("failed to write {}", taken.display()))
+    );
 }

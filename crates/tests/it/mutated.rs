@@ -8,17 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use llm_stream_bench::{
     config::{ConnectionMode, TokenCount},
     plan::{Timeouts, Transport},
 };
 use llm_stream_client::{
-    Client, NextAction, Options, RequestSource, connect_options::ConnectOptions,
+    AnswerForm, Client, NextAction, Options, RequestSource, connect_options::ConnectOptions,
 };
 use llm_stream_core::{
     protocol::{self, Protocol},
-    recording::{Chunk, Recording, RequestError},
+    recording::{Recording, RequestError},
     sample::{self, Note, Sample},
 };
 use rand::{RngExt as _, SeedableRng as _, seq::IndexedRandom as _};
@@ -211,17 +210,7 @@ impl RequestSource for All {
             return NextAction::AfterAnAnswer;
         };
         self.sent += 1;
-        NextAction::Send { id: self.sent - 1, body: Bytes::from(format!("{number} {cut}")) }
-    }
-
-    fn arrived(&mut self, _: usize, _: &Chunk) {}
-
-    fn last_token(&self, _: &[Chunk]) -> Option<Duration> {
-        None
-    }
-
-    fn is_cancelled(&self) -> bool {
-        false
+        NextAction::Send { id: self.sent - 1, body: format!("{number} {cut}").into() }
     }
 
     fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>) {
@@ -238,6 +227,7 @@ fn client(url: &str, transport: Transport) -> Client {
         transport,
         connection: ConnectionMode::Cold,
         protocol: protocol::ALL[0],
+        answer: AnswerForm::Document,
         route: &ConnectOptions::default(),
     })
     .unwrap()
@@ -258,7 +248,7 @@ fn differing(numbers: std::ops::Range<u64>) -> (BTreeMap<String, usize>, String)
     let mut results: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for transport in [Transport::Stamped, Transport::Reqwest] {
         let mut jobs = All { numbers: numbers.clone(), sent: 0, answers: BTreeMap::new() };
-        client(&url, transport).drive(&mut jobs).unwrap();
+        client(&url, transport).drive(&mut jobs, &());
         for (id, answer) in jobs.answers {
             let (number, _) = numbers[id];
             let read = |recording: Recording| {

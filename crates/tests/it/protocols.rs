@@ -10,7 +10,7 @@ use llm_stream_bench::{
     load,
     plan::{Endpoint, Plan, Secret, Timeouts, Transport},
 };
-use llm_stream_client::{Client, Options, connect_options::ConnectOptions};
+use llm_stream_client::{AnswerForm, Client, Options, connect_options::ConnectOptions};
 use llm_stream_core::{
     framing::Frame,
     metric::Metric,
@@ -475,12 +475,11 @@ fn simulated(protocol: &dyn Protocol, script: &str) -> Result<Sample, String> {
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
+        answer: AnswerForm::Stream { needs_usage: true },
         route: &ConnectOptions::default(),
     })
     .expect("a client");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime
-        .block_on(load::run(&case, &load::PromptSizer::default(), &client, &()))
+    load::run(&case, &load::PromptSizer::default(), &client, &())
         .outcome
         .map_err(|error| error.to_string())
 }
@@ -827,12 +826,13 @@ fn each_protocol_sends_its_headers_and_the_key() {
             transport: Transport::Reqwest,
             connection: ConnectionMode::Warm,
             protocol: *protocol,
+            answer: AnswerForm::Document,
             route: &ConnectOptions::default(),
         })
         .unwrap();
         assert_eq!(client.redactor().redact("a s3cret-key"), "a ***", "{}", protocol.name());
         assert!(!format!("{client:?}").contains("s3cret"));
-        let _ = runtime.block_on(client.send("{}".into(), &NoWatch));
+        let _ = client.send("{}", &());
         let sent = runtime.block_on(server.received_requests()).unwrap();
         let _ = writeln!(output, "{}", protocol.name());
         for name in ["accept", "anthropic-version", "authorization", "x-api-key"] {
@@ -842,20 +842,6 @@ fn each_protocol_sends_its_headers_and_the_key() {
         }
     }
     insta::assert_snapshot!(output);
-}
-
-struct NoWatch;
-
-impl llm_stream_client::AnswerObserver for NoWatch {
-    fn arrived(&self, _: &Chunk) {}
-
-    fn last_token(&self, _: &[Chunk]) -> Option<Duration> {
-        None
-    }
-
-    fn is_cancelled(&self) -> bool {
-        false
-    }
 }
 
 // -- the table of the documentation ---------------------------------------------------------------

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use llm_stream_bench::config::TokenCount;
 use llm_stream_core::{
-    metric::METRICS,
+    metric::{METRICS, Metric},
     protocol::OpenAiChat,
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy, Uncertainty},
     sample::{self, Note, RequestedTokens, Sample},
@@ -397,7 +397,9 @@ fn a_complete_answer_written_event_by_event_is_doubted() {
     {
         let sample = every(first, gap, events);
         assert!(sample.notes.contains(&Note::MayBeHeldBack), "{gap} µs: {:?}", sample.notes);
-        assert!(sample.doubts.iter().any(|doubt| doubt.metrics.contains(&"generation_speed")));
+        assert!(
+            sample.doubts.iter().any(|doubt| doubt.metrics.contains(&Metric::GENERATION_SPEED))
+        );
         assert!(sample.generation_time().is_some());
     }
     // A quick model, a long prompt, and a server that pauses as long as it generates.

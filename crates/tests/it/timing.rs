@@ -18,7 +18,7 @@ use llm_stream_bench::{
     load::{self, Answer},
     plan::{Case, Endpoint, Plan},
 };
-use llm_stream_client::{Client, Options, connect_options::ConnectOptions};
+use llm_stream_client::{AnswerForm, Client, Options, connect_options::ConnectOptions};
 use llm_stream_core::sample::{Note, Sample};
 use llm_stream_sim::Simulator;
 
@@ -42,6 +42,7 @@ fn client(case: &Case, url: &str) -> Client {
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
+        answer: AnswerForm::Stream { needs_usage: true },
         route: &ConnectOptions::default(),
     })
     .expect("a client")
@@ -52,32 +53,32 @@ fn simulator(case: &Case) -> Simulator {
     Simulator::start(script.clone(), case.target.protocol).expect("an endpoint")
 }
 
-async fn answers(model: &str, count: usize) -> (Vec<Answer>, Simulator) {
+fn answers(model: &str, count: usize) -> (Vec<Answer>, Simulator) {
     let case = case(model);
     let simulator = simulator(&case);
     let client = client(&case, &format!("{}/v1/chat/completions", simulator.url()));
     let mut answers = Vec::new();
     for _ in 0..count {
-        answers.push(load::run(&case, &load::PromptSizer::default(), &client, &()).await);
+        answers.push(load::run(&case, &load::PromptSizer::default(), &client, &()));
     }
     (answers, simulator)
 }
 
-async fn sample(model: &str) -> Sample {
-    answers(model, 1).await.0.remove(0).outcome.expect("a valid answer")
+fn sample(model: &str) -> Sample {
+    answers(model, 1).0.remove(0).outcome.expect("a valid answer")
 }
 
 /// What `model` comes to, the same by every transport.
-async fn result_of(model: &str) -> String {
+fn result_of(model: &str) -> String {
     let keys = model.strip_prefix('{').and_then(|keys| keys.strip_suffix('}')).expect("a map");
-    let by = async |transport| result_by(&format!("{{ transport: {transport}, {keys} }}")).await;
-    let (stamped, reqwest) = (by("stamped").await, by("reqwest").await);
+    let by = |transport| result_by(&format!("{{ transport: {transport}, {keys} }}"));
+    let (stamped, reqwest) = (by("stamped"), by("reqwest"));
     assert_eq!(stamped, reqwest);
     stamped
 }
 
-async fn result_by(model: &str) -> String {
-    match answers(model, 1).await.0.remove(0).outcome {
+fn result_by(model: &str) -> String {
+    match answers(model, 1).0.remove(0).outcome {
         Ok(sample) => {
             // A busy machine can have events arrive together, and be read late.
             let of_load =
@@ -97,11 +98,11 @@ fn undated(text: &str) -> String {
     format!("{before}{}", after.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
-#[tokio::test]
-async fn no_token_is_stamped_before_it_was_written_or_after_it_was_read() {
+#[test]
+fn no_token_is_stamped_before_it_was_written_or_after_it_was_read() {
     let begun = Instant::now();
     let (answers, simulator) =
-        answers("simulate: { ttft: 20ms, itl: 5ms, jitter: 4ms, tokens: 16 }", 3).await;
+        answers("simulate: { ttft: 20ms, itl: 5ms, jitter: 4ms, tokens: 16 }", 3);
     let elapsed = begun.elapsed();
     let log = simulator.log();
     assert_eq!(log.len(), 3);
@@ -120,10 +121,10 @@ async fn no_token_is_stamped_before_it_was_written_or_after_it_was_read() {
     }
 }
 
-#[tokio::test]
-async fn timestamps_of_a_fast_stream_do_not_decrease() {
+#[test]
+fn timestamps_of_a_fast_stream_do_not_decrease() {
     let model = "{ max_tokens: 8000, simulate: { ttft: 1ms, itl: 0, tokens: 8000 } }";
-    let (answers, _simulator) = answers(model, 4).await;
+    let (answers, _simulator) = answers(model, 4);
     for answer in answers {
         let recording = answer.recording.unwrap();
         assert!(recording.chunks.is_sorted_by_key(|chunk| chunk.at));
@@ -131,29 +132,29 @@ async fn timestamps_of_a_fast_stream_do_not_decrease() {
     }
 }
 
-#[tokio::test]
-async fn connection_setup_is_in_connect_time_only() {
-    let (answers, _simulator) = answers("simulate: { ttft: 5ms, itl: 1ms, tokens: 3 }", 2).await;
+#[test]
+fn connection_setup_is_in_connect_time_only() {
+    let (answers, _simulator) = answers("simulate: { ttft: 5ms, itl: 1ms, tokens: 3 }", 2);
     let samples: Vec<_> = answers.iter().map(|answer| answer.outcome.as_ref().unwrap()).collect();
     assert!(samples[0].connect.is_some());
     assert_eq!(samples[1].connect, None);
 }
 
-#[tokio::test]
-async fn reasoning_tokens_and_events_of_several_tokens_are_distinguished() {
+#[test]
+fn reasoning_tokens_and_events_of_several_tokens_are_distinguished() {
     let model = "simulate: { ttft: 5ms, itl: 2ms, tokens: 12, tokens_per_event: 4, \
                  reasoning_tokens: 4, cached_tokens: 1 }";
-    let sample = sample(model).await;
+    let sample = sample(model);
     assert_eq!((sample.response_tokens, sample.token_events.len()), (12, 3));
     assert_eq!((sample.reasoning_tokens, sample.cached_tokens), (Some(4), Some(1)));
     assert_eq!(sample.first_reasoning, Some(sample.token_events[0]));
     assert_eq!(sample.first_answer, Some(sample.token_events[1]));
 }
 
-#[tokio::test]
-async fn events_of_one_write_are_counted() {
+#[test]
+fn events_of_one_write_are_counted() {
     let model = "simulate: { ttft: 3ms, itl: 2ms, tokens: 6, faults: [{ merge: 3 }] }";
-    let (mut answers, simulator) = answers(model, 1).await;
+    let (mut answers, simulator) = answers(model, 1);
     let sample = answers.remove(0).outcome.expect("a valid answer");
     assert!(sample.shared_arrivals() >= 4, "{:?}", sample.token_events);
     // Two pieces do not make a rhythm: the speed has an error, within which the true one is.
@@ -165,14 +166,14 @@ async fn events_of_one_write_are_counted() {
     assert!(time.abs_diff(truth) <= error, "{sample:?}");
 }
 
-#[tokio::test]
-async fn max_tokens_ends_the_answer() {
-    let sample = sample("{ max_tokens: 3, simulate: { ttft: 5ms, itl: 2ms } }").await;
+#[test]
+fn max_tokens_ends_the_answer() {
+    let sample = sample("{ max_tokens: 3, simulate: { ttft: 5ms, itl: 2ms } }");
     assert_eq!((sample.response_tokens, sample.finish_reason.as_str()), (3, "length"));
 }
 
-#[tokio::test]
-async fn faults_are_failures_by_their_kind() {
+#[test]
+fn faults_are_failures_by_their_kind() {
     let faults = [
         "{ status: 429 }",
         "{ status: 503 }",
@@ -194,13 +195,13 @@ async fn faults_are_failures_by_their_kind() {
     for fault in faults {
         let model =
             format!("{{ simulate: {{ ttft: 3ms, itl: 6ms, tokens: 6, faults: [{fault}] }} }}");
-        lines.push(format!("{fault}\n  {}", result_of(&model).await));
+        lines.push(format!("{fault}\n  {}", result_of(&model)));
     }
     insta::assert_snapshot!(lines.join("\n"));
 }
 
-#[tokio::test]
-async fn each_expired_timeout_has_its_name() {
+#[test]
+fn each_expired_timeout_has_its_name() {
     let models = [
         "{ timeouts: { first_token: 40ms }, simulate: { ttft: 30s } }",
         "{ timeouts: { inter_token: 40ms }, simulate: { ttft: 3ms, itl: 2ms, faults: [{ stall: 3 }] } }",
@@ -212,7 +213,7 @@ async fn each_expired_timeout_has_its_name() {
     ];
     let mut lines = Vec::new();
     for model in models {
-        lines.push(format!("{model}\n  {}", result_of(model).await));
+        lines.push(format!("{model}\n  {}", result_of(model)));
     }
     insta::assert_snapshot!(lines.join("\n"));
 }
@@ -234,22 +235,21 @@ fn pings(head: &'static str) -> String {
     url
 }
 
-#[tokio::test]
-async fn comments_and_roles_are_not_tokens() {
+#[test]
+fn comments_and_roles_are_not_tokens() {
     let role = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}]}\n\n";
     let token = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n";
     let limits = "timeouts: { first_token: 60ms, inter_token: 60ms }";
     for (head, kind) in [(role, "first_token_timeout"), (token, "inter_token_timeout")] {
         let case = case(&format!("{{ base_url: \"http://h\", {limits} }}"));
         let answer =
-            load::run(&case, &load::PromptSizer::default(), &client(&case, &pings(head)), &())
-                .await;
+            load::run(&case, &load::PromptSizer::default(), &client(&case, &pings(head)), &());
         assert_eq!(answer.outcome.unwrap_err().kind.name(), kind);
     }
 }
 
-#[tokio::test]
-async fn a_slow_connection_is_a_connect_timeout() {
+#[test]
+fn a_slow_connection_is_a_connect_timeout() {
     // A listener whose queue is full answers no further connection.
     let case = case("{ base_url: \"http://h\", timeouts: { connect: 80ms } }");
     let listener =
@@ -260,8 +260,7 @@ async fn a_slow_connection_is_a_connect_timeout() {
     let fill = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50));
     let _held: Vec<_> = (0..4).map(|_| fill()).collect();
     let client = client(&case, &format!("http://{address}/v1/chat/completions"));
-    let error =
-        load::run(&case, &load::PromptSizer::default(), &client, &()).await.outcome.unwrap_err();
+    let error = load::run(&case, &load::PromptSizer::default(), &client, &()).outcome.unwrap_err();
     assert_eq!(error.kind.name(), "connect_timeout", "{error}");
     assert!(error.message.ends_with("within 80ms (timeouts.connect)"), "{error}");
 }

@@ -13,10 +13,9 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring, pki_types::PrivateKeyDer};
 
 use llm_stream_bench::load;
-use llm_stream_client::connect_options::ConnectOptions;
+use llm_stream_client::connect_options::{Certificate, ConnectOptions};
 use llm_stream_core::protocol::OpenAiChat;
-use llm_stream_sim::{self as sim, Fault, FaultKind, Script, Simulator};
-use tokio::runtime::{Builder, Runtime};
+use llm_stream_sim::{self as sim, Fault, FaultKind, Script, Simulator, SimulatorTls};
 
 use crate::{
     bench::{Bench, Served, ran},
@@ -130,22 +129,12 @@ fn a_server_without_tls_is_a_tls_failure() {
 
 // -- the simulated endpoint over TLS -----------------------------------------------------------------
 
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("a runtime")
-}
-
 /// The results of two requests, one after the other.
 fn outcomes(url: &str, route: &ConnectOptions, transport: &str) -> Vec<String> {
     let plan = plan_at(url, transport);
     let case = &plan.cases[0];
     let client = client_by(route, case, None);
-    let ask = |_| {
-        came_to(
-            runtime()
-                .block_on(load::run(case, &load::PromptSizer::default(), &client, &()))
-                .outcome,
-        )
-    };
+    let ask = |_| came_to(load::run(case, &load::PromptSizer::default(), &client, &()).outcome);
     (0..2).map(ask).collect()
 }
 
@@ -167,12 +156,12 @@ fn every_answer_of_the_simulated_endpoint_gives_the_same_result_over_tls() {
         let faults = kind.map(|kind| Fault { kind, request: None }).into_iter().collect();
         let (ttft, itl) = (Duration::from_millis(5), Duration::from_millis(2));
         let script = Script { ttft, itl, tokens: 8, faults, ..Script::default() };
-        let (tls, certificate) = sim::self_signed().expect("a certificate");
+        let (tls, certificate) = SimulatorTls::self_signed().expect("a certificate");
         let address = "127.0.0.1:0".parse().unwrap();
         let sealed =
             Simulator::over_tls(address, script.clone(), &OpenAiChat, tls).expect("an endpoint");
         let plain = Simulator::start(script, &OpenAiChat).expect("an endpoint");
-        let route = ConnectOptions::trusting([certificate]);
+        let route = ConnectOptions::trusting([Certificate::from_der(certificate)]);
         for transport in TRANSPORTS {
             let expected = outcomes(&plain.url(), &ConnectOptions::default(), transport);
             assert_eq!(outcomes(&sealed.url(), &route, transport), expected, "{kind:?}");
@@ -206,7 +195,8 @@ enum End {
 }
 
 /// A server that sends these answers in order, one per connection.
-fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
+fn answering(answers: Vec<(Vec<u8>, End)>, tls: SimulatorTls) -> String {
+    let tls: Arc<ServerConfig> = tls.into();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("https://{}", listener.local_addr().expect("a port"));
     thread::spawn(move || {
@@ -246,8 +236,8 @@ fn answering(answers: Vec<(Vec<u8>, End)>, tls: Arc<ServerConfig>) -> String {
 
 #[test]
 fn both_transports_give_the_same_result_for_a_tls_stream_cut_anywhere() {
-    let (tls, certificate) = sim::self_signed().expect("a certificate");
-    let route = ConnectOptions::trusting([certificate]);
+    let (tls, certificate) = SimulatorTls::self_signed().expect("a certificate");
+    let route = ConnectOptions::trusting([Certificate::from_der(certificate)]);
     let until_close = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{STREAM}");
     let mut answers = Vec::new();
     for whole in [chunked(STREAM), until_close.into_bytes()] {
@@ -260,13 +250,8 @@ fn both_transports_give_the_same_result_for_a_tls_stream_cut_anywhere() {
         let plan = plan_at(&answering(answers.clone(), tls.clone()), transport);
         let case = &plan.cases[0];
         let client = client_by(&route, case, None);
-        let ask = |_: &_| {
-            came_to(
-                runtime()
-                    .block_on(load::run(case, &load::PromptSizer::default(), &client, &()))
-                    .outcome,
-            )
-        };
+        let ask =
+            |_: &_| came_to(load::run(case, &load::PromptSizer::default(), &client, &()).outcome);
         answers.iter().map(ask).collect::<Vec<_>>()
     });
     for ((answer, end), (stamped, reqwest)) in answers.iter().zip(stamped.iter().zip(&reqwest)) {
@@ -293,11 +278,11 @@ fn both_transports_give_the_same_result_for_a_tls_stream_cut_anywhere() {
 
 #[test]
 fn bytes_after_close_notify_are_ignored() {
-    let (tls, certificate) = sim::self_signed().expect("a certificate");
+    let (tls, certificate) = SimulatorTls::self_signed().expect("a certificate");
     let (ended, all) = mpsc::channel();
     // On its own thread: a request that never ends would block the test.
     thread::spawn(move || {
-        let route = ConnectOptions::trusting([certificate]);
+        let route = ConnectOptions::trusting([Certificate::from_der(certificate)]);
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
         let whole = [chunked(STREAM), format!("{head}{STREAM}").into_bytes()];
         let cut = chunked(STREAM)[..200].to_vec();

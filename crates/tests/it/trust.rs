@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use llm_stream_core::protocol::OpenAiChat;
-use llm_stream_sim::{self as sim, Script, Simulator};
+use llm_stream_sim::{Script, Simulator, SimulatorTls};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::{
     RootCertStore, ServerConfig,
@@ -55,14 +55,14 @@ impl Signed {
     }
 }
 
-fn endpoint(tls: Arc<ServerConfig>) -> Simulator {
+fn endpoint(tls: SimulatorTls) -> Simulator {
     let (ttft, itl) = (Duration::from_millis(5), Duration::from_millis(5));
     let script = Script { ttft, itl, tokens: 6, ..Script::default() };
     Simulator::over_tls("127.0.0.1:0".parse().unwrap(), script, &OpenAiChat, tls).unwrap()
 }
 
 fn serving(signed: &Signed) -> Simulator {
-    endpoint(sim::server_tls(signed.chain(), signed.key()).unwrap())
+    endpoint(SimulatorTls::new(&signed.chain(), signed.key().secret_der()).unwrap())
 }
 
 /// An endpoint that requires a client certificate of `ca`.
@@ -77,7 +77,7 @@ fn requiring_certificate(ca: &Ca, signed: &Signed) -> Simulator {
         .unwrap()
         .with_client_cert_verifier(verifier.unwrap())
         .with_single_cert(signed.chain(), signed.key());
-    endpoint(Arc::new(config.unwrap()))
+    endpoint(Arc::new(config.unwrap()).into())
 }
 
 /// Runs a config with both transports against an endpoint; `keys` are in `defaults`.

@@ -10,7 +10,7 @@ use llm_stream_core::{
     sample::Sample,
     summary::Tally,
     synthetic::LengthSearch,
-    text::counted,
+    text::{counted, error_chain},
 };
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     harness::terminal::Terminal,
     load::NO_TEXT,
     plan::{Case, Target, Task, Workload},
-    run::{Event, InstrumentSetting, Observer, ObserverError, TrialOutcome, TrialPosition, chain},
+    run::{Event, InstrumentSetting, Observer, ObserverError, TrialOutcome, TrialPosition},
 };
 
 /// Limit of the prompts that a line names.
@@ -67,7 +67,7 @@ fn line(event: Event<'_>) -> Option<String> {
             calibrations.iter().map(instrument).collect::<String>() + "\n"
         }
         Event::InstrumentUnknown { error } => {
-            format!("WARNING: the instrument was not measured: {}\n\n", chain(error))
+            format!("WARNING: the instrument was not measured: {}\n\n", error_chain(error))
         }
         Event::TrialsAdded { cases } => {
             let more = counted(cases.len(), "more trial");

@@ -6,7 +6,7 @@ use llm_stream_core::recording::RequestError;
 use rustls::ClientConnection;
 
 use super::incoming::{Arrival, Incoming};
-use crate::{server_address::Address, socket::TimedSocket};
+use crate::{server_address::ResolvedAddress, socket::TimedSocket};
 
 /// A connection that is open or being opened.
 pub(super) struct Connection {
@@ -16,7 +16,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Starts to connect.
-    pub(super) fn to(address: &Address) -> io::Result<Self> {
+    pub(super) fn to(address: &ResolvedAddress) -> io::Result<Self> {
         Ok(Self { socket: TimedSocket::connect(address)?, tls: None })
     }
 
@@ -48,7 +48,7 @@ impl Connection {
     }
 
     /// Advances the TLS handshake; returns whether bytes were read or written.
-    pub(super) fn advance_handshake(&mut self) -> Result<bool, TlsError> {
+    pub(super) fn advance_handshake(&mut self) -> Result<bool, HandshakeError> {
         let Some(tls) = &mut self.tls else { return Ok(false) };
         let mut moved = false;
         while tls.wants_write() {
@@ -130,7 +130,7 @@ impl Connection {
         segments: &[(usize, Arrival)],
         mut arrival: Arrival,
         incoming: &mut Incoming,
-    ) -> Result<(), TlsError> {
+    ) -> Result<(), HandshakeError> {
         let is_end = bytes.is_empty();
         for (length, known) in segments {
             let segment;
@@ -152,7 +152,7 @@ impl Connection {
         bytes: &[u8],
         arrival: Arrival,
         incoming: &mut Incoming,
-    ) -> Result<(), TlsError> {
+    ) -> Result<(), HandshakeError> {
         if bytes.is_empty() {
             return match self.tls {
                 Some(_) => Ok(incoming.cut(arrival)?),
@@ -160,7 +160,7 @@ impl Connection {
             };
         }
         let taken = match &mut self.tls {
-            None => incoming.take(bytes, arrival).map_err(TlsError::from),
+            None => incoming.take(bytes, arrival).map_err(HandshakeError::from),
             Some(tls) => decrypt(tls, bytes, |plain| incoming.take(plain, arrival)),
         };
         // Bytes before an error are part of the recording.
@@ -194,26 +194,26 @@ fn is_one_record(bytes: &[u8]) -> bool {
 }
 
 /// The reason why a TLS connection failed.
-pub(super) enum TlsError {
+pub(super) enum HandshakeError {
     Io(io::Error),
     Tls(rustls::Error),
     /// The decrypted bytes are not a valid answer.
     Answer(RequestError),
 }
 
-impl From<io::Error> for TlsError {
+impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl From<rustls::Error> for TlsError {
+impl From<rustls::Error> for HandshakeError {
     fn from(error: rustls::Error) -> Self {
         Self::Tls(error)
     }
 }
 
-impl From<RequestError> for TlsError {
+impl From<RequestError> for HandshakeError {
     fn from(error: RequestError) -> Self {
         Self::Answer(error)
     }
@@ -225,7 +225,7 @@ fn decrypt(
     tls: &mut ClientConnection,
     mut bytes: &[u8],
     mut sink: impl FnMut(&[u8]) -> Result<(), RequestError>,
-) -> Result<(), TlsError> {
+) -> Result<(), HandshakeError> {
     let mut plain = [0; 16 << 10];
     while !bytes.is_empty() && tls.read_tls(&mut bytes)? > 0 {
         let mut left = tls.process_new_packets()?.plaintext_bytes_to_read();

@@ -14,10 +14,11 @@ use std::{
 use llm_stream_core::recording::RequestError;
 use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
-use super::{connection::TlsError, incoming::Incoming};
+use super::{connection::HandshakeError, incoming::Incoming};
 use crate::{
+    ClientError,
     connect_options::ConnectOptions,
-    server_address::{Address, ServerAddress},
+    server_address::{ResolvedAddress, ServerAddress},
     tap, tls,
 };
 
@@ -31,13 +32,15 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn of(url: &reqwest::Url, route: &ConnectOptions) -> anyhow::Result<Self> {
+    pub(super) fn of(url: &reqwest::Url, route: &ConnectOptions) -> Result<Self, ClientError> {
         let address = ServerAddress::of(url, route);
         let host = unbracketed(url.host_str().unwrap_or_default());
         let tls = match url.scheme() {
             "https" => {
                 let config = tls::trusting(&route.tls, tls::HTTP_1)?;
-                Some((Arc::new(config), ServerName::try_from(host.to_owned())?))
+                let name = ServerName::try_from(host.to_owned());
+                let name = name.map_err(|error| ClientError::Url(error.into()))?;
+                Some((Arc::new(config), name))
             }
             _ => None,
         };
@@ -50,17 +53,18 @@ impl Connector {
         &self,
         limit: Duration,
         is_cancelled: impl Fn() -> bool,
-    ) -> Result<Vec<Address>, RequestError> {
+    ) -> Result<Vec<ResolvedAddress>, RequestError> {
         let (host, port) = match &self.address {
             ServerAddress::Port { host, port, .. } => (unbracketed(host).to_owned(), *port),
-            ServerAddress::File(path) => return Ok(vec![Address::File(path.clone())]),
+            ServerAddress::File(path) => return Ok(vec![ResolvedAddress::File(path.clone())]),
         };
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(vec![Address::Port((ip, port).into())]);
+            return Ok(vec![ResolvedAddress::Port((ip, port).into())]);
         }
         let (found, addresses) = mpsc::channel();
-        let all =
-            move || (host, port).to_socket_addrs().map(|all| all.map(Address::Port).collect());
+        let all = move || {
+            (host, port).to_socket_addrs().map(|all| all.map(ResolvedAddress::Port).collect())
+        };
         thread::spawn(move || found.send(all()));
         let mut left = limit;
         loop {
@@ -88,23 +92,25 @@ impl Connector {
         self.address.failed(error)
     }
 
-    pub(super) fn tls_failed(&self, cause: TlsError) -> RequestError {
+    pub(super) fn tls_failed(&self, cause: HandshakeError) -> RequestError {
         let cause = match cause {
-            TlsError::Io(error) => error.to_string(),
-            TlsError::Tls(error) => tls::describe(&error),
-            TlsError::Answer(error) => error.message,
+            HandshakeError::Io(error) => error.to_string(),
+            HandshakeError::Tls(error) => tls::describe(&error),
+            HandshakeError::Answer(error) => error.message,
         };
         self.address.tls_failed(&cause)
     }
 
     /// The error for bytes that were refused. Before an answer begins, an error of TLS is a failed
     /// handshake: with TLS 1.3, a server refuses a client certificate only after the handshake.
-    pub(super) fn refused(&self, cause: TlsError, incoming: &Incoming) -> RequestError {
+    pub(super) fn refused(&self, cause: HandshakeError, incoming: &Incoming) -> RequestError {
         match cause {
-            TlsError::Answer(error) => error,
-            TlsError::Io(error) => incoming.broken(&error),
-            TlsError::Tls(error) if incoming.reader.head().is_some() => incoming.broken(&error),
-            TlsError::Tls(_) => self.tls_failed(cause),
+            HandshakeError::Answer(error) => error,
+            HandshakeError::Io(error) => incoming.broken(&error),
+            HandshakeError::Tls(error) if incoming.reader.head().is_some() => {
+                incoming.broken(&error)
+            }
+            HandshakeError::Tls(_) => self.tls_failed(cause),
         }
     }
 

@@ -1,22 +1,21 @@
-//! Sends many requests at once through reqwest, on one thread.
+//! Sends requests through reqwest, one or many at once, on one thread with its own runtime.
 
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
     future, io,
     task::Poll,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use llm_stream_core::recording::{Chunk, ErrorKind, Recording, RequestError};
+use llm_stream_core::recording::{ErrorKind, Recording, RequestError};
 use tokio::{
     runtime::{Builder, Runtime},
     task, time,
 };
 
-use super::{RequestTarget, ReqwestConnection, pulse::Pulse};
+use super::{Listener, RequestTarget, ReqwestConnection, pulse::Pulse};
 use crate::{AnswerObserver, DriveStats, NextAction, PATIENCE, RequestSource, SETTLE, now};
 
 /// Most sockets that one poll of the system reports.
@@ -31,26 +30,27 @@ pub(super) struct ReqwestPool {
 }
 
 impl ReqwestPool {
-    /// Creates a pool without connections.
-    pub(super) fn new() -> anyhow::Result<Self> {
-        Ok(Self { runtime: runtime()?, free: Vec::new() })
+    /// Creates a pool with a first connection, which is not open yet.
+    pub(super) fn new(first: ReqwestConnection) -> io::Result<Self> {
+        Ok(Self { runtime: runtime()?, free: vec![(first, now())] })
     }
 
     /// Sends the requests of a source at their times and hands it the answers.
     pub(super) fn drive(
         &mut self,
         target: &RequestTarget,
-        requests: &mut dyn RequestSource,
-    ) -> anyhow::Result<DriveStats> {
+        source: &mut dyn RequestSource,
+        observer: &dyn AnswerObserver,
+    ) -> DriveStats {
         let Self { runtime, free } = self;
         runtime.block_on(async {
             // Lets the runtime notice connections that were closed between two loads.
             if !free.is_empty() {
                 time::sleep(SETTLE).await;
             }
-            drive(target, free, &RefCell::new(requests)).await?;
-            Ok(DriveStats { busy: None })
-        })
+            drive(target, free, (&RefCell::new(source), observer)).await;
+        });
+        DriveStats { busy: None }
     }
 }
 
@@ -64,8 +64,8 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 async fn drive(
     target: &RequestTarget,
     free: &mut Vec<(ReqwestConnection, Instant)>,
-    requests: &RefCell<&mut dyn RequestSource>,
-) -> anyhow::Result<()> {
+    (source, observer): (&RefCell<&mut dyn RequestSource>, &dyn AnswerObserver),
+) {
     let (pulse, is_slot_free) = (Pulse::new(), Cell::new(false));
     let beat = pulse.beat();
     tokio::pin!(beat);
@@ -74,14 +74,20 @@ async fn drive(
     loop {
         let next_start = loop {
             // reqwest opens a connection only for a request.
-            let next = requests.borrow_mut().next(now(), usize::MAX);
+            let next = source.borrow_mut().next(now(), usize::MAX);
             match next {
-                NextAction::Open => requests.borrow_mut().opened(Ok(())),
+                NextAction::Open => source.borrow_mut().opened(Ok(())),
                 NextAction::Send { id, body } => {
+                    let connection = match connection(target, free) {
+                        Ok(connection) => connection,
+                        Err(error) => {
+                            source.borrow_mut().finished(id, Err(error));
+                            continue;
+                        }
+                    };
                     ids.insert(id);
-                    let observer = SourceObserver { requests, id, is_slot_free: &is_slot_free };
-                    let sending =
-                        send_on(target, connection(target, free)?, body, observer, &pulse);
+                    let progress = SourceProgress { source, id, is_slot_free: &is_slot_free };
+                    let sending = send_on(target, connection, body, (progress, observer), &pulse);
                     // Unconstrained: tokio's budget would leave arrived bytes unread at the next beat.
                     in_flight.push(task::unconstrained(sending));
                 }
@@ -89,7 +95,7 @@ async fn drive(
                 NextAction::AfterAnAnswer => break None,
             }
         };
-        if requests.borrow().is_cancelled() || (in_flight.is_empty() && next_start.is_none()) {
+        if observer.is_cancelled() || (in_flight.is_empty() && next_start.is_none()) {
             break;
         }
         let patience = now() + PATIENCE;
@@ -99,7 +105,7 @@ async fn drive(
             Some(Finished { connection, id, answer }) = in_flight.next() => {
                 ids.remove(&id);
                 free.push((connection, now()));
-                requests.borrow_mut().finished(id, answer);
+                source.borrow_mut().finished(id, answer);
             }
             // An answer has ended and its body is open: another request may be sent.
             () = future::poll_fn(|_| if is_slot_free.take() { Poll::Ready(()) } else { Poll::Pending }) => {}
@@ -111,9 +117,8 @@ async fn drive(
     drop(in_flight);
     for id in ids {
         let error = RequestError::new(ErrorKind::Interrupted, "interrupted");
-        requests.borrow_mut().finished(id, Err(error));
+        source.borrow_mut().finished(id, Err(error));
     }
-    Ok(())
 }
 
 /// Returns a connection and the time from which it may be used. Connections that have rested for
@@ -122,7 +127,7 @@ async fn drive(
 fn connection(
     target: &RequestTarget,
     free: &mut Vec<(ReqwestConnection, Instant)>,
-) -> anyhow::Result<(ReqwestConnection, Instant)> {
+) -> Result<(ReqwestConnection, Instant), RequestError> {
     let now = now();
     let rested = free.iter().rposition(|(_, end)| *end + SETTLE <= now);
     if free.is_empty() {
@@ -139,51 +144,30 @@ struct Finished {
     answer: Result<Recording, RequestError>,
 }
 
-async fn send_on(
-    target: &RequestTarget,
-    (connection, from): (ReqwestConnection, Instant),
-    body: Bytes,
-    observer: SourceObserver<'_, '_>,
-    pulse: &Pulse,
-) -> Finished {
-    if from > now() {
-        time::sleep_until(from.into()).await;
-    }
-    let answer = target.send(&connection, body, &observer, pulse).await;
-    Finished { connection, id: observer.id, answer }
-}
-
-/// Observes one request for its source.
-struct SourceObserver<'a, 'b> {
-    requests: &'a RefCell<&'b mut dyn RequestSource>,
+/// Tells a source about one of its answers.
+struct SourceProgress<'a, 'b> {
+    source: &'a RefCell<&'b mut dyn RequestSource>,
     id: usize,
     /// Set when another request may be sent.
     is_slot_free: &'a Cell<bool>,
 }
 
-impl AnswerObserver for SourceObserver<'_, '_> {
-    fn arrived(&self, chunk: &Chunk) {
-        self.requests.borrow_mut().arrived(self.id, chunk);
+async fn send_on(
+    target: &RequestTarget,
+    (connection, from): (ReqwestConnection, Instant),
+    body: Vec<u8>,
+    (progress, observer): (SourceProgress<'_, '_>, &dyn AnswerObserver),
+    pulse: &Pulse,
+) -> Finished {
+    if from > now() {
+        time::sleep_until(from.into()).await;
     }
-
-    fn last_token(&self, chunks: &[Chunk]) -> Option<Duration> {
-        self.requests.borrow().last_token(chunks)
-    }
-
-    fn has_ended(&self, chunks: &[Chunk], seen: usize) -> bool {
-        self.requests.borrow().has_ended(chunks, seen)
-    }
-
-    fn lacks_usage(&self, chunks: &[Chunk]) -> bool {
-        self.requests.borrow().lacks_usage(chunks)
-    }
-
-    fn ending(&self) {
-        self.requests.borrow_mut().ending(self.id);
-        self.is_slot_free.set(true);
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.requests.borrow().is_cancelled()
-    }
+    let SourceProgress { source, id, is_slot_free } = progress;
+    let on_end = || {
+        source.borrow_mut().ending(id);
+        is_slot_free.set(true);
+    };
+    let listener = Listener { observer, on_end: &on_end };
+    let answer = target.send(&connection, body, &listener, pulse).await;
+    Finished { connection, id, answer }
 }
