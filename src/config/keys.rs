@@ -174,7 +174,7 @@ pub(super) static KEYS: &[Key] = keys! {
             => "How often at most, if thresholds are undecided after `runs`.";
         order: Any(&[Words(|| names(&ORDERS)), SHUFFLED]), "as-listed", "interleaved"
             => "The order of the trials: model by model, models in turn, or random.";
-        run_variation: RUN_VARIATION, "3 % for prompts, 20 % for workloads", "3 %"
+        run_variation: RUN_VARIATION, "prompts 3 %, workloads 20 %", "3 %"
             => "The assumed variation of a figure between runs on an unchanged server (standard deviation), until a baseline holds enough runs to estimate it.";
     }
     [Model] {

@@ -16,6 +16,7 @@ pub mod step_summary;
 pub mod summary;
 mod table;
 pub mod thresholds;
+pub mod trends;
 
 use llm_stream_core::{
     group::GroupId,

@@ -31,6 +31,7 @@ pub mod synthetic;
 pub mod text;
 pub mod threshold;
 pub mod tokenizer;
+pub mod trend;
 pub mod uncertainty;
 pub mod unix_url;
 pub mod verdict;
