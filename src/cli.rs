@@ -12,7 +12,7 @@ use clap::{
     builder::{FalseyValueParser, RangedU64ValueParser, Resettable},
 };
 use llm_stream_core::{
-    metric::{METRICS, SUCCESS_RATE},
+    metric::{METRICS, Metric, SUCCESS_RATE},
     precision::PrecisionGoal,
     protocol,
 };
@@ -162,9 +162,41 @@ pub struct Cli {
     )]
     pub precision: Option<Goals>,
 
-    /// Save the run as a baseline: NAME in the target folder, or a FILE.json to be committed
+    /// Add the run to a baseline: NAME in the target folder, or a FILE.json to be committed. A run
+    /// that fails is not added
     #[arg(long, value_name = "NAME", env = "LLM_STREAM_BENCH_SAVE_BASELINE", help_heading = OURS)]
     pub save_baseline: Option<String>,
+
+    /// Keep only the latest N runs of that baseline [default: 30]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LLM_STREAM_BENCH_KEEP_RUNS",
+        value_parser = clap::value_parser!(u32).range(1..=200),
+        requires = "save_baseline",
+        help_heading = OURS
+    )]
+    pub keep_runs: Option<u32>,
+
+    /// Add the run to that baseline also if it fails: later runs are compared with its speed
+    #[arg(
+        long,
+        env = "LLM_STREAM_BENCH_ACCEPT",
+        value_parser = FalseyValueParser::new(),
+        requires = "save_baseline",
+        help_heading = OURS
+    )]
+    pub accept: bool,
+
+    /// Name the run in that baseline, for example by its commit
+    #[arg(
+        long,
+        value_name = "TEXT",
+        env = "LLM_STREAM_BENCH_BASELINE_LABEL",
+        requires = "save_baseline",
+        help_heading = OURS
+    )]
+    pub baseline_label: Option<String>,
 
     /// Compare with this baseline, for thresholds such as `generation_speed >= -3 % of baseline`
     #[arg(
@@ -431,7 +463,7 @@ pub enum Command {
     Check(CheckOptions),
     /// Serve a simulated endpoint until Ctrl-C
     Serve(ServeOptions),
-    /// Compare two baselines, and fail if the second is slower
+    /// Compare two baselines, or the runs of one, and fail if a figure got worse
     Compare(CompareOptions),
     /// Measure the instrument's own error on this machine, with a simulated endpoint that logs its
     /// writes
@@ -486,16 +518,42 @@ pub struct PartOptions {
 
 /// The baselines to compare.
 #[derive(Debug, Clone, clap::Args)]
+#[command(override_usage = "llm-stream-bench compare [OPTIONS] BEFORE NOW\n       \
+                      llm-stream-bench compare [OPTIONS] --history FILE")]
 pub struct CompareOptions {
-    /// The earlier baseline: its NAME, or a FILE.json
-    pub before: String,
+    /// The earlier baseline: its NAME, or a FILE.json. Its latest run is compared
+    #[arg(requires = "now", required_unless_present = "history", conflicts_with = "history")]
+    pub before: Option<String>,
 
     /// The later one
-    pub now: String,
+    pub now: Option<String>,
+
+    /// Search the runs of this baseline for a step or a slow trend instead
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<String>,
+
+    /// Judge these figures, and only print the others
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        default_value = "ttft,tpot,generation_speed",
+        value_parser = figure
+    )]
+    pub figures: Vec<&'static Metric>,
 
     /// Smallest change for the worse, in percent, that is a regression if it is significant
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = percent)]
     pub size: f64,
+}
+
+/// A metric that can get worse.
+fn figure(name: &str) -> Result<&'static Metric, String> {
+    let found = Metric::comparable().find(|of| of.name == name || of.alias == Some(name));
+    found.ok_or_else(|| {
+        let names: Vec<_> = Metric::comparable().map(|metric| metric.name).collect();
+        format!("`{name}` is none of {}", names.join(", "))
+    })
 }
 
 fn percent(text: &str) -> Result<f64, String> {

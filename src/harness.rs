@@ -336,12 +336,9 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     observers.push(Box::new(libtest));
     let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
     let failed = failed.map(|failed| failed + u64::from(broken.load(Ordering::SeqCst)));
-    let unsaved = match failed {
-        Some(failed) => baselines.keep(&run, failed == 0, &terminal).err(),
-        None => None,
-    };
-    let closing = Closing { terminal, path, files, github: Github::from_env(), inconclusive };
-    Ok(closing.report(run, failed, unsaved))
+    let github = Github::from_env();
+    let closing = Closing { terminal, path, files, baselines, github, inconclusive };
+    Ok(closing.report(run, failed))
 }
 
 /// The end of a run: reports, verdict, path, exit code.
@@ -349,17 +346,21 @@ struct Closing {
     terminal: Arc<Terminal>,
     path: PathBuf,
     files: Files,
+    baselines: Baselines,
     github: Github,
     inconclusive: Inconclusive,
 }
 
 impl Closing {
-    /// Prints the reports and returns the exit code of a run with `failed` trials, or of an
-    /// interrupted one if `failed` is `None`. `unkept` is the reason why its baseline is not saved.
-    fn report(&self, mut run: Run, failed: Option<u64>, unkept: Option<anyhow::Error>) -> u8 {
+    /// Saves the run, prints the reports and returns the exit code of a run with `failed` trials, or of
+    /// an interrupted one if `failed` is `None`.
+    fn report(&self, mut run: Run, failed: Option<u64>) -> u8 {
         self.terminal.end_progress();
-        let unsaved = unkept.map(|error| format!("FAILED: {error:#}"));
-        run.decide(failed, self.inconclusive, unsaved.into_iter().collect());
+        run.decide(failed, self.inconclusive, Vec::new());
+        // Only the outcome tells whether the run may be saved, and a run that cannot be saved fails.
+        if let Err(error) = self.baselines.save(&run, &self.terminal) {
+            run.decide(failed, self.inconclusive, vec![format!("FAILED: {error:#}")]);
+        }
         let mut code = match run.ending.ended {
             RunStatus::Passed => 0,
             RunStatus::Failed => FAILED,

@@ -186,7 +186,7 @@ pub(super) static KEYS: &[Key] = keys! {
             => "No run after the first `runs` starts that would end later than this after the start.";
         order: Any(&[Words(|| names(&ORDERS)), INTERLEAVED, SHUFFLED]), "interleaved", "interleaved"
             => "The order of the trials: run by run with models in turn, model by model, or random.";
-        run_variation: RUN_VARIATION, "3 % for prompts, 20 % for workloads", "3 %"
+        run_variation: RUN_VARIATION, "prompts 3 %, workloads 20 %", "3 %"
             => "The assumed variation of a figure between runs on an unchanged server (standard deviation), until a baseline holds enough runs to estimate it.";
     }
     [Model] {

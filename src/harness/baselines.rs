@@ -1,25 +1,46 @@
-//! Baselines on the disk: what a run is compared with, and where it is kept for others.
+//! Baseline files: the one that a run is compared with, and the one that the run is added to.
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io::{self, Write as _},
     path::{Path, PathBuf},
+    process,
 };
 
 use anyhow::Context as _;
-use llm_stream_core::{baseline::Baseline, summary::Group};
+use llm_stream_core::{baseline::Baseline, summary::Group, text::counted};
 
 use super::{observers::target_folder, terminal::Terminal};
-use crate::{calibrate, cli::Cli, plan::Plan, report::Run};
+use crate::{
+    calibrate,
+    cli::Cli,
+    plan::Plan,
+    report::{Run, RunStatus},
+    run,
+};
+
+/// The default of `--keep-runs`.
+const KEPT_RUNS: u32 = 30;
 
 /// The baselines of a run.
 pub(super) struct Baselines {
     /// What it is compared with.
     pub(super) compared: Option<Baseline>,
-    /// Where it is to be kept.
-    kept: Option<PathBuf>,
+    /// The file that the run is added to.
+    saved: Option<SavedBaseline>,
     /// The machine that measures.
     pub(super) machine: String,
+}
+
+/// The file that a run is added to.
+struct SavedBaseline {
+    path: PathBuf,
+    /// The number of runs that remain in it.
+    keep: usize,
+    /// Whether a failed run is added too.
+    accept: bool,
+    label: Option<String>,
 }
 
 impl Baselines {
@@ -37,9 +58,10 @@ impl Baselines {
                 Err(error) => return Err(error),
             },
         };
-        let kept = cli.save_baseline.as_deref().map(path);
+        let saved = cli.save_baseline.as_deref().map(|name| SavedBaseline::of(name, cli));
+        let saved = saved.transpose()?;
         if compared.is_none() && plan.has_relative_thresholds() {
-            if lenient.is_none() && kept.is_none() {
+            if lenient.is_none() && saved.is_none() {
                 anyhow::bail!(
                     "the config has thresholds relative to a baseline, and none is named: \
                      keep one with `--save-baseline NAME` and compare with `--baseline NAME`, or \
@@ -48,19 +70,29 @@ impl Baselines {
             }
             terminal.err("note: thresholds relative to a baseline are not judged\n");
         }
-        Ok(Self { compared, kept, machine: calibrate::machine_name() })
+        Ok(Self { compared, saved, machine: calibrate::machine_name() })
     }
 
-    /// Keeps a run that went well for those to come.
-    pub(super) fn keep(&self, run: &Run, well: bool, terminal: &Terminal) -> anyhow::Result<()> {
-        let Some(path) = &self.kept else { return Ok(()) };
-        if !well {
-            terminal.err("note: the baseline is not saved, since a trial failed\n");
+    /// Adds the run to the baseline if it is complete and did not fail.
+    pub(super) fn save(&self, run: &Run, terminal: &Terminal) -> anyhow::Result<()> {
+        let Some(saved) = &self.saved else { return Ok(()) };
+        let has_failed = run.ending.ended == RunStatus::Failed;
+        let path = saved.path.display();
+        let refusal = match incomplete(run) {
+            Some(why) => Some(why),
+            None if has_failed && !saved.accept => {
+                Some("it failed; `--accept` adds it anyway".to_owned())
+            }
+            None => None,
+        };
+        if let Some(why) = refusal {
+            terminal.err(&format!("note: the run is not added to the baseline {path}: {why}\n"));
             return Ok(());
         }
-        write(path, &Baseline::of(&run.summary, &self.machine).to_json())
-            .with_context(|| format!("failed to save the baseline {}", path.display()))?;
-        terminal.err(&format!("Baseline saved: {}\n", path.display()));
+        let runs = saved
+            .add(run, &self.machine, has_failed)
+            .with_context(|| format!("failed to save the baseline {path}"))?;
+        terminal.err(&format!("Baseline saved: {path} ({})\n", counted(runs, "run")));
         run.summary.groups.iter().filter_map(saved_without).for_each(|line| terminal.err(&line));
         Ok(())
     }
@@ -81,11 +113,87 @@ fn saved_without(group: &Group) -> Option<String> {
         .then(|| format!("note: saved without these of {name}: {}\n", parts.join("; ")))
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+/// Returns why the run does not have all figures that it was planned to have.
+fn incomplete(run: &Run) -> Option<String> {
+    if run.ending.ended == RunStatus::Interrupted {
+        return Some("it was interrupted".to_owned());
     }
-    fs::write(path, text)
+    let without = run.summary.groups.iter().find(|group| group.tally.valid == 0);
+    match without {
+        Some(group) => Some(format!("{} has no valid request", group.name())),
+        None if run.summary.groups.is_empty() => Some("it has no trial".to_owned()),
+        None if run.summary.finished() < run.summary.planned() => {
+            let (finished, planned) = (run.summary.finished(), run.summary.planned());
+            Some(format!("only {finished} of {planned} trials finished"))
+        }
+        None => None,
+    }
+}
+
+impl SavedBaseline {
+    /// Checks before the first request that the run can be added.
+    fn of(name: &str, cli: &Cli) -> anyhow::Result<Self> {
+        let path = path(name);
+        stored(&path).with_context(|| {
+            let path = path.display();
+            format!("cannot add a run to the baseline {path}: remove it or choose another name")
+        })?;
+        let keep = cli.keep_runs.unwrap_or(KEPT_RUNS) as usize;
+        Ok(Self { path, keep, accept: cli.accept, label: cli.baseline_label.clone() })
+    }
+
+    /// Adds the run and returns the number of runs in the file. The file is read again, because
+    /// another run may have been added meanwhile.
+    fn add(&self, run: &Run, machine: &str, has_failed: bool) -> anyhow::Result<usize> {
+        let started = run.trials.iter().map(|trial| trial.started).min();
+        let mut added =
+            Baseline::of(&run.summary, machine).dated(started.unwrap_or_else(run::today));
+        if let Some(label) = &self.label {
+            added = added.labelled(label);
+        }
+        if has_failed {
+            added = added.accepted();
+        }
+        let baseline = match stored(&self.path)? {
+            Some(stored) => stored.append(added, self.keep),
+            None => added,
+        };
+        replace(&self.path, &baseline.to_json())?;
+        Ok(baseline.run_count())
+    }
+}
+
+/// Reads the baseline in a file; `None` if there is no such file.
+fn stored(path: &Path) -> anyhow::Result<Option<Baseline>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A device would be read forever, and replaced by a file.
+        Ok(found) if !found.is_file() => anyhow::bail!("it is not a file"),
+        Ok(_) => Ok(Some(Baseline::from_json(&fs::read_to_string(path)?)?)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Replaces the content of a file at once, so that a reader, or a crash, never meets a part of it.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    // The target of a symbolic link is replaced, and not the link.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let temporary = folder.join(format!(".llm-stream-bench-{}.tmp", process::id()));
+    let written = write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 /// Reads the baseline of this name or in this file.

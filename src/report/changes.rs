@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use llm_stream_core::{
-    baseline::{Baseline, GroupBaseline},
+    baseline::{Baseline, GroupBaseline, Pair, Side},
     comparison::Change,
     interval::CONFIDENCE,
-    metric::{Better, METRICS, Metric, MetricSource},
+    metric::{Better, Metric, MetricSource},
     statistic::{Absent, Statistic},
 };
 
@@ -17,17 +17,29 @@ use super::{number, table, thresholds};
 pub struct BaselineComparison {
     /// The groups of the later baseline in its order, each by its name in reports.
     pub groups: Vec<(String, Result<GroupChanges, String>)>,
+    /// The figures that decide; the others are only printed.
+    judged: Vec<&'static Metric>,
 }
 
-/// The change of a figure and its kind, or why it is unknown.
-pub type FigureChange = Result<(Change, ChangeKind), String>;
+/// The change of a figure.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FigureChange {
+    /// The change and its kind.
+    Known(Change, ChangeKind),
+    /// Both means are 0, so that their ratio is undefined.
+    BothZero,
+    /// The earlier baseline has the figure and the later one does not, for this reason.
+    Lost(String),
+    /// The earlier baseline does not suffice for a comparison, for this reason.
+    Unknown(String),
+}
 
 /// The changes of one group.
 #[derive(Debug)]
 pub struct GroupChanges {
     /// Differences that may affect the figures.
     pub notes: Vec<String>,
-    /// The change of the mean of each figure that the earlier baseline has.
+    /// The change of the mean of each figure that a baseline has.
     pub changes: Vec<(&'static Metric, FigureChange)>,
 }
 
@@ -45,8 +57,9 @@ pub enum ChangeKind {
 }
 
 impl BaselineComparison {
-    /// Compares `now` with `before`; a change of `size` or less does not count.
-    pub fn of(before: &Baseline, now: &Baseline, size: f64) -> Self {
+    /// Compares the latest run of `now` with the latest run of `before`; a change of `size` or less
+    /// does not count, and neither does one of a figure that is not `judged`.
+    pub fn of(before: &Baseline, now: &Baseline, size: f64, judged: &[&'static Metric]) -> Self {
         let group = |now: &GroupBaseline| {
             let figures = before
                 .group(now)
@@ -57,26 +70,37 @@ impl BaselineComparison {
                 });
             (now.name.clone(), figures.map_err(|error| error.to_string()))
         };
-        Self { groups: now.latest().groups.iter().map(group).collect() }
+        let groups = now.latest().groups.iter().map(group).collect();
+        Self { groups, judged: judged.to_vec() }
     }
 
-    /// Returns whether a figure has regressed, or a group or figure of the earlier baseline could not be
-    /// compared.
+    /// Returns whether a judged figure has regressed or is lost, or a group of the later baseline
+    /// could not be compared.
     pub fn is_worse(&self) -> bool {
-        self.groups.iter().any(|(_, figures)| match figures {
-            Err(_) => true,
-            Ok(figures) => figures.changes.iter().any(|(_, change)| match change {
-                Ok((_, kind)) => *kind == ChangeKind::Regressed,
-                Err(_) => true,
-            }),
-        })
+        let is_loss = |change: &FigureChange| {
+            matches!(change, FigureChange::Known(_, ChangeKind::Regressed) | FigureChange::Lost(_))
+        };
+        self.groups.iter().any(|(_, figures)| figures.is_err())
+            || self.judged_changes().any(is_loss)
+    }
+
+    /// Returns whether no judged figure could be compared.
+    pub fn compares_nothing(&self) -> bool {
+        let mut changes = self.judged_changes();
+        !changes.any(|change| matches!(change, FigureChange::Known(..) | FigureChange::BothZero))
+    }
+
+    fn judged_changes(&self) -> impl Iterator<Item = &FigureChange> {
+        let groups = self.groups.iter().filter_map(|(_, figures)| figures.as_ref().ok());
+        let changes = groups.flat_map(|figures| &figures.changes);
+        changes.filter(|(metric, _)| self.judged.contains(metric)).map(|(_, change)| change)
     }
 }
 
 /// Describes the figures that some requests or runs lack, then or now, and the prompts that are
 /// therefore not compared.
 fn partial_figures(then: &GroupBaseline, now: &GroupBaseline) -> Vec<String> {
-    let lines = compared_metrics().filter_map(|metric| {
+    let lines = Metric::comparable().filter_map(|metric| {
         let have = [then.have(metric)?, now.have(metric)?];
         let shares = have.map(|(have, could)| format!("{have} of {could}"));
         let is_partial = have.iter().any(|(have, could)| have < could);
@@ -94,51 +118,81 @@ fn partial_figures(then: &GroupBaseline, now: &GroupBaseline) -> Vec<String> {
     lines.collect()
 }
 
-/// Returns the metrics that can get worse.
-fn compared_metrics() -> impl Iterator<Item = &'static Metric> {
-    METRICS.iter().filter(|metric| {
-        metric.in_summary
-            && metric.better != Better::Neither
-            && !matches!(metric.read, MetricSource::All)
-    })
-}
-
 fn changes(
     then: &GroupBaseline,
     now: &GroupBaseline,
     size: f64,
 ) -> Vec<(&'static Metric, FigureChange)> {
-    let change = |metric: &'static Metric| {
-        // A figure that the earlier baseline does not have cannot get worse.
-        let share = now.min_share();
-        let before = then.side(metric, share)?.ok()?;
-        let unit = if matches!(metric.read, MetricSource::Load(_)) { "runs" } else { "requests" };
-        let lack = |absent| match absent {
-            Absent::Lacking { lack: 1, all } => format!("1 of {all} {unit} now lacks it"),
-            Absent::Lacking { lack, all } => format!("{lack} of {all} {unit} now lack it"),
-            absent => absent.to_string(),
-        };
-        let later = now.side(metric, share).ok_or(format!("all {unit} now lack it"));
-        let changed = later.and_then(|later| later.map_err(lack)).and_then(|later| {
-            undoubted(then, now, metric)?;
-            let pair = now.pair(before, later);
-            let (before, later) = (pair.before.stratified(), pair.now.stratified());
-            let change = Change::of(Statistic::Mean, before, later, CONFIDENCE);
-            let change = change.map_err(|why| format!("it {why}"))?;
-            Ok((change, kind(metric, &change, size, pair.uncertainty(Statistic::Mean))))
-        });
-        Some((metric, changed))
-    };
-    compared_metrics().filter_map(change).collect()
+    let figures = Metric::comparable();
+    figures.filter_map(|metric| Some((metric, change(then, now, metric, size)?))).collect()
 }
 
-/// Fails if the figure may be wrong in either run.
-fn undoubted(then: &GroupBaseline, now: &GroupBaseline, metric: &Metric) -> Result<(), String> {
-    let of = |when: &str, baseline: &GroupBaseline| {
-        let doubts: Vec<_> = baseline.doubts(metric).iter().map(|(why, _)| why.clone()).collect();
-        (!doubts.is_empty()).then(|| format!("{when} it may be wrong: {}", doubts.join("; ")))
+/// Compares a figure; `None` if no baseline has it.
+fn change(
+    then: &GroupBaseline,
+    now: &GroupBaseline,
+    metric: &Metric,
+    size: f64,
+) -> Option<FigureChange> {
+    let share = now.min_share();
+    let unit = if matches!(metric.read, MetricSource::Load(_)) { "runs" } else { "requests" };
+    let lack = |absent| match absent {
+        Absent::Lacking { lack: 1, all } => format!("1 of {all} {unit} lacks it"),
+        Absent::Lacking { lack, all } => format!("{lack} of {all} {unit} lack it"),
+        absent => absent.to_string(),
     };
-    of("before", then).or_else(|| of("now", now)).map_or(Ok(()), Err)
+    // A figure that the earlier baseline does not have cannot get worse.
+    let before = match (then.side(metric, share), now.side(metric, share)) {
+        (None, None) => return None,
+        (None, Some(_)) => {
+            return Some(FigureChange::Unknown("the earlier baseline lacks it".into()));
+        }
+        (Some(Err(absent)), _) => {
+            return Some(FigureChange::Unknown(format!("before {}", lack(absent))));
+        }
+        (Some(Ok(_)), None) => return Some(FigureChange::Lost(format!("all {unit} now lack it"))),
+        (Some(Ok(_)), Some(Err(absent))) => {
+            return Some(FigureChange::Lost(format!("now {}", lack(absent))));
+        }
+        (Some(Ok(before)), Some(Ok(later))) => (before, later),
+    };
+    let doubts = |of: &GroupBaseline| {
+        let doubts: Vec<_> = of.doubts(metric).iter().map(|(why, _)| why.clone()).collect();
+        (!doubts.is_empty()).then(|| format!("it may be wrong: {}", doubts.join("; ")))
+    };
+    let pair = now.pair(before.0, before.1);
+    Some(match (doubts(then), doubts(now)) {
+        (Some(doubts), _) => FigureChange::Unknown(format!("before {doubts}")),
+        (None, Some(doubts)) => FigureChange::Lost(format!("now {doubts}")),
+        (None, None) => change_of(metric, &pair, size),
+    })
+}
+
+/// Compares a figure that both runs have.
+fn change_of(metric: &Metric, pair: &Pair, size: f64) -> FigureChange {
+    let mean = |side: &Side| Statistic::Mean.of(side.values());
+    let (Ok(before), Ok(now)) = (mean(&pair.before), mean(&pair.now)) else {
+        return FigureChange::Lost("no prompt has it in both runs".into());
+    };
+    if before == 0.0 && now == 0.0 {
+        return FigureChange::BothZero;
+    }
+    if before <= 0.0 {
+        let why = "its earlier mean is not above 0, so that a change has no percentage";
+        return FigureChange::Unknown(why.into());
+    }
+    let (then, later) = (pair.before.stratified(), pair.now.stratified());
+    match Change::of(Statistic::Mean, then, later, CONFIDENCE) {
+        Ok(change) => {
+            let kind = kind(metric, &change, size, pair.uncertainty(Statistic::Mean));
+            FigureChange::Known(change, kind)
+        }
+        Err(Absent::TooFew { needs, .. }) if pair.before.values().len() < needs => {
+            let has = pair.before.values().len();
+            FigureChange::Unknown(format!("too few to compare: it needs n = {needs}, has {has}"))
+        }
+        Err(absent) => FigureChange::Lost(format!("it {absent}")),
+    }
 }
 
 /// Returns the kind of `change`; `uncertainty` is the largest difference that late reads can cause.
@@ -170,43 +224,59 @@ pub fn render(comparison: &BaselineComparison) -> String {
             Err(why) => out.push_str(&format!("  not comparable: {why}\n")),
             Ok(GroupChanges { notes, changes }) => {
                 notes.iter().for_each(|note| out.push_str(&format!("  note: {note}\n")));
-                out.push_str(&rows(changes));
+                let is_judged = |metric: &&'static Metric| comparison.judged.contains(metric);
+                let (judged, others): (Vec<_>, Vec<_>) =
+                    changes.iter().partition(|(metric, _)| is_judged(metric));
+                out.push_str(&rows(&judged, true));
+                if !others.is_empty() {
+                    out.push_str("  Not judged, since `--figures` does not name them:\n");
+                    out.push_str(&rows(&others, false));
+                }
             }
         }
+    }
+    if comparison.compares_nothing() && !comparison.is_worse() {
+        out.push_str("\nNo judged figure could be compared: no result\n");
     }
     out
 }
 
-fn rows(changes: &[(&'static Metric, FigureChange)]) -> String {
+fn rows(changes: &[&(&'static Metric, FigureChange)], are_judged: bool) -> String {
     let mut table = table::table(&["figure", "unit", ">before", ">now", ">change in %", ""]);
-    let mut unknown: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut unknown: BTreeMap<(bool, &str), Vec<&str>> = BTreeMap::new();
     for (metric, change) in changes {
         let (unit, scale) = metric.unit.display();
-        let (change, kind) = match change {
-            Ok(change) => change,
-            Err(why) => {
-                unknown.entry(why).or_default().push(metric.name);
-                continue;
+        let mut row = |before: f64, now: f64, change: String, kind| {
+            let word = if are_judged { format_kind(kind) } else { "" };
+            let [before, now] = [before, now].map(|figure| number(figure * scale));
+            table.add_row([metric.name, unit, &before, &now, &change, word]);
+        };
+        match change {
+            FigureChange::Known(change, kind) => {
+                row(change.before, change.now, thresholds::format_change(change), *kind);
             }
-        };
-        let word = match kind {
-            ChangeKind::Regressed => "REGRESSED",
-            ChangeKind::Improved => "improved",
-            ChangeKind::Same => "same",
-            ChangeKind::Unclear => "",
-        };
-        table.add_row([
-            metric.name.to_owned(),
-            unit.to_owned(),
-            number(change.before * scale),
-            number(change.now * scale),
-            thresholds::format_change(change),
-            word.to_owned(),
-        ]);
+            FigureChange::BothZero => row(0.0, 0.0, "0".to_owned(), ChangeKind::Same),
+            FigureChange::Lost(why) => {
+                unknown.entry((are_judged, why)).or_default().push(metric.name);
+            }
+            FigureChange::Unknown(why) => {
+                unknown.entry((false, why)).or_default().push(metric.name);
+            }
+        }
     }
     let mut out = if table.is_empty() { String::new() } else { table::lines(&table) };
-    for (why, figures) in unknown {
-        out.push_str(&format!("  NOT COMPARED, since {why}: {}\n", figures.join(", ")));
+    for ((fails, why), figures) in unknown {
+        let what = if fails { "NOT COMPARED" } else { "not compared" };
+        out.push_str(&format!("  {what}, since {why}: {}\n", figures.join(", ")));
     }
     out
+}
+
+const fn format_kind(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Regressed => "REGRESSED",
+        ChangeKind::Improved => "improved",
+        ChangeKind::Same => "same",
+        ChangeKind::Unclear => "",
+    }
 }

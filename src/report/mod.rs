@@ -17,6 +17,7 @@ pub mod step_summary;
 pub mod summary;
 mod table;
 pub mod thresholds;
+pub mod trends;
 mod write_to;
 
 use llm_stream_core::{

@@ -258,10 +258,7 @@ impl GroupBaseline {
             (Some(ours), Some(theirs)) => ours == theirs && self.workload == other.workload,
             // The name of a model may equal the name of another model under a load, so the load is
             // compared too.
-            _ => {
-                let is_load = |of: &Self| of.setting.contains_key("load");
-                self.shown_name() == other.shown_name() && is_load(self) == is_load(other)
-            }
+            _ => self.shown_name() == other.shown_name() && self.is_load() == other.is_load(),
         }
     }
 
@@ -314,6 +311,11 @@ impl GroupBaseline {
         runs.iter().flat_map(|of| std::iter::repeat_n(of.run, of.batches)).collect()
     }
 
+    /// Returns whether the group is one of a workload.
+    pub fn is_load(&self) -> bool {
+        self.setting.contains_key("load")
+    }
+
     /// Returns the number of failed requests.
     pub fn failed(&self) -> usize {
         self.failed
@@ -330,7 +332,7 @@ impl GroupBaseline {
     /// to run n. Under a load a prompt occurs many times in a run and the file does not tell how
     /// many runs there were: all values then belong to run 1.
     fn number_runs(&mut self) {
-        let is_load = self.setting.contains_key("load");
+        let is_load = self.is_load();
         if self.runs.len() != self.strata.len() {
             self.runs = numbered(&self.strata, is_load);
         }
@@ -411,6 +413,43 @@ fn numbered(strata: &[u32], is_load: bool) -> Vec<u32> {
         if is_load { 1 } else { *count }
     };
     strata.iter().map(&mut next).collect()
+}
+
+/// Returns the figure of each of `groups`, stored runs of the same prompts: the mean over the
+/// prompts of the mean of each prompt, or for throughput the mean over the runs of the load. A group
+/// whose figure may be wrong, or that has too few values, has none.
+///
+/// Prompts have equal weight and only the prompts that all groups have count, so that a failed
+/// request in one run does not look like a change.
+pub fn series(groups: &[&GroupBaseline], metric: &Metric, min_share: f64) -> Vec<Option<f64>> {
+    let side = |group: &&GroupBaseline| {
+        let side = group.side(metric, min_share)?.ok()?;
+        group.doubts(metric).is_empty().then_some(side)
+    };
+    let sides: Vec<_> = groups.iter().map(side).collect();
+    if matches!(metric.read, MetricSource::Load(_)) {
+        let of_runs = |side: &Option<Side>| {
+            let runs = side.as_ref()?.of_runs();
+            mean(&runs.into_iter().map(|(_, value)| value).collect::<Vec<_>>())
+        };
+        return sides.iter().map(of_runs).collect();
+    }
+    let strata = sides.iter().flatten().map(|side| side.strata.iter().copied().collect());
+    let shared: BTreeSet<u32> = strata.reduce(|a, b| &a & &b).unwrap_or_default();
+    let of_prompts = |side: &Option<Side>| {
+        let side = side.as_ref()?;
+        let of = |stratum: &u32| {
+            let rows = side.strata.iter().zip(&side.values);
+            let values: Vec<_> = rows.filter(|(of, _)| *of == stratum).map(|row| *row.1).collect();
+            mean(&values)
+        };
+        mean(&shared.iter().filter_map(of).collect::<Vec<_>>())
+    };
+    sides.iter().map(of_prompts).collect()
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    Statistic::Mean.of(values).ok()
 }
 
 /// Adds the throughputs of a load, one value for each batch of its runs. Returns the figures of

@@ -600,6 +600,15 @@ impl PartialOrd for Metric {
 }
 
 impl Metric {
+    /// Returns the metrics of the summary that can get better or worse.
+    pub fn comparable() -> impl Iterator<Item = &'static Self> {
+        METRICS.iter().filter(|metric| {
+            metric.in_summary
+                && metric.better != Better::Neither
+                && !matches!(metric.read, MetricSource::All)
+        })
+    }
+
     /// Returns the metric with this name or alias.
     pub fn named(name: &str) -> Option<&'static Self> {
         METRICS

@@ -665,3 +665,30 @@ fn a_closed_loop_has_no_request_rate_threshold() {
     assert!(error.contains("a closed loop has no `request_rate`"), "{error}");
     assert!(error.contains("use `request_throughput`"), "{error}");
 }
+
+#[test]
+fn the_variation_between_runs_has_a_default_and_may_be_set_by_model() {
+    use llm_stream_bench::plan::{Overrides, Plan};
+
+    let variations = |top: &str, defaults: &str, model: &str| -> Vec<f64> {
+        let config = accepted(&format!(
+            "{top}\ndefaults: {{ {defaults} }}\nworkloads: {{ w: {{ concurrency: 1, requests: 5 }} }}\n\
+             models: {{ m: {{ simulate: {{}}, {model} }} }}\n"
+        ));
+        let plan = Plan::new(&config, &Overrides::default()).unwrap();
+        let ends = [plan.cases.first(), plan.cases.last()].into_iter().flatten();
+        ends.map(|case| case.group.run_variation).collect()
+    };
+    assert_eq!(variations("", "", ""), [0.03, 0.2]);
+    assert_eq!(variations("run_variation: 5 %", "", ""), [0.05, 0.05]);
+    assert_eq!(variations("run_variation: { workloads: 0 % }", "", ""), [0.03, 0.0]);
+    let defaults = "run_variation: { prompts: 1.5% }";
+    assert_eq!(variations("run_variation: 5 %", defaults, ""), [0.015, 0.05]);
+    let model = "run_variation: { prompts: 2 %, workloads: 30 % }";
+    assert_eq!(variations("run_variation: 5 %", defaults, model), [0.02, 0.3]);
+    for wrong in ["5", "-1 %", "101 %", "{ prompts: 5 }", "{ loads: 5 % }", "many %", "NaN %"] {
+        let text = format!("run_variation: {wrong}\nmodels: {{ m: {{ simulate: {{}} }} }}\n");
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(error.contains("variation") || error.contains("`loads`"), "{wrong}: {error}");
+    }
+}

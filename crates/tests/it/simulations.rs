@@ -8,7 +8,7 @@ use llm_stream_bench::{
     cli::Cli,
     config::{Config, TokenCount},
     plan::{Case, Plan},
-    report::changes::{BaselineComparison, ChangeKind},
+    report::changes::{BaselineComparison, ChangeKind, FigureChange},
 };
 use llm_stream_core::{
     baseline::Baseline,
@@ -288,10 +288,14 @@ fn ten_prompts(seed: u64, change: impl Fn(bool, &mut Sample)) -> Summary {
 /// What `compare` finds of `metric`.
 fn compared(metric: &str, before: &Summary, now: &Summary) -> Result<ChangeKind, String> {
     let [before, now] = [before, now].map(|summary| Baseline::of(summary, "here"));
-    let compared = BaselineComparison::of(&before, &now, 0.05);
+    let compared = BaselineComparison::of(&before, &now, 0.05, &[]);
     let figures = compared.groups[0].1.as_ref().unwrap();
     let change = figures.changes.iter().find(|(of, _)| of.name == metric).unwrap();
-    change.1.as_ref().map(|(_, kind)| *kind).map_err(Clone::clone)
+    match &change.1 {
+        FigureChange::Known(_, kind) => Ok(*kind),
+        FigureChange::BothZero => Ok(ChangeKind::Same),
+        FigureChange::Lost(why) | FigureChange::Unknown(why) => Err(why.clone()),
+    }
 }
 
 #[test]

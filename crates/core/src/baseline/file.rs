@@ -245,17 +245,6 @@ impl StoredRun {
         let found = self.groups.iter().find(|group| group.is_of_the_same(of));
         found.ok_or_else(|| BaselineMismatch::Missing(of.name.clone()))
     }
-
-    /// Returns the label and the date of the run; its machine if it has neither.
-    pub fn name(&self) -> String {
-        let date = self.date.map(|date| date.strftime("%Y-%m-%d %H:%M").to_string());
-        match (&self.label, date) {
-            (Some(label), Some(date)) => format!("{label} ({date})"),
-            (Some(label), None) => label.clone(),
-            (None, Some(date)) => date,
-            (None, None) => "a run without date".to_owned(),
-        }
-    }
 }
 
 impl<'a> History<'a> {
