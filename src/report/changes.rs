@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use llm_stream_core::{
-    baseline::{Baseline, GroupBaseline, Pair, Side},
-    comparison::Change,
+    baseline::{Baseline, GroupBaseline, History, RunFigures, Side},
+    comparison::{Change, MIN_HISTORY, SIGNIFICANT},
+    group::{LOAD_RUN_VARIATION, PROMPT_RUN_VARIATION},
     interval::CONFIDENCE,
     metric::{Better, Metric, MetricSource},
     statistic::{Absent, Statistic},
+    text::counted,
 };
 
 use super::{number, table, thresholds};
@@ -57,21 +59,28 @@ pub enum ChangeKind {
 }
 
 impl BaselineComparison {
-    /// Compares the latest run of `now` with the latest run of `before`; a change of `size` or less
-    /// does not count, and neither does one of a figure that is not `judged`.
+    /// Compares the runs of `now` with the runs of `before`; a change of `size` or less does not
+    /// count, and neither does one of a figure that is not `judged`. The figures that are judged
+    /// share the level of significance.
     pub fn of(before: &Baseline, now: &Baseline, size: f64, judged: &[&'static Metric]) -> Self {
-        let group = |now: &GroupBaseline| {
-            let figures = before
-                .group(now)
-                .and_then(|then| Ok((then, then.comparable_to(now)?)))
-                .map(|(then, mut notes)| {
-                    notes.extend(partial_figures(then, now));
-                    GroupChanges { notes, changes: changes(then, now, size) }
-                });
-            (now.name.clone(), figures.map_err(|error| error.to_string()))
+        let latest = now.latest();
+        let tests = latest.groups.len().max(1) * judged.len().max(1);
+        let rules = Rules { size, level: SIGNIFICANT / tests as f64 };
+        let group = |group: &GroupBaseline| {
+            let histories = before.history(group).and_then(|then| Ok((then, now.history(group)?)));
+            let figures = histories.map(|(then, now)| {
+                let stored = |of: &History<'_>| -> Vec<GroupBaseline> {
+                    of.since_accepted().iter().map(|entry| entry.group.clone()).collect()
+                };
+                let runs = [stored(&then), stored(&now)];
+                let mut notes = then.notes;
+                notes.extend(runs[0].last().into_iter().flat_map(|of| partial_figures(of, group)));
+                notes.push(variation_note(&runs, group));
+                GroupChanges { notes, changes: changes(&runs, group, rules) }
+            });
+            (group.name.clone(), figures.map_err(|error| error.to_string()))
         };
-        let groups = now.latest().groups.iter().map(group).collect();
-        Self { groups, judged: judged.to_vec() }
+        Self { groups: latest.groups.iter().map(group).collect(), judged: judged.to_vec() }
     }
 
     /// Returns whether a judged figure has regressed or is lost, or a group of the later baseline
@@ -118,23 +127,51 @@ fn partial_figures(then: &GroupBaseline, now: &GroupBaseline) -> Vec<String> {
     lines.collect()
 }
 
-fn changes(
-    then: &GroupBaseline,
-    now: &GroupBaseline,
+/// The rules of a comparison.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
+    /// The change that does not count.
     size: f64,
-) -> Vec<(&'static Metric, FigureChange)> {
-    let figures = Metric::comparable();
-    figures.filter_map(|metric| Some((metric, change(then, now, metric, size)?))).collect()
+    /// The level of significance of each figure.
+    level: f64,
 }
 
-/// Compares a figure; `None` if no baseline has it.
+/// The assumed variation between runs of a group. Baselines do not hold the config's.
+fn assumed_variation(group: &GroupBaseline) -> f64 {
+    if group.is_load() { LOAD_RUN_VARIATION } else { PROMPT_RUN_VARIATION }
+}
+
+/// Describes how many runs there are, and whether their variation is assumed.
+fn variation_note(runs: &[Vec<GroupBaseline>; 2], group: &GroupBaseline) -> String {
+    let [before, now] = runs.each_ref().map(|runs| counted(runs.len(), "run"));
+    let share = number(100.0 * assumed_variation(group));
+    match runs[0].len() < MIN_HISTORY {
+        true => format!(
+            "{now} against {before}; runs are assumed to vary by ± {share} %, {MIN_HISTORY} or more \
+             give an estimate"
+        ),
+        false => format!("{now} against {before}"),
+    }
+}
+
+fn changes(
+    runs: &[Vec<GroupBaseline>; 2],
+    group: &GroupBaseline,
+    rules: Rules,
+) -> Vec<(&'static Metric, FigureChange)> {
+    let figures = Metric::comparable();
+    figures.filter_map(|metric| Some((metric, change(runs, group, metric, rules)?))).collect()
+}
+
+/// Compares a figure; `None` if no baseline has it. The latest runs decide whether there is one.
 fn change(
-    then: &GroupBaseline,
-    now: &GroupBaseline,
-    metric: &Metric,
-    size: f64,
+    [before, now]: &[Vec<GroupBaseline>; 2],
+    group: &GroupBaseline,
+    metric: &'static Metric,
+    rules: Rules,
 ) -> Option<FigureChange> {
-    let share = now.min_share();
+    let share = group.min_share();
+    let (then, later) = (before.last()?, now.last()?);
     let unit = if matches!(metric.read, MetricSource::Load(_)) { "runs" } else { "requests" };
     let lack = |absent| match absent {
         Absent::Lacking { lack: 1, all } => format!("1 of {all} {unit} lacks it"),
@@ -142,7 +179,7 @@ fn change(
         absent => absent.to_string(),
     };
     // A figure that the earlier baseline does not have cannot get worse.
-    let before = match (then.side(metric, share), now.side(metric, share)) {
+    match (then.side(metric, share), later.side(metric, share)) {
         (None, None) => return None,
         (None, Some(_)) => {
             return Some(FigureChange::Unknown("the earlier baseline lacks it".into()));
@@ -154,24 +191,33 @@ fn change(
         (Some(Ok(_)), Some(Err(absent))) => {
             return Some(FigureChange::Lost(format!("now {}", lack(absent))));
         }
-        (Some(Ok(before)), Some(Ok(later))) => (before, later),
-    };
+        (Some(Ok(_)), Some(Ok(_))) => {}
+    }
     let doubts = |of: &GroupBaseline| {
         let doubts: Vec<_> = of.doubts(metric).iter().map(|(why, _)| why.clone()).collect();
         (!doubts.is_empty()).then(|| format!("it may be wrong: {}", doubts.join("; ")))
     };
-    let pair = now.pair(before.0, before.1);
-    Some(match (doubts(then), doubts(now)) {
+    let sides = |runs: &[GroupBaseline]| -> Vec<Side> {
+        runs.iter().filter_map(|of| of.side(metric, share)?.ok()).collect()
+    };
+    Some(match (doubts(then), doubts(later)) {
         (Some(doubts), _) => FigureChange::Unknown(format!("before {doubts}")),
         (None, Some(doubts)) => FigureChange::Lost(format!("now {doubts}")),
-        (None, None) => change_of(metric, &pair, size),
+        (None, None) => {
+            let figures = RunFigures::of(metric, group, &sides(before), &sides(now));
+            change_of(metric, &figures, assumed_variation(group), rules)
+        }
     })
 }
 
-/// Compares a figure that both runs have.
-fn change_of(metric: &Metric, pair: &Pair, size: f64) -> FigureChange {
-    let mean = |side: &Side| Statistic::Mean.of(side.values());
-    let (Ok(before), Ok(now)) = (mean(&pair.before), mean(&pair.now)) else {
+/// Compares a figure that both baselines have.
+fn change_of(
+    metric: &Metric,
+    figures: &RunFigures,
+    variation: f64,
+    rules: Rules,
+) -> FigureChange {
+    let Some((before, now)) = figures.latest_means() else {
         return FigureChange::Lost("no prompt has it in both runs".into());
     };
     if before == 0.0 && now == 0.0 {
@@ -181,14 +227,13 @@ fn change_of(metric: &Metric, pair: &Pair, size: f64) -> FigureChange {
         let why = "its earlier mean is not above 0, so that a change has no percentage";
         return FigureChange::Unknown(why.into());
     }
-    let (then, later) = (pair.before.stratified(), pair.now.stratified());
-    match Change::of(Statistic::Mean, then, later, CONFIDENCE) {
+    match figures.change(Statistic::Mean, variation, CONFIDENCE) {
         Ok(change) => {
-            let kind = kind(metric, &change, size, pair.uncertainty(Statistic::Mean));
+            let kind = kind(metric, &change, figures.uncertainty(Statistic::Mean), rules);
             FigureChange::Known(change, kind)
         }
-        Err(Absent::TooFew { needs, .. }) if pair.before.values().len() < needs => {
-            let has = pair.before.values().len();
+        Err(Absent::TooFew { needs, .. }) if figures.fewest_before() < needs => {
+            let has = figures.fewest_before();
             FigureChange::Unknown(format!("too few to compare: it needs n = {needs}, has {has}"))
         }
         Err(absent) => FigureChange::Lost(format!("it {absent}")),
@@ -196,19 +241,22 @@ fn change_of(metric: &Metric, pair: &Pair, size: f64) -> FigureChange {
 }
 
 /// Returns the kind of `change`; `uncertainty` is the largest difference that late reads can cause.
-fn kind(metric: &Metric, change: &Change, size: f64, uncertainty: f64) -> ChangeKind {
-    let gain = match metric.better {
-        Better::Lower => -change.relative,
-        Better::Higher | Better::Neither => change.relative,
+fn kind(metric: &Metric, change: &Change, uncertainty: f64, rules: Rules) -> ChangeKind {
+    let Rules { size, level } = rules;
+    let is_larger = |relative: f64| {
+        relative.abs() > size && (relative * change.before).abs() > uncertainty
     };
+    let is_found = |increases: bool| {
+        let is_miss = |relative: f64| is_larger(relative) && (relative > 0.0) == increases;
+        change.p_of_miss(increases, is_miss) <= level
+    };
+    let worse_if_larger = metric.better == Better::Lower;
     let interval = change.interval.widened(uncertainty / change.before);
-    let within = interval.low >= -size && interval.high <= size;
-    let is_larger = (change.now - change.before).abs() > uncertainty;
-    match change.is_significant() && is_larger {
-        true if gain < -size => ChangeKind::Regressed,
-        true if gain > size => ChangeKind::Improved,
-        _ if within => ChangeKind::Same,
-        _ => ChangeKind::Unclear,
+    match interval.low >= -size && interval.high <= size {
+        _ if is_found(worse_if_larger) => ChangeKind::Regressed,
+        _ if is_found(!worse_if_larger) => ChangeKind::Improved,
+        true => ChangeKind::Same,
+        false => ChangeKind::Unclear,
     }
 }
 

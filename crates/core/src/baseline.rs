@@ -1,6 +1,7 @@
 //! Stored runs that later runs are compared with: their values and their settings. Pure.
 
 mod file;
+mod run_figures;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,7 @@ use crate::{
     uncertainty::{self, Uncertain},
 };
 
+pub use self::run_figures::RunFigures;
 pub use self::file::{
     Baseline, BaselineMismatch, History, HistoryEntry, ParseBaselineError, StoredRun,
 };

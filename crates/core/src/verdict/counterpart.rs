@@ -1,13 +1,12 @@
 //! The change of a figure against its counterpart: the stored runs, or another model of the run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{NoChange, Reference};
 use crate::{
-    baseline::{GroupBaseline, Side},
+    baseline::{GroupBaseline, RunFigures},
     comparison::{Change, RunValues},
     interval::StratifiedSample,
-    metric::{Metric, MetricSource},
     statistic::{Absent, Statistic},
     summary::Group,
     threshold::Threshold,
@@ -50,72 +49,20 @@ pub(super) fn with_baseline(
         lacking => NoChange::Lacking(lacking),
     };
     let later = now.side(metric, share).and_then(Result::ok).ok_or_else(absent)?;
-    let (common, left_out) = common_prompts(&now, &later, sides.iter().map(|(_, side)| side));
-    // A figure of loads has no prompts.
-    let only = |side: &Side| match side.strata().is_empty() {
-        true => side.clone(),
-        false => side.only(&common),
-    };
-    let before: Vec<_> = sides.iter().map(|(_, side)| only(side)).collect();
-    let later = only(&later);
-    let is_load = group.spec.workload.is_some();
-    let of_runs: Vec<_> = before.iter().map(|side| of_runs(side, metric, statistic)).collect();
-    let of_runs_now = [self::of_runs(&later, metric, statistic)];
-    let (values, values_now): (Vec<_>, Vec<_>) = match is_load {
-        true => (
-            of_runs.iter().map(|values| RunValues::Runs(values)).collect(),
-            of_runs_now.iter().map(|values| RunValues::Runs(values)).collect(),
-        ),
-        false => (
-            before.iter().map(|side| RunValues::Requests(side.stratified())).collect(),
-            vec![RunValues::Requests(later.stratified())],
-        ),
-    };
-    let variation = group.spec.run_variation;
-    let change = Change::since(statistic, &values, &values_now, variation, confidence)
-        .map_err(NoChange::Absent)?;
-    let earlier = before.last().map_or(0.0, |side| side.uncertainty(statistic));
     let doubts = sides.iter().flat_map(|(of, _)| of.doubts(metric));
     let mut counted: BTreeMap<&str, usize> = BTreeMap::new();
     doubts.for_each(|(why, answers)| *counted.entry(why).or_default() += answers);
+    let doubts = counted.iter().map(|(why, of)| (format!("in the baseline {why}"), *of)).collect();
+    let before: Vec<_> = sides.into_iter().map(|(_, side)| side).collect();
+    let figures = RunFigures::of(metric, &now, &before, &[later]);
+    let change = figures.change(statistic, group.spec.run_variation, confidence);
     Ok(ComparedChange {
-        change,
-        uncertainty: earlier + later.uncertainty(statistic),
-        doubts: counted.iter().map(|(why, of)| (format!("in the baseline {why}"), *of)).collect(),
-        left_out,
+        change: change.map_err(NoChange::Absent)?,
+        uncertainty: figures.uncertainty(statistic),
+        doubts,
+        left_out: figures.left_out,
         prompts: now.prompt_names(),
     })
-}
-
-/// The prompts with values in every run, and the names of the others.
-fn common_prompts<'a>(
-    group: &GroupBaseline,
-    now: &Side,
-    before: impl Iterator<Item = &'a Side>,
-) -> (BTreeSet<u32>, Vec<String>) {
-    let of = |side: &Side| side.strata().iter().copied().collect::<BTreeSet<_>>();
-    let (mut common, mut all) = (of(now), of(now));
-    for side in before {
-        let strata = of(side);
-        common.retain(|stratum| strata.contains(stratum));
-        all.extend(strata);
-    }
-    let names = group.prompt_names();
-    let left_out = all.difference(&common).filter_map(|of| names.get(*of as usize).cloned());
-    let left_out = left_out.collect();
-    (common, left_out)
-}
-
-/// The statistic of each run of a load.
-fn of_runs(side: &Side, metric: &Metric, statistic: Statistic) -> Vec<f64> {
-    if matches!(metric.read, MetricSource::Load(_)) {
-        return side.of_runs().into_iter().map(|(_, value)| value).collect();
-    }
-    let mut by_run: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
-    for (run, value) in side.runs().iter().zip(side.values()) {
-        by_run.entry(*run).or_default().push(*value);
-    }
-    by_run.values().filter_map(|values| statistic.of(values).ok()).collect()
 }
 
 /// Compares `group` with `other`, another model that was measured in turns with it.
