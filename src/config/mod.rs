@@ -414,14 +414,9 @@ impl Config {
         let thresholds = fields.get("thresholds");
         let thresholds = thresholds.map(|entry| model::thresholds(&mut reader, entry));
         let workloads = fields.get("workloads");
-        let workloads = workloads.map(|entry| {
-            workloads::workloads(
-                &mut reader,
-                entry,
-                fields.get("prompts").is_some(),
-                prompts.as_deref(),
-            )
-        });
+        let has_prompts = fields.get("prompts").is_some();
+        let workloads = workloads
+            .map(|entry| workloads::workloads(&mut reader, entry, has_prompts, prompts.as_deref()));
         let order = fields.get("order").and_then(|entry| model::order(&mut reader, entry));
         let inconclusive = fields.get("inconclusive");
         let inconclusive = inconclusive.and_then(|entry| model::inconclusive(&mut reader, entry));

@@ -211,12 +211,7 @@ fn change(
 }
 
 /// Compares a figure that both baselines have.
-fn change_of(
-    metric: &Metric,
-    figures: &RunFigures,
-    variation: f64,
-    rules: Rules,
-) -> FigureChange {
+fn change_of(metric: &Metric, figures: &RunFigures, variation: f64, rules: Rules) -> FigureChange {
     let Some((before, now)) = figures.latest_means() else {
         return FigureChange::Lost("no prompt has it in both runs".into());
     };
@@ -243,9 +238,8 @@ fn change_of(
 /// Returns the kind of `change`; `uncertainty` is the largest difference that late reads can cause.
 fn kind(metric: &Metric, change: &Change, uncertainty: f64, rules: Rules) -> ChangeKind {
     let Rules { size, level } = rules;
-    let is_larger = |relative: f64| {
-        relative.abs() > size && (relative * change.before).abs() > uncertainty
-    };
+    let is_larger =
+        |relative: f64| relative.abs() > size && (relative * change.before).abs() > uncertainty;
     let is_found = |increases: bool| {
         let is_miss = |relative: f64| is_larger(relative) && (relative > 0.0) == increases;
         change.p_of_miss(increases, is_miss) <= level

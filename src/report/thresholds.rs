@@ -1,7 +1,7 @@
 //! The verdicts on the thresholds: limit, actual figure with its interval, verdict.
 
 use llm_stream_core::{
-    comparison::{Change, MIN_HISTORY, RunVariation},
+    comparison::{BetweenRuns, Change, MIN_HISTORY},
     interval::Interval,
     metric::Metric,
     statistic::Absent,
@@ -82,6 +82,9 @@ pub fn format_reason(verdict: &Verdict) -> Option<String> {
         return Some(format!("it began {} runs ago", trend.runs_ago));
     }
     let p = verdict.p_of_miss()?;
+    if verdict.actual.is_ok_and(|actual| actual.interval.is_err()) && verdict.change.is_none() {
+        return Some("it misses the limit by far more than runs usually vary".into());
+    }
     Some(match &verdict.change {
         Some(Ok(_)) => {
             format!("the change is beyond the limit and beyond chance (p = {})", number(p))
@@ -107,7 +110,7 @@ fn format_variations(verdicts: &[Verdict]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for verdict in verdicts {
         let Some(Ok(Change { variation: Some(variation), .. })) = &verdict.change else { continue };
-        let RunVariation { share, runs, is_assumed } = *variation;
+        let BetweenRuns { share, runs, is_assumed } = *variation;
         let (share, stored) = (number(100.0 * share), counted(runs, "stored run"));
         let line = match is_assumed {
             true => format!(

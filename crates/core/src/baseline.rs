@@ -18,10 +18,10 @@ use crate::{
     uncertainty::{self, Uncertain},
 };
 
-pub use self::run_figures::RunFigures;
 pub use self::file::{
     Baseline, BaselineMismatch, History, HistoryEntry, ParseBaselineError, StoredRun,
 };
+pub use self::run_figures::RunFigures;
 
 /// The values of one group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //!
 //! All of it happens on logarithms, where a change is a difference.
 //!
-//! A run has a level of its own: another day, clock or allocation makes all of its requests a few
+//! Runs differ in their level: another day, clock or allocation makes all requests of a run a few
 //! percent slower. So the difference of two runs varies by more than the noise of their requests, and
 //! a new run is judged by a prediction interval: `T (1 + 1/k)` is the variance of the difference
 //! between one run and the mean of `k` earlier ones, where `T` is the variance between runs. With
@@ -78,13 +78,13 @@ pub struct Change {
     /// The evidence of a decrease.
     pub decrease: Evidence,
     /// The variation between runs; `None` for pairs.
-    pub variation: Option<RunVariation>,
+    pub variation: Option<BetweenRuns>,
     error: LogError,
 }
 
 /// The variation between runs in which nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RunVariation {
+pub struct BetweenRuns {
     /// Its standard deviation, as a share.
     pub share: f64,
     /// The number of earlier runs.
@@ -177,7 +177,7 @@ impl Change {
             now: geometric_mean(statistic, now)?,
             increase,
             decrease,
-            variation: Some(RunVariation { share, runs: before.len(), is_assumed }),
+            variation: Some(BetweenRuns { share, runs: before.len(), is_assumed }),
             ..Self::by_logs(change, error, confidence)
         })
     }
@@ -355,7 +355,7 @@ fn by_interval(
 ) -> Result<LogFigure, Absent> {
     let interval = interval::of(statistic, sample, interval::CONFIDENCE)?;
     let Interval { low, high } = interval.ok_or(Absent::DescriptiveOnly)?;
-    // An end that the sample does not reach is no bound.
+    // The sample may not reach far enough for an end.
     let half = (high.ln() - low.max(0.0).ln()) / 2.0;
     let z = student(1e6).inverse_cdf((1.0 + interval::CONFIDENCE) / 2.0);
     Ok(LogFigure { log, variance: (half / z).powi(2), freedom: sample.values.len() as f64 - 1.0 })

@@ -62,8 +62,8 @@ impl Moderation {
         self.prior_freedom.is_infinite()
     }
 
-    /// The same, or the variance of all groups if it is larger: a group whose few values are alike
-    /// by chance is no exception.
+    /// The same, or the variance of all groups if it is larger: few values of a
+    /// group can be alike by chance.
     pub(crate) fn variance_or_more(&self, group: (f64, f64)) -> (f64, f64) {
         let own = self.variance(group);
         if own.0 > self.pooled.0 { own } else { self.pooled }

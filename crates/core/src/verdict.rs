@@ -23,6 +23,7 @@ use crate::{
     baseline::{Baseline, BaselineMismatch},
     comparison::{Change, SIGNIFICANT},
     evidence::PromptChange,
+    group::LOAD_RUN_VARIATION,
     interval::{Interval, student},
     lacking::MissingFigures,
     metric::MetricSource,
@@ -327,7 +328,9 @@ impl Verdict {
             return Some(beyond.p_of_miss);
         }
         let estimate = self.actual.ok().filter(|_| !self.threshold.is_relative())?;
-        let interval = estimate.interval.ok()??;
+        if estimate.interval == Ok(None) {
+            return None;
+        }
         let error = self.error.unwrap_or(0.0);
         let off = if self.threshold.limits_increase() { -error } else { error };
         let nearest = estimate.value + off;
@@ -335,12 +338,25 @@ impl Verdict {
             return Some(1.0);
         }
         let distance = (nearest - self.threshold.limit).abs();
-        Some(match estimate.mean_error {
-            Some(mean) => student(mean.freedom).sf(distance / mean.error.max(f64::MIN_POSITIVE)),
-            None => {
+        Some(match (estimate.mean_error, estimate.interval) {
+            (_, Err(_)) => self.p_of_gross_miss(nearest),
+            (Some(mean), _) => {
+                student(mean.freedom).sf(distance / mean.error.max(f64::MIN_POSITIVE))
+            }
+            (None, Ok(interval)) => {
+                let interval = interval.unwrap_or(Interval::ALL);
                 by_interval(estimate.value, interval, distance, self.threshold.limits_increase())
             }
         })
+    }
+
+    /// The p value of a figure without an interval, whose error is assumed: only a gross miss, half
+    /// as much again or more, is beyond it.
+    fn p_of_gross_miss(&self, nearest: f64) -> f64 {
+        let ratio = (nearest / self.threshold.limit).ln().abs();
+        // A limit of zero or below is missed by any factor.
+        let ratio = if ratio.is_nan() { f64::INFINITY } else { ratio };
+        student(1e6).sf(ratio / LOAD_RUN_VARIATION)
     }
 
     fn p_of_change(&self, change: &Change) -> f64 {

@@ -229,12 +229,12 @@ fn figures_that_cannot_be_compared_are_listed_and_fail() {
         std::fs::write(bench.folder.path().join("configs.yaml"), config).unwrap();
     };
     config("");
-    run(&["--runs", "4", "--save-baseline", "./few.json"]);
+    run(&["--runs", "2", "--save-baseline", "./few.json"]);
     run(&["--runs", "6", "--save-baseline", "./all.json"]);
     let few = compare(&bench, &["./all.json", "./few.json"]);
     assert_eq!(few.code, Some(101), "{}", few.stdout);
     assert!(
-        few.stdout.contains("NOT COMPARED, since it needs n = 5, has 4: generation_speed, ttft"),
+        few.stdout.contains("NOT COMPARED, since it needs n = 3, has 2: generation_speed, ttft"),
         "{}",
         few.stdout
     );
@@ -255,7 +255,7 @@ fn figures_that_cannot_be_compared_are_listed_and_fail() {
     let same = compare(&bench, &["./few.json", "./few.json"]);
     assert_eq!(same.code, Some(2), "{}", same.stdout);
     let why =
-        "not compared, since too few to compare: it needs n = 5, has 4: generation_speed, ttft";
+        "not compared, since too few to compare: it needs n = 3, has 2: generation_speed, ttft";
     assert!(same.stdout.contains(why), "{}", same.stdout);
     assert!(same.stdout.contains("No judged figure could be compared"), "{}", same.stdout);
     // What there was not before is no loss.
@@ -290,12 +290,12 @@ fn undecided_thresholds_add_runs_up_to_max_runs_and_then_warn() {
     );
     // Nothing decides p90 with so few.
     let ran = bench.run(&[]);
-    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(bench.results().len(), 5);
     says(&ran, "Continuing, since thresholds are undecided: 2 more trials");
     says(&ran, "Continuing, since thresholds are undecided: 1 more trial");
     says(&ran, "Thresholds (actual with its 98.333 % interval)");
-    says(&ran, "needs n = 46, has 5");
+    says(&ran, "ttft p90 <= 1000 ms               5 of 5 within the limit  inconclusive");
     // libtest knows of the first runs only.
     assert_eq!(ran.stdout.lines().filter(|line| line.contains("... bench:")).count(), 2);
     let enough = bench.run(&["--runs", "5"]);
@@ -352,8 +352,6 @@ fn a_baseline_equals_itself() {
         assert!(!same.stdout.contains("NOT COMPARED"), "{}", same.stdout);
         let mut lines = same.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         assert!(lines.any(|line| line == ["ttft", "ms", "0.000", "0.000", "0", "same"]));
-        let few = "not compared, since too few to compare: it needs n = 5, has";
-        assert!(same.stdout.contains(few), "{}", same.stdout);
     }
 }
 

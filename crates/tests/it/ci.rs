@@ -221,7 +221,7 @@ fn a_github_job_gets_annotations_and_a_summary_without_an_option() {
         ran(command.env("GITHUB_ACTIONS", actions).env("GITHUB_STEP_SUMMARY", summary))
     };
     let on = github("true", &summary);
-    let commands: Vec<_> = on.stderr.lines().filter(|line| line.starts_with("::")).collect();
+    let commands: Vec<_> = on.stderr.lines().filter(|line| line.starts_with("::error")).collect();
     assert_eq!(commands.len(), 2, "{}", on.stderr);
     let missed =
         "::error title=Threshold missed%3A slow-simulated::generation_speed mean >= 1000000";

@@ -76,7 +76,7 @@ fn runs_are_added_until_the_means_are_known_precisely() {
     passed(&ran);
     says(
         &ran,
-        "Going on, since thresholds are undecided or intervals are too wide: 3 more trials\n",
+        "Continuing, since thresholds are undecided or intervals are too wide: 3 more trials\n",
     );
     says(&ran, "Precision (half of the mean's interval, as a part of the mean)\n\nm-simulated\n");
     let precision = &json["precision"][0];
@@ -121,7 +121,7 @@ fn auto_chooses_the_number_of_runs_from_the_noise_of_three() {
     let (ran, json) = report(&bench, &[]);
     let runs = trials(&json).len();
     assert!((4..=30).contains(&runs), "{runs}\n{}", ran.stderr);
-    says(&ran, "Going on, since thresholds are undecided: ");
+    says(&ran, "Continuing, since thresholds are undecided: ");
     // Three looks: after three runs, after the chosen number, and after the most.
     assert!((json["confidence"].as_f64().unwrap() - (1.0 - 0.05 / 3.0)).abs() < 1e-9);
     // What is decided at once needs no more.

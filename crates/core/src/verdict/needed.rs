@@ -105,6 +105,9 @@ impl Verdict {
     fn needed_for_figure(&self, actual: &Estimate) -> Option<Needed> {
         let limit = self.threshold.limit;
         let room = (actual.value - limit).abs() - self.error.unwrap_or(0.0);
+        if self.uncertainty > 0.0 && room <= 0.0 {
+            return Some(Needed::MorePrecision);
+        }
         let interval = match actual.interval {
             Ok(Some(interval)) => interval,
             Ok(None) => return Some(Needed::MorePrecision),

@@ -57,6 +57,7 @@ const CHINESE: &[(&str, &[&str])] = &[
     ("Tool choice", &["tool_choice"]),
     ("Synthetic prompt", &["synthetic"]),
     ("Range of tokens", &["input_tokens"]),
+    ("Variation between runs", &["run_variation"]),
     ("Workload", &["负载"]),
 ];
 
