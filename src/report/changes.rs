@@ -238,10 +238,13 @@ fn change_of(metric: &Metric, figures: &RunFigures, variation: f64, rules: Rules
 /// Returns the kind of `change`; `uncertainty` is the largest difference that late reads can cause.
 fn kind(metric: &Metric, change: &Change, uncertainty: f64, rules: Rules) -> ChangeKind {
     let Rules { size, level } = rules;
-    let is_larger =
-        |relative: f64| relative.abs() > size && (relative * change.before).abs() > uncertainty;
+    let is_larger = |relative: f64, before: f64| {
+        relative.abs() > size && (relative * before).abs() > uncertainty
+    };
     let is_found = |increases: bool| {
-        let is_miss = |relative: f64| is_larger(relative) && (relative > 0.0) == increases;
+        let is_miss = |relative: f64, before: f64| {
+            is_larger(relative, before) && (relative > 0.0) == increases
+        };
         change.p_of_miss(increases, is_miss) <= level
     };
     let worse_if_larger = metric.better == Better::Lower;

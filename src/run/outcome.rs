@@ -157,13 +157,8 @@ mod tests {
         let config = Config::parse(yaml, "configs.yaml", Path::new(".")).unwrap();
         let plan = Plan::new(&config, &Overrides::default()).unwrap();
         let threshold = Threshold::parse("ttft <= 500 ms").unwrap();
-        let actual = actual.map(|(value, interval)| Estimate {
-            value,
-            interval,
-            n: 20,
-            confidence: 0.95,
-            mean_error: None,
-        });
+        let actual =
+            actual.map(|(value, interval)| Estimate { value, interval, n: 20, mean_error: None });
         let verdicts = vec![Verdict {
             threshold,
             actual,
@@ -175,6 +170,7 @@ mod tests {
             lacking: MissingFigures::default(),
             doubts,
             left_out: Vec::new(),
+            confidence: 0.95,
             runs: 2,
             level: 0.01,
             may_fail: true,

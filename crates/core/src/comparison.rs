@@ -232,12 +232,14 @@ impl Change {
         }
     }
 
-    /// Returns the p value of a change that misses a limit, as `misses` says of relative changes:
-    /// of the whole figure, or of one prompt. The value is 1 if neither misses it.
-    pub fn p_of_miss(&self, increases: bool, misses: impl Fn(f64) -> bool) -> f64 {
+    /// Returns the p value of a change that misses a limit: of the whole figure, or of one prompt.
+    /// `misses` decides on a relative change and the figure before. The value is 1 if neither misses
+    /// the limit.
+    pub fn p_of_miss(&self, increases: bool, misses: impl Fn(f64, f64) -> bool) -> f64 {
         let evidence = if increases { &self.increase } else { &self.decrease };
-        let whole = if misses(self.relative) { evidence.of_whole() } else { 1.0 };
-        let prompt = evidence.prompt.filter(|prompt| misses(prompt.relative));
+        let whole = if misses(self.relative, self.before) { evidence.of_whole() } else { 1.0 };
+        let before = |prompt: &PromptChange| prompt.before.unwrap_or(self.before);
+        let prompt = evidence.prompt.filter(|prompt| misses(prompt.relative, before(prompt)));
         prompt.map_or(whole, |prompt| whole.min(prompt.p / PROMPT_PART)).min(1.0)
     }
 

@@ -35,6 +35,8 @@ const MAD_RATIO: f64 = 1.482_602_2;
 pub struct PromptChange {
     /// The number of the prompt.
     pub stratum: u32,
+    /// Its geometric mean before; `None` in pairs.
+    pub before: Option<f64>,
     /// Its relative change.
     pub relative: f64,
     /// The one-sided p value, times the number of prompts.
@@ -114,7 +116,8 @@ pub(crate) fn of_prompts(
             true => 0.0,
             false => 1.0,
         };
-        PromptChange { stratum: *stratum, relative: change.exp_m1(), p }
+        let before = (!of.before.is_empty()).then(|| mean(&of.before).exp());
+        PromptChange { stratum: *stratum, before, relative: change.exp_m1(), p }
     };
     let all = testable().count() as f64;
     let worst = testable().map(test).min_by(|a, b| a.p.total_cmp(&b.p))?;

@@ -76,8 +76,7 @@ mod tests {
     #[test]
     fn the_farther_end_of_the_interval_counts() {
         let interval = Ok(Some(Interval { low: 97.0, high: 102.0 }));
-        let estimate =
-            Estimate { value: 100.0, interval, n: 9, confidence: 0.95, mean_error: None };
+        let estimate = Estimate { value: 100.0, interval, n: 9, mean_error: None };
         assert!((half_width(&estimate).unwrap() - 0.03).abs() < 1e-12);
         let few = Absent::TooFew { needs: 4, has: 1 };
         assert_eq!(half_width(&Estimate { interval: Err(few), ..estimate }), Err(few));

@@ -163,7 +163,7 @@ fn percent(runs: u64, mut is: impl FnMut(&mut Pcg64Mcg) -> bool) -> f64 {
 }
 
 fn is_failed(change: &Change, limit: f64) -> bool {
-    change.p_of_miss(true, |relative| relative > limit) <= SIGNIFICANT
+    change.p_of_miss(true, |relative, _| relative > limit) <= SIGNIFICANT
 }
 
 fn since(before: &[SimulatedRun], now: &[SimulatedRun], assumed: f64) -> Change {

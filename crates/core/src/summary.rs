@@ -392,8 +392,6 @@ pub struct Estimate {
     pub interval: Result<Option<Interval>, Absent>,
     /// The number of values.
     pub n: usize,
-    /// The confidence of the interval.
-    pub confidence: f64,
     /// The standard error, if the statistic is a mean.
     pub mean_error: Option<MeanError>,
 }
@@ -720,7 +718,7 @@ impl Group {
             MetricSource::Load(_) | MetricSource::Sample(_) => self.values(metric).len(),
             MetricSource::All => self.tally.valid,
         };
-        Ok(Estimate { value, interval, n, confidence, mean_error })
+        Ok(Estimate { value, interval, n, mean_error })
     }
 
     /// Returns the values whose variation is that of `statistic`: of requests, of the batches of a

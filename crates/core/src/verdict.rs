@@ -59,6 +59,8 @@ pub struct Verdict {
     pub doubts: Vec<(String, usize)>,
     /// The prompts that a change leaves out because one of the runs has no value for them.
     pub left_out: Vec<String>,
+    /// The confidence of intervals.
+    pub confidence: f64,
     /// The number of runs of each prompt, or of the workload.
     pub runs: u32,
     /// The probability that may fall to a wrong fail of this threshold.
@@ -157,6 +159,7 @@ impl Judge<'_> {
                 .map(|(why, of)| (why.into(), of))
                 .collect(),
             left_out: Vec::new(),
+            confidence: self.confidence,
             runs: group.runs(),
             level: (1.0 - self.confidence) / 0.05 * SIGNIFICANT,
             may_fail: true,
@@ -361,8 +364,8 @@ impl Verdict {
 
     fn p_of_change(&self, change: &Change) -> f64 {
         let floor = self.floor();
-        let misses = |relative: f64| {
-            !self.threshold.holds(relative) && (relative * change.before).abs() > floor
+        let misses = |relative: f64, before: f64| {
+            !self.threshold.holds(relative) && (relative * before).abs() > floor
         };
         change.p_of_miss(self.threshold.limits_increase(), misses)
     }
@@ -395,7 +398,7 @@ impl Verdict {
 
     /// The probability beyond each end of an interval.
     fn tail(&self) -> f64 {
-        self.actual.map_or(0.025, |actual| (1.0 - actual.confidence) / 2.0)
+        (1.0 - self.confidence) / 2.0
     }
 
     /// Returns the prompt whose own change misses the limit, by name.

@@ -194,9 +194,12 @@ const SAME_IN_EACH_RUN: [&str; 3] = ["response_tokens", "prompt_tokens", "succes
 fn mask_line(line: &str) -> String {
     let indent = line.len() - line.trim_start().len();
     let (mut before, mut metric) = ("", "");
+    // Columns are two blanks or more apart: what follows is not part of a limit.
+    let mut is_next_column = false;
     let mut words = Vec::new();
     for word in line[indent..].split(' ') {
-        let is_limit = ["<=", ">="].contains(&before);
+        let is_limit = ["<=", ">="].contains(&before) && !is_next_column;
+        is_next_column = word.is_empty();
         let is_same = is_limit || SAME_IN_EACH_RUN.contains(&metric);
         let is_spread = before == "(+/-";
         words.push(match is_same {

@@ -318,8 +318,9 @@ fn a_prompt_without_a_figure_in_one_run_changes_no_comparison() {
     });
     for (before, now) in [(&whole, &partial), (&partial, &whole)] {
         assert_eq!(against("tpot <= +8 % of baseline", before, now), Outcome::Pass);
-        assert_eq!(compared("tpot", before, now), Ok(ChangeKind::Same));
-        assert_eq!(compared("generation_speed", before, now), Ok(ChangeKind::Same));
+        // Between two runs, 3 % are assumed to come from the runs.
+        assert_eq!(compared("tpot", before, now), Ok(ChangeKind::Unclear));
+        assert_eq!(compared("generation_speed", before, now), Ok(ChangeKind::Unclear));
     }
     // A change in the other prompts is one, although the slow one is gone.
     assert_eq!(against("tpot <= +8 % of baseline", &whole, &slower), Outcome::Fail);
@@ -365,7 +366,7 @@ fn a_baseline_that_may_be_wrong_decides_nothing() {
     assert_eq!(compared("ttft", &late, &good), Ok(ChangeKind::Unclear));
     assert_eq!(compared("ttft", &good, &late), Ok(ChangeKind::Unclear));
     // What the text cannot have changed is compared.
-    assert_eq!(compared("total_time", &doubted, &good), Ok(ChangeKind::Same));
+    assert_eq!(compared("total_time", &doubted, &good), Ok(ChangeKind::Unclear));
     // A file from before doubts were kept is read.
     let json = Baseline::of(&good, "here").to_json();
     assert!(!json.contains("doubts"));
