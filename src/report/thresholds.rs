@@ -189,7 +189,7 @@ pub fn format_needed(verdict: &Verdict) -> Option<String> {
             )
         }
         Needed::Duet => "it is within the variation between runs, which no number of requests \
-                         makes smaller: measure both in one run (`% of MODEL`)"
+                         makes smaller: measure both in one run (`-3 % of MODEL`)"
             .into(),
         Needed::Baseline => "a baseline of more requests, or more requests, would decide it".into(),
         Needed::Certainty => {

@@ -14,7 +14,7 @@ use crate::{
     interval::{self, Interval, MeanError, StratifiedSample},
     lacking::{MissingFigures, MissingReason},
     load_stats::{Batch, LoadStats},
-    metric::{METRICS, Metric, MetricSource},
+    metric::{Better, METRICS, Metric, MetricSource},
     prompt::Prompt,
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
@@ -694,6 +694,7 @@ impl Group {
         statistic: Statistic,
         confidence: f64,
     ) -> Result<Estimate, Absent> {
+        let statistic = self.with_failures(metric, statistic);
         let value = self.figure(metric, statistic)?;
         let sample = self.replicates(metric, statistic)?;
         let (values, strata) = (&sample.values, &sample.strata);
@@ -719,6 +720,18 @@ impl Group {
             MetricSource::All => self.tally.valid,
         };
         Ok(Estimate { value, interval, n, mean_error })
+    }
+
+    /// Returns the percentile of the valid requests of a load that is `statistic` of all requests,
+    /// failed ones included: these are slower than any valid one.
+    fn with_failures(&self, metric: &Metric, statistic: Statistic) -> Statistic {
+        let Statistic::Percentile(percent) = statistic else { return statistic };
+        let valid = self.tally.valid as f64 / self.tally.finished().max(1) as f64;
+        let of_valid = percent / valid.max(f64::MIN_POSITIVE);
+        match self.spec.workload.is_some() && metric.better == Better::Lower && of_valid < 100.0 {
+            true => Statistic::Percentile(of_valid),
+            false => statistic,
+        }
     }
 
     /// Returns the values whose variation is that of `statistic`: of requests, of the batches of a

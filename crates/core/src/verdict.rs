@@ -249,7 +249,11 @@ impl Verdict {
             Err(_) => return None,
         }
         let beyond = BeyondLimit::of(&self.threshold, group, self.error.unwrap_or(0.0))?;
-        Some(if group.spec.workload.is_some() { beyond.of_failed() } else { beyond })
+        match group.spec.workload {
+            None => Some(beyond),
+            // The runs decide, unless failed requests alone do.
+            Some(_) => Some(beyond.of_failed()).filter(|of| of.p_of_miss <= self.level),
+        }
     }
 
     /// Returns the largest difference between two runs that the instrument alone can cause, in the
@@ -401,10 +405,15 @@ impl Verdict {
         (1.0 - self.confidence) / 2.0
     }
 
-    /// Returns the prompt whose own change misses the limit, by name.
+    /// Returns the prompt that is the reason of a fail, by name: its own change misses the limit, and
+    /// it stands out from the change as a whole.
     pub fn slower_prompt(&self) -> Option<(&str, PromptChange)> {
+        const STANDS_OUT: f64 = 2.0;
         let change = self.change.as_ref()?.as_ref().ok()?;
-        let misses = |relative: f64| !self.threshold.holds(relative);
+        let misses = |relative: f64| {
+            !self.threshold.holds(relative)
+                && relative.ln_1p().abs() > STANDS_OUT * change.relative.ln_1p().abs()
+        };
         let found = change.missed_prompt(self.threshold.limits_increase(), self.level, misses)?;
         Some((self.prompts.get(found.stratum as usize)?, found))
     }

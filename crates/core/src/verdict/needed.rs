@@ -62,7 +62,7 @@ impl Verdict {
                 _ => Some(Needed::StoredRuns(1)),
             };
         }
-        if let Some(beyond) = self.beyond.filter(|of| of.p_of_hold < 1.0 || of.failed == 0) {
+        if let Some(beyond) = self.beyond {
             let needed = beyond.needed(self.tail(), self.level);
             return Some(needed.map_or(Needed::MorePrecision, |all| {
                 self.in_unit(all.saturating_sub(beyond.all).max(1))
