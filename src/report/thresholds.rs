@@ -87,10 +87,15 @@ pub fn format_reason(verdict: &Verdict) -> Option<String> {
     }
     Some(match &verdict.change {
         Some(Ok(_)) => {
-            format!("the change is beyond the limit and beyond chance (p = {})", number(p))
+            format!("the change is beyond the limit and beyond chance ({})", format_p(p))
         }
-        _ => format!("it misses the limit beyond chance (p = {})", number(p)),
+        _ => format!("it misses the limit beyond chance ({})", format_p(p)),
     })
+}
+
+/// Formats a p value, of which only the size matters.
+fn format_p(p: f64) -> String {
+    if p < 0.001 { "p < 0.001".into() } else { format!("p = {p:.3}") }
 }
 
 /// Describes the smallest change that a passed threshold would have caught.

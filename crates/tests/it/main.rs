@@ -16,6 +16,7 @@ mod documents;
 mod drive;
 mod first_contact;
 mod framing;
+mod gate;
 mod harness;
 mod http;
 mod instrument;
