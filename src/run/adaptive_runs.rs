@@ -144,7 +144,7 @@ impl Runner<'_> {
     /// How many times as many requests may decide the group's thresholds and reach its goals, roughly;
     /// `None` where that is done, or no number does it.
     fn times_needed(&self, group: &Group, judged: &GroupVerdicts) -> Option<f64> {
-        let thresholds = judged.verdicts.iter().filter_map(|verdict| times(verdict));
+        let thresholds = judged.verdicts.iter().filter_map(times);
         let goals = group
             .spec
             .precision

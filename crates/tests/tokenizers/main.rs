@@ -1,6 +1,7 @@
 //! The feature `tokenizers`: a tokenizer read from its file, through the front door. A binary to
 //! itself, so that the other tests need not be built with the feature too.
 
+#![expect(clippy::disallowed_methods, reason = "tests set and read what users do")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{fs, path::Path};
