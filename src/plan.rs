@@ -699,6 +699,7 @@ fn targets(config: &Config, overrides: &Overrides) -> Result<Vec<Arc<Target>>, P
                 "give one of them another `name`; names of simulated models end in `-simulated`";
             errors.push(config.error_in(model.display_name(), &what, help));
         }
+        errors.extend(counterparts::of_itself(config, model));
         errors.extend(unsupported_proxy(config, &target));
         errors.extend(unavailable_packets(config, model, &target));
         targets.push(Arc::new(target));

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use llm_stream_core::{baseline::Baseline, summary::Group, text::counted};
+use llm_stream_core::{
+    baseline::Baseline, summary::Group, text::counted, threshold::Against, verdict::Outcome,
+};
 
 use super::{observers::target_folder, terminal::Terminal};
 use crate::{
@@ -80,7 +82,13 @@ impl Baselines {
         let path = saved.path.display();
         let refusal = match incomplete(run) {
             Some(why) => Some(why),
-            None if has_failed && !saved.accept => {
+            None if saved.accept => None,
+            None if is_worse_than_stored(run) => Some(
+                "a figure is worse than in the stored runs, though not beyond chance; `--accept` adds \
+                 it anyway"
+                    .to_owned(),
+            ),
+            None if has_failed => {
                 Some("it failed; `--accept` adds it anyway".to_owned())
             }
             None => None,
@@ -111,6 +119,20 @@ fn saved_without(group: &Group) -> Option<String> {
     let name = group.name();
     (!parts.is_empty())
         .then(|| format!("note: saved without these of {name}: {}\n", parts.join("; ")))
+}
+
+/// Returns whether a change misses its limit as it was seen, without being decided: as the reference of
+/// the next run it would hide a slow decline.
+fn is_worse_than_stored(run: &Run) -> bool {
+    let mut verdicts = run.verdicts.iter().flat_map(|of| &of.verdicts);
+    verdicts.any(|verdict| match &verdict.change {
+        Some(Ok(change)) => {
+            verdict.threshold.against == Against::Baseline
+                && verdict.outcome() == Outcome::Inconclusive
+                && !verdict.threshold.holds(change.relative)
+        }
+        _ => false,
+    })
 }
 
 /// Returns why the run does not have all figures that it was planned to have.

@@ -12,7 +12,9 @@ pub(super) fn resolve(
     mut threshold: Threshold,
 ) -> Result<Threshold, ConfigError> {
     let Against::Model(name) = &threshold.against else { return Ok(threshold) };
-    let found = config.models.iter().find(|model| model.is_called(name));
+    let is_called =
+        |model: &&config::Model| model.is_called(name) || name_in_results(model) == *name;
+    let found = config.models.iter().find(is_called);
     let Some(found) = found else {
         let names: Vec<_> =
             config.models.iter().map(|model| model.display_name().value.as_str()).collect();
@@ -24,12 +26,31 @@ pub(super) fn resolve(
         let what = format!("no model `{name}` to compare with");
         return Err(config.error_at(text, offset, &what, &help));
     };
-    let display = &found.display_name().value;
-    threshold.against = Against::Model(match found.endpoint {
+    threshold.against = Against::Model(name_in_results(found));
+    Ok(threshold)
+}
+
+/// Refuses thresholds that stand in a model and compare it with itself.
+pub(super) fn of_itself(config: &Config, model: &config::Model) -> Vec<ConfigError> {
+    let name = name_in_results(model);
+    let compares = |text: &&Spanned<String>| {
+        let threshold = Threshold::parse(&text.value).ok();
+        let resolved = threshold.and_then(|threshold| resolve(config, text, threshold).ok());
+        resolved.is_some_and(|threshold| threshold.against == Against::Model(name.clone()))
+    };
+    let error = |text: &Spanned<String>| {
+        let what = "a model cannot be compared with itself";
+        config.error_at(text, 0, what, "name the other model, or `of baseline` for stored runs")
+    };
+    model.settings.thresholds.iter().filter(compares).map(error).collect()
+}
+
+fn name_in_results(model: &config::Model) -> String {
+    let display = &model.display_name().value;
+    match model.endpoint {
         config::EndpointConfig::Simulate(_) => simulated_name(display),
         config::EndpointConfig::Server { .. } => display.clone(),
-    });
-    Ok(threshold)
+    }
 }
 
 /// The thresholds of a model, without those that compare it with itself.

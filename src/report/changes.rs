@@ -116,8 +116,8 @@ fn partial_figures(then: &GroupBaseline, now: &GroupBaseline) -> Vec<String> {
         let share = now.min_share();
         let sides = then.side(metric, share).zip(now.side(metric, share));
         let left_out = sides.and_then(|(before, later)| {
-            let pair = now.pair(before.ok()?, later.ok()?);
-            (!pair.left_out.is_empty()).then(|| thresholds::format_left_out(&pair.left_out))
+            let figures = RunFigures::of(metric, now, &[before.ok()?], &[later.ok()?]);
+            (!figures.left_out.is_empty()).then(|| thresholds::format_left_out(&figures.left_out))
         });
         let unit = if matches!(metric.read, MetricSource::Load(_)) { "runs" } else { "requests" };
         let [before, later] = shares;
@@ -147,10 +147,10 @@ fn variation_note(runs: &[Vec<GroupBaseline>; 2], group: &GroupBaseline) -> Stri
     let share = number(100.0 * assumed_variation(group));
     match runs[0].len() < MIN_HISTORY {
         true => format!(
-            "{now} against {before}; runs are assumed to vary by ± {share} %, {MIN_HISTORY} or more \
+            "before: {before}, now: {now}; runs are assumed to vary by ± {share} %, {MIN_HISTORY} or more \
              give an estimate"
         ),
-        false => format!("{now} against {before}"),
+        false => format!("before: {before}, now: {now}"),
     }
 }
 
@@ -322,6 +322,6 @@ const fn format_kind(kind: ChangeKind) -> &'static str {
         ChangeKind::Regressed => "REGRESSED",
         ChangeKind::Improved => "improved",
         ChangeKind::Same => "same",
-        ChangeKind::Unclear => "",
+        ChangeKind::Unclear => "undecided",
     }
 }

@@ -6,6 +6,7 @@ use llm_stream_core::{
     metric::Metric,
     statistic::Absent,
     summary::Estimate,
+    threshold::Against,
     verdict::{BeyondLimit, Needed, NoChange, Outcome, Verdict},
 };
 
@@ -22,7 +23,14 @@ impl Exporter for Thresholds {
         let percent = percent.trim_end_matches('0').trim_end_matches('.');
         let mut out = format!("Thresholds (actual with its {percent} % interval)\n");
         if run.verdicts.is_empty() {
-            out.push_str("\n  none in the config: only that trials succeed is checked\n");
+            let limits = run.summary.groups.iter().map(|group| group.thresholds().len());
+            out.push_str(&match limits.sum() {
+                0 => "\n  none in the config: only that trials succeed is checked\n".to_owned(),
+                limits => {
+                    let limits = counted(limits, "threshold");
+                    format!("\n  {limits} relative to a baseline: not judged without one\n")
+                }
+            });
         }
         for GroupVerdicts { name, verdicts, notes, .. } in &run.verdicts {
             let mut table = table::table(&["limit", ">actual", "verdict"]);
@@ -79,16 +87,18 @@ pub fn format_reason(verdict: &Verdict) -> Option<String> {
         ));
     }
     if let Some(Ok(trend)) = &verdict.trend {
-        return Some(format!("it began {} runs ago", trend.runs_ago));
+        let runs = counted(trend.runs_ago, "run");
+        return Some(format!("it left its best level {runs} ago ({})", format_p(trend.p)));
     }
     let p = verdict.p_of_miss()?;
     if verdict.actual.is_ok_and(|actual| actual.interval.is_err()) && verdict.change.is_none() {
         return Some("it misses the limit by far more than runs usually vary".into());
     }
     Some(match &verdict.change {
-        Some(Ok(_)) => {
-            format!("the change is beyond the limit and beyond chance ({})", format_p(p))
-        }
+        Some(Ok(_)) => format!(
+            "it changed beyond chance ({} if nothing changed), and by more than the limit",
+            format_p(p)
+        ),
         _ => format!("it misses the limit beyond chance ({})", format_p(p)),
     })
 }
@@ -105,8 +115,18 @@ pub fn format_detectable(verdict: &Verdict) -> Option<String> {
     }
     let smallest = verdict.smallest_detectable().filter(|share| share.is_finite())?;
     Some(match verdict.beyond {
-        Some(_) => format!("would have caught {} % beyond it", number(100.0 * smallest)),
-        None => format!("would have caught {:+.1} %", 100.0 * smallest),
+        Some(_) => {
+            format!("would have caught {} % of requests beyond it", number(100.0 * smallest))
+        }
+        None if verdict.change.is_some() => {
+            format!("would have caught {:+.1} %", 100.0 * smallest)
+        }
+        None => {
+            let caught = verdict.actual.ok()?.value * (1.0 + smallest);
+            let (unit, scale) = verdict.threshold.metric.unit.display();
+            (caught > 0.0)
+                .then(|| format!("would have caught {} {unit}", number(caught * scale)))?
+        }
     })
 }
 
@@ -115,7 +135,10 @@ fn format_variations(verdicts: &[Verdict]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for verdict in verdicts {
         let Some(Ok(Change { variation: Some(variation), .. })) = &verdict.change else { continue };
-        let BetweenRuns { share, runs, is_assumed } = *variation;
+        let BetweenRuns { share, observed, runs, is_assumed } = *variation;
+        if verdict.threshold.against != Against::Baseline {
+            continue;
+        }
         let (share, stored) = (number(100.0 * share), counted(runs, "stored run"));
         let line = match is_assumed {
             true => format!(
@@ -123,8 +146,10 @@ fn format_variations(verdicts: &[Verdict]) -> Vec<String> {
                  or more give an estimate"
             ),
             false => format!(
-                "{} varies by ± {share} % between runs, by {stored}",
-                verdict.threshold.metric.name
+                "{}: {stored} differ by ± {} %; with the assumption (`run_variation`) as four more \
+                 runs, ± {share} % is used",
+                verdict.threshold.metric.name,
+                number(100.0 * observed.unwrap_or_default())
             ),
         };
         if !lines.contains(&line) {
@@ -190,7 +215,8 @@ pub fn format_needed(verdict: &Verdict) -> Option<String> {
         Needed::StoredRuns(more) => {
             let more = counted(more, "more stored run");
             format!(
-                "it is within the variation between runs: {more} (`--save-baseline`) would tell"
+                "the stored runs are too few: {more} of the earlier build (`--save-baseline`) would \
+                 tell how much runs vary"
             )
         }
         Needed::Duet => "it is within the variation between runs, which no number of requests \
@@ -272,6 +298,9 @@ pub fn format_actual(verdict: &Verdict) -> String {
 /// Formats a change with its interval, in percent.
 pub fn format_change(change: &Change) -> String {
     let Change { relative, interval: Interval { low, high }, .. } = change;
+    if !change.is_bounded() {
+        return format!("{:+.1} [not bounded]", relative * 100.0);
+    }
     format!("{:+.1} [{:+.1}, {:+.1}]", relative * 100.0, low * 100.0, high * 100.0)
 }
 

@@ -173,6 +173,7 @@ mod tests {
             confidence: 0.95,
             runs: 2,
             level: 0.01,
+            is_of_load: false,
             may_fail: true,
             prompts: Vec::new(),
         }];

@@ -172,25 +172,6 @@ impl Side {
     }
 }
 
-/// The values of a metric in two runs, for the prompts that have values in both. The mean over
-/// other prompts would be a different figure.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Pair {
-    /// The values of the baseline.
-    pub before: Side,
-    /// The values of the later run.
-    pub now: Side,
-    /// The names of the prompts with values in only one of the runs.
-    pub left_out: Vec<String>,
-}
-
-impl Pair {
-    /// Returns how far the difference of `statistic` can be off.
-    pub fn uncertainty(&self, statistic: Statistic) -> f64 {
-        self.before.uncertainty(statistic) + self.now.uncertainty(statistic)
-    }
-}
-
 impl GroupBaseline {
     /// Creates the baseline of a group, measured by `machine`.
     pub fn of(group: &Group, machine: &str) -> Self {
@@ -345,25 +326,6 @@ impl GroupBaseline {
                     false => numbered(&partial.strata, is_load),
                 };
             }
-        }
-    }
-
-    /// Pairs two runs and drops the prompts that only one of them has values for. Both runs number
-    /// the prompts equally, which [`comparable_to`](Self::comparable_to) has checked.
-    pub fn pair(&self, before: Side, now: Side) -> Pair {
-        let of = |side: &Side| side.strata.iter().copied().collect::<BTreeSet<_>>();
-        let strata = [of(&before), of(&now)];
-        let [then, later] = &strata;
-        if then == later {
-            return Pair { before, now, left_out: Vec::new() };
-        }
-        let both: BTreeSet<_> = then.intersection(later).copied().collect();
-        let left_out = then.symmetric_difference(later);
-        let name = |stratum: &u32| Some(self.prompts.get(*stratum as usize)?.0.clone());
-        Pair {
-            left_out: left_out.filter_map(name).collect(),
-            before: before.only(&both),
-            now: now.only(&both),
         }
     }
 

@@ -85,8 +85,11 @@ pub struct Change {
 /// The variation between runs in which nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BetweenRuns {
-    /// Its standard deviation, as a share.
+    /// Its standard deviation, as a share: the assumption, or the estimate from both.
     pub share: f64,
+    /// The standard deviation of the earlier runs, the noise of their requests included; `None` for
+    /// a single run.
+    pub observed: Option<f64>,
     /// The number of earlier runs.
     pub runs: usize,
     /// Whether it is assumed, because there are few.
@@ -172,25 +175,16 @@ impl Change {
             own_evidence(statistic, &earlier, &new, (sign, own), (between, error.freedom))
         });
         let is_assumed = before.len() < MIN_HISTORY;
+        let logs: Vec<_> = figures.iter().map(|of| of.log).collect();
+        let observed = Statistic::Sd.of(&logs).ok();
         Ok(Self {
             before: geometric_mean(statistic, before)?,
             now: geometric_mean(statistic, now)?,
             increase,
             decrease,
-            variation: Some(BetweenRuns { share, runs: before.len(), is_assumed }),
+            variation: Some(BetweenRuns { share, observed, runs: before.len(), is_assumed }),
             ..Self::by_logs(change, error, confidence)
         })
-    }
-
-    /// Compares two samples of the same run.
-    pub fn of(
-        statistic: Statistic,
-        before: StratifiedSample<'_>,
-        now: StratifiedSample<'_>,
-        confidence: f64,
-    ) -> Result<Self, Absent> {
-        let before = [RunValues::Requests(before)];
-        Self::since(statistic, &before, &[RunValues::Requests(now)], 0.0, confidence)
     }
 
     /// Compares pairs of requests of two endpoints: the logarithm of the ratio of each pair in the
@@ -211,13 +205,17 @@ impl Change {
         let [increase, decrease] = [1.0, -1.0].map(|sign| Evidence {
             statistic: p_value(sign * center, mean.error, mean.freedom),
             tail: evidence::slow_pairs(pairs.values, sign),
-            prompt: evidence::of_prompts(&prompts, sign, (0.0, 1.0)),
+            // Runs of a load have no prompts.
+            prompt: match pairs.strata.is_empty() {
+                true => None,
+                false => evidence::of_prompts(&prompts, sign, (0.0, 1.0)),
+            },
         });
         let change = Self::by_logs(center, error, confidence);
         Ok(Self { before, now, increase, decrease, ..change })
     }
 
-    /// The change of a figure that is zero, then and now.
+    /// The change whose logarithm is `center`, without its evidence.
     fn by_logs(center: f64, error: LogError, confidence: f64) -> Self {
         let half = student(error.freedom).inverse_cdf((1.0 + confidence) / 2.0) * error.total();
         Self {
@@ -259,23 +257,33 @@ impl Change {
         (2.0 * self.increase.of_whole().min(self.decrease.of_whole())).min(1.0)
     }
 
-    /// Returns whether the figure as a whole changed, at the level [`SIGNIFICANT`] and in either
-    /// direction.
-    pub fn is_significant(&self) -> bool {
-        self.p() <= SIGNIFICANT
-    }
-
     /// Returns whether both runs have enough requests to bound the change on both sides.
     pub fn is_bounded(&self) -> bool {
         self.error.total().is_finite()
     }
 
-    /// Returns the smallest relative change that would have been found with a probability of 95 % at
-    /// the level `level`, as a positive share.
-    pub fn smallest_detectable(&self, level: f64) -> f64 {
+    /// Returns the smallest relative change in the direction `sign` that would have missed `limit`
+    /// with a probability of 95 %: it is significant at the level `level`, and seen beyond the limit.
+    pub fn smallest_detectable(&self, limit: f64, sign: f64, level: f64) -> f64 {
         let t = student(self.error.freedom);
-        let quantiles = t.inverse_cdf(1.0 - level * MEAN_PART) + t.inverse_cdf(POWER);
-        (quantiles * self.error.total()).exp_m1()
+        let (significant, seen) = (t.inverse_cdf(1.0 - level * MEAN_PART), t.inverse_cdf(POWER));
+        let error = self.error.total();
+        let beyond_limit = sign * limit.ln_1p() + seen * error;
+        let beyond_chance = match sign * limit < 0.0 {
+            true => sign * limit.ln_1p() + (significant + seen) * error,
+            false => (significant + seen) * error,
+        };
+        (sign * beyond_limit.max(beyond_chance)).exp_m1()
+    }
+
+    /// Returns the p value of a change that meets `limit` being seen as this one.
+    pub fn p_beyond(&self, limit: f64, increases: bool) -> f64 {
+        let distance = self.relative.ln_1p() - limit.ln_1p();
+        p_value(
+            if increases { distance } else { -distance },
+            self.error.total(),
+            self.error.freedom,
+        )
     }
 
     /// Returns how many times as many requests of this run make the standard error of the relative

@@ -4,7 +4,7 @@
 //! the noise of the mean; one request of ten that takes four times as long does the same. So each is
 //! tested by itself, on logarithms, where a factor is a distance.
 //!
-//! - **Prompts**: a t test of each prompt with its moderated variance ([`Moderation`]), or with that of
+//! - **Prompts**: a t test of each prompt with its moderated variance (see `moderation`), or with that of
 //!   all prompts if it is larger. Few values can all be outliers, so almost every value of the prompt must be slower than before
 //!   as well. The p value is multiplied by the number of prompts (Bonferroni).
 //! - **Tails**: the requests that take more than twice the median of their prompt, before and now:

@@ -244,6 +244,7 @@ fn parse_comparison(words: &mut Words<'_>) -> Result<Operator, ParseThresholdErr
     Operator::ALL.into_iter().find(|comparison| comparison.symbol() == symbol).ok_or_else(|| {
         ParseThresholdError {
             message: match symbol {
+                "" if words.text[offset..].starts_with("trend") => "a trend is one of means".into(),
                 "" => "a comparison is missing".into(),
                 _ => format!("unknown comparison `{symbol}`"),
             },

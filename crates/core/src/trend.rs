@@ -77,12 +77,12 @@ pub struct Levels {
     /// The changes, oldest first.
     pub changes: Vec<Trend>,
     /// The logarithm of the fitted level of each run.
-    fitted: Vec<f64>,
+    pub(crate) fitted: Vec<f64>,
 }
 
 impl Levels {
     /// Splits the series at each step that is significant at `level`, as E-divisive does: first
-    /// the whole series, then the parts. `None` as for [`test`].
+    /// the whole series, then the parts. `None` as for [`test()`].
     pub fn of(figures: &[f64], level: f64) -> Option<Self> {
         let logarithms = logarithms(figures)?;
         let mut levels = Self { changes: Vec::new(), fitted: vec![0.0; figures.len()] };

@@ -65,6 +65,8 @@ pub struct Verdict {
     pub runs: u32,
     /// The probability that may fall to a wrong fail of this threshold.
     pub level: f64,
+    /// Whether it is of a workload, whose runs are the unit.
+    pub is_of_load: bool,
     /// Whether thresholds with smaller p values have failed, so that this one may fail as well.
     pub may_fail: bool,
     /// The names of the prompts by their numbers in a change.
@@ -120,11 +122,12 @@ pub enum NoChange {
 /// The course of a figure over the stored runs and this one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Course {
-    /// The relative change of the best step or trend.
+    /// The relative change from the best level by the steps and trends that are found, and at most that
+    /// of the latest run; 0 if nothing is found or the latest run is back at that level.
     pub relative: f64,
     /// The p value of the order of the runs not mattering.
     pub p: f64,
-    /// How many runs ago it began, this one included.
+    /// How many runs ago the best level was left.
     pub runs_ago: usize,
     /// The number of runs, this one included.
     pub runs: usize,
@@ -162,6 +165,7 @@ impl Judge<'_> {
             confidence: self.confidence,
             runs: group.runs(),
             level: (1.0 - self.confidence) / 0.05 * SIGNIFICANT,
+            is_of_load: group.spec.workload.is_some(),
             may_fail: true,
             prompts: Vec::new(),
             actual,
@@ -228,8 +232,13 @@ fn course_of(
     let series: Vec<_> = stored.chain([figure]).collect();
     let runs = series.len();
     let too_few = NoChange::Absent(Absent::TooFew { needs: trend::FEWEST, has: runs });
-    let found = trend::test(&series).ok_or(too_few)?;
-    Ok(Course { relative: found.change, p: found.p, runs_ago: runs - found.since, runs })
+    let (found, levels) =
+        trend::test(&series).zip(trend::Levels::of(&series, SIGNIFICANT)).ok_or(too_few)?;
+    let (since, loss) = levels.since_best(threshold.limits_increase());
+    // A run that is back at the best level has repaired what the course shows.
+    let own = series[runs - 1] / levels.fitted[since].exp() - 1.0;
+    let relative = if own * loss > 0.0 { loss.signum() * loss.abs().min(own.abs()) } else { 0.0 };
+    Ok(Course { relative, p: found.p, runs_ago: runs - 1 - since, runs })
 }
 
 impl Verdict {
@@ -335,7 +344,8 @@ impl Verdict {
             return Some(beyond.p_of_miss);
         }
         let estimate = self.actual.ok().filter(|_| !self.threshold.is_relative())?;
-        if estimate.interval == Ok(None) {
+        // The success rate is held against its limit as it is.
+        if estimate.interval == Ok(None) || self.is_certain().is_some() {
             return None;
         }
         let error = self.error.unwrap_or(0.0);
@@ -371,7 +381,15 @@ impl Verdict {
         let misses = |relative: f64, before: f64| {
             !self.threshold.holds(relative) && (relative * before).abs() > floor
         };
+        if self.demands_improvement() {
+            return change.p_beyond(self.threshold.limit, self.threshold.limits_increase());
+        }
         change.p_of_miss(self.threshold.limits_increase(), misses)
+    }
+
+    /// Returns whether an unchanged figure would miss the limit.
+    fn demands_improvement(&self) -> bool {
+        !self.threshold.holds(0.0)
     }
 
     fn p_of_trend(&self, trend: &Course) -> f64 {
@@ -425,8 +443,7 @@ impl Verdict {
         let sign = if self.threshold.limits_increase() { 1.0 } else { -1.0 };
         if let Some(change) = &self.change {
             let change = change.as_ref().ok()?;
-            let by_chance = change.smallest_detectable(self.level);
-            return Some(sign * by_chance.max(self.threshold.limit.abs()));
+            return Some(change.smallest_detectable(self.threshold.limit, sign, self.level));
         }
         if let Some(beyond) = &self.beyond {
             return Some(beyond.smallest_detectable(self.level));

@@ -72,11 +72,11 @@ fn a_history_gives_the_variation_between_runs() {
     write(&bench, &config("9ms", 6));
     let ran = bench.run(&["--baseline", "./main.json", "--no-warmup"]);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
-    says(&ran, "between runs, by 5 stored runs");
+    says(&ran, "tpot: 5 stored runs differ by ± ");
     says(&ran, "tpot mean <= +5 % of baseline (actual: ");
     // Six runs are too few for a course.
     says(&ran, "tpot trend <= +5 %");
-    says(&ran, "2 more stored runs (`--save-baseline`) would tell");
+    says(&ran, "2 more stored runs of the earlier build (`--save-baseline`) would tell");
 }
 
 #[test]

@@ -187,6 +187,33 @@ fn looking_often_does_not_make_more_verdicts_wrong() {
 }
 
 #[test]
+fn the_number_of_runs_that_a_verdict_names_decides_it() {
+    // Limits on both sides of the mean, 3 and 4 % away from it.
+    for limit in ["tpot <= 10.3 ms", "tpot <= 9.6 ms"] {
+        let threshold = Threshold::parse(limit).unwrap();
+        let judge =
+            Judge { instrument: None, reference: None, groups: &[], confidence: CONFIDENCE };
+        let few = Endpoint::new(3, 1.0);
+        let (mut asked, mut decided) = (0, 0);
+        for seed in 0..RUNS {
+            let verdict = judge.verdict(&threshold, &few.run(seed).groups[0]);
+            let Some(Needed::Requests(more)) = verdict.needed() else { continue };
+            // A figure that happens to lie at its limit asks for thousands of runs.
+            let runs = verdict.runs_for(more);
+            if runs > 100 {
+                continue;
+            }
+            asked += 1;
+            let again = Endpoint::new(runs, 1.0).run(seed + 1_000_000);
+            let outcome = judge.verdict(&threshold, &again.groups[0]).outcome();
+            decided += usize::from(outcome != Outcome::Inconclusive);
+        }
+        let share = decided as f64 * 100.0 / asked as f64;
+        assert!(asked > 50 && share >= 80.0, "{limit}: {decided} of {asked}");
+    }
+}
+
+#[test]
 fn a_number_of_runs_chosen_from_the_noise_does_not_make_more_verdicts_wrong() {
     // `runs: auto`: a look after three runs, one after the number that they ask for, one after 30.
     const MOST: u32 = 30;

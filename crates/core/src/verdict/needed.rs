@@ -2,7 +2,7 @@
 
 use statrs::distribution::ContinuousCDF;
 
-use super::{Outcome, Verdict};
+use super::{NoChange, Outcome, Verdict};
 use crate::{
     comparison::{Change, MIN_HISTORY},
     interval::student,
@@ -50,13 +50,13 @@ impl Verdict {
         if let Some(change) = &self.change {
             return match change {
                 Ok(change) => Some(self.needed_for_change(change)),
-                Err(super::NoChange::Absent(absent)) => self.needed_for(*absent),
+                Err(NoChange::Absent(absent)) => self.needed_for(*absent),
                 Err(_) => None,
             };
         }
         if let Some(trend) = &self.trend {
             return match trend {
-                Err(super::NoChange::Absent(Absent::TooFew { needs, has })) => {
+                Err(NoChange::Absent(Absent::TooFew { needs, has })) => {
                     Some(Needed::StoredRuns(needs - has))
                 }
                 _ => Some(Needed::StoredRuns(1)),
@@ -76,14 +76,19 @@ impl Verdict {
 
     /// Returns the total number of `runs` that this many more requests or runs amount to.
     pub fn runs_for(&self, more: usize) -> u32 {
-        let has = match (&self.actual, self.beyond) {
-            (_, Some(beyond)) => beyond.all,
-            (Ok(actual), None) => actual.n,
-            (Err(_), None) => 0,
+        let runs = self.runs.max(1);
+        if let Some(Needed::Runs(more)) = self.needed() {
+            return runs + u32::try_from(more).unwrap_or(u32::MAX - runs);
+        }
+        let has = match (&self.actual, self.beyond, &self.change) {
+            (_, Some(beyond), _) => beyond.all,
+            (Ok(actual), None, _) => actual.n,
+            (Err(Absent::TooFew { has, .. }), None, _)
+            | (_, _, Some(Err(NoChange::Absent(Absent::TooFew { has, .. })))) => *has,
+            (Err(_), None, _) => runs as usize,
         };
-        let runs = f64::from(self.runs.max(1));
-        let times = (has + more) as f64 / has.max(1) as f64;
-        (runs * times).ceil().min(f64::from(u32::MAX)) as u32
+        let a_run = has as f64 / f64::from(runs);
+        ((has + more) as f64 / a_run.max(1.0)).ceil().min(f64::from(u32::MAX)) as u32
     }
 
     fn in_unit(&self, more: usize) -> Needed {
@@ -97,6 +102,9 @@ impl Verdict {
     fn needed_for(&self, absent: Absent) -> Option<Needed> {
         match absent {
             Absent::TooFewRuns { needs, has } => Some(Needed::Runs(needs - has)),
+            Absent::TooFew { needs, has } if self.is_of_load => {
+                Some(Needed::Runs(needs.saturating_sub(has).max(1)))
+            }
             Absent::TooFew { needs, has } => Some(self.in_unit(needs.saturating_sub(has).max(1))),
             _ => None,
         }
@@ -169,8 +177,10 @@ impl Verdict {
 
     /// Returns how many requests, in addition to `n`, make `times` as many.
     fn more(&self, times: f64, n: usize) -> Needed {
+        // So many more would only tell that the figure is at its limit.
+        const MOST_TIMES: f64 = 100.0;
         let more = (times - 1.0) * n as f64;
-        match more.is_finite() && more < 1e7 {
+        match times < MOST_TIMES {
             true => self.in_unit((more.ceil() as usize).max(1)),
             false => Needed::MorePrecision,
         }

@@ -94,6 +94,9 @@ impl BeyondLimit {
                 return None;
             }
         }
+        while n > self.all as f64 + 1.0 && is_decided(n - 1.0) {
+            n -= 1.0;
+        }
         Some(n as usize)
     }
 
