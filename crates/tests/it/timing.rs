@@ -153,16 +153,17 @@ fn reasoning_tokens_and_events_of_several_tokens_are_distinguished() {
 
 #[test]
 fn events_of_one_write_are_counted() {
-    let model = "simulate: { ttft: 3ms, itl: 2ms, tokens: 6, faults: [{ merge: 3 }] }";
+    let model = "simulate: { ttft: 3ms, itl: 20ms, tokens: 6, faults: [{ merge: 3 }] }";
     let (mut answers, simulator) = answers(model, 1);
     let sample = answers.remove(0).outcome.expect("a valid answer");
     assert!(sample.shared_arrivals() >= 4, "{:?}", sample.token_events);
     // Two pieces do not make a rhythm: the speed has an error, within which the true one is.
     assert!(!sample.notes.contains(&Note::Burst), "{:?}", sample.notes);
     let time = sample.generation_time().expect("a time");
-    let truth = Duration::from_millis(5 * 2);
-    // A busy machine writes late.
-    let error = sample.generation_uncertainty() + simulator.log()[0].latest;
+    let truth = Duration::from_millis(5 * 20);
+    // A busy machine writes late, the first token as well as the others.
+    let late = simulator.log()[0].latest + Duration::from_millis(10);
+    let error = sample.generation_uncertainty() + late;
     assert!(time.abs_diff(truth) <= error, "{sample:?}");
 }
 
