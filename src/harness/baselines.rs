@@ -1,4 +1,4 @@
-//! Baseline files: the one that a run is compared with, and the one that the run is added to.
+//! Baseline files: one to compare a run with, and one to add the run to.
 
 use std::{
     collections::BTreeMap,

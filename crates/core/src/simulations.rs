@@ -386,3 +386,22 @@ fn looking_often_at_dependent_requests_rarely_decides_wrongly() {
         assert!(noise != Noise::Serial(0.7) || wrong <= 5.0, "{wrong}");
     }
 }
+
+#[test]
+#[ignore = "minutes of simulation: see the head of the module"]
+fn many_thresholds_share_the_error_of_a_run() {
+    for models in [1, 5, 20] {
+        let failed = percent(1000, |random| {
+            // The smallest p value decides whether a run fails at all (Holm).
+            let smallest = (0..models).map(|_| {
+                let draw = |_| SimulatedRun::draw((10, 3), Noise::Normal(0.1), 0.03, random);
+                let mut all: Vec<_> = (0..6).map(draw).collect();
+                let now = all.pop().unwrap();
+                since(&all, &[now], ASSUMED).p_of_miss(true, |relative, _| relative > 0.03)
+            });
+            smallest.fold(1.0, f64::min) <= SIGNIFICANT / f64::from(models)
+        });
+        println!("{models} models, five stored runs: an unchanged run fails in {failed:.1} %");
+        assert!(failed <= 1.0, "{failed}");
+    }
+}

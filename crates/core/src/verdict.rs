@@ -362,7 +362,11 @@ impl Verdict {
             }
             (None, Ok(interval)) => {
                 let interval = interval.unwrap_or(Interval::ALL);
-                by_interval(estimate.value, interval, distance, self.threshold.limits_increase())
+                let side = match self.threshold.limits_increase() {
+                    true => estimate.value - interval.low,
+                    false => interval.high - estimate.value,
+                };
+                by_interval(distance, side, self.confidence)
             }
         })
     }
@@ -458,10 +462,10 @@ impl Verdict {
     }
 }
 
-/// The p value of a figure at `distance` beyond its limit, by the side of its interval that faces the
-/// limit.
-fn by_interval(value: f64, interval: Interval, distance: f64, is_above: bool) -> f64 {
-    let side = if is_above { value - interval.low } else { interval.high - value };
+/// The p value of a figure at `distance` beyond its limit, given how far its interval reaches towards
+/// the limit.
+fn by_interval(distance: f64, side: f64, confidence: f64) -> f64 {
     let normal = student(1e6);
-    normal.sf(distance / side.max(f64::MIN_POSITIVE) * normal.inverse_cdf(0.975))
+    let quantile = normal.inverse_cdf((1.0 + confidence) / 2.0);
+    normal.sf(distance / side.max(f64::MIN_POSITIVE) * quantile)
 }

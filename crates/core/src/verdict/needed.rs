@@ -1,4 +1,4 @@
-//! The remedy for an inconclusive verdict.
+//! The remedies for inconclusive verdicts.
 
 use statrs::distribution::ContinuousCDF;
 
@@ -16,7 +16,7 @@ use crate::{
 /// somewhat nearer to its limit than it was seen is decided as well.
 const POWER: f64 = 0.9;
 
-/// What an inconclusive verdict needs.
+/// The remedy for an inconclusive verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needed {
     /// About this many more requests of the same kind.
