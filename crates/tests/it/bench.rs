@@ -52,8 +52,9 @@ impl Bench {
     /// results in that order.
     pub(crate) fn new(config: &str) -> Self {
         let is_valid = Config::parse(config, "configs.yaml", Path::new(".")).is_ok();
-        // The files of data sets are written later.
-        let is_valid = is_valid || config.contains("dataset:");
+        // The files of data sets and tokenizers are written later.
+        let has_files = config.contains("dataset:") || config.contains("tokenizer:");
+        let is_valid = is_valid || has_files;
         match is_valid && !config.contains("order:") {
             true => Self::by_default(&format!("{}\norder: as-listed\n", config.trim_end())),
             false => Self::by_default(config),
