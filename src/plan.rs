@@ -396,7 +396,7 @@ pub enum PlanError {
         /// The known names.
         known: Vec<String>,
     },
-    /// A model is compared with one that is not measured.
+    /// A model is compared with a model outside the run.
     #[error(
         "`{threshold}` of `{model}` needs {other} in the same run\n  help: select both, or run \
          without a filter"

@@ -24,7 +24,7 @@ use crate::{
     plan::{Case, Endpoint, Target, Task, Timeouts},
 };
 
-/// Timeout of the request. A busy server, or one that still loads its model, may take longer and is
+/// Timeout of the request. A busy server, or a server that still loads its model, may take longer and is
 /// not a failure.
 const PATIENCE: Duration = Duration::from_secs(15);
 

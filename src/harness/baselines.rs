@@ -185,7 +185,7 @@ impl SavedBaseline {
     }
 }
 
-/// Reads the baseline in a file; `None` if there is no such file.
+/// Reads the baseline in a file; `None` if the file does not exist.
 fn stored(path: &Path) -> anyhow::Result<Option<Baseline>> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -60,7 +60,7 @@ pub(super) fn without_itself(target: &Target, thresholds: &[Threshold]) -> Vec<T
 }
 
 impl Plan {
-    /// Fails if a selected model is compared with one that is not selected: the threshold could not
+    /// Fails if a selected model is compared with a model outside the selection: the threshold could not
     /// be checked.
     pub fn check_counterparts(&self) -> Result<(), PlanError> {
         for case in &self.cases {

@@ -39,11 +39,8 @@ type Annotation = (String, String);
 
 fn thresholds_of(run: &Run, outcome: Outcome, title: &str) -> Vec<Annotation> {
     let annotation = |name: &str, verdict: &Verdict| {
-        let actual = thresholds::format_actual(verdict);
-        let why = thresholds::format_reason(verdict).or_else(|| thresholds::format_needed(verdict));
-        let why = why.map(|why| format!("; {why}")).unwrap_or_default();
-        let limit = &verdict.threshold;
-        let message = format!("{limit} (actual: {actual}{why})");
+        let why = thresholds::format_actual_and_why(verdict);
+        let message = format!("{} ({why})", verdict.threshold);
         (format!("{title}: {name}"), message)
     };
     let annotations = run.verdicts.iter().flat_map(|group| {

@@ -83,8 +83,7 @@ fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
     let status = match (verdict.outcome(), run.ending.inconclusive) {
         (Outcome::Pass, _) => TestCaseStatus::success(),
         (Outcome::Fail, _) => {
-            let why = thresholds::format_reason(verdict).map(|why| format!("; {why}"));
-            let message = format!("missed (actual: {actual}{})", why.unwrap_or_default());
+            let message = format!("missed ({})", thresholds::format_actual_and_why(verdict));
             status(NonSuccessKind::Failure, "threshold", &message)
         }
         (Outcome::Inconclusive, Inconclusive::Fail) => {
@@ -118,9 +117,7 @@ fn xml(text: &str) -> String {
 }
 
 fn format_inconclusive(verdict: &Verdict) -> String {
-    let actual = thresholds::format_actual(verdict);
-    let needed = thresholds::format_needed(verdict).map(|needed| format!("; {needed}"));
-    format!("inconclusive (actual: {actual}{})", needed.unwrap_or_default())
+    format!("inconclusive ({})", thresholds::format_actual_and_why(verdict))
 }
 
 /// Returns a status with its message twice: some viewers show the attribute, others the text.

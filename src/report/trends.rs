@@ -6,6 +6,7 @@ use llm_stream_core::{
     statistic::Statistic,
     text::counted,
     trend::{self, FEWEST, Levels, SIGNIFICANT, Trend, TrendKind},
+    verdict::significant_levels,
 };
 
 use super::{number, table};
@@ -125,21 +126,11 @@ impl Series {
     }
 }
 
-/// Returns the level at which each p value is significant if it is, so that the probability of any
-/// false finding is [`SIGNIFICANT`] (Holm 1979). A series that was not tested has no p value.
+/// Returns the level of each p value that is significant. A series that was not tested has no p value.
 fn holm(p_values: &[Option<f64>]) -> Vec<Option<f64>> {
-    let mut order: Vec<_> =
-        p_values.iter().enumerate().filter_map(|(nth, p)| Some((nth, (*p)?))).collect();
-    order.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let mut levels = vec![None; p_values.len()];
-    for (rank, (nth, p)) in order.iter().enumerate() {
-        let level = SIGNIFICANT / (order.len() - rank) as f64;
-        if *p > level {
-            break;
-        }
-        levels[*nth] = Some(level);
-    }
-    levels
+    let tested: Vec<_> = p_values.iter().flatten().copied().collect();
+    let mut levels = significant_levels(&tested, SIGNIFICANT).into_iter();
+    p_values.iter().map(|p| p.and_then(|_| levels.next().flatten())).collect()
 }
 
 /// Formats the tables and the findings.

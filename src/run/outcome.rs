@@ -92,10 +92,7 @@ fn judged(run: &Run, outcome: Outcome) -> Vec<(&str, &Verdict)> {
 fn why(missed: &[(&str, &Verdict)]) -> String {
     const SHOWN: usize = 3;
     let one = |(name, verdict): &(&str, &Verdict)| {
-        let actual = thresholds::format_actual(verdict);
-        let why = thresholds::format_reason(verdict).or_else(|| thresholds::format_needed(verdict));
-        let why = why.map(|why| format!("; {why}")).unwrap_or_default();
-        format!("{name}: {} (actual: {actual}{why})", verdict.threshold)
+        format!("{name}: {} ({})", verdict.threshold, thresholds::format_actual_and_why(verdict))
     };
     let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
     if missed.len() > SHOWN {

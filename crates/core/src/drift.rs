@@ -15,7 +15,7 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::{
     interval::{CONFIDENCE, Interval, StratifiedSample},
-    statistic::Absent,
+    statistic::{Absent, mean},
 };
 
 /// The significance level of a drift. A twentieth of false alarms is the most that a line in a report
@@ -134,10 +134,6 @@ fn means_of_pieces(series: &[(u32, f64)]) -> Vec<f64> {
     let pieces = PIECES.min(values.len() / MIN_PIECE);
     let cut = |piece: usize| piece * values.len() / pieces;
     (0..pieces).map(|nth| mean(&values[cut(nth)..cut(nth + 1)])).collect()
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
 }
 
 #[cfg(test)]

@@ -15,7 +15,11 @@ use std::collections::BTreeMap;
 
 use statrs::distribution::{Binomial, ContinuousCDF, Discrete, DiscreteCDF, Hypergeometric};
 
-use crate::{interval::student, moderation::Moderation, statistic::Statistic};
+use crate::{
+    interval::student,
+    moderation::Moderation,
+    statistic::{Statistic, mean},
+};
 
 /// A request is slow if it takes this many times the median of its prompt.
 const SLOW: f64 = 2.0;
@@ -172,10 +176,6 @@ pub(crate) fn sign_test(more: usize, less: usize) -> f64 {
     }
     let Ok(counts) = Binomial::new(0.5, (more + less) as u64) else { return 1.0 };
     counts.sf(more as u64) + counts.pmf(more as u64) / 2.0
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
 }
 
 pub(crate) fn median(values: &[f64]) -> f64 {

@@ -7,7 +7,7 @@
 
 use statrs::function::gamma::digamma;
 
-use crate::statistic::Statistic;
+use crate::statistic::{Statistic, mean};
 
 /// The fewest groups from which a prior is estimated.
 const MIN_GROUPS: usize = 3;
@@ -93,10 +93,6 @@ fn inverse_trigamma(y: f64) -> f64 {
         }
     }
     low
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub struct Precision {
     /// The goal.
     pub goal: PrecisionGoal,
     /// The distance from the mean to the farther end of its interval, as a part of the mean; or why
-    /// there is no interval.
+    /// the figure has no interval.
     pub share: Result<f64, Absent>,
 }
 

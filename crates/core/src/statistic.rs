@@ -163,7 +163,8 @@ impl fmt::Display for Statistic {
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
+/// The mean; not a number if there are no values.
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 

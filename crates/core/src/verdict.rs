@@ -17,7 +17,10 @@ mod share;
 use statrs::distribution::ContinuousCDF;
 
 pub use self::{
-    family::assign_levels, instrument::InstrumentError, needed::Needed, share::BeyondLimit,
+    family::{assign_levels, significant_levels},
+    instrument::InstrumentError,
+    needed::Needed,
+    share::BeyondLimit,
 };
 use crate::{
     baseline::{Baseline, BaselineMismatch},

@@ -251,7 +251,7 @@ fn figures_that_cannot_be_compared_are_listed_and_fail() {
     assert_eq!(unjudged.code, Some(0), "{}", unjudged.stdout);
     let speed = "  not compared, since all requests now lack it: generation_speed";
     assert!(unjudged.stdout.contains(speed), "{}", unjudged.stdout);
-    // A baseline of too few is no regression of itself, and nothing is compared.
+    // A baseline with too few requests does not regress against itself: nothing is compared.
     let same = compare(&bench, &["./few.json", "./few.json"]);
     assert_eq!(same.code, Some(2), "{}", same.stdout);
     let why =

@@ -46,7 +46,7 @@ fn a_run_with_every_kind_of_failure_prints_the_reasons() {
 prompts: [{ name: hello, text: \"Say hello.\" }]
 thresholds: [\"success_rate >= 100 %\", \"ttft p95 <= 1 s\"]
 models:
-  good: { simulate: { ttft: 5ms, itl: 15ms, tokens: 4 }, thresholds: [\"generation_speed >= 1\"] }
+  good: { simulate: { ttft: 5ms, itl: 15ms, tokens: 4 }, thresholds: [\"generation_speed max >= 1\"] }
   breaks: { simulate: { ttft: 5ms, itl: 30ms, tokens: 4, faults: [{ reset: 2, request: 2 }] } }
   refuses: { simulate: { faults: [{ status: 503 }] }, thresholds: [\"ttft <= 1s\"] }
   too slow: { simulate: { ttft: 5ms, itl: 60ms, tokens: 4 }, thresholds: [\"generation_speed >= 1000000\"] }

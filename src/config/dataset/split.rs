@@ -141,7 +141,7 @@ impl<'t> Splitter<'t> {
         rest.as_bytes().first().is_none_or(|byte| [self.opener, b']'].contains(byte))
     }
 
-    /// Returns the place after the bracket that closes the bracket at `at`, whatever is between
+    /// Returns the place after the bracket that closes the bracket at `at`, with any text between
     /// them. `None` if a bracket or a quote is missing before it.
     fn closing_bracket(&self, at: usize) -> Option<usize> {
         let bytes = self.text.as_bytes();

@@ -383,7 +383,7 @@ report! {
         metric: &'static str,
         /// The largest distance from the mean to an end of its interval, as a fraction of the mean.
         goal: f64,
-        /// That distance in this run; null if there is no interval.
+        /// That distance in this run; null if the figure has no interval.
         #[schema(range(min = 0))]
         actual: Option<f64>,
         reached: bool,

@@ -130,7 +130,7 @@ impl Baseline {
         self
     }
 
-    /// Marks the latest run as one that failed and is stored anyway.
+    /// Marks the latest run as failed, but stored on request.
     #[must_use]
     pub fn accepted(mut self) -> Self {
         self.latest.accepted = true;

@@ -75,7 +75,7 @@ impl BeyondLimit {
     }
 
     /// Returns how many requests would decide it at this share of requests beyond the limit, with
-    /// the p values `hold` and `miss`; `None` if the share is so near to the allowed one that
+    /// the p values `hold` and `miss`; `None` if the share is so near to the allowed share that
     /// millions would not.
     pub(super) fn needed(&self, hold: f64, miss: f64) -> Option<usize> {
         const MOST: f64 = 1e6;
