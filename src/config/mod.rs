@@ -8,6 +8,8 @@
 mod data_note;
 mod dataset;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod model;
 mod network;

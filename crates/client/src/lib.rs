@@ -16,6 +16,8 @@ pub mod connect_options;
 pub mod discover;
 mod ending;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http1;
 mod kernel_timed;
 mod limits;

@@ -1,0 +1,3 @@
+//! The targets of `cargo fuzz`; see `targets`.
+
+pub mod targets;
