@@ -141,6 +141,7 @@ impl Bench {
             checks_instrument: self.checks_instrument,
             baseline: self.baseline,
             machine: calibrate::machine_name(),
+            temporary_folder: None,
             cancellation: self.cancellation,
         };
         let Measured { mut run, failed } = Runner::new(plan, options, observer).run();
