@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use llm_stream_client::memory::MemoryBudget;
 use llm_stream_core::baseline::Baseline;
 
 use crate::{
@@ -153,9 +154,13 @@ impl Bench {
 /// Keys and all else that the selected models need of the environment. An error here saves minutes.
 pub(crate) fn accesses(config: &Config, plan: &Plan) -> Result<Accesses, ConfigErrors> {
     let (mut accesses, mut errors) = (Accesses::new(), Vec::new());
+    let memory = MemoryBudget::new(plan.max_memory);
     for target in plan.selected_targets() {
         match access::of(&target, config) {
-            Ok(access) => accesses.push((target, access)),
+            Ok(mut access) => {
+                access.route.memory = memory.clone();
+                accesses.push((target, access));
+            }
             Err(more) => errors.extend(more),
         }
     }

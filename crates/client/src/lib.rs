@@ -19,6 +19,7 @@ mod error;
 mod http1;
 mod kernel_timed;
 mod limits;
+pub mod memory;
 mod metrics_fetcher;
 pub mod options;
 mod preconnect;
@@ -39,6 +40,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use llm_stream_core::{
     protocol::Protocol,
@@ -59,6 +61,7 @@ use self::{
 };
 use crate::{
     connect_options::{ConnectOptions, Secret},
+    memory::MemoryBudget,
     options::{ConnectionMode, Timeouts, Transport},
 };
 
@@ -66,6 +69,7 @@ use crate::{
 pub struct Client {
     inner: Inner,
     redactor: Redactor,
+    memory: MemoryBudget,
 }
 
 /// The pause between an answer and the next request on its connection.
@@ -99,9 +103,30 @@ struct Stamped {
 /// Longest body that is accepted, bytes. No language model answers with more.
 const BODY_LIMIT: usize = 256 << 20;
 
+/// The part of an answer that is kept, bytes, when the answer was ended for its length.
+const KEPT: usize = 64 << 10;
+
+/// Whether an answer was ended for its length: nothing of it is interpreted but its beginning.
+fn is_flood(error: &RequestError) -> bool {
+    error.kind == ErrorKind::TooLong
+}
+
+/// Drops the chunks of a flood after its beginning.
+fn keep_beginning(chunks: &mut Vec<Chunk>) {
+    let mut kept = 0;
+    chunks.retain_mut(|chunk| {
+        let room = KEPT.saturating_sub(kept);
+        kept += chunk.bytes.len();
+        // Copies the bytes, because a part keeps the whole block alive.
+        chunk.bytes = Bytes::copy_from_slice(&chunk.bytes[..chunk.bytes.len().min(room)]);
+        room > 0
+    });
+    chunks.shrink_to_fit();
+}
+
 fn too_long() -> RequestError {
     let message = format!("the answer is longer than {} MiB", BODY_LIMIT >> 20);
-    RequestError::new(ErrorKind::Malformed, message)
+    RequestError::new(ErrorKind::TooLong, message)
 }
 
 /// The error for bytes that are not valid HTTP, or end too early. The answer has `begun` once its
@@ -277,7 +302,7 @@ impl Client {
                 options.route,
             )?)),
         };
-        Ok(Self { inner, redactor })
+        Ok(Self { inner, redactor, memory: options.route.memory.clone() })
     }
 
     /// Sends `body` and records the answer to its end. Blocks until then, or until `observer`
@@ -325,6 +350,11 @@ impl Client {
             }
             Inner::Reqwest(_) => false,
         }
+    }
+
+    /// The memory of all answers, those of other clients of the run included.
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.memory
     }
 
     /// Masks the secrets of this client's requests, which a server may send back. Answers pass

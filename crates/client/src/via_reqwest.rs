@@ -25,7 +25,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use llm_stream_core::recording::{
-    self, Chunk, ErrorKind, Recording, RequestError, StampedBy, Uncertainty,
+    self, Chunk, ErrorKind, MemoryHold, Recording, RequestError, StampedBy, Uncertainty,
 };
 use reqwest::{Response, redirect, retry};
 use rustls::ClientConfig;
@@ -38,12 +38,14 @@ use self::{
     pulse::{Pulse, Reads},
 };
 use super::{
-    AnswerObserver, BODY_LIMIT, ClientError, DriveStats, RequestSource,
+    AnswerObserver, BODY_LIMIT, ClientError, DriveStats, KEPT, RequestSource,
     answer::AnswerParser,
     broke_off,
     ending::{EndProbe as _, EndSearch, QUIET, SOON, SearchOutcome, is_refusal_over, left_open},
     http1::{HEADERS_LIMIT, HttpError},
+    is_flood, keep_beginning,
     limits::Limits,
+    memory::{MemoryBudget, MemoryCharge},
     now,
     server_address::ServerAddress,
     tls, too_long, unreadable,
@@ -77,6 +79,7 @@ struct RequestTarget {
     tls: ClientConfig,
     address: ServerAddress,
     proxy: ProxyMode,
+    memory: MemoryBudget,
     /// Whether to reuse connections. False once a request has found its kept connection closed.
     keeps: AtomicBool,
 }
@@ -115,6 +118,7 @@ impl ViaReqwest {
             connection,
             tls,
             proxy: route.proxy.clone(),
+            memory: route.memory.clone(),
             keeps,
         };
         let pool = Mutex::new(ReqwestPool::new(target.new_connection()?)?);
@@ -208,11 +212,19 @@ impl RequestTarget {
             stamped_by: StampedBy::Program,
             uncertainty,
             broken: None,
+            hold: MemoryHold::default(),
         };
-        let chunks = &mut recording.chunks;
+        let mut charge = MemoryCharge::new(&self.memory);
+        let received = (&mut recording.chunks, &mut charge);
         let received =
-            receive(response, (&limits, &self.parser), listener, &mut reads, chunks).await;
+            receive(response, (&limits, &self.parser), listener, &mut reads, received).await;
         recording.broken = received.err();
+        charge.ended();
+        if recording.broken.as_ref().is_some_and(is_flood) {
+            keep_beginning(&mut recording.chunks);
+            charge.shrink(KEPT);
+        }
+        recording.hold = MemoryHold::new(charge);
         let is_left_open =
             recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
         let last_read = recording.chunks.last().filter(|_| is_left_open);
@@ -313,13 +325,14 @@ async fn receive(
     (limits, parser): (&Limits, &AnswerParser),
     listener: &Listener<'_>,
     reads: &mut Reads<'_>,
-    chunks: &mut Vec<Chunk>,
+    (chunks, charge): (&mut Vec<Chunk>, &mut MemoryCharge),
 ) -> Result<(), RequestError> {
     let lasts_until_close = lasts_until_close(&response);
     let (status, headers_at) = (response.status(), limits.elapsed());
     let (limit, search) = (limits.first_deadline(), EndSearch::default());
     let mut wakes = Wakes { limit, as_of: None, search, status, headers_at };
-    let sleep = tokio::time::sleep_until((now() + QUIET).min(wakes.limit).into());
+    let mut due = (now() + QUIET).min(wakes.limit);
+    let sleep = tokio::time::sleep_until(due.into());
     tokio::pin!(sleep);
     let mut received = 0;
     loop {
@@ -337,11 +350,18 @@ async fn receive(
                     listener.observer.arrived(&chunk);
                     if parser.marks.are_in(slice::from_ref(&chunk)) {
                         wakes.search.mark();
-                        sleep.as_mut().reset((now() + SOON).into());
+                        due = now() + SOON;
+                        sleep.as_mut().reset(due.into());
                     }
                     chunks.push(chunk);
                     if taken < bytes.len() {
                         return Err(too_long());
+                    }
+                    charge.add(bytes.len())?;
+                    // A flood leaves the runtime no time for its timers.
+                    if limits.origin + at >= due {
+                        due = wakes.wake((limits, parser), listener.on_end, chunks)?;
+                        sleep.as_mut().reset(due.into());
                     }
                 }
                 Ok(None) => return Ok(()),
@@ -353,8 +373,8 @@ async fn receive(
                 Err(error) => return Err(broken(&error)),
             },
             () = &mut sleep => {
-                let next = wakes.wake((limits, parser), listener.on_end, chunks)?;
-                sleep.as_mut().reset(next.into());
+                due = wakes.wake((limits, parser), listener.on_end, chunks)?;
+                sleep.as_mut().reset(due.into());
             }
         }
     }
