@@ -51,11 +51,11 @@ impl Exporter for Junit {
         let text = xml_of(&report)?;
         let end = text.rfind("</testsuites>").unwrap_or(text.len());
         let begin = text.find("    <testsuite ").unwrap_or(end);
-        out.write_all(text[..begin].as_bytes())?;
+        out.write_all(&text.as_bytes()[..begin])?;
         for (group, (suite, limits)) in run.summary.groups.iter().zip(suites) {
             write_suite((group, suite, limits), run, &mut out)?;
         }
-        out.write_all(text[begin..].as_bytes())?;
+        out.write_all(&text.as_bytes()[begin..])?;
         out.flush()
     }
 }
@@ -71,8 +71,8 @@ fn write_suite(
 ) -> io::Result<()> {
     let text = xml_of_suite(suite)?;
     let end = text.rfind("    </testsuite>").unwrap_or(text.len());
-    out.write_all(text[..end].as_bytes())?;
-    let mut cases = trials(group, run).map(|result| trial(&result)).chain(limits);
+    out.write_all(&text.as_bytes()[..end])?;
+    let mut cases = run.trials.of(group.spec.id).map(|result| trial(&result)).chain(limits);
     loop {
         let part: Vec<_> = cases.by_ref().take(CASES).collect();
         if part.is_empty() {
@@ -84,9 +84,9 @@ fn write_suite(
         // Text in attributes and elements has no `<`.
         let begin = text.find("        <testcase ").unwrap_or(text.len());
         let end = text.rfind("    </testsuite>").unwrap_or(text.len());
-        out.write_all(text[begin..end].as_bytes())?;
+        out.write_all(&text.as_bytes()[begin..end])?;
     }
-    out.write_all(text[end..].as_bytes())
+    out.write_all(&text.as_bytes()[end..])
 }
 
 /// Returns the suite's element with its line ends.
@@ -103,12 +103,6 @@ fn xml_of(report: &Report) -> io::Result<String> {
     report.to_string().map_err(io::Error::other)
 }
 
-/// The trials of a group.
-fn trials<'a>(group: &Group, run: &'a Run) -> impl Iterator<Item = Cow<'a, TrialResult>> {
-    let id = group.spec.id;
-    run.trials.iter().filter(move |trial| trial.case.group.id == id)
-}
-
 /// Returns the suite without its cases, which it counts, and the cases of its thresholds.
 fn suite(group: &Group, run: &Run) -> (TestSuite, Vec<TestCase>) {
     let mut suite = TestSuite::new(xml(&group.name()));
@@ -118,8 +112,8 @@ fn suite(group: &Group, run: &Run) -> (TestSuite, Vec<TestCase>) {
     // Counts them.
     suite.add_test_cases(limits.iter().cloned());
     suite.test_cases.clear();
-    suite.set_time(time(trials(group, run)));
-    for (nth, trial) in trials(group, run).enumerate() {
+    suite.set_time(time(run.trials.of(group.spec.id)));
+    for (nth, trial) in run.trials.of(group.spec.id).enumerate() {
         if nth == 0 {
             let stamp = trial.started.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string();
             suite.extra.insert("timestamp".into(), stamp.into());

@@ -1,10 +1,11 @@
 //! The trials of a run. A long list goes to the storage of the figures, in blocks.
 
-use std::{borrow::Cow, iter, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, iter, sync::Arc};
 
 use jiff::Timestamp;
 use llm_stream_core::{
     column::Storage,
+    group::GroupId,
     metric::{METRICS, Metric},
     recording::ErrorKind,
 };
@@ -13,18 +14,28 @@ use serde::{Deserialize, Serialize};
 use super::finished::{Failure, LOAD, TrialResult, TurnResult};
 use crate::plan::Case;
 
-/// The number of trials in a block. Shorter lists stay in memory.
-const BLOCK: usize = 256;
+/// The number of trials of a group in a block. Shorter lists stay in memory.
+const BLOCK: usize = 64;
 
-/// The trials that finished, in the order in which they ran.
+/// The trials that finished, in the order in which they ran. Those of each group can be read alone.
 #[derive(Debug, Clone, Default)]
 pub struct TrialList {
     storage: Storage,
+    groups: Vec<GroupTrials>,
+    /// The position of each group in `groups`.
+    positions: HashMap<GroupId, usize>,
+    /// The group of each trial.
+    order: Vec<u32>,
+    /// Whether storing failed: the trials then stay in memory.
+    is_in_memory: bool,
+}
+
+/// The trials of a group.
+#[derive(Debug, Clone, Default)]
+struct GroupTrials {
     blocks: Vec<Block>,
     /// The trials after the stored ones.
     tail: Vec<TrialResult>,
-    /// Whether storing failed: the trials then stay in memory.
-    is_in_memory: bool,
 }
 
 /// A stored block: its bytes, and the trials that they are of.
@@ -60,42 +71,62 @@ impl TrialList {
 
     /// Returns whether there are no trials.
     pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty() && self.tail.is_empty()
+        self.order.is_empty()
     }
 
     /// Adds a trial.
     pub fn push(&mut self, trial: TrialResult) {
-        self.tail.push(trial);
-        if self.tail.len() >= BLOCK && !self.is_in_memory {
-            self.store();
+        let Self { groups, positions, .. } = self;
+        let position = *positions.entry(trial.case.group.id).or_insert_with(|| {
+            groups.push(GroupTrials::default());
+            groups.len() - 1
+        });
+        self.order.push(u32::try_from(position).unwrap_or(u32::MAX));
+        let group = &mut groups[position];
+        group.tail.push(trial);
+        if group.tail.len() >= BLOCK && !self.is_in_memory {
+            self.is_in_memory = group.store(&self.storage).is_none();
         }
     }
 
-    /// Stores the trials in memory as a block. After an error they stay there.
-    fn store(&mut self) {
-        let stored: Vec<_> = self.tail.iter().map(StoredTrial::of).collect();
-        let bytes = serde_json::to_vec(&stored).ok();
-        let block = bytes.and_then(|bytes| Some((self.storage.append(&bytes)?, bytes.len())));
-        let Some((position, length)) = block else {
-            self.is_in_memory = true;
-            return;
-        };
-        let cases = self.tail.drain(..).map(|trial| trial.case).collect();
-        self.blocks.push(Block { position, length, cases });
-    }
-
-    /// Returns the trials, one stored block at a time. A block that cannot be read is missing, and
+    /// Returns the trials in the order in which they ran. A block that cannot be read is missing, and
     /// the run fails for it.
     pub fn iter(&self) -> impl Iterator<Item = Cow<'_, TrialResult>> {
-        let stored = self.blocks.iter().flat_map(|block| self.read(block));
-        stored.map(Cow::Owned).chain(self.tail.iter().map(Cow::Borrowed))
+        let mut groups: Vec<_> = self.groups.iter().map(|of| of.iter(&self.storage)).collect();
+        self.order.iter().filter_map(move |group| groups.get_mut(*group as usize)?.next())
     }
 
-    fn read(&self, block: &Block) -> Vec<TrialResult> {
-        let bytes = self.storage.read(block.position, block.length);
-        let stored: Option<Vec<StoredTrial>> =
-            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let trials = stored.unwrap_or_default().into_iter().zip(&block.cases);
+    /// Returns the trials of a group in the order in which they ran.
+    pub fn of(&self, group: GroupId) -> impl Iterator<Item = Cow<'_, TrialResult>> {
+        let group = self.positions.get(&group).and_then(|position| self.groups.get(*position));
+        group.into_iter().flat_map(|group| group.iter(&self.storage))
+    }
+}
+
+impl GroupTrials {
+    /// Stores the trials in memory as a block; `None` if they must stay there.
+    fn store(&mut self, storage: &Storage) -> Option<()> {
+        let stored: Vec<_> = self.tail.iter().map(StoredTrial::of).collect();
+        let bytes = serde_json::to_vec(&stored).ok()?;
+        let (position, length) = (storage.append(&bytes)?, bytes.len());
+        let cases = self.tail.drain(..).map(|trial| trial.case).collect();
+        self.blocks.push(Block { position, length, cases });
+        Some(())
+    }
+
+    /// Returns the trials, one stored block at a time.
+    fn iter<'a>(&'a self, storage: &'a Storage) -> impl Iterator<Item = Cow<'a, TrialResult>> {
+        let stored = self.blocks.iter().flat_map(|block| block.read(storage));
+        stored.map(Cow::Owned).chain(self.tail.iter().map(Cow::Borrowed))
+    }
+}
+
+impl Block {
+    fn read(&self, storage: &Storage) -> Vec<TrialResult> {
+        let stored: Option<Vec<StoredTrial>> = storage
+            .read(self.position, self.length)
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let trials = stored.unwrap_or_default().into_iter().zip(&self.cases);
         trials.map(|(stored, case)| stored.into_trial(case)).collect()
     }
 }

@@ -40,7 +40,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use llm_stream_core::{
     protocol::Protocol,
@@ -102,27 +101,6 @@ struct Stamped {
 
 /// Longest body that is accepted, bytes. No language model answers with more.
 const BODY_LIMIT: usize = 256 << 20;
-
-/// The part of an answer that is kept, bytes, when the answer was ended for its length.
-const KEPT: usize = 64 << 10;
-
-/// Whether an answer was ended for its length: nothing of it is interpreted but its beginning.
-fn is_flood(error: &RequestError) -> bool {
-    error.kind == ErrorKind::TooLong
-}
-
-/// Drops the chunks of a flood after its beginning.
-fn keep_beginning(chunks: &mut Vec<Chunk>) {
-    let mut kept = 0;
-    chunks.retain_mut(|chunk| {
-        let room = KEPT.saturating_sub(kept);
-        kept += chunk.bytes.len();
-        // Copies the bytes, because a part keeps the whole block alive.
-        chunk.bytes = Bytes::copy_from_slice(&chunk.bytes[..chunk.bytes.len().min(room)]);
-        room > 0
-    });
-    chunks.shrink_to_fit();
-}
 
 fn too_long() -> RequestError {
     let message = format!("the answer is longer than {} MiB", BODY_LIMIT >> 20);

@@ -9,7 +9,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use llm_stream_core::recording::{ErrorKind, RequestError};
+use bytes::Bytes;
+use llm_stream_core::recording::{Chunk, ErrorKind, RequestError};
 
 /// The default limit, bytes.
 pub const DEFAULT_MEMORY: usize = 512_000_000;
@@ -19,6 +20,9 @@ pub const LEAST_MEMORY: usize = 16_000_000;
 
 /// What a chunk takes beyond its bytes: its times, its handle and its allocation.
 const CHUNK: usize = 128;
+
+/// The part of a flood that is kept, bytes.
+const KEPT: usize = 64 << 10;
 
 /// Answers below this part of an equal share do not end when the limit is reached.
 const FAIR: usize = 4;
@@ -91,15 +95,25 @@ impl MemoryCharge {
         }
     }
 
-    /// Notes that the answer has ended: only its bytes count from now on.
-    pub(crate) fn ended(&mut self) {
+    /// Notes that the answer has ended, and drops all but the beginning of a flood: nothing else of
+    /// it is interpreted.
+    pub(crate) fn end(&mut self, chunks: &mut Vec<Chunk>, broken: Option<&RequestError>) {
+        self.ended();
+        if broken.is_some_and(|broken| broken.kind == ErrorKind::TooLong) {
+            keep_beginning(chunks);
+            self.shrink(KEPT);
+        }
+    }
+
+    /// Notes that the answer is not received any more.
+    fn ended(&mut self) {
         if std::mem::take(&mut self.is_receiving) {
             self.budget.0.receiving.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// Counts `bytes` only, because the others were dropped.
-    pub(crate) fn shrink(&mut self, bytes: usize) {
+    fn shrink(&mut self, bytes: usize) {
         let freed = self.bytes.saturating_sub(bytes);
         self.bytes -= freed;
         self.budget.0.used.fetch_sub(freed, Ordering::Relaxed);
@@ -117,6 +131,19 @@ impl MemoryCharge {
     }
 }
 
+/// Drops the chunks after the first [`KEPT`] bytes.
+fn keep_beginning(chunks: &mut Vec<Chunk>) {
+    let mut kept = 0;
+    chunks.retain_mut(|chunk| {
+        let room = KEPT.saturating_sub(kept);
+        kept += chunk.bytes.len();
+        // Copies the bytes, because a part keeps the whole block alive.
+        chunk.bytes = Bytes::copy_from_slice(&chunk.bytes[..chunk.bytes.len().min(room)]);
+        room > 0
+    });
+    chunks.shrink_to_fit();
+}
+
 impl Drop for MemoryCharge {
     fn drop(&mut self) {
         self.ended();
@@ -126,6 +153,8 @@ impl Drop for MemoryCharge {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -141,8 +170,15 @@ mod tests {
         assert!(error.message.starts_with("the answer was ended after 2 MB"), "{error}");
         assert!(budget.is_full());
         other.add(1_000).unwrap();
-        flood.ended();
-        flood.shrink(10);
+        let chunk = |bytes: usize| Chunk {
+            at: Duration::ZERO,
+            uncertainty: Duration::ZERO,
+            bytes: vec![0; bytes].into(),
+        };
+        let mut chunks = vec![chunk(60_000), chunk(60_000), chunk(60_000)];
+        flood.end(&mut chunks, Some(&error));
+        let kept: Vec<_> = chunks.iter().map(|chunk| chunk.bytes.len()).collect();
+        assert_eq!(kept, [60_000, KEPT - 60_000]);
         assert!(!budget.is_full());
         drop((flood, other));
         assert_eq!(budget.used(), 0);

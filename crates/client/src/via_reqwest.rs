@@ -38,12 +38,11 @@ use self::{
     pulse::{Pulse, Reads},
 };
 use super::{
-    AnswerObserver, BODY_LIMIT, ClientError, DriveStats, KEPT, RequestSource,
+    AnswerObserver, BODY_LIMIT, ClientError, DriveStats, RequestSource,
     answer::AnswerParser,
     broke_off,
     ending::{EndProbe as _, EndSearch, QUIET, SOON, SearchOutcome, is_refusal_over, left_open},
     http1::{HEADERS_LIMIT, HttpError},
-    is_flood, keep_beginning,
     limits::Limits,
     memory::{MemoryBudget, MemoryCharge},
     now,
@@ -194,36 +193,13 @@ impl RequestTarget {
         let limits = Limits { origin, timeouts: self.timeouts };
         let headers_at = limits.elapsed();
         let mut reads = pulse.reads(origin);
-        let uncertainty = Uncertainty { headers: reads.uncertainty(), ..Uncertainty::default() };
-        let mut recording = Recording {
-            origin: Some(origin),
-            status: response.status().as_u16(),
-            content_type: recording::header_text(response.headers(), header::CONTENT_TYPE),
-            content_encoding: recording::header_text(response.headers(), header::CONTENT_ENCODING),
-            retry_after: recording::retry_after(response.headers()),
-            http_version: format!("{:?}", response.version()),
-            head_time: recording::head_time(response.headers()),
-            connect: connect.map(|connect| connect.ended - connect.begun),
-            tls: None,
-            sent: None,
-            headers_at,
-            chunks: Vec::new(),
-            ended_at: headers_at,
-            stamped_by: StampedBy::Program,
-            uncertainty,
-            broken: None,
-            hold: MemoryHold::default(),
-        };
+        let mut recording = begin(&response, (origin, headers_at), connect, reads.uncertainty());
         let mut charge = MemoryCharge::new(&self.memory);
         let received = (&mut recording.chunks, &mut charge);
         let received =
             receive(response, (&limits, &self.parser), listener, &mut reads, received).await;
         recording.broken = received.err();
-        charge.ended();
-        if recording.broken.as_ref().is_some_and(is_flood) {
-            keep_beginning(&mut recording.chunks);
-            charge.shrink(KEPT);
-        }
+        charge.end(&mut recording.chunks, recording.broken.as_ref());
         recording.hold = MemoryHold::new(charge);
         let is_left_open =
             recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
@@ -297,6 +273,35 @@ impl RequestTarget {
                 None => broke_off(false, &cause),
             }
         }
+    }
+}
+
+/// The recording of an answer whose head has arrived.
+fn begin(
+    response: &Response,
+    (origin, headers_at): (Instant, Duration),
+    connect: Option<Connect>,
+    uncertainty: Duration,
+) -> Recording {
+    let headers = response.headers();
+    Recording {
+        origin: Some(origin),
+        status: response.status().as_u16(),
+        content_type: recording::header_text(headers, header::CONTENT_TYPE),
+        content_encoding: recording::header_text(headers, header::CONTENT_ENCODING),
+        retry_after: recording::retry_after(headers),
+        http_version: format!("{:?}", response.version()),
+        head_time: recording::head_time(headers),
+        connect: connect.map(|connect| connect.ended - connect.begun),
+        tls: None,
+        sent: None,
+        headers_at,
+        chunks: Vec::new(),
+        ended_at: headers_at,
+        stamped_by: StampedBy::Program,
+        uncertainty: Uncertainty { headers: uncertainty, ..Uncertainty::default() },
+        broken: None,
+        hold: MemoryHold::default(),
     }
 }
 

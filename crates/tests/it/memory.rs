@@ -70,33 +70,38 @@ fn the_memory_of_a_load_does_not_grow_with_its_requests() {
 #[test]
 fn figures_of_a_long_run_are_those_of_its_rows() {
     let server = quick();
-    let bench = Bench::new(&format!(
-        "models: {{ m: {{ base_url: \"{}\", max_tokens: 4 }} }}\n\
-         prompts: [{{ name: hello, text: Hello }}, {{ name: bye, text: Bye }}]\n\
-         runs: 1300\n",
-        server.url()
+    let url = server.url();
+    // The models take turns.
+    let bench = Bench::by_default(&format!(
+        "models: {{ a: {{ base_url: \"{url}\" }}, b: {{ base_url: \"{url}\" }} }}\n\
+         prompts: [{{ name: hello, text: Hello }}]\n\
+         runs: 1300\n"
     ));
     let ran = bench.run(&["--json", "run.json", "--junit", "run.xml"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let rows: Vec<f64> =
+    let all: Vec<f64> =
         bench.column("preprocess_time").iter().map(|cell| cell.parse().unwrap()).collect();
-    assert_eq!(rows.len(), 2_600);
+    let models = bench.column("model_name");
     let read = |name: &str| fs::read_to_string(bench.folder.path().join(name)).unwrap();
     let json: serde_json::Value = serde_json::from_str(&read("run.json")).unwrap();
-    let ttft = &json["groups"][0]["metrics"]["ttft"];
-    let mut sorted = rows.clone();
-    sorted.sort_by(f64::total_cmp);
-    assert_eq!(ttft["n"], 2_600);
-    assert_eq!(ttft["min"].as_f64(), Some(sorted[0]));
-    assert_eq!(ttft["max"].as_f64(), Some(sorted[2_599]));
-    let median = f64::midpoint(sorted[1_299], sorted[1_300]);
-    assert!((ttft["median"].as_f64().unwrap() - median).abs() < 1e-12);
-    let mean = rows.iter().sum::<f64>() / 2_600.0;
-    assert!((ttft["mean"].as_f64().unwrap() - mean).abs() < 1e-12);
-    // Each trial has its entry, in order, with the figure of its row.
+    for (nth, model) in ["a", "b"].into_iter().enumerate() {
+        let ttft = &json["groups"][nth]["metrics"]["ttft"];
+        let rows = models.iter().zip(&all).filter(|(of, _)| *of == model);
+        let mut rows: Vec<f64> = rows.map(|(_, value)| *value).collect();
+        let mean = rows.iter().sum::<f64>() / 1_300.0;
+        rows.sort_by(f64::total_cmp);
+        assert_eq!((&ttft["n"], rows.len()), (&1_300.into(), 1_300));
+        let figure = |name: &str| ttft[name].as_f64().unwrap();
+        assert_eq!((figure("min"), figure("max")), (rows[0], rows[1_299]));
+        assert!((figure("median") - f64::midpoint(rows[649], rows[650])).abs() < 1e-12);
+        assert!((figure("mean") - mean).abs() < 1e-12);
+    }
+    // Each trial has its entry, in the order of the run, with the figure of its row.
     let trials = json["trials"].as_array().unwrap();
     let figures: Vec<_> = trials.iter().map(|of| of["figures"]["ttft"].as_f64().unwrap()).collect();
-    assert_eq!(figures, rows);
+    assert_eq!(figures, all);
+    let names: Vec<_> = trials.iter().map(|of| of["name"].as_str().unwrap()).collect();
+    assert_eq!(names, bench.column("trial"));
     let xml = read("run.xml");
     assert_eq!(xml.matches("<testcase ").count(), 2_600);
     assert!(xml.contains("tests=\"2600\" skipped=\"0\""), "{}", &xml[..400]);

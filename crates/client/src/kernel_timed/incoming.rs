@@ -14,11 +14,10 @@ use llm_stream_core::recording::{
 };
 
 use crate::{
-    BODY_LIMIT, KEPT, broke_off,
+    BODY_LIMIT, broke_off,
     clock::{Now, moment},
     ending::is_refusal_over,
     http1::{ResponseHead, ResponseReader},
-    is_flood, keep_beginning,
     memory::{MemoryBudget, MemoryCharge},
     tap::ReadSegment,
     too_long, unreadable,
@@ -267,11 +266,7 @@ impl Incoming {
         ended_at: Duration,
         broken: Option<RequestError>,
     ) -> Result<Recording, RequestError> {
-        self.charge.ended();
-        if broken.as_ref().is_some_and(is_flood) {
-            keep_beginning(&mut self.chunks);
-            self.charge.shrink(KEPT);
-        }
+        self.charge.end(&mut self.chunks, broken.as_ref());
         let Some(ResponseHead { status, version, headers }) = self.reader.head() else {
             return Err(broken.unwrap_or_else(|| self.broken(&"no bytes arrived")));
         };
