@@ -175,7 +175,7 @@ fn flooding() -> String {
 fn floods_fail_by_name_within_the_memory_and_later_trials_go_on() {
     let url = flooding();
     let floods = floods();
-    let mut config = "max_memory: 32 MB\ndefaults: { prefix_cache: reuse }\nmodels:\n".to_owned();
+    let mut config = "max_memory: 16 MB\ndefaults: { prefix_cache: reuse }\nmodels:\n".to_owned();
     for transport in ["stamped", "reqwest"] {
         config.push_str(&format!(
             "  {transport}: {{ base_url: \"{url}\", transport: {transport} }}\n"
@@ -188,7 +188,7 @@ fn floods_fail_by_name_within_the_memory_and_later_trials_go_on() {
     config.push_str("runs: 1\nworkloads:\n");
     for Flood { name, .. } in &floods {
         config.push_str(&format!(
-            "  all-{name}: {{ concurrency: 8, requests: 8, runs: 1, prompts: [{name}] }}\n  \
+            "  all-{name}: {{ concurrency: 4, requests: 4, runs: 1, prompts: [{name}] }}\n  \
              after-{name}: {{ concurrency: 2, requests: 4, runs: 1, prompts: [calm] }}\n"
         ));
     }
@@ -202,13 +202,13 @@ fn floods_fail_by_name_within_the_memory_and_later_trials_go_on() {
                 let is_of = |nth: &usize| models[*nth] == transport && loads[*nth] == load;
                 (0..loads.len()).filter(is_of).map(|nth| kinds[nth].as_str()).collect()
             };
-            assert_eq!(of(format!("all-{name}")), [*kind; 8], "{transport} {}", ran.stderr);
+            assert_eq!(of(format!("all-{name}")), [*kind; 4], "{transport} {}", ran.stderr);
             assert_eq!(of(format!("after-{name}")), [""; 4], "{transport} {name} {}", ran.stderr);
         }
     }
     let told = messages.iter().find(|message| message.contains("max_memory")).expect("a message");
-    assert!(told.contains("all answers together reached 32 MB (`max_memory`)"), "{told}");
-    // The process itself takes 25 MB; without a limit there are 16 answers of 256 MiB.
+    assert!(told.contains("all answers together reached 16 MB (`max_memory`)"), "{told}");
+    // The process itself takes 25 MB; without a limit there are 4 answers of 256 MiB.
     assert!(peak < 130_000, "{peak} kB");
 }
 
