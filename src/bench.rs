@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use llm_stream_client::memory::MemoryBudget;
 use llm_stream_core::baseline::Baseline;
 
 use crate::{
@@ -141,6 +142,7 @@ impl Bench {
             checks_instrument: self.checks_instrument,
             baseline: self.baseline,
             machine: calibrate::machine_name(),
+            temporary_folder: None,
             cancellation: self.cancellation,
         };
         let Measured { mut run, failed } = Runner::new(plan, options, observer).run();
@@ -152,9 +154,13 @@ impl Bench {
 /// Keys and all else that the selected models need of the environment. An error here saves minutes.
 pub(crate) fn accesses(config: &Config, plan: &Plan) -> Result<Accesses, ConfigErrors> {
     let (mut accesses, mut errors) = (Accesses::new(), Vec::new());
+    let memory = MemoryBudget::new(plan.max_memory);
     for target in plan.selected_targets() {
         match access::of(&target, config) {
-            Ok(access) => accesses.push((target, access)),
+            Ok(mut access) => {
+                access.route.memory = memory.clone();
+                accesses.push((target, access));
+            }
             Err(more) => errors.extend(more),
         }
     }

@@ -151,6 +151,17 @@ pub struct Cli {
     )]
     pub max_time: Option<Duration>,
 
+    /// Memory of all answers together, such as 2GB: when it is reached, the answers that hold the most
+    /// of it fail with `too_long` [default: `max_memory` of the config, else 512MB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "LLM_STREAM_BENCH_MAX_MEMORY",
+        value_parser = config::parse_size,
+        help_heading = OURS
+    )]
+    pub max_memory: Option<usize>,
+
     /// Continue until the 95 % interval of each mean is within ± this percentage of it: `2%` for ttft,
     /// tpot and generation_speed, or `generation_speed=2%,ttft=5%` [default: `precision` of the config]
     #[arg(
@@ -398,6 +409,7 @@ impl Cli {
             auto_runs: self.runs == Some(RunCount::Auto),
             max_runs: self.max_runs,
             max_time: self.max_time,
+            max_memory: self.max_memory,
             precision: self.precision.as_ref().map(|goals| goals.0.clone()),
             no_warmup: self.no_warmup,
             record: self.record.clone(),

@@ -19,7 +19,7 @@ mod worker;
 use std::{
     ffi::OsString,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
 };
@@ -308,12 +308,13 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
     let inconclusive = cli.inconclusive.unwrap_or(config.inconclusive);
     let mut baselines = Baselines::of(&cli, &plan, &terminal)?;
-    let options = RunOptions {
+    let mut options = RunOptions {
         accesses,
         preflight: !cli.no_preflight,
         checks_instrument: !cli.no_calibration,
         baseline: baselines.compared.take(),
         machine: baselines.machine.clone(),
+        temporary_folder: None,
         cancellation: signals::listen()?,
     };
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
@@ -326,6 +327,7 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     // Last, because it empties existing files.
     let Output { path, results } = Output::create(cli.output.as_deref(), &plan)?;
     files.empty();
+    options.temporary_folder = path.parent().filter(|_| path.is_file()).map(Path::to_owned);
     let libtest = LibtestTrials::start((cli.libtest, output), &plan.cases, terminal.clone())?;
     let broken = libtest.broken();
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(results)];

@@ -14,7 +14,9 @@ use std::{
 };
 
 use http::{HeaderName, Uri};
-use llm_stream_client::{self as client, AnswerForm, connect_options::Stamps, proxy};
+use llm_stream_client::{
+    self as client, AnswerForm, connect_options::Stamps, memory::DEFAULT_MEMORY, proxy,
+};
 pub use llm_stream_client::{
     connect_options::Secret,
     options::{Access, Timeouts, Transport},
@@ -57,6 +59,8 @@ pub struct Overrides {
     pub max_runs: Option<u32>,
     /// The time from the start within which additional runs end.
     pub max_time: Option<Duration>,
+    /// The memory of all answers together, in bytes.
+    pub max_memory: Option<usize>,
     /// The precision of the means of every model and workload.
     pub precision: Option<Vec<PrecisionGoal>>,
     /// Whether to skip the warm-up requests.
@@ -90,6 +94,8 @@ pub struct Plan {
     pub is_auto: bool,
     /// The time from the start within which additional runs end.
     pub max_time: Option<Duration>,
+    /// The memory of all answers together, in bytes.
+    pub max_memory: usize,
     /// The folder for recordings.
     pub record: Option<PathBuf>,
 }
@@ -451,6 +457,7 @@ impl Plan {
             most_runs: f64::from(max_runs) / f64::from(runs),
             is_auto,
             max_time,
+            max_memory: overrides.max_memory.or(config.max_memory).unwrap_or(DEFAULT_MEMORY),
             record,
         })
     }

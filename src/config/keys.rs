@@ -136,6 +136,7 @@ const MOST_REQUESTS: u64 = 10_000_000;
 const SHARE: ValueShape = Form { form: "percentage", pattern: r"[0-9][^%]*%\s*$" };
 const PRECISION: ValueShape = Any(&[SHARE, Figures(&SHARE)]);
 const RATE: ValueShape = Form { form: "rate", pattern: r"[0-9][^/]*/\s*(s|sec|m|min|h)\s*$" };
+const SIZE: ValueShape = Form { form: "size", pattern: r"^\s*[0-9][0-9.]*\s*[MG]B\s*$" };
 const INTERLEAVED: ValueShape =
     Form { form: "`interleaved(SEED)`", pattern: r"^interleaved\s*\(.*[0-9].*\)$" };
 const SHUFFLED: ValueShape =
@@ -184,6 +185,8 @@ pub(super) static KEYS: &[Key] = keys! {
             => "How often at most, if thresholds are undecided or `precision` is not reached after `runs`.";
         max_time: TIMEOUT, "none", "10m"
             => "No run after the first `runs` starts that would end later than this after the start.";
+        max_memory: SIZE, "512 MB", "2 GB"
+            => "The memory of all answers together. When it is reached, the answers that hold the most of it fail with `too_long`.";
         order: Any(&[Words(|| names(&ORDERS)), INTERLEAVED, SHUFFLED]), "interleaved", "interleaved"
             => "The order of the trials: run by run with models in turn, model by model, or random.";
         run_variation: RUN_VARIATION, "prompts 3 %, workloads 20 %", "3 %"

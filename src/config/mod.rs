@@ -20,6 +20,7 @@ mod reader;
 mod reference;
 mod schema;
 mod secrets;
+mod size;
 mod source;
 mod span;
 mod suggest;
@@ -61,6 +62,7 @@ pub use serde_saphyr::Spanned;
 
 pub(crate) use self::{
     precision::parse as parse_precision,
+    size::parse_size,
     suggest::{list, nearest},
 };
 
@@ -113,6 +115,8 @@ pub struct Config {
     pub max_runs: Option<u32>,
     /// `max_time`: how long runs are added at most, from the start. Default: no limit.
     pub max_time: Option<Duration>,
+    /// `max_memory`: the memory of all answers together, in bytes. Default: 512 MB.
+    pub max_memory: Option<usize>,
     /// `precision` of every model and workload that has none itself. Default: none.
     pub precision: Option<Vec<PrecisionGoal>>,
     /// `workloads`, in the order in which they are written. Default: none.
@@ -426,6 +430,7 @@ impl Config {
         let run_variation = run_variation.map(|entry| model::run_variation(&mut reader, entry));
         let runs = runs.unwrap_or_default();
         let (max_runs, max_time) = limits(&mut reader, &fields, runs);
+        let max_memory = fields.get("max_memory").and_then(|entry| size::size(&mut reader, entry));
         let precision = fields.get("precision");
         let precision = precision.and_then(|entry| precision::precision(&mut reader, entry));
         let files = std::mem::take(&mut reader.files);
@@ -440,6 +445,7 @@ impl Config {
             inconclusive: inconclusive.unwrap_or_default(),
             max_runs,
             max_time,
+            max_memory,
             precision,
             workloads: workloads.unwrap_or_default(),
             data,

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -65,7 +65,7 @@ impl Files {
 
 impl Report {
     fn write(&self, run: &Run) -> io::Result<()> {
-        (&self.file).write_all(self.format.render(run).as_bytes())
+        self.format.write(run, &mut &self.file)
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use llm_stream_client::{
     self as client, AnswerObserver, Client, DriveStats, NextAction, Preconnect, Redactor,
-    RequestSource, TooFewFiles,
+    RequestSource, TooFewFiles, memory::MemoryBudget,
 };
 use llm_stream_core::{
     load_stats::RequestSpan,
@@ -33,6 +33,9 @@ use crate::{
 
 /// How long before its requests an open loop opens their connections, in seconds.
 const AHEAD: f64 = 0.25;
+
+/// The pause before a request that finds the memory of answers full.
+const FULL: Duration = Duration::from_millis(5);
 
 /// A request of a load that has ended, interpreted.
 #[derive(Debug)]
@@ -82,7 +85,7 @@ pub fn run_load(
                 take(over.read(target, client.redactor()));
             }
         });
-        let mut jobs = Load::new((target, workload, run), lengths, sender);
+        let mut jobs = Load::new((target, workload, run), (lengths, client.memory()), sender);
         let driven = client.drive(&mut jobs, observer);
         drop(jobs);
         if let Err(panic) = reading.join() {
@@ -118,6 +121,7 @@ struct Load<'a> {
     workload: &'a Workload,
     run: u32,
     lengths: &'a PromptSizer,
+    memory: &'a MemoryBudget,
     started: Option<Instant>,
     /// The remaining start times of an open loop.
     starts: Option<Peekable<Starts>>,
@@ -167,7 +171,7 @@ struct RawResult {
 impl<'a> Load<'a> {
     fn new(
         (target, workload, run): (&'a Target, &'a Workload, u32),
-        lengths: &'a PromptSizer,
+        (lengths, memory): (&'a PromptSizer, &'a MemoryBudget),
         over: mpsc::Sender<RawResult>,
     ) -> Self {
         let starts = match workload.shape {
@@ -183,6 +187,7 @@ impl<'a> Load<'a> {
             workload,
             run,
             lengths,
+            memory,
             started: None,
             starts,
             sent: 0,
@@ -312,6 +317,10 @@ impl RequestSource for Load<'_> {
             return NextAction::AfterAnAnswer;
         }
         if started + start <= now {
+            // Answers wait to be interpreted. Without more requests there will be fewer.
+            if self.memory.is_full() {
+                return NextAction::At(now + FULL);
+            }
             return self.send(now);
         }
         let wanted = self.reserve.min(most - in_flight);

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 use llm_stream_client::connect_options::{ConnectOptions, ProxyMode, Secret, Stamps, TlsOptions};
-use llm_stream_client::{options::Access, proxy};
+use llm_stream_client::{memory::MemoryBudget, options::Access, proxy};
 
 use super::{Endpoint, SOCKET_ORIGIN, Target};
 use crate::config::{self, Config, ConfigError, EnvTemplate};
@@ -55,8 +55,8 @@ pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> 
         identity: target.network.identity.clone(),
         insecure: target.is_insecure(),
     };
-    let stamps = target.stamps;
-    let route = ConnectOptions { tls, proxy, socket, secrets: collector.secrets, stamps };
+    let (stamps, memory) = (target.stamps, MemoryBudget::default());
+    let route = ConnectOptions { tls, proxy, socket, secrets: collector.secrets, stamps, memory };
     Ok(Access { url, key: key.map(Secret), headers, route })
 }
 

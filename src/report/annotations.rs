@@ -29,8 +29,9 @@ impl Exporter for Annotations {
             // The config lets them pass, so they are not reported.
             Inconclusive::Pass => (Vec::new(), Vec::new()),
         };
-        let errors = [missed, failing, failed_trials(run)].concat();
-        commands("error", &errors) + &commands("warning", &warnings)
+        let (failed, unlisted) = failed_trials(run);
+        let errors = [missed, failing, failed].concat();
+        commands("error", &errors, unlisted) + &commands("warning", &warnings, 0)
     }
 }
 
@@ -50,20 +51,25 @@ fn thresholds_of(run: &Run, outcome: Outcome, title: &str) -> Vec<Annotation> {
     annotations.collect()
 }
 
-fn failed_trials(run: &Run) -> Vec<Annotation> {
+/// Returns the first failed trials, and the number of the others.
+fn failed_trials(run: &Run) -> (Vec<Annotation>, usize) {
     let annotation = |trial: &TrialResult| {
         let failure = trial.failure.as_ref()?;
         let message = format!("{}: {}", failure.kind, failure.message);
         Some((format!("Trial failed: {}", trial.case.name), message))
     };
-    run.trials.iter().filter_map(annotation).collect()
+    let failed = || run.trials.iter().filter(|trial| trial.failure.is_some());
+    let first: Vec<_> = failed().take(MAX_SHOWN).filter_map(|trial| annotation(&trial)).collect();
+    let others = failed().count() - first.len();
+    (first, others)
 }
 
-/// Formats the annotations as commands. If there are too many, the last one gives the number of the
-/// others.
-fn commands(command: &str, annotations: &[Annotation]) -> String {
-    let shown = if annotations.len() > MAX_SHOWN { MAX_SHOWN - 1 } else { annotations.len() };
-    let more = annotations.len() - shown;
+/// Formats the annotations as commands. If there are too many, with `unlisted` further ones, the last
+/// one gives the number of the others.
+fn commands(command: &str, annotations: &[Annotation], unlisted: usize) -> String {
+    let all = annotations.len() + unlisted;
+    let shown = if all > MAX_SHOWN { MAX_SHOWN - 1 } else { all };
+    let more = all - shown;
     let more = (more > 0)
         .then(|| ("And more".to_owned(), format!("{more} more of them: see the log of this step")));
     let line = |(title, message): &Annotation| {

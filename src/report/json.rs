@@ -8,6 +8,8 @@ mod model;
 #[cfg(feature = "schema")]
 mod schema;
 
+use std::io::{self, BufWriter, Write};
+
 use llm_stream_core::{
     comparison::Change,
     drift::Drift,
@@ -28,7 +30,7 @@ use self::model::{
     GroupReport, InstrumentReport, IntervalReport, IntervalsReport, LoadReport, MetricReport,
     PairedReport, PrecisionReport, RequestCounts, ResultReport, RunReport, ServerMetricReport,
     ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrialCounts, TrialReport,
-    TurnReport, WorkloadReport,
+    TrialReports, TurnReport, WorkloadReport,
 };
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
@@ -52,6 +54,13 @@ impl Exporter for JsonReport {
         let json = serde_json::to_string_pretty(&report(run));
         json.unwrap_or_else(|error| unreachable!("all keys are strings: {error}")) + "\n"
     }
+
+    fn write(&self, run: &Run, out: &mut dyn Write) -> io::Result<()> {
+        let mut out = BufWriter::new(out);
+        serde_json::to_writer_pretty(&mut out, &report(run))?;
+        out.write_all(b"\n")?;
+        out.flush()
+    }
 }
 
 fn report(run: &Run) -> RunReport<'_> {
@@ -69,7 +78,7 @@ fn report(run: &Run) -> RunReport<'_> {
         order: &run.order,
         precision: run.precision.iter().flat_map(|of| precision(of, run)).collect(),
         instruments: run.instruments.iter().map(instrument).collect(),
-        trials: run.trials.iter().map(trial).collect(),
+        trials: TrialReports(&run.trials),
     }
 }
 
@@ -197,9 +206,9 @@ fn workload(workload: &WorkloadSpec) -> WorkloadReport<'_> {
 /// data that it is computed from.
 fn figure(group: &Group, metric: &Metric, confidence: f64) -> Option<FigureReport> {
     // Of a load, a value is that of a run.
-    let values = group.values(metric);
+    let n = group.count(metric);
     let lacking = group.lacking(metric);
-    if values.is_empty() && !lacking.has_reason() {
+    if n == 0 && !lacking.has_reason() {
         return None;
     }
     let mut needs = Vec::new();
@@ -212,7 +221,7 @@ fn figure(group: &Group, metric: &Metric, confidence: f64) -> Option<FigureRepor
         Err(_) => None,
     };
     Some(FigureReport {
-        n: values.len(),
+        n,
         lacking: lacking.lack(),
         lacking_because: reasons(&lacking),
         mean: of(Statistic::Mean),
@@ -356,7 +365,7 @@ const fn instrument(Instrument { transport, calibration }: &Instrument) -> Instr
     InstrumentReport { transport: transport.name(), calibration: *calibration }
 }
 
-fn trial(trial: &TrialResult) -> TrialReport<'_> {
+pub(super) fn trial(trial: &TrialResult) -> TrialReport<'_> {
     let TrialResult { case, failure, figures, notes, turns, .. } = trial;
     let workload = case.task.workload();
     TrialReport {

@@ -4,7 +4,11 @@
 //! Viewers list skipped cases separately with their messages, but hide the messages of passed cases.
 //! If inconclusive thresholds fail the run, they are failures here, too.
 
-use std::time::Duration;
+use std::{
+    borrow::Cow,
+    io::{self, BufWriter, Write},
+    time::Duration,
+};
 
 use llm_stream_core::{
     group::WorkloadSpec,
@@ -24,24 +28,98 @@ pub struct Junit;
 
 impl Exporter for Junit {
     fn render(&self, run: &Run) -> String {
+        let mut bytes = Vec::new();
+        let written = self.write(run, &mut bytes);
+        written.unwrap_or_else(|error| unreachable!("writes to memory succeed: {error}"));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Writes the cases in parts, because a long run has more than fit into memory.
+    fn write(&self, run: &Run, out: &mut dyn Write) -> io::Result<()> {
+        let mut out = BufWriter::new(out);
         let mut report = Report::new("llm-stream-bench");
-        report.set_time(time(&run.trials));
-        report.add_test_suites(run.summary.groups.iter().map(|group| suite(group, run)));
-        if run.ending.ended == RunStatus::Interrupted {
-            report.add_test_suite(interrupted(run));
+        let suites: Vec<_> = run.summary.groups.iter().map(|group| suite(group, run)).collect();
+        let others = (run.ending.ended == RunStatus::Interrupted).then(|| interrupted(run));
+        report.set_time(time(run.trials.iter()));
+        // The report counts its suites when they are added, and gets their cases below.
+        report.add_test_suites(others);
+        for (suite, _) in &suites {
+            report.tests += suite.tests;
+            report.failures += suite.failures;
+            report.skipped += suite.skipped;
         }
-        report.to_string().unwrap_or_else(|error| unreachable!("writes to memory succeed: {error}"))
+        let text = xml_of(&report)?;
+        let end = text.rfind("</testsuites>").unwrap_or(text.len());
+        let begin = text.find("    <testsuite ").unwrap_or(end);
+        out.write_all(&text.as_bytes()[..begin])?;
+        for (group, (suite, limits)) in run.summary.groups.iter().zip(suites) {
+            write_suite((group, suite, limits), run, &mut out)?;
+        }
+        out.write_all(&text.as_bytes()[begin..])?;
+        out.flush()
     }
 }
 
-fn suite(group: &Group, run: &Run) -> TestSuite {
+/// The number of cases that are in memory at a time.
+const CASES: usize = 256;
+
+/// Writes a suite with the cases of its trials and `limits`, those of its thresholds.
+fn write_suite(
+    (group, suite, limits): (&Group, TestSuite, Vec<TestCase>),
+    run: &Run,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let text = xml_of_suite(suite)?;
+    let end = text.rfind("    </testsuite>").unwrap_or(text.len());
+    out.write_all(&text.as_bytes()[..end])?;
+    let mut cases = run.trials.of(group.spec.id).map(|result| trial(&result)).chain(limits);
+    loop {
+        let part: Vec<_> = cases.by_ref().take(CASES).collect();
+        if part.is_empty() {
+            break;
+        }
+        let mut suite = TestSuite::new("");
+        suite.add_test_cases(part);
+        let text = xml_of_suite(suite)?;
+        // Text in attributes and elements has no `<`.
+        let begin = text.find("        <testcase ").unwrap_or(text.len());
+        let end = text.rfind("    </testsuite>").unwrap_or(text.len());
+        out.write_all(&text.as_bytes()[begin..end])?;
+    }
+    out.write_all(&text.as_bytes()[end..])
+}
+
+/// Returns the suite's element with its line ends.
+fn xml_of_suite(suite: TestSuite) -> io::Result<String> {
+    let mut report = Report::new("");
+    report.add_test_suite(suite);
+    let text = xml_of(&report)?;
+    let begin = text.find("    <testsuite ").unwrap_or(text.len());
+    let end = text.rfind("</testsuites>").unwrap_or(text.len());
+    Ok(text[begin..end].to_owned())
+}
+
+fn xml_of(report: &Report) -> io::Result<String> {
+    report.to_string().map_err(io::Error::other)
+}
+
+/// Returns the suite without its cases, which it counts, and the cases of its thresholds.
+fn suite(group: &Group, run: &Run) -> (TestSuite, Vec<TestCase>) {
     let mut suite = TestSuite::new(xml(&group.name()));
-    let trials: Vec<_> =
-        run.trials.iter().filter(|trial| trial.case.group.id == group.spec.id).collect();
-    suite.set_time(time(trials.iter().copied()));
-    if let Some(first) = trials.first() {
-        let stamp = first.started.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string();
-        suite.extra.insert("timestamp".into(), stamp.into());
+    let judged = run.verdicts.iter().filter(|judged| judged.group == group.spec.id);
+    let verdicts = judged.flat_map(|judged| &judged.verdicts);
+    let limits: Vec<_> = verdicts.map(|verdict| threshold(group, verdict, run)).collect();
+    // Counts them.
+    suite.add_test_cases(limits.iter().cloned());
+    suite.test_cases.clear();
+    suite.set_time(time(run.trials.of(group.spec.id)));
+    for (nth, trial) in run.trials.of(group.spec.id).enumerate() {
+        if nth == 0 {
+            let stamp = trial.started.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string();
+            suite.extra.insert("timestamp".into(), stamp.into());
+        }
+        suite.tests += 1;
+        suite.failures += usize::from(trial.failure.is_some());
     }
     suite.add_property(("endpoint", xml(&group.spec.endpoint).as_str()));
     suite.add_property(("transport", group.spec.transport));
@@ -52,11 +130,7 @@ fn suite(group: &Group, run: &Run) -> TestSuite {
     suite.add_property(("machine", xml(&run.machine).as_str()));
     suite.add_property(("definitions", DEFINITIONS));
     suite.add_property(("version", env!("CARGO_PKG_VERSION")));
-    suite.add_test_cases(trials.into_iter().map(trial));
-    let judged = run.verdicts.iter().filter(|judged| judged.group == group.spec.id);
-    let verdicts = judged.flat_map(|judged| &judged.verdicts);
-    suite.add_test_cases(verdicts.map(|verdict| threshold(group, verdict, run)));
-    suite
+    (suite, limits)
 }
 
 fn trial(trial: &TrialResult) -> TestCase {
@@ -139,8 +213,8 @@ fn interrupted(run: &Run) -> TestSuite {
     suite
 }
 
-fn time<'a>(trials: impl IntoIterator<Item = &'a TrialResult>) -> Duration {
-    duration(trials.into_iter().map(|trial| trial.seconds).sum())
+fn time<'a>(trials: impl Iterator<Item = Cow<'a, TrialResult>>) -> Duration {
+    duration(trials.map(|trial| trial.seconds).sum())
 }
 
 fn duration(seconds: f64) -> Duration {

@@ -18,7 +18,13 @@ pub mod summary;
 mod table;
 pub mod thresholds;
 pub mod trends;
+mod trial_list;
 mod write_to;
+
+use std::{
+    io::{self, Write},
+    sync::{Arc, OnceLock},
+};
 
 use llm_stream_core::{
     group::GroupId,
@@ -30,7 +36,9 @@ use llm_stream_core::{
 
 use serde::Serialize;
 
-pub use self::{finished::TrialResult, precision::GroupPrecision, write_to::ReportError};
+pub use self::{
+    finished::TrialResult, precision::GroupPrecision, trial_list::TrialList, write_to::ReportError,
+};
 use crate::{calibrate::Calibration, config::Inconclusive, plan::Transport};
 
 /// A finished run: the data of all reports.
@@ -51,13 +59,32 @@ pub struct Run {
     /// Whether the models were measured in turn, so that their answers form pairs.
     pub took_turns: bool,
     /// The trials that finished, in the order in which they ran.
-    pub trials: Vec<TrialResult>,
+    pub trials: TrialList,
     /// The errors of the instrument, if they were measured.
     pub instruments: Vec<Instrument>,
     /// The machine, in a line.
     pub machine: String,
     /// The outcome.
     pub ending: RunOutcome,
+    /// Why figures could not be read back, if so.
+    pub unreadable: Unreadable,
+}
+
+/// Why figures could not be read back, if so. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Unreadable(Arc<OnceLock<String>>);
+
+impl Unreadable {
+    /// Notes the first error.
+    pub(crate) fn note(&self, error: &io::Error) {
+        self.0.get_or_init(|| error.to_string());
+    }
+
+    /// The reason, as a line of the run's outcome.
+    pub(crate) fn reason(&self) -> Option<String> {
+        let error = self.0.get()?;
+        Some(format!("FAILED: the temporary file of the figures cannot be read: {error}"))
+    }
 }
 
 impl Run {
@@ -156,6 +183,11 @@ pub struct GroupVerdicts {
 pub trait Exporter {
     /// Returns the whole report.
     fn render(&self, run: &Run) -> String;
+
+    /// Writes the report. Formats with an entry for each trial do not hold it in memory.
+    fn write(&self, run: &Run, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(self.render(run).as_bytes())
+    }
 }
 
 /// Returns the means that a tool can track from run to run: those of the summary's metrics with a

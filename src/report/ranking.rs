@@ -114,7 +114,7 @@ fn format_speed(group: &Group) -> Result<String, String> {
     let spread = group
         .figure(metric, Statistic::Sd)
         .map_or_else(|_| String::new(), |sd| format!(" ± {}", number(sd)));
-    let n = group.values(metric).len();
+    let n = group.count(metric);
     let (n, comma) = match lacking.lack() {
         0 => (n.to_string(), ","),
         _ => (format!("{n} of {} valid: {}", lacking.all, lacking.why()), ";"),

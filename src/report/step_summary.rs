@@ -42,7 +42,7 @@ fn figures(run: &Run) -> String {
     let groups = || run.summary.groups.iter();
     let metrics: Vec<_> = FIGURES
         .into_iter()
-        .filter(|metric| groups().any(|group| !group.values(metric).is_empty()))
+        .filter(|metric| groups().any(|group| group.count(metric) > 0))
         .collect();
     let heads =
         metrics.iter().map(|metric| format!("{} ({})", metric.name, metric.unit.display().0));
@@ -88,12 +88,12 @@ fn failures(run: &Run) -> String {
         let failure = code(&format!("{}: {message}", failure.kind));
         Some(format!("- {} {failure}\n", code(&trial.case.name)))
     };
-    let mut lines: Vec<_> = run.trials.iter().filter_map(failure).collect();
+    let failed = || run.trials.iter().filter(|trial| trial.failure.is_some());
+    let lines: Vec<_> = failed().take(MAX_TRIALS).filter_map(|trial| failure(&trial)).collect();
     if lines.is_empty() {
         return String::new();
     }
-    let more = lines.len().saturating_sub(MAX_TRIALS);
-    lines.truncate(MAX_TRIALS);
+    let more = failed().count() - lines.len();
     let more = if more > 0 { format!("- and {more} more\n") } else { String::new() };
     format!("Failed trials:\n\n{}{more}\n", lines.concat())
 }

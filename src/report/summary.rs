@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use llm_stream_core::{
+    column::ValueColumn,
     drift::Drift,
     group::WorkloadSpec,
     interval::Interval,
@@ -195,8 +196,10 @@ fn turns(group: &Group) -> String {
     let heads = ["turn", ">n", ">ttft, ms", ">prompt tokens", ">of them cached"];
     let mut table = table::table(&heads);
     for (turn, nth) in group.tally.turns().iter().zip(1..) {
-        let mean = |values: &[f64], scale: f64| {
-            Statistic::Mean.of(values).map_or_else(|_| "-".into(), |mean| number(mean * scale))
+        let mean = |values: &ValueColumn<f64>, scale: f64| {
+            Statistic::Mean
+                .of(&values.load())
+                .map_or_else(|_| "-".into(), |mean| number(mean * scale))
         };
         table.add_row([
             nth.to_string(),
@@ -215,9 +218,9 @@ fn figures(group: &Group) -> String {
     heads.extend(names.iter().map(String::as_str));
     let mut table = table::table(&heads);
     for metric in METRICS.iter().filter(|metric| metric.in_summary) {
-        let values = group.values(metric);
-        if !values.is_empty() {
-            table.add_row(row(group, metric, values.len()));
+        let n = group.count(metric);
+        if n > 0 {
+            table.add_row(row(group, metric, n));
         }
     }
     table::lines(&table) + &absent(group)
@@ -229,7 +232,7 @@ fn absent(group: &Group) -> String {
     for metric in METRICS.iter().filter(|metric| metric.in_summary) {
         let lacking = group.lacking(metric);
         if lacking.has_reason() {
-            let is_partial = !group.values(metric).is_empty();
+            let is_partial = group.count(metric) > 0;
             let why = if is_partial { format_partial(group, &lacking) } else { lacking.why() };
             by_reason.entry((is_partial, why)).or_default().push(metric.name);
         }

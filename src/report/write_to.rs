@@ -2,7 +2,8 @@
 //! options, which open their files before the first request.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -33,16 +34,19 @@ impl Run {
             move |source| ReportError { path, source }
         };
         fs::create_dir_all(folder).map_err(failed(folder))?;
-        let tables = [SummaryTables.render(self), Thresholds.render(self)].concat();
-        let reports = [
-            ("report.json", JsonReport.render(self)),
-            ("junit.xml", Junit.render(self)),
-            ("summary.md", StepSummary.render(self)),
-            ("summary.txt", tables),
+        let reports: [(&str, &[&dyn Exporter]); 4] = [
+            ("report.json", &[&JsonReport]),
+            ("junit.xml", &[&Junit]),
+            ("summary.md", &[&StepSummary]),
+            ("summary.txt", &[&SummaryTables, &Thresholds]),
         ];
-        for (name, report) in reports {
+        for (name, formats) in reports {
             let path = folder.join(name);
-            fs::write(&path, report).map_err(failed(&path))?;
+            let write = || {
+                let mut file = File::create(&path)?;
+                formats.iter().try_for_each(|format| format.write(self, &mut file))
+            };
+            write().map_err(failed(&path))?;
         }
         Ok(())
     }

@@ -108,7 +108,7 @@ impl Runner<'_> {
     /// The mean duration of a trial of each group.
     fn usual_seconds(&self) -> HashMap<GroupId, f64> {
         let mut sums: HashMap<GroupId, (f64, f64)> = HashMap::new();
-        for trial in &self.trials {
+        for trial in self.trials.iter() {
             let (sum, count) = sums.entry(trial.case.group.id).or_default();
             *sum += trial.seconds;
             *count += 1.0;

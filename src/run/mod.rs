@@ -6,6 +6,7 @@
 mod adaptive_runs;
 mod cancellation;
 mod conversation;
+mod figure_file;
 mod instrument;
 mod judge;
 mod models;
@@ -20,6 +21,7 @@ mod workload;
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,6 +30,7 @@ use jiff::Timestamp;
 use llm_stream_client::AnswerObserver;
 use llm_stream_core::{
     baseline::Baseline,
+    column::Storage,
     recording::{Chunk, ErrorKind, RequestError},
     summary::{Summary, Tally},
     verdict::Reference,
@@ -41,6 +44,7 @@ pub use self::{
     position::TrialPosition,
 };
 use self::{
+    figure_file::FigureFile,
     instrument::Instruments,
     models::Models,
     position::Positions,
@@ -50,7 +54,7 @@ use self::{
 use crate::{
     config::Order,
     plan::{Access, Case, Plan, Target},
-    report::{GroupPrecision, Instrument, Run, RunOutcome, TrialResult},
+    report::{GroupPrecision, Instrument, Run, RunOutcome, TrialList, Unreadable},
 };
 
 /// Each model with its key, its headers and the options of its connection.
@@ -71,6 +75,8 @@ pub struct RunOptions {
     pub baseline: Option<Baseline>,
     /// The machine that measures, in a line.
     pub machine: String,
+    /// The folder of a temporary file for the figures of a long run; `None` for the system's.
+    pub temporary_folder: Option<PathBuf>,
     /// Ends the run early.
     pub cancellation: Cancellation,
 }
@@ -93,7 +99,7 @@ pub struct Runner<'a> {
     observer: &'a mut dyn Observer,
     models: Models,
     summary: Summary,
-    trials: Vec<TrialResult>,
+    trials: TrialList,
     /// The last trial that was announced by its model and task.
     announced: Option<Arc<Case>>,
     /// The time to the first token of the first valid answer of each model to each prompt.
@@ -102,6 +108,9 @@ pub struct Runner<'a> {
     ledger: RequestLedger,
     /// When the run began.
     started: Instant,
+    /// Where long columns of figures are kept.
+    storage: Storage,
+    unreadable: Unreadable,
     /// Whether `max_time` kept further runs from being measured.
     is_out_of_time: bool,
 }
@@ -121,19 +130,26 @@ struct TrialEnd {
 impl<'a> Runner<'a> {
     /// Prepares to measure `plan`.
     pub fn new(plan: Plan, options: RunOptions, observer: &'a mut dyn Observer) -> Self {
+        let unreadable = Unreadable::default();
+        let folder = options.temporary_folder.as_deref();
+        let storage = Storage::new(FigureFile::new(folder, &unreadable));
+        let listed = plan.listed();
+        let groups = listed.iter().map(|case| &case.group);
         Self {
             positions: Positions::of(&plan.cases),
-            summary: Summary::new(plan.listed().iter().map(|case| &case.group)),
+            summary: Summary::in_storage(groups, storage.clone()),
             plan,
             options,
             observer,
             models: Models::default(),
-            trials: Vec::new(),
+            trials: TrialList::new(&storage),
             announced: None,
             first_ttft: HashMap::new(),
             unusable: Vec::new(),
             ledger: RequestLedger::default(),
             started: begin(),
+            storage,
+            unreadable,
             is_out_of_time: false,
         }
     }
@@ -199,6 +215,7 @@ impl<'a> Runner<'a> {
             instruments: instruments.known.iter().map(instrument).collect(),
             machine: self.options.machine.clone(),
             ending: RunOutcome::default(),
+            unreadable: self.unreadable.clone(),
         }
     }
 

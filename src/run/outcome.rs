@@ -17,8 +17,9 @@ impl Run {
         &mut self,
         failed: Option<u64>,
         inconclusive: Inconclusive,
-        failures: Vec<String>,
+        mut failures: Vec<String>,
     ) {
+        failures.extend(self.unreadable.reason());
         let (ended, reasons) = match failed {
             Some(failed) => verdict(self, failed, failures, inconclusive),
             None => (RunStatus::Interrupted, vec![interrupted(self)]),
@@ -188,10 +189,11 @@ mod tests {
             is_out_of_time: false,
             order: String::new(),
             took_turns: false,
-            trials: Vec::new(),
+            trials: Default::default(),
             instruments: Vec::new(),
             machine: String::new(),
             ending: RunOutcome::default(),
+            unreadable: Default::default(),
         };
         let code = match verdict(&run, 0, Vec::new(), inconclusive).0 {
             RunStatus::Passed => 0,

@@ -255,11 +255,11 @@ impl Runner<'_> {
 /// Our figure `metric` of a trial, where all requests that can have it do: others are in the server's.
 fn ours(tally: &Tally, metric: &Metric) -> Option<ClientMean> {
     let (values, requests) = match metric == Metric::TPOT {
-        true => (tally.per_token.as_slice(), tally.several_tokens),
+        true => (tally.per_token.load(), tally.several_tokens),
         false => (tally.values(metric), tally.valid),
     };
     let is_whole = tally.failed() == 0 && values.len() == requests;
-    is_whole.then(|| Some(ClientMean { mean: Statistic::Mean.of(values).ok()?, requests }))?
+    is_whole.then(|| Some(ClientMean { mean: Statistic::Mean.of(&values).ok()?, requests }))?
 }
 
 /// The fetcher of the model's metrics, if they are read, and what they are of.

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
-    load_stats::{LoadStats, RequestSpan},
+    column::Storage,
+    load_stats::{LoadStats, RequestSpans},
     metric::SUCCESS_RATE,
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
@@ -25,11 +26,10 @@ use crate::{
 };
 
 /// What a load's requests brought so far.
-#[derive(Default)]
 struct Gathered {
     tally: Tally,
-    spans: Vec<RequestSpan>,
-    /// When each request was handed to the system.
+    spans: RequestSpans,
+    /// When each request was handed to the system; of a simulated endpoint only.
     handed_over: Vec<Instant>,
     /// The first failure's message.
     failure: Option<String>,
@@ -150,12 +150,12 @@ impl Runner<'_> {
         case: &Arc<Case>,
         workload: &Workload,
     ) -> Result<(Gathered, LoadRun), String> {
-        let Self { models, observer, options, .. } = self;
+        let Self { models, observer, options, storage, .. } = self;
         let model = models.active.as_ref().ok_or("no connection")?;
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered::new(storage);
         let on_result = |ended: RequestEnd| {
+            let tokens = ended.span.tokens;
             gathered.take(case, model, &mut **observer, ended);
-            let tokens = gathered.spans.last().and_then(|span| span.tokens);
             let (ended, of) = (gathered.spans.len(), workload.until.requests);
             let _ = observer.event(Event::LoadProgress { ended, of, tokens });
         };
@@ -167,6 +167,16 @@ impl Runner<'_> {
 }
 
 impl Gathered {
+    fn new(storage: &Storage) -> Self {
+        Self {
+            tally: Tally::new(storage),
+            spans: RequestSpans::new(storage),
+            handed_over: Vec::new(),
+            failure: None,
+            unconnected: None,
+        }
+    }
+
     /// Has observers store the row and the recording of a request that has ended, and keeps its
     /// figures.
     fn take(
@@ -178,7 +188,9 @@ impl Gathered {
     ) {
         let RequestEnd { prompt, place, span, since_begun, answer } = ended;
         let recording = answer.recording.as_ref();
-        self.handed_over.extend(recording.and_then(|recording| recording.origin));
+        if case.target.is_simulated() {
+            self.handed_over.extend(recording.and_then(|recording| recording.origin));
+        }
         let age = SignedDuration::try_from(since_begun).unwrap_or_default();
         let now = today();
         let started = now.checked_sub(age).unwrap_or(now);

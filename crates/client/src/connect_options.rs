@@ -8,6 +8,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use crate::memory::MemoryBudget;
+
 /// The words between server and proxy in messages: `HOST:PORT through the proxy HOST:PORT`.
 pub const THROUGH: &str = " through the proxy ";
 
@@ -24,6 +26,8 @@ pub struct ConnectOptions {
     pub secrets: Vec<Secret>,
     /// The source of arrival timestamps.
     pub stamps: Stamps,
+    /// The memory of answers, which clients may share.
+    pub memory: MemoryBudget,
 }
 
 /// `stamps`: the kernel timestamps of arrivals. They differ only where the client reads late.

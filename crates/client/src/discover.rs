@@ -6,6 +6,8 @@ use llm_stream_core::{protocol::Protocol, recording::RequestError};
 
 use crate::{
     AnswerForm, Client, ClientError, Options,
+    connect_options::ConnectOptions,
+    memory::{LEAST_MEMORY, MemoryBudget},
     options::{Access, ConnectionMode, Timeouts, Transport},
 };
 
@@ -60,6 +62,9 @@ impl<'a> Prober<'a> {
         body: &[u8],
         client: impl Fn(&Options<'_>) -> Result<Client, ClientError>,
     ) -> Result<Reply, RequestError> {
+        // A list of models or a message of an error is short.
+        let memory = MemoryBudget::new(LEAST_MEMORY);
+        let route = ConnectOptions { memory, ..self.access.route.clone() };
         let options = Options {
             url,
             headers: &self.access.headers,
@@ -70,7 +75,7 @@ impl<'a> Prober<'a> {
             connection: ConnectionMode::Cold,
             protocol: self.protocol,
             answer: AnswerForm::Document,
-            route: &self.access.route,
+            route: &route,
         };
         let client = client(&options)?;
         let redactor = client.redactor();

@@ -59,6 +59,7 @@ use super::{
 };
 use crate::{
     connect_options::{ConnectOptions, Stamps},
+    memory::MemoryBudget,
     options::{ConnectionMode, Timeouts},
 };
 
@@ -88,6 +89,9 @@ const BATCH: usize = 64;
 /// Most answers in flight for which `stamps: auto` captures packets. Capturing resumes at half as
 /// many.
 const TAPPED: usize = 16;
+
+/// Most full reads of a socket in a row.
+const MOST_FULL: usize = 16;
 
 /// Most events that one poll reports.
 const EVENTS: usize = 1024;
@@ -138,6 +142,7 @@ pub(super) struct KernelTimedClient {
     /// The next search for answers whose bodies the server keeps open.
     next_search: Instant,
     parser: AnswerParser,
+    memory: MemoryBudget,
     /// The next search because of an end mark.
     ending: Option<Instant>,
 }
@@ -249,6 +254,7 @@ impl KernelTimedClient {
             deadlines: BinaryHeap::new(),
             next_search: now(),
             parser,
+            memory: route.memory.clone(),
             ending: None,
         })
     }
@@ -437,7 +443,7 @@ impl KernelTimedClient {
         request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
         request.extend_from_slice(body);
         let begun = now();
-        let work = InFlight::new(Some(id), request, begun, self.timeouts);
+        let work = InFlight::new(Some(id), request, begun, (self.timeouts, &self.memory));
         // In this order: a connection that is ready, a connection that must rest first, a new connection.
         if let Some(slot) = self.take_idle(begun) {
             let set_up = self.slots[slot].fresh.take();
@@ -473,7 +479,10 @@ impl KernelTimedClient {
 
     /// Opens a connection for a later request.
     fn open(&mut self, load: &mut DrivenLoad<'_>) {
-        self.connect_for(InFlight::new(None, Vec::new(), now(), self.timeouts), load);
+        self.connect_for(
+            InFlight::new(None, Vec::new(), now(), (self.timeouts, &self.memory)),
+            load,
+        );
     }
 
     /// Assigns `work` to a slot without a connection and starts to connect.
@@ -706,7 +715,7 @@ impl KernelTimedClient {
         work.stage = Stage::Sending;
         work.limits.origin = now();
         (self.seen, self.moved) = (work.limits.origin, work.limits.origin);
-        work.incoming = Incoming::new(work.limits.origin);
+        work.incoming = Incoming::new(work.limits.origin, &self.memory);
         work.deadline = work.limits.first_deadline();
         match connection.seal(std::mem::take(&mut work.request)) {
             Ok(request) => {
@@ -751,9 +760,15 @@ impl KernelTimedClient {
     fn receiving(&mut self, slot: usize, drain: bool, load: &mut DrivenLoad<'_>) {
         let Some(work) = &self.slots[slot].work else { return };
         let before = work.incoming.chunks.len();
+        let mut full = 0;
         let ended = loop {
             match self.receive(slot) {
-                Received::Full => {}
+                // A server that sends faster than this loop reads must not starve the others.
+                Received::Full if full + 1 >= MOST_FULL => {
+                    self.reported.push_back((slot, drain));
+                    break None;
+                }
+                Received::Full => full += 1,
                 Received::Short if drain => {}
                 Received::Short | Received::Nothing => break None,
                 Received::End(ended) => break Some(ended),
@@ -944,7 +959,12 @@ impl Slot {
 }
 
 impl InFlight {
-    fn new(id: Option<usize>, request: Vec<u8>, begun: Instant, timeouts: Timeouts) -> Self {
+    fn new(
+        id: Option<usize>,
+        request: Vec<u8>,
+        begun: Instant,
+        (timeouts, memory): (Timeouts, &MemoryBudget),
+    ) -> Self {
         Self {
             id,
             stage: Stage::Connecting,
@@ -957,7 +977,7 @@ impl InFlight {
             set_up: None,
             limits: Limits { origin: begun, timeouts },
             sent: None,
-            incoming: Incoming::new(begun),
+            incoming: Incoming::new(begun, memory),
             emptied: begun,
             deadline: begun + timeouts.connect,
             search: EndSearch::default(),

@@ -21,6 +21,7 @@ pub mod fuzzing;
 mod http1;
 mod kernel_timed;
 mod limits;
+pub mod memory;
 mod metrics_fetcher;
 pub mod options;
 mod preconnect;
@@ -61,6 +62,7 @@ use self::{
 };
 use crate::{
     connect_options::{ConnectOptions, Secret},
+    memory::MemoryBudget,
     options::{ConnectionMode, Timeouts, Transport},
 };
 
@@ -68,6 +70,7 @@ use crate::{
 pub struct Client {
     inner: Inner,
     redactor: Redactor,
+    memory: MemoryBudget,
 }
 
 /// The pause between an answer and the next request on its connection.
@@ -103,7 +106,7 @@ const BODY_LIMIT: usize = 256 << 20;
 
 fn too_long() -> RequestError {
     let message = format!("the answer is longer than {} MiB", BODY_LIMIT >> 20);
-    RequestError::new(ErrorKind::Malformed, message)
+    RequestError::new(ErrorKind::TooLong, message)
 }
 
 /// The error for bytes that are not valid HTTP, or end too early. The answer has `begun` once its
@@ -279,7 +282,7 @@ impl Client {
                 options.route,
             )?)),
         };
-        Ok(Self { inner, redactor })
+        Ok(Self { inner, redactor, memory: options.route.memory.clone() })
     }
 
     /// Sends `body` and records the answer to its end. Blocks until then, or until `observer`
@@ -327,6 +330,11 @@ impl Client {
             }
             Inner::Reqwest(_) => false,
         }
+    }
+
+    /// The memory of all answers, those of other clients of the run included.
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.memory
     }
 
     /// Masks the secrets of this client's requests, which a server may send back. Answers pass

@@ -25,7 +25,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use llm_stream_core::recording::{
-    self, Chunk, ErrorKind, Recording, RequestError, StampedBy, Uncertainty,
+    self, Chunk, ErrorKind, MemoryHold, Recording, RequestError, StampedBy, Uncertainty,
 };
 use reqwest::{Response, redirect, retry};
 use rustls::ClientConfig;
@@ -44,6 +44,7 @@ use super::{
     ending::{EndProbe as _, EndSearch, QUIET, SOON, SearchOutcome, is_refusal_over, left_open},
     http1::{HEADERS_LIMIT, HttpError},
     limits::Limits,
+    memory::{MemoryBudget, MemoryCharge},
     now,
     server_address::ServerAddress,
     tls, too_long, unreadable,
@@ -77,6 +78,7 @@ struct RequestTarget {
     tls: ClientConfig,
     address: ServerAddress,
     proxy: ProxyMode,
+    memory: MemoryBudget,
     /// Whether to reuse connections. False once a request has found its kept connection closed.
     keeps: AtomicBool,
 }
@@ -115,6 +117,7 @@ impl ViaReqwest {
             connection,
             tls,
             proxy: route.proxy.clone(),
+            memory: route.memory.clone(),
             keeps,
         };
         let pool = Mutex::new(ReqwestPool::new(target.new_connection()?)?);
@@ -190,29 +193,14 @@ impl RequestTarget {
         let limits = Limits { origin, timeouts: self.timeouts };
         let headers_at = limits.elapsed();
         let mut reads = pulse.reads(origin);
-        let uncertainty = Uncertainty { headers: reads.uncertainty(), ..Uncertainty::default() };
-        let mut recording = Recording {
-            origin: Some(origin),
-            status: response.status().as_u16(),
-            content_type: recording::header_text(response.headers(), header::CONTENT_TYPE),
-            content_encoding: recording::header_text(response.headers(), header::CONTENT_ENCODING),
-            retry_after: recording::retry_after(response.headers()),
-            http_version: format!("{:?}", response.version()),
-            head_time: recording::head_time(response.headers()),
-            connect: connect.map(|connect| connect.ended - connect.begun),
-            tls: None,
-            sent: None,
-            headers_at,
-            chunks: Vec::new(),
-            ended_at: headers_at,
-            stamped_by: StampedBy::Program,
-            uncertainty,
-            broken: None,
-        };
-        let chunks = &mut recording.chunks;
+        let mut recording = begin(&response, (origin, headers_at), connect, reads.uncertainty());
+        let mut charge = MemoryCharge::new(&self.memory);
+        let received = (&mut recording.chunks, &mut charge);
         let received =
-            receive(response, (&limits, &self.parser), listener, &mut reads, chunks).await;
+            receive(response, (&limits, &self.parser), listener, &mut reads, received).await;
         recording.broken = received.err();
+        charge.end(&mut recording.chunks, recording.broken.as_ref());
+        recording.hold = MemoryHold::new(charge);
         let is_left_open =
             recording.broken.as_ref().is_some_and(|broken| broken.kind == ErrorKind::LeftOpen);
         let last_read = recording.chunks.last().filter(|_| is_left_open);
@@ -288,6 +276,35 @@ impl RequestTarget {
     }
 }
 
+/// The recording of an answer whose head has arrived.
+fn begin(
+    response: &Response,
+    (origin, headers_at): (Instant, Duration),
+    connect: Option<Connect>,
+    uncertainty: Duration,
+) -> Recording {
+    let headers = response.headers();
+    Recording {
+        origin: Some(origin),
+        status: response.status().as_u16(),
+        content_type: recording::header_text(headers, header::CONTENT_TYPE),
+        content_encoding: recording::header_text(headers, header::CONTENT_ENCODING),
+        retry_after: recording::retry_after(headers),
+        http_version: format!("{:?}", response.version()),
+        head_time: recording::head_time(headers),
+        connect: connect.map(|connect| connect.ended - connect.begun),
+        tls: None,
+        sent: None,
+        headers_at,
+        chunks: Vec::new(),
+        ended_at: headers_at,
+        stamped_by: StampedBy::Program,
+        uncertainty: Uncertainty { headers: uncertainty, ..Uncertainty::default() },
+        broken: None,
+        hold: MemoryHold::default(),
+    }
+}
+
 /// Hears of the progress of one answer.
 struct Listener<'a> {
     observer: &'a dyn AnswerObserver,
@@ -313,13 +330,14 @@ async fn receive(
     (limits, parser): (&Limits, &AnswerParser),
     listener: &Listener<'_>,
     reads: &mut Reads<'_>,
-    chunks: &mut Vec<Chunk>,
+    (chunks, charge): (&mut Vec<Chunk>, &mut MemoryCharge),
 ) -> Result<(), RequestError> {
     let lasts_until_close = lasts_until_close(&response);
     let (status, headers_at) = (response.status(), limits.elapsed());
     let (limit, search) = (limits.first_deadline(), EndSearch::default());
     let mut wakes = Wakes { limit, as_of: None, search, status, headers_at };
-    let sleep = tokio::time::sleep_until((now() + QUIET).min(wakes.limit).into());
+    let mut due = (now() + QUIET).min(wakes.limit);
+    let sleep = tokio::time::sleep_until(due.into());
     tokio::pin!(sleep);
     let mut received = 0;
     loop {
@@ -337,11 +355,18 @@ async fn receive(
                     listener.observer.arrived(&chunk);
                     if parser.marks.are_in(slice::from_ref(&chunk)) {
                         wakes.search.mark();
-                        sleep.as_mut().reset((now() + SOON).into());
+                        due = now() + SOON;
+                        sleep.as_mut().reset(due.into());
                     }
                     chunks.push(chunk);
                     if taken < bytes.len() {
                         return Err(too_long());
+                    }
+                    charge.add(bytes.len())?;
+                    // A flood leaves the runtime no time for its timers.
+                    if limits.origin + at >= due {
+                        due = wakes.wake((limits, parser), listener.on_end, chunks)?;
+                        sleep.as_mut().reset(due.into());
                     }
                 }
                 Ok(None) => return Ok(()),
@@ -353,8 +378,8 @@ async fn receive(
                 Err(error) => return Err(broken(&error)),
             },
             () = &mut sleep => {
-                let next = wakes.wake((limits, parser), listener.on_end, chunks)?;
-                sleep.as_mut().reset(next.into());
+                due = wakes.wake((limits, parser), listener.on_end, chunks)?;
+                sleep.as_mut().reset(due.into());
             }
         }
     }

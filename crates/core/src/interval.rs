@@ -286,7 +286,7 @@ fn of_sd(values: &[f64], confidence: f64) -> Result<Interval, Absent> {
     }
     let n = has as f64;
     let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
+    sorted.sort_unstable_by(f64::total_cmp);
     let outer = (n / (2.0 * (n - 4.0).sqrt())) as usize;
     let center = Statistic::Mean.of(&sorted[outer..has - outer])?;
     let sd = Statistic::Sd.of(values)?;
@@ -305,7 +305,7 @@ fn of_sd(values: &[f64], confidence: f64) -> Result<Interval, Absent> {
 /// Returns the interval of a quantile of the distribution that `values` are a sample of.
 fn of_quantile(values: &[f64], part: f64, confidence: f64) -> Interval {
     let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
+    sorted.sort_unstable_by(f64::total_cmp);
     let n = sorted.len();
     let middle = sorted[((part * n as f64) as usize).min(n - 1)];
     let above: Vec<_> = values.iter().map(|value| f64::from(u8::from(*value > middle))).collect();

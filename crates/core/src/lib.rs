@@ -10,6 +10,7 @@
 
 pub mod baseline;
 mod coding;
+pub mod column;
 pub mod comparison;
 pub mod drift;
 pub mod evidence;

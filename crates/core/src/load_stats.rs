@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::{
+    column::{Storage, ValueColumn},
     sample::Note,
     schedule::{Shape, Until},
     statistic::Statistic,
@@ -36,6 +37,61 @@ pub struct RequestSpan {
     pub tokens: Option<u64>,
     /// Why the token count is refused.
     pub refused: Option<Note>,
+}
+
+/// The requests of a load that have ended. A long list goes to the [`Storage`].
+#[derive(Debug, Clone, Default)]
+pub struct RequestSpans {
+    /// The times in nanoseconds and the tokens; [`u64::MAX`] stands for none.
+    rows: ValueColumn<[u64; 4]>,
+    /// The first reason for which a token count is refused.
+    refused: Option<Note>,
+}
+
+impl RequestSpans {
+    /// Creates an empty list.
+    pub fn new(storage: &Storage) -> Self {
+        Self { rows: ValueColumn::new(storage), refused: None }
+    }
+
+    /// Returns the number of requests.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Returns whether there are no requests.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Adds a request.
+    pub fn push(&mut self, span: RequestSpan) {
+        let RequestSpan { scheduled, begun, ended, tokens, refused } = span;
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - 1);
+        let scheduled = scheduled.map_or(u64::MAX, nanos);
+        self.rows.push([scheduled, nanos(begun), nanos(ended), tokens.unwrap_or(u64::MAX)]);
+        self.refused = self.refused.or(refused);
+    }
+
+    /// Returns the requests in the order in which they ended.
+    fn iter(&self) -> impl Iterator<Item = RequestSpan> + Clone {
+        let known = |number: u64| (number < u64::MAX).then_some(number);
+        self.rows.iter().map(move |[scheduled, begun, ended, tokens]| RequestSpan {
+            scheduled: known(scheduled).map(Duration::from_nanos),
+            begun: Duration::from_nanos(begun),
+            ended: Duration::from_nanos(ended),
+            tokens: known(tokens),
+            refused: self.refused,
+        })
+    }
+}
+
+impl FromIterator<RequestSpan> for RequestSpans {
+    fn from_iter<I: IntoIterator<Item = RequestSpan>>(spans: I) -> Self {
+        let mut list = Self::default();
+        spans.into_iter().for_each(|span| list.push(span));
+        list
+    }
 }
 
 /// The statistics of one run of a load.
@@ -82,10 +138,12 @@ pub struct Batch {
 
 impl LoadStats {
     /// Returns the statistics of `spans`; `None` if there are none.
-    pub fn of(spans: &[RequestSpan], busy: Option<f64>) -> Option<Self> {
-        let first = spans.iter().map(|span| span.begun).min()?;
-        let last_start = spans.iter().map(|span| span.begun).max()?;
-        let answers = spans.iter().filter(|span| span.tokens.is_some());
+    pub fn of(requests: &RequestSpans, busy: Option<f64>) -> Option<Self> {
+        // Each figure reads the list once more, so that a long one is never in memory.
+        let spans = || requests.iter();
+        let first = spans().map(|span| span.begun).min()?;
+        let last_start = spans().map(|span| span.begun).max()?;
+        let answers = spans().filter(|span| span.tokens.is_some());
         // The last valid answer ends the run. An invalid answer often ends by a timeout, which says
         // nothing about throughput.
         let end =
@@ -93,32 +151,33 @@ impl LoadStats {
         let starting = (last_start - first).as_secs_f64();
         let seconds = (end - first).as_secs_f64();
         let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
-        let tokens: u64 = spans.iter().filter_map(|span| span.tokens).sum();
-        let valid = spans.iter().filter(|span| span.tokens.is_some()).count();
-        let refused = spans.iter().find_map(|span| span.refused);
-        let is_open = spans.iter().any(|span| span.scheduled.is_some());
-        let peak = peak(spans);
+        let tokens: u64 = spans().filter_map(|span| span.tokens).sum();
+        let valid = spans().filter(|span| span.tokens.is_some()).count();
+        let refused = requests.refused;
+        let is_open = spans().any(|span| span.scheduled.is_some());
+        let peak = peak(spans());
         let request_throughput = per_second(valid as f64);
         let output_throughput = per_second(tokens as f64);
         let all = Batch { request_throughput, output_throughput };
         Some(Self {
-            requests: spans.len(),
+            requests: requests.len(),
             valid,
             seconds,
             // From first to last start: afterwards the load drains and the concurrency
             // falls.
             concurrency: match starting > 0.0 {
-                true => seconds_in_flight(spans, last_start) / starting,
+                true => seconds_in_flight(spans(), last_start) / starting,
                 false => peak as f64,
             },
             peak,
             // `n` starts have `n − 1` gaps.
-            request_rate: (is_open && starting > 0.0).then(|| (spans.len() - 1) as f64 / starting),
+            request_rate: (is_open && starting > 0.0)
+                .then(|| (requests.len() - 1) as f64 / starting),
             request_throughput,
             output_throughput: refused.is_none().then_some(output_throughput),
             refused,
-            batches: batches(spans, (first, last_start, seconds), all),
-            lateness: lateness(spans),
+            batches: batches(&spans(), (first, last_start, seconds), all),
+            lateness: lateness(spans()),
             busy,
         })
     }
@@ -182,7 +241,7 @@ impl LoadStats {
 /// server. They are rescaled to the mean of the whole run (`all`), so that the interval is centred
 /// on the reported figure.
 fn batches(
-    spans: &[RequestSpan],
+    spans: &(impl Iterator<Item = RequestSpan> + Clone),
     (first, end, whole): (Duration, Duration, f64),
     all: Batch,
 ) -> Vec<Batch> {
@@ -191,17 +250,14 @@ fn batches(
     const MAX_BATCHES: f64 = 20.0;
     const MIN_BATCHES: f64 = 5.0;
     const MIN_ANSWER_TIMES: f64 = 4.0;
-    let answers: Vec<_> = spans
-        .iter()
-        .filter_map(|span| {
-            let since = |at: Duration| at.saturating_sub(first).as_secs_f64();
-            let (begun, ended) = (since(span.begun), since(span.ended));
-            (ended > begun).then_some((begun, ended, span.tokens? as f64))
-        })
-        .collect();
-    let taken: f64 = answers.iter().map(|(begun, ended, _)| ended - begun).sum();
+    let answers = spans.clone().filter_map(|span| {
+        let since = |at: Duration| at.saturating_sub(first).as_secs_f64();
+        let (begun, ended) = (since(span.begun), since(span.ended));
+        (ended > begun).then_some((begun, ended, span.tokens? as f64))
+    });
+    let taken: f64 = answers.clone().map(|(begun, ended, _)| ended - begun).sum();
     let seconds = (end - first).as_secs_f64();
-    let rounds = seconds / (taken / answers.len() as f64);
+    let rounds = seconds / (taken / answers.clone().count() as f64);
     let count = (rounds / MIN_ANSWER_TIMES).clamp(rounds.min(MIN_BATCHES), MAX_BATCHES) as usize;
     let length = seconds / count as f64;
     let mut batches = vec![Batch { request_throughput: 0.0, output_throughput: 0.0 }; count];
@@ -216,7 +272,7 @@ fn batches(
     }
     // The end of the run is random too, since it is the end of the last answer. The largest of
     // about ten normal values has 0.6 times their standard deviation.
-    let durations: Vec<_> = spans.iter().map(|s| (s.ended - s.begun).as_secs_f64()).collect();
+    let durations: Vec<_> = spans.clone().map(|s| (s.ended - s.begun).as_secs_f64()).collect();
     let end = 0.6 * Statistic::Sd.of(&durations).unwrap_or_default() / whole;
     let requests: Vec<_> = batches.iter().map(|batch| batch.request_throughput).collect();
     let tokens: Vec<_> = batches.iter().map(|batch| batch.output_throughput).collect();
@@ -241,15 +297,16 @@ fn rescaled(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
 }
 
 /// Returns the request-seconds in flight before `end`.
-fn seconds_in_flight(spans: &[RequestSpan], end: Duration) -> f64 {
-    let before = |span: &RequestSpan| span.ended.min(end).saturating_sub(span.begun).as_secs_f64();
-    spans.iter().map(before).sum()
+fn seconds_in_flight(spans: impl Iterator<Item = RequestSpan>, end: Duration) -> f64 {
+    let before = |span: RequestSpan| span.ended.min(end).saturating_sub(span.begun).as_secs_f64();
+    spans.map(before).sum()
 }
 
 /// Returns the largest number of requests in flight.
-fn peak(spans: &[RequestSpan]) -> usize {
-    let mut begun: Vec<_> = spans.iter().map(|span| span.begun).collect();
-    let mut ended: Vec<_> = spans.iter().map(|span| span.ended).collect();
+fn peak(spans: impl Iterator<Item = RequestSpan> + Clone) -> usize {
+    let nanos = |time: Duration| time.as_nanos() as u64;
+    let mut begun: Vec<_> = spans.clone().map(|span| nanos(span.begun)).collect();
+    let mut ended: Vec<_> = spans.map(|span| nanos(span.ended)).collect();
     begun.sort_unstable();
     ended.sort_unstable();
     let mut over = 0;
@@ -263,9 +320,8 @@ fn peak(spans: &[RequestSpan]) -> usize {
     in_flight.max().unwrap_or(0)
 }
 
-fn lateness(spans: &[RequestSpan]) -> Option<f64> {
+fn lateness(spans: impl Iterator<Item = RequestSpan>) -> Option<f64> {
     let late: Vec<_> = spans
-        .iter()
         .filter_map(|span| Some(span.begun.saturating_sub(span.scheduled?).as_secs_f64()))
         .collect();
     Statistic::Percentile(99.0).of(&late).or_else(|_| Statistic::Max.of(&late)).ok()
@@ -290,6 +346,10 @@ mod tests {
         }
     }
 
+    fn stats(spans: &[RequestSpan], busy: Option<f64>) -> Option<LoadStats> {
+        LoadStats::of(&spans.iter().copied().collect(), busy)
+    }
+
     const UNTIL: Until = Until { requests: Some(6), duration: None };
 
     #[test]
@@ -298,7 +358,7 @@ mod tests {
             .flat_map(|nth| [0, 50].map(|shift| (shift + nth * 100, shift + (nth + 1) * 100)))
             .map(|(begun, ended)| span(None, begun, ended, Some(10)))
             .collect();
-        let reached = LoadStats::of(&spans, Some(0.1)).unwrap();
+        let reached = stats(&spans, Some(0.1)).unwrap();
         assert_eq!((reached.requests, reached.valid, reached.peak), (6, 6, 2));
         // One request in flight from 0 to 50 ms, two from 50 to 250 ms.
         assert!((reached.concurrency - 450.0 / 250.0).abs() < 1e-9);
@@ -314,7 +374,7 @@ mod tests {
     #[test]
     fn a_load_of_one_round_has_its_peak() {
         let spans = [span(None, 0, 100, Some(1)), span(None, 0, 90, None)];
-        let reached = LoadStats::of(&spans, None).unwrap();
+        let reached = stats(&spans, None).unwrap();
         assert_eq!((reached.valid, reached.concurrency), (1, 2.0));
         assert_eq!(reached.request_rate, None);
         let until = Until { requests: Some(2), duration: None };
@@ -329,7 +389,7 @@ mod tests {
             let spans: Vec<_> = (0..5)
                 .map(|nth| span(Some(nth * 100), nth * 100 + late, nth * 100 + 150, Some(1)))
                 .collect();
-            LoadStats::of(&spans, None).unwrap()
+            stats(&spans, None).unwrap()
         };
         assert_eq!(late(9).shortfall(&open(500), &UNTIL), None);
         let shortfall = |max| late(11).shortfall(&open(max), &UNTIL).unwrap();
@@ -343,11 +403,11 @@ mod tests {
     fn a_last_request_that_fails_by_waiting_is_not_waited_for() {
         let answers = (0..10).map(|nth| span(None, nth * 10, nth * 10 + 10, Some(5)));
         let stalled = span(None, 95, 3_000, None);
-        let reached = LoadStats::of(&answers.chain([stalled]).collect::<Vec<_>>(), None).unwrap();
+        let reached = stats(&answers.chain([stalled]).collect::<Vec<_>>(), None).unwrap();
         assert_eq!((reached.valid, reached.seconds), (10, 0.1));
         // The load continues although the server is gone.
         let gone = [span(None, 0, 10, Some(5)), span(None, 10, 11, None), span(None, 90, 91, None)];
-        assert_eq!(LoadStats::of(&gone, None).unwrap().seconds, 0.09);
+        assert_eq!(stats(&gone, None).unwrap().seconds, 0.09);
     }
 
     #[test]
@@ -368,7 +428,7 @@ mod tests {
                 let (begun, ended) = (at(begun), at(*place));
                 RequestSpan { scheduled: None, begun, ended, tokens: Some(50), refused: None }
             };
-            LoadStats::of(&(0..requests).map(|_| answer()).collect::<Vec<_>>(), None).unwrap()
+            stats(&(0..requests).map(|_| answer()).collect::<Vec<_>>(), None).unwrap()
         };
         // The widest acceptable half-width. The optimum is that of a mean with a 20 % standard
         // deviation.
@@ -395,6 +455,6 @@ mod tests {
 
     #[test]
     fn a_load_without_requests_has_no_statistics() {
-        assert_eq!(LoadStats::of(&[], None), None);
+        assert_eq!(stats(&[], None), None);
     }
 }

@@ -20,7 +20,7 @@ pub const DEFINITIONS: &str = "1";
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
     /// Its position in [`METRICS`]; [`SUCCESS_RATE`] has the one after the last.
-    pub(crate) index: usize,
+    pub index: usize,
     /// Its name, everywhere.
     pub name: &'static str,
     /// Another name for the same figure, such as that of one of the 14 leading CSV columns.

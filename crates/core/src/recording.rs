@@ -5,8 +5,10 @@
 //! see [`Recording::to_jsonl`]; `fixtures/streams` contains recordings of real servers.
 
 use std::{
+    any::Any,
     borrow::Cow,
     fmt, str,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -65,7 +67,34 @@ pub struct Recording {
     pub uncertainty: Uncertainty,
     /// Why the body did not end as HTTP requires; `None` if it did.
     pub broken: Option<RequestError>,
+    /// Counts the memory of the body, if the client does.
+    pub hold: MemoryHold,
 }
+
+/// Something that is dropped with the last copy of a recording. All are equal.
+#[derive(Clone, Default)]
+pub struct MemoryHold(Option<Arc<dyn Any + Send + Sync>>);
+
+impl MemoryHold {
+    /// Holds `counted`.
+    pub fn new(counted: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(counted)))
+    }
+}
+
+impl fmt::Debug for MemoryHold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MemoryHold").field(&self.0.is_some()).finish()
+    }
+}
+
+impl PartialEq for MemoryHold {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for MemoryHold {}
 
 /// How much earlier than recorded the parts of an answer can have arrived. [`Chunk::uncertainty`]
 /// covers the chunks.
@@ -232,6 +261,8 @@ error_kinds! {
     NotAStream = "not_a_stream",
     /// The connection failed before the end of the body.
     Broken = "broken",
+    /// The answer is longer than the client keeps, or all answers together exceed `max_memory`.
+    TooLong = "too_long",
     /// The answer had ended but the server kept its body open, so the client closed the connection.
     LeftOpen = "left_open",
     /// The bytes are not an event stream of this protocol.
@@ -386,6 +417,7 @@ impl RecordingHeader {
                 last_bytes: Duration::from_nanos(self.last_bytes_uncertainty_ns),
             },
             broken: self.broken,
+            hold: MemoryHold::default(),
         }
     }
 }
@@ -472,6 +504,7 @@ mod tests {
                 stamped_by,
                 uncertainty,
                 broken,
+                hold: MemoryHold::default(),
             }
         })
     }

@@ -70,11 +70,14 @@ impl Autocovariances {
     fn of(values: &[f64]) -> Self {
         let n = values.len();
         let longest = lags(MEMORIES[MEMORIES.len() - 1]).min(2 * n / 3);
-        let at_lag = |lag: usize| {
-            let pairs = values.iter().zip(values.iter().skip(lag));
-            pairs.map(|(a, b)| a * b).sum::<f64>() / n as f64
-        };
-        Self { n: n as f64, by_lag: (0..=longest).map(at_lag).collect() }
+        // All lags in one pass: the sums are independent, so the processor computes several at a
+        // time, and each has its terms in the same order as alone.
+        let mut sums = vec![0.0; longest + 1];
+        for (nth, later) in values.iter().enumerate() {
+            let earlier = values[nth.saturating_sub(longest)..=nth].iter().rev();
+            sums.iter_mut().zip(earlier).for_each(|(sum, earlier)| *sum += earlier * later);
+        }
+        Self { n: n as f64, by_lag: sums.into_iter().map(|sum| sum / n as f64).collect() }
     }
 
     fn at(&self, lag: usize) -> f64 {

@@ -116,6 +116,17 @@ impl Statistic {
         })
     }
 
+    /// Computes the statistic of values that are sorted.
+    pub fn of_sorted(self, sorted: &[f64]) -> Result<f64, Absent> {
+        let percent = match self {
+            Self::Median => 50.0,
+            Self::Percentile(percent) => percent,
+            _ => return self.of(sorted),
+        };
+        let (needs, has) = (self.needs(), sorted.len());
+        if has < needs { Err(Absent::TooFew { needs, has }) } else { Ok(rank(sorted, percent)) }
+    }
+
     /// Returns the number of values that it needs.
     ///
     /// A percentile needs so many values that, with probability 95 %, at least two of them are
@@ -174,11 +185,16 @@ fn standard_deviation(values: &[f64]) -> f64 {
     (squares / (values.len() - 1) as f64).sqrt()
 }
 
-/// Interpolates linearly between the closest ranks: definition 7 of Hyndman and Fan (1996), the
-/// default of NumPy, R and Excel's `PERCENTILE.INC`.
 fn percentile(values: &[f64], percent: f64) -> f64 {
     let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
+    // Values that compare equal by `total_cmp` are the same bits, so the order is stable anyway.
+    sorted.sort_unstable_by(f64::total_cmp);
+    rank(&sorted, percent)
+}
+
+/// Interpolates linearly between the closest ranks: definition 7 of Hyndman and Fan (1996), the
+/// default of NumPy, R and Excel's `PERCENTILE.INC`.
+fn rank(sorted: &[f64], percent: f64) -> f64 {
     let rank = percent / 100.0 * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
     low + (high - low) * rank.fract()

@@ -1,6 +1,7 @@
 //! Aggregates finished trials into a [`Summary`] of groups. Pure.
 //!
-//! It keeps only the figures of an answer, not the answer, so that a long run fits into memory.
+//! It keeps only the figures of an answer, not the answer, and long columns of them go to the
+//! [`Storage`], so that a long run fits into memory.
 
 use std::{
     borrow::Cow,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    column::{ColumnEntry, Figures, Storage, ValueColumn},
     drift::Drift,
     group::{GroupId, GroupSpec},
     interval::{self, Interval, MeanError, StratifiedSample},
@@ -96,36 +98,38 @@ pub struct Tally {
     /// Valid answers of more than one token.
     pub several_tokens: usize,
     /// The time per token of those among them that streamed all tokens.
-    pub per_token: Vec<f64>,
+    pub per_token: ValueColumn<f64>,
     /// A list for each [`ServerComparison`]: the three figures of each answer that has them.
-    server_timings: [Vec<[f64; 3]>; ServerComparison::ALL.len()],
+    server_timings: [ValueColumn<[f64; 3]>; ServerComparison::ALL.len()],
     /// A list for each of [`METRICS`]: the value of each valid answer that has one.
-    figures: Vec<Vec<f64>>,
+    figures: Vec<ValueColumn<f64>>,
     /// For each valid answer: a bit for each of [`METRICS`] that it has.
-    has: Vec<u64>,
+    has: ValueColumn<u64>,
     /// The number of valid answers that lack each of [`METRICS`], by reason.
     lacks: BTreeMap<(usize, MissingReason), usize>,
     /// The doubts, with the number of affected valid answers.
     doubts: BTreeMap<Doubt, usize>,
     /// For each of [`METRICS`]: how far some of the values can be off.
-    uncertain: Vec<Vec<Uncertain>>,
+    uncertain: Vec<ValueColumn<Uncertain>>,
     /// The prompts.
     prompts: Vec<Arc<Prompt>>,
     /// The prompt of each valid answer, as an index.
-    strata: Vec<u32>,
+    strata: ValueColumn<u32>,
     /// The index of each prompt by its address, which is stable while the prompt is in the list.
     numbers: HashMap<usize, u32>,
     /// The run of each valid answer.
-    runs: Vec<u32>,
+    runs: ValueColumn<u32>,
     /// The turns of conversations: all first turns, all second turns, and so on.
     turns: Vec<Turns>,
+    /// Where long columns are kept.
+    storage: Storage,
 }
 
 /// The values of a metric with the prompt of each.
 #[derive(Debug, Clone)]
 pub struct MetricValues<'a> {
     /// The values.
-    pub values: &'a [f64],
+    pub values: Figures<'a>,
     /// The prompt of each value, as an index.
     pub strata: Cow<'a, [u32]>,
 }
@@ -133,7 +137,7 @@ pub struct MetricValues<'a> {
 impl MetricValues<'_> {
     /// Returns the values with their strata.
     pub fn stratified(&self) -> StratifiedSample<'_> {
-        StratifiedSample { values: self.values, strata: &self.strata }
+        StratifiedSample { values: &self.values, strata: &self.strata }
     }
 }
 
@@ -141,6 +145,26 @@ impl MetricValues<'_> {
 const _: () = assert!(METRICS.len() < u64::BITS as usize);
 
 impl Tally {
+    /// Creates a tally without requests, whose long columns are kept in `storage`.
+    pub fn new(storage: &Storage) -> Self {
+        Self {
+            per_token: ValueColumn::new(storage),
+            server_timings: std::array::from_fn(|_| ValueColumn::new(storage)),
+            has: ValueColumn::new(storage),
+            strata: ValueColumn::new(storage),
+            runs: ValueColumn::new(storage),
+            storage: storage.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Creates the lists of the metrics.
+    fn make_lists(&mut self) {
+        let storage = &self.storage;
+        self.figures.resize_with(METRICS.len(), || ValueColumn::new(storage));
+        self.uncertain.resize_with(METRICS.len(), || ValueColumn::new(storage));
+    }
+
     /// Adds a request: run `run` of `prompt`.
     pub fn add(&mut self, prompt: &Arc<Prompt>, run: u32, outcome: &Result<Sample, RequestError>) {
         match outcome {
@@ -162,8 +186,7 @@ impl Tally {
 
     /// Adds the figures of a valid answer, their uncertainties, and the reasons for missing ones.
     fn keep(&mut self, sample: &Sample) {
-        self.figures.resize_with(METRICS.len(), Vec::new);
-        self.uncertain.resize_with(METRICS.len(), Vec::new);
+        self.make_lists();
         let mut has = 0;
         let lists = self.figures.iter_mut().zip(&mut self.uncertain);
         for ((values, uncertain), metric) in lists.zip(METRICS) {
@@ -204,7 +227,7 @@ impl Tally {
     pub fn server_timing(&self, comparison: ServerComparison) -> Option<([f64; 3], usize)> {
         let rows = &self.server_timings[comparison as usize];
         let median = |column: usize| {
-            let values: Vec<_> = rows.iter().map(|row| row[column]).collect();
+            let values: Vec<_> = rows.iter().map(|row: [f64; 3]| row[column]).collect();
             Statistic::Median.of(&values).ok()
         };
         Some(([median(0)?, median(1)?, median(2)?], rows.len()))
@@ -220,7 +243,8 @@ impl Tally {
     }
 
     fn turn(&mut self, nth: usize) -> &mut Turns {
-        self.turns.resize_with(self.turns.len().max(nth + 1), Turns::default);
+        let storage = &self.storage;
+        self.turns.resize_with(self.turns.len().max(nth + 1), || Turns::new(storage));
         &mut self.turns[nth]
     }
 
@@ -229,31 +253,36 @@ impl Tally {
         self.valid += other.valid;
         self.server_disagrees += other.server_disagrees;
         self.several_tokens += other.several_tokens;
-        self.per_token.extend(other.per_token);
+        self.per_token.append(other.per_token);
         for (rows, more) in self.server_timings.iter_mut().zip(other.server_timings) {
-            rows.extend(more);
+            rows.append(more);
         }
         for (kind, count) in other.failures {
             *self.failures.entry(kind).or_default() += count;
         }
-        self.figures.resize_with(METRICS.len(), Vec::new);
-        self.uncertain.resize_with(METRICS.len(), Vec::new);
+        self.make_lists();
         for (uncertain, (more, values)) in
             self.uncertain.iter_mut().zip(other.uncertain.iter().zip(&self.figures))
         {
             let before = values.len() as u32;
-            uncertain.extend(more.iter().map(|(place, error)| (before + place, *error)));
+            uncertain.extend(more.iter().map(|(place, error)| (before + place, error)));
         }
         for (values, more) in self.figures.iter_mut().zip(other.figures) {
-            values.extend(more);
+            values.append(more);
         }
         let strata: Vec<_> = other.prompts.iter().map(|prompt| self.stratum(prompt)).collect();
         for (turn, nth) in other.turns.into_iter().zip(0..) {
             self.turn(nth).merge(turn);
         }
-        self.runs.extend(other.runs);
-        self.strata.extend(other.strata.iter().map(|stratum| strata[*stratum as usize]));
-        self.has.extend(other.has);
+        self.runs.append(other.runs);
+        // A first load, or one with the same prompts, changes no number.
+        match strata.iter().copied().eq(0..number(strata.len())) {
+            true => self.strata.append(other.strata),
+            false => {
+                self.strata.extend(other.strata.iter().map(|stratum| strata[stratum as usize]));
+            }
+        }
+        self.has.append(other.has);
         for (lack, count) in other.lacks {
             *self.lacks.entry(lack).or_default() += count;
         }
@@ -266,7 +295,7 @@ impl Tally {
     pub(crate) fn valued(&self, metric: &Metric) -> MetricValues<'_> {
         let values = self.values(metric);
         let strata = match values.len() == self.valid {
-            true => Cow::Borrowed(self.strata.as_slice()),
+            true => self.strata.values(),
             false => Cow::Owned(self.of_those_with(metric, &self.strata).collect()),
         };
         MetricValues { values, strata }
@@ -274,10 +303,14 @@ impl Tally {
 
     /// Returns the entries of `list`, which has one per valid answer, for the answers with the
     /// figure.
-    fn of_those_with<T: Copy>(&self, metric: &Metric, list: &[T]) -> impl Iterator<Item = T> {
+    fn of_those_with<T: ColumnEntry>(
+        &self,
+        metric: &Metric,
+        list: &ValueColumn<T>,
+    ) -> impl Iterator<Item = T> {
         let bit = 1 << metric.index;
-        let has = self.has.iter().zip(list).filter(move |(has, _)| **has & bit != 0);
-        has.map(|(_, entry)| *entry)
+        let has = self.has.iter().zip(list.iter()).filter(move |(has, _)| has & bit != 0);
+        has.map(|(_, entry)| entry)
     }
 
     /// How many valid answers lack a figure, and why.
@@ -304,13 +337,13 @@ impl Tally {
     }
 
     /// Returns the prompt of each valid answer, as an index.
-    pub fn strata(&self) -> &[u32] {
-        &self.strata
+    pub fn strata(&self) -> Cow<'_, [u32]> {
+        self.strata.values()
     }
 
     /// Returns the run number of each valid answer, in order of time.
-    pub fn runs(&self) -> &[u32] {
-        &self.runs
+    pub fn runs(&self) -> Cow<'_, [u32]> {
+        self.runs.values()
     }
 
     /// Returns the run number of each value of `metric`.
@@ -329,24 +362,29 @@ impl Tally {
     }
 
     /// Returns the values of a metric.
-    pub fn values(&self, metric: &Metric) -> &[f64] {
-        self.figures.get(metric.index).map_or(&[], Vec::as_slice)
+    pub fn values(&self, metric: &Metric) -> Figures<'_> {
+        self.figures.get(metric.index).map_or_else(Figures::default, ValueColumn::load)
+    }
+
+    /// Returns the number of values of a metric.
+    pub fn count(&self, metric: &Metric) -> usize {
+        self.figures.get(metric.index).map_or(0, ValueColumn::len)
     }
 
     /// Returns how far some of the values can be off.
-    pub fn uncertain(&self, metric: &Metric) -> &[Uncertain] {
-        self.uncertain.get(metric.index).map_or(&[], Vec::as_slice)
+    pub fn uncertain(&self, metric: &Metric) -> Cow<'_, [Uncertain]> {
+        self.uncertain.get(metric.index).map(ValueColumn::values).unwrap_or_default()
     }
 
     /// Returns how far `statistic` of the values can be off because of uncertain arrivals.
     pub fn uncertainty(&self, metric: &Metric, statistic: Statistic) -> f64 {
-        uncertainty::of_statistic(statistic, self.values(metric), self.uncertain(metric))
+        uncertainty::of_statistic(statistic, &self.values(metric), &self.uncertain(metric))
     }
 
     /// Returns the prompts whose valid answers all lack `metric`, although other prompts have it.
     pub fn prompts_without(&self, metric: &Metric) -> Vec<&str> {
         let with: BTreeSet<_> = self.of_those_with(metric, &self.strata).collect();
-        let all: BTreeSet<_> = self.strata.iter().copied().collect();
+        let all: BTreeSet<_> = self.strata.iter().collect();
         let without = all.difference(&with).filter(|_| !with.is_empty());
         without.map(|stratum| self.prompts[*stratum as usize].name.as_str()).collect()
     }
@@ -361,14 +399,19 @@ fn number(nth: usize) -> u32 {
 #[derive(Debug, Clone, Default)]
 pub struct Turns {
     /// Time to the first token, in seconds.
-    pub ttft: Vec<f64>,
+    pub ttft: ValueColumn<f64>,
     /// Tokens of the prompt, if the server reports them.
-    pub prompt_tokens: Vec<f64>,
+    pub prompt_tokens: ValueColumn<f64>,
     /// Cached tokens of the prompt, if the server reports them.
-    pub cached_tokens: Vec<f64>,
+    pub cached_tokens: ValueColumn<f64>,
 }
 
 impl Turns {
+    fn new(storage: &Storage) -> Self {
+        let column = || ValueColumn::new(storage);
+        Self { ttft: column(), prompt_tokens: column(), cached_tokens: column() }
+    }
+
     fn add(&mut self, sample: &Sample) {
         self.ttft.push(sample.first_token().as_secs_f64());
         self.prompt_tokens.extend(sample.prompt_tokens.map(|tokens| tokens as f64));
@@ -376,9 +419,9 @@ impl Turns {
     }
 
     fn merge(&mut self, other: Self) {
-        self.ttft.extend(other.ttft);
-        self.prompt_tokens.extend(other.prompt_tokens);
-        self.cached_tokens.extend(other.cached_tokens);
+        self.ttft.append(other.ttft);
+        self.prompt_tokens.append(other.prompt_tokens);
+        self.cached_tokens.append(other.cached_tokens);
     }
 }
 
@@ -424,6 +467,8 @@ pub struct Summary {
     pub groups: Vec<Group>,
     /// The position of each group.
     positions: HashMap<GroupId, usize>,
+    /// Where long columns are kept.
+    storage: Storage,
 }
 
 /// One model with prompts one by one, or under one workload.
@@ -454,14 +499,22 @@ pub struct Group {
 impl Summary {
     /// Creates the summary of selected trials before any of them has finished.
     pub fn new<'a>(trials: impl IntoIterator<Item = &'a Arc<GroupSpec>>) -> Self {
-        let mut summary = Self::default();
+        Self::in_storage(trials, Storage::default())
+    }
+
+    /// The same, with long columns in `storage`.
+    pub fn in_storage<'a>(
+        trials: impl IntoIterator<Item = &'a Arc<GroupSpec>>,
+        storage: Storage,
+    ) -> Self {
+        let mut summary = Self { storage, ..Self::default() };
         for spec in trials {
             match summary.group(spec.id) {
                 Some(group) => group.planned += 1,
                 None => {
                     let name = summary.free_name(spec);
                     summary.positions.insert(spec.id, summary.groups.len());
-                    summary.groups.push(Group::of(spec, name));
+                    summary.groups.push(Group::of(spec, name, &summary.storage));
                 }
             }
         }
@@ -579,14 +632,14 @@ pub(crate) fn group_name(model: &str, workload: Option<&str>) -> String {
 }
 
 impl Group {
-    fn of(spec: &Arc<GroupSpec>, name: String) -> Self {
+    fn of(spec: &Arc<GroupSpec>, name: String, storage: &Storage) -> Self {
         Self {
             name,
             spec: spec.clone(),
             planned: 1,
             finished: 0,
             failed: 0,
-            tally: Tally::default(),
+            tally: Tally::new(storage),
             loads: Vec::new(),
             shortfalls: Vec::new(),
             server: Vec::new(),
@@ -634,6 +687,14 @@ impl Group {
         }
     }
 
+    /// Returns the number of valid requests, or of runs of a load, that have a value.
+    pub fn count(&self, metric: &Metric) -> usize {
+        match metric.read {
+            MetricSource::Load(read) => self.loads.iter().filter_map(read).count(),
+            MetricSource::Sample(_) | MetricSource::All => self.tally.count(metric),
+        }
+    }
+
     /// Computes `statistic` of `metric` over the valid requests, or over the runs of a load, in the
     /// base unit.
     ///
@@ -654,7 +715,8 @@ impl Group {
             (MetricSource::Sample(_), Statistic::Sd) => {
                 statistic.of(&within_strata(self.tally.valued(metric).stratified())?)
             }
-            _ => statistic.of(&self.values(metric)),
+            (MetricSource::Load(_), _) => statistic.of(&self.values(metric)),
+            _ => self.tally.values(metric).statistic(statistic),
         }
     }
 
@@ -716,7 +778,7 @@ impl Group {
             }),
         };
         let n = match metric.read {
-            MetricSource::Load(_) | MetricSource::Sample(_) => self.values(metric).len(),
+            MetricSource::Load(_) | MetricSource::Sample(_) => self.count(metric),
             MetricSource::All => self.tally.valid,
         };
         Ok(Estimate { value, interval, n, mean_error })
@@ -778,7 +840,7 @@ impl Group {
     pub fn by_run(&self, metric: &Metric, statistic: Statistic) -> Vec<(u32, f64)> {
         let mut by_run: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
         let runs = self.tally.of_those_with(metric, &self.tally.runs);
-        for (run, value) in runs.zip(self.tally.values(metric)) {
+        for (run, value) in runs.zip(self.tally.values(metric).iter()) {
             by_run.entry(run).or_default().push(*value);
         }
         let figure = |(run, values): (u32, Vec<f64>)| Some((run, statistic.of(&values).ok()?));
@@ -787,7 +849,7 @@ impl Group {
 
     /// Returns the number of runs of each prompt, or of the workload.
     pub fn runs(&self) -> u32 {
-        let of_requests = self.tally.runs.iter().copied().max().unwrap_or_default();
+        let of_requests = self.tally.runs.iter().max().unwrap_or_default();
         of_requests.max(u32::try_from(self.loads.len()).unwrap_or(u32::MAX))
     }
 
@@ -841,7 +903,7 @@ impl Group {
             };
             let numbers: Vec<_> = tally.prompts.iter().map(number).collect();
             let runs = tally.of_those_with(metric, &tally.runs);
-            let rows = strata.iter().zip(runs).zip(values);
+            let rows = strata.iter().zip(runs).zip(values.iter());
             rows.filter_map(|((stratum, run), value)| {
                 Some(((numbers[*stratum as usize]?, run), *value))
             })

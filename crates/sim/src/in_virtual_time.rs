@@ -3,7 +3,7 @@
 
 use llm_stream_core::{
     protocol::{Envelope, Message, Protocol},
-    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy, Uncertainty},
+    recording::{Chunk, ErrorKind, MemoryHold, Recording, RequestError, StampedBy, Uncertainty},
 };
 
 use crate::{
@@ -56,6 +56,7 @@ impl Script {
             stamped_by: StampedBy::Kernel,
             uncertainty: Uncertainty::default(),
             broken: broken.map(|(kind, message)| RequestError::new(kind, message)),
+            hold: MemoryHold::default(),
         })
     }
 }

@@ -23,6 +23,8 @@ mod harness;
 mod http;
 mod instrument;
 mod library;
+#[cfg(target_os = "linux")]
+mod memory;
 mod mutated;
 mod names;
 mod outcomes;

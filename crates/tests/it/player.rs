@@ -21,6 +21,8 @@ pub(crate) enum Step {
     /// Waits until the client closes the connection.
     Hold,
     Reset,
+    /// Writes these bytes until the client closes the connection.
+    Flood(Vec<u8>),
 }
 
 /// The address of a server that plays, for each request, the steps that `script` makes of the
@@ -75,6 +77,7 @@ fn play(mut socket: TcpStream, steps: Vec<Step>) {
             Step::Write(bytes) if socket.write_all(&bytes).is_err() => return,
             Step::Write(_) => {}
             Step::Sleep(time) => thread::sleep(time),
+            Step::Flood(bytes) => while socket.write_all(&bytes).is_ok() {},
             Step::Hold => until_closed(&mut socket),
             Step::Reset => {
                 let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));

@@ -19,7 +19,7 @@ use llm_stream_core::{
         self, ChatRequest, DecodeError, Envelope, Message, MessagePart, OpenAiChat, Protocol,
         Timings, TokenKind, Usage,
     },
-    recording::{Chunk, ErrorKind, Recording, StampedBy, Uncertainty},
+    recording::{Chunk, ErrorKind, MemoryHold, Recording, StampedBy, Uncertainty},
     sample::{self, Note, Sample},
 };
 use llm_stream_sim::Simulator;
@@ -334,6 +334,7 @@ pub(crate) fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
         stamped_by: StampedBy::Program,
         uncertainty: Uncertainty::default(),
         broken: None,
+        hold: MemoryHold::default(),
     }
 }
 

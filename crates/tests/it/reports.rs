@@ -8,10 +8,11 @@ use llm_stream_bench::{
     config::{Config, Inconclusive, TokenCount},
     plan::{Case, Plan},
     report::{
-        Exporter, GroupVerdicts, Run, RunOutcome, RunStatus, TrialResult, annotations::Annotations,
-        bencher::Bencher, csv::CsvTable, github_action_benchmark::GithubActionBenchmark,
-        json::JsonReport, junit::Junit, ranking::Ranking, step_summary::StepSummary,
-        summary::SummaryTables, thresholds::Thresholds,
+        Exporter, GroupVerdicts, Run, RunOutcome, RunStatus, TrialResult, Unreadable,
+        annotations::Annotations, bencher::Bencher, csv::CsvTable,
+        github_action_benchmark::GithubActionBenchmark, json::JsonReport, junit::Junit,
+        ranking::Ranking, step_summary::StepSummary, summary::SummaryTables,
+        thresholds::Thresholds,
     },
     row::Row,
 };
@@ -85,6 +86,7 @@ fn run() -> Run {
         trials: rows.iter().map(|row| TrialResult::request(row, ended(row))).collect(),
         instruments: Vec::new(),
         machine: "EPYC <9>, 2 cores, linux 6".into(),
+        unreadable: Unreadable::default(),
         ending: RunOutcome {
             ended: RunStatus::Failed,
             reasons: vec!["FAILED: 7 of 24 trials failed".into()],

@@ -7,7 +7,7 @@ use llm_stream_bench::config::TokenCount;
 use llm_stream_core::{
     metric::{METRICS, Metric},
     protocol::OpenAiChat,
-    recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy, Uncertainty},
+    recording::{Chunk, ErrorKind, MemoryHold, Recording, RequestError, StampedBy, Uncertainty},
     sample::{self, Note, RequestedTokens, Sample},
     tokenizer::Tokenizer,
 };
@@ -120,6 +120,7 @@ pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
         stamped_by: StampedBy::Program,
         uncertainty: Uncertainty::default(),
         broken: None,
+        hold: MemoryHold::default(),
     }
 }
 

@@ -153,8 +153,8 @@ fn of_answer(sample: &Sample) -> Measurement {
 /// the requests.
 fn of_requests(tally: &Tally) -> Measurement {
     let values = tally.values(Metric::TPOT);
-    let Ok(mean) = Statistic::Mean.of(values) else { return NO_TPOT };
-    let spread = Statistic::Sd.of(values).unwrap_or_default();
+    let Ok(mean) = Statistic::Mean.of(&values) else { return NO_TPOT };
+    let spread = Statistic::Sd.of(&values).unwrap_or_default();
     Measurement { avg: nanoseconds(mean), variance: nanoseconds(spread) }
 }
 

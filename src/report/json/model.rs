@@ -6,11 +6,11 @@ use std::{collections::BTreeMap, num::NonZeroUsize};
 
 #[cfg(feature = "schema")]
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
 use crate::{
     calibrate::Calibration,
-    report::{RunStatus, finished::Failure},
+    report::{RunStatus, TrialList, finished::Failure},
 };
 
 /// Values by name, in the order in which they were added.
@@ -26,6 +26,20 @@ impl<K: Into<String>, T> FromIterator<(K, T)> for ByName<T> {
 impl<T: Serialize> Serialize for ByName<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// The trials, each of which becomes an entry only while it is written.
+#[derive(Debug)]
+pub(crate) struct TrialReports<'a>(pub(super) &'a TrialList);
+
+impl Serialize for TrialReports<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut entries = serializer.serialize_seq(None)?;
+        for result in self.0.iter() {
+            entries.serialize_element(&super::trial(&result))?;
+        }
+        entries.end()
     }
 }
 
@@ -85,7 +99,8 @@ report! {
         /// with `--no-calibration`.
         instruments: Vec<InstrumentReport>,
         /// The trials that finished, in the order in which they ran; a load is one trial.
-        trials: Vec<TrialReport<'a>>,
+        #[schema(with = "Vec<TrialReport<'a>>")]
+        trials: TrialReports<'a>,
     }
 
     struct ToolReport {

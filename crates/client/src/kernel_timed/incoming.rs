@@ -9,13 +9,16 @@ use std::{
 
 use bytes::BytesMut;
 use http::header;
-use llm_stream_core::recording::{self, Chunk, Recording, RequestError, StampedBy, Uncertainty};
+use llm_stream_core::recording::{
+    self, Chunk, MemoryHold, Recording, RequestError, StampedBy, Uncertainty,
+};
 
 use crate::{
     BODY_LIMIT, broke_off,
     clock::{Now, moment},
     ending::is_refusal_over,
     http1::{ResponseHead, ResponseReader},
+    memory::{MemoryBudget, MemoryCharge},
     tap::ReadSegment,
     too_long, unreadable,
 };
@@ -39,6 +42,7 @@ pub(super) struct Incoming {
     leftover: bool,
     /// Whether the connection ended without `close_notify`, so that an attacker may have cut it.
     is_cut: bool,
+    charge: MemoryCharge,
 }
 
 /// The arrival of a read, with bounds and the source of the timestamp.
@@ -115,8 +119,9 @@ pub(super) struct SetUp {
 }
 
 impl Incoming {
-    pub(super) fn new(origin: Instant) -> Self {
+    pub(super) fn new(origin: Instant, memory: &MemoryBudget) -> Self {
         Self {
+            charge: MemoryCharge::new(memory),
             origin,
             reader: ResponseReader::new(),
             body: BytesMut::new(),
@@ -153,6 +158,7 @@ impl Incoming {
 
     /// Parses bytes of a read. Their part of the body is kept also if an error follows.
     pub(super) fn take(&mut self, bytes: &[u8], arrival: Arrival) -> Result<(), RequestError> {
+        self.charge.add(bytes.len())?;
         self.make_room(bytes.len());
         let before = self.body.len();
         let taken = self.reader.push(bytes, &mut self.body);
@@ -254,12 +260,13 @@ impl Incoming {
     }
 
     pub(super) fn into_recording(
-        self,
+        mut self,
         set_up: Option<SetUp>,
         sent: Option<Duration>,
         ended_at: Duration,
         broken: Option<RequestError>,
     ) -> Result<Recording, RequestError> {
+        self.charge.end(&mut self.chunks, broken.as_ref());
         let Some(ResponseHead { status, version, headers }) = self.reader.head() else {
             return Err(broken.unwrap_or_else(|| self.broken(&"no bytes arrived")));
         };
@@ -280,6 +287,7 @@ impl Incoming {
             stamped_by: self.stamped_by,
             uncertainty: self.uncertainty,
             broken,
+            hold: MemoryHold::new(self.charge),
         })
     }
 }
@@ -351,7 +359,7 @@ mod tests {
         let with_size = [&head[..], b"5\r\n"].concat();
         // The first read, and the uncertainty of the headers; a chunk size may follow alone.
         for (first, headers) in [(&head[..], ms(0)), (&with_size, ms(30))] {
-            let mut incoming = Incoming::new(origin);
+            let mut incoming = Incoming::new(origin, &MemoryBudget::default());
             read(&mut incoming, first, (10, 40), true);
             let size: &[u8] = if headers.is_zero() { b"5\r\n" } else { b"" };
             read(&mut incoming, size, (50, 90), true);

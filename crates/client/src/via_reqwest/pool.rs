@@ -21,6 +21,10 @@ use crate::{AnswerObserver, DriveStats, NextAction, PATIENCE, RequestSource, SET
 /// Most sockets that one poll of the system reports.
 const SOCKETS: usize = 1 << 16;
 
+/// Most tasks that run before the system is polled again, far more than a turn of a usual load has.
+/// Without a limit, a server that floods one answer would starve the others and the timers.
+const TURN: u32 = 8192;
+
 /// The idle connections and the runtime that they are tied to.
 #[derive(Debug)]
 pub(super) struct ReqwestPool {
@@ -58,7 +62,7 @@ impl ReqwestPool {
 /// [`Pulse`] relies on.
 pub(super) fn runtime() -> io::Result<Runtime> {
     let mut builder = Builder::new_current_thread();
-    builder.enable_all().event_interval(u32::MAX).max_io_events_per_tick(SOCKETS).build()
+    builder.enable_all().event_interval(TURN).max_io_events_per_tick(SOCKETS).build()
 }
 
 async fn drive(
