@@ -69,11 +69,9 @@ impl Exporter for Thresholds {
 /// of an inconclusive one, the smallest share of slow requests that a pass would have caught.
 fn remarks(verdict: &Verdict) -> Vec<String> {
     let caught = verdict.beyond.and_then(|_| format_detectable(verdict));
-    let dependence = format_dependence(verdict);
-    [format_partial(verdict), dependence, format_why(verdict), caught]
-        .into_iter()
-        .flatten()
-        .collect()
+    let circumstances =
+        [long_absence(verdict), format_partial(verdict), format_dependence(verdict)];
+    circumstances.into_iter().chain([format_why(verdict), caught]).flatten().collect()
 }
 
 /// Describes why a figure is absent, if that is too long for a cell of the table.

@@ -200,6 +200,7 @@ fn every_fail_has_a_reason_on_the_terminal_and_in_every_report() {
     let mut command = bench.command(&[
         "--no-warmup",
         "--runs=6",
+        "--max-runs=6",
         "--junit=j.xml",
         "--json=run.json",
         "--precision=tpot=90%",
@@ -241,7 +242,11 @@ fn every_fail_has_a_reason_on_the_terminal_and_in_every_report() {
 #[test]
 fn a_limit_within_the_variation_of_the_stored_runs_is_announced() {
     let limit = |of: &str| format!("thresholds: [\"generation_speed >= {of} of baseline\"]");
-    let bench = failing(&[], &limit("-3 %"));
+    let bench = Bench::by_default(&format!(
+        "{PROMPTS}{}\nmodels: {{ m: {{ {} }} }}\n",
+        limit("-3 %"),
+        model("5ms", 1)
+    ));
     let run = |arguments: &[&str]| bench.run(&[arguments, &["--no-warmup"]].concat());
     // Without stored runs the threshold is not judged.
     let first = run(&["--save-baseline", "./main.json"]);
