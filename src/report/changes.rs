@@ -29,7 +29,7 @@ pub enum FigureChange {
     /// The change and its kind.
     Known {
         /// The change.
-        change: Change,
+        change: Box<Change>,
         /// Its kind.
         kind: ChangeKind,
         /// The prompt that is the reason of a regression, with its relative change.
@@ -242,7 +242,7 @@ fn change_of(
             let kind = kind(metric, &change, figures.uncertainty(Statistic::Mean), rules);
             let is_regression = kind == ChangeKind::Regressed;
             let prompt = is_regression.then(|| slower_prompt(metric, &change, group, rules));
-            FigureChange::Known { change, kind, prompt: prompt.flatten() }
+            FigureChange::Known { change: Box::new(change), kind, prompt: prompt.flatten() }
         }
         Err(Absent::TooFew { needs, .. }) if figures.fewest_before() < needs => {
             let has = figures.fewest_before();
