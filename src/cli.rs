@@ -533,11 +533,11 @@ pub struct PartOptions {
 #[command(override_usage = "llm-stream-bench compare [OPTIONS] BEFORE NOW\n       \
                       llm-stream-bench compare [OPTIONS] --history FILE")]
 pub struct CompareOptions {
-    /// The earlier baseline: its NAME, or a FILE.json. Its latest run is compared
+    /// The earlier baseline: its NAME, or a FILE.json. All of its runs since the last accepted one count
     #[arg(requires = "now", required_unless_present = "history", conflicts_with = "history")]
     pub before: Option<String>,
 
-    /// The later one
+    /// The later baseline, all of whose runs count as well
     pub now: Option<String>,
 
     /// Search the runs of this baseline for a step or a slow trend instead

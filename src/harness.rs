@@ -28,7 +28,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
 use libtest_mimic::Arguments;
 use llm_stream_client::{self as client, connect_options::Stamps};
-use llm_stream_core::prompt;
+use llm_stream_core::{baseline::Baseline, prompt};
 
 use self::{
     baselines::Baselines,
@@ -202,9 +202,12 @@ fn simulated_models(plan: &Plan) -> Option<String> {
     })
 }
 
-/// Warns of thresholds that the plan cannot decide.
-fn undecidable(plan: &Plan) -> Vec<String> {
-    plan.undecidable().iter().map(|limit| format!("WARNING: {limit}")).collect()
+/// Warns of thresholds that the plan cannot decide. Without stored runs, those that need them are not
+/// judged.
+fn undecidable(plan: &Plan, baseline: Option<&Baseline>) -> Vec<String> {
+    let found = plan.undecidable(baseline).into_iter();
+    let judged = found.filter(|of| baseline.is_some() || !of.threshold.needs_baseline());
+    judged.map(|limit| format!("WARNING: {limit}")).collect()
 }
 
 /// Names the order of the trials with its seed, where there is a choice.
@@ -308,6 +311,7 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
     let inconclusive = cli.inconclusive.unwrap_or(config.inconclusive);
     let mut baselines = Baselines::of(&cli, &plan, &terminal)?;
+    let undecidable = undecidable(&plan, baselines.compared.as_ref());
     let mut options = RunOptions {
         accesses,
         preflight: !cli.no_preflight,
@@ -321,7 +325,7 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let notes =
         simulated_models(&plan).into_iter().chain(bypassed_proxies(&plan)).chain(insecure(&plan));
     let notes = notes.chain(overridden_limits(&plan)).chain(order(&plan));
-    for note in notes.chain(undecidable(&plan)) {
+    for note in notes.chain(undecidable) {
         terminal.err(&format!("{note}\n"));
     }
     // Last, because it empties existing files.

@@ -93,7 +93,7 @@ pub use self::{
     },
     row::{LoadPosition, Row},
     run::{
-        Cancellation, Event, InstrumentSetting, Observer, ObserverError, TrialOutcome,
-        TrialPosition,
+        AddedBecause, Cancellation, Event, InstrumentSetting, Observer, ObserverError,
+        TrialOutcome, TrialPosition,
     },
 };

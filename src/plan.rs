@@ -38,7 +38,7 @@ use llm_stream_sim::Script;
 use serde_json::{Map, Value};
 
 pub(crate) use self::order::arrange;
-pub use self::requirements::Undecidable;
+pub use self::requirements::{Undecidable, UndecidableCause};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, ConnectionMode, EnvTemplate, MetricsUrl,
     NetworkSettings, Order, PrefixCache, RunCount, RunVariation, Settings, Spanned, TokenCount,

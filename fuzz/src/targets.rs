@@ -13,7 +13,7 @@ use llm_stream_core::{
     framing::{Decoder, Frame, Framing},
     metric::METRICS,
     protocol::{self, Protocol, TextFields},
-    recording::{Chunk, Recording, StampedBy, Uncertainty},
+    recording::{Chunk, MemoryHold, Recording, StampedBy, Uncertainty},
     sample::{self, TokenCount},
     server_metrics::{MetricComparison, Scrape},
     threshold::Threshold,
@@ -130,6 +130,7 @@ fn recorded(data: &[u8], length: usize, status: u16, framing: Framing) -> Record
         stamped_by: StampedBy::Kernel,
         uncertainty: Uncertainty::default(),
         broken: None,
+        hold: MemoryHold::default(),
     }
 }
 

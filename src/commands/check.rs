@@ -168,7 +168,7 @@ fn has_goals(plan: &Plan) -> bool {
 
 /// The thresholds that the plan cannot decide.
 fn undecidable(plan: &Plan) -> String {
-    let lines = plan.undecidable().into_iter().map(|limit| format!("  {limit}\n"));
+    let lines = plan.undecidable(None).into_iter().map(|limit| format!("  {limit}\n"));
     let lines: String = lines.collect();
     match lines.is_empty() {
         true => String::new(),
@@ -186,10 +186,16 @@ fn requests(plan: &Plan) -> String {
         .map(|target| preflight::questions(target, &plan.cases).len())
         .sum();
     let warm_up = if plan.warm_up { plan.targets.len() } else { 0 };
+    let most = most_requests(plan);
+    let range = |least: usize, most: usize| match least == most {
+        true => least.to_string(),
+        false => format!("{least} to {most}"),
+    };
+    let others = warm_up + preflight;
     let mut text = format!(
-        "\nRequests: about {}\n  {of_cases} of trials, {warm_up} of warm-up, {preflight} of the \
-         preflight\n",
-        of_cases + warm_up + preflight
+        "\nRequests: about {}\n  {} of trials, {warm_up} of warm-up, {preflight} of the preflight\n",
+        range(of_cases + others, most + others),
+        range(of_cases, most),
     );
     if plan.cases.iter().any(|case| requests_of(&case.task).is_none()) {
         text.push_str("  plus those of workloads that only `duration` ends\n");
@@ -201,6 +207,18 @@ fn requests(plan: &Plan) -> String {
         text.push_str("  plus a few for the length of each synthetic prompt\n");
     }
     text
+}
+
+/// The most requests of trials: additional runs are of groups with thresholds or goals of precision.
+fn most_requests(plan: &Plan) -> usize {
+    let requests = plan.cases.iter().map(|case| {
+        let first = plan.first_runs(case.task.workload().map(|workload| &**workload));
+        let can_grow = !case.thresholds().is_empty() || !case.group.precision.is_empty();
+        let most = (f64::from(first) * plan.most_runs).ceil() / f64::from(first);
+        let factor = if can_grow { most } else { 1.0 };
+        requests_of(&case.task).unwrap_or_default() as f64 * factor
+    });
+    requests.sum::<f64>().round() as usize
 }
 
 /// Lists the environment variables that the models require, and whether they are set. Values are

@@ -37,6 +37,7 @@ use std::{
     collections::BTreeMap,
     env::VarError,
     fmt, fs, io,
+    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -484,15 +485,39 @@ impl Config {
         message: &str,
         help: &str,
     ) -> ConfigError {
+        let length = at.value.get(offset..).map_or(0, first_word);
+        self.error_of(at, offset..offset + length, message, help)
+    }
+
+    /// An error in a text of this config, at `name` in it, which can be several words.
+    pub(crate) fn error_at_name(
+        &self,
+        at: &Spanned<String>,
+        offset: usize,
+        name: &str,
+        message: &str,
+        help: &str,
+    ) -> ConfigError {
+        self.error_of(at, offset..offset + name.len(), message, help)
+    }
+
+    /// An error at these bytes of a text.
+    fn error_of(
+        &self,
+        at: &Spanned<String>,
+        part: Range<usize>,
+        message: &str,
+        help: &str,
+    ) -> ConfigError {
         let whole = self.source.bytes(at.defined);
         let written = &self.source.text()[whole.clone()];
         let quote = usize::from(written.starts_with(['"', '\'']));
         let value = at.value.as_str();
         // An escaped or folded text has other columns: the caret marks the whole text.
-        let place = match (written[quote..].get(..offset), value.get(..offset)) {
+        let place = match (written[quote..].get(..part.end), value.get(..part.end)) {
             (Some(before), Some(same)) if before == same => {
-                let start = whole.start + quote + offset;
-                start..start + first_word(&value[offset..])
+                let start = whole.start + quote;
+                start + part.start..start + part.end
             }
             _ => whole.clone(),
         };

@@ -11,6 +11,9 @@ pub(super) fn resolve(
     text: &Spanned<String>,
     mut threshold: Threshold,
 ) -> Result<Threshold, ConfigError> {
+    if threshold.against == Against::Baseline {
+        return refuse_ambiguous(config, text).map(|()| threshold);
+    }
     let Against::Model(name) = &threshold.against else { return Ok(threshold) };
     let is_called =
         |model: &&config::Model| model.is_called(name) || name_in_results(model) == *name;
@@ -24,10 +27,23 @@ pub(super) fn resolve(
         };
         let offset = text.value.rfind(name.as_str()).unwrap_or_default();
         let what = format!("no model `{name}` to compare with");
-        return Err(config.error_at(text, offset, &what, &help));
+        return Err(config.error_at_name(text, offset, name, &what, &help));
     };
     threshold.against = Against::Model(name_in_results(found));
     Ok(threshold)
+}
+
+/// Refuses `% of baseline` where a model has that name: it could mean the model or the stored runs.
+fn refuse_ambiguous(config: &Config, text: &Spanned<String>) -> Result<(), ConfigError> {
+    const NAME: &str = "baseline";
+    if !config.models.iter().any(|model| model.is_called(NAME)) {
+        return Ok(());
+    }
+    let offset = text.value.rfind(NAME).unwrap_or_default();
+    let what = "`baseline` is a model here, and the word for stored runs";
+    let help =
+        "write `` % of `baseline` `` for the model; for stored runs give the model another name";
+    Err(config.error_at_name(text, offset, NAME, what, help))
 }
 
 /// Refuses thresholds that stand in a model and compare it with itself.
@@ -40,7 +56,7 @@ pub(super) fn of_itself(config: &Config, model: &config::Model) -> Vec<ConfigErr
     };
     let error = |text: &Spanned<String>| {
         let what = "a model cannot be compared with itself";
-        config.error_at(text, 0, what, "name the other model, or `of baseline` for stored runs")
+        config.error_in(text, what, "name the other model, or `of baseline` for stored runs")
     };
     model.settings.thresholds.iter().filter(compares).map(error).collect()
 }

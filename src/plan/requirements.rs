@@ -3,11 +3,15 @@
 use std::{collections::BTreeSet, fmt};
 
 use llm_stream_core::{
+    baseline::Baseline,
+    comparison::{self, MIN_HISTORY, MIN_REQUESTS},
+    group::GroupSpec,
     metric::MetricSource,
     requirement::{self, LOAD_RUNS},
     statistic::Statistic,
     text::counted,
     threshold::{Against, Threshold},
+    trend,
 };
 
 use super::{Case, Plan, Task};
@@ -20,55 +24,127 @@ pub struct Undecidable {
     pub group: String,
     /// The threshold.
     pub threshold: Threshold,
-    /// The fewest requests, or runs of the load, that decide it.
-    pub needs: usize,
-    /// How many the plan has at most.
-    pub has: usize,
-    /// How often each prompt or the load must be run for that.
-    pub runs: usize,
-    /// Whether runs of a load count, not requests.
-    pub counts_runs: bool,
-    /// Whether it is a figure of a workload, which has its own `runs`.
-    pub is_of_load: bool,
+    /// Why it cannot be decided.
+    pub cause: UndecidableCause,
+}
+
+/// Why a plan cannot decide a threshold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum UndecidableCause {
+    /// The plan has too few requests, or runs of the load.
+    #[non_exhaustive]
+    TooFew {
+        /// The fewest requests, or runs of the load, that decide it.
+        needs: usize,
+        /// How many the plan has at most.
+        has: usize,
+        /// How often each prompt or the load must be run for that.
+        runs: usize,
+        /// Whether runs of a load count, not requests.
+        counts_runs: bool,
+        /// Whether it is a figure of a workload, which has its own `runs`.
+        is_of_load: bool,
+    },
+    /// Each run of the load has too few requests for the statistic.
+    #[non_exhaustive]
+    ShortRuns {
+        /// The fewest requests of a run.
+        needs: usize,
+        /// The requests of a run.
+        has: usize,
+    },
+    /// The variation between runs is larger than the limit.
+    #[non_exhaustive]
+    Variation {
+        /// The smallest limit that can be decided, as a fraction.
+        smallest: f64,
+        /// The assumed variation, as a fraction.
+        assumed: f64,
+        /// The number of stored runs; `None` if it is not known.
+        stored: Option<usize>,
+    },
+    /// A course over the stored runs needs more of them.
+    #[non_exhaustive]
+    TooFewStored {
+        /// The fewest runs, this one included.
+        needs: usize,
+        /// The runs, this one included.
+        has: usize,
+    },
 }
 
 impl fmt::Display for Undecidable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { group, threshold, needs, has, runs, .. } = self;
-        let unit = if self.counts_runs { "run" } else { "request" };
-        let place = if self.is_of_load { " for the workload" } else { "" };
-        write!(
-            f,
-            "{group}: {threshold}: {} cannot decide it, at least {needs} can: `runs: {runs}`{place}, \
-             or `--runs {runs}`",
-            counted(*has, unit)
-        )
+        let Self { group, threshold, cause } = self;
+        write!(f, "{group}: {threshold}: ")?;
+        match *cause {
+            UndecidableCause::TooFew { needs, has, runs, counts_runs, is_of_load } => {
+                let has = counted(has, if counts_runs { "run" } else { "request" });
+                let place = if is_of_load { " for the workload" } else { "" };
+                write!(
+                    f,
+                    "{has} cannot decide it, at least {needs} can: `runs: {runs}`{place}, or \
+                     `--runs {runs}`"
+                )
+            }
+            UndecidableCause::ShortRuns { needs, has } => write!(
+                f,
+                "each run has {}, and its {} needs {needs}: `requests: {needs}` for the workload",
+                counted(has, "request"),
+                threshold.statistic
+            ),
+            UndecidableCause::Variation { smallest, assumed, stored } => {
+                let assumed = format!("{:.3}", 100.0 * assumed);
+                let assumed = assumed.trim_end_matches('0').trim_end_matches('.');
+                let smallest = format!("{:+.1} %", 100.0 * smallest);
+                match stored {
+                    Some(stored) if stored >= MIN_HISTORY => write!(
+                        f,
+                        "the {stored} stored runs vary too much for it, and decide {smallest} at \
+                         best: "
+                    )?,
+                    _ => write!(
+                        f,
+                        "runs are assumed to vary by ± {assumed} % (`run_variation`), so that {} \
+                         can decide {smallest} at best: store {MIN_HISTORY} or more \
+                         (`--save-baseline`), or ",
+                        counted(stored.unwrap_or(1), "stored run")
+                    )?,
+                }
+                let change = threshold.format_change();
+                write!(f, "measure both builds in one run (`{change} of MODEL`)")
+            }
+            UndecidableCause::TooFewStored { needs, has } => write!(
+                f,
+                "a course needs {needs} runs, and this one is number {has}: store {} \
+                 (`--save-baseline`)",
+                counted(needs - has, "more run")
+            ),
+        }
     }
 }
 
 impl Plan {
     /// Returns the thresholds that cannot pass with as many requests as are planned, `max_runs`
-    /// included. The figure can then only fail, or stay undecided.
-    pub fn undecidable(&self) -> Vec<Undecidable> {
+    /// included. The figure can then only fail, or stay undecided. Without the `baseline` that the run
+    /// is compared with, a single stored run is assumed.
+    pub fn undecidable(&self, baseline: Option<&Baseline>) -> Vec<Undecidable> {
         let mut seen = BTreeSet::new();
         let firsts = self.cases.iter().filter(|case| seen.insert(case.group.id));
-        firsts.flat_map(|case| self.undecidable_of(case)).collect()
+        firsts.flat_map(|case| self.undecidable_of(case, baseline)).collect()
     }
 
     /// Those of the group of `first`.
-    fn undecidable_of(&self, first: &Case) -> Vec<Undecidable> {
+    fn undecidable_of(&self, first: &Case, baseline: Option<&Baseline>) -> Vec<Undecidable> {
         let size = GroupSize::of(self, first);
+        let cause = |threshold: &Threshold| {
+            size.lacks(threshold, self.confidence())
+                .or_else(|| size.varies(threshold, &first.group, (baseline, self.confidence())))
+        };
         let judged = first.thresholds().iter().filter_map(|threshold| {
-            let (needs, has, counts_runs) = size.lacks(threshold, self.confidence())?;
-            Some(Undecidable {
-                group: first.group.name(),
-                threshold: threshold.clone(),
-                needs,
-                has,
-                runs: size.runs_for(needs, counts_runs),
-                counts_runs,
-                is_of_load: first.task.workload().is_some(),
-            })
+            let cause = cause(threshold)?;
+            Some(Undecidable { group: first.group.name(), threshold: threshold.clone(), cause })
         });
         judged.collect()
     }
@@ -102,29 +178,91 @@ impl GroupSize {
         }
     }
 
-    /// How many requests, or runs, the threshold needs and how many there are, if these are too few;
-    /// and whether runs count.
-    fn lacks(&self, threshold: &Threshold, confidence: f64) -> Option<(usize, usize, bool)> {
-        let is_of_requests = matches!(threshold.metric.read, MetricSource::Sample(_));
-        if !is_of_requests || threshold.against == Against::History {
+    /// Why the requests, or the runs, are too few for the threshold, if they are.
+    fn lacks(&self, threshold: &Threshold, confidence: f64) -> Option<UndecidableCause> {
+        if threshold.against == Against::History {
             return None;
         }
-        let runs = self.runs as usize;
-        let describes = matches!(threshold.statistic, Statistic::Min | Statistic::Max);
-        if self.is_load {
-            // A change between loads is judged by the assumed variation between runs.
-            let is_undecidable = !threshold.is_relative() && !describes && runs < LOAD_RUNS;
-            return is_undecidable.then_some((LOAD_RUNS, runs, true));
+        match threshold.metric.read {
+            MetricSource::All => {
+                let needs = requirement::of_success_rate(threshold, confidence);
+                self.lacks_requests(needs)
+            }
+            _ if self.is_load => self.lacks_runs(threshold),
+            MetricSource::Load(_) => None,
+            MetricSource::Sample(_) => {
+                let needs = requirement::of_threshold(threshold, self.prompts, confidence);
+                // The change of a statistic needs the statistic itself; a limit on a percentile only
+                // needs the number of requests beyond it.
+                self.lacks_requests(match threshold.is_relative() {
+                    true => needs.max(threshold.statistic.needs()),
+                    false => needs,
+                })
+            }
         }
-        let has = self.requests? * runs;
-        let needs = requirement::of_threshold(threshold, self.prompts, confidence);
-        // The change of a statistic needs the statistic itself; a limit on a percentile only needs the
-        // number of requests beyond it.
-        let needs = match threshold.is_relative() {
-            true => needs.max(threshold.statistic.needs()),
-            false => needs,
+    }
+
+    fn lacks_requests(&self, needs: usize) -> Option<UndecidableCause> {
+        let has = self.requests? * self.runs as usize;
+        (has < needs).then(|| self.too_few((needs, has), false))
+    }
+
+    /// Why the runs of a load are too few, or too short, for the threshold.
+    fn lacks_runs(&self, threshold: &Threshold) -> Option<UndecidableCause> {
+        let is_of_requests = matches!(threshold.metric.read, MetricSource::Sample(_));
+        let needs = threshold.statistic.needs();
+        if let Some(has) = self.requests.filter(|has| is_of_requests && *has < needs) {
+            return Some(UndecidableCause::ShortRuns { needs, has });
+        }
+        let describes = matches!(threshold.statistic, Statistic::Min | Statistic::Max);
+        let needs = match threshold.against {
+            Against::Model(_) => MIN_REQUESTS,
+            // A change between loads is judged by the variation between runs.
+            Against::Baseline | Against::History => 1,
+            Against::Value if is_of_requests && !describes => LOAD_RUNS,
+            Against::Value => 1,
         };
-        (has < needs).then_some((needs, has, false))
+        let has = self.runs as usize;
+        (has < needs).then(|| self.too_few((needs, has), true))
+    }
+
+    fn too_few(&self, (needs, has): (usize, usize), counts_runs: bool) -> UndecidableCause {
+        let runs = self.runs_for(needs, counts_runs);
+        UndecidableCause::TooFew { needs, has, runs, counts_runs, is_of_load: self.is_load }
+    }
+
+    /// Why the stored runs cannot decide the threshold: they are too few, or vary too much.
+    fn varies(
+        &self,
+        threshold: &Threshold,
+        spec: &GroupSpec,
+        (baseline, confidence): (Option<&Baseline>, f64),
+    ) -> Option<UndecidableCause> {
+        let levels = baseline.map(|baseline| baseline.levels(spec, threshold.metric));
+        let stored = levels.as_ref().map(Vec::len);
+        if threshold.against == Against::History {
+            let (needs, has) = (trend::FEWEST, stored? + 1);
+            return (has < needs).then_some(UndecidableCause::TooFewStored { needs, has });
+        }
+        // A figure that no stored run has is reported with the verdicts. A limit that demands an
+        // improvement is decided by one that is large enough.
+        if threshold.against != Against::Baseline || stored == Some(0) || !threshold.holds(0.0) {
+            return None;
+        }
+        let load_runs = self.is_load.then_some(self.runs as usize);
+        let half = comparison::smallest_change(
+            levels.as_deref().unwrap_or_default(),
+            spec.run_variation,
+            load_runs,
+            confidence,
+        );
+        let smallest = if threshold.limits_increase() { half } else { -half }.exp_m1();
+        let assumed = spec.run_variation;
+        (!threshold.holds(smallest)).then_some(UndecidableCause::Variation {
+            smallest,
+            assumed,
+            stored,
+        })
     }
 
     /// How many runs have that many requests or runs.
@@ -156,7 +294,7 @@ mod tests {
         let yaml = format!("{yaml}\nmodels: {{ m: {{ simulate: {{}} }} }}\n");
         let config = Config::parse(&yaml, "c.yaml", Path::new("")).unwrap();
         let plan = Plan::new(&config, &Overrides::default()).unwrap();
-        plan.undecidable().iter().map(ToString::to_string).collect()
+        plan.undecidable(None).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -178,12 +316,69 @@ mod tests {
             "ttft median <= 500 ms",
             "ttft max <= 500 ms",
             "tpot sd <= 5 ms",
-            "success_rate >= 99 %",
+            "success_rate >= 100 %",
+            "success_rate >= 85 %",
+            "generation_speed >= -9 % of baseline",
+            "generation_speed >= +1 % of baseline",
         ] {
             assert_eq!(limit(limit_that_30_decide), [""; 0], "{limit_that_30_decide}");
         }
         assert!(
             warnings("runs: 1\nthresholds: [\"tpot sd <= 5 ms\"]")[0].contains("at least 17 can")
+        );
+    }
+
+    #[test]
+    fn a_limit_within_the_variation_between_runs_names_the_smallest_that_can_be_decided() {
+        let limit =
+            |more: &str, limit: &str| warnings(&format!("{more}\nthresholds: [\"{limit}\"]"));
+        // 1.96 × 3 % × √2, on the scale of logarithms.
+        assert_eq!(
+            limit("", "generation_speed >= -3 % of baseline"),
+            [
+                "m-simulated: generation_speed mean >= -3 % of baseline: runs are assumed to vary by \
+                 ± 3 % (`run_variation`), so that 1 stored run can decide -8.0 % at best: store 5 or \
+                 more (`--save-baseline`), or measure both builds in one run (`-3 % of MODEL`)"
+            ]
+        );
+        assert!(limit("", "ttft <= +5 % of baseline")[0].contains("can decide +8.7 % at best"));
+        assert_eq!(limit("run_variation: 1 %", "ttft <= +5 % of baseline"), [""; 0]);
+        let p95 = limit("", "ttft p95 <= +20 % of baseline");
+        assert!(p95[0].contains("30 requests cannot decide it, at least 93 can"), "{p95:?}");
+    }
+
+    #[test]
+    fn a_success_rate_below_a_hundred_percent_needs_many_requests() {
+        let limit = |limit: &str| warnings(&format!("thresholds: [\"{limit}\"]"));
+        assert!(limit("success_rate >= 99 %")[0].contains("at least 368 can: `runs: 37`"));
+    }
+
+    #[test]
+    fn a_duet_of_loads_needs_three_runs_and_a_percentile_runs_that_are_long_enough() {
+        let load = |runs: u32, requests: u32, limit: &str| {
+            let yaml = format!(
+                "runs: {runs}\nworkloads: {{ w: {{ concurrency: 2, requests: {requests}, thresholds: [\"{limit}\"] }} }}\n\
+                 models: {{ m: {{ simulate: {{}} }}, old: {{ simulate: {{}} }} }}\n"
+            );
+            let config = Config::parse(&yaml, "c.yaml", Path::new("")).unwrap();
+            let plan = Plan::new(&config, &Overrides::default()).unwrap();
+            let warnings = plan.undecidable(None);
+            warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        for figure in ["output_throughput >= -3 %", "ttft <= +3 %", "ttft p90 <= +3 %"] {
+            let found = load(1, 200, &format!("{figure} of old"));
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].contains("1 run cannot decide it, at least 3 can"), "{found:?}");
+            assert_eq!(load(3, 200, &format!("{figure} of old")), [""; 0]);
+        }
+        let short = load(4, 20, "ttft p95 <= 1 s");
+        let why = "each run has 20 requests, and its p95 needs 93: `requests: 93` for the workload";
+        assert!(short[0].ends_with(why), "{short:?}");
+        let throughput = load(3, 200, "output_throughput >= -5 % of baseline");
+        assert!(throughput[0].contains("± 20 % (`run_variation`)"), "{throughput:?}");
+        assert!(
+            throughput[0].contains("1 stored run can decide -27.4 % at best"),
+            "{throughput:?}"
         );
     }
 

@@ -27,7 +27,14 @@ pub struct BaselineComparison {
 #[derive(Debug, Clone, PartialEq)]
 pub enum FigureChange {
     /// The change and its kind.
-    Known(Change, ChangeKind),
+    Known {
+        /// The change.
+        change: Box<Change>,
+        /// Its kind.
+        kind: ChangeKind,
+        /// The prompt that is the reason of a regression, with its relative change.
+        prompt: Option<(String, f64)>,
+    },
     /// Both means are 0, so that their ratio is undefined.
     BothZero,
     /// The earlier baseline has the figure and the later one does not, for this reason.
@@ -87,7 +94,10 @@ impl BaselineComparison {
     /// could not be compared.
     pub fn is_worse(&self) -> bool {
         let is_loss = |change: &FigureChange| {
-            matches!(change, FigureChange::Known(_, ChangeKind::Regressed) | FigureChange::Lost(_))
+            matches!(
+                change,
+                FigureChange::Known { kind: ChangeKind::Regressed, .. } | FigureChange::Lost(_)
+            )
         };
         self.groups.iter().any(|(_, figures)| figures.is_err())
             || self.judged_changes().any(is_loss)
@@ -96,7 +106,7 @@ impl BaselineComparison {
     /// Returns whether no judged figure could be compared.
     pub fn compares_nothing(&self) -> bool {
         let mut changes = self.judged_changes();
-        !changes.any(|change| matches!(change, FigureChange::Known(..) | FigureChange::BothZero))
+        !changes.any(|change| matches!(change, FigureChange::Known { .. } | FigureChange::BothZero))
     }
 
     fn judged_changes(&self) -> impl Iterator<Item = &FigureChange> {
@@ -205,13 +215,18 @@ fn change(
         (None, Some(doubts)) => FigureChange::Lost(format!("now {doubts}")),
         (None, None) => {
             let figures = RunFigures::of(metric, group, &sides(before), &sides(now));
-            change_of(metric, &figures, assumed_variation(group), rules)
+            change_of(metric, &figures, group, rules)
         }
     })
 }
 
 /// Compares a figure that both baselines have.
-fn change_of(metric: &Metric, figures: &RunFigures, variation: f64, rules: Rules) -> FigureChange {
+fn change_of(
+    metric: &Metric,
+    figures: &RunFigures,
+    group: &GroupBaseline,
+    rules: Rules,
+) -> FigureChange {
     let Some((before, now)) = figures.latest_means() else {
         return FigureChange::Lost("no prompt has it in both runs".into());
     };
@@ -222,10 +237,12 @@ fn change_of(metric: &Metric, figures: &RunFigures, variation: f64, rules: Rules
         let why = "its earlier mean is not above 0, so that a change has no percentage";
         return FigureChange::Unknown(why.into());
     }
-    match figures.change(Statistic::Mean, variation, CONFIDENCE) {
+    match figures.change(Statistic::Mean, assumed_variation(group), CONFIDENCE) {
         Ok(change) => {
             let kind = kind(metric, &change, figures.uncertainty(Statistic::Mean), rules);
-            FigureChange::Known(change, kind)
+            let is_regression = kind == ChangeKind::Regressed;
+            let prompt = is_regression.then(|| slower_prompt(metric, &change, group, rules));
+            FigureChange::Known { change: Box::new(change), kind, prompt: prompt.flatten() }
         }
         Err(Absent::TooFew { needs, .. }) if figures.fewest_before() < needs => {
             let has = figures.fewest_before();
@@ -255,6 +272,19 @@ fn kind(metric: &Metric, change: &Change, uncertainty: f64, rules: Rules) -> Cha
         true => ChangeKind::Same,
         false => ChangeKind::Unclear,
     }
+}
+
+/// Returns the prompt that stands out as the reason of a regression, as in the verdicts of a run.
+fn slower_prompt(
+    metric: &Metric,
+    change: &Change,
+    group: &GroupBaseline,
+    rules: Rules,
+) -> Option<(String, f64)> {
+    let worse_if_larger = metric.better == Better::Lower;
+    let misses = |relative: f64| relative.abs() > rules.size && (relative > 0.0) == worse_if_larger;
+    let found = change.outstanding_prompt(worse_if_larger, rules.level, misses)?;
+    Some((group.prompt_names().get(found.stratum as usize)?.clone(), found.relative))
 }
 
 /// Formats the tables.
@@ -289,6 +319,7 @@ pub fn render(comparison: &BaselineComparison) -> String {
 fn rows(changes: &[&(&'static Metric, FigureChange)], are_judged: bool) -> String {
     let mut table = table::table(&["figure", "unit", ">before", ">now", ">change in %", ""]);
     let mut unknown: BTreeMap<(bool, &str), Vec<&str>> = BTreeMap::new();
+    let mut reasons = String::new();
     for (metric, change) in changes {
         let (unit, scale) = metric.unit.display();
         let mut row = |before: f64, now: f64, change: String, kind| {
@@ -297,8 +328,12 @@ fn rows(changes: &[&(&'static Metric, FigureChange)], are_judged: bool) -> Strin
             table.add_row([metric.name, unit, &before, &now, &change, word]);
         };
         match change {
-            FigureChange::Known(change, kind) => {
+            FigureChange::Known { change, kind, prompt } => {
                 row(change.before, change.now, thresholds::format_change(change), *kind);
+                if let Some((prompt, relative)) = prompt.as_ref().filter(|_| are_judged) {
+                    let reason = thresholds::format_prompt_change(prompt, *relative);
+                    reasons.push_str(&format!("  {}: {reason}\n", metric.name));
+                }
             }
             FigureChange::BothZero => row(0.0, 0.0, "0".to_owned(), ChangeKind::Same),
             FigureChange::Lost(why) => {
@@ -310,6 +345,7 @@ fn rows(changes: &[&(&'static Metric, FigureChange)], are_judged: bool) -> Strin
         }
     }
     let mut out = if table.is_empty() { String::new() } else { table::lines(&table) };
+    out.push_str(&reasons);
     for ((fails, why), figures) in unknown {
         let what = if fails { "NOT COMPARED" } else { "not compared" };
         out.push_str(&format!("  {what}, since {why}: {}\n", figures.join(", ")));

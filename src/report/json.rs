@@ -22,15 +22,15 @@ use llm_stream_core::{
     schedule::Shape,
     statistic::{Absent, Statistic},
     summary::{Group, Tally},
-    verdict::{Needed, Outcome, Verdict},
+    verdict::{BeyondLimit, Course, Needed, Outcome, Verdict},
 };
 
 use self::model::{
-    ByName, ChangeReport, DeviationReport, DoubtReport, DriftByMetric, DriftReport, FigureReport,
-    GroupReport, InstrumentReport, IntervalReport, IntervalsReport, LoadReport, MetricReport,
-    PairedReport, PrecisionReport, RequestCounts, ResultReport, RunReport, ServerMetricReport,
-    ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrialCounts, TrialReport,
-    TrialReports, TurnReport, WorkloadReport,
+    BeyondReport, ByName, ChangeReport, DeviationReport, DoubtReport, DriftByMetric, DriftReport,
+    FigureReport, GroupReport, InstrumentReport, IntervalReport, IntervalsReport, LoadReport,
+    MetricReport, PairedReport, PrecisionReport, RequestCounts, ResultReport, RunReport,
+    ServerMetricReport, ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrendReport,
+    TrialCounts, TrialReport, TrialReports, TurnReport, WorkloadReport,
 };
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
@@ -179,9 +179,10 @@ fn paired(group: &Group, run: &Run) -> Option<PairedReport> {
     if first.spec.id == group.spec.id {
         return None;
     }
-    let PairedDifference { mean, interval: within, n } = PairedDifference::of(group, first).ok()?;
+    let PairedDifference { relative, interval: within, n } =
+        PairedDifference::of(group, first).ok()?;
     let interval = within.map(interval);
-    Some(PairedReport { with: first.name(), n, generation_speed: mean, interval })
+    Some(PairedReport { with: first.name(), n, generation_speed: relative, interval })
 }
 
 fn workload(workload: &WorkloadSpec) -> WorkloadReport<'_> {
@@ -281,11 +282,11 @@ fn threshold_reports<'a>(
     run: &'a Run,
 ) -> impl Iterator<Item = ThresholdReport<'a>> {
     let group = run.summary.get(of.group);
-    of.verdicts.iter().map(move |verdict| threshold(&of.name, group, verdict))
+    of.verdicts.iter().map(move |verdict| threshold(of, group, verdict))
 }
 
 fn threshold<'a>(
-    name: &'a str,
+    GroupVerdicts { name, notes, .. }: &'a GroupVerdicts,
     group: Option<&'a Group>,
     verdict: &'a Verdict,
 ) -> ThresholdReport<'a> {
@@ -315,14 +316,35 @@ fn threshold<'a>(
         doubts: verdict.doubts.iter().map(doubt).collect(),
         interval: bounds.map(interval),
         change: verdict.change.as_ref().and_then(|change| change.as_ref().ok()).map(change),
+        trend: verdict.trend.as_ref().and_then(|trend| trend.as_ref().ok()).map(trend),
+        beyond: verdict.beyond.map(beyond),
+        effective_requests: verdict.effective_requests(),
         instrument_error: verdict.error,
+        simulator_lateness: verdict.simulator,
         arrival_uncertainty: verdict.uncertainty,
         verdict: outcome(verdict.outcome()),
         told: thresholds::format_actual(verdict),
+        reason: thresholds::format_why(verdict),
+        would_have_caught: thresholds::format_detectable(verdict),
+        smallest_detectable: (verdict.outcome() == Outcome::Pass)
+            .then(|| verdict.smallest_detectable())
+            .flatten()
+            .filter(|change| change.is_finite()),
+        remarks: thresholds::format_circumstances(verdict, notes),
         wanting: thresholds::format_needed(verdict),
         more_requests,
         more_runs,
     }
+}
+
+const fn trend(course: &Course) -> TrendReport {
+    let Course { relative, p, runs_ago, runs } = *course;
+    TrendReport { relative, p, runs_ago, runs }
+}
+
+const fn beyond(of: BeyondLimit) -> BeyondReport {
+    let BeyondLimit { beyond, failed, all, allowed, .. } = of;
+    BeyondReport { beyond, failed, requests: all, allowed }
 }
 
 fn precision<'a>(

@@ -1,4 +1,5 @@
-//! JUnit XML, which every CI can show: a suite per group, a case per trial and per threshold.
+//! JUnit XML, which every CI can show: a suite per group, a case per trial, per threshold
+//! and per goal of `precision`.
 //!
 //! An inconclusive threshold is a *skipped* case with its reason. JUnit does not have a third verdict.
 //! Viewers list skipped cases separately with their messages, but hide the messages of passed cases.
@@ -13,13 +14,18 @@ use std::{
 use llm_stream_core::{
     group::WorkloadSpec,
     metric::DEFINITIONS,
+    precision::Precision,
     summary::Group,
     text::visible_lines,
     verdict::{Outcome, Verdict},
 };
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::{Exporter, Run, RunStatus, TrialResult, number, thresholds};
+use super::{
+    Exporter, GroupVerdicts, Run, RunStatus, TrialResult, number,
+    precision::{format_share, why_missed},
+    thresholds,
+};
 use crate::config::Inconclusive;
 
 /// Trials and thresholds as test cases.
@@ -103,12 +109,21 @@ fn xml_of(report: &Report) -> io::Result<String> {
     report.to_string().map_err(io::Error::other)
 }
 
-/// Returns the suite without its cases, which it counts, and the cases of its thresholds.
+/// Returns the cases of a group's thresholds and precision goals.
+fn limits(group: &Group, run: &Run) -> Vec<TestCase> {
+    let judged = run.verdicts.iter().filter(|judged| judged.group == group.spec.id);
+    let verdicts = judged.flat_map(|GroupVerdicts { verdicts, notes, .. }| {
+        verdicts.iter().map(|verdict| threshold(group, verdict, notes, run))
+    });
+    let goals = run.precision.iter().filter(|of| of.group == group.spec.id);
+    let goals = goals.flat_map(|of| &of.figures).map(|figure| precision(group, figure, run));
+    verdicts.chain(goals).collect()
+}
+
+/// Returns the suite without its cases, which it counts, and the cases of its limits.
 fn suite(group: &Group, run: &Run) -> (TestSuite, Vec<TestCase>) {
     let mut suite = TestSuite::new(xml(&group.name()));
-    let judged = run.verdicts.iter().filter(|judged| judged.group == group.spec.id);
-    let verdicts = judged.flat_map(|judged| &judged.verdicts);
-    let limits: Vec<_> = verdicts.map(|verdict| threshold(group, verdict, run)).collect();
+    let limits = limits(group, run);
     // Counts them.
     suite.add_test_cases(limits.iter().cloned());
     suite.test_cases.clear();
@@ -152,7 +167,7 @@ fn trial(trial: &TrialResult) -> TestCase {
     case
 }
 
-fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
+fn threshold(group: &Group, verdict: &Verdict, notes: &[String], run: &Run) -> TestCase {
     let actual = thresholds::format_actual(verdict);
     let status = match (verdict.outcome(), run.ending.inconclusive) {
         (Outcome::Pass, _) => TestCaseStatus::success(),
@@ -169,20 +184,50 @@ fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
             skipped
         }
     };
-    let limit = verdict.threshold.to_string();
-    let name = match &group.spec.workload {
-        None => limit,
-        Some(workload) => format!("{}: {limit}", workload.name),
-    };
-    let mut case = TestCase::new(xml(&name), status);
+    let mut case = TestCase::new(xml(&case_name(group, &verdict.threshold.to_string())), status);
     case.set_classname(xml(&group.spec.model));
     case.set_time(Duration::ZERO);
     case.add_property(("verdict", thresholds::format_outcome(verdict.outcome())));
     case.add_property(("actual", xml(&actual).as_str()));
-    if let Some(partial) = thresholds::format_partial(verdict) {
-        case.add_property(("figures", xml(&partial).as_str()));
+    // Of failures and skipped cases it is in the message as well.
+    let why = thresholds::format_why(verdict).map(|why| ("reason", why));
+    let caught = thresholds::format_detectable(verdict).map(|caught| ("caught", caught));
+    let remarks = thresholds::format_circumstances(verdict, notes).into_iter();
+    for (name, text) in
+        why.into_iter().chain(caught).chain(remarks.map(|remark| ("remark", remark)))
+    {
+        case.add_property((name, xml(&text).as_str()));
     }
     case
+}
+
+/// Returns the case of a goal of `precision`. A goal that is not reached does not fail the run, so the
+/// case is skipped.
+fn precision(group: &Group, figure: &Precision, run: &Run) -> TestCase {
+    let status = match why_missed(figure, run) {
+        None => TestCaseStatus::success(),
+        Some(why) => {
+            let mut skipped = TestCaseStatus::skipped();
+            skipped.set_type("precision").set_message(xml(&format!("not reached: {why}")));
+            skipped
+        }
+    };
+    let goal =
+        format!("precision of {}: {}", figure.goal.metric.name, format_share(figure.goal.share));
+    let mut case = TestCase::new(xml(&case_name(group, &goal)), status);
+    case.set_classname(xml(&group.spec.model));
+    case.set_time(Duration::ZERO);
+    let actual = figure.share.map_or_else(|absent| absent.to_string(), format_share);
+    case.add_property(("actual", xml(&actual).as_str()));
+    case
+}
+
+/// The name of a case of a group, with its workload.
+fn case_name(group: &Group, name: &str) -> String {
+    match &group.spec.workload {
+        None => name.to_owned(),
+        Some(workload) => format!("{}: {name}", workload.name),
+    }
 }
 
 /// Escapes the characters that XML forbids: no reader accepts a file with one.

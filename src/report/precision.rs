@@ -44,7 +44,7 @@ impl Exporter for PrecisionTables {
                 table.add_row([
                     figure.goal.metric.name.to_owned(),
                     format_share(figure.goal.share),
-                    figure.share.map_or_else(|_| "-".into(), format_share),
+                    format_actual(figure),
                     format_result(figure, run),
                 ]);
             }
@@ -54,12 +54,18 @@ impl Exporter for PrecisionTables {
     }
 }
 
-fn format_share(share: f64) -> String {
+/// Formats how precisely a mean is known.
+pub(super) fn format_actual(figure: &Precision) -> String {
+    figure.share.map_or_else(|_| "-".into(), format_share)
+}
+
+/// `± 2.00 %`.
+pub(super) fn format_share(share: f64) -> String {
     format!("± {} %", number(share * 100.0))
 }
 
 /// `reached`, or why not.
-fn format_result(figure: &Precision, run: &Run) -> String {
+pub(super) fn format_result(figure: &Precision, run: &Run) -> String {
     why_missed(figure, run).map_or_else(|| "reached".into(), |why| format!("not reached: {why}"))
 }
 

@@ -1,7 +1,8 @@
 //! The models by mean `generation_speed`.
 
 use llm_stream_core::{
-    interval::{self, CONFIDENCE, Interval, StratifiedSample},
+    comparison::Change,
+    interval::{CONFIDENCE, Interval, StratifiedSample},
     metric::Metric,
     statistic::{Absent, Statistic},
     summary::Group,
@@ -43,18 +44,18 @@ fn format_differences(groups: &[&Group]) -> String {
 }
 
 fn format_difference(group: &Group, first: &Group) -> Result<String, NotPaired> {
-    let PairedDifference { mean, interval, n } = PairedDifference::of(group, first)?;
+    let PairedDifference { relative, interval, n } = PairedDifference::of(group, first)?;
     let within = interval.map_or_else(String::new, |Interval { low, high }| {
         format!(" [{:+.2}, {:+.2}]", low * 100.0, high * 100.0)
     });
-    Ok(format!("{:+.2}{within} % (n = {n})", mean * 100.0))
+    Ok(format!("{:+.2}{within} % (n = {n})", relative * 100.0))
 }
 
 /// The difference of `generation_speed` between two models that were measured in turn.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PairedDifference {
-    /// The mean difference, as a fraction of the first model's speed.
-    pub(super) mean: f64,
+    /// The difference by the geometric mean of the ratios, as a fraction of the first model's speed.
+    pub(super) relative: f64,
     /// Its interval, if there are enough pairs.
     pub(super) interval: Option<Interval>,
     /// The number of pairs.
@@ -73,18 +74,20 @@ pub(super) enum NotPaired {
 }
 
 impl PairedDifference {
-    /// Pairs the answers of `group` with those of `first` to the same prompt in the same run.
+    /// Pairs the answers of `group` with those of `first` to the same prompt in the same run, as a
+    /// threshold `>= -3 % of MODEL` does.
     pub(super) fn of(group: &Group, first: &Group) -> Result<Self, NotPaired> {
         for group in [group, first] {
             group
                 .figure(Metric::GENERATION_SPEED, Statistic::Mean)
                 .map_err(|absent| NotPaired::Absent(group.spec.model.clone(), absent))?;
         }
-        let (values, strata) = group.pairs(first, Metric::GENERATION_SPEED);
-        let mean = Statistic::Mean.of(&values).map_err(|_| NotPaired::NoPair)?;
-        let sampled = StratifiedSample { values: &values, strata: &strata };
-        let interval = interval::of(Statistic::Mean, sampled, CONFIDENCE);
-        Ok(Self { mean, interval: interval.ok().flatten(), n: values.len() })
+        let (logs, strata) = group.log_ratios(first, Metric::GENERATION_SPEED, Statistic::Mean);
+        let center = Statistic::Mean.of(&logs).map_err(|_| NotPaired::NoPair)?;
+        let pairs = StratifiedSample { values: &logs, strata: &strata };
+        let figures = (f64::NAN, f64::NAN);
+        let interval = Change::of_pairs(pairs, figures, CONFIDENCE).ok().map(|of| of.interval);
+        Ok(Self { relative: center.exp_m1(), interval, n: logs.len() })
     }
 }
 

@@ -1,16 +1,22 @@
-//! Markdown for the step summary on GitHub: the main figures, the verdicts, the failures of trials.
+//! Markdown for the step summary on GitHub: the main figures, the verdicts with their reasons, the
+//! precision, the failures of trials.
 //!
 //! Text from the config or a server is in code spans, so that it cannot contain links or other markup.
 
 use llm_stream_core::{
     metric::Metric,
+    precision::Precision,
     statistic::Statistic,
     summary::Group,
     text::visible_lines,
     verdict::{Outcome, Verdict},
 };
 
-use super::{Exporter, Run, TrialResult, number, thresholds};
+use super::{
+    Exporter, GroupVerdicts, Run, TrialResult, number,
+    precision::{self, format_result, format_share},
+    thresholds,
+};
 
 /// The main tables.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +39,7 @@ impl Exporter for StepSummary {
         let mut out = format!("### llm-stream-bench: {ended}\n\n");
         out.push_str(&figures(run));
         out.push_str(&verdicts(run));
+        out.push_str(&precision(run));
         out.push_str(&failures(run));
         out
     }
@@ -65,20 +72,40 @@ fn figures(run: &Run) -> String {
 }
 
 fn verdicts(run: &Run) -> String {
-    let row = |name: &str, verdict: &Verdict| {
+    let row = |of: &GroupVerdicts, verdict: &Verdict| {
         let outcome = match verdict.outcome() {
             Outcome::Fail => format!("**{}**", thresholds::format_outcome(Outcome::Fail)),
             outcome => thresholds::format_outcome(outcome).to_owned(),
         };
         let limit = cell(&verdict.threshold.to_string());
-        vec![cell(name), limit, cell(&thresholds::format_actual(verdict)), outcome]
+        let actual = cell(&thresholds::format_actual(verdict));
+        vec![cell(&of.name), limit, actual, outcome, why(verdict, &of.notes)]
+    };
+    let rows =
+        run.verdicts.iter().flat_map(|of| of.verdicts.iter().map(move |verdict| row(of, verdict)));
+    let heads = ["threshold of", "limit", "actual", "verdict", "why"].map(str::to_owned);
+    if run.verdicts.is_empty() { String::new() } else { table(&heads, "---", rows) }
+}
+
+/// The reason of a verdict, what a pass would have caught, and the circumstances.
+fn why(verdict: &Verdict, notes: &[String]) -> String {
+    let why = thresholds::format_why(verdict).or_else(|| thresholds::format_detectable(verdict));
+    let parts = why.into_iter().chain(thresholds::format_circumstances(verdict, notes));
+    parts.map(|part| cell(&part)).collect::<Vec<_>>().join("<br>")
+}
+
+fn precision(run: &Run) -> String {
+    let row = |name: &str, figure: &Precision| {
+        let goal = format!("{} {}", figure.goal.metric.name, format_share(figure.goal.share));
+        let result = cell(&format_result(figure, run));
+        vec![cell(name), goal, precision::format_actual(figure), result]
     };
     let rows = run
-        .verdicts
+        .precision
         .iter()
-        .flat_map(|group| group.verdicts.iter().map(move |verdict| row(&group.name, verdict)));
-    let heads = ["threshold of", "limit", "actual", "verdict"].map(str::to_owned);
-    if run.verdicts.is_empty() { String::new() } else { table(&heads, "---", rows) }
+        .flat_map(|of| of.figures.iter().map(move |figure| row(&of.name, figure)));
+    let heads = ["precision of", "goal", "actual", "result"].map(str::to_owned);
+    if run.precision.is_empty() { String::new() } else { table(&heads, "---", rows) }
 }
 
 fn failures(run: &Run) -> String {

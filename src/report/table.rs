@@ -6,6 +6,10 @@ use comfy_table::{
 
 const WIDTH: u16 = 80;
 
+/// The blanks before each line, and after each cell.
+const INDENT: u16 = 2;
+const PADDING: u16 = 2;
+
 const STYLE: TableStyle = TableStyle::new()
     .header_lines(ContentLineStyle::none())
     .header_separator(LineStyle::none().fill('─'))
@@ -17,15 +21,21 @@ pub(super) fn table(heads: &[&str]) -> Table {
     table
         .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH - 2)
+        .set_width(WIDTH - INDENT)
         .set_header(heads.iter().map(|head| Cell::new(head.trim_start_matches('>'))));
     for (column, head) in table.column_iter_mut().zip(heads) {
-        column.set_padding((0, 2));
+        column.set_padding((0, PADDING));
         if head.starts_with('>') {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     table
+}
+
+/// Returns the columns of a line that are left for a last cell next to cells of these widths.
+pub(super) fn room_beside(widths: impl Iterator<Item = usize>) -> usize {
+    let taken: usize = widths.map(|width| width + usize::from(PADDING)).sum();
+    usize::from(WIDTH - INDENT - PADDING).saturating_sub(taken)
 }
 
 /// Formats the lines of the table, indented by two, without trailing blanks.

@@ -3,8 +3,8 @@
 use llm_stream_core::{
     comparison::{BetweenRuns, Change, MIN_HISTORY},
     interval::Interval,
-    metric::Metric,
-    statistic::Absent,
+    metric::{Metric, Unit},
+    statistic::{Absent, Statistic},
     summary::Estimate,
     threshold::Against,
     verdict::{BeyondLimit, Needed, NoChange, Outcome, Verdict},
@@ -36,11 +36,15 @@ impl Exporter for Thresholds {
             let mut table = table::table(&["limit", ">actual", "verdict"]);
             for verdict in verdicts {
                 let outcome = format_outcome(verdict.outcome()).to_owned();
-                let outcome = match format_detectable(verdict) {
+                let outcome = match format_caught(verdict) {
                     Some(caught) => format!("{outcome}; {caught}"),
                     None => outcome,
                 };
-                table.add_row([verdict.threshold.to_string(), format_actual(verdict), outcome]);
+                let actual = match long_absence(verdict) {
+                    Some(_) => "absent".to_owned(),
+                    None => format_actual(verdict),
+                };
+                table.add_row([verdict.threshold.to_string(), actual, outcome]);
             }
             out.push_str(&format!("\n{name}\n{}", table::lines(&table)));
             for note in notes {
@@ -50,8 +54,10 @@ impl Exporter for Thresholds {
                 out.push_str(&format!("  {variation}\n"));
             }
             for verdict in verdicts {
-                for remark in remarks(verdict) {
-                    out.push_str(&format!("  {}:\n    {remark}\n", verdict.threshold));
+                let remarks: String =
+                    remarks(verdict).iter().map(|remark| format!("    {remark}\n")).collect();
+                if !remarks.is_empty() {
+                    out.push_str(&format!("  {}:\n{remarks}", verdict.threshold));
                 }
             }
         }
@@ -60,54 +66,136 @@ impl Exporter for Thresholds {
 }
 
 /// Describes why a verdict is as it is: the requests that it is of, the reason of a fail, the remedy
-/// of an inconclusive one.
-fn remarks(verdict: &Verdict) -> impl Iterator<Item = String> {
-    [format_partial(verdict), format_reason(verdict), format_needed(verdict)].into_iter().flatten()
+/// of an inconclusive one, the smallest share of slow requests that a pass would have caught.
+fn remarks(verdict: &Verdict) -> Vec<String> {
+    let caught = verdict.beyond.and_then(|_| format_detectable(verdict));
+    let circumstances =
+        [long_absence(verdict), format_partial(verdict), format_dependence(verdict)];
+    circumstances.into_iter().chain([format_why(verdict), caught]).flatten().collect()
+}
+
+/// Describes why a figure is absent, if that is too long for a cell of the table.
+fn long_absence(verdict: &Verdict) -> Option<String> {
+    const SHORT: usize = 26;
+    let is_absent = match (&verdict.change, &verdict.trend) {
+        (Some(change), _) => change.is_err(),
+        (_, Some(trend)) => trend.is_err(),
+        _ => verdict.actual.is_err() && verdict.beyond.is_none(),
+    };
+    is_absent.then(|| format_actual(verdict)).filter(|text| text.chars().count() > SHORT)
 }
 
 /// Formats the actual figure with the reason of a fail, or the remedy of an inconclusive verdict:
 /// `actual: 412.0 [398.0, 426.0] ms; about 12 more requests would decide it: …`.
 pub fn format_actual_and_why(verdict: &Verdict) -> String {
-    let why = format_reason(verdict).or_else(|| format_needed(verdict));
-    let why = why.map(|why| format!("; {why}")).unwrap_or_default();
+    let why = format_why(verdict).map(|why| format!("; {why}")).unwrap_or_default();
     format!("actual: {}{why}", format_actual(verdict))
 }
 
-/// Describes why a threshold failed, if its figure exists.
-fn format_reason(verdict: &Verdict) -> Option<String> {
-    if verdict.outcome() != Outcome::Fail {
-        return None;
+/// Describes the reason of a fail, or the remedy of an inconclusive verdict. A pass has neither.
+pub fn format_why(verdict: &Verdict) -> Option<String> {
+    match verdict.outcome() {
+        Outcome::Pass => None,
+        Outcome::Fail => Some(format_reason(verdict)),
+        Outcome::Inconclusive => format_needed(verdict),
     }
+}
+
+/// Describes why a threshold failed.
+fn format_reason(verdict: &Verdict) -> String {
     if let Some((prompt, change)) = verdict.slower_prompt() {
-        let relative = number(100.0 * change.relative);
-        let sign = if change.relative > 0.0 { "+" } else { "" };
-        return Some(format!("the prompt `{prompt}` changed by {sign}{relative} %, beyond chance"));
+        return format_prompt_change(prompt, change.relative);
     }
     if let Some(beyond) = verdict.beyond {
-        let BeyondLimit { beyond, failed, all, allowed, .. } = beyond;
-        let failed = match failed {
-            0 => String::new(),
-            failed => format!(", {failed} of them failed"),
-        };
-        let allowed = number(100.0 * allowed);
-        return Some(format!(
-            "{beyond} of {all} requests are beyond the limit{failed}, where {allowed} % may be"
-        ));
+        return format_beyond(verdict, beyond);
     }
-    if let Some(Ok(trend)) = &verdict.trend {
-        let runs = counted(trend.runs_ago, "run");
-        return Some(format!("it left its best level {runs} ago ({})", format_p(trend.p)));
-    }
-    let p = verdict.p_of_miss()?;
-    if verdict.actual.is_ok_and(|actual| actual.interval.is_err()) && verdict.change.is_none() {
-        return Some("it misses the limit by far more than runs usually vary".into());
-    }
-    Some(match &verdict.change {
-        Some(Ok(_)) => format!(
+    let is_absent = |change: &Result<_, NoChange>| change.is_err();
+    match (&verdict.change, &verdict.trend) {
+        (Some(change), _) if change.is_err() => "an unknown change does not meet a limit".into(),
+        (_, Some(trend)) if is_absent(trend) => "an unknown course does not meet a limit".into(),
+        (Some(_), _) => format!(
             "it changed beyond chance ({} if nothing changed), and by more than the limit",
-            format_p(p)
+            format_p(verdict.p_of_miss().unwrap_or(1.0))
         ),
-        _ => format!("it misses the limit beyond chance ({})", format_p(p)),
+        (_, Some(Ok(trend))) => {
+            let runs = counted(trend.runs_ago, "run");
+            format!("it left its best level {runs} ago ({})", format_p(trend.p))
+        }
+        _ => format_reason_of_figure(verdict),
+    }
+}
+
+/// Describes why a threshold on a figure of this run failed.
+fn format_reason_of_figure(verdict: &Verdict) -> String {
+    let side = if verdict.threshold.limits_increase() { "above" } else { "below" };
+    let extreme = match verdict.threshold.statistic {
+        Statistic::Max => Some("largest"),
+        Statistic::Min => Some("smallest"),
+        _ => None,
+    };
+    match (verdict.actual, extreme) {
+        (Err(_), _) => "an absent figure does not meet a limit".into(),
+        (Ok(Estimate { n, .. }), Some(extreme)) => {
+            format!("the {extreme} of {} is {side} the limit", counted(n, "value"))
+        }
+        (Ok(Estimate { interval: Err(_), .. }), _) => {
+            "it misses the limit by far more than runs usually vary".into()
+        }
+        (Ok(Estimate { interval: Ok(None), .. }), _) => {
+            format!("it is {side} the limit, and describes these requests without an interval")
+        }
+        (Ok(_), _) => format!(
+            "it misses the limit beyond chance ({})",
+            format_p(verdict.p_of_miss().unwrap_or(1.0))
+        ),
+    }
+}
+
+/// `the prompt `long` changed by +200.0 %, beyond chance`.
+pub(super) fn format_prompt_change(prompt: &str, relative: f64) -> String {
+    format!("the prompt `{prompt}` changed by {:+.1} %, beyond chance", 100.0 * relative)
+}
+
+/// Describes how many requests are beyond the limit, or failed.
+fn format_beyond(verdict: &Verdict, of: BeyondLimit) -> String {
+    let BeyondLimit { beyond, failed, all, allowed, .. } = of;
+    let share = match allowed > 0.0 {
+        true => format!("{} % may", percent(allowed)),
+        false => "none may".to_owned(),
+    };
+    let failures = match failed {
+        0 => String::new(),
+        failed => format!(", {failed} of them failed"),
+    };
+    let requests = counted(all, "request");
+    match verdict.is_success_rate() {
+        true if verdict.threshold.limits_increase() => {
+            format!("{beyond} of {requests} succeeded, where {share}")
+        }
+        true => format!("{beyond} of {requests} failed, where {share}"),
+        false => {
+            let are = if beyond == 1 { "is" } else { "are" };
+            format!("{beyond} of {requests} {are} beyond the limit{failures}, where {share} be")
+        }
+    }
+}
+
+/// Formats a share in percent without trailing zeros.
+fn percent(share: f64) -> String {
+    let text = format!("{:.6}", 100.0 * share);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Describes how much the dependence of neighbouring requests widens an interval, if it is much.
+fn format_dependence(verdict: &Verdict) -> Option<String> {
+    // An interval that is twice as wide.
+    const NOTABLE: f64 = 4.0;
+    let (n, effective) = (verdict.requests()?, verdict.effective_requests()?);
+    (n as f64 / effective >= NOTABLE).then(|| {
+        format!(
+            "serial correlation of neighbouring requests: {n} count as {} independent ones",
+            number(effective)
+        )
     })
 }
 
@@ -116,55 +204,83 @@ fn format_p(p: f64) -> String {
     if p < 0.001 { "p < 0.001".into() } else { format!("p = {p:.3}") }
 }
 
+/// Describes the smallest change that a passed threshold would have caught, in the words of the
+/// table, which has no room for a share of requests.
+fn format_caught(verdict: &Verdict) -> Option<String> {
+    verdict.beyond.is_none().then(|| format_detectable(verdict))?
+}
+
 /// Describes the smallest change that a passed threshold would have caught.
 pub fn format_detectable(verdict: &Verdict) -> Option<String> {
     if verdict.outcome() != Outcome::Pass {
         return None;
     }
     let smallest = verdict.smallest_detectable().filter(|share| share.is_finite())?;
-    Some(match verdict.beyond {
-        Some(_) => {
-            format!("would have caught {} % of requests beyond it", number(100.0 * smallest))
-        }
-        None if verdict.change.is_some() => {
-            format!("would have caught {:+.1} %", 100.0 * smallest)
-        }
-        None => {
-            let caught = verdict.actual.ok()?.value * (1.0 + smallest);
-            let (unit, scale) = verdict.threshold.metric.unit.display();
-            (caught > 0.0)
-                .then(|| format!("would have caught {} {unit}", number(caught * scale)))?
-        }
-    })
+    let threshold = &verdict.threshold;
+    if verdict.beyond.is_some() {
+        let how = match (verdict.is_success_rate(), threshold.metric.unit) {
+            (true, _) if threshold.limits_increase() => "had succeeded".to_owned(),
+            (true, _) => "had failed".to_owned(),
+            (false, unit) => {
+                let side = match (unit == Unit::Seconds, threshold.limits_increase()) {
+                    (true, true) => "slower than",
+                    (true, false) => "faster than",
+                    (false, true) => "above",
+                    (false, false) => "below",
+                };
+                format!("were {side} {}", threshold.format_limit())
+            }
+        };
+        let share = 100.0 * smallest;
+        return Some(format!("would have caught it if {share:.1} % of the requests {how}"));
+    }
+    if verdict.change.is_some() {
+        return Some(format!("would have caught {:+.1} %", 100.0 * smallest));
+    }
+    let caught = verdict.actual.ok()?.value * (1.0 + smallest);
+    let (unit, scale) = threshold.metric.unit.display();
+    (caught > 0.0).then(|| format!("would have caught {} {unit}", number(caught * scale)))
 }
 
 /// Describes the variation between runs that the changes of a group are judged with.
 fn format_variations(verdicts: &[Verdict]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for verdict in verdicts {
-        let Some(Ok(Change { variation: Some(variation), .. })) = &verdict.change else { continue };
-        let BetweenRuns { share, observed, runs, is_assumed } = *variation;
-        if verdict.threshold.against != Against::Baseline {
-            continue;
-        }
-        let (share, stored) = (number(100.0 * share), counted(runs, "stored run"));
-        let line = match is_assumed {
-            true => format!(
-                "runs are assumed to vary by ± {share} % (`run_variation`): {stored}, {MIN_HISTORY} \
-                 or more give an estimate"
-            ),
-            false => format!(
-                "{}: {stored} differ by ± {} %; with the assumption (`run_variation`) as four more \
-                 runs, ± {share} % is used",
-                verdict.threshold.metric.name,
-                number(100.0 * observed.unwrap_or_default())
-            ),
-        };
+    for line in verdicts.iter().filter_map(format_variation) {
         if !lines.contains(&line) {
             lines.push(line);
         }
     }
     lines
+}
+
+/// Describes the variation between runs that a change is judged with.
+fn format_variation(verdict: &Verdict) -> Option<String> {
+    let Some(Ok(Change { variation: Some(variation), .. })) = &verdict.change else { return None };
+    let BetweenRuns { share, observed, runs, is_assumed } = *variation;
+    if verdict.threshold.against != Against::Baseline {
+        return None;
+    }
+    let (share, stored) = (number(100.0 * share), counted(runs, "stored run"));
+    Some(match is_assumed {
+        true => format!(
+            "runs are assumed to vary by ± {share} % (`run_variation`): {stored}, {MIN_HISTORY} or \
+             more give an estimate"
+        ),
+        false => format!(
+            "{}: {stored} differ by ± {} %; with the assumption (`run_variation`) as four more \
+             runs, ± {share} % is used",
+            verdict.threshold.metric.name,
+            number(100.0 * observed.unwrap_or_default())
+        ),
+    })
+}
+
+/// The circumstances of a verdict, a sentence each: the requests that it is of, their dependence, the
+/// variation between runs, and, where stored runs are its counterpart, the `notes` on these.
+pub fn format_circumstances(verdict: &Verdict, notes: &[String]) -> Vec<String> {
+    let own = [format_partial(verdict), format_dependence(verdict), format_variation(verdict)];
+    let notes = notes.iter().filter(|_| verdict.threshold.needs_baseline()).cloned();
+    own.into_iter().flatten().chain(notes).collect()
 }
 
 /// Formats the outcome of a verdict.
@@ -257,6 +373,12 @@ fn describe_error(verdict: &Verdict) -> String {
             "these requests cannot decide it: the times of their tokens are known to ± {shown} \
              {unit} (`arrival_uncertainty` in the results)"
         ),
+        false if verdict.simulator > 0.0 => format!(
+            "no number of requests would decide it: the simulated endpoint was late by ± {} {unit} \
+             against its script, and the instrument has ± {} {unit}",
+            number(verdict.simulator * scale),
+            number((error - verdict.simulator) * scale)
+        ),
         false => {
             format!("no number of requests would decide it: the instrument has ± {shown} {unit}")
         }
@@ -276,9 +398,15 @@ fn describe_error_of_change(verdict: &Verdict, change: &Change) -> String {
             "these requests cannot decide it: the times of their tokens, and of those in the \
              baseline, are known to ± {shown} % (`arrival_uncertainty` in the results)"
         ),
-        false if floor > 0.0 => format!(
-            "no number of requests would decide it: the instrument has ± {shown} % in the change"
-        ),
+        false if floor > 0.0 => {
+            let late = match verdict.simulator > 0.0 {
+                true => " and the lateness of the simulated endpoint have",
+                false => " has",
+            };
+            format!(
+                "no number of requests would decide it: the instrument{late} ± {shown} % in the change"
+            )
+        }
         false => "no number of requests would decide it: it is at its limit".into(),
     }
 }
@@ -294,12 +422,30 @@ pub fn format_actual(verdict: &Verdict) -> String {
         (None, None) => {}
     }
     match (&verdict.actual, verdict.beyond) {
-        (Ok(estimate), _) => format_estimate(verdict.threshold.metric, estimate),
+        (Ok(estimate), Some(beyond)) => format_counted(verdict, estimate, beyond),
+        (Ok(estimate), None) => format_estimate(verdict.threshold.metric, estimate),
         (Err(Absent::TooFew { .. }), Some(BeyondLimit { beyond, all, .. })) => {
             format!("{} of {all} within the limit", all - beyond)
         }
         (Err(Absent::Lacking { .. }), _) => verdict.lacking.to_string(),
         (Err(absent), _) => absent.to_string(),
+    }
+}
+
+/// Formats a figure that is judged by a count, with that count.
+fn format_counted(verdict: &Verdict, estimate: &Estimate, of: BeyondLimit) -> String {
+    let BeyondLimit { beyond, failed, all, allowed, .. } = of;
+    let (unit, scale) = verdict.threshold.metric.unit.display();
+    match verdict.is_success_rate() {
+        // The interval would say more than a limit asks that allows none.
+        true if allowed <= 0.0 => {
+            format!("{} %, {failed} of {all} failed", number(estimate.value))
+        }
+        true => format_estimate(verdict.threshold.metric, estimate),
+        false => {
+            let value = number(estimate.value * scale);
+            format!("{value} {unit}, {} of {all} within", all - beyond)
+        }
     }
 }
 

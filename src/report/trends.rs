@@ -160,19 +160,30 @@ fn format_runs(runs: &[String]) -> String {
 }
 
 fn rows(group: &GroupTrends) -> String {
-    let mut table = table::table(&["figure", "unit", ">first", ">median", ">last", "series"]);
-    for Series { metric, values, .. } in &group.series {
+    let heads = ["figure", "unit", ">first", ">median", ">last", "series"];
+    let row = |Series { metric, values, .. }: &Series| {
         let (unit, scale) = metric.unit.display();
         let of = |value: Option<f64>| value.map_or_else(String::new, |value| number(value * scale));
         let median = Statistic::Median.of(values).ok();
         let [first, last] = [values.first(), values.last()].map(|value| of(value.copied()));
-        table.add_row([metric.name, unit, &first, &of(median), &last, &spark(values)]);
+        [metric.name.to_owned(), unit.to_owned(), first, of(median), last]
+    };
+    let cells: Vec<_> = group.series.iter().map(row).collect();
+    let width = |column: usize| {
+        let of_cells = cells.iter().map(|row| row[column].chars().count());
+        of_cells.max().unwrap_or_default().max(heads[column].trim_start_matches('>').len())
+    };
+    let room = table::room_beside((0..heads.len() - 1).map(width));
+    let mut table = table::table(&heads);
+    for (cells, series) in cells.into_iter().zip(&group.series) {
+        table.add_row(cells.into_iter().chain([spark(&series.values, room)]));
     }
     if table.is_empty() { String::new() } else { table::lines(&table) }
 }
 
-/// Draws the values as bars between the smallest and the largest one.
-fn spark(values: &[f64]) -> String {
+/// Draws the values as bars between the smallest and the largest one. If they do not fit into `room`
+/// columns, the latest ones are drawn after `…`.
+fn spark(values: &[f64], room: usize) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let (low, high) =
         values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
@@ -182,9 +193,11 @@ fn spark(values: &[f64]) -> String {
         true => BARS[((value - low) / (high - low) * 7.0).round() as usize % BARS.len()],
         false => BARS[0],
     };
-    // More bars than fit into a line show the latest runs.
-    const SHOWN: usize = 30;
-    values[values.len().saturating_sub(SHOWN)..].iter().map(bar).collect()
+    let fits = values.len() <= room;
+    let shown = if fits { values.len() } else { room.saturating_sub(1) };
+    let head = if fits { "" } else { "…" };
+    let bars: String = values[values.len() - shown..].iter().map(bar).collect();
+    format!("{head}{bars}")
 }
 
 /// Formats a line for each change of a figure and one for the result.

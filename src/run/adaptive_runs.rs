@@ -17,7 +17,7 @@ use llm_stream_core::{
     verdict::{Needed, Verdict},
 };
 
-use super::{Cancelled, Event, Runner, instrument::Instruments, position::Positions};
+use super::{AddedBecause, Cancelled, Event, Runner, instrument::Instruments, position::Positions};
 use crate::{
     plan::{self, Case, Look},
     report::GroupVerdicts,
@@ -43,14 +43,14 @@ impl Runner<'_> {
             if self.is_cancelled() {
                 break;
             }
-            let mut cases = self.undecided(instruments, look);
+            let (mut cases, reason) = self.undecided(instruments, look);
             // A later look may have more runs than this group already has.
             if cases.is_empty() {
                 continue;
             }
             let all = cases.len();
             cases.truncate(self.within_time(&cases));
-            failed += self.run_added(&cases)?;
+            failed += self.run_added(&cases, reason)?;
             if self.is_out_of_time || cases.len() < all {
                 self.is_out_of_time = true;
                 self.tell(Event::TimeOver);
@@ -61,11 +61,11 @@ impl Runner<'_> {
     }
 
     /// Runs additional trials, round by round while there is time; returns how many failed.
-    fn run_added(&mut self, cases: &[Arc<Case>]) -> Result<u64, Cancelled> {
+    fn run_added(&mut self, cases: &[Arc<Case>], reason: AddedBecause) -> Result<u64, Cancelled> {
         if cases.is_empty() {
             return Ok(0);
         }
-        self.tell(Event::TrialsAdded { cases });
+        self.tell(Event::TrialsAdded { cases, reason });
         for case in cases {
             self.summary.plan(case.group.id);
             self.plan.cases.push(case.clone());
@@ -117,40 +117,44 @@ impl Runner<'_> {
     }
 
     /// The additional trials of each group that more requests may decide, up to the number of runs of
-    /// `look`.
-    fn undecided(&self, instruments: &Instruments, look: Look) -> Vec<Arc<Case>> {
+    /// `look`, and why they are needed.
+    fn undecided(&self, instruments: &Instruments, look: Look) -> (Vec<Arc<Case>>, AddedBecause) {
         let judged = self.judge_all(instruments, self.confidence());
-        let groups = judged.iter().filter_map(|of| {
-            let group = self.summary.get(of.group)?;
-            let times = self.times_needed(group, of)?;
-            Some((
-                group,
-                match look {
-                    Look::Times(factor) => factor,
-                    Look::AsNeeded => times.min(self.plan.most_runs),
-                },
-            ))
-        });
-        let mut cases: Vec<_> =
-            groups.flat_map(|(group, factor)| self.additional_cases(group, factor)).collect();
+        let (mut cases, mut reason) = (Vec::new(), AddedBecause::default());
+        for of in &judged {
+            let Some(group) = self.summary.get(of.group) else { continue };
+            let needed = self.times_needed(group, of);
+            let Some(times) = needed.times() else { continue };
+            let factor = match look {
+                Look::Times(factor) => factor,
+                Look::AsNeeded => times.min(self.plan.most_runs),
+            };
+            let added = self.additional_cases(group, factor);
+            if !added.is_empty() {
+                reason.is_undecided |= needed.by_thresholds.is_some();
+                reason.is_imprecise |= needed.by_goals.is_some();
+            }
+            cases.extend(added);
+        }
         plan::arrange(&mut cases, self.plan.order);
         if self.plan.max_time.is_some() {
             // The time may be over after any round.
             cases.sort_by_key(|case| case.run);
         }
-        cases
+        (cases, reason)
     }
 
-    /// How many times as many requests may decide the group's thresholds and reach its goals, roughly;
-    /// `None` where that is done, or no number does it.
-    fn times_needed(&self, group: &Group, judged: &GroupVerdicts) -> Option<f64> {
-        let thresholds = judged.verdicts.iter().filter_map(times);
+    /// How many times as many requests may decide the group's thresholds and reach its goals, roughly.
+    fn times_needed(&self, group: &Group, judged: &GroupVerdicts) -> TimesNeeded {
         let goals = group
             .spec
             .precision
             .iter()
             .filter_map(|goal| goal.measure(group, self.confidence()).times_needed());
-        thresholds.chain(goals).reduce(f64::max).map(|times| times * RESERVE)
+        TimesNeeded {
+            by_thresholds: judged.verdicts.iter().filter_map(times).reduce(f64::max),
+            by_goals: goals.reduce(f64::max),
+        }
     }
 
     /// The next runs of each prompt of the group, or of its workload.
@@ -171,6 +175,19 @@ impl Runner<'_> {
             (last + 1..=most).map(move |run| Arc::new(case.repeated(run)))
         });
         cases.collect()
+    }
+}
+
+/// How many times as many requests a group needs; `None` where it is decided, or no number decides it.
+struct TimesNeeded {
+    by_thresholds: Option<f64>,
+    by_goals: Option<f64>,
+}
+
+impl TimesNeeded {
+    fn times(&self) -> Option<f64> {
+        let both = self.by_thresholds.into_iter().chain(self.by_goals);
+        both.reduce(f64::max).map(|times| times * RESERVE)
     }
 }
 

@@ -21,7 +21,6 @@ impl Runner<'_> {
         let (groups, reference) = (&self.summary.groups, self.reference());
         let judged = groups.iter().map(|group| {
             let instrument = instruments.of(group).map(|known| known.bounds());
-            let instrument = instrument.map(|bounds| bounds.with_simulator(&group.punctuality));
             verdicts(group, &Judge { instrument, reference, groups, confidence })
         });
         let mut judged: Vec<_> = judged.collect();

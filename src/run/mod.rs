@@ -40,7 +40,7 @@ pub(crate) use self::models::simulated_url;
 pub use self::{
     cancellation::Cancellation,
     instrument::InstrumentSetting,
-    observer::{Event, Observer, ObserverError, TrialOutcome},
+    observer::{AddedBecause, Event, Observer, ObserverError, TrialOutcome},
     position::TrialPosition,
 };
 use self::{

@@ -212,9 +212,21 @@ pub enum Event<'a> {
     TrialsAdded {
         /// The additional trials.
         cases: &'a [Arc<Case>],
+        /// Why they are run.
+        reason: AddedBecause,
     },
     /// No further run would end within `max_time`.
     TimeOver,
+}
+
+/// Why trials are added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct AddedBecause {
+    /// Thresholds are undecided.
+    pub is_undecided: bool,
+    /// Means are not known as precisely as `precision` asks.
+    pub is_imprecise: bool,
 }
 
 /// How a trial ended.

@@ -7,7 +7,7 @@ use llm_stream_core::{
 
 use crate::{
     config::Inconclusive,
-    report::{GroupVerdicts, Run, RunOutcome, RunStatus, thresholds},
+    report::{GroupVerdicts, Run, RunOutcome, RunStatus},
 };
 
 impl Run {
@@ -56,11 +56,16 @@ fn verdict(
     let all = number_of_thresholds(run);
     if !missed.is_empty() {
         let count = missed.len();
-        reasons.push(format!("FAILED: {count} of {all} thresholds missed: {}", why(&missed)));
+        reasons.push(format!(
+            "FAILED: {count} of {} missed: {}",
+            thresholds_of(all),
+            names(&missed)
+        ));
     }
     let unclear = judged(run, Outcome::Inconclusive);
-    let undecided = (!unclear.is_empty())
-        .then(|| format!("{} of {all} thresholds inconclusive: {}", unclear.len(), why(&unclear)));
+    let undecided = (!unclear.is_empty()).then(|| {
+        format!("{} of {} inconclusive: {}", unclear.len(), thresholds_of(all), names(&unclear))
+    });
     if let (Some(undecided), Inconclusive::Fail) = (&undecided, inconclusive) {
         reasons.push(format!("FAILED: {undecided}"));
     }
@@ -89,27 +94,35 @@ fn judged(run: &Run, outcome: Outcome) -> Vec<(&str, &Verdict)> {
     verdicts.filter(|(_, verdict)| verdict.outcome() == outcome).collect()
 }
 
-/// The first few of these thresholds; the table has the others.
-fn why(missed: &[(&str, &Verdict)]) -> String {
+/// The first few of these thresholds by name; the tables have their figures and reasons.
+fn names(verdicts: &[(&str, &Verdict)]) -> String {
     const SHOWN: usize = 3;
-    let one = |(name, verdict): &(&str, &Verdict)| {
-        format!("{name}: {} ({})", verdict.threshold, thresholds::format_actual_and_why(verdict))
-    };
-    let mut words: Vec<_> = missed.iter().take(SHOWN).map(one).collect();
-    if missed.len() > SHOWN {
-        words.push(format!("and {} more", missed.len() - SHOWN));
+    let one = |(name, verdict): &(&str, &Verdict)| format!("{name}: {}", verdict.threshold);
+    let mut names: Vec<_> = verdicts.iter().take(SHOWN).map(one).collect();
+    if verdicts.len() > SHOWN {
+        names.push(format!("and {} more", verdicts.len() - SHOWN));
     }
-    words.join("; ")
+    names.join("; ")
 }
 
+fn thresholds_of(all: usize) -> String {
+    counted(all, "threshold")
+}
+
+/// The last line of a run that did not fail. Where nothing was decided, nothing passed.
 fn passed(run: &Run, undecided: usize) -> String {
-    let trials = counted(run.summary.finished(), "trial");
+    let trials = format!("{} succeeded", counted(run.summary.finished(), "trial"));
     match (number_of_thresholds(run), undecided) {
         (0, _) => format!("passed: {trials}"),
-        (all, 0) => format!("passed: {trials}, {}", counted(all, "threshold")),
+        (1, 0) => format!("passed: {trials}, 1 threshold met"),
+        (all, 0) => format!("passed: {trials}, all {all} thresholds met"),
         (all, undecided) => {
-            let decided = all - undecided;
-            format!("passed: {trials}, {decided} of {}", counted(all, "threshold"))
+            let met = all - undecided;
+            let head = if met == 0 { "undecided" } else { "passed" };
+            format!(
+                "{head}: {trials}, {met} of {} met, {undecided} inconclusive",
+                thresholds_of(all)
+            )
         }
     }
 }
@@ -162,6 +175,7 @@ mod tests {
             actual,
             error,
             uncertainty: 0.0,
+            simulator: 0.0,
             beyond: None,
             change: None,
             trend: None,

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Instant};
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
     column::Storage,
+    comparison::SIGNIFICANT,
     load_stats::{LoadStats, RequestSpans},
     metric::SUCCESS_RATE,
     punctuality::Punctuality,
@@ -12,6 +13,7 @@ use llm_stream_core::{
     summary::Tally,
     text::error_chain,
     threshold::Threshold,
+    verdict::p_of_failures,
 };
 
 use super::{
@@ -252,8 +254,8 @@ fn failed(outcome: &Outcome, workload: &Workload, failure: Option<&str>) -> Opti
 }
 
 /// Whether thresholds of the workload allow for the failures of one of its runs. A threshold is of all
-/// runs together, so a run may have more than its share; not so many that the others could not make up
-/// for them, and not most of its requests, unless the threshold allows for that.
+/// runs together, so a run may have more than its share: as many as the others can make up for, or as
+/// chance explains; not most of its requests, unless the threshold allows for that.
 fn tolerates(workload: &Workload, tally: &Tally) -> bool {
     let limits = || {
         let of_success = |limit: &&Threshold| *limit.metric == SUCCESS_RATE;
@@ -262,7 +264,10 @@ fn tolerates(workload: &Workload, tally: &Tally) -> bool {
     };
     let share = 100.0 * tally.failed() as f64 / tally.finished() as f64;
     let at_best = 100.0 - share / f64::from(workload.runs.max(1));
-    let holds =
-        |limit: &Threshold| limit.holds(at_best) && (share <= 50.0 || limit.holds(100.0 - share));
+    let by_chance =
+        |limit: &Threshold| p_of_failures(limit, tally.failed(), tally.finished()) > SIGNIFICANT;
+    let holds = |limit: &Threshold| {
+        (limit.holds(at_best) || by_chance(limit)) && (share <= 50.0 || limit.holds(100.0 - share))
+    };
     limits().next().is_some() && limits().all(holds)
 }

@@ -245,6 +245,14 @@ impl GroupBaseline {
         }
     }
 
+    /// Returns whether the group is that of a model, with or without a load.
+    fn is_of(&self, model: &str, workload: Option<&str>) -> bool {
+        match &self.model {
+            Some(ours) => ours == model && self.workload.as_deref() == workload,
+            None => self.name == group_name(model, workload),
+        }
+    }
+
     /// Returns the name as in older files.
     fn shown_name(&self) -> String {
         let model = self.model.as_ref();

@@ -79,6 +79,9 @@ pub struct Change {
     pub decrease: Evidence,
     /// The variation between runs; `None` for pairs.
     pub variation: Option<BetweenRuns>,
+    /// The number of requests of this run, or of pairs, and the share of them that as many independent
+    /// ones have: requests depend on their neighbours. `None` where the interval is not one of means.
+    pub effective: Option<(usize, f64)>,
     error: LogError,
 }
 
@@ -164,6 +167,10 @@ impl Change {
             log_error(&figures, &figures_now, pairs, variation, is_of_loads)
         };
         let pairs = Pairs::of(statistic, &earlier, &new);
+        let effective = match &pairs {
+            Some(pairs) => Some((pairs.count, pairs.by_means.dependence.effective)),
+            None => new.last().and_then(|run| run.effective(statistic)),
+        };
         let (error, share) = error_with(pairs.as_ref().map(|pairs| &pairs.by_means));
         let (tested, tested_error) = match &pairs {
             Some(pairs) => (pairs.log_change, error_with(Some(&pairs.by_logs)).0),
@@ -183,6 +190,7 @@ impl Change {
             increase,
             decrease,
             variation: Some(BetweenRuns { share, observed, runs: before.len(), is_assumed }),
+            effective,
             ..Self::by_logs(change, error, confidence)
         })
     }
@@ -212,7 +220,9 @@ impl Change {
             },
         });
         let change = Self::by_logs(center, error, confidence);
-        Ok(Self { before, now, increase, decrease, ..change })
+        // Pairs of runs have no prompts, and no neighbours.
+        let effective = (!pairs.strata.is_empty()).then_some((has, mean.dependence.effective));
+        Ok(Self { before, now, increase, decrease, effective, ..change })
     }
 
     /// The change whose logarithm is `center`, without its evidence.
@@ -226,6 +236,7 @@ impl Change {
             increase: Evidence::NONE,
             decrease: Evidence::NONE,
             variation: None,
+            effective: None,
             error,
         }
     }
@@ -241,15 +252,23 @@ impl Change {
         prompt.map_or(whole, |prompt| whole.min(prompt.p / PROMPT_PART)).min(1.0)
     }
 
-    /// Returns the prompt whose own change misses a limit at the level `level`.
-    pub fn missed_prompt(
+    /// Returns the prompt that is the reason of a miss: its own change misses a limit at the level
+    /// `level`, and it stands out from the change as a whole.
+    pub fn outstanding_prompt(
         &self,
         increases: bool,
         level: f64,
         misses: impl Fn(f64) -> bool,
     ) -> Option<PromptChange> {
+        const STANDS_OUT: f64 = 2.0;
         let evidence = if increases { &self.increase } else { &self.decrease };
-        evidence.prompt.filter(|of| misses(of.relative) && of.p / PROMPT_PART <= level)
+        let stands_out = |of: &PromptChange| {
+            of.relative.ln_1p().abs() > STANDS_OUT * self.relative.ln_1p().abs()
+        };
+        let is_found = |of: &PromptChange| {
+            misses(of.relative) && of.p / PROMPT_PART <= level && stands_out(of)
+        };
+        evidence.prompt.filter(is_found)
     }
 
     /// Returns the two-sided p value of a change of the figure as a whole.
@@ -295,6 +314,31 @@ impl Change {
     }
 }
 
+/// Returns the smallest change that differs from none at best, as a logarithm: half of the interval of a
+/// run without noise of its requests against runs with the levels `stored`, oldest first. `variation`
+/// is the assumed variation between runs, and `load_runs` the number of runs of a load.
+pub fn smallest_change(
+    stored: &[f64],
+    variation: f64,
+    load_runs: Option<usize>,
+    confidence: f64,
+) -> f64 {
+    let k = stored.len().max(1) as f64;
+    let (variance, freedom) = match load_runs {
+        _ if stored.len() >= MIN_HISTORY => {
+            let logs: Vec<_> = stored.iter().map(|of| of.max(f64::MIN_POSITIVE).ln()).collect();
+            let spread = Statistic::Sd.of(&logs).unwrap_or_default().powi(2);
+            let total =
+                (PRIOR_RUNS * variation.powi(2) + (k - 1.0) * spread) / (PRIOR_RUNS + k - 1.0);
+            (total, k - 1.0 + PRIOR_RUNS / 2.0)
+        }
+        // Runs of a load that do not vary.
+        Some(runs) => (of_runs(0.0, &vec![1.0; runs], variation).variance, ASSUMED_FREEDOM),
+        None => (variation.powi(2), ASSUMED_FREEDOM),
+    };
+    student(freedom).inverse_cdf((1.0 + confidence) / 2.0) * (variance * (1.0 + 1.0 / k)).sqrt()
+}
+
 impl<'a> RunValues<'a> {
     fn values(&self) -> &'a [f64] {
         match self {
@@ -316,6 +360,13 @@ impl<'a> RunValues<'a> {
             Self::Requests(sample) => statistic.of(sample.values),
             Self::Runs(values) => Statistic::Mean.of(values),
         }
+    }
+
+    /// The number of requests and the share of independent ones among them, for a mean.
+    fn effective(&self, statistic: Statistic) -> Option<(usize, f64)> {
+        let Self::Requests(sample) = self else { return None };
+        let mean = (statistic == Statistic::Mean).then(|| MeanError::of(*sample).ok())??;
+        Some((sample.values.len(), mean.dependence.effective))
     }
 
     fn log_figure(&self, statistic: Statistic, variation: f64) -> Result<LogFigure, Absent> {
@@ -448,6 +499,8 @@ fn geometric_mean(statistic: Statistic, runs: &[RunValues<'_>]) -> Result<f64, A
 
 /// Runs that sent each prompt once: the ratios of the prompts vary less than the prompts.
 struct Pairs {
+    /// The number of prompts.
+    count: usize,
     /// The error of the logarithm of the ratio of the means.
     by_means: MeanError,
     /// The mean of the logarithms of the prompts' ratios, in which all prompts weigh alike.
@@ -481,6 +534,7 @@ impl Pairs {
         let error = |values: &[f64]| MeanError::of(StratifiedSample { values, strata: &[] }).ok();
         (is_enough && is_finite).then_some(())?;
         Some(Self {
+            count: logs.len(),
             by_means: error(&shares)?,
             log_change: Statistic::Mean.of(&logs).ok()?,
             by_logs: error(&logs)?,

@@ -13,11 +13,11 @@
 //!   distribution (David and Nagaraja 2003, section 7.1).
 //! - **Standard deviations**: the interval of Bonett (2006, "Approximate confidence interval for
 //!   standard deviation of nonnormal distributions"), which accounts for heavy tails.
-//! - **Shares**: the interval of Wilson (1927).
+//! - **Shares**: the exact interval of Clopper and Pearson (1934), which agrees with the exact tests.
 
 use std::collections::BTreeMap;
 
-use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};
+use statrs::distribution::{Beta, Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};
 
 use crate::{
     moderation::Moderation,
@@ -344,13 +344,18 @@ fn between_ranks(sorted: &[f64], part: f64, dependence: Dependence, confidence: 
     }
 }
 
-/// Returns the interval of a share of which `some` of `all` were observed (Wilson 1927).
+/// Returns the exact interval of a share of which `some` of `all` were observed (Clopper and Pearson
+/// 1934): the shares that neither exact binomial test rejects.
 pub fn of_share(some: usize, all: usize, confidence: f64) -> Interval {
-    let (n, z) = (all as f64, Normal::standard().inverse_cdf((1.0 + confidence) / 2.0));
-    let share = some as f64 / n;
-    let center = (share + z * z / (2.0 * n)) / (1.0 + z * z / n);
-    let half = z / (1.0 + z * z / n) * (share * (1.0 - share) / n + (z / (2.0 * n)).powi(2)).sqrt();
-    Interval { low: (center - half).max(0.0), high: (center + half).min(1.0) }
+    let tail = (1.0 - confidence) / 2.0;
+    let quantile = |some: usize, others: usize, part: f64| {
+        Beta::new(some as f64, others as f64).map_or(f64::NAN, |beta| beta.inverse_cdf(part))
+    };
+    let others = all.saturating_sub(some);
+    Interval {
+        low: if some == 0 { 0.0 } else { quantile(some, others + 1, tail) },
+        high: if others == 0 { 1.0 } else { quantile(some + 1, others, 1.0 - tail) },
+    }
 }
 
 #[cfg(test)]
@@ -401,6 +406,25 @@ mod tests {
                 assert!(interval.holds(figure), "{requests} {statistic}: {figure} {interval:?}");
             }
         }
+    }
+
+    #[test]
+    fn intervals_of_shares_agree_with_r() {
+        // binom.test(k, n)$conf.int
+        for (some, all, low, high) in [
+            (20, 20, 0.831_566_5, 1.0),
+            (0, 20, 0.0, 0.168_433_5),
+            (19, 20, 0.751_271_7, 0.998_734_9),
+            (7, 8, 0.473_490_2, 0.996_840_3),
+        ] {
+            let Interval { low: ours, high: upper } = of_share(some, all, CONFIDENCE);
+            assert!(
+                (ours - low).abs() < 1e-6 && (upper - high).abs() < 1e-6,
+                "{some} {ours} {upper}"
+            );
+        }
+        let few = of_share(0, 0, CONFIDENCE);
+        assert_eq!((few.low, few.high), (0.0, 1.0));
     }
 
     #[test]

@@ -7,15 +7,12 @@ use crate::{
     comparison::MIN_REQUESTS,
     interval::CONFIDENCE,
     statistic::Statistic,
-    threshold::{Operator, Threshold},
+    threshold::{Against, Operator, Threshold},
 };
 
 /// The fewest runs of a load for an interval of a latency. The requests of a run share its queue, so the
 /// run is the unit; four runs leave three degrees of freedom.
 pub const LOAD_RUNS: usize = 4;
-
-/// The confidence at which a change is judged, or more.
-const CONFIDENCE_OF_CHANGE: f64 = 0.99;
 
 /// The fewest degrees of freedom for the interval of a standard deviation.
 const SD_FREEDOM: usize = 7;
@@ -70,6 +67,20 @@ pub fn of_statistic(statistic: Statistic, strata: usize, bound: Bound, confidenc
     }
 }
 
+/// Returns the fewest requests with which a limit on the success rate can pass: as many successful ones
+/// as a percentile needs within its limit, and one where no request may fail.
+pub fn of_success_rate(threshold: &Threshold, confidence: f64) -> usize {
+    let bound = Bound::of(threshold.comparison);
+    let allowed = match bound {
+        Bound::Lower => 1.0 - threshold.limit / 100.0,
+        Bound::Upper => threshold.limit / 100.0,
+    };
+    match allowed {
+        allowed if allowed <= 0.0 || allowed >= 1.0 => 1,
+        allowed => of_quantile(1.0 - allowed, Bound::Upper, confidence),
+    }
+}
+
 /// Returns the fewest requests with which a threshold on a figure of requests can be decided. Those of
 /// a relative one are needed in both runs.
 pub fn of_threshold(threshold: &Threshold, strata: usize, confidence: f64) -> usize {
@@ -77,8 +88,13 @@ pub fn of_threshold(threshold: &Threshold, strata: usize, confidence: f64) -> us
     if !threshold.is_relative() {
         return of_statistic(threshold.statistic, strata, bound, confidence);
     }
-    // A change is bounded by the upper end of one run and the lower end of the other.
-    let confidence = confidence.max(CONFIDENCE_OF_CHANGE);
+    let is_paired = matches!(threshold.against, Against::Model(_));
+    if is_paired && matches!(threshold.statistic, Statistic::Mean | Statistic::Median) {
+        return MIN_REQUESTS;
+    }
+    // A change is bounded by the upper end of one run and the lower end of the other, and the error of
+    // each is that of its interval at the default confidence.
+    let confidence = CONFIDENCE;
     let both = [Bound::Lower, Bound::Upper];
     let needed = both.map(|bound| of_statistic(threshold.statistic, strata, bound, confidence));
     needed.into_iter().fold(MIN_REQUESTS, usize::max)
@@ -114,14 +130,31 @@ mod tests {
             ("ttft <= 500 ms", 2),
             ("ttft sd <= 5 ms", 17),
             ("ttft <= +3 % of baseline", 3),
-            // 0.95^104 ≤ 0.005.
-            ("ttft p95 <= +10 % of baseline", 104),
+            ("ttft p95 <= +10 % of baseline", 72),
+            ("ttft p95 <= +10 % of old", 72),
+            ("ttft median <= +10 % of baseline", 6),
+            ("ttft median <= +10 % of old", 3),
         ] {
             assert_eq!(needs(text, 10, CONFIDENCE), values, "{text}");
         }
         // With four looks 98.75 %: 0.95^99 ≤ 0.00625.
         assert_eq!(needs("ttft p95 <= 500 ms", 10, confidence_of(4)), 99);
         assert_eq!((confidence_of(1), confidence_of(0)), (CONFIDENCE, CONFIDENCE));
+    }
+
+    #[test]
+    fn a_success_rate_needs_as_many_requests_as_a_percentile() {
+        for (text, requests) in [
+            ("success_rate >= 100 %", 1),
+            ("success_rate >= 99 %", 368),
+            ("success_rate > 95 %", 72),
+            ("success_rate >= 0 %", 1),
+            ("success_rate <= 50 %", 6),
+            ("success_rate <= 0 %", 1),
+        ] {
+            let threshold = Threshold::parse(text).unwrap();
+            assert_eq!(of_success_rate(&threshold, CONFIDENCE), requests, "{text}");
+        }
     }
 
     #[test]

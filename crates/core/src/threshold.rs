@@ -10,7 +10,7 @@
 use std::fmt;
 
 use crate::{
-    metric::{Metric, MetricSource, Unit},
+    metric::{Better, Metric, MetricSource, Unit},
     statistic::Statistic,
 };
 
@@ -77,9 +77,12 @@ impl Threshold {
         let (statistic, is_trend) = parse_statistic(&mut words, metric)?;
         let comparison = parse_comparison(&mut words)?;
         let (limit, against) = match is_trend {
-            true => (parse_trend(&mut words)?, Against::History),
+            true => (parse_trend(&mut words, metric, comparison)?, Against::History),
             false => parse_limit(&mut words, metric)?,
         };
+        if matches!(metric.read, MetricSource::All) {
+            check_share(text, comparison, limit)?;
+        }
         if against != Against::Value && matches!(statistic, Statistic::Min | Statistic::Max) {
             return Err(ParseThresholdError {
                 message: format!("a change of `{statistic}` is only chance"),
@@ -112,6 +115,18 @@ impl Threshold {
         matches!(self.comparison, Operator::AtMost | Operator::Below)
     }
 
+    /// Formats the limit with its unit: `200 ms`.
+    pub fn format_limit(&self) -> String {
+        let (unit, scale) = self.metric.unit.display();
+        format!("{} {unit}", decimal(self.limit * scale))
+    }
+
+    /// Formats a limit on a change: `-3 %`.
+    pub fn format_change(&self) -> String {
+        let sign = if self.limit >= 0.0 { "+" } else { "" };
+        format!("{sign}{} %", decimal(100.0 * self.limit))
+    }
+
     /// Returns whether `actual` meets the limit. It is in the base unit, or a share of the
     /// baseline.
     pub fn holds(&self, actual: f64) -> bool {
@@ -140,11 +155,16 @@ impl fmt::Display for Threshold {
             Against::History => ("%".into(), 100.0),
         };
         let sign = if self.is_relative() && self.limit >= 0.0 { "+" } else { "" };
-        // With ten decimals 0.3 s is 300 ms, and not 299.99999999999994 ms.
-        let limit = format!("{:.10}", self.limit * scale);
-        let limit = limit.trim_end_matches('0').trim_end_matches('.');
+        let limit = decimal(self.limit * scale);
         write!(f, " {} {sign}{limit} {unit}", self.comparison.symbol())
     }
+}
+
+/// Formats a number without trailing zeros. With ten decimals 0.3 s is 300 ms, and not
+/// 299.99999999999994 ms.
+fn decimal(value: f64) -> String {
+    let text = format!("{value:.10}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A model that is called `baseline` is quoted.
@@ -326,17 +346,61 @@ fn parse_relative(
     ))
 }
 
-/// Parses the limit of a trend: a percentage with a sign.
-fn parse_trend(words: &mut Words<'_>) -> Result<f64, ParseThresholdError> {
+/// Parses the limit of a trend: a percentage with a sign, on the side on which the figure gets worse.
+fn parse_trend(
+    words: &mut Words<'_>,
+    metric: &Metric,
+    comparison: Operator,
+) -> Result<f64, ParseThresholdError> {
+    let symbol = words.text[..words.at].rfind(comparison.symbol()).unwrap_or_default();
     let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
     let (_, unit) = words.take(|c| !c.is_whitespace());
-    let value =
+    let parsed =
         digits.parse::<f64>().ok().filter(|_| digits.starts_with(['+', '-']) && unit == "%");
-    value.map(|value| value / 100.0).ok_or_else(|| ParseThresholdError {
-        message: "a trend has a limit on the change".into(),
-        offset,
-        help: "write `trend >= -5 %` or `trend <= +5 %`".into(),
+    let Some(value) = parsed else {
+        return Err(ParseThresholdError {
+            message: "a trend has a limit on the change".into(),
+            offset,
+            help: "write `trend >= -5 %` or `trend <= +5 %`".into(),
+        });
+    };
+    let is_upper = matches!(comparison, Operator::AtMost | Operator::Below);
+    let (better, right) = match metric.better {
+        Better::Higher => ("higher is better", false),
+        Better::Lower => ("lower is better", true),
+        // Such a figure is limited on either side.
+        Better::Neither => ("the sign is that of the side", is_upper),
+    };
+    let is_loss = if right { value >= 0.0 } else { value <= 0.0 };
+    if is_upper == right && is_loss {
+        return Ok(value / 100.0);
+    }
+    let size = decimal(value.abs());
+    let meant = if right { format!("<= +{size} %") } else { format!(">= -{size} %") };
+    Err(ParseThresholdError {
+        message: format!("this limit of `{}` is on the better side: {better}", metric.name),
+        offset: if is_upper == right { offset } else { symbol },
+        help: format!("write `{} trend {meant}`", metric.name),
     })
+}
+
+/// Refuses a limit on a share of the requests that no run or every run meets.
+fn check_share(text: &str, comparison: Operator, limit: f64) -> Result<(), ParseThresholdError> {
+    let is_possible = match comparison {
+        Operator::AtLeast | Operator::AtMost => (0.0..=100.0).contains(&limit),
+        Operator::Above => (0.0..100.0).contains(&limit),
+        Operator::Below => limit > 0.0 && limit <= 100.0,
+    };
+    let digits = text.find(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+    match is_possible {
+        true => Ok(()),
+        false => Err(ParseThresholdError {
+            message: "no share of requests meets this limit, or every share does".into(),
+            offset: digits.unwrap_or_default(),
+            help: "a share is from 0 to 100 %: write `success_rate >= 100 %` where no request may fail"
+                .into(),
+        }),
+    }
 }
 
 /// Returns the number of base units in one `unit`.
@@ -422,6 +486,10 @@ mod tests {
             ("tpot <= +5 % of Qwen 3, old (v1)", "tpot mean <= +5 % of Qwen 3, old (v1)"),
             ("tpot <= +5% of `baseline`", "tpot mean <= +5 % of `baseline`"),
             ("generation_speed trend >= -5%", "generation_speed trend >= -5 %"),
+            ("ttft trend < +5 %", "ttft trend < +5 %"),
+            ("response_tokens trend <= +5 %", "response_tokens trend <= +5 %"),
+            ("response_tokens trend >= -5 %", "response_tokens trend >= -5 %"),
+            ("success_rate < 100 %", "success_rate < 100 %"),
             ("  response_tokens min >= 16  ", "response_tokens min >= 16 tokens"),
         ];
         for (text, expected) in cases {
@@ -454,6 +522,13 @@ mod tests {
             "generation_speed >= 3 % of main",
             "generation_speed trend >= 5 %",
             "generation_speed trend >= -5 % of baseline",
+            "generation_speed trend <= +5 %",
+            "ttft trend >= -5 %",
+            "ttft trend <= -2.5 %",
+            "generation_speed trend > +5 %",
+            "success_rate >= 101 %",
+            "success_rate > 100 %",
+            "success_rate <= -1 %",
         ]
         .into_iter()
         .map(|text| format!("{text:?}\n  {}", shown(text)))

@@ -20,7 +20,7 @@ pub use self::{
     family::{assign_levels, significant_levels},
     instrument::InstrumentError,
     needed::Needed,
-    share::BeyondLimit,
+    share::{BeyondLimit, p_of_failures},
 };
 use crate::{
     baseline::{Baseline, BaselineMismatch},
@@ -49,7 +49,9 @@ pub struct Verdict {
     /// The part of the error that comes from late reads of these requests and, for a change, of
     /// those of the counterpart.
     pub uncertainty: f64,
-    /// The requests beyond the limit of a percentile.
+    /// The part of the error that is the lateness of a simulated endpoint.
+    pub simulator: f64,
+    /// The requests beyond the limit of a percentile, or the failed ones for the success rate.
     pub beyond: Option<BeyondLimit>,
     /// The change, for a threshold on one, or why it is unknown.
     pub change: Option<Result<Change, NoChange>>,
@@ -79,7 +81,7 @@ pub struct Verdict {
 /// The circumstances of a verdict.
 #[derive(Debug, Clone, Copy)]
 pub struct Judge<'a> {
-    /// The measured error of the instrument.
+    /// The measured error of the instrument, without the lateness of a simulated endpoint.
     pub instrument: Option<InstrumentError>,
     /// The stored runs.
     pub reference: Option<Reference<'a>>,
@@ -155,6 +157,7 @@ impl Judge<'_> {
             threshold: threshold.clone(),
             error: None,
             uncertainty: group.tally.uncertainty(threshold.metric, threshold.statistic),
+            simulator: 0.0,
             beyond: None,
             change: None,
             trend: None,
@@ -187,7 +190,7 @@ impl Judge<'_> {
         if let Some(compared) = compared {
             verdict.set_change(compared);
         }
-        verdict.error = self.error(&verdict, group);
+        verdict.set_error(self.instrument, group);
         verdict.beyond = verdict.beyond_limit(group);
         verdict
     }
@@ -203,19 +206,6 @@ impl Judge<'_> {
         let other = self.groups.iter().find(is_other);
         let other = other.ok_or_else(|| NoChange::Model(name.to_owned()))?;
         counterpart::with_model(threshold, group, other, self.confidence)
-    }
-
-    /// How far the figure can be off. Late reads widen the error even if the instrument was not
-    /// calibrated.
-    fn error(&self, verdict: &Verdict, group: &Group) -> Option<f64> {
-        let actual = verdict.actual.ok().zip(self.instrument);
-        let error = actual.and_then(|(actual, instrument)| {
-            instrument.of(verdict.threshold.metric, actual.value, group)
-        });
-        match verdict.uncertainty > 0.0 {
-            true => Some(error.unwrap_or(0.0) + verdict.uncertainty),
-            false => error,
-        }
     }
 }
 
@@ -245,6 +235,22 @@ fn course_of(
 }
 
 impl Verdict {
+    /// Sets how far the figure can be off. Late reads widen the error even if the instrument was not
+    /// calibrated.
+    fn set_error(&mut self, instrument: Option<InstrumentError>, group: &Group) {
+        let known = self.actual.ok().zip(instrument);
+        let error = known.and_then(|(actual, own)| {
+            let of = |error: InstrumentError| error.of(self.threshold.metric, actual.value, group);
+            let with_simulator = of(own.with_simulator(&group.punctuality))?;
+            self.simulator = with_simulator - of(own)?;
+            Some(with_simulator)
+        });
+        self.error = match self.uncertainty > 0.0 {
+            true => Some(error.unwrap_or(0.0) + self.uncertainty),
+            false => error,
+        };
+    }
+
     fn set_change(&mut self, compared: Result<counterpart::ComparedChange, NoChange>) {
         self.change = Some(compared.map(|compared| {
             self.doubts.extend(compared.doubts);
@@ -261,10 +267,12 @@ impl Verdict {
             Err(_) => return None,
         }
         let beyond = BeyondLimit::of(&self.threshold, group, self.error.unwrap_or(0.0))?;
-        match group.spec.workload {
-            None => Some(beyond),
-            // The runs decide, unless failed requests alone do.
-            Some(_) => Some(beyond.of_failed()).filter(|of| of.p_of_miss <= self.level),
+        match self.threshold.metric.read {
+            // The runs of a load decide, unless failed requests alone do.
+            MetricSource::Sample(_) if self.is_of_load => {
+                Some(beyond.of_failed()).filter(|of| of.p_of_miss <= self.level)
+            }
+            _ => Some(beyond),
         }
     }
 
@@ -323,15 +331,23 @@ impl Verdict {
     }
 
     /// Returns whether a figure without sampling error meets its limit: the smallest and the largest
-    /// value, and the share of successful requests, describe these requests only.
+    /// value describe these requests only, and a success rate of 100 % is a count of failures.
     fn is_certain(&self) -> Option<bool> {
         let Estimate { value, interval, .. } =
             self.actual.ok().filter(|_| !self.threshold.is_relative())?;
-        let is_descriptive =
-            interval == Ok(None) || matches!(self.threshold.metric.read, MetricSource::All);
+        if let Some(beyond) = self.beyond.filter(|_| self.is_success_rate()) {
+            // Without a valid request nothing was measured.
+            let has_none = beyond.failed == beyond.all && !self.threshold.holds(0.0);
+            return if has_none { Some(false) } else { beyond.is_certain() };
+        }
         let error = self.error.unwrap_or(0.0);
         let [low, high] = [value - error, value + error].map(|of| self.threshold.holds(of));
-        (is_descriptive && low == high).then_some(low)
+        (interval == Ok(None) && low == high).then_some(low)
+    }
+
+    /// Returns whether it limits the share of successful requests.
+    pub fn is_success_rate(&self) -> bool {
+        matches!(self.threshold.metric.read, MetricSource::All)
     }
 
     /// Returns the p value of the limit being met, if the figure has a sampling error: small if the
@@ -343,12 +359,15 @@ impl Verdict {
         if let Some(trend) = &self.trend {
             return trend.as_ref().ok().map(|trend| self.p_of_trend(trend));
         }
+        // A count has no sampling error.
+        if self.is_certain().is_some() {
+            return None;
+        }
         if let Some(beyond) = &self.beyond {
             return Some(beyond.p_of_miss);
         }
         let estimate = self.actual.ok().filter(|_| !self.threshold.is_relative())?;
-        // The success rate is held against its limit as it is.
-        if estimate.interval == Ok(None) || self.is_certain().is_some() {
+        if estimate.interval == Ok(None) {
             return None;
         }
         let error = self.error.unwrap_or(0.0);
@@ -433,19 +452,16 @@ impl Verdict {
     /// Returns the prompt that is the reason of a fail, by name: its own change misses the limit, and
     /// it stands out from the change as a whole.
     pub fn slower_prompt(&self) -> Option<(&str, PromptChange)> {
-        const STANDS_OUT: f64 = 2.0;
         let change = self.change.as_ref()?.as_ref().ok()?;
-        let misses = |relative: f64| {
-            !self.threshold.holds(relative)
-                && relative.ln_1p().abs() > STANDS_OUT * change.relative.ln_1p().abs()
-        };
-        let found = change.missed_prompt(self.threshold.limits_increase(), self.level, misses)?;
+        let misses = |relative: f64| !self.threshold.holds(relative);
+        let found =
+            change.outstanding_prompt(self.threshold.limits_increase(), self.level, misses)?;
         Some((self.prompts.get(found.stratum as usize)?, found))
     }
 
     /// Returns the smallest relative change of the figure that would have been found with a
     /// probability of 95 %, in the direction that the threshold limits. For a percentile it is the
-    /// share of requests beyond the limit.
+    /// share of requests beyond the limit, and for the success rate that of failed requests.
     pub fn smallest_detectable(&self) -> Option<f64> {
         let sign = if self.threshold.limits_increase() { 1.0 } else { -1.0 };
         if let Some(change) = &self.change {
@@ -462,6 +478,31 @@ impl Verdict {
         let fails =
             self.threshold.limit + sign * (quantiles * mean.error + self.error.unwrap_or(0.0));
         (estimate.value > 0.0).then(|| fails / estimate.value - 1.0)
+    }
+
+    /// Returns the number of requests, or of pairs, that the figure is of.
+    pub fn requests(&self) -> Option<usize> {
+        match (&self.change, self.beyond) {
+            (Some(change), _) => Some(change.as_ref().ok()?.effective?.0),
+            (None, Some(beyond)) => Some(beyond.all),
+            (None, None) => Some(self.actual.ok()?.n),
+        }
+    }
+
+    /// Returns the number of independent requests that tell as much as the requests of the figure, which
+    /// depend on their neighbours; `None` if the figure's interval does not account for that.
+    pub fn effective_requests(&self) -> Option<f64> {
+        let independent = |n: usize, share: f64| (n as f64 * share).max(1.0);
+        if let Some(change) = &self.change {
+            let (n, share) = change.as_ref().ok()?.effective?;
+            return Some(independent(n, share));
+        }
+        if let Some(beyond) = self.beyond.filter(|_| !self.is_success_rate()) {
+            return Some(independent(beyond.all, beyond.effective));
+        }
+        let estimate = self.actual.ok().filter(|_| !self.is_of_load)?;
+        let share = estimate.mean_error?.dependence.effective;
+        Some(independent(estimate.n, share))
     }
 }
 

@@ -21,7 +21,7 @@ fn the_gate_example_passes_a_fast_endpoint_and_fails_without_a_server() {
     let (code, output) = run(gate, &[]);
     assert_eq!(code, Some(0), "{output}");
     assert!(output.contains("endpoint-simulated: success_rate >= 100 %: Pass"), "{output}");
-    assert!(output.contains("passed: 8 trials, "), "{output}");
+    assert!(output.contains("passed: 8 trials succeeded, "), "{output}");
     let (code, output) = run(gate, &["http://127.0.0.1:1", "m"]);
     assert_eq!(code, Some(1), "{output}");
     assert!(output.contains("FAILED: 8 of 8 trials failed"), "{output}");

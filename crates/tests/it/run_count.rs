@@ -1,12 +1,12 @@
 //! How many runs are measured, in which order, and what is said of it: `order`, `runs: auto`,
 //! `precision`, `max_time`, and the warnings before the first request.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use serde_json::Value;
 
 use crate::{
-    bench::{Bench, Ran, passed},
+    bench::{Bench, Ran, passed, ran},
     ci::is_by_the_schema,
 };
 
@@ -74,10 +74,7 @@ fn runs_are_added_until_the_means_are_known_precisely() {
     let bench = Bench::by_default(&format!("precision: {{ ttft: 15 % }}\n{NOISY}"));
     let (ran, json) = report(&bench, &[]);
     passed(&ran);
-    says(
-        &ran,
-        "Continuing, since thresholds are undecided or intervals are too wide: 3 more trials\n",
-    );
+    says(&ran, "Continuing, since intervals are wider than `precision`: 3 more trials\n");
     says(&ran, "Precision (half of the mean's interval, as a part of the mean)\n\nm-simulated\n");
     let precision = &json["precision"][0];
     assert_eq!((&precision["metric"], &precision["goal"]), (&"ttft".into(), &0.15.into()));
@@ -128,6 +125,30 @@ fn auto_chooses_the_number_of_runs_from_the_noise_of_three() {
     let (ran, json) = report(&Bench::new(NOISY), &["--runs", "auto"]);
     passed(&ran);
     assert_eq!(trials(&json).len(), 3);
+}
+
+#[test]
+fn check_names_the_range_of_requests() {
+    let bench = Bench::new("");
+    let check = |more: &str| {
+        let config = format!("{more}{NOISY}");
+        fs::write(bench.folder.path().join("configs.yaml"), config).unwrap();
+        let mut binary = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
+        let ran = ran(binary.arg("check").current_dir(bench.folder.path()));
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        ran.stdout
+    };
+    let limit = "thresholds: [\"ttft <= 46 ms\"]\n";
+    for (more, requests) in [
+        (limit.to_owned(), "about 4\n  3 of trials, 1 of warm-up"),
+        (format!("runs: auto\n{limit}"), "about 4 to 31\n  3 to 30 of trials, 1 of warm-up"),
+        ("precision: 2 %\nmax_runs: 7\n".to_owned(), "about 4 to 8\n  3 to 7 of trials"),
+        // Without a limit or a goal no run is added.
+        ("runs: auto\n".to_owned(), "about 4\n  3 of trials"),
+    ] {
+        let text = check(&more);
+        assert!(text.contains(&format!("Requests: {requests}")), "{more}{text}");
+    }
 }
 
 #[test]

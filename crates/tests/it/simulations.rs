@@ -321,7 +321,7 @@ fn compared(metric: &str, before: &Summary, now: &Summary) -> Result<ChangeKind,
     let figures = compared.groups[0].1.as_ref().unwrap();
     let change = figures.changes.iter().find(|(of, _)| of.name == metric).unwrap();
     match &change.1 {
-        FigureChange::Known(_, kind) => Ok(*kind),
+        FigureChange::Known { kind, .. } => Ok(*kind),
         FigureChange::BothZero => Ok(ChangeKind::Same),
         FigureChange::Lost(why) | FigureChange::Unknown(why) => Err(why.clone()),
     }

@@ -194,11 +194,11 @@ fn failed_requests_fail_the_trial_unless_a_threshold_allows_them() {
     says(&ran, "7 requests successful, 1 failed (http_status 1)");
     let tolerant = bench(
         faulty,
-        "  load: { concurrency: 2, requests: 8, thresholds: [\"success_rate >= 80 %\"] }",
+        "  load: { concurrency: 2, requests: 8, thresholds: [\"success_rate >= 40 %\"] }",
     );
     let ran = tolerant.run(&["load", "--no-warmup"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    says(&ran, "success_rate >= 80 %  87.50 [52.91, 97.76] %  pass");
+    says(&ran, "success_rate >= 40 %  87.50 [47.35, 99.68] %  pass");
     let table = Table::of(&tolerant, "results.csv");
     assert_eq!(table.column("error_kind").iter().filter(|kind| **kind == "http_status").count(), 1);
 }

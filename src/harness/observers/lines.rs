@@ -18,7 +18,10 @@ use crate::{
     harness::terminal::Terminal,
     load::NO_TEXT,
     plan::{Case, Target, Task, Workload},
-    run::{Event, InstrumentSetting, Observer, ObserverError, TrialOutcome, TrialPosition},
+    run::{
+        AddedBecause, Event, InstrumentSetting, Observer, ObserverError, TrialOutcome,
+        TrialPosition,
+    },
 };
 
 /// Limit of the prompts that a line names.
@@ -69,15 +72,22 @@ fn line(event: Event<'_>) -> Option<String> {
         Event::InstrumentUnknown { error } => {
             format!("WARNING: the instrument was not measured: {}\n\n", error_chain(error))
         }
-        Event::TrialsAdded { cases } => {
-            let more = counted(cases.len(), "more trial");
-            let has_goal = cases.iter().any(|case| !case.group.precision.is_empty());
-            let why = if has_goal { " or intervals are too wide" } else { "" };
-            format!("Continuing, since thresholds are undecided{why}: {more}\n")
-        }
+        Event::TrialsAdded { cases, reason } => trials_added(cases.len(), reason),
         Event::TimeOver => "No further run would end within max_time\n".into(),
         _ => return None,
     })
+}
+
+fn trials_added(
+    trials: usize,
+    AddedBecause { is_undecided, is_imprecise, .. }: AddedBecause,
+) -> String {
+    let why = match (is_undecided, is_imprecise) {
+        (true, false) => "thresholds are undecided",
+        (false, _) => "intervals are wider than `precision`",
+        (true, true) => "thresholds are undecided and intervals are wider than `precision`",
+    };
+    format!("Continuing, since {why}: {}\n", counted(trials, "more trial"))
 }
 
 fn finding(

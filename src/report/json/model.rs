@@ -161,8 +161,8 @@ report! {
         /// The server's own figures of its speed. Its times in answers are the metrics whose names
         /// begin with `server_`.
         server: ServerReport,
-        /// With `order: interleaved`: the mean difference of `generation_speed` from the fastest
-        /// model, run by run, as a fraction of the latter's.
+        /// With `order: interleaved`: the difference of `generation_speed` from the fastest model by
+        /// the geometric mean of the ratios of their pairs, run by run, as a fraction.
         paired: Option<PairedReport>,
     }
 
@@ -337,9 +337,9 @@ report! {
         statistic: String,
         #[schema(extend("enum" = [">=", ">", "<=", "<"]))]
         comparison: &'static str,
-        /// In `unit`; of a relative threshold, a fraction of the baseline: -0.03 is 3 % less.
+        /// In `unit`; of a relative threshold, a fraction of the counterpart: -0.03 is 3 % less.
         limit: f64,
-        /// Whether it limits the change against a baseline.
+        /// Whether it limits a change: against stored runs, their course, or another model of the run.
         relative: bool,
         unit: &'static str,
         /// The figure of this run; null if it is absent, which fails.
@@ -355,10 +355,23 @@ report! {
         doubts: Vec<DoubtReport<'a>>,
         /// null if there are too few values, or if the figure describes these requests only.
         interval: Option<IntervalReport>,
-        /// Of a relative threshold: the change against the baseline; null if it is unknown.
+        /// Of a relative threshold: the change against its counterpart; null if it is unknown.
         change: Option<ChangeReport>,
-        /// The largest error of the instrument, `arrival_uncertainty` included.
+        /// Of a threshold `trend`: the course over the stored runs; null if it is unknown.
+        trend: Option<TrendReport>,
+        /// Of a percentile and of `success_rate`: the requests beyond the limit, which decide.
+        beyond: Option<BeyondReport>,
+        /// The number of independent requests, or pairs, that tell as much as these, which depend on
+        /// their neighbours (serial correlation); the interval accounts for it.
+        #[schema(range(min = 1))]
+        effective_requests: Option<f64>,
+        /// The largest error of the instrument, `arrival_uncertainty` and `simulator_lateness`
+        /// included.
         instrument_error: Option<f64>,
+        /// The part of `instrument_error` that is the mean lateness of a simulated endpoint against its
+        /// script.
+        #[schema(range(min = 0))]
+        simulator_lateness: f64,
         /// The largest error that results from late reads of these requests by this program.
         #[schema(range(min = 0))]
         arrival_uncertainty: f64,
@@ -366,6 +379,16 @@ report! {
         verdict: &'static str,
         /// The figure in words, or why it is absent.
         told: String,
+        /// Why it failed, or what would decide it, as on the terminal; null for a pass.
+        reason: Option<String>,
+        /// The smallest change that a pass would have found with a probability of 95 %, in words.
+        would_have_caught: Option<String>,
+        /// That change as a fraction of the figure; of a percentile and of `success_rate`, the fraction
+        /// of requests beyond the limit.
+        smallest_detectable: Option<f64>,
+        /// The circumstances of the verdict: missing figures, serial correlation, the variation between
+        /// runs, differences from the stored runs.
+        remarks: Vec<String>,
         /// What would decide an inconclusive threshold.
         wanting: Option<String>,
         /// The approximate number of additional requests that would decide it, if requests can.
@@ -373,6 +396,29 @@ report! {
         /// The approximate number of additional runs of the load that would decide it, for a figure
         /// of its runs.
         more_runs: Option<usize>,
+    }
+
+    struct TrendReport {
+        /// The change since the best level; 0 if no step and no trend is found.
+        relative: f64,
+        /// The probability of such an order of the runs by chance.
+        p: f64,
+        /// How many runs ago the best level was left.
+        runs_ago: usize,
+        /// The number of runs, this one included.
+        runs: usize,
+    }
+
+    struct BeyondReport {
+        /// The requests beyond the limit, failed ones included. Of `success_rate`: the failed requests,
+        /// or the successful ones if the limit is an upper one.
+        beyond: usize,
+        failed: usize,
+        /// All requests.
+        requests: usize,
+        /// The fraction that may be beyond it.
+        #[schema(range(min = 0, max = 1))]
+        allowed: f64,
     }
 
     struct DoubtReport<'a> {
@@ -388,7 +434,7 @@ report! {
         /// now / before - 1.
         relative: f64,
         interval: IntervalReport,
-        /// The probability of a difference in ranks of this size by chance; of a mean or median.
+        /// The probability of such a change by chance, two-sided.
         p: Option<f64>,
     }
 

@@ -6,7 +6,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::GroupBaseline;
-use crate::{metric::DEFINITIONS, summary::Summary, text::counted};
+use crate::{
+    group::GroupSpec,
+    metric::{DEFINITIONS, Metric},
+    summary::Summary,
+    text::counted,
+};
 
 /// The schema in the file.
 const SCHEMA: &str = "llm-stream-bench/baseline/2";
@@ -82,7 +87,7 @@ pub enum BaselineMismatch {
 #[derive(Debug, thiserror::Error)]
 pub enum ParseBaselineError {
     /// The file does not have the format.
-    #[error("it is not a baseline: {0}")]
+    #[error("it is not a baseline")]
     Unreadable(#[from] serde_json::Error),
     /// The file has another schema.
     #[error("it is `{0}`, not `{SCHEMA}`")]
@@ -203,6 +208,18 @@ impl Baseline {
     /// Returns the group of the latest run with the same model and the same load.
     pub fn group(&self, of: &GroupBaseline) -> Result<&GroupBaseline, BaselineMismatch> {
         self.latest.group(of)
+    }
+
+    /// Returns the level of `metric` in each run since the last accepted one that has the model and the
+    /// load of `spec`, oldest first. Their settings may differ from those of `spec`.
+    pub fn levels(&self, spec: &GroupSpec, metric: &Metric) -> Vec<f64> {
+        let runs: Vec<_> = self.runs().collect();
+        let accepted = runs.iter().rposition(|run| run.accepted).unwrap_or(0);
+        let groups = runs[accepted..].iter().filter_map(|run| {
+            run.groups.iter().find(|group| group.is_of(&spec.model, spec.workload_name()))
+        });
+        let groups: Vec<_> = groups.collect();
+        super::series(&groups, metric, spec.min_share).into_iter().flatten().collect()
     }
 
     /// Returns the stored groups that are comparable to `now`. If none is, it is an error: the

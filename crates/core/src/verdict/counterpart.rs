@@ -80,14 +80,13 @@ pub(super) fn with_model(
         })
     };
     let figures = (figure(other)?, figure(group)?);
-    let change = match statistic {
-        Statistic::Mean | Statistic::Median => {
-            let (logs, strata) = group.log_ratios(other, metric, statistic);
-            let pairs = StratifiedSample { values: &logs, strata: &strata };
-            Change::of_pairs(pairs, figures, confidence)
-        }
+    // Under load the run is the unit, whatever the statistic is.
+    let has_pairs =
+        group.spec.workload.is_some() || matches!(statistic, Statistic::Mean | Statistic::Median);
+    let change = match has_pairs {
+        true => pairs_of(group, other, threshold, figures, confidence),
         // Other statistics belong to all requests of an endpoint, and have no pairs.
-        _ => {
+        false => {
             let (before, now) = (other.valued(metric), group.valued(metric));
             before.and_then(|before| {
                 let before = [RunValues::Requests(before.stratified())];
@@ -106,4 +105,16 @@ pub(super) fn with_model(
         left_out: Vec::new(),
         prompts: group.tally.prompts().map(|prompt| prompt.name.clone()).collect(),
     })
+}
+
+/// Compares the pairs of requests, or of runs of a load.
+fn pairs_of(
+    group: &Group,
+    other: &Group,
+    threshold: &Threshold,
+    figures: (f64, f64),
+    confidence: f64,
+) -> Result<Change, Absent> {
+    let (logs, strata) = group.log_ratios(other, threshold.metric, threshold.statistic);
+    Change::of_pairs(StratifiedSample { values: &logs, strata: &strata }, figures, confidence)
 }

@@ -1,17 +1,22 @@
-//! Limits on percentiles: how many requests are beyond the limit?
+//! Limits on percentiles and on the success rate: how many requests are beyond the limit, or failed?
 
 use statrs::function::beta::beta_reg;
 
 use crate::{
-    metric::MetricSource, serial::Dependence, statistic::Statistic, summary::Group,
+    metric::MetricSource,
+    serial::Dependence,
+    statistic::Statistic,
+    summary::{Group, Tally},
     threshold::Threshold,
 };
 
-/// The requests beyond the limit of a percentile. `ttft p95 <= 500 ms` holds if at most 5 % of the
-/// requests take longer; a failed request is slower than any limit.
+/// The requests beyond the limit of a percentile or of the success rate. `ttft p95 <= 500 ms` holds if
+/// at most 5 % of the requests take longer; a failed request is slower than any limit.
+/// `success_rate >= 99 %` holds if at most 1 % of the requests fail.
 ///
 /// The number of requests beyond it is binomial, whatever the distribution of the times is, so both
-/// verdicts are exact: 72 of 72 within the limit pass p95 at 97.5 %, since 0.95⁷² is 2.5 %.
+/// verdicts are exact: 72 of 72 within the limit pass p95 at 97.5 %, since 0.95⁷² is 2.5 %. A limit
+/// that allows none (`success_rate >= 100 %`) is decided by the count: it passes if none is beyond it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BeyondLimit {
     /// The requests beyond the limit, failed ones included.
@@ -26,13 +31,17 @@ pub struct BeyondLimit {
     pub p_of_miss: f64,
     /// The p value of the limit being missed: small if few enough are beyond it.
     pub p_of_hold: f64,
-    effective: f64,
+    /// The number of independent requests that tell as much, divided by the number of requests.
+    pub effective: f64,
 }
 
 impl BeyondLimit {
     /// Counts the requests of `group`, whose figures can be off by `error`; `None` for thresholds on
     /// other statistics.
     pub(super) fn of(threshold: &Threshold, group: &Group, error: f64) -> Option<Self> {
+        if matches!(threshold.metric.read, MetricSource::All) {
+            return Some(Self::of_success_rate(threshold, &group.tally));
+        }
         let part = match threshold.statistic {
             Statistic::Percentile(percent) => percent / 100.0,
             Statistic::Median => 0.5,
@@ -64,6 +73,30 @@ impl BeyondLimit {
             p_of_hold: p(count(error)).1,
             effective,
         })
+    }
+
+    /// Counts the failed requests, or the successful ones for a limit such as `success_rate <= 50 %`.
+    fn of_success_rate(threshold: &Threshold, tally: &Tally) -> Self {
+        let (failed, all) = (tally.failed(), tally.finished());
+        let (beyond, allowed) = match threshold.limits_increase() {
+            true => (tally.valid, threshold.limit / 100.0),
+            false => (failed, allowed_failures(threshold)),
+        };
+        let (k, n) = (beyond as f64, all as f64);
+        Self {
+            beyond,
+            failed,
+            all,
+            allowed,
+            p_of_miss: at_least(k, n, allowed),
+            p_of_hold: at_most(k, n, allowed),
+            effective: 1.0,
+        }
+    }
+
+    /// Returns whether a limit that allows none is met.
+    pub(super) fn is_certain(&self) -> Option<bool> {
+        (self.allowed <= 0.0).then_some(self.beyond == 0)
     }
 
     /// The same of requests that were in flight together: only the failed ones are certain, because
@@ -112,6 +145,18 @@ impl BeyondLimit {
     }
 }
 
+/// Returns the p value of a limit such as `success_rate >= 99 %` being met where `failed` of `all`
+/// requests failed: small if too many did.
+pub fn p_of_failures(threshold: &Threshold, failed: usize, all: usize) -> f64 {
+    at_least(failed as f64, all as f64, allowed_failures(threshold))
+}
+
+/// The share of requests that may fail. A hundred percent minus a limit in percent is exact, and the
+/// share is not.
+fn allowed_failures(threshold: &Threshold) -> f64 {
+    ((100.0 - threshold.limit) / 100.0).clamp(0.0, 1.0)
+}
+
 /// The share of independent requests among these.
 fn effective(beyond: impl Iterator<Item = bool>) -> f64 {
     let marks: Vec<_> = beyond.map(|is| f64::from(u8::from(is))).collect();
@@ -121,7 +166,11 @@ fn effective(beyond: impl Iterator<Item = bool>) -> f64 {
 
 /// The probability of `k` or fewer of `n`, continued to fractions by the incomplete beta function.
 fn at_most(k: f64, n: f64, share: f64) -> f64 {
-    if k >= n { 1.0 } else { beta_reg(n - k, k + 1.0, 1.0 - share) }
+    match share {
+        _ if k >= n => 1.0,
+        share if share >= 1.0 => 0.0,
+        share => beta_reg(n - k, k + 1.0, 1.0 - share),
+    }
 }
 
 /// The probability of `k` or more of `n`.
