@@ -20,6 +20,7 @@ use llm_stream_core::{
     schedule::Shape,
     statistic::{Absent, Statistic},
     summary::{Group, Tally},
+    text::visible_json,
     verdict::{Needed, Outcome, Verdict},
 };
 
@@ -50,7 +51,8 @@ pub struct JsonReport;
 impl Exporter for JsonReport {
     fn render(&self, run: &Run) -> String {
         let json = serde_json::to_string_pretty(&report(run));
-        json.unwrap_or_else(|error| unreachable!("all keys are strings: {error}")) + "\n"
+        let json = json.unwrap_or_else(|error| unreachable!("all keys are strings: {error}"));
+        visible_json(&json).into_owned() + "\n"
     }
 }
 

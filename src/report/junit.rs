@@ -10,7 +10,7 @@ use llm_stream_core::{
     group::WorkloadSpec,
     metric::DEFINITIONS,
     summary::Group,
-    text::visible_lines,
+    text::{printable, visible_lines},
     verdict::{Outcome, Verdict},
 };
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
@@ -30,7 +30,10 @@ impl Exporter for Junit {
         if run.ending.ended == RunStatus::Interrupted {
             report.add_test_suite(interrupted(run));
         }
-        report.to_string().unwrap_or_else(|error| unreachable!("writes to memory succeed: {error}"))
+        let xml = report
+            .to_string()
+            .unwrap_or_else(|error| unreachable!("writes to memory succeed: {error}"));
+        visible_lines(&xml).into_owned()
     }
 }
 
@@ -111,9 +114,10 @@ fn threshold(group: &Group, verdict: &Verdict, run: &Run) -> TestCase {
     case
 }
 
-/// Escapes the characters that XML forbids: no reader accepts a file with one.
+/// Escapes the characters that XML forbids: no reader accepts a file with one. Viewers print the
+/// texts to the logs of CI systems, whose commands are escaped, too.
 fn xml(text: &str) -> String {
-    visible_lines(text).into_owned()
+    printable(text)
 }
 
 fn format_inconclusive(verdict: &Verdict) -> String {
