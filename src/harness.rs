@@ -18,7 +18,6 @@ mod worker;
 
 use std::{
     ffi::OsString,
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
@@ -27,7 +26,10 @@ use std::{
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
 use libtest_mimic::Arguments;
-use llm_stream_client::{self as client, connect_options::Stamps};
+use llm_stream_client::{
+    self as client, Redactor,
+    connect_options::{Secret, Stamps},
+};
 use llm_stream_core::{baseline::Baseline, prompt};
 
 use self::{
@@ -35,6 +37,7 @@ use self::{
     files::Files,
     observers::{
         InstrumentFile, LibtestOutput, LibtestTrials, Lines, Output, Progress, Recordings,
+        create_folder,
     },
     selection::Selection,
     terminal::Terminal,
@@ -46,12 +49,12 @@ use crate::{
     config::{Config, DataNote, Inconclusive},
     env::Github,
     load,
-    plan::{Plan, Target},
+    plan::{Access, Plan, Target},
     report::{
         Exporter, Run, RunStatus, precision::PrecisionTables, ranking::Ranking,
         summary::SummaryTables, thresholds,
     },
-    run::{Measured, Observer, RunOptions, Runner},
+    run::{Accesses, Measured, Observer, RunOptions, Runner},
 };
 
 const FAILED: u8 = 101;
@@ -63,11 +66,16 @@ const INTERRUPTED: u8 = 130;
 /// With `--bench`, which `cargo bench` passes, it measures. Without it, as under `cargo test`, it
 /// tries each case once against the simulated endpoint.
 pub fn main() -> ExitCode {
-    let matches = complete(Cli::command()).get_matches();
-    match Cli::from_arg_matches(&matches) {
+    let matches = complete(Cli::command()).try_get_matches();
+    match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => exit(run(cli)),
-        Err(error) => error.exit(),
+        Err(error) => refuse(&error),
     }
+}
+
+/// Prints help or a mistake in the arguments.
+fn refuse(error: &clap::Error) -> ExitCode {
+    ExitCode::from(if terminal::report_arguments(error) { UNUSABLE } else { 0 })
 }
 
 /// The binary: the same without cargo, and the other commands.
@@ -75,10 +83,10 @@ pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = cli::Commands::command()
         .mut_subcommand("run", complete)
         .mut_subcommand("check", cli::without_empty_variables)
-        .get_matches_from(arguments);
-    let commands = match cli::Commands::from_arg_matches(&matches) {
+        .try_get_matches_from(arguments);
+    let commands = match matches.and_then(|matches| cli::Commands::from_arg_matches(&matches)) {
         Ok(commands) => commands,
-        Err(error) => error.exit(),
+        Err(error) => return refuse(&error),
     };
     match commands.command {
         Command::Run(mut cli) => {
@@ -284,6 +292,23 @@ fn insecure(plan: &Plan) -> Vec<String> {
     plan.selected_targets().into_iter().filter_map(warning).collect()
 }
 
+/// Returns a warning for each model whose key is too short to be masked.
+fn short_keys(accesses: &Accesses) -> Vec<String> {
+    let shortest = Redactor::SHORTEST;
+    let is_short = |access: &Access| {
+        access.key.as_ref().is_some_and(|Secret(key)| key.trim().len() < shortest)
+    };
+    let short = accesses.iter().filter(|(_, access)| is_short(access));
+    let warning = |(target, _): &(Arc<Target>, Access)| {
+        format!(
+            "warning: the key of {} is not masked in output: it has fewer than {shortest} \
+             characters, which occur in any text",
+            target.name
+        )
+    };
+    short.map(warning).collect()
+}
+
 /// Fails if the selected cases cannot be measured, before minutes are spent.
 fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<()> {
     if cli.libtest.test_threads.is_some_and(|threads| threads > 1) {
@@ -294,7 +319,7 @@ fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<(
     check_packet_stamps(plan)?;
     clashes::refuse(cli, config, plan)?;
     if let Some(folder) = &cli.record {
-        fs::create_dir_all(folder)
+        create_folder(folder)
             .with_context(|| format!("failed to create the folder {}", folder.display()))?;
     }
     Ok(())
@@ -303,6 +328,7 @@ fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<(
 /// Measures the selected cases.
 fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
     let accesses = bench::accesses(config, &plan)?;
+    let short_keys = short_keys(&accesses);
     check_measurable(&cli, config, &plan)?;
     let files = Files::open(&cli)?;
     let progress = terminal::is_watched().then(Progress::new);
@@ -324,7 +350,7 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
     let notes =
         simulated_models(&plan).into_iter().chain(bypassed_proxies(&plan)).chain(insecure(&plan));
-    let notes = notes.chain(overridden_limits(&plan)).chain(order(&plan));
+    let notes = notes.chain(overridden_limits(&plan)).chain(order(&plan)).chain(short_keys);
     for note in notes.chain(undecidable) {
         terminal.err(&format!("{note}\n"));
     }
@@ -390,9 +416,9 @@ impl Closing {
         for reason in run.ending.reasons.iter().chain(&unwritten) {
             text.push_str(&format!("{reason}\n"));
         }
-        text.push_str(&github::report(&self.github, &run));
-        text.push_str(&format!("Results: {}\n", self.path.display()));
         self.terminal.err(&text);
+        github::report(&self.github, &run, &self.terminal);
+        self.terminal.err(&format!("Results: {}\n", self.path.display()));
         code
     }
 }

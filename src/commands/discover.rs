@@ -302,6 +302,15 @@ fn chosen(
         };
         return wanted.map(|name| (name.to_owned(), None)).ok_or_else(no_list);
     };
+    if let Some(long) = listed.iter().find(|name| name.chars().count() > config::LONGEST_NAME) {
+        let what =
+            format!("{base_url} lists a model whose name has {} characters", long.chars().count());
+        let help = format!(
+            "a name has at most {}: this is not the list of a server",
+            config::LONGEST_NAME
+        );
+        return Err(CommandError::new(what, help));
+    }
     match (wanted, listed.as_slice()) {
         (Some(wanted), listed) => Ok((wanted.to_owned(), unlisted(wanted, listed))),
         (None, []) => Err(CommandError::new(

@@ -1,20 +1,12 @@
 //! Writes YAML for generated configs.
 
+use llm_stream_core::text::visible_yaml;
 use serde_json::Value;
 
 /// Quotes `text` on one line. JSON's escapes are YAML's; characters that JSON allows and YAML
-/// forbids or reads as a line end are escaped too.
+/// forbids or reads as a line end, and unprintable ones, are escaped too.
 pub(super) fn quoted(text: &str) -> String {
-    let json = Value::from(text).to_string();
-    let is_unsafe =
-        |ch: char| ch.is_control() || matches!(ch, '\u{2028}' | '\u{2029}' | '\u{feff}');
-    json.chars().fold(String::new(), |mut yaml, ch| {
-        match is_unsafe(ch) {
-            true => yaml.push_str(&format!("\\u{:04x}", u32::from(ch))),
-            false => yaml.push(ch),
-        }
-        yaml
-    })
+    visible_yaml(&Value::from(text).to_string()).into_owned()
 }
 
 /// Formats `name` as a key: plain if every YAML reader takes it as text.
@@ -39,8 +31,20 @@ mod tests {
 
     #[test]
     fn texts_are_read_as_they_were_written() {
-        let names =
-            ["m", "a: b # c", "\"", "\\", "no", "1e3", "\u{85}\u{2028}x", "中 🙂", "\t\n", "~"];
+        let names = [
+            "m",
+            "##[error]::x",
+            "\u{e0041}\u{202e}\u{9b}",
+            "a: b # c",
+            "\"",
+            "\\",
+            "no",
+            "1e3",
+            "\u{85}\u{2028}x",
+            "中 🙂",
+            "\t\n",
+            "~",
+        ];
         for name in names {
             let yaml = format!(
                 "models: {{ {}: {{ simulate: {{}}, model_name: {} }} }}",

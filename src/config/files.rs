@@ -1,15 +1,91 @@
 //! Files that a config names.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, File, FileType},
+    io::{self, Read as _},
+    path::Path,
+};
 
 use llm_stream_core::tokenizer::{Tokenizer, TokenizerError};
 
 use super::reader::{Entry, Reader};
 
+/// The size limit of a config, bytes.
+pub(super) const CONFIG_LIMIT: u64 = 16 << 20;
+
+/// The size limit of every other file that is read at once, bytes.
+pub(crate) const FILE_LIMIT: u64 = 1 << 30;
+
 /// Reads a file that the document names.
 pub(super) fn read(reader: &mut Reader<'_>, path: &Path) -> io::Result<Vec<u8>> {
     reader.files.push(path.to_owned());
-    fs::read(path)
+    read_input(path, FILE_LIMIT)
+}
+
+/// Reads a file of at most `limit` bytes. A device, a socket or a named pipe is refused: opening or
+/// reading it may never end. A pipe that the shell has opened, `<(…)` or `/dev/stdin`, is read.
+pub(crate) fn read_input(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    check_kind(path)?;
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    match u64::try_from(bytes.len()).is_ok_and(|length| length <= limit) {
+        true => Ok(bytes),
+        false => {
+            let what = format!("it is larger than {} MiB", limit >> 20);
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
+        }
+    }
+}
+
+/// Refuses what is not a file. Folders are refused when they are read.
+fn check_kind(path: &Path) -> io::Result<()> {
+    let kind = fs::metadata(path)?.file_type();
+    let is_open = ["/dev/fd", "/dev/stdin", "/proc"].iter().any(|open| path.starts_with(open));
+    match special(kind) {
+        Some(Special::Pipe) if is_open => Ok(()),
+        Some(special) => {
+            let what = match special {
+                Special::Pipe => "it is a named pipe, not a file",
+                Special::Socket => "it is a socket, not a file",
+                Special::Device => "it is a device, not a file",
+            };
+            Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What is neither a file nor a folder.
+enum Special {
+    Pipe,
+    Socket,
+    Device,
+}
+
+#[cfg(unix)]
+fn special(kind: FileType) -> Option<Special> {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    match kind {
+        kind if kind.is_fifo() => Some(Special::Pipe),
+        kind if kind.is_socket() => Some(Special::Socket),
+        kind if kind.is_char_device() || kind.is_block_device() => Some(Special::Device),
+        _ => None,
+    }
+}
+
+#[cfg(not(unix))]
+fn special(kind: FileType) -> Option<Special> {
+    (!kind.is_file() && !kind.is_dir()).then_some(Special::Device)
+}
+
+/// The hint for an input that [`read_input`] refuses; `None` for other errors.
+pub(super) fn hint(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Some("copy the content to a file and name that"),
+        io::ErrorKind::FileTooLarge => Some("make the file smaller"),
+        _ => None,
+    }
 }
 
 /// The text of a prompt's file, unchanged.
@@ -50,6 +126,12 @@ pub(super) fn tokenizer(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<To
         return Some(loaded.clone());
     }
     reader.files.push(path.clone());
+    if let Err(error) = check_kind(&path)
+        && error.kind() == io::ErrorKind::InvalidInput
+    {
+        unreadable(reader, entry, &path, &error);
+        return None;
+    }
     match Tokenizer::load(&path, &name) {
         Ok(tokenizer) => {
             reader.tokenizers.insert(path, tokenizer.clone());
@@ -100,7 +182,7 @@ pub(super) fn unreadable(
         ),
         _ => (
             format!("{} cannot be read: {error}", path.display()),
-            "check its permissions".to_owned(),
+            hint(error).unwrap_or("check its permissions").to_owned(),
         ),
     };
     reader.error(entry, what, help);

@@ -36,7 +36,7 @@ mod yaml;
 use std::{
     collections::BTreeMap,
     env::VarError,
-    fmt, fs, io,
+    fmt, io,
     ops::Range,
     path::{Path, PathBuf},
     time::Duration,
@@ -54,13 +54,14 @@ use llm_stream_core::{
     prompt,
     protocol::{Protocol, TextFields},
     schedule::{Shape, Until},
-    text::is_unprintable,
+    text::{is_unprintable, without_commands},
 };
 use llm_stream_sim::Script;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 pub use serde_saphyr::Spanned;
 
+pub(crate) use self::files::{FILE_LIMIT, read_input};
 pub(crate) use self::{
     precision::parse as parse_precision,
     size::parse_size,
@@ -378,7 +379,8 @@ impl Config {
     /// Reads the config at `path`, and the prompts that it names.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
-        let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
+        let bytes =
+            read_input(path, files::CONFIG_LIMIT).map_err(|error| unreadable(path, &error))?;
         let text = String::from_utf8(bytes).map_err(|error| not_utf8(&file, &error))?;
         Self::parse(&text, &file, path.parent().unwrap_or(Path::new("")))
     }
@@ -617,8 +619,12 @@ impl TimeoutSettings {
     }
 }
 
+/// The length of the longest name of a model, a prompt or a workload, in characters.
+pub(crate) const LONGEST_NAME: usize = 500;
+
 /// `name` as a part of a trial's name: each run of blanks, invisible characters and
-/// `:` `,` `"` `'` `` ` `` becomes one `_`; other characters, such as `/`, `.` and `中`, stay.
+/// `:` `,` `"` `'` `` ` `` becomes one `_`, and so does the bracket of a command such as `##[error]`;
+/// other characters, such as `/`, `.` and `中`, stay.
 pub fn sanitise(name: &str) -> String {
     let splits = |ch: char| ch.is_whitespace() || is_unprintable(ch) || ":,\"'`".contains(ch);
     let mut sanitised = String::with_capacity(name.len());
@@ -632,7 +638,7 @@ pub fn sanitise(name: &str) -> String {
         }
         in_run = replaced;
     }
-    sanitised
+    without_commands(&sanitised).into_owned()
 }
 
 /// A duration with its unit, at most a day, as in the config; or the mistake, "it is …".
@@ -688,7 +694,9 @@ fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
         }
         _ => {
             let what = format!("the config `{name}` cannot be read: {error}");
-            ConfigError::of_file(place, what, "check its permissions, and those of its folder")
+            let help = files::hint(error);
+            let help = help.unwrap_or("check its permissions, and those of its folder");
+            ConfigError::of_file(place, what, help)
         }
     }
 }

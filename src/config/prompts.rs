@@ -16,7 +16,7 @@ use rand_pcg::Pcg64Mcg;
 use serde_saphyr::Spanned;
 
 use super::{
-    PromptConfig,
+    LONGEST_NAME, PromptConfig,
     data_note::DataNote,
     dataset::{self, Record, Text},
     files::{read, text_in, text_of, tokenizer, unreadable},
@@ -284,15 +284,18 @@ fn file(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<String> {
 /// A name that is taken gets a number appended; the count of those is returned, too.
 fn labels(records: &[Record]) -> (Vec<String>, usize) {
     let mut names = Names::default();
+    let name_of = |record: &Record| {
+        let name = record.name.as_deref()?;
+        let cut = name.char_indices().nth(LONGEST_NAME);
+        Some(cut.map_or_else(|| name.to_owned(), |(at, _)| format!("{}…", &name[..at])))
+    };
     // The first record of each name keeps it; numbers are given after all names.
-    let mut labels: Vec<_> = records
-        .iter()
-        .map(|record| record.name.clone().filter(|name| names.is_free(name)))
-        .collect();
+    let mut labels: Vec<_> =
+        records.iter().map(|record| name_of(record).filter(|name| names.is_free(name))).collect();
     let mut renamed = 0;
     for (nth, (label, record)) in labels.iter_mut().zip(records).enumerate() {
-        if let (None, Some(name)) = (&label, &record.name) {
-            *label = Some(names.numbered(name));
+        if let (None, Some(name)) = (&label, name_of(record)) {
+            *label = Some(names.numbered(&name));
             renamed += 1;
         } else if label.is_none() {
             let number = (nth + 1).to_string();

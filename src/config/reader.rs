@@ -22,6 +22,9 @@ use super::{
     yaml::{Node, Yaml},
 };
 
+/// Most mistakes that are kept. A file with more is not a config, and each takes time.
+const MOST_MISTAKES: usize = 200;
+
 /// Longest duration that is accepted.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -179,8 +182,10 @@ impl<'s> Reader<'s> {
         what: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let error = self.source.error(place, path, what, help);
-        self.errors.push(error);
+        if self.errors.len() < MOST_MISTAKES {
+            let error = self.source.error(place, path, what, help);
+            self.errors.push(error);
+        }
     }
 
     /// Notes mistakes in a data file.

@@ -3,7 +3,7 @@
 use std::{fmt, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use llm_stream_core::text::is_unprintable;
+use llm_stream_core::text::{counted, is_unprintable};
 use serde_saphyr::Location;
 use unicode_width::UnicodeWidthStr;
 
@@ -19,6 +19,9 @@ const CONTEXT: usize = 60;
 /// The shortest secret that is hidden in messages: a shorter one could be a word of the message.
 const SHORTEST_SECRET: usize = 4;
 
+/// Most mistakes that are shown.
+const MOST_SHOWN: usize = 50;
+
 /// Columns of a help line.
 const HELP_WIDTH: usize = 90;
 
@@ -30,6 +33,9 @@ const RENDERER: Renderer = Renderer::plain().term_width(1_000);
 pub(super) struct Source {
     file: String,
     text: String,
+    /// The bytes of each line, without its end.
+    lines: Vec<Range<usize>>,
+    /// The bytes of secrets, in order and apart from each other.
     masks: Vec<Range<usize>>,
 }
 
@@ -37,9 +43,10 @@ impl Source {
     /// `text` as it was read from `file`.
     pub(super) fn new(file: &str, text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
-        let masks = secrets::in_text(&text);
+        let masks = merged(secrets::in_text(&text));
+        let lines = lines(&text).collect();
         let file = file.to_owned();
-        Self { file, text, masks }
+        Self { file, text, lines, masks }
     }
 
     pub(super) fn file(&self) -> &str {
@@ -52,7 +59,8 @@ impl Source {
 
     /// Hides these bytes in messages.
     pub(super) fn hide(&mut self, masks: Vec<Range<usize>>) {
-        self.masks.extend(masks);
+        let all = std::mem::take(&mut self.masks).into_iter().chain(masks).collect();
+        self.masks = merged(all);
     }
 
     /// The bytes at `location`.
@@ -97,18 +105,17 @@ impl Source {
     fn without_secrets(&self, message: String) -> String {
         let secrets = self.masks.iter().filter_map(|mask| self.text.get(mask.clone()));
         let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
-        secrets.fold(message, |message, secret| message.replace(secret, "***"))
+        secrets.fold(message, |message, secret| match message.contains(secret) {
+            true => message.replace(secret, "***"),
+            false => message,
+        })
     }
 
     /// The number of the line that holds the byte `at`, and its bytes without the line end.
     fn line(&self, at: usize) -> (usize, Range<usize>) {
-        let mut lines = lines(&self.text).enumerate();
-        let first = lines.next().map_or(0..0, |(_, line)| line);
-        let (index, line) = lines
-            .take_while(|(_, line)| line.start <= at && line.start < self.text.len())
-            .last()
-            .unwrap_or((0, first));
-        (index + 1, line)
+        let begun = |line: &Range<usize>| line.start <= at && line.start < self.text.len();
+        let index = self.lines.partition_point(begun).saturating_sub(1);
+        (index + 1, self.lines.get(index).cloned().unwrap_or(0..0))
     }
 
     /// `bytes` of the text, secrets hidden, and where `caret` is in that.
@@ -124,7 +131,8 @@ impl Source {
             if at >= caret.end {
                 to.get_or_insert(text.len());
             }
-            let hide = self.masks.iter().any(|mask| mask.contains(&at));
+            let next = self.masks.partition_point(|mask| mask.end <= at);
+            let hide = self.masks.get(next).is_some_and(|mask| mask.contains(&at));
             match hide {
                 true if !hidden => text.push_str("***"),
                 true => {}
@@ -137,6 +145,20 @@ impl Source {
         let caret = from..to;
         Shown { text, caret }
     }
+}
+
+/// The ranges in order, with those that meet as one, and without empty ones.
+fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut merged: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start < last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 /// `text` as one line without control characters.
@@ -346,13 +368,16 @@ impl From<ConfigError> for ConfigErrors {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.0.iter().enumerate() {
+        for (index, error) in self.0.iter().take(MOST_SHOWN).enumerate() {
             if index > 0 {
                 f.write_str("\n\n")?;
             }
             error.fmt(f)?;
         }
-        Ok(())
+        match self.0.len().saturating_sub(MOST_SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n\nand {}", counted(more, "more mistake")),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    Config, DEFAULT_MAX_TOKENS, Model, PromptConfig, ProxySetting, Settings,
+    Config, DEFAULT_MAX_TOKENS, LONGEST_NAME, Model, PromptConfig, ProxySetting, Settings,
     reader::{Entry, Fields, Reader},
     sanitise, secrets,
     source::ConfigError,
@@ -522,13 +522,29 @@ pub(super) fn names(config: &Config) -> Vec<ConfigError> {
     let models = config.models.iter().map(Model::display_name);
     let prompts = config.prompts.iter().flatten().map(|prompt| &prompt.name);
     let sets = data_sets(config);
-    let mut errors = collisions(config, models, "models", "give one of them another `name`");
+    let mut errors = long_names(config, &sets);
+    errors.extend(collisions(config, models, "models", "give one of them another `name`"));
     errors.extend(collisions(config, prompts.chain(&sets), "prompts", "rename one of them"));
     let workloads = config.workloads.iter().map(|workload| &workload.name);
     errors.extend(collisions(config, workloads, "workloads", "rename one of them"));
     errors.extend(prompts_and_workloads(config));
     errors.extend(conversations_in_open_loops(config));
     errors
+}
+
+/// Names that are too long for trial names. Those of a set's records are cut when they are read.
+fn long_names(config: &Config, sets: &[Spanned<String>]) -> Vec<ConfigError> {
+    let models = config.models.iter().map(Model::display_name);
+    let prompts = config.prompts.iter().flatten();
+    let prompts = prompts.filter(|prompt| prompt.prompt.set.is_none()).map(|prompt| &prompt.name);
+    let workloads = config.workloads.iter().map(|workload| &workload.name);
+    let error = |name: &Spanned<String>| {
+        let length = name.value.chars().count();
+        let what = format!("this name has {length} characters");
+        let help = format!("a name has at most {LONGEST_NAME}: `name` sets a shorter one");
+        (length > LONGEST_NAME).then(|| config.error_in(name, &what, &help))
+    };
+    models.chain(prompts).chain(sets).chain(workloads).filter_map(error).collect()
 }
 
 /// The names of the data sets.

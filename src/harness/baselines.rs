@@ -17,6 +17,7 @@ use super::{observers::target_folder, terminal::Terminal};
 use crate::{
     calibrate,
     cli::Cli,
+    config,
     plan::Plan,
     report::{Run, RunStatus},
     run,
@@ -189,11 +190,17 @@ impl SavedBaseline {
 fn stored(path: &Path) -> anyhow::Result<Option<Baseline>> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        // A device would be read forever, and replaced by a file.
+        // A device would be replaced by a file.
         Ok(found) if !found.is_file() => anyhow::bail!("it is not a file"),
-        Ok(_) => Ok(Some(Baseline::from_json(&fs::read_to_string(path)?)?)),
+        Ok(_) => Ok(Some(Baseline::from_json(&read(path)?)?)),
         Err(error) => Err(error.into()),
     }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let bytes = config::read_input(path, config::FILE_LIMIT)?;
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
 /// Replaces the content of a file at once, so that a reader, or a crash, never meets a part of it.
@@ -221,8 +228,8 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 /// Reads the baseline of this name or in this file.
 pub(super) fn load(name: &str) -> anyhow::Result<Baseline> {
     let path = path(name);
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("cannot read the baseline {}", path.display()))?;
+    let text =
+        read(&path).with_context(|| format!("cannot read the baseline {}", path.display()))?;
     Baseline::from_json(&text)
         .with_context(|| format!("cannot use the baseline {}", path.display()))
 }

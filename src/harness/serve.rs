@@ -11,7 +11,7 @@ use llm_stream_core::{
 use llm_stream_sim::{Script, ScriptError, Simulator, SimulatorTls};
 
 use super::terminal;
-use crate::cli::ServeOptions;
+use crate::{cli::ServeOptions, config};
 
 pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     let known = || protocol::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", ");
@@ -92,8 +92,10 @@ fn on_file(_: &Path, _: Script, _: &'static dyn Protocol) -> anyhow::Result<Simu
 /// Loads the TLS certificate and key, if the options name them.
 fn tls(options: &ServeOptions) -> anyhow::Result<Option<SimulatorTls>> {
     let (Some(cert), Some(key)) = (&options.tls_cert, &options.tls_key) else { return Ok(None) };
-    let read =
-        |path: &Path| fs::read(path).with_context(|| format!("failed to read {}", path.display()));
+    let read = |path: &Path| {
+        config::read_input(path, config::FILE_LIMIT)
+            .with_context(|| format!("failed to read {}", path.display()))
+    };
     let wrong = |path: &Path, what: String| anyhow::anyhow!("{} {what}", path.display());
     let chain = connect_options::certificates(&read(cert)?).map_err(|what| wrong(cert, what))?;
     let private = connect_options::private_key(&read(key)?).map_err(|what| wrong(key, what))?;

@@ -1,4 +1,7 @@
 //! stdout and stderr. Lines are written whole, and the progress line is cleared while they are.
+//!
+//! All output passes [`printable`]: names, files and servers must not move the cursor, and CI
+//! systems must not find a command in it. Only [`Terminal::annotate`] writes commands.
 
 use std::{
     fs::File,
@@ -10,7 +13,9 @@ use std::{
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 
-use llm_stream_core::text::visible_lines;
+use llm_stream_core::text::{printable, visible_json};
+
+use crate::report::{Exporter, Run, annotations::Annotations};
 
 /// stdout for libtest's lines, stderr for everything else.
 pub(super) struct Terminal {
@@ -31,7 +36,8 @@ impl Terminal {
 
     /// Writes to stdout. Errors are ignored: the measurement continues if the reader of a pipe is
     /// gone.
-    pub(super) fn out(&self, bytes: &[u8]) {
+    pub(super) fn out(&self, text: &Printable) {
+        let bytes = text.0.as_bytes();
         let write = || match &self.logfile {
             Some(file) => file.lock().map_or(Ok(()), |mut file| file.write_all(bytes)),
             None => {
@@ -42,10 +48,16 @@ impl Terminal {
         let _ = self.suspended(write);
     }
 
-    /// Writes lines to stderr, with control characters escaped: names and server messages must not
-    /// move the cursor.
+    /// Writes lines to stderr.
     pub(super) fn err(&self, text: &str) {
-        let _ = self.suspended(|| io::stderr().lock().write_all(visible_lines(text).as_bytes()));
+        let text = printable(text);
+        let _ = self.suspended(|| io::stderr().lock().write_all(text.as_bytes()));
+    }
+
+    /// Writes the annotations of `run` to stderr, as commands of GitHub Actions.
+    pub(super) fn annotate(&self, run: &Run) {
+        let commands = Annotations.render(run);
+        let _ = self.suspended(|| io::stderr().lock().write_all(commands.as_bytes()));
     }
 
     /// Removes the progress line.
@@ -63,6 +75,44 @@ impl Terminal {
     }
 }
 
+/// A text that the terminal may show as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Printable(String);
+
+impl Printable {
+    /// Makes plain lines printable.
+    pub(super) fn lines(text: &str) -> Self {
+        Self(printable(text))
+    }
+
+    /// Makes lines printable that this program has coloured. Only escapes of colours remain.
+    pub(super) fn colored(text: &str) -> Self {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((at, len)) = next_color(rest) {
+            out.push_str(&printable(&rest[..at]));
+            out.push_str(&rest[at..at + len]);
+            rest = &rest[at + len..];
+        }
+        Self(out + &printable(rest))
+    }
+
+    /// Makes lines of JSON printable. Their values remain the same.
+    pub(super) fn json(text: &str) -> Self {
+        Self(visible_json(text).into_owned())
+    }
+}
+
+/// Returns where the next escape of a colour begins, and its length: `ESC[`, at most 16 digits and
+/// semicolons, `m`.
+fn next_color(text: &str) -> Option<(usize, usize)> {
+    text.match_indices("\u{1b}[").find_map(|(at, start)| {
+        let end = text[at + start.len()..].find(|c: char| !c.is_ascii_digit() && c != ';')?;
+        let len = start.len() + end;
+        (end <= 16 && text[at + len..].starts_with('m')).then_some((at, len + 1))
+    })
+}
+
 /// Whether stderr is a terminal.
 pub(super) fn is_watched() -> bool {
     io::stderr().is_terminal()
@@ -70,10 +120,43 @@ pub(super) fn is_watched() -> bool {
 
 /// Writes a line to stdout when no run is in progress.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stdout().lock(), "{}", visible_lines(line));
+    let _ = writeln!(io::stdout().lock(), "{}", printable(line));
 }
 
 /// Writes a line to stderr when no run is in progress.
 pub(super) fn note(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", visible_lines(line));
+    let _ = writeln!(io::stderr().lock(), "{}", printable(line));
+}
+
+/// Prints the help, the version or the mistake that clap reports, and returns whether it is a
+/// mistake. An argument in a mistake may come from a CI system's variable.
+pub(super) fn report_arguments(error: &clap::Error) -> bool {
+    let is_mistake = error.use_stderr();
+    let is_colored = match is_mistake {
+        true => anstream::AutoStream::choice(&io::stderr()),
+        false => anstream::AutoStream::choice(&io::stdout()),
+    } != anstream::ColorChoice::Never;
+    let text = error.render();
+    let text = match is_colored {
+        true => Printable::colored(&text.ansi().to_string()),
+        false => Printable::lines(&text.to_string()),
+    };
+    let _ = match is_mistake {
+        true => io::stderr().lock().write_all(text.0.as_bytes()),
+        false => io::stdout().lock().write_all(text.0.as_bytes()),
+    };
+    is_mistake
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_colours_remain_in_coloured_lines() {
+        let text = "\u{1b}[1;31mbad\u{1b}[0m \u{1b}[2J\u{1b}]8;;x \u{9b}31m\n::error::x";
+        let expected =
+            "\u{1b}[1;31mbad\u{1b}[0m \\u{1b}[2J\\u{1b}]8;;x \\u{9b}31m\n\\u{3a}:error::x";
+        assert_eq!(Printable::colored(text), Printable(expected.to_owned()));
+    }
 }

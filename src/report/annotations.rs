@@ -6,7 +6,10 @@
 //!
 //! <https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>
 
-use llm_stream_core::verdict::{Outcome, Verdict};
+use llm_stream_core::{
+    text::printable,
+    verdict::{Outcome, Verdict},
+};
 
 use super::{Exporter, Run, TrialResult, thresholds};
 use crate::config::Inconclusive;
@@ -78,9 +81,9 @@ fn commands(command: &str, annotations: &[Annotation], unlisted: usize) -> Strin
     annotations[..shown].iter().chain(&more).map(line).collect()
 }
 
-/// Escapes a message, in which a line feed would end the command.
+/// Makes a message printable and escapes it: a line feed would end the command.
 fn data(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+    printable(text).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
 /// Escapes a property, which a colon or a comma would end, too.

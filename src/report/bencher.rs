@@ -6,7 +6,7 @@
 //!
 //! <https://bencher.dev/docs/reference/bencher-metric-format>
 
-use llm_stream_core::{metric::Metric, summary::Estimate};
+use llm_stream_core::{metric::Metric, summary::Estimate, text::visible_json};
 use serde_json::{Map, Value, json};
 
 use super::{Exporter, Run, exported, tracked};
@@ -25,7 +25,7 @@ impl Exporter for Bencher {
         let benchmarks: Map<_, _> = groups
             .filter_map(|group| Some((group.name(), Value::from(benchmark(group)?))))
             .collect();
-        format!("{:#}\n", Value::from(benchmarks))
+        visible_json(&format!("{:#}\n", Value::from(benchmarks))).into_owned()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use llm_stream_core::text::visible_lines;
+use llm_stream_core::text::printable;
 
 /// A header and the function that formats the cell of a row.
 pub type Column<Row> = (&'static str, fn(&Row) -> String);
@@ -49,7 +49,7 @@ impl<Row: CsvRow, W: Write> CsvTable<Row, W> {
     /// Writes the rows of one trial and flushes them together.
     pub fn write_all(&mut self, rows: &[Row]) -> io::Result<()> {
         for row in rows {
-            self.writer.write_record(Row::COLUMNS.iter().map(|(_, cell)| cell(row)))?;
+            self.writer.write_record(Row::COLUMNS.iter().map(|(_, cell)| inert(cell(row))))?;
         }
         self.writer.flush()
     }
@@ -66,14 +66,44 @@ pub(super) fn optional<T: fmt::Display>(value: Option<T>) -> String {
 }
 
 /// Returns a text that no spreadsheet evaluates: one that begins like a formula gets a leading
-/// apostrophe. Control characters except tabs and line ends are escaped.
+/// apostrophe.
 ///
 /// <https://owasp.org/www-community/attacks/CSV_Injection>
 pub(super) fn text(text: &str) -> String {
     match text.chars().next() {
-        Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠') => {
-            format!("'{}", visible_lines(text))
+        Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '|' | '＝' | '＋' | '－' | '＠') => {
+            format!("'{text}")
         }
-        _ => visible_lines(text).into_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+/// Returns a cell as the file has it, whichever column it is of: printable, of limited length, and
+/// without a formula.
+fn inert(cell: String) -> String {
+    let cell = if cell.parse::<f64>().is_ok() { cell } else { text(&cell) };
+    printable(&cell)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_no_formula_and_no_command() {
+        for (cell, expected) in [
+            ("-0.25", "-0.25"),
+            ("=1+1", "'=1+1"),
+            ("-1+2", "'-1+2"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", "'\\t=1"),
+            ("::error::x\n::y::z", "\\u{3a}:error::x\n\\u{3a}:y::z"),
+            ("a\u{1b}[31m ##[error]", "a\\u{1b}[31m ##\\u{5b}error]"),
+        ] {
+            assert_eq!(inert(cell.to_owned()), expected);
+        }
+        assert_eq!(text("-5"), "'-5");
+        let long = inert("x".repeat(1_000_000));
+        assert!(long.len() < 5_000 && long.ends_with("… (996000 more characters)"));
     }
 }

@@ -8,6 +8,7 @@
 use llm_stream_core::{
     metric::{Better, Metric, MetricSource},
     summary::{Estimate, Group},
+    text::visible_json,
 };
 use serde_json::{Value, json};
 
@@ -24,7 +25,7 @@ impl Exporter for GithubActionBenchmark {
             let tracked = tracked.filter(|(metric, _)| metric.better == self.0);
             tracked.map(move |(metric, estimate)| entry(group, metric, &estimate))
         });
-        format!("{:#}\n", Value::from(entries.collect::<Vec<_>>()))
+        visible_json(&format!("{:#}\n", Value::from(entries.collect::<Vec<_>>()))).into_owned()
     }
 }
 

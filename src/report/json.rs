@@ -22,6 +22,7 @@ use llm_stream_core::{
     schedule::Shape,
     statistic::{Absent, Statistic},
     summary::{Group, Tally},
+    text::visible_json,
     verdict::{BeyondLimit, Course, Needed, Outcome, Verdict},
 };
 
@@ -51,15 +52,35 @@ pub struct JsonReport;
 
 impl Exporter for JsonReport {
     fn render(&self, run: &Run) -> String {
-        let json = serde_json::to_string_pretty(&report(run));
-        json.unwrap_or_else(|error| unreachable!("all keys are strings: {error}")) + "\n"
+        let mut bytes = Vec::new();
+        let written = self.write(run, &mut bytes);
+        written.unwrap_or_else(|error| unreachable!("all keys are strings: {error}"));
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn write(&self, run: &Run, out: &mut dyn Write) -> io::Result<()> {
-        let mut out = BufWriter::new(out);
+        let mut out = VisibleJson(BufWriter::new(out));
         serde_json::to_writer_pretty(&mut out, &report(run))?;
         out.write_all(b"\n")?;
         out.flush()
+    }
+}
+
+/// Escapes characters that change what a terminal or an editor shows. serde_json writes each part
+/// of a text at once, so that no character is cut.
+struct VisibleJson<W>(W);
+
+impl<W: Write> Write for VisibleJson<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match str::from_utf8(bytes) {
+            Ok(text) => self.0.write_all(visible_json(text).as_bytes())?,
+            Err(_) => self.0.write_all(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

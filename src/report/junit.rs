@@ -16,7 +16,7 @@ use llm_stream_core::{
     metric::DEFINITIONS,
     precision::Precision,
     summary::Group,
-    text::visible_lines,
+    text::{printable, visible_lines},
     verdict::{Outcome, Verdict},
 };
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
@@ -106,7 +106,8 @@ fn xml_of_suite(suite: TestSuite) -> io::Result<String> {
 }
 
 fn xml_of(report: &Report) -> io::Result<String> {
-    report.to_string().map_err(io::Error::other)
+    let xml = report.to_string().map_err(io::Error::other)?;
+    Ok(visible_lines(&xml).into_owned())
 }
 
 /// Returns the cases of a group's thresholds and precision goals.
@@ -230,9 +231,10 @@ fn case_name(group: &Group, name: &str) -> String {
     }
 }
 
-/// Escapes the characters that XML forbids: no reader accepts a file with one.
+/// Escapes the characters that XML forbids: no reader accepts a file with one. Viewers print the
+/// texts to the logs of CI systems, whose commands are escaped, too.
 fn xml(text: &str) -> String {
-    visible_lines(text).into_owned()
+    printable(text)
 }
 
 fn format_inconclusive(verdict: &Verdict) -> String {

@@ -8,7 +8,7 @@ use llm_stream_core::{
     precision::Precision,
     statistic::Statistic,
     summary::Group,
-    text::visible_lines,
+    text::{cut_lines, visible_lines},
     verdict::{Outcome, Verdict},
 };
 
@@ -30,8 +30,8 @@ const FIGURES: [&Metric; 5] =
 const MAX_ROWS: usize = 200;
 const MAX_TRIALS: usize = 10;
 
-/// The largest length of an error message, in characters.
-const MAX_MESSAGE: usize = 300;
+/// The largest length of a text, in characters.
+const MAX_TEXT: usize = 300;
 
 impl Exporter for StepSummary {
     fn render(&self, run: &Run) -> String {
@@ -111,8 +111,7 @@ fn precision(run: &Run) -> String {
 fn failures(run: &Run) -> String {
     let failure = |trial: &TrialResult| {
         let failure = trial.failure.as_ref()?;
-        let message: String = failure.message.chars().take(MAX_MESSAGE).collect();
-        let failure = code(&format!("{}: {message}", failure.kind));
+        let failure = code(&format!("{}: {}", failure.kind, failure.message));
         Some(format!("- {} {failure}\n", code(&trial.case.name)))
     };
     let failed = || run.trials.iter().filter(|trial| trial.failure.is_some());
@@ -137,14 +136,20 @@ fn table(heads: &[String], rest: &str, rows: impl Iterator<Item = Vec<String>>) 
     format!("{}{}{shown}{more}\n", line(heads), line(&rules))
 }
 
-/// Formats a code span in a table, where a bar would end the cell.
+/// Formats a code span in a table, where a bar would end the cell. A backslash does not protect a bar
+/// behind a backslash.
 fn cell(text: &str) -> String {
-    code(text).replace('|', "\\|")
+    code(text).replace("\\|", "\\\\u{7c}").replace('|', "\\|")
 }
 
-/// Formats the text as a code span on one line, between more backticks than it contains.
+/// Formats the text as a code span on one line, between more backticks than it contains. Nothing in
+/// it becomes a link, an image, a mention or HTML.
 fn code(text: &str) -> String {
     let text = visible_lines(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = cut_lines(&text, MAX_TEXT);
+    if text.is_empty() {
+        return "–".to_owned(); // two backticks would begin a code span
+    }
     let runs = text.split(|c| c != '`').map(str::len);
     let fence = "`".repeat(runs.max().unwrap_or_default() + 1);
     match text.contains('`') {
@@ -162,5 +167,9 @@ mod tests {
         assert_eq!(code("a  b\n# c"), "`a b # c`");
         assert_eq!(code("`<b>` ``"), "``` `<b>` `` ```");
         assert_eq!(cell("a|b"), "`a\\|b`");
+        assert_eq!(cell("a\\|b\\\\|"), r"`a\\u{7c}b\\\u{7c}`");
+        assert_eq!(code(""), "–");
+        assert_eq!(code(" ::error::x ##[y] "), r"`\u{3a}:error::x ##\u{5b}y]`");
+        assert!(code(&"x".repeat(1000)).ends_with("… (700 more characters)`"));
     }
 }

@@ -18,9 +18,9 @@ use llm_stream_core::{
     sample::Sample,
 };
 
-use self::encodings::{base64_forms, layers};
+use self::encodings::{base32_forms, base64_forms, hex_form, layers};
 
-/// Shorter values occur in any text and are not secrets, bytes.
+/// Shorter values occur in any text and are not masked, bytes.
 const SHORTEST: usize = 4;
 
 /// Shorter values are placeholders: they are masked in messages, not in streams.
@@ -32,35 +32,53 @@ pub struct Redactor(Vec<EncodedSecret>);
 
 /// One form of a secret to search for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct EncodedSecret(Vec<u8>);
+struct EncodedSecret {
+    text: Vec<u8>,
+    /// Whether it is the secret in Base64, Base32 or hexadecimal digits, which no other text equals.
+    is_derived: bool,
+}
 
 impl EncodedSecret {
+    /// Creates a form to search for. The case of a key's letters does not matter: proxies and logs
+    /// change it. A word in another case is another word.
+    fn new(text: Vec<u8>, is_derived: bool) -> Self {
+        let mut secret = Self { text, is_derived };
+        if !secret.is_word() {
+            secret.text.make_ascii_lowercase();
+        }
+        secret
+    }
+
     fn is_short(&self) -> bool {
-        self.0.len() < SHORTEST_KEY
+        self.text.len() < SHORTEST_KEY
     }
 
     fn is_number(&self) -> bool {
-        self.0.iter().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte))
+        self.text.iter().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte))
     }
 
     /// Whether a text that quotes no key may have it. No field name is as long as a key and made of
     /// letters only.
     fn is_word(&self) -> bool {
         let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
-        let is_name = self.0.len() < 24 && self.0.iter().all(is_letter);
-        self.is_short() || self.is_number() || is_name
+        let is_name = self.text.len() < 24 && self.text.iter().all(is_letter);
+        !self.is_derived && (self.is_short() || self.is_number() || is_name)
     }
 
     /// Whether an occurrence is masked. A stream has words and numbers of its protocol, and could
     /// not be decoded without them.
     fn is_masked(&self, text: &[u8], range: &Range<usize>, is_stream: bool) -> bool {
         let is_key = !self.is_word() || stands_alone(text, range) && !is_field_name(text, range);
-        let is_protocol = self.is_short() || self.is_number() && is_bare_value(text, range);
+        let is_protocol =
+            !self.is_derived && (self.is_short() || self.is_number() && is_bare_value(text, range));
         is_key && !(is_stream && is_protocol)
     }
 }
 
 impl Redactor {
+    /// The length of the shortest value that is masked, bytes.
+    pub const SHORTEST: usize = SHORTEST;
+
     /// Masks these values, and what follows a scheme in them, such as `Bearer`.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut forms = Vec::new();
@@ -143,9 +161,11 @@ impl Redactor {
         // All ranges before the first mask: a masked layer would decode differently.
         let mut found = Vec::new();
         for layer in layers(bytes) {
+            let lower = layer.text.to_ascii_lowercase();
             for secret in &self.0 {
-                let starts = memchr::memmem::find_iter(&layer.text, &secret.0);
-                let ranges = starts.map(|at| layer.source(at..at + secret.0.len()));
+                let text = if secret.is_word() { &layer.text } else { &lower };
+                let starts = memchr::memmem::find_iter(text, &secret.text);
+                let ranges = starts.map(|at| layer.source(at..at + secret.text.len()));
                 found.extend(ranges.filter(|range| secret.is_masked(bytes, range, is_stream)));
             }
         }
@@ -162,12 +182,16 @@ fn forms_of(value: &[u8]) -> Vec<EncodedSecret> {
     let utf8 = String::from_utf8_lossy(value).into_owned();
     // A server may read the bytes of a header as Latin-1.
     let latin1 = value.iter().copied().map(char::from).collect();
-    let base64 = base64_forms(value).filter(|_| value.len() >= SHORTEST_KEY);
-    let texts = [utf8, latin1].into_iter().chain(base64);
+    let derived = base64_forms(value).chain(base32_forms(value)).chain([hex_form(value)]);
+    let derived = derived.filter(|_| value.len() >= SHORTEST_KEY).map(|text| (text, true));
+    let texts = [utf8, latin1].map(|text| (text, false)).into_iter().chain(derived);
     // A secret may contain an escape sequence, which is decoded in the text that quotes it.
-    let decoded =
-        texts.flat_map(|text| layers(text.as_bytes()).map(|layer| layer.text).collect::<Vec<_>>());
-    decoded.filter(|text| text.len() >= SHORTEST).map(EncodedSecret).collect()
+    let decoded = texts.flat_map(|(text, is_derived)| {
+        let layers = layers(text.as_bytes()).map(|layer| layer.text);
+        layers.map(|text| (text, is_derived)).collect::<Vec<_>>()
+    });
+    let long = decoded.filter(|(text, _)| text.len() >= SHORTEST);
+    long.map(|(text, is_derived)| EncodedSecret::new(text, is_derived)).collect()
 }
 
 /// Whether the text in `range` is not part of a longer word.
@@ -253,6 +277,49 @@ mod tests {
             assert!(redacted.contains("***") && redacted.len() < 16, "{text}: {redacted} {rest}");
         }
         assert_eq!(redactor(&[key]).redact("sk/+&<>'=\"123 sk"), "sk/+&<>'=\"123 sk");
+    }
+
+    #[test]
+    fn a_key_is_masked_in_other_cases_digits_and_full_escapes() {
+        let key = b"Bearer sk-Abc+1234/xyz";
+        let secret = "sk-Abc+1234/xyz";
+        let each = |escape: &dyn Fn(u32) -> String| {
+            secret.chars().map(|c| escape(u32::from(c))).collect::<String>()
+        };
+        let hex = each(&|c| format!("{c:02x}"));
+        let written = [
+            secret.to_uppercase(),
+            secret.to_lowercase(),
+            hex.to_uppercase(),
+            hex,
+            each(&|c| format!("%{c:02x}")),
+            each(&|c| format!("%25{c:02X}")),
+            each(&|c| format!("%u{c:04x}")),
+            each(&|c| format!("&#{c};")),
+            each(&|c| format!("&#x{c:x};")),
+            each(&|c| format!("&#0{c};")),
+            each(&|c| format!("\\u{c:04x}")),
+            each(&|c| format!("\\\\u{c:04X}")),
+            each(&|c| format!("\\u{{{c:x}}}")),
+            each(&|c| format!("\\x{c:02x}")),
+        ];
+        for written in written {
+            assert_eq!(redactor(&[key]).redact(&format!("é [{written}]")), "é [***]");
+        }
+        // Base32 of RFC 4648: alone, in small letters, and behind one to four other bytes.
+        for text in [
+            "ONVS2QLCMMVTCMRTGQXXQ6L2",
+            "onvs2qlcmmvtcmrtgqxxq6l2",
+            "KVZWWLKBMJRSWMJSGM2C66DZPI======",
+            "KVKXG2ZNIFRGGKZRGIZTIL3YPF5A====",
+            "KVKVK43LFVAWEYZLGEZDGNBPPB4XU===",
+            "KVKVKVLTNMWUCYTDFMYTEMZUF54HS6Q=",
+        ] {
+            let redacted = redactor(&[key]).redact(text);
+            assert!(redacted.contains("***") && redacted.len() <= 18, "{text}: {redacted}");
+        }
+        // Another word, and digits of another text.
+        assert_eq!(redactor(&[b"EMPTY"]).redact("Empty empty EMPTY"), "Empty empty ***");
     }
 
     #[test]

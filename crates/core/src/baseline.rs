@@ -173,6 +173,28 @@ impl Side {
 }
 
 impl GroupBaseline {
+    /// Returns a value that no run measures, with its metric: one that is not finite, is too large
+    /// to be summed, or is negative although the metric is not a difference.
+    fn impossible_value(&self) -> Option<(&str, f64)> {
+        const LARGEST: f64 = 1e15;
+        let figures = self.figures.iter().map(|(name, values)| (name, values.as_slice()));
+        let partial = self.partial.iter().map(|(name, partial)| (name, partial.values.as_slice()));
+        let values = figures
+            .chain(partial)
+            .flat_map(|(name, values)| values.iter().map(move |value| (name.as_str(), *value)));
+        let loads = self
+            .loads
+            .iter()
+            .flat_map(|(name, runs)| runs.iter().map(move |run| (name.as_str(), run.value)));
+        let errors = self.uncertain.iter().flat_map(|(name, values)| {
+            values.iter().map(move |(_, error)| (name.as_str(), f64::from(*error).abs()))
+        });
+        values.chain(loads).chain(errors).find(|(name, value)| {
+            let is_difference = Metric::named(name).is_some_and(Metric::can_be_negative);
+            !value.is_finite() || value.abs() > LARGEST || *value < 0.0 && !is_difference
+        })
+    }
+
     /// Creates the baseline of a group, measured by `machine`.
     pub fn of(group: &Group, machine: &str) -> Self {
         let mut prompts: Vec<_> = group.tally.prompts().enumerate().collect();

@@ -577,6 +577,18 @@ pub const SUCCESS_RATE: Metric = Metric {
     read: MetricSource::All,
 };
 
+impl Metric {
+    /// Returns whether its values can be negative: it is a difference.
+    pub fn can_be_negative(&self) -> bool {
+        let differences = [
+            Self::TTFT_BEYOND_SERVER,
+            Self::FIRST_BYTE_BEYOND_SERVER,
+            Self::GENERATION_BEYOND_SERVER,
+        ];
+        differences.contains(&self)
+    }
+}
+
 /// Metrics are equal if they are the same entry of the table.
 impl PartialEq for Metric {
     fn eq(&self, other: &Self) -> bool {

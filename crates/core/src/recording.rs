@@ -16,6 +16,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 
+use crate::text::visible_json;
+
 /// The bytes of one read, or a part of them with a known arrival time. The time is taken before the
 /// bytes are interpreted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -292,7 +294,8 @@ impl fmt::Display for ErrorKind {
 }
 
 fn json_line(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("numbers and strings are JSON") + "\n"
+    let json = serde_json::to_string(value).expect("numbers and strings are JSON");
+    visible_json(&json).into_owned() + "\n"
 }
 
 fn parse_line<'a, T: Deserialize<'a>>(

@@ -10,7 +10,7 @@
 use std::fmt;
 
 use crate::{
-    metric::{Better, Metric, MetricSource, Unit},
+    metric::{Better, Metric, MetricSource, SUCCESS_RATE, Unit},
     statistic::Statistic,
 };
 
@@ -97,7 +97,50 @@ impl Threshold {
                 help: "write one threshold an entry, such as `ttft p95 <= 500 ms`".into(),
             });
         }
-        Ok(Self { metric, statistic, comparison, limit, against })
+        let parsed = Self { metric, statistic, comparison, limit, against };
+        match parsed.certain_outcome() {
+            None => Ok(parsed),
+            Some((outcome, help)) => {
+                let symbol = text.find(comparison.symbol()).unwrap_or_default();
+                let after = symbol + comparison.symbol().len();
+                let blanks = text[after..].len() - text[after..].trim_start().len();
+                let message = format!("{outcome} meets this limit");
+                Err(ParseThresholdError { message, offset: after + blanks, help })
+            }
+        }
+    }
+
+    /// Returns `every run` or `no run` if the range of the figure decides, and the reason.
+    fn certain_outcome(&self) -> Option<(&'static str, String)> {
+        let (low, high, range) = self.range();
+        let limit = self.limit;
+        let (always, never) = match self.comparison {
+            Operator::AtLeast => (limit <= low, limit > high),
+            Operator::Above => (limit < low, limit >= high),
+            Operator::AtMost => (limit >= high, limit < low),
+            Operator::Below => (limit > high, limit <= low),
+        };
+        match (always, never) {
+            (true, _) => Some(("every run", range)),
+            (_, true) => Some(("no run", range)),
+            _ => None,
+        }
+    }
+
+    /// Returns the range of the figure or of its change, as numbers and in words.
+    fn range(&self) -> (f64, f64, String) {
+        let name = self.metric.name;
+        if self.is_relative() && !self.metric.can_be_negative() {
+            return (-1.0, f64::INFINITY, format!("a change of {name} is never below -100 %"));
+        }
+        let is_spread = self.statistic == Statistic::Sd;
+        if self.is_relative() || (self.metric.can_be_negative() && !is_spread) {
+            return (f64::NEG_INFINITY, f64::INFINITY, String::new());
+        }
+        match *self.metric == SUCCESS_RATE && !is_spread {
+            true => (0.0, 100.0, format!("{name} is between 0 % and 100 %")),
+            false => (0.0, f64::INFINITY, format!("{name} is never negative")),
+        }
     }
 
     /// Returns whether it limits a change.
@@ -280,7 +323,8 @@ fn parse_limit(
     metric: &Metric,
 ) -> Result<(f64, Against), ParseThresholdError> {
     let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
-    let value: f64 = digits.parse().map_err(|_| ParseThresholdError {
+    let value = digits.parse().ok().filter(|value: &f64| value.is_finite());
+    let value = value.ok_or_else(|| ParseThresholdError {
         message: match digits {
             "" => "the limit is missing".into(),
             _ => format!("`{digits}` is not a number"),
@@ -355,8 +399,8 @@ fn parse_trend(
     let symbol = words.text[..words.at].rfind(comparison.symbol()).unwrap_or_default();
     let (offset, digits) = words.take(|c| c.is_ascii_digit() || "+-.".contains(c));
     let (_, unit) = words.take(|c| !c.is_whitespace());
-    let parsed =
-        digits.parse::<f64>().ok().filter(|_| digits.starts_with(['+', '-']) && unit == "%");
+    let is_change = digits.starts_with(['+', '-']) && unit == "%";
+    let parsed = digits.parse::<f64>().ok().filter(|value| value.is_finite() && is_change);
     let Some(value) = parsed else {
         return Err(ParseThresholdError {
             message: "a trend has a limit on the change".into(),

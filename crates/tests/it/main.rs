@@ -20,9 +20,11 @@ mod framing;
 mod fuzzed;
 mod gate;
 mod harness;
+mod hostile;
 mod http;
 mod instrument;
 mod library;
+mod limits;
 #[cfg(target_os = "linux")]
 mod memory;
 mod mutated;

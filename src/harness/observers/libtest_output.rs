@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Measurement};
 use tempfile::NamedTempFile;
 
-use crate::harness::terminal::Terminal;
+use crate::harness::terminal::{Printable, Terminal};
 
 /// The placeholder of a trial that has no time per token. libtest-mimic fails a bench that returns
 /// no measurement; the relay turns the line into `ok`.
@@ -30,6 +30,14 @@ pub(super) const NO_TPOT: Measurement = Measurement { avg: u64::MAX, variance: 0
 /// The text that libtest-mimic writes for [`NO_TPOT`].
 const NO_TPOT_TEXT: &str = "18,446,744,073,709,551,615 ns/iter";
 
+/// The form of the lines.
+#[derive(Debug, Clone, Copy)]
+enum OutputStyle {
+    Plain,
+    Colored,
+    Json,
+}
+
 /// Copies libtest-mimic's output to the terminal.
 pub(in crate::harness) struct LibtestOutput {
     written: File,
@@ -37,6 +45,7 @@ pub(in crate::harness) struct LibtestOutput {
     partial: Vec<u8>,
     /// False for libtest's terse format, which writes single characters.
     whole_lines: bool,
+    style: OutputStyle,
     /// Trials that the filters removed before libtest-mimic saw them.
     filtered_out: usize,
     // Deletes the file when dropped, if it still exists.
@@ -57,12 +66,18 @@ impl LibtestOutput {
         }
         arguments.color = Some(color(arguments));
         arguments.logfile = Some(file.path().to_string_lossy().into_owned());
+        let style = match (arguments.format, arguments.color) {
+            (Some(FormatSetting::Json), _) => OutputStyle::Json,
+            (_, Some(ColorSetting::Always)) => OutputStyle::Colored,
+            _ => OutputStyle::Plain,
+        };
         let terse = arguments.quiet || arguments.format == Some(FormatSetting::Terse);
         Ok(Self {
             written: file.reopen().context(context)?,
             path: file.path().to_owned(),
             partial: Vec::new(),
             whole_lines: !terse,
+            style,
             filtered_out,
             _file: file,
         })
@@ -84,7 +99,11 @@ impl LibtestOutput {
             let text = String::from_utf8_lossy(&whole);
             let corrected: String =
                 text.split_inclusive('\n').map(|line| corrected(line, self.filtered_out)).collect();
-            terminal.out(corrected.as_bytes());
+            terminal.out(&match self.style {
+                OutputStyle::Plain => Printable::lines(&corrected),
+                OutputStyle::Colored => Printable::colored(&corrected),
+                OutputStyle::Json => Printable::json(&corrected),
+            });
         }
     }
 

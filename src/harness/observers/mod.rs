@@ -15,6 +15,6 @@ pub(super) use self::{
     libtest_output::LibtestOutput,
     lines::Lines,
     progress::Progress,
-    recordings::{Recordings, file_name},
+    recordings::{Recordings, create_folder, file_name},
     results::{Output, target_folder},
 };

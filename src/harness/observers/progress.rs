@@ -12,6 +12,7 @@ use llm_stream_core::{
     framing::{Decoder, Frame},
     protocol::{MessagePart, Protocol},
     recording::Chunk,
+    text::visible,
 };
 
 use crate::{
@@ -72,7 +73,7 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
         let drawn = shared.clone();
         let line = move |state: &ProgressState, out: &mut dyn Write| {
-            let _ = out.write_str(&lock(&drawn).line(state.elapsed()));
+            let _ = out.write_str(&visible(&lock(&drawn).line(state.elapsed())));
         };
         let style = ProgressStyle::with_template("{spinner} {line}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());

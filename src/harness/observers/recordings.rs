@@ -1,6 +1,11 @@
 //! Recordings: the response of each request, in its own file.
 
-use std::{collections::HashSet, fs, path::PathBuf};
+use std::{
+    collections::HashSet,
+    fs::{DirBuilder, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 
@@ -29,9 +34,31 @@ impl Observer for Recordings {
         let name = unused(&file_name(name), &mut self.used);
         let path = self.folder.join(format!("{name}.jsonl"));
         let file = redactor.redact_recording(recording.clone()).to_jsonl();
-        let written = fs::create_dir_all(&self.folder).and_then(|()| fs::write(&path, file));
+        let written =
+            create_folder(&self.folder).and_then(|()| write_private(&path, file.as_bytes()));
         Ok(written.with_context(|| format!("failed to write {}", path.display()))?)
     }
+}
+
+/// Creates a folder for recordings that only its owner can open. One that exists stays as it is.
+pub(in crate::harness) fn create_folder(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path)
+}
+
+/// Writes a file that only its owner can read: it has the prompts' answers.
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    // The mode above is of a new file.
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    file.write_all(content)
 }
 
 /// Returns a trial's name as a file name: without characters that a file system may refuse, and short

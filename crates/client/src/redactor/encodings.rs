@@ -68,6 +68,10 @@ impl Decoded {
 fn escape(text: &[u8]) -> Option<(usize, Vec<u8>)> {
     match text.first()? {
         b'+' => Some((1, b" ".to_vec())),
+        b'%' if matches!(text.get(1), Some(b'u' | b'U')) => {
+            let character = char::from_u32(number(text.get(2..6)?, 16)?)?;
+            Some((6, character.to_string().into()))
+        }
         b'%' => Some((3, vec![u8::try_from(number(text.get(1..3)?, 16)?).ok()?])),
         b'&' => entity(text),
         b'\\' => backslash(text),
@@ -90,9 +94,20 @@ fn entity(text: &[u8]) -> Option<(usize, Vec<u8>)> {
     Some((end + 1, character.to_string().into()))
 }
 
-/// `\u002b`, or a character that follows backslashes: JSON within JSON has many.
+/// `\u002b`, `\u{2b}`, `\x2b`, or a character that follows backslashes: JSON within JSON has many.
 fn backslash(text: &[u8]) -> Option<(usize, Vec<u8>)> {
     let slashes = text.iter().take_while(|byte| **byte == b'\\').count();
+    if let Some(in_braces) = text[slashes..].strip_prefix(b"u{") {
+        let end = in_braces.iter().take(8).position(|byte| *byte == b'}')?;
+        let character = char::from_u32(number(&in_braces[..end], 16)?)?;
+        return Some((slashes + end + 3, character.to_string().into()));
+    }
+    if let Some(b'x' | b'X') = text.get(slashes) {
+        let digits = text.get(slashes + 1..slashes + 3).and_then(|digits| number(digits, 16));
+        if let Some(byte) = digits.and_then(|number| u8::try_from(number).ok()) {
+            return Some((slashes + 3, vec![byte]));
+        }
+    }
     let escaped = text.get(slashes + 1..slashes + 5).and_then(|digits| number(digits, 16));
     match (*text.get(slashes)?, escaped.and_then(char::from_u32)) {
         (b'u', Some(character)) => Some((slashes + 5, character.to_string().into())),
@@ -118,4 +133,24 @@ pub(super) fn base64_forms(secret: &[u8]) -> impl Iterator<Item = String> {
     };
     let standard = [(0, 0), (1, 2), (2, 3)].map(aligned).into_iter();
     standard.flat_map(|text| [text.replace('+', "-").replace('/', "_"), text])
+}
+
+/// `secret` in Base32 behind zero to four other bytes, without the characters that other bytes
+/// determine as well.
+pub(super) fn base32_forms(secret: &[u8]) -> impl Iterator<Item = String> {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    (0..5).map(move |before| {
+        let bytes = [&vec![0; before], secret].concat();
+        let bit = |at: usize| usize::from(bytes[at / 8] >> (7 - at % 8) & 1);
+        let character = |nth: usize| {
+            let value = (nth * 5..nth * 5 + 5).fold(0, |value, at| value << 1 | bit(at));
+            char::from(ALPHABET[value])
+        };
+        ((before * 8).div_ceil(5)..bytes.len() * 8 / 5).map(character).collect()
+    })
+}
+
+/// `secret` in hexadecimal digits.
+pub(super) fn hex_form(secret: &[u8]) -> String {
+    secret.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -10,7 +10,7 @@ use crate::{
     group::GroupSpec,
     metric::{DEFINITIONS, Metric},
     summary::Summary,
-    text::counted,
+    text::{counted, visible_json},
 };
 
 /// The schema in the file.
@@ -98,6 +98,18 @@ pub enum ParseBaselineError {
     /// The file has no run.
     #[error("it holds no run")]
     Empty,
+    /// The file has a number that no run measures.
+    #[error(
+        "{metric} of `{group}` holds {value:e}, which no run measures: save the baseline again"
+    )]
+    Impossible {
+        /// The group.
+        group: String,
+        /// The metric.
+        metric: String,
+        /// The number.
+        value: f64,
+    },
 }
 
 /// The runs of a file.
@@ -157,8 +169,13 @@ impl Baseline {
             true => serde_json::from_value::<Runs>(value)?.runs,
             false => vec![serde_json::from_value(value)?],
         };
-        let groups = runs.iter_mut().flat_map(|run| &mut run.groups);
-        groups.for_each(GroupBaseline::number_runs);
+        for group in runs.iter_mut().flat_map(|run| &mut run.groups) {
+            if let Some((metric, value)) = group.impossible_value() {
+                let (group, metric) = (group.name.clone(), metric.to_owned());
+                return Err(ParseBaselineError::Impossible { group, metric, value });
+            }
+            group.number_runs();
+        }
         let latest = runs.pop().ok_or(ParseBaselineError::Empty)?;
         Ok(Self { earlier: runs, latest })
     }
@@ -170,7 +187,10 @@ impl Baseline {
         let runs: Vec<_> = self.runs().map(line).collect();
         let [schema, definitions] = [SCHEMA, DEFINITIONS].map(|text| format!("\"{text}\""));
         let runs = runs.join(",\n");
-        format!("{{\"schema\":{schema},\"definitions\":{definitions},\"runs\":[\n{runs}\n]}}\n")
+        let json = format!(
+            "{{\"schema\":{schema},\"definitions\":{definitions},\"runs\":[\n{runs}\n]}}\n"
+        );
+        visible_json(&json).into_owned()
     }
 
     /// Adds the runs of `other` and drops the oldest ones, so that at most `keep` remain. The
@@ -369,6 +389,26 @@ mod tests {
         let notes = Baseline::from_json(&there).unwrap();
         let notes = notes.history(&here.latest().groups[0]).unwrap().notes;
         assert_eq!(notes, ["another machine: there, now here"]);
+    }
+
+    #[test]
+    fn numbers_that_no_run_measures_are_refused() {
+        for (field, bad) in [
+            ("\"ttft\":[1,", "\"ttft\":[1e300,"),
+            ("\"ttft\":[1,", "\"ttft\":[-1,"),
+            ("\"values\":[7,", "\"values\":[-7e-9,"),
+            ("\"values\":[5]", "\"values\":[1e16]"),
+        ] {
+            let text = first_format("8").replacen(field, bad, 1);
+            let error = Baseline::from_json(&text).unwrap_err();
+            assert!(matches!(error, ParseBaselineError::Impossible { .. }), "{bad}: {error}");
+        }
+        for bad in ["NaN", "1e999", "Infinity", "null", "\"NaN\"", "[[1]]"] {
+            let text = first_format("8").replacen("[1,2,3,4", &format!("[{bad},2,3,4"), 1);
+            assert!(Baseline::from_json(&text).is_err(), "{bad}");
+        }
+        let deep = first_format("8").replacen("[1,2,3,4", &"[".repeat(1_000_000), 1);
+        assert!(Baseline::from_json(&deep).is_err());
     }
 
     #[test]
