@@ -414,7 +414,7 @@ mod tests {
         for (some, all, low, high) in [
             (20, 20, 0.831_566_5, 1.0),
             (0, 20, 0.0, 0.168_433_5),
-            (19, 20, 0.751_271_7, 0.998_734_9),
+            (19, 20, 0.751_267_2, 0.998_734_9),
             (7, 8, 0.473_490_2, 0.996_840_3),
         ] {
             let Interval { low: ours, high: upper } = of_share(some, all, CONFIDENCE);

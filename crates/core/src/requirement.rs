@@ -148,9 +148,7 @@ mod tests {
             ("success_rate >= 100 %", 1),
             ("success_rate >= 99 %", 368),
             ("success_rate > 95 %", 72),
-            ("success_rate >= 0 %", 1),
             ("success_rate <= 50 %", 6),
-            ("success_rate <= 0 %", 1),
         ] {
             let threshold = Threshold::parse(text).unwrap();
             assert_eq!(of_success_rate(&threshold, CONFIDENCE), requests, "{text}");

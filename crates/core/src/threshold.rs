@@ -80,9 +80,6 @@ impl Threshold {
             true => (parse_trend(&mut words, metric, comparison)?, Against::History),
             false => parse_limit(&mut words, metric)?,
         };
-        if matches!(metric.read, MetricSource::All) {
-            check_share(text, comparison, limit)?;
-        }
         if against != Against::Value && matches!(statistic, Statistic::Min | Statistic::Max) {
             return Err(ParseThresholdError {
                 message: format!("a change of `{statistic}` is only chance"),
@@ -426,25 +423,6 @@ fn parse_trend(
         offset: if is_upper == right { offset } else { symbol },
         help: format!("write `{} trend {meant}`", metric.name),
     })
-}
-
-/// Refuses a limit on a share of the requests that no run or every run meets.
-fn check_share(text: &str, comparison: Operator, limit: f64) -> Result<(), ParseThresholdError> {
-    let is_possible = match comparison {
-        Operator::AtLeast | Operator::AtMost => (0.0..=100.0).contains(&limit),
-        Operator::Above => (0.0..100.0).contains(&limit),
-        Operator::Below => limit > 0.0 && limit <= 100.0,
-    };
-    let digits = text.find(|c: char| c.is_ascii_digit() || "+-.".contains(c));
-    match is_possible {
-        true => Ok(()),
-        false => Err(ParseThresholdError {
-            message: "no share of requests meets this limit, or every share does".into(),
-            offset: digits.unwrap_or_default(),
-            help: "a share is from 0 to 100 %: write `success_rate >= 100 %` where no request may fail"
-                .into(),
-        }),
-    }
 }
 
 /// Returns the number of base units in one `unit`.
