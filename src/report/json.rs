@@ -112,6 +112,7 @@ fn group<'a>(group: &'a Group, run: &Run) -> GroupReport<'a> {
             planned: group.planned,
             finished: group.finished,
             failed: group.failed,
+            interrupted: group.interrupted,
         },
         requests: requests(&group.tally),
         metrics: figures.collect(),

@@ -10,7 +10,7 @@ use llm_stream_core::{
     verdict::{Outcome, Verdict},
 };
 
-use super::{Exporter, Run, TrialResult, number, thresholds};
+use super::{Exporter, Run, RunStatus, TrialResult, number, thresholds};
 
 /// The main tables.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,12 @@ impl Exporter for StepSummary {
     fn render(&self, run: &Run) -> String {
         let ended = run.ending.ended.name();
         let mut out = format!("### llm-stream-bench: {ended}\n\n");
+        if run.ending.ended == RunStatus::Interrupted {
+            run.ending
+                .reasons
+                .iter()
+                .for_each(|reason| out.push_str(&format!("{}\n\n", code(reason))));
+        }
         out.push_str(&figures(run));
         out.push_str(&verdicts(run));
         out.push_str(&failures(run));

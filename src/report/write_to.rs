@@ -10,6 +10,7 @@ use super::{
     Exporter, Run, json::JsonReport, junit::Junit, step_summary::StepSummary,
     summary::SummaryTables, thresholds::Thresholds,
 };
+use crate::whole_file;
 
 /// A report that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +43,7 @@ impl Run {
         ];
         for (name, report) in reports {
             let path = folder.join(name);
-            fs::write(&path, report).map_err(failed(&path))?;
+            whole_file::write(&path, report.as_bytes()).map_err(failed(&path))?;
         }
         Ok(())
     }

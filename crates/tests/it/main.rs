@@ -12,6 +12,8 @@ mod ci;
 mod config;
 mod counts;
 mod datasets;
+#[cfg(target_os = "linux")]
+mod disks;
 mod documents;
 mod drive;
 mod first_contact;
@@ -20,6 +22,8 @@ mod gate;
 mod harness;
 mod http;
 mod instrument;
+#[cfg(target_os = "linux")]
+mod interrupts;
 mod library;
 mod mutated;
 mod names;

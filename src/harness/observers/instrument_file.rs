@@ -1,6 +1,6 @@
 //! The file of the instrument's error, next to the results.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -9,6 +9,7 @@ use crate::{
     calibrate::Calibration,
     harness::terminal::Terminal,
     run::{Event, InstrumentSetting, Observer, ObserverError},
+    whole_file,
 };
 
 /// Writes `RESULTS.instrument.json`.
@@ -42,7 +43,7 @@ impl InstrumentFile {
                 calibration,
             })
             .collect();
-        fs::write(&path, serde_json::to_vec_pretty(&stored)?)
+        whole_file::write(&path, &serde_json::to_vec_pretty(&stored)?)
             .with_context(|| format!("failed to write {}", path.display()))
     }
 }

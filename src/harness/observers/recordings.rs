@@ -1,10 +1,13 @@
 //! Recordings: the response of each request, in its own file.
 
-use std::{collections::HashSet, fs, path::PathBuf};
+use std::{collections::HashSet, path::PathBuf};
 
 use anyhow::Context as _;
 
-use crate::run::{Event, Observer, ObserverError};
+use crate::{
+    run::{Event, Observer, ObserverError},
+    whole_file,
+};
 
 /// Stores recordings in a folder.
 pub(in crate::harness) struct Recordings {
@@ -29,7 +32,7 @@ impl Observer for Recordings {
         let name = unused(&file_name(name), &mut self.used);
         let path = self.folder.join(format!("{name}.jsonl"));
         let file = redactor.redact_recording(recording.clone()).to_jsonl();
-        let written = fs::create_dir_all(&self.folder).and_then(|()| fs::write(&path, file));
+        let written = whole_file::write_private(&path, file.as_bytes());
         Ok(written.with_context(|| format!("failed to write {}", path.display()))?)
     }
 }

@@ -84,7 +84,8 @@ report! {
         /// The errors of each transport in use, measured on this machine during this run; empty
         /// with `--no-calibration`.
         instruments: Vec<InstrumentReport>,
-        /// The trials that finished, in the order in which they ran; a load is one trial.
+        /// The trials that finished, in the order in which they ran; a load is one trial. The last one
+        /// of an interrupted run may have ended in part: its failure is `interrupted`.
         trials: Vec<TrialReport<'a>>,
     }
 
@@ -155,6 +156,9 @@ report! {
         planned: usize,
         finished: usize,
         failed: usize,
+        /// Those that an interrupt ended after some of their requests, which are in the figures. They
+        /// are not among the finished ones.
+        interrupted: usize,
     }
 
     struct RequestCounts {
