@@ -18,7 +18,6 @@ mod worker;
 
 use std::{
     ffi::OsString,
-    fs,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -53,6 +52,7 @@ use crate::{
         summary::SummaryTables, thresholds,
     },
     run::{Cancellation, Measured, Observer, RunOptions, Runner},
+    whole_file,
 };
 
 const FAILED: u8 = 101;
@@ -318,8 +318,9 @@ fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<(
     check_packet_stamps(plan)?;
     clashes::refuse(cli, config, plan)?;
     if let Some(folder) = &cli.record {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("failed to create the folder {}", folder.display()))?;
+        // The name does not matter: recordings are named by their trials.
+        whole_file::check(&folder.join("recording.jsonl"))
+            .with_context(|| format!("failed to write recordings to {}", folder.display()))?;
     }
     Ok(())
 }
@@ -346,6 +347,9 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let github = Github::from_env();
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
     let csv = Output::open(cli.output.as_deref(), &plan)?;
+    if !cli.no_calibration {
+        InstrumentFile::check(&csv.path)?;
+    }
     for note in notes(&plan, &github) {
         terminal.err(&format!("{note}\n"));
     }

@@ -48,6 +48,10 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Fails if [`write`] would, as far as that is known before: the folder is created, a temporary file
 /// too, and an existing file is opened. The file keeps its content.
 pub(crate) fn check(path: &Path) -> io::Result<()> {
+    // A path such as `folder/` has the file name `folder`.
+    if path.to_string_lossy().ends_with(std::path::is_separator) {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is the path of a folder"));
+    }
     create_folder(path)?;
     let path = resolved(path);
     match File::options().write(true).open(&path) {

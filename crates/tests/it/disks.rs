@@ -213,6 +213,32 @@ fn outputs_that_are_one_file_are_refused_however_they_are_spelt() {
 }
 
 #[test]
+fn every_output_is_checked_before_the_first_request() {
+    let bench = Bench::new(TWO_MODELS);
+    let folder = bench.folder.path();
+    fs::write(folder.join("file"), "").unwrap();
+    fs::create_dir(folder.join("taken.instrument.json")).unwrap();
+    fs::create_dir(folder.join("taken.workloads.csv")).unwrap();
+    let config = format!("{TWO_MODELS}workloads: {{ load: {{ concurrency: 1, requests: 2 }} }}\n");
+    fs::write(folder.join("load.yaml"), config).unwrap();
+    for arguments in [
+        &["--output=file/results.csv"][..],
+        &["--output=taken.csv"],
+        &["--output=taken.csv", "--no-calibration", "--config=load.yaml"],
+        &["--output=new/"],
+        &["--json=new/"],
+        &["--junit=."],
+        &["--export=bencher=file/x"],
+        &["--save-baseline=file/x.json"],
+        &["--record=file/x"],
+    ] {
+        let ran = ran(bench.smoke(&["--bench", "--no-preflight"]).args(arguments));
+        refused(&ran, "error: ");
+    }
+    assert!(!folder.join("new").exists());
+}
+
+#[test]
 fn a_report_keeps_permissions_links_and_pipes() {
     let bench = Bench::new(TWO_MODELS);
     let folder = bench.folder.path();

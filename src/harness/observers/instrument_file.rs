@@ -1,6 +1,9 @@
 //! The file of the instrument's error, next to the results.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -34,8 +37,17 @@ impl Observer for InstrumentFile {
 }
 
 impl InstrumentFile {
+    /// Checks before the first request that the file next to `results` can be written.
+    pub(in crate::harness) fn check(results: &Path) -> anyhow::Result<()> {
+        if !results.is_file() {
+            return Ok(());
+        }
+        let path = path(results);
+        whole_file::check(&path).with_context(|| format!("failed to write {}", path.display()))
+    }
+
     fn write(&self, calibrations: &[(InstrumentSetting, Calibration)]) -> anyhow::Result<()> {
-        let path = self.results.with_extension("instrument.json");
+        let path = path(&self.results);
         let stored: Vec<_> = calibrations
             .iter()
             .map(|(setting, calibration)| Stored {
@@ -46,6 +58,10 @@ impl InstrumentFile {
         whole_file::write(&path, &serde_json::to_vec_pretty(&stored)?)
             .with_context(|| format!("failed to write {}", path.display()))
     }
+}
+
+fn path(results: &Path) -> PathBuf {
+    results.with_extension("instrument.json")
 }
 
 /// A calibration as it is stored; times in seconds.
