@@ -145,7 +145,7 @@ fn server(group: &Group) -> ServerReport {
 fn drift(group: &Group, metric: &Metric) -> Option<DriftReport> {
     let change: Drift = group.drift(metric).ok()?;
     Some(DriftReport {
-        relative: change.relative,
+        relative: Some(change.relative).filter(|relative| relative.is_finite()),
         interval: interval(change.interval),
         p: Some(change.p),
         significant: change.is_significant(),

@@ -2,9 +2,11 @@
 
 use std::{
     fs::{self, File},
+    io::{BufRead as _, BufReader},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
     process::Command,
+    sync::{Arc, Mutex},
 };
 
 use crate::{
@@ -61,32 +63,27 @@ fn a_disk_that_was_full_for_a_while_has_whole_rows() {
          m: { simulate: { ttft: 1ms, itl: 1ms, tokens: 4 } }\n",
     );
     let csv = disk.path().join("results.csv");
-    let child = Process::start(
-        bench
-            .smoke(&[])
-            .args(["--bench", "--no-calibration", "--no-preflight"])
-            .arg("--output")
-            .arg(&csv),
-    );
+    let mut command = bench.smoke(&["--bench", "--no-calibration", "--no-preflight"]);
+    let mut child = Process::start(command.arg("--output").arg(&csv));
+    let stderr = Arc::new(Mutex::new(String::new()));
+    let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), stderr.clone());
+    let reading = std::thread::spawn(move || {
+        lines.for_each(|line| kept.lock().unwrap().push_str(&(line.unwrap() + "\n")));
+    });
     let lines = || fs::read_to_string(&csv).unwrap_or_default().lines().count();
     wait::until("10 rows", || lines() > 10);
     disk.fill();
-    let mut before = 0;
-    wait::until("the file no longer grows", || {
-        let unchanged = lines() == before;
-        before = lines();
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        unchanged && lines() == before
+    wait::until("several rows fail", || {
+        stderr.lock().unwrap().matches("No space left").count() > 3
     });
     let text = fs::read_to_string(&csv).unwrap();
     assert!(text.ends_with('\n'), "no part of a row stays: {:?}", &text[text.len() - 80..]);
+    let before = lines();
     disk.empty();
     wait::until("more rows", || lines() > before + 10);
     child.signal("INT");
-    let output = child.output();
-    assert_eq!(output.status.code(), Some(130));
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("not_written"), "{stderr}");
+    wait::joined(reading);
+    assert_eq!(child.end().code(), Some(130));
     let rows = records(&csv);
     assert!(rows.iter().all(|row| row.len() == rows[0].len() && &row[11] == "true"));
 }

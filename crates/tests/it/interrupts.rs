@@ -258,7 +258,7 @@ fn a_second_signal_ends_the_process_while_it_writes_reports() {
         let (mut child, pipe) = stopped_while_writing(&bench);
         child.signal("TERM");
         // Signals of one kind that are pending at once are one.
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_secs(1));
         assert!(child.try_wait().unwrap().is_none(), "the first one lets it write");
         child.signal(signal);
         assert_eq!(child.end().code(), Some(code));

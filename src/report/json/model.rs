@@ -266,7 +266,8 @@ report! {
     /// The change of the mean over the requests, from the start to the end of a fitted line, as a
     /// fraction of the start.
     struct DriftReport {
-        relative: f64,
+        /// Null if the line does not start above zero.
+        relative: Option<f64>,
         interval: IntervalReport,
         /// That of the slope, two-sided.
         p: Option<f64>,
