@@ -546,7 +546,7 @@ mod tests {
     #[test]
     fn a_body_that_broke_says_its_kind_by_name() {
         let broken = r#""broken":{"kind":"broken","message":"reset"}"#;
-        let file = format!("{HEAD},{broken}}}\n");
+        let file = format!("{HEAD},\"chunks\":0,{broken}}}\n");
         let recording = Recording::from_jsonl(&file).expect("a recording");
         assert_eq!(recording.broken, Some(RequestError::new(ErrorKind::Broken, "reset")));
         assert_eq!(recording.to_jsonl(), file);
