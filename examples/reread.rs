@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let name = arguments.next().unwrap_or_else(|| "openai_chat".to_owned());
     let known = ALL.iter().find(|protocol| protocol.name() == name);
     let protocol = *known.ok_or_else(|| format!("unknown protocol `{name}`"))?;
-    let recording = Recording::from_jsonl(&fs::read_to_string(&path)?)?;
+    let file = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let recording = Recording::from_jsonl(&file).map_err(|error| format!("{path}: {error}"))?;
     let sample = sample::read_with(&recording, protocol, TokenCount::Usage, &Default::default())?;
     for metric in METRICS {
         if let Some(value) = metric.of(&sample) {

@@ -390,8 +390,10 @@ const OURS: &str = "Benchmark options (each also as the environment variable nam
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 success, or an inconclusive threshold that only warns; 101 a trial failed, a
-threshold was missed, or a report could not be written; 2 the command line or the config is
-unusable, or a filter or --skip matches no trial; 130 interrupted (finished rows are kept).
+threshold was missed, or a report or stdout could not be written; 2 the command line or the
+config is unusable, or a filter or --skip matches no trial; 130, 143 or 129 interrupted by Ctrl-C
+(SIGINT), SIGTERM or SIGHUP: finished rows are kept, reports are written, and a second signal ends
+the process at once.
 
 stdout carries libtest's lines only: one iteration is one output token, so `ns/iter` is the time
 per output token (tpot) and `+/-` the standard deviation of the gaps between tokens, or over the

@@ -54,52 +54,63 @@ use crate::{
         Exporter, Run, RunStatus, precision::PrecisionTables, ranking::Ranking,
         summary::SummaryTables, thresholds,
     },
-    run::{Accesses, Measured, Observer, RunOptions, Runner},
+    run::{Accesses, Cancellation, Measured, Observer, RunOptions, Runner},
+    whole_file,
 };
 
 const FAILED: u8 = 101;
 const UNUSABLE: u8 = 2;
-const INTERRUPTED: u8 = 130;
 
 /// The bench target: `fn main() -> ExitCode { llm_stream_bench::main() }`.
 ///
 /// With `--bench`, which `cargo bench` passes, it measures. Without it, as under `cargo test`, it
 /// tries each case once against the simulated endpoint.
 pub fn main() -> ExitCode {
-    let matches = complete(Cli::command()).try_get_matches();
-    match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => exit(run(cli)),
-        Err(error) => refuse(&error),
-    }
-}
-
-/// Prints help or a mistake in the arguments.
-fn refuse(error: &clap::Error) -> ExitCode {
-    ExitCode::from(if terminal::report_arguments(error) { UNUSABLE } else { 0 })
+    exit(listened().and_then(|()| {
+        let matches = complete(Cli::command()).try_get_matches();
+        match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+            Ok(cli) => run(cli),
+            Err(error) => Ok(refuse(&error)),
+        }
+    }))
 }
 
 /// The binary: the same without cargo, and the other commands.
 pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let matches = cli::Commands::command()
-        .mut_subcommand("run", complete)
-        .mut_subcommand("check", cli::without_empty_variables)
-        .try_get_matches_from(arguments);
-    let commands = match matches.and_then(|matches| cli::Commands::from_arg_matches(&matches)) {
-        Ok(commands) => commands,
-        Err(error) => return refuse(&error),
-    };
-    match commands.command {
+    exit(listened().and_then(|()| {
+        let matches = cli::Commands::command()
+            .mut_subcommand("run", complete)
+            .mut_subcommand("check", cli::without_empty_variables)
+            .try_get_matches_from(arguments);
+        match matches.and_then(|matches| cli::Commands::from_arg_matches(&matches)) {
+            Ok(commands) => dispatch(commands.command),
+            Err(error) => Ok(refuse(&error)),
+        }
+    }))
+}
+
+fn dispatch(command: Command) -> anyhow::Result<u8> {
+    match command {
         Command::Run(mut cli) => {
             cli.libtest.bench = !cli.libtest.test;
-            exit(run(*cli))
+            run(*cli)
         }
-        Command::Init(options) => exit(init(&options)),
-        Command::Check(options) => exit(check(&options)),
-        Command::Serve(options) => exit(serve::serve(&options)),
-        Command::Compare(options) => exit(compare::run(&options)),
-        Command::Calibrate(options) => exit(calibrate::run(&options)),
-        Command::Part(options) => exit(worker::run(&options)),
+        Command::Init(options) => init(&options),
+        Command::Check(options) => check(&options),
+        Command::Serve(options) => serve::serve(&options),
+        Command::Compare(options) => compare::run(&options),
+        Command::Calibrate(options) => calibrate::run(&options),
+        Command::Part(options) => worker::run(&options),
     }
+}
+
+fn listened() -> anyhow::Result<()> {
+    signals::listen().context("failed to handle signals")
+}
+
+/// Prints clap's help, version or error, and returns its exit code.
+fn refuse(error: &clap::Error) -> u8 {
+    if terminal::report_arguments(error) { UNUSABLE } else { 0 }
 }
 
 /// Completes the command that measures with what clap's attributes cannot express.
@@ -110,7 +121,7 @@ fn complete(command: clap::Command) -> clap::Command {
 
 /// Turns the outcome into an exit code. An error means that nothing could run.
 fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
-    ExitCode::from(outcome.unwrap_or_else(|error| {
+    let code = outcome.unwrap_or_else(|error| {
         let message = format!("{error:#}");
         // Errors of the config have their own head.
         match message.starts_with("error: ") {
@@ -118,7 +129,14 @@ fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
             false => terminal::note(&format!("error: {message}")),
         }
         UNUSABLE
-    }))
+    });
+    ExitCode::from(match terminal::unwritten() {
+        Some(line) => {
+            terminal::note(&line);
+            if code == 0 { FAILED } else { code }
+        }
+        None => code,
+    })
 }
 
 fn init(options: &cli::InitOptions) -> anyhow::Result<u8> {
@@ -321,6 +339,9 @@ fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<(
     if let Some(folder) = &cli.record {
         create_folder(folder)
             .with_context(|| format!("failed to create the folder {}", folder.display()))?;
+        // The name does not matter: recordings are named by their trials.
+        whole_file::check(&folder.join("recording.jsonl"))
+            .with_context(|| format!("failed to write recordings to {}", folder.display()))?;
     }
     Ok(())
 }
@@ -345,21 +366,25 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
         baseline: baselines.compared.take(),
         machine: baselines.machine.clone(),
         temporary_folder: None,
-        cancellation: signals::listen()?,
+        cancellation: Cancellation::default(),
     };
+    let github = Github::from_env();
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
-    let notes =
-        simulated_models(&plan).into_iter().chain(bypassed_proxies(&plan)).chain(insecure(&plan));
-    let notes = notes.chain(overridden_limits(&plan)).chain(order(&plan)).chain(short_keys);
-    for note in notes.chain(undecidable) {
+    let csv = Output::open(cli.output.as_deref(), &plan)?;
+    if !cli.no_calibration {
+        InstrumentFile::check(&csv.path)?;
+    }
+    for note in notes(&plan, &github).into_iter().chain(short_keys).chain(undecidable) {
         terminal.err(&format!("{note}\n"));
     }
-    // Last, because it empties existing files.
-    let Output { path, results } = Output::create(cli.output.as_deref(), &plan)?;
-    files.empty();
+    // From here on a signal ends the run in order, with reports.
+    options.cancellation = signals::cancellation();
+    // Last, because it replaces existing files.
+    let (path, results) = (csv.path.clone(), csv.begin()?);
+    files.begin(&Run::unfinished(&plan, &baselines.machine))?;
     options.temporary_folder = path.parent().filter(|_| path.is_file()).map(Path::to_owned);
     let libtest = LibtestTrials::start((cli.libtest, output), &plan.cases, terminal.clone())?;
-    let broken = libtest.broken();
+    let is_broken = libtest.broken();
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(results)];
     observers.extend(plan.record.clone().map(|folder| Box::new(Recordings::new(folder)) as _));
     observers.extend(progress.map(|progress| Box::new(progress) as _));
@@ -367,10 +392,15 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     observers.extend([Box::new(Lines(terminal.clone())) as _, Box::new(file) as _]);
     observers.push(Box::new(libtest));
     let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
-    let failed = failed.map(|failed| failed + u64::from(broken.load(Ordering::SeqCst)));
-    let github = Github::from_env();
     let closing = Closing { terminal, path, files, baselines, github, inconclusive };
-    Ok(closing.report(run, failed))
+    Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
+}
+
+/// What a reader should know before the first trial.
+fn notes(plan: &Plan, github: &Github) -> Vec<String> {
+    let models = simulated_models(plan).into_iter().chain(bypassed_proxies(plan));
+    let notes = models.chain(insecure(plan)).chain(overridden_limits(plan)).chain(order(plan));
+    notes.chain(github::check(github)).collect()
 }
 
 /// The end of a run: reports, verdict, path, exit code.
@@ -385,21 +415,25 @@ struct Closing {
 
 impl Closing {
     /// Saves the run, prints the reports and returns the exit code of a run with `failed` trials, or of
-    /// an interrupted one if `failed` is `None`.
-    fn report(&self, mut run: Run, failed: Option<u64>) -> u8 {
+    /// an interrupted one if `failed` is `None`. `lacks_lines` tells whether libtest's lines could not be
+    /// written.
+    fn report(&self, mut run: Run, failed: Option<u64>, lacks_lines: bool) -> u8 {
         self.terminal.end_progress();
-        run.decide(failed, self.inconclusive, Vec::new());
+        let lines = "FAILED: libtest's lines could not be written: see the panic above";
+        let lost: Vec<_> = lacks_lines.then(|| lines.to_owned()).into_iter().collect();
+        run.decide(failed, self.inconclusive, lost.clone());
         // Only the outcome tells whether the run may be saved, and a run that cannot be saved fails.
         if let Err(error) = self.baselines.save(&run, &self.terminal) {
-            run.decide(failed, self.inconclusive, vec![format!("FAILED: {error:#}")]);
+            let unsaved = format!("FAILED: {error:#}");
+            run.decide(failed, self.inconclusive, lost.into_iter().chain([unsaved]).collect());
         }
         let mut code = match run.ending.ended {
             RunStatus::Passed => 0,
             RunStatus::Failed => FAILED,
-            RunStatus::Interrupted => INTERRUPTED,
+            RunStatus::Interrupted => signals::exit_code(),
         };
         let mut text = String::new();
-        if run.summary.finished() > 0 {
+        if run.summary.finished() + run.summary.interrupted() > 0 {
             text.push_str(&format!("{}\n{}\n", SummaryTables.render(&run), Ranking.render(&run)));
         }
         if failed.is_some() {
@@ -409,7 +443,8 @@ impl Closing {
                 text.push_str(&format!("{precision}\n"));
             }
         }
-        let unwritten = self.files.write(&run);
+        let mut unwritten = self.files.write(&run);
+        unwritten.extend(terminal::unwritten());
         if code == 0 && !unwritten.is_empty() {
             code = FAILED;
         }

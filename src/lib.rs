@@ -67,6 +67,7 @@ pub mod report;
 pub mod row;
 #[doc(hidden)]
 pub mod run;
+mod whole_file;
 
 pub use llm_stream_core::{
     baseline::Baseline,

@@ -1,13 +1,9 @@
 //! `llm-stream-bench init [URL]`: a commented config to start from.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use super::{CommandError, discover, server_config};
-use crate::cli::InitOptions;
+use crate::{cli::InitOptions, whole_file};
 
 const HEAD: &str = "\
 # What `llm-stream-bench run` and `cargo bench` measure. `llm-stream-bench check` validates this
@@ -104,15 +100,13 @@ fn sections(own: &str, with_prompts: bool, with_workloads: bool) -> String {
 
 /// Writes `text`. Without `force` a file that appeared meanwhile is not overwritten either.
 fn write(path: &Path, text: &str, force: bool) -> Result<(), CommandError> {
-    let mut options = OpenOptions::new();
-    match force {
-        true => options.write(true).create(true).truncate(true),
-        false => options.write(true).create_new(true),
+    let is_stream = || fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
+    let written = match force {
+        // A device or a pipe cannot be replaced.
+        true if is_stream() => fs::write(path, text),
+        true => whole_file::write(path, text.as_bytes()),
+        false => whole_file::create(path, text.as_bytes()),
     };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(|error| unwritable(path, &error))?;
-    }
-    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => exists(path),
         _ => unwritable(path, &error),

@@ -3,9 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
-    process,
 };
 
 use anyhow::Context as _;
@@ -20,7 +19,7 @@ use crate::{
     config,
     plan::Plan,
     report::{Run, RunStatus},
-    run,
+    run, whole_file,
 };
 
 /// The default of `--keep-runs`.
@@ -161,12 +160,13 @@ impl SavedBaseline {
             let path = path.display();
             format!("cannot add a run to the baseline {path}: remove it or choose another name")
         })?;
+        whole_file::check(&path)
+            .with_context(|| format!("failed to write the baseline {}", path.display()))?;
         let keep = cli.keep_runs.unwrap_or(KEPT_RUNS) as usize;
         Ok(Self { path, keep, accept: cli.accept, label: cli.baseline_label.clone() })
     }
 
-    /// Adds the run and returns the number of runs in the file. The file is read again, because
-    /// another run may have been added meanwhile.
+    /// Adds the run and returns the number of runs in the file.
     fn add(&self, run: &Run, machine: &str, has_failed: bool) -> anyhow::Result<usize> {
         let started = run.trials.iter().map(|trial| trial.started).min();
         let mut added =
@@ -177,13 +177,68 @@ impl SavedBaseline {
         if has_failed {
             added = added.accepted();
         }
-        let baseline = match stored(&self.path)? {
-            Some(stored) => stored.append(added, self.keep),
-            None => added,
-        };
-        replace(&self.path, &baseline.to_json())?;
-        Ok(baseline.run_count())
+        loop {
+            if let Some(count) = self.add_to_current(&added)? {
+                return Ok(count);
+            }
+        }
     }
+
+    /// Adds the run to the file as it is now, because another run may have been added meanwhile.
+    /// `None` if another process has replaced the file in between.
+    fn add_to_current(&self, added: &Baseline) -> anyhow::Result<Option<usize>> {
+        let path = &self.path;
+        let Some(current) = open_locked(path)? else {
+            return match whole_file::create(path, added.to_json().as_bytes()) {
+                Ok(()) => Ok(Some(added.run_count())),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+                Err(error) => Err(error.into()),
+            };
+        };
+        let Some(stored) = stored(path)? else { return Ok(None) };
+        let baseline = stored.append(added.clone(), self.keep);
+        whole_file::write(path, baseline.to_json().as_bytes())?;
+        // Until here no other process replaces the file.
+        drop(current);
+        Ok(Some(baseline.run_count()))
+    }
+}
+
+/// Opens the file and locks it against other processes; `None` if it does not exist. The file at the
+/// path may be another one by the time of the lock, since each process replaces it: then the next one
+/// is locked.
+fn open_locked(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = match File::options().read(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match file.lock() {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+            _ => {}
+        }
+        if is_at(path, &file)? {
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// Whether the file is the one at the path.
+#[cfg(unix)]
+fn is_at(path: &Path, file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (there, this) = (fs::metadata(path), file.metadata()?);
+    match there {
+        Ok(there) => Ok((there.dev(), there.ino()) == (this.dev(), this.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(unix))]
+fn is_at(_: &Path, _: &File) -> io::Result<bool> {
+    Ok(true)
 }
 
 /// Reads the baseline in a file; `None` if the file does not exist.
@@ -201,28 +256,6 @@ fn read(path: &Path) -> io::Result<String> {
     let bytes = config::read_input(path, config::FILE_LIMIT)?;
     String::from_utf8(bytes)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
-}
-
-/// Replaces the content of a file at once, so that a reader, or a crash, never meets a part of it.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    // The target of a symbolic link is replaced, and not the link.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let temporary = folder.join(format!(".llm-stream-bench-{}.tmp", process::id()));
-    let written = write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// Reads the baseline of this name or in this file.

@@ -1,72 +1,145 @@
-//! Reports that go to files: opened before the first request, so that a bad path fails at once, and
+//! Reports that go to files: checked before the first request, so that a bad path fails at once, and
 //! written after the verdict.
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Seek as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use llm_stream_core::metric::Better;
 
+use super::observers::is_stream;
 use crate::{
     cli::{Cli, Export, ExportFormat},
     report::{
         Exporter, Run, bencher::Bencher, github_action_benchmark::GithubActionBenchmark,
         json::JsonReport, junit::Junit,
     },
+    whole_file::{self, Content},
 };
 
-/// Reports with their open files.
+/// The requested reports.
 pub(super) struct Files(Vec<Report>);
 
 struct Report {
     flag: String,
     path: PathBuf,
-    file: File,
+    way: Way,
     format: &'static (dyn Exporter + Sync),
+}
+
+/// How a report gets into its file.
+enum Way {
+    /// The file is replaced.
+    Replace,
+    /// The file is written where it is: one that another process has open, or in a folder in which no
+    /// file can be created.
+    InPlace(File),
+    /// A device or a pipe, which takes one report.
+    Stream(File),
 }
 
 /// A requested report: flag, path, format.
 type Requested<'a> = (String, &'a Path, &'static (dyn Exporter + Sync));
 
 impl Files {
-    /// Opens the files, creates their folders, and keeps their contents.
+    /// Checks that the files can be written, creates their folders, and keeps their contents.
     pub(super) fn open(cli: &Cli) -> anyhow::Result<Self> {
         let mut reports = Vec::new();
         for (flag, path, format) in requested(cli) {
-            let file = open(path)
+            let way = Way::of(path)
                 .with_context(|| format!("failed to write `{flag}` to {}", path.display()))?;
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-            reports.push(Report { flag, path, file, format });
+            reports.push(Report { flag, path, way, format });
         }
         Ok(Self(reports))
     }
 
-    /// Empties the files, so that a killed run does not leave the report of an earlier one.
-    pub(super) fn empty(&self) {
-        for report in &self.0 {
-            // Fails for pipes and devices, which have no contents to keep.
-            let _ = report.file.set_len(0);
-        }
+    /// Replaces the contents of the files by those of `unfinished`, a run without results: a killed run
+    /// leaves whole files that say so, instead of the report of an earlier run.
+    pub(super) fn begin(&self, unfinished: &Run) -> anyhow::Result<()> {
+        let mut files = self.0.iter().filter(|report| !matches!(report.way, Way::Stream(_)));
+        files.try_for_each(|report| report.write(unfinished).map_err(anyhow::Error::msg))
     }
 
     /// Writes the reports; returns a line for each that fails.
     pub(super) fn write(&self, run: &Run) -> Vec<String> {
-        let failure = |report: &Report| {
-            let Report { flag, path, .. } = report;
-            let error = report.write(run).err()?;
-            Some(format!("FAILED: `{flag}` cannot be written to {}: {error}", path.display()))
-        };
+        let failure = |report: &Report| Some(format!("FAILED: {}", report.write(run).err()?));
         self.0.iter().filter_map(failure).collect()
     }
 }
 
 impl Report {
-    fn write(&self, run: &Run) -> io::Result<()> {
-        self.format.write(run, &mut &self.file)
+    fn write(&self, run: &Run) -> Result<(), String> {
+        let Self { flag, path, .. } = self;
+        let written = self.way.write(path, &|out| self.format.write(run, out));
+        written
+            .map_err(|error| format!("`{flag}` cannot be written to {}: {error}", path.display()))
     }
+}
+
+impl Way {
+    fn of(path: &Path) -> io::Result<Self> {
+        let open = || File::options().write(true).open(path);
+        if fs::metadata(path).is_ok_and(|found| is_stream(&found)) {
+            return Ok(Self::Stream(open()?));
+        }
+        if is_descriptor(path) {
+            return Ok(Self::InPlace(open()?));
+        }
+        // The error of the folder is the one to report, unless the file exists.
+        whole_file::check(path).map(|()| Self::Replace).or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                open().map(Self::InPlace).map_err(|_| error)
+            }
+            _ => Err(error),
+        })
+    }
+
+    fn write(&self, path: &Path, content: Content<'_>) -> io::Result<()> {
+        match self {
+            Self::Replace => {
+                whole_file::write_with(path, content).or_else(|error| match error.kind() {
+                    // Such as a single file that is mounted into a container.
+                    io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => {
+                        in_place(&File::options().write(true).open(path)?, content)
+                    }
+                    _ => Err(error),
+                })
+            }
+            Self::InPlace(file) => in_place(file, content),
+            Self::Stream(file) => content(&mut &*file),
+        }
+    }
+}
+
+/// Replaces the content of an open file.
+fn in_place(mut file: &File, content: Content<'_>) -> io::Result<()> {
+    file.rewind()?;
+    file.set_len(0)?;
+    content(&mut file)
+}
+
+/// Whether the path leads to an open file of a process, such as `/dev/fd/3`: to replace it would not
+/// reach the process.
+fn is_descriptor(path: &Path) -> bool {
+    const MOST_LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if fs::canonicalize(folder)
+            .is_ok_and(|folder| folder.starts_with("/proc") || folder.starts_with("/dev/fd"))
+        {
+            return true;
+        }
+        match fs::read_link(&path) {
+            Ok(to) => path = folder.join(to),
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 fn requested(cli: &Cli) -> Vec<Requested<'_>> {
@@ -89,12 +162,4 @@ fn tool(format: ExportFormat) -> &'static (dyn Exporter + Sync) {
         ExportFormat::GithubActionBenchmarkBigger => &GithubActionBenchmark(Better::Higher),
         ExportFormat::GithubActionBenchmarkSmaller => &GithubActionBenchmark(Better::Lower),
     }
-}
-
-fn open(path: &Path) -> anyhow::Result<File> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("failed to create the folder {}", folder.display()))?;
-    }
-    Ok(File::options().write(true).create(true).truncate(false).open(path)?)
 }

@@ -1,6 +1,6 @@
 //! `llm-stream-bench serve`: the simulated endpoint on a port.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
 use llm_stream_client::connect_options::{self, TlsIdentity};
@@ -11,7 +11,7 @@ use llm_stream_core::{
 use llm_stream_sim::{Script, ScriptError, Simulator, SimulatorTls};
 
 use super::terminal;
-use crate::{cli::ServeOptions, config};
+use crate::{cli::ServeOptions, config, whole_file};
 
 pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
     let known = || protocol::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", ");
@@ -67,7 +67,7 @@ fn start(
     started.with_context(|| format!("failed to listen on {}", options.listen))
 }
 
-/// Listens on a unix socket, and removes it on Ctrl-C.
+/// Listens on a unix socket, and removes it when a signal ends the process.
 #[cfg(unix)]
 fn on_file(
     path: &Path,
@@ -75,13 +75,7 @@ fn on_file(
     protocol: &'static dyn Protocol,
 ) -> anyhow::Result<Simulator> {
     let path = std::path::absolute(path)?;
-    let simulator = Simulator::on_file(&path, script, protocol)?;
-    ctrlc::set_handler(move || {
-        // Fails if it has been removed before.
-        let _ = fs::remove_file(&path);
-        std::process::exit(130);
-    })?;
-    Ok(simulator)
+    Ok(whole_file::removed_at_end(&path, || Simulator::on_file(&path, script, protocol))?)
 }
 
 #[cfg(not(unix))]

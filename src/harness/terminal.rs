@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::{self, IsTerminal, Write},
     path::Path,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::Context as _;
@@ -16,6 +16,9 @@ use indicatif::ProgressBar;
 use llm_stream_core::text::{printable, visible_json};
 
 use crate::report::{Exporter, Run, annotations::Annotations};
+
+/// Why stdout lacks a text, which belongs to the process as stdout does.
+static UNWRITTEN: Mutex<Option<String>> = Mutex::new(None);
 
 /// stdout for libtest's lines, stderr for everything else.
 pub(super) struct Terminal {
@@ -34,18 +37,15 @@ impl Terminal {
         Ok(Self { bar, logfile })
     }
 
-    /// Writes to stdout. Errors are ignored: the measurement continues if the reader of a pipe is
-    /// gone.
+    /// Writes to stdout. After an error the measurement continues; see [`unwritten`].
     pub(super) fn out(&self, text: &Printable) {
         let bytes = text.0.as_bytes();
         let write = || match &self.logfile {
             Some(file) => file.lock().map_or(Ok(()), |mut file| file.write_all(bytes)),
-            None => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(bytes).and_then(|()| stdout.flush())
-            }
+            None => to_stdout(bytes),
         };
-        let _ = self.suspended(write);
+        let written = self.suspended(write);
+        keep_error(if self.logfile.is_some() { "the log file" } else { "stdout" }, written);
     }
 
     /// Writes lines to stderr.
@@ -120,7 +120,29 @@ pub(super) fn is_watched() -> bool {
 
 /// Writes a line to stdout when no run is in progress.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stdout().lock(), "{}", printable(line));
+    keep_error("stdout", to_stdout(format!("{}\n", printable(line)).as_bytes()));
+}
+
+/// Returns a line if something could not be written to stdout, and forgets it.
+pub(super) fn unwritten() -> Option<String> {
+    UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Keeps the first error of stdout for [`unwritten`]. If the reader of a pipe is gone, it has what it
+/// needs.
+pub(super) fn keep_error(of: &str, written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let mut kept = UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get_or_insert_with(|| format!("FAILED: {of} cannot be written: {error}"));
+    }
+}
+
+fn to_stdout(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
 }
 
 /// Writes a line to stderr when no run is in progress.
@@ -141,10 +163,10 @@ pub(super) fn report_arguments(error: &clap::Error) -> bool {
         true => Printable::colored(&text.ansi().to_string()),
         false => Printable::lines(&text.to_string()),
     };
-    let _ = match is_mistake {
-        true => io::stderr().lock().write_all(text.0.as_bytes()),
-        false => io::stdout().lock().write_all(text.0.as_bytes()),
-    };
+    match is_mistake {
+        true => drop(io::stderr().lock().write_all(text.0.as_bytes())),
+        false => keep_error("stdout", to_stdout(text.0.as_bytes())),
+    }
     is_mistake
 }
 

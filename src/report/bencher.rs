@@ -9,7 +9,7 @@
 use llm_stream_core::{metric::Metric, summary::Estimate, text::visible_json};
 use serde_json::{Map, Value, json};
 
-use super::{Exporter, Run, exported, tracked};
+use super::{Exporter, Run, exported, tracked, tracked_name};
 
 /// The means of the metrics with a better direction.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ impl Exporter for Bencher {
         };
         let groups = run.summary.groups.iter();
         let benchmarks: Map<_, _> = groups
-            .filter_map(|group| Some((group.name(), Value::from(benchmark(group)?))))
+            .filter_map(|group| Some((tracked_name(group), Value::from(benchmark(group)?))))
             .collect();
         visible_json(&format!("{:#}\n", Value::from(benchmarks))).into_owned()
     }

@@ -21,7 +21,7 @@ pub trait CsvRow: Sized + 'static {
 
 /// A CSV file of one kind of row.
 pub struct CsvTable<Row, W: Write> {
-    writer: csv::Writer<W>,
+    out: W,
     rows: PhantomData<fn(&Row)>,
 }
 
@@ -34,24 +34,44 @@ impl<Row, W: Write> fmt::Debug for CsvTable<Row, W> {
 impl<Row: CsvRow, W: Write> CsvTable<Row, W> {
     /// Writes the header to `out`.
     pub fn new(out: W) -> io::Result<Self> {
-        // The buffer must hold the largest row, so that each flush writes whole rows.
-        let mut writer = csv::WriterBuilder::new().buffer_capacity(1 << 20).from_writer(out);
-        writer.write_record(Row::COLUMNS.iter().map(|(header, _)| header))?;
-        writer.flush()?;
-        Ok(Self { writer, rows: PhantomData })
+        let mut table = Self::after_header(out);
+        let header = |writer: &mut csv::Writer<Vec<u8>>| {
+            writer.write_record(Row::COLUMNS.iter().map(|(header, _)| header))
+        };
+        table.append(header)?;
+        Ok(table)
     }
 
-    /// Writes a row and flushes it: a killed run loses at most the trial in flight.
+    /// Continues a file that has the header.
+    pub fn after_header(out: W) -> Self {
+        Self { out, rows: PhantomData }
+    }
+
+    /// Writes a row: a killed run loses at most the trial in flight.
     pub fn write(&mut self, row: &Row) -> io::Result<()> {
         self.write_all(std::slice::from_ref(row))
     }
 
-    /// Writes the rows of one trial and flushes them together.
+    /// Writes the rows of one trial together.
     pub fn write_all(&mut self, rows: &[Row]) -> io::Result<()> {
-        for row in rows {
-            self.writer.write_record(Row::COLUMNS.iter().map(|(_, cell)| inert(cell(row))))?;
-        }
-        self.writer.flush()
+        self.append(|writer| {
+            rows.iter().try_for_each(|row| {
+                writer.write_record(Row::COLUMNS.iter().map(|(_, cell)| inert(cell(row))))
+            })
+        })
+    }
+
+    /// Writes whole lines at once. Their buffer is not kept: after an error it would still have them,
+    /// and the next row would come after them.
+    fn append(
+        &mut self,
+        lines: impl FnOnce(&mut csv::Writer<Vec<u8>>) -> csv::Result<()>,
+    ) -> io::Result<()> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        lines(&mut writer)?;
+        let bytes = writer.into_inner().map_err(csv::IntoInnerError::into_error)?;
+        self.out.write_all(&bytes)?;
+        self.out.flush()
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use llm_stream_core::{
     load_stats::LoadStats,
     metric::{METRICS, Metric, MetricSource},
+    recording::ErrorKind,
     statistic::Statistic,
 };
 use serde::Serialize;
@@ -125,6 +126,15 @@ impl TrialResult {
             arrival_uncertainty: None,
             turns: Vec::new(),
         }
+    }
+}
+
+impl TrialResult {
+    /// Marks a trial that an interrupt ended.
+    #[must_use]
+    pub fn interrupted(self, message: String) -> Self {
+        let kind = ErrorKind::Interrupted.name();
+        Self { failure: Some(Failure { kind, message }), ..self }
     }
 }
 

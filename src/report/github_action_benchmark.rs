@@ -12,7 +12,7 @@ use llm_stream_core::{
 };
 use serde_json::{Value, json};
 
-use super::{Exporter, Run, exported, number, tracked};
+use super::{Exporter, Run, exported, number, tracked, tracked_name};
 
 /// The means of the metrics with this better direction.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,7 @@ fn entry(group: &Group, metric: &Metric, estimate: &Estimate) -> Value {
         MetricSource::Sample(_) | MetricSource::Load(_) => format!("mean, n = {}", estimate.n),
     };
     let mut entry = json!({
-        "name": format!("{}: {}", group.name(), metric.name),
+        "name": format!("{}: {}", tracked_name(group), metric.name),
         "unit": unit,
         "value": exported(estimate.value * scale),
         "extra": extra,

@@ -142,6 +142,7 @@ fn group<'a>(group: &'a Group, run: &Run) -> GroupReport<'a> {
             planned: group.planned,
             finished: group.finished,
             failed: group.failed,
+            interrupted: group.interrupted,
         },
         requests: requests(&group.tally),
         metrics: figures.collect(),
@@ -174,7 +175,7 @@ fn server(group: &Group) -> ServerReport {
 fn drift(group: &Group, metric: &Metric) -> Option<DriftReport> {
     let change: Drift = group.drift(metric).ok()?;
     Some(DriftReport {
-        relative: change.relative,
+        relative: Some(change.relative).filter(|relative| relative.is_finite()),
         interval: interval(change.interval),
         p: Some(change.p),
         significant: change.is_significant(),

@@ -202,6 +202,13 @@ fn tracked(group: &Group, confidence: f64) -> Vec<(&'static Metric, Estimate)> {
     directed.filter_map(mean).collect()
 }
 
+/// Returns the group's name for other tools. Figures of a part of the trials must not continue the
+/// series of whole runs.
+fn tracked_name(group: &Group) -> String {
+    let is_whole = group.finished == group.planned;
+    if is_whole { group.name() } else { format!("{} (interrupted)", group.name()) }
+}
+
 /// Rounds a figure for other tools to six decimals.
 fn exported(value: f64) -> f64 {
     (value * 1e6).round() / 1e6

@@ -13,7 +13,7 @@ use llm_stream_core::{
 };
 
 use super::{
-    Exporter, GroupVerdicts, Run, TrialResult, number,
+    Exporter, GroupVerdicts, Run, RunStatus, TrialResult, number,
     precision::{self, format_result, format_share},
     thresholds,
 };
@@ -37,6 +37,12 @@ impl Exporter for StepSummary {
     fn render(&self, run: &Run) -> String {
         let ended = run.ending.ended.name();
         let mut out = format!("### llm-stream-bench: {ended}\n\n");
+        if run.ending.ended == RunStatus::Interrupted {
+            run.ending
+                .reasons
+                .iter()
+                .for_each(|reason| out.push_str(&format!("{}\n\n", code(reason))));
+        }
         out.push_str(&figures(run));
         out.push_str(&verdicts(run));
         out.push_str(&precision(run));

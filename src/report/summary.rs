@@ -13,6 +13,7 @@ use llm_stream_core::{
     server_metrics::MetricComparison,
     statistic::Statistic,
     summary::{Group, ServerComparison, Tally},
+    text::counted,
 };
 
 use super::{Exporter, Run, number, table};
@@ -57,6 +58,11 @@ fn heading(group: &Group) -> String {
         for shortfall in &group.shortfalls {
             let _ = writeln!(out, "  invalid: {shortfall}");
         }
+    }
+    if group.interrupted > 0 {
+        let trials = counted(group.interrupted, "trial");
+        let _ =
+            writeln!(out, "  interrupted: with the finished requests of {trials} that did not end");
     }
     let requests = if group.spec.workload.is_some() { " requests" } else { "" };
     let failed = group.tally.failed();

@@ -2,8 +2,8 @@
 //! options, which open their files before the first request.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,7 @@ use super::{
     Exporter, Run, json::JsonReport, junit::Junit, step_summary::StepSummary,
     summary::SummaryTables, thresholds::Thresholds,
 };
+use crate::whole_file;
 
 /// A report that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -42,11 +43,9 @@ impl Run {
         ];
         for (name, formats) in reports {
             let path = folder.join(name);
-            let write = || {
-                let mut file = File::create(&path)?;
-                formats.iter().try_for_each(|format| format.write(self, &mut file))
-            };
-            write().map_err(failed(&path))?;
+            let content =
+                |out: &mut dyn Write| formats.iter().try_for_each(|format| format.write(self, out));
+            whole_file::write_with(&path, &content).map_err(failed(&path))?;
         }
         Ok(())
     }

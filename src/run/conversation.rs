@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use llm_stream_core::{prompt::Prompt, recording::RequestError, summary::Tally};
+use llm_stream_core::{prompt::Prompt, recording::RequestError, summary::Tally, text::counted};
 
 use super::{
     Cancelled, Event, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded, today,
@@ -33,7 +33,10 @@ impl Runner<'_> {
                 Ok(()) => self.ask_turn(case, turn, position, &mut conversation),
                 Err(error) => Answer::failed(error.clone()),
             };
-            self.check_cancelled()?;
+            if self.is_cancelled() {
+                self.end_interrupted_conversation(case, &rows);
+                return Err(Cancelled);
+            }
             let name = format!("{}::turn-{number}", case.name);
             let row = self.keep((case, turn, &name), started, answer);
             if let Ok(sample) = &row.outcome {
@@ -56,8 +59,7 @@ impl Runner<'_> {
         let requests: Vec<_> = rows.iter().map(Row::request).collect();
         self.summary.add(case.group.id, &requests);
         self.trials.extend(TrialResult::conversation(rows, today()));
-        let mut tally = Tally::default();
-        rows.iter().for_each(|row| tally.add(&row.prompt, row.case.run, &row.outcome));
+        let tally = tally(rows);
         let failure = rows.iter().zip(1..).find_map(|(row, number)| {
             let error = row.outcome.as_ref().err()?;
             Some(format!("turn {number}: {}: {error}", error.kind))
@@ -65,6 +67,15 @@ impl Runner<'_> {
         let outcome = failure.map_or(Ok(TrialOutcome::Conversation(&tally)), Err);
         let failure = self.end_trial(case, outcome);
         TrialEnd { failure, tally: Some(tally) }
+    }
+
+    /// Sums up the turns that ended before an interrupt.
+    fn end_interrupted_conversation(&mut self, case: &Arc<Case>, rows: &[Row]) {
+        if let Some(trial) = TrialResult::conversation(rows, today()) {
+            let why = format!("interrupted after {}", counted(rows.len(), "turn"));
+            self.trials.push(trial.interrupted(why));
+            self.summary.add_interrupted(case.group.id, tally(rows));
+        }
     }
 
     fn ask_turn(
@@ -81,4 +92,10 @@ impl Runner<'_> {
         });
         self.unless_panicked(asked)
     }
+}
+
+fn tally(rows: &[Row]) -> Tally {
+    let mut tally = Tally::default();
+    rows.iter().for_each(|row| tally.add(&row.prompt, row.case.run, &row.outcome));
+    tally
 }

@@ -1,16 +1,41 @@
 //! How a run ended: passed, failed with reasons, or interrupted.
 
 use llm_stream_core::{
+    summary::Summary,
     text::counted,
     verdict::{Outcome, Verdict},
 };
 
 use crate::{
     config::Inconclusive,
-    report::{GroupVerdicts, Run, RunOutcome, RunStatus},
+    plan::Plan,
+    report::{GroupVerdicts, Run, RunOutcome, RunStatus, TrialList, Unreadable},
 };
 
 impl Run {
+    /// Returns the run of `plan` before its first result: reports of it stay if the process is killed.
+    pub(crate) fn unfinished(plan: &Plan, machine: &str) -> Self {
+        let reason = "interrupted: the run has not ended; it is in progress, or was killed";
+        Self {
+            summary: Summary::new(plan.listed().iter().map(|case| &case.group)),
+            verdicts: Vec::new(),
+            confidence: plan.confidence(),
+            precision: Vec::new(),
+            is_out_of_time: false,
+            order: plan.order.to_string(),
+            took_turns: false,
+            trials: TrialList::default(),
+            instruments: Vec::new(),
+            machine: machine.to_owned(),
+            ending: RunOutcome {
+                ended: RunStatus::Interrupted,
+                reasons: vec![reason.to_owned()],
+                inconclusive: Inconclusive::default(),
+            },
+            unreadable: Unreadable::default(),
+        }
+    }
+
     /// Decides how the run ended, with `failed` trials, or without a number when it was cancelled.
     /// `failures` are reasons of the caller's own why it failed, a line each.
     pub fn decide(
@@ -33,10 +58,14 @@ impl Run {
 }
 
 fn interrupted(run: &Run) -> String {
+    let (finished, planned) = (run.summary.finished(), run.summary.planned());
+    let in_part = match run.summary.interrupted() {
+        0 => String::new(),
+        trials => format!("; {} in part", counted(trials, "trial")),
+    };
     format!(
-        "interrupted: {} of {} trials finished, their rows are kept; thresholds not judged",
-        run.summary.finished(),
-        run.summary.planned()
+        "interrupted: {finished} of {planned} trials finished, their rows are kept{in_part}; \
+         thresholds not judged"
     )
 }
 
@@ -132,17 +161,14 @@ mod tests {
     use std::path::Path;
 
     use llm_stream_core::{
-        interval::Interval,
-        lacking::MissingFigures,
-        statistic::Absent,
-        summary::{Estimate, Summary},
+        interval::Interval, lacking::MissingFigures, statistic::Absent, summary::Estimate,
         threshold::Threshold,
     };
 
     use super::*;
     use crate::{
         config::Config,
-        plan::{Overrides, Plan},
+        plan::Overrides,
         report::{Exporter as _, thresholds::Thresholds},
     };
 

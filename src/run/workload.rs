@@ -11,7 +11,7 @@ use llm_stream_core::{
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
     summary::Tally,
-    text::error_chain,
+    text::{counted, error_chain},
     threshold::Threshold,
     verdict::p_of_failures,
 };
@@ -60,7 +60,12 @@ impl Runner<'_> {
             Ok(()) => self.drive_guarded(case, workload, position),
             Err(error) => Err(error.to_string()),
         };
-        self.check_cancelled()?;
+        if self.is_cancelled() {
+            if let Ok((gathered, run)) = run {
+                self.end_interrupted_load(case, workload, started, (gathered, run));
+            }
+            return Err(Cancelled);
+        }
         Ok(match run {
             Ok((gathered, run)) => self.end_load(case, workload, started, (gathered, run)),
             Err(error) => self.not_run(case, started, &error, None),
@@ -103,6 +108,32 @@ impl Runner<'_> {
         let failure = self.end_trial(case, ended);
         self.summary.add_load(case.group.id, outcome, failure.is_some());
         TrialEnd { failure, tally }
+    }
+
+    /// Sums up a load that an interrupt ended. Its finished requests have figures; the load itself was
+    /// not the one asked for.
+    fn end_interrupted_load(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+        started: Timestamp,
+        (gathered, run): (Gathered, LoadRun),
+    ) {
+        let Gathered { tally, spans, handed_over, .. } = gathered;
+        if tally.finished() == 0 {
+            return;
+        }
+        let stats = LoadStats::of(&spans, run.driven.busy);
+        let model = self.models.active.as_ref();
+        if let Some(punctuality) = model.and_then(|model| model.punctuality(handed_over)) {
+            self.summary.add_punctuality(case.group.id, punctuality);
+        }
+        let why = format!("interrupted after {}", counted(tally.finished(), "request"));
+        let row = LoadRow::of(case, workload, stats.clone(), &Err(why.clone()));
+        self.tell(Event::Load { row: &row });
+        let times = (started, today());
+        self.trials.push(TrialResult::load(case, times, stats.as_ref(), None).interrupted(why));
+        self.summary.add_interrupted(case.group.id, tally);
     }
 
     /// An error where the simulator did not keep its script; observers get an event if the instrument

@@ -121,7 +121,7 @@ impl Recording {
     /// object.
     ///
     /// ```text
-    /// {"status":200,"content_type":"text/event-stream","http_version":"HTTP/1.1","connect_ns":1410000,"headers_ns":3443000,"ended_ns":3311100000}
+    /// {"status":200,"content_type":"text/event-stream","http_version":"HTTP/1.1","connect_ns":1410000,"headers_ns":3443000,"ended_ns":3311100000,"chunks":2}
     /// {"at_ns":138341000,"text":"data: {…}\n\n"}
     /// {"at_ns":162103000,"hex":"646174613a20e2"}
     /// ```
@@ -130,7 +130,8 @@ impl Recording {
     /// `uncertainty_ns`, `headers_uncertainty_ns`, `ended_uncertainty_ns` and
     /// `last_bytes_uncertainty_ns`; older files lack them. The bytes of a chunk are in `text`, or
     /// in `hex` if they are not valid UTF-8: a read may end within a character. If the body failed,
-    /// the head has `"broken":{"kind":…,"message":…}`. [`from_jsonl`](Self::from_jsonl) also
+    /// the head has `"broken":{"kind":…,"message":…}`. `chunks` is the number of the lines after the
+    /// head, by which a reader notices that some are missing; older files lack it. [`from_jsonl`](Self::from_jsonl) also
     /// accepts a free-text `note` in the head.
     pub fn to_jsonl(&self) -> String {
         let mut file = json_line(&RecordingHeader::from(self));
@@ -147,7 +148,14 @@ impl Recording {
             let line: RecordingLine<'_> = parse_line(number, line)?;
             line.into_chunk().map_err(|problem| bad(number, problem))
         });
-        Ok(head.with_chunks(chunks.collect::<Result<_, _>>()?))
+        let chunks = chunks.collect::<Result<Vec<_>, _>>()?;
+        match head.chunks {
+            Some(all) if all != chunks.len() => {
+                let problem = format!("the file is incomplete: {} of {all} chunks", chunks.len());
+                Err(bad(file.lines().count(), problem))
+            }
+            _ => Ok(head.with_chunks(chunks)),
+        }
     }
 }
 
@@ -341,6 +349,9 @@ struct RecordingHeader {
     sent_ns: Option<u64>,
     headers_ns: u64,
     ended_ns: u64,
+    /// The number of chunks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chunks: Option<usize>,
     #[serde(default, skip_serializing_if = "is_default")]
     headers_uncertainty_ns: u64,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -387,6 +398,7 @@ impl From<&Recording> for RecordingHeader {
             sent_ns: recording.sent.map(nanos),
             headers_ns: nanos(recording.headers_at),
             ended_ns: nanos(recording.ended_at),
+            chunks: Some(recording.chunks.len()),
             headers_uncertainty_ns: nanos(recording.uncertainty.headers),
             ended_uncertainty_ns: nanos(recording.uncertainty.end),
             last_bytes_uncertainty_ns: nanos(recording.uncertainty.last_bytes),
@@ -526,7 +538,20 @@ mod tests {
         let file = format!("{HEAD}}}\n{}\n", r#"{"at_ns":1,"hex":"e282"}"#);
         let recording = Recording::from_jsonl(&file).expect("a recording");
         assert_eq!(recording.chunks[0].bytes, &b"\xe2\x82"[..]);
-        assert_eq!(recording.to_jsonl(), file);
+        assert_eq!(recording.to_jsonl(), file.replacen("}\n", ",\"chunks\":1}\n", 1));
+    }
+
+    #[test]
+    fn a_part_of_a_file_is_not_a_recording() {
+        let chunk = "{\"at_ns\":1,\"text\":\"a\"}\n";
+        let file = format!("{HEAD},\"chunks\":2}}\n{chunk}{chunk}");
+        assert!(Recording::from_jsonl(file.trim_end()).is_ok());
+        for end in 0..file.len() - 1 {
+            assert!(Recording::from_jsonl(&file[..end]).is_err(), "{}", &file[..end]);
+        }
+        let part = Recording::from_jsonl(&file[..file.len() - chunk.len()]).expect_err("a part");
+        let why = "line 2 of the recording is wrong: the file is incomplete: 1 of 2 chunks";
+        assert_eq!(part.to_string(), why);
     }
 
     #[test]
@@ -557,7 +582,7 @@ mod tests {
     #[test]
     fn a_body_that_broke_says_its_kind_by_name() {
         let broken = r#""broken":{"kind":"broken","message":"reset"}"#;
-        let file = format!("{HEAD},{broken}}}\n");
+        let file = format!("{HEAD},\"chunks\":0,{broken}}}\n");
         let recording = Recording::from_jsonl(&file).expect("a recording");
         assert_eq!(recording.broken, Some(RequestError::new(ErrorKind::Broken, "reset")));
         assert_eq!(recording.to_jsonl(), file);

@@ -484,6 +484,9 @@ pub struct Group {
     pub finished: usize,
     /// The number of failed trials.
     pub failed: usize,
+    /// The number of trials that an interrupt ended after some of their requests. They are not among
+    /// the finished ones.
+    pub interrupted: usize,
     /// The requests, without those of loads that were not reached.
     pub tally: Tally,
     /// The runs of loads that were reached.
@@ -566,6 +569,14 @@ impl Summary {
         }
     }
 
+    /// Adds the finished requests of a trial that an interrupt ended.
+    pub fn add_interrupted(&mut self, id: GroupId, tally: Tally) {
+        if let Some(group) = self.group(id) {
+            group.interrupted += 1;
+            group.tally.merge(tally);
+        }
+    }
+
     /// Adds the server's metrics of a trial.
     pub fn add_server(&mut self, id: GroupId, comparison: MetricComparison) {
         if let Some(group) = self.group(id) {
@@ -620,6 +631,11 @@ impl Summary {
         self.groups.iter().map(|group| group.finished).sum()
     }
 
+    /// Returns the number of trials that an interrupt ended after some of their requests.
+    pub fn interrupted(&self) -> usize {
+        self.groups.iter().map(|group| group.interrupted).sum()
+    }
+
     /// Returns the number of selected trials.
     pub fn planned(&self) -> usize {
         self.groups.iter().map(|group| group.planned).sum()
@@ -639,6 +655,7 @@ impl Group {
             planned: 1,
             finished: 0,
             failed: 0,
+            interrupted: 0,
             tally: Tally::new(storage),
             loads: Vec::new(),
             shortfalls: Vec::new(),

@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use crate::bench::{Bench, Ran, ran};
+use crate::{
+    bench::{Bench, Ran, ran},
+    wait,
+};
 
 /// A model with this time between tokens, and these keys, held to its baseline.
 fn bench(itl: &str, more: &str) -> Bench {
@@ -274,14 +277,22 @@ fn figures_that_cannot_be_compared_are_listed_and_fail() {
 #[test]
 fn a_baseline_that_cannot_be_saved_fails_the_run_in_every_report() {
     let bench = Bench::new(
-        "runs: 1\nprompts: [{ name: hello, text: \"Say hello.\" }]\n\
-         models: { m: { simulate: { ttft: 5ms, itl: 15ms, tokens: 4 } } }\n",
+        "runs: 2\nprompts: [{ name: hello, text: \"Say hello.\" }]\n\
+         models: { m: { simulate: { ttft: 500ms, itl: 15ms, tokens: 4 } } }\n",
     );
     let folder = bench.folder.path();
-    // The results are a file where the baseline needs a folder.
-    let ran = bench.run(&["--save-baseline", "./results.csv/main.json", "--json", "run.json"]);
+    let early = bench.run(&["--save-baseline", "configs.yaml/main.json"]);
+    assert_eq!(early.code, Some(2), "{}", early.stderr);
+    says(&early, "cannot add a run to the baseline configs.yaml/main.json: ");
+    let child = bench.start(&["--save-baseline", "./kept/main.json", "--json", "run.json"]);
+    let rows = || std::fs::read_to_string(folder.join("results.csv")).unwrap_or_default();
+    wait::until("a row", || rows().lines().count() > 1);
+    // A file where the baseline needs a folder.
+    std::fs::remove_dir_all(folder.join("kept")).unwrap();
+    std::fs::write(folder.join("kept"), "").unwrap();
+    let ran = Ran::from(child.output());
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
-    says(&ran, "FAILED: failed to save the baseline ./results.csv/main.json: ");
+    says(&ran, "FAILED: failed to save the baseline ./kept/main.json: ");
     assert!(!ran.stderr.contains("passed: "), "{}", ran.stderr);
     let json = std::fs::read_to_string(folder.join("run.json")).unwrap();
     let result = &crate::ci::is_by_the_schema(&json)["result"];

@@ -39,15 +39,15 @@ fn run(bench: &Bench, arguments: &[String]) -> Ran {
     ran(bench.command(&[]).args(arguments))
 }
 
-fn junit(path: &Path) -> Report {
+pub(crate) fn junit(path: &Path) -> Report {
     Report::deserialize_from_str(&fs::read_to_string(path).unwrap()).expect("JUnit XML")
 }
 
-fn cases(report: &Report) -> impl Iterator<Item = &TestCase> {
+pub(crate) fn cases(report: &Report) -> impl Iterator<Item = &TestCase> {
     report.test_suites.iter().flat_map(|suite| &suite.test_cases)
 }
 
-fn said(case: &TestCase) -> &str {
+pub(crate) fn said(case: &TestCase) -> &str {
     match &case.status {
         TestCaseStatus::Success { .. } => "",
         TestCaseStatus::NonSuccess { message, .. } | TestCaseStatus::Skipped { message, .. } => {
@@ -290,7 +290,10 @@ fn ctrl_c_writes_reports_of_the_finished_trials() {
         assert!(read > 0, "ended early");
         received.extend_from_slice(&piece[..read]);
     }
-    assert_eq!(fs::metadata(&old).unwrap().len(), 0, "no report of another run stays");
+    let begun = junit(&old);
+    let only = cases(&begun).last().unwrap();
+    let why = "interrupted: the run has not ended; it is in progress, or was killed";
+    assert_eq!((begun.tests, said(only)), (1, why), "no report of another run stays");
     child.signal("INT");
     stderr.read_to_end(&mut received).unwrap();
     assert_eq!(child.end().code(), Some(130));

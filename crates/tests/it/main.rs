@@ -12,6 +12,8 @@ mod ci;
 mod config;
 mod counts;
 mod datasets;
+#[cfg(target_os = "linux")]
+mod disks;
 mod documents;
 mod drive;
 mod faults;
@@ -23,6 +25,8 @@ mod harness;
 mod hostile;
 mod http;
 mod instrument;
+#[cfg(target_os = "linux")]
+mod interrupts;
 mod library;
 mod limits;
 #[cfg(target_os = "linux")]

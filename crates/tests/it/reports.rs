@@ -99,7 +99,6 @@ fn csv() -> String {
     let mut bytes = Vec::new();
     let mut writer = CsvTable::new(&mut bytes).unwrap();
     rows().1.iter().for_each(|row| writer.write(row).unwrap());
-    drop(writer);
     String::from_utf8(bytes).unwrap()
 }
 

@@ -1,6 +1,9 @@
 //! The file of the instrument's error, next to the results.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -9,6 +12,7 @@ use crate::{
     calibrate::Calibration,
     harness::terminal::Terminal,
     run::{Event, InstrumentSetting, Observer, ObserverError},
+    whole_file,
 };
 
 /// Writes `RESULTS.instrument.json`.
@@ -33,8 +37,17 @@ impl Observer for InstrumentFile {
 }
 
 impl InstrumentFile {
+    /// Checks before the first request that the file next to `results` can be written.
+    pub(in crate::harness) fn check(results: &Path) -> anyhow::Result<()> {
+        if !results.is_file() {
+            return Ok(());
+        }
+        let path = path(results);
+        whole_file::check(&path).with_context(|| format!("failed to write {}", path.display()))
+    }
+
     fn write(&self, calibrations: &[(InstrumentSetting, Calibration)]) -> anyhow::Result<()> {
-        let path = self.results.with_extension("instrument.json");
+        let path = path(&self.results);
         let stored: Vec<_> = calibrations
             .iter()
             .map(|(setting, calibration)| Stored {
@@ -42,9 +55,13 @@ impl InstrumentFile {
                 calibration,
             })
             .collect();
-        fs::write(&path, serde_json::to_vec_pretty(&stored)?)
+        whole_file::write(&path, &serde_json::to_vec_pretty(&stored)?)
             .with_context(|| format!("failed to write {}", path.display()))
     }
+}
+
+fn path(results: &Path) -> PathBuf {
+    results.with_extension("instrument.json")
 }
 
 /// A calibration as it is stored; times in seconds.

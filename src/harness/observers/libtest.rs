@@ -90,7 +90,7 @@ impl LibtestTrials {
     /// its measurements are still valid.
     fn report_loss(&mut self) {
         if !self.is_broken.swap(true, Ordering::SeqCst) {
-            let line = "FAILED: the trials' lines could not be written: see the panic above\n";
+            let line = "WARNING: libtest's lines could not be written: see the panic above\n";
             self.terminal.err(line);
         }
     }

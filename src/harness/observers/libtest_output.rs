@@ -6,7 +6,7 @@
 //! common width, so that `test \S+ \.\.\. bench` does not match.
 //!
 //! libtest-mimic cannot write to anything but stdout or a file. Its output therefore goes to a
-//! temporary file, by way of `--logfile`, and [`LibtestOutput::flush_lines`] copies complete lines
+//! file in memory, or where there is none to a temporary file, by way of `--logfile`, and [`LibtestOutput::flush_lines`] copies complete lines
 //! between trials: at these moments libtest-mimic waits and does not write. Each line is corrected
 //! on the way: padding removed, benches without a time per token turned into `ok`, and the number
 //! of filtered trials, which libtest-mimic never saw, filled in.
@@ -40,16 +40,66 @@ enum OutputStyle {
 
 /// Copies libtest-mimic's output to the terminal.
 pub(in crate::harness) struct LibtestOutput {
-    written: File,
-    path: PathBuf,
+    /// libtest-mimic opens it by its path.
+    written: WrittenFile,
     partial: Vec<u8>,
     /// False for libtest's terse format, which writes single characters.
     whole_lines: bool,
     style: OutputStyle,
     /// Trials that the filters removed before libtest-mimic saw them.
     filtered_out: usize,
-    // Deletes the file when dropped, if it still exists.
-    _file: NamedTempFile,
+}
+
+/// The file that libtest-mimic writes.
+enum WrittenFile {
+    /// In memory, so that no full disk is in the way.
+    #[cfg(target_os = "linux")]
+    Memory(File),
+    /// In the temporary folder. The path is empty after libtest-mimic has opened it.
+    Temporary(NamedTempFile, PathBuf),
+}
+
+impl WrittenFile {
+    /// Creates the file, and returns it with its path.
+    fn create() -> anyhow::Result<(Self, PathBuf)> {
+        #[cfg(target_os = "linux")]
+        if let Some((file, path)) = in_memory() {
+            return Ok((Self::Memory(file), path));
+        }
+        let file = NamedTempFile::new()
+            .context("failed to create a file in the temporary folder (see TMPDIR)")?;
+        let path = file.path().to_owned();
+        Ok((Self::Temporary(file, path.clone()), path))
+    }
+
+    fn read_to_end(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Memory(file) => file.read_to_end(bytes),
+            Self::Temporary(file, path) => {
+                // Unlinked once libtest-mimic has opened it, so that a killed process leaves nothing
+                // behind. (Windows does not unlink open files; there it is deleted with the relay.)
+                if *path != Path::new("") {
+                    let _ = std::fs::remove_file(std::mem::take(path));
+                }
+                file.as_file().read_to_end(bytes)
+            }
+        }
+    }
+}
+
+/// Creates a file in memory, with a path by which this process can open it once more. `None` where
+/// `/proc` is not mounted.
+#[cfg(target_os = "linux")]
+fn in_memory() -> Option<(File, PathBuf)> {
+    use std::os::fd::AsRawFd as _;
+
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    let file = File::from(memfd_create("libtest", MFdFlags::MFD_CLOEXEC).ok()?);
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    File::options().write(true).open(&path).ok()?;
+    Some((file, path))
 }
 
 impl LibtestOutput {
@@ -58,34 +108,23 @@ impl LibtestOutput {
         arguments: &mut Arguments,
         filtered_out: usize,
     ) -> anyhow::Result<Self> {
-        let context = "failed to create a file in the temporary folder (see TMPDIR)";
-        let file = NamedTempFile::new().context(context)?;
+        let (written, path) = WrittenFile::create()?;
         // `Arguments` holds the path as text.
-        if file.path().to_str().is_none() {
-            anyhow::bail!("{context}: its path is not UTF-8");
-        }
+        let path =
+            path.to_str().context("the path of the temporary folder (see TMPDIR) is not UTF-8")?;
         arguments.color = Some(color(arguments));
-        arguments.logfile = Some(file.path().to_string_lossy().into_owned());
+        arguments.logfile = Some(path.to_owned());
         let style = match (arguments.format, arguments.color) {
             (Some(FormatSetting::Json), _) => OutputStyle::Json,
             (_, Some(ColorSetting::Always)) => OutputStyle::Colored,
             _ => OutputStyle::Plain,
         };
         let terse = arguments.quiet || arguments.format == Some(FormatSetting::Terse);
-        Ok(Self {
-            written: file.reopen().context(context)?,
-            path: file.path().to_owned(),
-            partial: Vec::new(),
-            whole_lines: !terse,
-            style,
-            filtered_out,
-            _file: file,
-        })
+        Ok(Self { written, partial: Vec::new(), whole_lines: !terse, style, filtered_out })
     }
 
     /// Prints the lines that are complete.
     pub(in crate::harness) fn flush_lines(&mut self, terminal: &Terminal) {
-        self.forget_path();
         // After an error the lines are only missing on the screen; the measurement continues.
         let _ = self.written.read_to_end(&mut self.partial);
         let end = match self.partial.iter().rposition(|&byte| byte == b'\n') {
@@ -104,14 +143,6 @@ impl LibtestOutput {
                 OutputStyle::Colored => Printable::colored(&corrected),
                 OutputStyle::Json => Printable::json(&corrected),
             });
-        }
-    }
-
-    /// Unlinks the file once libtest-mimic has opened it, so that a killed process leaves nothing
-    /// behind. (Windows does not unlink open files; there it is deleted with the relay.)
-    fn forget_path(&mut self) {
-        if self.path != Path::new("") {
-            let _ = std::fs::remove_file(std::mem::take(&mut self.path));
         }
     }
 }

@@ -8,6 +8,7 @@ mod lines;
 mod progress;
 mod recordings;
 mod results;
+mod row_file;
 
 pub(super) use self::{
     instrument_file::InstrumentFile,
@@ -17,4 +18,5 @@ pub(super) use self::{
     progress::Progress,
     recordings::{Recordings, create_folder, file_name},
     results::{Output, target_folder},
+    row_file::is_stream,
 };

@@ -2,14 +2,17 @@
 
 use std::{
     collections::HashSet,
-    fs::{DirBuilder, File},
-    io::{self, Write as _},
+    fs::DirBuilder,
+    io,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 
-use crate::run::{Event, Observer, ObserverError};
+use crate::{
+    run::{Event, Observer, ObserverError},
+    whole_file,
+};
 
 /// Stores recordings in a folder.
 pub(in crate::harness) struct Recordings {
@@ -34,8 +37,8 @@ impl Observer for Recordings {
         let name = unused(&file_name(name), &mut self.used);
         let path = self.folder.join(format!("{name}.jsonl"));
         let file = redactor.redact_recording(recording.clone()).to_jsonl();
-        let written =
-            create_folder(&self.folder).and_then(|()| write_private(&path, file.as_bytes()));
+        let written = create_folder(&self.folder)
+            .and_then(|()| whole_file::write_private(&path, file.as_bytes()));
         Ok(written.with_context(|| format!("failed to write {}", path.display()))?)
     }
 }
@@ -46,19 +49,6 @@ pub(in crate::harness) fn create_folder(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(path)
-}
-
-/// Writes a file that only its owner can read: it has the prompts' answers.
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    // The mode above is of a new file.
-    #[cfg(unix)]
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    file.write_all(content)
 }
 
 /// Returns a trial's name as a file name: without characters that a file system may refuse, and short

@@ -2,13 +2,13 @@
 //! once.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 
+use super::row_file::RowFile;
 use crate::{
     plan::Plan,
     report::{
@@ -20,37 +20,48 @@ use crate::{
     run::{Event, Observer, ObserverError, today},
 };
 
-/// The path of the results, and their writer.
+/// The files of the results, opened and locked.
 pub(in crate::harness) struct Output {
     pub(in crate::harness) path: PathBuf,
-    pub(in crate::harness) results: Results,
+    requests: RowFile,
+    loads: Option<RowFile>,
+    server: Option<RowFile>,
 }
 
 /// Writes the rows.
 pub(in crate::harness) struct Results {
-    requests: CsvTable<Row, File>,
-    loads: Option<CsvTable<LoadRow, File>>,
-    server: Option<CsvTable<ServerMetricRow, File>>,
+    requests: CsvTable<Row, RowFile>,
+    loads: Option<CsvTable<LoadRow, RowFile>>,
+    server: Option<CsvTable<ServerMetricRow, RowFile>>,
 }
 
 impl Output {
-    /// Creates `path` and its folder, or a new folder in cargo's target folder. Loads and server
-    /// metrics get files next to it.
-    pub(in crate::harness) fn create(path: Option<&Path>, plan: &Plan) -> anyhow::Result<Self> {
+    /// Opens `path`, or `results.csv` in a new folder in cargo's target folder, and keeps its content.
+    /// Loads and server metrics get files next to it.
+    pub(in crate::harness) fn open(path: Option<&Path>, plan: &Plan) -> anyhow::Result<Self> {
         let with_loads = plan.cases.iter().any(|case| case.task.workload().is_some());
         let with_metrics = plan.cases.iter().any(|case| case.target.metrics_url.is_some());
         let path = match path {
             Some(path) => path.to_owned(),
             None => fresh_folder(&target_folder().join("llm-stream-bench"))?.join("results.csv"),
         };
-        let requests = table(&path)?;
+        let requests = open(&path)?;
         let path = std::path::absolute(&path).unwrap_or(path);
         // Devices and pipes have no folder for them.
         let is_file = path.is_file();
-        let loads = (with_loads && is_file).then(|| table(&path.with_extension("workloads.csv")));
-        let server = (with_metrics && is_file).then(|| table(&path.with_extension("server.csv")));
-        let (loads, server) = (loads.transpose()?, server.transpose()?);
-        Ok(Self { path, results: Results { requests, loads, server } })
+        let next_to = |ending| open(&path.with_extension(ending));
+        let loads = (with_loads && is_file).then(|| next_to("workloads.csv")).transpose()?;
+        let server = (with_metrics && is_file).then(|| next_to("server.csv")).transpose()?;
+        Ok(Self { path, requests, loads, server })
+    }
+
+    /// Replaces the contents of the files by their headers.
+    pub(in crate::harness) fn begin(self) -> anyhow::Result<Results> {
+        Ok(Results {
+            requests: table(self.requests)?,
+            loads: self.loads.map(table).transpose()?,
+            server: self.server.map(table).transpose()?,
+        })
     }
 }
 
@@ -75,19 +86,18 @@ impl Observer for Results {
     }
 }
 
-/// Creates a file with its folder, and writes the header.
-fn table<R: CsvRow>(path: &Path) -> anyhow::Result<CsvTable<R, File>> {
-    open(path)
-        .and_then(|file| Ok(CsvTable::new(file)?))
-        .with_context(|| format!("failed to write the results to {}", path.display()))
+fn open(path: &Path) -> anyhow::Result<RowFile> {
+    RowFile::open(path).with_context(|| failure(path))
 }
 
-fn open(path: &Path) -> anyhow::Result<File> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("failed to create the folder {}", folder.display()))?;
-    }
-    Ok(File::create(path)?)
+/// Empties the file and writes the header.
+fn table<R: CsvRow>(mut file: RowFile) -> anyhow::Result<CsvTable<R, RowFile>> {
+    let path = file.path().to_owned();
+    file.empty().and_then(|()| CsvTable::new(file)).with_context(|| failure(&path))
+}
+
+fn failure(path: &Path) -> String {
+    format!("failed to write the results to {}", path.display())
 }
 
 /// Creates a folder for this run, named by its start.

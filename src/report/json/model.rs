@@ -98,7 +98,8 @@ report! {
         /// The errors of each transport in use, measured on this machine during this run; empty
         /// with `--no-calibration`.
         instruments: Vec<InstrumentReport>,
-        /// The trials that finished, in the order in which they ran; a load is one trial.
+        /// The trials that finished, in the order in which they ran; a load is one trial. The last one
+        /// of an interrupted run may have ended in part: its failure is `interrupted`.
         #[schema(with = "Vec<TrialReport<'a>>")]
         trials: TrialReports<'a>,
     }
@@ -170,6 +171,9 @@ report! {
         planned: usize,
         finished: usize,
         failed: usize,
+        /// Those that an interrupt ended after some of their requests, which are in the figures. They
+        /// are not among the finished ones.
+        interrupted: usize,
     }
 
     struct RequestCounts {
@@ -277,7 +281,8 @@ report! {
     /// The change of the mean over the requests, from the start to the end of a fitted line, as a
     /// fraction of the start.
     struct DriftReport {
-        relative: f64,
+        /// Null if the line does not start above zero.
+        relative: Option<f64>,
         interval: IntervalReport,
         /// That of the slope, two-sided.
         p: Option<f64>,
