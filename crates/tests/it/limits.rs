@@ -154,7 +154,7 @@ fn limits_that_every_run_or_no_run_meets_are_refused_with_their_place() {
         ("generation_speed > -1 tok/s", "every run", 20),
         ("generation_speed >= -100 % of baseline", "every run", 21),
         ("ttft < -100 % of baseline", "no run", 8),
-        ("ttft trend >= -150 %", "every run", 15),
+        ("generation_speed trend >= -150 %", "every run", 27),
     ] {
         let bench = Bench::by_default(&format!("{CONFIG}thresholds:\n  - \"{threshold}\"\n"));
         let message = refused(&bench, &["--list"]);
