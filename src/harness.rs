@@ -396,7 +396,7 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
 }
 
-/// What a reader should know before the first trial.
+/// Notes for the reader before the first trial.
 fn notes(plan: &Plan, github: &Github) -> Vec<String> {
     let models = simulated_models(plan).into_iter().chain(bypassed_proxies(plan));
     let notes = models.chain(insecure(plan)).chain(overridden_limits(plan)).chain(order(plan));

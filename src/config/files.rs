@@ -55,7 +55,7 @@ fn check_kind(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What is neither a file nor a folder.
+/// A path that is neither a file nor a folder.
 enum Special {
     Pipe,
     Socket,

@@ -34,7 +34,7 @@ struct Report {
 enum Way {
     /// The file is replaced.
     Replace,
-    /// The file is written where it is: one that another process has open, or in a folder in which no
+    /// The file is written where it is: another process has it open, or it is in a folder in which no
     /// file can be created.
     InPlace(File),
     /// A device or a pipe, which takes one report.

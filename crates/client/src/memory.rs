@@ -18,7 +18,7 @@ pub const DEFAULT_MEMORY: usize = 512_000_000;
 /// The smallest limit: a small answer and its interpretation fit.
 pub const LEAST_MEMORY: usize = 16_000_000;
 
-/// What a chunk takes beyond its bytes: its times, its handle and its allocation.
+/// The memory of a chunk beyond its bytes: its times, its handle and its allocation.
 const CHUNK: usize = 128;
 
 /// The part of a flood that is kept, bytes.

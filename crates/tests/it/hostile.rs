@@ -113,7 +113,6 @@ fn of_server(server: &HostileServer, carrier: &str, some: &[usize]) -> Ran {
 fn names_of_models_that_a_server_lists_are_inert() {
     let texts = texts();
     let server = HostileServer::start(texts.clone());
-    // Detection waits for answers that do not come.
     thread::scope(|scope| {
         for (nth, text) in texts.iter().enumerate() {
             let url = server.url("models", nth);

@@ -22,6 +22,15 @@ use crate::{
 /// The signals that end a run in order, with the exit codes.
 const SIGNALS: [(&str, i32); 3] = [("INT", 130), ("TERM", 143), ("HUP", 129)];
 
+/// The signals that are tried. A program under `nohup` ignores SIGHUP, and so do those that it starts.
+fn signals() -> impl Iterator<Item = (&'static str, i32)> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let ignores_hang_up = ignored.is_some_and(|mask| mask & 1 != 0);
+    SIGNALS.into_iter().filter(move |(name, _)| !(ignores_hang_up && *name == "HUP"))
+}
+
 /// A moment of a run: the config of its model, the filter, and when it has come.
 struct Moment {
     name: &'static str,
@@ -126,7 +135,7 @@ fn temporary(folder: &Path) -> usize {
 #[test]
 fn each_signal_at_each_moment_leaves_whole_files_marked_as_interrupted() {
     for Moment { name, model, filter, has_come, rows: least } in MOMENTS {
-        for (signal, code) in SIGNALS {
+        for (signal, code) in signals() {
             let bench = bench(model);
             let folder = bench.folder.path();
             let child = Process::start(&mut command(&bench, filter));
@@ -252,7 +261,7 @@ fn stopped_while_writing(bench: &Bench) -> (Process, File) {
 
 #[test]
 fn a_second_signal_ends_the_process_while_it_writes_reports() {
-    for (signal, code) in SIGNALS {
+    for (signal, code) in signals() {
         let bench = bench("{ simulate: { ttft: 0ms, itl: 0ms, tokens: 2 } }");
         let folder = bench.folder.path();
         let (mut child, pipe) = stopped_while_writing(&bench);
@@ -299,7 +308,7 @@ fn a_run_under_nohup_ignores_the_hang_up() {
 
 #[test]
 fn serve_ends_by_each_signal_and_removes_its_socket() {
-    for (signal, code) in SIGNALS {
+    for (signal, code) in signals() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("s");
         let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));

@@ -80,7 +80,7 @@ pub(super) fn with_model(
         })
     };
     let figures = (figure(other)?, figure(group)?);
-    // Under load the run is the unit, whatever the statistic is.
+    // under load the run is the unit of every statistic.
     let has_pairs =
         group.spec.workload.is_some() || matches!(statistic, Statistic::Mean | Statistic::Median);
     let change = match has_pairs {

@@ -57,7 +57,8 @@ impl HostileServer {
 fn answer(mut socket: TcpStream, texts: &[String]) {
     let mut request = Vec::new();
     let mut piece = [0; 4096];
-    while !request.ends_with(b"}") && !request.starts_with(b"GET ") {
+    // Detection sends an empty list.
+    while !request.ends_with(b"}") && !request.ends_with(b"[]") && !request.starts_with(b"GET ") {
         match socket.read(&mut piece) {
             Ok(read @ 1..) => request.extend_from_slice(&piece[..read]),
             _ => break,
