@@ -160,7 +160,7 @@ fn stream(name: &str, data: &[u8]) {
     assert_eq!(outcome(&whole, protocol), outcome(&read(1 + usize::from(first)), protocol));
     let fields = TextFields::default();
     let text = sample::answer_text(&whole, protocol, &fields);
-    assert!(text.len() <= 4 * data.len(), "text that nobody sent");
+    assert!(text.len() <= 4 * data.len(), "the answer is longer than its bytes");
     sample::calls_tools(&whole, protocol, &fields);
     sample::prompt_tokens(&whole, protocol);
     sample::tokens_so_far(&whole.chunks, protocol);

@@ -245,7 +245,7 @@ impl GroupSize {
             return (has < needs).then_some(UndecidableCause::TooFewStored { needs, has });
         }
         // A figure that no stored run has is reported with the verdicts. A limit that demands an
-        // improvement is decided by one that is large enough.
+        // improvement is decided by a large one.
         if threshold.against != Against::Baseline || stored == Some(0) || !threshold.holds(0.0) {
             return None;
         }

@@ -173,8 +173,8 @@ impl Side {
 }
 
 impl GroupBaseline {
-    /// Returns a value that no run measures, with its metric: one that is not finite, is too large
-    /// to be summed, or is negative although the metric is not a difference.
+    /// Returns a value that no run measures, with its metric: it is not finite, is too large to be
+    /// summed, or is negative although the metric is not a difference.
     fn impossible_value(&self) -> Option<(&str, f64)> {
         const LARGEST: f64 = 1e15;
         let figures = self.figures.iter().map(|(name, values)| (name, values.as_slice()));

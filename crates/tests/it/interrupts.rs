@@ -239,7 +239,7 @@ fn a_killed_run_leaves_reports_that_say_so() {
     }
 }
 
-/// A run whose JSON goes to a pipe that nobody empties: it stops while it writes its reports.
+/// A run whose JSON goes to a pipe without a reader: it stops while it writes its reports.
 fn stopped_while_writing(bench: &Bench) -> (Process, File) {
     let folder = bench.folder.path();
     let pipe = folder.join("pipe");

@@ -6,8 +6,9 @@
 //! common width, so that `test \S+ \.\.\. bench` does not match.
 //!
 //! libtest-mimic cannot write to anything but stdout or a file. Its output therefore goes to a
-//! file in memory, or where there is none to a temporary file, by way of `--logfile`, and [`LibtestOutput::flush_lines`] copies complete lines
-//! between trials: at these moments libtest-mimic waits and does not write. Each line is corrected
+//! file in memory, elsewhere to a temporary file, by way of `--logfile`, and
+//! [`LibtestOutput::flush_lines`] copies complete lines between trials: at these moments
+//! libtest-mimic waits and does not write. Each line is corrected
 //! on the way: padding removed, benches without a time per token turned into `ok`, and the number
 //! of filtered trials, which libtest-mimic never saw, filled in.
 

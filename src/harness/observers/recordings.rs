@@ -43,7 +43,7 @@ impl Observer for Recordings {
     }
 }
 
-/// Creates a folder for recordings that only its owner can open. One that exists stays as it is.
+/// Creates a folder for recordings that only its owner can open. An existing folder keeps its mode.
 pub(in crate::harness) fn create_folder(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
