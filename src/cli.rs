@@ -70,9 +70,20 @@ pub struct Cli {
     )]
     pub runs: Option<RunCount>,
 
-    /// Write the results to FILE and overwrite it [default:
-    /// target/llm-stream-bench/TIMESTAMP/results.csv]
-    #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_OUTPUT", help_heading = OURS)]
+    /// Write the run's files to DIR, over those of an earlier run: the results as CSV and JSON, every
+    /// arrival, and report.html [default: a new folder TIMESTAMP in target/llm-stream-bench under
+    /// cargo, in ./llm-stream-bench otherwise]
+    #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_OUTPUT_DIR", help_heading = OURS)]
+    pub output_dir: Option<PathBuf>,
+
+    /// Write only the CSV of the results, to FILE, and overwrite it
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LLM_STREAM_BENCH_OUTPUT",
+        conflicts_with = "output_dir",
+        help_heading = OURS
+    )]
     pub output: Option<PathBuf>,
 
     /// Read the models from FILE [default: configs.yaml]

@@ -8,6 +8,7 @@ mod compare;
 mod files;
 mod github;
 mod observers;
+mod run_folder;
 mod selection;
 mod serve;
 mod signals;
@@ -37,7 +38,7 @@ use self::{
     files::Files,
     observers::{
         InstrumentFile, LibtestOutput, LibtestTrials, Lines, Output, Progress, Recordings,
-        create_folder,
+        ResultsPlace, create_folder, target_folder,
     },
     selection::Selection,
     terminal::Terminal,
@@ -54,9 +55,13 @@ use crate::{
         Exporter, Run, RunStatus, precision::PrecisionTables, ranking::Ranking,
         summary::SummaryTables, thresholds,
     },
-    run::{Accesses, Cancellation, Measured, Observer, RunOptions, Runner},
+    run::{self, Accesses, Measured, Observer, RunOptions, Runner},
+    setup::Setup,
     whole_file,
 };
+
+/// The folder of runs and baselines.
+const RUNS: &str = "llm-stream-bench";
 
 const FAILED: u8 = 101;
 const UNUSABLE: u8 = 2;
@@ -69,7 +74,7 @@ pub fn main() -> ExitCode {
     exit(listened().and_then(|()| {
         let matches = complete(Cli::command()).try_get_matches();
         match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-            Ok(cli) => run(cli),
+            Ok(cli) => run(cli, &target_folder().join(RUNS)),
             Err(error) => Ok(refuse(&error)),
         }
     }))
@@ -93,7 +98,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(mut cli) => {
             cli.libtest.bench = !cli.libtest.test;
-            run(*cli)
+            run(*cli, Path::new(RUNS))
         }
         Command::Init(options) => init(&options),
         Command::Check(options) => check(&options),
@@ -164,7 +169,8 @@ fn config(cli: &mut Cli) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn run(mut cli: Cli) -> anyhow::Result<u8> {
+/// Runs what the command line asks for; the folder of the run is made in `parent`.
+fn run(mut cli: Cli, parent: &Path) -> anyhow::Result<u8> {
     // `cargo bench -- --test` passes both.
     cli.libtest.bench &= !cli.libtest.test;
     let mut config = config(&mut cli)?;
@@ -196,7 +202,7 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
         plan.check_counterparts()?;
     }
     match measures {
-        true => measure(cli, &config, plan, filtered_out),
+        true => measure(cli, &config, plan, (filtered_out, parent)),
         false => smoke::run(cli.libtest, plan, filtered_out),
     }
 }
@@ -346,12 +352,18 @@ fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<(
     Ok(())
 }
 
-/// Measures the selected cases.
-fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
+/// Measures the selected cases. The folder of the run is made in `parent`.
+fn measure(
+    mut cli: Cli,
+    config: &Config,
+    plan: Plan,
+    (filtered_out, parent): (usize, &Path),
+) -> anyhow::Result<u8> {
+    let started = run::today();
     let accesses = bench::accesses(config, &plan)?;
     let short_keys = short_keys(&accesses);
     check_measurable(&cli, config, &plan)?;
-    let files = Files::open(&cli)?;
+    let setup = Setup::of(config, &accesses, started);
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
@@ -359,18 +371,11 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let inconclusive = cli.inconclusive.unwrap_or(config.inconclusive);
     let mut baselines = Baselines::of(&cli, &plan, &terminal)?;
     let undecidable = undecidable(&plan, baselines.compared.as_ref());
-    let mut options = RunOptions {
-        accesses,
-        preflight: !cli.no_preflight,
-        checks_instrument: !cli.no_calibration,
-        baseline: baselines.compared.take(),
-        machine: baselines.machine.clone(),
-        temporary_folder: None,
-        cancellation: Cancellation::default(),
-    };
     let github = Github::from_env();
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
-    let csv = Output::open(cli.output.as_deref(), &plan)?;
+    let place = ResultsPlace::of(&cli, parent, started)?;
+    let files = Files::open(&cli, place.folder())?;
+    let csv = Output::open(&place, &plan)?;
     if !cli.no_calibration {
         InstrumentFile::check(&csv.path)?;
     }
@@ -378,11 +383,10 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
         terminal.err(&format!("{note}\n"));
     }
     // From here on a signal ends the run in order, with reports.
-    options.cancellation = signals::cancellation();
+    let cancellation = signals::cancellation();
     // Last, because it replaces existing files.
     let (path, results) = (csv.path.clone(), csv.begin()?);
-    files.begin(&Run::unfinished(&plan, &baselines.machine))?;
-    options.temporary_folder = path.parent().filter(|_| path.is_file()).map(Path::to_owned);
+    files.begin(&Run::unfinished(&plan, &baselines.machine, &setup))?;
     let libtest = LibtestTrials::start((cli.libtest, output), &plan.cases, terminal.clone())?;
     let is_broken = libtest.broken();
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(results)];
@@ -391,8 +395,18 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let file = InstrumentFile { results: path.clone(), terminal: terminal.clone() };
     observers.extend([Box::new(Lines(terminal.clone())) as _, Box::new(file) as _]);
     observers.push(Box::new(libtest));
+    let options = RunOptions {
+        accesses,
+        preflight: !cli.no_preflight,
+        checks_instrument: !cli.no_calibration,
+        baseline: baselines.compared.take(),
+        machine: baselines.machine.clone(),
+        setup: Some(Box::new(setup)),
+        temporary_folder: path.parent().filter(|_| path.is_file()).map(Path::to_owned),
+        cancellation,
+    };
     let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
-    let closing = Closing { terminal, path, files, baselines, github, inconclusive };
+    let closing = Closing { terminal, path, place, files, baselines, github, inconclusive };
     Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
 }
 
@@ -407,6 +421,7 @@ fn notes(plan: &Plan, github: &Github) -> Vec<String> {
 struct Closing {
     terminal: Arc<Terminal>,
     path: PathBuf,
+    place: ResultsPlace,
     files: Files,
     baselines: Baselines,
     github: Github,
@@ -419,6 +434,9 @@ impl Closing {
     /// written.
     fn report(&self, mut run: Run, failed: Option<u64>, lacks_lines: bool) -> u8 {
         self.terminal.end_progress();
+        if let Some(setup) = &mut run.setup {
+            setup.ended = Some(run::today());
+        }
         let lines = "FAILED: libtest's lines could not be written: see the panic above";
         let lost: Vec<_> = lacks_lines.then(|| lines.to_owned()).into_iter().collect();
         run.decide(failed, self.inconclusive, lost.clone());
@@ -444,6 +462,8 @@ impl Closing {
             }
         }
         let mut unwritten = self.files.write(&run);
+        let folder = self.place.folder();
+        unwritten.extend(folder.and_then(|folder| run_folder::finish(folder, &run).err()));
         unwritten.extend(terminal::unwritten());
         if code == 0 && !unwritten.is_empty() {
             code = FAILED;

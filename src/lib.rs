@@ -67,6 +67,8 @@ pub mod report;
 pub mod row;
 #[doc(hidden)]
 pub mod run;
+mod setup;
+mod store;
 mod whole_file;
 
 pub use llm_stream_core::{

@@ -3,7 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use llm_stream_core::{prompt::Prompt, recording::RequestError, sample::Sample, summary::Request};
+use llm_stream_core::{
+    prompt::Prompt,
+    recording::RequestError,
+    request_line::{RequestLine, RequestPlace},
+    sample::Sample,
+    summary::Request,
+};
 
 use crate::plan::Case;
 
@@ -35,6 +41,23 @@ pub struct LoadPosition {
 }
 
 impl Row {
+    /// The line of `requests.jsonl`.
+    pub(crate) fn line(&self) -> RequestLine<'_> {
+        let place = RequestPlace {
+            trial: &self.case.name,
+            model: &self.case.target.name,
+            prompt: self.prompt.title(),
+            workload: self.case.task.workload().map(|workload| workload.name.as_str()),
+            run: self.case.run,
+            turn: self.prompt.turn.as_ref().map(|turn| turn.number),
+            request: self.place.map(|place| place.request),
+            started: self.started,
+            scheduled: self.place.and_then(|place| place.scheduled),
+            handed_over: self.place.and_then(|place| place.sent),
+        };
+        RequestLine::of(place, &self.outcome)
+    }
+
     /// The data of the row that summaries count.
     pub fn request(&self) -> Request<'_> {
         Request { prompt: &self.prompt, run: self.case.run, outcome: &self.outcome }

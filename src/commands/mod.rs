@@ -10,6 +10,7 @@ mod yaml;
 
 use std::fmt;
 
+pub(crate) use self::address::shown as shown_url;
 pub(crate) use self::server_config::{ServerConfig, load, refuse_without_url, with_url_hint};
 
 /// An error of a command, with its fix.

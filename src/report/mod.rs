@@ -34,12 +34,12 @@ use llm_stream_core::{
     verdict::Verdict,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     finished::TrialResult, precision::GroupPrecision, trial_list::TrialList, write_to::ReportError,
 };
-use crate::{calibrate::Calibration, config::Inconclusive, plan::Transport};
+use crate::{calibrate::Calibration, config::Inconclusive, plan::Transport, setup::Setup};
 
 /// A finished run: the data of all reports.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub struct Run {
     pub instruments: Vec<Instrument>,
     /// The machine, in a line.
     pub machine: String,
+    /// The circumstances of the run, if they were gathered.
+    pub(crate) setup: Option<Box<Setup>>,
     /// The outcome.
     pub ending: RunOutcome,
     /// Why figures could not be read back, if so.
@@ -140,7 +142,7 @@ pub struct RunOutcome {
 }
 
 /// The outcome of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(inline))]

@@ -55,6 +55,7 @@ use crate::{
     config::Order,
     plan::{Access, Case, Plan, Target},
     report::{GroupPrecision, Instrument, Run, RunOutcome, TrialList, Unreadable},
+    setup::Setup,
 };
 
 /// Each model with its key, its headers and the options of its connection.
@@ -75,6 +76,8 @@ pub struct RunOptions {
     pub baseline: Option<Baseline>,
     /// The machine that measures, in a line.
     pub machine: String,
+    /// The circumstances of the run, for its report.
+    pub(crate) setup: Option<Box<Setup>>,
     /// The folder of a temporary file for the figures of a long run; `None` for the system's.
     pub temporary_folder: Option<PathBuf>,
     /// Ends the run early.
@@ -214,6 +217,7 @@ impl<'a> Runner<'a> {
             trials: std::mem::take(&mut self.trials),
             instruments: instruments.known.iter().map(instrument).collect(),
             machine: self.options.machine.clone(),
+            setup: self.options.setup.take(),
             ending: RunOutcome::default(),
             unreadable: self.unreadable.clone(),
         }

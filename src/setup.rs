@@ -1,0 +1,219 @@
+//! The circumstances of a run: everything that is needed to repeat it. Secrets are masked.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+};
+
+use jiff::Timestamp;
+use llm_stream_client::{Redactor, connect_options::Secret, secret_names::is_secret_header};
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+use crate::{calibrate::machine, commands, config::Config, env, plan::Access, run::Accesses};
+
+/// The circumstances of a run: everything that is needed to repeat it. Secrets are `***`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Setup {
+    /// The start of the run by the wall clock.
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("format" = "date-time")))]
+    pub(crate) started: Timestamp,
+    /// Its end; null if it was killed.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub(crate) ended: Option<Timestamp>,
+    /// The command line, the program first.
+    pub(crate) arguments: Vec<String>,
+    /// The environment variables of this program, `LLM_STREAM_BENCH_…`.
+    pub(crate) variables: BTreeMap<String, String>,
+    /// The folder in which it ran, to which its paths are relative.
+    pub(crate) folder: String,
+    /// The revision of that folder; null outside a git repository.
+    pub(crate) git: Option<GitRevision>,
+    /// The revision of git that this program was built from; null if it was not built from one.
+    pub(crate) built_from: Option<String>,
+    pub(crate) host: Host,
+    pub(crate) config: ConfigRecord,
+    /// What each endpoint said about itself before the first trial; without simulated ones.
+    #[serde(default)]
+    pub(crate) servers: Vec<ServerRecord>,
+}
+
+/// A revision of git.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct GitRevision {
+    /// The commit.
+    pub(crate) commit: String,
+    /// Whether tracked files differ from it.
+    pub(crate) is_modified: bool,
+}
+
+/// The machine that measured. Values that the system does not report are null.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Host {
+    pub(crate) name: Option<String>,
+    pub(crate) processor: Option<String>,
+    /// The cores that this process may use.
+    pub(crate) cores: Option<usize>,
+    /// Bytes.
+    pub(crate) memory: Option<u64>,
+    /// The operating system, such as `linux`.
+    pub(crate) system: String,
+    pub(crate) kernel: Option<String>,
+}
+
+/// The config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct ConfigRecord {
+    /// Its path as it was given, or `<command line>` for a run of a URL.
+    pub(crate) file: String,
+    /// Its text.
+    pub(crate) text: String,
+    /// Whether the text contains masked secrets, so that it cannot be run as it is.
+    pub(crate) has_secrets: bool,
+    /// The files that it names: prompts, data sets, images, certificates.
+    pub(crate) data: Vec<DataFile>,
+}
+
+/// A file that the config names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct DataFile {
+    pub(crate) path: String,
+    /// The SHA-256 of its content, in hexadecimal digits; null if it could not be read again.
+    pub(crate) sha256: Option<String>,
+    pub(crate) bytes: Option<u64>,
+}
+
+/// What a server said about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct ServerRecord {
+    /// The endpoint, as in the results.
+    pub(crate) endpoint: String,
+    /// The models of this run that it serves.
+    pub(crate) models: Vec<String>,
+    /// Its version, by its path `/version` or a path of the protocol.
+    pub(crate) version: Option<String>,
+    /// The models that it lists.
+    pub(crate) lists: Vec<String>,
+    /// The header `server` of its answers.
+    pub(crate) software: Option<String>,
+}
+
+impl Setup {
+    /// Gathers the circumstances of a run of `config` that starts now.
+    pub(crate) fn of(config: &Config, accesses: &Accesses, started: Timestamp) -> Self {
+        let redactor = redactor(accesses);
+        let (text, has_secrets) = config.masked_text();
+        Self {
+            started,
+            ended: None,
+            arguments: env::arguments().map(|argument| shown(&argument, &redactor)).collect(),
+            variables: env::ours().map(|(name, value)| (name, shown(&value, &redactor))).collect(),
+            folder: std::env::current_dir().unwrap_or_default().display().to_string(),
+            git: GitRevision::of(Path::new(".")),
+            built_from: option_env!("LLM_STREAM_BENCH_REVISION").map(str::to_owned),
+            host: Host::this(),
+            config: ConfigRecord {
+                file: config.file().to_owned(),
+                text: redactor.redact(&text),
+                has_secrets,
+                data: config.files().iter().map(|path| DataFile::of(path)).collect(),
+            },
+            servers: Vec::new(),
+        }
+    }
+}
+
+/// Masks the keys of the models and the headers that hold secrets.
+fn redactor(accesses: &Accesses) -> Redactor {
+    let secrets = |access: &Access| -> Vec<Vec<u8>> {
+        let named = access.headers.iter().filter(|(name, _)| is_secret_header(name.as_str()));
+        let named = named.map(|(_, value)| value.as_bytes().to_vec());
+        let others = access.key.iter().chain(&access.route.secrets);
+        named.chain(others.map(|Secret(secret)| secret.clone().into_bytes())).collect()
+    };
+    let secrets: Vec<_> = accesses.iter().flat_map(|(_, access)| secrets(access)).collect();
+    Redactor::new(secrets.iter().map(Vec::as_slice))
+}
+
+/// Returns an argument or the value of a variable without secrets: those of the models, and the user
+/// and the query of a URL.
+fn shown(argument: &str, redactor: &Redactor) -> String {
+    let masked = redactor.redact(argument);
+    match masked.contains("://") {
+        true => commands::shown_url(&masked),
+        false => masked,
+    }
+}
+
+impl GitRevision {
+    /// Returns the revision of `folder`; `None` outside a repository, or without git.
+    pub(crate) fn of(folder: &Path) -> Option<Self> {
+        let git = |arguments: &[&str]| {
+            let mut command = Command::new("git");
+            command.arg("-C").arg(folder).args(arguments).stdin(Stdio::null());
+            let output = command.stderr(Stdio::null()).output().ok()?;
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let commit = git(&["rev-parse", "HEAD"])?.trim().to_owned();
+        let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
+        Some(Self { commit, is_modified: !changes.trim().is_empty() })
+    }
+}
+
+impl Host {
+    /// Describes this machine.
+    fn this() -> Self {
+        Self {
+            name: machine::host_name(),
+            processor: machine::processor(),
+            cores: thread::available_parallelism().ok().map(usize::from),
+            memory: machine::total_memory(),
+            system: std::env::consts::OS.to_owned(),
+            kernel: machine::kernel(),
+        }
+    }
+}
+
+impl DataFile {
+    /// Describes the file at `path`.
+    pub(crate) fn of(path: &Path) -> Self {
+        let digest = digest(path).ok();
+        Self {
+            path: path.display().to_string(),
+            sha256: digest.as_ref().map(|(sha256, _)| sha256.clone()),
+            bytes: digest.map(|(_, bytes)| bytes),
+        }
+    }
+}
+
+/// Returns the SHA-256 of a file and its length.
+fn digest(path: &Path) -> io::Result<(String, u64)> {
+    let mut file = File::open(path)?;
+    let (mut context, mut length) = (Context::new(&SHA256), 0);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        context.update(&buffer[..read]);
+        length += read as u64;
+    }
+    let digest = context.finish();
+    Ok((digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(), length))
+}
+
+/// Returns the path of a file of the config, relative to the folder of the run.
+pub(crate) fn data_path(setup: &Setup, file: &DataFile) -> PathBuf {
+    Path::new(&setup.folder).join(&file.path)
+}

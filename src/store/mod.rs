@@ -1,0 +1,13 @@
+//! Runs on disk: a folder for each run, and how runs are found and read again.
+
+mod find;
+mod folder;
+mod requests;
+mod stored;
+
+pub(crate) use self::{
+    find::{Found, RunFinder},
+    folder::{BASELINE, REPORT, REQUESTS, RESULTS, RUN, create},
+    requests::RequestReader,
+    stored::StoredRun,
+};
