@@ -27,6 +27,7 @@ pub mod prompt;
 pub mod protocol;
 pub mod punctuality;
 pub mod recording;
+pub mod request_line;
 pub mod requirement;
 pub mod sample;
 pub mod schedule;

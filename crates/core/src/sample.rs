@@ -8,7 +8,7 @@ mod text;
 
 use std::{borrow::Cow, fmt, iter, mem, time::Duration};
 
-use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 pub use self::{
     arrivals::ArrivalUncertainty,
@@ -179,7 +179,7 @@ impl TokenCount {
 }
 
 /// An unknown field of the delta that contained text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadField {
     /// The name, as in `text_fields` and `ignore_fields` of the config.
     pub name: String,
@@ -256,6 +256,10 @@ impl Doubt {
         Metric::TOTAL_TOKENS_PER_SECOND,
         Metric::OUTPUT_THROUGHPUT,
     ];
+
+    /// The sets of metrics that doubts affect.
+    pub(crate) const ALL: &'static [&'static [&'static Metric]] =
+        &[Self::ARRIVALS, Self::ARRIVALS_AND_COUNTS, Self::HELD_BACK];
 
     /// The metrics of an answer that may have been generated before its first event.
     const HELD_BACK: &'static [&'static Metric] = &[
@@ -680,7 +684,8 @@ impl FinishClass {
 pub const NOT_FOUND_HINT: &str = " (see `base_url`, `port` and `model_name` in the config)";
 
 /// A fact that a reader of a row should know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Note {
     /// An unknown field of the delta contained text; [`Sample::unread`] has its name.
