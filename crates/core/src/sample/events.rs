@@ -7,10 +7,13 @@
 
 use std::{fmt, iter, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::TokenKind;
 
 /// One part of the contents of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EventPart {
     /// A generated token of the answer's text.
     Answer,
@@ -84,7 +87,8 @@ impl From<TokenKind> for EventPart {
 }
 
 /// The contents of an event: a set of parts. An empty set is an event without known contents.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<EventPart>", into = "Vec<EventPart>")]
 pub struct EventContents(u16);
 
 impl EventContents {
@@ -120,6 +124,18 @@ impl FromIterator<EventPart> for EventContents {
     }
 }
 
+impl From<Vec<EventPart>> for EventContents {
+    fn from(parts: Vec<EventPart>) -> Self {
+        parts.into_iter().collect()
+    }
+}
+
+impl From<EventContents> for Vec<EventPart> {
+    fn from(contents: EventContents) -> Self {
+        contents.parts().collect()
+    }
+}
+
 impl fmt::Debug for EventContents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.parts()).finish()
@@ -127,7 +143,7 @@ impl fmt::Debug for EventContents {
 }
 
 /// Successive events with the same contents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRun {
     /// What each of the events contains.
     pub contents: EventContents,
@@ -155,6 +171,16 @@ impl EventLog {
             Some(run) if run.contents == contents => run.events += 1,
             _ => self.runs.push(EventRun { contents, events: 1 }),
         }
+    }
+
+    /// Returns whether the runs have as many events as there are arrivals, `token_events` of them with
+    /// a token.
+    pub fn is_consistent(&self, token_events: usize) -> bool {
+        let count = |with_token: bool| {
+            let runs = self.runs.iter().filter(|run| run.contents.is_token_event() == with_token);
+            runs.map(|run| run.events).try_fold(0_usize, usize::checked_add)
+        };
+        count(true) == Some(token_events) && count(false) == Some(self.other_arrivals.len())
     }
 
     /// Returns all events in order, with the arrivals of the token events from `token_events`.
