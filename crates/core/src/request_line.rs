@@ -10,7 +10,9 @@ use crate::{
     metric::Metric,
     protocol::Timings,
     recording::{ErrorKind, RequestError, StampedBy},
-    sample::{ArrivalUncertainty, Doubt, Note, Sample, TokenCount, UnreadField},
+    sample::{
+        ArrivalUncertainty, Doubt, EventLog, EventRun, Note, Sample, TokenCount, UnreadField,
+    },
     text::visible_json,
 };
 
@@ -114,6 +116,10 @@ pub struct RequestLine<'a> {
     pub first_answer_us: Option<Micros>,
     /// [`Sample::token_events`]; empty for a failed request.
     pub token_arrivals_us: Vec<Micros>,
+    /// The contents of all events in order: [`EventLog::runs`].
+    pub events: Vec<EventRun>,
+    /// The arrivals of the events without a token: [`EventLog::other_arrivals`].
+    pub other_arrivals_us: Vec<Micros>,
     /// [`Sample::first_event_tokens`].
     pub first_event_tokens: Option<u64>,
     /// [`Sample::end`].
@@ -237,6 +243,8 @@ impl<'a> RequestLine<'a> {
             first_reasoning_us: None,
             first_answer_us: None,
             token_arrivals_us: Vec::new(),
+            events: Vec::new(),
+            other_arrivals_us: Vec::new(),
             first_event_tokens: None,
             end_us: None,
             uncertainty: None,
@@ -272,7 +280,9 @@ impl<'a> RequestLine<'a> {
             first_event_us: Some(Micros(sample.first_event)),
             first_reasoning_us: sample.first_reasoning.map(Micros),
             first_answer_us: sample.first_answer.map(Micros),
-            token_arrivals_us: sample.token_events.iter().copied().map(Micros).collect(),
+            token_arrivals_us: arrivals_us(&sample.token_events),
+            events: sample.event_log.runs.clone(),
+            other_arrivals_us: arrivals_us(&sample.event_log.other_arrivals),
             first_event_tokens: sample.first_event_tokens,
             end_us: Some(Micros(sample.end)),
             uncertainty: Some((&sample.uncertainty).into()),
@@ -346,7 +356,8 @@ impl<'a> RequestLine<'a> {
             first_event: required(self.first_event_us, "first_event_us")?.0,
             first_reasoning: time(self.first_reasoning_us),
             first_answer: time(self.first_answer_us),
-            token_events: self.token_arrivals_us.iter().map(|Micros(time)| *time).collect(),
+            token_events: arrivals(&self.token_arrivals_us),
+            event_log: self.event_log()?,
             first_event_tokens: self.first_event_tokens,
             end: required(self.end_us, "end_us")?.0,
             uncertainty: required(self.uncertainty, "uncertainty")?.into(),
@@ -363,6 +374,17 @@ impl<'a> RequestLine<'a> {
             unread: self.unread.clone(),
             doubts: self.doubts.iter().map(Doubt::try_from).collect::<Result<_, _>>()?,
         })
+    }
+
+    fn event_log(&self) -> Result<EventLog, ParseLineError> {
+        let other_arrivals = arrivals(&self.other_arrivals_us);
+        let log = EventLog { runs: self.events.clone(), other_arrivals };
+        match log.is_consistent(self.token_arrivals_us.len()) {
+            true => Ok(log),
+            false => {
+                Err(ParseLineError("`events` has other numbers of events than arrivals".into()))
+            }
+        }
     }
 
     fn token_count(&self, fallback: &TokenCount) -> Result<TokenCount, ParseLineError> {
@@ -391,6 +413,14 @@ pub struct ParseLineError(String);
 
 fn required<T>(value: Option<T>, key: &str) -> Result<T, ParseLineError> {
     value.ok_or_else(|| ParseLineError(format!("`{key}` is null, but `error_kind` is too")))
+}
+
+fn arrivals_us(times: &[Duration]) -> Vec<Micros> {
+    times.iter().copied().map(Micros).collect()
+}
+
+fn arrivals(times: &[Micros]) -> Vec<Duration> {
+    times.iter().map(|Micros(time)| *time).collect()
 }
 
 impl From<&ArrivalUncertainty> for UncertaintyLine {
@@ -452,6 +482,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sample::EventPart;
 
     const PLACE: RequestPlace<'_> = RequestPlace {
         trial: "M::p::run-2",
@@ -501,6 +532,17 @@ mod tests {
             token_events: [4_000_000, 5_000_001, 5_000_011, 1 << 50]
                 .map(Duration::from_nanos)
                 .into(),
+            event_log: EventLog {
+                runs: [(&[EventPart::Role][..], 1), (&[EventPart::Reasoning], 1)]
+                    .into_iter()
+                    .chain([(&[EventPart::Answer, EventPart::Usage][..], 3), (&[], 2)])
+                    .map(|(parts, events)| EventRun {
+                        contents: parts.iter().copied().collect(),
+                        events,
+                    })
+                    .collect(),
+                other_arrivals: vec![ms(3), ms(6), Duration::from_nanos(6_000_001)],
+            },
             first_event_tokens: Some(2),
             end: Duration::from_secs(1_200_000),
             uncertainty: ArrivalUncertainty { largest: ms(7), end: ms(8), ..Default::default() },
@@ -541,12 +583,22 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_an_event_has_its_name() {
+        for part in EventPart::ALL {
+            assert_eq!(serde_json::to_string(&part).unwrap(), format!("\"{}\"", part.name()));
+        }
+    }
+
+    #[test]
     fn a_line_that_no_request_has_is_an_error() {
         let json = RequestLine::of(PLACE, &Ok(sample())).to_json();
         for (from, to, error) in [
             ("[4000,", "[-1,", "no time"),
             ("[4000,", "[1e300,", "no time"),
             ("[4000,", "[null,", "invalid type"),
+            (r#"["role"]"#, r#"["answer"]"#, "`events` has other numbers"),
+            (r#""events":3"#, r#""events":18446744073709551615"#, "`events` has other numbers"),
+            (r#"["role"]"#, r#"["roll"]"#, "unknown variant `roll`"),
             (r#""clock":"kernel""#, r#""clock":null"#, "`clock` is null"),
             (r#""token_count":"chunks""#, r#""token_count":"tokenizer""#, "`token_count` is"),
             (r#"["ttft","#, r#"["other","#, "`doubts`"),

@@ -3,13 +3,17 @@
 
 mod arrivals;
 mod counts;
+mod events;
 mod text;
 
 use std::{borrow::Cow, fmt, iter, mem, time::Duration};
 
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-pub use self::arrivals::ArrivalUncertainty;
+pub use self::{
+    arrivals::ArrivalUncertainty,
+    events::{EventContents, EventLog, EventPart, EventRun},
+};
 use self::{
     arrivals::{ArrivalTracker, EventProgress},
     counts::{EventCounts, TokenEvidence},
@@ -127,6 +131,8 @@ pub struct Sample {
     pub first_answer: Option<Duration>,
     /// Arrival of each event with a generated token. Never empty.
     pub token_events: Vec<Duration>,
+    /// All events with their contents, in order: see [`Self::events`].
+    pub event_log: EventLog,
     /// Tokens of the first token event, if the server sends usage with every chunk.
     pub first_event_tokens: Option<u64>,
     /// End of the body.
@@ -487,6 +493,11 @@ impl Sample {
         self
     }
 
+    /// Returns the arrival and the contents of each event, in order. Comments are not events.
+    pub fn events(&self) -> impl Iterator<Item = (Duration, EventContents)> {
+        self.event_log.events(&self.token_events)
+    }
+
     /// Returns the gaps between successive token events.
     pub fn gaps(&self) -> impl Iterator<Item = Duration> {
         self.token_events.windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
@@ -500,7 +511,8 @@ impl Sample {
         let optional =
             [self.first_reasoning.as_mut(), self.first_answer.as_mut(), self.sent.as_mut()];
         let optional = optional.into_iter().flatten();
-        for time in times.chain(optional).chain(&mut self.token_events) {
+        let events = self.token_events.iter_mut().chain(&mut self.event_log.other_arrivals);
+        for time in times.chain(optional).chain(events) {
             *time += lag;
         }
         self.lag = Some(lag);
@@ -1002,6 +1014,7 @@ struct StreamReader<'f> {
     first_reasoning: Option<Duration>,
     first_answer: Option<Duration>,
     token_events: Vec<Duration>,
+    event_log: EventLog,
     counts: EventCounts,
     finish_reason: Option<String>,
     /// When the finish reason came, if no token came after it.
@@ -1056,6 +1069,7 @@ struct EventState {
     usage: Option<Usage>,
     /// Unknown fields with text.
     unread: Vec<String>,
+    contents: EventContents,
 }
 
 impl StreamReader<'_> {
@@ -1131,7 +1145,7 @@ impl StreamReader<'_> {
         self.last_event = Some(at);
         // Later frames are not part of the answer.
         if self.ended {
-            return self.after_end(protocol.decode(frame));
+            return self.after_end(at, protocol.decode(frame));
         }
         if let Frame::Stray(_) = frame {
             return self.stray(protocol.decode(frame).unwrap_or_default());
@@ -1141,7 +1155,7 @@ impl StreamReader<'_> {
         self.first_event.get_or_insert(at);
         // Most frames of a stream differ from the previous one only in their text.
         if let Some((kind, text)) = self.template.read(frame) {
-            return self.read_event(at, [MessagePart::Token(kind, Cow::Borrowed(text))]);
+            return self.read_event(at, [MessagePart::Token(kind, Cow::Borrowed(text))], || false);
         }
         match protocol.decode_with(frame, self.fields.unwrap_or(TextFields::NONE)) {
             Ok(message) => {
@@ -1150,7 +1164,7 @@ impl StreamReader<'_> {
                 if self.id.is_none() {
                     self.id = message.id.map(|id| id.into_owned());
                 }
-                self.read_event(at, message.parts);
+                self.read_event(at, message.parts, || protocol.has_empty_text(frame));
             }
             Err(error) => *failure = Some(error),
         }
@@ -1171,19 +1185,23 @@ impl StreamReader<'_> {
 
     /// Reads what comes after the end marker. Some servers send the usage only there, and vLLM
     /// sends `[DONE]` after Anthropic's `message_stop`.
-    fn after_end(&mut self, decoded: Result<Message<'_>, DecodeError>) {
+    fn after_end(&mut self, at: Duration, decoded: Result<Message<'_>, DecodeError>) {
+        let mut contents = EventContents::from_iter([EventPart::AfterEnd]);
         for part in decoded
             .map_or_else(|_| vec![MessagePart::Unknown(String::new())], |message| message.parts)
         {
             match part {
-                MessagePart::End | MessagePart::Role | MessagePart::Choice(_) => {}
+                MessagePart::Role | MessagePart::Choice(_) => {}
+                MessagePart::End => contents.insert(EventPart::End),
                 MessagePart::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
                 MessagePart::Timings(timings) => self.timings = timings,
                 MessagePart::Usage(usage) => {
+                    contents.insert(EventPart::Usage);
                     self.usage_after_end |= usage.completion_tokens.is_some();
                     self.count(usage);
                 }
                 MessagePart::Finish(reason) => {
+                    contents.insert(EventPart::Finish);
                     self.more_after_end = true;
                     self.finish(&reason);
                 }
@@ -1191,9 +1209,16 @@ impl StreamReader<'_> {
                 MessagePart::Unknown(_) | MessagePart::Error(_) => self.more_after_end = true,
             }
         }
+        self.event_log.push(at, contents);
     }
 
-    fn read_event<'a>(&mut self, at: Duration, parts: impl IntoIterator<Item = MessagePart<'a>>) {
+    /// Reads an event. `has_empty_text` is only called for an event without a token.
+    fn read_event<'a>(
+        &mut self,
+        at: Duration,
+        parts: impl IntoIterator<Item = MessagePart<'a>>,
+        has_empty_text: impl FnOnce() -> bool,
+    ) {
         let mut event =
             EventState { events_before: self.token_events.len(), ..EventState::default() };
         for part in parts {
@@ -1209,7 +1234,10 @@ impl StreamReader<'_> {
         let has_token = self.token_events.len() > event.events_before;
         if has_token {
             self.outdate_usage();
+        } else if has_empty_text() {
+            event.contents.insert(EventPart::EmptyText);
         }
+        self.event_log.push(at, event.contents);
         if let Some(usage) = event.usage {
             // Counts next to tokens show whether they are running totals, and how many tokens the
             // first event has.
@@ -1226,32 +1254,42 @@ impl StreamReader<'_> {
 
     fn read_part(&mut self, at: Duration, part: MessagePart<'_>, event: &mut EventState) {
         match part {
-            MessagePart::Role => {}
+            MessagePart::Role => event.contents.insert(EventPart::Role),
             MessagePart::Choice(index) => event.choice = index,
             MessagePart::Token(kind, text) => {
+                event.contents.insert(kind.into());
                 self.choose(event, kind);
                 self.token(at, (kind, &text), event.events_before);
             }
             MessagePart::Unread(_, text) if self.counts_unread => {
+                event.contents.insert(EventPart::Reasoning);
                 self.token(at, (TokenKind::Reasoning, &text), event.events_before);
             }
             MessagePart::Unread(field, text) => {
                 self.text = self.text.map(|bytes| bytes + text.len() as u64);
                 self.hold(&text);
+                event.contents.insert(EventPart::UnreadText);
                 event.unread.push(field.into_owned());
             }
             MessagePart::Unknown(excerpt) => self.note_unknown(excerpt),
             MessagePart::Finish(reason) => {
+                event.contents.insert(EventPart::Finish);
                 self.finished.get_or_insert(at);
                 self.finish(&reason);
             }
-            MessagePart::Usage(usage) => event.usage = Some(usage),
+            MessagePart::Usage(usage) => {
+                event.contents.insert(EventPart::Usage);
+                event.usage = Some(usage);
+            }
             MessagePart::UnreadUsage(excerpt) => self.unread_usage = Some(excerpt),
             MessagePart::Timings(timings) => self.timings = timings,
             MessagePart::Error(message) => {
                 self.in_band.get_or_insert((self.token_events.len(), message));
             }
-            MessagePart::End => self.ended = true,
+            MessagePart::End => {
+                event.contents.insert(EventPart::End);
+                self.ended = true;
+            }
         }
     }
 
@@ -1409,6 +1447,7 @@ impl StreamReader<'_> {
             first_reasoning: self.first_reasoning,
             first_answer: self.first_answer,
             token_events: self.token_events,
+            event_log: self.event_log,
             first_event_tokens: self.counts.of_first(events, response_tokens),
             end,
             uncertainty: self.arrivals.finish(recording.uncertainty),

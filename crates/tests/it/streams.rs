@@ -8,7 +8,7 @@ use llm_stream_core::{
     metric::{METRICS, Metric},
     protocol::OpenAiChat,
     recording::{Chunk, ErrorKind, MemoryHold, Recording, RequestError, StampedBy, Uncertainty},
-    sample::{self, Note, RequestedTokens, Sample},
+    sample::{self, EventPart, EventRun, Note, RequestedTokens, Sample},
     tokenizer::Tokenizer,
 };
 
@@ -85,12 +85,23 @@ fn format_sample(sample: &Sample) -> String {
     }
     let _ = writeln!(text, "finish_reason: {}", sample.finish_reason);
     let _ = writeln!(text, "token_events: {}", sample.token_events.len());
+    let _ = writeln!(text, "events: {}", event_runs(sample));
     let _ = writeln!(text, "first_event_tokens: {:?}", sample.first_event_tokens);
     let _ = writeln!(text, "token_count: {}", sample.token_count.name());
     let _ = writeln!(text, "cached_tokens: {:?}", sample.cached_tokens);
     let _ = writeln!(text, "reasoning_tokens: {:?}", sample.reasoning_tokens);
     let _ = writeln!(text, "notes: {:?}", sample.notes);
     text
+}
+
+/// Formats the contents of the events, such as `role, 3 answer, answer+finish, usage, end`.
+fn event_runs(sample: &Sample) -> String {
+    let run = |EventRun { contents, events }: &EventRun| {
+        let parts: Vec<_> = contents.parts().map(EventPart::name).collect();
+        let parts = if parts.is_empty() { "nothing".into() } else { parts.join("+") };
+        if *events == 1 { parts } else { format!("{events} {parts}") }
+    };
+    sample.event_log.runs.iter().map(run).collect::<Vec<_>>().join(", ")
 }
 
 // -- arithmetic, exact ----------------------------------------------------------------------------
@@ -523,6 +534,64 @@ fn events_after_the_end_marker_are_not_counted() {
         assert_eq!(sample.notes, [note]);
         assert_eq!(figure(&sample, "generation_speed").is_some(), speed.is_some());
     }
+}
+
+/// Returns the arrivals of all events in milliseconds.
+fn event_times(sample: &Sample) -> Vec<u128> {
+    sample.events().map(|(at, _)| at.as_millis()).collect()
+}
+
+#[test]
+fn a_sample_keeps_every_event_in_order() {
+    let empty = TOKEN.replace("\"a\"", "\"\"");
+    let empty_stop = empty.replace("}]}", r#","finish_reason":"stop"}]}"#);
+    let mixed =
+        TOKEN.replace("\"content\"", "\"mind\":\"x\",\"reasoning_content\":\"hm\",\"content\"");
+    let events = [
+        (10, ROLE),
+        (20, THOUGHT),
+        (30, &*mixed),
+        (40, TOKEN),
+        (50, TOKEN),
+        (55, &*empty),
+        (56, r#"{"choices":[]}"#),
+        (60, TOOL),
+        (70, &*empty_stop),
+        (71, USAGE),
+        (72, "[DONE]"),
+        (73, USAGE),
+        (74, TOKEN),
+    ];
+    let sample = read(&stream(&events)).unwrap();
+    let expected = "role, reasoning, answer+reasoning+unread_text, 2 answer, empty_text, nothing, \
+                    tool_call, empty_text+finish, usage, end, usage+after_end, after_end";
+    assert_eq!(event_runs(&sample), expected);
+    assert_eq!(event_times(&sample), [10, 20, 30, 40, 50, 55, 56, 60, 70, 71, 72, 73, 74]);
+    let tokens = sample.events().filter(|(_, contents)| contents.is_token_event());
+    assert!(tokens.map(|(at, _)| at).eq(sample.token_events.iter().copied()));
+    // The lag of a scheduled start moves every event.
+    let lagged = sample.scheduled_before(Duration::from_millis(100));
+    assert_eq!(
+        event_times(&lagged),
+        [110, 120, 130, 140, 150, 155, 156, 160, 170, 171, 172, 173, 174]
+    );
+}
+
+#[test]
+fn a_role_with_an_empty_text_is_no_empty_text() {
+    let with = |delta: &str| {
+        let event = format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#);
+        let end = [(60, STOP), (60, USAGE), (60, "[DONE]")];
+        let events = [&[(5, &*event), (50, TOKEN), (60, TOKEN)][..], &end].concat();
+        let sample = read(&stream(&events)).unwrap();
+        event_runs(&sample).replace(", 2 answer, finish, usage, end", "")
+    };
+    assert_eq!(with(r#"{"role":"assistant","content":""}"#), "role");
+    assert_eq!(with(r#"{"role":"assistant","content":null}"#), "role");
+    assert_eq!(with(r#"{"role":null,"content":""}"#), "nothing");
+    assert_eq!(with(r#"{"content":""}"#), "empty_text");
+    assert_eq!(with(r#"{"content":null}"#), "nothing");
+    assert_eq!(with("{}"), "nothing");
 }
 
 #[test]

@@ -95,6 +95,10 @@ impl<'a> JsonTree<'a> {
         }
     }
 
+    pub(super) fn is_empty_text(&self) -> bool {
+        matches!(self, JsonTree::Text(text) if text.is_empty())
+    }
+
     pub(super) fn is_true(&self) -> bool {
         *self == JsonTree::Bool(true)
     }

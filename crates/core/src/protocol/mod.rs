@@ -130,6 +130,12 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         fields: &TextFields,
     ) -> Result<Message<'a>, DecodeError>;
 
+    /// Returns whether a frame without a token has an empty text where a token's text belongs, and
+    /// no role. It changes none of our figures; other tools count such a frame as a token.
+    fn has_empty_text(&self, _frame: &Frame<'_>) -> bool {
+        false
+    }
+
     /// Encodes `message` as a frame, from which `decode` returns `message`.
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8>;
 

@@ -7,6 +7,7 @@ use super::{
     json::JsonTree,
     wire::{self, timed},
 };
+use crate::framing::Frame;
 
 /// Decodes a chunk. `add_texts` adds the texts of a choice.
 pub(super) fn message<'a>(
@@ -157,6 +158,12 @@ fn times_in_seconds(times: &JsonTree<'_>) -> Timings {
         generation,
         may_hold_first: generation.is_some(),
     }
+}
+
+/// Returns whether `is_wanted` holds for a choice in the JSON of `frame`.
+pub(super) fn any_choice(frame: &Frame<'_>, is_wanted: impl Fn(&JsonTree<'_>) -> bool) -> bool {
+    let Frame::Event { data, .. } = frame else { return false };
+    JsonTree::parse(data).is_ok_and(|chunk| chunk.get("choices").items().any(is_wanted))
 }
 
 /// Includes xAI's reasoning, which it counts next to the completion. Its total reveals that: for

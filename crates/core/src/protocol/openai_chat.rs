@@ -81,6 +81,13 @@ impl Protocol for OpenAiChat {
         wire::decode(frame, openai::knows_event, |tree, name| message(tree, name, fields))
     }
 
+    fn has_empty_text(&self, frame: &Frame<'_>) -> bool {
+        openai::any_choice(frame, |choice| {
+            let delta = choice.get("delta");
+            delta.get("content").is_empty_text() && delta.find("role").is_none()
+        })
+    }
+
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let is_apart =
             |part: &MessagePart<'_>| matches!(part, MessagePart::Error(_) | MessagePart::End);

@@ -67,6 +67,10 @@ impl Protocol for OpenAiCompletions {
         wire::decode(frame, openai::knows_event, |tree, name| message(tree, name, fields))
     }
 
+    fn has_empty_text(&self, frame: &Frame<'_>) -> bool {
+        openai::any_choice(frame, |choice| choice.get("text").is_empty_text())
+    }
+
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {
         let parts = &message.parts;
         let has_contents = |part: &MessagePart<'_>| {
