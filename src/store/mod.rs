@@ -3,11 +3,12 @@
 mod find;
 mod folder;
 mod requests;
+mod rows;
 mod stored;
 
 pub(crate) use self::{
     find::{Found, RunFinder},
     folder::{BASELINE, REPORT, REQUESTS, RESULTS, RUN, create},
     requests::RequestReader,
-    stored::StoredRun,
+    stored::{StoredRun, baseline},
 };

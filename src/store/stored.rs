@@ -10,8 +10,9 @@ use anyhow::Context as _;
 use llm_stream_core::baseline::Baseline;
 
 use super::{
-    folder::{BASELINE, REQUESTS, RUN},
+    folder::{BASELINE, REQUESTS, RESULTS, RUN},
     requests::RequestReader,
+    rows,
 };
 use crate::{
     config,
@@ -57,15 +58,32 @@ impl StoredRun {
             opened => opened.map(Some),
         }
     }
+}
 
-    /// The values that other runs are compared with; `None` if the run has no such file.
-    pub(crate) fn baseline(&self) -> anyhow::Result<Option<Baseline>> {
-        let path = self.folder().join(BASELINE);
-        let bytes = match config::read_input(&path, config::FILE_LIMIT) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.with_context(|| format!("cannot read {}", path.display()))?,
-        };
-        let baseline = Baseline::from_json(&String::from_utf8_lossy(&bytes));
-        Ok(Some(baseline.with_context(|| format!("cannot use {}", path.display()))?))
+/// Returns the values that other runs are compared with, of the run in `path`: a folder, its
+/// `run.json` or its `results.csv`.
+pub(crate) fn baseline(path: &Path) -> anyhow::Result<Baseline> {
+    if path.extension().is_some_and(|extension| extension == "csv") {
+        return rows::of_csv(path);
     }
+    let is_folder = path.is_dir();
+    let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
+    let is_in_folder = is_folder || path.file_name().is_some_and(|name| name == RUN);
+    let values = folder.join(BASELINE);
+    if is_in_folder && values.is_file() {
+        return read_baseline(&values);
+    }
+    // Runs of the first version have only rows, and long runs have too many values.
+    let results = folder.join(RESULTS);
+    if is_in_folder && results.is_file() {
+        return rows::of_csv(&results);
+    }
+    Ok(rows::of_report(&StoredRun::open(path)?.report))
+}
+
+fn read_baseline(path: &Path) -> anyhow::Result<Baseline> {
+    let bytes = config::read_input(path, config::FILE_LIMIT)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Baseline::from_json(&String::from_utf8_lossy(&bytes))
+        .with_context(|| format!("cannot use {}", path.display()))
 }
