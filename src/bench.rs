@@ -11,7 +11,7 @@ use crate::{
     plan::{Overrides, Plan, PlanError, access},
     report::Run,
     run::{self, Accesses, Cancellation, Measured, Observer, RunOptions, Runner},
-    setup::Setup,
+    setup::{Invocation, Setup},
 };
 
 /// A config that is ready to be measured.
@@ -138,7 +138,7 @@ impl Bench {
     pub fn run(self, observer: &mut dyn Observer) -> Result<Run, BenchError> {
         let plan = self.plan()?;
         let accesses = accesses(&self.config, &plan)?;
-        let setup = Setup::of(&self.config, &accesses, run::today());
+        let setup = Setup::of(&self.config, &accesses, &Invocation::this(), run::today());
         let options = RunOptions {
             accesses,
             setup: Some(Box::new(setup)),

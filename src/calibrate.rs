@@ -110,7 +110,7 @@ pub enum Carrier {
 }
 
 /// The errors of the instrument: measured figure minus the figure of the endpoint's log.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Calibration {
     /// Streams at the same time.
@@ -144,7 +144,7 @@ impl Calibration {
 }
 
 /// A distribution of errors.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Spread {
     /// The signed median: the bias.

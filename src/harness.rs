@@ -8,7 +8,9 @@ mod compare;
 mod files;
 mod github;
 mod observers;
+mod rerun;
 mod run_folder;
+mod runs;
 mod selection;
 mod serve;
 mod signals;
@@ -56,7 +58,7 @@ use crate::{
         summary::SummaryTables, thresholds,
     },
     run::{self, Accesses, Measured, Observer, RunOptions, Runner},
-    setup::Setup,
+    setup::{Invocation, Setup},
     whole_file,
 };
 
@@ -74,7 +76,7 @@ pub fn main() -> ExitCode {
     exit(listened().and_then(|()| {
         let matches = complete(Cli::command()).try_get_matches();
         match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-            Ok(cli) => run(cli, &target_folder().join(RUNS)),
+            Ok(cli) => run(cli, target_folder().join(RUNS)),
             Err(error) => Ok(refuse(&error)),
         }
     }))
@@ -98,12 +100,16 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(mut cli) => {
             cli.libtest.bench = !cli.libtest.test;
-            run(*cli, Path::new(RUNS))
+            run(*cli, PathBuf::from(RUNS))
         }
         Command::Init(options) => init(&options),
         Command::Check(options) => check(&options),
         Command::Serve(options) => serve::serve(&options),
+        Command::List(options) => runs::list(&options),
+        Command::Show(options) => runs::show(&options),
+        Command::Report(options) => runs::report(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Rerun(options) => rerun::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
         Command::Part(options) => worker::run(&options),
     }
@@ -169,11 +175,23 @@ fn config(cli: &mut Cli) -> anyhow::Result<Config> {
     Ok(config)
 }
 
+/// What a run is started with, besides its config and options.
+struct Start {
+    /// The folder in which the folder of the run is made.
+    parent: PathBuf,
+    invocation: Invocation,
+}
+
 /// Runs what the command line asks for; the folder of the run is made in `parent`.
-fn run(mut cli: Cli, parent: &Path) -> anyhow::Result<u8> {
+fn run(mut cli: Cli, parent: PathBuf) -> anyhow::Result<u8> {
     // `cargo bench -- --test` passes both.
     cli.libtest.bench &= !cli.libtest.test;
-    let mut config = config(&mut cli)?;
+    let config = config(&mut cli)?;
+    run_config(cli, config, Start { parent, invocation: Invocation::this() })
+}
+
+/// Runs the selected trials of a config.
+fn run_config(cli: Cli, mut config: Config, start: Start) -> anyhow::Result<u8> {
     if cli.strict_data {
         config = config.with_all_data()?;
     }
@@ -202,7 +220,7 @@ fn run(mut cli: Cli, parent: &Path) -> anyhow::Result<u8> {
         plan.check_counterparts()?;
     }
     match measures {
-        true => measure(cli, &config, plan, (filtered_out, parent)),
+        true => measure(cli, &config, plan, (filtered_out, start)),
         false => smoke::run(cli.libtest, plan, filtered_out),
     }
 }
@@ -352,18 +370,18 @@ fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<(
     Ok(())
 }
 
-/// Measures the selected cases. The folder of the run is made in `parent`.
+/// Measures the selected cases.
 fn measure(
     mut cli: Cli,
     config: &Config,
     plan: Plan,
-    (filtered_out, parent): (usize, &Path),
+    (filtered_out, Start { parent, invocation }): (usize, Start),
 ) -> anyhow::Result<u8> {
     let started = run::today();
     let accesses = bench::accesses(config, &plan)?;
     let short_keys = short_keys(&accesses);
     check_measurable(&cli, config, &plan)?;
-    let setup = Setup::of(config, &accesses, started);
+    let setup = Setup::of(config, &accesses, &invocation, started);
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
@@ -373,7 +391,7 @@ fn measure(
     let undecidable = undecidable(&plan, baselines.compared.as_ref());
     let github = Github::from_env();
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
-    let place = ResultsPlace::of(&cli, parent, started)?;
+    let place = ResultsPlace::of(&cli, &parent, started)?;
     let files = Files::open(&cli, place.folder())?;
     let csv = Output::open(&place, &plan)?;
     if !cli.no_calibration {

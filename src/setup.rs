@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
 };
@@ -108,24 +108,50 @@ pub(crate) struct ServerRecord {
     pub(crate) software: Option<String>,
 }
 
+/// What a run was started with.
+#[derive(Debug, Clone)]
+pub(crate) struct Invocation {
+    /// The command line, the program first.
+    pub(crate) arguments: Vec<String>,
+    /// The environment variables of this program.
+    pub(crate) variables: BTreeMap<String, String>,
+}
+
+impl Invocation {
+    /// That of this process.
+    pub(crate) fn this() -> Self {
+        Self { arguments: env::arguments().collect(), variables: env::ours().collect() }
+    }
+}
+
 impl Setup {
     /// Gathers the circumstances of a run of `config` that starts now.
-    pub(crate) fn of(config: &Config, accesses: &Accesses, started: Timestamp) -> Self {
+    pub(crate) fn of(
+        config: &Config,
+        accesses: &Accesses,
+        invocation: &Invocation,
+        started: Timestamp,
+    ) -> Self {
         let redactor = redactor(accesses);
-        let (text, has_secrets) = config.masked_text();
+        let (masked, has_masks) = config.masked_text();
+        let text = redactor.redact(&masked);
+        let Invocation { arguments, variables } = invocation;
         Self {
             started,
             ended: None,
-            arguments: env::arguments().map(|argument| shown(&argument, &redactor)).collect(),
-            variables: env::ours().map(|(name, value)| (name, shown(&value, &redactor))).collect(),
+            arguments: arguments.iter().map(|argument| shown(argument, &redactor)).collect(),
+            variables: variables
+                .iter()
+                .map(|(name, value)| (name.clone(), shown(value, &redactor)))
+                .collect(),
             folder: std::env::current_dir().unwrap_or_default().display().to_string(),
             git: GitRevision::of(Path::new(".")),
             built_from: option_env!("LLM_STREAM_BENCH_REVISION").map(str::to_owned),
             host: Host::this(),
             config: ConfigRecord {
                 file: config.file().to_owned(),
-                text: redactor.redact(&text),
-                has_secrets,
+                has_secrets: has_masks || text != masked,
+                text,
                 data: config.files().iter().map(|path| DataFile::of(path)).collect(),
             },
             servers: Vec::new(),
@@ -213,7 +239,36 @@ fn digest(path: &Path) -> io::Result<(String, u64)> {
     Ok((digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(), length))
 }
 
-/// Returns the path of a file of the config, relative to the folder of the run.
-pub(crate) fn data_path(setup: &Setup, file: &DataFile) -> PathBuf {
-    Path::new(&setup.folder).join(&file.path)
+/// Returns the differences between the circumstances of an earlier run and those of now, a line each.
+pub(crate) fn differences(then: &Setup, now: &Setup) -> Vec<String> {
+    let commit = |git: &Option<GitRevision>| {
+        git.as_ref().map(|git| match git.is_modified {
+            true => format!("{} with changes", git.commit),
+            false => git.commit.clone(),
+        })
+    };
+    let text = |number: Option<u64>| number.map(|number| number.to_string());
+    let cores = |setup: &Setup| text(setup.host.cores.map(|cores| cores as u64));
+    let facts = [
+        ("this program's revision", then.built_from.clone(), now.built_from.clone()),
+        ("revision", commit(&then.git), commit(&now.git)),
+        ("host", then.host.name.clone(), now.host.name.clone()),
+        ("processor", then.host.processor.clone(), now.host.processor.clone()),
+        ("number of cores", cores(then), cores(now)),
+        ("memory in bytes", text(then.host.memory), text(now.host.memory)),
+        ("kernel", then.host.kernel.clone(), now.host.kernel.clone()),
+    ];
+    let known = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+    let facts = facts.into_iter().filter(|(_, then, now)| then != now);
+    let facts = facts
+        .map(|(what, then, now)| format!("another {what}: {}, now {}", known(then), known(now)));
+    let data = then.config.data.iter().filter_map(|file| {
+        let same = now.config.data.iter().find(|other| other.path == file.path);
+        match same {
+            Some(same) if same.sha256 == file.sha256 => None,
+            Some(_) => Some(format!("{} has another content", file.path)),
+            None => Some(format!("{} is no longer read", file.path)),
+        }
+    });
+    facts.chain(data).collect()
 }

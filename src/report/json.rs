@@ -47,7 +47,7 @@ use super::{
 };
 
 /// Name of the schema.
-const NAME: &str = "llm-stream-bench/run";
+pub(crate) const NAME: &str = "llm-stream-bench/run";
 
 /// Version of the schema.
 const VERSION: u32 = 2;
@@ -74,12 +74,26 @@ impl Exporter for JsonReport {
 
 /// Reads a report that [`JsonReport`] wrote, of this version or of version 1.
 pub(crate) fn read(report: impl io::Read) -> Result<RunReport<'static>, ReadError> {
-    let report: RunReport<'static> = serde_json::from_reader(report)?;
+    let report: RunReport<'static> =
+        serde_json::from_reader(report).map_err(|error| ReadError::Json(error.to_string()))?;
     match (&*report.schema, report.version) {
-        (NAME, 1..=VERSION) => Ok(report),
+        (NAME, 1..=VERSION) => Ok(RunReport { version: VERSION, ..report }),
         (NAME, version) => Err(ReadError::Version(version)),
+        ("", _) => Err(ReadError::Json("it has no `schema`".to_owned())),
         (other, _) => Err(ReadError::Schema(other.to_owned())),
     }
+}
+
+/// Formats stored results: those of one run, or a list of several.
+pub(crate) fn format(reports: &[&RunReport<'_>]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut out = VisibleJson(&mut bytes);
+    match reports {
+        [only] => serde_json::to_writer_pretty(&mut out, only)?,
+        several => serde_json::to_writer_pretty(&mut out, several)?,
+    }
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 /// Why a file is no report of a run.
@@ -87,7 +101,7 @@ pub(crate) fn read(report: impl io::Read) -> Result<RunReport<'static>, ReadErro
 pub(crate) enum ReadError {
     /// It is no JSON, or has other keys.
     #[error("it is not the results of a run: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     /// It is another kind of file.
     #[error("it is `{0}`, not `{NAME}`")]
     Schema(String),

@@ -14,6 +14,7 @@ pub mod ranking;
 pub mod requests;
 pub mod server;
 pub mod step_summary;
+pub(crate) mod stored;
 pub mod summary;
 mod table;
 pub mod thresholds;

@@ -7,7 +7,7 @@ mod rows;
 mod stored;
 
 pub(crate) use self::{
-    find::{Found, RunFinder},
+    find::{FindError, Found, RunFinder},
     folder::{BASELINE, REPORT, REQUESTS, RESULTS, RUN, create},
     requests::RequestReader,
     stored::{StoredRun, baseline},

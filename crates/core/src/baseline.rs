@@ -271,6 +271,11 @@ impl GroupBaseline {
         }
     }
 
+    /// Returns the model's name.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     /// Returns whether the group is that of a model, with or without a load.
     fn is_of(&self, model: &str, workload: Option<&str>) -> bool {
         match &self.model {

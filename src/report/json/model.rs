@@ -23,6 +23,12 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct ByName<T>(pub(crate) Vec<(String, T)>);
 
+impl<T> Default for ByName<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl<T> ByName<T> {
     /// Returns the value with this name.
     pub(crate) fn get(&self, name: &str) -> Option<&T> {
@@ -75,6 +81,12 @@ pub(crate) enum TrialReports<'a> {
     Stored(Vec<TrialReport<'a>>),
 }
 
+impl Default for TrialReports<'_> {
+    fn default() -> Self {
+        Self::Stored(Vec::new())
+    }
+}
+
 impl Serialize for TrialReports<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -106,12 +118,14 @@ fn high_end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error>
     Option::deserialize(deserializer).map(|end| end.unwrap_or(f64::INFINITY))
 }
 
-/// Defines types of the report: serializable, and with a JSON schema if the feature is on.
+/// Defines types of the report: serializable, and with a JSON schema if the feature is on. A field
+/// that an older file lacks is empty.
 macro_rules! report {
     ($($(#[$meta:meta])* struct $name:ident $(<$lifetime:lifetime>)? {
         $($(#[doc = $doc:literal])* $(#[serde($($serde:tt)*)])? $(#[schema($($schema:tt)*)])? $field:ident: $type:ty,)+
     })+) => {$(
-        #[derive(Debug, Serialize, Deserialize)]
+        #[derive(Debug, Default, Serialize, Deserialize)]
+        #[serde(default)]
         #[cfg_attr(feature = "schema", derive(JsonSchema))]
         $(#[$meta])*
         pub(crate) struct $name $(<$lifetime>)? {
@@ -142,7 +156,6 @@ report! {
         /// The machine that measured: processor, cores, system.
         machine: Cow<'a, str>,
         /// The circumstances of the run; null in files of version 1, and for runs of the library.
-        #[serde(default)]
         setup: Option<Cow<'a, Setup>>,
         /// How the run ended.
         result: ResultReport<'a>,
@@ -338,10 +351,10 @@ report! {
     }
 
     struct DriftByMetric {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         #[schema(with = "DriftReport")]
         generation_speed: Option<DriftReport>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         #[schema(with = "DriftReport")]
         ttft: Option<DriftReport>,
     }

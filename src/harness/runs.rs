@@ -1,0 +1,133 @@
+//! The commands on stored runs: `list`, `show` and `report`. They send nothing.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::{RUNS, observers::target_folder, terminal};
+use crate::{
+    cli::{ListOptions, ReportFormat, ReportOptions, ShowOptions},
+    report::{
+        json,
+        stored::{self, ListedRun, NamedRun},
+    },
+    store::{self, Found, RunFinder, StoredRun},
+    whole_file,
+};
+
+/// Finds runs where the binary and cargo keep them.
+pub(super) fn finder() -> RunFinder {
+    RunFinder::new([
+        PathBuf::from(RUNS),
+        target_folder().join(RUNS),
+        Path::new("target").join(RUNS),
+    ])
+}
+
+/// Prints the runs.
+pub(super) fn list(options: &ListOptions) -> anyhow::Result<u8> {
+    let finder = match &options.folder {
+        Some(folder) => {
+            anyhow::ensure!(
+                folder.is_dir(),
+                "there are no runs: {} is no folder",
+                folder.display()
+            );
+            RunFinder::new([folder.clone()])
+        }
+        None => finder(),
+    };
+    let found = finder.all();
+    if found.is_empty() {
+        let parents: Vec<_> =
+            finder.parents().iter().map(|parent| parent.display().to_string()).collect();
+        terminal::note(&format!("no runs in {}", parents.join(" or ")));
+        return Ok(0);
+    }
+    let listed: Vec<_> = found.iter().take(options.number).map(listed).collect();
+    let text = stored::list(&listed);
+    terminal::say(text.trim_end());
+    if found.len() > options.number {
+        terminal::note(&format!("{} more: `-n {}`", found.len() - options.number, found.len()));
+    }
+    Ok(0)
+}
+
+/// What the list says of a run. A run that cannot be read is listed with the reason.
+fn listed(found: &Found) -> ListedRun {
+    if found.path.join(store::RUN).is_file() {
+        return match StoredRun::open(&found.path) {
+            Ok(run) => ListedRun::of(&found.name, &run.report),
+            Err(error) => ListedRun::unreadable(&found.name, format!("{error:#}")),
+        };
+    }
+    match store::baseline(&found.path) {
+        Ok(values) => ListedRun::of_values(&found.name, &values),
+        Err(error) => ListedRun::unreadable(&found.name, format!("{error:#}")),
+    }
+}
+
+/// Prints a run.
+pub(super) fn show(options: &ShowOptions) -> anyhow::Result<u8> {
+    let run = open(&options.run)?;
+    let name = run.name();
+    terminal::say(stored::text(NamedRun { name: &name, report: &run.report }).trim_end());
+    Ok(0)
+}
+
+/// Opens the run that `name` means.
+pub(super) fn open(name: &str) -> anyhow::Result<StoredRun> {
+    let path = finder().find(name)?;
+    if path.is_dir() && !path.join(store::RUN).is_file() {
+        anyhow::bail!(
+            "{} has no {}: runs of the first version can only be compared",
+            path.display(),
+            store::RUN
+        );
+    }
+    StoredRun::open(&path)
+}
+
+/// Writes a report.
+pub(super) fn report(options: &ReportOptions) -> anyhow::Result<u8> {
+    let runs: Vec<_> = options.runs.iter().map(|name| open(name)).collect::<Result<_, _>>()?;
+    let bytes = rendered(&runs, options.format)?;
+    match destination(&runs, options) {
+        None => terminal::say(String::from_utf8_lossy(&bytes).trim_end_matches('\n')),
+        Some(path) => {
+            whole_file::write(&path, &bytes)
+                .with_context(|| format!("failed to write {}", path.display()))?;
+            let path = std::path::absolute(&path).unwrap_or(path);
+            terminal::note(&format!("Report: {}", path.display()));
+        }
+    }
+    Ok(0)
+}
+
+/// The file of the report; `None` for stdout.
+fn destination(runs: &[StoredRun], options: &ReportOptions) -> Option<PathBuf> {
+    match (&options.output, options.format, runs) {
+        (Some(path), _, _) => Some(path.clone()).filter(|path| path != Path::new("-")),
+        (None, ReportFormat::Html, [run]) => Some(run.folder().join(store::REPORT)),
+        (None, ReportFormat::Html, _) => Some(PathBuf::from(store::REPORT)),
+        (None, _, _) => None,
+    }
+}
+
+fn rendered(runs: &[StoredRun], format: ReportFormat) -> anyhow::Result<Vec<u8>> {
+    let names: Vec<_> = runs.iter().map(StoredRun::name).collect();
+    let named = || {
+        let runs = names.iter().zip(runs);
+        runs.map(|(name, run)| NamedRun { name, report: &run.report })
+    };
+    Ok(match format {
+        ReportFormat::Html => anyhow::bail!("not yet"),
+        ReportFormat::Md => {
+            named().map(stored::markdown).collect::<Vec<_>>().join("\n").into_bytes()
+        }
+        ReportFormat::Csv => stored::csv(named())?,
+        ReportFormat::Json => {
+            json::format(&runs.iter().map(|run| &run.report).collect::<Vec<_>>())?
+        }
+    })
+}
