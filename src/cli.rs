@@ -76,6 +76,12 @@ pub struct Cli {
     #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_OUTPUT_DIR", help_heading = OURS)]
     pub output_dir: Option<PathBuf>,
 
+    /// Resume a run that was interrupted or has failed trials: keep its trials whose requests are all
+    /// valid and run the others, with the same config. RUN is a folder, the beginning of its name, or
+    /// `latest`
+    #[arg(long, value_name = "RUN", env = "LLM_STREAM_BENCH_RESUME", help_heading = OURS)]
+    pub resume: Option<String>,
+
     /// Write only the CSV of the results, to FILE, and overwrite it
     #[arg(
         long,

@@ -66,7 +66,7 @@ pub struct Run {
     /// The machine, in a line.
     pub machine: String,
     /// The circumstances of the run, if they were gathered.
-    pub(crate) setup: Option<Box<Setup>>,
+    pub setup: Option<Box<Setup>>,
     /// The outcome.
     pub ending: RunOutcome,
     /// Why figures could not be read back, if so.

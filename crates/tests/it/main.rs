@@ -48,6 +48,7 @@ mod secrets;
 mod server_metrics;
 mod servers;
 mod simulations;
+mod stored_runs;
 mod streams;
 mod timing;
 mod tls;
