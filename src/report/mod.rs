@@ -4,6 +4,7 @@ pub mod annotations;
 pub mod bencher;
 pub mod changes;
 pub mod csv;
+pub mod definitions;
 pub mod finished;
 pub mod github_action_benchmark;
 pub mod json;

@@ -33,6 +33,7 @@ mod limits;
 mod memory;
 mod mutated;
 mod names;
+mod other_tools;
 mod outcomes;
 mod player;
 mod preflight;
