@@ -6,6 +6,7 @@ pub mod changes;
 pub mod csv;
 pub mod finished;
 pub mod github_action_benchmark;
+pub(crate) mod html;
 pub mod json;
 pub mod junit;
 pub mod loads;
