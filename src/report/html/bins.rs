@@ -52,7 +52,7 @@ impl TimeBins {
     /// Adds the time between two moments to the bins that it touches.
     fn spread(&mut self, from: f64, to: f64, add: impl Fn(&mut TimeBin, f64)) {
         let from = from.max(0.0);
-        if !(to > from) || self.bin(to).is_none() {
+        if to <= from || self.bin(to).is_none() {
             return;
         }
         let first = (from / self.width) as usize;
@@ -108,6 +108,15 @@ impl TimeBins {
             (start + width / 2.0, bin)
         };
         self.bins.iter().enumerate().map(rate).collect()
+    }
+
+    /// Returns the same load in at most `most` bins.
+    pub(super) fn merged(&self, most: usize) -> Self {
+        let mut merged = self.clone();
+        while merged.bins.len() > most.max(1) {
+            merged.widen();
+        }
+        merged
     }
 
     /// Returns when the last answer ended.

@@ -23,19 +23,47 @@ pub(super) struct DistributionSpec {
     pub(super) unit: &'static str,
 }
 
-pub(super) const TTFT_SPEC: DistributionSpec =
-    DistributionSpec { values: Some(TTFT), metric: "ttft", short: "TTFT", name: "time to first token", unit: "ms" };
-pub(super) const TPOT_SPEC: DistributionSpec =
-    DistributionSpec { values: Some(TPOT), metric: "tpot", short: "TPOT", name: "time per output token", unit: "ms" };
-const GAPS_SPEC: DistributionSpec =
-    DistributionSpec { values: None, metric: "itl", short: "ITL", name: "gaps between token events", unit: "ms" };
-const SPEED_SPEC: DistributionSpec = DistributionSpec {
-    values: Some(SPEED), metric: "generation_speed", short: "speed", name: "generation speed", unit: "tok/s",
+pub(super) const TTFT_SPEC: DistributionSpec = DistributionSpec {
+    values: Some(TTFT),
+    metric: "ttft",
+    short: "TTFT",
+    name: "time to first token",
+    unit: "ms",
 };
-const E2E_SPEC: DistributionSpec =
-    DistributionSpec { values: Some(E2E), metric: "e2e", short: "E2E", name: "time to the last token", unit: "ms" };
+pub(super) const TPOT_SPEC: DistributionSpec = DistributionSpec {
+    values: Some(TPOT),
+    metric: "tpot",
+    short: "TPOT",
+    name: "time per output token",
+    unit: "ms",
+};
+const GAPS_SPEC: DistributionSpec = DistributionSpec {
+    values: None,
+    metric: "itl",
+    short: "ITL",
+    name: "gaps between token events",
+    unit: "ms",
+};
+const SPEED_SPEC: DistributionSpec = DistributionSpec {
+    values: Some(SPEED),
+    metric: "generation_speed",
+    short: "speed",
+    name: "generation speed",
+    unit: "tok/s",
+};
+const E2E_SPEC: DistributionSpec = DistributionSpec {
+    values: Some(E2E),
+    metric: "e2e",
+    short: "E2E",
+    name: "time to the last token",
+    unit: "ms",
+};
 const TOKENS_SPEC: DistributionSpec = DistributionSpec {
-    values: Some(TOKENS), metric: "response_tokens", short: "length", name: "length of answers", unit: "tokens",
+    values: Some(TOKENS),
+    metric: "response_tokens",
+    short: "length",
+    name: "length of answers",
+    unit: "tokens",
 };
 
 const SPECS: [DistributionSpec; 6] =
@@ -56,7 +84,7 @@ pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
     let several_runs = page.runs.len() > 1;
     Some(html! {
         section #distributions {
-            h2 { "How latency and speed are distributed" }
+            h2 { (section_title(page, &groups)) }
             p.lead {
                 "Requests sent one by one, on a probability scale. "
                 @if drawn.len() > 1 { "The letter is the median; " } @else { "The dot is the median; " }
@@ -68,18 +96,70 @@ pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
                 }
             }
             (legend(drawn.iter().map(|group| page.key(group))))
+            (runs_key(page))
             div.grid3 { @for chart in charts { (chart) } }
         }
     })
 }
 
+/// Returns the lines by which the runs are told apart.
+fn runs_key(page: &PageData<'_>) -> Markup {
+    let line = |run: usize| match run {
+        0 => "ln".to_owned(),
+        run => format!("ln old old{}", (run - 1) % 3 + 1),
+    };
+    html! {
+        @if page.runs.len() > 1 {
+            ul.runs-key {
+                @for run in 0..page.runs.len() {
+                    li {
+                        svg.run-line viewBox="0 0 26 8" aria-hidden="true" { path class=(line(run)) d="M0 4H26" {} }
+                        " " (page.run_label(run)) @if run == 0 { ", the newest" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Returns the finding of the section: the first and the fastest model, or the figures of the only one.
+fn section_title(page: &PageData<'_>, groups: &[PageGroup<'_>]) -> Markup {
+    let medians = |metric| {
+        let of =
+            groups.iter().filter_map(move |group| Some((group, group.shown(metric, "median")?)));
+        of.collect::<Vec<(&PageGroup<'_>, ShownFigure)>>()
+    };
+    let least =
+        |metric| medians(metric).into_iter().min_by(|a, b| a.1.value().total_cmp(&b.1.value()));
+    match (groups.len(), least("ttft"), least("tpot")) {
+        (1, Some((_, first)), Some((_, each))) => {
+            html! { "The first token comes after " (first) (THIN) "ms, each further one after " (each) (THIN) "ms" }
+        }
+        (_, Some((first, _)), Some((each, _))) if first.position == each.position => {
+            html! { (page.key(first).name) " answers first and takes least time per token" }
+        }
+        (_, Some((first, _)), Some((each, _))) => {
+            html! { (page.key(first).name) " answers first; " (page.key(each).name) " takes least time per token" }
+        }
+        (_, Some((first, _)), None) => html! { (page.key(first).name) " answers first" },
+        (..) => html! { "How latency and speed are distributed" },
+    }
+}
+
 /// Returns the groups whose curves are drawn: all, or the first ones and those with a missed limit.
-pub(super) fn drawn_groups<'p>(page: &PageData<'_>, groups: &[PageGroup<'p>]) -> Vec<PageGroup<'p>> {
+pub(super) fn drawn_groups<'p>(
+    page: &PageData<'_>,
+    groups: &[PageGroup<'p>],
+) -> Vec<PageGroup<'p>> {
     if groups.len() <= MOST_DRAWN {
         return groups.to_vec();
     }
     let missed = |group: &PageGroup<'_>| {
-        page.main().report.thresholds.iter().any(|limit| limit.verdict == "fail" && limit.group == *group.report.name)
+        page.main()
+            .report
+            .thresholds
+            .iter()
+            .any(|limit| limit.verdict == "fail" && limit.group == *group.report.name)
     };
     let ranked = groups.iter().enumerate().filter(|(index, group)| *index < 5 || missed(group));
     ranked.map(|(_, group)| *group).take(2 * MOST_DRAWN).collect()
@@ -96,11 +176,10 @@ fn chart(
         curves.push(curve(page, spec, group, CurveStyle::Model, String::new()));
         for run in 1..page.runs.len() {
             let Some(other) = page.counterpart(run, group) else { continue };
-            let name = page.runs[run].name.clone();
+            let name = page.run_label(run);
             curves.push(curve(page, spec, &other, CurveStyle::OtherRun(run), name));
         }
     }
-    let note = instrument_note(&curves, spec);
     let chart = EcdfChart {
         label: label(spec, &curves),
         axis: format!("{}, {} (log)", spec.short, spec.unit),
@@ -108,7 +187,8 @@ fn chart(
         share_of: share_of(spec),
         curves,
     };
-    let art = chart.draw()?;
+    let (art, has_band) = chart.draw()?;
+    let note = instrument_note(&chart.curves, spec, has_band);
     let frame = ChartFrame {
         title: title(page, spec, groups),
         subtitle: Some(html! { (subtitle(spec)) }),
@@ -143,7 +223,16 @@ pub(super) fn curve<'p>(
     };
     let median = of("median", 0.5);
     let error = median.and_then(|median| error_of(page, group, error_metric(spec), median));
-    EcdfCurve { key: page.key(group), style, label, values, median, p95: of("p95", 0.95), p99: of("p99", 0.99), error }
+    EcdfCurve {
+        key: page.key(group),
+        style,
+        label,
+        values,
+        median,
+        p95: of("p95", 0.95),
+        p99: of("p99", 0.99),
+        error,
+    }
 }
 
 const fn share_of(spec: &DistributionSpec) -> &'static str {
@@ -175,8 +264,10 @@ fn title(page: &PageData<'_>, spec: &DistributionSpec, groups: &[PageGroup<'_>])
     if spec.values.is_none() {
         return gaps_title(page, groups);
     }
-    let medians: Vec<(&PageGroup<'_>, ShownFigure)> =
-        groups.iter().filter_map(|group| Some((group, group.shown(spec.metric, "median")?))).collect();
+    let medians: Vec<(&PageGroup<'_>, ShownFigure)> = groups
+        .iter()
+        .filter_map(|group| Some((group, group.shown(spec.metric, "median")?)))
+        .collect();
     let (group, best) = match spec.metric {
         "generation_speed" => medians.iter().max_by(|a, b| a.1.value().total_cmp(&b.1.value())),
         _ => medians.iter().min_by(|a, b| a.1.value().total_cmp(&b.1.value())),
@@ -204,10 +295,10 @@ fn title(page: &PageData<'_>, spec: &DistributionSpec, groups: &[PageGroup<'_>])
 
 /// Returns how the median of another run differs.
 fn change(page: &PageData<'_>, spec: &DistributionSpec, group: &PageGroup<'_>) -> Option<Markup> {
-    let other = page.counterpart(page.runs.len().checked_sub(1).filter(|last| *last > 0)?, group)?;
+    let other =
+        page.counterpart(page.runs.len().checked_sub(1).filter(|last| *last > 0)?, group)?;
     let before = other.shown(spec.metric, "median")?;
-    let name = &page.runs[other.run].name;
-    Some(html! { (before) (THIN) (spec.unit) " in " (name) })
+    Some(html! { "in the run of " (page.run_label(other.run)) " " (before) (THIN) (spec.unit) })
 }
 
 fn lengths_title(medians: &[(&PageGroup<'_>, ShownFigure)]) -> Option<Markup> {
@@ -228,7 +319,8 @@ fn gaps_title(page: &PageData<'_>, groups: &[PageGroup<'_>]) -> Option<Markup> {
     let spread = |group: &PageGroup<'_>| {
         let gaps = &group.requests.gaps;
         let (median, p99) = (gaps.quantile(0.5)?, gaps.quantile(0.99)?);
-        Some((p99 / median, median, p99)).filter(|(ratio, ..)| ratio.is_finite() && gaps.total() >= 473)
+        Some((p99 / median, median, p99))
+            .filter(|(ratio, ..)| ratio.is_finite() && gaps.total() >= 473)
     };
     let all: Vec<_> = groups.iter().filter_map(|group| Some((group, spread(group)?))).collect();
     let (group, (ratio, median, p99)) = all.iter().max_by(|a, b| a.1.0.total_cmp(&b.1.0))?;
@@ -236,7 +328,9 @@ fn gaps_title(page: &PageData<'_>, groups: &[PageGroup<'_>]) -> Option<Markup> {
     let ratio = plain(*ratio);
     Some(match all.len() {
         1 => html! { "1" (THIN) "% of the gaps last " (p99) " or longer; the median is " (median) },
-        _ => html! { (page.key(group).name) " has the most uneven gaps: p99 is " (ratio) "× the median" },
+        _ => {
+            html! { (page.key(group).name) " has the most uneven gaps: p99 is " (ratio) "× the median" }
+        }
     })
 }
 
@@ -246,15 +340,18 @@ fn capitalised(text: &str) -> String {
 }
 
 /// Describes the error of the instrument in the chart.
-fn instrument_note(curves: &[EcdfCurve<'_>], spec: &DistributionSpec) -> Option<Markup> {
+fn instrument_note(
+    curves: &[EcdfCurve<'_>],
+    spec: &DistributionSpec,
+    has_band: bool,
+) -> Option<Markup> {
     let own = curves.iter().filter(|curve| !matches!(curve.style, CurveStyle::OtherRun(_)));
-    let errors: Vec<_> = own.filter_map(|curve| Some((curve.error?, curve.median?))).collect();
-    let (largest, _) = errors.iter().copied().max_by(|a, b| a.0.total_cmp(&b.0))?;
-    // A chart is a factor of 2 wide or more on 312 pixels: narrower bands are lines.
-    let is_visible = errors.iter().any(|(error, median)| error / median > 0.005);
+    let largest = own.filter_map(|curve| curve.error).max_by(f64::total_cmp)?;
     let shown = with_unit(&plain(largest), spec.unit);
-    Some(match is_visible {
-        true => html! { i.sw.err {} "Instrument error, up to ±" (THIN) (shown) ": the grey band, where it is wider than a line." },
+    Some(match has_band {
+        true => {
+            html! { i.sw.err {} "Instrument error, up to ±" (THIN) (shown) ": the grey band, where it is wider than a line." }
+        }
         false => html! { "Instrument error ±" (THIN) (shown) ": narrower than a line." },
     })
 }
@@ -264,7 +361,10 @@ fn table(page: &PageData<'_>, spec: &DistributionSpec, groups: &[PageGroup<'_>])
     let name = format!("{}, {}", spec.name, spec.unit);
     let rows = groups.iter().flat_map(|group| {
         let others = (1..page.runs.len()).filter_map(|run| page.counterpart(run, group));
-        std::iter::once(*group).chain(others).map(|group| row(page, spec, &group)).collect::<Vec<_>>()
+        std::iter::once(*group)
+            .chain(others)
+            .map(|group| row(page, spec, &group))
+            .collect::<Vec<_>>()
     });
     let rows: Vec<Markup> = rows.collect();
     folded(&name, &heads, &rows)
@@ -274,7 +374,7 @@ fn row(page: &PageData<'_>, spec: &DistributionSpec, group: &PageGroup<'_>) -> M
     let head = html! {
         th scope="row" {
             (page.key(group).named())
-            @if page.runs.len() > 1 { ", " (page.runs[group.run].name) }
+            @if page.runs.len() > 1 { ", " (page.run_label(group.run)) }
         }
     };
     let gaps = &group.requests.gaps;
@@ -290,7 +390,8 @@ fn row(page: &PageData<'_>, spec: &DistributionSpec, group: &PageGroup<'_>) -> M
         Some(value) => plain(value),
         None => "–".into(),
     };
-    let range = gaps.range().map_or(["–".into(), "–".into()], |(low, high)| [plain(low), plain(high)]);
+    let range =
+        gaps.range().map_or(["–".into(), "–".into()], |(low, high)| [plain(low), plain(high)]);
     html! {
         (head) td.r { (gaps.total()) }
         td.r { (of(0.5, 1)) } td.r { (of(0.95, 93)) } td.r { (of(0.99, 473)) }

@@ -16,6 +16,9 @@ use crate::report::json::model::DriftReport;
 /// With more models than this, only those that drift have a chart.
 const MOST_CHARTS: usize = 6;
 
+/// With fewer requests nothing can be seen.
+const FEWEST: usize = 5;
+
 /// With more requests, bins of requests are drawn instead of each one.
 const MOST_DOTS: usize = 500;
 
@@ -85,21 +88,24 @@ fn change(drift: &DriftReport) -> String {
 
 fn chart(page: &PageData<'_>, group: &PageGroup<'_>) -> Option<Markup> {
     let points = &group.requests.points;
-    if points.len() < 2 {
+    if points.len() < FEWEST {
         return None;
     }
     let failed = points.iter().filter(|point| point.failed).count();
     let verdict = match drift(group) {
         None => "too few requests to tell".to_owned(),
         Some(drift) if drift.significant => {
-            let by = drift.relative.map_or_else(String::new, |by| format!(" by {}{THIN}%", signed(100.0 * by, 1)));
+            let by = drift
+                .relative
+                .map_or_else(String::new, |by| format!(" by {}{THIN}%", signed(100.0 * by, 1)));
             format!("drifts{by}")
         }
         Some(_) => "no drift".into(),
     };
     let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
     let finding = format!("{}: {verdict}{failures}", place(page, group));
-    let subtitle = drift(group).map_or_else(|| format!("n{THIN}={THIN}{}", points.len() - failed), change);
+    let subtitle =
+        drift(group).map_or_else(|| format!("n{THIN}={THIN}{}", points.len() - failed), change);
     let art = draw(page, group, &format!("{finding}. Generation speed. {subtitle}"))?;
     let frame = ChartFrame {
         title: Some(html! { (page.key(group).badge()) (finding) }),
@@ -112,19 +118,38 @@ fn chart(page: &PageData<'_>, group: &PageGroup<'_>) -> Option<Markup> {
 
 fn draw(page: &PageData<'_>, group: &PageGroup<'_>, label: &str) -> Option<Markup> {
     let points = &group.requests.points;
-    let numbered = points.iter().zip(1..).map(|(point, number)| (f64::from(number), f64::from(point.values[SPEED])));
+    let numbered = points
+        .iter()
+        .zip(1..)
+        .map(|(point, number)| (f64::from(number), f64::from(point.values[SPEED])));
     let values: Vec<(f64, f64)> = numbered.filter(|(_, value)| value.is_finite()).collect();
     if values.is_empty() {
         return None;
     }
-    let x = AxisScale { kind: ScaleKind::Linear, from: 1.0, to: points.len() as f64, start: 38.0, end: 350.0 };
-    let y = AxisScale::around(ScaleKind::Linear, values.iter().map(|(_, value)| *value), (116.0, 18.0), 0.06);
+    let x = AxisScale {
+        kind: ScaleKind::Linear,
+        from: 1.0,
+        to: points.len() as f64,
+        start: 38.0,
+        end: 350.0,
+    };
+    let y = AxisScale::around(
+        ScaleKind::Linear,
+        values.iter().map(|(_, value)| *value),
+        (116.0, 18.0),
+        0.06,
+    );
     let frame = PlotFrame { x, y };
     let y_ends = format!("{:.1},{:.1},{:.5},{:.5}", y.end, y.start, y.from, y.to);
     let has_dots = values.len() <= MOST_DOTS;
     let mut picture = Picture::new("plot", (360, 150), label);
     if has_dots {
-        let data = [("data-x", &*x.for_script()), ("data-hov", "d"), ("data-u", "request|tok/s"), ("data-y", &y_ends)];
+        let data = [
+            ("data-x", &*x.for_script()),
+            ("data-hov", "d"),
+            ("data-u", "request|tok/s"),
+            ("data-y", &y_ends),
+        ];
         picture = picture.data(&data);
     }
     let ticks: Vec<_> = x.ticks(6).into_iter().filter(|tick| tick.fract() == 0.0).collect();
@@ -213,4 +238,3 @@ fn table(page: &PageData<'_>, groups: &[PageGroup<'_>]) -> Markup {
     let heads = ["Group", "Generation speed", "Significant", "TTFT", "Significant"];
     folded("change over the requests of each group", &heads, &rows)
 }
-

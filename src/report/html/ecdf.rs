@@ -68,6 +68,9 @@ const STEPS: usize = 600;
 /// The ends of the probability scale: 0.4 % and 99.6 %.
 const EDGE: f64 = 0.996;
 
+/// The last quantile that is drawn.
+const LAST: f64 = 0.998;
+
 const HEIGHT: u32 = 240;
 
 impl CurveValues<'_> {
@@ -79,9 +82,9 @@ impl CurveValues<'_> {
             }
             Self::Counted(histogram) => {
                 // A few gaps of nearly zero, of tokens that came together, would take half the axis.
-                let low = [0.0, 0.005, 0.05, 0.25].map(|share| histogram.quantile(share));
-                let high = histogram.quantile(1.0)?;
-                let low = low.into_iter().flatten().find(|low| *low > high * 1e-4)?;
+                let low = [0.005, 0.05, 0.25, 0.5].map(|share| histogram.quantile(share));
+                let high = histogram.quantile(LAST)?;
+                let low = low.into_iter().flatten().find(|low| *low > high * 1e-3)?;
                 Some((low, high))
             }
         }
@@ -96,7 +99,7 @@ impl CurveValues<'_> {
 
     /// Returns the points of the curve, as value and share, and whether they are steps.
     fn points(&self) -> (Vec<(f64, f64)>, bool) {
-        let shares = || (1..=QUANTILES).map(|i| (i as f64 - 0.5) / QUANTILES as f64).chain([0.998]);
+        let shares = || (1..=QUANTILES).map(|i| (i as f64 - 0.5) / QUANTILES as f64).chain([LAST]);
         match self {
             Self::Sorted(values) if values.len() <= STEPS => {
                 let n = values.len() as f64;
@@ -104,7 +107,9 @@ impl CurveValues<'_> {
                 (steps.map(|(index, value)| (*value, (index + 1) as f64 / n)).collect(), true)
             }
             Self::Sorted(values) => {
-                let of = |share: f64| values[((share * values.len() as f64) as usize).min(values.len() - 1)];
+                let of = |share: f64| {
+                    values[((share * values.len() as f64) as usize).min(values.len() - 1)]
+                };
                 (shares().map(|share| (of(share), share)).collect(), false)
             }
             Self::Counted(histogram) => {
@@ -116,17 +121,21 @@ impl CurveValues<'_> {
 }
 
 impl EcdfChart<'_> {
-    /// Draws the chart; `None` if no curve has a value.
-    pub(super) fn draw(&self) -> Option<Markup> {
+    /// Draws the chart; `None` if no curve has a value. Also returns whether it has a band of the
+    /// instrument's error.
+    pub(super) fn draw(&self) -> Option<(Markup, bool)> {
         let shown = || self.curves.iter().filter(|curve| !curve.values.is_empty());
-        let extremes: Vec<f64> =
-            shown().filter_map(|curve| curve.values.range()).flat_map(|(low, high)| [low, high]).collect();
+        let extremes: Vec<f64> = shown()
+            .filter_map(|curve| curve.values.range())
+            .flat_map(|(low, high)| [low, high])
+            .collect();
         if extremes.is_empty() {
             return None;
         }
         let x = AxisScale::around(ScaleKind::Log, extremes, (38.0, 350.0), 0.04);
         let edge = probit(EDGE);
-        let y = AxisScale { kind: ScaleKind::Linear, from: -edge, to: edge, start: 202.0, end: 18.0 };
+        let y =
+            AxisScale { kind: ScaleKind::Linear, from: -edge, to: edge, start: 202.0, end: 18.0 };
         let frame = PlotFrame { x, y };
         let ends = format!("{:.1},{:.1},{:.4},{:.4}", y.end, y.start, y.from, y.to);
         let mut picture = Picture::new("plot", (360, HEIGHT), &self.label).data(&[
@@ -137,19 +146,28 @@ impl EcdfChart<'_> {
         ]);
         frame.draw_x(&mut picture, &x.ticks(8), &self.axis);
         self.draw_shares(&mut picture, &frame);
-        shown().for_each(|curve| curve.draw_error(&mut picture, &frame));
+        let bands = shown()
+            .map(|curve| curve.draw_error(&mut picture, &frame))
+            .filter(|has_band| *has_band);
+        let has_band = bands.count() > 0;
         // The other runs lie below the main one.
         let (main, other): (Vec<_>, Vec<_>) =
             shown().partition(|curve| !matches!(curve.style, CurveStyle::OtherRun(_)));
         other.iter().chain(&main).for_each(|curve| curve.draw_line(&mut picture, &frame));
         main.iter().for_each(|curve| curve.draw_percentiles(&mut picture, &frame));
         draw_medians(&mut picture, &frame, &main);
-        Some(picture.finish())
+        Some((picture.finish(), has_band))
     }
 
     fn draw_shares(&self, picture: &mut Picture, frame: &PlotFrame) {
         const LABELS: [(f64, &str); 7] = [
-            (0.01, "1 %"), (0.05, "5 %"), (0.25, "25 %"), (0.5, "p50"), (0.75, "75 %"), (0.95, "p95"), (0.99, "p99"),
+            (0.01, "1 %"),
+            (0.05, "5 %"),
+            (0.25, "25 %"),
+            (0.5, "p50"),
+            (0.75, "75 %"),
+            (0.95, "p95"),
+            (0.99, "p99"),
         ];
         let ticks = LABELS.map(|(share, label)| (probit(share), label.replace(' ', "\u{202f}")));
         frame.draw_labelled_y(picture, &ticks, &format!("share of {}", self.share_of));
@@ -187,13 +205,17 @@ impl EcdfCurve<'_> {
         picture.model_path(&class, &path.done(), &self.key.letter, &self.label);
     }
 
-    /// Draws the error of the instrument around the median, where it is wide enough to be seen.
-    fn draw_error(&self, picture: &mut Picture, frame: &PlotFrame) {
-        let Some((left, right)) = self.error_band(frame) else { return };
-        if right - left >= WIDE_ENOUGH && !matches!(self.style, CurveStyle::OtherRun(_)) {
+    /// Draws the error of the instrument around the median, where it is wide enough to be seen, and
+    /// returns whether it is.
+    fn draw_error(&self, picture: &mut Picture, frame: &PlotFrame) -> bool {
+        let Some((left, right)) = self.error_band(frame) else { return false };
+        let is_visible =
+            right - left >= WIDE_ENOUGH && !matches!(self.style, CurveStyle::OtherRun(_));
+        if is_visible {
             let size = (right - left, frame.y.start - frame.y.end);
             picture.rect("err", (left, frame.y.end), size);
         }
+        is_visible
     }
 
     fn error_band(&self, frame: &PlotFrame) -> Option<(f64, f64)> {
@@ -230,7 +252,11 @@ fn draw_medians(picture: &mut Picture, frame: &PlotFrame, curves: &[&EcdfCurve<'
         .iter()
         .filter(|(curve, _)| curve.style == CurveStyle::Model && curve.key.is_one_of_several)
         .collect();
-    let places = spread(&badges.iter().map(|(_, x)| *x).collect::<Vec<_>>(), 16.0, (frame.x.start + 8.0, frame.x.end));
+    let places = spread(
+        &badges.iter().map(|(_, x)| *x).collect::<Vec<_>>(),
+        16.0,
+        (frame.x.start + 8.0, frame.x.end),
+    );
     for ((curve, x), place) in badges.iter().zip(places) {
         let letter = &curve.key.letter;
         if (place - x).abs() > 2.0 {
@@ -240,9 +266,9 @@ fn draw_medians(picture: &mut Picture, frame: &PlotFrame, curves: &[&EcdfCurve<'
         }
         picture.badge(curve.key, (place, y));
     }
-    let others = marked.iter().filter(|(curve, _)| {
-        curve.style == CurveStyle::Model && !curve.key.is_one_of_several
-    });
+    let others = marked
+        .iter()
+        .filter(|(curve, _)| curve.style == CurveStyle::Model && !curve.key.is_one_of_several);
     others.for_each(|(curve, x)| picture.mark("s dotf", (*x, y), 4.0, &curve.key.letter, "median"));
     draw_load_labels(picture, frame, &marked);
 }
@@ -253,9 +279,12 @@ fn draw_load_labels(picture: &mut Picture, frame: &PlotFrame, marked: &[(&EcdfCu
     let loads: Vec<_> =
         marked.iter().filter(|(curve, _)| matches!(curve.style, CurveStyle::Load(..))).collect();
     for (index, (curve, x)) in loads.iter().enumerate() {
-        let share = [0.25, 0.12, 0.5, 0.06][index % 4];
+        let share = [0.25, 0.12, 0.5, 0.05, 0.75, 0.9, 0.02, 0.97][index % 8];
         let (points, _) = curve.values.points();
-        let at = points.iter().find(|(_, p)| *p >= share).map_or(*x, |(value, _)| frame.x.clamped(*value));
+        let at = points
+            .iter()
+            .find(|(_, p)| *p >= share)
+            .map_or(*x, |(value, _)| frame.x.clamped(*value));
         let y = frame.y.at(probit(share)) + 3.5;
         let width = curve.label.chars().count() as f64 * 6.2 + 6.0;
         match at + width > frame.x.end {
@@ -290,7 +319,10 @@ pub(super) fn spread(positions: &[f64], gap: f64, (low, high): (f64, f64)) -> Ve
     let mut places = positions.to_vec();
     for (members, centre) in clusters {
         let first = centre - gap * (members.len() - 1) as f64 / 2.0;
-        members.iter().enumerate().for_each(|(rank, index)| places[*index] = first + gap * rank as f64);
+        members
+            .iter()
+            .enumerate()
+            .for_each(|(rank, index)| places[*index] = first + gap * rank as f64);
     }
     places
 }
@@ -309,18 +341,26 @@ mod tests {
         }
     }
 
-    fn curve(key: &ModelKey, values: CurveValues<'static>) -> EcdfCurve<'_> {
+    fn curve<'k>(key: &'k ModelKey, values: CurveValues<'static>) -> EcdfCurve<'k> {
         let (median, p95) = (Some(20.0), Some(30.0));
         EcdfCurve {
-            key, style: CurveStyle::Model, label: String::new(), values, median, p95, p99: None, error: None,
+            key,
+            style: CurveStyle::Model,
+            label: String::new(),
+            values,
+            median,
+            p95,
+            p99: None,
+            error: None,
         }
     }
 
     #[test]
     fn a_curve_has_a_step_for_each_value() {
         let key = ModelKey::new(0, "m", false, true);
-        let svg = chart(vec![curve(&key, CurveValues::Sorted(vec![10.0, 20.0, 40.0]))]).draw().unwrap();
-        let svg = svg.into_string();
+        let svg =
+            chart(vec![curve(&key, CurveValues::Sorted(vec![10.0, 20.0, 40.0]))]).draw().unwrap();
+        let svg = svg.0.into_string();
         let line = svg.split(r#"class="s ln" d=""#).nth(1).unwrap().split('"').next().unwrap();
         assert_eq!(line.matches('V').count(), 3, "{line}");
         assert!(svg.contains("TTFT, ms (log)") && svg.contains("share of requests"), "{svg}");
@@ -331,7 +371,8 @@ mod tests {
     fn many_values_become_quantiles() {
         let key = ModelKey::new(0, "m", false, true);
         let values = (1..=10_000).map(f64::from).collect();
-        let svg = chart(vec![curve(&key, CurveValues::Sorted(values))]).draw().unwrap().into_string();
+        let svg =
+            chart(vec![curve(&key, CurveValues::Sorted(values))]).draw().unwrap().0.into_string();
         assert!(svg.len() < 5_000, "{}", svg.len());
     }
 

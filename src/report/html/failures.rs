@@ -33,7 +33,8 @@ pub(super) fn section(page: &PageData<'_>) -> Markup {
     let rows = rows(page);
     let valid: usize = page.groups(0).map(|group| group.report.requests.valid).sum();
     let failed: usize = rows.iter().map(|row| row.count).sum();
-    let loads: Vec<_> = page.loads().into_iter().filter(|group| !group.report.shortfalls.is_empty()).collect();
+    let loads: Vec<_> =
+        page.loads().into_iter().filter(|group| !group.report.shortfalls.is_empty()).collect();
     html! {
         section #failures {
             h2 { (title(page, &rows, valid)) }
@@ -58,7 +59,7 @@ fn rows<'p>(page: &'p PageData<'_>) -> Vec<KindRow<'p>> {
         })
     };
     let mut rows: Vec<_> = page.groups(0).flat_map(of_group).collect();
-    rows.sort_by(|a, b| b.count.cmp(&a.count));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.count));
     rows
 }
 
@@ -79,7 +80,9 @@ fn title(page: &PageData<'_>, rows: &[KindRow<'_>], valid: usize) -> String {
         (0, 0, _) => "No request was finished".into(),
         (0, 1, _) => "The only request succeeded".into(),
         (0, valid, _) => format!("All {valid} requests succeeded"),
-        (_, _, Some(model)) if all_of_one => format!("{} {requests} of {model} failed, {ways}", spelled(failed)),
+        (_, _, Some(model)) if all_of_one => {
+            format!("{} {requests} of {model} failed, {ways}", spelled(failed))
+        }
         _ => format!("{} {requests} failed, {ways}", spelled(failed)),
     }
 }
@@ -138,7 +141,11 @@ fn when(row: &KindRow<'_>) -> Option<Markup> {
     let mut crosses = PathData::default();
     for number in numbers.iter().take(500) {
         let at = x.at(*number as f64);
-        crosses.move_to(at - 4.0, 7.0).line_to(at + 4.0, 15.0).move_to(at + 4.0, 7.0).line_to(at - 4.0, 15.0);
+        crosses
+            .move_to(at - 4.0, 7.0)
+            .line_to(at + 4.0, 15.0)
+            .move_to(at + 4.0, 7.0)
+            .line_to(at - 4.0, 15.0);
     }
     picture.path("fx", &crosses.done());
     Some(picture.finish())
@@ -163,14 +170,18 @@ fn messages(row: &KindRow<'_>) -> String {
 fn meaning(kind: &str) -> &'static str {
     let known = ErrorKind::ALL.iter().find(|known| known.name() == kind);
     match known {
-        Some(ErrorKind::Connect) => "No connection: the name was not found, or the server refused or could not be reached.",
+        Some(ErrorKind::Connect) => {
+            "No connection: the name was not found, or the server refused or could not be reached."
+        }
         Some(ErrorKind::Tls) => "The TLS handshake failed.",
         Some(ErrorKind::ConnectTimeout) => "No connection within timeouts.connect.",
         Some(ErrorKind::FirstTokenTimeout) => "No token within timeouts.first_token.",
         Some(ErrorKind::InterTokenTimeout) => "No further token within timeouts.inter_token.",
         Some(ErrorKind::TotalTimeout) => "The answer did not end within timeouts.total.",
         Some(ErrorKind::HttpStatus) => "The server answered with an HTTP error status.",
-        Some(ErrorKind::Redirect) => "The server answered with a redirect; the client follows none.",
+        Some(ErrorKind::Redirect) => {
+            "The server answered with a redirect; the client follows none."
+        }
         Some(ErrorKind::NotAStream) => "The body is not an event stream.",
         Some(ErrorKind::Broken) => "The connection broke inside the answer.",
         Some(ErrorKind::TooLong) => "The answer is longer than the client keeps.",

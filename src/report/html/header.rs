@@ -22,6 +22,7 @@ pub(super) fn header(page: &PageData<'_>, links: &[(&str, &str)]) -> Markup {
             }
             h1 { (finding(page)) }
             (verdict(page))
+            (without_requests(page))
             (meta(page))
             nav aria-label="Sections" {
                 ul.read { @for (target, text) in links { li { a href={ "#" (target) } { (text) } } } }
@@ -39,12 +40,26 @@ fn kind(page: &PageData<'_>) -> String {
 
 /// Returns the start of a run, or the name of its folder.
 pub(super) fn time(run: &PageRun<'_>) -> String {
-    let started = run.report.setup.as_ref().map(|setup| setup.started).or(run.requests.started);
-    started.map_or_else(|| visible(&run.name).into_owned(), |at| format!("{} UTC", at.strftime("%Y-%m-%d %H:%M")))
+    run.started().map_or_else(
+        || visible(&run.name).into_owned(),
+        |at| format!("{} UTC", at.strftime("%Y-%m-%d %H:%M")),
+    )
 }
 
 fn times(page: &PageData<'_>) -> String {
-    page.runs.iter().map(time).collect::<Vec<_>>().join(", ")
+    match page.runs.len() {
+        1 => time(page.main()),
+        n => {
+            let day = page
+                .main()
+                .started()
+                .map_or_else(String::new, |at| format!("{}: ", at.strftime("%Y-%m-%d")));
+            let labels: Vec<_> = (0..n).rev().map(|run| page.run_label(run)).collect();
+            let day =
+                if labels.iter().any(|label| label.contains('-')) { String::new() } else { day };
+            format!("{day}{} UTC", labels.join(", "))
+        }
+    }
 }
 
 /// Returns the title of the document: the verdict and the time.
@@ -64,7 +79,8 @@ fn status(page: &PageData<'_>) -> (&'static str, &'static str, &'static str, u8)
 
 /// Returns the page's title: the worst miss, then the next; without a miss, what was measured.
 fn finding(page: &PageData<'_>) -> String {
-    let misses: Vec<_> = verdicts(page).into_iter().filter(|verdict| verdict.report.verdict == "fail").collect();
+    let misses: Vec<_> =
+        verdicts(page).into_iter().filter(|verdict| verdict.report.verdict == "fail").collect();
     let of_change = |verdict: &&PageVerdict<'_>| verdict.report.relative;
     let (relative, absolute): (Vec<_>, Vec<_>) = misses.iter().partition(of_change);
     let mut sentences: Vec<String> = Vec::new();
@@ -93,7 +109,9 @@ fn without_miss(page: &PageData<'_>) -> String {
         (0, 0, _) => headline(page),
         (0, 1, 0) => "The limit is met".into(),
         (0, all, 0) => format!("All {all} limits are met"),
-        (0, all, undecided) => format!("{undecided} of {} inconclusive; no limit is missed", counted_are(all, "limit")),
+        (0, all, undecided) => {
+            format!("{undecided} of {} inconclusive; no limit is missed", counted_are(all, "limit"))
+        }
     }
 }
 
@@ -105,7 +123,9 @@ fn counted_are(n: usize, thing: &str) -> String {
 fn headline(page: &PageData<'_>) -> String {
     let rankings = ranking::rankings(page);
     let fastest = rankings.first().and_then(|ranking| ranking.groups.first().copied());
-    let Some(group) = fastest.or_else(|| page.groups(0).next()) else { return "Nothing was measured".into() };
+    let Some(group) = fastest.or_else(|| page.groups(0).next()) else {
+        return "Nothing was measured".into();
+    };
     let name = &page.key(&group).name;
     let speed = group.shown("generation_speed", "mean").map(|shown| shown.text());
     let first = group.shown("ttft", "median").map(|shown| shown.text());
@@ -142,7 +162,8 @@ fn miss_in_words(page: &PageData<'_>, miss: &PageVerdict<'_>) -> String {
             };
             format!(
                 "{metric} of {place} is {}{THIN}{unit}, {side} its limit of {}{THIN}{unit}",
-                plain(value), plain(miss.limit)
+                plain(value),
+                plain(miss.limit)
             )
         }
         (_, None) => format!("{} of {place} has no figure", report.metric),
@@ -190,10 +211,15 @@ fn limits_in_words(page: &PageData<'_>) -> String {
     let count = |name: &str| limits.iter().filter(|limit| limit.verdict == name).count();
     let (failed, undecided, met) = (count("fail"), count("inconclusive"), count("pass"));
     match limits.len() {
-        0 if page.main().report.result.ended == RunStatus::Interrupted => "No limit was judged.".into(),
+        0 if page.main().report.result.ended == RunStatus::Interrupted => {
+            "No limit was judged.".into()
+        }
         0 => "No limits.".into(),
         all if failed == 0 && undecided == 0 => format!("{} met.", counted(all, "limit")),
-        all => format!("{failed} of {} missed, {undecided} inconclusive, {met} met.", counted(all, "limit")),
+        all => format!(
+            "{failed} of {} missed, {undecided} inconclusive, {met} met.",
+            counted(all, "limit")
+        ),
     }
 }
 
@@ -222,7 +248,24 @@ fn missing(page: &PageData<'_>) -> String {
         (planned + of.planned, finished + of.finished)
     });
     let not_run = planned.saturating_sub(finished);
-    format!("{finished} of {} finished; {not_run} are missing from the figures.", counted(planned, "trial"))
+    format!(
+        "{finished} of {} finished; {not_run} are missing from the figures.",
+        counted(planned, "trial")
+    )
+}
+
+/// Names the runs whose single requests are not known.
+fn without_requests(page: &PageData<'_>) -> Markup {
+    let missing = (0..page.runs.len()).filter(|run| !page.runs[*run].has_requests);
+    let names: Vec<_> = missing.map(|run| page.runs[run].name.as_str()).collect();
+    html! {
+        @if !names.is_empty() {
+            p.note {
+                "No " code { "requests.jsonl" } " of " (names.join(", "))
+                ": distributions, courses and the timeline of a request are left out."
+            }
+        }
+    }
 }
 
 fn meta(page: &PageData<'_>) -> Markup {
@@ -240,17 +283,25 @@ fn meta(page: &PageData<'_>) -> Markup {
 fn measured(page: &PageData<'_>) -> String {
     let count = |is_load: bool| {
         let groups: Vec<_> = page.groups(0).filter(|group| group.is_load() == is_load).collect();
-        let requests: usize = groups.iter().map(|group| group.report.requests.valid + group.report.requests.failed).sum();
+        let requests: usize = groups
+            .iter()
+            .map(|group| group.report.requests.valid + group.report.requests.failed)
+            .sum();
         (groups.len(), requests)
     };
     let ((models, one_by_one), (loads, under_load)) = (count(false), count(true));
     let requests = |n: usize| counted(n, "request");
     match (models, loads) {
         (0, loads) => format!("{} ({})", counted(loads, "load"), requests(under_load)),
-        (models, 0) => format!("{} one by one ({})", counted(models, "model"), requests(one_by_one)),
+        (models, 0) => {
+            format!("{} one by one ({})", counted(models, "model"), requests(one_by_one))
+        }
         (models, loads) => format!(
             "{} one by one ({}), {} ({})",
-            counted(models, "model"), requests(one_by_one), counted(loads, "load"), requests(under_load)
+            counted(models, "model"),
+            requests(one_by_one),
+            counted(loads, "load"),
+            requests(under_load)
         ),
     }
 }
@@ -258,11 +309,12 @@ fn measured(page: &PageData<'_>) -> String {
 fn against(page: &PageData<'_>) -> String {
     let limits = &page.main().report.thresholds;
     let mut parts: Vec<String> = Vec::new();
-    let has_baseline = limits.iter().any(|limit| limit.relative && limit.threshold.contains("baseline"));
+    let has_baseline =
+        limits.iter().any(|limit| limit.relative && limit.threshold.contains("baseline"));
     if has_baseline {
         parts.push("a baseline".into());
     }
-    parts.extend(page.runs.iter().skip(1).map(|run| format!("the run of {}", time(run))));
+    parts.extend((1..page.runs.len()).map(|run| format!("the run of {}", page.run_label(run))));
     if !limits.is_empty() {
         parts.push(counted(limits.len(), "limit"));
     }
@@ -278,7 +330,8 @@ fn instrument(page: &PageData<'_>) -> String {
         true => "not measured".into(),
         false => format!(
             "TTFT ≤ {}{THIN}ms, gaps ≤ {}{THIN}ms",
-            plain(most(|of| of.ttft.p99) * 1e3), plain(most(|of| of.gap.p99) * 1e3)
+            plain(most(|of| of.ttft.p99) * 1e3),
+            plain(most(|of| of.gap.p99) * 1e3)
         ),
     }
 }

@@ -15,7 +15,12 @@ use crate::report::json::model::InstrumentReport;
 
 /// Returns the error of the instrument for a value of a metric, both in the unit of the page: that of
 /// the group's transport with about as many streams.
-pub(super) fn error_of(page: &PageData<'_>, group: &PageGroup<'_>, metric: &str, value: f64) -> Option<f64> {
+pub(super) fn error_of(
+    page: &PageData<'_>,
+    group: &PageGroup<'_>,
+    metric: &str,
+    value: f64,
+) -> Option<f64> {
     let workload = group.report.workload.as_ref();
     let streams = workload.map_or(1, |load| load.concurrency.or(load.max_in_flight).unwrap_or(1));
     let of_transport = page.runs[group.run].report.instruments.iter();
@@ -60,7 +65,8 @@ pub(super) fn section(page: &PageData<'_>) -> Markup {
 
 fn rows<'p>(page: &'p PageData<'_>) -> Vec<ErrorRow<'p>> {
     let row = |verdict: PageVerdict<'p>| {
-        let value = verdict.value?;
+        // A count of requests has no error.
+        let value = verdict.value.filter(|_| verdict.report.metric != "success_rate")?;
         let (low, high) = verdict.interval?;
         // A change is in percent of its counterpart already.
         let of = if verdict.report.relative { 100.0 } else { value.abs() };
@@ -111,7 +117,8 @@ fn distances(page: &PageData<'_>, rows: &[ErrorRow<'_>]) -> Markup {
         (chart(page, rows, label, true)) (chart(page, rows, label, false))
     };
     let table_rows: Vec<_> = rows.iter().map(|row| table_row(page, row)).collect();
-    let heads = ["Threshold", "Instrument error, %", "Half interval, %", "Distance to the limit, %"];
+    let heads =
+        ["Threshold", "Instrument error, %", "Half interval, %", "Distance to the limit, %"];
     ChartFrame {
         title: Some(title),
         subtitle: Some(html! {
@@ -144,7 +151,8 @@ fn chart(page: &PageData<'_>, rows: &[ErrorRow<'_>], label: &str, is_wide: bool)
     let (width, left, step) = if is_wide { (740, 262.0, 22.0) } else { (360, 26.0, 34.0) };
     let top = 30.0;
     let bottom = top + rows.len() as f64 * step + 2.0;
-    let values = rows.iter().flat_map(|row| [row.error.unwrap_or(f64::NAN), row.half, row.to_limit]);
+    let values =
+        rows.iter().flat_map(|row| [row.error.unwrap_or(f64::NAN), row.half, row.to_limit]);
     let x = AxisScale::around(ScaleKind::Log, values, (left, f64::from(width) - 16.0), 0.06);
     let y = AxisScale { kind: ScaleKind::Linear, from: 0.0, to: 1.0, start: bottom, end: top };
     let class = if is_wide { "plot wide" } else { "plot narrow" };
@@ -185,12 +193,14 @@ fn draw_row(
     }
     picture.circle("pt0", (x.clamped(row.half), y), 4.0);
     let limit = x.clamped(row.to_limit);
-    picture.path("lim", &PathData::default().move_to(limit, y - 7.0).line_to(limit, y + 7.0).done());
+    picture
+        .path("lim", &PathData::default().move_to(limit, y - 7.0).line_to(limit, y + 7.0).done());
 }
 
 fn draw_key(picture: &mut Picture, left: f64, is_wide: bool) {
     let (a, b, c) = if is_wide { (left, left + 118.0, left + 234.0) } else { (2.0, 120.0, 236.0) };
-    let line = |from: f64, to: f64| PathData::default().move_to(from, 11.0).line_to(to, 11.0).done();
+    let line =
+        |from: f64, to: f64| PathData::default().move_to(from, 11.0).line_to(to, 11.0).done();
     let mut error = PathData::default();
     error.move_to(a, 11.0).line_to(a + 12.0, 11.0).move_to(a + 12.0, 6.0).line_to(a + 12.0, 16.0);
     picture.path("ieb", &error.done());

@@ -13,7 +13,7 @@ pub(super) struct ModelKey {
     pub(super) letter: String,
     /// The model's name in the results.
     pub(super) model: String,
-    /// The name with visible characters only.
+    /// The name on the page: with visible characters only, without the suffix of simulated models.
     pub(super) name: String,
     /// Whether its figures are those of a script.
     pub(super) simulated: bool,
@@ -27,7 +27,9 @@ impl ModelKey {
     /// Returns the key of the model at a position.
     pub(super) fn new(index: usize, name: &str, simulated: bool, is_one_of_several: bool) -> Self {
         let (letter, model) = (letter(index), name.to_owned());
-        let name = visible(name).into_owned();
+        // The tag next to the name says it.
+        let short = name.strip_suffix("-simulated").filter(|short| simulated && !short.is_empty());
+        let name = visible(short.unwrap_or(name)).into_owned();
         Self { letter, model, name, simulated, is_one_of_several, index }
     }
 
@@ -94,9 +96,10 @@ mod tests {
 
     #[test]
     fn letters_go_on_after_z() {
-        assert_eq!([0, 25, 26, 27, 51, 52, 701, 702].map(letter), [
-            "A", "Z", "AA", "AB", "AZ", "BA", "ZZ", "AAA"
-        ]);
+        assert_eq!(
+            [0, 25, 26, 27, 51, 52, 701, 702].map(letter),
+            ["A", "Z", "AA", "AB", "AZ", "BA", "ZZ", "AAA"]
+        );
     }
 
     #[test]

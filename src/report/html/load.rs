@@ -9,7 +9,7 @@ use super::{
     keys::{ModelKey, legend},
     numbers::{THIN, plain, with_unit},
     over_time,
-    page_run::{PageData, PageGroup},
+    page_run::{PageData, PageGroup, ShownFigure},
     picture::{Anchor, PathData, Picture, PlotFrame},
     scale::{AxisScale, ScaleKind},
     table::{ChartFrame, folded},
@@ -20,6 +20,28 @@ use super::{
 pub(super) struct ModelLoads<'p> {
     pub(super) key: &'p ModelKey,
     pub(super) groups: Vec<PageGroup<'p>>,
+}
+
+impl<'p> ModelLoads<'p> {
+    /// Returns the closed loops, or the open ones: their sizes have different units.
+    fn of_kind(&self, is_closed: bool) -> Self {
+        let groups = self.groups.iter().filter(|group| is_closed_loop(group) == is_closed);
+        Self { key: self.key, groups: groups.copied().collect() }
+    }
+}
+
+fn is_closed_loop(group: &PageGroup<'_>) -> bool {
+    group.report.workload.as_ref().is_some_and(|load| load.concurrency.is_some())
+}
+
+/// Names the loads without figures.
+fn not_asked(models: &[ModelLoads<'_>]) -> Option<Markup> {
+    let groups =
+        models.iter().flat_map(|model| model.groups.iter().map(move |group| (model.key, group)));
+    let missing = groups.filter(|(_, group)| group.report.loads.is_empty());
+    let names: Vec<_> =
+        missing.map(|(key, group)| format!("{}, {}", key.name, size_in_words(group))).collect();
+    (!names.is_empty()).then(|| html! { "Without " (names.join("; ")) ": not the load asked for." })
 }
 
 /// The most models whose loads have charts.
@@ -47,10 +69,11 @@ pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
             div.grid3 {
                 @if has_points {
                     @for chart in throughput_charts(page, &models) { (chart) }
-                    @for chart in rate_chart(&models) { (chart) }
+                    @if let Some(chart) = rate_chart(&models) { (chart) }
+                    @if let Some(chart) = latency_by_rate(&models) { (chart) }
                 }
                 @for model in drawn {
-                    @for spec in [TTFT_SPEC, TPOT_SPEC] { @for chart in by_load(page, model, &spec) { (chart) } }
+                    @for spec in [TTFT_SPEC, TPOT_SPEC] { @if let Some(chart) = by_load(page, model, &spec) { (chart) } }
                 }
             }
             (table(page, &models))
@@ -70,7 +93,10 @@ fn models<'p>(page: &'p PageData<'_>) -> Vec<ModelLoads<'p>> {
         }
     }
     for model in &mut models {
-        model.groups.sort_by(|a, b| offered(a).total_cmp(&offered(b)));
+        let order = |group: &PageGroup<'_>| !is_closed_loop(group);
+        model
+            .groups
+            .sort_by(|a, b| order(a).cmp(&order(b)).then(offered(a).total_cmp(&offered(b))));
     }
     models
 }
@@ -137,19 +163,30 @@ fn points<'p>(model: &ModelLoads<'p>, metric: &'static str) -> Vec<LoadPoint<'p>
             throughput: group.shown("output_throughput", "mean")?.value(),
         })
     };
-    model.groups.iter().filter_map(point).filter(|point| point.latency > 0.0 && point.throughput > 0.0).collect()
+    model
+        .groups
+        .iter()
+        .filter_map(point)
+        .filter(|point| point.latency > 0.0 && point.throughput > 0.0)
+        .collect()
 }
 
 fn throughput_charts(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Vec<Markup> {
+    let is_closed = models.iter().any(|model| model.groups.iter().any(is_closed_loop));
+    let what = if is_closed { "streams in flight" } else { "the rate" };
+    let models: &[ModelLoads<'_>] =
+        &models.iter().map(|model| model.of_kind(is_closed)).collect::<Vec<_>>();
     let chart = |spec: &DistributionSpec| {
-        let series: Vec<_> = models.iter().map(|model| (model.key, points(model, spec.metric))).collect();
+        let series: Vec<_> =
+            models.iter().map(|model| (model.key, points(model, spec.metric))).collect();
         let art = draw_throughput(spec, &series)?;
         let frame = ChartFrame {
             title: Some(throughput_title(models, spec)),
             subtitle: Some(html! {
-                "Output throughput, tok/s (log), against " (spec.name) ". Numbers: streams in flight, or the rate"
+                "Output throughput, tok/s (log), against " (spec.name) ". Up and to the left is better. Numbers: " (what)
             }),
             art: Some(art),
+            note: not_asked(models),
             ..ChartFrame::default()
         };
         let _ = page;
@@ -184,24 +221,37 @@ fn plain_factor(factor: f64) -> String {
     if factor >= 9.95 { format!("{factor:.0}") } else { format!("{factor:.1}") }
 }
 
-fn draw_throughput(spec: &DistributionSpec, series: &[(&ModelKey, Vec<LoadPoint<'_>>)]) -> Option<Markup> {
+fn draw_throughput(
+    spec: &DistributionSpec,
+    series: &[(&ModelKey, Vec<LoadPoint<'_>>)],
+) -> Option<Markup> {
     let all = || series.iter().flat_map(|(_, points)| points);
     all().next()?;
     let latencies = all().flat_map(|point| [point.latency, point.tail.unwrap_or(point.latency)]);
     let x = AxisScale::around(ScaleKind::Log, latencies, (42.0, 346.0), 0.08);
-    let y = AxisScale::around(ScaleKind::Log, all().map(|point| point.throughput), (202.0, 18.0), 0.12);
+    let y =
+        AxisScale::around(ScaleKind::Log, all().map(|point| point.throughput), (202.0, 18.0), 0.12);
     let described: Vec<_> = series
         .iter()
-        .flat_map(|(key, points)| points.iter().map(move |point| format!("{} at {}: {} tok/s", key.name, size(&point.group), plain(point.throughput))))
+        .flat_map(|(key, points)| {
+            points.iter().map(move |point| {
+                format!("{} at {}: {} tok/s", key.name, size(&point.group), plain(point.throughput))
+            })
+        })
         .collect();
     let label = format!("Output throughput against {}. {}", spec.name, described.join("; "));
     let mut picture = Picture::new("plot", (360, 240), &label).data(&[
-        ("data-x", &*x.for_script()), ("data-hov", "p"), ("data-u", spec.unit),
+        ("data-x", &*x.for_script()),
+        ("data-hov", "p"),
+        ("data-u", spec.unit),
     ]);
     let frame = PlotFrame { x, y };
-    frame.draw_x(&mut picture, &x.ticks(7), &format!("{}, {} (log): median, bar to p95", spec.short, spec.unit));
+    frame.draw_x(
+        &mut picture,
+        &x.ticks(7),
+        &format!("{}, {} (log): median, bar to p95", spec.short, spec.unit),
+    );
     frame.draw_y(&mut picture, &y.ticks(7), "tok/s (log)");
-    picture.text("lb mu", (46.0, 28.0), Anchor::Start, "↖ better");
     series.iter().for_each(|(key, points)| draw_series(&mut picture, &frame, spec, key, points));
     Some(picture.finish())
 }
@@ -213,7 +263,8 @@ fn draw_series(
     key: &ModelKey,
     points: &[LoadPoint<'_>],
 ) {
-    let at = |point: &LoadPoint<'_>| (frame.x.clamped(point.latency), frame.y.clamped(point.throughput));
+    let at =
+        |point: &LoadPoint<'_>| (frame.x.clamped(point.latency), frame.y.clamped(point.throughput));
     let mut line = PathData::default();
     for point in points {
         let (x, y) = at(point);
@@ -225,10 +276,15 @@ fn draw_series(
     }
     picture.model_path("s ln nohov", &line.done(), &key.letter, "");
     for (point, (x, y)) in points.iter().map(|point| (point, at(point))) {
-        let tail = point.tail.map_or_else(String::new, |tail| format!(", p95 {}", with_unit(&plain(tail), spec.unit)));
+        let tail = point.tail.map_or_else(String::new, |tail| {
+            format!(", p95 {}", with_unit(&plain(tail), spec.unit))
+        });
         let tip = format!(
             "{}, {}: {} tok/s, median {}{tail}",
-            key.name, size_in_words(&point.group), plain(point.throughput), with_unit(&plain(point.latency), spec.unit)
+            key.name,
+            size_in_words(&point.group),
+            plain(point.throughput),
+            with_unit(&plain(point.latency), spec.unit)
         );
         picture.mark("s dotf", (x, y), 3.6, &key.letter, &tip);
         let is_left = x > frame.x.start + 24.0;
@@ -259,14 +315,18 @@ fn rate_chart(models: &[ModelLoads<'_>]) -> Option<Markup> {
     let values = all().flat_map(|(rate, shown)| [*rate, shown.value()]);
     let y = AxisScale::from_zero(values, (202.0, 18.0));
     let frame = PlotFrame { x, y };
-    let label = format!("Valid requests per second against the offered rate of {} models", series.len());
+    let label =
+        format!("Valid requests per second against the offered rate of {} models", series.len());
     let mut picture = Picture::new("plot", (360, 240), &label).data(&[
-        ("data-x", &*x.for_script()), ("data-hov", "p"), ("data-u", "req/s"),
+        ("data-x", &*x.for_script()),
+        ("data-hov", "p"),
+        ("data-u", "req/s"),
     ]);
     frame.draw_x(&mut picture, &x.ticks(6), "offered rate, req/s");
     frame.draw_y(&mut picture, &y.ticks(5), "valid req/s");
     let end = x.to.min(y.to);
-    let all_served = PathData::default().move_to(x.at(0.0), y.at(0.0)).line_to(x.at(end), y.at(end)).done();
+    let all_served =
+        PathData::default().move_to(x.at(0.0), y.at(0.0)).line_to(x.at(end), y.at(end)).done();
     picture.path("ref dash", &all_served);
     picture.text("lb mu", (x.at(end) - 8.0, y.at(end) + 4.0), Anchor::End, "all requests served");
     for (key, points) in &series {
@@ -286,17 +346,97 @@ fn rate_chart(models: &[ModelLoads<'_>]) -> Option<Markup> {
         title: Some(html! {
             (first_key.name) " serves " (shown) (THIN) "req/s at most, of " (plain_rate(*rate)) (THIN) "req/s offered"
         }),
-        subtitle: Some(html! { "Valid requests per second against the rate at which they are sent" }),
+        subtitle: Some(
+            html! { "Valid requests per second against the rate at which they are sent" },
+        ),
         art: Some(picture.finish()),
         ..ChartFrame::default()
     };
     Some(frame.render())
 }
 
+/// Draws the time to the first token against the offered rate: the median, and p95 above it.
+fn latency_by_rate(models: &[ModelLoads<'_>]) -> Option<Markup> {
+    let point = |group: &PageGroup<'_>| {
+        let rate = group.report.workload.as_ref()?.rate?;
+        Some((rate, group.shown("ttft", "median")?, group.shown("ttft", "p95")))
+    };
+    let series: Vec<_> = models
+        .iter()
+        .map(|model| (model.key, model.groups.iter().filter_map(point).collect::<Vec<_>>()))
+        .filter(|(_, points)| points.len() > 1)
+        .collect();
+    let (first_key, first_points) = series.first()?;
+    let all = || series.iter().flat_map(|(_, points)| points);
+    let x = AxisScale::from_zero(all().map(|(rate, ..)| *rate), (42.0, 346.0));
+    let values =
+        all().flat_map(|(_, median, p95)| [median.value(), p95.as_ref().unwrap_or(median).value()]);
+    let y = AxisScale::around(ScaleKind::Log, values, (202.0, 18.0), 0.08);
+    let frame = PlotFrame { x, y };
+    let label = format!("Time to first token against the offered rate of {} models", series.len());
+    let mut picture = Picture::new("plot", (360, 240), &label).data(&[
+        ("data-x", &*x.for_script()),
+        ("data-hov", "p"),
+        ("data-u", "ms"),
+    ]);
+    frame.draw_x(&mut picture, &x.ticks(6), "offered rate, req/s");
+    frame.draw_y(&mut picture, &y.ticks(6), "TTFT, ms (log): median, bar to p95");
+    for (key, points) in &series {
+        let mut line = PathData::default();
+        points
+            .iter()
+            .for_each(|(rate, median, _)| _ = line.line_to(x.at(*rate), y.at(median.value())));
+        picture.model_path("s ln nohov", &line.done(), &key.letter, "");
+        points.iter().for_each(|point| draw_latency(&mut picture, &frame, key, point));
+        if let (true, Some((rate, median, _))) = (key.is_one_of_several, points.last()) {
+            picture.badge(key, ((x.at(*rate) + 12.0).min(350.0), y.at(median.value())));
+        }
+    }
+    let (rate, median, _) = first_points.last()?;
+    let (least, alone, _) = first_points.first()?;
+    let frame = ChartFrame {
+        title: Some(html! {
+            (first_key.name) ": the first token takes " (median) (THIN) "ms at " (plain_rate(*rate)) (THIN) "req/s, "
+            (alone) (THIN) "ms at " (plain_rate(*least)) (THIN) "req/s"
+        }),
+        subtitle: Some(
+            html! { "Time to first token from the scheduled start, against the rate at which requests are sent" },
+        ),
+        art: Some(picture.finish()),
+        ..ChartFrame::default()
+    };
+    Some(frame.render())
+}
+
+fn draw_latency(
+    picture: &mut Picture,
+    frame: &PlotFrame,
+    key: &ModelKey,
+    (rate, median, p95): &(f64, ShownFigure, Option<ShownFigure>),
+) {
+    let (x, y) = (frame.x.at(*rate), frame.y.clamped(median.value()));
+    let mut tail = String::new();
+    if let Some(p95) = p95 {
+        let top = frame.y.clamped(p95.value());
+        let mut bar = PathData::default();
+        bar.move_to(x, y).line_to(x, top).move_to(x - 3.0, top).line_to(x + 3.0, top);
+        picture.model_path("s wh", &bar.done(), &key.letter, "");
+        tail = format!(", p95 {}", with_unit(&p95.text(), "ms"));
+    }
+    let tip = format!(
+        "{} at {} req/s: median {}{tail}",
+        key.name,
+        plain_rate(*rate),
+        with_unit(&median.text(), "ms")
+    );
+    picture.mark("s dotf", (x, y), 3.6, &key.letter, &tip);
+}
+
 /// Draws the distributions of a metric by load, of a model.
 fn by_load(page: &PageData<'_>, model: &ModelLoads<'_>, spec: &DistributionSpec) -> Option<Markup> {
     let alone = page.one_by_one().into_iter().find(|group| page.key(group) == model.key);
-    let groups: Vec<_> = alone.into_iter().chain(model.groups.iter().copied()).collect();
+    let groups = alone.into_iter().chain(model.groups.iter().copied());
+    let groups: Vec<_> = groups.filter(|group| group.figure(spec.metric).is_some()).collect();
     let of = groups.len();
     let curves = groups.iter().enumerate().map(|(index, group)| {
         let label = if group.is_load() { size(group) } else { "alone".into() };
@@ -305,23 +445,36 @@ fn by_load(page: &PageData<'_>, model: &ModelLoads<'_>, spec: &DistributionSpec)
     let curves: Vec<_> = curves.collect();
     let medians: Vec<_> = curves
         .iter()
-        .filter_map(|curve| Some(format!("{}: {}", curve.label, with_unit(&plain(curve.median?), spec.unit))))
+        .filter_map(|curve| {
+            Some(format!("{}: {}", curve.label, with_unit(&plain(curve.median?), spec.unit)))
+        })
         .collect();
     let chart = EcdfChart {
-        label: format!("Distribution of {} of {} by load. Medians: {}", spec.name, model.key.name, medians.join(", ")),
+        label: format!(
+            "Distribution of {} of {} by load. Medians: {}",
+            spec.name,
+            model.key.name,
+            medians.join(", ")
+        ),
         axis: format!("{}, {} (log)", spec.short, spec.unit),
         unit: spec.unit,
         share_of: "requests",
         curves,
     };
-    let art = chart.draw()?;
+    let (art, _) = chart.draw()?;
     let rows: Vec<_> = groups.iter().map(|group| distribution_row(group, spec)).collect();
     let heads = ["Load", "n", "p50", "p95", "p99", "max"];
     let frame = ChartFrame {
         title: Some(html! { (model.key.badge()) (by_load_title(&groups, spec, model.key)) }),
-        subtitle: Some(html! { (super::verdicts::sentence(spec.name).trim_end_matches('.').to_owned()) ". Labels: streams in flight, or the rate" }),
+        subtitle: Some(
+            html! { (super::verdicts::sentence(spec.name).trim_end_matches('.').to_owned()) ". Labels: streams in flight, or the rate" },
+        ),
         art: Some(art),
-        table: Some(folded(&format!("{} of {} by load, {}", spec.name, model.key.name, spec.unit), &heads, &rows)),
+        table: Some(folded(
+            &format!("{} of {} by load, {}", spec.name, model.key.name, spec.unit),
+            &heads,
+            &rows,
+        )),
         ..ChartFrame::default()
     };
     Some(frame.render())
@@ -335,7 +488,9 @@ fn by_load_title(groups: &[PageGroup<'_>], spec: &DistributionSpec, key: &ModelK
             (key.name) ": " (spec.name) " is " (many) (THIN) (spec.unit) " with " (size_in_words(last)) ", "
             (few) (THIN) (spec.unit) " " @if first.is_load() { "with " (size_in_words(first)) } @else { "alone" }
         },
-        (_, Some(many), _) => html! { (key.name) ": " (spec.name) " is " (many) (THIN) (spec.unit) " in the median" },
+        (_, Some(many), _) => {
+            html! { (key.name) ": " (spec.name) " is " (many) (THIN) (spec.unit) " in the median" }
+        }
         _ => html! { (key.name) ": " (spec.name) },
     }
 }
@@ -354,8 +509,18 @@ fn table(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Markup {
     let groups: Vec<_> = models.iter().flat_map(|model| &model.groups).collect();
     let rows: Vec<_> = groups.iter().map(|group| table_row(page, group)).collect();
     let heads = [
-        "Workload", "Load", "Requests", "Failed", "In flight", "req/s", "Output, tok/s", "TTFT p50, ms", "TTFT p95, ms",
-        "TPOT p50, ms", "TPOT p95, ms", "Result",
+        "Workload",
+        "Load",
+        "Requests",
+        "Failed",
+        "In flight",
+        "req/s",
+        "Output, tok/s",
+        "TTFT p50, ms",
+        "TTFT p95, ms",
+        "TPOT p50, ms",
+        "TPOT p95, ms",
+        "Result",
     ];
     folded("throughput and latency by load", &heads, &rows)
 }
@@ -378,4 +543,3 @@ fn table_row(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
         td.r { (result) }
     }
 }
-

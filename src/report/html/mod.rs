@@ -40,7 +40,8 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// The requests of a stored run.
-pub(crate) type StoredRequests<'r> = Box<dyn Iterator<Item = io::Result<RequestLine<'static>>> + 'r>;
+pub(crate) type StoredRequests<'r> =
+    Box<dyn Iterator<Item = io::Result<RequestLine<'static>>> + 'r>;
 
 /// A stored run to render.
 pub(crate) struct RunSource<'r> {

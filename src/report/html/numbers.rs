@@ -29,7 +29,9 @@ pub(super) fn plain(value: f64) -> String {
 pub(super) fn fixed(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     match text.strip_prefix('-') {
-        Some(digits) if digits.chars().any(|c| ('1'..='9').contains(&c)) => format!("{MINUS}{digits}"),
+        Some(digits) if digits.chars().any(|c| ('1'..='9').contains(&c)) => {
+            format!("{MINUS}{digits}")
+        }
         Some(digits) => digits.to_owned(),
         None => text,
     }

@@ -9,7 +9,6 @@ use super::{
     numbers::{THIN, plain},
     page_run::{PageData, PageGroup, ShownFigure},
     picture::{Anchor, PathData, Picture, PlotFrame},
-    requests::TTFT,
     scale::{AxisScale, ScaleKind},
     table::{ChartFrame, folded},
 };
@@ -17,19 +16,27 @@ use super::{
 /// With more requests, bins of requests are drawn instead of each one.
 const MOST_DOTS: usize = 600;
 
+/// The most bins of tokens per second: narrower ones show single token events.
+const MOST_TOKEN_BINS: usize = 60;
+
 const LEFT: f64 = 40.0;
 const RIGHT: f64 = 350.0;
 
 /// Returns the charts of a model's largest load that was measured.
 pub(super) fn of_model(page: &PageData<'_>, model: &ModelLoads<'_>) -> Markup {
     let measured = |group: &&PageGroup<'_>| group.requests.over_time.end() > 0.0;
-    let Some(group) = model.groups.iter().rev().find(measured) else { return html! {} };
+    let as_asked =
+        model.groups.iter().rev().filter(measured).find(|group| group.requests.drawn_run_counts);
+    let Some(group) = as_asked.or_else(|| model.groups.iter().rev().find(measured)) else {
+        return html! {};
+    };
     let runs = group.report.trials.finished;
     html! {
         h3.ov {
             (model.key.badge()) (model.key.name) " with " (size_in_words(group)) " over time"
             " (" (visible(group.workload().unwrap_or_default()))
-            @if runs > 1 { ", the first of " (runs) " runs" } ")"
+            @if runs > 1 { ", the first of " (runs) " runs" }
+            @if !group.requests.drawn_run_counts { ", not the load asked for" } ")"
         }
         div.grid3 { (streams(page, group)) (tokens(page, group)) (first_tokens(page, group)) }
     }
@@ -41,13 +48,21 @@ fn load_figure(group: &PageGroup<'_>, key: &str, value: f64) -> ShownFigure {
 }
 
 /// Draws the frame over the time of the load, with the part after the last start in grey.
-fn frame(group: &PageGroup<'_>, y: AxisScale, (label, hover, unit): (&str, &str, &str)) -> (Picture, PlotFrame) {
+fn frame(
+    group: &PageGroup<'_>,
+    y: AxisScale,
+    (label, hover, unit): (&str, &str, &str),
+) -> (Picture, PlotFrame) {
     let end = group.requests.over_time.end();
-    let x = AxisScale { kind: ScaleKind::Linear, from: 0.0, to: end * 1.02, start: LEFT, end: RIGHT };
+    let x =
+        AxisScale { kind: ScaleKind::Linear, from: 0.0, to: end * 1.02, start: LEFT, end: RIGHT };
     let frame = PlotFrame { x, y };
     let y_ends = format!("{:.1},{:.1},{:.4},{:.4}", y.end, y.start, y.from, y.to);
     let mut picture = Picture::new("plot", (360, 206), label).data(&[
-        ("data-x", &*x.for_script()), ("data-hov", hover), ("data-u", unit), ("data-y", &y_ends),
+        ("data-x", &*x.for_script()),
+        ("data-hov", hover),
+        ("data-u", unit),
+        ("data-y", &y_ends),
     ]);
     let starts = group.requests.points.iter().filter_map(|point| point.in_load);
     let last = starts.fold(0.0, f64::max);
@@ -71,7 +86,10 @@ fn streams(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
         rates.iter().for_each(|(time, bin)| _ = path.line_to(frame.x.at(*time), y.at(value(bin))));
     };
     let back = |path: &mut PathData, value: &dyn Fn(&TimeBin) -> f64| {
-        rates.iter().rev().for_each(|(time, bin)| _ = path.line_to(frame.x.at(*time), y.at(value(bin))));
+        rates
+            .iter()
+            .rev()
+            .for_each(|(time, bin)| _ = path.line_to(frame.x.at(*time), y.at(value(bin))));
     };
     let mut receiving = PathData::default();
     line(&mut receiving, &|bin| bin.receiving);
@@ -87,7 +105,10 @@ fn streams(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
     label_areas(&mut picture, &frame, &rates);
     let load = group.report.loads.first();
     let title = load.map(|load| {
-        let (peak, mean) = (load_figure(group, "peak", load.peak as f64), load_figure(group, "concurrency", load.concurrency));
+        let (peak, mean) = (
+            load_figure(group, "peak", load.peak as f64),
+            load_figure(group, "concurrency", load.concurrency),
+        );
         html! { "At most " (peak) " streams are open, " (mean) " on average" }
     });
     ChartFrame {
@@ -108,7 +129,8 @@ fn failed_note(group: &PageGroup<'_>) -> Option<Markup> {
 
 /// Names the two areas where they are highest.
 fn label_areas(picture: &mut Picture, frame: &PlotFrame, rates: &[(f64, TimeBin)]) {
-    let highest = |of: fn(&TimeBin) -> f64| rates.iter().max_by(|a, b| of(&a.1).total_cmp(&of(&b.1)));
+    let highest =
+        |of: fn(&TimeBin) -> f64| rates.iter().max_by(|a, b| of(&a.1).total_cmp(&of(&b.1)));
     let place = |time: f64| match frame.x.at(time) {
         x if x < LEFT + 60.0 => (LEFT + 6.0, Anchor::Start),
         x if x > RIGHT - 80.0 => (RIGHT - 4.0, Anchor::End),
@@ -126,9 +148,11 @@ fn label_areas(picture: &mut Picture, frame: &PlotFrame, rates: &[(f64, TimeBin)
 }
 
 fn tokens(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
-    let rates = group.requests.over_time.rates();
+    let bins = group.requests.over_time.merged(MOST_TOKEN_BINS);
+    let rates = bins.rates();
     let y = AxisScale::from_zero(rates.iter().map(|(_, bin)| bin.tokens), (170.0, 18.0));
-    let (mut picture, frame) = frame(group, y, ("Tokens per second of all streams over time", "y", "s"));
+    let (mut picture, frame) =
+        frame(group, y, ("Tokens per second of all streams over time", "y", "s"));
     frame.draw_y(&mut picture, &y.ticks(5), "tok/s");
     let mut line = PathData::default();
     rates.iter().for_each(|(time, bin)| _ = line.line_to(frame.x.at(*time), y.at(bin.tokens)));
@@ -138,7 +162,7 @@ fn tokens(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
         let at = y.clamped(whole);
         picture.path("hm", &PathData::default().move_to(LEFT, at).line_to(RIGHT, at).done());
     }
-    let width = group.requests.over_time.width();
+    let width = bins.width();
     ChartFrame {
         title: Some(match whole {
             Some(whole) => html! { (load_figure(group, "output_throughput", whole)) (THIN) "tok/s over the whole load" },
@@ -156,8 +180,8 @@ fn tokens(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
 
 fn first_tokens(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
     let points = group.requests.points.iter();
-    let points = points.filter_map(|point| Some((point.in_load?, f64::from(point.values[TTFT]))));
-    let mut points: Vec<_> = points.filter(|(_, value)| value.is_finite()).collect();
+    let points = points.filter_map(|point| Some((point.in_load?, f64::from(point.first_token?))));
+    let mut points: Vec<_> = points.collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
     let y = AxisScale::from_zero(points.iter().map(|(_, value)| *value), (170.0, 18.0));
     let has_dots = points.len() <= MOST_DOTS;
@@ -175,7 +199,10 @@ fn first_tokens(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
         let quantile = |bin: &[(f64, f64)], share: f64| {
             let mut sorted: Vec<_> = bin.iter().map(|(_, value)| *value).collect();
             sorted.sort_by(f64::total_cmp);
-            (frame.x.at(bin[bin.len() / 2].0), y.at(sorted[(share * (sorted.len() - 1) as f64).round() as usize]))
+            (
+                frame.x.at(bin[bin.len() / 2].0),
+                y.at(sorted[(share * (sorted.len() - 1) as f64).round() as usize]),
+            )
         };
         for (share, class, name) in [(0.95, "s ln old", "p95"), (0.5, "s ln", "median")] {
             let mut line = PathData::default();
@@ -187,7 +214,9 @@ fn first_tokens(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
         title: Some(first_tokens_title(group)),
         subtitle: Some(match has_dots {
             true => html! { "Time to first token, ms, by start of the request" },
-            false => html! { "Time to first token, ms, by start of the request: median, and p95 dashed" },
+            false => {
+                html! { "Time to first token, ms, by start of the request: median, and p95 dashed" }
+            }
         }),
         art: Some(picture.finish()),
         ..ChartFrame::default()
@@ -200,7 +229,9 @@ fn first_tokens_title(group: &PageGroup<'_>) -> Markup {
         (Some(median), Some(p95)) => html! {
             "The first token takes " (median) (THIN) "ms in the median, more than " (p95) (THIN) "ms for 5" (THIN) "%"
         },
-        (Some(median), None) => html! { "The first token takes " (median) (THIN) "ms in the median" },
+        (Some(median), None) => {
+            html! { "The first token takes " (median) (THIN) "ms in the median" }
+        }
         (None, _) => html! { "Time to first token over time" },
     }
 }

@@ -22,6 +22,13 @@ pub(crate) struct PageRun<'r> {
     pub(super) position: usize,
 }
 
+impl PageRun<'_> {
+    /// Returns when the run started.
+    pub(super) fn started(&self) -> Option<jiff::Timestamp> {
+        self.report.setup.as_ref().map(|setup| setup.started).or(self.requests.started)
+    }
+}
+
 /// A group of a run with its requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PageGroup<'p> {
@@ -38,7 +45,11 @@ impl<'p> PageGroup<'p> {
     }
 
     /// Returns a statistic as the page shows it.
-    pub(super) fn shown(&self, metric: &'static str, statistic: &'static str) -> Option<ShownFigure> {
+    pub(super) fn shown(
+        &self,
+        metric: &'static str,
+        statistic: &'static str,
+    ) -> Option<ShownFigure> {
         let figure = self.figure(metric)?;
         let value = statistic_of(figure, statistic)?;
         let scale = display_scale(metric);
@@ -111,6 +122,14 @@ impl ShownFigure {
 
     /// Returns the value without its unit. Three digits are enough for reading.
     pub(super) fn text(&self) -> String {
+        // A number of tokens or requests.
+        if self.scale == 1.0
+            && self.half.is_none()
+            && self.value.fract() == 0.0
+            && self.value.abs() < 1e15
+        {
+            return fixed(self.value, self.decimals.unwrap_or(0));
+        }
         let short = plain(self.value());
         let decimals = short.split_once('.').map_or(0, |(_, decimals)| decimals.len());
         match self.decimals {
@@ -183,7 +202,10 @@ pub(super) fn statistic_of(figure: &FigureReport, statistic: &str) -> Option<f64
 }
 
 /// Returns the interval of a statistic that has one.
-pub(super) fn interval_of<'f>(figure: &'f FigureReport, statistic: &str) -> Option<&'f IntervalReport> {
+pub(super) fn interval_of<'f>(
+    figure: &'f FigureReport,
+    statistic: &str,
+) -> Option<&'f IntervalReport> {
     match statistic {
         "mean" => figure.intervals.mean.as_ref(),
         "median" => figure.intervals.median.as_ref(),
@@ -201,6 +223,12 @@ fn half_width(interval: &IntervalReport) -> Option<f64> {
     Some((high - low) / 2.0).filter(|half| half.is_finite())
 }
 
+/// Returns the confidence of the intervals of the main run in percent, without trailing zeros.
+pub(super) fn confidence(page: &PageData<'_>) -> String {
+    let text = format!("{:.3}", 100.0 * page.main().report.confidence);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// All that the sections of the page are made from.
 #[derive(Debug)]
 pub(super) struct PageData<'r> {
@@ -214,7 +242,7 @@ impl<'r> PageData<'r> {
     /// Gathers the models of the runs. The newest run is the subject of the page; the others are shown
     /// next to it.
     pub(super) fn new(mut runs: Vec<PageRun<'r>>) -> Self {
-        runs.sort_by_key(|run| std::cmp::Reverse(run.requests.started));
+        runs.sort_by_key(|run| std::cmp::Reverse(run.started()));
         runs.iter_mut().enumerate().for_each(|(position, run)| run.position = position);
         let mut models: Vec<(String, bool)> = Vec::new();
         for group in runs.iter().flat_map(|run| &run.report.groups) {
@@ -239,11 +267,32 @@ impl<'r> PageData<'r> {
         &self.runs[0]
     }
 
+    /// Returns when a run started, with as much of the date as tells the runs of the page apart; the
+    /// name of its folder if that is not known.
+    pub(super) fn run_label(&self, run: usize) -> String {
+        let of = &self.runs[run];
+        let Some(started) = of.started() else { return of.name.clone() };
+        let day = |started: jiff::Timestamp| started.strftime("%Y-%m-%d").to_string();
+        let is_one_day =
+            self.runs.iter().all(|other| other.started().map(day) == Some(day(started)));
+        let format = if is_one_day { "%H:%M:%S" } else { "%Y-%m-%d %H:%M" };
+        let label = started.strftime(format).to_string();
+        let is_unique = self.runs.iter().filter(|other| {
+            other.started().is_some_and(|other| other.strftime(format).to_string() == label)
+        });
+        if is_unique.count() == 1 { label } else { of.name.clone() }
+    }
+
     /// Returns the groups of a run.
     pub(super) fn groups(&self, run: usize) -> impl Iterator<Item = PageGroup<'_>> {
         let of = &self.runs[run];
         let pairs = of.report.groups.iter().zip(&of.requests.groups).enumerate();
-        pairs.map(move |(position, (report, requests))| PageGroup { run, position, report, requests })
+        pairs.map(move |(position, (report, requests))| PageGroup {
+            run,
+            position,
+            report,
+            requests,
+        })
     }
 
     /// Returns the groups of the main run whose requests were sent one by one.

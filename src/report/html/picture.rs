@@ -32,9 +32,11 @@ pub(super) struct Picture {
 impl Picture {
     /// Begins a picture. `label` is its text for screen readers.
     pub(super) fn new(class: &str, (width, height): (u32, u32), label: &str) -> Self {
-        let mut out = format!(r#"<svg class="{class}" viewBox="0 0 {width} {height}" role="img" aria-label=""#);
+        let mut out = format!(
+            r#"<svg class="{class}" viewBox="0 0 {width} {height}" role="img" aria-label=""#
+        );
         push_escaped(&mut out, label);
-        out.push_str("\"");
+        out.push('"');
         Self { out: out + ">" }
     }
 
@@ -78,11 +80,19 @@ impl Picture {
     }
 
     /// Draws a mark with a text that hovering over it shows.
-    pub(super) fn mark(&mut self, class: &str, (x, y): (f64, f64), radius: f64, letter: &str, tip: &str) {
+    pub(super) fn mark(
+        &mut self,
+        class: &str,
+        (x, y): (f64, f64),
+        radius: f64,
+        letter: &str,
+        tip: &str,
+    ) {
         let _ = write!(self.out, r#"<g class="pp" data-m="{letter}" data-tip=""#);
         push_escaped(&mut self.out, tip);
         let (x, y) = (px(x), px(y));
-        let _ = write!(self.out, r#""><circle class="{class}" cx="{x}" cy="{y}" r="{radius}"/></g>"#);
+        let _ =
+            write!(self.out, r#""><circle class="{class}" cx="{x}" cy="{y}" r="{radius}"/></g>"#);
     }
 
     /// Draws a circle.
@@ -94,7 +104,8 @@ impl Picture {
     /// Writes a text.
     pub(super) fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: Anchor, text: &str) {
         let (x, y, anchor) = (px(x), px(y), anchor.name());
-        let _ = write!(self.out, r#"<text class="{class}" x="{x}" y="{y}" text-anchor="{anchor}">"#);
+        let _ =
+            write!(self.out, r#"<text class="{class}" x="{x}" y="{y}" text-anchor="{anchor}">"#);
         push_escaped(&mut self.out, text);
         self.out.push_str("</text>");
     }
@@ -208,7 +219,8 @@ impl PlotFrame {
         for (tick, label) in ticks.iter().zip(tick_labels(ticks)) {
             picture.text("ax", (self.x.at(*tick), bottom + 14.0), Anchor::Middle, &label);
         }
-        let line = PathData::default().move_to(self.x.start, bottom).line_to(self.x.end, bottom).done();
+        let line =
+            PathData::default().move_to(self.x.start, bottom).line_to(self.x.end, bottom).done();
         picture.path("base", &line);
         picture.text("at", (self.x.end, bottom + 34.0), Anchor::End, name);
     }
@@ -221,7 +233,12 @@ impl PlotFrame {
     }
 
     /// Draws the grid of the vertical axis with these labels, and its name above.
-    pub(super) fn draw_labelled_y(&self, picture: &mut Picture, ticks: &[(f64, String)], name: &str) {
+    pub(super) fn draw_labelled_y(
+        &self,
+        picture: &mut Picture,
+        ticks: &[(f64, String)],
+        name: &str,
+    ) {
         let mut grid = PathData::default();
         for (tick, _) in ticks {
             grid.move_to(self.x.start, self.y.at(*tick)).line_to(self.x.end, self.y.at(*tick));
@@ -244,7 +261,9 @@ pub(super) fn tick_labels(ticks: &[f64]) -> Vec<String> {
             (scaled - scaled.round()).abs() < 1e-6 * scaled.abs().max(1.0)
         })
     });
-    let is_even = ticks.windows(3).all(|of| (of[2] - of[1] - (of[1] - of[0])).abs() < 1e-9 * of[2].abs().max(1e-12));
+    let is_even = ticks
+        .windows(3)
+        .all(|of| (of[2] - of[1] - (of[1] - of[0])).abs() < 1e-9 * of[2].abs().max(1e-12));
     let decimals = decimals.unwrap_or(9) as usize;
     let one = |tick: &f64| {
         // On a logarithmic axis each label has only its own decimals.

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{
     numbers::{THIN, plain},
-    page_run::{PageData, PageGroup, ends},
+    page_run::{PageData, PageGroup, confidence, ends},
     picture::{Anchor, PathData, Picture, tick_labels},
     scale::{AxisScale, ScaleKind},
 };
@@ -62,7 +62,9 @@ fn title(page: &PageData<'_>, ranking: &PageRanking<'_>) -> Markup {
     let [first, second, ..] = ranking.groups.as_slice() else { return html! {} };
     let (Some(best), Some(next)) = (first.shown(SPEED, "mean"), second.shown(SPEED, "mean")) else {
         return match first.shown(SPEED, "mean") {
-            Some(best) => html! { "Only " (page.key(first).name) " has a generation speed: " (best) (THIN) "tok/s" },
+            Some(best) => {
+                html! { "Only " (page.key(first).name) " has a generation speed: " (best) (THIN) "tok/s" }
+            }
             None => html! { "No model has a generation speed" },
         };
     };
@@ -90,7 +92,9 @@ fn interval(group: &PageGroup<'_>) -> Option<(f64, f64)> {
 
 fn overlap(one: &PageGroup<'_>, other: &PageGroup<'_>) -> bool {
     match (interval(one), interval(other)) {
-        (Some((low, high)), Some((other_low, other_high))) => low <= other_high && other_low <= high,
+        (Some((low, high)), Some((other_low, other_high))) => {
+            low <= other_high && other_low <= high
+        }
         // Without intervals nothing tells the models apart.
         _ => true,
     }
@@ -101,7 +105,6 @@ fn lead(page: &PageData<'_>, ranking: &PageRanking<'_>) -> Markup {
         interval(&pair[0]).is_some() && interval(&pair[1]).is_some() && overlap(&pair[0], &pair[1])
     });
     let overlapping = pairs.count();
-    let confidence = plain(100.0 * page.main().report.confidence);
     html! {
         "Mean of " code { (SPEED) }
         @match ranking.workload {
@@ -110,7 +113,7 @@ fn lead(page: &PageData<'_>, ranking: &PageRanking<'_>) -> Markup {
         }
         @if overlapping == 0 { "No two neighbouring intervals overlap. " }
         @else { "Neighbouring models whose intervals overlap: " (overlapping) (if overlapping == 1 { " pair. " } else { " pairs. " }) }
-        "± is half of the " (confidence) (THIN) "% interval."
+        "± is half of the " (confidence(page)) (THIN) "% interval."
         @if ranking.groups.iter().any(|group| group.requests.points.iter().any(|point| point.failed)) {
             " A failed request has no figures."
         }
@@ -153,7 +156,11 @@ fn table(page: &PageData<'_>, ranking: &PageRanking<'_>) -> Markup {
 }
 
 fn axis_picture(x: &AxisScale) -> Markup {
-    let mut picture = Picture::new("rp", (320, 16), "Axis of the generation speed in tokens per second, logarithmic");
+    let mut picture = Picture::new(
+        "rp",
+        (320, 16),
+        "Axis of the generation speed in tokens per second, logarithmic",
+    );
     let ticks = x.ticks(6);
     let last = ticks.len().saturating_sub(1);
     for (index, (tick, label)) in ticks.iter().zip(tick_labels(&ticks)).enumerate() {
@@ -173,7 +180,9 @@ fn axis_picture(x: &AxisScale) -> Markup {
 fn change(page: &PageData<'_>, group: &PageGroup<'_>) -> Option<super::page_run::ShownFigure> {
     let thresholds = page.main().report.thresholds.iter().enumerate();
     let mut of = thresholds.filter(|(_, limit)| {
-        limit.group == *group.report.name && limit.metric == SPEED && limit.threshold.trim_end().ends_with("baseline")
+        limit.group == *group.report.name
+            && limit.metric == SPEED
+            && limit.threshold.trim_end().ends_with("baseline")
     });
     of.find_map(|(position, limit)| {
         let relative = limit.change.as_ref()?.relative;
@@ -215,7 +224,10 @@ fn row(
 
 fn baseline_cell(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
     let missed = page.main().report.thresholds.iter().any(|limit| {
-        limit.group == *group.report.name && limit.metric == SPEED && limit.relative && limit.verdict == "fail"
+        limit.group == *group.report.name
+            && limit.metric == SPEED
+            && limit.relative
+            && limit.verdict == "fail"
     });
     html! {
         td.r.worse[missed] data-l="baseline" {
@@ -253,13 +265,19 @@ fn bar(page: &PageData<'_>, group: &PageGroup<'_>, x: &AxisScale) -> Option<Mark
     let mean = figure.mean?;
     let key = page.key(group);
     let bounds = figure.intervals.mean.as_ref().map(ends);
-    let interval = bounds.map_or_else(String::new, |(low, high)| format!(", interval {} to {}", plain(low), plain(high)));
+    let interval = bounds.map_or_else(String::new, |(low, high)| {
+        format!(", interval {} to {}", plain(low), plain(high))
+    });
     let range = figure.min.zip(figure.max);
-    let requests = range.map_or_else(String::new, |(low, high)| format!("; requests from {} to {}", plain(low), plain(high)));
+    let requests = range.map_or_else(String::new, |(low, high)| {
+        format!("; requests from {} to {}", plain(low), plain(high))
+    });
     let label = format!("{}: mean {} tok/s{interval}{requests}", key.name, plain(mean));
     let mut picture = Picture::new("rp", (320, 24), &label);
     let mut grid = PathData::default();
-    x.ticks(6).iter().for_each(|tick| _ = grid.move_to(x.at(*tick), 0.0).line_to(x.at(*tick), 24.0));
+    x.ticks(6)
+        .iter()
+        .for_each(|tick| _ = grid.move_to(x.at(*tick), 0.0).line_to(x.at(*tick), 24.0));
     picture.path("grid", &grid.done());
     let mut between = |class: &str, (low, high): (f64, f64), least: f64| {
         let (left, right) = (x.clamped(low), x.clamped(high));

@@ -99,7 +99,8 @@ fn environment(page: &PageData<'_>, run: &PageRun<'_>, setup: Option<&Setup>) ->
 
 fn from_setup(setup: &Setup) -> Markup {
     let host = &setup.host;
-    let variables: Vec<_> = setup.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let variables: Vec<_> =
+        setup.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
     html! {
         @if let Some(name) = &host.name {
             (row("Host", html! { (visible(name)) @if let Some(memory) = host.memory { ", " (gibibytes(memory)) " of memory" } }))
@@ -123,21 +124,28 @@ fn from_setup(setup: &Setup) -> Markup {
 }
 
 fn data_row(file: &DataFile) -> Markup {
-    row("File", html! {
-        code { (visible(&file.path)) }
-        @if let Some(bytes) = file.bytes { ", " (counted(usize::try_from(bytes).unwrap_or(usize::MAX), "byte")) }
-        @match &file.sha256 { Some(digest) => { ", SHA-256 " code { (visible(digest)) } } None => ", which could not be read again" }
-    })
+    row(
+        "File",
+        html! {
+            code { (visible(&file.path)) }
+            @if let Some(bytes) = file.bytes { ", " (counted(usize::try_from(bytes).unwrap_or(usize::MAX), "byte")) }
+            @match &file.sha256 { Some(digest) => { ", SHA-256 " code { (visible(digest)) } } None => ", which could not be read again" }
+        },
+    )
 }
 
 fn server_row(server: &ServerRecord) -> Markup {
-    let lists: Vec<_> = server.lists.iter().take(8).map(|model| visible(model).into_owned()).collect();
-    row("Server", html! {
-        code { (visible(&server.endpoint)) }
-        @if let Some(software) = &server.software { ", " (visible(software)) }
-        @if let Some(version) = &server.version { ", version " (visible(version)) }
-        @if !lists.is_empty() { ", serves " (lists.join(", ")) }
-    })
+    let lists: Vec<_> =
+        server.lists.iter().take(8).map(|model| visible(model).into_owned()).collect();
+    row(
+        "Server",
+        html! {
+            code { (visible(&server.endpoint)) }
+            @if let Some(software) = &server.software { ", " (visible(software)) }
+            @if let Some(version) = &server.version { ", version " (visible(version)) }
+            @if !lists.is_empty() { ", serves " (lists.join(", ")) }
+        },
+    )
 }
 
 fn models(page: &PageData<'_>) -> Markup {

@@ -1,14 +1,19 @@
 //! The requests of a run, gathered in one pass over the lines of `requests.jsonl`. Memory grows by a
 //! few numbers per request; token arrivals are kept of a few requests only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use llm_stream_core::{
-    metric::Metric, request_line::RequestLine, sample::{Sample, TokenCount},
+    metric::Metric,
+    request_line::RequestLine,
+    sample::{Sample, TokenCount},
 };
 
 use super::{bins::TimeBins, histogram::TimeHistogram};
-use crate::report::json::model::RunReport;
+use crate::report::{
+    finished::LOAD,
+    json::model::{RunReport, TrialReport, TrialReports},
+};
 
 /// The metrics whose distribution the page draws, and the number of units that it shows in one of
 /// the base unit.
@@ -32,6 +37,8 @@ pub(super) const TOKENS: usize = 4;
 pub(super) struct RequestPoint {
     /// Its start in seconds since the group's first request, by the wall clock.
     pub(super) start: f64,
+    /// The time to its first token in milliseconds, also of a load that is in no figure.
+    pub(super) first_token: Option<f32>,
     /// In the first run of a load, its start in seconds since the load's start.
     pub(super) in_load: Option<f64>,
     /// Its values in the order of [`DRAWN`], in the units that the page shows; not a number where it
@@ -92,6 +99,8 @@ pub(super) struct GroupRequests {
     /// Of the first run of a load.
     pub(super) over_time: TimeBins,
     first_run: Option<u32>,
+    /// Whether the run that `over_time` shows was the load asked for.
+    pub(super) drawn_run_counts: bool,
     origin: Option<jiff::Timestamp>,
 }
 
@@ -145,12 +154,14 @@ impl RequestTable {
         report: &RunReport<'_>,
         lines: impl IntoIterator<Item = RequestLine<'l>>,
     ) -> Self {
-        let key = |model: &str, workload: Option<&str>| (model.to_owned(), workload.map(str::to_owned));
+        let key =
+            |model: &str, workload: Option<&str>| (model.to_owned(), workload.map(str::to_owned));
         let groups = report.groups.iter().enumerate().map(|(index, group)| {
             let workload = group.workload.as_ref().map(|workload| &*workload.name);
             (key(&group.model, workload), index)
         });
         let positions: HashMap<_, _> = groups.collect();
+        let not_counted = not_counted(report);
         let mut table =
             Self { groups: vec![GroupRequests::default(); report.groups.len()], started: None };
         for line in lines {
@@ -159,7 +170,8 @@ impl RequestTable {
             }
             let position = positions.get(&key(&line.model, line.workload.as_deref()));
             if let Some(group) = position.and_then(|index| table.groups.get_mut(*index)) {
-                group.add(line);
+                let counts = !not_counted.contains(&*line.trial);
+                group.add(line, counts);
             }
         }
         table.groups.iter_mut().for_each(GroupRequests::sort);
@@ -167,28 +179,51 @@ impl RequestTable {
     }
 }
 
+/// Returns the names of the loads that were not as asked for: their requests are in no figure.
+fn not_counted<'r>(report: &'r RunReport<'_>) -> HashSet<&'r str> {
+    let TrialReports::Stored(trials) = &report.trials else { return HashSet::new() };
+    let is_not_counted = |trial: &&TrialReport<'_>| {
+        trial.failure.as_ref().is_some_and(|failure| failure.kind == LOAD)
+    };
+    trials.iter().filter(is_not_counted).map(|trial| &*trial.name).collect()
+}
+
 impl GroupRequests {
-    fn add(&mut self, mut line: RequestLine<'_>) {
+    /// Adds a request; `counts` unless its load was not the one asked for.
+    fn add(&mut self, mut line: RequestLine<'_>, counts: bool) {
         let origin = *self.origin.get_or_insert(line.started);
         let since = line.started.duration_since(origin).as_secs_f64();
         let run = *self.first_run.get_or_insert(line.run);
+        self.drawn_run_counts |= counts && line.run == run;
         let position = line.scheduled_us.or(line.handed_over_us).map(|time| time.as_f64() / 1e6);
-        let in_load = (line.workload.is_some() && line.run == run).then(|| position.unwrap_or(since));
+        let in_load =
+            (line.workload.is_some() && line.run == run).then(|| position.unwrap_or(since));
         let number = line.request.unwrap_or(self.points.len() + 1);
         // Only the source of the counts is lost, and no figure depends on it.
         line.token_count = line.token_count.map(|_| TokenCount::Usage.name().into());
         let sample = line.outcome(&TokenCount::Usage).ok().and_then(Result::ok);
-        self.points.push(point((since, in_load), sample.as_ref()));
+        let figures = sample.as_ref().filter(|_| counts);
+        self.points.push(RequestPoint {
+            failed: sample.is_none(),
+            first_token: sample
+                .as_ref()
+                .and_then(|sample| Metric::TTFT.of(sample))
+                .map(|time| (time * 1e3) as f32),
+            ..point((since, in_load), figures)
+        });
         let Some(sample) = sample else {
             self.add_failure(&line, number);
             return;
         };
-        let arrivals = &sample.token_events;
-        let gaps = arrivals.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
-        gaps.for_each(|gap| self.gaps.add(gap.as_secs_f64() * 1e3));
         if let Some(start) = in_load {
             self.add_to_load(start, &sample);
         }
+        if !counts {
+            return;
+        }
+        let arrivals = &sample.token_events;
+        let gaps = arrivals.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
+        gaps.for_each(|gap| self.gaps.add(gap.as_secs_f64() * 1e3));
         if self.timelines.wants(self.points.len()) {
             self.timelines.push(timeline(&sample, &line, number));
         }
@@ -241,7 +276,13 @@ fn point((start, in_load): (f64, Option<f64>), sample: Option<&Sample>) -> Reque
     let value = |(metric, scale): (&Metric, f64)| {
         sample.and_then(|sample| metric.of(sample)).map_or(f32::NAN, |value| (value * scale) as f32)
     };
-    RequestPoint { start, in_load, values: DRAWN.map(value), failed: sample.is_none() }
+    RequestPoint {
+        start,
+        in_load,
+        first_token: None,
+        values: DRAWN.map(value),
+        failed: sample.is_none(),
+    }
 }
 
 fn timeline(sample: &Sample, line: &RequestLine<'_>, number: usize) -> Timeline {

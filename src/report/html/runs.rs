@@ -3,9 +3,8 @@
 use maud::{Markup, html};
 
 use super::{
-    header::time,
     numbers::{THIN, signed, with_unit},
-    page_run::{PageData, PageGroup, ends},
+    page_run::{PageData, PageGroup, PageRun, ends},
     picture::{Anchor, PathData, Picture, PlotFrame},
     scale::{AxisScale, ScaleKind},
     table::{ChartFrame, folded},
@@ -64,8 +63,14 @@ fn title(rows: &[RunsRow<'_>]) -> Markup {
     let mut largest: Option<(f64, Markup)> = None;
     for row in rows.iter().filter(|row| row.groups.len() > 1) {
         for (metric, statistic, name, _) in SHOWN {
-            let (Some(first), Some(last)) = (row.groups.first(), row.groups.last()) else { continue };
-            let (Some(before), Some(now)) = (first.shown(metric, statistic), last.shown(metric, statistic)) else { continue };
+            let (Some(first), Some(last)) = (row.groups.first(), row.groups.last()) else {
+                continue;
+            };
+            let (Some(before), Some(now)) =
+                (first.shown(metric, statistic), last.shown(metric, statistic))
+            else {
+                continue;
+            };
             let change = now.value() / before.value() - 1.0;
             let is_larger = largest.as_ref().is_none_or(|(size, _)| change.abs() > size.abs());
             if change.is_finite() && is_larger && !overlap(first, last, metric, statistic) {
@@ -77,7 +82,8 @@ fn title(rows: &[RunsRow<'_>]) -> Markup {
             }
         }
     }
-    largest.map_or_else(|| html! { "The runs do not differ beyond their intervals" }, |(_, text)| text)
+    largest
+        .map_or_else(|| html! { "The runs do not differ beyond their intervals" }, |(_, text)| text)
 }
 
 fn interval(group: &PageGroup<'_>, metric: &str, statistic: &str) -> Option<(f64, f64)> {
@@ -87,7 +93,9 @@ fn interval(group: &PageGroup<'_>, metric: &str, statistic: &str) -> Option<(f64
 
 fn overlap(one: &PageGroup<'_>, other: &PageGroup<'_>, metric: &str, statistic: &str) -> bool {
     match (interval(one, metric, statistic), interval(other, metric, statistic)) {
-        (Some((low, high)), Some((other_low, other_high))) => low <= other_high && other_low <= high,
+        (Some((low, high)), Some((other_low, other_high))) => {
+            low <= other_high && other_low <= high
+        }
         _ => true,
     }
 }
@@ -98,7 +106,9 @@ fn chart(
     (metric, statistic, name, unit): (&'static str, &'static str, &str, &str),
 ) -> Option<Markup> {
     let scale = super::page_run::display_scale(metric);
-    let has = |row: &&RunsRow<'_>| row.groups.iter().any(|group| group.shown(metric, statistic).is_some());
+    let has = |row: &&RunsRow<'_>| {
+        row.groups.iter().any(|group| group.shown(metric, statistic).is_some())
+    };
     let with_figure: Vec<_> = rows.iter().filter(has).collect();
     let drawn = &with_figure[..with_figure.len().min(MOST_GROUPS)];
     if drawn.is_empty() {
@@ -106,11 +116,16 @@ fn chart(
     }
     let values = drawn.iter().flat_map(|row| &row.groups).flat_map(|group| {
         let (low, high) = interval(group, metric, statistic).unwrap_or((f64::NAN, f64::NAN));
-        [group.shown(metric, statistic).map_or(f64::NAN, |shown| shown.value()), low * scale, high * scale]
+        [
+            group.shown(metric, statistic).map_or(f64::NAN, |shown| shown.value()),
+            low * scale,
+            high * scale,
+        ]
     });
     let height: f64 = drawn.iter().map(|row| 22.0 + 13.0 * row.groups.len() as f64).sum();
     let x = AxisScale::around(ScaleKind::Log, values, (14.0, 346.0), 0.05);
-    let y = AxisScale { kind: ScaleKind::Linear, from: 0.0, to: 1.0, start: 14.0 + height, end: 10.0 };
+    let y =
+        AxisScale { kind: ScaleKind::Linear, from: 0.0, to: 1.0, start: 14.0 + height, end: 10.0 };
     let label = format!("{name} of each model in each run");
     let mut picture = Picture::new("plot", (360, (height + 52.0) as u32), &label);
     PlotFrame { x, y }.draw_x(&mut picture, &x.ticks(7), &format!("{unit} (log)"));
@@ -123,12 +138,19 @@ fn chart(
         }
         top += 22.0;
     }
-    let table_rows: Vec<_> = with_figure.iter().flat_map(|row| table_rows(page, row, metric, statistic)).collect();
+    let table_rows: Vec<_> =
+        with_figure.iter().flat_map(|row| table_rows(page, row, metric, statistic)).collect();
     let frame = ChartFrame {
         title: Some(html! { (chart_title(&with_figure, metric, statistic, name)) }),
-        subtitle: Some(html! { (super::verdicts::sentence(name).trim_end_matches('.').to_owned()) ", " (unit) ". Bar: interval" }),
+        subtitle: Some(
+            html! { (super::verdicts::sentence(name).trim_end_matches('.').to_owned()) ", " (unit) ". Bar: interval" },
+        ),
         art: Some(picture.finish()),
-        table: Some(folded(&format!("{name} by run, {unit}"), &["Model", "Run", "n", "Value", "±"], &table_rows)),
+        table: Some(folded(
+            &format!("{name} by run, {unit}"),
+            &["Model", "Run", "n", "Value", "±"],
+            &table_rows,
+        )),
         ..ChartFrame::default()
     };
     Some(frame.render())
@@ -143,8 +165,13 @@ fn chart_title(rows: &[&RunsRow<'_>], metric: &str, statistic: &str, name: &str)
     });
     match (changed.count(), rows.len()) {
         (0, _) => format!("{name}: no difference beyond the intervals"),
-        (changed, 1) => { let _ = changed; format!("{name}: the runs differ") }
-        (changed, all) => format!("{name}: {changed} of {all} differ between the oldest and the newest run"),
+        (changed, 1) => {
+            let _ = changed;
+            format!("{name}: the runs differ")
+        }
+        (changed, all) => {
+            format!("{name}: {changed} of {all} differ between the oldest and the newest run")
+        }
     }
 }
 
@@ -167,18 +194,23 @@ fn draw_run(
         }
         picture.model_path("s wh2", &bar.done(), &key.letter, "");
     }
-    let run = &page.runs[group.run];
-    let tip = format!("{}, {}: {}", key.name, time(run), with_unit(&shown.exact(), unit));
+    let tip =
+        format!("{}, {}: {}", key.name, page.run_label(group.run), with_unit(&shown.exact(), unit));
     let class = if group.run == 0 { "s dotf" } else { "s doth" };
     picture.mark(class, (x.clamped(shown.value()), y), 3.6, &key.letter, &tip);
 }
 
-fn table_rows(page: &PageData<'_>, row: &RunsRow<'_>, metric: &'static str, statistic: &'static str) -> Vec<Markup> {
+fn table_rows(
+    page: &PageData<'_>,
+    row: &RunsRow<'_>,
+    metric: &'static str,
+    statistic: &'static str,
+) -> Vec<Markup> {
     let one = |group: &PageGroup<'_>| {
         let shown = group.shown(metric, statistic);
         html! {
             th scope="row" { (page.key(group).badge()) (row.name) }
-            td.r { (time(&page.runs[group.run])) }
+            td.r { (page.run_label(group.run)) }
             td.r { (group.figure(metric).map_or(0, |figure| figure.n)) }
             td.r { @match &shown { Some(shown) => { (shown.exact_element()) } None => { (group.why_absent(metric, statistic)) } } }
             td.r { (shown.as_ref().and_then(|shown| shown.half_text()).unwrap_or_else(|| "–".into())) }
@@ -191,22 +223,22 @@ fn table_rows(page: &PageData<'_>, row: &RunsRow<'_>, metric: &'static str, stat
 fn differences(page: &PageData<'_>) -> Markup {
     let main = page.main();
     let mut lines: Vec<String> = Vec::new();
-    for run in page.runs.iter().skip(1) {
-        let name = time(run);
+    for (position, run) in page.runs.iter().enumerate().skip(1) {
+        let name = page.run_label(position);
         let mut differs = |what: &str, ours: &str, theirs: &str| {
             if ours != theirs {
-                let (ours, theirs) = (llm_stream_core::text::visible(ours), llm_stream_core::text::visible(theirs));
+                let (ours, theirs) =
+                    (llm_stream_core::text::visible(ours), llm_stream_core::text::visible(theirs));
                 lines.push(format!("{name}: {what} {theirs}, in the newest run {ours}"));
             }
         };
         differs("machine", &main.report.machine, &run.report.machine);
         differs("definitions", &main.report.definitions, &run.report.definitions);
         differs("tool version", &main.report.tool.version, &run.report.tool.version);
-        let config = |run: &super::page_run::PageRun<'_>| run.report.setup.as_ref().map(|setup| setup.config.text.clone());
-        if let (Some(ours), Some(theirs)) = (config(main), config(run)) {
-            if ours != theirs {
-                lines.push(format!("{name}: another config"));
-            }
+        let config =
+            |run: &PageRun<'_>| run.report.setup.as_ref().map(|setup| setup.config.text.clone());
+        if config(main) != config(run) && config(main).is_some() && config(run).is_some() {
+            lines.push(format!("{name}: another config"));
         }
     }
     html! {
@@ -215,4 +247,3 @@ fn differences(page: &PageData<'_>) -> Markup {
         }
     }
 }
-

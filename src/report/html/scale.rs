@@ -28,7 +28,8 @@ impl AxisScale {
         (start, end): (f64, f64),
         margin: f64,
     ) -> Self {
-        let is_usable = |value: &f64| value.is_finite() && (kind == ScaleKind::Linear || *value > 0.0);
+        let is_usable =
+            |value: &f64| value.is_finite() && (kind == ScaleKind::Linear || *value > 0.0);
         let (low, high) = values
             .into_iter()
             .filter(is_usable)

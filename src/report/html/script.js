@@ -169,7 +169,7 @@
       index = (number + dots.length) % dots.length;
       const [x, y] = dots[index], [unit, valueUnit] = svg.dataset.u.split('|');
       const value = `${format(axis.valueAt(y))} ${valueUnit}`;
-      const place = unit === 'request' ? `request ${Math.round(axis.xAt(x))}` : `${format(axis.xAt(x))} ${unit}`;
+      const place = unit === 'request' || unit === 'event' ? `${unit} ${Math.round(axis.xAt(x))}` : `${format(axis.xAt(x))} ${unit}`;
       showTip(pageX, pageY, `${place}: ${value}`);
     };
     const distance = (mark, x, y) => {

@@ -35,7 +35,11 @@ impl RequestPhase {
 /// Returns the section; `None` without a valid request.
 pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
     let groups = page.one_by_one();
-    let groups = if groups.iter().any(|group| group.requests.typical().is_some()) { groups } else { page.loads() };
+    let groups = if groups.iter().any(|group| group.requests.typical().is_some()) {
+        groups
+    } else {
+        page.loads()
+    };
     let drawn = drawn_groups(page, &groups);
     let typical: Vec<_> =
         drawn.iter().filter_map(|group| Some((*group, group.requests.typical()?))).collect();
@@ -52,7 +56,7 @@ pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
             }
             div.grid3 {
                 (one(page.key(group), group, timeline))
-                @if typical.len() > 1 { (race(page, &typical)) }
+                @if typical.len() > 1 { (race(page, &typical)) } @else { @if let Some(gaps) = gaps(page.key(group), timeline) { (gaps) } }
             }
         }
     })
@@ -105,10 +109,12 @@ fn one(key: &ModelKey, group: &PageGroup<'_>, timeline: &Timeline) -> Markup {
 
 fn note(timeline: &Timeline) -> Option<Markup> {
     let events = timeline.arrivals.len();
-    let tls = timeline.tls.map(|tls| html! { " The TLS handshake took " (plain(tls)) (THIN) "ms of connect." });
+    let tls = timeline
+        .tls
+        .map(|tls| html! { " The TLS handshake took " (plain(tls)) (THIN) "ms of connect." });
     Some(html! {
         (timeline.tokens) " tokens in " (llm_stream_core::text::counted(events, "event")) "."
-        @if events > MOST_EVENTS { " Every " (events.div_ceil(MOST_EVENTS)) "th event is drawn." }
+        @if events > MOST_EVENTS { " Every " (ordinal(events.div_ceil(MOST_EVENTS))) " event is drawn." }
         @if let Some(tls) = tls { (tls) }
     })
 }
@@ -121,9 +127,15 @@ fn phase_row(phase: &RequestPhase) -> Markup {
 }
 
 fn label(timeline: &Timeline, phases: &[RequestPhase]) -> String {
-    let parts: Vec<_> = phases.iter().map(|phase| format!("{} {} ms", phase.name, plain(phase.length()))).collect();
-    let gap = longest_gap(timeline).map_or_else(String::new, |(_, gap)| format!(", longest gap {} ms", plain(gap)));
-    format!("Timeline of one request: {}; {} token events{gap}", parts.join(", "), timeline.arrivals.len())
+    let parts: Vec<_> =
+        phases.iter().map(|phase| format!("{} {} ms", phase.name, plain(phase.length()))).collect();
+    let gap = longest_gap(timeline)
+        .map_or_else(String::new, |(_, gap)| format!(", longest gap {} ms", plain(gap)));
+    format!(
+        "Timeline of one request: {}; {} token events{gap}",
+        parts.join(", "),
+        timeline.arrivals.len()
+    )
 }
 
 /// Returns the number of the event before the longest gap, and the gap.
@@ -134,13 +146,20 @@ fn longest_gap(timeline: &Timeline) -> Option<(usize, f64)> {
 
 fn draw(timeline: &Timeline, phases: &[RequestPhase], label: &str, width: u32) -> Markup {
     let is_wide = width > 400;
-    let (class, height, top) = if is_wide { ("plot wide", 250, 70.0) } else { ("plot narrow", 264, 84.0) };
+    let (class, height, top) =
+        if is_wide { ("plot wide", 250, 70.0) } else { ("plot narrow", 264, 84.0) };
     let bottom = f64::from(height) - 36.0;
     let right = f64::from(width) - 14.0;
     let from = phases.first().map_or(0.0, |phase| phase.from);
     let to = phases.last().map_or(1.0, |phase| phase.to);
     let pad = (to - from) * 0.01;
-    let x = AxisScale { kind: ScaleKind::Linear, from: from - pad, to: to + pad, start: 36.0, end: right };
+    let x = AxisScale {
+        kind: ScaleKind::Linear,
+        from: from - pad,
+        to: to + pad,
+        start: 36.0,
+        end: right,
+    };
     let events = timeline.arrivals.len() as f64;
     let y = AxisScale { kind: ScaleKind::Linear, from: 0.0, to: events, start: bottom, end: top };
     let mut picture = Picture::new(class, (width, height), label);
@@ -184,8 +203,12 @@ fn draw_phases(picture: &mut Picture, phases: &[RequestPhase], x: &AxisScale, to
 
 fn draw_events(picture: &mut Picture, timeline: &Timeline, frame: &PlotFrame, top: f64) {
     let every = timeline.arrivals.len().div_ceil(MOST_EVENTS).max(1);
-    let events: Vec<(f64, f64)> =
-        timeline.arrivals.iter().zip(1..).map(|(time, count)| (f64::from(*time), f64::from(count))).collect();
+    let events: Vec<(f64, f64)> = timeline
+        .arrivals
+        .iter()
+        .zip(1..)
+        .map(|(time, count)| (f64::from(*time), f64::from(count)))
+        .collect();
     let last = events.len().saturating_sub(1);
     let drawn = events.iter().enumerate().filter(|(index, _)| index % every == 0 || *index == last);
     let (mut marks, mut curve) = (PathData::default(), PathData::default());
@@ -206,9 +229,71 @@ fn draw_events(picture: &mut Picture, timeline: &Timeline, frame: &PlotFrame, to
     picture.path("lead gap", &PathData::default().move_to(left, y).line_to(right, y).done());
     let text = format!("longest gap {}", with_unit(&plain(gap), "ms"));
     match f64::midpoint(left, right) > f64::midpoint(frame.x.start, frame.x.end) {
-        true => picture.text("lb", (left - 6.0, (y - 4.0).max(frame.y.end + 10.0)), Anchor::End, &text),
-        false => picture.text("lb", (right + 6.0, (y + 12.0).min(frame.y.start - 4.0)), Anchor::Start, &text),
+        true => {
+            picture.text("lb", (left - 6.0, (y - 4.0).max(frame.y.end + 10.0)), Anchor::End, &text)
+        }
+        false => picture.text(
+            "lb",
+            (right + 6.0, (y + 12.0).min(frame.y.start - 4.0)),
+            Anchor::Start,
+            &text,
+        ),
     }
+}
+
+/// Draws each gap of a request by the number of its event.
+fn gaps(key: &ModelKey, timeline: &Timeline) -> Option<Markup> {
+    let gaps: Vec<f64> =
+        timeline.arrivals.windows(2).map(|pair| f64::from(pair[1] - pair[0])).collect();
+    let (number, longest) = longest_gap(timeline)?;
+    let x = AxisScale {
+        kind: ScaleKind::Linear,
+        from: 1.0,
+        to: (gaps.len() + 1) as f64,
+        start: 38.0,
+        end: 348.0,
+    };
+    let y = AxisScale::from_zero(gaps.iter().copied(), (214.0, 18.0));
+    let label =
+        format!("Gap before each token event of one request; the longest is {} ms", plain(longest));
+    let y_ends = format!("{:.1},{:.1},{:.4},{:.4}", y.end, y.start, y.from, y.to);
+    let mut picture = Picture::new("plot", (360, 250), &label).data(&[
+        ("data-x", &*x.for_script()),
+        ("data-hov", "d"),
+        ("data-u", "event|ms"),
+        ("data-y", &y_ends),
+    ]);
+    let frame = PlotFrame { x, y };
+    let ticks: Vec<_> = x.ticks(6).into_iter().filter(|tick| tick.fract() == 0.0).collect();
+    frame.draw_x(&mut picture, &ticks, "token event");
+    frame.draw_y(&mut picture, &y.ticks(5), "gap, ms");
+    let every = gaps.len().div_ceil(2 * MOST_EVENTS).max(1);
+    let mut dots = PathData::default();
+    for (index, gap) in
+        gaps.iter().enumerate().filter(|(index, _)| index % every == 0 || index + 1 == number)
+    {
+        dots.dot(x.at((index + 2) as f64), y.at(*gap));
+    }
+    picture.model_path("s ds", &dots.done(), &key.letter, "");
+    let frame = ChartFrame {
+        title: Some(html! {
+            "The longest gap of this request is " (plain(longest)) (THIN) "ms, before its " (ordinal(number + 1)) " token event"
+        }),
+        subtitle: Some(html! { "Gap before each token event of the same request" }),
+        art: Some(picture.finish()),
+        ..ChartFrame::default()
+    };
+    Some(frame.render())
+}
+
+fn ordinal(n: usize) -> String {
+    let suffix = match (n % 10, n % 100) {
+        (1, tens) if tens != 11 => "st",
+        (2, tens) if tens != 12 => "nd",
+        (3, tens) if tens != 13 => "rd",
+        _ => "th",
+    };
+    format!("{n}{suffix}")
 }
 
 /// Draws the tokens received over time of the typical request of each model.
@@ -220,12 +305,25 @@ fn race(page: &PageData<'_>, typical: &[(PageGroup<'_>, &Timeline)]) -> Markup {
     let frame = PlotFrame { x, y };
     let described: Vec<_> = typical
         .iter()
-        .map(|(group, of)| format!("{}: {} token events in {} ms", page.key(group).name, of.arrivals.len(), plain(of.last())))
+        .map(|(group, of)| {
+            format!(
+                "{}: {} token events in {} ms",
+                page.key(group).name,
+                of.arrivals.len(),
+                plain(of.last())
+            )
+        })
         .collect();
-    let label = format!("Tokens received over time, the median request of each model. {}", described.join("; "));
+    let label = format!(
+        "Tokens received over time, the median request of each model. {}",
+        described.join("; ")
+    );
     let y_ends = format!("{:.1},{:.1},{:.4},{:.4}", y.end, y.start, y.from, y.to);
     let mut picture = Picture::new("plot", (360, 250), &label).data(&[
-        ("data-x", &*x.for_script()), ("data-hov", "y"), ("data-u", "ms"), ("data-y", &y_ends),
+        ("data-x", &*x.for_script()),
+        ("data-hov", "y"),
+        ("data-u", "ms"),
+        ("data-y", &y_ends),
     ]);
     frame.draw_x(&mut picture, &x.ticks(7), "ms since the request was sent (log)");
     frame.draw_y(&mut picture, &y.ticks(5), "token events");
@@ -235,7 +333,8 @@ fn race(page: &PageData<'_>, typical: &[(PageGroup<'_>, &Timeline)]) -> Markup {
         let at = (frame.x.clamped(timeline.last()), frame.y.at(timeline.arrivals.len() as f64));
         picture.badge(key, at);
     }
-    let rows: Vec<_> = typical.iter().map(|(group, timeline)| race_row(page.key(group), timeline)).collect();
+    let rows: Vec<_> =
+        typical.iter().map(|(group, timeline)| race_row(page.key(group), timeline)).collect();
     ChartFrame {
         title: Some(race_title(page, typical)),
         subtitle: Some(html! { "Token events received, of the request with about the median duration of each model" }),
@@ -264,7 +363,9 @@ fn race_curve(timeline: &Timeline, frame: &PlotFrame) -> String {
 fn race_title(page: &PageData<'_>, typical: &[(PageGroup<'_>, &Timeline)]) -> Markup {
     let ends = typical.iter().map(|(_, timeline)| timeline.last());
     let end = ends.fold(f64::INFINITY, f64::min);
-    let sent = |timeline: &Timeline| timeline.arrivals.iter().filter(|time| f64::from(**time) <= end).count();
+    let sent = |timeline: &Timeline| {
+        timeline.arrivals.iter().filter(|time| f64::from(**time) <= end).count()
+    };
     let counts = || typical.iter().map(|(group, timeline)| (page.key(group), sent(timeline)));
     match (counts().max_by_key(|(_, n)| *n), counts().min_by_key(|(_, n)| *n)) {
         (Some((fast, many)), Some((slow, few))) => html! {
@@ -276,7 +377,9 @@ fn race_title(page: &PageData<'_>, typical: &[(PageGroup<'_>, &Timeline)]) -> Ma
 }
 
 fn race_row(key: &ModelKey, timeline: &Timeline) -> Markup {
-    let at = |index: usize| timeline.arrivals.get(index).map_or_else(|| "–".into(), |time| plain(f64::from(*time)));
+    let at = |index: usize| {
+        timeline.arrivals.get(index).map_or_else(|| "–".into(), |time| plain(f64::from(*time)))
+    };
     html! {
         th scope="row" { (key.named()) }
         td.r { (at(0)) } td.r { (at(9)) } td.r { (at(19)) }
@@ -313,7 +416,12 @@ mod tests {
 
     #[test]
     fn a_request_without_reasoning_or_connect_has_three_phases() {
-        let plain = Timeline { connect: None, first_answer: Some(10.0), has_reasoning: false, ..timeline() };
+        let plain = Timeline {
+            connect: None,
+            first_answer: Some(10.0),
+            has_reasoning: false,
+            ..timeline()
+        };
         let names: Vec<_> = phases(&plain).iter().map(|phase| phase.name).collect();
         assert_eq!(names, ["wait", "answer", "trailer"]);
     }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::{
     numbers::{THIN, decimals_for, fixed, plain, signed, with_unit},
-    page_run::{PageData, ShownFigure, display_name, display_scale, ends},
+    page_run::{PageData, ShownFigure, confidence, display_name, display_scale, ends},
     picture::{Anchor, PathData, Picture},
     scale::{AxisScale, ScaleKind},
 };
@@ -39,6 +39,10 @@ impl<'p> PageVerdict<'p> {
             (Some(change), _) => (Some(change.relative), Some(ends(&change.interval))),
             (None, Some(trend)) => (Some(trend.relative), None),
             (None, None) if report.relative => (None, None),
+            // Where no request may fail, the interval says more than the limit asks.
+            (None, None) if report.beyond.as_ref().is_some_and(|of| of.allowed <= 0.0) => {
+                (report.actual, None)
+            }
             (None, None) => (report.actual, report.interval.as_ref().map(ends)),
         };
         // Of a change, the error is in the unit of the figure.
@@ -63,7 +67,8 @@ impl<'p> PageVerdict<'p> {
 
     fn decimals(&self) -> usize {
         let value = self.value.unwrap_or(self.limit);
-        let half = self.interval.map(|(low, high)| (high - low) / 2.0).filter(|half| half.is_finite());
+        let half =
+            self.interval.map(|(low, high)| (high - low) / 2.0).filter(|half| half.is_finite());
         match (half, self.report.relative) {
             (Some(half), _) if half > 0.0 => decimals_for(half, value),
             (_, true) => 1,
@@ -107,8 +112,14 @@ impl<'p> PageVerdict<'p> {
                 None => { (visible(&self.report.group)) }
             }
             @if let Some(workload) = &self.report.workload { ", " (visible(workload)) }
-            @if let Some(n) = self.report.n { " · n" (THIN) "=" (THIN) (n) }
+            @if let Some(n) = self.requests() { " · n" (THIN) "=" (THIN) (n) }
         }
+    }
+
+    /// Returns the number of values: for a success rate, that of all requests.
+    fn requests(&self) -> Option<usize> {
+        let all = self.report.beyond.as_ref().filter(|_| self.report.metric == "success_rate");
+        all.map(|of| of.requests).or(self.report.n)
     }
 
     /// Returns the threshold in mathematical signs.
@@ -129,7 +140,8 @@ impl<'p> PageVerdict<'p> {
 /// Returns the verdicts of the main run: missed limits first, then undecided ones.
 pub(super) fn verdicts<'p>(page: &'p PageData<'_>) -> Vec<PageVerdict<'p>> {
     let all = page.main().report.thresholds.iter().enumerate();
-    let mut verdicts: Vec<_> = all.map(|(position, report)| PageVerdict::new(position, report)).collect();
+    let mut verdicts: Vec<_> =
+        all.map(|(position, report)| PageVerdict::new(position, report)).collect();
     verdicts.sort_by_key(|verdict| match verdict.class() {
         "fail" => 0,
         "inc" => 1,
@@ -141,7 +153,6 @@ pub(super) fn verdicts<'p>(page: &'p PageData<'_>) -> Vec<PageVerdict<'p>> {
 /// Returns the section; without limits, a sentence.
 pub(super) fn section(page: &PageData<'_>) -> Markup {
     let verdicts = verdicts(page);
-    let confidence = plain(100.0 * page.main().report.confidence);
     let fold_passed = verdicts.len() > MOST_SHOWN;
     let (shown, folded): (Vec<_>, Vec<_>) =
         verdicts.iter().partition(|verdict| !fold_passed || verdict.class() != "pass");
@@ -152,7 +163,7 @@ pub(super) fn section(page: &PageData<'_>) -> Markup {
                 p.lead { (without_limits(page)) }
             } @else {
                 p.lead {
-                    "Hatched: values that fail. Bar: " (confidence) (THIN) "% interval. "
+                    "Hatched: values that fail. Bar: " (confidence(page)) (THIN) "% interval. "
                     b { "●" } " pass, " b { "✕" } " FAIL, " b { "◇" } " inconclusive. Grey band at the limit: "
                     "error of the instrument. “Would have been found”: with a probability of 95" (THIN) "%."
                 }
@@ -179,7 +190,12 @@ fn title(page: &PageData<'_>, verdicts: &[PageVerdict<'_>]) -> String {
         (0, 0) => format!("All {met} limits are met"),
         (0, _) => format!("{} {} inconclusive", spelled(undecided), limits(undecided)),
         (_, 0) => format!("{} {} missed", spelled(failed), limits(failed)),
-        (_, _) => format!("{} {} missed, {} inconclusive", spelled(failed), limits(failed), spelled(undecided).to_lowercase()),
+        (_, _) => format!(
+            "{} {} missed, {} inconclusive",
+            spelled(failed),
+            limits(failed),
+            spelled(undecided).to_lowercase()
+        ),
     }
 }
 
@@ -190,15 +206,18 @@ fn is_interrupted(page: &PageData<'_>) -> bool {
 fn without_limits(page: &PageData<'_>) -> &'static str {
     match is_interrupted(page) {
         true => "The run was interrupted. Limits are judged only when all trials have ended.",
-        false => "The config has no threshold for these requests, so the run fails only if a request fails. \
-                  A key `thresholds` of the config sets limits.",
+        false => {
+            "The config has no threshold for these requests, so the run fails only if a request fails. \
+                  A key `thresholds` of the config sets limits."
+        }
     }
 }
 
 /// Returns a small number in words, as the beginning of a sentence.
 pub(super) fn spelled(n: usize) -> String {
     const WORDS: [&str; 13] = [
-        "No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve",
+        "No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten",
+        "Eleven", "Twelve",
     ];
     WORDS.get(n).map_or_else(|| n.to_string(), |word| (*word).to_owned())
 }
@@ -244,9 +263,10 @@ pub(super) fn mark(class: &str) -> Markup {
 
 fn measured(verdict: &PageVerdict<'_>) -> Markup {
     let Some(shown) = verdict.shown() else {
-        return html! { b { "–" } span { "no figure" } };
+        return html! { b { "–" } span.told { (visible(&verdict.report.told)) } };
     };
-    let sign = if verdict.report.relative && verdict.value.unwrap_or(0.0) >= 0.0 { "+" } else { "" };
+    let sign =
+        if verdict.report.relative && verdict.value.unwrap_or(0.0) >= 0.0 { "+" } else { "" };
     let range = match verdict.interval {
         Some((low, high)) => format!("{} to {}", verdict.number(low), verdict.number(high)),
         None => "no interval".into(),
@@ -259,7 +279,8 @@ fn measured(verdict: &PageVerdict<'_>) -> Markup {
 fn picture(page: &PageData<'_>, verdict: &PageVerdict<'_>) -> Option<Markup> {
     let value = verdict.value.filter(|value| value.is_finite())?;
     let (low, high) = verdict.interval.unwrap_or((value, value));
-    let x = AxisScale::around(ScaleKind::Linear, [verdict.limit, value, low, high], (8.0, 292.0), 0.16);
+    let x =
+        AxisScale::around(ScaleKind::Linear, [verdict.limit, value, low, high], (8.0, 292.0), 0.16);
     let mut picture = Picture::new("vp", (300, 46), &picture_label(page, verdict, value));
     let limit = x.at(verdict.limit);
     let (bad_from, bad_to) = if verdict.fails_above() { (limit, 292.0) } else { (8.0, limit) };
@@ -381,8 +402,12 @@ fn passed(verdict: &PageVerdict<'_>) -> String {
         (Some(_), Some(_)) if verdict.report.relative => {
             format!("{} All of the interval is {side} the limit.", change_in_words(verdict))
         }
-        (Some(value), Some(_)) => format!("All of the interval is {side} the limit{}.", distance(verdict, value)),
-        (Some(value), None) => format!("The figure is {side} the limit{}.", distance(verdict, value)),
+        (Some(value), Some(_)) => {
+            format!("All of the interval is {side} the limit{}.", distance(verdict, value))
+        }
+        (Some(value), None) => {
+            format!("The figure is {side} the limit{}.", distance(verdict, value))
+        }
         (None, _) => sentence(&visible(&verdict.report.told)),
     }
 }
@@ -393,7 +418,9 @@ fn distance(verdict: &PageVerdict<'_>, value: f64) -> String {
     let share = (verdict.limit - value).abs() / value.abs();
     match (ratio, share) {
         (ratio, _) if ratio.is_finite() && ratio >= 3.0 => format!(": {}×", plain(ratio)),
-        (_, share) if share.is_finite() && share > 0.0 => format!(", by {}", super::numbers::percent(share)),
+        (_, share) if share.is_finite() && share > 0.0 => {
+            format!(", by {}", super::numbers::percent(share))
+        }
         _ => String::new(),
     }
 }
@@ -428,7 +455,10 @@ fn failed(verdict: &PageVerdict<'_>) -> String {
     });
     let interval = match is_clear {
         true => format!(" All of the interval is {side} the limit."),
-        false => report.reason.as_deref().map_or_else(String::new, |reason| format!(" {}", sentence(&visible(reason)))),
+        false => report
+            .reason
+            .as_deref()
+            .map_or_else(String::new, |reason| format!(" {}", sentence(&visible(reason)))),
     };
     match report.relative {
         true => format!("{}{interval}", change_in_words(verdict)),
@@ -490,14 +520,19 @@ fn would_have_found(verdict: &PageVerdict<'_>) -> Option<String> {
     let smallest = report.smallest_detectable?;
     let found = if let Some(of) = &report.beyond {
         let share = super::numbers::percent(smallest);
-        let what = if report.metric == "success_rate" { "failed requests" } else { "requests beyond the limit" };
+        let what = if report.metric == "success_rate" {
+            "failed requests"
+        } else {
+            "requests beyond the limit"
+        };
         let _ = of;
         format!("{share} of {what}")
     } else if report.relative {
         let size = with_unit(&plain(100.0 * smallest.abs()), "%");
         format!("a change of {}{size}", if smallest < 0.0 { "−" } else { "+" })
     } else {
-        let value = with_unit(&fixed(verdict.value? * (1.0 + smallest), verdict.decimals()), verdict.unit);
+        let value =
+            with_unit(&fixed(verdict.value? * (1.0 + smallest), verdict.decimals()), verdict.unit);
         let side = if verdict.fails_above() { "more" } else { "less" };
         format!("a {} of {value} or {side}", report.statistic)
     };
