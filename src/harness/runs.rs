@@ -8,6 +8,7 @@ use super::{RUNS, observers::target_folder, terminal};
 use crate::{
     cli::{ListOptions, ReportFormat, ReportOptions, ShowOptions},
     report::{
+        html::{self, RunSource, StoredRequests},
         json,
         stored::{self, ListedRun, NamedRun},
     },
@@ -121,7 +122,7 @@ fn rendered(runs: &[StoredRun], format: ReportFormat) -> anyhow::Result<Vec<u8>>
         runs.map(|(name, run)| NamedRun { name, report: &run.report })
     };
     Ok(match format {
-        ReportFormat::Html => anyhow::bail!("not yet"),
+        ReportFormat::Html => page(&names, runs)?.into_bytes(),
         ReportFormat::Md => {
             named().map(stored::markdown).collect::<Vec<_>>().join("\n").into_bytes()
         }
@@ -130,4 +131,20 @@ fn rendered(runs: &[StoredRun], format: ReportFormat) -> anyhow::Result<Vec<u8>>
             json::format(&runs.iter().map(|run| &run.report).collect::<Vec<_>>())?
         }
     })
+}
+
+/// Renders runs as one page for people.
+pub(super) fn page(names: &[String], runs: &[StoredRun]) -> anyhow::Result<String> {
+    let mut sources = Vec::new();
+    for (name, run) in names.iter().zip(runs) {
+        let requests = run.requests().with_context(|| {
+            format!("cannot read {}", run.folder().join(store::REQUESTS).display())
+        })?;
+        sources.push(RunSource {
+            name: name.clone(),
+            report: &run.report,
+            requests: requests.map(|requests| Box::new(requests) as StoredRequests<'_>),
+        });
+    }
+    html::render(sources).context("cannot render the page")
 }

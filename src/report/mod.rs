@@ -7,6 +7,7 @@ pub mod csv;
 pub mod definitions;
 pub mod finished;
 pub mod github_action_benchmark;
+pub(crate) mod html;
 pub mod json;
 pub mod junit;
 pub mod loads;
