@@ -488,7 +488,9 @@ impl Closing {
         }
         let mut unwritten = self.files.write(&run);
         let folder = self.place.folder();
-        unwritten.extend(folder.and_then(|folder| run_folder::finish(folder, &run).err()));
+        let finished = folder.map(|folder| run_folder::finish(folder, &run));
+        let (report, lines) = finished.unwrap_or_default();
+        unwritten.extend(lines);
         unwritten.extend(terminal::unwritten());
         if code == 0 && !unwritten.is_empty() {
             code = FAILED;
@@ -499,6 +501,9 @@ impl Closing {
         self.terminal.err(&text);
         github::report(&self.github, &run, &self.terminal);
         self.terminal.err(&format!("Results: {}\n", self.path.display()));
+        if let Some(report) = report {
+            self.terminal.err(&format!("Report: {}\n", report.display()));
+        }
         code
     }
 }

@@ -11,6 +11,5 @@ pub(crate) use self::{
     find::{FindError, Found, RunFinder},
     folder::{BASELINE, REPORT, REQUESTS, RESULTS, RUN, create},
     kept::StoredTrials,
-    requests::RequestReader,
     stored::{StoredRun, baseline},
 };
