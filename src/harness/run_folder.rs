@@ -7,7 +7,7 @@ use llm_stream_core::baseline::Baseline;
 use super::runs;
 use crate::{
     report::Run,
-    store::{self, StoredRun},
+    store::{self, RunRecord},
     whole_file,
 };
 
@@ -39,7 +39,7 @@ fn write_values(folder: &Path, run: &Run) -> anyhow::Result<()> {
 }
 
 fn write_report(folder: &Path) -> anyhow::Result<PathBuf> {
-    let page = runs::page(&[StoredRun::open(folder)?])?;
+    let page = runs::page(&[RunRecord::open(folder)?])?;
     let path = folder.join(store::REPORT);
     whole_file::write_with(&path, &|out| out.write_all(page.as_bytes()))?;
     Ok(std::path::absolute(&path).unwrap_or(path))

@@ -1,5 +1,5 @@
 //! The whole run as JSON, for programs. The types in `model` define the report, and the schema
-//! `fixtures/schema/run.v1.json` is generated from them.
+//! `fixtures/schema/run.v2.json` is generated from them.
 //!
 //! Times are in seconds, as in every file. An unknown value is `null`, and so is a number that is not
 //! finite, such as the end of an unbounded interval.
@@ -96,10 +96,10 @@ pub(crate) fn format(reports: &[&RunReport<'_>]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Why a file is no report of a run.
+/// Why a file is not the report of a run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// It is no JSON, or has other keys.
+    /// It is not JSON, or has other keys.
     #[error("it is not the results of a run: {0}")]
     Json(String),
     /// It is another kind of file.

@@ -1,5 +1,5 @@
 //! The JSON report as types. Their fields are the keys of the report in its order, and their
-//! documentation is the text of its schema, `fixtures/schema/run.v1.json`.
+//! documentation is the text of its schema, `fixtures/schema/run.v2.json`.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 #[cfg(feature = "schema")]
