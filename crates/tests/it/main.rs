@@ -34,6 +34,7 @@ mod memory;
 mod mutated;
 mod names;
 mod outcomes;
+mod page;
 mod player;
 mod preflight;
 mod prompts;
