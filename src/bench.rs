@@ -146,6 +146,7 @@ impl Bench {
             checks_instrument: self.checks_instrument,
             baseline: self.baseline,
             machine: calibrate::machine_name(),
+            kept: None,
             temporary_folder: None,
             cancellation: self.cancellation,
         };

@@ -76,6 +76,12 @@ pub struct Cli {
     #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_OUTPUT_DIR", help_heading = OURS)]
     pub output_dir: Option<PathBuf>,
 
+    /// Resume a run that was interrupted or has failed trials: keep its trials whose requests are all
+    /// valid and run the others, with the same config. RUN is a folder, the beginning of its name, or
+    /// `latest`
+    #[arg(long, value_name = "RUN", env = "LLM_STREAM_BENCH_RESUME", help_heading = OURS)]
+    pub resume: Option<String>,
+
     /// Write only the CSV of the results, to FILE, and overwrite it
     #[arg(
         long,
@@ -578,9 +584,15 @@ pub struct ReportOptions {
     #[arg(value_name = "RUN", default_value = "latest")]
     pub runs: Vec<String>,
 
-    /// The format
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ReportFormat::Html)]
-    pub format: ReportFormat,
+    /// The format [default: html; of `--definitions`, text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub format: Option<ReportFormat>,
+
+    /// The figures by the definitions of vllm bench serve, SGLang bench_serving, AIPerf, GuideLLM,
+    /// EvalScope and genai-bench instead, with the reason for each difference; with `--format json` as
+    /// JSON
+    #[arg(long)]
+    pub definitions: bool,
 
     /// Write to FILE; `-` is stdout [default: for html, report.html in the run's folder or, of several
     /// runs, in the current one; otherwise stdout]

@@ -9,6 +9,7 @@ mod files;
 mod github;
 mod observers;
 mod rerun;
+mod resume;
 mod run_folder;
 mod runs;
 mod selection;
@@ -381,7 +382,10 @@ fn measure(
     let accesses = bench::accesses(config, &plan)?;
     let short_keys = short_keys(&accesses);
     check_measurable(&cli, config, &plan)?;
-    let setup = Setup::of(config, &accesses, &invocation, started);
+    let mut setup = Setup::of(config, &accesses, &invocation, started);
+    let resume = cli.resume.as_deref();
+    let kept = resume.map(|run| resume::trials(run, &plan, cli.output_dir.as_deref(), &mut setup));
+    let kept = kept.transpose()?;
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
@@ -397,7 +401,9 @@ fn measure(
     if !cli.no_calibration {
         InstrumentFile::check(&csv.path)?;
     }
-    for note in notes(&plan, &github).into_iter().chain(short_keys).chain(undecidable) {
+    let resumed = setup.resumed.iter().map(|resumed| resume::note(resumed, &plan));
+    let notes = notes(&plan, &github).into_iter().chain(resumed);
+    for note in notes.chain(short_keys).chain(undecidable) {
         terminal.err(&format!("{note}\n"));
     }
     // From here on a signal ends the run in order, with reports.
@@ -420,6 +426,7 @@ fn measure(
         baseline: baselines.compared.take(),
         machine: baselines.machine.clone(),
         setup: Some(Box::new(setup)),
+        kept: kept.map(|kept| Box::new(kept) as _),
         temporary_folder: path.parent().filter(|_| path.is_file()).map(Path::to_owned),
         cancellation,
     };
@@ -481,7 +488,9 @@ impl Closing {
         }
         let mut unwritten = self.files.write(&run);
         let folder = self.place.folder();
-        unwritten.extend(folder.and_then(|folder| run_folder::finish(folder, &run).err()));
+        let finished = folder.map(|folder| run_folder::finish(folder, &run));
+        let (report, lines) = finished.unwrap_or_default();
+        unwritten.extend(lines);
         unwritten.extend(terminal::unwritten());
         if code == 0 && !unwritten.is_empty() {
             code = FAILED;
@@ -492,6 +501,9 @@ impl Closing {
         self.terminal.err(&text);
         github::report(&self.github, &run, &self.terminal);
         self.terminal.err(&format!("Results: {}\n", self.path.display()));
+        if let Some(report) = report {
+            self.terminal.err(&format!("Report: {}\n", report.display()));
+        }
         code
     }
 }

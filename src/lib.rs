@@ -67,7 +67,8 @@ pub mod report;
 pub mod row;
 #[doc(hidden)]
 pub mod run;
-mod setup;
+#[doc(hidden)]
+pub mod setup;
 mod store;
 mod whole_file;
 

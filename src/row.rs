@@ -38,6 +38,10 @@ pub struct LoadPosition {
     /// When it was handed to an open connection, counted from the load's start; `None` without a
     /// connection.
     pub sent: Option<Duration>,
+    /// When its turn came, counted from the load's start: it then got or opened a connection.
+    pub begun: Duration,
+    /// When it ended, counted from the load's start.
+    pub ended: Duration,
 }
 
 impl Row {
@@ -53,7 +57,9 @@ impl Row {
             request: self.place.map(|place| place.request),
             started: self.started,
             scheduled: self.place.and_then(|place| place.scheduled),
+            begun: self.place.map(|place| place.begun),
             handed_over: self.place.and_then(|place| place.sent),
+            ended: self.place.map(|place| place.ended),
         };
         RequestLine::of(place, &self.outcome)
     }

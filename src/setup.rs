@@ -19,102 +19,125 @@ use crate::{calibrate::machine, commands, config::Config, env, plan::Access, run
 /// The circumstances of a run: everything that is needed to repeat it. Secrets are `***`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(crate) struct Setup {
+pub struct Setup {
     /// The start of the run by the wall clock.
     #[cfg_attr(feature = "schema", schemars(with = "String", extend("format" = "date-time")))]
-    pub(crate) started: Timestamp,
+    pub started: Timestamp,
     /// Its end; null if it was killed.
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
-    pub(crate) ended: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
     /// The command line, the program first.
-    pub(crate) arguments: Vec<String>,
+    pub arguments: Vec<String>,
     /// The environment variables of this program, `LLM_STREAM_BENCH_…`.
-    pub(crate) variables: BTreeMap<String, String>,
+    pub variables: BTreeMap<String, String>,
     /// The folder in which it ran, to which its paths are relative.
-    pub(crate) folder: String,
+    pub folder: String,
     /// The revision of that folder; null outside a git repository.
-    pub(crate) git: Option<GitRevision>,
+    pub git: Option<GitRevision>,
     /// The revision of git that this program was built from; null if it was not built from one.
-    pub(crate) built_from: Option<String>,
-    pub(crate) host: Host,
-    pub(crate) config: ConfigRecord,
+    pub built_from: Option<String>,
+    /// The machine that measured.
+    pub host: Host,
+    /// The config.
+    pub config: ConfigRecord,
+    /// The run whose trials this one kept; null if it kept none.
+    #[serde(default)]
+    pub resumed: Option<ResumedRun>,
     /// What each endpoint said about itself before the first trial; without simulated ones.
     #[serde(default)]
-    pub(crate) servers: Vec<ServerRecord>,
+    pub servers: Vec<ServerRecord>,
+}
+
+/// A run that was resumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ResumedRun {
+    /// Its name.
+    pub run: String,
+    /// Its start by the wall clock.
+    #[cfg_attr(feature = "schema", schemars(with = "String", extend("format" = "date-time")))]
+    pub started: Timestamp,
+    /// The number of its trials that were kept.
+    pub kept: usize,
 }
 
 /// A revision of git.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(crate) struct GitRevision {
+pub struct GitRevision {
     /// The commit.
-    pub(crate) commit: String,
+    pub commit: String,
     /// Whether tracked files differ from it.
-    pub(crate) is_modified: bool,
+    pub is_modified: bool,
 }
 
 /// The machine that measured. Values that the system does not report are null.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(crate) struct Host {
-    pub(crate) name: Option<String>,
-    pub(crate) processor: Option<String>,
+pub struct Host {
+    /// Its name.
+    pub name: Option<String>,
+    /// The processor's name.
+    pub processor: Option<String>,
     /// The cores that this process may use.
-    pub(crate) cores: Option<usize>,
-    /// Bytes.
-    pub(crate) memory: Option<u64>,
+    pub cores: Option<usize>,
+    /// Its memory in bytes.
+    pub memory: Option<u64>,
     /// The operating system, such as `linux`.
-    pub(crate) system: String,
-    pub(crate) kernel: Option<String>,
+    pub system: String,
+    /// The kernel's release.
+    pub kernel: Option<String>,
 }
 
 /// The config.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(crate) struct ConfigRecord {
+pub struct ConfigRecord {
     /// Its path as it was given, or `<command line>` for a run of a URL.
-    pub(crate) file: String,
+    pub file: String,
     /// Its text.
-    pub(crate) text: String,
+    pub text: String,
     /// Whether the text contains masked secrets, so that it cannot be run as it is.
-    pub(crate) has_secrets: bool,
+    pub has_secrets: bool,
     /// The files that it names: prompts, data sets, images, certificates.
-    pub(crate) data: Vec<DataFile>,
+    pub data: Vec<DataFile>,
 }
 
 /// A file that the config names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(crate) struct DataFile {
-    pub(crate) path: String,
+pub struct DataFile {
+    /// Its path, as the config has it.
+    pub path: String,
     /// The SHA-256 of its content, in hexadecimal digits; null if it could not be read again.
-    pub(crate) sha256: Option<String>,
-    pub(crate) bytes: Option<u64>,
+    pub sha256: Option<String>,
+    /// Its length.
+    pub bytes: Option<u64>,
 }
 
 /// What a server said about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(crate) struct ServerRecord {
+pub struct ServerRecord {
     /// The endpoint, as in the results.
-    pub(crate) endpoint: String,
+    pub endpoint: String,
     /// The models of this run that it serves.
-    pub(crate) models: Vec<String>,
+    pub models: Vec<String>,
     /// Its version, by its path `/version` or a path of the protocol.
-    pub(crate) version: Option<String>,
+    pub version: Option<String>,
     /// The models that it lists.
-    pub(crate) lists: Vec<String>,
+    pub lists: Vec<String>,
     /// The header `server` of its answers.
-    pub(crate) software: Option<String>,
+    pub software: Option<String>,
 }
 
 /// What a run was started with.
 #[derive(Debug, Clone)]
-pub(crate) struct Invocation {
+pub struct Invocation {
     /// The command line, the program first.
-    pub(crate) arguments: Vec<String>,
+    pub arguments: Vec<String>,
     /// The environment variables of this program.
-    pub(crate) variables: BTreeMap<String, String>,
+    pub variables: BTreeMap<String, String>,
 }
 
 impl Invocation {
@@ -154,6 +177,7 @@ impl Setup {
                 text,
                 data: config.files().iter().map(|path| DataFile::of(path)).collect(),
             },
+            resumed: None,
             servers: Vec::new(),
         }
     }
@@ -239,6 +263,23 @@ fn digest(path: &Path) -> io::Result<(String, u64)> {
     Ok((digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(), length))
 }
 
+/// Returns the first difference between the configs of two runs, with the content of their files.
+pub(crate) fn config_difference(then: &ConfigRecord, now: &ConfigRecord) -> Option<String> {
+    if then.text != now.text {
+        let lines = then.text.lines().map(Some).chain(std::iter::repeat(None));
+        let mut pairs = lines.zip(now.text.lines().map(Some).chain(std::iter::repeat(None)));
+        let place = pairs.position(|(then, now)| then != now)?;
+        let line = |text: &str| text.lines().nth(place).map_or("nothing".to_owned(), quoted);
+        let (then, current) = (line(&then.text), line(&now.text));
+        return Some(format!("{}:{}: it had {then} and has {current}", now.file, place + 1));
+    }
+    data_differences(then, now).into_iter().next()
+}
+
+fn quoted(line: &str) -> String {
+    format!("`{}`", line.trim())
+}
+
 /// Returns the differences between the circumstances of an earlier run and those of now, a line each.
 pub(crate) fn differences(then: &Setup, now: &Setup) -> Vec<String> {
     let commit = |git: &Option<GitRevision>| {
@@ -262,13 +303,17 @@ pub(crate) fn differences(then: &Setup, now: &Setup) -> Vec<String> {
     let facts = facts.into_iter().filter(|(_, then, now)| then != now);
     let facts = facts
         .map(|(what, then, now)| format!("another {what}: {}, now {}", known(then), known(now)));
-    let data = then.config.data.iter().filter_map(|file| {
-        let same = now.config.data.iter().find(|other| other.path == file.path);
+    facts.chain(data_differences(&then.config, &now.config)).collect()
+}
+
+fn data_differences(then: &ConfigRecord, now: &ConfigRecord) -> Vec<String> {
+    let difference = |file: &DataFile| {
+        let same = now.data.iter().find(|other| other.path == file.path);
         match same {
             Some(same) if same.sha256 == file.sha256 => None,
             Some(_) => Some(format!("{} has another content", file.path)),
             None => Some(format!("{} is no longer read", file.path)),
         }
-    });
-    facts.chain(data).collect()
+    };
+    then.data.iter().filter_map(difference).collect()
 }

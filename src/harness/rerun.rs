@@ -103,10 +103,12 @@ fn arguments_of(variables: &BTreeMap<String, String>, explicit: &ArgMatches) -> 
     Cli::command().get_arguments().filter_map(argument).collect()
 }
 
-/// Removes the options that name files which the run writes: the new run must not replace them.
+/// Removes the options that name files which the run writes, since the new run must not replace them,
+/// and the run that it resumed.
 fn forget_outputs(cli: &mut Cli) {
     cli.output = None;
     cli.record = None;
+    cli.resume = None;
     cli.junit = None;
     cli.json = None;
     cli.exports.clear();

@@ -3,11 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use llm_stream_core::{
+    column::Storage,
+    other_tools::{Definitions, DefinitionsCollector, LoadPlace},
+    sample::TokenCount,
+    summary::group_name,
+    text::printable,
+};
 
 use super::{RUNS, observers::target_folder, terminal};
 use crate::{
     cli::{ListOptions, ReportFormat, ReportOptions, ShowOptions},
     report::{
+        definitions,
         html::{self, RunSource, StoredRequests},
         json,
         stored::{self, ListedRun, NamedRun},
@@ -92,9 +100,12 @@ pub(super) fn open(name: &str) -> anyhow::Result<StoredRun> {
 /// Writes a report.
 pub(super) fn report(options: &ReportOptions) -> anyhow::Result<u8> {
     let runs: Vec<_> = options.runs.iter().map(|name| open(name)).collect::<Result<_, _>>()?;
-    let bytes = rendered(&runs, options.format)?;
+    let bytes = match options.definitions {
+        true => definitions(&runs, options.format)?,
+        false => rendered(&runs, options.format.unwrap_or(ReportFormat::Html))?,
+    };
     match destination(&runs, options) {
-        None => terminal::say(String::from_utf8_lossy(&bytes).trim_end_matches('\n')),
+        None => terminal::say_all(&bytes),
         Some(path) => {
             whole_file::write(&path, &bytes)
                 .with_context(|| format!("failed to write {}", path.display()))?;
@@ -109,10 +120,49 @@ pub(super) fn report(options: &ReportOptions) -> anyhow::Result<u8> {
 fn destination(runs: &[StoredRun], options: &ReportOptions) -> Option<PathBuf> {
     match (&options.output, options.format, runs) {
         (Some(path), _, _) => Some(path.clone()).filter(|path| path != Path::new("-")),
-        (None, ReportFormat::Html, [run]) => Some(run.folder().join(store::REPORT)),
-        (None, ReportFormat::Html, _) => Some(PathBuf::from(store::REPORT)),
-        (None, _, _) => None,
+        _ if options.definitions => None,
+        (None, None | Some(ReportFormat::Html), [run]) => Some(run.folder().join(store::REPORT)),
+        (None, None | Some(ReportFormat::Html), _) => Some(PathBuf::from(store::REPORT)),
+        (None, Some(_), _) => None,
     }
+}
+
+/// The figures of the runs by the definitions of other tools, as text or JSON.
+fn definitions(runs: &[StoredRun], format: Option<ReportFormat>) -> anyhow::Result<Vec<u8>> {
+    let tables: Vec<_> = runs.iter().map(definitions_of).collect::<Result<_, _>>()?;
+    match (format, &tables[..]) {
+        (None, tables) => {
+            let texts = tables.iter().map(|of| printable(&definitions::render(of)));
+            Ok(texts.collect::<Vec<_>>().join("\n").into_bytes())
+        }
+        (Some(ReportFormat::Json), [only]) => Ok(serde_json::to_vec_pretty(only)?),
+        (Some(ReportFormat::Json), several) => Ok(serde_json::to_vec_pretty(several)?),
+        (Some(_), _) => {
+            anyhow::bail!("`--definitions` is text, or JSON with `--format json`")
+        }
+    }
+}
+
+fn definitions_of(run: &StoredRun) -> anyhow::Result<Definitions> {
+    let requests = run.requests()?.with_context(|| {
+        format!("{} has no {}, from which the figures are computed", run.name(), store::REQUESTS)
+    })?;
+    let mut collector = DefinitionsCollector::new(&Storage::default());
+    for line in requests {
+        let mut line = line?;
+        // No token is counted again here.
+        if line.token_count.is_some() {
+            line.token_count = Some(TokenCount::Usage.name().into());
+        }
+        let outcome = line.outcome(&TokenCount::Usage)?;
+        let name = group_name(&line.model, line.workload.as_deref());
+        let handed_over = line.place().handed_over.filter(|_| line.workload.is_some());
+        let place = handed_over.map(|handed_over| LoadPlace { run: line.run, handed_over });
+        if let Ok(sample) = outcome {
+            collector.add(&name, place, &sample);
+        }
+    }
+    Ok(collector.finish())
 }
 
 fn rendered(runs: &[StoredRun], format: ReportFormat) -> anyhow::Result<Vec<u8>> {
@@ -122,7 +172,7 @@ fn rendered(runs: &[StoredRun], format: ReportFormat) -> anyhow::Result<Vec<u8>>
         runs.map(|(name, run)| NamedRun { name, report: &run.report })
     };
     Ok(match format {
-        ReportFormat::Html => page(&names, runs)?.into_bytes(),
+        ReportFormat::Html => page(runs)?.into_bytes(),
         ReportFormat::Md => {
             named().map(stored::markdown).collect::<Vec<_>>().join("\n").into_bytes()
         }
@@ -134,14 +184,14 @@ fn rendered(runs: &[StoredRun], format: ReportFormat) -> anyhow::Result<Vec<u8>>
 }
 
 /// Renders runs as one page for people.
-pub(super) fn page(names: &[String], runs: &[StoredRun]) -> anyhow::Result<String> {
+pub(super) fn page(runs: &[StoredRun]) -> anyhow::Result<String> {
     let mut sources = Vec::new();
-    for (name, run) in names.iter().zip(runs) {
+    for run in runs {
         let requests = run.requests().with_context(|| {
             format!("cannot read {}", run.folder().join(store::REQUESTS).display())
         })?;
         sources.push(RunSource {
-            name: name.clone(),
+            name: run.name(),
             report: &run.report,
             requests: requests.map(|requests| Box::new(requests) as StoredRequests<'_>),
         });

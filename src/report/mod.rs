@@ -4,6 +4,7 @@ pub mod annotations;
 pub mod bencher;
 pub mod changes;
 pub mod csv;
+pub mod definitions;
 pub mod finished;
 pub mod github_action_benchmark;
 pub(crate) mod html;
@@ -67,7 +68,7 @@ pub struct Run {
     /// The machine, in a line.
     pub machine: String,
     /// The circumstances of the run, if they were gathered.
-    pub(crate) setup: Option<Box<Setup>>,
+    pub setup: Option<Box<Setup>>,
     /// The outcome.
     pub ending: RunOutcome,
     /// Why figures could not be read back, if so.

@@ -156,8 +156,12 @@ fn facts(report: &RunReport<'_>) -> Vec<(&'static str, String)> {
         ("revision", format!("{}{modified}", git.commit))
     });
     let tool = format!("{} {}", report.tool.name, report.tool.version);
+    let resumed = setup.and_then(|setup| setup.resumed.as_ref()).map(|resumed| {
+        let kept = counted(resumed.kept, "trial");
+        ("resumed", format!("with {kept} of the run {}", resumed.run))
+    });
     let others = [("machine", report.machine.clone().into_owned()), ("program", tool)];
-    reasons.chain(started).chain(config).chain(git).chain(others).collect()
+    reasons.chain(started).chain(resumed).chain(config).chain(git).chain(others).collect()
 }
 
 fn started(setup: &Setup) -> String {

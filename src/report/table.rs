@@ -3,6 +3,7 @@
 use comfy_table::{
     Cell, CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle,
 };
+use unicode_width::UnicodeWidthStr as _;
 
 const WIDTH: u16 = 80;
 
@@ -30,6 +31,28 @@ pub(super) fn table(heads: &[&str]) -> Table {
         }
     }
     table
+}
+
+/// Returns the same table with one line for each row, however wide it gets.
+pub(super) fn unwrapped(heads: &[&str]) -> Table {
+    let mut table = table(heads);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+/// Wraps `text`; each line begins with `indent`. A longer word keeps its own line.
+pub(super) fn paragraph(text: &str, indent: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() <= usize::from(WIDTH) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("{indent}{word}")),
+        }
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// Returns the columns of a line that are left for a last cell next to cells of these widths.

@@ -234,6 +234,7 @@ mod tests {
             trials: Default::default(),
             instruments: Vec::new(),
             machine: String::new(),
+            setup: None,
             ending: RunOutcome::default(),
             unreadable: Default::default(),
         };

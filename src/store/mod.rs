@@ -2,6 +2,7 @@
 
 mod find;
 mod folder;
+mod kept;
 mod requests;
 mod rows;
 mod stored;
@@ -9,6 +10,6 @@ mod stored;
 pub(crate) use self::{
     find::{FindError, Found, RunFinder},
     folder::{BASELINE, REPORT, REQUESTS, RESULTS, RUN, create},
-    requests::RequestReader,
+    kept::StoredTrials,
     stored::{StoredRun, baseline},
 };

@@ -17,13 +17,25 @@ pub(crate) struct RequestReader {
     path: PathBuf,
     number: usize,
     line: String,
+    /// The position of the next line.
+    position: u64,
 }
 
 impl RequestReader {
     /// Opens the file.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let lines = BufReader::with_capacity(1 << 16, File::open(path)?);
-        Ok(Self { lines, path: path.to_owned(), number: 0, line: String::new() })
+        Ok(Self { lines, path: path.to_owned(), number: 0, line: String::new(), position: 0 })
+    }
+
+    /// Returns the next request with the position and the length of its line.
+    pub(super) fn next_with_place(
+        &mut self,
+    ) -> io::Result<Option<((u64, usize), RequestLine<'static>)>> {
+        let position = self.position;
+        let line = self.read()?;
+        self.position += self.line.len() as u64;
+        Ok(line.map(|line| ((position, self.line.len()), line)))
     }
 
     fn read(&mut self) -> io::Result<Option<RequestLine<'static>>> {

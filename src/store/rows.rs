@@ -47,6 +47,23 @@ fn loads(mut table: Table) -> anyhow::Result<Vec<StoredLoad>> {
     Ok(loads)
 }
 
+/// Returns the loads next to `results` that were the load asked for: the trial, and how busy the
+/// receiving thread was.
+pub(super) fn valid_loads(results: &Path) -> anyhow::Result<Vec<(String, Option<f64>)>> {
+    let mut table = match Table::open(&results.with_extension("workloads.csv")) {
+        Ok(table) => table,
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut loads = Vec::new();
+    while let Some(row) = table.next_row()? {
+        if row.get("valid") == Some("true") {
+            loads.push((row.required("trial")?, row.number("receiver_busy")?));
+        }
+    }
+    Ok(loads)
+}
+
 /// A CSV file with a header.
 struct Table {
     reader: csv::Reader<File>,

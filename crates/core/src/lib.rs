@@ -22,6 +22,7 @@ pub mod lacking;
 pub mod load_stats;
 pub mod metric;
 mod moderation;
+pub mod other_tools;
 pub mod precision;
 pub mod prompt;
 pub mod protocol;

@@ -194,7 +194,7 @@ fn percentile(values: &[f64], percent: f64) -> f64 {
 
 /// Interpolates linearly between the closest ranks: definition 7 of Hyndman and Fan (1996), the
 /// default of NumPy, R and Excel's `PERCENTILE.INC`.
-fn rank(sorted: &[f64], percent: f64) -> f64 {
+pub(crate) fn rank(sorted: &[f64], percent: f64) -> f64 {
     let rank = percent / 100.0 * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
     low + (high - low) * rank.fract()
