@@ -72,6 +72,13 @@ impl Exporter for JsonReport {
     }
 }
 
+/// Returns the report of a run as a stored one, of which it has only the loads among the trials: a
+/// long run has more trials than fit into memory.
+pub(crate) fn without_requests(run: &Run) -> io::Result<RunReport<'static>> {
+    let report = RunReport { trials: TrialReports::Loads(&run.trials), ..report(run) };
+    Ok(serde_json::from_slice(&serde_json::to_vec(&report)?)?)
+}
+
 /// Reads a report that [`JsonReport`] wrote, of this version or of version 1.
 pub(crate) fn read(report: impl io::Read) -> Result<RunReport<'static>, ReadError> {
     let report: RunReport<'static> =

@@ -353,6 +353,8 @@ fn an_interrupted_run_is_stored_as_partial() {
     process.signal("INT");
     assert_eq!(process.end().code(), Some(130));
     assert_eq!(json(&results)["result"]["ended"], "interrupted");
+    let report = fs::read_to_string(bench.folder.path().join("out/report.html")).unwrap();
+    assert!(report.contains("INTERRUPTED"), "the report does not say that it is partial");
     let show = run(&bench, &["show", "out"]);
     assert!(show.stdout.contains("interrupted (partial)"), "{}", show.stdout);
     let compared = run(&bench, &["compare", "out", "out"]);
