@@ -256,6 +256,15 @@ pub struct Cli {
     )]
     pub exports: Vec<Export>,
 
+    /// Print every figure of each model, also if there are several
+    #[arg(
+        long,
+        env = "LLM_STREAM_BENCH_VERBOSE",
+        value_parser = FalseyValueParser::new(),
+        help_heading = OURS
+    )]
+    pub verbose: bool,
+
     /// The options for a server without a config.
     #[command(flatten)]
     pub server: ServerOptions,

@@ -51,8 +51,8 @@ use crate::{
     load,
     plan::{Access, Plan, Target},
     report::{
-        Exporter, Run, RunStatus, precision::PrecisionTables, ranking::Ranking,
-        summary::SummaryTables, thresholds,
+        Exporter, Run, RunStatus, overview::Overview, precision::PrecisionTables, ranking::Ranking,
+        thresholds,
     },
     run::{Accesses, Cancellation, Measured, Observer, RunOptions, Runner},
     whole_file,
@@ -392,7 +392,8 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     observers.extend([Box::new(Lines(terminal.clone())) as _, Box::new(file) as _]);
     observers.push(Box::new(libtest));
     let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
-    let closing = Closing { terminal, path, files, baselines, github, inconclusive };
+    let overview = Overview { width: terminal::width(), is_verbose: cli.verbose };
+    let closing = Closing { terminal, path, files, baselines, github, inconclusive, overview };
     Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
 }
 
@@ -411,6 +412,7 @@ struct Closing {
     baselines: Baselines,
     github: Github,
     inconclusive: Inconclusive,
+    overview: Overview,
 }
 
 impl Closing {
@@ -434,7 +436,7 @@ impl Closing {
         };
         let mut text = String::new();
         if run.summary.finished() + run.summary.interrupted() > 0 {
-            text.push_str(&format!("{}\n{}\n", SummaryTables.render(&run), Ranking.render(&run)));
+            text.push_str(&format!("{}\n{}\n", self.overview.render(&run), Ranking.render(&run)));
         }
         if failed.is_some() {
             text.push_str(&format!("{}\n", thresholds::Thresholds.render(&run)));

@@ -10,6 +10,7 @@ pub mod github_action_benchmark;
 pub mod json;
 pub mod junit;
 pub mod loads;
+pub mod overview;
 pub mod precision;
 pub mod ranking;
 pub mod requests;

@@ -68,7 +68,7 @@ fn a_server_with_wrong_times_gets_one_line_in_the_summary() {
     let ran = bench.run(&[]);
     let count = |start: &str| ran.stderr.lines().filter(|line| line.starts_with(start)).count();
     // 12 tokens in 22 ms, which arrived in 220.
-    let disagrees = "  server disagrees in 2 of 2 requests, by more than the network explains: \
+    let disagrees = "  boasts-simulated: server disagrees in 2 of 2 requests, by more than the network explains: \
                      generation_speed 545.5 tok/s, ours ";
     assert_eq!(count(disagrees), 1, "{}", ran.stderr);
     let times = bench.column("server_generation_time");
@@ -646,7 +646,7 @@ fn the_servers_time_in_a_header_is_next_to_the_measured_one() {
          told: {{ {told} }}\n  same: {{ {told}, transport: reqwest }}\n  \
          odd: {{ {odd} }}\n  late: {{ {late} }}\n"
     ));
-    let ran = bench.run(&["--no-warmup"]);
+    let ran = bench.run(&["--no-warmup", "--verbose"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let times = ["0.000001000", "0.000001000", "", "60.000000000"];
     assert_eq!(bench.column("server_head_time"), times);
