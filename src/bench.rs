@@ -10,7 +10,8 @@ use crate::{
     config::{Config, ConfigErrors, Inconclusive},
     plan::{Overrides, Plan, PlanError, access},
     report::Run,
-    run::{Accesses, Cancellation, Measured, Observer, RunOptions, Runner},
+    run::{self, Accesses, Cancellation, Measured, Observer, RunOptions, Runner},
+    setup::{Invocation, Setup},
 };
 
 /// A config that is ready to be measured.
@@ -136,12 +137,16 @@ impl Bench {
     /// Measures, and tells `observer` what happens.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Run, BenchError> {
         let plan = self.plan()?;
+        let accesses = accesses(&self.config, &plan)?;
+        let setup = Setup::of(&self.config, &accesses, &Invocation::this(), run::today());
         let options = RunOptions {
-            accesses: accesses(&self.config, &plan)?,
+            accesses,
+            setup: Some(Box::new(setup)),
             preflight: self.preflight,
             checks_instrument: self.checks_instrument,
             baseline: self.baseline,
             machine: calibrate::machine_name(),
+            kept: None,
             temporary_folder: None,
             cancellation: self.cancellation,
         };

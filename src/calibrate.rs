@@ -7,7 +7,7 @@
 //! endpoint's write call, because no byte arrives earlier. The error therefore includes the time in
 //! the loopback device, and is an upper bound.
 
-mod machine;
+pub(crate) mod machine;
 pub mod suite;
 pub mod worker;
 
@@ -31,7 +31,7 @@ use llm_stream_core::{
     verdict::InstrumentError,
 };
 use llm_stream_sim::{AnswerLog, Script, Simulator, SimulatorTls};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use tempfile::TempDir;
 
@@ -110,7 +110,7 @@ pub enum Carrier {
 }
 
 /// The errors of the instrument: measured figure minus the figure of the endpoint's log.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Calibration {
     /// Streams at the same time.
@@ -144,7 +144,7 @@ impl Calibration {
 }
 
 /// A distribution of errors.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Spread {
     /// The signed median: the bias.

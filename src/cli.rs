@@ -70,9 +70,26 @@ pub struct Cli {
     )]
     pub runs: Option<RunCount>,
 
-    /// Write the results to FILE and overwrite it [default:
-    /// target/llm-stream-bench/TIMESTAMP/results.csv]
-    #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_OUTPUT", help_heading = OURS)]
+    /// Write the run's files to DIR, over those of an earlier run: the results as CSV and JSON, every
+    /// arrival, and report.html [default: a new folder TIMESTAMP in target/llm-stream-bench under
+    /// cargo, in ./llm-stream-bench otherwise]
+    #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_OUTPUT_DIR", help_heading = OURS)]
+    pub output_dir: Option<PathBuf>,
+
+    /// Resume a run that was interrupted or has failed trials: keep its trials whose requests are all
+    /// valid and run the others, with the same config. RUN is a folder, the beginning of its name, or
+    /// `latest`
+    #[arg(long, value_name = "RUN", env = "LLM_STREAM_BENCH_RESUME", help_heading = OURS)]
+    pub resume: Option<String>,
+
+    /// Write only the CSV of the results, to FILE, and overwrite it
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LLM_STREAM_BENCH_OUTPUT",
+        conflicts_with = "output_dir",
+        help_heading = OURS
+    )]
     pub output: Option<PathBuf>,
 
     /// Read the models from FILE [default: configs.yaml]
@@ -486,8 +503,16 @@ pub enum Command {
     Check(CheckOptions),
     /// Serve a simulated endpoint until Ctrl-C
     Serve(ServeOptions),
-    /// Compare two baselines, or the runs of one, and fail if a figure got worse
+    /// List the runs, the latest first
+    List(ListOptions),
+    /// Print the figures and the verdicts of a run
+    Show(ShowOptions),
+    /// Write a report of one run, or of several to compare them
+    Report(ReportOptions),
+    /// Compare runs or baselines, or the runs of one baseline, and fail if a figure got worse
     Compare(CompareOptions),
+    /// Repeat a run: the same config, options and order
+    Rerun(RerunOptions),
     /// Measure the instrument's own error on this machine, with a simulated endpoint that logs its
     /// writes
     Calibrate(CalibrateOptions),
@@ -539,17 +564,88 @@ pub struct PartOptions {
     pub task: String,
 }
 
-/// The baselines to compare.
+/// The folders of runs to list.
 #[derive(Debug, Clone, clap::Args)]
-#[command(override_usage = "llm-stream-bench compare [OPTIONS] BEFORE NOW\n       \
+pub struct ListOptions {
+    /// List the runs in this folder [default: ./llm-stream-bench and cargo's
+    /// target/llm-stream-bench]
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+
+    /// List at most N runs
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub number: usize,
+}
+
+/// The run to print.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ShowOptions {
+    /// The run: a folder, its run.json, the beginning of a name in `list`, `latest`, or `latest~1` for
+    /// the one before
+    #[arg(value_name = "RUN", default_value = "latest")]
+    pub run: String,
+}
+
+/// The report to write.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReportOptions {
+    /// The runs, as for `show`; in HTML, several are drawn over each other
+    #[arg(value_name = "RUN", default_value = "latest")]
+    pub runs: Vec<String>,
+
+    /// The format [default: html; of `--definitions`, text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub format: Option<ReportFormat>,
+
+    /// The figures by the definitions of vllm bench serve, SGLang bench_serving, AIPerf, GuideLLM,
+    /// EvalScope and genai-bench instead, with the reason for each difference; with `--format json` as
+    /// JSON
+    #[arg(long)]
+    pub definitions: bool,
+
+    /// Write to FILE; `-` is stdout [default: for html, report.html in the run's folder or, of several
+    /// runs, in the current one; otherwise stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// A format of `report`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReportFormat {
+    /// A page with charts, in one file
+    Html,
+    /// Markdown
+    Md,
+    /// The figures: a row for each run, model and metric
+    Csv,
+    /// The results as in run.json; of several runs, a list of them
+    Json,
+}
+
+/// The run to repeat.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RerunOptions {
+    /// The run, as for `show`
+    #[arg(value_name = "RUN", default_value = "latest")]
+    pub run: String,
+
+    /// Write the new run's files to DIR [default: a new folder TIMESTAMP beside the run]
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+}
+
+/// The runs or baselines to compare.
+#[derive(Debug, Clone, clap::Args)]
+#[command(override_usage = "llm-stream-bench compare [OPTIONS] BEFORE NOW...\n       \
                       llm-stream-bench compare [OPTIONS] --history FILE")]
 pub struct CompareOptions {
-    /// The earlier baseline: its NAME, or a FILE.json. All of its runs since the last accepted one count
+    /// The earlier run, as for `show`, its results.csv, or a baseline: its NAME or a FILE.json. All runs
+    /// of a baseline since the last accepted one count
     #[arg(requires = "now", required_unless_present = "history", conflicts_with = "history")]
     pub before: Option<String>,
 
-    /// The later baseline, all of whose runs count as well
-    pub now: Option<String>,
+    /// The later ones, each of which is compared with the earlier one
+    pub now: Vec<String>,
 
     /// Search the runs of this baseline for a step or a slow trend instead
     #[arg(long, value_name = "FILE")]

@@ -25,6 +25,20 @@ pub(crate) fn is_set(name: &str) -> bool {
     env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
+/// The command line, the program first.
+pub(crate) fn arguments() -> impl Iterator<Item = String> {
+    env::args_os().map(|argument| argument.to_string_lossy().into_owned())
+}
+
+/// The environment variables of this program that are set, in the order of their names.
+#[expect(clippy::disallowed_methods, reason = "this module reads the environment")]
+pub(crate) fn ours() -> impl Iterator<Item = (String, String)> {
+    let variables = env::vars_os().map(|(name, value)| {
+        (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+    });
+    variables.filter(|(name, _)| name.starts_with("LLM_STREAM_BENCH_"))
+}
+
 /// The files and switches of a job on GitHub Actions.
 ///
 /// <https://docs.github.com/en/actions/reference/workflows-and-actions/variables>

@@ -8,6 +8,10 @@ mod compare;
 mod files;
 mod github;
 mod observers;
+mod rerun;
+mod resume;
+mod run_folder;
+mod runs;
 mod selection;
 mod serve;
 mod signals;
@@ -37,7 +41,7 @@ use self::{
     files::Files,
     observers::{
         InstrumentFile, LibtestOutput, LibtestTrials, Lines, Output, Progress, Recordings,
-        create_folder,
+        ResultsPlace, create_folder, target_folder,
     },
     selection::Selection,
     terminal::Terminal,
@@ -54,9 +58,13 @@ use crate::{
         Exporter, Run, RunStatus, overview::Overview, precision::PrecisionTables, ranking::Ranking,
         thresholds,
     },
-    run::{Accesses, Cancellation, Measured, Observer, RunOptions, Runner},
+    run::{self, Accesses, Measured, Observer, RunOptions, Runner},
+    setup::{Invocation, Setup},
     whole_file,
 };
+
+/// The folder of runs and baselines.
+const RUNS: &str = "llm-stream-bench";
 
 const FAILED: u8 = 101;
 const UNUSABLE: u8 = 2;
@@ -69,7 +77,7 @@ pub fn main() -> ExitCode {
     exit(listened().and_then(|()| {
         let matches = complete(Cli::command()).try_get_matches();
         match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-            Ok(cli) => run(cli),
+            Ok(cli) => run(cli, target_folder().join(RUNS)),
             Err(error) => Ok(refuse(&error)),
         }
     }))
@@ -93,12 +101,16 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(mut cli) => {
             cli.libtest.bench = !cli.libtest.test;
-            run(*cli)
+            run(*cli, PathBuf::from(RUNS))
         }
         Command::Init(options) => init(&options),
         Command::Check(options) => check(&options),
         Command::Serve(options) => serve::serve(&options),
+        Command::List(options) => runs::list(&options),
+        Command::Show(options) => runs::show(&options),
+        Command::Report(options) => runs::report(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Rerun(options) => rerun::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
         Command::Part(options) => worker::run(&options),
     }
@@ -164,10 +176,23 @@ fn config(cli: &mut Cli) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn run(mut cli: Cli) -> anyhow::Result<u8> {
+/// What a run is started with, besides its config and options.
+struct Start {
+    /// The folder in which the folder of the run is made.
+    parent: PathBuf,
+    invocation: Invocation,
+}
+
+/// Runs what the command line asks for; the folder of the run is made in `parent`.
+fn run(mut cli: Cli, parent: PathBuf) -> anyhow::Result<u8> {
     // `cargo bench -- --test` passes both.
     cli.libtest.bench &= !cli.libtest.test;
-    let mut config = config(&mut cli)?;
+    let config = config(&mut cli)?;
+    run_config(cli, config, Start { parent, invocation: Invocation::this() })
+}
+
+/// Runs the selected trials of a config.
+fn run_config(cli: Cli, mut config: Config, start: Start) -> anyhow::Result<u8> {
     if cli.strict_data {
         config = config.with_all_data()?;
     }
@@ -196,7 +221,7 @@ fn run(mut cli: Cli) -> anyhow::Result<u8> {
         plan.check_counterparts()?;
     }
     match measures {
-        true => measure(cli, &config, plan, filtered_out),
+        true => measure(cli, &config, plan, (filtered_out, start)),
         false => smoke::run(cli.libtest, plan, filtered_out),
     }
 }
@@ -347,11 +372,20 @@ fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<(
 }
 
 /// Measures the selected cases.
-fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
+fn measure(
+    mut cli: Cli,
+    config: &Config,
+    plan: Plan,
+    (filtered_out, Start { parent, invocation }): (usize, Start),
+) -> anyhow::Result<u8> {
+    let started = run::today();
     let accesses = bench::accesses(config, &plan)?;
     let short_keys = short_keys(&accesses);
     check_measurable(&cli, config, &plan)?;
-    let files = Files::open(&cli)?;
+    let mut setup = Setup::of(config, &accesses, &invocation, started);
+    let resume = cli.resume.as_deref();
+    let kept = resume.map(|run| resume::trials(run, &plan, cli.output_dir.as_deref(), &mut setup));
+    let kept = kept.transpose()?;
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
@@ -359,30 +393,24 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let inconclusive = cli.inconclusive.unwrap_or(config.inconclusive);
     let mut baselines = Baselines::of(&cli, &plan, &terminal)?;
     let undecidable = undecidable(&plan, baselines.compared.as_ref());
-    let mut options = RunOptions {
-        accesses,
-        preflight: !cli.no_preflight,
-        checks_instrument: !cli.no_calibration,
-        baseline: baselines.compared.take(),
-        machine: baselines.machine.clone(),
-        temporary_folder: None,
-        cancellation: Cancellation::default(),
-    };
     let github = Github::from_env();
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
-    let csv = Output::open(cli.output.as_deref(), &plan)?;
+    let place = ResultsPlace::of(&cli, &parent, started)?;
+    let files = Files::open(&cli, place.folder())?;
+    let csv = Output::open(&place, &plan)?;
     if !cli.no_calibration {
         InstrumentFile::check(&csv.path)?;
     }
-    for note in notes(&plan, &github).into_iter().chain(short_keys).chain(undecidable) {
+    let resumed = setup.resumed.iter().map(|resumed| resume::note(resumed, &plan));
+    let notes = notes(&plan, &github).into_iter().chain(resumed);
+    for note in notes.chain(short_keys).chain(undecidable) {
         terminal.err(&format!("{note}\n"));
     }
     // From here on a signal ends the run in order, with reports.
-    options.cancellation = signals::cancellation();
+    let cancellation = signals::cancellation();
     // Last, because it replaces existing files.
     let (path, results) = (csv.path.clone(), csv.begin()?);
-    files.begin(&Run::unfinished(&plan, &baselines.machine))?;
-    options.temporary_folder = path.parent().filter(|_| path.is_file()).map(Path::to_owned);
+    files.begin(&Run::unfinished(&plan, &baselines.machine, &setup))?;
     let libtest = LibtestTrials::start((cli.libtest, output), &plan.cases, terminal.clone())?;
     let is_broken = libtest.broken();
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(results)];
@@ -391,9 +419,21 @@ fn measure(mut cli: Cli, config: &Config, plan: Plan, filtered_out: usize) -> an
     let file = InstrumentFile { results: path.clone(), terminal: terminal.clone() };
     observers.extend([Box::new(Lines(terminal.clone())) as _, Box::new(file) as _]);
     observers.push(Box::new(libtest));
+    let options = RunOptions {
+        accesses,
+        preflight: !cli.no_preflight,
+        checks_instrument: !cli.no_calibration,
+        baseline: baselines.compared.take(),
+        machine: baselines.machine.clone(),
+        setup: Some(Box::new(setup)),
+        kept: kept.map(|kept| Box::new(kept) as _),
+        temporary_folder: path.parent().filter(|_| path.is_file()).map(Path::to_owned),
+        cancellation,
+    };
     let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
     let overview = Overview { width: terminal::width(), is_verbose: cli.verbose };
-    let closing = Closing { terminal, path, files, baselines, github, inconclusive, overview };
+    let closing =
+        Closing { terminal, path, place, files, baselines, github, inconclusive, overview };
     Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
 }
 
@@ -408,6 +448,7 @@ fn notes(plan: &Plan, github: &Github) -> Vec<String> {
 struct Closing {
     terminal: Arc<Terminal>,
     path: PathBuf,
+    place: ResultsPlace,
     files: Files,
     baselines: Baselines,
     github: Github,
@@ -421,6 +462,9 @@ impl Closing {
     /// written.
     fn report(&self, mut run: Run, failed: Option<u64>, lacks_lines: bool) -> u8 {
         self.terminal.end_progress();
+        if let Some(setup) = &mut run.setup {
+            setup.ended = Some(run::today());
+        }
         let lines = "FAILED: libtest's lines could not be written: see the panic above";
         let lost: Vec<_> = lacks_lines.then(|| lines.to_owned()).into_iter().collect();
         run.decide(failed, self.inconclusive, lost.clone());
@@ -446,6 +490,10 @@ impl Closing {
             }
         }
         let mut unwritten = self.files.write(&run);
+        let folder = self.place.folder();
+        let finished = folder.map(|folder| run_folder::finish(folder, &run));
+        let (report, lines) = finished.unwrap_or_default();
+        unwritten.extend(lines);
         unwritten.extend(terminal::unwritten());
         if code == 0 && !unwritten.is_empty() {
             code = FAILED;
@@ -456,6 +504,9 @@ impl Closing {
         self.terminal.err(&text);
         github::report(&self.github, &run, &self.terminal);
         self.terminal.err(&format!("Results: {}\n", self.path.display()));
+        if let Some(report) = report {
+            self.terminal.err(&format!("Report: {}\n", report.display()));
+        }
         code
     }
 }

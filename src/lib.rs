@@ -67,6 +67,9 @@ pub mod report;
 pub mod row;
 #[doc(hidden)]
 pub mod run;
+#[doc(hidden)]
+pub mod setup;
+mod store;
 mod whole_file;
 
 pub use llm_stream_core::{

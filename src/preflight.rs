@@ -339,14 +339,25 @@ pub(crate) fn model_lists(url: &str, protocol: &dyn Protocol) -> Vec<String> {
     lists.into_iter().map(|list| list + &query).collect()
 }
 
+/// `path` where the path of `protocol` is in `url`.
+pub(crate) fn root_url(url: &str, protocol: &dyn Protocol, path: &str) -> String {
+    let bare = url.split('?').next().unwrap_or_default();
+    format!("{}{path}", bare.strip_suffix(protocol.path()).unwrap_or(bare))
+}
+
 /// Parses the names in a list of models: OpenAI's `data`, Ollama's and llama.cpp's `models`. `None`
 /// if `answer` is not such a list.
 pub(crate) fn models(answer: &Recording) -> Option<Vec<String>> {
     let is_whole = answer.broken.as_ref().is_none_or(|end| end.kind == ErrorKind::LeftOpen);
-    if answer.status != 200 || !is_whole {
+    if is_whole { models_in(answer.status, &answer.body()) } else { None }
+}
+
+/// As [`models`], for a whole answer.
+pub(crate) fn models_in(status: u16, body: &[u8]) -> Option<Vec<String>> {
+    if status != 200 {
         return None;
     }
-    let document: Value = serde_json::from_slice(&answer.body()).ok()?;
+    let document: Value = serde_json::from_slice(body).ok()?;
     let models = ["data", "models"].iter().find_map(|key| document.get(*key)?.as_array())?;
     let name = |model: &Value| {
         let name = ["id", "name", "model"].iter().find_map(|key| model.get(*key)?.as_str())?;

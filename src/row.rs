@@ -3,7 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use llm_stream_core::{prompt::Prompt, recording::RequestError, sample::Sample, summary::Request};
+use llm_stream_core::{
+    prompt::Prompt,
+    recording::RequestError,
+    request_line::{RequestLine, RequestPlace},
+    sample::Sample,
+    summary::Request,
+};
 
 use crate::plan::Case;
 
@@ -32,9 +38,32 @@ pub struct LoadPosition {
     /// When it was handed to an open connection, counted from the load's start; `None` without a
     /// connection.
     pub sent: Option<Duration>,
+    /// When its turn came, counted from the load's start: it then got or opened a connection.
+    pub begun: Duration,
+    /// When it ended, counted from the load's start.
+    pub ended: Duration,
 }
 
 impl Row {
+    /// The line of `requests.jsonl`.
+    pub(crate) fn line(&self) -> RequestLine<'_> {
+        let place = RequestPlace {
+            trial: &self.case.name,
+            model: &self.case.target.name,
+            prompt: self.prompt.title(),
+            workload: self.case.task.workload().map(|workload| workload.name.as_str()),
+            run: self.case.run,
+            turn: self.prompt.turn.as_ref().map(|turn| turn.number),
+            request: self.place.map(|place| place.request),
+            started: self.started,
+            scheduled: self.place.and_then(|place| place.scheduled),
+            begun: self.place.map(|place| place.begun),
+            handed_over: self.place.and_then(|place| place.sent),
+            ended: self.place.map(|place| place.ended),
+        };
+        RequestLine::of(place, &self.outcome)
+    }
+
     /// The data of the row that summaries count.
     pub fn request(&self) -> Request<'_> {
         Request { prompt: &self.prompt, run: self.case.run, outcome: &self.outcome }

@@ -119,6 +119,7 @@ fn recorded(data: &[u8], length: usize, status: u16, framing: Framing) -> Record
         content_type: Some(framing.content_type().to_owned()),
         content_encoding: None,
         retry_after: None,
+        server: None,
         http_version: "HTTP/1.1".to_owned(),
         head_time: None,
         connect: None,

@@ -21,11 +21,38 @@ pub(super) fn memory() -> Option<Memory> {
 
 /// Describes the machine in a line: processor, cores that this process may use, system.
 pub(super) fn description() -> String {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = value(&cpuinfo, "model name").unwrap_or(std::env::consts::ARCH);
+    let model = processor().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{model}, {cores} cores, {} {}", std::env::consts::OS, kernel.trim())
+    let kernel = kernel().unwrap_or_default();
+    format!("{model}, {cores} cores, {} {kernel}", std::env::consts::OS)
+}
+
+/// The processor's name; Linux only.
+pub(crate) fn processor() -> Option<String> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").ok()?;
+    value(&cpuinfo, "model name").map(str::to_owned)
+}
+
+/// The kernel's release; Linux only.
+pub(crate) fn kernel() -> Option<String> {
+    first_line("/proc/sys/kernel/osrelease")
+}
+
+/// The machine's name; Linux only.
+pub(crate) fn host_name() -> Option<String> {
+    first_line("/proc/sys/kernel/hostname")
+}
+
+/// The memory of the machine in bytes; Linux only.
+pub(crate) fn total_memory() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let kilobytes = value(&meminfo, "MemTotal")?.strip_suffix("kB")?.trim();
+    Some(kilobytes.parse::<u64>().ok()? * 1024)
+}
+
+fn first_line(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim().to_owned()).filter(|line| !line.is_empty())
 }
 
 /// Returns the value after `name:` in a file of such lines.

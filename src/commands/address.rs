@@ -65,7 +65,7 @@ impl Address {
 }
 
 /// Formats `url` for messages: without user, password and query, which may contain a key.
-pub(super) fn shown(url: &str) -> String {
+pub(crate) fn shown(url: &str) -> String {
     let (bare, query) = match url.find('?') {
         Some(at) => (&url[..at], "?…"),
         None => (url, ""),

@@ -73,7 +73,7 @@ impl Discovery<'_> {
         let access = self.access(protocol)?;
         let mut lists = preflight::model_lists(&access.url, protocol);
         if protocol.name() == TgiGenerateStream.name() {
-            lists.insert(0, url_of(&access.url, protocol, "/info"));
+            lists.insert(0, preflight::root_url(&access.url, protocol, "/info"));
         }
         for list in lists {
             if let Some(models) = models(&self.get(&access, protocol, &list)?) {
@@ -126,7 +126,7 @@ impl Discovery<'_> {
     fn other_protocol(&self, seen: &mut Vec<String>) -> anyhow::Result<Option<Detected>> {
         for (protocol, path, read) in OTHERS {
             let access = self.access(*protocol)?;
-            let url = url_of(&access.url, *protocol, path);
+            let url = preflight::root_url(&access.url, *protocol, path);
             let reply = self.get(&access, *protocol, &url)?;
             seen.push(answered(&url, &reply));
             if let Some(models) = read(&reply).filter(|_| reply.status == 200)
@@ -380,12 +380,6 @@ fn unreachable(url: &str, error: &RequestError) -> CommandError {
         _ => "check the host, the port and the scheme of the URL",
     };
     CommandError::new(what, help)
-}
-
-/// `path` where the path of `protocol` is in `url`.
-fn url_of(url: &str, protocol: &dyn Protocol, path: &str) -> String {
-    let bare = url.split('?').next().unwrap_or_default();
-    format!("{}{path}", bare.strip_suffix(protocol.path()).unwrap_or(bare))
 }
 
 /// One request and its status, for the message of a failed detection.

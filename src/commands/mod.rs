@@ -10,7 +10,10 @@ mod yaml;
 
 use std::fmt;
 
-pub(crate) use self::server_config::{ServerConfig, load, refuse_without_url, with_url_hint};
+pub(crate) use self::address::shown as shown_url;
+pub(crate) use self::server_config::{
+    COMMAND_LINE, ServerConfig, load, refuse_without_url, with_url_hint,
+};
 
 /// An error of a command, with its fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

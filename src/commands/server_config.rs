@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The file name in messages about a config that comes from the command line.
-const COMMAND_LINE: &str = "<command line>";
+pub(crate) const COMMAND_LINE: &str = "<command line>";
 
 /// Minimum of the requests of `--concurrency`'s workload.
 const FEWEST_REQUESTS: u64 = 8;

@@ -473,6 +473,11 @@ impl Config {
         self.source.file()
     }
 
+    /// Returns its text with `***` in place of secrets, and whether there are any.
+    pub(crate) fn masked_text(&self) -> (String, bool) {
+        self.source.masked_text()
+    }
+
     /// The files that it names and that were read: prompts, data sets, images, certificates.
     pub fn files(&self) -> &[PathBuf] {
         &self.files

@@ -57,6 +57,18 @@ impl Source {
         &self.text
     }
 
+    /// The text with `***` in place of secrets, and whether there are any.
+    pub(super) fn masked_text(&self) -> (String, bool) {
+        let (mut text, mut end) = (String::new(), 0);
+        for mask in &self.masks {
+            text.push_str(self.text.get(end..mask.start).unwrap_or_default());
+            text.push_str("***");
+            end = mask.end;
+        }
+        text.push_str(self.text.get(end..).unwrap_or_default());
+        (text, !self.masks.is_empty())
+    }
+
     /// Hides these bytes in messages.
     pub(super) fn hide(&mut self, masks: Vec<Range<usize>>) {
         let all = std::mem::take(&mut self.masks).into_iter().chain(masks).collect();

@@ -9,17 +9,23 @@ use std::{
 
 use anyhow::Context as _;
 use llm_stream_core::{
-    baseline::Baseline, summary::Group, text::counted, threshold::Against, verdict::Outcome,
+    baseline::{Baseline, ParseBaselineError},
+    summary::Group,
+    text::counted,
+    threshold::Against,
+    verdict::Outcome,
 };
 
-use super::{observers::target_folder, terminal::Terminal};
+use super::{observers::target_folder, runs, terminal::Terminal};
 use crate::{
     calibrate,
     cli::Cli,
     config,
     plan::Plan,
-    report::{Run, RunStatus},
-    run, whole_file,
+    report::{self, Run, RunStatus},
+    run,
+    store::{self, FindError},
+    whole_file,
 };
 
 /// The default of `--keep-runs`.
@@ -258,23 +264,61 @@ fn read(path: &Path) -> io::Result<String> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
-/// Reads the baseline of this name or in this file.
+/// Reads the baseline of this name or in this file, or the values of a run.
 pub(super) fn load(name: &str) -> anyhow::Result<Baseline> {
-    let path = path(name);
+    let named = path(name);
+    let is_stored = named.exists();
+    if !is_stored && (!looks_like_path(name) || Path::new(name).exists()) {
+        match runs::finder().find(name) {
+            Ok(run) => return of_run(&run),
+            // A baseline that does not exist yet has a name too.
+            Err(FindError::Unknown { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if named.is_dir() || named.extension().is_some_and(|extension| extension == "csv") {
+        return of_run(&named);
+    }
     let text =
-        read(&path).with_context(|| format!("cannot read the baseline {}", path.display()))?;
-    Baseline::from_json(&text)
-        .with_context(|| format!("cannot use the baseline {}", path.display()))
+        read(&named).with_context(|| format!("cannot read the baseline {}", named.display()))?;
+    match Baseline::from_json(&text) {
+        Err(ParseBaselineError::Other(schema)) if schema == report::json::NAME => of_run(&named),
+        parsed => parsed.with_context(|| format!("cannot use the baseline {}", named.display())),
+    }
+}
+
+/// Reads the values of a run that was not interrupted.
+fn of_run(path: &Path) -> anyhow::Result<Baseline> {
+    let is_table = path.extension().is_some_and(|extension| extension == "csv");
+    let has_results = path.is_file() || path.join(store::RUN).is_file();
+    if !is_table && has_results {
+        let run = store::StoredRun::open(path)?;
+        anyhow::ensure!(
+            run.report.result.ended != RunStatus::Interrupted,
+            "cannot compare with the run {}: it was interrupted",
+            path.display()
+        );
+    }
+    let baseline = store::baseline(path)?;
+    anyhow::ensure!(
+        !baseline.is_empty(),
+        "cannot compare with the run {}: it has no valid request",
+        path.display()
+    );
+    Ok(baseline)
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
+fn looks_like_path(name: &str) -> bool {
+    name.contains(['/', '\\']) || name.ends_with(".json") || name.ends_with(".csv")
+}
+
 /// `NAME` is in cargo's target folder; what looks like a path is one.
 pub(super) fn path(name: &str) -> PathBuf {
-    let is_path = name.contains(['/', '\\']) || name.ends_with(".json");
-    match is_path {
+    match looks_like_path(name) {
         true => PathBuf::from(name),
         false => {
             let folder = target_folder().join("llm-stream-bench").join("baselines");

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{baselines, observers::file_name};
-use crate::{cli::Cli, config::Config, env::Github, plan::Plan};
+use crate::{cli::Cli, config::Config, env::Github, plan::Plan, store};
 
 /// A file of the run, with the flag or key that names it.
 struct Named {
@@ -79,8 +79,15 @@ pub(super) fn refuse(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<
 /// The files that the run writes.
 fn written(cli: &Cli, plan: &Plan) -> Vec<Named> {
     let mut files = Vec::new();
-    if let Some(output) = &cli.output {
-        files.push(Named::new("--output", output));
+    let in_folder = cli.output_dir.as_ref().map(|folder| folder.join(store::RESULTS));
+    let flag = if in_folder.is_some() { "--output-dir" } else { "--output" };
+    if let Some(folder) = &cli.output_dir {
+        for name in [store::RUN, store::REQUESTS, store::REPORT, store::BASELINE] {
+            files.push(Named::new(format!("{name} of --output-dir"), folder.join(name)));
+        }
+    }
+    if let Some(output) = cli.output.as_ref().or(in_folder.as_ref()) {
+        files.push(Named::new(flag, output));
         // The files next to it.
         let is_load = plan.cases.iter().any(|case| case.task.workload().is_some());
         let is_metered = plan.cases.iter().any(|case| case.target.metrics_url.is_some());
@@ -90,7 +97,7 @@ fn written(cli: &Cli, plan: &Plan) -> Vec<Named> {
             (!cli.no_calibration, "instrument.json"),
         ] {
             if is_written {
-                let what = format!("--output, with the ending {ending}");
+                let what = format!("{flag}, with the ending {ending}");
                 files.push(Named::new(what, output.with_extension(ending)));
             }
         }

@@ -17,6 +17,7 @@ use crate::{
         Exporter, Run, bencher::Bencher, github_action_benchmark::GithubActionBenchmark,
         json::JsonReport, junit::Junit,
     },
+    store,
     whole_file::{self, Content},
 };
 
@@ -45,10 +46,15 @@ enum Way {
 type Requested<'a> = (String, &'a Path, &'static (dyn Exporter + Sync));
 
 impl Files {
+    /// The reports that the command line asks for, and the results in the run's `folder`.
+    ///
     /// Checks that the files can be written, creates their folders, and keeps their contents.
-    pub(super) fn open(cli: &Cli) -> anyhow::Result<Self> {
+    pub(super) fn open(cli: &Cli, folder: Option<&Path>) -> anyhow::Result<Self> {
         let mut reports = Vec::new();
-        for (flag, path, format) in requested(cli) {
+        let results = folder.map(|folder| folder.join(store::RUN));
+        let results = results.as_deref().map(|path| (store::RUN.into(), path, &JsonReport as _));
+        for (flag, path, format) in results.into_iter().chain(requested(cli)) {
+            let flag: String = flag;
             let way = Way::of(path)
                 .with_context(|| format!("failed to write `{flag}` to {}", path.display()))?;
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

@@ -129,6 +129,12 @@ pub(super) fn say(line: &str) {
     keep_error("stdout", to_stdout(format!("{}\n", printable(line)).as_bytes()));
 }
 
+/// Writes a report to stdout, whose format has made texts from outside harmless.
+pub(super) fn say_all(report: &[u8]) {
+    let end: &[u8] = if report.ends_with(b"\n") { b"" } else { b"\n" };
+    keep_error("stdout", to_stdout(report).and_then(|()| to_stdout(end)));
+}
+
 /// Returns a line if something could not be written to stdout, and forgets it.
 pub(super) fn unwritten() -> Option<String> {
     UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -415,7 +415,8 @@ impl RawResult {
             tokens: sample.map(|sample| sample.response_tokens),
             refused: sample.and_then(|sample| sample.refused(CountKind::Response)),
         };
-        let place = LoadPosition { request: id, scheduled, sent };
+        let place =
+            LoadPosition { request: id, scheduled, sent, begun: span.begun, ended: span.ended };
         RequestEnd {
             prompt,
             place,

@@ -100,7 +100,7 @@ pub(super) fn text(text: &str) -> String {
 
 /// Returns a cell as the file has it, whichever column it is of: printable, of limited length, and
 /// without a formula.
-fn inert(cell: String) -> String {
+pub(super) fn inert(cell: String) -> String {
     let cell = if cell.parse::<f64>().is_ok() { cell } else { text(&cell) };
     printable(&cell)
 }

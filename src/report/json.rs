@@ -4,11 +4,14 @@
 //! Times are in seconds, as in every file. An unknown value is `null`, and so is a number that is not
 //! finite, such as the end of an unbounded interval.
 
-mod model;
+pub(crate) mod model;
 #[cfg(feature = "schema")]
 mod schema;
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    borrow::Cow,
+    io::{self, BufWriter, Write},
+};
 
 use llm_stream_core::{
     comparison::Change,
@@ -28,23 +31,26 @@ use llm_stream_core::{
 
 use self::model::{
     BeyondReport, ByName, ChangeReport, DeviationReport, DoubtReport, DriftByMetric, DriftReport,
-    FigureReport, GroupReport, InstrumentReport, IntervalReport, IntervalsReport, LoadReport,
-    MetricReport, PairedReport, PrecisionReport, RequestCounts, ResultReport, RunReport,
-    ServerMetricReport, ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrendReport,
-    TrialCounts, TrialReport, TrialReports, TurnReport, WorkloadReport,
+    FailureReport, FigureReport, GroupReport, InstrumentReport, IntervalReport, IntervalsReport,
+    LoadReport, MetricReport, PairedReport, PrecisionReport, RequestCounts, ResultReport,
+    RunReport, ServerMetricReport, ServerReport, SimulatorReport, ThresholdReport, ToolReport,
+    TrendReport, TrialCounts, TrialReport, TrialReports, TurnReport, WorkloadReport,
 };
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
 use super::{
-    Exporter, GroupPrecision, GroupVerdicts, Instrument, Run, TrialResult, finished::TurnResult,
-    precision::why_missed, ranking::PairedDifference, thresholds,
+    Exporter, GroupPrecision, GroupVerdicts, Instrument, Run, TrialResult,
+    finished::{Failure, TurnResult},
+    precision::why_missed,
+    ranking::PairedDifference,
+    thresholds,
 };
 
 /// Name of the schema.
-const NAME: &str = "llm-stream-bench/run";
+pub(crate) const NAME: &str = "llm-stream-bench/run";
 
 /// Version of the schema.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Exports the whole run as JSON.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +70,44 @@ impl Exporter for JsonReport {
         out.write_all(b"\n")?;
         out.flush()
     }
+}
+
+/// Reads a report that [`JsonReport`] wrote, of this version or of version 1.
+pub(crate) fn read(report: impl io::Read) -> Result<RunReport<'static>, ReadError> {
+    let report: RunReport<'static> =
+        serde_json::from_reader(report).map_err(|error| ReadError::Json(error.to_string()))?;
+    match (&*report.schema, report.version) {
+        (NAME, 1..=VERSION) => Ok(RunReport { version: VERSION, ..report }),
+        (NAME, version) => Err(ReadError::Version(version)),
+        ("", _) => Err(ReadError::Json("it has no `schema`".to_owned())),
+        (other, _) => Err(ReadError::Schema(other.to_owned())),
+    }
+}
+
+/// Formats stored results: those of one run, or a list of several.
+pub(crate) fn format(reports: &[&RunReport<'_>]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut out = VisibleJson(&mut bytes);
+    match reports {
+        [only] => serde_json::to_writer_pretty(&mut out, only)?,
+        several => serde_json::to_writer_pretty(&mut out, several)?,
+    }
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Why a file is no report of a run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    /// It is no JSON, or has other keys.
+    #[error("it is not the results of a run: {0}")]
+    Json(String),
+    /// It is another kind of file.
+    #[error("it is `{0}`, not `{NAME}`")]
+    Schema(String),
+    /// A later version of this program wrote it.
+    #[error("it has version {0} of its format; this program reads up to version {VERSION}")]
+    Version(u32),
 }
 
 /// Escapes characters that change what a terminal or an editor shows. serde_json writes each part
@@ -86,20 +130,24 @@ impl<W: Write> Write for VisibleJson<W> {
 
 fn report(run: &Run) -> RunReport<'_> {
     RunReport {
-        schema: NAME,
+        schema: NAME.into(),
         version: VERSION,
-        tool: ToolReport { name: "llm-stream-bench", version: env!("CARGO_PKG_VERSION") },
-        definitions: DEFINITIONS,
-        machine: &run.machine,
-        result: ResultReport { ended: run.ending.ended, reasons: &run.ending.reasons },
+        tool: ToolReport {
+            name: "llm-stream-bench".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        },
+        definitions: DEFINITIONS.into(),
+        machine: (&run.machine).into(),
+        setup: run.setup.as_deref().map(Cow::Borrowed),
+        result: ResultReport { ended: run.ending.ended, reasons: (&run.ending.reasons).into() },
         confidence: run.confidence,
         metrics: METRICS.iter().chain([&SUCCESS_RATE]).map(definition).collect(),
         groups: run.summary.groups.iter().map(|of| group(of, run)).collect(),
         thresholds: run.verdicts.iter().flat_map(|of| threshold_reports(of, run)).collect(),
-        order: &run.order,
+        order: (&run.order).into(),
         precision: run.precision.iter().flat_map(|of| precision(of, run)).collect(),
         instruments: run.instruments.iter().map(instrument).collect(),
-        trials: TrialReports(&run.trials),
+        trials: TrialReports::Run(&run.trials),
     }
 }
 
@@ -118,7 +166,14 @@ fn definition(metric: &Metric) -> (&'static str, MetricReport) {
         Better::Neither => "neither",
     };
     let Metric { name, definition, .. } = metric;
-    (name, MetricReport { unit: unit(metric.unit), better, definition })
+    (
+        name,
+        MetricReport {
+            unit: unit(metric.unit).into(),
+            better: better.into(),
+            definition: (*definition).into(),
+        },
+    )
 }
 
 fn group<'a>(group: &'a Group, run: &Run) -> GroupReport<'a> {
@@ -129,14 +184,14 @@ fn group<'a>(group: &'a Group, run: &Run) -> GroupReport<'a> {
     });
     GroupReport {
         name: group.name(),
-        model: &spec.model,
-        model_name: &spec.served_model,
-        endpoint: &spec.endpoint,
+        model: (&spec.model).into(),
+        model_name: (&spec.served_model).into(),
+        endpoint: (&spec.endpoint).into(),
         simulated: spec.is_simulated,
-        protocol: spec.protocol,
-        transport: spec.transport,
-        connection: spec.connection,
-        prefix_cache: spec.prefix_cache,
+        protocol: spec.protocol.into(),
+        transport: spec.transport.into(),
+        connection: spec.connection.into(),
+        prefix_cache: spec.prefix_cache.into(),
         workload: spec.workload.as_ref().map(workload),
         trials: TrialCounts {
             planned: group.planned,
@@ -147,7 +202,7 @@ fn group<'a>(group: &'a Group, run: &Run) -> GroupReport<'a> {
         requests: requests(&group.tally),
         metrics: figures.collect(),
         loads: group.loads.iter().map(load).collect(),
-        shortfalls: &group.shortfalls,
+        shortfalls: (&group.shortfalls).into(),
         drift: DriftByMetric {
             generation_speed: drift(group, Metric::GENERATION_SPEED),
             ttft: drift(group, Metric::TTFT),
@@ -214,14 +269,14 @@ fn workload(workload: &WorkloadSpec) -> WorkloadReport<'_> {
         Shape::Open { max_in_flight, .. } => (None, Some(*max_in_flight)),
     };
     WorkloadReport {
-        name,
+        name: name.into(),
         load: format!("{shape}, {until}"),
         concurrency,
         rate: shape.asked_rate(),
         max_in_flight,
         requests: until.requests,
         duration: until.duration.map(|duration| duration.as_secs_f64()),
-        prompts,
+        prompts: prompts.into(),
     }
 }
 
@@ -321,16 +376,16 @@ fn threshold<'a>(
     };
     let bounds = actual.and_then(|actual| actual.interval.ok().flatten());
     ThresholdReport {
-        group: name,
-        model: group.map(|group| group.spec.model.as_str()),
-        workload: group.and_then(|group| group.spec.workload_name()),
+        group: name.into(),
+        model: group.map(|group| group.spec.model.as_str().into()),
+        workload: group.and_then(|group| group.spec.workload_name()).map(Into::into),
         threshold: limit.to_string(),
-        metric: limit.metric.name,
+        metric: limit.metric.name.into(),
         statistic: limit.statistic.to_string(),
-        comparison: limit.comparison.symbol(),
+        comparison: limit.comparison.symbol().into(),
         limit: limit.limit,
         relative: limit.is_relative(),
-        unit: unit(limit.metric.unit),
+        unit: unit(limit.metric.unit).into(),
         actual: actual.map(|actual| actual.value),
         n: actual.map(|actual| actual.n),
         lacking: verdict.lacking.lack(),
@@ -344,7 +399,7 @@ fn threshold<'a>(
         instrument_error: verdict.error,
         simulator_lateness: verdict.simulator,
         arrival_uncertainty: verdict.uncertainty,
-        verdict: outcome(verdict.outcome()),
+        verdict: outcome(verdict.outcome()).into(),
         told: thresholds::format_actual(verdict),
         reason: thresholds::format_why(verdict),
         would_have_caught: thresholds::format_detectable(verdict),
@@ -374,8 +429,8 @@ fn precision<'a>(
     run: &'a Run,
 ) -> impl Iterator<Item = PrecisionReport<'a>> {
     of.figures.iter().map(|figure| PrecisionReport {
-        group: &of.name,
-        metric: figure.goal.metric.name,
+        group: (&of.name).into(),
+        metric: figure.goal.metric.name.into(),
         goal: figure.goal.share,
         actual: figure.share.ok(),
         reached: figure.is_reached(),
@@ -392,7 +447,7 @@ const fn outcome(outcome: Outcome) -> &'static str {
 }
 
 fn doubt((reason, answers): &(String, usize)) -> DoubtReport<'_> {
-    DoubtReport { reason, answers: *answers }
+    DoubtReport { reason: reason.into(), answers: *answers }
 }
 
 fn change(change: &Change) -> ChangeReport {
@@ -405,24 +460,24 @@ fn change(change: &Change) -> ChangeReport {
     }
 }
 
-const fn instrument(Instrument { transport, calibration }: &Instrument) -> InstrumentReport {
-    InstrumentReport { transport: transport.name(), calibration: *calibration }
+fn instrument(Instrument { transport, calibration }: &Instrument) -> InstrumentReport {
+    InstrumentReport { transport: transport.name().into(), calibration: *calibration }
 }
 
 pub(super) fn trial(trial: &TrialResult) -> TrialReport<'_> {
     let TrialResult { case, failure, figures, notes, turns, .. } = trial;
     let workload = case.task.workload();
     TrialReport {
-        name: &case.name,
-        model: &case.target.name,
-        prompt: workload.is_none().then(|| case.task.name()),
-        workload: workload.map(|workload| workload.name.as_str()),
+        name: (&case.name).into(),
+        model: (&case.target.name).into(),
+        prompt: workload.is_none().then(|| case.task.name().into()),
+        workload: workload.map(|workload| workload.name.as_str().into()),
         run: case.run,
         started: format!("{:.3}", trial.started),
         seconds: trial.seconds,
-        failure: failure.as_ref(),
+        failure: failure.as_ref().map(failed),
         figures: by_metric(figures),
-        notes,
+        notes: notes.into(),
         arrival_uncertainty: trial.arrival_uncertainty,
         turns: turns.iter().zip(1..).map(turn).collect(),
     }
@@ -432,11 +487,15 @@ fn turn((result, turn): (&TurnResult, usize)) -> TurnReport<'_> {
     let TurnResult { failure, figures, notes, arrival_uncertainty } = result;
     TurnReport {
         turn,
-        failure: failure.as_ref(),
+        failure: failure.as_ref().map(failed),
         figures: by_metric(figures),
-        notes,
+        notes: notes.into(),
         arrival_uncertainty: *arrival_uncertainty,
     }
+}
+
+fn failed(failure: &Failure) -> FailureReport<'_> {
+    FailureReport { kind: failure.kind.into(), message: failure.message.as_str().into() }
 }
 
 fn by_metric(figures: &[(&Metric, f64)]) -> ByName<f64> {

@@ -7,6 +7,7 @@ pub mod csv;
 pub mod definitions;
 pub mod finished;
 pub mod github_action_benchmark;
+pub(crate) mod html;
 pub mod json;
 pub mod junit;
 pub mod loads;
@@ -16,6 +17,7 @@ pub mod ranking;
 pub mod requests;
 pub mod server;
 pub mod step_summary;
+pub(crate) mod stored;
 pub mod summary;
 mod table;
 pub mod thresholds;
@@ -36,12 +38,12 @@ use llm_stream_core::{
     verdict::Verdict,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     finished::TrialResult, precision::GroupPrecision, trial_list::TrialList, write_to::ReportError,
 };
-use crate::{calibrate::Calibration, config::Inconclusive, plan::Transport};
+use crate::{calibrate::Calibration, config::Inconclusive, plan::Transport, setup::Setup};
 
 /// A finished run: the data of all reports.
 #[derive(Debug)]
@@ -66,6 +68,8 @@ pub struct Run {
     pub instruments: Vec<Instrument>,
     /// The machine, in a line.
     pub machine: String,
+    /// The circumstances of the run, if they were gathered.
+    pub setup: Option<Box<Setup>>,
     /// The outcome.
     pub ending: RunOutcome,
     /// Why figures could not be read back, if so.
@@ -142,7 +146,7 @@ pub struct RunOutcome {
 }
 
 /// The outcome of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(inline))]

@@ -131,7 +131,11 @@ fn failures(run: &Run) -> String {
 }
 
 /// Formats a table whose first column is text; `rest` is the alignment of the others.
-fn table(heads: &[String], rest: &str, rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn table(
+    heads: &[String],
+    rest: &str,
+    rows: impl Iterator<Item = Vec<String>>,
+) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let mut rules = vec![rest.to_owned(); heads.len()];
     rules[0] = "---".into();
@@ -144,13 +148,13 @@ fn table(heads: &[String], rest: &str, rows: impl Iterator<Item = Vec<String>>) 
 
 /// Formats a code span in a table, where a bar would end the cell. A backslash does not protect a bar
 /// behind a backslash.
-fn cell(text: &str) -> String {
+pub(super) fn cell(text: &str) -> String {
     code(text).replace("\\|", "\\\\u{7c}").replace('|', "\\|")
 }
 
 /// Formats the text as a code span on one line, between more backticks than it contains. Nothing in
 /// it becomes a link, an image, a mention or HTML.
-fn code(text: &str) -> String {
+pub(super) fn code(text: &str) -> String {
     let text = visible_lines(text).split_whitespace().collect::<Vec<_>>().join(" ");
     let text = cut_lines(&text, MAX_TEXT);
     if text.is_empty() {

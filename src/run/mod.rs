@@ -7,8 +7,10 @@ mod adaptive_runs;
 mod cancellation;
 mod conversation;
 mod figure_file;
+mod identity;
 mod instrument;
 mod judge;
+mod kept;
 mod models;
 mod observer;
 mod outcome;
@@ -23,6 +25,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -36,7 +39,6 @@ use llm_stream_core::{
     verdict::Reference,
 };
 
-pub(crate) use self::models::simulated_url;
 pub use self::{
     cancellation::Cancellation,
     instrument::InstrumentSetting,
@@ -51,10 +53,15 @@ use self::{
     preflight::Unusable,
     server_metrics::{AnswerCount, RequestLedger},
 };
+pub(crate) use self::{
+    kept::{KeptRows, KeptTrials},
+    models::simulated_url,
+};
 use crate::{
     config::Order,
     plan::{Access, Case, Plan, Target},
     report::{GroupPrecision, Instrument, Run, RunOutcome, TrialList, Unreadable},
+    setup::Setup,
 };
 
 /// Each model with its key, its headers and the options of its connection.
@@ -75,6 +82,10 @@ pub struct RunOptions {
     pub baseline: Option<Baseline>,
     /// The machine that measures, in a line.
     pub machine: String,
+    /// The circumstances of the run, for its report.
+    pub(crate) setup: Option<Box<Setup>>,
+    /// The trials of an earlier run that are not run again.
+    pub(crate) kept: Option<Box<dyn KeptTrials>>,
     /// The folder of a temporary file for the figures of a long run; `None` for the system's.
     pub temporary_folder: Option<PathBuf>,
     /// Ends the run early.
@@ -180,12 +191,16 @@ impl<'a> Runner<'a> {
     /// Asks each endpoint once; the trials of those that cannot answer are not run.
     fn preflight(&mut self) {
         self.open_ledger();
-        let preflight::Preflight { unusable, asked } = preflight::run(
-            &self.options.accesses,
-            &self.plan.listed(),
-            &self.options.cancellation,
-            self.observer,
-        );
+        let accesses = &self.options.accesses;
+        let (cases, cancellation) = (self.plan.listed(), &self.options.cancellation);
+        let (servers, preflight::Preflight { unusable, asked }) = thread::scope(|scope| {
+            let identities = scope.spawn(|| identity::of(accesses));
+            let preflight = preflight::run(accesses, &cases, cancellation, self.observer);
+            (identities.join().unwrap_or_default(), preflight)
+        });
+        if let Some(setup) = &mut self.options.setup {
+            setup.servers = servers;
+        }
         self.unusable = unusable;
         for (target, preflight::Requests { valid, failed }) in asked {
             let found = self.options.accesses.iter().find(|(of, _)| Arc::ptr_eq(of, &target));
@@ -214,6 +229,7 @@ impl<'a> Runner<'a> {
             trials: std::mem::take(&mut self.trials),
             instruments: instruments.known.iter().map(instrument).collect(),
             machine: self.options.machine.clone(),
+            setup: self.options.setup.take(),
             ending: RunOutcome::default(),
             unreadable: self.unreadable.clone(),
         }

@@ -10,11 +10,12 @@ use crate::{
     config::Inconclusive,
     plan::Plan,
     report::{GroupVerdicts, Run, RunOutcome, RunStatus, TrialList, Unreadable},
+    setup::Setup,
 };
 
 impl Run {
     /// Returns the run of `plan` before its first result: reports of it stay if the process is killed.
-    pub(crate) fn unfinished(plan: &Plan, machine: &str) -> Self {
+    pub(crate) fn unfinished(plan: &Plan, machine: &str, setup: &Setup) -> Self {
         let reason = "interrupted: the run has not ended; it is in progress, or was killed";
         Self {
             summary: Summary::new(plan.listed().iter().map(|case| &case.group)),
@@ -27,6 +28,7 @@ impl Run {
             trials: TrialList::default(),
             instruments: Vec::new(),
             machine: machine.to_owned(),
+            setup: Some(Box::new(setup.clone())),
             ending: RunOutcome {
                 ended: RunStatus::Interrupted,
                 reasons: vec![reason.to_owned()],
@@ -232,6 +234,7 @@ mod tests {
             trials: Default::default(),
             instruments: Vec::new(),
             machine: String::new(),
+            setup: None,
             ending: RunOutcome::default(),
             unreadable: Default::default(),
         };

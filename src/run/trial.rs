@@ -29,6 +29,9 @@ impl Runner<'_> {
         self.tell(Event::TrialStarted { case });
         let position = self.positions.get(case);
         self.check_cancelled()?;
+        if let Some(end) = self.keep_trial(case) {
+            return Ok(end);
+        }
         let prepared = self.prepare(case, position);
         self.check_cancelled()?;
         // A model that is not asked has no server here: the active one may be another's.
@@ -227,6 +230,12 @@ impl Runner<'_> {
                 Some(message)
             }
         }
+    }
+
+    /// Remembers the first answer to a prompt, with which repeats are compared.
+    pub(super) fn remember_first(&mut self, case: &Case, sample: &Sample) {
+        let key = (Arc::as_ptr(&case.target).addr(), case.task.key());
+        self.first_ttft.entry(key).or_insert_with(|| sample.first_token());
     }
 
     /// Marks a repeat that came implausibly fast.

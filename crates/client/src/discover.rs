@@ -26,6 +26,8 @@ pub struct Reply {
     pub status: u16,
     /// The header `content-type`.
     pub content_type: Option<String>,
+    /// The header `server`.
+    pub server: Option<String>,
     /// The body.
     pub body: String,
     /// The message of the error that the body holds.
@@ -89,6 +91,7 @@ impl<'a> Prober<'a> {
             error: self.protocol.decode_error(&body).map(|error| hide(&error)),
             body: hide(&String::from_utf8_lossy(&body)),
             content_type: recording.content_type,
+            server: recording.server.map(|server| hide(&server)),
         })
     }
 }

@@ -141,8 +141,8 @@ impl Redactor {
             return recording;
         }
         recording.broken = recording.broken.map(|error| self.redact_error(error));
-        let Recording { content_type, content_encoding, retry_after, .. } = &mut recording;
-        for text in [content_type, content_encoding, retry_after].into_iter().flatten() {
+        let Recording { content_type, content_encoding, retry_after, server, .. } = &mut recording;
+        for text in [content_type, content_encoding, retry_after, server].into_iter().flatten() {
             *text = self.redact(text);
         }
         let is_stream = (200..300).contains(&recording.status);

@@ -290,6 +290,7 @@ fn begin(
         content_type: recording::header_text(headers, header::CONTENT_TYPE),
         content_encoding: recording::header_text(headers, header::CONTENT_ENCODING),
         retry_after: recording::retry_after(headers),
+        server: recording::header_text(headers, header::SERVER),
         http_version: format!("{:?}", response.version()),
         head_time: recording::head_time(headers),
         connect: connect.map(|connect| connect.ended - connect.begun),

@@ -1,6 +1,7 @@
 //! Stored runs that later runs are compared with: their values and their settings. Pure.
 
 mod file;
+mod rows;
 mod run_figures;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,10 +22,13 @@ use crate::{
 pub use self::file::{
     Baseline, BaselineMismatch, History, HistoryEntry, ParseBaselineError, StoredRun,
 };
-pub use self::run_figures::RunFigures;
+pub use self::{
+    rows::{StoredLoad, StoredRow},
+    run_figures::RunFigures,
+};
 
 /// The values of one group.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GroupBaseline {
     /// The name for display.
     pub name: String,
@@ -80,7 +84,7 @@ struct LoadRun {
 }
 
 /// The values of a metric that some requests, or runs of a load, lack.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Partial {
     /// The number of requests or runs that could have it.
     could: usize,
@@ -267,6 +271,11 @@ impl GroupBaseline {
         }
     }
 
+    /// Returns the model's name.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     /// Returns whether the group is that of a model, with or without a load.
     fn is_of(&self, model: &str, workload: Option<&str>) -> bool {
         match &self.model {
@@ -376,6 +385,13 @@ impl GroupBaseline {
 
     /// Checks that `now` has the same settings and prompts. Returns the other differences.
     pub fn comparable_to(&self, now: &Self) -> Result<Vec<String>, BaselineMismatch> {
+        // Rows do not have the settings.
+        let without_settings = [(self, "earlier"), (now, "later")];
+        let mut without_settings =
+            without_settings.into_iter().filter(|(group, _)| group.setting.is_empty());
+        if let Some((_, which)) = without_settings.next() {
+            return self.comparable_by_names(now, which);
+        }
         if let Some((what, then, now)) = differences(&self.setting, &now.setting).next() {
             return Err(BaselineMismatch::Differs {
                 what: what.into(),
@@ -394,6 +410,24 @@ impl GroupBaseline {
         }
         let others = differences(&self.environment, &now.environment);
         Ok(others.map(|(what, then, now)| format!("another {what}: {then}, now {now}")).collect())
+    }
+
+    /// As [`comparable_to`](Self::comparable_to), if one of both, the `unknown` one, was made from
+    /// rows: only the names of the prompts can be compared.
+    fn comparable_by_names(
+        &self,
+        now: &Self,
+        unknown: &str,
+    ) -> Result<Vec<String>, BaselineMismatch> {
+        let (then, now) = (self.prompt_names(), now.prompt_names());
+        if then != now {
+            let what = "set of prompts".to_owned();
+            let (then, now) = (then.join(", "), now.join(", "));
+            return Err(BaselineMismatch::Differs { what, then, now });
+        }
+        Ok(vec![format!(
+            "the settings of the {unknown} run are unknown: its rows do not have them"
+        )])
     }
 }
 

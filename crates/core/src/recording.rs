@@ -47,6 +47,8 @@ pub struct Recording {
     pub content_encoding: Option<String>,
     /// When the server allows a retry: [`retry_after`].
     pub retry_after: Option<String>,
+    /// The `server` header: the software, which may be that of a proxy.
+    pub server: Option<String>,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub http_version: String,
     /// The server's time to the response headers, as reported in them ([`head_time`]).
@@ -338,6 +340,8 @@ struct RecordingHeader {
     content_encoding: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
     http_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     head_ns: Option<u64>,
@@ -391,6 +395,7 @@ impl From<&Recording> for RecordingHeader {
             content_type: recording.content_type.clone(),
             content_encoding: recording.content_encoding.clone(),
             retry_after: recording.retry_after.clone(),
+            server: recording.server.clone(),
             http_version: recording.http_version.clone(),
             head_ns: recording.head_time.map(nanos),
             connect_ns: recording.connect.map(nanos),
@@ -417,6 +422,7 @@ impl RecordingHeader {
             content_type: self.content_type,
             content_encoding: self.content_encoding,
             retry_after: self.retry_after,
+            server: self.server,
             http_version: self.http_version,
             head_time: self.head_ns.map(Duration::from_nanos),
             connect: self.connect_ns.map(Duration::from_nanos),
@@ -508,6 +514,7 @@ mod tests {
                 content_type,
                 content_encoding,
                 retry_after,
+                server: None,
                 http_version,
                 head_time,
                 connect,

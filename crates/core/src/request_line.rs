@@ -74,8 +74,12 @@ pub struct RequestLine<'a> {
     pub started: Timestamp,
     /// When it was due, since the load's start; only in an open loop.
     pub scheduled_us: Option<Micros>,
+    /// When its turn came, since the load's start.
+    pub begun_us: Option<Micros>,
     /// When it was handed to an open connection, since the load's start.
     pub handed_over_us: Option<Micros>,
+    /// When it ended, since the load's start.
+    pub ended_us: Option<Micros>,
     /// Why it failed: the kind.
     pub error_kind: Option<ErrorKind>,
     /// Why it failed: the message.
@@ -192,8 +196,12 @@ pub struct RequestPlace<'a> {
     pub started: Timestamp,
     /// When it was due, since the load's start.
     pub scheduled: Option<Duration>,
+    /// When its turn came, since the load's start.
+    pub begun: Option<Duration>,
     /// When it was handed to an open connection, since the load's start.
     pub handed_over: Option<Duration>,
+    /// When it ended, since the load's start.
+    pub ended: Option<Duration>,
 }
 
 impl<'a> RequestLine<'a> {
@@ -222,7 +230,9 @@ impl<'a> RequestLine<'a> {
             request: place.request,
             started: place.started,
             scheduled_us: place.scheduled.map(Micros),
+            begun_us: place.begun.map(Micros),
             handed_over_us: place.handed_over.map(Micros),
+            ended_us: place.ended.map(Micros),
             error_kind: None,
             error_message: None,
             request_id: None,
@@ -312,7 +322,9 @@ impl<'a> RequestLine<'a> {
             request: self.request,
             started: self.started,
             scheduled: self.scheduled_us.map(|Micros(time)| time),
+            begun: self.begun_us.map(|Micros(time)| time),
             handed_over: self.handed_over_us.map(|Micros(time)| time),
+            ended: self.ended_us.map(|Micros(time)| time),
         }
     }
 
@@ -494,7 +506,9 @@ mod tests {
         request: Some(17),
         started: Timestamp::UNIX_EPOCH,
         scheduled: Some(Duration::from_nanos(1_000_001)),
+        begun: Some(Duration::from_nanos(7)),
         handed_over: None,
+        ended: Some(Duration::from_secs(8)),
     };
 
     fn reread(outcome: &Result<Sample, RequestError>) -> Result<Sample, RequestError> {

@@ -643,7 +643,7 @@ impl Summary {
 }
 
 /// Formats the name of a model, with its workload if it has one.
-pub(crate) fn group_name(model: &str, workload: Option<&str>) -> String {
+pub fn group_name(model: &str, workload: Option<&str>) -> String {
     workload.map_or_else(|| model.to_owned(), |workload| format!("{model}, {workload}"))
 }
 

@@ -46,6 +46,7 @@ impl Script {
             head_time: None,
             content_encoding: None,
             retry_after: None,
+            server: None,
             http_version: "HTTP/1.1".into(),
             connect: None,
             tls: None,

@@ -49,6 +49,7 @@ mod secrets;
 mod server_metrics;
 mod servers;
 mod simulations;
+mod stored_runs;
 mod streams;
 mod timing;
 mod tls;

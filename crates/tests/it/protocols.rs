@@ -324,6 +324,7 @@ pub(crate) fn recording(events: Vec<(u64, Vec<u8>)>) -> Recording {
         head_time: None,
         content_encoding: None,
         retry_after: None,
+        server: None,
         http_version: "HTTP/1.1".into(),
         connect: None,
         tls: None,

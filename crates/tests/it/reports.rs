@@ -88,6 +88,7 @@ fn run() -> Run {
         trials: rows.iter().map(|row| TrialResult::request(row, ended(row))).collect(),
         instruments: Vec::new(),
         machine: "EPYC <9>, 2 cores, linux 6".into(),
+        setup: None,
         unreadable: Unreadable::default(),
         ending: RunOutcome {
             ended: RunStatus::Failed,

@@ -121,6 +121,7 @@ pub(crate) fn stream(events: &[(u64, &str)]) -> Recording {
         head_time: None,
         content_encoding: None,
         retry_after: None,
+        server: None,
         http_version: "HTTP/1.1".into(),
         connect: None,
         tls: None,

@@ -17,6 +17,6 @@ pub(super) use self::{
     lines::Lines,
     progress::Progress,
     recordings::{Recordings, create_folder, file_name},
-    results::{Output, target_folder},
+    results::{Output, ResultsPlace, target_folder},
     row_file::is_stream,
 };

@@ -2,14 +2,16 @@
 //! once.
 
 use std::{
-    fs, io,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 
 use super::row_file::RowFile;
 use crate::{
+    cli::Cli,
     plan::Plan,
     report::{
         csv::{CsvRow, CsvTable},
@@ -17,8 +19,51 @@ use crate::{
         server::ServerMetricRow,
     },
     row::Row,
-    run::{Event, Observer, ObserverError, today},
+    run::{Event, Observer, ObserverError},
+    store,
 };
+
+/// Where the results go.
+#[derive(Debug, Clone)]
+pub(in crate::harness) enum ResultsPlace {
+    /// The folder of a run, with all files.
+    Folder(PathBuf),
+    /// The file that `--output` names, with few files next to it.
+    File(PathBuf),
+}
+
+impl ResultsPlace {
+    /// Returns what the command line asks for; without it, a new folder in `parent`.
+    pub(in crate::harness) fn of(
+        cli: &Cli,
+        parent: &Path,
+        started: Timestamp,
+    ) -> anyhow::Result<Self> {
+        match (&cli.output, &cli.output_dir) {
+            (Some(file), _) => Ok(Self::File(file.clone())),
+            (None, Some(folder)) => Ok(Self::Folder(folder.clone())),
+            (None, None) => store::create(parent, started).map(Self::Folder).with_context(|| {
+                format!("failed to create a folder for the results in {}", parent.display())
+            }),
+        }
+    }
+
+    /// The file of the requests' figures.
+    fn results(&self) -> PathBuf {
+        match self {
+            Self::Folder(folder) => folder.join(store::RESULTS),
+            Self::File(file) => file.clone(),
+        }
+    }
+
+    /// The folder of the run, if there is one.
+    pub(in crate::harness) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => Some(folder),
+            Self::File(_) => None,
+        }
+    }
+}
 
 /// The files of the results, opened and locked.
 pub(in crate::harness) struct Output {
@@ -26,25 +71,24 @@ pub(in crate::harness) struct Output {
     requests: RowFile,
     loads: Option<RowFile>,
     server: Option<RowFile>,
+    lines: Option<RowFile>,
 }
 
 /// Writes the rows.
 pub(in crate::harness) struct Results {
     requests: CsvTable<Row, RowFile>,
+    lines: Option<RowFile>,
     loads: Option<CsvTable<LoadRow, RowFile>>,
     server: Option<CsvTable<ServerMetricRow, RowFile>>,
 }
 
 impl Output {
-    /// Opens `path`, or `results.csv` in a new folder in cargo's target folder, and keeps its content.
-    /// Loads and server metrics get files next to it.
-    pub(in crate::harness) fn open(path: Option<&Path>, plan: &Plan) -> anyhow::Result<Self> {
+    /// Opens the files of the place, and keeps their content. Loads and server metrics get files next
+    /// to the results.
+    pub(in crate::harness) fn open(place: &ResultsPlace, plan: &Plan) -> anyhow::Result<Self> {
         let with_loads = plan.cases.iter().any(|case| case.task.workload().is_some());
         let with_metrics = plan.cases.iter().any(|case| case.target.metrics_url.is_some());
-        let path = match path {
-            Some(path) => path.to_owned(),
-            None => fresh_folder(&target_folder().join("llm-stream-bench"))?.join("results.csv"),
-        };
+        let path = place.results();
         let requests = open(&path)?;
         let path = std::path::absolute(&path).unwrap_or(path);
         // Devices and pipes have no folder for them.
@@ -52,7 +96,8 @@ impl Output {
         let next_to = |ending| open(&path.with_extension(ending));
         let loads = (with_loads && is_file).then(|| next_to("workloads.csv")).transpose()?;
         let server = (with_metrics && is_file).then(|| next_to("server.csv")).transpose()?;
-        Ok(Self { path, requests, loads, server })
+        let lines = place.folder().map(|folder| open(&folder.join(store::REQUESTS))).transpose()?;
+        Ok(Self { path, requests, loads, server, lines })
     }
 
     /// Replaces the contents of the files by their headers.
@@ -61,6 +106,7 @@ impl Output {
             requests: table(self.requests)?,
             loads: self.loads.map(table).transpose()?,
             server: self.server.map(table).transpose()?,
+            lines: self.lines.map(emptied).transpose()?,
         })
     }
 }
@@ -69,7 +115,10 @@ impl Observer for Results {
     fn event(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
         match event {
             Event::Request { row, .. } => {
-                Ok(self.requests.write(row).context("failed to write the row")?)
+                self.requests.write(row).context("failed to write the row")?;
+                let line = |lines: &mut RowFile| lines.write_all(row.line().to_json().as_bytes());
+                let written = self.lines.as_mut().map_or(Ok(()), line);
+                Ok(written.with_context(|| format!("failed to write to {}", store::REQUESTS))?)
             }
             Event::Load { row } => {
                 let written = self.loads.as_mut().map_or(Ok(()), |loads| loads.write(row));
@@ -90,6 +139,12 @@ fn open(path: &Path) -> anyhow::Result<RowFile> {
     RowFile::open(path).with_context(|| failure(path))
 }
 
+/// Empties the file.
+fn emptied(mut file: RowFile) -> anyhow::Result<RowFile> {
+    file.empty().with_context(|| failure(file.path()))?;
+    Ok(file)
+}
+
 /// Empties the file and writes the header.
 fn table<R: CsvRow>(mut file: RowFile) -> anyhow::Result<CsvTable<R, RowFile>> {
     let path = file.path().to_owned();
@@ -98,21 +153,6 @@ fn table<R: CsvRow>(mut file: RowFile) -> anyhow::Result<CsvTable<R, RowFile>> {
 
 fn failure(path: &Path) -> String {
     format!("failed to write the results to {}", path.display())
-}
-
-/// Creates a folder for this run, named by its start.
-fn fresh_folder(parent: &Path) -> anyhow::Result<PathBuf> {
-    let stamp = today().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let context = || format!("failed to create a folder for the results in {}", parent.display());
-    fs::create_dir_all(parent).with_context(context)?;
-    let names = std::iter::once(stamp.clone()).chain((2..).map(|n| format!("{stamp}-{n}")));
-    for folder in names.map(|name| parent.join(name)) {
-        match fs::create_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| folder).with_context(context),
-        }
-    }
-    unreachable!("the names do not end")
 }
 
 /// Returns cargo's target folder: the folder around this executable that cargo marks with a

@@ -1,21 +1,40 @@
 //! The JSON report as types. Their fields are the keys of the report in its order, and their
 //! documentation is the text of its schema, `fixtures/schema/run.v1.json`.
 
+use std::{borrow::Cow, fmt, marker::PhantomData};
 #[cfg(feature = "schema")]
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
 #[cfg(feature = "schema")]
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer, ser::SerializeSeq as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+    ser::SerializeSeq as _,
+};
 
 use crate::{
     calibrate::Calibration,
-    report::{RunStatus, TrialList, finished::Failure},
+    report::{RunStatus, TrialList},
+    setup::Setup,
 };
 
 /// Values by name, in the order in which they were added.
-#[derive(Debug)]
-pub(crate) struct ByName<T>(Vec<(String, T)>);
+#[derive(Debug, Clone)]
+pub(crate) struct ByName<T>(pub(crate) Vec<(String, T)>);
+
+impl<T> Default for ByName<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> ByName<T> {
+    /// Returns the value with this name.
+    pub(crate) fn get(&self, name: &str) -> Option<&T> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+}
 
 impl<K: Into<String>, T> FromIterator<(K, T)> for ByName<T> {
     fn from_iter<I: IntoIterator<Item = (K, T)>>(entries: I) -> Self {
@@ -29,26 +48,84 @@ impl<T: Serialize> Serialize for ByName<T> {
     }
 }
 
-/// The trials, each of which becomes an entry only while it is written.
-#[derive(Debug)]
-pub(crate) struct TrialReports<'a>(pub(super) &'a TrialList);
-
-impl Serialize for TrialReports<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut entries = serializer.serialize_seq(None)?;
-        for result in self.0.iter() {
-            entries.serialize_element(&super::trial(&result))?;
-        }
-        entries.end()
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for ByName<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ByNameVisitor(PhantomData))
     }
 }
 
-/// Defines types of the report: serializable, and with a JSON schema if the feature is on.
+struct ByNameVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ByNameVisitor<T> {
+    type Value = ByName<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(ByName(entries))
+    }
+}
+
+/// The trials.
+#[derive(Debug)]
+pub(crate) enum TrialReports<'a> {
+    /// Of a run in this process. Each becomes an entry only while it is written.
+    Run(&'a TrialList),
+    /// Of a stored run.
+    Stored(Vec<TrialReport<'a>>),
+}
+
+impl Default for TrialReports<'_> {
+    fn default() -> Self {
+        Self::Stored(Vec::new())
+    }
+}
+
+impl Serialize for TrialReports<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Run(trials) => {
+                let mut entries = serializer.serialize_seq(None)?;
+                for result in trials.iter() {
+                    entries.serialize_element(&super::trial(&result))?;
+                }
+                entries.end()
+            }
+            Self::Stored(trials) => trials.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TrialReports<'_> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::Stored)
+    }
+}
+
+/// Reads the low end of an interval; null is unbounded.
+fn low_end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Option::deserialize(deserializer).map(|end| end.unwrap_or(f64::NEG_INFINITY))
+}
+
+/// Reads the high end of an interval; null is unbounded.
+fn high_end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Option::deserialize(deserializer).map(|end| end.unwrap_or(f64::INFINITY))
+}
+
+/// Defines types of the report: serializable, and with a JSON schema if the feature is on. A field
+/// that an older file lacks is empty.
 macro_rules! report {
     ($($(#[$meta:meta])* struct $name:ident $(<$lifetime:lifetime>)? {
         $($(#[doc = $doc:literal])* $(#[serde($($serde:tt)*)])? $(#[schema($($schema:tt)*)])? $field:ident: $type:ty,)+
     })+) => {$(
-        #[derive(Debug, Serialize)]
+        #[derive(Debug, Default, Serialize, Deserialize)]
+        #[serde(default)]
         #[cfg_attr(feature = "schema", derive(JsonSchema))]
         $(#[$meta])*
         pub(crate) struct $name $(<$lifetime>)? {
@@ -56,28 +133,30 @@ macro_rules! report {
                 $(#[doc = $doc])*
                 $(#[serde($($serde)*)])?
                 $(#[cfg_attr(feature = "schema", schemars($($schema)*))])?
-                pub(super) $field: $type,
+                pub(crate) $field: $type,
             )+
         }
     )+};
 }
 
 report! {
-    /// What `--json FILE` writes. Times are in seconds, speeds in tokens per second. An unknown
-    /// value is null; no number is infinite or NaN. Version 1 may gain fields; a field that is
-    /// renamed, removed or changes its meaning makes version 2.
+    /// What `--json FILE` writes, and `run.json` of a run's folder. Times are in seconds, speeds in tokens per second. An unknown
+    /// value is null; no number is infinite or NaN. Version 2 may gain fields; a field that is
+    /// renamed, removed or changes its meaning makes version 3.
     struct RunReport<'a> {
         #[schema(extend("const" = super::NAME))]
-        schema: &'static str,
+        schema: Cow<'static, str>,
         #[schema(extend("const" = super::VERSION))]
         version: u32,
         /// The program that wrote the report.
         tool: ToolReport,
         /// Version of the metrics' definitions and of the built-in prompts. Figures of different
         /// versions are not comparable.
-        definitions: &'static str,
+        definitions: Cow<'static, str>,
         /// The machine that measured: processor, cores, system.
-        machine: &'a str,
+        machine: Cow<'a, str>,
+        /// The circumstances of the run; null in files of version 1, and for runs of the library.
+        setup: Option<Cow<'a, Setup>>,
         /// How the run ended.
         result: ResultReport<'a>,
         /// The confidence of each interval: 0.95, or more if undecided thresholds may be tested
@@ -92,7 +171,7 @@ report! {
         /// The result of each threshold.
         thresholds: Vec<ThresholdReport<'a>>,
         /// The order of the trials, as in the config, with its seed.
-        order: &'a str,
+        order: Cow<'a, str>,
         /// How precisely means are known, for each goal of the config.
         precision: Vec<PrecisionReport<'a>>,
         /// The errors of each transport in use, measured on this machine during this run; empty
@@ -105,23 +184,23 @@ report! {
     }
 
     struct ToolReport {
-        name: &'static str,
-        version: &'static str,
+        name: Cow<'static, str>,
+        version: Cow<'static, str>,
     }
 
     struct ResultReport<'a> {
         /// An interrupted run has no threshold results.
         ended: RunStatus,
         /// The reasons, a line each, as on the terminal.
-        reasons: &'a [String],
+        reasons: Cow<'a, [String]>,
     }
 
     struct MetricReport {
         /// Its unit in this file.
-        unit: &'static str,
+        unit: Cow<'static, str>,
         #[schema(extend("enum" = ["higher", "lower", "neither"]))]
-        better: &'static str,
-        definition: &'static str,
+        better: Cow<'static, str>,
+        definition: Cow<'static, str>,
     }
 
     struct GroupReport<'a> {
@@ -129,20 +208,20 @@ report! {
         /// followed by `(model)` or `(workload)`. No two groups have the same name.
         name: String,
         /// The model's name in the results.
-        model: &'a str,
+        model: Cow<'a, str>,
         /// The model's name in requests to the server.
-        model_name: &'a str,
+        model_name: Cow<'a, str>,
         /// The URL, or `simulated`.
-        endpoint: &'a str,
+        endpoint: Cow<'a, str>,
         /// Whether the figures are those of a script.
         simulated: bool,
-        protocol: &'static str,
+        protocol: Cow<'static, str>,
         #[schema(extend("enum" = ["stamped", "reqwest"]))]
-        transport: &'static str,
+        transport: Cow<'static, str>,
         #[schema(extend("enum" = ["warm", "cold"]))]
-        connection: &'static str,
+        connection: Cow<'static, str>,
         #[schema(extend("enum" = ["fresh", "reuse"]))]
-        prefix_cache: &'static str,
+        prefix_cache: Cow<'static, str>,
         /// The load; null for prompts one by one.
         workload: Option<WorkloadReport<'a>>,
         trials: TrialCounts,
@@ -153,7 +232,7 @@ report! {
         /// The statistics of each run of the workload that was the load asked for.
         loads: Vec<LoadReport>,
         /// Why the other runs were not the load asked for.
-        shortfalls: &'a [String],
+        shortfalls: Cow<'a, [String]>,
         /// By metric; a metric with too few requests is left out.
         drift: DriftByMetric,
         /// How the simulated endpoint deviated from its script in the requests that have figures,
@@ -185,7 +264,7 @@ report! {
     }
 
     struct WorkloadReport<'a> {
-        name: &'a str,
+        name: Cow<'a, str>,
         /// The load in words.
         load: String,
         /// Requests in flight, of a closed loop.
@@ -199,7 +278,7 @@ report! {
         /// The load ends after this number of seconds.
         duration: Option<f64>,
         /// The prompts that it takes in turn.
-        prompts: &'a [String],
+        prompts: Cow<'a, [String]>,
     }
 
     /// Statistics; percentiles by linear interpolation, sd within prompts: deviations from the mean of
@@ -240,9 +319,11 @@ report! {
     /// The confidence interval of the true value, with the probability `confidence`.
     struct IntervalReport {
         /// null if the sample does not bound it.
+        #[serde(deserialize_with = "low_end")]
         #[schema(with = "Option<f64>")]
         low: f64,
         /// null if the sample does not bound it.
+        #[serde(deserialize_with = "high_end")]
         #[schema(with = "Option<f64>")]
         high: f64,
     }
@@ -331,22 +412,22 @@ report! {
 
     struct ThresholdReport<'a> {
         /// The name of its group.
-        group: &'a str,
+        group: Cow<'a, str>,
         /// The model's name in the results.
-        model: Option<&'a str>,
+        model: Option<Cow<'a, str>>,
         /// The workload's name; null for prompts one by one.
-        workload: Option<&'a str>,
+        workload: Option<Cow<'a, str>>,
         /// The threshold in full, as it can be written in the config.
         threshold: String,
-        metric: &'static str,
+        metric: Cow<'static, str>,
         statistic: String,
         #[schema(extend("enum" = [">=", ">", "<=", "<"]))]
-        comparison: &'static str,
+        comparison: Cow<'static, str>,
         /// In `unit`; of a relative threshold, a fraction of the counterpart: -0.03 is 3 % less.
         limit: f64,
         /// Whether it limits a change: against stored runs, their course, or another model of the run.
         relative: bool,
-        unit: &'static str,
+        unit: Cow<'static, str>,
         /// The figure of this run; null if it is absent, which fails.
         actual: Option<f64>,
         /// The number of values of the figure.
@@ -381,7 +462,7 @@ report! {
         #[schema(range(min = 0))]
         arrival_uncertainty: f64,
         #[schema(extend("enum" = ["pass", "fail", "inconclusive"]))]
-        verdict: &'static str,
+        verdict: Cow<'static, str>,
         /// The figure in words, or why it is absent.
         told: String,
         /// Why it failed, or what would decide it, as on the terminal; null for a pass.
@@ -427,7 +508,7 @@ report! {
     }
 
     struct DoubtReport<'a> {
-        reason: &'a str,
+        reason: Cow<'a, str>,
         /// The number of answers with this doubt.
         #[schema(range(min = 1))]
         answers: usize,
@@ -445,8 +526,8 @@ report! {
 
     struct PrecisionReport<'a> {
         /// The name of its group.
-        group: &'a str,
-        metric: &'static str,
+        group: Cow<'a, str>,
+        metric: Cow<'static, str>,
         /// The largest distance from the mean to an end of its interval, as a fraction of the mean.
         goal: f64,
         /// That distance in this run; null if the figure has no interval.
@@ -458,17 +539,17 @@ report! {
     }
 
     struct InstrumentReport {
-        transport: &'static str,
+        transport: Cow<'static, str>,
         #[serde(flatten)]
         calibration: Calibration,
     }
 
     struct TrialReport<'a> {
         /// MODEL::PROMPT::run-N or MODEL::WORKLOAD::run-N.
-        name: &'a str,
-        model: &'a str,
-        prompt: Option<&'a str>,
-        workload: Option<&'a str>,
+        name: Cow<'a, str>,
+        model: Cow<'a, str>,
+        prompt: Option<Cow<'a, str>>,
+        workload: Option<Cow<'a, str>>,
         #[schema(range(min = 1))]
         run: u32,
         /// By the wall clock.
@@ -478,11 +559,11 @@ report! {
         #[schema(range(min = 0))]
         seconds: f64,
         /// null if it succeeded.
-        failure: Option<&'a Failure>,
+        failure: Option<FailureReport<'a>>,
         /// Its figures by metric; of a load, its statistics.
         figures: ByName<f64>,
         /// Remarks on the figures, as in the CSV.
-        notes: &'a [String],
+        notes: Cow<'a, [String]>,
         /// How much earlier than noted the tokens may have arrived; null if there are none, and for
         /// a load.
         #[schema(range(min = 0))]
@@ -492,15 +573,23 @@ report! {
         turns: Vec<TurnReport<'a>>,
     }
 
+    /// Why a trial failed.
+    struct FailureReport<'a> {
+        /// The kind of error of the request; `load` for a load.
+        kind: Cow<'a, str>,
+        /// The error.
+        message: Cow<'a, str>,
+    }
+
     struct TurnReport<'a> {
         #[schema(range(min = 1))]
         turn: usize,
         /// null if it succeeded.
-        failure: Option<&'a Failure>,
+        failure: Option<FailureReport<'a>>,
         /// Its figures by metric.
         figures: ByName<f64>,
         /// Remarks on the figures, as in the CSV.
-        notes: &'a [String],
+        notes: Cow<'a, [String]>,
         /// How much earlier than noted the tokens may have arrived; null if there are none.
         #[schema(range(min = 0))]
         arrival_uncertainty: Option<f64>,

@@ -276,6 +276,7 @@ impl Incoming {
             content_type: recording::header_text(headers, header::CONTENT_TYPE),
             content_encoding: recording::header_text(headers, header::CONTENT_ENCODING),
             retry_after: recording::retry_after(headers),
+            server: recording::header_text(headers, header::SERVER),
             http_version: format!("{version:?}"),
             head_time: recording::head_time(headers),
             connect: set_up.map(|set_up| set_up.total),

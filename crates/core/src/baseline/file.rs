@@ -23,8 +23,8 @@ const SCHEMA_OF_ONE_RUN: &str = "llm-stream-bench/baseline/1";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Baseline {
     /// All runs but the latest, oldest first.
-    earlier: Vec<StoredRun>,
-    latest: StoredRun,
+    pub(super) earlier: Vec<StoredRun>,
+    pub(super) latest: StoredRun,
 }
 
 /// A stored run of this program.
