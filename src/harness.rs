@@ -127,8 +127,8 @@ fn refuse(error: &clap::Error) -> u8 {
 
 /// Completes the command that measures with what clap's attributes cannot express.
 fn complete(command: clap::Command) -> clap::Command {
-    let command = cli::without_empty_variables(cli::with_test_over_bench(command));
-    command.after_long_help(cli::glossary())
+    let command = cli::with_short_help(cli::with_test_over_bench(command));
+    cli::without_empty_variables(command).after_long_help(cli::glossary())
 }
 
 /// Turns the outcome into an exit code. An error means that nothing could run.

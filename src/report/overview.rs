@@ -9,6 +9,7 @@ use llm_stream_core::{
     metric::{Better, Metric},
     statistic::Statistic,
     summary::Group,
+    text::counted,
 };
 
 use super::{
@@ -88,21 +89,36 @@ impl Overview {
             .map(|metric| Column::of(metric, groups, confidence))
             .filter(|column| column.cells.iter().any(Option::is_some))
             .collect();
-        let mut heads = vec!["model".to_owned(), ">valid".to_owned()];
+        let count = same_count(groups);
+        let mut heads = vec!["model".to_owned()];
+        heads.extend(count.is_none().then(|| ">valid".to_owned()));
         heads.extend(columns.iter().map(Column::head));
         let heads: Vec<_> = heads.iter().map(String::as_str).collect();
         let mut table = table::of_width(&heads, self.width.clamp(table::NARROW, WIDE));
         for (row, group) in groups.iter().enumerate() {
-            let mut cells = vec![group.spec.model.clone(), valid(group)];
-            cells.extend(columns.iter().map(|column| column.cell(row)));
+            let mut cells = vec![table::name(&group.spec.model)];
+            cells.extend(count.is_none().then(|| valid(group).into()));
+            cells.extend(columns.iter().map(|column| column.cell(row).into()));
             table.add_row(cells);
         }
-        let title = workload.map_or_else(String::new, |workload| {
-            let WorkloadSpec { name, shape, until, .. } = workload;
-            format!("{name}: {shape}, {until}\n")
-        });
-        format!("\n{title}{}", table::lines(&table))
+        format!("\n{}{}", title(workload, count), table::lines(&table))
     }
+}
+
+/// Returns the number of valid requests of each group, if it is the same for all and none failed.
+fn same_count(groups: &[&Group]) -> Option<usize> {
+    let count = groups.first()?.tally.valid;
+    let is_same = |group: &&Group| group.tally.valid == count && group.tally.failed() == 0;
+    (count > 0 && groups.iter().all(is_same)).then_some(count)
+}
+
+/// Formats the line above a table: the workload, and the number of requests if no column has it.
+fn title(workload: Option<&WorkloadSpec>, count: Option<usize>) -> String {
+    let load =
+        workload.map(|WorkloadSpec { name, shape, until, .. }| format!("{name}: {shape}, {until}"));
+    let count = count.map(|count| format!("{} of each model", counted(count, "valid request")));
+    let parts: Vec<_> = load.into_iter().chain(count).collect();
+    if parts.is_empty() { String::new() } else { format!("{}\n", parts.join("; ")) }
 }
 
 /// Formats the number of valid requests: `6`, or `5 of 6` if some failed.
@@ -201,7 +217,6 @@ fn remarks(group: &Group) -> String {
     let mut lines = summary::losses(group);
     if group.tally.valid > 0 {
         lines.push_str(&summary::drifts(group));
-        lines.push_str(&summary::simulator(group));
         if group.tally.server_disagrees > 0 {
             lines.push_str(&summary::server_timings(group));
         }

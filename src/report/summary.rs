@@ -138,7 +138,7 @@ pub(super) fn drifts(group: &Group) -> String {
 }
 
 /// Describes the deviation of the simulated endpoint from its script, if it is not negligible.
-pub(super) fn simulator(group: &Group) -> String {
+fn simulator(group: &Group) -> String {
     let punctuality = &group.punctuality;
     let what = [("first tokens", punctuality.first()), ("generation", punctuality.generation())];
     let deviations = what.into_iter().filter_map(|(what, deviation)| {

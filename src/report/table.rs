@@ -42,6 +42,15 @@ pub(super) fn of_width(heads: &[&str], width: usize) -> Table {
     table
 }
 
+/// Returns a cell with a name, which is wrapped between its parts if it is too long.
+pub(super) fn name(name: &str) -> Cell {
+    let cell = Cell::new(name);
+    match [' ', '-', '/', ':', '_'].into_iter().find(|delimiter| name.contains(*delimiter)) {
+        Some(delimiter) => cell.set_delimiter(delimiter),
+        None => cell,
+    }
+}
+
 /// Returns the same table with one line for each row, however wide it gets.
 pub(super) fn unwrapped(heads: &[&str]) -> Table {
     let mut table = table(heads);

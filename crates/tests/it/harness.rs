@@ -102,6 +102,26 @@ fn help_lists_options_and_metrics() {
     insta::assert_snapshot!(ran.stdout);
 }
 
+#[test]
+fn short_help_has_a_line_for_most_options_and_no_variables() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["-h"]);
+    assert_eq!(ran.code, Some(0));
+    insta::assert_snapshot!(ran.stdout);
+}
+
+#[test]
+fn flags_of_libtest_without_effect_are_accepted_and_not_in_the_help() {
+    let bench = Bench::new(TWO_MODELS);
+    let [short, long] = [["-h"], ["--help"]].map(|arguments| bench.run(&arguments).stdout);
+    let listed = bench.run(&["--list"]).stdout;
+    for flag in ["--nocapture", "--show-output", "--include-ignored", "-Zunstable-options"] {
+        let name = &flag[..flag.len().min(12)];
+        assert!(!short.contains(name) && !long.contains(name), "{flag}");
+        assert_eq!(bench.run(&["--list", flag]).stdout, listed, "{flag}");
+    }
+}
+
 // -- names and filters ----------------------------------------------------------------------------
 
 #[test]
