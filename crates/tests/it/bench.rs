@@ -176,6 +176,7 @@ impl Ran {
         let noise = |line: &&str| {
             line.starts_with("  drift: ")
                 || line.starts_with("  simulated endpoint, against ")
+                || line.starts_with("WARNING: the machine was busy: ")
                 || line.contains(NOT_KEPT)
         };
         let lines = all.split_inclusive('\n').filter(|line| !noise(line));
