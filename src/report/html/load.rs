@@ -57,7 +57,7 @@ pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
     let drawn = &models[..models.len().min(MOST_MODELS)];
     Some(html! {
         section #load {
-            h2 { (title(page, &models)) }
+            h2 { (title(&models)) }
             p.lead {
                 "Closed loops keep a number of streams in flight; open loops send at a rate, and latency counts from \
                  the scheduled start."
@@ -68,7 +68,7 @@ pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
             (legend(models.iter().map(|model| model.key)))
             div.grid3 {
                 @if has_points {
-                    @for chart in throughput_charts(page, &models) { (chart) }
+                    @for chart in throughput_charts(&models) { (chart) }
                     @if let Some(chart) = rate_chart(&models) { (chart) }
                     @if let Some(chart) = latency_by_rate(&models) { (chart) }
                 }
@@ -133,8 +133,7 @@ pub(super) fn size_in_words(group: &PageGroup<'_>) -> String {
     }
 }
 
-fn title(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Markup {
-    let _ = page;
+fn title(models: &[ModelLoads<'_>]) -> Markup {
     let throughput = |group: &PageGroup<'_>| group.shown("output_throughput", "mean");
     let best = models.iter().flat_map(|model| model.groups.iter().map(move |group| (model, group)));
     let best = best.filter_map(|(model, group)| Some((model, group, throughput(group)?)));
@@ -171,7 +170,7 @@ fn points<'p>(model: &ModelLoads<'p>, metric: &'static str) -> Vec<LoadPoint<'p>
         .collect()
 }
 
-fn throughput_charts(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Vec<Markup> {
+fn throughput_charts(models: &[ModelLoads<'_>]) -> Vec<Markup> {
     let is_closed = models.iter().any(|model| model.groups.iter().any(is_closed_loop));
     let what = if is_closed { "streams in flight" } else { "the rate" };
     let models: &[ModelLoads<'_>] =
@@ -189,7 +188,6 @@ fn throughput_charts(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Vec<Mark
             note: not_asked(models),
             ..ChartFrame::default()
         };
-        let _ = page;
         Some(frame.render())
     };
     [TPOT_SPEC, TTFT_SPEC].iter().filter_map(chart).collect()
@@ -208,12 +206,20 @@ fn throughput_title(models: &[ModelLoads<'_>], spec: &DistributionSpec) -> Marku
     let found = models.iter().find_map(|model| Some((model.key, gain(model)?)));
     match (found, spec.metric) {
         (Some((key, (gain, cost, many, few))), "tpot") => html! {
-            (key.name) ": " (many) " give " (plain_factor(gain)) "× the tokens of " (few) ", each " (plain_factor(cost)) "× as slow"
+            (key.name) ": " (many) " give " (plain_factor(gain)) "× the tokens of " (few) ", each " (times_as(cost, "slow", "fast"))
         },
         (Some((key, (gain, cost, many, _))), _) => html! {
-            (key.name) ": with " (many) " the first token takes " (plain_factor(cost)) "× as long, for " (plain_factor(gain)) "× the tokens"
+            (key.name) ": with " (many) " the first token takes " (times_as(cost, "long", "long")) ", for " (plain_factor(gain)) "× the tokens"
         },
         (None, _) => html! { "Throughput against " (spec.name) },
+    }
+}
+
+/// Describes a ratio of times: `1.7× as slow`, or `about as fast`.
+fn times_as(factor: f64, more: &str, same: &str) -> String {
+    match factor {
+        factor if (0.95..1.05).contains(&factor) => format!("about as {same}"),
+        factor => format!("{}× as {more}", plain_factor(factor)),
     }
 }
 

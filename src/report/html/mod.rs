@@ -13,6 +13,7 @@ mod instruments;
 mod keys;
 mod load;
 mod numbers;
+mod other_tools;
 mod over_time;
 mod page_run;
 mod picture;
@@ -118,6 +119,7 @@ fn sections(page: &PageData<'_>) -> Vec<(&'static str, &'static str, Markup)> {
         ("request", "What one request looks like", timeline::section(page)),
         ("failures", "What failed", Some(failures::section(page))),
         ("instrument", "How exact the figures are", Some(instruments::section(page))),
+        ("definitions", "What other tools would report", other_tools::section(page)),
         ("repeat", "How to repeat this", Some(repeat::section(page))),
     ];
     all.into_iter().filter_map(|(id, link, section)| Some((id, link, section?))).collect()

@@ -518,14 +518,13 @@ fn counted(verdict: &PageVerdict<'_>) -> Option<String> {
 fn would_have_found(verdict: &PageVerdict<'_>) -> Option<String> {
     let report = verdict.report;
     let smallest = report.smallest_detectable?;
-    let found = if let Some(of) = &report.beyond {
+    let found = if report.beyond.is_some() {
         let share = super::numbers::percent(smallest);
         let what = if report.metric == "success_rate" {
             "failed requests"
         } else {
             "requests beyond the limit"
         };
-        let _ = of;
         format!("{share} of {what}")
     } else if report.relative {
         let size = with_unit(&plain(100.0 * smallest.abs()), "%");
