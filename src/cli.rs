@@ -38,7 +38,7 @@ use crate::{
     help_template = "{about-section}\n{usage-heading} {usage}\n\n{all-args}{after-help}",
     override_usage = "cargo bench -- [OPTIONS] [URL] [FILTER]...\n       \
                       llm-stream-bench run [OPTIONS] [URL] [FILTER]...",
-    after_help = AFTER_HELP
+    after_help = AFTER_SHORT_HELP
 )]
 pub struct Cli {
     /// libtest's own flags.
@@ -59,8 +59,10 @@ pub struct Cli {
     )]
     pub models: Vec<String>,
 
-    /// Run each prompt this often; `auto` chooses the number from the noise of the first three runs, the
-    /// thresholds and --precision [default: `runs` of the config, else 3]
+    /// Run each prompt this often, or `auto`
+    ///
+    /// `auto` chooses the number from the noise of the first three runs, the thresholds and --precision.
+    /// [default: `runs` of the config, else 3]
     #[arg(
         long,
         value_name = "N|auto",
@@ -70,15 +72,17 @@ pub struct Cli {
     )]
     pub runs: Option<RunCount>,
 
-    /// Write the run's files to DIR, over those of an earlier run: the results as CSV and JSON, every
-    /// arrival, and report.html [default: a new folder TIMESTAMP in target/llm-stream-bench under
-    /// cargo, in ./llm-stream-bench otherwise]
+    /// Write the run's files to DIR, over those of an earlier run
+    ///
+    /// The files are the results as CSV and JSON, every arrival, and report.html. [default: a new
+    /// folder TIMESTAMP in target/llm-stream-bench under cargo, in ./llm-stream-bench otherwise]
     #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_OUTPUT_DIR", help_heading = OURS)]
     pub output_dir: Option<PathBuf>,
 
-    /// Resume a run that was interrupted or has failed trials: keep its trials whose requests are all
-    /// valid and run the others, with the same config. RUN is a folder, the beginning of its name, or
-    /// `latest`
+    /// Resume a run that was interrupted or has failed trials
+    ///
+    /// Its trials whose requests are all valid are kept, and the others run, with the same config. RUN
+    /// is a folder, the beginning of its name, or `latest`.
     #[arg(long, value_name = "RUN", env = "LLM_STREAM_BENCH_RESUME", help_heading = OURS)]
     pub resume: Option<String>,
 
@@ -105,8 +109,10 @@ pub struct Cli {
     )]
     pub no_warmup: bool,
 
-    /// Skip the preflight, which requests one token from each endpoint before the first trial to
-    /// find errors of its port, path, key or model
+    /// Skip the preflight
+    ///
+    /// It requests one token from each endpoint before the first trial, to find errors of its port,
+    /// path, key or model.
     #[arg(
         long,
         env = "LLM_STREAM_BENCH_NO_PREFLIGHT",
@@ -115,7 +121,9 @@ pub struct Cli {
     )]
     pub no_preflight: bool,
 
-    /// Refuse a data set with records that cannot be sent, instead of skipping these records
+    /// Refuse data sets with records that cannot be sent
+    ///
+    /// Without this option such records are skipped.
     #[arg(
         long,
         env = "LLM_STREAM_BENCH_STRICT_DATA",
@@ -124,8 +132,10 @@ pub struct Cli {
     )]
     pub strict_data: bool,
 
-    /// Do not measure the instrument's own error before judging. It then counts as zero, and a
-    /// simulated endpoint that did not keep its script is only a warning
+    /// Do not measure the instrument's own error
+    ///
+    /// It then counts as zero in verdicts, and a simulated endpoint that did not keep its script is only
+    /// a warning.
     #[arg(
         long,
         env = "LLM_STREAM_BENCH_NO_CALIBRATION",
@@ -134,8 +144,9 @@ pub struct Cli {
     )]
     pub no_calibration: bool,
 
-    /// Result of a run with an undecided threshold: pass, warn or fail [default: `inconclusive` of
-    /// the config, else warn]
+    /// With an undecided threshold: pass, warn or fail
+    ///
+    /// [default: `inconclusive` of the config, else warn]
     #[arg(
         long,
         value_name = "WHAT",
@@ -145,7 +156,8 @@ pub struct Cli {
     )]
     pub inconclusive: Option<Inconclusive>,
 
-    /// Where thresholds are not decided or --precision is not reached, go on up to this many runs
+    /// Go on up to N runs to decide thresholds and --precision
+    ///
     /// [default: `max_runs` of the config, else 30 with --precision, --max-time or `--runs auto`, else
     /// no more than `runs`]
     #[arg(
@@ -157,8 +169,10 @@ pub struct Cli {
     )]
     pub max_runs: Option<u32>,
 
-    /// Start no additional run that would end later than this after the start, such as 10m; the first
-    /// `runs` are always measured [default: `max_time` of the config, else no limit]
+    /// Start no additional run that would end later, such as 10m
+    ///
+    /// The time counts from the start. The first `runs` are always measured. [default: `max_time` of
+    /// the config, else no limit]
     #[arg(
         long,
         value_name = "DURATION",
@@ -168,8 +182,10 @@ pub struct Cli {
     )]
     pub max_time: Option<Duration>,
 
-    /// Memory of all answers together, such as 2GB: when it is reached, the answers that hold the most
-    /// of it fail with `too_long` [default: `max_memory` of the config, else 512MB]
+    /// Memory of all answers together, such as 2GB
+    ///
+    /// When it is reached, the answers that hold the most of it fail with `too_long`. [default:
+    /// `max_memory` of the config, else 512MB]
     #[arg(
         long,
         value_name = "SIZE",
@@ -179,8 +195,10 @@ pub struct Cli {
     )]
     pub max_memory: Option<usize>,
 
-    /// Continue until the 95 % interval of each mean is within ± this percentage of it: `2%` for ttft,
-    /// tpot and generation_speed, or `generation_speed=2%,ttft=5%` [default: `precision` of the config]
+    /// Continue until each mean is known within ± this, such as 2%
+    ///
+    /// The goal is for half of the mean's 95 % interval: `2%` for ttft, tpot and generation_speed, or
+    /// `generation_speed=2%,ttft=5%`. [default: `precision` of the config]
     #[arg(
         long,
         value_name = "PERCENT",
@@ -190,8 +208,9 @@ pub struct Cli {
     )]
     pub precision: Option<Goals>,
 
-    /// Add the run to a baseline: NAME in the target folder, or a FILE.json to be committed. A run
-    /// that fails is not added
+    /// Add the run to a baseline, unless it fails
+    ///
+    /// NAME is one in the target folder, or a FILE.json to be committed.
     #[arg(long, value_name = "NAME", env = "LLM_STREAM_BENCH_SAVE_BASELINE", help_heading = OURS)]
     pub save_baseline: Option<String>,
 
@@ -206,7 +225,9 @@ pub struct Cli {
     )]
     pub keep_runs: Option<u32>,
 
-    /// Add the run to that baseline also if it fails: later runs are compared with its speed
+    /// Add the run to that baseline also if it fails
+    ///
+    /// Later runs are then compared with its speed.
     #[arg(
         long,
         env = "LLM_STREAM_BENCH_ACCEPT",
@@ -226,7 +247,9 @@ pub struct Cli {
     )]
     pub baseline_label: Option<String>,
 
-    /// Compare with this baseline, for thresholds such as `generation_speed >= -3 % of baseline`
+    /// Compare with this baseline
+    ///
+    /// Thresholds such as `generation_speed >= -3 % of baseline` need it.
     #[arg(
         long,
         value_name = "NAME",
@@ -245,24 +268,29 @@ pub struct Cli {
     )]
     pub baseline_lenient: Option<String>,
 
-    /// Save the response of each request as JSON lines in this folder, byte for byte with arrival
-    /// times
+    /// Save each response byte for byte, with arrival times
+    ///
+    /// DIR gets a file of JSON lines for each request.
     #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_RECORD", help_heading = OURS)]
     pub record: Option<PathBuf>,
 
-    /// Write trials and thresholds to FILE as JUnit XML: a test case each, inconclusive thresholds
-    /// as skipped
+    /// Write trials and thresholds to FILE as JUnit XML
+    ///
+    /// Each is a test case; inconclusive thresholds are skipped ones.
     #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_JUNIT", help_heading = OURS)]
     pub junit: Option<PathBuf>,
 
-    /// Write all results of the run to FILE as JSON; fixtures/schema/run.v2.json is its schema
+    /// Write all results of the run to FILE as JSON
+    ///
+    /// fixtures/schema/run.v2.json is its schema.
     #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_JSON", help_heading = OURS)]
     pub json: Option<PathBuf>,
 
-    /// Write the means of the metrics to FILE for a tool that tracks them; may be repeated. FORMAT
-    /// is bencher (Bencher Metric Format), github-action-benchmark-bigger (its
-    /// customBiggerIsBetter, for speeds) or github-action-benchmark-smaller (its
-    /// customSmallerIsBetter, for times)
+    /// Write the means to FILE for a tool that tracks them
+    ///
+    /// FORMAT is bencher (Bencher Metric Format), github-action-benchmark-bigger (its
+    /// customBiggerIsBetter, for speeds) or github-action-benchmark-smaller (its customSmallerIsBetter,
+    /// for times). May be repeated.
     #[arg(
         long = "export",
         value_name = "FORMAT=FILE",
@@ -272,6 +300,17 @@ pub struct Cli {
         help_heading = OURS
     )]
     pub exports: Vec<Export>,
+
+    /// Print every figure of each model
+    ///
+    /// Without this option the summary of several models is one table of the main figures.
+    #[arg(
+        long,
+        env = "LLM_STREAM_BENCH_VERBOSE",
+        value_parser = FalseyValueParser::new(),
+        help_heading = OURS
+    )]
+    pub verbose: bool,
 
     /// The options for a server without a config.
     #[command(flatten)]
@@ -286,8 +325,10 @@ pub struct ServerOptions {
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
 
-    /// Use this protocol instead of detecting it: openai_chat, openai_completions, openai_responses,
-    /// anthropic_messages, ollama_chat, llamacpp_completion or tgi_generate_stream
+    /// Use this protocol instead of detecting it
+    ///
+    /// It is openai_chat, openai_completions, openai_responses, anthropic_messages, ollama_chat,
+    /// llamacpp_completion or tgi_generate_stream.
     #[arg(long, value_name = "NAME", value_parser = protocol)]
     pub protocol: Option<&'static str>,
 
@@ -295,8 +336,9 @@ pub struct ServerOptions {
     #[arg(long = "prompt", value_name = "TEXT", value_parser = prompt)]
     pub prompts: Vec<String>,
 
-    /// Keep N requests in flight instead of sending the prompts one by one: a workload of 4 × N
-    /// requests, at least 8
+    /// Keep N requests in flight
+    ///
+    /// The prompts are not sent one by one, but as a workload of 4 × N requests, at least 8.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub concurrency: Option<u64>,
 
@@ -304,8 +346,10 @@ pub struct ServerOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_tokens: Option<u64>,
 
-    /// Send the key in this environment variable. Without this option no key is sent, not even
-    /// OPENAI_API_KEY: the server at URL may belong to anyone
+    /// Send the key in this environment variable
+    ///
+    /// Without this option no key is sent, not even OPENAI_API_KEY: the server at URL may belong to
+    /// anyone.
     #[arg(long, value_name = "VARIABLE")]
     pub api_key_env: Option<String>,
 }
@@ -403,7 +447,12 @@ impl ExportFormat {
 
 const OF_URL: &str = "Options for the server at URL";
 
-const OURS: &str = "Benchmark options (each also as the environment variable named)";
+const OURS: &str = "Benchmark options (each also as an environment variable)";
+
+const AFTER_SHORT_HELP: &str = "\
+Exit codes: 0 success, 101 a trial failed or a threshold was missed, 2 unusable command line or
+config, 130, 143 or 129 interrupted. `--help` has the details, the environment variables and the
+definitions of the metrics.";
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 success, or an inconclusive threshold that only warns; 101 a trial failed, a
@@ -810,6 +859,48 @@ fn fault(text: &str) -> Result<Fault, String> {
         format!("`{text}` is not a fault such as `stall=10`, `missing_usage` or `status=503@2`")
     })?;
     Ok(Fault { kind, request })
+}
+
+/// Flags of libtest that have no effect here, by their ids: no trial is ignored or captured.
+const WITHOUT_EFFECT: [&str; 5] =
+    ["include_ignored", "ignored", "nocapture", "show_output", "unstable_flags"];
+
+/// Flags of libtest that few users need, by their ids.
+const RARELY_USED: [&str; 4] = ["bench", "test_threads", "logfile", "color"];
+
+/// The other arguments of libtest, by their ids, in words of benchmarks.
+const REWORDED: [(&str, &str); 6] = [
+    ("filter", "Run only the trials whose name contains FILTER"),
+    ("list", "List the trials"),
+    ("exact", "Match whole names instead of parts"),
+    ("quiet", "Print one character for each trial, as --format=terse"),
+    ("skip", "Skip the trials whose name contains FILTER; may be repeated"),
+    ("format", "Format of the trials' lines"),
+];
+
+/// Hides what `-h` and `--help` need not show, and moves the environment variables to `--help`.
+pub fn with_short_help(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| {
+        let id = arg.get_id().as_str();
+        let reworded = REWORDED.iter().find(|(reworded, _)| *reworded == id);
+        let (is_hidden, is_rare) = (WITHOUT_EFFECT.contains(&id), RARELY_USED.contains(&id));
+        let arg = match reworded {
+            Some((_, help)) => arg.help(*help).long_help(*help),
+            None => arg,
+        };
+        let arg = if is_hidden { arg.hide(true) } else { arg };
+        with_variable_in_long_help(if is_rare { arg.hide_short_help(true) } else { arg })
+    })
+}
+
+/// Describes the environment variable of an option only in the long help.
+fn with_variable_in_long_help(arg: clap::Arg) -> clap::Arg {
+    let Some(variable) = arg.get_env().map(|name| name.to_string_lossy().into_owned()) else {
+        return arg;
+    };
+    let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string);
+    let help = help.unwrap_or_default();
+    arg.hide_env(true).long_help(format!("{help}\n\n[env: {variable}=]"))
 }
 
 /// Lets `--test` override the `--bench` that `cargo bench` adds, as in libtest. In libtest-mimic

@@ -56,8 +56,8 @@ use crate::{
     machine_load::{LoadMeter, MachineLoad},
     plan::{Access, Plan, Target},
     report::{
-        Exporter, Run, RunStatus, precision::PrecisionTables, ranking::Ranking,
-        summary::SummaryTables, thresholds,
+        Exporter, Run, RunStatus, overview::Overview, precision::PrecisionTables, ranking::Ranking,
+        thresholds,
     },
     run::{self, Accesses, Measured, Observer, RunOptions, Runner},
     setup::{Invocation, Setup},
@@ -128,8 +128,8 @@ fn refuse(error: &clap::Error) -> u8 {
 
 /// Completes the command that measures with what clap's attributes cannot express.
 fn complete(command: clap::Command) -> clap::Command {
-    let command = cli::without_empty_variables(cli::with_test_over_bench(command));
-    command.after_long_help(cli::glossary())
+    let command = cli::with_short_help(cli::with_test_over_bench(command));
+    cli::without_empty_variables(command).after_long_help(cli::glossary())
 }
 
 /// Turns the outcome into an exit code. An error means that nothing could run.
@@ -430,7 +430,9 @@ fn measure(
     let meter = LoadMeter::start();
     let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
     let load = meter.stop();
-    let closing = Closing { load, terminal, path, place, files, baselines, github, inconclusive };
+    let overview = Overview { width: terminal::width(), is_verbose: cli.verbose };
+    let saved = Saved { path, place, files, baselines };
+    let closing = Closing { load, overview, terminal, saved, github, inconclusive };
     Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
 }
 
@@ -454,13 +456,32 @@ fn notes(plan: &Plan, github: &Github) -> Vec<String> {
 /// The end of a run: reports, verdict, path, exit code.
 struct Closing {
     load: MachineLoad,
+    overview: Overview,
     terminal: Arc<Terminal>,
+    saved: Saved,
+    github: Github,
+    inconclusive: Inconclusive,
+}
+
+/// Where a run is saved.
+struct Saved {
+    /// The file of the results.
     path: PathBuf,
     place: ResultsPlace,
     files: Files,
     baselines: Baselines,
-    github: Github,
-    inconclusive: Inconclusive,
+}
+
+impl Saved {
+    /// Writes the reports; returns the path of the page, and a line for each file that fails.
+    fn write(&self, run: &Run) -> (Option<PathBuf>, Vec<String>) {
+        let mut unwritten = self.files.write(run);
+        let folder = self.place.folder();
+        let finished = folder.map(|folder| run_folder::finish(folder, run));
+        let (page, lines) = finished.unwrap_or_default();
+        unwritten.extend(lines);
+        (page, unwritten)
+    }
 }
 
 impl Closing {
@@ -477,7 +498,7 @@ impl Closing {
         let lost: Vec<_> = lacks_lines.then(|| lines.to_owned()).into_iter().collect();
         run.decide(failed, self.inconclusive, lost.clone());
         // Only the outcome tells whether the run may be saved, and a run that cannot be saved fails.
-        if let Err(error) = self.baselines.save(&run, &self.terminal) {
+        if let Err(error) = self.saved.baselines.save(&run, &self.terminal) {
             let unsaved = format!("FAILED: {error:#}");
             run.decide(failed, self.inconclusive, lost.into_iter().chain([unsaved]).collect());
         }
@@ -488,7 +509,7 @@ impl Closing {
         };
         let mut text = String::new();
         if run.summary.finished() + run.summary.interrupted() > 0 {
-            text.push_str(&format!("{}\n{}\n", SummaryTables.render(&run), Ranking.render(&run)));
+            text.push_str(&format!("{}\n{}\n", self.overview.render(&run), Ranking.render(&run)));
         }
         if failed.is_some() {
             text.push_str(&format!("{}\n", thresholds::Thresholds.render(&run)));
@@ -497,11 +518,7 @@ impl Closing {
                 text.push_str(&format!("{precision}\n"));
             }
         }
-        let mut unwritten = self.files.write(&run);
-        let folder = self.place.folder();
-        let finished = folder.map(|folder| run_folder::finish(folder, &run));
-        let (report, lines) = finished.unwrap_or_default();
-        unwritten.extend(lines);
+        let (page, mut unwritten) = self.saved.write(&run);
         unwritten.extend(terminal::unwritten());
         if code == 0 && !unwritten.is_empty() {
             code = FAILED;
@@ -511,9 +528,9 @@ impl Closing {
         }
         self.terminal.err(&text);
         github::report(&self.github, &run, &self.terminal);
-        self.terminal.err(&format!("Results: {}\n", self.path.display()));
-        if let Some(report) = report {
-            self.terminal.err(&format!("Report: {}\n", report.display()));
+        self.terminal.err(&format!("Results: {}\n", self.saved.path.display()));
+        if let Some(page) = page {
+            self.terminal.err(&format!("Report: {}\n", page.display()));
         }
         code
     }

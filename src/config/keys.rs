@@ -175,6 +175,8 @@ pub(super) static KEYS: &[Key] = keys! {
             => "How often each model gets each prompt; `auto` chooses the number from the noise of the first three, the thresholds and `precision`.";
         thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
             => "Limits for every model and its prompts. A missed limit fails the run.";
+        goodput: List(&Text), "none", r#""ttft <= 500 ms""#
+            => "Limits that each request of a load must meet to count for the metrics `goodput` and `goodput_ratio`.";
         precision: PRECISION, "none", "2 %"
             => "How precisely means are to be known: runs are added until each 95 % interval is within ± this percentage of its mean, up to `max_runs` and `max_time`. A percentage alone is for `ttft`, `tpot` and `generation_speed`.";
         workloads: Named(Workload), "none", "{ chat-c64: { concurrency: 64, requests: 512 } }"
@@ -373,6 +375,8 @@ pub(super) static KEYS: &[Key] = keys! {
         runs: Whole(1, MOST_RUNS), "the value of the top level", "3" => "How often each model gets the load.";
         thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
             => "Limits for every model under this load.";
+        goodput: List(&Text), "the value of the top level", r#""ttft <= 500 ms""#
+            => "Limits that each request must meet to count for `goodput` and `goodput_ratio`.";
         precision: PRECISION, "the value of the top level", "2 %"
             => "How precisely means are to be known, as a percentage of each.";
     }

@@ -108,6 +108,8 @@ pub struct Config {
     pub runs: RunCount,
     /// `thresholds` of every model. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// `goodput` of every workload that has none itself. Default: none.
+    pub goodput: Vec<Spanned<String>>,
     /// `order`. Default: `interleaved`.
     pub order: Order,
     /// `inconclusive`. Default: `warn`.
@@ -371,6 +373,8 @@ pub struct WorkloadConfig {
     pub runs: Option<u32>,
     /// `thresholds` of each model under this load. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// `goodput` under this load. Default: that of the top level.
+    pub goodput: Option<Vec<Spanned<String>>>,
     /// `precision` of each model under this load. Default: that of the top level.
     pub precision: Option<Vec<PrecisionGoal>>,
 }
@@ -422,6 +426,7 @@ impl Config {
         let runs = fields.get("runs").and_then(|entry| model::runs(&mut reader, entry));
         let thresholds = fields.get("thresholds");
         let thresholds = thresholds.map(|entry| model::thresholds(&mut reader, entry));
+        let goodput = fields.get("goodput").map(|entry| model::thresholds(&mut reader, entry));
         let workloads = fields.get("workloads");
         let has_prompts = fields.get("prompts").is_some();
         let workloads = workloads
@@ -444,6 +449,7 @@ impl Config {
             prompts,
             runs,
             thresholds: thresholds.unwrap_or_default(),
+            goodput: goodput.unwrap_or_default(),
             order: order.unwrap_or_default(),
             inconclusive: inconclusive.unwrap_or_default(),
             max_runs,

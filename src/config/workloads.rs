@@ -57,6 +57,7 @@ fn workload(
     let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
     let thresholds = fields.get("thresholds");
     let thresholds = thresholds.map(|entry| model::thresholds(reader, entry));
+    let goodput = fields.get("goodput").map(|entry| model::thresholds(reader, entry));
     let precision = fields.get("precision");
     let precision = precision.and_then(|entry| precision::precision(reader, entry));
     let chosen = fields.get("prompts").map(|entry| chosen(reader, entry, prompts));
@@ -67,6 +68,7 @@ fn workload(
         prompts: chosen.unwrap_or_default(),
         runs: runs.and_then(|runs| u32::try_from(runs).ok()),
         thresholds: thresholds.unwrap_or_default(),
+        goodput,
         precision,
     })
 }

@@ -118,6 +118,12 @@ pub(super) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Returns the number of columns of stderr: those of the terminal, else 80.
+pub(super) fn width() -> usize {
+    let columns = console::Term::stderr().size_checked().map(|(_, columns)| columns.into());
+    columns.filter(|_| is_watched()).unwrap_or(80)
+}
+
 /// Writes a line to stdout when no run is in progress.
 pub(super) fn say(line: &str) {
     keep_error("stdout", to_stdout(format!("{}\n", printable(line)).as_bytes()));

@@ -11,6 +11,7 @@ pub(crate) mod html;
 pub mod json;
 pub mod junit;
 pub mod loads;
+pub mod overview;
 pub mod precision;
 pub mod ranking;
 pub mod requests;

@@ -27,21 +27,26 @@ const STATISTICS: [Statistic; 5] =
 
 impl Exporter for SummaryTables {
     fn render(&self, run: &Run) -> String {
-        let mut out = String::from("Summary\n");
-        for group in &run.summary.groups {
-            out.push('\n');
-            out.push_str(&heading(group));
-            if group.tally.valid > 0 {
-                out.push_str(&figures(group));
-                out.push_str(&drifts(group));
-                out.push_str(&simulator(group));
-                out.push_str(&server_timings(group));
-                out.push_str(&server_metrics(group));
-                out.push_str(&turns(group));
-            }
-        }
-        out
+        format!("Summary\n{}", tables(run))
     }
+}
+
+/// Formats the table of each group, with an empty line before each.
+pub(super) fn tables(run: &Run) -> String {
+    let mut out = String::new();
+    for group in &run.summary.groups {
+        out.push('\n');
+        out.push_str(&heading(group));
+        if group.tally.valid > 0 {
+            out.push_str(&figures(group));
+            out.push_str(&drifts(group));
+            out.push_str(&simulator(group));
+            out.push_str(&server_timings(group));
+            out.push_str(&server_metrics(group));
+            out.push_str(&turns(group));
+        }
+    }
+    out
 }
 
 fn heading(group: &Group) -> String {
@@ -50,31 +55,57 @@ fn heading(group: &Group) -> String {
         out.push_str(" (simulated: figures of a script, not of a model)");
     }
     out.push('\n');
-    let Tally { valid, failures, .. } = &group.tally;
     if let Some(workload) = &group.spec.workload {
         let WorkloadSpec { shape, until, .. } = workload;
         let runs = format_runs(group.loads.len(), group.planned);
         let _ = writeln!(out, "  {shape}, {until}: {runs}");
-        for shortfall in &group.shortfalls {
-            let _ = writeln!(out, "  invalid: {shortfall}");
-        }
+    }
+    out.push_str(&invalid(group));
+    let requests = if group.spec.workload.is_some() { " requests" } else { "" };
+    let _ = writeln!(out, "  {}{requests} successful, {}", group.tally.valid, failed(group));
+    out
+}
+
+/// Describes the runs of a load that count for nothing, and trials that an interrupt ended.
+fn invalid(group: &Group) -> String {
+    let mut out = String::new();
+    for shortfall in &group.shortfalls {
+        let _ = writeln!(out, "  invalid: {shortfall}");
     }
     if group.interrupted > 0 {
         let trials = counted(group.interrupted, "trial");
         let _ =
             writeln!(out, "  interrupted: with the finished requests of {trials} that did not end");
     }
-    let requests = if group.spec.workload.is_some() { " requests" } else { "" };
-    let failed = group.tally.failed();
-    let _ = write!(out, "  {valid}{requests} successful, {failed} failed");
-    if group.finished < group.planned && group.spec.workload.is_none() {
-        let _ = write!(out, ", {} not run", group.planned - group.finished);
+    out
+}
+
+/// `2 failed, 1 not run (timeout 2)`.
+fn failed(group: &Group) -> String {
+    let failed = format!("{} failed", group.tally.failed());
+    let not_run = match group.spec.workload {
+        None => group.planned.saturating_sub(group.finished),
+        Some(_) => 0,
+    };
+    let not_run = if not_run > 0 { format!(", {not_run} not run") } else { String::new() };
+    let kinds = group.tally.failures.iter();
+    let kinds: Vec<_> = kinds.map(|(kind, n)| format!("{kind} {n}")).collect();
+    let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+    format!("{failed}{not_run}{kinds}")
+}
+
+/// Describes the trials and requests without figures; empty if there are none.
+pub(super) fn losses(group: &Group) -> String {
+    let mut out = invalid(group);
+    let is_load = group.spec.workload.is_some();
+    if is_load && group.loads.len() < group.planned {
+        let _ = writeln!(out, "  {}", format_runs(group.loads.len(), group.planned));
     }
-    let kinds: Vec<_> = failures.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
-    if !kinds.is_empty() {
-        let _ = write!(out, " ({})", kinds.join(", "));
+    let failed = failed(group);
+    let lost = failed.strip_prefix("0 failed, ").unwrap_or(&failed);
+    if lost != "0 failed" {
+        let _ = writeln!(out, "  {lost}");
     }
-    out.push('\n');
     out
 }
 
@@ -92,7 +123,7 @@ fn format_runs(valid: usize, planned: usize) -> String {
 const SMALL: f64 = 0.01;
 
 /// Describes the changes over the requests.
-fn drifts(group: &Group) -> String {
+pub(super) fn drifts(group: &Group) -> String {
     let lines = [Metric::GENERATION_SPEED, Metric::TTFT].into_iter().filter_map(|metric| {
         let change = group.drift(metric).ok()?;
         let drifts = change.is_significant() && change.relative.abs() > SMALL;
@@ -124,7 +155,7 @@ fn simulator(group: &Group) -> String {
 
 /// Describes the speed that the server reports in its answers and ours, by medians, and the number of
 /// requests in which the two disagree.
-fn server_timings(group: &Group) -> String {
+pub(super) fn server_timings(group: &Group) -> String {
     let comparisons = ServerComparison::ALL.into_iter();
     let timings: Vec<_> =
         comparisons.filter_map(|comparison| describe_server_timing(group, comparison)).collect();
@@ -229,13 +260,14 @@ fn figures(group: &Group) -> String {
             table.add_row(row(group, metric, n));
         }
     }
-    table::lines(&table) + &absent(group)
+    table::lines(&table) + &absent(group, &|metric| metric.in_summary)
 }
 
-/// Describes the figures that all answers, or runs, lack for a reason, and those that some lack.
-fn absent(group: &Group) -> String {
+/// Describes the figures of `are_shown` that all answers, or runs, lack for a reason, and those that
+/// some lack.
+pub(super) fn absent(group: &Group, are_shown: &dyn Fn(&Metric) -> bool) -> String {
     let mut by_reason: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();
-    for metric in METRICS.iter().filter(|metric| metric.in_summary) {
+    for metric in METRICS.iter().filter(|metric| are_shown(metric)) {
         let lacking = group.lacking(metric);
         if lacking.has_reason() {
             let is_partial = group.count(metric) > 0;

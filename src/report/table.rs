@@ -1,11 +1,14 @@
-//! Aligned tables for the terminal, at most 80 columns wide.
+//! Aligned tables for the terminal, at most 80 columns wide unless another width is given.
 
 use comfy_table::{
     Cell, CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle,
 };
 use unicode_width::UnicodeWidthStr as _;
 
-const WIDTH: u16 = 80;
+/// The width of a table that has no other.
+pub(super) const NARROW: usize = 80;
+
+const WIDTH: u16 = NARROW as u16;
 
 /// The blanks before each line, and after each cell.
 const INDENT: u16 = 2;
@@ -18,11 +21,17 @@ const STYLE: TableStyle = TableStyle::new()
 
 /// Returns an empty table with these column heads; a head that begins with `>` aligns its column right.
 pub(super) fn table(heads: &[&str]) -> Table {
+    of_width(heads, NARROW)
+}
+
+/// Returns the same table with at most `width` columns.
+pub(super) fn of_width(heads: &[&str], width: usize) -> Table {
+    let width = u16::try_from(width).unwrap_or(WIDTH);
     let mut table = Table::new();
     table
         .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH - INDENT)
+        .set_width(width.saturating_sub(INDENT))
         .set_header(heads.iter().map(|head| Cell::new(head.trim_start_matches('>'))));
     for (column, head) in table.column_iter_mut().zip(heads) {
         column.set_padding((0, PADDING));
@@ -31,6 +40,15 @@ pub(super) fn table(heads: &[&str]) -> Table {
         }
     }
     table
+}
+
+/// Returns a cell with a name, which is wrapped between its parts if it is too long.
+pub(super) fn name(name: &str) -> Cell {
+    let cell = Cell::new(name);
+    match [' ', '-', '/', ':', '_'].into_iter().find(|delimiter| name.contains(*delimiter)) {
+        Some(delimiter) => cell.set_delimiter(delimiter),
+        None => cell,
+    }
 }
 
 /// Returns the same table with one line for each row, however wide it gets.

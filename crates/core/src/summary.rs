@@ -958,6 +958,8 @@ impl Group {
         let read: fn(&Batch) -> f64 = match metric {
             _ if metric == Metric::OUTPUT_THROUGHPUT => |batch| batch.output_throughput,
             _ if metric == Metric::REQUEST_THROUGHPUT => |batch| batch.request_throughput,
+            _ if metric == Metric::GOODPUT => |batch| batch.goodput,
+            _ if metric == Metric::GOODPUT_RATIO => |batch| batch.goodput_ratio,
             // The load that was offered, not a result of it.
             _ => return Vec::new(),
         };

@@ -174,8 +174,11 @@ impl Ran {
         });
         // A machine that gets busy makes figures drift, which is reported too.
         let noise = |line: &&str| {
-            line.starts_with("  drift: ")
-                || line.starts_with("  simulated endpoint, against ")
+            let of_table = |what: &str| {
+                line.starts_with(&format!("  {what}")) || line.contains(&format!(": {what}"))
+            };
+            of_table("drift: ")
+                || of_table("simulated endpoint, against ")
                 || line.starts_with("WARNING: the machine was busy: ")
                 || line.contains(NOT_KEPT)
         };
@@ -222,10 +225,15 @@ fn mask_line(line: &str) -> String {
             masked = masked.replace(run, single);
         }
     }
+    // The units of a table stand above its numbers, whose widths differ.
+    let indent = if indent > 20 { 2 } else { indent };
     format!("{}{masked}", &line[..indent])
 }
 
 fn mask_word(word: &str) -> String {
+    // Which figures are clearly the best depends on noise.
+    let is_number = |word: &&str| word.ends_with(|c: char| c.is_ascii_digit());
+    let word = word.strip_suffix('*').filter(is_number).unwrap_or(word);
     let core = word.trim_matches(['(', ')', '[', ']', ',', 's', '+', '-']);
     if word.strip_suffix(')').is_some_and(|spread| spread.parse::<u64>().is_ok()) {
         return "#)".into();

@@ -68,7 +68,7 @@ fn a_server_with_wrong_times_gets_one_line_in_the_summary() {
     let ran = bench.run(&[]);
     let count = |start: &str| ran.stderr.lines().filter(|line| line.starts_with(start)).count();
     // 12 tokens in 22 ms, which arrived in 220.
-    let disagrees = "  server disagrees in 2 of 2 requests, by more than the network explains: \
+    let disagrees = "  boasts-simulated: server disagrees in 2 of 2 requests, by more than the network explains: \
                      generation_speed 545.5 tok/s, ours ";
     assert_eq!(count(disagrees), 1, "{}", ran.stderr);
     let times = bench.column("server_generation_time");
@@ -100,6 +100,26 @@ fn help_lists_options_and_metrics() {
     let ran = bench.run(&["--help"]);
     assert_eq!(ran.code, Some(0));
     insta::assert_snapshot!(ran.stdout);
+}
+
+#[test]
+fn short_help_has_a_line_for_most_options_and_no_variables() {
+    let bench = Bench::new(TWO_MODELS);
+    let ran = bench.run(&["-h"]);
+    assert_eq!(ran.code, Some(0));
+    insta::assert_snapshot!(ran.stdout);
+}
+
+#[test]
+fn flags_of_libtest_without_effect_are_accepted_and_not_in_the_help() {
+    let bench = Bench::new(TWO_MODELS);
+    let [short, long] = [["-h"], ["--help"]].map(|arguments| bench.run(&arguments).stdout);
+    let listed = bench.run(&["--list"]).stdout;
+    for flag in ["--nocapture", "--show-output", "--include-ignored", "-Zunstable-options"] {
+        let name = &flag[..flag.len().min(12)];
+        assert!(!short.contains(name) && !long.contains(name), "{flag}");
+        assert_eq!(bench.run(&["--list", flag]).stdout, listed, "{flag}");
+    }
 }
 
 // -- names and filters ----------------------------------------------------------------------------
@@ -648,7 +668,7 @@ fn the_servers_time_in_a_header_is_next_to_the_measured_one() {
          told: {{ {told} }}\n  same: {{ {told}, transport: reqwest }}\n  \
          odd: {{ {odd} }}\n  late: {{ {late} }}\n"
     ));
-    let ran = bench.run(&["--no-warmup"]);
+    let ran = bench.run(&["--no-warmup", "--verbose"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let times = ["0.000001000", "0.000001000", "", "60.000000000"];
     assert_eq!(bench.column("server_head_time"), times);

@@ -1,6 +1,6 @@
 //! The reports of a run whose every time is known.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use clap::Parser;
 use llm_stream_bench::{
@@ -11,18 +11,20 @@ use llm_stream_bench::{
         Exporter, GroupVerdicts, Run, RunOutcome, RunStatus, TrialResult, Unreadable,
         annotations::Annotations, bencher::Bencher, csv::CsvTable,
         github_action_benchmark::GithubActionBenchmark, json::JsonReport, junit::Junit,
-        ranking::Ranking, step_summary::StepSummary, summary::SummaryTables,
+        overview::Overview, ranking::Ranking, step_summary::StepSummary, summary::SummaryTables,
         thresholds::Thresholds,
     },
     row::Row,
 };
 use llm_stream_core::{
     interval::CONFIDENCE,
+    load_stats::{LoadStats, RequestSpan},
     metric::Better,
+    prompt,
     protocol::OpenAiChat,
     recording::{ErrorKind, RequestError},
     sample,
-    summary::{Group, Summary},
+    summary::{Group, Summary, Tally},
     verdict::{InstrumentError, Judge},
 };
 use serde_json::Value;
@@ -74,7 +76,7 @@ fn run() -> Run {
         GroupVerdicts { group: group.spec.id, name: group.name(), verdicts, notes: Vec::new() }
     };
     let verdicts = summary.groups.iter().map(verdicts).collect();
-    let ended = |row: &Row| row.started + std::time::Duration::from_millis(120);
+    let ended = |row: &Row| row.started + Duration::from_millis(120);
     Run {
         summary,
         verdicts,
@@ -131,6 +133,98 @@ fn row(nth: usize, case: &Arc<Case>) -> Option<Row> {
 #[test]
 fn the_summary_lists_every_figure_of_every_group() {
     insta::assert_snapshot!(SummaryTables.render(&run()));
+}
+
+/// Returns the text, each line of which fits `width`.
+fn overview(run: &Run, width: usize, is_verbose: bool) -> String {
+    let text = Overview { width, is_verbose }.render(run);
+    let widest = text.lines().map(UnicodeWidthStr::width).max();
+    assert!(widest <= Some(width), "{widest:?}:\n{text}");
+    text
+}
+
+#[test]
+fn several_models_are_one_table_with_remarks() {
+    insta::assert_snapshot!(overview(&run(), 80, false));
+}
+
+#[test]
+fn a_wide_terminal_has_more_columns() {
+    insta::assert_snapshot!(overview(&run(), 120, false));
+    // Up to it there is only more room for names. Nothing is wider than that, or narrower than 80.
+    let narrower = overview(&run(), 119, false);
+    assert!(narrower.contains(" tpot\n") && !narrower.contains(" e2e"), "{narrower}");
+    assert_eq!(overview(&run(), 400, false), overview(&run(), 120, false));
+    assert_eq!(
+        Overview { width: 20, is_verbose: false }.render(&run()),
+        overview(&run(), 80, false)
+    );
+}
+
+/// Two models under a load of three requests, of whose second runs one did not reach the load.
+fn run_with_loads() -> Run {
+    let config = "
+runs: 1
+prompts: [{ name: hello, text: \"Say hello.\" }]
+models:
+  fast: { base_url: \"http://10.0.0.1:8000\" }
+  slow: { base_url: \"http://10.0.0.2:8000\" }
+workloads: { at-once: { concurrency: 3, requests: 3, runs: 2 } }
+";
+    let config = Config::parse(config, "configs.yaml", Path::new("."))
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    let cases = Plan::new(&config, &Cli::parse_from(["llm"]).overrides()).expect("a plan").cases;
+    let loads = || cases.iter().filter(|case| case.group.workload.is_some());
+    let mut summary = Summary::new(loads().map(|case| &case.group));
+    for case in loads() {
+        let slow = u64::from(case.target.key == "slow");
+        if slow > 0 && case.run == 2 {
+            let shortfall = "run 2 reached 1.2 of 3 in flight".to_owned();
+            summary.add_load(case.group.id, Err(shortfall), true);
+            continue;
+        }
+        let prompt = Arc::new(prompt::warm_up());
+        let mut tally = Tally::default();
+        let spans = (0..3).map(|nth| {
+            let at = 40 + 40 * slow + nth;
+            let tokens = [at, at + 20, at + 40, at + 60].map(|at| (at, TOKEN));
+            let end = [(at + 61, STOP), (at + 62, USAGE), (at + 63, "[DONE]")];
+            let events: Vec<_> = tokens.into_iter().chain(end).collect();
+            let sample = sample::read(&stream(&events), &OpenAiChat, TokenCount::Usage);
+            tally.add(&prompt, case.run, &sample);
+            RequestSpan {
+                scheduled: None,
+                begun: Duration::ZERO,
+                ended: Duration::from_millis(at + 64),
+                tokens: Some(4),
+                refused: None,
+            }
+        });
+        let stats = LoadStats::of(&spans.collect(), None).expect("requests");
+        summary.add_load(case.group.id, Ok((tally, stats)), false);
+    }
+    Run { summary, ..run() }
+}
+
+#[test]
+fn a_workload_has_its_own_table() {
+    // 12 tokens in 106 ms, and in 146 ms.
+    insta::assert_snapshot!(overview(&run_with_loads(), 80, false));
+    let wide = overview(&run_with_loads(), 120, false);
+    assert!(wide.contains(" e2e\n"), "{wide}");
+}
+
+#[test]
+fn every_figure_follows_on_request_and_is_all_there_is_of_one_model() {
+    let long = SummaryTables.render(&run());
+    let tables = long.strip_prefix("Summary\n").expect("the title");
+    let verbose = overview(&run(), 80, true);
+    assert!(verbose.ends_with(&format!("\nAll figures\n{tables}")), "{verbose}");
+    let mut single = run();
+    single.summary.groups.truncate(1);
+    for is_verbose in [false, true] {
+        assert_eq!(overview(&single, 80, is_verbose), SummaryTables.render(&single));
+    }
 }
 
 #[test]

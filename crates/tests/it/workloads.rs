@@ -279,3 +279,80 @@ fn a_load_that_exceeds_the_open_file_limit_is_refused() {
     assert!(!ran.stderr.contains("open files"), "{}", ran.stderr);
     assert_eq!(Table::of(&bench, "results.csv").rows.len(), 400);
 }
+
+#[test]
+fn goodput_counts_the_requests_within_every_limit() {
+    let bench = Bench::new(
+        "prompts: [{ name: a, text: hi }]
+goodput: [\"ttft <= 10 s\"]
+models:
+  m: { simulate: { ttft: 40ms, itl: 10ms, jitter: 20ms, tokens: 5, seed: 3 } }
+workloads:
+  all: { concurrency: 2, requests: 12, runs: 1, thresholds: [\"goodput_ratio >= 90 %\"] }
+  some: { concurrency: 2, requests: 24, runs: 1, goodput: [\"ttft <= 40 ms\", \"tpot <= 10 s\"] }
+  none: { concurrency: 2, requests: 6, runs: 1, goodput: [\"e2e <= 1 ms\"] }
+  no-limits: { concurrency: 2, requests: 6, runs: 1, goodput: [] }
+",
+    );
+    passed(&bench.run(&["--json", "run.json", "::"]));
+    let rows = bench.results();
+    let heads = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+    let heads: Vec<_> = heads.lines().next().unwrap().split(',').map(str::to_owned).collect();
+    let cell = |row: &csv::StringRecord, name: &str| {
+        row[heads.iter().position(|head| head == name).unwrap()].to_owned()
+    };
+    let loads = records(&bench.folder.path().join("results.workloads.csv"));
+    let mut ratios = std::collections::BTreeMap::new();
+    for load in &loads {
+        let name = &load[2];
+        let good: Vec<_> = rows
+            .iter()
+            .filter(|row| cell(row, "workload") == name)
+            .map(|row| cell(row, "good"))
+            .collect();
+        let (goodput, ratio) = (&load[load.len() - 2], &load[load.len() - 1]);
+        if name == "no-limits" {
+            assert_eq!((goodput, ratio), ("", ""));
+            assert!(good.iter().all(String::is_empty), "{good:?}");
+            continue;
+        }
+        let count = good.iter().filter(|good| *good == "true").count();
+        let seconds: f64 = load[10].parse().unwrap();
+        let expected = 100.0 * count as f64 / good.len() as f64;
+        assert!((ratio.parse::<f64>().unwrap() - expected).abs() < 1e-3, "{name}: {ratio}");
+        let rate = count as f64 / seconds;
+        assert!((goodput.parse::<f64>().unwrap() - rate).abs() < 1e-2 * rate + 1e-3, "{name}");
+        ratios.insert(name.to_owned(), expected);
+    }
+    assert_eq!((ratios["all"], ratios["none"]), (100.0, 0.0));
+    assert!((1.0..=99.0).contains(&ratios["some"]), "{ratios:?}");
+    let json = fs::read_to_string(bench.folder.path().join("run.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let group = json["groups"].as_array().unwrap().iter();
+    let some = group.clone().find(|group| group["workload"]["name"] == "some").unwrap();
+    assert_eq!(some["workload"]["goodput"], "ttft <= 40 ms, tpot <= 10000 ms");
+    let mean = some["metrics"]["goodput_ratio"]["mean"].as_f64().unwrap();
+    assert!((mean - ratios["some"]).abs() < 1e-9);
+    assert!(group.clone().any(|group| group["metrics"]["goodput"].is_null()));
+}
+
+#[test]
+fn limits_of_goodput_are_of_one_request() {
+    let config = |top: &str, limit: &str| {
+        format!(
+            "prompts: [{{ name: a, text: hi }}]\n{top}models: {{ m: {{ simulate: {{}} }} }}\nworkloads:\n  \
+             w: {{ concurrency: 2, requests: 8, thresholds: [\"{limit}\"] }}\n"
+        )
+    };
+    for (top, limit, why) in [
+        ("goodput: [\"ttft p95 <= 1 s\"]\n", "ttft <= 1 s", "has a statistic"),
+        ("goodput: [\"goodput >= 1\"]\n", "ttft <= 1 s", "not a figure of one request"),
+        ("", "goodput >= 1 req/s", "`goodput` needs the limits"),
+        ("", "goodput_ratio >= 90 %", "`goodput_ratio` needs the limits"),
+        ("goodput: [\"ttft <= 1 s\"]\n", "goodput_ratio >= 101 %", "no run meets this limit"),
+    ] {
+        let ran = Bench::new(&config(top, limit)).run(&["::"]);
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains(why) && ran.stderr.contains("configs.yaml:"), "{}", ran.stderr);
+    }
+}
