@@ -53,6 +53,7 @@ models:
 const loads = `
 prompts: [{ name: chat, text: "Say something." }, { name: code, text: "Write something." }]
 thresholds: ["ttft p95 <= 400 ms"]
+goodput: ["ttft <= 45 ms", "tpot <= 12 ms"]
 workloads:
   c1: { concurrency: 1, requests: 12 }
   c2: { concurrency: 2, requests: 40 }

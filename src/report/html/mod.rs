@@ -7,6 +7,7 @@ mod distributions;
 mod drift;
 mod ecdf;
 mod failures;
+mod goodput;
 mod header;
 mod histogram;
 mod instruments;
