@@ -397,14 +397,12 @@ fn measure(
     let place = ResultsPlace::of(&cli, &parent, started)?;
     let files = Files::open(&cli, place.folder())?;
     let csv = Output::open(&place, &plan)?;
-    if !cli.no_calibration {
-        InstrumentFile::check(&csv.path)?;
-    }
+    let checks_instrument = !cli.no_calibration;
+    checks_instrument.then(|| InstrumentFile::check(&csv.path)).transpose()?;
     let resumed = setup.resumed.iter().map(|resumed| resume::note(resumed, &plan));
     let notes = notes(&plan, &github).into_iter().chain(resumed);
-    for note in notes.chain(short_keys).chain(undecidable) {
-        terminal.err(&format!("{note}\n"));
-    }
+    let notes = notes.chain(short_keys).chain(undecidable);
+    notes.for_each(|note| terminal.err(&format!("{note}\n")));
     // From here on a signal ends the run in order, with reports.
     let cancellation = signals::cancellation();
     // Last, because it replaces existing files.
@@ -419,7 +417,7 @@ fn measure(
     let options = RunOptions {
         accesses,
         preflight: !cli.no_preflight,
-        checks_instrument: !cli.no_calibration,
+        checks_instrument,
         baseline: baselines.compared.take(),
         machine: baselines.machine.clone(),
         setup: Some(Box::new(setup)),

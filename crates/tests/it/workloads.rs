@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 use llm_stream_core::schedule::{ArrivalProcess, Gaps, Starts};
 
 use crate::{
-    bench::{Bench, Ran, Served},
+    bench::{Bench, Ran, Served, passed, records},
     wait,
 };
 
@@ -286,7 +286,7 @@ fn goodput_counts_the_requests_within_every_limit() {
         "prompts: [{ name: a, text: hi }]
 goodput: [\"ttft <= 10 s\"]
 models:
-  m: { simulate: { ttft: 40ms, itl: 10ms, jitter: 20ms, tokens: 5, seed: 3 } }
+  m: { simulate: { ttft: 40ms, itl: 20ms, jitter: 20ms, tokens: 5, seed: 3 } }
 workloads:
   all: { concurrency: 2, requests: 12, runs: 1, thresholds: [\"goodput_ratio >= 90 %\"] }
   some: { concurrency: 2, requests: 24, runs: 1, goodput: [\"ttft <= 40 ms\", \"tpot <= 10 s\"] }
