@@ -102,7 +102,7 @@ pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
     })
 }
 
-/// Returns the lines by which the runs are told apart.
+/// Returns the line style of each run.
 fn runs_key(page: &PageData<'_>) -> Markup {
     let line = |run: usize| match run {
         0 => "ln".to_owned(),
@@ -252,7 +252,7 @@ fn subtitle(spec: &DistributionSpec) -> &'static str {
     match spec.metric {
         "ttft" => "Time to first token. Share of requests that took no longer",
         "tpot" => "Time per output token, after the first. Share of requests that took no longer",
-        "itl" => "Gaps between token events, of all requests. Share of gaps that are no longer",
+        "itl" => "Gaps between token events, of all requests. Share of gaps up to this length",
         "generation_speed" => "Generation speed. Share of requests that were no faster",
         "e2e" => "Request to last token. Share of requests that took no longer",
         _ => "Tokens of an answer. Share of requests that have no more",

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use super::{
     distributions::{DistributionSpec, TPOT_SPEC, TTFT_SPEC, curve},
     ecdf::{CurveStyle, EcdfChart},
+    goodput,
     keys::{ModelKey, legend},
     numbers::{THIN, plain, with_unit},
     over_time,
@@ -30,7 +31,7 @@ impl<'p> ModelLoads<'p> {
     }
 }
 
-fn is_closed_loop(group: &PageGroup<'_>) -> bool {
+pub(super) fn is_closed_loop(group: &PageGroup<'_>) -> bool {
     group.report.workload.as_ref().is_some_and(|load| load.concurrency.is_some())
 }
 
@@ -69,7 +70,9 @@ pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
             div.grid3 {
                 @if has_points {
                     @for chart in throughput_charts(&models) { (chart) }
-                    @if let Some(chart) = rate_chart(&models) { (chart) }
+                    @let good = goodput::charts(&models);
+                    @for chart in &good { (chart) }
+                    @if let (true, Some(chart)) = (good.is_empty(), rate_chart(&models)) { (chart) }
                     @if let Some(chart) = latency_by_rate(&models) { (chart) }
                 }
                 @for model in drawn {
@@ -102,7 +105,7 @@ fn models<'p>(page: &'p PageData<'_>) -> Vec<ModelLoads<'p>> {
 }
 
 /// Returns the size of a load: its streams or its rate.
-fn offered(group: &PageGroup<'_>) -> f64 {
+pub(super) fn offered(group: &PageGroup<'_>) -> f64 {
     let workload = group.report.workload.as_ref();
     let streams = workload.and_then(|load| load.concurrency.map(|streams| streams as f64));
     streams.or(workload.and_then(|load| load.rate)).unwrap_or(f64::INFINITY)
@@ -521,6 +524,7 @@ fn table(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Markup {
         "Failed",
         "In flight",
         "req/s",
+        "Good, req/s",
         "Output, tok/s",
         "TTFT p50, ms",
         "TTFT p95, ms",
@@ -543,7 +547,7 @@ fn table_row(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
         td.r { (load.map(|load| visible(&load.load).into_owned()).unwrap_or_default()) }
         td.r { (counts.valid) }
         td.r { (counts.failed) }
-        @for metric in ["concurrency", "request_throughput", "output_throughput"] { (group.cell(metric, "mean")) }
+        @for metric in ["concurrency", "request_throughput", "goodput", "output_throughput"] { (group.cell(metric, "mean")) }
         (group.cell("ttft", "median")) (group.cell("ttft", "p95"))
         (group.cell("tpot", "median")) (group.cell("tpot", "p95"))
         td.r { (result) }

@@ -7,6 +7,7 @@ mod distributions;
 mod drift;
 mod ecdf;
 mod failures;
+mod goodput;
 mod header;
 mod histogram;
 mod instruments;
@@ -57,20 +58,10 @@ pub(crate) struct RunSource<'r> {
 /// Renders the page. The newest run is its subject; the others are drawn next to it. At least one run
 /// is required.
 pub(crate) fn render<'r>(runs: impl IntoIterator<Item = RunSource<'r>>) -> io::Result<String> {
-    let read = |source: RunSource<'r>| -> io::Result<_> {
-        let mut failure = None;
-        let has_requests = source.requests.is_some();
-        let lines = source.requests.into_iter().flatten();
-        let lines = lines.map_while(|line| line.map_err(|error| failure = Some(error)).ok());
-        let requests = RequestTable::gather(source.report, lines);
-        match failure {
-            Some(error) => Err(error),
-            None => Ok((source.name, source.report, requests, has_requests)),
-        }
-    };
     let mut read_runs = Vec::new();
-    for source in runs {
-        let (name, report, requests, has_requests) = read(source)?;
+    for RunSource { name, report, requests } in runs {
+        let has_requests = requests.is_some();
+        let requests = RequestTable::gather(report, requests.into_iter().flatten())?;
         let name = visible(&name).into_owned();
         read_runs.push(PageRun { name, report, requests, has_requests, position: 0 });
     }

@@ -1,13 +1,16 @@
 //! The requests of a run, gathered in one pass over the lines of `requests.jsonl`. Memory grows by a
 //! few numbers per request; token arrivals are kept of a few requests only.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+};
 
 use llm_stream_core::{
     column::Storage,
     metric::Metric,
     other_tools::{Definitions, DefinitionsCollector, LoadPlace},
-    request_line::RequestLine,
+    request_line::{ParseLineError, RequestLine},
     sample::{Sample, TokenCount},
 };
 
@@ -125,7 +128,7 @@ impl Default for Sampled {
 }
 
 impl Sampled {
-    fn wants(&self, number: usize) -> bool {
+    fn is_due(&self, number: usize) -> bool {
         (number - 1).is_multiple_of(self.every)
     }
 
@@ -192,18 +195,23 @@ impl BoundedDefinitions {
 }
 
 /// Reads the answer of a request; `None` for a failed one.
-fn sample(line: &mut RequestLine<'_>) -> Option<Sample> {
+fn sample(line: &mut RequestLine<'_>) -> Result<Option<Sample>, ParseLineError> {
     // Only the source of the counts is lost, and no figure depends on it.
     line.token_count = line.token_count.take().map(|_| TokenCount::Usage.name().into());
-    line.outcome(&TokenCount::Usage).ok().and_then(Result::ok)
+    line.outcome(&TokenCount::Usage).map(Result::ok)
+}
+
+fn unusable(number: usize, error: &ParseLineError) -> io::Error {
+    let what = format!("request {number} of the stored requests is unusable: {error}");
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 impl RequestTable {
     /// Gathers the requests of a run.
     pub(super) fn gather<'l>(
         report: &RunReport<'_>,
-        lines: impl IntoIterator<Item = RequestLine<'l>>,
-    ) -> Self {
+        lines: impl IntoIterator<Item = io::Result<RequestLine<'l>>>,
+    ) -> io::Result<Self> {
         let key =
             |model: &str, workload: Option<&str>| (model.to_owned(), workload.map(str::to_owned));
         let groups = report.groups.iter().enumerate().map(|(index, group)| {
@@ -215,7 +223,8 @@ impl RequestTable {
         let mut table =
             Self { groups: vec![GroupRequests::default(); report.groups.len()], ..Self::default() };
         let mut definitions = BoundedDefinitions::default();
-        for mut line in lines {
+        for (line, number) in lines.into_iter().zip(1_usize..) {
+            let mut line = line?;
             if table.started.is_none_or(|started| line.started < started) {
                 table.started = Some(line.started);
             }
@@ -224,7 +233,7 @@ impl RequestTable {
             };
             if let Some(group) = table.groups.get_mut(position) {
                 let counts = !not_counted.contains(&*line.trial);
-                let sample = sample(&mut line);
+                let sample = sample(&mut line).map_err(|error| unusable(number, &error))?;
                 if let Some(sample) = sample.as_ref().filter(|_| counts) {
                     definitions.add(report, position, &line, sample);
                 }
@@ -233,7 +242,7 @@ impl RequestTable {
         }
         table.groups.iter_mut().for_each(GroupRequests::sort);
         table.definitions = definitions.finish();
-        table
+        Ok(table)
     }
 }
 
@@ -279,7 +288,7 @@ impl GroupRequests {
         let arrivals = &sample.token_events;
         let gaps = arrivals.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
         gaps.for_each(|gap| self.gaps.add(gap.as_secs_f64() * 1e3));
-        if self.timelines.wants(self.points.len()) {
+        if self.timelines.is_due(self.points.len()) {
             self.timelines.push(timeline(&sample, line, number));
         }
     }
