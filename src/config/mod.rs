@@ -24,6 +24,7 @@ mod size;
 mod source;
 mod span;
 mod suggest;
+mod sweep;
 mod syntax;
 mod template;
 mod text_fields;
