@@ -63,7 +63,7 @@ fn chart(models: &[ModelLoads<'_>], is_closed: bool) -> Option<Markup> {
             (key.name) " serves at most " (best.good) (THIN) "good req/s, with " (size_in_words(&best.group))
         }),
         subtitle: Some(html! {
-            "Requests per second that meet " (visible(limits.unwrap_or("every limit of goodput"))) ". Bar: interval"
+            "Requests per second that meet " (limits_in_words(limits)) ". Bar: interval"
         }),
         art: Some(draw(&series, is_closed, axis)),
         note: Some(html! {
@@ -99,7 +99,7 @@ fn draw(series: &[(&ModelKey, Vec<GoodPoint<'_>>)], is_closed: bool, axis: &str)
         ("data-u", "req/s"),
     ]);
     let frame = PlotFrame { x, y };
-    frame.draw_x(&mut picture, &x.ticks(6), axis);
+    frame.draw_x(&mut picture, &ticks(&x, series, is_closed), axis);
     frame.draw_y(&mut picture, &y.ticks(5), "good req/s");
     if !is_closed {
         let end = x.to.min(y.to);
@@ -110,6 +110,22 @@ fn draw(series: &[(&ModelKey, Vec<GoodPoint<'_>>)], is_closed: bool, axis: &str)
     }
     series.iter().for_each(|(key, points)| draw_series(&mut picture, &frame, key, points));
     picture.finish()
+}
+
+/// Formats the limits in mathematical signs.
+fn limits_in_words(limits: Option<&str>) -> String {
+    let limits = limits.map(|limits| visible(limits).replace("<=", "≤").replace(">=", "≥"));
+    limits.unwrap_or_else(|| "every limit of goodput".into())
+}
+
+/// Returns the ticks of the load: the numbers of streams that were measured, if they are few.
+fn ticks(x: &AxisScale, series: &[(&ModelKey, Vec<GoodPoint<'_>>)], is_closed: bool) -> Vec<f64> {
+    let mut streams: Vec<f64> =
+        series.iter().flat_map(|(_, points)| points.iter().map(|point| point.offered)).collect();
+    streams.sort_by(f64::total_cmp);
+    streams.dedup();
+    let has_room = streams.windows(2).all(|pair| x.at(pair[1]) - x.at(pair[0]) > 26.0);
+    if is_closed && streams.len() > 2 && has_room { streams } else { x.ticks(6) }
 }
 
 fn draw_series(picture: &mut Picture, frame: &PlotFrame, key: &ModelKey, points: &[GoodPoint<'_>]) {

@@ -45,6 +45,17 @@ fn not_asked(models: &[ModelLoads<'_>]) -> Option<Markup> {
     (!names.is_empty()).then(|| html! { "Without " (names.join("; ")) ": not the load asked for." })
 }
 
+/// The most curves of a model: a sweep has a load for each value.
+const MOST_CURVES: usize = 7;
+
+/// Returns at most `most` of the items, at even distances, with the first and the last.
+fn evenly<T: Copy>(items: &[T], most: usize) -> Vec<T> {
+    match items.len() {
+        n if n <= most => items.to_vec(),
+        n => (0..most).map(|index| items[index * (n - 1) / (most - 1)]).collect(),
+    }
+}
+
 /// The most models whose loads have charts.
 const MOST_MODELS: usize = 4;
 
@@ -446,8 +457,9 @@ fn by_load(page: &PageData<'_>, model: &ModelLoads<'_>, spec: &DistributionSpec)
     let alone = page.one_by_one().into_iter().find(|group| page.key(group) == model.key);
     let groups = alone.into_iter().chain(model.groups.iter().copied());
     let groups: Vec<_> = groups.filter(|group| group.figure(spec.metric).is_some()).collect();
-    let of = groups.len();
-    let curves = groups.iter().enumerate().map(|(index, group)| {
+    let drawn = evenly(&groups, MOST_CURVES);
+    let of = drawn.len();
+    let curves = drawn.iter().enumerate().map(|(index, group)| {
         let label = if group.is_load() { size(group) } else { "alone".into() };
         curve(page, spec, group, CurveStyle::Load(index, of), label)
     });
@@ -551,5 +563,16 @@ fn table_row(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
         (group.cell("ttft", "median")) (group.cell("ttft", "p95"))
         (group.cell("tpot", "median")) (group.cell("tpot", "p95"))
         td.r { (result) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_of_loads_has_the_first_and_the_last() {
+        assert_eq!(evenly(&[1, 2, 3], 7), [1, 2, 3]);
+        assert_eq!(evenly(&(0..=20).collect::<Vec<_>>(), 5), [0, 5, 10, 15, 20]);
     }
 }
