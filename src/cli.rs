@@ -282,7 +282,7 @@ pub struct Cli {
 
     /// Write all results of the run to FILE as JSON
     ///
-    /// fixtures/schema/run.v1.json is its schema.
+    /// fixtures/schema/run.v2.json is its schema.
     #[arg(long, value_name = "FILE", env = "LLM_STREAM_BENCH_JSON", help_heading = OURS)]
     pub json: Option<PathBuf>,
 
@@ -669,7 +669,7 @@ pub struct RerunOptions {
     #[arg(value_name = "RUN", default_value = "latest")]
     pub run: String,
 
-    /// Write the new run's files to DIR [default: a new folder TIMESTAMP beside the run]
+    /// Write the new run's files to DIR [default: a new folder TIMESTAMP next to the run's]
     #[arg(long, value_name = "DIR")]
     pub output_dir: Option<PathBuf>,
 }

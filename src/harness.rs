@@ -53,6 +53,7 @@ use crate::{
     config::{Config, DataNote, Inconclusive},
     env::Github,
     load,
+    machine_load::{LoadMeter, MachineLoad},
     plan::{Access, Plan, Target},
     report::{
         Exporter, Run, RunStatus, overview::Overview, precision::PrecisionTables, ranking::Ranking,
@@ -383,9 +384,7 @@ fn measure(
     let short_keys = short_keys(&accesses);
     check_measurable(&cli, config, &plan)?;
     let mut setup = Setup::of(config, &accesses, &invocation, started);
-    let resume = cli.resume.as_deref();
-    let kept = resume.map(|run| resume::trials(run, &plan, cli.output_dir.as_deref(), &mut setup));
-    let kept = kept.transpose()?;
+    let kept = resume::trials(&cli, &plan, &mut setup)?;
     let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
     let bar = progress.as_ref().map(Progress::bar);
@@ -401,11 +400,8 @@ fn measure(
     if !cli.no_calibration {
         InstrumentFile::check(&csv.path)?;
     }
-    let resumed = setup.resumed.iter().map(|resumed| resume::note(resumed, &plan));
-    let notes = notes(&plan, &github).into_iter().chain(resumed);
-    for note in notes.chain(short_keys).chain(undecidable) {
-        terminal.err(&format!("{note}\n"));
-    }
+    let notes = notes(&plan, &github, &setup).into_iter();
+    terminal.lines(notes.chain(short_keys).chain(undecidable));
     // From here on a signal ends the run in order, with reports.
     let cancellation = signals::cancellation();
     // Last, because it replaces existing files.
@@ -416,9 +412,7 @@ fn measure(
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(results)];
     observers.extend(plan.record.clone().map(|folder| Box::new(Recordings::new(folder)) as _));
     observers.extend(progress.map(|progress| Box::new(progress) as _));
-    let file = InstrumentFile { results: path.clone(), terminal: terminal.clone() };
-    observers.extend([Box::new(Lines(terminal.clone())) as _, Box::new(file) as _]);
-    observers.push(Box::new(libtest));
+    observers.extend(printed(&path, &terminal, libtest));
     let options = RunOptions {
         accesses,
         preflight: !cli.no_preflight,
@@ -430,22 +424,36 @@ fn measure(
         temporary_folder: path.parent().filter(|_| path.is_file()).map(Path::to_owned),
         cancellation,
     };
+    let meter = LoadMeter::start();
     let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
+    let load = meter.stop();
     let overview = Overview { width: terminal::width(), is_verbose: cli.verbose };
     let closing =
-        Closing { terminal, path, place, files, baselines, github, inconclusive, overview };
+        Closing { load, terminal, path, place, files, baselines, github, inconclusive, overview };
     Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
 }
 
+/// The observers of what a run prints, and of the file of the instrument's error next to `results`.
+fn printed(
+    results: &Path,
+    terminal: &Arc<Terminal>,
+    libtest: LibtestTrials,
+) -> [Box<dyn Observer>; 3] {
+    let file = InstrumentFile { results: results.to_owned(), terminal: terminal.clone() };
+    [Box::new(Lines(terminal.clone())), Box::new(file), Box::new(libtest)]
+}
+
 /// Notes for the reader before the first trial.
-fn notes(plan: &Plan, github: &Github) -> Vec<String> {
+fn notes(plan: &Plan, github: &Github, setup: &Setup) -> Vec<String> {
     let models = simulated_models(plan).into_iter().chain(bypassed_proxies(plan));
     let notes = models.chain(insecure(plan)).chain(overridden_limits(plan)).chain(order(plan));
-    notes.chain(github::check(github)).collect()
+    let resumed = setup.resumed.iter().map(|resumed| resume::note(resumed, plan));
+    notes.chain(github::check(github)).chain(resumed).collect()
 }
 
 /// The end of a run: reports, verdict, path, exit code.
 struct Closing {
+    load: MachineLoad,
     terminal: Arc<Terminal>,
     path: PathBuf,
     place: ResultsPlace,
@@ -464,6 +472,7 @@ impl Closing {
         self.terminal.end_progress();
         if let Some(setup) = &mut run.setup {
             setup.ended = Some(run::today());
+            setup.machine_load = Some(self.load);
         }
         let lines = "FAILED: libtest's lines could not be written: see the panic above";
         let lost: Vec<_> = lacks_lines.then(|| lines.to_owned()).into_iter().collect();
@@ -498,7 +507,7 @@ impl Closing {
         if code == 0 && !unwritten.is_empty() {
             code = FAILED;
         }
-        for reason in run.ending.reasons.iter().chain(&unwritten) {
+        for reason in self.load.warning().iter().chain(&run.ending.reasons).chain(&unwritten) {
             text.push_str(&format!("{reason}\n"));
         }
         self.terminal.err(&text);

@@ -59,6 +59,8 @@ mod harness;
 #[doc(hidden)]
 pub mod load;
 #[doc(hidden)]
+pub mod machine_load;
+#[doc(hidden)]
 pub mod plan;
 mod preflight;
 #[doc(hidden)]

@@ -6,15 +6,23 @@ use std::{
     io::{self, Read as _},
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     thread,
 };
 
 use jiff::Timestamp;
 use llm_stream_client::{Redactor, connect_options::Secret, secret_names::is_secret_header};
+use llm_stream_core::text::shown_url;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-use crate::{calibrate::machine, commands, config::Config, env, plan::Access, run::Accesses};
+use crate::{
+    calibrate::machine,
+    config::Config,
+    env,
+    machine_load::MachineLoad,
+    plan::{Access, Target},
+};
 
 /// The circumstances of a run: everything that is needed to repeat it. Secrets are `***`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +46,9 @@ pub struct Setup {
     pub built_from: Option<String>,
     /// The machine that measured.
     pub host: Host,
+    /// How busy it was with other work during the run; null if the run was killed.
+    #[serde(default)]
+    pub machine_load: Option<MachineLoad>,
     /// The config.
     pub config: ConfigRecord,
     /// The run whose trials this one kept; null if it kept none.
@@ -151,7 +162,7 @@ impl Setup {
     /// Gathers the circumstances of a run of `config` that starts now.
     pub(crate) fn of(
         config: &Config,
-        accesses: &Accesses,
+        accesses: &[(Arc<Target>, Access)],
         invocation: &Invocation,
         started: Timestamp,
     ) -> Self {
@@ -171,6 +182,7 @@ impl Setup {
             git: GitRevision::of(Path::new(".")),
             built_from: option_env!("LLM_STREAM_BENCH_REVISION").map(str::to_owned),
             host: Host::this(),
+            machine_load: None,
             config: ConfigRecord {
                 file: config.file().to_owned(),
                 has_secrets: has_masks || text != masked,
@@ -184,7 +196,7 @@ impl Setup {
 }
 
 /// Masks the keys of the models and the headers that hold secrets.
-fn redactor(accesses: &Accesses) -> Redactor {
+fn redactor(accesses: &[(Arc<Target>, Access)]) -> Redactor {
     let secrets = |access: &Access| -> Vec<Vec<u8>> {
         let named = access.headers.iter().filter(|(name, _)| is_secret_header(name.as_str()));
         let named = named.map(|(_, value)| value.as_bytes().to_vec());
@@ -200,7 +212,7 @@ fn redactor(accesses: &Accesses) -> Redactor {
 fn shown(argument: &str, redactor: &Redactor) -> String {
     let masked = redactor.redact(argument);
     match masked.contains("://") {
-        true => commands::shown_url(&masked),
+        true => shown_url(&masked),
         false => masked,
     }
 }
@@ -312,7 +324,7 @@ fn data_differences(then: &ConfigRecord, now: &ConfigRecord) -> Vec<String> {
         match same {
             Some(same) if same.sha256 == file.sha256 => None,
             Some(_) => Some(format!("{} has another content", file.path)),
-            None => Some(format!("{} is no longer read", file.path)),
+            None => Some(format!("{} is not read any more", file.path)),
         }
     };
     then.data.iter().filter_map(difference).collect()

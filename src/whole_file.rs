@@ -80,13 +80,17 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
 
 /// Follows symbolic links to the file that they lead to, also if it does not exist yet.
 fn resolved(path: &Path) -> PathBuf {
+    links(path).last().unwrap_or_else(|| path.to_owned())
+}
+
+/// Returns the path and, if it is a symbolic link, what it leads to, link by link.
+pub(crate) fn links(path: &Path) -> impl Iterator<Item = PathBuf> {
     const MOST_LINKS: usize = 40;
-    let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        let Ok(to) = fs::read_link(&path) else { break };
-        path = path.parent().unwrap_or(Path::new("")).join(to);
-    }
-    path
+    let next = |path: &PathBuf| {
+        let to = fs::read_link(path).ok()?;
+        Some(path.parent().unwrap_or(Path::new("")).join(to))
+    };
+    std::iter::successors(Some(path.to_owned()), next).take(MOST_LINKS)
 }
 
 /// Removes the temporary files. It returns with the lock held, so that no file is renamed between

@@ -96,7 +96,8 @@ impl SharedClock {
     }
 }
 
-pub(super) use system::{cpu_time, pin, shared_nanoseconds};
+pub(crate) use system::cpu_time;
+pub(super) use system::{pin, shared_nanoseconds};
 
 #[cfg(target_os = "linux")]
 mod system {
@@ -117,7 +118,7 @@ mod system {
     }
 
     /// CPU time of this process on all cores so far.
-    pub(in super::super) fn cpu_time() -> Option<Duration> {
+    pub(crate) fn cpu_time() -> Option<Duration> {
         read(ClockId::CLOCK_PROCESS_CPUTIME_ID)
     }
 
@@ -145,7 +146,7 @@ mod system {
         since.map_or(0, |since| since.as_nanos() as u64)
     }
 
-    pub(in super::super) fn cpu_time() -> Option<Duration> {
+    pub(crate) fn cpu_time() -> Option<Duration> {
         None
     }
 

@@ -64,20 +64,6 @@ impl Address {
     }
 }
 
-/// Formats `url` for messages: without user, password and query, which may contain a key.
-pub(crate) fn shown(url: &str) -> String {
-    let (bare, query) = match url.find('?') {
-        Some(at) => (&url[..at], "?…"),
-        None => (url, ""),
-    };
-    match (bare.find("://"), bare.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!("{}***{}{query}", &bare[..scheme + "://".len()], &bare[at..])
-        }
-        _ => format!("{bare}{query}"),
-    }
-}
-
 /// Removes the separator of a path from the end of a URL.
 fn trimmed(base: &str) -> String {
     base.trim_end_matches('/').trim_end_matches(':').to_owned()
@@ -129,12 +115,6 @@ mod tests {
             let address = Address::of(url);
             assert_eq!((address.base.as_str(), address.protocol), (base, protocol), "{url}");
         }
-    }
-
-    #[test]
-    fn secrets_of_a_url_are_not_shown() {
-        assert_eq!(shown("http://me:pass@h:80/v1?key=x"), "http://***@h:80/v1?…");
-        assert_eq!(shown("http://h/v1"), "http://h/v1");
     }
 
     #[test]

@@ -10,7 +10,6 @@ mod yaml;
 
 use std::fmt;
 
-pub(crate) use self::address::shown as shown_url;
 pub(crate) use self::server_config::{
     COMMAND_LINE, ServerConfig, load, refuse_without_url, with_url_hint,
 };

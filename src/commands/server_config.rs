@@ -3,11 +3,13 @@
 use std::{fmt::Write, path::Path};
 
 use llm_stream_client::options::Access;
-use llm_stream_core::protocol::{OpenAiChat, Protocol};
+use llm_stream_core::{
+    protocol::{OpenAiChat, Protocol},
+    text::shown_url,
+};
 
 use super::{
     CommandError,
-    address::shown,
     discover::{self, DiscoveredServer},
     yaml,
 };
@@ -59,7 +61,7 @@ fn refuse_smoke_test(url: &str, cli: &Cli) -> Result<(), CommandError> {
     match cli.libtest.bench {
         true => Ok(()),
         false => {
-            let what = format!("a smoke test sends no request to {}", shown(url));
+            let what = format!("a smoke test sends no request to {}", shown_url(url));
             Err(CommandError::new(what, "leave out `--test` to measure the server"))
         }
     }
@@ -69,7 +71,7 @@ fn refuse_smoke_test(url: &str, cli: &Cli) -> Result<(), CommandError> {
 fn refuse_config(url: &str, cli: &Cli) -> Result<(), CommandError> {
     let Some(config) = &cli.config else { return Ok(()) };
     let config = config.display();
-    let url = shown(url);
+    let url = shown_url(url);
     let what = format!("`--config {config}` and {url} are given: a URL replaces the config");
     let help = "leave out one of them; `--config` may also come from LLM_STREAM_BENCH_CONFIG";
     Err(CommandError::new(what, help))
@@ -222,7 +224,7 @@ fn of_command_line(url: &str, errors: &ConfigErrors) -> CommandError {
     };
     let what = error.message().replace("`base_url`", "the URL");
     let is_of_url = what != error.message();
-    let what = if is_of_url { format!("{what}: {}", shown(url)) } else { what };
+    let what = if is_of_url { format!("{what}: {}", shown_url(url)) } else { what };
     let help = error.help().replace("`base_url: \"", "`").replace("8000\"`", "8000`");
     let help = help.replace("write `query:", "in a configs.yaml write `query:");
     CommandError::new(what, help.replace("`api_key_env: MY_API_KEY`", "`--api-key-env MY_API_KEY`"))

@@ -292,7 +292,7 @@ fn of_run(path: &Path) -> anyhow::Result<Baseline> {
     let is_table = path.extension().is_some_and(|extension| extension == "csv");
     let has_results = path.is_file() || path.join(store::RUN).is_file();
     if !is_table && has_results {
-        let run = store::StoredRun::open(path)?;
+        let run = store::RunRecord::open(path)?;
         anyhow::ensure!(
             run.report.result.ended != RunStatus::Interrupted,
             "cannot compare with the run {}: it was interrupted",

@@ -6,6 +6,7 @@ use super::{suite, terminal};
 use crate::{
     calibrate::{self, Calibration, Carrier, Load},
     cli::CalibrateOptions,
+    machine_load::LoadMeter,
     plan::Transport,
 };
 
@@ -21,10 +22,14 @@ pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
         (_, true) => Carrier::Unix,
         _ => Carrier::Tcp,
     };
+    let meter = LoadMeter::start();
     for &streams in &options.streams {
         let calibration =
             calibrate::measure(Load::of(streams), (Transport::Stamped, Stamps::Auto), carrier)?;
         terminal::say(&format_row(&calibration));
+    }
+    if let Some(warning) = meter.stop().warning() {
+        terminal::note(&warning);
     }
     Ok(0)
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{baselines, observers::file_name};
-use crate::{cli::Cli, config::Config, env::Github, plan::Plan, store};
+use crate::{cli::Cli, config::Config, env::Github, plan::Plan, store, whole_file};
 
 /// A file of the run, with the flag or key that names it.
 struct Named {
@@ -186,7 +186,7 @@ fn identity(path: &Path) -> Identity {
     match fs::metadata(path) {
         Ok(found) if found.is_file() || found.is_dir() => id(path, &found),
         Ok(_) => Identity::None,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => missing(path, 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => missing(path),
         Err(_) => Identity::None,
     }
 }
@@ -203,15 +203,12 @@ fn id(path: &Path, _: &Metadata) -> Identity {
 }
 
 /// Identifies the file that `path` will create, following links that point to missing files.
-fn missing(path: &Path, links: usize) -> Identity {
-    const MOST_LINKS: usize = 40;
-    if let (Ok(to), true) = (fs::read_link(path), links < MOST_LINKS) {
-        let to = path.parent().unwrap_or(Path::new("")).join(to);
-        return match fs::metadata(&to) {
-            Ok(_) => identity(&to),
-            Err(_) => missing(&to, links + 1),
-        };
+fn missing(path: &Path) -> Identity {
+    let links: Vec<_> = whole_file::links(path).collect();
+    if let Some(found) = links.iter().skip(1).find(|to| fs::metadata(to).is_ok()) {
+        return identity(found);
     }
+    let path = links.last().map_or(path, PathBuf::as_path);
     let Ok(path) = std::path::absolute(path) else { return Identity::None };
     let mut below = Vec::new();
     let mut folder = path.as_path();

@@ -131,21 +131,11 @@ fn in_place(mut file: &File, content: Content<'_>) -> io::Result<()> {
 /// Whether the path leads to an open file of a process, such as `/dev/fd/3`: to replace it would not
 /// reach the process.
 fn is_descriptor(path: &Path) -> bool {
-    const MOST_LINKS: usize = 40;
-    let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        let folder = path.parent().unwrap_or(Path::new(""));
-        if fs::canonicalize(folder)
-            .is_ok_and(|folder| folder.starts_with("/proc") || folder.starts_with("/dev/fd"))
-        {
-            return true;
-        }
-        match fs::read_link(&path) {
-            Ok(to) => path = folder.join(to),
-            Err(_) => return false,
-        }
-    }
-    false
+    let is_of_process = |path: PathBuf| {
+        let folder = fs::canonicalize(path.parent().unwrap_or(Path::new("")));
+        folder.is_ok_and(|folder| folder.starts_with("/proc") || folder.starts_with("/dev/fd"))
+    };
+    whole_file::links(path).any(is_of_process)
 }
 
 fn requested(cli: &Cli) -> Vec<Requested<'_>> {

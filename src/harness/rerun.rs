@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     run,
     setup::{self, ConfigRecord, Invocation, Setup},
-    store::StoredRun,
+    store::RunRecord,
 };
 
 /// Repeats the run.
@@ -52,7 +52,7 @@ fn enter(folder: &Path) {
 }
 
 /// Prints how the circumstances differ from those of the stored run.
-fn tell_differences(stored: &StoredRun, then: &Setup, now: &Setup) {
+fn tell_differences(stored: &RunRecord, then: &Setup, now: &Setup) {
     terminal::note(&format!("Repeats the run {}", stored.name()));
     let (version, current) = (&*stored.report.tool.version, env!("CARGO_PKG_VERSION"));
     if version != current {

@@ -6,32 +6,32 @@ use llm_stream_core::metric::DEFINITIONS;
 
 use super::runs;
 use crate::{
+    cli::Cli,
     plan::Plan,
     setup::{self, ResumedRun, Setup},
-    store::{StoredRun, StoredTrials},
+    store::{RunRecord, StoredTrials},
 };
 
-/// Selects the trials of the run called `name` that a run with `setup` keeps, and notes them in `setup`.
-/// `output` is the folder of the new run, if the user names one.
+/// Selects the trials of the run to resume that a run with `setup` keeps, and notes them in `setup`.
 pub(super) fn trials(
-    name: &str,
+    cli: &Cli,
     plan: &Plan,
-    output: Option<&Path>,
     setup: &mut Setup,
-) -> anyhow::Result<StoredTrials> {
+) -> anyhow::Result<Option<StoredTrials>> {
+    let Some(name) = &cli.resume else { return Ok(None) };
     let run = runs::open(name)?;
-    check(&run, output, setup)?;
+    check(&run, cli.output_dir.as_deref(), setup)?;
     let trials = StoredTrials::open(run.folder(), plan)?;
     setup.resumed = run.report.setup.as_deref().map(|then| ResumedRun {
         run: run.name(),
         started: then.started,
         kept: trials.len(),
     });
-    Ok(trials)
+    Ok(Some(trials))
 }
 
 /// Fails if the trials of `run` are not those of a run with `setup`.
-fn check(run: &StoredRun, output: Option<&Path>, setup: &Setup) -> anyhow::Result<()> {
+fn check(run: &RunRecord, output: Option<&Path>, setup: &Setup) -> anyhow::Result<()> {
     let path = run.path.display();
     let Some(then) = run.report.setup.as_deref() else {
         anyhow::bail!("cannot resume {path}: it has no config, since an earlier version wrote it");

@@ -6,8 +6,8 @@ use llm_stream_core::baseline::Baseline;
 
 use super::runs;
 use crate::{
-    report::Run,
-    store::{self, StoredRun},
+    report::{Run, json},
+    store::{self, RunRecord},
     whole_file,
 };
 
@@ -23,7 +23,7 @@ pub(super) fn finish(folder: &Path, run: &Run) -> (Option<PathBuf>, Vec<String>)
     };
     let values = write_values(folder, run).err();
     let values = values.map(|error| failure(store::BASELINE, error));
-    let (report, error) = match write_report(folder) {
+    let (report, error) = match write_report(folder, run) {
         Ok(path) => (Some(path), None),
         Err(error) => (None, Some(failure(store::REPORT, error))),
     };
@@ -38,8 +38,9 @@ fn write_values(folder: &Path, run: &Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write_report(folder: &Path) -> anyhow::Result<PathBuf> {
-    let page = runs::page(&[StoredRun::open(folder)?])?;
+fn write_report(folder: &Path, run: &Run) -> anyhow::Result<PathBuf> {
+    let path = folder.join(store::RUN);
+    let page = runs::page(&[RunRecord { path, report: json::without_requests(run)? }])?;
     let path = folder.join(store::REPORT);
     whole_file::write_with(&path, &|out| out.write_all(page.as_bytes()))?;
     Ok(std::path::absolute(&path).unwrap_or(path))

@@ -20,7 +20,7 @@ use crate::{
         json,
         stored::{self, ListedRun, NamedRun},
     },
-    store::{self, Found, RunFinder, StoredRun},
+    store::{self, Found, RunFinder, RunRecord},
     whole_file,
 };
 
@@ -39,7 +39,7 @@ pub(super) fn list(options: &ListOptions) -> anyhow::Result<u8> {
         Some(folder) => {
             anyhow::ensure!(
                 folder.is_dir(),
-                "there are no runs: {} is no folder",
+                "cannot list runs: {} is not a folder",
                 folder.display()
             );
             RunFinder::new([folder.clone()])
@@ -65,7 +65,7 @@ pub(super) fn list(options: &ListOptions) -> anyhow::Result<u8> {
 /// What the list says of a run. A run that cannot be read is listed with the reason.
 fn listed(found: &Found) -> ListedRun {
     if found.path.join(store::RUN).is_file() {
-        return match StoredRun::open(&found.path) {
+        return match RunRecord::open(&found.path) {
             Ok(run) => ListedRun::of(&found.name, &run.report),
             Err(error) => ListedRun::unreadable(&found.name, format!("{error:#}")),
         };
@@ -85,7 +85,7 @@ pub(super) fn show(options: &ShowOptions) -> anyhow::Result<u8> {
 }
 
 /// Opens the run that `name` means.
-pub(super) fn open(name: &str) -> anyhow::Result<StoredRun> {
+pub(super) fn open(name: &str) -> anyhow::Result<RunRecord> {
     let path = finder().find(name)?;
     if path.is_dir() && !path.join(store::RUN).is_file() {
         anyhow::bail!(
@@ -94,7 +94,7 @@ pub(super) fn open(name: &str) -> anyhow::Result<StoredRun> {
             store::RUN
         );
     }
-    StoredRun::open(&path)
+    RunRecord::open(&path)
 }
 
 /// Writes a report.
@@ -117,7 +117,7 @@ pub(super) fn report(options: &ReportOptions) -> anyhow::Result<u8> {
 }
 
 /// The file of the report; `None` for stdout.
-fn destination(runs: &[StoredRun], options: &ReportOptions) -> Option<PathBuf> {
+fn destination(runs: &[RunRecord], options: &ReportOptions) -> Option<PathBuf> {
     match (&options.output, options.format, runs) {
         (Some(path), _, _) => Some(path.clone()).filter(|path| path != Path::new("-")),
         _ if options.definitions => None,
@@ -128,7 +128,7 @@ fn destination(runs: &[StoredRun], options: &ReportOptions) -> Option<PathBuf> {
 }
 
 /// The figures of the runs by the definitions of other tools, as text or JSON.
-fn definitions(runs: &[StoredRun], format: Option<ReportFormat>) -> anyhow::Result<Vec<u8>> {
+fn definitions(runs: &[RunRecord], format: Option<ReportFormat>) -> anyhow::Result<Vec<u8>> {
     let tables: Vec<_> = runs.iter().map(definitions_of).collect::<Result<_, _>>()?;
     match (format, &tables[..]) {
         (None, tables) => {
@@ -143,7 +143,7 @@ fn definitions(runs: &[StoredRun], format: Option<ReportFormat>) -> anyhow::Resu
     }
 }
 
-fn definitions_of(run: &StoredRun) -> anyhow::Result<Definitions> {
+fn definitions_of(run: &RunRecord) -> anyhow::Result<Definitions> {
     let requests = run.requests()?.with_context(|| {
         format!("{} has no {}, from which the figures are computed", run.name(), store::REQUESTS)
     })?;
@@ -165,8 +165,8 @@ fn definitions_of(run: &StoredRun) -> anyhow::Result<Definitions> {
     Ok(collector.finish())
 }
 
-fn rendered(runs: &[StoredRun], format: ReportFormat) -> anyhow::Result<Vec<u8>> {
-    let names: Vec<_> = runs.iter().map(StoredRun::name).collect();
+fn rendered(runs: &[RunRecord], format: ReportFormat) -> anyhow::Result<Vec<u8>> {
+    let names: Vec<_> = runs.iter().map(RunRecord::name).collect();
     let named = || {
         let runs = names.iter().zip(runs);
         runs.map(|(name, run)| NamedRun { name, report: &run.report })
@@ -184,7 +184,7 @@ fn rendered(runs: &[StoredRun], format: ReportFormat) -> anyhow::Result<Vec<u8>>
 }
 
 /// Renders runs as one page for people.
-pub(super) fn page(runs: &[StoredRun]) -> anyhow::Result<String> {
+pub(super) fn page(runs: &[RunRecord]) -> anyhow::Result<String> {
     let mut sources = Vec::new();
     for run in runs {
         let requests = run.requests().with_context(|| {

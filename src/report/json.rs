@@ -1,5 +1,5 @@
 //! The whole run as JSON, for programs. The types in `model` define the report, and the schema
-//! `fixtures/schema/run.v1.json` is generated from them.
+//! `fixtures/schema/run.v2.json` is generated from them.
 //!
 //! Times are in seconds, as in every file. An unknown value is `null`, and so is a number that is not
 //! finite, such as the end of an unbounded interval.
@@ -72,6 +72,13 @@ impl Exporter for JsonReport {
     }
 }
 
+/// Returns the report of a run as a stored one, of which it has only the loads among the trials: a
+/// long run has more trials than fit into memory.
+pub(crate) fn without_requests(run: &Run) -> io::Result<RunReport<'static>> {
+    let report = RunReport { trials: TrialReports::Loads(&run.trials), ..report(run) };
+    Ok(serde_json::from_slice(&serde_json::to_vec(&report)?)?)
+}
+
 /// Reads a report that [`JsonReport`] wrote, of this version or of version 1.
 pub(crate) fn read(report: impl io::Read) -> Result<RunReport<'static>, ReadError> {
     let report: RunReport<'static> =
@@ -96,10 +103,10 @@ pub(crate) fn format(reports: &[&RunReport<'_>]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Why a file is no report of a run.
+/// Why a file is not the report of a run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// It is no JSON, or has other keys.
+    /// It is not JSON, or has other keys.
     #[error("it is not the results of a run: {0}")]
     Json(String),
     /// It is another kind of file.

@@ -3,13 +3,13 @@
 mod find;
 mod folder;
 mod kept;
+mod record;
 mod requests;
 mod rows;
-mod stored;
 
 pub(crate) use self::{
     find::{FindError, Found, RunFinder},
     folder::{BASELINE, REPORT, REQUESTS, RESULTS, RUN, create},
     kept::StoredTrials,
-    stored::{StoredRun, baseline},
+    record::{RunRecord, baseline},
 };

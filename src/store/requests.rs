@@ -54,7 +54,7 @@ impl RequestReader {
 
     fn error(&self, problem: impl ToString) -> io::Error {
         let (path, number) = (self.path.display(), self.number);
-        let what = format!("{path}:{number}: it is no request: {}", problem.to_string());
+        let what = format!("{path}:{number}: not a request: {}", problem.to_string());
         io::Error::new(io::ErrorKind::InvalidData, what)
     }
 }

@@ -45,7 +45,7 @@ impl<'de> Deserialize<'de> for Micros {
         let micros = f64::deserialize(deserializer)?;
         match (0.0..=Self::LONGEST).contains(&micros) {
             true => Ok(Self(Duration::from_nanos((micros * 1e3).round() as u64))),
-            false => Err(serde::de::Error::custom("it is no time in microseconds")),
+            false => Err(serde::de::Error::custom("not a time in microseconds")),
         }
     }
 }
@@ -607,8 +607,8 @@ mod tests {
     fn a_line_that_no_request_has_is_an_error() {
         let json = RequestLine::of(PLACE, &Ok(sample())).to_json();
         for (from, to, error) in [
-            ("[4000,", "[-1,", "no time"),
-            ("[4000,", "[1e300,", "no time"),
+            ("[4000,", "[-1,", "not a time"),
+            ("[4000,", "[1e300,", "not a time"),
             ("[4000,", "[null,", "invalid type"),
             (r#"["role"]"#, r#"["answer"]"#, "`events` has other numbers"),
             (r#""events":3"#, r#""events":18446744073709551615"#, "`events` has other numbers"),

@@ -68,6 +68,20 @@ pub fn printable(text: &str) -> String {
     cut_lines(&visible_lines(text), LONGEST_LINE).into_owned()
 }
 
+/// Formats `url` for messages: without user, password and query, which may contain a key.
+pub fn shown_url(url: &str) -> String {
+    let (bare, query) = match url.find('?') {
+        Some(at) => (&url[..at], "?…"),
+        None => (url, ""),
+    };
+    match (bare.find("://"), bare.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}***{}{query}", &bare[..scheme + "://".len()], &bare[at..])
+        }
+        _ => format!("{bare}{query}"),
+    }
+}
+
 /// Returns `text` with each line cut to `limit` characters. A cut line states what it lacks.
 pub fn cut_lines(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit || text.lines().all(|line| line.chars().nth(limit).is_none()) {
@@ -174,6 +188,12 @@ pub fn counted(number: usize, thing: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_of_a_url_are_not_shown() {
+        assert_eq!(shown_url("http://me:pass@h:80/v1?key=x"), "http://***@h:80/v1?…");
+        assert_eq!(shown_url("http://h/v1"), "http://h/v1");
+    }
 
     #[test]
     fn unprintable_characters_are_escaped_and_others_are_kept() {

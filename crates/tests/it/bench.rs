@@ -179,6 +179,7 @@ impl Ran {
             };
             of_table("drift: ")
                 || of_table("simulated endpoint, against ")
+                || line.starts_with("WARNING: the machine was busy: ")
                 || line.contains(NOT_KEPT)
         };
         let lines = all.split_inclusive('\n').filter(|line| !noise(line));
@@ -223,6 +224,11 @@ fn mask_line(line: &str) -> String {
         while masked.contains(run) {
             masked = masked.replace(run, single);
         }
+    }
+    // The sign of an interval's end depends on noise where there is no difference.
+    for (signed, masked_end) in [("[-#", "[#"), ("[+#", "[#"), (", -#]", ", #]"), (", +#]", ", #]")]
+    {
+        masked = masked.replace(signed, masked_end);
     }
     // The units of a table stand above its numbers, whose widths differ.
     let indent = if indent > 20 { 2 } else { indent };

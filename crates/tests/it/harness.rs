@@ -479,7 +479,9 @@ fn the_instruments_error_is_measured_before_the_verdict_and_saved() {
 fn results_go_to_the_target_folder_and_their_path_is_printed_last() {
     let bench = Bench::new(TWO_MODELS);
     let ran = ran(&mut bench.smoke(&["--bench", "--no-calibration", "Qwen", "--skip", "bye"]));
-    let path = ran.stderr.lines().last().unwrap().strip_prefix("Results: ").unwrap();
+    let [.., results, report] = &ran.stderr.lines().collect::<Vec<_>>()[..] else { panic!() };
+    assert!(report.starts_with("Report: ") && report.ends_with("report.html"), "{report}");
+    let path = results.strip_prefix("Results: ").unwrap();
     let path = Path::new(path);
     assert!(path.ends_with("results.csv") && path.is_absolute(), "{path:?}");
     let run = path.parent().unwrap();

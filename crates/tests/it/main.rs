@@ -35,6 +35,7 @@ mod mutated;
 mod names;
 mod other_tools;
 mod outcomes;
+mod page;
 mod player;
 mod preflight;
 mod prompts;

@@ -71,6 +71,10 @@ impl Metered {
                 socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
                 continue;
             }
+            if first.starts_with("GET ") {
+                socket.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap();
+                continue;
+            }
             let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
                         transfer-encoding: chunked\r\n\r\n";
             socket.write_all(head.as_bytes()).unwrap();

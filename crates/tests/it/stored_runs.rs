@@ -129,7 +129,7 @@ fn a_run_tells_what_it_was_measured_with() {
     let bench = Bench::new(TWO_MODELS);
     let data = bench.folder.path().join("set.jsonl");
     fs::write(&data, "{\"prompt\": \"Hello\"}\n").unwrap();
-    let config = "runs: 1\nprompts: [{ dataset: set.jsonl }]\n\
+    let config = "runs: 1\nprompts: [{ name: set, dataset: set.jsonl }]\n\
                   models: { A: { simulate: { ttft: 6ms, itl: 20ms, tokens: 6 } } }\n";
     fs::write(bench.folder.path().join("configs.yaml"), config).unwrap();
     let mut command = binary(&bench, &["run", "--output-dir", "out", "--no-calibration"]);
@@ -246,7 +246,7 @@ fn a_run_serves_as_a_baseline() {
     for baseline in ["first", "first/run.json", "first/baseline.json"] {
         let ran = measure(&bench, "second", &["--baseline", baseline]);
         passed(&ran);
-        assert!(ran.stderr.contains("all 4 thresholds met"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("all 2 thresholds met"), "{}", ran.stderr);
     }
 }
 
@@ -353,6 +353,8 @@ fn an_interrupted_run_is_stored_as_partial() {
     process.signal("INT");
     assert_eq!(process.end().code(), Some(130));
     assert_eq!(json(&results)["result"]["ended"], "interrupted");
+    let report = fs::read_to_string(bench.folder.path().join("out/report.html")).unwrap();
+    assert!(report.contains("INTERRUPTED"), "the report does not say that it is partial");
     let show = run(&bench, &["show", "out"]);
     assert!(show.stdout.contains("interrupted (partial)"), "{}", show.stdout);
     let compared = run(&bench, &["compare", "out", "out"]);

@@ -323,7 +323,14 @@ fn gaps_title(page: &PageData<'_>, groups: &[PageGroup<'_>]) -> Option<Markup> {
             .filter(|(ratio, ..)| ratio.is_finite() && gaps.total() >= 473)
     };
     let all: Vec<_> = groups.iter().filter_map(|group| Some((group, spread(group)?))).collect();
-    let (group, (ratio, median, p99)) = all.iter().max_by(|a, b| a.1.0.total_cmp(&b.1.0))?;
+    let Some((group, (ratio, median, p99))) = all.iter().max_by(|a, b| a.1.0.total_cmp(&b.1.0))
+    else {
+        let is_few = groups.iter().all(|group| group.requests.gaps.total() < 473);
+        return Some(match is_few {
+            true => html! { "Too few gaps between tokens for a p99" },
+            false => html! { "Half of the gaps are zero: tokens arrive together" },
+        });
+    };
     let (median, p99) = (with_unit(&plain(*median), "ms"), with_unit(&plain(*p99), "ms"));
     let ratio = plain(*ratio);
     Some(match all.len() {

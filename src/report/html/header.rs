@@ -68,12 +68,12 @@ pub(super) fn document_title(page: &PageData<'_>) -> String {
     format!("{word} · llm-stream-bench · {}", time(page.main()))
 }
 
-/// Returns the word, the symbol, the class and the exit code of the run's status.
-fn status(page: &PageData<'_>) -> (&'static str, &'static str, &'static str, u8) {
+/// Returns the word, the symbol and the class of the run's status, and how the program ended.
+fn status(page: &PageData<'_>) -> (&'static str, &'static str, &'static str, &'static str) {
     match page.main().report.result.ended {
-        RunStatus::Passed => ("PASS", "✓", "pass", 0),
-        RunStatus::Failed => ("FAIL", "✕", "fail", 101),
-        RunStatus::Interrupted => ("INTERRUPTED", "◼", "inc", 130),
+        RunStatus::Passed => ("PASS", "✓", "pass", "exit code 0"),
+        RunStatus::Failed => ("FAIL", "✕", "fail", "exit code 101"),
+        RunStatus::Interrupted => ("INTERRUPTED", "◼", "inc", "ended by a signal"),
     }
 }
 
@@ -186,11 +186,11 @@ fn change_in_words(miss: &PageVerdict<'_>, place: &str, value: f64) -> String {
 }
 
 fn verdict(page: &PageData<'_>) -> Markup {
-    let (word, symbol, class, code) = status(page);
+    let (word, symbol, class, ending) = status(page);
     let reasons = &page.main().report.result.reasons;
     html! {
         div class={ "verdict " (class) } {
-            div.big { span aria-hidden="true" { (symbol) } " " (word) small { "exit code " (code) } }
+            div.big { span aria-hidden="true" { (symbol) } " " (word) small { (ending) } }
             div {
                 p { b { (limits_in_words(page)) } " " (requests_in_words(page)) }
                 @if page.main().report.result.ended == RunStatus::Interrupted { p { (missing(page)) } }

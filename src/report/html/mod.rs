@@ -94,7 +94,6 @@ fn document(page: &PageData<'_>) -> Markup {
             }
             body {
                 a.skip href="#verdicts" { "Skip to the verdicts" }
-                (PreEscaped(HATCH))
                 (header::header(page, &links))
                 main { @for (_, _, section) in &sections { (section) } }
                 footer {
@@ -106,9 +105,6 @@ fn document(page: &PageData<'_>) -> Markup {
         }
     }
 }
-
-/// The pattern of the failing side of a limit.
-const HATCH: &str = r#"<svg width="0" height="0" class="defs" aria-hidden="true"><defs><pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><path d="M0 0V5" class="hatch"/></pattern></defs></svg>"#;
 
 /// Returns the sections that the runs have data for, with the texts of the links to them.
 fn sections(page: &PageData<'_>) -> Vec<(&'static str, &'static str, Markup)> {

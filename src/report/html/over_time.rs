@@ -238,7 +238,6 @@ fn first_tokens_title(group: &PageGroup<'_>) -> Markup {
 
 /// Returns about a dozen moments of the load as a table.
 fn table(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
-    let _ = page;
     let rates = group.requests.over_time.rates();
     let step = rates.len().div_ceil(12).max(1);
     let row = |(time, bin): &(f64, TimeBin)| {
@@ -248,5 +247,6 @@ fn table(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
         }
     };
     let rows: Vec<_> = rates.iter().step_by(step).map(row).collect();
-    folded("streams and tokens over time", &["Second", "Waiting", "Receiving", "tok/s"], &rows)
+    let name = format!("streams and tokens of {} over time", page.key(group).name);
+    folded(&name, &["Second", "Waiting", "Receiving", "tok/s"], &rows)
 }

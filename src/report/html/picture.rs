@@ -79,6 +79,25 @@ impl Picture {
         );
     }
 
+    /// Hatches a rectangle: with lines, because patterns are printed as pixels.
+    pub(super) fn hatch(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64)) {
+        const STEP: f64 = 7.0;
+        let mut lines = PathData::default();
+        // Each line rises from the lower edge at `start`, cut at the sides.
+        let first = (x / STEP).floor() * STEP - height;
+        let mut start = first - first.rem_euclid(STEP);
+        while start < x + width {
+            let (left, right) = (start.max(x), (start + height).min(x + width));
+            if right > left {
+                lines
+                    .move_to(left, y + height - (left - start))
+                    .line_to(right, y + height - (right - start));
+            }
+            start += STEP;
+        }
+        self.path(class, &lines.done());
+    }
+
     /// Draws a mark with a text that hovering over it shows.
     pub(super) fn mark(
         &mut self,
@@ -103,6 +122,9 @@ impl Picture {
 
     /// Writes a text.
     pub(super) fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: Anchor, text: &str) {
+        if text.is_empty() {
+            return;
+        }
         let (x, y, anchor) = (px(x), px(y), anchor.name());
         let _ =
             write!(self.out, r#"<text class="{class}" x="{x}" y="{y}" text-anchor="{anchor}">"#);

@@ -24,13 +24,13 @@ pub(super) fn section(page: &PageData<'_>) -> Markup {
             div.rep {
                 div {
                     h3 { "Repeat the run" }
-                    (copied("command", &format!("llm-stream-bench rerun {}", quoted(&run.name))))
+                    (copied("command that repeats the run", &format!("llm-stream-bench rerun {}", quoted(&run.name))))
                     @if let Some(setup) = setup {
                         h3 { "The same by hand" }
                         (copied("command line", &command_line(setup)))
                     }
                     h3 { "Compare with another run" }
-                    (copied("command", &format!("llm-stream-bench compare {} latest", quoted(&run.name))))
+                    (copied("command that compares runs", &format!("llm-stream-bench compare {} latest", quoted(&run.name))))
                     h3 { "Environment" }
                     (environment(page, run, setup))
                 }

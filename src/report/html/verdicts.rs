@@ -284,11 +284,11 @@ fn picture(page: &PageData<'_>, verdict: &PageVerdict<'_>) -> Option<Markup> {
     let mut picture = Picture::new("vp", (300, 46), &picture_label(page, verdict, value));
     let limit = x.at(verdict.limit);
     let (bad_from, bad_to) = if verdict.fails_above() { (limit, 292.0) } else { (8.0, limit) };
-    picture.rect("bad", (bad_from, 4.0), (bad_to - bad_from, 24.0));
-    if bad_to - bad_from > 34.0 {
+    picture.hatch("bad", (bad_from, 4.0), (bad_to - bad_from, 24.0));
+    if bad_to - bad_from > 38.0 {
         match verdict.fails_above() {
-            true => picture.text("ax", (287.0, 14.0), Anchor::End, "fails"),
-            false => picture.text("ax", (13.0, 14.0), Anchor::Start, "fails"),
+            true => picture.text("lb ax", (289.0, 15.0), Anchor::End, "fails"),
+            false => picture.text("lb ax", (11.0, 15.0), Anchor::Start, "fails"),
         }
     }
     picture.path("base", "M8 28H292");

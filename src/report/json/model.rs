@@ -1,5 +1,5 @@
 //! The JSON report as types. Their fields are the keys of the report in its order, and their
-//! documentation is the text of its schema, `fixtures/schema/run.v1.json`.
+//! documentation is the text of its schema, `fixtures/schema/run.v2.json`.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 #[cfg(feature = "schema")]
@@ -15,7 +15,7 @@ use serde::{
 
 use crate::{
     calibrate::Calibration,
-    report::{RunStatus, TrialList},
+    report::{RunStatus, TrialList, TrialResult},
     setup::Setup,
 };
 
@@ -77,6 +77,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ByNameVisitor<T> {
 pub(crate) enum TrialReports<'a> {
     /// Of a run in this process. Each becomes an entry only while it is written.
     Run(&'a TrialList),
+    /// The loads of such a run.
+    Loads(&'a TrialList),
     /// Of a stored run.
     Stored(Vec<TrialReport<'a>>),
 }
@@ -90,16 +92,25 @@ impl Default for TrialReports<'_> {
 impl Serialize for TrialReports<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Run(trials) => {
-                let mut entries = serializer.serialize_seq(None)?;
-                for result in trials.iter() {
-                    entries.serialize_element(&super::trial(&result))?;
-                }
-                entries.end()
+            Self::Run(trials) => serialize_trials(serializer, trials.iter()),
+            Self::Loads(trials) => {
+                let loads = trials.iter().filter(|trial| trial.case.task.workload().is_some());
+                serialize_trials(serializer, loads)
             }
             Self::Stored(trials) => trials.serialize(serializer),
         }
     }
+}
+
+fn serialize_trials<'t, S: Serializer>(
+    serializer: S,
+    trials: impl Iterator<Item = Cow<'t, TrialResult>>,
+) -> Result<S::Ok, S::Error> {
+    let mut entries = serializer.serialize_seq(None)?;
+    for result in trials {
+        entries.serialize_element(&super::trial(&result))?;
+    }
+    entries.end()
 }
 
 impl<'de> Deserialize<'de> for TrialReports<'_> {

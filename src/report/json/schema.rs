@@ -11,19 +11,6 @@ use serde_json::{Map, Value};
 
 use super::model::{ByName, RunReport};
 
-/// Fields that version 1 gained after its first release: older reports of the version lack them.
-const GAINED: &[(&str, &[&str])] = &[
-    ("FigureReport", &["lacking_because"]),
-    ("GroupReport", &["server", "simulator"]),
-    ("InstrumentReport", &["packets", "tls", "unix"]),
-    (
-        "ThresholdReport",
-        &["arrival_uncertainty", "doubts", "lacking", "lacking_because", "model", "workload"],
-    ),
-    ("TrialReport", &["arrival_uncertainty", "turns"]),
-    ("TurnReport", &["arrival_uncertainty"]),
-];
-
 impl<T: JsonSchema> JsonSchema for ByName<T> {
     fn inline_schema() -> bool {
         true
@@ -44,14 +31,8 @@ pub fn schema() -> Value {
     let mut schema = settings.into_generator().into_root_schema_for::<RunReport<'_>>();
     tidy.transform(&mut schema);
     let mut schema = schema.to_value();
-    schema["$id"] = "llm-stream-bench/run.v1".into();
+    schema["$id"] = "llm-stream-bench/run.v2".into();
     schema["title"] = "A run of llm-stream-bench".into();
-    for (definition, fields) in GAINED {
-        let required = &mut schema["$defs"][definition]["required"];
-        if let Some(required) = required.as_array_mut() {
-            required.retain(|field| !fields.iter().any(|gained| field == gained));
-        }
-    }
     leading_first(schema)
 }
 

@@ -20,14 +20,14 @@ use crate::{
 };
 
 /// A run in a folder, or its `run.json` alone.
-pub(crate) struct StoredRun {
+pub(crate) struct RunRecord {
     /// Its `run.json`.
     pub(crate) path: PathBuf,
     /// Its results.
     pub(crate) report: RunReport<'static>,
 }
 
-impl StoredRun {
+impl RunRecord {
     /// Reads the run in `path`: a folder with `run.json`, or such a file.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let path = if path.is_dir() { path.join(RUN) } else { path.to_owned() };
@@ -78,7 +78,7 @@ pub(crate) fn baseline(path: &Path) -> anyhow::Result<Baseline> {
     if is_in_folder && results.is_file() {
         return rows::of_csv(&results);
     }
-    Ok(rows::of_report(&StoredRun::open(path)?.report))
+    Ok(rows::of_report(&RunRecord::open(path)?.report))
 }
 
 fn read_baseline(path: &Path) -> anyhow::Result<Baseline> {
