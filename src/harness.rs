@@ -399,10 +399,8 @@ fn measure(
     let csv = Output::open(&place, &plan)?;
     let checks_instrument = !cli.no_calibration;
     checks_instrument.then(|| InstrumentFile::check(&csv.path)).transpose()?;
-    let resumed = setup.resumed.iter().map(|resumed| resume::note(resumed, &plan));
-    let notes = notes(&plan, &github).into_iter().chain(resumed);
-    let notes = notes.chain(short_keys).chain(undecidable);
-    notes.for_each(|note| terminal.err(&format!("{note}\n")));
+    let notes = notes(&plan, &github, &setup).into_iter();
+    terminal.lines(notes.chain(short_keys).chain(undecidable));
     // From here on a signal ends the run in order, with reports.
     let cancellation = signals::cancellation();
     // Last, because it replaces existing files.
@@ -445,10 +443,11 @@ fn printed(
 }
 
 /// Notes for the reader before the first trial.
-fn notes(plan: &Plan, github: &Github) -> Vec<String> {
+fn notes(plan: &Plan, github: &Github, setup: &Setup) -> Vec<String> {
     let models = simulated_models(plan).into_iter().chain(bypassed_proxies(plan));
     let notes = models.chain(insecure(plan)).chain(overridden_limits(plan)).chain(order(plan));
-    notes.chain(github::check(github)).collect()
+    let resumed = setup.resumed.iter().map(|resumed| resume::note(resumed, plan));
+    notes.chain(github::check(github)).chain(resumed).collect()
 }
 
 /// The end of a run: reports, verdict, path, exit code.

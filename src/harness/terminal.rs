@@ -54,6 +54,11 @@ impl Terminal {
         let _ = self.suspended(|| io::stderr().lock().write_all(text.as_bytes()));
     }
 
+    /// Writes each of `lines` to stderr.
+    pub(super) fn lines(&self, lines: impl IntoIterator<Item = String>) {
+        lines.into_iter().for_each(|line| self.err(&format!("{line}\n")));
+    }
+
     /// Writes the annotations of `run` to stderr, as commands of GitHub Actions.
     pub(super) fn annotate(&self, run: &Run) {
         let commands = Annotations.render(run);

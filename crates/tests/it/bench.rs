@@ -225,6 +225,11 @@ fn mask_line(line: &str) -> String {
             masked = masked.replace(run, single);
         }
     }
+    // The sign of an interval's end depends on noise where there is no difference.
+    for (signed, masked_end) in [("[-#", "[#"), ("[+#", "[#"), (", -#]", ", #]"), (", +#]", ", #]")]
+    {
+        masked = masked.replace(signed, masked_end);
+    }
     // The units of a table stand above its numbers, whose widths differ.
     let indent = if indent > 20 { 2 } else { indent };
     format!("{}{masked}", &line[..indent])
