@@ -397,9 +397,8 @@ fn measure(
     let place = ResultsPlace::of(&cli, &parent, started)?;
     let files = Files::open(&cli, place.folder())?;
     let csv = Output::open(&place, &plan)?;
-    if !cli.no_calibration {
-        InstrumentFile::check(&csv.path)?;
-    }
+    let checks_instrument = !cli.no_calibration;
+    checks_instrument.then(|| InstrumentFile::check(&csv.path)).transpose()?;
     let notes = notes(&plan, &github, &setup).into_iter();
     terminal.lines(notes.chain(short_keys).chain(undecidable));
     // From here on a signal ends the run in order, with reports.
@@ -416,7 +415,7 @@ fn measure(
     let options = RunOptions {
         accesses,
         preflight: !cli.no_preflight,
-        checks_instrument: !cli.no_calibration,
+        checks_instrument,
         baseline: baselines.compared.take(),
         machine: baselines.machine.clone(),
         setup: Some(Box::new(setup)),
@@ -428,8 +427,8 @@ fn measure(
     let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
     let load = meter.stop();
     let overview = Overview { width: terminal::width(), is_verbose: cli.verbose };
-    let closing =
-        Closing { load, terminal, path, place, files, baselines, github, inconclusive, overview };
+    let saved = Saved { path, place, files, baselines };
+    let closing = Closing { load, overview, terminal, saved, github, inconclusive };
     Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
 }
 
@@ -454,14 +453,32 @@ fn notes(plan: &Plan, github: &Github, setup: &Setup) -> Vec<String> {
 /// The end of a run: reports, verdict, path, exit code.
 struct Closing {
     load: MachineLoad,
+    overview: Overview,
     terminal: Arc<Terminal>,
+    saved: Saved,
+    github: Github,
+    inconclusive: Inconclusive,
+}
+
+/// Where a run is saved.
+struct Saved {
+    /// The file of the results.
     path: PathBuf,
     place: ResultsPlace,
     files: Files,
     baselines: Baselines,
-    github: Github,
-    inconclusive: Inconclusive,
-    overview: Overview,
+}
+
+impl Saved {
+    /// Writes the reports; returns the path of the page, and a line for each file that fails.
+    fn write(&self, run: &Run) -> (Option<PathBuf>, Vec<String>) {
+        let mut unwritten = self.files.write(run);
+        let folder = self.place.folder();
+        let finished = folder.map(|folder| run_folder::finish(folder, run));
+        let (page, lines) = finished.unwrap_or_default();
+        unwritten.extend(lines);
+        (page, unwritten)
+    }
 }
 
 impl Closing {
@@ -478,7 +495,7 @@ impl Closing {
         let lost: Vec<_> = lacks_lines.then(|| lines.to_owned()).into_iter().collect();
         run.decide(failed, self.inconclusive, lost.clone());
         // Only the outcome tells whether the run may be saved, and a run that cannot be saved fails.
-        if let Err(error) = self.baselines.save(&run, &self.terminal) {
+        if let Err(error) = self.saved.baselines.save(&run, &self.terminal) {
             let unsaved = format!("FAILED: {error:#}");
             run.decide(failed, self.inconclusive, lost.into_iter().chain([unsaved]).collect());
         }
@@ -498,11 +515,7 @@ impl Closing {
                 text.push_str(&format!("{precision}\n"));
             }
         }
-        let mut unwritten = self.files.write(&run);
-        let folder = self.place.folder();
-        let finished = folder.map(|folder| run_folder::finish(folder, &run));
-        let (report, lines) = finished.unwrap_or_default();
-        unwritten.extend(lines);
+        let (page, mut unwritten) = self.saved.write(&run);
         unwritten.extend(terminal::unwritten());
         if code == 0 && !unwritten.is_empty() {
             code = FAILED;
@@ -512,9 +525,9 @@ impl Closing {
         }
         self.terminal.err(&text);
         github::report(&self.github, &run, &self.terminal);
-        self.terminal.err(&format!("Results: {}\n", self.path.display()));
-        if let Some(report) = report {
-            self.terminal.err(&format!("Report: {}\n", report.display()));
+        self.terminal.err(&format!("Results: {}\n", self.saved.path.display()));
+        if let Some(page) = page {
+            self.terminal.err(&format!("Report: {}\n", page.display()));
         }
         code
     }

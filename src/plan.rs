@@ -23,6 +23,7 @@ pub use llm_stream_client::{
 };
 use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
+    goodput::RequestLimits,
     group::GroupSpec,
     lacking::MIN_SHARE,
     metric::Metric,
@@ -368,6 +369,8 @@ pub struct Workload {
     pub runs: u32,
     /// The thresholds of each model under this load.
     pub thresholds: Vec<Threshold>,
+    /// The limits of each request, for `goodput`.
+    pub goodput: RequestLimits,
     /// How precisely means are to be known under it.
     pub precision: Vec<PrecisionGoal>,
 }
@@ -610,9 +613,15 @@ fn workloads(
                 errors.extend(undefined_metrics(config, workload));
                 limits
             },
+            goodput: {
+                let texts = workload.goodput.as_ref().unwrap_or(&config.goodput);
+                request_limits(config, texts, &mut errors)
+            },
         })
     };
     let workloads = config.workloads.iter().enumerate().map(workload).collect();
+    // Every workload parses the limits of the top level again and repeats their errors.
+    errors.dedup_by_key(|error: &mut ConfigError| error.to_string());
     match errors.is_empty() {
         true => Ok(workloads),
         false => Err(ConfigErrors(errors).into()),
@@ -621,18 +630,38 @@ fn workloads(
 
 /// Finds thresholds on a metric that the workload does not have.
 fn undefined_metrics(config: &Config, workload: &config::WorkloadConfig) -> Vec<ConfigError> {
-    if !matches!(workload.shape, Shape::Closed { .. }) {
-        return Vec::new();
-    }
-    let is_absent = |text: &&Spanned<String>| {
-        let threshold = Threshold::parse(&text.value).ok();
-        threshold.is_some_and(|threshold| threshold.metric == Metric::REQUEST_RATE)
-    };
+    let is_closed = matches!(workload.shape, Shape::Closed { .. });
+    let has_limits = !workload.goodput.as_ref().unwrap_or(&config.goodput).is_empty();
     let error = |text: &Spanned<String>| {
-        let what = "a closed loop has no `request_rate`: its requests start when others end";
-        config.error_in(text, what, "use `request_throughput`, the valid requests a second")
+        let metric = Threshold::parse(&text.value).ok()?.metric;
+        if metric == Metric::REQUEST_RATE && is_closed {
+            let what = "a closed loop has no `request_rate`: its requests start when others end";
+            let help = "use `request_throughput`, the valid requests a second";
+            return Some(config.error_in(text, what, help));
+        }
+        if [Metric::GOODPUT, Metric::GOODPUT_RATIO].contains(&metric) && !has_limits {
+            let what = format!("`{}` needs the limits that a good request meets", metric.name);
+            let help = "add them to the workload or at the top level, for example\n\
+                        goodput: [\"ttft <= 500 ms\", \"tpot <= 25 ms\"]";
+            return Some(config.error_in(text, &what, help));
+        }
+        None
     };
-    workload.thresholds.iter().filter(is_absent).map(error).collect()
+    workload.thresholds.iter().filter_map(error).collect()
+}
+
+fn request_limits(
+    config: &Config,
+    texts: &[Spanned<String>],
+    errors: &mut Vec<ConfigError>,
+) -> RequestLimits {
+    let parse = |text: &Spanned<String>| {
+        RequestLimits::parse(&text.value)
+            .map_err(|error| config.error_at(text, error.offset, &error.message, &error.help))
+    };
+    let parsed = texts.iter().map(parse);
+    let limits = parsed.filter_map(|limit| limit.map_err(|error| errors.push(error)).ok());
+    RequestLimits::new(limits.collect())
 }
 
 fn prompts(config: &Config) -> Vec<Prompt> {

@@ -44,6 +44,8 @@ pub(super) enum Section {
     Synthetic,
     TokenRange,
     Workload,
+    ConcurrencyRange,
+    RateRange,
 }
 
 /// The form of a value.
@@ -108,8 +110,8 @@ pub(super) struct SectionInfo {
 }
 
 use Section::{
-    Defaults, Fault, Function, Model, Prompt, RunVariation, Simulate, Synthetic, Timeouts,
-    TokenCount, TokenRange, Tool, Top, Workload,
+    ConcurrencyRange, Defaults, Fault, Function, Model, Prompt, RateRange, RunVariation, Simulate,
+    Synthetic, Timeouts, TokenCount, TokenRange, Tool, Top, Workload,
 };
 use ValueShape::{
     Any, Duration, Fields, Figures, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some,
@@ -175,6 +177,8 @@ pub(super) static KEYS: &[Key] = keys! {
             => "How often each model gets each prompt; `auto` chooses the number from the noise of the first three, the thresholds and `precision`.";
         thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
             => "Limits for every model and its prompts. A missed limit fails the run.";
+        goodput: List(&Text), "none", r#""ttft <= 500 ms""#
+            => "Limits that each request of a load must meet to count for the metrics `goodput` and `goodput_ratio`.";
         precision: PRECISION, "none", "2 %"
             => "How precisely means are to be known: runs are added until each 95 % interval is within ± this percentage of its mean, up to `max_runs` and `max_time`. A percentage alone is for `ttft`, `tpot` and `generation_speed`.";
         workloads: Named(Workload), "none", "{ chat-c64: { concurrency: 64, requests: 512 } }"
@@ -359,9 +363,10 @@ pub(super) static KEYS: &[Key] = keys! {
         max: Whole(1, MOST_INPUT), "", "2000" => "The most tokens.";
     }
     [Workload] {
-        concurrency: Whole(1, MOST_IN_FLIGHT), "", "64"
-            => "A closed loop with this many requests in flight.";
-        rate: RATE, "", "20/s" => "An open loop with this many requests per second, minute or hour.";
+        concurrency: CONCURRENCY, "", "64"
+            => "A closed loop with this many requests in flight. A list or a range is a sweep: each value is a workload `NAME@cVALUE`.";
+        rate: RATES, "", "20/s"
+            => "An open loop with this many requests per second, minute or hour. A list or a range is a sweep: each value is a workload `NAME@rVALUE`, per second.";
         arrivals: Any(&[Words(|| vec!["constant", "poisson"]), GAMMA]), "poisson", "poisson"
             => "The distribution of the gaps between arrivals.";
         seed: Whole(0, MAX), "0", "7" => "The seed of the arrivals.";
@@ -373,10 +378,28 @@ pub(super) static KEYS: &[Key] = keys! {
         runs: Whole(1, MOST_RUNS), "the value of the top level", "3" => "How often each model gets the load.";
         thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
             => "Limits for every model under this load.";
+        goodput: List(&Text), "the value of the top level", r#""ttft <= 500 ms""#
+            => "Limits that each request must meet to count for `goodput` and `goodput_ratio`.";
         precision: PRECISION, "the value of the top level", "2 %"
             => "How precisely means are to be known, as a percentage of each.";
     }
+    [ConcurrencyRange] {
+        from: Whole(1, MOST_IN_FLIGHT), "", "1" => "The first number of requests in flight.";
+        to: Whole(1, MOST_IN_FLIGHT), "", "256" => "The last one.";
+    }
+    [RateRange] {
+        from: RATE, "", "1/s" => "The first rate.";
+        to: RATE, "", "64/s" => "The last one.";
+    }
+    [ConcurrencyRange, RateRange] {
+        factor: Number(1.01, 1000.0), "2", "2" => "Each value is the one before times this factor.";
+    }
 };
+
+const CONCURRENCY: ValueShape =
+    Any(&[Whole(1, MOST_IN_FLIGHT), Some(&Whole(1, MOST_IN_FLIGHT)), Map(ConcurrencyRange)]);
+
+const RATES: ValueShape = Any(&[RATE, Some(&RATE), Map(RateRange)]);
 
 const RUN_VARIATION: ValueShape = Any(&[SHARE, Map(RunVariation)]);
 
@@ -516,6 +539,20 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         some_of: &[&["requests", "duration"]],
         only_with: &[("arrivals", "rate"), ("seed", "rate"), ("max_in_flight", "rate")],
         ..section(Workload)
+    },
+    SectionInfo {
+        name: "a range of `concurrency`",
+        expected: "a number, a list of numbers, or a range",
+        example: "{ from: 1, to: 256, factor: 2 }",
+        title: "Range of concurrency",
+        ..section(ConcurrencyRange)
+    },
+    SectionInfo {
+        name: "a range of `rate`",
+        expected: "a rate, a list of rates, or a range",
+        example: "{ from: 1/s, to: 64/s, factor: 2 }",
+        title: "Range of rates",
+        ..section(RateRange)
     },
 ];
 

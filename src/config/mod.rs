@@ -24,6 +24,7 @@ mod size;
 mod source;
 mod span;
 mod suggest;
+mod sweep;
 mod syntax;
 mod template;
 mod text_fields;
@@ -108,6 +109,8 @@ pub struct Config {
     pub runs: RunCount,
     /// `thresholds` of every model. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// `goodput` of every workload that has none itself. Default: none.
+    pub goodput: Vec<Spanned<String>>,
     /// `order`. Default: `interleaved`.
     pub order: Order,
     /// `inconclusive`. Default: `warn`.
@@ -371,6 +374,8 @@ pub struct WorkloadConfig {
     pub runs: Option<u32>,
     /// `thresholds` of each model under this load. Default: none.
     pub thresholds: Vec<Spanned<String>>,
+    /// `goodput` under this load. Default: that of the top level.
+    pub goodput: Option<Vec<Spanned<String>>>,
     /// `precision` of each model under this load. Default: that of the top level.
     pub precision: Option<Vec<PrecisionGoal>>,
 }
@@ -422,6 +427,7 @@ impl Config {
         let runs = fields.get("runs").and_then(|entry| model::runs(&mut reader, entry));
         let thresholds = fields.get("thresholds");
         let thresholds = thresholds.map(|entry| model::thresholds(&mut reader, entry));
+        let goodput = fields.get("goodput").map(|entry| model::thresholds(&mut reader, entry));
         let workloads = fields.get("workloads");
         let has_prompts = fields.get("prompts").is_some();
         let workloads = workloads
@@ -444,6 +450,7 @@ impl Config {
             prompts,
             runs,
             thresholds: thresholds.unwrap_or_default(),
+            goodput: goodput.unwrap_or_default(),
             order: order.unwrap_or_default(),
             inconclusive: inconclusive.unwrap_or_default(),
             max_runs,

@@ -14,6 +14,7 @@ use super::{
     model, precision,
     reader::{Entry, Fields, Reader},
     suggest::{did_you_mean, nearest},
+    sweep,
     yaml::Yaml,
 };
 
@@ -37,42 +38,56 @@ pub(super) fn workloads(
     };
     let named = reader.map(entry, "a map of workloads by their names", entry.example());
     let workloads = named.into_iter();
-    workloads.filter_map(|(name, field)| workload(reader, name, &field, &known)).collect()
+    workloads.flat_map(|(name, field)| workload(reader, name, &field, &known)).collect()
 }
 
+/// Reads a workload; of a sweep, one for each point.
 fn workload(
     reader: &mut Reader<'_>,
     name: &str,
     entry: &Entry<'_>,
     prompts: &[String],
-) -> Option<WorkloadConfig> {
+) -> Vec<WorkloadConfig> {
     reader.remember(entry);
     if name.trim().is_empty() {
         let help = "write its name before the colon";
         reader.error_at_key(entry, "a workload has an empty name", help);
     }
     let fields = reader.fields(entry, Section::Workload);
-    let shape = shape(reader, entry, &fields);
+    let shapes = shapes(reader, entry, &fields);
     let until = until(reader, entry, &fields);
     let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
     let thresholds = fields.get("thresholds");
     let thresholds = thresholds.map(|entry| model::thresholds(reader, entry));
+    let goodput = fields.get("goodput").map(|entry| model::thresholds(reader, entry));
     let precision = fields.get("precision");
     let precision = precision.and_then(|entry| precision::precision(reader, entry));
     let chosen = fields.get("prompts").map(|entry| chosen(reader, entry, prompts));
-    Some(WorkloadConfig {
-        name: Spanned::new(name.to_owned(), entry.key.referenced, entry.key.defined),
-        shape: shape?,
-        until: until?,
-        prompts: chosen.unwrap_or_default(),
-        runs: runs.and_then(|runs| u32::try_from(runs).ok()),
-        thresholds: thresholds.unwrap_or_default(),
-        precision,
-    })
+    let Some(until) = until else { return Vec::new() };
+    let thresholds = thresholds.unwrap_or_default();
+    let point = |(suffix, shape): (String, Shape)| {
+        let name = format!("{name}{suffix}");
+        WorkloadConfig {
+            name: Spanned::new(name, entry.key.referenced, entry.key.defined),
+            shape,
+            until,
+            prompts: chosen.clone().unwrap_or_default(),
+            runs: runs.and_then(|runs| u32::try_from(runs).ok()),
+            thresholds: thresholds.clone(),
+            goodput: goodput.clone(),
+            precision: precision.clone(),
+        }
+    };
+    shapes.unwrap_or_default().into_iter().map(point).collect()
 }
 
-/// Exactly one of `concurrency` and `rate`.
-fn shape(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> Option<Shape> {
+/// Exactly one of `concurrency` and `rate`; of a sweep, a shape for each point, with the end of its
+/// name.
+fn shapes(
+    reader: &mut Reader<'_>,
+    workload: &Entry<'_>,
+    fields: &Fields<'_>,
+) -> Option<Vec<(String, Shape)>> {
     match (fields.get("concurrency"), fields.get("rate")) {
         (Some(entry), None) => {
             let of_open_loops = Section::Workload.info().only_with;
@@ -81,8 +96,10 @@ fn shape(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> 
                 let help = "it is for an open loop, which has a `rate`; remove one of them";
                 reader.error_at_key(entry, what, help);
             }
-            let concurrency = in_flight(reader, entry)?;
-            Some(Shape::Closed { concurrency })
+            let points = sweep::concurrencies(reader, entry)?.named(|point| format!("@c{point}"));
+            let shape =
+                |(name, concurrency): (String, usize)| (name, Shape::Closed { concurrency });
+            Some(points.into_iter().map(shape).collect())
         }
         (None, Some(entry)) => open(reader, entry, fields),
         (Some(_), Some(entry)) => {
@@ -105,17 +122,28 @@ fn shape(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> 
     }
 }
 
-fn open(reader: &mut Reader<'_>, rate: &Entry<'_>, fields: &Fields<'_>) -> Option<Shape> {
-    let rate = self::rate(reader, rate);
+fn open(
+    reader: &mut Reader<'_>,
+    rates: &Entry<'_>,
+    fields: &Fields<'_>,
+) -> Option<Vec<(String, Shape)>> {
+    let rates = sweep::rates(reader, rates);
     let gaps = fields.get("arrivals").map(|entry| gaps(reader, entry));
     let seed = fields.get("seed").map(|entry| reader.whole(entry));
     let most = fields.get("max_in_flight").map(|entry| in_flight(reader, entry));
-    let arrivals = ArrivalProcess {
-        rate: rate?,
-        gaps: gaps.unwrap_or(Some(Gaps::Poisson))?,
-        seed: seed.unwrap_or(Some(0))?,
+    let gaps = gaps.unwrap_or(Some(Gaps::Poisson))?;
+    let seed = seed.unwrap_or(Some(0))?;
+    let max_in_flight = most.unwrap_or(Some(1_000))?;
+    let shape = |(name, rate): (String, f64)| {
+        (name, Shape::Open { arrivals: ArrivalProcess { rate, gaps, seed }, max_in_flight })
     };
-    Some(Shape::Open { arrivals, max_in_flight: most.unwrap_or(Some(1_000))? })
+    Some(rates?.named(|rate| format!("@r{}", decimal(*rate))).into_iter().map(shape).collect())
+}
+
+/// Formats a rate with up to three decimals.
+fn decimal(rate: f64) -> String {
+    let text = format!("{rate:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<usize> {
@@ -124,7 +152,7 @@ fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<usize> {
 }
 
 /// A rate with its unit: `20/s`, `90/min`.
-fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
+pub(super) fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
     const MOST: f64 = 100_000.0;
     let example = entry.example();
     let text = match &entry.value.value {

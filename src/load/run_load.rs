@@ -414,6 +414,7 @@ impl RawResult {
             ended: since_start(ended),
             tokens: sample.map(|sample| sample.response_tokens),
             refused: sample.and_then(|sample| sample.refused(CountKind::Response)),
+            is_good: None,
         };
         let place =
             LoadPosition { request: id, scheduled, sent, begun: span.begun, ended: span.ended };

@@ -27,6 +27,7 @@ pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
             target,
             workload.map_or(&target.thresholds, |workload| &workload.thresholds),
         ),
+        goodput: workload.map(|workload| workload.goodput.clone()).unwrap_or_default(),
         precision: workload.map_or(&target.precision, |workload| &workload.precision).clone(),
         min_share: target.min_share,
         run_variation: run_variation(target, workload),
@@ -71,6 +72,9 @@ fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, St
     }
     if let Some(workload) = workload {
         settings.push(("load", format!("{}, {}", workload.shape, workload.until)));
+        if !workload.goodput.is_empty() {
+            settings.push(("goodput", workload.goodput.to_string()));
+        }
     }
     settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

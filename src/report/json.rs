@@ -16,6 +16,7 @@ use std::{
 use llm_stream_core::{
     comparison::Change,
     drift::Drift,
+    goodput::RequestLimits,
     group::WorkloadSpec,
     interval::Interval,
     lacking::{MissingFigures, MissingReason},
@@ -199,7 +200,7 @@ fn group<'a>(group: &'a Group, run: &Run) -> GroupReport<'a> {
         transport: spec.transport.into(),
         connection: spec.connection.into(),
         prefix_cache: spec.prefix_cache.into(),
-        workload: spec.workload.as_ref().map(workload),
+        workload: spec.workload.as_ref().map(|of| workload(of, &spec.goodput)),
         trials: TrialCounts {
             planned: group.planned,
             finished: group.finished,
@@ -269,7 +270,7 @@ fn paired(group: &Group, run: &Run) -> Option<PairedReport> {
     Some(PairedReport { with: first.name(), n, generation_speed: relative, interval })
 }
 
-fn workload(workload: &WorkloadSpec) -> WorkloadReport<'_> {
+fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> WorkloadReport<'a> {
     let WorkloadSpec { name, shape, until, prompts, .. } = workload;
     let (concurrency, max_in_flight) = match shape {
         Shape::Closed { concurrency } => (Some(*concurrency), None),
@@ -283,6 +284,7 @@ fn workload(workload: &WorkloadSpec) -> WorkloadReport<'_> {
         max_in_flight,
         requests: until.requests,
         duration: until.duration.map(|duration| duration.as_secs_f64()),
+        goodput: (!goodput.is_empty()).then(|| goodput.to_string()),
         prompts: prompts.into(),
     }
 }
@@ -356,6 +358,8 @@ const fn load(stats: &LoadStats) -> LoadReport {
         request_rate: stats.request_rate,
         request_throughput: stats.request_throughput,
         output_throughput: stats.output_throughput,
+        goodput: stats.goodput,
+        goodput_ratio: stats.goodput_ratio,
         lateness_p99: stats.lateness,
         receiver_busy: stats.busy,
     }

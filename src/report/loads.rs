@@ -79,5 +79,9 @@ impl CsvRow for LoadRow {
         ("receiver_busy", |row| row.stat(|stats| stats.busy.map(|busy| format!("{busy:.4}")))),
         ("definitions", |_| DEFINITIONS.into()),
         ("version", |_| env!("CARGO_PKG_VERSION").into()),
+        ("goodput", |row| row.stat(|stats| stats.goodput.map(|rate| format!("{rate:.3}")))),
+        ("goodput_ratio", |row| {
+            row.stat(|stats| stats.goodput_ratio.map(|share| format!("{share:.3}")))
+        }),
     ];
 }

@@ -77,6 +77,7 @@ impl CsvRow for Row {
         ("first_byte_beyond_server", |row| figure(row, Metric::FIRST_BYTE_BEYOND_SERVER)),
         ("first_reasoning_time", |row| figure(row, Metric::FIRST_REASONING_TIME)),
         ("arrival_uncertainty", |row| of_sample(row, |sample| seconds(sample.uncertainty.largest))),
+        ("good", |row| optional(row.case.group.goodput.are_met(&row.outcome))),
     ];
 }
 

@@ -130,5 +130,6 @@ fn span(row: &Row) -> RequestSpan {
         ended: place.map(|place| place.ended).unwrap_or_default(),
         tokens: sample.map(|sample| sample.response_tokens),
         refused: sample.and_then(|sample| sample.refused(CountKind::Response)),
+        is_good: row.case.group.goodput.are_met(&row.outcome),
     }
 }

@@ -219,7 +219,11 @@ impl Gathered {
         observer: &mut dyn Observer,
         ended: RequestEnd,
     ) {
-        let RequestEnd { prompt, place, span, since_begun, answer } = ended;
+        let RequestEnd { prompt, place, mut span, since_begun, mut answer } = ended;
+        span.is_good = case.group.goodput.are_met(&answer.outcome);
+        if let Ok(sample) = &mut answer.outcome {
+            sample.is_good = span.is_good;
+        }
         let recording = answer.recording.as_ref();
         if case.target.is_simulated() {
             self.handed_over.extend(recording.and_then(|recording| recording.origin));

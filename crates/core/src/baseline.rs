@@ -12,7 +12,7 @@ use crate::{
     group::GroupSpec,
     interval::StratifiedSample,
     lacking::{self, MIN_SHARE},
-    load_stats::LoadStats,
+    load_stats::{Batch, LoadStats},
     metric::{METRICS, Metric, MetricSource},
     statistic::{Absent, Statistic},
     summary::{Group, MetricValues, group_name},
@@ -496,6 +496,18 @@ fn add_throughputs(
     figures.insert("request_throughput".into(), requests);
     let of_runs = load_runs(group, |stats| Some(stats.request_throughput));
     loads.insert("request_throughput".into(), of_runs);
+    let goodputs: [(&Metric, fn(&LoadStats) -> Option<f64>, fn(&Batch) -> f64); 2] = [
+        (Metric::GOODPUT, |stats| stats.goodput, |batch| batch.goodput),
+        (Metric::GOODPUT_RATIO, |stats| stats.goodput_ratio, |batch| batch.goodput_ratio),
+    ];
+    for (metric, of_run, of_batch) in goodputs {
+        let of_runs = load_runs(group, of_run);
+        if !of_runs.is_empty() && of_runs.len() == group.loads.len() {
+            let batches = group.loads.iter().flat_map(|stats| &stats.batches);
+            figures.insert(metric.name.into(), batches.map(of_batch).collect());
+            loads.insert(metric.name.into(), of_runs);
+        }
+    }
     // A run with a refused count has no token throughput.
     let counted = || group.loads.iter().filter(|stats| stats.refused.is_none());
     let batches = counted().flat_map(|stats| &stats.batches);

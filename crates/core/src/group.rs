@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    goodput::RequestLimits,
     precision::PrecisionGoal,
     schedule::{Shape, Until},
     summary::group_name,
@@ -53,6 +54,8 @@ pub struct GroupSpec {
     pub workload: Option<WorkloadSpec>,
     /// The thresholds that the group must meet.
     pub thresholds: Vec<Threshold>,
+    /// The limits of each request, for `goodput`.
+    pub goodput: RequestLimits,
     /// How precisely means are to be known.
     pub precision: Vec<PrecisionGoal>,
     /// The part of the valid answers that must have a figure for the figure to be reported, 0 to 1.

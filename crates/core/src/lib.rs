@@ -16,6 +16,7 @@ pub mod drift;
 pub mod evidence;
 pub mod exact;
 pub mod framing;
+pub mod goodput;
 pub mod group;
 pub mod interval;
 pub mod lacking;

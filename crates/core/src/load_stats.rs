@@ -37,13 +37,15 @@ pub struct RequestSpan {
     pub tokens: Option<u64>,
     /// Why the token count is refused.
     pub refused: Option<Note>,
+    /// Whether it met all limits of `goodput`; `None` without limits.
+    pub is_good: Option<bool>,
 }
 
 /// The requests of a load that have ended. A long list goes to the [`Storage`].
 #[derive(Debug, Clone, Default)]
 pub struct RequestSpans {
-    /// The times in nanoseconds and the tokens; [`u64::MAX`] stands for none.
-    rows: ValueColumn<[u64; 4]>,
+    /// The times in nanoseconds, the tokens, and whether it was good; [`u64::MAX`] stands for none.
+    rows: ValueColumn<[u64; 5]>,
     /// The first reason for which a token count is refused.
     refused: Option<Note>,
 }
@@ -66,22 +68,25 @@ impl RequestSpans {
 
     /// Adds a request.
     pub fn push(&mut self, span: RequestSpan) {
-        let RequestSpan { scheduled, begun, ended, tokens, refused } = span;
+        let RequestSpan { scheduled, begun, ended, tokens, refused, is_good } = span;
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - 1);
         let scheduled = scheduled.map_or(u64::MAX, nanos);
-        self.rows.push([scheduled, nanos(begun), nanos(ended), tokens.unwrap_or(u64::MAX)]);
+        let is_good = is_good.map_or(u64::MAX, u64::from);
+        let tokens = tokens.unwrap_or(u64::MAX);
+        self.rows.push([scheduled, nanos(begun), nanos(ended), tokens, is_good]);
         self.refused = self.refused.or(refused);
     }
 
     /// Returns the requests in the order in which they ended.
     fn iter(&self) -> impl Iterator<Item = RequestSpan> + Clone {
         let known = |number: u64| (number < u64::MAX).then_some(number);
-        self.rows.iter().map(move |[scheduled, begun, ended, tokens]| RequestSpan {
+        self.rows.iter().map(move |[scheduled, begun, ended, tokens, is_good]| RequestSpan {
             scheduled: known(scheduled).map(Duration::from_nanos),
             begun: Duration::from_nanos(begun),
             ended: Duration::from_nanos(ended),
             tokens: known(tokens),
             refused: self.refused,
+            is_good: known(is_good).map(|good| good == 1),
         })
     }
 }
@@ -115,6 +120,10 @@ pub struct LoadStats {
     pub request_throughput: f64,
     /// Tokens of valid answers per second; `None` if a token count is [`refused`](Self::refused).
     pub output_throughput: Option<f64>,
+    /// Valid requests per second that met all limits of `goodput`; `None` without limits.
+    pub goodput: Option<f64>,
+    /// Those as a percentage of all requests.
+    pub goodput_ratio: Option<f64>,
     /// Why `output_throughput` is unknown.
     pub refused: Option<Note>,
     /// Throughput in successive parts of the run. They serve as replicates.
@@ -134,6 +143,10 @@ pub struct Batch {
     pub request_throughput: f64,
     /// Tokens of valid answers per second.
     pub output_throughput: f64,
+    /// Requests per second that met all limits of `goodput`.
+    pub goodput: f64,
+    /// Those as a percentage of all requests.
+    pub goodput_ratio: f64,
 }
 
 impl LoadStats {
@@ -158,7 +171,11 @@ impl LoadStats {
         let peak = peak(spans());
         let request_throughput = per_second(valid as f64);
         let output_throughput = per_second(tokens as f64);
-        let all = Batch { request_throughput, output_throughput };
+        let good = spans().filter(|span| span.is_good == Some(true)).count() as f64;
+        let has_limits = spans().any(|span| span.is_good.is_some());
+        let goodput = per_second(good);
+        let goodput_ratio = 100.0 * good / requests.len() as f64;
+        let all = Batch { request_throughput, output_throughput, goodput, goodput_ratio };
         Some(Self {
             requests: requests.len(),
             valid,
@@ -175,6 +192,8 @@ impl LoadStats {
                 .then(|| (requests.len() - 1) as f64 / starting),
             request_throughput,
             output_throughput: refused.is_none().then_some(output_throughput),
+            goodput: has_limits.then_some(goodput),
+            goodput_ratio: has_limits.then_some(goodput_ratio),
             refused,
             batches: batches(&spans(), (first, last_start, seconds), all),
             lateness: lateness(spans()),
@@ -250,37 +269,74 @@ fn batches(
     const MAX_BATCHES: f64 = 20.0;
     const MIN_BATCHES: f64 = 5.0;
     const MIN_ANSWER_TIMES: f64 = 4.0;
-    let answers = spans.clone().filter_map(|span| {
+    let timed = spans.clone().filter_map(|span| {
         let since = |at: Duration| at.saturating_sub(first).as_secs_f64();
         let (begun, ended) = (since(span.begun), since(span.ended));
-        (ended > begun).then_some((begun, ended, span.tokens? as f64))
+        (ended > begun).then_some((begun, ended, span))
     });
+    let answers = timed.clone().filter(|(_, _, span)| span.tokens.is_some());
     let taken: f64 = answers.clone().map(|(begun, ended, _)| ended - begun).sum();
     let seconds = (end - first).as_secs_f64();
-    let rounds = seconds / (taken / answers.clone().count() as f64);
+    let rounds = seconds / (taken / answers.count() as f64);
     let count = (rounds / MIN_ANSWER_TIMES).clamp(rounds.min(MIN_BATCHES), MAX_BATCHES) as usize;
     let length = seconds / count as f64;
-    let mut batches = vec![Batch { request_throughput: 0.0, output_throughput: 0.0 }; count];
-    for (begun, ended, tokens) in answers {
+    let mut parts = vec![BatchParts::default(); count];
+    for (begun, ended, span) in timed {
         let (from, to) = ((begun / length) as usize, (ended / length).ceil() as usize);
-        for (nth, batch) in batches.iter_mut().enumerate().take(to).skip(from) {
+        for (nth, batch) in parts.iter_mut().enumerate().take(to).skip(from) {
             let start = nth as f64 * length;
             let part = (ended.min(start + length) - begun.max(start)).max(0.0) / (ended - begun);
-            batch.request_throughput += part;
-            batch.output_throughput += part * tokens;
+            batch.add(part, &span);
         }
     }
     // The end of the run is random too, since it is the end of the last answer. The largest of
     // about ten normal values has 0.6 times their standard deviation.
     let durations: Vec<_> = spans.clone().map(|s| (s.ended - s.begun).as_secs_f64()).collect();
     let end = 0.6 * Statistic::Sd.of(&durations).unwrap_or_default() / whole;
-    let requests: Vec<_> = batches.iter().map(|batch| batch.request_throughput).collect();
-    let tokens: Vec<_> = batches.iter().map(|batch| batch.output_throughput).collect();
-    let requests = rescaled(requests, all.request_throughput, end);
-    let tokens = rescaled(tokens, all.output_throughput, end);
-    let batch =
-        |(request_throughput, output_throughput)| Batch { request_throughput, output_throughput };
-    requests.into_iter().zip(tokens).map(batch).collect()
+    let of = |read: fn(&BatchParts) -> f64, all: f64, end: f64| {
+        rescaled(parts.iter().map(read).collect(), all, end)
+    };
+    let requests = of(|batch| batch.valid, all.request_throughput, end);
+    let tokens = of(|batch| batch.tokens, all.output_throughput, end);
+    let good = of(|batch| batch.good, all.goodput, end);
+    // A share does not depend on the length of the run.
+    let shares = of(BatchParts::share, all.goodput_ratio, 0.0);
+    let rates = requests.into_iter().zip(tokens).zip(good.into_iter().zip(shares));
+    rates
+        .map(|((request_throughput, output_throughput), (goodput, goodput_ratio))| Batch {
+            request_throughput,
+            output_throughput,
+            goodput,
+            goodput_ratio,
+        })
+        .collect()
+}
+
+/// The parts of requests that are in a batch.
+#[derive(Debug, Clone, Copy, Default)]
+struct BatchParts {
+    all: f64,
+    valid: f64,
+    tokens: f64,
+    good: f64,
+}
+
+impl BatchParts {
+    fn add(&mut self, part: f64, span: &RequestSpan) {
+        self.all += part;
+        if let Some(tokens) = span.tokens {
+            self.valid += part;
+            self.tokens += part * tokens as f64;
+        }
+        if span.is_good == Some(true) {
+            self.good += part;
+        }
+    }
+
+    /// The good requests as a share of all.
+    fn share(&self) -> f64 {
+        if self.all > 0.0 { self.good / self.all } else { 0.0 }
+    }
 }
 
 /// Rescales `values` to mean `mean` and widens their spread so that the standard error also covers
@@ -343,6 +399,7 @@ mod tests {
             ended: ms(ended),
             tokens,
             refused: None,
+            is_good: None,
         }
     }
 
@@ -426,7 +483,14 @@ mod tests {
                 *place += 0.1 * noise.sample(random).max(0.2);
                 let at = Duration::from_secs_f64;
                 let (begun, ended) = (at(begun), at(*place));
-                RequestSpan { scheduled: None, begun, ended, tokens: Some(50), refused: None }
+                RequestSpan {
+                    scheduled: None,
+                    begun,
+                    ended,
+                    tokens: Some(50),
+                    refused: None,
+                    is_good: None,
+                }
             };
             stats(&(0..requests).map(|_| answer()).collect::<Vec<_>>(), None).unwrap()
         };

@@ -395,6 +395,29 @@ metrics! {
         definition: "of a load's run: valid requests / the same time",
         read: MetricSource::Load(|reached| Some(reached.request_throughput)),
     }
+    GOODPUT {
+        name: "goodput",
+        alias: None,
+        unit: Unit::RequestsPerSecond,
+        better: Better::Higher,
+        error: ErrorOf::Nothing,
+        counted: None,
+        in_summary: true,
+        definition: "of a load's run: requests that met every limit of `goodput` / the same time",
+        read: MetricSource::Load(|reached| reached.goodput),
+    }
+    GOODPUT_RATIO {
+        name: "goodput_ratio",
+        alias: None,
+        unit: Unit::Percent,
+        better: Better::Higher,
+        error: ErrorOf::Nothing,
+        counted: None,
+        in_summary: true,
+        definition: "of a load's run: requests that met every limit of `goodput` / all requests, \
+                     failed ones included",
+        read: MetricSource::Load(|reached| reached.goodput_ratio),
+    }
     CONCURRENCY {
         name: "concurrency",
         alias: None,

@@ -142,6 +142,9 @@ pub struct RequestLine<'a> {
     pub server_may_hold_first: Option<bool>,
     /// [`Sample::shows_reasoning`].
     pub shows_reasoning: Option<bool>,
+    /// [`Sample::is_good`].
+    #[serde(default)]
+    pub is_good: Option<bool>,
     /// [`Sample::asked_for_one`].
     pub asked_for_one: Option<bool>,
     /// [`Sample::notes`].
@@ -264,6 +267,7 @@ impl<'a> RequestLine<'a> {
             server_generation_us: None,
             server_may_hold_first: None,
             shows_reasoning: None,
+            is_good: None,
             asked_for_one: None,
             notes: Vec::new(),
             unread: Vec::new(),
@@ -302,6 +306,7 @@ impl<'a> RequestLine<'a> {
             server_generation_us: sample.server.generation.map(Micros),
             server_may_hold_first: Some(sample.server.may_hold_first),
             shows_reasoning: Some(sample.shows_reasoning),
+            is_good: sample.is_good,
             asked_for_one: Some(sample.asked_for_one),
             notes: sample.notes.clone(),
             unread: sample.unread.clone(),
@@ -381,6 +386,7 @@ impl<'a> RequestLine<'a> {
                 may_hold_first: self.server_may_hold_first.unwrap_or_default(),
             },
             shows_reasoning: required(self.shows_reasoning, "shows_reasoning")?,
+            is_good: self.is_good,
             asked_for_one: required(self.asked_for_one, "asked_for_one")?,
             notes: self.notes.clone(),
             unread: self.unread.clone(),
@@ -563,6 +569,7 @@ mod tests {
             server_head: Some(ms(1)),
             server: Timings { prompt: Some(ms(3)), may_hold_first: true, ..Timings::default() },
             shows_reasoning: true,
+            is_good: Some(false),
             asked_for_one: false,
             notes: vec![Note::UnreadText, Note::ClientDelayed],
             unread: vec![UnreadField { name: "thought".into(), alone: true }],

@@ -145,6 +145,8 @@ pub struct Sample {
     pub server: Timings,
     /// Whether the streamed answer includes the reasoning.
     pub shows_reasoning: bool,
+    /// Whether it met all limits of `goodput`; `None` without limits.
+    pub is_good: Option<bool>,
     /// Whether the request allowed a single token. Then no time between tokens exists.
     pub asked_for_one: bool,
     /// Notes for readers of the figures.
@@ -1463,6 +1465,7 @@ impl StreamReader<'_> {
             server_head: recording.head_time,
             server: self.timings,
             shows_reasoning: false,
+            is_good: None,
             asked_for_one: false,
             notes: Vec::new(),
             unread: self.unread,

@@ -780,8 +780,11 @@ impl Group {
         let stratified = StratifiedSample { values, strata };
         // The replicates of a load are means or other statistics of its runs already.
         let of = if sample.is_of_runs { Statistic::Mean } else { statistic };
+        let share = self.interval_of_good(metric, confidence);
         let mean_error = match of {
-            Statistic::Mean if sample.has_interval => MeanError::of(stratified).ok(),
+            Statistic::Mean if sample.has_interval && share.is_none() => {
+                MeanError::of(stratified).ok()
+            }
             _ => None,
         };
         let interval = match metric.read {
@@ -793,6 +796,15 @@ impl Group {
                 }
                 _ => interval::of(of, stratified, confidence),
             }),
+        };
+        // Batches without any difference, such as those in which all requests are good, do not show
+        // that the next ones are good too.
+        let interval = match (interval, share) {
+            (Ok(Some(interval)), Some(share)) => Ok(Some(Interval {
+                low: interval.low.min(share.low),
+                high: interval.high.max(share.high),
+            })),
+            (interval, _) => interval,
         };
         let n = match metric.read {
             MetricSource::Load(_) | MetricSource::Sample(_) => self.count(metric),
@@ -868,6 +880,23 @@ impl Group {
     pub fn runs(&self) -> u32 {
         let of_requests = self.tally.runs.iter().max().unwrap_or_default();
         of_requests.max(u32::try_from(self.loads.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Returns the interval that the number of good requests alone gives a share of them, or their
+    /// rate at the rate of all requests; `None` for other metrics.
+    fn interval_of_good(&self, metric: &Metric, confidence: f64) -> Option<Interval> {
+        let loads = || self.loads.iter().filter(|stats| stats.goodput_ratio.is_some());
+        let all: usize = loads().map(|stats| stats.requests).sum();
+        let good = |stats: &LoadStats| stats.goodput_ratio.unwrap_or_default() / 100.0;
+        let good: f64 = loads().map(|stats| good(stats) * stats.requests as f64).sum();
+        let rates: Vec<_> = loads().map(|stats| stats.requests as f64 / stats.seconds).collect();
+        let scale = match metric {
+            _ if metric == Metric::GOODPUT_RATIO => 100.0,
+            _ if metric == Metric::GOODPUT => Statistic::Mean.of(&rates).ok()?,
+            _ => return None,
+        };
+        let Interval { low, high } = interval::of_share(good.round() as usize, all, confidence);
+        Some(Interval { low: low * scale, high: high * scale })
     }
 
     /// Returns the interval of the success rate, in percent.
@@ -958,6 +987,8 @@ impl Group {
         let read: fn(&Batch) -> f64 = match metric {
             _ if metric == Metric::OUTPUT_THROUGHPUT => |batch| batch.output_throughput,
             _ if metric == Metric::REQUEST_THROUGHPUT => |batch| batch.request_throughput,
+            _ if metric == Metric::GOODPUT => |batch| batch.goodput,
+            _ if metric == Metric::GOODPUT_RATIO => |batch| batch.goodput_ratio,
             // The load that was offered, not a result of it.
             _ => return Vec::new(),
         };

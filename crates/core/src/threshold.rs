@@ -134,7 +134,8 @@ impl Threshold {
         if self.is_relative() || (self.metric.can_be_negative() && !is_spread) {
             return (f64::NEG_INFINITY, f64::INFINITY, String::new());
         }
-        match *self.metric == SUCCESS_RATE && !is_spread {
+        let is_share = *self.metric == SUCCESS_RATE || self.metric == Metric::GOODPUT_RATIO;
+        match is_share && !is_spread {
             true => (0.0, 100.0, format!("{name} is between 0 % and 100 %")),
             false => (0.0, f64::INFINITY, format!("{name} is never negative")),
         }
@@ -461,7 +462,7 @@ fn example(metric: &Metric) -> String {
         Unit::TokensPerSecond => format!("{} >= 80", metric.name),
         Unit::Tokens | Unit::Requests => format!("{} >= 64", metric.name),
         Unit::RequestsPerSecond => format!("{} >= 10", metric.name),
-        Unit::Percent if matches!(metric.read, MetricSource::All) => {
+        Unit::Percent if metric.better == Better::Higher => {
             format!("{} >= 99 %", metric.name)
         }
         Unit::Percent => format!("{} <= 5 %", metric.name),

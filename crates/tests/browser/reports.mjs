@@ -53,6 +53,7 @@ models:
 const loads = `
 prompts: [{ name: chat, text: "Say something." }, { name: code, text: "Write something." }]
 thresholds: ["ttft p95 <= 400 ms"]
+goodput: ["ttft <= 45 ms", "tpot <= 12 ms"]
 workloads:
   c1: { concurrency: 1, requests: 12 }
   c2: { concurrency: 2, requests: 40 }
@@ -105,8 +106,13 @@ const large = (binary, folder, at) => {
     const line = structuredClone(of[i % of.length]);
     const first = line.token_arrivals_us[0] * (1 + (i % 97) / 97);
     const step = 8000 + (i % 89) * 10;
-    line.token_arrivals_us = Array.from({ length: 500 }, (_, n) => Math.round(first + n * step));
+    line.token_arrivals_us = Array.from({ length: 500 }, (_, n) => Math.ceil(first + n * step));
     line.end_us = line.token_arrivals_us.at(-1) + 5;
+    // One event for each token, between the role and the end of the answer.
+    const tokens = line.events.filter(({ contents }) => contents.includes('answer') || contents.includes('reasoning'));
+    line.events = line.events.filter(entry => !tokens.includes(entry) || entry === tokens.at(-1));
+    tokens.at(-1).events = 500;
+    line.other_arrivals_us = line.other_arrivals_us.map((time, n) => n === 0 ? Math.min(time, Math.floor(first)) : line.end_us);
     line.response_tokens = 500;
     line.handed_over_us = i * 40_000;
     line.request = i + 1;
@@ -117,6 +123,9 @@ const large = (binary, folder, at) => {
   writeFileSync(join(copy, 'requests.jsonl'), out.join('\n') + '\n');
   const started = process.hrtime.bigint();
   const made = page(binary, 'large', [copy], at);
+  // Curves of all requests, not the figures of run.json alone.
+  const curves = readFileSync(made.file, 'utf8').split('class="s ln').length - 1;
+  if (curves < 5) throw new Error(`the page of ${out.length} requests has ${curves} curves`);
   return { ...made, isLarge: true, seconds: Number(process.hrtime.bigint() - started) / 1e9 };
 };
 

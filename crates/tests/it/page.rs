@@ -20,7 +20,7 @@ models:
   Qwen-30B: { simulate: { ttft: 6ms, itl: 20ms, tokens: 6, reasoning_tokens: 2 } }
   Llama-70B: { simulate: { ttft: 8ms, itl: 30ms, tokens: 6 } }
 workloads:
-  c2: { concurrency: 2, requests: 6 }
+  c2: { concurrency: 2, requests: 6, runs: 1 }
 thresholds: [\"success_rate >= 50 %\", \"ttft max <= 10 s\", \"generation_speed >= 1\"]
 ";
 
@@ -122,7 +122,8 @@ fn the_page_needs_no_other_file() {
 #[test]
 fn hostile_names_and_messages_are_inert() {
     let name = serde_json::to_string(HOSTILE).unwrap();
-    let config = CONFIG.replace("Qwen-30B", &name).replace("c2:", &format!("{name}:"));
+    let workload = serde_json::to_string(&format!("load {HOSTILE}")).unwrap();
+    let config = CONFIG.replace("Qwen-30B", &name).replace("c2:", &format!("{workload}:"));
     let bench = Bench::new(&config.replace("name: hello", &format!("name: {name}")));
     let folder = measure(&bench, "out");
     let mut document = results(&folder);
@@ -154,7 +155,7 @@ fn an_interrupted_run_says_so_in_place_of_the_verdict() {
     group["finished"] = json!(group["planned"].as_u64().unwrap() - 2);
     store(&folder, &document);
     let page = page(&bench, &["out"]);
-    assert!(page.contains("INTERRUPTED") && page.contains("2 are missing"), "{page}");
+    assert!(page.contains("INTERRUPTED") && page.contains("2 are missing"));
     assert!(page.contains("No limit was judged"));
     assert!(!page.contains("PASS") && !page.contains("exit code"));
 }
@@ -182,7 +183,7 @@ fn requests_of_a_load_that_was_not_asked_for_are_in_no_distribution() {
     let bench = Bench::new(CONFIG);
     let folder = measure(&bench, "out");
     let before = page(&bench, &["out"]);
-    assert!(before.contains("with 2 streams over time (c2)"), "{before}");
+    assert!(before.contains("with 2 streams over time (c2)"));
     let mut document = results(&folder);
     for trial in document["trials"].as_array_mut().unwrap() {
         if trial["workload"] == "c2" {
@@ -198,7 +199,7 @@ fn requests_of_a_load_that_was_not_asked_for_are_in_no_distribution() {
     }
     store(&folder, &document);
     let after = page(&bench, &["out"]);
-    assert!(after.contains("over time (c2, not the load asked for)"), "{after}");
+    assert!(after.contains("over time (c2, not the load asked for)"));
     assert!(after.contains("Too few in flight."));
     let curves = |page: &str| page.matches("by load. Medians").count();
     assert_eq!((curves(&before), curves(&after)), (4, 4));
@@ -213,7 +214,7 @@ fn several_runs_are_drawn_next_to_each_other() {
         measure(&bench, name);
     }
     let page = page(&bench, &["second", "third", "first"]);
-    assert!(page.contains("Report of 3 runs") && page.contains("id=\"runs\""), "{page}");
+    assert!(page.contains("Report of 3 runs") && page.contains("id=\"runs\""));
     assert!(page.contains("s ln old old1") && page.contains("s ln old old2"));
     assert!(!page.contains("old old3"));
 }

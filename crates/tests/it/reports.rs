@@ -198,6 +198,7 @@ workloads: { at-once: { concurrency: 3, requests: 3, runs: 2 } }
                 ended: Duration::from_millis(at + 64),
                 tokens: Some(4),
                 refused: None,
+                is_good: None,
             }
         });
         let stats = LoadStats::of(&spans.collect(), None).expect("requests");

@@ -72,7 +72,7 @@ impl Metered {
                 continue;
             }
             if first.starts_with("GET ") {
-                socket.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap();
+                socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nother 1\n").unwrap();
                 continue;
             }
             let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 use llm_stream_core::schedule::{ArrivalProcess, Gaps, Starts};
 
 use crate::{
-    bench::{Bench, Ran, Served},
+    bench::{Bench, Ran, Served, passed, ran, records},
     wait,
 };
 
@@ -254,7 +254,7 @@ fn ctrl_c_keeps_the_rows_of_a_load() {
 #[test]
 fn the_smoke_test_sends_one_request_of_a_load() {
     let bench = bench("{ ttft: 30s }", "  load: { concurrency: 64, requests: 10000 }");
-    let ran = crate::bench::ran(&mut bench.smoke(&["load"]));
+    let ran = ran(&mut bench.smoke(&["load"]));
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stdout.contains("test m-simulated::load::run-1 ... ok"), "{}", ran.stdout);
 }
@@ -268,7 +268,7 @@ fn a_load_that_exceeds_the_open_file_limit_is_refused() {
         let mut shell = Command::new("sh");
         let line = format!("ulimit -Sn 100; ulimit -Hn {limit}; exec \"$0\" \"$@\"");
         shell.args(["-c", &line]).arg(command.get_program()).args(command.get_args());
-        crate::bench::ran(shell.current_dir(bench.folder.path()))
+        ran(shell.current_dir(bench.folder.path()))
     };
     let ran = run("300");
     assert_eq!(ran.code, Some(101));
@@ -278,4 +278,148 @@ fn a_load_that_exceeds_the_open_file_limit_is_refused() {
     let ran = run("2000");
     assert!(!ran.stderr.contains("open files"), "{}", ran.stderr);
     assert_eq!(Table::of(&bench, "results.csv").rows.len(), 400);
+}
+
+#[test]
+fn goodput_counts_the_requests_within_every_limit() {
+    let bench = Bench::new(
+        "prompts: [{ name: a, text: hi }]
+goodput: [\"ttft <= 10 s\"]
+models:
+  m: { simulate: { ttft: 40ms, itl: 20ms, jitter: 20ms, tokens: 5, seed: 3 } }
+workloads:
+  all: { concurrency: 2, requests: 12, runs: 1, thresholds: [\"goodput_ratio >= 90 %\", \"goodput_ratio >= 70 %\"] }
+  some: { concurrency: 2, requests: 24, runs: 1, goodput: [\"ttft <= 40 ms\", \"tpot <= 10 s\"] }
+  none: { concurrency: 2, requests: 6, runs: 1, goodput: [\"e2e <= 1 ms\"] }
+  no-limits: { concurrency: 2, requests: 6, runs: 1, goodput: [] }
+",
+    );
+    let ran = bench.run(&["--json", "run.json", "::"]);
+    passed(&ran);
+    // Twelve good requests of twelve: the exact bound is 73.5 %, so 90 % is open and 70 % holds.
+    assert!(ran.stderr.contains("1 of 2 thresholds inconclusive"), "{}", ran.stderr);
+    let rows = bench.results();
+    let heads = fs::read_to_string(bench.folder.path().join("results.csv")).unwrap();
+    let heads: Vec<_> = heads.lines().next().unwrap().split(',').map(str::to_owned).collect();
+    let cell = |row: &csv::StringRecord, name: &str| {
+        row[heads.iter().position(|head| head == name).unwrap()].to_owned()
+    };
+    let loads = records(&bench.folder.path().join("results.workloads.csv"));
+    let mut ratios = std::collections::BTreeMap::new();
+    for load in &loads {
+        let name = &load[2];
+        let good: Vec<_> = rows
+            .iter()
+            .filter(|row| cell(row, "workload") == name)
+            .map(|row| cell(row, "good"))
+            .collect();
+        let (goodput, ratio) = (&load[load.len() - 2], &load[load.len() - 1]);
+        if name == "no-limits" {
+            assert_eq!((goodput, ratio), ("", ""));
+            assert!(good.iter().all(String::is_empty), "{good:?}");
+            continue;
+        }
+        let count = good.iter().filter(|good| *good == "true").count();
+        let seconds: f64 = load[10].parse().unwrap();
+        let expected = 100.0 * count as f64 / good.len() as f64;
+        assert!((ratio.parse::<f64>().unwrap() - expected).abs() < 1e-3, "{name}: {ratio}");
+        let rate = count as f64 / seconds;
+        assert!((goodput.parse::<f64>().unwrap() - rate).abs() < 1e-2 * rate + 1e-3, "{name}");
+        ratios.insert(name.to_owned(), expected);
+    }
+    assert_eq!((ratios["all"], ratios["none"]), (100.0, 0.0));
+    assert!((1.0..=99.0).contains(&ratios["some"]), "{ratios:?}");
+    let json = fs::read_to_string(bench.folder.path().join("run.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let group = json["groups"].as_array().unwrap().iter();
+    let some = group.clone().find(|group| group["workload"]["name"] == "some").unwrap();
+    assert_eq!(some["workload"]["goodput"], "ttft <= 40 ms, tpot <= 10000 ms");
+    let mean = some["metrics"]["goodput_ratio"]["mean"].as_f64().unwrap();
+    assert!((mean - ratios["some"]).abs() < 1e-9);
+    assert!(group.clone().any(|group| group["metrics"]["goodput"].is_null()));
+}
+
+#[test]
+fn limits_of_goodput_are_of_one_request() {
+    let config = |top: &str, limit: &str| {
+        format!(
+            "prompts: [{{ name: a, text: hi }}]\n{top}models: {{ m: {{ simulate: {{}} }} }}\nworkloads:\n  \
+             w: {{ concurrency: 2, requests: 8, thresholds: [\"{limit}\"] }}\n"
+        )
+    };
+    for (top, limit, why) in [
+        ("goodput: [\"ttft p95 <= 1 s\"]\n", "ttft <= 1 s", "has a statistic"),
+        ("goodput: [\"goodput >= 1\"]\n", "ttft <= 1 s", "not a figure of one request"),
+        ("", "goodput >= 1 req/s", "`goodput` needs the limits"),
+        ("", "goodput_ratio >= 90 %", "`goodput_ratio` needs the limits"),
+        ("goodput: [\"ttft <= 1 s\"]\n", "goodput_ratio >= 101 %", "no run meets this limit"),
+    ] {
+        let ran = Bench::new(&config(top, limit)).run(&["::"]);
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains(why) && ran.stderr.contains("configs.yaml:"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_sweep_is_a_workload_for_each_value() {
+    let bench = Bench::new(
+        "runs: 1
+prompts: [{ name: a, text: hi }]
+models: { m: { simulate: { ttft: 20ms, itl: 10ms, tokens: 3 } } }
+workloads:
+  closed: { concurrency: { from: 1, to: 6, factor: 2 }, requests: 8 }
+  listed: { concurrency: [3, 1], requests: 6 }
+  open: { rate: [30/s, 1500/min, 10.5/s], requests: 5 }
+",
+    );
+    let list = ran(&mut bench.smoke(&["--list", "--bench"]));
+    let names: Vec<_> =
+        list.stdout.lines().filter_map(|line| line.strip_suffix(": benchmark")).collect();
+    let expected = [
+        "m-simulated::a::run-1",
+        "m-simulated::closed@c1::run-1",
+        "m-simulated::closed@c2::run-1",
+        "m-simulated::closed@c4::run-1",
+        "m-simulated::closed@c6::run-1",
+        "m-simulated::listed@c3::run-1",
+        "m-simulated::listed@c1::run-1",
+        "m-simulated::open@r30::run-1",
+        "m-simulated::open@r25::run-1",
+        "m-simulated::open@r10.5::run-1",
+    ];
+    assert_eq!(names, expected);
+    bench.run(&["@c4", "@r10.5"]);
+    let loads = records(&bench.folder.path().join("results.workloads.csv"));
+    let asked: Vec<_> = loads.iter().map(|load| (&load[2], &load[11], &load[14])).collect();
+    assert_eq!(asked, [("closed@c4", "4", ""), ("open@r10.5", "", "10.5")]);
+}
+
+#[test]
+fn an_unusable_sweep_is_an_error_where_it_is_written() {
+    for (keys, why) in [
+        ("concurrency: []", "`concurrency` is an empty list"),
+        ("concurrency: [2, 2]", "has this value twice"),
+        ("concurrency: [0, 2]", "must be a whole number from 1"),
+        ("concurrency: [[1]]", "must be a whole number from 1"),
+        ("concurrency: { from: 4, to: 2 }", "ends before it begins"),
+        ("concurrency: { from: 4 }", "has no `to`"),
+        ("concurrency: { from: 1, to: 2, step: 1 }", "unknown key `step`"),
+        ("concurrency: { from: 1, to: 9000, factor: 1.01 }", "more than 64 points"),
+        ("concurrency: { from: 1, to: 9, factor: 1 }", "`factor` must be a number from"),
+        ("rate: [5]", "requires a unit"),
+        ("rate: { from: 1/s, to: 1/s }", "ends before it begins"),
+        ("rate: { from: 1, to: 8/s }", "requires a unit"),
+        ("rate: [60/min, 1/s]", "has this value twice"),
+    ] {
+        let config = format!(
+            "models: {{ m: {{ simulate: {{}} }} }}\nworkloads:\n  w: {{ {keys}, requests: 4 }}\n"
+        );
+        let ran = Bench::new(&config).run(&["::"]);
+        assert_eq!(ran.code, Some(2), "{keys}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains(why) && ran.stderr.contains("configs.yaml:3:"),
+            "{keys}: {}",
+            ran.stderr
+        );
+    }
 }

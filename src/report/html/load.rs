@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use super::{
     distributions::{DistributionSpec, TPOT_SPEC, TTFT_SPEC, curve},
     ecdf::{CurveStyle, EcdfChart},
+    goodput,
     keys::{ModelKey, legend},
     numbers::{THIN, plain, with_unit},
     over_time,
@@ -30,7 +31,7 @@ impl<'p> ModelLoads<'p> {
     }
 }
 
-fn is_closed_loop(group: &PageGroup<'_>) -> bool {
+pub(super) fn is_closed_loop(group: &PageGroup<'_>) -> bool {
     group.report.workload.as_ref().is_some_and(|load| load.concurrency.is_some())
 }
 
@@ -42,6 +43,17 @@ fn not_asked(models: &[ModelLoads<'_>]) -> Option<Markup> {
     let names: Vec<_> =
         missing.map(|(key, group)| format!("{}, {}", key.name, size_in_words(group))).collect();
     (!names.is_empty()).then(|| html! { "Without " (names.join("; ")) ": not the load asked for." })
+}
+
+/// The most curves of a model: a sweep has a load for each value.
+const MOST_CURVES: usize = 7;
+
+/// Returns at most `most` of the items, at even distances, with the first and the last.
+fn evenly<T: Copy>(items: &[T], most: usize) -> Vec<T> {
+    match items.len() {
+        n if n <= most => items.to_vec(),
+        n => (0..most).map(|index| items[index * (n - 1) / (most - 1)]).collect(),
+    }
 }
 
 /// The most models whose loads have charts.
@@ -57,7 +69,7 @@ pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
     let drawn = &models[..models.len().min(MOST_MODELS)];
     Some(html! {
         section #load {
-            h2 { (title(page, &models)) }
+            h2 { (title(&models)) }
             p.lead {
                 "Closed loops keep a number of streams in flight; open loops send at a rate, and latency counts from \
                  the scheduled start."
@@ -68,8 +80,10 @@ pub(super) fn section(page: &PageData<'_>) -> Option<Markup> {
             (legend(models.iter().map(|model| model.key)))
             div.grid3 {
                 @if has_points {
-                    @for chart in throughput_charts(page, &models) { (chart) }
-                    @if let Some(chart) = rate_chart(&models) { (chart) }
+                    @for chart in throughput_charts(&models) { (chart) }
+                    @let good = goodput::charts(&models);
+                    @for chart in &good { (chart) }
+                    @if let (true, Some(chart)) = (good.is_empty(), rate_chart(&models)) { (chart) }
                     @if let Some(chart) = latency_by_rate(&models) { (chart) }
                 }
                 @for model in drawn {
@@ -102,7 +116,7 @@ fn models<'p>(page: &'p PageData<'_>) -> Vec<ModelLoads<'p>> {
 }
 
 /// Returns the size of a load: its streams or its rate.
-fn offered(group: &PageGroup<'_>) -> f64 {
+pub(super) fn offered(group: &PageGroup<'_>) -> f64 {
     let workload = group.report.workload.as_ref();
     let streams = workload.and_then(|load| load.concurrency.map(|streams| streams as f64));
     streams.or(workload.and_then(|load| load.rate)).unwrap_or(f64::INFINITY)
@@ -133,8 +147,7 @@ pub(super) fn size_in_words(group: &PageGroup<'_>) -> String {
     }
 }
 
-fn title(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Markup {
-    let _ = page;
+fn title(models: &[ModelLoads<'_>]) -> Markup {
     let throughput = |group: &PageGroup<'_>| group.shown("output_throughput", "mean");
     let best = models.iter().flat_map(|model| model.groups.iter().map(move |group| (model, group)));
     let best = best.filter_map(|(model, group)| Some((model, group, throughput(group)?)));
@@ -171,7 +184,7 @@ fn points<'p>(model: &ModelLoads<'p>, metric: &'static str) -> Vec<LoadPoint<'p>
         .collect()
 }
 
-fn throughput_charts(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Vec<Markup> {
+fn throughput_charts(models: &[ModelLoads<'_>]) -> Vec<Markup> {
     let is_closed = models.iter().any(|model| model.groups.iter().any(is_closed_loop));
     let what = if is_closed { "streams in flight" } else { "the rate" };
     let models: &[ModelLoads<'_>] =
@@ -189,7 +202,6 @@ fn throughput_charts(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Vec<Mark
             note: not_asked(models),
             ..ChartFrame::default()
         };
-        let _ = page;
         Some(frame.render())
     };
     [TPOT_SPEC, TTFT_SPEC].iter().filter_map(chart).collect()
@@ -208,12 +220,20 @@ fn throughput_title(models: &[ModelLoads<'_>], spec: &DistributionSpec) -> Marku
     let found = models.iter().find_map(|model| Some((model.key, gain(model)?)));
     match (found, spec.metric) {
         (Some((key, (gain, cost, many, few))), "tpot") => html! {
-            (key.name) ": " (many) " give " (plain_factor(gain)) "× the tokens of " (few) ", each " (plain_factor(cost)) "× as slow"
+            (key.name) ": " (many) " give " (plain_factor(gain)) "× the tokens of " (few) ", each " (times_as(cost, "slow", "fast"))
         },
         (Some((key, (gain, cost, many, _))), _) => html! {
-            (key.name) ": with " (many) " the first token takes " (plain_factor(cost)) "× as long, for " (plain_factor(gain)) "× the tokens"
+            (key.name) ": with " (many) " the first token takes " (times_as(cost, "long", "long")) ", for " (plain_factor(gain)) "× the tokens"
         },
         (None, _) => html! { "Throughput against " (spec.name) },
+    }
+}
+
+/// Describes a ratio of times: `1.7× as slow`, or `about as fast`.
+fn times_as(factor: f64, more: &str, same: &str) -> String {
+    match factor {
+        factor if (0.95..1.05).contains(&factor) => format!("about as {same}"),
+        factor => format!("{}× as {more}", plain_factor(factor)),
     }
 }
 
@@ -437,8 +457,9 @@ fn by_load(page: &PageData<'_>, model: &ModelLoads<'_>, spec: &DistributionSpec)
     let alone = page.one_by_one().into_iter().find(|group| page.key(group) == model.key);
     let groups = alone.into_iter().chain(model.groups.iter().copied());
     let groups: Vec<_> = groups.filter(|group| group.figure(spec.metric).is_some()).collect();
-    let of = groups.len();
-    let curves = groups.iter().enumerate().map(|(index, group)| {
+    let drawn = evenly(&groups, MOST_CURVES);
+    let of = drawn.len();
+    let curves = drawn.iter().enumerate().map(|(index, group)| {
         let label = if group.is_load() { size(group) } else { "alone".into() };
         curve(page, spec, group, CurveStyle::Load(index, of), label)
     });
@@ -515,6 +536,7 @@ fn table(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Markup {
         "Failed",
         "In flight",
         "req/s",
+        "Good, req/s",
         "Output, tok/s",
         "TTFT p50, ms",
         "TTFT p95, ms",
@@ -537,9 +559,20 @@ fn table_row(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
         td.r { (load.map(|load| visible(&load.load).into_owned()).unwrap_or_default()) }
         td.r { (counts.valid) }
         td.r { (counts.failed) }
-        @for metric in ["concurrency", "request_throughput", "output_throughput"] { (group.cell(metric, "mean")) }
+        @for metric in ["concurrency", "request_throughput", "goodput", "output_throughput"] { (group.cell(metric, "mean")) }
         (group.cell("ttft", "median")) (group.cell("ttft", "p95"))
         (group.cell("tpot", "median")) (group.cell("tpot", "p95"))
         td.r { (result) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_of_loads_has_the_first_and_the_last() {
+        assert_eq!(evenly(&[1, 2, 3], 7), [1, 2, 3]);
+        assert_eq!(evenly(&(0..=20).collect::<Vec<_>>(), 5), [0, 5, 10, 15, 20]);
     }
 }

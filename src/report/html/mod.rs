@@ -7,12 +7,14 @@ mod distributions;
 mod drift;
 mod ecdf;
 mod failures;
+mod goodput;
 mod header;
 mod histogram;
 mod instruments;
 mod keys;
 mod load;
 mod numbers;
+mod other_tools;
 mod over_time;
 mod page_run;
 mod picture;
@@ -56,20 +58,10 @@ pub(crate) struct RunSource<'r> {
 /// Renders the page. The newest run is its subject; the others are drawn next to it. At least one run
 /// is required.
 pub(crate) fn render<'r>(runs: impl IntoIterator<Item = RunSource<'r>>) -> io::Result<String> {
-    let read = |source: RunSource<'r>| -> io::Result<_> {
-        let mut failure = None;
-        let has_requests = source.requests.is_some();
-        let lines = source.requests.into_iter().flatten();
-        let lines = lines.map_while(|line| line.map_err(|error| failure = Some(error)).ok());
-        let requests = RequestTable::gather(source.report, lines);
-        match failure {
-            Some(error) => Err(error),
-            None => Ok((source.name, source.report, requests, has_requests)),
-        }
-    };
     let mut read_runs = Vec::new();
-    for source in runs {
-        let (name, report, requests, has_requests) = read(source)?;
+    for RunSource { name, report, requests } in runs {
+        let has_requests = requests.is_some();
+        let requests = RequestTable::gather(report, requests.into_iter().flatten())?;
         let name = visible(&name).into_owned();
         read_runs.push(PageRun { name, report, requests, has_requests, position: 0 });
     }
@@ -118,6 +110,7 @@ fn sections(page: &PageData<'_>) -> Vec<(&'static str, &'static str, Markup)> {
         ("request", "What one request looks like", timeline::section(page)),
         ("failures", "What failed", Some(failures::section(page))),
         ("instrument", "How exact the figures are", Some(instruments::section(page))),
+        ("definitions", "What other tools would report", other_tools::section(page)),
         ("repeat", "How to repeat this", Some(repeat::section(page))),
     ];
     all.into_iter().filter_map(|(id, link, section)| Some((id, link, section?))).collect()

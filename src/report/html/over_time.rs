@@ -132,8 +132,8 @@ fn label_areas(picture: &mut Picture, frame: &PlotFrame, rates: &[(f64, TimeBin)
     let highest =
         |of: fn(&TimeBin) -> f64| rates.iter().max_by(|a, b| of(&a.1).total_cmp(&of(&b.1)));
     let place = |time: f64| match frame.x.at(time) {
-        x if x < LEFT + 60.0 => (LEFT + 6.0, Anchor::Start),
-        x if x > RIGHT - 80.0 => (RIGHT - 4.0, Anchor::End),
+        x if x < LEFT + 85.0 => (LEFT + 6.0, Anchor::Start),
+        x if x > RIGHT - 85.0 => (RIGHT - 4.0, Anchor::End),
         x => (x, Anchor::Middle),
     };
     if let Some((time, bin)) = highest(|bin| bin.receiving).filter(|(_, bin)| bin.receiving > 0.0) {

@@ -123,12 +123,9 @@ impl ShownFigure {
     /// Returns the value without its unit. Three digits are enough for reading.
     pub(super) fn text(&self) -> String {
         // A number of tokens or requests.
-        if self.scale == 1.0
-            && self.half.is_none()
-            && self.value.fract() == 0.0
-            && self.value.abs() < 1e15
-        {
-            return fixed(self.value, self.decimals.unwrap_or(0));
+        let is_count = self.scale == 1.0 && self.half.is_none_or(|half| half == 0.0);
+        if is_count && self.value.fract() == 0.0 && self.value.abs() < 1e15 {
+            return fixed(self.value, 0);
         }
         let short = plain(self.value());
         let decimals = short.split_once('.').map_or(0, |(_, decimals)| decimals.len());

@@ -98,6 +98,14 @@ impl Picture {
         self.path(class, &lines.done());
     }
 
+    /// Draws a part of a request, 20 high, with a text that hovering over it shows.
+    pub(super) fn phase(&mut self, class: &str, (x, y): (f64, f64), width: f64, tip: &str) {
+        let _ = write!(self.out, r#"<rect class="ph {class}" x="{}" y="{}" "#, px(x), px(y));
+        let _ = write!(self.out, r#"width="{}" height="20" data-tip=""#, px(width));
+        push_escaped(&mut self.out, tip);
+        self.out.push_str("\"/>");
+    }
+
     /// Draws a mark with a text that hovering over it shows.
     pub(super) fn mark(
         &mut self,

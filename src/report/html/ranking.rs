@@ -71,7 +71,7 @@ fn title(page: &PageData<'_>, ranking: &PageRanking<'_>) -> Markup {
     let name = &page.key(first).name;
     if overlap(first, second) {
         return html! {
-            (name) " and " (page.key(second).name) " are about equally fast: " (best) " and " (next) (THIN) "tok/s"
+            (name) " is ahead with " (best) (THIN) "tok/s; its interval overlaps that of " (page.key(second).name)
         };
     }
     let ratio = best.value() / next.value();
@@ -162,15 +162,13 @@ fn axis_picture(x: &AxisScale) -> Markup {
         "Axis of the generation speed in tokens per second, logarithmic",
     );
     let ticks = x.ticks(6);
-    let last = ticks.len().saturating_sub(1);
-    for (index, (tick, label)) in ticks.iter().zip(tick_labels(&ticks)).enumerate() {
+    for (tick, label) in ticks.iter().zip(tick_labels(&ticks)) {
         let at = x.at(*tick);
         let anchor = match at {
             at if at < 16.0 => Anchor::Start,
             at if at > 304.0 => Anchor::End,
             _ => Anchor::Middle,
         };
-        let _ = (index, last);
         picture.text("ax", (at, 11.0), anchor, &label);
     }
     picture.finish()

@@ -1,11 +1,16 @@
 //! The requests of a run, gathered in one pass over the lines of `requests.jsonl`. Memory grows by a
 //! few numbers per request; token arrivals are kept of a few requests only.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+};
 
 use llm_stream_core::{
+    column::Storage,
     metric::Metric,
-    request_line::RequestLine,
+    other_tools::{Definitions, DefinitionsCollector, LoadPlace},
+    request_line::{ParseLineError, RequestLine},
     sample::{Sample, TokenCount},
 };
 
@@ -123,7 +128,7 @@ impl Default for Sampled {
 }
 
 impl Sampled {
-    fn wants(&self, number: usize) -> bool {
+    fn is_due(&self, number: usize) -> bool {
         (number - 1).is_multiple_of(self.every)
     }
 
@@ -146,14 +151,67 @@ pub(super) struct RequestTable {
     pub(super) groups: Vec<GroupRequests>,
     /// When the first request started.
     pub(super) started: Option<jiff::Timestamp>,
+    /// The figures by the definitions of other tools; `None` if the requests have too many tokens.
+    pub(super) definitions: Option<Definitions>,
+}
+
+/// Figures by the definitions of other tools, up to a number of token events: each gap is kept.
+#[derive(Debug)]
+struct BoundedDefinitions {
+    collector: Option<DefinitionsCollector>,
+    events: usize,
+}
+
+/// The most token events: their gaps take a few megabytes.
+const MOST_EVENTS: usize = 400_000;
+
+impl Default for BoundedDefinitions {
+    fn default() -> Self {
+        Self { collector: Some(DefinitionsCollector::new(&Storage::default())), events: 0 }
+    }
+}
+
+impl BoundedDefinitions {
+    fn add(
+        &mut self,
+        report: &RunReport<'_>,
+        group: usize,
+        line: &RequestLine<'_>,
+        sample: &Sample,
+    ) {
+        self.events += sample.token_events.len();
+        if self.events > MOST_EVENTS {
+            self.collector = None;
+        }
+        let Some(collector) = &mut self.collector else { return };
+        let handed_over = line.place().handed_over.filter(|_| line.workload.is_some());
+        let place = handed_over.map(|handed_over| LoadPlace { run: line.run, handed_over });
+        collector.add(&report.groups[group].name, place, sample);
+    }
+
+    fn finish(self) -> Option<Definitions> {
+        self.collector.map(DefinitionsCollector::finish)
+    }
+}
+
+/// Reads the answer of a request; `None` for a failed one.
+fn sample(line: &mut RequestLine<'_>) -> Result<Option<Sample>, ParseLineError> {
+    // Only the source of the counts is lost, and no figure depends on it.
+    line.token_count = line.token_count.take().map(|_| TokenCount::Usage.name().into());
+    line.outcome(&TokenCount::Usage).map(Result::ok)
+}
+
+fn unusable(number: usize, error: &ParseLineError) -> io::Error {
+    let what = format!("request {number} of the stored requests is unusable: {error}");
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 impl RequestTable {
     /// Gathers the requests of a run.
     pub(super) fn gather<'l>(
         report: &RunReport<'_>,
-        lines: impl IntoIterator<Item = RequestLine<'l>>,
-    ) -> Self {
+        lines: impl IntoIterator<Item = io::Result<RequestLine<'l>>>,
+    ) -> io::Result<Self> {
         let key =
             |model: &str, workload: Option<&str>| (model.to_owned(), workload.map(str::to_owned));
         let groups = report.groups.iter().enumerate().map(|(index, group)| {
@@ -163,19 +221,28 @@ impl RequestTable {
         let positions: HashMap<_, _> = groups.collect();
         let not_counted = not_counted(report);
         let mut table =
-            Self { groups: vec![GroupRequests::default(); report.groups.len()], started: None };
-        for line in lines {
+            Self { groups: vec![GroupRequests::default(); report.groups.len()], ..Self::default() };
+        let mut definitions = BoundedDefinitions::default();
+        for (line, number) in lines.into_iter().zip(1_usize..) {
+            let mut line = line?;
             if table.started.is_none_or(|started| line.started < started) {
                 table.started = Some(line.started);
             }
-            let position = positions.get(&key(&line.model, line.workload.as_deref()));
-            if let Some(group) = position.and_then(|index| table.groups.get_mut(*index)) {
+            let Some(&position) = positions.get(&key(&line.model, line.workload.as_deref())) else {
+                continue;
+            };
+            if let Some(group) = table.groups.get_mut(position) {
                 let counts = !not_counted.contains(&*line.trial);
-                group.add(line, counts);
+                let sample = sample(&mut line).map_err(|error| unusable(number, &error))?;
+                if let Some(sample) = sample.as_ref().filter(|_| counts) {
+                    definitions.add(report, position, &line, sample);
+                }
+                group.add(&line, sample, counts);
             }
         }
         table.groups.iter_mut().for_each(GroupRequests::sort);
-        table
+        table.definitions = definitions.finish();
+        Ok(table)
     }
 }
 
@@ -190,7 +257,7 @@ fn not_counted<'r>(report: &'r RunReport<'_>) -> HashSet<&'r str> {
 
 impl GroupRequests {
     /// Adds a request; `counts` unless its load was not the one asked for.
-    fn add(&mut self, mut line: RequestLine<'_>, counts: bool) {
+    fn add(&mut self, line: &RequestLine<'_>, sample: Option<Sample>, counts: bool) {
         let origin = *self.origin.get_or_insert(line.started);
         let since = line.started.duration_since(origin).as_secs_f64();
         let run = *self.first_run.get_or_insert(line.run);
@@ -199,9 +266,6 @@ impl GroupRequests {
         let in_load =
             (line.workload.is_some() && line.run == run).then(|| position.unwrap_or(since));
         let number = line.request.unwrap_or(self.points.len() + 1);
-        // Only the source of the counts is lost, and no figure depends on it.
-        line.token_count = line.token_count.map(|_| TokenCount::Usage.name().into());
-        let sample = line.outcome(&TokenCount::Usage).ok().and_then(Result::ok);
         let figures = sample.as_ref().filter(|_| counts);
         self.points.push(RequestPoint {
             failed: sample.is_none(),
@@ -212,7 +276,7 @@ impl GroupRequests {
             ..point((since, in_load), figures)
         });
         let Some(sample) = sample else {
-            self.add_failure(&line, number);
+            self.add_failure(line, number);
             return;
         };
         if let Some(start) = in_load {
@@ -224,8 +288,8 @@ impl GroupRequests {
         let arrivals = &sample.token_events;
         let gaps = arrivals.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
         gaps.for_each(|gap| self.gaps.add(gap.as_secs_f64() * 1e3));
-        if self.timelines.wants(self.points.len()) {
-            self.timelines.push(timeline(&sample, &line, number));
+        if self.timelines.is_due(self.points.len()) {
+            self.timelines.push(timeline(&sample, line, number));
         }
     }
 

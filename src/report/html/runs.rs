@@ -165,10 +165,7 @@ fn chart_title(rows: &[&RunsRow<'_>], metric: &str, statistic: &str, name: &str)
     });
     match (changed.count(), rows.len()) {
         (0, _) => format!("{name}: no difference beyond the intervals"),
-        (changed, 1) => {
-            let _ = changed;
-            format!("{name}: the runs differ")
-        }
+        (_, 1) => format!("{name}: the runs differ"),
         (changed, all) => {
             format!("{name}: {changed} of {all} differ between the oldest and the newest run")
         }

@@ -179,19 +179,18 @@ fn draw_phases(picture: &mut Picture, phases: &[RequestPhase], x: &AxisScale, to
     let mut free = [x.start - 30.0; 2];
     for phase in phases {
         let (left, right) = (x.at(phase.from), x.at(phase.to));
-        let tip = with_unit(&plain(phase.length()), "ms");
-        picture.rect(&format!("ph {}", phase.class), (left, top), ((right - left).max(1.0), 20.0));
+        let tip = format!("{}: {}", phase.name, with_unit(&plain(phase.length()), "ms"));
+        picture.phase(phase.class, (left, top), (right - left).max(1.0), &tip);
         let text = format!("{} {}", phase.name, plain(phase.length()));
         let needs = text.len() as f64 * 5.8 + 8.0;
         let middle = f64::midpoint(left, right);
-        let _ = tip;
         if right - left >= needs {
             picture.text("on", (middle, top + 14.0), Anchor::Middle, &text);
             continue;
         }
         // Two rows above the bar in the narrow form, one in the wide one.
         let rows = if top > 30.0 { 2 } else { 1 };
-        let begin = (middle - needs / 2.0).clamp(0.0, x.end + 12.0 - needs);
+        let begin = (middle - needs / 2.0).clamp(0.0, (x.end + 12.0 - needs).max(0.0));
         let Some(row) = (0..rows).find(|row| begin >= free[*row]) else { continue };
         free[row] = begin + needs;
         let line = top - 8.0 - 14.0 * row as f64;

@@ -11,8 +11,9 @@ use super::{
 };
 use crate::report::json::model::ThresholdReport;
 
-/// With more limits than this, the passed ones are folded.
+/// With more limits than this, the passed ones are folded, and the undecided ones behind the first.
 const MOST_SHOWN: usize = 20;
+const MOST_UNDECIDED: usize = 10;
 
 /// A verdict, with the place of its figures in `run.json` and the units of the page.
 #[derive(Debug)]
@@ -153,9 +154,17 @@ pub(super) fn verdicts<'p>(page: &'p PageData<'_>) -> Vec<PageVerdict<'p>> {
 /// Returns the section; without limits, a sentence.
 pub(super) fn section(page: &PageData<'_>) -> Markup {
     let verdicts = verdicts(page);
-    let fold_passed = verdicts.len() > MOST_SHOWN;
-    let (shown, folded): (Vec<_>, Vec<_>) =
-        verdicts.iter().partition(|verdict| !fold_passed || verdict.class() != "pass");
+    let folded = |class: &str| -> Vec<&PageVerdict<'_>> {
+        let of_class = verdicts.iter().filter(|verdict| verdict.class() == class);
+        // The first undecided ones say which limit lacks requests.
+        let kept = if class == "inc" { MOST_UNDECIDED } else { 0 };
+        if verdicts.len() > MOST_SHOWN { of_class.skip(kept).collect() } else { Vec::new() }
+    };
+    let (undecided, met) = (folded("inc"), folded("pass"));
+    let is_folded = |verdict: &PageVerdict<'_>| {
+        undecided.iter().chain(&met).any(|folded| folded.position == verdict.position)
+    };
+    let shown: Vec<_> = verdicts.iter().filter(|verdict| !is_folded(verdict)).collect();
     html! {
         section #verdicts {
             h2 { (title(page, &verdicts)) }
@@ -168,10 +177,12 @@ pub(super) fn section(page: &PageData<'_>) -> Markup {
                     "error of the instrument. “Would have been found”: with a probability of 95" (THIN) "%."
                 }
                 @if !shown.is_empty() { (table(page, &shown, "Thresholds, with limit, measured value, interval and verdict")) }
-                @if !folded.is_empty() {
-                    details {
-                        summary { (folded.len()) " limits met" }
-                        (table(page, &folded, "Limits that were met"))
+                @for (verdicts, name) in [(&undecided, "more limits inconclusive"), (&met, "limits met")] {
+                    @if !verdicts.is_empty() {
+                        details {
+                            summary { (verdicts.len()) " " (name) }
+                            (table(page, verdicts, name))
+                        }
                     }
                 }
             }
@@ -518,14 +529,13 @@ fn counted(verdict: &PageVerdict<'_>) -> Option<String> {
 fn would_have_found(verdict: &PageVerdict<'_>) -> Option<String> {
     let report = verdict.report;
     let smallest = report.smallest_detectable?;
-    let found = if let Some(of) = &report.beyond {
+    let found = if report.beyond.is_some() {
         let share = super::numbers::percent(smallest);
         let what = if report.metric == "success_rate" {
             "failed requests"
         } else {
             "requests beyond the limit"
         };
-        let _ = of;
         format!("{share} of {what}")
     } else if report.relative {
         let size = with_unit(&plain(100.0 * smallest.abs()), "%");

@@ -288,6 +288,8 @@ report! {
         requests: Option<usize>,
         /// The load ends after this number of seconds.
         duration: Option<f64>,
+        /// The limits that each request must meet to count for `goodput`; null without limits.
+        goodput: Option<String>,
         /// The prompts that it takes in turn.
         prompts: Cow<'a, [String]>,
     }
@@ -355,6 +357,11 @@ report! {
         /// Tokens of the valid requests per second; null if the server's count of an answer is
         /// impossible.
         output_throughput: Option<f64>,
+        /// Requests per second that met every limit of `goodput`; null without limits.
+        goodput: Option<f64>,
+        /// Those as a percentage of all requests.
+        #[schema(range(min = 0, max = 100))]
+        goodput_ratio: Option<f64>,
         /// The delay of request starts against the schedule, of an open loop.
         lateness_p99: Option<f64>,
         /// The fraction of the time in which the receiving thread was busy.

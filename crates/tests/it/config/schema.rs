@@ -59,6 +59,8 @@ const CHINESE: &[(&str, &[&str])] = &[
     ("Range of tokens", &["input_tokens"]),
     ("Variation between runs", &["run_variation"]),
     ("Workload", &["负载"]),
+    ("Range of concurrency", &["并发数的范围"]),
+    ("Range of rates", &["到达率的范围"]),
 ];
 
 /// The keys under each heading of a page, with the cells of their values and defaults. A table of
