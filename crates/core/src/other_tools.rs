@@ -83,8 +83,8 @@ impl OtherTool {
     pub const fn not_reproduced(self) -> &'static str {
         match self {
             Self::VllmBenchServe => {
-                "takes the time after it has decoded and split the bytes; reads reasoning only from \
-                 `reasoning`, not from `reasoning_content`; a request that waits for \
+                "takes the time after it has decoded and split the bytes; counts tokens with a \
+                 tokenizer if the usage comes with a choice; a request that waits for \
                  `--max-concurrency` has not started"
             }
             Self::SglangBenchServing => {

@@ -23,8 +23,8 @@ use crate::{
     framing::{Frame, Framing},
     metric::Metric,
     protocol::{
-        DecodeError, EventTemplate, Message, MessagePart, Protocol, TextFields, Timings, TokenKind,
-        Usage,
+        DecodeError, EventTemplate, Message, MessagePart, Protocol, TextFields, TextTraits,
+        Timings, TokenKind, Usage,
     },
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     synthetic::Length,
@@ -1056,6 +1056,7 @@ struct StreamReader<'f> {
     /// The number of unknown events that differ from their predecessor.
     unknown_texts: usize,
     template: EventTemplate,
+    template_traits: TextTraits,
     arrivals: ArrivalTracker,
 }
 
@@ -1157,16 +1158,25 @@ impl StreamReader<'_> {
         self.first_event.get_or_insert(at);
         // Most frames of a stream differ from the previous one only in their text.
         if let Some((kind, text)) = self.template.read(frame) {
-            return self.read_event(at, [MessagePart::Token(kind, Cow::Borrowed(text))], || false);
+            // A frame of the template has the traits of the frame from which it was learned.
+            let traits = self.template_traits;
+            let part = MessagePart::Token(kind, Cow::Borrowed(text));
+            return self.read_event(at, [part], || traits);
         }
         match protocol.decode_with(frame, self.fields.unwrap_or(TextFields::NONE)) {
             Ok(message) => {
-                self.template.learn(frame, &message);
+                let is_reasoning =
+                    matches!(message.parts[..], [MessagePart::Token(TokenKind::Reasoning, _)]);
+                let traits = is_reasoning.then(|| protocol.text_traits(frame));
+                if self.template.learn(frame, &message) {
+                    self.template_traits = traits.unwrap_or_default();
+                }
                 self.note_silent(frame, &message);
                 if self.id.is_none() {
                     self.id = message.id.map(|id| id.into_owned());
                 }
-                self.read_event(at, message.parts, || protocol.has_empty_text(frame));
+                let traits = || traits.unwrap_or_else(|| protocol.text_traits(frame));
+                self.read_event(at, message.parts, traits);
             }
             Err(error) => *failure = Some(error),
         }
@@ -1214,12 +1224,12 @@ impl StreamReader<'_> {
         self.event_log.push(at, contents);
     }
 
-    /// Reads an event. `has_empty_text` is only called for an event without a token.
+    /// Reads an event. `traits` is only called for an event without answer tokens.
     fn read_event<'a>(
         &mut self,
         at: Duration,
         parts: impl IntoIterator<Item = MessagePart<'a>>,
-        has_empty_text: impl FnOnce() -> bool,
+        traits: impl FnOnce() -> TextTraits,
     ) {
         let mut event =
             EventState { events_before: self.token_events.len(), ..EventState::default() };
@@ -1236,9 +1246,8 @@ impl StreamReader<'_> {
         let has_token = self.token_events.len() > event.events_before;
         if has_token {
             self.outdate_usage();
-        } else if has_empty_text() {
-            event.contents.insert(EventPart::EmptyText);
         }
+        event.contents.add_traits(traits);
         self.event_log.push(at, event.contents);
         if let Some(usage) = event.usage {
             // Counts next to tokens show whether they are running totals, and how many tokens the

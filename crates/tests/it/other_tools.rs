@@ -210,6 +210,33 @@ fn a_tool_call_is_no_token_for_two_tools() {
 }
 
 #[test]
+fn vllm_reads_reasoning_from_one_field_only() {
+    let three = usage(3);
+    let thought = |field: &str| TOKEN.replace("content", field);
+    let sample = |field: &str, last: &str| {
+        let thought = thought(field);
+        // The second frame has the form of the first, so that it is read without parsing.
+        let events = [(20, &*thought), (30, &*thought.replace("\"a\"", "\"b\"")), (40, last)];
+        let end = [(50, STOP), (51, &*three), (52, "[DONE]")];
+        read(&stream(&[&events[..], &end].concat())).unwrap()
+    };
+    let ttft = |sample: &Sample| of(sample, OtherTool::VllmBenchServe, "TTFT");
+    assert_eq!(ttft(&sample("reasoning", TOKEN)), Some(20.0));
+    let other = sample("reasoning_content", TOKEN);
+    assert_eq!(ttft(&other), Some(40.0));
+    let reason = [Reason::ReasoningContentIsNoToken];
+    assert_eq!(reasons(&other, OtherTool::VllmBenchServe, "TTFT"), reason);
+    assert_eq!(reasons(&other, OtherTool::VllmBenchServe, "ITL"), reason);
+    // A request of such reasoning alone has failed there.
+    let alone = sample("reasoning_content", &thought("reasoning_content"));
+    for name in ["TTFT", "TPOT", "E2EL"] {
+        assert_eq!(of(&alone, OtherTool::VllmBenchServe, name), None, "{name}");
+        assert_eq!(reasons(&alone, OtherTool::VllmBenchServe, name), [Reason::Omitted], "{name}");
+    }
+    assert_eq!(of(&alone, OtherTool::SglangBenchServing, "TTFT"), Some(20.0));
+}
+
+#[test]
 fn the_start_is_before_the_connection_and_at_the_hand_over() {
     let three = usage(3);
     let events = [(50, TOKEN), (60, TOKEN), (70, TOKEN), (70, STOP), (70, &*three), (70, "[DONE]")];
@@ -444,7 +471,8 @@ fn any_events() -> impl Strategy<Value = Vec<(u64, String)>> {
     let empty = TOKEN.replace("\"a\"", "\"\"");
     let counted = TOKEN.replace("]}", r#"],"usage":{"prompt_tokens":9,"completion_tokens":3}}"#);
     let thought = TOKEN.replace("content", "reasoning");
-    let kinds = [TOKEN, TOOL, ROLE, &empty, &counted, &thought].map(str::to_owned).to_vec();
+    let other = TOKEN.replace("content", "reasoning_content");
+    let kinds = [TOKEN, TOOL, ROLE, &empty, &counted, &thought, &other].map(str::to_owned).to_vec();
     let event = (0..40_u64, proptest::sample::select(kinds));
     let end = (0..40_u64, 0..40_u64, 1..30_u64, any::<bool>(), any::<bool>());
     (proptest::collection::vec(event, 1..12), end).prop_map(move |(events, end)| {
@@ -564,4 +592,62 @@ fn the_tables_show_each_difference_with_its_reason() {
 fn without_a_valid_answer_there_is_no_table() {
     let none: Definitions = [("model", None, answer(2, 40))].into_iter().take(0).collect();
     assert!(render(&none).ends_with("\nNo request has a valid answer.\n"));
+}
+
+// -- against the tools ----------------------------------------------------------------------------
+
+/// `fixtures/other_tools.json` was made by the request functions of the tools, in the versions of
+/// [`OtherTool::version`], which read the recordings piece by piece with a clock that showed the
+/// arrival of each piece. `null` stands for a request that the tool took for failed.
+#[test]
+fn recordings_have_the_figures_that_the_clients_of_the_tools_compute() {
+    let file = include_str!("fixtures/other_tools.json");
+    let of_clients: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
+        serde_json::from_str(file).expect("the file");
+    let fixtures = fixtures();
+    let mut compared = 0;
+    for (label, tools) in &of_clients {
+        let fixture = fixtures.iter().find(|fixture| fixture.label() == *label).expect(label);
+        let sample =
+            sample::read(&fixture.recording, fixture.protocol, TokenCount::Usage).expect(label);
+        for (name, theirs) in tools {
+            let (tool, [ttft, e2e]) = match name.as_str() {
+                "vllm" => (OtherTool::VllmBenchServe, ["TTFT", "E2EL"]),
+                "sglang" => (OtherTool::SglangBenchServing, ["TTFT", "E2E latency"]),
+                "evalscope" => (OtherTool::EvalScope, ["TTFT", "Latency"]),
+                "genai" => (OtherTool::GenAiBench, ["ttft", "e2e_latency"]),
+                "guidellm" => (OtherTool::GuideLlm, ["TTFT", "Request Latency"]),
+                _ => panic!("{name}"),
+            };
+            let ours = |name| figure(tool, name).of(&sample);
+            let number = |key: &str| theirs[key].as_f64();
+            if theirs.is_null() {
+                // A tool can also fail for what the figures do not depend on, such as a comment.
+                let may_fail = tool == OtherTool::SglangBenchServing || ours(ttft).is_none();
+                assert!(may_fail, "{label} {name}: {:?}", ours(ttft));
+                continue;
+            }
+            let near = |what: &str, ours: Option<f64>, theirs: Option<f64>| {
+                let Some(theirs) = theirs else { return 0 };
+                let ours = ours.unwrap_or_else(|| panic!("no {what} of {label} {name}"));
+                assert!(
+                    (ours - theirs / 1e9).abs() < 2e-9,
+                    "{what} {label} {name}: {ours}, {theirs}"
+                );
+                1
+            };
+            compared += near("ttft", ours(ttft), number("ttft_ns"));
+            compared += near("e2e", ours(e2e), number("e2e_ns"));
+            let tokens = sample.response_tokens as f64;
+            let per_token = number("last_token_ns").map(|last| last / tokens);
+            let tpot = (tool == OtherTool::GuideLlm).then(|| ours("TPOT")).flatten();
+            compared += near("tpot", tpot, per_token);
+            if let Some(gaps) = number("gaps") {
+                let found = figure(tool, "ITL").gaps(&sample);
+                assert_eq!(found.len() as f64, gaps, "{label} {name}");
+                compared += near("gaps", Some(found.iter().sum()), number("gaps_ns"));
+            }
+        }
+    }
+    assert!(compared > 200, "{compared}");
 }

@@ -564,8 +564,9 @@ fn a_sample_keeps_every_event_in_order() {
         (74, TOKEN),
     ];
     let sample = read(&stream(&events)).unwrap();
-    let expected = "role, reasoning, answer+reasoning+unread_text, 2 answer, empty_text, nothing, \
-                    tool_call, empty_text+finish, usage, end, usage+after_end, after_end";
+    let expected = "role, reasoning+reasoning_content, answer+reasoning+unread_text, 2 answer, \
+                    empty_text, nothing, tool_call, empty_text+finish, usage, end, \
+                    usage+after_end, after_end";
     assert_eq!(event_runs(&sample), expected);
     assert_eq!(event_times(&sample), [10, 20, 30, 40, 50, 55, 56, 60, 70, 71, 72, 73, 74]);
     let tokens = sample.events().filter(|(_, contents)| contents.is_token_event());

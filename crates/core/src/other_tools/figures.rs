@@ -4,7 +4,7 @@
 use super::{
     OtherTool,
     reasons::{Reason, TimeReasons},
-    times::{RequestTimes, TokenRule, seconds},
+    times::{RequestTimes, TokenRule, WithoutToken, seconds},
 };
 use crate::{metric::Metric, sample::Sample};
 
@@ -108,8 +108,8 @@ pub const FIGURES: &[ToolFigure] = {
             "TTFT",
             TTFT,
             V::Ttft,
-            "sending → first event with text, reasoning or a tool call, or with an empty text and no \
-             role",
+            "sending → first event with text, `reasoning` or a tool call, or with an empty text and \
+             no role",
         ),
         figure(
             Sglang,
@@ -361,7 +361,11 @@ impl ToolFigure {
         };
         match self.value {
             Value::Ttft => Some(seconds(times.start, times.first?)),
-            Value::E2e => Some(seconds(times.start, times.end)),
+            Value::E2e => {
+                let has_failed = times.first.is_none()
+                    && self.tool.rules().without_token == WithoutToken::Failure;
+                (!has_failed).then(|| seconds(times.start, times.end))
+            }
             Value::Tpot | Value::SpeedAfterFirst => {
                 let first = times.first?;
                 let is_omitted = self.tool == OtherTool::GenAiBench
@@ -459,13 +463,10 @@ impl ToolFigure {
     /// Returns why the gaps differ from ours, if the first and the last token agree.
     fn other_gaps(&self, sample: &Sample) -> Option<Reason> {
         let rule = self.tool.rules().tokens;
-        let count = |rule: TokenRule| {
-            sample.events().filter(|(_, contents)| rule.counts(*contents)).count()
-        };
-        (count(rule) != count(TokenRule::Any)).then_some(match rule {
-            TokenRule::OrEmptyText => Reason::EmptyTextIsToken,
-            TokenRule::Any | TokenRule::TextOnly => Reason::ToolCallIsNoToken,
-        })
+        let mut events = sample.events();
+        let other =
+            events.find(|(_, contents)| rule.counts(*contents) != TokenRule::Any.counts(*contents));
+        other.map(|(_, contents)| rule.reason(contents))
     }
 }
 

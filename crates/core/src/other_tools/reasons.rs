@@ -1,9 +1,11 @@
 //! Why a tool's value differs from ours.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::times::{EndRule, RequestTimes, TimeRules, TokenRule, nanos};
-use crate::sample::Sample;
+use crate::sample::{EventContents, EventPart, Sample};
 
 /// A difference between the definitions of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -16,6 +18,8 @@ pub enum Reason {
     FromHandOver,
     /// An empty text, such as that of an end token, counts as a token.
     EmptyTextIsToken,
+    /// Reasoning in the field `reasoning_content` does not count.
+    ReasoningContentIsNoToken,
     /// A tool call does not count as a token.
     ToolCallIsNoToken,
     /// No event counts as a token, so the time to the first token is zero.
@@ -55,6 +59,9 @@ impl Reason {
             Self::IncludesConnect => "includes the set-up of a new connection",
             Self::FromHandOver => "counts from sending, not from the scheduled start",
             Self::EmptyTextIsToken => "counts an empty text, such as that of an end token",
+            Self::ReasoningContentIsNoToken => {
+                "reads reasoning only from `reasoning`, not from `reasoning_content`"
+            }
             Self::ToolCallIsNoToken => "does not count a tool call as a token",
             Self::NoTokenIsZero => "reports zero, since no event counts as a token",
             Self::EndsAtLastJson => "ends the request at the last JSON event, such as the usage",
@@ -80,6 +87,19 @@ impl Reason {
             }
             Self::Omitted => "omits the request",
             Self::RunEndsAtLastToken => "ends the run at its last token, not at its last byte",
+        }
+    }
+}
+
+impl TokenRule {
+    /// Returns why an event counts differently from ours.
+    pub(super) fn reason(self, contents: EventContents) -> Reason {
+        match self {
+            Self::OfVllm if contents.has(EventPart::ReasoningContent) => {
+                Reason::ReasoningContentIsNoToken
+            }
+            Self::OfVllm => Reason::EmptyTextIsToken,
+            Self::Any | Self::TextOnly => Reason::ToolCallIsNoToken,
         }
     }
 }
@@ -114,12 +134,16 @@ pub(super) struct TimeReasons {
 
 impl TimeReasons {
     pub(super) fn of(sample: &Sample, rules: TimeRules, times: RequestTimes) -> Self {
-        let token_rule = match rules.tokens {
-            TokenRule::OrEmptyText => Reason::EmptyTextIsToken,
-            TokenRule::Any | TokenRule::TextOnly => Reason::ToolCallIsNoToken,
+        // The event at which the rules first differ, from the beginning and from the end.
+        let differs = |(_, contents): &(Duration, EventContents)| {
+            rules.tokens.counts(*contents) != TokenRule::Any.counts(*contents)
         };
+        let reason = |(_, contents): (Duration, EventContents)| rules.tokens.reason(contents);
+        let first_rule = sample.events().find(differs).map(reason);
+        let last_rule = sample.events().filter(differs).last().map(reason);
         let (first, last) = (nanos(sample.first_token()), nanos(sample.last_token()));
-        let end = if rules.end == EndRule::LastToken { token_rule } else { rules.end.reason() };
+        let end =
+            if rules.end == EndRule::LastToken { last_rule } else { Some(rules.end.reason()) };
         let hidden = sample.hidden_reasoning_tokens();
         let first_event = sample.first_event_tokens.unwrap_or(0);
         let hidden_reason = (hidden > 0).then_some(Reason::CountsHiddenReasoning);
@@ -134,10 +158,10 @@ impl TimeReasons {
             first: match times.first {
                 Some(theirs) if theirs == first => None,
                 Some(theirs) if theirs == times.start => Some(Reason::NoTokenIsZero),
-                _ => Some(token_rule),
+                _ => first_rule,
             },
-            last: (times.last != Some(last)).then_some(token_rule),
-            end: (times.end != last).then_some(end),
+            last: last_rule.filter(|_| times.last != Some(last)),
+            end: end.filter(|_| times.end != last),
             divisor: [hidden_reason, one_token],
             tokens: hidden_reason,
         }

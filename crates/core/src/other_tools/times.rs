@@ -14,23 +14,25 @@ pub(super) type Nanos = i64;
 pub(super) enum TokenRule {
     /// Text, reasoning or a tool call, as ours.
     Any,
-    /// The same, and an empty text.
-    OrEmptyText,
+    /// The same and an empty text, but no reasoning in `reasoning_content`.
+    OfVllm,
     /// Text or reasoning. A tool call does not count.
     TextOnly,
 }
 
 impl TokenRule {
     /// All rules; the first is ours.
-    pub(super) const ALL: [Self; 3] = [Self::Any, Self::OrEmptyText, Self::TextOnly];
+    pub(super) const ALL: [Self; 3] = [Self::Any, Self::OfVllm, Self::TextOnly];
 
     pub(super) fn counts(self, contents: EventContents) -> bool {
         match self {
             Self::Any => contents.is_token_event(),
-            Self::OrEmptyText => {
-                let is_empty_text =
-                    contents.has(EventPart::EmptyText) && !contents.has(EventPart::AfterEnd);
-                contents.is_token_event() || is_empty_text
+            Self::OfVllm => {
+                let is_read = !contents.has(EventPart::ReasoningContent);
+                contents.has(EventPart::Answer)
+                    || contents.has(EventPart::ToolCall)
+                    || contents.has(EventPart::EmptyText)
+                    || contents.has(EventPart::Reasoning) && is_read
             }
             Self::TextOnly => contents.has(EventPart::Answer) || contents.has(EventPart::Reasoning),
         }
@@ -82,7 +84,7 @@ impl OtherTool {
     pub(super) const fn rules(self) -> TimeRules {
         use {EndRule as End, TokenRule as Tokens};
         let (tokens, end, run_end) = match self {
-            Self::VllmBenchServe => (Tokens::OrEmptyText, End::LastToken, End::StreamEnd),
+            Self::VllmBenchServe => (Tokens::OfVllm, End::LastToken, End::StreamEnd),
             Self::SglangBenchServing => (Tokens::TextOnly, End::LastEvent, End::StreamEnd),
             Self::AiPerf => (Tokens::Any, End::LastToken, End::LastToken),
             Self::GuideLlm => (Tokens::Any, End::EndMarker, End::EndMarker),
@@ -149,8 +151,7 @@ impl EndRule {
             events.last().map(|(at, _)| at)
         };
         let found = match self {
-            // A request without a token lasts no time in vLLM and is invalid in AIPerf; neither
-            // counts tool calls apart, so every sample has one.
+            // Without one the request has failed, and its end is not used.
             Self::LastToken => last(&|contents| tokens.counts(contents)),
             Self::LastJson => last(&|contents| !is_marker(contents)),
             Self::LastEvent => last(&|_| true),

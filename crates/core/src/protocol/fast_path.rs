@@ -36,19 +36,20 @@ impl EventTemplate {
         is_usable.then(|| str::from_utf8(text).ok().map(|text| (kind, text)))?
     }
 
-    /// Learns `frame` with its contents `message`, if it can be a template.
-    pub fn learn(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
-        let Frame::Event { name, data, .. } = *frame else { return };
+    /// Learns `frame` with its contents `message`, if it can be a template, and returns whether it is.
+    pub fn learn(&mut self, frame: &Frame<'_>, message: &Message<'_>) -> bool {
+        let Frame::Event { name, data, .. } = *frame else { return false };
         let [MessagePart::Token(kind, Cow::Borrowed(text))] = message.parts.as_slice() else {
-            return;
+            return false;
         };
-        let Some(range) = position(data, text) else { return };
+        let Some(range) = position(data, text) else { return false };
         self.name.clear();
         self.name.push_str(name);
         self.data.clear();
         self.data.extend_from_slice(data);
         self.text = range;
         self.kind = Some(*kind);
+        true
     }
 }
 

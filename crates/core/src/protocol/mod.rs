@@ -130,10 +130,9 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         fields: &TextFields,
     ) -> Result<Message<'a>, DecodeError>;
 
-    /// Returns whether a frame without a token has an empty text where a token's text belongs, and
-    /// no role. It changes none of our figures; other tools count such a frame as a token.
-    fn has_empty_text(&self, _frame: &Frame<'_>) -> bool {
-        false
+    /// Returns the traits of a frame that decide for other tools whether it has a token.
+    fn text_traits(&self, _frame: &Frame<'_>) -> TextTraits {
+        TextTraits::default()
     }
 
     /// Encodes `message` as a frame, from which `decode` returns `message`.
@@ -258,6 +257,15 @@ pub enum MessagePart<'a> {
     Error(String),
     /// The end marker, `[DONE]`.
     End,
+}
+
+/// Traits of a frame that change none of our figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TextTraits {
+    /// Whether it has an empty text where an answer token's text belongs, and no role.
+    pub has_empty_text: bool,
+    /// Whether it has reasoning in `reasoning_content` and none in `reasoning`.
+    pub has_reasoning_content: bool,
 }
 
 /// The kind of a generated token.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ChatRequest, Message, MessagePart, RequestIntent, Timings, Usage,
+    ChatRequest, Message, MessagePart, RequestIntent, TextTraits, Timings, Usage,
     json::JsonTree,
     wire::{self, timed},
 };
@@ -160,10 +160,14 @@ fn times_in_seconds(times: &JsonTree<'_>) -> Timings {
     }
 }
 
-/// Returns whether `is_wanted` holds for a choice in the JSON of `frame`.
-pub(super) fn any_choice(frame: &Frame<'_>, is_wanted: impl Fn(&JsonTree<'_>) -> bool) -> bool {
-    let Frame::Event { data, .. } = frame else { return false };
-    JsonTree::parse(data).is_ok_and(|chunk| chunk.get("choices").items().any(is_wanted))
+/// Returns the traits of the first choice in the JSON of `frame`.
+pub(super) fn first_choice(
+    frame: &Frame<'_>,
+    traits: impl Fn(&JsonTree<'_>) -> TextTraits,
+) -> TextTraits {
+    let Frame::Event { data, .. } = frame else { return TextTraits::default() };
+    let chunk = JsonTree::parse(data).unwrap_or(JsonTree::Null);
+    chunk.get("choices").items().next().map(traits).unwrap_or_default()
 }
 
 /// Includes xAI's reasoning, which it counts next to the completion. Its total reveals that: for

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
-    TokenKind,
+    TextTraits, TokenKind,
     delta::{self, Texts},
     json::JsonTree,
     openai,
@@ -81,10 +81,15 @@ impl Protocol for OpenAiChat {
         wire::decode(frame, openai::knows_event, |tree, name| message(tree, name, fields))
     }
 
-    fn has_empty_text(&self, frame: &Frame<'_>) -> bool {
-        openai::any_choice(frame, |choice| {
+    fn text_traits(&self, frame: &Frame<'_>) -> TextTraits {
+        openai::first_choice(frame, |choice| {
             let delta = choice.get("delta");
-            delta.get("content").is_empty_text() && delta.find("role").is_none()
+            let is_empty = |name: &str| delta.get(name).is_empty();
+            TextTraits {
+                has_empty_text: delta.get("content").is_empty_text()
+                    && delta.find("role").is_none(),
+                has_reasoning_content: !is_empty("reasoning_content") && is_empty("reasoning"),
+            }
         })
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
-    TokenKind,
+    TextTraits, TokenKind,
     delta::{self, Texts},
     json::JsonTree,
     openai,
@@ -67,8 +67,11 @@ impl Protocol for OpenAiCompletions {
         wire::decode(frame, openai::knows_event, |tree, name| message(tree, name, fields))
     }
 
-    fn has_empty_text(&self, frame: &Frame<'_>) -> bool {
-        openai::any_choice(frame, |choice| choice.get("text").is_empty_text())
+    fn text_traits(&self, frame: &Frame<'_>) -> TextTraits {
+        openai::first_choice(frame, |choice| TextTraits {
+            has_empty_text: choice.get("text").is_empty_text(),
+            has_reasoning_content: false,
+        })
     }
 
     fn encode(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Vec<u8> {

@@ -9,7 +9,7 @@ use std::{fmt, iter, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::TokenKind;
+use crate::protocol::{TextTraits, TokenKind};
 
 /// One part of the contents of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub enum EventPart {
     Role,
     /// An empty text where a token's text belongs, without a role. A special token has no text.
     EmptyText,
+    /// Reasoning in the field `reasoning_content` and none in `reasoning`, which vLLM uses.
+    ReasoningContent,
     /// Text in an unknown field.
     UnreadText,
     /// The finish reason.
@@ -39,12 +41,13 @@ pub enum EventPart {
 
 impl EventPart {
     /// All parts, in the order of [`EventContents::parts`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Answer,
         Self::Reasoning,
         Self::ToolCall,
         Self::Role,
         Self::EmptyText,
+        Self::ReasoningContent,
         Self::UnreadText,
         Self::Finish,
         Self::Usage,
@@ -63,6 +66,7 @@ impl EventPart {
             Self::ToolCall => "tool_call",
             Self::Role => "role",
             Self::EmptyText => "empty_text",
+            Self::ReasoningContent => "reasoning_content",
             Self::UnreadText => "unread_text",
             Self::Finish => "finish",
             Self::Usage => "usage",
@@ -100,6 +104,21 @@ impl EventContents {
     /// Adds `part`.
     pub const fn insert(&mut self, part: EventPart) {
         self.0 |= part.bit();
+    }
+
+    /// Adds the traits of an event without an answer token or a tool call; those of others are not
+    /// needed.
+    pub(super) fn add_traits(&mut self, traits: impl FnOnce() -> TextTraits) {
+        if self.has(EventPart::Answer) || self.has(EventPart::ToolCall) {
+            return;
+        }
+        let TextTraits { has_empty_text, has_reasoning_content } = traits();
+        if has_empty_text {
+            self.insert(EventPart::EmptyText);
+        }
+        if has_reasoning_content && self.has(EventPart::Reasoning) {
+            self.insert(EventPart::ReasoningContent);
+        }
     }
 
     /// Returns whether the event has a generated token, so that its arrival is in
