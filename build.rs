@@ -1,10 +1,9 @@
 //! Tells the program the revision of git that it is built from, for the reports of its runs.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 fn main() {
-    let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    let folder = Path::new(&folder);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     if let Some(revision) = packaged(folder).or_else(|| checked_out(folder)) {
         println!("cargo:rustc-env=LLM_STREAM_BENCH_REVISION={revision}");
     }

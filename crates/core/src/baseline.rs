@@ -496,18 +496,17 @@ fn add_throughputs(
     figures.insert("request_throughput".into(), requests);
     let of_runs = load_runs(group, |stats| Some(stats.request_throughput));
     loads.insert("request_throughput".into(), of_runs);
-    let goodputs: [(&Metric, fn(&LoadStats) -> Option<f64>, fn(&Batch) -> f64); 2] = [
-        (Metric::GOODPUT, |stats| stats.goodput, |batch| batch.goodput),
-        (Metric::GOODPUT_RATIO, |stats| stats.goodput_ratio, |batch| batch.goodput_ratio),
-    ];
-    for (metric, of_run, of_batch) in goodputs {
-        let of_runs = load_runs(group, of_run);
+    let mut add = |metric: &Metric, of_runs: Vec<LoadRun>, of_batch: fn(&Batch) -> f64| {
+        // Runs without limits of `goodput` do not have it.
         if !of_runs.is_empty() && of_runs.len() == group.loads.len() {
             let batches = group.loads.iter().flat_map(|stats| &stats.batches);
             figures.insert(metric.name.into(), batches.map(of_batch).collect());
             loads.insert(metric.name.into(), of_runs);
         }
-    }
+    };
+    add(Metric::GOODPUT, load_runs(group, |stats| stats.goodput), |batch| batch.goodput);
+    let ratios = load_runs(group, |stats| stats.goodput_ratio);
+    add(Metric::GOODPUT_RATIO, ratios, |batch| batch.goodput_ratio);
     // A run with a refused count has no token throughput.
     let counted = || group.loads.iter().filter(|stats| stats.refused.is_none());
     let batches = counted().flat_map(|stats| &stats.batches);
