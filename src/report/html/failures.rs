@@ -12,7 +12,7 @@ use super::{
     requests::FailedRequest,
     scale::{AxisScale, ScaleKind},
     table::folded,
-    verdicts::{mark, sentence, spelled},
+    verdicts::{coded, mark, sentence, spelled},
 };
 
 /// The most messages of a kind, the longest message in characters, and the most rows of failed trials.
@@ -227,7 +227,7 @@ fn shortfalls(page: &PageData<'_>, loads: &[PageGroup<'_>]) -> Markup {
                 @for why in group.report.shortfalls.iter() {
                     li {
                         (mark("fail")) " " (page.key(group).named()) ", "
-                        (visible(group.workload().unwrap_or_default())) ": " (sentence(&visible(why)))
+                        (visible(group.workload().unwrap_or_default())) ": " (coded(&sentence(&visible(why))))
                     }
                 }
             }

@@ -7,7 +7,7 @@ use super::{
     numbers::{THIN, fixed, plain},
     page_run::{PageData, PageRun},
     ranking,
-    verdicts::{PageVerdict, counterpart, sentence, verdicts},
+    verdicts::{PageVerdict, coded, counterpart, sentence, verdicts},
 };
 use crate::report::RunStatus;
 
@@ -197,7 +197,7 @@ fn verdict(page: &PageData<'_>) -> Markup {
                 @if !reasons.is_empty() {
                     details {
                         summary { (counted(reasons.len(), "reason")) }
-                        ul.plain { @for reason in reasons.iter() { li { (sentence(&visible(reason))) } } }
+                        ul.plain { @for reason in reasons.iter() { li { (coded(&sentence(&visible(reason)))) } } }
                     }
                 }
             }

@@ -385,9 +385,23 @@ fn why(verdict: &PageVerdict<'_>) -> Markup {
         _ => failed(verdict),
     };
     html! {
-        (sentences)
+        (coded(&sentences))
         @if let Some(found) = would_have_found(verdict) { " " span { (found) } }
-        @for remark in &report.remarks { " " span { (sentence(&visible(remark))) } }
+        @for remark in &report.remarks { " " span { (coded(&sentence(&visible(remark)))) } }
+    }
+}
+
+/// Returns a text whose parts in backquotes are code.
+pub(super) fn coded(text: &str) -> Markup {
+    let parts: Vec<_> = text.split('`').collect();
+    // Pairs of backquotes leave an odd number of parts.
+    let is_paired = parts.len() % 2 == 1;
+    html! {
+        @if is_paired {
+            @for (index, part) in parts.iter().enumerate() {
+                @if index % 2 == 1 { code { (part) } } @else { (part) }
+            }
+        } @else { (text) }
     }
 }
 
@@ -489,7 +503,7 @@ fn change_in_words(verdict: &PageVerdict<'_>) -> String {
         (_, _, true) => "less",
         (_, _, false) => "more",
     };
-    let allowed = with_unit(&plain(verdict.limit.abs()), "%");
+    let allowed = verdict.limit_text().replace('−', "");
     let allows = if verdict.limit == 0.0 { "no change".to_owned() } else { allowed };
     format!("{size} {word} than {}; the limit allows {allows}.", counterpart(report))
 }
@@ -547,4 +561,15 @@ fn would_have_found(verdict: &PageVerdict<'_>) -> Option<String> {
         format!("a {} of {value} or {side}", report.statistic)
     };
     Some(format!("Would have been found: {found}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backquotes_become_code_if_they_are_paired() {
+        assert_eq!(coded("a `b<` c").into_string(), "a <code>b&lt;</code> c");
+        assert_eq!(coded("a ` b").into_string(), "a ` b");
+    }
 }
