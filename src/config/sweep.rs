@@ -1,4 +1,4 @@
-//! Sweeps: a workload at several loads, each of which is a workload of its own.
+//! Sweeps: a workload at several loads, each of which is a separate workload.
 
 use super::{
     keys::Section,
