@@ -78,6 +78,11 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     })
 }
 
+/// Whether the error is that a file does not exist.
+pub(crate) fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// Follows symbolic links to the file that they lead to, also if it does not exist yet.
 fn resolved(path: &Path) -> PathBuf {
     links(path).last().unwrap_or_else(|| path.to_owned())

@@ -59,7 +59,7 @@ impl Baselines {
             None => None,
             Some(name) => match load(name) {
                 Ok(baseline) => Some(baseline),
-                Err(error) if lenient.is_some() && is_missing(&error) => {
+                Err(error) if lenient.is_some() && whole_file::is_missing(&error) => {
                     terminal.err(&format!("note: {error:#}: nothing is compared with it\n"));
                     None
                 }
@@ -306,10 +306,6 @@ fn of_run(path: &Path) -> anyhow::Result<Baseline> {
         path.display()
     );
     Ok(baseline)
-}
-
-fn is_missing(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn looks_like_path(name: &str) -> bool {

@@ -126,7 +126,7 @@ fn order(name: &str) -> (&str, usize) {
     }
 }
 
-/// The number of runs before the latest one that `latest` or `latest~N` means.
+/// Returns how many runs `latest` or `latest~N` goes back from the latest run.
 fn steps_back(name: &str) -> Option<usize> {
     match name.strip_prefix("latest")? {
         "" => Some(0),

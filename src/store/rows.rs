@@ -1,7 +1,7 @@
 //! Baselines of runs that have no values to compare with: from `results.csv`, or from the trials of
 //! a JSON report.
 
-use std::{fs::File, io, path::Path};
+use std::{fs::File, path::Path};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -10,7 +10,10 @@ use llm_stream_core::{
     metric::{METRICS, Metric, MetricSource},
 };
 
-use crate::report::json::model::{ByName, RunReport, TrialReport, TrialReports};
+use crate::{
+    report::json::model::{ByName, RunReport, TrialReport, TrialReports},
+    whole_file,
+};
 
 /// Reads the rows of `results.csv`, and of `results.workloads.csv` next to it if there is one.
 pub(super) fn of_csv(path: &Path) -> anyhow::Result<Baseline> {
@@ -21,44 +24,36 @@ pub(super) fn of_csv(path: &Path) -> anyhow::Result<Baseline> {
         date = [date, started].into_iter().flatten().min();
         rows.push(row.request()?);
     }
-    let loads = match Table::open(&path.with_extension("workloads.csv")) {
-        Ok(table) => loads(table)?,
-        Err(error) if is_missing(&error) => Vec::new(),
-        Err(error) => return Err(error),
-    };
+    let loads = loads_next_to(path, |row| {
+        Ok(StoredLoad {
+            model: row.required("model_name")?,
+            workload: row.required("workload")?,
+            figures: row.figures(|read| matches!(read, MetricSource::Load(_)))?,
+        })
+    })?;
     Ok(Baseline::of_rows(rows, loads, date))
-}
-
-fn is_missing(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
-}
-
-fn loads(mut table: Table) -> anyhow::Result<Vec<StoredLoad>> {
-    let mut loads = Vec::new();
-    while let Some(row) = table.next_row()? {
-        if row.get("valid") == Some("true") {
-            loads.push(StoredLoad {
-                model: row.required("model_name")?,
-                workload: row.required("workload")?,
-                figures: row.figures(|read| matches!(read, MetricSource::Load(_)))?,
-            });
-        }
-    }
-    Ok(loads)
 }
 
 /// Returns the loads next to `results` that were the load asked for: the trial, and how busy the
 /// receiving thread was.
 pub(super) fn valid_loads(results: &Path) -> anyhow::Result<Vec<(String, Option<f64>)>> {
+    loads_next_to(results, |row| Ok((row.required("trial")?, row.number("receiver_busy")?)))
+}
+
+/// Reads the loads next to `results` that were the load asked for; without such a file, none.
+fn loads_next_to<T>(
+    results: &Path,
+    read: impl Fn(&TableRow<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<Vec<T>> {
     let mut table = match Table::open(&results.with_extension("workloads.csv")) {
         Ok(table) => table,
-        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        Err(error) if whole_file::is_missing(&error) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let mut loads = Vec::new();
     while let Some(row) = table.next_row()? {
         if row.get("valid") == Some("true") {
-            loads.push((row.required("trial")?, row.number("receiver_busy")?));
+            loads.push(read(&row)?);
         }
     }
     Ok(loads)

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     fmt::Display,
     fs,
     io::{BufRead, BufReader},
@@ -88,7 +89,17 @@ impl Bench {
 
     /// The command without `--bench`: smoke mode.
     pub(crate) fn smoke(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(executable());
+        self.program(executable(), arguments)
+    }
+
+    /// The binary with these arguments.
+    pub(crate) fn binary(&self, arguments: &[&str]) -> Command {
+        self.program(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"), arguments)
+    }
+
+    /// A program in the folder, without the variables of the developer.
+    fn program(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
         for (name, _) in env::vars_os() {
             let name_text = name.to_string_lossy();
@@ -225,7 +236,7 @@ fn mask_line(line: &str) -> String {
             masked = masked.replace(run, single);
         }
     }
-    // The sign of an interval's end depends on noise where there is no difference.
+    // If two models are equally fast, noise decides the signs of the interval's ends.
     for (signed, masked_end) in [("[-#", "[#"), ("[+#", "[#"), (", -#]", ", #]"), (", +#]", ", #]")]
     {
         masked = masked.replace(signed, masked_end);

@@ -4,7 +4,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -28,15 +27,7 @@ thresholds: [\"success_rate >= 50 %\", \"ttft max <= 10 s\", \"generation_speed 
 const HOSTILE: &str = "a\"><script>alert(1)</script><img src=x onerror=alert(1)>&amp;'";
 
 fn run(bench: &Bench, arguments: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
-    command.current_dir(bench.folder.path()).args(arguments).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("LLM_STREAM_BENCH_") || text.starts_with("GITHUB_") {
-            command.env_remove(name);
-        }
-    }
-    ran(&mut command)
+    ran(&mut bench.binary(arguments))
 }
 
 /// Measures into the folder `name` and returns its path.
@@ -94,7 +85,7 @@ fn every_figure_is_that_of_run_json_rounded() {
         // The newest run is the first.
         let document = &documents[1 - run];
         let value = document.pointer(&format!("/{path}")).and_then(Value::as_f64);
-        let value = value.unwrap_or_else(|| panic!("{path} is no number")) * scale;
+        let value = value.unwrap_or_else(|| panic!("{path} is not a number")) * scale;
         let decimals = text.split_once('.').map_or(0, |(_, decimals)| decimals.len());
         let half = 0.5 * 10f64.powi(-(decimals as i32));
         let shown: f64 = text.parse().unwrap_or_else(|_| panic!("{path}: {text}"));

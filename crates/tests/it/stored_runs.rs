@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -33,21 +32,8 @@ workloads:
 thresholds: [\"success_rate >= 90 %\"]
 ";
 
-/// The binary in the folder of `bench`.
-fn binary(bench: &Bench, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-stream-bench-under-test"));
-    command.current_dir(bench.folder.path()).args(arguments).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("LLM_STREAM_BENCH_") || text.starts_with("GITHUB_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
 fn run(bench: &Bench, arguments: &[&str]) -> Ran {
-    ran(&mut binary(bench, arguments))
+    ran(&mut bench.binary(arguments))
 }
 
 /// A run whose files go to `folder`.
@@ -132,7 +118,7 @@ fn a_run_tells_what_it_was_measured_with() {
     let config = "runs: 1\nprompts: [{ name: set, dataset: set.jsonl }]\n\
                   models: { A: { simulate: { ttft: 6ms, itl: 20ms, tokens: 6 } } }\n";
     fs::write(bench.folder.path().join("configs.yaml"), config).unwrap();
-    let mut command = binary(&bench, &["run", "--output-dir", "out", "--no-calibration"]);
+    let mut command = bench.binary(&["run", "--output-dir", "out", "--no-calibration"]);
     passed(&ran(command.env("LLM_STREAM_BENCH_NO_WARMUP", "1")));
     let setup = &json(&bench.folder.path().join("out/run.json"))["setup"];
     assert_eq!(setup["config"]["text"], config);
@@ -308,7 +294,7 @@ fn unusable_runs_are_errors_that_say_why() {
 fn a_rerun_measures_the_same_trials_in_the_same_order() {
     let bench = Bench::by_default(TWO_MODELS);
     let mut command =
-        binary(&bench, &["run", "--runs", "1", "--no-calibration", "--json", "x.json", "Qwen"]);
+        bench.binary(&["run", "--runs", "1", "--no-calibration", "--json", "x.json", "Qwen"]);
     passed(&ran(command.env("LLM_STREAM_BENCH_NO_WARMUP", "true")));
     let parent = bench.folder.path().join("llm-stream-bench");
     let first = only(&parent);
@@ -317,7 +303,7 @@ fn a_rerun_measures_the_same_trials_in_the_same_order() {
     let config = bench.folder.path().join("configs.yaml");
     fs::write(&config, "models: { A: { simulate: {} } }").unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
-    let mut command = binary(&bench, &["rerun", first.to_str().unwrap()]);
+    let mut command = bench.binary(&["rerun", first.to_str().unwrap()]);
     let again = ran(command.current_dir(elsewhere.path()));
     passed(&again);
     assert!(again.stderr.contains("configs.yaml has changed"), "{}", again.stderr);
@@ -342,10 +328,14 @@ fn an_interrupted_run_is_stored_as_partial() {
         "runs: 2\nprompts: [{{ name: a, text: hi }}]\nmodels:\n  A: {{ base_url: \"{}\" }}\n",
         simulator.url()
     ));
-    let mut process = wait::Process::start(&mut binary(
-        &bench,
-        &["run", "--no-calibration", "--no-preflight", "--no-warmup", "--output-dir", "out"],
-    ));
+    let mut process = wait::Process::start(&mut bench.binary(&[
+        "run",
+        "--no-calibration",
+        "--no-preflight",
+        "--no-warmup",
+        "--output-dir",
+        "out",
+    ]));
     let results = bench.folder.path().join("out/run.json");
     wait::until("run.json", || results.exists());
     assert_eq!(json(&results)["result"]["ended"], "interrupted", "before the first result");

@@ -318,17 +318,24 @@ fn draw_series(
     }
 }
 
+/// Returns the points of each model that has several.
+fn series_of<'p, T>(
+    models: &[ModelLoads<'p>],
+    point: impl Fn(&PageGroup<'p>) -> Option<T>,
+) -> Vec<(&'p ModelKey, Vec<T>)> {
+    let points =
+        |model: &ModelLoads<'p>| -> Vec<_> { model.groups.iter().filter_map(&point).collect() };
+    let series = models.iter().map(|model| (model.key, points(model)));
+    series.filter(|(_, points)| points.len() > 1).collect()
+}
+
 /// Draws the throughput of requests against the offered rate, of open loops at several rates.
 fn rate_chart(models: &[ModelLoads<'_>]) -> Option<Markup> {
     let point = |group: &PageGroup<'_>| {
         let rate = group.report.workload.as_ref()?.rate?;
         Some((rate, group.shown("request_throughput", "mean")?))
     };
-    let series: Vec<_> = models
-        .iter()
-        .map(|model| (model.key, model.groups.iter().filter_map(point).collect::<Vec<_>>()))
-        .filter(|(_, points)| points.len() > 1)
-        .collect();
+    let series = series_of(models, point);
     let (first_key, first_points) = series.first()?;
     let all = || series.iter().flat_map(|(_, points)| points);
     let x = AxisScale::from_zero(all().map(|(rate, _)| *rate), (34.0, 346.0));
@@ -381,11 +388,7 @@ fn latency_by_rate(models: &[ModelLoads<'_>]) -> Option<Markup> {
         let rate = group.report.workload.as_ref()?.rate?;
         Some((rate, group.shown("ttft", "median")?, group.shown("ttft", "p95")))
     };
-    let series: Vec<_> = models
-        .iter()
-        .map(|model| (model.key, model.groups.iter().filter_map(point).collect::<Vec<_>>()))
-        .filter(|(_, points)| points.len() > 1)
-        .collect();
+    let series = series_of(models, point);
     let (first_key, first_points) = series.first()?;
     let all = || series.iter().flat_map(|(_, points)| points);
     let x = AxisScale::from_zero(all().map(|(rate, ..)| *rate), (42.0, 346.0));
@@ -525,7 +528,7 @@ fn distribution_row(group: &PageGroup<'_>, spec: &DistributionSpec) -> Markup {
     }
 }
 
-/// Returns the loads with the load that was asked for and the one that was reached.
+/// Returns the table of the loads, each as the config asks for it and as it was reached.
 fn table(page: &PageData<'_>, models: &[ModelLoads<'_>]) -> Markup {
     let groups: Vec<_> = models.iter().flat_map(|model| &model.groups).collect();
     let rows: Vec<_> = groups.iter().map(|group| table_row(page, group)).collect();

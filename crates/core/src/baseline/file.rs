@@ -230,8 +230,9 @@ impl Baseline {
         self.latest.group(of)
     }
 
-    /// Returns the level of `metric` in each run since the last accepted one that has the model and the
-    /// load of `spec`, oldest first. Their settings may differ from those of `spec`.
+    /// Returns the levels of `metric` in the runs since the last accepted run, oldest first. Runs without
+    /// the model and the load of `spec` are left out; the settings of
+    /// the others may differ from those of `spec`.
     pub fn levels(&self, spec: &GroupSpec, metric: &Metric) -> Vec<f64> {
         let runs: Vec<_> = self.runs().collect();
         let accepted = runs.iter().rposition(|run| run.accepted).unwrap_or(0);
