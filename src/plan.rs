@@ -23,8 +23,9 @@ pub use llm_stream_client::{
 };
 use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
+    capacity::{LoadLimits, Objective},
     goodput::RequestLimits,
-    group::GroupSpec,
+    group::{GroupSpec, load_text},
     lacking::MIN_SHARE,
     metric::Metric,
     precision::PrecisionGoal,
@@ -361,6 +362,8 @@ pub struct Workload {
     pub written: String,
     /// Closed or open loop.
     pub shape: Shape,
+    /// The search for the highest load, of which `shape` is the first one.
+    pub search: Option<(Objective, usize)>,
     /// When the load ends.
     pub until: Until,
     /// The prompts, used in turn. Never empty.
@@ -373,6 +376,14 @@ pub struct Workload {
     pub goodput: RequestLimits,
     /// How precisely means are to be known under it.
     pub precision: Vec<PrecisionGoal>,
+}
+
+impl Workload {
+    /// The load in words.
+    pub fn load(&self) -> String {
+        let search = self.search.as_ref().map(|(search, _)| search);
+        load_text(&self.shape, search, &self.until)
+    }
 }
 
 /// Why config and overrides do not give a plan.
@@ -601,10 +612,15 @@ fn workloads(
             name: visible(&workload.name.value).into_owned(),
             written: workload.name.value.clone(),
             shape: workload.shape,
+            search: workload.find.as_ref().map(|find| objective(config, find, &mut errors)),
             until: workload.until,
             prompts: prompts.iter().filter(wanted).cloned().collect(),
             runs: match workload.runs {
                 Some(runs) if overrides.runs.is_none() && !overrides.auto_runs => runs,
+                // A search has several loads already.
+                None if workload.find.is_some() && !overrides.auto_runs => {
+                    overrides.runs.unwrap_or(1)
+                }
                 _ => run_count(config, overrides).first(),
             },
             precision: goals(config, overrides, workload.precision.as_ref()),
@@ -634,6 +650,18 @@ fn undefined_metrics(config: &Config, workload: &config::WorkloadConfig) -> Vec<
     let has_limits = !workload.goodput.as_ref().unwrap_or(&config.goodput).is_empty();
     let error = |text: &Spanned<String>| {
         let metric = Threshold::parse(&text.value).ok()?.metric;
+        let searched = workload.find.as_ref().map(|find| find.is_concurrency);
+        for (of_search, is_concurrency, max) in
+            [(Metric::CAPACITY, false, "rate"), (Metric::MAX_CONCURRENCY, true, "concurrency")]
+        {
+            if metric == of_search && searched != Some(is_concurrency) {
+                let what = format!("`{}` is the result of a search with `max: {max}`", metric.name);
+                let help = format!(
+                    "for example\nfind: {{ max: {max}, subject_to: [\"ttft p95 <= 500 ms\"] }}"
+                );
+                return Some(config.error_in(text, &what, &help));
+            }
+        }
         if metric == Metric::REQUEST_RATE && is_closed {
             let what = "a closed loop has no `request_rate`: its requests start when others end";
             let help = "use `request_throughput`, the valid requests a second";
@@ -648,6 +676,28 @@ fn undefined_metrics(config: &Config, workload: &config::WorkloadConfig) -> Vec<
         None
     };
     workload.thresholds.iter().filter_map(error).collect()
+}
+
+/// The objective of a search, and the most loads that it has.
+fn objective(
+    config: &Config,
+    find: &config::FindConfig,
+    errors: &mut Vec<ConfigError>,
+) -> (Objective, usize) {
+    let parse = |text: &Spanned<String>| {
+        LoadLimits::parse(&text.value)
+            .map_err(|error| config.error_at(text, error.offset, &error.message, &error.help))
+    };
+    let parsed = find.subject_to.iter().map(parse);
+    let limits = parsed.filter_map(|limit| limit.map_err(|error| errors.push(error)).ok());
+    let objective = Objective {
+        is_concurrency: find.is_concurrency,
+        from: find.from,
+        to: find.to,
+        limits: LoadLimits::new(limits.collect()),
+        precision: find.precision,
+    };
+    (objective, find.loads)
 }
 
 fn request_limits(

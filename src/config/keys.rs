@@ -4,6 +4,9 @@
 use llm_stream_core::protocol;
 use llm_stream_sim::Script;
 
+use llm_stream_core::capacity::MAX_LOADS;
+
+use super::find::LOADS;
 use super::words::{
     CONNECTIONS, INCONCLUSIVE, ORDERS, PREFIX_CACHES, STAMPS, TOKEN_COUNTS, TOKEN_KINDS,
     TRANSPORTS, names,
@@ -33,6 +36,7 @@ pub(super) enum Section {
     Model,
     Defaults,
     Simulate,
+    Decode,
     Fault,
     Timeouts,
     RunVariation,
@@ -44,6 +48,7 @@ pub(super) enum Section {
     Synthetic,
     TokenRange,
     Workload,
+    Find,
     ConcurrencyRange,
     RateRange,
 }
@@ -110,8 +115,8 @@ pub(super) struct SectionInfo {
 }
 
 use Section::{
-    ConcurrencyRange, Defaults, Fault, Function, Model, Prompt, RateRange, RunVariation, Simulate,
-    Synthetic, Timeouts, TokenCount, TokenRange, Tool, Top, Workload,
+    ConcurrencyRange, Decode, Defaults, Fault, Find, Function, Model, Prompt, RateRange,
+    RunVariation, Simulate, Synthetic, Timeouts, TokenCount, TokenRange, Tool, Top, Workload,
 };
 use ValueShape::{
     Any, Duration, Fields, Figures, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some,
@@ -270,6 +275,13 @@ pub(super) static KEYS: &[Key] = keys! {
         ttft: TIME, "50ms", "10ms" => "The time to the first token.";
         itl: TIME, "10ms", "10ms" => "The time between tokens.";
         jitter: TIME, "0ms", "10ms" => "The largest random deviation of each token's time.";
+        slots: Whole(1, 1_000_000), "no limit", "32"
+            => "The most requests that the server runs together; others wait in a queue. It then decodes step by step, as `decode` says, in place of `ttft` and `itl`.";
+        prefill_rate: RATE, "20000/s", "20000/s" => "The prompt tokens that a server with `slots` processes per second.";
+        decode: Map(Decode), "see below", "{ base: 8ms, per_running: 0.2ms }"
+            => "The duration of a step of a server with `slots`.";
+        kv_tokens: Whole(1, MAX), "no limit", "100000"
+            => "The tokens that fit into the KV cache of a server with `slots`; each request reserves its prompt and its longest answer.";
         tokens: Whole(1, Script::MOST_TOKENS), "64", "64" => "The tokens of an answer.";
         tokens_per_event: Whole(1, Script::MOST_TOKENS), "1", "1" => "The tokens of an event.";
         reasoning_tokens: Whole(0, MAX), "0", "16" => "How many of the first tokens are reasoning.";
@@ -278,6 +290,10 @@ pub(super) static KEYS: &[Key] = keys! {
         seed: Whole(0, MAX), "0", "7" => "The seed of the jitter.";
         faults: List(&Any(&[Words(flag_faults), Map(Fault)])), "none", "{ stall: 10 }"
             => "Faults of the answers.";
+    }
+    [Decode] {
+        base: TIME, "8ms", "8ms" => "The part of a step that does not depend on the number of requests.";
+        per_running: TIME, "0.2ms", "0.2ms" => "The part of a step that each running request adds.";
     }
     [Fault] {
         status: Whole(400, 599), "", "503" => "Answers with this HTTP status.";
@@ -367,11 +383,17 @@ pub(super) static KEYS: &[Key] = keys! {
             => "A closed loop with this many requests in flight. A list or a range is a sweep: each value is a workload `NAME@cVALUE`.";
         rate: RATES, "", "20/s"
             => "An open loop with this many requests per second, minute or hour. A list or a range is a sweep: each value is a workload `NAME@rVALUE`, per second.";
+        find: Map(Find), "", r#"{ max: rate, subject_to: ["ttft p95 <= 500 ms"] }"#
+            => "A search for the highest load that holds its limits, in place of `concurrency` and `rate`. `requests` and `duration` are those of each load near the result.";
+    }
+    [Workload, Find] {
         arrivals: Any(&[Words(|| vec!["constant", "poisson"]), GAMMA]), "poisson", "poisson"
             => "The distribution of the gaps between arrivals.";
         seed: Whole(0, MAX), "0", "7" => "The seed of the arrivals.";
         max_in_flight: Whole(1, MOST_IN_FLIGHT), "1000", "500"
             => "The most requests in flight; a load that reaches it is invalid.";
+    }
+    [Workload] {
         requests: Whole(1, MOST_REQUESTS), "", "512" => "Ends the load after this many requests.";
         duration: TIMEOUT, "", "60s" => "Ends the load after this time.";
         prompts: Some(&Text), "all", "chat-en" => "The prompts that requests take in turn, by name.";
@@ -382,6 +404,17 @@ pub(super) static KEYS: &[Key] = keys! {
             => "Limits that each request must meet to count for `goodput` and `goodput_ratio`.";
         precision: PRECISION, "the value of the top level", "2 %"
             => "How precisely means are to be known, as a percentage of each.";
+    }
+    [Find] {
+        max: Words(|| names(&LOADS)), "", "rate"
+            => "The load to maximise: `rate`, in requests per second, or `concurrency`, in requests at a time.";
+        subject_to: Some(&Text), "", r#""ttft p95 <= 500 ms""#
+            => "The limits that hold under the load: means and percentiles of figures of requests, `success_rate` and `goodput_ratio`.";
+        from: Any(&[RATE, Whole(1, MOST_IN_FLIGHT)]), "1/s, or 1", "1/s" => "The lowest load.";
+        to: Any(&[RATE, Whole(1, MOST_IN_FLIGHT)]), "1000/s, or 1024", "100/s" => "The highest load.";
+        precision: SHARE, "5 %", "5 %"
+            => "How precisely the result is to be known; the search ends when its interval is as narrow.";
+        loads: Whole(4, MAX_LOADS as u64), "12", "12" => "The most loads of a search.";
     }
     [ConcurrencyRange] {
         from: Whole(1, MOST_IN_FLIGHT), "", "1" => "The first number of requests in flight.";
@@ -437,7 +470,15 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         expected: "a map of a rhythm",
         example: "{ ttft: 50ms, itl: 10ms }",
         title: "Simulated endpoint",
+        only_with: &[("prefill_rate", "slots"), ("decode", "slots"), ("kv_tokens", "slots")],
         ..section(Simulate)
+    },
+    SectionInfo {
+        name: "`decode`",
+        expected: "a map of durations",
+        example: "{ base: 8ms, per_running: 0.2ms }",
+        title: "Decoding step",
+        ..section(Decode)
     },
     SectionInfo {
         name: "a fault",
@@ -535,10 +576,18 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         expected: "a map of a workload's keys",
         example: "{ concurrency: 64, requests: 512 }",
         title: "Workload",
-        one_of: &[&["concurrency", "rate"]],
+        one_of: &[&["concurrency", "rate", "find"]],
         some_of: &[&["requests", "duration"]],
         only_with: &[("arrivals", "rate"), ("seed", "rate"), ("max_in_flight", "rate")],
         ..section(Workload)
+    },
+    SectionInfo {
+        name: "`find`",
+        expected: "a map of a search's keys",
+        example: "{ max: rate, subject_to: [\"ttft p95 <= 500 ms\"] }",
+        title: "Search",
+        one_of: &[&["max"], &["subject_to"]],
+        ..section(Find)
     },
     SectionInfo {
         name: "a range of `concurrency`",

@@ -8,6 +8,7 @@
 mod data_note;
 mod dataset;
 mod files;
+mod find;
 #[doc(hidden)]
 pub mod fuzzing;
 mod keys;
@@ -20,6 +21,7 @@ mod reader;
 mod reference;
 mod schema;
 mod secrets;
+mod simulate;
 mod size;
 mod source;
 mod span;
@@ -71,6 +73,7 @@ pub(crate) use self::{
 
 pub use self::{
     data_note::DataNote,
+    find::FindConfig,
     network::NetworkSettings,
     reference::reference,
     schema::schema,
@@ -366,6 +369,8 @@ pub struct WorkloadConfig {
     pub name: Spanned<String>,
     /// `concurrency`, or `rate` with `arrivals`, `seed` and `max_in_flight`.
     pub shape: Shape,
+    /// `find`: the search for the highest load, of which `shape` is the first one.
+    pub find: Option<FindConfig>,
     /// `requests`, `duration`, or both.
     pub until: Until,
     /// `prompts`: the names of the prompts that requests take in turn. Default: all.

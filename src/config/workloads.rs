@@ -9,7 +9,7 @@ use llm_stream_core::{
 use serde_saphyr::Spanned;
 
 use super::{
-    PromptConfig, WorkloadConfig,
+    FindConfig, PromptConfig, WorkloadConfig, find,
     keys::Section,
     model, precision,
     reader::{Entry, Fields, Reader},
@@ -54,7 +54,8 @@ fn workload(
         reader.error_at_key(entry, "a workload has an empty name", help);
     }
     let fields = reader.fields(entry, Section::Workload);
-    let shapes = shapes(reader, entry, &fields);
+    let found = fields.get("find").map(|entry| find::find(reader, entry));
+    let shapes = shapes(reader, entry, (&fields, found.as_ref()));
     let until = until(reader, entry, &fields);
     let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
     let thresholds = fields.get("thresholds");
@@ -70,6 +71,7 @@ fn workload(
         WorkloadConfig {
             name: Spanned::new(name, entry.key.referenced, entry.key.defined),
             shape,
+            find: found.clone().flatten(),
             until,
             prompts: chosen.clone().unwrap_or_default(),
             runs: runs.and_then(|runs| u32::try_from(runs).ok()),
@@ -81,13 +83,25 @@ fn workload(
     shapes.unwrap_or_default().into_iter().map(point).collect()
 }
 
-/// Exactly one of `concurrency` and `rate`; of a sweep, a shape for each point, with the end of its
+/// The keys of a workload that say which load it is.
+const OPEN_OR_CLOSED: [&str; 5] = ["concurrency", "rate", "arrivals", "seed", "max_in_flight"];
+
+/// Exactly one of `concurrency`, `rate` and `find`; of a sweep, a shape for each point, with the end of its
 /// name.
 fn shapes(
     reader: &mut Reader<'_>,
     workload: &Entry<'_>,
-    fields: &Fields<'_>,
+    (fields, found): (&Fields<'_>, Option<&Option<FindConfig>>),
 ) -> Option<Vec<(String, Shape)>> {
+    if let Some(found) = found {
+        for entry in OPEN_OR_CLOSED.into_iter().filter_map(|name| fields.get(name)) {
+            let what = format!("{} cannot be combined with `find`", entry.label);
+            let help = "a search chooses the loads; keep `find`, or the load. `arrivals`, `seed` and \
+                        `max_in_flight` of a search are written in `find`";
+            reader.error_at_key(entry, what, help);
+        }
+        return Some(vec![(String::new(), found.as_ref()?.first)]);
+    }
     match (fields.get("concurrency"), fields.get("rate")) {
         (Some(entry), None) => {
             let of_open_loops = Section::Workload.info().only_with;
@@ -111,10 +125,11 @@ fn shapes(
         }
         (None, None) => {
             let is_misspelt =
-                fields.meant.iter().any(|meant| ["concurrency", "rate"].contains(meant));
+                fields.meant.iter().any(|meant| ["concurrency", "rate", "find"].contains(meant));
             if !is_misspelt && matches!(workload.value.value, Yaml::Map(_)) {
-                let what = format!("{} has neither `concurrency` nor `rate`", workload.label);
-                let help = "add `concurrency: 64` for a closed loop, `rate: 20/s` for an open one";
+                let what = format!("{} has no `concurrency`, `rate` or `find`", workload.label);
+                let help = "add `concurrency: 64` for a closed loop, `rate: 20/s` for an open one,\n\
+                            or `find` for a search of the highest load";
                 reader.error_at_key(workload, what, help);
             }
             None
@@ -146,7 +161,7 @@ fn decimal(rate: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<usize> {
+pub(super) fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<usize> {
     let whole = reader.whole(entry)?;
     usize::try_from(whole).ok()
 }
@@ -154,6 +169,11 @@ fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<usize> {
 /// A rate with its unit: `20/s`, `90/min`.
 pub(super) fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
     const MOST: f64 = 100_000.0;
+    rate_up_to(reader, entry, MOST)
+}
+
+/// A rate with its unit, above 0 and at most `most` a second.
+pub(super) fn rate_up_to(reader: &mut Reader<'_>, entry: &Entry<'_>, most: f64) -> Option<f64> {
     let example = entry.example();
     let text = match &entry.value.value {
         Yaml::Text(text) => text.clone(),
@@ -173,8 +193,8 @@ pub(super) fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
         "m" | "min" => 60.0,
         "h" => 3600.0,
         "" => {
-            let help = format!("did you mean `rate: {}/s`?", text.trim().trim_end_matches('/'));
-            reader.error(entry, "`rate` requires a unit", help);
+            let help = format!("did you mean `{}/s`?", text.trim().trim_end_matches('/'));
+            reader.error(entry, format!("{} requires a unit", entry.label), help);
             return None;
         }
         other => {
@@ -188,16 +208,16 @@ pub(super) fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
         }
     };
     let rate = number / seconds;
-    if !(rate > 0.0 && rate <= MOST) {
-        let what = format!("`rate` must be above 0 and at most {MOST} a second");
-        reader.error(entry, what, format!("for example `rate: {example}`"));
+    if !(rate > 0.0 && rate <= most) {
+        let what = format!("{} must be above 0 and at most {most} a second", entry.label);
+        reader.error(entry, what, format!("for example `{example}`"));
         return None;
     }
     Some(rate)
 }
 
 /// `constant`, `poisson` or `gamma(BURSTINESS)`.
-fn gaps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Gaps> {
+pub(super) fn gaps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Gaps> {
     let text = reader.text(entry)?.value;
     let burstiness =
         text.strip_prefix("gamma").map(|rest| rest.trim().strip_prefix('(')?.strip_suffix(')'));

@@ -47,7 +47,8 @@ fn run_variation(target: &Target, workload: Option<&Workload>) -> f64 {
 fn workload_spec(workload: &Workload) -> WorkloadSpec {
     let Workload { name, shape, until, prompts, .. } = workload;
     let prompts = prompts.iter().map(|prompt| prompt.name.clone()).collect();
-    WorkloadSpec { name: name.clone(), shape: *shape, until: *until, prompts }
+    let search = workload.search.as_ref().map(|(search, _)| search.clone());
+    WorkloadSpec { name: name.clone(), shape: *shape, search, until: *until, prompts }
 }
 
 /// Returns the settings that must be equal in two runs for their figures to be comparable.
@@ -71,7 +72,7 @@ fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, St
         settings.push(("ignore_eos", ignores.to_string()));
     }
     if let Some(workload) = workload {
-        settings.push(("load", format!("{}, {}", workload.shape, workload.until)));
+        settings.push(("load", workload.load()));
         if !workload.goodput.is_empty() {
             settings.push(("goodput", workload.goodput.to_string()));
         }

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, fmt::Write};
 use llm_stream_core::{
     column::ValueColumn,
     drift::Drift,
-    group::WorkloadSpec,
     interval::Interval,
     lacking::MissingFigures,
     metric::{METRICS, Metric},
@@ -16,7 +15,7 @@ use llm_stream_core::{
     text::counted,
 };
 
-use super::{Exporter, Run, number, table};
+use super::{Exporter, Run, number, search, table};
 
 /// Every figure of every group.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +36,7 @@ pub(super) fn tables(run: &Run) -> String {
     for group in &run.summary.groups {
         out.push('\n');
         out.push_str(&heading(group));
+        out.push_str(&searches(group));
         if group.tally.valid > 0 {
             out.push_str(&figures(group));
             out.push_str(&drifts(group));
@@ -49,6 +49,18 @@ pub(super) fn tables(run: &Run) -> String {
     out
 }
 
+/// Describes what searches found, each load on a line.
+pub(super) fn searches(group: &Group) -> String {
+    let mut out = String::new();
+    for finished in &group.searches {
+        for point in &finished.points {
+            let _ = writeln!(out, "  {}", search::point(&finished.objective, point));
+        }
+        let _ = writeln!(out, "  {}", search::result(finished));
+    }
+    out
+}
+
 fn heading(group: &Group) -> String {
     let mut out = group.name();
     if group.spec.is_simulated {
@@ -56,9 +68,8 @@ fn heading(group: &Group) -> String {
     }
     out.push('\n');
     if let Some(workload) = &group.spec.workload {
-        let WorkloadSpec { shape, until, .. } = workload;
         let runs = format_runs(group.loads.len(), group.planned);
-        let _ = writeln!(out, "  {shape}, {until}: {runs}");
+        let _ = writeln!(out, "  {}: {runs}", workload.load());
     }
     out.push_str(&invalid(group));
     let requests = if group.spec.workload.is_some() { " requests" } else { "" };

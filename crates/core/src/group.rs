@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    capacity::Objective,
     goodput::RequestLimits,
     precision::PrecisionGoal,
     schedule::{Shape, Until},
@@ -73,10 +74,27 @@ pub struct WorkloadSpec {
     pub name: String,
     /// When requests are sent.
     pub shape: Shape,
+    /// The search for the highest load, of which `shape` is the first one.
+    pub search: Option<Objective>,
     /// When it ends.
     pub until: Until,
     /// The names of its prompts.
     pub prompts: Vec<String>,
+}
+
+impl WorkloadSpec {
+    /// The load in words.
+    pub fn load(&self) -> String {
+        load_text(&self.shape, self.search.as_ref(), &self.until)
+    }
+}
+
+/// Describes a load, or a search for one.
+pub fn load_text(shape: &Shape, search: Option<&Objective>, until: &Until) -> String {
+    match search {
+        Some(search) => format!("{search}, {until} each"),
+        None => format!("{shape}, {until}"),
+    }
 }
 
 impl GroupSpec {

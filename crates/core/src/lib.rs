@@ -9,6 +9,7 @@
 //! has the same output, so a recording can be evaluated again years later.
 
 pub mod baseline;
+pub mod capacity;
 mod coding;
 pub mod column;
 pub mod comparison;

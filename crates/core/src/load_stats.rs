@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::{
+    capacity::CapacityFigure,
     column::{Storage, ValueColumn},
     sample::Note,
     schedule::{Shape, Until},
@@ -133,6 +134,8 @@ pub struct LoadStats {
     pub lateness: Option<f64>,
     /// The utilization of the receiving thread, if known.
     pub busy: Option<f64>,
+    /// The result of a search, whose highest load that held this is.
+    pub capacity: Option<CapacityFigure>,
 }
 
 /// Throughput in a part of a run: a twentieth of the time, or several answer times if that is
@@ -198,6 +201,7 @@ impl LoadStats {
             batches: batches(&spans(), (first, last_start, seconds), all),
             lateness: lateness(spans()),
             busy,
+            capacity: None,
         })
     }
 

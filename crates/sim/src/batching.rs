@@ -18,7 +18,7 @@ use rand_pcg::Pcg64Mcg;
 
 /// The capacity of a simulated server.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Capacity {
+pub struct ServerCapacity {
     /// The largest number of requests that run together.
     pub slots: u64,
     /// Prompt tokens that are processed per second.
@@ -33,7 +33,7 @@ pub struct Capacity {
     pub kv_tokens: Option<u64>,
 }
 
-impl Default for Capacity {
+impl Default for ServerCapacity {
     fn default() -> Self {
         Self {
             slots: 32,
@@ -45,7 +45,7 @@ impl Default for Capacity {
     }
 }
 
-impl Capacity {
+impl ServerCapacity {
     /// Returns how long a step with `running` requests lasts, of which new ones have `prompt` tokens.
     pub fn step(&self, running: usize, prompt: u64) -> Duration {
         let running = u32::try_from(running).unwrap_or(u32::MAX);
@@ -91,8 +91,8 @@ pub(super) struct Step {
 
 /// The queue and the running requests.
 #[derive(Debug)]
-pub(super) struct Batch {
-    capacity: Capacity,
+pub(super) struct ServerBatch {
+    capacity: ServerCapacity,
     /// The largest deviation of a step from its duration.
     jitter: Duration,
     random: Pcg64Mcg,
@@ -104,9 +104,9 @@ pub(super) struct Batch {
     end: Option<Duration>,
 }
 
-impl Batch {
+impl ServerBatch {
     /// Creates an idle server.
-    pub(super) fn new(capacity: Capacity, jitter: Duration, seed: u64) -> Self {
+    pub(super) fn new(capacity: ServerCapacity, jitter: Duration, seed: u64) -> Self {
         Self {
             capacity,
             jitter,
@@ -203,7 +203,7 @@ impl Batch {
 mod tests {
     use super::*;
 
-    const CAPACITY: Capacity = Capacity {
+    const CAPACITY: ServerCapacity = ServerCapacity {
         slots: 2,
         prefill_rate: 1_000.0,
         base: Duration::from_millis(8),
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn requests_run_together_and_wait_for_a_slot() {
-        let mut batch = Batch::new(CAPACITY, ms(0), 0);
+        let mut batch = ServerBatch::new(CAPACITY, ms(0), 0);
         // 8 + 1 + 10 tokens / 1 per ms.
         assert_eq!(batch.arrive(ms(100), job(1, 10, 2)), step(119, &[1]));
         assert_eq!(batch.arrive(ms(101), job(2, 20, 2)), None);
@@ -243,8 +243,8 @@ mod tests {
 
     #[test]
     fn requests_wait_for_room_in_the_cache_and_one_too_large_runs_alone() {
-        let capacity = Capacity { kv_tokens: Some(30), ..CAPACITY };
-        let mut batch = Batch::new(capacity, ms(0), 0);
+        let capacity = ServerCapacity { kv_tokens: Some(30), ..CAPACITY };
+        let mut batch = ServerBatch::new(capacity, ms(0), 0);
         assert_eq!(batch.arrive(ms(0), job(1, 18, 2)), step(27, &[1]));
         assert_eq!(batch.arrive(ms(1), job(2, 18, 1)), None);
         assert_eq!(batch.ended(ms(27)), step(36, &[1]));
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_client_that_leaves_frees_its_place() {
-        let mut batch = Batch::new(CAPACITY, ms(0), 0);
+        let mut batch = ServerBatch::new(CAPACITY, ms(0), 0);
         assert_eq!(batch.arrive(ms(0), job(1, 0, 5)), step(9, &[1]));
         let others = [job(2, 0, 5), job(3, 0, 5), job(4, 0, 1)];
         assert!(others.into_iter().all(|job| batch.arrive(ms(1), job).is_none()));
@@ -269,9 +269,10 @@ mod tests {
 
     #[test]
     fn a_saturated_server_completes_as_many_requests_as_its_formula_says() {
-        let capacity = Capacity { slots: 32, kv_tokens: Some(3_000), ..Capacity::default() };
+        let capacity =
+            ServerCapacity { slots: 32, kv_tokens: Some(3_000), ..ServerCapacity::default() };
         for (prompt, events) in [(64, 16), (512, 32), (0, 1)] {
-            let mut batch = Batch::new(capacity, ms(1), 7);
+            let mut batch = ServerBatch::new(capacity, ms(1), 7);
             let (mut now, mut done) = (ms(0), 0u64);
             for id in 0..20_000 {
                 let _ = batch.arrive(now, job(id, prompt, events));

@@ -11,7 +11,7 @@ use llm_stream_core::{
 
 use crate::{
     Script,
-    batching::{Batch, Job, Step},
+    batching::{Job, ServerBatch, Step},
     script::{RequestFacts, ScriptedResponse, StreamEnd},
 };
 
@@ -39,7 +39,7 @@ impl Script {
         prompt_tokens: u64,
     ) -> Option<Vec<VirtualRequest>> {
         let seed = self.seed.wrapping_add(run.into());
-        let batch = Batch::new(self.capacity?, self.jitter, seed);
+        let batch = ServerBatch::new(self.capacity?, self.jitter, seed);
         let events = self.tokens.div_ceil(self.tokens_per_event.max(1)).max(1);
         let reserved = prompt_tokens.saturating_add(self.tokens);
         let prompt = prompt_tokens.saturating_sub(self.cached_tokens);
@@ -106,7 +106,7 @@ impl Script {
 /// A load on a batch.
 #[derive(Debug)]
 struct VirtualLoad {
-    batch: Batch,
+    batch: ServerBatch,
     /// Every request, except for its id.
     job: Job,
     /// The number of requests to send, and of those sent.
@@ -177,10 +177,10 @@ mod tests {
     use llm_stream_core::schedule::{ArrivalProcess, Gaps};
 
     use super::*;
-    use crate::Capacity;
+    use crate::ServerCapacity;
 
     fn script() -> Script {
-        Script { tokens: 16, capacity: Some(Capacity::default()), ..Script::default() }
+        Script { tokens: 16, capacity: Some(ServerCapacity::default()), ..Script::default() }
     }
 
     #[test]
@@ -197,13 +197,13 @@ mod tests {
     fn a_closed_loop_beyond_the_slots_reaches_the_capacity() {
         let load = script().under_load(&Shape::Closed { concurrency: 64 }, 1, 4_000, 64).unwrap();
         let end = load.iter().map(|of| of.last).max().unwrap().as_secs_f64();
-        let most = Capacity::default().most_requests(64, 16);
+        let most = ServerCapacity::default().most_requests(64, 16);
         assert!((4_000.0 / end / most - 1.0).abs() < 0.02, "{} {most}", 4_000.0 / end);
     }
 
     #[test]
     fn the_queue_of_an_open_loop_grows_beyond_the_capacity_only() {
-        let most = Capacity::default().most_requests(64, 16);
+        let most = ServerCapacity::default().most_requests(64, 16);
         let median_ttft = |part: f64| {
             let arrivals = ArrivalProcess { rate: part * most, gaps: Gaps::Poisson, seed: 3 };
             let shape = Shape::Open { arrivals, max_in_flight: usize::MAX };

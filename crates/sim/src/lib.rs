@@ -22,7 +22,7 @@ mod tls;
 mod wire;
 
 pub use self::{
-    batching::Capacity,
+    batching::ServerCapacity,
     in_virtual_time::VirtualRequest,
     log::{AnswerLog, Write},
     script::{Fault, FaultKind, Script, ScriptError},

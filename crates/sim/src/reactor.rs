@@ -27,7 +27,7 @@ use llm_stream_socket::Socket;
 use mio::{Events, Interest, Poll, Token, event::Event};
 
 use super::{
-    batching::{Batch, Step},
+    batching::{ServerBatch, Step},
     connection::{ClientConnection, NextWrite, Phase, Streaming},
     listener::Listener,
     log::Log,
@@ -108,7 +108,7 @@ pub(super) struct Reactor {
 /// The batch of a server with a limited capacity.
 #[derive(Debug)]
 struct ServedBatch {
-    batch: Batch,
+    batch: ServerBatch,
     /// When its time began.
     origin: Instant,
     /// The slot and the serial number of the connection of each request.
@@ -117,7 +117,7 @@ struct ServedBatch {
 
 impl ServedBatch {
     fn of(script: &Script) -> Option<Self> {
-        let batch = Batch::new(script.capacity?, script.jitter, script.seed);
+        let batch = ServerBatch::new(script.capacity?, script.jitter, script.seed);
         Some(Self { batch, origin: pace::now(), places: HashMap::new() })
     }
 }

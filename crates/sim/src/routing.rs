@@ -3,7 +3,7 @@
 use llm_stream_core::protocol::{Protocol, RequestIntent, Usage};
 use serde_json::{Value, json};
 
-use super::{batching::Batch, script::WholeAnswer, wire::RequestHead};
+use super::{batching::ServerBatch, script::WholeAnswer, wire::RequestHead};
 
 /// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) const HEALTH: &[u8] = br#"{"status":"ok"}"#;
 pub(super) const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Returns the body of the answer to [`Route::Metrics`], with the names of vLLM.
-pub(super) fn metrics_body(batch: &Batch) -> String {
+pub(super) fn metrics_body(batch: &ServerBatch) -> String {
     let gauge = |name: &str, help: &str, value: f64| {
         format!(
             "# HELP vllm:{name} {help}\n# TYPE vllm:{name} gauge\n\

@@ -8,7 +8,7 @@ use rand_pcg::Pcg64Mcg;
 
 use llm_stream_core::protocol::{MessagePart, Timings, TokenKind, Usage};
 
-use super::batching::{Capacity, Job};
+use super::batching::{Job, ServerCapacity};
 
 /// The schedule of every answer and its faults.
 ///
@@ -27,7 +27,7 @@ pub struct Script {
     /// The capacity of the server, which then decides when each event is due: `ttft` and `itl` do
     /// not count, and `jitter` is the largest deviation of a step. `None` answers every request as
     /// if it were alone.
-    pub capacity: Option<Capacity>,
+    pub capacity: Option<ServerCapacity>,
     /// Tokens to generate. The request's `max_tokens` can lower the number, and its `min_tokens`
     /// and `ignore_eos` can raise it, up to [`MOST_TOKENS`](Self::MOST_TOKENS).
     pub tokens: u64,

@@ -203,7 +203,7 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
-    use crate::{Capacity, Fault, FaultKind, Write, wire};
+    use crate::{Fault, FaultKind, ServerCapacity, Write, wire};
 
     /// A protocol whose frames are readable text.
     #[derive(Debug)]
@@ -400,7 +400,7 @@ mod tests {
 
     /// Returns a server with one slot that takes 3 ms for each token and 2 ms for the prompt.
     fn one_at_a_time() -> Simulator {
-        let capacity = Capacity {
+        let capacity = ServerCapacity {
             slots: 1,
             prefill_rate: 500.0,
             base: Duration::from_millis(3),
@@ -461,7 +461,8 @@ mod tests {
 
     #[test]
     fn merged_events_of_a_batch_are_due_with_the_last_of_them() {
-        let capacity = Capacity { base: Duration::from_millis(3), ..Capacity::default() };
+        let capacity =
+            ServerCapacity { base: Duration::from_millis(3), ..ServerCapacity::default() };
         let faults = vec![Fault { kind: FaultKind::Merge(4), request: None }];
         let simulator = with(Script { capacity: Some(capacity), ..script(faults) });
         let (sizes, body) = unchunk(&exchange(&simulator, STREAMED));
