@@ -51,7 +51,15 @@ pub(super) fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
 /// The capacity of the endpoint, if it has `slots`. It then decides the times that `ttft` and `itl`
 /// would.
 fn capacity(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<ServerCapacity> {
-    let entry = fields.get("slots")?;
+    let Some(entry) = fields.get("slots") else {
+        let of_slots = Section::Simulate.info().only_with;
+        for entry in of_slots.iter().filter_map(|(name, _)| fields.get(name)) {
+            let what = format!("{} needs `slots`", entry.label);
+            let help = "it is for a server that runs so many requests together: `slots: 32`";
+            reader.error_at_key(entry, what, help);
+        }
+        return None;
+    };
     for script in ["ttft", "itl"].into_iter().filter_map(|name| fields.get(name)) {
         let what = format!("{} cannot be combined with `slots`", script.label);
         let help = "a server with `slots` takes the times of `prefill_rate` and `decode`; remove \

@@ -7,7 +7,6 @@ use llm_stream_core::{
     load_stats::LoadStats,
     metric::DEFINITIONS,
     schedule::{Shape, Until},
-    summary::Tally,
 };
 
 use super::csv::{Column, CsvRow, optional, text};
@@ -26,15 +25,14 @@ pub struct LoadRow {
 }
 
 impl LoadRow {
-    /// Returns the row of `case`, whose load measured `stats`, if anything. If the load was not the
-    /// one that the config asks for, `outcome` is the reason.
+    /// Returns the row of `case`, whose load measured `stats`, if anything. `shortfall` says why the
+    /// load was not the one that the config asks for.
     pub fn of(
         case: &Arc<Case>,
         workload: &Workload,
         stats: Option<LoadStats>,
-        outcome: &Result<(Tally, LoadStats), String>,
+        shortfall: Option<String>,
     ) -> Self {
-        let shortfall = outcome.as_ref().err().cloned();
         let Workload { name, shape, until, .. } = workload;
         let (case, workload) = (case.clone(), name.clone());
         Self { case, workload, shape: *shape, until: *until, stats, shortfall }

@@ -37,11 +37,12 @@ pub(crate) fn load(objective: &Objective, load: f64) -> String {
     }
 }
 
-/// Formats a load of a search: `38.5/s holds: ttft p95 412 ms (<= 500 ms)`.
+/// Formats a load of a search: `38.5/s holds: ttft p95 412 ms (<= 500 ms)`. In an open loop it is the
+/// rate of the arrivals.
 pub(crate) fn point(objective: &Objective, point: &SearchPoint) -> String {
-    let mut text = load(objective, point.load);
-    if let Some(rate) = point.arrival_rate.filter(|rate| (rate / point.load - 1.0).abs() > 0.01) {
-        let _ = write!(text, " ({}/s arrived)", decimal(rate));
+    let mut text = load(objective, point.rate());
+    if (point.rate() / point.load - 1.0).abs() > 0.01 {
+        let _ = write!(text, " (asked {})", load(objective, point.load));
     }
     text.push_str(if point.looks_held() { " holds" } else { " misses" });
     let limits = objective.limits.iter().zip(&point.limits);
@@ -62,7 +63,7 @@ fn limit(limit: &Threshold, result: &LimitResult) -> String {
     };
     let figure = match result.figure {
         Some(figure) if figure.is_finite() => format!("{} {unit}", decimal(figure * scale)),
-        Some(_) => "beyond any limit, by failed requests".to_owned(),
+        Some(_) => "beyond any limit (failed requests)".to_owned(),
         None => "absent".to_owned(),
     };
     let not = if result.looks_held { "" } else { "not " };
@@ -72,10 +73,9 @@ fn limit(limit: &Threshold, result: &LimitResult) -> String {
 /// Says why a load does not hold, other than by a limit.
 pub(crate) fn overload(overload: &Overload) -> String {
     match overload {
-        Overload::QueueGrows(share) => format!(
-            "the queue grew by {:.0} % of the arrivals, so the server does not keep up",
-            100.0 * share
-        ),
+        Overload::QueueGrows(share) => {
+            format!("{:.0} % of the arrivals piled up: the server does not keep up", 100.0 * share)
+        }
         Overload::Failures(share) => format!("{:.1} % of the requests failed", 100.0 * share),
         Overload::NotReached(why) => format!("not reached: {why}"),
     }

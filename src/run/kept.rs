@@ -95,7 +95,7 @@ impl Runner<'_> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
         let outcome = Ok((tally, stats.clone()));
-        let row = LoadRow::of(case, workload, Some(stats), &outcome);
+        let row = LoadRow::of(case, workload, Some(stats), None);
         self.observer.event(Event::Load { row: &row }).map_err(io::Error::other)?;
         if let Ok((tally, stats)) = &outcome {
             self.trials.push(TrialResult::load(case, times, Some(stats), None));

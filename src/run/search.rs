@@ -10,7 +10,7 @@ use llm_stream_core::{
         SearchPoint,
     },
     interval::Interval,
-    load_stats::LoadStats,
+    load_stats::{LoadStats, Shortfall},
     recording::RequestError,
     schedule::{ArrivalProcess, Shape, Until},
     summary::Tally,
@@ -18,7 +18,7 @@ use llm_stream_core::{
 
 use super::{
     Cancelled, Event, Runner, TrialEnd, TrialOutcome, TrialPosition, today,
-    workload::{Gathered, judge},
+    workload::{Gathered, connected, shortfall},
 };
 use crate::{
     load::LoadRun,
@@ -30,11 +30,29 @@ use crate::{
 /// end.
 const LEAST_ROUNDS: usize = 4;
 
+/// A load that ran.
+struct Measured {
+    tally: Tally,
+    stats: LoadStats,
+    requests: Vec<LoadRequest>,
+    /// How the client or the simulated endpoint was late, which adds to the figures.
+    late: Option<String>,
+}
+
+/// A load that holds, with its requests.
+struct HeldLoad {
+    is_whole: bool,
+    rate: f64,
+    tally: Tally,
+    stats: LoadStats,
+}
+
 /// A search in progress.
 struct Searching {
     search: Search,
-    /// The highest load that holds so far, with its requests.
-    held: Option<(f64, Tally, LoadStats)>,
+    /// The load that stands for the result so far: the highest one that holds, whole loads before
+    /// parts of one.
+    held: Option<HeldLoad>,
     /// All requests, if the server's metrics are compared with them.
     all: Option<Tally>,
 }
@@ -60,7 +78,7 @@ impl Runner<'_> {
             let nth = searching.search.points().len() as u64;
             let load = Arc::new(load(workload, next, nth));
             let of = Arc::new(case.under(&load));
-            self.measure(&of, &load, position, &mut searching)?;
+            self.measure((&of, &load, next), position, &mut searching)?;
         }
         Ok(self.end_search(case, workload, started, searching))
     }
@@ -68,22 +86,21 @@ impl Runner<'_> {
     /// Measures one load of the search.
     fn measure(
         &mut self,
-        case: &Arc<Case>,
-        workload: &Workload,
+        (case, workload, next): (&Arc<Case>, &Workload, NextLoad),
         position: TrialPosition,
         searching: &mut Searching,
     ) -> Result<(), Cancelled> {
-        let asked = asked(workload);
         let limits = searching.search.objective().limits.clone();
         let run = self.drive_guarded(case, workload, position, Some(limits));
         self.check_cancelled()?;
         let point = match run {
-            Err(error) => searching.search.add_not_reached(asked, self.hidden(&error)),
+            Err(error) => searching.search.add_not_reached(next.load, self.hidden(&error)),
             Ok((gathered, run)) => {
-                let (outcome, stats, requests) = self.judge_load(case, workload, gathered, &run);
-                let row = LoadRow::of(case, workload, stats, &outcome);
-                self.tell(Event::Load { row: &row });
-                searching.take(asked, outcome, requests)
+                let stats = LoadStats::of(&gathered.spans, run.driven.busy);
+                let measured = self.judge_load((case, workload), stats.clone(), gathered, &run);
+                let outcome = measured.map_err(|why| self.hidden(&why));
+                self.tell_load(case, workload, stats, &outcome);
+                searching.take(next, outcome)
             }
         };
         let (point, objective) = (point.clone(), searching.search.objective());
@@ -94,26 +111,43 @@ impl Runner<'_> {
     /// Judges a load, whose shortfall does not fail the search.
     fn judge_load(
         &mut self,
-        case: &Arc<Case>,
-        workload: &Workload,
+        (case, workload): (&Arc<Case>, &Workload),
+        stats: Option<LoadStats>,
         mut gathered: Gathered,
         run: &LoadRun,
-    ) -> (Result<(Tally, LoadStats), String>, Option<LoadStats>, Vec<LoadRequest>) {
-        let stats = LoadStats::of(&gathered.spans, run.driven.busy);
-        let punctuality = self
-            .models
-            .active
-            .as_ref()
-            .and_then(|model| model.punctuality(std::mem::take(&mut gathered.handed_over)));
-        let kept = self.script_kept(punctuality.as_ref());
+    ) -> Result<Measured, String> {
+        let handed_over = std::mem::take(&mut gathered.handed_over);
+        let model = self.models.active.as_ref();
+        let punctuality = model.and_then(|model| model.punctuality(handed_over));
+        let late = self.script_kept(punctuality.as_ref()).err();
         let unconnected = gathered.unconnected.take();
-        let requests = gathered.searched.take().map(|(_, requests)| requests).unwrap_or_default();
-        let outcome = judge((gathered.tally, unconnected), stats.clone(), run, workload);
-        let outcome = outcome.and_then(|judged| kept.map(|()| judged));
-        if let Some(punctuality) = punctuality.filter(|_| outcome.is_ok()) {
+        let (tally, stats) = connected((gathered.tally, unconnected), stats, run)?;
+        let late = match shortfall(&tally, &stats, workload) {
+            Some(shortfall @ Shortfall::Late { .. }) => Some(shortfall.to_string()),
+            Some(shortfall) => return Err(shortfall.to_string()),
+            None => late,
+        };
+        if let Some(punctuality) = punctuality {
             self.summary.add_punctuality(case.group.id, punctuality);
         }
-        (outcome.map_err(|why| self.hidden(&why)), stats, requests)
+        let requests = gathered.searched.take().map(|(_, requests)| requests).unwrap_or_default();
+        Ok(Measured { tally, stats, requests, late })
+    }
+
+    /// Gives observers the row of a load.
+    fn tell_load(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+        stats: Option<LoadStats>,
+        outcome: &Result<Measured, String>,
+    ) {
+        let shortfall = match outcome {
+            Ok(measured) => measured.late.clone(),
+            Err(why) => Some(why.clone()),
+        };
+        let row = LoadRow::of(case, workload, stats, shortfall);
+        self.tell(Event::Load { row: &row });
     }
 
     fn end_search(
@@ -126,7 +160,7 @@ impl Runner<'_> {
         let Searching { search, held, all } = searching;
         let finished = FinishedSearch::of(&search);
         let figure = figure(search.objective(), &finished.result.found);
-        let reached = held.zip(figure).map(|((_, tally, stats), figure)| {
+        let reached = held.zip(figure).map(|(HeldLoad { tally, stats, .. }, figure)| {
             (tally, LoadStats { capacity: Some(figure), ..stats })
         });
         let reached = reached.ok_or_else(|| search::none_holds(&finished));
@@ -148,34 +182,25 @@ impl Runner<'_> {
 }
 
 impl Searching {
-    /// Takes the requests of a load; keeps those of the highest one that holds.
-    fn take(
-        &mut self,
-        asked: f64,
-        outcome: Result<(Tally, LoadStats), String>,
-        requests: Vec<LoadRequest>,
-    ) -> &SearchPoint {
-        let (tally, stats) = match outcome {
-            Ok(reached) => reached,
-            Err(shortfall) => return self.search.add_not_reached(asked, shortfall),
+    /// Takes the requests of a load; keeps those of the one that stands for the result.
+    fn take(&mut self, next: NextLoad, outcome: Result<Measured, String>) -> &SearchPoint {
+        let Measured { tally, stats, requests, late } = match outcome {
+            Ok(measured) => measured,
+            Err(shortfall) => return self.search.add_not_reached(next.load, shortfall),
         };
         if let Some(all) = &mut self.all {
             all.merge(tally.clone());
         }
-        let point = self.search.add(asked, requests);
-        let is_higher = self.held.as_ref().is_none_or(|(load, ..)| point.rate() > *load);
-        if point.looks_held() && is_higher {
-            self.held = Some((point.rate(), tally, stats));
+        let point = match late {
+            None => self.search.add(next, requests),
+            Some(why) => self.search.add_late(next, requests, why),
+        };
+        let (is_whole, rate) = (point.is_whole, point.rate());
+        let is_better = |held: &HeldLoad| (is_whole, rate) > (held.is_whole, held.rate);
+        if point.looks_held() && self.held.as_ref().is_none_or(is_better) {
+            self.held = Some(HeldLoad { is_whole, rate, tally, stats });
         }
         point
-    }
-}
-
-/// The load that a workload asks for.
-fn asked(workload: &Workload) -> f64 {
-    match workload.shape {
-        Shape::Closed { concurrency } => concurrency as f64,
-        Shape::Open { arrivals, .. } => arrivals.rate,
     }
 }
 

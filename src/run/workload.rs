@@ -7,8 +7,8 @@ use llm_stream_core::{
     capacity::{LoadLimits, LoadRequest},
     column::Storage,
     comparison::SIGNIFICANT,
-    load_stats::{LoadStats, RequestSpans},
-    metric::SUCCESS_RATE,
+    load_stats::{LoadStats, RequestSpans, Shortfall},
+    metric::{Metric, SUCCESS_RATE},
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
     summary::Tally,
@@ -99,7 +99,7 @@ impl Runner<'_> {
         if let Some(punctuality) = punctuality.filter(|_| outcome.is_ok()) {
             self.summary.add_punctuality(case.group.id, punctuality);
         }
-        let row = LoadRow::of(case, workload, stats, &outcome);
+        let row = LoadRow::of(case, workload, stats, outcome.as_ref().err().cloned());
         if let Err(error) = self.observer.event(Event::Load { row: &row }) {
             return self.not_run(case, started, &error_chain(&*error), tally);
         }
@@ -135,7 +135,7 @@ impl Runner<'_> {
             self.summary.add_punctuality(case.group.id, punctuality);
         }
         let why = format!("interrupted after {}", counted(tally.finished(), "request"));
-        let row = LoadRow::of(case, workload, stats.clone(), &Err(why.clone()));
+        let row = LoadRow::of(case, workload, stats.clone(), Some(why.clone()));
         self.tell(Event::Load { row: &row });
         let times = (started, today());
         self.trials.push(TrialResult::load(case, times, stats.as_ref(), None).interrupted(why));
@@ -268,11 +268,24 @@ impl Gathered {
 }
 
 /// Whether the load ran as specified.
-pub(super) fn judge(
+fn judge(
     (tally, unconnected): (Tally, Option<(usize, String)>),
     stats: Option<LoadStats>,
     run: &LoadRun,
     workload: &Workload,
+) -> Outcome {
+    let (tally, stats) = connected((tally, unconnected), stats, run)?;
+    match shortfall(&tally, &stats, workload) {
+        Some(shortfall) => Err(shortfall.to_string()),
+        None => Ok((tally, stats)),
+    }
+}
+
+/// Whether the requests were sent.
+pub(super) fn connected(
+    (tally, unconnected): (Tally, Option<(usize, String)>),
+    stats: Option<LoadStats>,
+    run: &LoadRun,
 ) -> Outcome {
     if let Some((unopened, error)) = &run.unopened {
         return Err(format!("{unopened} connections could not be opened: {error}"));
@@ -286,10 +299,16 @@ pub(super) fn judge(
             "{requests} of {all} requests found no connection, the first: {first}"
         ));
     }
-    match stats.shortfall(&workload.shape, &workload.until) {
-        Some(shortfall) => Err(shortfall),
-        None => Ok((tally, stats)),
-    }
+    Ok((tally, stats))
+}
+
+/// Why the load was not the one asked for.
+pub(super) fn shortfall(
+    tally: &Tally,
+    stats: &LoadStats,
+    workload: &Workload,
+) -> Option<Shortfall> {
+    stats.shortfall(&workload.shape, &workload.until, &tally.values(Metric::TTFT))
 }
 
 /// Why the trial failed, if it did. Requests may fail where a threshold says how many.

@@ -51,6 +51,12 @@ const THROUGHPUT_ERROR: f64 = 0.02;
 /// The part of a load that is enough while the result is far away.
 const FAR_PART: f64 = 0.25;
 
+/// The share of the arrivals above which a server keeps up with them.
+const KEEPS_UP: f64 = 0.97;
+
+/// How far below the throughput of the server a queue can be that a load does not show.
+const HIDDEN: f64 = 0.06;
+
 /// What a search is for.
 #[derive(Debug, Clone)]
 pub struct Objective {
@@ -168,9 +174,30 @@ impl Search {
     }
 
     /// Adds a load that was measured; returns its results.
-    pub fn add(&mut self, load: f64, requests: Vec<LoadRequest>) -> &SearchPoint {
+    pub fn add(&mut self, next: NextLoad, requests: Vec<LoadRequest>) -> &SearchPoint {
+        let point = self.point(next, requests);
+        self.insert(point)
+    }
+
+    fn point(&self, NextLoad { load, part }: NextLoad, requests: Vec<LoadRequest>) -> SearchPoint {
         let Objective { limits, is_concurrency, .. } = &self.objective;
-        self.insert(SearchPoint::of(load, requests, limits, !is_concurrency))
+        let point = SearchPoint::of(load, requests, limits, !is_concurrency);
+        SearchPoint { is_whole: part >= 1.0, ..point }
+    }
+
+    /// Adds a load whose requests the client sent late, and how. That makes figures larger only: a
+    /// load that holds in spite of it holds.
+    pub fn add_late(
+        &mut self,
+        next: NextLoad,
+        requests: Vec<LoadRequest>,
+        why: String,
+    ) -> &SearchPoint {
+        let mut point = self.point(next, requests);
+        if !point.looks_held() {
+            point.overload = Some(Overload::NotReached(why));
+        }
+        self.insert(point)
     }
 
     /// Adds a load that was not reached; returns its results.
@@ -187,11 +214,37 @@ impl Search {
     /// Returns the next load to measure; `None` if the search has ended.
     pub fn next(&self) -> Option<NextLoad> {
         let load = self.next_load()?;
-        let is_near = match self.bracket() {
-            Bracket::Both(held, missed) => missed.rate() <= held.rate() * NARROW.powi(3),
-            _ => false,
-        };
+        // The highest load is the result if it holds.
+        let is_near = load >= self.objective.to
+            || match self.bracket() {
+                Bracket::Both(held, missed) => {
+                    missed.rate() <= held.rate() * NARROW.powi(3) || self.may_hide_a_queue(load)
+                }
+                _ => false,
+            };
         Some(NextLoad { load, part: if is_near { 1.0 } else { FAR_PART } })
+    }
+
+    /// Whether a load is so near to the throughput of the server that a part of it can end before its
+    /// queue has grown.
+    fn may_hide_a_queue(&self, load: f64) -> bool {
+        self.most_completed().is_some_and(|most| load > most / NARROW)
+    }
+
+    /// Whether the load counts: a part of one that holds near the throughput of the server says
+    /// nothing.
+    fn counts(&self, point: &SearchPoint) -> bool {
+        point.is_whole || !point.looks_held() || !self.may_hide_a_queue(point.rate())
+    }
+
+    /// The most requests per second that an overloaded server completed.
+    fn most_completed(&self) -> Option<f64> {
+        let completed = |point: &SearchPoint| {
+            let keeps_up = |completed: &f64| *completed > KEEPS_UP * point.rate();
+            point.completed.filter(|completed| !keeps_up(completed))
+        };
+        let missed = self.points.iter().filter(|point| !point.looks_held());
+        missed.filter_map(completed).reduce(f64::max)
     }
 
     fn next_load(&self) -> Option<f64> {
@@ -231,26 +284,16 @@ impl Search {
     }
 
     fn bracket(&self) -> Bracket<'_> {
-        let split = self.split();
-        let held = self.points[..split].iter().rfind(|point| point.looks_held());
-        let missed = self.points[split..].iter().find(|point| !point.looks_held());
+        let points: Vec<_> = self.points.iter().filter(|point| self.counts(point)).collect();
+        let split = split(&points);
+        let held = points[..split].iter().copied().rfind(|point| point.looks_held());
+        let missed = points[split..].iter().copied().find(|point| !point.looks_held());
         match (held, missed) {
             (Some(held), Some(missed)) => Bracket::Both(held, missed),
             (Some(held), None) => Bracket::Held(held),
             (None, Some(missed)) => Bracket::Missed(missed),
             (None, None) => Bracket::Nothing,
         }
-    }
-
-    /// Returns the number of loads below the border between those that hold and those that miss. A
-    /// load can be on the wrong side by chance or because the curve is not monotone; the border has
-    /// the fewest of them, and is the highest such one.
-    fn split(&self) -> usize {
-        let wrong = |split: usize| {
-            let missed = self.points[..split].iter().filter(|point| !point.looks_held()).count();
-            missed + self.points[split..].iter().filter(|point| point.looks_held()).count()
-        };
-        (0..=self.points.len()).rev().min_by_key(|split| wrong(*split)).unwrap_or(0)
     }
 
     /// The first load can miss for reasons of its own, such as a cold server: one more is tried.
@@ -332,7 +375,10 @@ impl Search {
         let mut fit = None;
         // The points that count depend on the estimate.
         for _ in 0..3 {
-            let near = self.points.iter().filter(|point| (point.rate().ln() - center).abs() < NEAR);
+            let is_near = |point: &&SearchPoint| {
+                (point.rate().ln() - center).abs() < NEAR && self.counts(point)
+            };
+            let near = self.points.iter().filter(is_near);
             fit = Fit::of(near, self.objective.limits.len());
             center =
                 fit.as_ref().map_or(center, |fit| fit.crossing.clamp(center - NEAR, center + NEAR));
@@ -345,10 +391,11 @@ impl Search {
         let (value, interval) = match self.fit(held, missed) {
             Some(fit) => {
                 let (value, Interval { low, high }) = fit.estimate();
-                // A curve that is hardly steep has no end on a side.
-                let low = if low > 0.0 { low } else { self.lower(held.rate()).min(value) };
-                let high = if high.is_finite() { high } else { self.upper(missed.rate()) };
-                (value, Interval { low, high: high.max(value) })
+                // A curve that is not certainly steep has its ends far away, and loads far from the
+                // estimate are decided beyond doubt.
+                let low = low.max(self.lower(value / NARROW));
+                let high = high.min(self.upper(value * NARROW));
+                (value, Interval { low, high })
             }
             None => {
                 let (value, low) = ((held.rate() * missed.rate()).sqrt(), self.lower(held.rate()));
@@ -367,15 +414,17 @@ impl Search {
 
     /// Lowers an estimate to the throughput of the server.
     fn at_most_completed(&self, value: f64, interval: Interval) -> (f64, Interval) {
-        let overloaded = self.points.iter().filter(|point| !point.looks_held());
-        let most = overloaded.filter_map(|point| point.completed).reduce(f64::max);
-        let Some(most) = most else { return (value, interval) };
-        // A load that held may have completed more.
+        let Some(most) = self.most_completed() else { return (value, interval) };
+        // A server that collapses under overload completes less than one that is not overloaded.
         let held = self.points.iter().filter(|point| point.state() == LimitState::Held);
-        let most = held.map(SearchPoint::rate).fold(most, f64::max);
-        let value = value.min(most);
-        let high = interval.high.min(most * (1.0 + THROUGHPUT_ERROR)).max(value);
-        (value, Interval { low: interval.low.min(value / (1.0 + THROUGHPUT_ERROR)), high })
+        let more = held.map(SearchPoint::rate).filter(|rate| *rate > most * NARROW.sqrt());
+        let most = more.fold(most, f64::max);
+        let high = interval.high.min(most * (1.0 + THROUGHPUT_ERROR));
+        match value > most {
+            // Its queue grows for longer than a load lasts.
+            true => (most, Interval { low: interval.low.min(most * (1.0 - HIDDEN)), high }),
+            false => (value, Interval { low: interval.low, high: high.max(value) }),
+        }
     }
 
     /// The highest load up to `load` that holds beyond chance.
@@ -399,6 +448,17 @@ impl Search {
     }
 }
 
+/// Returns the number of loads below the border between those that hold and those that miss. A load can
+/// be on the wrong side by chance or because the curve is not monotone; the border has the fewest of
+/// them, and is the highest such one.
+fn split(points: &[&SearchPoint]) -> usize {
+    let wrong = |split: usize| {
+        let missed = points[..split].iter().filter(|point| !point.looks_held()).count();
+        missed + points[split..].iter().filter(|point| point.looks_held()).count()
+    };
+    (0..=points.len()).rev().min_by_key(|split| wrong(*split)).unwrap_or(0)
+}
+
 /// The neighbouring loads between which the result lies.
 enum Bracket<'a> {
     /// Nothing was measured.
@@ -409,4 +469,154 @@ enum Bracket<'a> {
     Held(&'a SearchPoint),
     /// The highest one that holds, and the lowest one above it.
     Both(&'a SearchPoint, &'a SearchPoint),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objective(limits: &[&str], is_concurrency: bool) -> Objective {
+        let limits = limits.iter().map(|text| LoadLimits::parse(text).unwrap()).collect();
+        let limits = LoadLimits::new(limits);
+        Objective { is_concurrency, from: 1.0, to: 1_000.0, limits, precision: 0.05 }
+    }
+
+    /// Requests at an even rate that take `ttft`, which is their only value.
+    fn requests(load: f64, ttft: f64, n: usize) -> Vec<LoadRequest> {
+        let request = |nth: usize| {
+            let start = nth as f64 / load;
+            // A little noise, the same each time.
+            let value = ttft * (1.0 + (nth * 7 % 11) as f64 / 1_000.0);
+            LoadRequest { start, end: start + value, is_valid: true, values: vec![Some(value)] }
+        };
+        (0..n).map(request).collect()
+    }
+
+    /// Searches on a server with this `ttft` under each load.
+    fn searched(is_concurrency: bool, ttft: impl Fn(f64) -> f64) -> Search {
+        let mut search = Search::new(objective(&["ttft p95 <= 200 ms"], is_concurrency), MAX_LOADS);
+        while let Some(next @ NextLoad { load, part }) = search.next() {
+            let n = (400.0 * part) as usize;
+            search.add(next, requests(load, ttft(load), n));
+        }
+        search
+    }
+
+    fn found(search: &Search) -> (f64, Interval) {
+        match search.result().found {
+            Found::Load { value, interval } => (value, interval),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_step_is_found_between_the_loads_around_it() {
+        for step in [1.5, 9.0, 40.0, 700.0] {
+            let search = searched(false, |load| if load <= step { 0.05 } else { 5.0 });
+            let (value, Interval { low, high }) = found(&search);
+            assert!((value / step - 1.0).abs() < 0.05, "{step}: {value}");
+            assert!(low <= step && step <= high && high / low < 1.11, "{step}: {low} {high}");
+        }
+    }
+
+    #[test]
+    fn a_number_at_a_time_is_whole_and_its_neighbour_misses() {
+        let search = searched(true, |load| 0.005 * load);
+        // 39 × 5 ms × 1.009 is 197 ms.
+        let (value, Interval { low, high }) = found(&search);
+        assert!(
+            [38.0, 39.0].contains(&value) && low <= 39.0 && high >= 39.0,
+            "{value} {low} {high}"
+        );
+        assert!(search.points().iter().all(|point| point.load.fract() == 0.0));
+    }
+
+    #[test]
+    fn a_search_within_its_ends_says_which_end_it_met() {
+        let search = searched(false, |_| 0.05);
+        assert_eq!(search.result().found, Found::AtLeast(1_000.0));
+        let loads: Vec<_> = search.points().iter().map(|point| point.load).collect();
+        assert_eq!(loads, [1.0, 8.0, 64.0, 512.0, 1_000.0]);
+        let search = searched(false, |_| 0.5);
+        assert_eq!(search.result().found, Found::Below(search.points()[0].rate()));
+        // The first load can be slow for other reasons.
+        assert_eq!(search.points().len(), 2);
+    }
+
+    #[test]
+    fn a_curve_that_is_not_monotone_has_its_highest_border_and_a_remark() {
+        let slow_start = |load: f64| if load < 1.5 || load > 40.0 { 1.0 } else { 0.05 };
+        let search = searched(false, slow_start);
+        let result = search.result();
+        let (value, _) = found(&search);
+        assert!((value / 40.0 - 1.0).abs() < 0.05, "{value}");
+        assert!(result.not_monotone.is_some_and(|load| (load - 1.0).abs() < 0.01), "{result:?}");
+        assert_eq!(searched(false, |load| 0.001 * load).result().not_monotone, None);
+    }
+
+    #[test]
+    fn failures_and_loads_that_were_not_reached_bound_the_result() {
+        let mut search = Search::new(objective(&["ttft p95 <= 200 ms"], false), MAX_LOADS);
+        while let Some(next @ NextLoad { load, .. }) = search.next() {
+            if load > 100.0 {
+                search.add_not_reached(load, "busy".to_owned());
+                continue;
+            }
+            let mut requests = requests(load, 0.05, 400);
+            // Above 50 a second, one of ten is refused.
+            let refused = requests.iter_mut().step_by(10).filter(|_| load > 50.0);
+            refused.for_each(|of| (of.is_valid, of.values) = (false, vec![None]));
+            search.add(next, requests);
+        }
+        let (value, Interval { low, high }) = found(&search);
+        assert!((value / 50.0 - 1.0).abs() < 0.05, "{value} {low} {high}");
+        let refused = search.points().iter().find(|point| point.load > 50.0).unwrap();
+        assert!(matches!(refused.overload, Some(Overload::Failures(_))), "{refused:?}");
+        assert_eq!(refused.limits[0].figure, Some(f64::INFINITY));
+    }
+
+    #[test]
+    fn a_late_client_makes_a_load_that_misses_unknown_and_one_that_holds_no_worse() {
+        let mut search = Search::new(objective(&["ttft p95 <= 200 ms"], false), MAX_LOADS);
+        let whole = |load| NextLoad { load, part: 1.0 };
+        let holds = search.add_late(whole(10.0), requests(10.0, 0.1, 400), "late".to_owned());
+        assert_eq!((holds.looks_held(), holds.state()), (true, LimitState::Held));
+        let misses = search.add_late(whole(80.0), requests(80.0, 0.3, 400), "late".to_owned());
+        assert_eq!(misses.overload, Some(Overload::NotReached("late".to_owned())));
+    }
+
+    #[test]
+    fn a_queue_that_grows_misses_before_the_limit_does() {
+        // Twice as many arrivals as the server completes, a second apart from the limit.
+        let growing = |nth: usize| {
+            let start = nth as f64 / 100.0;
+            let end = (nth + 1) as f64 / 50.0;
+            LoadRequest { start, end, is_valid: true, values: vec![Some(0.1)] }
+        };
+        let mut search = Search::new(objective(&["ttft p95 <= 200 ms"], false), MAX_LOADS);
+        let point =
+            search.add(NextLoad { load: 100.0, part: 1.0 }, (0..1_000).map(growing).collect());
+        assert!(matches!(point.overload, Some(Overload::QueueGrows(of)) if of > 0.4), "{point:?}");
+        assert!((point.completed.unwrap() - 50.0).abs() < 0.5);
+        assert!(!point.looks_held());
+    }
+
+    #[test]
+    fn limits_are_of_requests_and_have_a_value() {
+        for (text, message) in [
+            ("request_throughput >= 3 req/s", "not a figure of requests"),
+            ("ttft p95 <= +5 % of baseline", "is relative"),
+            ("ttft max <= 500 ms", "`max` of a load cannot be searched for"),
+            ("ttft", "a comparison is missing"),
+        ] {
+            let error = LoadLimits::parse(text).unwrap_err();
+            assert!(error.message.contains(message), "{text}: {error:?}");
+        }
+        let limits = ["ttft p95 <= 0.5 s", "success_rate >= 99 %", "goodput_ratio >= 95 %"];
+        let limits = LoadLimits::new(limits.map(|text| LoadLimits::parse(text).unwrap()).into());
+        assert_eq!(
+            limits.to_string(),
+            "ttft p95 <= 500 ms, success_rate >= 99 %, goodput_ratio mean >= 95 %"
+        );
+    }
 }

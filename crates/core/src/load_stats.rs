@@ -14,11 +14,12 @@ use crate::{
 /// The smallest share of the requested concurrency that counts as reached.
 const MIN_CONCURRENCY_SHARE: f64 = 0.95;
 
-/// The largest lateness of starts (99th percentile) that counts as on time, as a share of the mean
-/// gap between starts.
-const MAX_LATENESS_SHARE: f64 = 0.1;
+/// The largest lateness of starts that is harmless, as a share of the time to the first token, which
+/// counts from the scheduled start: on average, and of the 99th percentiles.
+const MAX_MEAN_LATENESS: f64 = 0.05;
+const MAX_P99_LATENESS: f64 = 0.25;
 
-/// Lateness below this is negligible, however short the gap is, in seconds.
+/// Lateness below this (99th percentile) is negligible, however fast the answers are, in seconds.
 const NEGLIGIBLE_LATENESS: f64 = 1e-3;
 
 /// The largest utilization of the receiving thread. Above it, requests start late because the
@@ -132,6 +133,8 @@ pub struct LoadStats {
     /// Lateness of starts in an open loop in seconds: the 99th percentile, or the largest of fewer
     /// than 100.
     pub lateness: Option<f64>,
+    /// Lateness of starts in an open loop in seconds, on average.
+    pub mean_lateness: Option<f64>,
     /// The utilization of the receiving thread, if known.
     pub busy: Option<f64>,
     /// The result of a search, whose highest load that held this is.
@@ -199,22 +202,19 @@ impl LoadStats {
             goodput_ratio: has_limits.then_some(goodput_ratio),
             refused,
             batches: batches(&spans(), (first, last_start, seconds), all),
-            lateness: lateness(spans()),
+            lateness: p99(late(spans())),
+            mean_lateness: Statistic::Mean.of(&late(spans())).ok(),
             busy,
             capacity: None,
         })
     }
 
     /// Returns why the run did not reach the requested load, if so. Its figures then do not
-    /// describe the server.
-    pub fn shortfall(&self, shape: &Shape, until: &Until) -> Option<String> {
+    /// describe the server. `ttft` are the times to the first token of an open loop, in seconds.
+    pub fn shortfall(&self, shape: &Shape, until: &Until, ttft: &[f64]) -> Option<Shortfall> {
         // Checked first, because a busy client explains every other shortfall.
         if let Some(busy) = self.busy.filter(|busy| *busy > MAX_BUSY) {
-            return Some(format!(
-                "this machine was too slow for it: the receiving thread was busy {:.0} % of the \
-                 time",
-                busy * 100.0
-            ));
+            return Some(Shortfall::Busy(busy));
         }
         match *shape {
             Shape::Closed { concurrency } => {
@@ -227,27 +227,76 @@ impl LoadStats {
                 } else {
                     0.0
                 });
-                (reached < MIN_CONCURRENCY_SHARE * asked as f64).then(|| {
-                    format!("{reached:.1} requests were in flight on average, not {asked}")
-                })
+                (reached < MIN_CONCURRENCY_SHARE * asked as f64)
+                    .then_some(Shortfall::Concurrency { reached, asked })
             }
-            Shape::Open { arrivals, max_in_flight } => {
-                // At high rates a tenth of the gap is less than a timer can guarantee.
-                let most = (MAX_LATENESS_SHARE / arrivals.rate).max(NEGLIGIBLE_LATENESS);
-                let late = self.lateness.filter(|lateness| *lateness > most)?;
-                let late = format!("requests started {:.1} ms late", late * 1e3);
-                Some(match self.peak >= max_in_flight {
-                    true => format!(
-                        "{late}, because `max_in_flight` ({max_in_flight}) were in flight: the \
-                         server is slower than the rate, or the limit too low"
-                    ),
-                    false => format!(
-                        "{late} (99th percentile), more than a tenth of the mean gap between them"
-                    ),
-                })
+            Shape::Open { max_in_flight, .. } => {
+                let p99 = self.lateness.filter(|lateness| *lateness > NEGLIGIBLE_LATENESS)?;
+                if self.peak >= max_in_flight {
+                    return Some(Shortfall::MaxInFlight { p99, max_in_flight });
+                }
+                let share = self.share_of_lateness(ttft);
+                (share > 1.0).then_some(Shortfall::Late { p99, mean: self.mean_lateness? })
             }
         }
     }
+
+    /// Returns the lateness as a multiple of what is harmless. It is a part of each time that counts
+    /// from the scheduled start, and the client's, not the server's.
+    fn share_of_lateness(&self, ttft: &[f64]) -> f64 {
+        let of = |lateness: Option<f64>, figure: Option<f64>, most: f64| match (lateness, figure) {
+            (Some(lateness), Some(figure)) if figure > 0.0 => lateness / (most * figure),
+            (Some(lateness), _) if lateness > 0.0 => f64::INFINITY,
+            _ => 0.0,
+        };
+        let mean = Statistic::Mean.of(ttft).ok();
+        let of_mean = of(self.mean_lateness, mean, MAX_MEAN_LATENESS);
+        of_mean.max(of(self.lateness, p99(ttft.to_vec()), MAX_P99_LATENESS))
+    }
+}
+
+/// Why a run did not reach the requested load.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Shortfall {
+    /// The receiving thread had no time to spare.
+    #[error(
+        "this machine was too slow for it: the receiving thread was busy {:.0} % of the time",
+        .0 * 100.0
+    )]
+    Busy(f64),
+    /// Fewer requests were in flight.
+    #[error("{reached:.1} requests were in flight on average, not {asked}")]
+    Concurrency {
+        /// The mean.
+        reached: f64,
+        /// The number that was asked for.
+        asked: usize,
+    },
+    /// Requests waited for `max_in_flight`.
+    #[error(
+        "requests started {:.1} ms late, because `max_in_flight` ({max_in_flight}) were in flight: \
+         the server is slower than the rate, or the limit too low",
+        p99 * 1e3
+    )]
+    MaxInFlight {
+        /// The lateness of starts, 99th percentile, in seconds.
+        p99: f64,
+        /// The limit.
+        max_in_flight: usize,
+    },
+    /// The client started requests late, which is a considerable part of their times.
+    #[error(
+        "requests started {:.1} ms late on average and {:.1} ms at the 99th percentile, more than \
+         5 % of the mean or 25 % of the 99th percentile of `ttft`: this machine was too slow or busy",
+        mean * 1e3, p99 * 1e3
+    )]
+    Late {
+        /// The 99th percentile, in seconds.
+        p99: f64,
+        /// The mean, in seconds.
+        mean: f64,
+    },
 }
 
 /// Splits the run into batches of equal length, for the method of batch means (Schmeiser 1982).
@@ -380,11 +429,16 @@ fn peak(spans: impl Iterator<Item = RequestSpan> + Clone) -> usize {
     in_flight.max().unwrap_or(0)
 }
 
-fn lateness(spans: impl Iterator<Item = RequestSpan>) -> Option<f64> {
-    let late: Vec<_> = spans
+/// The lateness of each start, in seconds.
+fn late(spans: impl Iterator<Item = RequestSpan>) -> Vec<f64> {
+    spans
         .filter_map(|span| Some(span.begun.saturating_sub(span.scheduled?).as_secs_f64()))
-        .collect();
-    Statistic::Percentile(99.0).of(&late).or_else(|_| Statistic::Max.of(&late)).ok()
+        .collect()
+}
+
+/// The 99th percentile, or the largest of few values.
+fn p99(values: Vec<f64>) -> Option<f64> {
+    Statistic::Percentile(99.0).of(&values).or_else(|_| Statistic::Max.of(&values)).ok()
 }
 
 #[cfg(test)]
@@ -427,7 +481,10 @@ mod tests {
         assert!((reached.output_throughput.unwrap() - 60.0 / 0.35).abs() < 1e-9);
         assert!((reached.request_throughput - 6.0 / 0.35).abs() < 1e-9);
         assert_eq!(reached.request_rate, None);
-        let asked = |concurrency| reached.shortfall(&Shape::Closed { concurrency }, &UNTIL);
+        let asked = |concurrency| {
+            let shortfall = reached.shortfall(&Shape::Closed { concurrency }, &UNTIL, &[]);
+            shortfall.map(|of| of.to_string())
+        };
         assert_eq!(asked(1), None);
         assert_eq!(asked(2).as_deref(), Some("1.8 requests were in flight on average, not 2"),);
     }
@@ -439,7 +496,7 @@ mod tests {
         assert_eq!((reached.valid, reached.concurrency), (1, 2.0));
         assert_eq!(reached.request_rate, None);
         let until = Until { requests: Some(2), duration: None };
-        assert_eq!(reached.shortfall(&Shape::Closed { concurrency: 64 }, &until), None);
+        assert_eq!(reached.shortfall(&Shape::Closed { concurrency: 64 }, &until, &[]), None);
     }
 
     #[test]
@@ -452,12 +509,19 @@ mod tests {
                 .collect();
             stats(&spans, None).unwrap()
         };
-        assert_eq!(late(9).shortfall(&open(500), &UNTIL), None);
-        let shortfall = |max| late(11).shortfall(&open(max), &UNTIL).unwrap();
-        assert!(shortfall(500).starts_with("requests started 11.0 ms late (99th percentile)"));
-        assert!(shortfall(2).contains("`max_in_flight` (2) were in flight"));
+        let shortfall = |of: &LoadStats, max, ttft: f64| {
+            of.shortfall(&open(max), &UNTIL, &[ttft; 5]).map(|of| of.to_string())
+        };
+        // 11 ms are much of 100 ms and little of 300 ms; below 1 ms they are nothing.
+        assert_eq!(shortfall(&late(11), 500, 0.3), None);
+        assert_eq!(shortfall(&late(1), 500, 0.001), None);
+        let of_fast = shortfall(&late(11), 500, 0.1).unwrap();
+        assert!(of_fast.starts_with("requests started 11.0 ms late on average"), "{of_fast}");
+        assert!(shortfall(&late(11), 500, f64::NAN).is_some());
+        let limited = shortfall(&late(11), 2, 0.3).unwrap();
+        assert!(limited.contains("`max_in_flight` (2) were in flight"));
         let busy = LoadStats { busy: Some(0.95), ..late(0) };
-        assert!(busy.shortfall(&open(500), &UNTIL).unwrap().contains("busy 95 %"));
+        assert!(shortfall(&busy, 500, 0.3).unwrap().contains("busy 95 %"));
     }
 
     #[test]

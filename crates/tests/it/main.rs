@@ -46,6 +46,7 @@ mod reports;
 mod requests;
 mod run_count;
 mod schema;
+mod searches;
 mod secrets;
 mod server_metrics;
 mod servers;

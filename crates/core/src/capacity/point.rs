@@ -19,11 +19,9 @@ const RISK: f64 = 0.05;
 /// The share of failed requests that a load without a limit on `success_rate` may have.
 const MAX_FAILED: f64 = 0.01;
 
-/// The growth of the number of requests in flight, as a share of the arrivals, above which a server
-/// does not keep up with an open loop.
+/// The share of the arrivals that may pile up. To be beyond chance, the growth must have this many
+/// standard deviations of a Poisson number: random arrivals come closely together now and then.
 const MAX_GROWTH: f64 = 0.1;
-
-/// How many standard deviations of a Poisson number the growth must have.
 const CLEAR_GROWTH: f64 = 4.0;
 
 /// The limits that a load must hold, such as `ttft p95 <= 500 ms`.
@@ -139,8 +137,6 @@ pub enum LimitState {
 pub struct LimitResult {
     /// The figure in the base unit; infinite if too many requests failed, `None` without requests.
     pub figure: Option<f64>,
-    /// Its interval.
-    pub interval: Interval,
     /// Whether the limit holds.
     pub state: LimitState,
     /// Whether the figure itself holds the limit.
@@ -155,8 +151,7 @@ pub struct LimitResult {
 /// Why a load does not hold, other than by a limit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Overload {
-    /// Requests arrived faster than they were answered: the growth of the number in flight, as a
-    /// share of the arrivals.
+    /// Requests arrived faster than they were answered: the share of the arrivals that piled up.
     QueueGrows(f64),
     /// More requests failed than a load without a limit on `success_rate` may have: the share.
     Failures(f64),
@@ -169,6 +164,8 @@ pub enum Overload {
 pub struct SearchPoint {
     /// The load: requests per second, or at a time.
     pub load: f64,
+    /// Whether it is a whole load; a part of one is enough far from the result.
+    pub is_whole: bool,
     /// The rate of the arrivals that were judged, in an open loop.
     pub arrival_rate: Option<f64>,
     /// The requests that were judged.
@@ -207,6 +204,7 @@ impl SearchPoint {
         };
         Self {
             load,
+            is_whole: true,
             arrival_rate: if is_open { arrival_rate(judged) } else { None },
             requests: judged.len(),
             left_out: cut,
@@ -220,6 +218,7 @@ impl SearchPoint {
     pub(super) fn not_reached(load: f64, why: String) -> Self {
         Self {
             load,
+            is_whole: true,
             arrival_rate: None,
             requests: 0,
             left_out: 0,
@@ -274,11 +273,25 @@ fn completed(requests: &[LoadRequest]) -> Option<f64> {
 /// The share of the first requests that are not judged: the server was empty when they came.
 const LEFT_OUT: f64 = 0.2;
 
-/// Returns the growth of the number of requests in flight after the first `cut` ones as a share of
-/// the arrivals, where it is beyond chance. It compares the first and the last fifth of the arrivals.
+/// Returns the share of the arrivals that piled up, where that is beyond chance: the server completed
+/// fewer requests than arrived, or ever more were in flight after the first `cut` ones.
 fn growth(requests: &[LoadRequest], cut: usize) -> Option<f64> {
+    let lacking = 1.0 - completed(requests)? / arrival_rate(requests)?;
+    let chance = CLEAR_GROWTH / (requests.len() as f64).sqrt();
+    match lacking > MAX_GROWTH + chance {
+        true => Some(lacking),
+        false => growth_in_flight(requests, cut),
+    }
+}
+
+/// Returns the growth of the number of requests in flight as a share of the arrivals, where it is
+/// beyond chance: from the first to the last fifth of the arrivals after the first `cut` ones, which
+/// have to last as long as an answer, or the growth is that of the start.
+fn growth_in_flight(requests: &[LoadRequest], cut: usize) -> Option<f64> {
     let (all, fifth) = (requests.len(), (requests.len() - cut) / 5);
-    if fifth == 0 {
+    let answers: Vec<_> = requests[..cut].iter().map(|of| of.end - of.start).collect();
+    let answer = Statistic::Median.of(&answers).ok()?;
+    if fifth == 0 || requests[cut].start - requests[0].start < answer {
         return None;
     }
     let mut ends: Vec<_> = requests.iter().map(|request| request.end).collect();
@@ -298,30 +311,46 @@ fn growth(requests: &[LoadRequest], cut: usize) -> Option<f64> {
 
 /// Judges one limit.
 fn judge(limit: &Threshold, values: &[Option<f64>], is_open: bool) -> LimitResult {
-    let (figure, interval) = match is_share(limit.metric) {
-        true => share(values),
-        false => statistic(limit, values),
-    };
     let is_upper = limit.limits_increase();
     let holds = |value: f64| limit.holds(value);
-    let [best, worst] = match is_upper {
-        true => [interval.low, interval.high],
-        false => [interval.high, interval.low],
+    let figure = figure(limit, values);
+    let missed = missed_share(limit, values);
+    let state = match (figure, missed) {
+        (None, _) => LimitState::Missed,
+        (_, Some(missed)) => state_of_share(limit, values, missed),
+        (Some(_), None) => state_of_mean(limit, values),
     };
-    let state = match figure {
-        None => LimitState::Missed,
-        Some(_) if holds(worst) => LimitState::Held,
-        Some(_) if !holds(best) => LimitState::Missed,
-        Some(_) => LimitState::Unclear,
-    };
-    let margin = figure.filter(|figure| *figure > 0.0 && limit.limit > 0.0).map(|figure| {
+    // A share is flat and then falls off, unlike a line.
+    let margin = figure.filter(|of| *of > 0.0 && limit.limit > 0.0 && !is_share(limit.metric));
+    let margin = margin.map(|figure| {
         let ratio = (limit.limit / figure).ln();
         if is_upper { ratio } else { -ratio }
     });
-    // A share is flat and then falls off, unlike a line.
-    let margin = margin.filter(|margin| margin.is_finite() && !is_share(limit.metric));
-    let missed = missed_share(limit, values).filter(|_| is_open || is_share(limit.metric));
-    LimitResult { figure, interval, state, looks_held: figure.is_some_and(holds), missed, margin }
+    LimitResult {
+        figure,
+        state,
+        looks_held: figure.is_some_and(holds),
+        missed: missed.filter(|_| is_open || is_share(limit.metric)),
+        margin: margin.filter(|margin| margin.is_finite()),
+    }
+}
+
+/// The figure that is limited. A failed request is worse than every value in a percentile, and left
+/// out of a mean.
+fn figure(limit: &Threshold, values: &[Option<f64>]) -> Option<f64> {
+    let is_met = |value: &Option<f64>| value.is_some_and(|value| value > 0.0);
+    if is_share(limit.metric) {
+        let met = values.iter().filter(|value| is_met(value)).count() as f64;
+        return (!values.is_empty()).then(|| 100.0 * met / values.len() as f64);
+    }
+    let worst = if limit.limits_increase() { f64::INFINITY } else { f64::NEG_INFINITY };
+    let values: Vec<f64> = match limit.statistic {
+        Statistic::Mean => values.iter().flatten().copied().collect(),
+        _ => values.iter().map(|value| value.unwrap_or(worst)).collect(),
+    };
+    let figure = limit.statistic.of_few(&values)?;
+    // Halfway to infinity is not a number.
+    Some(if figure.is_nan() { worst } else { figure })
 }
 
 /// The share of requests that miss the limit, if it allows some to.
@@ -333,38 +362,44 @@ fn missed_share(limit: &Threshold, values: &[Option<f64>]) -> Option<MissedShare
         Statistic::Median => 0.5,
         _ => return None,
     };
-    let is_met =
-        |value: &f64| if is_share(limit.metric) { *value > 0.0 } else { limit.holds(*value) };
-    let missed = values.iter().filter(|value| !value.as_ref().is_some_and(is_met)).count();
+    let missed = values.iter().filter(|value| misses(limit, value)).count();
     let share = missed as f64 / values.len().max(1) as f64;
     let is_possible = allowed > 0.0 && allowed < 1.0;
     is_possible.then_some(MissedShare { share, allowed, requests: values.len() })
 }
 
-/// The percentage of ones among the values, with its interval.
-fn share(values: &[Option<f64>]) -> (Option<f64>, Interval) {
-    let values: Vec<_> = values.iter().map(|value| value.unwrap_or_default()).collect();
-    if values.is_empty() {
-        return (None, Interval::ALL);
-    }
-    let n = values.len() as f64;
-    let share = values.iter().sum::<f64>() / n;
-    let residuals: Vec<_> = values.iter().map(|value| value - share).collect();
-    let all = (n * Dependence::of(&residuals).effective).round().max(1.0);
-    let of = of_share((share * all).round() as usize, all as usize, 1.0 - 2.0 * RISK);
-    (Some(100.0 * share), Interval { low: 100.0 * of.low, high: 100.0 * of.high })
+/// Whether a request misses the limit.
+fn misses(limit: &Threshold, value: &Option<f64>) -> bool {
+    let is_met = |value: f64| if is_share(limit.metric) { value > 0.0 } else { limit.holds(value) };
+    !value.is_some_and(is_met)
 }
 
-/// The statistic of the values, with its interval. A failed request is worse than every value in a
-/// percentile, and left out of a mean.
-fn statistic(limit: &Threshold, values: &[Option<f64>]) -> (Option<f64>, Interval) {
-    let worst = if limit.limits_increase() { f64::INFINITY } else { f64::NEG_INFINITY };
-    let values: Vec<f64> = match limit.statistic {
-        Statistic::Mean => values.iter().flatten().copied().collect(),
-        _ => values.iter().map(|value| value.unwrap_or(worst)).collect(),
-    };
+/// Whether the share of requests that miss is beyond chance within, or above, what is allowed: by the
+/// exact binomial interval of as few requests as depend on each other.
+fn state_of_share(limit: &Threshold, values: &[Option<f64>], missed: MissedShare) -> LimitState {
+    let MissedShare { share, allowed, requests } = missed;
+    let residual = |value| f64::from(u8::from(misses(limit, value))) - share;
+    let residuals: Vec<_> = values.iter().map(residual).collect();
+    let all = (requests as f64 * Dependence::of(&residuals).effective).round().max(1.0);
+    let within = of_share((share * all).round() as usize, all as usize, 1.0 - 2.0 * RISK);
+    if within.high <= allowed {
+        LimitState::Held
+    } else if within.low > allowed {
+        LimitState::Missed
+    } else {
+        LimitState::Unclear
+    }
+}
+
+/// Whether the interval of a mean is on one side of its limit.
+fn state_of_mean(limit: &Threshold, values: &[Option<f64>]) -> LimitState {
+    let values: Vec<_> = values.iter().flatten().copied().collect();
     let sample = StratifiedSample { values: &values, strata: &[] };
-    let figure = limit.statistic.of_few(&values);
-    let interval = interval::of(limit.statistic, sample, 1.0 - 2.0 * RISK);
-    (figure, interval.ok().flatten().unwrap_or(Interval::ALL))
+    let within = interval::of(limit.statistic, sample, 1.0 - 2.0 * RISK);
+    let Ok(Some(Interval { low, high })) = within else { return LimitState::Unclear };
+    match [low, high].map(|end| limit.holds(end)) {
+        [true, true] => LimitState::Held,
+        [false, false] => LimitState::Missed,
+        _ => LimitState::Unclear,
+    }
 }

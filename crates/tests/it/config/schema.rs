@@ -48,6 +48,7 @@ const CHINESE: &[(&str, &[&str])] = &[
     ("Top level", &["顶层"]),
     ("Model", &["端点", "请求", "认证与网络", "测量"]),
     ("Simulated endpoint", &["模拟端点"]),
+    ("Decoding step", &["decode"]),
     ("Fault", &["故障"]),
     ("Timeouts", &["timeouts"]),
     ("Token count", &["token_count"]),
@@ -59,6 +60,7 @@ const CHINESE: &[(&str, &[&str])] = &[
     ("Range of tokens", &["input_tokens"]),
     ("Variation between runs", &["run_variation"]),
     ("Workload", &["负载"]),
+    ("Search", &["find"]),
     ("Range of concurrency", &["并发数的范围"]),
     ("Range of rates", &["到达率的范围"]),
 ];
