@@ -301,6 +301,17 @@ pub struct Cli {
     )]
     pub exports: Vec<Export>,
 
+    /// Show no live view on a terminal, only lines
+    ///
+    /// Without a terminal, with TERM=dumb and in CI (the variable CI is set) there are only lines.
+    #[arg(
+        long,
+        env = "LLM_STREAM_BENCH_NO_PROGRESS",
+        value_parser = FalseyValueParser::new(),
+        help_heading = OURS
+    )]
+    pub no_progress: bool,
+
     /// Print every figure of each model
     ///
     /// Without this option the summary of several models is one table of the main figures.

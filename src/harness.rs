@@ -7,6 +7,7 @@ mod clashes;
 mod compare;
 mod files;
 mod github;
+mod live;
 mod observers;
 mod rerun;
 mod resume;
@@ -39,8 +40,9 @@ use llm_stream_core::{baseline::Baseline, prompt};
 use self::{
     baselines::Baselines,
     files::Files,
+    live::LiveView,
     observers::{
-        InstrumentFile, LibtestOutput, LibtestTrials, Lines, Output, Progress, Recordings,
+        InstrumentFile, LibtestOutput, LibtestTrials, Lines, Output, Recordings, 
         ResultsPlace, create_folder, target_folder,
     },
     selection::Selection,
@@ -385,10 +387,8 @@ fn measure(
     check_measurable(&cli, config, &plan)?;
     let mut setup = Setup::of(config, &accesses, &invocation, started);
     let kept = resume::trials(&cli, &plan, &mut setup)?;
-    let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
-    let bar = progress.as_ref().map(Progress::bar);
-    let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
+    let terminal = Arc::new(Terminal::new(logfile.as_deref())?);
     let inconclusive = cli.inconclusive.unwrap_or(config.inconclusive);
     let mut baselines = Baselines::of(&cli, &plan, &terminal)?;
     let undecidable = undecidable(&plan, baselines.compared.as_ref());
@@ -410,7 +410,7 @@ fn measure(
     let is_broken = libtest.broken();
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(results)];
     observers.extend(plan.record.clone().map(|folder| Box::new(Recordings::new(folder)) as _));
-    observers.extend(progress.map(|progress| Box::new(progress) as _));
+    observers.extend(live_view(cli.no_progress, &plan, &terminal).map(|view| Box::new(view) as _));
     observers.extend(printed(&path, &terminal, libtest));
     let options = RunOptions {
         accesses,
@@ -430,6 +430,13 @@ fn measure(
     let saved = Saved { path, place, files, baselines };
     let closing = Closing { load, overview, terminal, saved, github, inconclusive };
     Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
+}
+
+/// Starts the live view, if it is possible and wanted.
+fn live_view(is_off: bool, plan: &Plan, terminal: &Terminal) -> Option<LiveView> {
+    let is_wanted = live::is_possible() && !is_off;
+    // Without a thread for it, the run has lines only.
+    is_wanted.then(|| LiveView::start(&plan.cases, terminal.screen()).ok()).flatten()
 }
 
 /// The observers of what a run prints, and of the file of the instrument's error next to `results`.

@@ -1,11 +1,10 @@
-//! Observers of a run: CSV rows, recordings, lines, a progress bar, and libtest's lines. Each is a
+//! Observers of a run: CSV rows, recordings, lines, and libtest's lines. Each is a
 //! separate [`Observer`](crate::run::Observer).
 
 mod instrument_file;
 mod libtest;
 mod libtest_output;
 mod lines;
-mod progress;
 mod recordings;
 mod results;
 mod row_file;
@@ -15,7 +14,6 @@ pub(super) use self::{
     libtest::LibtestTrials,
     libtest_output::LibtestOutput,
     lines::Lines,
-    progress::Progress,
     recordings::{Recordings, create_folder, file_name},
     results::{Output, ResultsPlace, target_folder},
     row_file::is_stream,
