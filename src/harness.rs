@@ -42,7 +42,7 @@ use self::{
     files::Files,
     live::LiveView,
     observers::{
-        InstrumentFile, LibtestOutput, LibtestTrials, Lines, Output, Recordings, 
+        InstrumentFile, LibtestOutput, LibtestTrials, Lines, Output, Recordings, RequestFile,
         ResultsPlace, create_folder, target_folder,
     },
     selection::Selection,
@@ -362,6 +362,9 @@ fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<(
             "`--test-threads` must be 1: trials at the same time would measure each other"
         );
     }
+    if cli.parquet {
+        run_folder::check_parquet()?;
+    }
     check_packet_stamps(plan)?;
     clashes::refuse(cli, config, plan)?;
     if let Some(folder) = &cli.record {
@@ -396,7 +399,7 @@ fn measure(
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
     let place = ResultsPlace::of(&cli, &parent, started)?;
     let files = Files::open(&cli, place.folder())?;
-    let csv = Output::open(&place, &plan)?;
+    let csv = Output::open(&place, cli.requests, &plan)?;
     let checks_instrument = !cli.no_calibration;
     checks_instrument.then(|| InstrumentFile::check(&csv.path)).transpose()?;
     let notes = notes(&plan, &github, &setup).into_iter();
@@ -405,6 +408,7 @@ fn measure(
     let cancellation = signals::cancellation();
     // Last, because it replaces existing files.
     let (path, results) = (csv.path.clone(), csv.begin()?);
+    let requests = results.request_file();
     files.begin(&Run::unfinished(&plan, &baselines.machine, &setup))?;
     let libtest = LibtestTrials::start((cli.libtest, output), &plan.cases, terminal.clone())?;
     let is_broken = libtest.broken();
@@ -427,7 +431,7 @@ fn measure(
     let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
     let load = meter.stop();
     let overview = Overview { width: terminal::width(), is_verbose: cli.verbose };
-    let saved = Saved { path, place, files, baselines };
+    let saved = Saved { path, place, requests, with_parquet: cli.parquet, files, baselines };
     let closing = Closing { load, overview, terminal, saved, github, inconclusive };
     Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
 }
@@ -436,7 +440,7 @@ fn measure(
 fn live_view(is_off: bool, plan: &Plan, terminal: &Terminal) -> Option<LiveView> {
     let is_wanted = live::is_possible() && !is_off;
     // Without a thread for it, the run has lines only.
-    is_wanted.then(|| LiveView::start(&plan.cases, terminal.screen()).ok()).flatten()
+    is_wanted.then(|| LiveView::start("Preflight", &plan.cases, terminal.screen()).ok()).flatten()
 }
 
 /// The observers of what a run prints, and of the file of the instrument's error next to `results`.
@@ -472,6 +476,9 @@ struct Saved {
     /// The file of the results.
     path: PathBuf,
     place: ResultsPlace,
+    requests: RequestFile,
+    /// Whether its tables are also written as Parquet.
+    with_parquet: bool,
     files: Files,
     baselines: Baselines,
 }
@@ -481,7 +488,7 @@ impl Saved {
     fn write(&self, run: &Run) -> (Option<PathBuf>, Vec<String>) {
         let mut unwritten = self.files.write(run);
         let folder = self.place.folder();
-        let finished = folder.map(|folder| run_folder::finish(folder, run));
+        let finished = folder.map(|folder| run_folder::finish(folder, run, self.with_parquet));
         let (page, lines) = finished.unwrap_or_default();
         unwritten.extend(lines);
         (page, unwritten)
@@ -499,7 +506,8 @@ impl Closing {
             setup.machine_load = Some(self.load);
         }
         let lines = "FAILED: libtest's lines could not be written: see the panic above";
-        let lost: Vec<_> = lacks_lines.then(|| lines.to_owned()).into_iter().collect();
+        let lost = lacks_lines.then(|| lines.to_owned());
+        let lost: Vec<_> = lost.into_iter().chain(self.saved.requests.finish()).collect();
         run.decide(failed, self.inconclusive, lost.clone());
         // Only the outcome tells whether the run may be saved, and a run that cannot be saved fails.
         if let Err(error) = self.saved.baselines.save(&run, &self.terminal) {

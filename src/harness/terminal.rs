@@ -14,6 +14,7 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
 use llm_stream_core::text::{printable, visible_json};
 use terminal_size::{Height, Width, terminal_size_of};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::live::{LiveScreen, StandardStream, to_stdout};
 use crate::report::{Exporter, Run, annotations::Annotations};
@@ -56,9 +57,13 @@ impl Terminal {
         keep_error(of, written);
     }
 
-    /// Writes lines to stderr.
+    /// Writes lines to stderr; on a terminal, wrapped to its width.
     pub(super) fn err(&self, text: &str) {
-        self.to_stderr(&printable(text));
+        let text = printable(text);
+        match size() {
+            Some((width, _)) => self.to_stderr(&wrapped(&text, width.into())),
+            None => self.to_stderr(&text),
+        }
     }
 
     /// Writes each of `lines` to stderr.
@@ -86,6 +91,37 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         self.end_progress();
     }
+}
+
+/// Breaks lines that are wider than `width` between words, and indents what follows. A word that is
+/// wider stays whole.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let blanks = line.len() - line.trim_start_matches(' ').len();
+        let (mut rest, mut indent) = (line, 0);
+        while let Some(at) = break_of(rest, width.saturating_sub(indent)) {
+            out.push_str(rest[..at].trim_end());
+            indent = blanks + 2;
+            out.push_str(&format!("\n{:indent$}", ""));
+            rest = rest[at..].trim_start_matches(' ');
+        }
+        out.push_str(rest);
+    }
+    out
+}
+
+/// Returns where a line that is wider than `width` is broken: at the last blank that fits, else at the
+/// first one. `None` if it fits, or has no blank between words.
+fn break_of(line: &str, width: usize) -> Option<usize> {
+    let line = line.trim_end();
+    if line.width() <= width {
+        return None;
+    }
+    let start = line.len() - line.trim_start_matches(' ').len();
+    let blanks = || line[start..].match_indices(' ').map(|(at, _)| start + at);
+    let fitting = blanks().take_while(|&at| line[..at].width() <= width).last();
+    fitting.or_else(|| blanks().next())
 }
 
 /// A text that the terminal may show as it is.
@@ -145,6 +181,16 @@ fn known(size: Option<(Width, Height)>) -> Option<(u16, u16)> {
 /// Returns the number of columns of stderr: those of the terminal, else 80.
 pub(super) fn width() -> usize {
     size().map_or(80, |(width, _)| width.into())
+}
+
+/// Returns the same of stdout.
+pub(super) fn stdout_width() -> usize {
+    known(terminal_size_of(io::stdout())).map_or(80, |(width, _)| width.into())
+}
+
+/// Has a console of Windows interpret escapes on stderr; other terminals do so anyway.
+pub(super) fn enable_escapes() {
+    drop(AutoStream::always(io::stderr()));
 }
 
 /// Whether stderr is a terminal with colours, and neither the user nor the system has turned them
@@ -208,6 +254,18 @@ pub(super) fn report_arguments(error: &clap::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_lines_are_wrapped_between_words() {
+        let text =
+            "one two three\n  four five sixsixsix seven\n\nshort\nlonglonglong\n千问 千问 千问";
+        let expected = "one two\n  three\n  four\n    five\n    sixsixsix\n    seven\n\nshort\n\
+                        longlonglong\n千问 千问\n  千问";
+        assert_eq!(wrapped(text, 10), expected);
+        assert_eq!(wrapped(text, 200), text);
+        let table = "  a    ±  b      \n";
+        assert_eq!(wrapped(table, 11), table, "blanks at the end have no width");
+    }
 
     #[test]
     fn only_colours_remain_in_coloured_lines() {

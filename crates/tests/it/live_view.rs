@@ -2,6 +2,8 @@
 
 use std::{process::Command, time::Instant};
 
+use unicode_width::UnicodeWidthStr as _;
+
 use crate::{
     bench::{Bench, Served},
     pseudo_terminal::{Left, PseudoTerminal},
@@ -60,7 +62,7 @@ fn no_mode_has_changed(bytes: &str) {
 /// on times.
 fn printed(lines: &[String]) -> Vec<&str> {
     const LINES: [&str; 7] = [
-        "Testing ",
+        "Testing",
         "  Warmup...",
         "  Prompt 1/1",
         "  Workload 1/1",
@@ -185,4 +187,61 @@ fn there_are_only_lines_where_no_person_watches() {
     assert!(!left.bytes.contains("\u{1b}[J"), "{}", left.bytes);
     let piped = wait::output(&mut command(&bench, &["hello"]));
     assert!(!piped.stderr.contains(&0x1b) && !piped.stdout.contains(&0x1b));
+}
+
+/// Models with long names, failures, thresholds of every kind, and a workload with `goodput`.
+const WIDE: &str = "\
+runs: 3
+prompts: [{ name: hello, text: \"Say hello.\" }]
+thresholds: [\"ttft <= 1 s\", \"ttft p95 <= 500 ms\", \"generation_speed >= 1000\", \"success_rate >= 50 %\"]
+workloads:
+  a-workload-of-chats-with-a-long-name:
+    concurrency: 4
+    requests: 12
+    runs: 3
+    goodput: [\"ttft <= 100 ms\", \"tpot <= 50 ms\"]
+    thresholds: [\"output_throughput >= 100000\", \"goodput >= 1\", \"success_rate >= 50 %\"]
+models:
+  Qwen3-235B-A22B-Instruct-2507-FP8-on-eight-GPUs: { simulate: { ttft: 20ms, itl: 20ms, tokens: 8 } }
+  meta-llama/Llama-3.3-70B-Instruct-with-speculative-decoding: { simulate: { ttft: 25ms, itl: 25ms, tokens: 8, faults: [{ status: 500, request: 4 }] } }
+";
+
+#[test]
+fn nothing_that_a_run_prints_is_wider_than_the_terminal() {
+    let bench = Bench::new(WIDE);
+    for columns in [80, 120] {
+        for more in [&["--verbose"][..], &[], &["Qwen"]] {
+            let command = command(&bench, &[&["--no-progress"], more].concat());
+            let left = PseudoTerminal::start(&command, columns, 30).end();
+            assert!(left.bytes.contains("Ranking") && left.bytes.contains("Thresholds"));
+            assert!(left.bytes.contains("goodput"), "{}", left.bytes);
+            for line in left.bytes.lines().map(|line| line.trim_end_matches('\r')) {
+                let is_of_libtest = ["test ", "---- "].iter().any(|of| line.starts_with(of));
+                // A word has no place where it can be broken.
+                let is_one_word = !line.trim().contains(' ');
+                let is_narrow = line.width() <= usize::from(columns);
+                assert!(is_narrow || is_of_libtest || is_one_word, "{columns}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn show_has_the_tables_of_the_run() {
+    let bench = Bench::new(WIDE);
+    let mut command = bench.binary(&["run", "--no-calibration", "--output-dir=out"]);
+    command.arg("--runs=1");
+    let ran = crate::bench::ran(&mut command);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    for columns in [80, 120] {
+        let left = PseudoTerminal::start(&bench.binary(&["show", "out"]), columns, 60).end();
+        assert_eq!(left.status.code(), Some(0), "{}", left.bytes);
+        // The name is in the first column, which is wrapped between its words.
+        let wide = left.lines.iter().any(|line| line.contains("Qwen3-235B-A22B-Instruct"));
+        assert!(wide, "{}", left.lines.join("\n"));
+        for head in ["generation_speed", "output_throughput", "goodput", "ttft"] {
+            assert!(left.bytes.contains(head), "{head}: {}", left.bytes);
+        }
+        assert_eq!(left.bytes.contains("preprocess_speed"), columns == 120);
+    }
 }

@@ -47,6 +47,7 @@ mod protocols;
 mod pseudo_terminal;
 mod real_servers;
 mod reports;
+mod request_files;
 mod requests;
 mod run_count;
 mod schema;

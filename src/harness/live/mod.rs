@@ -1,6 +1,6 @@
 //! The live view: a few rows at the end of the terminal that show the run in progress.
 //!
-//! A thread of its own draws four times a second. The receiving thread only counts its reads in an
+//! A separate thread draws four times a second. The receiving thread only counts its reads in an
 //! atomic number. Other threads hand over events and lines; lines are printed with the next drawing,
 //! so that a slow terminal delays no trial.
 
@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use llm_stream_core::recording::Chunk;
+use llm_stream_core::{recording::Chunk, text::printable};
 use ratatui_core::{buffer::Buffer, layout::Rect};
 
 pub(super) use self::screen::{StandardStream, to_stdout};
@@ -76,11 +76,16 @@ pub(super) fn is_possible() -> bool {
 }
 
 impl LiveView {
-    /// Begins to draw the run of `cases` on `screen`.
-    pub(super) fn start(cases: &[Arc<Case>], screen: &Arc<LiveScreen>) -> io::Result<Self> {
+    /// Begins to draw the run of `cases` on `screen`; `subject` is what happens before them.
+    pub(super) fn start(
+        subject: &str,
+        cases: &[Arc<Case>],
+        screen: &Arc<LiveScreen>,
+    ) -> io::Result<Self> {
+        terminal::enable_escapes();
         let reads = Arc::<AtomicU64>::default();
         let groups = cases.iter().map(|case| case.group.clone());
-        let state = Arc::new(Mutex::new(LiveState::new(groups, reads.clone())));
+        let state = Arc::new(Mutex::new(LiveState::new(subject, groups, reads.clone())));
         let begun = now();
         let (still_needed, over) = mpsc::channel();
         let (drawn, on) = (state.clone(), screen.clone());
@@ -123,6 +128,12 @@ impl LiveScreen {
             (None, StandardStream::Stdout) => to_stdout(text),
             (None, StandardStream::Stderr) => io::Write::write_all(&mut io::stderr().lock(), text),
         }
+    }
+
+    /// Prints a line to stdout.
+    pub(super) fn say(&self, line: &str) {
+        let line = format!("{}\n", printable(line));
+        terminal::keep_error("stdout", self.print(StandardStream::Stdout, line.as_bytes()));
     }
 
     /// Removes the view and prints the lines that wait.

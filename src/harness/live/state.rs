@@ -85,14 +85,15 @@ struct Throughput {
 }
 
 impl LiveState {
-    /// Creates the state of a run of `groups` that has not begun.
+    /// Creates the state of a run of `groups` that has not begun, with what happens before it.
     pub(super) fn new(
+        subject: &str,
         groups: impl IntoIterator<Item = Arc<GroupSpec>>,
         reads: Arc<AtomicU64>,
     ) -> Self {
         let groups = groups.into_iter().map(|spec| (spec.id, GroupFigures::new(spec)));
         Self {
-            subject: "Preflight".into(),
+            subject: subject.into(),
             task: String::new(),
             position: None,
             load: None,

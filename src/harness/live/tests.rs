@@ -55,7 +55,7 @@ impl Fake {
         let plan = Plan::new(&config, &Overrides::default()).unwrap();
         let reads = Arc::<AtomicU64>::default();
         let groups = plan.cases.iter().map(|case| case.group.clone());
-        let state = LiveState::new(groups, reads.clone());
+        let state = LiveState::new("Preflight", groups, reads.clone());
         Self { plan, state, reads, now: Duration::ZERO }
     }
 

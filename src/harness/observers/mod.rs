@@ -6,6 +6,7 @@ mod libtest;
 mod libtest_output;
 mod lines;
 mod recordings;
+mod request_file;
 mod results;
 mod row_file;
 
@@ -15,6 +16,7 @@ pub(super) use self::{
     libtest_output::LibtestOutput,
     lines::Lines,
     recordings::{Recordings, create_folder, file_name},
+    request_file::RequestFile,
     results::{Output, ResultsPlace, target_folder},
     row_file::is_stream,
 };
