@@ -190,7 +190,7 @@ pub(super) fn stdout_width() -> usize {
 
 /// Has a console of Windows interpret escapes on stderr; other terminals do so anyway.
 pub(super) fn enable_escapes() {
-    drop(AutoStream::always(io::stderr()));
+    let _ = AutoStream::always(io::stderr());
 }
 
 /// Whether stderr is a terminal with colours, and neither the user nor the system has turned them
