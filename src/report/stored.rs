@@ -56,14 +56,25 @@ pub(crate) fn text(run: NamedRun<'_>, width: usize) -> String {
         let _ = writeln!(out, "  {name:<9} {value}");
     });
     let _ = write!(out, "{}", means(run.report, width));
-    for Section { title, heads, rows } in [thresholds(run.report), failures(run.report)] {
-        if rows.is_empty() {
-            continue;
-        }
+    for section in [thresholds(run.report), failures(run.report)] {
+        out.push_str(&of_groups(&section, width));
+    }
+    out
+}
+
+/// Formats the rows of each group as a table under its name, which has a column in the section.
+fn of_groups(Section { title, heads, rows }: &Section, width: usize) -> String {
+    let Some(name) = heads.iter().position(|head| head.ends_with(" of")) else {
+        return String::new();
+    };
+    let without = |row: &[String]| -> Vec<String> { [&row[..name], &row[name + 1..]].concat() };
+    let mut out = if rows.is_empty() { String::new() } else { format!("\n{title}\n") };
+    for rows in rows.chunk_by(|a, b| a[name] == b[name]) {
+        let heads = without(heads);
         let heads: Vec<_> = heads.iter().map(String::as_str).collect();
         let mut table = table::of_width(&heads, width);
-        table.add_rows(rows);
-        let _ = write!(out, "\n{title}\n{}", table::lines(&table));
+        table.add_rows(rows.iter().map(|row| without(row)));
+        let _ = write!(out, "\n{}\n{}", rows[0][name], table::lines(&table));
     }
     out
 }
