@@ -19,7 +19,8 @@ use std::{
 
 use anyhow::Context as _;
 use llm_stream_client::{
-    self as client, AnswerForm, Client, NextAction, Options, Preconnect, RequestSource,
+    self as client, AnswerForm, AnswerObserver, Client, NextAction, Options, Preconnect,
+    RequestSource,
     connect_options::{Certificate, ConnectOptions, Stamps},
 };
 use llm_stream_core::{
@@ -168,8 +169,18 @@ impl Spread {
 /// Measures the instrument's errors with `transport` and `stamps` over `carrier` under `load`.
 pub fn measure(
     load: Load,
+    connection: (Transport, Stamps),
+    carrier: Carrier,
+) -> anyhow::Result<Calibration> {
+    measure_with(load, connection, carrier, &())
+}
+
+/// As [`measure`], while `observer` sees every read.
+pub fn measure_with(
+    load: Load,
     (transport, stamps): (Transport, Stamps),
     carrier: Carrier,
+    observer: &dyn AnswerObserver,
 ) -> anyhow::Result<Calibration> {
     let Load { ttft, itl, tokens, .. } = load;
     // The simulated endpoint holds the other end of each connection in this process.
@@ -197,7 +208,7 @@ pub fn measure(
     })?;
     client.drive(&mut Preconnect::new(load.streams), &());
     let mut streams = Streams::new(load);
-    client.drive(&mut streams, &());
+    client.drive(&mut streams, observer);
     let packets = client.has_packet_stamps();
     let calibration = compare(load.streams, carrier, &streams.recordings, &simulator.log())?;
     Ok(Calibration { packets, ..calibration })

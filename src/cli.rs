@@ -79,6 +79,34 @@ pub struct Cli {
     #[arg(long, value_name = "DIR", env = "LLM_STREAM_BENCH_OUTPUT_DIR", help_heading = OURS)]
     pub output_dir: Option<PathBuf>,
 
+    /// Keep every arrival of the requests as FORMAT
+    ///
+    /// The file is in the run's folder. Without it a run cannot be resumed, and its report lacks
+    /// distributions, requests in time and other figures of single tokens.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "LLM_STREAM_BENCH_REQUESTS",
+        value_enum,
+        default_value_t,
+        conflicts_with = "output",
+        help_heading = OURS
+    )]
+    pub requests: RequestsFormat,
+
+    /// Write the results and the requests as Parquet too
+    ///
+    /// The files are results.parquet and requests.parquet, in the run's folder. It requires the feature
+    /// `parquet`.
+    #[arg(
+        long,
+        env = "LLM_STREAM_BENCH_PARQUET",
+        value_parser = FalseyValueParser::new(),
+        conflicts_with = "output",
+        help_heading = OURS
+    )]
+    pub parquet: bool,
+
     /// Resume a run that was interrupted or has failed trials
     ///
     /// Its trials whose requests are all valid are kept, and the others run, with the same config. RUN
@@ -300,6 +328,17 @@ pub struct Cli {
         help_heading = OURS
     )]
     pub exports: Vec<Export>,
+
+    /// Show no live view on a terminal, only lines
+    ///
+    /// Without a terminal, with TERM=dumb and in CI (the variable CI is set) there are only lines.
+    #[arg(
+        long,
+        env = "LLM_STREAM_BENCH_NO_PROGRESS",
+        value_parser = FalseyValueParser::new(),
+        help_heading = OURS
+    )]
+    pub no_progress: bool,
 
     /// Print every figure of each model
     ///
@@ -649,6 +688,18 @@ pub struct ReportOptions {
     pub output: Option<PathBuf>,
 }
 
+/// How the requests with every arrival are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum RequestsFormat {
+    /// JSON lines: requests.jsonl
+    #[default]
+    Jsonl,
+    /// The same, compressed to a third: requests.jsonl.zst
+    Zst,
+    /// Not at all
+    None,
+}
+
 /// A format of `report`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ReportFormat {
@@ -738,8 +789,12 @@ pub struct CalibrateOptions {
     #[arg(long, conflicts_with = "tls")]
     pub unix: bool,
 
+    /// While the live view of a run is drawn, to measure its cost
+    #[arg(long)]
+    pub live_view: bool,
+
     /// For developers: compare both transports with a reference reader
-    #[arg(long, hide = true, conflicts_with_all = ["streams", "tls", "unix"])]
+    #[arg(long, hide = true, conflicts_with_all = ["streams", "tls", "unix", "live_view"])]
     pub full: bool,
 }
 

@@ -7,6 +7,7 @@ mod clashes;
 mod compare;
 mod files;
 mod github;
+mod live;
 mod observers;
 mod rerun;
 mod resume;
@@ -39,8 +40,9 @@ use llm_stream_core::{baseline::Baseline, prompt};
 use self::{
     baselines::Baselines,
     files::Files,
+    live::LiveView,
     observers::{
-        InstrumentFile, LibtestOutput, LibtestTrials, Lines, Output, Progress, Recordings,
+        InstrumentFile, LibtestOutput, LibtestTrials, Lines, Output, Recordings, RequestFile,
         ResultsPlace, create_folder, target_folder,
     },
     selection::Selection,
@@ -360,6 +362,9 @@ fn check_measurable(cli: &Cli, config: &Config, plan: &Plan) -> anyhow::Result<(
             "`--test-threads` must be 1: trials at the same time would measure each other"
         );
     }
+    if cli.parquet {
+        run_folder::check_parquet()?;
+    }
     check_packet_stamps(plan)?;
     clashes::refuse(cli, config, plan)?;
     if let Some(folder) = &cli.record {
@@ -385,10 +390,8 @@ fn measure(
     check_measurable(&cli, config, &plan)?;
     let mut setup = Setup::of(config, &accesses, &invocation, started);
     let kept = resume::trials(&cli, &plan, &mut setup)?;
-    let progress = terminal::is_watched().then(Progress::new);
     let logfile = cli.libtest.logfile.as_ref().map(PathBuf::from);
-    let bar = progress.as_ref().map(Progress::bar);
-    let terminal = Arc::new(Terminal::new(bar, logfile.as_deref())?);
+    let terminal = Arc::new(Terminal::new(logfile.as_deref())?);
     let inconclusive = cli.inconclusive.unwrap_or(config.inconclusive);
     let mut baselines = Baselines::of(&cli, &plan, &terminal)?;
     let undecidable = undecidable(&plan, baselines.compared.as_ref());
@@ -396,7 +399,7 @@ fn measure(
     let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
     let place = ResultsPlace::of(&cli, &parent, started)?;
     let files = Files::open(&cli, place.folder())?;
-    let csv = Output::open(&place, &plan)?;
+    let csv = Output::open(&place, cli.requests, &plan)?;
     let checks_instrument = !cli.no_calibration;
     checks_instrument.then(|| InstrumentFile::check(&csv.path)).transpose()?;
     let notes = notes(&plan, &github, &setup).into_iter();
@@ -405,12 +408,13 @@ fn measure(
     let cancellation = signals::cancellation();
     // Last, because it replaces existing files.
     let (path, results) = (csv.path.clone(), csv.begin()?);
+    let requests = results.request_file();
     files.begin(&Run::unfinished(&plan, &baselines.machine, &setup))?;
     let libtest = LibtestTrials::start((cli.libtest, output), &plan.cases, terminal.clone())?;
     let is_broken = libtest.broken();
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(results)];
     observers.extend(plan.record.clone().map(|folder| Box::new(Recordings::new(folder)) as _));
-    observers.extend(progress.map(|progress| Box::new(progress) as _));
+    observers.extend(live_view(cli.no_progress, &plan, &terminal).map(|view| Box::new(view) as _));
     observers.extend(printed(&path, &terminal, libtest));
     let options = RunOptions {
         accesses,
@@ -427,9 +431,16 @@ fn measure(
     let Measured { run, failed } = Runner::new(plan, options, &mut observers).run();
     let load = meter.stop();
     let overview = Overview { width: terminal::width(), is_verbose: cli.verbose };
-    let saved = Saved { path, place, files, baselines };
+    let saved = Saved { path, place, requests, with_parquet: cli.parquet, files, baselines };
     let closing = Closing { load, overview, terminal, saved, github, inconclusive };
     Ok(closing.report(run, failed, is_broken.load(Ordering::SeqCst)))
+}
+
+/// Starts the live view, if it is possible and wanted.
+fn live_view(is_off: bool, plan: &Plan, terminal: &Terminal) -> Option<LiveView> {
+    let is_wanted = live::is_possible() && !is_off;
+    // Without a thread for it, the run has lines only.
+    is_wanted.then(|| LiveView::start("Preflight", &plan.cases, terminal.screen()).ok()).flatten()
 }
 
 /// The observers of what a run prints, and of the file of the instrument's error next to `results`.
@@ -465,6 +476,9 @@ struct Saved {
     /// The file of the results.
     path: PathBuf,
     place: ResultsPlace,
+    requests: RequestFile,
+    /// Whether its tables are also written as Parquet.
+    with_parquet: bool,
     files: Files,
     baselines: Baselines,
 }
@@ -474,7 +488,7 @@ impl Saved {
     fn write(&self, run: &Run) -> (Option<PathBuf>, Vec<String>) {
         let mut unwritten = self.files.write(run);
         let folder = self.place.folder();
-        let finished = folder.map(|folder| run_folder::finish(folder, run));
+        let finished = folder.map(|folder| run_folder::finish(folder, run, self.with_parquet));
         let (page, lines) = finished.unwrap_or_default();
         unwritten.extend(lines);
         (page, unwritten)
@@ -492,7 +506,8 @@ impl Closing {
             setup.machine_load = Some(self.load);
         }
         let lines = "FAILED: libtest's lines could not be written: see the panic above";
-        let lost: Vec<_> = lacks_lines.then(|| lines.to_owned()).into_iter().collect();
+        let lost = lacks_lines.then(|| lines.to_owned());
+        let lost: Vec<_> = lost.into_iter().chain(self.saved.requests.finish()).collect();
         run.decide(failed, self.inconclusive, lost.clone());
         // Only the outcome tells whether the run may be saved, and a run that cannot be saved fails.
         if let Err(error) = self.saved.baselines.save(&run, &self.terminal) {

@@ -92,6 +92,7 @@ pub use self::{
     calibrate::Calibration,
     config::{ConfigError, ConfigErrors, Inconclusive},
     harness::{command, main},
+    load::LoadCounters,
     plan::{Case, Overrides, Plan, PlanError, Target, Task, Workload},
     report::{
         GroupVerdicts, Instrument, ReportError, Run, RunOutcome, RunStatus, TrialResult,

@@ -24,7 +24,7 @@ use serde_json::Value;
 pub use self::{
     converse::{Conversation, NO_TEXT},
     prompt_sizer::{PromptSizer, measure},
-    run_load::{LoadRun, RequestEnd, run_load},
+    run_load::{LoadCounters, LoadRun, RequestEnd, run_load},
 };
 use crate::{
     config::PrefixCache,

@@ -1,13 +1,21 @@
 //! `llm-stream-bench calibrate`: the instrument's errors on this machine, as a table.
 
-use llm_stream_client::connect_options::Stamps;
+use std::sync::Arc;
 
-use super::{suite, terminal};
+use anyhow::Context as _;
+use llm_stream_client::{AnswerObserver, connect_options::Stamps};
+use llm_stream_core::recording::Chunk;
+
+use super::{
+    live::{self, LiveScreen, LiveView},
+    suite, terminal,
+};
 use crate::{
-    calibrate::{self, Calibration, Carrier, Load},
+    calibrate::{self, Calibration, Carrier, Load, machine},
     cli::CalibrateOptions,
     machine_load::LoadMeter,
     plan::Transport,
+    run::Observer as _,
 };
 
 pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
@@ -22,16 +30,48 @@ pub(super) fn run(options: &CalibrateOptions) -> anyhow::Result<u8> {
         (_, true) => Carrier::Unix,
         _ => Carrier::Tcp,
     };
+    let screen = Arc::default();
+    let view = options.live_view.then(|| start_view(&screen)).transpose()?;
+    let view = view.map(Reads);
+    let observer: &dyn AnswerObserver = match &view {
+        Some(reads) => reads,
+        None => &(),
+    };
     let meter = LoadMeter::start();
+    let cpu = machine::cpu_time();
     for &streams in &options.streams {
+        let connection = (Transport::Stamped, Stamps::Auto);
         let calibration =
-            calibrate::measure(Load::of(streams), (Transport::Stamped, Stamps::Auto), carrier)?;
-        terminal::say(&format_row(&calibration));
+            calibrate::measure_with(Load::of(streams), connection, carrier, observer)?;
+        screen.say(&format_row(&calibration));
+    }
+    screen.finish();
+    if let Some((before, after)) = cpu.zip(machine::cpu_time()) {
+        let seconds = (after - before).as_secs_f64();
+        terminal::say(&format!("CPU time, the simulated endpoint included: {seconds:.2} s"));
     }
     if let Some(warning) = meter.stop().warning() {
         terminal::note(&warning);
     }
     Ok(0)
+}
+
+/// Starts the live view without a run.
+fn start_view(screen: &Arc<LiveScreen>) -> anyhow::Result<LiveView> {
+    anyhow::ensure!(
+        live::is_possible(),
+        "`--live-view` requires a terminal as stderr, TERM other than `dumb`, and no variable CI"
+    );
+    LiveView::start("Calibration", &[], screen).context("failed to start a thread")
+}
+
+/// Feeds the reads to the live view, as a run does.
+struct Reads(LiveView);
+
+impl AnswerObserver for Reads {
+    fn arrived(&self, chunk: &Chunk) {
+        self.0.bytes_arrived(chunk);
+    }
 }
 
 fn format_row(calibration: &Calibration) -> String {

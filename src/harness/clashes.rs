@@ -12,7 +12,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{baselines, observers::file_name};
+use super::{
+    baselines,
+    observers::{RequestFile, file_name},
+};
 use crate::{cli::Cli, config::Config, env::Github, plan::Plan, store, whole_file};
 
 /// A file of the run, with the flag or key that names it.
@@ -82,7 +85,11 @@ fn written(cli: &Cli, plan: &Plan) -> Vec<Named> {
     let in_folder = cli.output_dir.as_ref().map(|folder| folder.join(store::RESULTS));
     let flag = if in_folder.is_some() { "--output-dir" } else { "--output" };
     if let Some(folder) = &cli.output_dir {
-        for name in [store::RUN, store::REQUESTS, store::REPORT, store::BASELINE] {
+        let requests = RequestFile::name(cli.requests);
+        let tables = [store::RESULTS_PARQUET, store::REQUESTS_PARQUET];
+        let tables = tables.into_iter().filter(|_| cli.parquet);
+        let names = [store::RUN, store::REPORT, store::BASELINE].into_iter();
+        for name in names.chain(requests).chain(tables) {
             files.push(Named::new(format!("{name} of --output-dir"), folder.join(name)));
         }
     }

@@ -17,7 +17,11 @@ const MOST_COMPARED: usize = 100_000;
 /// Writes the values that later runs are compared with, and the report of the run as it is on disk.
 /// Returns the path of the report, and a line of the run's outcome for each file that cannot be
 /// written.
-pub(super) fn finish(folder: &Path, run: &Run) -> (Option<PathBuf>, Vec<String>) {
+pub(super) fn finish(
+    folder: &Path,
+    run: &Run,
+    with_parquet: bool,
+) -> (Option<PathBuf>, Vec<String>) {
     let failure = |name: &str, error: anyhow::Error| {
         format!("FAILED: cannot write {}: {error:#}", folder.join(name).display())
     };
@@ -27,7 +31,29 @@ pub(super) fn finish(folder: &Path, run: &Run) -> (Option<PathBuf>, Vec<String>)
         Ok(path) => (Some(path), None),
         Err(error) => (None, Some(failure(store::REPORT, error))),
     };
-    (report, values.into_iter().chain(error).collect())
+    let tables = with_parquet.then(|| write_parquet(folder)).and_then(Result::err);
+    let tables = tables.map(|error| format!("FAILED: {error:#}"));
+    (report, values.into_iter().chain(error).chain(tables).collect())
+}
+
+/// Fails if this program cannot write Parquet.
+pub(super) fn check_parquet() -> anyhow::Result<()> {
+    anyhow::ensure!(
+        cfg!(feature = "parquet"),
+        "`--parquet` requires the feature `parquet`, without which this program is built: add \
+         `--features parquet` to the command of cargo"
+    );
+    Ok(())
+}
+
+#[cfg(feature = "parquet")]
+fn write_parquet(folder: &Path) -> anyhow::Result<()> {
+    store::parquet::write(folder)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn write_parquet(_: &Path) -> anyhow::Result<()> {
+    check_parquet()
 }
 
 fn write_values(folder: &Path, run: &Run) -> anyhow::Result<()> {

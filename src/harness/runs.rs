@@ -80,7 +80,8 @@ fn listed(found: &Found) -> ListedRun {
 pub(super) fn show(options: &ShowOptions) -> anyhow::Result<u8> {
     let run = open(&options.run)?;
     let name = run.name();
-    terminal::say(stored::text(NamedRun { name: &name, report: &run.report }).trim_end());
+    let run = NamedRun { name: &name, report: &run.report };
+    terminal::say(stored::text(run, terminal::stdout_width()).trim_end());
     Ok(0)
 }
 
@@ -187,9 +188,7 @@ fn rendered(runs: &[RunRecord], format: ReportFormat) -> anyhow::Result<Vec<u8>>
 pub(super) fn page(runs: &[RunRecord]) -> anyhow::Result<String> {
     let mut sources = Vec::new();
     for run in runs {
-        let requests = run.requests().with_context(|| {
-            format!("cannot read {}", run.folder().join(store::REQUESTS).display())
-        })?;
+        let requests = run.requests()?;
         sources.push(RunSource {
             name: run.name(),
             report: &run.report,

@@ -15,6 +15,7 @@ use std::{
     },
 };
 
+use super::live;
 use crate::{run::Cancellation, whole_file};
 
 /// The exit code of Ctrl-C.
@@ -80,6 +81,7 @@ fn received(code: u8) {
     let _ = RECEIVED.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
     if RUN.get().is_none_or(|run| !run.cancel()) {
         whole_file::abandon();
+        live::erase_view();
         process::exit(code.into());
     }
 }

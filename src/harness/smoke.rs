@@ -30,7 +30,7 @@ fn script() -> Script {
 }
 
 pub(super) fn run(arguments: Arguments, plan: Plan, filtered_out: usize) -> anyhow::Result<u8> {
-    let terminal = Terminal::new(None, arguments.logfile.as_deref().map(Path::new))?;
+    let terminal = Terminal::new(arguments.logfile.as_deref().map(Path::new))?;
     // `plan` is filtered already.
     let mut arguments = Arguments {
         filter: None,

@@ -1,4 +1,4 @@
-//! stdout and stderr. Lines are written whole, and the progress line is cleared while they are.
+//! stdout and stderr. Lines are written whole, above the live view while there is one.
 //!
 //! All output passes [`printable`]: names, files and servers must not move the cursor, and CI
 //! systems must not find a command in it. Only [`Terminal::annotate`] writes commands.
@@ -7,14 +7,16 @@ use std::{
     fs::File,
     io::{self, IsTerminal, Write},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
-use indicatif::ProgressBar;
-
 use llm_stream_core::text::{printable, visible_json};
+use terminal_size::{Height, Width, terminal_size_of};
+use unicode_width::UnicodeWidthStr as _;
 
+use super::live::{LiveScreen, StandardStream, to_stdout};
 use crate::report::{Exporter, Run, annotations::Annotations};
 
 /// Why stdout lacks a text, which belongs to the process as stdout does.
@@ -22,36 +24,46 @@ static UNWRITTEN: Mutex<Option<String>> = Mutex::new(None);
 
 /// stdout for libtest's lines, stderr for everything else.
 pub(super) struct Terminal {
-    bar: Option<ProgressBar>,
+    screen: Arc<LiveScreen>,
     /// libtest's `--logfile`, which replaces stdout.
     logfile: Option<Mutex<File>>,
 }
 
 impl Terminal {
-    pub(super) fn new(bar: Option<ProgressBar>, logfile: Option<&Path>) -> anyhow::Result<Self> {
+    pub(super) fn new(logfile: Option<&Path>) -> anyhow::Result<Self> {
         let create = |path: &Path| {
             File::create(path)
                 .with_context(|| format!("failed to create the log file {}", path.display()))
         };
         let logfile = logfile.map(create).transpose()?.map(Mutex::new);
-        Ok(Self { bar, logfile })
+        Ok(Self { screen: Arc::default(), logfile })
+    }
+
+    /// Where the live view is drawn.
+    pub(super) fn screen(&self) -> &Arc<LiveScreen> {
+        &self.screen
     }
 
     /// Writes to stdout. After an error the measurement continues; see [`unwritten`].
     pub(super) fn out(&self, text: &Printable) {
         let bytes = text.0.as_bytes();
-        let write = || match &self.logfile {
-            Some(file) => file.lock().map_or(Ok(()), |mut file| file.write_all(bytes)),
-            None => to_stdout(bytes),
+        let (of, written) = match &self.logfile {
+            Some(file) => {
+                let written = file.lock().map_or(Ok(()), |mut file| file.write_all(bytes));
+                ("the log file", written)
+            }
+            None => ("stdout", self.screen.print(StandardStream::Stdout, bytes)),
         };
-        let written = self.suspended(write);
-        keep_error(if self.logfile.is_some() { "the log file" } else { "stdout" }, written);
+        keep_error(of, written);
     }
 
-    /// Writes lines to stderr.
+    /// Writes lines to stderr; on a terminal, wrapped to its width.
     pub(super) fn err(&self, text: &str) {
         let text = printable(text);
-        let _ = self.suspended(|| io::stderr().lock().write_all(text.as_bytes()));
+        match size() {
+            Some((width, _)) => self.to_stderr(&wrapped(&text, width.into())),
+            None => self.to_stderr(&text),
+        }
     }
 
     /// Writes each of `lines` to stderr.
@@ -61,23 +73,55 @@ impl Terminal {
 
     /// Writes the annotations of `run` to stderr, as commands of GitHub Actions.
     pub(super) fn annotate(&self, run: &Run) {
-        let commands = Annotations.render(run);
-        let _ = self.suspended(|| io::stderr().lock().write_all(commands.as_bytes()));
+        self.to_stderr(&Annotations.render(run));
     }
 
-    /// Removes the progress line.
+    /// Removes the live view.
     pub(super) fn end_progress(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.screen.finish();
     }
 
-    fn suspended<T>(&self, write: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
+    fn to_stderr(&self, text: &str) {
+        // Without stderr nobody can be told.
+        let _ = self.screen.print(StandardStream::Stderr, text.as_bytes());
     }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.end_progress();
+    }
+}
+
+/// Breaks lines that are wider than `width` between words, and indents what follows. A word that is
+/// wider stays whole.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let blanks = line.len() - line.trim_start_matches(' ').len();
+        let (mut rest, mut indent) = (line, 0);
+        while let Some(at) = break_of(rest, width.saturating_sub(indent)) {
+            out.push_str(rest[..at].trim_end());
+            indent = blanks + 2;
+            out.push_str(&format!("\n{:indent$}", ""));
+            rest = rest[at..].trim_start_matches(' ');
+        }
+        out.push_str(rest);
+    }
+    out
+}
+
+/// Returns where a line that is wider than `width` is broken: at the last blank that fits, else at the
+/// first one. `None` if it fits, or has no blank between words.
+fn break_of(line: &str, width: usize) -> Option<usize> {
+    let line = line.trim_end();
+    if line.width() <= width {
+        return None;
+    }
+    let start = line.len() - line.trim_start_matches(' ').len();
+    let blanks = || line[start..].match_indices(' ').map(|(at, _)| start + at);
+    let fitting = blanks().take_while(|&at| line[..at].width() <= width).last();
+    fitting.or_else(|| blanks().next())
 }
 
 /// A text that the terminal may show as it is.
@@ -123,10 +167,36 @@ pub(super) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Returns the columns and lines of stderr, if it is a terminal.
+pub(super) fn size() -> Option<(u16, u16)> {
+    known(terminal_size_of(io::stderr()))
+}
+
+/// Returns a size that the terminal knows.
+fn known(size: Option<(Width, Height)>) -> Option<(u16, u16)> {
+    let (Width(width), Height(height)) = size?;
+    (width > 0 && height > 0).then_some((width, height))
+}
+
 /// Returns the number of columns of stderr: those of the terminal, else 80.
 pub(super) fn width() -> usize {
-    let columns = console::Term::stderr().size_checked().map(|(_, columns)| columns.into());
-    columns.filter(|_| is_watched()).unwrap_or(80)
+    size().map_or(80, |(width, _)| width.into())
+}
+
+/// Returns the same of stdout.
+pub(super) fn stdout_width() -> usize {
+    known(terminal_size_of(io::stdout())).map_or(80, |(width, _)| width.into())
+}
+
+/// Has a console of Windows interpret escapes on stderr; other terminals do so anyway.
+pub(super) fn enable_escapes() {
+    let _ = AutoStream::always(io::stderr());
+}
+
+/// Whether stderr is a terminal with colours, and neither the user nor the system has turned them
+/// off.
+pub(super) fn has_colors() -> bool {
+    AutoStream::choice(&io::stderr()) != ColorChoice::Never
 }
 
 /// Writes a line to stdout when no run is in progress.
@@ -156,12 +226,6 @@ pub(super) fn keep_error(of: &str, written: io::Result<()>) {
     }
 }
 
-fn to_stdout(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes)?;
-    stdout.flush()
-}
-
 /// Writes a line to stderr when no run is in progress.
 pub(super) fn note(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(line));
@@ -172,9 +236,9 @@ pub(super) fn note(line: &str) {
 pub(super) fn report_arguments(error: &clap::Error) -> bool {
     let is_mistake = error.use_stderr();
     let is_colored = match is_mistake {
-        true => anstream::AutoStream::choice(&io::stderr()),
-        false => anstream::AutoStream::choice(&io::stdout()),
-    } != anstream::ColorChoice::Never;
+        true => has_colors(),
+        false => AutoStream::choice(&io::stdout()) != ColorChoice::Never,
+    };
     let text = error.render();
     let text = match is_colored {
         true => Printable::colored(&text.ansi().to_string()),
@@ -190,6 +254,18 @@ pub(super) fn report_arguments(error: &clap::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_lines_are_wrapped_between_words() {
+        let text =
+            "one two three\n  four five sixsixsix seven\n\nshort\nlonglonglong\n千问 千问 千问";
+        let expected = "one two\n  three\n  four\n    five\n    sixsixsix\n    seven\n\nshort\n\
+                        longlonglong\n千问 千问\n  千问";
+        assert_eq!(wrapped(text, 10), expected);
+        assert_eq!(wrapped(text, 200), text);
+        let table = "  a    ±  b      \n";
+        assert_eq!(wrapped(table, 11), table, "blanks at the end have no width");
+    }
 
     #[test]
     fn only_colours_remain_in_coloured_lines() {

@@ -7,7 +7,11 @@
 use std::{
     collections::{HashMap, VecDeque},
     iter::Peekable,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +23,7 @@ use llm_stream_client::{
 use llm_stream_core::{
     load_stats::RequestSpan,
     prompt::Prompt,
-    recording::{ErrorKind, Recording, RequestError},
+    recording::{Chunk, ErrorKind, Recording, RequestError},
     sample::{self, CountKind, RequestedTokens},
     schedule::{Shape, Starts},
 };
@@ -62,12 +66,13 @@ pub struct LoadRun {
 }
 
 /// Runs `workload` on `target` for the `run`-th time, and gives each request that has ended to
-/// `take`, on another thread. Requests that the user's interrupt cancels are left out.
+/// `take`, on another thread. Requests that are cancelled are left out. `counters` change while the
+/// load is in progress.
 pub fn run_load(
     (target, workload, run): (&Target, &Workload, u32),
     lengths: &PromptSizer,
     client: &Client,
-    observer: &dyn AnswerObserver,
+    (cancelled, counters): (&dyn AnswerObserver, &LoadCounters),
     mut take: impl FnMut(RequestEnd) + Send,
 ) -> Result<LoadRun, TooFewFiles> {
     // A simulated endpoint holds the other end of each connection in this process.
@@ -77,6 +82,7 @@ pub fn run_load(
         ConnectionMode::Cold => 0,
     };
     let mut opening = Preconnect::new(ahead);
+    let observer = &CountReads { cancelled, counters };
     client.drive(&mut opening, observer);
     let (sender, receiver) = mpsc::channel::<RawResult>();
     let driven = thread::scope(|scope| {
@@ -85,7 +91,8 @@ pub fn run_load(
                 take(over.read(target, client.redactor()));
             }
         });
-        let mut jobs = Load::new((target, workload, run), (lengths, client.memory()), sender);
+        let senders = (sender, counters);
+        let mut jobs = Load::new((target, workload, run), (lengths, client.memory()), senders);
         let driven = client.drive(&mut jobs, observer);
         drop(jobs);
         if let Err(panic) = reading.join() {
@@ -94,6 +101,49 @@ pub fn run_load(
         driven
     });
     Ok(LoadRun { driven, unopened: opening.failed })
+}
+
+/// What the receiving thread counts while a load is in progress. Other threads may read it at any
+/// time: each count is one atomic write.
+#[derive(Debug, Default)]
+pub struct LoadCounters {
+    in_flight: AtomicUsize,
+    reads: AtomicU64,
+}
+
+impl LoadCounters {
+    /// Sets the counts.
+    #[cfg(test)]
+    pub(crate) fn set(&self, in_flight: usize, reads: u64) {
+        self.in_flight.store(in_flight, Ordering::Relaxed);
+        self.reads.store(reads, Ordering::Relaxed);
+    }
+
+    /// Returns the number of requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many reads returned bytes of an answer so far.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts the reads of a load's answers.
+struct CountReads<'a> {
+    cancelled: &'a dyn AnswerObserver,
+    counters: &'a LoadCounters,
+}
+
+impl AnswerObserver for CountReads<'_> {
+    fn arrived(&self, _: &Chunk) {
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
+    }
 }
 
 /// Returns the number of connections that a load requires at its start.
@@ -139,6 +189,7 @@ struct Load<'a> {
     opening: usize,
     reserve: usize,
     over: mpsc::Sender<RawResult>,
+    counters: &'a LoadCounters,
 }
 
 /// A request that was sent.
@@ -172,7 +223,7 @@ impl<'a> Load<'a> {
     fn new(
         (target, workload, run): (&'a Target, &'a Workload, u32),
         (lengths, memory): (&'a PromptSizer, &'a MemoryBudget),
-        over: mpsc::Sender<RawResult>,
+        (over, counters): (mpsc::Sender<RawResult>, &'a LoadCounters),
     ) -> Self {
         let starts = match workload.shape {
             Shape::Closed { .. } => None,
@@ -199,6 +250,7 @@ impl<'a> Load<'a> {
             opening: 0,
             reserve,
             over,
+            counters,
         }
     }
 
@@ -219,6 +271,10 @@ impl<'a> Load<'a> {
         self.under_way.len() - self.ending.len()
     }
 
+    fn count_in_flight(&self) {
+        self.counters.in_flight.store(self.in_flight(), Ordering::Relaxed);
+    }
+
     fn is_in_number(&self) -> bool {
         self.workload.until.requests.is_none_or(|requests| self.sent < requests)
     }
@@ -232,6 +288,7 @@ impl<'a> Load<'a> {
             None => self.begin(&mut state),
         };
         self.under_way.insert(self.sent, Question { prompt, tokens, scheduled, begun: now, state });
+        self.count_in_flight();
         NextAction::Send { id: self.sent, body }
     }
 
@@ -342,6 +399,7 @@ impl RequestSource for Load<'_> {
     fn ending(&mut self, id: usize) {
         if self.ending.len() < self.most_ending {
             self.ending.insert(id, now());
+            self.count_in_flight();
         }
     }
 
@@ -350,6 +408,7 @@ impl RequestSource for Load<'_> {
             return;
         };
         let freed = self.ending.remove(&id);
+        self.count_in_flight();
         if was_interrupted(&answer) {
             return;
         }

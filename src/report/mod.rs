@@ -11,6 +11,7 @@ pub(crate) mod html;
 pub mod json;
 pub mod junit;
 pub mod loads;
+mod models_table;
 pub mod overview;
 pub mod precision;
 pub mod ranking;

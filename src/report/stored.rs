@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use llm_stream_core::{
     baseline::{Baseline, GroupBaseline},
+    interval::Interval,
     metric::Metric,
     statistic::Statistic,
     text::counted,
@@ -13,6 +14,7 @@ use super::{
     RunStatus,
     csv::inert,
     json::model::{FigureReport, GroupReport, IntervalReport, RunReport},
+    models_table::{self, Mean, ModelRow},
     number, step_summary, table,
 };
 use crate::setup::Setup;
@@ -47,17 +49,32 @@ struct Section {
     rows: Vec<Vec<String>>,
 }
 
-/// Formats the run for the terminal.
-pub(crate) fn text(run: NamedRun<'_>) -> String {
+/// Formats the run for a terminal of this width.
+pub(crate) fn text(run: NamedRun<'_>, width: usize) -> String {
     let mut out = format!("{}\n", headline(run));
     facts(run.report).iter().for_each(|(name, value)| {
         let _ = writeln!(out, "  {name:<9} {value}");
     });
-    for Section { title, heads, rows } in sections(run.report) {
+    let _ = write!(out, "{}", means(run.report, width));
+    for section in [thresholds(run.report), failures(run.report)] {
+        out.push_str(&of_groups(&section, width));
+    }
+    out
+}
+
+/// Formats the rows of each group as a table under its name, which has a column in the section.
+fn of_groups(Section { title, heads, rows }: &Section, width: usize) -> String {
+    let Some(name) = heads.iter().position(|head| head.ends_with(" of")) else {
+        return String::new();
+    };
+    let without = |row: &[String]| -> Vec<String> { [&row[..name], &row[name + 1..]].concat() };
+    let mut out = if rows.is_empty() { String::new() } else { format!("\n{title}\n") };
+    for rows in rows.chunk_by(|a, b| a[name] == b[name]) {
+        let heads = without(heads);
         let heads: Vec<_> = heads.iter().map(String::as_str).collect();
-        let mut table = table::table(&heads);
-        table.add_rows(rows);
-        let _ = write!(out, "\n{title}\n{}", table::lines(&table));
+        let mut table = table::of_width(&heads, width);
+        table.add_rows(rows.iter().map(|row| without(row)));
+        let _ = write!(out, "\n{}\n{}", rows[0][name], table::lines(&table));
     }
     out
 }
@@ -186,6 +203,56 @@ fn sections(report: &RunReport<'_>) -> Vec<Section> {
     ];
     sections.retain(|section| !section.rows.is_empty());
     sections
+}
+
+/// Formats the means of the models as at the end of the run: a table of those with prompts, and one of
+/// each workload.
+fn means(report: &RunReport<'_>, width: usize) -> String {
+    let load = |group: &GroupReport<'_>| {
+        group.workload.as_ref().map(|workload| format!("{}: {}", workload.name, workload.load))
+    };
+    let mut tables: Vec<(Option<String>, Vec<&GroupReport<'_>>)> = Vec::new();
+    for group in &report.groups {
+        let load = load(group);
+        match tables.iter_mut().find(|(of, _)| *of == load) {
+            Some((_, groups)) => groups.push(group),
+            None => tables.push((load, vec![group])),
+        }
+    }
+    if tables.is_empty() {
+        return String::new();
+    }
+    let mut out = "\nMeans ± half of their interval; * best, or not clearly worse\n".to_owned();
+    for (load, groups) in tables {
+        let has_goodput = |group: &&GroupReport<'_>| {
+            group.metrics.get(Metric::GOODPUT.name).is_some_and(|figure| figure.mean.is_some())
+        };
+        let metrics = match (groups.iter().any(has_goodput), load.is_some()) {
+            (true, _) => &models_table::WITH_GOODPUT,
+            (false, true) => &models_table::OF_WORKLOADS,
+            (false, false) => &models_table::OF_PROMPTS,
+        };
+        let rows: Vec<_> = groups.into_iter().map(|group| model_row(group, metrics)).collect();
+        let _ = write!(out, "\n{}", models_table::render(load, &rows, metrics, width));
+    }
+    out
+}
+
+fn model_row<'a>(group: &'a GroupReport<'_>, metrics: &[&'static Metric]) -> ModelRow<'a> {
+    let mean = |metric: &&Metric| {
+        let figure = group.metrics.get(metric.name)?;
+        let interval = figure.intervals.mean.as_ref();
+        let interval =
+            interval.map(|IntervalReport { low, high }| Interval { low: *low, high: *high });
+        let interval = interval.filter(|of| of.low.is_finite() && of.high.is_finite());
+        Some(Mean { value: figure.mean?, interval })
+    };
+    ModelRow {
+        name: &group.model,
+        valid: group.requests.valid,
+        failed: group.requests.failed,
+        means: metrics.iter().map(mean).collect(),
+    }
 }
 
 fn figures(title: &'static str, groups: &[&GroupReport<'_>], metrics: &[&Metric]) -> Section {

@@ -20,6 +20,7 @@ use llm_stream_core::{
 use super::{TrialPosition, instrument::InstrumentSetting};
 use crate::{
     calibrate::Calibration,
+    load::LoadCounters,
     plan::{Case, Target, Workload},
     report::loads::LoadRow,
     row::Row,
@@ -153,6 +154,13 @@ pub enum Event<'a> {
     TurnWithoutText {
         /// The turn, from 1.
         number: usize,
+    },
+    /// A load begins.
+    LoadStarted {
+        /// The workload.
+        workload: &'a Workload,
+        /// What the receiving thread counts until the load ends.
+        counters: &'a Arc<LoadCounters>,
     },
     /// A request of a load ended.
     LoadProgress {

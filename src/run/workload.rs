@@ -22,7 +22,7 @@ use super::{
     models::ConnectedModel, today,
 };
 use crate::{
-    load::{self, LoadRun, RequestEnd},
+    load::{self, LoadCounters, LoadRun, RequestEnd},
     plan::{Case, Workload},
     report::{TrialResult, loads::LoadRow},
     row::Row,
@@ -194,6 +194,8 @@ impl Runner<'_> {
         let Self { models, observer, options, storage, .. } = self;
         let model = models.active.as_ref().ok_or("no connection")?;
         let mut gathered = Gathered::new(storage, limits);
+        let counters = Arc::new(LoadCounters::default());
+        let _ = observer.event(Event::LoadStarted { workload, counters: &counters });
         let on_result = |ended: RequestEnd| {
             let tokens = ended.span.tokens;
             gathered.take(case, model, &mut **observer, ended);
@@ -201,8 +203,8 @@ impl Runner<'_> {
             let _ = observer.event(Event::LoadProgress { ended, of, tokens });
         };
         let load = (&*case.target, workload, case.run);
-        let cancellation = &options.cancellation;
-        let run = load::run_load(load, &model.sizer, &model.client, cancellation, on_result);
+        let observed = (&options.cancellation as _, &*counters);
+        let run = load::run_load(load, &model.sizer, &model.client, observed, on_result);
         Ok((gathered, run.map_err(|error| error.to_string())?))
     }
 }

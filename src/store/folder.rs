@@ -16,11 +16,25 @@ pub(crate) const RESULTS: &str = "results.csv";
 /// One line for each request, with every arrival.
 pub(crate) const REQUESTS: &str = "requests.jsonl";
 
+/// The same, compressed.
+pub(crate) const REQUESTS_ZST: &str = "requests.jsonl.zst";
+
+/// The rows of [`RESULTS`] as Parquet.
+pub(crate) const RESULTS_PARQUET: &str = "results.parquet";
+
+/// The requests as Parquet.
+pub(crate) const REQUESTS_PARQUET: &str = "requests.parquet";
+
 /// The values that later runs are compared with.
 pub(crate) const BASELINE: &str = "baseline.json";
 
 /// The report for people.
 pub(crate) const REPORT: &str = "report.html";
+
+/// Returns the path of the requests in `folder`, compressed or not; `None` if there is no such file.
+pub(crate) fn requests(folder: &Path) -> Option<PathBuf> {
+    [REQUESTS, REQUESTS_ZST].map(|name| folder.join(name)).into_iter().find(|path| path.exists())
+}
 
 /// Creates the folder of a run that starts at `started` in `parent`; its name is that time.
 pub(crate) fn create(parent: &Path, started: Timestamp) -> io::Result<PathBuf> {

@@ -12,8 +12,8 @@ use anyhow::Context as _;
 use llm_stream_core::{prompt::Prompt, request_line::RequestLine};
 
 use super::{
-    folder::{REQUESTS, RESULTS},
-    requests::RequestReader,
+    folder::{self, REQUESTS, RESULTS},
+    requests::{self, RequestReader},
     rows,
 };
 use crate::{
@@ -42,9 +42,15 @@ struct StoredTrial {
 impl StoredTrials {
     /// Reads the run in `folder` and selects the trials of `plan` that it has.
     pub(crate) fn open(folder: &Path, plan: &Plan) -> anyhow::Result<Self> {
-        let path = folder.join(REQUESTS);
+        let path = folder::requests(folder).with_context(|| {
+            format!(
+                "cannot resume the run: {} has no {REQUESTS}, which has the requests to keep (a run \
+                 with `--requests none` has none)",
+                folder.display()
+            )
+        })?;
         let context = || format!("cannot resume the run: cannot read {}", path.display());
-        let file = File::open(&path).with_context(context)?;
+        let file = requests::seekable(&path).with_context(context)?;
         let mut reader = RequestReader::open(&path).with_context(context)?;
         let mut trials: HashMap<String, StoredTrial> = HashMap::new();
         while let Some((place, line)) = reader.next_with_place()? {

@@ -3,13 +3,19 @@
 mod find;
 mod folder;
 mod kept;
+#[cfg(feature = "parquet")]
+pub(crate) mod parquet;
 mod record;
 mod requests;
 mod rows;
+pub(crate) mod zst;
 
 pub(crate) use self::{
     find::{FindError, Found, RunFinder},
-    folder::{BASELINE, REPORT, REQUESTS, RESULTS, RUN, create},
+    folder::{
+        BASELINE, REPORT, REQUESTS, REQUESTS_PARQUET, REQUESTS_ZST, RESULTS, RESULTS_PARQUET, RUN,
+        create,
+    },
     kept::StoredTrials,
     record::{RunRecord, baseline},
 };

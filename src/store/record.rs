@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader},
+    io::BufReader,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use llm_stream_core::baseline::Baseline;
 
 use super::{
-    folder::{BASELINE, REQUESTS, RESULTS, RUN},
+    folder::{self, BASELINE, RESULTS, RUN},
     requests::RequestReader,
     rows,
 };
@@ -52,11 +52,10 @@ impl RunRecord {
     }
 
     /// The requests with all arrivals; `None` if the run has no such file.
-    pub(crate) fn requests(&self) -> io::Result<Option<RequestReader>> {
-        match RequestReader::open(&self.folder().join(REQUESTS)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            opened => opened.map(Some),
-        }
+    pub(crate) fn requests(&self) -> anyhow::Result<Option<RequestReader>> {
+        let Some(path) = folder::requests(self.folder()) else { return Ok(None) };
+        let reader = RequestReader::open(&path);
+        reader.map(Some).with_context(|| format!("cannot read {}", path.display()))
     }
 }
 

@@ -1,19 +1,21 @@
-//! Reads `requests.jsonl` line by line.
+//! Reads `requests.jsonl`, or the same compressed, line by line.
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read, Seek as _},
     path::{Path, PathBuf},
 };
 
 use llm_stream_core::request_line::RequestLine;
+
+use super::zst::FrameReader;
 
 /// The longest line: that of an answer of a few million tokens.
 const LONGEST: u64 = 256 << 20;
 
 /// The requests of a stored run, in the order in which they ended.
 pub(crate) struct RequestReader {
-    lines: BufReader<File>,
+    lines: BufReader<Box<dyn Read>>,
     path: PathBuf,
     number: usize,
     line: String,
@@ -21,10 +23,35 @@ pub(crate) struct RequestReader {
     position: u64,
 }
 
+/// Opens the file for its content.
+fn content(path: &Path) -> io::Result<Box<dyn Read>> {
+    let file = File::open(path)?;
+    Ok(match is_compressed(path) {
+        true => Box::new(FrameReader::new(BufReader::with_capacity(1 << 16, file))),
+        false => Box::new(file),
+    })
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "zst")
+}
+
+/// Opens the file so that its content can be read at any position: a compressed one is written to a
+/// temporary file.
+pub(super) fn seekable(path: &Path) -> io::Result<File> {
+    if !is_compressed(path) {
+        return File::open(path);
+    }
+    let mut file = tempfile::tempfile()?;
+    io::copy(&mut content(path)?, &mut file)?;
+    file.rewind()?;
+    Ok(file)
+}
+
 impl RequestReader {
     /// Opens the file.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let lines = BufReader::with_capacity(1 << 16, File::open(path)?);
+        let lines = BufReader::with_capacity(1 << 16, content(path)?);
         Ok(Self { lines, path: path.to_owned(), number: 0, line: String::new(), position: 0 })
     }
 
@@ -41,7 +68,8 @@ impl RequestReader {
     fn read(&mut self) -> io::Result<Option<RequestLine<'static>>> {
         self.line.clear();
         self.number += 1;
-        let read = io::Read::take(&mut self.lines, LONGEST).read_line(&mut self.line)?;
+        let read = Read::take(&mut self.lines, LONGEST).read_line(&mut self.line);
+        let read = read.map_err(|error| self.error(error))?;
         // The last line of a run that was killed may be incomplete.
         if read == 0 || !self.line.ends_with('\n') {
             return match read as u64 {

@@ -61,7 +61,9 @@ fn cargo_bench_compiles_no_test_only_crate() {
     let output = wait::output_of_cargo(cargo.args(["--package", "llm-stream-bench"]));
     let tree = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(tree.contains("libtest-mimic"), "{tree}");
-    for name in ["wiremock", "insta", "proptest", "boon", "sse-stream", "schemars"] {
+    let only_tests = ["wiremock", "insta", "proptest", "boon", "sse-stream", "schemars", "vt100"];
+    // The feature `parquet` is off by default.
+    for name in only_tests.into_iter().chain(["parquet"]) {
         let is_it = |line: &str| line.split(' ').next() == Some(name);
         assert!(!tree.lines().any(is_it), "{name}");
     }

@@ -30,6 +30,8 @@ mod interrupts;
 mod library;
 mod limits;
 #[cfg(target_os = "linux")]
+mod live_view;
+#[cfg(target_os = "linux")]
 mod memory;
 mod mutated;
 mod names;
@@ -41,8 +43,11 @@ mod preflight;
 mod prompts;
 mod protocol;
 mod protocols;
+#[cfg(target_os = "linux")]
+mod pseudo_terminal;
 mod real_servers;
 mod reports;
+mod request_files;
 mod requests;
 mod run_count;
 mod schema;

@@ -30,6 +30,15 @@ impl Process {
 
     fn with_patience(command: &mut Command, patience: Duration) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn(command, patience)
+    }
+
+    /// Starts `command` with the streams that it has.
+    pub(crate) fn as_it_is(command: &mut Command) -> Self {
+        Self::spawn(command, PATIENCE)
+    }
+
+    fn spawn(command: &mut Command, patience: Duration) -> Self {
         let child = command.spawn();
         let child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (still_needed, over) = mpsc::channel::<()>();

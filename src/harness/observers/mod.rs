@@ -1,12 +1,12 @@
-//! Observers of a run: CSV rows, recordings, lines, a progress bar, and libtest's lines. Each is a
+//! Observers of a run: CSV rows, recordings, lines, and libtest's lines. Each is a
 //! separate [`Observer`](crate::run::Observer).
 
 mod instrument_file;
 mod libtest;
 mod libtest_output;
 mod lines;
-mod progress;
 mod recordings;
+mod request_file;
 mod results;
 mod row_file;
 
@@ -15,8 +15,8 @@ pub(super) use self::{
     libtest::LibtestTrials,
     libtest_output::LibtestOutput,
     lines::Lines,
-    progress::Progress,
     recordings::{Recordings, create_folder, file_name},
+    request_file::RequestFile,
     results::{Output, ResultsPlace, target_folder},
     row_file::is_stream,
 };

@@ -1,17 +1,14 @@
 //! The CSV files of the results: created before the first request, so that a bad path fails at
 //! once.
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 
-use super::row_file::RowFile;
+use super::{request_file::RequestFile, row_file::RowFile};
 use crate::{
-    cli::Cli,
+    cli::{Cli, RequestsFormat},
     plan::Plan,
     report::{
         csv::{CsvRow, CsvTable},
@@ -71,13 +68,14 @@ pub(in crate::harness) struct Output {
     requests: RowFile,
     loads: Option<RowFile>,
     server: Option<RowFile>,
-    lines: Option<RowFile>,
+    lines: RequestFile,
+    folder: Option<PathBuf>,
 }
 
 /// Writes the rows.
 pub(in crate::harness) struct Results {
     requests: CsvTable<Row, RowFile>,
-    lines: Option<RowFile>,
+    lines: RequestFile,
     loads: Option<CsvTable<LoadRow, RowFile>>,
     server: Option<CsvTable<ServerMetricRow, RowFile>>,
 }
@@ -85,7 +83,11 @@ pub(in crate::harness) struct Results {
 impl Output {
     /// Opens the files of the place, and keeps their content. Loads and server metrics get files next
     /// to the results.
-    pub(in crate::harness) fn open(place: &ResultsPlace, plan: &Plan) -> anyhow::Result<Self> {
+    pub(in crate::harness) fn open(
+        place: &ResultsPlace,
+        format: RequestsFormat,
+        plan: &Plan,
+    ) -> anyhow::Result<Self> {
         let with_loads = plan.cases.iter().any(|case| case.task.workload().is_some());
         let with_metrics = plan.cases.iter().any(|case| case.target.metrics_url.is_some());
         let path = place.results();
@@ -96,18 +98,27 @@ impl Output {
         let next_to = |ending| open(&path.with_extension(ending));
         let loads = (with_loads && is_file).then(|| next_to("workloads.csv")).transpose()?;
         let server = (with_metrics && is_file).then(|| next_to("server.csv")).transpose()?;
-        let lines = place.folder().map(|folder| open(&folder.join(store::REQUESTS))).transpose()?;
-        Ok(Self { path, requests, loads, server, lines })
+        let lines = RequestFile::open(place.folder(), format)?;
+        let folder = place.folder().map(Path::to_owned);
+        Ok(Self { path, requests, loads, server, lines, folder })
     }
 
     /// Replaces the contents of the files by their headers.
     pub(in crate::harness) fn begin(self) -> anyhow::Result<Results> {
+        self.lines.begin(self.folder.as_deref())?;
         Ok(Results {
             requests: table(self.requests)?,
             loads: self.loads.map(table).transpose()?,
             server: self.server.map(table).transpose()?,
-            lines: self.lines.map(emptied).transpose()?,
+            lines: self.lines,
         })
+    }
+}
+
+impl Results {
+    /// The file of the requests with all arrivals.
+    pub(in crate::harness) fn request_file(&self) -> RequestFile {
+        self.lines.clone()
     }
 }
 
@@ -116,9 +127,7 @@ impl Observer for Results {
         match event {
             Event::Request { row, .. } => {
                 self.requests.write(row).context("failed to write the row")?;
-                let line = |lines: &mut RowFile| lines.write_all(row.line().to_json().as_bytes());
-                let written = self.lines.as_mut().map_or(Ok(()), line);
-                Ok(written.with_context(|| format!("failed to write to {}", store::REQUESTS))?)
+                Ok(self.lines.write(|| row.line().to_json())?)
             }
             Event::Load { row } => {
                 let written = self.loads.as_mut().map_or(Ok(()), |loads| loads.write(row));
@@ -135,14 +144,13 @@ impl Observer for Results {
     }
 }
 
-fn open(path: &Path) -> anyhow::Result<RowFile> {
+pub(super) fn open(path: &Path) -> anyhow::Result<RowFile> {
     RowFile::open(path).with_context(|| failure(path))
 }
 
 /// Empties the file.
-fn emptied(mut file: RowFile) -> anyhow::Result<RowFile> {
-    file.empty().with_context(|| failure(file.path()))?;
-    Ok(file)
+pub(super) fn emptied(file: &mut RowFile) -> anyhow::Result<()> {
+    file.empty().with_context(|| failure(file.path()))
 }
 
 /// Empties the file and writes the header.
