@@ -14,7 +14,7 @@ use std::{
 };
 
 use llm_stream_core::{
-    capacity::{FinishedSearch, Found, SearchPoint},
+    capacity::{FinishedSearch, SearchFinding, SearchPoint},
     comparison::Change,
     drift::Drift,
     goodput::RequestLimits,
@@ -296,9 +296,9 @@ fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> Workload
 fn search_report(search: &FinishedSearch) -> SearchReport {
     let FinishedSearch { objective, result, points } = search;
     let (found, within) = match result.found {
-        Found::Load { value, interval } => (Some(value), Some(interval)),
-        Found::AtLeast(low) => (Some(low), Some(Interval { low, high: f64::INFINITY })),
-        Found::Below(_) => (None, None),
+        SearchFinding::Load { value, interval } => (Some(value), Some(interval)),
+        SearchFinding::AtLeast(low) => (Some(low), Some(Interval { low, high: f64::INFINITY })),
+        SearchFinding::Below(_) => (None, None),
     };
     SearchReport {
         subject_to: objective.limits.iter().map(ToString::to_string).collect(),

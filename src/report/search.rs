@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use llm_stream_core::{
     capacity::{
-        FinishedSearch, Found, LimitResult, Objective, Overload, SearchPoint, SearchResult,
+        FinishedSearch, LimitResult, Objective, Overload, SearchFinding, SearchPoint, SearchResult,
     },
     interval::Interval,
     threshold::Threshold,
@@ -85,15 +85,15 @@ pub(crate) fn overload(overload: &Overload) -> String {
 pub(crate) fn result(finished: &FinishedSearch) -> String {
     let FinishedSearch { objective, result, points } = finished;
     let mut text = match result.found {
-        Found::Load { value, interval } => {
+        SearchFinding::Load { value, interval } => {
             let Interval { low, high } = interval;
             let high = if high.is_finite() { decimal(high) } else { "no upper end".to_owned() };
             format!("{} holds (95 % interval {} to {high})", load(objective, value), decimal(low),)
         }
-        Found::AtLeast(highest) => {
+        SearchFinding::AtLeast(highest) => {
             format!("{} holds, the highest load that `to` allows", load(objective, highest))
         }
-        Found::Below(_) => none_holds(finished),
+        SearchFinding::Below(_) => none_holds(finished),
     };
     let _ = write!(text, ", after {} loads", points.len());
     text.push_str(&remarks(objective, result, points));
@@ -130,7 +130,7 @@ fn remarks(objective: &Objective, result: &SearchResult, points: &[SearchPoint])
 
 /// Why the lowest load above the result was not reached, if that bounds it.
 pub(crate) fn bottleneck<'a>(result: &SearchResult, points: &'a [SearchPoint]) -> Option<&'a str> {
-    let Found::Load { value, .. } = result.found else { return None };
+    let SearchFinding::Load { value, .. } = result.found else { return None };
     let above = points.iter().find(|point| point.rate() > value && !point.looks_held())?;
     match &above.overload {
         Some(Overload::NotReached(why)) => Some(why),

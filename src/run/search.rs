@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use llm_stream_core::{
     capacity::{
-        CapacityFigure, FinishedSearch, Found, LoadRequest, NextLoad, Objective, Search,
+        CapacityFigure, FinishedSearch, LoadRequest, NextLoad, Objective, Search, SearchFinding,
         SearchPoint,
     },
     interval::Interval,
@@ -205,15 +205,17 @@ impl Searching {
 }
 
 /// The result of a search as a figure; `None` if no load holds.
-fn figure(objective: &Objective, found: &Found) -> Option<CapacityFigure> {
+fn figure(objective: &Objective, found: &SearchFinding) -> Option<CapacityFigure> {
     let is_concurrency = objective.is_concurrency;
     match *found {
-        Found::Load { value, interval } => Some(CapacityFigure { is_concurrency, value, interval }),
-        Found::AtLeast(value) => {
+        SearchFinding::Load { value, interval } => {
+            Some(CapacityFigure { is_concurrency, value, interval })
+        }
+        SearchFinding::AtLeast(value) => {
             let interval = Interval { low: value, high: f64::INFINITY };
             Some(CapacityFigure { is_concurrency, value, interval })
         }
-        Found::Below(_) => None,
+        SearchFinding::Below(_) => None,
     }
 }
 

@@ -115,7 +115,7 @@ pub struct CapacityFigure {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchResult {
     /// The highest load that holds, or why there is none.
-    pub found: Found,
+    pub found: SearchFinding,
     /// A load below the result that missed its limits beyond chance.
     pub not_monotone: Option<f64>,
     /// Whether the interval is as narrow as asked.
@@ -143,7 +143,7 @@ impl FinishedSearch {
 
 /// How a search ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Found {
+pub enum SearchFinding {
     /// The highest load that holds, with its 95 % interval.
     Load {
         /// The estimate.
@@ -263,17 +263,17 @@ impl Search {
     /// Returns the result of what was measured.
     pub fn result(&self) -> SearchResult {
         let found = match self.bracket() {
-            Bracket::Nothing => Found::Below(self.objective.from),
-            Bracket::Missed(point) => Found::Below(point.load),
-            Bracket::Held(point) => Found::AtLeast(point.load),
+            Bracket::Nothing => SearchFinding::Below(self.objective.from),
+            Bracket::Missed(point) => SearchFinding::Below(point.load),
+            Bracket::Held(point) => SearchFinding::AtLeast(point.load),
             Bracket::Both(held, missed) => {
                 let (value, interval) = self.estimate(held, missed);
-                Found::Load { value, interval }
+                SearchFinding::Load { value, interval }
             }
         };
         let (value, is_precise) = match found {
-            Found::Load { value, interval } => (value, self.is_precise(value, interval)),
-            Found::AtLeast(load) | Found::Below(load) => (load, true),
+            SearchFinding::Load { value, interval } => (value, self.is_precise(value, interval)),
+            SearchFinding::AtLeast(load) | SearchFinding::Below(load) => (load, true),
         };
         let held = self.points.iter().filter(|point| point.rate() < value && point.looks_held());
         let highest = held.last().map_or(0.0, SearchPoint::rate);
@@ -504,7 +504,7 @@ mod tests {
 
     fn found(search: &Search) -> (f64, Interval) {
         match search.result().found {
-            Found::Load { value, interval } => (value, interval),
+            SearchFinding::Load { value, interval } => (value, interval),
             other => panic!("{other:?}"),
         }
     }
@@ -534,11 +534,11 @@ mod tests {
     #[test]
     fn a_search_within_its_ends_says_which_end_it_met() {
         let search = searched(false, |_| 0.05);
-        assert_eq!(search.result().found, Found::AtLeast(1_000.0));
+        assert_eq!(search.result().found, SearchFinding::AtLeast(1_000.0));
         let loads: Vec<_> = search.points().iter().map(|point| point.load).collect();
         assert_eq!(loads, [1.0, 8.0, 64.0, 512.0, 1_000.0]);
         let search = searched(false, |_| 0.5);
-        assert_eq!(search.result().found, Found::Below(search.points()[0].rate()));
+        assert_eq!(search.result().found, SearchFinding::Below(search.points()[0].rate()));
         // The first load can be slow for other reasons.
         assert_eq!(search.points().len(), 2);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use llm_stream_core::{
-    capacity::{Found, LoadLimits, LoadRequest, MAX_LOADS, NextLoad, Objective, Search},
+    capacity::{LoadLimits, LoadRequest, MAX_LOADS, NextLoad, Objective, Search, SearchFinding},
     schedule::{ArrivalProcess, Gaps, Shape},
 };
 use llm_stream_sim::{Script, ServerCapacity, VirtualRequest};
@@ -110,7 +110,7 @@ fn simulate(limits: &[&str], is_concurrency: bool, count: u32, each: usize) -> (
         let result = search.result();
         most = most.max(loads);
         sum += loads;
-        let Found::Load { value, interval } = result.found else {
+        let SearchFinding::Load { value, interval } = result.found else {
             println!("{:?}", result.found);
             continue;
         };
