@@ -2,6 +2,7 @@
 
 mod converse;
 mod prompt_sizer;
+mod replay;
 mod run_load;
 
 use std::{
@@ -201,7 +202,7 @@ fn body_of(
 
 fn body(target: &Target, prompt: &Prompt, messages: &[ChatMessage], max_tokens: u64) -> Value {
     let request = ChatRequest {
-        model: &target.model,
+        model: prompt.model.as_deref().unwrap_or(&target.model),
         messages,
         temperature: target.temperature,
         max_tokens,

@@ -43,7 +43,7 @@ pub use self::requirements::{Undecidable, UndecidableCause};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, ConnectionMode, EnvTemplate, MetricsUrl,
     NetworkSettings, Order, PrefixCache, RunCount, RunVariation, Settings, Spanned, TokenCount,
-    sanitise,
+    TraceReplay, sanitise,
 };
 
 /// Values that override keys of the config, from the command line or from code.
@@ -363,6 +363,8 @@ pub struct Workload {
     pub shape: Shape,
     /// When the load ends.
     pub until: Until,
+    /// The recorded traffic that it replays; its requests replace `prompts`.
+    pub trace: Option<TraceReplay>,
     /// The prompts, used in turn. Never empty.
     pub prompts: Vec<Arc<Prompt>>,
     /// The number of runs by each model.
@@ -602,7 +604,11 @@ fn workloads(
             written: workload.name.value.clone(),
             shape: workload.shape,
             until: workload.until,
-            prompts: prompts.iter().filter(wanted).cloned().collect(),
+            trace: workload.trace.clone(),
+            prompts: match &workload.trace {
+                Some(replay) => vec![Arc::new(trace_prompt(replay))],
+                None => prompts.iter().filter(wanted).cloned().collect(),
+            },
             runs: match workload.runs {
                 Some(runs) if overrides.runs.is_none() && !overrides.auto_runs => runs,
                 _ => run_count(config, overrides).first(),
@@ -626,6 +632,12 @@ fn workloads(
         true => Ok(workloads),
         false => Err(ConfigErrors(errors).into()),
     }
+}
+
+/// Returns the prompt that stands for the requests of a trace in results. The preflight sends it
+/// instead of them.
+fn trace_prompt(replay: &TraceReplay) -> Prompt {
+    Prompt { name: visible(&replay.name).into_owned(), ..prompt::warm_up() }
 }
 
 /// Finds thresholds on a metric that the workload does not have.

@@ -6,7 +6,7 @@ use llm_stream_sim::Script;
 
 use super::words::{
     CONNECTIONS, INCONCLUSIVE, ORDERS, PREFIX_CACHES, STAMPS, TOKEN_COUNTS, TOKEN_KINDS,
-    TRANSPORTS, names,
+    TRACE_FORMATS, TRANSPORTS, names,
 };
 
 /// A key: where it may be written, what its value looks like, and what it means.
@@ -46,6 +46,7 @@ pub(super) enum Section {
     Workload,
     ConcurrencyRange,
     RateRange,
+    Trace,
 }
 
 /// The form of a value.
@@ -111,7 +112,7 @@ pub(super) struct SectionInfo {
 
 use Section::{
     ConcurrencyRange, Defaults, Fault, Function, Model, Prompt, RateRange, RunVariation, Simulate,
-    Synthetic, Timeouts, TokenCount, TokenRange, Tool, Top, Workload,
+    Synthetic, Timeouts, TokenCount, TokenRange, Tool, Top, Trace, Workload,
 };
 use ValueShape::{
     Any, Duration, Fields, Figures, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some,
@@ -370,6 +371,10 @@ pub(super) static KEYS: &[Key] = keys! {
         arrivals: Any(&[Words(|| vec!["constant", "poisson"]), GAMMA]), "poisson", "poisson"
             => "The distribution of the gaps between arrivals.";
         seed: Whole(0, MAX), "0", "7" => "The seed of the arrivals.";
+        trace: Any(&[Text, Map(Trace)]), "", "traces/conversation.jsonl"
+            => "Recorded traffic that is replayed: a JSON Lines file with the times of its requests, and their lengths or bodies.";
+        speed: SPEEDS, "1x", "2x"
+            => "How many times as fast as recorded the requests of `trace` arrive. A list is a sweep: each value is a workload `NAME@xVALUE`.";
         max_in_flight: Whole(1, MOST_IN_FLIGHT), "1000", "500"
             => "The most requests in flight; a load that reaches it is invalid.";
         requests: Whole(1, MOST_REQUESTS), "", "512" => "Ends the load after this many requests.";
@@ -382,6 +387,16 @@ pub(super) static KEYS: &[Key] = keys! {
             => "Limits that each request must meet to count for `goodput` and `goodput_ratio`.";
         precision: PRECISION, "the value of the top level", "2 %"
             => "How precisely means are to be known, as a percentage of each.";
+    }
+    [Trace] {
+        file: Text, "", "traces/conversation.jsonl" => "The file, relative to the config.";
+        format: Words(|| names(&TRACE_FORMATS)), "by the first line", "bailian"
+            => "Lengths and blocks with times in milliseconds (`mooncake`) or in seconds (`bailian`), or request bodies with times in milliseconds.";
+        block_size: Whole(1, 65_536), "512; 16 with `bailian`", "512"
+            => "The tokens that a hash id stands for.";
+        tokenizer: Text, "the tokenizer of `token_count`; without one a word stands for a token", "path/tokenizer.json"
+            => "A `tokenizer.json` by which prompts have the exact lengths; requires the feature `tokenizers`.";
+        seed: Whole(0, MAX), "0", "7" => "The seed of the words, with `prefix_cache: reuse`.";
     }
     [ConcurrencyRange] {
         from: Whole(1, MOST_IN_FLIGHT), "", "1" => "The first number of requests in flight.";
@@ -400,6 +415,10 @@ const CONCURRENCY: ValueShape =
     Any(&[Whole(1, MOST_IN_FLIGHT), Some(&Whole(1, MOST_IN_FLIGHT)), Map(ConcurrencyRange)]);
 
 const RATES: ValueShape = Any(&[RATE, Some(&RATE), Map(RateRange)]);
+
+const SPEED: ValueShape = Form { form: "speed", pattern: r"[0-9]\s*x\s*$" };
+
+const SPEEDS: ValueShape = Any(&[SPEED, Some(&SPEED)]);
 
 const RUN_VARIATION: ValueShape = Any(&[SHARE, Map(RunVariation)]);
 
@@ -535,9 +554,9 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         expected: "a map of a workload's keys",
         example: "{ concurrency: 64, requests: 512 }",
         title: "Workload",
-        one_of: &[&["concurrency", "rate"]],
-        some_of: &[&["requests", "duration"]],
-        only_with: &[("arrivals", "rate"), ("seed", "rate"), ("max_in_flight", "rate")],
+        one_of: &[&["concurrency", "rate", "trace"]],
+        some_of: &[&["requests", "duration", "trace"]],
+        only_with: &[("arrivals", "rate"), ("seed", "rate"), ("speed", "trace")],
         ..section(Workload)
     },
     SectionInfo {
@@ -553,6 +572,14 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         example: "{ from: 1/s, to: 64/s, factor: 2 }",
         title: "Range of rates",
         ..section(RateRange)
+    },
+    SectionInfo {
+        name: "a trace",
+        expected: "a file or a map with `file`",
+        example: "{ file: traces/conversation.jsonl, block_size: 512 }",
+        title: "Trace",
+        one_of: &[&["file"]],
+        ..section(Trace)
     },
 ];
 

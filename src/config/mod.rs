@@ -29,6 +29,7 @@ mod syntax;
 mod template;
 mod text_fields;
 mod tools;
+mod trace;
 mod validate;
 mod words;
 mod workloads;
@@ -76,6 +77,7 @@ pub use self::{
     schema::schema,
     source::{ConfigError, ConfigErrors},
     template::{EnvTemplate, Expanded},
+    trace::TraceReplay,
 };
 use crate::env;
 
@@ -364,9 +366,12 @@ pub struct PromptConfig {
 pub struct WorkloadConfig {
     /// Its key.
     pub name: Spanned<String>,
-    /// `concurrency`, or `rate` with `arrivals`, `seed` and `max_in_flight`.
+    /// `concurrency`, or `rate` with `arrivals`, `seed` and `max_in_flight`, or the recorded arrivals
+    /// of `trace`.
     pub shape: Shape,
-    /// `requests`, `duration`, or both.
+    /// `trace`, whose arrivals are those of `shape`. Default: none.
+    pub trace: Option<TraceReplay>,
+    /// `requests`, `duration`, or both; of a trace, also its number of requests.
     pub until: Until,
     /// `prompts`: the names of the prompts that requests take in turn. Default: all.
     pub prompts: Vec<Spanned<String>>,
@@ -399,6 +404,7 @@ impl Config {
         let config = Self::of_tree(source, &root, base_dir)?;
         let mut errors = validate::names(&config);
         errors.extend(validate::prompts_fit(&config));
+        errors.extend(trace::bodies_fit(&config));
         match errors.is_empty() {
             true => Ok(config),
             false => Err(ConfigErrors(errors)),

@@ -470,7 +470,7 @@ fn data_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<Te
 }
 
 /// The format of `bytes` that are not the text of a data set, and a hint.
-fn not_data(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+pub(super) fn not_data(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     const OTHER_FORMS: &[(&[u8], &str, &str)] = &[
         (b"\x1f\x8b", "is compressed (gzip)", "unpack it: `gunzip -k FILE`"),
         (b"\x28\xb5\x2f\xfd", "is compressed (zstd)", "unpack it: `unzstd FILE`"),

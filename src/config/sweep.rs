@@ -3,6 +3,7 @@
 use super::{
     keys::Section,
     reader::{Entry, Reader},
+    trace::speed,
     workloads::rate,
     yaml::Yaml,
 };
@@ -56,6 +57,14 @@ pub(super) fn rates(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Points
         Yaml::List(_) => list(reader, entry, rate).map(Points::Sweep),
         Yaml::Map(_) => range(reader, entry, Section::RateRange, rate).map(Points::Sweep),
         _ => rate(reader, entry).map(Points::One),
+    }
+}
+
+/// The speeds of `speed`: one or a list.
+pub(super) fn speeds(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Points<f64>> {
+    match &entry.value.value {
+        Yaml::List(_) => list(reader, entry, speed).map(Points::Sweep),
+        _ => speed(reader, entry).map(Points::One),
     }
 }
 

@@ -663,7 +663,9 @@ fn conversations_in_open_loops(config: &Config) -> Vec<ConfigError> {
                 or name other prompts";
     let prompts = config.prompts.as_deref().unwrap_or_default();
     let has_turns = |prompt: &&PromptConfig| !prompt.prompt.turns.is_empty();
-    let is_open = |workload: &&super::WorkloadConfig| matches!(workload.shape, Shape::Open { .. });
+    let is_open = |workload: &&super::WorkloadConfig| {
+        matches!(workload.shape, Shape::Open { .. }) && workload.trace.is_none()
+    };
     let conversations: HashSet<_> =
         prompts.iter().filter(has_turns).flat_map(|prompt| prompt.prompt.called()).collect();
     let mut errors = Vec::new();

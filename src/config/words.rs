@@ -1,7 +1,7 @@
 //! The words of keys whose value is one of a few words.
 
 use llm_stream_client::{connect_options::Stamps, options::ConnectionMode};
-use llm_stream_core::{protocol::TokenKind, sample::TokenCount};
+use llm_stream_core::{protocol::TokenKind, sample::TokenCount, trace::TraceFormat};
 
 use super::{Inconclusive, Order, PrefixCache, TransportSetting};
 
@@ -38,6 +38,13 @@ pub(super) const ORDERS: [(&str, Order); 3] = [
 /// `token_count` without a tokenizer.
 pub(super) const TOKEN_COUNTS: [(&str, TokenCount); 2] =
     [("usage", TokenCount::Usage), ("chunks", TokenCount::Chunks)];
+
+/// `format` of a trace.
+pub(super) const TRACE_FORMATS: [(&str, TraceFormat); 3] = [
+    ("mooncake", TraceFormat::Mooncake),
+    ("bailian", TraceFormat::Bailian),
+    ("bodies", TraceFormat::Bodies),
+];
 
 /// The kinds of text in `text_fields`.
 pub(super) const TOKEN_KINDS: [(&str, TokenKind); 2] =

@@ -15,6 +15,7 @@ use super::{
     reader::{Entry, Fields, Reader},
     suggest::{did_you_mean, nearest},
     sweep,
+    trace::{self, TraceReplay},
     yaml::Yaml,
 };
 
@@ -54,8 +55,22 @@ fn workload(
         reader.error_at_key(entry, "a workload has an empty name", help);
     }
     let fields = reader.fields(entry, Section::Workload);
-    let shapes = shapes(reader, entry, &fields);
     let until = until(reader, entry, &fields);
+    let replayed = fields.get("trace").map(|trace| {
+        let limit = until.and_then(|until| until.requests);
+        trace::replays(reader, trace, &fields, limit)
+    });
+    if let (None, Some(speed)) = (fields.get("trace"), fields.get("speed")) {
+        let help = "it is the speed of a replay: remove it, or add `trace`";
+        reader.error_at_key(speed, "`speed` requires `trace`", help);
+    }
+    let shapes = match replayed {
+        Some(replays) => {
+            replays.map(|replays| replays.into_iter().map(LoadPoint::replay).collect())
+        }
+        None => shapes(reader, entry, &fields)
+            .map(|shapes| shapes.into_iter().map(LoadPoint::new).collect::<Vec<_>>()),
+    };
     let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
     let thresholds = fields.get("thresholds");
     let thresholds = thresholds.map(|entry| model::thresholds(reader, entry));
@@ -65,11 +80,13 @@ fn workload(
     let chosen = fields.get("prompts").map(|entry| chosen(reader, entry, prompts));
     let Some(until) = until else { return Vec::new() };
     let thresholds = thresholds.unwrap_or_default();
-    let point = |(suffix, shape): (String, Shape)| {
+    let point = |LoadPoint { suffix, shape, trace }: LoadPoint| {
         let name = format!("{name}{suffix}");
+        let until = trace.as_ref().map_or(until, |replay| until_end_of(replay, until));
         WorkloadConfig {
             name: Spanned::new(name, entry.key.referenced, entry.key.defined),
             shape,
+            trace,
             until,
             prompts: chosen.clone().unwrap_or_default(),
             runs: runs.and_then(|runs| u32::try_from(runs).ok()),
@@ -81,6 +98,29 @@ fn workload(
     shapes.unwrap_or_default().into_iter().map(point).collect()
 }
 
+/// A load of a workload: of a sweep, one of several.
+struct LoadPoint {
+    /// The end of its name.
+    suffix: String,
+    shape: Shape,
+    trace: Option<TraceReplay>,
+}
+
+impl LoadPoint {
+    fn new((suffix, shape): (String, Shape)) -> Self {
+        Self { suffix, shape, trace: None }
+    }
+
+    fn replay((suffix, shape, trace): (String, Shape, TraceReplay)) -> Self {
+        Self { suffix, shape, trace: Some(trace) }
+    }
+}
+
+/// Returns the end of a replay: a trace ends with its last request.
+fn until_end_of(replay: &TraceReplay, until: Until) -> Until {
+    Until { requests: Some(replay.trace.requests.len()), ..until }
+}
+
 /// Exactly one of `concurrency` and `rate`; of a sweep, a shape for each point, with the end of its
 /// name.
 fn shapes(
@@ -90,8 +130,12 @@ fn shapes(
 ) -> Option<Vec<(String, Shape)>> {
     match (fields.get("concurrency"), fields.get("rate")) {
         (Some(entry), None) => {
-            let of_open_loops = Section::Workload.info().only_with;
-            for entry in of_open_loops.iter().filter_map(|(name, _)| fields.get(name)) {
+            let of_open_loops = Section::Workload.info().only_with.iter();
+            let of_open_loops =
+                of_open_loops.filter(|(_, of)| *of == "rate").map(|(name, _)| *name);
+            let entries =
+                of_open_loops.chain(["max_in_flight"]).filter_map(|name| fields.get(name));
+            for entry in entries {
                 let what = format!("{} cannot be combined with `concurrency`", entry.label);
                 let help = "it is for an open loop, which has a `rate`; remove one of them";
                 reader.error_at_key(entry, what, help);
@@ -111,7 +155,7 @@ fn shapes(
         }
         (None, None) => {
             let is_misspelt =
-                fields.meant.iter().any(|meant| ["concurrency", "rate"].contains(meant));
+                fields.meant.iter().any(|meant| ["concurrency", "rate", "trace"].contains(meant));
             if !is_misspelt && matches!(workload.value.value, Yaml::Map(_)) {
                 let what = format!("{} has neither `concurrency` nor `rate`", workload.label);
                 let help = "add `concurrency: 64` for a closed loop, `rate: 20/s` for an open one";
@@ -230,6 +274,9 @@ fn until(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> 
     let requests = fields.get("requests");
     let duration = fields.get("duration");
     if requests.is_none() && duration.is_none() {
+        if fields.get("trace").is_some() {
+            return Some(Until { requests: None, duration: None });
+        }
         let is_misspelt = fields.meant.iter().any(|meant| ["requests", "duration"].contains(meant));
         if !is_misspelt && matches!(workload.value.value, Yaml::Map(_)) {
             let what = format!("{} has neither `requests` nor `duration`", workload.label);

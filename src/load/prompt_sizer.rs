@@ -128,7 +128,7 @@ fn have_counted(
     observer: &dyn AnswerObserver,
 ) -> Result<Counted, RequestError> {
     let request = ChatRequest {
-        model: &target.model,
+        model: prompt.model.as_deref().unwrap_or(&target.model),
         messages: &prompt.messages,
         temperature: target.temperature,
         max_tokens: enough(target, target.protocol.fewest_tokens()),

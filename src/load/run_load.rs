@@ -24,7 +24,11 @@ use llm_stream_core::{
     schedule::{Shape, Starts},
 };
 
-use super::{Answer, Conversation, PromptSizer, max_tokens, request};
+use super::{
+    Answer, Conversation, PromptSizer, max_tokens,
+    replay::{Replay, RequestMaker},
+    request,
+};
 use crate::{
     config::ConnectionMode,
     plan::{Target, Workload},
@@ -61,6 +65,17 @@ pub struct LoadRun {
     pub unopened: Option<(usize, RequestError)>,
 }
 
+/// Why a load cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The process may not open enough files.
+    #[error(transparent)]
+    TooFewFiles(#[from] TooFewFiles),
+    /// The prompts of a trace cannot be made.
+    #[error(transparent)]
+    Unmakable(#[from] RequestError),
+}
+
 /// Runs `workload` on `target` for the `run`-th time, and gives each request that has ended to
 /// `take`, on another thread. Requests that the user's interrupt cancels are left out.
 pub fn run_load(
@@ -69,30 +84,35 @@ pub fn run_load(
     client: &Client,
     observer: &dyn AnswerObserver,
     mut take: impl FnMut(RequestEnd) + Send,
-) -> Result<LoadRun, TooFewFiles> {
+) -> Result<LoadRun, LoadError> {
     // A simulated endpoint holds the other end of each connection in this process.
     client::allow(slots(workload), if target.is_simulated() { 2 } else { 1 })?;
     let ahead = match target.connection {
         ConnectionMode::Warm => slots(workload),
         ConnectionMode::Cold => 0,
     };
+    let maker = workload.trace.as_ref().map(|replay| RequestMaker::new(replay, target));
+    let maker = maker.transpose()?;
     let mut opening = Preconnect::new(ahead);
     client.drive(&mut opening, observer);
     let (sender, receiver) = mpsc::channel::<RawResult>();
     let driven = thread::scope(|scope| {
         let reading = scope.spawn(move || {
             for over in receiver {
-                take(over.read(target, client.redactor()));
+                take(over.read(target, client.redactor(), workload.trace.is_some()));
             }
         });
         let mut jobs = Load::new((target, workload, run), (lengths, client.memory()), sender);
+        if let Some(maker) = &maker {
+            jobs.replay = Some(Replay::start(scope, target, &workload.prompts[0], maker)?);
+        }
         let driven = client.drive(&mut jobs, observer);
         drop(jobs);
         if let Err(panic) = reading.join() {
             std::panic::resume_unwind(panic);
         }
-        driven
-    });
+        Ok::<_, RequestError>(driven)
+    })?;
     Ok(LoadRun { driven, unopened: opening.failed })
 }
 
@@ -101,18 +121,39 @@ fn slots(workload: &Workload) -> usize {
     let most = workload.until.requests.unwrap_or(usize::MAX);
     match workload.shape {
         Shape::Closed { concurrency } => concurrency.min(most),
-        Shape::Open { .. } => reserve(&workload.shape).min(most),
+        Shape::Open { .. } => reserve(workload).min(most),
     }
 }
 
 /// Returns the number of idle connections that an open loop keeps ready.
-fn reserve(shape: &Shape) -> usize {
-    match *shape {
-        Shape::Closed { .. } => 0,
-        Shape::Open { arrivals, max_in_flight } => {
+fn reserve(workload: &Workload) -> usize {
+    match (workload.shape, &workload.trace) {
+        (Shape::Closed { .. }, _) => 0,
+        // A trace can have many requests at the same time.
+        (Shape::Open { max_in_flight, .. }, Some(replay)) => {
+            let ahead = Duration::from_secs_f64(AHEAD * replay.speed);
+            (replay.trace.burst(ahead) + 1).min(max_in_flight)
+        }
+        (Shape::Open { arrivals, max_in_flight }, None) => {
             ((arrivals.rate * AHEAD).ceil() as usize + 1).min(max_in_flight)
         }
     }
+}
+
+/// Returns the scheduled starts of an open loop.
+fn starts(
+    workload: &Workload,
+    run: u32,
+) -> Option<Peekable<Box<dyn Iterator<Item = Duration> + '_>>> {
+    let starts: Box<dyn Iterator<Item = Duration>> = match (workload.shape, &workload.trace) {
+        (Shape::Closed { .. }, _) => return None,
+        (Shape::Open { .. }, Some(replay)) => {
+            let requests = replay.trace.requests.iter();
+            Box::new(requests.map(|request| request.at.div_f64(replay.speed)))
+        }
+        (Shape::Open { arrivals, .. }, None) => Box::new(Starts::new(arrivals, run)),
+    };
+    Some(starts.peekable())
 }
 
 /// A load in progress.
@@ -124,7 +165,9 @@ struct Load<'a> {
     memory: &'a MemoryBudget,
     started: Option<Instant>,
     /// The remaining start times of an open loop.
-    starts: Option<Peekable<Starts>>,
+    starts: Option<Peekable<Box<dyn Iterator<Item = Duration> + 'a>>>,
+    /// The requests of a trace.
+    replay: Option<Replay>,
     sent: usize,
     /// The number of prompts that were started; a conversation counts once.
     begun: usize,
@@ -174,12 +217,8 @@ impl<'a> Load<'a> {
         (lengths, memory): (&'a PromptSizer, &'a MemoryBudget),
         over: mpsc::Sender<RawResult>,
     ) -> Self {
-        let starts = match workload.shape {
-            Shape::Closed { .. } => None,
-            Shape::Open { arrivals, .. } => Some(Starts::new(arrivals, run).peekable()),
-        };
         let reserve = match target.connection {
-            ConnectionMode::Warm => reserve(&workload.shape),
+            ConnectionMode::Warm => reserve(workload),
             ConnectionMode::Cold => 0,
         };
         Self {
@@ -189,7 +228,8 @@ impl<'a> Load<'a> {
             lengths,
             memory,
             started: None,
-            starts,
+            starts: starts(workload, run),
+            replay: None,
             sent: 0,
             begun: 0,
             waiting: VecDeque::new(),
@@ -244,6 +284,9 @@ impl<'a> Load<'a> {
         let prompts = &self.workload.prompts;
         let prompt = prompts[self.begun % prompts.len()].clone();
         self.begun += 1;
+        if let Some(request) = self.replay.as_mut().and_then(Replay::next) {
+            return (prompt, request);
+        }
         if !prompt.turns.is_empty() {
             let begun = ConversationState { so_far: Conversation::default(), prompt, asked: 0 };
             return state.insert(begun).go_on(self.target);
@@ -393,8 +436,9 @@ fn was_interrupted(answer: &Result<Recording, RequestError>) -> bool {
 }
 
 impl RawResult {
-    /// Interprets the answer. The times of an open loop count from the scheduled start.
-    fn read(self, target: &Target, secrets: &Redactor) -> RequestEnd {
+    /// Interprets the answer. The times of an open loop count from the scheduled start. The requests
+    /// of a trace are expected to find their beginnings in a cache.
+    fn read(self, target: &Target, secrets: &Redactor, is_replayed: bool) -> RequestEnd {
         let Self { id, asked, started, ended, answer } = self;
         let Question { prompt, tokens, scheduled, begun, .. } = asked;
         let since_start = |at: Instant| at.saturating_duration_since(started);
@@ -404,7 +448,7 @@ impl RawResult {
             let lag = sent.saturating_sub(scheduled);
             answer.outcome = answer.outcome.map(|sample| sample.scheduled_before(lag));
         }
-        if prompt.is_later_turn() {
+        if prompt.is_later_turn() || is_replayed {
             answer.outcome = answer.outcome.map(sample::Sample::of_later_turn);
         }
         let sample = answer.outcome.as_ref().ok();

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
+    cache_share::CacheTally,
     column::Storage,
     comparison::SIGNIFICANT,
     load_stats::{LoadStats, RequestSpans},
@@ -13,6 +14,7 @@ use llm_stream_core::{
     summary::Tally,
     text::{counted, error_chain},
     threshold::Threshold,
+    trace::TracedLengths,
     verdict::p_of_failures,
 };
 
@@ -37,6 +39,8 @@ struct Gathered {
     failure: Option<String>,
     /// The requests that got no connection, with the first reason.
     unconnected: Option<(usize, String)>,
+    /// The cached prompt tokens.
+    cache: CacheTally,
 }
 
 /// Least part of a load's requests that must have had a connection: without one, a request was not
@@ -81,7 +85,7 @@ impl Runner<'_> {
         (mut gathered, run): (Gathered, LoadRun),
     ) -> TrialEnd {
         let failure = gathered.failure.clone();
-        let stats = LoadStats::of(&gathered.spans, run.driven.busy);
+        let stats = gathered.stats(workload, &run);
         let tally = case.target.metrics_url.as_ref().map(|_| gathered.tally.clone());
         let model = self.models.active.as_ref();
         let punctuality = model.and_then(|model| model.punctuality(gathered.handed_over));
@@ -119,11 +123,11 @@ impl Runner<'_> {
         started: Timestamp,
         (gathered, run): (Gathered, LoadRun),
     ) {
-        let Gathered { tally, spans, handed_over, .. } = gathered;
+        let stats = gathered.stats(workload, &run);
+        let Gathered { tally, handed_over, .. } = gathered;
         if tally.finished() == 0 {
             return;
         }
-        let stats = LoadStats::of(&spans, run.driven.busy);
         let model = self.models.active.as_ref();
         if let Some(punctuality) = model.and_then(|model| model.punctuality(handed_over)) {
             self.summary.add_punctuality(case.group.id, punctuality);
@@ -207,7 +211,15 @@ impl Gathered {
             handed_over: Vec::new(),
             failure: None,
             unconnected: None,
+            cache: CacheTally::default(),
         }
+    }
+
+    /// Returns the statistics of the requests.
+    fn stats(&self, workload: &Workload, run: &LoadRun) -> Option<LoadStats> {
+        let stats = LoadStats::of(&self.spans, run.driven.busy)?;
+        let cache = workload.trace.as_ref().and_then(|_| self.cache.share());
+        Some(LoadStats { cache, ..stats })
     }
 
     /// Has observers store the row and the recording of a request that has ended, and keeps its
@@ -223,6 +235,7 @@ impl Gathered {
         span.is_good = case.group.goodput.are_met(&answer.outcome);
         if let Ok(sample) = &mut answer.outcome {
             sample.is_good = span.is_good;
+            self.cache.add(traced_lengths(case, place.request), sample);
         }
         let recording = answer.recording.as_ref();
         if case.target.is_simulated() {
@@ -248,6 +261,12 @@ impl Gathered {
         self.tally.add(&row.prompt, case.run, &row.outcome);
         self.spans.push(span);
     }
+}
+
+/// Returns the recorded lengths of the request with this number, from 1, if it replays a trace.
+pub(super) fn traced_lengths(case: &Case, request: usize) -> Option<&TracedLengths> {
+    let replay = case.task.workload()?.trace.as_ref()?;
+    replay.trace.lengths(request.checked_sub(1)?)
 }
 
 /// Whether the load ran as specified.

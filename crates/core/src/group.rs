@@ -12,6 +12,7 @@ use crate::{
     schedule::{Shape, Until},
     summary::group_name,
     threshold::Threshold,
+    trace::PromptLengths,
 };
 
 /// The default of `run_variation` for prompts that are sent one by one.
@@ -77,6 +78,8 @@ pub struct WorkloadSpec {
     pub until: Until,
     /// The names of its prompts.
     pub prompts: Vec<String>,
+    /// The source of the prompts' lengths, if it replays a trace.
+    pub trace: Option<PromptLengths>,
 }
 
 impl GroupSpec {

@@ -9,6 +9,7 @@
 //! has the same output, so a recording can be evaluated again years later.
 
 pub mod baseline;
+pub mod cache_share;
 mod coding;
 pub mod column;
 pub mod comparison;
@@ -44,6 +45,7 @@ pub mod synthetic;
 pub mod text;
 pub mod threshold;
 pub mod tokenizer;
+pub mod trace;
 pub mod trend;
 pub mod uncertainty;
 pub mod unix_url;

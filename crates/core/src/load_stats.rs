@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::{
+    cache_share::CacheShare,
     column::{Storage, ValueColumn},
     sample::Note,
     schedule::{Shape, Until},
@@ -133,6 +134,8 @@ pub struct LoadStats {
     pub lateness: Option<f64>,
     /// The utilization of the receiving thread, if known.
     pub busy: Option<f64>,
+    /// The share of cached prompt tokens, of a replayed trace with valid answers.
+    pub cache: Option<CacheShare>,
 }
 
 /// Throughput in a part of a run: a twentieth of the time, or several answer times if that is
@@ -198,6 +201,7 @@ impl LoadStats {
             batches: batches(&spans(), (first, last_start, seconds), all),
             lateness: lateness(spans()),
             busy,
+            cache: None,
         })
     }
 

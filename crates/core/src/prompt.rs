@@ -18,6 +18,9 @@ pub struct Prompt {
     pub messages: Vec<ChatMessage>,
     /// The data set that contains it.
     pub set: Option<String>,
+    /// The server's name of its model, if it differs from that of the model in the config: an
+    /// adapter, such as a LoRA.
+    pub model: Option<String>,
     /// The requested length of its answer.
     pub output: AnswerLength,
     /// Its tools, if they differ from the model's.
@@ -294,6 +297,7 @@ impl Prompt {
             name,
             messages: system.into_iter().chain([user]).collect(),
             set: None,
+            model: None,
             output: AnswerLength::default(),
             tools: Tools::default(),
             turns: Vec::new(),

@@ -57,12 +57,20 @@ impl Length {
     /// Returns the length of the `nth` prompt of `synthetic`.
     pub fn of(synthetic: &Synthetic, nth: u64, protocol: &dyn Protocol, has_tools: bool) -> Self {
         let tokens = synthetic.tokens(nth);
-        match (&synthetic.tokenizer, protocol.has_roles()) {
-            (None, _) => Self::Prompt(tokens),
-            (Some(_), _) if has_tools => Self::Text { tokens, more: None },
-            (Some(_), true) => Self::Text { tokens, more: Some(TEMPLATE) },
-            (Some(_), false) => Self::Text { tokens, more: Some(SPECIAL) },
+        match &synthetic.tokenizer {
+            None => Self::Prompt(tokens),
+            Some(_) => Self::of_text(tokens, protocol, has_tools),
         }
+    }
+
+    /// Returns the length of a prompt whose text has this many tokens.
+    pub fn of_text(tokens: u64, protocol: &dyn Protocol, has_tools: bool) -> Self {
+        let more = match protocol.has_roles() {
+            _ if has_tools => None,
+            true => Some(TEMPLATE),
+            false => Some(SPECIAL),
+        };
+        Self::Text { tokens, more }
     }
 
     /// Returns the number of tokens to generate.
@@ -240,7 +248,7 @@ impl LengthSearch {
 }
 
 /// Common words. Most tokenizers encode each as one token.
-const WORDS: &[&str] = &[
+pub(crate) const WORDS: &[&str] = &[
     "the",
     "of",
     "and",

@@ -16,15 +16,15 @@ use crate::{
 };
 
 /// A server that answers with a stream unless it refuses the body.
-struct Picky {
+pub(crate) struct Picky {
     runtime: tokio::runtime::Runtime,
-    server: MockServer,
+    pub(crate) server: MockServer,
 }
 
-type Refusal = (u16, Value);
+pub(crate) type Refusal = (u16, Value);
 
 impl Picky {
-    fn new(refuses: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(refuses: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static) -> Self {
         Self::answering(STREAM, refuses)
     }
 
@@ -52,7 +52,7 @@ impl Picky {
     }
 
     /// A bench of a model `m` at this server, with these lines, and prompts with these.
-    fn bench(&self, prompts: &str, model: &str) -> Bench {
+    pub(crate) fn bench(&self, prompts: &str, model: &str) -> Bench {
         Bench::new(&format!(
             "runs: 1\nprompts: [{prompts}]\nmodels:\n  m:\n    base_url: \"{}\"\n{}",
             self.server.uri(),
@@ -65,7 +65,7 @@ impl Picky {
         requests.into_iter().filter(|request| request.method.as_str() == "POST").collect()
     }
 
-    fn bodies(&self) -> Vec<Value> {
+    pub(crate) fn bodies(&self) -> Vec<Value> {
         self.requests().iter().map(|request| request.body_json().unwrap()).collect()
     }
 }

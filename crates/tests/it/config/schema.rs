@@ -61,6 +61,7 @@ const CHINESE: &[(&str, &[&str])] = &[
     ("Workload", &["负载"]),
     ("Range of concurrency", &["并发数的范围"]),
     ("Range of rates", &["到达率的范围"]),
+    ("Trace", &["记录"]),
 ];
 
 /// The keys under each heading of a page, with the cells of their values and defaults. A table of

@@ -1,0 +1,3 @@
+//! Traffic like that of production, through the front door.
+
+mod traces;
