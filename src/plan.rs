@@ -3,6 +3,7 @@
 pub mod access;
 mod counterparts;
 mod group;
+mod mix;
 mod order;
 pub(crate) mod requirements;
 
@@ -24,7 +25,7 @@ pub use llm_stream_client::{
 use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
     goodput::RequestLimits,
-    group::GroupSpec,
+    group::{GroupId, GroupSpec},
     lacking::MIN_SHARE,
     metric::Metric,
     precision::PrecisionGoal,
@@ -261,6 +262,8 @@ pub struct Case {
     pub name: String,
     /// The group of trials that are judged together.
     pub group: Arc<GroupSpec>,
+    /// The groups of the parts of a mix.
+    pub parts: Arc<[Arc<GroupSpec>]>,
     /// The model.
     pub target: Arc<Target>,
     /// The prompt or workload.
@@ -275,16 +278,31 @@ impl Case {
         &self.group.thresholds
     }
 
+    /// Returns its groups: that of the trial, and those of the parts of a mix.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<GroupSpec>> {
+        std::iter::once(&self.group).chain(self.parts.iter())
+    }
+
+    /// Whether figures of the trial belong to this group.
+    pub fn is_in(&self, group: GroupId) -> bool {
+        self.groups().any(|own| own.id == group)
+    }
+
     /// Creates the `run`-th run of `task` by `target`.
-    pub fn new(group: &Arc<GroupSpec>, target: &Arc<Target>, task: &Task, run: u32) -> Self {
+    pub fn new(
+        (group, parts): (&Arc<GroupSpec>, &Arc<[Arc<GroupSpec>]>),
+        target: &Arc<Target>,
+        task: &Task,
+        run: u32,
+    ) -> Self {
         let name = format!("{}::{}::run-{run}", target.trial_name, sanitise(task.written()));
-        let (group, target) = (group.clone(), target.clone());
-        Self { name, group, target, task: task.clone(), run }
+        let (group, parts, target) = (group.clone(), parts.clone(), target.clone());
+        Self { name, group, parts, target, task: task.clone(), run }
     }
 
     /// Another run of the same task by the same model.
     pub fn repeated(&self, run: u32) -> Self {
-        Self::new(&self.group, &self.target, &self.task, run)
+        Self::new((&self.group, &self.parts), &self.target, &self.task, run)
     }
 }
 
@@ -353,7 +371,7 @@ impl Task {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Workload {
-    /// Its position in the config, from 0.
+    /// Its number among the workloads and the parts of mixes, in the order of the config, from 0.
     pub index: usize,
     /// Its name in results.
     pub name: String,
@@ -375,6 +393,20 @@ pub struct Workload {
     pub goodput: RequestLimits,
     /// How precisely means are to be known under it.
     pub precision: Vec<PrecisionGoal>,
+    /// The seed of the random choices.
+    pub seed: u64,
+    /// The parts of a mix, each with its own prompts and thresholds. They run together.
+    pub parts: Vec<Arc<Self>>,
+    /// The share of the requests, of a part of a mix; otherwise 1.
+    pub share: f64,
+}
+
+impl Workload {
+    /// Returns the number of the part that sends the prompt with this title, from 0.
+    pub fn part_of(&self, title: &str) -> Option<usize> {
+        // Without a mix no prompt is compared.
+        self.parts.iter().position(|part| part.prompts.iter().any(|one| one.title() == title))
+    }
 }
 
 /// Why config and overrides do not give a plan.
@@ -501,7 +533,9 @@ impl Plan {
 
     /// Whether a selected case has a threshold relative to a baseline.
     pub fn has_relative_thresholds(&self) -> bool {
-        self.cases.iter().any(|case| case.thresholds().iter().any(|limit| limit.needs_baseline()))
+        let mut limits =
+            self.cases.iter().flat_map(|case| case.groups()).flat_map(|group| &group.thresholds);
+        limits.any(Threshold::needs_baseline)
     }
 
     /// Returns the number of runs of `workload`, or of each prompt.
@@ -577,7 +611,10 @@ fn cases(
                 None => alone.clone(),
                 Some(workload) => Arc::new(group::spec(target, Some(workload))),
             };
-            cases.extend((1..=*runs).map(|run| Arc::new(Case::new(&group, target, task, run))));
+            let parts = task.workload().into_iter().flat_map(|workload| &workload.parts);
+            let parts = parts.map(|part| Arc::new(group::spec(target, Some(part)))).collect();
+            let groups = (&group, &parts);
+            cases.extend((1..=*runs).map(|run| Arc::new(Case::new(groups, target, task, run))));
         }
     }
     cases
@@ -589,16 +626,19 @@ fn workloads(
     prompts: &[Arc<Prompt>],
 ) -> Result<Vec<Arc<Workload>>, PlanError> {
     let mut errors = Vec::new();
-    let workload = |(index, workload): (usize, &config::WorkloadConfig)| {
-        let named: HashSet<_> = workload.prompts.iter().map(|name| visible(&name.value)).collect();
+    let mut index = 0;
+    let workload = |workload: &config::WorkloadConfig| {
+        let parts = workload.mix.iter().map(|part| &part.name);
+        let named: HashSet<_> =
+            workload.prompts.iter().chain(parts).map(|name| visible(&name.value)).collect();
         let wanted = |prompt: &&Arc<Prompt>| {
             // An open loop schedules requests, but the start of a later turn depends on the
             // previous answer.
             let is_able = prompt.turns.is_empty() || matches!(workload.shape, Shape::Closed { .. });
-            workload.prompts.is_empty() && is_able
-                || prompt.called().any(|name| named.contains(name))
+            named.is_empty() && is_able || prompt.called().any(|name| named.contains(name))
         };
-        Arc::new(Workload {
+        let limits = mix::MixedThresholds::of(config, workload, &mut errors);
+        let mut planned = Workload {
             index,
             name: visible(&workload.name.value).into_owned(),
             written: workload.name.value.clone(),
@@ -614,18 +654,20 @@ fn workloads(
                 _ => run_count(config, overrides).first(),
             },
             precision: goals(config, overrides, workload.precision.as_ref()),
-            thresholds: {
-                let limits = thresholds(config, &workload.thresholds, &mut errors);
-                errors.extend(undefined_metrics(config, workload));
-                limits
-            },
+            thresholds: limits.whole.clone(),
             goodput: {
                 let texts = workload.goodput.as_ref().unwrap_or(&config.goodput);
                 request_limits(config, texts, &mut errors)
             },
-        })
+            seed: workload.seed,
+            parts: Vec::new(),
+            share: 1.0,
+        };
+        planned.parts = mix::parts(&planned, workload, limits);
+        index += 1 + planned.parts.len();
+        Arc::new(planned)
     };
-    let workloads = config.workloads.iter().enumerate().map(workload).collect();
+    let workloads = config.workloads.iter().map(workload).collect();
     // Every workload parses the limits of the top level again and repeats their errors.
     errors.dedup_by_key(|error: &mut ConfigError| error.to_string());
     match errors.is_empty() {
@@ -641,7 +683,11 @@ fn trace_prompt(replay: &TraceReplay) -> Prompt {
 }
 
 /// Finds thresholds on a metric that the workload does not have.
-fn undefined_metrics(config: &Config, workload: &config::WorkloadConfig) -> Vec<ConfigError> {
+fn undefined_metrics(
+    config: &Config,
+    workload: &config::WorkloadConfig,
+    texts: &[Spanned<String>],
+) -> Vec<ConfigError> {
     let is_closed = matches!(workload.shape, Shape::Closed { .. });
     let has_limits = !workload.goodput.as_ref().unwrap_or(&config.goodput).is_empty();
     let error = |text: &Spanned<String>| {
@@ -659,7 +705,7 @@ fn undefined_metrics(config: &Config, workload: &config::WorkloadConfig) -> Vec<
         }
         None
     };
-    workload.thresholds.iter().filter_map(error).collect()
+    texts.iter().filter_map(error).collect()
 }
 
 fn request_limits(

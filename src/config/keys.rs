@@ -76,6 +76,8 @@ pub(super) enum ValueShape {
     Texts,
     /// A map from names of metrics to values of this shape.
     Figures(&'static ValueShape),
+    /// A map from names of prompts to weights.
+    Weights,
     /// A map of one name to one of these words.
     Pair(fn() -> Vec<&'static str>),
     /// A map with the keys of a section.
@@ -116,7 +118,7 @@ use Section::{
 };
 use ValueShape::{
     Any, Duration, Fields, Figures, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some,
-    Text, Texts, Whole, Words,
+    Text, Texts, Weights, Whole, Words,
 };
 
 /// No upper bound.
@@ -370,7 +372,7 @@ pub(super) static KEYS: &[Key] = keys! {
             => "An open loop with this many requests per second, minute or hour. A list or a range is a sweep: each value is a workload `NAME@rVALUE`, per second.";
         arrivals: Any(&[Words(|| vec!["constant", "poisson"]), GAMMA]), "poisson", "poisson"
             => "The distribution of the gaps between arrivals.";
-        seed: Whole(0, MAX), "0", "7" => "The seed of the arrivals.";
+        seed: Whole(0, MAX), "0", "7" => "The seed of the arrivals and of `mix`.";
         trace: Any(&[Text, Map(Trace)]), "", "traces/conversation.jsonl"
             => "Recorded traffic that is replayed: a JSON Lines file with the times of its requests, and their lengths or bodies.";
         speed: SPEEDS, "1x", "2x"
@@ -380,9 +382,11 @@ pub(super) static KEYS: &[Key] = keys! {
         requests: Whole(1, MOST_REQUESTS), "", "512" => "Ends the load after this many requests.";
         duration: TIMEOUT, "", "60s" => "Ends the load after this time.";
         prompts: Some(&Text), "all", "chat-en" => "The prompts that requests take in turn, by name.";
+        mix: Weights, "none", "{ chat: 70, rag: 20, code: 10 }"
+            => "Groups of prompts with the weights by which requests choose them at random, instead of `prompts`. Each group is a part `NAME@GROUP` with its own figures.";
         runs: Whole(1, MOST_RUNS), "the value of the top level", "3" => "How often each model gets the load.";
         thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
-            => "Limits for every model under this load.";
+            => "Limits for every model under this load; `@GROUP` in front is a limit of a part of `mix`.";
         goodput: List(&Text), "the value of the top level", r#""ttft <= 500 ms""#
             => "Limits that each request must meet to count for `goodput` and `goodput_ratio`.";
         precision: PRECISION, "the value of the top level", "2 %"
@@ -556,7 +560,7 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         title: "Workload",
         one_of: &[&["concurrency", "rate", "trace"]],
         some_of: &[&["requests", "duration", "trace"]],
-        only_with: &[("arrivals", "rate"), ("seed", "rate"), ("speed", "trace")],
+        only_with: &[("arrivals", "rate"), ("speed", "trace")],
         ..section(Workload)
     },
     SectionInfo {

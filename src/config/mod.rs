@@ -11,6 +11,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 mod keys;
+pub(crate) mod mix;
 mod model;
 mod network;
 mod numbers;
@@ -72,6 +73,7 @@ pub(crate) use self::{
 
 pub use self::{
     data_note::DataNote,
+    mix::MixPart,
     network::NetworkSettings,
     reference::reference,
     schema::schema,
@@ -375,6 +377,10 @@ pub struct WorkloadConfig {
     pub until: Until,
     /// `prompts`: the names of the prompts that requests take in turn. Default: all.
     pub prompts: Vec<Spanned<String>>,
+    /// `seed` of `arrivals` and `mix`. Default: 0.
+    pub seed: u64,
+    /// `mix`: groups of prompts by weight, instead of `prompts`. Default: none.
+    pub mix: Vec<MixPart>,
     /// `runs`. Default: that of the top level.
     pub runs: Option<u32>,
     /// `thresholds` of each model under this load. Default: none.
@@ -405,6 +411,7 @@ impl Config {
         let mut errors = validate::names(&config);
         errors.extend(validate::prompts_fit(&config));
         errors.extend(trace::bodies_fit(&config));
+        errors.extend(mix::overlaps(&config));
         match errors.is_empty() {
             true => Ok(config),
             false => Err(ConfigErrors(errors)),

@@ -11,9 +11,9 @@ use serde_saphyr::Spanned;
 use super::{
     PromptConfig, WorkloadConfig,
     keys::Section,
-    model, precision,
+    mix, model, precision,
     reader::{Entry, Fields, Reader},
-    suggest::{did_you_mean, nearest},
+    suggest::{any_of, did_you_mean, nearest},
     sweep,
     trace::{self, TraceReplay},
     yaml::Yaml,
@@ -56,21 +56,7 @@ fn workload(
     }
     let fields = reader.fields(entry, Section::Workload);
     let until = until(reader, entry, &fields);
-    let replayed = fields.get("trace").map(|trace| {
-        let limit = until.and_then(|until| until.requests);
-        trace::replays(reader, trace, &fields, limit)
-    });
-    if let (None, Some(speed)) = (fields.get("trace"), fields.get("speed")) {
-        let help = "it is the speed of a replay: remove it, or add `trace`";
-        reader.error_at_key(speed, "`speed` requires `trace`", help);
-    }
-    let shapes = match replayed {
-        Some(replays) => {
-            replays.map(|replays| replays.into_iter().map(LoadPoint::replay).collect())
-        }
-        None => shapes(reader, entry, &fields)
-            .map(|shapes| shapes.into_iter().map(LoadPoint::new).collect::<Vec<_>>()),
-    };
+    let points = points(reader, entry, &fields, until);
     let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
     let thresholds = fields.get("thresholds");
     let thresholds = thresholds.map(|entry| model::thresholds(reader, entry));
@@ -78,6 +64,12 @@ fn workload(
     let precision = fields.get("precision");
     let precision = precision.and_then(|entry| precision::precision(reader, entry));
     let chosen = fields.get("prompts").map(|entry| chosen(reader, entry, prompts));
+    let mix = fields.get("mix").map(|entry| mix::mix(reader, entry, prompts));
+    if let (Some(entry), Some(_)) = (fields.get("prompts"), fields.get("mix")) {
+        let help = "the names in `mix` are the prompts; remove `prompts`";
+        reader.error_at_key(entry, "`prompts` cannot be combined with `mix`", help);
+    }
+    let seed = seed(reader, &fields);
     let Some(until) = until else { return Vec::new() };
     let thresholds = thresholds.unwrap_or_default();
     let point = |LoadPoint { suffix, shape, trace }: LoadPoint| {
@@ -89,13 +81,34 @@ fn workload(
             trace,
             until,
             prompts: chosen.clone().unwrap_or_default(),
+            mix: mix.clone().flatten().unwrap_or_default(),
+            seed: seed.unwrap_or(0),
             runs: runs.and_then(|runs| u32::try_from(runs).ok()),
             thresholds: thresholds.clone(),
             goodput: goodput.clone(),
             precision: precision.clone(),
         }
     };
-    shapes.unwrap_or_default().into_iter().map(point).collect()
+    points.unwrap_or_default().into_iter().map(point).collect()
+}
+
+/// The seed of all random choices of a workload. It requires one of them.
+fn seed(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u64> {
+    let entry = fields.get("seed")?;
+    if !SEEDED.iter().any(|key| fields.get(key).is_some()) && fields.get("trace").is_none() {
+        let keys: Vec<_> = SEEDED.iter().map(|key| format!("`{key}`")).collect();
+        let what = format!("`seed` requires {}", any_of_texts(&keys));
+        reader.error_at_key(entry, what, "the workload chooses nothing at random; remove it");
+    }
+    reader.whole(entry)
+}
+
+/// The keys whose random choices have the seed of the workload.
+const SEEDED: &[&str] = &["rate", "mix"];
+
+fn any_of_texts(texts: &[String]) -> String {
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    any_of(&texts)
 }
 
 /// A load of a workload: of a sweep, one of several.
@@ -119,6 +132,30 @@ impl LoadPoint {
 /// Returns the end of a replay: a trace ends with its last request.
 fn until_end_of(replay: &TraceReplay, until: Until) -> Until {
     Until { requests: Some(replay.trace.requests.len()), ..until }
+}
+
+/// The loads of a workload: of a sweep, one for each point.
+fn points(
+    reader: &mut Reader<'_>,
+    workload: &Entry<'_>,
+    fields: &Fields<'_>,
+    until: Option<Until>,
+) -> Option<Vec<LoadPoint>> {
+    if let (None, Some(speed)) = (fields.get("trace"), fields.get("speed")) {
+        let help = "it is the speed of a replay: remove it, or add `trace`";
+        reader.error_at_key(speed, "`speed` requires `trace`", help);
+    }
+    let replayed = fields.get("trace").map(|trace| {
+        let limit = until.and_then(|until| until.requests);
+        trace::replays(reader, trace, fields, limit)
+    });
+    match replayed {
+        Some(replays) => {
+            replays.map(|replays| replays.into_iter().map(LoadPoint::replay).collect())
+        }
+        None => shapes(reader, workload, fields)
+            .map(|shapes| shapes.into_iter().map(LoadPoint::new).collect::<Vec<_>>()),
+    }
 }
 
 /// Exactly one of `concurrency` and `rate`; of a sweep, a shape for each point, with the end of its
@@ -173,10 +210,13 @@ fn open(
 ) -> Option<Vec<(String, Shape)>> {
     let rates = sweep::rates(reader, rates);
     let gaps = fields.get("arrivals").map(|entry| gaps(reader, entry));
-    let seed = fields.get("seed").map(|entry| reader.whole(entry));
+    // A mistake in it is noted where the seed of the workload is read.
+    let seed = match fields.get("seed").map(|entry| &entry.value.value) {
+        Some(Yaml::Int(seed)) => u64::try_from(*seed).unwrap_or(0),
+        _ => 0,
+    };
     let most = fields.get("max_in_flight").map(|entry| in_flight(reader, entry));
     let gaps = gaps.unwrap_or(Some(Gaps::Poisson))?;
-    let seed = seed.unwrap_or(Some(0))?;
     let max_in_flight = most.unwrap_or(Some(1_000))?;
     let shape = |(name, rate): (String, f64)| {
         (name, Shape::Open { arrivals: ArrivalProcess { rate, gaps, seed }, max_in_flight })

@@ -26,6 +26,7 @@ use llm_stream_core::{
 
 use super::{
     Answer, Conversation, PromptSizer, max_tokens,
+    prompt_choice::PromptChoice,
     replay::{Replay, RequestMaker},
     request,
 };
@@ -169,8 +170,8 @@ struct Load<'a> {
     /// The requests of a trace.
     replay: Option<Replay>,
     sent: usize,
-    /// The number of prompts that were started; a conversation counts once.
-    begun: usize,
+    /// The prompts of the requests that begin; a conversation is one of them.
+    prompts: PromptChoice<'a>,
     /// Conversations whose next turn is due.
     waiting: VecDeque<ConversationState>,
     under_way: HashMap<usize, Question>,
@@ -231,7 +232,7 @@ impl<'a> Load<'a> {
             starts: starts(workload, run),
             replay: None,
             sent: 0,
-            begun: 0,
+            prompts: PromptChoice::new(workload, run),
             waiting: VecDeque::new(),
             under_way: HashMap::new(),
             ending: HashMap::new(),
@@ -281,9 +282,7 @@ impl<'a> Load<'a> {
         &mut self,
         state: &mut Option<ConversationState>,
     ) -> (Arc<Prompt>, (Vec<u8>, RequestedTokens)) {
-        let prompts = &self.workload.prompts;
-        let prompt = prompts[self.begun % prompts.len()].clone();
-        self.begun += 1;
+        let prompt = self.prompts.next();
         if let Some(request) = self.replay.as_mut().and_then(Replay::next) {
             return (prompt, request);
         }

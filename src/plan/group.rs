@@ -58,7 +58,12 @@ fn workload_spec(target: &Target, workload: &Workload) -> WorkloadSpec {
             (_, false) => PromptLengths::Approximate,
         }
     });
-    WorkloadSpec { name: name.clone(), shape: *shape, until: *until, prompts, trace }
+    let part = (workload.share < 1.0).then_some(workload.share);
+    WorkloadSpec { name: name.clone(), shape: *shape, until: *until, prompts, trace, part }
+}
+
+fn part_share(workload: &Workload) -> Option<String> {
+    (workload.share < 1.0).then(|| format!("{:.4}", workload.share))
 }
 
 /// Returns the settings that must be equal in two runs for their figures to be comparable.
@@ -83,6 +88,11 @@ fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, St
     }
     if let Some(workload) = workload {
         settings.push(("load", format!("{}, {}", workload.shape, workload.until)));
+        let shares = workload.parts.iter().map(|part| format!("{}: {:.4}", part.name, part.share));
+        let shares: Vec<_> = shares.chain(part_share(workload)).collect();
+        if !shares.is_empty() {
+            settings.push(("mix", format!("{}, seed {}", shares.join(", "), workload.seed)));
+        }
         if let Some(replay) = &workload.trace {
             settings.push(("trace", replay.identity.clone()));
         }

@@ -272,7 +272,7 @@ fn paired(group: &Group, run: &Run) -> Option<PairedReport> {
 }
 
 fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> WorkloadReport<'a> {
-    let WorkloadSpec { name, shape, until, prompts, trace, .. } = workload;
+    let WorkloadSpec { name, shape, until, prompts, trace, part } = workload;
     let (concurrency, max_in_flight) = match shape {
         Shape::Closed { concurrency } => (Some(*concurrency), None),
         Shape::Open { max_in_flight, .. } => (None, Some(*max_in_flight)),
@@ -287,6 +287,7 @@ fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> Workload
         duration: until.duration.map(|duration| duration.as_secs_f64()),
         goodput: (!goodput.is_empty()).then(|| goodput.to_string()),
         prompts: prompts.into(),
+        part: *part,
         prompt_lengths: trace.map(|lengths| lengths.name().into()),
     }
 }

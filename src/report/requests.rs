@@ -78,6 +78,7 @@ impl CsvRow for Row {
         ("first_reasoning_time", |row| figure(row, Metric::FIRST_REASONING_TIME)),
         ("arrival_uncertainty", |row| of_sample(row, |sample| seconds(sample.uncertainty.largest))),
         ("good", |row| optional(row.case.group.goodput.are_met(&row.outcome))),
+        ("part", |row| text(row.part_name().unwrap_or_default())),
     ];
 }
 

@@ -57,9 +57,11 @@ fn heading(group: &Group) -> String {
     }
     out.push('\n');
     if let Some(workload) = &group.spec.workload {
-        let WorkloadSpec { shape, until, trace, .. } = workload;
+        let WorkloadSpec { shape, until, trace, part, .. } = workload;
         let runs = format_runs(group.loads.len(), group.planned);
-        let _ = writeln!(out, "  {shape}, {until}: {runs}");
+        let part =
+            part.map_or_else(String::new, |share| format!("{} % of ", number(share * 100.0)));
+        let _ = writeln!(out, "  {part}{shape}, {until}: {runs}");
         if *trace == Some(PromptLengths::Approximate) {
             out.push_str("  prompt lengths are approximate: without a tokenizer, a word stands for a token\n");
         }

@@ -10,7 +10,10 @@ use llm_stream_core::{
     summary::Tally,
 };
 
-use super::{Event, Runner, TrialEnd, TrialOutcome, workload::traced_lengths};
+use super::{
+    Event, Runner, TrialEnd, TrialOutcome,
+    workload::{GatheredPart, traced_lengths},
+};
 use crate::{
     plan::{Case, Task, Workload},
     report::{TrialResult, loads::LoadRow},
@@ -82,6 +85,7 @@ impl Runner<'_> {
     ) -> io::Result<TrialEnd> {
         let mut tally = Tally::new(&self.storage);
         let mut spans = RequestSpans::new(&self.storage);
+        let mut parts = GatheredPart::of(workload, &self.storage);
         let mut cache = CacheTally::default();
         let mut times: Option<(Timestamp, Timestamp)> = None;
         for row in rows {
@@ -90,7 +94,11 @@ impl Runner<'_> {
             let (started, ended) = (row.started, end_of(&row));
             let (first, last) = times.unwrap_or((started, ended));
             times = Some((first.min(started), last.max(ended)));
-            spans.push(span(&row));
+            let span = span(&row);
+            if let Some(part) = row.part().and_then(|part| parts.get_mut(part)) {
+                part.add(&row, span);
+            }
+            spans.push(span);
             if let (Ok(sample), Some(place)) = (&row.outcome, row.place) {
                 cache.add(traced_lengths(case, place.request), sample);
             }
@@ -104,6 +112,7 @@ impl Runner<'_> {
         let outcome = Ok((tally, stats.clone()));
         let row = LoadRow::of(case, workload, Some(stats), &outcome);
         self.observer.event(Event::Load { row: &row }).map_err(io::Error::other)?;
+        self.end_parts(case, workload, parts, (&outcome, busy)).map_err(io::Error::other)?;
         if let Ok((tally, stats)) = &outcome {
             self.trials.push(TrialResult::load(case, times, Some(stats), None));
             self.end_trial(case, Ok(TrialOutcome::Load { workload, tally, stats }));

@@ -7,7 +7,7 @@ use llm_stream_core::{
     cache_share::CacheTally,
     column::Storage,
     comparison::SIGNIFICANT,
-    load_stats::{LoadStats, RequestSpans},
+    load_stats::{LoadStats, RequestSpan, RequestSpans},
     metric::SUCCESS_RATE,
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
@@ -19,8 +19,8 @@ use llm_stream_core::{
 };
 
 use super::{
-    Cancelled, Event, Observer, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded,
-    models::ConnectedModel, today,
+    Cancelled, Event, Observer, ObserverError, Runner, TrialEnd, TrialOutcome, TrialPosition,
+    guarded, models::ConnectedModel, today,
 };
 use crate::{
     load::{self, LoadRun, RequestEnd},
@@ -33,6 +33,8 @@ use crate::{
 struct Gathered {
     tally: Tally,
     spans: RequestSpans,
+    /// The requests of each part of a mix.
+    parts: Vec<GatheredPart>,
     /// When each request was handed to the system; of a simulated endpoint only.
     handed_over: Vec<Instant>,
     /// The first failure's message.
@@ -41,6 +43,26 @@ struct Gathered {
     unconnected: Option<(usize, String)>,
     /// The cached prompt tokens.
     cache: CacheTally,
+}
+
+/// The requests of a part of a mix.
+pub(super) struct GatheredPart {
+    tally: Tally,
+    spans: RequestSpans,
+}
+
+impl GatheredPart {
+    /// Creates an empty one for each part of `workload`.
+    pub(super) fn of(workload: &Workload, storage: &Storage) -> Vec<Self> {
+        let part = |_| Self { tally: Tally::new(storage), spans: RequestSpans::new(storage) };
+        workload.parts.iter().map(part).collect()
+    }
+
+    /// Adds a request.
+    pub(super) fn add(&mut self, row: &Row, span: RequestSpan) {
+        self.tally.add(&row.prompt, row.case.run, &row.outcome);
+        self.spans.push(span);
+    }
 }
 
 /// Least part of a load's requests that must have had a connection: without one, a request was not
@@ -91,6 +113,7 @@ impl Runner<'_> {
         let punctuality = model.and_then(|model| model.punctuality(gathered.handed_over));
         let kept = self.script_kept(punctuality.as_ref());
         let unconnected = gathered.unconnected.take();
+        let parts = std::mem::take(&mut gathered.parts);
         let outcome = judge((gathered.tally, unconnected), stats.clone(), &run, workload);
         let outcome = outcome.and_then(|judged| kept.map(|()| judged));
         let outcome = outcome.map_err(|why| self.hidden(&why));
@@ -99,6 +122,9 @@ impl Runner<'_> {
         }
         let row = LoadRow::of(case, workload, stats, &outcome);
         if let Err(error) = self.observer.event(Event::Load { row: &row }) {
+            return self.not_run(case, started, &error_chain(&*error), tally);
+        }
+        if let Err(error) = self.end_parts(case, workload, parts, (&outcome, run.driven.busy)) {
             return self.not_run(case, started, &error_chain(&*error), tally);
         }
         let failed = failed(&outcome, workload, failure.as_deref());
@@ -114,6 +140,31 @@ impl Runner<'_> {
         TrialEnd { failure, tally }
     }
 
+    /// Counts the parts of a mix, whose requests are valid if the `whole` load is. Observers get a row
+    /// for each.
+    pub(super) fn end_parts(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+        parts: Vec<GatheredPart>,
+        (whole, busy): (&Outcome, Option<f64>),
+    ) -> Result<(), ObserverError> {
+        for ((part, group), gathered) in workload.parts.iter().zip(case.parts.iter()).zip(parts) {
+            let stats = LoadStats::of(&gathered.spans, busy);
+            let outcome = match whole {
+                Err(shortfall) => Err(shortfall.clone()),
+                Ok(_) => {
+                    let stats = stats.clone().ok_or("no request of this part has ended");
+                    stats.map(|stats| (gathered.tally, stats)).map_err(str::to_owned)
+                }
+            };
+            let row = LoadRow::of(case, part, stats, &outcome);
+            self.observer.event(Event::Load { row: &row })?;
+            self.summary.add_load(group.id, outcome, false);
+        }
+        Ok(())
+    }
+
     /// Sums up a load that an interrupt ended. Its finished requests have figures; the load itself was
     /// not the one asked for.
     fn end_interrupted_load(
@@ -124,7 +175,7 @@ impl Runner<'_> {
         (gathered, run): (Gathered, LoadRun),
     ) {
         let stats = gathered.stats(workload, &run);
-        let Gathered { tally, handed_over, .. } = gathered;
+        let Gathered { tally, handed_over, parts, .. } = gathered;
         if tally.finished() == 0 {
             return;
         }
@@ -138,6 +189,9 @@ impl Runner<'_> {
         let times = (started, today());
         self.trials.push(TrialResult::load(case, times, stats.as_ref(), None).interrupted(why));
         self.summary.add_interrupted(case.group.id, tally);
+        for (group, part) in case.parts.iter().zip(parts) {
+            self.summary.add_interrupted(group.id, part.tally);
+        }
     }
 
     /// An error where the simulator did not keep its script; observers get an event if the instrument
@@ -164,7 +218,9 @@ impl Runner<'_> {
         let message = self.hidden(message);
         let failure = format!("not offered: {message}");
         self.trials.push(TrialResult::load(case, (started, today()), None, Some(&failure)));
-        self.summary.add_load(case.group.id, Err(message), true);
+        for group in case.groups() {
+            self.summary.add_load(group.id, Err(message.clone()), true);
+        }
         TrialEnd { failure: self.end_trial(case, Err(failure)), tally }
     }
 
@@ -189,7 +245,7 @@ impl Runner<'_> {
     ) -> Result<(Gathered, LoadRun), String> {
         let Self { models, observer, options, storage, .. } = self;
         let model = models.active.as_ref().ok_or("no connection")?;
-        let mut gathered = Gathered::new(storage);
+        let mut gathered = Gathered::new(workload, storage);
         let on_result = |ended: RequestEnd| {
             let tokens = ended.span.tokens;
             gathered.take(case, model, &mut **observer, ended);
@@ -204,8 +260,9 @@ impl Runner<'_> {
 }
 
 impl Gathered {
-    fn new(storage: &Storage) -> Self {
+    fn new(workload: &Workload, storage: &Storage) -> Self {
         Self {
+            parts: GatheredPart::of(workload, storage),
             tally: Tally::new(storage),
             spans: RequestSpans::new(storage),
             handed_over: Vec::new(),
@@ -259,6 +316,9 @@ impl Gathered {
             }
         }
         self.tally.add(&row.prompt, case.run, &row.outcome);
+        if let Some(part) = row.part().and_then(|part| self.parts.get_mut(part)) {
+            part.add(&row, span);
+        }
         self.spans.push(span);
     }
 }

@@ -1,3 +1,4 @@
 //! Traffic like that of production, through the front door.
 
+mod mixes;
 mod traces;

@@ -292,6 +292,8 @@ report! {
         goodput: Option<String>,
         /// The prompts that it takes in turn.
         prompts: Cow<'a, [String]>,
+        /// The share of the requests, of a part of a mix; null for a whole load.
+        part: Option<f64>,
         /// Of a trace: `exact` if a tokenizer counts the generated prompts, `approximate` if a word
         /// stands for a token, `recorded` if the bodies are recorded; null without a trace.
         prompt_lengths: Option<Cow<'a, str>>,
