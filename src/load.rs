@@ -54,7 +54,8 @@ pub fn run(
     observer: &dyn AnswerObserver,
 ) -> Answer {
     let (target, prompt) = (&case.target, case.task.prompt());
-    let request = request(target, prompt, max_tokens(target, prompt), (lengths, case.run.into()));
+    let nth = case.run.into();
+    let request = request(target, prompt, drawn_tokens(target, prompt, nth), (lengths, nth));
     ask(target, request, client, observer)
 }
 
@@ -223,7 +224,13 @@ fn requested_tokens(body: &Value, protocol: &dyn Protocol) -> RequestedTokens {
     RequestedTokens { most, least, ..RequestedTokens::default() }
 }
 
-/// Returns the limit of the answer to `prompt`, in tokens.
+/// Returns the limit of the answer to the `nth` request with `prompt`, in tokens.
+fn drawn_tokens(target: &Target, prompt: &Prompt, nth: u64) -> u64 {
+    let seed = prompt.synthetic.as_ref().map_or(0, |synthetic| synthetic.seed);
+    prompt.output.most(seed, nth).unwrap_or(target.max_tokens)
+}
+
+/// Returns the largest limit of an answer to `prompt`, in tokens.
 fn max_tokens(target: &Target, prompt: &Prompt) -> u64 {
     prompt.output.tokens.unwrap_or(target.max_tokens)
 }

@@ -3,6 +3,7 @@
 pub mod access;
 mod counterparts;
 mod group;
+mod lengths;
 mod mix;
 mod order;
 pub(crate) mod requirements;
@@ -647,7 +648,10 @@ fn workloads(
             trace: workload.trace.clone(),
             prompts: match &workload.trace {
                 Some(replay) => vec![Arc::new(trace_prompt(replay))],
-                None => prompts.iter().filter(wanted).cloned().collect(),
+                None => {
+                    let wanted = prompts.iter().filter(wanted).cloned().collect();
+                    lengths::applied(config, workload, wanted, &mut errors)
+                }
             },
             runs: match workload.runs {
                 Some(runs) if overrides.runs.is_none() && !overrides.auto_runs => runs,

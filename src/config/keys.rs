@@ -5,8 +5,8 @@ use llm_stream_core::protocol;
 use llm_stream_sim::Script;
 
 use super::words::{
-    CONNECTIONS, INCONCLUSIVE, ORDERS, PREFIX_CACHES, STAMPS, TOKEN_COUNTS, TOKEN_KINDS,
-    TRACE_FORMATS, TRANSPORTS, names,
+    CONNECTIONS, DISTRIBUTIONS, INCONCLUSIVE, ORDERS, PREFIX_CACHES, STAMPS, TOKEN_COUNTS,
+    TOKEN_KINDS, TRACE_FORMATS, TRANSPORTS, names,
 };
 
 /// A key: where it may be written, what its value looks like, and what it means.
@@ -327,8 +327,8 @@ pub(super) static KEYS: &[Key] = keys! {
         seed: Whole(0, MAX), "the first records", "7" => "The seed with which `limit` chooses records.";
         multi_turn: Flag, "false", "true" => "Whether all questions of a record are sent, as turns.";
         system: Text, "none", r#""Be brief.""# => "The system message.";
-        output_tokens: Whole(1, MAX), "the value of `max_tokens`", "256"
-            => "The most tokens that an answer may have.";
+        output_tokens: Any(&[Whole(1, MAX), Map(TokenRange)]), "the value of `max_tokens`", "256"
+            => "The most tokens that an answer may have, or a range from which each request draws the number.";
         min_tokens: Whole(1, MAX), "none", "256"
             => "The fewest tokens of an answer, if the server supports the field.";
         ignore_eos: Flag, "false", "true"
@@ -353,10 +353,10 @@ pub(super) static KEYS: &[Key] = keys! {
         name: Text, "", "get_weather" => "The tool that the model must call.";
     }
     [Synthetic] {
-        input_tokens: Any(&[Whole(1, MOST_INPUT), Map(TokenRange)]), "", "2048"
-            => "The length of the prompt in tokens, or a range from which each request draws its length.";
-        output_tokens: Whole(1, MAX), "the value of `max_tokens`", "256"
-            => "The most tokens that an answer may have.";
+        input_tokens: LENGTHS, "", "2048"
+            => "The length of the prompt in tokens, or a range from which each request draws its length. A list is a sweep: each value is a prompt `NAME@iVALUE`.";
+        output_tokens: LENGTHS, "the value of `max_tokens`", "256"
+            => "The most tokens that an answer may have, or a range. A list is a sweep: each value is a prompt `NAME@oVALUE`.";
         seed: Whole(0, MAX), "0", "7" => "The seed of the words.";
         tokenizer: Text, "the server's count", "path/tokenizer.json"
             => "A `tokenizer.json` that counts instead; requires the feature `tokenizers`.";
@@ -364,6 +364,10 @@ pub(super) static KEYS: &[Key] = keys! {
     [TokenRange] {
         min: Whole(1, MOST_INPUT), "", "1000" => "The fewest tokens.";
         max: Whole(1, MOST_INPUT), "", "2000" => "The most tokens.";
+        distribution: Words(|| names(&DISTRIBUTIONS)), "uniform", "lognormal"
+            => "How lengths are distributed between the two; lengths outside are not drawn.";
+        mean: Whole(1, MOST_INPUT), "", "1500" => "The mean of a normal or log-normal distribution without bounds.";
+        sd: Whole(1, MOST_INPUT), "", "400" => "Its standard deviation.";
     }
     [Workload] {
         concurrency: CONCURRENCY, "", "64"
@@ -382,6 +386,10 @@ pub(super) static KEYS: &[Key] = keys! {
         requests: Whole(1, MOST_REQUESTS), "", "512" => "Ends the load after this many requests.";
         duration: TIMEOUT, "", "60s" => "Ends the load after this time.";
         prompts: Some(&Text), "all", "chat-en" => "The prompts that requests take in turn, by name.";
+        input_tokens: LENGTHS, "those of the prompts", "2048"
+            => "The length of its generated prompts. A list is a sweep: each value is a workload `NAME@iVALUE`.";
+        output_tokens: LENGTHS, "those of the prompts", "256"
+            => "The most tokens of an answer. A list is a sweep: each value is a workload `NAME@oVALUE`.";
         mix: Weights, "none", "{ chat: 70, rag: 20, code: 10 }"
             => "Groups of prompts with the weights by which requests choose them at random, instead of `prompts`. Each group is a part `NAME@GROUP` with its own figures.";
         runs: Whole(1, MOST_RUNS), "the value of the top level", "3" => "How often each model gets the load.";
@@ -419,6 +427,9 @@ const CONCURRENCY: ValueShape =
     Any(&[Whole(1, MOST_IN_FLIGHT), Some(&Whole(1, MOST_IN_FLIGHT)), Map(ConcurrencyRange)]);
 
 const RATES: ValueShape = Any(&[RATE, Some(&RATE), Map(RateRange)]);
+
+const LENGTHS: ValueShape =
+    Any(&[Whole(1, MOST_INPUT), Some(&Whole(1, MOST_INPUT)), Map(TokenRange)]);
 
 const SPEED: ValueShape = Form { form: "speed", pattern: r"[0-9]\s*x\s*$" };
 
@@ -546,7 +557,7 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         ..section(Synthetic)
     },
     SectionInfo {
-        name: "a range of `input_tokens`",
+        name: "a range of tokens",
         expected: "a number or a range",
         example: "{ min: 1000, max: 2000 }",
         title: "Range of tokens",

@@ -11,6 +11,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 mod keys;
+mod lengths;
 pub(crate) mod mix;
 mod model;
 mod network;
@@ -53,6 +54,7 @@ pub use llm_stream_client::{
 };
 pub use llm_stream_core::sample::TokenCount;
 use llm_stream_core::{
+    lengths::LengthRange,
     precision::PrecisionGoal,
     prompt,
     protocol::{Protocol, TextFields},
@@ -375,6 +377,10 @@ pub struct WorkloadConfig {
     pub trace: Option<TraceReplay>,
     /// `requests`, `duration`, or both; of a trace, also its number of requests.
     pub until: Until,
+    /// `input_tokens`, instead of those of its generated prompts.
+    pub input_tokens: Option<LengthRange>,
+    /// `output_tokens`, instead of those of its prompts.
+    pub output_tokens: Option<LengthRange>,
     /// `prompts`: the names of the prompts that requests take in turn. Default: all.
     pub prompts: Vec<Spanned<String>>,
     /// `seed` of `arrivals` and `mix`. Default: 0.

@@ -69,7 +69,7 @@ pub(super) fn speeds(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Point
 }
 
 /// A list of different values.
-fn list<T: PartialEq>(
+pub(super) fn list<T: PartialEq>(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
     read: impl Fn(&mut Reader<'_>, &Entry<'_>) -> Option<T>,
@@ -131,7 +131,11 @@ fn range(
     Some(values)
 }
 
-fn check_number(reader: &mut Reader<'_>, entry: &Entry<'_>, points: usize) -> Option<()> {
+pub(super) fn check_number(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    points: usize,
+) -> Option<()> {
     if points > MOST_POINTS {
         let what = format!("{} has more than {MOST_POINTS} points", entry.label);
         reader.error(entry, what, "write fewer values, or a larger `factor`");

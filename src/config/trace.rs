@@ -50,7 +50,16 @@ pub(super) fn replays(
     workload: &Fields<'_>,
     limit: Option<usize>,
 ) -> Option<Vec<(String, Shape, TraceReplay)>> {
-    for key in ["arrivals", "seed", "prompts", "mix", "concurrency", "rate"] {
+    for key in [
+        "arrivals",
+        "seed",
+        "prompts",
+        "mix",
+        "input_tokens",
+        "output_tokens",
+        "concurrency",
+        "rate",
+    ] {
         if let Some(entry) = workload.get(key) {
             let what = format!("`{key}` cannot be combined with `trace`");
             let help = "the trace has the times and the prompts of its requests; remove it";

@@ -596,8 +596,9 @@ fn refused(
     protocol: &dyn Protocol,
     (ignore_eos, max_tokens): (Option<bool>, u64),
 ) -> Option<Refusal> {
-    let AnswerLength { tokens, min_tokens, ignore_eos: prompt_ignores_eos } = prompt.output;
-    let most = tokens.unwrap_or(max_tokens);
+    let AnswerLength { tokens, range, min_tokens, ignore_eos: prompt_ignores_eos } = prompt.output;
+    let fewest = range.map(|range| range.least).or(tokens);
+    let most = fewest.unwrap_or(max_tokens);
     let name = protocol.name();
     let uses = |field: &str| match field {
         "ignore_eos" => ignore_eos.unwrap_or(prompt_ignores_eos),

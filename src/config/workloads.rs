@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use llm_stream_core::{
+    lengths::LengthRange,
     prompt,
     schedule::{ArrivalProcess, Gaps, Shape, Until},
 };
@@ -11,7 +12,7 @@ use serde_saphyr::Spanned;
 use super::{
     PromptConfig, WorkloadConfig,
     keys::Section,
-    mix, model, precision,
+    lengths, mix, model, precision,
     reader::{Entry, Fields, Reader},
     suggest::{any_of, did_you_mean, nearest},
     sweep,
@@ -69,10 +70,11 @@ fn workload(
         let help = "the names in `mix` are the prompts; remove `prompts`";
         reader.error_at_key(entry, "`prompts` cannot be combined with `mix`", help);
     }
+    let points = points.and_then(|points| with_lengths(reader, entry, &fields, points));
     let seed = seed(reader, &fields);
     let Some(until) = until else { return Vec::new() };
     let thresholds = thresholds.unwrap_or_default();
-    let point = |LoadPoint { suffix, shape, trace }: LoadPoint| {
+    let point = |LoadPoint { suffix, shape, trace, input, output }: LoadPoint| {
         let name = format!("{name}{suffix}");
         let until = trace.as_ref().map_or(until, |replay| until_end_of(replay, until));
         WorkloadConfig {
@@ -81,6 +83,8 @@ fn workload(
             trace,
             until,
             prompts: chosen.clone().unwrap_or_default(),
+            input_tokens: input,
+            output_tokens: output,
             mix: mix.clone().flatten().unwrap_or_default(),
             seed: seed.unwrap_or(0),
             runs: runs.and_then(|runs| u32::try_from(runs).ok()),
@@ -112,21 +116,50 @@ fn any_of_texts(texts: &[String]) -> String {
 }
 
 /// A load of a workload: of a sweep, one of several.
+#[derive(Clone)]
 struct LoadPoint {
     /// The end of its name.
     suffix: String,
     shape: Shape,
     trace: Option<TraceReplay>,
+    input: Option<LengthRange>,
+    output: Option<LengthRange>,
 }
 
 impl LoadPoint {
     fn new((suffix, shape): (String, Shape)) -> Self {
-        Self { suffix, shape, trace: None }
+        Self { suffix, shape, trace: None, input: None, output: None }
     }
 
     fn replay((suffix, shape, trace): (String, Shape, TraceReplay)) -> Self {
-        Self { suffix, shape, trace: Some(trace) }
+        Self { trace: Some(trace), ..Self::new((suffix, shape)) }
     }
+}
+
+/// The points of a workload with each of its `input_tokens` and `output_tokens`.
+fn with_lengths(
+    reader: &mut Reader<'_>,
+    workload: &Entry<'_>,
+    fields: &Fields<'_>,
+    points: Vec<LoadPoint>,
+) -> Option<Vec<LoadPoint>> {
+    let mut lengths = |key: &str, suffix: &str| {
+        let Some(entry) = fields.get(key) else { return Some(vec![(String::new(), None)]) };
+        let points = lengths::swept(reader, entry, suffix)?;
+        Some(points.into_iter().map(|(name, range)| (name, Some(range))).collect())
+    };
+    let (inputs, outputs) =
+        (lengths("input_tokens", lengths::INPUT), lengths("output_tokens", lengths::OUTPUT));
+    let lengths = lengths::combined(reader, workload, (inputs?, outputs?))?;
+    let points = points.into_iter().map(|point| (point.suffix.clone(), point)).collect();
+    let points = lengths::combined(reader, workload, (points, lengths))?;
+    let point = |(suffix, (point, (input, output))): (String, (LoadPoint, _))| LoadPoint {
+        suffix,
+        input,
+        output,
+        ..point
+    };
+    Some(points.into_iter().map(point).collect())
 }
 
 /// Returns the end of a replay: a trace ends with its last request.

@@ -57,7 +57,7 @@ pub fn measure(
         Some(tokenizer) => (SearchBudget::FREE, format!("`{}`", tokenizer.name())),
         None => (SearchBudget::REQUESTS, "the server".into()),
     };
-    for wanted in [synthetic.least, synthetic.most] {
+    for wanted in [synthetic.length.least, synthetic.length.most] {
         let mut refusal = None;
         while let Some(words) = counts.next(wanted, effort) {
             if observer.is_cancelled() {

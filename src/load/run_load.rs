@@ -25,7 +25,7 @@ use llm_stream_core::{
 };
 
 use super::{
-    Answer, Conversation, PromptSizer, max_tokens,
+    Answer, Conversation, PromptSizer, drawn_tokens,
     prompt_choice::PromptChoice,
     replay::{Replay, RequestMaker},
     request,
@@ -260,6 +260,12 @@ impl<'a> Load<'a> {
         self.under_way.len() - self.ending.len()
     }
 
+    /// Returns the number of the request that is sent. It is unique over all runs, so that two requests
+    /// never get the same length from a range.
+    fn nth(&self) -> u64 {
+        u64::from(self.run) << 32 | self.sent as u64
+    }
+
     fn is_in_number(&self) -> bool {
         self.workload.until.requests.is_none_or(|requests| self.sent < requests)
     }
@@ -287,12 +293,12 @@ impl<'a> Load<'a> {
             return (prompt, request);
         }
         if !prompt.turns.is_empty() {
-            let begun = ConversationState { so_far: Conversation::default(), prompt, asked: 0 };
+            let so_far = Conversation::numbered(self.nth());
+            let begun = ConversationState { so_far, prompt, asked: 0 };
             return state.insert(begun).go_on(self.target);
         }
-        let max_tokens = max_tokens(self.target, &prompt);
-        // Unique over all runs, so that two requests never get the same length from a range.
-        let nth = u64::from(self.run) << 32 | self.sent as u64;
+        let nth = self.nth();
+        let max_tokens = drawn_tokens(self.target, &prompt, nth);
         let request = request(self.target, &prompt, max_tokens, (self.lengths, nth));
         (prompt, request)
     }

@@ -21,6 +21,7 @@ pub mod goodput;
 pub mod group;
 pub mod interval;
 pub mod lacking;
+pub mod lengths;
 pub mod load_stats;
 pub mod metric;
 mod moderation;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
-use crate::{text::visible, tokenizer::Tokenizer};
+use crate::{lengths::LengthRange, text::visible, tokenizer::Tokenizer};
 
 /// A prompt, or one turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +46,8 @@ pub struct ConversationTurn {
 /// A generated text of a given length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synthetic {
-    /// Fewest tokens: of the whole prompt as the server counts, or of the text as the tokenizer
-    /// counts.
-    pub least: u64,
-    /// Most tokens; the same number unless a range was requested.
-    pub most: u64,
+    /// The tokens: of the whole prompt as the server counts, or of the text as the tokenizer counts.
+    pub length: LengthRange,
     /// The seed that selects the words.
     pub seed: u64,
     /// Counts the text instead of the server. It does not count the chat template.
@@ -60,8 +57,10 @@ pub struct Synthetic {
 /// The requested length of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AnswerLength {
-    /// Most tokens to generate, instead of the model's setting.
+    /// Most tokens to generate, instead of the model's setting; of a range, its upper end.
     pub tokens: Option<u64>,
+    /// The range from which each request draws its number of tokens.
+    pub range: Option<LengthRange>,
     /// Fewest tokens to generate. Not every server supports it.
     pub min_tokens: Option<u64>,
     /// Whether the model must not end the answer by itself. Not every server supports it.
@@ -215,10 +214,25 @@ impl AnswerLength {
     /// The settings as text. Baselines contain a hash of it, so its format must not change, whatever
     /// the names of the type and the fields are.
     fn identity(&self) -> String {
-        let Self { tokens, min_tokens, ignore_eos } = self;
+        let Self { tokens, range, min_tokens, ignore_eos } = self;
+        let range = range.map(|range| format!(" of {range}")).unwrap_or_default();
         format!(
-            "Output {{ tokens: {tokens:?}, min_tokens: {min_tokens:?}, ignore_eos: {ignore_eos} }}"
+            "Output {{ tokens: {tokens:?}, min_tokens: {min_tokens:?}, ignore_eos: {ignore_eos} }}{range}"
         )
+    }
+
+    /// Sets the length, or the range of lengths.
+    pub fn set_range(&mut self, range: LengthRange) {
+        self.tokens = Some(range.most);
+        self.range = Some(range).filter(|range| range.only().is_none());
+    }
+
+    /// Returns the most tokens of the answer to the `nth` request; `None` leaves it to the model's
+    /// setting. `seed` is that of the prompt.
+    pub fn most(&self, seed: u64, nth: u64) -> Option<u64> {
+        /// Makes the lengths of answers independent of those of prompts with the same seed.
+        const ANSWERS: u64 = 0x616e_7377_6572;
+        self.range.map(|range| range.draw(seed ^ ANSWERS, nth)).or(self.tokens)
     }
 }
 

@@ -9,7 +9,11 @@
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
-use crate::{prompt::Synthetic, protocol::Protocol};
+use crate::{
+    lengths::{LengthDistribution, LengthRange},
+    prompt::Synthetic,
+    protocol::Protocol,
+};
 
 /// The relative deviation of a prompt's length that is accepted.
 pub const TOLERANCE: f64 = 0.02;
@@ -107,16 +111,19 @@ fn off(counted: u64, wanted: u64) -> f64 {
 impl Synthetic {
     /// Returns everything that its texts depend on, as one text. Baselines contain its hash.
     pub fn identity(&self) -> String {
-        let Self { least, most, seed, tokenizer } = self;
+        let Self { length, seed, tokenizer } = self;
+        let LengthRange { least, most, distribution } = length;
         let by = tokenizer.as_ref().map_or_else(String::new, |by| format!(" by {}", by.name()));
-        format!("Synthetic {{ least: {least}, most: {most}, seed: {seed} }}{by}")
+        let distribution = match distribution {
+            LengthDistribution::Uniform => String::new(),
+            _ => format!(" of {length}"),
+        };
+        format!("Synthetic {{ least: {least}, most: {most}, seed: {seed} }}{by}{distribution}")
     }
 
     /// Returns the number of tokens of the `nth` text, random if a range was requested.
     pub fn tokens(&self, nth: u64) -> u64 {
-        let mut random =
-            Pcg64Mcg::seed_from_u64(self.seed ^ nth.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        random.random_range(self.least..=self.most)
+        self.length.draw(self.seed, nth)
     }
 
     /// Returns a text of this many words. The seed alone determines the words; `shuffle` changes

@@ -7,6 +7,7 @@ use std::{
 
 use llm_stream_bench::config::Config;
 use llm_stream_core::{
+    lengths::LengthRange,
     prompt::{ChatMessage, ContentPart, Image, Role, Synthetic, ToolChoice},
     synthetic::Length,
     tokenizer::Tokenizer,
@@ -379,7 +380,7 @@ fn a_tokenizer_counts_the_text_and_the_server_the_template_too() {
 
     let made = |tokenizer, name, has_tools| {
         let protocol = llm_stream_core::protocol::by_name(name).unwrap();
-        let synthetic = Synthetic { least: 1000, most: 1000, seed: 1, tokenizer };
+        let synthetic = Synthetic { length: LengthRange::fixed(1000), seed: 1, tokenizer };
         Length::of(&synthetic, 3, protocol, has_tools)
     };
     let none = || Some(Tokenizer::new("none", |_| Ok(0)));

@@ -1,4 +1,5 @@
 //! Traffic like that of production, through the front door.
 
+mod lengths;
 mod mixes;
 mod traces;

@@ -137,7 +137,7 @@ fn task(case: &Case, TrialPosition { task, tasks, .. }: TrialPosition) -> String
 
 /// Reports the length that the search found for a prompt.
 fn length(prompt: &Prompt, synthetic: &Synthetic, counts: &LengthSearch) -> String {
-    let mut ends = vec![synthetic.least, synthetic.most];
+    let mut ends = vec![synthetic.length.least, synthetic.length.most];
     ends.dedup();
     let found: Vec<_> = ends
         .iter()
