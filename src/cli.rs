@@ -16,7 +16,7 @@ use llm_stream_core::{
     precision::PrecisionGoal,
     protocol,
 };
-use llm_stream_sim::{Fault, FaultKind, Script};
+use llm_stream_sim::{Fault, FaultKind, Script, ServerCapacity};
 
 use crate::{
     config::{self, Inconclusive, RunCount},
@@ -787,6 +787,27 @@ pub struct ServeOptions {
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = config::duration)]
     pub jitter: Duration,
 
+    /// Run at most N requests together and queue the others: a server with a limited capacity,
+    /// which decodes step by step. `--ttft` and `--itl` then do not apply
+    #[arg(long, value_name = "N", conflicts_with_all = ["ttft", "itl"], value_parser = tokens())]
+    pub slots: Option<u64>,
+
+    /// With --slots: prompt tokens processed per second
+    #[arg(long, value_name = "N", default_value_t = 20_000.0, requires = "slots", value_parser = positive)]
+    pub prefill_rate: f64,
+
+    /// With --slots: the part of a decoding step that does not depend on the number of requests
+    #[arg(long, value_name = "DURATION", default_value = "8ms", requires = "slots", value_parser = config::duration)]
+    pub decode_base: Duration,
+
+    /// With --slots: the part of a decoding step that each running request adds
+    #[arg(long, value_name = "DURATION", default_value = "0.2ms", requires = "slots", value_parser = config::duration)]
+    pub decode_per_running: Duration,
+
+    /// With --slots: the tokens that fit into the KV cache
+    #[arg(long, value_name = "N", requires = "slots", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    pub kv_tokens: Option<u64>,
+
     /// Generate this many tokens, or fewer if `max_tokens` is less
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = tokens())]
     pub tokens: u64,
@@ -826,6 +847,13 @@ impl ServeOptions {
             ttft: self.ttft,
             itl: self.itl,
             jitter: self.jitter,
+            capacity: self.slots.map(|slots| ServerCapacity {
+                slots,
+                prefill_rate: self.prefill_rate,
+                base: self.decode_base,
+                per_running: self.decode_per_running,
+                kv_tokens: self.kv_tokens,
+            }),
             tokens: self.tokens,
             tokens_per_event: self.tokens_per_event,
             reasoning_tokens: self.reasoning_tokens,
@@ -834,6 +862,14 @@ impl ServeOptions {
             seed: self.seed,
             faults: self.faults.clone(),
         }
+    }
+}
+
+/// A number above zero.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
+        _ => Err(format!("`{text}` is not a number above 0")),
     }
 }
 

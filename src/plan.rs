@@ -25,9 +25,11 @@ pub use llm_stream_client::{
 };
 use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
+    capacity::{LoadLimits, Objective},
     goodput::RequestLimits,
-    group::{GroupId, GroupSpec},
+    group::{GroupId, GroupSpec, load_text},
     lacking::MIN_SHARE,
+    lengths::LengthRange,
     metric::Metric,
     precision::PrecisionGoal,
     prompt::{self, Prompt, Tools},
@@ -380,6 +382,8 @@ pub struct Workload {
     pub written: String,
     /// Closed or open loop.
     pub shape: Shape,
+    /// The search for the highest load, of which `shape` is the first one.
+    pub search: Option<(Objective, usize)>,
     /// When the load ends.
     pub until: Until,
     /// The recorded traffic that it replays; its requests replace `prompts`.
@@ -396,6 +400,8 @@ pub struct Workload {
     pub precision: Vec<PrecisionGoal>,
     /// The seed of the random choices.
     pub seed: u64,
+    /// The time between an answer and the next turn of its conversation, in milliseconds.
+    pub think: Option<LengthRange>,
     /// The parts of a mix, each with its own prompts and thresholds. They run together.
     pub parts: Vec<Arc<Self>>,
     /// The share of the requests, of a part of a mix; otherwise 1.
@@ -407,6 +413,14 @@ impl Workload {
     pub fn part_of(&self, title: &str) -> Option<usize> {
         // Without a mix no prompt is compared.
         self.parts.iter().position(|part| part.prompts.iter().any(|one| one.title() == title))
+    }
+}
+
+impl Workload {
+    /// The load in words.
+    pub fn load(&self) -> String {
+        let search = self.search.as_ref().map(|(search, _)| search);
+        load_text(&self.shape, search, &self.until)
     }
 }
 
@@ -612,7 +626,9 @@ fn cases(
                 None => alone.clone(),
                 Some(workload) => Arc::new(group::spec(target, Some(workload))),
             };
-            let parts = task.workload().into_iter().flat_map(|workload| &workload.parts);
+            // Of a search only the load that it finds has figures.
+            let mixed = task.workload().filter(|workload| workload.search.is_none());
+            let parts = mixed.into_iter().flat_map(|workload| &workload.parts);
             let parts = parts.map(|part| Arc::new(group::spec(target, Some(part)))).collect();
             let groups = (&group, &parts);
             cases.extend((1..=*runs).map(|run| Arc::new(Case::new(groups, target, task, run))));
@@ -629,32 +645,22 @@ fn workloads(
     let mut errors = Vec::new();
     let mut index = 0;
     let workload = |workload: &config::WorkloadConfig| {
-        let parts = workload.mix.iter().map(|part| &part.name);
-        let named: HashSet<_> =
-            workload.prompts.iter().chain(parts).map(|name| visible(&name.value)).collect();
-        let wanted = |prompt: &&Arc<Prompt>| {
-            // An open loop schedules requests, but the start of a later turn depends on the
-            // previous answer.
-            let is_able = prompt.turns.is_empty() || matches!(workload.shape, Shape::Closed { .. });
-            named.is_empty() && is_able || prompt.called().any(|name| named.contains(name))
-        };
         let limits = mix::MixedThresholds::of(config, workload, &mut errors);
         let mut planned = Workload {
             index,
             name: visible(&workload.name.value).into_owned(),
             written: workload.name.value.clone(),
             shape: workload.shape,
+            search: workload.find.as_ref().map(|find| objective(config, find, &mut errors)),
             until: workload.until,
             trace: workload.trace.clone(),
-            prompts: match &workload.trace {
-                Some(replay) => vec![Arc::new(trace_prompt(replay))],
-                None => {
-                    let wanted = prompts.iter().filter(wanted).cloned().collect();
-                    lengths::applied(config, workload, wanted, &mut errors)
-                }
-            },
+            prompts: prompts_of(config, workload, prompts, &mut errors),
             runs: match workload.runs {
                 Some(runs) if overrides.runs.is_none() && !overrides.auto_runs => runs,
+                // A search has several loads already.
+                None if workload.find.is_some() && !overrides.auto_runs => {
+                    overrides.runs.unwrap_or(1)
+                }
                 _ => run_count(config, overrides).first(),
             },
             precision: goals(config, overrides, workload.precision.as_ref()),
@@ -664,6 +670,7 @@ fn workloads(
                 request_limits(config, texts, &mut errors)
             },
             seed: workload.seed,
+            think: workload.think,
             parts: Vec::new(),
             share: 1.0,
         };
@@ -678,6 +685,31 @@ fn workloads(
         true => Ok(workloads),
         false => Err(ConfigErrors(errors).into()),
     }
+}
+
+/// Returns the prompts of a workload, with its own lengths.
+fn prompts_of(
+    config: &Config,
+    workload: &config::WorkloadConfig,
+    prompts: &[Arc<Prompt>],
+    errors: &mut Vec<ConfigError>,
+) -> Vec<Arc<Prompt>> {
+    if let Some(replay) = &workload.trace {
+        return vec![Arc::new(trace_prompt(replay))];
+    }
+    let parts = workload.mix.iter().map(|part| &part.name);
+    let named: HashSet<_> =
+        workload.prompts.iter().chain(parts).map(|name| visible(&name.value)).collect();
+    let wanted = |prompt: &&Arc<Prompt>| {
+        named.is_empty() || prompt.called().any(|name| named.contains(name))
+    };
+    let wanted: Vec<_> = prompts.iter().filter(wanted).cloned().collect();
+    if workload.think.is_some() && wanted.iter().all(|prompt| prompt.turns.is_empty()) {
+        let what = "`think` has no effect: no prompt of the workload has several turns";
+        let help = "add a prompt with `turns`, or a data set with `multi_turn: true`, or remove it";
+        errors.push(config.error_in(&workload.name, what, help));
+    }
+    lengths::applied(config, workload, wanted, errors)
 }
 
 /// Returns the prompt that stands for the requests of a trace in results. The preflight sends it
@@ -696,6 +728,18 @@ fn undefined_metrics(
     let has_limits = !workload.goodput.as_ref().unwrap_or(&config.goodput).is_empty();
     let error = |text: &Spanned<String>| {
         let metric = Threshold::parse(&text.value).ok()?.metric;
+        let searched = workload.find.as_ref().map(|find| find.is_concurrency);
+        for (of_search, is_concurrency, max) in
+            [(Metric::CAPACITY, false, "rate"), (Metric::MAX_CONCURRENCY, true, "concurrency")]
+        {
+            if metric == of_search && searched != Some(is_concurrency) {
+                let what = format!("`{}` is the result of a search with `max: {max}`", metric.name);
+                let help = format!(
+                    "for example\nfind: {{ max: {max}, subject_to: [\"ttft p95 <= 500 ms\"] }}"
+                );
+                return Some(config.error_in(text, &what, &help));
+            }
+        }
         if metric == Metric::REQUEST_RATE && is_closed {
             let what = "a closed loop has no `request_rate`: its requests start when others end";
             let help = "use `request_throughput`, the valid requests a second";
@@ -710,6 +754,28 @@ fn undefined_metrics(
         None
     };
     texts.iter().filter_map(error).collect()
+}
+
+/// The objective of a search, and the most loads that it has.
+fn objective(
+    config: &Config,
+    find: &config::FindConfig,
+    errors: &mut Vec<ConfigError>,
+) -> (Objective, usize) {
+    let parse = |text: &Spanned<String>| {
+        LoadLimits::parse(&text.value)
+            .map_err(|error| config.error_at(text, error.offset, &error.message, &error.help))
+    };
+    let parsed = find.subject_to.iter().map(parse);
+    let limits = parsed.filter_map(|limit| limit.map_err(|error| errors.push(error)).ok());
+    let objective = Objective {
+        is_concurrency: find.is_concurrency,
+        from: find.from,
+        to: find.to,
+        limits: LoadLimits::new(limits.collect()),
+        precision: find.precision,
+    };
+    (objective, find.loads)
 }
 
 fn request_limits(

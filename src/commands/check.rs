@@ -128,7 +128,7 @@ fn load(workload: &Workload) -> String {
         Shape::Closed { .. } => String::new(),
         Shape::Open { max_in_flight, .. } => format!(", at most {max_in_flight} in flight"),
     };
-    format!("{}, {}{limit}", workload.shape, workload.until)
+    format!("{}{limit}", workload.load())
 }
 
 fn trials(plan: &Plan) -> String {

@@ -4,6 +4,9 @@
 use llm_stream_core::protocol;
 use llm_stream_sim::Script;
 
+use llm_stream_core::capacity::MAX_LOADS;
+
+use super::find::LOADS;
 use super::words::{
     CONNECTIONS, DISTRIBUTIONS, INCONCLUSIVE, ORDERS, PREFIX_CACHES, STAMPS, TOKEN_COUNTS,
     TOKEN_KINDS, TRACE_FORMATS, TRANSPORTS, names,
@@ -33,6 +36,7 @@ pub(super) enum Section {
     Model,
     Defaults,
     Simulate,
+    Decode,
     Fault,
     Timeouts,
     RunVariation,
@@ -44,9 +48,12 @@ pub(super) enum Section {
     Synthetic,
     TokenRange,
     Workload,
+    Find,
     ConcurrencyRange,
     RateRange,
     Trace,
+    ThinkTime,
+    SharedPrefix,
 }
 
 /// The form of a value.
@@ -113,8 +120,9 @@ pub(super) struct SectionInfo {
 }
 
 use Section::{
-    ConcurrencyRange, Defaults, Fault, Function, Model, Prompt, RateRange, RunVariation, Simulate,
-    Synthetic, Timeouts, TokenCount, TokenRange, Tool, Top, Trace, Workload,
+    ConcurrencyRange, Decode, Defaults, Fault, Find, Function, Model, Prompt, RateRange,
+    RunVariation, SharedPrefix, Simulate, Synthetic, ThinkTime, Timeouts, TokenCount, TokenRange,
+    Tool, Top, Trace, Workload,
 };
 use ValueShape::{
     Any, Duration, Fields, Figures, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some,
@@ -148,6 +156,7 @@ const SHUFFLED: ValueShape =
     Form { form: "`shuffled(SEED)`", pattern: r"^shuffled\s*\(.*[0-9].*\)$" };
 const GAMMA: ValueShape = Form { form: "`gamma(BURSTINESS)`", pattern: r"^gamma\s*\(.*[0-9].*\)$" };
 const TIMEOUT: ValueShape = Duration { zero: false, unit: "s" };
+const THINK: ValueShape = Duration { zero: false, unit: "s" };
 const TIME: ValueShape = Duration { zero: true, unit: "ms" };
 
 /// Makes a table of [`Key`]s: `[sections] { name: shape, default, example => help; … }`.
@@ -273,6 +282,13 @@ pub(super) static KEYS: &[Key] = keys! {
         ttft: TIME, "50ms", "10ms" => "The time to the first token.";
         itl: TIME, "10ms", "10ms" => "The time between tokens.";
         jitter: TIME, "0ms", "10ms" => "The largest random deviation of each token's time.";
+        slots: Whole(1, 1_000_000), "no limit", "32"
+            => "The most requests that the server runs together; others wait in a queue. It then decodes step by step, as `decode` says, in place of `ttft` and `itl`.";
+        prefill_rate: RATE, "20000/s", "20000/s" => "The prompt tokens that a server with `slots` processes per second.";
+        decode: Map(Decode), "see below", "{ base: 8ms, per_running: 0.2ms }"
+            => "The duration of a step of a server with `slots`.";
+        kv_tokens: Whole(1, MAX), "no limit", "100000"
+            => "The tokens that fit into the KV cache of a server with `slots`; each request reserves its prompt and its longest answer.";
         tokens: Whole(1, Script::MOST_TOKENS), "64", "64" => "The tokens of an answer.";
         tokens_per_event: Whole(1, Script::MOST_TOKENS), "1", "1" => "The tokens of an event.";
         reasoning_tokens: Whole(0, MAX), "0", "16" => "How many of the first tokens are reasoning.";
@@ -281,6 +297,10 @@ pub(super) static KEYS: &[Key] = keys! {
         seed: Whole(0, MAX), "0", "7" => "The seed of the jitter.";
         faults: List(&Any(&[Words(flag_faults), Map(Fault)])), "none", "{ stall: 10 }"
             => "Faults of the answers.";
+    }
+    [Decode] {
+        base: TIME, "8ms", "8ms" => "The part of a step that does not depend on the number of requests.";
+        per_running: TIME, "0.2ms", "0.2ms" => "The part of a step that each running request adds.";
     }
     [Fault] {
         status: Whole(400, 599), "", "503" => "Answers with this HTTP status.";
@@ -326,6 +346,8 @@ pub(super) static KEYS: &[Key] = keys! {
         limit: Whole(1, MOST_RECORDS), "all", "20" => "The number of records to take.";
         seed: Whole(0, MAX), "the first records", "7" => "The seed with which `limit` chooses records.";
         multi_turn: Flag, "false", "true" => "Whether all questions of a record are sent, as turns.";
+        model_name: Text, "that of the model", r#""my-lora""#
+            => "The name that the server has for the model of this prompt, such as a LoRA adapter.";
         system: Text, "none", r#""Be brief.""# => "The system message.";
         output_tokens: Any(&[Whole(1, MAX), Map(TokenRange)]), "the value of `max_tokens`", "256"
             => "The most tokens that an answer may have, or a range from which each request draws the number.";
@@ -358,8 +380,14 @@ pub(super) static KEYS: &[Key] = keys! {
         output_tokens: LENGTHS, "the value of `max_tokens`", "256"
             => "The most tokens that an answer may have, or a range. A list is a sweep: each value is a prompt `NAME@oVALUE`.";
         seed: Whole(0, MAX), "0", "7" => "The seed of the words.";
+        shared_prefix: Map(SharedPrefix), "none", "{ groups: 8, tokens: 1024 }"
+            => "The beginnings that requests of a load share; each request chooses one of the groups at random.";
         tokenizer: Text, "the server's count", "path/tokenizer.json"
             => "A `tokenizer.json` that counts instead; requires the feature `tokenizers`.";
+    }
+    [SharedPrefix] {
+        groups: Whole(1, 1_000_000), "", "8" => "The number of different beginnings.";
+        tokens: Whole(1, MOST_INPUT), "", "1024" => "The length of a beginning, less than `input_tokens`.";
     }
     [TokenRange] {
         min: Whole(1, MOST_INPUT), "", "1000" => "The fewest tokens.";
@@ -374,15 +402,21 @@ pub(super) static KEYS: &[Key] = keys! {
             => "A closed loop with this many requests in flight. A list or a range is a sweep: each value is a workload `NAME@cVALUE`.";
         rate: RATES, "", "20/s"
             => "An open loop with this many requests per second, minute or hour. A list or a range is a sweep: each value is a workload `NAME@rVALUE`, per second.";
+        find: Map(Find), "", r#"{ max: rate, subject_to: ["ttft p95 <= 500 ms"] }"#
+            => "A search for the highest load that holds its limits, in place of `concurrency` and `rate`. `requests` and `duration` are those of each load near the result.";
+    }
+    [Workload, Find] {
         arrivals: Any(&[Words(|| vec!["constant", "poisson"]), GAMMA]), "poisson", "poisson"
             => "The distribution of the gaps between arrivals.";
-        seed: Whole(0, MAX), "0", "7" => "The seed of the arrivals and of `mix`.";
+        seed: Whole(0, MAX), "0", "7" => "The seed of the arrivals, of `mix` and of `think`.";
+        max_in_flight: Whole(1, MOST_IN_FLIGHT), "1000", "500"
+            => "The most requests in flight; a load that reaches it is invalid.";
+    }
+    [Workload] {
         trace: Any(&[Text, Map(Trace)]), "", "traces/conversation.jsonl"
             => "Recorded traffic that is replayed: a JSON Lines file with the times of its requests, and their lengths or bodies.";
         speed: SPEEDS, "1x", "2x"
             => "How many times as fast as recorded the requests of `trace` arrive. A list is a sweep: each value is a workload `NAME@xVALUE`.";
-        max_in_flight: Whole(1, MOST_IN_FLIGHT), "1000", "500"
-            => "The most requests in flight; a load that reaches it is invalid.";
         requests: Whole(1, MOST_REQUESTS), "", "512" => "Ends the load after this many requests.";
         duration: TIMEOUT, "", "60s" => "Ends the load after this time.";
         prompts: Some(&Text), "all", "chat-en" => "The prompts that requests take in turn, by name.";
@@ -392,6 +426,8 @@ pub(super) static KEYS: &[Key] = keys! {
             => "The most tokens of an answer. A list is a sweep: each value is a workload `NAME@oVALUE`.";
         mix: Weights, "none", "{ chat: 70, rag: 20, code: 10 }"
             => "Groups of prompts with the weights by which requests choose them at random, instead of `prompts`. Each group is a part `NAME@GROUP` with its own figures.";
+        think: Any(&[THINK, Map(ThinkTime)]), "none", "5s"
+            => "The time from an answer to the next turn of its conversation, or a range from which it is drawn.";
         runs: Whole(1, MOST_RUNS), "the value of the top level", "3" => "How often each model gets the load.";
         thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
             => "Limits for every model under this load; `@GROUP` in front is a limit of a part of `mix`.";
@@ -399,6 +435,17 @@ pub(super) static KEYS: &[Key] = keys! {
             => "Limits that each request must meet to count for `goodput` and `goodput_ratio`.";
         precision: PRECISION, "the value of the top level", "2 %"
             => "How precisely means are to be known, as a percentage of each.";
+    }
+    [Find] {
+        max: Words(|| names(&LOADS)), "", "rate"
+            => "The load to maximise: `rate`, in requests per second, or `concurrency`, in requests at a time.";
+        subject_to: Some(&Text), "", r#""ttft p95 <= 500 ms""#
+            => "The limits that hold under the load: means and percentiles of figures of requests, `success_rate` and `goodput_ratio`.";
+        from: Any(&[RATE, Whole(1, MOST_IN_FLIGHT)]), "1/s, or 1", "1/s" => "The lowest load.";
+        to: Any(&[RATE, Whole(1, MOST_IN_FLIGHT)]), "1000/s, or 1024", "100/s" => "The highest load.";
+        precision: SHARE, "5 %", "5 %"
+            => "How precisely the result is to be known; the search ends when its interval is as narrow.";
+        loads: Whole(4, MAX_LOADS as u64), "12", "12" => "The most loads of a search.";
     }
     [Trace] {
         file: Text, "", "traces/conversation.jsonl" => "The file, relative to the config.";
@@ -409,6 +456,14 @@ pub(super) static KEYS: &[Key] = keys! {
         tokenizer: Text, "the tokenizer of `token_count`; without one a word stands for a token", "path/tokenizer.json"
             => "A `tokenizer.json` by which prompts have the exact lengths; requires the feature `tokenizers`.";
         seed: Whole(0, MAX), "0", "7" => "The seed of the words, with `prefix_cache: reuse`.";
+    }
+    [ThinkTime] {
+        min: TIME, "", "1s" => "The shortest time.";
+        max: THINK, "", "60s" => "The longest time.";
+        distribution: Words(|| names(&DISTRIBUTIONS)), "uniform", "lognormal"
+            => "How times are distributed between the two; times outside are not drawn.";
+        mean: THINK, "", "8s" => "The mean of a normal or log-normal distribution without bounds.";
+        sd: THINK, "", "6s" => "Its standard deviation.";
     }
     [ConcurrencyRange] {
         from: Whole(1, MOST_IN_FLIGHT), "", "1" => "The first number of requests in flight.";
@@ -471,7 +526,15 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         expected: "a map of a rhythm",
         example: "{ ttft: 50ms, itl: 10ms }",
         title: "Simulated endpoint",
+        only_with: &[("prefill_rate", "slots"), ("decode", "slots"), ("kv_tokens", "slots")],
         ..section(Simulate)
+    },
+    SectionInfo {
+        name: "`decode`",
+        expected: "a map of durations",
+        example: "{ base: 8ms, per_running: 0.2ms }",
+        title: "Decoding step",
+        ..section(Decode)
     },
     SectionInfo {
         name: "a fault",
@@ -569,10 +632,18 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         expected: "a map of a workload's keys",
         example: "{ concurrency: 64, requests: 512 }",
         title: "Workload",
-        one_of: &[&["concurrency", "rate", "trace"]],
+        one_of: &[&["concurrency", "rate", "trace", "find"]],
         some_of: &[&["requests", "duration", "trace"]],
         only_with: &[("arrivals", "rate"), ("speed", "trace")],
         ..section(Workload)
+    },
+    SectionInfo {
+        name: "`find`",
+        expected: "a map of a search's keys",
+        example: "{ max: rate, subject_to: [\"ttft p95 <= 500 ms\"] }",
+        title: "Search",
+        one_of: &[&["max"], &["subject_to"]],
+        ..section(Find)
     },
     SectionInfo {
         name: "a range of `concurrency`",
@@ -595,6 +666,22 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         title: "Trace",
         one_of: &[&["file"]],
         ..section(Trace)
+    },
+    SectionInfo {
+        name: "`think`",
+        expected: "a duration or a range of durations",
+        example: "{ min: 1s, max: 60s }",
+        title: "Think time",
+        one_of: &[&["min"], &["max"]],
+        ..section(ThinkTime)
+    },
+    SectionInfo {
+        name: "`shared_prefix`",
+        expected: "a map with `groups` and `tokens`",
+        example: "{ groups: 8, tokens: 1024 }",
+        title: "Shared prefix",
+        one_of: &[&["groups"], &["tokens"]],
+        ..section(SharedPrefix)
     },
 ];
 

@@ -22,7 +22,9 @@ pub(super) type MakeDistribution = fn(u64, u64) -> LengthDistribution;
 /// Reads a length: a number, or a range.
 pub(super) fn length(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<LengthRange> {
     match entry.value.value {
-        Yaml::Map(_) => range(reader, entry),
+        Yaml::Map(_) => {
+            range(reader, entry, (Section::TokenRange, |reader, end| reader.whole(end)))
+        }
         _ => reader.whole(entry).map(LengthRange::fixed),
     }
 }
@@ -57,22 +59,30 @@ pub(super) fn combined<A: Clone, B: Clone>(
     Some(pairs.collect())
 }
 
-fn range(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<LengthRange> {
-    let fields = reader.fields(entry, Section::TokenRange);
+/// Reads an end of a range.
+pub(super) type EndReader = fn(&mut Reader<'_>, &Entry<'_>) -> Option<u64>;
+
+/// Reads a range with the keys of `section`, whose values `read` reads.
+pub(super) fn range(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    (section, read): (Section, EndReader),
+) -> Option<LengthRange> {
+    let fields = reader.fields(entry, section);
     let mut end = |name| {
         let found = fields.get(name);
         if found.is_none() && fields.meant.is_empty() {
-            let help =
-                format!("for example `{}{}`", entry.lead, Section::TokenRange.info().example);
+            let help = format!("for example `{}{}`", entry.lead, section.info().example);
             reader.error(entry, format!("{} has no `{name}`", entry.label), help);
         }
-        reader.whole(found?)
+        read(reader, found?)
     };
     let (least, most) = (end("min"), end("max"));
-    let distribution = distribution(reader, entry, &fields);
+    let distribution = distribution(reader, entry, (&fields, read));
     let (least, most, distribution) = (least?, most?, distribution?);
     if least > most {
-        let what = format!("`min` is more than `max`, which is {most}");
+        let max = fields.get("max").map(|max| reader.written(max)).unwrap_or_default();
+        let what = format!("`min` is more than `max`, which is {max}");
         reader.error(entry, what, "write the smaller number first");
         return None;
     }
@@ -83,8 +93,9 @@ fn range(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<LengthRange> {
         }
     };
     if let Some(mean) = mean.filter(|mean| !(least..=most).contains(mean)) {
+        let mean = fields.get("mean").map_or_else(|| mean.to_string(), |mean| reader.written(mean));
         let what = format!("`mean` is {mean}, which is not from `min` to `max`");
-        reader.error(entry, what, format!("choose bounds around it: {least} and {most} are not"));
+        reader.error(entry, what, "choose bounds on both sides of it");
         return None;
     }
     Some(LengthRange { least, most, distribution })
@@ -94,7 +105,7 @@ fn range(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<LengthRange> {
 fn distribution(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
-    fields: &Fields<'_>,
+    (fields, read): (&Fields<'_>, EndReader),
 ) -> Option<LengthDistribution> {
     let make = match fields.get("distribution") {
         Some(entry) => reader.word(entry, &DISTRIBUTIONS)?,
@@ -113,11 +124,10 @@ fn distribution(
     let mut parameter = |name| {
         let found = fields.get(name);
         if found.is_none() && fields.meant.is_empty() {
-            let example = "{ distribution: lognormal, mean: 1000, sd: 800, min: 10, max: 8000 }";
-            let help = format!("for example `{}{example}`", entry.lead);
+            let help = "a normal or log-normal distribution has `mean` and `sd`";
             reader.error(entry, format!("{} has no `{name}`", entry.label), help);
         }
-        reader.whole(found?)
+        read(reader, found?)
     };
     let (mean, sd) = (parameter("mean"), parameter("sd"));
     Some(make(mean?, sd?))

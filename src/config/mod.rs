@@ -8,6 +8,7 @@
 mod data_note;
 mod dataset;
 mod files;
+mod find;
 #[doc(hidden)]
 pub mod fuzzing;
 mod keys;
@@ -22,6 +23,7 @@ mod reader;
 mod reference;
 mod schema;
 mod secrets;
+mod simulate;
 mod size;
 mod source;
 mod span;
@@ -30,6 +32,7 @@ mod sweep;
 mod syntax;
 mod template;
 mod text_fields;
+mod think;
 mod tools;
 mod trace;
 mod validate;
@@ -75,6 +78,7 @@ pub(crate) use self::{
 
 pub use self::{
     data_note::DataNote,
+    find::FindConfig,
     mix::MixPart,
     network::NetworkSettings,
     reference::reference,
@@ -373,6 +377,8 @@ pub struct WorkloadConfig {
     /// `concurrency`, or `rate` with `arrivals`, `seed` and `max_in_flight`, or the recorded arrivals
     /// of `trace`.
     pub shape: Shape,
+    /// `find`: the search for the highest load, of which `shape` is the first one.
+    pub find: Option<FindConfig>,
     /// `trace`, whose arrivals are those of `shape`. Default: none.
     pub trace: Option<TraceReplay>,
     /// `requests`, `duration`, or both; of a trace, also its number of requests.
@@ -383,7 +389,9 @@ pub struct WorkloadConfig {
     pub output_tokens: Option<LengthRange>,
     /// `prompts`: the names of the prompts that requests take in turn. Default: all.
     pub prompts: Vec<Spanned<String>>,
-    /// `seed` of `arrivals` and `mix`. Default: 0.
+    /// `think`, in milliseconds. Default: no time.
+    pub think: Option<LengthRange>,
+    /// `seed` of `arrivals`, `mix` and `think`. Default: 0.
     pub seed: u64,
     /// `mix`: groups of prompts by weight, instead of `prompts`. Default: none.
     pub mix: Vec<MixPart>,

@@ -1,7 +1,6 @@
 //! The parts of a config, each read from its entry.
 
 use llm_stream_core::protocol::{self, OpenAiChat, Protocol};
-use llm_stream_sim::{Fault, FaultKind, Script, ScriptError};
 use serde_json::Map;
 use serde_saphyr::Spanned;
 
@@ -12,6 +11,7 @@ use super::{
     keys::{AUTO, Section},
     network, precision,
     reader::{Entry, Fields, Reader},
+    simulate::simulate,
     suggest::{did_you_mean, nearest},
     text_fields, tools, validate,
     words::{
@@ -372,101 +372,4 @@ fn timeouts(reader: &mut Reader<'_>, entry: &Entry<'_>) -> TimeoutSettings {
         inter_token: get("inter_token"),
         total: get("total"),
     }
-}
-
-fn simulate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Script {
-    if entry.value.value == Yaml::Null {
-        reader.error(entry, "`simulate` has no value", "write `simulate: {}` for its defaults");
-        return Script::default();
-    }
-    let before = reader.mistakes();
-    let fields = reader.fields(entry, Section::Simulate);
-    let default = Script::default();
-    let faults = fields.get("faults").map_or_else(Vec::new, |entry| faults(reader, entry));
-    let timings = fields.get("timings").and_then(|entry| reader.flag(entry));
-    let mut time = |name| reader.duration(fields.get(name)?);
-    let (ttft, itl, jitter) = (time("ttft"), time("itl"), time("jitter"));
-    let mut count = |name| reader.whole(fields.get(name)?);
-    let simulate = Script {
-        ttft: ttft.unwrap_or(default.ttft),
-        itl: itl.unwrap_or(default.itl),
-        jitter: jitter.unwrap_or(default.jitter),
-        tokens: count("tokens").unwrap_or(default.tokens),
-        tokens_per_event: count("tokens_per_event").unwrap_or(default.tokens_per_event),
-        reasoning_tokens: count("reasoning_tokens").unwrap_or(default.reasoning_tokens),
-        cached_tokens: count("cached_tokens").unwrap_or(default.cached_tokens),
-        timings: timings.unwrap_or(default.timings),
-        seed: count("seed").unwrap_or(default.seed),
-        faults,
-    };
-    if reader.mistakes() == before {
-        for ScriptError { field, what, help } in simulate.errors() {
-            reader.error(fields.get(field).unwrap_or(entry), what, help);
-        }
-    }
-    simulate
-}
-
-fn faults(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Fault> {
-    let items = reader.list(entry, "a list of faults", "[{ stall: 10 }, missing_usage]");
-    items.iter().filter_map(|item| fault(reader, item)).collect()
-}
-
-fn fault(reader: &mut Reader<'_>, item: &Entry<'_>) -> Option<Fault> {
-    if let Yaml::Text(word) = &item.value.value {
-        let kind = bare_fault(reader, item, word)?;
-        return Some(Fault { kind, request: None });
-    }
-    let fields = reader.fields(item, Section::Fault);
-    let request = fields.get("request").and_then(|entry| reader.whole(entry));
-    let mut kinds = fields.iter().filter(|(name, _)| *name != "request");
-    let Some((name, entry)) = kinds.next() else {
-        if fields.meant.is_empty() && matches!(item.value.value, Yaml::Map(_)) {
-            reader.error(
-                item,
-                "this entry has no fault",
-                "for example `- { stall: 10, request: 2 }`",
-            );
-        }
-        return None;
-    };
-    if let Some((_, second)) = kinds.next() {
-        reader.error_at_key(second, "one entry has two faults", "give each fault its own `-`");
-    }
-    let kind = fault_kind(reader, name, entry)?;
-    Some(Fault { kind, request })
-}
-
-/// A fault that is a word by itself.
-fn bare_fault(reader: &mut Reader<'_>, item: &Entry<'_>, word: &str) -> Option<FaultKind> {
-    let flag = FaultKind::flag(word);
-    if flag.is_none() {
-        let faults = fault_names();
-        let known = Section::Fault.key(word).filter(|key| faults.contains(&key.name));
-        let (what, help) = match known {
-            Some(key) => (
-                format!("`{word}` requires a number"),
-                format!("for example `- {word}: {}`", key.example),
-            ),
-            None => (format!("unknown fault `{word}`"), did_you_mean(word, &faults)),
-        };
-        reader.error(item, what, help);
-    }
-    flag
-}
-
-/// The fault `name` of a map.
-fn fault_kind(reader: &mut Reader<'_>, name: &str, entry: &Entry<'_>) -> Option<FaultKind> {
-    if let Some(kind) = FaultKind::flag(name) {
-        if entry.value.value != Yaml::Bool(true) {
-            reader.wrong(entry, "`true`", "true");
-        }
-        return Some(kind);
-    }
-    FaultKind::with_number(name, reader.whole(entry)?)
-}
-
-/// The names of the faults: the keys of an entry of which exactly one must be there.
-fn fault_names() -> Vec<&'static str> {
-    Section::Fault.info().one_of.concat()
 }

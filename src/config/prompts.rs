@@ -9,7 +9,9 @@ use std::{
 use base64::Engine as _;
 use llm_stream_core::{
     lengths::LengthRange,
-    prompt::{self, AnswerLength, ChatMessage, ContentPart, Image, Role, Synthetic, Tools},
+    prompt::{
+        self, AnswerLength, ChatMessage, ContentPart, Image, Role, SharedPrefix, Synthetic, Tools,
+    },
     text::visible,
 };
 use rand::{SeedableRng, seq::SliceRandom};
@@ -59,6 +61,7 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
         None => missing(reader, item, &fields, &["name"], "`name`"),
     };
     let system = fields.get("system").and_then(|entry| reader.text(entry));
+    let model = fields.get("model_name").and_then(|entry| reader.text(entry));
     let output = output(reader, &fields);
     let tools = tools::tools(reader, &fields);
     let images = fields.get("images").map(|entry| images(reader, entry)).unwrap_or_default();
@@ -94,11 +97,12 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
         }
     };
     // The tools of a record take precedence.
-    let with_tools = |PromptConfig { name, prompt }| {
+    let completed = |PromptConfig { name, prompt }| {
         let tools = prompt.tools.over(&tools);
-        PromptConfig { name, prompt: prompt.with_tools(&tools) }
+        let model = model.as_ref().map(|model| model.value.as_str());
+        PromptConfig { name, prompt: prompt.with_tools(&tools).with_model(model) }
     };
-    prompts.into_iter().map(with_tools).collect()
+    prompts.into_iter().map(completed).collect()
 }
 
 /// The prompt that sends `texts` one after the other, the first of them with `images`.
@@ -186,9 +190,15 @@ fn synthetic(
         Some(entry) => Some(tokenizer(reader, entry)?),
         None => None,
     };
+    let shortest = points.iter().map(|(_, (length, _))| length.least).min();
+    let shared = match own.get("shared_prefix") {
+        Some(entry) => Some(shared_prefix(reader, entry, shortest.unwrap_or_default())?),
+        None => None,
+    };
     let is_sweep = points.len() > 1;
     let point = |(suffix, (length, range)): (String, (LengthRange, Option<LengthRange>))| {
-        let synthetic = Synthetic { length, seed: seed.unwrap_or(0), tokenizer: tokenizer.clone() };
+        let synthetic =
+            Synthetic { length, seed: seed.unwrap_or(0), tokenizer: tokenizer.clone(), shared };
         let mut prompt = prompt::Prompt::new(format!("{name}{suffix}"), None, "");
         prompt.output = output.clone();
         if let Some(range) = range {
@@ -199,6 +209,31 @@ fn synthetic(
         prompt::Prompt { synthetic: Some(synthetic), ..prompt }
     };
     Some(points.into_iter().map(point).collect())
+}
+
+/// The beginnings that texts share. The shortest text has `shortest` tokens.
+fn shared_prefix(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    shortest: u64,
+) -> Option<SharedPrefix> {
+    let fields = reader.fields(entry, Section::SharedPrefix);
+    let mut number = |name: &str| {
+        let found = fields.get(name);
+        if found.is_none() && fields.meant.is_empty() {
+            let help = format!("for example {}", Section::SharedPrefix.info().example);
+            reader.error(entry, format!("`shared_prefix` has no `{name}`"), help);
+        }
+        reader.whole(found?)
+    };
+    let (groups, tokens) = (number("groups"), number("tokens"));
+    let (groups, tokens) = (groups?, tokens?);
+    if tokens >= shortest {
+        let what = format!("the shared prefix of {tokens} tokens leaves nothing of the prompt");
+        reader.error(entry, what, format!("`input_tokens` are {shortest} at least: write fewer"));
+        return None;
+    }
+    Some(SharedPrefix { groups, tokens })
 }
 
 /// The length of the answer.

@@ -55,10 +55,12 @@ pub(super) fn replays(
         "seed",
         "prompts",
         "mix",
+        "think",
         "input_tokens",
         "output_tokens",
         "concurrency",
         "rate",
+        "find",
     ] {
         if let Some(entry) = workload.get(key) {
             let what = format!("`{key}` cannot be combined with `trace`");

@@ -10,12 +10,12 @@ use llm_stream_core::{
 use serde_saphyr::Spanned;
 
 use super::{
-    PromptConfig, WorkloadConfig,
+    FindConfig, PromptConfig, WorkloadConfig, find,
     keys::Section,
     lengths, mix, model, precision,
     reader::{Entry, Fields, Reader},
     suggest::{any_of, did_you_mean, nearest},
-    sweep,
+    sweep, think,
     trace::{self, TraceReplay},
     yaml::Yaml,
 };
@@ -56,8 +56,9 @@ fn workload(
         reader.error_at_key(entry, "a workload has an empty name", help);
     }
     let fields = reader.fields(entry, Section::Workload);
+    let found = fields.get("find").map(|entry| find::find(reader, entry));
     let until = until(reader, entry, &fields);
-    let points = points(reader, entry, &fields, until);
+    let points = points(reader, entry, (&fields, found.as_ref()), until);
     let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
     let thresholds = fields.get("thresholds");
     let thresholds = thresholds.map(|entry| model::thresholds(reader, entry));
@@ -71,6 +72,7 @@ fn workload(
         reader.error_at_key(entry, "`prompts` cannot be combined with `mix`", help);
     }
     let points = points.and_then(|points| with_lengths(reader, entry, &fields, points));
+    let think = fields.get("think").and_then(|entry| think::think(reader, entry));
     let seed = seed(reader, &fields);
     let Some(until) = until else { return Vec::new() };
     let thresholds = thresholds.unwrap_or_default();
@@ -81,11 +83,13 @@ fn workload(
             name: Spanned::new(name, entry.key.referenced, entry.key.defined),
             shape,
             trace,
+            find: found.clone().flatten(),
             until,
             prompts: chosen.clone().unwrap_or_default(),
             input_tokens: input,
             output_tokens: output,
             mix: mix.clone().flatten().unwrap_or_default(),
+            think,
             seed: seed.unwrap_or(0),
             runs: runs.and_then(|runs| u32::try_from(runs).ok()),
             thresholds: thresholds.clone(),
@@ -108,7 +112,7 @@ fn seed(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u64> {
 }
 
 /// The keys whose random choices have the seed of the workload.
-const SEEDED: &[&str] = &["rate", "mix"];
+const SEEDED: &[&str] = &["rate", "mix", "think"];
 
 fn any_of_texts(texts: &[String]) -> String {
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
@@ -171,7 +175,7 @@ fn until_end_of(replay: &TraceReplay, until: Until) -> Until {
 fn points(
     reader: &mut Reader<'_>,
     workload: &Entry<'_>,
-    fields: &Fields<'_>,
+    (fields, found): (&Fields<'_>, Option<&Option<FindConfig>>),
     until: Option<Until>,
 ) -> Option<Vec<LoadPoint>> {
     if let (None, Some(speed)) = (fields.get("trace"), fields.get("speed")) {
@@ -186,18 +190,33 @@ fn points(
         Some(replays) => {
             replays.map(|replays| replays.into_iter().map(LoadPoint::replay).collect())
         }
-        None => shapes(reader, workload, fields)
+        None => shapes(reader, workload, (fields, found))
             .map(|shapes| shapes.into_iter().map(LoadPoint::new).collect::<Vec<_>>()),
     }
 }
 
-/// Exactly one of `concurrency` and `rate`; of a sweep, a shape for each point, with the end of its
+/// The keys of which a workload has one.
+const SHAPES: [&str; 4] = ["concurrency", "rate", "trace", "find"];
+
+/// The keys of a workload that say which load it is.
+const OPEN_OR_CLOSED: [&str; 5] = ["concurrency", "rate", "arrivals", "seed", "max_in_flight"];
+
+/// Exactly one of `concurrency`, `rate` and `find`; of a sweep, a shape for each point, with the end of its
 /// name.
 fn shapes(
     reader: &mut Reader<'_>,
     workload: &Entry<'_>,
-    fields: &Fields<'_>,
+    (fields, found): (&Fields<'_>, Option<&Option<FindConfig>>),
 ) -> Option<Vec<(String, Shape)>> {
+    if let Some(found) = found {
+        for entry in OPEN_OR_CLOSED.into_iter().filter_map(|name| fields.get(name)) {
+            let what = format!("{} cannot be combined with `find`", entry.label);
+            let help = "a search chooses the loads; keep `find`, or the load. `arrivals`, `seed` and \
+                        `max_in_flight` of a search are written in `find`";
+            reader.error_at_key(entry, what, help);
+        }
+        return Some(vec![(String::new(), found.as_ref()?.first)]);
+    }
     match (fields.get("concurrency"), fields.get("rate")) {
         (Some(entry), None) => {
             let of_open_loops = Section::Workload.info().only_with.iter();
@@ -224,11 +243,12 @@ fn shapes(
             None
         }
         (None, None) => {
-            let is_misspelt =
-                fields.meant.iter().any(|meant| ["concurrency", "rate", "trace"].contains(meant));
+            let is_misspelt = fields.meant.iter().any(|meant| SHAPES.contains(meant));
             if !is_misspelt && matches!(workload.value.value, Yaml::Map(_)) {
-                let what = format!("{} has neither `concurrency` nor `rate`", workload.label);
-                let help = "add `concurrency: 64` for a closed loop, `rate: 20/s` for an open one";
+                let what =
+                    format!("{} has no `concurrency`, `rate`, `trace` or `find`", workload.label);
+                let help = "add `concurrency: 64` for a closed loop, `rate: 20/s` for an open one,\n\
+                            `trace` for recorded traffic, or `find` for a search of the highest load";
                 reader.error_at_key(workload, what, help);
             }
             None
@@ -263,7 +283,7 @@ fn decimal(rate: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<usize> {
+pub(super) fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<usize> {
     let whole = reader.whole(entry)?;
     usize::try_from(whole).ok()
 }
@@ -271,6 +291,11 @@ fn in_flight(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<usize> {
 /// A rate with its unit: `20/s`, `90/min`.
 pub(super) fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
     const MOST: f64 = 100_000.0;
+    rate_up_to(reader, entry, MOST)
+}
+
+/// A rate with its unit, above 0 and at most `most` a second.
+pub(super) fn rate_up_to(reader: &mut Reader<'_>, entry: &Entry<'_>, most: f64) -> Option<f64> {
     let example = entry.example();
     let text = match &entry.value.value {
         Yaml::Text(text) => text.clone(),
@@ -290,8 +315,8 @@ pub(super) fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
         "m" | "min" => 60.0,
         "h" => 3600.0,
         "" => {
-            let help = format!("did you mean `rate: {}/s`?", text.trim().trim_end_matches('/'));
-            reader.error(entry, "`rate` requires a unit", help);
+            let help = format!("did you mean `{}/s`?", text.trim().trim_end_matches('/'));
+            reader.error(entry, format!("{} requires a unit", entry.label), help);
             return None;
         }
         other => {
@@ -305,16 +330,16 @@ pub(super) fn rate(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<f64> {
         }
     };
     let rate = number / seconds;
-    if !(rate > 0.0 && rate <= MOST) {
-        let what = format!("`rate` must be above 0 and at most {MOST} a second");
-        reader.error(entry, what, format!("for example `rate: {example}`"));
+    if !(rate > 0.0 && rate <= most) {
+        let what = format!("{} must be above 0 and at most {most} a second", entry.label);
+        reader.error(entry, what, format!("for example `{example}`"));
         return None;
     }
     Some(rate)
 }
 
 /// `constant`, `poisson` or `gamma(BURSTINESS)`.
-fn gaps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Gaps> {
+pub(super) fn gaps(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Gaps> {
     let text = reader.text(entry)?.value;
     let burstiness =
         text.strip_prefix("gamma").map(|rest| rest.trim().strip_prefix('(')?.strip_suffix(')'));

@@ -5,7 +5,7 @@
 //! milliseconds, and on the first thread it would delay the next request and its timestamp.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     iter::Peekable,
     sync::{Arc, mpsc},
     thread,
@@ -28,7 +28,8 @@ use super::{
     Answer, Conversation, PromptSizer, drawn_tokens,
     prompt_choice::PromptChoice,
     replay::{Replay, RequestMaker},
-    request,
+    request, salt,
+    waiting_turns::WaitingTurns,
 };
 use crate::{
     config::ConnectionMode,
@@ -169,11 +170,13 @@ struct Load<'a> {
     starts: Option<Peekable<Box<dyn Iterator<Item = Duration> + 'a>>>,
     /// The requests of a trace.
     replay: Option<Replay>,
+    /// Selects the beginnings that prompts share.
+    salt: u64,
     sent: usize,
     /// The prompts of the requests that begin; a conversation is one of them.
     prompts: PromptChoice<'a>,
-    /// Conversations whose next turn is due.
-    waiting: VecDeque<ConversationState>,
+    /// Conversations that wait for their next turn.
+    waiting: WaitingTurns<ConversationState>,
     under_way: HashMap<usize, Question>,
     /// Requests in flight whose answers are complete but whose bodies the server keeps open, with
     /// the time since when they no longer count as in flight.
@@ -231,9 +234,10 @@ impl<'a> Load<'a> {
             started: None,
             starts: starts(workload, run),
             replay: None,
+            salt: salt(target.prefix_cache),
             sent: 0,
             prompts: PromptChoice::new(workload, run),
-            waiting: VecDeque::new(),
+            waiting: WaitingTurns::new(workload, run),
             under_way: HashMap::new(),
             ending: HashMap::new(),
             most_ending: most_ending(target, workload),
@@ -247,10 +251,11 @@ impl<'a> Load<'a> {
     /// last one.
     fn next_start(&mut self, elapsed: Duration) -> Option<Duration> {
         let until = self.workload.until;
-        let start = match &mut self.starts {
-            None => elapsed,
-            Some(starts) => *starts.peek()?,
+        let arrival = match &mut self.starts {
+            None => Some(elapsed),
+            Some(starts) => starts.peek().copied(),
         };
+        let start = arrival.into_iter().chain(self.waiting.next_due()).min()?;
         let in_time = until.duration.is_none_or(|duration| start < duration);
         (in_time && self.is_in_number()).then_some(start)
     }
@@ -271,15 +276,31 @@ impl<'a> Load<'a> {
     }
 
     fn send(&mut self, now: Instant) -> NextAction {
-        let scheduled = self.starts.as_mut().and_then(Iterator::next);
         self.sent += 1;
-        let mut state = self.waiting.pop_front();
+        let (mut state, scheduled) = self.next_turn(now);
         let (prompt, (body, tokens)) = match &mut state {
             Some(state) => state.go_on(self.target),
             None => self.begin(&mut state),
         };
         self.under_way.insert(self.sent, Question { prompt, tokens, scheduled, begun: now, state });
         NextAction::Send { id: self.sent, body }
+    }
+
+    /// Returns the conversation whose turn is next, if a turn is due before the next arrival, and the
+    /// scheduled time of an open loop.
+    fn next_turn(&mut self, now: Instant) -> (Option<ConversationState>, Option<Duration>) {
+        let elapsed = self.started.map_or(Duration::ZERO, |started| now - started);
+        let is_open = self.starts.is_some();
+        // A closed loop has a free place, for a turn that is due or a new prompt.
+        let arrival = self.starts.as_mut().map_or(Some(elapsed), |starts| starts.peek().copied());
+        let is_first = |due: Duration| arrival.is_none_or(|arrival| due <= arrival);
+        match self.waiting.next_due().is_some_and(is_first) {
+            true => {
+                let (due, state) = self.waiting.pop().unzip();
+                (state, due.filter(|_| is_open))
+            }
+            false => (None, self.starts.as_mut().and_then(Iterator::next)),
+        }
     }
 
     /// Returns the request for the next prompt. For a conversation, stores its state in `state` and
@@ -299,7 +320,7 @@ impl<'a> Load<'a> {
         }
         let nth = self.nth();
         let max_tokens = drawn_tokens(self.target, &prompt, nth);
-        let request = request(self.target, &prompt, max_tokens, (self.lengths, nth));
+        let request = request(self.target, &prompt, max_tokens, (self.lengths, nth, self.salt));
         (prompt, request)
     }
 
@@ -316,7 +337,7 @@ impl<'a> Load<'a> {
         let prompt = state.next().filter(|_| is_valid)?.clone();
         state.so_far.push_answer(recording, self.target);
         let Err(error) = state.so_far.can_go_on() else {
-            self.waiting.push_back(state);
+            self.waiting.push(now().saturating_duration_since(started), state);
             return None;
         };
         if !self.is_in_number() {
@@ -453,7 +474,7 @@ impl RawResult {
             let lag = sent.saturating_sub(scheduled);
             answer.outcome = answer.outcome.map(|sample| sample.scheduled_before(lag));
         }
-        if prompt.is_later_turn() || is_replayed {
+        if prompt.expects_cache() || is_replayed {
             answer.outcome = answer.outcome.map(sample::Sample::of_later_turn);
         }
         let sample = answer.outcome.as_ref().ok();

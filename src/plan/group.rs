@@ -49,6 +49,7 @@ fn run_variation(target: &Target, workload: Option<&Workload>) -> f64 {
 fn workload_spec(target: &Target, workload: &Workload) -> WorkloadSpec {
     let Workload { name, shape, until, prompts, .. } = workload;
     let prompts = prompts.iter().map(|prompt| prompt.name.clone()).collect();
+    let search = workload.search.as_ref().map(|(search, _)| search.clone());
     let trace = workload.trace.as_ref().map(|replay| {
         let has_tokenizer =
             replay.vocabulary.is_some() || matches!(target.token_count, TokenCount::Tokenizer(_));
@@ -59,7 +60,7 @@ fn workload_spec(target: &Target, workload: &Workload) -> WorkloadSpec {
         }
     });
     let part = (workload.share < 1.0).then_some(workload.share);
-    WorkloadSpec { name: name.clone(), shape: *shape, until: *until, prompts, trace, part }
+    WorkloadSpec { name: name.clone(), shape: *shape, search, until: *until, prompts, trace, part }
 }
 
 fn part_share(workload: &Workload) -> Option<String> {
@@ -87,11 +88,14 @@ fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, St
         settings.push(("ignore_eos", ignores.to_string()));
     }
     if let Some(workload) = workload {
-        settings.push(("load", format!("{}, {}", workload.shape, workload.until)));
+        settings.push(("load", workload.load()));
         let shares = workload.parts.iter().map(|part| format!("{}: {:.4}", part.name, part.share));
         let shares: Vec<_> = shares.chain(part_share(workload)).collect();
         if !shares.is_empty() {
             settings.push(("mix", format!("{}, seed {}", shares.join(", "), workload.seed)));
+        }
+        if let Some(think) = workload.think {
+            settings.push(("think", format!("{think} ms, seed {}", workload.seed)));
         }
         if let Some(replay) = &workload.trace {
             settings.push(("trace", replay.identity.clone()));

@@ -25,6 +25,11 @@ impl MixedThresholds {
         for text in &workload.thresholds {
             match part_of_threshold(config, text, &workload.mix) {
                 Ok(None) => whole.push(text.clone()),
+                Ok(Some(_)) if workload.find.is_some() => {
+                    let what = "a part of a search has no figures, so no thresholds";
+                    let help = "remove `@` and the name; `subject_to` limits all requests";
+                    errors.push(config.error_in(text, what, help));
+                }
                 Ok(Some((part, begin))) => {
                     let position = workload.mix.iter().position(|of| std::ptr::eq(of, part));
                     let limit = text.value[begin..].to_owned();
@@ -58,6 +63,7 @@ pub(super) fn parts(
             name: format!("{}@{name}", whole.name),
             written: format!("{}@{}", whole.written, part.name.value),
             shape: whole.shape,
+            search: None,
             until: whole.until,
             trace: None,
             prompts: whole.prompts.iter().filter(is_in).cloned().collect(),
@@ -66,6 +72,7 @@ pub(super) fn parts(
             goodput: whole.goodput.clone(),
             precision: Vec::new(),
             seed: whole.seed,
+            think: whole.think,
             parts: Vec::new(),
             share: part.weight / weights,
         })

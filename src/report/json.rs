@@ -14,6 +14,7 @@ use std::{
 };
 
 use llm_stream_core::{
+    capacity::{FinishedSearch, Found, SearchPoint},
     comparison::Change,
     drift::Drift,
     goodput::RequestLimits,
@@ -34,9 +35,9 @@ use self::model::{
     BeyondReport, ByName, CacheShareReport, ChangeReport, DeviationReport, DoubtReport,
     DriftByMetric, DriftReport, FailureReport, FigureReport, GroupReport, InstrumentReport,
     IntervalReport, IntervalsReport, LoadReport, MetricReport, PairedReport, PrecisionReport,
-    RequestCounts, ResultReport, RunReport, ServerMetricReport, ServerReport, SimulatorReport,
-    ThresholdReport, ToolReport, TrendReport, TrialCounts, TrialReport, TrialReports, TurnReport,
-    WorkloadReport,
+    RequestCounts, ResultReport, RunReport, SearchPointReport, SearchReport, ServerMetricReport,
+    ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrendReport, TrialCounts,
+    TrialReport, TrialReports, TurnReport, WorkloadReport,
 };
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
@@ -45,7 +46,7 @@ use super::{
     finished::{Failure, TurnResult},
     precision::why_missed,
     ranking::PairedDifference,
-    thresholds,
+    search, thresholds,
 };
 
 /// Name of the schema.
@@ -211,6 +212,7 @@ fn group<'a>(group: &'a Group, run: &Run) -> GroupReport<'a> {
         requests: requests(&group.tally),
         metrics: figures.collect(),
         loads: group.loads.iter().map(load).collect(),
+        searches: group.searches.iter().map(search_report).collect(),
         shortfalls: (&group.shortfalls).into(),
         drift: DriftByMetric {
             generation_speed: drift(group, Metric::GENERATION_SPEED),
@@ -272,16 +274,17 @@ fn paired(group: &Group, run: &Run) -> Option<PairedReport> {
 }
 
 fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> WorkloadReport<'a> {
-    let WorkloadSpec { name, shape, until, prompts, trace, part } = workload;
+    let WorkloadSpec { name, shape, until, prompts, search, trace, part } = workload;
     let (concurrency, max_in_flight) = match shape {
+        Shape::Closed { .. } if search.is_some() => (None, None),
         Shape::Closed { concurrency } => (Some(*concurrency), None),
         Shape::Open { max_in_flight, .. } => (None, Some(*max_in_flight)),
     };
     WorkloadReport {
         name: name.into(),
-        load: format!("{shape}, {until}"),
+        load: workload.load(),
         concurrency,
-        rate: shape.asked_rate(),
+        rate: shape.asked_rate().filter(|_| search.is_none()),
         max_in_flight,
         requests: until.requests,
         duration: until.duration.map(|duration| duration.as_secs_f64()),
@@ -289,6 +292,37 @@ fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> Workload
         prompts: prompts.into(),
         part: *part,
         prompt_lengths: trace.map(|lengths| lengths.name().into()),
+    }
+}
+
+fn search_report(search: &FinishedSearch) -> SearchReport {
+    let FinishedSearch { objective, result, points } = search;
+    let (found, within) = match result.found {
+        Found::Load { value, interval } => (Some(value), Some(interval)),
+        Found::AtLeast(low) => (Some(low), Some(Interval { low, high: f64::INFINITY })),
+        Found::Below(_) => (None, None),
+    };
+    SearchReport {
+        subject_to: objective.limits.iter().map(ToString::to_string).collect(),
+        of_concurrency: objective.is_concurrency,
+        found,
+        interval: within.map(interval),
+        precise: result.is_precise,
+        summary: search::result(search),
+        points: points.iter().map(search_point).collect(),
+    }
+}
+
+fn search_point(point: &SearchPoint) -> SearchPointReport {
+    SearchPointReport {
+        load: point.load,
+        arrival_rate: point.arrival_rate,
+        requests: point.requests,
+        left_out: point.left_out,
+        completed: point.completed,
+        holds: point.looks_held(),
+        overload: point.overload.as_ref().map(search::overload),
+        figures: point.limits.iter().map(|of| of.figure.filter(|it| it.is_finite())).collect(),
     }
 }
 

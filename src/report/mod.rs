@@ -15,6 +15,7 @@ pub mod overview;
 pub mod precision;
 pub mod ranking;
 pub mod requests;
+pub(crate) mod search;
 pub mod server;
 pub mod step_summary;
 pub(crate) mod stored;

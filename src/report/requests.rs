@@ -36,7 +36,7 @@ impl CsvRow for Row {
         ("scheduled", |row| optional(row.place.and_then(|place| place.scheduled).map(seconds))),
         ("sent", |row| optional(row.place.and_then(|place| place.sent).map(seconds))),
         ("send_lag", |row| figure(row, Metric::SEND_LAG)),
-        ("model", |row| text(&row.case.target.model)),
+        ("model", |row| text(row.prompt.model.as_deref().unwrap_or(&row.case.target.model))),
         ("endpoint", |row| text(row.case.target.endpoint_name())),
         ("simulated", |row| row.case.target.is_simulated().to_string()),
         ("protocol", |row| row.case.target.protocol.name().into()),

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, fmt::Write};
 use llm_stream_core::{
     column::ValueColumn,
     drift::Drift,
-    group::WorkloadSpec,
     interval::Interval,
     lacking::MissingFigures,
     metric::{METRICS, Metric},
@@ -17,7 +16,7 @@ use llm_stream_core::{
     trace::PromptLengths,
 };
 
-use super::{Exporter, Run, number, table};
+use super::{Exporter, Run, number, search, table};
 
 /// Every figure of every group.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +37,7 @@ pub(super) fn tables(run: &Run) -> String {
     for group in &run.summary.groups {
         out.push('\n');
         out.push_str(&heading(group));
+        out.push_str(&searches(group));
         if group.tally.valid > 0 {
             out.push_str(&figures(group));
             out.push_str(&drifts(group));
@@ -50,6 +50,18 @@ pub(super) fn tables(run: &Run) -> String {
     out
 }
 
+/// Describes what searches found, each load on a line.
+pub(super) fn searches(group: &Group) -> String {
+    let mut out = String::new();
+    for finished in &group.searches {
+        for point in &finished.points {
+            let _ = writeln!(out, "  {}", search::point(&finished.objective, point));
+        }
+        let _ = writeln!(out, "  {}", search::result(finished));
+    }
+    out
+}
+
 fn heading(group: &Group) -> String {
     let mut out = group.name();
     if group.spec.is_simulated {
@@ -57,12 +69,12 @@ fn heading(group: &Group) -> String {
     }
     out.push('\n');
     if let Some(workload) = &group.spec.workload {
-        let WorkloadSpec { shape, until, trace, part, .. } = workload;
         let runs = format_runs(group.loads.len(), group.planned);
+        let part = workload.part;
         let part =
             part.map_or_else(String::new, |share| format!("{} % of ", number(share * 100.0)));
-        let _ = writeln!(out, "  {part}{shape}, {until}: {runs}");
-        if *trace == Some(PromptLengths::Approximate) {
+        let _ = writeln!(out, "  {part}{}: {runs}", workload.load());
+        if workload.trace == Some(PromptLengths::Approximate) {
             out.push_str("  prompt lengths are approximate: without a tokenizer, a word stands for a token\n");
         }
         out.push_str(&cache_shares(group));

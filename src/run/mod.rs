@@ -17,6 +17,7 @@ mod outcome;
 mod position;
 mod preflight;
 mod prompt_length;
+mod search;
 mod server_metrics;
 mod trial;
 mod workload;

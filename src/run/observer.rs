@@ -7,6 +7,7 @@ use std::{error::Error, sync::Arc};
 
 use llm_stream_client::Redactor;
 use llm_stream_core::{
+    capacity::{FinishedSearch, Objective, SearchPoint},
     load_stats::LoadStats,
     prompt::{Prompt, Synthetic},
     recording::{Chunk, Recording, RequestError},
@@ -167,6 +168,13 @@ pub enum Event<'a> {
         /// The load's row.
         row: &'a LoadRow,
     },
+    /// A search measured one of its loads.
+    Searched {
+        /// What it is for.
+        objective: &'a Objective,
+        /// The load.
+        point: &'a SearchPoint,
+    },
     /// The simulated endpoint did not keep its script, and `checks_instrument` is off.
     SimulatorLate {
         /// What it did not keep.
@@ -245,6 +253,17 @@ pub enum TrialOutcome<'a> {
         tally: &'a Tally,
         /// Its throughput and concurrency.
         stats: &'a LoadStats,
+    },
+    /// A search found the highest load that holds.
+    Search {
+        /// The workload.
+        workload: &'a Workload,
+        /// The requests of the highest load that held.
+        tally: &'a Tally,
+        /// Its throughput and concurrency.
+        stats: &'a LoadStats,
+        /// What was found.
+        finished: &'a FinishedSearch,
     },
     /// The trial failed, with a message of one line.
     Failed(&'a str),

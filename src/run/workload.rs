@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Instant};
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
     cache_share::CacheTally,
+    capacity::{LoadLimits, LoadRequest},
     column::Storage,
     comparison::SIGNIFICANT,
     load_stats::{LoadStats, RequestSpan, RequestSpans},
@@ -30,17 +31,19 @@ use crate::{
 };
 
 /// What a load's requests brought so far.
-struct Gathered {
-    tally: Tally,
-    spans: RequestSpans,
+pub(super) struct Gathered {
+    pub(super) tally: Tally,
+    pub(super) spans: RequestSpans,
     /// The requests of each part of a mix.
     parts: Vec<GatheredPart>,
     /// When each request was handed to the system; of a simulated endpoint only.
-    handed_over: Vec<Instant>,
+    pub(super) handed_over: Vec<Instant>,
     /// The first failure's message.
     failure: Option<String>,
     /// The requests that got no connection, with the first reason.
-    unconnected: Option<(usize, String)>,
+    pub(super) unconnected: Option<(usize, String)>,
+    /// The limits of a search, with what it needs of each request.
+    pub(super) searched: Option<(LoadLimits, Vec<LoadRequest>)>,
     /// The cached prompt tokens.
     cache: CacheTally,
 }
@@ -81,9 +84,12 @@ impl Runner<'_> {
         position: TrialPosition,
         prepared: Result<(), RequestError>,
     ) -> Result<TrialEnd, Cancelled> {
+        if let Some(search) = &workload.search {
+            return self.run_search(case, workload, search, position, prepared);
+        }
         let started = today();
         let run = match prepared {
-            Ok(()) => self.drive_guarded(case, workload, position),
+            Ok(()) => self.drive_guarded(case, workload, position, None),
             Err(error) => Err(error.to_string()),
         };
         if self.is_cancelled() {
@@ -196,7 +202,7 @@ impl Runner<'_> {
 
     /// An error where the simulator did not keep its script; observers get an event if the instrument
     /// is not checked.
-    fn script_kept(&mut self, punctuality: Option<&Punctuality>) -> Result<(), String> {
+    pub(super) fn script_kept(&mut self, punctuality: Option<&Punctuality>) -> Result<(), String> {
         match punctuality.and_then(Punctuality::shortfall) {
             Some(shortfall) if self.options.checks_instrument => Err(shortfall),
             Some(shortfall) => {
@@ -208,7 +214,7 @@ impl Runner<'_> {
     }
 
     /// Counts a load that has no figures.
-    fn not_run(
+    pub(super) fn not_run(
         &mut self,
         case: &Arc<Case>,
         started: Timestamp,
@@ -225,14 +231,15 @@ impl Runner<'_> {
     }
 
     /// Drives the load; after a panic there are no connections, which may be in any state.
-    fn drive_guarded(
+    pub(super) fn drive_guarded(
         &mut self,
         case: &Arc<Case>,
         workload: &Workload,
         position: TrialPosition,
+        limits: Option<LoadLimits>,
     ) -> Result<(Gathered, LoadRun), String> {
         self.tell(Event::RequestStarted { case, position });
-        guarded(|| self.drive(case, workload)).unwrap_or_else(|panic| {
+        guarded(|| self.drive(case, workload, limits)).unwrap_or_else(|panic| {
             self.models.active = None;
             Err(panic.message)
         })
@@ -242,10 +249,11 @@ impl Runner<'_> {
         &mut self,
         case: &Arc<Case>,
         workload: &Workload,
+        limits: Option<LoadLimits>,
     ) -> Result<(Gathered, LoadRun), String> {
         let Self { models, observer, options, storage, .. } = self;
         let model = models.active.as_ref().ok_or("no connection")?;
-        let mut gathered = Gathered::new(workload, storage);
+        let mut gathered = Gathered::new(workload, storage, limits);
         let on_result = |ended: RequestEnd| {
             let tokens = ended.span.tokens;
             gathered.take(case, model, &mut **observer, ended);
@@ -260,9 +268,10 @@ impl Runner<'_> {
 }
 
 impl Gathered {
-    fn new(workload: &Workload, storage: &Storage) -> Self {
+    fn new(workload: &Workload, storage: &Storage, limits: Option<LoadLimits>) -> Self {
         Self {
             parts: GatheredPart::of(workload, storage),
+            searched: limits.map(|limits| (limits, Vec::new())),
             tally: Tally::new(storage),
             spans: RequestSpans::new(storage),
             handed_over: Vec::new(),
@@ -315,6 +324,14 @@ impl Gathered {
                 self.unconnected.get_or_insert_with(|| (0, error.to_string())).0 += 1;
             }
         }
+        if let Some((limits, requests)) = &mut self.searched {
+            requests.push(LoadRequest {
+                start: span.scheduled.unwrap_or(span.begun).as_secs_f64(),
+                end: span.ended.as_secs_f64(),
+                is_valid: row.outcome.is_ok(),
+                values: limits.values(&row.outcome, span.is_good),
+            });
+        }
         self.tally.add(&row.prompt, case.run, &row.outcome);
         if let Some(part) = row.part().and_then(|part| self.parts.get_mut(part)) {
             part.add(&row, span);
@@ -330,7 +347,7 @@ pub(super) fn traced_lengths(case: &Case, request: usize) -> Option<&TracedLengt
 }
 
 /// Whether the load ran as specified.
-fn judge(
+pub(super) fn judge(
     (tally, unconnected): (Tally, Option<(usize, String)>),
     stats: Option<LoadStats>,
     run: &LoadRun,

@@ -496,6 +496,18 @@ fn add_throughputs(
     figures.insert("request_throughput".into(), requests);
     let of_runs = load_runs(group, |stats| Some(stats.request_throughput));
     loads.insert("request_throughput".into(), of_runs);
+    for (metric, is_concurrency) in [(Metric::CAPACITY, false), (Metric::MAX_CONCURRENCY, true)] {
+        let found = |stats: &LoadStats| {
+            stats.capacity.filter(|of| of.is_concurrency == is_concurrency).map(|of| of.value)
+        };
+        // A search has no batches: its result is one value.
+        let of_runs: Vec<_> =
+            load_runs(group, found).into_iter().map(|of| LoadRun { batches: 1, ..of }).collect();
+        if !of_runs.is_empty() {
+            figures.insert(metric.name.into(), of_runs.iter().map(|of| of.value).collect());
+            loads.insert(metric.name.into(), of_runs);
+        }
+    }
     let mut add = |metric: &Metric, of_runs: Vec<LoadRun>, of_batch: fn(&Batch) -> f64| {
         // Runs without limits of `goodput` do not have it.
         if !of_runs.is_empty() && of_runs.len() == group.loads.len() {

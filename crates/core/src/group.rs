@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    capacity::Objective,
     goodput::RequestLimits,
     precision::PrecisionGoal,
     schedule::{Shape, Until},
@@ -75,6 +76,8 @@ pub struct WorkloadSpec {
     pub name: String,
     /// When requests are sent.
     pub shape: Shape,
+    /// The search for the highest load, of which `shape` is the first one.
+    pub search: Option<Objective>,
     /// When it ends.
     pub until: Until,
     /// The names of its prompts.
@@ -83,6 +86,21 @@ pub struct WorkloadSpec {
     pub trace: Option<PromptLengths>,
     /// The share of the requests, of a part of a mix. The trials count in the group of the whole load.
     pub part: Option<f64>,
+}
+
+impl WorkloadSpec {
+    /// The load in words.
+    pub fn load(&self) -> String {
+        load_text(&self.shape, self.search.as_ref(), &self.until)
+    }
+}
+
+/// Describes a load, or a search for one.
+pub fn load_text(shape: &Shape, search: Option<&Objective>, until: &Until) -> String {
+    match search {
+        Some(search) => format!("{search}, {until} each"),
+        None => format!("{shape}, {until}"),
+    }
 }
 
 impl GroupSpec {

@@ -63,7 +63,7 @@ impl LengthRange {
                 let relative = sd as f64 / mean as f64;
                 let variance = relative.mul_add(relative, 1.0).ln();
                 let normal = Normal::new((mean as f64).ln() - variance / 2.0, variance.sqrt());
-                self.cut(normal, &mut random, f64::ln, f64::exp)
+                self.cut(normal, &mut random, |x| x.max(0.0).ln(), f64::exp)
             }
         }
     }
@@ -81,7 +81,8 @@ impl LengthRange {
         let Ok(normal) = normal else { return self.least };
         let below = |tokens: f64| normal.cdf(scaled(tokens));
         let (low, high) = (below(self.least as f64 - 0.5), below(self.most as f64 + 0.5));
-        let tokens = unscaled(normal.inverse_cdf(low + share * (high - low))).round();
+        let share = (low + share * (high - low)).clamp(0.0, 1.0);
+        let tokens = unscaled(normal.inverse_cdf(share)).round();
         // At the ends of the scale the inverse is infinite; `as` saturates.
         (tokens as u64).clamp(self.least, self.most)
     }
@@ -160,6 +161,17 @@ mod tests {
             assert!(values.contains(&10.0) && values.contains(&13.0), "{range}");
         }
         assert_eq!(LengthRange::fixed(5).draw(0, 9), 5);
+        // A time to think can be zero, and a distribution far narrower or wider than its bounds.
+        for (mean, sd) in [(3, 1), (1, 1_000_000), (40, 1)] {
+            for distribution in [
+                LengthDistribution::Normal { mean, sd },
+                LengthDistribution::LogNormal { mean, sd },
+            ] {
+                let range = LengthRange { least: 0, most: 40, distribution };
+                let values = drawn(range);
+                assert!(values.iter().all(|value| (0.0..=40.0).contains(value)), "{range}");
+            }
+        }
     }
 
     #[test]

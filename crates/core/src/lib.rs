@@ -10,6 +10,7 @@
 
 pub mod baseline;
 pub mod cache_share;
+pub mod capacity;
 mod coding;
 pub mod column;
 pub mod comparison;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::{
     cache_share::CacheShare,
+    capacity::CapacityFigure,
     column::{Storage, ValueColumn},
     sample::Note,
     schedule::{Shape, Until},
@@ -136,6 +137,8 @@ pub struct LoadStats {
     pub busy: Option<f64>,
     /// The share of cached prompt tokens, of a replayed trace with valid answers.
     pub cache: Option<CacheShare>,
+    /// The result of a search, whose highest load that held this is.
+    pub capacity: Option<CapacityFigure>,
 }
 
 /// Throughput in a part of a run: a twentieth of the time, or several answer times if that is
@@ -202,6 +205,7 @@ impl LoadStats {
             lateness: lateness(spans()),
             busy,
             cache: None,
+            capacity: None,
         })
     }
 

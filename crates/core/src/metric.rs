@@ -584,6 +584,34 @@ metrics! {
             Some(100.0 * (sample.generation_time()?.as_secs_f64() / theirs - 1.0))
         }),
     }
+    CAPACITY {
+        name: "capacity",
+        alias: None,
+        unit: Unit::RequestsPerSecond,
+        better: Better::Higher,
+        error: ErrorOf::Nothing,
+        counted: None,
+        in_summary: true,
+        definition: "of a search with `max: rate`: the highest rate of arrivals that holds the \
+                     limits of `subject_to`",
+        read: MetricSource::Load(|reached| {
+            reached.capacity.filter(|of| !of.is_concurrency).map(|of| of.value)
+        }),
+    }
+    MAX_CONCURRENCY {
+        name: "max_concurrency",
+        alias: None,
+        unit: Unit::Requests,
+        better: Better::Higher,
+        error: ErrorOf::Nothing,
+        counted: None,
+        in_summary: true,
+        definition: "of a search with `max: concurrency`: the most requests at a time that hold \
+                     the limits of `subject_to`",
+        read: MetricSource::Load(|reached| {
+            reached.capacity.filter(|of| of.is_concurrency).map(|of| of.value)
+        }),
+    }
 }
 
 /// The share of successful requests, which is a figure of a whole group.

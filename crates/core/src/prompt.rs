@@ -52,6 +52,17 @@ pub struct Synthetic {
     pub seed: u64,
     /// Counts the text instead of the server. It does not count the chat template.
     pub tokenizer: Option<Tokenizer>,
+    /// The beginnings that texts share.
+    pub shared: Option<SharedPrefix>,
+}
+
+/// Beginnings that generated texts share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedPrefix {
+    /// The number of different beginnings.
+    pub groups: u64,
+    /// The tokens of a beginning, less than those of a text.
+    pub tokens: u64,
 }
 
 /// The requested length of an answer.
@@ -376,9 +387,25 @@ impl Prompt {
         self.turn.as_ref().is_some_and(|turn| turn.number > 1)
     }
 
+    /// Returns whether its beginning is expected to be cached: a later turn, or a shared prefix.
+    pub fn expects_cache(&self) -> bool {
+        let shared = self.synthetic.as_ref().and_then(|synthetic| synthetic.shared);
+        self.is_later_turn() || shared.is_some()
+    }
+
     /// Returns the name for users: that of the whole conversation.
     pub fn title(&self) -> &str {
         self.turn.as_ref().map_or(&self.name, |turn| &turn.of)
+    }
+
+    /// Sets the model of the prompt and of its turns.
+    #[must_use]
+    pub fn with_model(mut self, model: Option<&str>) -> Self {
+        for turn in &mut self.turns {
+            Arc::make_mut(turn).model = model.map(str::to_owned);
+        }
+        self.model = model.map(str::to_owned);
+        self
     }
 
     /// Replaces the question by `text`.
@@ -414,6 +441,7 @@ impl Prompt {
         }
         texts.extend(self.tools.identity().map(Cow::from));
         texts.extend(self.synthetic.as_ref().map(|synthetic| synthetic.identity().into()));
+        texts.extend(self.model.as_ref().map(|model| format!("Model {model}").into()));
         texts.join("\0")
     }
 }

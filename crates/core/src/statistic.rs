@@ -116,6 +116,15 @@ impl Statistic {
         })
     }
 
+    /// Computes the statistic of `values`, in any order, also where they are too few to rely on;
+    /// `None` without values.
+    pub(crate) fn of_few(self, values: &[f64]) -> Option<f64> {
+        match self {
+            Self::Percentile(percent) if !values.is_empty() => Some(percentile(values, percent)),
+            other => other.of(values).ok(),
+        }
+    }
+
     /// Computes the statistic of values that are sorted.
     pub fn of_sorted(self, sorted: &[f64]) -> Result<f64, Absent> {
         let percent = match self {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    capacity::{CapacityFigure, FinishedSearch},
     column::{ColumnEntry, Figures, Storage, ValueColumn},
     drift::Drift,
     group::{GroupId, GroupSpec},
@@ -493,6 +494,8 @@ pub struct Group {
     pub loads: Vec<LoadStats>,
     /// Why the other runs did not reach the load.
     pub shortfalls: Vec<String>,
+    /// The searches, whose highest loads that held are among the loads.
+    pub searches: Vec<FinishedSearch>,
     /// The server's metrics of each trial, if they were fetched.
     pub server: Vec<MetricComparison>,
     /// The punctuality of the simulated endpoint in these requests; empty for other endpoints.
@@ -611,6 +614,13 @@ impl Summary {
         }
     }
 
+    /// Adds a search that has ended.
+    pub fn add_search(&mut self, id: GroupId, search: FinishedSearch) {
+        if let Some(group) = self.group(id) {
+            group.searches.push(search);
+        }
+    }
+
     /// Returns the groups whose models can be compared: those with prompts, then those of each
     /// workload.
     pub fn comparable(&self) -> Vec<Vec<&Group>> {
@@ -664,6 +674,7 @@ impl Group {
             tally: Tally::new(storage),
             loads: Vec::new(),
             shortfalls: Vec::new(),
+            searches: Vec::new(),
             server: Vec::new(),
             punctuality: Punctuality::default(),
         }
@@ -811,6 +822,7 @@ impl Group {
             })),
             (interval, _) => interval,
         };
+        let interval = self.interval_of_search(metric).map_or(interval, |of| Ok(Some(of)));
         let n = match metric.read {
             MetricSource::Load(_) | MetricSource::Sample(_) => self.count(metric),
             MetricSource::All => self.tally.valid,
@@ -902,6 +914,21 @@ impl Group {
         };
         let Interval { low, high } = interval::of_share(good.round() as usize, all, confidence);
         Some(Interval { low: low * scale, high: high * scale })
+    }
+
+    /// Returns the interval of what searches found: the mean of their intervals, as if all of them
+    /// were off in the same direction; `None` for other metrics.
+    fn interval_of_search(&self, metric: &Metric) -> Option<Interval> {
+        let is_concurrency = metric == Metric::MAX_CONCURRENCY;
+        if !is_concurrency && metric != Metric::CAPACITY {
+            return None;
+        }
+        let found = self.loads.iter().filter_map(|stats| stats.capacity);
+        let found: Vec<_> = found.filter(|of| of.is_concurrency == is_concurrency).collect();
+        let mean = |of: fn(&CapacityFigure) -> f64| {
+            Statistic::Mean.of(&found.iter().map(of).collect::<Vec<_>>()).ok()
+        };
+        Some(Interval { low: mean(|of| of.interval.low)?, high: mean(|of| of.interval.high)? })
     }
 
     /// Returns the interval of the success rate, in percent.

@@ -61,6 +61,8 @@ pub(super) struct ClientConnection {
     pub(super) keep_alive: bool,
     /// The log of the current answer.
     pub(super) entry: Option<LogEntry>,
+    /// The request in the server's batch.
+    pub(super) job: Option<u64>,
 }
 
 impl ClientConnection {
@@ -76,6 +78,7 @@ impl ClientConnection {
             blocked: false,
             keep_alive: true,
             entry: None,
+            job: None,
         }
     }
 
@@ -305,6 +308,8 @@ fn begin(mark: Mark, refused: Option<(Instant, Instant)>) -> Instant {
 pub(super) enum NextWrite {
     /// At this time, when the next step is due.
     At(Instant),
+    /// Once the server's batch has generated the next event.
+    Granted,
     /// Never: the stream has ended like this, and its last step was due at this time.
     End(StreamEnd, Instant),
 }
@@ -324,6 +329,11 @@ pub(super) struct Streaming {
     pub(super) received: Instant,
     /// Whether the whole answer, to the end of its body, has been queued.
     pub(super) is_whole: bool,
+    /// When the next events are due, as far as the server's batch has decided it; `None` if the
+    /// script decides.
+    pub(super) grants: Option<VecDeque<Instant>>,
+    /// Whether a step is queued whose time has not come.
+    pub(super) is_prepared: bool,
 }
 
 impl Streaming {
@@ -333,6 +343,10 @@ impl Streaming {
     /// The trailer is due with the last token event and follows it at once, as a separate write. A
     /// reader that gets both in one read is wrong by the duration of that write at most.
     pub(super) fn prepare(&mut self, protocol: &dyn Protocol, outbox: &mut Outbox) -> NextWrite {
+        self.is_prepared = false;
+        if !self.is_granted() {
+            return NextWrite::Granted;
+        }
         let Some(step) = self.stream.next() else {
             return NextWrite::End(self.stream.ending(), self.received + self.stream.at());
         };
@@ -350,7 +364,22 @@ impl Streaming {
             }
             pieces.into_iter().for_each(|(bytes, events)| outbox.push_body(bytes, due, events));
         }
+        self.is_prepared = true;
         NextWrite::At(due)
+    }
+
+    /// Returns whether it is known when the next step is due. A batch decides that for each event,
+    /// and a step of several events is due with the last of them.
+    fn is_granted(&mut self) -> bool {
+        let Some(grants) = &mut self.grants else { return true };
+        let events = usize::try_from(self.stream.next_events()).unwrap_or(usize::MAX);
+        if events == 0 {
+            return true;
+        }
+        let Some(due) = grants.get(events - 1).copied() else { return false };
+        grants.drain(..events);
+        self.stream.set_due(due.saturating_duration_since(self.received));
+        true
     }
 
     /// Returns the writes that carry a step.

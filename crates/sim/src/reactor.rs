@@ -12,7 +12,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, binary_heap::PeekMut},
+    collections::{BinaryHeap, HashMap, VecDeque, binary_heap::PeekMut},
     io,
     sync::{
         Arc,
@@ -27,6 +27,7 @@ use llm_stream_socket::Socket;
 use mio::{Events, Interest, Poll, Token, event::Event};
 
 use super::{
+    batching::{ServerBatch, Step},
     connection::{ClientConnection, NextWrite, Phase, Streaming},
     listener::Listener,
     log::Log,
@@ -42,6 +43,9 @@ const LISTENER: Token = Token(usize::MAX);
 
 /// The token of the waker, which makes the thread check its `stop` flag.
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
+
+/// The slot of a deadline at which a step of the server's batch ends.
+const BATCH: usize = usize::MAX;
 
 /// The longest time that deadlines may keep new requests waiting.
 const POLL_EVERY: Duration = Duration::from_millis(1);
@@ -93,10 +97,29 @@ pub(super) struct Reactor {
     serial: u64,
     /// The number of requests for a completion so far.
     requests: u64,
+    /// The server's batch, if its capacity is limited.
+    batch: Option<ServedBatch>,
     /// Whether `accept` failed for lack of file descriptors and must be repeated.
     accept_again: bool,
     polled: Instant,
     scratch: Vec<u8>,
+}
+
+/// The batch of a server with a limited capacity.
+#[derive(Debug)]
+struct ServedBatch {
+    batch: ServerBatch,
+    /// When its time began.
+    origin: Instant,
+    /// The slot and the serial number of the connection of each request.
+    places: HashMap<u64, (usize, u64)>,
+}
+
+impl ServedBatch {
+    fn of(script: &Script) -> Option<Self> {
+        let batch = ServerBatch::new(script.capacity?, script.jitter, script.seed);
+        Some(Self { batch, origin: pace::now(), places: HashMap::new() })
+    }
 }
 
 impl Reactor {
@@ -119,6 +142,7 @@ impl Reactor {
             listener,
             tls,
             protocol,
+            batch: ServedBatch::of(&script),
             script,
             log,
             stop,
@@ -198,7 +222,10 @@ impl Reactor {
         while now - start < POLL_EVERY
             && let Some((slot, serial)) = self.next_due(now)
         {
-            self.serve(slot, serial);
+            match slot {
+                BATCH => self.end_steps(now),
+                slot => self.serve(slot, serial),
+            }
             now = pace::now();
         }
     }
@@ -261,6 +288,10 @@ impl Reactor {
         if served.is_ok() {
             self.connections[slot] = Some(connection);
             return;
+        }
+        if let (Some(job), Some(served)) = (connection.job, &mut self.batch) {
+            served.batch.leave(job);
+            served.places.remove(&job);
         }
         // Dropping the socket frees a file descriptor, so a refused `accept` can be repeated.
         drop(connection);
@@ -332,7 +363,7 @@ impl Reactor {
             Phase::Head => self.read_head(connection),
             Phase::Body(head) if connection.inbox.len() < head.body => self.read_more(connection),
             Phase::Body(_) => {
-                self.answer(connection);
+                self.answer(slot, connection);
                 Ok(Advance::Continue)
             }
             Phase::Streaming(streaming) => {
@@ -390,6 +421,9 @@ impl Reactor {
 
     fn next_request(&mut self, connection: &mut ClientConnection) -> io::Result<Advance> {
         connection.entry = None;
+        if let (Some(job), Some(served)) = (connection.job.take(), &mut self.batch) {
+            served.places.remove(&job);
+        }
         if connection.keep_alive {
             connection.phase = Phase::Head;
             return Ok(Advance::Continue);
@@ -411,6 +445,7 @@ impl Reactor {
     ) -> Advance {
         match turn {
             NextWrite::At(due) => self.wake_at(due, slot, connection.serial),
+            NextWrite::Granted => {}
             NextWrite::End(StreamEnd::Clean, due) => {
                 if !connection.is_whole() {
                     connection.outbox.push_body(wire::LAST_CHUNK.to_vec(), due, 0);
@@ -429,24 +464,103 @@ impl Reactor {
     }
 }
 
+/// The server's batch.
+impl Reactor {
+    /// Adds a request to the batch, if there is one. Returns when its first events are due, as far as
+    /// that is known.
+    fn join_batch(
+        &mut self,
+        (slot, connection): (usize, &mut ClientConnection),
+        received: Instant,
+        facts: &RequestFacts,
+        stream: &AnswerStream,
+    ) -> Option<VecDeque<Instant>> {
+        let served = self.batch.as_mut()?;
+        let job = self.script.job(facts, stream);
+        served.places.insert(job.id, (slot, connection.serial));
+        connection.job = Some(job.id);
+        let begun = served.batch.arrive(received.saturating_duration_since(served.origin), job);
+        // The server was idle, so the step is of this request alone.
+        let due = begun.map(|step| served.origin + step.end);
+        if let Some(due) = due {
+            self.wake_at(due, BATCH, 0);
+        }
+        Some(due.into_iter().collect())
+    }
+
+    /// Ends the steps that are over at `now`, and grants the events of the next ones.
+    fn end_steps(&mut self, now: Instant) {
+        while let Some(served) = &mut self.batch
+            && let Some(step) = served.batch.ended(now.saturating_duration_since(served.origin))
+        {
+            let origin = served.origin;
+            self.grant(origin, &step);
+        }
+    }
+
+    fn grant(&mut self, origin: Instant, step: &Step) {
+        let due = origin + step.end;
+        for id in &step.ids {
+            let place = self.batch.as_ref().and_then(|served| served.places.get(id));
+            if let Some((slot, serial)) = place.copied() {
+                self.grant_one(slot, serial, due);
+            }
+        }
+        // After the deadlines of the connections, so that their events are written before the next
+        // step is prepared.
+        self.wake_at(due, BATCH, 0);
+    }
+
+    fn grant_one(&mut self, slot: usize, serial: u64, due: Instant) {
+        let Some(mut connection) = self.take(slot) else { return };
+        let mut served = Ok(());
+        if connection.serial == serial
+            && let Phase::Streaming(streaming) = &mut connection.phase
+            && let Some(grants) = &mut streaming.grants
+        {
+            grants.push_back(due);
+            if !streaming.is_prepared {
+                served = self.drive(slot, &mut connection);
+            }
+        }
+        self.put(slot, connection, served);
+    }
+}
+
 /// Requests and their answers.
 impl Reactor {
     /// Starts the answer to a request whose body has been read.
-    fn answer(&mut self, connection: &mut ClientConnection) {
+    fn answer(&mut self, slot: usize, connection: &mut ClientConnection) {
         let Some(head) = connection.phase.take_head() else {
             return;
         };
         let received = pace::now();
+        self.end_steps(received);
         let body = connection.inbox.split_to(head.body).freeze();
         match Route::of(&head, self.protocol.path()) {
-            Route::Completion => self.complete(connection, received, &body),
+            Route::Completion => self.complete((slot, connection), received, &body),
             Route::Models => self.answer_json(connection, 200, routing::MODELS),
             Route::Health => self.answer_json(connection, 200, routing::HEALTH),
+            Route::Metrics => match &self.batch {
+                Some(served) => {
+                    let body = routing::metrics_body(&served.batch).into_bytes();
+                    let form = (200, routing::METRICS_TYPE);
+                    let answer = wire::whole_answer(form, &body, None, connection.keep_alive);
+                    connection.outbox.push_head(answer);
+                    connection.phase = Phase::Answered;
+                }
+                None => self.answer_unknown(connection, &head),
+            },
             Route::Unknown => self.answer_unknown(connection, &head),
         }
     }
 
-    fn complete(&mut self, connection: &mut ClientConnection, received: Instant, body: &[u8]) {
+    fn complete(
+        &mut self,
+        (slot, connection): (usize, &mut ClientConnection),
+        received: Instant,
+        body: &[u8],
+    ) {
         let intent = match routing::request_intent(body, self.protocol) {
             Ok(intent) => intent,
             Err(message) => return self.answer_error(connection, 400, message),
@@ -455,9 +569,11 @@ impl Reactor {
         let id = self.script.id(self.requests);
         let entry = self.log.open(self.requests, id.clone(), received, body);
         connection.entry = Some(entry);
-        match self.script.answer(&self.facts(&intent)) {
+        let facts = self.facts(&intent);
+        match self.script.answer(&facts) {
             ScriptedResponse::Stream(stream) => {
-                self.begin(connection, stream, id, intent, received)
+                let grants = self.join_batch((slot, connection), received, &facts, &stream);
+                self.begin(connection, (stream, grants), id, intent, received)
             }
             ScriptedResponse::Status(status) => {
                 self.answer_error(connection, status, "simulated fault")
@@ -483,7 +599,7 @@ impl Reactor {
     fn begin(
         &self,
         connection: &mut ClientConnection,
-        stream: AnswerStream,
+        (stream, grants): (AnswerStream, Option<VecDeque<Instant>>),
         id: String,
         intent: RequestIntent,
         received: Instant,
@@ -497,6 +613,8 @@ impl Reactor {
             created: pace::unix_seconds(),
             received,
             is_whole: false,
+            grants,
+            is_prepared: false,
         }));
     }
 

@@ -3,7 +3,7 @@
 use llm_stream_core::protocol::{Protocol, RequestIntent, Usage};
 use serde_json::{Value, json};
 
-use super::{script::WholeAnswer, wire::RequestHead};
+use super::{batching::ServerBatch, script::WholeAnswer, wire::RequestHead};
 
 /// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub(super) enum Route {
     Models,
     /// The health of the endpoint.
     Health,
+    /// The metrics of a server with a limited capacity.
+    Metrics,
     /// An unknown path or method.
     Unknown,
 }
@@ -25,6 +27,7 @@ impl Route {
             "POST" if head.path.ends_with(completion) => Self::Completion,
             "GET" if head.path.ends_with("/models") => Self::Models,
             "GET" if head.path == "/health" => Self::Health,
+            "GET" if head.path == "/metrics" => Self::Metrics,
             _ => Self::Unknown,
         }
     }
@@ -36,6 +39,25 @@ pub(super) const MODELS: &[u8] =
 
 /// The body of the answer to [`Route::Health`].
 pub(super) const HEALTH: &[u8] = br#"{"status":"ok"}"#;
+
+/// The content type of [`metrics_body`].
+pub(super) const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Returns the body of the answer to [`Route::Metrics`], with the names of vLLM.
+pub(super) fn metrics_body(batch: &ServerBatch) -> String {
+    let gauge = |name: &str, help: &str, value: f64| {
+        format!(
+            "# HELP vllm:{name} {help}\n# TYPE vllm:{name} gauge\n\
+             vllm:{name}{{model_name=\"simulated\"}} {value}\n"
+        )
+    };
+    [
+        gauge("num_requests_running", "Requests that run.", batch.running() as f64),
+        gauge("num_requests_waiting", "Requests in the queue.", batch.waiting() as f64),
+        gauge("kv_cache_usage_perc", "Used share of the KV cache.", batch.cache_use()),
+    ]
+    .concat()
+}
 
 /// Parses the body of a request for a completion. The error says why the request cannot be
 /// answered.

@@ -8,6 +8,8 @@ use rand_pcg::Pcg64Mcg;
 
 use llm_stream_core::protocol::{MessagePart, Timings, TokenKind, Usage};
 
+use super::batching::{Job, ServerCapacity};
+
 /// The schedule of every answer and its faults.
 ///
 /// Token event k, counted from 0, is due `ttft + k × itl` after the request was read. All times are
@@ -22,6 +24,10 @@ pub struct Script {
     /// independent, so jitter does not add up over an answer. Where it would put an event before
     /// its predecessor, both are due together.
     pub jitter: Duration,
+    /// The capacity of the server, which then decides when each event is due: `ttft` and `itl` do
+    /// not count, and `jitter` is the largest deviation of a step. `None` answers every request as
+    /// if it were alone.
+    pub capacity: Option<ServerCapacity>,
     /// Tokens to generate. The request's `max_tokens` can lower the number, and its `min_tokens`
     /// and `ignore_eos` can raise it, up to [`MOST_TOKENS`](Self::MOST_TOKENS).
     pub tokens: u64,
@@ -111,6 +117,7 @@ impl Default for Script {
             ttft: Duration::from_millis(50),
             itl: Duration::from_millis(10),
             jitter: Duration::ZERO,
+            capacity: None,
             tokens: 64,
             tokens_per_event: 1,
             reasoning_tokens: 0,
@@ -200,7 +207,15 @@ impl Script {
     pub fn errors(&self) -> Vec<ScriptError> {
         let mut errors = Vec::new();
         let shortest = self.itl.min(self.ttft);
-        if self.jitter > shortest {
+        let step = self.capacity.map(|capacity| capacity.base);
+        if let Some(base) = step.filter(|base| self.jitter > *base) {
+            errors.push(ScriptError {
+                field: "jitter",
+                what: format!("`jitter` is longer than `base` of `decode`, which is {base:?}"),
+                help: "it is taken from and added to each step, so it can be as long as `base`",
+            });
+        }
+        if step.is_none() && self.jitter > shortest {
             let limit = if self.itl <= self.ttft { "itl" } else { "ttft" };
             errors.push(ScriptError {
                 field: "jitter",
@@ -235,6 +250,17 @@ impl Script {
         self.faults_of(facts.number)
             .find_map(whole)
             .unwrap_or_else(|| ScriptedResponse::Stream(AnswerStream::new(self, facts)))
+    }
+
+    /// Returns the request for the server's batch, if its capacity is limited.
+    pub(super) fn job(&self, facts: &RequestFacts, stream: &AnswerStream) -> Job {
+        let prompt = prompt_tokens(facts);
+        Job {
+            id: facts.number,
+            prompt: prompt.saturating_sub(self.cached_tokens),
+            reserved: prompt.saturating_add(self.tokens_for(facts)),
+            events: stream.events.left().max(1),
+        }
     }
 
     fn whole(&self, facts: &RequestFacts) -> WholeAnswer {
@@ -272,7 +298,7 @@ impl Script {
     fn usage(&self, facts: &RequestFacts) -> Usage {
         let some = |count: u64| (count > 0).then_some(count);
         let completion = self.tokens_for(facts);
-        let prompt = facts.prompt_chars.div_ceil(4).max(1);
+        let prompt = prompt_tokens(facts);
         Usage {
             prompt_tokens: Some(prompt),
             completion_tokens: Some(completion),
@@ -295,6 +321,11 @@ impl Script {
         }
         tail
     }
+}
+
+/// Returns the tokens of a prompt, four characters each.
+fn prompt_tokens(facts: &RequestFacts) -> u64 {
+    facts.prompt_chars.div_ceil(4).max(1)
 }
 
 /// The steps of a streamed answer. They are created on demand, so that an answer of any length
@@ -356,6 +387,19 @@ impl AnswerStream {
     /// Returns the size of the pieces that everything is split into, bytes.
     pub(super) fn split(&self) -> Option<usize> {
         self.split
+    }
+
+    /// Returns the token events of the next step; 0 if only messages without tokens follow. Where an
+    /// answer has no token, its end takes the place of an event.
+    pub(super) fn next_events(&self) -> u64 {
+        let events = self.merge.max(1).min(self.events.left());
+        if events == 0 { u64::from(self.role) } else { events }
+    }
+
+    /// Makes the next step due at `at`, whatever the script says.
+    pub(super) fn set_due(&mut self, at: Duration) {
+        self.at = at;
+        self.events.set_due = Some(at);
     }
 
     /// Returns whether all token events have been taken.
@@ -490,6 +534,8 @@ struct TokenEvents {
     token: u64,
     /// When the latest event is due, ns.
     latest: u64,
+    /// When the next events are due, if the script does not decide that.
+    set_due: Option<Duration>,
 }
 
 impl TokenEvents {
@@ -509,11 +555,17 @@ impl TokenEvents {
             index: 0,
             token: 0,
             latest: 0,
+            set_due: None,
         }
     }
 
     fn is_over(&self) -> bool {
         self.token == self.tokens || self.index == self.most
+    }
+
+    /// Returns the number of token events that follow.
+    fn left(&self) -> u64 {
+        self.in_all().min(self.most).saturating_sub(self.index)
     }
 
     /// Returns the number of token events without faults.
@@ -523,6 +575,9 @@ impl TokenEvents {
     }
 
     fn due(&mut self) -> Duration {
+        if let Some(at) = self.set_due {
+            return at;
+        }
         // The position on the grid depends only on the index. A sum of jittered gaps would drift.
         let due = self.ttft.saturating_add(self.itl.saturating_mul(self.index));
         let off = match self.jitter {
@@ -589,6 +644,7 @@ mod tests {
             ttft: ms(50),
             itl: ms(10),
             jitter: ms(0),
+            capacity: None,
             tokens,
             tokens_per_event: 1,
             reasoning_tokens: 0,
@@ -804,6 +860,7 @@ mod tests {
             ttft: Duration::MAX,
             itl: Duration::MAX,
             jitter: Duration::MAX,
+            capacity: None,
             tokens: u64::MAX,
             tokens_per_event: u64::MAX,
             reasoning_tokens: 1,

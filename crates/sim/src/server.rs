@@ -203,7 +203,7 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
-    use crate::{Fault, FaultKind, Write, wire};
+    use crate::{Fault, FaultKind, ServerCapacity, Write, wire};
 
     /// A protocol whose frames are readable text.
     #[derive(Debug)]
@@ -288,6 +288,7 @@ mod tests {
             ttft: Duration::from_millis(5),
             itl: Duration::from_millis(2),
             jitter: Duration::ZERO,
+            capacity: None,
             tokens: 7,
             tokens_per_event: 1,
             reasoning_tokens: 0,
@@ -395,6 +396,80 @@ mod tests {
             let first = answer.first_token().expect("a token");
             assert_eq!(first.due - answer.received, Duration::from_millis(5));
         }
+    }
+
+    /// Returns a server with one slot that takes 3 ms for each token and 2 ms for the prompt.
+    fn one_at_a_time() -> Simulator {
+        let capacity = ServerCapacity {
+            slots: 1,
+            prefill_rate: 500.0,
+            base: Duration::from_millis(3),
+            per_running: Duration::ZERO,
+            kv_tokens: None,
+        };
+        with(Script { capacity: Some(capacity), ..script(Vec::new()) })
+    }
+
+    #[test]
+    fn a_server_with_one_slot_answers_one_request_after_the_other() {
+        let simulator = one_at_a_time();
+        let mut clients = [connect(&simulator), connect(&simulator), connect(&simulator)];
+        for client in &mut clients {
+            ask(client, &request("connection: close\r\n", STREAMED));
+        }
+        let mut metrics = connect(&simulator);
+        ask(&mut metrics, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let text = read_until(&mut metrics, "kv_cache_usage_perc{model_name=\"simulated\"} 0\n");
+        assert!(text.contains("vllm:num_requests_running{model_name=\"simulated\"} 1\n"), "{text}");
+        for client in &mut clients {
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).expect("a close");
+            assert_eq!(unchunk(&answer).1, STREAM);
+        }
+        let log = simulator.log();
+        let mut due: Vec<Vec<_>> =
+            log.iter().map(|of| of.writes.iter().map(|write| write.due).collect()).collect();
+        due.sort();
+        let times = |from: usize| (0..7).map(move |nth| 5 + 3 * nth + 23 * from as u64);
+        let start = due[0][0] - Duration::from_millis(5);
+        for (nth, due) in due.iter().enumerate() {
+            let wanted: Vec<_> = times(nth).map(|at| start + Duration::from_millis(at)).collect();
+            // The trailer is due with the last token.
+            assert_eq!(due[..7], wanted, "{nth}");
+            assert_eq!(due[7], wanted[6]);
+        }
+    }
+
+    #[test]
+    fn a_client_that_leaves_the_queue_or_its_slot_makes_room() {
+        let simulator = one_at_a_time();
+        let mut clients = [connect(&simulator), connect(&simulator), connect(&simulator)];
+        for client in &mut clients {
+            ask(client, &request("connection: close\r\n", STREAMED));
+            read_until(client, "\r\n\r\n");
+        }
+        let [first, second, mut third] = clients;
+        drop((first, second));
+        let mut answer = Vec::new();
+        third.read_to_end(&mut answer).expect("a close");
+        let log = simulator.log();
+        let ended: Vec<_> = log.iter().map(|answer| answer.completed).collect();
+        assert_eq!(ended, [false, false, true]);
+        let spent = log[2].writes[7].due - log[0].received;
+        assert!(spent < Duration::from_millis(3 * 23), "{spent:?}");
+    }
+
+    #[test]
+    fn merged_events_of_a_batch_are_due_with_the_last_of_them() {
+        let capacity =
+            ServerCapacity { base: Duration::from_millis(3), ..ServerCapacity::default() };
+        let faults = vec![Fault { kind: FaultKind::Merge(4), request: None }];
+        let simulator = with(Script { capacity: Some(capacity), ..script(faults) });
+        let (sizes, body) = unchunk(&exchange(&simulator, STREAMED));
+        assert_eq!((sizes.len(), body.as_str()), (3, STREAM));
+        let log = simulator.log();
+        let between = log[0].writes[1].due - log[0].writes[0].due;
+        assert_eq!(between, 3 * Duration::from_micros(3_200));
     }
 
     #[test]

@@ -138,9 +138,19 @@ pub(super) fn json_answer(
     location: Option<&str>,
     keep_alive: bool,
 ) -> Vec<u8> {
+    whole_answer((status, "application/json"), body, location, keep_alive)
+}
+
+/// Returns a complete answer with a body of this status and content type.
+pub(super) fn whole_answer(
+    (status, content_type): (u16, &str),
+    body: &[u8],
+    location: Option<&str>,
+    keep_alive: bool,
+) -> Vec<u8> {
     let location = location.map_or_else(String::new, |to| format!("location: {to}\r\n"));
     let mut answer = format!(
-        "HTTP/1.1 {status} {}\r\n{SERVER}content-type: application/json\r\n\
+        "HTTP/1.1 {status} {}\r\n{SERVER}content-type: {content_type}\r\n\
          content-length: {}\r\n{location}{}\r\n",
         reason(status),
         body.len(),

@@ -23,7 +23,24 @@ pub(crate) struct Picky {
 
 pub(crate) type Refusal = (u16, Value);
 
+/// `stream`, in which `WORDS` stands for the number of words of the question.
+fn with_count(stream: &str, sent: &Value) -> String {
+    let words = sent["messages"][0]["content"].as_str().unwrap_or_default().split(' ').count();
+    stream.replace("WORDS", &words.to_string())
+}
+
 impl Picky {
+    /// A server that counts a token for each word of the question.
+    pub(crate) fn counting() -> Self {
+        Self::answering(
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
+             data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n\
+             data: {\"choices\":[],\"usage\":{\"prompt_tokens\":WORDS,\"completion_tokens\":2}}\n\n\
+             data: [DONE]\n\n",
+            |_| None,
+        )
+    }
+
     pub(crate) fn new(refuses: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static) -> Self {
         Self::answering(STREAM, refuses)
     }
@@ -42,7 +59,7 @@ impl Picky {
             match refuses(&sent) {
                 Some((status, body)) => ResponseTemplate::new(status).set_body_json(body),
                 None => ResponseTemplate::new(200)
-                    .set_body_raw(stream, "text/event-stream")
+                    .set_body_raw(with_count(stream, &sent), "text/event-stream")
                     .set_delay(delay),
             }
         };

@@ -2,4 +2,6 @@
 
 mod lengths;
 mod mixes;
+mod prefixes;
+mod think;
 mod traces;

@@ -132,9 +132,9 @@ fn reported(outcome: TrialOutcome<'_>) -> Reported {
     match outcome {
         TrialOutcome::Failed(message) => Err(message.into()),
         TrialOutcome::Answer(sample) => Ok(Some(of_answer(sample))),
-        TrialOutcome::Conversation(tally) | TrialOutcome::Load { tally, .. } => {
-            Ok(Some(of_requests(tally)))
-        }
+        TrialOutcome::Conversation(tally)
+        | TrialOutcome::Load { tally, .. }
+        | TrialOutcome::Search { tally, .. } => Ok(Some(of_requests(tally))),
     }
 }
 

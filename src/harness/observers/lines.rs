@@ -18,6 +18,7 @@ use crate::{
     harness::terminal::Terminal,
     load::NO_TEXT,
     plan::{Case, Target, Task, Workload},
+    report::search,
     run::{
         AddedBecause, Event, InstrumentSetting, Observer, ObserverError, TrialOutcome,
         TrialPosition,
@@ -59,6 +60,9 @@ fn line(event: Event<'_>) -> Option<String> {
             format!(
                 "      Turn {number} has no answer text: turn {next} is sent `{NO_TEXT}` for it\n"
             )
+        }
+        Event::Searched { objective, point } => {
+            format!("      {}\n", search::point(objective, point))
         }
         Event::SimulatorLate { shortfall } => format!("      WARNING: {shortfall}\n"),
         Event::ServerMetricsLost { url, reason } => {
@@ -129,8 +133,8 @@ fn task(case: &Case, TrialPosition { task, tasks, .. }: TrialPosition) -> String
     match &case.task {
         Task::Prompt(prompt) => format!("  Prompt {task}/{tasks}: {}\n", prompt.name),
         Task::Workload(workload) => {
-            let Workload { name, shape, until, .. } = &**workload;
-            format!("  Workload {task}/{tasks}: {name}: {shape}, {until}\n")
+            let (name, load) = (&workload.name, workload.load());
+            format!("  Workload {task}/{tasks}: {name}: {load}\n")
         }
     }
 }
@@ -155,6 +159,9 @@ fn end(outcome: TrialOutcome<'_>) -> Option<String> {
     match outcome {
         TrialOutcome::Answer(sample) => Some(format!("      Success: {}\n", figures(sample))),
         TrialOutcome::Load { workload, tally, stats } => Some(load(workload, tally, stats)),
+        TrialOutcome::Search { finished, .. } => {
+            Some(format!("      Found: {}\n", search::result(finished)))
+        }
         TrialOutcome::Failed(message) => Some(format!("      Failed: {message}\n")),
         // Each turn had its own line.
         TrialOutcome::Conversation(_) => None,
@@ -192,6 +199,12 @@ fn load(workload: &Workload, tally: &Tally, stats: &LoadStats) -> String {
         }
     };
     let offered = match (workload.shape.asked_rate(), stats.request_rate) {
+        // Each arrival starts a conversation, which has several requests.
+        (Some(asked), Some(rate))
+            if workload.prompts.iter().any(|prompt| !prompt.turns.is_empty()) =>
+        {
+            format!("{rate:.2} requests/sec started, {asked} arrivals/sec asked for")
+        }
         (Some(asked), Some(rate)) => format!("{rate:.2} requests/sec started of {asked}"),
         _ => format!("{concurrency:.1} in flight"),
     };

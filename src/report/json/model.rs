@@ -242,6 +242,10 @@ report! {
         metrics: ByName<FigureReport>,
         /// The statistics of each run of the workload that was the load asked for.
         loads: Vec<LoadReport>,
+        /// Searches for the highest load that holds its limits; the load that it found to hold is
+        /// among `loads`.
+        #[serde(default)]
+        searches: Vec<SearchReport>,
         /// Why the other runs were not the load asked for.
         shortfalls: Cow<'a, [String]>,
         /// By metric; a metric with too few requests is left out.
@@ -383,6 +387,43 @@ report! {
         achieved: Option<f64>,
         /// Valid requests whose usage has no count of cached tokens. If others have one, these count as 0.
         silent: usize,
+    }
+
+    struct SearchReport {
+        /// The limits that hold.
+        subject_to: Vec<String>,
+        /// Whether loads are requests at a time; otherwise they are requests per second.
+        of_concurrency: bool,
+        /// The highest load that holds; null if none does.
+        found: Option<f64>,
+        /// Its 95 % interval; an end is null where no load decided it.
+        interval: Option<IntervalReport>,
+        /// Whether the interval is as narrow as asked.
+        precise: bool,
+        /// The result in words, with what a reader must know.
+        summary: String,
+        /// The loads that were measured, in ascending order.
+        points: Vec<SearchPointReport>,
+    }
+
+    struct SearchPointReport {
+        /// The load that was asked for.
+        load: f64,
+        /// The rate of the arrivals that were judged, of an open loop.
+        arrival_rate: Option<f64>,
+        /// The requests that were judged.
+        requests: usize,
+        /// The requests at the start that were left out.
+        left_out: usize,
+        /// Valid answers per second in the middle of an open loop.
+        completed: Option<f64>,
+        /// Whether the figures hold the limits.
+        holds: bool,
+        /// Why it misses, other than by a limit.
+        overload: Option<String>,
+        /// The figures, in the order of `subject_to`; null where failed requests put it beyond any
+        /// limit.
+        figures: Vec<Option<f64>>,
     }
 
     struct DriftByMetric {

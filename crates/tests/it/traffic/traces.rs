@@ -171,8 +171,8 @@ fn requests_are_scheduled_by_the_trace_and_its_speed() {
 fn the_intended_and_the_achieved_cache_share_are_reported() {
     // 5 + 4 of 30 tokens are shared: those of the first block, as far as an earlier request has them.
     let lines = "{\"timestamp\": 0, \"input_length\": 5, \"output_length\": 2, \"hash_ids\": [4]}\n\
-                 {\"timestamp\": 90, \"input_length\": 5, \"output_length\": 2, \"hash_ids\": [4]}\n\
-                 {\"timestamp\": 180, \"input_length\": 20, \"output_length\": 2, \"hash_ids\": [4, 5]}\n";
+                 {\"timestamp\": 500, \"input_length\": 5, \"output_length\": 2, \"hash_ids\": [4]}\n\
+                 {\"timestamp\": 1000, \"input_length\": 20, \"output_length\": 2, \"hash_ids\": [4, 5]}\n";
     let cached = "{ simulate: { ttft: 30ms, itl: 20ms, tokens: 2, cached_tokens: 3 } }";
     let silent = "{ simulate: { ttft: 30ms, itl: 20ms, tokens: 2 } }";
     let workload = "trace: { file: trace.jsonl, block_size: 10 }";

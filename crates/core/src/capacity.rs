@@ -1,0 +1,412 @@
+//! The search for the highest load that holds its limits. Pure: it says which load to measure next,
+//! and what the measured ones show.
+//!
+//! 1. **Bracket**: from the first load upwards, eight times as much each time, until the figures miss
+//!    a limit.
+//! 2. **Narrow**: between the highest load whose figures hold and the lowest one above it whose
+//!    figures miss: at the throughput that an overloaded server reached, then where the line through
+//!    both figures crosses the limit.
+//! 3. **Refine**: loads around the estimate, until its interval is as narrow as asked.
+//!
+//! The estimate is where a straight line through the figures of the loads near it crosses the limit,
+//! on logarithmic scales (inverse regression; Fieller 1954 for the interval). The unit is the load,
+//! not the request, because requests of a load wait for each other. The rate of an open loop is the
+//! one that the arrivals had: a thousand random arrivals are 3 % more or fewer than intended, and a
+//! server near its capacity turns that into far more of latency. No estimate is above the most
+//! requests per second that the server completed, since what it cannot complete piles up, however
+//! short a load is.
+//!
+//! Where the limits are missed without a figure that could be followed, as with failures, the search
+//! halves, and the interval is the range between the neighbouring loads that hold and that miss.
+//! A load below the result that missed makes the curve not monotone, which the result says.
+
+mod fit;
+mod point;
+
+use std::fmt;
+
+use self::fit::Fit;
+pub use self::fit::MissedShare;
+pub use self::point::{LimitResult, LimitState, LoadLimits, LoadRequest, Overload, SearchPoint};
+use crate::interval::Interval;
+
+/// The factor between loads while no load has missed its limits.
+const STEP: f64 = 8.0;
+
+/// The most loads of a search.
+pub const MAX_LOADS: usize = 12;
+
+/// An overloaded server completes about what it can sustain; the next load is this share of it.
+const OF_THROUGHPUT: f64 = 0.95;
+
+/// The ratio of the bracket below which loads are chosen by the line through the figures.
+const NARROW: f64 = 1.25;
+
+/// The logarithm of the largest distance of a load from the estimate with which it counts.
+const NEAR: f64 = 0.3;
+
+/// How far the throughput of a short load may be from that of a long one.
+const THROUGHPUT_ERROR: f64 = 0.02;
+
+/// The part of a load that is enough while the result is far away.
+const FAR_PART: f64 = 0.25;
+
+/// What a search is for.
+#[derive(Debug, Clone)]
+pub struct Objective {
+    /// Whether loads are numbers of requests at a time; otherwise they are requests per second.
+    pub is_concurrency: bool,
+    /// The lowest load.
+    pub from: f64,
+    /// The highest load.
+    pub to: f64,
+    /// The limits that hold.
+    pub limits: LoadLimits,
+    /// The asked precision of the result, relative.
+    pub precision: f64,
+}
+
+/// The next load of a search.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NextLoad {
+    /// The load: requests per second, or at a time.
+    pub load: f64,
+    /// The part of a whole load's requests or duration that it takes.
+    pub part: f64,
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { is_concurrency, from, to, limits, .. } = self;
+        match is_concurrency {
+            true => write!(f, "most at a time, {from} to {to}, with {limits}"),
+            false => write!(f, "highest rate, {from}/s to {to}/s, with {limits}"),
+        }
+    }
+}
+
+/// A search in progress.
+#[derive(Debug, Clone)]
+pub struct Search {
+    objective: Objective,
+    /// In ascending order of the load.
+    points: Vec<SearchPoint>,
+    most: usize,
+}
+
+/// The figure of a search among those of a load.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CapacityFigure {
+    /// Whether it is a number of requests at a time; otherwise it is requests per second.
+    pub is_concurrency: bool,
+    /// The highest load that holds.
+    pub value: f64,
+    /// Its interval.
+    pub interval: Interval,
+}
+
+/// The result of a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SearchResult {
+    /// The highest load that holds, or why there is none.
+    pub found: Found,
+    /// A load below the result that missed its limits beyond chance.
+    pub not_monotone: Option<f64>,
+    /// Whether the interval is as narrow as asked.
+    pub is_precise: bool,
+}
+
+/// A search that has ended.
+#[derive(Debug, Clone)]
+pub struct FinishedSearch {
+    /// What it was for.
+    pub objective: Objective,
+    /// Its result.
+    pub result: SearchResult,
+    /// The loads, in ascending order.
+    pub points: Vec<SearchPoint>,
+}
+
+impl FinishedSearch {
+    /// Returns what a search found.
+    pub fn of(search: &Search) -> Self {
+        let (objective, points) = (search.objective.clone(), search.points.clone());
+        Self { objective, result: search.result(), points }
+    }
+}
+
+/// How a search ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Found {
+    /// The highest load that holds, with its 95 % interval.
+    Load {
+        /// The estimate.
+        value: f64,
+        /// Its interval.
+        interval: Interval,
+    },
+    /// The highest load that was allowed holds.
+    AtLeast(f64),
+    /// The lowest load that was allowed misses.
+    Below(f64),
+}
+
+impl Search {
+    /// Creates a search with at most `most` loads.
+    pub fn new(objective: Objective, most: usize) -> Self {
+        Self { objective, points: Vec::new(), most }
+    }
+
+    /// Returns the objective.
+    pub fn objective(&self) -> &Objective {
+        &self.objective
+    }
+
+    /// Returns the loads that were measured, in ascending order.
+    pub fn points(&self) -> &[SearchPoint] {
+        &self.points
+    }
+
+    /// Adds a load that was measured; returns its results.
+    pub fn add(&mut self, load: f64, requests: Vec<LoadRequest>) -> &SearchPoint {
+        let Objective { limits, is_concurrency, .. } = &self.objective;
+        self.insert(SearchPoint::of(load, requests, limits, !is_concurrency))
+    }
+
+    /// Adds a load that was not reached; returns its results.
+    pub fn add_not_reached(&mut self, load: f64, why: String) -> &SearchPoint {
+        self.insert(SearchPoint::not_reached(load, why))
+    }
+
+    fn insert(&mut self, point: SearchPoint) -> &SearchPoint {
+        let at = self.points.partition_point(|other| other.rate() <= point.rate());
+        self.points.insert(at, point);
+        &self.points[at]
+    }
+
+    /// Returns the next load to measure; `None` if the search has ended.
+    pub fn next(&self) -> Option<NextLoad> {
+        let load = self.next_load()?;
+        let is_near = match self.bracket() {
+            Bracket::Both(held, missed) => missed.rate() <= held.rate() * NARROW.powi(3),
+            _ => false,
+        };
+        Some(NextLoad { load, part: if is_near { 1.0 } else { FAR_PART } })
+    }
+
+    fn next_load(&self) -> Option<f64> {
+        if self.points.len() >= self.most {
+            return None;
+        }
+        match self.bracket() {
+            Bracket::Nothing => Some(self.objective.from),
+            Bracket::Missed(point) => self.above_a_miss(point.load),
+            Bracket::Held(point) if point.load >= self.objective.to => None,
+            Bracket::Held(point) => Some((point.load * STEP).min(self.objective.to)),
+            Bracket::Both(held, missed) => self.between(held, missed),
+        }
+    }
+
+    /// Returns the result of what was measured.
+    pub fn result(&self) -> SearchResult {
+        let found = match self.bracket() {
+            Bracket::Nothing => Found::Below(self.objective.from),
+            Bracket::Missed(point) => Found::Below(point.load),
+            Bracket::Held(point) => Found::AtLeast(point.load),
+            Bracket::Both(held, missed) => {
+                let (value, interval) = self.estimate(held, missed);
+                Found::Load { value, interval }
+            }
+        };
+        let (value, is_precise) = match found {
+            Found::Load { value, interval } => (value, self.is_precise(value, interval)),
+            Found::AtLeast(load) | Found::Below(load) => (load, true),
+        };
+        let held = self.points.iter().filter(|point| point.rate() < value && point.looks_held());
+        let highest = held.last().map_or(0.0, SearchPoint::rate);
+        let is_below = |point: &&SearchPoint| point.rate() < highest.min(value / NARROW);
+        let mut below = self.points.iter().filter(is_below);
+        let not_monotone = below.find(|point| point.state() == LimitState::Missed);
+        SearchResult { found, not_monotone: not_monotone.map(|point| point.load), is_precise }
+    }
+
+    fn bracket(&self) -> Bracket<'_> {
+        let split = self.split();
+        let held = self.points[..split].iter().rfind(|point| point.looks_held());
+        let missed = self.points[split..].iter().find(|point| !point.looks_held());
+        match (held, missed) {
+            (Some(held), Some(missed)) => Bracket::Both(held, missed),
+            (Some(held), None) => Bracket::Held(held),
+            (None, Some(missed)) => Bracket::Missed(missed),
+            (None, None) => Bracket::Nothing,
+        }
+    }
+
+    /// Returns the number of loads below the border between those that hold and those that miss. A
+    /// load can be on the wrong side by chance or because the curve is not monotone; the border has
+    /// the fewest of them, and is the highest such one.
+    fn split(&self) -> usize {
+        let wrong = |split: usize| {
+            let missed = self.points[..split].iter().filter(|point| !point.looks_held()).count();
+            missed + self.points[split..].iter().filter(|point| point.looks_held()).count()
+        };
+        (0..=self.points.len()).rev().min_by_key(|split| wrong(*split)).unwrap_or(0)
+    }
+
+    /// The first load can miss for reasons of its own, such as a cold server: one more is tried.
+    fn above_a_miss(&self, load: f64) -> Option<f64> {
+        let next = (load * 2.0).min(self.objective.to);
+        (self.points.len() == 1 && next > load).then_some(next)
+    }
+
+    /// Returns the next load between the two, or near the estimate; `None` if it is precise.
+    fn between(&self, held: &SearchPoint, missed: &SearchPoint) -> Option<f64> {
+        let (value, interval) = self.estimate(held, missed);
+        if self.has_room(held, missed) && missed.rate() > held.rate() * NARROW {
+            return Some(self.inside(held, missed));
+        }
+        let fit = self.fit(held, missed);
+        if self.is_precise(value, interval) && fit.as_ref().is_none_or(Fit::is_reliable) {
+            return None;
+        }
+        match fit {
+            None if self.has_room(held, missed) => Some(self.inside(held, missed)),
+            _ => Some(self.beside(value)),
+        }
+    }
+
+    /// Returns whether a load fits between the two, and matters.
+    fn has_room(&self, held: &SearchPoint, missed: &SearchPoint) -> bool {
+        match self.objective.is_concurrency {
+            true => missed.load - held.load > 1.0,
+            false => missed.rate() > held.rate() * (1.0 + self.objective.precision / 2.0),
+        }
+    }
+
+    /// Returns a load between the two.
+    fn inside(&self, held: &SearchPoint, missed: &SearchPoint) -> f64 {
+        let (low, high) = (held.rate().ln(), missed.rate().ln());
+        // The limit that is missed first, by a line through both figures.
+        let parts = held.limits.iter().zip(&missed.limits).filter_map(|(held, missed)| {
+            let (above, below) = (held.margin?, missed.margin?);
+            (above > 0.0 && below < 0.0).then(|| above / (above - below))
+        });
+        let part = parts.reduce(f64::min).unwrap_or(0.5);
+        let crossing = (low + (high - low) * part.clamp(0.2, 0.8)).exp();
+        // The throughput of an overloaded server is nearer to the capacity.
+        let reached = missed.completed.map(|completed| completed * OF_THROUGHPUT);
+        let is_inside =
+            |load: &f64| *load > held.rate() * NARROW.sqrt() && *load < missed.rate() / NARROW;
+        let load = reached.filter(is_inside).unwrap_or(crossing);
+        match self.objective.is_concurrency {
+            true => load.round().clamp(held.load + 1.0, (missed.load - 1.0).max(held.load + 1.0)),
+            false => load,
+        }
+    }
+
+    /// Returns a load a little below or above the estimate, by turns.
+    fn beside(&self, value: f64) -> f64 {
+        let below = self
+            .points
+            .iter()
+            .filter(|point| point.rate() < value && point.rate() > value / NARROW);
+        let above = self
+            .points
+            .iter()
+            .filter(|point| point.rate() > value && point.rate() < value * NARROW);
+        let step = 1.0 + self.objective.precision;
+        let is_above = above.count() <= below.count();
+        let load = if is_above { value * step } else { value / step };
+        let Objective { is_concurrency, from, to, .. } = self.objective;
+        let load = match (is_concurrency, is_above) {
+            (true, true) => load.ceil().max(value.floor() + 1.0),
+            (true, false) => load.floor(),
+            (false, _) => load,
+        };
+        load.clamp(from, to)
+    }
+
+    /// The line through the figures near the two loads, if there is one.
+    fn fit(&self, held: &SearchPoint, missed: &SearchPoint) -> Option<Fit> {
+        let mut center = (held.rate() * missed.rate()).sqrt().ln();
+        let mut fit = None;
+        // The points that count depend on the estimate.
+        for _ in 0..3 {
+            let near = self.points.iter().filter(|point| (point.rate().ln() - center).abs() < NEAR);
+            fit = Fit::of(near, self.objective.limits.len());
+            center =
+                fit.as_ref().map_or(center, |fit| fit.crossing.clamp(center - NEAR, center + NEAR));
+        }
+        fit
+    }
+
+    /// Returns the estimate and its interval.
+    fn estimate(&self, held: &SearchPoint, missed: &SearchPoint) -> (f64, Interval) {
+        let (value, interval) = match self.fit(held, missed) {
+            Some(fit) => {
+                let (value, Interval { low, high }) = fit.estimate();
+                // A curve that is hardly steep has no end on a side.
+                let low = if low > 0.0 { low } else { self.lower(held.rate()).min(value) };
+                let high = if high.is_finite() { high } else { self.upper(missed.rate()) };
+                (value, Interval { low, high: high.max(value) })
+            }
+            None => {
+                let (value, low) = ((held.rate() * missed.rate()).sqrt(), self.lower(held.rate()));
+                (value, Interval { low, high: self.upper(missed.rate()) })
+            }
+        };
+        match self.objective.is_concurrency {
+            // A number of requests at a time is the highest whole one that holds.
+            true => {
+                let low = interval.low.floor().max(0.0);
+                (value.floor().max(1.0), Interval { low, high: interval.high.ceil() })
+            }
+            false => self.at_most_completed(value, interval),
+        }
+    }
+
+    /// Lowers an estimate to the throughput of the server.
+    fn at_most_completed(&self, value: f64, interval: Interval) -> (f64, Interval) {
+        let overloaded = self.points.iter().filter(|point| !point.looks_held());
+        let most = overloaded.filter_map(|point| point.completed).reduce(f64::max);
+        let Some(most) = most else { return (value, interval) };
+        // A load that held may have completed more.
+        let held = self.points.iter().filter(|point| point.state() == LimitState::Held);
+        let most = held.map(SearchPoint::rate).fold(most, f64::max);
+        let value = value.min(most);
+        let high = interval.high.min(most * (1.0 + THROUGHPUT_ERROR)).max(value);
+        (value, Interval { low: interval.low.min(value / (1.0 + THROUGHPUT_ERROR)), high })
+    }
+
+    /// The highest load up to `load` that holds beyond chance.
+    fn lower(&self, load: f64) -> f64 {
+        let up_to = self.points.iter().rev().filter(|point| point.rate() <= load);
+        let mut held = up_to.filter(|point| point.state() == LimitState::Held);
+        held.next().map_or(0.0, SearchPoint::rate)
+    }
+
+    /// The lowest load from `load` on that is missed beyond chance.
+    fn upper(&self, load: f64) -> f64 {
+        let from = self.points.iter().filter(|point| point.rate() >= load);
+        let mut missed = from.filter(|point| point.state() == LimitState::Missed);
+        missed.next().map_or(f64::INFINITY, SearchPoint::rate)
+    }
+
+    fn is_precise(&self, value: f64, interval: Interval) -> bool {
+        let step = (1.0 + self.objective.precision) * 1.001;
+        let whole = if self.objective.is_concurrency { 1.0 } else { 0.0 };
+        interval.low >= value / step - whole && interval.high <= value * step + whole
+    }
+}
+
+/// The neighbouring loads between which the result lies.
+enum Bracket<'a> {
+    /// Nothing was measured.
+    Nothing,
+    /// No load holds; the lowest one that misses.
+    Missed(&'a SearchPoint),
+    /// No load above the highest one that holds misses.
+    Held(&'a SearchPoint),
+    /// The highest one that holds, and the lowest one above it.
+    Both(&'a SearchPoint, &'a SearchPoint),
+}
