@@ -354,6 +354,47 @@ mod tests {
     }
 
     #[test]
+    fn the_union_of_the_blocks_of_10_000_requests_is_exact() {
+        let mut lines = String::new();
+        let mut chains: Vec<Vec<u64>> = Vec::new();
+        for nth in 0..10_000_u64 {
+            // Two of three continue the beginning of an earlier request; ids are no small numbers.
+            let earlier = (nth * 7919 % (nth + 1)) as usize;
+            let mut ids = match nth % 3 {
+                0 => Vec::new(),
+                kept => chains
+                    .get(earlier)
+                    .map_or_else(Vec::new, |ids| ids.iter().copied().take(kept as usize).collect()),
+            };
+            ids.extend((0..=nth % 3).map(|place| (nth << 20) + place * 977));
+            let tokens = 16 * ids.len();
+            lines.push_str(&format!(
+                "{{\"timestamp\": {nth}, \"input_length\": {tokens}, \"output_length\": 1, \"hash_ids\": {ids:?}}}\n"
+            ));
+            chains.push(ids);
+        }
+        let trace = read(&lines, (None, Some(16)), usize::MAX).unwrap();
+        let vocabulary = Vocabulary::approximate();
+        let writer = trace.writer(&vocabulary, 3).unwrap();
+        let (mut texts, mut ids_of) = (BTreeMap::new(), BTreeMap::new());
+        for (nth, ids) in chains.iter().enumerate() {
+            let prompt = trace.prompt(nth, trace.lengths(nth).unwrap(), &writer);
+            let words: Vec<_> = prompt.split(' ').collect();
+            assert_eq!(words.len(), 16 * ids.len());
+            for (id, block) in ids.iter().zip(words.chunks(16)) {
+                let block = block.join(" ");
+                assert_eq!(texts.entry(*id).or_insert_with(|| block.clone()), &block);
+                assert_eq!(ids_of.entry(block).or_insert(*id), id);
+            }
+        }
+        let union: BTreeSet<_> = chains.iter().flatten().collect();
+        assert_eq!(
+            (texts.len(), ids_of.len(), trace.blocks),
+            (union.len(), union.len(), union.len())
+        );
+    }
+
+    #[test]
     fn many_blocks_have_different_texts_and_too_short_ones_are_refused() {
         let line = |nth: usize| {
             format!(
