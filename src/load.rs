@@ -1,8 +1,11 @@
 //! Sends requests and reads their answers: one prompt, or a whole load.
 
 mod converse;
+mod prompt_choice;
 mod prompt_sizer;
+mod replay;
 mod run_load;
+mod waiting_turns;
 
 use std::{
     borrow::Cow,
@@ -52,14 +55,15 @@ pub fn run(
     observer: &dyn AnswerObserver,
 ) -> Answer {
     let (target, prompt) = (&case.target, case.task.prompt());
-    let request = request(target, prompt, max_tokens(target, prompt), (lengths, case.run.into()));
+    let (nth, most) = (case.run.into(), drawn_tokens(target, prompt, case.run.into()));
+    let request = request(target, prompt, most, (lengths, nth, lengths.salt));
     ask(target, request, client, observer)
 }
 
 /// Sends the warm-up prompt, over the connection that the trials will use.
 pub fn warm_up(target: &Target, client: &Client, observer: &dyn AnswerObserver) -> Answer {
     let max_tokens = enough(target, target.max_tokens.min(WARM_UP_TOKENS));
-    let request = request(target, &prompt::warm_up(), max_tokens, (&PromptSizer::default(), 0));
+    let request = request(target, &prompt::warm_up(), max_tokens, (&PromptSizer::default(), 0, 0));
     ask(target, request, client, observer)
 }
 
@@ -74,7 +78,7 @@ pub fn probe(
     observer: &dyn AnswerObserver,
 ) -> (Answer, usize) {
     let request_for =
-        |prompt: &Prompt, tokens| request(target, prompt, tokens, (&PromptSizer::default(), 0));
+        |prompt: &Prompt, tokens| request(target, prompt, tokens, (&PromptSizer::default(), 0, 0));
     let first = || FirstToken { protocol: target.protocol, observer, chunks: RefCell::default() };
     let few = target.protocol.fewest_tokens();
     let mut short = prompt.clone();
@@ -161,11 +165,12 @@ fn read_hiding(
 }
 
 /// Returns the body of the `nth` request with `prompt`, and the number of tokens that it asks for.
+/// `salt` selects the beginnings that prompts share.
 fn request(
     target: &Target,
     prompt: &Prompt,
     max_tokens: u64,
-    (lengths, nth): (&PromptSizer, u64),
+    (lengths, nth, salt): (&PromptSizer, u64, u64),
 ) -> (Vec<u8>, RequestedTokens) {
     let length = |synthetic| {
         let has_tools = !prompt.tools.over(&target.tools).offered().is_empty();
@@ -175,7 +180,9 @@ fn request(
     let prompt = match (made, target.prefix_cache) {
         (Some((synthetic, length)), cache) => {
             let words = lengths.words(prompt, length.tokens());
-            Cow::Owned(prompt.with_question(synthetic.text(words, shuffle(cache))))
+            let shared = synthetic.text_with_shared_prefix((words, length.tokens()), nth, salt);
+            let text = shared.unwrap_or_else(|| synthetic.text(words, shuffle(cache)));
+            Cow::Owned(prompt.with_question(text))
         }
         (None, PrefixCache::Reuse) => Cow::Borrowed(prompt),
         (None, PrefixCache::Fresh) => Cow::Owned(prompt.with_prefix(&nonce())),
@@ -201,7 +208,7 @@ fn body_of(
 
 fn body(target: &Target, prompt: &Prompt, messages: &[ChatMessage], max_tokens: u64) -> Value {
     let request = ChatRequest {
-        model: &target.model,
+        model: prompt.model.as_deref().unwrap_or(&target.model),
         messages,
         temperature: target.temperature,
         max_tokens,
@@ -221,7 +228,13 @@ fn requested_tokens(body: &Value, protocol: &dyn Protocol) -> RequestedTokens {
     RequestedTokens { most, least, ..RequestedTokens::default() }
 }
 
-/// Returns the limit of the answer to `prompt`, in tokens.
+/// Returns the limit of the answer to the `nth` request with `prompt`, in tokens.
+fn drawn_tokens(target: &Target, prompt: &Prompt, nth: u64) -> u64 {
+    let seed = prompt.synthetic.as_ref().map_or(0, |synthetic| synthetic.seed);
+    prompt.output.most(seed, nth).unwrap_or(target.max_tokens)
+}
+
+/// Returns the largest limit of an answer to `prompt`, in tokens.
 fn max_tokens(target: &Target, prompt: &Prompt) -> u64 {
     prompt.output.tokens.unwrap_or(target.max_tokens)
 }
@@ -238,6 +251,15 @@ fn shuffle(cache: PrefixCache) -> Option<u64> {
     match cache {
         PrefixCache::Reuse => None,
         PrefixCache::Fresh => Some(random()),
+    }
+}
+
+/// Returns the number that selects the texts that requests share with each other. With `fresh`, none of
+/// them was sent before.
+fn salt(cache: PrefixCache) -> u64 {
+    match cache {
+        PrefixCache::Reuse => 0,
+        PrefixCache::Fresh => random(),
     }
 }
 

@@ -3,6 +3,8 @@
 pub mod access;
 mod counterparts;
 mod group;
+mod lengths;
+mod mix;
 mod order;
 pub(crate) mod requirements;
 
@@ -25,8 +27,9 @@ use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
     capacity::{LoadLimits, Objective},
     goodput::RequestLimits,
-    group::{GroupSpec, load_text},
+    group::{GroupId, GroupSpec, load_text},
     lacking::MIN_SHARE,
+    lengths::LengthRange,
     metric::Metric,
     precision::PrecisionGoal,
     prompt::{self, Prompt, Tools},
@@ -44,7 +47,7 @@ pub use self::requirements::{Undecidable, UndecidableCause};
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, ConnectionMode, EnvTemplate, MetricsUrl,
     NetworkSettings, Order, PrefixCache, RunCount, RunVariation, Settings, Spanned, TokenCount,
-    sanitise,
+    TraceReplay, sanitise,
 };
 
 /// Values that override keys of the config, from the command line or from code.
@@ -262,6 +265,8 @@ pub struct Case {
     pub name: String,
     /// The group of trials that are judged together.
     pub group: Arc<GroupSpec>,
+    /// The groups of the parts of a mix.
+    pub parts: Arc<[Arc<GroupSpec>]>,
     /// The model.
     pub target: Arc<Target>,
     /// The prompt or workload.
@@ -276,16 +281,31 @@ impl Case {
         &self.group.thresholds
     }
 
+    /// Returns its groups: that of the trial, and those of the parts of a mix.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<GroupSpec>> {
+        std::iter::once(&self.group).chain(self.parts.iter())
+    }
+
+    /// Whether figures of the trial belong to this group.
+    pub fn is_in(&self, group: GroupId) -> bool {
+        self.groups().any(|own| own.id == group)
+    }
+
     /// Creates the `run`-th run of `task` by `target`.
-    pub fn new(group: &Arc<GroupSpec>, target: &Arc<Target>, task: &Task, run: u32) -> Self {
+    pub fn new(
+        (group, parts): (&Arc<GroupSpec>, &Arc<[Arc<GroupSpec>]>),
+        target: &Arc<Target>,
+        task: &Task,
+        run: u32,
+    ) -> Self {
         let name = format!("{}::{}::run-{run}", target.trial_name, sanitise(task.written()));
-        let (group, target) = (group.clone(), target.clone());
-        Self { name, group, target, task: task.clone(), run }
+        let (group, parts, target) = (group.clone(), parts.clone(), target.clone());
+        Self { name, group, parts, target, task: task.clone(), run }
     }
 
     /// Another run of the same task by the same model.
     pub fn repeated(&self, run: u32) -> Self {
-        Self::new(&self.group, &self.target, &self.task, run)
+        Self::new((&self.group, &self.parts), &self.target, &self.task, run)
     }
 }
 
@@ -354,7 +374,7 @@ impl Task {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Workload {
-    /// Its position in the config, from 0.
+    /// Its number among the workloads and the parts of mixes, in the order of the config, from 0.
     pub index: usize,
     /// Its name in results.
     pub name: String,
@@ -366,6 +386,8 @@ pub struct Workload {
     pub search: Option<(Objective, usize)>,
     /// When the load ends.
     pub until: Until,
+    /// The recorded traffic that it replays; its requests replace `prompts`.
+    pub trace: Option<TraceReplay>,
     /// The prompts, used in turn. Never empty.
     pub prompts: Vec<Arc<Prompt>>,
     /// The number of runs by each model.
@@ -376,6 +398,22 @@ pub struct Workload {
     pub goodput: RequestLimits,
     /// How precisely means are to be known under it.
     pub precision: Vec<PrecisionGoal>,
+    /// The seed of the random choices.
+    pub seed: u64,
+    /// The time between an answer and the next turn of its conversation, in milliseconds.
+    pub think: Option<LengthRange>,
+    /// The parts of a mix, each with its own prompts and thresholds. They run together.
+    pub parts: Vec<Arc<Self>>,
+    /// The share of the requests, of a part of a mix; otherwise 1.
+    pub share: f64,
+}
+
+impl Workload {
+    /// Returns the number of the part that sends the prompt with this title, from 0.
+    pub fn part_of(&self, title: &str) -> Option<usize> {
+        // Without a mix no prompt is compared.
+        self.parts.iter().position(|part| part.prompts.iter().any(|one| one.title() == title))
+    }
 }
 
 impl Workload {
@@ -510,7 +548,9 @@ impl Plan {
 
     /// Whether a selected case has a threshold relative to a baseline.
     pub fn has_relative_thresholds(&self) -> bool {
-        self.cases.iter().any(|case| case.thresholds().iter().any(|limit| limit.needs_baseline()))
+        let mut limits =
+            self.cases.iter().flat_map(|case| case.groups()).flat_map(|group| &group.thresholds);
+        limits.any(Threshold::needs_baseline)
     }
 
     /// Returns the number of runs of `workload`, or of each prompt.
@@ -586,7 +626,12 @@ fn cases(
                 None => alone.clone(),
                 Some(workload) => Arc::new(group::spec(target, Some(workload))),
             };
-            cases.extend((1..=*runs).map(|run| Arc::new(Case::new(&group, target, task, run))));
+            // Of a search only the load that it finds has figures.
+            let mixed = task.workload().filter(|workload| workload.search.is_none());
+            let parts = mixed.into_iter().flat_map(|workload| &workload.parts);
+            let parts = parts.map(|part| Arc::new(group::spec(target, Some(part)))).collect();
+            let groups = (&group, &parts);
+            cases.extend((1..=*runs).map(|run| Arc::new(Case::new(groups, target, task, run))));
         }
     }
     cases
@@ -598,23 +643,18 @@ fn workloads(
     prompts: &[Arc<Prompt>],
 ) -> Result<Vec<Arc<Workload>>, PlanError> {
     let mut errors = Vec::new();
-    let workload = |(index, workload): (usize, &config::WorkloadConfig)| {
-        let named: HashSet<_> = workload.prompts.iter().map(|name| visible(&name.value)).collect();
-        let wanted = |prompt: &&Arc<Prompt>| {
-            // An open loop schedules requests, but the start of a later turn depends on the
-            // previous answer.
-            let is_able = prompt.turns.is_empty() || matches!(workload.shape, Shape::Closed { .. });
-            workload.prompts.is_empty() && is_able
-                || prompt.called().any(|name| named.contains(name))
-        };
-        Arc::new(Workload {
+    let mut index = 0;
+    let workload = |workload: &config::WorkloadConfig| {
+        let limits = mix::MixedThresholds::of(config, workload, &mut errors);
+        let mut planned = Workload {
             index,
             name: visible(&workload.name.value).into_owned(),
             written: workload.name.value.clone(),
             shape: workload.shape,
             search: workload.find.as_ref().map(|find| objective(config, find, &mut errors)),
             until: workload.until,
-            prompts: prompts.iter().filter(wanted).cloned().collect(),
+            trace: workload.trace.clone(),
+            prompts: prompts_of(config, workload, prompts, &mut errors),
             runs: match workload.runs {
                 Some(runs) if overrides.runs.is_none() && !overrides.auto_runs => runs,
                 // A search has several loads already.
@@ -624,18 +664,21 @@ fn workloads(
                 _ => run_count(config, overrides).first(),
             },
             precision: goals(config, overrides, workload.precision.as_ref()),
-            thresholds: {
-                let limits = thresholds(config, &workload.thresholds, &mut errors);
-                errors.extend(undefined_metrics(config, workload));
-                limits
-            },
+            thresholds: limits.whole.clone(),
             goodput: {
                 let texts = workload.goodput.as_ref().unwrap_or(&config.goodput);
                 request_limits(config, texts, &mut errors)
             },
-        })
+            seed: workload.seed,
+            think: workload.think,
+            parts: Vec::new(),
+            share: 1.0,
+        };
+        planned.parts = mix::parts(&planned, workload, limits);
+        index += 1 + planned.parts.len();
+        Arc::new(planned)
     };
-    let workloads = config.workloads.iter().enumerate().map(workload).collect();
+    let workloads = config.workloads.iter().map(workload).collect();
     // Every workload parses the limits of the top level again and repeats their errors.
     errors.dedup_by_key(|error: &mut ConfigError| error.to_string());
     match errors.is_empty() {
@@ -644,8 +687,43 @@ fn workloads(
     }
 }
 
+/// Returns the prompts of a workload, with its own lengths.
+fn prompts_of(
+    config: &Config,
+    workload: &config::WorkloadConfig,
+    prompts: &[Arc<Prompt>],
+    errors: &mut Vec<ConfigError>,
+) -> Vec<Arc<Prompt>> {
+    if let Some(replay) = &workload.trace {
+        return vec![Arc::new(trace_prompt(replay))];
+    }
+    let parts = workload.mix.iter().map(|part| &part.name);
+    let named: HashSet<_> =
+        workload.prompts.iter().chain(parts).map(|name| visible(&name.value)).collect();
+    let wanted = |prompt: &&Arc<Prompt>| {
+        named.is_empty() || prompt.called().any(|name| named.contains(name))
+    };
+    let wanted: Vec<_> = prompts.iter().filter(wanted).cloned().collect();
+    if workload.think.is_some() && wanted.iter().all(|prompt| prompt.turns.is_empty()) {
+        let what = "`think` has no effect: no prompt of the workload has several turns";
+        let help = "add a prompt with `turns`, or a data set with `multi_turn: true`, or remove it";
+        errors.push(config.error_in(&workload.name, what, help));
+    }
+    lengths::applied(config, workload, wanted, errors)
+}
+
+/// Returns the prompt that stands for the requests of a trace in results. The preflight sends it
+/// instead of them.
+fn trace_prompt(replay: &TraceReplay) -> Prompt {
+    Prompt { name: visible(&replay.name).into_owned(), ..prompt::warm_up() }
+}
+
 /// Finds thresholds on a metric that the workload does not have.
-fn undefined_metrics(config: &Config, workload: &config::WorkloadConfig) -> Vec<ConfigError> {
+fn undefined_metrics(
+    config: &Config,
+    workload: &config::WorkloadConfig,
+    texts: &[Spanned<String>],
+) -> Vec<ConfigError> {
     let is_closed = matches!(workload.shape, Shape::Closed { .. });
     let has_limits = !workload.goodput.as_ref().unwrap_or(&config.goodput).is_empty();
     let error = |text: &Spanned<String>| {
@@ -675,7 +753,7 @@ fn undefined_metrics(config: &Config, workload: &config::WorkloadConfig) -> Vec<
         }
         None
     };
-    workload.thresholds.iter().filter_map(error).collect()
+    texts.iter().filter_map(error).collect()
 }
 
 /// The objective of a search, and the most loads that it has.

@@ -74,8 +74,8 @@ pub(crate) fn questions(target: &Target, cases: &[Arc<Case>]) -> Vec<Question> {
                 tools.chosen().is_some(),
             );
             let place = *places.entry(fields).or_insert_with(|| {
-                let AnswerLength { tokens, min_tokens, ignore_eos } = prompt.output;
-                let output = AnswerLength { tokens, min_tokens, ignore_eos };
+                let AnswerLength { tokens, range, min_tokens, ignore_eos } = prompt.output;
+                let output = AnswerLength { tokens, range, min_tokens, ignore_eos };
                 let warm_up = prompt::warm_up().with_tools(&prompt.tools);
                 questions.push(Question { prompt: Prompt { output, ..warm_up }, of: Vec::new() });
                 questions.len() - 1

@@ -52,6 +52,7 @@ impl Row {
             model: &self.case.target.name,
             prompt: self.prompt.title(),
             workload: self.case.task.workload().map(|workload| workload.name.as_str()),
+            part: self.part_name(),
             run: self.case.run,
             turn: self.prompt.turn.as_ref().map(|turn| turn.number),
             request: self.place.map(|place| place.request),
@@ -62,6 +63,17 @@ impl Row {
             ended: self.place.map(|place| place.ended),
         };
         RequestLine::of(place, &self.outcome)
+    }
+
+    /// Returns the number of its part of a mix, from 0.
+    pub(crate) fn part(&self) -> Option<usize> {
+        self.case.task.workload()?.part_of(self.prompt.title())
+    }
+
+    /// Returns the name of its part of a mix: `WORKLOAD@GROUP`.
+    pub(crate) fn part_name(&self) -> Option<&str> {
+        let workload = self.case.task.workload()?;
+        Some(&workload.parts.get(self.part()?)?.name)
     }
 
     /// The data of the row that summaries count.

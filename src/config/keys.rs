@@ -8,8 +8,8 @@ use llm_stream_core::capacity::MAX_LOADS;
 
 use super::find::LOADS;
 use super::words::{
-    CONNECTIONS, INCONCLUSIVE, ORDERS, PREFIX_CACHES, STAMPS, TOKEN_COUNTS, TOKEN_KINDS,
-    TRANSPORTS, names,
+    CONNECTIONS, DISTRIBUTIONS, INCONCLUSIVE, ORDERS, PREFIX_CACHES, STAMPS, TOKEN_COUNTS,
+    TOKEN_KINDS, TRACE_FORMATS, TRANSPORTS, names,
 };
 
 /// A key: where it may be written, what its value looks like, and what it means.
@@ -51,6 +51,9 @@ pub(super) enum Section {
     Find,
     ConcurrencyRange,
     RateRange,
+    Trace,
+    ThinkTime,
+    SharedPrefix,
 }
 
 /// The form of a value.
@@ -80,6 +83,8 @@ pub(super) enum ValueShape {
     Texts,
     /// A map from names of metrics to values of this shape.
     Figures(&'static ValueShape),
+    /// A map from names of prompts to weights.
+    Weights,
     /// A map of one name to one of these words.
     Pair(fn() -> Vec<&'static str>),
     /// A map with the keys of a section.
@@ -116,11 +121,12 @@ pub(super) struct SectionInfo {
 
 use Section::{
     ConcurrencyRange, Decode, Defaults, Fault, Find, Function, Model, Prompt, RateRange,
-    RunVariation, Simulate, Synthetic, Timeouts, TokenCount, TokenRange, Tool, Top, Workload,
+    RunVariation, SharedPrefix, Simulate, Synthetic, ThinkTime, Timeouts, TokenCount, TokenRange,
+    Tool, Top, Trace, Workload,
 };
 use ValueShape::{
     Any, Duration, Fields, Figures, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some,
-    Text, Texts, Whole, Words,
+    Text, Texts, Weights, Whole, Words,
 };
 
 /// No upper bound.
@@ -150,6 +156,7 @@ const SHUFFLED: ValueShape =
     Form { form: "`shuffled(SEED)`", pattern: r"^shuffled\s*\(.*[0-9].*\)$" };
 const GAMMA: ValueShape = Form { form: "`gamma(BURSTINESS)`", pattern: r"^gamma\s*\(.*[0-9].*\)$" };
 const TIMEOUT: ValueShape = Duration { zero: false, unit: "s" };
+const THINK: ValueShape = Duration { zero: false, unit: "s" };
 const TIME: ValueShape = Duration { zero: true, unit: "ms" };
 
 /// Makes a table of [`Key`]s: `[sections] { name: shape, default, example => help; … }`.
@@ -339,9 +346,11 @@ pub(super) static KEYS: &[Key] = keys! {
         limit: Whole(1, MOST_RECORDS), "all", "20" => "The number of records to take.";
         seed: Whole(0, MAX), "the first records", "7" => "The seed with which `limit` chooses records.";
         multi_turn: Flag, "false", "true" => "Whether all questions of a record are sent, as turns.";
+        model_name: Text, "that of the model", r#""my-lora""#
+            => "The name that the server has for the model of this prompt, such as a LoRA adapter.";
         system: Text, "none", r#""Be brief.""# => "The system message.";
-        output_tokens: Whole(1, MAX), "the value of `max_tokens`", "256"
-            => "The most tokens that an answer may have.";
+        output_tokens: Any(&[Whole(1, MAX), Map(TokenRange)]), "the value of `max_tokens`", "256"
+            => "The most tokens that an answer may have, or a range from which each request draws the number.";
         min_tokens: Whole(1, MAX), "none", "256"
             => "The fewest tokens of an answer, if the server supports the field.";
         ignore_eos: Flag, "false", "true"
@@ -366,17 +375,27 @@ pub(super) static KEYS: &[Key] = keys! {
         name: Text, "", "get_weather" => "The tool that the model must call.";
     }
     [Synthetic] {
-        input_tokens: Any(&[Whole(1, MOST_INPUT), Map(TokenRange)]), "", "2048"
-            => "The length of the prompt in tokens, or a range from which each request draws its length.";
-        output_tokens: Whole(1, MAX), "the value of `max_tokens`", "256"
-            => "The most tokens that an answer may have.";
+        input_tokens: LENGTHS, "", "2048"
+            => "The length of the prompt in tokens, or a range from which each request draws its length. A list is a sweep: each value is a prompt `NAME@iVALUE`.";
+        output_tokens: LENGTHS, "the value of `max_tokens`", "256"
+            => "The most tokens that an answer may have, or a range. A list is a sweep: each value is a prompt `NAME@oVALUE`.";
         seed: Whole(0, MAX), "0", "7" => "The seed of the words.";
+        shared_prefix: Map(SharedPrefix), "none", "{ groups: 8, tokens: 1024 }"
+            => "The beginnings that requests of a load share; each request chooses one of the groups at random.";
         tokenizer: Text, "the server's count", "path/tokenizer.json"
             => "A `tokenizer.json` that counts instead; requires the feature `tokenizers`.";
+    }
+    [SharedPrefix] {
+        groups: Whole(1, 1_000_000), "", "8" => "The number of different beginnings.";
+        tokens: Whole(1, MOST_INPUT), "", "1024" => "The length of a beginning, less than `input_tokens`.";
     }
     [TokenRange] {
         min: Whole(1, MOST_INPUT), "", "1000" => "The fewest tokens.";
         max: Whole(1, MOST_INPUT), "", "2000" => "The most tokens.";
+        distribution: Words(|| names(&DISTRIBUTIONS)), "uniform", "lognormal"
+            => "How lengths are distributed between the two; lengths outside are not drawn.";
+        mean: Whole(1, MOST_INPUT), "", "1500" => "The mean of a normal or log-normal distribution without bounds.";
+        sd: Whole(1, MOST_INPUT), "", "400" => "Its standard deviation.";
     }
     [Workload] {
         concurrency: CONCURRENCY, "", "64"
@@ -389,17 +408,29 @@ pub(super) static KEYS: &[Key] = keys! {
     [Workload, Find] {
         arrivals: Any(&[Words(|| vec!["constant", "poisson"]), GAMMA]), "poisson", "poisson"
             => "The distribution of the gaps between arrivals.";
-        seed: Whole(0, MAX), "0", "7" => "The seed of the arrivals.";
+        seed: Whole(0, MAX), "0", "7" => "The seed of the arrivals, of `mix` and of `think`.";
         max_in_flight: Whole(1, MOST_IN_FLIGHT), "1000", "500"
             => "The most requests in flight; a load that reaches it is invalid.";
     }
     [Workload] {
+        trace: Any(&[Text, Map(Trace)]), "", "traces/conversation.jsonl"
+            => "Recorded traffic that is replayed: a JSON Lines file with the times of its requests, and their lengths or bodies.";
+        speed: SPEEDS, "1x", "2x"
+            => "How many times as fast as recorded the requests of `trace` arrive. A list is a sweep: each value is a workload `NAME@xVALUE`.";
         requests: Whole(1, MOST_REQUESTS), "", "512" => "Ends the load after this many requests.";
         duration: TIMEOUT, "", "60s" => "Ends the load after this time.";
         prompts: Some(&Text), "all", "chat-en" => "The prompts that requests take in turn, by name.";
+        input_tokens: LENGTHS, "those of the prompts", "2048"
+            => "The length of its generated prompts. A list is a sweep: each value is a workload `NAME@iVALUE`.";
+        output_tokens: LENGTHS, "those of the prompts", "256"
+            => "The most tokens of an answer. A list is a sweep: each value is a workload `NAME@oVALUE`.";
+        mix: Weights, "none", "{ chat: 70, rag: 20, code: 10 }"
+            => "Groups of prompts with the weights by which requests choose them at random, instead of `prompts`. Each group is a part `NAME@GROUP` with its own figures.";
+        think: Any(&[THINK, Map(ThinkTime)]), "none", "5s"
+            => "The time from an answer to the next turn of its conversation, or a range from which it is drawn.";
         runs: Whole(1, MOST_RUNS), "the value of the top level", "3" => "How often each model gets the load.";
         thresholds: List(&Text), "none", r#""ttft p95 <= 500 ms""#
-            => "Limits for every model under this load.";
+            => "Limits for every model under this load; `@GROUP` in front is a limit of a part of `mix`.";
         goodput: List(&Text), "the value of the top level", r#""ttft <= 500 ms""#
             => "Limits that each request must meet to count for `goodput` and `goodput_ratio`.";
         precision: PRECISION, "the value of the top level", "2 %"
@@ -415,6 +446,24 @@ pub(super) static KEYS: &[Key] = keys! {
         precision: SHARE, "5 %", "5 %"
             => "How precisely the result is to be known; the search ends when its interval is as narrow.";
         loads: Whole(4, MAX_LOADS as u64), "12", "12" => "The most loads of a search.";
+    }
+    [Trace] {
+        file: Text, "", "traces/conversation.jsonl" => "The file, relative to the config.";
+        format: Words(|| names(&TRACE_FORMATS)), "by the first line", "bailian"
+            => "Lengths and blocks with times in milliseconds (`mooncake`) or in seconds (`bailian`), or request bodies with times in milliseconds.";
+        block_size: Whole(1, 65_536), "512; 16 with `bailian`", "512"
+            => "The tokens that a hash id stands for.";
+        tokenizer: Text, "the tokenizer of `token_count`; without one a word stands for a token", "path/tokenizer.json"
+            => "A `tokenizer.json` by which prompts have the exact lengths; requires the feature `tokenizers`.";
+        seed: Whole(0, MAX), "0", "7" => "The seed of the words, with `prefix_cache: reuse`.";
+    }
+    [ThinkTime] {
+        min: TIME, "", "1s" => "The shortest time.";
+        max: THINK, "", "60s" => "The longest time.";
+        distribution: Words(|| names(&DISTRIBUTIONS)), "uniform", "lognormal"
+            => "How times are distributed between the two; times outside are not drawn.";
+        mean: THINK, "", "8s" => "The mean of a normal or log-normal distribution without bounds.";
+        sd: THINK, "", "6s" => "Its standard deviation.";
     }
     [ConcurrencyRange] {
         from: Whole(1, MOST_IN_FLIGHT), "", "1" => "The first number of requests in flight.";
@@ -433,6 +482,13 @@ const CONCURRENCY: ValueShape =
     Any(&[Whole(1, MOST_IN_FLIGHT), Some(&Whole(1, MOST_IN_FLIGHT)), Map(ConcurrencyRange)]);
 
 const RATES: ValueShape = Any(&[RATE, Some(&RATE), Map(RateRange)]);
+
+const LENGTHS: ValueShape =
+    Any(&[Whole(1, MOST_INPUT), Some(&Whole(1, MOST_INPUT)), Map(TokenRange)]);
+
+const SPEED: ValueShape = Form { form: "speed", pattern: r"[0-9]\s*x\s*$" };
+
+const SPEEDS: ValueShape = Any(&[SPEED, Some(&SPEED)]);
 
 const RUN_VARIATION: ValueShape = Any(&[SHARE, Map(RunVariation)]);
 
@@ -564,7 +620,7 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         ..section(Synthetic)
     },
     SectionInfo {
-        name: "a range of `input_tokens`",
+        name: "a range of tokens",
         expected: "a number or a range",
         example: "{ min: 1000, max: 2000 }",
         title: "Range of tokens",
@@ -576,9 +632,9 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         expected: "a map of a workload's keys",
         example: "{ concurrency: 64, requests: 512 }",
         title: "Workload",
-        one_of: &[&["concurrency", "rate", "find"]],
-        some_of: &[&["requests", "duration"]],
-        only_with: &[("arrivals", "rate"), ("seed", "rate"), ("max_in_flight", "rate")],
+        one_of: &[&["concurrency", "rate", "trace", "find"]],
+        some_of: &[&["requests", "duration", "trace"]],
+        only_with: &[("arrivals", "rate"), ("speed", "trace")],
         ..section(Workload)
     },
     SectionInfo {
@@ -602,6 +658,30 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         example: "{ from: 1/s, to: 64/s, factor: 2 }",
         title: "Range of rates",
         ..section(RateRange)
+    },
+    SectionInfo {
+        name: "a trace",
+        expected: "a file or a map with `file`",
+        example: "{ file: traces/conversation.jsonl, block_size: 512 }",
+        title: "Trace",
+        one_of: &[&["file"]],
+        ..section(Trace)
+    },
+    SectionInfo {
+        name: "`think`",
+        expected: "a duration or a range of durations",
+        example: "{ min: 1s, max: 60s }",
+        title: "Think time",
+        one_of: &[&["min"], &["max"]],
+        ..section(ThinkTime)
+    },
+    SectionInfo {
+        name: "`shared_prefix`",
+        expected: "a map with `groups` and `tokens`",
+        example: "{ groups: 8, tokens: 1024 }",
+        title: "Shared prefix",
+        one_of: &[&["groups"], &["tokens"]],
+        ..section(SharedPrefix)
     },
 ];
 

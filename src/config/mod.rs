@@ -12,6 +12,8 @@ mod find;
 #[doc(hidden)]
 pub mod fuzzing;
 mod keys;
+mod lengths;
+pub(crate) mod mix;
 mod model;
 mod network;
 mod numbers;
@@ -30,7 +32,9 @@ mod sweep;
 mod syntax;
 mod template;
 mod text_fields;
+mod think;
 mod tools;
+mod trace;
 mod validate;
 mod words;
 mod workloads;
@@ -53,6 +57,7 @@ pub use llm_stream_client::{
 };
 pub use llm_stream_core::sample::TokenCount;
 use llm_stream_core::{
+    lengths::LengthRange,
     precision::PrecisionGoal,
     prompt,
     protocol::{Protocol, TextFields},
@@ -74,11 +79,13 @@ pub(crate) use self::{
 pub use self::{
     data_note::DataNote,
     find::FindConfig,
+    mix::MixPart,
     network::NetworkSettings,
     reference::reference,
     schema::schema,
     source::{ConfigError, ConfigErrors},
     template::{EnvTemplate, Expanded},
+    trace::TraceReplay,
 };
 use crate::env;
 
@@ -367,14 +374,27 @@ pub struct PromptConfig {
 pub struct WorkloadConfig {
     /// Its key.
     pub name: Spanned<String>,
-    /// `concurrency`, or `rate` with `arrivals`, `seed` and `max_in_flight`.
+    /// `concurrency`, or `rate` with `arrivals`, `seed` and `max_in_flight`, or the recorded arrivals
+    /// of `trace`.
     pub shape: Shape,
     /// `find`: the search for the highest load, of which `shape` is the first one.
     pub find: Option<FindConfig>,
-    /// `requests`, `duration`, or both.
+    /// `trace`, whose arrivals are those of `shape`. Default: none.
+    pub trace: Option<TraceReplay>,
+    /// `requests`, `duration`, or both; of a trace, also its number of requests.
     pub until: Until,
+    /// `input_tokens`, instead of those of its generated prompts.
+    pub input_tokens: Option<LengthRange>,
+    /// `output_tokens`, instead of those of its prompts.
+    pub output_tokens: Option<LengthRange>,
     /// `prompts`: the names of the prompts that requests take in turn. Default: all.
     pub prompts: Vec<Spanned<String>>,
+    /// `think`, in milliseconds. Default: no time.
+    pub think: Option<LengthRange>,
+    /// `seed` of `arrivals`, `mix` and `think`. Default: 0.
+    pub seed: u64,
+    /// `mix`: groups of prompts by weight, instead of `prompts`. Default: none.
+    pub mix: Vec<MixPart>,
     /// `runs`. Default: that of the top level.
     pub runs: Option<u32>,
     /// `thresholds` of each model under this load. Default: none.
@@ -404,6 +424,8 @@ impl Config {
         let config = Self::of_tree(source, &root, base_dir)?;
         let mut errors = validate::names(&config);
         errors.extend(validate::prompts_fit(&config));
+        errors.extend(trace::bodies_fit(&config));
+        errors.extend(mix::overlaps(&config));
         match errors.is_empty() {
             true => Ok(config),
             false => Err(ConfigErrors(errors)),

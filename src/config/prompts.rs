@@ -8,7 +8,10 @@ use std::{
 
 use base64::Engine as _;
 use llm_stream_core::{
-    prompt::{self, AnswerLength, ChatMessage, ContentPart, Image, Role, Synthetic, Tools},
+    lengths::LengthRange,
+    prompt::{
+        self, AnswerLength, ChatMessage, ContentPart, Image, Role, SharedPrefix, Synthetic, Tools,
+    },
     text::visible,
 };
 use rand::{SeedableRng, seq::SliceRandom};
@@ -21,6 +24,7 @@ use super::{
     dataset::{self, Record, Text},
     files::{read, text_in, text_of, tokenizer, unreadable},
     keys::Section,
+    lengths,
     reader::{Entry, Fields, Reader},
     sanitise,
     source::ConfigError,
@@ -57,6 +61,7 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
         None => missing(reader, item, &fields, &["name"], "`name`"),
     };
     let system = fields.get("system").and_then(|entry| reader.text(entry));
+    let model = fields.get("model_name").and_then(|entry| reader.text(entry));
     let output = output(reader, &fields);
     let tools = tools::tools(reader, &fields);
     let images = fields.get("images").map(|entry| images(reader, entry)).unwrap_or_default();
@@ -75,7 +80,11 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
         "dataset" => data_set(reader, source, &fields, (&name, system, &output)),
         "synthetic" => {
             let made = synthetic(reader, source, &fields, (&name.value, output));
-            made.map(|prompt| PromptConfig { prompt, name }).into_iter().collect()
+            let named = |prompt: prompt::Prompt| {
+                let own = Spanned::new(prompt.name.clone(), name.referenced, name.defined);
+                PromptConfig { prompt, name: own }
+            };
+            made.unwrap_or_default().into_iter().map(named).collect()
         }
         _ => {
             let texts = match kind {
@@ -88,11 +97,12 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
         }
     };
     // The tools of a record take precedence.
-    let with_tools = |PromptConfig { name, prompt }| {
+    let completed = |PromptConfig { name, prompt }| {
         let tools = prompt.tools.over(&tools);
-        PromptConfig { name, prompt: prompt.with_tools(&tools) }
+        let model = model.as_ref().map(|model| model.value.as_str());
+        PromptConfig { name, prompt: prompt.with_tools(&tools).with_model(model) }
     };
-    prompts.into_iter().map(with_tools).collect()
+    prompts.into_iter().map(completed).collect()
 }
 
 /// The prompt that sends `texts` one after the other, the first of them with `images`.
@@ -144,19 +154,20 @@ fn check_source(reader: &mut Reader<'_>, fields: &Fields<'_>, kind: &str) {
     }
 }
 
-/// A prompt of a stated length.
+/// The prompts of a stated length: one, or the points of a sweep.
 fn synthetic(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
     fields: &Fields<'_>,
     (name, output): (&str, AnswerLength),
-) -> Option<prompt::Prompt> {
+) -> Option<Vec<prompt::Prompt>> {
     if let Some(system) = fields.get("system") {
         let help = "the whole prompt is generated; remove `system`";
         reader.error_at_key(system, "`system` cannot be combined with `synthetic`", help);
     }
     let own = reader.fields(entry, Section::Synthetic);
-    let most = own.get("output_tokens").and_then(|entry| reader.whole(entry));
+    let most = own.get("output_tokens");
+    let most = most.map(|entry| lengths::swept(reader, entry, lengths::OUTPUT));
     if let (Some(entry), Some(_)) = (own.get("output_tokens"), output.tokens) {
         let help = "remove it here or next to `synthetic`";
         reader.error_at_key(entry, "`output_tokens` is written twice", help);
@@ -169,55 +180,81 @@ fn synthetic(
         }
         return None;
     };
-    let (least, most_input) = length_of(reader, length)?;
+    let inputs = lengths::swept(reader, length, lengths::INPUT)?;
+    let outputs = match most {
+        Some(points) => points?.into_iter().map(|(name, range)| (name, Some(range))).collect(),
+        None => vec![(String::new(), None)],
+    };
+    let points = lengths::combined(reader, entry, (inputs, outputs))?;
     let tokenizer = match own.get("tokenizer") {
         Some(entry) => Some(tokenizer(reader, entry)?),
         None => None,
     };
-    let synthetic = Synthetic { least, most: most_input, seed: seed.unwrap_or(0), tokenizer };
-    let output = AnswerLength { tokens: output.tokens.or(most), ..output };
-    let prompt = prompt::Prompt::new(name, None, "");
-    Some(prompt::Prompt { synthetic: Some(synthetic), output, ..prompt })
+    let shortest = points.iter().map(|(_, (length, _))| length.least).min();
+    let shared = match own.get("shared_prefix") {
+        Some(entry) => Some(shared_prefix(reader, entry, shortest.unwrap_or_default())?),
+        None => None,
+    };
+    let is_sweep = points.len() > 1;
+    let point = |(suffix, (length, range)): (String, (LengthRange, Option<LengthRange>))| {
+        let synthetic =
+            Synthetic { length, seed: seed.unwrap_or(0), tokenizer: tokenizer.clone(), shared };
+        let mut prompt = prompt::Prompt::new(format!("{name}{suffix}"), None, "");
+        prompt.output = output.clone();
+        if let Some(range) = range {
+            prompt.output.set_range(range);
+        }
+        // The name of a sweep selects all of its points.
+        prompt.set = is_sweep.then(|| name.to_owned());
+        prompt::Prompt { synthetic: Some(synthetic), ..prompt }
+    };
+    Some(points.into_iter().map(point).collect())
 }
 
-/// The fewest and the most tokens: a number, or `{ min: …, max: … }`.
-fn length_of(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<(u64, u64)> {
-    let Yaml::Map(_) = entry.value.value else {
-        let tokens = reader.whole(entry)?;
-        return Some((tokens, tokens));
-    };
-    let fields = reader.fields(entry, Section::TokenRange);
-    let mut end = |name| {
+/// The beginnings that texts share. The shortest text has `shortest` tokens.
+fn shared_prefix(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    shortest: u64,
+) -> Option<SharedPrefix> {
+    let fields = reader.fields(entry, Section::SharedPrefix);
+    let mut number = |name: &str| {
         let found = fields.get(name);
         if found.is_none() && fields.meant.is_empty() {
-            let help =
-                format!("for example `input_tokens: {}`", Section::TokenRange.info().example);
-            reader.error(entry, format!("`input_tokens` has no `{name}`"), help);
+            let help = format!("for example {}", Section::SharedPrefix.info().example);
+            reader.error(entry, format!("`shared_prefix` has no `{name}`"), help);
         }
         reader.whole(found?)
     };
-    let (least, most) = (end("min"), end("max"));
-    let (least, most) = (least?, most?);
-    if least > most {
-        let what = format!("`min` is more than `max`, which is {most}");
-        reader.error(entry, what, "write the smaller number first");
+    let (groups, tokens) = (number("groups"), number("tokens"));
+    let (groups, tokens) = (groups?, tokens?);
+    if tokens >= shortest {
+        let what = format!("the shared prefix of {tokens} tokens leaves nothing of the prompt");
+        reader.error(entry, what, format!("`input_tokens` are {shortest} at least: write fewer"));
         return None;
     }
-    Some((least, most))
+    Some(SharedPrefix { groups, tokens })
 }
 
 /// The length of the answer.
 fn output(reader: &mut Reader<'_>, fields: &Fields<'_>) -> AnswerLength {
-    let mut count = |key| reader.whole(fields.get(key)?);
-    let (tokens, min_tokens) = (count("output_tokens"), count("min_tokens"));
-    if let (Some(most), Some(least), Some(entry)) = (tokens, min_tokens, fields.get("min_tokens"))
-        && least > most
+    let range = fields.get("output_tokens").and_then(|entry| lengths::length(reader, entry));
+    let min_tokens = fields.get("min_tokens").and_then(|entry| reader.whole(entry));
+    if let (Some(range), Some(least), Some(entry)) = (range, min_tokens, fields.get("min_tokens"))
+        && least > range.least
     {
+        let most = range.least;
         let what = format!("`min_tokens` is more than `output_tokens`, which is {most}");
         reader.error(entry, what, "`output_tokens` is the most that is generated");
     }
     let ignore_eos = fields.get("ignore_eos").and_then(|entry| reader.flag(entry));
-    AnswerLength { tokens, min_tokens, ignore_eos: ignore_eos.unwrap_or(false) }
+    let mut output = AnswerLength {
+        min_tokens,
+        ignore_eos: ignore_eos.unwrap_or(false),
+        ..AnswerLength::default()
+    };
+    range.into_iter().for_each(|range| output.set_range(range));
+    output
 }
 
 /// The questions of a conversation. Never none.
@@ -370,8 +407,10 @@ fn data_set(
         {
             messages.insert(0, ChatMessage::text(Role::System, system));
         }
-        let output =
-            AnswerLength { tokens: record.output_tokens.or(output.tokens), ..output.clone() };
+        let mut output = output.clone();
+        if let Some(tokens) = record.output_tokens {
+            output.set_range(LengthRange::fixed(tokens));
+        }
         let mut prompt = prompt::Prompt::new(name.as_str(), None, "");
         (prompt.set, prompt.messages, prompt.output) = (Some(set.value.clone()), messages, output);
         let tools = Tools { listed: record.tools, choice: None };
@@ -470,7 +509,7 @@ fn data_of(reader: &mut Reader<'_>, entry: &Entry<'_>, path: &Path) -> Option<Te
 }
 
 /// The format of `bytes` that are not the text of a data set, and a hint.
-fn not_data(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+pub(super) fn not_data(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     const OTHER_FORMS: &[(&[u8], &str, &str)] = &[
         (b"\x1f\x8b", "is compressed (gzip)", "unpack it: `gunzip -k FILE`"),
         (b"\x28\xb5\x2f\xfd", "is compressed (zstd)", "unpack it: `unzstd FILE`"),

@@ -89,6 +89,7 @@ fn describe(shape: &ValueShape) -> String {
         ValueShape::Figures(value) => {
             format!("map from names of [metrics](metrics.md#metrics) to {}", describe(value))
         }
+        ValueShape::Weights => "map from names of prompts to numbers".to_owned(),
         ValueShape::Pair(words) => format!("map from a name to {}", one_of_these(&words())),
         ValueShape::Map(section) => link(*section),
         ValueShape::Named(section) => format!("map from names to {}", link(*section)),

@@ -121,6 +121,11 @@ fn of_shape(shape: &ValueShape) -> Map<String, Value> {
         ValueShape::Figures(value) => {
             json!({ "type": "object", "additionalProperties": of_shape(value) })
         }
+        ValueShape::Weights => json!({
+            "type": "object",
+            "minProperties": 2,
+            "additionalProperties": { "type": "number", "exclusiveMinimum": 0 },
+        }),
         ValueShape::Pair(words) => json!({
             "type": "object",
             "minProperties": 1,

@@ -3,6 +3,7 @@
 use super::{
     keys::Section,
     reader::{Entry, Reader},
+    trace::speed,
     workloads::rate,
     yaml::Yaml,
 };
@@ -59,8 +60,16 @@ pub(super) fn rates(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Points
     }
 }
 
+/// The speeds of `speed`: one or a list.
+pub(super) fn speeds(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<Points<f64>> {
+    match &entry.value.value {
+        Yaml::List(_) => list(reader, entry, speed).map(Points::Sweep),
+        _ => speed(reader, entry).map(Points::One),
+    }
+}
+
 /// A list of different values.
-fn list<T: PartialEq>(
+pub(super) fn list<T: PartialEq>(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
     read: impl Fn(&mut Reader<'_>, &Entry<'_>) -> Option<T>,
@@ -122,7 +131,11 @@ fn range(
     Some(values)
 }
 
-fn check_number(reader: &mut Reader<'_>, entry: &Entry<'_>, points: usize) -> Option<()> {
+pub(super) fn check_number(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    points: usize,
+) -> Option<()> {
     if points > MOST_POINTS {
         let what = format!("{} has more than {MOST_POINTS} points", entry.label);
         reader.error(entry, what, "write fewer values, or a larger `factor`");

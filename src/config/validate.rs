@@ -12,7 +12,6 @@ use llm_stream_core::{
     exact,
     prompt::{self, AnswerLength, ChatMessage, Image, Tools},
     protocol::{self, OpenAiChat, Protocol},
-    schedule::Shape,
     text::visible,
 };
 use serde_json::Value;
@@ -528,7 +527,6 @@ pub(super) fn names(config: &Config) -> Vec<ConfigError> {
     let workloads = config.workloads.iter().map(|workload| &workload.name);
     errors.extend(collisions(config, workloads, "workloads", "rename one of them"));
     errors.extend(prompts_and_workloads(config));
-    errors.extend(conversations_in_open_loops(config));
     errors
 }
 
@@ -596,8 +594,9 @@ fn refused(
     protocol: &dyn Protocol,
     (ignore_eos, max_tokens): (Option<bool>, u64),
 ) -> Option<Refusal> {
-    let AnswerLength { tokens, min_tokens, ignore_eos: prompt_ignores_eos } = prompt.output;
-    let most = tokens.unwrap_or(max_tokens);
+    let AnswerLength { tokens, range, min_tokens, ignore_eos: prompt_ignores_eos } = prompt.output;
+    let fewest = range.map(|range| range.least).or(tokens);
+    let most = fewest.unwrap_or(max_tokens);
     let name = protocol.name();
     let uses = |field: &str| match field {
         "ignore_eos" => ignore_eos.unwrap_or(prompt_ignores_eos),
@@ -655,36 +654,6 @@ fn idle_choice(config: &Config, model: &Model, settings: &Settings) -> Option<Co
         && !prompts.into_iter().any(|prompt| offers(&prompt.prompt.tools));
     let (what, help) = settings.tools.choice_error().filter(|_| idle)?;
     Some(config.error_in(&model.key, &what, &help))
-}
-
-/// Finds open loops with conversations of several turns.
-fn conversations_in_open_loops(config: &Config) -> Vec<ConfigError> {
-    let help = "a later turn starts after an answer, not at a scheduled time: use `concurrency`,\n\
-                or name other prompts";
-    let prompts = config.prompts.as_deref().unwrap_or_default();
-    let has_turns = |prompt: &&PromptConfig| !prompt.prompt.turns.is_empty();
-    let is_open = |workload: &&super::WorkloadConfig| matches!(workload.shape, Shape::Open { .. });
-    let conversations: HashSet<_> =
-        prompts.iter().filter(has_turns).flat_map(|prompt| prompt.prompt.called()).collect();
-    let mut errors = Vec::new();
-    for workload in config.workloads.iter().filter(is_open) {
-        for name in &workload.prompts {
-            if conversations.contains(name.value.as_str()) {
-                let what = format!("an open loop cannot send the turns of `{}`", name.value);
-                errors.push(config.error_in(name, &what, help));
-            }
-        }
-        if workload.prompts.is_empty()
-            && !prompts.is_empty()
-            && prompts.iter().all(|p| has_turns(&p))
-        {
-            let what = format!("the open loop `{}` has no prompt", workload.name.value);
-            let help = "all prompts are conversations, whose later turns start after an answer,\n\
-                        not at a scheduled time: use `concurrency`, or add a prompt";
-            errors.push(config.error_in(&workload.name, &what, help));
-        }
-    }
-    errors
 }
 
 /// Workloads with the name of a prompt.

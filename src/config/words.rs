@@ -1,9 +1,11 @@
 //! The words of keys whose value is one of a few words.
 
 use llm_stream_client::{connect_options::Stamps, options::ConnectionMode};
-use llm_stream_core::{protocol::TokenKind, sample::TokenCount};
+use llm_stream_core::{
+    lengths::LengthDistribution, protocol::TokenKind, sample::TokenCount, trace::TraceFormat,
+};
 
-use super::{Inconclusive, Order, PrefixCache, TransportSetting};
+use super::{Inconclusive, Order, PrefixCache, TransportSetting, lengths::MakeDistribution};
 
 /// `transport`.
 pub(super) const TRANSPORTS: [(&str, TransportSetting); 3] = [
@@ -38,6 +40,20 @@ pub(super) const ORDERS: [(&str, Order); 3] = [
 /// `token_count` without a tokenizer.
 pub(super) const TOKEN_COUNTS: [(&str, TokenCount); 2] =
     [("usage", TokenCount::Usage), ("chunks", TokenCount::Chunks)];
+
+/// `distribution` of a range of lengths; some need a mean and a standard deviation.
+pub(super) const DISTRIBUTIONS: [(&str, Option<MakeDistribution>); 3] = [
+    ("uniform", None),
+    ("normal", Some(|mean, sd| LengthDistribution::Normal { mean, sd })),
+    ("lognormal", Some(|mean, sd| LengthDistribution::LogNormal { mean, sd })),
+];
+
+/// `format` of a trace.
+pub(super) const TRACE_FORMATS: [(&str, TraceFormat); 3] = [
+    ("mooncake", TraceFormat::Mooncake),
+    ("bailian", TraceFormat::Bailian),
+    ("bodies", TraceFormat::Bodies),
+];
 
 /// The kinds of text in `text_fields`.
 pub(super) const TOKEN_KINDS: [(&str, TokenKind); 2] =

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use llm_stream_core::{
+    lengths::LengthRange,
     prompt,
     schedule::{ArrivalProcess, Gaps, Shape, Until},
 };
@@ -11,10 +12,11 @@ use serde_saphyr::Spanned;
 use super::{
     FindConfig, PromptConfig, WorkloadConfig, find,
     keys::Section,
-    model, precision,
+    lengths, mix, model, precision,
     reader::{Entry, Fields, Reader},
-    suggest::{did_you_mean, nearest},
-    sweep,
+    suggest::{any_of, did_you_mean, nearest},
+    sweep, think,
+    trace::{self, TraceReplay},
     yaml::Yaml,
 };
 
@@ -55,8 +57,8 @@ fn workload(
     }
     let fields = reader.fields(entry, Section::Workload);
     let found = fields.get("find").map(|entry| find::find(reader, entry));
-    let shapes = shapes(reader, entry, (&fields, found.as_ref()));
     let until = until(reader, entry, &fields);
+    let points = points(reader, entry, (&fields, found.as_ref()), until);
     let runs = fields.get("runs").and_then(|entry| reader.whole(entry));
     let thresholds = fields.get("thresholds");
     let thresholds = thresholds.map(|entry| model::thresholds(reader, entry));
@@ -64,24 +66,137 @@ fn workload(
     let precision = fields.get("precision");
     let precision = precision.and_then(|entry| precision::precision(reader, entry));
     let chosen = fields.get("prompts").map(|entry| chosen(reader, entry, prompts));
+    let mix = fields.get("mix").map(|entry| mix::mix(reader, entry, prompts));
+    if let (Some(entry), Some(_)) = (fields.get("prompts"), fields.get("mix")) {
+        let help = "the names in `mix` are the prompts; remove `prompts`";
+        reader.error_at_key(entry, "`prompts` cannot be combined with `mix`", help);
+    }
+    let points = points.and_then(|points| with_lengths(reader, entry, &fields, points));
+    let think = fields.get("think").and_then(|entry| think::think(reader, entry));
+    let seed = seed(reader, &fields);
     let Some(until) = until else { return Vec::new() };
     let thresholds = thresholds.unwrap_or_default();
-    let point = |(suffix, shape): (String, Shape)| {
+    let point = |LoadPoint { suffix, shape, trace, input, output }: LoadPoint| {
         let name = format!("{name}{suffix}");
+        let until = trace.as_ref().map_or(until, |replay| until_end_of(replay, until));
         WorkloadConfig {
             name: Spanned::new(name, entry.key.referenced, entry.key.defined),
             shape,
+            trace,
             find: found.clone().flatten(),
             until,
             prompts: chosen.clone().unwrap_or_default(),
+            input_tokens: input,
+            output_tokens: output,
+            mix: mix.clone().flatten().unwrap_or_default(),
+            think,
+            seed: seed.unwrap_or(0),
             runs: runs.and_then(|runs| u32::try_from(runs).ok()),
             thresholds: thresholds.clone(),
             goodput: goodput.clone(),
             precision: precision.clone(),
         }
     };
-    shapes.unwrap_or_default().into_iter().map(point).collect()
+    points.unwrap_or_default().into_iter().map(point).collect()
 }
+
+/// The seed of all random choices of a workload. It requires one of them.
+fn seed(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u64> {
+    let entry = fields.get("seed")?;
+    if !SEEDED.iter().any(|key| fields.get(key).is_some()) && fields.get("trace").is_none() {
+        let keys: Vec<_> = SEEDED.iter().map(|key| format!("`{key}`")).collect();
+        let what = format!("`seed` requires {}", any_of_texts(&keys));
+        reader.error_at_key(entry, what, "the workload chooses nothing at random; remove it");
+    }
+    reader.whole(entry)
+}
+
+/// The keys whose random choices have the seed of the workload.
+const SEEDED: &[&str] = &["rate", "mix", "think"];
+
+fn any_of_texts(texts: &[String]) -> String {
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    any_of(&texts)
+}
+
+/// A load of a workload: of a sweep, one of several.
+#[derive(Clone)]
+struct LoadPoint {
+    /// The end of its name.
+    suffix: String,
+    shape: Shape,
+    trace: Option<TraceReplay>,
+    input: Option<LengthRange>,
+    output: Option<LengthRange>,
+}
+
+impl LoadPoint {
+    fn new((suffix, shape): (String, Shape)) -> Self {
+        Self { suffix, shape, trace: None, input: None, output: None }
+    }
+
+    fn replay((suffix, shape, trace): (String, Shape, TraceReplay)) -> Self {
+        Self { trace: Some(trace), ..Self::new((suffix, shape)) }
+    }
+}
+
+/// The points of a workload with each of its `input_tokens` and `output_tokens`.
+fn with_lengths(
+    reader: &mut Reader<'_>,
+    workload: &Entry<'_>,
+    fields: &Fields<'_>,
+    points: Vec<LoadPoint>,
+) -> Option<Vec<LoadPoint>> {
+    let mut lengths = |key: &str, suffix: &str| {
+        let Some(entry) = fields.get(key) else { return Some(vec![(String::new(), None)]) };
+        let points = lengths::swept(reader, entry, suffix)?;
+        Some(points.into_iter().map(|(name, range)| (name, Some(range))).collect())
+    };
+    let (inputs, outputs) =
+        (lengths("input_tokens", lengths::INPUT), lengths("output_tokens", lengths::OUTPUT));
+    let lengths = lengths::combined(reader, workload, (inputs?, outputs?))?;
+    let points = points.into_iter().map(|point| (point.suffix.clone(), point)).collect();
+    let points = lengths::combined(reader, workload, (points, lengths))?;
+    let point = |(suffix, (point, (input, output))): (String, (LoadPoint, _))| LoadPoint {
+        suffix,
+        input,
+        output,
+        ..point
+    };
+    Some(points.into_iter().map(point).collect())
+}
+
+/// Returns the end of a replay: a trace ends with its last request.
+fn until_end_of(replay: &TraceReplay, until: Until) -> Until {
+    Until { requests: Some(replay.trace.requests.len()), ..until }
+}
+
+/// The loads of a workload: of a sweep, one for each point.
+fn points(
+    reader: &mut Reader<'_>,
+    workload: &Entry<'_>,
+    (fields, found): (&Fields<'_>, Option<&Option<FindConfig>>),
+    until: Option<Until>,
+) -> Option<Vec<LoadPoint>> {
+    if let (None, Some(speed)) = (fields.get("trace"), fields.get("speed")) {
+        let help = "it is the speed of a replay: remove it, or add `trace`";
+        reader.error_at_key(speed, "`speed` requires `trace`", help);
+    }
+    let replayed = fields.get("trace").map(|trace| {
+        let limit = until.and_then(|until| until.requests);
+        trace::replays(reader, trace, fields, limit)
+    });
+    match replayed {
+        Some(replays) => {
+            replays.map(|replays| replays.into_iter().map(LoadPoint::replay).collect())
+        }
+        None => shapes(reader, workload, (fields, found))
+            .map(|shapes| shapes.into_iter().map(LoadPoint::new).collect::<Vec<_>>()),
+    }
+}
+
+/// The keys of which a workload has one.
+const SHAPES: [&str; 4] = ["concurrency", "rate", "trace", "find"];
 
 /// The keys of a workload that say which load it is.
 const OPEN_OR_CLOSED: [&str; 5] = ["concurrency", "rate", "arrivals", "seed", "max_in_flight"];
@@ -104,8 +219,12 @@ fn shapes(
     }
     match (fields.get("concurrency"), fields.get("rate")) {
         (Some(entry), None) => {
-            let of_open_loops = Section::Workload.info().only_with;
-            for entry in of_open_loops.iter().filter_map(|(name, _)| fields.get(name)) {
+            let of_open_loops = Section::Workload.info().only_with.iter();
+            let of_open_loops =
+                of_open_loops.filter(|(_, of)| *of == "rate").map(|(name, _)| *name);
+            let entries =
+                of_open_loops.chain(["max_in_flight"]).filter_map(|name| fields.get(name));
+            for entry in entries {
                 let what = format!("{} cannot be combined with `concurrency`", entry.label);
                 let help = "it is for an open loop, which has a `rate`; remove one of them";
                 reader.error_at_key(entry, what, help);
@@ -124,12 +243,12 @@ fn shapes(
             None
         }
         (None, None) => {
-            let is_misspelt =
-                fields.meant.iter().any(|meant| ["concurrency", "rate", "find"].contains(meant));
+            let is_misspelt = fields.meant.iter().any(|meant| SHAPES.contains(meant));
             if !is_misspelt && matches!(workload.value.value, Yaml::Map(_)) {
-                let what = format!("{} has no `concurrency`, `rate` or `find`", workload.label);
+                let what =
+                    format!("{} has no `concurrency`, `rate`, `trace` or `find`", workload.label);
                 let help = "add `concurrency: 64` for a closed loop, `rate: 20/s` for an open one,\n\
-                            or `find` for a search of the highest load";
+                            `trace` for recorded traffic, or `find` for a search of the highest load";
                 reader.error_at_key(workload, what, help);
             }
             None
@@ -144,10 +263,13 @@ fn open(
 ) -> Option<Vec<(String, Shape)>> {
     let rates = sweep::rates(reader, rates);
     let gaps = fields.get("arrivals").map(|entry| gaps(reader, entry));
-    let seed = fields.get("seed").map(|entry| reader.whole(entry));
+    // A mistake in it is noted where the seed of the workload is read.
+    let seed = match fields.get("seed").map(|entry| &entry.value.value) {
+        Some(Yaml::Int(seed)) => u64::try_from(*seed).unwrap_or(0),
+        _ => 0,
+    };
     let most = fields.get("max_in_flight").map(|entry| in_flight(reader, entry));
     let gaps = gaps.unwrap_or(Some(Gaps::Poisson))?;
-    let seed = seed.unwrap_or(Some(0))?;
     let max_in_flight = most.unwrap_or(Some(1_000))?;
     let shape = |(name, rate): (String, f64)| {
         (name, Shape::Open { arrivals: ArrivalProcess { rate, gaps, seed }, max_in_flight })
@@ -250,6 +372,9 @@ fn until(reader: &mut Reader<'_>, workload: &Entry<'_>, fields: &Fields<'_>) -> 
     let requests = fields.get("requests");
     let duration = fields.get("duration");
     if requests.is_none() && duration.is_none() {
+        if fields.get("trace").is_some() {
+            return Some(Until { requests: None, duration: None });
+        }
         let is_misspelt = fields.meant.iter().any(|meant| ["requests", "duration"].contains(meant));
         if !is_misspelt && matches!(workload.value.value, Yaml::Map(_)) {
             let what = format!("{} has neither `requests` nor `duration`", workload.label);

@@ -7,7 +7,7 @@ use llm_stream_core::{
     sample::{self, RequestedTokens},
 };
 
-use super::{Answer, ask, body_of, max_tokens, nonce};
+use super::{Answer, ask, body_of, drawn_tokens, nonce};
 use crate::{config::PrefixCache, plan::Target};
 
 /// The messages so far.
@@ -19,6 +19,8 @@ pub struct Conversation {
     is_call: bool,
     /// Whether the last answer has no text; [`NO_TEXT`] is sent as its text.
     is_blank: bool,
+    /// Selects the lengths of its answers.
+    nth: u64,
 }
 
 /// Stands for the text of an answer without one, such as an answer that was cut off while the model
@@ -27,6 +29,11 @@ pub struct Conversation {
 pub const NO_TEXT: &str = "...";
 
 impl Conversation {
+    /// Creates the `nth` conversation of a run.
+    pub fn numbered(nth: u64) -> Self {
+        Self { nth, ..Self::default() }
+    }
+
     /// Sends the next turn.
     pub fn ask(
         &mut self,
@@ -76,7 +83,9 @@ impl Conversation {
             _ => turn.messages.clone(),
         };
         self.messages.extend(question);
-        body_of(target, turn, &self.messages, max_tokens(target, turn))
+        // Each turn has another length.
+        let nth = self.nth ^ (self.messages.len() as u64) << 48;
+        body_of(target, turn, &self.messages, drawn_tokens(target, turn, nth))
     }
 
     /// Appends the answer to the last request.

@@ -14,17 +14,26 @@ use llm_stream_core::{
     tokenizer::Tokenizer,
 };
 
-use super::{enough, read_hiding, shuffle};
+use super::{enough, read_hiding, salt, shuffle};
 use crate::plan::Target;
 
 /// The counts of each synthetic prompt at one server.
 #[derive(Debug, Default)]
-pub struct PromptSizer(Vec<(Arc<Prompt>, LengthSearch)>);
+pub struct PromptSizer {
+    counts: Vec<(Arc<Prompt>, LengthSearch)>,
+    /// Selects the beginnings that prompts share outside of loads.
+    pub salt: u64,
+}
 
 impl PromptSizer {
+    /// Creates one without counts for `target`.
+    pub fn new(target: &Target) -> Self {
+        Self { counts: Vec::new(), salt: salt(target.prefix_cache) }
+    }
+
     /// Stores the counts for `prompt`.
     pub fn keep(&mut self, prompt: &Arc<Prompt>, counts: LengthSearch) {
-        self.0.push((prompt.clone(), counts));
+        self.counts.push((prompt.clone(), counts));
     }
 
     /// Whether counts for `prompt` are stored.
@@ -39,7 +48,7 @@ impl PromptSizer {
     }
 
     fn of(&self, prompt: &Prompt) -> Option<&LengthSearch> {
-        let found = self.0.iter().find(|(known, _)| std::ptr::eq(Arc::as_ptr(known), prompt));
+        let found = self.counts.iter().find(|(known, _)| std::ptr::eq(Arc::as_ptr(known), prompt));
         found.map(|(_, counts)| counts)
     }
 }
@@ -57,7 +66,7 @@ pub fn measure(
         Some(tokenizer) => (SearchBudget::FREE, format!("`{}`", tokenizer.name())),
         None => (SearchBudget::REQUESTS, "the server".into()),
     };
-    for wanted in [synthetic.least, synthetic.most] {
+    for wanted in [synthetic.length.least, synthetic.length.most] {
         let mut refusal = None;
         while let Some(words) = counts.next(wanted, effort) {
             if observer.is_cancelled() {
@@ -128,7 +137,7 @@ fn have_counted(
     observer: &dyn AnswerObserver,
 ) -> Result<Counted, RequestError> {
     let request = ChatRequest {
-        model: &target.model,
+        model: prompt.model.as_deref().unwrap_or(&target.model),
         messages: &prompt.messages,
         temperature: target.temperature,
         max_tokens: enough(target, target.protocol.fewest_tokens()),

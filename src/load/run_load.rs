@@ -5,7 +5,7 @@
 //! milliseconds, and on the first thread it would delay the next request and its timestamp.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     iter::Peekable,
     sync::{
         Arc,
@@ -28,7 +28,13 @@ use llm_stream_core::{
     schedule::{Shape, Starts},
 };
 
-use super::{Answer, Conversation, PromptSizer, max_tokens, request};
+use super::{
+    Answer, Conversation, PromptSizer, drawn_tokens,
+    prompt_choice::PromptChoice,
+    replay::{Replay, RequestMaker},
+    request, salt,
+    waiting_turns::WaitingTurns,
+};
 use crate::{
     config::ConnectionMode,
     plan::{Target, Workload},
@@ -65,6 +71,17 @@ pub struct LoadRun {
     pub unopened: Option<(usize, RequestError)>,
 }
 
+/// Why a load cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The process may not open enough files.
+    #[error(transparent)]
+    TooFewFiles(#[from] TooFewFiles),
+    /// The prompts of a trace cannot be made.
+    #[error(transparent)]
+    Unmakable(#[from] RequestError),
+}
+
 /// Runs `workload` on `target` for the `run`-th time, and gives each request that has ended to
 /// `take`, on another thread. Requests that are cancelled are left out. `counters` change while the
 /// load is in progress.
@@ -74,13 +91,15 @@ pub fn run_load(
     client: &Client,
     (cancelled, counters): (&dyn AnswerObserver, &LoadCounters),
     mut take: impl FnMut(RequestEnd) + Send,
-) -> Result<LoadRun, TooFewFiles> {
+) -> Result<LoadRun, LoadError> {
     // A simulated endpoint holds the other end of each connection in this process.
     client::allow(slots(workload), if target.is_simulated() { 2 } else { 1 })?;
     let ahead = match target.connection {
         ConnectionMode::Warm => slots(workload),
         ConnectionMode::Cold => 0,
     };
+    let maker = workload.trace.as_ref().map(|replay| RequestMaker::new(replay, target));
+    let maker = maker.transpose()?;
     let mut opening = Preconnect::new(ahead);
     let observer = &CountReads { cancelled, counters };
     client.drive(&mut opening, observer);
@@ -88,18 +107,21 @@ pub fn run_load(
     let driven = thread::scope(|scope| {
         let reading = scope.spawn(move || {
             for over in receiver {
-                take(over.read(target, client.redactor()));
+                take(over.read(target, client.redactor(), workload.trace.is_some()));
             }
         });
         let senders = (sender, counters);
         let mut jobs = Load::new((target, workload, run), (lengths, client.memory()), senders);
+        if let Some(maker) = &maker {
+            jobs.replay = Some(Replay::start(scope, target, &workload.prompts[0], maker)?);
+        }
         let driven = client.drive(&mut jobs, observer);
         drop(jobs);
         if let Err(panic) = reading.join() {
             std::panic::resume_unwind(panic);
         }
-        driven
-    });
+        Ok::<_, RequestError>(driven)
+    })?;
     Ok(LoadRun { driven, unopened: opening.failed })
 }
 
@@ -151,18 +173,39 @@ fn slots(workload: &Workload) -> usize {
     let most = workload.until.requests.unwrap_or(usize::MAX);
     match workload.shape {
         Shape::Closed { concurrency } => concurrency.min(most),
-        Shape::Open { .. } => reserve(&workload.shape).min(most),
+        Shape::Open { .. } => reserve(workload).min(most),
     }
 }
 
 /// Returns the number of idle connections that an open loop keeps ready.
-fn reserve(shape: &Shape) -> usize {
-    match *shape {
-        Shape::Closed { .. } => 0,
-        Shape::Open { arrivals, max_in_flight } => {
+fn reserve(workload: &Workload) -> usize {
+    match (workload.shape, &workload.trace) {
+        (Shape::Closed { .. }, _) => 0,
+        // A trace can have many requests at the same time.
+        (Shape::Open { max_in_flight, .. }, Some(replay)) => {
+            let ahead = Duration::from_secs_f64(AHEAD * replay.speed);
+            (replay.trace.burst(ahead) + 1).min(max_in_flight)
+        }
+        (Shape::Open { arrivals, max_in_flight }, None) => {
             ((arrivals.rate * AHEAD).ceil() as usize + 1).min(max_in_flight)
         }
     }
+}
+
+/// Returns the scheduled starts of an open loop.
+fn starts(
+    workload: &Workload,
+    run: u32,
+) -> Option<Peekable<Box<dyn Iterator<Item = Duration> + '_>>> {
+    let starts: Box<dyn Iterator<Item = Duration>> = match (workload.shape, &workload.trace) {
+        (Shape::Closed { .. }, _) => return None,
+        (Shape::Open { .. }, Some(replay)) => {
+            let requests = replay.trace.requests.iter();
+            Box::new(requests.map(|request| request.at.div_f64(replay.speed)))
+        }
+        (Shape::Open { arrivals, .. }, None) => Box::new(Starts::new(arrivals, run)),
+    };
+    Some(starts.peekable())
 }
 
 /// A load in progress.
@@ -174,12 +217,16 @@ struct Load<'a> {
     memory: &'a MemoryBudget,
     started: Option<Instant>,
     /// The remaining start times of an open loop.
-    starts: Option<Peekable<Starts>>,
+    starts: Option<Peekable<Box<dyn Iterator<Item = Duration> + 'a>>>,
+    /// The requests of a trace.
+    replay: Option<Replay>,
+    /// Selects the beginnings that prompts share.
+    salt: u64,
     sent: usize,
-    /// The number of prompts that were started; a conversation counts once.
-    begun: usize,
-    /// Conversations whose next turn is due.
-    waiting: VecDeque<ConversationState>,
+    /// The prompts of the requests that begin; a conversation is one of them.
+    prompts: PromptChoice<'a>,
+    /// Conversations that wait for their next turn.
+    waiting: WaitingTurns<ConversationState>,
     under_way: HashMap<usize, Question>,
     /// Requests in flight whose answers are complete but whose bodies the server keeps open, with
     /// the time since when they no longer count as in flight.
@@ -225,12 +272,8 @@ impl<'a> Load<'a> {
         (lengths, memory): (&'a PromptSizer, &'a MemoryBudget),
         (over, counters): (mpsc::Sender<RawResult>, &'a LoadCounters),
     ) -> Self {
-        let starts = match workload.shape {
-            Shape::Closed { .. } => None,
-            Shape::Open { arrivals, .. } => Some(Starts::new(arrivals, run).peekable()),
-        };
         let reserve = match target.connection {
-            ConnectionMode::Warm => reserve(&workload.shape),
+            ConnectionMode::Warm => reserve(workload),
             ConnectionMode::Cold => 0,
         };
         Self {
@@ -240,10 +283,12 @@ impl<'a> Load<'a> {
             lengths,
             memory,
             started: None,
-            starts,
+            starts: starts(workload, run),
+            replay: None,
+            salt: salt(target.prefix_cache),
             sent: 0,
-            begun: 0,
-            waiting: VecDeque::new(),
+            prompts: PromptChoice::new(workload, run),
+            waiting: WaitingTurns::new(workload, run),
             under_way: HashMap::new(),
             ending: HashMap::new(),
             most_ending: most_ending(target, workload),
@@ -258,10 +303,11 @@ impl<'a> Load<'a> {
     /// last one.
     fn next_start(&mut self, elapsed: Duration) -> Option<Duration> {
         let until = self.workload.until;
-        let start = match &mut self.starts {
-            None => elapsed,
-            Some(starts) => *starts.peek()?,
+        let arrival = match &mut self.starts {
+            None => Some(elapsed),
+            Some(starts) => starts.peek().copied(),
         };
+        let start = arrival.into_iter().chain(self.waiting.next_due()).min()?;
         let in_time = until.duration.is_none_or(|duration| start < duration);
         (in_time && self.is_in_number()).then_some(start)
     }
@@ -275,14 +321,19 @@ impl<'a> Load<'a> {
         self.counters.in_flight.store(self.in_flight(), Ordering::Relaxed);
     }
 
+    /// Returns the number of the request that is sent. It is unique over all runs, so that two requests
+    /// never get the same length from a range.
+    fn nth(&self) -> u64 {
+        u64::from(self.run) << 32 | self.sent as u64
+    }
+
     fn is_in_number(&self) -> bool {
         self.workload.until.requests.is_none_or(|requests| self.sent < requests)
     }
 
     fn send(&mut self, now: Instant) -> NextAction {
-        let scheduled = self.starts.as_mut().and_then(Iterator::next);
         self.sent += 1;
-        let mut state = self.waiting.pop_front();
+        let (mut state, scheduled) = self.next_turn(now);
         let (prompt, (body, tokens)) = match &mut state {
             Some(state) => state.go_on(self.target),
             None => self.begin(&mut state),
@@ -292,23 +343,41 @@ impl<'a> Load<'a> {
         NextAction::Send { id: self.sent, body }
     }
 
+    /// Returns the conversation whose turn is next, if a turn is due before the next arrival, and the
+    /// scheduled time of an open loop.
+    fn next_turn(&mut self, now: Instant) -> (Option<ConversationState>, Option<Duration>) {
+        let elapsed = self.started.map_or(Duration::ZERO, |started| now - started);
+        let is_open = self.starts.is_some();
+        // A closed loop has a free place, for a turn that is due or a new prompt.
+        let arrival = self.starts.as_mut().map_or(Some(elapsed), |starts| starts.peek().copied());
+        let is_first = |due: Duration| arrival.is_none_or(|arrival| due <= arrival);
+        match self.waiting.next_due().is_some_and(is_first) {
+            true => {
+                let (due, state) = self.waiting.pop().unzip();
+                (state, due.filter(|_| is_open))
+            }
+            false => (None, self.starts.as_mut().and_then(Iterator::next)),
+        }
+    }
+
     /// Returns the request for the next prompt. For a conversation, stores its state in `state` and
     /// returns the request of the first turn.
     fn begin(
         &mut self,
         state: &mut Option<ConversationState>,
     ) -> (Arc<Prompt>, (Vec<u8>, RequestedTokens)) {
-        let prompts = &self.workload.prompts;
-        let prompt = prompts[self.begun % prompts.len()].clone();
-        self.begun += 1;
+        let prompt = self.prompts.next();
+        if let Some(request) = self.replay.as_mut().and_then(Replay::next) {
+            return (prompt, request);
+        }
         if !prompt.turns.is_empty() {
-            let begun = ConversationState { so_far: Conversation::default(), prompt, asked: 0 };
+            let so_far = Conversation::numbered(self.nth());
+            let begun = ConversationState { so_far, prompt, asked: 0 };
             return state.insert(begun).go_on(self.target);
         }
-        let max_tokens = max_tokens(self.target, &prompt);
-        // Unique over all runs, so that two requests never get the same length from a range.
-        let nth = u64::from(self.run) << 32 | self.sent as u64;
-        let request = request(self.target, &prompt, max_tokens, (self.lengths, nth));
+        let nth = self.nth();
+        let max_tokens = drawn_tokens(self.target, &prompt, nth);
+        let request = request(self.target, &prompt, max_tokens, (self.lengths, nth, self.salt));
         (prompt, request)
     }
 
@@ -325,7 +394,7 @@ impl<'a> Load<'a> {
         let prompt = state.next().filter(|_| is_valid)?.clone();
         state.so_far.push_answer(recording, self.target);
         let Err(error) = state.so_far.can_go_on() else {
-            self.waiting.push_back(state);
+            self.waiting.push(now().saturating_duration_since(started), state);
             return None;
         };
         if !self.is_in_number() {
@@ -452,8 +521,9 @@ fn was_interrupted(answer: &Result<Recording, RequestError>) -> bool {
 }
 
 impl RawResult {
-    /// Interprets the answer. The times of an open loop count from the scheduled start.
-    fn read(self, target: &Target, secrets: &Redactor) -> RequestEnd {
+    /// Interprets the answer. The times of an open loop count from the scheduled start. The requests
+    /// of a trace are expected to find their beginnings in a cache.
+    fn read(self, target: &Target, secrets: &Redactor, is_replayed: bool) -> RequestEnd {
         let Self { id, asked, started, ended, answer } = self;
         let Question { prompt, tokens, scheduled, begun, .. } = asked;
         let since_start = |at: Instant| at.saturating_duration_since(started);
@@ -463,7 +533,7 @@ impl RawResult {
             let lag = sent.saturating_sub(scheduled);
             answer.outcome = answer.outcome.map(|sample| sample.scheduled_before(lag));
         }
-        if prompt.is_later_turn() {
+        if prompt.expects_cache() || is_replayed {
             answer.outcome = answer.outcome.map(sample::Sample::of_later_turn);
         }
         let sample = answer.outcome.as_ref().ok();

@@ -80,10 +80,13 @@ impl Plan {
     /// be checked.
     pub fn check_counterparts(&self) -> Result<(), PlanError> {
         for case in &self.cases {
-            for limit in case.thresholds() {
+            for (group, limit) in
+                case.groups().flat_map(|of| of.thresholds.iter().map(move |limit| (of, limit)))
+            {
                 let Against::Model(other) = &limit.against else { continue };
                 let is_measured = self.cases.iter().any(|of| {
-                    of.target.written == *other && of.group.id.workload == case.group.id.workload
+                    of.target.written == *other
+                        && of.groups().any(|other| other.id.workload == group.id.workload)
                 });
                 if !is_measured {
                     return Err(PlanError::MissingCounterpart {

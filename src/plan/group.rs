@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use llm_stream_core::{
     baseline::hash,
     group::{GroupId, GroupSpec, LOAD_RUN_VARIATION, PROMPT_RUN_VARIATION, WorkloadSpec},
+    sample::TokenCount,
+    trace::{PromptLengths, TraceFormat},
 };
 
 use super::{Target, Workload, counterparts};
@@ -22,7 +24,7 @@ pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
         transport: target.transport.name(),
         connection: target.connection.name(),
         prefix_cache: target.prefix_cache.name(),
-        workload: workload.map(workload_spec),
+        workload: workload.map(|workload| workload_spec(target, workload)),
         thresholds: counterparts::without_itself(
             target,
             workload.map_or(&target.thresholds, |workload| &workload.thresholds),
@@ -44,11 +46,25 @@ fn run_variation(target: &Target, workload: Option<&Workload>) -> f64 {
     }
 }
 
-fn workload_spec(workload: &Workload) -> WorkloadSpec {
+fn workload_spec(target: &Target, workload: &Workload) -> WorkloadSpec {
     let Workload { name, shape, until, prompts, .. } = workload;
     let prompts = prompts.iter().map(|prompt| prompt.name.clone()).collect();
     let search = workload.search.as_ref().map(|(search, _)| search.clone());
-    WorkloadSpec { name: name.clone(), shape: *shape, search, until: *until, prompts }
+    let trace = workload.trace.as_ref().map(|replay| {
+        let has_tokenizer =
+            replay.vocabulary.is_some() || matches!(target.token_count, TokenCount::Tokenizer(_));
+        match (replay.trace.format, has_tokenizer) {
+            (TraceFormat::Bodies, _) => PromptLengths::Recorded,
+            (_, true) => PromptLengths::Exact,
+            (_, false) => PromptLengths::Approximate,
+        }
+    });
+    let part = (workload.share < 1.0).then_some(workload.share);
+    WorkloadSpec { name: name.clone(), shape: *shape, search, until: *until, prompts, trace, part }
+}
+
+fn part_share(workload: &Workload) -> Option<String> {
+    (workload.share < 1.0).then(|| format!("{:.4}", workload.share))
 }
 
 /// Returns the settings that must be equal in two runs for their figures to be comparable.
@@ -73,6 +89,17 @@ fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, St
     }
     if let Some(workload) = workload {
         settings.push(("load", workload.load()));
+        let shares = workload.parts.iter().map(|part| format!("{}: {:.4}", part.name, part.share));
+        let shares: Vec<_> = shares.chain(part_share(workload)).collect();
+        if !shares.is_empty() {
+            settings.push(("mix", format!("{}, seed {}", shares.join(", "), workload.seed)));
+        }
+        if let Some(think) = workload.think {
+            settings.push(("think", format!("{think} ms, seed {}", workload.seed)));
+        }
+        if let Some(replay) = &workload.trace {
+            settings.push(("trace", replay.identity.clone()));
+        }
         if !workload.goodput.is_empty() {
             settings.push(("goodput", workload.goodput.to_string()));
         }

@@ -53,6 +53,8 @@ pub enum UndecidableCause {
         needs: usize,
         /// The requests of a run.
         has: usize,
+        /// The requests of the whole load that give this many; more for a part of a mix.
+        of_load: usize,
     },
     /// The variation between runs is larger than the limit.
     #[non_exhaustive]
@@ -88,9 +90,9 @@ impl fmt::Display for Undecidable {
                      `--runs {runs}`"
                 )
             }
-            UndecidableCause::ShortRuns { needs, has } => write!(
+            UndecidableCause::ShortRuns { needs, has, of_load } => write!(
                 f,
-                "each run has {}, and its {} needs {needs}: `requests: {needs}` for the workload",
+                "each run has {}, and its {} needs {needs}: `requests: {of_load}` for the workload",
                 counted(has, "request"),
                 threshold.statistic
             ),
@@ -131,20 +133,26 @@ impl Plan {
     /// is compared with, a single stored run is assumed.
     pub fn undecidable(&self, baseline: Option<&Baseline>) -> Vec<Undecidable> {
         let mut seen = BTreeSet::new();
-        let firsts = self.cases.iter().filter(|case| seen.insert(case.group.id));
-        firsts.flat_map(|case| self.undecidable_of(case, baseline)).collect()
+        let groups = self.cases.iter().flat_map(|case| case.groups().map(move |of| (case, of)));
+        let firsts = groups.filter(|(_, group)| seen.insert(group.id));
+        firsts.flat_map(|(case, group)| self.undecidable_of(case, group, baseline)).collect()
     }
 
-    /// Those of the group of `first`.
-    fn undecidable_of(&self, first: &Case, baseline: Option<&Baseline>) -> Vec<Undecidable> {
-        let size = GroupSize::of(self, first);
+    /// Those of a group whose first trial is `first`.
+    fn undecidable_of(
+        &self,
+        first: &Case,
+        group: &GroupSpec,
+        baseline: Option<&Baseline>,
+    ) -> Vec<Undecidable> {
+        let size = GroupSize::of(self, first, group);
         let cause = |threshold: &Threshold| {
             size.lacks(threshold, self.confidence())
-                .or_else(|| size.varies(threshold, &first.group, (baseline, self.confidence())))
+                .or_else(|| size.varies(threshold, group, (baseline, self.confidence())))
         };
-        let judged = first.thresholds().iter().filter_map(|threshold| {
+        let judged = group.thresholds.iter().filter_map(|threshold| {
             let cause = cause(threshold)?;
-            Some(Undecidable { group: first.group.name(), threshold: threshold.clone(), cause })
+            Some(Undecidable { group: group.name(), threshold: threshold.clone(), cause })
         });
         judged.collect()
     }
@@ -159,12 +167,20 @@ struct GroupSize {
     /// The number of different prompts.
     prompts: usize,
     is_load: bool,
+    /// The share of the requests, of a part of a mix; otherwise 1.
+    share: f64,
 }
 
 impl GroupSize {
-    fn of(plan: &Plan, first: &Case) -> Self {
+    fn of(plan: &Plan, first: &Case, group: &GroupSpec) -> Self {
         let workload = first.task.workload();
-        let tasks = plan.cases.iter().filter(|case| case.group.id == first.group.id);
+        let tasks = plan.cases.iter().filter(|case| case.is_in(group.id));
+        let parts = workload.into_iter().flat_map(|workload| &workload.parts);
+        let part = parts.into_iter().find(|part| Some(part.index) == group.id.workload);
+        let of_part = |requests: usize| match part {
+            Some(part) => (requests as f64 * part.share).round() as usize,
+            None => requests,
+        };
         let mut seen = BTreeSet::new();
         let tasks: Vec<_> =
             tasks.filter(|case| seen.insert(case.task.key())).map(|case| &case.task).collect();
@@ -172,9 +188,14 @@ impl GroupSize {
             f64::from(plan.first_runs(workload.map(|workload| &**workload))) * plan.most_runs;
         Self {
             runs: most.ceil(),
-            requests: tasks.iter().map(|task| requests_of(task)).sum(),
-            prompts: workload.map_or(tasks.len(), |workload| workload.prompts.len()),
+            requests: tasks
+                .iter()
+                .map(|task| requests_of(task))
+                .sum::<Option<usize>>()
+                .map(of_part),
+            prompts: part.or(workload).map_or(tasks.len(), |workload| workload.prompts.len()),
             is_load: workload.is_some(),
+            share: part.map_or(1.0, |part| part.share),
         }
     }
 
@@ -212,7 +233,8 @@ impl GroupSize {
         let is_of_requests = matches!(threshold.metric.read, MetricSource::Sample(_));
         let needs = threshold.statistic.needs();
         if let Some(has) = self.requests.filter(|has| is_of_requests && *has < needs) {
-            return Some(UndecidableCause::ShortRuns { needs, has });
+            let of_load = (needs as f64 / self.share).ceil() as usize;
+            return Some(UndecidableCause::ShortRuns { needs, has, of_load });
         }
         let describes = matches!(threshold.statistic, Statistic::Min | Statistic::Max);
         let needs = match threshold.against {

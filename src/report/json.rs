@@ -32,12 +32,12 @@ use llm_stream_core::{
 };
 
 use self::model::{
-    BeyondReport, ByName, ChangeReport, DeviationReport, DoubtReport, DriftByMetric, DriftReport,
-    FailureReport, FigureReport, GroupReport, InstrumentReport, IntervalReport, IntervalsReport,
-    LoadReport, MetricReport, PairedReport, PrecisionReport, RequestCounts, ResultReport,
-    RunReport, SearchPointReport, SearchReport, ServerMetricReport, ServerReport, SimulatorReport,
-    ThresholdReport, ToolReport, TrendReport, TrialCounts, TrialReport, TrialReports, TurnReport,
-    WorkloadReport,
+    BeyondReport, ByName, CacheShareReport, ChangeReport, DeviationReport, DoubtReport,
+    DriftByMetric, DriftReport, FailureReport, FigureReport, GroupReport, InstrumentReport,
+    IntervalReport, IntervalsReport, LoadReport, MetricReport, PairedReport, PrecisionReport,
+    RequestCounts, ResultReport, RunReport, SearchPointReport, SearchReport, ServerMetricReport,
+    ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrendReport, TrialCounts,
+    TrialReport, TrialReports, TurnReport, WorkloadReport,
 };
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
@@ -274,7 +274,7 @@ fn paired(group: &Group, run: &Run) -> Option<PairedReport> {
 }
 
 fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> WorkloadReport<'a> {
-    let WorkloadSpec { name, shape, until, prompts, search } = workload;
+    let WorkloadSpec { name, shape, until, prompts, search, trace, part } = workload;
     let (concurrency, max_in_flight) = match shape {
         Shape::Closed { .. } if search.is_some() => (None, None),
         Shape::Closed { concurrency } => (Some(*concurrency), None),
@@ -290,6 +290,8 @@ fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> Workload
         duration: until.duration.map(|duration| duration.as_secs_f64()),
         goodput: (!goodput.is_empty()).then(|| goodput.to_string()),
         prompts: prompts.into(),
+        part: *part,
+        prompt_lengths: trace.map(|lengths| lengths.name().into()),
     }
 }
 
@@ -383,7 +385,7 @@ const fn interval(Interval { low, high }: Interval) -> IntervalReport {
     IntervalReport { low, high }
 }
 
-const fn load(stats: &LoadStats) -> LoadReport {
+fn load(stats: &LoadStats) -> LoadReport {
     LoadReport {
         requests: stats.requests,
         valid: stats.valid,
@@ -397,6 +399,11 @@ const fn load(stats: &LoadStats) -> LoadReport {
         goodput_ratio: stats.goodput_ratio,
         lateness_p99: stats.lateness,
         receiver_busy: stats.busy,
+        cache_share: stats.cache.map(|cache| CacheShareReport {
+            intended: cache.intended,
+            achieved: cache.achieved,
+            silent: cache.silent,
+        }),
     }
 }
 

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use llm_stream_core::{
+    cache_share::CacheShare,
     load_stats::LoadStats,
     metric::DEFINITIONS,
     schedule::{Shape, Until},
+    trace::PromptLengths,
 };
 
 use super::csv::{Column, CsvRow, optional, text};
@@ -36,6 +38,12 @@ impl LoadRow {
         let Workload { name, shape, until, .. } = workload;
         let (case, workload) = (case.clone(), name.clone());
         Self { case, workload, shape: *shape, until: *until, stats, shortfall }
+    }
+
+    /// Formats a share of cached prompt tokens as a percentage, if it is known.
+    fn cache(&self, share: impl Fn(&CacheShare) -> Option<f64>) -> String {
+        let percentage = |share: f64| format!("{:.3}", share * 100.0);
+        self.stat(|stats| stats.cache.as_ref().and_then(&share).map(percentage))
     }
 
     /// Formats a cell of the statistics, if the run has some.
@@ -81,5 +89,11 @@ impl CsvRow for LoadRow {
         ("goodput_ratio", |row| {
             row.stat(|stats| stats.goodput_ratio.map(|share| format!("{share:.3}")))
         }),
+        ("prompt_lengths", |row| {
+            let spec = row.case.group.workload.as_ref();
+            optional(spec.and_then(|spec| spec.trace).map(PromptLengths::name))
+        }),
+        ("cache_share_intended", |row| row.cache(|cache| cache.intended)),
+        ("cache_share_achieved", |row| row.cache(|cache| cache.achieved)),
     ];
 }

@@ -36,7 +36,7 @@ impl CsvRow for Row {
         ("scheduled", |row| optional(row.place.and_then(|place| place.scheduled).map(seconds))),
         ("sent", |row| optional(row.place.and_then(|place| place.sent).map(seconds))),
         ("send_lag", |row| figure(row, Metric::SEND_LAG)),
-        ("model", |row| text(&row.case.target.model)),
+        ("model", |row| text(row.prompt.model.as_deref().unwrap_or(&row.case.target.model))),
         ("endpoint", |row| text(row.case.target.endpoint_name())),
         ("simulated", |row| row.case.target.is_simulated().to_string()),
         ("protocol", |row| row.case.target.protocol.name().into()),
@@ -78,6 +78,7 @@ impl CsvRow for Row {
         ("first_reasoning_time", |row| figure(row, Metric::FIRST_REASONING_TIME)),
         ("arrival_uncertainty", |row| of_sample(row, |sample| seconds(sample.uncertainty.largest))),
         ("good", |row| optional(row.case.group.goodput.are_met(&row.outcome))),
+        ("part", |row| text(row.part_name().unwrap_or_default())),
     ];
 }
 

@@ -13,6 +13,7 @@ use llm_stream_core::{
     statistic::Statistic,
     summary::{Group, ServerComparison, Tally},
     text::counted,
+    trace::PromptLengths,
 };
 
 use super::{Exporter, Run, number, search, table};
@@ -69,12 +70,27 @@ fn heading(group: &Group) -> String {
     out.push('\n');
     if let Some(workload) = &group.spec.workload {
         let runs = format_runs(group.loads.len(), group.planned);
-        let _ = writeln!(out, "  {}: {runs}", workload.load());
+        let part = workload.part;
+        let part =
+            part.map_or_else(String::new, |share| format!("{} % of ", number(share * 100.0)));
+        let _ = writeln!(out, "  {part}{}: {runs}", workload.load());
+        if workload.trace == Some(PromptLengths::Approximate) {
+            out.push_str("  prompt lengths are approximate: without a tokenizer, a word stands for a token\n");
+        }
+        out.push_str(&cache_shares(group));
     }
     out.push_str(&invalid(group));
     let requests = if group.spec.workload.is_some() { " requests" } else { "" };
     let _ = writeln!(out, "  {}{requests} successful, {}", group.tally.valid, failed(group));
     out
+}
+
+/// Describes the share of cached prompt tokens in each run that replays a trace; equal ones once.
+fn cache_shares(group: &Group) -> String {
+    let shares = group.loads.iter().filter_map(|stats| stats.cache);
+    let mut lines: Vec<_> = shares.map(|share| format!("  {share}\n")).collect();
+    lines.dedup();
+    lines.concat()
 }
 
 /// Describes the runs of a load that count for nothing, and trials that an interrupt ended.

@@ -6,7 +6,7 @@
 //! confidence 1 − 0.05 / k (Bonferroni), whatever the looks have to do with one another.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -67,7 +67,7 @@ impl Runner<'_> {
         }
         self.tell(Event::TrialsAdded { cases, reason });
         for case in cases {
-            self.summary.plan(case.group.id);
+            case.groups().for_each(|group| self.summary.plan(group.id));
             self.plan.cases.push(case.clone());
         }
         self.positions = Positions::of(&self.plan.cases);
@@ -81,7 +81,7 @@ impl Runner<'_> {
             done += round.len();
         }
         for case in &cases[done..] {
-            self.summary.withdraw(case.group.id);
+            case.groups().for_each(|group| self.summary.withdraw(group.id));
         }
         self.plan.cases.truncate(self.plan.cases.len() - (cases.len() - done));
         Ok(failed)
@@ -136,6 +136,9 @@ impl Runner<'_> {
             }
             cases.extend(added);
         }
+        // The parts of a mix and the whole load have the same trials.
+        let mut names = HashSet::new();
+        cases.retain(|case| names.insert(case.name.clone()));
         plan::arrange(&mut cases, self.plan.order);
         if self.plan.max_time.is_some() {
             // The time may be over after any round.
@@ -161,7 +164,7 @@ impl Runner<'_> {
     fn additional_cases(&self, group: &Group, factor: f64) -> Vec<Arc<Case>> {
         let mut tasks: Vec<(&Case, u32)> = Vec::new();
         let mut positions: HashMap<usize, usize> = HashMap::new();
-        for case in self.plan.cases.iter().filter(|case| case.group.id == group.spec.id) {
+        for case in self.plan.cases.iter().filter(|case| case.is_in(group.spec.id)) {
             let position = *positions.entry(case.task.key()).or_insert(tasks.len());
             match tasks.get_mut(position) {
                 Some((_, last)) => *last = case.run.max(*last),

@@ -24,7 +24,7 @@ impl Runner<'_> {
         position: TrialPosition,
         prepared: Result<(), RequestError>,
     ) -> Result<TrialEnd, Cancelled> {
-        let mut conversation = Conversation::default();
+        let mut conversation = Conversation::numbered(case.run.into());
         let mut rows: Vec<Row> = Vec::new();
         let turns = [prompt].into_iter().chain(&prompt.turns);
         for (turn, number) in turns.zip(1..) {

@@ -4,12 +4,16 @@ use std::{io, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
+    cache_share::CacheTally,
     load_stats::{LoadStats, RequestSpan, RequestSpans},
     sample::CountKind,
     summary::Tally,
 };
 
-use super::{Event, Runner, TrialEnd, TrialOutcome};
+use super::{
+    Event, Runner, TrialEnd, TrialOutcome,
+    workload::{GatheredPart, traced_lengths},
+};
 use crate::{
     plan::{Case, Task, Workload},
     report::{TrialResult, loads::LoadRow},
@@ -81,6 +85,8 @@ impl Runner<'_> {
     ) -> io::Result<TrialEnd> {
         let mut tally = Tally::new(&self.storage);
         let mut spans = RequestSpans::new(&self.storage);
+        let mut parts = GatheredPart::of(workload, &self.storage);
+        let mut cache = CacheTally::default();
         let mut times: Option<(Timestamp, Timestamp)> = None;
         for row in rows {
             let row = row?;
@@ -88,15 +94,25 @@ impl Runner<'_> {
             let (started, ended) = (row.started, end_of(&row));
             let (first, last) = times.unwrap_or((started, ended));
             times = Some((first.min(started), last.max(ended)));
-            spans.push(span(&row));
+            let span = span(&row);
+            if let Some(part) = row.part().and_then(|part| parts.get_mut(part)) {
+                part.add(&row, span);
+            }
+            spans.push(span);
+            if let (Ok(sample), Some(place)) = (&row.outcome, row.place) {
+                cache.add(traced_lengths(case, place.request), sample);
+            }
             tally.add(&row.prompt, case.run, &row.outcome);
         }
         let (Some(stats), Some(times)) = (LoadStats::of(&spans, busy), times) else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
+        let cache = workload.trace.as_ref().and_then(|_| cache.share());
+        let stats = LoadStats { cache, ..stats };
         let outcome = Ok((tally, stats.clone()));
         let row = LoadRow::of(case, workload, Some(stats), None);
         self.observer.event(Event::Load { row: &row }).map_err(io::Error::other)?;
+        self.end_parts(case, workload, parts, (&outcome, busy)).map_err(io::Error::other)?;
         if let Ok((tally, stats)) = &outcome {
             self.trials.push(TrialResult::load(case, times, Some(stats), None));
             self.end_trial(case, Ok(TrialOutcome::Load { workload, tally, stats }));

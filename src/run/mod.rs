@@ -146,7 +146,7 @@ impl<'a> Runner<'a> {
         let folder = options.temporary_folder.as_deref();
         let storage = Storage::new(FigureFile::new(folder, &unreadable));
         let listed = plan.listed();
-        let groups = listed.iter().map(|case| &case.group);
+        let groups = listed.iter().flat_map(|case| case.groups());
         Self {
             positions: Positions::of(&plan.cases),
             summary: Summary::in_storage(groups, storage.clone()),

@@ -48,7 +48,7 @@ impl ConnectedModel {
             target: target.clone(),
             client,
             metrics: ServerMetricsProbe::of(target, access)?,
-            sizer: PromptSizer::default(),
+            sizer: PromptSizer::new(target),
             unsizable: Vec::new(),
             simulator,
         })

@@ -253,12 +253,17 @@ fn load(workload: &Workload, NextLoad { load, part }: NextLoad, nth: u64) -> Wor
         thresholds: Vec::new(),
         goodput: workload.goodput.clone(),
         precision: Vec::new(),
+        trace: None,
+        seed: workload.seed,
+        think: workload.think,
+        parts: workload.parts.clone(),
+        share: 1.0,
     }
 }
 
 impl Case {
     /// The same run under a load of its search.
     fn under(&self, load: &Arc<Workload>) -> Self {
-        Self::new(&self.group, &self.target, &Task::Workload(load.clone()), self.run)
+        Self::new((&self.group, &self.parts), &self.target, &Task::Workload(load.clone()), self.run)
     }
 }

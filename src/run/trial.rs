@@ -179,7 +179,7 @@ impl Runner<'_> {
     ) -> Row {
         let Answer { recording, mut outcome } = answer;
         // A later turn of a conversation is expected to be fast.
-        if let (Ok(sample), false) = (&mut outcome, prompt.is_later_turn()) {
+        if let (Ok(sample), false) = (&mut outcome, prompt.expects_cache()) {
             self.compare_with_first(case, sample);
         }
         self.note_lateness(case, recording.as_ref(), &mut outcome);

@@ -4,22 +4,24 @@ use std::{sync::Arc, time::Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
+    cache_share::CacheTally,
     capacity::{LoadLimits, LoadRequest},
     column::Storage,
     comparison::SIGNIFICANT,
-    load_stats::{LoadStats, RequestSpans, Shortfall},
+    load_stats::{LoadStats, RequestSpan, RequestSpans, Shortfall},
     metric::{Metric, SUCCESS_RATE},
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
     summary::Tally,
     text::{counted, error_chain},
     threshold::Threshold,
+    trace::TracedLengths,
     verdict::p_of_failures,
 };
 
 use super::{
-    Cancelled, Event, Observer, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded,
-    models::ConnectedModel, today,
+    Cancelled, Event, Observer, ObserverError, Runner, TrialEnd, TrialOutcome, TrialPosition,
+    guarded, models::ConnectedModel, today,
 };
 use crate::{
     load::{self, LoadCounters, LoadRun, RequestEnd},
@@ -32,6 +34,8 @@ use crate::{
 pub(super) struct Gathered {
     pub(super) tally: Tally,
     pub(super) spans: RequestSpans,
+    /// The requests of each part of a mix.
+    parts: Vec<GatheredPart>,
     /// When each request was handed to the system; of a simulated endpoint only.
     pub(super) handed_over: Vec<Instant>,
     /// The first failure's message.
@@ -40,6 +44,28 @@ pub(super) struct Gathered {
     pub(super) unconnected: Option<(usize, String)>,
     /// The limits of a search, with what it needs of each request.
     pub(super) searched: Option<(LoadLimits, Vec<LoadRequest>)>,
+    /// The cached prompt tokens.
+    cache: CacheTally,
+}
+
+/// The requests of a part of a mix.
+pub(super) struct GatheredPart {
+    tally: Tally,
+    spans: RequestSpans,
+}
+
+impl GatheredPart {
+    /// Creates an empty one for each part of `workload`.
+    pub(super) fn of(workload: &Workload, storage: &Storage) -> Vec<Self> {
+        let part = |_| Self { tally: Tally::new(storage), spans: RequestSpans::new(storage) };
+        workload.parts.iter().map(part).collect()
+    }
+
+    /// Adds a request.
+    pub(super) fn add(&mut self, row: &Row, span: RequestSpan) {
+        self.tally.add(&row.prompt, row.case.run, &row.outcome);
+        self.spans.push(span);
+    }
 }
 
 /// Least part of a load's requests that must have had a connection: without one, a request was not
@@ -87,12 +113,13 @@ impl Runner<'_> {
         (mut gathered, run): (Gathered, LoadRun),
     ) -> TrialEnd {
         let failure = gathered.failure.clone();
-        let stats = LoadStats::of(&gathered.spans, run.driven.busy);
+        let stats = gathered.stats(workload, &run);
         let tally = case.target.metrics_url.as_ref().map(|_| gathered.tally.clone());
         let model = self.models.active.as_ref();
         let punctuality = model.and_then(|model| model.punctuality(gathered.handed_over));
         let kept = self.script_kept(punctuality.as_ref());
         let unconnected = gathered.unconnected.take();
+        let parts = std::mem::take(&mut gathered.parts);
         let outcome = judge((gathered.tally, unconnected), stats.clone(), &run, workload);
         let outcome = outcome.and_then(|judged| kept.map(|()| judged));
         let outcome = outcome.map_err(|why| self.hidden(&why));
@@ -101,6 +128,9 @@ impl Runner<'_> {
         }
         let row = LoadRow::of(case, workload, stats, outcome.as_ref().err().cloned());
         if let Err(error) = self.observer.event(Event::Load { row: &row }) {
+            return self.not_run(case, started, &error_chain(&*error), tally);
+        }
+        if let Err(error) = self.end_parts(case, workload, parts, (&outcome, run.driven.busy)) {
             return self.not_run(case, started, &error_chain(&*error), tally);
         }
         let failed = failed(&outcome, workload, failure.as_deref());
@@ -116,6 +146,31 @@ impl Runner<'_> {
         TrialEnd { failure, tally }
     }
 
+    /// Counts the parts of a mix, whose requests are valid if the `whole` load is. Observers get a row
+    /// for each.
+    pub(super) fn end_parts(
+        &mut self,
+        case: &Arc<Case>,
+        workload: &Workload,
+        parts: Vec<GatheredPart>,
+        (whole, busy): (&Outcome, Option<f64>),
+    ) -> Result<(), ObserverError> {
+        for ((part, group), gathered) in workload.parts.iter().zip(case.parts.iter()).zip(parts) {
+            let stats = LoadStats::of(&gathered.spans, busy);
+            let outcome = match whole {
+                Err(shortfall) => Err(shortfall.clone()),
+                Ok(_) => {
+                    let stats = stats.clone().ok_or("no request of this part has ended");
+                    stats.map(|stats| (gathered.tally, stats)).map_err(str::to_owned)
+                }
+            };
+            let row = LoadRow::of(case, part, stats, outcome.as_ref().err().cloned());
+            self.observer.event(Event::Load { row: &row })?;
+            self.summary.add_load(group.id, outcome, false);
+        }
+        Ok(())
+    }
+
     /// Sums up a load that an interrupt ended. Its finished requests have figures; the load itself was
     /// not the one asked for.
     fn end_interrupted_load(
@@ -125,11 +180,11 @@ impl Runner<'_> {
         started: Timestamp,
         (gathered, run): (Gathered, LoadRun),
     ) {
-        let Gathered { tally, spans, handed_over, .. } = gathered;
+        let stats = gathered.stats(workload, &run);
+        let Gathered { tally, handed_over, parts, .. } = gathered;
         if tally.finished() == 0 {
             return;
         }
-        let stats = LoadStats::of(&spans, run.driven.busy);
         let model = self.models.active.as_ref();
         if let Some(punctuality) = model.and_then(|model| model.punctuality(handed_over)) {
             self.summary.add_punctuality(case.group.id, punctuality);
@@ -140,6 +195,9 @@ impl Runner<'_> {
         let times = (started, today());
         self.trials.push(TrialResult::load(case, times, stats.as_ref(), None).interrupted(why));
         self.summary.add_interrupted(case.group.id, tally);
+        for (group, part) in case.parts.iter().zip(parts) {
+            self.summary.add_interrupted(group.id, part.tally);
+        }
     }
 
     /// An error where the simulator did not keep its script; observers get an event if the instrument
@@ -166,7 +224,9 @@ impl Runner<'_> {
         let message = self.hidden(message);
         let failure = format!("not offered: {message}");
         self.trials.push(TrialResult::load(case, (started, today()), None, Some(&failure)));
-        self.summary.add_load(case.group.id, Err(message), true);
+        for group in case.groups() {
+            self.summary.add_load(group.id, Err(message.clone()), true);
+        }
         TrialEnd { failure: self.end_trial(case, Err(failure)), tally }
     }
 
@@ -193,7 +253,7 @@ impl Runner<'_> {
     ) -> Result<(Gathered, LoadRun), String> {
         let Self { models, observer, options, storage, .. } = self;
         let model = models.active.as_ref().ok_or("no connection")?;
-        let mut gathered = Gathered::new(storage, limits);
+        let mut gathered = Gathered::new(workload, storage, limits);
         let counters = Arc::new(LoadCounters::default());
         let _ = observer.event(Event::LoadStarted { workload, counters: &counters });
         let on_result = |ended: RequestEnd| {
@@ -210,15 +270,24 @@ impl Runner<'_> {
 }
 
 impl Gathered {
-    fn new(storage: &Storage, limits: Option<LoadLimits>) -> Self {
+    fn new(workload: &Workload, storage: &Storage, limits: Option<LoadLimits>) -> Self {
         Self {
+            parts: GatheredPart::of(workload, storage),
             searched: limits.map(|limits| (limits, Vec::new())),
             tally: Tally::new(storage),
             spans: RequestSpans::new(storage),
             handed_over: Vec::new(),
             failure: None,
             unconnected: None,
+            cache: CacheTally::default(),
         }
+    }
+
+    /// Returns the statistics of the requests.
+    fn stats(&self, workload: &Workload, run: &LoadRun) -> Option<LoadStats> {
+        let stats = LoadStats::of(&self.spans, run.driven.busy)?;
+        let cache = workload.trace.as_ref().and_then(|_| self.cache.share());
+        Some(LoadStats { cache, ..stats })
     }
 
     /// Has observers store the row and the recording of a request that has ended, and keeps its
@@ -234,6 +303,7 @@ impl Gathered {
         span.is_good = case.group.goodput.are_met(&answer.outcome);
         if let Ok(sample) = &mut answer.outcome {
             sample.is_good = span.is_good;
+            self.cache.add(traced_lengths(case, place.request), sample);
         }
         let recording = answer.recording.as_ref();
         if case.target.is_simulated() {
@@ -265,8 +335,17 @@ impl Gathered {
             });
         }
         self.tally.add(&row.prompt, case.run, &row.outcome);
+        if let Some(part) = row.part().and_then(|part| self.parts.get_mut(part)) {
+            part.add(&row, span);
+        }
         self.spans.push(span);
     }
+}
+
+/// Returns the recorded lengths of the request with this number, from 1, if it replays a trace.
+pub(super) fn traced_lengths(case: &Case, request: usize) -> Option<&TracedLengths> {
+    let replay = case.task.workload()?.trace.as_ref()?;
+    replay.trace.lengths(request.checked_sub(1)?)
 }
 
 /// Whether the load ran as specified.

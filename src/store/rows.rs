@@ -22,7 +22,12 @@ pub(super) fn of_csv(path: &Path) -> anyhow::Result<Baseline> {
     while let Some(row) = table.next_row()? {
         let started = row.get("timestamp").and_then(|date| date.parse().ok());
         date = [date, started].into_iter().flatten().min();
-        rows.push(row.request()?);
+        let request = row.request()?;
+        // A request of a part of a mix is also one of the whole load.
+        if let Some(part) = row.get("part") {
+            rows.push(StoredRow { workload: Some(part.to_owned()), ..request.clone() });
+        }
+        rows.push(request);
     }
     let loads = loads_next_to(path, |row| {
         Ok(StoredLoad {

@@ -5,7 +5,13 @@
 //! writes it without the prefix and the quotes. Numbers that `serde_json` writes unchanged stay
 //! numbers.
 
-use serde::{Serialize, Serializer, ser::Error as _};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+    ser::Error as _,
+};
 use serde_json::{Number, Value, value::RawValue};
 
 /// The prefix of a number that is stored as text.
@@ -16,6 +22,61 @@ pub fn number(text: &str) -> Value {
     match serde_json::from_str::<Number>(text) {
         Ok(number) if number.to_string() == text => Value::Number(number),
         _ => Value::String(format!("{MARK}{text}")),
+    }
+}
+
+/// Parses JSON with numbers as they are written; `None` if `text` is not JSON.
+pub fn parse(text: &str) -> Option<Value> {
+    // Each level copies its text once more, so deep nesting is refused, as serde_json refuses it.
+    parse_to(text, 127)
+}
+
+fn parse_to(text: &str, depth: usize) -> Option<Value> {
+    let text = text.trim();
+    match text.as_bytes().first()? {
+        b'{' => {
+            let fields: RawFields = serde_json::from_str(text).ok()?;
+            let inner = depth.checked_sub(1)?;
+            let fields =
+                fields.0.into_iter().map(|(key, raw)| Some((key, parse_to(raw.get(), inner)?)));
+            fields.collect::<Option<_>>().map(Value::Object)
+        }
+        b'[' => {
+            let items: Vec<Box<RawValue>> = serde_json::from_str(text).ok()?;
+            let inner = depth.checked_sub(1)?;
+            items
+                .iter()
+                .map(|raw| parse_to(raw.get(), inner))
+                .collect::<Option<_>>()
+                .map(Value::Array)
+        }
+        b'-' | b'0'..=b'9' => serde_json::from_str::<Number>(text).ok().map(|_| number(text)),
+        _ => serde_json::from_str(text).ok(),
+    }
+}
+
+/// The fields of an object in their order.
+struct RawFields(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for RawFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = RawFields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawFields, M::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(RawFields(fields))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
     }
 }
 
@@ -75,6 +136,15 @@ mod tests {
             assert_eq!(to_string(&json!({"a": [number(text)]})), format!("{{\"a\":[{text}]}}"));
         }
         assert!(number("7").is_u64() && number("0.1").is_f64());
+    }
+
+    #[test]
+    fn parsed_numbers_and_fields_are_written_as_they_were() {
+        let text =
+            r#"{"z":1.10,"a":[1e5,-0,{"seed":18446744073709551616}],"text":"1.10","b":null}"#;
+        assert_eq!(to_string(&parse(text).unwrap()), text);
+        assert_eq!(parse(r#"{"a": 1"#), None);
+        assert_eq!(parse(&"[".repeat(100_000)), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
     schedule::{Shape, Until},
     summary::group_name,
     threshold::Threshold,
+    trace::PromptLengths,
 };
 
 /// The default of `run_variation` for prompts that are sent one by one.
@@ -26,7 +27,8 @@ pub const LOAD_RUN_VARIATION: f64 = 0.20;
 pub struct GroupId {
     /// The model's position in the config, from 0.
     pub model: usize,
-    /// The workload's position in the config, from 0; `None` for prompts one by one.
+    /// The number of the workload, or of the part of a mix, in the order of the config, from 0;
+    /// `None` for prompts one by one.
     pub workload: Option<usize>,
 }
 
@@ -80,6 +82,10 @@ pub struct WorkloadSpec {
     pub until: Until,
     /// The names of its prompts.
     pub prompts: Vec<String>,
+    /// The source of the prompts' lengths, if it replays a trace.
+    pub trace: Option<PromptLengths>,
+    /// The share of the requests, of a part of a mix. The trials count in the group of the whole load.
+    pub part: Option<f64>,
 }
 
 impl WorkloadSpec {
@@ -101,6 +107,11 @@ impl GroupSpec {
     /// The model's name, with the workload's if there is one.
     pub fn name(&self) -> String {
         group_name(&self.model, self.workload_name())
+    }
+
+    /// Returns whether it is a part of a mix.
+    pub fn is_part(&self) -> bool {
+        self.workload.as_ref().is_some_and(|workload| workload.part.is_some())
     }
 
     /// The workload's name.

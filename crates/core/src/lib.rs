@@ -9,6 +9,7 @@
 //! has the same output, so a recording can be evaluated again years later.
 
 pub mod baseline;
+pub mod cache_share;
 pub mod capacity;
 mod coding;
 pub mod column;
@@ -21,6 +22,7 @@ pub mod goodput;
 pub mod group;
 pub mod interval;
 pub mod lacking;
+pub mod lengths;
 pub mod load_stats;
 pub mod metric;
 mod moderation;
@@ -45,6 +47,7 @@ pub mod synthetic;
 pub mod text;
 pub mod threshold;
 pub mod tokenizer;
+pub mod trace;
 pub mod trend;
 pub mod uncertainty;
 pub mod unix_url;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::{
+    cache_share::CacheShare,
     capacity::CapacityFigure,
     column::{Storage, ValueColumn},
     sample::Note,
@@ -137,6 +138,8 @@ pub struct LoadStats {
     pub mean_lateness: Option<f64>,
     /// The utilization of the receiving thread, if known.
     pub busy: Option<f64>,
+    /// The share of cached prompt tokens, of a replayed trace with valid answers.
+    pub cache: Option<CacheShare>,
     /// The result of a search, whose highest load that held this is.
     pub capacity: Option<CapacityFigure>,
 }
@@ -205,6 +208,7 @@ impl LoadStats {
             lateness: p99(late(spans())),
             mean_lateness: Statistic::Mean.of(&late(spans())).ok(),
             busy,
+            cache: None,
             capacity: None,
         })
     }

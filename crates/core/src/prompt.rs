@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
-use crate::{text::visible, tokenizer::Tokenizer};
+use crate::{lengths::LengthRange, text::visible, tokenizer::Tokenizer};
 
 /// A prompt, or one turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub struct Prompt {
     pub messages: Vec<ChatMessage>,
     /// The data set that contains it.
     pub set: Option<String>,
+    /// The server's name of its model, if it differs from that of the model in the config: an
+    /// adapter, such as a LoRA.
+    pub model: Option<String>,
     /// The requested length of its answer.
     pub output: AnswerLength,
     /// Its tools, if they differ from the model's.
@@ -43,22 +46,32 @@ pub struct ConversationTurn {
 /// A generated text of a given length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synthetic {
-    /// Fewest tokens: of the whole prompt as the server counts, or of the text as the tokenizer
-    /// counts.
-    pub least: u64,
-    /// Most tokens; the same number unless a range was requested.
-    pub most: u64,
+    /// The tokens: of the whole prompt as the server counts, or of the text as the tokenizer counts.
+    pub length: LengthRange,
     /// The seed that selects the words.
     pub seed: u64,
     /// Counts the text instead of the server. It does not count the chat template.
     pub tokenizer: Option<Tokenizer>,
+    /// The beginnings that texts share.
+    pub shared: Option<SharedPrefix>,
+}
+
+/// Beginnings that generated texts share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedPrefix {
+    /// The number of different beginnings.
+    pub groups: u64,
+    /// The tokens of a beginning, less than those of a text.
+    pub tokens: u64,
 }
 
 /// The requested length of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AnswerLength {
-    /// Most tokens to generate, instead of the model's setting.
+    /// Most tokens to generate, instead of the model's setting; of a range, its upper end.
     pub tokens: Option<u64>,
+    /// The range from which each request draws its number of tokens.
+    pub range: Option<LengthRange>,
     /// Fewest tokens to generate. Not every server supports it.
     pub min_tokens: Option<u64>,
     /// Whether the model must not end the answer by itself. Not every server supports it.
@@ -212,10 +225,25 @@ impl AnswerLength {
     /// The settings as text. Baselines contain a hash of it, so its format must not change, whatever
     /// the names of the type and the fields are.
     fn identity(&self) -> String {
-        let Self { tokens, min_tokens, ignore_eos } = self;
+        let Self { tokens, range, min_tokens, ignore_eos } = self;
+        let range = range.map(|range| format!(" of {range}")).unwrap_or_default();
         format!(
-            "Output {{ tokens: {tokens:?}, min_tokens: {min_tokens:?}, ignore_eos: {ignore_eos} }}"
+            "Output {{ tokens: {tokens:?}, min_tokens: {min_tokens:?}, ignore_eos: {ignore_eos} }}{range}"
         )
+    }
+
+    /// Sets the length, or the range of lengths.
+    pub fn set_range(&mut self, range: LengthRange) {
+        self.tokens = Some(range.most);
+        self.range = Some(range).filter(|range| range.only().is_none());
+    }
+
+    /// Returns the most tokens of the answer to the `nth` request; `None` leaves it to the model's
+    /// setting. `seed` is that of the prompt.
+    pub fn most(&self, seed: u64, nth: u64) -> Option<u64> {
+        /// Makes the lengths of answers independent of those of prompts with the same seed.
+        const ANSWERS: u64 = 0x616e_7377_6572;
+        self.range.map(|range| range.draw(seed ^ ANSWERS, nth)).or(self.tokens)
     }
 }
 
@@ -294,6 +322,7 @@ impl Prompt {
             name,
             messages: system.into_iter().chain([user]).collect(),
             set: None,
+            model: None,
             output: AnswerLength::default(),
             tools: Tools::default(),
             turns: Vec::new(),
@@ -358,9 +387,25 @@ impl Prompt {
         self.turn.as_ref().is_some_and(|turn| turn.number > 1)
     }
 
+    /// Returns whether its beginning is expected to be cached: a later turn, or a shared prefix.
+    pub fn expects_cache(&self) -> bool {
+        let shared = self.synthetic.as_ref().and_then(|synthetic| synthetic.shared);
+        self.is_later_turn() || shared.is_some()
+    }
+
     /// Returns the name for users: that of the whole conversation.
     pub fn title(&self) -> &str {
         self.turn.as_ref().map_or(&self.name, |turn| &turn.of)
+    }
+
+    /// Sets the model of the prompt and of its turns.
+    #[must_use]
+    pub fn with_model(mut self, model: Option<&str>) -> Self {
+        for turn in &mut self.turns {
+            Arc::make_mut(turn).model = model.map(str::to_owned);
+        }
+        self.model = model.map(str::to_owned);
+        self
     }
 
     /// Replaces the question by `text`.
@@ -396,6 +441,7 @@ impl Prompt {
         }
         texts.extend(self.tools.identity().map(Cow::from));
         texts.extend(self.synthetic.as_ref().map(|synthetic| synthetic.identity().into()));
+        texts.extend(self.model.as_ref().map(|model| format!("Model {model}").into()));
         texts.join("\0")
     }
 }

@@ -64,6 +64,9 @@ pub struct RequestLine<'a> {
     pub prompt: Cow<'a, str>,
     /// The workload; `None` for prompts one by one.
     pub workload: Option<Cow<'a, str>>,
+    /// The part of a mix; left out without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Cow<'a, str>>,
     /// The run, from 1.
     pub run: u32,
     /// The turn of a conversation, from 1.
@@ -189,6 +192,8 @@ pub struct RequestPlace<'a> {
     pub prompt: &'a str,
     /// The workload.
     pub workload: Option<&'a str>,
+    /// The part of a mix.
+    pub part: Option<&'a str>,
     /// The run, from 1.
     pub run: u32,
     /// The turn of a conversation, from 1.
@@ -228,6 +233,7 @@ impl<'a> RequestLine<'a> {
             model: place.model.into(),
             prompt: place.prompt.into(),
             workload: place.workload.map(Into::into),
+            part: place.part.map(Into::into),
             run: place.run,
             turn: place.turn,
             request: place.request,
@@ -322,6 +328,7 @@ impl<'a> RequestLine<'a> {
             model: &self.model,
             prompt: &self.prompt,
             workload: self.workload.as_deref(),
+            part: self.part.as_deref(),
             run: self.run,
             turn: self.turn,
             request: self.request,
@@ -507,6 +514,7 @@ mod tests {
         model: "M",
         prompt: "p",
         workload: Some("load"),
+        part: Some("load@a"),
         run: 2,
         turn: Some(1),
         request: Some(17),

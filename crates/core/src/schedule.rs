@@ -50,6 +50,11 @@ pub enum Gaps {
         /// The shape parameter, above 0.
         burstiness: f64,
     },
+    /// Those of a trace; [`Starts`] does not draw them.
+    Recorded {
+        /// How many times as fast as recorded the requests arrive.
+        speed: f64,
+    },
 }
 
 /// The end of a load, at the first of these limits. At least one is set.
@@ -88,6 +93,8 @@ impl fmt::Display for Gaps {
             Self::Constant => f.write_str("constant"),
             Self::Poisson => f.write_str("poisson"),
             Self::Gamma { burstiness } => write!(f, "gamma({burstiness})"),
+            Self::Recorded { speed: 1.0 } => f.write_str("recorded"),
+            Self::Recorded { speed } => write!(f, "recorded at {speed}x"),
         }
     }
 }
@@ -126,7 +133,7 @@ impl Starts {
     fn gap(&mut self) -> f64 {
         let ArrivalProcess { rate, gaps, .. } = self.arrivals;
         let drawn = match gaps {
-            Gaps::Constant => None,
+            Gaps::Constant | Gaps::Recorded { .. } => None,
             Gaps::Poisson => Exp::new(rate).ok().map(|exp| exp.sample(&mut self.random)),
             Gaps::Gamma { burstiness } => Gamma::new(burstiness, 1.0 / (rate * burstiness))
                 .ok()

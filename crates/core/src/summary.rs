@@ -638,17 +638,22 @@ impl Summary {
 
     /// Returns the number of finished trials.
     pub fn finished(&self) -> usize {
-        self.groups.iter().map(|group| group.finished).sum()
+        self.whole().map(|group| group.finished).sum()
     }
 
     /// Returns the number of trials that an interrupt ended after some of their requests.
     pub fn interrupted(&self) -> usize {
-        self.groups.iter().map(|group| group.interrupted).sum()
+        self.whole().map(|group| group.interrupted).sum()
     }
 
     /// Returns the number of selected trials.
     pub fn planned(&self) -> usize {
-        self.groups.iter().map(|group| group.planned).sum()
+        self.whole().map(|group| group.planned).sum()
+    }
+
+    /// Returns the groups whose trials do not count in another one.
+    fn whole(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(|group| !group.spec.is_part())
     }
 }
 

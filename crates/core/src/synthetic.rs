@@ -9,7 +9,11 @@
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
-use crate::{prompt::Synthetic, protocol::Protocol};
+use crate::{
+    lengths::{LengthDistribution, LengthRange},
+    prompt::{SharedPrefix, Synthetic},
+    protocol::Protocol,
+};
 
 /// The relative deviation of a prompt's length that is accepted.
 pub const TOLERANCE: f64 = 0.02;
@@ -57,12 +61,20 @@ impl Length {
     /// Returns the length of the `nth` prompt of `synthetic`.
     pub fn of(synthetic: &Synthetic, nth: u64, protocol: &dyn Protocol, has_tools: bool) -> Self {
         let tokens = synthetic.tokens(nth);
-        match (&synthetic.tokenizer, protocol.has_roles()) {
-            (None, _) => Self::Prompt(tokens),
-            (Some(_), _) if has_tools => Self::Text { tokens, more: None },
-            (Some(_), true) => Self::Text { tokens, more: Some(TEMPLATE) },
-            (Some(_), false) => Self::Text { tokens, more: Some(SPECIAL) },
+        match &synthetic.tokenizer {
+            None => Self::Prompt(tokens),
+            Some(_) => Self::of_text(tokens, protocol, has_tools),
         }
+    }
+
+    /// Returns the length of a prompt whose text has this many tokens.
+    pub fn of_text(tokens: u64, protocol: &dyn Protocol, has_tools: bool) -> Self {
+        let more = match protocol.has_roles() {
+            _ if has_tools => None,
+            true => Some(TEMPLATE),
+            false => Some(SPECIAL),
+        };
+        Self::Text { tokens, more }
     }
 
     /// Returns the number of tokens to generate.
@@ -99,16 +111,50 @@ fn off(counted: u64, wanted: u64) -> f64 {
 impl Synthetic {
     /// Returns everything that its texts depend on, as one text. Baselines contain its hash.
     pub fn identity(&self) -> String {
-        let Self { least, most, seed, tokenizer } = self;
+        let Self { length, seed, tokenizer, shared } = self;
+        let LengthRange { least, most, distribution } = length;
         let by = tokenizer.as_ref().map_or_else(String::new, |by| format!(" by {}", by.name()));
-        format!("Synthetic {{ least: {least}, most: {most}, seed: {seed} }}{by}")
+        let distribution = match distribution {
+            LengthDistribution::Uniform => String::new(),
+            _ => format!(" of {length}"),
+        };
+        let shared = shared.map_or_else(String::new, |SharedPrefix { groups, tokens }| {
+            format!(", {groups} groups share {tokens}")
+        });
+        format!(
+            "Synthetic {{ least: {least}, most: {most}, seed: {seed} }}{by}{distribution}{shared}"
+        )
     }
 
     /// Returns the number of tokens of the `nth` text, random if a range was requested.
     pub fn tokens(&self, nth: u64) -> u64 {
-        let mut random =
-            Pcg64Mcg::seed_from_u64(self.seed ^ nth.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        random.random_range(self.least..=self.most)
+        self.length.draw(self.seed, nth)
+    }
+
+    /// Returns the `nth` text of this many words for `tokens` tokens, which shares its beginning with
+    /// the texts of its group; `None` without a shared prefix. `salt` selects the beginnings.
+    pub fn text_with_shared_prefix(
+        &self,
+        (words, tokens): (u64, u64),
+        nth: u64,
+        salt: u64,
+    ) -> Option<String> {
+        /// Makes the group independent of the length, which is drawn with the same numbers.
+        const GROUP: u64 = 0x0067_726f_7570;
+        let SharedPrefix { groups, tokens: shared } = self.shared?;
+        let group = LengthRange { least: 0, most: groups - 1, ..LengthRange::fixed(0) };
+        let group = group.draw(self.seed ^ GROUP, nth);
+        let mut random = Pcg64Mcg::seed_from_u64(self.seed);
+        let mut text: Vec<_> =
+            (0..words).map(|_| WORDS[random.random_range(0..WORDS.len())]).collect();
+        // All texts have the same words, so that they are equally long. Those of the beginning are in
+        // the order of the group, the others in that of the request.
+        let part = (words as f64 * shared as f64 / tokens.max(1) as f64).round() as usize;
+        let (beginning, rest) = text.split_at_mut(part.min(words as usize));
+        let order = |number: u64| salt ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        beginning.shuffle(&mut Pcg64Mcg::seed_from_u64(self.seed ^ GROUP ^ order(group)));
+        rest.shuffle(&mut Pcg64Mcg::seed_from_u64(self.seed ^ order(nth)));
+        Some(text.join(" "))
     }
 
     /// Returns a text of this many words. The seed alone determines the words; `shuffle` changes
@@ -240,7 +286,7 @@ impl LengthSearch {
 }
 
 /// Common words. Most tokenizers encode each as one token.
-const WORDS: &[&str] = &[
+pub(crate) const WORDS: &[&str] = &[
     "the",
     "of",
     "and",

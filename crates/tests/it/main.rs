@@ -60,6 +60,7 @@ mod stored_runs;
 mod streams;
 mod timing;
 mod tls;
+mod traffic;
 mod trust;
 #[cfg(unix)]
 mod unix;

@@ -7,6 +7,7 @@ use std::{
 
 use llm_stream_bench::config::Config;
 use llm_stream_core::{
+    lengths::LengthRange,
     prompt::{ChatMessage, ContentPart, Image, Role, Synthetic, ToolChoice},
     synthetic::Length,
     tokenizer::Tokenizer,
@@ -379,7 +380,8 @@ fn a_tokenizer_counts_the_text_and_the_server_the_template_too() {
 
     let made = |tokenizer, name, has_tools| {
         let protocol = llm_stream_core::protocol::by_name(name).unwrap();
-        let synthetic = Synthetic { least: 1000, most: 1000, seed: 1, tokenizer };
+        let synthetic =
+            Synthetic { length: LengthRange::fixed(1000), seed: 1, tokenizer, shared: None };
         Length::of(&synthetic, 3, protocol, has_tools)
     };
     let none = || Some(Tokenizer::new("none", |_| Ok(0)));
@@ -693,8 +695,6 @@ fn mistakes_in_turns_are_reported() {
         "  - { name: s, turns: One? }",
         "  - { name: s, turns: [One?], text: Two? }",
         "  - { name: s, text: One?, multi_turn: true }",
-        "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { rate: 1/s, requests: 1, prompts: [s] } }",
-        "  - { name: s, turns: [One?, Two?] }\nworkloads: { w: { rate: 1/s, requests: 1 } }",
     ];
     let output = entries.map(|entry| refused(&bench(entry, &[])));
     insta::assert_snapshot!(output.join("\n\n"));

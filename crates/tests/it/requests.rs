@@ -16,15 +16,32 @@ use crate::{
 };
 
 /// A server that answers with a stream unless it refuses the body.
-struct Picky {
+pub(crate) struct Picky {
     runtime: tokio::runtime::Runtime,
-    server: MockServer,
+    pub(crate) server: MockServer,
 }
 
-type Refusal = (u16, Value);
+pub(crate) type Refusal = (u16, Value);
+
+/// `stream`, in which `WORDS` stands for the number of words of the question.
+fn with_count(stream: &str, sent: &Value) -> String {
+    let words = sent["messages"][0]["content"].as_str().unwrap_or_default().split(' ').count();
+    stream.replace("WORDS", &words.to_string())
+}
 
 impl Picky {
-    fn new(refuses: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static) -> Self {
+    /// A server that counts a token for each word of the question.
+    pub(crate) fn counting() -> Self {
+        Self::answering(
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
+             data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n\
+             data: {\"choices\":[],\"usage\":{\"prompt_tokens\":WORDS,\"completion_tokens\":2}}\n\n\
+             data: [DONE]\n\n",
+            |_| None,
+        )
+    }
+
+    pub(crate) fn new(refuses: impl Fn(&Value) -> Option<Refusal> + Send + Sync + 'static) -> Self {
         Self::answering(STREAM, refuses)
     }
 
@@ -42,7 +59,7 @@ impl Picky {
             match refuses(&sent) {
                 Some((status, body)) => ResponseTemplate::new(status).set_body_json(body),
                 None => ResponseTemplate::new(200)
-                    .set_body_raw(stream, "text/event-stream")
+                    .set_body_raw(with_count(stream, &sent), "text/event-stream")
                     .set_delay(delay),
             }
         };
@@ -52,7 +69,7 @@ impl Picky {
     }
 
     /// A bench of a model `m` at this server, with these lines, and prompts with these.
-    fn bench(&self, prompts: &str, model: &str) -> Bench {
+    pub(crate) fn bench(&self, prompts: &str, model: &str) -> Bench {
         Bench::new(&format!(
             "runs: 1\nprompts: [{prompts}]\nmodels:\n  m:\n    base_url: \"{}\"\n{}",
             self.server.uri(),
@@ -65,7 +82,7 @@ impl Picky {
         requests.into_iter().filter(|request| request.method.as_str() == "POST").collect()
     }
 
-    fn bodies(&self) -> Vec<Value> {
+    pub(crate) fn bodies(&self) -> Vec<Value> {
         self.requests().iter().map(|request| request.body_json().unwrap()).collect()
     }
 }

@@ -305,6 +305,7 @@ workloads:
         row[heads.iter().position(|head| head == name).unwrap()].to_owned()
     };
     let loads = records(&bench.folder.path().join("results.workloads.csv"));
+    let heads_of_loads = Table::of(&bench, "results.workloads.csv").heads;
     let mut ratios = std::collections::BTreeMap::new();
     for load in &loads {
         let name = &load[2];
@@ -313,7 +314,8 @@ workloads:
             .filter(|row| cell(row, "workload") == name)
             .map(|row| cell(row, "good"))
             .collect();
-        let (goodput, ratio) = (&load[load.len() - 2], &load[load.len() - 1]);
+        let of_load = |name: &str| &load[heads_of_loads.iter().position(|it| it == name).unwrap()];
+        let (goodput, ratio) = (of_load("goodput"), of_load("goodput_ratio"));
         if name == "no-limits" {
             assert_eq!((goodput, ratio), ("", ""));
             assert!(good.iter().all(String::is_empty), "{good:?}");

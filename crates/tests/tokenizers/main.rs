@@ -180,3 +180,45 @@ fn a_tokenizer_that_cannot_count_a_prompt_fails_the_trial() {
     insta::assert_snapshot!(output.join("\n\n"));
     assert!(server.questions().is_empty());
 }
+
+// -- traces -----------------------------------------------------------------------------------------
+
+#[test]
+fn the_prompts_of_a_trace_have_the_recorded_lengths_by_the_tokenizer() {
+    // By the tokenizer of the trace, or by that of the model.
+    for (model, trace) in [
+        ("", "{ file: trace.jsonl, block_size: 16, tokenizer: tokenizer.json }"),
+        (", token_count: { tokenizer: tokenizer.json }", "{ file: trace.jsonl, block_size: 16 }"),
+    ] {
+        let server = Counting::by(|text| Some(pieces(text) + 30));
+        let bench = server.bench("text: hi", model);
+        let folder = bench.folder.path();
+        let config = fs::read_to_string(folder.join("configs.yaml")).unwrap();
+        let workload = format!("workloads: {{ w: {{ trace: {trace}, runs: 1 }},");
+        let config = config.replace("workloads: {", &workload);
+        fs::write(folder.join("configs.yaml"), config).unwrap();
+        fs::write(folder.join("tokenizer.json"), PIECES).unwrap();
+        let lengths = [40_u64, 7, 90, 33, 500, 16];
+        let line = |(nth, length): (usize, &u64)| {
+            let ids: Vec<_> = (0..length.div_ceil(16))
+                .map(|block| if block < 2 { block } else { block + 100 * nth as u64 })
+                .collect();
+            format!(
+                "{{\"timestamp\": {}, \"input_length\": {length}, \"output_length\": 3, \"hash_ids\": {ids:?}}}\n",
+                nth * 200
+            )
+        };
+        let lines: String = lengths.iter().enumerate().map(line).collect();
+        fs::write(folder.join("trace.jsonl"), lines).unwrap();
+        let ran = bench.run(&["::w::", "--no-warmup"]);
+        let mut sent: Vec<_> = server.questions().iter().map(|text| pieces(text)).collect();
+        let mut wanted = lengths.to_vec();
+        sent.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(sent, wanted, "{}", ran.stderr);
+        assert!(!ran.stderr.contains("approximate"), "{}", ran.stderr);
+        let loads = fs::read_to_string(folder.join("results.workloads.csv")).unwrap();
+        assert!(loads.contains(",exact,"), "{loads}");
+        assert!(bench.notes().iter().all(String::is_empty), "{:?}", bench.notes());
+    }
+}

@@ -141,7 +141,7 @@ fn task(case: &Case, TrialPosition { task, tasks, .. }: TrialPosition) -> String
 
 /// Reports the length that the search found for a prompt.
 fn length(prompt: &Prompt, synthetic: &Synthetic, counts: &LengthSearch) -> String {
-    let mut ends = vec![synthetic.least, synthetic.most];
+    let mut ends = vec![synthetic.length.least, synthetic.length.most];
     ends.dedup();
     let found: Vec<_> = ends
         .iter()
@@ -199,6 +199,12 @@ fn load(workload: &Workload, tally: &Tally, stats: &LoadStats) -> String {
         }
     };
     let offered = match (workload.shape.asked_rate(), stats.request_rate) {
+        // Each arrival starts a conversation, which has several requests.
+        (Some(asked), Some(rate))
+            if workload.prompts.iter().any(|prompt| !prompt.turns.is_empty()) =>
+        {
+            format!("{rate:.2} requests/sec started, {asked} arrivals/sec asked for")
+        }
         (Some(asked), Some(rate)) => format!("{rate:.2} requests/sec started of {asked}"),
         _ => format!("{concurrency:.1} in flight"),
     };

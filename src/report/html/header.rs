@@ -282,7 +282,12 @@ fn meta(page: &PageData<'_>) -> Markup {
 
 fn measured(page: &PageData<'_>) -> String {
     let count = |is_load: bool| {
-        let groups: Vec<_> = page.groups(0).filter(|group| group.is_load() == is_load).collect();
+        // The requests of the parts of a mix are in the whole load.
+        let is_part = |group: &super::page_run::PageGroup<'_>| {
+            group.report.workload.as_ref().is_some_and(|load| load.part.is_some())
+        };
+        let groups = page.groups(0).filter(|group| group.is_load() == is_load && !is_part(group));
+        let groups: Vec<_> = groups.collect();
         let requests: usize = groups
             .iter()
             .map(|group| group.report.requests.valid + group.report.requests.failed)

@@ -231,13 +231,17 @@ impl RequestTable {
             let Some(&position) = positions.get(&key(&line.model, line.workload.as_deref())) else {
                 continue;
             };
-            if let Some(group) = table.groups.get_mut(position) {
-                let counts = !not_counted.contains(&*line.trial);
-                let sample = sample(&mut line).map_err(|error| unusable(number, &error))?;
+            let of_part = line.part.as_deref();
+            let of_part = of_part.and_then(|part| positions.get(&key(&line.model, Some(part))));
+            let counts = !not_counted.contains(&*line.trial);
+            let of_part = of_part.copied();
+            let sample = sample(&mut line).map_err(|error| unusable(number, &error))?;
+            for position in of_part.into_iter().chain([position]) {
+                let Some(group) = table.groups.get_mut(position) else { continue };
                 if let Some(sample) = sample.as_ref().filter(|_| counts) {
                     definitions.add(report, position, &line, sample);
                 }
-                group.add(&line, sample, counts);
+                group.add(&line, sample.clone(), counts);
             }
         }
         table.groups.iter_mut().for_each(GroupRequests::sort);

@@ -296,6 +296,11 @@ report! {
         goodput: Option<String>,
         /// The prompts that it takes in turn.
         prompts: Cow<'a, [String]>,
+        /// The share of the requests, of a part of a mix; null for a whole load.
+        part: Option<f64>,
+        /// Of a trace: `exact` if a tokenizer counts the generated prompts, `approximate` if a word
+        /// stands for a token, `recorded` if the bodies are recorded; null without a trace.
+        prompt_lengths: Option<Cow<'a, str>>,
     }
 
     /// Statistics; percentiles by linear interpolation, sd within prompts: deviations from the mean of
@@ -370,6 +375,18 @@ report! {
         lateness_p99: Option<f64>,
         /// The fraction of the time in which the receiving thread was busy.
         receiver_busy: Option<f64>,
+        /// The share of cached prompt tokens; null for a load that does not replay a trace.
+        cache_share: Option<CacheShareReport>,
+    }
+
+    /// Cached prompt tokens of the valid requests, as fractions of all of them.
+    struct CacheShareReport {
+        /// Tokens that an earlier request of the trace has in the same place; null for recorded bodies.
+        intended: Option<f64>,
+        /// Cached tokens of the server's usage; null if no usage has a count of them.
+        achieved: Option<f64>,
+        /// Valid requests whose usage has no count of cached tokens. If others have one, these count as 0.
+        silent: usize,
     }
 
     struct SearchReport {

@@ -63,6 +63,9 @@ const CHINESE: &[(&str, &[&str])] = &[
     ("Search", &["find"]),
     ("Range of concurrency", &["并发数的范围"]),
     ("Range of rates", &["到达率的范围"]),
+    ("Trace", &["记录"]),
+    ("Think time", &["思考时间"]),
+    ("Shared prefix", &["shared_prefix"]),
 ];
 
 /// The keys under each heading of a page, with the cells of their values and defaults. A table of
