@@ -46,11 +46,14 @@ pub(super) fn swept(
     Some(points.named(|point| format!("{suffix}{point}")))
 }
 
+/// The values of a sweep, each with the end of its name.
+type NamedPoints<T> = Vec<(String, T)>;
+
 /// Returns every combination of two sweeps, with the ends of both names.
 pub(super) fn combined<A: Clone, B: Clone>(
     reader: &mut Reader<'_>,
     entry: &Entry<'_>,
-    (first, second): (Vec<(String, A)>, Vec<(String, B)>),
+    (first, second): (NamedPoints<A>, NamedPoints<B>),
 ) -> Option<Vec<(String, (A, B))>> {
     sweep::check_number(reader, entry, first.len() * second.len())?;
     let pairs = first.into_iter().flat_map(|(name, a)| {

@@ -275,8 +275,8 @@ impl Search {
             SearchFinding::Load { value, interval } => (value, self.is_precise(value, interval)),
             SearchFinding::AtLeast(load) | SearchFinding::Below(load) => (load, true),
         };
-        let held = self.points.iter().filter(|point| point.rate() < value && point.looks_held());
-        let highest = held.last().map_or(0.0, SearchPoint::rate);
+        let held = |point: &&SearchPoint| point.rate() < value && point.looks_held();
+        let highest = self.points.iter().rfind(held).map_or(0.0, SearchPoint::rate);
         let is_below = |point: &&SearchPoint| point.rate() < highest.min(value / NARROW);
         let mut below = self.points.iter().filter(is_below);
         let not_monotone = below.find(|point| point.state() == LimitState::Missed);
@@ -545,7 +545,7 @@ mod tests {
 
     #[test]
     fn a_curve_that_is_not_monotone_has_its_highest_border_and_a_remark() {
-        let slow_start = |load: f64| if load < 1.5 || load > 40.0 { 1.0 } else { 0.05 };
+        let slow_start = |load: f64| if (1.5..=40.0).contains(&load) { 0.05 } else { 1.0 };
         let search = searched(false, slow_start);
         let result = search.result();
         let (value, _) = found(&search);

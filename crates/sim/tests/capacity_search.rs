@@ -1,5 +1,12 @@
 //! The search for the capacity of servers whose capacity is known, in virtual time.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::panic,
+    reason = "tests, which print what they simulate"
+)]
+
 use std::time::Duration;
 
 use llm_stream_core::{

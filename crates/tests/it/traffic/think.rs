@@ -13,10 +13,9 @@ workloads:
     ))
 }
 
-/// A request: its prompt, turn, scheduled start, hand-over and duration in seconds.
+/// A request: its turn, scheduled start, hand-over and duration in seconds.
 #[derive(Debug, Clone)]
 struct Sent {
-    prompt: String,
     turn: usize,
     scheduled: Option<f64>,
     sent: f64,
@@ -25,14 +24,13 @@ struct Sent {
 
 /// The requests in the order in which they were sent.
 fn requests(bench: &Bench) -> Vec<Sent> {
-    let columns = ["prompt", "turn", "scheduled", "sent", "total_time", "send_lag"];
-    let [prompt, turn, scheduled, sent, total, lag] = columns.map(|name| bench.column(name));
+    let columns = ["turn", "scheduled", "sent", "total_time", "send_lag"];
+    let [turn, scheduled, sent, total, lag] = columns.map(|name| bench.column(name));
     let number = |text: &String| text.parse::<f64>().ok();
-    let mut requests: Vec<_> = (0..prompt.len())
+    let mut requests: Vec<_> = (0..turn.len())
         .map(|nth| {
             let sent = number(&sent[nth]).unwrap();
             Sent {
-                prompt: prompt[nth].clone(),
                 turn: turn[nth].parse().unwrap_or(1),
                 scheduled: number(&scheduled[nth]),
                 sent,
