@@ -441,8 +441,8 @@ pub(super) static KEYS: &[Key] = keys! {
             => "The load to maximise: `rate`, in requests per second, or `concurrency`, in requests at a time.";
         subject_to: Some(&Text), "", r#""ttft p95 <= 500 ms""#
             => "The limits that hold under the load: means and percentiles of figures of requests, `success_rate` and `goodput_ratio`.";
-        from: Any(&[RATE, Whole(1, MOST_IN_FLIGHT)]), "1/s, or 1", "1/s" => "The lowest load.";
-        to: Any(&[RATE, Whole(1, MOST_IN_FLIGHT)]), "1000/s, or 1024", "100/s" => "The highest load.";
+        from: Any(&[RATE, Whole(1, MOST_IN_FLIGHT)]), "one a second, or one at a time", "1/s" => "The lowest load.";
+        to: Any(&[RATE, Whole(1, MOST_IN_FLIGHT)]), "a thousand a second, or 1024 at a time", "100/s" => "The highest load.";
         precision: SHARE, "5 %", "5 %"
             => "How precisely the result is to be known; the search ends when its interval is as narrow.";
         loads: Whole(4, MAX_LOADS as u64), "12", "12" => "The most loads of a search.";

@@ -296,7 +296,7 @@ impl Search {
         }
     }
 
-    /// The first load can miss for reasons of its own, such as a cold server: one more is tried.
+    /// The first load can miss because the server is cold: one more is tried.
     fn above_a_miss(&self, load: f64) -> Option<f64> {
         let next = (load * 2.0).min(self.objective.to);
         (self.points.len() == 1 && next > load).then_some(next)
@@ -314,7 +314,7 @@ impl Search {
         }
         match fit {
             None if self.has_room(held, missed) => Some(self.inside(held, missed)),
-            _ => Some(self.beside(value)),
+            _ => Some(self.near(value)),
         }
     }
 
@@ -348,7 +348,7 @@ impl Search {
     }
 
     /// Returns a load a little below or above the estimate, by turns.
-    fn beside(&self, value: f64) -> f64 {
+    fn near(&self, value: f64) -> f64 {
         let below = self
             .points
             .iter()

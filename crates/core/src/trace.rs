@@ -358,7 +358,7 @@ mod tests {
         let mut lines = String::new();
         let mut chains: Vec<Vec<u64>> = Vec::new();
         for nth in 0..10_000_u64 {
-            // Two of three continue the beginning of an earlier request; ids are no small numbers.
+            // Two of three continue the beginning of an earlier request; ids are large numbers.
             let earlier = (nth * 7919 % (nth + 1)) as usize;
             let mut ids = match nth % 3 {
                 0 => Vec::new(),

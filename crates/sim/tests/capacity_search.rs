@@ -148,7 +148,7 @@ const RATES: [&[&str]; 5] = [
 
 const CONCURRENCIES: [&[&str]; 2] = [&["tpot p95 <= 12 ms"], &["ttft p95 <= 100 ms"]];
 
-/// A server that queues needs loads that are long beside its queue.
+/// A server that queues needs loads that last longer than its queue grows.
 #[test]
 #[ignore = "a simulation of 200 searches each"]
 fn simulations_of_searches() {
