@@ -296,8 +296,9 @@ fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> Workload
 }
 
 fn search_report(search: &FinishedSearch) -> SearchReport {
-    let FinishedSearch { objective, result, points } = search;
+    let FinishedSearch { objective, result, points, is_complete } = search;
     let (found, within) = match result.found {
+        _ if !is_complete => (None, None),
         SearchFinding::Load { value, interval } => (Some(value), Some(interval)),
         SearchFinding::AtLeast(low) => (Some(low), Some(Interval { low, high: f64::INFINITY })),
         SearchFinding::Below(_) => (None, None),
@@ -307,7 +308,7 @@ fn search_report(search: &FinishedSearch) -> SearchReport {
         of_concurrency: objective.is_concurrency,
         found,
         interval: within.map(interval),
-        precise: result.is_precise,
+        precise: result.is_precise && *is_complete,
         summary: search::result(search),
         points: points.iter().map(search_point).collect(),
     }

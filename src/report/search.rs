@@ -7,6 +7,7 @@ use llm_stream_core::{
         FinishedSearch, LimitResult, Objective, Overload, SearchFinding, SearchPoint, SearchResult,
     },
     interval::Interval,
+    text::counted,
     threshold::Threshold,
 };
 
@@ -83,7 +84,10 @@ pub(crate) fn overload(overload: &Overload) -> String {
 
 /// Formats the result: `capacity 39.1 req/s (95 % 37.8 to 40.9), ttft p95 <= 500 ms`.
 pub(crate) fn result(finished: &FinishedSearch) -> String {
-    let FinishedSearch { objective, result, points } = finished;
+    let FinishedSearch { objective, result, points, is_complete } = finished;
+    if !is_complete {
+        return format!("not finished: no result after {}", counted(points.len(), "load"));
+    }
     let mut text = match result.found {
         SearchFinding::Load { value, interval } => {
             let Interval { low, high } = interval;
@@ -95,7 +99,7 @@ pub(crate) fn result(finished: &FinishedSearch) -> String {
         }
         SearchFinding::Below(_) => none_holds(finished),
     };
-    let _ = write!(text, ", after {} loads", points.len());
+    let _ = write!(text, ", after {}", counted(points.len(), "load"));
     text.push_str(&remarks(objective, result, points));
     text
 }

@@ -31,7 +31,7 @@ use crate::{
 const LEAST_ROUNDS: usize = 4;
 
 /// A load that ran.
-struct Measured {
+struct MeasuredLoad {
     tally: Tally,
     stats: LoadStats,
     requests: Vec<LoadRequest>,
@@ -55,7 +55,12 @@ struct Searching {
     held: Option<HeldLoad>,
     /// All requests, if the server's metrics are compared with them.
     all: Option<Tally>,
+    /// How many loads in a row had no valid answer.
+    silent: usize,
 }
+
+/// The loads in a row without a valid answer after which the server counts as gone.
+const MAX_SILENT: usize = 2;
 
 impl Runner<'_> {
     /// Runs the search of `workload`; observers get a row for each request and one for each load.
@@ -73,12 +78,19 @@ impl Runner<'_> {
         }
         let all = case.target.metrics_url.as_ref().map(|_| Tally::new(&self.storage));
         let search = Search::new(objective.clone(), *most);
-        let mut searching = Searching { search, held: None, all };
+        let mut searching = Searching { search, held: None, all, silent: 0 };
         while let Some(next) = searching.search.next() {
             let nth = searching.search.points().len() as u64;
             let load = Arc::new(load(workload, next, nth));
             let of = Arc::new(case.under(&load));
-            self.measure((&of, &load, next), position, &mut searching)?;
+            if let Err(Cancelled) = self.measure((&of, &load, next), position, &mut searching) {
+                let finished = FinishedSearch { is_complete: false, ..searching.finished() };
+                self.summary.add_search(case.group.id, finished);
+                return Err(Cancelled);
+            }
+            if searching.silent >= MAX_SILENT {
+                return Ok(self.end_silent(case, started, searching));
+            }
         }
         Ok(self.end_search(case, workload, started, searching))
     }
@@ -97,6 +109,8 @@ impl Runner<'_> {
             Err(error) => searching.search.add_not_reached(next.load, self.hidden(&error)),
             Ok((gathered, run)) => {
                 let stats = LoadStats::of(&gathered.spans, run.driven.busy);
+                let has_answer = stats.as_ref().is_some_and(|stats| stats.valid > 0);
+                searching.silent = if has_answer { 0 } else { searching.silent + 1 };
                 let measured = self.judge_load((case, workload), stats.clone(), gathered, &run);
                 let outcome = measured.map_err(|why| self.hidden(&why));
                 self.tell_load(case, workload, stats, &outcome);
@@ -115,7 +129,7 @@ impl Runner<'_> {
         stats: Option<LoadStats>,
         mut gathered: Gathered,
         run: &LoadRun,
-    ) -> Result<Measured, String> {
+    ) -> Result<MeasuredLoad, String> {
         let handed_over = std::mem::take(&mut gathered.handed_over);
         let model = self.models.active.as_ref();
         let punctuality = model.and_then(|model| model.punctuality(handed_over));
@@ -131,7 +145,7 @@ impl Runner<'_> {
             self.summary.add_punctuality(case.group.id, punctuality);
         }
         let requests = gathered.searched.take().map(|(_, requests)| requests).unwrap_or_default();
-        Ok(Measured { tally, stats, requests, late })
+        Ok(MeasuredLoad { tally, stats, requests, late })
     }
 
     /// Gives observers the row of a load.
@@ -140,7 +154,7 @@ impl Runner<'_> {
         case: &Arc<Case>,
         workload: &Workload,
         stats: Option<LoadStats>,
-        outcome: &Result<Measured, String>,
+        outcome: &Result<MeasuredLoad, String>,
     ) {
         let shortfall = match outcome {
             Ok(measured) => measured.late.clone(),
@@ -150,6 +164,25 @@ impl Runner<'_> {
         self.tell(Event::Load { row: &row });
     }
 
+    /// Ends a search whose server is gone: what it found until then may be anything.
+    fn end_silent(
+        &mut self,
+        case: &Arc<Case>,
+        started: Timestamp,
+        searching: Searching,
+    ) -> TrialEnd {
+        let silent = |point: &&SearchPoint| point.overload.is_some();
+        let points = searching.search.points();
+        let why = points.iter().find(silent).and_then(|point| point.overload.as_ref());
+        let why = why.map(search::overload).unwrap_or_default();
+        let message = format!(
+            "the last {MAX_SILENT} loads had no valid answer, so the server is gone: {why}"
+        );
+        let finished = FinishedSearch { is_complete: false, ..searching.finished() };
+        self.summary.add_search(case.group.id, finished);
+        self.not_run(case, started, &message, searching.all)
+    }
+
     fn end_search(
         &mut self,
         case: &Arc<Case>,
@@ -157,8 +190,8 @@ impl Runner<'_> {
         started: Timestamp,
         searching: Searching,
     ) -> TrialEnd {
-        let Searching { search, held, all } = searching;
-        let finished = FinishedSearch::of(&search);
+        let finished = searching.finished();
+        let Searching { search, held, all, .. } = searching;
         let figure = figure(search.objective(), &finished.result.found);
         let reached = held.zip(figure).map(|(HeldLoad { tally, stats, .. }, figure)| {
             (tally, LoadStats { capacity: Some(figure), ..stats })
@@ -182,9 +215,13 @@ impl Runner<'_> {
 }
 
 impl Searching {
+    fn finished(&self) -> FinishedSearch {
+        FinishedSearch::of(&self.search)
+    }
+
     /// Takes the requests of a load; keeps those of the one that stands for the result.
-    fn take(&mut self, next: NextLoad, outcome: Result<Measured, String>) -> &SearchPoint {
-        let Measured { tally, stats, requests, late } = match outcome {
+    fn take(&mut self, next: NextLoad, outcome: Result<MeasuredLoad, String>) -> &SearchPoint {
+        let MeasuredLoad { tally, stats, requests, late } = match outcome {
             Ok(measured) => measured,
             Err(shortfall) => return self.search.add_not_reached(next.load, shortfall),
         };

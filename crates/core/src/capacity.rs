@@ -131,13 +131,15 @@ pub struct FinishedSearch {
     pub result: SearchResult,
     /// The loads, in ascending order.
     pub points: Vec<SearchPoint>,
+    /// Whether it came to its end. Otherwise the result is that of its first loads, and says little.
+    pub is_complete: bool,
 }
 
 impl FinishedSearch {
     /// Returns what a search found.
     pub fn of(search: &Search) -> Self {
         let (objective, points) = (search.objective.clone(), search.points.clone());
-        Self { objective, result: search.result(), points }
+        Self { objective, result: search.result(), points, is_complete: true }
     }
 }
 

@@ -105,6 +105,29 @@ fn failures_that_begin_with_a_load_bound_the_capacity() {
 }
 
 #[test]
+fn a_server_that_goes_away_gives_no_capacity() {
+    // The 60th request and all later ones get an error: the first load has 40.
+    let faults: Vec<_> =
+        (60..=700).map(|nth| format!("{{ status: 503, request: {nth} }}")).collect();
+    let simulate = format!(
+        "{{ slots: 8, tokens: 4, decode: {{ base: 3ms }}, faults: [{}] }}",
+        faults.join(", ")
+    );
+    let bench = bench(
+        &simulate,
+        "{ find: { max: rate, from: 20/s, to: 400/s, subject_to: [\"ttft p95 <= 500 ms\"] }, \
+         requests: 160, thresholds: [\"capacity >= 1 req/s\"] }",
+    );
+    let ran = bench.run(&["find", "--no-warmup", "--json", "run.json"]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    says(&ran, "the last 2 loads had no valid answer, so the server is gone: ");
+    says(&ran, "% of the requests failed");
+    says(&ran, "not finished: no result after ");
+    says(&ran, "capacity mean >= 1 req/s  no trial succeeded  FAIL");
+    assert_eq!(run_json(&bench)["groups"][0]["searches"][0]["found"], Value::Null);
+}
+
+#[test]
 fn an_unusable_search_is_an_error_where_it_is_written() {
     let error = |workload: &str| {
         let ran = bench("{ slots: 8 }", workload).run(&["--list"]);

@@ -394,7 +394,7 @@ report! {
         subject_to: Vec<String>,
         /// Whether loads are requests at a time; otherwise they are requests per second.
         of_concurrency: bool,
-        /// The highest load that holds; null if none does.
+        /// The highest load that holds; null if none does, or if the search was not finished.
         found: Option<f64>,
         /// Its 95 % interval; an end is null where no load decided it.
         interval: Option<IntervalReport>,
