@@ -17,11 +17,11 @@ const WIDE: usize = 120;
 const NARROW: usize = 3;
 
 /// The columns of models with prompts, the most important first.
-pub(super) const OF_PROMPTS: [&Metric; 5] =
+const OF_PROMPTS: [&Metric; 5] =
     [Metric::GENERATION_SPEED, Metric::TTFT, Metric::TPOT, Metric::E2E, Metric::PREPROCESS_SPEED];
 
 /// The same of a workload.
-pub(super) const OF_WORKLOADS: [&Metric; 5] = [
+const OF_WORKLOADS: [&Metric; 5] = [
     Metric::OUTPUT_THROUGHPUT,
     Metric::REQUEST_THROUGHPUT,
     Metric::TTFT,
@@ -30,13 +30,40 @@ pub(super) const OF_WORKLOADS: [&Metric; 5] = [
 ];
 
 /// The same of a workload with limits for `goodput`.
-pub(super) const WITH_GOODPUT: [&Metric; 5] = [
+const WITH_GOODPUT: [&Metric; 5] = [
     Metric::OUTPUT_THROUGHPUT,
     Metric::GOODPUT,
     Metric::TTFT,
     Metric::REQUEST_THROUGHPUT,
     Metric::TPOT,
 ];
+
+/// The same of a search for a rate, and of one for a number of requests at a time.
+const WITH_CAPACITY: [&Metric; 5] = [
+    Metric::CAPACITY,
+    Metric::TTFT,
+    Metric::TPOT,
+    Metric::OUTPUT_THROUGHPUT,
+    Metric::REQUEST_THROUGHPUT,
+];
+const WITH_MAX_CONCURRENCY: [&Metric; 5] = [
+    Metric::MAX_CONCURRENCY,
+    Metric::TTFT,
+    Metric::TPOT,
+    Metric::OUTPUT_THROUGHPUT,
+    Metric::REQUEST_THROUGHPUT,
+];
+
+/// Returns the figures of the table of groups that have those of which `has` is true.
+pub(super) fn columns(has: impl Fn(&Metric) -> bool, is_load: bool) -> &'static [&'static Metric] {
+    match is_load {
+        _ if has(Metric::CAPACITY) => &WITH_CAPACITY,
+        _ if has(Metric::MAX_CONCURRENCY) => &WITH_MAX_CONCURRENCY,
+        _ if has(Metric::GOODPUT) => &WITH_GOODPUT,
+        true => &OF_WORKLOADS,
+        false => &OF_PROMPTS,
+    }
+}
 
 /// A model in the table.
 pub(super) struct ModelRow<'a> {

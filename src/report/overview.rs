@@ -66,13 +66,8 @@ impl Overview {
 
 /// Returns the metrics of the table of these groups.
 fn metrics(groups: &[&Group]) -> &'static [&'static Metric] {
-    if groups.iter().any(|group| group.count(Metric::GOODPUT) > 0) {
-        return &models_table::WITH_GOODPUT;
-    }
-    match groups.iter().any(|group| group.spec.workload.is_some()) {
-        true => &models_table::OF_WORKLOADS,
-        false => &models_table::OF_PROMPTS,
-    }
+    let is_load = groups.iter().any(|group| group.spec.workload.is_some());
+    models_table::columns(|metric| groups.iter().any(|group| group.count(metric) > 0), is_load)
 }
 
 fn model_row<'a>(group: &'a Group, metrics: &[&'static Metric], confidence: f64) -> ModelRow<'a> {

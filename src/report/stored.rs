@@ -224,14 +224,13 @@ fn means(report: &RunReport<'_>, width: usize) -> String {
     }
     let mut out = "\nMeans ± half of their interval; * best, or not clearly worse\n".to_owned();
     for (load, groups) in tables {
-        let has_goodput = |group: &&GroupReport<'_>| {
-            group.metrics.get(Metric::GOODPUT.name).is_some_and(|figure| figure.mean.is_some())
+        let has = |metric: &Metric| {
+            let figures = |group: &&GroupReport<'_>| {
+                group.metrics.get(metric.name).is_some_and(|figure| figure.mean.is_some())
+            };
+            groups.iter().any(figures)
         };
-        let metrics = match (groups.iter().any(has_goodput), load.is_some()) {
-            (true, _) => &models_table::WITH_GOODPUT,
-            (false, true) => &models_table::OF_WORKLOADS,
-            (false, false) => &models_table::OF_PROMPTS,
-        };
+        let metrics = models_table::columns(has, load.is_some());
         let rows: Vec<_> = groups.into_iter().map(|group| model_row(group, metrics)).collect();
         let _ = write!(out, "\n{}", models_table::render(load, &rows, metrics, width));
     }

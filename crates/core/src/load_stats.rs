@@ -406,7 +406,9 @@ fn rescaled(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
     }
     let error = spread / theirs / (values.len() as f64).sqrt();
     let wider = error.hypot(end) / error;
-    values.iter().map(|value| mean * (1.0 + wider * (value / theirs - 1.0))).collect()
+    // A batch without any answer cannot have less than none.
+    let value = |value: &f64| mean * (1.0 + wider * (value / theirs - 1.0));
+    values.iter().map(|of| value(of).max(0.0)).collect()
 }
 
 /// Returns the request-seconds in flight before `end`.
