@@ -296,7 +296,7 @@ fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> Workload
 }
 
 fn search_report(search: &FinishedSearch) -> SearchReport {
-    let FinishedSearch { objective, result, points, is_complete } = search;
+    let FinishedSearch { objective, result, points, is_complete, shown } = search;
     let (found, within) = match result.found {
         _ if !is_complete => (None, None),
         SearchFinding::Load { value, interval } => (Some(value), Some(interval)),
@@ -310,6 +310,7 @@ fn search_report(search: &FinishedSearch) -> SearchReport {
         interval: within.map(interval),
         precise: result.is_precise && *is_complete,
         summary: search::result(search),
+        shown: shown.clone(),
         points: points.iter().map(search_point).collect(),
     }
 }

@@ -84,7 +84,7 @@ pub(crate) fn overload(overload: &Overload) -> String {
 
 /// Formats the result: `capacity 39.1 req/s (95 % 37.8 to 40.9), ttft p95 <= 500 ms`.
 pub(crate) fn result(finished: &FinishedSearch) -> String {
-    let FinishedSearch { objective, result, points, is_complete } = finished;
+    let FinishedSearch { objective, result, points, is_complete, .. } = finished;
     if !is_complete {
         return format!("not finished: no result after {}", counted(points.len(), "load"));
     }

@@ -41,6 +41,8 @@ struct MeasuredLoad {
 
 /// A load that holds, with its requests.
 struct HeldLoad {
+    /// The name of the load.
+    name: String,
     is_whole: bool,
     rate: f64,
     tally: Tally,
@@ -114,7 +116,7 @@ impl Runner<'_> {
                 let measured = self.judge_load((case, workload), stats.clone(), gathered, &run);
                 let outcome = measured.map_err(|why| self.hidden(&why));
                 self.tell_load(case, workload, stats, &outcome);
-                searching.take(next, outcome)
+                searching.take((next, &workload.name), outcome)
             }
         };
         let (point, objective) = (point.clone(), searching.search.objective());
@@ -216,11 +218,16 @@ impl Runner<'_> {
 
 impl Searching {
     fn finished(&self) -> FinishedSearch {
-        FinishedSearch::of(&self.search)
+        let shown = self.held.as_ref().map(|held| held.name.clone());
+        FinishedSearch { shown, ..FinishedSearch::of(&self.search) }
     }
 
     /// Takes the requests of a load; keeps those of the one that stands for the result.
-    fn take(&mut self, next: NextLoad, outcome: Result<MeasuredLoad, String>) -> &SearchPoint {
+    fn take(
+        &mut self,
+        (next, name): (NextLoad, &str),
+        outcome: Result<MeasuredLoad, String>,
+    ) -> &SearchPoint {
         let MeasuredLoad { tally, stats, requests, late } = match outcome {
             Ok(measured) => measured,
             Err(shortfall) => return self.search.add_not_reached(next.load, shortfall),
@@ -235,7 +242,8 @@ impl Searching {
         let (is_whole, rate) = (point.is_whole, point.rate());
         let is_better = |held: &HeldLoad| (is_whole, rate) > (held.is_whole, held.rate);
         if point.looks_held() && self.held.as_ref().is_none_or(is_better) {
-            self.held = Some(HeldLoad { is_whole, rate, tally, stats });
+            let name = name.to_owned();
+            self.held = Some(HeldLoad { name, is_whole, rate, tally, stats });
         }
         point
     }

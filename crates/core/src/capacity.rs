@@ -133,13 +133,15 @@ pub struct FinishedSearch {
     pub points: Vec<SearchPoint>,
     /// Whether it came to its end. Otherwise the result is that of its first loads, and says little.
     pub is_complete: bool,
+    /// The name of the load whose requests stand for the search.
+    pub shown: Option<String>,
 }
 
 impl FinishedSearch {
     /// Returns what a search found.
     pub fn of(search: &Search) -> Self {
         let (objective, points) = (search.objective.clone(), search.points.clone());
-        Self { objective, result: search.result(), points, is_complete: true }
+        Self { objective, result: search.result(), points, is_complete: true, shown: None }
     }
 }
 

@@ -53,6 +53,7 @@ fn the_most_requests_at_a_time_are_found_with_their_loads() {
     assert!((2.0..=7.0).contains(&found), "{search}");
     assert_eq!(group["metrics"]["max_concurrency"]["mean"], search["found"]);
     assert_eq!(search["subject_to"][0], "tpot p95 <= 35 ms");
+    assert!(search["shown"].as_str().unwrap().starts_with("find@c"), "{search}");
     let points = search["points"].as_array().unwrap();
     assert!(points.len() <= 6 && points.is_sorted_by_key(|of| of["load"].as_f64().unwrap() as u64));
     // Each load has its rows, under a name of its own.

@@ -23,6 +23,7 @@ mod repeat;
 mod requests;
 mod runs;
 mod scale;
+mod searches;
 mod table;
 mod timeline;
 mod verdicts;
@@ -106,6 +107,7 @@ fn sections(page: &PageData<'_>) -> Vec<(&'static str, &'static str, Markup)> {
         ("runs", "How the runs differ", runs::section(page)),
         ("distributions", "How latency and speed are distributed", distributions::section(page)),
         ("order", "Whether figures drift", drift::section(page)),
+        ("capacity", "Which load is the highest that holds its limits", searches::section(page)),
         ("load", "How much load the servers carry", load::section(page)),
         ("request", "What one request looks like", timeline::section(page)),
         ("failures", "What failed", Some(failures::section(page))),

@@ -218,7 +218,12 @@ impl RequestTable {
             let workload = group.workload.as_ref().map(|workload| &*workload.name);
             (key(&group.model, workload), index)
         });
-        let positions: HashMap<_, _> = groups.collect();
+        // The requests of a search are those of the load that stands for it.
+        let searches = report.groups.iter().enumerate().flat_map(|(index, group)| {
+            let shown = group.searches.iter().filter_map(|search| search.shown.as_deref());
+            shown.map(move |shown| (key(&group.model, Some(shown)), index))
+        });
+        let positions: HashMap<_, _> = groups.chain(searches).collect();
         let not_counted = not_counted(report);
         let mut table =
             Self { groups: vec![GroupRequests::default(); report.groups.len()], ..Self::default() };

@@ -402,6 +402,9 @@ report! {
         precise: bool,
         /// The result in words, with what a reader must know.
         summary: String,
+        /// The name of the load, as of a workload, whose figures are those of the group.
+        #[serde(default)]
+        shown: Option<String>,
         /// The loads that were measured, in ascending order.
         points: Vec<SearchPointReport>,
     }
