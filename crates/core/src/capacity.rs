@@ -198,7 +198,9 @@ impl Search {
         why: String,
     ) -> &SearchPoint {
         let mut point = self.point(next, requests);
-        if !point.looks_held() {
+        // Requests that fail do so however late they were sent.
+        let fails = matches!(point.overload, Some(Overload::Failures(_)));
+        if !point.looks_held() && !fails {
             point.overload = Some(Overload::NotReached(why));
         }
         self.insert(point)
