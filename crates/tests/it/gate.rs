@@ -34,7 +34,7 @@ fn two_models_of_a_run_are_compared_by_pairs() {
              thresholds: [\"generation_speed >= -8 % of old\"]\n"
         )
     };
-    let bench = Bench::by_default(&config("6.5ms"));
+    let bench = Bench::by_default(&config("10ms"));
     let slower = bench.run(&["--no-warmup"]);
     assert_eq!(slower.code, Some(101), "{}", slower.stderr);
     says(
