@@ -28,7 +28,7 @@ pub struct LoadRow {
 
 impl LoadRow {
     /// Returns the row of `case`, whose load measured `stats`, if anything. `shortfall` says why the
-    /// load was not the one that the config asks for.
+    /// load differs from what the config asks for.
     pub fn of(
         case: &Arc<Case>,
         workload: &Workload,

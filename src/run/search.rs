@@ -52,8 +52,8 @@ struct HeldLoad {
 /// A search in progress.
 struct Searching {
     search: Search,
-    /// The load that stands for the result so far: the highest one that holds, whole loads before
-    /// parts of one.
+    /// The load whose requests are reported for the search: the highest whole load that holds or,
+    /// without one, the highest part of a load.
     held: Option<HeldLoad>,
     /// All requests, if the server's metrics are compared with them.
     all: Option<Tally>,
@@ -222,7 +222,7 @@ impl Searching {
         FinishedSearch { shown, ..FinishedSearch::of(&self.search) }
     }
 
-    /// Takes the requests of a load; keeps those of the one that stands for the result.
+    /// Takes the requests of a load, and keeps them if they are to be reported for the search.
     fn take(
         &mut self,
         (next, name): (NextLoad, &str),

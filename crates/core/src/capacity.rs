@@ -8,10 +8,11 @@
 //!    both figures crosses the limit.
 //! 3. **Refine**: loads around the estimate, until its interval is as narrow as asked.
 //!
-//! The estimate is where a straight line through the figures of the loads near it crosses the limit,
-//! on logarithmic scales (inverse regression; Fieller 1954 for the interval). The unit is the load,
-//! not the request, because requests of a load wait for each other. The rate of an open loop is the
-//! one that the arrivals had: a thousand random arrivals are 3 % more or fewer than intended, and a
+//! The estimate is where a curve through the loads near it crosses the limit (inverse regression;
+//! Fieller 1954 for the interval): in an open loop a logistic curve of the share of requests that miss
+//! a percentile, otherwise a straight line through the figures on logarithmic scales. The unit is the
+//! load, not the request, because requests of a load wait for each other. The rate of an open loop is
+//! measured from its arrivals: a thousand random arrivals are 3 % more or fewer than intended, and a
 //! server near its capacity turns that into far more of latency. No estimate is above the most
 //! requests per second that the server completed, since what it cannot complete piles up, however
 //! short a load is.
@@ -237,8 +238,8 @@ impl Search {
         self.most_completed().is_some_and(|most| load > most / NARROW)
     }
 
-    /// Whether the load counts: a part of one that holds near the throughput of the server says
-    /// nothing.
+    /// Whether the load counts. A quarter of a load can hold near the throughput of the server because
+    /// it ends too early, so it does not count there.
     fn counts(&self, point: &SearchPoint) -> bool {
         point.is_whole || !point.looks_held() || !self.may_hide_a_queue(point.rate())
     }
@@ -409,7 +410,7 @@ impl Search {
             }
         };
         match self.objective.is_concurrency {
-            // A number of requests at a time is the highest whole one that holds.
+            // Requests at a time are whole, so the estimate is rounded down.
             true => {
                 let low = interval.low.floor().max(0.0);
                 (value.floor().max(1.0), Interval { low, high: interval.high.ceil() })
@@ -421,7 +422,7 @@ impl Search {
     /// Lowers an estimate to the throughput of the server.
     fn at_most_completed(&self, value: f64, interval: Interval) -> (f64, Interval) {
         let Some(most) = self.most_completed() else { return (value, interval) };
-        // A server that collapses under overload completes less than one that is not overloaded.
+        // A server can collapse under overload and then complete less than under a lower load.
         let held = self.points.iter().filter(|point| point.state() == LimitState::Held);
         let more = held.map(SearchPoint::rate).filter(|rate| *rate > most * NARROW.sqrt());
         let most = more.fold(most, f64::max);
@@ -469,11 +470,11 @@ fn split(points: &[&SearchPoint]) -> usize {
 enum Bracket<'a> {
     /// Nothing was measured.
     Nothing,
-    /// No load holds; the lowest one that misses.
+    /// No load holds; this is the lowest load.
     Missed(&'a SearchPoint),
-    /// No load above the highest one that holds misses.
+    /// The highest load holds.
     Held(&'a SearchPoint),
-    /// The highest one that holds, and the lowest one above it.
+    /// The highest load that holds, and the lowest load above it that misses.
     Both(&'a SearchPoint, &'a SearchPoint),
 }
 

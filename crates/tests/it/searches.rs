@@ -56,7 +56,7 @@ fn the_most_requests_at_a_time_are_found_with_their_loads() {
     assert!(search["shown"].as_str().unwrap().starts_with("find@c"), "{search}");
     let points = search["points"].as_array().unwrap();
     assert!(points.len() <= 6 && points.is_sorted_by_key(|of| of["load"].as_f64().unwrap() as u64));
-    // Each load has its rows, under a name of its own.
+    // Each load has its rows, under its name.
     let folder = bench.folder.path();
     let rows = fs::read_to_string(folder.join("results.csv")).unwrap();
     assert!(rows.contains("m-simulated::find@c2::run-1"), "{rows}");
