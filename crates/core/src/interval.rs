@@ -128,6 +128,8 @@ pub struct MeanError {
     pub skewness: f64,
     /// The dependence of the values on their neighbours.
     pub dependence: Dependence,
+    /// The least that the mean can be: 0 for values none of which is negative.
+    pub least: f64,
 }
 
 impl MeanError {
@@ -147,6 +149,7 @@ impl MeanError {
             freedom: freedom_of_dependent(freedom, n as f64, dependence),
             skewness: skewness_of_mean(&residuals),
             dependence,
+            least: if sample.values.iter().all(|value| *value >= 0.0) { 0.0 } else { f64::MIN },
         })
     }
 
@@ -154,7 +157,7 @@ impl MeanError {
     pub fn interval(&self, center: f64, confidence: f64) -> Interval {
         let t = student(self.freedom).inverse_cdf((1.0 + confidence) / 2.0);
         Interval {
-            low: center - self.error * self.unskewed(t),
+            low: (center - self.error * self.unskewed(t)).max(self.least),
             high: center - self.error * self.unskewed(-t),
         }
     }
@@ -406,6 +409,19 @@ mod tests {
                 assert!(interval.holds(figure), "{requests} {statistic}: {figure} {interval:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_mean_of_values_none_of_which_is_negative_is_not_negative() {
+        // One value far above the others: Student's interval would begin below zero.
+        for values in [&[0.1, 0.2, 9.0][..], &[0.0, 0.0, 0.0, 1.0], &[1.0; 3]] {
+            let sample = StratifiedSample { values, strata: &[] };
+            let interval = of(Statistic::Mean, sample, CONFIDENCE).unwrap().unwrap();
+            assert!(interval.low >= 0.0 && interval.high >= interval.low, "{interval:?}");
+        }
+        // Differences may be negative.
+        let sample = StratifiedSample { values: &[-0.1, 0.2, 9.0], strata: &[] };
+        assert!(of(Statistic::Mean, sample, CONFIDENCE).unwrap().unwrap().low < 0.0);
     }
 
     #[test]

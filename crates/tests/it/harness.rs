@@ -940,23 +940,6 @@ fn a_server_that_stops_fails_the_trial_and_the_others_run() {
     assert!(kinds[2].is_some());
 }
 
-#[test]
-fn another_crate_uses_its_own_config() {
-    let root = Path::new(crate::bench::REPOSITORY);
-    let folder = root.join("crates/tests/downstream");
-    // The versions that are built already.
-    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
-    let elsewhere = tempfile::tempdir().unwrap();
-    let results = elsewhere.path().join("results.csv");
-    let target = executable().ancestors().find(|path| path.join("CACHEDIR.TAG").is_file()).unwrap();
-    let mut cargo = cargo(&folder);
-    cargo.args(["bench", "--profile", "dev", "--target-dir"]).arg(target);
-    let ran = Ran::from(wait::output_of_cargo(cargo.args(["--", "--output"]).arg(&results)));
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    assert_eq!(measured(&ran), ["downstream-simulated::greeting::run-1"]);
-    assert_eq!(records(&results).len(), 1);
-}
-
 // -- secrets --------------------------------------------------------------------------------------
 
 /// A server whose answer is what it was sent.
