@@ -6,8 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use llm_stream_core::{
     capacity::{
-        CapacityFigure, FinishedSearch, LoadRequest, NextLoad, Objective, Search, SearchFinding,
-        SearchPoint,
+        CapacityFigure, FinishedSearch, LoadRequest, NextLoad, Objective, Overload, Search,
+        SearchFinding, SearchPoint,
     },
     interval::Interval,
     load_stats::{LoadStats, Shortfall},
@@ -59,6 +59,8 @@ struct Searching {
     all: Option<Tally>,
     /// How many loads in a row had no valid answer.
     silent: usize,
+    /// Why the load measured last is overloaded, if it is.
+    last: Option<Overload>,
 }
 
 /// The loads in a row without a valid answer after which the server counts as gone.
@@ -80,10 +82,9 @@ impl Runner<'_> {
         }
         let all = case.target.metrics_url.as_ref().map(|_| Tally::new(&self.storage));
         let search = Search::new(objective.clone(), *most);
-        let mut searching = Searching { search, held: None, all, silent: 0 };
+        let mut searching = Searching { search, held: None, all, silent: 0, last: None };
         while let Some(next) = searching.search.next() {
-            let nth = searching.search.points().len() as u64;
-            let load = Arc::new(load(workload, next, nth));
+            let load = Arc::new(load(workload, next, searching.search.points()));
             let of = Arc::new(case.under(&load));
             if let Err(Cancelled) = self.measure((&of, &load, next), position, &mut searching) {
                 let finished = FinishedSearch { is_complete: false, ..searching.finished() };
@@ -119,7 +120,9 @@ impl Runner<'_> {
                 searching.take((next, &workload.name), outcome)
             }
         };
-        let (point, objective) = (point.clone(), searching.search.objective());
+        let point = point.clone();
+        searching.last.clone_from(&point.overload);
+        let objective = searching.search.objective();
         self.tell(Event::Searched { objective, point: &point });
         Ok(())
     }
@@ -173,10 +176,7 @@ impl Runner<'_> {
         started: Timestamp,
         searching: Searching,
     ) -> TrialEnd {
-        let silent = |point: &&SearchPoint| point.overload.is_some();
-        let points = searching.search.points();
-        let why = points.iter().find(silent).and_then(|point| point.overload.as_ref());
-        let why = why.map(search::overload).unwrap_or_default();
+        let why = searching.last.as_ref().map(search::overload).unwrap_or_default();
         let message = format!(
             "the last {MAX_SILENT} loads had no valid answer, so the server is gone: {why}"
         );
@@ -264,16 +264,29 @@ fn figure(objective: &Objective, found: &SearchFinding) -> Option<CapacityFigure
     }
 }
 
-/// The `nth` load of the search of `workload`.
-fn load(workload: &Workload, NextLoad { load, part }: NextLoad, nth: u64) -> Workload {
-    let (shape, suffix) = match workload.shape {
-        Shape::Closed { .. } => (Shape::Closed { concurrency: load as usize }, format!("@c{load}")),
+/// The next load of the search of `workload`, after those at `points`. A load that is measured again
+/// has its number in its name.
+fn load(
+    workload: &Workload,
+    NextLoad { load, part }: NextLoad,
+    points: &[SearchPoint],
+) -> Workload {
+    let suffix = |load: f64| match workload.shape {
+        Shape::Closed { .. } => format!("@c{load}"),
+        Shape::Open { .. } => format!("@r{}", search::decimal(load)),
+    };
+    let shape = match workload.shape {
+        Shape::Closed { .. } => Shape::Closed { concurrency: load as usize },
         Shape::Open { arrivals, max_in_flight } => {
             // Each load has its own arrivals.
-            let seed = arrivals.seed.wrapping_add(nth << 16);
-            let arrivals = ArrivalProcess { rate: load, seed, ..arrivals };
-            (Shape::Open { arrivals, max_in_flight }, format!("@r{}", search::decimal(load)))
+            let seed = arrivals.seed.wrapping_add((points.len() as u64) << 16);
+            Shape::Open { arrivals: ArrivalProcess { rate: load, seed, ..arrivals }, max_in_flight }
         }
+    };
+    let earlier = points.iter().filter(|point| suffix(point.load) == suffix(load)).count();
+    let suffix = match earlier {
+        0 => suffix(load),
+        _ => format!("{}-{}", suffix(load), earlier + 1),
     };
     let least = match shape {
         Shape::Closed { concurrency } => LEAST_ROUNDS * concurrency,
