@@ -1,6 +1,7 @@
 //! Sends requests and reads their answers: one prompt, or a whole load.
 
 mod converse;
+mod phase;
 mod prompt_choice;
 mod prompt_sizer;
 mod replay;

@@ -25,12 +25,14 @@ pub use llm_stream_client::{
 };
 use llm_stream_core::unix_url::{self, UnixUrl};
 use llm_stream_core::{
+    abort::AbortRule,
     capacity::{LoadLimits, Objective},
     goodput::RequestLimits,
     group::{GroupId, GroupSpec, load_text},
     lacking::MIN_SHARE,
     lengths::LengthRange,
     metric::Metric,
+    phases::Phases,
     precision::PrecisionGoal,
     prompt::{self, Prompt, Tools},
     protocol::{OpenAiChat, Protocol, TextFields},
@@ -386,6 +388,10 @@ pub struct Workload {
     pub search: Option<(Objective, usize)>,
     /// When the load ends.
     pub until: Until,
+    /// Which part of the load its figures are of.
+    pub phases: Phases,
+    /// When it is stopped before its end.
+    pub abort: AbortRule,
     /// The recorded traffic that it replays; its requests replace `prompts`.
     pub trace: Option<TraceReplay>,
     /// The prompts, used in turn. Never empty.
@@ -420,7 +426,7 @@ impl Workload {
     /// The load in words.
     pub fn load(&self) -> String {
         let search = self.search.as_ref().map(|(search, _)| search);
-        load_text(&self.shape, search, &self.until)
+        load_text(&self.shape, search, &self.until, &self.phases)
     }
 }
 
@@ -653,6 +659,8 @@ fn workloads(
             shape: workload.shape,
             search: workload.find.as_ref().map(|find| objective(config, find, &mut errors)),
             until: workload.until,
+            phases: workload.phases,
+            abort: workload.abort,
             trace: workload.trace.clone(),
             prompts: prompts_of(config, workload, prompts, &mut errors),
             runs: match workload.runs {

@@ -53,6 +53,8 @@ pub(super) enum Section {
     RateRange,
     Trace,
     ThinkTime,
+    SteadyState,
+    Abort,
     SharedPrefix,
 }
 
@@ -120,9 +122,9 @@ pub(super) struct SectionInfo {
 }
 
 use Section::{
-    ConcurrencyRange, Decode, Defaults, Fault, Find, Function, Model, Prompt, RateRange,
-    RunVariation, SharedPrefix, Simulate, Synthetic, ThinkTime, Timeouts, TokenCount, TokenRange,
-    Tool, Top, Trace, Workload,
+    Abort, ConcurrencyRange, Decode, Defaults, Fault, Find, Function, Model, Prompt, RateRange,
+    RunVariation, SharedPrefix, Simulate, SteadyState, Synthetic, ThinkTime, Timeouts, TokenCount,
+    TokenRange, Tool, Top, Trace, Workload,
 };
 use ValueShape::{
     Any, Duration, Fields, Figures, Flag, Form, List, Map, Named, Null, Number, Only, Pair, Some,
@@ -419,6 +421,14 @@ pub(super) static KEYS: &[Key] = keys! {
             => "How many times as fast as recorded the requests of `trace` arrive. A list is a sweep: each value is a workload `NAME@xVALUE`.";
         requests: Whole(1, MOST_REQUESTS), "", "512" => "Ends the load after this many requests.";
         duration: TIMEOUT, "", "60s" => "Ends the load after this time.";
+        ramp: TIMEOUT, "none", "30s"
+            => "How long the load grows linearly to its concurrency or rate. Its requests count for no figure, and `requests` and `duration` count from its end.";
+        warm_up: Any(&[TIMEOUT, Whole(1, MOST_REQUESTS)]), "none", "10s"
+            => "How long after the ramp, or for how many requests, nothing counts for a figure. `requests` and `duration` count from its end.";
+        steady_state: Any(&[Words(|| vec![AUTO]), Map(SteadyState)]), "from the end of `warm_up` to the last start", "auto"
+            => "The part of the load that its figures are of: `auto` cuts the start and the end by MSER, and the load is invalid if it has no steady state.";
+        abort: Map(Abort), "none", "{ failures: 10 % }"
+            => "When the load is stopped before its end. It then has no figures.";
         prompts: Some(&Text), "all", "chat-en" => "The prompts that requests take in turn, by name.";
         input_tokens: LENGTHS, "those of the prompts", "2048"
             => "The length of its generated prompts. A list is a sweep: each value is a workload `NAME@iVALUE`.";
@@ -435,6 +445,14 @@ pub(super) static KEYS: &[Key] = keys! {
             => "Limits that each request must meet to count for `goodput` and `goodput_ratio`.";
         precision: PRECISION, "the value of the top level", "2 %"
             => "How precisely means are to be known, as a percentage of each.";
+    }
+    [SteadyState] {
+        from: TIME, "", "10s" => "The start of the measured part, counted from the start of the load.";
+        to: TIMEOUT, "the last start", "60s" => "Its end.";
+    }
+    [Abort] {
+        failures: SHARE, "", "10 %"
+            => "The share of requests that may fail. The load stops as soon as more of all its requests have failed, or so many that it is not by chance.";
     }
     [Find] {
         max: Words(|| names(&LOADS)), "", "rate"
@@ -674,6 +692,22 @@ pub(super) static SECTIONS: &[SectionInfo] = &[
         title: "Think time",
         one_of: &[&["min"], &["max"]],
         ..section(ThinkTime)
+    },
+    SectionInfo {
+        name: "`steady_state`",
+        expected: "`auto` or a map with `from`",
+        example: "{ from: 10s, to: 60s }",
+        title: "Steady state",
+        one_of: &[&["from"]],
+        ..section(SteadyState)
+    },
+    SectionInfo {
+        name: "`abort`",
+        expected: "a map with `failures`",
+        example: "{ failures: 10 % }",
+        title: "Abort",
+        one_of: &[&["failures"]],
+        ..section(Abort)
     },
     SectionInfo {
         name: "`shared_prefix`",

@@ -17,6 +17,7 @@ pub(crate) mod mix;
 mod model;
 mod network;
 mod numbers;
+mod phases;
 mod precision;
 mod prompts;
 mod reader;
@@ -57,7 +58,9 @@ pub use llm_stream_client::{
 };
 pub use llm_stream_core::sample::TokenCount;
 use llm_stream_core::{
+    abort::AbortRule,
     lengths::LengthRange,
+    phases::Phases,
     precision::PrecisionGoal,
     prompt,
     protocol::{Protocol, TextFields},
@@ -383,6 +386,10 @@ pub struct WorkloadConfig {
     pub trace: Option<TraceReplay>,
     /// `requests`, `duration`, or both; of a trace, also its number of requests.
     pub until: Until,
+    /// `ramp`, `warm_up` and `steady_state`. Default: the whole load is measured.
+    pub phases: Phases,
+    /// `abort`. Default: only a load that can no longer become valid is stopped.
+    pub abort: AbortRule,
     /// `input_tokens`, instead of those of its generated prompts.
     pub input_tokens: Option<LengthRange>,
     /// `output_tokens`, instead of those of its prompts.

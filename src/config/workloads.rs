@@ -12,7 +12,7 @@ use serde_saphyr::Spanned;
 use super::{
     FindConfig, PromptConfig, WorkloadConfig, find,
     keys::Section,
-    lengths, mix, model, precision,
+    lengths, mix, model, phases, precision,
     reader::{Entry, Fields, Reader},
     suggest::{any_of, did_you_mean, nearest},
     sweep, think,
@@ -74,6 +74,8 @@ fn workload(
     let points = points.and_then(|points| with_lengths(reader, entry, &fields, points));
     let think = fields.get("think").and_then(|entry| think::think(reader, entry));
     let seed = seed(reader, &fields);
+    let phases = phases::phases(reader, &fields);
+    let abort = fields.get("abort").map(|entry| phases::abort(reader, entry));
     let Some(until) = until else { return Vec::new() };
     let thresholds = thresholds.unwrap_or_default();
     let point = |LoadPoint { suffix, shape, trace, input, output }: LoadPoint| {
@@ -85,6 +87,8 @@ fn workload(
             trace,
             find: found.clone().flatten(),
             until,
+            phases: phases.unwrap_or_default(),
+            abort: abort.flatten().unwrap_or_default(),
             prompts: chosen.clone().unwrap_or_default(),
             input_tokens: input,
             output_tokens: output,

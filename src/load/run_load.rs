@@ -30,6 +30,7 @@ use llm_stream_core::{
 
 use super::{
     Answer, Conversation, PromptSizer, drawn_tokens,
+    phase::LoadPhase,
     prompt_choice::PromptChoice,
     replay::{Replay, RequestMaker},
     request, salt,
@@ -56,6 +57,8 @@ pub struct RequestEnd {
     pub place: LoadPosition,
     /// When it started and ended.
     pub span: RequestSpan,
+    /// When the measured part of the load began, if it had when the request ended.
+    pub measured_from: Option<Duration>,
     /// How long ago it started.
     pub since_begun: Duration,
     /// The answer.
@@ -203,7 +206,10 @@ fn starts(
             let requests = replay.trace.requests.iter();
             Box::new(requests.map(|request| request.at.div_f64(replay.speed)))
         }
-        (Shape::Open { arrivals, .. }, None) => Box::new(Starts::new(arrivals, run)),
+        (Shape::Open { arrivals, .. }, None) => {
+            let phases = workload.phases;
+            Box::new(Starts::new(arrivals, run).map(move |at| phases.ramped_arrival(at)))
+        }
     };
     Some(starts.peekable())
 }
@@ -223,6 +229,8 @@ struct Load<'a> {
     /// Selects the beginnings that prompts share.
     salt: u64,
     sent: usize,
+    /// The phase of the load.
+    phase: LoadPhase,
     /// The prompts of the requests that begin; a conversation is one of them.
     prompts: PromptChoice<'a>,
     /// Conversations that wait for their next turn.
@@ -263,6 +271,8 @@ struct RawResult {
     asked: Question,
     started: Instant,
     ended: Instant,
+    /// When the measured part began, if it has.
+    measured_from: Option<Duration>,
     answer: Result<Recording, RequestError>,
 }
 
@@ -287,6 +297,7 @@ impl<'a> Load<'a> {
             replay: None,
             salt: salt(target.prefix_cache),
             sent: 0,
+            phase: LoadPhase::of(workload),
             prompts: PromptChoice::new(workload, run),
             waiting: WaitingTurns::new(workload, run),
             under_way: HashMap::new(),
@@ -308,8 +319,14 @@ impl<'a> Load<'a> {
             Some(starts) => starts.peek().copied(),
         };
         let start = arrival.into_iter().chain(self.waiting.next_due()).min()?;
-        let in_time = until.duration.is_none_or(|duration| start < duration);
+        let in_time = until.duration.is_none_or(|duration| self.phase.is_before(start, duration));
         (in_time && self.is_in_number()).then_some(start)
+    }
+
+    /// Returns when the ramp of a closed loop allows for one more than `in_flight` requests.
+    fn grows_at(&self, in_flight: usize) -> Option<Duration> {
+        let Shape::Closed { concurrency } = self.workload.shape else { return None };
+        Some(self.workload.phases.ramp.mul_f64(in_flight as f64 / concurrency as f64))
     }
 
     /// The number of requests in flight, without those whose servers only keep the bodies open.
@@ -328,11 +345,13 @@ impl<'a> Load<'a> {
     }
 
     fn is_in_number(&self) -> bool {
-        self.workload.until.requests.is_none_or(|requests| self.sent < requests)
+        let counting = self.phase.counting(self.sent);
+        self.workload.until.requests.is_none_or(|requests| counting < requests)
     }
 
     fn send(&mut self, now: Instant) -> NextAction {
         self.sent += 1;
+        self.phase.begin(self.started.map_or(Duration::ZERO, |started| now - started));
         let (mut state, scheduled) = self.next_turn(now);
         let (prompt, (body, tokens)) = match &mut state {
             Some(state) => state.go_on(self.target),
@@ -401,9 +420,12 @@ impl<'a> Load<'a> {
             return None;
         }
         self.sent += 1;
+        self.phase.begin(now().saturating_duration_since(started));
         let (tokens, begun) = (RequestedTokens::default(), now());
         let asked = Question { prompt, tokens, scheduled: None, begun, state: None };
-        Some(RawResult { id: self.sent, asked, started, ended: begun, answer: Err(error) })
+        let measured_from = self.phase.measured_from;
+        let (id, ended, answer) = (self.sent, begun, Err(error));
+        Some(RawResult { id, asked, started, ended, measured_from, answer })
     }
 
     fn give(&self, over: RawResult) {
@@ -434,13 +456,16 @@ impl RequestSource for Load<'_> {
     fn next(&mut self, now: Instant, idle: usize) -> NextAction {
         let started = *self.started.get_or_insert(now);
         let Some(start) = self.next_start(now - started) else { return NextAction::AfterAnAnswer };
+        let in_flight = self.in_flight();
         let most = match self.workload.shape {
             Shape::Closed { concurrency } => concurrency,
             Shape::Open { max_in_flight, .. } => max_in_flight,
         };
-        let in_flight = self.in_flight();
         if in_flight >= most {
             return NextAction::AfterAnAnswer;
+        }
+        if let Some(grown) = self.grows_at(in_flight).filter(|at| *at > now - started) {
+            return NextAction::At(started + grown);
         }
         if started + start <= now {
             // Answers wait to be interpreted. Without more requests there will be fewer.
@@ -486,7 +511,8 @@ impl RequestSource for Load<'_> {
             (Some(state), Ok(recording)) => self.go_on(state, recording, started),
             _ => None,
         };
-        self.give(RawResult { id, asked, started, ended, answer });
+        let measured_from = self.phase.measured_from;
+        self.give(RawResult { id, asked, started, ended, measured_from, answer });
         failed_turn.into_iter().for_each(|over| self.give(over));
     }
 }
@@ -524,7 +550,7 @@ impl RawResult {
     /// Interprets the answer. The times of an open loop count from the scheduled start. The requests
     /// of a trace are expected to find their beginnings in a cache.
     fn read(self, target: &Target, secrets: &Redactor, is_replayed: bool) -> RequestEnd {
-        let Self { id, asked, started, ended, answer } = self;
+        let Self { id, asked, started, ended, measured_from, answer } = self;
         let Question { prompt, tokens, scheduled, begun, .. } = asked;
         let since_start = |at: Instant| at.saturating_duration_since(started);
         let sent = answer.as_ref().ok().and_then(|recording| recording.origin).map(since_start);
@@ -551,6 +577,7 @@ impl RawResult {
             prompt,
             place,
             span,
+            measured_from,
             since_begun: now().saturating_duration_since(begun),
             answer,
         }

@@ -47,7 +47,7 @@ fn run_variation(target: &Target, workload: Option<&Workload>) -> f64 {
 }
 
 fn workload_spec(target: &Target, workload: &Workload) -> WorkloadSpec {
-    let Workload { name, shape, until, prompts, .. } = workload;
+    let Workload { name, shape, until, phases, prompts, .. } = workload;
     let prompts = prompts.iter().map(|prompt| prompt.name.clone()).collect();
     let search = workload.search.as_ref().map(|(search, _)| search.clone());
     let trace = workload.trace.as_ref().map(|replay| {
@@ -60,7 +60,16 @@ fn workload_spec(target: &Target, workload: &Workload) -> WorkloadSpec {
         }
     });
     let part = (workload.share < 1.0).then_some(workload.share);
-    WorkloadSpec { name: name.clone(), shape: *shape, search, until: *until, prompts, trace, part }
+    WorkloadSpec {
+        name: name.clone(),
+        shape: *shape,
+        search,
+        until: *until,
+        phases: *phases,
+        prompts,
+        trace,
+        part,
+    }
 }
 
 fn part_share(workload: &Workload) -> Option<String> {

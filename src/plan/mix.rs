@@ -65,6 +65,8 @@ pub(super) fn parts(
             shape: whole.shape,
             search: None,
             until: whole.until,
+            phases: whole.phases,
+            abort: whole.abort,
             trace: None,
             prompts: whole.prompts.iter().filter(is_in).cloned().collect(),
             runs: whole.runs,

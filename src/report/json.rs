@@ -34,10 +34,10 @@ use llm_stream_core::{
 use self::model::{
     BeyondReport, ByName, CacheShareReport, ChangeReport, DeviationReport, DoubtReport,
     DriftByMetric, DriftReport, FailureReport, FigureReport, GroupReport, InstrumentReport,
-    IntervalReport, IntervalsReport, LoadReport, MetricReport, PairedReport, PrecisionReport,
-    RequestCounts, ResultReport, RunReport, SearchPointReport, SearchReport, ServerMetricReport,
-    ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrendReport, TrialCounts,
-    TrialReport, TrialReports, TurnReport, WorkloadReport,
+    IntervalReport, IntervalsReport, LoadReport, MeasuredPartReport, MetricReport, PairedReport,
+    PrecisionReport, RequestCounts, ResultReport, RunReport, SearchPointReport, SearchReport,
+    ServerMetricReport, ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrendReport,
+    TrialCounts, TrialReport, TrialReports, TurnReport, WorkloadReport,
 };
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
@@ -274,7 +274,7 @@ fn paired(group: &Group, run: &Run) -> Option<PairedReport> {
 }
 
 fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> WorkloadReport<'a> {
-    let WorkloadSpec { name, shape, until, prompts, search, trace, part } = workload;
+    let WorkloadSpec { name, shape, until, phases, prompts, search, trace, part } = workload;
     let (concurrency, max_in_flight) = match shape {
         Shape::Closed { .. } if search.is_some() => (None, None),
         Shape::Closed { concurrency } => (Some(*concurrency), None),
@@ -288,6 +288,7 @@ fn workload<'a>(workload: &'a WorkloadSpec, goodput: &RequestLimits) -> Workload
         max_in_flight,
         requests: until.requests,
         duration: until.duration.map(|duration| duration.as_secs_f64()),
+        phases: (!phases.is_whole()).then(|| phases.to_string()),
         goodput: (!goodput.is_empty()).then(|| goodput.to_string()),
         prompts: prompts.into(),
         part: *part,
@@ -405,6 +406,13 @@ fn load(stats: &LoadStats) -> LoadReport {
             intended: cache.intended,
             achieved: cache.achieved,
             silent: cache.silent,
+        }),
+        measured: stats.part.as_ref().map(|part| MeasuredPartReport {
+            from: part.window.from.as_secs_f64(),
+            to: part.window.to.as_secs_f64(),
+            requests_of_load: part.requests,
+            seconds_of_load: part.seconds,
+            means_of_load: part.means.iter().map(|(metric, mean)| (metric.name, *mean)).collect(),
         }),
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use llm_stream_core::{
     cache_share::CacheShare,
-    load_stats::LoadStats,
-    metric::DEFINITIONS,
-    schedule::{Shape, Until},
+    load_stats::{LoadStats, MeasuredPart},
+    metric::{DEFINITIONS, Metric},
+    schedule::Shape,
     trace::PromptLengths,
 };
 
@@ -21,7 +21,7 @@ pub struct LoadRow {
     case: Arc<Case>,
     workload: String,
     shape: Shape,
-    until: Until,
+    load: String,
     stats: Option<LoadStats>,
     shortfall: Option<String>,
 }
@@ -35,15 +35,25 @@ impl LoadRow {
         stats: Option<LoadStats>,
         shortfall: Option<String>,
     ) -> Self {
-        let Workload { name, shape, until, .. } = workload;
-        let (case, workload) = (case.clone(), name.clone());
-        Self { case, workload, shape: *shape, until: *until, stats, shortfall }
+        let Workload { name, shape, .. } = workload;
+        let (load, case, name) = (workload.load(), case.clone(), name.clone());
+        Self { case, workload: name, shape: *shape, load, stats, shortfall }
     }
 
     /// Formats a share of cached prompt tokens as a percentage, if it is known.
     fn cache(&self, share: impl Fn(&CacheShare) -> Option<f64>) -> String {
         let percentage = |share: f64| format!("{:.3}", share * 100.0);
         self.stat(|stats| stats.cache.as_ref().and_then(&share).map(percentage))
+    }
+
+    /// Formats a cell of a load of which only a part is measured.
+    fn part(&self, cell: impl Fn(&MeasuredPart) -> String) -> String {
+        self.stat(|stats| stats.part.as_ref().map(&cell))
+    }
+
+    /// Formats a throughput of the whole of such a load.
+    fn of_whole(&self, metric: &Metric) -> String {
+        self.stat(|stats| stats.part.as_ref()?.mean(metric).map(|mean| format!("{mean:.3}")))
     }
 
     /// Formats a cell of the statistics, if the run has some.
@@ -59,7 +69,7 @@ impl CsvRow for LoadRow {
         ("workload", |row| text(&row.workload)),
         ("run", |row| row.case.run.to_string()),
         ("simulated", |row| row.case.target.is_simulated().to_string()),
-        ("load", |row| format!("{}, {}", row.shape, row.until)),
+        ("load", |row| text(&row.load)),
         ("valid", |row| row.shortfall.is_none().to_string()),
         ("shortfall", |row| text(row.shortfall.as_deref().unwrap_or_default())),
         ("requests", |row| row.stat(|stats| Some(stats.requests.to_string()))),
@@ -95,5 +105,11 @@ impl CsvRow for LoadRow {
         }),
         ("cache_share_intended", |row| row.cache(|cache| cache.intended)),
         ("cache_share_achieved", |row| row.cache(|cache| cache.achieved)),
+        ("measured_from", |row| row.part(|part| format!("{:.9}", part.window.from.as_secs_f64()))),
+        ("measured_to", |row| row.part(|part| format!("{:.9}", part.window.to.as_secs_f64()))),
+        ("requests_of_load", |row| row.part(|part| part.requests.to_string())),
+        ("seconds_of_load", |row| row.part(|part| format!("{:.6}", part.seconds))),
+        ("request_throughput_of_load", |row| row.of_whole(Metric::REQUEST_THROUGHPUT)),
+        ("output_throughput_of_load", |row| row.of_whole(Metric::OUTPUT_THROUGHPUT)),
     ];
 }

@@ -79,6 +79,7 @@ impl CsvRow for Row {
         ("arrival_uncertainty", |row| of_sample(row, |sample| seconds(sample.uncertainty.largest))),
         ("good", |row| optional(row.case.group.goodput.are_met(&row.outcome))),
         ("part", |row| text(row.part_name().unwrap_or_default())),
+        ("begun", |row| optional(row.place.map(|place| seconds(place.begun)))),
     ];
 }
 

@@ -7,6 +7,7 @@ use llm_stream_core::{
     drift::Drift,
     interval::Interval,
     lacking::MissingFigures,
+    load_stats::LoadStats,
     metric::{METRICS, Metric},
     punctuality::Deviation,
     server_metrics::MetricComparison,
@@ -78,6 +79,7 @@ fn heading(group: &Group) -> String {
             out.push_str("  prompt lengths are approximate: without a tokenizer, a word stands for a token\n");
         }
         out.push_str(&cache_shares(group));
+        out.push_str(&measured_parts(group));
     }
     out.push_str(&invalid(group));
     let requests = if group.spec.workload.is_some() { " requests" } else { "" };
@@ -91,6 +93,29 @@ fn cache_shares(group: &Group) -> String {
     let mut lines: Vec<_> = shares.map(|share| format!("  {share}\n")).collect();
     lines.dedup();
     lines.concat()
+}
+
+/// Describes the measured part of each run, and the means of the whole load.
+fn measured_parts(group: &Group) -> String {
+    let part = |(nth, stats): (usize, &LoadStats)| {
+        let part = stats.part.as_ref()?;
+        let run = if group.loads.len() > 1 { format!("run {}: ", nth + 1) } else { String::new() };
+        let mean = |metric: &'static Metric| {
+            let (unit, scale) = metric.unit.display();
+            Some(format!("{} {} {unit}", metric.name, number(part.mean(metric)? * scale)))
+        };
+        let whole: Vec<_> = OF_WHOLE.into_iter().filter_map(mean).collect();
+        Some(format!(
+            "  {run}measured {} to {} s of {} s, {} of {}; the whole load: {}\n",
+            number(part.window.from.as_secs_f64()),
+            number(part.window.to.as_secs_f64()),
+            number(part.seconds),
+            stats.requests,
+            counted(part.requests, "request"),
+            whole.join(", ")
+        ))
+    };
+    group.loads.iter().enumerate().filter_map(part).collect()
 }
 
 /// Describes the runs of a load that count for nothing, and trials that an interrupt ended.
@@ -145,6 +170,9 @@ fn format_runs(valid: usize, planned: usize) -> String {
         _ => format!("{valid} of {planned} runs"),
     }
 }
+
+/// The means of the whole load that are shown next to a measured part.
+const OF_WHOLE: [&Metric; 4] = [Metric::TTFT, Metric::TPOT, Metric::E2E, Metric::OUTPUT_THROUGHPUT];
 
 /// Smaller changes are not reported, even if they are significant.
 const SMALL: f64 = 0.01;

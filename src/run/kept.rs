@@ -1,18 +1,19 @@
 //! Trials of an earlier run that are kept instead of being run again.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
     cache_share::CacheTally,
-    load_stats::{LoadStats, RequestSpan, RequestSpans},
+    load_stats::{LoadStats, RequestSpan},
     sample::CountKind,
     summary::Tally,
 };
 
 use super::{
     Event, Runner, TrialEnd, TrialOutcome,
-    workload::{GatheredPart, traced_lengths},
+    gathered::{self, GatheredRequests},
+    workload::traced_lengths,
 };
 use crate::{
     plan::{Case, Task, Workload},
@@ -36,10 +37,10 @@ impl Runner<'_> {
     /// Counts a trial that is kept; `None` if it must be run.
     pub(super) fn keep_trial(&mut self, case: &Arc<Case>) -> Option<TrialEnd> {
         let mut kept = self.options.kept.take()?;
-        let busy = kept.busy(case);
+        let load = (kept.busy(case), measured_from(&mut *kept, case));
         let end = kept.rows(case).map(|rows| match &case.task {
             Task::Prompt(_) => self.keep_requests(case, rows),
-            Task::Workload(workload) => self.keep_load(case, workload, rows, busy),
+            Task::Workload(workload) => self.keep_load(case, workload, rows, load),
         });
         self.options.kept = Some(kept);
         let end = end?;
@@ -81,11 +82,10 @@ impl Runner<'_> {
         case: &Arc<Case>,
         workload: &Workload,
         rows: KeptRows<'_>,
-        busy: Option<f64>,
+        (busy, measured_from): (Option<f64>, Option<Duration>),
     ) -> io::Result<TrialEnd> {
-        let mut tally = Tally::new(&self.storage);
-        let mut spans = RequestSpans::new(&self.storage);
-        let mut parts = GatheredPart::of(workload, &self.storage);
+        let mut all = GatheredRequests::new(workload, &self.storage);
+        let mut parts = GatheredRequests::of_parts(workload, &self.storage);
         let mut cache = CacheTally::default();
         let mut times: Option<(Timestamp, Timestamp)> = None;
         for row in rows {
@@ -95,24 +95,24 @@ impl Runner<'_> {
             let (first, last) = times.unwrap_or((started, ended));
             times = Some((first.min(started), last.max(ended)));
             let span = span(&row);
-            if let Some(part) = row.part().and_then(|part| parts.get_mut(part)) {
-                part.add(&row, span);
-            }
-            spans.push(span);
+            gathered::add_to_part(&mut parts, &row, span, measured_from);
+            all.add(&row, span, measured_from);
             if let (Ok(sample), Some(place)) = (&row.outcome, row.place) {
                 cache.add(traced_lengths(case, place.request), sample);
             }
-            tally.add(&row.prompt, case.run, &row.outcome);
         }
-        let (Some(stats), Some(times)) = (LoadStats::of(&spans, busy), times) else {
+        let (stats, measured) = all.measure(busy, None);
+        let parts = gathered::measure_parts(parts, busy, &measured);
+        let (Some(stats), Some(times)) = (stats, times) else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
+        let tally = measured.map_err(io::Error::other)?.tally;
         let cache = workload.trace.as_ref().and_then(|_| cache.share());
         let stats = LoadStats { cache, ..stats };
         let outcome = Ok((tally, stats.clone()));
         let row = LoadRow::of(case, workload, Some(stats), None);
         self.observer.event(Event::Load { row: &row }).map_err(io::Error::other)?;
-        self.end_parts(case, workload, parts, (&outcome, busy)).map_err(io::Error::other)?;
+        self.end_parts(case, workload, parts, &outcome).map_err(io::Error::other)?;
         if let Ok((tally, stats)) = &outcome {
             self.trials.push(TrialResult::load(case, times, Some(stats), None));
             self.end_trial(case, Ok(TrialOutcome::Load { workload, tally, stats }));
@@ -127,6 +127,15 @@ impl Runner<'_> {
         let event = Event::Request { row, recording: None, name, redactor: None };
         self.observer.event(event).map_err(io::Error::other)
     }
+}
+
+/// Returns when the measured part of a kept load began.
+fn measured_from(kept: &mut dyn KeptTrials, case: &Arc<Case>) -> Option<Duration> {
+    let phases = case.task.workload()?.phases;
+    phases.measured_from().or_else(|| {
+        let starts = kept.rows(case)?.filter_map(|row| Some(row.ok()?.place?.begun));
+        phases.measured_after(starts)
+    })
 }
 
 /// Returns the end of a request by the wall clock.

@@ -7,6 +7,7 @@ mod adaptive_runs;
 mod cancellation;
 mod conversation;
 mod figure_file;
+mod gathered;
 mod identity;
 mod instrument;
 mod judge;

@@ -18,7 +18,7 @@ use llm_stream_core::{
 
 use super::{
     Cancelled, Event, Runner, TrialEnd, TrialOutcome, TrialPosition, today,
-    workload::{Gathered, connected, shortfall},
+    workload::{Gathered, shortfall},
 };
 use crate::{
     load::LoadRun,
@@ -111,10 +111,10 @@ impl Runner<'_> {
         let point = match run {
             Err(error) => searching.search.add_not_reached(next.load, self.hidden(&error)),
             Ok((gathered, run)) => {
-                let stats = LoadStats::of(&gathered.spans, run.driven.busy);
+                let stats = gathered.all.stats(run.driven.busy);
                 let has_answer = stats.as_ref().is_some_and(|stats| stats.valid > 0);
                 searching.silent = if has_answer { 0 } else { searching.silent + 1 };
-                let measured = self.judge_load((case, workload), stats.clone(), gathered, &run);
+                let (stats, measured) = self.judge_load((case, workload), gathered, &run);
                 let outcome = measured.map_err(|why| self.hidden(&why));
                 self.tell_load(case, workload, stats, &outcome);
                 searching.take((next, &workload.name), outcome)
@@ -131,26 +131,32 @@ impl Runner<'_> {
     fn judge_load(
         &mut self,
         (case, workload): (&Arc<Case>, &Workload),
-        stats: Option<LoadStats>,
         mut gathered: Gathered,
         run: &LoadRun,
-    ) -> Result<MeasuredLoad, String> {
+    ) -> (Option<LoadStats>, Result<MeasuredLoad, String>) {
         let handed_over = std::mem::take(&mut gathered.handed_over);
         let model = self.models.active.as_ref();
         let punctuality = model.and_then(|model| model.punctuality(handed_over));
         let late = self.script_kept(punctuality.as_ref()).err();
-        let unconnected = gathered.unconnected.take();
-        let (tally, stats) = connected((gathered.tally, unconnected), stats, run)?;
-        let late = match shortfall(&tally, &stats, workload) {
-            Some(shortfall @ Shortfall::Late { .. }) => Some(shortfall.to_string()),
-            Some(shortfall) => return Err(shortfall.to_string()),
-            None => late,
-        };
-        if let Some(punctuality) = punctuality {
+        let requests = gathered.searched.as_mut().map(|(_, requests)| std::mem::take(requests));
+        let requests = requests.unwrap_or_default();
+        let (stats, tally, _) = gathered.measure(workload, run);
+        let reached = tally.and_then(|tally| {
+            let stats = stats.clone().ok_or("no request has ended")?;
+            match shortfall(&tally, &stats, workload) {
+                Some(shortfall @ Shortfall::Late { .. }) => {
+                    Ok((tally, stats, Some(shortfall.to_string())))
+                }
+                Some(shortfall) => Err(shortfall.to_string()),
+                None => Ok((tally, stats, late)),
+            }
+        });
+        if let (Ok(_), Some(punctuality)) = (&reached, punctuality) {
             self.summary.add_punctuality(case.group.id, punctuality);
         }
-        let requests = gathered.searched.take().map(|(_, requests)| requests).unwrap_or_default();
-        Ok(MeasuredLoad { tally, stats, requests, late })
+        let measured =
+            reached.map(|(tally, stats, late)| MeasuredLoad { tally, stats, requests, late });
+        (stats, measured)
     }
 
     /// Gives observers the row of a load.
@@ -306,6 +312,8 @@ fn load(
         shape,
         search: None,
         until,
+        phases: workload.phases,
+        abort: workload.abort,
         prompts: workload.prompts.clone(),
         runs: 1,
         thresholds: Vec::new(),

@@ -1,14 +1,19 @@
 //! A trial that is a load: many requests, a row each, and what they reached together.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::{SignedDuration, Timestamp};
+use llm_stream_client::AnswerObserver;
 use llm_stream_core::{
-    cache_share::CacheTally,
+    abort::{AbortReason, EndedRequest, LoadWatch},
+    cache_share::{CacheShare, CacheTally},
     capacity::{LoadLimits, LoadRequest},
     column::Storage,
     comparison::SIGNIFICANT,
-    load_stats::{LoadStats, RequestSpan, RequestSpans, Shortfall},
+    load_stats::{LoadStats, MIN_CONNECTED, RequestSpan, Shortfall},
     metric::{Metric, SUCCESS_RATE},
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
@@ -20,8 +25,12 @@ use llm_stream_core::{
 };
 
 use super::{
-    Cancelled, Event, Observer, ObserverError, Runner, TrialEnd, TrialOutcome, TrialPosition,
-    guarded, models::ConnectedModel, today,
+    Cancellation, Cancelled, Event, Observer, ObserverError, Runner, TrialEnd, TrialOutcome,
+    TrialPosition,
+    gathered::{self, EndedPart, GatheredRequests},
+    guarded,
+    models::ConnectedModel,
+    today,
 };
 use crate::{
     load::{self, LoadCounters, LoadRun, RequestEnd},
@@ -32,10 +41,10 @@ use crate::{
 
 /// What a load's requests brought so far.
 pub(super) struct Gathered {
-    pub(super) tally: Tally,
-    pub(super) spans: RequestSpans,
+    /// The requests.
+    pub(super) all: GatheredRequests,
     /// The requests of each part of a mix.
-    parts: Vec<GatheredPart>,
+    parts: Vec<GatheredRequests>,
     /// When each request was handed to the system; of a simulated endpoint only.
     pub(super) handed_over: Vec<Instant>,
     /// The first failure's message.
@@ -46,34 +55,12 @@ pub(super) struct Gathered {
     pub(super) searched: Option<(LoadLimits, Vec<LoadRequest>)>,
     /// The cached prompt tokens.
     cache: CacheTally,
+    /// Why the load was stopped before its end.
+    aborted: Option<AbortReason>,
 }
-
-/// The requests of a part of a mix.
-pub(super) struct GatheredPart {
-    tally: Tally,
-    spans: RequestSpans,
-}
-
-impl GatheredPart {
-    /// Creates an empty one for each part of `workload`.
-    pub(super) fn of(workload: &Workload, storage: &Storage) -> Vec<Self> {
-        let part = |_| Self { tally: Tally::new(storage), spans: RequestSpans::new(storage) };
-        workload.parts.iter().map(part).collect()
-    }
-
-    /// Adds a request.
-    pub(super) fn add(&mut self, row: &Row, span: RequestSpan) {
-        self.tally.add(&row.prompt, row.case.run, &row.outcome);
-        self.spans.push(span);
-    }
-}
-
-/// Least part of a load's requests that must have had a connection: without one, a request was not
-/// sent.
-const LEAST_CONNECTED: f64 = 0.95;
 
 /// A load that ran as specified, or why it did not.
-type Outcome = Result<(Tally, LoadStats), String>;
+pub(super) type LoadOutcome = Result<(Tally, LoadStats), String>;
 
 impl Runner<'_> {
     /// Runs the load; observers get a row for each request, and one for the load.
@@ -113,16 +100,15 @@ impl Runner<'_> {
         (mut gathered, run): (Gathered, LoadRun),
     ) -> TrialEnd {
         let failure = gathered.failure.clone();
-        let stats = gathered.stats(workload, &run);
-        let tally = case.target.metrics_url.as_ref().map(|_| gathered.tally.clone());
+        let tally = case.target.metrics_url.as_ref().map(|_| gathered.all.tally.all());
         let model = self.models.active.as_ref();
-        let punctuality = model.and_then(|model| model.punctuality(gathered.handed_over));
+        let handed_over = std::mem::take(&mut gathered.handed_over);
+        let punctuality = model.and_then(|model| model.punctuality(handed_over));
         let kept = self.script_kept(punctuality.as_ref());
-        let unconnected = gathered.unconnected.take();
-        let parts = std::mem::take(&mut gathered.parts);
-        let outcome = judge((gathered.tally, unconnected), stats.clone(), &run, workload);
-        let outcome = outcome.and_then(|judged| kept.map(|()| judged));
-        let outcome = outcome.map_err(|why| self.hidden(&why));
+        let (stats, tally_or_why, parts) = gathered.measure(workload, &run);
+        let judged = tally_or_why.and_then(|tally| judge(tally, stats.clone(), workload));
+        let judged = judged.and_then(|judged| kept.map(|()| judged));
+        let outcome = judged.map_err(|why| self.hidden(&why));
         if let Some(punctuality) = punctuality.filter(|_| outcome.is_ok()) {
             self.summary.add_punctuality(case.group.id, punctuality);
         }
@@ -130,7 +116,7 @@ impl Runner<'_> {
         if let Err(error) = self.observer.event(Event::Load { row: &row }) {
             return self.not_run(case, started, &error_chain(&*error), tally);
         }
-        if let Err(error) = self.end_parts(case, workload, parts, (&outcome, run.driven.busy)) {
+        if let Err(error) = self.end_parts(case, workload, parts, &outcome) {
             return self.not_run(case, started, &error_chain(&*error), tally);
         }
         let failed = failed(&outcome, workload, failure.as_deref());
@@ -152,16 +138,16 @@ impl Runner<'_> {
         &mut self,
         case: &Arc<Case>,
         workload: &Workload,
-        parts: Vec<GatheredPart>,
-        (whole, busy): (&Outcome, Option<f64>),
+        parts: Vec<EndedPart>,
+        whole: &LoadOutcome,
     ) -> Result<(), ObserverError> {
-        for ((part, group), gathered) in workload.parts.iter().zip(case.parts.iter()).zip(parts) {
-            let stats = LoadStats::of(&gathered.spans, busy);
+        for ((part, group), ended) in workload.parts.iter().zip(case.parts.iter()).zip(parts) {
+            let (stats, tally) = ended;
             let outcome = match whole {
                 Err(shortfall) => Err(shortfall.clone()),
                 Ok(_) => {
                     let stats = stats.clone().ok_or("no request of this part has ended");
-                    stats.map(|stats| (gathered.tally, stats)).map_err(str::to_owned)
+                    stats.map_err(str::to_owned).and_then(|stats| Ok((tally?, stats)))
                 }
             };
             let row = LoadRow::of(case, part, stats, outcome.as_ref().err().cloned());
@@ -181,22 +167,22 @@ impl Runner<'_> {
         (gathered, run): (Gathered, LoadRun),
     ) {
         let stats = gathered.stats(workload, &run);
-        let Gathered { tally, handed_over, parts, .. } = gathered;
-        if tally.finished() == 0 {
+        let Gathered { all, handed_over, parts, .. } = gathered;
+        if all.len() == 0 {
             return;
         }
         let model = self.models.active.as_ref();
         if let Some(punctuality) = model.and_then(|model| model.punctuality(handed_over)) {
             self.summary.add_punctuality(case.group.id, punctuality);
         }
-        let why = format!("interrupted after {}", counted(tally.finished(), "request"));
+        let why = format!("interrupted after {}", counted(all.len(), "request"));
         let row = LoadRow::of(case, workload, stats.clone(), Some(why.clone()));
         self.tell(Event::Load { row: &row });
         let times = (started, today());
         self.trials.push(TrialResult::load(case, times, stats.as_ref(), None).interrupted(why));
-        self.summary.add_interrupted(case.group.id, tally);
+        self.summary.add_interrupted(case.group.id, all.tally.all());
         for (group, part) in case.parts.iter().zip(parts) {
-            self.summary.add_interrupted(group.id, part.tally);
+            self.summary.add_interrupted(group.id, part.tally.all());
         }
     }
 
@@ -256,38 +242,94 @@ impl Runner<'_> {
         let mut gathered = Gathered::new(workload, storage, limits);
         let counters = Arc::new(LoadCounters::default());
         let _ = observer.event(Event::LoadStarted { workload, counters: &counters });
+        let mut watch = LoadWatch::new(workload.abort, &workload.shape, &workload.until);
+        if gathered.searched.is_some() {
+            watch = watch.of_search();
+        }
+        let stop = StopLoad { run: &options.cancellation, load: Cancellation::default() };
         let on_result = |ended: RequestEnd| {
             let tokens = ended.span.tokens;
-            gathered.take(case, model, &mut **observer, ended);
-            let (ended, of) = (gathered.spans.len(), workload.until.requests);
+            gathered.take(case, model, &mut **observer, (ended, counters.in_flight()), &mut watch);
+            if gathered.aborted.is_some() {
+                stop.load.cancel();
+            }
+            let (ended, of) = (gathered.all.len(), workload.until.requests);
             let _ = observer.event(Event::LoadProgress { ended, of, tokens });
         };
         let load = (&*case.target, workload, case.run);
-        let observed = (&options.cancellation as _, &*counters);
+        let observed = (&stop as _, &*counters);
         let run = load::run_load(load, &model.sizer, &model.client, observed, on_result);
         Ok((gathered, run.map_err(|error| error.to_string())?))
+    }
+}
+
+/// Ends a load with the run, or because it can no longer become valid.
+struct StopLoad<'a> {
+    run: &'a Cancellation,
+    load: Cancellation,
+}
+
+impl AnswerObserver for StopLoad<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.run.is_cancelled() || self.load.is_cancelled()
     }
 }
 
 impl Gathered {
     fn new(workload: &Workload, storage: &Storage, limits: Option<LoadLimits>) -> Self {
         Self {
-            parts: GatheredPart::of(workload, storage),
+            all: GatheredRequests::new(workload, storage),
+            parts: GatheredRequests::of_parts(workload, storage),
             searched: limits.map(|limits| (limits, Vec::new())),
-            tally: Tally::new(storage),
-            spans: RequestSpans::new(storage),
             handed_over: Vec::new(),
             failure: None,
             unconnected: None,
             cache: CacheTally::default(),
+            aborted: None,
         }
     }
 
-    /// Returns the statistics of the requests.
+    /// Returns the statistics of all requests.
     fn stats(&self, workload: &Workload, run: &LoadRun) -> Option<LoadStats> {
-        let stats = LoadStats::of(&self.spans, run.driven.busy)?;
-        let cache = workload.trace.as_ref().and_then(|_| self.cache.share());
-        Some(LoadStats { cache, ..stats })
+        let cache = self.cache(workload);
+        self.all.stats(run.driven.busy).map(|stats| LoadStats { cache, ..stats })
+    }
+
+    fn cache(&self, workload: &Workload) -> Option<CacheShare> {
+        workload.trace.as_ref().and_then(|_| self.cache.share())
+    }
+
+    /// Returns the statistics of the measured part, its requests or why there are none, and the parts of
+    /// a mix.
+    pub(super) fn measure(
+        self,
+        workload: &Workload,
+        run: &LoadRun,
+    ) -> (Option<LoadStats>, Result<Tally, String>, Vec<EndedPart>) {
+        let (ended, cache) = (self.all.len(), self.cache(workload));
+        let stopped = self.stopped();
+        let (stats, measured) = self.all.measure(run.driven.busy, None);
+        let stats = stats.map(|stats| LoadStats { cache, ..stats });
+        let parts = gathered::measure_parts(self.parts, run.driven.busy, &measured);
+        let tally = match stopped {
+            Some(why) => Err(why),
+            None => connected(ended, self.unconnected, run)
+                .and_then(|()| Ok(measured.map_err(|why| why.to_string())?.tally)),
+        };
+        (stats, tally, parts)
+    }
+
+    /// Why the load was stopped before its end, if that makes it invalid: failures are a result of a
+    /// search.
+    fn stopped(&self) -> Option<String> {
+        let reason = self.aborted.as_ref()?;
+        let of_failures = matches!(reason, AbortReason::Failures { .. });
+        if of_failures && self.searched.is_some() {
+            return None;
+        }
+        let first = self.failure.as_ref().filter(|_| of_failures);
+        let first = first.map(|first| format!(", the first: {first}")).unwrap_or_default();
+        Some(format!("stopped after {}: {reason}{first}", counted(self.all.len(), "request")))
     }
 
     /// Has observers store the row and the recording of a request that has ended, and keeps its
@@ -297,9 +339,10 @@ impl Gathered {
         case: &Arc<Case>,
         model: &ConnectedModel,
         observer: &mut dyn Observer,
-        ended: RequestEnd,
+        (ended, in_flight): (RequestEnd, usize),
+        watch: &mut LoadWatch,
     ) {
-        let RequestEnd { prompt, place, mut span, since_begun, mut answer } = ended;
+        let RequestEnd { prompt, place, mut span, measured_from, since_begun, mut answer } = ended;
         span.is_good = case.group.goodput.are_met(&answer.outcome);
         if let Ok(sample) = &mut answer.outcome {
             sample.is_good = span.is_good;
@@ -319,14 +362,21 @@ impl Gathered {
         if let Err(error) = observer.event(event) {
             row.outcome = Err(RequestError::new(ErrorKind::NotWritten, error_chain(&*error)));
         }
+        self.count(&row, span, measured_from);
+        let aborted = watch.add(&ended_request(&row, &span, in_flight));
+        self.aborted = self.aborted.take().or(aborted);
+    }
+
+    /// Counts a request.
+    fn count(&mut self, row: &Row, span: RequestSpan, measured_from: Option<Duration>) {
         if let Err(error) = &row.outcome {
             self.failure.get_or_insert_with(|| format!("{}: {error}", error.kind));
-            if matches!(error.kind, ErrorKind::Connect | ErrorKind::ConnectTimeout | ErrorKind::Tls)
-            {
+            if is_unconnected(error) {
                 self.unconnected.get_or_insert_with(|| (0, error.to_string())).0 += 1;
             }
         }
-        if let Some((limits, requests)) = &mut self.searched {
+        let is_measured = measured_from.is_some_and(|from| from <= span.begun);
+        if let (true, Some((limits, requests))) = (is_measured, &mut self.searched) {
             requests.push(LoadRequest {
                 start: span.scheduled.unwrap_or(span.begun).as_secs_f64(),
                 end: span.ended.as_secs_f64(),
@@ -334,11 +384,25 @@ impl Gathered {
                 values: limits.values(&row.outcome, span.is_good),
             });
         }
-        self.tally.add(&row.prompt, case.run, &row.outcome);
-        if let Some(part) = row.part().and_then(|part| self.parts.get_mut(part)) {
-            part.add(&row, span);
-        }
-        self.spans.push(span);
+        gathered::add_to_part(&mut self.parts, row, span, measured_from);
+        self.all.add(row, span, measured_from);
+    }
+}
+
+/// Whether a request found no connection.
+fn is_unconnected(error: &RequestError) -> bool {
+    matches!(error.kind, ErrorKind::Connect | ErrorKind::ConnectTimeout | ErrorKind::Tls)
+}
+
+/// What the decision to stop a load needs of a request.
+fn ended_request<'a>(row: &'a Row, span: &RequestSpan, in_flight: usize) -> EndedRequest<'a> {
+    let error = row.outcome.as_ref().err().filter(|error| is_unconnected(error));
+    EndedRequest {
+        is_valid: row.outcome.is_ok(),
+        unconnected: error.map(|error| error.message.as_str()),
+        lateness: span.scheduled.map(|at| span.begun.saturating_sub(at).as_secs_f64()),
+        ttft: row.outcome.as_ref().ok().and_then(|sample| Metric::TTFT.of(sample)),
+        in_flight,
     }
 }
 
@@ -349,38 +413,29 @@ pub(super) fn traced_lengths(case: &Case, request: usize) -> Option<&TracedLengt
 }
 
 /// Whether the load ran as specified.
-fn judge(
-    (tally, unconnected): (Tally, Option<(usize, String)>),
-    stats: Option<LoadStats>,
-    run: &LoadRun,
-    workload: &Workload,
-) -> Outcome {
-    let (tally, stats) = connected((tally, unconnected), stats, run)?;
+fn judge(tally: Tally, stats: Option<LoadStats>, workload: &Workload) -> LoadOutcome {
+    let stats = stats.ok_or("no request has ended")?;
     match shortfall(&tally, &stats, workload) {
         Some(shortfall) => Err(shortfall.to_string()),
         None => Ok((tally, stats)),
     }
 }
 
-/// Whether the requests were sent.
-pub(super) fn connected(
-    (tally, unconnected): (Tally, Option<(usize, String)>),
-    stats: Option<LoadStats>,
+/// Whether the requests, of which so many have ended, were sent.
+fn connected(
+    all: usize,
+    unconnected: Option<(usize, String)>,
     run: &LoadRun,
-) -> Outcome {
+) -> Result<(), String> {
     if let Some((unopened, error)) = &run.unopened {
         return Err(format!("{unopened} connections could not be opened: {error}"));
     }
-    let stats = stats.ok_or("no request has ended")?;
-    let all = tally.finished();
-    if let Some((requests, first)) = unconnected
-        && ((all - requests) as f64) < LEAST_CONNECTED * all as f64
-    {
-        return Err(format!(
-            "{requests} of {all} requests found no connection, the first: {first}"
-        ));
+    match unconnected {
+        Some((requests, first)) if ((all - requests) as f64) < MIN_CONNECTED * all as f64 => {
+            Err(format!("{requests} of {all} requests found no connection, the first: {first}"))
+        }
+        _ => Ok(()),
     }
-    Ok((tally, stats))
 }
 
 /// Why the load was not the one asked for.
@@ -393,7 +448,7 @@ pub(super) fn shortfall(
 }
 
 /// Why the trial failed, if it did. Requests may fail where a threshold says how many.
-fn failed(outcome: &Outcome, workload: &Workload, failure: Option<&str>) -> Option<String> {
+fn failed(outcome: &LoadOutcome, workload: &Workload, failure: Option<&str>) -> Option<String> {
     let (tally, _) = match outcome {
         Ok(reached) => reached,
         Err(shortfall) => return Some(format!("not the load that was asked for: {shortfall}")),

@@ -1,7 +1,7 @@
 //! Baselines of runs that have no values to compare with: from `results.csv`, or from the trials of
 //! a JSON report.
 
-use std::{fs::File, path::Path};
+use std::{collections::HashMap, fs::File, path::Path};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -17,11 +17,18 @@ use crate::{
 
 /// Reads the rows of `results.csv`, and of `results.workloads.csv` next to it if there is one.
 pub(super) fn of_csv(path: &Path) -> anyhow::Result<Baseline> {
+    let windows = windows(path)?;
     let mut table = Table::open(path)?;
     let (mut rows, mut date) = (Vec::new(), None::<Timestamp>);
     while let Some(row) = table.next_row()? {
         let started = row.get("timestamp").and_then(|date| date.parse().ok());
         date = [date, started].into_iter().flatten().min();
+        let window = row.get("trial").and_then(|trial| windows.get(trial));
+        if let (Some((from, to)), Some(begun)) = (window, row.number("begun")?)
+            && !(*from..=*to).contains(&begun)
+        {
+            continue;
+        }
         let request = row.request()?;
         // A request of a part of a mix is also one of the whole load.
         if let Some(part) = row.get("part") {
@@ -37,6 +44,16 @@ pub(super) fn of_csv(path: &Path) -> anyhow::Result<Baseline> {
         })
     })?;
     Ok(Baseline::of_rows(rows, loads, date))
+}
+
+/// Returns the measured parts of loads of which not all was measured, by trial: from when to when a
+/// request had to start, in seconds.
+fn windows(results: &Path) -> anyhow::Result<HashMap<String, (f64, f64)>> {
+    let windows = loads_next_to(results, |row| {
+        let window = row.number("measured_from")?.zip(row.number("measured_to")?);
+        window.map(|window| Ok((row.required("trial")?, window))).transpose()
+    })?;
+    Ok(windows.into_iter().flatten().collect())
 }
 
 /// Returns the loads next to `results` that were the load asked for: the trial, and how busy the

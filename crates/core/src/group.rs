@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::{
     capacity::Objective,
     goodput::RequestLimits,
+    phases::Phases,
     precision::PrecisionGoal,
     schedule::{Shape, Until},
     summary::group_name,
@@ -80,6 +81,8 @@ pub struct WorkloadSpec {
     pub search: Option<Objective>,
     /// When it ends.
     pub until: Until,
+    /// Which part of it is measured.
+    pub phases: Phases,
     /// The names of its prompts.
     pub prompts: Vec<String>,
     /// The source of the prompts' lengths, if it replays a trace.
@@ -91,15 +94,24 @@ pub struct WorkloadSpec {
 impl WorkloadSpec {
     /// The load in words.
     pub fn load(&self) -> String {
-        load_text(&self.shape, self.search.as_ref(), &self.until)
+        load_text(&self.shape, self.search.as_ref(), &self.until, &self.phases)
     }
 }
 
 /// Describes a load, or a search for one.
-pub fn load_text(shape: &Shape, search: Option<&Objective>, until: &Until) -> String {
-    match search {
+pub fn load_text(
+    shape: &Shape,
+    search: Option<&Objective>,
+    until: &Until,
+    phases: &Phases,
+) -> String {
+    let load = match search {
         Some(search) => format!("{search}, {until} each"),
         None => format!("{shape}, {until}"),
+    };
+    match phases.is_whole() {
+        true => load,
+        false => format!("{load}, {phases}"),
     }
 }
 

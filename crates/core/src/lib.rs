@@ -8,6 +8,7 @@
 //! Nothing here reads a clock, the network, the environment or a terminal. The same input always
 //! has the same output, so a recording can be evaluated again years later.
 
+pub mod abort;
 pub mod baseline;
 pub mod cache_share;
 pub mod capacity;
@@ -27,6 +28,7 @@ pub mod load_stats;
 pub mod metric;
 mod moderation;
 pub mod other_tools;
+pub mod phases;
 pub mod precision;
 pub mod prompt;
 pub mod protocol;
@@ -42,6 +44,7 @@ pub mod server_metrics;
 mod simulations;
 pub mod spread;
 pub mod statistic;
+pub mod steady;
 pub mod summary;
 pub mod synthetic;
 pub mod text;

@@ -7,6 +7,8 @@ use crate::{
     cache_share::CacheShare,
     capacity::CapacityFigure,
     column::{Storage, ValueColumn},
+    metric::Metric,
+    phases::Window,
     sample::Note,
     schedule::{Shape, Until},
     statistic::Statistic,
@@ -18,10 +20,14 @@ const MIN_CONCURRENCY_SHARE: f64 = 0.95;
 /// The largest lateness of starts that is harmless, as a share of the time to the first token, which
 /// counts from the scheduled start: on average, and of the 99th percentiles.
 const MAX_MEAN_LATENESS: f64 = 0.05;
-const MAX_P99_LATENESS: f64 = 0.25;
+pub(crate) const MAX_P99_LATENESS: f64 = 0.25;
 
 /// Lateness below this (99th percentile) is negligible, however fast the answers are, in seconds.
-const NEGLIGIBLE_LATENESS: f64 = 1e-3;
+pub(crate) const NEGLIGIBLE_LATENESS: f64 = 1e-3;
+
+/// The smallest share of a load's requests that must have had a connection: without one, a request was
+/// not sent.
+pub const MIN_CONNECTED: f64 = 0.95;
 
 /// The largest utilization of the receiving thread. Above it, requests start late because the
 /// thread is busy.
@@ -142,6 +148,107 @@ pub struct LoadStats {
     pub cache: Option<CacheShare>,
     /// The result of a search, whose highest load that held this is.
     pub capacity: Option<CapacityFigure>,
+    /// The part of the load that was measured, if it was not all of it.
+    pub part: Option<MeasuredPart>,
+}
+
+/// The measured part of a load, next to the whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeasuredPart {
+    /// When it was.
+    pub window: Window,
+    /// The requests of the whole load.
+    pub requests: usize,
+    /// Its time in seconds.
+    pub seconds: f64,
+    /// The means of the whole load: of figures of its requests, and its throughputs.
+    pub means: Vec<(&'static Metric, f64)>,
+}
+
+impl MeasuredPart {
+    /// Returns the part of a load whose statistics as a whole are `whole`, with the means over all of
+    /// its requests.
+    pub fn of(window: Window, whole: &LoadStats, of_requests: &[(&'static Metric, f64)]) -> Self {
+        let throughputs = [
+            (Metric::REQUEST_THROUGHPUT, Some(whole.request_throughput)),
+            (Metric::OUTPUT_THROUGHPUT, whole.output_throughput),
+            (Metric::GOODPUT, whole.goodput),
+            (Metric::GOODPUT_RATIO, whole.goodput_ratio),
+        ];
+        let throughputs =
+            throughputs.into_iter().filter_map(|(metric, mean)| Some((metric, mean?)));
+        let means = of_requests.iter().copied().chain(throughputs).collect();
+        Self { window, requests: whole.requests, seconds: whole.seconds, means }
+    }
+
+    /// Returns the mean of a metric over the whole load.
+    pub fn mean(&self, metric: &Metric) -> Option<f64> {
+        self.means.iter().find(|(of, _)| *of == metric).map(|(_, mean)| *mean)
+    }
+}
+
+/// The time of a load, or of the part of it that is measured.
+struct Extent {
+    first: Duration,
+    last_start: Duration,
+    /// The end of the last valid answer or, if later, the last start; of a window its end.
+    end: Duration,
+    window: Option<Window>,
+}
+
+impl Extent {
+    fn of(requests: &RequestSpans, window: Option<Window>) -> Option<Self> {
+        if let Some(Window { from, to }) = window {
+            let is_empty = !requests.iter().any(|span| from <= span.begun && span.begun <= to);
+            let extent = Self { first: from, last_start: to, end: to, window };
+            return (!is_empty).then_some(extent);
+        }
+        let first = requests.iter().map(|span| span.begun).min()?;
+        let last_start = requests.iter().map(|span| span.begun).max()?;
+        // The last valid answer ends the run. An invalid answer often ends by a timeout, which says
+        // nothing about throughput.
+        let answers = requests.iter().filter(|span| span.tokens.is_some());
+        let end =
+            answers.map(|span| span.ended).max().map_or(last_start, |end| end.max(last_start));
+        Some(Self { first, last_start, end, window })
+    }
+
+    /// Returns whether a request started in it.
+    fn holds(&self, span: &RequestSpan) -> bool {
+        self.window.is_none_or(|window| window.holds(span.begun))
+    }
+
+    /// Returns whether a request was in flight in it.
+    fn touches(&self, span: &RequestSpan) -> bool {
+        span.begun <= self.end && span.ended >= self.first
+    }
+
+    /// Returns the share of a request's time that is in it.
+    fn share_of(&self, span: &RequestSpan) -> f64 {
+        let whole = span.ended.saturating_sub(span.begun).as_secs_f64();
+        match whole > 0.0 {
+            true => self.overlap(span, self.end) / whole,
+            false => f64::from(u8::from(self.touches(span))),
+        }
+    }
+
+    /// Returns the seconds of a request from the first start to `end`.
+    fn overlap(&self, span: &RequestSpan, end: Duration) -> f64 {
+        span.ended.min(end).saturating_sub(span.begun.max(self.first)).as_secs_f64()
+    }
+
+    fn starting(&self) -> f64 {
+        self.last_start.saturating_sub(self.first).as_secs_f64()
+    }
+
+    fn seconds(&self) -> f64 {
+        self.end.saturating_sub(self.first).as_secs_f64()
+    }
+
+    /// Returns the gaps between `starts`: those of a whole load begin and end with a start.
+    fn gaps(&self, starts: usize) -> usize {
+        if self.window.is_some() { starts } else { starts - 1 }
+    }
 }
 
 /// Throughput in a part of a run: a twentieth of the time, or several answer times if that is
@@ -161,55 +268,62 @@ pub struct Batch {
 impl LoadStats {
     /// Returns the statistics of `spans`; `None` if there are none.
     pub fn of(requests: &RequestSpans, busy: Option<f64>) -> Option<Self> {
+        Self::in_window(requests, busy, None)
+    }
+
+    /// Returns the statistics of the `window` of a load, or of all of it; `None` if no request
+    /// started then. A request that is only partly in the window counts for the throughput by that
+    /// part of its time.
+    pub fn in_window(
+        requests: &RequestSpans,
+        busy: Option<f64>,
+        window: Option<Window>,
+    ) -> Option<Self> {
+        let extent = Extent::of(requests, window)?;
         // Each figure reads the list once more, so that a long one is never in memory.
-        let spans = || requests.iter();
-        let first = spans().map(|span| span.begun).min()?;
-        let last_start = spans().map(|span| span.begun).max()?;
-        let answers = spans().filter(|span| span.tokens.is_some());
-        // The last valid answer ends the run. An invalid answer often ends by a timeout, which says
-        // nothing about throughput.
-        let end =
-            answers.map(|span| span.ended).max().map_or(last_start, |end| end.max(last_start));
-        let starting = (last_start - first).as_secs_f64();
-        let seconds = (end - first).as_secs_f64();
+        let spans = || requests.iter().filter(|span| extent.holds(span));
+        let sum = |of: fn(&RequestSpan) -> f64| -> f64 {
+            requests.iter().map(|span| of(&span) * extent.share_of(&span)).sum()
+        };
+        let (starting, seconds) = (extent.starting(), extent.seconds());
         let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
-        let tokens: u64 = spans().filter_map(|span| span.tokens).sum();
+        let started = spans().count();
         let valid = spans().filter(|span| span.tokens.is_some()).count();
         let refused = requests.refused;
         let is_open = spans().any(|span| span.scheduled.is_some());
-        let peak = peak(spans());
-        let request_throughput = per_second(valid as f64);
-        let output_throughput = per_second(tokens as f64);
+        let peak = peak(requests.iter().filter(|span| extent.touches(span)));
+        let request_throughput = per_second(sum(|span| f64::from(u8::from(span.tokens.is_some()))));
+        let output_throughput = per_second(sum(|span| span.tokens.unwrap_or_default() as f64));
+        let goodput = per_second(sum(|span| f64::from(u8::from(span.is_good == Some(true)))));
         let good = spans().filter(|span| span.is_good == Some(true)).count() as f64;
         let has_limits = spans().any(|span| span.is_good.is_some());
-        let goodput = per_second(good);
-        let goodput_ratio = 100.0 * good / requests.len() as f64;
+        let goodput_ratio = 100.0 * good / started as f64;
         let all = Batch { request_throughput, output_throughput, goodput, goodput_ratio };
         Some(Self {
-            requests: requests.len(),
+            requests: started,
             valid,
             seconds,
             // From first to last start: afterwards the load drains and the concurrency
             // falls.
             concurrency: match starting > 0.0 {
-                true => seconds_in_flight(spans(), last_start) / starting,
+                true => seconds_in_flight(requests.iter(), &extent) / starting,
                 false => peak as f64,
             },
             peak,
-            // `n` starts have `n − 1` gaps.
             request_rate: (is_open && starting > 0.0)
-                .then(|| (requests.len() - 1) as f64 / starting),
+                .then(|| extent.gaps(started) as f64 / starting),
             request_throughput,
             output_throughput: refused.is_none().then_some(output_throughput),
             goodput: has_limits.then_some(goodput),
             goodput_ratio: has_limits.then_some(goodput_ratio),
             refused,
-            batches: batches(&spans(), (first, last_start, seconds), all),
+            batches: batches(&|| requests.iter(), &extent, all),
             lateness: p99(late(spans())),
             mean_lateness: Statistic::Mean.of(&late(spans())).ok(),
             busy,
             cache: None,
             capacity: None,
+            part: None,
         })
     }
 
@@ -316,9 +430,9 @@ pub enum Shortfall {
 /// The batches end with the last start. After it the load drains, which says nothing about the
 /// server. They are rescaled to the mean of the whole run (`all`), so that the interval is centred
 /// on the reported figure.
-fn batches(
-    spans: &(impl Iterator<Item = RequestSpan> + Clone),
-    (first, end, whole): (Duration, Duration, f64),
+fn batches<I: Iterator<Item = RequestSpan> + Clone>(
+    spans: &impl Fn() -> I,
+    extent: &Extent,
     all: Batch,
 ) -> Vec<Batch> {
     // 20 batches for a long run. Fewer if a batch would be shorter than `MIN_ANSWER_TIMES` mean
@@ -326,14 +440,14 @@ fn batches(
     const MAX_BATCHES: f64 = 20.0;
     const MIN_BATCHES: f64 = 5.0;
     const MIN_ANSWER_TIMES: f64 = 4.0;
-    let timed = spans.clone().filter_map(|span| {
-        let since = |at: Duration| at.saturating_sub(first).as_secs_f64();
+    let timed = spans().filter_map(|span| {
+        let since = |at: Duration| at.as_secs_f64() - extent.first.as_secs_f64();
         let (begun, ended) = (since(span.begun), since(span.ended));
-        (ended > begun).then_some((begun, ended, span))
+        (ended > begun && extent.touches(&span)).then_some((begun, ended, span))
     });
     let answers = timed.clone().filter(|(_, _, span)| span.tokens.is_some());
     let taken: f64 = answers.clone().map(|(begun, ended, _)| ended - begun).sum();
-    let seconds = (end - first).as_secs_f64();
+    let seconds = extent.starting();
     let rounds = seconds / (taken / answers.count() as f64);
     let count = (rounds / MIN_ANSWER_TIMES).clamp(rounds.min(MIN_BATCHES), MAX_BATCHES) as usize;
     let length = seconds / count as f64;
@@ -346,10 +460,13 @@ fn batches(
             batch.add(part, &span);
         }
     }
-    // The end of the run is random too, since it is the end of the last answer. The largest of
+    // The end of a whole run is random too, since it is the end of the last answer. The largest of
     // about ten normal values has 0.6 times their standard deviation.
-    let durations: Vec<_> = spans.clone().map(|s| (s.ended - s.begun).as_secs_f64()).collect();
-    let end = 0.6 * Statistic::Sd.of(&durations).unwrap_or_default() / whole;
+    let durations: Vec<_> = spans().map(|s| (s.ended - s.begun).as_secs_f64()).collect();
+    let end = match extent.window {
+        None => 0.6 * Statistic::Sd.of(&durations).unwrap_or_default() / extent.seconds(),
+        Some(_) => 0.0,
+    };
     let of = |read: fn(&BatchParts) -> f64, all: f64, end: f64| {
         rescaled(parts.iter().map(read).collect(), all, end)
     };
@@ -411,10 +528,9 @@ fn rescaled(values: Vec<f64>, mean: f64, end: f64) -> Vec<f64> {
     values.iter().map(|of| value(of).max(0.0)).collect()
 }
 
-/// Returns the request-seconds in flight before `end`.
-fn seconds_in_flight(spans: impl Iterator<Item = RequestSpan>, end: Duration) -> f64 {
-    let before = |span: RequestSpan| span.ended.min(end).saturating_sub(span.begun).as_secs_f64();
-    spans.map(before).sum()
+/// Returns the request-seconds in flight up to the last start.
+fn seconds_in_flight(spans: impl Iterator<Item = RequestSpan>, extent: &Extent) -> f64 {
+    spans.map(|span| extent.overlap(&span, extent.last_start)).sum()
 }
 
 /// Returns the largest number of requests in flight.

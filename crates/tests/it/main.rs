@@ -38,6 +38,7 @@ mod names;
 mod other_tools;
 mod outcomes;
 mod page;
+mod phases;
 mod player;
 mod preflight;
 mod prompts;

@@ -47,7 +47,20 @@ fn load_figure(group: &PageGroup<'_>, key: &str, value: f64) -> ShownFigure {
     ShownFigure::at(group.run, format!("groups/{}/loads/0/{key}", group.position), value, 1.0)
 }
 
-/// Draws the frame over the time of the load, with the part after the last start in grey.
+/// Returns the measured part of a load, up to the last start if that is all of it.
+fn measured(group: &PageGroup<'_>) -> (f64, f64) {
+    let part = group.report.loads.first().and_then(|load| load.measured.as_ref());
+    let starts = group.requests.points.iter().filter_map(|point| point.in_load);
+    part.map_or_else(|| (0.0, starts.fold(0.0, f64::max)), |part| (part.from, part.to))
+}
+
+/// Says what is grey in the charts.
+fn grey(group: &PageGroup<'_>) -> &'static str {
+    let part = group.report.loads.first().and_then(|load| load.measured.as_ref());
+    if part.is_some() { "not measured" } else { "after the last start" }
+}
+
+/// Draws the frame over the time of the load, with the part in grey that is not measured.
 fn frame(
     group: &PageGroup<'_>,
     y: AxisScale,
@@ -64,11 +77,16 @@ fn frame(
         ("data-u", unit),
         ("data-y", &y_ends),
     ]);
-    let starts = group.requests.points.iter().filter_map(|point| point.in_load);
-    let last = starts.fold(0.0, f64::max);
+    let (first, last) = measured(group);
+    let mut cut = |from: f64, to: f64| {
+        let (left, right) = (x.at(from), x.at(to));
+        picture.rect("cut", (left, y.end), (right - left, y.start - y.end));
+    };
+    if first > 0.0 && first < end {
+        cut(0.0, first);
+    }
     if last > 0.0 && last < end {
-        let left = x.at(last);
-        picture.rect("cut", (left, y.end), (RIGHT - left, y.start - y.end));
+        cut(last, end * 1.02);
     }
     frame.draw_x(&mut picture, &x.ticks(6), "seconds since the first request");
     (picture, frame)
@@ -113,7 +131,7 @@ fn streams(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
     });
     ChartFrame {
         title: title.or_else(|| Some(html! { "Streams over time" })),
-        subtitle: Some(html! { "Streams open: waiting for the first token, or receiving. Grey: after the last start" }),
+        subtitle: Some(html! { "Streams open: waiting for the first token, or receiving. Grey: " (grey(group)) }),
         art: Some(picture.finish()),
         note: failed_note(group),
         table: Some(table(page, group)),

@@ -292,6 +292,9 @@ report! {
         requests: Option<usize>,
         /// The load ends after this number of seconds.
         duration: Option<f64>,
+        /// What is not measured, such as the ramp and the warm-up; null if the whole load is measured.
+        #[serde(default)]
+        phases: Option<String>,
         /// The limits that each request must meet to count for `goodput`; null without limits.
         goodput: Option<String>,
         /// The prompts that it takes in turn.
@@ -377,6 +380,23 @@ report! {
         receiver_busy: Option<f64>,
         /// The share of cached prompt tokens; null for a load that does not replay a trace.
         cache_share: Option<CacheShareReport>,
+        /// The part of the load to which the other figures belong; null if that is all of it.
+        #[serde(default)]
+        measured: Option<MeasuredPartReport>,
+    }
+
+    /// The measured part of a load, without its ramp, its warm-up and its drain.
+    struct MeasuredPartReport {
+        /// The first start that counts, in seconds from the start of the load.
+        from: f64,
+        /// The last start that counts.
+        to: f64,
+        /// The requests of the whole load.
+        requests_of_load: usize,
+        /// The time of the whole load.
+        seconds_of_load: f64,
+        /// The means of the whole load, by metric.
+        means_of_load: ByName<f64>,
     }
 
     /// Cached prompt tokens of the valid requests, as fractions of all of them.

@@ -60,6 +60,8 @@ const CHINESE: &[(&str, &[&str])] = &[
     ("Range of tokens", &["input_tokens"]),
     ("Variation between runs", &["run_variation"]),
     ("Workload", &["负载"]),
+    ("Steady state", &["steady_state"]),
+    ("Abort", &["abort"]),
     ("Search", &["find"]),
     ("Range of concurrency", &["并发数的范围"]),
     ("Range of rates", &["到达率的范围"]),

@@ -41,7 +41,7 @@ fn parts(bench: &Bench) -> BTreeMap<String, usize> {
 fn parts_have_their_shares_prompts_figures_and_thresholds() {
     let bench = mixed(
         "concurrency: 8, requests: 400, mix: { chat: 70, docs: 20, long chat: 10 }, thresholds: \
-         [\"@long chat ttft median <= 100 s\", \"@docs success_rate >= 90 %\", \
+         [\"@long chat success_rate >= 50 %\", \"@docs success_rate >= 90 %\", \
          \"success_rate >= 90 %\", \"@chat ttft max <= 1 ms\"]",
     );
     let ran = bench.run(&["::w::", "--json", "run.json", "--junit", "junit.xml"]);
