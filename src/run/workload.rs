@@ -311,11 +311,9 @@ impl Gathered {
         let (stats, measured) = self.all.measure(run.driven.busy, None);
         let stats = stats.map(|stats| LoadStats { cache, ..stats });
         let parts = gathered::measure_parts(self.parts, run.driven.busy, &measured);
-        let tally = match stopped {
-            Some(why) => Err(why),
-            None => connected(ended, self.unconnected, run)
-                .and_then(|()| Ok(measured.map_err(|why| why.to_string())?.tally)),
-        };
+        let ran = opened(run).and_then(|()| stopped.map_or(Ok(()), Err));
+        let ran = ran.and_then(|()| connected(ended, self.unconnected));
+        let tally = ran.and_then(|()| Ok(measured.map_err(|why| why.to_string())?.tally));
         (stats, tally, parts)
     }
 
@@ -421,15 +419,18 @@ fn judge(tally: Tally, stats: Option<LoadStats>, workload: &Workload) -> LoadOut
     }
 }
 
-/// Whether the requests, of which so many have ended, were sent.
-fn connected(
-    all: usize,
-    unconnected: Option<(usize, String)>,
-    run: &LoadRun,
-) -> Result<(), String> {
-    if let Some((unopened, error)) = &run.unopened {
-        return Err(format!("{unopened} connections could not be opened: {error}"));
+/// Whether the connections could be opened in advance.
+fn opened(run: &LoadRun) -> Result<(), String> {
+    match &run.unopened {
+        Some((unopened, error)) => {
+            Err(format!("{unopened} connections could not be opened: {error}"))
+        }
+        None => Ok(()),
     }
+}
+
+/// Whether the requests, of which so many have ended, were sent.
+fn connected(all: usize, unconnected: Option<(usize, String)>) -> Result<(), String> {
     match unconnected {
         Some((requests, first)) if ((all - requests) as f64) < MIN_CONNECTED * all as f64 => {
             Err(format!("{requests} of {all} requests found no connection, the first: {first}"))
