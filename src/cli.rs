@@ -595,9 +595,29 @@ pub enum Command {
     /// Measure the instrument's own error on this machine, with a simulated endpoint that logs its
     /// writes
     Calibrate(CalibrateOptions),
+    /// Print the completions of a shell
+    Completions(CompletionsOptions),
+    /// Print the man page, or write those of all commands
+    Man(ManOptions),
     /// Work for `calibrate --full`
     #[command(hide = true)]
     Part(PartOptions),
+}
+
+/// The shell.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CompletionsOptions {
+    /// Shell that is to complete options
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// The man pages.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ManOptions {
+    /// Write a page for each command into DIR
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
 }
 
 /// The config to write.

@@ -89,15 +89,18 @@ pub fn main() -> ExitCode {
 /// The binary: the same without cargo, and the other commands.
 pub fn command(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     exit(listened().and_then(|()| {
-        let matches = cli::Commands::command()
-            .mut_subcommand("run", complete)
-            .mut_subcommand("check", cli::without_empty_variables)
-            .try_get_matches_from(arguments);
+        let matches = all_commands().try_get_matches_from(arguments);
         match matches.and_then(|matches| cli::Commands::from_arg_matches(&matches)) {
             Ok(commands) => dispatch(commands.command),
             Err(error) => Ok(refuse(&error)),
         }
     }))
+}
+
+fn all_commands() -> clap::Command {
+    cli::Commands::command()
+        .mut_subcommand("run", complete)
+        .mut_subcommand("check", cli::without_empty_variables)
 }
 
 fn dispatch(command: Command) -> anyhow::Result<u8> {
@@ -115,6 +118,11 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Compare(options) => compare::run(&options),
         Command::Rerun(options) => rerun::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
+        Command::Completions(options) => {
+            terminal::say_all(&commands::shell::completions(all_commands(), options.shell));
+            Ok(0)
+        }
+        Command::Man(options) => man(&options),
         Command::Part(options) => worker::run(&options),
     }
 }
@@ -152,6 +160,14 @@ fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
         }
         None => code,
     })
+}
+
+fn man(options: &cli::ManOptions) -> anyhow::Result<u8> {
+    match &options.output_dir {
+        Some(folder) => commands::shell::write_man_pages(all_commands(), folder)?,
+        None => terminal::say_all(&commands::shell::man_page(all_commands())?),
+    }
+    Ok(0)
 }
 
 fn init(options: &cli::InitOptions) -> anyhow::Result<u8> {

@@ -6,6 +6,7 @@ pub(crate) mod check;
 mod discover;
 pub(crate) mod init;
 mod server_config;
+pub(crate) mod shell;
 mod yaml;
 
 use std::fmt;

@@ -56,6 +56,7 @@ mod searches;
 mod secrets;
 mod server_metrics;
 mod servers;
+mod shell;
 mod simulations;
 mod stored_runs;
 mod streams;
