@@ -95,5 +95,17 @@ impl CsvRow for LoadRow {
         }),
         ("cache_share_intended", |row| row.cache(|cache| cache.intended)),
         ("cache_share_achieved", |row| row.cache(|cache| cache.achieved)),
+        ("output_throughput_per_gpu", |row| {
+            row.stat(|stats| stats.output_throughput_per_gpu().map(|speed| format!("{speed:.3}")))
+        }),
+        ("cost_per_million_output_tokens", |row| {
+            row.stat(|stats| {
+                stats.cost_per_million_output_tokens().map(|cost| format!("{cost:.6}"))
+            })
+        }),
+        ("energy", |row| row.stat(|stats| stats.joules().map(|joules| format!("{joules:.3}")))),
+        ("energy_per_output_token", |row| {
+            row.stat(|stats| stats.joules_per_output_token().map(|joules| format!("{joules:.6}")))
+        }),
     ];
 }

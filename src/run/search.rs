@@ -111,7 +111,7 @@ impl Runner<'_> {
         let point = match run {
             Err(error) => searching.search.add_not_reached(next.load, self.hidden(&error)),
             Ok((gathered, run)) => {
-                let stats = LoadStats::of(&gathered.spans, run.driven.busy);
+                let stats = gathered.stats(&case.target, workload, &run);
                 let has_answer = stats.as_ref().is_some_and(|stats| stats.valid > 0);
                 searching.silent = if has_answer { 0 } else { searching.silent + 1 };
                 let measured = self.judge_load((case, workload), stats.clone(), gathered, &run);

@@ -3,11 +3,13 @@
 use std::{sync::Arc, time::Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use llm_stream_client::SamplingTimes;
 use llm_stream_core::{
     cache_share::CacheTally,
     capacity::{LoadLimits, LoadRequest},
     column::Storage,
     comparison::SIGNIFICANT,
+    energy::ServerSamples,
     load_stats::{LoadStats, RequestSpan, RequestSpans, Shortfall},
     metric::{Metric, SUCCESS_RATE},
     punctuality::Punctuality,
@@ -21,11 +23,14 @@ use llm_stream_core::{
 
 use super::{
     Cancelled, Event, Observer, ObserverError, Runner, TrialEnd, TrialOutcome, TrialPosition,
-    guarded, models::ConnectedModel, today,
+    guarded,
+    models::ConnectedModel,
+    server_series::{ServerSampling, with_server},
+    today,
 };
 use crate::{
     load::{self, LoadCounters, LoadRun, RequestEnd},
-    plan::{Case, Workload},
+    plan::{Case, Target, Workload},
     report::{TrialResult, loads::LoadRow},
     row::Row,
 };
@@ -46,6 +51,8 @@ pub(super) struct Gathered {
     pub(super) searched: Option<(LoadLimits, Vec<LoadRequest>)>,
     /// The cached prompt tokens.
     cache: CacheTally,
+    /// What was scraped of the server.
+    sampled: ServerSamples,
 }
 
 /// The requests of a part of a mix.
@@ -113,7 +120,7 @@ impl Runner<'_> {
         (mut gathered, run): (Gathered, LoadRun),
     ) -> TrialEnd {
         let failure = gathered.failure.clone();
-        let stats = gathered.stats(workload, &run);
+        let stats = gathered.stats(&case.target, workload, &run);
         let tally = case.target.metrics_url.as_ref().map(|_| gathered.tally.clone());
         let model = self.models.active.as_ref();
         let punctuality = model.and_then(|model| model.punctuality(gathered.handed_over));
@@ -180,7 +187,7 @@ impl Runner<'_> {
         started: Timestamp,
         (gathered, run): (Gathered, LoadRun),
     ) {
-        let stats = gathered.stats(workload, &run);
+        let stats = gathered.stats(&case.target, workload, &run);
         let Gathered { tally, handed_over, parts, .. } = gathered;
         if tally.finished() == 0 {
             return;
@@ -264,7 +271,11 @@ impl Runner<'_> {
         };
         let load = (&*case.target, workload, case.run);
         let observed = (&options.cancellation as _, &*counters);
+        let sampling = ServerSampling::start(model, SamplingTimes::WithEnds, &options.cancellation);
         let run = load::run_load(load, &model.sizer, &model.client, observed, on_result);
+        let samples = sampling.end(run.as_ref().ok().and_then(|run| run.started));
+        let _ = observer.event(Event::ServerSeries { case, samples: &samples });
+        gathered.sampled = samples;
         Ok((gathered, run.map_err(|error| error.to_string())?))
     }
 }
@@ -280,14 +291,21 @@ impl Gathered {
             failure: None,
             unconnected: None,
             cache: CacheTally::default(),
+            sampled: ServerSamples::default(),
         }
     }
 
     /// Returns the statistics of the requests.
-    fn stats(&self, workload: &Workload, run: &LoadRun) -> Option<LoadStats> {
+    pub(super) fn stats(
+        &self,
+        target: &Target,
+        workload: &Workload,
+        run: &LoadRun,
+    ) -> Option<LoadStats> {
         let stats = LoadStats::of(&self.spans, run.driven.busy)?;
         let cache = workload.trace.as_ref().and_then(|_| self.cache.share());
-        Some(LoadStats { cache, ..stats })
+        let stats = LoadStats { cache, ..stats };
+        Some(with_server(stats, &self.sampled, (target, workload)))
     }
 
     /// Has observers store the row and the recording of a request that has ended, and keeps its

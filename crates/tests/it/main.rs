@@ -54,6 +54,7 @@ mod schema;
 mod searches;
 mod secrets;
 mod server_metrics;
+mod server_series;
 mod servers;
 mod simulations;
 mod stored_runs;
