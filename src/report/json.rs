@@ -38,9 +38,9 @@ use self::model::{
     DoubtReport, DriftByMetric, DriftReport, EnergyReport, FailureReport, FigureReport,
     GaugeReport, GroupReport, InstrumentReport, IntervalReport, IntervalsReport, LoadReport,
     MetricReport, PairedReport, PrecisionReport, RequestCounts, ResultReport, RunReport,
-    SearchPointReport, SearchReport, ServerMetricReport, ServerOverTimeReport, ServerReport,
-    SimulatorReport, ThresholdReport, ToolReport, TrendReport, TrialCounts, TrialReport,
-    TrialReports, TurnReport, WorkloadReport,
+    SearchPointReport, SearchReport, ServerCourseReport, ServerMetricReport, ServerOverTimeReport,
+    ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrendReport, TrialCounts,
+    TrialReport, TrialReports, TurnReport, WorkloadReport,
 };
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
@@ -420,6 +420,7 @@ fn server_over_time(over: &ServerOverTime) -> ServerOverTimeReport {
     };
     let share =
         |of: CountedShare| CountedShareReport { part: of.part, all: of.all, share: of.share() };
+    let course = |name| over.course.iter().map(|(_, state)| state.value(name)).collect();
     ServerOverTimeReport {
         scrapes: over.scrapes,
         failed: over.failed,
@@ -431,6 +432,12 @@ fn server_over_time(over: &ServerOverTime) -> ServerOverTimeReport {
         cache_hits: over.cache_hits.map(share),
         acceptance: over.acceptance.map(share),
         synthetic_text: over.is_synthetic,
+        course: ServerCourseReport {
+            at: over.course.iter().map(|(at, _)| *at).collect(),
+            running: course("running"),
+            waiting: course("waiting"),
+            kv_cache_use: course("kv_cache_use"),
+        },
     }
 }
 

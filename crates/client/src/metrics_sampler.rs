@@ -1,4 +1,4 @@
-//! Reads Prometheus metrics each second while a trial runs, on a thread of its own: the thread that
+//! Reads Prometheus metrics each second while a trial runs, on its own thread: the thread that
 //! receives answers and takes timestamps never waits for it.
 
 use std::{

@@ -19,6 +19,9 @@ pub const SERIES: [&str; 9] = [
     "accept_rate",
 ];
 
+/// The most scrapes of a load that are kept for a chart.
+pub const COURSE: usize = 300;
+
 /// The columns that are gauges.
 const GAUGES: [&str; 4] = ["running", "waiting", "kv_cache_use", "accept_rate"];
 
@@ -136,6 +139,8 @@ pub struct ServerOverTime {
     pub acceptance: Option<CountedShare>,
     /// Whether a prompt is synthetic text, whose acceptance is not that of real text.
     pub is_synthetic: bool,
+    /// The scrapes within the load's own time, evenly thinned to at most [`COURSE`].
+    pub course: Vec<(f64, ServerState)>,
 }
 
 impl ServerOverTime {
@@ -169,6 +174,7 @@ impl ServerOverTime {
             cache_hits: share(grown("cache_hits"), grown("cache_queries")),
             acceptance: share(grown("accepted_tokens"), grown("draft_tokens")),
             is_synthetic,
+            course: thinned(known().filter(|(at, _)| (0.0..=seconds).contains(at))),
         }
     }
 
@@ -176,6 +182,12 @@ impl ServerOverTime {
     pub fn gauge(&self, name: &str) -> Option<&GaugeOverTime> {
         self.gauges.iter().find(|gauge| gauge.name == name)
     }
+}
+
+fn thinned<'a>(states: impl Iterator<Item = (f64, &'a ServerState)>) -> Vec<(f64, ServerState)> {
+    let states: Vec<_> = states.map(|(at, state)| (at, *state)).collect();
+    let step = states.len().div_ceil(COURSE).max(1);
+    states.into_iter().step_by(step).collect()
 }
 
 /// Returns the growth of a counter; `None` if it ever shrank, because the server restarted. A server
@@ -235,6 +247,9 @@ mod tests {
         assert_eq!(over.cache_hits, Some(CountedShare { part: 30.0, all: 80.0 }));
         assert_eq!(over.acceptance.map(CountedShare::share), Some(0.375));
         assert_eq!(over.gauge("accept_rate"), None);
+        let course: Vec<_> =
+            over.course.iter().map(|(at, state)| (*at, state.value("running"))).collect();
+        assert_eq!(course, [(0.9, Some(4.0)), (2.9, Some(8.0))]);
     }
 
     #[test]

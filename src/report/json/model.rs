@@ -408,6 +408,17 @@ report! {
         acceptance: Option<CountedShareReport>,
         /// Whether a prompt is synthetic text: the acceptance is then not that of real text.
         synthetic_text: bool,
+        /// The gauges over time, at most 300 scrapes; `results.server_series.csv` has all.
+        course: ServerCourseReport,
+    }
+
+    /// Lists of the same length; null where the server does not export the gauge.
+    struct ServerCourseReport {
+        /// Seconds since the first request's start.
+        at: Vec<f64>,
+        running: Vec<Option<f64>>,
+        waiting: Vec<Option<f64>>,
+        kv_cache_use: Vec<Option<f64>>,
     }
 
     /// A gauge over the scrapes between the first request's start and the last answer's end.
