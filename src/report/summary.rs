@@ -255,6 +255,21 @@ fn server_metrics(group: &Group) -> String {
     }
 }
 
+/// Describes what a load costs, by means.
+pub(super) fn yields(group: &Group) -> String {
+    let metrics = [
+        Metric::OUTPUT_THROUGHPUT_PER_GPU,
+        Metric::COST_PER_MILLION_OUTPUT_TOKENS,
+        Metric::ENERGY_PER_OUTPUT_TOKEN,
+    ];
+    let mean = |metric: &Metric| {
+        let value = group.figure(metric, Statistic::Mean).ok()?;
+        Some(format!("{} {} {}", metric.name, number(value), metric.unit.display().0))
+    };
+    let means: Vec<_> = metrics.into_iter().filter_map(mean).collect();
+    if means.is_empty() { String::new() } else { format!("  {}\n", means.join("; ")) }
+}
+
 /// Describes the server over the time of each load: a line for a run, and one for its energy.
 pub(super) fn server_over_time(group: &Group) -> String {
     let runs = group.loads.len();

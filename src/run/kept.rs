@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
     cache_share::CacheTally,
-    energy::ServerSamples,
+    energy::NoEnergy,
     load_stats::{LoadStats, RequestSpan, RequestSpans},
     sample::CountKind,
     summary::Tally,
@@ -13,7 +13,6 @@ use llm_stream_core::{
 
 use super::{
     Event, Runner, TrialEnd, TrialOutcome,
-    server_series::with_server,
     workload::{GatheredPart, traced_lengths},
 };
 use crate::{
@@ -111,7 +110,11 @@ impl Runner<'_> {
         };
         let cache = workload.trace.as_ref().and_then(|_| cache.share());
         let stats = LoadStats { cache, ..stats };
-        let stats = with_server(stats, &ServerSamples::default(), (&case.target, workload));
+        let stats = LoadStats {
+            machine: case.target.machine,
+            energy: case.target.power_url.is_some().then(|| Err(NoEnergy::of_kept_load())),
+            ..stats
+        };
         let outcome = Ok((tally, stats.clone()));
         let row = LoadRow::of(case, workload, Some(stats), None);
         self.observer.event(Event::Load { row: &row }).map_err(io::Error::other)?;

@@ -274,7 +274,9 @@ impl Runner<'_> {
         let sampling = ServerSampling::start(model, SamplingTimes::WithEnds, &options.cancellation);
         let run = load::run_load(load, &model.sizer, &model.client, observed, on_result);
         let samples = sampling.end(run.as_ref().ok().and_then(|run| run.started));
-        let _ = observer.event(Event::ServerSeries { case, samples: &samples });
+        if !samples.is_empty() {
+            let _ = observer.event(Event::ServerSeries { case, samples: &samples });
+        }
         gathered.sampled = samples;
         Ok((gathered, run.map_err(|error| error.to_string())?))
     }

@@ -164,6 +164,14 @@ pub struct NoEnergy {
     pub detail: String,
 }
 
+impl NoEnergy {
+    /// Returns the reason for a load of an earlier run.
+    pub fn of_kept_load() -> Self {
+        let detail = "the load is kept from an earlier run, whose samples are not read".to_owned();
+        Self { gap: EnergyGap::Unread, detail }
+    }
+}
+
 impl fmt::Display for NoEnergy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)

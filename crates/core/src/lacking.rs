@@ -26,6 +26,8 @@ pub enum MissingReason {
     NoEnergy(EnergyGap),
     /// The config does not have the key that the figure requires.
     NotSet(&'static str),
+    /// A part of a mix shares its machine with the other parts.
+    PartOfLoad,
     /// The answer does not contain the figure, or has no such event.
     NotAvailable,
 }
@@ -48,8 +50,17 @@ impl MissingReason {
         }
     }
 
-    /// Returns why a run of a load lacks `metric`.
-    pub fn of_load(metric: &Metric, stats: &LoadStats) -> Self {
+    /// Returns why a run of a load, or of a part of one, lacks `metric`.
+    pub fn of_load(metric: &Metric, stats: &LoadStats, is_part: bool) -> Self {
+        let of_machine = [
+            Metric::OUTPUT_THROUGHPUT_PER_GPU,
+            Metric::COST_PER_MILLION_OUTPUT_TOKENS,
+            Metric::ENERGY,
+            Metric::ENERGY_PER_OUTPUT_TOKEN,
+        ];
+        if is_part && metric.is_one_of(&of_machine) {
+            return Self::PartOfLoad;
+        }
         let is_of_energy = metric.is_one_of(&[Metric::ENERGY, Metric::ENERGY_PER_OUTPUT_TOKEN]);
         let (is_set, setting) = match metric {
             _ if metric == Metric::OUTPUT_THROUGHPUT_PER_GPU => {
@@ -72,7 +83,7 @@ impl MissingReason {
     /// Returns whether it is not worth a line: the answers do not contain the figure, or nobody asked
     /// for it.
     const fn is_expected(self) -> bool {
-        matches!(self, Self::NotAvailable | Self::NotSet(_))
+        matches!(self, Self::NotAvailable | Self::NotSet(_) | Self::PartOfLoad)
     }
 
     /// Returns the name in files.
@@ -80,6 +91,7 @@ impl MissingReason {
         match self {
             Self::NoEnergy(gap) => gap.name(),
             Self::NotSet(_) => "not_configured",
+            Self::PartOfLoad => "part_of_load",
             Self::OneTokenAsked => "one_token_asked",
             Self::OneEvent => "one_event",
             Self::Refused(note) => note.name(),
@@ -93,6 +105,7 @@ impl fmt::Display for MissingReason {
         f.write_str(match self {
             Self::NoEnergy(gap) => gap.name(),
             Self::NotSet(setting) => return write!(f, "without `{setting}`"),
+            Self::PartOfLoad => "a part of a load has no machine alone",
             Self::OneTokenAsked => "asked for one token",
             Self::OneEvent => "with one token event",
             Self::Refused(note) => note.name(),

@@ -776,7 +776,7 @@ impl Group {
         let MetricSource::Load(read) = metric.read else { return self.tally.lacking(metric) };
         let mut reasons = BTreeMap::new();
         for stats in self.loads.iter().filter(|stats| read(stats).is_none()) {
-            let lack = MissingReason::of_load(metric, stats);
+            let lack = MissingReason::of_load(metric, stats, self.spec.is_part());
             *reasons.entry(lack).or_default() += 1;
         }
         MissingFigures { metric: metric.name, is_of_runs: true, all: self.loads.len(), reasons }

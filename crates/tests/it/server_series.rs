@@ -13,7 +13,11 @@ use llm_stream_core::protocol::OpenAiChat;
 use llm_stream_sim::{Script, ServerCapacity, Simulator};
 use serde_json::Value;
 
-use crate::bench::{Bench, records};
+use crate::{
+    bench::{Bench, ran, records},
+    page::assert_rounded,
+    wait,
+};
 
 /// A server with two slots whose answers of 20 tokens take about 0.2 s.
 fn two_slots() -> Simulator {
@@ -238,4 +242,67 @@ fn a_request_is_scraped_only_after_its_first_second_and_has_no_cost() {
         assert_eq!(!at.is_empty(), is_scraped, "{at:?}");
         assert!(at.iter().all(|(at, _)| *at >= 1.0), "{at:?}");
     }
+}
+
+#[test]
+fn the_page_and_the_stored_run_show_the_server_over_time() {
+    let (simulator, power) = (two_slots(), exporter(watts));
+    let model = format!("metrics_url: auto, power_url: \"{power}\", gpus: 2, cost_per_hour: 36");
+    let bench = bench(&simulator.url(), &model, "concurrency: 4, duration: 3500ms");
+    let run = ["run", "--no-calibration", "--output-dir", "out", "load"];
+    let ended = ran(&mut bench.binary(&run));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let folder = bench.folder.path().join("out");
+    let page = fs::read_to_string(folder.join("report.html")).unwrap();
+    let json = fs::read_to_string(folder.join("run.json")).unwrap();
+    assert_rounded(&page, &[&serde_json::from_str(&json).unwrap()]);
+    for part in
+        ["/server/gauges/waiting/max", "/server/gauges/kv_cache_use/max", "data-n=\"waiting\""]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    let shown = ran(&mut bench.binary(&["show", "out"]));
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+    for part in ["Cost and energy", "cost_per_million_output_tokens", "Server over time"] {
+        assert!(shown.stdout.contains(part), "{part}: {}", shown.stdout);
+    }
+}
+
+#[test]
+fn a_figure_of_the_machine_is_absent_without_its_key_and_for_a_part_of_a_load() {
+    let bench = Bench::new(
+        "runs: 1\nprompts:\n  - { name: chat, text: \"Say hello.\" }\n  \
+         - { name: code, text: \"Say goodbye.\" }\n\
+         models: { m: { cost_per_hour: 36, simulate: { ttft: 5ms, itl: 5ms, tokens: 6 } } }\n\
+         workloads:\n  load:\n    concurrency: 2\n    requests: 8\n    mix: { chat: 1, code: 1 }\n    \
+         thresholds: [\"output_throughput_per_gpu >= 1\", \
+         \"@chat cost_per_million_output_tokens <= 1000000\"]\n",
+    );
+    let ran = bench.run(&["load"]);
+    assert_eq!(ran.code, Some(101), "{}", ran.stderr);
+    for why in ["1 without `gpus`", "1 a part of a load has no machine alone"] {
+        assert!(ran.stderr.contains(why), "{why}: {}", ran.stderr);
+    }
+    assert!(ran.stderr.contains("  cost_per_million_output"), "{}", ran.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_cancelled_load_does_not_wait_for_an_exporter_that_hangs() {
+    let simulator = two_slots();
+    let power = exporter(|_| {
+        thread::sleep(Duration::from_secs(60));
+        String::new()
+    });
+    let model = format!("metrics_url: auto, power_url: \"{power}\"");
+    let bench = bench(&simulator.url(), &model, "concurrency: 4, duration: 10m");
+    let mut child = bench.start(&["load"]);
+    wait::until("rows", || {
+        let rows = fs::read_to_string(bench.folder.path().join("results.csv"));
+        rows.is_ok_and(|rows| rows.lines().count() > 4)
+    });
+    child.signal("INT");
+    assert_eq!(child.end().code(), Some(130));
+    // What was scraped until then is kept.
+    assert!(!values(&bench, "metrics_url", "running").is_empty());
 }
