@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, fmt};
 use crate::{
     server_metrics::series,
     server_series::{ServerState, TimedSample},
+    text::counted,
 };
 
 /// The time between two samples in seconds, and the farthest that the window may reach beyond them.
@@ -204,7 +205,7 @@ impl Energy {
         let curve: Vec<_> = readings.iter().map(|(at, reading)| (*at, read(reading))).collect();
         check_changes(&curve)?;
         let (joules, power) = match is_counted {
-            true => counted(&curve, seconds)?,
+            true => counter_growth(&curve, seconds)?,
             false => (integral(&curve, seconds), curve.iter().map(|(_, watts)| *watts).collect()),
         };
         let range = |start: f64, pick: fn(f64, f64) -> f64| power.iter().copied().fold(start, pick);
@@ -262,13 +263,13 @@ fn check_gpus(
     let first = of(readings[0].1);
     if let Some((_, other)) = readings.iter().find(|(_, reading)| of(reading) != first) {
         let (then, now) = (first.len(), of(other).len());
-        let why = format!("the GPUs of the exporter changed: {then}, then {now} of them");
+        let why = format!("the GPUs of the exporter changed: first {then}, then {now}");
         return none(EnergyGap::GpusChanged, why);
     }
     match gpus {
         Some(gpus) if gpus != first.len() as u64 => none(
             EnergyGap::OtherGpus,
-            format!("the exporter has {} GPUs, and `gpus` is {gpus}", first.len()),
+            format!("the exporter has {}, and `gpus` is {gpus}", counted(first.len(), "GPU")),
         ),
         _ => Ok(()),
     }
@@ -294,7 +295,7 @@ fn check_changes(curve: &[(f64, f64)]) -> Result<(), NoEnergy> {
 }
 
 /// Returns the growth of the counter from 0 to `seconds`, and the mean power between samples.
-fn counted(curve: &[(f64, f64)], seconds: f64) -> Result<(f64, Vec<f64>), NoEnergy> {
+fn counter_growth(curve: &[(f64, f64)], seconds: f64) -> Result<(f64, Vec<f64>), NoEnergy> {
     if !curve.is_sorted_by(|before, after| before.1 <= after.1) {
         return none(EnergyGap::Reset, "the counter of energy shrank");
     }
@@ -410,7 +411,7 @@ mod tests {
         assert!(Energy::of(&samples, 3.0, Some(1)).is_ok());
         let other = Energy::of(&samples, 3.0, Some(8)).unwrap_err();
         assert_eq!(other.gap, EnergyGap::OtherGpus);
-        assert_eq!(other.to_string(), "the exporter has 1 GPUs, and `gpus` is 8");
+        assert_eq!(other.to_string(), "the exporter has 1 GPU, and `gpus` is 8");
         let changed = [one(0.0), watts(1.0, [1.0, 2.0]), one(3.0)];
         assert_eq!(joules_of(&changed, 3.0), Err(EnergyGap::GpusChanged));
         let stale: Vec<_> = (0..=6).map(|at| watts(f64::from(at), [70.0, 70.0])).collect();

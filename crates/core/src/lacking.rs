@@ -80,8 +80,8 @@ impl MissingReason {
         }
     }
 
-    /// Returns whether it is not worth a line: the answers do not contain the figure, or nobody asked
-    /// for it.
+    /// Returns whether it needs no line in reports: the answers do not contain the figure, or the
+    /// config does not ask for it.
     const fn is_expected(self) -> bool {
         matches!(self, Self::NotAvailable | Self::NotSet(_) | Self::PartOfLoad)
     }
@@ -105,7 +105,7 @@ impl fmt::Display for MissingReason {
         f.write_str(match self {
             Self::NoEnergy(gap) => gap.name(),
             Self::NotSet(setting) => return write!(f, "without `{setting}`"),
-            Self::PartOfLoad => "a part of a load has no machine alone",
+            Self::PartOfLoad => "of a part of a load, which shares its machine",
             Self::OneTokenAsked => "asked for one token",
             Self::OneEvent => "with one token event",
             Self::Refused(note) => note.name(),

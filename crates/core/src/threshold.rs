@@ -509,6 +509,12 @@ mod tests {
     fn thresholds_are_read_and_written_again_with_all_that_was_left_out() {
         let cases = [
             ("generation_speed >= 80", "generation_speed mean >= 80 tok/s"),
+            (
+                "cost_per_million_output_tokens <= 0.5",
+                "cost_per_million_output_tokens mean <= 0.5 /Mtok",
+            ),
+            ("energy median <= 1.5 kJ", "energy median <= 1500 J"),
+            ("energy_per_output_token < 2 J/tok", "energy_per_output_token mean < 2 J/tok"),
             ("generation_speed median>80.5tok/s", "generation_speed median > 80.5 tok/s"),
             ("ttft p95 <= 500 ms", "ttft p95 <= 500 ms"),
             ("ttft p99.9<0.5s", "ttft p99.9 < 500 ms"),

@@ -280,7 +280,7 @@ fn a_figure_of_the_machine_is_absent_without_its_key_and_for_a_part_of_a_load() 
     );
     let ran = bench.run(&["load"]);
     assert_eq!(ran.code, Some(101), "{}", ran.stderr);
-    for why in ["1 without `gpus`", "1 a part of a load has no machine alone"] {
+    for why in ["1 without `gpus`", "1 of a part of a load, which shares its machine"] {
         assert!(ran.stderr.contains(why), "{why}: {}", ran.stderr);
     }
     assert!(ran.stderr.contains("  cost_per_million_output"), "{}", ran.stderr);
