@@ -306,3 +306,34 @@ fn a_cancelled_load_does_not_wait_for_an_exporter_that_hangs() {
     // What was scraped until then is kept.
     assert!(!values(&bench, "metrics_url", "running").is_empty());
 }
+
+#[test]
+fn counters_become_shares_over_the_load_and_synthetic_text_is_marked() {
+    let simulator = two_slots();
+    let metrics = exporter(|second| {
+        let line = |name: &str, each_second: f64| format!("vllm:{name} {}\n", each_second * second);
+        [
+            line("spec_decode_num_draft_tokens_total", 1000.0),
+            line("spec_decode_num_accepted_tokens_total", 600.0),
+            line("prefix_cache_queries_total", 1000.0),
+            line("prefix_cache_hits_total", 250.0),
+            "vllm:num_preemptions_total 7\n".to_owned(),
+        ]
+        .concat()
+    });
+    let bench = Bench::new(&format!(
+        "runs: 1\nprompts: [{{ name: made, synthetic: {{ input_tokens: 200 }} }}]\n\
+         models: {{ m: {{ base_url: \"{}\", max_tokens: 20, metrics_url: \"{metrics}\" }} }}\n\
+         workloads: {{ load: {{ concurrency: 2, duration: 1200ms }} }}\n",
+        simulator.url()
+    ));
+    let ran = bench.run(&["load", "--json", "run.json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let server = &json(&bench)["groups"][0]["loads"][0]["server"];
+    let share = |name: &str| server[name]["share"].as_f64().unwrap_or_else(|| panic!("{server}"));
+    assert!((share("acceptance") - 0.6).abs() < 1e-9, "{server}");
+    assert!((share("cache_hits") - 0.25).abs() < 1e-9, "{server}");
+    assert_eq!((&server["preemptions"], &server["synthetic_text"]), (&0.0.into(), &true.into()));
+    let line = "0 preemptions; prefix cache hits 25.00 %; draft tokens accepted 60.00 %, of synthetic text";
+    assert!(ran.stderr.contains(line), "{}", ran.stderr);
+}
